@@ -1,0 +1,3 @@
+//! Request to authentication, authorisation, admission, store and watch.
+
+pub mod context;
