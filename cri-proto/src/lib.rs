@@ -6,7 +6,14 @@
 pub mod client;
 
 /// Generated from `proto/cri-v1.proto`.
-#[allow(missing_docs, clippy::all, clippy::pedantic, clippy::unwrap_used, unreachable_pub, unused_qualifications)]
+#[allow(
+    missing_docs,
+    clippy::all,
+    clippy::pedantic,
+    clippy::unwrap_used,
+    unreachable_pub,
+    unused_qualifications
+)]
 pub mod v1 {
     tonic::include_proto!("runtime.v1");
 }

@@ -70,7 +70,11 @@ pub enum Error {
     Future { asked: Revision, current: Revision },
     /// The engine failed; `what` names the operation and its subject.
     #[error("{what}")]
-    Engine { what: String, #[source] source: Box<dyn std::error::Error + Send + Sync> },
+    Engine {
+        what: String,
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The store is shutting down.
     #[error("{what}: the store is closed")]
     Closed { what: String },
