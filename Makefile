@@ -1,0 +1,31 @@
+# Everything a developer or a user of the checkout runs. CARGO_TARGET_DIR is honoured.
+SHELL := /bin/bash
+CARGO_TARGET_DIR ?= $(CURDIR)/target
+export CARGO_TARGET_DIR
+RELEASE := $(CARGO_TARGET_DIR)/release
+LAB := $(RELEASE)/lab
+
+.PHONY: up down build packages test bench lint
+
+up: build ## a two-node cluster with the example workload; writes ./kubeconfig
+	$(LAB) up --kubeconfig $(CURDIR)/kubeconfig
+
+down: ## ends the lab and leaves nothing
+	if [ -x $(LAB) ]; then $(LAB) down; fi
+	rm -f $(CURDIR)/kubeconfig
+
+build: packages ## release build of every program
+	cargo build --release --workspace --bins
+
+packages: ## the Debian packages the lab uses, installed where missing
+	tests/packages
+
+test: packages ## every suite: unit, property, component, lab
+	tests/suites
+
+bench: build ## figures of SPECIFICATION.md, as ratios
+	$(LAB) bench
+
+lint:
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings

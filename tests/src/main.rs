@@ -1,0 +1,192 @@
+//! The lab's command.
+
+use anyhow::{Context, Result, bail};
+use clap::{Parser, Subcommand};
+use lab::control::{self, Ask};
+use lab::layout::Layout;
+use lab::{init, machine, reap, supervisor, up};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::Command;
+
+#[derive(Parser)]
+#[command(about = "A cluster of nodes in namespaces on this machine", version)]
+struct Cli {
+    /// Name of the lab; several may run side by side only with different names
+    #[arg(long, default_value = "default", global = true)]
+    lab: String,
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// Brings a cluster up and deploys examples/
+    Up {
+        /// How many nodes; the first is the server
+        #[arg(long, default_value_t = 2)]
+        nodes: u8,
+        /// Leaves examples/ out
+        #[arg(long)]
+        no_example: bool,
+        /// Where the kubeconfig is written
+        #[arg(long, default_value = "kubeconfig")]
+        kubeconfig: PathBuf,
+    },
+    /// Starts the lab without nodes
+    Bare,
+    /// Ends the lab and removes everything it made
+    Down,
+    /// Boots a node with containerd on it
+    Boot { node: String },
+    /// Cuts a node's power
+    PowerOff { node: String },
+    /// Cuts a node's link
+    Unplug { node: String },
+    /// Mends a node's link
+    Plug { node: String },
+    /// Sends a signal to a service of a node (`containerd`, `windlass`) or to its `agent`
+    Kill {
+        node: String,
+        service: String,
+        #[arg(long, default_value_t = 9)]
+        signal: i32,
+    },
+    /// Stops a service of a node
+    Stop { node: String, service: String },
+    /// Starts a service on a node: its name, then its program and arguments
+    Start {
+        node: String,
+        service: String,
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        argv: Vec<String>,
+    },
+    /// Loads an image archive (docker save, OCI) into every node's containerd
+    Load { archive: PathBuf },
+    /// Runs a command inside a node's namespaces
+    Exec {
+        node: String,
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        argv: Vec<String>,
+    },
+    /// Runs a command in the lab's network: it reaches nodes, and through routes pods and services
+    Net {
+        /// Use this node's network instead (its pods and services are reachable too)
+        #[arg(long)]
+        node: Option<String>,
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        argv: Vec<String>,
+    },
+    /// Shows the nodes and their services
+    Status,
+    #[command(hide = true)]
+    Supervise,
+    #[command(hide = true)]
+    Launch { node: String },
+    #[command(hide = true)]
+    Init { spec: PathBuf },
+}
+
+fn main() -> Result<()> {
+    let cli = Cli::parse();
+    if !nix::unistd::geteuid().is_root() {
+        bail!("the lab makes namespaces and cgroups: run it as root");
+    }
+    let layout = Layout::new(&cli.lab);
+    match cli.action {
+        Action::Up { nodes, no_example, kubeconfig } => {
+            let programs = std::env::current_exe()?.parent().context("find the programs")?.to_owned();
+            let kubeconfig = std::path::absolute(kubeconfig)?;
+            let plan = up::Plan { nodes, example: !no_example, kubeconfig, programs };
+            tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?
+                .block_on(up::cluster(&layout, &plan))
+        }
+        Action::Bare => up::supervise(&layout).map(drop),
+        Action::Down => reap::lab(&layout),
+        Action::Boot { node } => up::boot(&layout, &node).map(drop),
+        Action::PowerOff { node } => control::ask(&layout, &Ask::PowerOff { node }).map(drop),
+        Action::Unplug { node } => control::ask(&layout, &Ask::Link { node, up: false }).map(drop),
+        Action::Plug { node } => control::ask(&layout, &Ask::Link { node, up: true }).map(drop),
+        Action::Kill { node, service, signal } => kill(&layout, &node, &service, signal),
+        Action::Stop { node, service } => {
+            control::ask_init(&layout, &node, &init::Ask::Stop { name: service }).map(drop)
+        }
+        Action::Start { node, service, argv } => {
+            let service = init::Service { name: service, argv, env: std::collections::BTreeMap::new() };
+            control::ask_init(&layout, &node, &init::Ask::Start(service)).map(drop)
+        }
+        Action::Load { archive } => load(&layout, &archive),
+        Action::Exec { node, argv } => {
+            Err(up::inside_node(&layout, &node, &argv[0])?.args(&argv[1..]).exec()).context("run nsenter")
+        }
+        Action::Net { node, argv } => net(&layout, node.as_deref(), &argv),
+        Action::Status => status(&layout),
+        Action::Supervise => supervisor::main(&layout),
+        Action::Launch { node } => machine::launch(&layout, &node).map(|never| match never {}),
+        Action::Init { spec } => init::main(&spec),
+    }
+}
+
+fn kill(layout: &Layout, node: &str, service: &str, signal: i32) -> Result<()> {
+    if service != "agent" {
+        let ask = init::Ask::Kill { name: service.to_owned(), signal };
+        return control::ask_init(layout, node, &ask).map(drop);
+    }
+    // on the server's node the agent is a child of the server, elsewhere it is the service itself
+    let answer = control::ask(layout, &Ask::Status)?;
+    let machine = answer.nodes.get(node).with_context(|| format!("node {node} does not run"))?;
+    let found = machine::processes(machine, &["windlass", "agent"])?;
+    if found.is_empty() {
+        bail!("no agent runs on {node}");
+    }
+    for pid in found {
+        let signal = nix::sys::signal::Signal::try_from(signal).context("unknown signal")?;
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).context("signal the agent")?;
+    }
+    Ok(())
+}
+
+fn load(layout: &Layout, archive: &std::path::Path) -> Result<()> {
+    let archive = archive.canonicalize().with_context(|| format!("find {}", archive.display()))?;
+    for node in control::ask(layout, &Ask::Status)?.nodes.into_keys() {
+        let file = std::fs::File::open(&archive).with_context(|| format!("open {}", archive.display()))?;
+        let mut command = up::inside_node(layout, &node, "ctr")?;
+        let status = command
+            .args(["-n", "k8s.io", "images", "import", "-"])
+            .stdin(file)
+            .status()
+            .context("run ctr")?;
+        if !status.success() {
+            bail!("load {} on {node}: ctr ended with {status}", archive.display());
+        }
+    }
+    Ok(())
+}
+
+fn net(layout: &Layout, node: Option<&str>, argv: &[String]) -> Result<()> {
+    let answer = control::ask(layout, &Ask::Status)?;
+    let pid = match node {
+        Some(node) => answer.nodes.get(node).with_context(|| format!("node {node} does not run"))?.pid,
+        None => answer.pid,
+    };
+    let error = Command::new("nsenter").args(["-t", &pid.to_string(), "-n", "--"]).args(argv).exec();
+    Err(error).context("run nsenter")
+}
+
+fn status(layout: &Layout) -> Result<()> {
+    let answer = control::ask(layout, &Ask::Status)?;
+    println!("API server on https://{}", answer.api);
+    for (node, machine) in &answer.nodes {
+        let services = control::ask_init(layout, node, &init::Ask::Status)?.services;
+        let text: Vec<String> = services
+            .iter()
+            .map(|(name, pid)| {
+                format!("{name} {}", if *pid == 0 { "stopped".into() } else { format!("(pid {pid})") })
+            })
+            .collect();
+        println!("{node}  {}  {}", machine.address, text.join(", "));
+    }
+    Ok(())
+}

@@ -1,0 +1,66 @@
+//! The lab's link: a bridge in the supervisor's network namespace, one veth pair a node, and no way out.
+
+use crate::layout::{GATEWAY, PREFIX};
+use crate::shell::run;
+use anyhow::Result;
+
+const BRIDGE: &str = "lab0";
+
+/// Makes the bridge in the present network namespace.
+///
+/// # Errors
+/// `ip` fails.
+pub fn make_bridge() -> Result<()> {
+    run("ip", &["link", "set", "lo", "up"])?;
+    run("ip", &["link", "add", BRIDGE, "type", "bridge"])?;
+    run("ip", &["addr", "add", &format!("{GATEWAY}/{PREFIX}"), "dev", BRIDGE])?;
+    run("ip", &["link", "set", BRIDGE, "up"])?;
+    // a packet to anywhere else is answered at once: no route
+    std::fs::write("/proc/sys/net/ipv4/ip_forward", "1")?;
+    // frames between nodes are switched, not filtered: the lab's own netfilter must not see them
+    for family in ["iptables", "ip6tables", "arptables"] {
+        let path = format!("/proc/sys/net/bridge/bridge-nf-call-{family}");
+        if std::path::Path::new(&path).exists() {
+            std::fs::write(&path, "0")?;
+        }
+    }
+    Ok(())
+}
+
+/// Connects the network namespace of process `pid` to the bridge as `eth0` with `address`.
+///
+/// # Errors
+/// `ip` fails.
+pub fn attach(node: &str, pid: i32, address: &str) -> Result<()> {
+    let port = port(node);
+    let pid_text = pid.to_string();
+    run("ip", &["link", "add", &port, "type", "veth", "peer", "name", "eth0", "netns", &pid_text])?;
+    run("ip", &["link", "set", &port, "master", BRIDGE, "up"])?;
+    let inside = |args: &[&str]| {
+        let mut all = vec!["-t", pid_text.as_str(), "-n", "--", "ip"];
+        all.extend_from_slice(args);
+        run("nsenter", &all)
+    };
+    inside(&["link", "set", "lo", "up"])?;
+    inside(&["addr", "add", &format!("{address}/{PREFIX}"), "dev", "eth0"])?;
+    inside(&["link", "set", "eth0", "up"])?;
+    inside(&["route", "add", "default", "via", GATEWAY])?;
+    Ok(())
+}
+
+/// Cuts (`up == false`) or mends the node's link.
+///
+/// # Errors
+/// The node has no link.
+pub fn set_link(node: &str, up: bool) -> Result<()> {
+    run("ip", &["link", "set", &port(node), if up { "up" } else { "down" }]).map(drop)
+}
+
+/// Removes the node's link; the kernel does so too, a moment after the node's last process is gone.
+pub fn detach(node: &str) {
+    let _ = run("ip", &["link", "del", &port(node)]);
+}
+
+fn port(node: &str) -> String {
+    format!("v-{node}")
+}

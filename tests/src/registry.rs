@@ -1,0 +1,73 @@
+//! The pull half of the OCI distribution protocol, over an [`ImageStore`]. Every node's containerd is told to ask here first.
+
+use crate::image::ImageStore;
+use anyhow::Result;
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use std::convert::Infallible;
+use tokio::net::TcpListener;
+
+/// Serves until the listener's task is dropped.
+///
+/// # Errors
+/// The listener fails.
+pub async fn serve(listener: TcpListener, store: ImageStore) -> Result<()> {
+    loop {
+        let (stream, _) = listener.accept().await?;
+        let store = store.clone();
+        tokio::spawn(async move {
+            let service = service_fn(move |request| {
+                let answer = answer(&request, &store);
+                async move { Ok::<_, Infallible>(answer) }
+            });
+            let _ = hyper::server::conn::http1::Builder::new()
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
+        });
+    }
+}
+
+fn answer(request: &Request<Incoming>, store: &ImageStore) -> Response<Full<Bytes>> {
+    let Some(path) = request.uri().path().strip_prefix("/v2/") else { return status(StatusCode::NOT_FOUND) };
+    if path.is_empty() {
+        return status(StatusCode::OK);
+    }
+    let parts: Vec<&str> = path.rsplitn(3, '/').collect();
+    let found = match parts[..] {
+        [digest, "blobs", _] => blob(store, digest, "application/octet-stream"),
+        [reference, "manifests", repository] => {
+            let digest = match reference.strip_prefix("sha256:") {
+                Some(_) => Ok(reference.to_owned()),
+                None => store.resolve(repository, reference).map(|d| format!("sha256:{d}")),
+            };
+            digest.and_then(|d| blob(store, &d, "application/vnd.oci.image.manifest.v1+json"))
+        }
+        _ => return status(StatusCode::NOT_FOUND),
+    };
+    let Ok((body, digest, kind)) = found else { return status(StatusCode::NOT_FOUND) };
+    let length = body.len();
+    let body = if request.method() == Method::HEAD { Bytes::new() } else { Bytes::from(body) };
+    let mut response = Response::new(Full::new(body));
+    let headers = response.headers_mut();
+    headers.insert("content-type", hyper::header::HeaderValue::from_static(kind));
+    headers.insert("content-length", length.into());
+    if let Ok(value) = digest.parse() {
+        headers.insert("docker-content-digest", value);
+    }
+    response
+}
+
+fn blob(store: &ImageStore, digest: &str, kind: &'static str) -> Result<(Vec<u8>, String, &'static str)> {
+    let hex = digest.strip_prefix("sha256:").unwrap_or_default();
+    Ok((store.blob(hex)?, digest.to_owned(), kind))
+}
+
+fn status(code: StatusCode) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::default());
+    *response.status_mut() = code;
+    response
+}

@@ -1,0 +1,343 @@
+//! Bringing a cluster up: each step is said when it is done, a failure names the node, the step and the log to read.
+
+use crate::control::{self, Answer, Ask};
+use crate::init::{self, Service};
+use crate::layout::{Layout, node_address};
+use crate::reap;
+use crate::shell::{self, inside};
+use anyhow::{Context, Result, anyhow, bail};
+use k8s_openapi::api::core::v1::Node;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::runtime::wait::{Condition, await_condition};
+use kube::{Api, Client, Config};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long a node may take from boot to Ready.
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long the example may take until it answers.
+const EXAMPLE_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// What to bring up.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// How many nodes; the first is the server.
+    pub nodes: u8,
+    /// Whether `examples/` is deployed.
+    pub example: bool,
+    /// Where the kubeconfig goes.
+    pub kubeconfig: PathBuf,
+    /// Folder of the programs `windlass` and `windlass-cni`.
+    pub programs: PathBuf,
+}
+
+/// Prints each step with the time since the start.
+pub struct Progress(Instant);
+
+impl Progress {
+    /// Starts the clock.
+    #[must_use]
+    pub fn new() -> Self {
+        Self(Instant::now())
+    }
+
+    /// Says that something is done.
+    pub fn done(&self, what: &str) {
+        eprintln!("{:6.1}s  {what}", self.0.elapsed().as_secs_f32());
+    }
+}
+
+impl Default for Progress {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The name of the `index`-th node, from 1.
+#[must_use]
+pub fn node_name(index: u8) -> String {
+    format!("n{index}")
+}
+
+/// Removes what an earlier lab left, then starts the supervisor.
+///
+/// # Errors
+/// The remains cannot be removed, or the supervisor does not answer.
+pub fn supervise(layout: &Layout) -> Result<Answer> {
+    reap::lab(layout).context("remove what an earlier lab left")?;
+    fs::create_dir_all(layout.root()).with_context(|| format!("make {}", layout.root().display()))?;
+    let log_path = layout.supervisor_log();
+    let log = fs::File::create(&log_path).with_context(|| format!("make {}", log_path.display()))?;
+    let mut child = Command::new("setsid")
+        .arg(std::env::current_exe().context("find this program")?)
+        .args(["--lab", layout.name(), "supervise"])
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .spawn()
+        .context("start the supervisor")?;
+    let started = Instant::now();
+    loop {
+        if let Ok(answer) = control::ask(layout, &Ask::Status) {
+            return Ok(answer);
+        }
+        if let Some(status) = child.try_wait()? {
+            bail!("the lab's supervisor ended ({status}): {}", tail(&log_path));
+        }
+        if started.elapsed() > Duration::from_secs(20) {
+            bail!("the lab's supervisor does not answer; read {}", log_path.display());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Boots a node and starts containerd on it.
+///
+/// # Errors
+/// The node does not boot or containerd does not start.
+pub fn boot(layout: &Layout, node: &str) -> Result<Answer> {
+    let answer =
+        control::ask(layout, &Ask::Boot { node: node.to_owned() }).with_context(|| format!("boot {node}"))?;
+    let service =
+        Service { name: "containerd".into(), argv: vec!["containerd".into()], env: BTreeMap::new() };
+    control::ask_init(layout, node, &init::Ask::Start(service))
+        .with_context(|| format!("start containerd on {node}"))?;
+    Ok(answer)
+}
+
+/// Brings the whole cluster up.
+///
+/// # Errors
+/// The first step that failed, with the log to read.
+pub async fn cluster(layout: &Layout, plan: &Plan) -> Result<()> {
+    let progress = Progress::new();
+    let answer = supervise(layout)?;
+    progress.done("the lab's network, registry and images are there");
+    for index in 1..=plan.nodes {
+        boot(layout, &node_name(index))?;
+    }
+    progress.done(&format!("{} booted, containerd starts", count(plan.nodes, "node")));
+    let (server, token) = (node_name(1), token()?);
+    start_windlass(layout, plan, &server, &server_arguments(&token))?;
+    let client = admin_client(layout, plan, &server, &answer.api).await?;
+    progress.done(&format!(
+        "the API server answers on {}; kubeconfig {}",
+        answer.api,
+        plan.kubeconfig.display()
+    ));
+    if plan.nodes > 1 {
+        let token = shell::output(
+            inside_node(layout, &server, &plan.programs.join("windlass").to_string_lossy())?
+                .args(["token", "create"]),
+        )
+        .context("make a join token")?;
+        for index in 2..=plan.nodes {
+            start_windlass(layout, plan, &node_name(index), &agent_arguments(index, token.trim()))?;
+        }
+    }
+    for index in 1..=plan.nodes {
+        let node = node_name(index);
+        await_ready(&client, &node).await.with_context(|| {
+            format!("wait for node {node} to be Ready; read {}", layout.node_log(&node, "windlass").display())
+        })?;
+        progress.done(&format!("node {node} is Ready"));
+    }
+    if plan.example {
+        example(layout, plan)?;
+        progress.done("the example answers through its Service");
+        show(plan)?;
+    }
+    println!("\nGo on with:  kubectl --kubeconfig {} get pods -A", plan.kubeconfig.display());
+    Ok(())
+}
+
+fn count(number: u8, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
+fn token() -> Result<String> {
+    let uuid = fs::read_to_string("/proc/sys/kernel/random/uuid").context("make a token")?;
+    let hex: String = uuid.chars().filter(char::is_ascii_hexdigit).collect();
+    Ok(format!("{}.{}", &hex[..6], &hex[6..22]))
+}
+
+fn server_arguments(token: &str) -> Vec<String> {
+    [
+        "server",
+        "--node-ip",
+        &node_address(1),
+        "--node-name",
+        &node_name(1),
+        "--tls-san",
+        "127.0.0.1",
+        "--token",
+        token,
+    ]
+    .map(str::to_owned)
+    .into()
+}
+
+fn agent_arguments(index: u8, token: &str) -> Vec<String> {
+    let server = format!("https://{}:6443", node_address(1));
+    [
+        "agent",
+        "--server",
+        &server,
+        "--token",
+        token,
+        "--node-ip",
+        &node_address(index),
+        "--node-name",
+        &node_name(index),
+    ]
+    .map(str::to_owned)
+    .into()
+}
+
+fn start_windlass(layout: &Layout, plan: &Plan, node: &str, arguments: &[String]) -> Result<()> {
+    let mut argv = vec![plan.programs.join("windlass").to_string_lossy().into_owned()];
+    argv.extend_from_slice(arguments);
+    let env = std::env::vars().filter(|(name, _)| name == "RUST_LOG" || name == "RUST_BACKTRACE").collect();
+    let service = Service { name: "windlass".into(), argv, env };
+    control::ask_init(layout, node, &init::Ask::Start(service))
+        .with_context(|| format!("start windlass on {node}"))?;
+    Ok(())
+}
+
+/// A command that will run inside a node's namespaces.
+///
+/// # Errors
+/// The node does not run.
+pub fn inside_node(layout: &Layout, node: &str, program: &str) -> Result<Command> {
+    let answer = control::ask(layout, &Ask::Status)?;
+    let machine = answer.nodes.get(node).ok_or_else(|| anyhow!("node {node} does not run"))?;
+    Ok(inside(machine.pid, program))
+}
+
+/// Waits for the server's admin kubeconfig, writes it for use from the host, and waits until the API server is ready.
+async fn admin_client(layout: &Layout, plan: &Plan, server: &str, api: &str) -> Result<Client> {
+    let started = Instant::now();
+    let windlass = plan.programs.join("windlass").to_string_lossy().into_owned();
+    let log = layout.node_log(server, "windlass");
+    loop {
+        let tried = shell::output(inside_node(layout, server, &windlass)?.args([
+            "kubeconfig",
+            "--server",
+            &format!("https://{api}"),
+        ]));
+        let error = match tried {
+            Ok(text) => {
+                write_private(&plan.kubeconfig, &text)?;
+                let client = client(&plan.kubeconfig).await?;
+                match client.request_text(ready_request()?).await {
+                    Ok(_) => return Ok(client),
+                    Err(error) => anyhow!(error),
+                }
+            }
+            Err(error) => error,
+        };
+        if started.elapsed() > READY_TIMEOUT {
+            return Err(error).with_context(|| {
+                format!("wait for the API server on {server}; read {}: {}", log.display(), tail(&log))
+            });
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+fn ready_request() -> Result<hyper::Request<Vec<u8>>> {
+    Ok(hyper::Request::get("/readyz").body(Vec::new())?)
+}
+
+fn write_private(path: &Path, text: &str) -> Result<()> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let _ = fs::remove_file(path);
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .with_context(|| format!("make {}", path.display()))?;
+    std::io::Write::write_all(&mut file, text.as_bytes()).with_context(|| format!("write {}", path.display()))
+}
+
+/// A client for a kubeconfig file.
+///
+/// # Errors
+/// The file is missing or names credentials that cannot be read.
+pub async fn client(kubeconfig: &Path) -> Result<Client> {
+    let config = Kubeconfig::read_from(kubeconfig).context("read the kubeconfig")?;
+    let config = Config::from_custom_kubeconfig(config, &KubeConfigOptions::default())
+        .await
+        .context("use the kubeconfig")?;
+    Client::try_from(config).context("make a client")
+}
+
+/// Waits until a node's condition Ready is True.
+///
+/// # Errors
+/// It is not within a minute.
+pub async fn await_ready(client: &Client, node: &str) -> Result<()> {
+    struct Ready;
+    impl Condition<Node> for Ready {
+        fn matches_object(&self, node: Option<&Node>) -> bool {
+            let conditions = node.and_then(|n| n.status.as_ref()).and_then(|s| s.conditions.as_ref());
+            conditions.is_some_and(|all| all.iter().any(|c| c.type_ == "Ready" && c.status == "True"))
+        }
+    }
+    let nodes: Api<Node> = Api::all(client.clone());
+    tokio::time::timeout(READY_TIMEOUT, await_condition(nodes, node, Ready))
+        .await
+        .context("not within a minute")??;
+    Ok(())
+}
+
+fn kubectl(plan: &Plan, args: &[&str]) -> Result<String> {
+    shell::output(Command::new("kubectl").arg("--kubeconfig").arg(&plan.kubeconfig).args(args))
+}
+
+fn example(layout: &Layout, plan: &Plan) -> Result<()> {
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
+    kubectl(plan, &["apply", "-f", &examples.to_string_lossy()]).context("deploy the example")?;
+    let timeout = format!("{}s", EXAMPLE_TIMEOUT.as_secs());
+    if let Err(error) = kubectl(plan, &["rollout", "status", "deployment/echo", "--timeout", &timeout]) {
+        let pods = kubectl(plan, &["describe", "pods"]).unwrap_or_default();
+        return Err(error).with_context(|| format!("wait for the example's pods:\n{pods}"));
+    }
+    let address =
+        kubectl(plan, &["get", "service", "echo", "-o", "jsonpath={.spec.clusterIP}:{.spec.ports[0].port}"])?;
+    let url = format!("http://{address}/");
+    let started = Instant::now();
+    for index in 1..=plan.nodes {
+        let node = node_name(index);
+        loop {
+            let tried = shell::output(
+                inside_node(layout, &node, "busybox")?.args(["wget", "-q", "-T", "2", "-O", "-", &url]),
+            );
+            match tried {
+                Ok(_) => break,
+                Err(error) if started.elapsed() > EXAMPLE_TIMEOUT => {
+                    return Err(error).with_context(|| format!("reach the example's Service from {node}"));
+                }
+                Err(_) => std::thread::sleep(Duration::from_millis(100)),
+            }
+        }
+    }
+    Ok(())
+}
+
+fn show(plan: &Plan) -> Result<()> {
+    println!("\n{}", kubectl(plan, &["get", "nodes,pods,services", "-o", "wide"])?.trim_end());
+    Ok(())
+}
+
+/// The last lines of a log, for an error.
+fn tail(path: &Path) -> String {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(8)..].join("\n")
+}
