@@ -1,1 +1,33 @@
-//! Stub.
+//! The cluster's trust: authorities, certificates, service account keys, join tokens, kubeconfigs.
+//!
+//! - [`cluster`]: every file a control plane needs, created, completed and renewed by [`cluster::Pki::load_or_create`]
+//! - [`authority`]: a certificate authority that issues leaves and signs requests
+//! - [`certificate`]: what a certificate says, and when it must be renewed
+//! - [`request`]: certificate signing requests, made and parsed; [`signer`]: the rules of the `kubernetes.io/*` signers
+//! - [`service_account`]: keys and tokens of service accounts; [`openid`]: the documents that let others verify them
+//! - [`bootstrap`]: tokens that let a machine join, and the proof that it talks to the right cluster
+//! - [`kubeconfig`]: the file a client reads; [`files`]: writes that are whole or not at all; [`pem`]: text to DER
+//! - `der`: the few ASN.1 forms a certificate is made of
+//!
+//! Nothing here reads the clock: `now` is an argument.
+
+pub mod authority;
+pub mod bootstrap;
+pub mod certificate;
+pub mod cluster;
+mod der;
+mod error;
+pub mod files;
+pub mod kubeconfig;
+pub mod openid;
+pub mod pem;
+pub mod request;
+pub mod service_account;
+pub mod signer;
+
+pub use authority::{Authority, Issued, Leaf};
+pub use certificate::{Certificate, needs_renewal};
+pub use cluster::{ClusterNames, Pki};
+pub use error::Error;
+pub use kubeconfig::Kubeconfig;
+pub use request::CertificateRequest;
