@@ -1,0 +1,127 @@
+//! Short ways through a JSON object for code that reads and fills in many fields.
+
+use serde_json::{Map, Value};
+
+/// A JSON object's fields.
+pub(super) type Fields = Map<String, Value>;
+
+static NULL: Value = Value::Null;
+
+/// Reading: absent, null and ill-typed all read as the zero value, as they would after decoding into upstream's types.
+pub(super) trait Get {
+    /// The value at a dotted path, or null.
+    fn at(&self, path: &str) -> &Value;
+    /// The string at a dotted path, or "".
+    fn text(&self, path: &str) -> &str {
+        self.at(path).as_str().unwrap_or_default()
+    }
+    /// The integer at a dotted path.
+    fn int(&self, path: &str) -> Option<i64> {
+        self.at(path).as_i64()
+    }
+    /// Whether the path holds `true`.
+    fn flag(&self, path: &str) -> bool {
+        self.at(path).as_bool().unwrap_or_default()
+    }
+    /// The list at a dotted path, or none.
+    fn items(&self, path: &str) -> &[Value] {
+        self.at(path).as_array().map(Vec::as_slice).unwrap_or_default()
+    }
+    /// The object at a dotted path.
+    fn fields(&self, path: &str) -> Option<&Fields> {
+        self.at(path).as_object()
+    }
+    /// Whether the path holds anything but null.
+    fn has(&self, path: &str) -> bool {
+        !self.at(path).is_null()
+    }
+}
+
+impl Get for Value {
+    fn at(&self, path: &str) -> &Value {
+        if path.is_empty() {
+            return self;
+        }
+        let mut value = self;
+        for key in path.split('.') {
+            match value.get(key) {
+                Some(next) => value = next,
+                None => return &NULL,
+            }
+        }
+        value
+    }
+}
+
+/// The object under a key, made if absent; none where something else stands there.
+pub(super) fn object<'v>(parent: &'v mut Value, key: &str) -> Option<&'v mut Value> {
+    let fields = parent.as_object_mut()?;
+    let child = fields.entry(key).or_insert_with(|| Value::Object(Fields::new()));
+    if child.is_null() {
+        *child = Value::Object(Fields::new());
+    }
+    child.is_object().then_some(child)
+}
+
+/// The object at a dotted path, where each step is there already.
+pub(super) fn existing<'v>(parent: &'v mut Value, path: &str) -> Option<&'v mut Value> {
+    path.split('.').try_fold(parent, |value, key| value.get_mut(key)).filter(|value| value.is_object())
+}
+
+/// The list's entries at a dotted path.
+pub(super) fn entries<'v>(parent: &'v mut Value, path: &str) -> impl Iterator<Item = &'v mut Value> {
+    path.split('.')
+        .try_fold(parent, |value, key| value.get_mut(key))
+        .and_then(Value::as_array_mut)
+        .map(|list| list.iter_mut())
+        .into_iter()
+        .flatten()
+}
+
+/// Fills in a field that is absent or null.
+pub(super) fn default(parent: &mut Value, key: &str, value: impl Into<Value>) {
+    if let Some(fields) = parent.as_object_mut() {
+        match fields.get_mut(key) {
+            Some(Value::Null) | None => {
+                fields.insert(key.to_owned(), value.into());
+            }
+            Some(_) => {}
+        }
+    }
+}
+
+/// Fills in a string that is absent, null or empty: for fields that are no pointer upstream.
+pub(super) fn default_text(parent: &mut Value, key: &str, value: &str) {
+    if parent.text(key).is_empty() && !matches!(parent.at(key), Value::Number(_) | Value::Bool(_)) {
+        set(parent, key, value);
+    }
+}
+
+/// Fills in a number that is absent, null or zero: for fields that are no pointer upstream.
+pub(super) fn default_int(parent: &mut Value, key: &str, value: i64) {
+    if matches!(parent.at(key), Value::Null) || parent.int(key) == Some(0) {
+        set(parent, key, value);
+    }
+}
+
+/// Writes a field of an object.
+pub(super) fn set(parent: &mut Value, key: &str, value: impl Into<Value>) {
+    if let Some(fields) = parent.as_object_mut() {
+        fields.insert(key.to_owned(), value.into());
+    }
+}
+
+/// Takes a field out of an object.
+pub(super) fn remove(parent: &mut Value, key: &str) -> Option<Value> {
+    parent.as_object_mut()?.remove(key)
+}
+
+/// Makes a field what it is in another object: present and equal, or absent.
+pub(super) fn copy(to: &mut Value, from: &Value, key: &str) {
+    match from.get(key) {
+        Some(value) => set(to, key, value.clone()),
+        None => {
+            remove(to, key);
+        }
+    }
+}
