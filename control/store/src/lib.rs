@@ -2,6 +2,14 @@
 //!
 //! Keys are laid out as upstream lays them out in etcd (`/registry/...`), values are canonical JSON. A revision counts
 //! committed writes; it never goes back, also across restarts.
+//!
+//! - [`embedded`]: the engine for one server, redb with group commit (`writer`, `batch`), history and its compaction
+//!   (`record`, `retention`), reads at past revisions (`read`), watches (`watch`).
+//! - [`cache`]: the watch cache the API server lists and watches from: an ordered snapshot (`ordered`), the history
+//!   ring (`ring`), scoped watchers (`fanout`), and what keeps it filled (`feed`).
+
+pub mod cache;
+pub mod embedded;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -38,9 +46,44 @@ pub enum Expect {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// A key was written; `prev` is what it held before, if anything.
-    Put { entry: Entry, prev: Option<Entry> },
+    Put {
+        /// What the key holds now.
+        entry: Entry,
+        /// What it held before.
+        prev: Option<Entry>,
+    },
     /// A key was removed at `revision`; `prev` is what it held.
-    Delete { prev: Entry, revision: Revision },
+    Delete {
+        /// What the key held.
+        prev: Entry,
+        /// The deletion's own revision.
+        revision: Revision,
+    },
+    /// Nothing changed: the watcher has been given every change up to and including `revision`. Sent only after
+    /// [`Backend::request_progress`].
+    Progress {
+        /// The newest revision the watch has passed.
+        revision: Revision,
+    },
+}
+
+impl Event {
+    /// The revision at which the change happened, or up to which the watch has come.
+    pub fn revision(&self) -> Revision {
+        match self {
+            Self::Put { entry, .. } => entry.mod_revision,
+            Self::Delete { revision, .. } | Self::Progress { revision } => *revision,
+        }
+    }
+
+    /// The key changed; `None` for progress.
+    pub fn key(&self) -> Option<&str> {
+        match self {
+            Self::Put { entry, .. } => Some(&entry.key),
+            Self::Delete { prev, .. } => Some(&prev.key),
+            Self::Progress { .. } => None,
+        }
+    }
 }
 
 /// One page of a list, all of it as of `revision`.
@@ -61,23 +104,53 @@ pub struct Page {
 pub enum Error {
     /// The compare of a compare-and-swap failed; `current` is what the key holds now.
     #[error("write {key}: the key is not in the expected state")]
-    Conflict { key: String, current: Option<Box<Entry>> },
+    Conflict {
+        /// The key.
+        key: String,
+        /// What it holds now.
+        current: Option<Box<Entry>>,
+    },
     /// The revision asked for is older than the oldest kept.
     #[error("revision {asked} has been compacted; the oldest kept is {oldest}")]
-    Compacted { asked: Revision, oldest: Revision },
+    Compacted {
+        /// The revision asked for.
+        asked: Revision,
+        /// The oldest readable one.
+        oldest: Revision,
+    },
     /// The revision asked for has not happened yet.
     #[error("revision {asked} is in the future; the newest is {current}")]
-    Future { asked: Revision, current: Revision },
+    Future {
+        /// The revision asked for.
+        asked: Revision,
+        /// The newest one.
+        current: Revision,
+    },
+    /// The value is larger than the store takes (etcd's bound, 1.5 MiB, by default).
+    #[error("write {key}: request is too large: {size} bytes, the limit is {limit}")]
+    TooLarge {
+        /// The key.
+        key: String,
+        /// Bytes of key and value.
+        size: usize,
+        /// The bound on them.
+        limit: usize,
+    },
     /// The engine failed; `what` names the operation and its subject.
     #[error("{what}")]
     Engine {
+        /// The operation and its subject.
         what: String,
+        /// Why.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The store is shutting down.
     #[error("{what}: the store is closed")]
-    Closed { what: String },
+    Closed {
+        /// The operation and its subject.
+        what: String,
+    },
 }
 
 /// The store seen by the API server. Every write is durable (survives `kill -9`) before its future resolves.
@@ -108,6 +181,9 @@ pub trait Backend: Send + Sync + 'static {
     /// Every change under `prefix` after `from` (exclusive), in revision order, without gap. A watcher that falls
     /// behind the kept history gets [`Error::Compacted`] as its last item.
     fn watch(&self, prefix: &str, from: Revision) -> Result<BoxStream<'static, Result<Event, Error>>, Error>;
-    /// Forgets history older than `revision`.
+    /// Asks that every watch opened on exactly `prefix` soon yields [`Event::Progress`]: how a watcher of a quiet prefix
+    /// learns that it is up to date.
+    fn request_progress(&self, prefix: &str);
+    /// Forgets history older than `revision`; `revision` itself stays readable.
     fn compact(&self, revision: Revision) -> BoxFuture<'_, Result<(), Error>>;
 }

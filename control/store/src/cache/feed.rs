@@ -1,0 +1,104 @@
+//! What keeps a cache filled: list, then watch from the list's revision, for ever.
+//!
+//! Woken by the backend's watch. Reads the backend, writes the cache's state; it is the only one that does. When the watch
+//! fails (compacted away, or the engine's error) it lists anew, ends every watch of the cache, as their history has a
+//! gap, and goes on; failures back off exponentially with jitter and leave the last good state readable.
+
+use super::object::{Cached, Change, ChangeKind};
+use super::{Shared, State};
+use crate::{Entry, Error, Event, Revision};
+use futures::StreamExt;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Entries read from the backend at once.
+const PAGE: usize = 1000;
+const FIRST_RETRY: Duration = Duration::from_millis(50);
+const LONGEST_RETRY: Duration = Duration::from_secs(10);
+
+/// Fills one cache.
+pub struct Feed {
+    pub(super) shared: Arc<Shared>,
+}
+
+impl Feed {
+    /// Runs for ever; drop the future to stop.
+    pub async fn run(self) {
+        let mut retry = FIRST_RETRY;
+        loop {
+            let error = match self.fill().await {
+                Ok(from) => {
+                    retry = FIRST_RETRY;
+                    self.follow(from).await
+                }
+                Err(e) => e,
+            };
+            tracing::warn!(prefix = %self.shared.prefix, %error, "watch cache: starting over");
+            // The hasher's random keys are jitter enough: caches must not start over in step.
+            let jitter = RandomState::new().hash_one(retry) % 1000;
+            tokio::time::sleep(retry.mul_f64(0.5 + jitter as f64 / 2000.0)).await;
+            retry = (retry * 2).min(LONGEST_RETRY);
+        }
+    }
+
+    /// Lists everything and makes it the cache's state.
+    async fn fill(&self) -> Result<Revision, Error> {
+        let Shared { prefix, backend, .. } = &*self.shared;
+        let mut page = backend.list(prefix, None, PAGE, None).await?;
+        let revision = page.revision;
+        let mut state = State::new(revision, self.shared.options.history);
+        loop {
+            for entry in &page.entries {
+                state.map.insert(self.cached(entry));
+            }
+            let Some(last) = page.entries.last().filter(|_| page.more) else { break };
+            let after = last.key.clone();
+            page = backend.list(prefix, Some(&after), PAGE, Some(revision)).await?;
+        }
+        self.shared.replace(state);
+        Ok(revision)
+    }
+
+    /// Applies changes after `from` until the watch fails.
+    async fn follow(&self, from: Revision) -> Error {
+        let prefix = &self.shared.prefix;
+        let mut watch = match self.shared.backend.watch(prefix, from) {
+            Ok(watch) => watch,
+            Err(e) => return e,
+        };
+        while let Some(event) = watch.next().await {
+            match event {
+                Ok(event) => self.apply(event),
+                Err(e) => return e,
+            }
+        }
+        Error::Closed { what: format!("watch {prefix}") }
+    }
+
+    fn apply(&self, event: Event) {
+        match event {
+            Event::Put { entry, .. } => {
+                // Decoding the object is the costly part: before the lock is taken.
+                let object = self.cached(&entry);
+                self.shared.update(entry.mod_revision, |state| {
+                    let prev = state.map.insert(object.clone());
+                    let kind = if prev.is_some() { ChangeKind::Modified } else { ChangeKind::Added };
+                    Some(Change { kind, object, prev, revision: entry.mod_revision })
+                });
+            }
+            Event::Delete { prev, revision } => {
+                let object = self.cached(&Entry { mod_revision: revision, ..prev });
+                self.shared.update(revision, |state| {
+                    let prev = Some(state.map.remove(&object.key)?);
+                    Some(Change { kind: ChangeKind::Deleted, object, prev, revision })
+                });
+            }
+            Event::Progress { revision } => self.shared.update(revision, |_| None),
+        }
+    }
+
+    fn cached(&self, entry: &Entry) -> Arc<Cached> {
+        Arc::new(Cached::new(&self.shared.prefix, entry, (self.shared.extract)(entry)))
+    }
+}
