@@ -1,5 +1,19 @@
-//! What an API object is; no IO.
+//! What an API object is: its schema, its encodings, its small languages. No IO, no clock, no tokio.
 //!
+//! - [`field`]: paths and field errors; [`status`]: the error a client sees.
+//! - [`object`]: `metadata` of a `serde_json::Value`, kinds and resources by name.
+//! - [`quantity`], [`intstr`], [`time`], [`names`], [`labels`], [`fields`]: the scalar languages of the API.
+//! - [`goformat`]: Go's `%q` and `%v`, for error texts.
 //! - [`resources`]: the built-in resources, their defaulting, strategy, validation and printing
 
+pub mod field;
+pub mod fields;
+pub mod goformat;
+pub mod intstr;
+pub mod labels;
+pub mod names;
+pub mod object;
+pub mod quantity;
 pub mod resources;
+pub mod status;
+pub mod time;

@@ -1,0 +1,92 @@
+//! Go's `%q` and `%v`, where an error text repeats a value.
+
+use serde_json::Number;
+use std::fmt::Write;
+
+/// `strconv.Quote`: double quotes, with control and unprintable characters escaped.
+#[must_use]
+pub fn go_quote(s: &str) -> String {
+    let mut out = String::with_capacity(s.len() + 2);
+    out.push('"');
+    for c in s.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\u{7}' => out.push_str("\\a"),
+            '\u{8}' => out.push_str("\\b"),
+            '\u{c}' => out.push_str("\\f"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            '\u{b}' => out.push_str("\\v"),
+            c if (c as u32) < 0x20 || c == '\u{7f}' => escape(&mut out, 'x', 2, c),
+            c if is_unprintable(c) && (c as u32) < 0x1_0000 => escape(&mut out, 'u', 4, c),
+            c if is_unprintable(c) => escape(&mut out, 'U', 8, c),
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}
+
+fn escape(out: &mut String, kind: char, width: usize, c: char) {
+    // Writing to a String cannot fail.
+    let _ = write!(out, "\\{kind}{:0width$x}", c as u32);
+}
+
+/// Close to `!unicode.IsPrint`: controls, separators other than the space, format and private characters.
+fn is_unprintable(c: char) -> bool {
+    c.is_control()
+        || (c.is_whitespace() && c != ' ')
+        || matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2064}'
+            | '\u{feff}' | '\u{e000}'..='\u{f8ff}' | '\u{f0000}'..)
+}
+
+/// `%v` of an integer or a float64.
+#[must_use]
+pub fn go_number(n: &Number) -> String {
+    match n.as_f64() {
+        Some(f) if n.is_f64() => go_float(f),
+        _ => n.to_string(),
+    }
+}
+
+/// `%v` of a float64: the shortest digits that read back, with an exponent of two digits below -4 and from 21 on.
+#[must_use]
+pub fn go_float(f: f64) -> String {
+    if f == 0.0 {
+        return if f.is_sign_negative() { "-0".into() } else { "0".into() };
+    }
+    let exp_form = format!("{f:e}");
+    let Some((mantissa, exponent)) = exp_form.split_once('e') else { return exp_form };
+    match exponent.parse::<i32>() {
+        Ok(e) if !(-4..21).contains(&e) => {
+            format!("{mantissa}e{}{:02}", if e < 0 { '-' } else { '+' }, e.abs())
+        }
+        _ => format!("{f}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quotes_as_go_does() {
+        assert_eq!(go_quote("a\"b\\c\n\u{1}\u{7f}é\u{a0}"), "\"a\\\"b\\\\c\\n\\x01\\x7fé\\u00a0\"");
+    }
+
+    #[test]
+    fn floats_as_go_prints_them() {
+        for (f, text) in [
+            (1.5, "1.5"),
+            (1e21, "1e+21"),
+            (1e20, "100000000000000000000"),
+            (1e-5, "1e-05"),
+            (0.0001, "0.0001"),
+            (3.0, "3"),
+        ] {
+            assert_eq!(go_float(f), text);
+        }
+    }
+}
