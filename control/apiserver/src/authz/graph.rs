@@ -1,0 +1,367 @@
+//! Which objects a node has a reason to read: those its pods refer to, and what these refer to in turn.
+//! Upstream: `plugin/pkg/auth/authorizer/node/graph.go`.
+
+use crate::objects::{Observer, list, names, text};
+use parking_lot::RwLock;
+use rustc_hash::{FxHashMap, FxHashSet};
+use serde_json::Value;
+
+/// A kind of object the graph knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[allow(missing_docs)] // the names say it
+pub enum Vertex {
+    Pod,
+    Secret,
+    ConfigMap,
+    ServiceAccount,
+    VolumeClaim,
+    Volume,
+    ResourceClaim,
+    VolumeAttachment,
+    ResourceSlice,
+}
+
+/// (kind, namespace or empty, name)
+type Key = (Vertex, String, String);
+
+/// The references of pods, volumes, attachments and slices, kept by observed changes.
+#[derive(Default)]
+pub struct Graph(RwLock<Edges>);
+
+#[derive(Default)]
+struct Edges {
+    /// From the object that refers to what it refers to.
+    to: FxHashMap<Key, FxHashSet<Key>>,
+    /// The same, turned round.
+    from: FxHashMap<Key, FxHashSet<Key>>,
+    /// The node a pod, attachment or slice belongs to.
+    node: FxHashMap<Key, String>,
+}
+
+impl Edges {
+    fn set(&mut self, source: Key, node: &str, targets: FxHashSet<Key>) {
+        self.remove(&source);
+        for target in &targets {
+            self.from.entry(target.clone()).or_default().insert(source.clone());
+        }
+        if !node.is_empty() {
+            self.node.insert(source.clone(), node.to_owned());
+        }
+        if !targets.is_empty() {
+            self.to.insert(source, targets);
+        }
+    }
+
+    fn remove(&mut self, source: &Key) {
+        self.node.remove(source);
+        for target in self.to.remove(source).into_iter().flatten() {
+            if let Some(sources) = self.from.get_mut(&target) {
+                sources.remove(source);
+                if sources.is_empty() {
+                    self.from.remove(&target);
+                }
+            }
+        }
+    }
+
+    fn reaches(&self, node: &str, start: &Key) -> bool {
+        let (mut seen, mut open) = (FxHashSet::default(), vec![start]);
+        while let Some(key) = open.pop() {
+            if self.node.get(key).is_some_and(|n| n == node) {
+                return true;
+            }
+            if seen.insert(key) {
+                open.extend(self.from.get(key).into_iter().flatten());
+            }
+        }
+        false
+    }
+}
+
+impl Graph {
+    /// Whether `node` has a reason to touch the object.
+    #[must_use]
+    pub fn related(&self, node: &str, kind: Vertex, namespace: &str, name: &str) -> bool {
+        self.0.read().reaches(node, &(kind, namespace.to_owned(), name.to_owned()))
+    }
+
+    fn put_pod(&self, pod: &Value) {
+        let (namespace, name) = names(pod);
+        let key = (Vertex::Pod, namespace.to_owned(), name.to_owned());
+        let node = text(pod, "/spec/nodeName");
+        if node.is_empty() {
+            self.0.write().remove(&key);
+            return;
+        }
+        let mut targets = FxHashSet::default();
+        // A mirror pod is the kubelet's own claim: it earns the node no access.
+        if pod.pointer("/metadata/annotations/kubernetes.io~1config.mirror").is_none() {
+            references(pod, |kind, name| {
+                targets.insert((kind, namespace.to_owned(), name.to_owned()));
+            });
+        }
+        self.0.write().set(key, node, targets);
+    }
+
+    fn put_volume(&self, volume: &Value) {
+        let (_, name) = names(volume);
+        let key = (Vertex::Volume, String::new(), name.to_owned());
+        let claim_namespace = text(volume, "/spec/claimRef/namespace");
+        let mut secrets = Vec::new();
+        persistent_volume_secrets(volume, claim_namespace, |namespace, name| {
+            secrets.push((Vertex::Secret, namespace.to_owned(), name.to_owned()));
+        });
+        let mut edges = self.0.write();
+        edges.set(key.clone(), "", secrets.into_iter().collect());
+        // A claim refers to its volume; the claim's own edge lives with the volume, as it is the volume that is observed.
+        let claim =
+            (Vertex::VolumeClaim, claim_namespace.to_owned(), text(volume, "/spec/claimRef/name").to_owned());
+        let stale: Vec<Key> = edges.from.get(&key).into_iter().flatten().cloned().collect();
+        for old in stale {
+            edges.remove(&old);
+        }
+        if !claim.2.is_empty() {
+            edges.set(claim, "", FxHashSet::from_iter([key]));
+        }
+    }
+}
+
+impl Observer for Graph {
+    fn put(&self, _group: &str, resource: &str, object: &Value) {
+        let (_, name) = names(object);
+        let own = |kind| (kind, String::new(), name.to_owned());
+        match resource {
+            "pods" => self.put_pod(object),
+            "persistentvolumes" => self.put_volume(object),
+            "volumeattachments" => self.0.write().set(
+                own(Vertex::VolumeAttachment),
+                text(object, "/spec/nodeName"),
+                FxHashSet::default(),
+            ),
+            "resourceslices" => {
+                self.0.write().set(
+                    own(Vertex::ResourceSlice),
+                    text(object, "/spec/nodeName"),
+                    FxHashSet::default(),
+                );
+            }
+            _ => {}
+        }
+    }
+
+    fn delete(&self, _group: &str, resource: &str, namespace: &str, name: &str) {
+        let kind = match resource {
+            "pods" => Vertex::Pod,
+            "persistentvolumes" => Vertex::Volume,
+            "volumeattachments" => Vertex::VolumeAttachment,
+            "resourceslices" => Vertex::ResourceSlice,
+            _ => return,
+        };
+        let key = (kind, namespace.to_owned(), name.to_owned());
+        let mut edges = self.0.write();
+        if kind == Vertex::Volume {
+            let claims: Vec<Key> = edges.from.get(&key).into_iter().flatten().cloned().collect();
+            claims.iter().for_each(|claim| edges.remove(claim));
+        }
+        edges.remove(&key);
+    }
+}
+
+/// Calls `found` with every object of the pod's own namespace that the pod refers to.
+fn references(pod: &Value, mut found: impl FnMut(Vertex, &str)) {
+    let mut one = |kind, value: &Value, pointer: &str| {
+        let name = text(value, pointer);
+        if !name.is_empty() {
+            found(kind, name);
+        }
+    };
+    one(Vertex::ServiceAccount, pod, "/spec/serviceAccountName");
+    for secret in list(pod, "/spec/imagePullSecrets") {
+        one(Vertex::Secret, secret, "/name");
+    }
+    for containers in ["/spec/containers", "/spec/initContainers", "/spec/ephemeralContainers"] {
+        for container in list(pod, containers) {
+            for source in list(container, "/envFrom") {
+                one(Vertex::Secret, source, "/secretRef/name");
+                one(Vertex::ConfigMap, source, "/configMapRef/name");
+            }
+            for variable in list(container, "/env") {
+                one(Vertex::Secret, variable, "/valueFrom/secretKeyRef/name");
+                one(Vertex::ConfigMap, variable, "/valueFrom/configMapKeyRef/name");
+            }
+        }
+    }
+    for volume in list(pod, "/spec/volumes") {
+        for (kind, pointer) in VOLUME_REFERENCES {
+            one(kind, volume, pointer);
+        }
+        for source in list(volume, "/projected/sources") {
+            one(Vertex::Secret, source, "/secret/name");
+            one(Vertex::ConfigMap, source, "/configMap/name");
+        }
+        if volume.get("ephemeral").is_some_and(|e| !e.is_null()) {
+            found_claim(pod, volume, &mut one);
+        }
+    }
+    for status in list(pod, "/status/resourceClaimStatuses") {
+        one(Vertex::ResourceClaim, status, "/resourceClaimName");
+    }
+    one(Vertex::ResourceClaim, pod, "/status/extendedResourceClaimStatus/resourceClaimName");
+    for claim in list(pod, "/spec/resourceClaims") {
+        one(Vertex::ResourceClaim, claim, "/resourceClaimName");
+    }
+}
+
+/// A generic ephemeral volume's claim is named after the pod and the volume.
+fn found_claim(pod: &Value, volume: &Value, one: &mut impl FnMut(Vertex, &Value, &str)) {
+    let name = format!("{}-{}", names(pod).1, text(volume, "/name"));
+    one(Vertex::VolumeClaim, &Value::String(name), "");
+}
+
+/// Where a pod's volume names another object.
+const VOLUME_REFERENCES: [(Vertex, &str); 12] = [
+    (Vertex::Secret, "/secret/secretName"),
+    (Vertex::ConfigMap, "/configMap/name"),
+    (Vertex::VolumeClaim, "/persistentVolumeClaim/claimName"),
+    (Vertex::Secret, "/azureFile/secretName"),
+    (Vertex::Secret, "/cephfs/secretRef/name"),
+    (Vertex::Secret, "/cinder/secretRef/name"),
+    (Vertex::Secret, "/flexVolume/secretRef/name"),
+    (Vertex::Secret, "/rbd/secretRef/name"),
+    (Vertex::Secret, "/scaleIO/secretRef/name"),
+    (Vertex::Secret, "/iscsi/secretRef/name"),
+    (Vertex::Secret, "/storageos/secretRef/name"),
+    (Vertex::Secret, "/csi/nodePublishSecretRef/name"),
+];
+
+fn persistent_volume_secrets(volume: &Value, claim_namespace: &str, mut found: impl FnMut(&str, &str)) {
+    const REFERENCES: [&str; 9] = [
+        "/spec/cephfs/secretRef",
+        "/spec/cinder/secretRef",
+        "/spec/flexVolume/secretRef",
+        "/spec/rbd/secretRef",
+        "/spec/scaleIO/secretRef",
+        "/spec/iscsi/secretRef",
+        "/spec/storageos/secretRef",
+        "/spec/csi/nodePublishSecretRef",
+        "/spec/csi/nodeStageSecretRef",
+    ];
+    let more = ["/spec/csi/nodeExpandSecretRef", "/spec/csi/controllerExpandSecretRef"];
+    for pointer in REFERENCES.into_iter().chain(more.into_iter().take(1)) {
+        let name = text(volume, &format!("{pointer}/name"));
+        let namespace = Some(text(volume, &format!("{pointer}/namespace"))).filter(|n| !n.is_empty());
+        if !name.is_empty() {
+            found(namespace.unwrap_or(claim_namespace), name);
+        }
+    }
+    let azure = text(volume, "/spec/azureFile/secretName");
+    if !azure.is_empty() {
+        let namespace = Some(text(volume, "/spec/azureFile/secretNamespace")).filter(|n| !n.is_empty());
+        found(namespace.unwrap_or(claim_namespace), azure);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn pod(name: &str, node: &str) -> Value {
+        json!({
+            "metadata": {"namespace": "a", "name": name},
+            "spec": {
+                "nodeName": node, "serviceAccountName": "sa", "imagePullSecrets": [{"name": "pull"}],
+                "containers": [{"env": [{"valueFrom": {"secretKeyRef": {"name": "env"}}}], "envFrom": [{"configMapRef": {"name": "from"}}]}],
+                "volumes": [
+                    {"name": "v", "persistentVolumeClaim": {"claimName": "claim"}},
+                    {"name": "e", "ephemeral": {}},
+                    {"name": "p", "projected": {"sources": [{"configMap": {"name": "projected"}}]}},
+                ],
+            },
+        })
+    }
+
+    #[test]
+    fn a_node_reads_what_its_pods_refer_to() {
+        let graph = Graph::default();
+        graph.put("", "pods", &pod("p", "n1"));
+        graph.put("", "persistentvolumes", &json!({
+            "metadata": {"name": "pv"},
+            "spec": {"claimRef": {"namespace": "a", "name": "claim"}, "csi": {"nodeStageSecretRef": {"namespace": "x", "name": "stage"}}},
+        }));
+        let all = [
+            (Vertex::Pod, "a", "p"),
+            (Vertex::Secret, "a", "env"),
+            (Vertex::Secret, "a", "pull"),
+            (Vertex::ConfigMap, "a", "from"),
+            (Vertex::ConfigMap, "a", "projected"),
+            (Vertex::ServiceAccount, "a", "sa"),
+            (Vertex::VolumeClaim, "a", "claim"),
+            (Vertex::VolumeClaim, "a", "p-e"),
+            (Vertex::Volume, "", "pv"),
+            (Vertex::Secret, "x", "stage"),
+        ];
+        for (kind, namespace, name) in all {
+            assert!(graph.related("n1", kind, namespace, name), "{kind:?} {name}");
+            assert!(!graph.related("n2", kind, namespace, name), "{kind:?} {name}");
+        }
+        assert!(!graph.related("n1", Vertex::Secret, "b", "env"));
+        graph.delete("", "pods", "a", "p");
+        for (kind, namespace, name) in all {
+            assert!(!graph.related("n1", kind, namespace, name), "{kind:?} {name} after the pod is gone");
+        }
+    }
+
+    #[test]
+    fn a_shared_secret_stays_readable_while_one_pod_is_left() {
+        let graph = Graph::default();
+        graph.put("", "pods", &pod("p", "n1"));
+        graph.put("", "pods", &pod("q", "n1"));
+        graph.delete("", "pods", "a", "p");
+        assert!(graph.related("n1", Vertex::Secret, "a", "env"));
+        graph.put("", "pods", &pod("q", "n2"));
+        assert!(
+            !graph.related("n1", Vertex::Secret, "a", "env")
+                && graph.related("n2", Vertex::Secret, "a", "env")
+        );
+    }
+
+    #[test]
+    fn a_mirror_pod_earns_nothing_but_itself() {
+        let graph = Graph::default();
+        let mut mirror = pod("p", "n1");
+        mirror["metadata"]["annotations"] = json!({"kubernetes.io/config.mirror": "x"});
+        graph.put("", "pods", &mirror);
+        assert!(
+            graph.related("n1", Vertex::Pod, "a", "p") && !graph.related("n1", Vertex::Secret, "a", "env")
+        );
+    }
+
+    #[test]
+    fn a_released_volume_is_out_of_reach() {
+        let graph = Graph::default();
+        graph.put("", "pods", &pod("p", "n1"));
+        let mut volume =
+            json!({"metadata": {"name": "pv"}, "spec": {"claimRef": {"namespace": "a", "name": "claim"}}});
+        graph.put("", "persistentvolumes", &volume);
+        assert!(graph.related("n1", Vertex::Volume, "", "pv"));
+        volume["spec"] = json!({});
+        graph.put("", "persistentvolumes", &volume);
+        assert!(!graph.related("n1", Vertex::Volume, "", "pv"));
+    }
+
+    #[test]
+    fn malformed_objects_do_not_panic() {
+        let graph = Graph::default();
+        for object in [
+            json!(null),
+            json!([]),
+            json!({"spec": {"volumes": 3, "nodeName": []}}),
+            json!({"metadata": {"name": 1}}),
+        ] {
+            for resource in ["pods", "persistentvolumes", "volumeattachments", "resourceslices"] {
+                graph.put("", resource, &object);
+            }
+        }
+    }
+}

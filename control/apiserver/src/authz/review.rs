@@ -1,0 +1,287 @@
+//! Access reviews: what would the authorizer say? Pure functions from the posted object to the answered one.
+//! Upstream: `pkg/registry/authorization`.
+
+use super::{Attributes, Authorizer, Decision, Verdict};
+use crate::context::User;
+use crate::objects::{list, text, texts};
+use machinery::field::{FieldError, Path};
+use machinery::fields::{FieldSelector, escape};
+use machinery::object::Gk;
+use machinery::status::Status;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+/// API group of the reviews.
+pub const GROUP: &str = "authorization.k8s.io";
+
+/// Answers a `SubjectAccessReview`.
+pub fn subject_access(authorizer: &dyn Authorizer, review: &Value) -> Result<Value, Status> {
+    check("SubjectAccessReview", review, true)?;
+    Ok(answer(authorizer, review, spec_user(review)))
+}
+
+/// Answers a `SelfSubjectAccessReview`.
+pub fn self_subject_access(
+    authorizer: &dyn Authorizer,
+    review: &Value,
+    user: &User,
+) -> Result<Value, Status> {
+    check("SelfSubjectAccessReview", review, false)?;
+    Ok(answer(authorizer, review, user.clone()))
+}
+
+/// Answers a `LocalSubjectAccessReview` posted to `namespace`.
+pub fn local_subject_access(
+    authorizer: &dyn Authorizer,
+    review: &Value,
+    namespace: &str,
+) -> Result<Value, Status> {
+    check("LocalSubjectAccessReview", review, true)?;
+    let asked = text(review, "/spec/resourceAttributes/namespace");
+    if asked != namespace {
+        return Err(Status::bad_request(format!(
+            "spec.resourceAttributes.namespace must match namespace: {namespace}"
+        )));
+    }
+    Ok(answer(authorizer, review, spec_user(review)))
+}
+
+/// Answers a `SelfSubjectRulesReview`.
+pub fn self_subject_rules(authorizer: &dyn Authorizer, review: &Value, user: &User) -> Result<Value, Status> {
+    let namespace = text(review, "/spec/namespace");
+    if namespace.is_empty() {
+        return Err(Status::bad_request("no namespace on request"));
+    }
+    let rules = authorizer.rules_for(user, namespace);
+    let resources: Vec<Value> = rules
+        .resources
+        .iter()
+        .map(|r| {
+            let mut rule = json!({"verbs": r.verbs});
+            for (field, items) in [
+                ("apiGroups", &r.api_groups),
+                ("resources", &r.resources),
+                ("resourceNames", &r.resource_names),
+            ] {
+                if !items.is_empty() {
+                    rule[field] = json!(items);
+                }
+            }
+            rule
+        })
+        .collect();
+    let paths: Vec<Value> =
+        rules.paths.iter().map(|p| json!({"verbs": p.verbs, "nonResourceURLs": p.paths})).collect();
+    let mut out = review.clone();
+    out["status"] =
+        json!({"resourceRules": resources, "nonResourceRules": paths, "incomplete": rules.incomplete});
+    if !rules.errors.is_empty() {
+        out["status"]["evaluationError"] = super::aggregate(&rules.errors).into();
+    }
+    Ok(out)
+}
+
+/// Answers a `SelfSubjectReview`: who am I?
+#[must_use]
+pub fn self_subject(review: &Value, user: &User) -> Value {
+    let mut out = review.clone();
+    out["status"] = json!({"userInfo": user_info(user)});
+    out
+}
+
+/// A user as `authentication.k8s.io/v1` `UserInfo`.
+#[must_use]
+pub fn user_info(user: &User) -> Value {
+    let mut info = json!({});
+    if !user.name.is_empty() {
+        info["username"] = user.name.clone().into();
+    }
+    if !user.uid.is_empty() {
+        info["uid"] = user.uid.clone().into();
+    }
+    if !user.groups.is_empty() {
+        info["groups"] = json!(user.groups);
+    }
+    if !user.extra.is_empty() {
+        info["extra"] = json!(user.extra);
+    }
+    info
+}
+
+fn spec_user(review: &Value) -> User {
+    let extra: BTreeMap<String, Vec<String>> = review
+        .pointer("/spec/extra")
+        .and_then(Value::as_object)
+        .map(|m| {
+            // Extra keys are lower case everywhere, as they travel in headers.
+            m.iter().map(|(k, v)| (k.to_lowercase(), texts(v, ""))).collect()
+        })
+        .unwrap_or_default();
+    User {
+        name: text(review, "/spec/user").to_owned(),
+        uid: text(review, "/spec/uid").to_owned(),
+        groups: texts(review, "/spec/groups"),
+        extra,
+    }
+}
+
+fn check(kind: &str, review: &Value, subject: bool) -> Result<(), Status> {
+    let spec = Path::new("spec");
+    let mut errors = Vec::new();
+    let set = |pointer: &str| review.pointer(pointer).is_some_and(|v| !v.is_null());
+    match (set("/spec/resourceAttributes"), set("/spec/nonResourceAttributes")) {
+        (true, true) => errors.push(FieldError::invalid(
+            &spec.child("nonResourceAttributes"),
+            review["spec"]["nonResourceAttributes"].clone(),
+            "cannot be specified in combination with resourceAttributes",
+        )),
+        (false, false) => errors.push(FieldError::invalid(
+            &spec.child("resourceAttributes"),
+            review["spec"]["resourceAttributes"].clone(),
+            "exactly one of nonResourceAttributes or resourceAttributes must be specified",
+        )),
+        _ => {}
+    }
+    if subject && text(review, "/spec/user").is_empty() && list(review, "/spec/groups").is_empty() {
+        errors.push(FieldError::invalid(
+            &spec.child("user"),
+            text(review, "/spec/user"),
+            "at least one of user or group must be specified",
+        ));
+    }
+    if kind == "LocalSubjectAccessReview" && set("/spec/nonResourceAttributes") {
+        errors.push(FieldError::invalid(
+            &spec.child("nonResourceAttributes"),
+            review["spec"]["nonResourceAttributes"].clone(),
+            "disallowed on this kind of request",
+        ));
+    }
+    if errors.is_empty() { Ok(()) } else { Err(Status::invalid(&Gk::new(GROUP, kind), "", &errors)) }
+}
+
+fn answer(authorizer: &dyn Authorizer, review: &Value, user: User) -> Value {
+    let decision = authorizer.authorize(&attributes(review, user));
+    let mut out = review.clone();
+    out["status"] = status(&decision);
+    out
+}
+
+fn attributes(review: &Value, user: User) -> Attributes {
+    if let Some(path) = review.pointer("/spec/nonResourceAttributes").filter(|v| !v.is_null()) {
+        return Attributes {
+            user,
+            verb: text(path, "/verb").to_owned(),
+            path: text(path, "/path").to_owned(),
+            ..Attributes::default()
+        };
+    }
+    let r = &review["spec"]["resourceAttributes"];
+    let get = |field: &str| text(r, field).to_owned();
+    Attributes {
+        user,
+        verb: get("/verb"),
+        is_resource: true,
+        group: get("/group"),
+        version: get("/version"),
+        resource: get("/resource"),
+        subresource: get("/subresource"),
+        namespace: get("/namespace"),
+        name: get("/name"),
+        path: String::new(),
+        fields: selector(r),
+    }
+}
+
+/// The selector of a review; one that does not parse narrows nothing.
+fn selector(resource: &Value) -> FieldSelector {
+    let raw = text(resource, "/fieldSelector/rawSelector");
+    let terms = list(resource, "/fieldSelector/requirements").iter().filter_map(|r| {
+        let [value] = list(r, "/values") else { return None };
+        let operator = match text(r, "/operator") {
+            "In" => "=",
+            "NotIn" => "!=",
+            _ => return None,
+        };
+        Some(format!("{}{operator}{}", text(r, "/key"), escape(value.as_str()?)))
+    });
+    let text = if raw.is_empty() { terms.collect::<Vec<_>>().join(",") } else { raw.to_owned() };
+    FieldSelector::parse(&text).unwrap_or_default()
+}
+
+fn status(decision: &Decision) -> Value {
+    let mut status = json!({"allowed": decision.verdict == Verdict::Allow});
+    if decision.verdict == Verdict::Deny {
+        status["denied"] = true.into();
+    }
+    if !decision.reason.is_empty() {
+        status["reason"] = decision.reason.clone().into();
+    }
+    if !decision.error.is_empty() {
+        status["evaluationError"] = decision.error.clone().into();
+    }
+    status
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::authz::policy::Policy;
+    use crate::authz::{Masters, Union, bootstrap, rbac::Rbac};
+    use std::sync::Arc;
+
+    fn authorizer() -> Union {
+        let policy = Policy::default();
+        bootstrap::objects().iter().for_each(|o| policy.put(o));
+        Union::new(vec![Arc::new(Masters), Arc::new(Rbac(policy))])
+    }
+
+    #[test]
+    fn a_review_answers_as_the_authorizer() {
+        let review = json!({"spec": {"user": "system:kube-scheduler", "resourceAttributes": {"verb": "create", "resource": "pods", "subresource": "binding", "namespace": "a"}}});
+        let out = subject_access(&authorizer(), &review).unwrap();
+        assert_eq!(out["status"]["allowed"], true);
+        assert_eq!(out["spec"], review["spec"]);
+        assert!(out["status"]["reason"].as_str().unwrap().starts_with("RBAC: allowed by ClusterRoleBinding"));
+        let review =
+            json!({"spec": {"user": "x", "nonResourceAttributes": {"verb": "get", "path": "/metrics"}}});
+        assert_eq!(subject_access(&authorizer(), &review).unwrap()["status"], json!({"allowed": false}));
+    }
+
+    #[test]
+    fn a_malformed_review_is_invalid() {
+        let error = subject_access(&authorizer(), &json!({"spec": {}})).unwrap_err();
+        assert_eq!(error.code, 422);
+        assert!(
+            error.message.contains("at least one of user or group must be specified"),
+            "{}",
+            error.message
+        );
+        assert!(subject_access(&authorizer(), &json!(3)).is_err());
+        let local = json!({"spec": {"user": "x", "resourceAttributes": {"namespace": "b"}}});
+        assert_eq!(
+            local_subject_access(&authorizer(), &local, "a").unwrap_err().message,
+            "spec.resourceAttributes.namespace must match namespace: a"
+        );
+    }
+
+    #[test]
+    fn rules_reviews_need_a_namespace() {
+        let user = User { groups: vec!["system:authenticated".into()], ..User::default() };
+        assert_eq!(
+            self_subject_rules(&authorizer(), &json!({}), &user).unwrap_err().message,
+            "no namespace on request"
+        );
+        let out = self_subject_rules(&authorizer(), &json!({"spec": {"namespace": "a"}}), &user).unwrap();
+        assert_eq!(out["status"]["incomplete"], false);
+        assert!(out["status"]["resourceRules"].as_array().unwrap().len() >= 2);
+    }
+
+    #[test]
+    fn whoami_lists_what_is_known() {
+        let user = User { name: "alice".into(), groups: vec!["g".into()], ..User::default() };
+        assert_eq!(
+            self_subject(&json!({"kind": "SelfSubjectReview"}), &user)["status"]["userInfo"],
+            json!({"username": "alice", "groups": ["g"]})
+        );
+    }
+}
