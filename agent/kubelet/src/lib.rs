@@ -1,1 +1,3 @@
-//! Stub.
+//! Pods: desired state to CRI calls, and the kubelet's HTTPS port.
+
+pub mod node;

@@ -1,0 +1,129 @@
+//! The machine as the cluster sees it: its Node object, its Lease, its events.
+//!
+//! - [`machine`]: what the kernel says about the machine; [`runtime`]: what the container runtime says about itself
+//! - [`resources`]: capacity and allocatable; [`condition`]: the four conditions; [`status`]: the whole `status`, pure
+//! - [`register`]: creates the object or reconciles the one that is there; [`report`]: keeps its status true
+//! - [`patch`]: the smallest strategic merge patch between two statuses
+//! - [`lease`]: the heartbeat; [`event`]: events about the node
+//!
+//! [`run`] puts them together for a node that has an API server. A stand-alone node needs [`runtime::observe`] alone.
+
+pub mod condition;
+pub mod event;
+pub mod lease;
+pub mod machine;
+pub mod patch;
+pub mod register;
+pub mod report;
+pub mod resources;
+pub mod runtime;
+pub mod status;
+
+use cri_proto::client::Runtime;
+use k8s_openapi::api::core::v1::Taint;
+use resources::Reservation;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// `nodeInfo.kubeletVersion`: the Kubernetes version we behave as, and which build of ours it is.
+pub const KUBELET_VERSION: &str = concat!("v1.36.0+windlass.", env!("CARGO_PKG_VERSION"));
+
+/// How the node presents itself.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `metadata.name`.
+    pub name: String,
+    /// The `Hostname` address and the label `kubernetes.io/hostname`.
+    pub hostname: String,
+    /// `InternalIP` addresses, the primary one first.
+    pub ips: Vec<IpAddr>,
+    /// Labels at registration, over the built-in ones.
+    pub labels: BTreeMap<String, String>,
+    /// Taints at registration (`registerWithTaints`).
+    pub taints: Vec<Taint>,
+    /// Create the Node object when it is missing (`registerNode`).
+    pub register: bool,
+    /// Port of the kubelet's HTTPS server.
+    pub port: u16,
+    /// The kubelet's root; its filesystem is the node's ephemeral storage.
+    pub root_dir: PathBuf,
+    /// Most pods (`maxPods`).
+    pub max_pods: u32,
+    /// Most pods a core, 0 for no such limit (`podsPerCore`).
+    pub pods_per_core: u32,
+    /// What is kept from pods.
+    pub reservation: Reservation,
+    /// How often the machine is looked at (`nodeStatusUpdateFrequency`).
+    pub check_period: Duration,
+    /// How often an unchanged status is reported (`nodeStatusReportFrequency`).
+    pub report_period: Duration,
+    /// `nodeLeaseDurationSeconds`; the lease is renewed at a quarter of it.
+    pub lease_duration: Duration,
+    /// Most images in the status, -1 for all (`nodeStatusMaxImages`).
+    pub max_images: i32,
+}
+
+impl Config {
+    /// Upstream's defaults for a node of this name.
+    #[must_use]
+    pub fn new(name: &str, ips: Vec<IpAddr>, root_dir: PathBuf) -> Self {
+        Self {
+            name: name.to_owned(),
+            hostname: name.to_owned(),
+            ips,
+            labels: BTreeMap::new(),
+            taints: Vec::new(),
+            register: true,
+            port: 10250,
+            root_dir,
+            max_pods: 110,
+            pods_per_core: 0,
+            reservation: Reservation::default(),
+            check_period: Duration::from_secs(10),
+            report_period: Duration::from_secs(5 * 60),
+            lease_duration: Duration::from_secs(40),
+            max_images: 50,
+        }
+    }
+}
+
+/// What the rest of the kubelet tells about the node. The kubelet owns the sender; every change is reported at once.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reported {
+    /// The eviction manager's verdict on memory.
+    pub memory_pressure: bool,
+    /// The eviction manager's verdict on disk.
+    pub disk_pressure: bool,
+    /// The eviction manager's verdict on process ids.
+    pub pid_pressure: bool,
+    /// `status.volumesInUse`.
+    pub volumes_in_use: Vec<String>,
+    /// The cgroup of all pods is limited to what is allocatable.
+    pub allocatable_enforced: bool,
+    /// Why the kubelet is not ready, apart from the runtime, such as `PLEG is not healthy: ...`.
+    pub errors: Vec<String>,
+}
+
+/// Registers the node, then keeps its status and its lease until `shutdown`.
+pub async fn run(
+    config: &Config,
+    client: kube::Client,
+    runtime: &Runtime,
+    health: watch::Receiver<runtime::Health>,
+    reported: watch::Receiver<Reported>,
+    shutdown: CancellationToken,
+) {
+    let events = event::Recorder::new(client.clone(), &config.name);
+    events.normal("Starting", "Starting kubelet.").await;
+    let mut reporter = report::Reporter::new(config, client.clone(), runtime, health, reported, events);
+    let Some(node) = Box::pin(register::until_registered(&mut reporter, &shutdown)).await else { return };
+    let uid = node.metadata.uid.unwrap_or_default();
+    tokio::join!(
+        Box::pin(reporter.run(&shutdown)),
+        Box::pin(lease::run(client, &config.name, &uid, config.lease_duration, &shutdown))
+    );
+}

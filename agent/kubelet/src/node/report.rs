@@ -1,0 +1,217 @@
+//! Keeps the Node's status true.
+//!
+//! Woken by a change of the runtime's health or of what the kubelet reports, and every `check_period`. Reads the machine,
+//! the runtime's images, and the Node (from the API server's cache). Writes `status` by a strategic merge patch of what
+//! differs, when something differs or `report_period` is over, and then the events that go with it. Promises: other
+//! writers' conditions, resources and fields survive; a failed write is tried again at the next wake-up; a burst of
+//! changes becomes one write.
+
+use super::status::{self, Observed, Outcome};
+use super::{Config, Reported, event, machine, patch, runtime};
+use cri_proto::client::Runtime;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{ContainerImage, Node, NodeStatus};
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// The runtime's images are listed this often.
+const IMAGES_PERIOD: Duration = Duration::from_secs(30);
+/// Attempts to write a status before the next wake-up, as upstream's.
+const ATTEMPTS: usize = 5;
+/// An API call that takes longer than this is given up.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Why a status could not be reported.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The Node could not be read.
+    #[error("read node {node}")]
+    Read {
+        /// Its name.
+        node: String,
+        /// What the API server said.
+        #[source]
+        source: Box<kube::Error>,
+    },
+    /// The status could not be written.
+    #[error("patch status of node {node}")]
+    Patch {
+        /// Its name.
+        node: String,
+        /// What the API server said.
+        #[source]
+        source: Box<kube::Error>,
+    },
+    /// The status does not serialise.
+    #[error("encode status of node {node}")]
+    Encode {
+        /// Its name.
+        node: String,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// No answer in time.
+    #[error("report status of node {node}: no answer within {}s", PATIENCE.as_secs())]
+    Silence {
+        /// Its name.
+        node: String,
+    },
+}
+
+/// The state of the status loop.
+pub struct Reporter<'a> {
+    pub(super) config: &'a Config,
+    pub(super) nodes: Api<Node>,
+    runtime: &'a Runtime,
+    health: watch::Receiver<runtime::Health>,
+    reported: watch::Receiver<Reported>,
+    events: event::Recorder,
+    images: Option<(Instant, Vec<ContainerImage>)>,
+    last_report: Option<Instant>,
+    enforced_told: bool,
+}
+
+impl<'a> Reporter<'a> {
+    /// A reporter that has not reported yet.
+    #[must_use]
+    pub fn new(
+        config: &'a Config,
+        client: kube::Client,
+        runtime: &'a Runtime,
+        health: watch::Receiver<runtime::Health>,
+        reported: watch::Receiver<Reported>,
+        events: event::Recorder,
+    ) -> Self {
+        Self {
+            config,
+            nodes: Api::all(client),
+            runtime,
+            health,
+            reported,
+            events,
+            images: None,
+            last_report: None,
+            enforced_told: false,
+        }
+    }
+
+    /// Reports until `shutdown`.
+    pub async fn run(&mut self, shutdown: &CancellationToken) {
+        loop {
+            self.tell_enforced().await;
+            if let Err(error) = self.report_with_retries().await {
+                let cause = std::error::Error::source(&error).map(ToString::to_string);
+                tracing::warn!(error = %error, cause, "report node status; will try again");
+            }
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                Ok(()) = self.health.changed() => {}
+                Ok(()) = self.reported.changed() => {}
+                () = tokio::time::sleep(self.config.check_period) => {}
+            }
+        }
+    }
+
+    async fn report_with_retries(&mut self) -> Result<(), Error> {
+        let mut attempt = 1;
+        loop {
+            let done = tokio::time::timeout(PATIENCE, self.report(attempt == 1)).await;
+            match done.unwrap_or_else(|_| Err(Error::Silence { node: self.config.name.clone() })) {
+                Err(error) if attempt < ATTEMPTS && is_conflict(&error) => attempt += 1,
+                done => return done,
+            }
+        }
+    }
+
+    /// Reads, decides, writes.
+    async fn report(&mut self, from_cache: bool) -> Result<(), Error> {
+        let name = &self.config.name;
+        // Resource version 0 allows the API server to answer from its cache; a retry asks for the truth.
+        let mut found = self.read(from_cache).await?;
+        let old = found.status.take().unwrap_or_default();
+        let outcome = self.compute(&old).await;
+        let due = self.last_report.is_none_or(|at| at.elapsed() >= self.config.report_period);
+        if !due && !status::has_changed(&old, &outcome.status) {
+            return Ok(());
+        }
+        let patch = patch::status_patch(&old, &outcome.status)
+            .map_err(|source| Error::Encode { node: name.clone(), source })?;
+        if let Some(patch) = patch {
+            self.nodes
+                .patch_status(name, &PatchParams::default(), &Patch::Strategic(patch))
+                .await
+                .map_err(|source| Error::Patch { node: name.clone(), source: Box::new(source) })?;
+        }
+        self.last_report = Some(Instant::now());
+        self.announce(&outcome).await;
+        Ok(())
+    }
+
+    async fn read(&self, from_cache: bool) -> Result<Node, Error> {
+        let name = &self.config.name;
+        let found = if from_cache {
+            self.nodes.get_with(name, &kube::api::GetParams::any()).await
+        } else {
+            self.nodes.get(name).await
+        };
+        found.map_err(|source| Error::Read { node: name.clone(), source: Box::new(source) })
+    }
+
+    /// The status as the world is now.
+    pub(super) async fn compute(&mut self, old: &NodeStatus) -> Outcome {
+        let images = self.images().await;
+        let health = self.health.borrow_and_update().clone();
+        let reported = self.reported.borrow_and_update().clone();
+        let machine = machine::read(&self.config.root_dir);
+        let observed = Observed { machine, health, reported, images };
+        status::status(self.config, &observed, old, Timestamp::now())
+    }
+
+    /// The runtime's images, listed anew when the last list is old.
+    async fn images(&mut self) -> Option<Vec<ContainerImage>> {
+        if self.images.as_ref().is_none_or(|(at, _)| at.elapsed() >= IMAGES_PERIOD) {
+            match self.runtime.list_images().await {
+                Ok(list) => {
+                    self.images = Some((Instant::now(), status::images(list, self.config.max_images)));
+                }
+                Err(error) => tracing::debug!(error = %error, "list images for the node status"),
+            }
+        }
+        self.images.as_ref().map(|(_, list)| list.clone())
+    }
+
+    /// Writes the events of a status that was stored.
+    pub(super) async fn announce(&self, outcome: &Outcome) {
+        let name = &self.config.name;
+        if outcome.rebooted {
+            let boot = outcome.status.node_info.as_ref().map_or("", |info| info.boot_id.as_str());
+            let message = format!("Node {name} has been rebooted, boot id: {boot}");
+            self.events.warning("Rebooted", &message).await;
+        }
+        for reason in &outcome.events {
+            self.events.normal(reason, &format!("Node {name} status is now: {reason}")).await;
+        }
+    }
+
+    async fn tell_enforced(&mut self) {
+        let enforced = self.reported.borrow().allocatable_enforced;
+        if enforced && !self.enforced_told {
+            self.enforced_told = true;
+            let message = "Updated Node Allocatable limit across pods";
+            self.events.normal("NodeAllocatableEnforced", message).await;
+        }
+    }
+}
+
+fn is_conflict(error: &Error) -> bool {
+    matches!(error, Error::Patch { source, .. }
+        if matches!(&**source, kube::Error::Api(status) if status.is_conflict()))
+}
+
+#[cfg(test)]
+mod tests;
