@@ -3,9 +3,11 @@
 //! - [`Resource`], [`all`], [`by_gvr`], [`by_gvk`], [`groups`]: the declarations, read once from `data/resources.txt`
 //! - [`selectable`]: the value a field selector compares
 //! - [`convert`]: between the served versions of one stored resource
+//! - [`defaults`]: what upstream fills in when a client leaves a field out
 
 mod access;
 pub mod convert;
+pub mod defaults;
 mod parse;
 pub mod selectable;
 
