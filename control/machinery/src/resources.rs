@@ -4,12 +4,14 @@
 //! - [`selectable`]: the value a field selector compares
 //! - [`convert`]: between the served versions of one stored resource
 //! - [`defaults`]: what upstream fills in when a client leaves a field out
+//! - [`strategy`]: what a server does to an object before it is created, updated or deleted
 
 mod access;
 pub mod convert;
 pub mod defaults;
 mod parse;
 pub mod selectable;
+pub mod strategy;
 
 use std::sync::LazyLock;
 

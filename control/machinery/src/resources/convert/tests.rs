@@ -51,3 +51,11 @@ fn an_autoscaler_loses_nothing_on_its_way_through_v1() {
     to_storage(hpas, "v1", &mut object);
     assert_eq!(object, stored);
 }
+
+#[test]
+fn string_data_wins_over_data_and_is_not_stored() {
+    let secrets = by_group_resource("", "secrets").unwrap();
+    let mut secret = json!({"data": {"a": "eA==", "b": "eQ=="}, "stringData": {"a": "z"}});
+    to_storage(secrets, "v1", &mut secret);
+    assert_eq!(secret, json!({"apiVersion": "v1", "data": {"a": "eg==", "b": "eQ=="}}));
+}

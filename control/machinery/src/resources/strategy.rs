@@ -1,0 +1,177 @@
+//! What a server does to an object before it is created, updated or deleted, per kind.
+//!
+//! The caller has done what is alike for all kinds: name, uid and creationTimestamp are set before
+//! [`prepare_for_create`], as some kinds (jobs) write their uid into their spec. Objects have the stored version's form
+//! and are defaulted.
+
+mod core;
+mod facts;
+mod grace;
+mod job;
+mod pod;
+mod service;
+mod warnings;
+
+use serde_json::{Value, json};
+
+use self::facts::{Facts, facts};
+use super::{
+    Resource,
+    access::{Fields, Get, copy, object, set},
+};
+
+pub use self::{
+    facts::Dependents,
+    grace::{dependents_by_default, grace_period_seconds, orphaning_warning},
+    pod::{qos_class, scheduling_gated_condition},
+    warnings::warnings,
+};
+
+/// Makes a new object what its kind's objects start as: no status of the client's, generation 1, generated fields.
+pub fn prepare_for_create(resource: &Resource, object: &mut Value) {
+    let facts = facts(resource);
+    if facts.resets_status {
+        set(object, "status", Fields::new());
+    }
+    if facts.generation.is_some() {
+        set_generation(object, 1);
+    }
+    match (resource.group, resource.kind) {
+        ("", "Namespace") => core::create_namespace(object),
+        ("", "PersistentVolume") => set(object, "status", json!({"phase": "Pending"})),
+        ("", "PersistentVolumeClaim") => core::create_claim(object),
+        ("", "Pod") => pod::create(object),
+        ("", "Service") => service::create(object),
+        ("", "ServiceAccount") => core::clean_secret_references(object),
+        ("apiextensions.k8s.io", "CustomResourceDefinition") => core::record_stored_version(object),
+        ("batch", "Job") => job::create(object),
+        _ => {}
+    }
+}
+
+/// Carries over what an update of the object itself may not change, and counts a change of its spec.
+pub fn prepare_for_update(resource: &Resource, new: &mut Value, old: &Value) {
+    let facts = facts(resource);
+    if facts.resets_status || facts.keeps_status_on_update {
+        copy(new, old, "status");
+    }
+    match (resource.group, resource.kind) {
+        ("", "Namespace") => core::keep_finalizers(new, old),
+        ("", "PersistentVolumeClaim") => core::normalize_data_sources(new),
+        ("", "Service") => service::update(new, old),
+        ("", "ServiceAccount") => core::clean_secret_references(new),
+        ("apiextensions.k8s.io", "CustomResourceDefinition") => core::record_stored_version(new),
+        ("certificates.k8s.io", "CertificateSigningRequest") => copy(new, old, "spec"),
+        _ => {}
+    }
+    count_change(&facts, new, old);
+}
+
+/// Carries over everything an update of the status may not change.
+pub fn prepare_for_status_update(resource: &Resource, new: &mut Value, old: &Value) {
+    let facts = facts(resource);
+    copy(new, old, "spec");
+    keep_generation(new, old);
+    if facts.status_keeps_metadata {
+        keep_metadata(
+            new,
+            old,
+            &["labels", "annotations", "finalizers", "ownerReferences", "deletionTimestamp"],
+        );
+    }
+    match (resource.group, resource.kind) {
+        ("", "Pod") => pod::update_status(new, old),
+        ("apps", "Deployment") => keep_metadata(new, old, &["labels"]),
+        ("certificates.k8s.io", "CertificateSigningRequest") => core::keep_approval(new, old),
+        _ => {}
+    }
+}
+
+/// The same for any other subresource that reads and writes the resource's own kind: `finalize`, `approval`,
+/// `ephemeralcontainers`, `resize`. Unknown names change nothing.
+pub fn prepare_for_subresource_update(resource: &Resource, subresource: &str, new: &mut Value, old: &Value) {
+    match (resource.kind, subresource) {
+        (_, "status") => prepare_for_status_update(resource, new, old),
+        ("Namespace", "finalize") => {
+            copy(new, old, "status");
+            keep_generation(new, old);
+        }
+        ("CertificateSigningRequest", "approval") => core::approve(new, old),
+        ("Pod", "ephemeralcontainers") => {
+            pod::update_ephemeral_containers(new, old);
+            count_change(&facts(resource), new, old);
+        }
+        ("Pod", "resize") => {
+            pod::resize(new, old);
+            count_change(&facts(resource), new, old);
+        }
+        _ => {}
+    }
+}
+
+/// Whether an update of a name nobody has creates it.
+pub fn allow_create_on_update(resource: &Resource) -> bool {
+    facts(resource).creates_on_update
+}
+
+/// Whether an update without a resourceVersion is taken, and overwrites whatever is there.
+pub fn allow_unconditional_update(resource: &Resource) -> bool {
+    facts(resource).unconditional_update
+}
+
+/// Brings an object that passed validation to its one form: lists whose order or repeats mean nothing.
+pub fn canonicalize(resource: &Resource, object: &mut Value) {
+    if (resource.group, resource.kind) == ("", "Endpoints") {
+        core::repack_subsets(object);
+    }
+}
+
+fn count_change(facts: &Facts, new: &mut Value, old: &Value) {
+    keep_generation(new, old);
+    let Some(watched) = facts.generation else { return };
+    if watched.iter().any(|path| differs(new.at(path), old.at(path))) {
+        set_generation(new, old.int("metadata.generation").unwrap_or_default() + 1);
+    }
+}
+
+/// Absent and empty are the same, as they are for upstream's semantic equality.
+fn differs(new: &Value, old: &Value) -> bool {
+    let empty = |value: &Value| match value {
+        Value::Null => true,
+        Value::Array(list) => list.is_empty(),
+        Value::Object(fields) => fields.is_empty(),
+        _ => false,
+    };
+    new != old && !(empty(new) && empty(old))
+}
+
+fn set_generation(object: &mut Value, generation: i64) {
+    if let Some(metadata) = self::object(object, "metadata") {
+        set(metadata, "generation", generation);
+    }
+}
+
+fn keep_generation(new: &mut Value, old: &Value) {
+    keep_metadata(new, old, &["generation"]);
+}
+
+fn keep_metadata(new: &mut Value, old: &Value, keys: &[&str]) {
+    if let Some(metadata) = object(new, "metadata") {
+        for key in keys {
+            copy(metadata, old.at("metadata"), key);
+        }
+    }
+}
+
+/// Everything of the old object but one path and the new resourceVersion and managedFields.
+fn only(new: &mut Value, old: &Value, change: impl FnOnce(&mut Value, &Value)) {
+    let asked = std::mem::replace(new, old.clone());
+    if let Some(metadata) = object(new, "metadata") {
+        copy(metadata, asked.at("metadata"), "resourceVersion");
+        copy(metadata, asked.at("metadata"), "managedFields");
+    }
+    change(new, &asked);
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,147 @@
+//! Smaller kinds: namespaces, claims, service accounts, signing requests, custom resource definitions, endpoints.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::keep_generation;
+use crate::resources::access::{Fields, Get, copy, entries, existing, object, remove, set};
+
+/// The finalizer a namespace keeps until everything in it is gone.
+const NAMESPACE_FINALIZER: &str = "kubernetes";
+
+pub(super) fn create_namespace(namespace: &mut Value) {
+    set(namespace, "status", json!({"phase": "Active"}));
+    let Some(spec) = object(namespace, "spec") else { return };
+    let mut finalizers = spec.items("finalizers").to_vec();
+    if !finalizers.iter().any(|f| f == NAMESPACE_FINALIZER) {
+        finalizers.push(json!(NAMESPACE_FINALIZER));
+    }
+    set(spec, "finalizers", finalizers);
+}
+
+pub(super) fn keep_finalizers(new: &mut Value, old: &Value) {
+    if let Some(spec) = object(new, "spec") {
+        copy(spec, old.at("spec"), "finalizers");
+    }
+}
+
+pub(super) fn create_claim(claim: &mut Value) {
+    set(claim, "status", json!({"phase": "Pending"}));
+    normalize_data_sources(claim);
+}
+
+/// `dataSource` and `dataSourceRef` say the same, unless the reference names a namespace.
+pub(super) fn normalize_data_sources(claim: &mut Value) {
+    let Some(spec) = existing(claim, "spec") else { return };
+    let (source, reference) = (spec.at("dataSource").clone(), spec.at("dataSourceRef").clone());
+    if reference.has("namespace") {
+        return;
+    }
+    match (source.is_object(), reference.is_object()) {
+        (true, false) => set(spec, "dataSourceRef", source),
+        (false, true) => {
+            let mut source = reference;
+            remove(&mut source, "namespace");
+            set(spec, "dataSource", source);
+        }
+        _ => {}
+    }
+}
+
+/// A service account names secrets and no more of them.
+pub(super) fn clean_secret_references(account: &mut Value) {
+    for secret in entries(account, "secrets") {
+        let name = secret.text("name").to_owned();
+        *secret = json!({ "name": name });
+    }
+}
+
+/// The version objects are stored in belongs to those that must be migrated away before it may go.
+pub(super) fn record_stored_version(definition: &mut Value) {
+    let stored = definition.items("spec.versions").iter().find(|version| version.flag("storage"));
+    let Some(name) = stored.map(|version| version.text("name").to_owned()) else { return };
+    let Some(status) = object(definition, "status") else { return };
+    let mut versions = status.items("storedVersions").to_vec();
+    if !versions.iter().any(|version| version == name.as_str()) {
+        versions.push(json!(name));
+        set(status, "storedVersions", versions);
+    }
+}
+
+fn is_decision(condition: &Value) -> bool {
+    matches!(condition.text("type"), "Approved" | "Denied")
+}
+
+/// Who writes a signing request's status does not decide on it.
+pub(super) fn keep_approval(new: &mut Value, old: &Value) {
+    let mut conditions: Vec<Value> =
+        old.items("status.conditions").iter().filter(|c| is_decision(c)).cloned().collect();
+    conditions.extend(new.items("status.conditions").iter().filter(|c| !is_decision(c)).cloned());
+    if let Some(status) = object(new, "status") {
+        if conditions.is_empty() {
+            remove(status, "conditions");
+        } else {
+            set(status, "conditions", conditions);
+        }
+    }
+}
+
+/// Who decides on a signing request does not issue its certificate.
+pub(super) fn approve(new: &mut Value, old: &Value) {
+    copy(new, old, "spec");
+    keep_generation(new, old);
+    if let Some(status) = object(new, "status") {
+        copy(status, old.at("status"), "certificate");
+    }
+}
+
+/// Endpoints in one form: one subset for each set of ports, addresses sorted, each once, ready winning over not ready.
+pub(super) fn repack_subsets(endpoints: &mut Value) {
+    if endpoints.items("subsets").is_empty() {
+        return;
+    }
+    // Address (by ip, then target) and whether it is ready, to the ports it serves.
+    let mut ports_of: BTreeMap<(String, String), (Value, BTreeMap<String, (Value, bool)>)> = BTreeMap::new();
+    for subset in endpoints.items("subsets") {
+        for (list, ready) in [("addresses", true), ("notReadyAddresses", false)] {
+            for address in subset.items(list) {
+                let id = (address.text("ip").to_owned(), address.text("targetRef.uid").to_owned());
+                let (_, ports) = ports_of.entry(id).or_insert_with(|| (address.clone(), BTreeMap::new()));
+                for port in subset.items("ports") {
+                    let port = ports.entry(port.to_string()).or_insert_with(|| (port.clone(), false));
+                    port.1 |= ready;
+                }
+                if subset.items("ports").is_empty() {
+                    ports.entry(String::new()).or_insert_with(|| (Value::Null, false)).1 |= ready;
+                }
+            }
+        }
+    }
+    let mut subsets: BTreeMap<Vec<String>, (Vec<Value>, Vec<Value>, Vec<Value>)> = BTreeMap::new();
+    for (address, ports) in ports_of.into_values() {
+        for ready in [true, false] {
+            let chosen: Vec<_> = ports.iter().filter(|(_, (_, is))| *is == ready).collect();
+            if chosen.is_empty() {
+                continue;
+            }
+            let key = chosen.iter().map(|(text, _)| (*text).clone()).collect();
+            let (list, ready_list, other_list) = subsets.entry(key).or_default();
+            *list = chosen.iter().map(|(_, (port, _))| port.clone()).filter(|port| !port.is_null()).collect();
+            if ready { ready_list } else { other_list }.push(address.clone());
+        }
+    }
+    let subsets: Vec<Value> = subsets
+        .into_values()
+        .map(|(ports, ready, other)| {
+            let mut subset = Fields::new();
+            for (key, list) in [("addresses", ready), ("notReadyAddresses", other), ("ports", ports)] {
+                if !list.is_empty() {
+                    subset.insert(key.to_owned(), Value::Array(list));
+                }
+            }
+            Value::Object(subset)
+        })
+        .collect();
+    set(endpoints, "subsets", subsets);
+}

@@ -1,0 +1,105 @@
+//! Pods: their first status, their quality of service, and what each subresource may touch.
+
+use serde_json::{Value, json};
+
+use super::{keep_metadata, only};
+use crate::{
+    quantity::Quantity,
+    resources::access::{Fields, Get, copy, existing, remove, set},
+};
+
+pub(super) fn create(pod: &mut Value) {
+    let mut status = json!({"phase": "Pending", "qosClass": qos_class(pod)});
+    if !pod.items("spec.schedulingGates").is_empty() {
+        set(&mut status, "conditions", json!([scheduling_gated_condition()]));
+    }
+    set(pod, "status", status);
+}
+
+/// The condition of a pod whose scheduling gates are not all lifted.
+pub fn scheduling_gated_condition() -> Value {
+    json!({"type": "PodScheduled", "status": "False", "reason": "SchedulingGated",
+        "message": "Scheduling is blocked due to non-empty scheduling gates"})
+}
+
+pub(super) fn update_status(new: &mut Value, old: &Value) {
+    keep_metadata(new, old, &["ownerReferences"]);
+    if let Some(metadata) = existing(new, "metadata") {
+        remove(metadata, "deletionTimestamp");
+        copy(metadata, old.at("metadata"), "deletionTimestamp");
+    }
+    // A kubelet may leave out what only the server decides.
+    let class = old.at("status.qosClass");
+    if let Some(status) = existing(new, "status")
+        && status.text("qosClass").is_empty()
+        && !class.is_null()
+    {
+        set(status, "qosClass", class.clone());
+    }
+}
+
+pub(super) fn update_ephemeral_containers(new: &mut Value, old: &Value) {
+    only(new, old, |pod, asked| {
+        if let Some(spec) = existing(pod, "spec") {
+            copy(spec, asked.at("spec"), "ephemeralContainers");
+        }
+    });
+}
+
+/// Takes over the containers' resources and resize policies, by position, and nothing else.
+pub(super) fn resize(new: &mut Value, old: &Value) {
+    only(new, old, |pod, asked| {
+        for list in ["containers", "initContainers"] {
+            let asked = asked.at("spec").items(list);
+            let Some(containers) =
+                existing(pod, "spec").and_then(|s| s.get_mut(list)).and_then(Value::as_array_mut)
+            else {
+                continue;
+            };
+            for (container, asked) in containers.iter_mut().zip(asked) {
+                copy(container, asked, "resources");
+                copy(container, asked, "resizePolicy");
+            }
+        }
+    });
+}
+
+const COMPUTE: [&str; 2] = ["cpu", "memory"];
+
+/// `Guaranteed`, `Burstable` or `BestEffort`, by what containers ask of cpu and memory.
+pub fn qos_class(pod: &Value) -> &'static str {
+    // Requests and limits of the whole pod, where it states them, are all that counts.
+    let whole = pod.at("spec.resources");
+    let of_pod =
+        [whole.fields("requests"), whole.fields("limits")].into_iter().flatten().any(|f| !f.is_empty());
+    let lists = [pod.items("spec.containers"), pod.items("spec.initContainers")];
+    let holders: Vec<&Value> = if of_pod {
+        vec![whole]
+    } else {
+        lists.into_iter().flatten().map(|container| container.at("resources")).collect()
+    };
+    let positive = |list: Option<&Fields>, name: &str| -> Option<Quantity> {
+        let quantity = Quantity::parse(list?.get(name)?.as_str()?).ok()?;
+        (quantity.sign() > 0).then_some(quantity)
+    };
+    let mut any = false;
+    let mut guaranteed = !holders.is_empty();
+    for resources in holders {
+        let (requests, limits) = (resources.fields("requests"), resources.fields("limits"));
+        for name in COMPUTE {
+            let (request, limit) = (positive(requests, name), positive(limits, name));
+            any |= request.is_some() || limit.is_some();
+            guaranteed &= match (&request, &limit) {
+                (Some(request), Some(limit)) => request.sub(limit).is_zero(),
+                // A limit alone is the request too, once defaulted.
+                (None, Some(_)) => requests.is_none_or(|list| !list.contains_key(name)),
+                _ => false,
+            };
+        }
+    }
+    match (any, guaranteed) {
+        (false, _) => "BestEffort",
+        (true, true) => "Guaranteed",
+        (true, false) => "Burstable",
+    }
+}

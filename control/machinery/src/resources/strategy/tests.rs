@@ -1,0 +1,211 @@
+use serde_json::{Value, json};
+
+use super::*;
+use crate::resources::by_group_resource;
+
+fn resource(group: &str, plural: &str) -> &'static Resource {
+    by_group_resource(group, plural).unwrap()
+}
+
+#[test]
+fn a_new_pod_is_pending_whatever_its_client_says() {
+    let mut pod = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c"}]},
+        "status": {"phase": "Running"}});
+    prepare_for_create(resource("", "pods"), &mut pod);
+    assert_eq!(pod["status"], json!({"phase": "Pending", "qosClass": "BestEffort"}));
+    assert_eq!(pod["metadata"]["generation"], 1);
+}
+
+#[test]
+fn a_gated_pod_says_why_it_is_not_scheduled() {
+    let mut pod = json!({"spec": {"schedulingGates": [{"name": "g"}]}});
+    prepare_for_create(resource("", "pods"), &mut pod);
+    assert_eq!(pod["status"]["conditions"][0]["reason"], "SchedulingGated");
+}
+
+#[test]
+fn quality_of_service_follows_requests_and_limits() {
+    let class = |resources: Value| qos_class(&json!({"spec": {"containers": [{"resources": resources}]}}));
+    assert_eq!(class(json!({})), "BestEffort");
+    assert_eq!(class(json!({"requests": {"cpu": "1"}})), "Burstable");
+    assert_eq!(class(json!({"requests": {"cpu": "0"}})), "BestEffort");
+    assert_eq!(class(json!({"limits": {"cpu": "1", "memory": "1Gi"}})), "Guaranteed");
+    let same =
+        json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "1000m", "memory": "1024Mi"}});
+    assert_eq!(class(same), "Guaranteed");
+    let less = json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "1", "memory": "1Mi"}});
+    assert_eq!(class(less), "Burstable");
+    assert_eq!(class(json!({"limits": {"cpu": "1"}, "requests": {"cpu": "1"}})), "Burstable");
+    let two = json!({"spec": {"containers": [{"resources": {"limits": {"cpu": "1", "memory": "1Gi"}}}, {}]}});
+    assert_eq!(qos_class(&two), "Burstable");
+}
+
+#[test]
+fn generation_counts_changes_of_the_spec_only() {
+    let deployments = resource("apps", "deployments");
+    let old = json!({"metadata": {"generation": 3}, "spec": {"replicas": 1}, "status": {"replicas": 1}});
+    let mut new = json!({"metadata": {"generation": 9}, "spec": {"replicas": 2}, "status": {"replicas": 7}});
+    prepare_for_update(deployments, &mut new, &old);
+    assert_eq!((&new["metadata"]["generation"], &new["status"]), (&json!(4), &json!({"replicas": 1})));
+
+    let mut new = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"replicas": 1}});
+    prepare_for_update(deployments, &mut new, &old);
+    assert_eq!(new["metadata"], json!({"labels": {"a": "b"}, "generation": 3}));
+    let mut new = json!({"metadata": {"annotations": {"a": "b"}}, "spec": {"replicas": 1}});
+    prepare_for_update(deployments, &mut new, &old);
+    assert_eq!(new["metadata"]["generation"], 4);
+
+    let mut new = json!({"metadata": {}, "spec": {"replicas": 9}, "status": {"replicas": 5}});
+    prepare_for_status_update(deployments, &mut new, &old);
+    assert_eq!(
+        new,
+        json!({"metadata": {"generation": 3}, "spec": {"replicas": 1}, "status": {"replicas": 5}})
+    );
+}
+
+#[test]
+fn a_job_selects_its_pods_by_its_uid() {
+    let mut job = json!({"metadata": {"name": "j", "uid": "u"}, "spec": {"template": {"spec": {}}}});
+    prepare_for_create(resource("batch", "jobs"), &mut job);
+    assert_eq!(
+        job,
+        json!({"metadata": {"name": "j", "uid": "u", "generation": 1}, "status": {}, "spec": {
+            "selector": {"matchLabels": {"batch.kubernetes.io/controller-uid": "u"}},
+            "template": {"spec": {}, "metadata": {"labels": {"controller-uid": "u", "job-name": "j",
+                "batch.kubernetes.io/controller-uid": "u", "batch.kubernetes.io/job-name": "j"}}}}})
+    );
+    let manual = json!({"metadata": {}, "spec": {"manualSelector": true, "selector": {}}});
+    let mut job = manual.clone();
+    prepare_for_create(resource("batch", "jobs"), &mut job);
+    assert_eq!(job["spec"], manual["spec"]);
+}
+
+#[test]
+fn a_namespace_keeps_its_finalizer_until_finalized() {
+    let namespaces = resource("", "namespaces");
+    let mut namespace = json!({"metadata": {"name": "n"}, "status": {"phase": "Terminating"}});
+    prepare_for_create(namespaces, &mut namespace);
+    assert_eq!(namespace["spec"], json!({"finalizers": ["kubernetes"]}));
+    assert_eq!(namespace["status"], json!({"phase": "Active"}));
+    let mut emptied = json!({"metadata": {"name": "n"}, "spec": {}});
+    prepare_for_update(namespaces, &mut emptied, &namespace);
+    assert_eq!(emptied, namespace);
+    let mut finalized = json!({"metadata": {"name": "n"}, "spec": {}});
+    prepare_for_subresource_update(namespaces, "finalize", &mut finalized, &namespace);
+    assert_eq!(finalized["spec"], json!({}));
+}
+
+#[test]
+fn a_service_keeps_what_it_was_given() {
+    let services = resource("", "services");
+    let old = json!({"spec": {"type": "NodePort", "clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.1"],
+        "ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack", "externalTrafficPolicy": "Cluster",
+        "ports": [{"port": 80, "protocol": "TCP", "nodePort": 30080}]}, "status": {"loadBalancer": {}}});
+    let mut new = json!({"spec": {"type": "NodePort", "externalTrafficPolicy": "Cluster",
+        "ports": [{"port": 80, "protocol": "TCP", "name": "http"}]}});
+    prepare_for_update(services, &mut new, &old);
+    assert_eq!(new["spec"]["clusterIPs"], json!(["10.0.0.1"]));
+    assert_eq!(new["spec"]["clusterIP"], "10.0.0.1");
+    assert_eq!(new["spec"]["ports"][0]["nodePort"], 30080);
+
+    let mut closed = old.clone();
+    closed["spec"]["type"] = json!("ClusterIP");
+    prepare_for_update(services, &mut closed, &old);
+    assert_eq!(closed["spec"]["ports"], json!([{"port": 80, "protocol": "TCP"}]));
+    assert_eq!(closed["spec"].get("externalTrafficPolicy"), None);
+
+    let mut external = old.clone();
+    external["spec"]["type"] = json!("ExternalName");
+    prepare_for_update(services, &mut external, &old);
+    assert_eq!(external["spec"], json!({"type": "ExternalName", "ports": [{"port": 80, "protocol": "TCP"}]}));
+}
+
+#[test]
+fn only_a_running_pod_is_given_time() {
+    let grace = |pod: Value, requested| grace_period_seconds(resource("", "pods"), &pod, requested);
+    let running = json!({"spec": {"nodeName": "n", "terminationGracePeriodSeconds": 30}, "status": {"phase": "Running"}});
+    assert_eq!(grace(running.clone(), None), Some(30));
+    assert_eq!(grace(running.clone(), Some(5)), Some(5));
+    assert_eq!(grace(running, Some(-1)), Some(1));
+    assert_eq!(grace(json!({"spec": {"terminationGracePeriodSeconds": 30}}), None), Some(0));
+    let done = json!({"spec": {"nodeName": "n"}, "status": {"phase": "Succeeded"}});
+    assert_eq!(grace(done, Some(9)), Some(0));
+    assert_eq!(grace_period_seconds(resource("", "secrets"), &json!({}), Some(9)), None);
+}
+
+#[test]
+fn subresources_touch_their_part_only() {
+    let old = json!({"metadata": {"name": "p", "resourceVersion": "1", "generation": 1},
+        "spec": {"containers": [{"name": "c", "image": "a"}]}, "status": {"phase": "Running"}});
+    let mut new = json!({"metadata": {"name": "p", "resourceVersion": "2", "labels": {"x": "y"}},
+        "spec": {"containers": [{"name": "c", "image": "b", "resources": {"limits": {"cpu": "1"}}}],
+            "ephemeralContainers": [{"name": "e"}]}});
+    let mut debugged = new.clone();
+    prepare_for_subresource_update(resource("", "pods"), "ephemeralcontainers", &mut debugged, &old);
+    assert_eq!(
+        debugged,
+        json!({"metadata": {"name": "p", "resourceVersion": "2", "generation": 2},
+            "spec": {"containers": [{"name": "c", "image": "a"}], "ephemeralContainers": [{"name": "e"}]},
+            "status": {"phase": "Running"}})
+    );
+    prepare_for_subresource_update(resource("", "pods"), "resize", &mut new, &old);
+    assert_eq!(
+        new["spec"],
+        json!({"containers": [{"name": "c", "image": "a", "resources": {"limits": {"cpu": "1"}}}]})
+    );
+}
+
+#[test]
+fn a_signing_requests_decision_and_certificate_have_different_writers() {
+    let requests = resource("certificates.k8s.io", "certificatesigningrequests");
+    let old =
+        json!({"metadata": {}, "spec": {"request": "r"}, "status": {"conditions": [{"type": "Approved"}]}});
+    let mut issued = json!({"metadata": {}, "spec": {}, "status": {"certificate": "c", "conditions": [
+        {"type": "Denied"}, {"type": "Failed"}]}});
+    prepare_for_status_update(requests, &mut issued, &old);
+    assert_eq!(
+        issued["status"],
+        json!({"certificate": "c", "conditions": [{"type": "Approved"}, {"type": "Failed"}]})
+    );
+    let mut approved =
+        json!({"metadata": {}, "status": {"certificate": "mine", "conditions": [{"type": "Denied"}]}});
+    prepare_for_subresource_update(requests, "approval", &mut approved, &old);
+    assert_eq!(approved["status"], json!({"conditions": [{"type": "Denied"}]}));
+    assert_eq!(approved["spec"], old["spec"]);
+}
+
+#[test]
+fn endpoints_are_kept_in_one_form() {
+    let mut endpoints = json!({"subsets": [
+        {"addresses": [{"ip": "10.0.0.2"}], "ports": [{"port": 80}]},
+        {"addresses": [{"ip": "10.0.0.1"}], "ports": [{"port": 80}]},
+        {"notReadyAddresses": [{"ip": "10.0.0.1"}, {"ip": "10.0.0.3"}], "ports": [{"port": 80}]}]});
+    canonicalize(resource("", "endpoints"), &mut endpoints);
+    assert_eq!(
+        endpoints["subsets"],
+        json!([{"addresses": [{"ip": "10.0.0.1"}, {"ip": "10.0.0.2"}],
+            "notReadyAddresses": [{"ip": "10.0.0.3"}], "ports": [{"port": 80}]}])
+    );
+}
+
+#[test]
+fn clients_are_warned_in_upstreams_words() {
+    let pod = json!({"spec": {"nodeSelector": {"beta.kubernetes.io/os": "linux"}, "containers": [{
+        "env": [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}, {"name": "A", "value": "$(A)3"}]}]}});
+    assert_eq!(
+        warnings(resource("", "pods"), &pod),
+        [
+            "spec.nodeSelector[beta.kubernetes.io/os]: deprecated since v1.14; use \"kubernetes.io/os\" instead",
+            "spec.containers[0].env[1]: hides previous definition of \"A\", which may be dropped when using apply",
+        ]
+    );
+}
+
+#[test]
+fn updates_that_create_or_overwrite_are_per_kind() {
+    assert!(allow_create_on_update(resource("coordination.k8s.io", "leases")));
+    assert!(!allow_create_on_update(resource("", "pods")));
+    assert!(allow_unconditional_update(resource("", "pods")));
+    assert!(!allow_unconditional_update(resource("coordination.k8s.io", "leases")));
+    assert_eq!(dependents_by_default(resource("batch", "jobs")), Dependents::Orphan);
+}
