@@ -1,1 +1,24 @@
-//! Stub.
+//! The service proxy: Services and EndpointSlices become elements of a few nftables maps.
+//!
+//! There is no chain per service. A front (`address . protocol . port`) points at the chain for its number of endpoints; that chain
+//! draws a slot and looks `front . slot` up in one map. Adding a service or an endpoint touches its own elements only.
+//!
+//! - [`service`]: the few fields of Service and EndpointSlice that matter
+//! - [`model`]: one service and its slices to its [`model::Rules`]; pure
+//! - [`slots`]: which endpoint holds which slot, moving as few as possible; pure
+//! - [`element`]: rules as set elements, and the difference between two of them; pure
+//! - [`text`]: tables, chains and elements in nft's language; pure
+//! - [`apply`]: the shadow of what is in the kernel; one transaction a change
+//! - [`conntrack`]: forgetting flows to endpoints that are gone
+//! - [`run`]: the watches
+
+pub mod apply;
+pub mod conntrack;
+pub mod element;
+pub mod model;
+mod run;
+pub mod service;
+pub mod slots;
+pub mod text;
+
+pub use run::{Config, Error, run};

@@ -1,0 +1,165 @@
+//! Rules as elements of nftables sets and maps, and the difference between two. Pure.
+
+use crate::model::{Endpoint, Front, Rules, Target};
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::IpAddr;
+
+/// Added to a slot's number when the connection's source shall be rewritten; tested again after routing.
+pub const MASQUERADE_MARK: u32 = 0x1_0000;
+/// Added to the number of a sticky endpoint, to tell it from a slot.
+pub const STICKY_MARK: u32 = 0x2_0000;
+
+/// A chain that balances over `slots` endpoints; made once, shared by every front with that many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Balancer {
+    /// Keyed by port alone, for node ports.
+    pub node_port: bool,
+    /// Marks connections whose source is rewritten.
+    pub masquerade: bool,
+    /// Seconds a client stays with its endpoint.
+    pub sticky: Option<u32>,
+    /// How many endpoints.
+    pub slots: usize,
+}
+
+impl fmt::Display for Balancer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = if self.node_port { "port" } else { "address" };
+        let masquerade = if self.masquerade { "-masq" } else { "" };
+        write!(f, "{kind}{masquerade}-{}", self.slots)?;
+        self.sticky.map_or(Ok(()), |seconds| write!(f, "-sticky-{seconds}"))
+    }
+}
+
+/// What an element's key maps to.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Value {
+    /// A set's element has none.
+    Member,
+    /// `goto` a balancer.
+    Balance(Balancer),
+    /// `goto refuse`.
+    Refuse,
+    /// `drop`.
+    Drop,
+    /// An endpoint.
+    Endpoint(Endpoint),
+    /// A mark.
+    Mark(u32),
+}
+
+/// The sets and maps of a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Set {
+    /// Addresses to refuse when no front took the packet.
+    ClusterIps,
+    /// Pairs of one address with itself.
+    Hairpin,
+    /// Front to balancer, by address.
+    Services,
+    /// Front to balancer, by node port.
+    NodePorts,
+    /// Front and slot to endpoint, by address.
+    Endpoints,
+    /// Front and slot to endpoint, by node port.
+    PortEndpoints,
+    /// Front and slot to a sticky endpoint's number, by address.
+    Sticky,
+    /// Front and slot to a sticky endpoint's number, by node port.
+    PortSticky,
+    /// Front to refuse or drop, by address.
+    Closed,
+    /// Front to refuse or drop, by node port.
+    ClosedPorts,
+}
+
+/// One element of one set.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Element {
+    /// In the IPv6 table.
+    pub ipv6: bool,
+    /// Which set.
+    pub set: Set,
+    /// Key.
+    pub key: Key,
+    /// Value.
+    pub value: Value,
+}
+
+/// An element's key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Key {
+    /// An address.
+    Address(IpAddr),
+    /// An address twice.
+    Pair(IpAddr),
+    /// A front.
+    Front(Front),
+    /// A front and a slot.
+    Slot(Front, u32),
+}
+
+/// A service's elements.
+#[must_use]
+pub fn elements(rules: &Rules) -> BTreeSet<Element> {
+    let mut out = BTreeSet::new();
+    let address = |set, ip: &IpAddr, key| Element { ipv6: ip.is_ipv6(), set, key, value: Value::Member };
+    out.extend(rules.cluster_ips.iter().map(|ip| address(Set::ClusterIps, ip, Key::Address(*ip))));
+    out.extend(rules.local_endpoints.iter().map(|ip| address(Set::Hairpin, ip, Key::Pair(*ip))));
+    for (front, target) in &rules.fronts {
+        of_front(front, target, &mut out);
+    }
+    out
+}
+
+fn of_front(front: &Front, target: &Target, out: &mut BTreeSet<Element>) {
+    let node_port = matches!(front, Front::NodePort(..));
+    let pick = |by_address, by_port| if node_port { by_port } else { by_address };
+    let mut put = |set, key, value| {
+        out.insert(Element { ipv6: front.is_ipv6(), set, key, value });
+    };
+    let closed = pick(Set::Closed, Set::ClosedPorts);
+    let (masquerade, sticky, slots, ids) = match target {
+        Target::Balance { masquerade, sticky, slots, ids } => (*masquerade, *sticky, slots, ids),
+        Target::Refuse => return put(closed, Key::Front(*front), Value::Refuse),
+        Target::Drop => return put(closed, Key::Front(*front), Value::Drop),
+    };
+    let balancer = Balancer { node_port, masquerade, sticky, slots: slots.len() };
+    put(pick(Set::Services, Set::NodePorts), Key::Front(*front), Value::Balance(balancer));
+    let base = if masquerade { MASQUERADE_MARK } else { 0 };
+    let endpoints = pick(Set::Endpoints, Set::PortEndpoints);
+    for (slot, endpoint) in (base..).zip(slots) {
+        match ids.get(endpoint) {
+            None => put(endpoints, Key::Slot(*front, slot), Value::Endpoint(*endpoint)),
+            Some(id) => {
+                let mark = base + STICKY_MARK + id;
+                put(pick(Set::Sticky, Set::PortSticky), Key::Slot(*front, slot), Value::Mark(mark));
+                put(endpoints, Key::Slot(*front, mark), Value::Endpoint(*endpoint));
+            }
+        }
+    }
+}
+
+/// What one transaction changes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Difference {
+    /// Elements to delete, before anything is added: a key's value changes by delete and add.
+    pub delete: Vec<Element>,
+    /// Elements to add.
+    pub add: Vec<Element>,
+}
+
+impl Difference {
+    /// From `old` to `new`.
+    #[must_use]
+    pub fn between(old: &BTreeSet<Element>, new: &BTreeSet<Element>) -> Self {
+        Self { delete: old.difference(new).cloned().collect(), add: new.difference(old).cloned().collect() }
+    }
+
+    /// True when there is nothing to do.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.delete.is_empty() && self.add.is_empty()
+    }
+}

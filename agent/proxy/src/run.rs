@@ -1,0 +1,276 @@
+//! The watches and the loop that applies what they show.
+//!
+//! Woken by: a change of a Service or EndpointSlice, the audit period, shutdown. Reads: the newest state of the services that
+//! changed. Writes: the tables `windlass`, conntrack entries. Promises: changes that arrive while a transaction runs go into the next
+//! one together; nothing is applied before both watches have shown everything once, so a restart never takes rules away; shutdown
+//! leaves the rules in place.
+
+use crate::apply::{self, Applier, ServiceName, State};
+use crate::conntrack;
+use crate::service::{read_service, read_slice};
+use futures::{StreamExt, TryStreamExt};
+use ipnet::IpNet;
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::runtime::watcher::{self, Event};
+use kube::runtime::{WatchStreamExt, watcher as watch};
+use kube::{Api, Client, Resource};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Duration;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+/// How often the tables are looked for; somebody's `nft flush ruleset` is mended within this time.
+const AUDIT_PERIOD: Duration = Duration::from_secs(15);
+/// First and longest pause after a failed transaction.
+const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
+
+/// What the proxy must know about its node and cluster.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// This node's name: endpoints on it are local.
+    pub node: String,
+    /// Where pods have their addresses.
+    pub cluster_cidrs: Vec<IpNet>,
+    /// Service addresses answered by the node itself (the cluster's DNS): left alone.
+    pub local_addresses: Vec<IpAddr>,
+}
+
+/// Why the proxy ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A watch ended for good.
+    #[error("watch {0}")]
+    Watch(&'static str, #[source] Box<watcher::Error>),
+    /// A watch's stream closed.
+    #[error("the watch of {0} closed")]
+    Closed(&'static str),
+}
+
+/// Runs until cancelled; the rules stay.
+///
+/// # Errors
+/// A watch ended; the caller starts anew.
+pub async fn run(config: Config, client: Client, shutdown: CancellationToken) -> Result<(), Error> {
+    // slices and services that another proxy serves are not even sent to us
+    let selector = "!service.kubernetes.io/headless,!service.kubernetes.io/service-proxy-name";
+    let services = events::<Service>(&client, "!service.kubernetes.io/service-proxy-name");
+    let slices = events::<EndpointSlice>(&client, selector);
+    let mut services = std::pin::pin!(services);
+    let mut slices = std::pin::pin!(slices);
+    let mut proxy = Proxy {
+        applier: Applier::new(config.node, config.cluster_cidrs),
+        local: config.local_addresses,
+        state: State::default(),
+        dirty: BTreeSet::new(),
+        listed: (false, false),
+        relisting: (BTreeMap::new(), BTreeMap::new()),
+    };
+    let mut audit = Instant::now() + AUDIT_PERIOD;
+    let mut retry: Option<(Instant, Duration)> = None;
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return Ok(()),
+            event = services.try_next() => match event {
+                Ok(Some(event)) => proxy.service(event),
+                Ok(None) => return Err(Error::Closed("services")),
+                Err(error) => return Err(Error::Watch("services", Box::new(error))),
+            },
+            event = slices.try_next() => match event {
+                Ok(Some(event)) => proxy.slice(event),
+                Ok(None) => return Err(Error::Closed("endpoint slices")),
+                Err(error) => return Err(Error::Watch("endpoint slices", Box::new(error))),
+            },
+            () = sleep_until(audit) => {
+                audit = Instant::now() + AUDIT_PERIOD;
+                match proxy.applier.audit().await {
+                    Ok(true) => continue,
+                    Ok(false) => {}
+                    Err(error) => {
+                        tracing::warn!(error = &error as &dyn std::error::Error, "cannot look after the nftables tables");
+                        continue;
+                    }
+                }
+            }
+            () = sleep_until(retry.map_or(audit, |(at, _)| at)), if retry.is_some() => {}
+        }
+        // what is ready already belongs into the same transaction
+        while let Some(event) = futures::FutureExt::now_or_never(services.try_next()) {
+            match event {
+                Ok(Some(event)) => proxy.service(event),
+                _ => break,
+            }
+        }
+        while let Some(event) = futures::FutureExt::now_or_never(slices.try_next()) {
+            match event {
+                Ok(Some(event)) => proxy.slice(event),
+                _ => break,
+            }
+        }
+        if retry.is_some_and(|(at, _)| at > Instant::now()) {
+            continue;
+        }
+        retry = match proxy.apply().await {
+            Ok(()) => None,
+            Err(error) => {
+                let pause = retry.map_or(RETRY.0, |(_, pause)| (pause * 2).min(RETRY.1));
+                tracing::error!(error = &error as &dyn std::error::Error, ?pause, "services not applied");
+                Some((Instant::now() + pause, pause))
+            }
+        };
+    }
+}
+
+fn events<K>(
+    client: &Client,
+    labels: &str,
+) -> impl futures::Stream<Item = Result<Event<K>, watcher::Error>> + use<K>
+where
+    K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + 'static,
+{
+    let stream = watch(Api::<K>::all(client.clone()), watcher::Config::default().labels(labels));
+    stream.default_backoff().filter(|event| {
+        if let Err(error) = event {
+            tracing::debug!(%error, "watch interrupted; it is resumed");
+        }
+        futures::future::ready(event.is_ok())
+    })
+}
+
+struct Proxy {
+    applier: Applier,
+    local: Vec<IpAddr>,
+    state: State,
+    dirty: BTreeSet<ServiceName>,
+    listed: (bool, bool),
+    /// What a list in progress has shown so far; it replaces the old at its end.
+    relisting: (BTreeMap<ServiceName, Service>, BTreeMap<(String, String), EndpointSlice>),
+}
+
+impl Proxy {
+    fn service(&mut self, event: Event<Service>) {
+        match event {
+            Event::Init => self.relisting.0.clear(),
+            Event::InitApply(service) => {
+                self.relisting.0.insert(name(&service), service);
+            }
+            Event::InitDone => {
+                let listed = std::mem::take(&mut self.relisting.0);
+                let gone: Vec<_> =
+                    self.state.services.keys().filter(|n| !listed.contains_key(*n)).cloned().collect();
+                for name in gone {
+                    self.set_service(name, None);
+                }
+                for (name, service) in listed {
+                    self.set_service(name, Some(&service));
+                }
+                self.listed.0 = true;
+            }
+            Event::Apply(service) => self.set_service(name(&service), Some(&service)),
+            Event::Delete(service) => self.set_service(name(&service), None),
+        }
+    }
+
+    fn set_service(&mut self, name: ServiceName, service: Option<&Service>) {
+        let service = service
+            .and_then(read_service)
+            .filter(|s| !s.cluster_ips.iter().any(|ip| self.local.contains(ip)));
+        let changed = match service {
+            Some(service) => {
+                self.state.services.insert(name.clone(), service.clone()).as_ref() != Some(&service)
+            }
+            None => self.state.services.remove(&name).is_some(),
+        };
+        if changed {
+            self.dirty.insert(name);
+        }
+    }
+
+    fn slice(&mut self, event: Event<EndpointSlice>) {
+        match event {
+            Event::Init => self.relisting.1.clear(),
+            Event::InitApply(slice) => {
+                self.relisting.1.insert(name(&slice), slice);
+            }
+            Event::InitDone => {
+                let listed = std::mem::take(&mut self.relisting.1);
+                let known = self
+                    .state
+                    .slices
+                    .iter()
+                    .flat_map(|((ns, _), all)| all.keys().map(|n| (ns.clone(), n.clone())));
+                let gone: Vec<_> = known.filter(|n| !listed.contains_key(n)).collect();
+                for name in gone {
+                    self.set_slice(&name, None);
+                }
+                for (name, slice) in listed {
+                    self.set_slice(&name, Some(&slice));
+                }
+                self.listed.1 = true;
+            }
+            Event::Apply(slice) => self.set_slice(&name(&slice), Some(&slice)),
+            Event::Delete(slice) => self.set_slice(&name(&slice), None),
+        }
+    }
+
+    fn set_slice(&mut self, (namespace, slice_name): &(String, String), slice: Option<&EndpointSlice>) {
+        let new = slice.and_then(read_slice);
+        let owner = new.as_ref().map(|s| (namespace.clone(), s.service.clone()));
+        // the slice may have belonged to another service before
+        let before: Vec<ServiceName> = match &owner {
+            Some(owner) if self.state.slices.get(owner).is_some_and(|all| all.contains_key(slice_name)) => {
+                Vec::new()
+            }
+            _ => {
+                let all = self.state.slices.iter();
+                all.filter(|((ns, _), all)| ns == namespace && all.contains_key(slice_name))
+                    .map(|(n, _)| n.clone())
+                    .collect()
+            }
+        };
+        for old_owner in before {
+            if let Some(all) = self.state.slices.get_mut(&old_owner) {
+                all.remove(slice_name);
+                if all.is_empty() {
+                    self.state.slices.remove(&old_owner);
+                }
+            }
+            self.dirty.insert(old_owner);
+        }
+        if let (Some(owner), Some(new)) = (owner, new) {
+            let all = self.state.slices.entry(owner.clone()).or_default();
+            if all.get(slice_name) != Some(&new) {
+                all.insert(slice_name.clone(), new);
+                self.dirty.insert(owner);
+            }
+        }
+    }
+
+    async fn apply(&mut self) -> Result<(), apply::Error> {
+        if self.listed != (true, true) {
+            return Ok(());
+        }
+        let dirty = std::mem::take(&mut self.dirty);
+        match self.applier.apply(&self.state, &dirty).await {
+            Ok(applied) => {
+                if let Err(error) = conntrack::forget(&applied.difference).await {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "stale connections are left to time out"
+                    );
+                }
+                Ok(())
+            }
+            Err(error) => {
+                self.dirty.extend(dirty);
+                Err(error)
+            }
+        }
+    }
+}
+
+fn name<K: Resource>(object: &K) -> (String, String) {
+    let meta = object.meta();
+    (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
+}

@@ -1,0 +1,178 @@
+//! The few fields of Service and EndpointSlice the proxy keeps, read from the API's types.
+
+use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::api::discovery::v1 as discovery;
+use std::net::IpAddr;
+
+/// Transport protocol of a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Protocol {
+    /// TCP
+    Tcp,
+    /// UDP
+    Udp,
+    /// SCTP
+    Sctp,
+}
+
+impl Protocol {
+    /// nft's name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Sctp => "sctp",
+        }
+    }
+
+    /// The number in an IP header.
+    #[must_use]
+    pub fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+            Self::Sctp => 132,
+        }
+    }
+
+    fn read(name: Option<&str>) -> Option<Self> {
+        match name {
+            None | Some("TCP" | "") => Some(Self::Tcp),
+            Some("UDP") => Some(Self::Udp),
+            Some("SCTP") => Some(Self::Sctp),
+            Some(_) => None,
+        }
+    }
+}
+
+/// One port of a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Port {
+    /// Its name, empty when it is the only one; matches an EndpointSlice port's name.
+    pub name: String,
+    /// Protocol.
+    pub protocol: Protocol,
+    /// Port on the service's addresses.
+    pub port: u16,
+    /// Port on every node, 0 for none.
+    pub node_port: u16,
+}
+
+/// A service the proxy serves.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Service {
+    /// `spec.clusterIPs`.
+    pub cluster_ips: Vec<IpAddr>,
+    /// `spec.externalIPs` and the VIP-mode load balancer addresses: reached from outside.
+    pub external_ips: Vec<IpAddr>,
+    /// Ports.
+    pub ports: Vec<Port>,
+    /// Session affinity by client address: how long a client stays, in seconds.
+    pub affinity: Option<u32>,
+    /// `externalTrafficPolicy: Local`.
+    pub external_local: bool,
+    /// `internalTrafficPolicy: Local`.
+    pub internal_local: bool,
+}
+
+/// One endpoint of a slice with the ports of its slice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SliceEndpoint {
+    /// Address.
+    pub address: IpAddr,
+    /// Condition ready (absent means true).
+    pub ready: bool,
+    /// Condition serving (absent means ready).
+    pub serving: bool,
+    /// Condition terminating.
+    pub terminating: bool,
+    /// The node it runs on.
+    pub node: String,
+}
+
+/// An endpoint slice.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Slice {
+    /// The service it belongs to (label `kubernetes.io/service-name`).
+    pub service: String,
+    /// Port name, protocol and number.
+    pub ports: Vec<(String, Protocol, u16)>,
+    /// Endpoints.
+    pub endpoints: Vec<SliceEndpoint>,
+}
+
+/// Reads a service; `None` when it is not for us: headless, ExternalName, or handed to another proxy by label.
+#[must_use]
+pub fn read_service(service: &core::Service) -> Option<Service> {
+    let spec = service.spec.as_ref()?;
+    let labels = service.metadata.labels.as_ref();
+    if labels.is_some_and(|l| l.contains_key("service.kubernetes.io/service-proxy-name")) {
+        return None;
+    }
+    if spec.type_.as_deref() == Some("ExternalName")
+        || spec.cluster_ip.as_deref().is_none_or(|ip| ip.is_empty() || ip == "None")
+    {
+        return None;
+    }
+    let parse = |list: &Option<Vec<String>>| -> Vec<IpAddr> {
+        list.iter().flatten().filter_map(|ip| ip.parse().ok()).collect()
+    };
+    let mut cluster_ips = parse(&spec.cluster_ips);
+    if cluster_ips.is_empty() {
+        cluster_ips.extend(spec.cluster_ip.as_deref().and_then(|ip| ip.parse::<IpAddr>().ok()));
+    }
+    let mut external_ips = parse(&spec.external_ips);
+    let ingress =
+        service.status.as_ref().and_then(|s| s.load_balancer.as_ref()).and_then(|l| l.ingress.as_ref());
+    let vip = |i: &&core::LoadBalancerIngress| i.ip_mode.as_deref() != Some("Proxy");
+    external_ips.extend(
+        ingress.into_iter().flatten().filter(vip).filter_map(|i| i.ip.as_deref()?.parse::<IpAddr>().ok()),
+    );
+    let ports = spec.ports.iter().flatten().filter_map(|p| {
+        Some(Port {
+            name: p.name.clone().unwrap_or_default(),
+            protocol: Protocol::read(p.protocol.as_deref())?,
+            port: u16::try_from(p.port).ok()?,
+            node_port: p.node_port.and_then(|n| u16::try_from(n).ok()).unwrap_or(0),
+        })
+    });
+    let affinity = (spec.session_affinity.as_deref() == Some("ClientIP")).then(|| {
+        let config = spec.session_affinity_config.as_ref().and_then(|c| c.client_ip.as_ref());
+        config.and_then(|c| c.timeout_seconds).and_then(|s| u32::try_from(s).ok()).unwrap_or(10800)
+    });
+    Some(Service {
+        cluster_ips,
+        external_ips,
+        ports: ports.collect(),
+        affinity,
+        external_local: spec.external_traffic_policy.as_deref() == Some("Local"),
+        internal_local: spec.internal_traffic_policy.as_deref() == Some("Local"),
+    })
+}
+
+/// Reads a slice; `None` when it names no service or holds host names.
+#[must_use]
+pub fn read_slice(slice: &discovery::EndpointSlice) -> Option<Slice> {
+    let service = slice.metadata.labels.as_ref()?.get("kubernetes.io/service-name")?.clone();
+    if slice.address_type == "FQDN" {
+        return None;
+    }
+    let ports = slice.ports.iter().flatten().filter_map(|p| {
+        let port = u16::try_from(p.port?).ok()?;
+        Some((p.name.clone().unwrap_or_default(), Protocol::read(p.protocol.as_deref())?, port))
+    });
+    let endpoints = slice.endpoints.iter().flatten().filter_map(|e| {
+        let conditions = e.conditions.as_ref();
+        let ready = conditions.and_then(|c| c.ready).unwrap_or(true);
+        Some(SliceEndpoint {
+            // all addresses of an endpoint are the same endpoint; upstream uses the first
+            address: e.addresses.first()?.parse().ok()?,
+            ready,
+            serving: conditions.and_then(|c| c.serving).unwrap_or(ready),
+            terminating: conditions.and_then(|c| c.terminating).unwrap_or(false),
+            node: e.node_name.clone().unwrap_or_default(),
+        })
+    });
+    Some(Slice { service, ports: ports.collect(), endpoints: endpoints.collect() })
+}

@@ -1,0 +1,227 @@
+//! Tables, chains and elements in nft's language. Text, because nft reads elements in bulk more than twice as fast so than as JSON.
+
+use crate::element::{Balancer, Difference, Element, Key, MASQUERADE_MARK, Set, Value};
+use crate::model::Front;
+use ipnet::IpNet;
+use std::collections::BTreeSet;
+use std::fmt::Write;
+
+/// The name of our tables, one for IPv4 and one for IPv6.
+pub const TABLE: &str = "windlass";
+
+/// How many clients a sticky map remembers; the oldest time out.
+const STICKY_CLIENTS: u32 = 262_144;
+
+/// Words that differ between the two families.
+struct Family {
+    table: &'static str,
+    header: &'static str,
+    address: &'static str,
+    loopback: &'static str,
+}
+
+const IPV4: Family = Family { table: "ip", header: "ip", address: "ipv4_addr", loopback: "127.0.0.0/8" };
+const IPV6: Family = Family { table: "ip6", header: "ip6", address: "ipv6_addr", loopback: "::1" };
+
+fn family(ipv6: bool) -> &'static Family {
+    if ipv6 { &IPV6 } else { &IPV4 }
+}
+
+/// Replaces both tables: empty maps and the rules that read them. Pods have addresses in `cluster_cidrs`; a connection from elsewhere
+/// to a cluster IP gets the node's address as its source, since only pods have a way back by themselves.
+#[must_use]
+pub fn tables(cluster_cidrs: &[IpNet]) -> String {
+    let mut out = String::new();
+    for ipv6 in [false, true] {
+        let cidrs: Vec<String> =
+            cluster_cidrs.iter().filter(|c| c.addr().is_ipv6() == ipv6).map(ToString::to_string).collect();
+        table(&mut out, family(ipv6), &cidrs);
+    }
+    out
+}
+
+fn table(out: &mut String, family: &Family, cidrs: &[String]) {
+    let Family { table, header: h, address: a, loopback } = family;
+    let elements =
+        if cidrs.is_empty() { String::new() } else { format!("elements = {{ {} }};", cidrs.join(", ")) };
+    // `table; delete; table` in one transaction replaces it whether it was there or not
+    let _ = write!(
+        out,
+        "table {table} {TABLE}\ndelete table {table} {TABLE}\ntable {table} {TABLE} {{
+  set cluster_cidrs {{ type {a}; flags interval; {elements} }}
+  set cluster_ips {{ type {a}; }}
+  set hairpin {{ type {a} . {a}; }}
+  map services {{ type {a} . inet_proto . inet_service : verdict; }}
+  map node_ports {{ type inet_proto . inet_service : verdict; }}
+  map endpoints {{ type {a} . inet_proto . inet_service . mark : {a} . inet_service; }}
+  map port_endpoints {{ type inet_proto . inet_service . mark : {a} . inet_service; }}
+  map sticky {{ type {a} . inet_proto . inet_service . mark : mark; }}
+  map port_sticky {{ type inet_proto . inet_service . mark : mark; }}
+  map clients {{ type {a} . inet_proto . inet_service . {a} : mark; size {STICKY_CLIENTS}; flags dynamic,timeout; }}
+  map port_clients {{ type inet_proto . inet_service . {a} : mark; size {STICKY_CLIENTS}; flags dynamic,timeout; }}
+  map closed {{ type {a} . inet_proto . inet_service : verdict; }}
+  map closed_ports {{ type inet_proto . inet_service : verdict; }}
+  chain refuse {{ meta l4proto tcp reject with tcp reset; reject; }}
+  chain services {{
+    {h} daddr . meta l4proto . th dport vmap @services
+    fib daddr type local {h} daddr != {loopback} meta l4proto . th dport vmap @node_ports
+  }}
+  chain nat_prerouting {{ type nat hook prerouting priority dstnat; jump services; }}
+  chain nat_output {{ type nat hook output priority -100; jump services; }}
+  chain nat_postrouting {{ type nat hook postrouting priority srcnat;
+    ct status & dnat != dnat return
+    meta mark & {MASQUERADE_MARK:#x} != 0 masquerade fully-random
+    {h} saddr . {h} daddr @hairpin masquerade fully-random
+    {h} saddr != @cluster_cidrs ct original {h} daddr @cluster_ips masquerade fully-random
+  }}
+  chain closed_services {{
+    {h} daddr . meta l4proto . th dport vmap @closed
+    {h} daddr @cluster_ips goto refuse
+    fib daddr type local meta l4proto . th dport vmap @closed_ports
+  }}
+  chain filter_input {{ type filter hook input priority -1; ct state new jump closed_services; }}
+  chain filter_forward {{ type filter hook forward priority -1; ct state new jump closed_services; }}
+  chain filter_output {{ type filter hook output priority -1; ct state new jump closed_services; }}
+}}
+"
+    );
+}
+
+/// The chains a difference needs that are not there yet; makes them in both tables and remembers them in `known`.
+#[must_use]
+pub fn balancers(difference: &Difference, known: &mut BTreeSet<Balancer>) -> String {
+    let mut out = String::new();
+    for element in &difference.add {
+        if let Value::Balance(balancer) = element.value
+            && known.insert(balancer)
+        {
+            balancer_chain(&mut out, &IPV4, balancer);
+            balancer_chain(&mut out, &IPV6, balancer);
+        }
+    }
+    out
+}
+
+fn balancer_chain(out: &mut String, family: &Family, balancer: Balancer) {
+    let Family { table, header: h, .. } = family;
+    let (front, endpoints, sticky, clients) = if balancer.node_port {
+        ("meta l4proto . th dport".to_owned(), "port_endpoints", "port_sticky", "port_clients")
+    } else {
+        (format!("{h} daddr . meta l4proto . th dport"), "endpoints", "sticky", "clients")
+    };
+    let base = if balancer.masquerade { MASQUERADE_MARK } else { 0 };
+    let dnat = format!("dnat {h} to {front} . meta mark map @{endpoints}");
+    let draw = format!("meta mark set numgen random mod {} offset {base}", balancer.slots);
+    let Some(seconds) = balancer.sticky else {
+        return chain(out, table, &balancer.to_string(), &[draw, dnat]);
+    };
+    if h == &IPV6.header {
+        // nft before 1.0.7 cannot write two IPv6 addresses and a value into a map from a rule (it runs out of registers), so an IPv6
+        // client is not remembered but hashed: it stays while the number of endpoints stays
+        let hashed = format!("meta mark set jhash {h} saddr mod {} offset {base}", balancer.slots);
+        return chain(
+            out,
+            table,
+            &balancer.to_string(),
+            &[hashed, format!("meta mark set {front} . meta mark map @{sticky}"), dnat],
+        );
+    }
+    let client = format!("{front} . {h} saddr");
+    let remember = format!("update @{clients} {{ {client} timeout {seconds}s : meta mark }}");
+    let (known, fresh) = (format!("{balancer}-known"), format!("{balancer}-fresh"));
+    chain(
+        out,
+        table,
+        &fresh,
+        &[draw, format!("meta mark set {front} . meta mark map @{sticky}"), remember.clone(), dnat.clone()],
+    );
+    // a client whose endpoint is gone finds no endpoint for its number and goes on to a new draw
+    chain(out, table, &known, &[remember, dnat, format!("goto {fresh}")]);
+    chain(
+        out,
+        table,
+        &balancer.to_string(),
+        &[format!("meta mark set {client} map @{clients} goto {known}"), format!("goto {fresh}")],
+    );
+}
+
+fn chain(out: &mut String, table: &str, name: &str, rules: &[String]) {
+    let _ = writeln!(out, "add chain {table} {TABLE} {name}\nflush chain {table} {TABLE} {name}");
+    for rule in rules {
+        let _ = writeln!(out, "add rule {table} {TABLE} {name} {rule}");
+    }
+}
+
+/// Deletes, then adds; runs of the same set share a command.
+#[must_use]
+pub fn elements(difference: &Difference) -> String {
+    let mut out = String::new();
+    commands(&mut out, "delete", &difference.delete);
+    commands(&mut out, "add", &difference.add);
+    out
+}
+
+fn commands(out: &mut String, verb: &str, elements: &[Element]) {
+    let mut sorted: Vec<&Element> = elements.iter().collect();
+    sorted.sort_by_key(|e| (e.ipv6, e.set));
+    for run in sorted.chunk_by(|a, b| (a.ipv6, a.set) == (b.ipv6, b.set)) {
+        let table = family(run[0].ipv6).table;
+        let _ = write!(out, "{verb} element {table} {TABLE} {} {{ ", set_name(run[0].set));
+        for element in run {
+            key(out, element.key);
+            if verb == "add" {
+                value(out, &element.value);
+            }
+            out.push_str(", ");
+        }
+        out.push_str("}\n");
+    }
+}
+
+fn set_name(set: Set) -> &'static str {
+    match set {
+        Set::ClusterIps => "cluster_ips",
+        Set::Hairpin => "hairpin",
+        Set::Services => "services",
+        Set::NodePorts => "node_ports",
+        Set::Endpoints => "endpoints",
+        Set::PortEndpoints => "port_endpoints",
+        Set::Sticky => "sticky",
+        Set::PortSticky => "port_sticky",
+        Set::Closed => "closed",
+        Set::ClosedPorts => "closed_ports",
+    }
+}
+
+fn key(out: &mut String, key: Key) {
+    let front = |out: &mut String, front: Front| {
+        if let Front::Address(ip, ..) = front {
+            let _ = write!(out, "{ip} . ");
+        }
+        let (protocol, port) = front.port();
+        let _ = write!(out, "{} . {port}", protocol.name());
+    };
+    let _ = match key {
+        Key::Address(ip) => write!(out, "{ip}"),
+        Key::Pair(ip) => write!(out, "{ip} . {ip}"),
+        Key::Front(f) => {
+            front(out, f);
+            Ok(())
+        }
+        Key::Slot(f, slot) => {
+            front(out, f);
+            write!(out, " . {slot:#x}")
+        }
+    };
+}
+
+fn value(out: &mut String, value: &Value) {
+    let _ = match value {
+        Value::Member => Ok(()),
+        Value::Balance(balancer) => write!(out, " : goto {balancer}"),
+        Value::Refuse => write!(out, " : goto refuse"),
+        Value::Drop => write!(out, " : drop"),
+        Value::Endpoint(endpoint) => write!(out, " : {} . {}", endpoint.address, endpoint.port),
+        Value::Mark(mark) => write!(out, " : {mark:#x}"),
+    };
+}

@@ -1,0 +1,253 @@
+//! The applier against the kernel, with real connections, in network namespaces of its own.
+
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+use ipnet::IpNet;
+use nix::sched::{CloneFlags, unshare};
+use proxy::apply::{Applier, ServiceName, State};
+use proxy::conntrack;
+use proxy::service::{Port, Protocol, Service, Slice, SliceEndpoint};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::time::Duration;
+
+/// Runs `test` on a thread with its own network namespace; false (with a line that says so) where that is not allowed.
+fn in_namespace<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
+    std::thread::spawn(move || {
+        if unshare(CloneFlags::CLONE_NEWNET).is_err() {
+            eprintln!("skipped: network namespaces need root");
+            return;
+        }
+        ip("link set lo up");
+        ip("route add 10.96.0.0/12 dev lo");
+        ip("addr add 192.168.7.1/32 dev lo");
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test());
+    })
+    .join()
+    .unwrap();
+}
+
+fn ip(args: &str) {
+    let status = std::process::Command::new("ip").args(args.split(' ')).status().unwrap();
+    assert!(status.success(), "ip {args}");
+}
+
+fn name() -> ServiceName {
+    ("default".into(), "web".into())
+}
+
+fn service(node_port: u16) -> Service {
+    Service {
+        cluster_ips: vec!["10.96.0.50".parse().unwrap()],
+        ports: vec![Port { name: String::new(), protocol: Protocol::Tcp, port: 80, node_port }],
+        ..Service::default()
+    }
+}
+
+fn slice(addresses: &[&str], protocol: Protocol) -> BTreeMap<String, Slice> {
+    let endpoints = addresses.iter().map(|a| SliceEndpoint {
+        address: a.parse().unwrap(),
+        ready: true,
+        serving: true,
+        terminating: false,
+        node: "n1".into(),
+    });
+    let slice = Slice {
+        service: "web".into(),
+        ports: vec![(String::new(), protocol, 8080)],
+        endpoints: endpoints.collect(),
+    };
+    BTreeMap::from([("web-1".into(), slice)])
+}
+
+fn state(service: Service, slices: BTreeMap<String, Slice>) -> State {
+    let mut state = State::default();
+    state.services.insert(name(), service);
+    state.slices.insert(name(), slices);
+    state
+}
+
+fn applier() -> Applier {
+    Applier::new("n1".into(), vec!["10.244.0.0/16".parse::<IpNet>().unwrap()])
+}
+
+/// A server that says its own address, then the client's.
+fn serve(address: &str) {
+    ip(&format!("addr add {address}/32 dev lo"));
+    let listener = TcpListener::bind((address, 8080)).unwrap();
+    let own = address.to_owned();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let peer = stream.peer_addr().unwrap().ip();
+            let _ = write!(stream, "{own} {peer}");
+        }
+    });
+}
+
+fn ask(to: &str) -> std::io::Result<(String, String)> {
+    let to: SocketAddr = to.parse().unwrap();
+    let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(2))?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    let (server, client) = text.split_once(' ').unwrap();
+    Ok((server.to_owned(), client.to_owned()))
+}
+
+fn shares(to: &str, count: usize) -> BTreeMap<String, usize> {
+    let mut shares = BTreeMap::new();
+    for _ in 0..count {
+        *shares.entry(ask(to).unwrap().0).or_default() += 1;
+    }
+    shares
+}
+
+#[test]
+fn connections_are_shared_evenly_and_follow_changes() {
+    in_namespace(|| async {
+        for last in 2..=4 {
+            serve(&format!("10.244.0.{last}"));
+        }
+        let mut applier = applier();
+        let dirty = BTreeSet::from([name()]);
+        let mut state =
+            state(service(30080), slice(&["10.244.0.2", "10.244.0.3", "10.244.0.4"], Protocol::Tcp));
+        applier.apply(&state, &BTreeSet::new()).await.unwrap();
+        for to in ["10.96.0.50:80", "192.168.7.1:30080"] {
+            let got = shares(to, 300);
+            assert_eq!(got.len(), 3, "{to}: {got:?}");
+            // 300 draws of 3: a share below 60 or above 140 has a chance below one in a million
+            assert!(got.values().all(|n| (60..=140).contains(n)), "{to}: {got:?}");
+        }
+        state.slices.insert(name(), slice(&["10.244.0.3"], Protocol::Tcp));
+        let applied = applier.apply(&state, &dirty).await.unwrap();
+        assert!(!applied.difference.is_empty());
+        assert_eq!(shares("10.96.0.50:80", 20), BTreeMap::from([("10.244.0.3".to_owned(), 20)]));
+        assert!(applier.apply(&state, &dirty).await.unwrap().difference.is_empty(), "nothing changed");
+    });
+}
+
+#[test]
+fn a_service_without_endpoints_refuses_at_once_and_recovers() {
+    in_namespace(|| async {
+        serve("10.244.0.2");
+        let mut applier = applier();
+        let mut state = state(service(30080), BTreeMap::new());
+        applier.apply(&state, &BTreeSet::new()).await.unwrap();
+        for to in ["10.96.0.50:80", "10.96.0.50:81", "192.168.7.1:30080"] {
+            let error = ask(to).unwrap_err();
+            assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused, "{to}");
+        }
+        state.slices.insert(name(), slice(&["10.244.0.2"], Protocol::Tcp));
+        applier.apply(&state, &BTreeSet::from([name()])).await.unwrap();
+        ask("10.96.0.50:80").unwrap();
+        ask("192.168.7.1:30080").unwrap();
+        state.services.clear();
+        applier.apply(&state, &BTreeSet::from([name()])).await.unwrap();
+        assert!(ask("192.168.7.1:30080").is_err());
+    });
+}
+
+#[test]
+fn a_sticky_client_stays_until_its_endpoint_goes() {
+    in_namespace(|| async {
+        for last in 2..=5 {
+            serve(&format!("10.244.0.{last}"));
+        }
+        let mut applier = applier();
+        let sticky = Service { affinity: Some(100), ..service(30080) };
+        let mut state = state(sticky, slice(&["10.244.0.2", "10.244.0.3", "10.244.0.4"], Protocol::Tcp));
+        applier.apply(&state, &BTreeSet::new()).await.unwrap();
+        for to in ["10.96.0.50:80", "192.168.7.1:30080"] {
+            let got = shares(to, 30);
+            assert_eq!(got.len(), 1, "{to}: {got:?}");
+        }
+        let held = ask("10.96.0.50:80").unwrap().0;
+        let others: Vec<&str> = ["10.244.0.2", "10.244.0.3", "10.244.0.4", "10.244.0.5"]
+            .into_iter()
+            .filter(|a| *a != held)
+            .collect();
+        // another endpoint comes and another goes: the client stays
+        state.slices.insert(name(), slice(&[&held, others[1], others[2]], Protocol::Tcp));
+        applier.apply(&state, &BTreeSet::from([name()])).await.unwrap();
+        assert_eq!(shares("10.96.0.50:80", 20), BTreeMap::from([(held.clone(), 20)]));
+        state.slices.insert(name(), slice(&others, Protocol::Tcp));
+        applier.apply(&state, &BTreeSet::from([name()])).await.unwrap();
+        let got = shares("10.96.0.50:80", 20);
+        assert!(got.len() == 1 && !got.contains_key(&held), "{got:?}");
+    });
+}
+
+#[test]
+fn only_strangers_are_masqueraded() {
+    in_namespace(|| async {
+        serve("10.244.0.2");
+        ip("addr add 10.244.0.9/32 dev lo");
+        let mut applier = applier();
+        let state = state(service(0), slice(&["10.244.0.2"], Protocol::Tcp));
+        applier.apply(&state, &BTreeSet::new()).await.unwrap();
+        let from = async |source: &str| {
+            let socket = tokio::net::TcpSocket::new_v4().unwrap();
+            socket.bind(SocketAddr::new(source.parse().unwrap(), 0)).unwrap();
+            let mut stream = socket.connect("10.96.0.50:80".parse().unwrap()).await.unwrap();
+            let mut text = String::new();
+            tokio::io::AsyncReadExt::read_to_string(&mut stream, &mut text).await.unwrap();
+            text
+        };
+        assert_eq!(from("10.244.0.9").await, "10.244.0.2 10.244.0.9", "a pod keeps its address");
+        assert_eq!(from("192.168.7.1").await.split(' ').next(), Some("10.244.0.2"), "a host gets through");
+        let itself = from("10.244.0.2").await;
+        assert!(itself.starts_with("10.244.0.2 "), "a pod reaches itself: {itself:?}");
+    });
+}
+
+#[test]
+fn udp_flows_move_when_their_endpoint_goes() {
+    in_namespace(|| async {
+        let echo = |address: &'static str| {
+            ip(&format!("addr add {address}/32 dev lo"));
+            let socket = UdpSocket::bind((address, 8080)).unwrap();
+            std::thread::spawn(move || {
+                let mut buffer = [0; 64];
+                while let Ok((_, from)) = socket.recv_from(&mut buffer) {
+                    let _ = socket.send_to(address.as_bytes(), from);
+                }
+            });
+        };
+        echo("10.244.0.2");
+        echo("10.244.0.3");
+        let mut applier = applier();
+        let mut service = service(0);
+        service.ports[0].protocol = Protocol::Udp;
+        let mut state = state(service, slice(&["10.244.0.2"], Protocol::Udp));
+        applier.apply(&state, &BTreeSet::new()).await.unwrap();
+        let client = UdpSocket::bind("10.244.0.2:0").unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+        let talk = || {
+            client.send_to(b"?", "10.96.0.50:80").unwrap();
+            let mut buffer = [0; 64];
+            let n = client.recv(&mut buffer).unwrap();
+            String::from_utf8_lossy(&buffer[..n]).parse::<IpAddr>().unwrap()
+        };
+        assert_eq!(talk().to_string(), "10.244.0.2");
+        state.slices.insert(name(), slice(&["10.244.0.3"], Protocol::Udp));
+        let applied = applier.apply(&state, &BTreeSet::from([name()])).await.unwrap();
+        assert_eq!(conntrack::forget(&applied.difference).await.unwrap(), 1);
+        assert_eq!(talk().to_string(), "10.244.0.3");
+    });
+}
+
+#[test]
+fn a_table_taken_away_is_noticed_and_replaced() {
+    in_namespace(|| async {
+        serve("10.244.0.2");
+        let mut applier = applier();
+        let state = state(service(0), slice(&["10.244.0.2"], Protocol::Tcp));
+        applier.apply(&state, &BTreeSet::new()).await.unwrap();
+        assert!(applier.audit().await.unwrap());
+        assert!(std::process::Command::new("nft").args(["flush", "ruleset"]).status().unwrap().success());
+        assert!(!applier.audit().await.unwrap());
+        applier.apply(&state, &BTreeSet::new()).await.unwrap();
+        ask("10.96.0.50:80").unwrap();
+    });
+}
