@@ -19,6 +19,7 @@ use read::Reader;
 use retention::Retention;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -62,6 +63,7 @@ pub struct Store {
     reader: Arc<Reader>,
     permits: Arc<Semaphore>,
     max_value: usize,
+    commits: Arc<AtomicU64>,
     /// Both `None` only while dropping.
     commands: Option<Sender<Command>>,
     thread: Option<JoinHandle<()>>,
@@ -78,6 +80,7 @@ impl Store {
         let (commands, receiver) = mpsc::channel();
         let permits = Arc::new(Semaphore::new(options.queue.max(1)));
         let max_value = options.max_value;
+        let commits_made = Arc::new(AtomicU64::new(0));
         let writer = Writer {
             db: db.clone(),
             hub: hub.clone(),
@@ -87,6 +90,7 @@ impl Store {
             marks,
             // Makes the first turn look at once: what came due while the store was closed, and the true deadline.
             next_deadline: Some(0),
+            commits: commits_made.clone(),
         };
         let thread = thread::Builder::new()
             .name("store-writer".to_owned())
@@ -100,9 +104,15 @@ impl Store {
             reader: Arc::new(Reader::new(db)),
             permits,
             max_value,
+            commits: commits_made,
             commands: Some(commands),
             thread: Some(thread),
         })
+    }
+
+    /// Durable commits since the store was opened: writes divided by this is what group commit saves.
+    pub fn commits(&self) -> u64 {
+        self.commits.load(Ordering::Relaxed)
     }
 
     async fn submit<T>(

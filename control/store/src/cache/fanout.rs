@@ -121,3 +121,26 @@ fn forget_nested(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_removed_watch_leaves_nothing_behind() {
+        let mut fanout = Fanout::default();
+        let scopes = [
+            Scope::All,
+            Scope::Namespace("a".into()),
+            Scope::Object { namespace: None, name: "n".into() },
+            Scope::Object { namespace: Some("a".into()), name: "n".into() },
+            Scope::Field { name: "f".into(), value: "v".into() },
+        ];
+        let watches: Vec<_> = scopes.iter().chain(&scopes).map(|s| fanout.add(s, 1)).collect();
+        for (id, _) in &watches {
+            assert!(!fanout.index_is_empty());
+            fanout.remove(*id);
+        }
+        assert!(fanout.index_is_empty());
+    }
+}

@@ -2,9 +2,9 @@
 //! MVCC snapshot, so it never sees half a batch and never waits for the writer.
 
 use super::record::{Kind, Record};
-use super::tables::{self, INDEX, LOG, Marks, Source};
+use super::tables::{self, INDEX, LOG, Marks, Source, StoreFile};
 use crate::{Entry, Error, Event, Page, Revision};
-use redb::{Database, ReadOnlyTable, ReadableDatabase};
+use redb::ReadOnlyTable;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ const CHANGES_FOUND: usize = 512;
 
 /// Reads one store file.
 pub(super) struct Reader {
-    db: Arc<Database>,
+    db: Arc<StoreFile>,
 }
 
 /// One page of the log as a watcher sees it.
@@ -47,7 +47,7 @@ impl Failure {
 }
 
 impl Reader {
-    pub(super) fn new(db: Arc<Database>) -> Self {
+    pub(super) fn new(db: Arc<StoreFile>) -> Self {
         Self { db }
     }
 

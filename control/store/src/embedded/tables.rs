@@ -1,7 +1,10 @@
 //! The tables of the store's file, and opening that file.
 
 use crate::{Error, Revision};
-use redb::{Builder, Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{
+    Builder, Database, ReadTransaction, ReadableDatabase, ReadableTable, StorageError, TableDefinition,
+    TransactionError, WriteTransaction,
+};
 use std::any::Any;
 use std::fs::{self, File};
 use std::io;
@@ -28,6 +31,29 @@ pub(super) const SWEPT: &str = "swept";
 
 const CURRENT_FORMAT: u64 = 1;
 
+/// The open file. redb writes its allocator state when it is dropped, and on a damaged file that can panic; nobody who
+/// closes a store should have to care.
+pub(super) struct StoreFile(Option<Database>);
+
+impl StoreFile {
+    pub(super) fn begin_read(&self) -> Result<ReadTransaction, TransactionError> {
+        self.0.as_ref().ok_or(StorageError::DatabaseClosed)?.begin_read()
+    }
+
+    pub(super) fn begin_write(&self) -> Result<WriteTransaction, TransactionError> {
+        self.0.as_ref().ok_or(StorageError::DatabaseClosed)?.begin_write()
+    }
+}
+
+impl Drop for StoreFile {
+    fn drop(&mut self) {
+        let db = self.0.take();
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(db))) {
+            tracing::error!(error = panic_text(&*panic), "store: the file is damaged, closing it failed");
+        }
+    }
+}
+
 /// The marks of one consistent view.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Marks {
@@ -52,7 +78,7 @@ pub(super) fn marks(txn: &ReadTransaction) -> Result<Marks, redb::Error> {
 }
 
 /// Opens the store's file, making it where there is none. Every failure names the file.
-pub(super) fn open(path: &Path, cache_bytes: usize) -> Result<(Database, Marks), Error> {
+pub(super) fn open(path: &Path, cache_bytes: usize) -> Result<(StoreFile, Marks), Error> {
     match fs::symlink_metadata(path) {
         Ok(_) => {}
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
@@ -66,12 +92,12 @@ pub(super) fn open(path: &Path, cache_bytes: usize) -> Result<(Database, Marks),
         .map_err(|source| failed("open", path, source))
 }
 
-fn attach(path: &Path, cache_bytes: usize) -> Result<(Database, Marks), Source> {
+fn attach(path: &Path, cache_bytes: usize) -> Result<(StoreFile, Marks), Source> {
     if fs::metadata(path)?.len() == 0 {
         // redb would take an empty file for a new store; `create` never leaves one behind.
         return Err(Box::new(NotAStore::Damaged("it is empty".to_owned())));
     }
-    let db = Builder::new().set_cache_size(cache_bytes).open(path)?;
+    let db = StoreFile(Some(Builder::new().set_cache_size(cache_bytes).open(path)?));
     let txn = db.begin_read()?;
     let meta = txn.open_table(META)?;
     let format = meta.get(FORMAT)?.map_or(0, |v| v.value());

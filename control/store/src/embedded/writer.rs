@@ -7,15 +7,16 @@
 
 use super::batch::{Batch, Outcome};
 use super::retention::Retention;
-use super::tables::{Marks, Source, panic_text};
+use super::tables::{Marks, Source, StoreFile, panic_text};
 use super::watch::Hub;
 use super::{Options, epoch_millis};
 use crate::{Entry, Error, Expect, Revision};
 use bytes::Bytes;
-use redb::{Database, Durability};
+use redb::Durability;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
@@ -67,13 +68,15 @@ impl fmt::Display for Told {
 impl std::error::Error for Told {}
 
 pub(super) struct Writer {
-    pub(super) db: Arc<Database>,
+    pub(super) db: Arc<StoreFile>,
     pub(super) hub: Arc<Hub>,
     pub(super) commands: Receiver<Command>,
     pub(super) options: Options,
     pub(super) marks: Marks,
     pub(super) retention: Retention,
     pub(super) next_deadline: Option<u64>,
+    /// Durable transactions so far.
+    pub(super) commits: Arc<AtomicU64>,
 }
 
 impl Writer {
@@ -182,6 +185,7 @@ impl Writer {
         let outcome = batch.finish()?;
         if outcome.changed {
             txn.commit()?;
+            self.commits.fetch_add(1, Ordering::Relaxed);
         } else {
             txn.abort()?;
         }
