@@ -1,2 +1,8 @@
-//! Stub.
-fn main() {}
+//! See the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let arguments: Vec<_> = std::env::args_os().collect();
+    windlass_cni::run(&arguments)
+}

@@ -1,0 +1,42 @@
+//! The CNI plugins `bridge`, `host-local`, `loopback` and `portmap` in one small synchronous program.
+//!
+//! | module | concern |
+//! |---|---|
+//! | `program` | which plugin is meant; reading the call, printing its result or error |
+//! | `environment`, `call`, `fields`, `version`, `result`, `error` | the CNI protocol |
+//! | `bridge` | veth pairs on a bridge: `plan` is pure, `apply` carries it out, `check` compares |
+//! | `ipam` | host-local: `range` orders addresses, `store` grants them by `files`, `lease` is a file's content |
+//! | `loopback` | brings `lo` up |
+//! | `portmap` | host ports |
+//! | `masquerade` | hiding containers behind the host's address |
+//! | `ruleset` | the nftables table that the last two keep their elements in |
+//! | `nft` | nftables messages, written and read |
+//! | `netlink`, `link` | the synchronous netlink socket; links, addresses and routes over it |
+//! | `netns`, `sysctl`, `delegate` | namespaces, `/proc/sys/net`, other plugins |
+
+mod bridge;
+mod call;
+mod delegate;
+mod environment;
+mod error;
+mod fields;
+mod ipam;
+pub mod link;
+mod loopback;
+mod masquerade;
+pub mod netlink;
+mod netns;
+mod program;
+mod result;
+mod sysctl;
+mod version;
+
+pub use self::{
+    call::{Call, Owner},
+    environment::{Command, Environment},
+    error::Error,
+    netns::Netns,
+    program::{Plugin, run},
+    result::{Address, Attachment, Dns, Interface, Route},
+    version::Version,
+};

@@ -1,0 +1,105 @@
+//! The program: which plugin is meant, what it is asked, and how the answer is printed.
+
+use std::{
+    ffi::OsStr,
+    io::{Read, Write},
+    path::Path,
+    process::ExitCode,
+};
+
+use serde_json::{Value, json};
+
+use crate::{Call, Command, Environment, Error, Version, bridge, error::IoContext, ipam, loopback};
+
+/// A plugin in this program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plugin {
+    /// Joins a container to a bridge.
+    Bridge,
+    /// Grants addresses.
+    HostLocal,
+    /// Brings `lo` up.
+    Loopback,
+}
+
+impl Plugin {
+    const TABLE: [(&'static str, Self); 3] =
+        [("bridge", Self::Bridge), ("host-local", Self::HostLocal), ("loopback", Self::Loopback)];
+
+    /// The plugin of that name, as configurations' `type` has it.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::TABLE.iter().find(|(known, _)| *known == name).map(|(_, plugin)| *plugin)
+    }
+
+    /// Does what the call asks.
+    ///
+    /// # Errors
+    /// What the specification has the plugin print.
+    pub fn answer(self, call: &Call) -> Result<Option<Value>, Error> {
+        match self {
+            Self::Bridge => bridge::answer(call),
+            Self::HostLocal => ipam::answer(call),
+            Self::Loopback => loopback::answer(call),
+        }
+    }
+}
+
+/// Runs as the plugin that the program's name, else its first argument, else the configuration's `type` names.
+#[must_use]
+pub fn run(arguments: &[impl AsRef<OsStr>]) -> ExitCode {
+    if std::env::var_os("CNI_COMMAND").is_none_or(|command| command.is_empty()) {
+        eprintln!(
+            "CNI plugins bridge, host-local and loopback (windlass-cni {})\nCNI protocol versions supported: {}",
+            env!("CARGO_PKG_VERSION"),
+            Version::supported().join(", ")
+        );
+        return ExitCode::SUCCESS;
+    }
+    let mut stdin = Vec::new();
+    let answer = std::io::stdin()
+        .read_to_end(&mut stdin)
+        .during(|| "read the network configuration from stdin".to_owned())
+        .and_then(|_| {
+            let names =
+                arguments.iter().take(2).filter_map(|name| Path::new(name.as_ref()).file_name()?.to_str());
+            answer(names, &stdin)
+        });
+    let (printed, code) = match answer {
+        Ok(None) => return ExitCode::SUCCESS,
+        Ok(Some(result)) => (result, ExitCode::SUCCESS),
+        Err(error) => (error.to_json(&version_of(&stdin)), ExitCode::FAILURE),
+    };
+    match writeln!(std::io::stdout(), "{printed}") {
+        Ok(()) => code,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn answer<'a>(mut names: impl Iterator<Item = &'a str>, stdin: &[u8]) -> Result<Option<Value>, Error> {
+    let environment = Environment::read(|name| std::env::var(name).ok())?;
+    if environment.command == Command::Version {
+        return Ok(Some(json!({
+            "cniVersion": version_of(stdin),
+            "supportedVersions": Version::supported(),
+        })));
+    }
+    let call = Call::parse(environment, stdin)?;
+    let plugin = names
+        .find_map(Plugin::named)
+        .or_else(|| call.configuration.get("type").and_then(Value::as_str).and_then(Plugin::named));
+    let plugin = plugin.ok_or_else(|| {
+        let found = call.configuration.get("type").cloned().unwrap_or_default();
+        Error::config("type", format!("{found} is none of the plugins in this program"))
+    })?;
+    plugin.answer(&call)
+}
+
+/// The version an error is to be in, as far as the configuration can be read at all.
+fn version_of(stdin: &[u8]) -> String {
+    let configuration: Value = serde_json::from_slice(stdin).unwrap_or_default();
+    match configuration.get("cniVersion").and_then(Value::as_str) {
+        Some(version) if Version::parse(version).is_ok() => version.to_owned(),
+        _ => Version::V1_1_0.as_str().to_owned(),
+    }
+}

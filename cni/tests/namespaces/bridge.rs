@@ -1,0 +1,207 @@
+//! bridge: what ADD makes, CHECK sees and DEL takes away.
+
+use std::net::IpAddr;
+
+use serde_json::{Value, json};
+
+use crate::{
+    lab::{Lab, Netns},
+    traffic::{tcp_source, udp_reaches},
+};
+
+fn address(result: &Value, index: usize) -> IpAddr {
+    let text = result["ips"][index]["address"].as_str().unwrap();
+    text.split_once('/').unwrap().0.parse().unwrap()
+}
+
+#[test]
+fn two_containers_reach_each_other_and_the_host() {
+    let Some(lab) = Lab::new() else { return };
+    let conf = lab.bridge_conf();
+    let (a, b) = (Netns::new(), Netns::new());
+    let first = lab.call("ADD", &conf, "a", &a.path()).ok();
+    let second = lab.call("ADD", &conf, "b", &b.path()).ok();
+    for family in 0..2 {
+        let (from, to) = (address(&first, family), address(&second, family));
+        assert_eq!(tcp_source(&b, &a, (to, 80).into(), (to, 80).into()).unwrap(), from);
+        udp_reaches(&b, &a, (to, 53).into(), (to, 53).into()).unwrap();
+        let gateway: IpAddr = first["ips"][family]["gateway"].as_str().unwrap().parse().unwrap();
+        assert_eq!(tcp_source(&lab.host, &a, (gateway, 80).into(), (gateway, 80).into()).unwrap(), from);
+        assert_eq!(tcp_source(&a, &lab.host, (from, 80).into(), (from, 80).into()).unwrap(), gateway);
+    }
+}
+
+#[test]
+fn the_result_says_what_was_made() {
+    let Some(lab) = Lab::new() else { return };
+    let (mut conf, netns) = (lab.bridge_conf(), Netns::new());
+    conf["cniVersion"] = "1.1.0".into();
+    conf["mtu"] = 1400.into();
+    conf["runtimeConfig"] = json!({ "mac": "02:00:00:00:00:42", "ips": ["10.88.0.77/24"] });
+    let result = lab.call("ADD", &conf, "a", &netns.path()).ok();
+    let interfaces = result["interfaces"].as_array().unwrap();
+    assert_eq!(interfaces.len(), 3);
+    assert_eq!(interfaces[0]["name"], "cni0");
+    assert_eq!(
+        interfaces[2],
+        json!({ "name": "eth0", "mac": "02:00:00:00:00:42", "mtu": 1400, "sandbox": netns.path() })
+    );
+    assert_eq!(
+        result["ips"][0],
+        json!({ "interface": 2, "address": "10.88.0.77/24", "gateway": "10.88.0.1" })
+    );
+    assert_eq!(
+        result["routes"],
+        json!([{ "dst": "0.0.0.0/0", "gw": "10.88.0.1" }, { "dst": "::/0", "gw": "fd00:88::1" }])
+    );
+    assert!(netns.sh("ip -4 addr show dev eth0").contains("10.88.0.77/24 brd 10.88.0.255"));
+    assert!(netns.sh("ip -6 route").contains("default via fd00:88::1 dev eth0"));
+    let host = interfaces[1]["name"].as_str().unwrap();
+    let port = lab.host.sh(&format!("ip -d link show {host}"));
+    assert!(port.contains("master cni0") && port.contains("hairpin on"), "{port}");
+}
+
+#[test]
+fn del_takes_everything_away_however_often_it_comes() {
+    let Some(lab) = Lab::new() else { return };
+    let (conf, netns) = (lab.bridge_conf(), Netns::new());
+    lab.call("ADD", &conf, "a", &netns.path()).ok();
+    assert_eq!(lab.leased("pods").len(), 2);
+    for netns in [netns.path(), netns.path(), String::new(), "/does/not/exist".into()] {
+        assert_eq!(lab.call("DEL", &conf, "a", &netns).ok(), Value::Null);
+        assert!(lab.leased("pods").is_empty());
+    }
+    assert!(!netns.sh("ip link").contains("eth0"));
+    assert!(!lab.host.sh("ip link").contains("veth"));
+}
+
+#[test]
+fn del_without_the_namespace_frees_link_and_lease() {
+    let Some(lab) = Lab::new() else { return };
+    let (conf, netns) = (lab.bridge_conf(), Netns::new());
+    lab.call("ADD", &conf, "a", &netns.path()).ok();
+    lab.call("DEL", &conf, "a", "").ok();
+    assert!(lab.leased("pods").is_empty());
+    assert!(!lab.host.sh("ip link").contains("veth"));
+}
+
+#[test]
+fn a_failed_add_leaves_nothing() {
+    let Some(lab) = Lab::new() else { return };
+    let (conf, netns) = (lab.bridge_conf(), Netns::new());
+    netns.sh("ip link add eth0 type bridge");
+    let (_, message) = lab.call("ADD", &conf, "a", &netns.path()).error();
+    assert!(message.contains("create veth") && message.contains("File exists"), "{message}");
+    assert!(lab.leased("pods").is_empty());
+    assert!(!lab.host.sh("ip link").contains("veth"));
+
+    let mut unroutable = conf.clone();
+    unroutable["ipam"]["routes"] = json!([{ "dst": "192.0.2.0/24", "gw": "203.0.113.1" }]);
+    let other = Netns::new();
+    let (_, message) = lab.call("ADD", &unroutable, "b", &other.path()).error();
+    assert!(message.contains("add route 192.0.2.0/24"), "{message}");
+    assert!(lab.leased("pods").is_empty());
+    assert!(!other.sh("ip link").contains("eth0"));
+}
+
+#[test]
+fn a_second_add_fails_and_harms_not_the_first() {
+    let Some(lab) = Lab::new() else { return };
+    let (mut conf, netns) = (lab.bridge_conf(), Netns::new());
+    let result = lab.call("ADD", &conf, "a", &netns.path()).ok();
+    let (_, message) = lab.call("ADD", &conf, "a", &netns.path()).error();
+    assert!(message.contains("duplicate allocation is not allowed"), "{message}");
+    conf["prevResult"] = result;
+    lab.call("CHECK", &conf, "a", &netns.path()).ok();
+}
+
+#[test]
+fn check_sees_what_is_missing() {
+    let Some(lab) = Lab::new() else { return };
+    let (mut conf, netns) = (lab.bridge_conf(), Netns::new());
+    let result = lab.call("ADD", &conf, "a", &netns.path()).ok();
+    assert_eq!(lab.call("CHECK", &conf, "a", &netns.path()).error().0, 7, "CHECK needs prevResult");
+    conf["prevResult"] = result.clone();
+    lab.call("CHECK", &conf, "a", &netns.path()).ok();
+    let host = result["interfaces"][1]["name"].as_str().unwrap();
+    for (break_it, mend_it, words) in [
+        ("ip route del default", "ip route add default via 10.88.0.1", "lacks a route to 0.0.0.0/0"),
+        (
+            "ip addr del 10.88.0.2/24 dev eth0",
+            "ip addr add 10.88.0.2/24 dev eth0; ip route add default via 10.88.0.1",
+            "lacks address 10.88.0.2/24",
+        ),
+        (
+            "ip link set eth0 down",
+            "ip link set eth0 up; ip addr replace fd00:88::2/64 dev eth0 nodad; ip route add default via 10.88.0.1;
+             ip route add default via fd00:88::1",
+            "eth0 is down",
+        ),
+    ] {
+        netns.sh(break_it);
+        let (_, message) = lab.call("CHECK", &conf, "a", &netns.path()).error();
+        assert!(message.contains(words), "{message}");
+        netns.sh(mend_it);
+        lab.call("CHECK", &conf, "a", &netns.path()).ok();
+    }
+    lab.host.sh(&format!("ip link set {host} nomaster"));
+    let (_, message) = lab.call("CHECK", &conf, "a", &netns.path()).error();
+    assert!(message.contains("not a port of bridge cni0"), "{message}");
+}
+
+#[test]
+fn gc_removes_what_is_not_valid_and_of_this_network() {
+    let Some(lab) = Lab::new() else { return };
+    let mut conf = lab.bridge_conf();
+    conf["cniVersion"] = "1.1.0".into();
+    let mut other = conf.clone();
+    other["name"] = "others".into();
+    other["ipam"]["ranges"] = json!([[{ "subnet": "10.88.0.0/24", "rangeStart": "10.88.0.100" }]]);
+    let netns: Vec<Netns> = (0..3).map(|_| Netns::new()).collect();
+    for (id, netns) in ["a", "b"].iter().zip(&netns) {
+        lab.call("ADD", &conf, id, &netns.path()).ok();
+    }
+    lab.call("ADD", &other, "c", &netns[2].path()).ok();
+    assert_eq!(lab.call("GC", &conf, "", "").error().0, 7, "a missing list is not an empty one");
+    conf["cni.dev/valid-attachments"] = json!([{ "containerID": "b", "ifname": "eth0" }]);
+    lab.call("GC", &conf, "", "").ok();
+    assert!(!netns[0].sh("ip link").contains("eth0"));
+    assert!(netns[1].sh("ip link").contains("eth0"));
+    assert!(netns[2].sh("ip link").contains("eth0"));
+    assert_eq!((lab.leased("pods").len(), lab.leased("others").len()), (2, 1));
+}
+
+#[test]
+fn another_address_on_the_bridge_gives_way_only_if_forced() {
+    let Some(lab) = Lab::new() else { return };
+    let (mut conf, netns) = (lab.bridge_conf(), Netns::new());
+    lab.host.sh("ip link add cni0 type bridge; ip addr add 192.0.2.1/24 dev cni0");
+    let (code, message) = lab.call("ADD", &conf, "a", &netns.path()).error();
+    assert_eq!(code, 7);
+    assert!(message.contains("192.0.2.1/24") && message.contains("10.88.0.1/24"), "{message}");
+    assert!(lab.leased("pods").is_empty());
+    conf["forceAddress"] = true.into();
+    lab.call("ADD", &conf, "a", &netns.path()).ok();
+    let addresses = lab.host.sh("ip addr show dev cni0");
+    assert!(addresses.contains("10.88.0.1/24") && !addresses.contains("192.0.2.1"), "{addresses}");
+}
+
+#[test]
+fn a_link_that_is_no_bridge_is_refused() {
+    let Some(lab) = Lab::new() else { return };
+    let (conf, netns) = (lab.bridge_conf(), Netns::new());
+    lab.host.sh("ip link add cni0 type veth");
+    let (_, message) = lab.call("ADD", &conf, "a", &netns.path()).error();
+    assert!(message.contains("already exists but is not a bridge"), "{message}");
+}
+
+#[test]
+fn joined_at_layer_2_without_ipam() {
+    let Some(lab) = Lab::new() else { return };
+    let (mut conf, netns) = (lab.bridge_conf(), Netns::new());
+    conf["ipam"] = json!({});
+    let result = lab.call("ADD", &conf, "a", &netns.path()).ok();
+    assert_eq!(result.get("ips"), None);
+    assert!(netns.sh("ip link show eth0").contains("state UP"));
+    lab.call("DEL", &conf, "a", &netns.path()).ok();
+}
