@@ -2,10 +2,13 @@
 //!
 //! - [`field`]: paths and field errors; [`status`]: the error a client sees.
 //! - [`object`]: `metadata` of a `serde_json::Value`, kinds and resources by name.
-//! - [`quantity`], [`intstr`], [`time`], [`names`], [`labels`], [`fields`]: the scalar languages of the API.
+//! - [`quantity`], [`intstr`], [`time`], [`duration`], [`names`], [`labels`], [`fields`]: the scalar languages of the API.
 //! - [`goformat`]: Go's `%q` and `%v`, for error texts.
+//! - [`schema`]: the field table, pruning and the canonical form; [`codec`]: JSON, protobuf.
 //! - [`resources`]: the built-in resources, their defaulting, strategy, validation and printing
 
+pub mod codec;
+pub mod duration;
 pub mod field;
 pub mod fields;
 pub mod goformat;
@@ -15,5 +18,6 @@ pub mod names;
 pub mod object;
 pub mod quantity;
 pub mod resources;
+pub mod schema;
 pub mod status;
 pub mod time;

@@ -44,6 +44,12 @@ pub fn parse_micro(text: &str) -> Result<Timestamp, Error> {
     scan(text, Some(6)).map_err(|failed| describe(text, MICROS_LAYOUT, &failed))
 }
 
+/// True for Go's zero time, the first second of year 1, which is written as null.
+#[must_use]
+pub fn is_zero(time: Timestamp) -> bool {
+    time.as_second() == -62_135_596_800 && time.subsec_nanosecond() == 0
+}
+
 /// From the protobuf form.
 #[must_use]
 pub fn from_unix(seconds: i64, nanos: i32) -> Option<Timestamp> {

@@ -1,0 +1,4 @@
+//! Bytes to objects and back: [`json`], [`proto`].
+
+pub mod json;
+pub mod proto;
