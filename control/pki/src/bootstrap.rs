@@ -5,6 +5,7 @@ use crate::{Error, pem};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL;
 use ring::hmac;
+use sha2::Digest as _;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
@@ -235,6 +236,12 @@ fn random_text(len: usize) -> Result<String, Error> {
         }
     }
     Ok(out)
+}
+
+/// The lower-case hex SHA-256 of some bytes.
+#[must_use]
+pub fn digest(bytes: &[u8]) -> String {
+    hex(&sha2::Sha256::digest(bytes))
 }
 
 /// A random lower-case hex string of `bytes` bytes.

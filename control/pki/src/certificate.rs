@@ -103,6 +103,13 @@ impl Certificate {
         hex(&Sha256::digest(&self.public_key))
     }
 
+    /// True when the certificate is for this private key.
+    #[must_use]
+    pub fn has_key(&self, key_pem: &str) -> bool {
+        crate::authority::parse_key(&self.common_name, key_pem)
+            .is_ok_and(|key| rcgen::PublicKeyData::subject_public_key_info(&key) == self.public_key)
+    }
+
     /// True when `authority` made the signature.
     #[must_use]
     pub fn is_signed_by(&self, authority: &Self) -> bool {

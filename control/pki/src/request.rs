@@ -129,3 +129,9 @@ impl Subject {
 pub fn new_key() -> Result<String, Error> {
     Ok(authority::new_key()?.serialize_pem())
 }
+
+/// The lower-case hex SHA-256 of the public half of a private key.
+pub fn key_digest(key_pem: &str) -> Result<String, Error> {
+    let key = authority::parse_key("private key", key_pem)?;
+    Ok(crate::bootstrap::digest(&rcgen::PublicKeyData::subject_public_key_info(&key)))
+}

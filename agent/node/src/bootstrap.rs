@@ -1,0 +1,200 @@
+//! From a join token to credentials of our own.
+//!
+//! Woken once at start. Reads the agent's files and, where they do not suffice, the cluster; writes the files. Promises:
+//! credentials that work are kept and nothing is asked for; a server that is not up yet is waited for; a server that is
+//! not the one the token names is refused at once; the token is sent only to a server whose authority was verified.
+
+use crate::Config;
+use crate::certificate;
+use crate::cluster_info;
+use crate::identity::{Files, Role};
+use jiff::Timestamp;
+use pki::kubeconfig::Credentials;
+use pki::request::Subject;
+use pki::{Certificate, Kubeconfig, files};
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// First and longest pause between attempts.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
+
+/// Why the node cannot join.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There are no usable credentials and no token to get some with.
+    #[error(
+        "no valid credentials in {dir} and no token to join with; \
+         make one on the server with `windlass token create` and give it with --token"
+    )]
+    NoToken {
+        /// Where we looked.
+        dir: String,
+    },
+    /// The credentials' files.
+    #[error("keep the credentials of {node}")]
+    Files {
+        /// The node's name.
+        node: String,
+        /// Why not.
+        #[source]
+        source: pki::Error,
+    },
+    /// A client could not be made of the credentials.
+    #[error("use the credentials of {node}: {reason}")]
+    Client {
+        /// The node's name.
+        node: String,
+        /// Why not.
+        reason: String,
+    },
+    /// The cluster's authority is unknown.
+    #[error("learn about the cluster")]
+    ClusterInfo(#[from] cluster_info::Error),
+    /// No client certificate.
+    #[error("get a client certificate for {node}")]
+    Certificate {
+        /// The node's name.
+        node: String,
+        /// Why not.
+        #[source]
+        source: Box<certificate::Error>,
+    },
+    /// Stopped before it was done.
+    #[error("join: stopped")]
+    Stopped,
+}
+
+impl Error {
+    fn is_final(&self) -> bool {
+        match self {
+            Self::ClusterInfo(error) => error.is_final(),
+            Self::Certificate { .. } => false,
+            _ => true,
+        }
+    }
+}
+
+/// Makes sure that there are valid credentials for `server` and gives a client that uses them.
+pub async fn join(
+    config: &Config,
+    server: &str,
+    shutdown: &CancellationToken,
+) -> Result<(kube::Client, Files), Error> {
+    let files = Files::new(&config.agent_dir());
+    let wrap = |source| Error::Files { node: config.node_name.clone(), source };
+    files.create().map_err(wrap)?;
+    if have_credentials(config, server, &files).map_err(wrap)? {
+        tracing::info!(node = config.node_name, "credentials of an earlier life are still valid");
+    } else {
+        obtain_with_retries(config, server, &files, shutdown).await?;
+    }
+    let client = client(&config.node_name, &files).await?;
+    Ok((client, files))
+}
+
+/// A client of the stored credentials.
+pub async fn client(node: &str, files: &Files) -> Result<kube::Client, Error> {
+    let fail = |reason: String| Error::Client { node: node.to_owned(), reason };
+    let text =
+        files::read(&files.kubeconfig()).map_err(|source| Error::Files { node: node.to_owned(), source })?;
+    client_of(&text).await.map_err(fail)
+}
+
+async fn client_of(kubeconfig: &str) -> Result<kube::Client, String> {
+    let parsed = kube::config::Kubeconfig::from_yaml(kubeconfig).map_err(|e| e.to_string())?;
+    let options = kube::config::KubeConfigOptions::default();
+    let config = kube::Config::from_custom_kubeconfig(parsed, &options).await.map_err(|e| e.to_string())?;
+    kube::Client::try_from(config).map_err(|e| e.to_string())
+}
+
+/// True when the files hold a certificate for this node that is alive, and name this server.
+///
+/// Of the token only the authority matters: a new token of the same cluster changes nothing, one of another cluster means
+/// that the machine is to join that one.
+fn have_credentials(config: &Config, server: &str, files: &Files) -> Result<bool, pki::Error> {
+    if !files.kubeconfig().exists() {
+        return Ok(false);
+    }
+    let Some(pair) = files.read_pair(Role::Client)? else { return Ok(false) };
+    let kubeconfig = Kubeconfig::read(&files.kubeconfig())?;
+    let cluster = kubeconfig.cluster()?;
+    let authority = cluster.authority_pem()?;
+    let ours = pair.certificate.common_name == Subject::node(&config.node_name).common_name;
+    let alive = pair.certificate.is_valid_at(Timestamp::now());
+    let same_cluster = match &config.token {
+        Some(token) if token.authority.is_some() => token.check_authority(&authority).is_ok(),
+        _ => true,
+    };
+    if ours && alive && same_cluster && cluster.server != server {
+        // The server moved; who we are did not.
+        files.write_kubeconfig(server, &authority, &pair.certificate.common_name)?;
+    }
+    Ok(ours && alive && same_cluster)
+}
+
+async fn obtain_with_retries(
+    config: &Config,
+    server: &str,
+    files: &Files,
+    shutdown: &CancellationToken,
+) -> Result<(), Error> {
+    let mut pause = BACKOFF.0;
+    loop {
+        let attempt = tokio::select! {
+            () = shutdown.cancelled() => return Err(Error::Stopped),
+            attempt = Box::pin(obtain(config, server, files)) => attempt,
+        };
+        match attempt {
+            Ok(()) => return Ok(()),
+            Err(error) if error.is_final() => return Err(error),
+            Err(error) => tracing::warn!(error = %chain(&error), "join the cluster; will try again"),
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => return Err(Error::Stopped),
+            () = tokio::time::sleep(pause) => {}
+        }
+        pause = (pause * 2).min(BACKOFF.1);
+    }
+}
+
+async fn obtain(config: &Config, server: &str, files: &Files) -> Result<(), Error> {
+    let node = &config.node_name;
+    let wrap = |source| Error::Files { node: node.clone(), source };
+    let no_token = || Error::NoToken { dir: config.agent_dir().display().to_string() };
+    let token = config.token.as_ref().ok_or_else(no_token)?;
+    let authority = cluster_info::authority(server, token).await?;
+    let credentials = Credentials::Token(token.token.expose());
+    let bootstrap = Kubeconfig::new("kubernetes", server, &authority, "bootstrap", credentials);
+    let client = client_of(&bootstrap.to_yaml().map_err(wrap)?)
+        .await
+        .map_err(|reason| Error::Client { node: node.clone(), reason })?;
+    let subject = Subject::node(node);
+    let pair = certificate::obtain(&client, files, Role::Client, &subject)
+        .await
+        .map_err(|source| Error::Certificate { node: node.clone(), source: Box::new(source) })?;
+    log_new(&pair.certificate);
+    files.write_kubeconfig(server, &authority, &subject.common_name).map_err(wrap)
+}
+
+fn log_new(certificate: &Certificate) {
+    tracing::info!(name = certificate.common_name, until = %certificate.not_after, "joined the cluster");
+}
+
+/// An error and its causes in one line.
+#[must_use]
+pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let words = cause.to_string();
+        if !text.ends_with(&words) {
+            text.push_str(": ");
+            text.push_str(&words);
+        }
+        next = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;

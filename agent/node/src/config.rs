@@ -1,0 +1,127 @@
+//! Everything an agent is told.
+
+use ipnet::IpNet;
+use k8s_openapi::api::core::v1::Taint;
+use pki::bootstrap::JoinToken;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+/// An agent's configuration, whole and checked before anything is started.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The API server, `https://HOST:6443`; `None` for a stand-alone node.
+    pub server: Option<String>,
+    /// Lets a machine without credentials join.
+    pub token: Option<JoinToken>,
+    /// `metadata.name` of the Node.
+    pub node_name: String,
+    /// The machine's addresses, the primary one first; at least one.
+    pub node_ips: Vec<IpAddr>,
+    /// Our own state; the agent's part is below `agent/`.
+    pub data_dir: PathBuf,
+    /// Volumes and state of pods (`/var/lib/kubelet`).
+    pub kubelet_root: PathBuf,
+    /// Logs of pods (`/var/log/pods`).
+    pub pod_logs_dir: PathBuf,
+    /// Links to the logs by container name (`/var/log/containers`).
+    pub container_logs_dir: PathBuf,
+    /// CNI configuration.
+    pub cni_conf_dir: PathBuf,
+    /// CNI plugins.
+    pub cni_bin_dir: PathBuf,
+    /// The container runtime's socket; `None` leaves it to the KubeletConfiguration file.
+    pub runtime_endpoint: Option<String>,
+    /// DNS servers of pods.
+    pub cluster_dns: Vec<IpAddr>,
+    /// The cluster's DNS domain.
+    pub cluster_domain: String,
+    /// Address ranges of all pods.
+    pub cluster_cidrs: Vec<IpNet>,
+    /// Address ranges of services.
+    pub service_cidrs: Vec<IpNet>,
+    /// Address ranges of this node's pods, for a stand-alone node.
+    pub pod_cidrs: Vec<IpNet>,
+    /// Directory of static pod manifests.
+    pub static_pod_path: Option<PathBuf>,
+    /// A `KubeletConfiguration` file.
+    pub kubelet_config: Option<PathBuf>,
+    /// Labels at registration.
+    pub labels: BTreeMap<String, String>,
+    /// Taints at registration.
+    pub taints: Vec<Taint>,
+    /// The cgroup below which pods' cgroups are made; `None` leaves it to the KubeletConfiguration file.
+    pub cgroup_root: Option<String>,
+}
+
+impl Config {
+    /// The defaults for a node.
+    #[must_use]
+    pub fn new(node_name: &str, node_ips: Vec<IpAddr>) -> Self {
+        Self {
+            server: None,
+            token: None,
+            node_name: node_name.to_owned(),
+            node_ips,
+            data_dir: "/var/lib/windlass".into(),
+            kubelet_root: "/var/lib/kubelet".into(),
+            pod_logs_dir: "/var/log/pods".into(),
+            container_logs_dir: "/var/log/containers".into(),
+            cni_conf_dir: "/etc/cni/net.d".into(),
+            cni_bin_dir: "/opt/cni/bin".into(),
+            runtime_endpoint: None,
+            cluster_dns: vec![IpAddr::from([10, 96, 0, 10])],
+            cluster_domain: "cluster.local".to_owned(),
+            cluster_cidrs: Vec::new(),
+            service_cidrs: Vec::new(),
+            pod_cidrs: Vec::new(),
+            static_pod_path: Some("/etc/windlass/manifests".into()),
+            kubelet_config: None,
+            labels: BTreeMap::new(),
+            taints: Vec::new(),
+            cgroup_root: None,
+        }
+    }
+
+    /// Where the agent keeps its credentials.
+    #[must_use]
+    pub fn agent_dir(&self) -> PathBuf {
+        self.data_dir.join("agent")
+    }
+}
+
+/// A name a Node may have: a DNS subdomain (RFC 1123) of at most 253 characters.
+pub fn check_node_name(name: &str) -> Result<(), String> {
+    let label = |part: &str| {
+        !part.is_empty()
+            && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+            && !part.starts_with('-')
+            && !part.ends_with('-')
+    };
+    if name.len() <= 253 && name.split('.').all(label) {
+        Ok(())
+    } else {
+        Err(format!("node name {name:?} is not a lower-case RFC 1123 subdomain"))
+    }
+}
+
+/// The node's default name: the host name in lower case, as upstream.
+pub fn host_name() -> std::io::Result<String> {
+    let text = std::fs::read_to_string(Path::new("/proc/sys/kernel/hostname"))?;
+    Ok(text.trim().to_lowercase())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn node_names_are_subdomains() {
+        for good in ["n1", "a.b-c.d", "1"] {
+            assert!(check_node_name(good).is_ok(), "{good}");
+        }
+        for bad in ["", "N1", "a_b", "-a", "a-", "a..b", &"a".repeat(254)] {
+            assert!(check_node_name(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! The agent's credentials on disk, below `agent/`:
+//!
+//! - `kubeconfig`: the server, its authority, and the path of the client certificate
+//! - `pki/client-ca.crt`: the cluster's authority, which signs those who may talk to the kubelet
+//! - `pki/kubelet-client-current.pem`, `pki/kubelet-server-current.pem`: certificate and key in one file, as upstream's
+//!   kubelet keeps them, so that a renewal is one rename
+//! - `pki/kubelet-client.key.new`, `pki/kubelet-server.key.new`: the key of a certificate that is asked for
+
+use pki::kubeconfig::Credentials;
+use pki::{Certificate, Kubeconfig, files, pem};
+use std::path::{Path, PathBuf};
+
+/// Where everything is.
+#[derive(Clone, Debug)]
+pub struct Files {
+    dir: PathBuf,
+}
+
+/// A certificate and its key.
+#[derive(Clone)]
+pub struct KeyPair {
+    /// The certificate, parsed.
+    pub certificate: Certificate,
+    /// Its key, as PEM. Never log it.
+    pub key_pem: String,
+}
+
+impl std::fmt::Debug for KeyPair {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KeyPair").field("not_after", &self.certificate.not_after).finish_non_exhaustive()
+    }
+}
+
+impl KeyPair {
+    /// Reads certificate and key from one PEM text.
+    pub fn parse(text: &str) -> Result<Self, pki::Error> {
+        let certificate = Certificate::from_pem(text)?;
+        let key = pem::private_key(text.as_bytes())?;
+        let label = match key {
+            rustls::pki_types::PrivateKeyDer::Pkcs1(_) => "RSA PRIVATE KEY",
+            rustls::pki_types::PrivateKeyDer::Sec1(_) => "EC PRIVATE KEY",
+            _ => "PRIVATE KEY",
+        };
+        Ok(Self { certificate, key_pem: pem::encode(label, key.secret_der()) })
+    }
+
+    /// Both as one PEM text.
+    #[must_use]
+    pub fn to_pem(&self) -> String {
+        format!("{}{}", self.certificate.to_pem(), self.key_pem)
+    }
+}
+
+/// Which of the two certificates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The agent as a client of the API server.
+    Client,
+    /// The kubelet's HTTPS port.
+    Serving,
+}
+
+impl Files {
+    /// The files below `dir`.
+    #[must_use]
+    pub fn new(dir: &Path) -> Self {
+        Self { dir: dir.to_owned() }
+    }
+
+    /// Creates the directories.
+    pub fn create(&self) -> Result<(), pki::Error> {
+        files::create_private_dir(&self.dir.join("pki"))
+    }
+
+    /// The kubeconfig.
+    #[must_use]
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.dir.join("kubeconfig")
+    }
+
+    /// The authority of the kubelet's clients.
+    #[must_use]
+    pub fn client_ca(&self) -> PathBuf {
+        self.dir.join("pki/client-ca.crt")
+    }
+
+    /// The current certificate and key of a role.
+    #[must_use]
+    pub fn pair(&self, role: Role) -> PathBuf {
+        self.dir.join(match role {
+            Role::Client => "pki/kubelet-client-current.pem",
+            Role::Serving => "pki/kubelet-server-current.pem",
+        })
+    }
+
+    /// Reads the current certificate and key of a role. A file that does not parse counts as none: it is replaced.
+    pub fn read_pair(&self, role: Role) -> Result<Option<KeyPair>, pki::Error> {
+        let path = self.pair(role);
+        let Some(text) = files::read_optional(&path)? else { return Ok(None) };
+        match KeyPair::parse(&text) {
+            Ok(pair) => Ok(Some(pair)),
+            Err(error) => {
+                tracing::warn!(path = %path.display(), error = %error, "certificate is unusable; asking for another");
+                Ok(None)
+            }
+        }
+    }
+
+    /// Replaces the current certificate and key of a role and forgets the key it was asked for with.
+    pub fn write_pair(&self, role: Role, pair: &KeyPair) -> Result<(), pki::Error> {
+        files::write_atomic(&self.pair(role), pair.to_pem().as_bytes(), files::PRIVATE)?;
+        self.forget_pending_key(role);
+        Ok(())
+    }
+
+    /// The key of a certificate that is being asked for: kept, so that a restart takes up the same request.
+    pub fn pending_key(&self, role: Role) -> Result<String, pki::Error> {
+        let path = self.pending_path(role);
+        if let Some(text) = files::read_optional(&path)?
+            && pem::private_key(text.as_bytes()).is_ok()
+        {
+            return Ok(text);
+        }
+        let key = pki::request::new_key()?;
+        files::write_atomic(&path, key.as_bytes(), files::PRIVATE)?;
+        Ok(key)
+    }
+
+    /// Forgets that key.
+    pub fn forget_pending_key(&self, role: Role) {
+        let path = self.pending_path(role);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                tracing::warn!(path = %path.display(), error = %error, "remove used key");
+            }
+            _ => {}
+        }
+    }
+
+    fn pending_path(&self, role: Role) -> PathBuf {
+        self.dir.join(match role {
+            Role::Client => "pki/kubelet-client.key.new",
+            Role::Serving => "pki/kubelet-server.key.new",
+        })
+    }
+
+    /// Writes the kubeconfig for `server`, whose authority is `ca_pem`, and the authority itself.
+    pub fn write_kubeconfig(&self, server: &str, ca_pem: &str, user: &str) -> Result<(), pki::Error> {
+        files::write_atomic(&self.client_ca(), ca_pem.as_bytes(), files::PUBLIC)?;
+        let path = self.pair(Role::Client).to_string_lossy().into_owned();
+        let credentials = Credentials::CertificateFile(path);
+        Kubeconfig::new("kubernetes", server, ca_pem, user, credentials).write(&self.kubeconfig())
+    }
+}

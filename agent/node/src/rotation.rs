@@ -1,0 +1,147 @@
+//! Renews the node's certificates.
+//!
+//! Woken by time: at two thirds of a certificate's life, and at once where there is none. Reads and writes the agent's
+//! files and the API's certificate requests. Promises: the client certificate is renewed while it still works; the
+//! serving certificate is requested as soon as the node runs, and until somebody signs it the kubelet serves one of its
+//! own making; a failed renewal is tried again with backoff; users of the client and of the serving certificate get the
+//! new one without a restart.
+
+use crate::bootstrap::{self, chain};
+use crate::certificate;
+use crate::client::Slot;
+use crate::identity::{Files, KeyPair, Role};
+use jiff::Timestamp;
+use pki::request::Subject;
+use pki::{Authority, Certificate, Leaf, needs_renewal};
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// First and longest pause after a failed renewal.
+const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
+/// The clock is looked at anew after this long: a suspended machine's timers stand still.
+pub const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
+
+/// Keeps the client certificate young; never returns.
+pub async fn client(node: &str, files: &Files, client: &kube::Client, slot: &Slot) {
+    let subject = Subject::node(node);
+    loop {
+        let current = files.read_pair(Role::Client).ok().flatten();
+        until_due(current.as_ref().map(|pair| &pair.certificate)).await;
+        let renewed = obtain_with_backoff(client, files, Role::Client, &subject).await;
+        match bootstrap::client(node, files).await {
+            Ok(fresh) => slot.replace(fresh),
+            Err(error) => tracing::error!(error = %chain(&error), "use the renewed client certificate"),
+        }
+        tracing::info!(until = %renewed.certificate.not_after, "renewed the client certificate");
+    }
+}
+
+/// Keeps the serving certificate young and for the node's present addresses; never returns.
+pub async fn serving(node: &str, ips: &[IpAddr], files: &Files, client: &kube::Client) {
+    let subject = serving_subject(node, ips);
+    loop {
+        let current = files.read_pair(Role::Serving).ok().flatten();
+        let good = current.as_ref().map(|p| &p.certificate).filter(|c| serves(c, &subject) && is_signed(c));
+        until_due(good).await;
+        let renewed = obtain_with_backoff(client, files, Role::Serving, &subject).await;
+        tracing::info!(until = %renewed.certificate.not_after, "got a serving certificate");
+    }
+}
+
+/// Makes sure that there is a serving certificate at all: one of our own making until the cluster signs one.
+pub fn ensure_serving(node: &str, ips: &[IpAddr], files: &Files) -> Result<(), pki::Error> {
+    let subject = serving_subject(node, ips);
+    let now = Timestamp::now();
+    let current = files.read_pair(Role::Serving)?;
+    if current.is_some_and(|p| serves(&p.certificate, &subject) && !needs_renewal(&p.certificate, now)) {
+        return Ok(());
+    }
+    let own = Authority::generate(OWN_AUTHORITY, now)?;
+    let mut leaf = Leaf::server(&subject.common_name, subject.dns_names, subject.ips);
+    leaf.organizations = vec![OWN_AUTHORITY.to_owned()];
+    let issued = own.issue(&leaf, now)?;
+    let certificate = Certificate::from_pem(&issued.cert_pem)?;
+    let pair = KeyPair { certificate, key_pem: issued.key_pem };
+    pki::files::write_atomic(&files.pair(Role::Serving), pair.to_pem().as_bytes(), pki::files::PRIVATE)
+}
+
+/// Subject `O` of a serving certificate no cluster signed.
+const OWN_AUTHORITY: &str = "windlass self-signed";
+
+fn is_signed(certificate: &Certificate) -> bool {
+    !certificate.organizations.iter().any(|o| o == OWN_AUTHORITY)
+}
+
+fn serving_subject(node: &str, ips: &[IpAddr]) -> Subject {
+    Subject { dns_names: vec![node.to_owned()], ips: ips.to_vec(), ..Subject::node(node) }
+}
+
+fn serves(certificate: &Certificate, subject: &Subject) -> bool {
+    certificate.common_name == subject.common_name
+        && subject.dns_names.iter().all(|name| certificate.dns_names.contains(name))
+        && subject.ips.iter().all(|ip| certificate.ips.contains(ip))
+}
+
+/// Sleeps until a certificate is due; not at all without one.
+async fn until_due(certificate: Option<&Certificate>) {
+    let Some(certificate) = certificate else { return };
+    while let Some(left) = time_left(certificate, Timestamp::now()) {
+        tokio::time::sleep(left.min(LONGEST_SLEEP)).await;
+    }
+}
+
+/// How long until a certificate must be renewed; `None` when it must be now. Pure.
+fn time_left(certificate: &Certificate, now: Timestamp) -> Option<Duration> {
+    if needs_renewal(certificate, now) {
+        return None;
+    }
+    let left = certificate.renewal_time().duration_since(now);
+    Some(Duration::try_from(left).unwrap_or_default().max(Duration::from_secs(1)))
+}
+
+async fn obtain_with_backoff(client: &kube::Client, files: &Files, role: Role, subject: &Subject) -> KeyPair {
+    let mut pause = BACKOFF.0;
+    loop {
+        match certificate::obtain(client, files, role, subject).await {
+            Ok(pair) => return pair,
+            Err(error) => {
+                tracing::warn!(?role, error = %chain(&error), "renew certificate; will try again");
+            }
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(BACKOFF.1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kubelet_serves_before_anybody_signs_and_after_it_moved() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = Files::new(dir.path());
+        files.create().unwrap();
+        let ip: IpAddr = "192.0.2.1".parse().unwrap();
+        let read = || files.read_pair(Role::Serving).unwrap().unwrap().certificate;
+        ensure_serving("n1", &[ip], &files).unwrap();
+        let first = read();
+        assert!(!is_signed(&first) && serves(&first, &serving_subject("n1", &[ip])));
+        ensure_serving("n1", &[ip], &files).unwrap();
+        assert_eq!(read(), first);
+        let moved: IpAddr = "192.0.2.2".parse().unwrap();
+        ensure_serving("n1", &[moved], &files).unwrap();
+        assert_eq!(read().ips, [moved]);
+    }
+
+    #[test]
+    fn renewal_is_due_at_two_thirds() {
+        let start: Timestamp = "2026-01-01T00:05:00Z".parse().unwrap();
+        let ca = Authority::generate("test", start).unwrap();
+        let certificate = ca.certificate();
+        let due = certificate.renewal_time();
+        assert_eq!(time_left(certificate, due), None);
+        let minute = jiff::SignedDuration::from_mins(1);
+        assert_eq!(time_left(certificate, due - minute), Some(Duration::from_secs(60)));
+    }
+}

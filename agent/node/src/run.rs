@@ -1,0 +1,118 @@
+//! The agent as a whole: credentials first, then the list of tasks.
+//!
+//! This is the one place that knows all of the agent's parts. A part is a line in [`cluster_tasks`] or
+//! [`standalone_tasks`]; the order of the list is the order of shutdown, so what serves others comes last.
+
+use crate::bootstrap::{self, chain};
+use crate::client::{self, Slot};
+use crate::config::{Config, check_node_name};
+use crate::identity::Files;
+use crate::supervise::{self, Task};
+use crate::{cluster_info, plugins, rotation};
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+
+/// Why the agent does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The configuration cannot be right.
+    #[error("{0}")]
+    Config(String),
+    /// The server's address.
+    #[error(transparent)]
+    Server(#[from] cluster_info::Error),
+    /// The CNI plugins.
+    #[error("install the CNI plugins")]
+    Plugins(#[from] plugins::Error),
+    /// Credentials.
+    #[error("join the cluster")]
+    Join(#[from] bootstrap::Error),
+    /// The serving certificate.
+    #[error("make a serving certificate")]
+    Serving(#[source] pki::Error),
+}
+
+/// Runs the agent until `shutdown`. Errors are those of the start; later ones are a task's own, logged and survived.
+pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Error> {
+    check_node_name(&config.node_name).map_err(Error::Config)?;
+    if config.node_ips.is_empty() {
+        return Err(Error::Config("the node has no address".to_owned()));
+    }
+    plugins::install(&config.cni_bin_dir)?;
+    let config = Arc::new(config);
+    let tasks = match config.server.clone() {
+        Some(server) => {
+            cluster_info::parse_server(&server)?;
+            let joined = Box::pin(bootstrap::join(&config, &server, &shutdown)).await;
+            let (first, files) = match joined {
+                Err(bootstrap::Error::Stopped) => return Ok(()),
+                joined => joined?,
+            };
+            let (client, slot) = client::renewable(first);
+            rotation::ensure_serving(&config.node_name, &config.node_ips, &files).map_err(Error::Serving)?;
+            cluster_tasks(&config, client, slot, files)
+        }
+        None => {
+            tracing::info!("no server is configured: static pods only");
+            let files = Files::new(&config.agent_dir());
+            let prepared = files
+                .create()
+                .and_then(|()| rotation::ensure_serving(&config.node_name, &config.node_ips, &files));
+            prepared.map_err(Error::Serving)?;
+            standalone_tasks(&config, files)
+        }
+    };
+    supervise::run(tasks, &shutdown).await;
+    Ok(())
+}
+
+/// What a node of a cluster runs.
+fn cluster_tasks(config: &Arc<Config>, client: kube::Client, slot: Slot, files: Files) -> Vec<Task> {
+    let files = Arc::new(files);
+    vec![
+        {
+            let (config, client, files) = (config.clone(), client.clone(), files.clone());
+            Task::new("client-certificate", move |token| {
+                let (config, client, files, slot) =
+                    (config.clone(), client.clone(), files.clone(), slot.clone());
+                until(token, async move {
+                    rotation::client(&config.node_name, &files, &client, &slot).await;
+                })
+            })
+        },
+        {
+            let config = config.clone();
+            Task::new("serving-certificate", move |token| {
+                let (config, client, files) = (config.clone(), client.clone(), files.clone());
+                until(token, async move {
+                    rotation::serving(&config.node_name, &config.node_ips, &files, &client).await;
+                })
+            })
+        },
+    ]
+}
+
+/// What a node without a cluster runs.
+fn standalone_tasks(config: &Arc<Config>, files: Files) -> Vec<Task> {
+    let config = config.clone();
+    vec![Task::new("serving-certificate", move |token| {
+        let (config, files) = (config.clone(), files.clone());
+        until(token, async move {
+            loop {
+                if let Err(error) = rotation::ensure_serving(&config.node_name, &config.node_ips, &files) {
+                    tracing::error!(error = %chain(&error), "renew the serving certificate");
+                }
+                tokio::time::sleep(rotation::LONGEST_SLEEP).await;
+            }
+        })
+    })]
+}
+
+/// Work that never ends, ended by the token.
+async fn until<T>(
+    token: CancellationToken,
+    work: impl Future<Output = T>,
+) -> Result<(), supervise::TaskError> {
+    token.run_until_cancelled(work).await;
+    Ok(())
+}
