@@ -1,1 +1,17 @@
-//! Stub.
+//! The cluster's DNS, answered on each node at the cluster DNS address (Kubernetes DNS specification 1.1.0).
+//!
+//! - [`record`]: the few fields of Service and EndpointSlice that have names
+//! - [`zone`]: every name of the cluster domain, and what a question about it finds; pure
+//! - [`answer`]: a request to a response, or to "ask elsewhere"; pure
+//! - [`upstream`]: asking elsewhere
+//! - [`serve`]: the sockets
+//! - [`run`]: the address, the watches
+
+pub mod answer;
+pub mod record;
+mod run;
+pub mod serve;
+pub mod upstream;
+pub mod zone;
+
+pub use run::{Config, Error, run};

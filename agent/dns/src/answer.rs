@@ -1,0 +1,199 @@
+//! A request to a response, or to "ask elsewhere". Pure.
+
+use crate::zone::{Found, Kind, Zone};
+use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
+use hickory_proto::rr::rdata::{A, AAAA, CNAME, PTR, SOA, SRV, TXT};
+use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
+use std::net::IpAddr;
+
+/// Seconds an answer may be kept; upstream's DNS add-on says 30.
+pub const TTL: u32 = 30;
+/// The largest datagram we send without being asked for more (RFC 1035).
+const PLAIN_PAYLOAD: u16 = 512;
+/// The largest datagram we send at all: what passes every link unfragmented.
+const LARGEST_PAYLOAD: u16 = 1232;
+
+/// What to do with a request.
+#[derive(Debug)]
+pub enum Decision {
+    /// Send this.
+    Respond(Box<Message>),
+    /// The name is not the cluster's: ask upstream.
+    Forward,
+    /// The name is an alias for one outside: ask upstream for it, and put the answer behind this response's alias.
+    Chase(Box<Message>, Query),
+}
+
+/// Decides about a request. `domain` is the cluster domain.
+#[must_use]
+pub fn decide(request: &Message, zone: &Zone, domain: &Name) -> Decision {
+    let mut response = Message::response(request.metadata.id, request.metadata.op_code);
+    response.metadata.recursion_desired = request.metadata.recursion_desired;
+    response.metadata.recursion_available = true;
+    if let Some(edns) = &request.edns {
+        let mut own = Edns::new();
+        own.set_max_payload(LARGEST_PAYLOAD).set_version(0).set_dnssec_ok(edns.flags().dnssec_ok);
+        response.set_edns(own);
+    }
+    let refuse = |mut response: Message, code| {
+        response.metadata.response_code = code;
+        Decision::Respond(Box::new(response))
+    };
+    if request.metadata.message_type != MessageType::Query || request.metadata.op_code != OpCode::Query {
+        return refuse(response, ResponseCode::NotImp);
+    }
+    let [query] = request.queries.as_slice() else { return refuse(response, ResponseCode::FormErr) };
+    response.add_query(query.clone());
+    if query.query_class() != DNSClass::IN {
+        return Decision::Forward;
+    }
+    if query.query_type() == RecordType::PTR {
+        return reverse(query, zone, domain, response);
+    }
+    if !domain.zone_of(query.name()) {
+        return Decision::Forward;
+    }
+    response.metadata.authoritative = true;
+    in_domain(query, zone, domain, response)
+}
+
+fn reverse(query: &Query, zone: &Zone, domain: &Name, mut response: Message) -> Decision {
+    let Ok(net) = query.name().parse_arpa_name() else { return Decision::Forward };
+    let names = zone.reverse(net.addr());
+    if names.is_empty() {
+        return Decision::Forward;
+    }
+    response.metadata.authoritative = true;
+    for name in names {
+        if let Some(host) = below(name, domain) {
+            response.add_answer(Record::from_rdata(query.name().clone(), TTL, RData::PTR(PTR(host))));
+        }
+    }
+    Decision::Respond(Box::new(response))
+}
+
+fn in_domain(query: &Query, zone: &Zone, domain: &Name, mut response: Message) -> Decision {
+    let name = query.name().to_lowercase();
+    let extra = usize::from(name.num_labels().saturating_sub(domain.num_labels()));
+    let labels: Option<Vec<&str>> = name.iter().take(extra).map(|l| std::str::from_utf8(l).ok()).collect();
+    let kind = match query.query_type() {
+        RecordType::A => Kind::A,
+        RecordType::AAAA => Kind::Aaaa,
+        RecordType::SRV => Kind::Srv,
+        RecordType::CNAME => Kind::Cname,
+        RecordType::TXT => Kind::Txt,
+        _ => Kind::Other,
+    };
+    let found = labels.and_then(|labels| zone.lookup(&labels, kind));
+    let Some(found) = found else {
+        response.metadata.response_code = ResponseCode::NXDomain;
+        response.add_authority(authority(domain));
+        return Decision::Respond(Box::new(response));
+    };
+    if found.is_empty() {
+        if query.query_type() == RecordType::SOA && extra == 0 {
+            response.add_answer(authority(domain));
+        } else {
+            response.add_authority(authority(domain));
+        }
+        return Decision::Respond(Box::new(response));
+    }
+    let mut chase = None;
+    for item in found {
+        let owner = query.name().clone();
+        match item {
+            Found::Address(ip) => {
+                response.add_answer(Record::from_rdata(owner, TTL, address(ip)));
+            }
+            Found::Text(text) => {
+                response.add_answer(Record::from_rdata(owner, TTL, RData::TXT(TXT::new(vec![text]))));
+            }
+            Found::Alias(target) => {
+                let Ok(mut target) = Name::from_ascii(&target) else { continue };
+                target.set_fqdn(true);
+                response.add_answer(Record::from_rdata(owner, TTL, RData::CNAME(CNAME(target.clone()))));
+                if kind != Kind::Cname {
+                    chase = Some(Query::query(target, query.query_type()));
+                }
+            }
+            Found::Port { number, host, addresses } => {
+                let Some(host) = below(&host, domain) else { continue };
+                response.add_answer(Record::from_rdata(
+                    owner,
+                    TTL,
+                    RData::SRV(SRV::new(0, 100, number, host.clone())),
+                ));
+                for ip in addresses {
+                    let record = Record::from_rdata(host.clone(), TTL, address(ip));
+                    if !response.additionals.contains(&record) {
+                        response.add_additional(record);
+                    }
+                }
+            }
+        }
+    }
+    match chase {
+        // an alias into the cluster is answered here
+        Some(next) if domain.zone_of(next.name()) => {
+            let mut inner = Message::new(0, MessageType::Query, OpCode::Query);
+            inner.add_query(next);
+            if let Decision::Respond(found) = in_cluster_alias(&inner, zone, domain) {
+                response.answers.extend(found.answers);
+            }
+            Decision::Respond(Box::new(response))
+        }
+        Some(next) => Decision::Chase(Box::new(response), next),
+        None => Decision::Respond(Box::new(response)),
+    }
+}
+
+/// One step only: an alias to an alias within the cluster may be a circle.
+fn in_cluster_alias(inner: &Message, zone: &Zone, domain: &Name) -> Decision {
+    let Some(query) = inner.queries.first() else { return Decision::Forward };
+    let name = query.name().to_lowercase();
+    let extra = usize::from(name.num_labels().saturating_sub(domain.num_labels()));
+    let labels: Option<Vec<&str>> = name.iter().take(extra).map(|l| std::str::from_utf8(l).ok()).collect();
+    let kind = if query.query_type() == RecordType::AAAA { Kind::Aaaa } else { Kind::A };
+    let mut response = Message::response(0, OpCode::Query);
+    for item in labels.and_then(|labels| zone.lookup(&labels, kind)).unwrap_or_default() {
+        if let Found::Address(ip) = item {
+            response.add_answer(Record::from_rdata(query.name().clone(), TTL, address(ip)));
+        }
+    }
+    Decision::Respond(Box::new(response))
+}
+
+fn address(ip: IpAddr) -> RData {
+    match ip {
+        IpAddr::V4(ip) => RData::A(A(ip)),
+        IpAddr::V6(ip) => RData::AAAA(AAAA(ip)),
+    }
+}
+
+fn below(name: &str, domain: &Name) -> Option<Name> {
+    Name::from_ascii(name).ok()?.append_domain(domain).ok()
+}
+
+/// The record that says how long a "no" may be kept.
+fn authority(domain: &Name) -> Record {
+    let named = |label: &str| below(label, domain).unwrap_or_else(|| domain.clone());
+    let soa = SOA::new(named("ns.dns"), named("hostmaster"), 1, 7200, 1800, 86400, TTL);
+    Record::from_rdata(domain.clone(), TTL, RData::SOA(soa))
+}
+
+/// The bytes of a response; over UDP cut to what the client takes, with the truncation flag.
+///
+/// # Errors
+/// The message cannot be encoded.
+pub fn encode(
+    response: &Message,
+    request: &Message,
+    udp: bool,
+) -> Result<Vec<u8>, hickory_proto::ProtoError> {
+    let bytes = response.to_vec()?;
+    let limit = request
+        .edns
+        .as_ref()
+        .map_or(PLAIN_PAYLOAD, |e| e.max_payload().clamp(PLAIN_PAYLOAD, LARGEST_PAYLOAD));
+    if udp && bytes.len() > usize::from(limit) { response.truncate().to_vec() } else { Ok(bytes) }
+}

@@ -1,0 +1,194 @@
+//! The sockets: a datagram or a stream's message in, [`decide`], the answer out. Requests in flight are bounded.
+
+use crate::answer::{Decision, decide, encode};
+use crate::upstream;
+use crate::zone::Zone;
+use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
+use hickory_proto::rr::Name;
+use parking_lot::RwLock;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+/// Forwarded datagrams waiting for an answer; more are refused.
+const FORWARDS: usize = 1024;
+/// Streams open at a time.
+const STREAMS: usize = 256;
+/// How long a stream may be silent.
+const STREAM_IDLE: Duration = Duration::from_secs(10);
+
+/// What every socket answers from.
+pub struct Answerer {
+    zone: RwLock<Zone>,
+    domain: Name,
+    upstream: Vec<SocketAddr>,
+    forwards: Arc<Semaphore>,
+    streams: Arc<Semaphore>,
+    complete: AtomicBool,
+}
+
+impl Answerer {
+    /// Answers for `domain`, asks `upstream` for the rest.
+    #[must_use]
+    pub fn new(domain: Name, upstream: Vec<SocketAddr>) -> Self {
+        Self {
+            zone: RwLock::default(),
+            domain,
+            upstream,
+            forwards: Arc::new(Semaphore::new(FORWARDS)),
+            streams: Arc::new(Semaphore::new(STREAMS)),
+            complete: AtomicBool::new(false),
+        }
+    }
+
+    /// Changes the zone.
+    pub fn change(&self, change: impl FnOnce(&mut Zone)) {
+        change(&mut self.zone.write());
+    }
+
+    /// Says that the zone is complete: from now on "no such name" is true.
+    pub fn know_everything(&self) {
+        self.complete.store(true, Ordering::Release);
+    }
+
+    fn decide(&self, request: &Message) -> Decision {
+        let decision = decide(request, &self.zone.read(), &self.domain);
+        match decision {
+            Decision::Respond(mut response)
+                if response.metadata.response_code == ResponseCode::NXDomain
+                    && !self.complete.load(Ordering::Acquire) =>
+            {
+                response.metadata.response_code = ResponseCode::ServFail;
+                response.authorities.clear();
+                Decision::Respond(response)
+            }
+            decision => decision,
+        }
+    }
+
+    /// Answers datagrams until the socket fails.
+    ///
+    /// # Errors
+    /// The socket fails for good.
+    pub async fn datagrams(self: Arc<Self>, socket: Arc<UdpSocket>) -> std::io::Result<()> {
+        let mut buffer = vec![0; 4096];
+        loop {
+            let (length, from) = match socket.recv_from(&mut buffer).await {
+                // a client that went away answers with "port unreachable"; it is no fault of the socket
+                Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => continue,
+                received => received?,
+            };
+            let bytes = &buffer[..length];
+            let Ok(request) = Message::from_vec(bytes) else {
+                if let Some(answer) = malformed(bytes) {
+                    let _ = socket.send_to(&answer, from).await;
+                }
+                continue;
+            };
+            let decision = self.decide(&request);
+            if let Decision::Respond(response) = &decision {
+                if let Ok(answer) = encode(response, &request, true) {
+                    let _ = socket.send_to(&answer, from).await;
+                }
+                continue;
+            }
+            let Ok(permit) = self.forwards.clone().try_acquire_owned() else {
+                let _ = socket.send_to(&failure(&request, ResponseCode::ServFail), from).await;
+                continue;
+            };
+            let (this, socket, bytes) = (self.clone(), socket.clone(), bytes.to_vec());
+            tokio::spawn(async move {
+                let answer = this.elsewhere(&request, &bytes, decision, true).await;
+                let _ = socket.send_to(&answer, from).await;
+                drop(permit);
+            });
+        }
+    }
+
+    /// Answers streams until the listener fails.
+    ///
+    /// # Errors
+    /// The listener fails for good.
+    pub async fn listen(self: Arc<Self>, listener: TcpListener) -> std::io::Result<()> {
+        loop {
+            let permit = self.streams.clone().acquire_owned().await.map_err(std::io::Error::other)?;
+            let (stream, _) = listener.accept().await?;
+            let this = self.clone();
+            tokio::spawn(async move {
+                let _ = this.stream(stream).await;
+                drop(permit);
+            });
+        }
+    }
+
+    async fn stream(&self, mut stream: TcpStream) -> std::io::Result<()> {
+        loop {
+            let length = timeout(STREAM_IDLE, stream.read_u16()).await??;
+            let mut bytes = vec![0; usize::from(length)];
+            timeout(STREAM_IDLE, stream.read_exact(&mut bytes)).await??;
+            let Ok(request) = Message::from_vec(&bytes) else { return Ok(()) };
+            let decision = self.decide(&request);
+            let answer = match decision {
+                Decision::Respond(response) => {
+                    encode(&response, &request, false).map_err(std::io::Error::other)?
+                }
+                other => self.elsewhere(&request, &bytes, other, false).await,
+            };
+            let length = u16::try_from(answer.len()).map_err(std::io::Error::other)?;
+            stream.write_all(&[&length.to_be_bytes(), answer.as_slice()].concat()).await?;
+        }
+    }
+
+    async fn elsewhere(&self, request: &Message, bytes: &[u8], decision: Decision, udp: bool) -> Vec<u8> {
+        let asked = match decision {
+            Decision::Chase(response, next) => self.chase(*response, next, request, udp).await,
+            _ => upstream::ask(bytes, &self.upstream, udp).await,
+        };
+        asked.unwrap_or_else(|error| {
+            tracing::debug!(error = &error as &dyn std::error::Error, "no answer from upstream");
+            failure(request, ResponseCode::ServFail)
+        })
+    }
+
+    /// The alias with whatever upstream says of its target.
+    async fn chase(
+        &self,
+        mut response: Message,
+        next: Query,
+        request: &Message,
+        udp: bool,
+    ) -> Result<Vec<u8>, upstream::Error> {
+        let mut question = Message::new(request.metadata.id, MessageType::Query, OpCode::Query);
+        question.metadata.recursion_desired = true;
+        question.add_query(next);
+        let bytes = question.to_vec().unwrap_or_default();
+        let answer = upstream::ask(&bytes, &self.upstream, udp).await?;
+        if let Ok(answer) = Message::from_vec(&answer) {
+            response.answers.extend(answer.answers);
+        }
+        Ok(encode(&response, request, udp).unwrap_or_else(|_| failure(request, ResponseCode::ServFail)))
+    }
+}
+
+fn failure(request: &Message, code: ResponseCode) -> Vec<u8> {
+    let mut response = Message::response(request.metadata.id, request.metadata.op_code);
+    response.metadata.response_code = code;
+    response.metadata.recursion_desired = request.metadata.recursion_desired;
+    response.metadata.recursion_available = true;
+    response.add_queries(request.queries.clone());
+    response.to_vec().unwrap_or_default()
+}
+
+/// "Format error", where at least the request's id can be read and it is no response.
+fn malformed(bytes: &[u8]) -> Option<Vec<u8>> {
+    let header = bytes.get(..12)?;
+    let is_response = header[2] & 0x80 != 0;
+    let id = u16::from_be_bytes([header[0], header[1]]);
+    (!is_response)
+        .then(|| Message::error_msg(id, OpCode::Query, ResponseCode::FormErr).to_vec().unwrap_or_default())
+}

@@ -1,0 +1,348 @@
+//! Every name of the cluster domain, and what a question about it finds. Pure.
+//!
+//! Names are given as labels, lower case, without the cluster domain: `web.default.svc` is `["web", "default", "svc"]`.
+
+use crate::record::{Endpoint, Port, Service, Slice, dashed};
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+
+/// What may be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// IPv4 addresses.
+    A,
+    /// IPv6 addresses.
+    Aaaa,
+    /// Ports.
+    Srv,
+    /// Aliases.
+    Cname,
+    /// Texts.
+    Txt,
+    /// Anything else: a name that exists has none of it.
+    Other,
+}
+
+/// One thing found. Names are below the cluster domain, unless absolute.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// An address of the name asked for.
+    Address(IpAddr),
+    /// A port at a host, whose addresses follow as additional records.
+    Port {
+        /// Its number.
+        number: u16,
+        /// The host, below the cluster domain.
+        host: String,
+        /// The host's addresses.
+        addresses: Vec<IpAddr>,
+    },
+    /// The name is another's alias (absolute).
+    Alias(String),
+    /// A text.
+    Text(String),
+}
+
+/// The cluster's names.
+#[derive(Clone, Debug, Default)]
+pub struct Zone {
+    namespaces: HashMap<String, Namespace>,
+    /// Owner of an address, for reverse questions: a host name below the domain.
+    reverse: HashMap<IpAddr, Vec<String>>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Namespace {
+    services: HashMap<String, Service>,
+    slices: HashMap<String, BTreeMap<String, Slice>>,
+}
+
+/// The version of the specification, answered at `dns-version`.
+const SPECIFICATION: &str = "1.1.0";
+
+impl Zone {
+    /// Sets or removes a service.
+    pub fn set_service(&mut self, namespace: &str, name: &str, service: Option<Service>) {
+        let space = self.namespaces.entry(namespace.to_owned()).or_default();
+        let old = match service.clone() {
+            Some(service) => space.services.insert(name.to_owned(), service),
+            None => space.services.remove(name),
+        };
+        let host = format!("{name}.{namespace}.svc");
+        for (service, add) in [(old, false), (service, true)] {
+            if let Some(Service::Cluster(addresses, _)) = service {
+                addresses.into_iter().for_each(|a| self.set_reverse(a, &host, add));
+            }
+        }
+        self.forget_empty(namespace);
+    }
+
+    /// Sets or removes a slice by its own name.
+    pub fn set_slice(&mut self, namespace: &str, name: &str, slice: Option<Slice>) {
+        let space = self.namespaces.entry(namespace.to_owned()).or_default();
+        let mut removed = Vec::new();
+        space.slices.retain(|_, slices| {
+            removed.extend(slices.remove(name));
+            !slices.is_empty()
+        });
+        if let Some(slice) = &slice {
+            space.slices.entry(slice.service.clone()).or_default().insert(name.to_owned(), slice.clone());
+        }
+        for (slice, add) in removed.into_iter().map(|s| (s, false)).chain(slice.map(|s| (s, true))) {
+            for endpoint in slice.endpoints.iter().filter(|e| e.named) {
+                self.set_reverse(
+                    endpoint.address,
+                    &format!("{}.{}.{namespace}.svc", endpoint.host, slice.service),
+                    add,
+                );
+            }
+        }
+        self.forget_empty(namespace);
+    }
+
+    fn set_reverse(&mut self, address: IpAddr, host: &str, add: bool) {
+        let hosts = self.reverse.entry(address).or_default();
+        if add {
+            hosts.push(host.to_owned());
+        } else if let Some(at) = hosts.iter().position(|h| h == host) {
+            hosts.swap_remove(at);
+        }
+        if hosts.is_empty() {
+            self.reverse.remove(&address);
+        }
+    }
+
+    fn forget_empty(&mut self, namespace: &str) {
+        if self.namespaces.get(namespace).is_some_and(|n| n.services.is_empty() && n.slices.is_empty()) {
+            self.namespaces.remove(namespace);
+        }
+    }
+
+    /// The names an address has.
+    #[must_use]
+    pub fn reverse(&self, address: IpAddr) -> &[String] {
+        self.reverse.get(&address).map_or(&[], Vec::as_slice)
+    }
+
+    /// What is found under a name; `None` when there is no such name.
+    #[must_use]
+    pub fn lookup(&self, name: &[&str], kind: Kind) -> Option<Vec<Found>> {
+        match *name {
+            [] | ["svc"] => Some(Vec::new()),
+            ["dns-version"] => {
+                Some(if kind == Kind::Txt { vec![Found::Text(SPECIFICATION.into())] } else { Vec::new() })
+            }
+            [namespace, "svc"] => self.namespaces.contains_key(namespace).then(Vec::new),
+            ["pod"] | [_, "pod"] => Some(Vec::new()),
+            [address, _, "pod"] => pod(address, kind),
+            [service, namespace, "svc"] => self.service(service, namespace, kind),
+            [host, service, namespace, "svc"] if !host.starts_with('_') => {
+                self.host(host, service, namespace, kind)
+            }
+            [protocol, service, namespace, "svc"] => self.protocol(protocol, service, namespace),
+            [port, protocol, service, namespace, "svc"] => {
+                self.port(port, protocol, service, namespace, kind)
+            }
+            _ => None,
+        }
+    }
+
+    fn find(&self, service: &str, namespace: &str) -> Option<&Service> {
+        self.namespaces.get(namespace)?.services.get(service)
+    }
+
+    /// The endpoints of a headless service.
+    fn endpoints<'a>(
+        &'a self,
+        service: &str,
+        namespace: &str,
+    ) -> impl Iterator<Item = &'a Endpoint> + use<'a> {
+        let slices = self.namespaces.get(namespace).and_then(|n| n.slices.get(service));
+        slices.into_iter().flat_map(BTreeMap::values).flat_map(|s| &s.endpoints)
+    }
+
+    fn service(&self, service: &str, namespace: &str, kind: Kind) -> Option<Vec<Found>> {
+        let found = match self.find(service, namespace)? {
+            Service::External(name) => return Some(vec![Found::Alias(name.clone())]),
+            Service::Cluster(addresses, _) => addresses.clone(),
+            Service::Headless => {
+                let mut addresses: Vec<IpAddr> =
+                    self.endpoints(service, namespace).map(|e| e.address).collect();
+                addresses.sort_unstable();
+                addresses.dedup();
+                // upstream's DNS answers "no such name" for a headless service without endpoints
+                if addresses.is_empty() {
+                    return None;
+                }
+                addresses
+            }
+        };
+        if kind == Kind::Srv {
+            return Some(self.ports(service, namespace, |_| true));
+        }
+        Some(addresses(found, kind))
+    }
+
+    fn host(&self, host: &str, service: &str, namespace: &str, kind: Kind) -> Option<Vec<Found>> {
+        self.find(service, namespace).filter(|s| **s == Service::Headless)?;
+        let found: Vec<IpAddr> = self
+            .endpoints(service, namespace)
+            .filter(|e| e.host.eq_ignore_ascii_case(host))
+            .map(|e| e.address)
+            .collect();
+        if found.is_empty() { None } else { Some(addresses(found, kind)) }
+    }
+
+    /// `_tcp.web.default.svc` exists when the service has such a port, but holds nothing itself.
+    fn protocol(&self, protocol: &str, service: &str, namespace: &str) -> Option<Vec<Found>> {
+        let protocol = protocol.strip_prefix('_')?;
+        let found = self.ports(service, namespace, |p| p.protocol == protocol);
+        (!found.is_empty()).then(Vec::new)
+    }
+
+    fn port(
+        &self,
+        port: &str,
+        protocol: &str,
+        service: &str,
+        namespace: &str,
+        kind: Kind,
+    ) -> Option<Vec<Found>> {
+        let (port, protocol) = (port.strip_prefix('_')?, protocol.strip_prefix('_')?);
+        let found = self.ports(service, namespace, |p| p.name == port && p.protocol == protocol);
+        match (found.is_empty(), kind) {
+            (true, _) => None,
+            (false, Kind::Srv) => Some(found),
+            (false, _) => Some(Vec::new()),
+        }
+    }
+
+    fn ports(&self, service: &str, namespace: &str, wanted: impl Fn(&Port) -> bool) -> Vec<Found> {
+        let host = format!("{service}.{namespace}.svc");
+        match self.find(service, namespace) {
+            Some(Service::Cluster(addresses, ports)) => ports
+                .iter()
+                .filter(|p| wanted(p))
+                .map(|p| Found::Port { number: p.number, host: host.clone(), addresses: addresses.clone() })
+                .collect(),
+            Some(Service::Headless) => self
+                .endpoints(service, namespace)
+                .flat_map(|e| e.ports.iter().filter(|p| wanted(p)).map(move |p| (e, p)))
+                .map(|(e, p)| Found::Port {
+                    number: p.number,
+                    host: format!("{}.{host}", e.host),
+                    addresses: vec![e.address],
+                })
+                .collect(),
+            Some(Service::External(_)) | None => Vec::new(),
+        }
+    }
+}
+
+fn addresses(found: Vec<IpAddr>, kind: Kind) -> Vec<Found> {
+    let wanted = |ip: &IpAddr| match kind {
+        Kind::A => ip.is_ipv4(),
+        Kind::Aaaa => ip.is_ipv6(),
+        _ => false,
+    };
+    found.into_iter().filter(wanted).map(Found::Address).collect()
+}
+
+/// `10-1-2-3.default.pod`: the address its name says.
+fn pod(label: &str, kind: Kind) -> Option<Vec<Found>> {
+    let as_v4 = label.replace('-', ".").parse::<IpAddr>();
+    let address = as_v4.or_else(|_| label.replace('-', ":").parse()).ok()?;
+    (dashed(address) == label).then(|| addresses(vec![address], kind))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn port(name: &str, number: u16) -> Port {
+        Port { name: name.into(), protocol: "tcp".into(), number }
+    }
+
+    fn zone() -> Zone {
+        let mut zone = Zone::default();
+        let ip = |s: &str| s.parse::<IpAddr>().unwrap();
+        zone.set_service(
+            "default",
+            "web",
+            Some(Service::Cluster(vec![ip("10.96.0.5"), ip("fd00::5")], vec![port("http", 80)])),
+        );
+        zone.set_service("default", "db", Some(Service::Headless));
+        zone.set_service("default", "idle", Some(Service::Headless));
+        zone.set_service("default", "out", Some(Service::External("example.org".into())));
+        let endpoint = |address: &str, host: Option<&str>| Endpoint {
+            address: ip(address),
+            host: host.map_or_else(|| dashed(ip(address)), str::to_owned),
+            named: host.is_some(),
+            ports: vec![port("sql", 5432)],
+        };
+        let endpoints = vec![endpoint("10.244.0.7", Some("db-0")), endpoint("10.244.1.9", None)];
+        zone.set_slice("default", "db-x", Some(Slice { service: "db".into(), endpoints }));
+        zone
+    }
+
+    fn ask(zone: &Zone, name: &str, kind: Kind) -> Option<Vec<String>> {
+        let labels: Vec<&str> = name.split('.').collect();
+        let text = |found: Found| match found {
+            Found::Address(ip) => ip.to_string(),
+            Found::Port { number, host, .. } => format!("{host}:{number}"),
+            Found::Alias(name) => format!("-> {name}"),
+            Found::Text(text) => text,
+        };
+        zone.lookup(&labels, kind).map(|found| found.into_iter().map(text).collect())
+    }
+
+    #[test]
+    fn names_of_the_specification() {
+        let zone = zone();
+        let table: &[(&str, Kind, Option<&[&str]>)] = &[
+            ("web.default.svc", Kind::A, Some(&["10.96.0.5"])),
+            ("web.default.svc", Kind::Aaaa, Some(&["fd00::5"])),
+            ("web.default.svc", Kind::Txt, Some(&[])),
+            ("nope.default.svc", Kind::A, None),
+            ("web.nowhere.svc", Kind::A, None),
+            ("default.svc", Kind::A, Some(&[])),
+            ("nowhere.svc", Kind::A, None),
+            ("_http._tcp.web.default.svc", Kind::Srv, Some(&["web.default.svc:80"])),
+            ("_http._udp.web.default.svc", Kind::Srv, None),
+            ("_tcp.web.default.svc", Kind::A, Some(&[])),
+            ("db.default.svc", Kind::A, Some(&["10.244.0.7", "10.244.1.9"])),
+            ("db.default.svc", Kind::Aaaa, Some(&[])),
+            ("db-0.db.default.svc", Kind::A, Some(&["10.244.0.7"])),
+            ("10-244-1-9.db.default.svc", Kind::A, Some(&["10.244.1.9"])),
+            ("db-1.db.default.svc", Kind::A, None),
+            (
+                "_sql._tcp.db.default.svc",
+                Kind::Srv,
+                Some(&["db-0.db.default.svc:5432", "10-244-1-9.db.default.svc:5432"]),
+            ),
+            ("idle.default.svc", Kind::A, None),
+            ("out.default.svc", Kind::A, Some(&["-> example.org"])),
+            ("out.default.svc", Kind::Cname, Some(&["-> example.org"])),
+            ("10-1-2-3.default.pod", Kind::A, Some(&["10.1.2.3"])),
+            ("10-1-2.default.pod", Kind::A, None),
+            ("dns-version", Kind::Txt, Some(&["1.1.0"])),
+            ("nonsense", Kind::A, None),
+        ];
+        for (name, kind, want) in table {
+            let want = want.map(|w| w.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>());
+            assert_eq!(ask(&zone, name, *kind), want, "{name} {kind:?}");
+        }
+    }
+
+    #[test]
+    fn reverse_names_come_and_go_with_their_owner() {
+        let mut zone = zone();
+        let ip = |s: &str| s.parse::<IpAddr>().unwrap();
+        assert_eq!(zone.reverse(ip("10.96.0.5")), ["web.default.svc"]);
+        assert_eq!(zone.reverse(ip("10.244.0.7")), ["db-0.db.default.svc"]);
+        assert!(zone.reverse(ip("10.244.1.9")).is_empty(), "an endpoint without a host name has none");
+        zone.set_service("default", "web", None);
+        zone.set_slice("default", "db-x", None);
+        assert!(zone.reverse(ip("10.96.0.5")).is_empty() && zone.reverse(ip("10.244.0.7")).is_empty());
+    }
+}
