@@ -1,8 +1,41 @@
 //! Request to authentication, authorisation, admission, store and watch.
+//!
+//! [`server`] puts the parts together: [`ApiServer`].
+//!
+//! The way in:
+//! - [`run`]: tasks: accept, connections, tunnels; [`serve`]: one connection; [`tls`]: certificates; [`local`]: no socket
+//! - [`chain`]: the filters every request goes through, in order, with [`request`] and [`query`] (what it is about),
+//!   [`deadline`], [`authn`], [`impersonation`], [`inflight`], [`authz`], and [`drain`] for what outlives a request
+//! - [`context`]: what the filters found, as the registry gets it; [`objects`]: what they read of stored objects
+//! - [`answer`]: small finished answers
+//!
+//! What is no resource: [`paths`] (the table), [`discovery`], [`health`], [`metrics`], [`version`], with [`negotiate`].
+//!
+//! Resources: [`registry`].
 
+pub mod answer;
+pub mod authn;
 pub mod authz;
+pub mod chain;
 pub mod context;
+pub mod deadline;
+pub mod discovery;
+mod drain;
+pub mod health;
+pub mod impersonation;
+pub mod inflight;
+pub mod local;
+pub mod metrics;
+pub mod negotiate;
 pub mod objects;
+pub mod paths;
 pub mod query;
 pub mod registry;
 pub mod request;
+pub mod run;
+pub mod serve;
+pub mod server;
+pub mod tls;
+pub mod version;
+
+pub use server::ApiServer;

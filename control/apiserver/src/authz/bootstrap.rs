@@ -262,7 +262,7 @@ fn add_missing(
     found: &Value,
     wanted: &Value,
     field: &str,
-    has: impl Fn(&Vec<Value>, &Value) -> bool,
+    has: impl Fn(&[Value], &Value) -> bool,
 ) {
     let mut have = found[field].as_array().cloned().unwrap_or_default();
     for item in wanted[field].as_array().into_iter().flatten() {
@@ -276,7 +276,7 @@ fn add_missing(
 }
 
 /// Whether rules together grant everything `wanted` grants, one verb on one resource at a time.
-fn covers(have: &Vec<Value>, wanted: &Value) -> bool {
+fn covers(have: &[Value], wanted: &Value) -> bool {
     if wanted.get("nonResourceURLs").is_some() {
         return pairs(wanted, &["verbs", "nonResourceURLs"]).iter().all(|want| {
             have.iter().any(|rule| contains(rule, "verbs", &want[0]) && path_contains(rule, &want[1]))

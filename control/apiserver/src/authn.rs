@@ -1,0 +1,171 @@
+//! Who sent this request? Client certificates, bearer tokens of three kinds, or nobody in particular.
+//!
+//! - [`certificate`]: x509 client certificates
+//! - [`service_account`]: tokens signed by the cluster's key, and what they are bound to
+//! - [`bootstrap_token`]: secrets that let a machine join; [`static_token`]: a fixed list
+//! - [`bearer`]: where a request carries its token
+//!
+//! As upstream: every authenticator is asked, the first success wins; a failed credential is never taken for none.
+
+pub mod bearer;
+pub mod bootstrap_token;
+pub mod certificate;
+pub mod service_account;
+pub mod static_token;
+
+pub use certificate::Peer;
+
+use crate::context::User;
+use crate::objects::Lookup;
+use arc_swap::ArcSwapOption;
+use http::request::Parts;
+use jiff::Timestamp;
+use std::sync::Arc;
+
+/// Everybody who proved to be someone.
+pub const AUTHENTICATED: &str = "system:authenticated";
+/// Everybody else.
+pub const UNAUTHENTICATED: &str = "system:unauthenticated";
+/// The user nobody proved to be.
+pub const ANONYMOUS: &str = "system:anonymous";
+
+/// A recognised token.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// Whose it is.
+    pub user: User,
+    /// For which of the asked audiences it is good.
+    pub audiences: Vec<String>,
+}
+
+/// What the authenticator needs to know. Absent parts recognise nobody.
+#[derive(Default)]
+pub struct Config {
+    /// Authorities of client certificates.
+    pub client_authorities: Option<certificate::Authorities>,
+    /// Verifies service account tokens.
+    pub service_accounts: Option<pki::service_account::Verifier>,
+    /// Audiences of the API server itself; by convention its issuers.
+    pub api_audiences: Vec<String>,
+    /// Accept bootstrap tokens.
+    pub bootstrap_tokens: bool,
+    /// Fixed tokens.
+    pub static_tokens: static_token::StaticTokens,
+    /// Let requests without credentials in as [`ANONYMOUS`].
+    pub anonymous: bool,
+}
+
+/// Recognises callers.
+pub struct Authenticator {
+    authorities: ArcSwapOption<certificate::Authorities>,
+    service_accounts: Option<service_account::Tokens>,
+    api_audiences: Vec<String>,
+    bootstrap_tokens: bool,
+    static_tokens: static_token::StaticTokens,
+    anonymous: bool,
+    objects: Arc<dyn Lookup>,
+}
+
+/// No identity: answered 401 `Unauthorized`. The text is for the log.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unable to authenticate the request: {0}")]
+pub struct Unauthenticated(pub String);
+
+impl Authenticator {
+    /// Recognises callers by `config`, reading what tokens are bound to from `objects`.
+    #[must_use]
+    pub fn new(config: Config, objects: Arc<dyn Lookup>) -> Self {
+        Authenticator {
+            authorities: ArcSwapOption::new(config.client_authorities.map(Arc::new)),
+            service_accounts: config.service_accounts.map(service_account::Tokens::new),
+            api_audiences: config.api_audiences,
+            bootstrap_tokens: config.bootstrap_tokens,
+            static_tokens: config.static_tokens,
+            anonymous: config.anonymous,
+            objects,
+        }
+    }
+
+    /// Replaces the authorities of client certificates, for connections made from now on.
+    pub fn set_client_authorities(&self, authorities: certificate::Authorities) {
+        self.authorities.store(Some(Arc::new(authorities)));
+    }
+
+    /// The user of a request. Removes the credentials from it, so that no backend sees them.
+    pub async fn authenticate(
+        &self,
+        peer: &Peer,
+        parts: &mut Parts,
+        now: Timestamp,
+    ) -> Result<User, Unauthenticated> {
+        let mut failures = Vec::new();
+        let token = bearer::take(&mut parts.headers);
+        if let Some(authorities) = self.authorities.load_full() {
+            match peer.user(&authorities, now) {
+                Ok(Some(user)) => return Ok(with_group(user)),
+                Ok(None) => {}
+                Err(e) => failures.push(e),
+            }
+        }
+        if let Some(token) = token {
+            match self.authenticate_token(&token, &self.api_audiences, now).await {
+                Ok(Some(identity)) => return Ok(identity.user),
+                Ok(None) => failures.push("invalid bearer token".to_owned()),
+                Err(e) => failures.extend(["invalid bearer token".to_owned(), e]),
+            }
+        }
+        match failures.is_empty() {
+            true if self.anonymous => Ok(anonymous()),
+            true => Err(Unauthenticated("no credentials provided".to_owned())),
+            false => Err(Unauthenticated(crate::authz::aggregate(&failures))),
+        }
+    }
+
+    /// The identity behind a token that is good for one of `audiences` (empty: the API server's own). `Ok(None)` where
+    /// nobody knows the token; an error where somebody does, and refuses it. TokenReview answers by this, too.
+    pub async fn authenticate_token(
+        &self,
+        token: &str,
+        audiences: &[String],
+        now: Timestamp,
+    ) -> Result<Option<Identity>, String> {
+        let audiences = if audiences.is_empty() { &self.api_audiences } else { audiences };
+        // Tokens that say nothing of audiences are meant for the API server.
+        let own = || audiences.iter().filter(|a| self.api_audiences.contains(a)).cloned().collect::<Vec<_>>();
+        let unbound = |user| {
+            let audiences = own();
+            (self.api_audiences.is_empty() || !audiences.is_empty())
+                .then(|| Identity { user: with_group(user), audiences })
+        };
+        if let Some(user) = self.static_tokens.user(token) {
+            return Ok(unbound(user));
+        }
+        if let Some(tokens) = &self.service_accounts
+            && let Some(identity) = tokens.identify(token, audiences, &*self.objects, now).await?
+        {
+            return Ok(Some(Identity { user: with_group(identity.user), audiences: identity.audiences }));
+        }
+        if self.bootstrap_tokens
+            && let Some(user) = bootstrap_token::identify(token, &*self.objects, now).await
+        {
+            return Ok(unbound(user));
+        }
+        Ok(None)
+    }
+}
+
+/// The user of requests without credentials.
+#[must_use]
+pub fn anonymous() -> User {
+    User { name: ANONYMOUS.into(), groups: vec![UNAUTHENTICATED.into()], ..User::default() }
+}
+
+fn with_group(mut user: User) -> User {
+    if !user.groups.iter().any(|g| g == AUTHENTICATED || g == UNAUTHENTICATED) {
+        user.groups.push(AUTHENTICATED.to_owned());
+    }
+    user
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,207 @@
+use super::*;
+use crate::objects::Fixed;
+use base64::Engine as _;
+use pki::service_account::{BoundObject, Claims, KubernetesClaims, SigningKey, Verifier};
+use pki::{Authority, Leaf};
+use rustls_pki_types::CertificateDer;
+use serde_json::json;
+
+fn now() -> Timestamp {
+    "2026-06-01T00:00:00Z".parse().unwrap()
+}
+
+struct World {
+    key: SigningKey,
+    authority: Authority,
+    objects: Arc<Fixed>,
+    authenticator: Authenticator,
+}
+
+fn world() -> World {
+    let key = SigningKey::generate().unwrap();
+    let authority = Authority::generate("kubernetes", now()).unwrap();
+    let objects = Arc::new(Fixed::default());
+    objects.put("", "serviceaccounts", json!({"metadata": {"namespace": "a", "name": "sa", "uid": "1"}}));
+    objects.put("", "pods", json!({"metadata": {"namespace": "a", "name": "p", "uid": "2"}}));
+    let mut static_tokens = static_token::StaticTokens::default();
+    static_tokens.add("fixed", User { name: "robot".into(), ..User::default() });
+    let config = Config {
+        client_authorities: Some(certificate::Authorities::from_pem(&authority.cert_pem()).unwrap()),
+        service_accounts: Some(Verifier { keys: vec![key.public().clone()], issuers: vec!["api".into()] }),
+        api_audiences: vec!["api".into()],
+        bootstrap_tokens: true,
+        static_tokens,
+        anonymous: true,
+    };
+    let authenticator = Authenticator::new(config, objects.clone());
+    World { key, authority, objects, authenticator }
+}
+
+fn claims() -> Claims {
+    Claims {
+        aud: vec!["api".into()],
+        exp: now().as_second() + 3600,
+        iss: "api".into(),
+        jti: "id".into(),
+        sub: "system:serviceaccount:a:sa".into(),
+        kubernetes: KubernetesClaims {
+            namespace: "a".into(),
+            serviceaccount: BoundObject { name: "sa".into(), uid: "1".into() },
+            pod: Some(BoundObject { name: "p".into(), uid: "2".into() }),
+            node: Some(BoundObject { name: "n1".into(), uid: "3".into() }),
+            ..KubernetesClaims::default()
+        },
+        ..Claims::default()
+    }
+}
+
+impl World {
+    async fn token(&self, claims: &Claims) -> Result<Option<Identity>, String> {
+        let token = self.key.sign(claims).unwrap();
+        self.authenticator.authenticate_token(&token, &[], now()).await
+    }
+
+    async fn request(&self, peer: Peer, authorization: Option<&str>) -> Result<User, String> {
+        let mut request = http::Request::new(());
+        if let Some(value) = authorization {
+            request.headers_mut().insert("authorization", value.parse().unwrap());
+        }
+        let (mut parts, ()) = request.into_parts();
+        let user = self.authenticator.authenticate(&peer, &mut parts, now()).await;
+        assert!(parts.headers.is_empty(), "credentials stay in the request");
+        user.map_err(|e| e.to_string())
+    }
+
+    fn peer(&self, authority: &Authority, leaf: &Leaf) -> Peer {
+        let issued = authority.issue(leaf, now()).unwrap();
+        let der = pki::pem::certificates(issued.cert_pem.as_bytes()).unwrap();
+        Peer::new(None, der.into_iter().map(|d| CertificateDer::from(d.to_vec())).collect())
+    }
+}
+
+#[tokio::test]
+async fn a_bound_token_is_its_account() {
+    let identity = world().token(&claims()).await.unwrap().unwrap();
+    assert_eq!(identity.audiences, ["api"]);
+    let user = identity.user;
+    assert_eq!((user.name.as_str(), user.uid.as_str()), ("system:serviceaccount:a:sa", "1"));
+    assert_eq!(user.groups, ["system:serviceaccounts", "system:serviceaccounts:a", "system:authenticated"]);
+    let extra: Vec<_> =
+        user.extra.iter().map(|(k, v)| (k.rsplit('/').next().unwrap(), v[0].as_str())).collect();
+    assert_eq!(
+        extra,
+        [
+            ("credential-id", "JTI=id"),
+            ("node-name", "n1"),
+            ("node-uid", "3"),
+            ("pod-name", "p"),
+            ("pod-uid", "2")
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_token_dies_with_what_it_is_bound_to() {
+    let world = world();
+    world.objects.put("", "pods", json!({"metadata": {"namespace": "a", "name": "p", "uid": "9"}}));
+    assert_eq!(
+        world.token(&claims()).await.unwrap_err(),
+        "pod UID (9) does not match service account pod ref claim (2)"
+    );
+    world.objects.delete("", "pods", "a", "p");
+    assert_eq!(world.token(&claims()).await.unwrap_err(), "service account token has been invalidated");
+    let deleted = json!({"metadata": {"namespace": "a", "name": "sa", "uid": "1", "deletionTimestamp": "2026-05-31T23:00:00Z"}});
+    world.objects.put("", "serviceaccounts", deleted);
+    assert_eq!(world.token(&claims()).await.unwrap_err(), "service account a/sa has been deleted");
+    world.objects.delete("", "serviceaccounts", "a", "sa");
+    assert_eq!(world.token(&claims()).await.unwrap_err(), "serviceaccounts \"sa\" not found");
+}
+
+#[tokio::test]
+async fn expired_and_misdirected_tokens_are_refused() {
+    let world = world();
+    let expired = Claims { exp: now().as_second() - 61, ..claims() };
+    assert_eq!(world.token(&expired).await.unwrap_err(), "service account token has expired");
+    let other = Claims { aud: vec!["vault".into()], ..claims() };
+    assert_eq!(
+        world.token(&other).await.unwrap_err(),
+        r#"token audiences ["vault"] is invalid for the target audiences ["api"]"#
+    );
+    let token = world.key.sign(&other).unwrap();
+    let identity =
+        world.authenticator.authenticate_token(&token, &["vault".into()], now()).await.unwrap().unwrap();
+    assert_eq!(identity.audiences, ["vault"]);
+}
+
+#[tokio::test]
+async fn foreign_tokens_are_nobodys() {
+    let world = world();
+    assert_eq!(world.authenticator.authenticate_token("nonsense", &[], now()).await, Ok(None));
+    let stranger = SigningKey::generate().unwrap();
+    let foreign = stranger.sign(&Claims { iss: "elsewhere".into(), ..claims() }).unwrap();
+    assert_eq!(world.authenticator.authenticate_token(&foreign, &[], now()).await, Ok(None));
+    let forged = stranger.sign(&claims()).unwrap();
+    assert!(world.authenticator.authenticate_token(&forged, &[], now()).await.is_err());
+}
+
+#[tokio::test]
+async fn a_bootstrap_token_joins() {
+    let world = world();
+    let token = pki::bootstrap::BootstrapToken::generate().unwrap();
+    let data: serde_json::Map<String, serde_json::Value> = token
+        .secret_data("", None)
+        .into_iter()
+        .map(|(k, v)| (k.to_owned(), base64::engine::general_purpose::STANDARD.encode(v).into()))
+        .collect();
+    let secret = json!({"metadata": {"namespace": "kube-system", "name": token.secret_name()}, "type": "bootstrap.kubernetes.io/token", "data": data});
+    let bearer = format!("Bearer {}", token.expose());
+    assert!(world.request(Peer::default(), Some(&bearer)).await.is_err());
+    world.objects.put("", "secrets", secret);
+    let user = world.request(Peer::default(), Some(&bearer)).await.unwrap();
+    assert_eq!(user.name, format!("system:bootstrap:{}", token.id()));
+    assert!(user.groups.contains(&"system:authenticated".to_owned()));
+}
+
+#[tokio::test]
+async fn certificates_name_user_and_groups() {
+    let world = world();
+    let leaf = Leaf::client("alice", &["dev", "ops"]);
+    let user = world.request(world.peer(&world.authority, &leaf), None).await.unwrap();
+    assert_eq!(user.name, "alice");
+    assert_eq!(user.groups, ["dev", "ops", "system:authenticated"]);
+    let stranger = Authority::generate("kubernetes", now()).unwrap();
+    let error = world.request(world.peer(&stranger, &leaf), None).await.unwrap_err();
+    assert!(error.contains("verifying certificate"), "{error}");
+    let user = world.request(world.peer(&stranger, &leaf), Some("Bearer fixed")).await.unwrap();
+    assert_eq!(user.name, "robot", "a good token makes up for a strange certificate");
+}
+
+#[tokio::test]
+async fn a_server_certificate_is_no_client() {
+    let world = world();
+    let server = Leaf::server("x", vec!["x".into()], vec![]);
+    assert!(world.request(world.peer(&world.authority, &server), None).await.is_err());
+}
+
+#[tokio::test]
+async fn a_connection_outlives_no_certificate() {
+    let world = world();
+    let peer = world.peer(&world.authority, &Leaf::client("alice", &[]));
+    let authorities = certificate::Authorities::from_pem(&world.authority.cert_pem()).unwrap();
+    assert!(peer.user(&authorities, now()).unwrap().is_some());
+    let later = now() + jiff::SignedDuration::from_hours(24 * 400);
+    assert!(peer.user(&authorities, later).unwrap_err().contains("expired"));
+}
+
+#[tokio::test]
+async fn no_credentials_is_anonymous_and_bad_ones_are_not() {
+    let world = world();
+    assert_eq!(world.request(Peer::default(), None).await.unwrap(), anonymous());
+    assert!(
+        world
+            .request(Peer::default(), Some("Bearer wrong"))
+            .await
+            .unwrap_err()
+            .contains("invalid bearer token")
+    );
+}

@@ -1,0 +1,192 @@
+//! What every request goes through, in order. The order is upstream's and stands in one place: [`Chain::filters`].
+
+use crate::authn::{Authenticator, Peer};
+use crate::authz::{Attributes, Authorizer, forbidden};
+use crate::context::{Body, Context, Request, RequestInfo, Response, User};
+use crate::inflight::InFlight;
+use crate::metrics::Metrics;
+use crate::{answer, deadline, drain, impersonation, query, request};
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use http::header::{CACHE_CONTROL, HeaderValue, USER_AGENT};
+use http::{HeaderName, Method, StatusCode};
+use jiff::Timestamp;
+use machinery::status::{Reason, Status};
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
+
+const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
+/// kubectl stops limiting itself where it sees these.
+const FLOW_SCHEMA: HeaderName = HeaderName::from_static("x-kubernetes-pf-flowschema-uid");
+const PRIORITY_LEVEL: HeaderName = HeaderName::from_static("x-kubernetes-pf-prioritylevel-uid");
+
+/// Answers requests about resources: the registry.
+pub trait Resources: Send + Sync + 'static {
+    /// Answers one authorised request.
+    fn serve(&self, context: Context, request: Request) -> BoxFuture<'static, Response>;
+
+    /// Whether the resource exists, so that metrics may name it.
+    fn knows(&self, info: &RequestInfo) -> bool;
+}
+
+/// Answers requests about anything else: discovery, health, metrics.
+pub trait Paths: Send + Sync + 'static {
+    /// Answers one authorised request.
+    fn serve(&self, context: &Context, request: &http::request::Parts) -> Response;
+}
+
+/// Who is at the other end.
+#[derive(Clone)]
+pub enum Caller {
+    /// A connection; its certificate and the request's token tell.
+    Remote(Arc<Peer>),
+    /// A part of this program, known by name.
+    Local(Arc<User>),
+}
+
+/// Everything the filters need.
+pub struct Chain {
+    /// Recognises callers.
+    pub authenticator: Arc<Authenticator>,
+    /// Decides.
+    pub authorizer: Arc<dyn Authorizer>,
+    /// Bounds what is worked on.
+    pub inflight: InFlight,
+    /// Counts.
+    pub metrics: Arc<Metrics>,
+    /// Requests about resources.
+    pub resources: Arc<dyn Resources>,
+    /// Other requests.
+    pub paths: Arc<dyn Paths>,
+    /// Longest time of a request that is not long-running.
+    pub longest: Duration,
+    /// Cancelled when the server stops: ends watches.
+    pub stopping: CancellationToken,
+}
+
+/// An answer found before the end of the chain.
+type Refusal = Box<Response>;
+
+fn refuse(status: &Status) -> Refusal {
+    Box::new(answer::status(status))
+}
+
+impl Chain {
+    /// Answers a request.
+    pub async fn handle(&self, caller: Caller, request: Request) -> Response {
+        let begun = Instant::now();
+        let audit_id = audit_id(&request);
+        let head = request.method() == Method::HEAD;
+        let mut info = RequestInfo::default();
+        let outcome = AssertUnwindSafe(self.filters(caller, request, &mut info)).catch_unwind().await;
+        let mut response = match outcome {
+            Ok(Ok(response)) => response,
+            Ok(Err(refusal)) => *refusal,
+            Err(_) => panicked(&info, &audit_id),
+        };
+        if head {
+            *response.body_mut() = Body::default();
+        }
+        let known = !info.is_resource || self.resources.knows(&info);
+        self.metrics.observe(&info, &response, begun.elapsed(), known);
+        finish(&mut response, audit_id);
+        response
+    }
+
+    /// The filters, in order: request info, deadline, authentication, impersonation, limits, authorisation, dispatch.
+    /// Around them stand the panic guard, the audit id and the metrics. Limits come after authentication as upstream's
+    /// do, since `system:masters` is exempt from them.
+    async fn filters(
+        &self,
+        caller: Caller,
+        request: Request,
+        seen: &mut RequestInfo,
+    ) -> Result<Response, Refusal> {
+        let (mut parts, body) = request.into_parts();
+        let query = query::parse(parts.uri.query().unwrap_or_default());
+        let info = request::parse(&parts.method, parts.uri.path(), &query)
+            .map_err(|e| refuse(&Status::internal_error(e)))?;
+        *seen = info.clone();
+        let long_running = request::is_long_running(&info);
+        let time = deadline::of(&query, self.longest).map_err(|s| refuse(&s))?;
+
+        let rest = async {
+            let user = self.authenticate(&caller, &mut parts).await?;
+            let user = impersonation::impersonate(&mut parts.headers, user, &*self.authorizer)
+                .map_err(|s| refuse(&s))?;
+            let _place = self.inflight.admit(&info, &user)?;
+            self.authorize(&info, &user, &query)?;
+            let user_agent =
+                parts.headers.get(USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
+            let context = Context { info, user, query, user_agent };
+            Ok(self.dispatch(context, Request::from_parts(parts, body)).await)
+        };
+        if long_running {
+            let response = rest.await?;
+            return Ok(response.map(|body| drain::until(body, &self.stopping)));
+        }
+        match tokio::time::timeout(time, rest).await {
+            Ok(answer) => answer,
+            Err(_) => Err(refuse(&deadline::exceeded())),
+        }
+    }
+
+    async fn authenticate(&self, caller: &Caller, parts: &mut http::request::Parts) -> Result<User, Refusal> {
+        let peer = match caller {
+            Caller::Local(user) => return Ok((**user).clone()),
+            Caller::Remote(peer) => peer,
+        };
+        self.authenticator.authenticate(peer, parts, Timestamp::now()).await.map_err(|e| {
+            tracing::debug!(error = %e, path = parts.uri.path(), "unauthenticated request");
+            refuse(&Status::failure(401, Reason::Unauthorized, "Unauthorized"))
+        })
+    }
+
+    fn authorize(&self, info: &RequestInfo, user: &User, query: &[(String, String)]) -> Result<(), Refusal> {
+        let attributes = Attributes::of(info, user, query);
+        let decision = self.authorizer.authorize(&attributes);
+        if decision.allowed() {
+            return Ok(());
+        }
+        let mut refusal = refuse(&forbidden::status(&attributes, &decision));
+        answer::set(&mut refusal, http::header::X_CONTENT_TYPE_OPTIONS, "nosniff");
+        Err(refusal)
+    }
+
+    async fn dispatch(&self, context: Context, request: Request) -> Response {
+        if context.info.is_resource {
+            return self.resources.serve(context, request).await;
+        }
+        let (parts, _) = request.into_parts();
+        self.paths.serve(&context, &parts)
+    }
+}
+
+/// The id the client gave the request, or a new one.
+fn audit_id(request: &Request) -> HeaderValue {
+    let given =
+        request.headers().get(&AUDIT_ID).filter(|v| !v.is_empty() && v.len() <= 64 && v.to_str().is_ok());
+    given.cloned().unwrap_or_else(|| {
+        let id = uuid::Uuid::new_v4().to_string();
+        HeaderValue::from_str(&id).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
+    })
+}
+
+fn finish(response: &mut Response, audit_id: HeaderValue) {
+    let headers = response.headers_mut();
+    headers.insert(AUDIT_ID, audit_id);
+    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
+    // There is one flow and one priority; their names are constant.
+    headers.insert(FLOW_SCHEMA, HeaderValue::from_static("5f5d1b0e-6f4b-4a57-9c5e-4f0c62d1a9b1"));
+    headers.insert(PRIORITY_LEVEL, HeaderValue::from_static("0a1d6a3c-2f7e-4b69-8f0b-7c1f3f1c9d52"));
+}
+
+fn panicked(info: &RequestInfo, audit_id: &HeaderValue) -> Response {
+    tracing::error!(path = info.path, verb = info.verb, audit_id = ?audit_id, "a request caused a panic");
+    answer::text(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        "This request caused apiserver to panic. Look in the logs for details.\n",
+    )
+}

@@ -1,0 +1,166 @@
+//! Groups, versions and resources served: the built-in ones, and those of sources that change.
+
+use machinery::resources as builtin;
+use std::sync::Arc;
+use std::sync::LazyLock;
+
+/// An API group.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Group {
+    /// Empty for core.
+    pub name: String,
+    /// The preferred one first.
+    pub versions: Vec<Version>,
+}
+
+/// A version of a group.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Version {
+    /// `v1`.
+    pub name: String,
+    /// By name.
+    pub resources: Vec<Resource>,
+}
+
+/// A resource in one version.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Resource {
+    /// `pods`.
+    pub plural: String,
+    /// `pod`.
+    pub singular: String,
+    /// `Pod`.
+    pub kind: String,
+    /// Whether objects live in a namespace.
+    pub namespaced: bool,
+    /// Sorted.
+    pub verbs: Vec<String>,
+    /// `po`.
+    pub short_names: Vec<String>,
+    /// `all`.
+    pub categories: Vec<String>,
+    /// Changes with the version objects are stored in; empty where nothing is stored.
+    pub storage_version_hash: String,
+    /// By name.
+    pub subresources: Vec<Subresource>,
+}
+
+/// A part of a resource with its own verbs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Subresource {
+    /// `status`.
+    pub name: String,
+    /// The kind that is read or sent.
+    pub kind: String,
+    /// Group and version of that kind where they are not the resource's own.
+    pub group_version: Option<(String, String)>,
+    /// Sorted.
+    pub verbs: Vec<String>,
+}
+
+/// Resources that are not built in.
+pub trait Source: Send + Sync {
+    /// Grows whenever [`Source::groups`] would answer anything else.
+    fn generation(&self) -> u64;
+    /// The groups, with all versions.
+    fn groups(&self) -> Vec<Group>;
+}
+
+/// Everything served.
+#[derive(Default)]
+pub struct Catalog {
+    sources: Vec<Arc<dyn Source>>,
+}
+
+static BUILTIN: LazyLock<Vec<Group>> = LazyLock::new(builtin_groups);
+
+impl Catalog {
+    /// The built-in resources and those of `sources`.
+    #[must_use]
+    pub fn new(sources: Vec<Arc<dyn Source>>) -> Self {
+        Catalog { sources }
+    }
+
+    /// Changes whenever [`Catalog::groups`] would answer anything else.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.sources.iter().map(|s| s.generation()).sum()
+    }
+
+    /// All groups: the built-in ones in upstream's order, then others by name. A source may add versions and resources to
+    /// a built-in group, never replace any.
+    #[must_use]
+    pub fn groups(&self) -> Vec<Group> {
+        let mut groups = BUILTIN.clone();
+        let mut added: Vec<Group> = Vec::new();
+        for group in self.sources.iter().flat_map(|s| s.groups()) {
+            let known = groups.iter_mut().chain(added.iter_mut()).find(|g| g.name == group.name);
+            match known {
+                Some(known) => merge(known, group),
+                None => added.push(group),
+            }
+        }
+        added.sort_by(|a, b| a.name.cmp(&b.name));
+        groups.append(&mut added);
+        groups
+    }
+}
+
+fn merge(into: &mut Group, group: Group) {
+    for version in group.versions {
+        match into.versions.iter_mut().find(|v| v.name == version.name) {
+            None => into.versions.push(version),
+            Some(known) => {
+                for resource in version.resources {
+                    if !known.resources.iter().any(|r| r.plural == resource.plural) {
+                        known.resources.push(resource);
+                    }
+                }
+                known.resources.sort_by(|a, b| a.plural.cmp(&b.plural));
+            }
+        }
+    }
+}
+
+fn builtin_groups() -> Vec<Group> {
+    builtin::groups()
+        .iter()
+        .map(|group| Group {
+            name: group.name.to_owned(),
+            versions: group.versions.iter().map(|version| builtin_version(group.name, version)).collect(),
+        })
+        .collect()
+}
+
+fn builtin_version(group: &str, version: &str) -> Version {
+    let mut resources: Vec<Resource> = builtin::all()
+        .iter()
+        .filter(|r| r.group == group && r.versions.contains(&version))
+        .map(|r| Resource {
+            plural: r.plural.to_owned(),
+            singular: r.singular.clone(),
+            kind: r.kind.to_owned(),
+            namespaced: r.namespaced,
+            verbs: owned(&r.verbs),
+            short_names: owned(&r.short_names),
+            categories: owned(&r.categories),
+            storage_version_hash: r.storage_version_hash(),
+            subresources: r
+                .subresources
+                .iter()
+                .map(|s| Subresource {
+                    name: s.name.to_owned(),
+                    kind: s.kind.to_owned(),
+                    group_version: s.group_version.map(|(g, v)| (g.to_owned(), v.to_owned())),
+                    verbs: owned(&s.verbs),
+                })
+                .collect(),
+        })
+        .collect();
+    resources.sort_by(|a, b| a.plural.cmp(&b.plural));
+    Version { name: version.to_owned(), resources }
+}
+
+fn owned(texts: &[&str]) -> Vec<String> {
+    texts.iter().map(|t| (*t).to_owned()).collect()
+}

@@ -1,0 +1,154 @@
+//! `/healthz`, `/livez`, `/readyz`: named checks, one by one or all together.
+//! Upstream: `apiserver/pkg/server/healthz`.
+
+use crate::answer;
+use crate::context::Response;
+use http::StatusCode;
+use parking_lot::RwLock;
+use std::sync::Arc;
+
+/// Why a check fails; told to those who may ask for a single check.
+pub type Failure = String;
+type Check = Arc<dyn Fn() -> Result<(), Failure> + Send + Sync>;
+
+/// The checks of a server. A check must not wait: it reads a state that others keep.
+#[derive(Default)]
+pub struct Health(RwLock<Vec<Named>>);
+
+#[derive(Clone)]
+struct Named {
+    name: String,
+    check: Check,
+    live: bool,
+}
+
+/// Which of the three is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    /// `/healthz`
+    Health,
+    /// `/livez`
+    Live,
+    /// `/readyz`
+    Ready,
+}
+
+impl Endpoint {
+    /// The endpoint of a path, and the single check it names (or an empty string).
+    #[must_use]
+    pub fn of(path: &str) -> Option<(Self, &str)> {
+        [("/healthz", Self::Health), ("/livez", Self::Live), ("/readyz", Self::Ready)].into_iter().find_map(
+            |(prefix, endpoint)| {
+                let rest = path.strip_prefix(prefix)?;
+                let name = if rest.is_empty() { rest } else { rest.strip_prefix('/')? };
+                Some((endpoint, name.trim_end_matches('/')))
+            },
+        )
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Endpoint::Health => "healthz",
+            Endpoint::Live => "livez",
+            Endpoint::Ready => "readyz",
+        }
+    }
+}
+
+impl Health {
+    /// Adds a check. One that is not `live` says whether requests can be served, not whether a restart would help.
+    pub fn add(
+        &self,
+        name: &str,
+        live: bool,
+        check: impl Fn() -> Result<(), Failure> + Send + Sync + 'static,
+    ) {
+        self.0.write().push(Named { name: name.to_owned(), check: Arc::new(check), live });
+    }
+
+    /// Answers a request: `path` below the endpoint names a single check, `verbose` lists them, `exclude` leaves some out.
+    pub fn answer(&self, endpoint: Endpoint, single: &str, query: &[(String, String)]) -> Response {
+        let checks: Vec<Named> =
+            self.0.read().iter().filter(|c| endpoint != Endpoint::Live || c.live).cloned().collect();
+        if !single.is_empty() {
+            return one(&checks, single);
+        }
+        let mut excluded: Vec<&str> =
+            query.iter().filter(|(n, _)| n == "exclude").map(|(_, v)| v.as_str()).collect();
+        let verbose = query.iter().any(|(n, _)| n == "verbose");
+        let mut lines = String::new();
+        let mut failed = Vec::new();
+        for check in &checks {
+            if excluded.contains(&check.name.as_str()) {
+                excluded.retain(|e| *e != check.name);
+                lines.push_str(&format!("[+]{} excluded: ok\n", check.name));
+                continue;
+            }
+            match (check.check)() {
+                Ok(()) => lines.push_str(&format!("[+]{} ok\n", check.name)),
+                Err(e) => {
+                    tracing::warn!(check = check.name, error = e, "health check failed");
+                    failed.push(check.name.as_str());
+                    // Reasons may tell too much to those who may only ask for health.
+                    lines.push_str(&format!("[-]{} failed: reason withheld\n", check.name));
+                }
+            }
+        }
+        if !excluded.is_empty() {
+            let names = excluded.iter().map(|e| format!("{e:?}")).collect::<Vec<_>>().join(", ");
+            lines.push_str(&format!("warn: some health checks cannot be excluded: no matches for {names}\n"));
+        }
+        let name = endpoint.name();
+        match (failed.is_empty(), verbose) {
+            (false, _) => {
+                answer::text(StatusCode::INTERNAL_SERVER_ERROR, format!("{lines}{name} check failed\n"))
+            }
+            (true, true) => answer::text(StatusCode::OK, format!("{lines}{name} check passed\n")),
+            (true, false) => answer::text(StatusCode::OK, "ok"),
+        }
+    }
+}
+
+fn one(checks: &[Named], name: &str) -> Response {
+    match checks.iter().find(|c| c.name == name) {
+        None => answer::not_found(),
+        Some(check) => match (check.check)() {
+            Ok(()) => answer::text(StatusCode::OK, "ok"),
+            Err(e) => {
+                answer::text(StatusCode::INTERNAL_SERVER_ERROR, format!("internal server error: {e}\n"))
+            }
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::BodyExt as _;
+
+    async fn ask(health: &Health, url: &str) -> (u16, String) {
+        let (path, query) = url.split_once('?').unwrap_or((url, ""));
+        let (endpoint, single) = Endpoint::of(path).unwrap();
+        let response = health.answer(endpoint, single, &crate::query::parse(query));
+        let code = response.status().as_u16();
+        (code, String::from_utf8(response.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn checks_are_told_as_upstream_tells_them() {
+        let health = Health::default();
+        health.add("ping", true, || Ok(()));
+        health.add("store", false, || Err("closed".into()));
+        assert_eq!(ask(&health, "/livez").await, (200, "ok".into()));
+        assert_eq!(ask(&health, "/livez?verbose").await, (200, "[+]ping ok\nlivez check passed\n".into()));
+        assert_eq!(
+            ask(&health, "/readyz").await,
+            (500, "[+]ping ok\n[-]store failed: reason withheld\nreadyz check failed\n".into())
+        );
+        assert_eq!(ask(&health, "/readyz?exclude=store").await, (200, "ok".into()));
+        assert_eq!(ask(&health, "/healthz/ping").await, (200, "ok".into()));
+        assert_eq!(ask(&health, "/readyz/store").await, (500, "internal server error: closed\n".into()));
+        assert_eq!(ask(&health, "/readyz/none").await.0, 404);
+        assert_eq!(Endpoint::of("/healthzz"), None);
+    }
+}

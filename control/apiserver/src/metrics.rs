@@ -1,0 +1,190 @@
+//! What the server counts, under upstream's names, as OpenMetrics text.
+
+use crate::context::{RequestInfo, Response};
+use parking_lot::Mutex;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+use std::time::Duration;
+
+/// Media type of the exposition.
+pub const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+const BUCKETS: [f64; 22] = [
+    0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0,
+    20.0, 30.0, 60.0,
+];
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    code: String,
+    component: &'static str,
+    dry_run: String,
+    group: String,
+    resource: String,
+    scope: &'static str,
+    subresource: String,
+    verb: String,
+    version: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DurationLabels {
+    component: &'static str,
+    group: String,
+    resource: String,
+    scope: &'static str,
+    subresource: String,
+    verb: String,
+    version: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KindLabel {
+    request_kind: &'static str,
+}
+
+type Durations = Family<DurationLabels, Histogram, fn() -> Histogram>;
+
+/// The counters of one server.
+pub struct Metrics {
+    registry: Mutex<Registry>,
+    requests: Family<RequestLabels, Counter>,
+    durations: Durations,
+    inflight: Family<KindLabel, Gauge>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let durations: Durations = Family::new_with_constructor(|| Histogram::new(BUCKETS));
+        let metrics = Metrics {
+            registry: Mutex::default(),
+            requests: Family::default(),
+            durations,
+            inflight: Family::default(),
+        };
+        metrics.register(|registry| {
+            registry.register(
+                "apiserver_request",
+                "Requests by verb, group, version, resource, scope, component and code",
+                metrics.requests.clone(),
+            );
+            registry.register(
+                "apiserver_request_duration_seconds",
+                "Time until a response begins, by verb, group, version, resource, subresource, scope and component",
+                metrics.durations.clone(),
+            );
+            registry.register(
+                "apiserver_current_inflight_requests",
+                "Requests being worked on, by kind",
+                metrics.inflight.clone(),
+            );
+        });
+        metrics
+    }
+}
+
+impl Metrics {
+    /// Adds the metrics of another part of the program.
+    pub fn register(&self, add: impl FnOnce(&mut Registry)) {
+        add(&mut self.registry.lock());
+    }
+
+    /// The gauge of one kind of requests.
+    #[must_use]
+    pub fn inflight(&self, request_kind: &'static str) -> Gauge {
+        self.inflight.get_or_create(&KindLabel { request_kind }).clone()
+    }
+
+    /// Counts an answered request. Only resources that exist may become labels: `known` says whether this one does.
+    pub fn observe(&self, info: &RequestInfo, response: &Response, took: Duration, known: bool) {
+        let named = |text: &str| if known { text.to_owned() } else { String::new() };
+        let scope = match (info.is_resource, info.name.is_empty(), info.namespace.is_empty()) {
+            (false, ..) => "",
+            (_, false, _) => "resource",
+            (_, true, false) => "namespace",
+            _ => "cluster",
+        };
+        let labels = DurationLabels {
+            component: "apiserver",
+            group: named(&info.group),
+            resource: named(&info.resource),
+            scope,
+            subresource: named(&info.subresource),
+            verb: info.verb.to_uppercase(),
+            version: named(&info.version),
+        };
+        let counted = labels.clone();
+        self.durations.get_or_create(&labels).observe(took.as_secs_f64());
+        self.requests
+            .get_or_create(&RequestLabels {
+                code: response.status().as_u16().to_string(),
+                component: counted.component,
+                dry_run: String::new(),
+                group: counted.group,
+                resource: counted.resource,
+                scope: counted.scope,
+                subresource: counted.subresource,
+                verb: counted.verb,
+                version: counted.version,
+            })
+            .inc();
+    }
+
+    /// Everything, as text.
+    #[must_use]
+    pub fn render(&self) -> String {
+        let mut out = String::new();
+        if let Err(e) = encode(&mut out, &self.registry.lock()) {
+            tracing::warn!(error = %e, "metrics cannot be written");
+        }
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_counted_under_upstreams_names() {
+        let metrics = Metrics::default();
+        let info = RequestInfo {
+            is_resource: true,
+            verb: "list".into(),
+            resource: "pods".into(),
+            version: "v1".into(),
+            ..RequestInfo::default()
+        };
+        metrics.observe(&info, &crate::answer::not_found(), Duration::from_millis(30), true);
+        metrics.inflight("readOnly").inc();
+        let text = metrics.render();
+        for line in [
+            r#"apiserver_request_total{code="404",component="apiserver",dry_run="",group="",resource="pods",scope="cluster",subresource="",verb="LIST",version="v1"} 1"#,
+            r#"apiserver_current_inflight_requests{request_kind="readOnly"} 1"#,
+            r#"apiserver_request_duration_seconds_bucket{le="0.05",component="apiserver","#,
+        ] {
+            assert!(text.contains(line), "{line}\n{text}");
+        }
+    }
+
+    #[test]
+    fn a_strangers_path_adds_no_series() {
+        let metrics = Metrics::default();
+        for i in 0..50 {
+            let info = RequestInfo {
+                is_resource: true,
+                verb: "get".into(),
+                resource: format!("r{i}"),
+                name: "x".into(),
+                ..RequestInfo::default()
+            };
+            metrics.observe(&info, &crate::answer::not_found(), Duration::ZERO, false);
+        }
+        assert_eq!(metrics.render().matches("apiserver_request_total{").count(), 1);
+    }
+}

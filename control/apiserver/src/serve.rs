@@ -1,0 +1,105 @@
+//! One connection: TLS, then HTTP/1.1 or HTTP/2 as the client prefers.
+
+use crate::authn::Peer;
+use crate::chain::{Caller, Chain};
+use crate::context::Request;
+use http_body_util::{BodyExt as _, Limited};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+
+/// The bounds of a listener.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Connections at once; more wait in the kernel's queue.
+    pub connections: usize,
+    /// Requests at once on one HTTP/2 connection.
+    pub streams: u32,
+    /// Time for the TLS handshake, and for the headers of an HTTP/1.1 request.
+    pub handshake: Duration,
+    /// Bytes of a request body. Upstream: 3 MiB; watch bookmarks and patches stay far below.
+    pub body: usize,
+    /// Time for requests to finish when the server stops.
+    pub drain: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            connections: 10_000,
+            streams: 100,
+            handshake: Duration::from_secs(32),
+            body: 3 * 1024 * 1024,
+            drain: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Serves a connection to its end. When the server stops, requests under way are finished and no more are taken.
+pub(crate) async fn connection(
+    stream: TcpStream,
+    address: SocketAddr,
+    acceptor: TlsAcceptor,
+    chain: Arc<Chain>,
+    limits: Limits,
+) {
+    if let Err(e) = stream.set_nodelay(true) {
+        tracing::debug!(error = %e, %address, "set TCP_NODELAY");
+    }
+    let stopping = chain.stopping.clone();
+    let handshake = tokio::time::timeout(limits.handshake, acceptor.accept(stream));
+    let stream = match stopping.run_until_cancelled(handshake).await {
+        Some(Ok(Ok(stream))) => stream,
+        Some(Ok(Err(e))) => return tracing::debug!(error = %e, %address, "TLS handshake failed"),
+        Some(Err(_)) => return tracing::debug!(%address, "TLS handshake took too long"),
+        None => return,
+    };
+    let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
+    let certificates = certificates.iter().map(|c| c.clone().into_owned()).collect();
+    let caller = Caller::Remote(Arc::new(Peer::new(Some(address), certificates)));
+
+    let service = service_fn(move |request: http::Request<Incoming>| {
+        let (chain, caller) = (chain.clone(), caller.clone());
+        async move { Ok::<_, Infallible>(chain.handle(caller, bounded(request, limits.body)).await) }
+    });
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(limits.handshake).keep_alive(true);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.streams)
+        .keep_alive_interval(Duration::from_secs(30))
+        .keep_alive_timeout(Duration::from_secs(15));
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = stopping.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(e) = ended {
+        tracing::debug!(error = %e, %address, "connection ended");
+    }
+}
+
+/// A request whose body ends with an error beyond `limit` bytes; tunnels and proxied bodies have no bound.
+fn bounded(request: http::Request<Incoming>, limit: usize) -> Request {
+    let path = request.uri().path();
+    let unbounded = path.split('/').any(|part| part == "proxy");
+    request.map(|body| {
+        if unbounded {
+            body.map_err(Into::into).boxed_unsync()
+        } else {
+            Limited::new(body, limit).boxed_unsync()
+        }
+    })
+}

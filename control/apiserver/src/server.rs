@@ -1,0 +1,178 @@
+//! The server as a program assembles it: configuration in, something that listens and something that is called directly out.
+
+use crate::authn::{self, Authenticator};
+use crate::authz::graph::Graph;
+use crate::authz::node::Node;
+use crate::authz::policy::Policy;
+use crate::authz::rbac::Rbac;
+use crate::authz::{Authorizer, Masters, Union};
+use crate::chain::{Chain, Resources};
+use crate::context::User;
+use crate::discovery::{Catalog, Discovery};
+use crate::health::Health;
+use crate::inflight::InFlight;
+use crate::local::LocalService;
+use crate::metrics::Metrics;
+use crate::objects::{Lookup, Observer};
+use crate::paths::{Documents, OpenId, Table};
+use crate::run::{self, Tasks};
+use crate::serve::Limits;
+use crate::tls::{self, ServingCertificate, TlsError};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+/// How a server behaves.
+pub struct Config {
+    /// Who is recognised.
+    pub authentication: authn::Config,
+    /// Requests that read, at once.
+    pub max_requests_in_flight: usize,
+    /// Requests that write, at once.
+    pub max_mutating_requests_in_flight: usize,
+    /// Longest time of a request that is not long-running.
+    pub request_timeout: Duration,
+    /// Where clients find the server, `host:port`.
+    pub advertise: String,
+    /// How others verify service account tokens.
+    pub openid: Option<OpenId>,
+    /// Bounds of a listener.
+    pub limits: Limits,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            authentication: authn::Config {
+                anonymous: true,
+                bootstrap_tokens: true,
+                ..authn::Config::default()
+            },
+            max_requests_in_flight: 400,
+            max_mutating_requests_in_flight: 200,
+            request_timeout: Duration::from_secs(60),
+            advertise: String::new(),
+            openid: None,
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// What authorisation knows. Made before the registry, which feeds it and asks it.
+pub struct Authorization {
+    /// Roles and bindings.
+    pub policy: Arc<Policy>,
+    /// What nodes have a reason to read.
+    pub graph: Arc<Graph>,
+    /// `system:masters`, then nodes, then roles.
+    pub authorizer: Arc<dyn Authorizer>,
+}
+
+impl Default for Authorization {
+    fn default() -> Self {
+        let (policy, graph) = (Arc::new(Policy::default()), Arc::new(Graph::default()));
+        let authorizer = Union::new(vec![
+            Arc::new(Masters),
+            Arc::new(Node::new(graph.clone())),
+            Arc::new(Rbac(policy.clone())),
+        ]);
+        Authorization { policy, graph, authorizer: Arc::new(authorizer) }
+    }
+}
+
+impl Authorization {
+    /// What must hear of every change to the resources in [`crate::objects::OBSERVED`].
+    #[must_use]
+    pub fn observer(&self) -> Arc<dyn Observer> {
+        let observers: Vec<Arc<dyn Observer>> = vec![self.policy.clone(), self.graph.clone()];
+        Arc::new(observers)
+    }
+}
+
+/// The parts the front does not own.
+pub struct Parts {
+    /// Reads what tokens are bound to.
+    pub objects: Arc<dyn Lookup>,
+    /// Answers requests about resources.
+    pub resources: Arc<dyn Resources>,
+    /// What is served, for discovery.
+    pub catalog: Arc<Catalog>,
+    /// Paths beyond discovery and health.
+    pub documents: Vec<Arc<dyn Documents>>,
+    /// Who may do what.
+    pub authorization: Authorization,
+    /// Checks; `ping` is added.
+    pub health: Arc<Health>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// Tasks of tunnels.
+    pub tasks: Tasks,
+}
+
+/// The API server.
+#[derive(Clone)]
+pub struct ApiServer {
+    chain: Arc<Chain>,
+    tasks: Tasks,
+    limits: Limits,
+}
+
+impl ApiServer {
+    /// Puts the parts together. `stopping` ends watches and listeners when it is cancelled.
+    #[must_use]
+    pub fn new(config: Config, parts: Parts, stopping: CancellationToken) -> Self {
+        parts.health.add("ping", true, || Ok(()));
+        let table = Table {
+            discovery: Discovery::new(parts.catalog, config.advertise),
+            health: parts.health,
+            metrics: parts.metrics.clone(),
+            openid: config.openid,
+            documents: parts.documents,
+        };
+        let chain = Chain {
+            authenticator: Arc::new(Authenticator::new(config.authentication, parts.objects)),
+            authorizer: parts.authorization.authorizer,
+            inflight: InFlight::new(
+                config.max_requests_in_flight,
+                config.max_mutating_requests_in_flight,
+                parts.metrics.clone(),
+            ),
+            metrics: parts.metrics,
+            resources: parts.resources,
+            paths: Arc::new(table),
+            longest: config.request_timeout,
+            stopping,
+        };
+        ApiServer { chain: Arc::new(chain), tasks: parts.tasks, limits: config.limits }
+    }
+
+    /// Who tells callers apart: TokenReview asks it, and its authorities can be replaced.
+    #[must_use]
+    pub fn authenticator(&self) -> &Arc<Authenticator> {
+        &self.chain.authenticator
+    }
+
+    /// Who decides.
+    #[must_use]
+    pub fn authorizer(&self) -> &Arc<dyn Authorizer> {
+        &self.chain.authorizer
+    }
+
+    /// A client's way in without a socket, as `user`.
+    #[must_use]
+    pub fn local_service(&self, user: User) -> LocalService {
+        LocalService::new(self.chain.clone(), user)
+    }
+
+    /// Serves until the server is stopped and its connections have ended.
+    pub async fn listen(
+        &self,
+        listener: TcpListener,
+        certificate: Arc<ServingCertificate>,
+    ) -> Result<(), TlsError> {
+        let tls = tls::server_config(certificate)?;
+        run::run(listener, tls, self.chain.clone(), self.tasks.clone(), self.limits).await;
+        Ok(())
+    }
+}
