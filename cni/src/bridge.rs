@@ -99,13 +99,7 @@ fn del(call: &Call) -> Result<(), Error> {
     // The lease goes last: an address must not be granted again while its link or its rule is still there.
     remove_link(call, &owner)?;
     if conf.masquerade {
-        let known = match &conf.ipam {
-            Ipam::HostLocal => Some(ipam::held(call)?),
-            _ => call
-                .previous()?
-                .map(|previous| previous.ips.iter().map(|ip| ip.address.addr()).collect::<Vec<_>>()),
-        };
-        masquerade::remove(&call.network, &owner, known.as_deref())?;
+        masquerade::remove(&call.network, &owner)?;
     }
     release(call, &conf)
 }
@@ -181,7 +175,7 @@ fn grant(call: &Call, conf: &Conf) -> Result<Option<Attachment>, Error> {
         Ipam::HostLocal => ipam::add(call).map(Some),
         Ipam::Foreign(name) => {
             let result = delegate::run(call, name, "ADD")?
-                .ok_or_else(|| Error::decode(format!("result of plugin {name}"), "nothing printed"))?;
+                .ok_or_else(|| Error::decode(format!("result of plugin {name}"), &"nothing printed"))?;
             Attachment::parse(&format!("result of plugin {name}"), &result).map(Some)
         }
     }
@@ -206,11 +200,11 @@ fn fnv(bytes: impl Iterator<Item = u8>) -> u64 {
     bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
-fn alias_prefix(network: &str) -> String {
+pub(crate) fn alias_prefix(network: &str) -> String {
     format!("cni:{:016x}:", fnv(network.bytes()))
 }
 
 /// Whose a host end is. The kernel allows 255 bytes, so the network's name is hashed.
-fn alias(network: &str, owner: &Owner) -> String {
+pub(crate) fn alias(network: &str, owner: &Owner) -> String {
     format!("{}{}:{}", alias_prefix(network), owner.container, owner.interface)
 }

@@ -36,7 +36,7 @@ impl Call {
     /// Codes 1, 6 and 7, with the field's name.
     pub fn parse(environment: Environment, stdin: &[u8]) -> Result<Self, Error> {
         let configuration: Value = serde_json::from_slice(stdin)
-            .map_err(|error| Error::decode("network configuration on stdin", error))?;
+            .map_err(|error| Error::decode("network configuration on stdin", &error))?;
         let mut fields = Fields::of("", configuration.clone())?;
         let version = Version::parse(&fields.take_or_default::<String>("cniVersion")?)?;
         let oldest = match environment.command {
@@ -97,7 +97,7 @@ impl Call {
         let field = "cni.dev/valid-attachments";
         match self.configuration.get(field) {
             None | Some(Value::Null) => Err(Error::config(field, "missing from a GC configuration")),
-            Some(value) => Vec::<Owner>::deserialize(value).map_err(|error| Error::decode(field, error)),
+            Some(value) => Vec::<Owner>::deserialize(value).map_err(|error| Error::decode(field, &error)),
         }
     }
 }

@@ -47,7 +47,7 @@ pub(crate) fn run(call: &Call, name: &str, command: &str) -> Result<Option<Value
         }
         return serde_json::from_slice(&output.stdout)
             .map(Some)
-            .map_err(|error| Error::decode(format!("result of plugin {name}"), error));
+            .map_err(|error| Error::decode(format!("result of plugin {name}"), &error));
     }
     let failure: Failure = serde_json::from_slice(&output.stdout).unwrap_or(Failure {
         code: 999,

@@ -137,7 +137,7 @@ impl Error {
         Self::Config { field: field.into(), reason: reason.into() }
     }
 
-    pub(crate) fn decode(subject: impl Into<String>, reason: impl ToString) -> Self {
+    pub(crate) fn decode(subject: impl Into<String>, reason: &impl ToString) -> Self {
         Self::Decode { subject: subject.into(), reason: reason.to_string() }
     }
 }

@@ -21,7 +21,7 @@ impl Fields {
             Value::Object(map) => Ok(Self { path: path.to_owned(), map }),
             other => Err(Error::decode(
                 if path.is_empty() { "network configuration" } else { path },
-                format!("expected an object, found {}", kind(&other)),
+                &format!("expected an object, found {}", kind(&other)),
             )),
         }
     }
@@ -36,7 +36,7 @@ impl Fields {
             None | Some(Value::Null) => Ok(None),
             Some(value) => serde_json::from_value(value)
                 .map(Some)
-                .map_err(|error| Error::decode(self.path_of(name), error)),
+                .map_err(|error| Error::decode(self.path_of(name), &error)),
         }
     }
 

@@ -10,12 +10,13 @@
 //! | `portmap` | host ports |
 //! | `masquerade` | hiding containers behind the host's address |
 //! | `ruleset` | the nftables table that the last two keep their elements in |
-//! | `nft` | nftables messages, written and read |
+//! | `nft`, `conntrack` | nftables and conntrack messages, written and read |
 //! | `netlink`, `link` | the synchronous netlink socket; links, addresses and routes over it |
 //! | `netns`, `sysctl`, `delegate` | namespaces, `/proc/sys/net`, other plugins |
 
 mod bridge;
 mod call;
+mod conntrack;
 mod delegate;
 mod environment;
 mod error;
@@ -26,8 +27,11 @@ mod loopback;
 mod masquerade;
 pub mod netlink;
 mod netns;
+mod nft;
+mod portmap;
 mod program;
 mod result;
+mod ruleset;
 mod sysctl;
 mod version;
 

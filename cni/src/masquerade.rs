@@ -1,16 +1,77 @@
-//! stub
-use crate::{Call, Error, Owner};
-use ipnet::IpNet;
+//! `ipMasq`: what a container sends beyond its subnet seems to come from the host.
+
 use std::net::IpAddr;
-pub(crate) fn add(_call: &Call, _addresses: &[IpNet]) -> Result<(), Error> {
-    Ok(())
+
+use ipnet::IpNet;
+
+use crate::{
+    Call, Error, Owner,
+    bridge::{alias, alias_prefix},
+    error::IoContext,
+    nft::{Element, Target},
+    ruleset::{self, FAMILY4, FAMILY6, Family, Placed, octets},
+};
+
+/// Masquerades these addresses of the attachment.
+pub(crate) fn add(call: &Call, addresses: &[IpNet]) -> Result<(), Error> {
+    let comment = alias(&call.network, &call.owner());
+    let placed: Vec<Placed> = addresses
+        .iter()
+        .map(|address| Placed {
+            set: Family::of(address.addr().is_ipv4()).masquerade.name,
+            element: Element {
+                key: octets(address.addr()),
+                end: None,
+                value: Some(Target::Goto(ruleset::chain_of(address))),
+                comment: comment.clone(),
+            },
+        })
+        .collect();
+    let subnets: Vec<IpNet> = addresses.iter().map(IpNet::trunc).collect();
+    // An element of a container that went without a DEL has no right to an address that was granted anew.
+    let stale: Vec<Vec<u8>> = placed.iter().map(|placed| placed.element.key.clone()).collect();
+    match ruleset::add(&placed, &subnets) {
+        Err(error) if error.errno() == libc::EEXIST => {
+            ruleset::remove(&sets(), |element| stale.contains(&element.key))?;
+            ruleset::add(&placed, &subnets)
+        }
+        other => other,
+    }
+    .during(|| format!("masquerade {}", list(addresses.iter().map(IpNet::addr))))
 }
-pub(crate) fn remove(_network: &str, _owner: &Owner, _known: Option<&[IpAddr]>) -> Result<(), Error> {
-    Ok(())
+
+/// Removes the attachment's elements.
+pub(crate) fn remove(network: &str, owner: &Owner) -> Result<(), Error> {
+    let comment = alias(network, owner);
+    ruleset::remove(&sets(), |element| element.comment == comment).map(drop)
 }
-pub(crate) fn retain(_network: &str, _valid: &[Owner]) -> Result<(), Error> {
-    Ok(())
+
+/// Removes the network's elements that none of `valid` has.
+pub(crate) fn retain(network: &str, valid: &[Owner]) -> Result<(), Error> {
+    let prefix = alias_prefix(network);
+    let kept: Vec<String> = valid.iter().map(|owner| alias(network, owner)).collect();
+    ruleset::remove(&sets(), |element| {
+        element.comment.starts_with(&prefix) && !kept.contains(&element.comment)
+    })
+    .map(drop)
 }
-pub(crate) fn check(_network: &str, _owner: &Owner, _known: &[IpAddr]) -> Result<(), Error> {
-    Ok(())
+
+/// Fails if one of the addresses is not masqueraded.
+pub(crate) fn check(network: &str, owner: &Owner, addresses: &[IpAddr]) -> Result<(), Error> {
+    let comment = alias(network, owner);
+    let found = ruleset::find(&sets(), |element| element.comment == comment)
+        .during(|| "list masqueraded addresses".to_owned())?;
+    let lacking = addresses
+        .iter()
+        .filter(|address| !found.iter().any(|placed| placed.element.key == octets(**address)));
+    let lacking = list(lacking.copied());
+    if lacking.is_empty() { Ok(()) } else { Err(Error::NotAsAdded(format!("{lacking} is not masqueraded"))) }
+}
+
+fn sets() -> [crate::nft::Set; 2] {
+    [FAMILY4.masquerade, FAMILY6.masquerade]
+}
+
+fn list(addresses: impl Iterator<Item = IpAddr>) -> String {
+    addresses.map(|address| address.to_string()).collect::<Vec<_>>().join(", ")
 }

@@ -9,7 +9,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::{Call, Command, Environment, Error, Version, bridge, error::IoContext, ipam, loopback};
+use crate::{Call, Command, Environment, Error, Version, bridge, error::IoContext, ipam, loopback, portmap};
 
 /// A plugin in this program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,11 +20,17 @@ pub enum Plugin {
     HostLocal,
     /// Brings `lo` up.
     Loopback,
+    /// Leads host ports to a container.
+    Portmap,
 }
 
 impl Plugin {
-    const TABLE: [(&'static str, Self); 3] =
-        [("bridge", Self::Bridge), ("host-local", Self::HostLocal), ("loopback", Self::Loopback)];
+    const TABLE: [(&'static str, Self); 4] = [
+        ("bridge", Self::Bridge),
+        ("host-local", Self::HostLocal),
+        ("loopback", Self::Loopback),
+        ("portmap", Self::Portmap),
+    ];
 
     /// The plugin of that name, as configurations' `type` has it.
     #[must_use]
@@ -41,6 +47,7 @@ impl Plugin {
             Self::Bridge => bridge::answer(call),
             Self::HostLocal => ipam::answer(call),
             Self::Loopback => loopback::answer(call),
+            Self::Portmap => portmap::answer(call),
         }
     }
 }
@@ -50,7 +57,7 @@ impl Plugin {
 pub fn run(arguments: &[impl AsRef<OsStr>]) -> ExitCode {
     if std::env::var_os("CNI_COMMAND").is_none_or(|command| command.is_empty()) {
         eprintln!(
-            "CNI plugins bridge, host-local and loopback (windlass-cni {})\nCNI protocol versions supported: {}",
+            "CNI plugins bridge, host-local, loopback and portmap (windlass-cni {})\nCNI protocol versions supported: {}",
             env!("CARGO_PKG_VERSION"),
             Version::supported().join(", ")
         );

@@ -115,7 +115,7 @@ impl Attachment {
     /// # Errors
     /// Code 6 with the subject's name.
     pub fn parse(subject: &str, value: &Value) -> Result<Self, Error> {
-        Self::deserialize(value).map_err(|error| Error::decode(subject, error))
+        Self::deserialize(value).map_err(|error| Error::decode(subject, &error))
     }
 
     /// The JSON a runtime of that version expects.

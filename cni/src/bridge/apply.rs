@@ -161,7 +161,7 @@ impl Progress<'_> {
         if let Some(veth) = self.veth.take() {
             drop(self.host.request(link::delete_link(&veth.host)));
             if self.conf.masquerade {
-                drop(masquerade::remove(&self.call.network, &self.call.owner(), None));
+                drop(masquerade::remove(&self.call.network, &self.call.owner()));
             }
         }
     }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::{
     lab::{Lab, Netns},
-    traffic::{tcp_source, udp_reaches},
+    traffic::{Server, udp_reaches},
 };
 
 fn address(result: &Value, index: usize) -> IpAddr {
@@ -23,11 +23,11 @@ fn two_containers_reach_each_other_and_the_host() {
     let second = lab.call("ADD", &conf, "b", &b.path()).ok();
     for family in 0..2 {
         let (from, to) = (address(&first, family), address(&second, family));
-        assert_eq!(tcp_source(&b, &a, (to, 80).into(), (to, 80).into()).unwrap(), from);
+        assert_eq!(Server::listen(&b, (to, 80)).source_of(&a, (to, 80)), from);
         udp_reaches(&b, &a, (to, 53).into(), (to, 53).into()).unwrap();
         let gateway: IpAddr = first["ips"][family]["gateway"].as_str().unwrap().parse().unwrap();
-        assert_eq!(tcp_source(&lab.host, &a, (gateway, 80).into(), (gateway, 80).into()).unwrap(), from);
-        assert_eq!(tcp_source(&a, &lab.host, (from, 80).into(), (from, 80).into()).unwrap(), gateway);
+        assert_eq!(Server::listen(&lab.host, (gateway, 80)).source_of(&a, (gateway, 80)), from);
+        assert_eq!(Server::listen(&a, (from, 80)).source_of(&lab.host, (from, 80)), gateway);
     }
 }
 
@@ -95,7 +95,7 @@ fn a_failed_add_leaves_nothing() {
     assert!(lab.leased("pods").is_empty());
     assert!(!lab.host.sh("ip link").contains("veth"));
 
-    let mut unroutable = conf.clone();
+    let mut unroutable = conf;
     unroutable["ipam"]["routes"] = json!([{ "dst": "192.0.2.0/24", "gw": "203.0.113.1" }]);
     let other = Netns::new();
     let (_, message) = lab.call("ADD", &unroutable, "b", &other.path()).error();

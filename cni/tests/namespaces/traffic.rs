@@ -8,31 +8,50 @@ use std::{
 
 use crate::lab::Netns;
 
-/// The address that a TCP server inside `server` sees a client inside `client` come from, by way of `target`.
-pub(crate) fn tcp_source(
-    server: &Netns,
-    client: &Netns,
-    listen: SocketAddr,
-    target: SocketAddr,
-) -> std::io::Result<IpAddr> {
-    let listener = server.run(|| TcpListener::bind(listen))?;
-    let echo = std::thread::spawn(move || -> std::io::Result<IpAddr> {
-        let (mut stream, peer) = listener.accept()?;
-        let mut greeting = [0; 5];
-        stream.read_exact(&mut greeting)?;
-        stream.write_all(&greeting)?;
-        Ok(peer.ip())
-    });
-    client.run(|| -> std::io::Result<()> {
-        let mut stream = TcpStream::connect_timeout(&target, Duration::from_secs(5))?;
-        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-        stream.write_all(b"hello")?;
-        let mut back = [0; 5];
-        stream.read_exact(&mut back)?;
-        assert_eq!(&back, b"hello");
-        Ok(())
-    })?;
-    echo.join().unwrap()
+/// A TCP server inside a namespace.
+pub(crate) struct Server(TcpListener);
+
+impl Server {
+    pub(crate) fn listen(netns: &Netns, address: impl Into<SocketAddr>) -> Self {
+        let address = address.into();
+        Self(netns.run(|| TcpListener::bind(address)).unwrap())
+    }
+
+    /// The address that the server sees a client inside `client` come from, by way of `target`.
+    pub(crate) fn source_of(&self, client: &Netns, target: impl Into<SocketAddr>) -> IpAddr {
+        let target = target.into();
+        std::thread::scope(|scope| {
+            let echo = scope.spawn(|| -> std::io::Result<IpAddr> {
+                let (mut stream, peer) = self.0.accept()?;
+                let mut greeting = [0; 5];
+                stream.read_exact(&mut greeting)?;
+                stream.write_all(&greeting)?;
+                Ok(peer.ip())
+            });
+            let answered = client.run(|| -> std::io::Result<[u8; 5]> {
+                let mut stream = TcpStream::connect_timeout(&target, Duration::from_secs(5))?;
+                stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+                stream.write_all(b"hello")?;
+                let mut back = [0; 5];
+                stream.read_exact(&mut back)?;
+                Ok(back)
+            });
+            if answered.is_err() {
+                // So that the test ends: nobody else will come.
+                self.unblock();
+            }
+            assert_eq!(&answered.unwrap_or_else(|error| panic!("to {target}: {error}")), b"hello");
+            echo.join().unwrap().unwrap()
+        })
+    }
+
+    fn unblock(&self) {
+        nix::sys::socket::shutdown(
+            std::os::fd::AsRawFd::as_raw_fd(&self.0),
+            nix::sys::socket::Shutdown::Both,
+        )
+        .unwrap();
+    }
 }
 
 /// Whether a datagram from inside `client` to `target` reaches `listen` inside `server` and its answer comes back.
