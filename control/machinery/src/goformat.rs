@@ -1,6 +1,6 @@
 //! Go's `%q` and `%v`, where an error text repeats a value.
 
-use serde_json::Number;
+use serde_json::{Number, Value};
 use std::fmt::Write;
 
 /// `strconv.Quote`: double quotes, with control and unprintable characters escaped.
@@ -64,6 +64,22 @@ pub fn go_float(f: f64) -> String {
             format!("{mantissa}e{}{:02}", if e < 0 { '-' } else { '+' }, e.abs())
         }
         _ => format!("{f}"),
+    }
+}
+
+/// `%v` of what JSON decodes to: `map[a:1 b:[x y]]`.
+#[must_use]
+pub fn go_value(value: &Value) -> String {
+    match value {
+        Value::Null => "<nil>".to_owned(),
+        Value::Bool(b) => b.to_string(),
+        Value::Number(n) => go_number(n),
+        Value::String(s) => s.clone(),
+        Value::Array(items) => format!("[{}]", items.iter().map(go_value).collect::<Vec<_>>().join(" ")),
+        Value::Object(map) => {
+            let entries: Vec<String> = map.iter().map(|(k, v)| format!("{k}:{}", go_value(v))).collect();
+            format!("map[{}]", entries.join(" "))
+        }
     }
 }
 

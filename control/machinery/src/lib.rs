@@ -5,6 +5,7 @@
 //! - [`quantity`], [`intstr`], [`time`], [`duration`], [`names`], [`labels`], [`fields`]: the scalar languages of the API.
 //! - [`goformat`]: Go's `%q` and `%v`, for error texts.
 //! - [`schema`]: the field table, pruning and the canonical form; [`codec`]: JSON, protobuf.
+//! - [`patch`]: JSON patch, merge patch, strategic merge patch.
 //! - [`resources`]: the built-in resources, their defaulting, strategy, validation and printing
 
 pub mod codec;
@@ -16,6 +17,7 @@ pub mod intstr;
 pub mod labels;
 pub mod names;
 pub mod object;
+pub mod patch;
 pub mod quantity;
 pub mod resources;
 pub mod schema;

@@ -108,12 +108,12 @@ fn unknown_fields_are_named_and_dropped() {
     let object = json!({"spec": {"containers": [{"name": "a"}, {"name": "b", "foo": 1}], "bar": {}}, "baz": 2,
         "metadata": {"labels": {"any": "thing"}}});
     let normalized = builtin().normalize(pod(), object.clone()).unwrap();
-    let mut unknown = normalized.unknown.clone();
+    let mut unknown = normalized.unknown;
     unknown.sort();
     let expected =
         ["unknown field \"baz\"", "unknown field \"spec.bar\"", "unknown field \"spec.containers[1].foo\""];
     assert_eq!(unknown, expected);
-    let mut pruned = object.clone();
+    let mut pruned = object;
     let mut names = builtin().prune(pod(), &mut pruned);
     names.sort();
     assert_eq!(names, expected);

@@ -1,0 +1,31 @@
+//! RFC 7386, `application/merge-patch+json`.
+
+use crate::codec;
+use crate::status::Status;
+use serde_json::Value;
+
+/// Applies a merge patch and says which fields it gave twice (`duplicate field "spec.x"`).
+///
+/// # Errors
+/// 400 for what is no JSON.
+pub fn apply(object: &mut Value, bytes: &[u8]) -> Result<Vec<String>, Status> {
+    let patch = codec::json::decode(bytes).map_err(|e| Status::bad_request(e.to_string()))?;
+    json_patch::merge(object, &patch.value);
+    Ok(patch.duplicates)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn nulls_delete_lists_replace_and_duplicates_are_told() {
+        let mut object = json!({"a": {"b": 1, "c": [1, 2]}, "d": 1});
+        let duplicates =
+            apply(&mut object, br#"{"a":{"b":null,"c":[3],"n":{"x":null,"y":1}},"d":2,"d":3}"#).unwrap();
+        assert_eq!(object, json!({"a": {"c": [3], "n": {"y": 1}}, "d": 3}));
+        assert_eq!(duplicates, ["duplicate field \"d\""]);
+        assert_eq!(apply(&mut object, b"{").unwrap_err().code, 400);
+    }
+}
