@@ -1,4 +1,5 @@
-//! Bytes to objects and back: [`json`], [`proto`].
+//! Bytes to objects and back: [`json`], [`yaml`], [`proto`].
 
 pub mod json;
 pub mod proto;
+pub mod yaml;

@@ -4,7 +4,7 @@
 //! - [`object`]: `metadata` of a `serde_json::Value`, kinds and resources by name.
 //! - [`quantity`], [`intstr`], [`time`], [`duration`], [`names`], [`labels`], [`fields`]: the scalar languages of the API.
 //! - [`goformat`]: Go's `%q` and `%v`, for error texts.
-//! - [`schema`]: the field table, pruning and the canonical form; [`codec`]: JSON, protobuf.
+//! - [`schema`]: the field table, pruning and the canonical form; [`codec`]: JSON, YAML, protobuf.
 //! - [`patch`]: JSON patch, merge patch, strategic merge patch.
 //! - [`resources`]: the built-in resources, their defaulting, strategy, validation and printing
 
