@@ -47,7 +47,7 @@ async fn bench(dir: &std::path::Path) -> Result<(), Box<dyn std::error::Error>> 
         }
         black_box(&out);
     });
-    let raw = out.clone();
+    let raw = out;
     let mut copy = Vec::with_capacity(raw.len());
     let copied = best_of(|| {
         copy.clear();

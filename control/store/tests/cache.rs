@@ -74,7 +74,7 @@ async fn a_watch_sees_additions_changes_and_deletions_with_what_was_before() {
         // The last state, with the deletion's own resourceVersion.
         (Deleted, "n2@5", Some("n2@4"), 5),
     ] {
-        let got = brief(&*soon(watch.next()).await.unwrap());
+        let got = brief(&soon(watch.next()).await.unwrap());
         assert_eq!(got, (want.0, want.1.to_owned(), want.2.map(str::to_owned), want.3));
     }
     assert_eq!(watch.progress().await, Some(5));
