@@ -1,0 +1,93 @@
+//! Filters and scores. A [`Prepared`] holds what they work out once for a pod and a snapshot; [`Prepared::filter`] then asks them
+//! in upstream's order and stops at the first refusal.
+
+mod balanced;
+mod image_locality;
+mod inter_pod_affinity;
+mod node_affinity;
+mod node_ports;
+mod resources_fit;
+mod spread;
+mod taints;
+mod volumes;
+
+use crate::fit::{Plugin, Refusal};
+use crate::model::terms::Spread;
+use crate::model::{NodeInfo, Pod, Snapshot};
+use std::sync::Arc;
+
+/// Highest score of one plugin.
+pub const MAX_SCORE: i64 = 100;
+
+/// What the filters know of a pod before they see a node.
+pub struct Prepared {
+    named: Option<Vec<String>>,
+    affinity: inter_pod_affinity::Counts,
+    spread: spread::Counts,
+    constraints: Vec<Spread>,
+    /// The constraints are the default ones.
+    defaulted: bool,
+}
+
+impl Prepared {
+    /// Looks at the whole snapshot once; the error refuses the pod on every node.
+    pub fn new(snapshot: &Snapshot, pod: &Pod) -> Result<Self, (Plugin, String)> {
+        volumes::check_claims(snapshot, pod)?;
+        let (constraints, defaulted) = snapshot.spread_of(pod);
+        Ok(Self {
+            named: node_affinity::named(pod),
+            affinity: inter_pod_affinity::Counts::new(snapshot, pod),
+            spread: spread::Counts::new(snapshot, pod, &constraints),
+            constraints,
+            defaulted,
+        })
+    }
+
+    /// Whether the node takes the pod.
+    pub fn filter(&self, snapshot: &Snapshot, pod: &Pod, node: &NodeInfo) -> Result<(), Refusal> {
+        if let Some(named) = &self.named
+            && !named.contains(&node.name)
+        {
+            let reason = "node(s) didn't satisfy plugin(s) [NodeAffinity]";
+            return Err(Refusal::final_(Plugin::NodeAffinity, reason));
+        }
+        taints::unschedulable(pod, node)?;
+        if pod.node.as_ref().is_some_and(|n| *n != node.name) {
+            let reason = "node(s) didn't match the requested node name";
+            return Err(Refusal::final_(Plugin::NodeName, reason));
+        }
+        taints::filter(pod, node)?;
+        node_affinity::filter(pod, node)?;
+        node_ports::filter(pod, node)?;
+        resources_fit::filter(pod, node)?;
+        volumes::filter(snapshot, pod, node)?;
+        self.spread.filter(pod, &self.constraints, node)?;
+        self.affinity.filter(snapshot, pod, node)
+    }
+
+    /// Scores of `nodes`, which all passed the filters: the weighted sum of every plugin's.
+    pub fn score(&self, snapshot: &Snapshot, pod: &Pod, nodes: &[Arc<NodeInfo>]) -> Vec<i64> {
+        let mut total = vec![0; nodes.len()];
+        let mut add = |weight: i64, scores: Vec<i64>| {
+            total.iter_mut().zip(scores).for_each(|(t, s)| *t += weight * s);
+        };
+        add(3, taints::score(pod, nodes));
+        add(2, node_affinity::score(pod, nodes));
+        add(2, spread::score(snapshot, pod, &self.constraints, self.defaulted, nodes));
+        add(2, inter_pod_affinity::score(snapshot, pod, nodes));
+        add(1, nodes.iter().map(|n| resources_fit::least_allocated(pod, n)).collect());
+        add(1, balanced::score(pod, nodes));
+        add(1, image_locality::score(snapshot, pod, nodes));
+        total
+    }
+}
+
+/// Scales scores to 0..=100 by the largest; `reverse`: the largest becomes 0.
+fn normalize(mut scores: Vec<i64>, reverse: bool) -> Vec<i64> {
+    let max = scores.iter().copied().max().unwrap_or(0);
+    for score in &mut scores {
+        let scaled = if max == 0 { 0 } else { *score * MAX_SCORE / max };
+        *score = if reverse { MAX_SCORE - scaled } else { scaled };
+    }
+    scores
+}

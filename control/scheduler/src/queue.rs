@@ -1,0 +1,303 @@
+//! Whose turn it is: pods that are ready (by priority, then age), that back off, and that wait for the cluster to change. Pure;
+//! `now` is an argument.
+
+use crate::fit::Plugin;
+use crate::model::Pod;
+use crate::schedule::{Change, may_help};
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// First wait after a failed attempt; doubles.
+const FIRST_BACKOFF: Duration = Duration::from_secs(1);
+const LONGEST_BACKOFF: Duration = Duration::from_secs(10);
+/// A pod that no change has helped is tried again after this.
+const LONGEST_WAIT: Duration = Duration::from_secs(300);
+
+/// Where a pod stands; how it is left.
+#[derive(Clone, Debug, PartialEq)]
+enum Stand {
+    /// Left by [`Queue::pop`].
+    Active,
+    /// Left when the moment has come.
+    Backoff(Instant),
+    /// Left when a change may help one of the filters that refused, or after [`LONGEST_WAIT`].
+    Unschedulable { refused: Vec<Plugin>, since: Instant },
+    /// Being scheduled, bound or reported; left by the outcome. Changes meanwhile are kept: they may help.
+    InFlight { changes: Vec<Change> },
+    /// Left when the last scheduling gate is gone.
+    Gated,
+}
+
+#[derive(Clone, Debug)]
+struct Waiting {
+    pod: Arc<Pod>,
+    stand: Stand,
+    attempts: u32,
+    /// When it came into the queue, or was last tried.
+    since: Instant,
+}
+
+type Rank = (Reverse<i32>, Instant, String);
+
+/// Pods without a node.
+#[derive(Debug, Default)]
+pub struct Queue {
+    pods: HashMap<String, Waiting>,
+    active: BTreeSet<Rank>,
+}
+
+impl Waiting {
+    fn rank(&self) -> Rank {
+        (Reverse(self.pod.priority), self.since, self.pod.uid.clone())
+    }
+
+    fn backoff_ends(&self) -> Instant {
+        let doubled = FIRST_BACKOFF * 2_u32.saturating_pow(self.attempts.saturating_sub(1).min(10));
+        if self.attempts == 0 { self.since } else { self.since + doubled.min(LONGEST_BACKOFF) }
+    }
+}
+
+/// Whether anything differs that scheduling reads; what the scheduler itself writes does not count.
+fn differs(a: &Pod, b: &Pod) -> bool {
+    let neutral = |p: &Pod| Pod { unschedulable: None, nominated: None, generation: 0, ..p.clone() };
+    neutral(a) != neutral(b)
+}
+
+impl Queue {
+    fn stand(&mut self, uid: &str, stand: Stand) {
+        let Some(waiting) = self.pods.get_mut(uid) else { return };
+        if waiting.stand == Stand::Active {
+            self.active.remove(&waiting.rank());
+        }
+        if stand == Stand::Active {
+            self.active.insert(waiting.rank());
+        }
+        waiting.stand = stand;
+    }
+
+    /// Active, or first to the end of its backoff.
+    fn ready(&mut self, uid: &str, now: Instant) {
+        let Some(ends) = self.pods.get(uid).map(Waiting::backoff_ends) else { return };
+        self.stand(uid, if ends <= now { Stand::Active } else { Stand::Backoff(ends) });
+    }
+
+    /// A pod without a node came or changed.
+    pub fn set(&mut self, mut pod: Arc<Pod>, now: Instant) {
+        let uid = pod.uid.clone();
+        let Some(old) = self.pods.get(&uid).cloned() else {
+            let stand = Stand::Gated;
+            self.pods.insert(uid.clone(), Waiting { pod: pod.clone(), stand, attempts: 0, since: now });
+            if !pod.gated {
+                self.stand(&uid, Stand::Active);
+            }
+            return;
+        };
+        // A nomination of ours that the API does not show yet.
+        if pod.nominated.is_none()
+            && matches!(old.stand, Stand::InFlight { .. })
+            && old.pod.nominated.is_some()
+        {
+            Arc::make_mut(&mut pod).nominated = old.pod.nominated.clone();
+        }
+        let news = differs(&old.pod, &pod);
+        let gated = pod.gated;
+        if old.stand == Stand::Active {
+            self.active.remove(&old.rank());
+        }
+        if let Some(waiting) = self.pods.get_mut(&uid) {
+            waiting.pod = pod;
+            if old.stand == Stand::Active {
+                self.active.insert(waiting.rank());
+            }
+        }
+        match old.stand {
+            Stand::InFlight { mut changes } if news => {
+                changes.push(Change::NodeChanged);
+                self.stand(&uid, Stand::InFlight { changes });
+            }
+            Stand::InFlight { .. } => {}
+            _ if gated => self.stand(&uid, Stand::Gated),
+            Stand::Gated => self.ready(&uid, now),
+            Stand::Unschedulable { .. } if news => self.ready(&uid, now),
+            _ => {}
+        }
+    }
+
+    /// The pod has a node or is gone.
+    pub fn remove(&mut self, uid: &str) {
+        if let Some(waiting) = self.pods.remove(uid) {
+            self.active.remove(&waiting.rank());
+        }
+    }
+
+    /// UIDs of the pods that are not being bound.
+    pub fn uids(&self) -> Vec<String> {
+        self.pods.keys().cloned().collect()
+    }
+
+    /// The pod as last seen.
+    pub fn get(&self, uid: &str) -> Option<&Arc<Pod>> {
+        self.pods.get(uid).map(|w| &w.pod)
+    }
+
+    /// The next pod to schedule; it is in flight until its outcome is told.
+    pub fn pop(&mut self, now: Instant) -> Option<Arc<Pod>> {
+        let (_, _, uid) = self.active.pop_first()?;
+        let waiting = self.pods.get_mut(&uid)?;
+        waiting.stand = Stand::InFlight { changes: Vec::new() };
+        waiting.attempts += 1;
+        waiting.since = now;
+        Some(waiting.pod.clone())
+    }
+
+    /// Outcome: no node took the pod.
+    pub fn unschedulable(&mut self, uid: &str, refused: Vec<Plugin>, now: Instant) {
+        let Some(Stand::InFlight { changes }) = self.pods.get(uid).map(|w| w.stand.clone()) else { return };
+        if changes.iter().any(|&c| helps(&refused, c)) {
+            self.ready(uid, now);
+        } else {
+            self.stand(uid, Stand::Unschedulable { refused, since: now });
+        }
+    }
+
+    /// Outcome: something else failed; try again after the backoff.
+    pub fn retry(&mut self, uid: &str, now: Instant) {
+        if self.pods.get(uid).is_some_and(|w| matches!(w.stand, Stand::InFlight { .. })) {
+            self.ready(uid, now);
+        }
+    }
+
+    /// The pod is to take this node once its victims have left, or no node any more.
+    pub fn nominate(&mut self, uid: &str, node: Option<String>) {
+        if let Some(waiting) = self.pods.get_mut(uid) {
+            Arc::make_mut(&mut waiting.pod).nominated = node;
+        }
+    }
+
+    /// Pods that wait for their victims, by node.
+    pub fn nominated(&self) -> HashMap<String, Vec<Arc<Pod>>> {
+        let mut out: HashMap<String, Vec<Arc<Pod>>> = HashMap::new();
+        for pod in self.pods.values().map(|w| &w.pod) {
+            if let Some(node) = &pod.nominated {
+                out.entry(node.clone()).or_default().push(pod.clone());
+            }
+        }
+        out
+    }
+
+    /// Something in the cluster changed: wakes the pods it may help.
+    pub fn changed(&mut self, change: Change, now: Instant) {
+        let mut woken = Vec::new();
+        for (uid, waiting) in &mut self.pods {
+            match &mut waiting.stand {
+                Stand::Unschedulable { refused, .. } if helps(refused, change) => woken.push(uid.clone()),
+                Stand::InFlight { changes } if !changes.contains(&change) => changes.push(change),
+                _ => {}
+            }
+        }
+        woken.iter().for_each(|uid| self.ready(uid, now));
+    }
+
+    /// Moves pods whose time has come.
+    pub fn flush(&mut self, now: Instant) {
+        let due = |w: &Waiting| match w.stand {
+            Stand::Backoff(until) => until <= now,
+            Stand::Unschedulable { since, .. } => since + LONGEST_WAIT <= now,
+            _ => false,
+        };
+        let ready: Vec<_> = self.pods.iter().filter(|(_, w)| due(w)).map(|(uid, _)| uid.clone()).collect();
+        ready.iter().for_each(|uid| self.ready(uid, now));
+    }
+
+    /// When [`Queue::flush`] has something to do.
+    pub fn next_flush(&self) -> Option<Instant> {
+        let moment = |w: &Waiting| match w.stand {
+            Stand::Backoff(until) => Some(until),
+            Stand::Unschedulable { since, .. } => Some(since + LONGEST_WAIT),
+            _ => None,
+        };
+        self.pods.values().filter_map(moment).min()
+    }
+}
+
+fn helps(refused: &[Plugin], change: Change) -> bool {
+    // Refused by nobody: there were no nodes at all.
+    if refused.is_empty() {
+        change == Change::NodeChanged
+    } else {
+        refused.iter().any(|&p| may_help(p, change))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(uid: &str, priority: i32) -> Arc<Pod> {
+        Arc::new(Pod { uid: uid.to_owned(), priority, ..Pod::default() })
+    }
+
+    #[test]
+    fn priority_then_age() {
+        let start = Instant::now();
+        let mut q = Queue::default();
+        for (n, (uid, priority)) in [("a", 0), ("b", 0), ("c", 5)].into_iter().enumerate() {
+            q.set(pod(uid, priority), start + Duration::from_millis(n as u64));
+        }
+        let order: Vec<_> = std::iter::from_fn(|| q.pop(start)).map(|p| p.uid.clone()).collect();
+        assert_eq!(order, ["c", "a", "b"]);
+    }
+
+    #[test]
+    fn backoff_doubles_to_ten_seconds() {
+        let mut now = Instant::now();
+        let mut q = Queue::default();
+        q.set(pod("a", 0), now);
+        for want in [1, 2, 4, 8, 10, 10] {
+            assert!(q.pop(now).is_some());
+            q.retry("a", now);
+            assert_eq!(q.next_flush(), Some(now + Duration::from_secs(want)));
+            now += Duration::from_secs(want);
+            q.flush(now);
+        }
+    }
+
+    #[test]
+    fn only_a_change_that_may_help_wakes_a_pod() {
+        let now = Instant::now();
+        let mut q = Queue::default();
+        q.set(pod("a", 0), now);
+        q.pop(now);
+        q.unschedulable("a", vec![Plugin::TaintToleration], now);
+        q.changed(Change::PodGone, now);
+        assert_eq!(q.next_flush(), Some(now + LONGEST_WAIT));
+        q.changed(Change::NodeChanged, now);
+        assert_eq!(q.next_flush(), Some(now + FIRST_BACKOFF));
+    }
+
+    #[test]
+    fn a_change_during_the_attempt_is_not_missed() {
+        let now = Instant::now();
+        let mut q = Queue::default();
+        q.set(pod("a", 0), now);
+        q.pop(now);
+        q.changed(Change::PodGone, now);
+        q.unschedulable("a", vec![Plugin::NodeResourcesFit], now);
+        assert_eq!(q.next_flush(), Some(now + FIRST_BACKOFF));
+    }
+
+    #[test]
+    fn a_gated_pod_waits_and_our_own_writes_wake_nobody() {
+        let now = Instant::now();
+        let mut q = Queue::default();
+        q.set(Arc::new(Pod { gated: true, ..(*pod("a", 0)).clone() }), now);
+        assert!(q.pop(now).is_none());
+        q.set(pod("a", 0), now);
+        assert!(q.pop(now).is_some());
+        q.unschedulable("a", vec![Plugin::NodeName], now);
+        q.set(Arc::new(Pod { unschedulable: Some("x".into()), ..(*pod("a", 0)).clone() }), now);
+        assert_eq!(q.next_flush(), Some(now + LONGEST_WAIT));
+    }
+}

@@ -1,0 +1,341 @@
+//! The shell of the scheduler.
+//!
+//! Woken by: pods, nodes and what else filters read (watches), finished writes, and the queue's clock. Reads only its own
+//! [`Cluster`] and [`Queue`], which this one task alone changes. Writes bindings, events, conditions, and deletes victims. Promises:
+//! a pod is decided on with everything seen so far, counted on its node from that moment, and bound at most once at a time; a
+//! binding that fails is taken back and tried again after a backoff; a pod that fits nowhere is tried again when something
+//! changed that may help it, at the latest after five minutes. It keeps nothing that a restart would lose.
+
+use crate::cache::Cluster;
+use crate::fit::Plugin;
+use crate::model::Pod;
+use crate::preempt::preempt;
+use crate::queue::Queue;
+use crate::report::{Failure, NAME, Reporter};
+use crate::schedule::{Change, schedule};
+use crate::watch::{Parsed, SOURCES, Seen, Source, Watches, watches};
+use futures::future::BoxFuture;
+use futures::stream::{FuturesUnordered, StreamExt};
+use futures::{FutureExt, future};
+use kube::Client;
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// Writes in flight at once.
+const WRITES: usize = 64;
+/// Changes taken in before the next pod is scheduled.
+const INPUTS: usize = 512;
+
+/// Why the scheduler stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Every watch ended, which they do not do by themselves.
+    #[error("scheduler: the watches ended")]
+    WatchesEnded,
+}
+
+/// Schedules until cancelled.
+pub async fn run(client: Client, shutdown: CancellationToken) -> Result<(), Error> {
+    let mut inputs = watches(&client);
+    let mut scheduler = Scheduler {
+        cluster: Cluster::default(),
+        queue: Queue::default(),
+        reporter: Reporter::new(client),
+        synced: HashSet::new(),
+        writes: FuturesUnordered::new(),
+        round: 0,
+    };
+    loop {
+        scheduler.take_in(&mut inputs)?;
+        if scheduler.schedule_one() {
+            // One pod at a time: what its binding or the watches bring meanwhile counts for the next.
+            if shutdown.is_cancelled() {
+                return Ok(());
+            }
+            tokio::task::yield_now().await;
+            continue;
+        }
+        let wake = scheduler.queue.next_flush().map(tokio::time::Instant::from_std);
+        let clock = async {
+            match wake {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = shutdown.cancelled() => return Ok(()),
+            input = inputs.next() => match input {
+                Some((source, seen)) => scheduler.see(source, seen),
+                None => return Err(Error::WatchesEnded),
+            },
+            Some(done) = scheduler.writes.next() => scheduler.written(done),
+            () = clock => {}
+        }
+    }
+}
+
+/// A finished write.
+enum Done {
+    Bound {
+        uid: String,
+        result: Result<(), kube::Error>,
+    },
+    /// The failure of an attempt is reported; `refused` is `None` where it was no matter of filters.
+    Reported {
+        uid: String,
+        refused: Option<Vec<Plugin>>,
+    },
+}
+
+struct Scheduler {
+    cluster: Cluster,
+    queue: Queue,
+    reporter: Reporter,
+    /// Watches that have listed once, or could not.
+    synced: HashSet<Source>,
+    writes: FuturesUnordered<BoxFuture<'static, Done>>,
+    round: u64,
+}
+
+impl Scheduler {
+    /// Takes in what has arrived, without waiting.
+    fn take_in(&mut self, inputs: &mut Watches) -> Result<(), Error> {
+        for _ in 0..INPUTS {
+            match inputs.next().now_or_never() {
+                Some(Some((source, seen))) => self.see(source, seen),
+                Some(None) => return Err(Error::WatchesEnded),
+                None => break,
+            }
+        }
+        while let Some(Some(done)) = self.writes.next().now_or_never() {
+            self.written(done);
+        }
+        self.queue.flush(Instant::now());
+        Ok(())
+    }
+
+    fn see(&mut self, source: Source, seen: Seen) {
+        match seen {
+            Seen::Set(key, parsed) => self.set(source, key, parsed),
+            Seen::Gone(key) => self.gone(source, &key),
+            Seen::All(all) => {
+                self.synced.insert(source);
+                let listed: HashSet<_> = all.iter().map(|(key, _)| key.clone()).collect();
+                let known = self.known(source);
+                known.iter().filter(|k| !listed.contains(*k)).for_each(|k| self.gone(source, k));
+                all.into_iter().for_each(|(key, parsed)| self.set(source, key, parsed));
+            }
+            // Pods and nodes are the ground: without them there is nothing to decide. The others must not stop everything.
+            Seen::Failed if !matches!(source, Source::Pods | Source::Nodes) => {
+                self.synced.insert(source);
+            }
+            Seen::Failed => {}
+        }
+    }
+
+    /// Keys of what a watch has brought so far.
+    fn known(&self, source: Source) -> Vec<String> {
+        let rest = &self.cluster.rest;
+        match source {
+            Source::Pods => self.cluster.confirmed().into_iter().chain(self.queue.uids()).collect(),
+            Source::Nodes => self.cluster.node_names(),
+            Source::Namespaces => rest.namespaces.keys().cloned().collect(),
+            Source::Claims => rest.claims.keys().cloned().collect(),
+            Source::Volumes => rest.volumes.keys().cloned().collect(),
+            Source::Classes => rest.late_classes.iter().cloned().collect(),
+            Source::Budgets => rest.budgets.keys().cloned().collect(),
+            _ => {
+                let kind = kind(source);
+                rest.groupings.keys().filter(|(k, _)| *k == kind).map(|(_, key)| key.clone()).collect()
+            }
+        }
+    }
+
+    fn set(&mut self, source: Source, key: String, parsed: Parsed) {
+        let rest = &mut self.cluster.rest;
+        let change = match parsed {
+            Parsed::Pod(pod) => return self.set_pod(Arc::new(*pod)),
+            Parsed::Node(node) => self.cluster.set_node(*node),
+            Parsed::Namespace(labels) => {
+                Arc::make_mut(&mut rest.namespaces).insert(key, labels);
+                Some(Change::PodPlaced)
+            }
+            Parsed::Claim(claim) => {
+                Arc::make_mut(&mut rest.claims).insert(key, claim);
+                Some(Change::VolumesChanged)
+            }
+            Parsed::Volume(terms) => {
+                Arc::make_mut(&mut rest.volumes).insert(key, terms);
+                Some(Change::VolumesChanged)
+            }
+            Parsed::Class(late) => {
+                let classes = Arc::make_mut(&mut rest.late_classes);
+                if late {
+                    classes.insert(key)
+                } else {
+                    classes.remove(&key)
+                };
+                Some(Change::VolumesChanged)
+            }
+            Parsed::Grouping(grouping) => {
+                Arc::make_mut(&mut rest.groupings).insert((kind(source), key), *grouping);
+                None
+            }
+            Parsed::Budget(budget) => {
+                Arc::make_mut(&mut rest.budgets).insert(key, *budget);
+                None
+            }
+        };
+        self.announce(change);
+    }
+
+    fn gone(&mut self, source: Source, key: &str) {
+        let rest = &mut self.cluster.rest;
+        match source {
+            Source::Pods => {
+                self.queue.remove(key);
+                let change = self.cluster.remove_pod(key);
+                self.announce(change);
+            }
+            Source::Nodes => self.cluster.remove_node(key),
+            Source::Namespaces => drop(Arc::make_mut(&mut rest.namespaces).remove(key)),
+            Source::Claims => drop(Arc::make_mut(&mut rest.claims).remove(key)),
+            Source::Volumes => drop(Arc::make_mut(&mut rest.volumes).remove(key)),
+            Source::Classes => drop(Arc::make_mut(&mut rest.late_classes).remove(key)),
+            Source::Budgets => drop(Arc::make_mut(&mut rest.budgets).remove(key)),
+            _ => drop(Arc::make_mut(&mut rest.groupings).remove(&(kind(source), key.to_owned()))),
+        }
+    }
+
+    fn set_pod(&mut self, pod: Arc<Pod>) {
+        if pod.node.is_some() {
+            self.queue.remove(&pod.uid);
+            let change = self.cluster.set_pod(pod);
+            self.announce(change);
+        } else if pod.scheduler != NAME || pod.terminating {
+            self.queue.remove(&pod.uid);
+        } else {
+            self.queue.set(pod, Instant::now());
+        }
+    }
+
+    fn announce(&mut self, change: Option<Change>) {
+        if let Some(change) = change {
+            self.queue.changed(change, Instant::now());
+        }
+    }
+
+    /// Decides on the next pod; false where there is none, or too much is being written.
+    fn schedule_one(&mut self) -> bool {
+        if self.synced.len() < SOURCES || self.writes.len() >= WRITES {
+            return false;
+        }
+        let Some(pod) = self.queue.pop(Instant::now()) else { return false };
+        self.round += 1;
+        let mut nominated = self.queue.nominated();
+        // A pod that is being bound counts on its node already.
+        nominated.values_mut().for_each(|pods| pods.retain(|p| !self.cluster.has_pod(&p.uid)));
+        let snapshot = self.cluster.snapshot(nominated);
+        match schedule(&snapshot, &pod, self.round) {
+            Ok(node) => {
+                drop(snapshot);
+                self.cluster.assume(&pod, &node);
+                self.announce(Some(Change::PodPlaced));
+                let reporter = self.reporter.clone();
+                self.write(async move {
+                    let result = reporter.bind(&pod, &node).await;
+                    Done::Bound { uid: pod.uid.clone(), result }
+                });
+            }
+            Err(mut error) => {
+                let mut victims = Vec::new();
+                let mut nominate = None;
+                if error.nodes > 0 {
+                    match preempt(&snapshot, &pod, &error) {
+                        Ok(plan) => {
+                            nominate = Some(Some(plan.node));
+                            victims = plan.victims;
+                        }
+                        Err(text) => {
+                            let waiting = text.starts_with("not eligible due to a terminating");
+                            nominate = Some(if waiting { pod.nominated.clone() } else { None });
+                            error.preemption =
+                                Some(format!("no new claims to deallocate, preemption: {text}"));
+                        }
+                    }
+                }
+                if let Some(node) = &nominate {
+                    self.queue.nominate(&pod.uid, node.clone());
+                }
+                let failure = Failure { reason: "Unschedulable", message: error.to_string(), nominate };
+                self.report(pod, failure, Some(error.plugins()), victims);
+            }
+        }
+        true
+    }
+
+    fn report(
+        &mut self,
+        pod: Arc<Pod>,
+        failure: Failure,
+        refused: Option<Vec<Plugin>>,
+        victims: Vec<Arc<Pod>>,
+    ) {
+        let reporter = self.reporter.clone();
+        self.write(async move {
+            let node = failure.nominate.clone().flatten().unwrap_or_default();
+            for victim in victims {
+                if let Err(error) = reporter.evict(&victim, &pod, &node).await {
+                    tracing::warn!(pod = victim.key(), %error, "scheduler: evict victim");
+                }
+            }
+            reporter.failed(&pod, &failure).await;
+            Done::Reported { uid: pod.uid.clone(), refused }
+        });
+    }
+
+    fn write(&mut self, write: impl Future<Output = Done> + Send + 'static) {
+        self.writes.push(write.boxed());
+    }
+
+    fn written(&mut self, done: Done) {
+        let now = Instant::now();
+        match done {
+            // The watch takes the pod out of the queue when it shows the node.
+            Done::Bound { result: Ok(()), .. } => {}
+            Done::Bound { uid, result: Err(error) } => {
+                let change = self.cluster.forget(&uid);
+                self.announce(change);
+                let gone = matches!(&error, kube::Error::Api(e) if e.code == 404);
+                let Some(pod) = self.queue.get(&uid).cloned() else { return };
+                if gone {
+                    // Its deletion is on the way; should it not be, the retry finds out.
+                    return self.queue.retry(&uid, now);
+                }
+                tracing::warn!(pod = pod.key(), %error, "scheduler: bind");
+                let message = format!("binding rejected: running Bind plugin \"DefaultBinder\": {error}");
+                self.report(
+                    pod,
+                    Failure { reason: "SchedulerError", message, nominate: None },
+                    None,
+                    Vec::new(),
+                );
+            }
+            Done::Reported { uid, refused: Some(refused) } => self.queue.unschedulable(&uid, refused, now),
+            Done::Reported { uid, refused: None } => self.queue.retry(&uid, now),
+        }
+    }
+}
+
+/// The kind of controller a watch brings.
+fn kind(source: Source) -> &'static str {
+    match source {
+        Source::Services => "Service",
+        Source::ReplicaSets => "ReplicaSet",
+        Source::StatefulSets => "StatefulSet",
+        Source::ReplicationControllers => "ReplicationController",
+        _ => "",
+    }
+}

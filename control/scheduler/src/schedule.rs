@@ -1,0 +1,108 @@
+//! The decision: a snapshot and a pod to a node, or why not. Pure; the caller brings the round's number for fairness among
+//! equals.
+
+use crate::fit::{FitError, Plugin, Refusal};
+use crate::model::{NodeInfo, Pod, Snapshot};
+use crate::plugins::Prepared;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+/// Below this many nodes all are looked at.
+const MIN_FEASIBLE: usize = 100;
+
+/// A node for the pod, or the reasons; preemption is not tried here. `round` differs from call to call: it turns where the search
+/// begins, and picks among nodes of equal score.
+pub fn schedule(snapshot: &Snapshot, pod: &Pod, round: u64) -> Result<String, FitError> {
+    let nodes = snapshot.nodes.len();
+    let mut error = FitError { nodes, pod_refused: None, refusals: BTreeMap::new(), preemption: None };
+    let prepared = match Prepared::new(snapshot, pod) {
+        Ok(prepared) => prepared,
+        Err(why) => {
+            error.pod_refused = Some(why);
+            return Err(error);
+        }
+    };
+    let enough = enough_feasible(nodes);
+    let start = if nodes == 0 { 0 } else { (round as usize).wrapping_mul(enough) % nodes };
+    let mut feasible: Vec<Arc<NodeInfo>> = Vec::new();
+    for node in snapshot.nodes[start..].iter().chain(&snapshot.nodes[..start]) {
+        match takes(&prepared, snapshot, pod, node) {
+            Ok(()) => feasible.push(node.clone()),
+            Err(refusal) => {
+                error.refusals.insert(node.name.clone(), refusal);
+            }
+        }
+        if feasible.len() == enough {
+            break;
+        }
+    }
+    match &feasible[..] {
+        [] => Err(error),
+        [only] => Ok(only.name.clone()),
+        _ => {
+            let scores = prepared.score(snapshot, pod, &feasible);
+            let best = scores.iter().max().copied().unwrap_or(0);
+            let top: Vec<_> = feasible.iter().zip(scores).filter(|(_, s)| *s == best).collect();
+            let mut hasher = DefaultHasher::new();
+            round.hash(&mut hasher);
+            Ok(top[hasher.finish() as usize % top.len()].0.name.clone())
+        }
+    }
+}
+
+/// How many feasible nodes are worth finding: all of few, a falling share of many.
+fn enough_feasible(nodes: usize) -> usize {
+    if nodes < MIN_FEASIBLE {
+        return nodes.max(1);
+    }
+    let percent = (50_usize.saturating_sub(nodes / 125)).max(5);
+    (nodes * percent / 100).max(MIN_FEASIBLE)
+}
+
+/// Whether the node takes the pod, also once the pods nominated for it are there.
+pub(crate) fn takes(
+    prepared: &Prepared,
+    snapshot: &Snapshot,
+    pod: &Pod,
+    node: &NodeInfo,
+) -> Result<(), Refusal> {
+    let rivals = snapshot.nominated.get(&node.name).into_iter().flatten();
+    let rivals: Vec<_> = rivals.filter(|p| p.priority >= pod.priority && p.uid != pod.uid).collect();
+    if !rivals.is_empty() {
+        let mut crowded = Cow::Borrowed(node);
+        rivals.into_iter().for_each(|p| crowded.to_mut().add(p.clone()));
+        prepared.filter(snapshot, pod, &crowded)?;
+    }
+    // And without them: they may never come, so the pod must not depend on them.
+    prepared.filter(snapshot, pod, node)
+}
+
+/// Whether a refusal by `plugin` may be lifted when `change` happens.
+pub fn may_help(plugin: Plugin, change: Change) -> bool {
+    use Change::{NodeChanged, PodGone, PodPlaced, VolumesChanged};
+    match plugin {
+        Plugin::NodeName | Plugin::NodeUnschedulable | Plugin::TaintToleration | Plugin::NodeAffinity => {
+            change == NodeChanged
+        }
+        Plugin::NodePorts | Plugin::NodeResourcesFit => matches!(change, NodeChanged | PodGone),
+        Plugin::VolumeBinding => matches!(change, NodeChanged | VolumesChanged),
+        Plugin::PodTopologySpread | Plugin::InterPodAffinity => {
+            matches!(change, NodeChanged | PodGone | PodPlaced)
+        }
+    }
+}
+
+/// What happened in the cluster, as far as pods that wait care.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A node came, or changed in what filters look at.
+    NodeChanged,
+    /// A pod left a node, or shrank.
+    PodGone,
+    /// A pod came to a node, or its labels or its namespace's changed.
+    PodPlaced,
+    /// A claim or volume came or changed.
+    VolumesChanged,
+}
