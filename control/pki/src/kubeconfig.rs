@@ -198,6 +198,15 @@ impl Kubeconfig {
         files::write_atomic(path, self.to_yaml()?.as_bytes(), files::PRIVATE)
     }
 
+    /// The inline client certificate of the current context's user, as PEM.
+    #[must_use]
+    pub fn certificate_pem(&self) -> Option<String> {
+        let context = self.contexts.iter().find(|c| c.name == self.current_context)?;
+        let user = self.users.iter().find(|u| u.name == context.context.user)?;
+        let data = user.user.client_certificate_data.as_ref()?;
+        String::from_utf8(STANDARD.decode(data.trim()).ok()?).ok()
+    }
+
     /// The cluster of the current context, or the only one there is.
     pub fn cluster(&self) -> Result<&Cluster, Error> {
         let fail = |reason: String| Error::Kubeconfig { path: None, reason };

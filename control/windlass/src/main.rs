@@ -1,2 +1,51 @@
-//! Stub.
-fn main() {}
+//! The program `windlass`: parses what it is told, assembles the parts, and runs them until it is told to stop.
+//!
+//! - `cli`: commands and flags; `settings`: flags over environment over file over defaults; `logging`; `signals`
+//! - `server`: the control plane and its child, the agent; `agent`: a node
+//! - `token`, `kubeconfig`, `version`: commands that answer and end; `output`: their text and JSON
+
+mod agent;
+mod cli;
+mod kubeconfig;
+mod logging;
+mod output;
+mod server;
+mod settings;
+mod signals;
+mod token;
+mod version;
+
+use clap::Parser as _;
+use cli::{Cli, Command};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    logging::start(&cli.logging);
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<()> {
+    // Fails only when a provider is installed already, which is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let file = cli.config;
+    let done = runtime.block_on(async {
+        match cli.command {
+            Command::Server(flags) => Box::pin(server::run(settings::merge(*flags, &file)?)).await,
+            Command::Agent(flags) => Box::pin(agent::run(settings::merge(*flags, &file)?)).await,
+            Command::Token(command) => Box::pin(token::run(command)).await,
+            Command::Kubeconfig(flags) => kubeconfig::run(&flags),
+            Command::Version(flags) => version::run(&flags),
+        }
+    });
+    // A blocking call that hangs (a dead mount) must not keep the program alive.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+    done
+}

@@ -1,0 +1,278 @@
+//! Commands and flags. Flags of `server` and `agent` have no defaults here: those come after the configuration file
+//! (`settings`). Every flag can be given as `WINDLASS_FLAG_NAME` in the environment.
+
+use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+/// Kubernetes from the node up.
+#[derive(Debug, Parser)]
+#[command(name = "windlass", version = crate::version::LONG, propagate_version = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) logging: Logging,
+    /// Configuration file of `server` and `agent` (YAML, flags without their dashes); may be absent unless named here; an empty name means none
+    #[arg(long, global = true, env = "WINDLASS_CONFIG", value_name = "FILE", value_parser = maybe_empty_path())]
+    pub(crate) config: Option<PathBuf>,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// clap's own parser refuses the empty path, which here means "no file".
+fn maybe_empty_path() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
+}
+
+/// How much is logged, and how.
+#[derive(Debug, Args)]
+pub(crate) struct Logging {
+    /// Log level or filter, such as `debug` or `info,kubelet=debug`
+    #[arg(long, global = true, env = "RUST_LOG", value_name = "FILTER")]
+    pub(crate) log_level: Option<String>,
+    /// Log as lines of text or of JSON
+    #[arg(long, global = true, env = "WINDLASS_LOG_FORMAT", value_enum, default_value = "text")]
+    pub(crate) log_format: LogFormat,
+}
+
+/// Form of log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people.
+    Text,
+    /// For machines.
+    Json,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a control plane and, unless told otherwise, this machine as a node of it
+    Server(Box<ServerFlags>),
+    /// Run this machine as a node
+    Agent(Box<AgentFlags>),
+    /// Make, list and delete the tokens machines join with
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Print the administrator's kubeconfig (on a server)
+    Kubeconfig(KubeconfigFlags),
+    /// Print the version
+    Version(VersionFlags),
+}
+
+/// Flags of `server`.
+#[derive(Clone, Debug, Default, PartialEq, Args, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub(crate) struct ServerFlags {
+    /// Address the API server listens on [default: all]
+    #[arg(long, env = "WINDLASS_BIND_ADDRESS")]
+    pub(crate) bind_address: Option<IpAddr>,
+    /// Port the API server listens on [default: 6443]
+    #[arg(long, env = "WINDLASS_PORT")]
+    pub(crate) port: Option<u16>,
+    /// Address under which other machines and pods reach the API server [default: the first node IP]
+    #[arg(long, env = "WINDLASS_ADVERTISE_ADDRESS")]
+    pub(crate) advertise_address: Option<IpAddr>,
+    /// More names or addresses for the API server's certificate; may be repeated
+    #[arg(long, env = "WINDLASS_TLS_SAN", value_delimiter = ',', value_name = "NAME")]
+    pub(crate) tls_san: Vec<String>,
+    /// A bootstrap token, id.secret, that machines may join with until it is deleted
+    #[arg(long, env = "WINDLASS_TOKEN", hide_env_values = true)]
+    pub(crate) token: Option<String>,
+    /// Do not make this machine a node
+    #[arg(long, env = "WINDLASS_NO_AGENT")]
+    pub(crate) no_agent: bool,
+    /// Also write the administrator's kubeconfig here
+    #[arg(long, env = "WINDLASS_WRITE_KUBECONFIG", value_name = "FILE")]
+    pub(crate) write_kubeconfig: Option<PathBuf>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) node: NodeFlags,
+}
+
+/// Flags of `agent`.
+#[derive(Clone, Debug, Default, PartialEq, Args, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub(crate) struct AgentFlags {
+    /// The API server, https://HOST:6443; without one the node is stand-alone and runs static pods only
+    #[arg(long, env = "WINDLASS_SERVER", value_name = "URL")]
+    pub(crate) server: Option<String>,
+    /// Join token, as `windlass token create` prints it, or a bootstrap token with --ca-cert-hash
+    #[arg(long, env = "WINDLASS_TOKEN", hide_env_values = true)]
+    pub(crate) token: Option<String>,
+    /// File that holds the join token
+    #[arg(long, env = "WINDLASS_TOKEN_FILE", value_name = "FILE", conflicts_with = "token")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// Hash of the public key of the cluster's authority, sha256:HEX, for tokens that do not hold it
+    #[arg(long, env = "WINDLASS_CA_CERT_HASH", value_name = "HASH")]
+    pub(crate) ca_cert_hash: Option<String>,
+    /// Address ranges of this node's pods, for a stand-alone node
+    #[arg(long, env = "WINDLASS_POD_CIDR", value_delimiter = ',', value_name = "CIDR")]
+    pub(crate) pod_cidr: Vec<ipnet::IpNet>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) node: NodeFlags,
+}
+
+/// Flags of every node.
+#[derive(Clone, Debug, Default, PartialEq, Args, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub(crate) struct NodeFlags {
+    /// Directory of all state of ours [default: /var/lib/windlass]
+    #[arg(long, env = "WINDLASS_DATA_DIR", value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Name of the node [default: the host name]
+    #[arg(long, env = "WINDLASS_NODE_NAME", value_name = "NAME")]
+    pub(crate) node_name: Option<String>,
+    /// Addresses of the node, the primary one first [default: the one that leads to the server]
+    #[arg(long, env = "WINDLASS_NODE_IP", value_delimiter = ',', value_name = "IP")]
+    pub(crate) node_ip: Vec<IpAddr>,
+    /// Labels of a new node, key=value; may be repeated
+    #[arg(long, env = "WINDLASS_NODE_LABEL", value_delimiter = ',', value_name = "LABEL")]
+    pub(crate) node_label: Vec<String>,
+    /// Taints of a new node, key=value:Effect; may be repeated
+    #[arg(long, env = "WINDLASS_NODE_TAINT", value_delimiter = ',', value_name = "TAINT")]
+    pub(crate) node_taint: Vec<String>,
+    /// Address ranges of all pods [default: 10.244.0.0/16]
+    #[arg(long, env = "WINDLASS_CLUSTER_CIDR", value_delimiter = ',', value_name = "CIDR")]
+    pub(crate) cluster_cidr: Vec<ipnet::IpNet>,
+    /// Address ranges of services [default: 10.96.0.0/12]
+    #[arg(long, env = "WINDLASS_SERVICE_CIDR", value_delimiter = ',', value_name = "CIDR")]
+    pub(crate) service_cidr: Vec<ipnet::IpNet>,
+    /// Addresses of the cluster's DNS [default: the tenth of each service range]
+    #[arg(long, env = "WINDLASS_CLUSTER_DNS", value_delimiter = ',', value_name = "IP")]
+    pub(crate) cluster_dns: Vec<IpAddr>,
+    /// DNS domain of the cluster [default: cluster.local]
+    #[arg(long, env = "WINDLASS_CLUSTER_DOMAIN", value_name = "DOMAIN")]
+    pub(crate) cluster_domain: Option<String>,
+    /// Socket of the container runtime [default: unix:///run/containerd/containerd.sock]
+    #[arg(long, env = "WINDLASS_CONTAINER_RUNTIME_ENDPOINT", value_name = "SOCKET")]
+    pub(crate) container_runtime_endpoint: Option<String>,
+    /// A KubeletConfiguration file
+    #[arg(long, env = "WINDLASS_KUBELET_CONFIG", value_name = "FILE")]
+    pub(crate) kubelet_config: Option<PathBuf>,
+    /// Directory of pods' volumes and state [default: /var/lib/kubelet]
+    #[arg(long, env = "WINDLASS_KUBELET_ROOT", value_name = "DIR")]
+    pub(crate) kubelet_root: Option<PathBuf>,
+    /// Directory of pods' logs [default: /var/log/pods]
+    #[arg(long, env = "WINDLASS_POD_LOGS_DIR", value_name = "DIR")]
+    pub(crate) pod_logs_dir: Option<PathBuf>,
+    /// Directory of links to containers' logs [default: /var/log/containers]
+    #[arg(long, env = "WINDLASS_CONTAINER_LOGS_DIR", value_name = "DIR")]
+    pub(crate) container_logs_dir: Option<PathBuf>,
+    /// Directory of CNI configuration [default: /etc/cni/net.d]
+    #[arg(long, env = "WINDLASS_CNI_CONF_DIR", value_name = "DIR")]
+    pub(crate) cni_conf_dir: Option<PathBuf>,
+    /// Directory of CNI plugins [default: /opt/cni/bin]
+    #[arg(long, env = "WINDLASS_CNI_BIN_DIR", value_name = "DIR")]
+    pub(crate) cni_bin_dir: Option<PathBuf>,
+    /// Directory of static pods' manifests [default: /etc/windlass/manifests]
+    #[arg(long, env = "WINDLASS_STATIC_POD_PATH", value_name = "DIR")]
+    pub(crate) static_pod_path: Option<PathBuf>,
+    /// The cgroup below which pods' cgroups are made
+    #[arg(long, env = "WINDLASS_CGROUP_ROOT", value_name = "CGROUP")]
+    pub(crate) cgroup_root: Option<String>,
+}
+
+/// `token ...`
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenCommand {
+    /// Make a token and print it
+    Create(TokenCreate),
+    /// List the tokens there are
+    List(TokenList),
+    /// Delete tokens by id
+    Delete(TokenDelete),
+}
+
+/// How `token` reaches the API server.
+#[derive(Debug, Args)]
+pub(crate) struct Admin {
+    /// The administrator's kubeconfig [default: the one in the data directory]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// Directory of the server's state
+    #[arg(long, env = "WINDLASS_DATA_DIR", value_name = "DIR", default_value = crate::settings::DATA_DIR)]
+    pub(crate) data_dir: PathBuf,
+    /// Form of what is printed
+    #[arg(short, long, value_enum, default_value = "text")]
+    pub(crate) output: Output,
+}
+
+/// Form of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// For people.
+    Text,
+    /// For scripts.
+    Json,
+}
+
+/// `token create`
+#[derive(Debug, Args)]
+pub(crate) struct TokenCreate {
+    /// The bootstrap token to make, id.secret [default: a random one]
+    pub(crate) token: Option<String>,
+    /// How long it lives, such as 30m or 24h; 0 for ever
+    #[arg(long, default_value = "24h", value_parser = crate::settings::parse_life)]
+    pub(crate) ttl: std::time::Duration,
+    /// What it is for
+    #[arg(long, default_value = "")]
+    pub(crate) description: String,
+    /// Print the whole command a machine joins with
+    #[arg(long)]
+    pub(crate) print_join_command: bool,
+    #[command(flatten)]
+    pub(crate) admin: Admin,
+}
+
+/// `token list`
+#[derive(Debug, Args)]
+pub(crate) struct TokenList {
+    #[command(flatten)]
+    pub(crate) admin: Admin,
+}
+
+/// `token delete`
+#[derive(Debug, Args)]
+pub(crate) struct TokenDelete {
+    /// Ids of tokens, or whole tokens
+    #[arg(required = true)]
+    pub(crate) tokens: Vec<String>,
+    #[command(flatten)]
+    pub(crate) admin: Admin,
+}
+
+/// `kubeconfig`
+#[derive(Debug, Args)]
+pub(crate) struct KubeconfigFlags {
+    /// The API server as the user of the kubeconfig reaches it
+    #[arg(long, value_name = "URL")]
+    pub(crate) server: Option<String>,
+    /// Directory of the server's state
+    #[arg(long, env = "WINDLASS_DATA_DIR", value_name = "DIR", default_value = crate::settings::DATA_DIR)]
+    pub(crate) data_dir: PathBuf,
+    /// Form of what is printed
+    #[arg(short, long, value_enum, default_value = "text")]
+    pub(crate) output: Output,
+}
+
+/// `version`
+#[derive(Debug, Args)]
+pub(crate) struct VersionFlags {
+    /// Form of what is printed
+    #[arg(short, long, value_enum, default_value = "text")]
+    pub(crate) output: Output,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

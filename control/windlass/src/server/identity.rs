@@ -1,0 +1,65 @@
+//! Credentials the server writes for this machine: the administrator's kubeconfig and the node's own identity.
+//!
+//! The machine that holds the authority's key needs no token and no request to certify its own node.
+
+use super::Plan;
+use crate::settings;
+use anyhow::Context as _;
+use jiff::Timestamp;
+use node::identity::{Files, KeyPair, Role};
+use pki::request::Subject;
+use pki::{Certificate, Kubeconfig, Leaf, Pki, needs_renewal};
+use std::path::Path;
+
+/// The administrator's user name; the group is what gives the power.
+const ADMIN: &str = "kubernetes-admin";
+
+/// Writes the administrator's kubeconfig, and the copy that was asked for, unless they are young and right.
+pub(super) fn write_admin(plan: &Plan, pki: &Pki) -> anyhow::Result<()> {
+    let now = Timestamp::now();
+    let path = settings::admin_kubeconfig(&plan.node.data_dir);
+    let url = plan.local_url();
+    let kubeconfig = match current(&path, &url, pki, now) {
+        Some(kubeconfig) => kubeconfig,
+        None => {
+            let kubeconfig = pki.kubeconfig(&url, ADMIN, &["system:masters"], now)?;
+            kubeconfig.write(&path)?;
+            kubeconfig
+        }
+    };
+    if let Some(copy) = &plan.flags.write_kubeconfig {
+        kubeconfig.write(copy).context("write the copy of the kubeconfig")?;
+    }
+    Ok(())
+}
+
+fn current(path: &Path, url: &str, pki: &Pki, now: Timestamp) -> Option<Kubeconfig> {
+    let kubeconfig = Kubeconfig::read(path).ok()?;
+    let cluster = kubeconfig.cluster().ok()?;
+    let certificate = Certificate::from_pem(&kubeconfig.certificate_pem()?).ok()?;
+    let right = cluster.server == url
+        && cluster.authority_pem().ok()? == pki.ca.cert_pem()
+        && certificate.is_signed_by(pki.ca.certificate())
+        && !needs_renewal(&certificate, now);
+    right.then_some(kubeconfig)
+}
+
+/// Writes the node's client certificate and kubeconfig, unless they are young and ours.
+pub(super) fn write_node(plan: &Plan, pki: &Pki) -> anyhow::Result<()> {
+    let now = Timestamp::now();
+    let subject = Subject::node(&plan.node.node_name);
+    let files = Files::new(&plan.node.agent_dir());
+    files.create()?;
+    let young = |pair: &KeyPair| {
+        pair.certificate.common_name == subject.common_name
+            && pair.certificate.is_signed_by(pki.ca.certificate())
+            && !needs_renewal(&pair.certificate, now)
+    };
+    if !files.read_pair(Role::Client)?.as_ref().is_some_and(young) {
+        let issued = pki.ca.issue(&Leaf::client(&subject.common_name, &[&subject.organization]), now)?;
+        let certificate = Certificate::from_pem(&issued.cert_pem)?;
+        files.write_pair(Role::Client, &KeyPair { certificate, key_pem: issued.key_pem })?;
+    }
+    files.write_kubeconfig(&plan.local_url(), &pki.ca.cert_pem(), &subject.common_name)?;
+    Ok(())
+}

@@ -1,0 +1,224 @@
+//! What a command is told: flags over environment (both by clap) over the configuration file over defaults.
+//!
+//! The file is YAML whose keys are flags without their dashes. `server` and `agent` may share one: keys of the other are
+//! fine, keys of neither are an error.
+
+use crate::cli::{AgentFlags, NodeFlags, ServerFlags};
+use anyhow::{Context as _, anyhow, bail};
+use ipnet::IpNet;
+use k8s_openapi::api::core::v1::Taint;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Where the configuration file is looked for.
+const FILE: &str = "/etc/windlass/config.yaml";
+/// Where all state of ours is kept.
+pub(crate) const DATA_DIR: &str = "/var/lib/windlass";
+
+/// Fills what flags leave open from the file: the named one, or the usual one if it is there. An empty name means none.
+pub(crate) fn merge<T: Serialize + DeserializeOwned>(flags: T, file: &Option<PathBuf>) -> anyhow::Result<T> {
+    let path = file.clone().unwrap_or_else(|| FILE.into());
+    if path.as_os_str().is_empty() {
+        return Ok(flags);
+    }
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(e) if file.is_none() && e.kind() == std::io::ErrorKind::NotFound => return Ok(flags),
+        Err(e) => return Err(e).with_context(|| format!("read configuration {}", path.display())),
+    };
+    merge_text(flags, &text).with_context(|| format!("read configuration {}", path.display()))
+}
+
+fn merge_text<T: Serialize + DeserializeOwned>(flags: T, text: &str) -> anyhow::Result<T> {
+    let file: Value = serde_saphyr::from_str(text).map_err(|e| anyhow!("{}", e.to_string().trim()))?;
+    let mut file = match file {
+        Value::Null => return Ok(flags),
+        Value::Object(map) => map,
+        _ => bail!("a mapping of settings is expected"),
+    };
+    let mut merged = fields(&flags)?;
+    let known: [Map<String, Value>; 2] = [fields(&ServerFlags::default())?, fields(&AgentFlags::default())?];
+    if let Some(unknown) = file.keys().find(|key| !known.iter().any(|k| k.contains_key(*key))) {
+        bail!("unknown setting {unknown:?}");
+    }
+    for (name, value) in &mut merged {
+        let unset =
+            matches!(value, Value::Null | Value::Bool(false)) || value.as_array().is_some_and(Vec::is_empty);
+        if let Some(given) = file.remove(name).filter(|_| unset) {
+            // A list of one may be written without its dash.
+            let listed = value.is_array() && !given.is_array();
+            *value = if listed { Value::Array(vec![given]) } else { given };
+        }
+    }
+    // One setting at a time first, so that an error names its setting.
+    for (name, value) in &merged {
+        let one = Map::from_iter([(name.clone(), value.clone())]);
+        serde_json::from_value::<T>(Value::Object(one)).with_context(|| format!("setting {name:?}"))?;
+    }
+    Ok(serde_json::from_value(Value::Object(merged))?)
+}
+
+/// Every setting by name, those that are not given as null, false or an empty list.
+pub(crate) fn fields(flags: &impl Serialize) -> anyhow::Result<Map<String, Value>> {
+    match serde_json::to_value(flags)? {
+        Value::Object(map) => Ok(map),
+        _ => bail!("settings are no mapping"),
+    }
+}
+
+impl NodeFlags {
+    /// The directory of all state of ours.
+    pub(crate) fn data_dir(&self) -> PathBuf {
+        self.data_dir.clone().unwrap_or_else(|| DATA_DIR.into())
+    }
+
+    /// Address ranges of all pods.
+    pub(crate) fn cluster_cidrs(&self) -> Vec<IpNet> {
+        or_default(&self.cluster_cidr, IpNet::new_assert([10, 244, 0, 0].into(), 16))
+    }
+
+    /// Address ranges of services.
+    pub(crate) fn service_cidrs(&self) -> Vec<IpNet> {
+        or_default(&self.service_cidr, IpNet::new_assert([10, 96, 0, 0].into(), 12))
+    }
+
+    /// Addresses of the cluster's DNS.
+    pub(crate) fn cluster_dns(&self) -> anyhow::Result<Vec<IpAddr>> {
+        if !self.cluster_dns.is_empty() {
+            return Ok(self.cluster_dns.clone());
+        }
+        self.service_cidrs().iter().map(|range| nth_address(range, 10)).collect()
+    }
+
+    /// The cluster's domain.
+    pub(crate) fn cluster_domain(&self) -> String {
+        self.cluster_domain.clone().unwrap_or_else(|| "cluster.local".to_owned())
+    }
+
+    /// The node's configuration; `towards` is the server, which its own address is found by.
+    pub(crate) fn config(&self, towards: Option<&http::Uri>) -> anyhow::Result<node::Config> {
+        let name = match &self.node_name {
+            Some(name) => name.clone(),
+            None => node::config::host_name().context("read the host name; give --node-name")?,
+        };
+        node::config::check_node_name(&name).map_err(|e| anyhow!(e))?;
+        let ips = match self.node_ip.as_slice() {
+            [] => vec![node::address::own(towards)?],
+            ips => ips.to_vec(),
+        };
+        let mut config = node::Config::new(&name, ips);
+        let set = |to: &mut PathBuf, from: &Option<PathBuf>| {
+            if let Some(path) = from {
+                to.clone_from(path);
+            }
+        };
+        config.data_dir = self.data_dir();
+        set(&mut config.kubelet_root, &self.kubelet_root);
+        set(&mut config.pod_logs_dir, &self.pod_logs_dir);
+        set(&mut config.container_logs_dir, &self.container_logs_dir);
+        set(&mut config.cni_conf_dir, &self.cni_conf_dir);
+        set(&mut config.cni_bin_dir, &self.cni_bin_dir);
+        config.runtime_endpoint.clone_from(&self.container_runtime_endpoint);
+        config.cluster_dns = self.cluster_dns()?;
+        config.cluster_domain = self.cluster_domain();
+        config.cluster_cidrs = self.cluster_cidrs();
+        config.service_cidrs = self.service_cidrs();
+        if self.static_pod_path.is_some() {
+            config.static_pod_path.clone_from(&self.static_pod_path);
+        }
+        config.kubelet_config.clone_from(&self.kubelet_config);
+        config.cgroup_root.clone_from(&self.cgroup_root);
+        config.labels = self.node_label.iter().map(|l| parse_label(l)).collect::<Result<_, _>>()?;
+        config.taints = self.node_taint.iter().map(|t| parse_taint(t)).collect::<Result<_, _>>()?;
+        Ok(config)
+    }
+}
+
+fn or_default(given: &[IpNet], default: IpNet) -> Vec<IpNet> {
+    if given.is_empty() { vec![default] } else { given.to_vec() }
+}
+
+/// The n-th address of a range, counted from its first (the network's own).
+pub(crate) fn nth_address(range: &IpNet, n: u32) -> anyhow::Result<IpAddr> {
+    let address = match range.network() {
+        IpAddr::V4(first) => {
+            u32::from(first).checked_add(n).map(|a| IpAddr::from(std::net::Ipv4Addr::from(a)))
+        }
+        IpAddr::V6(first) => {
+            u128::from(first).checked_add(n.into()).map(|a| IpAddr::from(std::net::Ipv6Addr::from(a)))
+        }
+    };
+    address
+        .filter(|a| range.contains(a))
+        .ok_or_else(|| anyhow!("the range {range} has no address number {n}"))
+}
+
+fn parse_label(text: &str) -> anyhow::Result<(String, String)> {
+    let (key, value) = text.split_once('=').unwrap_or((text, ""));
+    if key.is_empty() {
+        bail!("node label {text:?} is not of the form key=value");
+    }
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+/// `key=value:Effect`, `key:Effect`, as upstream's `--register-with-taints`.
+fn parse_taint(text: &str) -> anyhow::Result<Taint> {
+    let wrong = || anyhow!("invalid taint spec: {text}");
+    let (rest, effect) = text.rsplit_once(':').ok_or_else(wrong)?;
+    if !["NoSchedule", "PreferNoSchedule", "NoExecute"].contains(&effect) {
+        bail!("invalid taint effect: {effect}, unsupported taint effect");
+    }
+    let (key, value) = match rest.split_once('=') {
+        Some((key, value)) => (key, Some(value.to_owned())),
+        None => (rest, None),
+    };
+    if key.is_empty() {
+        return Err(wrong());
+    }
+    Ok(Taint { key: key.to_owned(), value, effect: effect.to_owned(), time_added: None })
+}
+
+/// `30m`, `24h`, `1h30m`, `0`.
+pub(crate) fn parse_life(text: &str) -> Result<Duration, String> {
+    if text == "0" {
+        return Ok(Duration::ZERO);
+    }
+    let span: jiff::SignedDuration =
+        text.parse().map_err(|_| format!("{text:?} is no duration, such as 24h"))?;
+    Duration::try_from(span).map_err(|_| format!("{text:?} is negative"))
+}
+
+/// The arguments that give `flags` to a command again.
+pub(crate) fn to_arguments(flags: &impl Serialize) -> anyhow::Result<Vec<String>> {
+    let text = |value: &Value| match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    let mut arguments = Vec::new();
+    for (name, value) in fields(flags)? {
+        match &value {
+            Value::Null | Value::Bool(false) => {}
+            Value::Bool(true) => arguments.push(format!("--{name}")),
+            Value::Array(list) => arguments.extend(list.iter().map(|v| format!("--{name}={}", text(v)))),
+            one => arguments.push(format!("--{name}={}", text(one))),
+        }
+    }
+    Ok(arguments)
+}
+
+/// Where the server keeps its own state.
+pub(crate) fn server_dir(data_dir: &Path) -> PathBuf {
+    data_dir.join("server")
+}
+
+/// The administrator's kubeconfig.
+pub(crate) fn admin_kubeconfig(data_dir: &Path) -> PathBuf {
+    server_dir(data_dir).join("admin.kubeconfig")
+}
+
+#[cfg(test)]
+mod tests;
