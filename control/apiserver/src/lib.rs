@@ -11,7 +11,7 @@
 //!
 //! What is no resource: [`paths`] (the table), [`discovery`], [`health`], [`metrics`], [`version`], with [`negotiate`].
 //!
-//! Resources: [`registry`].
+//! Resources: [`registry`]; those that become byte streams: [`stream`].
 
 pub mod answer;
 pub mod authn;
@@ -35,6 +35,7 @@ pub mod request;
 pub mod run;
 pub mod serve;
 pub mod server;
+pub mod stream;
 pub mod tls;
 pub mod version;
 

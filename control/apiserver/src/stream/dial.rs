@@ -1,0 +1,132 @@
+//! Connections to kubelets, pods and services.
+
+use super::destination::{Destination, Trust};
+use arc_swap::ArcSwap;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+/// Time to connect and to shake hands.
+const LONGEST: Duration = Duration::from_secs(30);
+
+/// Either kind of connection.
+pub trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Connection for T {}
+
+/// Makes connections; knows the certificates to show and to trust.
+pub struct Dialer {
+    kubelet: ArcSwap<ClientConfig>,
+    unverified: Arc<ClientConfig>,
+}
+
+/// No dialer can be made of these certificates.
+#[derive(Debug, thiserror::Error)]
+pub enum DialerError {
+    /// Broken PEM.
+    #[error("read the kubelet client's certificates")]
+    Read(#[source] pki::Error),
+    /// rustls refuses them.
+    #[error("use the kubelet client's certificates")]
+    Use(#[source] rustls::Error),
+}
+
+impl Dialer {
+    /// Trusts kubelets of `authorities`, and shows them `certificate`. All PEM.
+    pub fn new(authorities: &str, certificate: &str, key: &str) -> Result<Self, DialerError> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let unverified = ClientConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()
+            .map_err(DialerError::Use)?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(AnyServer(provider)))
+            .with_no_client_auth();
+        let kubelet = ArcSwap::from_pointee(kubelet_config(authorities, certificate, key)?);
+        Ok(Dialer { kubelet, unverified: Arc::new(unverified) })
+    }
+
+    /// Uses other certificates from the next connection on.
+    pub fn replace(&self, authorities: &str, certificate: &str, key: &str) -> Result<(), DialerError> {
+        self.kubelet.store(Arc::new(kubelet_config(authorities, certificate, key)?));
+        Ok(())
+    }
+
+    /// Connects.
+    pub async fn dial(&self, destination: &Destination) -> io::Result<Box<dyn Connection>> {
+        let late = |_| io::Error::new(io::ErrorKind::TimedOut, "i/o timeout");
+        tokio::time::timeout(LONGEST, self.connect(destination)).await.map_err(late)?
+    }
+
+    async fn connect(&self, destination: &Destination) -> io::Result<Box<dyn Connection>> {
+        let stream = TcpStream::connect((destination.host.as_str(), destination.port)).await?;
+        stream.set_nodelay(true)?;
+        let config = match destination.trust {
+            Trust::Plain => return Ok(Box::new(stream)),
+            Trust::Kubelet => self.kubelet.load_full(),
+            Trust::Unverified => self.unverified.clone(),
+        };
+        let name = ServerName::try_from(destination.host.clone())
+            .map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))?;
+        Ok(Box::new(TlsConnector::from(config).connect(name, stream).await?))
+    }
+}
+
+fn kubelet_config(authorities: &str, certificate: &str, key: &str) -> Result<ClientConfig, DialerError> {
+    let mut roots = RootCertStore::empty();
+    for der in pki::pem::certificates(authorities.as_bytes()).map_err(DialerError::Read)? {
+        roots.add(der).map_err(DialerError::Use)?;
+    }
+    let chain = pki::pem::certificates(certificate.as_bytes()).map_err(DialerError::Read)?;
+    let key = pki::pem::private_key(key.as_bytes()).map_err(DialerError::Read)?;
+    ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(DialerError::Use)?
+        .with_root_certificates(roots)
+        .with_client_auth_cert(chain, key)
+        .map_err(DialerError::Use)
+}
+
+/// Accepts every certificate: who asks for `https:` to a pod or service wants its encryption, upstream checks no more.
+#[derive(Debug)]
+struct AnyServer(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AnyServer {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
