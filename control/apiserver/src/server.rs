@@ -176,3 +176,6 @@ impl ApiServer {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -145,8 +145,9 @@ async fn log(response: Response, resource: &Gr, name: &str) -> Result<Response, 
         return Ok(Response::from_parts(parts, body));
     }
     let code = response.status().as_u16();
-    let text = Limited::new(response.into_body(), LONGEST_ERROR).collect().await;
-    let text = text.map(|t| String::from_utf8_lossy(&t.to_bytes()).into_owned()).unwrap_or_default();
+    // Boxed: the compiler cannot prove a future over `Limited` of a boxed error to be `Send`.
+    let body: Body = Limited::new(response.into_body(), LONGEST_ERROR).boxed_unsync();
+    let text = body.collect().await.map(|t| String::from_utf8_lossy(&t.to_bytes()).into_owned()).unwrap_or_default();
     Err(match code {
         500 => Status::internal_error(text),
         400 => Status::bad_request(text),
