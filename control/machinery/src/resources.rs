@@ -5,6 +5,7 @@
 //! - [`convert`]: between the served versions of one stored resource
 //! - [`defaults`]: what upstream fills in when a client leaves a field out
 //! - [`strategy`]: what a server does to an object before it is created, updated or deleted
+//! - [`validate`]: which objects are refused, and in which words
 
 mod access;
 pub mod convert;
@@ -12,6 +13,7 @@ pub mod defaults;
 mod parse;
 pub mod selectable;
 pub mod strategy;
+pub mod validate;
 
 use std::sync::LazyLock;
 

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use self::facts::{Facts, facts};
 use super::{
     Resource,
-    access::{Fields, Get, copy, object, set},
+    access::{Fields, Get, copy, object, same, set},
 };
 
 pub use self::{
@@ -129,20 +129,9 @@ pub fn canonicalize(resource: &Resource, object: &mut Value) {
 fn count_change(facts: &Facts, new: &mut Value, old: &Value) {
     keep_generation(new, old);
     let Some(watched) = facts.generation else { return };
-    if watched.iter().any(|path| differs(new.at(path), old.at(path))) {
+    if watched.iter().any(|path| !same(new.at(path), old.at(path))) {
         set_generation(new, old.int("metadata.generation").unwrap_or_default() + 1);
     }
-}
-
-/// Absent and empty are the same, as they are for upstream's semantic equality.
-fn differs(new: &Value, old: &Value) -> bool {
-    let empty = |value: &Value| match value {
-        Value::Null => true,
-        Value::Array(list) => list.is_empty(),
-        Value::Object(fields) => fields.is_empty(),
-        _ => false,
-    };
-    new != old && !(empty(new) && empty(old))
 }
 
 fn set_generation(object: &mut Value, generation: i64) {
