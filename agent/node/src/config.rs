@@ -36,6 +36,8 @@ pub struct Config {
     pub cluster_dns: Vec<IpAddr>,
     /// The cluster's DNS domain.
     pub cluster_domain: String,
+    /// Names the resolvers of the machine, for all names that are not the cluster's.
+    pub resolv_conf: PathBuf,
     /// Address ranges of all pods.
     pub cluster_cidrs: Vec<IpNet>,
     /// Address ranges of services.
@@ -72,6 +74,7 @@ impl Config {
             runtime_endpoint: None,
             cluster_dns: vec![IpAddr::from([10, 96, 0, 10])],
             cluster_domain: "cluster.local".to_owned(),
+            resolv_conf: default_resolv_conf(),
             cluster_cidrs: Vec::new(),
             service_cidrs: Vec::new(),
             pod_cidrs: Vec::new(),
@@ -105,6 +108,32 @@ pub fn check_node_name(name: &str) -> Result<(), String> {
     }
 }
 
+/// The usual file; where that names only a resolver on the machine itself (systemd-resolved), the file of the resolvers
+/// behind it: pods cannot reach the machine's loopback.
+fn default_resolv_conf() -> PathBuf {
+    const USUAL: &str = "/etc/resolv.conf";
+    const BEHIND: &str = "/run/systemd/resolve/resolv.conf";
+    let text = std::fs::read_to_string(USUAL).unwrap_or_default();
+    if only_loopback(&text) && Path::new(BEHIND).is_file() { BEHIND.into() } else { USUAL.into() }
+}
+
+/// True when there are resolvers and all of them are on the loopback. Pure.
+fn only_loopback(resolv_conf: &str) -> bool {
+    let mut found = false;
+    for line in resolv_conf.lines() {
+        let mut words = line.split_whitespace();
+        if words.next() != Some("nameserver") {
+            continue;
+        }
+        let address = words.next().and_then(|word| word.parse::<IpAddr>().ok());
+        if address.is_some_and(|a| !a.is_loopback()) {
+            return false;
+        }
+        found |= address.is_some();
+    }
+    found
+}
+
 /// The node's default name: the host name in lower case, as upstream.
 pub fn host_name() -> std::io::Result<String> {
     let text = std::fs::read_to_string(Path::new("/proc/sys/kernel/hostname"))?;
@@ -114,6 +143,13 @@ pub fn host_name() -> std::io::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_resolver_on_the_machine_itself_is_noticed() {
+        assert!(only_loopback("# by systemd\nnameserver 127.0.0.53\noptions edns0\n"));
+        assert!(!only_loopback("nameserver 127.0.0.53\nnameserver 192.0.2.53\n"));
+        assert!(!only_loopback("search example\n"));
+    }
 
     #[test]
     fn node_names_are_subdomains() {

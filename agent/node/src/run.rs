@@ -81,7 +81,7 @@ fn cluster_tasks(config: &Arc<Config>, client: kube::Client, slot: Slot, files: 
             })
         },
         {
-            let config = config.clone();
+            let (config, client) = (config.clone(), client.clone());
             Task::new("serving-certificate", move |token| {
                 let (config, client, files) = (config.clone(), client.clone(), files.clone());
                 until(token, async move {
@@ -89,7 +89,37 @@ fn cluster_tasks(config: &Arc<Config>, client: kube::Client, slot: Slot, files: 
                 })
             })
         },
+        {
+            let (client, settings) = (client.clone(), dns_settings(config));
+            Task::new("dns", move |token| {
+                let (client, settings) = (client.clone(), settings.clone());
+                async move { Ok(dns::run(settings, client, token).await?) }
+            })
+        },
+        {
+            let settings = proxy_settings(config);
+            Task::new("proxy", move |token| {
+                let (client, settings) = (client.clone(), settings.clone());
+                async move { Ok(proxy::run(settings, client, token).await?) }
+            })
+        },
     ]
+}
+
+fn dns_settings(config: &Config) -> dns::Config {
+    dns::Config {
+        addresses: config.cluster_dns.clone(),
+        domain: config.cluster_domain.clone(),
+        resolv_conf: config.resolv_conf.clone(),
+    }
+}
+
+fn proxy_settings(config: &Config) -> proxy::Config {
+    proxy::Config {
+        node: config.node_name.clone(),
+        cluster_cidrs: config.cluster_cidrs.clone(),
+        local_addresses: config.cluster_dns.clone(),
+    }
 }
 
 /// What a node without a cluster runs.

@@ -1,4 +1,5 @@
 //! The built program, told wrong things and simple things.
+#![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::path::Path;
 use std::process::{Command, Output};

@@ -43,6 +43,10 @@ impl Api {
 }
 
 /// Scheduler and controllers.
-pub(super) fn tasks(_plan: &Plan, _pki: &Pki, _api: &Api) -> Vec<Task> {
-    Vec::new()
+pub(super) fn tasks(_plan: &Plan, _pki: &Pki, api: &Api) -> Vec<Task> {
+    let client = api.client("system:kube-scheduler", &[]);
+    vec![Task::new("scheduler", move |token| {
+        let client = client.clone();
+        async move { Ok(scheduler::run(client, token).await?) }
+    })]
 }
