@@ -1,1 +1,27 @@
-//! Stub.
+//! The pod network of a node and between nodes.
+//!
+//! | module | concern |
+//! |---|---|
+//! | `run` | the reconciler: what wakes it, what it reads and writes, what it promises |
+//! | `node` | what the network needs of a Node object |
+//! | `plan` | which routes are to be added, replaced and removed; pure |
+//! | `routes` | observing and changing the kernel's routes |
+//! | `masquerade` | the nftables table `windlass-network`; rendering is pure |
+//! | `conflist` | the CNI configuration; rendering is pure |
+//! | `sysctl` | forwarding, and bridged packets seen by nftables |
+
+mod config;
+mod conflist;
+mod masquerade;
+mod node;
+mod plan;
+mod routes;
+mod run;
+mod sysctl;
+
+pub use self::{
+    config::{Config, Plugins},
+    conflist::{ConflistError, write_static},
+    masquerade::MasqueradeError,
+    run::{Error, run},
+};

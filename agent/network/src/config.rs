@@ -1,0 +1,49 @@
+//! What the network must know about its node.
+
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+
+/// How the pod network of this node is set up.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// This node's name.
+    pub node: String,
+    /// Where the container runtime reads CNI configurations; `10-windlass.conflist` there is ours.
+    pub conf_dir: PathBuf,
+    /// Where host-local keeps its leases.
+    pub data_dir: PathBuf,
+    /// The bridge that pods are joined to.
+    pub bridge: String,
+    /// Bytes; the kernel's default if absent.
+    pub mtu: Option<u32>,
+    /// Ranges of every node's pods, beyond those that the Node objects say: traffic to them keeps its source.
+    pub cluster_cidrs: Vec<IpNet>,
+    /// The plugins to put in place; `None` if somebody else does.
+    pub plugins: Option<Plugins>,
+}
+
+/// Where the CNI plugins are and where the container runtime looks for them.
+#[derive(Clone, Debug)]
+pub struct Plugins {
+    /// The program `windlass-cni`.
+    pub program: PathBuf,
+    /// The container runtime's directory of plugins. A plugin that is there already stays.
+    pub bin_dir: PathBuf,
+}
+
+impl Config {
+    /// The usual places.
+    #[must_use]
+    pub fn new(node: impl Into<String>) -> Self {
+        Self {
+            node: node.into(),
+            conf_dir: "/etc/cni/net.d".into(),
+            data_dir: "/var/lib/cni/networks".into(),
+            bridge: "cni0".into(),
+            mtu: None,
+            cluster_cidrs: Vec::new(),
+            plugins: None,
+        }
+    }
+}

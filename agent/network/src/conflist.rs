@@ -1,0 +1,180 @@
+//! The CNI configuration that the container runtime reads.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use ipnet::IpNet;
+use serde_json::{Value, json};
+
+use crate::{Config, config::Plugins};
+
+const FILE: &str = "10-windlass.conflist";
+
+/// The configuration could not be put in place.
+#[derive(Debug, thiserror::Error)]
+pub enum ConflistError {
+    /// Without a range there is nothing to configure.
+    #[error("the node has no pod CIDR")]
+    NoRange,
+    /// A file or directory could not be changed.
+    #[error("{operation} {}", path.display())]
+    Files {
+        /// What was tried.
+        operation: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+}
+
+/// Writes the configuration for a node that has no API server to ask, and links the plugins.
+/// Returns whether anything changed.
+///
+/// # Errors
+/// There is no range, or a file could not be written.
+pub fn write_static(config: &Config, pod_cidrs: &[IpNet]) -> Result<bool, ConflistError> {
+    write(config, pod_cidrs)
+}
+
+/// One range set for each family; masquerading is left to the node, which knows every node's ranges.
+fn render(config: &Config, pod_cidrs: &[IpNet]) -> Value {
+    let ranges: Vec<Value> = pod_cidrs.iter().map(|cidr| json!([{ "subnet": cidr.trunc() }])).collect();
+    let mut bridge = json!({
+        "type": "bridge",
+        "bridge": config.bridge,
+        "isDefaultGateway": true,
+        "hairpinMode": true,
+        // A pod range may change with the node's name or its registration.
+        "forceAddress": true,
+        "ipMasq": false,
+        "ipam": { "type": "host-local", "dataDir": config.data_dir, "ranges": ranges },
+    });
+    if let Some(mtu) = config.mtu {
+        bridge["mtu"] = mtu.into();
+    }
+    json!({
+        // The newest that containerd 1.6 speaks.
+        "cniVersion": "1.0.0",
+        "name": "windlass",
+        "plugins": [bridge, { "type": "portmap", "capabilities": { "portMappings": true } }],
+    })
+}
+
+pub(crate) fn write(config: &Config, pod_cidrs: &[IpNet]) -> Result<bool, ConflistError> {
+    if pod_cidrs.is_empty() {
+        return Err(ConflistError::NoRange);
+    }
+    if let Some(plugins) = &config.plugins {
+        link(plugins)?;
+    }
+    let path = config.conf_dir.join(FILE);
+    let content = format!("{:#}\n", render(config, pod_cidrs));
+    if fs::read_to_string(&path).is_ok_and(|current| current == content) {
+        return Ok(false);
+    }
+    fs::create_dir_all(&config.conf_dir).map_err(failed("create", &config.conf_dir))?;
+    // Runtimes load every *.conf, *.conflist and *.json they see in the directory; this is none of them.
+    let new = config.conf_dir.join(".10-windlass.new");
+    fs::write(&new, content).map_err(failed("write", &new))?;
+    fs::rename(&new, &path).map_err(failed("replace", &path))?;
+    Ok(true)
+}
+
+fn link(plugins: &Plugins) -> Result<(), ConflistError> {
+    fs::create_dir_all(&plugins.bin_dir).map_err(failed("create", &plugins.bin_dir))?;
+    for name in ["bridge", "host-local", "loopback", "portmap"] {
+        let path = plugins.bin_dir.join(name);
+        match std::os::unix::fs::symlink(&plugins.program, &path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => relink(plugins, &path)?,
+            other => other.map_err(failed("link", &path))?,
+        }
+    }
+    Ok(())
+}
+
+/// A link that leads nowhere was ours before the program moved, and of use to nobody.
+fn relink(plugins: &Plugins, path: &Path) -> Result<(), ConflistError> {
+    if path.exists() || !path.is_symlink() {
+        return Ok(());
+    }
+    fs::remove_file(path).map_err(failed("remove dangling link", path))?;
+    std::os::unix::fs::symlink(&plugins.program, path).map_err(failed("link", path))
+}
+
+fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ConflistError {
+    let path = path.to_owned();
+    move |source| ConflistError::Files { operation, path, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+
+    fn config(directory: &TempDir) -> Config {
+        Config {
+            conf_dir: directory.path().join("net.d"),
+            data_dir: "/leases".into(),
+            plugins: Some(Plugins {
+                program: directory.path().join("windlass-cni"),
+                bin_dir: directory.path().join("bin"),
+            }),
+            ..Config::new("n1")
+        }
+    }
+
+    fn cidrs(texts: &[&str]) -> Vec<IpNet> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn written_once_and_again_only_if_changed() {
+        let directory = TempDir::new().unwrap();
+        let config = config(&directory);
+        fs::create_dir_all(&config.conf_dir).unwrap();
+        let other = config.conf_dir.join("05-other.conflist");
+        fs::write(&other, "theirs").unwrap();
+        assert!(write_static(&config, &cidrs(&["10.244.1.0/24", "fd00:1::/64"])).unwrap());
+        assert!(!write_static(&config, &cidrs(&["10.244.1.0/24", "fd00:1::/64"])).unwrap());
+        let path = config.conf_dir.join(FILE);
+        let written: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+        assert_eq!(
+            written["plugins"][0]["ipam"],
+            json!({
+                "type": "host-local",
+                "dataDir": "/leases",
+                "ranges": [[{ "subnet": "10.244.1.0/24" }], [{ "subnet": "fd00:1::/64" }]],
+            })
+        );
+        assert!(write_static(&config, &cidrs(&["10.244.2.0/24"])).unwrap());
+        assert_eq!(fs::read_to_string(&other).unwrap(), "theirs");
+        assert_eq!(fs::read_dir(&config.conf_dir).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn no_range_is_an_error_and_no_file() {
+        let directory = TempDir::new().unwrap();
+        assert!(matches!(write_static(&config(&directory), &[]), Err(ConflistError::NoRange)));
+        assert!(!directory.path().join("net.d").exists());
+    }
+
+    #[test]
+    fn plugins_of_others_stay() {
+        let directory = TempDir::new().unwrap();
+        let config = config(&directory);
+        let bin = directory.path().join("bin");
+        fs::create_dir(&bin).unwrap();
+        fs::write(bin.join("portmap"), "theirs").unwrap();
+        std::os::unix::fs::symlink("/nowhere/windlass-cni", bin.join("bridge")).unwrap();
+        fs::write(directory.path().join("windlass-cni"), "ours").unwrap();
+        write_static(&config, &cidrs(&["10.244.1.0/24"])).unwrap();
+        assert_eq!(fs::read_to_string(bin.join("portmap")).unwrap(), "theirs");
+        for name in ["bridge", "host-local", "loopback"] {
+            assert_eq!(fs::read_to_string(bin.join(name)).unwrap(), "ours");
+        }
+    }
+}

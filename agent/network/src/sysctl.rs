@@ -1,0 +1,29 @@
+//! Forwarding, and bridged packets that nftables sees: a Service of one pod to another on the same node is answered
+//! on the bridge, past the translation that has to be undone, unless bridged packets go through the rules.
+
+use std::{fs, io, path::Path};
+
+/// A switch could not be set.
+#[derive(Debug, thiserror::Error)]
+#[error("set sysctl net/{name} to 1")]
+pub(crate) struct SysctlError {
+    name: &'static str,
+    source: io::Error,
+}
+
+const FORWARD4: &str = "ipv4/ip_forward";
+const FORWARD6: &str = "ipv6/conf/all/forwarding";
+const BRIDGED: [&str; 2] = ["bridge/bridge-nf-call-iptables", "bridge/bridge-nf-call-ip6tables"];
+
+/// Sets what pods of these families need, in the calling thread's namespace. Every switch is tried.
+pub(crate) fn set(v4: bool, v6: bool) -> Vec<SysctlError> {
+    let forwarding = [(v4, FORWARD4), (v6, FORWARD6)].into_iter().filter(|(wanted, _)| *wanted);
+    let names = forwarding.map(|(_, name)| name).chain(BRIDGED);
+    names.filter_map(|name| turn_on(name).err().map(|source| SysctlError { name, source })).collect()
+}
+
+fn turn_on(name: &str) -> io::Result<()> {
+    let path = Path::new("/proc/sys/net").join(name);
+    // Writing where nothing changes would wake whoever watches.
+    if fs::read_to_string(&path)?.trim() == "1" { Ok(()) } else { fs::write(&path, "1") }
+}
