@@ -6,8 +6,10 @@
 //! - [`goformat`]: Go's `%q` and `%v`, for error texts.
 //! - [`schema`]: the field table, pruning and the canonical form; [`codec`]: JSON, YAML, protobuf.
 //! - [`patch`]: JSON patch, merge patch, strategic merge patch.
+//! - [`apply`]: server-side apply and `managedFields`.
 //! - [`resources`]: the built-in resources, their defaulting, strategy, validation and printing
 
+pub mod apply;
 pub mod codec;
 pub mod duration;
 pub mod field;

@@ -286,6 +286,13 @@ impl<'s> Walk<'s> {
                 }
                 Ok(Value::Object(out))
             }
+            // A number that is wanted, but is no integer or does not fit, is repeated.
+            (Shape::Int32 | Shape::Int64, Value::Number(n)) => Err(match fail(self, &Value::Null) {
+                TypeError::Field { owner, path, wanted, .. } => {
+                    TypeError::Field { found: format!("number {n}"), owner, path, wanted }
+                }
+                other => other,
+            }),
             (_, value) => Err(fail(self, &value)),
         }
     }
@@ -392,8 +399,6 @@ fn found(value: &Value) -> String {
     match value {
         Value::Null => "null".to_owned(),
         Value::Bool(_) => "bool".to_owned(),
-        // Go repeats a number only where a number was wanted; both readings are met in the field.
-        Value::Number(n) if n.is_f64() => format!("number {n}"),
         Value::Number(_) => "number".to_owned(),
         Value::String(_) => "string".to_owned(),
         Value::Array(_) => "array".to_owned(),

@@ -142,6 +142,14 @@ fn type_errors_are_gos() {
         error(json!({"metadata": {"labels": {"a": 1}}})),
         "json: cannot unmarshal number into Go struct field ObjectMeta.metadata.labels of type string"
     );
+    assert_eq!(
+        error(json!({"spec": {"priority": 1.5}})),
+        "json: cannot unmarshal number 1.5 into Go struct field PodSpec.spec.priority of type int32"
+    );
+    assert_eq!(
+        error(json!({"spec": {"priority": 3_000_000_000_i64}})),
+        "json: cannot unmarshal number 3000000000 into Go struct field PodSpec.spec.priority of type int32"
+    );
     assert_eq!(error(json!([])), "json: cannot unmarshal array into Go value of type v1.Pod");
     assert_eq!(
         error(json!({"spec": {"overhead": {"cpu": "x"}}})),

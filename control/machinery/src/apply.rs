@@ -1,0 +1,161 @@
+//! Server-side apply as pure functions: who owns which field, what an apply changes, what it conflicts with.
+//!
+//! - [`set`]: sets of fields, and their FieldsV1 form.
+//! - [`structure`]: what merges how, from the field table (or deduced, where there is no schema).
+//! - `typed`: field set, comparison, merge and removal of a value by its structure.
+//! - [`managed`]: `metadata.managedFields`.
+//!
+//! The algorithm is structured-merge-diff's. Every set is taken to be of the version the object is in: owners that
+//! wrote through another version are not converted.
+
+pub mod managed;
+pub mod set;
+pub mod structure;
+mod typed;
+
+use crate::goformat::go_quote;
+use crate::status::{Cause, Status};
+use managed::{Managed, Manager};
+use serde_json::Value;
+use set::Set;
+use structure::Structure;
+
+pub use typed::{compare, field_set};
+
+/// What an apply comes to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Applied {
+    /// The live object with the configuration merged in, what the manager no longer applies removed.
+    pub object: Value,
+    /// The new owners.
+    pub managed: Managed,
+    /// False where neither the object nor the owners change.
+    pub changed: bool,
+}
+
+/// Fields nobody owns: they identify the object, or are the server's.
+fn unowned() -> Set {
+    let mut set = Set::default();
+    for path in [&["f:apiVersion"][..], &["f:kind"], &["f:metadata"]] {
+        set.insert(path);
+    }
+    for name in [
+        "name",
+        "namespace",
+        "creationTimestamp",
+        "selfLink",
+        "uid",
+        "generation",
+        "managedFields",
+        "resourceVersion",
+    ] {
+        set.insert(&["f:metadata", &format!("f:{name}")]);
+    }
+    set
+}
+
+/// Applies `config` over `live` as `manager`. `now` (RFC 3339) becomes the manager's time where anything changes.
+///
+/// # Errors
+/// 409 naming every field whose value would change under another owner, unless `force`.
+pub fn apply<S: Structure>(
+    structure: S,
+    live: &Value,
+    config: &Value,
+    owners: &Managed,
+    manager: &Manager,
+    now: &str,
+    force: bool,
+) -> Result<Applied, Status> {
+    let applied = field_set(structure, config).difference(&unowned());
+    let last = owners.get(manager).map(|e| e.fields.clone()).unwrap_or_default();
+    let mut managed = owners.clone();
+    managed.put(manager.clone(), applied.clone(), None);
+    let mut object = typed::merge(structure, live, config);
+    let kept = managed.entries().iter().fold(Set::default(), |all, entry| all.union(&entry.fields));
+    typed::remove(structure, &mut object, &last, &kept);
+    let comparison = compare(structure, live, &object);
+    let changed = comparison.modified.union(&comparison.added).difference(&unowned());
+    let conflicts: Vec<(Manager, Set)> = managed
+        .entries()
+        .iter()
+        .filter(|e| e.manager != *manager)
+        .map(|e| (e.manager.clone(), e.fields.intersection(&changed)))
+        .filter(|(_, set)| !set.is_empty())
+        .collect();
+    if !force && !conflicts.is_empty() {
+        return Err(conflict_status(&conflicts));
+    }
+    for (other, lost) in &conflicts {
+        managed.lose(other, lost);
+    }
+    managed.lose_all(&comparison.removed, Some(manager));
+    let changes = !comparison.is_empty() || applied != last;
+    managed.put(manager.clone(), applied, changes.then_some(now));
+    managed.drop_empty();
+    Ok(Applied { object, managed, changed: changes })
+}
+
+/// The owners after `manager` changed `live` into `new` by anything but apply. For a create, `live` is the type's
+/// zero value in canonical form.
+pub fn update<S: Structure>(
+    structure: S,
+    live: &Value,
+    new: &Value,
+    owners: &Managed,
+    manager: &Manager,
+    now: &str,
+) -> Managed {
+    let comparison = compare(structure, live, new);
+    let changed = comparison.modified.union(&comparison.added).difference(&unowned());
+    let mut managed = owners.clone();
+    managed.lose_all(&comparison.removed, None);
+    let others: Vec<Manager> =
+        managed.entries().iter().map(|e| e.manager.clone()).filter(|m| m != manager).collect();
+    for other in others {
+        managed.lose(&other, &changed);
+    }
+    if !changed.is_empty() {
+        let own = managed.get(manager).map(|e| e.fields.clone()).unwrap_or_default();
+        managed.put(manager.clone(), own.union(&changed), Some(now));
+    }
+    managed.drop_empty();
+    managed.cap();
+    managed
+}
+
+fn conflict_status(conflicts: &[(Manager, Set)]) -> Status {
+    let mut causes = Vec::new();
+    let mut lines = Vec::new();
+    for (manager, set) in conflicts {
+        let paths = set.paths();
+        lines.push(format!("conflicts with {}:", describe(manager)));
+        for path in paths {
+            causes.push(Cause {
+                reason: "FieldManagerConflict".to_owned(),
+                message: format!("conflict with {}", describe(manager)),
+                field: path.clone(),
+            });
+            lines.push(format!("- {path}"));
+        }
+    }
+    let message = match causes.as_slice() {
+        [only] => format!("Apply failed with 1 conflict: {}: {}", only.message, only.field),
+        _ => format!("Apply failed with {} conflicts: {}", causes.len(), lines.join("\n")),
+    };
+    Status::apply_conflict(causes, message)
+}
+
+fn describe(manager: &Manager) -> String {
+    let mut text = go_quote(&manager.name);
+    if !manager.subresource.is_empty() {
+        text.push_str(&format!(" with subresource {}", go_quote(&manager.subresource)));
+    }
+    if !manager.applies {
+        text.push_str(&format!(" using {}", manager.api_version));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;
