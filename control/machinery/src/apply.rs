@@ -3,7 +3,7 @@
 //! - [`set`]: sets of fields, and their FieldsV1 form.
 //! - [`structure`]: what merges how, from the field table (or deduced, where there is no schema).
 //! - `typed`: field set, comparison, merge and removal of a value by its structure.
-//! - [`managed`]: `metadata.managedFields`.
+//! - [`managed`]: the owners, as `metadata.managedFields` has them.
 //!
 //! The algorithm is structured-merge-diff's. Every set is taken to be of the version the object is in: owners that
 //! wrote through another version are not converted.

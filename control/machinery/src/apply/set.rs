@@ -102,17 +102,17 @@ impl Set {
     #[must_use]
     pub fn paths(&self) -> Vec<String> {
         let mut out = Vec::new();
-        self.collect(String::new(), &mut out);
+        self.collect("", &mut out);
         out
     }
 
-    fn collect(&self, prefix: String, out: &mut Vec<String>) {
+    fn collect(&self, prefix: &str, out: &mut Vec<String>) {
         for (element, node) in &self.nodes {
             let path = format!("{prefix}{}", show(element));
             if node.member {
                 out.push(path.clone());
             }
-            node.children.collect(path, out);
+            node.children.collect(&path, out);
         }
     }
 

@@ -1,6 +1,7 @@
 use super::structure::{Builtin, Deduced};
 use super::*;
 use crate::schema::builtin;
+use proptest::prelude::*;
 use serde_json::json;
 
 const NOW: &str = "2024-01-01T00:00:00Z";
@@ -162,4 +163,43 @@ fn old_updaters_are_joined() {
     assert_eq!(owners.entries().len(), managed::MAX_UPDATE_MANAGERS);
     let ancient = owners.entries().iter().find(|e| e.manager.name == "ancient-changes").unwrap();
     assert!(ancient.fields.has(&["f:metadata", "f:labels", "f:l00"]));
+}
+
+fn values() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![Just(Value::Null), Just(json!(1)), "[ab]".prop_map(Value::from)];
+    let names = proptest::sample::select(vec![
+        "metadata",
+        "spec",
+        "template",
+        "containers",
+        "name",
+        "labels",
+        "finalizers",
+        "ports",
+        "containerPort",
+        "replicas",
+    ]);
+    leaf.prop_recursive(7, 64, 5, move |inner| {
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 0..3).prop_map(Value::from),
+            proptest::collection::btree_map(names.clone().prop_map(str::to_owned), inner, 0..5)
+                .prop_map(|m| Value::Object(m.into_iter().collect())),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn applying_twice_is_applying_once(live in values(), config in values()) {
+        let once = applied(&live, &config, &Managed::default(), "me", true).unwrap();
+        let twice = applied(&once.object, &config, &once.managed, "me", false).unwrap();
+        prop_assert_eq!(&twice.object, &once.object);
+        prop_assert!(!twice.changed);
+    }
+
+    #[test]
+    fn a_set_survives_its_encoding(value in values()) {
+        let set = field_set(deployment(), &value);
+        prop_assert_eq!(Set::from_value(&set.to_value()), set);
+    }
 }
