@@ -8,7 +8,7 @@ use crate::client::{self, Slot};
 use crate::config::{Config, check_node_name};
 use crate::identity::Files;
 use crate::supervise::{self, Task};
-use crate::{cluster_info, plugins, rotation};
+use crate::{cluster_info, rotation};
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
@@ -21,9 +21,12 @@ pub enum Error {
     /// The server's address.
     #[error(transparent)]
     Server(#[from] cluster_info::Error),
-    /// The CNI plugins.
-    #[error("install the CNI plugins")]
-    Plugins(#[from] plugins::Error),
+    /// Our own place, beside which the CNI plugins' program is.
+    #[error("find our own executable")]
+    Executable(#[source] std::io::Error),
+    /// The CNI configuration of a stand-alone node.
+    #[error("configure the pod network")]
+    Network(#[from] network::ConflistError),
     /// Credentials.
     #[error("join the cluster")]
     Join(#[from] bootstrap::Error),
@@ -38,7 +41,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     if config.node_ips.is_empty() {
         return Err(Error::Config("the node has no address".to_owned()));
     }
-    plugins::install(&config.cni_bin_dir)?;
+    let network = network_settings(&config).map_err(Error::Executable)?;
     let config = Arc::new(config);
     let tasks = match config.server.clone() {
         Some(server) => {
@@ -50,10 +53,15 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
             };
             let (client, slot) = client::renewable(first);
             rotation::ensure_serving(&config.node_name, &config.node_ips, &files).map_err(Error::Serving)?;
-            cluster_tasks(&config, client, slot, files)
+            cluster_tasks(&config, client, slot, files, network)
         }
         None => {
             tracing::info!("no server is configured: static pods only");
+            if config.pod_cidrs.is_empty() {
+                tracing::warn!("no pod range is configured: only pods on the host's network can run");
+            } else {
+                network::write_static(&network, &config.pod_cidrs)?;
+            }
             let files = Files::new(&config.agent_dir());
             let prepared = files
                 .create()
@@ -67,7 +75,13 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
 }
 
 /// What a node of a cluster runs.
-fn cluster_tasks(config: &Arc<Config>, client: kube::Client, slot: Slot, files: Files) -> Vec<Task> {
+fn cluster_tasks(
+    config: &Arc<Config>,
+    client: kube::Client,
+    slot: Slot,
+    files: Files,
+    network: network::Config,
+) -> Vec<Task> {
     let files = Arc::new(files);
     vec![
         {
@@ -90,6 +104,13 @@ fn cluster_tasks(config: &Arc<Config>, client: kube::Client, slot: Slot, files: 
             })
         },
         {
+            let client = client.clone();
+            Task::new("network", move |token| {
+                let (client, settings) = (client.clone(), network.clone());
+                async move { Ok(network::run(settings, client, token).await?) }
+            })
+        },
+        {
             let (client, settings) = (client.clone(), dns_settings(config));
             Task::new("dns", move |token| {
                 let (client, settings) = (client.clone(), settings.clone());
@@ -104,6 +125,21 @@ fn cluster_tasks(config: &Arc<Config>, client: kube::Client, slot: Slot, files: 
             })
         },
     ]
+}
+
+/// The program of the CNI plugins lies beside our own.
+const PLUGINS_PROGRAM: &str = "windlass-cni";
+
+fn network_settings(config: &Config) -> std::io::Result<network::Config> {
+    Ok(network::Config {
+        conf_dir: config.cni_conf_dir.clone(),
+        cluster_cidrs: config.cluster_cidrs.clone(),
+        plugins: Some(network::Plugins {
+            program: std::env::current_exe()?.with_file_name(PLUGINS_PROGRAM),
+            bin_dir: config.cni_bin_dir.clone(),
+        }),
+        ..network::Config::new(config.node_name.clone())
+    })
 }
 
 fn dns_settings(config: &Config) -> dns::Config {
