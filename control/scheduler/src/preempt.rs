@@ -21,8 +21,17 @@ pub struct Plan {
     violations: usize,
 }
 
-/// A plan, or what preemption has to say in the pod's [`FitError`].
-pub fn preempt(snapshot: &Snapshot, pod: &Pod, error: &FitError) -> Result<Plan, String> {
+/// No plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NoPlan {
+    /// What preemption has to say in the pod's [`FitError`].
+    pub text: String,
+    /// The pod still waits for the victims of an earlier plan.
+    pub keeps_nomination: bool,
+}
+
+/// Whom to evict from where.
+pub fn preempt(snapshot: &Snapshot, pod: &Pod, error: &FitError) -> Result<Plan, NoPlan> {
     eligible(snapshot, pod, error)?;
     let mut reasons: Vec<String> = Vec::new();
     let mut plans = Vec::new();
@@ -40,13 +49,19 @@ pub fn preempt(snapshot: &Snapshot, pod: &Pod, error: &FitError) -> Result<Plan,
         }
     }
     let best = plans.into_iter().min_by_key(cost);
-    best.ok_or_else(|| histogram(snapshot.nodes.len(), reasons.iter().map(String::as_str)))
+    best.ok_or_else(|| NoPlan {
+        text: histogram(snapshot.nodes.len(), reasons.iter().map(String::as_str)),
+        keeps_nomination: false,
+    })
 }
 
 /// Whether the pod may evict others now.
-fn eligible(snapshot: &Snapshot, pod: &Pod, error: &FitError) -> Result<(), String> {
+fn eligible(snapshot: &Snapshot, pod: &Pod, error: &FitError) -> Result<(), NoPlan> {
     if pod.never_preempts {
-        return Err("not eligible due to preemptionPolicy=Never.".to_owned());
+        return Err(NoPlan {
+            text: "not eligible due to preemptionPolicy=Never.".to_owned(),
+            keeps_nomination: true,
+        });
     }
     let Some(nominated) = &pod.nominated else { return Ok(()) };
     if error.refusals.get(nominated).is_some_and(|r| !r.preemptable) {
@@ -55,7 +70,8 @@ fn eligible(snapshot: &Snapshot, pod: &Pod, error: &FitError) -> Result<(), Stri
     let node = snapshot.nodes.iter().find(|n| n.name == *nominated);
     let leaving = |p: &Arc<Pod>| p.terminating && p.priority < pod.priority;
     if node.is_some_and(|n| n.pods.iter().any(leaving)) {
-        return Err("not eligible due to a terminating pod on the nominated node.".to_owned());
+        let text = "not eligible due to a terminating pod on the nominated node.".to_owned();
+        return Err(NoPlan { text, keeps_nomination: true });
     }
     Ok(())
 }

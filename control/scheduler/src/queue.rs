@@ -5,7 +5,7 @@ use crate::fit::Plugin;
 use crate::model::Pod;
 use crate::schedule::{Change, may_help};
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -45,7 +45,25 @@ type Rank = (Reverse<i32>, Instant, String);
 #[derive(Debug, Default)]
 pub struct Queue {
     pods: HashMap<String, Waiting>,
+    /// Active pods.
     active: BTreeSet<Rank>,
+    /// Pods whose stand ends by itself, by when.
+    timed: BTreeSet<(Instant, String)>,
+    /// Pods that changes of the cluster matter to.
+    attentive: HashSet<String>,
+    /// Pods with a nomination.
+    nominees: HashSet<String>,
+}
+
+impl Stand {
+    /// When the stand ends by itself.
+    fn ends(&self) -> Option<Instant> {
+        match self {
+            Self::Backoff(until) => Some(*until),
+            Self::Unschedulable { since, .. } => Some(*since + LONGEST_WAIT),
+            _ => None,
+        }
+    }
 }
 
 impl Waiting {
@@ -66,15 +84,44 @@ fn differs(a: &Pod, b: &Pod) -> bool {
 }
 
 impl Queue {
+    /// The only way a pod's stand changes, so that the indexes follow.
     fn stand(&mut self, uid: &str, stand: Stand) {
         let Some(waiting) = self.pods.get_mut(uid) else { return };
         if waiting.stand == Stand::Active {
             self.active.remove(&waiting.rank());
         }
+        if let Some(ends) = waiting.stand.ends() {
+            self.timed.remove(&(ends, uid.to_owned()));
+        }
         if stand == Stand::Active {
             self.active.insert(waiting.rank());
         }
+        if let Some(ends) = stand.ends() {
+            self.timed.insert((ends, uid.to_owned()));
+        }
+        if matches!(stand, Stand::Unschedulable { .. } | Stand::InFlight { .. }) {
+            self.attentive.insert(uid.to_owned());
+        } else {
+            self.attentive.remove(uid);
+        }
         waiting.stand = stand;
+    }
+
+    /// Replaces what is known of a pod.
+    fn replace(&mut self, pod: Arc<Pod>) {
+        let Some(waiting) = self.pods.get_mut(&pod.uid) else { return };
+        if waiting.stand == Stand::Active {
+            self.active.remove(&waiting.rank());
+        }
+        if pod.nominated.is_some() {
+            self.nominees.insert(pod.uid.clone());
+        } else {
+            self.nominees.remove(&pod.uid);
+        }
+        waiting.pod = pod;
+        if waiting.stand == Stand::Active {
+            self.active.insert(waiting.rank());
+        }
     }
 
     /// Active, or first to the end of its backoff.
@@ -87,9 +134,10 @@ impl Queue {
     pub fn set(&mut self, mut pod: Arc<Pod>, now: Instant) {
         let uid = pod.uid.clone();
         let Some(old) = self.pods.get(&uid).cloned() else {
-            let stand = Stand::Gated;
+            let (stand, gated) = (Stand::Gated, pod.gated);
             self.pods.insert(uid.clone(), Waiting { pod: pod.clone(), stand, attempts: 0, since: now });
-            if !pod.gated {
+            self.replace(pod);
+            if !gated {
                 self.stand(&uid, Stand::Active);
             }
             return;
@@ -103,15 +151,7 @@ impl Queue {
         }
         let news = differs(&old.pod, &pod);
         let gated = pod.gated;
-        if old.stand == Stand::Active {
-            self.active.remove(&old.rank());
-        }
-        if let Some(waiting) = self.pods.get_mut(&uid) {
-            waiting.pod = pod;
-            if old.stand == Stand::Active {
-                self.active.insert(waiting.rank());
-            }
-        }
+        self.replace(pod);
         match old.stand {
             Stand::InFlight { mut changes } if news => {
                 changes.push(Change::NodeChanged);
@@ -127,9 +167,9 @@ impl Queue {
 
     /// The pod has a node or is gone.
     pub fn remove(&mut self, uid: &str) {
-        if let Some(waiting) = self.pods.remove(uid) {
-            self.active.remove(&waiting.rank());
-        }
+        self.stand(uid, Stand::Gated);
+        self.pods.remove(uid);
+        self.nominees.remove(uid);
     }
 
     /// UIDs of the pods that are not being bound.
@@ -144,9 +184,9 @@ impl Queue {
 
     /// The next pod to schedule; it is in flight until its outcome is told.
     pub fn pop(&mut self, now: Instant) -> Option<Arc<Pod>> {
-        let (_, _, uid) = self.active.pop_first()?;
+        let uid = self.active.first()?.2.clone();
+        self.stand(&uid, Stand::InFlight { changes: Vec::new() });
         let waiting = self.pods.get_mut(&uid)?;
-        waiting.stand = Stand::InFlight { changes: Vec::new() };
         waiting.attempts += 1;
         waiting.since = now;
         Some(waiting.pod.clone())
@@ -171,15 +211,18 @@ impl Queue {
 
     /// The pod is to take this node once its victims have left, or no node any more.
     pub fn nominate(&mut self, uid: &str, node: Option<String>) {
-        if let Some(waiting) = self.pods.get_mut(uid) {
-            Arc::make_mut(&mut waiting.pod).nominated = node;
+        if let Some(mut pod) = self.pods.get(uid).map(|w| w.pod.clone())
+            && pod.nominated != node
+        {
+            Arc::make_mut(&mut pod).nominated = node;
+            self.replace(pod);
         }
     }
 
     /// Pods that wait for their victims, by node.
     pub fn nominated(&self) -> HashMap<String, Vec<Arc<Pod>>> {
         let mut out: HashMap<String, Vec<Arc<Pod>>> = HashMap::new();
-        for pod in self.pods.values().map(|w| &w.pod) {
+        for pod in self.nominees.iter().filter_map(|uid| self.get(uid)) {
             if let Some(node) = &pod.nominated {
                 out.entry(node.clone()).or_default().push(pod.clone());
             }
@@ -190,7 +233,8 @@ impl Queue {
     /// Something in the cluster changed: wakes the pods it may help.
     pub fn changed(&mut self, change: Change, now: Instant) {
         let mut woken = Vec::new();
-        for (uid, waiting) in &mut self.pods {
+        for uid in &self.attentive {
+            let Some(waiting) = self.pods.get_mut(uid) else { continue };
             match &mut waiting.stand {
                 Stand::Unschedulable { refused, .. } if helps(refused, change) => woken.push(uid.clone()),
                 Stand::InFlight { changes } if !changes.contains(&change) => changes.push(change),
@@ -202,23 +246,15 @@ impl Queue {
 
     /// Moves pods whose time has come.
     pub fn flush(&mut self, now: Instant) {
-        let due = |w: &Waiting| match w.stand {
-            Stand::Backoff(until) => until <= now,
-            Stand::Unschedulable { since, .. } => since + LONGEST_WAIT <= now,
-            _ => false,
-        };
-        let ready: Vec<_> = self.pods.iter().filter(|(_, w)| due(w)).map(|(uid, _)| uid.clone()).collect();
-        ready.iter().for_each(|uid| self.ready(uid, now));
+        while let Some((_, uid)) = self.timed.first().filter(|(ends, _)| *ends <= now).cloned() {
+            // Whoever waited this long has no backoff left.
+            self.stand(&uid, Stand::Active);
+        }
     }
 
     /// When [`Queue::flush`] has something to do.
     pub fn next_flush(&self) -> Option<Instant> {
-        let moment = |w: &Waiting| match w.stand {
-            Stand::Backoff(until) => Some(until),
-            Stand::Unschedulable { since, .. } => Some(since + LONGEST_WAIT),
-            _ => None,
-        };
-        self.pods.values().filter_map(moment).min()
+        self.timed.first().map(|(ends, _)| *ends)
     }
 }
 
@@ -261,6 +297,26 @@ mod tests {
             assert_eq!(q.next_flush(), Some(now + Duration::from_secs(want)));
             now += Duration::from_secs(want);
             q.flush(now);
+        }
+    }
+
+    #[test]
+    fn a_removed_pod_leaves_nothing_behind() {
+        let now = Instant::now();
+        let mut q = Queue::default();
+        for step in 0..4 {
+            q.set(Arc::new(Pod { nominated: Some("n".into()), ..(*pod("a", 0)).clone() }), now);
+            if step > 0 {
+                q.pop(now);
+            }
+            match step {
+                2 => q.unschedulable("a", vec![Plugin::NodeName], now),
+                3 => q.retry("a", now),
+                _ => {}
+            }
+            q.remove("a");
+            assert!(q.pods.is_empty() && q.active.is_empty() && q.timed.is_empty());
+            assert!(q.attentive.is_empty() && q.nominees.is_empty());
         }
     }
 

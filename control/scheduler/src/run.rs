@@ -6,13 +6,13 @@
 //! binding that fails is taken back and tried again after a backoff; a pod that fits nowhere is tried again when something
 //! changed that may help it, at the latest after five minutes. It keeps nothing that a restart would lose.
 
+use crate::attempt::{Attempt, attempt};
 use crate::cache::Cluster;
 use crate::fit::Plugin;
 use crate::model::Pod;
-use crate::preempt::preempt;
 use crate::queue::Queue;
 use crate::report::{Failure, NAME, Reporter};
-use crate::schedule::{Change, schedule};
+use crate::schedule::Change;
 use crate::watch::{Parsed, SOURCES, Seen, Source, Watches, watches};
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
@@ -238,8 +238,8 @@ impl Scheduler {
         // A pod that is being bound counts on its node already.
         nominated.values_mut().for_each(|pods| pods.retain(|p| !self.cluster.has_pod(&p.uid)));
         let snapshot = self.cluster.snapshot(nominated);
-        match schedule(&snapshot, &pod, self.round) {
-            Ok(node) => {
+        match attempt(&snapshot, &pod, self.round) {
+            Attempt::Placed(node) => {
                 drop(snapshot);
                 self.cluster.assume(&pod, &node);
                 self.announce(Some(Change::PodPlaced));
@@ -249,27 +249,10 @@ impl Scheduler {
                     Done::Bound { uid: pod.uid.clone(), result }
                 });
             }
-            Err(mut error) => {
-                let mut victims = Vec::new();
-                let mut nominate = None;
-                if error.nodes > 0 {
-                    match preempt(&snapshot, &pod, &error) {
-                        Ok(plan) => {
-                            nominate = Some(Some(plan.node));
-                            victims = plan.victims;
-                        }
-                        Err(text) => {
-                            let waiting = text.starts_with("not eligible due to a terminating");
-                            nominate = Some(if waiting { pod.nominated.clone() } else { None });
-                            error.preemption =
-                                Some(format!("no new claims to deallocate, preemption: {text}"));
-                        }
-                    }
-                }
-                if let Some(node) = &nominate {
-                    self.queue.nominate(&pod.uid, node.clone());
-                }
-                let failure = Failure { reason: "Unschedulable", message: error.to_string(), nominate };
+            Attempt::Failed { error, nominate, victims } => {
+                self.queue.nominate(&pod.uid, nominate.clone());
+                let message = error.to_string();
+                let failure = Failure { reason: "Unschedulable", message, nominate: Some(nominate) };
                 self.report(pod, failure, Some(error.plugins()), victims);
             }
         }

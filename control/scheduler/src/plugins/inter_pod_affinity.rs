@@ -10,8 +10,35 @@ use std::sync::Arc;
 /// Weight of an existing pod's required affinity for the incoming one, in scores.
 const HARD_AFFINITY_WEIGHT: i64 = 1;
 
-/// Pods by place: topology key and its value.
-type Places = HashMap<(String, String), i64>;
+/// Pods by place: topology key, then its value.
+#[derive(Clone, Default)]
+struct Places(HashMap<String, HashMap<String, i64>>);
+
+impl Places {
+    /// Adds to the place of `node`, where it is in the topology.
+    fn add(&mut self, node: &NodeInfo, key: &str, amount: i64) {
+        let Some(value) = node.labels.get(key) else { return };
+        let values = match self.0.get_mut(key) {
+            Some(values) => values,
+            None => self.0.entry(key.to_owned()).or_default(),
+        };
+        match values.get_mut(value) {
+            Some(count) => *count += amount,
+            None => drop(values.insert(value.clone(), amount)),
+        }
+    }
+
+    /// What was added for the place of `node` by one key.
+    fn at(&self, node: &NodeInfo, key: &str) -> i64 {
+        let values = self.0.get(key).zip(node.labels.get(key));
+        values.and_then(|(values, value)| values.get(value)).copied().unwrap_or(0)
+    }
+
+    /// The same by every key.
+    fn sum(&self, node: &NodeInfo) -> i64 {
+        self.0.keys().map(|key| self.at(node, key)).sum()
+    }
+}
 
 /// How many pods match what, in which place.
 pub(super) struct Counts {
@@ -23,39 +50,25 @@ pub(super) struct Counts {
     unwanted: Vec<Places>,
 }
 
-fn place(node: &NodeInfo, key: &str) -> Option<(String, String)> {
-    Some((key.to_owned(), node.labels.get(key)?.clone()))
-}
-
-fn holds(places: &Places, node: &NodeInfo, key: &str) -> bool {
-    place(node, key).and_then(|p| places.get(&p)).is_some_and(|&n| n > 0)
-}
-
 impl Counts {
     pub(super) fn new(snapshot: &Snapshot, pod: &Pod) -> Self {
         let mut counts = Self {
-            unwelcome: Places::new(),
-            wanted: Places::new(),
-            unwanted: vec![Places::new(); pod.anti_affinity.len()],
+            unwelcome: Places::default(),
+            wanted: Places::default(),
+            unwanted: vec![Places::default(); pod.anti_affinity.len()],
         };
         let asks = !pod.affinity.is_empty() || !pod.anti_affinity.is_empty();
         for node in snapshot.nodes.iter().filter(|n| asks || n.with_affinity > 0) {
             for other in &node.pods {
                 for term in other.anti_affinity.iter().filter(|t| snapshot.matches(t, pod)) {
-                    if let Some(place) = place(node, &term.topology_key) {
-                        *counts.unwelcome.entry(place).or_default() += 1;
-                    }
+                    counts.unwelcome.add(node, &term.topology_key, 1);
                 }
                 if !pod.affinity.is_empty() && pod.affinity.iter().all(|t| snapshot.matches(t, other)) {
-                    for place in pod.affinity.iter().filter_map(|t| place(node, &t.topology_key)) {
-                        *counts.wanted.entry(place).or_default() += 1;
-                    }
+                    pod.affinity.iter().for_each(|t| counts.wanted.add(node, &t.topology_key, 1));
                 }
                 for (term, places) in pod.anti_affinity.iter().zip(&mut counts.unwanted) {
-                    if snapshot.matches(term, other)
-                        && let Some(place) = place(node, &term.topology_key)
-                    {
-                        *places.entry(place).or_default() += 1;
+                    if snapshot.matches(term, other) {
+                        places.add(node, &term.topology_key, 1);
                     }
                 }
             }
@@ -68,11 +81,11 @@ impl Counts {
         if !self.wanted_is_near(snapshot, pod, node) {
             return Err(Refusal::final_(plugin, "node(s) didn't match pod affinity rules"));
         }
-        let near = |(term, places): (&PodTerm, &Places)| holds(places, node, &term.topology_key);
+        let near = |(term, places): (&PodTerm, &Places)| places.at(node, &term.topology_key) > 0;
         if pod.anti_affinity.iter().zip(&self.unwanted).any(near) {
             return Err(Refusal::curable(plugin, "node(s) didn't match pod anti-affinity rules"));
         }
-        if self.unwelcome.keys().any(|(key, value)| node.labels.get(key) == Some(value)) {
+        if self.unwelcome.sum(node) > 0 {
             return Err(Refusal::curable(plugin, "node(s) didn't satisfy existing pods anti-affinity rules"));
         }
         Ok(())
@@ -83,39 +96,31 @@ impl Counts {
             return false;
         }
         // The first of a group that wants its own kind must start somewhere.
-        let first = self.wanted.is_empty() && pod.affinity.iter().all(|t| snapshot.matches(t, pod));
-        first || pod.affinity.iter().all(|t| holds(&self.wanted, node, &t.topology_key))
+        let first = self.wanted.0.is_empty() && pod.affinity.iter().all(|t| snapshot.matches(t, pod));
+        first || pod.affinity.iter().all(|t| self.wanted.at(node, &t.topology_key) > 0)
     }
 }
 
 pub(super) fn score(snapshot: &Snapshot, pod: &Pod, nodes: &[Arc<NodeInfo>]) -> Vec<i64> {
-    let mut places = Places::new();
-    let mut add = |node: &NodeInfo, term: &PodTerm, weight: i64| {
-        if let Some(place) = place(node, &term.topology_key) {
-            *places.entry(place).or_default() += weight;
-        }
-    };
+    let mut places = Places::default();
     let asks = !pod.preferred_pods.is_empty();
     for node in snapshot.nodes.iter().filter(|n| asks || n.with_affinity > 0) {
         for other in &node.pods {
             for (weight, term) in pod.preferred_pods.iter().filter(|(_, t)| snapshot.matches(t, other)) {
-                add(node, term, *weight);
+                places.add(node, &term.topology_key, *weight);
             }
             for (weight, term) in other.preferred_pods.iter().filter(|(_, t)| snapshot.matches(t, pod)) {
-                add(node, term, *weight);
+                places.add(node, &term.topology_key, *weight);
             }
             for term in other.affinity.iter().filter(|t| snapshot.matches(t, pod)) {
-                add(node, term, HARD_AFFINITY_WEIGHT);
+                places.add(node, &term.topology_key, HARD_AFFINITY_WEIGHT);
             }
         }
     }
-    if places.is_empty() {
+    if places.0.is_empty() {
         return vec![0; nodes.len()];
     }
-    let sum = |n: &NodeInfo| {
-        places.iter().filter(|((k, v), _)| n.labels.get(k) == Some(v)).map(|(_, weight)| weight).sum::<i64>()
-    };
-    let sums: Vec<i64> = nodes.iter().map(|n| sum(n)).collect();
+    let sums: Vec<i64> = nodes.iter().map(|n| places.sum(n)).collect();
     let (min, max) = (sums.iter().min().copied().unwrap_or(0), sums.iter().max().copied().unwrap_or(0));
     let span = max - min;
     sums.into_iter().map(|s| if span == 0 { 0 } else { (s - min) * MAX_SCORE / span }).collect()

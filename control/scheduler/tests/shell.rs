@@ -1,0 +1,266 @@
+//! The whole scheduler against an API server made of a few maps: what it writes, and what wakes it.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail by panic")]
+
+use bytes::Bytes;
+use futures::StreamExt;
+use http::{Method, Request, Response};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use kube::client::Body;
+use serde_json::{Value, json};
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio_util::sync::CancellationToken;
+
+/// Something the scheduler wrote: verb, path, body.
+type Written = (String, String, Value);
+
+type Reply = UnsyncBoxBody<Bytes, Infallible>;
+
+#[derive(Default)]
+struct State {
+    pods: Vec<Value>,
+    nodes: Vec<Value>,
+    /// Open watches, by path.
+    watches: Vec<(String, UnboundedSender<Value>)>,
+    /// How many bindings are refused before one is taken.
+    refuse_bindings: usize,
+}
+
+struct Rig {
+    state: Arc<Mutex<State>>,
+    written: UnboundedReceiver<Written>,
+    shutdown: CancellationToken,
+    scheduler: tokio::task::JoinHandle<Result<(), scheduler::Error>>,
+}
+
+fn pod(name: &str, cpu: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": name, "namespace": "ns", "uid": name, "resourceVersion": "5", "generation": 1},
+        "spec": {"schedulerName": "default-scheduler", "containers": [
+            {"name": "c", "resources": {"requests": {"cpu": cpu}}}]},
+        "status": {"phase": "Pending"},
+    })
+}
+
+fn node(name: &str, cpu: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Node",
+        "metadata": {"name": name, "resourceVersion": "5"},
+        "status": {"allocatable": {"cpu": cpu, "memory": "8Gi", "pods": "10"}},
+    })
+}
+
+async fn start(state: State) -> Rig {
+    let state = Arc::new(Mutex::new(state));
+    let (write, written) = unbounded_channel();
+    let shared = state.clone();
+    let service = tower::service_fn(move |request: Request<Body>| {
+        let (state, write) = (shared.clone(), write.clone());
+        async move { Ok::<_, Infallible>(answer(&state, &write, request).await) }
+    });
+    let client = kube::Client::new(service, "default");
+    let shutdown = CancellationToken::new();
+    let scheduler = tokio::spawn(scheduler::run(client, shutdown.clone()));
+    Rig { state, written, shutdown, scheduler }
+}
+
+async fn answer(
+    state: &Mutex<State>,
+    write: &UnboundedSender<Written>,
+    request: Request<Body>,
+) -> Response<Reply> {
+    let (parts, body) = request.into_parts();
+    let path = parts.uri.path().to_owned();
+    let body: Value = serde_json::from_slice(&body.collect().await.unwrap().to_bytes()).unwrap_or_default();
+    let ok = |value: &Value| Response::new(Full::from(serde_json::to_vec(value).unwrap()).boxed_unsync());
+    if parts.method == Method::GET {
+        let mut state = state.lock().unwrap();
+        if parts.uri.query().is_some_and(|q| q.contains("watch=true")) {
+            let (sender, receiver) = unbounded_channel();
+            state.watches.push((path, sender));
+            let lines = futures::stream::unfold(receiver, |mut r: UnboundedReceiver<Value>| async {
+                let line = format!("{}\n", r.recv().await?);
+                Some((Ok::<_, Infallible>(http_body::Frame::data(Bytes::from(line))), r))
+            });
+            return Response::new(UnsyncBoxBody::new(StreamBody::new(lines.boxed())));
+        }
+        let items = match path.as_str() {
+            "/api/v1/pods" => state.pods.clone(),
+            "/api/v1/nodes" => state.nodes.clone(),
+            _ => Vec::new(),
+        };
+        return ok(
+            &json!({"apiVersion": "v1", "kind": "List", "metadata": {"resourceVersion": "9"}, "items": items}),
+        );
+    }
+    let mut refused = false;
+    if path.ends_with("/binding") {
+        let mut state = state.lock().unwrap();
+        refused = state.refuse_bindings > 0;
+        state.refuse_bindings = state.refuse_bindings.saturating_sub(1);
+    }
+    write.send((parts.method.to_string(), path, body.clone())).unwrap();
+    if refused {
+        let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 500,
+            "reason": "InternalError", "message": "no luck"});
+        let mut response = ok(&status);
+        *response.status_mut() = http::StatusCode::INTERNAL_SERVER_ERROR;
+        return response;
+    }
+    if parts.uri.path().contains("/pods/") && parts.method == Method::PATCH {
+        return ok(&pod("patched", "1"));
+    }
+    ok(&body)
+}
+
+impl Rig {
+    fn send(&self, path: &str, type_: &str, object: &Value) {
+        let state = self.state.lock().unwrap();
+        let watches: Vec<_> = state.watches.iter().filter(|(p, _)| p == path).collect();
+        assert!(!watches.is_empty(), "nobody watches {path}");
+        for (_, watch) in watches {
+            let _ = watch.send(json!({"type": type_, "object": object}));
+        }
+    }
+
+    async fn next(&mut self, want: &str) -> Value {
+        let next = async {
+            loop {
+                let (verb, path, body) = self.written.recv().await.expect("the scheduler lives");
+                if format!("{verb} {path}").contains(want) {
+                    return body;
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), next)
+            .await
+            .unwrap_or_else(|_| panic!("no {want} in 20 s"))
+    }
+
+    async fn stop(self) {
+        self.shutdown.cancel();
+        self.scheduler.await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_pod_is_bound_and_its_event_says_where() {
+    let mut gated = pod("gated", "1");
+    gated["spec"]["schedulingGates"] = json!([{"name": "wait"}]);
+    let mut other = pod("other", "1");
+    other["spec"]["schedulerName"] = json!("somebody-else");
+    let mut rig = start(State {
+        pods: vec![gated, other, pod("web", "1")],
+        nodes: vec![node("small", "500m"), node("big", "4")],
+        ..State::default()
+    })
+    .await;
+    let binding = rig.next("POST /api/v1/namespaces/ns/pods/").await;
+    assert_eq!(binding["metadata"], json!({"name": "web", "namespace": "ns", "uid": "web"}));
+    assert_eq!(binding["target"], json!({"kind": "Node", "name": "big"}));
+    let event = rig.next("/events").await;
+    assert_eq!(event["note"], "Successfully assigned ns/web to big");
+    assert_eq!(
+        (&event["reason"], &event["type"], &event["action"]),
+        (&json!("Scheduled"), &json!("Normal"), &json!("Binding"))
+    );
+    assert_eq!(event["reportingController"], "default-scheduler");
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_pod_that_fits_nowhere_says_why_and_is_placed_when_a_node_comes() {
+    let mut rig =
+        start(State { pods: vec![pod("web", "1")], nodes: vec![node("small", "500m")], ..State::default() })
+            .await;
+    let why = "0/1 nodes are available: 1 Insufficient cpu. no new claims to deallocate, preemption: \
+               0/1 nodes are available: 1 Preemption is not helpful for scheduling.";
+    let event = rig.next("/events").await;
+    assert_eq!((&event["reason"], &event["type"]), (&json!("FailedScheduling"), &json!("Warning")));
+    assert_eq!(event["note"], why);
+    let patch = rig.next("PATCH /api/v1/namespaces/ns/pods/web/status").await;
+    let condition = &patch["status"]["conditions"][0];
+    assert_eq!(condition["type"], "PodScheduled");
+    assert_eq!((&condition["status"], &condition["reason"]), (&json!("False"), &json!("Unschedulable")));
+    assert_eq!(condition["message"], why);
+    rig.send("/api/v1/nodes", "ADDED", &node("big", "2"));
+    assert_eq!(rig.next("/binding").await["target"]["name"], "big");
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_binding_that_fails_is_taken_back_and_tried_again() {
+    let mut rig = start(State {
+        pods: vec![pod("web", "1")],
+        nodes: vec![node("only", "1")],
+        refuse_bindings: 1,
+        ..State::default()
+    })
+    .await;
+    rig.next("/binding").await;
+    let event = rig.next("/events").await;
+    assert_eq!(event["reason"], "FailedScheduling");
+    assert!(
+        event["note"]
+            .as_str()
+            .unwrap()
+            .starts_with("binding rejected: running Bind plugin \"DefaultBinder\": ")
+    );
+    // The node has room for one only: it must have been given back.
+    assert_eq!(rig.next("/binding").await["target"]["name"], "only");
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn pods_that_wait_share_a_node_without_overfilling_it() {
+    let pods = (0..6).map(|n| pod(&format!("p{n}"), "1")).collect();
+    let mut rig =
+        start(State { pods, nodes: vec![node("a", "3"), node("b", "2")], ..State::default() }).await;
+    let mut bound: Vec<String> = Vec::new();
+    while bound.len() < 5 {
+        let binding = rig.next("/binding").await;
+        bound.push(binding["target"]["name"].as_str().unwrap().to_owned());
+    }
+    bound.sort();
+    assert_eq!(bound, ["a", "a", "a", "b", "b"]);
+    let patch = rig.next("PATCH").await;
+    assert!(
+        patch["status"]["conditions"][0]["message"]
+            .as_str()
+            .unwrap()
+            .starts_with("0/2 nodes are available: 2 Insufficient cpu.")
+    );
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_more_important_pod_evicts_and_takes_the_place() {
+    let mut low = pod("low", "1");
+    low["spec"]["nodeName"] = json!("only");
+    let mut high = pod("high", "1");
+    high["spec"]["priority"] = json!(1000);
+    let mut rig =
+        start(State { pods: vec![low.clone(), high], nodes: vec![node("only", "1")], ..State::default() })
+            .await;
+    let patch = rig.next("PATCH /api/v1/namespaces/ns/pods/low/status").await;
+    let condition = &patch["status"]["conditions"][0];
+    assert_eq!(
+        (&condition["type"], &condition["reason"]),
+        (&json!("DisruptionTarget"), &json!("PreemptionByScheduler"))
+    );
+    assert_eq!(condition["message"], "default-scheduler: preempting to accommodate a higher priority pod");
+    let delete = rig.next("DELETE /api/v1/namespaces/ns/pods/low").await;
+    assert_eq!(delete["preconditions"]["uid"], "low");
+    let event = rig.next("/events").await;
+    assert_eq!(event["note"], "Preempted by pod high on node only");
+    let patch = rig.next("PATCH /api/v1/namespaces/ns/pods/high/status").await;
+    assert_eq!(patch["status"]["nominatedNodeName"], "only");
+    assert_eq!(patch["status"]["conditions"][0]["message"], "0/1 nodes are available: 1 Insufficient cpu.");
+    rig.send("/api/v1/pods", "DELETED", &low);
+    assert_eq!(rig.next("/high/binding").await["target"]["name"], "only");
+    rig.stop().await;
+}
