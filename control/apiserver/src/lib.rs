@@ -9,7 +9,8 @@
 //! - [`context`]: what the filters found, as the registry gets it; [`objects`]: what they read of stored objects
 //! - [`answer`]: small finished answers
 //!
-//! What is no resource: [`paths`] (the table), [`discovery`], [`health`], [`metrics`], [`version`], with [`negotiate`].
+//! What is no resource: [`paths`] (the table), [`discovery`], [`openapi`],
+//! [`health`], [`metrics`], [`version`], with [`negotiate`].
 //!
 //! Resources: [`registry`]; those that become byte streams: [`stream`].
 
@@ -28,6 +29,7 @@ pub mod local;
 pub mod metrics;
 pub mod negotiate;
 pub mod objects;
+pub mod openapi;
 pub mod paths;
 pub mod query;
 pub mod registry;

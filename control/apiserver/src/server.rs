@@ -14,6 +14,7 @@ use crate::inflight::InFlight;
 use crate::local::LocalService;
 use crate::metrics::Metrics;
 use crate::objects::{Lookup, Observer};
+use crate::openapi::OpenApi;
 use crate::paths::{Documents, OpenId, Table};
 use crate::run::{self, Tasks};
 use crate::serve::Limits;
@@ -98,7 +99,7 @@ pub struct Parts {
     pub resources: Arc<dyn Resources>,
     /// What is served, for discovery.
     pub catalog: Arc<Catalog>,
-    /// Paths beyond discovery and health.
+    /// Paths beyond discovery, health and the API's description.
     pub documents: Vec<Arc<dyn Documents>>,
     /// Who may do what.
     pub authorization: Authorization,
@@ -123,12 +124,14 @@ impl ApiServer {
     #[must_use]
     pub fn new(config: Config, parts: Parts, stopping: CancellationToken) -> Self {
         parts.health.add("ping", true, || Ok(()));
+        let mut documents = parts.documents;
+        documents.push(Arc::new(OpenApi::new(parts.catalog.clone())));
         let table = Table {
             discovery: Discovery::new(parts.catalog, config.advertise),
             health: parts.health,
             metrics: parts.metrics.clone(),
             openid: config.openid,
-            documents: parts.documents,
+            documents,
         };
         let chain = Chain {
             authenticator: Arc::new(Authenticator::new(config.authentication, parts.objects)),

@@ -64,6 +64,11 @@ pub trait Source: Send + Sync {
     fn generation(&self) -> u64;
     /// The groups, with all versions.
     fn groups(&self) -> Vec<Group>;
+    /// The OpenAPI schema of a kind, where the source has one.
+    fn schema(&self, group: &str, version: &str, kind: &str) -> Option<serde_json::Value> {
+        let _ = (group, version, kind);
+        None
+    }
 }
 
 /// Everything served.
@@ -85,6 +90,12 @@ impl Catalog {
     #[must_use]
     pub fn generation(&self) -> u64 {
         self.sources.iter().map(|s| s.generation()).sum()
+    }
+
+    /// The OpenAPI schema of a kind that is not built in.
+    #[must_use]
+    pub fn schema(&self, group: &str, version: &str, kind: &str) -> Option<serde_json::Value> {
+        self.sources.iter().find_map(|s| s.schema(group, version, kind))
     }
 
     /// All groups: the built-in ones in upstream's order, then others by name. A source may add versions and resources to

@@ -1,0 +1,253 @@
+//! Types as JSON schemas, from the field table.
+
+use machinery::schema::{Field, ListType, PatchStrategy, Shape, Special, Type, TypeId, builtin};
+use serde_json::{Map, Value, json};
+
+/// How a schema refers to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// OpenAPI 2.
+    V2,
+    /// OpenAPI 3.
+    V3,
+}
+
+impl Dialect {
+    /// A reference to a definition.
+    #[must_use]
+    pub fn reference(self, name: &str) -> Value {
+        match self {
+            Dialect::V2 => json!({"$ref": format!("#/definitions/{name}")}),
+            Dialect::V3 => json!({"$ref": format!("#/components/schemas/{name}")}),
+        }
+    }
+}
+
+const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
+const EXTENSIONS: &str = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1";
+/// Packages that no served resource is of.
+const UNPUBLISHED: [&str; 4] = ["api.admission.", "api.apidiscovery.", "k8s.io.metrics.", "api.apiserverinternal."];
+/// Meta kinds that clients look up in the core group.
+const CORE_META_KINDS: [&str; 5] = ["APIGroup", "APIResourceList", "DeleteOptions", "Status", "WatchEvent"];
+
+/// `io.k8s.api.core.v1.Pod`.
+#[must_use]
+pub fn name(kind: &Type) -> String {
+    let package = kind.package.strip_prefix("k8s.io.").unwrap_or(kind.package).replace('_', "-");
+    format!("io.k8s.{package}.{}", kind.name)
+}
+
+/// The definition of a kind: its name, if the table has the kind.
+#[must_use]
+pub fn of_kind(api_version: &str, kind: &str) -> Option<String> {
+    builtin().named(api_version, kind).map(|id| name(builtin().get(id)))
+}
+
+/// Every definition by name.
+#[must_use]
+pub fn all(dialect: Dialect) -> Map<String, Value> {
+    let mut out = Map::new();
+    for (id, kind) in builtin().types() {
+        if !UNPUBLISHED.iter().any(|p| kind.package.contains(p)) {
+            out.insert(name(kind), definition(id, kind, dialect));
+        }
+    }
+    for (name, schema) in special_definitions(dialect) {
+        out.insert(name, schema);
+    }
+    out
+}
+
+fn definition(id: TypeId, kind: &Type, dialect: Dialect) -> Value {
+    let mut properties = Map::new();
+    let mut required = Vec::new();
+    if kind.is_object() {
+        properties.insert("apiVersion".into(), json!({"type": "string"}));
+        properties.insert("kind".into(), json!({"type": "string"}));
+    }
+    for field in builtin().properties(id) {
+        if field.inline {
+            continue;
+        }
+        // Upstream also lists fields that are always written; the table cannot tell those from optional ones, and a client
+        // that refuses what the server takes is worse than one that lets the server refuse.
+        if field.required {
+            required.push(field.name);
+        }
+        properties.insert(field.name.to_owned(), property(field, dialect));
+    }
+    let mut schema = json!({"type": "object"});
+    if !properties.is_empty() {
+        schema["properties"] = properties.into();
+    }
+    if !required.is_empty() {
+        required.sort_unstable();
+        schema["required"] = json!(required);
+    }
+    if let Some(gvk) = group_version_kind(kind) {
+        schema["x-kubernetes-group-version-kind"] = json!([gvk]);
+    }
+    if kind.name.ends_with("Selector") && kind.package.ends_with("core.v1") && ATOMIC_SELECTORS.contains(&kind.name) {
+        schema["x-kubernetes-map-type"] = "atomic".into();
+    }
+    schema
+}
+
+/// Structures that apply as a whole wherever they stand.
+const ATOMIC_SELECTORS: [&str; 6] = [
+    "ConfigMapKeySelector",
+    "FileKeySelector",
+    "NodeSelector",
+    "ObjectFieldSelector",
+    "ResourceFieldSelector",
+    "SecretKeySelector",
+];
+
+/// Group, version and kind of an object type.
+fn group_version_kind(kind: &Type) -> Option<Value> {
+    if !kind.is_object() {
+        return None;
+    }
+    let (group, version) = if kind.package.ends_with("apis.meta.v1") {
+        CORE_META_KINDS.contains(&kind.name).then_some(("", "v1"))?
+    } else {
+        published_group(kind)?
+    };
+    Some(json!({"group": group, "version": version, "kind": kind.name}))
+}
+
+/// The group a package's objects are served in.
+fn published_group(kind: &Type) -> Option<(&'static str, &'static str)> {
+    let version = kind.go_package();
+    let groups = machinery::resources::groups();
+    groups.iter().filter(|g| g.versions.contains(&version)).find_map(|g| {
+        let api_version = machinery::object::format_api_version(g.name, version);
+        let id = builtin().named(&api_version, kind.name)?;
+        let found = builtin().get(id);
+        (found.package == kind.package).then_some((g.name, version))
+    })
+}
+
+fn property(field: &Field, dialect: Dialect) -> Value {
+    let mut schema = shape(&field.shape, dialect);
+    if let Some(default) = field.default_value() {
+        schema["default"] = default;
+    }
+    let mut extend = |name: &str, value: Value| {
+        schema[format!("x-kubernetes-{name}")] = value;
+    };
+    match &field.list {
+        Some(ListType::Atomic) => extend("list-type", "atomic".into()),
+        Some(ListType::Set) => extend("list-type", "set".into()),
+        Some(ListType::Map(keys)) => {
+            extend("list-type", "map".into());
+            extend("list-map-keys", json!(keys));
+        }
+        None => {}
+    }
+    if field.atomic {
+        extend("map-type", "atomic".into());
+    }
+    if let Some(strategy) = strategy(&field.patch) {
+        extend("patch-strategy", strategy.into());
+    }
+    if let Some(key) = field.patch.merge_key {
+        extend("patch-merge-key", key.into());
+    }
+    // OpenAPI 3 ignores what stands beside a reference.
+    if dialect == Dialect::V3
+        && let Some(object) = schema.as_object_mut()
+        && object.len() > 1
+        && let Some(reference) = object.remove("$ref")
+    {
+        object.insert("allOf".into(), json!([{"$ref": reference}]));
+    }
+    schema
+}
+
+fn strategy(patch: &PatchStrategy) -> Option<String> {
+    let parts: Vec<&str> =
+        [(patch.merge, "merge"), (patch.retain_keys, "retainKeys"), (patch.replace, "replace")]
+            .into_iter()
+            .filter_map(|(is, name)| is.then_some(name))
+            .collect();
+    (!parts.is_empty()).then(|| parts.join(","))
+}
+
+fn shape(of: &Shape, dialect: Dialect) -> Value {
+    match of {
+        Shape::Bool => json!({"type": "boolean"}),
+        Shape::Int32 => json!({"type": "integer", "format": "int32"}),
+        Shape::Int64 => json!({"type": "integer", "format": "int64"}),
+        Shape::Float64 => json!({"type": "number", "format": "double"}),
+        Shape::String => json!({"type": "string"}),
+        Shape::Bytes => json!({"type": "string", "format": "byte"}),
+        Shape::Struct(id) => dialect.reference(&name(builtin().get(*id))),
+        Shape::List(inner) => json!({"type": "array", "items": shape(inner, dialect)}),
+        Shape::Map(inner) => json!({"type": "object", "additionalProperties": shape(inner, dialect)}),
+        Shape::Items => json!({"type": "array", "items": {"type": "string"}}),
+        Shape::Special(special) => dialect.reference(&special_name(*special)),
+        Shape::Any => json!({"type": "object"}),
+    }
+}
+
+fn special_name(special: Special) -> String {
+    match special {
+        Special::Time => format!("{META}.Time"),
+        Special::MicroTime => format!("{META}.MicroTime"),
+        Special::Duration => format!("{META}.Duration"),
+        Special::FieldsV1 => format!("{META}.FieldsV1"),
+        Special::Quantity => "io.k8s.apimachinery.pkg.api.resource.Quantity".into(),
+        Special::IntOrString => "io.k8s.apimachinery.pkg.util.intstr.IntOrString".into(),
+        Special::RawExtension => "io.k8s.apimachinery.pkg.runtime.RawExtension".into(),
+        Special::Json => format!("{EXTENSIONS}.JSON"),
+        Special::SchemaOrArray => format!("{EXTENSIONS}.JSONSchemaPropsOrArray"),
+        Special::SchemaOrBool => format!("{EXTENSIONS}.JSONSchemaPropsOrBool"),
+        Special::SchemaOrStrings => format!("{EXTENSIONS}.JSONSchemaPropsOrStringArray"),
+    }
+}
+
+fn special_definitions(dialect: Dialect) -> Vec<(String, Value)> {
+    // OpenAPI 2 cannot say that a number will do as well; OpenAPI 3 can.
+    let number_too = |v2: Value| match dialect {
+        Dialect::V2 => v2,
+        Dialect::V3 => json!({"oneOf": [{"type": "string"}, {"type": "number"}]}),
+    };
+    let either = match dialect {
+        Dialect::V2 => json!({"type": "string", "format": "int-or-string"}),
+        Dialect::V3 => json!({"oneOf": [{"type": "integer"}, {"type": "string"}], "format": "int-or-string"}),
+    };
+    [
+        (Special::Time, json!({"type": "string", "format": "date-time"})),
+        (Special::MicroTime, json!({"type": "string", "format": "date-time"})),
+        (Special::Duration, json!({"type": "string"})),
+        (Special::FieldsV1, json!({"type": "object"})),
+        (Special::Quantity, number_too(json!({"type": "string"}))),
+        (Special::IntOrString, either),
+        (Special::RawExtension, json!({"type": "object"})),
+        (Special::Json, json!({})),
+        (Special::SchemaOrArray, json!({})),
+        (Special::SchemaOrBool, json!({})),
+        (Special::SchemaOrStrings, json!({})),
+    ]
+    .into_iter()
+    .map(|(special, schema)| (special_name(special), schema))
+    .collect()
+}
+
+/// The definition of a custom resource that comes without a usable schema, or with one.
+#[must_use]
+pub fn custom(schema: Option<Value>, group: &str, version: &str, kind: &str) -> Value {
+    let mut schema = schema.filter(Value::is_object).unwrap_or_else(|| {
+        json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
+    });
+    schema["x-kubernetes-group-version-kind"] = json!([{"group": group, "version": version, "kind": kind}]);
+    schema
+}
+
+/// `com.acme.v1.Widget`: a custom resource's definition is named by its group turned round.
+#[must_use]
+pub fn custom_name(group: &str, version: &str, kind: &str) -> String {
+    let turned: Vec<&str> = group.rsplit('.').collect();
+    format!("{}.{version}.{kind}", turned.join("."))
+}

@@ -1,0 +1,99 @@
+//! OpenAPI 2: everything in one document.
+
+use super::definitions::{self, Dialect};
+use super::operations::{self, Operation, parameter_type};
+use crate::discovery::Catalog;
+use crate::version;
+use serde_json::{Map, Value, json};
+
+/// The whole document.
+#[must_use]
+pub fn document(catalog: &Catalog) -> Value {
+    let groups = catalog.groups();
+    let mut definitions = definitions::all(Dialect::V2);
+    definitions.insert(PATCH.into(), json!({"type": "object"}));
+    for group in &groups {
+        for v in &group.versions {
+            for resource in &v.resources {
+                let api_version = machinery::object::format_api_version(&group.name, &v.name);
+                if definitions::of_kind(&api_version, &resource.kind).is_none() {
+                    let schema = catalog.schema(&group.name, &v.name, &resource.kind);
+                    let name = definitions::custom_name(&group.name, &v.name, &resource.kind);
+                    definitions.insert(name, definitions::custom(schema, &group.name, &v.name, &resource.kind));
+                }
+            }
+        }
+    }
+    let mut paths = Map::new();
+    for operation in operations::all(&groups) {
+        let item = paths.entry(operation.path.clone()).or_insert_with(|| path_item(&operation.path));
+        item[operation.method] = render(&operation, &definitions);
+    }
+    json!({
+        "swagger": "2.0",
+        "info": {"title": "Kubernetes", "version": version::GIT_VERSION},
+        "paths": paths,
+        "definitions": definitions,
+        "securityDefinitions": {"BearerToken": {
+            "type": "apiKey", "in": "header", "name": "authorization", "description": "Bearer Token authentication"}},
+        "security": [{"BearerToken": []}],
+    })
+}
+
+/// What every PATCH takes.
+pub(super) const PATCH: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Patch";
+
+/// The definition that describes a kind; `None` where nothing does.
+pub(super) fn definition_name(of: &(String, String), definitions: &Map<String, Value>) -> Option<String> {
+    let (api_version, kind) = of;
+    if kind == "Patch" {
+        return Some(PATCH.to_owned());
+    }
+    definitions::of_kind(api_version, kind)
+        .or_else(|| {
+            let (group, version) = api_version.split_once('/')?;
+            Some(definitions::custom_name(group, version, kind))
+        })
+        .filter(|name| definitions.contains_key(name))
+}
+
+fn path_item(path: &str) -> Value {
+    let parameters: Vec<Value> = ["namespace", "name"]
+        .into_iter()
+        .filter(|name| path.contains(&format!("{{{name}}}")))
+        .map(|name| json!({"name": name, "in": "path", "required": true, "type": "string", "uniqueItems": true}))
+        .collect();
+    if parameters.is_empty() { json!({}) } else { json!({"parameters": parameters}) }
+}
+
+fn render(o: &Operation, definitions: &Map<String, Value>) -> Value {
+    let reference =
+        |of: &Option<(String, String)>| Some(Dialect::V2.reference(&definition_name(of.as_ref()?, definitions)?));
+    let mut parameters: Vec<Value> = Vec::new();
+    if let Some(schema) = reference(&o.body) {
+        parameters.push(json!({"name": "body", "in": "body", "required": o.method != "delete", "schema": schema}));
+    }
+    parameters.extend(
+        o.query
+            .iter()
+            .map(|name| json!({"name": name, "in": "query", "type": parameter_type(name), "uniqueItems": true})),
+    );
+    let mut ok = json!({"description": "OK"});
+    if let Some(schema) = reference(&o.answer) {
+        ok["schema"] = schema;
+    }
+    let (group, version, kind) = &o.gvk;
+    let mut operation = json!({
+        "operationId": o.id,
+        "consumes": ["*/*"],
+        "produces": ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"],
+        "schemes": ["https"],
+        "responses": {"200": ok, "401": {"description": "Unauthorized"}},
+        "x-kubernetes-action": o.action,
+        "x-kubernetes-group-version-kind": {"group": group, "version": version, "kind": kind},
+    });
+    if !parameters.is_empty() {
+        operation["parameters"] = parameters.into();
+    }
+    operation
+}
