@@ -1,3 +1,32 @@
-//! Pods: desired state to CRI calls, and the kubelet's HTTPS port.
+//! The kubelet: desired pods to calls of a CRI runtime.
+//!
+//! - [`config`]: what it is told; [`machine`]: what the machine has.
+//! - [`source`]: where pods come from: the API, manifests; and the mirrors that show static pods in the API.
+//! - [`run`]: the tasks; one [`pod::worker`] a pod.
+//! - [`pod`]: [`pod::plan`] (pure) decides, [`pod::execute`] does, [`pod::status`] (pure) tells; [`pod::spec`] translates
+//!   a pod's fields for the runtime.
+//! - [`volume`], [`cgroup`], [`image`], [`probe`]: what pods need beside containers.
+//! - [`report`] writes statuses to the API, [`recorder`] events; [`objects`] reads ConfigMaps, Secrets and Services.
+//! - [`node`]: this machine's Node object and Lease.
+//! - [`pods`]: the registry others ask; [`admit`]: whether the node takes a pod.
 
+pub mod admit;
+pub mod cgroup;
+pub mod config;
+pub mod context;
+pub mod image;
+mod logline;
+pub mod machine;
 pub mod node;
+pub mod objects;
+pub mod pod;
+pub mod pods;
+pub mod probe;
+pub mod recorder;
+pub mod report;
+pub mod run;
+pub mod source;
+pub mod volume;
+
+pub use config::Config;
+pub use run::{Error, Kubelet, run};

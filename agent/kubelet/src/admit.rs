@@ -1,0 +1,163 @@
+//! Whether this node takes a pod: the last word after the scheduler's, and the only one for static pods. Pure.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{NodeSelectorRequirement, NodeSelectorTerm, Pod};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+
+use crate::cgroup::limits::requested;
+use crate::pod::spec::quantity::{milli, whole};
+use crate::pod::status::Outcome;
+
+/// What the node offers.
+pub struct Node<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its labels, where they are known.
+    pub labels: Option<&'a BTreeMap<String, String>>,
+    /// What pods may ask for in total.
+    pub allocatable: &'a BTreeMap<String, Quantity>,
+}
+
+/// Why a pod is not taken beside the `others`; `None` when it is.
+pub fn refusal(pod: &Pod, others: &[Arc<Pod>], node: &Node<'_>) -> Option<Outcome> {
+    let refused = |reason: &str, message: String| {
+        Some(Outcome { reason: reason.to_owned(), message: format!("Pod was rejected: {message}") })
+    };
+    let predicate = |name: &str, why: &str| refused(name, format!("Predicate {name} failed: {why}"));
+    let short = |resource: &str, asked: i64, used: i64, capacity: i64| {
+        let text = format!(
+            "Node didn't have enough resource: {resource}, requested: {asked}, used: {used}, capacity: {capacity}"
+        );
+        refused(&format!("OutOf{resource}"), text)
+    };
+    let offered = |name: &str, read: fn(&Quantity) -> i64| node.allocatable.get(name).map_or(0, read);
+    let pods = offered("pods", whole);
+    let count = i64::try_from(others.len()).unwrap_or(i64::MAX);
+    if count + 1 > pods {
+        return short("pods", 1, count, pods);
+    }
+    for (name, read) in [("cpu", milli as fn(&Quantity) -> i64), ("memory", whole)] {
+        let asked = requested(pod, name, read);
+        let used = others.iter().map(|other| requested(other, name, read)).sum();
+        let capacity = offered(name, read);
+        if asked > 0 && asked + used > capacity {
+            return short(name, asked, used, capacity);
+        }
+    }
+    if let Some(labels) = node.labels
+        && !fits_labels(pod, labels, node.name)
+    {
+        return predicate("NodeAffinity", "node(s) didn't match Pod's node affinity/selector");
+    }
+    let taken: Vec<_> = others.iter().flat_map(|other| host_ports(other)).collect();
+    if host_ports(pod).iter().any(|port| taken.iter().any(|other| conflict(port, other))) {
+        return predicate("NodePorts", "node(s) didn't have free ports for the requested pod ports");
+    }
+    None
+}
+
+type HostPort = (String, String, i32);
+
+fn host_ports(pod: &Pod) -> Vec<HostPort> {
+    let ports = crate::pod::containers(pod).flat_map(|(_, c)| c.ports.iter().flatten());
+    ports
+        .filter_map(|port| {
+            let number = port.host_port.filter(|p| *p > 0)?;
+            let address = port.host_ip.clone().filter(|ip| !ip.is_empty());
+            let protocol = port.protocol.clone().unwrap_or_else(|| "TCP".to_owned());
+            Some((address.unwrap_or_else(|| "0.0.0.0".to_owned()), protocol, number))
+        })
+        .collect()
+}
+
+fn conflict(a: &HostPort, b: &HostPort) -> bool {
+    let any = |address: &str| address == "0.0.0.0";
+    a.1 == b.1 && a.2 == b.2 && (a.0 == b.0 || any(&a.0) || any(&b.0))
+}
+
+/// The pod says something about where it may run.
+pub fn is_selective(pod: &Pod) -> bool {
+    let spec = pod.spec.as_ref();
+    spec.is_some_and(|s| {
+        s.node_selector.is_some() || s.affinity.as_ref().is_some_and(|a| a.node_affinity.is_some())
+    })
+}
+
+fn fits_labels(pod: &Pod, labels: &BTreeMap<String, String>, name: &str) -> bool {
+    let Some(spec) = &pod.spec else { return true };
+    let selected = spec.node_selector.iter().flatten().all(|(key, value)| labels.get(key) == Some(value));
+    let required = spec
+        .affinity
+        .as_ref()
+        .and_then(|a| a.node_affinity.as_ref())
+        .and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref());
+    let term = |term: &NodeSelectorTerm| {
+        let by_label = term.match_expressions.as_deref().unwrap_or_default();
+        let by_field = term.match_fields.as_deref().unwrap_or_default();
+        // A term without requirements matches nothing.
+        !(by_label.is_empty() && by_field.is_empty())
+            && by_label.iter().all(|r| fits(r, labels.get(&r.key).map(String::as_str)))
+            && by_field.iter().all(|r| r.key == "metadata.name" && fits(r, Some(name)))
+    };
+    selected && required.is_none_or(|r| r.node_selector_terms.iter().any(term))
+}
+
+fn fits(requirement: &NodeSelectorRequirement, value: Option<&str>) -> bool {
+    let values = requirement.values.as_deref().unwrap_or_default();
+    let listed = || value.is_some_and(|value| values.iter().any(|v| v == value));
+    let number = |text: Option<&str>| text.and_then(|t| t.parse::<i64>().ok());
+    let bound = number(values.first().map(String::as_str));
+    match requirement.operator.as_str() {
+        "In" => listed(),
+        "NotIn" => !listed(),
+        "Exists" => value.is_some(),
+        "DoesNotExist" => value.is_none(),
+        "Gt" => number(value).zip(bound).is_some_and(|(value, bound)| value > bound),
+        "Lt" => number(value).zip(bound).is_some_and(|(value, bound)| value < bound),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn pod(spec: Value) -> Arc<Pod> {
+        let mut spec = spec;
+        if spec.get("containers").is_none() {
+            spec["containers"] = json!([{"name": "c"}]);
+        }
+        Arc::new(serde_json::from_value(json!({"spec": spec})).unwrap())
+    }
+
+    fn reason(spec: Value, others: &[Arc<Pod>]) -> Option<String> {
+        let quantity = |text: &str| Quantity(text.to_owned());
+        let allocatable = BTreeMap::from([
+            ("cpu".to_owned(), quantity("2")),
+            ("memory".to_owned(), quantity("1Gi")),
+            ("pods".to_owned(), quantity("3")),
+        ]);
+        let labels = BTreeMap::from([("disk".to_owned(), "ssd".to_owned())]);
+        let node = Node { name: "n", labels: Some(&labels), allocatable: &allocatable };
+        refusal(&pod(spec), others, &node).map(|outcome| outcome.reason)
+    }
+
+    #[test]
+    fn refusals() {
+        let cpu =
+            |amount: &str| json!({"containers": [{"name": "c", "resources": {"requests": {"cpu": amount}}}]});
+        let port = |ip: &str| json!({"containers": [{"name": "c", "ports": [{"containerPort": 1, "hostPort": 80, "hostIP": ip}]}]});
+        let one = [pod(cpu("1500m"))];
+        assert_eq!(reason(cpu("500m"), &one), None);
+        assert_eq!(reason(cpu("501m"), &one).as_deref(), Some("OutOfcpu"));
+        let three = [pod(json!({})), pod(json!({})), pod(json!({}))];
+        assert_eq!(reason(json!({}), &three).as_deref(), Some("OutOfpods"));
+        assert_eq!(reason(port("10.0.0.1"), &[pod(port("10.0.0.2"))]), None);
+        assert_eq!(reason(port(""), &[pod(port("10.0.0.2"))]).as_deref(), Some("NodePorts"));
+        assert_eq!(reason(json!({"nodeSelector": {"disk": "ssd"}}), &[]), None);
+        assert_eq!(reason(json!({"nodeSelector": {"disk": "hdd"}}), &[]).as_deref(), Some("NodeAffinity"));
+    }
+}

@@ -1,0 +1,214 @@
+//! Pod cgroups: `kubepods[/burstable|/besteffort]/pod<uid>` below the configured root, and nothing outside it.
+//!
+//! The kubelet makes the pod's cgroup with the sums of its containers' requests and limits; the runtime makes the
+//! containers' cgroups inside. Everything here blocks on the kernel, so it runs off the reactor.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Pod;
+
+use crate::config::{CgroupDriver, Config};
+use crate::machine::Machine;
+use crate::pod::qos::{self, Class};
+
+pub mod limits;
+pub mod systemd;
+pub mod tree;
+
+use limits::Limits;
+use tree::Tree;
+
+/// A cgroup operation that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A directory could not be made.
+    #[error("create cgroup {}: {source}", .path.display())]
+    Create {
+        /// The cgroup.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A directory could not be removed.
+    #[error("remove cgroup {}: {source}", .path.display())]
+    Remove {
+        /// The cgroup.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A limit could not be written.
+    #[error("write {value:?} to {}: {source}", .path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What was to be written.
+        value: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// systemd refused.
+    #[error("systemd slice {slice}: {reason}")]
+    Systemd {
+        /// The slice.
+        slice: String,
+        /// What it said.
+        reason: String,
+    },
+    /// The blocking task died.
+    #[error("cgroup operation interrupted")]
+    Interrupted,
+}
+
+/// The cgroup tree of this kubelet's pods.
+#[derive(Clone)]
+pub struct Cgroups(Option<Arc<Inner>>);
+
+struct Inner {
+    tree: Tree,
+    driver: CgroupDriver,
+    root: Vec<String>,
+    cfs_quota: bool,
+    cfs_period_us: i64,
+    pids: Option<i64>,
+}
+
+impl Cgroups {
+    /// The tree as configured; nothing is made yet.
+    pub fn new(config: &Config) -> Self {
+        if !config.cgroups_per_qos {
+            return Self(None);
+        }
+        let root = config.cgroup_root.split('/').filter(|part| !part.is_empty()).map(str::to_owned).collect();
+        Self(Some(Arc::new(Inner {
+            tree: Tree::detect(),
+            driver: config.cgroup_driver,
+            root,
+            cfs_quota: config.cpu_cfs_quota,
+            cfs_period_us: i64::try_from(config.cpu_cfs_quota_period.as_micros()).unwrap_or(100_000),
+            pids: config.pod_pids_limit,
+        })))
+    }
+
+    /// Makes the classes' cgroups, bounded to what the node offers pods.
+    pub async fn prepare(&self, config: &Config, machine: Machine) -> Result<(), Error> {
+        let Some(inner) = self.0.clone() else { return Ok(()) };
+        let allocatable = machine.allocatable(config);
+        let of = |name: &str| allocatable.get(name);
+        let cpu = of("cpu").map_or(0, crate::pod::spec::quantity::milli);
+        let memory = of("memory").map_or(0, crate::pod::spec::quantity::whole);
+        blocking(move || {
+            let all = Limits { cpu_milli: Some(cpu), memory: Some(memory), ..Limits::default() };
+            inner.apply(&inner.names(None, None), &all)?;
+            let least = Limits { cpu_milli: Some(0), ..Limits::default() };
+            inner.apply(&inner.names(Some(Class::BestEffort), None), &least)?;
+            inner.apply(&inner.names(Some(Class::Burstable), None), &Limits::default())
+        })
+        .await
+    }
+
+    /// What the runtime is told to put a pod's containers under; empty without per-QoS cgroups.
+    pub fn parent(&self, pod: &Pod) -> String {
+        let Some(inner) = &self.0 else { return String::new() };
+        let names = inner.names(Some(qos::class(pod)), Some(crate::pod::uid(pod)));
+        match inner.driver {
+            CgroupDriver::Cgroupfs => format!("/{}", names.join("/")),
+            CgroupDriver::Systemd => systemd::slice(&names),
+        }
+    }
+
+    /// Makes a pod's cgroup and sets its limits; what is there already is kept, with its limits renewed.
+    pub async fn ensure(&self, pod: &Arc<Pod>) -> Result<(), Error> {
+        let Some(inner) = self.0.clone() else { return Ok(()) };
+        let pod = Arc::clone(pod);
+        blocking(move || {
+            let mut limits = Limits::of_pod(&pod, inner.cfs_quota, inner.cfs_period_us);
+            limits.pids = inner.pids;
+            inner.apply(&inner.names(Some(qos::class(&pod)), Some(crate::pod::uid(&pod))), &limits)
+        })
+        .await
+    }
+
+    /// Removes a pod's cgroup, whatever its class was; fine when it is gone.
+    pub async fn remove(&self, uid: &str) -> Result<(), Error> {
+        let Some(inner) = self.0.clone() else { return Ok(()) };
+        let uid = uid.to_owned();
+        blocking(move || {
+            for class in [Class::Guaranteed, Class::Burstable, Class::BestEffort] {
+                inner.remove(&inner.names(Some(class), Some(&uid)))?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// The UIDs of pods that have a cgroup.
+    pub async fn pods(&self) -> Vec<String> {
+        let Some(inner) = self.0.clone() else { return Vec::new() };
+        let found = tokio::task::spawn_blocking(move || {
+            let classes = [Class::Guaranteed, Class::Burstable, Class::BestEffort];
+            classes.iter().flat_map(|class| inner.list(*class)).collect()
+        });
+        found.await.unwrap_or_default()
+    }
+}
+
+async fn blocking(work: impl FnOnce() -> Result<(), Error> + Send + 'static) -> Result<(), Error> {
+    tokio::task::spawn_blocking(work).await.unwrap_or(Err(Error::Interrupted))
+}
+
+impl Inner {
+    /// The names from the hierarchy's root down.
+    fn names(&self, class: Option<Class>, uid: Option<&str>) -> Vec<String> {
+        let mut names = self.root.clone();
+        names.push("kubepods".to_owned());
+        match class {
+            Some(Class::Burstable) => names.push("burstable".to_owned()),
+            Some(Class::BestEffort) => names.push("besteffort".to_owned()),
+            Some(Class::Guaranteed) | None => {}
+        }
+        names.extend(uid.map(|uid| format!("pod{uid}")));
+        names
+    }
+
+    fn path(&self, names: &[String]) -> PathBuf {
+        match self.driver {
+            CgroupDriver::Cgroupfs => names.iter().collect(),
+            CgroupDriver::Systemd => systemd::path(names),
+        }
+    }
+
+    fn apply(&self, names: &[String], limits: &Limits) -> Result<(), Error> {
+        if self.driver == CgroupDriver::Systemd {
+            systemd::ensure(&systemd::slice(names))?;
+        }
+        self.tree.ensure(&self.path(names))?;
+        self.tree.apply(&self.path(names), limits)
+    }
+
+    fn remove(&self, names: &[String]) -> Result<(), Error> {
+        let path = self.path(names);
+        if !self.tree.exists(&path) {
+            return Ok(());
+        }
+        if self.driver == CgroupDriver::Systemd {
+            systemd::stop(&systemd::slice(names))?;
+        }
+        self.tree.remove(&path)
+    }
+
+    fn list(&self, class: Class) -> Vec<String> {
+        let parent = self.names(Some(class), None);
+        self.tree.children(&self.path(&parent)).into_iter().filter_map(|name| pod_uid(&name)).collect()
+    }
+}
+
+/// The UID a pod's cgroup is named for.
+fn pod_uid(name: &str) -> Option<String> {
+    if let Some(slice) = name.strip_suffix(".slice") {
+        let uid = slice.rsplit('-').next()?.strip_prefix("pod")?;
+        return Some(uid.replace('_', "-"));
+    }
+    name.strip_prefix("pod").map(str::to_owned)
+}

@@ -1,0 +1,99 @@
+//! The limits of a pod's cgroup: sums over its containers.
+
+use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+
+use crate::pod::spec::quantity::{milli, whole};
+use crate::pod::spec::resources::amount;
+
+/// What is written to a cgroup; `None` is left alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Requested CPU in thousandths of a core, which become shares or weight.
+    pub cpu_milli: Option<i64>,
+    /// CPU quota and period in microseconds.
+    pub cpu_quota: Option<(i64, i64)>,
+    /// Bytes of memory.
+    pub memory: Option<i64>,
+    /// Processes.
+    pub pids: Option<i64>,
+}
+
+impl Limits {
+    /// A pod's own: the sum of requests; limits only where every container has one.
+    pub fn of_pod(pod: &Pod, cfs_quota: bool, period_us: i64) -> Self {
+        let request = |c: &Container| {
+            let own = c.resources.as_ref();
+            amount(own, false, "cpu", milli).or_else(|| amount(own, true, "cpu", milli)).unwrap_or(0)
+        };
+        let cpu = aggregate(pod, &|c| Some(request(c))).unwrap_or(0) + overhead(pod, "cpu", milli);
+        let limit = |name: &str, read: fn(&Quantity) -> i64| {
+            let of = |c: &Container| amount(c.resources.as_ref(), true, name, read).filter(|l| *l > 0);
+            aggregate(pod, &of).map(|sum| sum + overhead(pod, name, read))
+        };
+        let cpu_limit = limit("cpu", milli).filter(|_| cfs_quota);
+        Self {
+            cpu_milli: Some(cpu),
+            cpu_quota: cpu_limit.map(|l| ((l.saturating_mul(period_us) / 1000).max(1000), period_us)),
+            memory: limit("memory", whole),
+            pids: None,
+        }
+    }
+}
+
+fn overhead(pod: &Pod, name: &str, read: fn(&Quantity) -> i64) -> i64 {
+    let overhead = pod.spec.as_ref().and_then(|s| s.overhead.as_ref());
+    overhead.and_then(|o| o.get(name)).map_or(0, read)
+}
+
+/// Regular containers and sidecars add up; each other init container only needs its own room beside the sidecars before
+/// it. `None` when one has no value.
+fn aggregate(pod: &Pod, of: &dyn Fn(&Container) -> Option<i64>) -> Option<i64> {
+    let main = crate::pod::main_containers(pod).iter().map(of).sum::<Option<i64>>()?;
+    let (mut sidecars, mut peak) = (0, 0);
+    for init in crate::pod::init_containers(pod) {
+        let own = of(init)?;
+        if crate::pod::is_sidecar(init) {
+            sidecars += own;
+            peak = peak.max(sidecars);
+        } else {
+            peak = peak.max(sidecars + own);
+        }
+    }
+    Some((main + sidecars).max(peak))
+}
+
+/// The total a pod asks for of a resource, for admission.
+pub fn requested(pod: &Pod, name: &str, read: fn(&Quantity) -> i64) -> i64 {
+    let of = |c: &Container| {
+        let own = c.resources.as_ref();
+        Some(amount(own, false, name, read).or_else(|| amount(own, true, name, read)).unwrap_or(0))
+    };
+    aggregate(pod, &of).unwrap_or(0) + overhead(pod, name, read)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn sums() {
+        let pod: Pod = serde_json::from_value(json!({"spec": {
+            "initContainers": [
+                {"name": "side", "restartPolicy": "Always", "resources": {"limits": {"cpu": "100m", "memory": "10Mi"}}},
+                {"name": "init", "resources": {"limits": {"cpu": "1", "memory": "20Mi"}}}],
+            "containers": [
+                {"name": "a", "resources": {"requests": {"cpu": "200m"}, "limits": {"cpu": "300m", "memory": "30Mi"}}},
+                {"name": "b", "resources": {"limits": {"cpu": "300m", "memory": "30Mi"}}}]}}))
+        .unwrap();
+        let limits = Limits::of_pod(&pod, true, 100_000);
+        assert_eq!(limits.cpu_milli, Some(1100));
+        assert_eq!(limits.cpu_quota, Some((110_000, 100_000)));
+        assert_eq!(limits.memory, Some(70 << 20));
+        let open: Pod = serde_json::from_value(json!({"spec": {"containers": [
+            {"name": "a", "resources": {"limits": {"memory": "30Mi"}}}, {"name": "b"}]}}))
+        .unwrap();
+        assert_eq!(Limits::of_pod(&open, true, 100_000).memory, None);
+    }
+}

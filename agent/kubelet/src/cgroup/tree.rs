@@ -1,0 +1,278 @@
+//! The cgroup file systems: one hierarchy a controller (v1), or one for all (v2).
+
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use super::Error;
+use super::limits::Limits;
+use crate::pod::spec::resources::shares;
+
+/// v1 controllers pods get a cgroup in; a hierarchy may carry several.
+const CONTROLLERS: [&str; 9] =
+    ["cpu", "cpuacct", "cpuset", "memory", "pids", "hugetlb", "blkio", "freezer", "devices"];
+/// Our files are tried this often before a busy cgroup is an error: the kernel empties it asynchronously.
+const REMOVE_TRIES: u32 = 10;
+
+/// Where the hierarchies are mounted.
+#[derive(Clone, Debug)]
+pub enum Tree {
+    /// Controller to mount point.
+    V1(BTreeMap<String, PathBuf>),
+    /// The unified mount point.
+    V2(PathBuf),
+}
+
+impl Tree {
+    /// This machine's.
+    pub fn detect() -> Self {
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        Self::from_mountinfo(&mounts)
+    }
+
+    fn from_mountinfo(text: &str) -> Self {
+        let mut v1: BTreeMap<String, PathBuf> = BTreeMap::new();
+        let mut v2 = None;
+        for line in text.lines() {
+            let Some((left, right)) = line.split_once(" - ") else { continue };
+            let Some(mount) = left.split(' ').nth(4) else { continue };
+            let mut right = right.split(' ');
+            let (kind, options) = (right.next().unwrap_or_default(), right.nth(1).unwrap_or_default());
+            match kind {
+                "cgroup2" => v2 = Some(PathBuf::from(mount)),
+                "cgroup" => {
+                    let known = options.split(',').filter(|option| CONTROLLERS.contains(option));
+                    for controller in known {
+                        v1.entry(controller.to_owned()).or_insert_with(|| mount.into());
+                    }
+                }
+                _ => {}
+            }
+        }
+        // A hybrid machine has its controllers in v1 and an empty v2 beside them.
+        match v2 {
+            Some(mount) if v1.is_empty() => Self::V2(mount),
+            _ if v1.is_empty() => Self::V2("/sys/fs/cgroup".into()),
+            _ => Self::V1(v1),
+        }
+    }
+
+    fn roots(&self) -> Vec<&Path> {
+        match self {
+            Self::V2(mount) => vec![mount],
+            Self::V1(mounts) => {
+                let mut roots: Vec<&Path> = mounts.values().map(PathBuf::as_path).collect();
+                roots.sort();
+                roots.dedup();
+                roots
+            }
+        }
+    }
+
+    /// Any hierarchy has that cgroup.
+    pub fn exists(&self, path: &Path) -> bool {
+        self.roots().iter().any(|root| root.join(path).is_dir())
+    }
+
+    /// Makes a cgroup and its parents in every hierarchy.
+    pub fn ensure(&self, path: &Path) -> Result<(), Error> {
+        for root in self.roots() {
+            let mut at = root.to_owned();
+            for name in path {
+                if let Self::V2(_) = self {
+                    enable_controllers(&at);
+                }
+                let parent = at.clone();
+                at.push(name);
+                match std::fs::create_dir(&at) {
+                    Ok(()) => {}
+                    Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                    Err(source) => return Err(Error::Create { path: at, source }),
+                }
+                // A v1 cpuset without CPUs takes no process.
+                for file in ["cpuset.cpus", "cpuset.mems"] {
+                    inherit(&parent.join(file), &at.join(file))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes limits.
+    pub fn apply(&self, path: &Path, limits: &Limits) -> Result<(), Error> {
+        for (controller, file, value) in self.files(limits) {
+            let root = match self {
+                Self::V2(mount) => Some(mount),
+                Self::V1(mounts) => mounts.get(controller),
+            };
+            let Some(file) = root.map(|root| root.join(path).join(file)) else { continue };
+            // An absent file is a controller this kernel lacks.
+            if file.exists() {
+                write(&file, &value)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn files(&self, limits: &Limits) -> Vec<(&'static str, &'static str, String)> {
+        let mut files = Vec::new();
+        let unified = matches!(self, Self::V2(_));
+        if let Some(milli) = limits.cpu_milli {
+            let shares = shares(milli);
+            files.push(match unified {
+                true => ("cpu", "cpu.weight", weight(shares).to_string()),
+                false => ("cpu", "cpu.shares", shares.to_string()),
+            });
+        }
+        if let Some((quota, period)) = limits.cpu_quota {
+            if unified {
+                files.push(("cpu", "cpu.max", format!("{quota} {period}")));
+            } else {
+                files.push(("cpu", "cpu.cfs_period_us", period.to_string()));
+                files.push(("cpu", "cpu.cfs_quota_us", quota.to_string()));
+            }
+        }
+        if let Some(bytes) = limits.memory {
+            let file = if unified { "memory.max" } else { "memory.limit_in_bytes" };
+            files.push(("memory", file, bytes.to_string()));
+        }
+        if let Some(pids) = limits.pids {
+            files.push(("pids", "pids.max", pids.to_string()));
+        }
+        files
+    }
+
+    /// Removes a cgroup and those inside it from every hierarchy; never leaves the given path.
+    pub fn remove(&self, path: &Path) -> Result<(), Error> {
+        if path.as_os_str().is_empty() {
+            return Ok(());
+        }
+        for root in self.roots() {
+            remove_tree(&root.join(path))?;
+        }
+        Ok(())
+    }
+
+    /// The names of the cgroups inside one, over all hierarchies.
+    pub fn children(&self, path: &Path) -> Vec<String> {
+        let mut names: Vec<String> = self
+            .roots()
+            .iter()
+            .filter_map(|root| std::fs::read_dir(root.join(path)).ok())
+            .flat_map(|entries| entries.flatten())
+            .filter(|entry| entry.file_type().is_ok_and(|t| t.is_dir()))
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .collect();
+        names.sort();
+        names.dedup();
+        names
+    }
+}
+
+/// The kernel's own conversion of v1 shares (2..262144) to v2 weight (1..10000).
+fn weight(shares: i64) -> i64 {
+    1 + ((shares.clamp(2, 262_144) - 2) * 9999) / 262_142
+}
+
+fn enable_controllers(at: &Path) {
+    let Ok(available) = std::fs::read_to_string(at.join("cgroup.controllers")) else { return };
+    for controller in available.split_whitespace() {
+        // One by one: a controller that cannot be delegated must not keep the others away.
+        if let Err(error) = std::fs::write(at.join("cgroup.subtree_control"), format!("+{controller}")) {
+            tracing::debug!(%error, controller, at = %at.display(), "controller not delegated");
+        }
+    }
+}
+
+fn inherit(parent: &Path, own: &Path) -> Result<(), Error> {
+    let Ok(now) = std::fs::read_to_string(own) else { return Ok(()) };
+    if !now.trim().is_empty() {
+        return Ok(());
+    }
+    match std::fs::read_to_string(parent) {
+        Ok(value) if !value.trim().is_empty() => write(own, value.trim()),
+        _ => Ok(()),
+    }
+}
+
+fn write(file: &Path, value: &str) -> Result<(), Error> {
+    std::fs::write(file, value).map_err(|source| Error::Write {
+        path: file.to_owned(),
+        value: value.to_owned(),
+        source,
+    })
+}
+
+fn remove_tree(path: &Path) -> Result<(), Error> {
+    let Ok(entries) = std::fs::read_dir(path) else { return Ok(()) };
+    for entry in entries.flatten() {
+        if entry.file_type().is_ok_and(|t| t.is_dir()) {
+            remove_tree(&entry.path())?;
+        }
+    }
+    let mut tries = 0;
+    loop {
+        match std::fs::remove_dir(path) {
+            Ok(()) => return Ok(()),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(error) if error.kind() == ErrorKind::ResourceBusy && tries < REMOVE_TRIES => {
+                tries += 1;
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
+            Err(source) => return Err(Error::Remove { path: path.to_owned(), source }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HYBRID: &str = "\
+25 20 0:22 / /sys/fs/cgroup/memory rw shared:1 - cgroup cgroup rw,memory
+26 20 0:23 / /sys/fs/cgroup/cpu,cpuacct rw shared:1 - cgroup cgroup rw,cpu,cpuacct
+27 20 0:24 / /sys/fs/cgroup/unified rw shared:1 - cgroup2 cgroup2 rw
+";
+
+    #[test]
+    fn a_hybrid_machine_is_v1() {
+        let Tree::V1(mounts) = Tree::from_mountinfo(HYBRID) else { panic!("want v1") };
+        assert_eq!(mounts["cpu"], Path::new("/sys/fs/cgroup/cpu,cpuacct"));
+        assert_eq!(mounts["memory"], Path::new("/sys/fs/cgroup/memory"));
+        assert!(matches!(Tree::from_mountinfo(HYBRID.lines().last().unwrap()), Tree::V2(_)));
+    }
+
+    #[test]
+    fn limits_are_written_as_each_version_spells_them() {
+        let limits = Limits {
+            cpu_milli: Some(1000),
+            cpu_quota: Some((50_000, 100_000)),
+            memory: Some(1 << 20),
+            pids: Some(5),
+        };
+        let dir = tempfile::tempdir().unwrap();
+        for (tree, want) in [
+            (
+                Tree::V2(dir.path().into()),
+                vec![("cpu.weight", "39"), ("cpu.max", "50000 100000"), ("memory.max", "1048576")],
+            ),
+            (
+                Tree::V1(CONTROLLERS.iter().map(|c| ((*c).to_owned(), dir.path().to_owned())).collect()),
+                vec![("cpu.shares", "1024"), ("cpu.cfs_quota_us", "50000"), ("pids.max", "5")],
+            ),
+        ] {
+            let path = Path::new("kubepods/podx");
+            tree.ensure(path).unwrap();
+            for (file, value) in want {
+                std::fs::write(dir.path().join(path).join(file), "").unwrap();
+                tree.apply(path, &limits).unwrap();
+                assert_eq!(
+                    std::fs::read_to_string(dir.path().join(path).join(file)).unwrap(),
+                    value,
+                    "{file}"
+                );
+            }
+            assert_eq!(tree.children(Path::new("kubepods")), ["podx"]);
+        }
+    }
+}

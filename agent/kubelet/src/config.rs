@@ -1,0 +1,558 @@
+//! What the kubelet is told: a `KubeletConfiguration` file plus what upstream takes as flags.
+//!
+//! Decoding is strict, as upstream's: an unknown or repeated field is an error. Fields of upstream's that this kubelet
+//! does not act on are accepted, and named once in the log ([`Config::unsupported`]): none is ignored in silence.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+
+/// The API version of the file.
+pub const API_VERSION: &str = "kubelet.config.k8s.io/v1beta1";
+
+/// Why a configuration was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file cannot be read.
+    #[error("read kubelet configuration {}", .path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is no `KubeletConfiguration`.
+    #[error("decode kubelet configuration: {reason}")]
+    Decode {
+        /// What the decoder said.
+        reason: String,
+    },
+    /// A field holds a value it may not.
+    #[error("kubelet configuration {field}: {reason}")]
+    Invalid {
+        /// The field.
+        field: &'static str,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+/// Who creates pod cgroups.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CgroupDriver {
+    /// The kubelet, by writing to the cgroup file system.
+    #[default]
+    Cgroupfs,
+    /// systemd, asked over D-Bus.
+    Systemd,
+}
+
+/// How many of pods' images may be pulled at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PullParallelism {
+    /// One after another.
+    Serial,
+    /// At most this many; `None` is upstream's "no limit", which here is [`MAX_PARALLEL_PULLS`].
+    Parallel(Option<u32>),
+}
+
+/// The bound on simultaneous pulls where the configuration sets none.
+pub const MAX_PARALLEL_PULLS: u32 = 16;
+
+/// Everything the kubelet is configured to, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// This node's name.
+    pub node_name: String,
+    /// This node's addresses, the primary first; at most one a family.
+    pub node_ips: Vec<IpAddr>,
+    /// Where pods' volumes and state live (`/var/lib/kubelet`).
+    pub root_dir: PathBuf,
+    /// Where pods' logs live.
+    pub pod_logs_dir: PathBuf,
+    /// The runtime's socket.
+    pub container_runtime_endpoint: String,
+    /// Where static pods' manifests are read; none when unset.
+    pub static_pod_path: Option<PathBuf>,
+    /// DNS servers of pods.
+    pub cluster_dns: Vec<String>,
+    /// The cluster's domain.
+    pub cluster_domain: String,
+    /// The cgroup below which `kubepods` is made, as a path from the hierarchy's root.
+    pub cgroup_root: String,
+    /// Who creates pod cgroups.
+    pub cgroup_driver: CgroupDriver,
+    /// Whether pods get cgroups by QoS class at all.
+    pub cgroups_per_qos: bool,
+    /// Whether CPU limits become quotas.
+    pub cpu_cfs_quota: bool,
+    /// The period of those quotas.
+    pub cpu_cfs_quota_period: Duration,
+    /// The resolver file pods inherit from.
+    pub resolv_conf: Option<PathBuf>,
+    /// How many pods the node takes.
+    pub max_pods: u32,
+    /// How many processes a pod may have; unlimited when unset.
+    pub pod_pids_limit: Option<i64>,
+    /// Pulls a second (0: unlimited), and their burst.
+    pub registry_pull_qps: u32,
+    /// How many pulls may exceed the rate at once.
+    pub registry_burst: u32,
+    /// Simultaneous pulls.
+    pub pulls: PullParallelism,
+    /// Events a second (0: unlimited) and their burst.
+    pub event_record_qps: u32,
+    /// How many events may exceed the rate at once.
+    pub event_burst: u32,
+    /// Deadline of most runtime calls.
+    pub runtime_request_timeout: Duration,
+    /// How often everything is looked at even when nothing tells of a change.
+    pub sync_frequency: Duration,
+    /// The cap of the crash loop's backoff.
+    pub max_container_restart_period: Duration,
+    /// Sysctls beyond the safe ones that pods may set (a trailing `*` matches).
+    pub allowed_unsafe_sysctls: Vec<String>,
+    /// Labels for this node's registration.
+    pub node_labels: BTreeMap<String, String>,
+    /// Whether pods without a seccomp profile get the runtime's.
+    pub seccomp_default: bool,
+    /// The address and port of the HTTPS server.
+    pub address: IpAddr,
+    /// See `address`.
+    pub port: u16,
+    /// How often the node's status is computed, and how often reported when unchanged.
+    pub node_status_update_frequency: Duration,
+    /// See above.
+    pub node_status_report_frequency: Duration,
+    /// How long this node's Lease lasts.
+    pub node_lease_duration_seconds: i32,
+    /// Whether the node registers itself, and with which taints.
+    pub register_node: bool,
+    /// Taints of a new node, as the API spells them.
+    pub register_with_taints: Vec<k8s_openapi::api::core::v1::Taint>,
+    /// Resources kept from pods, as quantities by resource name.
+    pub kube_reserved: BTreeMap<String, String>,
+    /// See above.
+    pub system_reserved: BTreeMap<String, String>,
+    /// `spec.providerID` of the node.
+    pub provider_id: Option<String>,
+    /// Container log rotation.
+    pub container_log_max_size: String,
+    /// See above.
+    pub container_log_max_files: u32,
+    /// Fields of the file that are set and not acted on.
+    pub unsupported: Vec<String>,
+    /// `authentication` and `authorization` of the file, for the HTTPS server.
+    pub authentication: Value,
+    /// See above.
+    pub authorization: Value,
+    /// Serving certificate and key files, when configured.
+    pub tls_cert_file: Option<PathBuf>,
+    /// See above.
+    pub tls_private_key_file: Option<PathBuf>,
+}
+
+impl Config {
+    /// Upstream's defaults for a node of that name.
+    pub fn new(node_name: impl Into<String>, node_ips: Vec<IpAddr>) -> Self {
+        // An empty file is valid, and holds every default.
+        Self::from_file(File::default(), node_name.into(), node_ips)
+    }
+
+    /// Reads a configuration file.
+    pub fn load(path: &Path, node_name: impl Into<String>, node_ips: Vec<IpAddr>) -> Result<Self, Error> {
+        let text =
+            std::fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+        Self::parse(&text, node_name, node_ips)
+    }
+
+    /// Reads a configuration file's text (YAML or JSON).
+    pub fn parse(text: &str, node_name: impl Into<String>, node_ips: Vec<IpAddr>) -> Result<Self, Error> {
+        let file: File = serde_saphyr::from_str(text)
+            .map_err(|error| Error::Decode { reason: error.to_string().trim().to_owned() })?;
+        for (field, got, want) in
+            [("apiVersion", &file.api_version, API_VERSION), ("kind", &file.kind, "KubeletConfiguration")]
+        {
+            if got.as_deref() != Some(want) {
+                return Err(Error::Invalid { field, reason: format!("{got:?} is not {want:?}") });
+            }
+        }
+        let config = Self::from_file(file, node_name.into(), node_ips);
+        config.check()?;
+        Ok(config)
+    }
+
+    fn from_file(file: File, node_name: String, node_ips: Vec<IpAddr>) -> Self {
+        let pulls = match (file.serialize_image_pulls, file.max_parallel_image_pulls) {
+            (Some(true), _) | (None, None | Some(1)) => PullParallelism::Serial,
+            (_, most) => PullParallelism::Parallel(most),
+        };
+        let unsupported =
+            file.unsupported.iter().filter(|(_, v)| !v.is_null()).map(|(k, _)| k.clone()).collect();
+        let seconds = Duration::from_secs;
+        Self {
+            node_name,
+            node_ips,
+            root_dir: "/var/lib/kubelet".into(),
+            pod_logs_dir: file.pod_logs_dir.unwrap_or_else(|| "/var/log/pods".into()),
+            container_runtime_endpoint: file
+                .container_runtime_endpoint
+                .unwrap_or_else(|| "unix:///run/containerd/containerd.sock".to_owned()),
+            static_pod_path: file.static_pod_path.filter(|p| !p.as_os_str().is_empty()),
+            cluster_dns: file.cluster_dns,
+            cluster_domain: file.cluster_domain,
+            cgroup_root: file.cgroup_root,
+            cgroup_driver: file.cgroup_driver,
+            cgroups_per_qos: file.cgroups_per_qos.unwrap_or(true),
+            cpu_cfs_quota: file.cpu_cfs_quota.unwrap_or(true),
+            cpu_cfs_quota_period: file.cpu_cfs_quota_period.or(Duration::from_millis(100)),
+            resolv_conf: file
+                .resolv_conf
+                .map_or_else(|| Some("/etc/resolv.conf".into()), Some)
+                .filter(|p: &PathBuf| !p.as_os_str().is_empty()),
+            max_pods: file.max_pods.unwrap_or(110),
+            pod_pids_limit: file.pod_pids_limit.filter(|limit| *limit > 0),
+            registry_pull_qps: file.registry_pull_qps.unwrap_or(5),
+            registry_burst: file.registry_burst.unwrap_or(10),
+            pulls,
+            event_record_qps: file.event_record_qps.unwrap_or(50),
+            event_burst: file.event_burst.unwrap_or(100),
+            runtime_request_timeout: file.runtime_request_timeout.or(seconds(120)),
+            sync_frequency: file.sync_frequency.or(seconds(60)),
+            max_container_restart_period: file
+                .crash_loop_back_off
+                .max_container_restart_period
+                .or(seconds(300)),
+            allowed_unsafe_sysctls: file.allowed_unsafe_sysctls,
+            node_labels: BTreeMap::new(),
+            seccomp_default: file.seccomp_default.unwrap_or(false),
+            address: file.address.unwrap_or(IpAddr::from([0, 0, 0, 0])),
+            port: file.port.unwrap_or(10250),
+            node_status_update_frequency: file.node_status_update_frequency.or(seconds(10)),
+            node_status_report_frequency: file.node_status_report_frequency.or(seconds(300)),
+            node_lease_duration_seconds: file.node_lease_duration_seconds.unwrap_or(40),
+            register_node: file.register_node.unwrap_or(true),
+            register_with_taints: file.register_with_taints,
+            kube_reserved: file.kube_reserved,
+            system_reserved: file.system_reserved,
+            provider_id: file.provider_id.filter(|id| !id.is_empty()),
+            container_log_max_size: file.container_log_max_size.unwrap_or_else(|| "10Mi".to_owned()),
+            container_log_max_files: file.container_log_max_files.unwrap_or(5),
+            unsupported,
+            authentication: file.authentication,
+            authorization: file.authorization,
+            tls_cert_file: file.tls_cert_file.filter(|p| !p.as_os_str().is_empty()),
+            tls_private_key_file: file.tls_private_key_file.filter(|p| !p.as_os_str().is_empty()),
+        }
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        let invalid = |field, reason: &str| Err(Error::Invalid { field, reason: reason.to_owned() });
+        if self.cluster_dns.iter().any(|server| server.parse::<IpAddr>().is_err()) {
+            return invalid("clusterDNS", "every entry must be an IP address");
+        }
+        if self.max_pods == 0 {
+            return invalid("maxPods", "must be greater than 0");
+        }
+        let (first, last) = (Duration::from_secs(1), Duration::from_secs(300));
+        if !(first..=last).contains(&self.max_container_restart_period) {
+            return invalid("crashLoopBackOff.maxContainerRestartPeriod", "must be between 1s and 300s");
+        }
+        if !self.cgroups_per_qos && !matches!(self.cgroup_root.as_str(), "" | "/") {
+            return invalid("cgroupRoot", "needs cgroupsPerQOS");
+        }
+        if self.cgroup_root.split('/').any(|part| part == "..") {
+            return invalid("cgroupRoot", "must not contain '..'");
+        }
+        Ok(())
+    }
+
+    /// The directory of a pod's volumes and state.
+    pub fn pod_dir(&self, uid: &str) -> PathBuf {
+        self.root_dir.join("pods").join(uid)
+    }
+
+    /// The directory of a pod's logs.
+    pub fn pod_log_dir(&self, namespace: &str, name: &str, uid: &str) -> PathBuf {
+        self.pod_logs_dir.join(format!("{namespace}_{name}_{uid}"))
+    }
+
+    /// The node's primary address as text; empty when it has none.
+    pub fn host_ip(&self) -> String {
+        self.node_ips.first().map(IpAddr::to_string).unwrap_or_default()
+    }
+}
+
+/// A Go duration (`1m30s`), zero when absent.
+#[derive(Clone, Copy, Debug, Default)]
+struct Span(Duration);
+
+impl Span {
+    fn or(self, default: Duration) -> Duration {
+        if self.0.is_zero() { default } else { self.0 }
+    }
+}
+
+impl<'de> Deserialize<'de> for Span {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        go_duration(&text)
+            .map(Span)
+            .ok_or_else(|| serde::de::Error::custom(format!("time: invalid duration {text:?}")))
+    }
+}
+
+/// Parses `300ms`, `1.5h`, `2h45m`; `None` for what Go's parser refuses, and for negative spans.
+fn go_duration(text: &str) -> Option<Duration> {
+    if text == "0" {
+        return Some(Duration::ZERO);
+    }
+    let mut rest = text.strip_prefix('+').unwrap_or(text);
+    let mut total = 0f64;
+    if rest.is_empty() {
+        return None;
+    }
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !(c.is_ascii_digit() || c == '.'))?;
+        let (number, after) = rest.split_at(digits);
+        let unit_len = after.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(after.len());
+        let (unit, next) = after.split_at(unit_len);
+        let scale = match unit {
+            "ns" => 1e-9,
+            "us" | "µs" | "μs" => 1e-6,
+            "ms" => 1e-3,
+            "s" => 1.0,
+            "m" => 60.0,
+            "h" => 3600.0,
+            _ => return None,
+        };
+        total += number.parse::<f64>().ok()? * scale;
+        rest = next;
+    }
+    Duration::try_from_secs_f64(total).ok()
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+struct CrashLoop {
+    max_container_restart_period: Span,
+}
+
+/// The file as upstream spells it.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct File {
+    api_version: Option<String>,
+    kind: Option<String>,
+    pod_logs_dir: Option<PathBuf>,
+    container_runtime_endpoint: Option<String>,
+    static_pod_path: Option<PathBuf>,
+    #[serde(rename = "clusterDNS")]
+    cluster_dns: Vec<String>,
+    cluster_domain: String,
+    cgroup_root: String,
+    cgroup_driver: CgroupDriver,
+    #[serde(rename = "cgroupsPerQOS")]
+    cgroups_per_qos: Option<bool>,
+    #[serde(rename = "cpuCFSQuota")]
+    cpu_cfs_quota: Option<bool>,
+    #[serde(rename = "cpuCFSQuotaPeriod")]
+    cpu_cfs_quota_period: Span,
+    resolv_conf: Option<PathBuf>,
+    max_pods: Option<u32>,
+    pod_pids_limit: Option<i64>,
+    #[serde(rename = "registryPullQPS")]
+    registry_pull_qps: Option<u32>,
+    registry_burst: Option<u32>,
+    serialize_image_pulls: Option<bool>,
+    max_parallel_image_pulls: Option<u32>,
+    #[serde(rename = "eventRecordQPS")]
+    event_record_qps: Option<u32>,
+    event_burst: Option<u32>,
+    runtime_request_timeout: Span,
+    sync_frequency: Span,
+    crash_loop_back_off: CrashLoop,
+    allowed_unsafe_sysctls: Vec<String>,
+    seccomp_default: Option<bool>,
+    address: Option<IpAddr>,
+    port: Option<u16>,
+    node_status_update_frequency: Span,
+    node_status_report_frequency: Span,
+    node_lease_duration_seconds: Option<i32>,
+    register_node: Option<bool>,
+    register_with_taints: Vec<k8s_openapi::api::core::v1::Taint>,
+    kube_reserved: BTreeMap<String, String>,
+    system_reserved: BTreeMap<String, String>,
+    #[serde(rename = "providerID")]
+    provider_id: Option<String>,
+    container_log_max_size: Option<String>,
+    container_log_max_files: Option<u32>,
+    authentication: Value,
+    authorization: Value,
+    tls_cert_file: Option<PathBuf>,
+    tls_private_key_file: Option<PathBuf>,
+    #[serde(flatten, deserialize_with = "known_only")]
+    unsupported: BTreeMap<String, Value>,
+}
+
+/// Upstream's fields this kubelet does not act on; anything else is unknown.
+const UNSUPPORTED: &[&str] = &[
+    "configMapAndSecretChangeDetectionStrategy",
+    "containerLogMaxWorkers",
+    "containerLogMonitorInterval",
+    "contentType",
+    "cpuManagerPolicy",
+    "cpuManagerPolicyOptions",
+    "cpuManagerReconcilePeriod",
+    "enableContentionProfiling",
+    "enableControllerAttachDetach",
+    "enableDebugFlagsHandler",
+    "enableDebuggingHandlers",
+    "enableProfilingHandler",
+    "enableServer",
+    "enableSystemLogHandler",
+    "enableSystemLogQuery",
+    "enforceNodeAllocatable",
+    "evictionHard",
+    "evictionMaxPodGracePeriod",
+    "evictionMinimumReclaim",
+    "evictionPressureTransitionPeriod",
+    "evictionSoft",
+    "evictionSoftGracePeriod",
+    "failCgroupV1",
+    "failSwapOn",
+    "featureGates",
+    "fileCheckFrequency",
+    "hairpinMode",
+    "healthzBindAddress",
+    "healthzPort",
+    "httpCheckFrequency",
+    "imageGCHighThresholdPercent",
+    "imageGCLowThresholdPercent",
+    "imageMaximumGCAge",
+    "imageMinimumGCAge",
+    "imagePullCredentialsVerificationPolicy",
+    "imageServiceEndpoint",
+    "iptablesDropBit",
+    "iptablesMasqueradeBit",
+    "kernelMemcgNotification",
+    "kubeAPIBurst",
+    "kubeAPIQPS",
+    "kubeReservedCgroup",
+    "kubeletCgroups",
+    "localStorageCapacityIsolation",
+    "logging",
+    "makeIPTablesUtilChains",
+    "maxOpenFiles",
+    "memoryManagerPolicy",
+    "memoryReservationPolicy",
+    "memorySwap",
+    "memoryThrottlingFactor",
+    "mergeDefaultEvictionSettings",
+    "nodeStatusMaxImages",
+    "oomScoreAdj",
+    "podCIDR",
+    "podsPerCore",
+    "preloadedImagesVerificationAllowlist",
+    "protectKernelDefaults",
+    "qosReserved",
+    "readOnlyPort",
+    "reservedMemory",
+    "reservedSystemCPUs",
+    "rotateCertificates",
+    "runOnce",
+    "serverTLSBootstrap",
+    "showHiddenMetricsForVersion",
+    "shutdownGracePeriod",
+    "shutdownGracePeriodByPodPriority",
+    "shutdownGracePeriodCriticalPods",
+    "singleProcessOOMKill",
+    "staticPodURL",
+    "staticPodURLHeader",
+    "streamingConnectionIdleTimeout",
+    "systemCgroups",
+    "systemReservedCgroup",
+    "tlsCipherSuites",
+    "tlsCurvePreferences",
+    "tlsMinVersion",
+    "topologyManagerPolicy",
+    "topologyManagerPolicyOptions",
+    "topologyManagerScope",
+    "tracing",
+    "userNamespaces",
+    "volumePluginDir",
+    "volumeStatsAggPeriod",
+];
+
+fn known_only<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, Value>, D::Error> {
+    let rest = BTreeMap::<String, Value>::deserialize(deserializer)?;
+    match rest.keys().find(|key| !UNSUPPORTED.contains(&key.as_str())) {
+        None => Ok(rest),
+        Some(key) => Err(serde::de::Error::custom(format!("strict decoding error: unknown field {key:?}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(body: &str) -> Result<Config, Error> {
+        Config::parse(
+            &format!("apiVersion: {API_VERSION}\nkind: KubeletConfiguration\n{body}"),
+            "node",
+            vec![],
+        )
+    }
+
+    #[test]
+    fn an_empty_file_holds_upstreams_defaults() {
+        let config = parse("").unwrap();
+        assert_eq!(config.max_pods, 110);
+        assert_eq!(config.runtime_request_timeout, Duration::from_secs(120));
+        assert_eq!(config.pulls, PullParallelism::Serial);
+        assert!(config.cgroups_per_qos);
+        assert!(config.unsupported.is_empty());
+    }
+
+    #[test]
+    fn unknown_fields_are_refused_and_unsupported_ones_named() {
+        let error = parse("maxPodz: 3").unwrap_err().to_string();
+        assert!(error.contains("unknown field \"maxPodz\""), "{error}");
+        assert_eq!(parse("evictionHard: {memory.available: 100Mi}").unwrap().unsupported, ["evictionHard"]);
+    }
+
+    #[test]
+    fn values_are_read_as_upstream_spells_them() {
+        let config = parse(
+            "clusterDNS: [10.96.0.10]\nclusterDomain: cluster.local\nruntimeRequestTimeout: 1m30s\n\
+             cgroupDriver: systemd\ncpuCFSQuotaPeriod: 50ms\nserializeImagePulls: false\n\
+             crashLoopBackOff: {maxContainerRestartPeriod: 60s}\n",
+        )
+        .unwrap();
+        assert_eq!(config.cluster_dns, ["10.96.0.10"]);
+        assert_eq!(config.runtime_request_timeout, Duration::from_secs(90));
+        assert_eq!(config.cgroup_driver, CgroupDriver::Systemd);
+        assert_eq!(config.cpu_cfs_quota_period, Duration::from_millis(50));
+        assert_eq!(config.pulls, PullParallelism::Parallel(None));
+        assert_eq!(config.max_container_restart_period, Duration::from_secs(60));
+    }
+
+    #[test]
+    fn wrong_values_name_their_field() {
+        for (body, field) in [
+            ("clusterDNS: [dns]", "clusterDNS"),
+            ("maxPods: 0", "maxPods"),
+            ("cgroupRoot: /a/../b", "cgroupRoot"),
+            ("syncFrequency: 10", "duration"),
+        ] {
+            let error = parse(body).unwrap_err().to_string();
+            assert!(error.contains(field), "{body}: {error}");
+        }
+        assert!(Config::parse("kind: Pod", "n", vec![]).is_err());
+    }
+}

@@ -1,0 +1,59 @@
+//! What every pod worker works with.
+
+use std::sync::Arc;
+
+use cri_proto::client::Runtime;
+
+use crate::cgroup::Cgroups;
+use crate::config::Config;
+use crate::image::Images;
+use crate::objects::Objects;
+use crate::pod::spec::dns::Resolver;
+use crate::pod::spec::downward::Facts;
+use crate::pods::Pods;
+use crate::recorder::Recorder;
+use crate::volume::token::Tokens;
+
+/// Handles to everything outside a pod: cheap to clone, shared by all workers.
+#[derive(Clone)]
+pub struct Context {
+    /// The configuration.
+    pub config: Arc<Config>,
+    /// The container runtime.
+    pub runtime: Runtime,
+    /// The runtime's name, as container ids are prefixed.
+    pub runtime_name: Arc<str>,
+    /// Images and their pulls.
+    pub images: Images,
+    /// Events.
+    pub recorder: Recorder,
+    /// ConfigMaps, Secrets and Services.
+    pub objects: Objects,
+    /// Service account tokens.
+    pub tokens: Tokens,
+    /// Pod cgroups.
+    pub cgroups: Cgroups,
+    /// The registry of pods.
+    pub pods: Pods,
+    /// The machine.
+    pub machine: crate::machine::Machine,
+}
+
+impl Context {
+    /// The host's resolver file as it is now.
+    pub fn resolver(&self) -> Resolver {
+        let path = self.config.resolv_conf.as_deref();
+        let text = path.and_then(|path| std::fs::read_to_string(path).ok());
+        Resolver::parse(&text.unwrap_or_default())
+    }
+
+    /// The node's addresses as text.
+    pub fn host_ips(&self) -> Vec<String> {
+        self.config.node_ips.iter().map(ToString::to_string).collect()
+    }
+
+    /// What the downward API needs beside the pod.
+    pub fn facts(&self, pod_ips: Vec<String>) -> Facts {
+        Facts { host_ips: self.host_ips(), pod_ips, allocatable: self.machine.allocatable(&self.config) }
+    }
+}

@@ -1,0 +1,426 @@
+//! Images: whether one must be pulled, with which credentials, how many at once, and when to try again.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use base64::Engine;
+use cri_proto::client::Runtime;
+use cri_proto::v1;
+use k8s_openapi::api::core::v1::{Container, Pod, Secret};
+use parking_lot::Mutex;
+use serde::Deserialize;
+use tokio::sync::Semaphore;
+
+use crate::config::{Config, MAX_PARALLEL_PULLS, PullParallelism};
+use crate::pod::spec::security::ImageUser;
+use crate::recorder::Recorder;
+
+const BACKOFF_FIRST: Duration = Duration::from_secs(10);
+const BACKOFF_LAST: Duration = Duration::from_secs(300);
+/// How many failing images are remembered.
+const REMEMBERED: usize = 1024;
+
+/// An image on this machine.
+#[derive(Clone, Debug)]
+pub struct Present {
+    /// What the runtime calls it.
+    pub reference: String,
+    /// Who it runs as.
+    pub user: ImageUser,
+}
+
+/// Why a container has no image: the waiting reason, the text, and when to try again.
+#[derive(Debug)]
+pub struct Failure {
+    /// `ErrImagePull`, `ImagePullBackOff`, `ErrImageNeverPull`, `InvalidImageName`, `ImageInspectError`.
+    pub reason: &'static str,
+    /// The details.
+    pub message: String,
+    /// How long to wait.
+    pub retry: Duration,
+}
+
+#[derive(Debug)]
+struct Backoff {
+    delay: Duration,
+    until: Instant,
+    last: Instant,
+    error: String,
+}
+
+/// The puller, shared by all workers.
+#[derive(Clone)]
+pub struct Images {
+    runtime: Runtime,
+    slots: Arc<Semaphore>,
+    rate: Arc<tokio::sync::Mutex<Rate>>,
+    failing: Arc<Mutex<HashMap<(String, String), Backoff>>>,
+}
+
+/// Pulls a second, with a burst.
+struct Rate {
+    per_second: f64,
+    burst: f64,
+    tokens: f64,
+    filled: Instant,
+}
+
+impl Rate {
+    async fn take(&mut self) {
+        if self.per_second <= 0.0 {
+            return;
+        }
+        let now = Instant::now();
+        let earned = now.duration_since(self.filled).as_secs_f64() * self.per_second;
+        self.tokens = (self.tokens + earned).min(self.burst) - 1.0;
+        self.filled = now;
+        if self.tokens < 0.0 {
+            tokio::time::sleep(Duration::from_secs_f64(-self.tokens / self.per_second)).await;
+        }
+    }
+}
+
+impl Images {
+    /// A puller bounded as configured.
+    pub fn new(runtime: Runtime, config: &Config) -> Self {
+        let slots = match config.pulls {
+            PullParallelism::Serial => 1,
+            PullParallelism::Parallel(most) => most.unwrap_or(MAX_PARALLEL_PULLS).max(1),
+        };
+        let burst = f64::from(config.registry_burst.max(1));
+        let rate = Rate {
+            per_second: f64::from(config.registry_pull_qps),
+            burst,
+            tokens: burst,
+            filled: Instant::now(),
+        };
+        Self {
+            runtime,
+            slots: Arc::new(Semaphore::new(usize::try_from(slots).unwrap_or(1))),
+            rate: Arc::new(tokio::sync::Mutex::new(rate)),
+            failing: Arc::default(),
+        }
+    }
+
+    /// Makes a container's image present, by its pull policy.
+    pub async fn ensure(
+        &self,
+        pod: &Pod,
+        container: &Container,
+        secrets: &[Arc<Secret>],
+        sandbox: v1::PodSandboxConfig,
+        recorder: &Recorder,
+    ) -> Result<Present, Failure> {
+        let named = container.image.as_deref().unwrap_or_default();
+        let fail = |reason, message: String, retry| Failure { reason, message, retry };
+        let at = Some(container.name.as_str());
+        let Some(image) = with_default_tag(named) else {
+            let message = format!(
+                "Failed to apply default image tag \"{named}\": couldn't parse image name \"{named}\": invalid reference format"
+            );
+            recorder.warning(pod, at, "InspectFailed", message.clone());
+            return Err(fail("InvalidImageName", message, BACKOFF_FIRST));
+        };
+        let found = self.runtime.image_status(&image).await.map_err(|error| {
+            let message = format!("Failed to inspect image \"{named}\": {}", error.runtime_message());
+            recorder.warning(pod, at, "InspectFailed", message.clone());
+            fail("ImageInspectError", message, BACKOFF_FIRST)
+        })?;
+        let always = container.image_pull_policy.as_deref() == Some("Always");
+        let never = container.image_pull_policy.as_deref() == Some("Never");
+        match found {
+            Some(found) if !always => {
+                let message = format!(
+                    "Container image \"{named}\" already present on machine and can be accessed by the pod"
+                );
+                recorder.normal(pod, at, "Pulled", message);
+                return Ok(present(found));
+            }
+            None if never => {
+                let message = format!("Container image \"{named}\" is not present with pull policy of Never");
+                recorder.warning(pod, at, "ErrImageNeverPull", message.clone());
+                return Err(fail("ErrImageNeverPull", message, BACKOFF_FIRST));
+            }
+            _ => {}
+        }
+        let key = (crate::pod::uid(pod).to_owned(), named.to_owned());
+        if let Some(failure) = self.in_backoff(&key, named) {
+            recorder.normal(pod, at, "BackOff", format!("Back-off pulling image \"{named}\""));
+            return Err(failure);
+        }
+        self.pull(pod, container, &image, secrets, sandbox, recorder, key).await
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    async fn pull(
+        &self,
+        pod: &Pod,
+        container: &Container,
+        image: &str,
+        secrets: &[Arc<Secret>],
+        sandbox: v1::PodSandboxConfig,
+        recorder: &Recorder,
+        key: (String, String),
+    ) -> Result<Present, Failure> {
+        let named = container.image.as_deref().unwrap_or_default();
+        let at = Some(container.name.as_str());
+        recorder.normal(pod, at, "Pulling", format!("Pulling image \"{named}\""));
+        let queued = Instant::now();
+        let _slot = self.slots.acquire().await;
+        self.rate.lock().await.take().await;
+        let began = Instant::now();
+        let mut outcome = Err("no credentials to try".to_owned());
+        for auth in credentials(image, secrets) {
+            let answer = Box::pin(self.runtime.pull_image(image, auth, Some(sandbox.clone()))).await;
+            outcome = answer.map_err(|error| error.runtime_message());
+            if outcome.is_ok() {
+                break;
+            }
+        }
+        let pulled = match outcome {
+            Ok(reference) => self.runtime.image_status(&reference).await.map_err(|e| e.runtime_message()),
+            Err(error) => Err(error),
+        };
+        match pulled {
+            Ok(found) => {
+                self.failing.lock().remove(&key);
+                let found = found.unwrap_or_else(|| v1::Image { id: image.to_owned(), ..Default::default() });
+                let message = format!(
+                    "Successfully pulled image \"{named}\" in {} ({} including waiting). Image size: {} bytes.",
+                    go_duration(began.elapsed()),
+                    go_duration(queued.elapsed()),
+                    found.size
+                );
+                recorder.normal(pod, at, "Pulled", message);
+                Ok(present(found))
+            }
+            Err(error) => {
+                recorder.warning(pod, at, "Failed", format!("Failed to pull image \"{named}\": {error}"));
+                self.note_failure(key, &error);
+                // The next try finds the backoff, and says so; ErrImagePull itself is shown at once.
+                Err(Failure { reason: "ErrImagePull", message: error, retry: Duration::from_secs(2) })
+            }
+        }
+    }
+
+    fn in_backoff(&self, key: &(String, String), named: &str) -> Option<Failure> {
+        let failing = self.failing.lock();
+        let backoff = failing.get(key)?;
+        let left = backoff.until.checked_duration_since(Instant::now())?;
+        let message = format!("Back-off pulling image \"{named}\": ErrImagePull: {}", backoff.error);
+        Some(Failure { reason: "ImagePullBackOff", message, retry: left })
+    }
+
+    fn note_failure(&self, key: (String, String), error: &str) {
+        let now = Instant::now();
+        let mut failing = self.failing.lock();
+        if failing.len() >= REMEMBERED {
+            failing.retain(|_, b| now.duration_since(b.last) < 2 * BACKOFF_LAST);
+        }
+        let delay = match failing.get(&key) {
+            Some(known) if now.duration_since(known.last) < 2 * BACKOFF_LAST => {
+                (known.delay * 2).min(BACKOFF_LAST)
+            }
+            _ => BACKOFF_FIRST,
+        };
+        failing.insert(key, Backoff { delay, until: now + delay, last: now, error: error.to_owned() });
+    }
+}
+
+fn present(image: v1::Image) -> Present {
+    let user = ImageUser { uid: image.uid.map(|uid| uid.value), name: image.username };
+    Present { reference: image.id, user }
+}
+
+/// A duration as Go prints it, to the millisecond.
+fn go_duration(span: Duration) -> String {
+    let millis = span.as_millis();
+    match millis {
+        0..1000 => format!("{millis}ms"),
+        1000..60_000 => format!("{}s", trim(span.as_secs_f64())),
+        _ => format!("{}m{}s", span.as_secs() / 60, trim(span.as_secs_f64() % 60.0)),
+    }
+}
+
+fn trim(seconds: f64) -> String {
+    let text = format!("{seconds:.3}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+/// The image with `:latest` where it names neither tag nor digest; `None` for what is no reference.
+fn with_default_tag(image: &str) -> Option<String> {
+    let (rest, digest) = match image.split_once('@') {
+        Some((rest, digest)) => (rest, Some(digest)),
+        None => (image, None),
+    };
+    let slash = rest.rfind('/').map_or(0, |at| at + 1);
+    let (name, tag) = match rest[slash..].find(':') {
+        Some(at) => (&rest[..slash + at], Some(&rest[slash + at + 1..])),
+        None => (rest, None),
+    };
+    // The first part may be a registry: upper case and a port are allowed there only.
+    let (registry, path) = match name.split_once('/') {
+        Some((first, path)) if first.contains(['.', ':']) || first == "localhost" => (Some(first), path),
+        _ => (None, name),
+    };
+    let part = |p: &str| {
+        let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+        p.starts_with(inner)
+            && p.ends_with(inner)
+            && p.chars().all(|c| inner(c) || matches!(c, '.' | '_' | '-'))
+    };
+    let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let valid = path.split('/').all(part)
+        && registry.is_none_or(|r| r.chars().all(|c| c.is_ascii_alphanumeric() || ".:-[]".contains(c)))
+        && tag.is_none_or(|t| {
+            t.starts_with(word) && t.len() <= 128 && t.chars().all(|c| word(c) || matches!(c, '.' | '-'))
+        })
+        && digest.is_none_or(|d| {
+            d.split_once(':').is_some_and(|(kind, hex)| {
+                !kind.is_empty() && hex.len() >= 32 && hex.chars().all(|c| c.is_ascii_hexdigit())
+            })
+        });
+    valid.then(|| match (tag, digest) {
+        (None, None) => format!("{image}:latest"),
+        _ => image.to_owned(),
+    })
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct DockerConfig {
+    #[serde(default)]
+    auths: BTreeMap<String, DockerAuth>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct DockerAuth {
+    #[serde(default)]
+    username: String,
+    #[serde(default)]
+    password: String,
+    #[serde(default)]
+    auth: String,
+    #[serde(default)]
+    identitytoken: String,
+}
+
+/// The credentials to try for an image, most specific first; without a matching secret, none at all.
+fn credentials(image: &str, secrets: &[Arc<Secret>]) -> Vec<Option<v1::AuthConfig>> {
+    let mut matching: Vec<(usize, v1::AuthConfig)> = Vec::new();
+    for secret in secrets {
+        let data = secret.data.as_ref();
+        let get = |key: &str| data.and_then(|d| d.get(key)).map(|bytes| bytes.0.as_slice());
+        let config = match secret.type_.as_deref() {
+            Some("kubernetes.io/dockerconfigjson") => {
+                get(".dockerconfigjson").and_then(|bytes| serde_json::from_slice::<DockerConfig>(bytes).ok())
+            }
+            Some("kubernetes.io/dockercfg") => get(".dockercfg")
+                .and_then(|bytes| serde_json::from_slice(bytes).ok())
+                .map(|auths| DockerConfig { auths }),
+            _ => None,
+        };
+        for (registry, auth) in config.unwrap_or_default().auths {
+            if let Some(length) = registry_matches(&registry, image) {
+                matching.push((length, auth_config(registry, auth)));
+            }
+        }
+    }
+    matching.sort_by_key(|(length, _)| std::cmp::Reverse(*length));
+    if matching.is_empty() {
+        return vec![None];
+    }
+    matching.into_iter().map(|(_, auth)| Some(auth)).collect()
+}
+
+fn auth_config(registry: String, auth: DockerAuth) -> v1::AuthConfig {
+    let decoded = base64::engine::general_purpose::STANDARD.decode(auth.auth.trim()).ok();
+    let decoded = decoded.and_then(|bytes| String::from_utf8(bytes).ok());
+    let pair = decoded.as_deref().and_then(|text| text.split_once(':'));
+    let (username, password) = match pair {
+        Some((user, password)) if auth.username.is_empty() => (user.to_owned(), password.to_owned()),
+        _ => (auth.username, auth.password),
+    };
+    v1::AuthConfig {
+        username,
+        password,
+        server_address: registry,
+        identity_token: auth.identitytoken,
+        ..Default::default()
+    }
+}
+
+/// How specific a registry entry is for an image; `None` when it is for another registry.
+fn registry_matches(registry: &str, image: &str) -> Option<usize> {
+    let registry =
+        registry.strip_prefix("https://").or_else(|| registry.strip_prefix("http://")).unwrap_or(registry);
+    let registry = registry.trim_end_matches('/');
+    let registry = registry.strip_suffix("/v1").or_else(|| registry.strip_suffix("/v2")).unwrap_or(registry);
+    let first = image.split('/').next().unwrap_or_default();
+    let named = image.contains('/') && (first.contains(['.', ':']) || first == "localhost");
+    let full = if named { image.to_owned() } else { format!("docker.io/{image}") };
+    let registry = if registry == "index.docker.io" { "docker.io" } else { registry };
+    let (wanted, path) = registry.split_once('/').unwrap_or((registry, ""));
+    let (host, image_path) = full.split_once('/')?;
+    let host_matches = match wanted.strip_prefix("*.") {
+        Some(suffix) => host
+            .strip_suffix(suffix)
+            .and_then(|rest| rest.strip_suffix('.'))
+            .is_some_and(|label| !label.contains('.')),
+        None => wanted == host,
+    };
+    let path_matches = path.is_empty()
+        || image_path
+            .strip_prefix(path)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', ':', '@']));
+    (host_matches && path_matches).then_some(registry.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn default_tags() {
+        let digest = format!("a@sha256:{}", "0".repeat(64));
+        for (image, want) in [
+            ("busybox", Some("busybox:latest")),
+            ("localhost:5000/a", Some("localhost:5000/a:latest")),
+            ("localhost:5000/a:1", Some("localhost:5000/a:1")),
+            ("REG.example/a/b-c:V1", Some("REG.example/a/b-c:V1")),
+            (digest.as_str(), Some(digest.as_str())),
+            ("Bad", None),
+            ("a:b:c", None),
+            ("", None),
+            ("a b", None),
+            ("/a", None),
+        ] {
+            assert_eq!(with_default_tag(image).as_deref(), want, "{image}");
+        }
+    }
+
+    #[test]
+    fn credentials_go_to_their_registry_only() {
+        let config = r#"{"auths": {"https://reg.example/v1/": {"auth": "dTpw"},
+            "reg.example/team": {"username": "t", "password": "q"}, "*.other": {"username": "o"}}}"#;
+        let secret: Secret = serde_json::from_value(serde_json::json!({
+            "type": "kubernetes.io/dockerconfigjson",
+            "data": {".dockerconfigjson": base64::engine::general_purpose::STANDARD.encode(config)}}))
+        .unwrap();
+        let secrets = [Arc::new(secret)];
+        let users = |image: &str| -> Vec<Option<String>> {
+            credentials(image, &secrets).into_iter().map(|auth| auth.map(|a| a.username)).collect()
+        };
+        assert_eq!(users("reg.example/team/a:1"), [Some("t".to_owned()), Some("u".to_owned())]);
+        assert_eq!(users("reg.example/teams/a:1"), [Some("u".to_owned())]);
+        assert_eq!(users("x.other/a"), [Some("o".to_owned())]);
+        assert_eq!(users("busybox"), [None]);
+    }
+
+    #[test]
+    fn durations_read_as_go_prints_them() {
+        for (millis, want) in [(5, "5ms"), (1200, "1.2s"), (61_000, "1m1s")] {
+            assert_eq!(go_duration(Duration::from_millis(millis)), want);
+        }
+    }
+}

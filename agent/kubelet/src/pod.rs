@@ -1,0 +1,125 @@
+//! One pod: what is asked of it, what is seen of it, and the parts that bring the two together.
+
+use k8s_openapi::api::core::v1::{Container, Pod};
+
+pub mod backoff;
+pub mod execute;
+pub mod hooks;
+pub mod observed;
+pub mod plan;
+pub mod qos;
+pub mod spec;
+pub mod status;
+pub mod worker;
+
+/// Where a pod came from: the annotation `kubernetes.io/config.source`.
+pub const CONFIG_SOURCE: &str = "kubernetes.io/config.source";
+/// The annotation holding a static pod's hash.
+pub const CONFIG_HASH: &str = "kubernetes.io/config.hash";
+/// The annotation that makes an API pod the mirror of a static pod with that hash.
+pub const CONFIG_MIRROR: &str = "kubernetes.io/config.mirror";
+/// The annotation holding when the kubelet first saw a pod.
+pub const CONFIG_SEEN: &str = "kubernetes.io/config.seen";
+
+/// What a pod's containers are to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Role {
+    /// Runs to completion before the next.
+    Init,
+    /// An init container with `restartPolicy: Always`: starts in order and keeps running.
+    Sidecar,
+    /// One of `spec.containers`.
+    Main,
+    /// One of `spec.ephemeralContainers`.
+    Ephemeral,
+}
+
+/// A pod's UID; empty only for objects no API server and no manifest reader made.
+pub fn uid(pod: &Pod) -> &str {
+    pod.metadata.uid.as_deref().unwrap_or_default()
+}
+
+/// A pod's name.
+pub fn name(pod: &Pod) -> &str {
+    pod.metadata.name.as_deref().unwrap_or_default()
+}
+
+/// A pod's namespace.
+pub fn namespace(pod: &Pod) -> &str {
+    pod.metadata.namespace.as_deref().unwrap_or("default")
+}
+
+/// `name_namespace(uid)`, as upstream names pods in messages.
+pub fn described(pod: &Pod) -> String {
+    format!("{}_{}({})", name(pod), namespace(pod), uid(pod))
+}
+
+/// An annotation's value.
+pub fn annotation<'a>(pod: &'a Pod, key: &str) -> Option<&'a str> {
+    pod.metadata.annotations.as_ref()?.get(key).map(String::as_str)
+}
+
+/// The pod comes from a manifest, not from the API.
+pub fn is_static(pod: &Pod) -> bool {
+    annotation(pod, CONFIG_SOURCE).is_some_and(|source| source != "api")
+}
+
+/// The pod only shows a static pod in the API.
+pub fn is_mirror(pod: &Pod) -> bool {
+    annotation(pod, CONFIG_MIRROR).is_some()
+}
+
+/// An init container that keeps running.
+pub fn is_sidecar(container: &Container) -> bool {
+    container.restart_policy.as_deref() == Some("Always")
+}
+
+/// `restartPolicy`, defaulted.
+pub fn restart_policy(pod: &Pod) -> &str {
+    pod.spec.as_ref().and_then(|s| s.restart_policy.as_deref()).unwrap_or("Always")
+}
+
+/// The pod uses the host's network.
+pub fn host_network(pod: &Pod) -> bool {
+    pod.spec.as_ref().and_then(|s| s.host_network).unwrap_or(false)
+}
+
+/// Init containers, in order.
+pub fn init_containers(pod: &Pod) -> &[Container] {
+    pod.spec.as_ref().and_then(|s| s.init_containers.as_deref()).unwrap_or_default()
+}
+
+/// Regular containers, in order.
+pub fn main_containers(pod: &Pod) -> &[Container] {
+    pod.spec.as_ref().map(|s| s.containers.as_slice()).unwrap_or_default()
+}
+
+/// Every init and regular container with its role, in start order.
+pub fn containers(pod: &Pod) -> impl Iterator<Item = (Role, &Container)> {
+    let init =
+        init_containers(pod).iter().map(|c| (if is_sidecar(c) { Role::Sidecar } else { Role::Init }, c));
+    init.chain(main_containers(pod).iter().map(|c| (Role::Main, c)))
+}
+
+/// The container of that name.
+pub fn container<'a>(pod: &'a Pod, name: &str) -> Option<(Role, &'a Container)> {
+    containers(pod).find(|(_, c)| c.name == name)
+}
+
+/// How long the pod may take to stop: the deletion's grace if it is being deleted, the spec's otherwise.
+pub fn grace_seconds(pod: &Pod) -> i64 {
+    let spec = pod.spec.as_ref().and_then(|s| s.termination_grace_period_seconds).unwrap_or(30);
+    let asked = match pod.metadata.deletion_timestamp {
+        Some(_) => pod.metadata.deletion_grace_period_seconds.unwrap_or(spec),
+        None => spec,
+    };
+    asked.max(0)
+}
+
+/// Upstream's container hash: a changed name or image means a changed container.
+pub fn container_hash(container: &Container) -> String {
+    let text = serde_json::json!({"image": container.image, "name": container.name}).to_string();
+    let hash =
+        text.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    format!("{hash:x}")
+}

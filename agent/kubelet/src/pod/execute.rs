@@ -1,0 +1,364 @@
+//! Carrying out a plan's actions against the runtime. What fails is described for the pod's status and events, and held
+//! back for a while; the plan is made anew from what is then seen.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use cri_proto::client::Error as CriError;
+use cri_proto::v1;
+use futures::future::join_all;
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{Container, LifecycleHandler, Pod, Secret};
+
+use super::observed::Observed;
+use super::plan::Stop;
+use super::spec::env::{self, References};
+use super::spec::{self, labels};
+use super::{hooks, status::Waiting};
+use crate::context::Context;
+use crate::volume::{self, Mounted};
+
+/// Failed creations are tried again after this long.
+const RETRY: Duration = Duration::from_secs(10);
+/// A reserved name is resolved this often before the failure is shown.
+const NAME_TRIES: u32 = 3;
+
+/// A start that failed.
+#[derive(Debug)]
+pub struct Failure {
+    /// What the status shows.
+    pub waiting: Waiting,
+    /// When to try again.
+    pub retry: Duration,
+}
+
+fn failure(reason: &str, message: impl Into<String>) -> Failure {
+    Failure { waiting: Waiting { reason: reason.to_owned(), message: message.into() }, retry: RETRY }
+}
+
+/// Makes a pod's sandbox; the error is the runtime's text.
+pub async fn create_sandbox(context: &Context, pod: &Arc<Pod>, attempt: u32) -> Result<(), String> {
+    let mut attempt = attempt;
+    let log_dir = context.config.pod_log_dir(super::namespace(pod), super::name(pod), super::uid(pod));
+    std::fs::create_dir_all(&log_dir).map_err(|error| format!("create pod log directory: {error}"))?;
+    for _ in 0..NAME_TRIES {
+        let config = sandbox_config(context, pod, attempt)
+            .map_err(|error| format!("Failed to generate sandbox config for pod: {error}"))?;
+        let handler = runtime_handler(pod)?;
+        let error = match Box::pin(context.runtime.run_pod_sandbox(config, &handler)).await {
+            Ok(_) => return Ok(()),
+            Err(error) => error,
+        };
+        let Some(holder) = error.reserved_for().map(str::to_owned) else {
+            return Err(format!("failed to create pod sandbox: {}", error.runtime_message()));
+        };
+        // A call that timed out or died with us holds the name: adopt what it made, or clear it away.
+        match context.runtime.pod_sandbox_status(&holder).await {
+            Ok(status) if status.state() == v1::PodSandboxState::SandboxReady => return Ok(()),
+            Ok(_) => {
+                remove_sandbox(context, &holder).await.map_err(|e| e.runtime_message())?;
+            }
+            Err(gone) if gone.is_not_found() => attempt += 1,
+            Err(other) => return Err(other.runtime_message()),
+        }
+    }
+    Err("failed to create pod sandbox: its name stays reserved".to_owned())
+}
+
+fn runtime_handler(pod: &Pod) -> Result<String, String> {
+    // RuntimeClass objects are not read yet: only the runtime's default handler can be asked for.
+    match pod.spec.as_ref().and_then(|s| s.runtime_class_name.as_deref()).filter(|name| !name.is_empty()) {
+        None => Ok(String::new()),
+        Some(name) => Err(format!("RuntimeClass \"{name}\" is not supported by this kubelet")),
+    }
+}
+
+/// The sandbox configuration, spelled alike at each use.
+pub fn sandbox_config(
+    context: &Context,
+    pod: &Pod,
+    attempt: u32,
+) -> Result<v1::PodSandboxConfig, spec::security::Error> {
+    spec::sandbox::config(pod, attempt, &context.config, &context.resolver(), context.cgroups.parent(pod))
+}
+
+/// Stops and removes a sandbox.
+pub async fn remove_sandbox(context: &Context, id: &str) -> Result<(), CriError> {
+    context.runtime.stop_pod_sandbox(id).await?;
+    context.runtime.remove_pod_sandbox(id).await
+}
+
+/// What a container is started with.
+pub struct Start<'a> {
+    /// Its pod.
+    pub pod: &'a Arc<Pod>,
+    /// Its spec.
+    pub container: &'a Container,
+    /// Which try.
+    pub attempt: u32,
+    /// What is there.
+    pub observed: &'a Observed,
+    /// The pod's volumes.
+    pub volumes: &'a Mounted,
+}
+
+/// Pulls, creates and starts a container; returns its id.
+pub async fn start(context: &Context, start: &Start<'_>) -> Result<String, Failure> {
+    let (pod, container) = (start.pod, start.container);
+    let at = Some(container.name.as_str());
+    let id = match Box::pin(create(context, start)).await {
+        Ok(id) => id,
+        Err(failure) => {
+            let waiting = &failure.waiting;
+            let text = match waiting.reason.as_str() {
+                "ErrImagePull" | "ImagePullBackOff" => format!("Error: {}", waiting.reason),
+                _ => format!("Error: {}", waiting.message),
+            };
+            context.recorder.warning(pod, at, "Failed", text);
+            return Err(failure);
+        }
+    };
+    context.recorder.normal(pod, at, "Created", "Container created");
+    start_created(context, pod, container, &id).await?;
+    Ok(id)
+}
+
+/// Starts a container that was created.
+pub async fn start_created(
+    context: &Context,
+    pod: &Pod,
+    container: &Container,
+    id: &str,
+) -> Result<(), Failure> {
+    let at = Some(container.name.as_str());
+    if let Err(error) = context.runtime.start_container(id).await {
+        let message = error.runtime_message();
+        context.recorder.warning(pod, at, "Failed", format!("Error: {message}"));
+        return Err(failure("RunContainerError", message));
+    }
+    context.recorder.normal(pod, at, "Started", "Container started");
+    Ok(())
+}
+
+async fn create(context: &Context, start: &Start<'_>) -> Result<String, Failure> {
+    let (pod, container) = (start.pod, start.container);
+    let config_error = |message: String| failure("CreateContainerConfigError", message);
+    let sandbox = start.observed.sandbox().ok_or_else(|| failure("CreateContainerError", "no sandbox"))?;
+    let pod_sandbox =
+        sandbox_config(context, pod, sandbox.attempt).map_err(|e| config_error(e.to_string()))?;
+    let secrets = pull_secrets(context, pod).await;
+    let image =
+        Box::pin(context.images.ensure(pod, container, &secrets, pod_sandbox.clone(), &context.recorder))
+            .await
+            .map_err(|f| Failure {
+                waiting: Waiting { reason: f.reason.to_owned(), message: f.message },
+                retry: f.retry,
+            })?;
+    let pod_ips = match super::host_network(pod) {
+        true => context.host_ips(),
+        false => sandbox.ips.clone(),
+    };
+    let references = references(context, pod, container).await.map_err(|e| config_error(e.to_string()))?;
+    let env = env::build(pod, container, &references, &context.facts(pod_ips.clone()))
+        .map_err(|e| config_error(e.to_string()))?;
+    let mounts = Box::pin(volume::mounts::of_container(
+        context,
+        pod,
+        container,
+        start.attempt,
+        start.volumes,
+        &env,
+        &pod_ips,
+    ))
+    .await
+    .map_err(|e| config_error(e.to_string()))?;
+    let made = spec::container::Made {
+        attempt: start.attempt,
+        image_ref: image.reference,
+        image_user: image.user,
+        env,
+        mounts,
+    };
+    let node = spec::resources::Node {
+        memory_capacity: context.machine.memory,
+        cpu_cfs_quota: context.config.cpu_cfs_quota,
+        cpu_cfs_quota_period: context.config.cpu_cfs_quota_period,
+    };
+    let config = spec::container::config(pod, container, made, &context.config, &node)
+        .map_err(|e| config_error(e.to_string()))?;
+    let log_dir = pod_sandbox.log_directory.clone();
+    std::fs::create_dir_all(std::path::Path::new(&log_dir).join(&container.name))
+        .map_err(|e| failure("CreateContainerError", format!("create container log directory: {e}")))?;
+    create_resolving_names(context, &sandbox.id, config, pod_sandbox).await
+}
+
+async fn create_resolving_names(
+    context: &Context,
+    sandbox: &str,
+    mut config: v1::ContainerConfig,
+    pod_sandbox: v1::PodSandboxConfig,
+) -> Result<String, Failure> {
+    for _ in 0..NAME_TRIES {
+        let call = context.runtime.create_container(sandbox, config.clone(), pod_sandbox.clone());
+        let error = match Box::pin(call).await {
+            Ok(id) => return Ok(id),
+            Err(error) => error,
+        };
+        let Some(holder) = error.reserved_for().map(str::to_owned) else {
+            return Err(failure("CreateContainerError", error.runtime_message()));
+        };
+        let shown = |e: CriError| failure("CreateContainerError", e.runtime_message());
+        match context.runtime.container_status(&holder).await {
+            // Made by a call whose answer we never got, and not started: it is ours.
+            Ok(status) if status.state() == v1::ContainerState::ContainerCreated => return Ok(holder),
+            Ok(_) => {
+                context.runtime.stop_container(&holder, Duration::ZERO).await.map_err(shown)?;
+                context.runtime.remove_container(&holder).await.map_err(shown)?;
+            }
+            Err(gone) if gone.is_not_found() => {
+                // The reservation has no container behind it: take the next name.
+                if let Some(metadata) = config.metadata.as_mut() {
+                    metadata.attempt += 1;
+                    config.log_path = format!("{}/{}.log", metadata.name, metadata.attempt);
+                    config.annotations.insert(labels::RESTART_COUNT.to_owned(), metadata.attempt.to_string());
+                }
+            }
+            Err(other) => return Err(shown(other)),
+        }
+    }
+    Err(failure("CreateContainerError", "the container's name stays reserved"))
+}
+
+async fn pull_secrets(context: &Context, pod: &Pod) -> Vec<Arc<Secret>> {
+    let names = pod.spec.as_ref().and_then(|s| s.image_pull_secrets.as_deref()).unwrap_or_default();
+    let mut secrets = Vec::new();
+    for reference in names {
+        match context.objects.secret(super::namespace(pod), &reference.name, super::uid(pod)).await {
+            Ok(Some(secret)) => secrets.push(secret),
+            Ok(None) | Err(_) => {
+                let text = format!(
+                    "Unable to retrieve some image pull secrets ({}); attempting to pull the image may not succeed.",
+                    reference.name
+                );
+                context.recorder.warning(pod, None, "FailedToRetrieveImagePullSecret", text);
+            }
+        }
+    }
+    secrets
+}
+
+async fn references(
+    context: &Context,
+    pod: &Pod,
+    container: &Container,
+) -> Result<References, crate::objects::Error> {
+    let (namespace, uid) = (super::namespace(pod), super::uid(pod));
+    let (maps, secrets) = env::named(container);
+    let mut all = References { services: context.objects.services(namespace).await?, ..Default::default() };
+    for name in maps {
+        let object = context.objects.config_map(namespace, name, uid).await?;
+        all.config_maps.insert(name.to_owned(), object);
+    }
+    for name in secrets {
+        let object = context.objects.secret(namespace, name, uid).await?;
+        all.secrets.insert(name.to_owned(), object);
+    }
+    Ok(all)
+}
+
+/// Runs a container's postStart hook; `Err` is why the container must be killed.
+pub async fn post_start(
+    context: &Context,
+    pod: &Pod,
+    container: &Container,
+    id: &str,
+    ips: &[String],
+) -> Result<(), Failure> {
+    let Some(handler) = container.lifecycle.as_ref().and_then(|l| l.post_start.as_ref()) else {
+        return Ok(());
+    };
+    match Box::pin(hooks::run(context, container, id, ips, handler)).await {
+        Ok(()) => Ok(()),
+        Err(error) => {
+            let text = format!("PostStartHook failed: {error}");
+            context.recorder.warning(pod, Some(&container.name), "FailedPostStartHook", text.clone());
+            Err(failure("PostStartHookError", text))
+        }
+    }
+}
+
+/// Stops containers together: preStop first, within the grace, then the runtime's stop with what is left of it.
+pub async fn stop(
+    context: &Context,
+    pod: &Pod,
+    stops: &[Stop],
+    observed: &Observed,
+    grace: Duration,
+) -> Result<(), CriError> {
+    let each = stops.iter().map(|one| stop_one(context, pod, one, observed, grace));
+    join_all(each).await.into_iter().collect()
+}
+
+async fn stop_one(
+    context: &Context,
+    pod: &Pod,
+    stop: &Stop,
+    observed: &Observed,
+    grace: Duration,
+) -> Result<(), CriError> {
+    let grace = stop.grace.map_or(grace, |seconds| Duration::from_secs(u64::try_from(seconds).unwrap_or(0)));
+    context.recorder.normal(pod, Some(&stop.name), "Killing", stop.message.clone());
+    let began = Instant::now();
+    let known = super::container(pod, &stop.name).map(|(_, c)| c);
+    let seen = observed.containers.iter().find(|c| c.id == stop.id);
+    // The pod's spec may be gone: the container's annotations remember the handler.
+    let remembered: Option<LifecycleHandler> = seen
+        .and_then(|c| c.annotations.get(labels::PRE_STOP))
+        .and_then(|text| serde_json::from_str(text).ok());
+    let handler = known.and_then(|c| c.lifecycle.as_ref()).and_then(|l| l.pre_stop.clone()).or(remembered);
+    if let Some(handler) = handler
+        && !grace.is_zero()
+    {
+        let fallback = Container { name: stop.name.clone(), ..Default::default() };
+        let ips = observed.sandbox().map(|s| s.ips.clone()).unwrap_or_default();
+        let hook = hooks::run(context, known.unwrap_or(&fallback), &stop.id, &ips, &handler);
+        match tokio::time::timeout(grace, Box::pin(hook)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                let text = format!("PreStopHook failed: {error}");
+                context.recorder.warning(pod, Some(&stop.name), "FailedPreStopHook", text);
+            }
+            Err(_) => tracing::info!(container = stop.name, "preStop hook outlived the grace period"),
+        }
+    }
+    // As upstream: a container gets at least two seconds after its hook, however long that took.
+    let least = if grace.is_zero() { Duration::ZERO } else { Duration::from_secs(2) };
+    let left = grace.saturating_sub(began.elapsed()).max(least.min(grace));
+    context.runtime.stop_container(&stop.id, left).await
+}
+
+/// When something that failed now is tried again.
+pub fn retry_at(now: Timestamp, retry: Duration) -> Timestamp {
+    SignedDuration::try_from(retry).ok().and_then(|retry| now.checked_add(retry).ok()).unwrap_or(now)
+}
+
+/// Why containers wait, from what is held back and what backs off.
+pub fn waiting(
+    pod: &Pod,
+    failures: &BTreeMap<String, (Waiting, Timestamp)>,
+    backing_off: &BTreeMap<String, Duration>,
+) -> BTreeMap<String, Waiting> {
+    let mut all: BTreeMap<String, Waiting> =
+        failures.iter().map(|(name, (waiting, _))| (name.clone(), waiting.clone())).collect();
+    for (name, delay) in backing_off {
+        let delay = match delay.as_secs() {
+            seconds @ 0..60 => format!("{seconds}s"),
+            seconds => format!("{}m{}s", seconds / 60, seconds % 60),
+        };
+        let message =
+            format!("back-off {delay} restarting failed container={name} pod={}", super::described(pod));
+        all.insert(name.clone(), Waiting { reason: "CrashLoopBackOff".to_owned(), message });
+    }
+    all
+}

@@ -1,0 +1,424 @@
+//! What to do next for a pod: pure, so that it can be tested for every state a crash may leave behind.
+//!
+//! A plan is a list of actions that may be carried out in order. Afterwards the worker looks again and plans again, until
+//! there is nothing to do; a plan therefore holds only what is right whatever the outcome of its earlier actions: one
+//! container start at most for init containers, and all regular ones once they are due.
+//!
+//! Order of a pod's life: one ready sandbox; init containers one by one (a sidecar counts once it has started); then the
+//! regular containers, each restarted by policy and backoff; when none of them will run again, sidecars are stopped in
+//! reverse, then the sandbox. Whatever runs and is right is adopted, whoever started it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Container as Spec, ContainerRestartRule, Pod};
+
+use super::backoff::Backoffs;
+use super::observed::{Container, Observed, State};
+use super::{Role, is_sidecar, restart_policy};
+
+/// How many tries of a container are kept: the current one and the one before it.
+const KEPT_TRIES: usize = 2;
+
+/// What probes have found out about a running container.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Verdict {
+    /// Its startup probe succeeded, or it has none.
+    pub started: bool,
+    /// Its readiness probe succeeded, or it has none.
+    pub ready: bool,
+    /// It must be killed for a failed startup or liveness probe: why, and the probe's own grace.
+    pub failed: Option<(String, Option<i64>)>,
+}
+
+/// Everything a plan depends on.
+pub struct Input<'a> {
+    /// What is asked for.
+    pub pod: &'a Pod,
+    /// What is there.
+    pub observed: &'a Observed,
+    /// Probe results by container id; running containers without an entry count as not started.
+    pub verdicts: &'a BTreeMap<String, Verdict>,
+    /// Containers whose postStart hook has not finished (or never ran): they are not started yet.
+    pub hooks_pending: &'a BTreeSet<String>,
+    /// Crash loop delays.
+    pub backoffs: &'a Backoffs,
+    /// Starts that failed and when they may be tried again, by container name.
+    pub held: &'a BTreeMap<String, Timestamp>,
+    /// When a failed sandbox may be tried again.
+    pub sandbox_held: Option<Timestamp>,
+    /// Stop everything.
+    pub terminating: bool,
+    /// The clock.
+    pub now: Timestamp,
+}
+
+/// A container to be stopped, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stop {
+    /// The container.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// The event's text.
+    pub message: String,
+    /// A grace other than the pod's.
+    pub grace: Option<i64>,
+}
+
+/// One step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Stop these together.
+    StopContainers(Vec<Stop>),
+    /// Stop a sandbox.
+    StopSandbox(String),
+    /// Forget a container that does not run.
+    RemoveContainer(String),
+    /// Forget a sandbox that is stopped and empty.
+    RemoveSandbox(String),
+    /// Make the pod's next sandbox.
+    CreateSandbox {
+        /// Which try.
+        attempt: u32,
+    },
+    /// Start a container (pulling its image first).
+    Start {
+        /// Which.
+        name: String,
+        /// What it is to the pod.
+        role: Role,
+        /// Which try.
+        attempt: u32,
+        /// When the try before ended, for the backoff.
+        ended: Option<Timestamp>,
+    },
+    /// Start a container that was created and never started.
+    StartCreated {
+        /// The container.
+        id: String,
+        /// Its name.
+        name: String,
+    },
+}
+
+/// What to do, and when to plan again though nothing happens.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// In order.
+    pub actions: Vec<Action>,
+    /// The next moment time alone changes the plan.
+    pub wake_at: Option<Timestamp>,
+    /// Containers waiting out a crash loop, and their delay.
+    pub backing_off: BTreeMap<String, Duration>,
+    /// No container will ever run again.
+    pub finished: bool,
+}
+
+impl Plan {
+    fn wake(&mut self, at: Timestamp) {
+        self.wake_at = Some(self.wake_at.map_or(at, |known| known.min(at)));
+    }
+}
+
+/// The next steps of a pod.
+pub fn plan(input: &Input<'_>) -> Plan {
+    let mut plan = Plan::default();
+    if input.terminating {
+        stop_everything(input, &mut plan, "Stopping container");
+        plan.finished = true;
+        return plan;
+    }
+    clean(input.observed, &mut plan);
+    let usable = usable_sandbox(input);
+    let Some(sandbox) = usable else {
+        without_sandbox(input, &mut plan);
+        return plan;
+    };
+    stop_elsewhere(input.observed, sandbox, &mut plan);
+    match init(input, sandbox, &mut plan) {
+        Init::Pending => {}
+        Init::Failed => {
+            stop_everything(input, &mut plan, "Stopping container");
+            plan.finished = true;
+        }
+        Init::Done => regular(input, sandbox, &mut plan),
+    }
+    plan
+}
+
+/// The one sandbox containers may run in: the newest, ready, and with an address unless it needs none.
+fn usable_sandbox<'a>(input: &Input<'a>) -> Option<&'a str> {
+    let newest = input.observed.sandbox()?;
+    let addressed = super::host_network(input.pod) || !newest.ips.is_empty();
+    (newest.ready && addressed).then_some(newest.id.as_str())
+}
+
+fn without_sandbox(input: &Input<'_>, plan: &mut Plan) {
+    let observed = input.observed;
+    // Nothing of the old life may go on beside the new one.
+    let finished = will_never_run(input);
+    stop_everything(input, plan, "Stopping container");
+    if finished {
+        plan.finished = true;
+        return;
+    }
+    if let Some(until) = input.sandbox_held.filter(|until| *until > input.now) {
+        plan.wake(until);
+        return;
+    }
+    let attempt = observed.sandboxes.iter().map(|s| s.attempt + 1).max().unwrap_or(0);
+    plan.actions.push(Action::CreateSandbox { attempt });
+}
+
+/// The sandbox is gone and policy forbids another life.
+fn will_never_run(input: &Input<'_>) -> bool {
+    let observed = input.observed;
+    if observed.sandboxes.is_empty() && observed.containers.is_empty() {
+        return false;
+    }
+    let main = super::main_containers(input.pod);
+    let over = |spec: &Spec| {
+        observed.latest(&spec.name).is_some_and(|last| {
+            last.state == State::Exited && !restarts(input.pod, spec, Role::Main, last.exit_code)
+        })
+    };
+    if main.iter().all(over) {
+        return true;
+    }
+    // As upstream: with `Never`, a pod whose sandbox died after containers were made is not given another.
+    let all_never = super::containers(input.pod)
+        .filter(|(role, _)| *role != Role::Sidecar)
+        .all(|(role, spec)| !restarts(input.pod, spec, role, 1));
+    all_never && !observed.containers.is_empty()
+}
+
+/// Whether a container that exited with `code` is started again.
+pub fn restarts(pod: &Pod, spec: &Spec, role: Role, code: i32) -> bool {
+    if role == Role::Sidecar {
+        return true;
+    }
+    let rule = spec.restart_policy_rules.iter().flatten().find(|rule| rule_matches(rule, code));
+    if let Some(rule) = rule {
+        return rule.action == "Restart";
+    }
+    let policy = match spec.restart_policy.as_deref() {
+        Some(own) if !is_sidecar(spec) || role == Role::Main => own,
+        _ => restart_policy(pod),
+    };
+    match (policy, role) {
+        ("Never", _) => false,
+        // An init container that succeeded is done, whatever the policy.
+        ("OnFailure", _) | (_, Role::Init) => code != 0,
+        _ => true,
+    }
+}
+
+fn rule_matches(rule: &ContainerRestartRule, code: i32) -> bool {
+    rule.exit_codes.as_ref().is_some_and(|codes| {
+        let listed = codes.values.iter().flatten().any(|value| *value == code);
+        if codes.operator == "NotIn" { !listed } else { listed }
+    })
+}
+
+/// Stops what may run, sidecars after the others and in reverse order, then every ready sandbox.
+fn stop_everything(input: &Input<'_>, plan: &mut Plan, reason: &str) {
+    let order: BTreeMap<&str, usize> = super::init_containers(input.pod)
+        .iter()
+        .enumerate()
+        .filter(|(_, c)| is_sidecar(c))
+        .map(|(index, c)| (c.name.as_str(), index))
+        .collect();
+    // Key: regular containers first (none), then sidecars from the last to the first.
+    let mut waves: BTreeMap<Option<std::cmp::Reverse<usize>>, Vec<Stop>> = BTreeMap::new();
+    for container in input.observed.containers.iter().filter(|c| c.may_run()) {
+        let wave = order.get(container.name.as_str()).map(|index| std::cmp::Reverse(*index));
+        waves.entry(wave).or_default().push(stop(container, format!("{reason} {}", container.name)));
+    }
+    plan.actions.extend(waves.into_values().map(Action::StopContainers));
+    let ready = input.observed.sandboxes.iter().filter(|s| s.ready);
+    plan.actions.extend(ready.map(|s| Action::StopSandbox(s.id.clone())));
+}
+
+fn stop(container: &Container, message: String) -> Stop {
+    Stop { id: container.id.clone(), name: container.name.clone(), message, grace: None }
+}
+
+/// Containers and sandboxes outside the chosen sandbox: leftovers of an interrupted replacement.
+fn stop_elsewhere(observed: &Observed, sandbox: &str, plan: &mut Plan) {
+    let stray: Vec<_> = observed
+        .containers
+        .iter()
+        .filter(|c| c.may_run() && c.sandbox_id != sandbox)
+        .map(|c| stop(c, format!("Stopping container {}", c.name)))
+        .collect();
+    if !stray.is_empty() {
+        plan.actions.push(Action::StopContainers(stray));
+    }
+    let others = observed.sandboxes.iter().filter(|s| s.ready && s.id != sandbox);
+    plan.actions.extend(others.map(|s| Action::StopSandbox(s.id.clone())));
+}
+
+/// Forgets tries nobody asks for any more, and empty old sandboxes.
+fn clean(observed: &Observed, plan: &mut Plan) {
+    let mut tries: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut removed = BTreeSet::new();
+    for container in &observed.containers {
+        let tries = tries.entry(&container.name).or_default();
+        *tries += 1;
+        if *tries > KEPT_TRIES && !container.may_run() {
+            removed.insert(container.id.as_str());
+            plan.actions.push(Action::RemoveContainer(container.id.clone()));
+        }
+    }
+    for sandbox in observed.sandboxes.iter().skip(1).filter(|s| !s.ready) {
+        let empty = !observed
+            .containers
+            .iter()
+            .any(|c| c.sandbox_id == sandbox.id && !removed.contains(c.id.as_str()));
+        if empty {
+            plan.actions.push(Action::RemoveSandbox(sandbox.id.clone()));
+        }
+    }
+}
+
+enum Init {
+    Pending,
+    Failed,
+    Done,
+}
+
+fn init(input: &Input<'_>, sandbox: &str, plan: &mut Plan) -> Init {
+    let observed = input.observed;
+    // A regular container in this sandbox proves that initialisation was over, even if its containers were cleaned up.
+    let initialized =
+        super::main_containers(input.pod).iter().any(|c| observed.latest_in(sandbox, &c.name).is_some());
+    for spec in super::init_containers(input.pod) {
+        let role = if is_sidecar(spec) { Role::Sidecar } else { Role::Init };
+        if initialized && role == Role::Init {
+            continue;
+        }
+        let here = observed.latest_in(sandbox, &spec.name);
+        match (role, here.map(|c| c.state)) {
+            (Role::Init, Some(State::Exited)) if here.is_some_and(Container::succeeded) => {}
+            (Role::Init, Some(State::Exited))
+                if !restarts(input.pod, spec, role, here.map_or(1, |c| c.exit_code)) =>
+            {
+                return Init::Failed;
+            }
+            (_, Some(State::Running)) => {
+                let Some(running) = here else { continue };
+                if kill_if_wrong(input, spec, running, true, plan) || role == Role::Init {
+                    return pending(initialized);
+                }
+                let started = input.verdicts.get(&running.id).is_some_and(|v| v.started)
+                    && !input.hooks_pending.contains(&running.id);
+                if !started && !initialized {
+                    return Init::Pending;
+                }
+            }
+            _ => {
+                start(input, spec, role, here, plan);
+                // A sidecar that must come back does not hold up a pod that is past initialisation.
+                if !initialized {
+                    return Init::Pending;
+                }
+            }
+        }
+    }
+    Init::Done
+}
+
+fn pending(initialized: bool) -> Init {
+    if initialized { Init::Done } else { Init::Pending }
+}
+
+fn regular(input: &Input<'_>, sandbox: &str, plan: &mut Plan) {
+    let observed = input.observed;
+    let mut alive = false;
+    for spec in super::main_containers(input.pod) {
+        let here = observed.latest_in(sandbox, &spec.name);
+        // A try in an earlier sandbox still tells whether policy wants another.
+        let last = here.or_else(|| observed.latest(&spec.name));
+        match last.map(|c| c.state) {
+            Some(State::Running) if here.is_some() => {
+                alive = true;
+                if let Some(running) = here {
+                    let again = restarts(input.pod, spec, Role::Main, 137);
+                    kill_if_wrong(input, spec, running, again, plan);
+                }
+            }
+            Some(State::Exited)
+                if last.is_some_and(|c| !restarts(input.pod, spec, Role::Main, c.exit_code)) => {}
+            _ => {
+                alive = true;
+                start(input, spec, Role::Main, here.or(last), plan);
+            }
+        }
+    }
+    if !alive {
+        // Sidecars do not keep a pod alive; starts planned for them above are void.
+        plan.actions.retain(|a| !matches!(a, Action::Start { .. } | Action::StartCreated { .. }));
+        plan.backing_off.clear();
+        stop_everything(input, plan, "Stopping container");
+        plan.finished = true;
+    }
+}
+
+/// Plans the end of a running container that failed a probe or is made from an older spec.
+fn kill_if_wrong(input: &Input<'_>, spec: &Spec, running: &Container, again: bool, plan: &mut Plan) -> bool {
+    let failed = input.verdicts.get(&running.id).and_then(|v| v.failed.clone());
+    let (message, grace, again) = match failed {
+        Some((message, grace)) => (message, grace, again),
+        None if !running.hash.is_empty() && running.hash != super::container_hash(spec) => {
+            (format!("Container {} definition changed", spec.name), None, true)
+        }
+        None => return false,
+    };
+    let message = if again { format!("{message}, will be restarted") } else { message };
+    plan.actions.push(Action::StopContainers(vec![Stop {
+        id: running.id.clone(),
+        name: running.name.clone(),
+        message,
+        grace,
+    }]));
+    true
+}
+
+fn start(input: &Input<'_>, spec: &Spec, role: Role, last: Option<&Container>, plan: &mut Plan) {
+    if let Some(until) = input.held.get(&spec.name).filter(|until| **until > input.now) {
+        plan.wake(*until);
+        return;
+    }
+    let sandbox = input.observed.sandbox().map(|s| s.id.as_str());
+    let (attempt, ended) = match last {
+        None => (0, None),
+        Some(last) => match last.state {
+            State::Created if Some(last.sandbox_id.as_str()) == sandbox => {
+                plan.actions.push(Action::StartCreated { id: last.id.clone(), name: spec.name.clone() });
+                return;
+            }
+            State::Unknown => {
+                plan.actions.push(Action::StopContainers(vec![stop(
+                    last,
+                    format!("Container {} is in unknown state, will be restarted", spec.name),
+                )]));
+                return;
+            }
+            _ => (last.attempt + 1, last.finished_at.or(last.created_at)),
+        },
+    };
+    if let (Some(ended), Some(State::Exited)) = (ended, last.map(|c| c.state))
+        && let Some((delay, until)) = input.backoffs.hold(&spec.name, ended, input.now)
+    {
+        plan.wake(until);
+        plan.backing_off.insert(spec.name.clone(), delay);
+        return;
+    }
+    plan.actions.push(Action::Start { name: spec.name.clone(), role, attempt, ended });
+}
+
+#[cfg(test)]
+#[path = "plan/tests.rs"]
+mod tests;

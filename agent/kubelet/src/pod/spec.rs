@@ -1,0 +1,11 @@
+//! What the runtime is asked for: pure translations of a pod's fields into CRI messages.
+
+pub mod container;
+pub mod dns;
+pub mod downward;
+pub mod env;
+pub mod labels;
+pub mod quantity;
+pub mod resources;
+pub mod sandbox;
+pub mod security;

@@ -1,0 +1,183 @@
+//! A pod's resolver configuration and names.
+
+use cri_proto::v1;
+use k8s_openapi::api::core::v1::Pod;
+
+/// The host's resolver file, parsed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Resolver {
+    /// `nameserver` lines.
+    pub servers: Vec<String>,
+    /// The last `search` line.
+    pub searches: Vec<String>,
+    /// `options`.
+    pub options: Vec<String>,
+}
+
+/// Upstream's bounds; more is cut.
+const MAX_SERVERS: usize = 3;
+const MAX_SEARCHES: usize = 32;
+const MAX_SEARCH_CHARS: usize = 2048;
+
+impl Resolver {
+    /// Reads resolv.conf's text; what is not understood is skipped, as the C library does.
+    pub fn parse(text: &str) -> Self {
+        let mut resolver = Self::default();
+        for line in text.lines() {
+            let line = line.trim();
+            if line.starts_with(['#', ';']) {
+                continue;
+            }
+            let mut words = line.split_whitespace();
+            let keyword = words.next();
+            let rest = || words.map(str::to_owned);
+            match keyword {
+                Some("nameserver") => resolver.servers.extend(rest().take(1)),
+                Some("search" | "domain") => {
+                    let trim = |word: String| match word.as_str() {
+                        "." => word,
+                        _ => word.trim_end_matches('.').to_owned(),
+                    };
+                    resolver.searches = rest().map(trim).collect();
+                }
+                Some("options") => resolver.options = rest().collect(),
+                _ => {}
+            }
+        }
+        resolver
+    }
+}
+
+/// The resolver configuration of a pod.
+pub fn config(pod: &Pod, host: &Resolver, cluster_dns: &[String], cluster_domain: &str) -> v1::DnsConfig {
+    let spec = pod.spec.as_ref();
+    let policy = spec.and_then(|s| s.dns_policy.as_deref()).unwrap_or("ClusterFirst");
+    let cluster = match policy {
+        "None" => None,
+        "Default" => Some(false),
+        "ClusterFirstWithHostNet" => Some(true),
+        _ => Some(!crate::pod::host_network(pod)),
+    };
+    let mut got = match cluster {
+        None => v1::DnsConfig::default(),
+        // Without a cluster DNS server ClusterFirst falls back to the host's, as upstream's does.
+        Some(true) if !cluster_dns.is_empty() => {
+            let mut searches = Vec::new();
+            if !cluster_domain.is_empty() {
+                let namespace = crate::pod::namespace(pod);
+                searches.push(format!("{namespace}.svc.{cluster_domain}"));
+                searches.push(format!("svc.{cluster_domain}"));
+                searches.push(cluster_domain.to_owned());
+            }
+            searches.extend(host.searches.iter().cloned());
+            v1::DnsConfig {
+                servers: cluster_dns.to_vec(),
+                searches: unique(searches),
+                options: vec!["ndots:5".to_owned()],
+            }
+        }
+        Some(_) => v1::DnsConfig {
+            servers: host.servers.clone(),
+            searches: host.searches.clone(),
+            options: host.options.clone(),
+        },
+    };
+    if let Some(own) = spec.and_then(|s| s.dns_config.as_ref()) {
+        got.servers.extend(own.nameservers.iter().flatten().cloned());
+        got.searches.extend(own.searches.iter().flatten().cloned());
+        got.servers = unique(got.servers);
+        got.searches = unique(got.searches);
+        for option in own.options.iter().flatten() {
+            let Some(name) = option.name.as_deref() else { continue };
+            got.options.retain(|known| known.split(':').next() != Some(name));
+            got.options.push(match option.value.as_deref() {
+                Some(value) => format!("{name}:{value}"),
+                None => name.to_owned(),
+            });
+        }
+    }
+    got.servers.truncate(MAX_SERVERS);
+    got.searches.truncate(MAX_SEARCHES);
+    while got.searches.join(" ").len() > MAX_SEARCH_CHARS {
+        got.searches.pop();
+    }
+    got
+}
+
+fn unique(all: Vec<String>) -> Vec<String> {
+    let mut seen = Vec::new();
+    for item in all {
+        if !seen.contains(&item) {
+            seen.push(item);
+        }
+    }
+    seen
+}
+
+/// A pod's hostname, at most 63 characters.
+pub fn hostname(pod: &Pod) -> String {
+    let spec = pod.spec.as_ref();
+    if let Some(name) = spec.and_then(|s| s.hostname_override.as_deref()) {
+        return name.to_owned();
+    }
+    let name = spec.and_then(|s| s.hostname.as_deref()).filter(|h| !h.is_empty());
+    let name = name.unwrap_or(crate::pod::name(pod));
+    let cut: String = name.chars().take(63).collect();
+    cut.trim_end_matches(['-', '.']).to_owned()
+}
+
+/// `subdomain.namespace.svc.domain`, when the pod has a subdomain.
+pub fn host_domain(pod: &Pod, cluster_domain: &str) -> Option<String> {
+    let subdomain = pod.spec.as_ref()?.subdomain.as_deref().filter(|s| !s.is_empty())?;
+    Some(format!("{subdomain}.{}.svc.{cluster_domain}", crate::pod::namespace(pod)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn pod(spec: Value) -> Pod {
+        serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "ns"}, "spec": spec})).unwrap()
+    }
+
+    fn host() -> Resolver {
+        Resolver::parse("# x\nnameserver 9.9.9.9\nsearch a.example. b.example\noptions ndots:2 rotate\n")
+    }
+
+    fn servers(spec: Value) -> (Vec<String>, Vec<String>, Vec<String>) {
+        let got = config(&pod(spec), &host(), &["10.96.0.10".to_owned()], "cluster.local");
+        (got.servers, got.searches, got.options)
+    }
+
+    #[test]
+    fn policies() {
+        let (s, d, o) = servers(json!({"containers": []}));
+        assert_eq!(s, ["10.96.0.10"]);
+        assert_eq!(
+            d,
+            ["ns.svc.cluster.local", "svc.cluster.local", "cluster.local", "a.example", "b.example"]
+        );
+        assert_eq!(o, ["ndots:5"]);
+        let (s, _, o) = servers(json!({"containers": [], "hostNetwork": true}));
+        assert_eq!((s, o), (vec!["9.9.9.9".to_owned()], vec!["ndots:2".to_owned(), "rotate".to_owned()]));
+        let (s, _, _) =
+            servers(json!({"containers": [], "hostNetwork": true, "dnsPolicy": "ClusterFirstWithHostNet"}));
+        assert_eq!(s, ["10.96.0.10"]);
+        let (s, d, o) = servers(json!({"containers": [], "dnsPolicy": "None", "dnsConfig":
+            {"nameservers": ["1.1.1.1"], "searches": ["x"], "options": [{"name": "ndots", "value": "1"}, {"name": "edns0"}]}}));
+        assert_eq!((s, d), (vec!["1.1.1.1".to_owned()], vec!["x".to_owned()]));
+        assert_eq!(o, ["ndots:1", "edns0"]);
+        let (_, _, o) =
+            servers(json!({"containers": [], "dnsConfig": {"options": [{"name": "ndots", "value": "1"}]}}));
+        assert_eq!(o, ["ndots:1"]);
+    }
+
+    #[test]
+    fn hostnames_are_cut() {
+        let long: Pod =
+            serde_json::from_value(json!({"metadata": {"name": format!("{}-b", "a".repeat(62))}})).unwrap();
+        assert_eq!(hostname(&long), "a".repeat(62));
+        assert_eq!(hostname(&pod(json!({"containers": [], "hostname": "h"}))), "h");
+    }
+}

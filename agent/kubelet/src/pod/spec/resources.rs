@@ -1,0 +1,141 @@
+//! Requests and limits as the kernel takes them.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use cri_proto::v1;
+use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+
+use super::quantity::{milli, whole};
+use crate::pod::qos::{self, Class};
+
+/// What the node's configuration and machine add to a container's own numbers.
+#[derive(Clone, Copy, Debug)]
+pub struct Node {
+    /// Bytes of memory of the machine.
+    pub memory_capacity: i64,
+    /// Whether CPU limits become quotas.
+    pub cpu_cfs_quota: bool,
+    /// Their period.
+    pub cpu_cfs_quota_period: Duration,
+}
+
+/// CPU shares of a request in thousandths of a core.
+pub fn shares(milli_cpu: i64) -> i64 {
+    if milli_cpu == 0 { 2 } else { (milli_cpu.saturating_mul(1024) / 1000).clamp(2, 262_144) }
+}
+
+/// CPU quota, in microseconds a period, of a limit in thousandths of a core; zero is no quota.
+pub fn quota(milli_cpu: i64, period_us: i64) -> i64 {
+    if milli_cpu == 0 { 0 } else { (milli_cpu.saturating_mul(period_us) / 1000).max(1000) }
+}
+
+/// The amount of one resource in one of the two maps.
+pub fn amount(
+    resources: Option<&ResourceRequirements>,
+    limits: bool,
+    name: &str,
+    read: fn(&Quantity) -> i64,
+) -> Option<i64> {
+    let resources = resources?;
+    let map: &BTreeMap<_, _> =
+        if limits { resources.limits.as_ref()? } else { resources.requests.as_ref()? };
+    map.get(name).map(read)
+}
+
+/// A container's limits for the runtime.
+pub fn container(pod: &Pod, container: &Container, node: &Node) -> v1::LinuxContainerResources {
+    let own = container.resources.as_ref();
+    let limit_cpu = amount(own, true, "cpu", milli);
+    let request_cpu = amount(own, false, "cpu", milli).or(limit_cpu).unwrap_or(0);
+    let period = i64::try_from(node.cpu_cfs_quota_period.as_micros()).unwrap_or(100_000);
+    let (cpu_period, cpu_quota) = match limit_cpu.filter(|limit| *limit > 0) {
+        Some(limit) if node.cpu_cfs_quota => (period, quota(limit, period)),
+        _ => (0, 0),
+    };
+    let hugepages = own.and_then(|r| r.limits.as_ref()).into_iter().flatten();
+    let hugepage_limits = hugepages
+        .filter_map(|(name, quantity)| {
+            let size = whole(&Quantity(name.strip_prefix("hugepages-")?.to_owned()));
+            let limit = u64::try_from(whole(quantity)).ok()?;
+            Some(v1::HugepageLimit { page_size: page_size(size), limit })
+        })
+        .collect();
+    v1::LinuxContainerResources {
+        cpu_period,
+        cpu_quota,
+        cpu_shares: shares(request_cpu),
+        memory_limit_in_bytes: amount(own, true, "memory", whole).unwrap_or(0),
+        oom_score_adj: oom_score_adj(pod, container, node.memory_capacity),
+        hugepage_limits,
+        ..Default::default()
+    }
+}
+
+/// `2MB`, as the kernel's files name page sizes.
+fn page_size(bytes: i64) -> String {
+    match bytes {
+        b if b >= 1 << 30 => format!("{}GB", b >> 30),
+        b if b >= 1 << 20 => format!("{}MB", b >> 20),
+        b => format!("{}KB", b >> 10),
+    }
+}
+
+/// Who the kernel kills first when memory runs out: the more a burstable container asked for, the later.
+pub fn oom_score_adj(pod: &Pod, container: &Container, capacity: i64) -> i64 {
+    let critical = pod.spec.as_ref().is_some_and(|s| {
+        s.priority_class_name.as_deref() == Some("system-node-critical")
+            || s.priority.is_some_and(|p| p >= 2_000_001_000)
+    });
+    match qos::class(pod) {
+        _ if critical => -997,
+        Class::Guaranteed => -997,
+        Class::BestEffort => 1000,
+        Class::Burstable => {
+            let request = amount(container.resources.as_ref(), false, "memory", whole).unwrap_or(0);
+            let share = request.saturating_mul(1000) / capacity.max(1);
+            match 1000 - share {
+                low if low < 3 => 3,
+                1000 => 999,
+                middle => middle,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn node() -> Node {
+        Node {
+            memory_capacity: 4 << 30,
+            cpu_cfs_quota: true,
+            cpu_cfs_quota_period: Duration::from_millis(100),
+        }
+    }
+
+    #[test]
+    fn numbers() {
+        let pod: Pod = serde_json::from_value(json!({"spec": {"containers": [{"name": "c", "resources":
+            {"requests": {"cpu": "250m", "memory": "1Gi"}, "limits": {"cpu": "500m", "memory": "2Gi", "hugepages-2Mi": "4Mi"}}}]}}))
+        .unwrap();
+        let got = container(&pod, &pod.spec.as_ref().unwrap().containers[0], &node());
+        assert_eq!((got.cpu_shares, got.cpu_quota, got.cpu_period), (256, 50_000, 100_000));
+        assert_eq!(got.memory_limit_in_bytes, 2 << 30);
+        assert_eq!(got.oom_score_adj, 750);
+        assert_eq!(got.hugepage_limits[0].page_size, "2MB");
+    }
+
+    #[test]
+    fn the_small_and_the_absent() {
+        assert_eq!(shares(0), 2);
+        assert_eq!(shares(1), 2);
+        assert_eq!(quota(1, 100_000), 1000);
+        let pod: Pod = serde_json::from_value(json!({"spec": {"containers": [{"name": "c"}]}})).unwrap();
+        let got = container(&pod, &pod.spec.as_ref().unwrap().containers[0], &node());
+        assert_eq!((got.cpu_shares, got.cpu_quota, got.oom_score_adj), (2, 0, 1000));
+    }
+}

@@ -1,0 +1,67 @@
+//! A pod's sandbox configuration.
+
+use cri_proto::v1;
+use k8s_openapi::api::core::v1::Pod;
+
+use super::dns::{self, Resolver};
+use super::{labels, security};
+use crate::config::Config;
+
+/// The sandbox of a pod's `attempt`th try. `cgroup_parent` is spelled for the cgroup driver.
+pub fn config(
+    pod: &Pod,
+    attempt: u32,
+    config: &Config,
+    host: &Resolver,
+    cgroup_parent: String,
+) -> Result<v1::PodSandboxConfig, security::Error> {
+    let (name, namespace, uid) = (crate::pod::name(pod), crate::pod::namespace(pod), crate::pod::uid(pod));
+    let host_network = crate::pod::host_network(pod);
+    let sysctls = pod
+        .spec
+        .as_ref()
+        .and_then(|s| s.security_context.as_ref())
+        .and_then(|s| s.sysctls.as_ref())
+        .into_iter()
+        .flatten()
+        .map(|s| (s.name.replace('/', "."), s.value.clone()))
+        .collect();
+    Ok(v1::PodSandboxConfig {
+        metadata: Some(v1::PodSandboxMetadata {
+            name: name.to_owned(),
+            uid: uid.to_owned(),
+            namespace: namespace.to_owned(),
+            attempt,
+        }),
+        hostname: if host_network { String::new() } else { dns::hostname(pod) },
+        log_directory: config.pod_log_dir(namespace, name, uid).to_string_lossy().into_owned(),
+        dns_config: Some(dns::config(pod, host, &config.cluster_dns, &config.cluster_domain)),
+        port_mappings: if host_network { Vec::new() } else { port_mappings(pod) },
+        labels: labels::sandbox(pod),
+        annotations: labels::sandbox_annotations(pod),
+        linux: Some(v1::LinuxPodSandboxConfig {
+            cgroup_parent,
+            security_context: Some(security::sandbox(pod, config.seccomp_default, &config.root_dir)?),
+            sysctls,
+            ..Default::default()
+        }),
+        windows: None,
+    })
+}
+
+fn port_mappings(pod: &Pod) -> Vec<v1::PortMapping> {
+    let ports = crate::pod::containers(pod).flat_map(|(_, c)| c.ports.iter().flatten());
+    ports
+        .map(|port| v1::PortMapping {
+            protocol: match port.protocol.as_deref() {
+                Some("UDP") => v1::Protocol::Udp,
+                Some("SCTP") => v1::Protocol::Sctp,
+                _ => v1::Protocol::Tcp,
+            }
+            .into(),
+            container_port: port.container_port,
+            host_port: port.host_port.unwrap_or(0),
+            host_ip: port.host_ip.clone().unwrap_or_default(),
+        })
+        .collect()
+}

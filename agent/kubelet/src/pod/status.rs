@@ -1,0 +1,454 @@
+//! A pod's status from what is seen of it: pure, and never going backwards from what was reported before.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{
+    Container as Spec, ContainerState, ContainerStateRunning, ContainerStateTerminated,
+    ContainerStateWaiting, ContainerStatus, HostIP, Pod, PodCondition, PodIP, PodStatus,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::observed::{Container, Observed, State};
+use super::plan::{Verdict, restarts};
+use super::{Role, is_sidecar, qos};
+
+/// Why a pod ended, when it was not its containers' doing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// `status.reason`: `DeadlineExceeded`, `Evicted`, `OutOfcpu`, ...
+    pub reason: String,
+    /// `status.message`.
+    pub message: String,
+}
+
+/// Why a container waits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// `CrashLoopBackOff`, `ErrImagePull`, ...
+    pub reason: String,
+    /// The details.
+    pub message: String,
+}
+
+/// Everything a status depends on.
+pub struct Input<'a> {
+    /// The pod.
+    pub pod: &'a Pod,
+    /// What the runtime shows of it.
+    pub observed: &'a Observed,
+    /// Probe results by container id.
+    pub verdicts: &'a BTreeMap<String, Verdict>,
+    /// Containers whose postStart hook has not finished.
+    pub hooks_pending: &'a BTreeSet<String>,
+    /// Why containers wait, by name.
+    pub waiting: &'a BTreeMap<String, Waiting>,
+    /// What was reported before.
+    pub previous: &'a PodStatus,
+    /// The node's addresses, primary first.
+    pub host_ips: &'a [String],
+    /// What a container id is prefixed with: the runtime's name.
+    pub runtime_name: &'a str,
+    /// The pod's end was decided from outside.
+    pub outcome: Option<&'a Outcome>,
+    /// No container will run again.
+    pub finished: bool,
+    /// The clock.
+    pub now: Timestamp,
+}
+
+/// The status to report.
+pub fn compute(input: &Input<'_>) -> PodStatus {
+    let pod = input.pod;
+    let has_init = !super::init_containers(pod).is_empty();
+    let of = |specs: &[Spec], init: bool| -> Vec<ContainerStatus> {
+        specs.iter().map(|spec| container(input, spec, init, has_init)).collect()
+    };
+    let init = of(super::init_containers(pod), true);
+    let main = of(super::main_containers(pod), false);
+    let phase = phase(input, &init, &main);
+    let pod_ips = addresses(input);
+    let previous = input.previous;
+    let outcome = input.outcome;
+    PodStatus {
+        conditions: Some(conditions(input, &phase, &init, &main)),
+        container_statuses: Some(main),
+        init_container_statuses: has_init.then_some(init),
+        host_ip: input.host_ips.first().cloned(),
+        host_ips: Some(input.host_ips.iter().map(|ip| HostIP { ip: ip.clone() }).collect()),
+        pod_ip: pod_ips.first().cloned(),
+        pod_ips: (!pod_ips.is_empty()).then(|| pod_ips.iter().map(|ip| PodIP { ip: ip.clone() }).collect()),
+        message: outcome.map(|o| o.message.clone()).or_else(|| previous.message.clone()),
+        reason: outcome.map(|o| o.reason.clone()).or_else(|| previous.reason.clone()),
+        phase: Some(phase),
+        qos_class: Some(previous.qos_class.clone().unwrap_or_else(|| qos::class(pod).to_string())),
+        start_time: Some(previous.start_time.clone().unwrap_or(Time(seconds(input.now)))),
+        observed_generation: pod.metadata.generation,
+        ..Default::default()
+    }
+}
+
+/// The API keeps whole seconds.
+fn seconds(at: Timestamp) -> Timestamp {
+    Timestamp::from_second(at.as_second()).unwrap_or(at)
+}
+
+fn api_time(at: Option<Timestamp>) -> Option<Time> {
+    at.map(|at| Time(seconds(at)))
+}
+
+fn addresses(input: &Input<'_>) -> Vec<String> {
+    let seen = match input.observed.sandbox() {
+        Some(_) if super::host_network(input.pod) => input.host_ips.to_vec(),
+        Some(sandbox) => sandbox.ips.clone(),
+        None => Vec::new(),
+    };
+    if seen.is_empty() {
+        let before = input.previous.pod_ips.iter().flatten();
+        return before.map(|ip| ip.ip.clone()).collect();
+    }
+    seen
+}
+
+fn waiting(reason: &str, message: Option<String>) -> ContainerState {
+    let waiting = ContainerStateWaiting { reason: Some(reason.to_owned()), message };
+    ContainerState { waiting: Some(waiting), ..Default::default() }
+}
+
+fn terminated(input: &Input<'_>, container: &Container) -> ContainerState {
+    let reason = match (container.reason.as_str(), container.exit_code) {
+        ("", 0) => "Completed",
+        ("", _) => "Error",
+        (reason, _) => reason,
+    };
+    let terminated = ContainerStateTerminated {
+        container_id: Some(id(input, container)),
+        exit_code: container.exit_code,
+        finished_at: api_time(container.finished_at),
+        started_at: api_time(container.started_at.or(container.finished_at)),
+        message: (!container.message.is_empty()).then(|| container.message.clone()),
+        reason: Some(reason.to_owned()),
+        signal: None,
+    };
+    ContainerState { terminated: Some(terminated), ..Default::default() }
+}
+
+fn id(input: &Input<'_>, container: &Container) -> String {
+    format!("{}://{}", input.runtime_name, container.id)
+}
+
+fn container(input: &Input<'_>, spec: &Spec, init: bool, has_init: bool) -> ContainerStatus {
+    let before = [&input.previous.init_container_statuses, &input.previous.container_statuses]
+        .into_iter()
+        .flatten()
+        .flatten()
+        .find(|status| status.name == spec.name);
+    let idle = waiting(if has_init { "PodInitializing" } else { "ContainerCreating" }, None);
+    let mut tries = input.observed.containers.iter().filter(|c| c.name == spec.name);
+    let Some(latest) = tries.next() else {
+        return unseen(input, spec, before, idle);
+    };
+    let ended_before = tries.find(|c| c.state == State::Exited).map(|c| terminated(input, c));
+    let kept = || before.and_then(|b| b.last_state.clone());
+    let mut last_state = ended_before.or_else(kept);
+    let why = input.waiting.get(&spec.name);
+    let why = why.map(|w| waiting(&w.reason, (!w.message.is_empty()).then(|| w.message.clone())));
+    let state = match (latest.state, why) {
+        (State::Running, _) => {
+            let running = ContainerStateRunning { started_at: api_time(latest.started_at) };
+            ContainerState { running: Some(running), ..Default::default() }
+        }
+        (State::Exited, Some(why)) if !input.finished => {
+            last_state = Some(terminated(input, latest));
+            why
+        }
+        (State::Exited, _) => terminated(input, latest),
+        (State::Created | State::Unknown, why) => why.unwrap_or(idle),
+    };
+    let running = state.running.is_some();
+    let verdict = input.verdicts.get(&latest.id);
+    let started = running && verdict.is_some_and(|v| v.started) && !input.hooks_pending.contains(&latest.id);
+    let ready = if init && !is_sidecar(spec) {
+        latest.succeeded()
+    } else {
+        started && verdict.is_some_and(|v| v.ready)
+    };
+    let count = i32::try_from(latest.attempt).unwrap_or(i32::MAX);
+    let image = match latest.image.as_str() {
+        "" => spec.image.clone().unwrap_or_default(),
+        id if id.starts_with("sha256:") => spec.image.clone().unwrap_or_default(),
+        image => image.to_owned(),
+    };
+    ContainerStatus {
+        name: spec.name.clone(),
+        container_id: Some(id(input, latest)),
+        image,
+        image_id: latest.image_id.clone(),
+        last_state: last_state.or_else(|| Some(ContainerState::default())),
+        ready,
+        restart_count: count.max(before.map_or(0, |b| b.restart_count)),
+        started: Some(started),
+        state: Some(state),
+        allocated_resources: spec.resources.as_ref().and_then(|r| r.requests.clone()),
+        resources: spec.resources.clone(),
+        ..Default::default()
+    }
+}
+
+/// A container the runtime does not know: not made yet, or made and lost.
+fn unseen(
+    input: &Input<'_>,
+    spec: &Spec,
+    before: Option<&ContainerStatus>,
+    idle: ContainerState,
+) -> ContainerStatus {
+    let why = input.waiting.get(&spec.name);
+    let why = why.map(|w| waiting(&w.reason, (!w.message.is_empty()).then(|| w.message.clone())));
+    let mut status = ContainerStatus {
+        name: spec.name.clone(),
+        image: spec.image.clone().unwrap_or_default(),
+        state: Some(why.unwrap_or(idle)),
+        last_state: Some(ContainerState::default()),
+        started: Some(false),
+        ..Default::default()
+    };
+    let Some(before) = before else { return status };
+    status.restart_count = before.restart_count;
+    status.image_id.clone_from(&before.image_id);
+    status.container_id.clone_from(&before.container_id);
+    status.last_state.clone_from(&before.last_state);
+    let Some(state) = &before.state else { return status };
+    if let Some(ended) = &state.terminated {
+        if input.finished || input.pod.metadata.deletion_timestamp.is_some() {
+            status.state = before.state.clone();
+            status.ready = before.ready;
+        } else {
+            status.last_state =
+                Some(ContainerState { terminated: Some(ended.clone()), ..Default::default() });
+        }
+    } else if state.running.is_some() {
+        let lost = ContainerStateTerminated {
+            container_id: before.container_id.clone(),
+            exit_code: 137,
+            reason: Some("ContainerStatusUnknown".to_owned()),
+            message: Some("The container could not be located when the pod was terminated".to_owned()),
+            ..Default::default()
+        };
+        let lost = Some(ContainerState { terminated: Some(lost), ..Default::default() });
+        if input.finished || input.pod.metadata.deletion_timestamp.is_some() {
+            status.state = lost;
+        } else {
+            status.last_state = lost;
+        }
+    }
+    status
+}
+
+fn exit_code(status: &ContainerStatus) -> Option<i32> {
+    status.state.as_ref()?.terminated.as_ref().map(|t| t.exit_code)
+}
+
+fn is_running(status: &ContainerStatus) -> bool {
+    status.state.as_ref().is_some_and(|s| s.running.is_some())
+}
+
+/// `status.phase`: upstream's rules, in upstream's order.
+fn phase(input: &Input<'_>, init: &[ContainerStatus], main: &[ContainerStatus]) -> String {
+    let pod = input.pod;
+    if let Some(kept @ ("Failed" | "Succeeded")) = input.previous.phase.as_deref() {
+        return kept.to_owned();
+    }
+    if input.outcome.is_some() {
+        return "Failed".to_owned();
+    }
+    let (mut pending_init, mut failed_init) = (false, false);
+    for (spec, status) in super::init_containers(pod).iter().zip(init) {
+        let code = exit_code(status);
+        if is_sidecar(spec) {
+            let begun = status.started == Some(true) || code.is_some() || status.restart_count > 0;
+            pending_init |= !begun;
+            continue;
+        }
+        let last = status.last_state.as_ref().and_then(|s| s.terminated.as_ref()).map(|t| t.exit_code);
+        match code.or(last) {
+            Some(0) => {}
+            Some(code) if !restarts(pod, spec, Role::Init, code) => failed_init = true,
+            _ => pending_init = true,
+        }
+    }
+    let (mut running, mut waiting, mut stopped, mut failed, mut again) = (0, 0, 0, 0, 0);
+    for (spec, status) in super::main_containers(pod).iter().zip(main) {
+        let last = status.last_state.as_ref().and_then(|s| s.terminated.as_ref()).map(|t| t.exit_code);
+        match (is_running(status), exit_code(status).or(last)) {
+            (true, _) => running += 1,
+            (false, Some(code)) => {
+                stopped += 1;
+                failed += i32::from(code != 0);
+                again += i32::from(restarts(pod, spec, Role::Main, code));
+            }
+            (false, None) => waiting += 1,
+        }
+    }
+    let phase = if failed_init {
+        "Failed"
+    } else if input.finished && !super::is_static(pod) && running == 0 {
+        // Nothing will run again: what did not end well, or never ran, failed.
+        if stopped > 0 && failed == 0 && waiting == 0 { "Succeeded" } else { "Failed" }
+    } else if pending_init && running == 0 && stopped == 0 {
+        "Pending"
+    } else if waiting > 0 {
+        "Pending"
+    } else if running > 0 || again > 0 {
+        "Running"
+    } else if stopped > 0 {
+        if failed == 0 { "Succeeded" } else { "Failed" }
+    } else {
+        "Pending"
+    };
+    phase.to_owned()
+}
+
+struct Judged {
+    kind: &'static str,
+    ok: bool,
+    reason: Option<&'static str>,
+    message: Option<String>,
+}
+
+fn judged(kind: &'static str, ok: bool) -> Judged {
+    Judged { kind, ok, reason: None, message: None }
+}
+
+fn names(names: &[&str]) -> String {
+    format!("[{}]", names.join(" "))
+}
+
+fn conditions(
+    input: &Input<'_>,
+    phase: &str,
+    init: &[ContainerStatus],
+    main: &[ContainerStatus],
+) -> Vec<PodCondition> {
+    let network = input
+        .observed
+        .sandbox()
+        .is_some_and(|s| s.ready && (super::host_network(input.pod) || !s.ips.is_empty()));
+    let containers = containers_ready(input, phase, init, main);
+    let ready = ready(input, &containers);
+    let all = [
+        judged("PodReadyToStartContainers", network),
+        initialized(input, phase, init, main),
+        ready,
+        containers,
+        judged("PodScheduled", true),
+    ];
+    all.into_iter().map(|judged| condition(input, judged)).collect()
+}
+
+fn condition(input: &Input<'_>, judged: Judged) -> PodCondition {
+    let status = if judged.ok { "True" } else { "False" };
+    let before =
+        input.previous.conditions.iter().flatten().find(|c| c.type_ == judged.kind && c.status == status);
+    let since = before.and_then(|c| c.last_transition_time.clone());
+    PodCondition {
+        type_: judged.kind.to_owned(),
+        status: status.to_owned(),
+        reason: judged.reason.map(str::to_owned),
+        message: judged.message,
+        last_probe_time: None,
+        last_transition_time: Some(since.unwrap_or(Time(seconds(input.now)))),
+        observed_generation: input.pod.metadata.generation,
+    }
+}
+
+fn initialized(input: &Input<'_>, phase: &str, init: &[ContainerStatus], main: &[ContainerStatus]) -> Judged {
+    let kind = "Initialized";
+    if phase == "Succeeded" {
+        return Judged { reason: Some("PodCompleted"), ..judged(kind, true) };
+    }
+    // Once a regular container ran, initialisation is over, whatever became of its containers.
+    if main.iter().any(|s| is_running(s) || s.container_id.is_some()) {
+        return judged(kind, true);
+    }
+    let done = |spec: &Spec, status: &ContainerStatus| {
+        if is_sidecar(spec) { status.started == Some(true) } else { exit_code(status) == Some(0) }
+    };
+    let specs = super::init_containers(input.pod);
+    let open: Vec<&str> = specs
+        .iter()
+        .zip(init)
+        .filter(|(spec, status)| !done(spec, status))
+        .map(|(spec, _)| spec.name.as_str())
+        .collect();
+    if open.is_empty() {
+        return judged(kind, true);
+    }
+    Judged {
+        reason: Some("ContainersNotInitialized"),
+        message: Some(format!("containers with incomplete status: {}", names(&open))),
+        ..judged(kind, false)
+    }
+}
+
+fn containers_ready(
+    input: &Input<'_>,
+    phase: &str,
+    init: &[ContainerStatus],
+    main: &[ContainerStatus],
+) -> Judged {
+    let kind = "ContainersReady";
+    match phase {
+        "Succeeded" => return Judged { reason: Some("PodCompleted"), ..judged(kind, false) },
+        "Failed" => return Judged { reason: Some("PodFailed"), ..judged(kind, false) },
+        _ => {}
+    }
+    let sidecars = super::init_containers(input.pod).iter().zip(init).filter(|(spec, _)| is_sidecar(spec));
+    let all = sidecars.map(|(_, status)| status).chain(main);
+    let open: Vec<&str> = all.filter(|s| !s.ready).map(|s| s.name.as_str()).collect();
+    if open.is_empty() {
+        return judged(kind, true);
+    }
+    Judged {
+        reason: Some("ContainersNotReady"),
+        message: Some(format!("containers with unready status: {}", names(&open))),
+        ..judged(kind, false)
+    }
+}
+
+fn ready(input: &Input<'_>, containers: &Judged) -> Judged {
+    let kind = "Ready";
+    if !containers.ok {
+        return Judged {
+            reason: containers.reason,
+            message: containers.message.clone(),
+            ..judged(kind, false)
+        };
+    }
+    let gates = input.pod.spec.as_ref().and_then(|s| s.readiness_gates.as_ref());
+    let seen = input.pod.status.as_ref().and_then(|s| s.conditions.as_ref());
+    let closed: Vec<String> = gates
+        .into_iter()
+        .flatten()
+        .filter_map(|gate| {
+            let kind = &gate.condition_type;
+            match seen.into_iter().flatten().find(|c| c.type_ == *kind) {
+                None => {
+                    Some(format!("corresponding condition of pod readiness gate \"{kind}\" does not exist."))
+                }
+                Some(condition) if condition.status != "True" => Some(format!(
+                    "the status of pod readiness gate \"{kind}\" is not \"True\", but {}",
+                    condition.status
+                )),
+                Some(_) => None,
+            }
+        })
+        .collect();
+    if closed.is_empty() {
+        return judged(kind, true);
+    }
+    Judged { reason: Some("ReadinessGatesNotReady"), message: Some(closed.join(", ")), ..judged(kind, false) }
+}
+
+#[cfg(test)]
+#[path = "status/tests.rs"]
+mod tests;

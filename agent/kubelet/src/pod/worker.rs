@@ -1,0 +1,586 @@
+//! One pod's worker: the only one that ever touches that pod.
+//!
+//! What wakes it: a change of what is desired, a container event of the pod, a probe's new verdict, a changed ConfigMap
+//! or Secret it uses, the end of a delay, and a slow period with jitter as the retry of everything.
+//! What it reads: the newest desired pod, and the runtime, asked afresh. Nothing is taken from what woke it.
+//! What it writes: the pod's cgroup, volumes, sandbox and containers, and the status handed to the status writer.
+//! What it promises: it is idempotent, so it may die at any instruction and begin again; what runs and is right is left
+//! alone; a pod that must end is ended with its grace, and its directory and cgroup are gone before the API forgets it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use tokio::sync::{Notify, watch};
+
+use super::backoff::Backoffs;
+use super::execute::{self, Start};
+use super::observed::{Observed, Observer, State};
+use super::plan::{self, Action, Plan};
+use super::status::{self, Outcome, Waiting};
+use crate::context::Context;
+use crate::pods::View;
+use crate::probe::{self, Target, Verdicts};
+use crate::report::Reports;
+use crate::volume::{self, Mounted};
+
+/// How many times a sync may plan before it gives others a chance and begins anew.
+const ROUNDS: usize = 64;
+/// A failed sync is tried again after this long, doubling up to the last.
+const RETRY_FIRST: Duration = Duration::from_millis(500);
+const RETRY_LAST: Duration = Duration::from_secs(30);
+
+/// What is asked of a worker.
+#[derive(Clone, Debug)]
+pub struct Desired {
+    /// The newest pod.
+    pub pod: Arc<Pod>,
+    /// It is gone from its source: stop it, clean up, and end.
+    pub removed: bool,
+    /// The node will not run it: why.
+    pub rejected: Option<Outcome>,
+}
+
+/// A worker's own state.
+pub struct Worker {
+    context: Context,
+    reports: Reports,
+    desired: watch::Receiver<Desired>,
+    wake: Arc<Notify>,
+    observer: Observer,
+    verdicts: Verdicts,
+    targets: watch::Sender<Vec<Target>>,
+    backoffs: Backoffs,
+    failures: BTreeMap<String, (Waiting, Timestamp)>,
+    sandbox_held: Option<(Timestamp, Duration)>,
+    hooks_pending: BTreeSet<String>,
+    backing_off: BTreeMap<String, Duration>,
+    reported: PodStatus,
+    finished: bool,
+    outcome: Option<Outcome>,
+    /// Its volumes and cgroup are gone.
+    torn_down: bool,
+    failed_volume: Option<String>,
+}
+
+/// What a sync leaves to wait for.
+enum Next {
+    /// Until something happens, or that moment.
+    Wait(Option<Timestamp>),
+    /// Again at once: there was more to do than one sync does.
+    Again,
+    /// Nothing, ever.
+    Done,
+}
+
+/// A sync that could not be finished.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error(transparent)]
+    Runtime(#[from] cri_proto::client::Error),
+    #[error(transparent)]
+    Cgroup(#[from] crate::cgroup::Error),
+    #[error(transparent)]
+    Volume(#[from] volume::Error),
+    #[error("remove log directory: {0}")]
+    Logs(std::io::Error),
+}
+
+impl Worker {
+    /// A worker for the pod in `desired`.
+    pub fn new(
+        context: Context,
+        reports: Reports,
+        desired: watch::Receiver<Desired>,
+        wake: Arc<Notify>,
+    ) -> Self {
+        let cap = context.config.max_container_restart_period;
+        let reported = desired.borrow().pod.status.clone().unwrap_or_default();
+        Self {
+            context,
+            reports,
+            desired,
+            wake,
+            observer: Observer::default(),
+            verdicts: Verdicts::default(),
+            targets: watch::Sender::new(Vec::new()),
+            backoffs: Backoffs::new(cap),
+            failures: BTreeMap::new(),
+            sandbox_held: None,
+            hooks_pending: BTreeSet::new(),
+            backing_off: BTreeMap::new(),
+            reported,
+            finished: false,
+            outcome: None,
+            torn_down: false,
+            failed_volume: None,
+        }
+    }
+
+    /// Works until the pod is gone.
+    pub async fn run(mut self) {
+        let probes = probe::drive(
+            self.context.clone(),
+            self.targets.subscribe(),
+            self.verdicts.clone(),
+            Arc::clone(&self.wake),
+        );
+        tokio::select! {
+            () = Box::pin(self.work()) => {}
+            () = Box::pin(probes) => {}
+        }
+    }
+
+    async fn work(&mut self) {
+        let mut retry = RETRY_FIRST;
+        loop {
+            let desired = self.desired.borrow_and_update().clone();
+            let wait = match Box::pin(self.sync(&desired)).await {
+                Ok(Next::Done) => return,
+                Ok(Next::Again) => continue,
+                Ok(Next::Wait(until)) => {
+                    retry = RETRY_FIRST;
+                    let period = jittered(self.context.config.sync_frequency);
+                    until.map_or(period, |until| period.min(until_then(until)))
+                }
+                Err(error) => {
+                    tracing::warn!(pod = super::described(&desired.pod), %error, "pod sync failed");
+                    let pause = retry;
+                    retry = (retry * 2).min(RETRY_LAST);
+                    tokio::time::sleep(pause).await;
+                    continue;
+                }
+            };
+            tokio::select! {
+                changed = self.desired.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                }
+                () = self.wake.notified() => {}
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+    }
+
+    async fn sync(&mut self, desired: &Desired) -> Result<Next, Error> {
+        let pod = &desired.pod;
+        self.never_back(pod);
+        if let Some(outcome) = &desired.rejected {
+            self.outcome = Some(outcome.clone());
+        }
+        let observed = self.look(pod).await?;
+        let mut wake_at = self.deadline(pod);
+        let ending = desired.removed
+            || pod.metadata.deletion_timestamp.is_some()
+            || self.outcome.is_some()
+            || matches!(self.reported.phase.as_deref(), Some("Succeeded" | "Failed"));
+        if ending {
+            return Box::pin(self.end(desired, observed)).await;
+        }
+        self.report(pod, &observed);
+        if let Some(until) = Box::pin(self.prepare(pod, &observed)).await? {
+            return Ok(Next::Wait(Some(earliest(wake_at, until))));
+        }
+        let mut observed = observed;
+        for _ in 0..ROUNDS {
+            let plan = self.plan(pod, &observed, false);
+            tracing::debug!(pod = super::name(pod), actions = ?plan.actions, "plan");
+            self.backing_off.clone_from(&plan.backing_off);
+            if plan.actions.is_empty() {
+                if plan.finished {
+                    self.finished = true;
+                    return Box::pin(self.end(desired, observed)).await;
+                }
+                self.note_backoff(pod, &plan);
+                self.report(pod, &observed);
+                for until in plan.wake_at.into_iter().chain(self.context.tokens.renew_at(super::uid(pod))) {
+                    wake_at = Some(earliest(wake_at, until));
+                }
+                return Ok(Next::Wait(wake_at));
+            }
+            let interrupted = Box::pin(self.execute(pod, &observed, plan)).await?;
+            observed = self.look(pod).await?;
+            self.report(pod, &observed);
+            if interrupted || self.desired.has_changed().unwrap_or(true) {
+                return Ok(Next::Again);
+            }
+        }
+        Ok(Next::Again)
+    }
+
+    /// The API may know more than this process, which may be younger than the pod.
+    fn never_back(&mut self, pod: &Pod) {
+        if self.reported.phase.is_none()
+            && let Some(status) = &pod.status
+        {
+            self.reported = status.clone();
+        }
+    }
+
+    async fn look(&mut self, pod: &Pod) -> Result<Observed, Error> {
+        let observed = self.observer.look(&self.context.runtime, super::uid(pod)).await?;
+        let running = |id: &str| observed.containers.iter().any(|c| c.id == id && c.state == State::Running);
+        self.verdicts.retain(running);
+        self.hooks_pending.retain(|id| running(id));
+        let ips = match super::host_network(pod) {
+            true => self.context.host_ips(),
+            false => observed.sandbox().map(|s| s.ips.clone()).unwrap_or_default(),
+        };
+        let mut targets = Vec::new();
+        for container in &observed.containers {
+            if container.state == State::Exited
+                && let Some(ended) = container.finished_at
+            {
+                self.backoffs.seed(&container.name, container.attempt, ended);
+            }
+            let Some((_, spec)) = super::container(pod, &container.name) else { continue };
+            if container.state != State::Running {
+                continue;
+            }
+            self.verdicts.begin(spec, &container.id, self.reported_of(&container.name, &container.id));
+            if !self.hooks_pending.contains(&container.id) {
+                targets.push(Target {
+                    pod: Arc::new(pod.clone()),
+                    container: spec.clone(),
+                    id: container.id.clone(),
+                    ips: ips.clone(),
+                });
+            }
+        }
+        let same = {
+            let now = self.targets.borrow();
+            now.len() == targets.len()
+                && now.iter().zip(&targets).all(|(a, b)| a.id == b.id && a.ips == b.ips)
+        };
+        if !same {
+            self.targets.send_replace(targets);
+        }
+        Ok(observed)
+    }
+
+    /// What was reported of this very container: `(started, ready)`.
+    fn reported_of(&self, name: &str, id: &str) -> Option<(bool, bool)> {
+        let all = [&self.reported.init_container_statuses, &self.reported.container_statuses];
+        let status = all.into_iter().flatten().flatten().find(|s| s.name == name)?;
+        let same = status.container_id.as_deref()?.rsplit("://").next() == Some(id);
+        same.then(|| (status.started.unwrap_or(false), status.ready))
+    }
+
+    /// `activeDeadlineSeconds`: marks the pod when it is over, else says when it will be.
+    fn deadline(&mut self, pod: &Pod) -> Option<Timestamp> {
+        let limit = pod.spec.as_ref()?.active_deadline_seconds?;
+        let began = self.reported.start_time.as_ref()?.0;
+        let over = began.checked_add(SignedDuration::from_secs(limit)).ok()?;
+        if over <= Timestamp::now() && self.outcome.is_none() {
+            let message = "Pod was active on the node longer than the specified deadline".to_owned();
+            self.context.recorder.normal(pod, None, "DeadlineExceeded", message.clone());
+            self.outcome = Some(Outcome { reason: "DeadlineExceeded".to_owned(), message });
+        }
+        Some(over)
+    }
+
+    fn plan(&self, pod: &Pod, observed: &Observed, terminating: bool) -> Plan {
+        let held = self.failures.iter().map(|(name, (_, until))| (name.clone(), *until)).collect();
+        plan::plan(&plan::Input {
+            pod,
+            observed,
+            verdicts: &self.verdicts.all(),
+            hooks_pending: &self.hooks_pending,
+            backoffs: &self.backoffs,
+            held: &held,
+            sandbox_held: self.sandbox_held.map(|(until, _)| until),
+            terminating,
+            now: Timestamp::now(),
+        })
+    }
+
+    /// The pod's cgroup, directory and volumes. `Some`: they failed, and are tried again then.
+    async fn prepare(&mut self, pod: &Arc<Pod>, observed: &Observed) -> Result<Option<Timestamp>, Error> {
+        self.torn_down = false;
+        if let Err(error) = self.context.cgroups.ensure(pod).await {
+            let text = format!("unable to ensure pod container exists: {error}");
+            self.context.recorder.warning(pod, None, "FailedToCreatePodContainer", text);
+            return Err(error.into());
+        }
+        let dir = self.context.config.pod_dir(super::uid(pod));
+        volume::blocking(move || {
+            use std::os::unix::fs::DirBuilderExt;
+            let mut builder = std::fs::DirBuilder::new();
+            builder.recursive(true).mode(0o750);
+            builder.create(&dir).map_err(volume::io("create pod directory", dir))
+        })
+        .await?;
+        match self.volumes(pod, observed).await {
+            Ok(_) => Ok(None),
+            Err(until) => Ok(Some(until)),
+        }
+    }
+
+    async fn volumes(&mut self, pod: &Arc<Pod>, observed: &Observed) -> Result<Mounted, Timestamp> {
+        let ips = match super::host_network(pod) {
+            true => self.context.host_ips(),
+            false => observed.sandbox().map(|s| s.ips.clone()).unwrap_or_default(),
+        };
+        match Box::pin(volume::set_up(&self.context, pod, &ips)).await {
+            Ok(mounted) => {
+                self.failed_volume = None;
+                Ok(mounted)
+            }
+            Err(failure) => {
+                let text = failure.to_string();
+                if self.failed_volume.as_ref() != Some(&text) {
+                    self.context.recorder.warning(pod, None, "FailedMount", text.clone());
+                    self.failed_volume = Some(text);
+                }
+                self.report(pod, observed);
+                Err(execute::retry_at(Timestamp::now(), Duration::from_secs(2)))
+            }
+        }
+    }
+
+    /// Carries out a plan; `true` when what is desired changed meanwhile and the rest was left.
+    async fn execute(&mut self, pod: &Arc<Pod>, observed: &Observed, plan: Plan) -> Result<bool, Error> {
+        let grace = Duration::from_secs(u64::try_from(super::grace_seconds(pod)).unwrap_or(0));
+        for action in plan.actions {
+            let runtime = &self.context.runtime;
+            match action {
+                Action::StopContainers(stops) => {
+                    Box::pin(execute::stop(&self.context, pod, &stops, observed, grace)).await?;
+                }
+                Action::StopSandbox(id) => runtime.stop_pod_sandbox(&id).await?,
+                Action::RemoveContainer(id) => {
+                    let seen = observed.containers.iter().find(|c| c.id == id);
+                    let log = seen.map(|c| c.log_path.clone());
+                    runtime.remove_container(&id).await?;
+                    remove_log(log);
+                }
+                Action::RemoveSandbox(id) => execute::remove_sandbox(&self.context, &id).await?,
+                Action::CreateSandbox { attempt } => {
+                    self.create_sandbox(pod, attempt).await;
+                    return Ok(false);
+                }
+                Action::Start { name, attempt, ended, .. } => {
+                    let Some((_, spec)) = super::container(pod, &name) else { continue };
+                    let Ok(volumes) = self.volumes(pod, observed).await else { return Ok(false) };
+                    let start = Start { pod, container: spec, attempt, observed, volumes: &volumes };
+                    let mut desired = self.desired.clone();
+                    let started = tokio::select! {
+                        started = Box::pin(execute::start(&self.context, &start)) => started,
+                        () = must_end(&mut desired) => return Ok(true),
+                    };
+                    if let Some(ended) = ended {
+                        self.backoffs.started(&name, ended, Timestamp::now());
+                    }
+                    Box::pin(self.started(pod, observed, &name, started)).await;
+                }
+                Action::StartCreated { id, name } => {
+                    let Some((_, spec)) = super::container(pod, &name) else { continue };
+                    let started = execute::start_created(&self.context, pod, spec, &id).await.map(|()| id);
+                    Box::pin(self.started(pod, observed, &name, started)).await;
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    async fn create_sandbox(&mut self, pod: &Arc<Pod>, attempt: u32) {
+        match Box::pin(execute::create_sandbox(&self.context, pod, attempt)).await {
+            Ok(()) => self.sandbox_held = None,
+            Err(message) => {
+                let text = format!("Failed to create pod sandbox: {message}");
+                self.context.recorder.warning(pod, None, "FailedCreatePodSandBox", text);
+                let delay =
+                    self.sandbox_held.map_or(Duration::from_secs(1), |(_, d)| (d * 2).min(RETRY_LAST));
+                self.sandbox_held = Some((execute::retry_at(Timestamp::now(), jittered(delay)), delay));
+            }
+        }
+    }
+
+    /// After a start: its hook, or what to say about its failure.
+    async fn started(
+        &mut self,
+        pod: &Arc<Pod>,
+        observed: &Observed,
+        name: &str,
+        started: Result<String, execute::Failure>,
+    ) {
+        let outcome = match started {
+            Ok(id) => self.hook(pod, observed, name, id).await,
+            Err(failure) => Err(failure),
+        };
+        match outcome {
+            Ok(()) => {
+                self.failures.remove(name);
+            }
+            Err(failure) => {
+                let until = execute::retry_at(Timestamp::now(), failure.retry);
+                self.failures.insert(name.to_owned(), (failure.waiting, until));
+            }
+        }
+    }
+
+    async fn hook(
+        &mut self,
+        pod: &Arc<Pod>,
+        observed: &Observed,
+        name: &str,
+        id: String,
+    ) -> Result<(), execute::Failure> {
+        let Some((_, spec)) = super::container(pod, name) else { return Ok(()) };
+        if spec.lifecycle.as_ref().is_none_or(|l| l.post_start.is_none()) {
+            return Ok(());
+        }
+        self.hooks_pending.insert(id.clone());
+        let ips = observed.sandbox().map(|s| s.ips.clone()).unwrap_or_default();
+        let mut desired = self.desired.clone();
+        let outcome = tokio::select! {
+            outcome = Box::pin(execute::post_start(&self.context, pod, spec, &id, &ips)) => outcome,
+            // The container is about to be stopped: its hook does not matter any more.
+            () = must_end(&mut desired) => Ok(()),
+        };
+        self.hooks_pending.remove(&id);
+        if outcome.is_err() {
+            let stop = plan::Stop {
+                id,
+                name: name.to_owned(),
+                message: format!("FailedPostStartHook: container {name} will be restarted"),
+                grace: None,
+            };
+            let grace = Duration::from_secs(u64::try_from(super::grace_seconds(pod)).unwrap_or(0));
+            if let Err(error) = Box::pin(execute::stop(&self.context, pod, &[stop], observed, grace)).await {
+                tracing::warn!(%error, "stopping a container whose postStart hook failed");
+            }
+        }
+        outcome
+    }
+
+    fn note_backoff(&self, pod: &Pod, plan: &Plan) {
+        for name in plan.backing_off.keys() {
+            let text =
+                format!("Back-off restarting failed container {name} in pod {}", super::described(pod));
+            self.context.recorder.warning(pod, Some(name), "BackOff", text);
+        }
+    }
+
+    /// Computes, remembers and publishes the status.
+    fn report(&mut self, pod: &Arc<Pod>, observed: &Observed) {
+        let status = status::compute(&status::Input {
+            pod,
+            observed,
+            verdicts: &self.verdicts.all(),
+            hooks_pending: &self.hooks_pending,
+            waiting: &execute::waiting(pod, &self.failures, &self.backing_off),
+            previous: &self.reported,
+            host_ips: &self.context.host_ips(),
+            runtime_name: &self.context.runtime_name,
+            outcome: self.outcome.as_ref(),
+            finished: self.finished,
+            now: Timestamp::now(),
+        });
+        self.reported = status;
+        let status = Arc::new(self.reported.clone());
+        let observed = Arc::new(observed.clone());
+        self.context.pods.publish(View { pod: Arc::clone(pod), status: Arc::clone(&status), observed });
+        self.reports.set(pod, status, self.torn_down);
+    }
+
+    /// Brings a pod to its end: containers and sandbox stopped, volumes and cgroup gone, and, once its source has
+    /// forgotten it, nothing left at all.
+    async fn end(&mut self, desired: &Desired, observed: Observed) -> Result<Next, Error> {
+        let pod = &desired.pod;
+        let mut observed = observed;
+        if !observed.is_quiet() {
+            self.report(pod, &observed);
+            let plan = self.plan(pod, &observed, true);
+            let mut newer = self.desired.clone();
+            let grace = super::grace_seconds(pod);
+            let stopped = tokio::select! {
+                stopped = Box::pin(self.execute(pod, &observed, plan)) => stopped.map(|_| ()),
+                // A deletion with less grace than the one under way stops it sooner.
+                () = less_grace(&mut newer, grace) => return Ok(Next::Again),
+            };
+            stopped?;
+            observed = self.look(pod).await?;
+            if !observed.is_quiet() {
+                return Ok(Next::Wait(Some(execute::retry_at(Timestamp::now(), RETRY_FIRST))));
+            }
+        }
+        self.finished = true;
+        self.backing_off.clear();
+        self.failures.clear();
+        if !self.torn_down {
+            self.report(pod, &observed);
+            self.tear_down(pod).await?;
+            self.torn_down = true;
+        }
+        self.report(pod, &observed);
+        if !desired.removed {
+            return Ok(Next::Wait(None));
+        }
+        for container in &observed.containers {
+            self.context.runtime.remove_container(&container.id).await?;
+        }
+        for sandbox in &observed.sandboxes {
+            execute::remove_sandbox(&self.context, &sandbox.id).await?;
+        }
+        let logs = self.context.config.pod_log_dir(super::namespace(pod), super::name(pod), super::uid(pod));
+        match std::fs::remove_dir_all(&logs) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(Error::Logs(error)),
+            _ => {}
+        }
+        self.context.pods.forget(super::uid(pod));
+        self.context.objects.forget(super::uid(pod));
+        self.context.tokens.forget(super::uid(pod));
+        self.reports.forget(super::uid(pod));
+        Ok(Next::Done)
+    }
+
+    async fn tear_down(&self, pod: &Pod) -> Result<(), Error> {
+        let dir = self.context.config.pod_dir(super::uid(pod));
+        volume::blocking(move || volume::cleanup::remove(&dir)).await?;
+        self.context.cgroups.remove(super::uid(pod)).await?;
+        Ok(())
+    }
+}
+
+/// Resolves once the pod is to be ended.
+async fn must_end(desired: &mut watch::Receiver<Desired>) {
+    let ends = |d: &Desired| d.removed || d.pod.metadata.deletion_timestamp.is_some();
+    if desired.wait_for(ends).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Resolves once a grace shorter than `grace` is asked for.
+async fn less_grace(desired: &mut watch::Receiver<Desired>, grace: i64) {
+    let shorter = |d: &Desired| super::grace_seconds(&d.pod) < grace;
+    if desired.wait_for(shorter).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+fn remove_log(path: Option<String>) {
+    let Some(path) = path.filter(|path| !path.is_empty()) else { return };
+    if let Err(error) = std::fs::remove_file(&path)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::warn!(path, %error, "log of a removed container stays");
+    }
+}
+
+fn earliest(known: Option<Timestamp>, other: Timestamp) -> Timestamp {
+    known.map_or(other, |known| known.min(other))
+}
+
+fn until_then(at: Timestamp) -> Duration {
+    Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default()
+}
+
+/// Up to half as long again, so that pods do not move in step.
+fn jittered(span: Duration) -> Duration {
+    let random = u32::try_from(uuid::Uuid::new_v4().as_u128() & 0xffff).unwrap_or(0);
+    span + span / 2 * random / 0xffff
+}

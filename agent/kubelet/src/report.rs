@@ -1,0 +1,260 @@
+//! Writing pod statuses to the API, and deleting pods that have ended.
+//!
+//! What wakes it: a status set by a worker, and a pod seen anew in the API. What it reads: the newest status of each
+//! pod, and the newest pod of the API. What it writes: a patch of the status subresource, only where the two differ, and
+//! the deletion (grace 0, of that very UID) of a pod that was to be deleted and is torn down. What it promises: statuses
+//! reach the API in order for each pod, at most [`PARALLEL`] at once, and a failure is retried with backoff.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use tokio::sync::{Notify, watch};
+
+use crate::source::Known;
+
+/// Simultaneous writes.
+const PARALLEL: usize = 8;
+const RETRY_FIRST: Duration = Duration::from_millis(200);
+const RETRY_LAST: Duration = Duration::from_secs(10);
+
+#[derive(Clone)]
+struct Report {
+    pod: Arc<Pod>,
+    status: Arc<PodStatus>,
+    torn_down: bool,
+    /// The resource version our last write gave the pod: what the watch shows before it is old.
+    written: Option<(String, Arc<PodStatus>)>,
+}
+
+#[derive(Default)]
+struct Shared {
+    reports: Mutex<BTreeMap<String, Report>>,
+    dirty: Mutex<BTreeSet<String>>,
+    wake: Notify,
+}
+
+/// The workers' side.
+#[derive(Clone, Default)]
+pub struct Reports(Arc<Shared>);
+
+impl Reports {
+    /// Sets a pod's status; `torn_down` says that nothing of it is left on the node but its exited containers.
+    pub fn set(&self, pod: &Arc<Pod>, status: Arc<PodStatus>, torn_down: bool) {
+        let uid = crate::pod::uid(pod).to_owned();
+        let mut reports = self.0.reports.lock();
+        let written = reports.get(&uid).and_then(|r| r.written.clone());
+        reports.insert(uid.clone(), Report { pod: Arc::clone(pod), status, torn_down, written });
+        drop(reports);
+        self.touch(uid);
+    }
+
+    /// A pod is gone.
+    pub fn forget(&self, uid: &str) {
+        self.0.reports.lock().remove(uid);
+    }
+
+    fn touch(&self, uid: String) {
+        self.0.dirty.lock().insert(uid);
+        self.0.wake.notify_one();
+    }
+
+    /// Writes statuses until cancelled from outside. `known` is what the API shows of this node's pods.
+    pub async fn write(self, client: kube::Client, mut known: watch::Receiver<Known>) {
+        let mut retry = RETRY_FIRST;
+        loop {
+            let dirty = std::mem::take(&mut *self.0.dirty.lock());
+            if !dirty.is_empty() {
+                let pods = known.borrow_and_update().clone();
+                let failed: Vec<String> = futures::stream::iter(dirty)
+                    .map(|uid| self.one(client.clone(), &pods, uid))
+                    .buffer_unordered(PARALLEL)
+                    .filter_map(std::future::ready)
+                    .collect()
+                    .await;
+                if !failed.is_empty() {
+                    self.0.dirty.lock().extend(failed);
+                    tokio::time::sleep(retry).await;
+                    retry = (retry * 2).min(RETRY_LAST);
+                    continue;
+                }
+                retry = RETRY_FIRST;
+            }
+            tokio::select! {
+                () = self.0.wake.notified() => {}
+                changed = known.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    // The API's pods changed: every status is compared again, which is cheap and only local.
+                    let all: Vec<String> = self.0.reports.lock().keys().cloned().collect();
+                    self.0.dirty.lock().extend(all);
+                }
+            }
+        }
+    }
+
+    /// Brings one pod's status to the API; returns its UID if that failed.
+    async fn one(&self, client: kube::Client, known: &Known, uid: String) -> Option<String> {
+        let report = self.0.reports.lock().get(&uid).cloned()?;
+        let target = known.api_pod(&report.pod)?;
+        let api: Api<Pod> = Api::namespaced(client, crate::pod::namespace(&target));
+        let name = crate::pod::name(&target).to_owned();
+        let current = match &report.written {
+            Some((version, status)) if older(&target, version) => Some(Arc::clone(status)),
+            _ => target.status.clone().map(Arc::new),
+        };
+        if let Some(patch) = difference(current.as_deref(), &report.status, crate::pod::uid(&target)) {
+            match api.patch_status(&name, &PatchParams::default(), &Patch::Strategic(patch)).await {
+                Ok(written) => {
+                    let version = written.metadata.resource_version.unwrap_or_default();
+                    if let Some(report_now) = self.0.reports.lock().get_mut(&uid) {
+                        report_now.written = Some((version, Arc::clone(&report.status)));
+                    }
+                }
+                // The pod is gone, or another pod has its name: the watch will tell.
+                Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {
+                    tracing::debug!(pod = name, error = %status, "status not written");
+                    return None;
+                }
+                Err(error) => {
+                    tracing::warn!(pod = name, %error, "status not written");
+                    return Some(uid);
+                }
+            }
+        }
+        let deleted = target.metadata.deletion_timestamp.is_some() && !crate::pod::is_static(&report.pod);
+        if deleted && report.torn_down {
+            let preconditions =
+                Preconditions { uid: target.metadata.uid.clone(), ..Preconditions::default() };
+            let params = DeleteParams::default().grace_period(0).preconditions(preconditions);
+            match api.delete(&name, &params).await {
+                Ok(_) => {}
+                Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
+                Err(error) => {
+                    tracing::warn!(pod = name, %error, "ended pod not deleted");
+                    return Some(uid);
+                }
+            }
+        }
+        None
+    }
+}
+
+/// The watch has not caught up with our own write.
+fn older(pod: &Pod, version: &str) -> bool {
+    let number = |text: &str| text.parse::<u64>().ok();
+    match (pod.metadata.resource_version.as_deref().and_then(number), number(version)) {
+        (Some(seen), Some(written)) => seen < written,
+        _ => false,
+    }
+}
+
+/// The strategic merge patch that brings the API's status to ours; `None` when it is there already. Conditions of others
+/// are left alone; the UID makes the patch fail on another pod of the same name.
+fn difference(current: Option<&PodStatus>, wanted: &PodStatus, uid: &str) -> Option<Value> {
+    let fields = |status: Option<&PodStatus>| match serde_json::to_value(status) {
+        Ok(Value::Object(fields)) => fields,
+        _ => serde_json::Map::new(),
+    };
+    let (before, after) = (fields(current), fields(Some(wanted)));
+    let mut patch = serde_json::Map::new();
+    for (name, value) in &after {
+        if before.get(name) == Some(value) {
+            continue;
+        }
+        let value = match name.as_str() {
+            "conditions" => match conditions(before.get(name), value) {
+                Some(changed) => changed,
+                None => continue,
+            },
+            // Merged by address: those that are no more must be taken away.
+            "podIPs" if before.contains_key(name) => {
+                let mut list = value.as_array().cloned().unwrap_or_default();
+                list.push(json!({"$patch": "replace"}));
+                Value::Array(list)
+            }
+            _ => value.clone(),
+        };
+        patch.insert(name.clone(), value);
+    }
+    // Fields we own that are no longer set.
+    for name in ["message", "reason"] {
+        if before.contains_key(name) && !after.contains_key(name) {
+            patch.insert(name.to_owned(), Value::Null);
+        }
+    }
+    (!patch.is_empty()).then(|| json!({"metadata": {"uid": uid}, "status": patch}))
+}
+
+/// The conditions that differ from the API's; an absent reason or message is written as null where the API has one.
+fn conditions(before: Option<&Value>, after: &Value) -> Option<Value> {
+    let empty = Vec::new();
+    let before = before.and_then(Value::as_array).unwrap_or(&empty);
+    let mut changed = Vec::new();
+    for condition in after.as_array().into_iter().flatten() {
+        let old = before.iter().find(|b| b["type"] == condition["type"]);
+        if old.is_some_and(|old| equal_condition(old, condition)) {
+            continue;
+        }
+        let mut condition = condition.clone();
+        if let (Some(old), Some(fields)) = (old, condition.as_object_mut()) {
+            for name in ["reason", "message"] {
+                if old.get(name).is_some() && !fields.contains_key(name) {
+                    fields.insert(name.to_owned(), Value::Null);
+                }
+            }
+        }
+        changed.push(condition);
+    }
+    (!changed.is_empty()).then_some(Value::Array(changed))
+}
+
+fn equal_condition(a: &Value, b: &Value) -> bool {
+    let same = |name: &str| {
+        let get = |value: &Value| value.get(name).filter(|v| !v.is_null()).cloned();
+        get(a) == get(b)
+    };
+    ["status", "reason", "message", "observedGeneration"].into_iter().all(same)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(value: Value) -> PodStatus {
+        serde_json::from_value(value).unwrap()
+    }
+
+    #[test]
+    fn only_what_differs_is_written() {
+        let now = status(json!({"phase": "Running", "podIP": "1.1.1.1", "podIPs": [{"ip": "1.1.1.1"}],
+            "conditions": [{"type": "Ready", "status": "True"}]}));
+        assert_eq!(difference(Some(&now), &now, "u"), None);
+        let next = status(json!({"phase": "Running", "podIP": "2.2.2.2", "podIPs": [{"ip": "2.2.2.2"}],
+            "conditions": [{"type": "Ready", "status": "False", "reason": "R"}]}));
+        let patch = difference(Some(&now), &next, "u").unwrap();
+        assert_eq!(
+            patch,
+            json!({"metadata": {"uid": "u"}, "status": {"podIP": "2.2.2.2",
+                "podIPs": [{"ip": "2.2.2.2"}, {"$patch": "replace"}],
+                "conditions": [{"type": "Ready", "status": "False", "reason": "R"}]}})
+        );
+        let back = difference(Some(&next), &now, "u").unwrap();
+        assert_eq!(back["status"]["conditions"][0]["reason"], Value::Null);
+    }
+
+    #[test]
+    fn conditions_of_others_stay() {
+        let api = status(
+            json!({"conditions": [{"type": "DisruptionTarget", "status": "True"}, {"type": "Ready", "status": "True"}]}),
+        );
+        let ours = status(json!({"conditions": [{"type": "Ready", "status": "True"}]}));
+        assert_eq!(difference(Some(&api), &ours, "u"), None);
+    }
+}

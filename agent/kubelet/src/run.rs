@@ -1,0 +1,571 @@
+//! The kubelet's tasks: the only file of this crate that spawns any.
+//!
+//! The manager below owns the workers. What wakes it: a change of a source's pods, a runtime event, a changed object, a
+//! worker that ended, and a slow audit. What it reads: the sources' newest maps and the runtime's lists. What it writes:
+//! each worker's desired pod. What it promises: one worker a pod UID; pods the sources do not name any more are ended
+//! and cleaned up, but only once every source was read; a source that is away ends nothing.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cri_proto::client::{Deadlines, Runtime};
+use cri_proto::events::{Event, Events, Kind};
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use k8s_openapi::api::core::v1::{Node, Pod, PodSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::{Id, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::admit;
+use crate::cgroup::Cgroups;
+use crate::config::Config;
+use crate::context::Context;
+use crate::image::Images;
+use crate::machine::Machine;
+use crate::objects::{Changed, Objects};
+use crate::pod::spec::labels;
+use crate::pod::worker::{Desired, Worker};
+use crate::pods::Pods;
+use crate::recorder::{Kind as EventKind, Record, Recorder, Sink, Subject};
+use crate::report::Reports;
+use crate::source::{self, Known};
+use crate::volume::token::Tokens;
+
+/// How long the runtime may take to be ready at start.
+const RUNTIME_START: Duration = Duration::from_secs(300);
+/// How often everything is listed though events tell of changes.
+const AUDIT: Duration = Duration::from_secs(60);
+/// Events of unknown containers cause a list, at most this often.
+const RELIST_PAUSE: Duration = Duration::from_millis(250);
+/// containerd 1.6 tells of a container's end before CRI shows it (the dead shim is cleaned up first): its worker looks
+/// again after these.
+const LOOK_AGAIN: [Duration; 5] = [
+    Duration::from_millis(50),
+    Duration::from_millis(150),
+    Duration::from_millis(400),
+    Duration::from_millis(1000),
+    Duration::from_millis(3000),
+];
+
+/// Why the kubelet cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The runtime is not there.
+    #[error("container runtime {endpoint}")]
+    Runtime {
+        /// Its endpoint.
+        endpoint: String,
+        /// What it said.
+        source: cri_proto::client::Error,
+    },
+    /// The classes' cgroups cannot be made.
+    #[error("prepare cgroups")]
+    Cgroups(#[source] crate::cgroup::Error),
+    /// A directory cannot be made.
+    #[error("create directory {}", .path.display())]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// A kubelet that is set up and not yet running: others take the handles they need from it.
+pub struct Kubelet {
+    context: Context,
+    client: Option<kube::Client>,
+    reports: Reports,
+    records: mpsc::Receiver<Record>,
+    work: crate::objects::Work,
+    known: watch::Sender<Known>,
+}
+
+impl Kubelet {
+    /// Waits for the runtime and prepares this machine.
+    pub async fn prepare(config: Config, client: Option<kube::Client>) -> Result<Self, Error> {
+        if !config.unsupported.is_empty() {
+            tracing::warn!(fields = ?config.unsupported, "configuration fields that are not acted on");
+        }
+        for path in [config.root_dir.join("pods"), config.pod_logs_dir.clone()] {
+            std::fs::create_dir_all(&path).map_err(|source| Error::Directory { path, source })?;
+        }
+        let endpoint = config.container_runtime_endpoint.clone();
+        let failed = |source| Error::Runtime { endpoint: endpoint.clone(), source };
+        let deadlines = Deadlines { request: config.runtime_request_timeout, ..Deadlines::default() };
+        let runtime = Runtime::connect(&endpoint, deadlines).map_err(failed)?;
+        let version = runtime.wait_until_ready(RUNTIME_START).await.map_err(failed)?;
+        tracing::info!(runtime = version.runtime_name, version = version.runtime_version, "runtime is ready");
+        let machine = Machine::read();
+        let cgroups = Cgroups::new(&config);
+        cgroups.prepare(&config, machine).await.map_err(Error::Cgroups)?;
+        let (recorder, records) = Recorder::new();
+        let (objects, work) = Objects::new(client.clone());
+        let context = Context {
+            images: Images::new(runtime.clone(), &config),
+            config: Arc::new(config),
+            runtime,
+            runtime_name: version.runtime_name.into(),
+            recorder,
+            objects,
+            tokens: Tokens::new(client.clone()),
+            cgroups,
+            pods: Pods::default(),
+            machine,
+        };
+        Ok(Self {
+            context,
+            client,
+            reports: Reports::default(),
+            records,
+            work,
+            known: watch::Sender::new(Known::default()),
+        })
+    }
+
+    /// The registry of pods.
+    pub fn pods(&self) -> Pods {
+        self.context.pods.clone()
+    }
+
+    /// The runtime.
+    pub fn runtime(&self) -> Runtime {
+        self.context.runtime.clone()
+    }
+
+    /// The event recorder.
+    pub fn recorder(&self) -> Recorder {
+        self.context.recorder.clone()
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.context.config)
+    }
+
+    /// Runs until `shutdown`; pods go on without us.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let Self { context, client, reports, records, work, known } = self;
+        let node = context.config.node_name.clone();
+        let (statics_tx, statics) = watch::channel(None);
+        let mut services: JoinSet<()> = JoinSet::new();
+        services.spawn(Sink::new(client.clone(), &node).run(records));
+        let static_dir = context.config.static_pod_path.clone();
+        match static_dir {
+            Some(dir) => {
+                let recorder = context.recorder.clone();
+                services.spawn(source::manifests::follow(dir, node.clone(), recorder, statics_tx));
+            }
+            None => {
+                statics_tx.send_replace(Some(Arc::default()));
+                // Without a directory the map stays as it is; the channel must stay open.
+                services.spawn(async move { statics_tx.closed().await });
+            }
+        }
+        let known_rx = known.subscribe();
+        match &client {
+            Some(client) => {
+                services.spawn(source::api::follow(client.clone(), node.clone(), known));
+                services.spawn(context.objects.clone().follow_services());
+                services.spawn(reports.clone().write(client.clone(), known_rx.clone()));
+                let mirrors =
+                    source::mirror::keep(client.clone(), node.clone(), statics.clone(), known_rx.clone());
+                services.spawn(mirrors);
+            }
+            None => {
+                known.send_replace(Known { pods: Some(Arc::default()) });
+                services.spawn(async move { known.closed().await });
+            }
+        }
+        let crate::objects::Work { mut jobs, changed } = work;
+        services.spawn(async move {
+            let mut watches = JoinSet::new();
+            loop {
+                tokio::select! {
+                    job = jobs.recv() => match job {
+                        Some(job) => { watches.spawn(job); }
+                        None => return,
+                    },
+                    Some(_) = watches.join_next() => {}
+                }
+            }
+        });
+        context.recorder.record(Subject::node(&node), EventKind::Normal, "Starting", "Starting kubelet.");
+        let mut manager = Manager {
+            events: Events::new(context.runtime.clone()),
+            context,
+            client,
+            reports,
+            workers: HashMap::new(),
+            tasks: JoinSet::new(),
+            task_pods: HashMap::new(),
+            index: HashMap::new(),
+            listed: false,
+            statics,
+            known: known_rx,
+            changed,
+            later: FuturesUnordered::new(),
+        };
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = Box::pin(manager.work()) => {}
+        }
+        // Workers stop where they are: whatever they were doing is found and finished by the next kubelet.
+        manager.tasks.shutdown().await;
+        services.shutdown().await;
+    }
+}
+
+/// Runs a kubelet until `shutdown`.
+pub async fn run(
+    config: Config,
+    client: Option<kube::Client>,
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
+    let kubelet = tokio::select! {
+        kubelet = Box::pin(Kubelet::prepare(config, client)) => kubelet?,
+        () = shutdown.cancelled() => return Ok(()),
+    };
+    Box::pin(kubelet.run(shutdown)).await;
+    Ok(())
+}
+
+struct Handle {
+    desired: watch::Sender<Desired>,
+    wake: Arc<Notify>,
+}
+
+/// Something that happens a little later.
+enum Later {
+    /// The pod of this container looks again.
+    Look(String),
+    Relist,
+}
+
+type Delayed = std::pin::Pin<Box<dyn Future<Output = Later> + Send>>;
+
+/// One sandbox or container of the last list.
+#[derive(Clone, PartialEq, Eq)]
+struct Seen {
+    uid: String,
+    state: i32,
+}
+
+struct Manager {
+    context: Context,
+    client: Option<kube::Client>,
+    reports: Reports,
+    events: Events,
+    workers: HashMap<String, Handle>,
+    tasks: JoinSet<()>,
+    task_pods: HashMap<Id, String>,
+    index: HashMap<String, Seen>,
+    listed: bool,
+    statics: watch::Receiver<Option<Arc<source::Pods>>>,
+    known: watch::Receiver<Known>,
+    changed: mpsc::UnboundedReceiver<Changed>,
+    later: FuturesUnordered<Delayed>,
+}
+
+impl Manager {
+    async fn work(&mut self) {
+        let mut relist_due = false;
+        self.relist().await;
+        self.reconcile().await;
+        let audit = tokio::time::sleep(AUDIT);
+        let mut audit = std::pin::pin!(audit);
+        loop {
+            tokio::select! {
+                event = self.events.next() => match event {
+                    Event::Resync => {
+                        self.relist().await;
+                        self.reconcile().await;
+                    }
+                    Event::Container { id, kind } => {
+                        if matches!(kind, Kind::Stopped | Kind::Deleted) {
+                            for pause in LOOK_AGAIN {
+                                self.delay(pause, Later::Look(id.clone()));
+                            }
+                        }
+                        match self.index.get(&id) {
+                            Some(seen) => self.wake(&seen.uid),
+                            None if !relist_due => {
+                                relist_due = true;
+                                self.delay(RELIST_PAUSE, Later::Relist);
+                            }
+                            None => {}
+                        }
+                    }
+                },
+                Some(later) = self.later.next(), if !self.later.is_empty() => match later {
+                    Later::Look(id) => {
+                        if let Some(seen) = self.index.get(&id) {
+                            self.wake(&seen.uid);
+                        }
+                    }
+                    Later::Relist => {
+                        relist_due = false;
+                        self.relist().await;
+                        self.reconcile().await;
+                    }
+                },
+                changed = self.statics.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    self.reconcile().await;
+                }
+                changed = self.known.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    self.reconcile().await;
+                }
+                Some(changed) = self.changed.recv() => {
+                    for uid in self.context.objects.users(&changed) {
+                        self.wake(&uid);
+                    }
+                }
+                Some(ended) = self.tasks.join_next_with_id(), if !self.tasks.is_empty() => {
+                    let id = match ended {
+                        Ok((id, ())) => id,
+                        Err(error) => {
+                            tracing::error!(%error, "a pod worker died; it is started anew");
+                            error.id()
+                        }
+                    };
+                    if let Some(uid) = self.task_pods.remove(&id) {
+                        self.workers.remove(&uid);
+                        self.index.retain(|_, seen| seen.uid != uid);
+                    }
+                    self.reconcile().await;
+                }
+                () = &mut audit => {
+                    self.relist().await;
+                    self.reconcile().await;
+                    audit.as_mut().reset(tokio::time::Instant::now() + AUDIT);
+                }
+            }
+        }
+    }
+
+    fn delay(&self, pause: Duration, later: Later) {
+        self.later.push(Box::pin(async move {
+            tokio::time::sleep(pause).await;
+            later
+        }));
+    }
+
+    fn wake(&self, uid: &str) {
+        if let Some(handle) = self.workers.get(uid) {
+            handle.wake.notify_one();
+        }
+    }
+
+    /// Lists everything, wakes the pods that changed, and notes what is there.
+    async fn relist(&mut self) {
+        let runtime = &self.context.runtime;
+        let (sandboxes, containers) =
+            tokio::join!(runtime.list_pod_sandboxes(HashMap::new()), runtime.list_containers(HashMap::new()));
+        let (sandboxes, containers) = match (sandboxes, containers) {
+            (Ok(sandboxes), Ok(containers)) => (sandboxes, containers),
+            (Err(error), _) | (_, Err(error)) => {
+                tracing::warn!(%error, "listing what runs");
+                return;
+            }
+        };
+        let mut index = HashMap::new();
+        let entries = sandboxes
+            .into_iter()
+            .map(|s| (s.id, s.labels, s.state))
+            .chain(containers.into_iter().map(|c| (c.id, c.labels, c.state + 16)));
+        for (id, mut own, state) in entries {
+            // What carries no pod's UID is not ours.
+            if let Some(uid) = own.remove(labels::POD_UID) {
+                index.insert(id, Seen { uid, state });
+            }
+        }
+        for (id, seen) in &index {
+            if self.index.get(id) != Some(seen) {
+                self.wake(&seen.uid);
+            }
+        }
+        for (id, seen) in &self.index {
+            if !index.contains_key(id) {
+                self.wake(&seen.uid);
+            }
+        }
+        self.index = index;
+        self.listed = true;
+    }
+
+    /// Gives every worker its newest pod, and every pod a worker.
+    async fn reconcile(&mut self) {
+        let statics = self.statics.borrow_and_update().clone();
+        let known = self.known.borrow_and_update().clone();
+        let complete = statics.is_some() && known.pods.is_some() && self.listed;
+        let mut wanted: BTreeMap<String, Arc<Pod>> = BTreeMap::new();
+        wanted.extend(statics.iter().flat_map(|pods| pods.iter()).map(|(u, p)| (u.clone(), Arc::clone(p))));
+        let of_api = known.pods.iter().flat_map(|pods| pods.iter());
+        let of_api = of_api.filter(|(_, pod)| !crate::pod::is_mirror(pod));
+        wanted.extend(of_api.map(|(u, p)| (u.clone(), Arc::clone(p))));
+        for (uid, pod) in &wanted {
+            match self.workers.get(uid) {
+                Some(handle) => {
+                    let pod = Arc::clone(pod);
+                    handle.desired.send_if_modified(|desired| {
+                        // One that is ending ends first; its pod gets a new worker afterwards.
+                        let newer = !desired.removed && !Arc::ptr_eq(&desired.pod, &pod);
+                        if newer {
+                            desired.pod = pod;
+                        }
+                        newer
+                    });
+                }
+                // Until the runtime was listed, a pod that runs cannot be told from a new one.
+                None if self.listed => self.admit(uid, pod).await,
+                None => {}
+            }
+        }
+        if !complete {
+            return;
+        }
+        for (uid, handle) in &self.workers {
+            if !wanted.contains_key(uid) {
+                handle.desired.send_if_modified(|desired| !std::mem::replace(&mut desired.removed, true));
+            }
+        }
+        self.end_orphans(&wanted).await;
+    }
+
+    async fn admit(&mut self, uid: &str, pod: &Arc<Pod>) {
+        let same_name = |handle: &Handle| {
+            let other = &handle.desired.borrow().pod;
+            crate::pod::name(other) == crate::pod::name(pod)
+                && crate::pod::namespace(other) == crate::pod::namespace(pod)
+        };
+        // A changed static pod waits for its predecessor, which has its name.
+        if crate::pod::is_static(pod) && self.workers.values().any(same_name) {
+            return;
+        }
+        let old = self.index.values().any(|seen| seen.uid == uid)
+            || pod.metadata.deletion_timestamp.is_some()
+            || pod.status.as_ref().is_some_and(|s| s.start_time.is_some());
+        let rejected = if old { None } else { self.refusal(pod).await };
+        if let Some(outcome) = &rejected {
+            let reason = outcome.message.trim_start_matches("Pod was rejected: ").to_owned();
+            let kind = crate::recorder::Kind::Warning;
+            self.context.recorder.record(Subject::pod(pod, None), kind, reason_word(&outcome.reason), reason);
+        }
+        self.start(uid, Desired { pod: Arc::clone(pod), removed: false, rejected });
+    }
+
+    async fn refusal(&self, pod: &Pod) -> Option<crate::pod::status::Outcome> {
+        let active = |handle: &Handle| {
+            let desired = handle.desired.borrow();
+            let view = self.context.pods.by_uid(crate::pod::uid(&desired.pod));
+            let phase = view.and_then(|v| v.status.phase.clone());
+            let over = matches!(phase.as_deref(), Some("Succeeded" | "Failed"));
+            (!over && desired.rejected.is_none()).then(|| Arc::clone(&desired.pod))
+        };
+        let others: Vec<_> = self.workers.values().filter_map(active).collect();
+        let mut labels = None;
+        if admit::is_selective(pod)
+            && let Some(client) = &self.client
+        {
+            let node = kube::Api::<Node>::all(client.clone()).get_opt(&self.context.config.node_name).await;
+            // Where the node cannot be read, the scheduler's word is good enough.
+            labels = node.ok().flatten().map(|n| n.metadata.labels.unwrap_or_default());
+        }
+        let allocatable = self.context.machine.allocatable(&self.context.config);
+        let node = admit::Node {
+            name: &self.context.config.node_name,
+            labels: labels.as_ref(),
+            allocatable: &allocatable,
+        };
+        admit::refusal(pod, &others, &node)
+    }
+
+    fn start(&mut self, uid: &str, desired: Desired) {
+        let wake = Arc::new(Notify::new());
+        let (tell, desired) = watch::channel(desired);
+        let worker = Worker::new(self.context.clone(), self.reports.clone(), desired, Arc::clone(&wake));
+        let task = self.tasks.spawn(Box::pin(worker.run()));
+        self.task_pods.insert(task.id(), uid.to_owned());
+        self.workers.insert(uid.to_owned(), Handle { desired: tell, wake });
+    }
+
+    /// Ends what is on this machine and belongs to no pod: left by pods deleted while we were away.
+    async fn end_orphans(&mut self, wanted: &BTreeMap<String, Arc<Pod>>) {
+        let mut orphans: BTreeMap<String, Arc<Pod>> = BTreeMap::new();
+        let unknown = |uid: &str, workers: &HashMap<String, Handle>| {
+            !wanted.contains_key(uid) && !workers.contains_key(uid)
+        };
+        let running: Vec<String> = self.index.values().map(|seen| seen.uid.clone()).collect();
+        for uid in running {
+            if unknown(&uid, &self.workers) && !orphans.contains_key(&uid) {
+                let pod = self.remembered(&uid).await;
+                orphans.insert(uid, pod);
+            }
+        }
+        let directories = std::fs::read_dir(self.context.config.root_dir.join("pods"));
+        let on_disk =
+            directories.into_iter().flatten().flatten().filter_map(|e| e.file_name().into_string().ok());
+        let in_cgroups = self.context.cgroups.pods().await;
+        for uid in on_disk.chain(in_cgroups) {
+            if unknown(&uid, &self.workers) && !orphans.contains_key(&uid) {
+                orphans.insert(uid.clone(), Arc::new(bare(&uid)));
+            }
+        }
+        for (uid, pod) in orphans {
+            tracing::info!(pod = crate::pod::described(&pod), "ending an orphaned pod");
+            self.start(&uid, Desired { pod, removed: true, rejected: None });
+        }
+    }
+
+    /// A pod as far as the runtime's labels remember it.
+    async fn remembered(&self, uid: &str) -> Arc<Pod> {
+        let mut pod = bare(uid);
+        let runtime = &self.context.runtime;
+        let sandboxes = runtime.list_pod_sandboxes(labels::of_pod(uid)).await.unwrap_or_default();
+        let containers = runtime.list_containers(labels::of_pod(uid)).await.unwrap_or_default();
+        let own = sandboxes.iter().map(|s| &s.labels).chain(containers.iter().map(|c| &c.labels)).next();
+        if let Some(own) = own {
+            pod.metadata.name = own.get(labels::POD_NAME).cloned();
+            pod.metadata.namespace = own.get(labels::POD_NAMESPACE).cloned();
+        }
+        let grace = |key: &str| {
+            let text = containers.iter().find_map(|c| c.annotations.get(key));
+            text.and_then(|text| text.parse::<i64>().ok())
+        };
+        let grace = grace(labels::DELETION_GRACE).or_else(|| grace(labels::TERMINATION_GRACE));
+        if let Some(spec) = pod.spec.as_mut() {
+            spec.termination_grace_period_seconds = grace;
+        }
+        Arc::new(pod)
+    }
+}
+
+fn bare(uid: &str) -> Pod {
+    Pod {
+        metadata: ObjectMeta { uid: Some(uid.to_owned()), ..Default::default() },
+        spec: Some(PodSpec::default()),
+        status: None,
+    }
+}
+
+/// The reasons of refusals, which events name.
+fn reason_word(reason: &str) -> &'static str {
+    match reason {
+        "OutOfcpu" => "OutOfcpu",
+        "OutOfmemory" => "OutOfmemory",
+        "OutOfpods" => "OutOfpods",
+        "NodePorts" => "NodePorts",
+        "NodeAffinity" => "NodeAffinity",
+        _ => "UnexpectedAdmissionError",
+    }
+}

@@ -1,0 +1,223 @@
+//! A pod's volumes: made before its containers, renewed while it runs, removed after them.
+//!
+//! What a volume holds lives in `pods/<uid>/volumes/kubernetes.io~<kind>/<name>` below the root directory. Setting up is
+//! idempotent and is done on every sync: that is how updates of ConfigMaps, Secrets, tokens and labels reach the files.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Pod, Volume};
+use nix::mount::MsFlags;
+
+use crate::context::Context;
+use crate::pod::spec::downward;
+use crate::pod::spec::quantity::whole;
+
+pub mod atomic;
+pub mod cleanup;
+pub mod files;
+pub mod hosts;
+pub mod mounts;
+pub mod ownership;
+pub mod payload;
+pub mod token;
+
+/// A volume that cannot be set up; the texts are upstream's where it has them.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// An object it needs does not exist.
+    #[error("{kind} \"{name}\" not found")]
+    Missing {
+        /// `configmap` or `secret`.
+        kind: &'static str,
+        /// Its name.
+        name: String,
+    },
+    /// An object lacks a key it needs.
+    #[error("references non-existent {kind} key: {key}")]
+    Key {
+        /// `config` or `secret`.
+        kind: &'static str,
+        /// The key.
+        key: String,
+    },
+    /// An object cannot be had.
+    #[error(transparent)]
+    Object(#[from] crate::objects::Error),
+    /// A field cannot be read.
+    #[error(transparent)]
+    Downward(#[from] downward::Error),
+    /// A token cannot be had.
+    #[error("failed to fetch token: {0}")]
+    Token(#[from] token::Error),
+    /// A host path is not what it is said to be.
+    #[error("hostPath type check failed: {path} is not {want}")]
+    HostPath {
+        /// The path.
+        path: String,
+        /// What it should be.
+        want: &'static str,
+    },
+    /// A path leads out of its volume.
+    #[error("{what} \"{path}\" escapes the volume")]
+    Escapes {
+        /// Which field.
+        what: &'static str,
+        /// Its value.
+        path: String,
+    },
+    /// The kind is not supported here.
+    #[error("volume \"{name}\": {kind} volumes are not supported by this kubelet")]
+    Unsupported {
+        /// The volume.
+        name: String,
+        /// Its kind.
+        kind: &'static str,
+    },
+    /// A container mounts a volume the pod does not have.
+    #[error("volume \"{0}\" not found in the pod")]
+    Unknown(String),
+    /// The file system refused.
+    #[error("{operation} {}: {source}", .path.display())]
+    Io {
+        /// What was tried.
+        operation: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The blocking task died.
+    #[error("volume operation interrupted")]
+    Interrupted,
+}
+
+pub(crate) fn io(operation: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Error {
+    let path = path.into();
+    move |source| Error::Io { operation, path, source }
+}
+
+/// Where a volume's content is on this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A directory or file of the host.
+    Host(PathBuf),
+    /// An image, mounted by the runtime.
+    Image(String),
+}
+
+/// A volume's name and where it is.
+pub type Mounted = BTreeMap<String, Source>;
+
+/// A volume that could not be set up.
+#[derive(Debug, thiserror::Error)]
+#[error("MountVolume.SetUp failed for volume \"{volume}\" : {source}")]
+pub struct Failure {
+    /// The volume.
+    pub volume: String,
+    /// Why.
+    pub source: Error,
+}
+
+/// Sets up all volumes of a pod.
+pub async fn set_up(context: &Context, pod: &Arc<Pod>, pod_ips: &[String]) -> Result<Mounted, Failure> {
+    let mut mounted = Mounted::new();
+    for volume in pod.spec.iter().flat_map(|s| s.volumes.iter().flatten()) {
+        let source = Box::pin(one(context, pod, pod_ips, volume))
+            .await
+            .map_err(|source| Failure { volume: volume.name.clone(), source })?;
+        mounted.insert(volume.name.clone(), source);
+    }
+    Ok(mounted)
+}
+
+fn directory(context: &Context, pod: &Pod, kind: &str, name: &str) -> PathBuf {
+    let pod_dir = context.config.pod_dir(crate::pod::uid(pod));
+    pod_dir.join("volumes").join(format!("kubernetes.io~{kind}")).join(name)
+}
+
+async fn one(
+    context: &Context,
+    pod: &Arc<Pod>,
+    pod_ips: &[String],
+    volume: &Volume,
+) -> Result<Source, Error> {
+    let group = pod.spec.as_ref().and_then(|s| s.security_context.as_ref()).and_then(|s| s.fs_group);
+    if let Some(host_path) = &volume.host_path {
+        let (path, kind) = (PathBuf::from(&host_path.path), host_path.type_.clone().unwrap_or_default());
+        return blocking(move || files::host_path(&path, &kind).map(|()| Source::Host(path))).await;
+    }
+    if let Some(empty) = &volume.empty_dir {
+        let path = directory(context, pod, "empty-dir", &volume.name);
+        let memory = match empty.medium.as_deref() {
+            Some("Memory") => Some(empty.size_limit.as_ref().map(whole).filter(|size| *size > 0)),
+            _ => None,
+        };
+        return blocking(move || {
+            prepare(&path, 0o777, memory)?;
+            ownership::apply_group(&path, group, false)?;
+            Ok(Source::Host(path))
+        })
+        .await;
+    }
+    if let Some(image) = &volume.image {
+        return Ok(Source::Image(image.reference.clone().unwrap_or_default()));
+    }
+    let (kind, in_memory) = match volume {
+        Volume { config_map: Some(_), .. } => ("configmap", false),
+        Volume { secret: Some(_), .. } => ("secret", true),
+        Volume { downward_api: Some(_), .. } => ("downward-api", true),
+        Volume { projected: Some(_), .. } => ("projected", true),
+        _ => {
+            return Err(Error::Unsupported { name: volume.name.clone(), kind: kind_of(volume) });
+        }
+    };
+    let payload = payload::of(context, pod, pod_ips, volume).await?;
+    let path = directory(context, pod, kind, &volume.name);
+    blocking(move || {
+        prepare(&path, 0o755, in_memory.then_some(None))?;
+        if atomic::write(&path, &payload)? {
+            ownership::apply_group(&path, group, true)?;
+        }
+        Ok(Source::Host(path))
+    })
+    .await
+}
+
+/// The kind of a volume this kubelet does not set up, for the error.
+fn kind_of(volume: &Volume) -> &'static str {
+    match volume {
+        Volume { persistent_volume_claim: Some(_), .. } => "persistentVolumeClaim",
+        Volume { csi: Some(_), .. } => "csi",
+        Volume { ephemeral: Some(_), .. } => "ephemeral",
+        Volume { nfs: Some(_), .. } => "nfs",
+        Volume { iscsi: Some(_), .. } => "iscsi",
+        _ => "this kind of",
+    }
+}
+
+/// Makes a volume's directory; with `memory`, as a tmpfs of that size.
+fn prepare(path: &std::path::Path, mode: u32, memory: Option<Option<i64>>) -> Result<(), Error> {
+    use std::os::unix::fs::PermissionsExt;
+    if path.is_dir() && memory.is_none_or(|_| mounts::is_mount_point(path)) {
+        return Ok(());
+    }
+    std::fs::create_dir_all(path).map_err(io("create volume directory", path))?;
+    if let Some(size) = memory {
+        let options = match size {
+            Some(size) => format!("mode={mode:o},size={size}"),
+            None => format!("mode={mode:o}"),
+        };
+        nix::mount::mount(Some("tmpfs"), path, Some("tmpfs"), MsFlags::empty(), Some(options.as_str()))
+            .map_err(std::io::Error::from)
+            .map_err(io("mount tmpfs on", path))?;
+    }
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(io("set mode of", path))
+}
+
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work).await.unwrap_or(Err(Error::Interrupted))
+}

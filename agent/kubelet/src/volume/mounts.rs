@@ -1,0 +1,227 @@
+//! A container's mounts, and the machine's mount table.
+
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Component, Path, PathBuf};
+
+use cri_proto::v1;
+use k8s_openapi::api::core::v1::{Container, Pod, VolumeMount};
+use nix::mount::MsFlags;
+
+use super::{Error, Mounted, Source, blocking, cleanup, files, hosts, io};
+use crate::context::Context;
+use crate::pod::spec::env::expand;
+use crate::pod::spec::labels;
+
+/// All mounts of one attempt of a container.
+pub async fn of_container(
+    context: &Context,
+    pod: &Pod,
+    container: &Container,
+    attempt: u32,
+    volumes: &Mounted,
+    env: &[(String, String)],
+    pod_ips: &[String],
+) -> Result<Vec<v1::Mount>, Error> {
+    let mut mounts = Vec::new();
+    let wanted = container.volume_mounts.as_deref().unwrap_or_default();
+    for (index, mount) in wanted.iter().enumerate() {
+        mounts.push(one(context, pod, container, index, mount, volumes, env).await?);
+    }
+    if !wanted.iter().any(|m| m.mount_path.trim_end_matches('/') == "/etc/hosts") {
+        mounts.extend(etc_hosts(context, pod, pod_ips).await?);
+    }
+    let own = context.config.pod_dir(crate::pod::uid(pod)).join("containers").join(&container.name);
+    let file = own.join(format!("{attempt:08x}"));
+    let path = labels::message_path(container).to_owned();
+    mounts.push(host_mount(&file, &path, false));
+    // A crash may have left this attempt's file with the words of a container that never came to be.
+    blocking(move || {
+        std::fs::remove_file(&file).or_else(|e| match e.kind() {
+            std::io::ErrorKind::NotFound => Ok(()),
+            _ => Err(io("remove", &file)(e)),
+        })?;
+        files::create_file(&file, 0o666)
+    })
+    .await?;
+    Ok(mounts)
+}
+
+fn host_mount(host: &Path, container: &str, readonly: bool) -> v1::Mount {
+    v1::Mount {
+        container_path: container.to_owned(),
+        host_path: host.to_string_lossy().into_owned(),
+        readonly,
+        ..Default::default()
+    }
+}
+
+async fn etc_hosts(context: &Context, pod: &Pod, pod_ips: &[String]) -> Result<Option<v1::Mount>, Error> {
+    let path = context.config.pod_dir(crate::pod::uid(pod)).join("etc-hosts");
+    let host_file = match crate::pod::host_network(pod) {
+        true => std::fs::read_to_string("/etc/hosts").unwrap_or_default(),
+        false => String::new(),
+    };
+    let text = hosts::text(pod, pod_ips, &context.config.cluster_domain, &host_file);
+    let mount = host_mount(&path, "/etc/hosts", false);
+    blocking(move || {
+        files::create_file(&path, 0o644)?;
+        std::fs::write(&path, text).map_err(io("write", &path))
+    })
+    .await?;
+    Ok(Some(mount))
+}
+
+async fn one(
+    context: &Context,
+    pod: &Pod,
+    container: &Container,
+    index: usize,
+    mount: &VolumeMount,
+    volumes: &Mounted,
+    env: &[(String, String)],
+) -> Result<v1::Mount, Error> {
+    let source = volumes.get(&mount.name).ok_or_else(|| Error::Unknown(mount.name.clone()))?;
+    let sub_path = match mount.sub_path_expr.as_deref().filter(|e| !e.is_empty()) {
+        Some(expression) => expand(expression, |name| {
+            env.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone())
+        }),
+        None => mount.sub_path.clone().unwrap_or_default(),
+    };
+    let read_only = mount.read_only.unwrap_or(false);
+    let mut made = v1::Mount {
+        container_path: absolute(&mount.mount_path),
+        readonly: read_only,
+        recursive_read_only: read_only && mount.recursive_read_only.as_deref() == Some("Enabled"),
+        propagation: match mount.mount_propagation.as_deref() {
+            Some("HostToContainer") => v1::MountPropagation::PropagationHostToContainer,
+            Some("Bidirectional") => v1::MountPropagation::PropagationBidirectional,
+            _ => v1::MountPropagation::PropagationPrivate,
+        }
+        .into(),
+        ..Default::default()
+    };
+    match source {
+        Source::Image(reference) => {
+            made.image = Some(v1::ImageSpec { image: reference.clone(), ..Default::default() });
+            made.image_sub_path = sub_path;
+            made.readonly = true;
+        }
+        Source::Host(path) if sub_path.is_empty() => {
+            made.host_path = path.to_string_lossy().into_owned();
+        }
+        Source::Host(path) => {
+            let target = context
+                .config
+                .pod_dir(crate::pod::uid(pod))
+                .join("volume-subpaths")
+                .join(&mount.name)
+                .join(&container.name)
+                .join(index.to_string());
+            made.host_path = target.to_string_lossy().into_owned();
+            let path = path.clone();
+            blocking(move || bind_sub_path(&path, &sub_path, &target)).await?;
+        }
+    }
+    Ok(made)
+}
+
+/// Upstream takes relative mount paths as from the root.
+fn absolute(path: &str) -> String {
+    if path.starts_with('/') { path.to_owned() } else { format!("/{path}") }
+}
+
+/// Binds a path inside a volume to a place of ours. The pod may write to the volume while we look: the path is opened
+/// first, and what was opened is checked and bound, so that a link swapped in later leads nowhere.
+fn bind_sub_path(volume: &Path, sub_path: &str, target: &Path) -> Result<(), Error> {
+    let escapes = || Error::Escapes { what: "subPath", path: sub_path.to_owned() };
+    if !Path::new(sub_path).components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir)) {
+        return Err(escapes());
+    }
+    let root = volume.canonicalize().map_err(io("resolve", volume))?;
+    let wanted = root.join(sub_path);
+    if wanted.symlink_metadata().is_err() {
+        // Created as a directory, as upstream does; a parent that leads outside is refused.
+        let existing = wanted.ancestors().find(|a| a.exists()).unwrap_or(&root);
+        if !existing.canonicalize().map_err(io("resolve", existing))?.starts_with(&root) {
+            return Err(escapes());
+        }
+        std::fs::create_dir_all(&wanted).map_err(io("create", &wanted))?;
+    }
+    let opened = std::fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_PATH)
+        .open(&wanted)
+        .map_err(io("open", &wanted))?;
+    let link = PathBuf::from(format!("/proc/self/fd/{}", opened.as_raw_fd()));
+    let real = std::fs::read_link(&link).map_err(io("resolve", &wanted))?;
+    if !real.starts_with(&root) {
+        return Err(escapes());
+    }
+    cleanup::unmount_below(target)?;
+    let directory = std::fs::metadata(&link).map_err(io("stat", &wanted))?.is_dir();
+    if directory {
+        std::fs::create_dir_all(target).map_err(io("create", target))?;
+    } else {
+        files::create_file(target, 0o640)?;
+    }
+    nix::mount::mount(Some(&link), target, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>)
+        .map_err(std::io::Error::from)
+        .map_err(io("bind subPath to", target))
+}
+
+/// Mount points at or below a directory, deepest (and latest) first.
+pub fn below(dir: &Path) -> Vec<PathBuf> {
+    let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let mut found: Vec<PathBuf> =
+        table.lines().filter_map(mount_point).filter(|mount| mount.starts_with(dir)).collect();
+    found.reverse();
+    found.sort_by_key(|mount| std::cmp::Reverse(mount.components().count()));
+    found
+}
+
+/// Something is mounted exactly here.
+pub fn is_mount_point(path: &Path) -> bool {
+    let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    table.lines().filter_map(mount_point).any(|mount| mount == path)
+}
+
+/// The fifth field, with the kernel's octal escapes undone.
+fn mount_point(line: &str) -> Option<PathBuf> {
+    let field = line.split(' ').nth(4)?;
+    let mut out = String::new();
+    let mut rest = field;
+    while let Some(at) = rest.find('\\') {
+        out.push_str(&rest[..at]);
+        let code = rest.get(at + 1..at + 4)?;
+        out.push(char::from(u8::from_str_radix(code, 8).ok()?));
+        rest = &rest[at + 4..];
+    }
+    out.push_str(rest);
+    Some(out.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escapes_of_the_mount_table_are_undone() {
+        let line = "1 2 0:3 / /a\\040b rw - tmpfs tmpfs rw";
+        assert_eq!(mount_point(line), Some(PathBuf::from("/a b")));
+    }
+
+    #[test]
+    fn sub_paths_stay_in_their_volume() {
+        let dir = tempfile::tempdir().unwrap();
+        let volume = dir.path().join("v");
+        std::fs::create_dir(&volume).unwrap();
+        std::os::unix::fs::symlink("/etc", volume.join("out")).unwrap();
+        let target = dir.path().join("t");
+        for path in ["../x", "/etc", "out", "out/new/dir"] {
+            let error = bind_sub_path(&volume, path, &target).unwrap_err();
+            assert!(matches!(error, Error::Escapes { .. }), "{path}: {error}");
+        }
+        assert!(!target.exists());
+    }
+}

@@ -1,0 +1,167 @@
+//! What the files of a configMap, secret, downwardAPI or projected volume hold.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::{DownwardAPIVolumeFile, KeyToPath, Pod, Volume, VolumeProjection};
+
+use super::Error;
+use super::atomic::{File, Payload};
+use crate::context::Context;
+use crate::pod::spec::downward::{self, Facts};
+
+const DEFAULT_MODE: i32 = 0o644;
+const TOKEN_SECONDS: i64 = 3600;
+
+/// The files of a volume.
+pub async fn of(context: &Context, pod: &Pod, pod_ips: &[String], volume: &Volume) -> Result<Payload, Error> {
+    let facts = context.facts(pod_ips.to_vec());
+    let mut files = Payload::new();
+    if let Some(source) = &volume.config_map {
+        let mode = source.default_mode.unwrap_or(DEFAULT_MODE);
+        let optional = source.optional == Some(true);
+        files = config_map(context, pod, &source.name, source.items.as_deref(), optional, mode).await?;
+    } else if let Some(source) = &volume.secret {
+        let mode = source.default_mode.unwrap_or(DEFAULT_MODE);
+        let name = source.secret_name.as_deref().unwrap_or_default();
+        let optional = source.optional == Some(true);
+        files = secret(context, pod, name, source.items.as_deref(), optional, mode).await?;
+    } else if let Some(source) = &volume.downward_api {
+        let mode = source.default_mode.unwrap_or(DEFAULT_MODE);
+        files = downward(pod, &facts, source.items.as_deref(), mode)?;
+    } else if let Some(source) = &volume.projected {
+        let mode = source.default_mode.unwrap_or(DEFAULT_MODE);
+        for projection in source.sources.iter().flatten() {
+            files.extend(Box::pin(project(context, pod, &facts, projection, mode, &volume.name)).await?);
+        }
+    }
+    Ok(files)
+}
+
+async fn project(
+    context: &Context,
+    pod: &Pod,
+    facts: &Facts,
+    projection: &VolumeProjection,
+    mode: i32,
+    volume: &str,
+) -> Result<Payload, Error> {
+    if let Some(source) = &projection.config_map {
+        let optional = source.optional == Some(true);
+        return config_map(context, pod, &source.name, source.items.as_deref(), optional, mode).await;
+    }
+    if let Some(source) = &projection.secret {
+        let optional = source.optional == Some(true);
+        return secret(context, pod, &source.name, source.items.as_deref(), optional, mode).await;
+    }
+    if let Some(source) = &projection.downward_api {
+        return downward(pod, facts, source.items.as_deref(), mode);
+    }
+    if let Some(source) = &projection.service_account_token {
+        let seconds = source.expiration_seconds.unwrap_or(TOKEN_SECONDS);
+        let token = context.tokens.get(pod, source.audience.as_deref(), seconds).await?;
+        let file = File { data: token.as_bytes().to_vec(), mode: bits(token_mode(pod, mode)) };
+        return Ok(Payload::from([(source.path.clone(), file)]));
+    }
+    let kind = match projection {
+        VolumeProjection { cluster_trust_bundle: Some(_), .. } => "clusterTrustBundle projected",
+        VolumeProjection { pod_certificate: Some(_), .. } => "podCertificate projected",
+        _ => return Ok(Payload::new()),
+    };
+    Err(Error::Unsupported { name: volume.to_owned(), kind })
+}
+
+/// With an fsGroup the group reads the token, and nobody else does.
+fn token_mode(pod: &Pod, mode: i32) -> i32 {
+    let context = pod.spec.as_ref().and_then(|s| s.security_context.as_ref());
+    if context.and_then(|c| c.fs_group).is_some() { 0o600 } else { mode }
+}
+
+fn bits(mode: i32) -> u32 {
+    u32::try_from(mode).unwrap_or(0o644) & 0o7777
+}
+
+async fn config_map(
+    context: &Context,
+    pod: &Pod,
+    name: &str,
+    items: Option<&[KeyToPath]>,
+    optional: bool,
+    mode: i32,
+) -> Result<Payload, Error> {
+    let (namespace, uid) = (crate::pod::namespace(pod), crate::pod::uid(pod));
+    let Some(map) = context.objects.config_map(namespace, name, uid).await? else {
+        return absent("configmap", name, optional);
+    };
+    let text = map.data.iter().flatten().map(|(k, v)| (k.as_str(), v.as_bytes()));
+    let binary = map.binary_data.iter().flatten().map(|(k, v)| (k.as_str(), v.0.as_slice()));
+    select(&text.chain(binary).collect(), items, optional, mode, "config")
+}
+
+async fn secret(
+    context: &Context,
+    pod: &Pod,
+    name: &str,
+    items: Option<&[KeyToPath]>,
+    optional: bool,
+    mode: i32,
+) -> Result<Payload, Error> {
+    let (namespace, uid) = (crate::pod::namespace(pod), crate::pod::uid(pod));
+    let Some(secret) = context.objects.secret(namespace, name, uid).await? else {
+        return absent("secret", name, optional);
+    };
+    let bytes = |(k, v): (&'_ String, &'_ ByteString)| (k.clone(), v.0.clone());
+    let owned: BTreeMap<String, Vec<u8>> = secret.data.iter().flatten().map(bytes).collect();
+    let data = owned.iter().map(|(k, v)| (k.as_str(), v.as_slice())).collect();
+    select(&data, items, optional, mode, "secret")
+}
+
+fn absent(kind: &'static str, name: &str, optional: bool) -> Result<Payload, Error> {
+    if optional { Ok(Payload::new()) } else { Err(Error::Missing { kind, name: name.to_owned() }) }
+}
+
+/// All keys under their own names, or the listed ones under theirs.
+fn select(
+    data: &BTreeMap<&str, &[u8]>,
+    items: Option<&[KeyToPath]>,
+    optional: bool,
+    mode: i32,
+    kind: &'static str,
+) -> Result<Payload, Error> {
+    let file = |bytes: &[u8], mode: i32| File { data: bytes.to_vec(), mode: bits(mode) };
+    let Some(items) = items.filter(|items| !items.is_empty()) else {
+        return Ok(data.iter().map(|(key, bytes)| ((*key).to_owned(), file(bytes, mode))).collect());
+    };
+    let mut files = Payload::new();
+    for item in items {
+        match data.get(item.key.as_str()) {
+            Some(bytes) => {
+                files.insert(item.path.clone(), file(bytes, item.mode.unwrap_or(mode)));
+            }
+            None if optional => {}
+            None => return Err(Error::Key { kind, key: item.key.clone() }),
+        }
+    }
+    Ok(files)
+}
+
+fn downward(
+    pod: &Pod,
+    facts: &Facts,
+    items: Option<&[DownwardAPIVolumeFile]>,
+    mode: i32,
+) -> Result<Payload, Error> {
+    let mut files = Payload::new();
+    for item in items.into_iter().flatten() {
+        let text = if let Some(field) = &item.field_ref {
+            downward::field(pod, facts, &field.field_path)?
+        } else if let Some(selector) = &item.resource_field_ref {
+            downward::resource(pod, None, facts, selector)?
+        } else {
+            continue;
+        };
+        let file = File { data: text.into_bytes(), mode: bits(item.mode.unwrap_or(mode)) };
+        files.insert(item.path.clone(), file);
+    }
+    Ok(files)
+}
