@@ -6,6 +6,7 @@
 //! - [`defaults`]: what upstream fills in when a client leaves a field out
 //! - [`strategy`]: what a server does to an object before it is created, updated or deleted
 //! - [`validate`]: which objects are refused, and in which words
+//! - [`table`]: the columns and cells `kubectl get` prints
 
 mod access;
 pub mod convert;
@@ -13,6 +14,7 @@ pub mod defaults;
 mod parse;
 pub mod selectable;
 pub mod strategy;
+pub mod table;
 pub mod validate;
 
 use std::sync::LazyLock;

@@ -49,10 +49,11 @@ pub(super) fn stateful_set(set: &mut Value) {
         let chosen = !strategy.text("type").is_empty();
         default_text(strategy, "type", "RollingUpdate");
         // A strategy the user wrote out without its parameters stays without them.
-        if strategy.text("type") == "RollingUpdate" && (!chosen || strategy.has("rollingUpdate")) {
-            if let Some(rolling) = object(strategy, "rollingUpdate") {
-                default(rolling, "partition", 0);
-            }
+        if strategy.text("type") == "RollingUpdate"
+            && (!chosen || strategy.has("rollingUpdate"))
+            && let Some(rolling) = object(strategy, "rollingUpdate")
+        {
+            default(rolling, "partition", 0);
         }
     }
     if let Some(policy) = object(spec, "persistentVolumeClaimRetentionPolicy") {

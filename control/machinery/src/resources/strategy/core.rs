@@ -96,13 +96,18 @@ pub(super) fn approve(new: &mut Value, old: &Value) {
     }
 }
 
+/// Ports by their JSON text, and whether they are ready.
+type PortsReady = BTreeMap<String, (Value, bool)>;
+/// Ports, ready addresses, other addresses.
+type Subset = (Vec<Value>, Vec<Value>, Vec<Value>);
+
 /// Endpoints in one form: one subset for each set of ports, addresses sorted, each once, ready winning over not ready.
 pub(super) fn repack_subsets(endpoints: &mut Value) {
     if endpoints.items("subsets").is_empty() {
         return;
     }
     // Address (by ip, then target) and whether it is ready, to the ports it serves.
-    let mut ports_of: BTreeMap<(String, String), (Value, BTreeMap<String, (Value, bool)>)> = BTreeMap::new();
+    let mut ports_of: BTreeMap<(String, String), (Value, PortsReady)> = BTreeMap::new();
     for subset in endpoints.items("subsets") {
         for (list, ready) in [("addresses", true), ("notReadyAddresses", false)] {
             for address in subset.items(list) {
@@ -118,7 +123,7 @@ pub(super) fn repack_subsets(endpoints: &mut Value) {
             }
         }
     }
-    let mut subsets: BTreeMap<Vec<String>, (Vec<Value>, Vec<Value>, Vec<Value>)> = BTreeMap::new();
+    let mut subsets: BTreeMap<Vec<String>, Subset> = BTreeMap::new();
     for (address, ports) in ports_of.into_values() {
         for ready in [true, false] {
             let chosen: Vec<_> = ports.iter().filter(|(_, (_, is))| *is == ready).collect();

@@ -79,7 +79,7 @@ fn metadata_stays_what_it_was() {
         updated("", "configmaps", &map, |new| new["metadata"]["resourceVersion"] = json!("")),
         ["metadata.resourceVersion: Invalid value: \"\": must be specified for an update"]
     );
-    let mut deleted = map.clone();
+    let mut deleted = map;
     deleted["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
     assert_eq!(
         updated("", "configmaps", &deleted, |new| new["metadata"]["finalizers"] = json!(["a.b/c"])),
