@@ -3,13 +3,14 @@
 //! - [`certificate`]: x509 client certificates
 //! - [`service_account`]: tokens signed by the cluster's key, and what they are bound to
 //! - [`bootstrap_token`]: secrets that let a machine join; [`static_token`]: a fixed list
-//! - [`bearer`]: where a request carries its token
+//! - [`bearer`]: where a request carries its token; [`review`]: TokenReview
 //!
 //! As upstream: every authenticator is asked, the first success wins; a failed credential is never taken for none.
 
 pub mod bearer;
 pub mod bootstrap_token;
 pub mod certificate;
+pub mod review;
 pub mod service_account;
 pub mod static_token;
 

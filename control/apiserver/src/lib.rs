@@ -12,7 +12,8 @@
 //! What is no resource: [`paths`] (the table), [`discovery`], [`openapi`],
 //! [`health`], [`metrics`], [`version`], with [`negotiate`].
 //!
-//! Resources: [`registry`]; those that become byte streams: [`stream`].
+//! Resources: [`registry`]; those that become byte streams: [`stream`]. [`front`] is what the registry
+//! asks of all this.
 
 pub mod answer;
 pub mod authn;
@@ -22,6 +23,7 @@ pub mod context;
 pub mod deadline;
 pub mod discovery;
 mod drain;
+pub mod front;
 pub mod health;
 pub mod impersonation;
 pub mod inflight;

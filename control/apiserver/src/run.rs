@@ -50,7 +50,8 @@ pub async fn run(listener: TcpListener, tls: ServerConfig, chain: Arc<Chain>, ta
         let Some((stream, address, place)) = accepted else { continue };
         let (acceptor, chain, abandon) = (acceptor.clone(), chain.clone(), abandon.clone());
         connections.spawn(async move {
-            let serving = serve::connection(stream, address, acceptor, chain, limits);
+            // Boxed: it holds the whole chain of a request, and there may be thousands.
+            let serving = Box::pin(serve::connection(stream, address, acceptor, chain, limits));
             let _ = abandon.run_until_cancelled_owned(serving).await;
             drop(place);
         });

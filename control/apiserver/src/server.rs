@@ -9,6 +9,7 @@ use crate::authz::{Authorizer, Masters, Union};
 use crate::chain::{Chain, Resources};
 use crate::context::User;
 use crate::discovery::{Catalog, Discovery};
+use crate::front::Front;
 use crate::health::Health;
 use crate::inflight::InFlight;
 use crate::local::LocalService;
@@ -18,6 +19,7 @@ use crate::openapi::OpenApi;
 use crate::paths::{Documents, OpenId, Table};
 use crate::run::{self, Tasks};
 use crate::serve::Limits;
+use crate::stream::{Connector, dial::Dialer};
 use crate::tls::{self, ServingCertificate, TlsError};
 use std::sync::Arc;
 use std::time::Duration;
@@ -160,6 +162,23 @@ impl ApiServer {
     #[must_use]
     pub fn authorizer(&self) -> &Arc<dyn Authorizer> {
         &self.chain.authorizer
+    }
+
+    /// What the registry asks of the front; streams go out through `dialer`.
+    #[must_use]
+    pub fn front(&self, dialer: Arc<Dialer>, objects: Arc<dyn Lookup>, node_addresses: Vec<String>) -> Arc<Front> {
+        let connector = Connector {
+            objects,
+            authorizer: self.chain.authorizer.clone(),
+            dialer,
+            node_addresses,
+            tasks: self.tasks.clone(),
+        };
+        Arc::new(Front {
+            authenticator: self.chain.authenticator.clone(),
+            authorizer: self.chain.authorizer.clone(),
+            connector,
+        })
     }
 
     /// A client's way in without a socket, as `user`.

@@ -1,8 +1,9 @@
-//! What the registry asks of the front of the server: who a token speaks for, what a user may do, and how to carry a
+//! What the registry asks of the front of the server: answers to reviews, what a user may do, and how to carry a
 //! streaming request to a kubelet. The front implements [`Hooks`]; tests use [`AllowAll`].
 
 use crate::context::{Context, Request, RequestInfo, Response, User};
 use futures::future::BoxFuture;
+use machinery::status::Status;
 use serde_json::Value;
 
 /// An authorizer's answer.
@@ -16,42 +17,19 @@ pub enum Decision {
     NoOpinion(String),
 }
 
-/// What `SelfSubjectRulesReview` answers.
-#[derive(Clone, Debug, Default)]
-pub struct Rules {
-    /// `authorization.k8s.io/v1` `ResourceRule` objects.
-    pub resource_rules: Vec<Value>,
-    /// `authorization.k8s.io/v1` `NonResourceRule` objects.
-    pub non_resource_rules: Vec<Value>,
-    /// Some authorizer could not list its rules.
-    pub incomplete: bool,
-    /// Why, if anything failed.
-    pub evaluation_error: String,
-}
-
-/// The caller a reviewed token speaks for.
-#[derive(Clone, Debug, Default)]
-pub struct Reviewed {
-    /// Who it is.
-    pub user: User,
-    /// Those of the audiences asked for that the token is meant for.
-    pub audiences: Vec<String>,
-}
-
 /// The front's services to the registry.
 pub trait Hooks: Send + Sync + 'static {
-    /// Checks a bearer token for `audiences` (empty: the server's own). `Ok(None)`: nobody knows it.
-    fn review_token<'a>(
+    /// Answers a review of `authentication.k8s.io` or `authorization.k8s.io` (decoded and pruned) that `user` posted,
+    /// to `namespace` where it is a namespaced one: the same object with its status filled in.
+    fn review<'a>(
         &'a self,
-        token: &'a str,
-        audiences: &'a [String],
-    ) -> BoxFuture<'a, Result<Option<Reviewed>, String>>;
+        kind: &'a str,
+        review: Value,
+        user: &'a User,
+        namespace: &'a str,
+    ) -> BoxFuture<'a, Result<Value, Status>>;
     /// May `user` do what `info` describes?
     fn authorize<'a>(&'a self, user: &'a User, info: &'a RequestInfo) -> BoxFuture<'a, Decision>;
-    /// Everything `user` may do in `namespace`.
-    fn rules<'a>(&'a self, user: &'a User, namespace: &'a str) -> BoxFuture<'a, Rules>;
-    /// Signs a service account token with these claims.
-    fn sign_token<'a>(&'a self, claims: &'a Value) -> BoxFuture<'a, Result<String, String>>;
     /// Carries out `exec attach portforward log proxy` on `target` (the stored pod, service or node).
     fn connect(&self, context: Context, request: Request, target: Value) -> BoxFuture<'static, Response>;
 }
@@ -61,24 +39,18 @@ pub trait Hooks: Send + Sync + 'static {
 pub struct AllowAll;
 
 impl Hooks for AllowAll {
-    fn review_token<'a>(
+    fn review<'a>(
         &'a self,
+        kind: &'a str,
+        _: Value,
+        _: &'a User,
         _: &'a str,
-        _: &'a [String],
-    ) -> BoxFuture<'a, Result<Option<Reviewed>, String>> {
-        Box::pin(async { Ok(None) })
+    ) -> BoxFuture<'a, Result<Value, Status>> {
+        Box::pin(async move { Err(Status::internal_error(format!("nobody answers a {kind}"))) })
     }
 
     fn authorize<'a>(&'a self, _: &'a User, _: &'a RequestInfo) -> BoxFuture<'a, Decision> {
         Box::pin(async { Decision::Allow(String::new()) })
-    }
-
-    fn rules<'a>(&'a self, _: &'a User, _: &'a str) -> BoxFuture<'a, Rules> {
-        Box::pin(async { Rules::default() })
-    }
-
-    fn sign_token<'a>(&'a self, _: &'a Value) -> BoxFuture<'a, Result<String, String>> {
-        Box::pin(async { Err("no service account key is configured".to_owned()) })
     }
 
     fn connect(&self, _: Context, _: Request, _: Value) -> BoxFuture<'static, Response> {

@@ -5,7 +5,8 @@ use crate::answer;
 use crate::authz::bootstrap;
 use crate::context::{Context, Request, RequestInfo, Response};
 use crate::objects::Fixed;
-use crate::stream::{Connector, default_node_addresses, dial::Dialer};
+use crate::registry::hooks::Hooks as _;
+use crate::stream::default_node_addresses;
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use http::StatusCode;
@@ -68,6 +69,7 @@ struct World {
     server: ApiServer,
     listening: JoinHandle<()>,
     objects: Arc<Fixed>,
+    dialer: Arc<Dialer>,
     _kubelet: JoinHandle<()>,
 }
 
@@ -89,10 +91,12 @@ async fn world() -> World {
     bootstrap::objects().iter().for_each(|o| authorization.policy.put(o));
     let client = authority.issue(&Leaf::client("apiserver", &["system:masters"]), now()).unwrap();
     let tasks = Tasks::default();
+    let dialer = Dialer::new(&authority.cert_pem(), &client.cert_pem, &client.key_pem).unwrap();
+    let dialer = Arc::new(dialer);
     let connector = Connector {
         objects: objects.clone(),
         authorizer: authorization.authorizer.clone(),
-        dialer: Arc::new(Dialer::new(&authority.cert_pem(), &client.cert_pem, &client.key_pem).unwrap()),
+        dialer: dialer.clone(),
         node_addresses: default_node_addresses(),
         tasks: tasks.clone(),
     };
@@ -126,7 +130,7 @@ async fn world() -> World {
         let server = server.clone();
         async move { server.listen(listener, certificate).await.unwrap() }
     });
-    World { authority, port, stopping, server, listening, objects, _kubelet: kubelet }
+    World { authority, port, stopping, server, listening, objects, dialer, _kubelet: kubelet }
 }
 
 /// Echoes upgraded bytes in upper case, and answers everything else with its path and headers.
@@ -380,5 +384,74 @@ async fn a_large_body_is_cut_off() {
     let request = world.request("POST", "/api/v1/namespaces/a/pods").body(answer::body(vec![b' '; 5000])).unwrap();
     assert_eq!(sender.send_request(request).await.unwrap().status(), 413);
     drop(sender);
+    world.stop().await;
+}
+
+/// Runs kubectl where there is one, as a user would.
+#[tokio::test(flavor = "multi_thread")]
+async fn kubectl_finds_its_way() {
+    let world = world().await;
+    let dir = tempfile::tempdir().unwrap();
+    let issued = world.authority.issue(&Leaf::client("root", &["system:masters"]), now()).unwrap();
+    let write = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let flags = [
+        format!("--server=https://127.0.0.1:{}", world.port),
+        format!("--certificate-authority={}", write("ca", &world.authority.cert_pem())),
+        format!("--client-certificate={}", write("cert", &issued.cert_pem)),
+        format!("--client-key={}", write("key", &issued.key_pem)),
+        format!("--cache-dir={}", dir.path().join("cache").display()),
+    ];
+    let kubectl = async |arguments: &[&str]| {
+        let output = tokio::process::Command::new("kubectl")
+            .env("HOME", dir.path())
+            .env("KUBECONFIG", "/dev/null")
+            .args(arguments)
+            .args(&flags)
+            .kill_on_drop(true)
+            .output();
+        match tokio::time::timeout(Duration::from_secs(60), output).await.expect("kubectl answers") {
+            Ok(output) => Some(format!(
+                "{}{}",
+                String::from_utf8_lossy(&output.stdout),
+                String::from_utf8_lossy(&output.stderr)
+            )),
+            Err(_) => {
+                println!("skipped: no kubectl");
+                None
+            }
+        }
+    };
+    let Some(resources) = kubectl(&["api-resources", "-o", "wide"]).await else { return world.stop().await };
+    assert!(resources.contains("deployments") && resources.contains("deploy") && resources.contains("apps/v1"), "{resources}");
+    let version = kubectl(&["version"]).await.unwrap();
+    assert!(version.contains("v1.36.0+windlass"), "{version}");
+    let explained = kubectl(&["explain", "deployments.spec.strategy"]).await.unwrap();
+    assert!(explained.contains("rollingUpdate"), "{explained}");
+    let explained = kubectl(&["explain", "pods.spec.containers", "--recursive"]).await.unwrap();
+    assert!(explained.contains("imagePullPolicy") && explained.contains("hostPort"), "{explained}");
+    let raw = kubectl(&["get", "--raw", "/readyz?verbose"]).await.unwrap();
+    assert!(raw.contains("[+]ping ok"), "{raw}");
+    let logs = kubectl(&["get", "--raw", "/api/v1/namespaces/a/pods/p/log?container=c"]).await.unwrap();
+    assert!(logs.starts_with("/containerLogs/a/p/c"), "{logs}");
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn the_registry_asks_the_front() {
+    let world = world().await;
+    let front = world.server.front(world.dialer.clone(), world.objects.clone(), default_node_addresses());
+    let alice = User { name: "alice".into(), groups: vec!["system:authenticated".into()], ..User::default() };
+    let who = front.review("SelfSubjectReview", json!({}), &alice, "").await.unwrap();
+    assert_eq!(who["status"]["userInfo"]["username"], "alice");
+    let ask = json!({"spec": {"resourceAttributes": {"verb": "get", "resource": "pods"}}});
+    let answer = front.review("SelfSubjectAccessReview", ask, &alice, "").await.unwrap();
+    assert_eq!(answer["status"], json!({"allowed": false}));
+    let token = front.review("TokenReview", json!({"spec": {"token": "x"}}), &alice, "").await.unwrap();
+    assert_eq!(token["status"], json!({"user": {}}));
+    assert_eq!(front.review("TokenReview", json!({}), &alice, "").await.unwrap_err().code, 400);
     world.stop().await;
 }

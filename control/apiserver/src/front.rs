@@ -1,0 +1,60 @@
+//! What the front does for the registry: answers reviews, decides, carries streams.
+
+use crate::authn::{self, Authenticator};
+use crate::authz::{Attributes, Authorizer, Verdict, review};
+use crate::context::{Context, Request, RequestInfo, Response, User};
+use crate::registry::hooks::{Decision, Hooks};
+use crate::stream::Connector;
+use futures::future::BoxFuture;
+use jiff::Timestamp;
+use machinery::status::Status;
+use serde_json::Value;
+use std::sync::Arc;
+
+/// The front, as the registry sees it.
+pub struct Front {
+    pub(crate) authenticator: Arc<Authenticator>,
+    pub(crate) authorizer: Arc<dyn Authorizer>,
+    pub(crate) connector: Connector,
+}
+
+impl Front {
+    async fn answer(&self, kind: &str, object: Value, user: &User, namespace: &str) -> Result<Value, Status> {
+        let authorizer = &*self.authorizer;
+        match kind {
+            "TokenReview" => authn::review::token(&self.authenticator, &object, Timestamp::now()).await,
+            "SubjectAccessReview" => review::subject_access(authorizer, &object),
+            "SelfSubjectAccessReview" => review::self_subject_access(authorizer, &object, user),
+            "LocalSubjectAccessReview" => review::local_subject_access(authorizer, &object, namespace),
+            "SelfSubjectRulesReview" => review::self_subject_rules(authorizer, &object, user),
+            "SelfSubjectReview" => Ok(review::self_subject(&object, user)),
+            other => Err(Status::internal_error(format!("nobody answers a {other}"))),
+        }
+    }
+}
+
+impl Hooks for Front {
+    fn review<'a>(
+        &'a self,
+        kind: &'a str,
+        review: Value,
+        user: &'a User,
+        namespace: &'a str,
+    ) -> BoxFuture<'a, Result<Value, Status>> {
+        Box::pin(self.answer(kind, review, user, namespace))
+    }
+
+    fn authorize<'a>(&'a self, user: &'a User, info: &'a RequestInfo) -> BoxFuture<'a, Decision> {
+        let decision = self.authorizer.authorize(&Attributes::of(info, user, &[]));
+        Box::pin(std::future::ready(match decision.verdict {
+            Verdict::Allow => Decision::Allow(decision.reason),
+            Verdict::Deny => Decision::Deny(decision.reason),
+            Verdict::NoOpinion => Decision::NoOpinion(decision.reason),
+        }))
+    }
+
+    fn connect(&self, context: Context, request: Request, target: Value) -> BoxFuture<'static, Response> {
+        let connector = self.connector.clone();
+        Box::pin(async move { connector.connect(context, request, &target).await })
+    }
+}
