@@ -28,6 +28,9 @@ const GETADDR: u16 = 22;
 const NEWROUTE: u16 = 24;
 const GETROUTE: u16 = 26;
 
+const DELNEIGH: u16 = 29;
+
+const OPERATIONALLY_UP: u8 = 6;
 const IFINFO: usize = 16;
 const IFADDR: usize = 8;
 const RTMSG: usize = 12;
@@ -83,6 +86,8 @@ pub struct Link {
     pub mtu: u32,
     /// Administratively up.
     pub up: bool,
+    /// Up in fact: with a carrier that has been acted on.
+    pub operational: bool,
     /// Receives what is not addressed to it.
     pub promiscuous: bool,
     /// The bridge it is a port of.
@@ -103,6 +108,7 @@ impl Link {
             mac: None,
             mtu: 0,
             up: flag_bits.contains(LinkFlags::Up),
+            operational: false,
             promiscuous: flag_bits.contains(LinkFlags::Promisc),
             controller: None,
             alias: String::new(),
@@ -112,6 +118,7 @@ impl Link {
                 1 => link.mac = value.try_into().ok().map(Mac),
                 3 => link.name = text_of(value).to_owned(),
                 4 => link.mtu = number_of(value).unwrap_or(0),
+                16 => link.operational = value == [OPERATIONALLY_UP],
                 10 => link.controller = number_of(value),
                 18 => link.kind = find(value, 1).map(text_of).unwrap_or_default().to_owned(),
                 20 => link.alias = text_of(value).to_owned(),
@@ -292,6 +299,33 @@ pub fn new_route(index: u32, route: &Route) -> Request {
         message.attributes.push(RouteAttribute::Metrics(metrics));
     }
     Request::new(NEWROUTE, flags::CREATE | flags::EXCL, &message)
+}
+
+/// Sets a link's hardware address. To the same one as before, it makes the kernel announce the link's addresses
+/// (gratuitous ARP, unsolicited neighbour advertisement) if the sysctls `arp_notify` and `ndisc_notify` say so.
+#[must_use]
+pub fn set_mac(index: u32, mac: Mac) -> Request {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    message.attributes = vec![LinkAttribute::Address(mac.0.to_vec())];
+    Request::new(NEWLINK, 0, &message)
+}
+
+/// Forgets a neighbour's hardware address.
+#[must_use]
+pub fn forget_neighbour(index: u32, neighbour: IpAddr) -> Request {
+    // A `struct ndmsg` and the address.
+    let (family, octets) = match neighbour {
+        IpAddr::V4(v4) => (2, v4.octets().to_vec()),
+        IpAddr::V6(v6) => (10, v6.octets().to_vec()),
+    };
+    let mut body = vec![family, 0, 0, 0];
+    body.extend(index.to_ne_bytes());
+    body.extend([0; 4]);
+    body.extend(u16::try_from(4 + octets.len()).unwrap_or(u16::MAX).to_ne_bytes());
+    body.extend(1u16.to_ne_bytes());
+    body.extend(octets);
+    Request::raw(DELNEIGH, 0, body)
 }
 
 fn family(address: &IpAddr) -> AddressFamily {

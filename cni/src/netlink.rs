@@ -160,6 +160,9 @@ impl Socket {
     /// # Errors
     /// The first refusal, with the request's place in the batch.
     pub fn batch(&mut self, requests: &[Request]) -> Result<Vec<Vec<Reply>>, NetlinkError> {
+        if requests.is_empty() {
+            return Ok(Vec::new());
+        }
         let first = self.sequence.wrapping_add(1);
         let mut datagram = Vec::new();
         for request in requests {

@@ -31,7 +31,8 @@ pub(super) fn apply(
     netns: &Netns,
 ) -> Result<Vec<Interface>, Error> {
     let mut progress = Progress { call, conf, host, netns, bridge, veth: None, container: None };
-    match steps.iter().try_for_each(|step| progress.take(step)).and_then(|()| progress.interfaces()) {
+    let done = steps.iter().try_for_each(|step| progress.take(step));
+    match done.and_then(|()| progress.interfaces(steps)) {
         Ok(interfaces) => Ok(interfaces),
         Err(error) => {
             progress.undo();
@@ -47,7 +48,8 @@ struct Progress<'a> {
     netns: &'a Netns,
     bridge: Option<Link>,
     veth: Option<Veth>,
-    container: Option<Link>,
+    /// The container's end, with a socket in the container's namespace.
+    container: Option<(Link, Socket)>,
 }
 
 impl Progress<'_> {
@@ -94,8 +96,7 @@ impl Progress<'_> {
             Step::ConfigureContainer { addresses, routes, detect_duplicates } => {
                 let interface = &self.call.environment.interface;
                 let (netns, quiet) = (self.netns, !detect_duplicates);
-                let link = netns.enter(|| configure(interface, addresses, routes, quiet))?;
-                self.container = Some(link);
+                self.container = Some(netns.enter(|| configure(interface, addresses, routes, quiet))?);
                 Ok(())
             }
             Step::Masquerade(addresses) => masquerade::add(self.call, addresses),
@@ -145,13 +146,15 @@ impl Progress<'_> {
         Ok(())
     }
 
-    fn interfaces(&mut self) -> Result<Vec<Interface>, Error> {
+    fn interfaces(&mut self, steps: &[Step]) -> Result<Vec<Interface>, Error> {
         let name = self.veth.as_ref().map(|veth| veth.host.clone()).unwrap_or_default();
         // Asking for the link also has the kernel settle its carrier, after which the bridge port forwards.
         let host = link::by_name(self.host, &name).during(|| format!("look up {name}"))?;
-        let (Some(bridge), Some(host), Some(container)) = (&self.bridge, host, &self.container) else {
+        let (Some(bridge), Some(host), Some((container, socket))) = (&self.bridge, host, &mut self.container)
+        else {
             return Err(Error::NotAsAdded(format!("{name} went away during the ADD")));
         };
+        announce(steps, bridge, &host, container, self.host, socket);
         Ok(vec![describe(bridge, ""), describe(&host, ""), describe(container, &self.call.environment.netns)])
     }
 
@@ -167,18 +170,45 @@ impl Progress<'_> {
     }
 }
 
+/// The address may have been another container's a moment ago, and its neighbours may still know that one's hardware
+/// address: the host is made to forget it, and the container to announce its own.
+///
+/// A neighbour that was never known cannot be forgotten, and what was not heard is found out by asking, if later; so
+/// neither's failure matters.
+fn announce(
+    steps: &[Step],
+    bridge: &Link,
+    host: &Link,
+    container: &Link,
+    host_socket: &mut Socket,
+    container_socket: &mut Socket,
+) {
+    for step in steps {
+        let Step::ConfigureContainer { addresses, .. } = step else { continue };
+        let forget: Vec<_> =
+            addresses.iter().map(|address| link::forget_neighbour(bridge.index, address.addr())).collect();
+        drop(host_socket.batch(&forget));
+        if let Some(mac) = container.mac.filter(|_| host.operational && !addresses.is_empty()) {
+            drop(container_socket.request(link::set_mac(container.index, mac)));
+        }
+    }
+}
+
 /// Inside the container: addresses and routes on the interface, in two datagrams.
 fn configure(
     interface: &str,
     addresses: &[ipnet::IpNet],
     routes: &[crate::result::Route],
     quiet: bool,
-) -> Result<Link, Error> {
+) -> Result<(Link, Socket), Error> {
     let mut socket = open_socket()?;
     let name = || format!("configure {interface} in the container");
     if addresses.iter().any(|address| address.addr().is_ipv6()) {
         // Some runtimes start containers with IPv6 off.
         sysctl::set(&format!("ipv6/conf/{interface}/disable_ipv6"), "0")?;
+    }
+    for notify in ["ipv4/conf/INTERFACE/arp_notify", "ipv6/conf/INTERFACE/ndisc_notify"] {
+        sysctl::set(&notify.replace("INTERFACE", interface), "1")?;
     }
     if quiet {
         sysctl::set(&format!("ipv6/conf/{interface}/accept_dad"), "0")?;
@@ -190,7 +220,7 @@ fn configure(
     requests.extend(addresses.iter().map(|address| link::new_address(link.index, *address)));
     requests.extend(routes.iter().map(|route| link::new_route(link.index, route)));
     socket.batch(&requests).map_err(|error| explain(error, interface, addresses, routes))?;
-    Ok(link)
+    Ok((link, socket))
 }
 
 /// Names the address or route that the kernel refused.

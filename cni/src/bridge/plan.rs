@@ -42,7 +42,7 @@ pub(crate) fn complete(conf: &Conf, mut granted: Attachment) -> Result<Attachmen
     for ip in &mut granted.ips {
         ip.interface = Some(2);
         if ip.gateway.is_none() && conf.gateway {
-            ip.gateway = ip.address.hosts().next();
+            ip.gateway = Some(first_address(&ip.address));
         }
     }
     if conf.default_gateway {
@@ -61,6 +61,14 @@ pub(crate) fn complete(conf: &Conf, mut granted: Attachment) -> Result<Attachmen
         }
     }
     Ok(granted)
+}
+
+/// The address after the subnet's own, which in IPv6 is the routers' anycast address.
+fn first_address(subnet: &IpNet) -> IpAddr {
+    match subnet.network() {
+        IpAddr::V4(v4) => std::net::Ipv4Addr::from_bits(v4.to_bits().saturating_add(1)).into(),
+        IpAddr::V6(v6) => std::net::Ipv6Addr::from_bits(v6.to_bits().saturating_add(1)).into(),
+    }
 }
 
 fn everywhere(like: &IpAddr) -> IpNet {
@@ -156,3 +164,6 @@ fn plan_gateway(conf: &Conf, present: &[IpNet], gateway: IpNet, steps: &mut Vec<
     steps.push(Step::AddGateway(gateway));
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -205,3 +205,68 @@ fn joined_at_layer_2_without_ipam() {
     assert!(netns.sh("ip link show eth0").contains("state UP"));
     lab.call("DEL", &conf, "a", &netns.path()).ok();
 }
+
+#[test]
+fn many_at_once_share_one_bridge() {
+    let Some(lab) = Lab::new() else { return };
+    let conf = lab.bridge_conf();
+    let netns: Vec<Netns> = (0..16).map(|_| Netns::new()).collect();
+    let attach = |index: usize| lab.call("ADD", &conf, &format!("c{index}"), &netns[index].path()).ok();
+    let results: Vec<Value> = std::thread::scope(|scope| {
+        let calls: Vec<_> = (0..16).map(|index| scope.spawn(move || attach(index))).collect();
+        calls.into_iter().map(|call| call.join().unwrap()).collect()
+    });
+    let own: std::collections::BTreeSet<IpAddr> = results.iter().map(|result| address(result, 0)).collect();
+    assert_eq!(own.len(), 16);
+    assert_eq!(lab.host.sh("ip -o link show master cni0").lines().count(), 16);
+    let target = address(&results[15], 0);
+    assert_eq!(
+        Server::listen(&netns[15], (target, 80)).source_of(&netns[0], (target, 80)),
+        address(&results[0], 0)
+    );
+}
+
+#[test]
+fn killed_anywhere_a_del_leaves_nothing() {
+    let Some(lab) = Lab::new() else { return };
+    let mut conf = lab.bridge_conf();
+    conf["ipMasq"] = true.into();
+    let mut killed = 0;
+    for turn in 0..80u64 {
+        let netns = Netns::new();
+        let id = format!("k{turn}");
+        // An ADD takes a few milliseconds here.
+        let survived =
+            lab.call_and_kill(&conf, &id, &netns.path(), std::time::Duration::from_micros(turn * 100));
+        killed += usize::from(!survived);
+        lab.call("DEL", &conf, &id, &netns.path()).ok();
+        assert!(!netns.sh("ip link").contains("eth0"));
+    }
+    assert!(killed > 5, "only {killed} of 80 were killed before their end");
+    assert!(lab.leased("pods").is_empty());
+    assert!(!lab.host.sh("ip link").contains("veth"));
+    assert!(!lab.host.sh("nft list ruleset").contains("elements"));
+    let netns = Netns::new();
+    lab.call("ADD", &conf, "last", &netns.path()).ok();
+}
+
+#[test]
+fn an_address_granted_anew_is_found_at_once() {
+    let Some(lab) = Lab::new() else { return };
+    let (mut conf, neighbour) = (lab.bridge_conf(), Netns::new());
+    lab.call("ADD", &conf, "n", &neighbour.path()).ok();
+    conf["runtimeConfig"] = json!({ "ips": ["10.88.0.9/24", "fd00:88::9/64"] });
+    for id in ["old", "new"] {
+        let netns = Netns::new();
+        let result = lab.call("ADD", &conf, id, &netns.path()).ok();
+        let started = std::time::Instant::now();
+        // After this both know the container's hardware address, and keep it for a while.
+        for target in [address(&result, 0), address(&result, 1)] {
+            for client in [&lab.host, &neighbour] {
+                Server::listen(&netns, (target, 80)).source_of(client, (target, 80));
+            }
+        }
+        assert!(started.elapsed() < std::time::Duration::from_millis(900), "{id}: {:?}", started.elapsed());
+        lab.call("DEL", &conf, id, &netns.path()).ok();
+    }
+}

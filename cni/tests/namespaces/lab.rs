@@ -6,6 +6,7 @@ use std::{
     os::fd::{AsFd, AsRawFd},
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
+    time::Duration,
 };
 
 use nix::sched::{CloneFlags, setns, unshare};
@@ -105,6 +106,25 @@ impl Lab {
     /// Runs a plugin in the host's namespace.
     pub(crate) fn call(&self, command: &str, conf: &Value, container: &str, netns: &str) -> Outcome {
         self.call_with(command, conf, container, netns, &[])
+    }
+
+    /// Starts an ADD of the bridge and kills it after a while. Returns whether it was done by then.
+    pub(crate) fn call_and_kill(&self, conf: &Value, container: &str, netns: &str, after: Duration) -> bool {
+        let mut child = self.host.run(|| {
+            Command::new(self.bin.join("bridge"))
+                .env_clear()
+                .envs([("CNI_COMMAND", "ADD"), ("CNI_CONTAINERID", container), ("CNI_NETNS", netns)])
+                .envs([("CNI_IFNAME", "eth0"), ("CNI_PATH", "/nowhere")])
+                .stdin(Stdio::piped())
+                .stdout(Stdio::null())
+                .spawn()
+                .unwrap()
+        });
+        child.stdin.take().unwrap().write_all(conf.to_string().as_bytes()).unwrap();
+        // The moment to kill at has no event of its own: anywhere is the point.
+        std::thread::sleep(after);
+        child.kill().unwrap();
+        child.wait().unwrap().success()
     }
 
     pub(crate) fn call_with(
