@@ -31,7 +31,7 @@ pub(crate) fn answer(call: &Call) -> Result<Option<Value>, Error> {
         Command::Del => del(call)?,
         Command::Check => check(call)?,
         Command::Gc => gc(call)?,
-        Command::Status => drop(Conf::read(call)?),
+        Command::Status => status(call)?,
         Command::Version => {}
     }
     Ok(None)
@@ -138,6 +138,14 @@ fn check(call: &Call) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// Fails if there is no nftables to keep host ports in.
+fn status(call: &Call) -> Result<(), Error> {
+    Conf::read(call)?;
+    ruleset::find(&sets()[..1], |_| false)
+        .map(drop)
+        .map_err(|error| Error::Unavailable(format!("nftables cannot be used: {error}")))
 }
 
 fn gc(call: &Call) -> Result<(), Error> {

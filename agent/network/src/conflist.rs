@@ -36,11 +36,23 @@ pub enum ConflistError {
 /// # Errors
 /// There is no range, or a file could not be written.
 pub fn write_static(config: &Config, pod_cidrs: &[IpNet]) -> Result<bool, ConflistError> {
-    write(config, pod_cidrs)
+    put(config, pod_cidrs, Masquerade::ByPlugin)
 }
 
-/// One range set for each family; masquerading is left to the node, which knows every node's ranges.
-fn render(config: &Config, pod_cidrs: &[IpNet]) -> Value {
+/// Writes the configuration for a node whose reconciler masquerades: it knows every node's ranges.
+pub(crate) fn write(config: &Config, pod_cidrs: &[IpNet]) -> Result<bool, ConflistError> {
+    put(config, pod_cidrs, Masquerade::ByNode)
+}
+
+/// Who hides pods behind the node's address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Masquerade {
+    ByPlugin,
+    ByNode,
+}
+
+/// One range set for each family.
+fn render(config: &Config, pod_cidrs: &[IpNet], masquerade: Masquerade) -> Value {
     let ranges: Vec<Value> = pod_cidrs.iter().map(|cidr| json!([{ "subnet": cidr.trunc() }])).collect();
     let mut bridge = json!({
         "type": "bridge",
@@ -49,7 +61,7 @@ fn render(config: &Config, pod_cidrs: &[IpNet]) -> Value {
         "hairpinMode": true,
         // A pod range may change with the node's name or its registration.
         "forceAddress": true,
-        "ipMasq": false,
+        "ipMasq": masquerade == Masquerade::ByPlugin,
         "ipam": { "type": "host-local", "dataDir": config.data_dir, "ranges": ranges },
     });
     if let Some(mtu) = config.mtu {
@@ -63,7 +75,7 @@ fn render(config: &Config, pod_cidrs: &[IpNet]) -> Value {
     })
 }
 
-pub(crate) fn write(config: &Config, pod_cidrs: &[IpNet]) -> Result<bool, ConflistError> {
+fn put(config: &Config, pod_cidrs: &[IpNet], masquerade: Masquerade) -> Result<bool, ConflistError> {
     if pod_cidrs.is_empty() {
         return Err(ConflistError::NoRange);
     }
@@ -71,7 +83,7 @@ pub(crate) fn write(config: &Config, pod_cidrs: &[IpNet]) -> Result<bool, Confli
         link(plugins)?;
     }
     let path = config.conf_dir.join(FILE);
-    let content = format!("{:#}\n", render(config, pod_cidrs));
+    let content = format!("{:#}\n", render(config, pod_cidrs, masquerade));
     if fs::read_to_string(&path).is_ok_and(|current| current == content) {
         return Ok(false);
     }
@@ -150,7 +162,9 @@ mod tests {
                 "ranges": [[{ "subnet": "10.244.1.0/24" }], [{ "subnet": "fd00:1::/64" }]],
             })
         );
+        assert_eq!(written["plugins"][0]["ipMasq"], true, "nobody else would");
         assert!(write_static(&config, &cidrs(&["10.244.2.0/24"])).unwrap());
+        assert!(write(&config, &cidrs(&["10.244.2.0/24"])).unwrap(), "now the node masquerades");
         assert_eq!(fs::read_to_string(&other).unwrap(), "theirs");
         assert_eq!(fs::read_dir(&config.conf_dir).unwrap().count(), 2);
     }

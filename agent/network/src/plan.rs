@@ -67,10 +67,7 @@ impl fmt::Display for Problem {
                 "no route to pods {cidr}: node {node} at {address} is not on a directly connected link"
             ),
             Self::Overlaps { node, cidr, with } => {
-                write!(
-                    formatter,
-                    "no route to pods {cidr} of node {node}: the range overlaps with that of {with}"
-                )
+                write!(formatter, "no route to pods {cidr} of node {node}: the range overlaps with {with}")
             }
             Self::TakenByOther { node, cidr } => {
                 write!(formatter, "no route to pods {cidr} of node {node}: another program has a route there")
@@ -136,7 +133,15 @@ fn wanted(
             let node = || name.clone();
             let overlapping = claimed.iter().find(|(other, _)| cidr.contains(other) || other.contains(cidr));
             if let Some((_, with)) = overlapping {
-                let with = (*with).to_owned();
+                let with = format!("that of {with}");
+                plan.problems.insert(Problem::Overlaps { node: node(), cidr: *cidr, with });
+                continue;
+            }
+            // A claim to where a node is would cut that node off.
+            let swallowed =
+                nodes.iter().find(|(_, member)| member.addresses.iter().any(|ip| cidr.contains(ip)));
+            if let Some((with, _)) = swallowed {
+                let with = format!("the address of {with}");
                 plan.problems.insert(Problem::Overlaps { node: node(), cidr: *cidr, with });
                 continue;
             }
@@ -147,8 +152,7 @@ fn wanted(
                 plan.problems.insert(Problem::NoAddress { node: node(), cidr: *cidr });
                 continue;
             };
-            let link = direct_link(observed, address).filter(|_| !cidr.contains(&address));
-            let Some(link) = link else {
+            let Some(link) = direct_link(observed, address) else {
                 plan.problems.insert(Problem::OtherLink { node: node(), cidr: *cidr, address });
                 continue;
             };

@@ -209,6 +209,9 @@ impl Network {
             }
         }
         if !own.is_empty() {
+            if !self.sysctls_warned {
+                sysctl::load_bridge_filter().await;
+            }
             self.sysctls(&own);
             self.masquerade(&own, &plan).await?;
             // Last: with it the runtime says that the network is ready.

@@ -1,7 +1,9 @@
 //! Forwarding, and bridged packets that nftables sees: a Service of one pod to another on the same node is answered
 //! on the bridge, past the translation that has to be undone, unless bridged packets go through the rules.
 
-use std::{fs, io, path::Path};
+use std::{fs, io, path::Path, process::Stdio};
+
+use tokio::process::Command;
 
 /// A switch could not be set.
 #[derive(Debug, thiserror::Error)]
@@ -14,6 +16,19 @@ pub(crate) struct SysctlError {
 const FORWARD4: &str = "ipv4/ip_forward";
 const FORWARD6: &str = "ipv6/conf/all/forwarding";
 const BRIDGED: [&str; 2] = ["bridge/bridge-nf-call-iptables", "bridge/bridge-nf-call-ip6tables"];
+
+/// Has the kernel load the module that shows bridged packets to nftables, if it is a module and not loaded yet.
+/// Whether that worked is seen when the switches are set.
+pub(crate) async fn load_bridge_filter() {
+    if Path::new("/proc/sys/net/bridge").exists() {
+        return;
+    }
+    let mut modprobe = Command::new("modprobe");
+    let quiet = modprobe.arg("br_netfilter").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    if let Err(error) = quiet.kill_on_drop(true).status().await {
+        tracing::debug!(%error, "modprobe not run");
+    }
+}
 
 /// Sets what pods of these families need, in the calling thread's namespace. Every switch is tried.
 pub(crate) fn set(v4: bool, v6: bool) -> Vec<SysctlError> {

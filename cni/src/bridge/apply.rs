@@ -93,10 +93,10 @@ impl Progress<'_> {
                 Ok(())
             }
             Step::AttachVeth(veth) => self.attach_veth(veth),
-            Step::ConfigureContainer { addresses, routes, detect_duplicates } => {
+            Step::ConfigureContainer { addresses, routes } => {
                 let interface = &self.call.environment.interface;
-                let (netns, quiet) = (self.netns, !detect_duplicates);
-                self.container = Some(netns.enter(|| configure(interface, addresses, routes, quiet))?);
+                let netns = self.netns;
+                self.container = Some(netns.enter(|| configure(interface, addresses, routes))?);
                 Ok(())
             }
             Step::Masquerade(addresses) => masquerade::add(self.call, addresses),
@@ -199,7 +199,6 @@ fn configure(
     interface: &str,
     addresses: &[ipnet::IpNet],
     routes: &[crate::result::Route],
-    quiet: bool,
 ) -> Result<(Link, Socket), Error> {
     let mut socket = open_socket()?;
     let name = || format!("configure {interface} in the container");
@@ -210,9 +209,8 @@ fn configure(
     for notify in ["ipv4/conf/INTERFACE/arp_notify", "ipv6/conf/INTERFACE/ndisc_notify"] {
         sysctl::set(&notify.replace("INTERFACE", interface), "1")?;
     }
-    if quiet {
-        sysctl::set(&format!("ipv6/conf/{interface}/accept_dad"), "0")?;
-    }
+    // Addresses are granted, not found: detecting duplicates would only keep them unusable for a second.
+    sysctl::set(&format!("ipv6/conf/{interface}/accept_dad"), "0")?;
     let link = link::by_name(&mut socket, interface)
         .during(name)?
         .ok_or_else(|| Error::NotAsAdded(format!("{interface} went away during the ADD")))?;

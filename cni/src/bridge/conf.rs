@@ -30,8 +30,6 @@ pub(crate) struct Conf {
     pub(crate) hairpin: bool,
     pub(crate) promiscuous: bool,
     pub(crate) isolated: bool,
-    /// IPv6 duplicate address detection in the container.
-    pub(crate) detect_duplicates: bool,
     pub(crate) mac: Option<Mac>,
     pub(crate) ipam: Ipam,
 }
@@ -66,14 +64,13 @@ impl Conf {
                 value: format!("{backend:?} (only \"nftables\" is)"),
             });
         }
-        for name in ["vlan", "vlanTrunk", "macspoofchk", "disableContainerInterface"] {
+        for name in ["vlan", "vlanTrunk", "macspoofchk", "disableContainerInterface", "enabledad"] {
             fields.refuse(name)?;
         }
         // Says whether the port stays in the default VLAN beside its own; without VLANs there is nothing to say.
         fields.take::<bool>("preserveDefaultVlan")?;
         let force_address = fields.take_or_default("forceAddress")?;
         let isolated = fields.take_or_default("portIsolation")?;
-        let detect_duplicates = fields.take_or_default("enabledad")?;
         let mac = read_mac(call, &mut fields)?;
         let ipam = match fields.take_fields("ipam")? {
             None => Ipam::None,
@@ -94,7 +91,6 @@ impl Conf {
             hairpin,
             promiscuous,
             isolated,
-            detect_duplicates,
             mac,
             ipam,
         })

@@ -28,7 +28,7 @@ pub(crate) enum Step {
     AddGateway(IpNet),
     Forward { v4: bool, v6: bool },
     AttachVeth(Veth),
-    ConfigureContainer { addresses: Vec<IpNet>, routes: Vec<Route>, detect_duplicates: bool },
+    ConfigureContainer { addresses: Vec<IpNet>, routes: Vec<Route> },
     Masquerade(Vec<IpNet>),
 }
 
@@ -104,11 +104,7 @@ pub(crate) fn plan(
     }
     let Some(granted) = granted else {
         steps.push(Step::AttachVeth(veth));
-        steps.push(Step::ConfigureContainer {
-            addresses: Vec::new(),
-            routes: Vec::new(),
-            detect_duplicates: conf.detect_duplicates,
-        });
+        steps.push(Step::ConfigureContainer { addresses: Vec::new(), routes: Vec::new() });
         return Ok(steps);
     };
     if conf.gateway {
@@ -130,11 +126,7 @@ pub(crate) fn plan(
     }
     let addresses: Vec<IpNet> = granted.ips.iter().map(|ip| ip.address).collect();
     steps.push(Step::AttachVeth(veth));
-    steps.push(Step::ConfigureContainer {
-        addresses: addresses.clone(),
-        routes: granted.routes.clone(),
-        detect_duplicates: conf.detect_duplicates,
-    });
+    steps.push(Step::ConfigureContainer { addresses: addresses.clone(), routes: granted.routes.clone() });
     if conf.masquerade {
         steps.push(Step::Masquerade(addresses));
     }

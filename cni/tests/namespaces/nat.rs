@@ -159,6 +159,9 @@ fn bad_mappings_name_the_field() {
     // Without host ports there is nothing to do and no table to make.
     assert_eq!(lab.call("ADD", &portmap_conf(&json!([]), &previous), "a", "/x").ok(), previous);
     assert_eq!(rules(&lab), "");
+    let mut status = portmap_conf(&json!([]), &Value::Null);
+    status["cniVersion"] = "1.1.0".into();
+    lab.call("STATUS", &status, "", "").ok();
 }
 
 #[test]

@@ -61,7 +61,8 @@ fn what_cannot_be_routed_says_why_and_is_not() {
         (member(&["10.244.0.7"], &["10.244.1.0/24"]), "is not on a directly connected link"),
         (member(&["2001:db8::2"], &["10.244.1.0/24"]), "has no InternalIP of that family"),
         (member(&["192.0.2.2"], &["10.244.0.0/16"]), "overlaps with that of me"),
-        (member(&["192.0.2.2"], &["192.0.2.0/24"]), "is not on a directly connected link"),
+        (member(&["192.0.2.2"], &["192.0.2.0/24"]), "overlaps with the address of me"),
+        (member(&["192.0.2.2"], &["192.0.2.2/31"]), "overlaps with the address of other"),
         (member(&["192.0.2.2"], &["192.0.2.128/25"]), "another program has a route there"),
     ];
     for (other, words) in cases {
@@ -161,7 +162,7 @@ proptest! {
         prop_assert_eq!(again.problems, first.problems);
         let own = members.get("a").map(|member| member.pod_cidrs.clone()).unwrap_or_default();
         for route in &observed.ours {
-            prop_assert!(!route.dst.contains(&route.via));
+            prop_assert!(!members.values().flat_map(|member| &member.addresses).any(|ip| route.dst.contains(ip)));
             prop_assert!(own.iter().all(|cidr| !cidr.contains(&route.dst) && !route.dst.contains(cidr)));
         }
     }

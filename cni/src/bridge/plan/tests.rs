@@ -15,7 +15,6 @@ fn conf() -> Conf {
         hairpin: true,
         promiscuous: false,
         isolated: false,
-        detect_duplicates: false,
         mac: None,
         ipam: Ipam::HostLocal,
     }
