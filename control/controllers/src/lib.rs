@@ -1,1 +1,26 @@
-//! Stub.
+//! The built-in controllers, one module each: what wakes it, what it reads and writes, what it promises stands at the top of each file.
+//!
+//! Shared parts: [`informer`] (one watch a kind), [`queue`] (keys to work on), [`reconcile`] (the worker loop and its errors),
+//! [`cluster`] (the informers together), [`recorder`] (events), [`expectations`] (own writes not seen yet), [`pods`] (making and
+//! removing pods for an owner). Deciding is pure and lives in each controller's `plan` file.
+
+pub mod cluster;
+pub mod deployment;
+pub mod endpoints;
+pub mod expectations;
+pub mod garbage;
+pub mod informer;
+pub mod namespace;
+pub mod node_ipam;
+pub mod node_lifecycle;
+pub mod pods;
+pub mod queue;
+pub mod reconcile;
+pub mod recorder;
+pub mod replica_set;
+pub mod root_ca;
+mod run;
+pub mod service_account;
+pub mod signing;
+
+pub use run::{Config, run};

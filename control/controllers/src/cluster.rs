@@ -1,0 +1,103 @@
+//! The informers together: every controller reads the same maps.
+
+use crate::informer::{Informer, Kind};
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet};
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, Service, ServiceAccount};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::runtime::watcher;
+use kube::{Api, Client};
+use std::fmt::Debug;
+use std::hash::Hash;
+use std::sync::Arc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// What the controllers read.
+#[derive(Default)]
+#[allow(missing_docs, reason = "each field is the informer of the kind it is named for")]
+pub struct Cluster {
+    pub config_maps: Arc<Informer<ConfigMap>>,
+    pub daemon_sets: Arc<Informer<DaemonSet>>,
+    pub deployments: Arc<Informer<Deployment>>,
+    pub endpoint_slices: Arc<Informer<EndpointSlice>>,
+    pub endpoints: Arc<Informer<Endpoints>>,
+    pub jobs: Arc<Informer<Job>>,
+    /// Leases of nodes only.
+    pub leases: Arc<Informer<Lease>>,
+    pub namespaces: Arc<Informer<Namespace>>,
+    pub nodes: Arc<Informer<Node>>,
+    pub pods: Arc<Informer<Pod>>,
+    pub replica_sets: Arc<Informer<ReplicaSet>>,
+    pub requests: Arc<Informer<CertificateSigningRequest>>,
+    pub service_accounts: Arc<Informer<ServiceAccount>>,
+    pub services: Arc<Informer<Service>>,
+}
+
+impl Cluster {
+    /// Starts every watch; register handlers before.
+    pub fn start(&self, tasks: &mut JoinSet<()>, client: &Client, shutdown: &CancellationToken) {
+        let mut starter = Starter { tasks, client, shutdown };
+        // of the config maps only the one every namespace has
+        let root_ca = watcher::Config::default().fields("metadata.name=kube-root-ca.crt");
+        starter.start(&self.config_maps, Api::all(client.clone()), root_ca);
+        starter.all(&self.daemon_sets);
+        starter.all(&self.deployments);
+        starter.all(&self.endpoint_slices);
+        starter.all(&self.endpoints);
+        starter.all(&self.jobs);
+        starter.start(
+            &self.leases,
+            Api::namespaced(client.clone(), "kube-node-lease"),
+            watcher::Config::default(),
+        );
+        starter.all(&self.namespaces);
+        starter.all(&self.nodes);
+        starter.all(&self.pods);
+        starter.all(&self.replica_sets);
+        starter.all(&self.requests);
+        starter.all(&self.service_accounts);
+        starter.all(&self.services);
+    }
+
+    /// Waits until every first list is complete: before that, what is not in a map may still exist.
+    pub async fn synced(&self) {
+        tokio::join!(
+            self.config_maps.synced(),
+            self.daemon_sets.synced(),
+            self.deployments.synced(),
+            self.endpoint_slices.synced(),
+            self.endpoints.synced(),
+            self.jobs.synced(),
+            self.leases.synced(),
+            self.namespaces.synced(),
+            self.nodes.synced(),
+            self.pods.synced(),
+            self.replica_sets.synced(),
+            self.requests.synced(),
+            self.service_accounts.synced(),
+            self.services.synced(),
+        );
+    }
+}
+
+struct Starter<'a> {
+    tasks: &'a mut JoinSet<()>,
+    client: &'a Client,
+    shutdown: &'a CancellationToken,
+}
+
+impl Starter<'_> {
+    fn all<K: Kind>(&mut self, informer: &Arc<Informer<K>>)
+    where
+        K::DynamicType: Default + Clone + Debug + Eq + Hash,
+    {
+        self.start(informer, Api::all(self.client.clone()), watcher::Config::default());
+    }
+
+    fn start<K: Kind>(&mut self, informer: &Arc<Informer<K>>, api: Api<K>, config: watcher::Config) {
+        self.tasks.spawn(informer.clone().run(api, config, self.shutdown.clone()));
+    }
+}

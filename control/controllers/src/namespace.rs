@@ -1,0 +1,264 @@
+//! Emptying a namespace that is being deleted, then letting it go.
+//!
+//! Woken by: the namespace, a pod of it that is gone, its own timer while something is left. Reads: discovery, lists of every namespaced
+//! resource. Writes: deletions, the namespace's conditions and at last its finalizers. Promises: the namespace does not go while anything
+//! is in it; what it waits for stands in its conditions.
+
+use crate::cluster::Cluster;
+use crate::informer::{Informer, key_of};
+use crate::queue::{Key, Queue};
+use crate::reconcile::{Doing, Error, Reconcile, code, found};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Namespace, NamespaceCondition};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::api::{
+    ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, PropagationPolicy,
+};
+use kube::discovery::{Discovery, Scope, verbs};
+use kube::{Api, Client, ResourceExt};
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long to wait before looking again at what nothing tells us about.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
+
+/// The controller.
+pub struct Namespaces {
+    namespaces: Arc<Informer<Namespace>>,
+    client: Client,
+}
+
+impl Namespaces {
+    /// Registers for what wakes it.
+    #[must_use]
+    pub fn new(cluster: &Cluster, client: Client, queue: &Arc<Queue>) -> Self {
+        let wake = queue.clone();
+        cluster.namespaces.on_change(move |_, new| {
+            if let Some(namespace) = new.filter(|n| n.metadata.deletion_timestamp.is_some()) {
+                wake.add(key_of(&**namespace));
+            }
+        });
+        let (wake, namespaces) = (queue.clone(), cluster.namespaces.clone());
+        cluster.pods.on_change(move |old, new| {
+            if let (Some(pod), None) = (old, new) {
+                let key = Key::new("", &pod.namespace().unwrap_or_default());
+                if namespaces.get(&key).is_some_and(|n| n.metadata.deletion_timestamp.is_some()) {
+                    wake.add(key);
+                }
+            }
+        });
+        Self { namespaces: cluster.namespaces.clone(), client }
+    }
+}
+
+/// What is left of one kind: how many, and how many of them wait for which finalizer.
+#[derive(Default)]
+struct Left {
+    count: usize,
+    finalizers: BTreeMap<String, usize>,
+}
+
+impl Reconcile for Namespaces {
+    const NAME: &'static str = "namespace-controller";
+
+    async fn reconcile(&self, key: &Key) -> Result<Option<Duration>, Error> {
+        let Some(namespace) = self.namespaces.get(key).filter(|n| n.metadata.deletion_timestamp.is_some())
+        else {
+            return Ok(None);
+        };
+        let finalizers = namespace.spec.as_ref().and_then(|s| s.finalizers.clone()).unwrap_or_default();
+        if !finalizers.iter().any(|f| f == "kubernetes") {
+            return Ok(None);
+        }
+        let resources = match self.resources().await {
+            Ok(resources) => resources,
+            Err(error) => {
+                let failed = ("NamespaceDeletionDiscoveryFailure", "DiscoveryFailed", error.to_string());
+                self.write_conditions(&namespace, key, &[failed], &BTreeMap::new()).await?;
+                return Err(error).doing(|| "discover what may be in a namespace".to_owned());
+            }
+        };
+        let mut left = BTreeMap::new();
+        let mut failures = Vec::new();
+        // pods last of all would do as well, but their going takes longest
+        for resource in &resources {
+            match self.empty(key, resource).await {
+                Ok(rest) if rest.count > 0 => {
+                    left.insert(
+                        format!("{}.{}", resource.plural, resource.group).trim_end_matches('.').to_owned(),
+                        rest,
+                    );
+                }
+                Ok(_) => {}
+                Err(error) => failures.push(error.to_string()),
+            }
+        }
+        if left.is_empty() && failures.is_empty() {
+            return self.let_go(&namespace, key, &finalizers).await.map(|()| None);
+        }
+        let failed: Vec<_> = (!failures.is_empty())
+            .then(|| ("NamespaceDeletionContentFailure", "ContentDeletionFailed", failures.join(", ")))
+            .into_iter()
+            .collect();
+        self.write_conditions(&namespace, key, &failed, &left).await?;
+        Ok(Some(LOOK_AGAIN))
+    }
+}
+
+impl Namespaces {
+    /// Every namespaced resource that can be listed and deleted.
+    async fn resources(&self) -> Result<Vec<ApiResource>, kube::Error> {
+        let discovery = Discovery::new(self.client.clone()).run_aggregated().await?;
+        let all = discovery.groups().flat_map(kube::discovery::ApiGroup::recommended_resources);
+        let emptied = all.filter(|(_, c)| {
+            c.scope == Scope::Namespaced
+                && c.supports_operation(verbs::LIST)
+                && c.supports_operation(verbs::DELETE)
+        });
+        Ok(emptied.map(|(resource, _)| resource).collect())
+    }
+
+    /// Deletes all of a kind and says what is left.
+    async fn empty(&self, key: &Key, resource: &ApiResource) -> Result<Left, kube::Error> {
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &key.name, resource);
+        let listed = match api.list_metadata(&ListParams::default()).await {
+            // the resource went away since discovery
+            Err(error) if matches!(code(&error), Some(404 | 405)) => return Ok(Left::default()),
+            listed => listed?,
+        };
+        if listed.items.is_empty() {
+            return Ok(Left::default());
+        }
+        let fresh = listed.items.iter().any(|o| o.metadata.deletion_timestamp.is_none());
+        if fresh {
+            let params = DeleteParams {
+                propagation_policy: Some(PropagationPolicy::Background),
+                ..DeleteParams::default()
+            };
+            match api.delete_collection(&params, &ListParams::default()).await {
+                Err(error) if code(&error) == Some(405) => {
+                    for object in &listed.items {
+                        found(api.delete(&object.name_any(), &params).await)?;
+                    }
+                }
+                deleted => drop(deleted?),
+            }
+        }
+        let mut left = Left::default();
+        for object in api.list_metadata(&ListParams::default()).await?.items {
+            left.count += 1;
+            for finalizer in object.metadata.finalizers.unwrap_or_default() {
+                *left.finalizers.entry(finalizer).or_default() += 1;
+            }
+        }
+        Ok(left)
+    }
+
+    async fn let_go(&self, namespace: &Namespace, key: &Key, finalizers: &[String]) -> Result<(), Error> {
+        let rest: Vec<&String> = finalizers.iter().filter(|f| *f != "kubernetes").collect();
+        let body = json!({
+            "apiVersion": "v1", "kind": "Namespace",
+            "metadata": { "name": &*key.name, "uid": namespace.uid(), "resourceVersion": namespace.resource_version() },
+            "spec": { "finalizers": rest },
+        });
+        let api: Api<Namespace> = Api::all(self.client.clone());
+        let replaced: Result<Namespace, _> =
+            api.replace_subresource("finalize", &key.name, &PostParams::default(), &body).await;
+        found(replaced).map(drop).doing(|| format!("finalize namespace {key}"))
+    }
+
+    /// Says what goes wrong and what is waited for, in upstream's five conditions.
+    async fn write_conditions(
+        &self,
+        namespace: &Namespace,
+        key: &Key,
+        failed: &[(&str, &str, String)],
+        left: &BTreeMap<String, Left>,
+    ) -> Result<(), Error> {
+        let mut wanted: Vec<(&str, bool, &str, String)> = Vec::new();
+        let fine = [
+            (
+                "NamespaceDeletionDiscoveryFailure",
+                "ResourcesDiscovered",
+                "All resources successfully discovered",
+            ),
+            (
+                "NamespaceDeletionGroupVersionParsingFailure",
+                "ParsedGroupVersions",
+                "All legacy kube types successfully parsed",
+            ),
+            (
+                "NamespaceDeletionContentFailure",
+                "ContentDeleted",
+                "All content successfully deleted, may be waiting on finalization",
+            ),
+        ];
+        for (kind, reason, message) in fine {
+            match failed.iter().find(|f| f.0 == kind) {
+                Some((_, reason, message)) => wanted.push((kind, true, reason, message.clone())),
+                None => wanted.push((kind, false, reason, message.to_owned())),
+            }
+        }
+        if left.is_empty() {
+            wanted.push((
+                "NamespaceContentRemaining",
+                false,
+                "ContentRemoved",
+                "All content successfully removed".to_owned(),
+            ));
+        } else {
+            let counts: Vec<String> =
+                left.iter().map(|(kind, l)| format!("{kind} has {} resource instances", l.count)).collect();
+            let message = format!("Some resources are remaining: {}", counts.join(", "));
+            wanted.push(("NamespaceContentRemaining", true, "SomeResourcesRemain", message));
+        }
+        let mut finalizers: BTreeMap<&str, usize> = BTreeMap::new();
+        for (name, count) in left.values().flat_map(|l| &l.finalizers) {
+            *finalizers.entry(name).or_default() += count;
+        }
+        if finalizers.is_empty() {
+            wanted.push((
+                "NamespaceFinalizersRemaining",
+                false,
+                "ContentHasNoFinalizers",
+                "All content-preserving finalizers finished".to_owned(),
+            ));
+        } else {
+            let counts: Vec<String> = finalizers
+                .iter()
+                .map(|(name, count)| format!("{name} in {count} resource instances"))
+                .collect();
+            let message =
+                format!("Some content in the namespace has finalizers remaining: {}", counts.join(", "));
+            wanted.push(("NamespaceFinalizersRemaining", true, "SomeFinalizersRemain", message));
+        }
+        let old = namespace.status.as_ref().and_then(|s| s.conditions.clone()).unwrap_or_default();
+        let now = Time(Timestamp::now());
+        let conditions: Vec<NamespaceCondition> = wanted
+            .into_iter()
+            .map(|(kind, is_true, reason, message)| {
+                let status = if is_true { "True" } else { "False" };
+                let same = old.iter().find(|c| c.type_ == kind && c.status == status);
+                NamespaceCondition {
+                    type_: kind.to_owned(),
+                    status: status.to_owned(),
+                    reason: Some(reason.to_owned()),
+                    message: Some(message),
+                    last_transition_time: same
+                        .and_then(|c| c.last_transition_time.clone())
+                        .or_else(|| Some(now.clone())),
+                }
+            })
+            .collect();
+        if conditions == old {
+            return Ok(());
+        }
+        let api: Api<Namespace> = Api::all(self.client.clone());
+        let patch = Patch::Merge(json!({ "status": { "conditions": conditions } }));
+        found(api.patch_status(&key.name, &PatchParams::default(), &patch).await)
+            .map(drop)
+            .doing(|| format!("write the conditions of namespace {key}"))
+    }
+}

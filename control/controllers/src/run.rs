@@ -1,0 +1,88 @@
+//! Every controller with its queue and workers, in one list.
+
+use crate::cluster::Cluster;
+use crate::deployment::Deployments;
+use crate::endpoints::EndpointSlices;
+use crate::garbage;
+use crate::namespace::Namespaces;
+use crate::node_ipam::NodeRanges;
+use crate::node_lifecycle::NodeLifecycle;
+use crate::queue::Queue;
+use crate::reconcile::{Reconcile, spawn};
+use crate::recorder::Recorder;
+use crate::replica_set::ReplicaSets;
+use crate::root_ca::RootCa;
+use crate::service_account::ServiceAccounts;
+use crate::signing::Signing;
+use ipnet::IpNet;
+use kube::Client;
+use pki::authority::Authority;
+use std::sync::Arc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// What the controllers must know.
+pub struct Config {
+    /// Where nodes' pod ranges come from, at most one a family.
+    pub cluster_cidrs: Vec<IpNet>,
+    /// Signs certificate requests; its certificate is every namespace's root certificate.
+    pub authority: Arc<Authority>,
+}
+
+/// Runs every controller until cancelled.
+pub async fn run(client: Client, config: Config, shutdown: CancellationToken) {
+    let mut tasks = JoinSet::new();
+    let cluster = Cluster::default();
+    let (recorder, writing) = Recorder::new(client.clone(), shutdown.clone());
+    tasks.spawn(writing);
+    let mut start = Starter { tasks: Vec::new() };
+    let bundle = config.authority.cert_pem();
+    let (cl, rec) = (&client, &recorder);
+    start.add(5, |queue| ReplicaSets::new(&cluster, cl.clone(), rec.clone(), queue));
+    start.add(5, |queue| Deployments::new(&cluster, cl.clone(), rec.clone(), queue));
+    start.add(5, |queue| EndpointSlices::new(&cluster, cl.clone(), queue));
+    start.add(2, |queue| Namespaces::new(&cluster, cl.clone(), queue));
+    start.add(1, |queue| ServiceAccounts::new(&cluster, cl.clone(), queue));
+    start.add(1, |queue| RootCa::new(&cluster, cl.clone(), bundle, queue));
+    start.add(1, |queue| NodeRanges::new(&cluster, cl.clone(), rec.clone(), config.cluster_cidrs, queue));
+    start.add(2, |queue| Signing::new(&cluster, cl.clone(), config.authority.clone(), queue));
+    let (node_queue, lifecycle) =
+        start.add(2, |queue| NodeLifecycle::new(&cluster, cl.clone(), rec.clone(), queue));
+    cluster.start(&mut tasks, &client, &shutdown);
+    // no controller acts before it knows everything there is
+    tokio::select! {
+        () = shutdown.cancelled() => return,
+        () = cluster.synced() => {}
+    }
+    lifecycle.adopt_existing(&node_queue);
+    for begin in start.tasks {
+        begin(&mut tasks, &shutdown);
+    }
+    tasks.spawn(garbage::run(client, shutdown.clone()));
+    while let Some(ended) = tasks.join_next().await {
+        if let Err(error) = ended {
+            tracing::error!(%error, "a controller's worker ended");
+        }
+    }
+}
+
+type Begin = Box<dyn FnOnce(&mut JoinSet<()>, &CancellationToken) + Send>;
+
+struct Starter {
+    tasks: Vec<Begin>,
+}
+
+impl Starter {
+    /// Makes a controller, which registers for what wakes it; its workers start later.
+    fn add<R: Reconcile>(
+        &mut self,
+        workers: usize,
+        make: impl FnOnce(&Arc<Queue>) -> R,
+    ) -> (Arc<Queue>, Arc<R>) {
+        let queue = Arc::new(Queue::default());
+        let controller = Arc::new(make(&queue));
+        let (working, running) = (queue.clone(), controller.clone());
+        self.tasks.push(Box::new(move |tasks, shutdown| spawn(tasks, &working, running, workers, shutdown)));
+        (queue, controller)
+    }
+}
