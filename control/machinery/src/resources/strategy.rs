@@ -19,6 +19,7 @@ use super::{
     Resource,
     access::{Fields, Get, copy, object, same, set},
 };
+use crate::schema;
 
 pub use self::{
     facts::Dependents,
@@ -31,7 +32,7 @@ pub use self::{
 pub fn prepare_for_create(resource: &Resource, object: &mut Value) {
     let facts = facts(resource);
     if facts.resets_status {
-        set(object, "status", Fields::new());
+        set(object, "status", empty_status(resource));
     }
     if facts.generation.is_some() {
         set_generation(object, 1);
@@ -121,8 +122,23 @@ pub fn allow_unconditional_update(resource: &Resource) -> bool {
 
 /// Brings an object that passed validation to its one form: lists whose order or repeats mean nothing.
 pub fn canonicalize(resource: &Resource, object: &mut Value) {
-    if (resource.group, resource.kind) == ("", "Endpoints") {
-        core::repack_subsets(object);
+    match (resource.group, resource.kind) {
+        ("", "Endpoints") => core::repack_subsets(object),
+        // A generated name was not known when the object was defaulted.
+        ("", "Namespace") => core::label_with_name(object),
+        _ => {}
+    }
+}
+
+/// A status nobody has written yet: the counts upstream writes even when they are zero, and nothing else.
+fn empty_status(resource: &Resource) -> Value {
+    let types = schema::builtin();
+    let kind = types.named(&resource.storage_api_version(), resource.kind);
+    let status = kind.and_then(|id| types.field(id, "status")).and_then(schema::Field::struct_type);
+    let empty = Value::Object(Fields::new());
+    match status.map(|id| types.normalize(id, empty.clone())) {
+        Some(Ok(normalized)) => normalized.value,
+        _ => empty,
     }
 }
 

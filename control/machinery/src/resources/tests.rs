@@ -2,7 +2,10 @@ use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use serde_json::{Value, json};
 
-use super::{all, by_group_resource, by_gvk, by_gvr, groups, selectable};
+use super::{
+    Resource, all, by_group_resource, by_gvk, by_gvr, defaults, groups, selectable, strategy, validate,
+};
+use crate::schema;
 
 /// The facts beside the repository, or none: then the test says so and passes.
 fn discovery(file: &str) -> Option<Value> {
@@ -146,4 +149,99 @@ fn a_selector_compares_text_whatever_the_field() {
     assert_eq!(selectable::value(events, &event, "reportingController").as_deref(), Some("c"));
     let nodes = by_group_resource("", "nodes").unwrap();
     assert_eq!(selectable::value(nodes, &json!({}), "spec.unschedulable").as_deref(), Some("false"));
+}
+
+/// An object as it is stored after a client created it.
+fn stored(resource: &Resource, object: Value) -> Value {
+    let mut object = canonical(resource, object);
+    defaults::apply(resource, &mut object);
+    strategy::prepare_for_create(resource, &mut object);
+    object
+}
+
+fn canonical(resource: &Resource, object: Value) -> Value {
+    let types = schema::builtin();
+    let id = types.named(&resource.storage_api_version(), resource.kind).unwrap();
+    let normalized = types.normalize(id, object).unwrap();
+    assert_eq!(normalized.unknown, Vec::<String>::new(), "{}", resource.qualified_name());
+    normalized.value
+}
+
+/// What users write, kind by kind.
+fn written() -> Vec<Value> {
+    let template = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i:1",
+        "ports": [{"containerPort": 80}], "resources": {"limits": {"cpu": "1000m"}},
+        "readinessProbe": {"httpGet": {"port": 80}}, "env": [{"name": "A", "value": ""}]}],
+        "volumes": [{"name": "e"}, {"name": "h", "hostPath": {"path": "/h"}}]}});
+    let once = json!({"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}});
+    let meta = json!({"name": "x", "namespace": "d", "uid": "u", "creationTimestamp": null});
+    let selector = json!({"matchLabels": {"a": "b"}});
+    let mut objects = vec![
+        json!({"apiVersion": "v1", "kind": "Pod", "spec": template["spec"]}),
+        json!({"apiVersion": "v1", "kind": "Service", "spec": {"ports": [{"port": 80}], "selector": {"a": "b"}}}),
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {"a": "b"}}),
+        json!({"apiVersion": "v1", "kind": "Secret", "data": {"a": "Yg=="}}),
+        json!({"apiVersion": "v1", "kind": "ServiceAccount"}),
+        json!({"apiVersion": "v1", "kind": "Endpoints", "subsets": [{"addresses": [{"ip": "10.0.0.1"}],
+            "ports": [{"port": 1}]}]}),
+        json!({"apiVersion": "v1", "kind": "LimitRange", "spec": {"limits": [{"type": "Container", "max": {"cpu": "1"}}]}}),
+        json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "spec": {"accessModes": ["ReadWriteOnce"],
+            "resources": {"requests": {"storage": "1Gi"}}}}),
+        json!({"apiVersion": "v1", "kind": "ReplicationController", "spec": {"template": template}}),
+        json!({"apiVersion": "batch/v1", "kind": "Job", "spec": {"template": once}}),
+        json!({"apiVersion": "batch/v1", "kind": "CronJob", "spec": {"schedule": "*/5 * * * mon-fri",
+            "jobTemplate": {"spec": {"template": once}}}}),
+        json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "spec": {"podSelector": {},
+            "ingress": [{"ports": [{"port": 80}]}]}}),
+        json!({"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "spec": {"defaultBackend": {"service": {
+            "name": "s", "port": {"number": 80}}}}}),
+        json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "roleRef": {"kind": "Role",
+            "name": "r"}, "subjects": [{"kind": "User", "name": "u"}]}),
+        json!({"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "spec": {"minAvailable": 1, "selector": selector}}),
+        json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+            "endpoints": [{"addresses": ["10.0.0.1"]}], "ports": [{"port": 80}]}),
+        json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "spec": {"leaseDurationSeconds": 40}}),
+        json!({"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "spec": {"maxReplicas": 3,
+            "scaleTargetRef": {"kind": "Deployment", "name": "x"}}}),
+    ];
+    for kind in ["Deployment", "ReplicaSet", "DaemonSet", "StatefulSet"] {
+        let spec = json!({"selector": selector, "template": template});
+        objects.push(json!({"apiVersion": "apps/v1", "kind": kind, "spec": spec}));
+    }
+    for object in &mut objects {
+        object["metadata"] = meta.clone();
+    }
+    let cluster = json!({"name": "x", "creationTimestamp": null});
+    for mut object in [
+        json!({"apiVersion": "v1", "kind": "Namespace"}),
+        json!({"apiVersion": "v1", "kind": "Node"}),
+        json!({"apiVersion": "v1", "kind": "PersistentVolume", "spec": {"capacity": {"storage": "1Gi"},
+            "accessModes": ["ReadWriteOnce"], "hostPath": {"path": "/v"}}}),
+        json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "provisioner": "a.b/c"}),
+        json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "value": 1}),
+        json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "rules": [{"verbs": ["get"],
+            "apiGroups": [""], "resources": ["pods"]}]}),
+    ] {
+        object["metadata"] = cluster.clone();
+        objects.push(object);
+    }
+    objects
+}
+
+#[test]
+fn what_users_write_is_accepted_and_stored_in_canonical_form() {
+    for object in written() {
+        let (api, kind) = (object["apiVersion"].as_str().unwrap(), object["kind"].as_str().unwrap());
+        let (group, version) = api.split_once('/').unwrap_or(("", api));
+        let resource = by_gvk(group, version, kind).unwrap();
+        let mut stored = stored(resource, object.clone());
+        assert_eq!(validate::create(resource, &stored), [], "{kind}");
+        assert_eq!(canonical(resource, stored.clone()), stored, "{kind}");
+        stored["metadata"]["resourceVersion"] = json!("1");
+        let mut again = stored.clone();
+        defaults::apply(resource, &mut again);
+        strategy::prepare_for_update(resource, &mut again, &stored);
+        assert_eq!(again, stored, "{kind}");
+        assert_eq!(validate::update(resource, &again, &stored), [], "{kind}");
+    }
 }

@@ -55,14 +55,11 @@ pub(super) fn v1_to_v2(hpa: &mut Value) {
     }
     if let Some(status) = existing(hpa, "status") {
         let mut list = current.as_ref().and_then(Value::as_array).cloned().unwrap_or_default();
-        if let Some(percentage) = remove(status, "currentCPUUtilizationPercentage").filter(|p| !p.is_null()) {
-            if !list.iter().any(|metric| is_cpu_utilization(metric, "current")) {
-                list.insert(
-                    0,
-                    json!({"type": "Resource",
-                        "resource": {"name": "cpu", "current": {"averageUtilization": percentage}}}),
-                );
-            }
+        if let Some(percentage) = remove(status, "currentCPUUtilizationPercentage").filter(|p| !p.is_null())
+            && !list.iter().any(|metric| is_cpu_utilization(metric, "current"))
+        {
+            let current = json!({"averageUtilization": percentage});
+            list.insert(0, json!({"type": "Resource", "resource": {"name": "cpu", "current": current}}));
         }
         set(status, "currentMetrics", list);
         if let Some(conditions) = conditions {

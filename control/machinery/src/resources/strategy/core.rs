@@ -20,6 +20,16 @@ pub(super) fn create_namespace(namespace: &mut Value) {
     set(spec, "finalizers", finalizers);
 }
 
+/// The label other objects' namespace selectors find a namespace by.
+pub(super) fn label_with_name(namespace: &mut Value) {
+    let name = namespace.text("metadata.name").to_owned();
+    if !name.is_empty()
+        && let Some(labels) = object(namespace, "metadata").and_then(|metadata| object(metadata, "labels"))
+    {
+        set(labels, "kubernetes.io/metadata.name", name);
+    }
+}
+
 pub(super) fn keep_finalizers(new: &mut Value, old: &Value) {
     if let Some(spec) = object(new, "spec") {
         copy(spec, old.at("spec"), "finalizers");

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::resources::access::{Get, default, object};
+use crate::resources::access::{Fields, Get, default, object, set};
 
 const CONTROLLER_UID: &str = "batch.kubernetes.io/controller-uid";
 const JOB_NAME: &str = "batch.kubernetes.io/job-name";
@@ -25,5 +25,12 @@ pub(super) fn create(job: &mut Value) {
     }
     if let Some(matched) = object(spec, "selector").and_then(|s| object(s, "matchLabels")) {
         default(matched, CONTROLLER_UID, uid);
+    }
+    // Upstream defaults again when it reads the job back, and finds these labels in the template.
+    if job.fields("metadata.labels").is_none_or(Fields::is_empty)
+        && let Some(labels) = job.fields("spec.template.metadata.labels").cloned()
+        && let Some(metadata) = object(job, "metadata")
+    {
+        set(metadata, "labels", labels);
     }
 }

@@ -66,13 +66,14 @@ fn generation_counts_changes_of_the_spec_only() {
 #[test]
 fn a_job_selects_its_pods_by_its_uid() {
     let mut job = json!({"metadata": {"name": "j", "uid": "u"}, "spec": {"template": {"spec": {}}}});
+    let labels = json!({"controller-uid": "u", "job-name": "j",
+        "batch.kubernetes.io/controller-uid": "u", "batch.kubernetes.io/job-name": "j"});
     prepare_for_create(resource("batch", "jobs"), &mut job);
     assert_eq!(
         job,
-        json!({"metadata": {"name": "j", "uid": "u", "generation": 1}, "status": {}, "spec": {
+        json!({"metadata": {"name": "j", "uid": "u", "generation": 1, "labels": labels}, "status": {}, "spec": {
             "selector": {"matchLabels": {"batch.kubernetes.io/controller-uid": "u"}},
-            "template": {"spec": {}, "metadata": {"labels": {"controller-uid": "u", "job-name": "j",
-                "batch.kubernetes.io/controller-uid": "u", "batch.kubernetes.io/job-name": "j"}}}}})
+            "template": {"spec": {}, "metadata": {"labels": labels}}}})
     );
     let manual = json!({"metadata": {}, "spec": {"manualSelector": true, "selector": {}}});
     let mut job = manual.clone();
@@ -208,4 +209,11 @@ fn updates_that_create_or_overwrite_are_per_kind() {
     assert!(allow_unconditional_update(resource("", "pods")));
     assert!(!allow_unconditional_update(resource("coordination.k8s.io", "leases")));
     assert_eq!(dependents_by_default(resource("batch", "jobs")), Dependents::Orphan);
+}
+
+#[test]
+fn a_generated_namespace_is_labelled_too() {
+    let mut namespace = json!({"metadata": {"name": "n-x7k2p"}});
+    canonicalize(resource("", "namespaces"), &mut namespace);
+    assert_eq!(namespace["metadata"]["labels"], json!({"kubernetes.io/metadata.name": "n-x7k2p"}));
 }

@@ -87,11 +87,9 @@ pub(super) fn secret(secret: &Value, errors: &mut Errors) {
         }
         "kubernetes.io/dockercfg" => docker(&path, data, ".dockercfg", errors),
         "kubernetes.io/dockerconfigjson" => docker(&path, data, ".dockerconfigjson", errors),
-        "kubernetes.io/basic-auth" => {
-            if !data.contains_key("username") && !data.contains_key("password") {
-                needs("username");
-                needs("password");
-            }
+        "kubernetes.io/basic-auth" if !data.contains_key("username") && !data.contains_key("password") => {
+            needs("username");
+            needs("password");
         }
         "kubernetes.io/ssh-auth" => {
             let empty = data.get("ssh-privatekey").and_then(Value::as_str).is_none_or(str::is_empty);

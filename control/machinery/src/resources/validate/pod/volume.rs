@@ -97,10 +97,8 @@ fn source(path: &Path, volume: &Value, errors: &mut Errors) {
                 let policies = ["Always", "IfNotPresent", "Never"];
                 rules::one_of(&path.child("pullPolicy"), source.text("pullPolicy"), &policies, errors);
             }
-            "ephemeral" => {
-                if !source.has("volumeClaimTemplate") {
-                    errors.push(FieldError::required(&path.child("volumeClaimTemplate"), ""));
-                }
+            "ephemeral" if !source.has("volumeClaimTemplate") => {
+                errors.push(FieldError::required(&path.child("volumeClaimTemplate"), ""));
             }
             _ => {}
         }
