@@ -12,9 +12,10 @@
 //! What is no resource: [`paths`] (the table), [`discovery`], [`openapi`],
 //! [`health`], [`metrics`], [`version`], with [`negotiate`].
 //!
-//! Resources: [`registry`]; those that become byte streams: [`stream`]. [`front`] is what the registry
-//! asks of all this.
+//! Resources: [`handler`] (verbs), `admission`, [`registry`] (storage); those that become byte streams: [`stream`].
+//! [`front`] is what the registry asks of all this.
 
+mod admission;
 pub mod answer;
 pub mod authn;
 pub mod authz;
@@ -24,6 +25,7 @@ pub mod deadline;
 pub mod discovery;
 mod drain;
 pub mod front;
+pub mod handler;
 pub mod health;
 pub mod impersonation;
 pub mod inflight;

@@ -24,7 +24,8 @@ use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use http::header::{
-    ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATCH, LOCATION, VARY,
+    ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATCH,
+    LOCATION, VARY,
 };
 use http::request::Parts;
 use http::{HeaderMap, Method, StatusCode};
@@ -136,7 +137,12 @@ impl OpenApi {
         Some(response)
     }
 
-    fn document(&self, key: &str, media_type: &'static str, make: impl FnOnce() -> Vec<u8>) -> io::Result<Document> {
+    fn document(
+        &self,
+        key: &str,
+        media_type: &'static str,
+        make: impl FnOnce() -> Vec<u8>,
+    ) -> io::Result<Document> {
         let generation = self.catalog.generation();
         {
             let cache = self.cache.lock();
@@ -208,7 +214,8 @@ impl Documents for OpenApi {
     fn paths(&self) -> Vec<String> {
         let mut paths = vec!["/openapi/v2".to_owned(), V3.to_owned()];
         for group in self.catalog.groups() {
-            let of = |v: &crate::discovery::Version| format!("{V3}/{}", group_version_path(&group.name, &v.name));
+            let of =
+                |v: &crate::discovery::Version| format!("{V3}/{}", group_version_path(&group.name, &v.name));
             paths.extend(group.versions.iter().map(of));
         }
         paths
@@ -221,9 +228,7 @@ impl Documents for OpenApi {
         match context.info.path.trim_end_matches('/') {
             "/openapi/v2" => Some(self.v2(&request.headers)),
             V3 => Some(answer::json(StatusCode::OK, &self.index())),
-            path => {
-                self.group_version(path.strip_prefix(V3)?.strip_prefix('/')?, context, &request.headers)
-            }
+            path => self.group_version(path.strip_prefix(V3)?.strip_prefix('/')?, context, &request.headers),
         }
     }
 }

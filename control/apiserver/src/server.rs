@@ -166,7 +166,12 @@ impl ApiServer {
 
     /// What the registry asks of the front; streams go out through `dialer`.
     #[must_use]
-    pub fn front(&self, dialer: Arc<Dialer>, objects: Arc<dyn Lookup>, node_addresses: Vec<String>) -> Arc<Front> {
+    pub fn front(
+        &self,
+        dialer: Arc<Dialer>,
+        objects: Arc<dyn Lookup>,
+        node_addresses: Vec<String>,
+    ) -> Arc<Front> {
         let connector = Connector {
             objects,
             authorizer: self.chain.authorizer.clone(),

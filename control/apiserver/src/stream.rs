@@ -94,7 +94,11 @@ impl Connector {
 
     async fn kubelet(&self, node: &str, path: String) -> Result<Destination, Status> {
         let resource = Gr::new("", "nodes");
-        let object = self.objects.get("", "nodes", "", node).await.ok_or_else(|| Status::not_found(&resource, node))?;
+        let object = self
+            .objects
+            .get("", "nodes", "", node)
+            .await
+            .ok_or_else(|| Status::not_found(&resource, node))?;
         let host = address::node(&object, &self.node_addresses).map_err(Status::internal_error)?;
         Ok(Destination::kubelet(host, address::kubelet_port(&object), path))
     }

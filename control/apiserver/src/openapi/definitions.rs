@@ -26,7 +26,8 @@ impl Dialect {
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
 const EXTENSIONS: &str = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1";
 /// Packages that no served resource is of.
-const UNPUBLISHED: [&str; 4] = ["api.admission.", "api.apidiscovery.", "k8s.io.metrics.", "api.apiserverinternal."];
+const UNPUBLISHED: [&str; 4] =
+    ["api.admission.", "api.apidiscovery.", "k8s.io.metrics.", "api.apiserverinternal."];
 /// Meta kinds that clients look up in the core group.
 const CORE_META_KINDS: [&str; 5] = ["APIGroup", "APIResourceList", "DeleteOptions", "Status", "WatchEvent"];
 
@@ -87,7 +88,10 @@ fn definition(id: TypeId, kind: &Type, dialect: Dialect) -> Value {
     if let Some(gvk) = group_version_kind(kind) {
         schema["x-kubernetes-group-version-kind"] = json!([gvk]);
     }
-    if kind.name.ends_with("Selector") && kind.package.ends_with("core.v1") && ATOMIC_SELECTORS.contains(&kind.name) {
+    if kind.name.ends_with("Selector")
+        && kind.package.ends_with("core.v1")
+        && ATOMIC_SELECTORS.contains(&kind.name)
+    {
         schema["x-kubernetes-map-type"] = "atomic".into();
     }
     schema
@@ -238,9 +242,9 @@ fn special_definitions(dialect: Dialect) -> Vec<(String, Value)> {
 /// The definition of a custom resource that comes without a usable schema, or with one.
 #[must_use]
 pub fn custom(schema: Option<Value>, group: &str, version: &str, kind: &str) -> Value {
-    let mut schema = schema.filter(Value::is_object).unwrap_or_else(|| {
-        json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
-    });
+    let mut schema = schema
+        .filter(Value::is_object)
+        .unwrap_or_else(|| json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true}));
     schema["x-kubernetes-group-version-kind"] = json!([{"group": group, "version": version, "kind": kind}]);
     schema
 }

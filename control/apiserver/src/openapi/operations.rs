@@ -97,7 +97,8 @@ struct Place<'a> {
 
 impl<'a> Place<'a> {
     fn new(group: &'a str, version: &'a str, resource: &'a Resource) -> Self {
-        let root = if group.is_empty() { format!("/api/{version}") } else { format!("/apis/{group}/{version}") };
+        let root =
+            if group.is_empty() { format!("/api/{version}") } else { format!("/apis/{group}/{version}") };
         let space = if resource.namespaced { "/namespaces/{namespace}" } else { "" };
         let collection = format!("{root}{space}/{}", resource.plural);
         Place { group, version, resource, root, collection }

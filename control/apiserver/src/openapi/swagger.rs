@@ -19,7 +19,8 @@ pub fn document(catalog: &Catalog) -> Value {
                 if definitions::of_kind(&api_version, &resource.kind).is_none() {
                     let schema = catalog.schema(&group.name, &v.name, &resource.kind);
                     let name = definitions::custom_name(&group.name, &v.name, &resource.kind);
-                    definitions.insert(name, definitions::custom(schema, &group.name, &v.name, &resource.kind));
+                    definitions
+                        .insert(name, definitions::custom(schema, &group.name, &v.name, &resource.kind));
                 }
             }
         }
@@ -67,16 +68,18 @@ fn path_item(path: &str) -> Value {
 }
 
 fn render(o: &Operation, definitions: &Map<String, Value>) -> Value {
-    let reference =
-        |of: &Option<(String, String)>| Some(Dialect::V2.reference(&definition_name(of.as_ref()?, definitions)?));
+    let reference = |of: &Option<(String, String)>| {
+        Some(Dialect::V2.reference(&definition_name(of.as_ref()?, definitions)?))
+    };
     let mut parameters: Vec<Value> = Vec::new();
     if let Some(schema) = reference(&o.body) {
-        parameters.push(json!({"name": "body", "in": "body", "required": o.method != "delete", "schema": schema}));
+        parameters
+            .push(json!({"name": "body", "in": "body", "required": o.method != "delete", "schema": schema}));
     }
     parameters.extend(
-        o.query
-            .iter()
-            .map(|name| json!({"name": name, "in": "query", "type": parameter_type(name), "uniqueItems": true})),
+        o.query.iter().map(
+            |name| json!({"name": name, "in": "query", "type": parameter_type(name), "uniqueItems": true}),
+        ),
     );
     let mut ok = json!({"description": "OK"});
     if let Some(schema) = reference(&o.answer) {

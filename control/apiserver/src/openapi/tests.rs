@@ -6,13 +6,18 @@ fn openapi() -> OpenApi {
     OpenApi::new(Arc::new(Catalog::default()))
 }
 
-async fn ask(openapi: &OpenApi, url: &str, headers: &[(http::HeaderName, &str)]) -> Option<(Response, Vec<u8>)> {
+async fn ask(
+    openapi: &OpenApi,
+    url: &str,
+    headers: &[(http::HeaderName, &str)],
+) -> Option<(Response, Vec<u8>)> {
     let mut request = http::Request::get(url).body(()).unwrap();
     for (name, value) in headers {
         request.headers_mut().insert(name, value.parse().unwrap());
     }
     let (parts, ()) = request.into_parts();
-    let info = RequestInfo { path: parts.uri.path().to_owned(), verb: "get".into(), ..RequestInfo::default() };
+    let info =
+        RequestInfo { path: parts.uri.path().to_owned(), verb: "get".into(), ..RequestInfo::default() };
     let query = query::parse(parts.uri.query().unwrap_or_default());
     let context = Context { info, user: User::default(), query, user_agent: String::new() };
     let (head, body) = openapi.answer(&context, &parts)?.into_parts();
@@ -29,7 +34,10 @@ async fn types_carry_what_kubectl_merges_by() {
     let document = json_of("/openapi/v2").await;
     let definitions = &document["definitions"];
     let pod = &definitions["io.k8s.api.core.v1.Pod"];
-    assert_eq!(pod["x-kubernetes-group-version-kind"], json!([{"group": "", "version": "v1", "kind": "Pod"}]));
+    assert_eq!(
+        pod["x-kubernetes-group-version-kind"],
+        json!([{"group": "", "version": "v1", "kind": "Pod"}])
+    );
     assert_eq!(pod["properties"]["spec"], json!({"$ref": "#/definitions/io.k8s.api.core.v1.PodSpec"}));
     assert_eq!(pod["properties"]["kind"], json!({"type": "string"}));
     let spec = &definitions["io.k8s.api.core.v1.PodSpec"];
@@ -66,12 +74,20 @@ async fn every_reference_leads_somewhere_and_every_served_kind_is_described() {
             let api_version = machinery::resources::group_version(resource.group, version);
             let name = definitions::of_kind(&api_version, resource.kind).unwrap();
             let gvk = &definitions[&name]["x-kubernetes-group-version-kind"][0];
-            assert_eq!(gvk, &json!({"group": resource.group, "version": version, "kind": resource.kind}), "{name}");
+            assert_eq!(
+                gvk,
+                &json!({"group": resource.group, "version": version, "kind": resource.kind}),
+                "{name}"
+            );
         }
     }
     for (path, item) in document["paths"].as_object().unwrap() {
         for (method, operation) in item.as_object().unwrap().iter().filter(|(m, _)| *m != "parameters") {
-            assert!(ids.insert(operation["operationId"].as_str().unwrap().to_owned()), "{method} {path}: {}", operation["operationId"]);
+            assert!(
+                ids.insert(operation["operationId"].as_str().unwrap().to_owned()),
+                "{method} {path}: {}",
+                operation["operationId"]
+            );
         }
     }
 }
@@ -83,9 +99,16 @@ async fn writes_can_be_validated_and_dry_run() {
     for document in [v2, v3] {
         let item = &document["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"];
         assert_eq!(item["patch"]["x-kubernetes-group-version-kind"]["kind"], "Deployment");
-        let names: Vec<_> =
-            item["patch"]["parameters"].as_array().unwrap().iter().map(|p| p["name"].as_str().unwrap()).collect();
-        assert!(["dryRun", "fieldManager", "fieldValidation", "force"].iter().all(|n| names.contains(n)), "{names:?}");
+        let names: Vec<_> = item["patch"]["parameters"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|p| p["name"].as_str().unwrap())
+            .collect();
+        assert!(
+            ["dryRun", "fieldManager", "fieldValidation", "force"].iter().all(|n| names.contains(n)),
+            "{names:?}"
+        );
     }
 }
 
@@ -93,9 +116,15 @@ async fn writes_can_be_validated_and_dry_run() {
 async fn a_group_version_holds_the_types_it_needs_and_no_others() {
     let document = json_of("/openapi/v3/apis/apps/v1").await;
     let schemas = document["components"]["schemas"].as_object().unwrap();
-    assert!(schemas.contains_key("io.k8s.api.core.v1.PodSpec") && !schemas.contains_key("io.k8s.api.batch.v1.Job"));
+    assert!(
+        schemas.contains_key("io.k8s.api.core.v1.PodSpec")
+            && !schemas.contains_key("io.k8s.api.batch.v1.Job")
+    );
     let strategy = &schemas["io.k8s.api.apps.v1.DeploymentSpec"]["properties"]["strategy"];
-    assert_eq!(strategy["allOf"], json!([{"$ref": "#/components/schemas/io.k8s.api.apps.v1.DeploymentStrategy"}]));
+    assert_eq!(
+        strategy["allOf"],
+        json!([{"$ref": "#/components/schemas/io.k8s.api.apps.v1.DeploymentStrategy"}])
+    );
     let text = document.to_string();
     for part in text.split("\"#/components/schemas/").skip(1) {
         let name = &part[..part.find('"').unwrap()];
@@ -112,7 +141,10 @@ async fn the_index_leads_to_every_group_version() {
     for entry in paths.values() {
         let url = entry["serverRelativeURL"].as_str().unwrap();
         let (response, bytes) = ask(&openapi, url, &[(ACCEPT_ENCODING, "gzip")]).await.unwrap();
-        assert_eq!((response.status().as_u16(), &response.headers()["cache-control"]), (200, &HeaderValue::from_static("public, immutable")));
+        assert_eq!(
+            (response.status().as_u16(), &response.headers()["cache-control"]),
+            (200, &HeaderValue::from_static("public, immutable"))
+        );
         assert_eq!(&bytes[..2], [0x1f, 0x8b], "compressed");
     }
     let (moved, _) = ask(&openapi, "/openapi/v3/api/v1?hash=OLD", &[]).await.unwrap();
@@ -157,7 +189,8 @@ fn field(message: &[u8], number: u64) -> Vec<u8> {
 
 fn named(message: &[u8], number: u64, name: &str) -> Vec<u8> {
     let all = fields(message).into_iter().filter(|(n, _)| *n == number);
-    let entry = all.map(|(_, e)| e).find(|e| field(e, 1) == name.as_bytes()).unwrap_or_else(|| panic!("no {name}"));
+    let entry =
+        all.map(|(_, e)| e).find(|e| field(e, 1) == name.as_bytes()).unwrap_or_else(|| panic!("no {name}"));
     field(&entry, 2)
 }
 
@@ -184,7 +217,10 @@ async fn kubectls_protobuf_says_the_same() {
         .map(|p| field(&field(&field(&p, 2), 3), 4))
         .collect();
     assert!(queries.contains(&b"dryRun".to_vec()) && queries.contains(&b"fieldValidation".to_vec()));
-    assert!(field(&named(&patch, 13, "x-kubernetes-group-version-kind"), 2).starts_with(b"{\"group\":\"\",\"kind\":\"Pod\""));
+    assert!(
+        field(&named(&patch, 13, "x-kubernetes-group-version-kind"), 2)
+            .starts_with(b"{\"group\":\"\",\"kind\":\"Pod\"")
+    );
 }
 
 #[tokio::test]
@@ -197,5 +233,8 @@ async fn documents_are_small_in_memory_and_not_sent_twice() {
     let etag = response.headers()["etag"].to_str().unwrap().to_owned();
     let (again, _) = ask(&openapi, "/openapi/v2", &[(IF_NONE_MATCH, &etag)]).await.unwrap();
     assert_eq!(again.status(), 304);
-    assert_eq!(ask(&openapi, "/openapi/v2", &[(http::header::ACCEPT, "text/html")]).await.unwrap().0.status(), 406);
+    assert_eq!(
+        ask(&openapi, "/openapi/v2", &[(http::header::ACCEPT, "text/html")]).await.unwrap().0.status(),
+        406
+    );
 }

@@ -80,7 +80,8 @@ fn path_item(path: &str) -> Value {
 }
 
 fn render(o: &Operation, all: &Map<String, Value>) -> Value {
-    let reference = |of: &Option<(String, String)>| Some(Dialect::V3.reference(&definition_name(of.as_ref()?, all)?));
+    let reference =
+        |of: &Option<(String, String)>| Some(Dialect::V3.reference(&definition_name(of.as_ref()?, all)?));
     let mut ok = json!({"description": "OK"});
     if let Some(schema) = reference(&o.answer) {
         ok["content"] = json!({"application/json": {"schema": schema}});

@@ -69,6 +69,14 @@ impl Range {
         gap(start, to).or_else(|| gap(from, start))
     }
 
+    fn owners(&self) -> impl Iterator<Item = &str> {
+        self.taken.values().map(String::as_str)
+    }
+
+    fn release_all(&mut self, owner: &str) {
+        self.taken.retain(|_, o| o != owner);
+    }
+
     fn release(&mut self, n: u128, owner: &str) {
         if self.taken.get(&n).is_some_and(|o| o == owner) {
             self.taken.remove(&n);
@@ -97,11 +105,6 @@ impl Addresses {
 
     pub(crate) fn is_ipv4(&self) -> bool {
         self.net.addr().is_ipv4()
-    }
-
-    /// The range as its owner wrote it.
-    pub(crate) fn net(&self) -> IpNet {
-        self.net
     }
 
     fn index(&self, ip: IpAddr) -> Option<u128> {
@@ -135,6 +138,16 @@ impl Addresses {
     /// Takes any free address.
     pub(crate) fn take_any(&mut self, owner: &str, seed: u128) -> Result<IpAddr, Denied> {
         self.range.take_any(owner, seed).map(|n| self.address(n)).ok_or(Denied::Full)
+    }
+
+    /// Everybody who holds an address.
+    pub(crate) fn owners(&self) -> impl Iterator<Item = &str> {
+        self.range.owners()
+    }
+
+    /// Gives back everything `owner` holds.
+    pub(crate) fn release_all(&mut self, owner: &str) {
+        self.range.release_all(owner);
     }
 
     /// Gives `ip` back if `owner` holds it.
@@ -178,6 +191,16 @@ impl Ports {
     pub(crate) fn take_any(&mut self, owner: &str, seed: u128) -> Result<u16, Denied> {
         let n = self.range.take_any(owner, seed).ok_or(Denied::Full)?;
         u16::try_from(n).map(|n| self.first + n).map_err(|_| Denied::Full)
+    }
+
+    /// Everybody who holds a port.
+    pub(crate) fn owners(&self) -> impl Iterator<Item = &str> {
+        self.range.owners()
+    }
+
+    /// Gives back everything `owner` holds.
+    pub(crate) fn release_all(&mut self, owner: &str) {
+        self.range.release_all(owner);
     }
 
     /// Gives `port` back if `owner` holds it.

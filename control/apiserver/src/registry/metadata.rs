@@ -88,11 +88,6 @@ pub(crate) fn namespace(object: &Value) -> &str {
     text(object, &["metadata", "namespace"])
 }
 
-/// `metadata.uid`.
-pub(crate) fn uid(object: &Value) -> &str {
-    text(object, &["metadata", "uid"])
-}
-
 /// `metadata.finalizers`.
 pub(crate) fn finalizers(object: &Value) -> Vec<&str> {
     items(object, &["metadata", "finalizers"]).iter().filter_map(Value::as_str).collect()

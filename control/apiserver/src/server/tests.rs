@@ -81,11 +81,19 @@ async fn world() -> World {
     let authority = Authority::generate("kubernetes", now()).unwrap();
     let (kubelet_port, kubelet) = fake_kubelet(&authority).await;
     let objects = Arc::new(Fixed::default());
-    objects.put("", "nodes", json!({"metadata": {"name": "n1"}, "status": {
+    objects.put(
+        "",
+        "nodes",
+        json!({"metadata": {"name": "n1"}, "status": {
         "addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],
-        "daemonEndpoints": {"kubeletEndpoint": {"Port": kubelet_port}}}}));
-    objects.put("", "pods", json!({"metadata": {"namespace": "a", "name": "p"},
-        "spec": {"nodeName": "n1", "containers": [{"name": "c"}]}, "status": {"podIP": "127.0.0.1"}}));
+        "daemonEndpoints": {"kubeletEndpoint": {"Port": kubelet_port}}}}),
+    );
+    objects.put(
+        "",
+        "pods",
+        json!({"metadata": {"namespace": "a", "name": "p"},
+        "spec": {"nodeName": "n1", "containers": [{"name": "c"}]}, "status": {"podIP": "127.0.0.1"}}),
+    );
 
     let authorization = Authorization::default();
     bootstrap::objects().iter().for_each(|o| authorization.policy.put(o));
@@ -102,7 +110,9 @@ async fn world() -> World {
     };
     let config = Config {
         authentication: authn::Config {
-            client_authorities: Some(authn::certificate::Authorities::from_pem(&authority.cert_pem()).unwrap()),
+            client_authorities: Some(
+                authn::certificate::Authorities::from_pem(&authority.cert_pem()).unwrap(),
+            ),
             anonymous: true,
             ..authn::Config::default()
         },
@@ -147,14 +157,18 @@ async fn fake_kubelet(authority: &Authority) -> (u16, JoinHandle<()>) {
             assert!(stream.get_ref().1.peer_certificates().is_some(), "the apiserver shows its certificate");
             let service = hyper::service::service_fn(kubelet_answer);
             tokio::spawn(
-                hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades(),
+                hyper::server::conn::http1::Builder::new()
+                    .serve_connection(TokioIo::new(stream), service)
+                    .with_upgrades(),
             );
         }
     };
     (port, tokio::spawn(serving))
 }
 
-async fn kubelet_answer(mut request: http::Request<hyper::body::Incoming>) -> Result<Response, std::convert::Infallible> {
+async fn kubelet_answer(
+    mut request: http::Request<hyper::body::Incoming>,
+) -> Result<Response, std::convert::Infallible> {
     let path = request.uri().to_string();
     if request.headers().contains_key("upgrade") {
         let upgraded = hyper::upgrade::on(&mut request);
@@ -190,7 +204,11 @@ impl World {
         self.request("GET", path).body(Empty::new()).unwrap()
     }
 
-    async fn tls(&self, user: Option<(&str, &[&str])>, alpn: &str) -> tokio_rustls::client::TlsStream<tokio::net::TcpStream> {
+    async fn tls(
+        &self,
+        user: Option<(&str, &[&str])>,
+        alpn: &str,
+    ) -> tokio_rustls::client::TlsStream<tokio::net::TcpStream> {
         let mut roots = rustls::RootCertStore::empty();
         for der in pki::pem::certificates(self.authority.cert_pem().as_bytes()).unwrap() {
             roots.add(der).unwrap();
@@ -205,7 +223,9 @@ impl World {
             Some((name, groups)) => {
                 let issued = self.authority.issue(&Leaf::client(name, groups), now()).unwrap();
                 let chain = pki::pem::certificates(issued.cert_pem.as_bytes()).unwrap();
-                builder.with_client_auth_cert(chain, pki::pem::private_key(issued.key_pem.as_bytes()).unwrap()).unwrap()
+                builder
+                    .with_client_auth_cert(chain, pki::pem::private_key(issued.key_pem.as_bytes()).unwrap())
+                    .unwrap()
             }
         };
         config.alpn_protocols = vec![alpn.as_bytes().to_vec()];
@@ -215,7 +235,11 @@ impl World {
     }
 
     /// A request on its own HTTP/1.1 connection.
-    async fn send(&self, user: Option<(&str, &[&str])>, request: Sent) -> http::Response<hyper::body::Incoming> {
+    async fn send(
+        &self,
+        user: Option<(&str, &[&str])>,
+        request: Sent,
+    ) -> http::Response<hyper::body::Incoming> {
         let stream = self.tls(user, "http/1.1").await;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
         tokio::spawn(connection.with_upgrades());
@@ -245,15 +269,23 @@ async fn a_certificate_gets_in_over_both_protocols() {
     assert!(response.headers().contains_key("audit-id"));
     assert_eq!(response.headers()["cache-control"], "no-cache, private");
     assert!(response.headers().contains_key("x-kubernetes-pf-flowschema-uid"));
-    assert_eq!(value(response).await, json!({"user": "root", "verb": "list", "resource": "pods", "bytes": 0}));
+    assert_eq!(
+        value(response).await,
+        json!({"user": "root", "verb": "list", "resource": "pods", "bytes": 0})
+    );
 
     let stream = world.tls(ROOT, "h2").await;
-    let (mut sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    let (mut sender, connection) =
+        http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection);
     let uri = format!("https://127.0.0.1:{}/api/v1/pods", world.port);
-    let request: Sent = http::Request::builder().uri(uri).header("audit-id", "mine").body(Empty::new()).unwrap();
+    let request: Sent =
+        http::Request::builder().uri(uri).header("audit-id", "mine").body(Empty::new()).unwrap();
     let response = sender.send_request(request).await.unwrap();
-    assert_eq!((response.version(), &response.headers()["audit-id"]), (http::Version::HTTP_2, &"mine".parse().unwrap()));
+    assert_eq!(
+        (response.version(), &response.headers()["audit-id"]),
+        (http::Version::HTTP_2, &"mine".parse().unwrap())
+    );
     drop(sender);
     world.stop().await;
 }
@@ -267,7 +299,8 @@ async fn refusals_read_as_upstreams() {
         value(response).await["message"],
         r#"pods is forbidden: User "system:anonymous" cannot list resource "pods" in API group "" in the namespace "default""#
     );
-    let with_token = world.request("GET", "/api").header("authorization", "Bearer wrong").body(Empty::new()).unwrap();
+    let with_token =
+        world.request("GET", "/api").header("authorization", "Bearer wrong").body(Empty::new()).unwrap();
     let response = world.send(None, with_token).await;
     assert_eq!(response.status(), 401);
     assert_eq!(
@@ -285,7 +318,10 @@ async fn a_stuck_or_panicking_request_hurts_nobody_else() {
     let world = world().await;
     let response = world.send(ROOT, world.get("/api/v1/namespaces/a/pods/never")).await;
     assert_eq!(response.status(), 504);
-    assert_eq!(value(response).await["message"], "Timeout: request did not complete within the allotted timeout");
+    assert_eq!(
+        value(response).await["message"],
+        "Timeout: request did not complete within the allotted timeout"
+    );
     let response = world.send(ROOT, world.get("/api/v1/namespaces/a/pods/panic")).await;
     assert_eq!(response.status(), 500);
     assert_eq!(world.send(ROOT, world.get("/api/v1/pods")).await.status(), 200);
@@ -355,7 +391,12 @@ async fn logs_and_proxies_come_from_the_kubelet() {
         "addresses": [{"type": "InternalIP", "address": "127.0.0.1"}], "daemonEndpoints": {"kubeletEndpoint": {"Port": 1}}}}));
     let response = world.send(ROOT, world.get("/api/v1/nodes/n1/proxy/x")).await;
     assert_eq!(response.status(), 503);
-    assert!(value(response).await["message"].as_str().unwrap().starts_with("error trying to reach service: dial tcp 127.0.0.1:1: "));
+    assert!(
+        value(response).await["message"]
+            .as_str()
+            .unwrap()
+            .starts_with("error trying to reach service: dial tcp 127.0.0.1:1: ")
+    );
     world.stop().await;
 }
 
@@ -363,7 +404,8 @@ async fn logs_and_proxies_come_from_the_kubelet() {
 async fn a_local_client_needs_no_socket() {
     use tower::ServiceExt as _;
     let world = world().await;
-    let user = User { name: "system:controller".into(), groups: vec!["system:masters".into()], ..User::default() };
+    let user =
+        User { name: "system:controller".into(), groups: vec!["system:masters".into()], ..User::default() };
     let service = world.server.local_service(user);
     let client = kube::Client::new(service.clone(), "default");
     let request = http::Request::get("/api/v1/namespaces/x/pods").body(Vec::new()).unwrap();
@@ -381,7 +423,8 @@ async fn a_large_body_is_cut_off() {
     let stream = world.tls(ROOT, "http/1.1").await;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection);
-    let request = world.request("POST", "/api/v1/namespaces/a/pods").body(answer::body(vec![b' '; 5000])).unwrap();
+    let request =
+        world.request("POST", "/api/v1/namespaces/a/pods").body(answer::body(vec![b' '; 5000])).unwrap();
     assert_eq!(sender.send_request(request).await.unwrap().status(), 413);
     drop(sender);
     world.stop().await;
@@ -426,7 +469,10 @@ async fn kubectl_finds_its_way() {
         }
     };
     let Some(resources) = kubectl(&["api-resources", "-o", "wide"]).await else { return world.stop().await };
-    assert!(resources.contains("deployments") && resources.contains("deploy") && resources.contains("apps/v1"), "{resources}");
+    assert!(
+        resources.contains("deployments") && resources.contains("deploy") && resources.contains("apps/v1"),
+        "{resources}"
+    );
     let version = kubectl(&["version"]).await.unwrap();
     assert!(version.contains("v1.36.0+windlass"), "{version}");
     let explained = kubectl(&["explain", "deployments.spec.strategy"]).await.unwrap();

@@ -13,7 +13,11 @@ pub const KUBELET_PORT: u16 = 10250;
 pub fn node(node: &Value, preferred: &[String]) -> Result<String, String> {
     let addresses = list(node, "/status/addresses");
     let of_type = |kind: &String| {
-        addresses.iter().find(|a| text(a, "/type") == kind).map(|a| text(a, "/address")).filter(|a| !a.is_empty())
+        addresses
+            .iter()
+            .find(|a| text(a, "/type") == kind)
+            .map(|a| text(a, "/address"))
+            .filter(|a| !a.is_empty())
     };
     preferred.iter().find_map(of_type).map(str::to_owned).ok_or_else(|| {
         let known: Vec<String> =
@@ -96,7 +100,8 @@ pub fn endpoint(
     name: &str,
     port: &str,
 ) -> Result<(IpAddr, u16), Status> {
-    let none = || Status::service_unavailable(format!("no endpoints available for service {}", go_quote(name)));
+    let none =
+        || Status::service_unavailable(format!("no endpoints available for service {}", go_quote(name)));
     // A number is a port of the service, a name is the same at both ends.
     let port_name = match port.parse::<u64>() {
         Ok(number) => list(service, "/spec/ports")
@@ -115,11 +120,14 @@ pub fn endpoint(
     let mut candidates = Vec::new();
     for subset in subsets {
         let matching = list(subset, "/ports").iter().filter(|p| text(p, "/name") == port_name);
-        let Some(port) = matching.filter_map(|p| p.get("port")?.as_u64()).find_map(|p| u16::try_from(p).ok()) else {
+        let Some(port) = matching.filter_map(|p| p.get("port")?.as_u64()).find_map(|p| u16::try_from(p).ok())
+        else {
             continue;
         };
         candidates.extend(
-            list(subset, "/addresses").iter().filter_map(|a| Some((text(a, "/ip").parse::<IpAddr>().ok()?, port))),
+            list(subset, "/addresses")
+                .iter()
+                .filter_map(|a| Some((text(a, "/ip").parse::<IpAddr>().ok()?, port))),
         );
     }
     if candidates.is_empty() {
@@ -155,7 +163,8 @@ mod tests {
 
     #[test]
     fn names_carry_scheme_and_port() {
-        let named = |s: &str, n: &str, p: &str| Some(Named { scheme: s.into(), name: n.into(), port: p.into() });
+        let named =
+            |s: &str, n: &str, p: &str| Some(Named { scheme: s.into(), name: n.into(), port: p.into() });
         assert_eq!(Named::parse("web"), named("", "web", ""));
         assert_eq!(Named::parse("web:80"), named("", "web", "80"));
         assert_eq!(Named::parse("https:web:api"), named("https", "web", "api"));
@@ -173,16 +182,26 @@ mod tests {
         assert_eq!(endpoint(Some(&endpoints), &service, "web", "http").unwrap(), at);
         assert_eq!(endpoint(Some(&endpoints), &service, "web", "80").unwrap(), at);
         let no_port = endpoint(Some(&endpoints), &service, "web", "9").unwrap_err();
-        assert_eq!((no_port.code, no_port.message.as_str()), (503, "no service port 9 found for service \"web\""));
+        assert_eq!(
+            (no_port.code, no_port.message.as_str()),
+            (503, "no service port 9 found for service \"web\"")
+        );
         let nobody = endpoint(None, &service, "web", "http").unwrap_err();
-        assert_eq!((nobody.code, nobody.message.as_str()), (503, "no endpoints available for service \"web\""));
+        assert_eq!(
+            (nobody.code, nobody.message.as_str()),
+            (503, "no endpoints available for service \"web\"")
+        );
         assert_eq!(endpoint(Some(&endpoints), &service, "web", "").unwrap_err().code, 503);
     }
 
     #[test]
     fn the_servers_own_machine_is_out_of_reach() {
         for ip in ["169.254.169.254", "fe80::1", "224.0.0.1", "0.0.0.0", ""] {
-            assert_eq!(pod(&json!({"status": {"podIP": ip}})).unwrap_err().message, "address not allowed", "{ip}");
+            assert_eq!(
+                pod(&json!({"status": {"podIP": ip}})).unwrap_err().message,
+                "address not allowed",
+                "{ip}"
+            );
         }
     }
 }

@@ -52,7 +52,8 @@ pub async fn carry(
         return Err(Status::bad_request("Upgrade request required"));
     }
     let client = upgrade.then(|| hyper::upgrade::on(&mut request));
-    let stream = dialer.dial(&destination).await.map_err(|e| unreachable(&destination, &manner, &e.to_string()))?;
+    let stream =
+        dialer.dial(&destination).await.map_err(|e| unreachable(&destination, &manner, &e.to_string()))?;
     let broken = |e: hyper::Error| unreachable(&destination, &manner, &e.to_string());
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
     tasks.spawn(async move {
@@ -125,10 +126,14 @@ async fn tunnel(client: hyper::upgrade::OnUpgrade, server: hyper::upgrade::OnUpg
 fn unreachable(destination: &Destination, manner: &Manner, error: &str) -> Status {
     let failure = |message: String| Status::failure(500, Reason::Unknown, message);
     match manner {
-        Manner::UpgradeOnly => failure(format!("error dialing backend: dial tcp {}: {error}", destination.authority())),
-        Manner::Log { .. } => {
-            failure(format!("Get {}: dial tcp {}: {error}", go_quote(&destination.url()), destination.authority()))
+        Manner::UpgradeOnly => {
+            failure(format!("error dialing backend: dial tcp {}: {error}", destination.authority()))
         }
+        Manner::Log { .. } => failure(format!(
+            "Get {}: dial tcp {}: {error}",
+            go_quote(&destination.url()),
+            destination.authority()
+        )),
         Manner::Proxy { .. } => Status::service_unavailable(format!(
             "error trying to reach service: dial tcp {}: {error}",
             destination.authority()
@@ -147,7 +152,8 @@ async fn log(response: Response, resource: &Gr, name: &str) -> Result<Response, 
     let code = response.status().as_u16();
     // Boxed: the compiler cannot prove a future over `Limited` of a boxed error to be `Send`.
     let body: Body = Limited::new(response.into_body(), LONGEST_ERROR).boxed_unsync();
-    let text = body.collect().await.map(|t| String::from_utf8_lossy(&t.to_bytes()).into_owned()).unwrap_or_default();
+    let text =
+        body.collect().await.map(|t| String::from_utf8_lossy(&t.to_bytes()).into_owned()).unwrap_or_default();
     Err(match code {
         500 => Status::internal_error(text),
         400 => Status::bad_request(text),

@@ -48,7 +48,8 @@ mod tests {
         assert_eq!(choose(&one, "").unwrap(), "a");
         assert_eq!(choose(&one, "i").unwrap(), "i");
         assert_eq!(choose(&one, "b").unwrap_err().message, "container b is not valid for pod x");
-        let mut two = json!({"metadata": {"name": "x"}, "spec": {"containers": [{"name": "a"}, {"name": "b"}]}});
+        let mut two =
+            json!({"metadata": {"name": "x"}, "spec": {"containers": [{"name": "a"}, {"name": "b"}]}});
         assert_eq!(
             choose(&two, "").unwrap_err().message,
             "a container name must be specified for pod x, choose one of: [a b]"

@@ -106,7 +106,11 @@ impl Destination {
     /// `host:port`, an IPv6 address in brackets.
     #[must_use]
     pub fn authority(&self) -> String {
-        if self.host.contains(':') { format!("[{}]:{}", self.host, self.port) } else { format!("{}:{}", self.host, self.port) }
+        if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
     }
 
     /// The whole URL, for messages.
@@ -147,13 +151,16 @@ fn stream(context: &Context, pod: &Value, what: &str) -> Result<Target, Status> 
     let container = container::choose(pod, context.query("container").unwrap_or_default())?;
     let node = host_of(pod)?;
     let mut pairs: Vec<(&str, &str)> = Vec::new();
-    for (option, parameter) in [("stdin", "input"), ("stdout", "output"), ("stderr", "error"), ("tty", "tty")] {
+    for (option, parameter) in [("stdin", "input"), ("stdout", "output"), ("stderr", "error"), ("tty", "tty")]
+    {
         if query::flag(&context.query, option) {
             pairs.push((parameter, "1"));
         }
     }
     if what == "exec" {
-        pairs.extend(context.query.iter().filter(|(n, _)| n == "command").map(|(_, v)| ("command", v.as_str())));
+        pairs.extend(
+            context.query.iter().filter(|(n, _)| n == "command").map(|(_, v)| ("command", v.as_str())),
+        );
     }
     pairs.sort_by_key(|(name, _)| *name);
     let (namespace, name) = names(pod);
@@ -220,7 +227,8 @@ fn check_log_options(context: &Context) -> Result<(), Status> {
             "at most one of `sinceTime` or `sinceSeconds` may be specified",
         ));
     }
-    if let Some(stream) = context.query("stream").filter(|s| !matches!(*s, "" | "All" | "Stdout" | "Stderr")) {
+    if let Some(stream) = context.query("stream").filter(|s| !matches!(*s, "" | "All" | "Stdout" | "Stderr"))
+    {
         errors.push(FieldError::not_supported(&Path::new("stream"), stream, &["All", "Stderr", "Stdout"]));
     }
     if errors.is_empty() {

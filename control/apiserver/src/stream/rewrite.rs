@@ -1,12 +1,15 @@
 //! What a proxy changes on the way: hop-by-hop headers, where a server behind redirects to, and what it is told of the
 //! client. Upstream: `apimachinery/pkg/util/proxy`.
 
-use http::header::{CONNECTION, HOST, HeaderName, HeaderValue, LOCATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
+use http::header::{
+    CONNECTION, HOST, HeaderName, HeaderValue, LOCATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+};
 use http::{HeaderMap, Uri};
 
 /// Headers that are about one connection only.
 const HOP_BY_HOP: [HeaderName; 5] = [CONNECTION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE];
-const HOP_BY_HOP_TEXT: [&str; 4] = ["keep-alive", "proxy-connection", "proxy-authenticate", "proxy-authorization"];
+const HOP_BY_HOP_TEXT: [&str; 4] =
+    ["keep-alive", "proxy-connection", "proxy-authenticate", "proxy-authorization"];
 
 /// Whether the request wants to leave HTTP.
 #[must_use]
@@ -57,7 +60,8 @@ pub fn forwarded(headers: &mut HeaderMap, prefix: &str, path: &str) {
 
 /// Turns a redirect within the server behind into one within the proxy.
 pub fn location(headers: &mut HeaderMap, prefix: &str, authority: &str) {
-    let Some(uri) = headers.get(LOCATION).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<Uri>().ok()) else {
+    let Some(uri) = headers.get(LOCATION).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<Uri>().ok())
+    else {
         return;
     };
     let elsewhere = uri.authority().is_some_and(|a| a.as_str() != authority);
@@ -80,7 +84,13 @@ mod tests {
 
     #[test]
     fn hop_by_hop_headers_stay_here() {
-        let all = [("connection", "keep-alive, x-mine"), ("keep-alive", "1"), ("x-mine", "1"), ("te", "x"), ("accept", "y")];
+        let all = [
+            ("connection", "keep-alive, x-mine"),
+            ("keep-alive", "1"),
+            ("x-mine", "1"),
+            ("te", "x"),
+            ("accept", "y"),
+        ];
         let mut headers = map(&all);
         drop_hop_by_hop(&mut headers, false);
         assert_eq!(headers, map(&[("accept", "y")]));

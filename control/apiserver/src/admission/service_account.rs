@@ -1,0 +1,156 @@
+//! ServiceAccount: a pod runs as an account of its namespace, and gets its token, CA and namespace mounted.
+
+use super::{Attributes, Operation, Verdict};
+use crate::registry::Registry;
+use crate::registry::kind::Kind;
+use crate::registry::metadata::{at, items, list_mut, set, text};
+use machinery::names::generate_name;
+use machinery::object;
+use machinery::status::Status;
+use serde_json::{Value, json};
+use std::time::Duration;
+use store::cache::{ChangeKind, Scope};
+
+const MIRROR: &str = "kubernetes.io/config.mirror";
+const MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+const VOLUME_PREFIX: &str = "kube-api-access-";
+/// An hour and seven seconds: upstream's mark for tokens that admission asked for.
+const TOKEN_SECONDS: i64 = 3607;
+/// How long a pod of a new namespace waits for the controller to make its default account.
+const DEFAULT_ACCOUNT_WAIT: Duration = Duration::from_secs(1);
+
+fn applies(a: &Attributes<'_>) -> bool {
+    a.is("", "pods", "") && a.operation == Operation::Create
+}
+
+fn is_mirror(pod: &Value) -> bool {
+    object::annotation(pod, MIRROR).is_some()
+}
+
+pub(super) fn default<'a>(registry: &'a Registry, a: &'a mut Attributes<'_>) -> Verdict<'a> {
+    Box::pin(async move {
+        if !applies(a) || is_mirror(a.new_object()) {
+            return Ok(());
+        }
+        let name = match text(a.new_object(), &["spec", "serviceAccountName"]) {
+            "" => match text(a.new_object(), &["spec", "serviceAccount"]) {
+                "" => "default".to_owned(),
+                old => old.to_owned(),
+            },
+            name => name.to_owned(),
+        };
+        let account = match account(registry, &a.namespace, &name).await? {
+            Some(account) => account,
+            None => {
+                return Err(a.forbidden(format!(
+                    "error looking up service account {}/{name}: serviceaccount {name:?} not found",
+                    a.namespace
+                )));
+            }
+        };
+        let suffix = registry.random();
+        let Some(pod) = &mut a.object else { return Ok(()) };
+        set(pod, &["spec", "serviceAccountName"], name.clone());
+        set(pod, &["spec", "serviceAccount"], name);
+        let automount = at(pod, &["spec", "automountServiceAccountToken"])
+            .or_else(|| at(&account, &["automountServiceAccountToken"]))
+            .and_then(Value::as_bool)
+            .unwrap_or(true);
+        if automount {
+            mount_token(pod, suffix);
+        }
+        if items(pod, &["spec", "imagePullSecrets"]).is_empty() {
+            let secrets = items(&account, &["imagePullSecrets"]);
+            if !secrets.is_empty() {
+                set(pod, &["spec", "imagePullSecrets"], secrets.to_vec());
+            }
+        }
+        Ok(())
+    })
+}
+
+pub(super) fn check<'a>(_: &'a Registry, a: &'a mut Attributes<'_>) -> Verdict<'a> {
+    Box::pin(async move {
+        if !applies(a) || !is_mirror(a.new_object()) {
+            return Ok(());
+        }
+        let pod = a.new_object();
+        if !text(pod, &["spec", "serviceAccountName"]).is_empty() {
+            return Err(a.forbidden("a mirror pod may not reference service accounts"));
+        }
+        for volume in items(pod, &["spec", "volumes"]) {
+            if volume.get("secret").is_some() {
+                return Err(a.forbidden("a mirror pod may not reference secrets"));
+            }
+            let projected = items(volume, &["projected", "sources"]);
+            if projected.iter().any(|s| s.get("serviceAccountToken").is_some()) {
+                return Err(a.forbidden("a mirror pod may not use ServiceAccountToken volume projections"));
+            }
+        }
+        Ok(())
+    })
+}
+
+/// The account; a default account that is still to be made is waited for.
+async fn account(registry: &Registry, namespace: &str, name: &str) -> Result<Option<Value>, Status> {
+    let Some(kind) = Kind::of("", "serviceaccounts") else { return Ok(None) };
+    let found = registry.lookup(&kind, namespace, name).await?;
+    if found.is_some() || name != "default" {
+        return Ok(found);
+    }
+    let scope = Scope::Object { namespace: Some(namespace.to_owned()), name: name.to_owned() };
+    let cache = registry.cache(&kind)?;
+    let Ok((snapshot, mut watcher)) = cache.snapshot_and_watch(&scope) else { return Ok(None) };
+    if snapshot.get(&kind.resource.key(namespace, name)).is_none() {
+        let made = async {
+            while let Some(change) = watcher.next().await {
+                if change.kind != ChangeKind::Deleted {
+                    break;
+                }
+            }
+        };
+        // Too late is the same as never: the lookup below says which.
+        let _ = tokio::time::timeout(DEFAULT_ACCOUNT_WAIT, made).await;
+    }
+    registry.lookup(&kind, namespace, name).await
+}
+
+fn mount_token(pod: &mut Value, random: u64) {
+    // A client that read a pod and creates it again already brings the volume.
+    let present = items(pod, &["spec", "volumes"])
+        .iter()
+        .map(|v| text(v, &["name"]))
+        .find(|n| n.starts_with(VOLUME_PREFIX))
+        .map(str::to_owned);
+    let volume = present.clone().unwrap_or_else(|| generate_name(VOLUME_PREFIX, random));
+    let mut needed = false;
+    for list in ["initContainers", "containers"] {
+        if items(pod, &["spec", list]).is_empty() {
+            continue;
+        }
+        for container in list_mut(pod, &["spec", list]) {
+            let mounted =
+                items(container, &["volumeMounts"]).iter().any(|m| text(m, &["mountPath"]) == MOUNT_PATH);
+            if !mounted {
+                needed = true;
+                list_mut(container, &["volumeMounts"])
+                    .push(json!({"name": volume, "readOnly": true, "mountPath": MOUNT_PATH}));
+            }
+        }
+    }
+    if needed && present.is_none() {
+        list_mut(pod, &["spec", "volumes"]).push(json!({
+            "name": volume,
+            "projected": {
+                "defaultMode": 420,
+                "sources": [
+                    {"serviceAccountToken": {"expirationSeconds": TOKEN_SECONDS, "path": "token"}},
+                    {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
+                    {"downwardAPI": {"items": [
+                        {"path": "namespace", "fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.namespace"}}
+                    ]}},
+                ],
+            },
+        }));
+    }
+}

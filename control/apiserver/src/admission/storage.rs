@@ -1,0 +1,94 @@
+//! DefaultStorageClass, StorageObjectInUseProtection, PersistentVolumeClaimResize.
+
+use super::{Attributes, Operation, Verdict};
+use crate::registry::Registry;
+use crate::registry::kind::Kind;
+use crate::registry::metadata::{at, finalizers, list_mut, set, text};
+use machinery::object;
+use machinery::quantity::Quantity;
+use serde_json::Value;
+
+const DEFAULT: [&str; 2] =
+    ["storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class"];
+
+pub(super) fn default_class<'a>(registry: &'a Registry, a: &'a mut Attributes<'_>) -> Verdict<'a> {
+    Box::pin(async move {
+        let claim = a.new_object();
+        if !a.is("", "persistentvolumeclaims", "")
+            || a.operation != Operation::Create
+            || at(claim, &["spec", "storageClassName"]).is_some()
+            || object::annotation(claim, "volume.beta.kubernetes.io/storage-class").is_some()
+        {
+            return Ok(());
+        }
+        let Some(kind) = Kind::of("storage.k8s.io", "storageclasses") else { return Ok(()) };
+        let is_default = |c: &Value| DEFAULT.iter().any(|d| object::annotation(c, d) == Some("true"));
+        let mut defaults: Vec<Value> =
+            registry.current(&kind, "").await?.into_iter().filter(is_default).collect();
+        // The newest, and of equally old ones the first by name.
+        defaults.sort_by(|x, y| {
+            object::creation_timestamp(y)
+                .cmp(object::creation_timestamp(x))
+                .then_with(|| object::name(x).cmp(object::name(y)))
+        });
+        if let (Some(class), Some(claim)) = (defaults.first(), &mut a.object) {
+            set(claim, &["spec", "storageClassName"], object::name(class));
+        }
+        Ok(())
+    })
+}
+
+pub(super) fn protect<'a>(_: &'a Registry, a: &'a mut Attributes<'_>) -> Verdict<'a> {
+    Box::pin(async move {
+        if a.operation != Operation::Create {
+            return Ok(());
+        }
+        let finalizer = if a.is("", "persistentvolumes", "") {
+            "kubernetes.io/pv-protection"
+        } else if a.is("", "persistentvolumeclaims", "") {
+            "kubernetes.io/pvc-protection"
+        } else {
+            return Ok(());
+        };
+        if let Some(object) = &mut a.object
+            && !finalizers(object).contains(&finalizer)
+        {
+            list_mut(object, &["metadata", "finalizers"]).push(finalizer.into());
+        }
+        Ok(())
+    })
+}
+
+pub(super) fn resize<'a>(registry: &'a Registry, a: &'a mut Attributes<'_>) -> Verdict<'a> {
+    Box::pin(async move {
+        if !a.is("", "persistentvolumeclaims", "") || a.operation != Operation::Update {
+            return Ok(());
+        }
+        let size = |claim: &Value| {
+            at(claim, &["spec", "resources", "requests", "storage"])
+                .and_then(Value::as_str)
+                .and_then(|q| Quantity::parse(q).ok())
+        };
+        match (size(a.old_object()), size(a.new_object())) {
+            (Some(before), Some(after)) if after > before => {}
+            _ => return Ok(()),
+        }
+        if text(a.old_object(), &["status", "phase"]) != "Bound" {
+            return Err(a.forbidden("Only bound persistent volume claims can be expanded"));
+        }
+        let class = text(a.new_object(), &["spec", "storageClassName"]);
+        let expandable = match Kind::of("storage.k8s.io", "storageclasses").filter(|_| !class.is_empty()) {
+            Some(kind) => registry
+                .lookup(&kind, "", class)
+                .await?
+                .is_some_and(|c| at(&c, &["allowVolumeExpansion"]) == Some(&Value::Bool(true))),
+            None => false,
+        };
+        if expandable {
+            return Ok(());
+        }
+        Err(a.forbidden(
+            "only dynamically provisioned pvc can be resized and the storageclass that provisions the pvc must support resize",
+        ))
+    })
+}

@@ -1,0 +1,123 @@
+//! Verbs on resources: an authenticated and authorised request in, its answer out.
+//!
+//! - [`handle`]: the way through; `verbs`: get, list, watch, create, update, delete, deletecollection; `patch`
+//! - `subresource`: everything after an object's name: status, scale, binding, eviction, token, streams
+//! - `negotiate`, `body`, `respond`, `table`, `watch`: what the bytes mean, on the way in and out
+
+mod body;
+mod negotiate;
+mod patch;
+mod respond;
+mod subresource;
+mod table;
+mod verbs;
+mod watch;
+
+use crate::context::{Context, Request, Response};
+use crate::registry::Registry;
+use crate::registry::create::Call;
+use crate::registry::kind::Kind;
+use crate::registry::options::WriteOptions;
+use http::{HeaderMap, StatusCode};
+use machinery::object::Gr;
+use machinery::status::{Reason, Status};
+use parking_lot::Mutex;
+
+/// What an exchange has gathered on its way.
+pub(crate) struct Exchange<'a> {
+    pub registry: &'a Registry,
+    pub context: &'a Context,
+    pub headers: HeaderMap,
+    pub kind: Kind,
+    pub warnings: Mutex<Vec<String>>,
+}
+
+impl<'a> Exchange<'a> {
+    /// The write this request asks for.
+    pub(crate) fn call(&'a self) -> Result<Call<'a>, Status> {
+        let info = &self.context.info;
+        let namespace = if self.kind.resource.namespaced { info.namespace.clone() } else { String::new() };
+        Ok(Call {
+            context: self.context,
+            kind: self.kind,
+            namespace,
+            name: info.name.clone(),
+            subresource: &info.subresource,
+            options: WriteOptions::parse(self.context)?,
+        })
+    }
+
+    /// Notes warnings for the answer.
+    pub(crate) fn warn(&self, warnings: impl IntoIterator<Item = String>) {
+        self.warnings.lock().extend(warnings);
+    }
+
+    /// The object's namespace, empty for cluster scope.
+    pub(crate) fn namespace(&self) -> &str {
+        if self.kind.resource.namespaced { &self.context.info.namespace } else { "" }
+    }
+}
+
+/// Answers one request about a resource.
+pub async fn handle(registry: &Registry, context: Context, request: Request) -> Response {
+    match route(registry, context, request).await {
+        Ok(response) => response,
+        Err(status) => respond::failure(&status),
+    }
+}
+
+/// 404 of a path that names no resource: `the server could not find the requested resource`.
+fn unknown() -> Status {
+    Status::failure(
+        StatusCode::NOT_FOUND.as_u16(),
+        Reason::NotFound,
+        "the server could not find the requested resource",
+    )
+}
+
+async fn route(registry: &Registry, context: Context, request: Request) -> Result<Response, Status> {
+    let info = &context.info;
+    let kind = Kind::find(&info.group, &info.version, &info.resource).ok_or_else(unknown)?;
+    if !info.subresource.is_empty() && kind.resource.subresource(&info.subresource).is_none() {
+        return Err(unknown());
+    }
+    if subresource::connects(&info.subresource) {
+        return subresource::connect(registry, &kind, context, request).await;
+    }
+    let not_allowed = || Status::method_not_supported(&Gr::new(&info.group, &info.resource), &info.verb);
+    let allowed = match kind.resource.subresource(&info.subresource) {
+        Some(sub) => sub.verbs.contains(&info.verb.as_str()),
+        None => kind.resource.serves(&info.verb),
+    };
+    if !allowed {
+        return Err(not_allowed());
+    }
+    let (parts, body) = request.into_parts();
+    let exchange =
+        Exchange { registry, context: &context, headers: parts.headers, kind, warnings: Mutex::default() };
+    let result = if info.subresource.is_empty() {
+        if kind.resource.is_stored() {
+            match info.verb.as_str() {
+                "get" => verbs::get(&exchange).await,
+                "list" => verbs::list(&exchange).await,
+                "watch" => verbs::watch(&exchange).await,
+                "create" => verbs::create(&exchange, body).await,
+                "update" => verbs::update(&exchange, body).await,
+                "patch" => patch::patch(&exchange, body).await,
+                "delete" => verbs::delete(&exchange, body).await,
+                "deletecollection" => verbs::delete_collection(&exchange, body).await,
+                _ => Err(not_allowed()),
+            }
+        } else {
+            subresource::unstored(&exchange, body).await
+        }
+    } else {
+        subresource::handle(&exchange, body).await
+    };
+    let mut response = result.unwrap_or_else(|status| respond::failure(&status));
+    respond::warn(&mut response, &exchange.warnings.into_inner());
+    Ok(response)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,94 @@
+//! What follows an object's name in a path, and the kinds that are answered and forgotten.
+
+mod binding;
+mod eviction;
+mod review;
+mod scale;
+mod token;
+
+use super::table::Include;
+use super::{Exchange, body, negotiate, patch, respond, verbs};
+use crate::context::{Body, Context, Request, Response};
+use crate::registry::Registry;
+use crate::registry::kind::Kind;
+use http::StatusCode;
+use machinery::object;
+use machinery::status::Status;
+use serde_json::Value;
+
+/// Is this subresource a stream to the node?
+pub(super) fn connects(subresource: &str) -> bool {
+    matches!(subresource, "exec" | "attach" | "portforward" | "log" | "proxy")
+}
+
+/// Hands a streaming request to the front with the object it is about.
+pub(super) async fn connect(
+    registry: &Registry,
+    kind: &Kind,
+    context: Context,
+    request: Request,
+) -> Result<Response, Status> {
+    // The name of a proxied object may carry a scheme and a port: `https:web:8443`.
+    let name = match context.info.name.split(':').collect::<Vec<_>>().as_slice() {
+        [_, name, _] | [name, _] | [name] if context.info.subresource == "proxy" => (*name).to_owned(),
+        _ => context.info.name.clone(),
+    };
+    let namespace = if kind.resource.namespaced { context.info.namespace.clone() } else { String::new() };
+    let target = registry.read_required(kind, &namespace, &name).await?;
+    Ok(registry.front()?.connect(context, request, target).await)
+}
+
+/// A verb on a subresource.
+pub(super) async fn handle(x: &Exchange<'_>, body: Body) -> Result<Response, Status> {
+    let info = &x.context.info;
+    match (info.subresource.as_str(), info.verb.as_str()) {
+        ("scale", "get") => scale::get(x).await,
+        ("scale", "update") => scale::update(x, body).await,
+        ("scale", "patch") => scale::patch(x, body).await,
+        ("binding", _) => binding::create(x, body, &info.name).await,
+        ("eviction", _) => eviction::create(x, body).await,
+        ("token", _) => token::create(x, body).await,
+        // Everything else reads and writes the object itself; what it may change is the strategy's business.
+        (_, "get") => verbs::get(x).await,
+        (_, "update") => update(x, body).await,
+        (_, "patch") => patch::patch(x, body).await,
+        _ => Err(Status::method_not_supported(&x.kind.gr(), &info.verb)),
+    }
+}
+
+async fn update(x: &Exchange<'_>, body: Body) -> Result<Response, Status> {
+    let accept = negotiate::accept(&x.headers, x.context, false)?;
+    let call = x.call()?;
+    let bytes = body::read(body).await?;
+    let (object, warnings) = body::decode_kind(&x.headers, &bytes, &x.kind, call.options.field_validation)?;
+    x.warn(warnings);
+    if object::name(&object) != call.name {
+        return Err(Status::bad_request(format!(
+            "the name of the object ({}) does not match the name on the URL ({})",
+            object::name(&object),
+            call.name
+        )));
+    }
+    let updated = x.registry.update(&call, &|_| Ok(object.clone()), None).await?;
+    Ok(respond::object(StatusCode::OK, &accept, &x.kind, updated.object, Include::parse(x.context)))
+}
+
+/// Reviews and bindings: created, answered, not stored.
+pub(super) async fn unstored(x: &Exchange<'_>, body: Body) -> Result<Response, Status> {
+    match (x.kind.resource.group, x.kind.resource.plural, x.context.info.verb.as_str()) {
+        ("", "bindings", "create") => binding::create(x, body, "").await,
+        ("", "componentstatuses", "get") => Err(Status::not_found(&x.kind.gr(), &x.context.info.name)),
+        ("", "componentstatuses", "list") => {
+            let accept = negotiate::accept(&x.headers, x.context, false)?;
+            Ok(respond::list(&accept, &x.kind, &crate::registry::list::List::default(), Include::None))
+        }
+        ("authentication.k8s.io" | "authorization.k8s.io", _, "create") => review::create(x, body).await,
+        _ => Err(Status::method_not_supported(&x.kind.gr(), &x.context.info.verb)),
+    }
+}
+
+/// An answer that is itself the object posted, with what the server added.
+fn created(x: &Exchange<'_>, object: &Value) -> Result<Response, Status> {
+    let accept = negotiate::accept(&x.headers, x.context, false)?;
+    Ok(respond::value(StatusCode::CREATED, &accept, object))
+}

@@ -1,0 +1,121 @@
+//! `scale`: the replica count of any workload as one kind, `autoscaling/v1` Scale.
+
+use super::super::{Exchange, body, negotiate, respond};
+use crate::context::{Body, Response};
+use crate::registry::metadata::{at, set, text};
+use http::StatusCode;
+use machinery::field::{FieldError, Path};
+use machinery::object;
+use machinery::object::{Gk, Gvk};
+use machinery::status::Status;
+use serde_json::{Value, json};
+
+fn gvk() -> Gvk {
+    Gvk::new("autoscaling", "v1", "Scale")
+}
+
+/// The Scale of a workload.
+fn of(workload: &Value) -> Value {
+    let selector = match at(workload, &["spec", "selector"]) {
+        // A ReplicationController's selector is a plain map.
+        Some(Value::Object(map)) if object::kind(workload) == "ReplicationController" => {
+            machinery::labels::Selector::from_map(map).to_string()
+        }
+        Some(selector) => machinery::labels::Selector::from_label_selector(selector)
+            .map(|s| s.to_string())
+            .unwrap_or_default(),
+        None => String::new(),
+    };
+    let count = |path: &[&str]| at(workload, path).and_then(Value::as_i64).unwrap_or_default();
+    let mut scale = json!({
+        "kind": "Scale",
+        "apiVersion": "autoscaling/v1",
+        "metadata": {},
+        "spec": {},
+        "status": {"replicas": count(&["status", "replicas"])},
+    });
+    for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
+        if let Some(value) = at(workload, &["metadata", field]) {
+            set(&mut scale, &["metadata", field], value.clone());
+        }
+    }
+    let replicas = count(&["spec", "replicas"]);
+    if replicas != 0 {
+        set(&mut scale, &["spec", "replicas"], replicas);
+    }
+    if !selector.is_empty() {
+        set(&mut scale, &["status", "selector"], selector);
+    }
+    scale
+}
+
+pub(super) async fn get(x: &Exchange<'_>) -> Result<Response, Status> {
+    let accept = negotiate::accept(&x.headers, x.context, false)?;
+    let workload = x.registry.read_required(&x.kind, x.namespace(), &x.context.info.name).await?;
+    Ok(respond::value(StatusCode::OK, &accept, &of(&workload)))
+}
+
+/// The workload with the replicas of a Scale.
+fn scaled(workload: &Value, scale: &Value) -> Result<Value, Status> {
+    let replicas = at(scale, &["spec", "replicas"]).and_then(Value::as_i64).unwrap_or_default();
+    if replicas < 0 {
+        let error = FieldError::invalid(
+            &Path::new("spec").child("replicas"),
+            replicas,
+            "must be greater than or equal to 0",
+        );
+        return Err(Status::invalid(&Gk::new("autoscaling", "Scale"), object::name(workload), &[error]));
+    }
+    let mut new = workload.clone();
+    set(&mut new, &["spec", "replicas"], replicas);
+    object::set_resource_version(&mut new, object::resource_version(scale));
+    let uid = object::uid(scale);
+    if !uid.is_empty() {
+        object::set_uid(&mut new, uid);
+    }
+    Ok(new)
+}
+
+pub(super) async fn update(x: &Exchange<'_>, request: Body) -> Result<Response, Status> {
+    let accept = negotiate::accept(&x.headers, x.context, false)?;
+    let mut call = x.call()?;
+    call.subresource = "";
+    let bytes = body::read(request).await?;
+    let (scale, warnings) = body::decode(&x.headers, &bytes, &gvk(), call.options.field_validation)?;
+    x.warn(warnings);
+    let name = object::name(&scale);
+    if name != call.name {
+        return Err(Status::bad_request(format!(
+            "the name of the object ({name}) does not match the name on the URL ({})",
+            call.name
+        )));
+    }
+    let updated = x.registry.update(&call, &|old| scaled(old, &scale), None).await?;
+    Ok(respond::value(StatusCode::OK, &accept, &of(&updated.object)))
+}
+
+pub(super) async fn patch(x: &Exchange<'_>, request: Body) -> Result<Response, Status> {
+    let accept = negotiate::accept(&x.headers, x.context, false)?;
+    let mut call = x.call()?;
+    call.subresource = "";
+    let header = x.headers.get(http::header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let bytes = body::read(request).await?;
+    let patch = super::super::patch::Patch::parse(header, &bytes, &gvk())?;
+    let change = |old: &Value| {
+        let mut scale = of(old);
+        object::set_resource_version(&mut scale, "");
+        patch.apply(&mut scale)?;
+        let decoded = body::normalize(scale, &gvk()).map_err(Status::bad_request)?;
+        body::judge(call.options.field_validation, decoded.problems).map_err(Status::bad_request)?;
+        let name = text(&decoded.value, &["metadata", "name"]);
+        if name != object::name(old) {
+            return Err(Status::bad_request(format!(
+                "the name of the object ({name}) does not match the name on the URL ({})",
+                object::name(old)
+            )));
+        }
+        scaled(old, &decoded.value)
+    };
+    let updated = x.registry.update(&call, &change, None).await?;
+    Ok(respond::value(StatusCode::OK, &accept, &of(&updated.object)))
+}

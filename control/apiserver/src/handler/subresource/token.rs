@@ -1,0 +1,166 @@
+//! `serviceaccounts/token`: a signed token for an account, bound to what asks for it
+//! (upstream: `pkg/registry/core/serviceaccount/storage/token.go`).
+
+use super::super::{Exchange, body};
+use super::created;
+use crate::context::{Body, Response};
+use crate::registry::kind::Kind;
+use crate::registry::metadata::{at, items, set, text, time};
+use jiff::{SignedDuration, Timestamp};
+use machinery::field::{FieldError, Path};
+use machinery::object;
+use machinery::object::{Gk, Gr, Gvk};
+use machinery::status::Status;
+use pki::service_account::{BoundObject, Claims, KubernetesClaims};
+use serde_json::{Value, json};
+
+const DEFAULT_SECONDS: i64 = 3600;
+const MIN_SECONDS: i64 = 600;
+const MAX_SECONDS: i64 = 1 << 32;
+/// Admission's projected tokens ask for this; they are given a year with a warning after this long, so that clients which
+/// never read their token again keep working.
+const WARN_AFTER: i64 = 3607;
+const EXTENDED_SECONDS: i64 = 365 * 24 * 3600;
+
+pub(super) async fn create(x: &Exchange<'_>, request: Body) -> Result<Response, Status> {
+    let call = x.call()?;
+    let bytes = body::read(request).await?;
+    let gvk = Gvk::new("authentication.k8s.io", "v1", "TokenRequest");
+    let (mut review, warnings) = body::decode(&x.headers, &bytes, &gvk, call.options.field_validation)?;
+    x.warn(warnings);
+    let config = &x.registry.config;
+    let Some(key) = &config.service_account_key else {
+        return Err(Status::not_found(&Gr::new("", "serviceaccounts/token"), &call.name));
+    };
+    let account = x.registry.read_required(&x.kind, &call.namespace, &call.name).await?;
+    let name = object::name(&review);
+    if !name.is_empty() && name != call.name {
+        return Err(Status::bad_request(format!(
+            "the name of the object ({name}) does not match the name on the URL ({})",
+            call.name
+        )));
+    }
+    let spec = Path::new("spec");
+    let seconds =
+        at(&review, &["spec", "expirationSeconds"]).and_then(Value::as_i64).unwrap_or(DEFAULT_SECONDS);
+    let path = spec.child("expirationSeconds");
+    let mut errors = Vec::new();
+    if seconds < MIN_SECONDS {
+        errors.push(FieldError::invalid(&path, seconds, "may not specify a duration less than 10 minutes"));
+    }
+    if seconds > MAX_SECONDS {
+        errors.push(FieldError::invalid(
+            &path,
+            seconds,
+            "may not specify a duration larger than 2^32 seconds",
+        ));
+    }
+    if !errors.is_empty() {
+        return Err(Status::invalid(&Gk::new("authentication.k8s.io", "TokenRequest"), "", &errors));
+    }
+    let mut audiences: Vec<String> =
+        items(&review, &["spec", "audiences"]).iter().filter_map(|a| a.as_str().map(str::to_owned)).collect();
+    if audiences.is_empty() {
+        audiences.clone_from(&config.api_audiences);
+    }
+    let now = Timestamp::now();
+    let mut kubernetes = KubernetesClaims {
+        namespace: call.namespace.clone(),
+        serviceaccount: bound(&account),
+        ..KubernetesClaims::default()
+    };
+    if let Some(reference) = at(&review, &["spec", "boundObjectRef"]) {
+        bind(x, &call.namespace, reference, &account, &mut kubernetes).await?;
+    }
+    let extended = config.extend_token_expiration && seconds == WARN_AFTER && kubernetes.pod.is_some();
+    if extended {
+        kubernetes.warnafter = Some(now.as_second() + WARN_AFTER);
+    }
+    let life = if extended { EXTENDED_SECONDS } else { seconds.min(config.max_token_seconds) };
+    let claims = Claims {
+        aud: audiences.clone(),
+        exp: now.as_second() + life,
+        iat: Some(now.as_second()),
+        iss: config.service_account_issuer.clone(),
+        jti: uuid::Uuid::new_v4().to_string(),
+        kubernetes,
+        nbf: Some(now.as_second()),
+        sub: format!("system:serviceaccount:{}:{}", call.namespace, call.name),
+    };
+    let token =
+        key.sign(&claims).map_err(|e| Status::internal_error(format!("failed to generate token: {e}")))?;
+    // The client is told when to fetch anew, which for an extended token is long before its end.
+    let shown = if extended { WARN_AFTER } else { life };
+    let end = now.saturating_add(SignedDuration::from_secs(shown)).unwrap_or(Timestamp::MAX);
+    object::set_name(&mut review, &call.name);
+    object::set_namespace(&mut review, &call.namespace);
+    set(&mut review, &["metadata", "creationTimestamp"], time(now));
+    set(&mut review, &["spec", "expirationSeconds"], seconds);
+    set(&mut review, &["spec", "audiences"], json!(audiences));
+    set(&mut review, &["status"], json!({"token": token, "expirationTimestamp": time(end)}));
+    created(x, &review)
+}
+
+fn bound(object: &Value) -> BoundObject {
+    BoundObject { name: object::name(object).to_owned(), uid: object::uid(object).to_owned() }
+}
+
+/// Looks up what the token shall be bound to.
+async fn bind(
+    x: &Exchange<'_>,
+    namespace: &str,
+    reference: &Value,
+    account: &Value,
+    claims: &mut KubernetesClaims,
+) -> Result<(), Status> {
+    let name = text(reference, &["name"]);
+    let (api_version, kind) = (text(reference, &["apiVersion"]), text(reference, &["kind"]));
+    let of = |plural: &str| Kind::of("", plural).ok_or_else(|| Status::internal_error("not served"));
+    let object = match (api_version, kind) {
+        ("v1" | "", "Pod") => {
+            let pod = x.registry.read_required(&of("pods")?, namespace, name).await?;
+            let runs_as = text(&pod, &["spec", "serviceAccountName"]);
+            if runs_as != object::name(account) {
+                return Err(Status::bad_request(format!(
+                    "cannot bind token for serviceaccount {:?} to pod running with different serviceaccount name.",
+                    object::name(account)
+                )));
+            }
+            let node = text(&pod, &["spec", "nodeName"]);
+            if !node.is_empty() {
+                let stored = x.registry.lookup(&of("nodes")?, "", node).await?;
+                let uid = stored.as_ref().map(|n| object::uid(n).to_owned()).unwrap_or_default();
+                claims.node = Some(BoundObject { name: node.to_owned(), uid });
+            }
+            claims.pod = Some(bound(&pod));
+            pod
+        }
+        ("v1" | "", "Secret") => {
+            let secret = x.registry.read_required(&of("secrets")?, namespace, name).await?;
+            claims.secret = Some(bound(&secret));
+            secret
+        }
+        ("v1" | "", "Node") => {
+            let node = x.registry.read_required(&of("nodes")?, "", name).await?;
+            claims.node = Some(bound(&node));
+            node
+        }
+        _ => {
+            return Err(Status::bad_request(format!(
+                "cannot bind token to object of type {}",
+                Gvk::parse(api_version, kind).unwrap_or_default()
+            )));
+        }
+    };
+    let uid = text(reference, &["uid"]);
+    if !uid.is_empty() && uid != object::uid(&object) {
+        return Err(Status::conflict(
+            &Gr::new("", kind),
+            name,
+            format!(
+                "the UID in the bound object reference ({uid}) does not match the UID in record. The object might have been deleted and then recreated"
+            ),
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,62 @@
+//! `meta.k8s.io` tables: what `kubectl get` prints.
+
+use super::respond;
+use crate::context::Context;
+use crate::registry::kind::Kind;
+use machinery::object;
+use serde_json::{Value, json};
+
+/// What each row carries of its object (`includeObject`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Include {
+    None,
+    #[default]
+    Metadata,
+    Object,
+}
+
+impl Include {
+    pub(crate) fn parse(context: &Context) -> Self {
+        match context.query("includeObject") {
+            Some("None") => Include::None,
+            Some("Object") => Include::Object,
+            _ => Include::Metadata,
+        }
+    }
+}
+
+/// The list metadata of a table of one object.
+pub(crate) fn single_meta(object: &Value) -> Value {
+    json!({"resourceVersion": object::resource_version(object)})
+}
+
+/// The columns of a kind's table.
+pub(crate) fn columns(kind: &Kind) -> Value {
+    kind.columns()
+}
+
+/// One row.
+pub(crate) fn row(kind: &Kind, version: &str, object: &Value, include: Include) -> Value {
+    let mut row = kind.row(object, jiff::Timestamp::now());
+    match include {
+        Include::None => {}
+        Include::Metadata => row["object"] = respond::partial(version, object),
+        Include::Object => {
+            let mut object = object.clone();
+            kind.to_client(&mut object);
+            row["object"] = object;
+        }
+    }
+    row
+}
+
+/// A table of objects of the stored version.
+pub(crate) fn of(kind: &Kind, version: &str, objects: &[Value], meta: Value, include: Include) -> Value {
+    json!({
+        "kind": "Table",
+        "apiVersion": format!("meta.k8s.io/{version}"),
+        "metadata": meta,
+        "columnDefinitions": columns(kind),
+        "rows": objects.iter().map(|o| row(kind, version, o, include)).collect::<Vec<_>>(),
+    })
+}

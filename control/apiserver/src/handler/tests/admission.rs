@@ -1,0 +1,134 @@
+use super::*;
+
+#[tokio::test]
+async fn a_pod_gets_its_account_tolerations_and_priority() {
+    let s = Server::start().await;
+    let made = s.ok("POST", PODS, pod("p")).await;
+    let spec = &made["spec"];
+    assert_eq!(spec["serviceAccountName"], "default");
+    let volume = spec["volumes"][0]["name"].as_str().unwrap();
+    assert!(volume.starts_with("kube-api-access-"));
+    assert_eq!(
+        spec["containers"][0]["volumeMounts"][0]["mountPath"],
+        "/var/run/secrets/kubernetes.io/serviceaccount"
+    );
+    assert_eq!(
+        spec["volumes"][0]["projected"]["sources"][0]["serviceAccountToken"]["expirationSeconds"],
+        3607
+    );
+    assert_eq!(spec["tolerations"][0]["tolerationSeconds"], 300);
+    assert_eq!(spec["tolerations"].as_array().unwrap().len(), 2);
+    assert_eq!((&spec["priority"], &spec["preemptionPolicy"]), (&json!(0), &json!("PreemptLowerPriority")));
+    let mut critical = pod("c");
+    critical["spec"]["priorityClassName"] = json!("system-node-critical");
+    assert_eq!(s.ok("POST", PODS, critical.clone()).await["spec"]["priority"], 2_000_001_000);
+    critical["metadata"]["name"] = json!("d");
+    critical["spec"]["priorityClassName"] = json!("none");
+    let (code, text) = s.refused("POST", PODS, critical).await;
+    assert_eq!(
+        (code, text.as_str()),
+        (403, "pods \"d\" is forbidden: no PriorityClass with name none was found")
+    );
+    let mut other = pod("e");
+    other["spec"]["serviceAccountName"] = json!("nobody");
+    let (code, text) = s.refused("POST", PODS, other).await;
+    assert_eq!(
+        (code, text.as_str()),
+        (
+            403,
+            "pods \"e\" is forbidden: error looking up service account default/nobody: serviceaccount \"nobody\" not found"
+        )
+    );
+}
+
+#[tokio::test]
+async fn a_new_node_is_tainted_and_claims_are_protected() {
+    let s = Server::start().await;
+    let node = s.ok("POST", "/api/v1/nodes", json!({"metadata": {"name": "n1"}})).await;
+    assert_eq!(
+        node["spec"]["taints"],
+        json!([{"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"}])
+    );
+    let class = json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "provisioner": "x",
+        "metadata": {"name": "fast", "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}}});
+    s.ok("POST", "/apis/storage.k8s.io/v1/storageclasses", class).await;
+    let claim = json!({"metadata": {"name": "c"}, "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}});
+    let claim = s.ok("POST", "/api/v1/namespaces/default/persistentvolumeclaims", claim).await;
+    assert_eq!(claim["spec"]["storageClassName"], "fast");
+    assert_eq!(claim["metadata"]["finalizers"], json!(["kubernetes.io/pvc-protection"]));
+}
+
+#[tokio::test]
+async fn limit_ranges_fill_in_and_bound() {
+    let s = Server::start().await;
+    let range = json!({"metadata": {"name": "l"}, "spec": {"limits": [{"type": "Container",
+        "default": {"cpu": "500m"}, "defaultRequest": {"cpu": "100m"}, "max": {"cpu": "1"}}]}});
+    s.ok("POST", "/api/v1/namespaces/default/limitranges", range).await;
+
+    let made = s.ok("POST", PODS, pod("p")).await;
+    assert_eq!(
+        made["spec"]["containers"][0]["resources"],
+        json!({"limits": {"cpu": "500m"}, "requests": {"cpu": "100m"}})
+    );
+    let mut large = pod("q");
+    large["spec"]["containers"][0]["resources"] = json!({"limits": {"cpu": "2"}});
+    let (code, text) = s.refused("POST", PODS, large).await;
+    assert_eq!(
+        (code, text.as_str()),
+        (403, "pods \"q\" is forbidden: maximum cpu usage per Container is 1, but limit is 2")
+    );
+}
+
+#[tokio::test]
+async fn quotas_are_charged_once_each_and_never_passed() {
+    let s = Server::start().await;
+    let quotas = "/api/v1/namespaces/default/resourcequotas";
+    s.ok("POST", quotas, json!({"metadata": {"name": "q"}, "spec": {"hard": {"configmaps": "3"}}})).await;
+    let status = json!({"status": {"hard": {"configmaps": "3"}, "used": {"configmaps": "0"}}});
+    assert_eq!(s.patch(&format!("{quotas}/q/status"), "merge-patch+json", status).await.code, 200);
+
+    let all = (0..6).map(|i| {
+        let s = &s;
+        async move { s.ask("POST", MAPS, config_map(&format!("m{i}"))).await }
+    });
+    let answers = futures::future::join_all(all).await;
+    let made = answers.iter().filter(|a| a.code == 201).count();
+    assert!(made <= 3, "{made} were made");
+    while s.ask("POST", MAPS, json!({"metadata": {"generateName": "g-"}})).await.code == 201 {}
+    assert_eq!(s.get(&format!("{quotas}/q")).await["status"]["used"]["configmaps"], "3");
+    assert_eq!(s.get(MAPS).await["items"].as_array().unwrap().len(), 3);
+    let (code, text) = s.refused("POST", MAPS, config_map("more")).await;
+    assert_eq!(
+        (code, text.as_str()),
+        (
+            403,
+            "configmaps \"more\" is forbidden: exceeded quota: q, requested: configmaps=1, used: configmaps=3, limited: configmaps=3"
+        )
+    );
+}
+
+#[tokio::test]
+async fn a_kubelet_writes_only_its_own() {
+    let s = Server::start().await;
+    let kubelet =
+        || User { name: "system:node:n1".into(), groups: vec!["system:nodes".into()], ..User::default() };
+    let send = |method: &'static str, target: &'static str, body: Value| {
+        let s = &s;
+        async move {
+            answer(s.send(method, target, serde_json::to_vec(&body).unwrap(), &[], kubelet()).await).await
+        }
+    };
+    assert_eq!(send("POST", "/api/v1/nodes", json!({"metadata": {"name": "n1"}})).await.code, 201);
+    let other = send("POST", "/api/v1/nodes", json!({"metadata": {"name": "n2"}})).await;
+    assert_eq!(
+        other.body["message"],
+        "nodes \"n2\" is forbidden: node \"n1\" is not allowed to modify node \"n2\""
+    );
+    let plain = send("POST", PODS, pod("p")).await;
+    assert_eq!(plain.code, 403);
+    assert!(plain.body["message"].as_str().unwrap().contains("can only create mirror pods"));
+    let lease = json!({"metadata": {"name": "n1"}, "spec": {}});
+    let leases = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases";
+    assert_eq!(send("POST", leases, lease).await.code, 201);
+    assert_eq!(send("POST", leases, json!({"metadata": {"name": "n2"}, "spec": {}})).await.code, 403);
+}

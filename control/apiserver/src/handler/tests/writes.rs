@@ -1,0 +1,200 @@
+use super::*;
+
+#[tokio::test]
+async fn create_stamps_and_get_returns_it() {
+    let s = Server::start().await;
+    let mut map = config_map("a");
+    map["metadata"]["uid"] = json!("mine");
+    map["metadata"]["selfLink"] = json!("/x");
+    let answer = s.ask("POST", MAPS, map).await;
+    assert_eq!(answer.code, 201);
+    let created = answer.body;
+    assert_ne!(created["metadata"]["uid"], "mine");
+    assert_eq!(created["metadata"]["namespace"], "default");
+    assert!(created["metadata"]["creationTimestamp"].as_str().unwrap().ends_with('Z'));
+    assert!(created["metadata"]["resourceVersion"].as_str().unwrap().parse::<u64>().unwrap() > 0);
+    assert!(created["metadata"].get("selfLink").is_none());
+    assert_eq!(s.get(&format!("{MAPS}/a")).await, created);
+    let (code, text) = s.refused("POST", MAPS, config_map("a")).await;
+    assert_eq!((code, text.as_str()), (409, "configmaps \"a\" already exists"));
+    let (code, text) = s.refused("GET", &format!("{MAPS}/b"), Value::Null).await;
+    assert_eq!((code, text.as_str()), (404, "configmaps \"b\" not found"));
+}
+
+#[tokio::test]
+async fn bad_bodies_get_upstreams_words() {
+    let s = Server::start().await;
+    let mut map = config_map("a");
+    map["metadata"]["resourceVersion"] = json!("1");
+    let (code, text) = s.refused("POST", MAPS, map).await;
+    assert_eq!(code, 500);
+    assert!(text.contains("resourceVersion should not be set on objects to be created"), "{text}");
+    let mut map = config_map("a");
+    map["metadata"]["namespace"] = json!("other");
+    let (code, text) = s.refused("POST", MAPS, map).await;
+    assert_eq!(
+        (code, text.as_str()),
+        (400, "the namespace of the provided object does not match the namespace sent on the request")
+    );
+    let (code, text) = s
+        .refused(
+            "POST",
+            MAPS,
+            json!({"apiVersion": "apps/v1", "kind": "ConfigMap", "metadata": {"name": "a"}}),
+        )
+        .await;
+    assert_eq!(
+        (code, text.as_str()),
+        (400, "the API version in the data (apps/v1) does not match the expected API version (v1)")
+    );
+    let (code, text) = s.refused("POST", MAPS, json!({"metadata": {}})).await;
+    assert_eq!(code, 422);
+    assert!(text.contains("name or generateName is required"), "{text}");
+    let large = answer(s.send("POST", MAPS, vec![b' '; 3 * 1024 * 1024 + 1], &[], admin()).await).await;
+    assert_eq!(large.code, 413);
+    assert_eq!(large.body["message"], "Request entity too large: limit is 3145728");
+    let media = answer(s.send("POST", MAPS, "x", &[("content-type", "text/plain")], admin()).await).await;
+    assert_eq!(media.code, 415);
+    let garbage = answer(s.send("POST", MAPS, "{", &[], admin()).await).await;
+    assert_eq!(garbage.code, 400);
+    assert!(
+        garbage.body["message"].as_str().unwrap().contains("couldn't get version/kind; json parse error")
+    );
+}
+
+#[tokio::test]
+async fn unknown_fields_are_ignored_warned_of_or_refused() {
+    let s = Server::start().await;
+    let mut map = config_map("a");
+    map["foo"] = json!(1);
+    let strict = s.ask("POST", &format!("{MAPS}?fieldValidation=Strict"), map.clone()).await;
+    assert_eq!(strict.code, 400);
+    assert_eq!(
+        strict.body["message"],
+        "ConfigMap in version \"v1\" cannot be handled as a ConfigMap: strict decoding error: unknown field \"foo\""
+    );
+    let warned = s.ask("POST", MAPS, map.clone()).await;
+    assert_eq!(warned.code, 201);
+    assert_eq!(warned.headers["warning"], "299 - \"unknown field \\\"foo\\\"\"");
+    assert!(warned.body.get("foo").is_none());
+    map["metadata"]["name"] = json!("b");
+    let ignored = s.ask("POST", &format!("{MAPS}?fieldValidation=Ignore"), map).await;
+    assert!(ignored.headers.get("warning").is_none());
+}
+
+#[tokio::test]
+async fn generated_names_are_unique_and_dry_runs_write_nothing() {
+    let s = Server::start().await;
+    let body = json!({"metadata": {"generateName": "x-"}});
+    let mut names = std::collections::BTreeSet::new();
+    for _ in 0..20 {
+        let name = s.ok("POST", MAPS, body.clone()).await["metadata"]["name"].as_str().unwrap().to_owned();
+        assert_eq!((name.len(), &name[..2]), (7, "x-"));
+        assert!(names.insert(name));
+    }
+    let dry = s.ask("POST", &format!("{MAPS}?dryRun=All"), config_map("dry")).await;
+    assert_eq!(dry.code, 201);
+    assert!(dry.body["metadata"].get("resourceVersion").is_none());
+    assert_eq!(s.refused("GET", &format!("{MAPS}/dry"), Value::Null).await.0, 404);
+    assert_eq!(s.refused("POST", &format!("{MAPS}?dryRun=Some"), config_map("dry")).await.0, 400);
+}
+
+#[tokio::test]
+async fn updates_are_held_to_the_resource_version_they_name() {
+    let s = Server::start().await;
+    let first = s.ok("POST", MAPS, config_map("a")).await;
+    let target = format!("{MAPS}/a");
+    let mut second = first.clone();
+    second["data"] = json!({"a": "2"});
+    let second = s.ok("PUT", &target, second).await;
+    assert_ne!(first["metadata"]["resourceVersion"], second["metadata"]["resourceVersion"]);
+    let mut stale = first.clone();
+    stale["data"] = json!({"a": "3"});
+    let (code, text) = s.refused("PUT", &target, stale.clone()).await;
+    assert_eq!(code, 409);
+    assert_eq!(
+        text,
+        "Operation cannot be fulfilled on configmaps \"a\": the object has been modified; please apply your changes to the latest version and try again"
+    );
+    stale["metadata"].as_object_mut().unwrap().remove("resourceVersion");
+    assert_eq!(s.ok("PUT", &target, stale.clone()).await["data"]["a"], "3");
+    // The same again changes nothing, and writes nothing.
+    let before = s.registry.backend.revision();
+    s.ok("PUT", &target, stale.clone()).await;
+    assert_eq!(s.registry.backend.revision(), before);
+    stale["metadata"]["uid"] = json!("other");
+    assert_eq!(s.refused("PUT", &target, stale).await.0, 409);
+    let (code, text) = s.refused("PUT", &target, config_map("b")).await;
+    assert_eq!(
+        (code, text.as_str()),
+        (400, "the name of the object (b) does not match the name on the URL (a)")
+    );
+}
+
+#[tokio::test]
+async fn some_resources_are_created_by_put() {
+    let s = Server::start().await;
+    let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "l"}, "spec": {"holderIdentity": "x"}});
+    let target = "/apis/coordination.k8s.io/v1/namespaces/default/leases/l";
+    assert_eq!(s.ask("PUT", target, lease).await.code, 201);
+    assert_eq!(s.refused("PUT", &format!("{MAPS}/none"), config_map("none")).await.0, 404);
+}
+
+#[tokio::test]
+async fn patches_apply_and_conflicts_are_retried() {
+    let s = Server::start().await;
+    s.ok("POST", MAPS, config_map("a")).await;
+    let target = format!("{MAPS}/a");
+    let merged = s.patch(&target, "merge-patch+json", json!({"data": {"a": null, "b": "2"}})).await;
+    assert_eq!((merged.code, &merged.body["data"]), (200, &json!({"b": "2"})));
+    let json =
+        s.patch(&target, "json-patch+json", json!([{"op": "add", "path": "/data/c", "value": "3"}])).await;
+    assert_eq!(json.body["data"], json!({"b": "2", "c": "3"}));
+    let failed =
+        s.patch(&target, "json-patch+json", json!([{"op": "test", "path": "/data/c", "value": "4"}])).await;
+    assert_eq!(failed.code, 422);
+    assert_eq!(s.patch(&target, "nonsense", json!({})).await.code, 415);
+    let stale = json!({"metadata": {"resourceVersion": "1"}, "data": {"d": "4"}});
+    assert_eq!(s.patch(&target, "merge-patch+json", stale).await.code, 409);
+    let strict =
+        s.patch(&format!("{target}?fieldValidation=Strict"), "merge-patch+json", json!({"foo": 1})).await;
+    assert_eq!(strict.code, 422);
+    assert!(strict.body["message"].as_str().unwrap().contains("strict decoding error: unknown field"));
+    // Four writers at once: every one of their changes arrives.
+    let writers =
+        (0..4).map(|i| {
+            let (s, target) = (&s, &target);
+            async move {
+                s.patch(target, "merge-patch+json", json!({"data": {(format!("w{i}")): "x"}})).await.code
+            }
+        });
+    assert_eq!(futures::future::join_all(writers).await, vec![200; 4]);
+    let data = s.get(&target).await["data"].clone();
+    assert!((0..4).all(|i| data[format!("w{i}")] == "x"), "{data}");
+}
+
+#[tokio::test]
+async fn status_and_spec_are_written_apart() {
+    let s = Server::start().await;
+    let deployment = json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"},
+        "spec": {"replicas": 2, "selector": {"matchLabels": {"a": "b"}},
+            "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}},
+        "status": {"replicas": 9},
+    });
+    let target = "/apis/apps/v1/namespaces/default/deployments";
+    let created = s.ok("POST", target, deployment).await;
+    assert_eq!(created["metadata"]["generation"], 1);
+    assert!(created["status"].get("replicas").is_none());
+    let target = format!("{target}/d");
+    let patch = json!({"spec": {"replicas": 5}, "status": {"replicas": 3}});
+    let status = s.patch(&format!("{target}/status"), "merge-patch+json", patch.clone()).await.body;
+    assert_eq!((&status["spec"]["replicas"], &status["status"]["replicas"]), (&json!(2), &json!(3)));
+    assert_eq!(status["metadata"]["generation"], 1);
+    let spec = s
+        .patch(&target, "merge-patch+json", json!({"spec": {"replicas": 5}, "status": {"replicas": 7}}))
+        .await
+        .body;
+    assert_eq!((&spec["spec"]["replicas"], &spec["status"]["replicas"]), (&json!(5), &json!(3)));
+    assert_eq!(spec["metadata"]["generation"], 2);
+}

@@ -1,0 +1,132 @@
+//! CREATE: name, stamp, admit, validate, write once.
+
+use super::kind::Kind;
+use super::metadata::{self, remove, set, text};
+use super::options::WriteOptions;
+use super::{Registry, services, system};
+use crate::admission::{self, Attributes, Operation};
+use crate::context::Context;
+use machinery::object;
+use machinery::status::Status;
+use serde_json::Value;
+use store::Expect;
+
+/// How many generated names are tried before the client is told to.
+const NAME_TRIES: usize = 8;
+
+/// One write: who, what, where, how.
+#[derive(Clone)]
+pub(crate) struct Call<'a> {
+    pub context: &'a Context,
+    pub kind: Kind,
+    pub namespace: String,
+    pub name: String,
+    pub subresource: &'a str,
+    pub options: WriteOptions,
+}
+
+impl Registry {
+    /// Creates `object` (in the stored version).
+    pub(crate) async fn create(&self, call: &Call<'_>, object: Value) -> Result<Value, Status> {
+        let Call { kind, namespace, .. } = call;
+        let mut object = object;
+        if !text(&object, &["metadata", "resourceVersion"]).is_empty() {
+            return Err(Status::internal_error("resourceVersion should not be set on objects to be created"));
+        }
+        if kind.resource.namespaced {
+            let given = object::namespace(&object);
+            if !given.is_empty() && given != namespace {
+                return Err(Status::bad_request(
+                    "the namespace of the provided object does not match the namespace sent on the request",
+                ));
+            }
+            if namespace.is_empty() {
+                return Err(Status::bad_request("an empty namespace may not be set during creation"));
+            }
+            object::set_namespace(&mut object, namespace);
+        } else {
+            remove(&mut object, &["metadata", "namespace"]);
+        }
+        let generate = object::generate_name(&object).to_owned();
+        let generated = object::name(&object).is_empty() && !generate.is_empty();
+        for attempt in 1.. {
+            let mut candidate = object.clone();
+            if generated {
+                object::set_name(&mut candidate, &machinery::names::generate_name(&generate, self.random()));
+            }
+            match self.create_named(call, candidate).await? {
+                Ok(created) => return Ok(created),
+                Err(name) if generated && attempt < NAME_TRIES => {
+                    tracing::debug!(resource = %kind.gr(), name, "a generated name is taken");
+                }
+                Err(name) if generated => return Err(Status::generate_name_conflict(&kind.gr(), &name, 1)),
+                Err(name) => return Err(Status::already_exists(&kind.gr(), &name)),
+            }
+        }
+        unreachable!("the loop ends by returning")
+    }
+
+    /// Creates an object under its name; the inner error is that name, taken.
+    async fn create_named(
+        &self,
+        call: &Call<'_>,
+        mut object: Value,
+    ) -> Result<Result<Value, String>, Status> {
+        let Call { context, kind, options, .. } = call;
+        stamp(&mut object);
+        let mut attributes = Attributes::new(call, Operation::Create, Some(object), None);
+        admission::mutate(self, &mut attributes).await?;
+        let mut object = attributes.object.take().unwrap_or_default();
+        kind.prepare_create(&mut object);
+        if object::name(&object).is_empty() && kind.resource.is_stored() {
+            let missing = machinery::field::FieldError::required(
+                &machinery::field::Path::new("metadata").child("name"),
+                "name or generateName is required",
+            );
+            return Err(Status::invalid(&kind.gk(), "", &[missing]));
+        }
+        let name = object::name(&object).to_owned();
+        system::before_create(kind, context, &mut object)?;
+        // Numbers are granted before validation, as upstream grants them: what is validated is what is stored.
+        let grant = services::Grant::for_create(self, kind, &mut object)?;
+        let errors = kind.validate_create(&object);
+        if !errors.is_empty() {
+            return Err(Status::invalid(&kind.gk(), &name, &errors));
+        }
+        attributes.object = Some(object);
+        attributes.name.clone_from(&name);
+        admission::validate(self, &mut attributes).await?;
+        let object = attributes.object.take().unwrap_or_default();
+        let key = kind.key_of(&object);
+        if options.dry_run {
+            return Ok(match self.entry(kind, object::namespace(&object), &name).await? {
+                Some(_) => Err(name),
+                None => Ok(object),
+            });
+        }
+        let ttl = self.ttl(kind);
+        match self.write(kind, &key, kind.encode(&object)?, Expect::Absent, ttl).await? {
+            Some(entry) => {
+                grant.keep();
+                kind.decode(&entry).map(Ok)
+            }
+            None => Ok(Err(name)),
+        }
+    }
+
+    /// How long objects of this resource live.
+    pub(super) fn ttl(&self, kind: &Kind) -> Option<std::time::Duration> {
+        (kind.resource.plural == "events").then_some(self.config.event_ttl)
+    }
+}
+
+/// Sets what the server alone decides (upstream: `rest.FillObjectMetaSystemFields` and `rest.BeforeCreate`).
+fn stamp(object: &mut Value) {
+    for own in
+        ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "managedFields", "resourceVersion"]
+    {
+        remove(object, &["metadata", own]);
+    }
+    set(object, &["metadata", "uid"], uuid::Uuid::new_v4().to_string());
+    set(object, &["metadata", "creationTimestamp"], metadata::time(jiff::Timestamp::now()));
+}

@@ -1,0 +1,395 @@
+//! DELETE: preconditions, grace, finalizers; then gone (upstream: `registry/generic/registry/store.go`, `rest/delete.go`).
+//!
+//! The decision is [`plan`], a pure function of the stored object and the options; the rest retries it against the store.
+
+use super::create::Call;
+use super::kind::Kind;
+use super::metadata::{at, deleting, finalizers, remove, set, time};
+use super::options::{DeleteOptions, ListOptions, Propagation};
+use super::update::spec_finalizers;
+use super::{Registry, services};
+use crate::admission::{self, Attributes, Operation};
+use bytes::Bytes;
+use jiff::{SignedDuration, Timestamp};
+use machinery::object;
+use machinery::resources::strategy::{Dependents, dependents_by_default, grace_period_seconds};
+use machinery::status::{Details, Status};
+use serde_json::Value;
+use store::{Entry, Expect, Revision};
+
+const ORPHAN: &str = "orphan";
+const FOREGROUND: &str = "foregroundDeletion";
+
+/// What a delete answers.
+#[derive(Debug)]
+pub(crate) enum Deleted {
+    /// The object, still stored (or, for some resources, as it was when it went).
+    Object(Value),
+    /// It is gone.
+    Status(Status),
+}
+
+/// What is to be done with a stored object.
+#[derive(Debug, PartialEq)]
+enum Plan {
+    /// Nothing: it is being deleted already and the options ask for no sooner end.
+    Pending,
+    /// Write this state; it stays until its grace period and finalizers are through.
+    Mark(Value),
+    /// Remove it; this is its last state.
+    Remove(Value),
+}
+
+/// True when nothing holds a deleted object any more.
+pub(super) fn is_finished(kind: &Kind, object: &Value) -> bool {
+    deleting(object)
+        && finalizers(object).is_empty()
+        && at(object, &["metadata", "deletionGracePeriodSeconds"]).and_then(Value::as_i64).unwrap_or(0) == 0
+        && !(kind.is("", "namespaces") && spec_finalizers(object))
+}
+
+/// The finalizers the garbage collector shall see, if they differ from the present ones.
+fn collector_finalizers(kind: &Kind, object: &Value, options: &DeleteOptions) -> Option<Vec<String>> {
+    let present = finalizers(object);
+    let by_default = dependents_by_default(kind.resource);
+    if by_default == Dependents::Unsupported {
+        return None;
+    }
+    let orphan_by_default = by_default == Dependents::Orphan;
+    let orphan = match (options.orphan, options.propagation) {
+        (Some(orphan), _) => orphan,
+        (None, Some(policy)) => policy == Propagation::Orphan,
+        (None, None) if present.contains(&ORPHAN) => true,
+        (None, None) if present.contains(&FOREGROUND) => false,
+        (None, None) => orphan_by_default,
+    };
+    let foreground = match (options.orphan, options.propagation) {
+        (Some(_), _) => false,
+        (None, Some(policy)) => policy == Propagation::Foreground,
+        (None, None) => present.contains(&FOREGROUND),
+    };
+    let mut wanted: Vec<String> =
+        present.iter().filter(|f| **f != ORPHAN && **f != FOREGROUND).map(|f| (*f).to_owned()).collect();
+    if orphan {
+        wanted.push(ORPHAN.to_owned());
+    }
+    if foreground {
+        wanted.push(FOREGROUND.to_owned());
+    }
+    let mut sorted = (wanted.clone(), present.iter().map(|f| (*f).to_owned()).collect::<Vec<_>>());
+    sorted.0.sort();
+    sorted.1.sort();
+    (sorted.0 != sorted.1).then_some(wanted)
+}
+
+fn mark(object: &mut Value, now: Timestamp, grace: i64) {
+    let end = now.saturating_add(SignedDuration::from_secs(grace)).unwrap_or(Timestamp::MAX);
+    set(object, &["metadata", "deletionTimestamp"], time(end));
+    set(object, &["metadata", "deletionGracePeriodSeconds"], grace);
+    let generation = object::generation(object);
+    if generation > 0 {
+        object::set_generation(object, generation + 1);
+    }
+}
+
+fn plan(kind: &Kind, stored: &Value, options: &DeleteOptions, now: Timestamp) -> Plan {
+    let mut object = stored.clone();
+    let graceful = kind.is("", "pods");
+    let mut soon = true;
+    let mut changed = false;
+    if deleting(&object) {
+        if graceful
+            && let Some(pending) =
+                at(&object, &["metadata", "deletionGracePeriodSeconds"]).and_then(Value::as_i64)
+        {
+            match options.grace {
+                // Only a shorter grace period may be asked for.
+                Some(grace) if grace < pending => {
+                    let grace = grace.max(0);
+                    let end = object::deletion_timestamp(&object)
+                        .and_then(|t| machinery::time::parse(t).ok())
+                        .unwrap_or(now)
+                        .saturating_add(SignedDuration::from_secs(grace - pending))
+                        .unwrap_or(now);
+                    set(&mut object, &["metadata", "deletionTimestamp"], time(end));
+                    set(&mut object, &["metadata", "deletionGracePeriodSeconds"], grace);
+                    soon = grace == 0;
+                    changed = true;
+                }
+                Some(0) => soon = true,
+                _ => return Plan::Pending,
+            }
+        }
+    } else if graceful {
+        let grace = grace_period_seconds(kind.resource, &object, options.grace).unwrap_or(0);
+        if grace > 0 || !finalizers(&object).is_empty() {
+            mark(&mut object, now, grace);
+            changed = true;
+        }
+        soon = grace == 0;
+    }
+    if let Some(wanted) = collector_finalizers(kind, &object, options) {
+        object::set_finalizers(&mut object, wanted);
+        changed = true;
+    }
+    if kind.is("", "namespaces") {
+        set(&mut object, &["status", "phase"], "Terminating");
+    }
+    let held = !finalizers(&object).is_empty() || (kind.is("", "namespaces") && spec_finalizers(&object));
+    if held && !deleting(&object) {
+        mark(&mut object, now, 0);
+        if kind.is("", "namespaces") {
+            // Namespaces have no grace period (upstream: `namespace/storage`).
+            remove(&mut object, &["metadata", "deletionGracePeriodSeconds"]);
+        }
+        changed = true;
+    }
+    match (held || !soon, changed || object != *stored) {
+        (true, true) => Plan::Mark(object),
+        (true, false) => Plan::Pending,
+        (false, _) => Plan::Remove(object),
+    }
+}
+
+/// Upstream: `ReturnDeletedObject`.
+fn returns_object(kind: &Kind) -> bool {
+    const RETURNED: &[(&str, &str)] = &[
+        ("", "pods"),
+        ("", "services"),
+        ("", "persistentvolumes"),
+        ("", "persistentvolumeclaims"),
+        ("", "podtemplates"),
+        ("", "resourcequotas"),
+        ("", "serviceaccounts"),
+        ("storage.k8s.io", "storageclasses"),
+        ("storage.k8s.io", "volumeattachments"),
+        ("storage.k8s.io", "csinodes"),
+        ("storage.k8s.io", "csidrivers"),
+        ("storage.k8s.io", "csistoragecapacities"),
+        ("storage.k8s.io", "volumeattributesclasses"),
+    ];
+    RETURNED.iter().any(|(group, plural)| kind.is(group, plural))
+}
+
+fn check_preconditions(kind: &Kind, object: &Value, options: &DeleteOptions) -> Result<(), Status> {
+    let name = object::name(object);
+    if let Some(uid) = &options.uid
+        && uid != object::uid(object)
+    {
+        return Err(Status::conflict(
+            &kind.gr(),
+            name,
+            format!(
+                "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+                object::uid(object)
+            ),
+        ));
+    }
+    if let Some(version) = &options.resource_version
+        && version != object::resource_version(object)
+    {
+        return Err(Status::conflict(
+            &kind.gr(),
+            name,
+            format!(
+                "Precondition failed: ResourceVersion in precondition: {version}, ResourceVersion in object meta: {}",
+                object::resource_version(object)
+            ),
+        ));
+    }
+    Ok(())
+}
+
+impl Registry {
+    /// Deletes the object `call` names.
+    pub(crate) async fn delete(&self, call: &Call<'_>, options: &DeleteOptions) -> Result<Deleted, Status> {
+        let kind = &call.kind;
+        loop {
+            let entry = self
+                .entry(kind, &call.namespace, &call.name)
+                .await?
+                .ok_or_else(|| Status::not_found(&kind.gr(), &call.name))?;
+            let object = kind.decode(&entry)?;
+            check_preconditions(kind, &object, options)?;
+            let mut attributes = Attributes::new(call, Operation::Delete, None, Some(object.clone()));
+            attributes.dry_run |= options.dry_run;
+            admission::mutate(self, &mut attributes).await?;
+            admission::validate(self, &mut attributes).await?;
+            // A lost race is tried again on what is stored now: preconditions included, so this ends with the object.
+            if let Some(deleted) = self.try_delete(kind, &entry, &object, options).await? {
+                return Ok(deleted);
+            }
+        }
+    }
+
+    async fn try_delete(
+        &self,
+        kind: &Kind,
+        entry: &Entry,
+        object: &Value,
+        options: &DeleteOptions,
+    ) -> Result<Option<Deleted>, Status> {
+        let plan = plan(kind, object, options, Timestamp::now());
+        if options.dry_run {
+            return Ok(Some(match plan {
+                Plan::Pending => Deleted::Object(object.clone()),
+                Plan::Mark(object) => Deleted::Object(object),
+                Plan::Remove(object) => gone(kind, object),
+            }));
+        }
+        match plan {
+            Plan::Pending => Ok(Some(Deleted::Object(object.clone()))),
+            Plan::Mark(marked) => {
+                let bytes = kind.encode(&marked)?;
+                let written = self
+                    .write(kind, &entry.key, bytes, Expect::At(entry.mod_revision), self.ttl(kind))
+                    .await?;
+                written.map(|e| kind.decode(&e).map(Deleted::Object)).transpose()
+            }
+            Plan::Remove(last) => {
+                let Some((_, revision)) = self.remove(kind, &entry.key, entry.mod_revision).await? else {
+                    return Ok(None);
+                };
+                services::release(self, kind, &last);
+                let mut last = last;
+                super::stored::set_revision(&mut last, revision);
+                Ok(Some(gone(kind, last)))
+            }
+        }
+    }
+
+    /// Writes an object's last state and removes it, so that watchers of the state before the end see it.
+    pub(super) async fn remove_last(
+        &self,
+        kind: &Kind,
+        key: &str,
+        last: Bytes,
+        at: Revision,
+    ) -> Result<Option<Revision>, Status> {
+        let Some(entry) = self.write(kind, key, last, Expect::At(at), None).await? else {
+            return Ok(None);
+        };
+        // Whoever writes between the two finds a finished object and removes it in our place.
+        Ok(self.remove(kind, key, entry.mod_revision).await?.map(|(_, r)| r).or(Some(entry.mod_revision)))
+    }
+
+    /// Deletes every selected object of `kind` in `namespace`; gives them as they were.
+    pub(crate) async fn delete_collection(
+        &self,
+        call: &Call<'_>,
+        list: &ListOptions,
+        options: &DeleteOptions,
+    ) -> Result<super::list::List, Status> {
+        let mut page = self.list(&call.kind, &call.namespace, list).await?;
+        let mut deleted = Vec::with_capacity(page.items.len());
+        for bytes in &page.items {
+            let object = call.kind.from_wire(bytes)?;
+            let one = Call {
+                namespace: object::namespace(&object).to_owned(),
+                name: object::name(&object).to_owned(),
+                ..call.clone()
+            };
+            match self.delete(&one, options).await {
+                Ok(_) => deleted.push(bytes.clone()),
+                Err(e) if e.code == 404 => {}
+                Err(e) => return Err(e),
+            }
+        }
+        page.items = deleted;
+        Ok(page)
+    }
+}
+
+fn gone(kind: &Kind, object: Value) -> Deleted {
+    if returns_object(kind) {
+        return Deleted::Object(object);
+    }
+    let mut status = Status::success();
+    status.code = 0;
+    Deleted::Status(status.with_details(Details {
+        name: object::name(&object).to_owned(),
+        group: kind.resource.group.to_owned(),
+        kind: kind.resource.plural.to_owned(),
+        uid: object::uid(&object).to_owned(),
+        ..Details::default()
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn now() -> Timestamp {
+        "2026-01-01T00:00:00Z".parse().unwrap()
+    }
+
+    fn pod() -> Value {
+        json!({"metadata": {"name": "p", "generation": 1}, "spec": {"nodeName": "n", "terminationGracePeriodSeconds": 30}})
+    }
+
+    fn kind(plural: &str) -> Kind {
+        Kind::of("", plural).unwrap()
+    }
+
+    #[test]
+    fn a_running_pod_is_marked_then_removed_by_the_kubelet() {
+        let Plan::Mark(marked) = plan(&kind("pods"), &pod(), &DeleteOptions::default(), now()) else {
+            panic!("not marked")
+        };
+        assert_eq!(marked["metadata"]["deletionTimestamp"], "2026-01-01T00:00:30Z");
+        assert_eq!(marked["metadata"]["deletionGracePeriodSeconds"], 30);
+        assert_eq!(marked["metadata"]["generation"], 2);
+        assert_eq!(plan(&kind("pods"), &marked, &DeleteOptions::default(), now()), Plan::Pending);
+        let sooner = DeleteOptions { grace: Some(10), ..DeleteOptions::default() };
+        let Plan::Mark(shortened) = plan(&kind("pods"), &marked, &sooner, now()) else {
+            panic!("not shortened")
+        };
+        assert_eq!(shortened["metadata"]["deletionTimestamp"], "2026-01-01T00:00:10Z");
+        let kubelet = DeleteOptions { grace: Some(0), ..DeleteOptions::default() };
+        assert!(matches!(plan(&kind("pods"), &marked, &kubelet, now()), Plan::Remove(_)));
+    }
+
+    #[test]
+    fn a_pod_that_never_ran_or_has_ended_goes_at_once() {
+        let mut unscheduled = pod();
+        remove(&mut unscheduled, &["spec", "nodeName"]);
+        let mut ended = pod();
+        set(&mut ended, &["status", "phase"], "Succeeded");
+        for pod in [unscheduled, ended] {
+            assert!(matches!(plan(&kind("pods"), &pod, &DeleteOptions::default(), now()), Plan::Remove(_)));
+        }
+    }
+
+    #[test]
+    fn finalizers_follow_the_propagation_policy() {
+        let object = json!({"metadata": {"name": "x"}});
+        for (policy, finalizer) in
+            [(Propagation::Orphan, "orphan"), (Propagation::Foreground, "foregroundDeletion")]
+        {
+            let options = DeleteOptions { propagation: Some(policy), ..DeleteOptions::default() };
+            let Plan::Mark(marked) = plan(&kind("configmaps"), &object, &options, now()) else {
+                panic!("{policy:?}")
+            };
+            assert_eq!(marked["metadata"]["finalizers"], json!([finalizer]));
+            assert_eq!(marked["metadata"]["deletionGracePeriodSeconds"], 0);
+        }
+        let background =
+            DeleteOptions { propagation: Some(Propagation::Background), ..DeleteOptions::default() };
+        assert!(matches!(plan(&kind("configmaps"), &object, &background, now()), Plan::Remove(_)));
+    }
+
+    #[test]
+    fn a_namespace_waits_for_its_spec_finalizers() {
+        let object = json!({"metadata": {"name": "x"}, "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}});
+        let Plan::Mark(marked) = plan(&kind("namespaces"), &object, &DeleteOptions::default(), now()) else {
+            panic!("not marked")
+        };
+        assert_eq!(marked["status"]["phase"], "Terminating");
+        assert_eq!(marked["metadata"]["deletionTimestamp"], "2026-01-01T00:00:00Z");
+        assert_eq!(plan(&kind("namespaces"), &marked, &DeleteOptions::default(), now()), Plan::Pending);
+        let mut finalized = marked;
+        set(&mut finalized, &["spec", "finalizers"], json!([]));
+        assert!(is_finished(&kind("namespaces"), &finalized));
+    }
+}

@@ -1,0 +1,130 @@
+//! The `kubernetes` Service in `default`: how pods reach this server.
+//!
+//! Woken at the start and every ten seconds. Reads the Service and its endpoints; writes the Service if it is missing, and
+//! this server's address into the Endpoints and EndpointSlice named `kubernetes`. Promises that while a server runs its
+//! address is listed, that it leaves other servers' addresses alone, and that a server that stops in order is
+//! no longer listed afterwards. The Service takes the first address of the primary range. Upstream:
+//! `pkg/controlplane/controller/kubernetesservice`.
+
+use super::Registry;
+use super::kind::Kind;
+use super::metadata::{items, set, text};
+use machinery::status::Status;
+use serde_json::{Value, json};
+use std::net::IpAddr;
+
+const NAME: &str = "kubernetes";
+const NAMESPACE: &str = "default";
+
+/// The first address of the primary range.
+fn service_ip(registry: &Registry) -> Option<IpAddr> {
+    registry.config.service_cidrs.first().and_then(|n| n.hosts().next())
+}
+
+fn service(registry: &Registry) -> Value {
+    let mut service = json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {
+            "name": NAME,
+            "namespace": NAMESPACE,
+            "labels": {"provider": "kubernetes", "component": "apiserver"},
+        },
+        "spec": {
+            "type": "ClusterIP",
+            "sessionAffinity": "None",
+            "ports": [{"name": "https", "protocol": "TCP", "port": 443, "targetPort": registry.config.secure_port}],
+        },
+    });
+    if let Some(ip) = service_ip(registry) {
+        set(&mut service, &["spec", "clusterIP"], ip.to_string());
+        set(&mut service, &["spec", "clusterIPs"], json!([ip.to_string()]));
+    }
+    service
+}
+
+/// The sorted addresses with `ours` among them, or not.
+fn addresses<'a>(present: impl Iterator<Item = &'a str>, ours: &str, listed: bool) -> Vec<String> {
+    let mut all: Vec<String> = present.filter(|ip| *ip != ours).map(str::to_owned).collect();
+    if listed {
+        all.push(ours.to_owned());
+    }
+    all.sort();
+    all
+}
+
+fn kinds() -> Option<(Kind, Kind, Kind)> {
+    Some((
+        Kind::of("", "services")?,
+        Kind::of("", "endpoints")?,
+        Kind::of("discovery.k8s.io", "endpointslices")?,
+    ))
+}
+
+/// Brings Service and endpoints to what they should be.
+pub(super) async fn reconcile(registry: &Registry) -> Result<(), Status> {
+    let Some((services, ..)) = kinds() else { return Ok(()) };
+    registry.ensure(&services, service(registry)).await?;
+    endpoints(registry, true).await
+}
+
+/// Takes this server's address out of the endpoints.
+pub(super) async fn withdraw(registry: &Registry) -> Result<(), Status> {
+    endpoints(registry, false).await
+}
+
+async fn endpoints(registry: &Registry, listed: bool) -> Result<(), Status> {
+    let (Some((_, endpoints, slices)), Some(ip)) = (kinds(), registry.config.advertise_address) else {
+        return Ok(());
+    };
+    let ours = ip.to_string();
+    let port = json!({"name": "https", "port": registry.config.secure_port, "protocol": "TCP"});
+    let legacy = json!({
+        "apiVersion": "v1",
+        "kind": "Endpoints",
+        "metadata": {
+            "name": NAME,
+            "namespace": NAMESPACE,
+            // We write the slice ourselves.
+            "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"},
+        },
+    });
+    registry.ensure(&endpoints, legacy).await?;
+    let change = |old: &Value| {
+        let present = items(old, &["subsets"]).iter().flat_map(|s| items(s, &["addresses"]));
+        let all = addresses(present.map(|a| text(a, &["ip"])), &ours, listed);
+        let mut new = old.clone();
+        let list: Vec<Value> = all.iter().map(|ip| json!({"ip": ip})).collect();
+        let subsets = if list.is_empty() { json!([]) } else { json!([{"addresses": list, "ports": [port]}]) };
+        set(&mut new, &["subsets"], subsets);
+        machinery::object::set_resource_version(&mut new, "");
+        Ok(new)
+    };
+    registry.amend(&endpoints, NAMESPACE, NAME, "", &change).await?;
+    let slice = json!({
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {
+            "name": NAME,
+            "namespace": NAMESPACE,
+            "labels": {"kubernetes.io/service-name": NAME},
+        },
+        "addressType": if ip.is_ipv4() { "IPv4" } else { "IPv6" },
+        "endpoints": [],
+        "ports": [port],
+    });
+    registry.ensure(&slices, slice).await?;
+    let change = |old: &Value| {
+        let present = items(old, &["endpoints"]).iter().flat_map(|e| items(e, &["addresses"]));
+        let all = addresses(present.filter_map(Value::as_str), &ours, listed);
+        let mut new = old.clone();
+        let list: Vec<Value> =
+            all.iter().map(|ip| json!({"addresses": [ip], "conditions": {"ready": true}})).collect();
+        set(&mut new, &["endpoints"], list);
+        set(&mut new, &["ports"], json!([port]));
+        machinery::object::set_resource_version(&mut new, "");
+        Ok(new)
+    };
+    registry.amend(&slices, NAMESPACE, NAME, "", &change).await?;
+    Ok(())
+}

@@ -1,0 +1,97 @@
+//! The registry's tasks: the feeds of the watch caches, the audit of service numbers, our own endpoints.
+
+use super::kind::Kind;
+use super::{Registry, kubernetes_service};
+use futures::future::join_all;
+use machinery::status::Status;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// How often stored Services are compared with what is taken (upstream: three minutes).
+const AUDIT_EVERY: Duration = Duration::from_secs(180);
+/// How often the `kubernetes` Service and its endpoints are looked at.
+const ENDPOINTS_EVERY: Duration = Duration::from_secs(10);
+
+/// Why the registry does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The store cannot be read.
+    #[error("read stored services")]
+    Services(#[source] Status),
+    /// An object every cluster has cannot be made.
+    #[error("make {what}")]
+    Bootstrap {
+        /// Kind and name.
+        what: String,
+        /// Why.
+        #[source]
+        source: Status,
+    },
+    /// Stopped while starting.
+    #[error("stopped while the watch caches were filled")]
+    Stopped,
+}
+
+impl Registry {
+    /// Fills the caches, takes stock of Services, makes what every cluster has, and leaves tasks behind that end with
+    /// `shutdown`. The registry answers once this has returned.
+    pub async fn start(self: &Arc<Self>, shutdown: CancellationToken) -> Result<(), StartError> {
+        let feeds = std::mem::take(&mut *self.feeds.lock());
+        let stop = shutdown.clone();
+        tokio::spawn(async move {
+            let all = join_all(feeds.into_iter().map(store::cache::Feed::run));
+            tokio::select! {
+                () = stop.cancelled() => {}
+                _ = all => {}
+            }
+        });
+        let ready = join_all(self.caches.values().map(store::cache::Cache::ready));
+        tokio::select! {
+            () = shutdown.cancelled() => return Err(StartError::Stopped),
+            _ = ready => {}
+        }
+        self.adopt_services().map_err(StartError::Services)?;
+        self.bootstrap().await?;
+        kubernetes_service::reconcile(self).await.map_err(|source| StartError::Bootstrap {
+            what: "Service default/kubernetes".to_owned(),
+            source,
+        })?;
+        tokio::spawn(self.clone().keep(shutdown));
+        Ok(())
+    }
+
+    /// Takes what stored Services hold.
+    fn adopt_services(&self) -> Result<(), Status> {
+        let Some(kind) = Kind::of("", "services") else { return Ok(()) };
+        let stored = self.cached(&kind, "")?;
+        let mut numbers = self.numbers.lock();
+        stored.iter().for_each(|s| numbers.adopt(s));
+        Ok(())
+    }
+
+    async fn keep(self: Arc<Self>, shutdown: CancellationToken) {
+        let mut audit = tokio::time::Instant::now() + AUDIT_EVERY;
+        let mut suspects = std::collections::BTreeSet::new();
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                () = tokio::time::sleep(ENDPOINTS_EVERY) => {}
+            }
+            if let Err(error) = kubernetes_service::reconcile(&self).await {
+                tracing::warn!(%error, "reconcile the kubernetes service");
+            }
+            if tokio::time::Instant::now() >= audit {
+                audit = tokio::time::Instant::now() + AUDIT_EVERY;
+                match Kind::of("", "services").map(|kind| self.cached(&kind, "")) {
+                    Some(Ok(stored)) => suspects = self.numbers.lock().audit(&stored, &suspects),
+                    Some(Err(error)) => tracing::warn!(%error, "audit service numbers"),
+                    None => {}
+                }
+            }
+        }
+        if let Err(error) = kubernetes_service::withdraw(&self).await {
+            tracing::warn!(%error, "withdraw from the kubernetes service");
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! What the front asks of the registry: answers to requests, single objects, and word of changes.
+
+use super::Registry;
+use super::kind::Kind;
+use super::metadata::{name, namespace};
+use crate::chain::Resources;
+use crate::context::{Context, Request, RequestInfo, Response};
+use crate::objects::{Lookup, OBSERVED, Observer};
+use futures::future::BoxFuture;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use store::cache::{Cache, ChangeKind, Scope, Watcher};
+use tokio_util::sync::CancellationToken;
+
+/// The registry as the front's filters hold it.
+#[derive(Clone, Debug)]
+pub struct Shared(pub Arc<Registry>);
+
+impl Resources for Shared {
+    fn serve(&self, context: Context, request: Request) -> BoxFuture<'static, Response> {
+        let registry = self.0.clone();
+        Box::pin(async move { crate::handler::handle(&registry, context, request).await })
+    }
+
+    fn knows(&self, info: &RequestInfo) -> bool {
+        Kind::find(&info.group, &info.version, &info.resource).is_some()
+    }
+}
+
+impl Lookup for Shared {
+    fn get<'a>(
+        &'a self,
+        group: &'a str,
+        resource: &'a str,
+        namespace: &'a str,
+        name: &'a str,
+    ) -> BoxFuture<'a, Option<Arc<Value>>> {
+        Box::pin(async move {
+            let kind = Kind::of(group, resource)?;
+            match self.0.lookup(&kind, namespace, name).await {
+                Ok(found) => found.map(Arc::new),
+                Err(error) => {
+                    tracing::warn!(%error, group, resource, namespace, name, "lookup");
+                    None
+                }
+            }
+        })
+    }
+}
+
+/// What an observer knows of one resource, by which it is told of what went while it was not looking.
+type Known = BTreeMap<Arc<str>, ()>;
+
+impl Registry {
+    /// Tells `observer` of every object of the observed resources, now and until `shutdown`. Returns once it knows all there
+    /// is now; call it after [`Registry::start`].
+    pub fn observe(self: &Arc<Self>, observer: &Arc<dyn Observer>, shutdown: &CancellationToken) {
+        for (group, plural) in OBSERVED {
+            let Some(kind) = Kind::of(group, plural) else { continue };
+            let Ok(cache) = self.cache(&kind) else { continue };
+            let mut known = Known::new();
+            let Some(watcher) = tell_all(&kind, cache, &**observer, &mut known) else { continue };
+            let (cache, observer, shutdown) = (cache.clone(), observer.clone(), shutdown.clone());
+            tokio::spawn(async move {
+                tokio::select! {
+                    () = shutdown.cancelled() => {}
+                    () = follow(kind, cache, observer, watcher, known) => {}
+                }
+            });
+        }
+    }
+}
+
+/// Puts everything there is, deletes what is no longer, and gives the watch that goes on from there.
+fn tell_all(kind: &Kind, cache: &Cache, observer: &dyn Observer, known: &mut Known) -> Option<Watcher> {
+    let (snapshot, watcher) = cache.snapshot_and_watch(&Scope::All).ok()?;
+    let mut gone = std::mem::take(known);
+    for object in snapshot.range(cache.prefix(), None) {
+        gone.remove(&object.key);
+        known.insert(object.key.clone(), ());
+        if let Ok(value) = kind.from_wire(&object.bytes) {
+            observer.put(kind.resource.group, kind.resource.plural, &value);
+        }
+    }
+    for key in gone.keys() {
+        let path = key.strip_prefix(cache.prefix()).unwrap_or(key);
+        let (namespace, name) = path.split_once('/').unwrap_or(("", path));
+        observer.delete(kind.resource.group, kind.resource.plural, namespace, name);
+    }
+    Some(watcher)
+}
+
+async fn follow(
+    kind: Kind,
+    cache: Cache,
+    observer: Arc<dyn Observer>,
+    mut watcher: Watcher,
+    mut known: Known,
+) {
+    let (group, plural) = (kind.resource.group, kind.resource.plural);
+    loop {
+        while let Some(change) = watcher.next().await {
+            let Ok(object) = kind.from_wire(&change.object.bytes) else { continue };
+            if change.kind == ChangeKind::Deleted {
+                known.remove(&change.object.key);
+                observer.delete(group, plural, namespace(&object), name(&object));
+            } else {
+                known.insert(change.object.key.clone(), ());
+                observer.put(group, plural, &object);
+            }
+        }
+        // The watch was too slow, or the cache began anew: both leave a state to begin from.
+        cache.ready().await;
+        match tell_all(&kind, &cache, &*observer, &mut known) {
+            Some(next) => watcher = next,
+            None => return,
+        }
+    }
+}

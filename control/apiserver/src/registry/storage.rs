@@ -1,0 +1,174 @@
+//! The store and the watch caches as the verbs see them: objects in and out, failures as statuses.
+
+use super::kind::Kind;
+use super::{Registry, stored};
+use bytes::Bytes;
+use machinery::status::{Cause, Details, Reason, Status};
+use serde_json::Value;
+use std::time::Duration;
+use store::cache::{Cache, Indexed};
+use store::{Entry, Error, Expect, Revision};
+
+/// What the watch cache keeps of an entry. `kinds` are the resources stored under the same prefix.
+pub(super) fn extract(kinds: &[Kind], entry: &Entry) -> Indexed {
+    let bytes = stored::wire(&entry.value, entry.mod_revision);
+    let Ok(object) = serde_json::from_slice::<Value>(&entry.value) else {
+        // Unreadable values are listed as they are: whoever wrote them must be able to see and delete them.
+        return Indexed { bytes, ..Indexed::default() };
+    };
+    let labels = super::metadata::texts(&object, &["metadata", "labels"])
+        .map(|(k, v)| (k.to_owned(), v.to_owned()))
+        .collect();
+    let mut fields = std::collections::BTreeMap::new();
+    for kind in kinds {
+        for field in kind.selectable() {
+            if let Some(value) = kind.field_value(&object, field) {
+                fields.insert(field.to_owned(), value);
+            }
+        }
+    }
+    Indexed { bytes, labels, fields }
+}
+
+impl Registry {
+    /// The watch cache of a resource.
+    pub(crate) fn cache(&self, kind: &Kind) -> Result<&Cache, Status> {
+        self.caches
+            .get(kind.resource.key_prefix.as_str())
+            .ok_or_else(|| Status::internal_error(format!("{} has no watch cache", kind.gr())))
+    }
+
+    /// The stored entry, read from the store itself.
+    pub(crate) async fn entry(
+        &self,
+        kind: &Kind,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<Entry>, Status> {
+        let key = kind.resource.key(namespace, name);
+        self.backend.get(&key).await.map_err(|e| failed(kind, name, "get", &e))
+    }
+
+    /// The object in `kind`'s version, read from the store itself.
+    pub(crate) async fn read(
+        &self,
+        kind: &Kind,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<Value>, Status> {
+        self.entry(kind, namespace, name).await?.map(|e| kind.decode(&e)).transpose()
+    }
+
+    /// The object, or 404.
+    pub(crate) async fn read_required(
+        &self,
+        kind: &Kind,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Value, Status> {
+        self.read(kind, namespace, name).await?.ok_or_else(|| Status::not_found(&kind.gr(), name))
+    }
+
+    /// Every object of a namespace (all, where empty), as new as the store has them.
+    pub(crate) async fn current(&self, kind: &Kind, namespace: &str) -> Result<Vec<Value>, Status> {
+        self.cache(kind)?.refresh().await.map_err(|e| unready(kind, &e))?;
+        self.cached(kind, namespace)
+    }
+
+    /// Every object of a namespace (all, where empty) as the watch cache has it now.
+    pub(crate) fn cached(&self, kind: &Kind, namespace: &str) -> Result<Vec<Value>, Status> {
+        let cache = self.cache(kind)?;
+        let snapshot = cache.snapshot().map_err(|e| unready(kind, &e))?;
+        let prefix = kind.resource.list_key(Some(namespace));
+        snapshot.range(&prefix, None).map(|o| kind.from_wire(&o.bytes)).collect()
+    }
+
+    /// One object as the watch cache has it, or from the store where the cache does not know it (yet).
+    pub(crate) async fn lookup(
+        &self,
+        kind: &Kind,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<Value>, Status> {
+        let cached = self.cache(kind)?.get(&kind.resource.key(namespace, name)).ok().flatten();
+        match cached {
+            Some(object) => kind.from_wire(&object.bytes).map(Some),
+            None => self.read(kind, namespace, name).await,
+        }
+    }
+
+    /// Writes an object if the key is in the expected state. `Ok(None)`: it is not.
+    pub(crate) async fn write(
+        &self,
+        kind: &Kind,
+        key: &str,
+        value: Bytes,
+        expect: Expect,
+        ttl: Option<Duration>,
+    ) -> Result<Option<Entry>, Status> {
+        match self.backend.put(key, value, expect, ttl).await {
+            Ok(entry) => Ok(Some(entry)),
+            Err(Error::Conflict { .. }) => Ok(None),
+            Err(e) => Err(failed(kind, key.rsplit('/').next().unwrap_or_default(), "write", &e)),
+        }
+    }
+
+    /// Removes a key if it is at `revision`. `Ok(None)`: it is not.
+    pub(crate) async fn remove(
+        &self,
+        kind: &Kind,
+        key: &str,
+        at: Revision,
+    ) -> Result<Option<(Entry, Revision)>, Status> {
+        match self.backend.delete(key, Expect::At(at)).await {
+            Ok(removed) => Ok(Some(removed)),
+            Err(Error::Conflict { .. }) => Ok(None),
+            Err(e) => Err(failed(kind, key.rsplit('/').next().unwrap_or_default(), "delete", &e)),
+        }
+    }
+}
+
+/// A store failure as clients see it.
+pub(crate) fn failed(kind: &Kind, name: &str, operation: &str, error: &Error) -> Status {
+    match error {
+        Error::Compacted { .. } => {
+            Status::expired("The resourceVersion for the provided list is too old.".to_owned())
+        }
+        Error::Future { asked, current } => too_large(*asked, *current),
+        Error::TooLarge { size, limit, .. } => Status::request_entity_too_large(format!(
+            "{} {name:?}: object is too large: {size} bytes, the limit is {limit}",
+            kind.gr()
+        )),
+        Error::Closed { .. } => Status::service_unavailable("the server is shutting down"),
+        other => {
+            tracing::error!(resource = %kind.gr(), name, operation, error = other as &dyn std::error::Error, "store");
+            Status::internal_error(other)
+        }
+    }
+}
+
+/// A cache that cannot answer, as clients see it.
+pub(crate) fn unready(kind: &Kind, error: &store::cache::Error) -> Status {
+    match error {
+        store::cache::Error::NotFresh { asked, current } => too_large(*asked, *current),
+        store::cache::Error::TooOld { .. } => Status::expired(error.to_string()),
+        store::cache::Error::NotReady { .. } => {
+            Status::too_many_requests(format!("storage is (re)initializing: {}", kind.gr()), 1)
+        }
+    }
+}
+
+/// 504 with the cause by which clients know that they are ahead of this server.
+fn too_large(asked: Revision, current: Revision) -> Status {
+    let cause = Cause {
+        reason: "ResourceVersionTooLarge".into(),
+        message: "Too large resource version".into(),
+        field: String::new(),
+    };
+    Status::failure(
+        504,
+        Reason::Timeout,
+        format!("Timeout: Too large resource version: {asked}, current: {current}"),
+    )
+    .with_details(Details { causes: vec![cause], retry_after_seconds: 1, ..Details::default() })
+}

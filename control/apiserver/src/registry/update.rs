@@ -1,0 +1,209 @@
+//! UPDATE and PATCH: read, change, admit, validate, compare-and-swap, again if somebody was faster.
+//!
+//! The change is a function from the present object to the wanted one: a PUT ignores its argument, a PATCH applies
+//! itself to it, a subresource writes its part. A change that names a resourceVersion is held to it and never retried;
+//! any other is applied anew to what is stored now. A change that changes nothing writes nothing.
+
+use super::create::Call;
+use super::delete;
+use super::metadata::{at, copy, deleting, finalizers, items, remove, text};
+use super::{Registry, services};
+use crate::admission::{self, Attributes, Operation};
+use machinery::field::{FieldError, Path};
+use machinery::object;
+use machinery::status::Status;
+use serde_json::Value;
+use store::{Entry, Expect};
+
+/// Lost races after which an unconditional change is given up (upstream: `MaxRetryWhenPatchConflicts` for patches).
+const TRIES: usize = 5;
+
+/// A change of an object of the stored version.
+pub(crate) type Change<'a> = dyn Fn(&Value) -> Result<Value, Status> + Send + Sync + 'a;
+
+/// What an update came to.
+#[derive(Debug)]
+pub(crate) struct Updated {
+    /// The object as it is stored now.
+    pub object: Value,
+    /// It did not exist before.
+    pub created: bool,
+}
+
+/// Must this write name a resourceVersion?
+fn needs_revision(call: &Call<'_>) -> bool {
+    !call.kind.unconditional_update() && call.context.info.verb == "update"
+}
+
+impl Registry {
+    /// Applies `change` to the object `call` names. `create_from` is what a PUT creates where nothing is stored.
+    pub(crate) async fn update(
+        &self,
+        call: &Call<'_>,
+        change: &Change<'_>,
+        create_from: Option<&Value>,
+    ) -> Result<Updated, Status> {
+        for _ in 0..TRIES {
+            let Some(entry) = self.entry(&call.kind, &call.namespace, &call.name).await? else {
+                return match create_from
+                    .filter(|_| call.subresource.is_empty() && call.kind.creates_on_update())
+                {
+                    Some(object) => self.create_by_update(call, object).await,
+                    None => Err(Status::not_found(&call.kind.gr(), &call.name)),
+                };
+            };
+            if let Some(object) = self.try_update(call, change, &entry).await? {
+                return Ok(Updated { object, created: false });
+            }
+        }
+        Err(Status::conflict_modified(&call.kind.gr(), &call.name))
+    }
+
+    async fn create_by_update(&self, call: &Call<'_>, object: &Value) -> Result<Updated, Status> {
+        let mut object = object.clone();
+        if !text(&object, &["metadata", "resourceVersion"]).is_empty() {
+            // The client means an object that is gone.
+            return Err(Status::not_found(&call.kind.gr(), &call.name));
+        }
+        object::set_name(&mut object, &call.name);
+        Ok(Updated { object: self.create(call, object).await?, created: true })
+    }
+
+    /// One round of read-change-write. `Ok(None)`: somebody else wrote in between, and the change may be tried again.
+    async fn try_update(
+        &self,
+        call: &Call<'_>,
+        change: &Change<'_>,
+        entry: &Entry,
+    ) -> Result<Option<Value>, Status> {
+        let kind = &call.kind;
+        let old = kind.decode(entry)?;
+        let mut new = change(&old)?;
+        check_identity(call, &old, &new)?;
+        let asked = text(&new, &["metadata", "resourceVersion"]).to_owned();
+        let held = !asked.is_empty() && asked != "0";
+        if held && asked != entry.mod_revision.to_string() {
+            return Err(Status::conflict_modified(&kind.gr(), &call.name));
+        }
+        if !held && needs_revision(call) {
+            let missing = FieldError::invalid(
+                &Path::new("metadata").child("resourceVersion"),
+                0,
+                "must be specified for an update",
+            );
+            return Err(Status::invalid(&kind.gk(), &call.name, &[missing]));
+        }
+        carry_over(&old, &mut new);
+        let mut attributes = Attributes::new(call, Operation::Update, Some(new), Some(old.clone()));
+        admission::mutate(self, &mut attributes).await?;
+        let mut new = attributes.object.take().unwrap_or_default();
+        carry_over(&old, &mut new);
+        kind.prepare_update(call.subresource, &mut new, &old);
+        let grant = services::Grant::for_update(self, kind, &mut new, &old)?;
+        let mut errors = new_finalizers(&old, &new);
+        errors.extend(kind.validate_update(call.subresource, &new, &old));
+        if !errors.is_empty() {
+            return Err(Status::invalid(&kind.gk(), &call.name, &errors));
+        }
+        attributes.object = Some(new);
+        admission::validate(self, &mut attributes).await?;
+        let new = attributes.object.take().unwrap_or_default();
+        if delete::is_finished(kind, &new) && !call.options.dry_run {
+            // The last finalizer went: the update is the delete (upstream: `ShouldDeleteDuringUpdate`).
+            return Ok(self
+                .remove_last(kind, &entry.key, kind.encode(&new)?, entry.mod_revision)
+                .await?
+                .map(|_| {
+                    services::release(self, kind, &new);
+                    new
+                }));
+        }
+        let bytes = kind.encode(&new)?;
+        if bytes == entry.value {
+            grant.keep();
+            return Ok(Some(old));
+        }
+        if call.options.dry_run {
+            return Ok(Some(new));
+        }
+        match self.write(kind, &entry.key, bytes, Expect::At(entry.mod_revision), self.ttl(kind)).await? {
+            Some(entry) => {
+                grant.keep();
+                kind.decode(&entry).map(Some)
+            }
+            None if held => Err(Status::conflict_modified(&kind.gr(), &call.name)),
+            None => Ok(None),
+        }
+    }
+}
+
+/// Name, namespace and uid of the changed object must be those of the request and the stored one.
+fn check_identity(call: &Call<'_>, old: &Value, new: &Value) -> Result<(), Status> {
+    let name = object::name(new);
+    if !name.is_empty() && name != call.name {
+        return Err(Status::bad_request(format!(
+            "the name of the object ({name}) does not match the name on the URL ({})",
+            call.name
+        )));
+    }
+    let namespace = object::namespace(new);
+    if call.kind.resource.namespaced && !namespace.is_empty() && namespace != call.namespace {
+        return Err(Status::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
+    }
+    let uid = object::uid(new);
+    if !uid.is_empty() && uid != object::uid(old) {
+        return Err(Status::conflict(
+            &call.kind.gr(),
+            &call.name,
+            format!(
+                "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+                object::uid(old)
+            ),
+        ));
+    }
+    Ok(())
+}
+
+/// Metadata no client may change.
+fn carry_over(old: &Value, new: &mut Value) {
+    for own in [
+        "name",
+        "namespace",
+        "uid",
+        "generateName",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "generation",
+        "resourceVersion",
+    ] {
+        copy(old, new, &["metadata", own]);
+    }
+    remove(new, &["metadata", "selfLink"]);
+    remove(new, &["metadata", "managedFields"]);
+}
+
+/// An object that is being deleted gets no new finalizers.
+fn new_finalizers(old: &Value, new: &Value) -> Vec<FieldError> {
+    if !deleting(old) {
+        return Vec::new();
+    }
+    let before = finalizers(old);
+    let added: Vec<String> =
+        finalizers(new).into_iter().filter(|f| !before.contains(f)).map(|f| format!("{f:?}")).collect();
+    if added.is_empty() {
+        return Vec::new();
+    }
+    let why = format!(
+        "no new finalizers can be added if the object is being deleted, found new finalizers []string{{{}}}",
+        added.join(", ")
+    );
+    vec![FieldError::forbidden(&Path::new("metadata").child("finalizers"), why)]
+}
+
+/// `spec.finalizers` of a namespace, which holds it as `metadata.finalizers` holds any object.
+pub(super) fn spec_finalizers(object: &Value) -> bool {
+    !items(object, &["spec", "finalizers"]).is_empty() && at(object, &["spec"]).is_some()
+}
