@@ -16,12 +16,15 @@ use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATCH, VARY};
 use http::{HeaderMap, StatusCode};
 use machinery::status::Status;
+use machinery::{codec, schema};
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 use serde_json::Value;
 use sha2::{Digest as _, Sha512};
 use std::sync::Arc;
 
+const YAML: &str = "application/yaml";
+const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 const LIST: &str = "APIGroupDiscoveryList";
 const GROUP: &str = "apidiscovery.k8s.io";
 /// Documents kept; there are as many as groups and versions, so only a flood of custom resources exceeds it.
@@ -50,14 +53,35 @@ struct Document {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Form {
     Plain,
+    Yaml,
+    Protobuf,
     Aggregated,
     AggregatedBeta,
 }
 
 impl Form {
+    fn is_aggregated(self) -> bool {
+        matches!(self, Form::Aggregated | Form::AggregatedBeta)
+    }
+
+    fn encode(self, document: &Value) -> Option<Vec<u8>> {
+        match self {
+            Form::Yaml => Some(codec::yaml::encode(document).into_bytes()),
+            Form::Protobuf => {
+                let kind = document["kind"].as_str().unwrap_or_default();
+                let id = schema::builtin().named("v1", kind)?;
+                let encoded = codec::proto::encode_as(schema::builtin(), id, document);
+                encoded.inspect_err(|e| tracing::error!(error = %e, kind, "discovery in protobuf")).ok()
+            }
+            _ => Some(document.to_string().into_bytes()),
+        }
+    }
+
     fn media_type(self) -> &'static str {
         match self {
             Form::Plain => answer::JSON,
+            Form::Yaml => YAML,
+            Form::Protobuf => PROTOBUF,
             Form::Aggregated => "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
             Form::AggregatedBeta => {
                 "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList"
@@ -78,7 +102,7 @@ impl Discovery {
         let path = path.trim_end_matches('/');
         let aggregates = matches!(path, "/api" | "/apis");
         let Some(form) = form(headers, aggregates) else {
-            return Some(answer::status(&Status::not_acceptable(&[answer::JSON])));
+            return Some(answer::status(&Status::not_acceptable(&[answer::JSON, YAML, PROTOBUF])));
         };
         let document = self.document(path, form)?;
         if headers.get(IF_NONE_MATCH) == Some(&document.etag) {
@@ -98,7 +122,7 @@ impl Discovery {
                 return Some(document.clone());
             }
         }
-        let bytes = Bytes::from(self.make(path, form)?.to_string());
+        let bytes = Bytes::from(form.encode(&self.make(path, form)?)?);
         let digest = Sha512::digest(&bytes);
         let hex: String = digest.iter().map(|b| format!("{b:02X}")).collect();
         let etag = HeaderValue::from_str(&format!("\"{hex}\"")).ok()?;
@@ -118,16 +142,16 @@ impl Discovery {
             let chosen: Vec<&Group> = groups.iter().filter(|g| g.name.is_empty() == core).collect();
             documents::aggregated(&chosen, form == Form::AggregatedBeta)
         };
-        match (path.split('/').skip(1).collect::<Vec<_>>().as_slice(), form) {
-            (["api"], Form::Plain) => Some(documents::api_versions(&groups, &self.address)),
-            (["api"], _) => Some(aggregated(true)),
-            (["apis"], Form::Plain) => Some(documents::group_list(&groups)),
-            (["apis"], _) => Some(aggregated(false)),
-            (["api", version], _) => documents::resource_list(&groups, "", version),
-            (["apis", group], _) => {
+        match path.split('/').skip(1).collect::<Vec<_>>().as_slice() {
+            ["api"] if !form.is_aggregated() => Some(documents::api_versions(&groups, &self.address)),
+            ["api"] => Some(aggregated(true)),
+            ["apis"] if !form.is_aggregated() => Some(documents::group_list(&groups)),
+            ["apis"] => Some(aggregated(false)),
+            ["api", version] => documents::resource_list(&groups, "", version),
+            ["apis", group] => {
                 groups.iter().find(|g| g.name == *group && !g.name.is_empty()).map(documents::group)
             }
-            (["apis", group, version], _) if !group.is_empty() => {
+            ["apis", group, version] if !group.is_empty() => {
                 documents::resource_list(&groups, group, version)
             }
             _ => None,
@@ -164,7 +188,7 @@ fn finish(
     if aggregates {
         headers.insert(VARY, HeaderValue::from_static("Accept"));
     }
-    if form != Form::Plain {
+    if form.is_aggregated() {
         headers.insert(ETAG, document.etag.clone());
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("public"));
     }
@@ -175,7 +199,9 @@ fn finish(
 fn form(headers: &HeaderMap, aggregates: bool) -> Option<Form> {
     negotiate::accepted(headers).iter().find_map(|range| {
         if !range.covers(answer::JSON) {
-            return None;
+            let plain = range.parameter("as").is_none();
+            let others = [(YAML, Form::Yaml), (PROTOBUF, Form::Protobuf)];
+            return others.into_iter().find(|(t, _)| plain && range.covers(t)).map(|(_, form)| form);
         }
         match (range.parameter("as"), range.parameter("g"), range.parameter("v")) {
             (None, ..) => Some(Form::Plain),

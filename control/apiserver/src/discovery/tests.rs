@@ -150,3 +150,32 @@ async fn a_custom_resource_appears_when_it_is_defined() {
     assert_ne!(get(&discovery, "/apis", "*/*").await.1, before);
     assert_eq!(get(&discovery, "/apis/acme.com/v1", "*/*").await.1["resources"][0]["kind"], "Widget");
 }
+
+#[tokio::test]
+async fn every_document_is_there_in_yaml_and_protobuf() {
+    let discovery = discovery();
+    for path in discovery.paths() {
+        let expected = get(&discovery, &path, "application/json").await.1;
+        for accept in ["application/yaml", "application/vnd.kubernetes.protobuf, application/json"] {
+            let headers = HeaderMap::from_iter([(ACCEPT, accept.parse().unwrap())]);
+            let response = discovery.answer(&path, &headers).unwrap();
+            let media_type = response.headers()["content-type"].to_str().unwrap().to_owned();
+            assert!(accept.starts_with(&media_type), "{path}: {media_type}");
+            let bytes = response.into_body().collect().await.unwrap().to_bytes();
+            // `/api` and `/api/v1` name no version of their own, in any encoding: clients know what they asked for.
+            if media_type == PROTOBUF && expected.get("apiVersion").is_none() {
+                assert!(bytes.starts_with(b"k8s\0"));
+                continue;
+            }
+            let got = if media_type == YAML {
+                codec::yaml::decode(&bytes).unwrap().value
+            } else {
+                let kind = machinery::object::Gvk::new("", "v1", expected["kind"].as_str().unwrap());
+                codec::proto::decode(schema::builtin(), &bytes, Some(&kind)).unwrap()
+            };
+            for part in ["groups", "resources", "versions"] {
+                assert_eq!(got.get(part), expected.get(part), "{path} {accept}");
+            }
+        }
+    }
+}

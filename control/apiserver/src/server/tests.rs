@@ -449,7 +449,7 @@ async fn kubectl_finds_its_way() {
         format!("--cache-dir={}", dir.path().join("cache").display()),
     ];
     let kubectl = async |arguments: &[&str]| {
-        let output = tokio::process::Command::new("kubectl")
+        let output = tokio::process::Command::new(std::env::var("KUBECTL").unwrap_or_else(|_| "kubectl".into()))
             .env("HOME", dir.path())
             .env("KUBECONFIG", "/dev/null")
             .args(arguments)
@@ -479,6 +479,19 @@ async fn kubectl_finds_its_way() {
     assert!(explained.contains("rollingUpdate"), "{explained}");
     let explained = kubectl(&["explain", "pods.spec.containers", "--recursive"]).await.unwrap();
     assert!(explained.contains("imagePullPolicy") && explained.contains("hostPort"), "{explained}");
+    let container = json!({"name": "c", "image": "i", "ports": [{"containerPort": 80}], "resources": {"limits": {"cpu": 1}},
+        "livenessProbe": {"httpGet": {"path": "/", "port": 80}}});
+    let mut pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": {"containers": [container]}});
+    let create = |pod: &Value| write("pod.json", &pod.to_string());
+    let good = create(&pod);
+    let created = kubectl(&["create", "--dry-run=client", "--validate=true", "-f", &good]).await.unwrap();
+    assert!(created.contains("pod/p created (dry run)"), "{created}");
+    pod["spec"]["containers"][0]["imagee"] = "typo".into();
+    let bad = create(&pod);
+    let refused = kubectl(&["create", "--dry-run=client", "--validate=true", "-f", &bad]).await.unwrap();
+    // Clients since 1.25 leave validation to a server that says it validates.
+    let leaves_it_to_the_server = !version.contains("v1.20.");
+    assert!(leaves_it_to_the_server || refused.contains("unknown field \"imagee\" in io.k8s.api.core.v1.Container"), "{refused}");
     let raw = kubectl(&["get", "--raw", "/readyz?verbose"]).await.unwrap();
     assert!(raw.contains("[+]ping ok"), "{raw}");
     let logs = kubectl(&["get", "--raw", "/api/v1/namespaces/a/pods/p/log?container=c"]).await.unwrap();
