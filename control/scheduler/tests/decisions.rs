@@ -272,13 +272,15 @@ fn the_cheapest_victims_leave_and_their_budgets_count() {
         error.to_string(),
         "0/3 nodes are available: 1 node(s) had untolerated taint(s), 2 Insufficient cpu."
     );
-    // A budget that allows no disruption of `b` makes the other node cheaper.
+    // A budget that allows no disruption on n0 makes the other node cheaper.
     let selector = compile(Some(&serde_json::from_value(json!({"matchLabels": {"app": "kept"}})).unwrap()));
     let budget = Budget { namespace: "ns".into(), selector, allowed: 0, disrupted: Vec::new() };
     Arc::make_mut(&mut c.rest.budgets).insert("ns/b".to_owned(), budget);
-    let mut kept = with("b", 1, "2");
-    kept.labels.insert("app".into(), "kept".into());
-    c.assume(&kept, "n0");
+    for (name, priority) in [("a", 5), ("b", 1)] {
+        let mut kept = with(name, priority, "2");
+        kept.labels.insert("app".into(), "kept".into());
+        c.assume(&kept, "n0");
+    }
     let Attempt::Failed { nominate, victims, .. } = try_on(&c, &urgent) else { panic!("it fits") };
     assert_eq!((nominate.as_deref(), &*victims[0].name), (Some("n1"), "d"));
     let never = Pod { never_preempts: true, ..urgent };
@@ -296,7 +298,21 @@ fn a_nominated_pod_keeps_its_place() {
 
 #[test]
 fn replicas_spread_over_hosts_by_default() {
-    let mut c = cluster((0..7).map(|n| node(n, json!({}))));
+    // One node is so large that it stays the emptiest whatever is put on it.
+    let large = json!({"status": {"allocatable": {"cpu": "400", "memory": "800Gi"}}});
+    let nodes = || (0..7).map(|n| node(n, if n == 0 { large.clone() } else { json!({}) }));
+    let mut owned = cpu("500m");
+    merge(
+        &mut owned,
+        json!({"metadata": {"ownerReferences": [
+        {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "rs", "uid": "u", "controller": true}]}}),
+    );
+    let on_large = |mut c: Cluster| {
+        let replicas = (0..21).map(|n| place(&mut c, &pod(&format!("p{n}"), owned.clone())));
+        replicas.filter(|node| node == "n0").count()
+    };
+    assert!(on_large(cluster(nodes())) >= 12, "the large node is not the emptiest");
+    let mut c = cluster(nodes());
     let selector = serde_json::from_value(json!({"matchLabels": {"app": "a"}})).unwrap();
     let grouping = Grouping {
         kind: "ReplicaSet",
@@ -305,17 +321,8 @@ fn replicas_spread_over_hosts_by_default() {
         selector: compile(Some(&selector)),
     };
     Arc::make_mut(&mut c.rest.groupings).insert(("ReplicaSet", "ns/rs".to_owned()), grouping);
-    // Makes n0 the emptiest choice by far for scores without spreading: its rivals carry a load.
-    for n in 1..7 {
-        c.assume(&pod(&format!("load{n}"), json!({"metadata": {"labels": {"app": "x"}}})), &format!("n{n}"));
-    }
-    let owned = json!({"metadata": {"ownerReferences": [
-        {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "rs", "uid": "u", "controller": true}]}});
-    let mut counts: BTreeMap<String, i32> = BTreeMap::new();
-    for n in 0..21 {
-        *counts.entry(place(&mut c, &pod(&format!("p{n}"), owned.clone()))).or_default() += 1;
-    }
-    assert!(counts.len() == 7 && counts.values().all(|c| (2..=4).contains(c)), "{counts:?}");
+    let spread = on_large(c);
+    assert!(spread <= 6, "{spread} of 21 replicas on one of seven nodes");
 }
 
 #[derive(Clone, Debug)]

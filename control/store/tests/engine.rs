@@ -56,8 +56,10 @@ async fn one_of_many_creations_wins_and_the_rest_see_the_winner() {
 async fn watches_miss_nothing_however_slow_and_whenever_begun() {
     let dir = tempfile::tempdir().unwrap();
     let store = Arc::new(Store::open(dir.path().join("s"), small()).unwrap());
-    // Begun before any write and not read until the end: its queue overflows, it must come back by the log.
-    let idle = store.watch("/a/", 0).unwrap();
+    // Live from its first change, then not read until the end: its queue overflows, it must come back by the log.
+    store.put("/a/first", value(0), Expect::Absent, None).await.unwrap();
+    let mut idle = store.watch("/a/", 0).unwrap();
+    assert_eq!(soon(idle.next()).await.unwrap().unwrap().revision(), 1);
     let writers: Vec<_> = (0..8)
         .map(|w| {
             let store = store.clone();
@@ -78,7 +80,7 @@ async fn watches_miss_nothing_however_slow_and_whenever_begun() {
             let store = store.clone();
             tokio::spawn(async move {
                 let from = store.revision() / 2;
-                let seen = collect(store.watch("/a/", from).unwrap(), 4800).await;
+                let seen = collect(store.watch("/a/", from).unwrap(), 4801).await;
                 (from, seen)
             })
         })
@@ -86,14 +88,14 @@ async fn watches_miss_nothing_however_slow_and_whenever_begun() {
     for writer in writers {
         writer.await.unwrap();
     }
-    assert_eq!(store.revision(), 4800);
+    assert_eq!(store.revision(), 4801);
     // Tells the watches, whose last change may be another prefix's, where the end is.
     let stop = store.put("/a/end", value(0), Expect::Absent, None).await.unwrap().mod_revision;
     let mut all: Vec<_> =
         store.list("/a/", None, 0, None).await.unwrap().entries.iter().map(|e| e.mod_revision).collect();
     all.sort_unstable();
-    assert_eq!((all.len(), stop), (2401, 4801));
-    assert_eq!(soon(collect(idle, 4800)).await, all);
+    assert_eq!((all.len(), stop), (2402, 4802));
+    assert_eq!(soon(collect(idle, 4801)).await, all[1..]);
     for watcher in watchers {
         let (from, seen) = soon(watcher).await.unwrap();
         assert_eq!(seen, all.iter().copied().filter(|&r| r > from).collect::<Vec<_>>());
@@ -110,6 +112,19 @@ async fn collect(mut watch: futures::stream::BoxStream<'static, Result<Event, Er
         }
     }
     seen
+}
+
+#[tokio::test]
+async fn a_watch_from_a_revision_ahead_begins_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path().join("s"), small()).unwrap();
+    let mut watch = store.watch("/", 3).unwrap();
+    // Polled once, so that what follows comes by the queue.
+    assert!(futures::poll!(watch.next()).is_pending());
+    for n in 0..5 {
+        store.put(&format!("/{n}"), value(n), Expect::Absent, None).await.unwrap();
+    }
+    assert_eq!(soon(watch.next()).await.unwrap().unwrap().revision(), 4);
 }
 
 #[tokio::test]
