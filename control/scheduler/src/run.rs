@@ -20,11 +20,13 @@ use futures::{FutureExt, future};
 use kube::Client;
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 /// Writes in flight at once.
 const WRITES: usize = 64;
+/// A write that takes longer has failed: it must not hold its place for ever.
+const LONGEST_WRITE: Duration = Duration::from_secs(30);
 /// Changes taken in before the next pod is scheduled.
 const INPUTS: usize = 512;
 
@@ -245,7 +247,8 @@ impl Scheduler {
                 self.announce(Some(Change::PodPlaced));
                 let reporter = self.reporter.clone();
                 self.write(async move {
-                    let result = reporter.bind(&pod, &node).await;
+                    let bound = tokio::time::timeout(LONGEST_WRITE, reporter.bind(&pod, &node)).await;
+                    let result = bound.unwrap_or_else(|late| Err(kube::Error::Service(late.into())));
                     Done::Bound { uid: pod.uid.clone(), result }
                 });
             }
@@ -268,13 +271,9 @@ impl Scheduler {
     ) {
         let reporter = self.reporter.clone();
         self.write(async move {
-            let node = failure.nominate.clone().flatten().unwrap_or_default();
-            for victim in victims {
-                if let Err(error) = reporter.evict(&victim, &pod, &node).await {
-                    tracing::warn!(pod = victim.key(), %error, "scheduler: evict victim");
-                }
+            if tokio::time::timeout(LONGEST_WRITE, tell(&reporter, &pod, &failure, victims)).await.is_err() {
+                tracing::warn!(pod = pod.key(), "scheduler: reporting the attempt timed out");
             }
-            reporter.failed(&pod, &failure).await;
             Done::Reported { uid: pod.uid.clone(), refused }
         });
     }
@@ -310,6 +309,17 @@ impl Scheduler {
             Done::Reported { uid, refused: None } => self.queue.retry(&uid, now),
         }
     }
+}
+
+/// Makes the victims leave, then says why the pod has no node yet.
+async fn tell(reporter: &Reporter, pod: &Pod, failure: &Failure, victims: Vec<Arc<Pod>>) {
+    let node = failure.nominate.clone().flatten().unwrap_or_default();
+    for victim in victims {
+        if let Err(error) = reporter.evict(&victim, pod, &node).await {
+            tracing::warn!(pod = victim.key(), %error, "scheduler: evict victim");
+        }
+    }
+    reporter.failed(pod, failure).await;
 }
 
 /// The kind of controller a watch brings.
