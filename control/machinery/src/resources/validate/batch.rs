@@ -8,17 +8,18 @@ use crate::{
     resources::access::{Get, same},
 };
 
-const COUNTS: [&str; 6] = [
+const COUNTS: [&str; 7] = [
     "parallelism",
     "completions",
     "activeDeadlineSeconds",
     "backoffLimit",
     "ttlSecondsAfterFinished",
     "backoffLimitPerIndex",
+    "maxFailedIndexes",
 ];
 
-/// An indexed job's bounds: every index is kept in its status.
-const INDEXED_COMPLETIONS_MAX: i64 = 100_000;
+/// An indexed job's bounds: its indexes are kept in its status.
+const INDEXED_MAX: i64 = 100_000;
 
 pub(super) fn job(job: &Value, errors: &mut Errors) {
     let (path, spec) = (Path::new("spec"), job.at("spec"));
@@ -36,27 +37,20 @@ fn spec(path: &Path, spec: &Value, errors: &mut Errors) {
     let mode = spec.text("completionMode");
     rules::supported_or_empty(&path.child("completionMode"), mode, &["Indexed", "NonIndexed"], errors);
     if mode == "Indexed" {
-        let completions = path.child("completions");
-        match spec.int("completions") {
-            None => {
-                errors.push(FieldError::required(&completions, "when completion mode is Indexed"));
+        indexed(path, spec, errors);
+    } else {
+        for key in ["backoffLimitPerIndex", "maxFailedIndexes"] {
+            if let Some(count) = spec.int(key) {
+                let detail = "requires indexed completion mode";
+                errors.push(FieldError::invalid(&path.child(key), count, detail));
             }
-            Some(count) if count > INDEXED_COMPLETIONS_MAX => {
-                let detail =
-                    format!("must be less than or equal to {INDEXED_COMPLETIONS_MAX} when parallelism");
-                errors.push(FieldError::invalid(&completions, count, detail));
-            }
-            Some(_) => {}
         }
-    } else if spec.has("backoffLimitPerIndex") {
-        let detail = "requires indexed completion mode";
-        let value = spec.at("backoffLimitPerIndex").clone();
-        errors.push(FieldError::invalid(&path.child("backoffLimitPerIndex"), value, detail));
     }
-    let policies = ["Failed", "TerminatingOrFailed"];
-    let policy = spec.text("podReplacementPolicy");
-    rules::supported_or_empty(&path.child("podReplacementPolicy"), policy, &policies, errors);
     failure_policy(&path.child("podFailurePolicy"), spec, errors);
+    let policies: &[&str] =
+        if spec.has("podFailurePolicy") { &["Failed"] } else { &["Failed", "TerminatingOrFailed"] };
+    let policy = spec.text("podReplacementPolicy");
+    rules::supported_or_empty(&path.child("podReplacementPolicy"), policy, policies, errors);
     let template = path.child("template");
     pod::template(&template, spec.at("template"), errors);
     let restart = spec.text("template.spec.restartPolicy");
@@ -66,14 +60,38 @@ fn spec(path: &Path, spec: &Value, errors: &mut Errors) {
             let detail = "valid values: \"OnFailure\", \"Never\"";
             errors.push(FieldError::required(&restart_path, detail));
         }
-        "OnFailure" | "Never" => {}
+        "Never" => {}
+        "OnFailure" => {
+            if spec.has("podFailurePolicy") {
+                let detail = "only \"Never\" is supported when podFailurePolicy is specified";
+                errors.push(FieldError::invalid(&restart_path, restart, detail));
+            }
+        }
         other => {
             errors.push(FieldError::not_supported(&restart_path, other, &["OnFailure", "Never"]));
         }
     }
-    if spec.has("podFailurePolicy") && restart != "Never" {
-        let detail = "only \"Never\" is supported when podFailurePolicy is specified";
-        errors.push(FieldError::invalid(&restart_path, restart, detail));
+}
+
+fn indexed(path: &Path, spec: &Value, errors: &mut Errors) {
+    let completions = spec.int("completions");
+    if completions.is_none() {
+        errors.push(FieldError::required(&path.child("completions"), "when completion mode is Indexed"));
+    }
+    if let Some(count) = spec.int("parallelism").filter(|count| *count > INDEXED_MAX) {
+        let detail = format!("must be less than or equal to {INDEXED_MAX} when completion mode is Indexed");
+        errors.push(FieldError::invalid(&path.child("parallelism"), count, detail));
+    }
+    let (failed, failed_path) = (spec.int("maxFailedIndexes"), path.child("maxFailedIndexes"));
+    if let (Some(failed), Some(completions)) = (failed, completions)
+        && failed > completions
+    {
+        let detail = "must be less than or equal to completions";
+        errors.push(FieldError::invalid(&failed_path, failed, detail));
+    }
+    if let Some(failed) = failed.filter(|failed| *failed > INDEXED_MAX) {
+        let detail = format!("must be less than or equal to {INDEXED_MAX}");
+        errors.push(FieldError::invalid(&failed_path, failed, detail));
     }
 }
 
@@ -85,11 +103,11 @@ fn failure_policy(path: &Path, spec: &Value, errors: &mut Errors) {
         match (rule.has("onExitCodes"), rule.items("onPodConditions").is_empty()) {
             (true, false) => {
                 let detail = "specifying both OnExitCodes and OnPodConditions is not supported";
-                errors.push(FieldError::invalid(&path, rule.clone(), detail));
+                errors.push(without_value(&path, detail));
             }
             (false, true) => {
                 let detail = "specifying one of OnExitCodes and OnPodConditions is required";
-                errors.push(FieldError::invalid(&path, rule.clone(), detail));
+                errors.push(without_value(&path, detail));
             }
             (true, true) => {
                 let (path, codes) = (path.child("onExitCodes"), rule.at("onExitCodes"));
@@ -106,6 +124,11 @@ fn failure_policy(path: &Path, spec: &Value, errors: &mut Errors) {
             (false, false) => {}
         }
     }
+}
+
+/// `f: Invalid value: detail`: upstream does not repeat the whole rule.
+fn without_value(path: &Path, detail: &str) -> FieldError {
+    FieldError { bad_value: None, ..FieldError::invalid(path, Value::Null, detail) }
 }
 
 /// A selector the server wrote selects by the job's own uid.

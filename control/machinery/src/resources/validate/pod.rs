@@ -56,9 +56,9 @@ pub(super) fn create(pod: &Value, errors: &mut Errors) {
 
 /// The template of another kind.
 pub(super) fn template(path: &Path, template: &Value, errors: &mut Errors) {
-    let metadata = path.child("metadata");
+    // Upstream leaves `metadata` out of these paths.
     rules::labels(&path.child("labels"), template.at("metadata.labels"), errors);
-    meta::annotations(&metadata.child("annotations"), template.at("metadata.annotations"), errors);
+    meta::annotations(&path.child("annotations"), template.at("metadata.annotations"), errors);
     spec(&path.child("spec"), template.at("spec"), errors);
     if !template.items("spec.ephemeralContainers").is_empty() {
         let path = path.child("spec").child("ephemeralContainers");

@@ -45,8 +45,8 @@ pub(super) fn service(service: &Value, errors: &mut Errors) {
         external_ip(&path.child("externalIPs").index(index), ip.as_str().unwrap_or_default(), errors);
     }
     rules::one_of(&path.child("type"), kind, &TYPES, errors);
-    duplicates(&path, ports, errors);
     node_ports(&path, kind, ports, errors);
+    duplicates(&path, ports, errors);
     source_ranges(&path, spec, errors);
     load_balancer_only(&path, spec, errors);
     traffic_policies(&path, spec, errors);
@@ -64,7 +64,7 @@ fn external_name(path: &Path, spec: &Value, errors: &mut Errors) {
         }
     }
     // A closing dot is how some resolvers are told the name is whole.
-    let name = spec.text("externalName").trim_end_matches('.');
+    let name = spec.text("externalName").strip_suffix('.').unwrap_or(spec.text("externalName"));
     if rules::required(&path.child("externalName"), name, errors) {
         rules::subdomain(&path.child("externalName"), name, errors);
     }
@@ -190,30 +190,27 @@ fn duplicates(path: &Path, ports: &[Value], errors: &mut Errors) {
     for (index, port) in ports.iter().enumerate() {
         let id = |port: &Value| (port.at("protocol").clone(), port.at("port").clone());
         if ports.iter().take(index).any(|other| id(other) == id(port)) {
-            let value = json!({"protocol": port.at("protocol"), "port": port.at("port")});
+            // Upstream prints its internal type, whose fields have Go's names.
+            let value = json!({"Name": "", "Protocol": port.at("protocol"), "AppProtocol": null,
+                "Port": port.at("port"), "TargetPort": 0, "NodePort": 0});
             errors.push(FieldError::duplicate(&path.child("ports").index(index), value));
         }
     }
 }
 
 fn node_ports(path: &Path, kind: &str, ports: &[Value], errors: &mut Errors) {
-    let open = matches!(kind, "NodePort" | "LoadBalancer");
-    for (index, port) in ports.iter().enumerate() {
-        let number = port.int("nodePort").unwrap_or_default();
-        if number == 0 {
-            continue;
+    let numbered =
+        || ports.iter().enumerate().filter(|(_, port)| port.int("nodePort").unwrap_or_default() != 0);
+    let at = |index: usize| path.child("ports").index(index).child("nodePort");
+    if kind == "ClusterIP" {
+        for (index, _) in numbered() {
+            errors.push(FieldError::forbidden(&at(index), "may not be used when `type` is 'ClusterIP'"));
         }
-        let path = path.child("ports").index(index).child("nodePort");
-        if !open {
-            let detail = format!("may not be used when `type` is '{kind}'");
-            errors.push(FieldError::forbidden(&path, detail));
-        } else if ports
-            .iter()
-            .take(index)
-            .any(|other| other.int("nodePort") == Some(number) && other.at("protocol") == port.at("protocol"))
-        {
-            let value = json!({"protocol": port.at("protocol"), "nodePort": number});
-            errors.push(FieldError::duplicate(&path, value));
+    }
+    for (index, port) in numbered() {
+        let id = |port: &Value| (port.at("protocol").clone(), port.at("nodePort").clone());
+        if ports.iter().take(index).any(|other| id(other) == id(port)) {
+            errors.push(FieldError::duplicate(&at(index), port.at("nodePort").clone()));
         }
     }
 }
@@ -223,7 +220,8 @@ fn source_ranges(path: &Path, spec: &Value, errors: &mut Errors) {
     if ranges.is_empty() {
         return;
     }
-    let path = path.child("loadBalancerSourceRanges");
+    // Upstream spells this path as its Go field.
+    let path = path.child("LoadBalancerSourceRanges");
     if spec.text("type") != "LoadBalancer" {
         errors.push(FieldError::forbidden(&path, "may only be used when `type` is 'LoadBalancer'"));
     }
@@ -236,7 +234,8 @@ fn load_balancer_only(path: &Path, spec: &Value, errors: &mut Errors) {
     let balanced = spec.text("type") == "LoadBalancer";
     let allocate = "allocateLoadBalancerNodePorts";
     match (balanced, spec.has(allocate)) {
-        (true, false) => errors.push(FieldError::required(&path.child(allocate), "")),
+        // Upstream leaves `spec` out of this path.
+        (true, false) => errors.push(FieldError::required(&Path::new(allocate), "")),
         (false, true) => {
             let detail = "may only be used when `type` is 'LoadBalancer'";
             errors.push(FieldError::forbidden(&path.child(allocate), detail));
@@ -280,36 +279,44 @@ fn traffic_policies(path: &Path, spec: &Value, errors: &mut Errors) {
 }
 
 pub(super) fn update(new: &Value, old: &Value, errors: &mut Errors) {
-    let path = Path::new("spec").child("clusterIPs");
+    let path = Path::new("spec");
     let (spec, before) = (new.at("spec"), old.at("spec"));
-    if spec.text("type") == "ExternalName" || before.text("type") == "ExternalName" {
+    cluster_ips_update(&path, spec, before, errors);
+    let both = |test: &dyn Fn(&Value) -> bool| test(spec) && test(before);
+    if both(&|spec| spec.text("type") == "LoadBalancer")
+        && !same(spec.at("loadBalancerClass"), before.at("loadBalancerClass"))
+    {
+        let value = spec.at("loadBalancerClass").clone();
+        errors.push(FieldError::invalid(&path.child("loadBalancerClass"), value, "may not change once set"));
+    }
+    let checked =
+        |spec: &Value| spec.text("type") == "LoadBalancer" && spec.text("externalTrafficPolicy") == "Local";
+    if both(&checked) && spec.int("healthCheckNodePort") != before.int("healthCheckNodePort") {
+        errors.push(FieldError::forbidden(&path.child("healthCheckNodePort"), rules::IMMUTABLE));
+    }
+}
+
+/// Addresses stay; a second one may come and go.
+fn cluster_ips_update(path: &Path, spec: &Value, before: &Value, errors: &mut Errors) {
+    let both = |test: &dyn Fn(&Value) -> bool| test(spec) && test(before);
+    if spec.text("type") == "ExternalName" || before.text("type") == "ExternalName" || both(&is_headless) {
         return;
     }
-    let (new_ips, old_ips) = (spec.items("clusterIPs"), before.items("clusterIPs"));
-    if let Some(first) = old_ips.first() {
-        let value = spec.at("clusterIPs").clone();
-        match new_ips.first() {
-            None => {
-                let detail = "primary clusterIP can not be unset";
-                errors.push(FieldError::invalid(&path.index(0), value, detail));
-            }
-            Some(now) if now != first => {
-                errors.push(FieldError::invalid(&path.index(0), value, "may not change once set"));
-            }
-            Some(_) => {}
-        }
+    let (new, old) = (spec.items("clusterIPs"), before.items("clusterIPs"));
+    let mut refuse = |index: usize, detail: &str| {
+        let path = path.child("clusterIPs").index(index);
+        errors.push(FieldError::invalid(&path, spec.at("clusterIPs").clone(), detail));
+    };
+    if new.is_empty() && !old.is_empty() {
+        refuse(0, "primary clusterIP can not be unset");
+        return;
     }
-    if let (Some(first), Some(now)) = (old_ips.get(1), new_ips.get(1))
-        && first != now
-    {
-        let value = spec.at("clusterIPs").clone();
-        errors.push(FieldError::invalid(&path.index(1), value, "may not change once set"));
+    for (index, _) in new.iter().zip(old).enumerate().filter(|(_, (new, old))| new != old) {
+        refuse(index, "may not change once set");
     }
-    if spec.text("type") == "LoadBalancer" && before.text("type") == "LoadBalancer" {
-        let path = Path::new("spec").child("loadBalancerClass");
-        if !same(spec.at("loadBalancerClass"), before.at("loadBalancerClass")) {
-            let detail = "may not change once set";
-            errors.push(FieldError::invalid(&path, spec.at("loadBalancerClass").clone(), detail));
-        }
+    if new.len() == 1 && old.len() > 1 && spec.text("ipFamilyPolicy") != "SingleStack" {
+        let detail = "must be set to 'SingleStack' when releasing the secondary clusterIP";
+        let value = spec.at("ipFamilyPolicy").clone();
+        errors.push(FieldError::invalid(&path.child("ipFamilyPolicy"), value, detail));
     }
 }

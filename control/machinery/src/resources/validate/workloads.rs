@@ -232,6 +232,11 @@ pub(super) fn status(object: &Value, errors: &mut Errors) {
                 errors.push(FieldError::invalid(&path.child(key), count, detail));
             }
         }
+        let ready = object.int("status.readyReplicas").unwrap_or_default();
+        if let Some(count) = object.int("status.availableReplicas").filter(|count| *count > ready) {
+            let detail = "cannot be greater than readyReplicas";
+            errors.push(FieldError::invalid(&path.child("availableReplicas"), count, detail));
+        }
     }
 }
 
