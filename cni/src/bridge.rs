@@ -20,8 +20,14 @@ use self::{
     plan::{Observed, complete, plan},
 };
 use crate::{
-    Call, Command, Error, call::Owner, delegate, error::IoContext, ipam, link, masquerade, netlink::Socket,
-    netns::Netns, result::Attachment,
+    Call, Command, Error,
+    call::Owner,
+    delegate,
+    error::IoContext,
+    ipam, link, masquerade,
+    netlink::Socket,
+    netns::Netns,
+    result::{Attachment, Dns},
 };
 
 /// The plugin's answer to a command.
@@ -39,6 +45,7 @@ pub(crate) fn answer(call: &Call) -> Result<Option<Value>, Error> {
 
 fn add(call: &Call) -> Result<Value, Error> {
     let conf = Conf::read(call)?;
+    call.dns()?;
     let netns = Netns::open(&call.environment.netns)?;
     if !call.environment.netns_override {
         netns.refuse_own()?;
@@ -83,7 +90,12 @@ fn attach(
     };
     let steps = plan(conf, &observed, granted.as_ref(), veth)?;
     let interfaces = apply(call, conf, &steps, observed.bridge.map(|(bridge, _)| bridge), host, netns)?;
-    Ok(Attachment { interfaces, ..granted.unwrap_or_default() })
+    let mut attachment = Attachment { interfaces, ..granted.unwrap_or_default() };
+    // What the configuration says wins over what the IPAM said.
+    if let Some(dns) = call.dns()?.filter(|dns| *dns != Dns::default()) {
+        attachment.dns = dns;
+    }
+    Ok(attachment)
 }
 
 fn is_link_local(address: IpAddr) -> bool {

@@ -3,7 +3,9 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::{Attachment, Command, Environment, Error, Version, environment::is_identifier, fields::Fields};
+use crate::{
+    Attachment, Command, Dns, Environment, Error, Version, environment::is_identifier, fields::Fields,
+};
 
 /// One call of a plugin.
 #[derive(Debug)]
@@ -86,6 +88,17 @@ impl Call {
         match self.configuration.get("prevResult") {
             None | Some(Value::Null) => Ok(None),
             Some(value) => Attachment::parse("prevResult", value).map(Some),
+        }
+    }
+
+    /// The name resolution that the configuration itself asks for.
+    ///
+    /// # Errors
+    /// Code 6.
+    pub fn dns(&self) -> Result<Option<Dns>, Error> {
+        match self.configuration.get("dns") {
+            None | Some(Value::Null) => Ok(None),
+            Some(value) => Dns::deserialize(value).map(Some).map_err(|error| Error::decode("dns", &error)),
         }
     }
 

@@ -68,6 +68,8 @@ impl Attributes {
 /// Where a base chain is hooked in, and when.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Hook {
+    /// `nat` or `filter`.
+    pub(crate) kind: &'static str,
     pub(crate) number: u32,
     pub(crate) priority: i32,
 }
@@ -199,12 +201,12 @@ impl Transaction {
         self.push(NEWTABLE, flags::CREATE, &attributes);
     }
 
-    /// `add chain`, of type nat if it is hooked in.
+    /// `add chain`
     pub(crate) fn chain(&mut self, name: &str, hook: Option<Hook>) {
         let mut attributes = Attributes::default().text(1, self.table).text(3, name);
         if let Some(hook) = hook {
             let place = Attributes::default().number(1, hook.number).bytes(2, &hook.priority.to_be_bytes());
-            attributes = attributes.nested(4, &place).text(7, "nat");
+            attributes = attributes.nested(4, &place).text(7, hook.kind);
         }
         self.push(NEWCHAIN, flags::CREATE, &attributes);
     }

@@ -6,6 +6,7 @@
 //!   map hostports4at  { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service }
 //!   set hairpin4      { type inet_proto . inet_service . ipv4_addr . ipv4_addr; flags interval }
 //!   map masquerade4   { type ipv4_addr : verdict }
+//!   chain localnet    { type filter hook prerouting priority -301; iif != "lo" ip daddr 127.0.0.0/8 drop }
 //!   chain prerouting  { type nat hook prerouting priority -101; fib daddr type local jump hostports }
 //!   chain output      { type nat hook output priority -101;     fib daddr type local jump hostports }
 //!   chain hostports   { dnat ip to ip daddr . meta l4proto . th dport map @hostports4at
@@ -17,7 +18,10 @@
 //! }
 //! ```
 //!
-//! and the same again for IPv6. A container is some elements, whose comment says whose they are; the rules never
+//! and the same again for IPv6. `localnet` is there because the host's 127.0.0.1 can use host ports only if the bridge
+//! has `route_localnet`, which by itself would open the host's loopback services to every container (CVE-2020-8558).
+//!
+//! A container is some elements, whose comment says whose they are; the rules never
 //! change. So an ADD is one small transaction, and only the first one on a node (the kernel knows no such set) sends
 //! the whole table, which is idempotent: whoever else does so at the same time does no harm.
 
@@ -178,19 +182,35 @@ pub(crate) fn remove(sets: &[Set], wanted: impl Fn(&Element) -> bool) -> Result<
 
 /// The whole table, less elements.
 fn build(transaction: &mut Transaction, subnets: &[IpNet]) {
-    const PREROUTING: Hook = Hook { number: 0, priority: -101 };
-    const OUTPUT: Hook = Hook { number: 3, priority: -101 };
-    const POSTROUTING: Hook = Hook { number: 4, priority: 99 };
+    // Before connection tracking: answers to the host itself are translated back to 127.0.0.1 only after it.
+    const LOCALNET: Hook = Hook { kind: "filter", number: 0, priority: -301 };
+    const PREROUTING: Hook = Hook { kind: "nat", number: 0, priority: -101 };
+    const OUTPUT: Hook = Hook { kind: "nat", number: 3, priority: -101 };
+    const POSTROUTING: Hook = Hook { kind: "nat", number: 4, priority: 99 };
     transaction.table();
     let sets = FAMILY4.sets().into_iter().chain(FAMILY6.sets());
     for (id, set) in (1..).zip(sets) {
         transaction.set(&set, id);
     }
-    let base = [("prerouting", PREROUTING), ("output", OUTPUT), ("postrouting", POSTROUTING)];
+    let base = [
+        ("localnet", LOCALNET),
+        ("prerouting", PREROUTING),
+        ("output", OUTPUT),
+        ("postrouting", POSTROUTING),
+    ];
     for (name, hook) in base {
         transaction.chain(name, Some(hook));
         transaction.flush(name);
     }
+    transaction.rule(
+        "localnet",
+        Expression::is_from_elsewhere().into_iter().chain(Expression::is_family(true)).chain([
+            Expression::destination(true, register(0)),
+            Expression::mask(register(0), &[255, 0, 0, 0]),
+            Expression::equals(register(0), &[127, 0, 0, 0]),
+            Expression::discard(),
+        ]),
+    );
     transaction.chain("hostports", None);
     transaction.flush("hostports");
     for chain in ["prerouting", "output"] {

@@ -5,6 +5,7 @@ use super::Attributes;
 pub(super) const GOTO: i32 = -4;
 const JUMP: i32 = -3;
 const RETURN: i32 = -5;
+const DROP: i32 = 0;
 
 /// One expression of a rule.
 #[derive(Clone, Debug)]
@@ -35,6 +36,11 @@ impl Expression {
     /// `meta l4proto` into a register.
     pub(crate) fn protocol(into: u32) -> Self {
         Self::meta(16, into)
+    }
+
+    /// `iif != "lo"`, which has the number 1 in every namespace.
+    pub(crate) fn is_from_elsewhere() -> [Self; 2] {
+        [Self::meta(4, register(0)), Self::differs(register(0), &1u32.to_ne_bytes())]
     }
 
     fn meta(key: u32, into: u32) -> Self {
@@ -139,6 +145,11 @@ impl Expression {
     /// `return`
     pub(crate) fn give_back() -> Self {
         Self::verdict(&Attributes::default().bytes(1, &RETURN.to_be_bytes()))
+    }
+
+    /// `drop`
+    pub(crate) fn discard() -> Self {
+        Self::verdict(&Attributes::default().bytes(1, &DROP.to_be_bytes()))
     }
 
     fn verdict(verdict: &Attributes) -> Self {

@@ -37,11 +37,13 @@ fn the_result_says_what_was_made() {
     let (mut conf, netns) = (lab.bridge_conf(), Netns::new());
     conf["cniVersion"] = "1.1.0".into();
     conf["mtu"] = 1400.into();
+    conf["dns"] = json!({ "nameservers": ["10.96.0.10"], "search": ["cluster.local"] });
     conf["runtimeConfig"] = json!({ "mac": "02:00:00:00:00:42", "ips": ["10.88.0.77/24"] });
     let result = lab.call("ADD", &conf, "a", &netns.path()).ok();
     let interfaces = result["interfaces"].as_array().unwrap();
     assert_eq!(interfaces.len(), 3);
     assert_eq!(interfaces[0]["name"], "cni0");
+    assert_eq!(result["dns"], conf["dns"]);
     assert_eq!(
         interfaces[2],
         json!({ "name": "eth0", "mac": "02:00:00:00:00:42", "mtu": 1400, "sandbox": netns.path() })

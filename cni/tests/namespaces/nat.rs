@@ -103,6 +103,7 @@ fn the_table_reads_as_its_essay_says() {
         ": 10.88.0.2 . 80",
         "type nat hook prerouting priority dstnat - 1",
         "fib daddr type local jump hostports",
+        "iif != \"lo\" ip daddr 127.0.0.0/8 drop",
         "ip daddr . meta l4proto . th dport map @hostports4at",
         "meta l4proto . th dport map @hostports4",
         "tcp . 8080 . 10.88.0.0/24 . 10.88.0.2 comment",
@@ -192,4 +193,25 @@ fn masquerading_hides_the_container_from_the_outside_only() {
     conf["cni.dev/valid-attachments"] = json!([]);
     lab.call("GC", &conf, "", "").ok();
     assert!(!rules(&lab).contains("elements"), "{}", rules(&lab));
+}
+
+#[test]
+fn host_ports_do_not_open_the_hosts_loopback_to_containers() {
+    let Some(lab) = Lab::new() else { return };
+    let (conf, a) = (lab.bridge_conf(), Netns::new());
+    lab.host.sh("ip link set lo up");
+    let mapping = json!([{ "hostPort": 8080, "containerPort": 80, "protocol": "tcp" }]);
+    let result = lab.call("ADD", &conf, "a", &a.path()).ok();
+    lab.call("ADD", &portmap_conf(&mapping, &result), "a", &a.path()).ok();
+    assert_eq!(lab.host.sh("cat /proc/sys/net/ipv4/conf/cni0/route_localnet").trim(), "1");
+    let _private = Server::listen(&lab.host, (ip("127.0.0.1"), 7777));
+    a.sh("echo 1 > /proc/sys/net/ipv4/conf/eth0/route_localnet; ip route add 127.0.0.0/8 via 10.88.0.1");
+    let connect = || {
+        let target = SocketAddr::from((ip("127.0.0.1"), 7777));
+        a.run(|| std::net::TcpStream::connect_timeout(&target, std::time::Duration::from_millis(300)))
+    };
+    assert_eq!(connect().unwrap_err().kind(), std::io::ErrorKind::TimedOut);
+    // It is the rule that keeps it closed, and not some other thing.
+    lab.host.sh("nft flush chain inet windlass-cni localnet");
+    connect().unwrap();
 }

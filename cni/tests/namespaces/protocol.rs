@@ -8,7 +8,7 @@ use crate::lab::{Lab, Netns};
 fn bad_configurations_name_the_field_and_touch_nothing() {
     let Some(lab) = Lab::new() else { return };
     let netns = Netns::new();
-    let cases: [(&str, Value, u64, &str); 14] = [
+    let cases: [(&str, Value, u64, &str); 16] = [
         ("/cniVersion", json!("0.1.0"), 1, "0.1.0"),
         ("/cniVersion", json!(1), 6, "cniVersion"),
         ("/name", json!(""), 7, "missing network name"),
@@ -18,6 +18,8 @@ fn bad_configurations_name_the_field_and_touch_nothing() {
         ("/mtu", json!(-5), 6, "mtu"),
         ("/mtu", json!(20), 7, "mtu"),
         ("/vlan", json!(100), 2, "vlan: 100"),
+        ("/dns", json!({ "nameservers": "10.96.0.10" }), 6, "dns"),
+        ("/enabledad", json!(true), 2, "enabledad: true"),
         ("/bridge", json!("a/b"), 7, "bridge"),
         ("/mac", json!("nonsense"), 7, "mac"),
         ("/ipam/rangs", json!([]), 2, "ipam.rangs"),
