@@ -30,6 +30,11 @@ pub enum ConflistError {
     },
 }
 
+/// Where the configuration is.
+pub(crate) fn path(config: &Config) -> PathBuf {
+    config.conf_dir.join(FILE)
+}
+
 /// Writes the configuration for a node that has no API server to ask, and links the plugins.
 /// Returns whether anything changed.
 ///
@@ -82,7 +87,7 @@ fn put(config: &Config, pod_cidrs: &[IpNet], masquerade: Masquerade) -> Result<b
     if let Some(plugins) = &config.plugins {
         link(plugins)?;
     }
-    let path = config.conf_dir.join(FILE);
+    let path = path(config);
     let content = format!("{:#}\n", render(config, pod_cidrs, masquerade));
     if fs::read_to_string(&path).is_ok_and(|current| current == content) {
         return Ok(false);

@@ -8,10 +8,12 @@
 //! | `routes` | observing and changing the kernel's routes |
 //! | `masquerade` | the nftables table `windlass-network`; rendering is pure |
 //! | `conflist` | the CNI configuration; rendering is pure |
+//! | `garbage` | what pods left behind that the runtime forgot |
 //! | `sysctl` | forwarding, and bridged packets seen by nftables |
 
 mod config;
 mod conflist;
+mod garbage;
 mod masquerade;
 mod node;
 mod plan;
@@ -22,6 +24,7 @@ mod sysctl;
 pub use self::{
     config::{Config, Plugins},
     conflist::{ConflistError, write_static},
+    garbage::{Attached, GarbageError, collect_garbage},
     masquerade::MasqueradeError,
     run::{Error, run},
 };
