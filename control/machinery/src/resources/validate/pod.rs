@@ -1,6 +1,7 @@
 //! Pods, and the pod specs inside templates.
 
 mod container;
+mod env;
 mod handler;
 mod scheduling;
 mod security;

@@ -345,6 +345,52 @@ fn a_service_has_ports_and_keeps_its_address() {
 }
 
 #[test]
+fn a_service_of_every_type_is_checked_in_upstreams_words() {
+    let errors = |spec: Value| {
+        created("", "services", json!({"metadata": {"name": "s", "namespace": "d"}, "spec": spec}))
+    };
+    assert_eq!(
+        errors(json!({"type": "ExternalName", "clusterIP": "10.0.0.1"})),
+        [
+            "spec.clusterIPs: Forbidden: may not be set for ExternalName services",
+            "spec.externalName: Required value",
+        ]
+    );
+    let port = json!({"port": 80, "name": "a", "nodePort": 30000});
+    let again = json!({"port": 81, "name": "b", "nodePort": 30000});
+    assert_eq!(
+        errors(json!({"type": "NodePort", "ports": [port, again]})),
+        ["spec.ports[1].nodePort: Duplicate value: 30000"]
+    );
+    assert_eq!(
+        errors(json!({"ports": [{"port": 80}], "externalTrafficPolicy": "Local"})),
+        [
+            "spec.externalTrafficPolicy: Invalid value: \"Local\": may only be set for externally-accessible services"
+        ]
+    );
+    assert_eq!(
+        errors(json!({"ports": [{"port": 80}], "loadBalancerSourceRanges": ["10.0.0.0/8"]})),
+        ["spec.LoadBalancerSourceRanges: Forbidden: may only be used when `type` is 'LoadBalancer'"]
+    );
+    assert_eq!(
+        errors(json!({"ports": [{"port": 80}], "type": "Magic"})),
+        ["spec.type: Unsupported value: \"Magic\": supported values: \"ClusterIP\", \"ExternalName\", \
+          \"LoadBalancer\", \"NodePort\""]
+    );
+}
+
+#[test]
+fn a_templates_metadata_is_named_as_upstream_names_it() {
+    let mut odd = deployment();
+    odd["spec"]["template"]["metadata"]["annotations"] = json!({"a b": ""});
+    let errors = created("apps", "deployments", odd);
+    assert_eq!(errors.len(), 1);
+    assert!(
+        errors[0].starts_with("spec.template.annotations: Invalid value: \"a b\": name part must consist of")
+    );
+}
+
+#[test]
 fn config_maps_and_secrets_are_bounded_and_may_be_frozen() {
     let map = json!({"metadata": {"name": "m", "namespace": "d"}, "data": {"a b": ""}});
     assert!(

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use super::{
-    container::{VOLUME_FIELDS, descending, field_ref, no_backsteps, resource_field_ref},
+    container::{descending, no_backsteps},
+    env::{VOLUME_FIELDS, field_ref, resource_field_ref},
     quantities, rules,
 };
 use crate::{
