@@ -6,9 +6,12 @@
 
 mod api;
 mod child;
+mod front;
 mod identity;
 mod lock;
+mod objects;
 pub(crate) mod publish;
+mod roles;
 
 use crate::cli::{AgentFlags, ServerFlags};
 use crate::settings::{self, nth_address};
@@ -20,6 +23,7 @@ use pki::bootstrap::BootstrapToken;
 use pki::{ClusterNames, Pki};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 /// Everything a server is told, checked.
@@ -103,18 +107,18 @@ impl Plan {
 /// Runs until a signal.
 pub(crate) async fn run(flags: ServerFlags) -> anyhow::Result<()> {
     let signals = Signals::take().context("take over signals")?;
-    let plan = Plan::new(flags)?;
+    let plan = Arc::new(Plan::new(flags)?);
     let shutdown = CancellationToken::new();
     let work = Box::pin(serve(&plan, &shutdown));
     signals.until_done(&shutdown, work).await
 }
 
-async fn serve(plan: &Plan, shutdown: &CancellationToken) -> anyhow::Result<()> {
+async fn serve(plan: &Arc<Plan>, shutdown: &CancellationToken) -> anyhow::Result<()> {
     pki::files::create_private_dir(&plan.dir)?;
     let _lock = lock::take(&plan.dir)?;
     let pki = Pki::load_or_create(&plan.dir.join("pki"), &plan.names, Timestamp::now())
         .context("prepare keys and certificates")?;
-    let api = api::start(plan, &pki).await?;
+    let api = Arc::new(api::start(plan, &pki).await?);
     tracing::info!(listen = %plan.listen, url = plan.public_url(), "the API server listens");
     identity::write_admin(plan, &pki)?;
     let api_stop = CancellationToken::new();

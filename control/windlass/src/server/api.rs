@@ -1,52 +1,220 @@
 //! The API server and what runs on it, inside this process.
 
-use super::Plan;
-use anyhow::bail;
-use node::supervise::Task;
+use super::front::Front;
+use super::objects::{Stored, observe};
+use super::{Plan, identity, roles};
+use anyhow::Context as _;
+use apiserver::authn::certificate::Authorities;
+use apiserver::context::User;
+use apiserver::discovery::Catalog;
+use apiserver::health::Health;
+use apiserver::metrics::Metrics;
+use apiserver::objects::Observer;
+use apiserver::paths::OpenId;
+use apiserver::registry::{self, Registry};
+use apiserver::run::Tasks;
+use apiserver::server::{Authorization, Config, Parts};
+use apiserver::stream::dial::Dialer;
+use apiserver::stream::{Connector, default_node_addresses};
+use apiserver::tls::ServingCertificate;
+use apiserver::{ApiServer, authn};
+use jiff::Timestamp;
+use node::supervise::{Task, TaskError};
 use pki::Pki;
+use pki::service_account::Verifier;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use store::embedded::{Options, Store};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-/// A started API server.
-pub(super) struct Api {}
+/// The clock is looked at anew after this long: a suspended machine's timers stand still.
+const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
 
-/// Opens the store and starts the API server on it: listening, and ready once its caches are filled.
-pub(super) async fn start(_plan: &Plan, _pki: &Pki) -> anyhow::Result<Api> {
-    bail!("this build holds no API server yet")
+/// A started API server.
+pub(super) struct Api {
+    server: ApiServer,
+    registry: Arc<Registry>,
+    observer: Arc<dyn Observer>,
+    certificate: Arc<ServingCertificate>,
+    dialer: Arc<Dialer>,
+    listener: Mutex<Option<TcpListener>>,
+    /// Ends watches, listeners and the registry's tasks.
+    stopping: CancellationToken,
+    ready: watch::Sender<bool>,
+}
+
+/// Opens the port, the store, and an API server on them. It answers once [`Api::ready`] has returned.
+pub(super) async fn start(plan: &Plan, pki: &Pki) -> anyhow::Result<Api> {
+    let listener =
+        TcpListener::bind(plan.listen).await.with_context(|| format!("listen on {}", plan.listen))?;
+    let path = plan.dir.join("store.redb");
+    // Opening replays and checks: it may take a while.
+    let opened = tokio::task::spawn_blocking(move || Store::open(&path, Options::default())).await;
+    let store = Arc::new(opened.context("open the store")??);
+    let issuer = format!("https://kubernetes.default.svc.{}", plan.node.cluster_domain);
+    let registry = Registry::new(store, registry_config(plan, pki, &issuer));
+    let stored = Stored(registry.clone());
+    let authorization = Authorization::default();
+    let (observer, authorizer) = (authorization.observer(), authorization.authorizer.clone());
+    let client = &pki.apiserver_kubelet_client;
+    let dialer = Arc::new(
+        Dialer::new(&pki.ca.cert_pem(), &client.cert_pem, &client.key_pem).context("prepare the kubelet client")?,
+    );
+    let (tasks, health, stopping) = (Tasks::default(), Arc::new(Health::default()), CancellationToken::new());
+    let ready = watch::Sender::new(false);
+    let seen = ready.subscribe();
+    health.add("poststarthook/start-registry", false, move || {
+        if *seen.borrow() { Ok(()) } else { Err("the registry is starting".to_owned()) }
+    });
+    let parts = Parts {
+        objects: Arc::new(stored.clone()),
+        resources: Arc::new(stored.clone()),
+        catalog: Arc::new(Catalog::new(Vec::new())),
+        documents: Vec::new(),
+        authorization,
+        health,
+        metrics: Arc::new(Metrics::default()),
+        tasks: tasks.clone(),
+    };
+    let server = ApiServer::new(config(plan, pki, &issuer)?, parts, stopping.clone());
+    let connector = Connector {
+        objects: Arc::new(stored),
+        authorizer: authorizer.clone(),
+        dialer: dialer.clone(),
+        node_addresses: default_node_addresses(),
+        tasks,
+    };
+    registry.attach(Arc::new(Front { authenticator: server.authenticator().clone(), authorizer, connector }));
+    let certificate = ServingCertificate::from_pem(&pki.apiserver.cert_pem, &pki.apiserver.key_pem)?;
+    let listener = Mutex::new(Some(listener));
+    Ok(Api { server, registry, observer, certificate, dialer, listener, stopping, ready })
+}
+
+fn registry_config(plan: &Plan, pki: &Pki, issuer: &str) -> registry::Config {
+    registry::Config {
+        service_cidrs: plan.node.service_cidrs.clone(),
+        advertise_address: Some(plan.advertise),
+        secure_port: plan.listen.port(),
+        service_account_key: Some(pki.service_account.clone()),
+        service_account_issuer: issuer.to_owned(),
+        api_audiences: vec![issuer.to_owned()],
+        ..registry::Config::default()
+    }
+}
+
+fn config(plan: &Plan, pki: &Pki, issuer: &str) -> anyhow::Result<Config> {
+    let default = Config::default();
+    let authentication = authn::Config {
+        client_authorities: Some(Authorities::from_pem(&pki.ca.cert_pem()).context("client authorities")?),
+        service_accounts: Some(Verifier {
+            keys: pki.service_account_keys.clone(),
+            issuers: vec![issuer.to_owned()],
+        }),
+        api_audiences: vec![issuer.to_owned()],
+        ..default.authentication
+    };
+    let advertise = SocketAddr::new(plan.advertise, plan.listen.port()).to_string();
+    let keys_uri = format!("https://{advertise}{}", pki::openid::KEYS_PATH);
+    Ok(Config {
+        authentication,
+        advertise,
+        openid: Some(OpenId {
+            configuration: pki::openid::configuration(issuer, &keys_uri),
+            keys: pki::openid::key_set(&pki.service_account_keys),
+        }),
+        ..Config::default()
+    })
 }
 
 impl Api {
-    /// Waits until requests are answered.
+    /// Fills the caches, writes the first roles, and waits until authorisation knows them.
     pub(super) async fn ready(&self) -> anyhow::Result<()> {
+        self.registry.start(self.stopping.clone()).await.context("start the registry")?;
+        let client = self.client("system:apiserver", &["system:masters"]);
+        roles::reconcile(&client).await.context("write the cluster's first roles")?;
+        let filled = watch::Sender::new(false);
+        let mut seen = filled.subscribe();
+        let (registry, observer) = (self.registry.clone(), self.observer.clone());
+        let stop = self.stopping.clone();
+        tokio::spawn(async move { observe(client, &registry, observer, filled, stop).await });
+        seen.wait_for(|filled| *filled).await.context("fill authorisation")?;
+        self.ready.send_replace(true);
         Ok(())
     }
 
-    /// True once [`Api::ready`] would return at once.
+    /// True once [`Api::ready`] has returned.
     pub(super) fn is_ready(&self) -> bool {
-        false
+        *self.ready.borrow()
     }
 
     /// A client without a socket, as `user` in `groups`.
-    pub(super) fn client(&self, _user: &str, _groups: &[&str]) -> kube::Client {
-        let nobody = tower::service_fn(|_: http::Request<kube::client::Body>| async move {
-            Err::<http::Response<kube::client::Body>, _>(std::io::Error::other(
-                "this build holds no API server yet",
-            ))
-        });
-        kube::Client::new(nobody, "default")
+    pub(super) fn client(&self, user: &str, groups: &[&str]) -> kube::Client {
+        let mut groups: Vec<String> = groups.iter().map(|g| (*g).to_owned()).collect();
+        groups.push("system:authenticated".to_owned());
+        let user = User { name: user.to_owned(), groups, ..User::default() };
+        kube::Client::new(self.server.local_service(user), "default")
     }
 
     /// Serves until `stop`, then lets requests finish.
     pub(super) async fn serve(&self, stop: &CancellationToken) -> anyhow::Result<()> {
-        stop.cancelled().await;
+        let listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let listener = listener.context("the API server is served already")?;
+        let stopper = async {
+            stop.cancelled().await;
+            self.stopping.cancel();
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            served = self.server.listen(listener, self.certificate.clone()) => Ok(served?),
+            () = stopper => Ok(()),
+        }
+    }
+
+    /// Uses renewed certificates from the next connection on.
+    fn replace_certificates(&self, pki: &Pki) -> anyhow::Result<()> {
+        self.certificate.replace(&pki.apiserver.cert_pem, &pki.apiserver.key_pem)?;
+        let client = &pki.apiserver_kubelet_client;
+        self.dialer.replace(&pki.ca.cert_pem(), &client.cert_pem, &client.key_pem)?;
+        let authorities = Authorities::from_pem(&pki.ca.cert_pem())?;
+        self.server.authenticator().set_client_authorities(authorities);
         Ok(())
     }
 }
 
-/// Scheduler and controllers.
-pub(super) fn tasks(_plan: &Plan, _pki: &Pki, api: &Api) -> Vec<Task> {
+/// Scheduler, controllers, and the renewal of certificates.
+pub(super) fn tasks(plan: &Arc<Plan>, pki: &Pki, api: &Arc<Api>) -> Vec<Task> {
     let client = api.client("system:kube-scheduler", &[]);
-    vec![Task::new("scheduler", move |token| {
-        let client = client.clone();
-        async move { Ok(scheduler::run(client, token).await?) }
-    })]
+    vec![
+        Task::new("scheduler", move |token| {
+            let client = client.clone();
+            async move { Ok(scheduler::run(client, token).await?) }
+        }),
+        {
+            let (plan, api, pki) = (plan.clone(), api.clone(), pki.clone());
+            Task::new("certificates", move |token| {
+                let (plan, api, pki) = (plan.clone(), api.clone(), pki.clone());
+                async move {
+                    token.run_until_cancelled(renew(&plan, &api, pki)).await.unwrap_or(Ok(()))
+                }
+            })
+        },
+    ]
+}
+
+/// Renews what is due, at two thirds of each certificate's life; the node's are its agent's.
+async fn renew(plan: &Plan, api: &Api, mut pki: Pki) -> Result<(), TaskError> {
+    loop {
+        let left = pki.next_renewal()?.duration_since(Timestamp::now());
+        let left = Duration::try_from(left).unwrap_or_default();
+        if left.is_zero() {
+            pki = Pki::load_or_create(&plan.dir.join("pki"), &plan.names, Timestamp::now())?;
+            api.replace_certificates(&pki)?;
+            tracing::info!("renewed the server's certificates");
+        }
+        identity::write_admin(plan, &pki)?;
+        tokio::time::sleep(left.clamp(Duration::from_secs(1), LONGEST_SLEEP)).await;
+    }
 }

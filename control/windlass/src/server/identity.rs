@@ -44,7 +44,7 @@ fn current(path: &Path, url: &str, pki: &Pki, now: Timestamp) -> Option<Kubeconf
     right.then_some(kubeconfig)
 }
 
-/// Writes the node's client certificate and kubeconfig, unless they are young and ours.
+/// Writes the node's certificates and kubeconfig, unless they are young and ours.
 pub(super) fn write_node(plan: &Plan, pki: &Pki) -> anyhow::Result<()> {
     let now = Timestamp::now();
     let subject = Subject::node(&plan.node.node_name);
@@ -59,6 +59,17 @@ pub(super) fn write_node(plan: &Plan, pki: &Pki) -> anyhow::Result<()> {
         let issued = pki.ca.issue(&Leaf::client(&subject.common_name, &[&subject.organization]), now)?;
         let certificate = Certificate::from_pem(&issued.cert_pem)?;
         files.write_pair(Role::Client, &KeyPair { certificate, key_pem: issued.key_pem })?;
+    }
+    let serving = |pair: &KeyPair| {
+        young(pair) && plan.node.node_ips.iter().all(|ip| pair.certificate.ips.contains(ip))
+    };
+    if !files.read_pair(Role::Serving)?.as_ref().is_some_and(serving) {
+        let names = vec![plan.node.node_name.clone()];
+        let mut leaf = Leaf::server(&subject.common_name, names, plan.node.node_ips.clone());
+        leaf.organizations = vec![subject.organization.clone()];
+        let issued = pki.ca.issue(&leaf, now)?;
+        let certificate = Certificate::from_pem(&issued.cert_pem)?;
+        files.write_pair(Role::Serving, &KeyPair { certificate, key_pem: issued.key_pem })?;
     }
     files.write_kubeconfig(&plan.local_url(), &pki.ca.cert_pem(), &subject.common_name)?;
     Ok(())
