@@ -61,7 +61,8 @@ pub(super) async fn start(plan: &Plan, pki: &Pki) -> anyhow::Result<Api> {
     let (observer, authorizer) = (authorization.observer(), authorization.authorizer.clone());
     let client = &pki.apiserver_kubelet_client;
     let dialer = Arc::new(
-        Dialer::new(&pki.ca.cert_pem(), &client.cert_pem, &client.key_pem).context("prepare the kubelet client")?,
+        Dialer::new(&pki.ca.cert_pem(), &client.cert_pem, &client.key_pem)
+            .context("prepare the kubelet client")?,
     );
     let (tasks, health, stopping) = (Tasks::default(), Arc::new(Health::default()), CancellationToken::new());
     let ready = watch::Sender::new(false);
@@ -96,7 +97,8 @@ pub(super) async fn start(plan: &Plan, pki: &Pki) -> anyhow::Result<Api> {
 fn registry_config(plan: &Plan, pki: &Pki, issuer: &str) -> registry::Config {
     registry::Config {
         service_cidrs: plan.node.service_cidrs.clone(),
-        advertise_address: Some(plan.advertise),
+        // No pod reaches a loopback: such a server is in nobody's endpoints.
+        advertise_address: Some(plan.advertise).filter(|ip| !ip.is_loopback()),
         secure_port: plan.listen.port(),
         service_account_key: Some(pki.service_account.clone()),
         service_account_issuer: issuer.to_owned(),
@@ -196,9 +198,7 @@ pub(super) fn tasks(plan: &Arc<Plan>, pki: &Pki, api: &Arc<Api>) -> Vec<Task> {
             let (plan, api, pki) = (plan.clone(), api.clone(), pki.clone());
             Task::new("certificates", move |token| {
                 let (plan, api, pki) = (plan.clone(), api.clone(), pki.clone());
-                async move {
-                    token.run_until_cancelled(renew(&plan, &api, pki)).await.unwrap_or(Ok(()))
-                }
+                async move { token.run_until_cancelled(renew(&plan, &api, pki)).await.unwrap_or(Ok(())) }
             })
         },
     ]

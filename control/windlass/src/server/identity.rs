@@ -60,9 +60,8 @@ pub(super) fn write_node(plan: &Plan, pki: &Pki) -> anyhow::Result<()> {
         let certificate = Certificate::from_pem(&issued.cert_pem)?;
         files.write_pair(Role::Client, &KeyPair { certificate, key_pem: issued.key_pem })?;
     }
-    let serving = |pair: &KeyPair| {
-        young(pair) && plan.node.node_ips.iter().all(|ip| pair.certificate.ips.contains(ip))
-    };
+    let serving =
+        |pair: &KeyPair| young(pair) && plan.node.node_ips.iter().all(|ip| pair.certificate.ips.contains(ip));
     if !files.read_pair(Role::Serving)?.as_ref().is_some_and(serving) {
         let names = vec![plan.node.node_name.clone()];
         let mut leaf = Leaf::server(&subject.common_name, names, plan.node.node_ips.clone());

@@ -81,7 +81,8 @@ pub(super) async fn observe(
     stop: CancellationToken,
 ) {
     let served = OBSERVED.into_iter().filter(|(group, resource)| registry.knows(group, "v1", resource));
-    let feeds: Vec<Feed> = served.map(|(group, resource)| Feed::new(&client, group, resource, &observer)).collect();
+    let feeds: Vec<Feed> =
+        served.map(|(group, resource)| Feed::new(&client, group, resource, &observer)).collect();
     let mut listed: Vec<signal::Receiver<bool>> = feeds.iter().map(|f| f.listed.subscribe()).collect();
     let wait = async {
         for one in &mut listed {
@@ -162,7 +163,9 @@ impl Feed {
     fn put(&self, object: &DynamicObject) -> (String, String) {
         match serde_json::to_value(object).context("encode") {
             Ok(value) => self.observer.put(self.group, self.resource, &value),
-            Err(error) => tracing::error!(resource = self.resource, error = %error, "object for authorisation"),
+            Err(error) => {
+                tracing::error!(resource = self.resource, error = %error, "object for authorisation")
+            }
         }
         key(object)
     }

@@ -51,7 +51,11 @@ pub(super) async fn reconcile(client: &kube::Client) -> anyhow::Result<()> {
         existing.get(&(kind.to_owned(), namespace.to_owned(), name.to_owned())).cloned()
     };
     let writes = bootstrap::reconcile(find);
-    futures::stream::iter(writes).map(|write| apply(client, write)).buffer_unordered(AT_ONCE).try_collect().await
+    futures::stream::iter(writes)
+        .map(|write| apply(client, write))
+        .buffer_unordered(AT_ONCE)
+        .try_collect()
+        .await
 }
 
 async fn apply(client: &kube::Client, write: Write) -> anyhow::Result<()> {
