@@ -118,7 +118,6 @@ pub async fn run(
     shutdown: CancellationToken,
 ) {
     let events = event::Recorder::new(client.clone(), &config.name);
-    events.normal("Starting", "Starting kubelet.").await;
     let mut reporter = report::Reporter::new(config, client.clone(), runtime, health, reported, events);
     let Some(node) = Box::pin(register::until_registered(&mut reporter, &shutdown)).await else { return };
     let uid = node.metadata.uid.unwrap_or_default();

@@ -464,7 +464,7 @@ impl Manager {
         self.start(uid, Desired { pod: Arc::clone(pod), removed: false, rejected });
     }
 
-    async fn refusal(&self, pod: &Pod) -> Option<crate::pod::status::Outcome> {
+    async fn refusal(&mut self, pod: &Pod) -> Option<crate::pod::status::Outcome> {
         let active = |handle: &Handle| {
             let desired = handle.desired.borrow();
             let view = self.context.pods.by_uid(crate::pod::uid(&desired.pod));
@@ -528,7 +528,7 @@ impl Manager {
     }
 
     /// A pod as far as the runtime's labels remember it.
-    async fn remembered(&self, uid: &str) -> Arc<Pod> {
+    async fn remembered(&mut self, uid: &str) -> Arc<Pod> {
         let mut pod = bare(uid);
         let runtime = &self.context.runtime;
         let sandboxes = runtime.list_pod_sandboxes(labels::of_pod(uid)).await.unwrap_or_default();

@@ -4,6 +4,7 @@
 //! - [`bootstrap`]: from a join token to credentials of our own; [`cluster_info`]: what a cluster says before it knows us
 //! - [`certificate`]: a certificate through the API (`certificates.k8s.io`); [`identity`]: the files they are kept in
 //! - [`rotation`]: renews them; [`client`]: a client that changes its certificate without its users noticing
+//! - [`kubelet_parts`]: the kubelet's settings and its parts together
 //! - [`supervise`]: keeps tasks running, one by one; [`run`]: the list of tasks
 
 pub mod address;
@@ -13,6 +14,7 @@ pub mod client;
 pub mod cluster_info;
 pub mod config;
 pub mod identity;
+pub mod kubelet_parts;
 pub mod rotation;
 pub mod run;
 pub mod supervise;

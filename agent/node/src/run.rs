@@ -1,14 +1,14 @@
 //! The agent as a whole: credentials first, then the list of tasks.
 //!
-//! This is the one place that knows all of the agent's parts. A part is a line in [`cluster_tasks`] or
-//! [`standalone_tasks`]; the order of the list is the order of shutdown, so what serves others comes last.
+//! This is the one place that knows all of the agent's parts. A part is an entry of [`cluster_tasks`] or
+//! [`standalone_tasks`], after the kubelet; the order of the list is the order of shutdown, so what serves others comes last.
 
 use crate::bootstrap::{self, chain};
 use crate::client::{self, Slot};
 use crate::config::{Config, check_node_name};
 use crate::identity::Files;
 use crate::supervise::{self, Task};
-use crate::{cluster_info, rotation};
+use crate::{cluster_info, kubelet_parts, rotation};
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
@@ -24,6 +24,9 @@ pub enum Error {
     /// Our own place, beside which the CNI plugins' program is.
     #[error("find our own executable")]
     Executable(#[source] std::io::Error),
+    /// The kubelet's configuration.
+    #[error("configure the kubelet")]
+    Kubelet(#[from] kubelet::config::Error),
     /// The CNI configuration of a stand-alone node.
     #[error("configure the pod network")]
     Network(#[from] network::ConflistError),
@@ -53,7 +56,10 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
             };
             let (client, slot) = client::renewable(first);
             rotation::ensure_serving(&config.node_name, &config.node_ips, &files).map_err(Error::Serving)?;
-            cluster_tasks(&config, client, slot, files, network)
+            let kubelet = kubelet_parts::settings(&config, &files)?;
+            let mut tasks = vec![kubelet_task(kubelet, Some(client.clone()))];
+            tasks.extend(cluster_tasks(&config, client, slot, files, network));
+            tasks
         }
         None => {
             tracing::info!("no server is configured: static pods only");
@@ -67,14 +73,22 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
                 .create()
                 .and_then(|()| rotation::ensure_serving(&config.node_name, &config.node_ips, &files));
             prepared.map_err(Error::Serving)?;
-            standalone_tasks(&config, files)
+            let kubelet = kubelet_parts::settings(&config, &files)?;
+            let mut tasks = vec![kubelet_task(kubelet, None)];
+            tasks.extend(standalone_tasks(&config, files));
+            tasks
         }
     };
     supervise::run(tasks, &shutdown).await;
     Ok(())
 }
 
-/// What a node of a cluster runs.
+/// The kubelet stops first: it must not start pods while their network and services go.
+fn kubelet_task(settings: kubelet::Config, client: Option<kube::Client>) -> Task {
+    Task::new("kubelet", move |token| kubelet_parts::run(settings.clone(), client.clone(), token))
+}
+
+/// What a node of a cluster runs beside its kubelet.
 fn cluster_tasks(
     config: &Arc<Config>,
     client: kube::Client,
@@ -158,7 +172,7 @@ fn proxy_settings(config: &Config) -> proxy::Config {
     }
 }
 
-/// What a node without a cluster runs.
+/// What a node without a cluster runs beside its kubelet.
 fn standalone_tasks(config: &Arc<Config>, files: Files) -> Vec<Task> {
     let config = config.clone();
     vec![Task::new("serving-certificate", move |token| {

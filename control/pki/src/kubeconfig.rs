@@ -190,7 +190,10 @@ impl Kubeconfig {
 
     /// The file's text.
     pub fn to_yaml(&self) -> Result<String, Error> {
-        serde_saphyr::to_string(self).map_err(|e| Error::Kubeconfig { path: None, reason: e.to_string() })
+        // Credentials are long words: some readers of YAML do not know folded text.
+        let plain = serde_saphyr::ser_options! { prefer_block_scalars: false };
+        serde_saphyr::to_string_with_options(self, plain)
+            .map_err(|e| Error::Kubeconfig { path: None, reason: e.to_string() })
     }
 
     /// Writes the file, readable by its owner alone.

@@ -156,7 +156,7 @@ async fn a_node_registers_reports_a_change_at_once_and_renews_its_lease() {
             });
             let has_event =
                 |s: &Server, reason: &str| s.writes.iter().any(|(_, body)| body["reason"] == reason);
-            for reason in ["Starting", "NodeNotReady", "NodeHasDiskPressure", "NodeAllocatableEnforced"] {
+            for reason in ["NodeNotReady", "NodeHasDiskPressure", "NodeAllocatableEnforced"] {
                 until(&server, |s| has_event(s, reason)).await;
             }
         }

@@ -1,0 +1,179 @@
+//! The kubelet as this node runs it: its settings from ours and the `KubeletConfiguration` file, its pods, and, with an API
+//! server, the Node object and its Lease.
+
+use crate::Config;
+use crate::identity::{Files, Role};
+use crate::supervise::TaskError;
+use kubelet::node::resources::Reservation;
+use kubelet::node::runtime::{Health, observe};
+use kubelet::node::{self as node_object, Reported};
+use kubelet::{Kubelet, config as kubelet_config};
+use machinery::quantity::Quantity;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// Where upstream's kubelet writes pods' logs; the file may say otherwise unless we were told.
+const POD_LOGS: &str = "/var/log/pods";
+/// Where upstream's kubelet finds resolvers; likewise.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+
+/// The kubelet's settings: the file's, then what every node of ours has.
+pub fn settings(config: &Config, files: &Files) -> Result<kubelet::Config, kubelet_config::Error> {
+    let (name, ips) = (config.node_name.clone(), config.node_ips.clone());
+    let mut out = match &config.kubelet_config {
+        Some(path) => kubelet::Config::load(path, name, ips)?,
+        None => kubelet::Config::new(name, ips),
+    };
+    out.root_dir.clone_from(&config.kubelet_root);
+    if config.pod_logs_dir != Path::new(POD_LOGS) {
+        out.pod_logs_dir.clone_from(&config.pod_logs_dir);
+    }
+    if let Some(endpoint) = &config.runtime_endpoint {
+        out.container_runtime_endpoint.clone_from(endpoint);
+    }
+    if out.static_pod_path.is_none() {
+        out.static_pod_path.clone_from(&config.static_pod_path);
+    }
+    if out.cluster_dns.is_empty() {
+        out.cluster_dns = config.cluster_dns.iter().map(ToString::to_string).collect();
+    }
+    if out.cluster_domain.is_empty() {
+        out.cluster_domain.clone_from(&config.cluster_domain);
+    }
+    if out.resolv_conf.as_deref() == Some(Path::new(RESOLV_CONF)) {
+        out.resolv_conf = Some(config.resolv_conf.clone());
+    }
+    if let Some(root) = &config.cgroup_root {
+        out.cgroup_root.clone_from(root);
+    }
+    out.node_labels.extend(config.labels.clone());
+    out.register_with_taints.extend(config.taints.iter().cloned());
+    if out.tls_cert_file.is_none() {
+        out.tls_cert_file = Some(files.pair(Role::Serving));
+        out.tls_private_key_file = Some(files.pair(Role::Serving));
+    }
+    trust_cluster(&mut out.authentication, &files.client_ca());
+    Ok(out)
+}
+
+/// Clients of the kubelet's port are known by certificates of the cluster's authority, unless the file names another.
+fn trust_cluster(authentication: &mut Value, ca: &Path) {
+    if authentication.pointer("/x509/clientCAFile").and_then(Value::as_str).is_some_and(|f| !f.is_empty()) {
+        return;
+    }
+    if !authentication.is_object() {
+        *authentication = json!({});
+    }
+    authentication["x509"] = json!({ "clientCAFile": ca });
+}
+
+/// How the node presents itself, by the kubelet's settings.
+fn presentation(settings: &kubelet::Config) -> Result<node_object::Config, TaskError> {
+    let base =
+        node_object::Config::new(&settings.node_name, settings.node_ips.clone(), settings.root_dir.clone());
+    let lease = u64::try_from(settings.node_lease_duration_seconds).unwrap_or(40).max(1);
+    Ok(node_object::Config {
+        labels: settings.node_labels.clone(),
+        taints: settings.register_with_taints.clone(),
+        register: settings.register_node,
+        port: settings.port,
+        max_pods: settings.max_pods,
+        reservation: reservation(&[&settings.kube_reserved, &settings.system_reserved])?,
+        check_period: settings.node_status_update_frequency,
+        report_period: settings.node_status_report_frequency,
+        lease_duration: Duration::from_secs(lease),
+        ..base
+    })
+}
+
+/// What several lists of reserved amounts keep from pods together.
+fn reservation(lists: &[&BTreeMap<String, String>]) -> Result<Reservation, TaskError> {
+    let mut out = Reservation::default();
+    for (name, text) in lists.iter().flat_map(|list| list.iter()) {
+        let amount: Quantity = text.parse().map_err(|e| format!("reserved {name} {text:?}: {e}"))?;
+        match name.as_str() {
+            "cpu" => out.cpu_millis += u64::try_from(amount.milli_value()).unwrap_or(0),
+            "memory" => out.memory += u64::try_from(amount.value()).unwrap_or(0),
+            "ephemeral-storage" => out.storage += u64::try_from(amount.value()).unwrap_or(0),
+            // Process ids are limited by cgroups alone; they are no resource of the node.
+            "pid" => {}
+            other => return Err(format!("reserved {other:?} is no resource that can be reserved").into()),
+        }
+    }
+    Ok(out)
+}
+
+/// Runs the kubelet until `stop`.
+pub async fn run(
+    settings: kubelet::Config,
+    client: Option<kube::Client>,
+    stop: CancellationToken,
+) -> Result<(), TaskError> {
+    if let Some(dir) = &settings.static_pod_path {
+        std::fs::create_dir_all(dir).map_err(|e| format!("create directory {}: {e}", dir.display()))?;
+    }
+    let presentation = presentation(&settings)?;
+    let prepared = stop.run_until_cancelled(Box::pin(Kubelet::prepare(settings, client.clone()))).await;
+    let Some(prepared) = prepared else { return Ok(()) };
+    let kubelet = prepared?;
+    let runtime = kubelet.runtime();
+    let (health, seen) = watch::channel(Health::default());
+    // Eviction does not exist yet, so nothing changes these; the cgroup of all pods is limited by `prepare`.
+    let (_reported, reported) = watch::channel(Reported::default());
+    let object = async {
+        match client {
+            Some(client) => {
+                node_object::run(&presentation, client, &runtime, seen, reported, stop.clone()).await;
+            }
+            None => stop.cancelled().await,
+        }
+    };
+    let watching = observe(&runtime, &health, &stop);
+    tokio::join!(Box::pin(kubelet.run(stop.clone())), Box::pin(object), Box::pin(watching));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_says_what_we_were_not_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("kubelet.yaml");
+        let text = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\nmaxPods: 20\n\
+                    clusterDomain: example.org\npodLogsDir: /logs\nkubeReserved: {cpu: 100m, memory: 64Mi}\n\
+                    systemReserved: {cpu: '1'}\n";
+        std::fs::write(&file, text).unwrap();
+        let files = Files::new(dir.path());
+        let mut config = Config::new("n1", vec!["192.0.2.1".parse().unwrap()]);
+        config.kubelet_config = Some(file);
+        config.cgroup_root = Some("/lab".into());
+        let out = settings(&config, &files).unwrap();
+        assert_eq!(
+            (out.cluster_domain.as_str(), out.max_pods, out.cgroup_root.as_str()),
+            ("example.org", 20, "/lab")
+        );
+        assert_eq!(out.pod_logs_dir, Path::new("/logs"));
+        assert_eq!(out.cluster_dns, ["10.96.0.10"]);
+        assert_eq!(out.tls_cert_file, Some(files.pair(Role::Serving)));
+        assert_eq!(out.authentication["x509"]["clientCAFile"], json!(files.client_ca()));
+        let shown = presentation(&out).unwrap();
+        assert_eq!(
+            (shown.max_pods, shown.reservation.cpu_millis, shown.reservation.memory),
+            (20, 1100, 64 << 20)
+        );
+    }
+
+    #[test]
+    fn a_malformed_reservation_is_an_error() {
+        let list = |name: &str, amount: &str| BTreeMap::from([(name.to_owned(), amount.to_owned())]);
+        assert!(reservation(&[&list("cpu", "lots")]).is_err());
+        assert!(reservation(&[&list("gpu", "1")]).is_err());
+        assert!(reservation(&[&list("pid", "1000")]).is_ok());
+    }
+}
