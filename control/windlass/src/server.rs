@@ -9,7 +9,6 @@ mod child;
 mod front;
 mod identity;
 mod lock;
-mod objects;
 pub(crate) mod publish;
 mod roles;
 

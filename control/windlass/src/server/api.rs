@@ -1,7 +1,6 @@
 //! The API server and what runs on it, inside this process.
 
 use super::front::Front;
-use super::objects::{Stored, observe};
 use super::{Plan, identity, roles};
 use anyhow::Context as _;
 use apiserver::authn::certificate::Authorities;
@@ -11,7 +10,7 @@ use apiserver::health::Health;
 use apiserver::metrics::Metrics;
 use apiserver::objects::Observer;
 use apiserver::paths::OpenId;
-use apiserver::registry::{self, Registry};
+use apiserver::registry::{self, Registry, Shared};
 use apiserver::run::Tasks;
 use apiserver::server::{Authorization, Config, Parts};
 use apiserver::stream::dial::Dialer;
@@ -56,7 +55,7 @@ pub(super) async fn start(plan: &Plan, pki: &Pki) -> anyhow::Result<Api> {
     let store = Arc::new(opened.context("open the store")??);
     let issuer = format!("https://kubernetes.default.svc.{}", plan.node.cluster_domain);
     let registry = Registry::new(store, registry_config(plan, pki, &issuer));
-    let stored = Stored(registry.clone());
+    let stored = Shared(registry.clone());
     let authorization = Authorization::default();
     let (observer, authorizer) = (authorization.observer(), authorization.authorizer.clone());
     let client = &pki.apiserver_kubelet_client;
@@ -132,17 +131,12 @@ fn config(plan: &Plan, pki: &Pki, issuer: &str) -> anyhow::Result<Config> {
 }
 
 impl Api {
-    /// Fills the caches, writes the first roles, and waits until authorisation knows them.
+    /// Fills the caches, writes the first roles, and tells authorisation of them.
     pub(super) async fn ready(&self) -> anyhow::Result<()> {
         self.registry.start(self.stopping.clone()).await.context("start the registry")?;
         let client = self.client("system:apiserver", &["system:masters"]);
         roles::reconcile(&client).await.context("write the cluster's first roles")?;
-        let filled = watch::Sender::new(false);
-        let mut seen = filled.subscribe();
-        let (registry, observer) = (self.registry.clone(), self.observer.clone());
-        let stop = self.stopping.clone();
-        tokio::spawn(async move { observe(client, &registry, observer, filled, stop).await });
-        seen.wait_for(|filled| *filled).await.context("fill authorisation")?;
+        self.registry.observe(&self.observer, &self.stopping);
         self.ready.send_replace(true);
         Ok(())
     }
@@ -194,6 +188,21 @@ pub(super) fn tasks(plan: &Arc<Plan>, pki: &Pki, api: &Arc<Api>) -> Vec<Task> {
             let client = client.clone();
             async move { Ok(scheduler::run(client, token).await?) }
         }),
+        {
+            let client = api.client("system:kube-controller-manager", &["system:masters"]);
+            let (cluster_cidrs, authority) = (plan.node.cluster_cidrs.clone(), pki.ca.clone());
+            Task::new("controllers", move |token| {
+                let config = controllers::Config {
+                    cluster_cidrs: cluster_cidrs.clone(),
+                    authority: authority.clone(),
+                };
+                let client = client.clone();
+                async move {
+                    controllers::run(client, config, token).await;
+                    Ok(())
+                }
+            })
+        },
         {
             let (plan, api, pki) = (plan.clone(), api.clone(), pki.clone());
             Task::new("certificates", move |token| {

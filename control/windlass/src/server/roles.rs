@@ -19,13 +19,12 @@ const KINDS: [(&str, &str); 4] = [
 /// Writes under way at once: they share the store's commits.
 const AT_ONCE: usize = 32;
 
-/// A resource of version v1 by group and plural, for clients that need no more.
-pub(super) fn interface(group: &str, plural: &str) -> ApiResource {
+fn interface(plural: &str) -> ApiResource {
     let kind = KINDS.iter().find(|(_, p)| *p == plural).map_or("", |(kind, _)| *kind);
     ApiResource {
-        group: group.to_owned(),
+        group: GROUP.to_owned(),
         version: "v1".to_owned(),
-        api_version: if group.is_empty() { "v1".to_owned() } else { format!("{group}/v1") },
+        api_version: format!("{GROUP}/v1"),
         kind: kind.to_owned(),
         plural: plural.to_owned(),
     }
@@ -35,7 +34,7 @@ pub(super) fn interface(group: &str, plural: &str) -> ApiResource {
 pub(super) async fn reconcile(client: &kube::Client) -> anyhow::Result<()> {
     let mut existing: BTreeMap<(String, String, String), Value> = BTreeMap::new();
     for (kind, plural) in KINDS {
-        let api: Api<DynamicObject> = Api::all_with(client.clone(), &interface(GROUP, plural));
+        let api: Api<DynamicObject> = Api::all_with(client.clone(), &interface(plural));
         let list = api.list(&ListParams::default()).await.with_context(|| format!("list {plural}"))?;
         for object in list.items {
             let mut value = serde_json::to_value(&object).with_context(|| format!("read {kind}"))?;
@@ -68,7 +67,7 @@ async fn apply(client: &kube::Client, write: Write) -> anyhow::Result<()> {
     let (kind, name, namespace) = (text("/kind"), text("/metadata/name"), text("/metadata/namespace"));
     let what = || format!("write {kind} {name}");
     let plural = KINDS.iter().find(|(k, _)| *k == kind).map_or("", |(_, plural)| *plural);
-    let interface = interface(GROUP, plural);
+    let interface = interface(plural);
     let api: Api<DynamicObject> = if namespace.is_empty() {
         Api::all_with(client.clone(), &interface)
     } else {
