@@ -110,7 +110,9 @@ impl Chain {
             .map_err(|e| refuse(&Status::internal_error(e)))?;
         *seen = info.clone();
         let long_running = request::is_long_running(&info);
-        let time = deadline::of(&query, self.longest).map_err(|s| refuse(&s))?;
+        // A long-running request's `timeout` is the business of whoever answers it.
+        let time = if long_running { Ok(self.longest) } else { deadline::of(&query, self.longest) };
+        let time = time.map_err(|s| refuse(&s))?;
 
         let rest = async {
             let user = self.authenticate(&caller, &mut parts).await?;

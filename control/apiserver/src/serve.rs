@@ -3,6 +3,7 @@
 use crate::authn::Peer;
 use crate::chain::{Caller, Chain};
 use crate::context::Request;
+use crate::request;
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -91,15 +92,11 @@ pub(crate) async fn connection(
     }
 }
 
-/// A request whose body ends with an error beyond `limit` bytes; tunnels and proxied bodies have no bound.
+/// A request whose body ends with an error beyond `limit` bytes; what is proxied has the other server's bounds.
 fn bounded(request: http::Request<Incoming>, limit: usize) -> Request {
-    let path = request.uri().path();
-    let unbounded = path.split('/').any(|part| part == "proxy");
+    let info = request::parse(request.method(), request.uri().path(), &[]);
+    let proxied = info.is_ok_and(|i| i.verb == "proxy" || i.subresource == "proxy");
     request.map(|body| {
-        if unbounded {
-            body.map_err(Into::into).boxed_unsync()
-        } else {
-            Limited::new(body, limit).boxed_unsync()
-        }
+        if proxied { body.map_err(Into::into).boxed_unsync() } else { Limited::new(body, limit).boxed_unsync() }
     })
 }
