@@ -1,6 +1,7 @@
 //! Resources and their storage: what lies between an authorised request and the store.
 //!
 //! - verbs: `create`, `update` (and patch), `delete`, `list`, `watch`, `get`; their `options`
+//! - who owns which field: `managed`
 //! - one view of a resource: `kind`; objects at rest: `stored`; the store and the caches: `storage`; `page_token`
 //! - Services: `services` on `allocator`; `bootstrap`: what a new cluster holds; `kubernetes_service`: our own Service
 //! - [`hooks`]: what the front of the server does for us (`crate::front`); `seams`: what we do for it ([`Shared`]); `run`: the tasks
@@ -14,6 +15,7 @@ pub mod hooks;
 pub(crate) mod kind;
 mod kubernetes_service;
 pub(crate) mod list;
+pub(crate) mod managed;
 pub(crate) mod metadata;
 pub(crate) mod options;
 mod page_token;

@@ -3,7 +3,9 @@
 use super::table::Include;
 use super::{Exchange, body, negotiate, respond};
 use crate::context::{Body, Response};
+use crate::registry::create::Call;
 use crate::registry::kind::Kind;
+use crate::registry::managed;
 use crate::registry::options::FieldValidation;
 use bytes::Bytes;
 use http::StatusCode;
@@ -19,6 +21,8 @@ use serde_json::Value;
 const JSON: &str = "application/json-patch+json";
 const MERGE: &str = "application/merge-patch+json";
 const STRATEGIC: &str = "application/strategic-merge-patch+json";
+const APPLY: &str = "application/apply-patch+yaml";
+
 /// A patch and how to read it.
 pub(super) struct Patch {
     format: Format,
@@ -42,9 +46,9 @@ impl Patch {
             MERGE => Format::Merge,
             STRATEGIC => match schema::builtin().kind(gvk) {
                 Some(id) => Format::Strategic(id),
-                None => return Err(Status::unsupported_media_type(&[JSON, MERGE])),
+                None => return Err(Status::unsupported_media_type(&[JSON, MERGE, APPLY])),
             },
-            _ => return Err(Status::unsupported_media_type(&[JSON, MERGE, STRATEGIC])),
+            _ => return Err(Status::unsupported_media_type(&[JSON, MERGE, STRATEGIC, APPLY])),
         };
         Ok(Patch { format, bytes: bytes.clone() })
     }
@@ -66,6 +70,13 @@ pub(super) async fn patch(x: &Exchange<'_>, body: Body) -> Result<Response, Stat
     let content_type =
         x.headers.get(http::header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
     let bytes = body::read(body).await?;
+    if content_type.split(';').next().unwrap_or_default().trim() == APPLY {
+        return apply(x, &accept, call, &bytes).await;
+    }
+    if call.options.force.is_some() {
+        let error = FieldError::forbidden(&Path::new("force"), "may not be specified for non-apply patch");
+        return Err(options_invalid(&error));
+    }
     let patch = Patch::parse(content_type, &bytes, &x.kind.gvk())?;
     let warnings = Mutex::new(Vec::new());
     let change = |old: &Value| {
@@ -110,4 +121,68 @@ fn patched(
     kind.to_storage(&mut object);
     kind.default(&mut object);
     Ok((object, warnings))
+}
+
+fn options_invalid(error: &FieldError) -> Status {
+    Status::invalid(&Gk::new("meta.k8s.io", "PatchOptions"), "", std::slice::from_ref(error))
+}
+
+/// Server-side apply.
+async fn apply(
+    x: &Exchange<'_>,
+    accept: &negotiate::Accept,
+    mut call: Call<'_>,
+    bytes: &Bytes,
+) -> Result<Response, Status> {
+    if x.context.query("fieldManager").unwrap_or_default().is_empty() {
+        let error = FieldError::required(&Path::new("fieldManager"), "is required for apply patch");
+        return Err(options_invalid(&error));
+    }
+    call.options.applies = true;
+    let gvk = x.kind.gvk();
+    let decoded = machinery::codec::yaml::decode(bytes)
+        .map_err(|e| Status::bad_request(format!("error decoding YAML: {e}")))?;
+    let mut config = decoded.value;
+    if object::kind(&config) != gvk.kind || object::api_version(&config) != gvk.api_version() {
+        return Err(Status::bad_request(format!(
+            "the object to apply must be a {} of {}",
+            gvk.kind,
+            gvk.api_version()
+        )));
+    }
+    if object::metadata(&config).get("managedFields").is_some() {
+        return Err(Status::bad_request("metadata.managedFields must be nil"));
+    }
+    let mut problems = decoded.duplicates;
+    if let Some(id) = schema::builtin().kind(&gvk) {
+        problems.extend(schema::builtin().prune(id, &mut config));
+    }
+    let warnings = body::judge(call.options.field_validation, problems).map_err(Status::bad_request)?;
+    x.warn(warnings);
+    if object::name(&config).is_empty() {
+        object::set_name(&mut config, &call.name);
+    }
+    if x.kind.resource.namespaced && object::namespace(&config).is_empty() {
+        object::set_namespace(&mut config, &call.namespace);
+    }
+    let finish = |object: Value| -> Result<Value, Status> {
+        let mut object = body::normalize(object, &gvk).map_err(Status::bad_request)?.value;
+        object::set_gvk(&mut object, &gvk);
+        x.kind.to_storage(&mut object);
+        x.kind.default(&mut object);
+        Ok(object)
+    };
+    let change = |old: &Value| {
+        let mut live = old.clone();
+        x.kind.to_client(&mut live);
+        object::set_resource_version(&mut live, "");
+        finish(managed::apply(&call, &x.kind, Some(&live), &config)?)
+    };
+    let fresh = match call.subresource {
+        "" => Some(finish(managed::apply(&call, &x.kind, None, &config)?)?),
+        _ => None,
+    };
+    let updated = x.registry.update(&call, &change, fresh.as_ref()).await?;
+    let code = if updated.created { StatusCode::CREATED } else { StatusCode::OK };
+    Ok(respond::object(code, accept, &x.kind, updated.object, Include::parse(x.context)))
 }

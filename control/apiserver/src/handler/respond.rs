@@ -114,7 +114,7 @@ pub(crate) fn list(accept: &Accept, kind: &Kind, list: &List, include: table::In
     }
     let mut items = Vec::with_capacity(list.items.len());
     for bytes in &list.items {
-        match kind.from_wire(bytes) {
+        match kind.decode_wire(bytes) {
             Ok(object) => items.push(object),
             Err(status) => return failure(&status),
         }

@@ -81,7 +81,7 @@ impl Stream {
             out.put_slice(b"}\n");
             return Ok(out.freeze());
         }
-        let mut object = self.kind.from_wire(bytes)?;
+        let mut object = self.kind.decode_wire(bytes)?;
         let shaped = match self.accept.shape {
             Shape::Table(version) => {
                 let meta = table::single_meta(&object);

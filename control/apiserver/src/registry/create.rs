@@ -1,9 +1,9 @@
 //! CREATE: name, stamp, admit, validate, write once.
 
 use super::kind::Kind;
-use super::metadata::{self, remove, set, text};
+use super::metadata::{self, at, remove, set, text};
 use super::options::WriteOptions;
-use super::{Registry, services, system};
+use super::{Registry, managed, services, system};
 use crate::admission::{self, Attributes, Operation};
 use crate::context::Context;
 use machinery::object;
@@ -73,6 +73,8 @@ impl Registry {
         mut object: Value,
     ) -> Result<Result<Value, String>, Status> {
         let Call { context, kind, options, .. } = call;
+        let applied =
+            call.options.applies.then(|| at(&object, &["metadata", "managedFields"]).cloned()).flatten();
         stamp(&mut object);
         let mut attributes = Attributes::new(call, Operation::Create, Some(object), None);
         admission::mutate(self, &mut attributes).await?;
@@ -97,6 +99,11 @@ impl Registry {
         attributes.name.clone_from(&name);
         admission::validate(self, &mut attributes).await?;
         let object = attributes.object.take().unwrap_or_default();
+        let mut object = object;
+        match applied {
+            Some(owners) => set(&mut object, &["metadata", "managedFields"], owners),
+            None => managed::track(call, None, &mut object),
+        }
         let key = kind.key_of(&object);
         if options.dry_run {
             return Ok(match self.entry(kind, object::namespace(&object), &name).await? {

@@ -283,7 +283,7 @@ impl Registry {
         let mut page = self.list(&call.kind, &call.namespace, list).await?;
         let mut deleted = Vec::with_capacity(page.items.len());
         for bytes in &page.items {
-            let object = call.kind.from_wire(bytes)?;
+            let object = call.kind.decode_wire(bytes)?;
             let one = Call {
                 namespace: object::namespace(&object).to_owned(),
                 name: object::name(&object).to_owned(),

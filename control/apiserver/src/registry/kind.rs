@@ -100,7 +100,7 @@ impl Kind {
     }
 
     /// The bytes the watch cache holds as an object, in the stored version.
-    pub(crate) fn from_wire(&self, bytes: &[u8]) -> Result<Value, Status> {
+    pub(crate) fn decode_wire(&self, bytes: &[u8]) -> Result<Value, Status> {
         serde_json::from_slice(bytes)
             .map_err(|e| Status::internal_error(format!("decode {}: {e}", self.gr())))
     }

@@ -52,6 +52,8 @@ pub(crate) struct WriteOptions {
     pub field_validation: FieldValidation,
     /// `force`, of apply.
     pub force: Option<bool>,
+    /// The change is an apply: it brings its owners with it.
+    pub applies: bool,
 }
 
 impl WriteOptions {
@@ -88,6 +90,7 @@ impl WriteOptions {
             dry_run,
             field_manager,
             field_validation,
+            applies: false,
             force: context.query("force").map(|f| matches!(f, "true" | "1" | "")),
         })
     }

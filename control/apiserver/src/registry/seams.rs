@@ -79,7 +79,7 @@ fn tell_all(kind: &Kind, cache: &Cache, observer: &dyn Observer, known: &mut Kno
     for object in snapshot.range(cache.prefix(), None) {
         gone.remove(&object.key);
         known.insert(object.key.clone(), ());
-        if let Ok(value) = kind.from_wire(&object.bytes) {
+        if let Ok(value) = kind.decode_wire(&object.bytes) {
             observer.put(kind.resource.group, kind.resource.plural, &value);
         }
     }
@@ -101,7 +101,7 @@ async fn follow(
     let (group, plural) = (kind.resource.group, kind.resource.plural);
     loop {
         while let Some(change) = watcher.next().await {
-            let Ok(object) = kind.from_wire(&change.object.bytes) else { continue };
+            let Ok(object) = kind.decode_wire(&change.object.bytes) else { continue };
             if change.kind == ChangeKind::Deleted {
                 known.remove(&change.object.key);
                 observer.delete(group, plural, namespace(&object), name(&object));

@@ -80,7 +80,7 @@ impl Registry {
         let cache = self.cache(kind)?;
         let snapshot = cache.snapshot().map_err(|e| unready(kind, &e))?;
         let prefix = kind.resource.list_key(Some(namespace));
-        snapshot.range(&prefix, None).map(|o| kind.from_wire(&o.bytes)).collect()
+        snapshot.range(&prefix, None).map(|o| kind.decode_wire(&o.bytes)).collect()
     }
 
     /// One object as the watch cache has it, or from the store where the cache does not know it (yet).
@@ -92,7 +92,7 @@ impl Registry {
     ) -> Result<Option<Value>, Status> {
         let cached = self.cache(kind)?.get(&kind.resource.key(namespace, name)).ok().flatten();
         match cached {
-            Some(object) => kind.from_wire(&object.bytes).map(Some),
+            Some(object) => kind.decode_wire(&object.bytes).map(Some),
             None => self.read(kind, namespace, name).await,
         }
     }

@@ -6,8 +6,8 @@
 
 use super::create::Call;
 use super::delete;
-use super::metadata::{at, copy, deleting, finalizers, items, remove, text};
-use super::{Registry, services};
+use super::metadata::{at, copy, deleting, finalizers, items, remove, set, text};
+use super::{Registry, managed, services};
 use crate::admission::{self, Attributes, Operation};
 use machinery::field::{FieldError, Path};
 use machinery::object;
@@ -45,9 +45,9 @@ impl Registry {
     ) -> Result<Updated, Status> {
         for _ in 0..TRIES {
             let Some(entry) = self.entry(&call.kind, &call.namespace, &call.name).await? else {
-                return match create_from
-                    .filter(|_| call.subresource.is_empty() && call.kind.creates_on_update())
-                {
+                return match create_from.filter(|_| {
+                    call.options.applies || (call.subresource.is_empty() && call.kind.creates_on_update())
+                }) {
                     Some(object) => self.create_by_update(call, object).await,
                     None => Err(Status::not_found(&call.kind.gr(), &call.name)),
                 };
@@ -93,6 +93,7 @@ impl Registry {
             );
             return Err(Status::invalid(&kind.gk(), &call.name, &[missing]));
         }
+        let applied = call.options.applies.then(|| at(&new, &["metadata", "managedFields"]).cloned());
         carry_over(&old, &mut new);
         let mut attributes = Attributes::new(call, Operation::Update, Some(new), Some(old.clone()));
         admission::mutate(self, &mut attributes).await?;
@@ -107,7 +108,12 @@ impl Registry {
         }
         attributes.object = Some(new);
         admission::validate(self, &mut attributes).await?;
-        let new = attributes.object.take().unwrap_or_default();
+        let mut new = attributes.object.take().unwrap_or_default();
+        match applied {
+            Some(Some(owners)) => set(&mut new, &["metadata", "managedFields"], owners),
+            Some(None) => {}
+            None => managed::track(call, Some(&old), &mut new),
+        }
         if delete::is_finished(kind, &new) && !call.options.dry_run {
             // The last finalizer went: the update is the delete (upstream: `ShouldDeleteDuringUpdate`).
             return Ok(self

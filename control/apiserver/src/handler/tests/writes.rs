@@ -198,3 +198,44 @@ async fn status_and_spec_are_written_apart() {
     assert_eq!((&spec["spec"]["replicas"], &spec["status"]["replicas"]), (&json!(5), &json!(3)));
     assert_eq!(spec["metadata"]["generation"], 2);
 }
+
+#[tokio::test]
+async fn strategic_patches_merge_lists_by_their_keys() {
+    let s = Server::start().await;
+    s.ok("POST", PODS, pod("p")).await;
+    let patch = json!({"spec": {"containers": [{"name": "c", "image": "other"}]}});
+    let patched = s.patch(&format!("{PODS}/p"), "strategic-merge-patch+json", patch).await;
+    assert_eq!(patched.code, 200, "{}", patched.body);
+    let containers = &patched.body["spec"]["containers"];
+    assert_eq!((containers.as_array().unwrap().len(), &containers[0]["image"]), (1, &json!("other")));
+    assert!(containers[0]["volumeMounts"].is_array());
+}
+
+#[tokio::test]
+async fn an_apply_owns_what_it_names_and_conflicts_with_other_owners() {
+    let s = Server::start().await;
+    let config = |value: &str| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"k": value}});
+    let target = |who: &str| format!("{MAPS}/a?fieldManager={who}");
+    let made = s.patch(&target("one"), "apply-patch+yaml", config("1")).await;
+    assert_eq!(made.code, 201, "{}", made.body);
+    let owner = &made.body["metadata"]["managedFields"][0];
+    assert_eq!((&owner["manager"], &owner["operation"]), (&json!("one"), &json!("Apply")));
+    assert_eq!(owner["fieldsV1"], json!({"f:data": {"f:k": {}}}));
+    let before = s.registry.backend.revision();
+    assert_eq!(s.patch(&target("one"), "apply-patch+yaml", config("1")).await.code, 200);
+    assert_eq!(s.registry.backend.revision(), before, "an apply that changes nothing writes nothing");
+    let conflict = s.patch(&target("two"), "apply-patch+yaml", config("2")).await;
+    assert_eq!(conflict.code, 409);
+    assert_eq!(conflict.body["message"], "Apply failed with 1 conflict: conflict with \"one\": .data.k");
+    let forced = s.patch(&format!("{}&force=true", target("two")), "apply-patch+yaml", config("2")).await;
+    assert_eq!((forced.code, &forced.body["data"]["k"]), (200, &json!("2")));
+    let nameless = s.patch(&format!("{MAPS}/a"), "apply-patch+yaml", config("3")).await;
+    assert_eq!(nameless.code, 422);
+    assert_eq!(
+        nameless.body["message"],
+        "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch"
+    );
+    let updated = s.patch(&format!("{MAPS}/a"), "merge-patch+json", json!({"data": {"z": "1"}})).await.body;
+    let managers = updated["metadata"]["managedFields"].as_array().unwrap();
+    assert!(managers.iter().any(|m| m["manager"] == "test" && m["operation"] == "Update"), "{managers:?}");
+}

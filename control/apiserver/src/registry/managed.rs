@@ -1,0 +1,98 @@
+//! `metadata.managedFields`: every write leaves who owns what behind it.
+
+use super::create::Call;
+use super::kind::Kind;
+use super::metadata::{at, remove, set, time};
+use machinery::apply::managed::{Managed, Manager};
+use machinery::apply::structure::Builtin;
+use machinery::apply::{self, Applied};
+use machinery::object::Gvk;
+use machinery::schema;
+use machinery::status::Status;
+use serde_json::{Value, json};
+
+/// The manager of writes that name none: the server's own.
+const OWN: &str = "kube-apiserver";
+
+fn structure(gvk: &Gvk) -> Option<Builtin<'static>> {
+    let table = schema::builtin();
+    table.kind(gvk).map(|id| Builtin::new(table, id))
+}
+
+/// The type's zero value in canonical form.
+fn zero(gvk: &Gvk) -> Value {
+    let table = schema::builtin();
+    let empty = json!({"apiVersion": gvk.api_version(), "kind": gvk.kind});
+    table
+        .kind(gvk)
+        .and_then(|id| table.normalize(id, empty.clone()).ok())
+        .map_or(empty, |normalized| normalized.value)
+}
+
+fn manager(call: &Call<'_>, applies: bool) -> Manager {
+    let name = &call.options.field_manager;
+    Manager {
+        name: if name.is_empty() { OWN.to_owned() } else { name.clone() },
+        applies,
+        api_version: call.kind.api_version(),
+        subresource: call.subresource.to_owned(),
+    }
+}
+
+/// Owners an object names; unreadable ones are forgotten, as upstream forgets them.
+fn owners(object: &Value) -> Managed {
+    at(object, &["metadata", "managedFields"]).and_then(Managed::from_value).unwrap_or_default()
+}
+
+fn note(object: &mut Value, managed: &Managed) {
+    match managed.to_value() {
+        Value::Array(list) if list.is_empty() => {
+            remove(object, &["metadata", "managedFields"]);
+        }
+        list => set(object, &["metadata", "managedFields"], list),
+    }
+}
+
+fn without(object: &Value) -> Value {
+    let mut bare = object.clone();
+    remove(&mut bare, &["metadata", "managedFields"]);
+    bare
+}
+
+/// Notes in `new` who owns what after `call` made it of `old` (none: created it).
+pub(super) fn track(call: &Call<'_>, old: Option<&Value>, new: &mut Value) {
+    let Some(gvk) = Gvk::of(new) else { return };
+    let Some(structure) = structure(&gvk) else { return };
+    remove(new, &["metadata", "managedFields"]);
+    let (live, present) = match old {
+        Some(old) => (without(old), owners(old)),
+        None => (zero(&gvk), Managed::default()),
+    };
+    let now = time(jiff::Timestamp::now());
+    let managed = apply::update(structure, &live, new, &present, &manager(call, false), &now);
+    note(new, &managed);
+}
+
+/// `config` applied over `live` (none: over nothing), both in the client's version: the object, its owners noted.
+pub(crate) fn apply(
+    call: &Call<'_>,
+    kind: &Kind,
+    live: Option<&Value>,
+    config: &Value,
+) -> Result<Value, Status> {
+    let gvk = kind.gvk();
+    let Some(structure) = structure(&gvk) else {
+        return Err(Status::internal_error(format!("no schema of {gvk}")));
+    };
+    let (bare, present) = match live {
+        Some(live) => (without(live), owners(live)),
+        // Nothing is there: what is applied is all there is.
+        None => (json!({"apiVersion": gvk.api_version(), "kind": gvk.kind}), Managed::default()),
+    };
+    let now = time(jiff::Timestamp::now());
+    let force = call.options.force.unwrap_or(false);
+    let Applied { mut object, managed, .. } =
+        apply::apply(structure, &bare, config, &present, &manager(call, true), &now, force)?;
+    note(&mut object, &managed);
+    Ok(object)
+}
