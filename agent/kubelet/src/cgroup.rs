@@ -92,10 +92,9 @@ impl Cgroups {
     }
 
     /// Makes the classes' cgroups, bounded to what the node offers pods.
-    pub async fn prepare(&self, config: &Config, machine: Machine) -> Result<(), Error> {
+    pub async fn prepare(&self, machine: &Machine) -> Result<(), Error> {
         let Some(inner) = self.0.clone() else { return Ok(()) };
-        let allocatable = machine.allocatable(config);
-        let of = |name: &str| allocatable.get(name);
+        let of = |name: &str| machine.limit.get(name);
         let cpu = of("cpu").map_or(0, crate::pod::spec::quantity::milli);
         let memory = of("memory").map_or(0, crate::pod::spec::quantity::whole);
         blocking(move || {

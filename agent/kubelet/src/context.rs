@@ -35,6 +35,8 @@ pub struct Context {
     pub cgroups: Cgroups,
     /// The registry of pods.
     pub pods: Pods,
+    /// Why pods outside the host's network cannot run, as long as they cannot.
+    pub health: tokio::sync::watch::Receiver<crate::node::runtime::Health>,
     /// The machine.
     pub machine: crate::machine::Machine,
 }
@@ -54,6 +56,6 @@ impl Context {
 
     /// What the downward API needs beside the pod.
     pub fn facts(&self, pod_ips: Vec<String>) -> Facts {
-        Facts { host_ips: self.host_ips(), pod_ips, allocatable: self.machine.allocatable(&self.config) }
+        Facts { host_ips: self.host_ips(), pod_ips, allocatable: (*self.machine.allocatable).clone() }
     }
 }

@@ -1,47 +1,68 @@
-//! What this machine has.
+//! What this machine offers pods, and how it presents itself, as configured.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use crate::config::Config;
+use crate::node::resources::{self, Reservation, Resources};
+use crate::node::{self, machine};
 use crate::pod::spec::quantity::{milli, whole};
 
-/// The machine's size.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The machine's size as pods' limits depend on it.
+#[derive(Clone, Debug)]
 pub struct Machine {
-    /// Logical CPUs.
-    pub cpus: i64,
     /// Bytes of memory.
     pub memory: i64,
+    /// What pods may ask for in total.
+    pub allocatable: Arc<Resources>,
+    /// What the cgroup of all pods is limited to: without what eviction keeps free.
+    pub limit: Arc<Resources>,
 }
 
 impl Machine {
     /// Reads this machine.
-    pub fn read() -> Self {
-        let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-        let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
-        let kib = total.and_then(|t| t.trim().strip_suffix("kB")).and_then(|t| t.trim().parse::<i64>().ok());
-        Self { cpus: i64::try_from(cpus).unwrap_or(1), memory: kib.unwrap_or(0) * 1024 }
+    pub fn read(config: &Config) -> Self {
+        let machine = machine::read(&config.root_dir);
+        let pods = resources::pods(&machine, config.max_pods, 0);
+        let reserved = reservation(config);
+        let allocatable = Arc::new(resources::allocatable(&machine, pods, &reserved));
+        let kept = Reservation { eviction_memory: None, eviction_storage: None, ..reserved };
+        Self {
+            memory: i64::try_from(machine.memory).unwrap_or(i64::MAX),
+            allocatable,
+            limit: Arc::new(resources::allocatable(&machine, pods, &kept)),
+        }
     }
+}
 
-    /// What pods may ask for: the machine's size without what is reserved.
-    pub fn allocatable(&self, config: &Config) -> BTreeMap<String, Quantity> {
-        let reserved = |name: &str, read: fn(&Quantity) -> i64| -> i64 {
-            [&config.kube_reserved, &config.system_reserved]
-                .into_iter()
-                .filter_map(|map| map.get(name))
-                .map(|text| read(&Quantity(text.clone())))
-                .sum()
-        };
-        let cpu = (self.cpus * 1000 - reserved("cpu", milli)).max(0);
-        let memory = (self.memory - reserved("memory", whole)).max(0);
-        let cpu = if cpu % 1000 == 0 { (cpu / 1000).to_string() } else { format!("{cpu}m") };
-        BTreeMap::from([
-            ("cpu".to_owned(), Quantity(cpu)),
-            ("memory".to_owned(), Quantity(format!("{}Ki", memory / 1024))),
-            ("pods".to_owned(), Quantity(config.max_pods.to_string())),
-        ])
+/// `kubeReserved` and `systemReserved` added up.
+fn reservation(config: &Config) -> Reservation {
+    let sum = |name: &str, read: fn(&Quantity) -> i64| {
+        let maps = [&config.kube_reserved, &config.system_reserved];
+        let amounts = maps.into_iter().filter_map(|map| map.get(name));
+        amounts.map(|text| u64::try_from(read(&Quantity(text.clone()))).unwrap_or(0)).sum()
+    };
+    Reservation {
+        cpu_millis: sum("cpu", milli),
+        memory: sum("memory", whole),
+        storage: sum("ephemeral-storage", whole),
+        ..Reservation::default()
     }
+}
+
+/// How the node registers and reports itself.
+pub fn presentation(config: &Config) -> node::Config {
+    let mut own = node::Config::new(&config.node_name, config.node_ips.clone(), config.root_dir.clone());
+    own.labels = config.node_labels.clone();
+    own.taints = config.register_with_taints.clone();
+    own.register = config.register_node;
+    own.port = config.port;
+    own.max_pods = config.max_pods;
+    own.reservation = reservation(config);
+    own.check_period = config.node_status_update_frequency;
+    own.report_period = config.node_status_report_frequency;
+    let seconds = u64::try_from(config.node_lease_duration_seconds).unwrap_or(40);
+    own.lease_duration = std::time::Duration::from_secs(seconds.max(1));
+    own
 }

@@ -25,12 +25,14 @@ use crate::cgroup::Cgroups;
 use crate::config::Config;
 use crate::context::Context;
 use crate::image::Images;
-use crate::machine::Machine;
+use crate::machine::{Machine, presentation};
+use crate::node::runtime::Health;
+use crate::node::{self, Reported};
 use crate::objects::{Changed, Objects};
 use crate::pod::spec::labels;
 use crate::pod::worker::{Desired, Worker};
 use crate::pods::Pods;
-use crate::recorder::{Kind as EventKind, Record, Recorder, Sink, Subject};
+use crate::recorder::{Record, Recorder, Sink, Subject};
 use crate::report::Reports;
 use crate::source::{self, Known};
 use crate::volume::token::Tokens;
@@ -83,6 +85,8 @@ pub struct Kubelet {
     records: mpsc::Receiver<Record>,
     work: crate::objects::Work,
     known: watch::Sender<Known>,
+    health: watch::Sender<Health>,
+    reported: watch::Sender<Reported>,
 }
 
 impl Kubelet {
@@ -100,11 +104,12 @@ impl Kubelet {
         let runtime = Runtime::connect(&endpoint, deadlines).map_err(failed)?;
         let version = runtime.wait_until_ready(RUNTIME_START).await.map_err(failed)?;
         tracing::info!(runtime = version.runtime_name, version = version.runtime_version, "runtime is ready");
-        let machine = Machine::read();
+        let machine = Machine::read(&config);
         let cgroups = Cgroups::new(&config);
-        cgroups.prepare(&config, machine).await.map_err(Error::Cgroups)?;
+        cgroups.prepare(&machine).await.map_err(Error::Cgroups)?;
         let (recorder, records) = Recorder::new();
         let (objects, work) = Objects::new(client.clone());
+        let health = watch::Sender::new(Health::default());
         let context = Context {
             images: Images::new(runtime.clone(), &config),
             config: Arc::new(config),
@@ -115,8 +120,12 @@ impl Kubelet {
             tokens: Tokens::new(client.clone()),
             cgroups,
             pods: Pods::default(),
+            health: health.subscribe(),
             machine,
         };
+        let reported =
+            Reported { allocatable_enforced: context.config.cgroups_per_qos, ..Reported::default() };
+        let reported = watch::Sender::new(reported);
         Ok(Self {
             context,
             client,
@@ -124,6 +133,8 @@ impl Kubelet {
             records,
             work,
             known: watch::Sender::new(Known::default()),
+            health,
+            reported,
         })
     }
 
@@ -135,6 +146,11 @@ impl Kubelet {
     /// The runtime.
     pub fn runtime(&self) -> Runtime {
         self.context.runtime.clone()
+    }
+
+    /// What is told of the node beside the machine's own state.
+    pub fn reported(&self) -> watch::Sender<Reported> {
+        self.reported.clone()
     }
 
     /// The event recorder.
@@ -149,7 +165,7 @@ impl Kubelet {
 
     /// Runs until `shutdown`; pods go on without us.
     pub async fn run(self, shutdown: CancellationToken) {
-        let Self { context, client, reports, records, work, known } = self;
+        let Self { context, client, reports, records, work, known, health, reported } = self;
         let node = context.config.node_name.clone();
         let (statics_tx, statics) = watch::channel(None);
         let mut services: JoinSet<()> = JoinSet::new();
@@ -167,6 +183,9 @@ impl Kubelet {
             }
         }
         let known_rx = known.subscribe();
+        let health_rx = health.subscribe();
+        let (runtime, stop) = (context.runtime.clone(), shutdown.clone());
+        services.spawn(async move { node::runtime::observe(&runtime, &health, &stop).await });
         match &client {
             Some(client) => {
                 services.spawn(source::api::follow(client.clone(), node.clone(), known));
@@ -175,6 +194,13 @@ impl Kubelet {
                 let mirrors =
                     source::mirror::keep(client.clone(), node.clone(), statics.clone(), known_rx.clone());
                 services.spawn(mirrors);
+                let own = presentation(&context.config);
+                let (client, runtime) = (client.clone(), context.runtime.clone());
+                let stop = shutdown.clone();
+                services.spawn(async move {
+                    let told = reported.subscribe();
+                    Box::pin(node::run(&own, client, &runtime, health_rx, told, stop)).await;
+                });
             }
             None => {
                 known.send_replace(Known { pods: Some(Arc::default()) });
@@ -194,7 +220,6 @@ impl Kubelet {
                 }
             }
         });
-        context.recorder.record(Subject::node(&node), EventKind::Normal, "Starting", "Starting kubelet.");
         let mut manager = Manager {
             events: Events::new(context.runtime.clone()),
             context,
@@ -481,11 +506,10 @@ impl Manager {
             // Where the node cannot be read, the scheduler's word is good enough.
             labels = node.ok().flatten().map(|n| n.metadata.labels.unwrap_or_default());
         }
-        let allocatable = self.context.machine.allocatable(&self.context.config);
         let node = admit::Node {
             name: &self.context.config.node_name,
             labels: labels.as_ref(),
-            allocatable: &allocatable,
+            allocatable: &self.context.machine.allocatable,
         };
         admit::refusal(pod, &others, &node)
     }

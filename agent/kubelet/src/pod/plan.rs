@@ -245,12 +245,15 @@ fn stop(container: &Container, message: String) -> Stop {
     Stop { id: container.id.clone(), name: container.name.clone(), message, grace: None }
 }
 
-/// Containers and sandboxes outside the chosen sandbox: leftovers of an interrupted replacement.
+/// What runs outside the chosen sandbox, or beside a newer try: leftovers of an interrupted replacement.
 fn stop_elsewhere(observed: &Observed, sandbox: &str, plan: &mut Plan) {
     let stray: Vec<_> = observed
         .containers
         .iter()
-        .filter(|c| c.may_run() && c.sandbox_id != sandbox)
+        .filter(|c| {
+            let newest = observed.latest_in(sandbox, &c.name).is_some_and(|newest| newest.id == c.id);
+            c.may_run() && !newest
+        })
         .map(|c| stop(c, format!("Stopping container {}", c.name)))
         .collect();
     if !stray.is_empty() {
@@ -392,8 +395,10 @@ fn start(input: &Input<'_>, spec: &Spec, role: Role, last: Option<&Container>, p
         return;
     }
     let sandbox = input.observed.sandbox().map(|s| s.id.as_str());
+    // Containers' names in the runtime hold the pod and the attempt, not the sandbox: attempts count over all of them.
+    let next = input.observed.latest(&spec.name).map_or(0, |c| c.attempt + 1);
     let (attempt, ended) = match last {
-        None => (0, None),
+        None => (next, None),
         Some(last) => match last.state {
             State::Created if Some(last.sandbox_id.as_str()) == sandbox => {
                 plan.actions.push(Action::StartCreated { id: last.id.clone(), name: spec.name.clone() });
@@ -406,7 +411,7 @@ fn start(input: &Input<'_>, spec: &Spec, role: Role, last: Option<&Container>, p
                 )]));
                 return;
             }
-            _ => (last.attempt + 1, last.finished_at.or(last.created_at)),
+            _ => (next, last.finished_at.or(last.created_at)),
         },
     };
     if let (Some(ended), Some(State::Exited)) = (ended, last.map(|c| c.state))

@@ -294,9 +294,7 @@ fn phase(input: &Input<'_>, init: &[ContainerStatus], main: &[ContainerStatus]) 
     } else if input.finished && !super::is_static(pod) && running == 0 {
         // Nothing will run again: what did not end well, or never ran, failed.
         if stopped > 0 && failed == 0 && waiting == 0 { "Succeeded" } else { "Failed" }
-    } else if pending_init && running == 0 && stopped == 0 {
-        "Pending"
-    } else if waiting > 0 {
+    } else if waiting > 0 || (pending_init && running == 0 && stopped == 0) {
         "Pending"
     } else if running > 0 || again > 0 {
         "Running"
@@ -450,5 +448,6 @@ fn ready(input: &Input<'_>, containers: &Judged) -> Judged {
 }
 
 #[cfg(test)]
+#[allow(clippy::needless_pass_by_value)]
 #[path = "status/tests.rs"]
 mod tests;

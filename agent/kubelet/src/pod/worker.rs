@@ -63,6 +63,8 @@ pub struct Worker {
     /// Its volumes and cgroup are gone.
     torn_down: bool,
     failed_volume: Option<String>,
+    /// The attempts whose backoff was told of, by container.
+    noted: BTreeMap<String, Option<u32>>,
 }
 
 /// What a sync leaves to wait for.
@@ -116,6 +118,7 @@ impl Worker {
             outcome: None,
             torn_down: false,
             failed_volume: None,
+            noted: BTreeMap::new(),
         }
     }
 
@@ -194,7 +197,7 @@ impl Worker {
                     self.finished = true;
                     return Box::pin(self.end(desired, observed)).await;
                 }
-                self.note_backoff(pod, &plan);
+                self.note_backoff(pod, &observed, &plan);
                 self.report(pod, &observed);
                 for until in plan.wake_at.into_iter().chain(self.context.tokens.renew_at(super::uid(pod))) {
                     wake_at = Some(earliest(wake_at, until));
@@ -387,6 +390,14 @@ impl Worker {
     }
 
     async fn create_sandbox(&mut self, pod: &Arc<Pod>, attempt: u32) {
+        let network = self.context.health.borrow().network_error.clone();
+        if let Some(error) = network.filter(|_| !super::host_network(pod)) {
+            let text = format!("network is not ready: container runtime network not ready: {error}");
+            self.context.recorder.warning(pod, None, "NetworkNotReady", text);
+            let delay = Duration::from_secs(2);
+            self.sandbox_held = Some((execute::retry_at(Timestamp::now(), delay), Duration::from_secs(1)));
+            return;
+        }
         match Box::pin(execute::create_sandbox(&self.context, pod, attempt)).await {
             Ok(()) => self.sandbox_held = None,
             Err(message) => {
@@ -457,8 +468,13 @@ impl Worker {
         outcome
     }
 
-    fn note_backoff(&self, pod: &Pod, plan: &Plan) {
+    /// Says once for each end of a container that it waits.
+    fn note_backoff(&mut self, pod: &Pod, observed: &Observed, plan: &Plan) {
         for name in plan.backing_off.keys() {
+            let attempt = observed.latest(name).map(|c| c.attempt);
+            if self.noted.insert(name.clone(), attempt) == Some(attempt) {
+                continue;
+            }
             let text =
                 format!("Back-off restarting failed container {name} in pod {}", super::described(pod));
             self.context.recorder.warning(pod, Some(name), "BackOff", text);

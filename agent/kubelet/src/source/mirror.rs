@@ -138,6 +138,7 @@ async fn delete(client: &kube::Client, mirror: &Pod) {
 }
 
 #[cfg(test)]
+#[allow(clippy::needless_pass_by_value)]
 mod tests {
     use super::*;
     use serde_json::json;

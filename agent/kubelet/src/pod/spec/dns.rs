@@ -133,6 +133,7 @@ pub fn host_domain(pod: &Pod, cluster_domain: &str) -> Option<String> {
 }
 
 #[cfg(test)]
+#[allow(clippy::needless_pass_by_value)]
 mod tests {
     use super::*;
     use serde_json::{Value, json};

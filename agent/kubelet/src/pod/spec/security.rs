@@ -269,6 +269,7 @@ fn apparmor(
 }
 
 #[cfg(test)]
+#[allow(clippy::needless_pass_by_value)]
 mod tests {
     use super::*;
     use serde_json::{Value, json};

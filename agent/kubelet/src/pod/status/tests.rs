@@ -1,1 +1,220 @@
+use super::*;
+use crate::pod::observed::Sandbox;
+use serde_json::{Value, json};
 
+struct Case {
+    pod: Pod,
+    observed: Observed,
+    verdicts: BTreeMap<String, Verdict>,
+    waiting: BTreeMap<String, Waiting>,
+    previous: PodStatus,
+    outcome: Option<Outcome>,
+    finished: bool,
+}
+
+fn now() -> Timestamp {
+    Timestamp::from_second(1_000).unwrap()
+}
+
+impl Case {
+    fn new(spec: Value) -> Self {
+        let metadata = json!({"name": "p", "namespace": "n", "uid": "u", "generation": 4});
+        let sandbox =
+            Sandbox { id: "s".into(), attempt: 0, ready: true, created_at: 1, ips: vec!["10.1.0.2".into()] };
+        Self {
+            pod: serde_json::from_value(json!({"metadata": metadata, "spec": spec})).unwrap(),
+            observed: Observed { sandboxes: vec![sandbox], containers: vec![] },
+            verdicts: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            previous: PodStatus::default(),
+            outcome: None,
+            finished: false,
+        }
+    }
+
+    fn with(mut self, name: &str, attempt: u32, state: State, exit_code: i32) -> Self {
+        let id = format!("{name}{attempt}");
+        self.verdicts.insert(id.clone(), Verdict { started: true, ready: true, failed: None });
+        self.observed.containers.insert(
+            0,
+            Container {
+                id,
+                sandbox_id: "s".into(),
+                name: name.into(),
+                attempt,
+                state,
+                image: format!("{name}:1"),
+                image_id: "sha256:1".into(),
+                created_at: Some(now()),
+                started_at: Some(now()),
+                finished_at: (state == State::Exited).then(now),
+                exit_code,
+                reason: String::new(),
+                message: String::new(),
+                hash: String::new(),
+                log_path: String::new(),
+                annotations: Default::default(),
+            },
+        );
+        self
+    }
+
+    fn wait(mut self, name: &str, reason: &str) -> Self {
+        self.waiting.insert(name.into(), Waiting { reason: reason.into(), message: String::new() });
+        self
+    }
+
+    fn status(&self) -> PodStatus {
+        compute(&Input {
+            pod: &self.pod,
+            observed: &self.observed,
+            verdicts: &self.verdicts,
+            hooks_pending: &BTreeSet::new(),
+            waiting: &self.waiting,
+            previous: &self.previous,
+            host_ips: &["10.0.0.1".to_owned()],
+            runtime_name: "containerd",
+            outcome: self.outcome.as_ref(),
+            finished: self.finished,
+            now: now(),
+        })
+    }
+}
+
+fn two(policy: &str) -> Value {
+    json!({"restartPolicy": policy, "containers": [{"name": "a", "image": "a:1"}, {"name": "b", "image": "b:1"}]})
+}
+
+fn is(status: &PodStatus, kind: &str) -> String {
+    let found = status.conditions.as_ref().unwrap().iter().find(|c| c.type_ == kind).unwrap();
+    format!(
+        "{} {} {}",
+        found.status,
+        found.reason.clone().unwrap_or_default(),
+        found.message.clone().unwrap_or_default()
+    )
+    .trim()
+    .to_owned()
+}
+
+#[test]
+fn phases() {
+    use State::{Exited, Running};
+    let phase = |case: Case| case.status().phase.unwrap();
+    assert_eq!(phase(Case::new(two("Always"))), "Pending");
+    assert_eq!(phase(Case::new(two("Always")).with("a", 0, Running, 0)), "Pending", "b was never made");
+    assert_eq!(phase(Case::new(two("Always")).with("a", 0, Running, 0).with("b", 0, Running, 0)), "Running");
+    let crashed = Case::new(two("Always")).with("a", 0, Exited, 1).with("b", 0, Exited, 1);
+    assert_eq!(phase(crashed.wait("a", "CrashLoopBackOff")), "Running");
+    for (policy, codes, want) in [
+        ("Never", (0, 0), "Succeeded"),
+        ("Never", (0, 1), "Failed"),
+        ("OnFailure", (0, 0), "Succeeded"),
+        ("OnFailure", (0, 1), "Running"),
+    ] {
+        let case = Case::new(two(policy)).with("a", 0, Exited, codes.0).with("b", 0, Exited, codes.1);
+        assert_eq!(phase(case), want, "{policy} {codes:?}");
+    }
+}
+
+#[test]
+fn a_terminal_phase_is_never_left() {
+    let mut case = Case::new(two("Always")).with("a", 0, State::Running, 0).with("b", 0, State::Running, 0);
+    case.previous.phase = Some("Failed".into());
+    assert_eq!(case.status().phase.as_deref(), Some("Failed"));
+}
+
+#[test]
+fn a_pod_stopped_from_outside_ends_by_its_exit_codes() {
+    for (code, want) in [(0, "Succeeded"), (137, "Failed")] {
+        let mut case =
+            Case::new(two("Always")).with("a", 0, State::Exited, code).with("b", 0, State::Exited, 0);
+        case.finished = true;
+        assert_eq!(case.status().phase.as_deref(), Some(want));
+    }
+    let mut case = Case::new(two("Always"));
+    case.outcome = Some(Outcome { reason: "OutOfcpu".into(), message: "m".into() });
+    let status = case.status();
+    assert_eq!((status.phase.as_deref(), status.reason.as_deref()), (Some("Failed"), Some("OutOfcpu")));
+}
+
+#[test]
+fn a_running_pod_reads_as_upstreams() {
+    let status =
+        Case::new(two("Always")).with("a", 2, State::Running, 0).with("b", 0, State::Running, 0).status();
+    for kind in ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"] {
+        assert_eq!(is(&status, kind), "True", "{kind}");
+    }
+    let a = &status.container_statuses.as_ref().unwrap()[0];
+    assert_eq!(a.container_id.as_deref(), Some("containerd://a2"));
+    assert_eq!((a.restart_count, a.ready, a.started), (2, true, Some(true)));
+    assert_eq!(status.pod_ip.as_deref(), Some("10.1.0.2"));
+    assert_eq!(status.host_ip.as_deref(), Some("10.0.0.1"));
+    assert_eq!(status.observed_generation, Some(4));
+    assert_eq!(status.qos_class.as_deref(), Some("BestEffort"));
+}
+
+#[test]
+fn a_crash_loop_shows_its_last_end() {
+    let case = Case::new(two("Always")).with("a", 3, State::Exited, 7).with("b", 0, State::Running, 0);
+    let status = case.wait("a", "CrashLoopBackOff").status();
+    let a = &status.container_statuses.as_ref().unwrap()[0];
+    let reason = a.state.as_ref().unwrap().waiting.as_ref().unwrap().reason.as_deref();
+    assert_eq!(reason, Some("CrashLoopBackOff"));
+    let last = a.last_state.as_ref().unwrap().terminated.as_ref().unwrap();
+    assert_eq!((last.exit_code, last.reason.as_deref()), (7, Some("Error")));
+    assert_eq!(is(&status, "Ready"), "False ContainersNotReady containers with unready status: [a]");
+}
+
+#[test]
+fn init_containers_hold_the_pod_back() {
+    let spec = json!({"restartPolicy": "Always", "initContainers": [{"name": "i"}],
+        "containers": [{"name": "a", "image": "a:1"}]});
+    let status = Case::new(spec.clone()).with("i", 0, State::Running, 0).status();
+    assert_eq!(status.phase.as_deref(), Some("Pending"));
+    assert_eq!(
+        is(&status, "Initialized"),
+        "False ContainersNotInitialized containers with incomplete status: [i]"
+    );
+    let waiting = |status: &PodStatus| {
+        let a = &status.container_statuses.as_ref().unwrap()[0];
+        a.state.as_ref().unwrap().waiting.as_ref().unwrap().reason.clone().unwrap()
+    };
+    assert_eq!(waiting(&status), "PodInitializing");
+    assert_eq!(waiting(&Case::new(two("Always")).status()), "ContainerCreating");
+    let mut never = spec;
+    never["restartPolicy"] = json!("Never");
+    let failed = Case::new(never).with("i", 0, State::Exited, 1).status();
+    assert_eq!(failed.phase.as_deref(), Some("Failed"));
+}
+
+#[test]
+fn nothing_goes_backwards_when_the_runtime_forgets() {
+    let mut case = Case::new(two("Always")).with("a", 5, State::Running, 0).with("b", 1, State::Running, 0);
+    case.previous = case.status();
+    case.observed.containers.retain(|c| c.name == "b");
+    let status = case.status();
+    let a = &status.container_statuses.as_ref().unwrap()[0];
+    assert_eq!(a.restart_count, 5);
+    let last = a.last_state.as_ref().unwrap().terminated.as_ref().unwrap();
+    assert_eq!(last.reason.as_deref(), Some("ContainerStatusUnknown"));
+}
+
+#[test]
+fn transition_times_move_only_with_the_condition() {
+    let mut case = Case::new(two("Always"));
+    let mut before = case.status();
+    let past = Time(Timestamp::from_second(5).unwrap());
+    for condition in before.conditions.iter_mut().flatten() {
+        condition.last_transition_time = Some(past.clone());
+    }
+    case.previous = before;
+    let case = case.with("a", 0, State::Running, 0).with("b", 0, State::Running, 0);
+    let status = case.status();
+    let time = |kind: &str| {
+        let all = status.conditions.as_ref().unwrap();
+        all.iter().find(|c| c.type_ == kind).unwrap().last_transition_time.clone().unwrap()
+    };
+    assert_eq!(time("PodScheduled"), past);
+    assert_eq!(time("Ready").0, now());
+}
