@@ -1,4 +1,4 @@
-//! What group commit saves, and what a list from the cache costs over copying its bytes: ratios against a reference run in
+//! What group commit saves, what a list from the cache costs over copying its bytes, and what other people's watches cost: ratios against a reference run in
 //! the same breath. `cargo run --release -p store --example store_bench`
 
 use bytes::Bytes;
@@ -12,6 +12,8 @@ use store::{Backend, Expect};
 
 const WRITES: usize = 2000;
 const OBJECT: usize = 2000;
+const WATCHERS: usize = 5000;
+const CHANGES: usize = 1000;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -36,7 +38,7 @@ async fn bench(dir: &std::path::Path) -> Result<(), Box<dyn std::error::Error>> 
     );
 
     let extract = |e: &store::Entry| Indexed { bytes: e.value.clone(), ..Indexed::default() };
-    let (cache, feed) = Cache::new(grouped, "/registry/pods/", extract, CacheOptions::default());
+    let (cache, feed) = Cache::new(grouped.clone(), "/registry/pods/", extract, CacheOptions::default());
     let feed = tokio::spawn(feed.run());
     cache.ready().await;
     let mut out = Vec::with_capacity(WRITES * OBJECT * 2);
@@ -59,8 +61,42 @@ async fn bench(dir: &std::path::Path) -> Result<(), Box<dyn std::error::Error>> 
         raw.len() / 1_000_000,
         listed.as_secs_f64() / copied.as_secs_f64(),
     );
+    let alone = follow(&cache, &grouped).await?;
+    let others =
+        (0..WATCHERS).map(|n| cache.watch(&Scope::Namespace(format!("other-{n}")), cache.revision()?));
+    let others = others.collect::<Result<Vec<_>, _>>()?;
+    let crowded = follow(&cache, &grouped).await?;
+    println!(
+        "watch: {CHANGES} changes reach one watcher beside {} watchers of other namespaces in {:.2} times the time without them",
+        others.len(),
+        crowded.as_secs_f64() / alone.as_secs_f64(),
+    );
     feed.abort();
     Ok(())
+}
+
+/// Writes, and waits until one watcher has seen all of it.
+async fn follow(cache: &Cache, store: &Store) -> Result<Duration, Box<dyn std::error::Error>> {
+    let mut watch = cache.watch(&Scope::Namespace("watched".to_owned()), cache.refresh().await?)?;
+    let start = Instant::now();
+    let from = store.revision();
+    let writes = (0..CHANGES).map(|n| async move {
+        store
+            .put(
+                &format!("/registry/pods/watched/{from}-{n}"),
+                Bytes::from_static(b"x"),
+                Expect::Absent,
+                None,
+            )
+            .await
+    });
+    for result in join_all(writes).await {
+        result?;
+    }
+    for _ in 0..CHANGES {
+        watch.next().await.ok_or("the watcher was ended")?;
+    }
+    Ok(start.elapsed())
 }
 
 async fn write_all(store: &Store) -> Result<Duration, store::Error> {
