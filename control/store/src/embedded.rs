@@ -76,13 +76,14 @@ impl Store {
         let path = path.as_ref();
         let (db, marks) = tables::open(path, options.cache_bytes)?;
         let db = Arc::new(db);
+        let reader = Arc::new(Reader::new(db.clone()));
         let hub = Arc::new(Hub::new(marks.revision));
         let (commands, receiver) = mpsc::channel();
         let permits = Arc::new(Semaphore::new(options.queue.max(1)));
         let max_value = options.max_value;
         let commits_made = Arc::new(AtomicU64::new(0));
         let writer = Writer {
-            db: db.clone(),
+            db,
             hub: hub.clone(),
             commands: receiver,
             retention: Retention::new(options.history, options.max_revisions),
@@ -91,6 +92,8 @@ impl Store {
             // Makes the first turn look at once: what came due while the store was closed, and the true deadline.
             next_deadline: Some(0),
             commits: commits_made.clone(),
+            broken: false,
+            reader: reader.clone(),
         };
         let thread = thread::Builder::new()
             .name("store-writer".to_owned())
@@ -101,7 +104,7 @@ impl Store {
             })?;
         Ok(Self {
             hub,
-            reader: Arc::new(Reader::new(db)),
+            reader,
             permits,
             max_value,
             commits: commits_made,

@@ -1,6 +1,7 @@
 //! The tables of the store's file, and opening that file.
 
 use crate::{Error, Revision};
+use parking_lot::RwLock;
 use redb::{
     Builder, Database, ReadTransaction, ReadableDatabase, ReadableTable, StorageError, TableDefinition,
     TransactionError, WriteTransaction,
@@ -32,25 +33,41 @@ pub(super) const SWEPT: &str = "swept";
 const CURRENT_FORMAT: u64 = 1;
 
 /// The open file. redb writes its allocator state when it is dropped, and on a damaged file that can panic; nobody who
-/// closes a store should have to care.
-pub(super) struct StoreFile(Option<Database>);
+/// closes a store should have to care. After a failed write redb refuses everything until the file is opened anew.
+pub(super) struct StoreFile {
+    path: PathBuf,
+    cache_bytes: usize,
+    db: RwLock<Option<Database>>,
+}
 
 impl StoreFile {
     pub(super) fn begin_read(&self) -> Result<ReadTransaction, TransactionError> {
-        self.0.as_ref().ok_or(StorageError::DatabaseClosed)?.begin_read()
+        self.db.read().as_ref().ok_or(StorageError::DatabaseClosed)?.begin_read()
     }
 
     pub(super) fn begin_write(&self) -> Result<WriteTransaction, TransactionError> {
-        self.0.as_ref().ok_or(StorageError::DatabaseClosed)?.begin_write()
+        self.db.read().as_ref().ok_or(StorageError::DatabaseClosed)?.begin_write()
+    }
+
+    /// Closes the file and opens it again; gives what it holds now, which may be more than was acknowledged.
+    pub(super) fn reopen(&self) -> Result<Marks, Error> {
+        let mut db = self.db.write();
+        close(db.take());
+        let (fresh, marks) = attach_caught(&self.path, self.cache_bytes)?;
+        *db = Some(fresh);
+        Ok(marks)
     }
 }
 
 impl Drop for StoreFile {
     fn drop(&mut self) {
-        let db = self.0.take();
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(db))) {
-            tracing::error!(error = panic_text(&*panic), "store: the file is damaged, closing it failed");
-        }
+        close(self.db.get_mut().take());
+    }
+}
+
+fn close(db: Option<Database>) {
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(db))) {
+        tracing::error!(error = panic_text(&*panic), "store: the file is damaged, closing it failed");
     }
 }
 
@@ -86,18 +103,23 @@ pub(super) fn open(path: &Path, cache_bytes: usize) -> Result<(StoreFile, Marks)
         }
         Err(e) => return Err(failed("open", path, e.into())),
     }
-    // A damaged page can make redb panic instead of fail; the caller must get an error naming the file all the same.
+    let (db, marks) = attach_caught(path, cache_bytes)?;
+    Ok((StoreFile { path: path.to_owned(), cache_bytes, db: RwLock::new(Some(db)) }, marks))
+}
+
+/// A damaged page can make redb panic instead of fail; the caller must get an error naming the file all the same.
+fn attach_caught(path: &Path, cache_bytes: usize) -> Result<(Database, Marks), Error> {
     catch_unwind(AssertUnwindSafe(|| attach(path, cache_bytes)))
         .unwrap_or_else(|panic| Err(Box::new(NotAStore::Damaged(panic_text(&*panic)))))
         .map_err(|source| failed("open", path, source))
 }
 
-fn attach(path: &Path, cache_bytes: usize) -> Result<(StoreFile, Marks), Source> {
+fn attach(path: &Path, cache_bytes: usize) -> Result<(Database, Marks), Source> {
     if fs::metadata(path)?.len() == 0 {
         // redb would take an empty file for a new store; `create` never leaves one behind.
         return Err(Box::new(NotAStore::Damaged("it is empty".to_owned())));
     }
-    let db = StoreFile(Some(Builder::new().set_cache_size(cache_bytes).open(path)?));
+    let db = Builder::new().set_cache_size(cache_bytes).open(path)?;
     let txn = db.begin_read()?;
     let meta = txn.open_table(META)?;
     let format = meta.get(FORMAT)?.map_or(0, |v| v.value());

@@ -6,6 +6,7 @@
 //! of success only after the sync, of a conflict only after the writes it lost to are durable.
 
 use super::batch::{Batch, Outcome};
+use super::read::Reader;
 use super::retention::Retention;
 use super::tables::{Marks, Source, StoreFile, panic_text};
 use super::watch::Hub;
@@ -75,6 +76,9 @@ pub(super) struct Writer {
     pub(super) marks: Marks,
     pub(super) retention: Retention,
     pub(super) next_deadline: Option<u64>,
+    /// A commit failed: the file must be opened anew before the next one.
+    pub(super) broken: bool,
+    pub(super) reader: Arc<Reader>,
     /// Durable transactions so far.
     pub(super) commits: Arc<AtomicU64>,
 }
@@ -137,7 +141,7 @@ impl Writer {
             permits.push(permit);
         }
         // A damaged page can make redb panic; callers must get an error, and the next group its chance.
-        let done = catch_unwind(AssertUnwindSafe(|| self.transact(&works)))
+        let done = catch_unwind(AssertUnwindSafe(|| self.recover().and_then(|()| self.transact(&works))))
             .unwrap_or_else(|panic| Err(panic_text(&*panic).into()));
         match done {
             Ok((results, outcome)) => {
@@ -152,12 +156,35 @@ impl Writer {
                 true
             }
             Err(source) => {
+                self.broken = true;
                 tracing::error!(error = %source, writes = works.len(), "store: commit failed");
                 let told = Told(Arc::from(source.to_string()));
                 works.into_iter().for_each(|work| refuse(work, &told));
                 false
             }
         }
+    }
+
+    /// Opens the file anew after a failed commit (a full disk). Should that commit have reached the disk after all, its
+    /// callers were told otherwise, but its revisions stand: the watches get them now.
+    fn recover(&mut self) -> Result<(), Source> {
+        if !self.broken {
+            return Ok(());
+        }
+        let found = self.db.reopen()?;
+        if found.revision < self.marks.revision {
+            let (now, was) = (found.revision, self.marks.revision);
+            return Err(format!("the file went back from revision {was} to {now}").into());
+        }
+        while self.marks.revision < found.revision {
+            let missed = self.reader.changes("", self.marks.revision, found.revision)?;
+            self.marks.revision = missed.scanned;
+            self.hub.publish(missed.scanned, &missed.events);
+        }
+        self.marks = found;
+        self.broken = false;
+        tracing::info!(revision = found.revision, "store: opened anew after a failed commit");
+        Ok(())
     }
 
     fn transact(&mut self, works: &[Work]) -> Result<(Vec<Done>, Outcome), Source> {
