@@ -215,3 +215,34 @@ fn host_ports_do_not_open_the_hosts_loopback_to_containers() {
     lab.host.sh("nft flush chain inet windlass-cni localnet");
     connect().unwrap();
 }
+
+#[test]
+fn a_udp_client_that_began_too_early_is_heard_all_the_same() {
+    let Some(lab) = Lab::new() else { return };
+    let (client, a) = (outside(&lab), Netns::new());
+    let result = lab.call("ADD", &lab.bridge_conf(), "a", &a.path()).ok();
+    let bind = |netns: &Netns, address: &str| netns.run(|| std::net::UdpSocket::bind(address)).unwrap();
+    let (sender, unrelated) = (bind(&client, "192.0.2.2:4000"), bind(&client, "192.0.2.2:4001"));
+    let receiver = bind(&a, "10.88.0.2:53");
+    receiver.set_read_timeout(Some(std::time::Duration::from_secs(5))).unwrap();
+    // The host's own ends keep the connections from being refused, so that they are remembered.
+    let (early, other) = (bind(&lab.host, "192.0.2.1:5353"), bind(&lab.host, "192.0.2.1:5354"));
+    lab.host.sh("nft 'add table ip t; add chain ip t c { type filter hook input priority 0; }; add rule ip t c ct state new accept'");
+    let mut buffer = [0; 8];
+    for (socket, target, host) in
+        [(&sender, "192.0.2.1:5353", &early), (&unrelated, "192.0.2.1:5354", &other)]
+    {
+        host.set_read_timeout(Some(std::time::Duration::from_secs(5))).unwrap();
+        socket.send_to(b"early", target).unwrap();
+        assert_eq!(host.recv(&mut buffer).unwrap(), 5);
+    }
+    let mapping = json!([{ "hostPort": 5353, "containerPort": 53, "protocol": "udp" }]);
+    let portmap = portmap_conf(&mapping, &result);
+    lab.call("ADD", &portmap, "a", &a.path()).ok();
+    sender.send_to(b"late", "192.0.2.1:5353").unwrap();
+    assert_eq!(receiver.recv(&mut buffer).unwrap(), 4);
+    // And the other way round: once unmapped, the host itself is meant again.
+    lab.call("DEL", &portmap, "a", &a.path()).ok();
+    sender.send_to(b"later", "192.0.2.1:5353").unwrap();
+    assert_eq!(early.recv(&mut buffer).unwrap(), 5);
+}
