@@ -6,6 +6,7 @@
 
 use anyhow::Context as _;
 use jiff::Timestamp;
+use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
 use k8s_openapi::api::rbac::v1::{ClusterRoleBinding, Role, RoleBinding};
 use kube::api::{Patch, PatchParams, PostParams};
@@ -132,7 +133,7 @@ pub(crate) async fn create_token(
     let secret = Secret {
         metadata: kube::core::ObjectMeta { name: Some(token.secret_name()), ..Default::default() },
         type_: Some(SECRET_TYPE.to_owned()),
-        string_data: Some(data.into_iter().map(|(k, v)| (k.to_owned(), v)).collect()),
+        data: Some(data.into_iter().map(|(k, v)| (k.to_owned(), ByteString(v.into_bytes()))).collect()),
         ..Secret::default()
     };
     let api: Api<Secret> = Api::namespaced(client.clone(), SECRET_NAMESPACE);

@@ -80,7 +80,7 @@ async fn publishing_twice_changes_nothing_and_a_moved_server_is_told() {
     assert_eq!(Kubeconfig::parse(text).unwrap().cluster().unwrap().server, "https://192.0.2.1:6443");
     assert!(token.verify(text, info["jws-kubeconfig-abcdef"].as_str().unwrap()));
     let secret = &first["/api/v1/namespaces/kube-system/secrets/bootstrap-token-abcdef"];
-    assert_eq!(secret["stringData"]["token-secret"], "0123456789abcdef");
+    assert_eq!(secret["data"]["token-secret"], "MDEyMzQ1Njc4OWFiY2RlZg==");
     assert_eq!(secret["type"], "bootstrap.kubernetes.io/token");
 
     // Without the token the old signature would vouch for a text it was not made of.
