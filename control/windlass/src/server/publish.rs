@@ -79,7 +79,9 @@ async fn cluster_info(client: &kube::Client, server: &str, ca_pem: &str) -> anyh
 }
 
 /// Binding, cluster role, group.
-const BINDINGS: [(&str, &str, &str); 3] = [
+const BINDINGS: [(&str, &str, &str); 4] = [
+    // Each agent is its node's proxy, DNS and router as well, with the node's own credentials.
+    ("windlass:node-proxier", "system:node-proxier", "system:nodes"),
     ("kubeadm:kubelet-bootstrap", "system:node-bootstrapper", NODE_GROUP),
     (
         "kubeadm:node-autoapprove-bootstrap",
