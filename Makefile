@@ -26,6 +26,5 @@ test: packages ## every suite: unit, property, component, lab
 bench: build ## figures of SPECIFICATION.md, as ratios
 	$(LAB) bench
 
-lint:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings

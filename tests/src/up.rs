@@ -311,13 +311,12 @@ fn example(layout: &Layout, plan: &Plan) -> Result<()> {
     let address =
         kubectl(plan, &["get", "service", "echo", "-o", "jsonpath={.spec.clusterIP}:{.spec.ports[0].port}"])?;
     let url = format!("http://{address}/");
+    let guest = plan.programs.join("guest").to_string_lossy().into_owned();
     let started = Instant::now();
     for index in 1..=plan.nodes {
         let node = node_name(index);
         loop {
-            let tried = shell::output(
-                inside_node(layout, &node, "busybox")?.args(["wget", "-q", "-T", "2", "-O", "-", &url]),
-            );
+            let tried = shell::output(inside_node(layout, &node, &guest)?.args(["get", &url]));
             match tried {
                 Ok(_) => break,
                 Err(error) if started.elapsed() > EXAMPLE_TIMEOUT => {

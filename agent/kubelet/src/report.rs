@@ -106,7 +106,7 @@ impl Reports {
         let api: Api<Pod> = Api::namespaced(client, crate::pod::namespace(&target));
         let name = crate::pod::name(&target).to_owned();
         let current = match &report.written {
-            Some((version, status)) if not_newer(&target, version) => Some(Arc::clone(status)),
+            Some((version, status)) if older(&target, version) => Some(Arc::clone(status)),
             _ => target.status.clone().map(Arc::new),
         };
         if let Some(patch) = difference(current.as_deref(), &report.status, crate::pod::uid(&target)) {
@@ -146,11 +146,11 @@ impl Reports {
     }
 }
 
-/// The watch shows our own write, or has not caught up with it: what we wrote counts, however the server spells it.
-fn not_newer(pod: &Pod, version: &str) -> bool {
+/// The watch has not caught up with our own write.
+fn older(pod: &Pod, version: &str) -> bool {
     let number = |text: &str| text.parse::<u64>().ok();
     match (pod.metadata.resource_version.as_deref().and_then(number), number(version)) {
-        (Some(seen), Some(written)) => seen <= written,
+        (Some(seen), Some(written)) => seen < written,
         _ => false,
     }
 }

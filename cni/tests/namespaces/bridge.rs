@@ -264,10 +264,8 @@ fn an_address_granted_anew_is_found_at_once() {
         let started = std::time::Instant::now();
         // After this both know the container's hardware address, and keep it for a while.
         for target in [address(&result, 0), address(&result, 1)] {
-            // One server for both: a process that another test starts may keep a closed one's port for a moment.
-            let server = Server::listen(&netns, (target, 80));
             for client in [&lab.host, &neighbour] {
-                server.source_of(client, (target, 80));
+                Server::listen(&netns, (target, 80)).source_of(client, (target, 80));
             }
         }
         assert!(started.elapsed() < std::time::Duration::from_millis(900), "{id}: {:?}", started.elapsed());

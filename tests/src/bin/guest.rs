@@ -3,15 +3,50 @@
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::net::{TcpListener, TcpStream, ToSocketAddrs, UdpSocket};
+use std::time::Duration;
 
 fn main() -> std::io::Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     match args.first().map(String::as_str) {
         Some("pause") => pause(),
         Some("serve") => serve(args.get(1).map_or("8080", String::as_str)),
-        _ => Err(std::io::Error::other("usage: guest pause | serve [PORT]")),
+        Some("get") => {
+            let count = args.get(2).and_then(|n| n.parse().ok()).unwrap_or(1);
+            get(args.get(1).map_or("", String::as_str), count)
+        }
+        _ => Err(std::io::Error::other("usage: guest pause | serve [PORT] | get URL [COUNT]")),
     }
+}
+
+/// Prints the answers to `count` requests, each over a connection of its own; `failed` for one without an answer in five seconds.
+fn get(url: &str, count: usize) -> std::io::Result<()> {
+    let rest = url.strip_prefix("http://").unwrap_or(url);
+    let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let at = if host.contains(':') { host.to_owned() } else { format!("{host}:80") };
+    let mut failed = None;
+    for _ in 0..count {
+        match get_once(&at, path) {
+            Ok(body) => print!("{body}"),
+            Err(error) => {
+                println!("failed {error}");
+                failed = Some(error);
+            }
+        }
+    }
+    failed.map_or(Ok(()), Err)
+}
+
+fn get_once(at: &str, path: &str) -> std::io::Result<String> {
+    const PATIENCE: Duration = Duration::from_secs(5);
+    let address = at.to_socket_addrs()?.next().ok_or_else(|| std::io::Error::other("no address"))?;
+    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    write!(stream, "GET /{path} HTTP/1.1\r\nHost: {at}\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let (_, body) = answer.split_once("\r\n\r\n").ok_or_else(|| std::io::Error::other("no HTTP answer"))?;
+    Ok(body.to_owned())
 }
 
 /// Holds the sandbox's namespaces, and reaps what is orphaned in a shared process namespace.

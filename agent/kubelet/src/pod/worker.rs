@@ -344,8 +344,7 @@ impl Worker {
         }
     }
 
-    /// Carries out a plan; `true` when the rest was left for a new sync: what is desired changed, or a
-    /// volume failed.
+    /// Carries out a plan; `true` when what is desired changed meanwhile and the rest was left.
     async fn execute(&mut self, pod: &Arc<Pod>, observed: &Observed, plan: Plan) -> Result<bool, Error> {
         let grace = Duration::from_secs(u64::try_from(super::grace_seconds(pod)).unwrap_or(0));
         for action in plan.actions {
@@ -368,8 +367,7 @@ impl Worker {
                 }
                 Action::Start { name, attempt, ended, .. } => {
                     let Some((_, spec)) = super::container(pod, &name) else { continue };
-                    // The next sync finds the failure first, and waits.
-                    let Ok(volumes) = self.volumes(pod, observed).await else { return Ok(true) };
+                    let Ok(volumes) = self.volumes(pod, observed).await else { return Ok(false) };
                     let start = Start { pod, container: spec, attempt, observed, volumes: &volumes };
                     let mut desired = self.desired.clone();
                     let started = tokio::select! {

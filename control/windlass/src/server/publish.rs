@@ -80,8 +80,6 @@ async fn cluster_info(client: &kube::Client, server: &str, ca_pem: &str) -> anyh
 
 /// Binding, cluster role, group.
 const BINDINGS: [(&str, &str, &str); 4] = [
-    // Each agent is its node's proxy, DNS and router as well, with the node's own credentials.
-    ("windlass:node-proxier", "system:node-proxier", "system:nodes"),
     ("kubeadm:kubelet-bootstrap", "system:node-bootstrapper", NODE_GROUP),
     (
         "kubeadm:node-autoapprove-bootstrap",
@@ -93,6 +91,8 @@ const BINDINGS: [(&str, &str, &str); 4] = [
         "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient",
         "system:nodes",
     ),
+    // the agent is its node's proxy and pod network too, with the node's own identity
+    ("windlass:node-proxier", "system:node-proxier", "system:nodes"),
 ];
 
 async fn bindings(client: &kube::Client) -> anyhow::Result<()> {

@@ -1,0 +1,9 @@
+//! The lab suite: one cluster of two nodes, real containerd, real packets, real clients. Tests run one after another in order of their
+//! names (`--test-threads=1`); each has a namespace of its own. The last one takes the cluster away and looks for what is left.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at the first surprise")]
+
+mod harness;
+mod kills;
+mod services;
+mod zz_teardown;
