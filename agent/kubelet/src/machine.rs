@@ -1,12 +1,12 @@
-//! What this machine offers pods, and how it presents itself, as configured.
+//! What this machine offers pods, as configured.
 
 use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use crate::config::Config;
+use crate::node::machine;
 use crate::node::resources::{self, Reservation, Resources};
-use crate::node::{self, machine};
 use crate::pod::spec::quantity::{milli, whole};
 
 /// The machine's size as pods' limits depend on it.
@@ -49,20 +49,4 @@ fn reservation(config: &Config) -> Reservation {
         storage: sum("ephemeral-storage", whole),
         ..Reservation::default()
     }
-}
-
-/// How the node registers and reports itself.
-pub fn presentation(config: &Config) -> node::Config {
-    let mut own = node::Config::new(&config.node_name, config.node_ips.clone(), config.root_dir.clone());
-    own.labels = config.node_labels.clone();
-    own.taints = config.register_with_taints.clone();
-    own.register = config.register_node;
-    own.port = config.port;
-    own.max_pods = config.max_pods;
-    own.reservation = reservation(config);
-    own.check_period = config.node_status_update_frequency;
-    own.report_period = config.node_status_report_frequency;
-    let seconds = u64::try_from(config.node_lease_duration_seconds).unwrap_or(40);
-    own.lease_duration = std::time::Duration::from_secs(seconds.max(1));
-    own
 }

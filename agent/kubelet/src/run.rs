@@ -1,4 +1,5 @@
-//! The kubelet's tasks: the only file of this crate that spawns any.
+//! The kubelet's tasks: the only file of this crate that spawns any. The Node object is not among them: whoever assembles
+//! the node runs [`crate::node::run`] beside this, with [`Kubelet::health`].
 //!
 //! The manager below owns the workers. What wakes it: a change of a source's pods, a runtime event, a changed object, a
 //! worker that ended, and a slow audit. What it reads: the sources' newest maps and the runtime's lists. What it writes:
@@ -25,9 +26,9 @@ use crate::cgroup::Cgroups;
 use crate::config::Config;
 use crate::context::Context;
 use crate::image::Images;
-use crate::machine::{Machine, presentation};
+use crate::machine::Machine;
+use crate::node;
 use crate::node::runtime::Health;
-use crate::node::{self, Reported};
 use crate::objects::{Changed, Objects};
 use crate::pod::spec::labels;
 use crate::pod::worker::{Desired, Worker};
@@ -86,7 +87,6 @@ pub struct Kubelet {
     work: crate::objects::Work,
     known: watch::Sender<Known>,
     health: watch::Sender<Health>,
-    reported: watch::Sender<Reported>,
 }
 
 impl Kubelet {
@@ -123,9 +123,6 @@ impl Kubelet {
             health: health.subscribe(),
             machine,
         };
-        let reported =
-            Reported { allocatable_enforced: context.config.cgroups_per_qos, ..Reported::default() };
-        let reported = watch::Sender::new(reported);
         Ok(Self {
             context,
             client,
@@ -134,7 +131,6 @@ impl Kubelet {
             work,
             known: watch::Sender::new(Known::default()),
             health,
-            reported,
         })
     }
 
@@ -148,9 +144,9 @@ impl Kubelet {
         self.context.runtime.clone()
     }
 
-    /// What is told of the node beside the machine's own state.
-    pub fn reported(&self) -> watch::Sender<Reported> {
-        self.reported.clone()
+    /// What the runtime says of itself, observed while the kubelet runs: for whoever reports the node.
+    pub fn health(&self) -> watch::Receiver<Health> {
+        self.health.subscribe()
     }
 
     /// The event recorder.
@@ -165,7 +161,7 @@ impl Kubelet {
 
     /// Runs until `shutdown`; pods go on without us.
     pub async fn run(self, shutdown: CancellationToken) {
-        let Self { context, client, reports, records, work, known, health, reported } = self;
+        let Self { context, client, reports, records, work, known, health } = self;
         let node = context.config.node_name.clone();
         let (statics_tx, statics) = watch::channel(None);
         let mut services: JoinSet<()> = JoinSet::new();
@@ -183,7 +179,6 @@ impl Kubelet {
             }
         }
         let known_rx = known.subscribe();
-        let health_rx = health.subscribe();
         let (runtime, stop) = (context.runtime.clone(), shutdown.clone());
         services.spawn(async move { node::runtime::observe(&runtime, &health, &stop).await });
         match &client {
@@ -194,13 +189,6 @@ impl Kubelet {
                 let mirrors =
                     source::mirror::keep(client.clone(), node.clone(), statics.clone(), known_rx.clone());
                 services.spawn(mirrors);
-                let own = presentation(&context.config);
-                let (client, runtime) = (client.clone(), context.runtime.clone());
-                let stop = shutdown.clone();
-                services.spawn(async move {
-                    let told = reported.subscribe();
-                    Box::pin(node::run(&own, client, &runtime, health_rx, told, stop)).await;
-                });
             }
             None => {
                 known.send_replace(Known { pods: Some(Arc::default()) });
