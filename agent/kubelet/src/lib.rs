@@ -8,6 +8,7 @@
 //! - [`volume`], [`cgroup`], [`image`], [`probe`]: what pods need beside containers.
 //! - [`report`] writes statuses to the API, [`recorder`] events; [`objects`] reads ConfigMaps, Secrets and Services.
 //! - [`node`]: this machine's Node object and Lease.
+//! - [`server`]: the HTTPS port, 10250; [`logs`] reads containers' logs.
 //! - [`pods`]: the registry others ask; [`admit`]: whether the node takes a pod.
 
 pub mod admit;
@@ -16,6 +17,7 @@ pub mod config;
 pub mod context;
 pub mod image;
 mod logline;
+pub mod logs;
 pub mod machine;
 pub mod node;
 pub mod objects;
@@ -25,6 +27,7 @@ pub mod probe;
 pub mod recorder;
 pub mod report;
 pub mod run;
+pub mod server;
 pub mod source;
 pub mod volume;
 

@@ -2,16 +2,20 @@
 //! server, the Node object and its Lease.
 
 use crate::Config;
+use crate::bootstrap::chain;
 use crate::identity::{Files, Role};
 use crate::supervise::TaskError;
+use cri_proto::client::Runtime;
 use kubelet::node::resources::Reservation;
 use kubelet::node::runtime::{Health, observe};
 use kubelet::node::{self as node_object, Reported};
+use kubelet::server::{self, config::Authorization};
 use kubelet::{Kubelet, config as kubelet_config};
 use machinery::quantity::Quantity;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -20,6 +24,9 @@ use tokio_util::sync::CancellationToken;
 const POD_LOGS: &str = "/var/log/pods";
 /// Where upstream's kubelet finds resolvers; likewise.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
+
+/// First and longest pause before the port is tried again.
+const PORT_BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
 /// The kubelet's settings: the file's, then what every node of ours has.
 pub fn settings(config: &Config, files: &Files) -> Result<kubelet::Config, kubelet_config::Error> {
@@ -117,6 +124,7 @@ pub async fn run(
         std::fs::create_dir_all(dir).map_err(|e| format!("create directory {}: {e}", dir.display()))?;
     }
     let presentation = presentation(&settings)?;
+    let port = server::Config::of(&settings)?;
     let prepared = stop.run_until_cancelled(Box::pin(Kubelet::prepare(settings, client.clone()))).await;
     let Some(prepared) = prepared else { return Ok(()) };
     let kubelet = prepared?;
@@ -124,6 +132,13 @@ pub async fn run(
     let (health, seen) = watch::channel(Health::default());
     // Eviction does not exist yet, so nothing changes these; the cgroup of all pods is limited by `prepare`.
     let (_reported, reported) = watch::channel(Reported::default());
+    let (pods, reviews) = (kubelet.pods(), client.clone());
+    let port = async {
+        // Reviews are the API server's: a node without one has nobody to ask, and serves only if everybody may.
+        if reviews.is_some() || port.authorization == Authorization::AlwaysAllow {
+            serve(port, pods, runtime.clone(), reviews, &stop).await;
+        }
+    };
     let object = async {
         match client {
             Some(client) => {
@@ -133,8 +148,29 @@ pub async fn run(
         }
     };
     let watching = observe(&runtime, &health, &stop);
-    tokio::join!(Box::pin(kubelet.run(stop.clone())), Box::pin(object), Box::pin(watching));
+    tokio::join!(Box::pin(kubelet.run(stop.clone())), Box::pin(object), Box::pin(watching), Box::pin(port));
     Ok(())
+}
+
+/// Serves the kubelet's port. What keeps it from being served (an address in use, a certificate that is not there yet)
+/// does not keep pods from running: it is tried again.
+async fn serve(
+    port: server::Config,
+    pods: kubelet::pods::Pods,
+    runtime: Runtime,
+    client: Option<kube::Client>,
+    stop: &CancellationToken,
+) {
+    let pods: Arc<dyn server::Pods> = Arc::new(pods);
+    let mut pause = PORT_BACKOFF.0;
+    while !stop.is_cancelled() {
+        let served = server::run(port.clone(), pods.clone(), runtime.clone(), client.clone(), stop.clone());
+        if let Err(error) = Box::pin(served).await {
+            tracing::error!(error = %chain(&error), "serve the kubelet's port; will try again");
+        }
+        stop.run_until_cancelled(tokio::time::sleep(pause)).await;
+        pause = (pause * 2).min(PORT_BACKOFF.1);
+    }
 }
 
 #[cfg(test)]

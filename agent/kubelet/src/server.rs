@@ -1,0 +1,183 @@
+//! The kubelet's HTTPS port, 10250.
+//!
+//! - [`config`]: what it is told; [`tls`]: certificates, renewed while it runs
+//! - [`authenticate`], [`authorize`]: who calls and what they may, decided by the API server; [`cache`] keeps its answers
+//! - [`route`], [`query`]: what is asked for; `handle`: which handler answers; [`answer`]: the shapes of answers
+//! - [`logs`], [`podlist`], [`metrics`]: answers of their own; [`stream`]: exec, attach and port-forward
+//! - [`pods`]: what the port needs to know of pods
+//!
+//! [`run`] accepts connections until it is told to stop: requests under way then have [`DRAIN`] to finish, and streams,
+//! which end when their users like, are cut.
+
+pub mod answer;
+pub mod authenticate;
+pub mod authorize;
+pub mod cache;
+pub mod config;
+mod handle;
+pub mod logs;
+pub mod metrics;
+pub mod podlist;
+pub mod pods;
+pub mod query;
+pub mod route;
+pub mod stream;
+pub mod tls;
+
+pub use config::Config;
+pub use pods::{Pods, View};
+
+use authenticate::Authenticator;
+use authorize::Authorizer;
+use cri_proto::client::Runtime;
+use handle::Handler;
+use http::Request;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Connections at once; more wait in the kernel's queue.
+pub const MOST_CONNECTIONS: usize = 2048;
+/// Requests at once on one HTTP/2 connection.
+const MOST_STREAMS: u32 = 250;
+/// Time for the TLS handshake, and for the headers of a request.
+const HANDSHAKE: Duration = Duration::from_secs(32);
+/// Time for requests to finish when the server stops.
+pub const DRAIN: Duration = Duration::from_secs(5);
+/// Pause after the listener failed, as when files run out.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// Why the port is not served.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The address is taken or not ours.
+    #[error("listen on {address}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Certificates.
+    #[error("set up TLS of the kubelet's port")]
+    Tls(#[from] tls::Error),
+}
+
+/// Serves the port until `shutdown`. `client` reviews tokens and permissions; without one, only certificates are known
+/// and, in webhook mode, nothing is permitted.
+pub async fn run(
+    config: Config,
+    pods: Arc<dyn Pods>,
+    runtime: Runtime,
+    client: Option<kube::Client>,
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
+    let address = config.address;
+    let listener = TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })?;
+    serve(listener, config, pods, runtime, client, shutdown).await
+}
+
+/// Serves on a listener that is there.
+pub async fn serve(
+    listener: TcpListener,
+    config: Config,
+    pods: Arc<dyn Pods>,
+    runtime: Runtime,
+    client: Option<kube::Client>,
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
+    let acceptor = TlsAcceptor::from(Arc::new(tls::server_config(&config.files)?));
+    let authorities = config.files.client_ca.as_deref().map(tls::Authorities::new).transpose()?;
+    let tasks = TaskTracker::new();
+    let handler = Arc::new(Handler {
+        authenticator: Authenticator::new(config.authentication.clone(), authorities, client.clone()),
+        authorizer: Authorizer::new(config.authorization.clone(), &config.node_name, client),
+        metrics: metrics::Metrics::default(),
+        config,
+        pods,
+        runtime,
+        tasks: tasks.clone(),
+        shutdown: shutdown.clone(),
+    });
+    tracing::info!(address = ?listener.local_addr().ok(), "serving the kubelet's port");
+    let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    let accept = async {
+        loop {
+            let Ok(place) = places.clone().acquire_owned().await else { return };
+            let (stream, peer) = match listener.accept().await {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            let (handler, acceptor) = (handler.clone(), acceptor.clone());
+            tasks.spawn(async move {
+                Box::pin(connection(stream, peer, acceptor, handler)).await;
+                drop(place);
+            });
+        }
+    };
+    shutdown.run_until_cancelled(accept).await;
+    drop(listener);
+    tasks.close();
+    if tokio::time::timeout(DRAIN, tasks.wait()).await.is_err() {
+        tracing::debug!("requests were cut");
+    }
+    Ok(())
+}
+
+async fn connection(stream: TcpStream, peer: SocketAddr, acceptor: TlsAcceptor, handler: Arc<Handler>) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, %peer, "set TCP_NODELAY");
+    }
+    let shutdown = handler.shutdown.clone();
+    let handshake = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream));
+    let stream = match shutdown.run_until_cancelled(handshake).await {
+        Some(Ok(Ok(stream))) => stream,
+        Some(Ok(Err(error))) => return tracing::debug!(%error, %peer, "TLS handshake failed"),
+        Some(Err(_)) => return tracing::debug!(%peer, "TLS handshake took too long"),
+        None => return,
+    };
+    let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+    let chain: Arc<[_]> = chain.iter().map(|c| c.clone().into_owned()).collect();
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (handler, chain) = (handler.clone(), chain.clone());
+        async move { Ok::<_, Infallible>(handler.handle(&chain, request).await) }
+    });
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HANDSHAKE);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MOST_STREAMS)
+        .keep_alive_interval(Duration::from_secs(30))
+        .keep_alive_timeout(Duration::from_secs(15));
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = shutdown.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            // A followed log ends when its container does: not within the time there is.
+            match tokio::time::timeout(DRAIN, connection).await {
+                Ok(ended) => ended,
+                Err(_) => return,
+            }
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, %peer, "connection ended");
+    }
+}

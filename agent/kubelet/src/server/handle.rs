@@ -1,0 +1,242 @@
+//! One request: who sends it, whether they may, and which handler answers.
+
+use super::answer::{self, Answer};
+use super::authenticate::Authenticator;
+use super::authorize::{Authorizer, Verdict};
+use super::config::Config;
+use super::metrics::Metrics;
+use super::pods::{Pods, View};
+use super::query::Query;
+use super::route::{Action, Route, Target};
+use super::stream::options::{self, Streams};
+use super::stream::{pass, target, upgrade};
+use super::{logs, podlist};
+use cri_proto::client::Runtime;
+use cri_proto::v1;
+use http::{Method, Request, StatusCode};
+use hyper::body::Incoming;
+use rustls::pki_types::CertificateDer;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// What all requests share.
+pub(super) struct Handler {
+    pub(super) config: Config,
+    pub(super) pods: Arc<dyn Pods>,
+    pub(super) runtime: Runtime,
+    pub(super) authenticator: Authenticator,
+    pub(super) authorizer: Authorizer,
+    pub(super) metrics: Metrics,
+    pub(super) tasks: TaskTracker,
+    pub(super) shutdown: CancellationToken,
+}
+
+impl Handler {
+    /// Answers one request of a peer that showed these certificates.
+    pub(super) async fn handle(
+        &self,
+        peer: &[CertificateDer<'static>],
+        request: Request<Incoming>,
+    ) -> Answer {
+        let path = request.uri().path().to_owned();
+        let answer = Box::pin(self.decide(peer, request, &path)).await;
+        self.metrics.request(&path, answer.status());
+        answer
+    }
+
+    async fn decide(
+        &self,
+        peer: &[CertificateDer<'static>],
+        request: Request<Incoming>,
+        path: &str,
+    ) -> Answer {
+        let Some(user) = self.authenticator.user(peer, request.headers()).await else {
+            return answer::refused(StatusCode::UNAUTHORIZED, "Unauthorized");
+        };
+        match self.authorizer.verdict(&user, request.method(), path).await {
+            Verdict::Allowed => {}
+            Verdict::Forbidden(text) => return answer::refused(StatusCode::FORBIDDEN, text),
+            Verdict::Failed(text) => return answer::refused(StatusCode::INTERNAL_SERVER_ERROR, text),
+        }
+        let route = Route::of(path);
+        if !allowed(&route).contains(request.method()) {
+            return answer::text(StatusCode::METHOD_NOT_ALLOWED, "405: Method Not Allowed");
+        }
+        let debugging =
+            matches!(route, Route::ContainerLogs { .. } | Route::Container { .. } | Route::PortForward(_));
+        if debugging && !self.config.debugging {
+            return answer::refused(StatusCode::METHOD_NOT_ALLOWED, "Debug endpoints are disabled.");
+        }
+        let query = Query::new(request.uri().query());
+        match route {
+            Route::Health => answer::text(StatusCode::OK, "ok"),
+            Route::Pods => podlist::serve(&self.pods.all()),
+            Route::Configz => answer::json(&serde_json::json!({"kubeletconfig": self.config.shown})),
+            Route::Metrics => {
+                self.metrics.serve(&self.config.node_name, &self.pods.all(), &self.runtime).await
+            }
+            Route::SystemLogs => {
+                answer::refused(StatusCode::METHOD_NOT_ALLOWED, "logs endpoint is disabled.")
+            }
+            Route::ContainerLogs { namespace, pod, container } => {
+                let view = self.pods.by_name(namespace, pod);
+                Box::pin(logs::serve(&self.runtime, view, pod, container, &query)).await
+            }
+            Route::Container { action: Action::Run, target, container } => {
+                Box::pin(self.run(target, container, &query)).await
+            }
+            Route::Container { action, target, container } => {
+                Box::pin(self.container(request, action, target, container, &query)).await
+            }
+            Route::PortForward(target) => Box::pin(self.port_forward(request, target, &query)).await,
+            Route::Unknown => answer::text(StatusCode::NOT_FOUND, "404: Page Not Found"),
+        }
+    }
+
+    fn pod(&self, target: Target<'_>) -> Option<View> {
+        self.pods.by_name(target.namespace, target.pod)
+    }
+
+    /// The id of the running container a stream is for.
+    async fn running(&self, target: Target<'_>, container: &str) -> Result<String, Answer> {
+        let view =
+            self.pod(target).ok_or_else(|| answer::text(StatusCode::NOT_FOUND, "pod does not exist"))?;
+        let named = target.uid.is_none_or(|uid| uid == view.uid());
+        let found =
+            if named { target::container(&self.runtime, view.uid(), container).await } else { Ok(None) };
+        found.map_err(|error| answer::runtime(&error))?.ok_or_else(|| {
+            answer::text(StatusCode::INTERNAL_SERVER_ERROR, format!("container not found ({container:?})"))
+        })
+    }
+
+    async fn container(
+        &self,
+        request: Request<Incoming>,
+        action: Action,
+        target: Target<'_>,
+        container: &str,
+        query: &Query,
+    ) -> Answer {
+        let streams = match Streams::parse(query) {
+            Ok(streams) => streams,
+            Err(text) => return answer::text(StatusCode::BAD_REQUEST, text),
+        };
+        let container_id = match self.running(target, container).await {
+            Ok(id) => id,
+            Err(answer) => return answer,
+        };
+        let Streams { stdin, stdout, stderr, tty } = streams;
+        let (streams, url) = match action {
+            Action::Attach => {
+                // Whether a process has a terminal was settled when it was made.
+                let tty = self.pod(target).is_some_and(|view| view.has_terminal(container));
+                let streams = Streams { tty, stderr: stderr && !tty, ..streams };
+                let request = v1::AttachRequest { container_id, stdin, tty, stdout, stderr: streams.stderr };
+                (streams, self.runtime.attach(request).await)
+            }
+            Action::Exec | Action::Run => {
+                let cmd = query.all("command");
+                (
+                    streams,
+                    self.runtime
+                        .exec(v1::ExecRequest { container_id, cmd, tty, stdin, stdout, stderr })
+                        .await,
+                )
+            }
+        };
+        match url {
+            Ok(url) => self.remote(request, streams, &url).await,
+            Err(error) => answer::runtime(&error),
+        }
+    }
+
+    async fn remote(&self, request: Request<Incoming>, _streams: Streams, url: &str) -> Answer {
+        if !upgrade::is_upgrade(request.headers()) {
+            return answer::text(StatusCode::BAD_REQUEST, "Upgrade request required");
+        }
+        pass::serve(&self.tasks, &self.shutdown, request, url).await
+    }
+
+    async fn port_forward(&self, request: Request<Incoming>, target: Target<'_>, query: &Query) -> Answer {
+        let ports = if upgrade::is_websocket(request.headers()) {
+            match options::ports(query) {
+                Ok(ports) => ports,
+                Err(text) => return answer::text(StatusCode::BAD_REQUEST, text),
+            }
+        } else {
+            Vec::new()
+        };
+        let Some(view) = self.pod(target) else {
+            return answer::text(StatusCode::NOT_FOUND, "pod does not exist");
+        };
+        if target.uid.is_some_and(|uid| uid != view.uid()) {
+            return answer::text(StatusCode::NOT_FOUND, "pod not found");
+        }
+        let url = match target::sandbox(&self.runtime, view.uid()).await {
+            Ok(Some(pod_sandbox_id)) => {
+                self.runtime.port_forward(v1::PortForwardRequest { pod_sandbox_id, port: ports }).await
+            }
+            Ok(None) => {
+                let text = format!("pod not found (\"{}_{}\")", target.pod, target.namespace);
+                return answer::text(StatusCode::INTERNAL_SERVER_ERROR, text);
+            }
+            Err(error) => Err(error),
+        };
+        match url {
+            Err(error) => answer::runtime(&error),
+            Ok(_) if !upgrade::is_upgrade(request.headers()) => {
+                answer::text(StatusCode::BAD_REQUEST, "Upgrade request required")
+            }
+            Ok(url) => pass::serve(&self.tasks, &self.shutdown, request, &url).await,
+        }
+    }
+
+    /// `/run`: the output of a command is the answer.
+    async fn run(&self, target: Target<'_>, container: &str, query: &Query) -> Answer {
+        let id = match self.running(target, container).await {
+            Ok(id) => id,
+            Err(answer) => return answer,
+        };
+        // Not as exec has it: one parameter, split at spaces.
+        let cmd = query.get("cmd").unwrap_or_default().split(' ').map(str::to_owned).collect();
+        match self.runtime.exec_sync(&id, cmd, Duration::ZERO).await {
+            Ok(done) => {
+                let output = [&done.stdout[..], &done.stderr[..]].concat();
+                if done.exit_code == 0 {
+                    return answer::typed(StatusCode::OK, "application/json", output);
+                }
+                let text = format!(
+                    "command '{}' exited with {}: {}",
+                    query.get("cmd").unwrap_or_default(),
+                    done.exit_code,
+                    String::from_utf8_lossy(&output)
+                );
+                answer::text(StatusCode::INTERNAL_SERVER_ERROR, text)
+            }
+            Err(error) => answer::text(StatusCode::INTERNAL_SERVER_ERROR, error.runtime_message()),
+        }
+    }
+}
+
+/// The methods of a route.
+fn allowed(route: &Route<'_>) -> &'static [Method] {
+    const READ: &[Method] = &[Method::GET];
+    const STREAM: &[Method] = &[Method::GET, Method::POST];
+    match route {
+        Route::Container { action: Action::Run, .. } => &[Method::POST],
+        Route::Container { .. } | Route::PortForward(_) => STREAM,
+        Route::Health => &[Method::GET, Method::HEAD],
+        Route::Unknown | Route::SystemLogs => &[
+            Method::GET,
+            Method::HEAD,
+            Method::POST,
+            Method::PUT,
+            Method::PATCH,
+            Method::DELETE,
+            Method::OPTIONS,
+        ],
+        _ => READ,
+    }
+}

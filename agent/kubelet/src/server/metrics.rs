@@ -1,0 +1,191 @@
+//! `/metrics`: the process and the kubelet, under upstream's names, in Prometheus' text format.
+
+use super::answer::{self, Answer};
+use super::pods::View;
+use cri_proto::client::Runtime;
+use cri_proto::v1::{ContainerState, PodSandboxState};
+use http::StatusCode;
+use parking_lot::Mutex;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Write;
+
+/// Bytes of a page; the clock ticks of `/proc` are hundredths of a second wherever Linux runs.
+const PAGE: u64 = 4096;
+const TICKS: f64 = 100.0;
+
+/// What is counted.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    requests: Mutex<BTreeMap<(String, u16), u64>>,
+}
+
+impl Metrics {
+    /// Counts a request. Paths are counted by their first part, and strange ones as `other`: clients choose paths.
+    pub fn request(&self, path: &str, status: StatusCode) {
+        const KNOWN: &[&str] = &[
+            "attach",
+            "configz",
+            "containerLogs",
+            "exec",
+            "healthz",
+            "logs",
+            "metrics",
+            "pods",
+            "portForward",
+            "run",
+        ];
+        let first = path.trim_start_matches('/').split('/').next().unwrap_or_default();
+        let path = if KNOWN.contains(&first) { first } else { "other" };
+        *self.requests.lock().entry((path.to_owned(), status.as_u16())).or_default() += 1;
+    }
+
+    /// Answers with everything.
+    pub async fn serve(&self, node: &str, views: &[View], runtime: &Runtime) -> Answer {
+        let mut out = String::new();
+        // Writing to a string cannot fail.
+        let _ = self.render(&mut out, node, views);
+        let _ = process(&mut out);
+        match tokio::join!(
+            runtime.list_pod_sandboxes(HashMap::new()),
+            runtime.list_containers(HashMap::new())
+        ) {
+            (Ok(sandboxes), Ok(containers)) => {
+                let ready =
+                    sandboxes.iter().filter(|s| s.state == PodSandboxState::SandboxReady as i32).count();
+                let mut states: BTreeMap<&str, usize> = BTreeMap::new();
+                for container in &containers {
+                    *states.entry(state(container.state)).or_default() += 1;
+                }
+                let states: Vec<_> = states
+                    .into_iter()
+                    .map(|(s, n)| (format!("{{container_state=\"{s}\"}}"), n as f64))
+                    .collect();
+                let _ = family(
+                    &mut out,
+                    "kubelet_running_pods",
+                    "gauge",
+                    "Number of pods that have a running pod sandbox",
+                    &[(String::new(), ready as f64)],
+                );
+                let _ = family(
+                    &mut out,
+                    "kubelet_running_containers",
+                    "gauge",
+                    "Number of containers currently running",
+                    &states,
+                );
+            }
+            (Err(error), _) | (_, Err(error)) => tracing::debug!(%error, "count what runs"),
+        }
+        answer::typed(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", out)
+    }
+
+    fn render(&self, out: &mut String, node: &str, views: &[View]) -> std::fmt::Result {
+        let one = |labels: String, value: f64| [(labels, value)];
+        family(
+            out,
+            "kubelet_node_name",
+            "gauge",
+            "The node's name. The count is always 1.",
+            &one(format!("{{node={node:?}}}"), 1.0),
+        )?;
+        let version = crate::node::KUBELET_VERSION;
+        let build = format!(
+            "{{git_version={version:?},major=\"1\",minor=\"36\",platform=\"linux/{}\"}}",
+            std::env::consts::ARCH
+        );
+        family(
+            out,
+            "kubernetes_build_info",
+            "gauge",
+            "A metric with a constant '1' value labeled by version.",
+            &one(build, 1.0),
+        )?;
+        let (statics, others): (Vec<&View>, Vec<&View>) = views.iter().partition(|view| is_static(view));
+        let desired = [("true", statics.len()), ("false", others.len())];
+        let desired: Vec<_> =
+            desired.into_iter().map(|(s, n)| (format!("{{static=\"{s}\"}}"), n as f64)).collect();
+        family(
+            out,
+            "kubelet_desired_pods",
+            "gauge",
+            "The number of pods the kubelet is being instructed to run.",
+            &desired,
+        )?;
+        let requests: Vec<_> = self
+            .requests
+            .lock()
+            .iter()
+            .map(|((path, status), count)| {
+                (format!("{{path={path:?},server_type=\"readwrite\",code=\"{status}\"}}"), *count as f64)
+            })
+            .collect();
+        family(
+            out,
+            "kubelet_http_requests_total",
+            "counter",
+            "Number of the http requests received since the server started",
+            &requests,
+        )
+    }
+}
+
+fn is_static(view: &View) -> bool {
+    let annotations = view.pod.metadata.annotations.as_ref();
+    annotations.and_then(|a| a.get("kubernetes.io/config.source")).is_some_and(|source| source != "api")
+}
+
+fn state(state: i32) -> &'static str {
+    match ContainerState::try_from(state) {
+        Ok(ContainerState::ContainerCreated) => "created",
+        Ok(ContainerState::ContainerRunning) => "running",
+        Ok(ContainerState::ContainerExited) => "exited",
+        _ => "unknown",
+    }
+}
+
+fn family(
+    out: &mut String,
+    name: &str,
+    kind: &str,
+    help: &str,
+    series: &[(String, f64)],
+) -> std::fmt::Result {
+    if series.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}")?;
+    series.iter().try_for_each(|(labels, value)| writeln!(out, "{name}{labels} {value}"))
+}
+
+/// What the kernel says of this process; what it does not say is left out.
+fn process(out: &mut String) -> std::fmt::Result {
+    let mut gauge = |name: &str, kind: &str, help: &str, value: Option<f64>| match value {
+        Some(value) => family(out, name, kind, help, &[(String::new(), value)]),
+        None => Ok(()),
+    };
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // The program's name, which may hold anything, ends at the last parenthesis.
+    let fields: Vec<&str> =
+        stat.rsplit_once(')').map_or(Vec::new(), |(_, rest)| rest.split_whitespace().collect());
+    let field = |number: usize| fields.get(number - 3).and_then(|text| text.parse::<f64>().ok());
+    let cpu = field(14).zip(field(15)).map(|(user, system)| (user + system) / TICKS);
+    gauge("process_cpu_seconds_total", "counter", "Total user and system CPU time spent in seconds.", cpu)?;
+    let resident = field(24).map(|pages| pages * PAGE as f64);
+    gauge("process_resident_memory_bytes", "gauge", "Resident memory size in bytes.", resident)?;
+    gauge("process_virtual_memory_bytes", "gauge", "Virtual memory size in bytes.", field(23))?;
+    let boot = std::fs::read_to_string("/proc/stat").unwrap_or_default();
+    let boot = boot
+        .lines()
+        .find_map(|line| line.strip_prefix("btime "))
+        .and_then(|text| text.trim().parse::<f64>().ok());
+    let start = field(22).zip(boot).map(|(ticks, boot)| boot + ticks / TICKS);
+    gauge(
+        "process_start_time_seconds",
+        "gauge",
+        "Start time of the process since unix epoch in seconds.",
+        start,
+    )?;
+    let open = std::fs::read_dir("/proc/self/fd").ok().map(|entries| entries.count() as f64);
+    gauge("process_open_fds", "gauge", "Number of open file descriptors.", open)
+}

@@ -1,0 +1,124 @@
+//! Paths of the port.
+
+/// What a path asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Route<'a> {
+    /// `/healthz` and its checks.
+    Health,
+    /// `/pods`
+    Pods,
+    /// `/configz`
+    Configz,
+    /// `/metrics`
+    Metrics,
+    /// `/containerLogs/NAMESPACE/POD/CONTAINER`
+    ContainerLogs {
+        /// The pod's namespace.
+        namespace: &'a str,
+        /// Its name.
+        pod: &'a str,
+        /// The container's.
+        container: &'a str,
+    },
+    /// `/logs`: the machine's own, never served.
+    SystemLogs,
+    /// `/exec`, `/attach` and `/run`, by `NAMESPACE/POD[/UID]/CONTAINER`.
+    Container {
+        /// What to do in it.
+        action: Action,
+        /// The pod.
+        target: Target<'a>,
+        /// The container's name.
+        container: &'a str,
+    },
+    /// `/portForward/NAMESPACE/POD[/UID]`
+    PortForward(Target<'a>),
+    /// Anything else.
+    Unknown,
+}
+
+/// What is done in a container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// A command with streams.
+    Exec,
+    /// The container's own streams.
+    Attach,
+    /// A command whose output is the answer.
+    Run,
+}
+
+/// A pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target<'a> {
+    /// Its namespace.
+    pub namespace: &'a str,
+    /// Its name.
+    pub pod: &'a str,
+    /// Its UID, when it must be that one.
+    pub uid: Option<&'a str>,
+}
+
+impl<'a> Route<'a> {
+    /// Reads a path.
+    pub fn of(path: &'a str) -> Self {
+        let parts: Vec<&str> = path.trim_start_matches('/').trim_end_matches('/').split('/').collect();
+        if parts.iter().skip(1).any(|part| part.is_empty()) {
+            return Self::Unknown;
+        }
+        let container = |action, rest: &[&'a str]| match *rest {
+            [namespace, pod, container] => {
+                Self::Container { action, target: Target { namespace, pod, uid: None }, container }
+            }
+            [namespace, pod, uid, container] => {
+                Self::Container { action, target: Target { namespace, pod, uid: Some(uid) }, container }
+            }
+            _ => Self::Unknown,
+        };
+        match parts.as_slice() {
+            ["healthz"] | ["healthz", "ping" | "log" | "syncloop"] => Self::Health,
+            ["pods"] => Self::Pods,
+            ["configz"] => Self::Configz,
+            ["metrics"] => Self::Metrics,
+            &["containerLogs", namespace, pod, container] => {
+                Self::ContainerLogs { namespace, pod, container }
+            }
+            ["logs", ..] => Self::SystemLogs,
+            ["exec", rest @ ..] => container(Action::Exec, rest),
+            ["attach", rest @ ..] => container(Action::Attach, rest),
+            ["run", rest @ ..] => container(Action::Run, rest),
+            &["portForward", namespace, pod] => Self::PortForward(Target { namespace, pod, uid: None }),
+            &["portForward", namespace, pod, uid] => {
+                Self::PortForward(Target { namespace, pod, uid: Some(uid) })
+            }
+            _ => Self::Unknown,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_read() {
+        let target = |uid| Target { namespace: "n", pod: "p", uid };
+        for (path, want) in [
+            ("/healthz", Route::Health),
+            ("/pods/", Route::Pods),
+            ("/containerLogs/n/p/c", Route::ContainerLogs { namespace: "n", pod: "p", container: "c" }),
+            ("/containerLogs/n/p/", Route::Unknown),
+            ("/exec/n/p/c", Route::Container { action: Action::Exec, target: target(None), container: "c" }),
+            (
+                "/attach/n/p/u/c",
+                Route::Container { action: Action::Attach, target: target(Some("u")), container: "c" },
+            ),
+            ("/portForward/n/p/u", Route::PortForward(target(Some("u")))),
+            ("/exec/n//c", Route::Unknown),
+            ("/logs/x", Route::SystemLogs),
+            ("/", Route::Unknown),
+        ] {
+            assert_eq!(Route::of(path), want, "{path}");
+        }
+    }
+}
