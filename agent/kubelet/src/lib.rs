@@ -29,6 +29,7 @@ pub mod report;
 pub mod run;
 pub mod server;
 pub mod source;
+pub mod spdy;
 pub mod volume;
 
 pub use config::Config;

@@ -9,7 +9,7 @@ use super::pods::{Pods, View};
 use super::query::Query;
 use super::route::{Action, Route, Target};
 use super::stream::options::{self, Streams};
-use super::stream::{pass, target, upgrade};
+use super::stream::{pass, remote, target, tunnel, upgrade};
 use super::{logs, podlist};
 use cri_proto::client::Runtime;
 use cri_proto::v1;
@@ -152,15 +152,23 @@ impl Handler {
         }
     }
 
-    async fn remote(&self, request: Request<Incoming>, _streams: Streams, url: &str) -> Answer {
+    async fn remote(&self, request: Request<Incoming>, streams: Streams, url: &str) -> Answer {
         if !upgrade::is_upgrade(request.headers()) {
             return answer::text(StatusCode::BAD_REQUEST, "Upgrade request required");
         }
-        pass::serve(&self.tasks, &self.shutdown, request, url).await
+        match remote::protocol(request.headers()) {
+            Some(protocol) if upgrade::is_websocket(request.headers()) => {
+                remote::serve(&self.tasks, &self.shutdown, request, protocol, streams, url).await
+            }
+            _ => pass::serve(&self.tasks, &self.shutdown, request, url).await,
+        }
     }
 
     async fn port_forward(&self, request: Request<Incoming>, target: Target<'_>, query: &Query) -> Answer {
-        let ports = if upgrade::is_websocket(request.headers()) {
+        let websocket = upgrade::is_websocket(request.headers());
+        let tunnel = websocket && tunnel::is_asked(request.headers());
+        // Of the old protocol, which the runtime speaks itself; SPDY names ports in its streams.
+        let ports = if websocket && !tunnel {
             match options::ports(query) {
                 Ok(ports) => ports,
                 Err(text) => return answer::text(StatusCode::BAD_REQUEST, text),
@@ -189,6 +197,7 @@ impl Handler {
             Ok(_) if !upgrade::is_upgrade(request.headers()) => {
                 answer::text(StatusCode::BAD_REQUEST, "Upgrade request required")
             }
+            Ok(url) if tunnel => tunnel::serve(&self.tasks, &self.shutdown, request, &url).await,
             Ok(url) => pass::serve(&self.tasks, &self.shutdown, request, &url).await,
         }
     }

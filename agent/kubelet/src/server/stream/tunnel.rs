@@ -1,0 +1,95 @@
+//! Port-forward by WebSocket: the client's SPDY comes in binary messages, and goes to the runtime as it is.
+
+use super::remote::spdy;
+use super::upgrade::{Outcome, dial};
+use super::websocket::{self, Socket};
+use crate::server::answer::Answer;
+use futures::{SinkExt, StreamExt};
+use http::{HeaderMap, Method, Request};
+use hyper::body::Incoming;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// The protocol's name in the WebSocket, and inside.
+const PROTOCOLS: &[(&str, ())] = &[("SPDY/3.1+portforward.k8s.io", ())];
+const INNER: &str = "portforward.k8s.io";
+/// Bytes of a message to the client.
+const PIECE: usize = 32 * 1024;
+/// How long a client may take to answer our close.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// Whether a client asks for this.
+pub fn is_asked(headers: &HeaderMap) -> bool {
+    websocket::choose(headers, PROTOCOLS).is_some()
+}
+
+/// Answers a WebSocket request and carries bytes until either side ends.
+pub async fn serve(
+    tasks: &TaskTracker,
+    shutdown: &CancellationToken,
+    mut request: Request<Incoming>,
+    url: &str,
+) -> Answer {
+    let answer = match websocket::accept(request.headers(), PROTOCOLS[0].0) {
+        Ok(answer) => answer,
+        Err(refusal) => return refusal,
+    };
+    let runtime = match dial(tasks, url, Method::POST, spdy(INNER)).await {
+        Outcome::Refused(answer) => return answer,
+        Outcome::Switched(both) => both.1,
+    };
+    let client = hyper::upgrade::on(&mut request);
+    let shutdown = shutdown.clone();
+    tasks.spawn(async move {
+        let carried = async {
+            match websocket::socket(client).await {
+                Ok(socket) => {
+                    if let Err(error) = Box::pin(carry(socket, runtime)).await {
+                        tracing::debug!(%error, "port-forward ended");
+                    }
+                }
+                Err(error) => tracing::debug!(%error, "upgrade of a client"),
+            }
+        };
+        shutdown.run_until_cancelled(carried).await
+    });
+    answer
+}
+
+async fn carry(socket: Socket, runtime: impl AsyncRead + AsyncWrite + Unpin) -> Result<(), SocketError> {
+    let (mut to_client, mut from_client) = socket.split();
+    let (mut read, mut write) = tokio::io::split(runtime);
+    let up = async {
+        while let Some(message) = from_client.next().await {
+            match message? {
+                Message::Binary(bytes) => {
+                    write.write_all(&bytes).await?;
+                    write.flush().await?;
+                }
+                Message::Close(_) => break,
+                _ => {}
+            }
+        }
+        Ok::<_, SocketError>(())
+    };
+    let down = async {
+        let mut buffer = vec![0; PIECE];
+        loop {
+            match read.read(&mut buffer).await? {
+                0 => return to_client.send(Message::Close(None)).await,
+                count => to_client.send(Message::Binary(buffer[..count].to_vec().into())).await?,
+            }
+        }
+    };
+    tokio::select! {
+        left = up => return left,
+        ended = down => ended?,
+    }
+    let farewell = async { while let Some(Ok(_)) = from_client.next().await {} };
+    // A client that does not answer has had its time.
+    let _ = tokio::time::timeout(FAREWELL, farewell).await;
+    Ok(())
+}
