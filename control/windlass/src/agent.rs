@@ -17,6 +17,10 @@ pub(crate) async fn run(flags: AgentFlags) -> anyhow::Result<()> {
     let signals = Signals::take().context("take over signals")?;
     follow_parent()?;
     let config = config(&flags)?;
+    let dir = config.agent_dir();
+    std::fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
+    // pods have one owner: an agent that is still stopping goes first
+    let _lock = crate::lock::wait(&dir, "windlass agent").await?;
     tracing::info!(node = config.node_name, ips = ?config.node_ips, server = config.server, "agent starts");
     let shutdown = CancellationToken::new();
     let work = async { Ok(Box::pin(node::run(config, shutdown.clone())).await?) };

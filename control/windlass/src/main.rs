@@ -7,6 +7,7 @@
 mod agent;
 mod cli;
 mod kubeconfig;
+mod lock;
 mod logging;
 mod output;
 mod server;

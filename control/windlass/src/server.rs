@@ -8,7 +8,6 @@ mod api;
 mod child;
 mod front;
 mod identity;
-mod lock;
 pub(crate) mod publish;
 mod roles;
 
@@ -114,7 +113,7 @@ pub(crate) async fn run(flags: ServerFlags) -> anyhow::Result<()> {
 
 async fn serve(plan: &Arc<Plan>, shutdown: &CancellationToken) -> anyhow::Result<()> {
     pki::files::create_private_dir(&plan.dir)?;
-    let _lock = lock::take(&plan.dir)?;
+    let _lock = crate::lock::take(&plan.dir, "windlass server")?;
     let pki = Pki::load_or_create(&plan.dir.join("pki"), &plan.names, Timestamp::now())
         .context("prepare keys and certificates")?;
     let api = Arc::new(api::start(plan, &pki).await?);

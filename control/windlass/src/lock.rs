@@ -1,0 +1,88 @@
+//! One process a data directory: a lock the kernel drops when the process ends, however it ends.
+
+use anyhow::{Context as _, bail};
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read as _, Seek as _, Write as _};
+use std::path::Path;
+
+/// The lock; held until dropped.
+#[derive(Debug)]
+pub(crate) struct Lock {
+    _file: File,
+}
+
+/// Takes the lock of `dir`, or says which other `what` has it.
+pub(crate) fn take(dir: &Path, what: &str) -> anyhow::Result<Lock> {
+    let mut file = open(dir)?;
+    match file.try_lock() {
+        Ok(()) => sign(file, dir),
+        Err(TryLockError::WouldBlock) => {
+            bail!("another {what}{} is using {}", holder(&mut file), dir.display());
+        }
+        Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("lock {}", dir.display())),
+    }
+}
+
+/// Takes the lock of `dir`, as soon as the other `what` that may have it is gone.
+pub(crate) async fn wait(dir: &Path, what: &str) -> anyhow::Result<Lock> {
+    let mut file = open(dir)?;
+    if let Err(TryLockError::WouldBlock) = file.try_lock() {
+        tracing::info!("waiting for another {what}{} to end", holder(&mut file));
+    }
+    // locks taken twice by one process are one lock
+    let locked =
+        tokio::task::spawn_blocking(move || file.lock().map(|()| file)).await.context("wait for a lock")?;
+    sign(locked.with_context(|| format!("lock {}", dir.display()))?, dir)
+}
+
+fn open(dir: &Path) -> anyhow::Result<File> {
+    let path = dir.join("lock");
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    options.open(&path).with_context(|| format!("open lock {}", path.display()))
+}
+
+fn holder(file: &mut File) -> String {
+    let mut pid = String::new();
+    let _ = file.read_to_string(&mut pid);
+    let pid = pid.trim();
+    if pid.is_empty() { String::new() } else { format!(" (process {pid})") }
+}
+
+/// Writes who has it, for the messages above; the lock itself is the kernel's.
+fn sign(mut file: File, dir: &Path) -> anyhow::Result<Lock> {
+    let signed =
+        file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
+    signed.with_context(|| format!("sign the lock of {}", dir.display()))?;
+    Ok(Lock { _file: file })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_servers_must_not_share_a_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = take(dir.path(), "windlass server").unwrap();
+        let error = take(dir.path(), "windlass server").unwrap_err().to_string();
+        let pid = std::process::id();
+        assert_eq!(
+            error,
+            format!("another windlass server (process {pid}) is using {}", dir.path().display())
+        );
+        drop(first);
+        take(dir.path(), "windlass server").unwrap();
+    }
+    #[tokio::test]
+    async fn an_agent_waits_for_the_one_before_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = take(dir.path(), "windlass agent").unwrap();
+        let path = dir.path().to_owned();
+        let second = tokio::spawn(async move { wait(&path, "windlass agent").await.unwrap() });
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        assert!(!second.is_finished(), "two agents must not run");
+        drop(first);
+        second.await.unwrap();
+    }
+}
