@@ -1,6 +1,8 @@
 //! What the front does for the registry: answers reviews, decides, carries streams.
 
 use crate::authn::{self, Authenticator};
+use crate::authz::policy::Policy;
+use crate::authz::rbac::{PolicyRule, Rbac};
 use crate::authz::{Attributes, Authorizer, Verdict, review};
 use crate::context::{Context, Request, RequestInfo, Response, User};
 use crate::registry::hooks::{Decision, Hooks};
@@ -15,6 +17,7 @@ use std::sync::Arc;
 pub struct Front {
     pub(crate) authenticator: Arc<Authenticator>,
     pub(crate) authorizer: Arc<dyn Authorizer>,
+    pub(crate) policy: Arc<Policy>,
     pub(crate) connector: Connector,
 }
 
@@ -51,6 +54,10 @@ impl Hooks for Front {
             Verdict::Deny => Decision::Deny(decision.reason),
             Verdict::NoOpinion => Decision::NoOpinion(decision.reason),
         }))
+    }
+
+    fn rules_of(&self, user: &User, namespace: &str) -> (Vec<PolicyRule>, Vec<String>) {
+        Rbac(self.policy.clone()).rules_of(user, namespace)
     }
 
     fn connect(&self, context: Context, request: Request, target: Value) -> BoxFuture<'static, Response> {

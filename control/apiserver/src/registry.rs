@@ -1,7 +1,7 @@
 //! Resources and their storage: what lies between an authorised request and the store.
 //!
 //! - verbs: `create`, `update` (and patch), `delete`, `list`, `watch`, `get`; their `options`
-//! - who owns which field: `managed`
+//! - who owns which field: `managed`; who may grant which right: `escalation`
 //! - one view of a resource: `kind`; objects at rest: `stored`; the store and the caches: `storage`; `page_token`
 //! - Services: `services` on `allocator`; `bootstrap`: what a new cluster holds; `kubernetes_service`: our own Service
 //! - [`hooks`]: what the front of the server does for us (`crate::front`); `seams`: what we do for it ([`Shared`]); `run`: the tasks
@@ -10,6 +10,7 @@ mod allocator;
 mod bootstrap;
 pub(crate) mod create;
 pub(crate) mod delete;
+mod escalation;
 mod get;
 pub mod hooks;
 pub(crate) mod kind;

@@ -97,6 +97,10 @@ fn bounded(request: http::Request<Incoming>, limit: usize) -> Request {
     let info = request::parse(request.method(), request.uri().path(), &[]);
     let proxied = info.is_ok_and(|i| i.verb == "proxy" || i.subresource == "proxy");
     request.map(|body| {
-        if proxied { body.map_err(Into::into).boxed_unsync() } else { Limited::new(body, limit).boxed_unsync() }
+        if proxied {
+            body.map_err(Into::into).boxed_unsync()
+        } else {
+            Limited::new(body, limit).boxed_unsync()
+        }
     })
 }

@@ -117,6 +117,7 @@ pub struct Parts {
 #[derive(Clone)]
 pub struct ApiServer {
     chain: Arc<Chain>,
+    policy: Arc<Policy>,
     tasks: Tasks,
     limits: Limits,
 }
@@ -137,7 +138,7 @@ impl ApiServer {
         };
         let chain = Chain {
             authenticator: Arc::new(Authenticator::new(config.authentication, parts.objects)),
-            authorizer: parts.authorization.authorizer,
+            authorizer: parts.authorization.authorizer.clone(),
             inflight: InFlight::new(
                 config.max_requests_in_flight,
                 config.max_mutating_requests_in_flight,
@@ -149,7 +150,12 @@ impl ApiServer {
             longest: config.request_timeout,
             stopping,
         };
-        ApiServer { chain: Arc::new(chain), tasks: parts.tasks, limits: config.limits }
+        ApiServer {
+            chain: Arc::new(chain),
+            policy: parts.authorization.policy,
+            tasks: parts.tasks,
+            limits: config.limits,
+        }
     }
 
     /// Who tells callers apart: TokenReview asks it, and its authorities can be replaced.
@@ -182,6 +188,7 @@ impl ApiServer {
         Arc::new(Front {
             authenticator: self.chain.authenticator.clone(),
             authorizer: self.chain.authorizer.clone(),
+            policy: self.policy.clone(),
             connector,
         })
     }

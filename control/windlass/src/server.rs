@@ -6,7 +6,6 @@
 
 mod api;
 mod child;
-mod front;
 mod identity;
 pub(crate) mod publish;
 mod roles;

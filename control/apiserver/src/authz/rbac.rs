@@ -1,6 +1,8 @@
 //! The RBAC evaluator: which bindings name the user, which of their roles' rules cover the request.
 //! Upstream: `plugin/pkg/auth/authorizer/rbac`, `pkg/registry/rbac/validation/rule.go`.
 
+pub mod escalation;
+
 use super::{Attributes, Authorizer, Decision, PathRule, ResourceRule, Rules, Verdict, aggregate};
 use crate::context::User;
 use machinery::goformat::go_quote;

@@ -14,6 +14,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 mod admission;
 mod deletion;
+mod escalation;
 mod lists;
 mod services;
 mod subresources;
@@ -42,10 +43,14 @@ impl Server {
     }
 
     async fn with(config: Config) -> Self {
+        Self::with_hooks(config, Arc::new(hooks::AllowAll)).await
+    }
+
+    async fn with_hooks(config: Config, hooks: Arc<dyn hooks::Hooks>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path().join("store"), Options::default()).unwrap();
         let registry = Registry::new(Arc::new(store), config);
-        registry.attach(Arc::new(hooks::AllowAll));
+        registry.attach(hooks);
         let stop = CancellationToken::new();
         registry.start(stop.clone()).await.unwrap();
         let server = Server { registry, _stop: stop.drop_guard(), _dir: dir };

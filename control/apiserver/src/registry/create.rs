@@ -79,6 +79,7 @@ impl Registry {
         let mut attributes = Attributes::new(call, Operation::Create, Some(object), None);
         admission::mutate(self, &mut attributes).await?;
         let mut object = attributes.object.take().unwrap_or_default();
+        self.no_escalation(call, &object, None).await?;
         kind.prepare_create(&mut object);
         if object::name(&object).is_empty() && kind.resource.is_stored() {
             let missing = machinery::field::FieldError::required(

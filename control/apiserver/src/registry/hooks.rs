@@ -1,6 +1,8 @@
 //! What the registry asks of the front of the server: answers to reviews, what a user may do, and how to carry a
 //! streaming request to a kubelet. The front implements [`Hooks`]; tests use [`AllowAll`].
 
+use crate::authz::rbac::PolicyRule;
+use crate::authz::rbac::escalation::full_authority;
 use crate::context::{Context, Request, RequestInfo, Response, User};
 use futures::future::BoxFuture;
 use machinery::status::Status;
@@ -30,6 +32,8 @@ pub trait Hooks: Send + Sync + 'static {
     ) -> BoxFuture<'a, Result<Value, Status>>;
     /// May `user` do what `info` describes?
     fn authorize<'a>(&'a self, user: &'a User, info: &'a RequestInfo) -> BoxFuture<'a, Decision>;
+    /// Every role's rule `user` holds in `namespace` (in all, where empty), and which roles could not be read.
+    fn rules_of(&self, user: &User, namespace: &str) -> (Vec<PolicyRule>, Vec<String>);
     /// Carries out `exec attach portforward log proxy` on `target` (the stored pod, service or node).
     fn connect(&self, context: Context, request: Request, target: Value) -> BoxFuture<'static, Response>;
 }
@@ -51,6 +55,10 @@ impl Hooks for AllowAll {
 
     fn authorize<'a>(&'a self, _: &'a User, _: &'a RequestInfo) -> BoxFuture<'a, Decision> {
         Box::pin(async { Decision::Allow(String::new()) })
+    }
+
+    fn rules_of(&self, _: &User, _: &str) -> (Vec<PolicyRule>, Vec<String>) {
+        (full_authority(), Vec::new())
     }
 
     fn connect(&self, _: Context, _: Request, _: Value) -> BoxFuture<'static, Response> {

@@ -114,9 +114,8 @@ impl Kind {
 
     /// Turns an object of the client's version into one of the stored version.
     pub(crate) fn to_storage(self, object: &mut Value) {
-        if !self.is_storage() {
-            resources::convert::to_storage(self.resource, self.version, object);
-        }
+        // Even the stored version has what is only ever sent, such as a secret's `stringData`.
+        resources::convert::to_storage(self.resource, self.version, object);
     }
 
     /// The bytes to store for an object of the stored version.

@@ -99,6 +99,7 @@ impl Registry {
         admission::mutate(self, &mut attributes).await?;
         let mut new = attributes.object.take().unwrap_or_default();
         carry_over(&old, &mut new);
+        self.no_escalation(call, &new, Some(&old)).await?;
         kind.prepare_update(call.subresource, &mut new, &old);
         let grant = services::Grant::for_update(self, kind, &mut new, &old)?;
         let mut errors = new_finalizers(&old, &new);

@@ -421,7 +421,9 @@ async fn a_local_client_needs_no_socket() {
 async fn a_large_body_is_cut_off() {
     let world = world().await;
     // An object may be named as a streaming subresource is; it has the bound of all objects.
-    for (method, path) in [("POST", "/api/v1/namespaces/a/pods"), ("PUT", "/api/v1/namespaces/a/configmaps/proxy")] {
+    for (method, path) in
+        [("POST", "/api/v1/namespaces/a/pods"), ("PUT", "/api/v1/namespaces/a/configmaps/proxy")]
+    {
         let stream = world.tls(ROOT, "http/1.1").await;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
         tokio::spawn(connection);
@@ -458,13 +460,14 @@ async fn kubectl_finds_its_way() {
         format!("--cache-dir={}", dir.path().join("cache").display()),
     ];
     let kubectl = async |arguments: &[&str]| {
-        let output = tokio::process::Command::new(std::env::var("KUBECTL").unwrap_or_else(|_| "kubectl".into()))
-            .env("HOME", dir.path())
-            .env("KUBECONFIG", "/dev/null")
-            .args(arguments)
-            .args(&flags)
-            .kill_on_drop(true)
-            .output();
+        let output =
+            tokio::process::Command::new(std::env::var("KUBECTL").unwrap_or_else(|_| "kubectl".into()))
+                .env("HOME", dir.path())
+                .env("KUBECONFIG", "/dev/null")
+                .args(arguments)
+                .args(&flags)
+                .kill_on_drop(true)
+                .output();
         match tokio::time::timeout(Duration::from_secs(60), output).await.expect("kubectl answers") {
             Ok(output) => Some(format!(
                 "{}{}",
@@ -500,7 +503,11 @@ async fn kubectl_finds_its_way() {
     let refused = kubectl(&["create", "--dry-run=client", "--validate=true", "-f", &bad]).await.unwrap();
     // Clients since 1.25 leave validation to a server that says it validates.
     let leaves_it_to_the_server = !version.contains("v1.20.");
-    assert!(leaves_it_to_the_server || refused.contains("unknown field \"imagee\" in io.k8s.api.core.v1.Container"), "{refused}");
+    assert!(
+        leaves_it_to_the_server
+            || refused.contains("unknown field \"imagee\" in io.k8s.api.core.v1.Container"),
+        "{refused}"
+    );
     let raw = kubectl(&["get", "--raw", "/readyz?verbose"]).await.unwrap();
     assert!(raw.contains("[+]ping ok"), "{raw}");
     let logs = kubectl(&["get", "--raw", "/api/v1/namespaces/a/pods/p/log?container=c"]).await.unwrap();

@@ -1,6 +1,5 @@
 //! The API server and what runs on it, inside this process.
 
-use super::front::Front;
 use super::{Plan, identity, roles};
 use anyhow::Context as _;
 use apiserver::authn::certificate::Authorities;
@@ -13,8 +12,8 @@ use apiserver::paths::OpenId;
 use apiserver::registry::{self, Registry, Shared};
 use apiserver::run::Tasks;
 use apiserver::server::{Authorization, Config, Parts};
+use apiserver::stream::default_node_addresses;
 use apiserver::stream::dial::Dialer;
-use apiserver::stream::{Connector, default_node_addresses};
 use apiserver::tls::ServingCertificate;
 use apiserver::{ApiServer, authn};
 use jiff::Timestamp;
@@ -57,13 +56,13 @@ pub(super) async fn start(plan: &Plan, pki: &Pki) -> anyhow::Result<Api> {
     let registry = Registry::new(store, registry_config(plan, pki, &issuer));
     let stored = Shared(registry.clone());
     let authorization = Authorization::default();
-    let (observer, authorizer) = (authorization.observer(), authorization.authorizer.clone());
+    let observer = authorization.observer();
     let client = &pki.apiserver_kubelet_client;
     let dialer = Arc::new(
         Dialer::new(&pki.ca.cert_pem(), &client.cert_pem, &client.key_pem)
             .context("prepare the kubelet client")?,
     );
-    let (tasks, health, stopping) = (Tasks::default(), Arc::new(Health::default()), CancellationToken::new());
+    let (health, stopping) = (Arc::new(Health::default()), CancellationToken::new());
     let ready = watch::Sender::new(false);
     let seen = ready.subscribe();
     health.add("poststarthook/start-registry", false, move || {
@@ -77,17 +76,10 @@ pub(super) async fn start(plan: &Plan, pki: &Pki) -> anyhow::Result<Api> {
         authorization,
         health,
         metrics: Arc::new(Metrics::default()),
-        tasks: tasks.clone(),
+        tasks: Tasks::default(),
     };
     let server = ApiServer::new(config(plan, pki, &issuer)?, parts, stopping.clone());
-    let connector = Connector {
-        objects: Arc::new(stored),
-        authorizer: authorizer.clone(),
-        dialer: dialer.clone(),
-        node_addresses: default_node_addresses(),
-        tasks,
-    };
-    registry.attach(Arc::new(Front { authenticator: server.authenticator().clone(), authorizer, connector }));
+    registry.attach(server.front(dialer.clone(), Arc::new(stored), default_node_addresses()));
     let certificate = ServingCertificate::from_pem(&pki.apiserver.cert_pem, &pki.apiserver.key_pem)?;
     let listener = Mutex::new(Some(listener));
     Ok(Api { server, registry, observer, certificate, dialer, listener, stopping, ready })

@@ -239,3 +239,25 @@ async fn an_apply_owns_what_it_names_and_conflicts_with_other_owners() {
     let managers = updated["metadata"]["managedFields"].as_array().unwrap();
     assert!(managers.iter().any(|m| m["manager"] == "test" && m["operation"] == "Update"), "{managers:?}");
 }
+
+#[tokio::test]
+async fn string_data_is_folded_whichever_way_it_is_written() {
+    let s = Server::start().await;
+    let secrets = "/api/v1/namespaces/default/secrets";
+    let secret = |text: &str| json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "data": {"a": "YQ=="}, "stringData": {"b": text}});
+    let check = |made: &Value, b: &str| {
+        assert_eq!(made["data"], json!({"a": "YQ==", "b": b}));
+        assert!(made.get("stringData").is_none(), "{made}");
+    };
+    check(&s.ok("POST", secrets, secret("1")).await, "MQ==");
+    check(&s.ok("PUT", &format!("{secrets}/s"), secret("2")).await, "Mg==");
+    for (kind, text, b) in [("merge-patch+json", "3", "Mw=="), ("strategic-merge-patch+json", "4", "NA==")] {
+        let answer = s.patch(&format!("{secrets}/s"), kind, json!({"stringData": {"b": text}})).await;
+        check(&answer.body, b);
+    }
+    let add = json!([{"op": "add", "path": "/stringData", "value": {"b": "5"}}]);
+    check(&s.patch(&format!("{secrets}/s"), "json-patch+json", add).await.body, "NQ==");
+    let applied = s.patch(&format!("{secrets}/t?fieldManager=m"), "apply-patch+yaml", json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "t"}, "stringData": {"b": "6"}})).await;
+    assert_eq!(applied.body["data"], json!({"b": "Ng=="}));
+    assert!(s.get(&format!("{secrets}/s")).await.get("stringData").is_none());
+}
