@@ -11,6 +11,8 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
+use crate::eviction::threshold::Thresholds;
+
 /// The API version of the file.
 pub const API_VERSION: &str = "kubelet.config.k8s.io/v1beta1";
 
@@ -139,6 +141,10 @@ pub struct Config {
     pub kube_reserved: BTreeMap<String, String>,
     /// See above.
     pub system_reserved: BTreeMap<String, String>,
+    /// How little may be left before the node is under pressure.
+    pub eviction_hard: Thresholds,
+    /// How long a pressure is reported after it was last seen.
+    pub eviction_pressure_transition_period: Duration,
     /// `spec.providerID` of the node.
     pub provider_id: Option<String>,
     /// Container log rotation.
@@ -161,7 +167,7 @@ impl Config {
     /// Upstream's defaults for a node of that name.
     pub fn new(node_name: impl Into<String>, node_ips: Vec<IpAddr>) -> Self {
         // An empty file is valid, and holds every default.
-        Self::from_file(File::default(), node_name.into(), node_ips)
+        Self::from_file(File::default(), node_name.into(), node_ips, Thresholds::default())
     }
 
     /// Reads a configuration file.
@@ -182,12 +188,17 @@ impl Config {
                 return Err(Error::Invalid { field, reason: format!("{got:?} is not {want:?}") });
             }
         }
-        let config = Self::from_file(file, node_name.into(), node_ips);
+        let eviction = match &file.eviction_hard {
+            Some(thresholds) => Thresholds::parse(thresholds)
+                .map_err(|reason| Error::Invalid { field: "evictionHard", reason })?,
+            None => Thresholds::default(),
+        };
+        let config = Self::from_file(file, node_name.into(), node_ips, eviction);
         config.check()?;
         Ok(config)
     }
 
-    fn from_file(file: File, node_name: String, node_ips: Vec<IpAddr>) -> Self {
+    fn from_file(file: File, node_name: String, node_ips: Vec<IpAddr>, eviction_hard: Thresholds) -> Self {
         let pulls = match (file.serialize_image_pulls, file.max_parallel_image_pulls) {
             (Some(true), _) | (None, None | Some(1)) => PullParallelism::Serial,
             (_, most) => PullParallelism::Parallel(most),
@@ -240,6 +251,8 @@ impl Config {
             register_with_taints: file.register_with_taints,
             kube_reserved: file.kube_reserved,
             system_reserved: file.system_reserved,
+            eviction_hard,
+            eviction_pressure_transition_period: file.eviction_pressure_transition_period.or(seconds(300)),
             provider_id: file.provider_id.filter(|id| !id.is_empty()),
             container_log_max_size: file.container_log_max_size.unwrap_or_else(|| "10Mi".to_owned()),
             container_log_max_files: file.container_log_max_files.unwrap_or(5),
@@ -388,6 +401,8 @@ struct File {
     register_with_taints: Vec<k8s_openapi::api::core::v1::Taint>,
     kube_reserved: BTreeMap<String, String>,
     system_reserved: BTreeMap<String, String>,
+    eviction_hard: Option<BTreeMap<String, String>>,
+    eviction_pressure_transition_period: Span,
     #[serde(rename = "providerID")]
     provider_id: Option<String>,
     container_log_max_size: Option<String>,
@@ -418,10 +433,8 @@ const UNSUPPORTED: &[&str] = &[
     "enableSystemLogHandler",
     "enableSystemLogQuery",
     "enforceNodeAllocatable",
-    "evictionHard",
     "evictionMaxPodGracePeriod",
     "evictionMinimumReclaim",
-    "evictionPressureTransitionPeriod",
     "evictionSoft",
     "evictionSoftGracePeriod",
     "failCgroupV1",
@@ -523,7 +536,7 @@ mod tests {
     fn unknown_fields_are_refused_and_unsupported_ones_named() {
         let error = parse("maxPodz: 3").unwrap_err().to_string();
         assert!(error.contains("unknown field \"maxPodz\""), "{error}");
-        assert_eq!(parse("evictionHard: {memory.available: 100Mi}").unwrap().unsupported, ["evictionHard"]);
+        assert_eq!(parse("evictionSoft: {memory.available: 100Mi}").unwrap().unsupported, ["evictionSoft"]);
     }
 
     #[test]
@@ -549,6 +562,7 @@ mod tests {
             ("maxPods: 0", "maxPods"),
             ("cgroupRoot: /a/../b", "cgroupRoot"),
             ("syncFrequency: 10", "duration"),
+            ("evictionHard: {memory.free: 1Gi}", "unsupported eviction signal memory.free"),
         ] {
             let error = parse(body).unwrap_err().to_string();
             assert!(error.contains(field), "{body}: {error}");

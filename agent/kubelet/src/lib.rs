@@ -9,12 +9,14 @@
 //! - [`report`] writes statuses to the API, [`recorder`] events; [`objects`] reads ConfigMaps, Secrets and Services.
 //! - [`node`]: this machine's Node object and Lease.
 //! - [`server`]: the HTTPS port, 10250; [`logs`] reads containers' logs.
+//! - [`eviction`]: what the machine runs out of.
 //! - [`pods`]: the registry others ask; [`admit`]: whether the node takes a pod.
 
 pub mod admit;
 pub mod cgroup;
 pub mod config;
 pub mod context;
+pub mod eviction;
 pub mod image;
 mod logline;
 pub mod logs;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use crate::config::Config;
+use crate::eviction::threshold::Signal;
 use crate::node::machine;
 use crate::node::resources::{self, Reservation, Resources};
 use crate::pod::spec::quantity::{milli, whole};
@@ -47,6 +48,7 @@ fn reservation(config: &Config) -> Reservation {
         cpu_millis: sum("cpu", milli),
         memory: sum("memory", whole),
         storage: sum("ephemeral-storage", whole),
-        ..Reservation::default()
+        eviction_memory: config.eviction_hard.of(Signal::MemoryAvailable),
+        eviction_storage: config.eviction_hard.of(Signal::NodefsAvailable),
     }
 }

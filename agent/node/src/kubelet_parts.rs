@@ -6,6 +6,7 @@ use crate::bootstrap::chain;
 use crate::identity::{Files, Role};
 use crate::supervise::TaskError;
 use cri_proto::client::Runtime;
+use kubelet::eviction::{self, threshold::Signal};
 use kubelet::node::resources::Reservation;
 use kubelet::node::runtime::{Health, observe};
 use kubelet::node::{self as node_object, Reported};
@@ -89,7 +90,11 @@ fn presentation(settings: &kubelet::Config) -> Result<node_object::Config, TaskE
         register: settings.register_node,
         port: settings.port,
         max_pods: settings.max_pods,
-        reservation: reservation(&[&settings.kube_reserved, &settings.system_reserved])?,
+        reservation: Reservation {
+            eviction_memory: settings.eviction_hard.of(Signal::MemoryAvailable),
+            eviction_storage: settings.eviction_hard.of(Signal::NodefsAvailable),
+            ..reservation(&[&settings.kube_reserved, &settings.system_reserved])?
+        },
         check_period: settings.node_status_update_frequency,
         report_period: settings.node_status_report_frequency,
         lease_duration: Duration::from_secs(lease),
@@ -130,8 +135,11 @@ pub async fn run(
     let kubelet = prepared?;
     let runtime = kubelet.runtime();
     let (health, seen) = watch::channel(Health::default());
-    // Eviction does not exist yet, so nothing changes these; the cgroup of all pods is limited by `prepare`.
-    let (_reported, reported) = watch::channel(Reported::default());
+    let settings = kubelet.config();
+    // `prepare` limited the cgroup of all pods. No volume type that is attached exists yet, so none is in use.
+    let (reporting, reported) =
+        watch::channel(Reported { allocatable_enforced: settings.cgroups_per_qos, ..Reported::default() });
+    let pressure = eviction::watch(&settings, &runtime, &reporting, &stop);
     let (pods, reviews) = (kubelet.pods(), client.clone());
     let port = async {
         // Reviews are the API server's: a node without one has nobody to ask, and serves only if everybody may.
@@ -148,7 +156,13 @@ pub async fn run(
         }
     };
     let watching = observe(&runtime, &health, &stop);
-    tokio::join!(Box::pin(kubelet.run(stop.clone())), Box::pin(object), Box::pin(watching), Box::pin(port));
+    tokio::join!(
+        Box::pin(kubelet.run(stop.clone())),
+        Box::pin(object),
+        Box::pin(watching),
+        Box::pin(port),
+        Box::pin(pressure)
+    );
     Ok(())
 }
 

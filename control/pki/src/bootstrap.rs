@@ -129,9 +129,9 @@ impl FromStr for BootstrapToken {
 /// What the server's authority must hash to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AuthorityHash {
-    /// SHA-256 of the whole certificate.
-    Certificate(String),
-    /// SHA-256 of its public key, as kubeadm's `sha256:...`.
+    /// A join token's: SHA-256 of the public key, which outlives a renewed certificate, or of one whole certificate.
+    Joined(String),
+    /// SHA-256 of the public key, as kubeadm's `sha256:...`.
     PublicKey(String),
 }
 
@@ -146,7 +146,7 @@ impl AuthorityHash {
 
     fn matches(&self, cert: &Certificate) -> bool {
         match self {
-            Self::Certificate(want) => cert.hash() == *want,
+            Self::Joined(want) => cert.public_key_hash() == *want || cert.hash() == *want,
             Self::PublicKey(want) => cert.public_key_hash() == *want,
         }
     }
@@ -165,15 +165,17 @@ impl JoinToken {
     /// The join token for a cluster with this authority.
     #[must_use]
     pub fn new(token: BootstrapToken, authority: &Certificate) -> Self {
-        Self { token, authority: Some(AuthorityHash::Certificate(authority.hash())) }
+        Self { token, authority: Some(AuthorityHash::Joined(authority.public_key_hash())) }
     }
 
     /// `K10<hash>::<id>.<secret>`, or the plain token. Never log it.
     #[must_use]
     pub fn expose(&self) -> String {
         match &self.authority {
-            Some(AuthorityHash::Certificate(hash)) => format!("K10{hash}::{}", self.token.expose()),
-            _ => self.token.expose(),
+            Some(AuthorityHash::Joined(hash) | AuthorityHash::PublicKey(hash)) => {
+                format!("K10{hash}::{}", self.token.expose())
+            }
+            None => self.token.expose(),
         }
     }
 
@@ -190,11 +192,11 @@ impl JoinToken {
             if wanted.matches(&cert) {
                 return Ok(());
             }
-            found.push(cert.hash());
+            found.push(cert.public_key_hash());
         }
         Err(Error::Token {
             reason: format!(
-                "the server's certificate authority (sha256 {}) is not the one the token names; \
+                "the server's certificate authority (public key sha256 {}) is not the one the token names; \
                  this is another cluster, or someone is in between",
                 found.join(", ")
             ),
@@ -215,7 +217,7 @@ impl FromStr for JoinToken {
         };
         let (hash, token) = rest.split_once("::").ok_or_else(malformed)?;
         let hash = sha256_digits(hash).ok_or_else(malformed)?;
-        Ok(Self { token: token.parse()?, authority: Some(AuthorityHash::Certificate(hash)) })
+        Ok(Self { token: token.parse()?, authority: Some(AuthorityHash::Joined(hash)) })
     }
 }
 
@@ -275,6 +277,21 @@ mod tests {
         let kubeadm = JoinToken { authority: Some(AuthorityHash::parse_public_key(&hash).unwrap()), ..plain };
         assert!(kubeadm.check_authority(&ours.cert_pem()).is_ok());
         assert!(kubeadm.check_authority(&theirs.cert_pem()).is_err());
+    }
+
+    #[test]
+    fn a_join_token_outlives_a_renewed_certificate() {
+        let (then, now) = ("2026-01-01T00:00:00Z".parse().unwrap(), "2033-01-01T00:00:00Z".parse().unwrap());
+        let old = Authority::generate("kubernetes", then).unwrap();
+        let renewed = old.renewed(now).unwrap();
+        assert_ne!(old.certificate().hash(), renewed.certificate().hash());
+        let token = JoinToken::new(BootstrapToken::generate().unwrap(), old.certificate());
+        assert!(token.expose().parse::<JoinToken>().unwrap().check_authority(&renewed.cert_pem()).is_ok());
+        // Tokens that hash the certificate, as were given out before, are good for that certificate.
+        let text = format!("K10{}::abcdef.0123456789abcdef", old.certificate().hash());
+        let held: JoinToken = text.parse().unwrap();
+        assert!(held.check_authority(&old.cert_pem()).is_ok());
+        assert!(held.check_authority(&renewed.cert_pem()).is_err());
     }
 
     #[test]

@@ -91,13 +91,13 @@ impl Certificate {
         pem::encode("CERTIFICATE", &self.der)
     }
 
-    /// Lower-case hex SHA-256 of the whole certificate: the part after `K10` of a join token.
+    /// Lower-case hex SHA-256 of the whole certificate.
     #[must_use]
     pub fn hash(&self) -> String {
         hex(&Sha256::digest(&self.der))
     }
 
-    /// Lower-case hex SHA-256 of the public key: kubeadm's `--discovery-token-ca-cert-hash sha256:...`.
+    /// Lower-case hex SHA-256 of the public key: the part after `K10` of a join token, kubeadm's `--discovery-token-ca-cert-hash sha256:...`.
     #[must_use]
     pub fn public_key_hash(&self) -> String {
         hex(&Sha256::digest(&self.public_key))

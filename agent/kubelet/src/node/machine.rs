@@ -88,7 +88,8 @@ fn storage(root_dir: &Path) -> Option<u64> {
     blocks.checked_mul(size)
 }
 
-fn kibibytes(meminfo: &str, field: &str) -> Option<u64> {
+/// A line of `/proc/meminfo`, in bytes.
+pub(crate) fn kibibytes(meminfo: &str, field: &str) -> Option<u64> {
     let line = meminfo.lines().find_map(|line| line.strip_prefix(field))?;
     line.split_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1024)
 }

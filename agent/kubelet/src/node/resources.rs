@@ -14,7 +14,9 @@ pub enum Threshold {
 }
 
 impl Threshold {
-    fn of(self, capacity: u64) -> u64 {
+    /// The amount, of a capacity.
+    #[must_use]
+    pub fn of(self, capacity: u64) -> u64 {
         match self {
             Self::Bytes(bytes) => bytes,
             // Upstream multiplies by a 32 bit float widened to 64: the texts nodes report depend on it.

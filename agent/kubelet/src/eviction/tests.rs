@@ -1,0 +1,59 @@
+use super::signal::Left;
+use super::*;
+use std::collections::BTreeMap;
+
+const TRANSITION: Duration = Duration::from_secs(300);
+
+fn left(available: u64) -> Left {
+    Left { available, capacity: 1000 << 20 }
+}
+
+#[test]
+fn pressure_rises_at_once_and_falls_after_the_transition() {
+    let (thresholds, start) = (Thresholds::default(), Instant::now());
+    let mut verdicts = Verdicts::default();
+    let mut at = |memory, seconds| {
+        let observed = BTreeMap::from([
+            (Signal::MemoryAvailable, left(memory)),
+            (Signal::NodefsAvailable, left(500 << 20)),
+        ]);
+        verdicts.judge(&thresholds, &observed, start + Duration::from_secs(seconds), TRANSITION)
+    };
+    assert_eq!(at(100 << 20, 0), [false; 3], "the threshold itself is enough");
+    assert_eq!(at((100 << 20) - 1, 10), [true, false, false]);
+    assert_eq!(at(900 << 20, 300), [true, false, false]);
+    assert_eq!(at(900 << 20, 310), [false; 3]);
+}
+
+#[test]
+fn each_signal_has_its_pressure() {
+    let file = BTreeMap::from([("pid.available".to_owned(), "100".to_owned())]);
+    let mut both = Verdicts::default();
+    let pids = Thresholds::parse(&file).unwrap();
+    let observed = BTreeMap::from([(Signal::PidAvailable, left(99)), (Signal::MemoryAvailable, left(0))]);
+    assert_eq!(both.judge(&pids, &observed, Instant::now(), TRANSITION), [false, false, true]);
+    let observed = BTreeMap::from([(Signal::ImagefsInodesFree, left(0))]);
+    let verdict = Verdicts::default().judge(&Thresholds::default(), &observed, Instant::now(), TRANSITION);
+    assert_eq!(verdict, [false, true, false]);
+}
+
+#[test]
+fn thresholds_are_read_as_upstream_spells_them() {
+    let parse =
+        |name: &str, text: &str| Thresholds::parse(&BTreeMap::from([(name.to_owned(), text.to_owned())]));
+    let small = parse("memory.available", "1Gi").unwrap();
+    assert!(small.is_met(Signal::MemoryAvailable, left(1 << 20)) && !small.watches(Signal::NodefsAvailable));
+    assert!(parse("nodefs.available", "5%").unwrap().is_met(Signal::NodefsAvailable, left(1 << 20)));
+    assert!(!parse("nodefs.available", "0%").unwrap().watches(Signal::NodefsAvailable));
+    assert!(!parse("nodefs.available", "100%").unwrap().watches(Signal::NodefsAvailable));
+    for (name, text) in [
+        ("memory.free", "1"),
+        ("memory.available", "-1"),
+        ("memory.available", "lots"),
+        ("nodefs.available", "101%"),
+        ("nodefs.available", "-1%"),
+        ("nodefs.available", "x%"),
+    ] {
+        assert!(parse(name, text).is_err(), "{name} {text}");
+    }
+}

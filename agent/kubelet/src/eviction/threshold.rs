@@ -1,0 +1,129 @@
+//! `evictionHard`: how little of what may be left. Upstream: `pkg/kubelet/eviction/helpers.go`.
+
+use std::collections::BTreeMap;
+
+use machinery::quantity::Quantity;
+
+use super::signal::Left;
+use crate::node::resources::Threshold;
+
+/// Something that may run out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Signal {
+    /// Bytes of memory.
+    MemoryAvailable,
+    /// Bytes of the filesystem of the kubelet's root.
+    NodefsAvailable,
+    /// Its inodes.
+    NodefsInodesFree,
+    /// Bytes of the filesystem of the runtime's images.
+    ImagefsAvailable,
+    /// Its inodes.
+    ImagefsInodesFree,
+    /// Process ids.
+    PidAvailable,
+}
+
+/// What a signal's threshold makes of the node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pressure {
+    /// `MemoryPressure`.
+    Memory,
+    /// `DiskPressure`.
+    Disk,
+    /// `PIDPressure`.
+    Pid,
+}
+
+impl Pressure {
+    /// All of them.
+    pub const ALL: [Pressure; 3] = [Pressure::Memory, Pressure::Disk, Pressure::Pid];
+}
+
+impl Signal {
+    const NAMES: [(&'static str, Signal); 6] = [
+        ("memory.available", Signal::MemoryAvailable),
+        ("nodefs.available", Signal::NodefsAvailable),
+        ("nodefs.inodesFree", Signal::NodefsInodesFree),
+        ("imagefs.available", Signal::ImagefsAvailable),
+        ("imagefs.inodesFree", Signal::ImagefsInodesFree),
+        ("pid.available", Signal::PidAvailable),
+    ];
+
+    /// The condition it leads to.
+    #[must_use]
+    pub fn pressure(self) -> Pressure {
+        match self {
+            Self::MemoryAvailable => Pressure::Memory,
+            Self::PidAvailable => Pressure::Pid,
+            _ => Pressure::Disk,
+        }
+    }
+}
+
+/// The thresholds by signal.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Thresholds(BTreeMap<Signal, Threshold>);
+
+impl Default for Thresholds {
+    /// Upstream's on Linux.
+    fn default() -> Self {
+        Self(BTreeMap::from([
+            (Signal::MemoryAvailable, Threshold::Bytes(100 << 20)),
+            (Signal::NodefsAvailable, Threshold::Share(0.1)),
+            (Signal::NodefsInodesFree, Threshold::Share(0.05)),
+            (Signal::ImagefsAvailable, Threshold::Share(0.15)),
+            (Signal::ImagefsInodesFree, Threshold::Share(0.05)),
+        ]))
+    }
+}
+
+impl Thresholds {
+    /// Reads `evictionHard`; whatever it does not name has no threshold.
+    pub fn parse(file: &BTreeMap<String, String>) -> Result<Self, String> {
+        let mut out = BTreeMap::new();
+        for (name, text) in file {
+            let known = Signal::NAMES.iter().find(|(known, _)| known == name);
+            let (_, signal) = known.ok_or_else(|| format!("unsupported eviction signal {name}"))?;
+            out.extend(value(name, text)?.map(|threshold| (*signal, threshold)));
+        }
+        Ok(Self(out))
+    }
+
+    /// A signal's threshold.
+    #[must_use]
+    pub fn of(&self, signal: Signal) -> Option<Threshold> {
+        self.0.get(&signal).copied()
+    }
+
+    /// Whether a signal has a threshold.
+    #[must_use]
+    pub fn watches(&self, signal: Signal) -> bool {
+        self.0.contains_key(&signal)
+    }
+
+    /// Whether so little is left of a signal that its threshold is met.
+    #[must_use]
+    pub fn is_met(&self, signal: Signal, left: Left) -> bool {
+        self.of(signal).is_some_and(|threshold| left.available < threshold.of(left.capacity))
+    }
+}
+
+/// A threshold's text; shares of 0% and 100% turn a threshold off.
+fn value(signal: &str, text: &str) -> Result<Option<Threshold>, String> {
+    if let Some(digits) = text.strip_suffix('%') {
+        let share: f32 = digits.parse().map_err(|_| format!("{signal}: {text:?} is no percentage"))?;
+        if share < 0.0 || share.is_nan() {
+            return Err(format!("eviction percentage threshold {signal} must be >= 0%: {text}"));
+        }
+        if share > 100.0 {
+            return Err(format!("eviction percentage threshold {signal} must be <= 100%: {text}"));
+        }
+        return Ok((share > 0.0 && share < 100.0).then_some(Threshold::Share(share / 100.0)));
+    }
+    let quantity = Quantity::parse(text).map_err(|e| format!("{signal}: {e}"))?;
+    match u64::try_from(quantity.value()) {
+        Ok(amount) if amount > 0 => Ok(Some(Threshold::Bytes(amount))),
+        _ => Err(format!("eviction threshold {signal} must be positive: {text}")),
+    }
+}
