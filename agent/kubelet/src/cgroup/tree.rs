@@ -203,6 +203,20 @@ fn write(file: &Path, value: &str) -> Result<(), Error> {
     })
 }
 
+/// Kills what is still inside a cgroup that goes: the runtime knows of nothing there any more, but may have been killed itself between
+/// starting a process and noting it (upstream: `tryKillingCgroupProcesses`).
+fn kill_inside(path: &Path) {
+    // a frozen process dies only once it is thawed
+    if path.join("freezer.state").exists() {
+        let _ = std::fs::write(path.join("freezer.state"), "THAWED");
+    }
+    let processes = std::fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default();
+    for pid in processes.lines().filter_map(|line| line.parse::<i32>().ok()).filter(|pid| *pid > 0) {
+        tracing::info!(pid, cgroup = %path.display(), "killing a process no container owns");
+        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+    }
+}
+
 fn remove_tree(path: &Path) -> Result<(), Error> {
     let Ok(entries) = std::fs::read_dir(path) else { return Ok(()) };
     for entry in entries.flatten() {
@@ -217,6 +231,7 @@ fn remove_tree(path: &Path) -> Result<(), Error> {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
             Err(error) if error.kind() == ErrorKind::ResourceBusy && tries < REMOVE_TRIES => {
                 tries += 1;
+                kill_inside(path);
                 std::thread::sleep(std::time::Duration::from_millis(10));
             }
             Err(source) => return Err(Error::Remove { path: path.to_owned(), source }),
