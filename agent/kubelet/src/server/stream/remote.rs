@@ -18,13 +18,9 @@ use http::{Method, Request};
 use hyper::body::Incoming;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
-use std::time::Duration;
 use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-
-/// How long a client may take to answer our close.
-const FAREWELL: Duration = Duration::from_secs(5);
 
 /// The headers that ask the runtime for SPDY with that protocol in it.
 pub fn spdy(protocol: &'static str) -> HeaderMap {
@@ -148,13 +144,11 @@ async fn work(
     to_client.send(protocol.write(lowest, &[])).await?;
     tokio::select! {
         ended = downward(down, &mut to_client, protocol) => ended?,
-        left = upward(&mut from_client, up, protocol) => return left,
+        left = upward(&mut from_client, up, protocol) => left?,
     }
-    to_client.send(Message::Close(None)).await?;
-    // Closing is answered; until then the connection must not be cut, or what is under way could be lost.
-    let farewell = async { while let Some(Ok(_)) = from_client.next().await {} };
-    // A client that does not answer has had its time.
-    let _ = tokio::time::timeout(FAREWELL, farewell).await;
+    if let Ok(socket) = to_client.reunite(from_client) {
+        websocket::leave(socket).await;
+    }
     Ok(())
 }
 

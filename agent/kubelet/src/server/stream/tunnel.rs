@@ -7,7 +7,6 @@ use crate::server::answer::Answer;
 use futures::{SinkExt, StreamExt};
 use http::{HeaderMap, Method, Request};
 use hyper::body::Incoming;
-use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
 use tokio_util::sync::CancellationToken;
@@ -18,8 +17,6 @@ const PROTOCOLS: &[(&str, ())] = &[("SPDY/3.1+portforward.k8s.io", ())];
 const INNER: &str = "portforward.k8s.io";
 /// Bytes of a message to the client.
 const PIECE: usize = 32 * 1024;
-/// How long a client may take to answer our close.
-const FAREWELL: Duration = Duration::from_secs(5);
 
 /// Whether a client asks for this.
 pub fn is_asked(headers: &HeaderMap) -> bool {
@@ -79,17 +76,17 @@ async fn carry(socket: Socket, runtime: impl AsyncRead + AsyncWrite + Unpin) -> 
         let mut buffer = vec![0; PIECE];
         loop {
             match read.read(&mut buffer).await? {
-                0 => return to_client.send(Message::Close(None)).await,
+                0 => return Ok::<_, SocketError>(()),
                 count => to_client.send(Message::Binary(buffer[..count].to_vec().into())).await?,
             }
         }
     };
     tokio::select! {
-        left = up => return left,
+        left = up => left?,
         ended = down => ended?,
     }
-    let farewell = async { while let Some(Ok(_)) = from_client.next().await {} };
-    // A client that does not answer has had its time.
-    let _ = tokio::time::timeout(FAREWELL, farewell).await;
+    if let Ok(socket) = to_client.reunite(from_client) {
+        websocket::leave(socket).await;
+    }
     Ok(())
 }

@@ -3,6 +3,7 @@
 use super::upgrade::tokens;
 use crate::server::answer::{self, Answer};
 use bytes::Bytes;
+use futures::StreamExt;
 use http::header::{
     CONNECTION, HeaderMap, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
     SEC_WEBSOCKET_VERSION, UPGRADE,
@@ -10,12 +11,18 @@ use http::header::{
 use http::{Response, StatusCode};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
+use std::time::Duration;
+use tokio::io::AsyncWriteExt;
 use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Error as SocketError;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
 /// Bytes of a client's message; clients send 32 KiB.
 const LARGEST: usize = 4 << 20;
+
+/// How long a client may take to answer our close.
+const FAREWELL: Duration = Duration::from_secs(5);
 
 /// A client's connection as a WebSocket.
 pub type Socket = WebSocketStream<TokioIo<Upgraded>>;
@@ -51,4 +58,22 @@ pub async fn socket(client: OnUpgrade) -> Result<Socket, hyper::Error> {
     let io = TokioIo::new(client.await?);
     let bounds = WebSocketConfig::default().max_message_size(Some(LARGEST)).max_frame_size(Some(LARGEST));
     Ok(WebSocketStream::from_raw_socket(io, Role::Server, Some(bounds)).await)
+}
+
+/// Says farewell after our last message: our close is answered, then the connection is ended in order, or what is under
+/// way could be lost.
+pub async fn leave(mut socket: Socket) {
+    let farewell = async {
+        socket.close(None).await?;
+        while let Some(message) = socket.next().await {
+            message?;
+        }
+        socket.get_mut().shutdown().await?;
+        Ok::<_, SocketError>(())
+    };
+    match tokio::time::timeout(FAREWELL, farewell).await {
+        Ok(Ok(()) | Err(SocketError::ConnectionClosed)) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "close a client's WebSocket"),
+        Err(_) => tracing::debug!("a client does not answer a close"),
+    }
 }

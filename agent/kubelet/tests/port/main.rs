@@ -1,0 +1,347 @@
+//! The kubelet's port over loopback TLS: a fake API server for reviews, a fake runtime behind.
+
+mod runtime;
+
+use bytes::Bytes;
+use cri_proto::client::{Deadlines, Runtime};
+use futures::{SinkExt, StreamExt};
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use kubelet::server::config::{Authentication, Authorization};
+use kubelet::server::tls::Files;
+use kubelet::server::{self, Config, Pods, View};
+use kubelet::spdy::session;
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use serde_json::{Value, json};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_util::sync::CancellationToken;
+
+const LOG: &str = "2026-01-01T00:00:00Z stdout F one\n2026-01-01T00:00:01Z stderr F two\n";
+
+struct Authority(Issuer<'static, KeyPair>, String);
+
+impl Authority {
+    fn new() -> Self {
+        let (mut params, key) = (CertificateParams::default(), KeyPair::generate().unwrap());
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, "test-ca");
+        let pem = params.self_signed(&key).unwrap().pem();
+        Self(Issuer::new(params, key), pem)
+    }
+
+    fn issue(&self, name: &str, group: &str) -> (rcgen::Certificate, KeyPair) {
+        let (mut params, key) =
+            (CertificateParams::new(vec!["node".to_owned()]).unwrap(), KeyPair::generate().unwrap());
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.distinguished_name.push(DnType::OrganizationName, group);
+        params.extended_key_usages =
+            vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth, rcgen::ExtendedKeyUsagePurpose::ServerAuth];
+        (params.signed_by(&key, &self.0).unwrap(), key)
+    }
+}
+
+/// Who may what: user and subresource.
+const RULES: &[(&str, &str)] =
+    &[("fine", "pods"), ("old", "proxy"), ("apiserver", "proxy"), ("apiserver", "pods")];
+
+#[derive(Clone, Default)]
+struct Api {
+    reviews: Arc<AtomicUsize>,
+    asked: Arc<Mutex<Vec<Value>>>,
+}
+
+impl Api {
+    fn client(&self) -> kube::Client {
+        let api = self.clone();
+        let service = tower::service_fn(move |request: Request<kube::client::Body>| {
+            let api = api.clone();
+            async move {
+                let path = request.uri().path().to_owned();
+                let bytes = request.into_body().collect().await?.to_bytes();
+                let mut object: Value = serde_json::from_slice(&bytes).unwrap();
+                api.reviews.fetch_add(1, Ordering::SeqCst);
+                let spec = object["spec"].clone();
+                object["status"] = if path.ends_with("/tokenreviews") {
+                    match spec["token"].as_str().and_then(|t| t.strip_prefix("token-of-")) {
+                        Some(user) => {
+                            json!({"authenticated": true, "user": {"username": user, "groups": ["g"]}})
+                        }
+                        None => json!({"authenticated": false}),
+                    }
+                } else {
+                    api.asked.lock().unwrap().push(spec.clone());
+                    let asked = (
+                        spec["user"].as_str().unwrap(),
+                        spec["resourceAttributes"]["subresource"].as_str().unwrap(),
+                    );
+                    json!({"allowed": RULES.contains(&asked)})
+                };
+                let body = kube::client::Body::from(serde_json::to_vec(&object).unwrap());
+                Ok::<_, kube::Error>(Response::builder().status(201).body(body).unwrap())
+            }
+        });
+        kube::Client::new(service, "default")
+    }
+}
+
+struct OnePod;
+
+impl Pods for OnePod {
+    fn all(&self) -> Vec<View> {
+        let pod: Pod = serde_json::from_value(json!({
+            "metadata": {"name": "p", "namespace": "n", "uid": "u1"}, "spec": {"containers": [{"name": "c"}]}
+        }))
+        .unwrap();
+        let status: PodStatus = serde_json::from_value(json!({"phase": "Running", "containerStatuses": [{
+            "name": "c", "image": "", "imageID": "", "ready": true, "restartCount": 0,
+            "containerID": "containerd://id1", "state": {"running": {}}
+        }]}))
+        .unwrap();
+        vec![View { pod: Arc::new(pod), status: Arc::new(status) }]
+    }
+
+    fn by_name(&self, namespace: &str, name: &str) -> Option<View> {
+        self.all().into_iter().find(|_| (namespace, name) == ("n", "p"))
+    }
+}
+
+struct Port {
+    dir: tempfile::TempDir,
+    address: SocketAddr,
+    authority: Authority,
+    api: Api,
+    stop: CancellationToken,
+    served: tokio::task::JoinHandle<Result<(), server::Error>>,
+}
+
+async fn port() -> Port {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let authority = Authority::new();
+    let (certificate, key) = authority.issue("system:node:node", "system:nodes");
+    std::fs::write(path("pair.pem"), certificate.pem() + &key.serialize_pem()).unwrap();
+    std::fs::write(path("ca.pem"), &authority.1).unwrap();
+    std::fs::write(path("0.log"), LOG).unwrap();
+    runtime::Fake::serve(&path("cri.sock"), &path("0.log")).await;
+    let endpoint = format!("unix://{}", path("cri.sock").display());
+    let runtime = Runtime::connect(&endpoint, Deadlines::default()).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let config = Config {
+        node_name: "node".to_owned(),
+        address,
+        files: Files {
+            certificate: path("pair.pem"),
+            key: path("pair.pem"),
+            client_ca: Some(path("ca.pem")),
+        },
+        authentication: Authentication::default(),
+        authorization: Authorization::default(),
+        shown: json!({}),
+        debugging: true,
+    };
+    let (api, stop) = (Api::default(), CancellationToken::new());
+    let served = server::serve(listener, config, Arc::new(OnePod), runtime, Some(api.client()), stop.clone());
+    Port { dir, address, authority, api, stop: stop.clone(), served: tokio::spawn(served) }
+}
+
+type Pair = (rcgen::Certificate, KeyPair);
+
+impl Port {
+    async fn connect(&self, pair: Option<&Pair>) -> TlsStream<TcpStream> {
+        use rustls::pki_types::pem::PemObject;
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(self.authority.1.as_bytes()).unwrap()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots);
+        let config = match pair {
+            Some((certificate, key)) => {
+                let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+                builder.with_client_auth_cert(vec![certificate.der().clone()], key).unwrap()
+            }
+            None => builder.with_no_client_auth(),
+        };
+        let stream = TcpStream::connect(self.address).await.unwrap();
+        TlsConnector::from(Arc::new(config))
+            .connect(ServerName::try_from("node").unwrap(), stream)
+            .await
+            .unwrap()
+    }
+
+    async fn get(&self, pair: Option<&Pair>, token: Option<&str>, path: &str) -> (StatusCode, String) {
+        let (mut sender, connection) =
+            http1::handshake(TokioIo::new(self.connect(pair).await)).await.unwrap();
+        tokio::spawn(connection);
+        let mut request = Request::get(path).header("host", "node");
+        if let Some(token) = token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        let response = sender.send_request(request.body(Full::<Bytes>::default()).unwrap()).await.unwrap();
+        let status = response.status();
+        (
+            status,
+            String::from_utf8(response.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap(),
+        )
+    }
+
+    async fn end(self) {
+        self.stop.cancel();
+        tokio::time::timeout(Duration::from_secs(20), self.served).await.unwrap().unwrap().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn callers_are_known_and_permitted_by_the_api_server() {
+    let port = port().await;
+    let ours = port.authority.issue("apiserver", "system:masters");
+    let strange = Authority::new().issue("apiserver", "system:masters");
+    let refused = |user: &str, subresources: &str| {
+        format!("Forbidden (user={user}, verb=get, resource=nodes, subresource(s)=[{subresources}])\n")
+    };
+    for (pair, token, path, code, text) in [
+        (None, None, "/pods", 401, Some("Unauthorized\n".to_owned())),
+        (None, Some("nonsense"), "/pods", 401, Some("Unauthorized\n".to_owned())),
+        (Some(&strange), None, "/pods", 401, Some("Unauthorized\n".to_owned())),
+        (Some(&ours), None, "/pods", 200, None),
+        (Some(&ours), None, "/healthz", 200, Some("ok".to_owned())),
+        (None, Some("token-of-fine"), "/pods", 200, None),
+        (None, Some("token-of-fine"), "/exec/n/p/c", 403, Some(refused("fine", "proxy"))),
+        (None, Some("token-of-old"), "/pods", 200, None),
+        (None, Some("token-of-old"), "/metrics", 403, Some(refused("old", "metrics"))),
+        (None, Some("token-of-nobody"), "/pods", 403, Some(refused("nobody", "pods proxy"))),
+        (Some(&ours), None, "/nowhere", 404, None),
+    ] {
+        let got = port.get(pair, token, path).await;
+        assert_eq!(got.0.as_u16(), code, "{path} {token:?}: {}", got.1);
+        assert!(text.as_ref().is_none_or(|text| *text == got.1), "{path} {token:?}: {}", got.1);
+    }
+    let asked = port.api.asked.lock().unwrap()[0].clone();
+    assert_eq!(asked["groups"], json!(["system:masters", "system:authenticated"]));
+    let attributes =
+        json!({"verb": "get", "version": "v1", "resource": "nodes", "subresource": "pods", "name": "node"});
+    assert_eq!(asked["resourceAttributes"], attributes);
+    let before = port.api.reviews.load(Ordering::SeqCst);
+    let list: Value = serde_json::from_str(&port.get(None, Some("token-of-old"), "/pods").await.1).unwrap();
+    assert_eq!(port.api.reviews.load(Ordering::SeqCst), before, "answers are kept");
+    assert_eq!((&list["kind"], &list["items"][0]["status"]["phase"]), (&json!("PodList"), &json!("Running")));
+    port.end().await;
+}
+
+#[tokio::test]
+async fn logs_are_served_and_refused_in_upstreams_words() {
+    let port = port().await;
+    let ours = port.authority.issue("apiserver", "system:masters");
+    for (path, code, text) in [
+        ("/containerLogs/n/p/c", 200, "one\ntwo\n"),
+        ("/containerLogs/n/p/c?follow=true", 200, "one\ntwo\n"),
+        ("/containerLogs/n/p/c?tailLines=1&timestamps=true", 200, "2026-01-01T00:00:01.000000000Z two\n"),
+        ("/containerLogs/n/q/c", 404, "pod \"q\" does not exist\n"),
+        ("/containerLogs/n/p/d", 404, "container \"d\" not found in pod \"p\"\n"),
+        (
+            "/containerLogs/n/p/c?previous=true",
+            400,
+            "previous terminated container \"c\" in pod \"p\" not found",
+        ),
+        ("/containerLogs/n/p/c?tailLines=-1", 422, "{\"message\": \"Invalid request.\"}"),
+        ("/exec/n/p/c?command=ls", 400, "you must specify at least 1 of stdin, stdout, stderr"),
+        ("/exec/n/q/c?command=ls&output=1", 404, "pod does not exist"),
+        ("/exec/n/p/d?command=ls&output=1", 500, "container not found (\"d\")"),
+        ("/logs/", 403, "Forbidden (user=apiserver, verb=get, resource=nodes, subresource(s)=[log])\n"),
+    ] {
+        let got = port.get(Some(&ours), None, path).await;
+        assert_eq!((got.0.as_u16(), got.1.as_str()), (code, text), "{path}");
+    }
+    assert!(port.dir.path().exists());
+    port.end().await;
+}
+
+const COMMAND: &str = "command=sh&command=-c&command=cat%3B%20exit%203";
+
+#[tokio::test]
+async fn exec_by_websocket_closes_stdin_alone_and_brings_the_exit_code() {
+    let port = port().await;
+    let ours = port.authority.issue("apiserver", "system:masters");
+    let uri = format!("wss://node/exec/n/p/c?{COMMAND}&input=1&output=1&tty=1");
+    let mut request = uri.into_client_request().unwrap();
+    let protocols = "v5.channel.k8s.io, v4.channel.k8s.io";
+    request.headers_mut().insert("sec-websocket-protocol", protocols.parse().unwrap());
+    let stream = port.connect(Some(&ours)).await;
+    let (mut socket, response) = tokio_tungstenite::client_async(request, stream).await.unwrap();
+    assert_eq!(response.headers()["sec-websocket-protocol"], "v5.channel.k8s.io");
+    let input = Bytes::from(vec![b'x'; 300_000]);
+    let resize = [&[4][..], br#"{"Width":80,"Height":24}"#].concat();
+    socket.send(Message::Binary(resize.into())).await.unwrap();
+    for piece in input.chunks(32 * 1024) {
+        socket.send(Message::Binary([&[0], piece].concat().into())).await.unwrap();
+    }
+    socket.send(Message::Binary(vec![255, 0].into())).await.unwrap();
+    let mut channels = vec![Vec::<u8>::new(); 5];
+    let mut closed = false;
+    while let Some(message) = socket.next().await {
+        match message.unwrap() {
+            Message::Binary(bytes) => channels[usize::from(bytes[0])].extend(&bytes[1..]),
+            Message::Close(_) => closed = true,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(closed, "a command's end is told by a close");
+    assert_eq!(channels[3], runtime::VERDICT.as_bytes());
+    let want = [br#"size={"Width":80,"Height":24};"#, &input[..]].concat();
+    assert!(channels[1] == want, "{} of {} bytes", channels[1].len(), want.len());
+    port.end().await;
+}
+
+#[tokio::test]
+async fn exec_by_spdy_is_passed_through() {
+    let port = port().await;
+    let ours = port.authority.issue("apiserver", "system:masters");
+    let (mut sender, connection) =
+        http1::handshake(TokioIo::new(port.connect(Some(&ours)).await)).await.unwrap();
+    tokio::spawn(connection.with_upgrades());
+    let request = Request::post(format!("/exec/n/p/c?{COMMAND}&input=1&output=1&error=1"))
+        .header("host", "node")
+        .header("authorization", "Bearer secret")
+        .header("connection", "Upgrade")
+        .header("upgrade", "SPDY/3.1")
+        .header("x-stream-protocol-version", "v4.channel.k8s.io")
+        .body(Full::<Bytes>::default())
+        .unwrap();
+    let mut response = sender.send_request(request).await.unwrap();
+    assert_eq!(response.status(), StatusCode::SWITCHING_PROTOCOLS);
+    assert_eq!(response.headers()["x-stream-protocol-version"], "v4.channel.k8s.io");
+    let io = TokioIo::new(hyper::upgrade::on(&mut response).await.unwrap());
+    let (mut session, driver) = session::client(io).unwrap();
+    let driven = tokio::spawn(driver.run());
+    let mut open =
+        async |kind: &str| session.open(vec![("streamtype".to_owned(), kind.to_owned())]).await.unwrap();
+    let (mut error, stdin) = (open("error").await, open("stdin").await);
+    let (mut stdout, mut stderr) = (open("stdout").await, open("stderr").await);
+    stdin.0.send(Bytes::from_static(b"hello")).await.unwrap();
+    stdin.0.finish().await.unwrap();
+    let mut texts = Vec::new();
+    for stream in [&mut stdout.1, &mut stderr.1, &mut error.1] {
+        let mut text = Vec::new();
+        while let Some(piece) = stream.receive().await {
+            text.extend(piece);
+        }
+        texts.push(String::from_utf8(text).unwrap());
+    }
+    assert_eq!(texts, ["size=;hello", "warning", runtime::VERDICT]);
+    driven.abort();
+    port.end().await;
+}
