@@ -100,13 +100,12 @@ pub fn launch(layout: &Layout, node: &str) -> Result<std::convert::Infallible> {
     Err(error).context("run unshare")
 }
 
-/// Process ids (the host's) of a node whose command line starts with `words`.
+/// Process ids (the host's) of a node that run `program` with the argument `word`.
 ///
 /// # Errors
 /// `/proc` cannot be read.
-pub fn processes(machine: &Machine, words: &[&str]) -> Result<Vec<i32>> {
-    let namespace =
-        fs::read_link(format!("/proc/{}/ns/pid", machine.pid)).context("find the node's PID namespace")?;
+pub fn processes(machine: &Machine, program: &str, word: &str) -> Result<Vec<i32>> {
+    let namespace = fs::read_link(format!("/proc/{}/ns/pid", machine.pid)).context("find the node's PID namespace")?;
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").context("read /proc")?.flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<i32>().ok()) else { continue };
@@ -115,9 +114,8 @@ pub fn processes(machine: &Machine, words: &[&str]) -> Result<Vec<i32>> {
         }
         let Ok(line) = fs::read_to_string(entry.path().join("cmdline")) else { continue };
         let mut argv = line.split('\0');
-        let program = argv.next().and_then(|p| Path::new(p).file_name()).and_then(|n| n.to_str());
-        let (Some(wanted), Some(program)) = (words.first(), program) else { continue };
-        if program == *wanted && words[1..].iter().all(|w| argv.next() == Some(*w)) {
+        let name = argv.next().and_then(|p| Path::new(p).file_name()).and_then(|n| n.to_str());
+        if name == Some(program) && argv.any(|argument| argument == word) {
             found.push(pid);
         }
     }

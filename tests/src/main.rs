@@ -137,7 +137,7 @@ fn kill(layout: &Layout, node: &str, service: &str, signal: i32) -> Result<()> {
     // on the server's node the agent is a child of the server, elsewhere it is the service itself
     let answer = control::ask(layout, &Ask::Status)?;
     let machine = answer.nodes.get(node).with_context(|| format!("node {node} does not run"))?;
-    let found = machine::processes(machine, &["windlass", "agent"])?;
+    let found = machine::processes(machine, "windlass", "agent")?;
     if found.is_empty() {
         bail!("no agent runs on {node}");
     }
