@@ -1,5 +1,7 @@
 //! The kubelet's port over loopback TLS: a fake API server for reviews, a fake runtime behind.
 
+#![allow(clippy::unwrap_used)]
+
 mod runtime;
 
 use bytes::Bytes;
@@ -154,7 +156,7 @@ async fn port() -> Port {
     };
     let (api, stop) = (Api::default(), CancellationToken::new());
     let served = server::serve(listener, config, Arc::new(OnePod), runtime, Some(api.client()), stop.clone());
-    Port { dir, address, authority, api, stop: stop.clone(), served: tokio::spawn(served) }
+    Port { dir, address, authority, api, stop, served: tokio::spawn(served) }
 }
 
 type Pair = (rcgen::Certificate, KeyPair);

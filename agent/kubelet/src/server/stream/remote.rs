@@ -47,7 +47,7 @@ pub async fn serve(
 ) -> Answer {
     let answer = match websocket::accept(request.headers(), name) {
         Ok(answer) => answer,
-        Err(refusal) => return refusal,
+        Err(refusal) => return *refusal,
     };
     let runtime = match dial(tasks, url, Method::POST, spdy("v4.channel.k8s.io")).await {
         Outcome::Refused(answer) => return answer,

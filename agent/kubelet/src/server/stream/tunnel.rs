@@ -32,7 +32,7 @@ pub async fn serve(
 ) -> Answer {
     let answer = match websocket::accept(request.headers(), PROTOCOLS[0].0) {
         Ok(answer) => answer,
-        Err(refusal) => return refusal,
+        Err(refusal) => return *refusal,
     };
     let runtime = match dial(tasks, url, Method::POST, spdy(INNER)).await {
         Outcome::Refused(answer) => return answer,

@@ -34,8 +34,8 @@ pub fn choose<T: Copy>(headers: &HeaderMap, known: &[(&'static str, T)]) -> Opti
 }
 
 /// The answer that makes the connection a WebSocket, or a refusal.
-pub fn accept(headers: &HeaderMap, protocol: &'static str) -> Result<Answer, Answer> {
-    let bad = |text: &str| answer::text(StatusCode::BAD_REQUEST, text);
+pub fn accept(headers: &HeaderMap, protocol: &'static str) -> Result<Answer, Box<Answer>> {
+    let bad = |text: &str| Box::new(answer::text(StatusCode::BAD_REQUEST, text));
     if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
         return Err(bad("websocket: unsupported version: 13 not found in 'Sec-Websocket-Version' header"));
     }

@@ -97,7 +97,7 @@ async fn windows_are_granted_for_what_was_received() {
         sum
     });
     peer.data(1, false, &[7; 40_000]).await;
-    let mut grants = vec![peer.next().await, peer.next().await];
+    let mut grants = [peer.next().await, peer.next().await];
     grants.sort_by_key(|g| format!("{g:?}"));
     for (grant, id) in grants.iter().zip([0, 1]) {
         assert!(
