@@ -1,6 +1,8 @@
 //! One pod: what is asked of it, what is seen of it, and the parts that bring the two together.
 
-use k8s_openapi::api::core::v1::{Container, Pod};
+use std::borrow::Cow;
+
+use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod};
 
 pub mod backoff;
 pub mod execute;
@@ -101,9 +103,50 @@ pub fn containers(pod: &Pod) -> impl Iterator<Item = (Role, &Container)> {
     init.chain(main_containers(pod).iter().map(|c| (Role::Main, c)))
 }
 
-/// The container of that name.
-pub fn container<'a>(pod: &'a Pod, name: &str) -> Option<(Role, &'a Container)> {
-    containers(pod).find(|(_, c)| c.name == name)
+/// Ephemeral containers, in order.
+pub fn ephemeral_containers(pod: &Pod) -> &[EphemeralContainer] {
+    pod.spec.as_ref().and_then(|s| s.ephemeral_containers.as_deref()).unwrap_or_default()
+}
+
+/// An ephemeral container as a container: all that starts one but the container it aims at.
+pub fn of_ephemeral(ephemeral: &EphemeralContainer) -> Container {
+    let e = ephemeral.clone();
+    Container {
+        args: e.args,
+        command: e.command,
+        env: e.env,
+        env_from: e.env_from,
+        image: e.image,
+        image_pull_policy: e.image_pull_policy,
+        lifecycle: e.lifecycle,
+        liveness_probe: e.liveness_probe,
+        name: e.name,
+        ports: e.ports,
+        readiness_probe: e.readiness_probe,
+        resize_policy: e.resize_policy,
+        resources: e.resources,
+        restart_policy: e.restart_policy,
+        restart_policy_rules: e.restart_policy_rules,
+        security_context: e.security_context,
+        startup_probe: e.startup_probe,
+        stdin: e.stdin,
+        stdin_once: e.stdin_once,
+        termination_message_path: e.termination_message_path,
+        termination_message_policy: e.termination_message_policy,
+        tty: e.tty,
+        volume_devices: e.volume_devices,
+        volume_mounts: e.volume_mounts,
+        working_dir: e.working_dir,
+    }
+}
+
+/// The container of that name, of any kind.
+pub fn container<'a>(pod: &'a Pod, name: &str) -> Option<(Role, Cow<'a, Container>)> {
+    let lasting = containers(pod).find(|(_, c)| c.name == name).map(|(role, c)| (role, Cow::Borrowed(c)));
+    lasting.or_else(|| {
+        let found = ephemeral_containers(pod).iter().find(|c| c.name == name)?;
+        Some((Role::Ephemeral, Cow::Owned(of_ephemeral(found))))
+    })
 }
 
 /// How long the pod may take to stop: the deletion's grace if it is being deleted, the spec's otherwise.

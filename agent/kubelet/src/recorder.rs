@@ -61,7 +61,13 @@ impl Subject {
     pub fn pod(pod: &Pod, container: Option<&str>) -> Self {
         let field_path = container.map(|name| {
             let init = crate::pod::init_containers(pod).iter().any(|c| c.name == name);
-            format!("spec.{}{{{name}}}", if init { "initContainers" } else { "containers" })
+            let ephemeral = crate::pod::ephemeral_containers(pod).iter().any(|c| c.name == name);
+            let list = match (init, ephemeral) {
+                (true, _) => "initContainers",
+                (_, true) => "ephemeralContainers",
+                _ => "containers",
+            };
+            format!("spec.{list}{{{name}}}")
         });
         Self {
             kind: "Pod",

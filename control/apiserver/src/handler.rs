@@ -95,6 +95,7 @@ async fn route(registry: &Registry, context: Context, request: Request) -> Resul
     let (parts, body) = request.into_parts();
     let exchange =
         Exchange { registry, context: &context, headers: parts.headers, kind, warnings: Mutex::default() };
+    exchange.warn(deprecation(&exchange.kind));
     let result = if info.subresource.is_empty() {
         if kind.resource.is_stored() {
             match info.verb.as_str() {
@@ -117,6 +118,19 @@ async fn route(registry: &Registry, context: Context, request: Request) -> Resul
     let mut response = result.unwrap_or_else(|status| respond::failure(&status));
     respond::warn(&mut response, &exchange.warnings.into_inner());
     Ok(response)
+}
+
+/// What every answer about a deprecated kind says: kind, since when, and what takes its place.
+const DEPRECATED: &[(&str, &str, &str, &str)] = &[
+    ("v1", "ComponentStatus", "v1.19", ""),
+    ("v1", "Endpoints", "v1.33", "; use discovery.k8s.io/v1 EndpointSlice"),
+];
+
+fn deprecation(kind: &Kind) -> Option<String> {
+    let found =
+        DEPRECATED.iter().find(|d| (d.0, d.1) == (kind.api_version().as_str(), kind.resource.kind))?;
+    let (version, kind, since, replacement) = found;
+    Some(format!("{version} {kind} is deprecated in {since}+{replacement}"))
 }
 
 #[cfg(test)]

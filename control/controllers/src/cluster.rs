@@ -5,7 +5,10 @@ use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, Service,
+    ServiceAccount,
+};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::runtime::watcher;
 use kube::{Api, Client};
@@ -29,6 +32,8 @@ pub struct Cluster {
     pub leases: Arc<Informer<Lease>>,
     pub namespaces: Arc<Informer<Namespace>>,
     pub nodes: Arc<Informer<Node>>,
+    pub persistent_volume_claims: Arc<Informer<PersistentVolumeClaim>>,
+    pub persistent_volumes: Arc<Informer<PersistentVolume>>,
     pub pods: Arc<Informer<Pod>>,
     pub replica_sets: Arc<Informer<ReplicaSet>>,
     pub requests: Arc<Informer<CertificateSigningRequest>>,
@@ -55,6 +60,8 @@ impl Cluster {
         );
         starter.all(&self.namespaces);
         starter.all(&self.nodes);
+        starter.all(&self.persistent_volume_claims);
+        starter.all(&self.persistent_volumes);
         starter.all(&self.pods);
         starter.all(&self.replica_sets);
         starter.all(&self.requests);
@@ -74,6 +81,8 @@ impl Cluster {
             self.leases.synced(),
             self.namespaces.synced(),
             self.nodes.synced(),
+            self.persistent_volume_claims.synced(),
+            self.persistent_volumes.synced(),
             self.pods.synced(),
             self.replica_sets.synced(),
             self.requests.synced(),

@@ -22,5 +22,6 @@ pub mod root_ca;
 mod run;
 pub mod service_account;
 pub mod signing;
+pub mod volume_protection;
 
 pub use run::{Config, run};

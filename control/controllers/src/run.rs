@@ -14,6 +14,7 @@ use crate::replica_set::ReplicaSets;
 use crate::root_ca::RootCa;
 use crate::service_account::ServiceAccounts;
 use crate::signing::Signing;
+use crate::volume_protection::{ClaimProtection, VolumeProtection};
 use ipnet::IpNet;
 use kube::Client;
 use pki::authority::Authority;
@@ -43,6 +44,8 @@ pub async fn run(client: Client, config: Config, shutdown: CancellationToken) {
     start.add(5, |queue| EndpointSlices::new(&cluster, cl.clone(), queue));
     start.add(2, |queue| Namespaces::new(&cluster, cl.clone(), queue));
     start.add(1, |queue| ServiceAccounts::new(&cluster, cl.clone(), queue));
+    start.add(1, |queue| ClaimProtection::new(&cluster, cl.clone(), queue));
+    start.add(1, |queue| VolumeProtection::new(&cluster, cl.clone(), queue));
     start.add(1, |queue| RootCa::new(&cluster, cl.clone(), bundle, queue));
     start.add(1, |queue| NodeRanges::new(&cluster, cl.clone(), rec.clone(), config.cluster_cidrs, queue));
     start.add(2, |queue| Signing::new(&cluster, cl.clone(), config.authority.clone(), queue));

@@ -179,6 +179,7 @@ async fn create(context: &Context, start: &Start<'_>) -> Result<String, Failure>
         image_user: image.user,
         env,
         mounts,
+        target: target(pod, container, start.observed).map_err(config_error)?,
     };
     let node = spec::resources::Node {
         memory_capacity: context.machine.memory,
@@ -191,6 +192,18 @@ async fn create(context: &Context, start: &Start<'_>) -> Result<String, Failure>
     std::fs::create_dir_all(std::path::Path::new(&log_dir).join(&container.name))
         .map_err(|e| failure("CreateContainerError", format!("create container log directory: {e}")))?;
     create_resolving_names(context, &sandbox.id, config, pod_sandbox).await
+}
+
+/// The container whose processes an ephemeral container is to see.
+fn target(pod: &Pod, container: &Container, observed: &Observed) -> Result<Option<String>, String> {
+    let aimed = super::ephemeral_containers(pod).iter().find(|c| c.name == container.name);
+    let Some(name) = aimed.and_then(|c| c.target_container_name.as_deref()).filter(|n| !n.is_empty()) else {
+        return Ok(None);
+    };
+    match observed.latest(name) {
+        Some(found) => Ok(Some(found.id.clone())),
+        None => Err(format!("unable to find target container {name}")),
+    }
 }
 
 async fn create_resolving_names(
@@ -311,6 +324,7 @@ async fn stop_one(
     context.recorder.normal(pod, Some(&stop.name), "Killing", stop.message.clone());
     let began = Instant::now();
     let known = super::container(pod, &stop.name).map(|(_, c)| c);
+    let known = known.as_deref();
     let seen = observed.containers.iter().find(|c| c.id == stop.id);
     // The pod's spec may be gone: the container's annotations remember the handler.
     let remembered: Option<LifecycleHandler> = seen

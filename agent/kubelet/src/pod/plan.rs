@@ -145,7 +145,20 @@ pub fn plan(input: &Input<'_>) -> Plan {
         }
         Init::Done => regular(input, sandbox, &mut plan),
     }
+    if !plan.finished {
+        ephemeral(input, &mut plan);
+    }
     plan
+}
+
+/// Starts each ephemeral container once: it has no restarts, waits for no init container, and keeps no pod alive.
+fn ephemeral(input: &Input<'_>, plan: &mut Plan) {
+    for spec in super::ephemeral_containers(input.pod).iter().map(super::of_ephemeral) {
+        let last = input.observed.latest(&spec.name);
+        if last.is_none_or(|c| c.state == State::Created) {
+            start(input, &spec, Role::Ephemeral, last, plan);
+        }
+    }
 }
 
 /// The one sandbox containers may run in: the newest, ready, and with an address unless it needs none.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     Container as Spec, ContainerState, ContainerStateRunning, ContainerStateTerminated,
-    ContainerStateWaiting, ContainerStatus, HostIP, Pod, PodCondition, PodIP, PodStatus,
+    ContainerStateWaiting, ContainerStatus, EphemeralContainer, HostIP, Pod, PodCondition, PodIP, PodStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -66,6 +66,8 @@ pub fn compute(input: &Input<'_>) -> PodStatus {
     };
     let init = of(super::init_containers(pod), true);
     let main = of(super::main_containers(pod), false);
+    let ephemeral: Vec<ContainerStatus> =
+        super::ephemeral_containers(pod).iter().map(|spec| ephemeral(input, spec, has_init)).collect();
     let phase = phase(input, &init, &main);
     let pod_ips = addresses(input);
     let previous = input.previous;
@@ -74,6 +76,7 @@ pub fn compute(input: &Input<'_>) -> PodStatus {
         conditions: Some(conditions(input, &phase, &init, &main)),
         container_statuses: Some(main),
         init_container_statuses: has_init.then_some(init),
+        ephemeral_container_statuses: (!ephemeral.is_empty()).then_some(ephemeral),
         host_ip: input.host_ips.first().cloned(),
         host_ips: Some(input.host_ips.iter().map(|ip| HostIP { ip: ip.clone() }).collect()),
         pod_ip: pod_ips.first().cloned(),
@@ -137,12 +140,23 @@ fn id(input: &Input<'_>, container: &Container) -> String {
     format!("{}://{}", input.runtime_name, container.id)
 }
 
+/// An ephemeral container is neither probed nor waited for: it is never ready, and says nothing of having started.
+fn ephemeral(input: &Input<'_>, spec: &EphemeralContainer, has_init: bool) -> ContainerStatus {
+    let status = container(input, &super::of_ephemeral(spec), false, has_init);
+    ContainerStatus { ready: false, started: None, ..status }
+}
+
 fn container(input: &Input<'_>, spec: &Spec, init: bool, has_init: bool) -> ContainerStatus {
-    let before = [&input.previous.init_container_statuses, &input.previous.container_statuses]
-        .into_iter()
-        .flatten()
-        .flatten()
-        .find(|status| status.name == spec.name);
+    let previous = input.previous;
+    let before = [
+        &previous.init_container_statuses,
+        &previous.container_statuses,
+        &previous.ephemeral_container_statuses,
+    ]
+    .into_iter()
+    .flatten()
+    .flatten()
+    .find(|status| status.name == spec.name);
     let idle = waiting(if has_init { "PodInitializing" } else { "ContainerCreating" }, None);
     let mut tries = input.observed.containers.iter().filter(|c| c.name == spec.name);
     let Some(latest) = tries.next() else {

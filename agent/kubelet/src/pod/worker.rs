@@ -243,11 +243,11 @@ impl Worker {
             if container.state != State::Running {
                 continue;
             }
-            self.verdicts.begin(spec, &container.id, self.reported_of(&container.name, &container.id));
+            self.verdicts.begin(&spec, &container.id, self.reported_of(&container.name, &container.id));
             if !self.hooks_pending.contains(&container.id) {
                 targets.push(Target {
                     pod: Arc::new(pod.clone()),
-                    container: spec.clone(),
+                    container: spec.into_owned(),
                     id: container.id.clone(),
                     ips: ips.clone(),
                 });
@@ -368,7 +368,7 @@ impl Worker {
                 Action::Start { name, attempt, ended, .. } => {
                     let Some((_, spec)) = super::container(pod, &name) else { continue };
                     let Ok(volumes) = self.volumes(pod, observed).await else { return Ok(false) };
-                    let start = Start { pod, container: spec, attempt, observed, volumes: &volumes };
+                    let start = Start { pod, container: &spec, attempt, observed, volumes: &volumes };
                     let mut desired = self.desired.clone();
                     let started = tokio::select! {
                         started = Box::pin(execute::start(&self.context, &start)) => started,
@@ -381,7 +381,7 @@ impl Worker {
                 }
                 Action::StartCreated { id, name } => {
                     let Some((_, spec)) = super::container(pod, &name) else { continue };
-                    let started = execute::start_created(&self.context, pod, spec, &id).await.map(|()| id);
+                    let started = execute::start_created(&self.context, pod, &spec, &id).await.map(|()| id);
                     Box::pin(self.started(pod, observed, &name, started)).await;
                 }
             }
@@ -448,7 +448,7 @@ impl Worker {
         let ips = observed.sandbox().map(|s| s.ips.clone()).unwrap_or_default();
         let mut desired = self.desired.clone();
         let outcome = tokio::select! {
-            outcome = Box::pin(execute::post_start(&self.context, pod, spec, &id, &ips)) => outcome,
+            outcome = Box::pin(execute::post_start(&self.context, pod, &spec, &id, &ips)) => outcome,
             // The container is about to be stopped: its hook does not matter any more.
             () = must_end(&mut desired) => Ok(()),
         };

@@ -277,6 +277,17 @@ mod tests {
     }
 
     #[test]
+    fn masters_are_told_of_their_rules_once() {
+        let user = User { groups: vec!["system:masters".into()], ..User::default() };
+        let out = self_subject_rules(&authorizer(), &json!({"spec": {"namespace": "a"}}), &user).unwrap();
+        assert_eq!(out["status"]["nonResourceRules"], json!([{"verbs": ["*"], "nonResourceURLs": ["*"]}]));
+        assert_eq!(
+            out["status"]["resourceRules"],
+            json!([{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}])
+        );
+    }
+
+    #[test]
     fn whoami_lists_what_is_known() {
         let user = User { name: "alice".into(), groups: vec!["g".into()], ..User::default() };
         assert_eq!(

@@ -98,11 +98,13 @@ fn patched(
 ) -> Result<(Value, Vec<String>), Status> {
     let mut object = old.clone();
     kind.to_client(&mut object);
-    // A patch that names no resourceVersion is not held to the one it was applied to.
-    object::set_resource_version(&mut object, "");
     let mut problems = patch.apply(&mut object)?;
+    // A patch that names no resourceVersion is not held to the one it was applied to; yet patches may test or replace it.
+    if object::resource_version(&object) == object::resource_version(old) {
+        object::set_resource_version(&mut object, "");
+    }
     let refused = |why: String| {
-        let error = FieldError::invalid(&Path::new("patch"), String::from_utf8_lossy(text).into_owned(), why);
+        let error = FieldError::invalid(&Path::new("patch"), printed(text), why);
         Status::invalid(&Gk::default(), "", &[error])
     };
     let gvk = kind.gvk();
@@ -121,6 +123,55 @@ fn patched(
     kind.to_storage(&mut object);
     kind.default(&mut object);
     Ok((object, warnings))
+}
+
+/// A patch as upstream prints what it refuses: a decoded Go value, `map[a:map[b:1] c:[2 3]]`.
+fn printed(patch: &[u8]) -> String {
+    fn print(value: &Value, out: &mut String) {
+        match value {
+            Value::Null => out.push_str("<nil>"),
+            Value::Bool(b) => out.push_str(if *b { "true" } else { "false" }),
+            Value::Number(n) => out.push_str(&n.to_string()),
+            Value::String(s) => out.push_str(s),
+            Value::Array(items) => {
+                out.push('[');
+                for (index, item) in items.iter().enumerate() {
+                    if index > 0 {
+                        out.push(' ');
+                    }
+                    print(item, out);
+                }
+                out.push(']');
+            }
+            Value::Object(fields) => {
+                out.push_str("map[");
+                for (index, (name, field)) in fields.iter().enumerate() {
+                    if index > 0 {
+                        out.push(' ');
+                    }
+                    out.push_str(name);
+                    out.push(':');
+                    print(field, out);
+                }
+                out.push(']');
+            }
+        }
+    }
+    match serde_json::from_slice(patch) {
+        Ok(decoded) => {
+            let mut out = String::new();
+            print(&decoded, &mut out);
+            out
+        }
+        Err(_) => String::from_utf8_lossy(patch).into_owned(),
+    }
+}
+
+#[cfg(test)]
+#[test]
+fn refused_patches_are_printed_as_maps() {
+    assert_eq!(printed(br#"{"b":{"c":[1,"x",null]},"a":true}"#), "map[a:true b:map[c:[1 x <nil>]]]");
+    assert_eq!(printed(b"{"), "{");
 }
 
 fn options_invalid(error: &FieldError) -> Status {

@@ -102,10 +102,11 @@ pub fn encode_as(schema: &Schema, id: TypeId, object: &Value) -> Result<Vec<u8>,
 }
 
 /// A `WatchEvent` frame around an object that is already encoded (envelope included), without the length in front
-/// that the stream's framing adds (four bytes, big endian).
+/// that the stream's framing adds (four bytes, big endian). The event itself has no envelope: streams are written by
+/// upstream's raw serializer, and a client that finds one reads an event without a type.
 #[must_use]
 pub fn watch_frame(event_type: &str, object: &[u8]) -> Vec<u8> {
-    encode::envelope("", "", &encode::watch_event(event_type, object))
+    encode::watch_event(event_type, object)
 }
 
 #[cfg(test)]

@@ -72,7 +72,7 @@ impl World {
 
     fn container(&mut self, sandbox: &str, name: &str, attempt: u32, state: State, exit_code: i32) -> String {
         let id = self.id();
-        let hash = crate::pod::container(&self.pod, name).map(|(_, c)| crate::pod::container_hash(c));
+        let hash = crate::pod::container(&self.pod, name).map(|(_, c)| crate::pod::container_hash(&c));
         self.observed.containers.insert(
             0,
             Container {
@@ -392,4 +392,29 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn an_ephemeral_container_runs_once_beside_whatever_is_there() {
+    let mut world = World::new(json!({
+        "restartPolicy": "Never",
+        "initContainers": [{"name": "i"}],
+        "containers": [{"name": "c"}],
+        "ephemeralContainers": [{"name": "e", "targetContainerName": "c"}],
+    }));
+    let sandbox = world.sandbox(0, true);
+    let plan = world.plan();
+    let started = plan.actions.iter().filter_map(|a| match a {
+        Action::Start { name, role, .. } => Some((name.as_str(), *role)),
+        _ => None,
+    });
+    assert_eq!(started.collect::<Vec<_>>(), [("i", Role::Init), ("e", Role::Ephemeral)]);
+    world.container(&sandbox, "i", 0, State::Exited, 0);
+    world.container(&sandbox, "e", 0, State::Exited, 1);
+    assert!(!world.settle(&[]).finished);
+    assert_eq!((world.running(), world.starts.get("e")), (vec!["c"], None));
+    // it keeps no pod alive
+    world.container(&sandbox, "e", 1, State::Running, 0);
+    assert!(world.settle(&[("c", 0)]).finished);
+    assert!(world.running().is_empty());
 }

@@ -23,6 +23,8 @@ pub struct Made {
     pub env: Vec<(String, String)>,
     /// Its mounts.
     pub mounts: Vec<v1::Mount>,
+    /// The container whose process namespace it joins.
+    pub target: Option<String>,
 }
 
 /// The configuration of one attempt of a container.
@@ -38,8 +40,12 @@ pub fn config(
         let lookup = |name: &str| known.get(name).map(|value| (*value).to_owned());
         words.into_iter().flatten().map(|word| expand(word, lookup)).collect()
     };
-    let context =
+    let mut context =
         security::container(pod, container, &made.image_user, config.seccomp_default, &config.root_dir)?;
+    if let (Some(target), Some(namespaces)) = (made.target, context.namespace_options.as_mut()) {
+        namespaces.pid = v1::NamespaceMode::Target.into();
+        namespaces.target_id = target;
+    }
     let stop_signal = container
         .lifecycle
         .as_ref()

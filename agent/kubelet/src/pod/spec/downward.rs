@@ -1,5 +1,6 @@
 //! The downward API: a pod's own fields and resources as text.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Container, Pod, ResourceFieldSelector};
@@ -78,7 +79,7 @@ pub fn resource(
     let named = selector.container_name.as_deref().filter(|name| !name.is_empty());
     let container = match (named, own) {
         (Some(name), _) => crate::pod::container(pod, name).map(|(_, c)| c),
-        (None, own) => own,
+        (None, own) => own.map(Cow::Borrowed),
     };
     let container = container.ok_or_else(|| Error::Container(named.unwrap_or_default().to_owned()))?;
     let resources = container.resources.as_ref();

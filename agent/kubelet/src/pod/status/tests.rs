@@ -218,3 +218,21 @@ fn transition_times_move_only_with_the_condition() {
     assert_eq!(time("PodScheduled"), past);
     assert_eq!(time("Ready").0, now());
 }
+
+#[test]
+fn ephemeral_containers_have_a_list_of_their_own_and_do_not_count() {
+    let spec =
+        json!({"containers": [{"name": "c"}], "ephemeralContainers": [{"name": "e"}, {"name": "later"}]});
+    let status = Case::new(spec).with("c", 0, State::Running, 0).with("e", 0, State::Exited, 1).status();
+    let [first, second] = status.ephemeral_container_statuses.as_deref().unwrap() else {
+        panic!("{status:?}")
+    };
+    assert_eq!((first.name.as_str(), first.ready, first.started), ("e", false, None));
+    assert_eq!(first.state.as_ref().unwrap().terminated.as_ref().unwrap().exit_code, 1);
+    assert_eq!(
+        second.state.as_ref().unwrap().waiting.as_ref().unwrap().reason.as_deref(),
+        Some("ContainerCreating")
+    );
+    assert_eq!((status.phase.as_deref(), is(&status, "Ready").as_str()), (Some("Running"), "True"));
+    assert_eq!(status.container_statuses.unwrap().len(), 1);
+}

@@ -130,7 +130,8 @@ async fn protobuf_and_tables_in_watches() {
     let frame = events.frame().await.unwrap();
     let length = u32::from_be_bytes(frame[..4].try_into().unwrap()) as usize;
     assert_eq!(frame.len(), length + 4);
-    assert_eq!(&frame[4..8], b"k8s\0");
+    // field 1, the type; then field 2, the object: no envelope around the event itself
+    assert_eq!(&frame[4..12], b"\x0a\x05ADDED\x12");
     let table = [("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")];
     let mut events = open(&s, &format!("{MAPS}?watch=1"), &table).await;
     let (_, first) = events.next().await.unwrap();

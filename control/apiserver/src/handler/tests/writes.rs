@@ -156,6 +156,14 @@ async fn patches_apply_and_conflicts_are_retried() {
     assert_eq!(s.patch(&target, "nonsense", json!({})).await.code, 415);
     let stale = json!({"metadata": {"resourceVersion": "1"}, "data": {"d": "4"}});
     assert_eq!(s.patch(&target, "merge-patch+json", stale).await.code, 409);
+    // kubectl's migration to server-side apply names the version it read in a JSON patch.
+    let version = s.get(&target).await["metadata"]["resourceVersion"].clone();
+    let held = |version| {
+        json!([{"op": "replace", "path": "/metadata/resourceVersion", "value": version},
+        {"op": "add", "path": "/data/e", "value": "5"}])
+    };
+    assert_eq!(s.patch(&target, "json-patch+json", held(version.clone())).await.code, 200);
+    assert_eq!(s.patch(&target, "json-patch+json", held(version)).await.code, 409);
     let strict =
         s.patch(&format!("{target}?fieldValidation=Strict"), "merge-patch+json", json!({"foo": 1})).await;
     assert_eq!(strict.code, 422);

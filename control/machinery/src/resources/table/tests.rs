@@ -201,7 +201,7 @@ fn workloads_show_how_far_they_are() {
         "conditions": [{"type": "Complete", "status": "True"}]}});
     assert_eq!(row("batch", "jobs", &job).0.join(" "), "j Complete 1/1 9s 5m");
     let cron = json!({"metadata": meta("c"), "spec": {"schedule": "* * * * *", "suspend": false}});
-    assert_eq!(row("batch", "cronjobs", &cron).0.join(" "), "c * * * * * <none> false 0 <none> 5m");
+    assert_eq!(row("batch", "cronjobs", &cron).0.join(" "), "c * * * * * <none> False 0 <none> 5m");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{
     age::{age, human_duration, moment, seconds, since},
-    format::{containers, count, is_true, labels, name, or, scalar, selector},
+    format::{containers, count, is_true, labels, name, or, selector},
 };
 use crate::resources::access::Get;
 
@@ -104,6 +104,15 @@ fn job_status(job: &Value) -> &'static str {
     }
 }
 
+/// A pointer to a boolean is printed as text, capitalised; plain booleans are cells of that type.
+fn suspended(suspend: &Value) -> &'static str {
+    match suspend.as_bool() {
+        Some(true) => "True",
+        Some(false) => "False",
+        None => "<unset>",
+    }
+}
+
 pub(super) fn cron_job(job: &Value, now: Timestamp) -> Vec<Value> {
     let template = job.at("spec.jobTemplate.spec");
     let (names, images) = containers(template.at("template.spec"));
@@ -112,7 +121,7 @@ pub(super) fn cron_job(job: &Value, now: Timestamp) -> Vec<Value> {
         name(job),
         json!(job.text("spec.schedule")),
         json!(or(job.text("spec.timeZone"), "<none>")),
-        json!(scalar(job.at("spec.suspend"), "<unset>") == "true"),
+        json!(suspended(job.at("spec.suspend"))),
         json!(job.items("status.active").len()),
         json!(if last.is_empty() { "<none>".to_owned() } else { since(last, now) }),
         age(job, now),
