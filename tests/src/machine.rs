@@ -105,7 +105,8 @@ pub fn launch(layout: &Layout, node: &str) -> Result<std::convert::Infallible> {
 /// # Errors
 /// `/proc` cannot be read.
 pub fn processes(machine: &Machine, program: &str, word: &str) -> Result<Vec<i32>> {
-    let namespace = fs::read_link(format!("/proc/{}/ns/pid", machine.pid)).context("find the node's PID namespace")?;
+    let namespace =
+        fs::read_link(format!("/proc/{}/ns/pid", machine.pid)).context("find the node's PID namespace")?;
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").context("read /proc")?.flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<i32>().ok()) else { continue };

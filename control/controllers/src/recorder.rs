@@ -41,7 +41,6 @@ pub struct Recorder {
 
 impl Recorder {
     /// A recorder and the task that writes for it.
-    #[must_use]
     pub fn new(
         client: Client,
         shutdown: CancellationToken,
