@@ -15,8 +15,10 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Error as SocketError;
+use tokio_tungstenite::tungstenite::Utf8Bytes;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 
 /// Bytes of a client's message; clients send 32 KiB.
 const LARGEST: usize = 4 << 20;
@@ -64,7 +66,9 @@ pub async fn socket(client: OnUpgrade) -> Result<Socket, hyper::Error> {
 /// way could be lost.
 pub async fn leave(mut socket: Socket) {
     let farewell = async {
-        socket.close(None).await?;
+        // clients read a stream's end in a normal closure only; a close without a code is an error to them
+        let normal = CloseFrame { code: CloseCode::Normal, reason: Utf8Bytes::default() };
+        socket.close(Some(normal)).await?;
         while let Some(message) = socket.next().await {
             message?;
         }
