@@ -1,12 +1,13 @@
 //! The informers together: every controller reads the same maps.
 
 use crate::informer::{Informer, Kind};
-use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet};
-use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, Service,
+    ConfigMap, Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod,
+    ReplicationController, Service,
     ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -23,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 #[allow(missing_docs, reason = "each field is the informer of the kind it is named for")]
 pub struct Cluster {
     pub config_maps: Arc<Informer<ConfigMap>>,
+    pub cron_jobs: Arc<Informer<CronJob>>,
     pub daemon_sets: Arc<Informer<DaemonSet>>,
     pub deployments: Arc<Informer<Deployment>>,
     pub endpoint_slices: Arc<Informer<EndpointSlice>>,
@@ -36,9 +38,12 @@ pub struct Cluster {
     pub persistent_volumes: Arc<Informer<PersistentVolume>>,
     pub pods: Arc<Informer<Pod>>,
     pub replica_sets: Arc<Informer<ReplicaSet>>,
+    pub replication_controllers: Arc<Informer<ReplicationController>>,
     pub requests: Arc<Informer<CertificateSigningRequest>>,
+    pub revisions: Arc<Informer<ControllerRevision>>,
     pub service_accounts: Arc<Informer<ServiceAccount>>,
     pub services: Arc<Informer<Service>>,
+    pub stateful_sets: Arc<Informer<StatefulSet>>,
 }
 
 impl Cluster {
@@ -48,6 +53,7 @@ impl Cluster {
         // of the config maps only the one every namespace has
         let root_ca = watcher::Config::default().fields("metadata.name=kube-root-ca.crt");
         starter.start(&self.config_maps, Api::all(client.clone()), root_ca);
+        starter.all(&self.cron_jobs);
         starter.all(&self.daemon_sets);
         starter.all(&self.deployments);
         starter.all(&self.endpoint_slices);
@@ -64,15 +70,19 @@ impl Cluster {
         starter.all(&self.persistent_volumes);
         starter.all(&self.pods);
         starter.all(&self.replica_sets);
+        starter.all(&self.replication_controllers);
         starter.all(&self.requests);
+        starter.all(&self.revisions);
         starter.all(&self.service_accounts);
         starter.all(&self.services);
+        starter.all(&self.stateful_sets);
     }
 
     /// Waits until every first list is complete: before that, what is not in a map may still exist.
     pub async fn synced(&self) {
         tokio::join!(
             self.config_maps.synced(),
+            self.cron_jobs.synced(),
             self.daemon_sets.synced(),
             self.deployments.synced(),
             self.endpoint_slices.synced(),
@@ -85,9 +95,12 @@ impl Cluster {
             self.persistent_volumes.synced(),
             self.pods.synced(),
             self.replica_sets.synced(),
+            self.replication_controllers.synced(),
             self.requests.synced(),
+            self.revisions.synced(),
             self.service_accounts.synced(),
             self.services.synced(),
+            self.stateful_sets.synced(),
         );
     }
 }

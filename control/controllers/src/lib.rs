@@ -2,13 +2,17 @@
 //!
 //! Shared parts: [`informer`] (one watch a kind), [`queue`] (keys to work on), [`reconcile`] (the worker loop and its errors),
 //! [`cluster`] (the informers together), [`recorder`] (events), [`expectations`] (own writes not seen yet), [`pods`] (making and
-//! removing pods for an owner). Deciding is pure and lives in each controller's `plan` file.
+//! removing pods for an owner), [`claim`] (which pods an owner has), [`history`] (controller revisions), [`backoff`]. Deciding is pure and lives in each controller's `plan` file.
 
+pub mod backoff;
+pub mod claim;
 pub mod cluster;
+pub mod daemon_set;
 pub mod deployment;
 pub mod endpoints;
 pub mod expectations;
 pub mod garbage;
+pub mod history;
 pub mod informer;
 pub mod namespace;
 pub mod node_ipam;

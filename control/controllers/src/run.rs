@@ -1,6 +1,7 @@
 //! Every controller with its queue and workers, in one list.
 
 use crate::cluster::Cluster;
+use crate::daemon_set::DaemonSets;
 use crate::deployment::Deployments;
 use crate::endpoints::EndpointSlices;
 use crate::garbage;
@@ -10,7 +11,7 @@ use crate::node_lifecycle::NodeLifecycle;
 use crate::queue::Queue;
 use crate::reconcile::{Reconcile, spawn};
 use crate::recorder::Recorder;
-use crate::replica_set::ReplicaSets;
+use crate::replica_set::{ReplicaSets, ReplicationControllers};
 use crate::root_ca::RootCa;
 use crate::service_account::ServiceAccounts;
 use crate::signing::Signing;
@@ -40,6 +41,8 @@ pub async fn run(client: Client, config: Config, shutdown: CancellationToken) {
     let bundle = config.authority.cert_pem();
     let (cl, rec) = (&client, &recorder);
     start.add(5, |queue| ReplicaSets::new(&cluster, cl.clone(), rec.clone(), queue));
+    start.add(5, |queue| ReplicationControllers::new(&cluster, cl.clone(), rec.clone(), queue));
+    start.add(5, |queue| DaemonSets::new(&cluster, cl.clone(), rec.clone(), queue));
     start.add(5, |queue| Deployments::new(&cluster, cl.clone(), rec.clone(), queue));
     start.add(5, |queue| EndpointSlices::new(&cluster, cl.clone(), queue));
     start.add(2, |queue| Namespaces::new(&cluster, cl.clone(), queue));
