@@ -14,6 +14,7 @@ pub mod expectations;
 pub mod garbage;
 pub mod history;
 pub mod informer;
+pub mod job;
 pub mod namespace;
 pub mod node_ipam;
 pub mod node_lifecycle;

@@ -6,6 +6,8 @@
 
 mod plan;
 
+pub(crate) use plan::removal_rank;
+
 use crate::claim::{Claim, pod_changed, selector};
 use crate::cluster::Cluster;
 use crate::expectations::Expectations;

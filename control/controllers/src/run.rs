@@ -5,6 +5,7 @@ use crate::daemon_set::DaemonSets;
 use crate::deployment::Deployments;
 use crate::endpoints::EndpointSlices;
 use crate::garbage;
+use crate::job::Jobs;
 use crate::namespace::Namespaces;
 use crate::node_ipam::NodeRanges;
 use crate::node_lifecycle::NodeLifecycle;
@@ -43,6 +44,7 @@ pub async fn run(client: Client, config: Config, shutdown: CancellationToken) {
     start.add(5, |queue| ReplicaSets::new(&cluster, cl.clone(), rec.clone(), queue));
     start.add(5, |queue| ReplicationControllers::new(&cluster, cl.clone(), rec.clone(), queue));
     start.add(5, |queue| DaemonSets::new(&cluster, cl.clone(), rec.clone(), queue));
+    start.add(5, |queue| Jobs::new(&cluster, cl.clone(), rec.clone(), queue));
     start.add(5, |queue| Deployments::new(&cluster, cl.clone(), rec.clone(), queue));
     start.add(5, |queue| EndpointSlices::new(&cluster, cl.clone(), queue));
     start.add(2, |queue| Namespaces::new(&cluster, cl.clone(), queue));

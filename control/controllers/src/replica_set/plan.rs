@@ -43,7 +43,8 @@ fn node(pod: &Pod) -> &str {
     pod.spec.as_ref().and_then(|s| s.node_name.as_deref()).unwrap_or_default()
 }
 
-type Rank = (
+/// How useful a pod is, the least first.
+pub(crate) type Rank = (
     bool,
     u8,
     bool,
@@ -54,6 +55,11 @@ type Rank = (
     Reverse<Option<Timestamp>>,
     String,
 );
+
+/// [`rank`] for pods whose neighbours do not matter.
+pub(crate) fn removal_rank(pod: &Pod) -> Rank {
+    rank(pod, 0)
+}
 
 /// The lowest goes first (upstream's `ActivePodsWithRanks`): without a node, not running, not ready, cheap to lose, beside many of its
 /// kind, ready for a shorter time, restarted often, young.
