@@ -7,6 +7,7 @@
 pub mod backoff;
 pub mod claim;
 pub mod cluster;
+pub mod cron_job;
 pub mod daemon_set;
 pub mod deployment;
 pub mod endpoints;
@@ -28,5 +29,6 @@ mod run;
 pub mod service_account;
 pub mod signing;
 pub mod volume_protection;
+pub mod ttl_after_finished;
 
 pub use run::{Config, run};

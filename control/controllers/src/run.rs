@@ -1,6 +1,7 @@
 //! Every controller with its queue and workers, in one list.
 
 use crate::cluster::Cluster;
+use crate::cron_job::CronJobs;
 use crate::daemon_set::DaemonSets;
 use crate::deployment::Deployments;
 use crate::endpoints::EndpointSlices;
@@ -16,7 +17,11 @@ use crate::replica_set::{ReplicaSets, ReplicationControllers};
 use crate::root_ca::RootCa;
 use crate::service_account::ServiceAccounts;
 use crate::signing::Signing;
+<<<<<<< HEAD
 use crate::volume_protection::{ClaimProtection, VolumeProtection};
+=======
+use crate::ttl_after_finished::TtlAfterFinished;
+>>>>>>> e903443 (feat(controllers): CronJobs, jobs that go after their time)
 use ipnet::IpNet;
 use kube::Client;
 use pki::authority::Authority;
@@ -45,6 +50,8 @@ pub async fn run(client: Client, config: Config, shutdown: CancellationToken) {
     start.add(5, |queue| ReplicationControllers::new(&cluster, cl.clone(), rec.clone(), queue));
     start.add(5, |queue| DaemonSets::new(&cluster, cl.clone(), rec.clone(), queue));
     start.add(5, |queue| Jobs::new(&cluster, cl.clone(), rec.clone(), queue));
+    start.add(5, |queue| CronJobs::new(&cluster, cl.clone(), rec.clone(), queue));
+    start.add(1, |queue| TtlAfterFinished::new(&cluster, cl.clone(), queue));
     start.add(5, |queue| Deployments::new(&cluster, cl.clone(), rec.clone(), queue));
     start.add(5, |queue| EndpointSlices::new(&cluster, cl.clone(), queue));
     start.add(2, |queue| Namespaces::new(&cluster, cl.clone(), queue));
