@@ -28,7 +28,7 @@ pub mod root_ca;
 mod run;
 pub mod service_account;
 pub mod signing;
-pub mod volume_protection;
 pub mod ttl_after_finished;
+pub mod volume_protection;
 
 pub use run::{Config, run};

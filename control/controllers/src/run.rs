@@ -17,11 +17,8 @@ use crate::replica_set::{ReplicaSets, ReplicationControllers};
 use crate::root_ca::RootCa;
 use crate::service_account::ServiceAccounts;
 use crate::signing::Signing;
-<<<<<<< HEAD
-use crate::volume_protection::{ClaimProtection, VolumeProtection};
-=======
 use crate::ttl_after_finished::TtlAfterFinished;
->>>>>>> e903443 (feat(controllers): CronJobs, jobs that go after their time)
+use crate::volume_protection::{ClaimProtection, VolumeProtection};
 use ipnet::IpNet;
 use kube::Client;
 use pki::authority::Authority;
