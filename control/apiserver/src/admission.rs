@@ -8,6 +8,7 @@ mod limit_ranger;
 mod namespace_lifecycle;
 mod node_restriction;
 mod nodes;
+mod pod_security;
 mod priority;
 mod quota;
 mod service_account;
@@ -16,7 +17,7 @@ mod tolerations;
 
 use crate::context::User;
 use crate::registry::Registry;
-use crate::registry::create::Call;
+use crate::registry::create::{Call, Warnings};
 use crate::registry::kind::Kind;
 use futures::future::BoxFuture;
 use machinery::status::Status;
@@ -44,6 +45,8 @@ pub(crate) struct Attributes<'a> {
     pub old: Option<Value>,
     pub user: &'a User,
     pub dry_run: bool,
+    /// What the client is told of a write that is let through.
+    pub warnings: Warnings,
 }
 
 impl<'a> Attributes<'a> {
@@ -67,6 +70,7 @@ impl<'a> Attributes<'a> {
             old,
             user: &call.context.user,
             dry_run: call.options.dry_run,
+            warnings: call.warnings.clone(),
         }
     }
 
@@ -111,6 +115,7 @@ const MUTATING: &[Step] = &[
 const VALIDATING: &[Step] = &[
     limit_ranger::check,
     service_account::check,
+    pod_security::check,
     priority::check,
     storage::resize,
     certificates::approval,

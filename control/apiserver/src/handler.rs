@@ -15,13 +15,12 @@ mod watch;
 
 use crate::context::{Context, Request, Response};
 use crate::registry::Registry;
-use crate::registry::create::Call;
+use crate::registry::create::{Call, Warnings};
 use crate::registry::kind::Kind;
 use crate::registry::options::WriteOptions;
 use http::{HeaderMap, StatusCode};
 use machinery::object::Gr;
 use machinery::status::{Reason, Status};
-use parking_lot::Mutex;
 
 /// What an exchange has gathered on its way.
 pub(crate) struct Exchange<'a> {
@@ -29,7 +28,7 @@ pub(crate) struct Exchange<'a> {
     pub context: &'a Context,
     pub headers: HeaderMap,
     pub kind: Kind,
-    pub warnings: Mutex<Vec<String>>,
+    pub warnings: Warnings,
 }
 
 impl<'a> Exchange<'a> {
@@ -44,6 +43,7 @@ impl<'a> Exchange<'a> {
             name: info.name.clone(),
             subresource: &info.subresource,
             options: WriteOptions::parse(self.context)?,
+            warnings: self.warnings.clone(),
         })
     }
 
@@ -94,7 +94,7 @@ async fn route(registry: &Registry, context: Context, request: Request) -> Resul
     }
     let (parts, body) = request.into_parts();
     let exchange =
-        Exchange { registry, context: &context, headers: parts.headers, kind, warnings: Mutex::default() };
+        Exchange { registry, context: &context, headers: parts.headers, kind, warnings: Warnings::default() };
     exchange.warn(deprecation(&exchange.kind));
     let result = if info.subresource.is_empty() {
         if kind.resource.is_stored() {
@@ -116,7 +116,7 @@ async fn route(registry: &Registry, context: Context, request: Request) -> Resul
         subresource::handle(&exchange, body).await
     };
     let mut response = result.unwrap_or_else(|status| respond::failure(&status));
-    respond::warn(&mut response, &exchange.warnings.into_inner());
+    respond::warn(&mut response, &exchange.warnings.lock());
     Ok(response)
 }
 

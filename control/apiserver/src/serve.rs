@@ -2,16 +2,20 @@
 
 use crate::authn::Peer;
 use crate::chain::{Caller, Chain};
-use crate::context::Request;
+use crate::context::{Body, BoxError, Request};
 use crate::request;
+use bytes::Bytes;
 use http_body_util::{BodyExt as _, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Frame, Incoming, SizeHint};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
+use parking_lot::Mutex;
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
@@ -68,7 +72,14 @@ pub(crate) async fn connection(
 
     let service = service_fn(move |request: http::Request<Incoming>| {
         let (chain, caller) = (chain.clone(), caller.clone());
-        async move { Ok::<_, Infallible>(chain.handle(caller, bounded(request, limits.body)).await) }
+        async move {
+            let (request, kept) = keep(bounded(request, limits.body));
+            let response = chain.handle(caller, request).await;
+            Ok::<_, Infallible>(match kept {
+                Some(kept) => response.map(|body| Answer { body, _asked: kept }.boxed_unsync()),
+                None => response,
+            })
+        }
     });
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(limits.handshake).keep_alive(true);
@@ -103,4 +114,65 @@ fn bounded(request: http::Request<Incoming>, limit: usize) -> Request {
             Limited::new(body, limit).boxed_unsync()
         }
     })
+}
+
+/// A request's body that lives as long as its answer.
+///
+/// An HTTP/2 stream whose request body is let go unread before the answer is out is reset, and the client never learns
+/// why it was refused.
+struct Shared(Arc<Mutex<Body>>);
+
+struct Answer {
+    body: Body,
+    _asked: Arc<Mutex<Body>>,
+}
+
+/// Keeps the body of an HTTP/2 request that has one.
+fn keep(request: Request) -> (Request, Option<Arc<Mutex<Body>>>) {
+    if request.version() != http::Version::HTTP_2 || request.body().is_end_stream() {
+        return (request, None);
+    }
+    let (parts, body) = request.into_parts();
+    let kept = Arc::new(Mutex::new(body));
+    (Request::from_parts(parts, Shared(kept.clone()).boxed_unsync()), Some(kept))
+}
+
+impl hyper::body::Body for Shared {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        Pin::new(&mut *self.0.lock()).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.lock().is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.lock().size_hint()
+    }
+}
+
+impl hyper::body::Body for Answer {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }

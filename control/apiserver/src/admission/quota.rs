@@ -256,6 +256,7 @@ async fn take(
         name: name.to_owned(),
         subresource: "status",
         options,
+        warnings: a.warnings.clone(),
     };
     let change = |old: &Value| {
         let hard = hard(old);

@@ -34,6 +34,9 @@ pub(crate) async fn read(mut body: Body) -> Result<Bytes, Status> {
 }
 
 fn broken(error: &BoxError) -> Status {
+    if error.is::<http_body_util::LengthLimitError>() {
+        return Status::request_entity_too_large(format!("limit is {LIMIT}"));
+    }
     Status::bad_request(format!("unable to read the request body: {error}"))
 }
 

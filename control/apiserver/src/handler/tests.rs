@@ -16,6 +16,7 @@ mod admission;
 mod deletion;
 mod escalation;
 mod lists;
+mod pod_security;
 mod services;
 mod subresources;
 mod watches;

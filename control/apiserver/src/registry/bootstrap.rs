@@ -49,6 +49,7 @@ impl Registry {
             name,
             subresource: "",
             options: super::options::WriteOptions::default(),
+            warnings: super::create::Warnings::default(),
         };
         let mut object = object;
         kind.default(&mut object);
@@ -75,6 +76,7 @@ impl Registry {
             name: name.to_owned(),
             subresource,
             options: super::options::WriteOptions::default(),
+            warnings: super::create::Warnings::default(),
         };
         self.update(&call, change, None).await.map(|u| u.object)
     }

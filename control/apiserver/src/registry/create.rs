@@ -8,11 +8,16 @@ use crate::admission::{self, Attributes, Operation};
 use crate::context::Context;
 use machinery::object;
 use machinery::status::Status;
+use parking_lot::Mutex;
 use serde_json::Value;
+use std::sync::Arc;
 use store::Expect;
 
 /// How many generated names are tried before the client is told to.
 const NAME_TRIES: usize = 8;
+
+/// What a client is told beside the answer.
+pub(crate) type Warnings = Arc<Mutex<Vec<String>>>;
 
 /// One write: who, what, where, how.
 #[derive(Clone)]
@@ -23,6 +28,7 @@ pub(crate) struct Call<'a> {
     pub name: String,
     pub subresource: &'a str,
     pub options: WriteOptions,
+    pub warnings: Warnings,
 }
 
 impl Registry {

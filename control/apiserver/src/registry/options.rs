@@ -122,8 +122,7 @@ impl ListOptions {
     pub(crate) fn parse(context: &Context, kind: &Kind, watch: bool) -> Result<Self, Status> {
         let labels = match context.query("labelSelector") {
             None | Some("") => Selector::everything(),
-            Some(text) => Selector::parse(text)
-                .map_err(|e| Status::bad_request(format!("unable to parse requirement: {e}")))?,
+            Some(text) => Selector::parse(text).map_err(|e| Status::bad_request(e.to_string()))?,
         };
         let fields = match context.query("fieldSelector") {
             None | Some("") => FieldSelector::everything(),

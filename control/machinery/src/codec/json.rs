@@ -153,6 +153,36 @@ impl<'de> Visitor<'de> for Seed<'_> {
     }
 }
 
+/// Go's word for a JSON value where it fits no Go type; none for null, which fits all.
+pub(crate) fn kind_name(value: &Value) -> Option<&'static str> {
+    match value {
+        Value::Null => None,
+        Value::Bool(_) => Some("bool"),
+        Value::Number(_) => Some("number"),
+        Value::String(_) => Some("string"),
+        Value::Array(_) => Some("array"),
+        Value::Object(_) => Some("object"),
+    }
+}
+
+/// What Go says of a literal: the letter it waited for.
+fn literal(line: &str, column: usize) -> Option<String> {
+    let start = line
+        .get(..column.saturating_sub(1))?
+        .rfind(|c: char| !c.is_ascii_alphabetic())
+        .map_or(0, |at| at + 1);
+    let found = line.get(start..column)?;
+    let word = ["null", "true", "false"].into_iter().find(|word| found.starts_with(&word[..1]))?;
+    let (index, got, wanted) = word
+        .chars()
+        .zip(line.get(start..)?.chars())
+        .enumerate()
+        .find_map(|(i, (wanted, got))| (wanted != got).then_some((i, got, wanted)))?;
+    (index > 0).then(|| {
+        format!("invalid character {} in literal {word} (expecting {})", quote_char(got), quote_char(wanted))
+    })
+}
+
 const PLACES: [(&str, &str); 9] = [
     ("expected value", "looking for beginning of value"),
     ("expected ident", "in literal"),
@@ -174,6 +204,10 @@ fn describe(text: &str, error: &serde_json::Error) -> Error {
         return Error::Depth;
     }
     let line = text.split('\n').nth(error.line().saturating_sub(1)).unwrap_or_default();
+    if let Some(text) = message.starts_with("expected ident").then(|| literal(line, error.column())).flatten()
+    {
+        return Error::Other(text);
+    }
     let character = line.get(error.column().saturating_sub(1)..).and_then(|rest| rest.chars().next());
     let place = PLACES.iter().find(|(prefix, _)| message.starts_with(prefix)).map(|(_, place)| *place);
     match (character, place) {
@@ -215,6 +249,8 @@ mod tests {
         for (text, error) in [
             ("", "unexpected end of JSON input"),
             ("{\"a\":", "unexpected end of JSON input"),
+            ("nonsense", "invalid character 'o' in literal null (expecting 'u')"),
+            ("[tru]", "invalid character ']' in literal true (expecting 'e')"),
             ("x", "invalid character 'x' looking for beginning of value"),
             ("{\"a\" 1}", "invalid character '1' after object key"),
             ("{\"a\":1 \"b\"}", "invalid character '\"' after object key:value pair"),

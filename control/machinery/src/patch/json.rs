@@ -14,14 +14,21 @@ pub const MAX_OPERATIONS: usize = 10_000;
 /// # Errors
 /// 400 for what is no patch, 413 for too many operations.
 pub fn parse(bytes: &[u8]) -> Result<Vec<PatchOperation>, Status> {
-    let value = codec::json::decode(bytes).map_err(|e| Status::bad_request(e.to_string()))?.value;
+    let decoding = |e: &dyn std::fmt::Display| Status::bad_request(format!("error decoding patch: {e}"));
+    let value = codec::json::decode(bytes).map_err(|e| decoding(&e))?.value;
+    if let Some(kind) = codec::json::kind_name(&value).filter(|kind| *kind != "array") {
+        return Err(decoding(&format_args!(
+            "json: cannot unmarshal {kind} into Go value of type []handlers.jsonPatchOp"
+        )));
+    }
     let count = value.as_array().map_or(0, Vec::len);
     if count > MAX_OPERATIONS {
         return Err(Status::request_entity_too_large(format!(
             "The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {count}"
         )));
     }
-    let patch: Patch = serde_json::from_value(value).map_err(|e| Status::bad_request(e.to_string()))?;
+    // What decodes as a list of operations and is none is found out by applying it, upstream.
+    let patch: Patch = serde_json::from_value(value).map_err(|e| unfit(&e))?;
     Ok(patch.0)
 }
 
@@ -31,8 +38,12 @@ pub fn parse(bytes: &[u8]) -> Result<Vec<PatchOperation>, Status> {
 /// As [`parse`]; 422 for a patch that does not fit the object, a failed `test` among them.
 pub fn apply(object: &mut Value, bytes: &[u8]) -> Result<(), Status> {
     let operations = parse(bytes)?;
-    json_patch::patch(object, &operations)
-        .map_err(|e| Status::generic_server_response(422, "", &Gr::default(), "", &e.to_string(), 0, false))
+    json_patch::patch(object, &operations).map_err(|e| unfit(&e))
+}
+
+/// 422: the patch does not fit.
+fn unfit(error: &dyn std::fmt::Display) -> Status {
+    Status::generic_server_response(422, "", &Gr::default(), "", &error.to_string(), 0, false)
 }
 
 #[cfg(test)]
@@ -77,7 +88,12 @@ mod tests {
     #[test]
     fn bad_and_oversized_patches_are_refused() {
         assert_eq!(patched(json!({}), &json!({"a": 1})).unwrap_err().code, 400);
-        assert_eq!(apply(&mut json!({}), b"[").unwrap_err().message, "unexpected end of JSON input");
+        assert_eq!(
+            apply(&mut json!({}), b"[").unwrap_err().message,
+            "error decoding patch: unexpected end of JSON input"
+        );
+        let unknown = json!([{"op": "x", "path": "/a"}]);
+        assert_eq!(patched(json!({}), &unknown).unwrap_err().code, 422);
         let many: Value =
             (0..=MAX_OPERATIONS).map(|_| json!({"op": "test", "path": "", "value": {}})).collect();
         let status = patched(json!({}), &many).unwrap_err();

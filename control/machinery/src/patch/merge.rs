@@ -4,12 +4,19 @@ use crate::codec;
 use crate::status::Status;
 use serde_json::Value;
 
+/// What a patch is decoded into, as errors name it.
+pub(super) const GO_MAP: &str = "map[string]interface {}";
+
 /// Applies a merge patch and says which fields it gave twice (`duplicate field "spec.x"`).
 ///
 /// # Errors
 /// 400 for what is no JSON.
 pub fn apply(object: &mut Value, bytes: &[u8]) -> Result<Vec<String>, Status> {
-    let patch = codec::json::decode(bytes).map_err(|e| Status::bad_request(e.to_string()))?;
+    let decoding = |e: &dyn std::fmt::Display| Status::bad_request(format!("error decoding patch: {e}"));
+    let patch = codec::json::decode(bytes).map_err(|e| decoding(&e))?;
+    if let Some(kind) = codec::json::kind_name(&patch.value).filter(|kind| *kind != "object") {
+        return Err(decoding(&format_args!("json: cannot unmarshal {kind} into Go value of type {GO_MAP}")));
+    }
     json_patch::merge(object, &patch.value);
     Ok(patch.duplicates)
 }

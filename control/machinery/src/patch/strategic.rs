@@ -13,6 +13,7 @@ mod order;
 use crate::codec;
 use crate::goformat::go_value;
 use crate::object::Gr;
+use crate::patch::merge::GO_MAP;
 use crate::schema::{Field, PatchStrategy, Schema, Shape, TypeId};
 use crate::status::{Reason, Status};
 use serde_json::{Map, Value};
@@ -114,7 +115,15 @@ impl Error {
 /// 400 for what is no patch; see [`Error::status`].
 pub fn apply(schema: &Schema, id: TypeId, object: &mut Value, bytes: &[u8]) -> Result<Vec<String>, Status> {
     let patch = codec::json::decode(bytes).map_err(|e| Status::bad_request(e.to_string()))?;
-    let Value::Object(map) = patch.value else { return Err(Error::Document.status()) };
+    let map = match patch.value {
+        Value::Object(map) => map,
+        Value::Null => Map::new(),
+        other => {
+            let kind = codec::json::kind_name(&other).unwrap_or_default();
+            let why = format!("json: cannot unmarshal {kind} into Go value of type {GO_MAP}");
+            return Err(Status::bad_request(why));
+        }
+    };
     let patched = merge(schema, id, object.clone(), map).map_err(|e| e.status())?;
     *object = patched;
     Ok(patch.duplicates)

@@ -100,6 +100,7 @@ async fn charge(x: &Exchange<'_>, call: &Call<'_>, pod: &Value, dry_run: bool) -
         name: object::name(budget).to_owned(),
         subresource: "status",
         options: crate::registry::options::WriteOptions { dry_run, ..Default::default() },
+        warnings: call.warnings.clone(),
     };
     let now = Timestamp::now();
     let pod_name = object::name(pod).to_owned();

@@ -1,0 +1,144 @@
+//! PodSecurity: a namespace's labels say how much its pods may ask of the node, and what becomes of those that ask more.
+//!
+//! `enforce` refuses pods; `warn` tells the author, of workloads too; `audit` awaits an audit log. Upstream:
+//! `k8s.io/pod-security-admission`. [`policy`]: what the labels say; [`checks`]: what a pod asks for.
+
+mod checks;
+mod policy;
+
+use super::{Attributes, Operation, Verdict};
+use crate::registry::Registry;
+use crate::registry::kind::Kind;
+use crate::registry::metadata::{at, items, text};
+use checks::{reasons, violations};
+use machinery::object;
+use machinery::status::Status;
+use policy::{Level, Policy, Rule};
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// Pods looked at when a namespace becomes stricter, as upstream.
+const MOST_PODS: usize = 3000;
+
+/// Where workloads keep their pods' template.
+const TEMPLATES: [(&str, &str, &[&str]); 8] = [
+    ("", "replicationcontrollers", &["spec", "template"]),
+    ("", "podtemplates", &["template"]),
+    ("apps", "replicasets", &["spec", "template"]),
+    ("apps", "deployments", &["spec", "template"]),
+    ("apps", "statefulsets", &["spec", "template"]),
+    ("apps", "daemonsets", &["spec", "template"]),
+    ("batch", "jobs", &["spec", "template"]),
+    ("batch", "cronjobs", &["spec", "jobTemplate", "spec", "template"]),
+];
+
+pub(super) fn check<'a>(registry: &'a Registry, a: &'a mut Attributes<'_>) -> Verdict<'a> {
+    Box::pin(async move {
+        if a.operation == Operation::Delete {
+            return Ok(());
+        }
+        if a.is("", "namespaces", "") {
+            return namespace(registry, a);
+        }
+        if a.is("", "pods", "") || a.is("", "pods", "ephemeralcontainers") || a.is("", "pods", "resize") {
+            if a.old.as_ref().is_some_and(|old| !is_significant(a.new_object(), old)) {
+                return Ok(());
+            }
+            let policy = policy_of(registry, &a.namespace).await?;
+            let found = violations(&policy.enforce, a.new_object());
+            if !found.is_empty() {
+                let why =
+                    format!("violates PodSecurity {:?}: {}", policy.enforce.to_string(), found.join(", "));
+                return Err(a.forbidden(why));
+            }
+            warn(a, &policy.warn, a.new_object());
+            return Ok(());
+        }
+        let template = TEMPLATES.iter().find(|(group, plural, _)| a.is(group, plural, ""));
+        if let Some(pod) = template.and_then(|(_, _, path)| at(a.new_object(), path)) {
+            warn(a, &policy_of(registry, &a.namespace).await?.warn, pod);
+        }
+        Ok(())
+    })
+}
+
+async fn policy_of(registry: &Registry, namespace: &str) -> Result<Policy, Status> {
+    let failed = || Status::internal_error(format!("failed to lookup namespace {namespace}"));
+    let kind = Kind::of("", "namespaces").ok_or_else(failed)?;
+    let found = registry.lookup(&kind, "", namespace).await.ok().flatten().ok_or_else(failed)?;
+    Ok(Policy::read(&found).0)
+}
+
+fn warn(a: &Attributes<'_>, rule: &Rule, pod: &Value) {
+    let found = violations(rule, pod);
+    if !found.is_empty() {
+        let text = format!("would violate PodSecurity {:?}: {}", rule.to_string(), found.join(", "));
+        a.warnings.lock().push(text);
+    }
+}
+
+/// A namespace's labels must be readable; one that becomes stricter is told which of its pods would be refused.
+fn namespace(registry: &Registry, a: &Attributes<'_>) -> Result<(), Status> {
+    let (new, errors) = Policy::read(a.new_object());
+    let (old, old_errors) = a.old.as_ref().map(Policy::read).unwrap_or_default();
+    if !errors.is_empty() && (a.old.is_none() || errors != old_errors) {
+        return Err(Status::invalid(&a.kind.gk(), &a.name, &errors));
+    }
+    let relaxed = new.enforce.version == old.enforce.version && new.enforce.level <= old.enforce.level;
+    if a.old.is_none() || new.enforce.level == Level::Privileged || relaxed {
+        return Ok(());
+    }
+    let Some(pods) = Kind::of("", "pods") else { return Ok(()) };
+    let all = registry.cached(&pods, &a.name)?;
+    a.warnings.lock().extend(existing(&a.name, &new.enforce, &all));
+    Ok(())
+}
+
+/// The warnings about pods that are there already.
+fn existing(namespace: &str, rule: &Rule, pods: &[Value]) -> Vec<String> {
+    let mut by_reason: BTreeMap<String, (&str, usize)> = BTreeMap::new();
+    for pod in pods.iter().take(MOST_PODS) {
+        let found = reasons(rule, pod);
+        if !found.is_empty() {
+            let name = object::name(pod);
+            let (first, count) = by_reason.entry(found.join(", ")).or_insert((name, 0));
+            *first = name.min(first);
+            *count += 1;
+        }
+    }
+    let mut out = Vec::new();
+    if pods.len() > MOST_PODS {
+        out.push(format!(
+            "new PodSecurity enforce level only checked against the first {MOST_PODS} of {} existing pods",
+            pods.len()
+        ));
+    }
+    if !by_reason.is_empty() {
+        let rule = rule.to_string();
+        out.push(format!(
+            "existing pods in namespace {namespace:?} violate the new PodSecurity enforce level {rule:?}"
+        ));
+    }
+    let mut lines: Vec<String> = by_reason
+        .into_iter()
+        .map(|(reason, (name, count))| match count {
+            1 => format!("{name}: {reason}"),
+            2 => format!("{name} (and 1 other pod): {reason}"),
+            n => format!("{name} (and {} other pods): {reason}", n - 1),
+        })
+        .collect();
+    lines.sort();
+    out.extend(lines);
+    out
+}
+
+/// Does an update of a pod touch what is judged? Images may change, containers come and go.
+fn is_significant(new: &Value, old: &Value) -> bool {
+    ["containers", "initContainers", "ephemeralContainers"].iter().any(|list| {
+        let images = |pod| {
+            let all = items(pod, &["spec", list]).iter();
+            all.map(|c| (text(c, &["name"]).to_owned(), text(c, &["image"]).to_owned())).collect::<Vec<_>>()
+        };
+        images(new) != images(old)
+    })
+}
