@@ -28,6 +28,7 @@ pub mod root_ca;
 mod run;
 pub mod service_account;
 pub mod signing;
+pub mod stateful_set;
 pub mod ttl_after_finished;
 pub mod volume_protection;
 

@@ -17,6 +17,7 @@ use crate::replica_set::{ReplicaSets, ReplicationControllers};
 use crate::root_ca::RootCa;
 use crate::service_account::ServiceAccounts;
 use crate::signing::Signing;
+use crate::stateful_set::StatefulSets;
 use crate::ttl_after_finished::TtlAfterFinished;
 use crate::volume_protection::{ClaimProtection, VolumeProtection};
 use ipnet::IpNet;
@@ -46,6 +47,7 @@ pub async fn run(client: Client, config: Config, shutdown: CancellationToken) {
     start.add(5, |queue| ReplicaSets::new(&cluster, cl.clone(), rec.clone(), queue));
     start.add(5, |queue| ReplicationControllers::new(&cluster, cl.clone(), rec.clone(), queue));
     start.add(5, |queue| DaemonSets::new(&cluster, cl.clone(), rec.clone(), queue));
+    start.add(5, |queue| StatefulSets::new(&cluster, cl.clone(), rec.clone(), queue));
     start.add(5, |queue| Jobs::new(&cluster, cl.clone(), rec.clone(), queue));
     start.add(5, |queue| CronJobs::new(&cluster, cl.clone(), rec.clone(), queue));
     start.add(1, |queue| TtlAfterFinished::new(&cluster, cl.clone(), queue));
