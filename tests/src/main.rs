@@ -4,7 +4,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use lab::control::{self, Ask};
 use lab::layout::Layout;
-use lab::{init, machine, reap, supervisor, up};
+use lab::{bench, init, machine, reap, supervisor, up};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
@@ -12,9 +12,9 @@ use std::process::Command;
 #[derive(Parser)]
 #[command(about = "A cluster of nodes in namespaces on this machine", version)]
 struct Cli {
-    /// Name of the lab; several may run side by side only with different names
-    #[arg(long, default_value = "default", global = true)]
-    lab: String,
+    /// Name of the lab; several may run side by side only with different names [default: default, for bench: bench]
+    #[arg(long, global = true)]
+    lab: Option<String>,
     #[command(subcommand)]
     action: Action,
 }
@@ -79,6 +79,14 @@ enum Action {
     },
     /// Shows the nodes and their services
     Status,
+    /// Measures what SPECIFICATION.md promises, on a lab of its own that is taken down afterwards
+    Bench {
+        /// Only these parts
+        parts: Vec<bench::Part>,
+        /// Prints JSON
+        #[arg(long)]
+        json: bool,
+    },
     #[command(hide = true)]
     Supervise,
     #[command(hide = true)]
@@ -92,10 +100,11 @@ fn main() -> Result<()> {
     if !nix::unistd::geteuid().is_root() {
         bail!("the lab makes namespaces and cgroups: run it as root");
     }
-    let layout = Layout::new(&cli.lab);
+    let usual = if matches!(cli.action, Action::Bench { .. }) { "bench" } else { "default" };
+    let layout = Layout::new(cli.lab.as_deref().unwrap_or(usual));
     match cli.action {
         Action::Up { nodes, no_example, kubeconfig } => {
-            let programs = std::env::current_exe()?.parent().context("find the programs")?.to_owned();
+            let programs = programs()?;
             let kubeconfig = std::path::absolute(kubeconfig)?;
             let plan = up::Plan { nodes, example: !no_example, kubeconfig, programs };
             tokio::runtime::Builder::new_current_thread()
@@ -123,10 +132,18 @@ fn main() -> Result<()> {
         }
         Action::Net { node, argv } => net(&layout, node.as_deref(), &argv),
         Action::Status => status(&layout),
+        Action::Bench { parts, json } => {
+            bench::run(&layout, &bench::Plan { programs: programs()?, parts, json })
+        }
         Action::Supervise => supervisor::main(&layout),
         Action::Launch { node } => machine::launch(&layout, &node).map(|never| match never {}),
         Action::Init { spec } => init::main(&spec),
     }
+}
+
+/// Where this program is, there are the others.
+fn programs() -> Result<PathBuf> {
+    Ok(std::env::current_exe()?.parent().context("find the programs")?.to_owned())
 }
 
 fn kill(layout: &Layout, node: &str, service: &str, signal: i32) -> Result<()> {

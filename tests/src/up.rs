@@ -122,7 +122,7 @@ pub async fn cluster(layout: &Layout, plan: &Plan) -> Result<()> {
     }
     progress.done(&format!("{} booted, containerd starts", count(plan.nodes, "node")));
     let (server, token) = (node_name(1), token()?);
-    start_windlass(layout, plan, &server, &server_arguments(&token))?;
+    start_server(layout, plan, &token)?;
     let client = admin_client(layout, plan, &server, &answer.api).await?;
     progress.done(&format!(
         "the API server answers on {}; kubeconfig {}",
@@ -130,13 +130,9 @@ pub async fn cluster(layout: &Layout, plan: &Plan) -> Result<()> {
         plan.kubeconfig.display()
     ));
     if plan.nodes > 1 {
-        let token = shell::output(
-            inside_node(layout, &server, &plan.programs.join("windlass").to_string_lossy())?
-                .args(["token", "create"]),
-        )
-        .context("make a join token")?;
+        let token = join_token(layout, plan, &server)?;
         for index in 2..=plan.nodes {
-            start_windlass(layout, plan, &node_name(index), &agent_arguments(index, token.trim()))?;
+            start_agent(layout, plan, index, &token)?;
         }
     }
     for index in 1..=plan.nodes {
@@ -159,7 +155,11 @@ fn count(number: u8, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
-fn token() -> Result<String> {
+/// A new token for [`start_server`].
+///
+/// # Errors
+/// The kernel gives no random numbers.
+pub fn token() -> Result<String> {
     let uuid = fs::read_to_string("/proc/sys/kernel/random/uuid").context("make a token")?;
     let hex: String = uuid.chars().filter(char::is_ascii_hexdigit).collect();
     Ok(format!("{}.{}", &hex[..6], &hex[6..22]))
@@ -198,6 +198,33 @@ fn agent_arguments(index: u8, token: &str) -> Vec<String> {
     .into()
 }
 
+/// Starts the server and its agent on the first node.
+///
+/// # Errors
+/// It runs already, or cannot be started.
+pub fn start_server(layout: &Layout, plan: &Plan, token: &str) -> Result<()> {
+    start_windlass(layout, plan, &node_name(1), &server_arguments(token))
+}
+
+/// Starts the `index`-th node's agent.
+///
+/// # Errors
+/// It runs already, or cannot be started.
+pub fn start_agent(layout: &Layout, plan: &Plan, index: u8, token: &str) -> Result<()> {
+    start_windlass(layout, plan, &node_name(index), &agent_arguments(index, token))
+}
+
+/// A token with which agents join `server`.
+///
+/// # Errors
+/// The server does not answer.
+pub fn join_token(layout: &Layout, plan: &Plan, server: &str) -> Result<String> {
+    let program = plan.programs.join("windlass");
+    let mut command = inside_node(layout, server, &program.to_string_lossy())?;
+    let token = shell::output(command.args(["token", "create"])).context("make a join token")?;
+    Ok(token.trim().to_owned())
+}
+
 fn start_windlass(layout: &Layout, plan: &Plan, node: &str, arguments: &[String]) -> Result<()> {
     let mut argv = vec![plan.programs.join("windlass").to_string_lossy().into_owned()];
     argv.extend_from_slice(arguments);
@@ -219,7 +246,10 @@ pub fn inside_node(layout: &Layout, node: &str, program: &str) -> Result<Command
 }
 
 /// Waits for the server's admin kubeconfig, writes it for use from the host, and waits until the API server is ready.
-async fn admin_client(layout: &Layout, plan: &Plan, server: &str, api: &str) -> Result<Client> {
+///
+/// # Errors
+/// It is not within a minute.
+pub async fn admin_client(layout: &Layout, plan: &Plan, server: &str, api: &str) -> Result<Client> {
     let started = Instant::now();
     let windlass = plan.programs.join("windlass").to_string_lossy().into_owned();
     let log = layout.node_log(server, "windlass");
@@ -245,7 +275,7 @@ async fn admin_client(layout: &Layout, plan: &Plan, server: &str, api: &str) -> 
                 format!("wait for the API server on {server}; read {}: {}", log.display(), tail(&log))
             });
         }
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 

@@ -1,0 +1,103 @@
+//! The CRI floor: what containerd needs for one pod when nothing but containerd is asked.
+
+use super::cluster::{Cluster, WORKER};
+use crate::layout::IMAGE_HOST;
+use anyhow::{Context, Result, bail};
+use cri_proto::client::Runtime;
+use cri_proto::v1;
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+/// The image of every measured pod.
+pub fn image() -> String {
+    format!("{IMAGE_HOST}/echo:1")
+}
+
+/// The worker's containerd.
+pub struct Floor(Runtime);
+
+impl Floor {
+    /// Connects, and pulls the image, so that no start has to.
+    ///
+    /// # Errors
+    /// The image cannot be pulled.
+    pub async fn new(cluster: &Cluster) -> Result<Self> {
+        let runtime = cluster.runtime(WORKER)?;
+        runtime.pull_image(&image(), None, None).await.context("pull the image")?;
+        Ok(Self(runtime))
+    }
+
+    /// Milliseconds from the first call until each of `count` pods, asked for at once, has its container started. All are taken
+    /// away again.
+    ///
+    /// # Errors
+    /// A call failed.
+    pub async fn start(&self, count: usize, round: usize) -> Result<Vec<f64>> {
+        let started =
+            futures::future::join_all((0..count).map(|i| self.one(format!("floor-{round}-{i}")))).await;
+        let ended = self.clear().await;
+        let started = started.into_iter().collect::<Result<Vec<f64>>>()?;
+        ended?;
+        Ok(started)
+    }
+
+    async fn one(&self, name: String) -> Result<f64> {
+        let began = Instant::now();
+        let log_directory = format!("/var/log/pods/bench_{name}");
+        let sandbox = v1::PodSandboxConfig {
+            metadata: Some(v1::PodSandboxMetadata {
+                name: name.clone(),
+                uid: name.clone(),
+                namespace: "floor".into(),
+                attempt: 0,
+            }),
+            hostname: name.clone(),
+            log_directory,
+            linux: Some(v1::LinuxPodSandboxConfig::default()),
+            ..Default::default()
+        };
+        let id = Box::pin(self.0.run_pod_sandbox(sandbox.clone(), "")).await?;
+        let container = v1::ContainerConfig {
+            metadata: Some(v1::ContainerMetadata { name: "echo".into(), attempt: 0 }),
+            image: Some(v1::ImageSpec { image: image(), ..Default::default() }),
+            log_path: "echo.log".into(),
+            linux: Some(v1::LinuxContainerConfig::default()),
+            ..Default::default()
+        };
+        let container = Box::pin(self.0.create_container(&id, container, sandbox)).await?;
+        self.0.start_container(&container).await?;
+        Ok(began.elapsed().as_secs_f64() * 1e3)
+    }
+
+    /// Takes the floor's own sandboxes away.
+    async fn clear(&self) -> Result<()> {
+        let own = self.0.list_pod_sandboxes(HashMap::new()).await?;
+        let own = own.into_iter().filter(|s| s.metadata.as_ref().is_some_and(|m| m.namespace == "floor"));
+        let removed = own.map(|sandbox| async move {
+            self.0.stop_pod_sandbox(&sandbox.id).await?;
+            self.0.remove_pod_sandbox(&sandbox.id).await
+        });
+        for done in futures::future::join_all(removed).await {
+            done?;
+        }
+        Ok(())
+    }
+
+    /// Waits until the node runs nothing, so that no measurement pays for the clearing up of another.
+    ///
+    /// # Errors
+    /// Something stays.
+    pub async fn quiet(&self) -> Result<()> {
+        let began = Instant::now();
+        loop {
+            let left = self.0.list_pod_sandboxes(HashMap::new()).await?.len();
+            if left == 0 {
+                return Ok(());
+            }
+            if began.elapsed() > Duration::from_secs(120) {
+                bail!("{left} sandboxes stay on {WORKER}");
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}

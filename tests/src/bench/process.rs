@@ -1,0 +1,140 @@
+//! Resident memory and processor time of our processes, read from `/proc`.
+
+use super::cluster::{Cluster, WORKER};
+use super::figure::{Promise, Report};
+use crate::control::{self, Ask, Machine};
+use crate::machine;
+use anyhow::{Context, Result};
+use std::fs;
+use std::time::{Duration, Instant};
+
+/// How long nothing is done before a measurement, and how long it takes.
+const REST: Duration = Duration::from_secs(30);
+/// Looks a measurement consists of.
+const LOOKS: u32 = 6;
+
+/// What a process uses.
+struct Usage {
+    role: String,
+    pid: i32,
+    rss: Vec<f64>,
+    pss: Vec<f64>,
+    /// Of one core.
+    percent: Vec<f64>,
+}
+
+/// The windlass processes of a node: role (`server`, `agent`) and process id.
+///
+/// # Errors
+/// `/proc` cannot be read.
+pub fn ours(machine: &Machine) -> Result<Vec<(String, i32)>> {
+    let mut found = Vec::new();
+    for role in ["server", "agent"] {
+        found.extend(
+            machine::processes(machine, "windlass", role)?.into_iter().map(|pid| (role.to_owned(), pid)),
+        );
+    }
+    Ok(found)
+}
+
+/// With no pods, after a rest.
+///
+/// # Errors
+/// A process ended meanwhile.
+pub async fn at_rest(cluster: &Cluster, report: &mut Report) -> Result<()> {
+    tokio::time::sleep(REST).await;
+    let all = watch(cluster).await?;
+    show(report, "idle", &all, None)?;
+    // the server and the agent beside it are promised together
+    let first: Vec<&Usage> = all.iter().filter(|(node, _)| node == "n1").map(|(_, usage)| usage).collect();
+    let total = |pick: fn(&Usage) -> &Vec<f64>| -> Vec<f64> {
+        (0..LOOKS as usize).map(|i| first.iter().filter_map(|u| pick(u).get(i)).sum()).collect()
+    };
+    report.plain("idle n1 server + agent RSS", "MiB", &total(|u| &u.rss), Some(Promise::AtMost(60.0)))?;
+    report.plain(
+        "idle n1 server + agent CPU",
+        "% of a core",
+        &total(|u| &u.percent),
+        Some(Promise::AtMost(1.0)),
+    )
+}
+
+/// With pods, at the moment of the call and for [`REST`] after it; `agent_limit` is for the worker's agent, in MiB.
+///
+/// # Errors
+/// A process ended meanwhile.
+pub async fn under(
+    cluster: &Cluster,
+    report: &mut Report,
+    situation: &str,
+    agent_limit: Option<f64>,
+) -> Result<()> {
+    let all = watch(cluster).await?;
+    show(report, situation, &all, agent_limit)
+}
+
+fn show(
+    report: &mut Report,
+    situation: &str,
+    all: &[(String, Usage)],
+    agent_limit: Option<f64>,
+) -> Result<()> {
+    for (node, usage) in all {
+        let limit = agent_limit.filter(|_| node == WORKER).map(Promise::AtMost);
+        let name = format!("{situation} {node} {}", usage.role);
+        report.plain(format!("{name} RSS"), "MiB", &usage.rss, limit)?;
+        report.plain(format!("{name} PSS"), "MiB", &usage.pss, None)?;
+        report.plain(format!("{name} CPU"), "% of a core", &usage.percent, None)?;
+    }
+    Ok(())
+}
+
+async fn watch(cluster: &Cluster) -> Result<Vec<(String, Usage)>> {
+    let mut all = Vec::new();
+    for (node, machine) in control::ask(&cluster.layout, &Ask::Status)?.nodes {
+        for (role, pid) in ours(&machine)? {
+            let usage = Usage { role, pid, rss: Vec::new(), pss: Vec::new(), percent: Vec::new() };
+            all.push((node.clone(), usage));
+        }
+    }
+    all.sort_by(|a, b| (&a.0, &b.1.role).cmp(&(&b.0, &a.1.role)));
+    for _ in 0..LOOKS {
+        let began = Instant::now();
+        let before: Vec<f64> = all.iter().map(|(_, u)| cpu_seconds(u.pid)).collect::<Result<_>>()?;
+        tokio::time::sleep(REST / LOOKS).await;
+        for ((_, usage), before) in all.iter_mut().zip(before) {
+            let used = cpu_seconds(usage.pid)? - before;
+            usage.percent.push(used / began.elapsed().as_secs_f64() * 100.0);
+            let (rss, pss) = memory(usage.pid)?;
+            usage.rss.push(rss);
+            usage.pss.push(pss);
+        }
+    }
+    Ok(all)
+}
+
+/// Processor time of a process's living threads, by the scheduler's own account: clock ticks are too coarse for an idle process.
+fn cpu_seconds(pid: i32) -> Result<f64> {
+    let tasks = format!("/proc/{pid}/task");
+    let mut nanoseconds = 0.0;
+    for task in fs::read_dir(&tasks).with_context(|| format!("read {tasks}"))?.flatten() {
+        let Ok(text) = fs::read_to_string(task.path().join("schedstat")) else { continue };
+        nanoseconds += text.split(' ').next().and_then(|n| n.parse::<f64>().ok()).unwrap_or(0.0);
+    }
+    Ok(nanoseconds / 1e9)
+}
+
+/// Resident and proportional set size, in MiB.
+fn memory(pid: i32) -> Result<(f64, f64)> {
+    let path = format!("/proc/{pid}/smaps_rollup");
+    let text = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+    let field = |name: &str| -> Result<f64> {
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix(name))
+            .with_context(|| format!("{path}: {name}"))?;
+        let number = line.split_whitespace().next().with_context(|| format!("{path}: {name}"))?;
+        Ok(number.parse::<f64>()? / 1024.0)
+    };
+    Ok((field("Rss:")?, field("Pss:")?))
+}
