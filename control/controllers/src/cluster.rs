@@ -10,6 +10,8 @@ use k8s_openapi::api::core::v1::{
     ReplicationController, Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::rbac::v1::ClusterRole;
 use kube::runtime::watcher;
 use kube::{Api, Client};
 use std::fmt::Debug;
@@ -22,6 +24,8 @@ use tokio_util::sync::CancellationToken;
 #[derive(Default)]
 #[allow(missing_docs, reason = "each field is the informer of the kind it is named for")]
 pub struct Cluster {
+    pub budgets: Arc<Informer<PodDisruptionBudget>>,
+    pub cluster_roles: Arc<Informer<ClusterRole>>,
     pub config_maps: Arc<Informer<ConfigMap>>,
     pub cron_jobs: Arc<Informer<CronJob>>,
     pub daemon_sets: Arc<Informer<DaemonSet>>,
@@ -52,6 +56,8 @@ impl Cluster {
         // of the config maps only the one every namespace has
         let root_ca = watcher::Config::default().fields("metadata.name=kube-root-ca.crt");
         starter.start(&self.config_maps, Api::all(client.clone()), root_ca);
+        starter.all(&self.budgets);
+        starter.all(&self.cluster_roles);
         starter.all(&self.cron_jobs);
         starter.all(&self.daemon_sets);
         starter.all(&self.deployments);
@@ -80,6 +86,8 @@ impl Cluster {
     /// Waits until every first list is complete: before that, what is not in a map may still exist.
     pub async fn synced(&self) {
         tokio::join!(
+            self.budgets.synced(),
+            self.cluster_roles.synced(),
             self.config_maps.synced(),
             self.cron_jobs.synced(),
             self.daemon_sets.synced(),

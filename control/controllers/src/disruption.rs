@@ -1,0 +1,414 @@
+//! PodDisruptionBudget: how many of its pods may be evicted right now.
+//!
+//! Woken by: the budget, its pods, the controllers whose size it counts by, and the end of an eviction's grace. Reads: all of these. Writes:
+//! the budget's status. Promises: a disruption that an eviction has taken (`disruptedPods`) counts until the pod is gone or two minutes have
+//! passed; where the size cannot be known, nothing may be evicted.
+
+use crate::claim::selector;
+use crate::cluster::Cluster;
+use crate::informer::{Informer, key_of};
+use crate::pods::ready_since;
+use crate::queue::{Key, Queue};
+use crate::reconcile::{Doing, Error, Reconcile, found};
+use crate::recorder::{Recorder, Severity};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::core::v1::{Pod, ReplicationController};
+use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, OwnerReference, Time};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use kube::api::{Patch, PatchParams};
+use kube::{Api, Client, ResourceExt};
+use machinery::labels::Selector;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// An evicted pod that is still there after this was not evicted.
+const DELETION_TIMEOUT: SignedDuration = SignedDuration::from_secs(120);
+
+/// The controller.
+pub struct Disruptions {
+    budgets: Arc<Informer<PodDisruptionBudget>>,
+    pods: Arc<Informer<Pod>>,
+    deployments: Arc<Informer<Deployment>>,
+    replica_sets: Arc<Informer<ReplicaSet>>,
+    replication_controllers: Arc<Informer<ReplicationController>>,
+    stateful_sets: Arc<Informer<StatefulSet>>,
+    client: Client,
+    recorder: Recorder,
+}
+
+impl Disruptions {
+    /// Registers for what wakes it.
+    #[must_use]
+    pub fn new(cluster: &Cluster, client: Client, recorder: Recorder, queue: &Arc<Queue>) -> Self {
+        let wake = queue.clone();
+        cluster.budgets.on_change(move |old, new| {
+            if let Some(budget) = new.or(old) {
+                wake.add(key_of(&**budget));
+            }
+        });
+        let (wake, budgets) = (queue.clone(), cluster.budgets.clone());
+        cluster.pods.on_change(move |old, new| {
+            for pod in [old, new].into_iter().flatten() {
+                for budget in budgets.list(pod.namespace().as_deref().unwrap_or_default()) {
+                    if budget_selector(&budget).is_ok_and(|s| s.matches(pod.labels())) {
+                        wake.add(key_of(&*budget));
+                    }
+                }
+            }
+        });
+        // the size of a controller changes what its pods' budgets allow; budgets are few
+        let sized = |queue: &Arc<Queue>| {
+            let (wake, budgets) = (queue.clone(), cluster.budgets.clone());
+            move |namespace: Option<String>| {
+                for budget in budgets.list(namespace.as_deref().unwrap_or_default()) {
+                    wake.add(key_of(&*budget));
+                }
+            }
+        };
+        let wake = sized(queue);
+        cluster.deployments.on_change(move |old, new| {
+            let size = |d: &Arc<Deployment>| d.spec.as_ref().and_then(|s| s.replicas);
+            if old.map(size) != new.map(size) {
+                wake(new.or(old).and_then(|d| d.namespace()));
+            }
+        });
+        let wake = sized(queue);
+        cluster.replica_sets.on_change(move |old, new| {
+            let size = |d: &Arc<ReplicaSet>| d.spec.as_ref().and_then(|s| s.replicas);
+            if old.map(size) != new.map(size) {
+                wake(new.or(old).and_then(|d| d.namespace()));
+            }
+        });
+        let wake = sized(queue);
+        cluster.stateful_sets.on_change(move |old, new| {
+            let size = |d: &Arc<StatefulSet>| d.spec.as_ref().and_then(|s| s.replicas);
+            if old.map(size) != new.map(size) {
+                wake(new.or(old).and_then(|d| d.namespace()));
+            }
+        });
+        let wake = sized(queue);
+        cluster.replication_controllers.on_change(move |old, new| {
+            let size = |d: &Arc<ReplicationController>| d.spec.as_ref().and_then(|s| s.replicas);
+            if old.map(size) != new.map(size) {
+                wake(new.or(old).and_then(|d| d.namespace()));
+            }
+        });
+        Self {
+            budgets: cluster.budgets.clone(),
+            pods: cluster.pods.clone(),
+            deployments: cluster.deployments.clone(),
+            replica_sets: cluster.replica_sets.clone(),
+            replication_controllers: cluster.replication_controllers.clone(),
+            stateful_sets: cluster.stateful_sets.clone(),
+            client,
+            recorder,
+        }
+    }
+
+    /// The size of what controls a pod, and its uid.
+    fn scale(&self, namespace: &str, owner: &OwnerReference) -> Option<(String, i32)> {
+        let key = Key::new(namespace, &owner.name);
+        let size = |replicas: Option<i32>| replicas.unwrap_or(1);
+        match owner.kind.as_str() {
+            "ReplicaSet" => {
+                let set = self.replica_sets.get(&key).filter(|s| s.uid().as_deref() == Some(&owner.uid))?;
+                let above = set.owner_references().iter().find(|o| o.controller == Some(true));
+                match above.filter(|o| o.kind == "Deployment") {
+                    None => Some((owner.uid.clone(), size(set.spec.as_ref()?.replicas))),
+                    Some(above) => {
+                        let deployment = self.deployments.get(&Key::new(namespace, &above.name))?;
+                        let ours = deployment.uid().as_deref() == Some(&above.uid);
+                        ours.then(|| {
+                            (above.uid.clone(), size(deployment.spec.as_ref().and_then(|s| s.replicas)))
+                        })
+                    }
+                }
+            }
+            "StatefulSet" => {
+                let set = self.stateful_sets.get(&key).filter(|s| s.uid().as_deref() == Some(&owner.uid))?;
+                Some((owner.uid.clone(), size(set.spec.as_ref()?.replicas)))
+            }
+            "ReplicationController" => {
+                let set = self.replication_controllers.get(&key);
+                let set = set.filter(|s| s.uid().as_deref() == Some(&owner.uid))?;
+                Some((owner.uid.clone(), size(set.spec.as_ref()?.replicas)))
+            }
+            _ => None,
+        }
+    }
+
+    /// How many pods there should be, by their controllers. A pod without one does not count.
+    fn expected(&self, namespace: &str, pods: &[Arc<Pod>]) -> Result<i32, String> {
+        let mut sizes = BTreeMap::new();
+        for pod in pods {
+            let owners = pod.owner_references();
+            let Some(owner) = owners.iter().find(|o| o.controller == Some(true)) else { continue };
+            let scale = self.scale(namespace, owner);
+            let (uid, size) =
+                scale.ok_or_else(|| format!("found no controllers for pod {:?}", pod.name_any()))?;
+            sizes.insert(uid, size);
+        }
+        Ok(sizes.values().fold(0_i32, |sum, size| sum.saturating_add(*size)))
+    }
+}
+
+fn budget_selector(budget: &PodDisruptionBudget) -> Result<Selector, Error> {
+    selector(budget.spec.as_ref().and_then(|s| s.selector.as_ref()), &budget.name_any())
+}
+
+/// What a budget works out to.
+#[derive(Debug, PartialEq)]
+struct Outcome {
+    expected: i32,
+    desired: i32,
+    healthy: i32,
+    allowed: i32,
+    disrupted: BTreeMap<String, Time>,
+    /// Evicted pods that are still there.
+    not_deleted: Vec<String>,
+    /// Until the next eviction's grace ends.
+    recheck: Option<Duration>,
+}
+
+/// Works a budget out. `scale` is how many pods there should be by their controllers, asked for only where that counts.
+fn work_out(
+    budget: &PodDisruptionBudget,
+    pods: &[Arc<Pod>],
+    scale: impl FnOnce() -> Result<i32, String>,
+    now: Timestamp,
+) -> Result<Outcome, String> {
+    let spec = budget.spec.clone().unwrap_or_default();
+    let part = |value: &IntOrString, of: i32| match value {
+        IntOrString::Int(n) => *n,
+        IntOrString::String(text) => {
+            let percent: i64 = text.trim_end_matches('%').parse().unwrap_or(0);
+            i32::try_from((percent.saturating_mul(i64::from(of)) + 99) / 100).unwrap_or(i32::MAX)
+        }
+    };
+    let count = i32::try_from(pods.len()).unwrap_or(i32::MAX);
+    let (expected, desired) = match (&spec.max_unavailable, &spec.min_available) {
+        (Some(most), _) => {
+            let expected = scale()?;
+            (expected, expected.saturating_sub(part(most, expected)).max(0))
+        }
+        (None, Some(IntOrString::Int(least))) => (count, *least),
+        (None, Some(least)) => {
+            let expected = scale()?;
+            (expected, part(least, expected))
+        }
+        (None, None) => (0, 0),
+    };
+    let noted = budget.status.as_ref().and_then(|s| s.disrupted_pods.clone()).unwrap_or_default();
+    let mut outcome = Outcome {
+        expected,
+        desired,
+        healthy: 0,
+        allowed: 0,
+        disrupted: BTreeMap::new(),
+        not_deleted: Vec::new(),
+        recheck: None,
+    };
+    for pod in pods.iter().filter(|p| p.metadata.deletion_timestamp.is_none()) {
+        let name = pod.name_any();
+        if let Some(since) = noted.get(&name) {
+            let left = DELETION_TIMEOUT - now.duration_since(since.0);
+            if left >= SignedDuration::ZERO {
+                let left = left.unsigned_abs();
+                outcome.recheck = Some(outcome.recheck.map_or(left, |r| r.min(left)));
+                outcome.disrupted.insert(name, since.clone());
+                continue;
+            }
+            outcome.not_deleted.push(name);
+        }
+        outcome.healthy += i32::from(ready_since(pod).is_some());
+    }
+    if expected > 0 {
+        outcome.allowed = (outcome.healthy - desired).max(0);
+    }
+    Ok(outcome)
+}
+
+/// The condition `DisruptionAllowed`; its time changes with its status.
+fn condition(
+    old: &PodDisruptionBudgetStatus,
+    allowed: bool,
+    reason: &str,
+    message: &str,
+    generation: i64,
+    now: Timestamp,
+) -> Vec<Condition> {
+    let mut all = old.conditions.clone().unwrap_or_default();
+    let status = if allowed { "True" } else { "False" };
+    let new = Condition {
+        type_: "DisruptionAllowed".to_owned(),
+        status: status.to_owned(),
+        reason: reason.to_owned(),
+        message: message.to_owned(),
+        observed_generation: Some(generation),
+        last_transition_time: Time(now),
+    };
+    match all.iter_mut().find(|c| c.type_ == new.type_) {
+        Some(old) if old.status == new.status => {
+            *old = Condition { last_transition_time: old.last_transition_time.clone(), ..new };
+        }
+        Some(old) => *old = new,
+        None => all.push(new),
+    }
+    all
+}
+
+impl Reconcile for Disruptions {
+    const NAME: &'static str = "controllermanager";
+
+    async fn reconcile(&self, key: &Key) -> Result<Option<Duration>, Error> {
+        let Some(budget) = self.budgets.get(key) else { return Ok(None) };
+        let selector = budget_selector(&budget)?;
+        let selected = self.pods.list(&key.namespace).into_iter().filter(|p| selector.matches(p.labels()));
+        let pods: Vec<Arc<Pod>> = selected.collect();
+        if pods.is_empty() {
+            let message = "No matching pods found".to_owned();
+            self.recorder.record(Self::NAME, &*budget, Severity::Normal, "NoPods", message);
+        }
+        let now = Timestamp::now();
+        let generation = budget.metadata.generation.unwrap_or(0);
+        let old = budget.status.clone().unwrap_or_default();
+        let outcome = work_out(&budget, &pods, || self.expected(&key.namespace, &pods), now);
+        let (new, recheck) = match &outcome {
+            Ok(outcome) => {
+                for name in &outcome.not_deleted {
+                    if let Some(pod) = pods.iter().find(|p| p.name_any() == *name) {
+                        let message = format!("Pod was expected by PDB {key} to be deleted but it wasn't");
+                        self.recorder.record(Self::NAME, &**pod, Severity::Warning, "NotDeleted", message);
+                    }
+                }
+                let allowed = outcome.allowed > 0;
+                let reason = if allowed { "SufficientPods" } else { "InsufficientPods" };
+                let new = PodDisruptionBudgetStatus {
+                    conditions: Some(condition(&old, allowed, reason, "", generation, now)),
+                    current_healthy: Some(outcome.healthy),
+                    desired_healthy: Some(outcome.desired),
+                    disrupted_pods: Some(outcome.disrupted.clone()),
+                    disruptions_allowed: Some(outcome.allowed),
+                    expected_pods: Some(outcome.expected),
+                    observed_generation: Some(generation),
+                };
+                (new, outcome.recheck)
+            }
+            Err(why) => {
+                let message = format!("Failed to calculate the number of expected pods: {why}");
+                let reason = "CalculateExpectedPodCountFailed";
+                self.recorder.record(Self::NAME, &*budget, Severity::Warning, reason, message);
+                let conditions = condition(&old, false, "SyncFailed", why, generation, now);
+                let new = PodDisruptionBudgetStatus {
+                    conditions: Some(conditions),
+                    disruptions_allowed: Some(0),
+                    observed_generation: Some(generation),
+                    ..old.clone()
+                };
+                (new, None)
+            }
+        };
+        self.write(key, &budget, &old, &new).await?;
+        Ok(recheck)
+    }
+}
+
+impl Disruptions {
+    async fn write(
+        &self,
+        key: &Key,
+        budget: &PodDisruptionBudget,
+        old: &PodDisruptionBudgetStatus,
+        new: &PodDisruptionBudgetStatus,
+    ) -> Result<(), Error> {
+        let plain = |s: &PodDisruptionBudgetStatus| {
+            let mut s = s.clone();
+            s.disrupted_pods = s.disrupted_pods.filter(|d| !d.is_empty());
+            s
+        };
+        if plain(old) == plain(new) {
+            return Ok(());
+        }
+        let mut disrupted: BTreeMap<&String, Value> =
+            old.disrupted_pods.iter().flatten().map(|(name, _)| (name, Value::Null)).collect();
+        disrupted.extend(new.disrupted_pods.iter().flatten().map(|(name, since)| (name, json!(since))));
+        // over the version it was worked out from: an eviction may have taken a disruption meanwhile
+        let patch = json!({
+            "metadata": { "uid": budget.uid(), "resourceVersion": budget.resource_version() },
+            "status": {
+                "conditions": new.conditions,
+                "currentHealthy": new.current_healthy.unwrap_or(0),
+                "desiredHealthy": new.desired_healthy.unwrap_or(0),
+                "disruptedPods": disrupted,
+                "disruptionsAllowed": new.disruptions_allowed.unwrap_or(0),
+                "expectedPods": new.expected_pods.unwrap_or(0),
+                "observedGeneration": new.observed_generation,
+            },
+        });
+        let api: Api<PodDisruptionBudget> = Api::namespaced(self.client.clone(), &key.namespace);
+        let patched = api.patch_status(&key.name, &PatchParams::default(), &Patch::Merge(patch)).await;
+        found(patched).map(drop).doing(|| format!("write the status of disruption budget {key}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(name: &str, ready: bool) -> Arc<Pod> {
+        let status = if ready { "True" } else { "False" };
+        Arc::new(
+            serde_json::from_value(json!({ "metadata": { "name": name },
+                "status": { "phase": "Running", "conditions": [{ "type": "Ready", "status": status }] } }))
+            .unwrap(),
+        )
+    }
+
+    fn budget(spec: Value, disrupted: Value) -> PodDisruptionBudget {
+        let status = json!({ "disruptedPods": disrupted, "currentHealthy": 0, "desiredHealthy": 0,
+            "disruptionsAllowed": 0, "expectedPods": 0 });
+        serde_json::from_value(json!({ "metadata": {}, "spec": spec, "status": status })).unwrap()
+    }
+
+    #[test]
+    fn what_a_budget_allows() {
+        let pods = [pod("a", true), pod("b", true), pod("c", false)];
+        let allowed = |spec: Value, scale: i32| {
+            let outcome =
+                work_out(&budget(spec, json!({})), &pods, || Ok(scale), Timestamp::UNIX_EPOCH).unwrap();
+            (outcome.expected, outcome.desired, outcome.healthy, outcome.allowed)
+        };
+        assert_eq!(allowed(json!({ "minAvailable": 1 }), 9), (3, 1, 2, 1));
+        assert_eq!(allowed(json!({ "minAvailable": "50%" }), 3), (3, 2, 2, 0));
+        assert_eq!(allowed(json!({ "maxUnavailable": 2 }), 3), (3, 1, 2, 1));
+        assert_eq!(allowed(json!({ "maxUnavailable": "30%" }), 4), (4, 2, 2, 0));
+        assert_eq!(allowed(json!({ "maxUnavailable": "100%" }), 4), (4, 0, 2, 2));
+        assert_eq!(allowed(json!({ "maxUnavailable": 1 }), 0), (0, 0, 2, 0));
+        let unknown = work_out(
+            &budget(json!({ "maxUnavailable": 1 }), json!({})),
+            &pods,
+            || Err("who?".into()),
+            Timestamp::UNIX_EPOCH,
+        );
+        assert_eq!(unknown, Err("who?".to_owned()));
+    }
+
+    #[test]
+    fn an_eviction_counts_until_its_pod_is_gone_or_was_spared() {
+        let pods = [pod("a", true), pod("b", true)];
+        let budget = budget(
+            json!({ "minAvailable": 1 }),
+            json!({ "a": "1970-01-01T00:00:10Z", "gone": "1970-01-01T00:00:10Z" }),
+        );
+        let at = |s| work_out(&budget, &pods, || Ok(2), Timestamp::from_second(s).unwrap()).unwrap();
+        let soon = at(70);
+        assert_eq!((soon.healthy, soon.allowed, soon.recheck), (1, 0, Some(Duration::from_secs(60))));
+        assert_eq!(soon.disrupted.keys().collect::<Vec<_>>(), ["a"]);
+        let late = at(131);
+        assert_eq!((late.healthy, late.allowed, late.not_deleted), (2, 1, vec!["a".to_owned()]));
+    }
+}
