@@ -6,4 +6,5 @@
 mod harness;
 mod kills;
 mod services;
+mod workloads;
 mod zz_teardown;
