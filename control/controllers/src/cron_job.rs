@@ -83,7 +83,7 @@ impl Reconcile for CronJobs {
         let jobs = self.jobs.owned_by(&cron.uid().unwrap_or_default());
         let mut status = cron.status.clone().unwrap_or_default();
         self.follow(key, &cron, &jobs, &mut status).await?;
-        let outcome = self.start_due(key, &cron, spec, &mut status).await;
+        let outcome = Box::pin(self.start_due(key, &cron, spec, &mut status)).await;
         // a job that was made must be in the status even where something after it failed
         self.write_status(key, &cron, &status).await?;
         let after = outcome?;

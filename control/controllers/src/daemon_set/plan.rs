@@ -39,6 +39,9 @@ pub struct Steps {
     pub ended: Vec<(Arc<Pod>, String)>,
 }
 
+/// A node's pod of the newest template, and its pod of another.
+type Pair<'p> = (Option<&'p Arc<Pod>>, Option<&'p Arc<Pod>>);
+
 /// Groups pods by node. A pod that has ended and is on its way out has made room already.
 #[must_use]
 pub fn by_node(pods: &[Arc<Pod>]) -> ByNode {
@@ -207,7 +210,7 @@ impl View<'_> {
     }
 
     /// The newest template's pod and the other one; `None` when there are more than these.
-    fn pair<'p>(&self, pods: &'p [Arc<Pod>]) -> Option<(Option<&'p Arc<Pod>>, Option<&'p Arc<Pod>>)> {
+    fn pair<'p>(&self, pods: &'p [Arc<Pod>]) -> Option<Pair<'p>> {
         let (mut new, mut old) = (None, None);
         for pod in pods.iter().filter(|p| !leaving(p)) {
             let slot = if updated(self.set, pod, self.hash) { &mut new } else { &mut old };

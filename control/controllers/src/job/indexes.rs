@@ -124,7 +124,7 @@ mod tests {
             prop_assert_eq!(ia.total() as usize, sa.len());
             prop_assert_eq!(ia.shared(&ib) as usize, sa.intersection(&sb).count());
             prop_assert!((0..40).all(|i| ia.has(i) == sa.contains(&i)));
-            prop_assert_eq!(Indexes::parse(&ia.to_string(), 40), ia.clone());
+            prop_assert_eq!(&Indexes::parse(&ia.to_string(), 40), &ia);
             let missing: Vec<i32> = (0..40).filter(|i| !sa.contains(i)).take(count).collect();
             prop_assert_eq!(ia.lowest_missing(count, 40), missing);
             let both = ia.with(&ib);

@@ -187,7 +187,7 @@ proptest! {
         let mut pods: Vec<Arc<Pod>> = Vec::new();
         let (mut made, mut good, mut bad) = (0, 0, 0);
         let none = HashSet::new();
-        for step in 0..200_usize {
+        for (step, kill) in kills.iter().copied().enumerate() {
             if is_finished(&job) {
                 break;
             }
@@ -218,7 +218,6 @@ proptest! {
                     prop_assert!(active <= parallelism);
                     now.complete_if_done(active);
                 }
-                let kill = kills[step];
                 let (release, all) = now.track();
                 if kill == 0 { continue; }
                 next.status = Some(now.status.clone());
