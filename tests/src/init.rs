@@ -241,7 +241,12 @@ fn spawn(service: &Service, logs: &Path) -> Result<Pid> {
         .with_context(|| format!("open {}", path.display()))?;
     let (program, args) =
         service.argv.split_first().ok_or_else(|| anyhow!("{}: no program", service.name))?;
-    let child = Command::new(program)
+    // A missing program is this call's error, not the helper's below.
+    anyhow::ensure!(!program.contains('/') || Path::new(program).exists(), "start {program}: no such file");
+    // PID 1 has these signals blocked, which children inherit and, through containerd, every container would: `env` unblocks them
+    // and becomes the program.
+    let child = Command::new("env")
+        .args(["--default-signal=TERM,CHLD", program])
         .args(args)
         .envs(&service.env)
         .current_dir("/")

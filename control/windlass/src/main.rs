@@ -21,6 +21,9 @@ use cli::{Cli, Command};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    // Whoever started us may have left signals blocked; a blocked SIGTERM would make us, and the agent that is to die with
+    // the server, impossible to stop. Before any thread, which inherits the mask. It cannot fail with a valid set.
+    let _ = nix::sys::signal::SigSet::all().thread_unblock();
     let cli = Cli::parse();
     logging::start(&cli.logging);
     match run(cli) {
