@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at the first surprise")]
 
+mod bad_input;
+mod clients;
 mod harness;
 mod kills;
 mod services;

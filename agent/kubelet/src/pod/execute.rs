@@ -51,7 +51,7 @@ pub async fn create_sandbox(context: &Context, pod: &Arc<Pod>, attempt: u32) -> 
             Err(error) => error,
         };
         let Some(holder) = error.reserved_for().map(str::to_owned) else {
-            return Err(format!("failed to create pod sandbox: {}", error.runtime_message()));
+            return Err(error.runtime_message());
         };
         // A call that timed out or died with us holds the name: adopt what it made, or clear it away.
         match context.runtime.pod_sandbox_status(&holder).await {
@@ -63,7 +63,7 @@ pub async fn create_sandbox(context: &Context, pod: &Arc<Pod>, attempt: u32) -> 
             Err(other) => return Err(other.runtime_message()),
         }
     }
-    Err("failed to create pod sandbox: its name stays reserved".to_owned())
+    Err("its name stays reserved".to_owned())
 }
 
 fn runtime_handler(pod: &Pod) -> Result<String, String> {
