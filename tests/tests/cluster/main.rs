@@ -7,6 +7,7 @@ mod bad_input;
 mod clients;
 mod harness;
 mod kills;
+mod kubectl;
 mod services;
 mod workloads;
 mod zz_teardown;

@@ -59,14 +59,28 @@ fn without(object: &Value) -> Value {
     bare
 }
 
+/// The owners a writer says there are, as kubectl does when it moves to server-side apply: one empty entry forgets them all; nothing, or
+/// nothing readable, leaves them to what was noted before, so that clients who know of no owners do not lose them.
+fn chosen(asked: &Value) -> Option<Managed> {
+    if asked.as_array().is_some_and(|list| matches!(list.as_slice(), [one] if *one == json!({}))) {
+        return Some(Managed::default());
+    }
+    Managed::from_value(asked).filter(|managed| !managed.entries().is_empty())
+}
+
 /// Notes in `new` who owns what after `call` made it of `old` (none: created it).
 pub(super) fn track(call: &Call<'_>, old: Option<&Value>, new: &mut Value) {
     let Some(gvk) = Gvk::of(new) else { return };
     let Some(structure) = structure(&gvk) else { return };
+    let asked = at(new, &["metadata", "managedFields"]).cloned();
     remove(new, &["metadata", "managedFields"]);
-    let (live, present) = match old {
+    let (live, noted) = match old {
         Some(old) => (without(old), owners(old)),
         None => (zero(&gvk), Managed::default()),
+    };
+    let present = match asked.filter(|_| call.subresource.is_empty()) {
+        Some(asked) => chosen(&asked).unwrap_or(noted),
+        None => noted,
     };
     let now = time(jiff::Timestamp::now());
     let managed = apply::update(structure, &live, new, &present, &manager(call, false), &now);

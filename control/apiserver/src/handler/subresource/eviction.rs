@@ -12,6 +12,7 @@ use crate::registry::delete::Deleted;
 use crate::registry::kind::Kind;
 use crate::registry::metadata::{at, deleting, items, object_mut, set, text, time};
 use crate::registry::options::DeleteOptions;
+use bytes::Bytes;
 use jiff::Timestamp;
 use machinery::labels::Selector;
 use machinery::object;
@@ -24,7 +25,7 @@ const MAX_DISRUPTED: usize = 2000;
 
 pub(super) async fn create(x: &Exchange<'_>, request: Body) -> Result<Response, Status> {
     let call = x.call()?;
-    let bytes = body::read(request).await?;
+    let bytes = in_v1(body::read(request).await?);
     let gvk = Gvk::new("policy", "v1", "Eviction");
     let (eviction, warnings) = body::decode(&x.headers, &bytes, &gvk, call.options.field_validation)?;
     x.warn(warnings);
@@ -48,6 +49,17 @@ pub(super) async fn create(x: &Exchange<'_>, request: Body) -> Result<Response, 
     let mut status = Status::success();
     status.code = 201;
     created(x, &status.to_value())
+}
+
+/// The eviction as of `policy/v1`. This subresource takes `policy/v1beta1` too, as upstream's does: older clients send no other, and the
+/// two are alike.
+fn in_v1(bytes: Bytes) -> Bytes {
+    let Ok(mut eviction) = serde_json::from_slice::<Value>(&bytes) else { return bytes };
+    if object::api_version(&eviction) != "policy/v1beta1" {
+        return bytes;
+    }
+    object::set_gvk(&mut eviction, &Gvk::new("policy", "v1", "Eviction"));
+    machinery::codec::json::encode(&eviction).into()
 }
 
 /// A pod that has ended, has not begun, or is going disturbs nobody by its end.
@@ -162,4 +174,21 @@ fn take(budget: &Value, pod: &str, now: Timestamp) -> Result<Value, Status> {
     set(&mut new, &["status", "disruptionsAllowed"], allowed - 1);
     object_mut(&mut new, &["status", "disruptedPods"]).insert(pod.to_owned(), time(now).into());
     Ok(new)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::in_v1;
+    use bytes::Bytes;
+
+    #[test]
+    fn evictions_of_both_versions_are_taken() {
+        let old = Bytes::from_static(
+            br#"{"apiVersion":"policy/v1beta1","kind":"Eviction","metadata":{"name":"p"}}"#,
+        );
+        assert_eq!(in_v1(old), r#"{"apiVersion":"policy/v1","kind":"Eviction","metadata":{"name":"p"}}"#);
+        for kept in ["{", "3", r#"{"apiVersion": "v2"}"#] {
+            assert_eq!(in_v1(Bytes::from(kept)), kept);
+        }
+    }
 }
