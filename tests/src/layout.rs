@@ -91,3 +91,6 @@ pub const IMAGE_HOST: &str = "lab.local";
 pub fn node_address(index: u8) -> String {
     format!("192.168.77.{}", 10 + index)
 }
+
+/// Where a node finds its kubelet's configuration.
+pub const KUBELET_CONFIG: &str = "/etc/windlass/kubelet.yaml";

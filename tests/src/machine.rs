@@ -143,7 +143,19 @@ fn files_in_etc(node: &str, address: &str) -> BTreeMap<String, String> {
         .bytes()
         .map(|b| char::from(b"0123456789abcdef"[usize::from(b % 16)]))
         .collect();
+    // nodes share this machine's disk and memory, which are not theirs to judge
+    let kubelet = "apiVersion: kubelet.config.k8s.io/v1beta1
+kind: KubeletConfiguration
+evictionHard:
+  memory.available: 50Mi
+  nodefs.available: 1%
+  nodefs.inodesFree: 1%
+  imagefs.available: 1%
+  imagefs.inodesFree: 1%
+"
+    .to_owned();
     [
+        ("windlass/kubelet.yaml", kubelet),
         ("hostname", format!("{node}\n")),
         ("machine-id", format!("{machine_id}\n")),
         ("hosts", format!("127.0.0.1 localhost\n{address} {node}\n")),

@@ -2,7 +2,7 @@
 
 use crate::control::{self, Answer, Ask};
 use crate::init::{self, Service};
-use crate::layout::{Layout, node_address};
+use crate::layout::{KUBELET_CONFIG, Layout, node_address};
 use crate::reap;
 use crate::shell::{self, inside};
 use anyhow::{Context, Result, anyhow, bail};
@@ -176,6 +176,8 @@ fn server_arguments(token: &str) -> Vec<String> {
         "127.0.0.1",
         "--token",
         token,
+        "--kubelet-config",
+        KUBELET_CONFIG,
     ]
     .map(str::to_owned)
     .into()
@@ -193,6 +195,8 @@ fn agent_arguments(index: u8, token: &str) -> Vec<String> {
         &node_address(index),
         "--node-name",
         &node_name(index),
+        "--kubelet-config",
+        KUBELET_CONFIG,
     ]
     .map(str::to_owned)
     .into()

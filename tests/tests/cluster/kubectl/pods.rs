@@ -110,7 +110,9 @@ fn kubectl_forwards_ports_and_watches() {
             connection.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
             connection.write_all(b"GET / HTTP/1.1\r\nHost: p\r\nConnection: close\r\n\r\n").unwrap();
             let mut answer = String::new();
-            connection.read_to_string(&mut answer).unwrap_or_else(|e| panic!("try {attempt}, debian {debian}: {e}"));
+            connection
+                .read_to_string(&mut answer)
+                .unwrap_or_else(|e| panic!("try {attempt}, debian {debian}: {e}"));
             assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("\r\n\r\np "), "{answer}");
         }
         forward.kill().unwrap();
