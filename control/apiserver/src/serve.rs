@@ -76,7 +76,7 @@ pub(crate) async fn connection(
             let (request, kept) = keep(bounded(request, limits.body));
             let response = chain.handle(caller, request).await;
             Ok::<_, Infallible>(match kept {
-                Some(kept) => response.map(|body| Answer { body, _asked: kept }.boxed_unsync()),
+                Some(kept) => response.map(|body| Answer::new(body, kept).boxed_unsync()),
                 None => response,
             })
         }
@@ -122,9 +122,47 @@ fn bounded(request: http::Request<Incoming>, limit: usize) -> Request {
 /// why it was refused.
 struct Shared(Arc<Mutex<Body>>);
 
+/// How much of an unread body is read for its sender's sake, and for how long.
+const COURTESY: (usize, Duration) = (4 << 20, Duration::from_secs(2));
+
+/// An answer that ends only when the request's body has been read, within bounds: a client that is still sending when its
+/// stream is reset takes the answer for lost.
 struct Answer {
     body: Body,
-    _asked: Arc<Mutex<Body>>,
+    asked: Arc<Mutex<Body>>,
+    courtesy: usize,
+    patience: Option<Pin<Box<tokio::time::Sleep>>>,
+    read: bool,
+}
+
+impl Answer {
+    fn new(body: Body, asked: Arc<Mutex<Body>>) -> Self {
+        Self { body, asked, courtesy: COURTESY.0, patience: None, read: false }
+    }
+
+    /// Reads what is left of the request; ready when it has ended or its bounds have.
+    fn finish_reading(&mut self, cx: &mut std::task::Context<'_>) -> Poll<()> {
+        let mut asked = self.asked.lock();
+        while !self.read && self.courtesy > 0 && !asked.is_end_stream() {
+            match Pin::new(&mut *asked).poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => {
+                    let length = frame.data_ref().map_or(0, Bytes::len);
+                    self.courtesy = self.courtesy.saturating_sub(length.max(1));
+                }
+                Poll::Ready(Some(Err(_)) | None) => break,
+                Poll::Pending => {
+                    let patience =
+                        self.patience.get_or_insert_with(|| Box::pin(tokio::time::sleep(COURTESY.1)));
+                    if patience.as_mut().poll(cx).is_pending() {
+                        return Poll::Pending;
+                    }
+                    break;
+                }
+            }
+        }
+        self.read = true;
+        Poll::Ready(())
+    }
 }
 
 /// Keeps the body of an HTTP/2 request that has one.
@@ -165,11 +203,14 @@ impl hyper::body::Body for Answer {
         mut self: Pin<&mut Self>,
         cx: &mut std::task::Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        match Pin::new(&mut self.body).poll_frame(cx) {
+            Poll::Ready(None) => self.finish_reading(cx).map(|()| None),
+            other => other,
+        }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.body.is_end_stream() && (self.read || self.asked.lock().is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {

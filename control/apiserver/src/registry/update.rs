@@ -93,7 +93,8 @@ impl Registry {
             );
             return Err(Status::invalid(&kind.gk(), &call.name, &[missing]));
         }
-        let applied = call.options.applies.then(|| at(&new, &["metadata", "managedFields"]).cloned());
+        // what a writer says of owners is its own until the end: admission neither sees nor changes it
+        let owners = at(&new, &["metadata", "managedFields"]).cloned();
         carry_over(&old, &mut new);
         let mut attributes = Attributes::new(call, Operation::Update, Some(new), Some(old.clone()));
         admission::mutate(self, &mut attributes).await?;
@@ -110,10 +111,11 @@ impl Registry {
         attributes.object = Some(new);
         admission::validate(self, &mut attributes).await?;
         let mut new = attributes.object.take().unwrap_or_default();
-        match applied {
-            Some(Some(owners)) => set(&mut new, &["metadata", "managedFields"], owners),
-            Some(None) => {}
-            None => managed::track(call, Some(&old), &mut new),
+        if let Some(owners) = owners {
+            set(&mut new, &["metadata", "managedFields"], owners);
+        }
+        if !call.options.applies {
+            managed::track(call, Some(&old), &mut new);
         }
         if delete::is_finished(kind, &new) && !call.options.dry_run {
             // The last finalizer went: the update is the delete (upstream: `ShouldDeleteDuringUpdate`).

@@ -133,7 +133,8 @@ async fn work(
     let up = Up { stdin: stdin.map(|s| s.0), resize: resize.map(|s| s.0) };
     let down = Down { error, stdout: stdout.map(|s| s.1), stderr: stderr.map(|s| s.1) };
     let (mut to_client, mut from_client) = socket.split();
-    // Clients may wait for a first message to know that the command is there.
+    // Clients of version 4 may wait for a first message to know that the command is there; those of version 5 may not be
+    // listening to the channel yet, and complain.
     let lowest = if streams.stdout {
         number::STDOUT
     } else if streams.stderr {
@@ -141,7 +142,9 @@ async fn work(
     } else {
         number::ERROR
     };
-    to_client.send(protocol.write(lowest, &[])).await?;
+    if protocol != (Protocol::Binary { closes: true }) {
+        to_client.send(protocol.write(lowest, &[])).await?;
+    }
     tokio::select! {
         ended = downward(down, &mut to_client, protocol) => ended?,
         left = upward(&mut from_client, up, protocol) => left?,
