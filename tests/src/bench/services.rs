@@ -131,7 +131,7 @@ fn address(base: Ipv4Addr, offset: u32) -> IpAddr {
 }
 
 fn service(index: u32) -> Result<Service> {
-    let node_port = if index % 10 == 0 { u16::try_from(30_000 + index / 10)? } else { 0 };
+    let node_port = if index.is_multiple_of(10) { u16::try_from(30_000 + index / 10)? } else { 0 };
     Ok(Service {
         cluster_ips: vec![address(Ipv4Addr::new(10, 96, 0, 1), index)],
         ports: vec![Port { name: String::new(), protocol: Protocol::Tcp, port: 80, node_port }],

@@ -551,7 +551,7 @@ mod tests {
             "containers": [{"name": "c", "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}}}],
         }});
         assert!(violations(&rule(Level::Restricted), &pod).is_empty());
-        let mut root = pod.clone();
+        let mut root = pod;
         root["spec"]["securityContext"]["runAsUser"] = json!(0);
         assert_eq!(
             violations(&rule(Level::Restricted), &root),
