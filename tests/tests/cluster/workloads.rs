@@ -29,7 +29,7 @@ metadata: { name: p, labels: { role: test }, annotations: { note: hello } }
 spec:
   terminationGracePeriodSeconds: 1
   initContainers:
-  - { name: first, image: 'lab.local/echo:1', command: [sh, -c, 'echo from-init > /work/init'], volumeMounts: [{ name: work, mountPath: /work }] }
+  - { name: first, image: 'lab.local/echo:1', command: [sh, -c, 'echo from-init > /data/init'], volumeMounts: [{ name: work, mountPath: /data }] }
   containers:
   - name: c
     image: lab.local/echo:1
@@ -43,7 +43,7 @@ spec:
     envFrom: [{ prefix: S_, configMapRef: { name: settings } }]
     resources: { limits: { cpu: '1', memory: 64Mi } }
     volumeMounts:
-    - { name: work, mountPath: /work }
+    - { name: work, mountPath: /data }
     - { name: settings, mountPath: /etc/settings }
     - { name: keys, mountPath: /etc/keys, readOnly: true }
     - { name: me, mountPath: /etc/me }
@@ -64,7 +64,7 @@ spec:
     );
     assert!(sh("echo $HOST_IP").starts_with("192.168.77."));
     assert_eq!(
-        sh("cat /work/init /etc/settings/mode /etc/keys/password /etc/single"),
+        sh("cat /data/init /etc/settings/mode /etc/keys/password /etc/single"),
         "from-init\nfasthunter2blue"
     );
     assert_eq!(sh("stat -L -c %a /etc/keys/password").trim(), "400");
