@@ -7,6 +7,7 @@
 //! - [`service_account`]: keys and tokens of service accounts; [`openid`]: the documents that let others verify them
 //! - [`bootstrap`]: tokens that let a machine join, and the proof that it talks to the right cluster
 //! - [`kubeconfig`]: the file a client reads; [`files`]: writes that are whole or not at all; [`pem`]: text to DER
+//! - [`tls`]: peers whose certificates are judged later, or not at all
 //! - `der`: the few ASN.1 forms a certificate is made of
 //!
 //! Nothing here reads the clock: `now` is an argument.
@@ -24,6 +25,7 @@ pub mod pem;
 pub mod request;
 pub mod service_account;
 pub mod signer;
+pub mod tls;
 
 pub use authority::{Authority, Issued, Leaf};
 pub use certificate::{Certificate, needs_renewal};

@@ -2,10 +2,8 @@
 
 use super::destination::{Destination, Trust};
 use arc_swap::ArcSwap;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::ServerName;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,13 +38,14 @@ pub enum DialerError {
 impl Dialer {
     /// Trusts kubelets of `authorities`, and shows them `certificate`. All PEM.
     pub fn new(authorities: &str, certificate: &str, key: &str) -> Result<Self, DialerError> {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let unverified = ClientConfig::builder_with_provider(provider.clone())
-            .with_safe_default_protocol_versions()
-            .map_err(DialerError::Use)?
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(AnyServer(provider)))
-            .with_no_client_auth();
+        // Who asks for `https:` to a pod or service wants its encryption; upstream checks no more.
+        let unverified =
+            ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+                .with_safe_default_protocol_versions()
+                .map_err(DialerError::Use)?
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(pki::tls::AnyPeer::default()))
+                .with_no_client_auth();
         let kubelet = ArcSwap::from_pointee(kubelet_config(authorities, certificate, key)?);
         Ok(Dialer { kubelet, unverified: Arc::new(unverified) })
     }
@@ -90,43 +89,4 @@ fn kubelet_config(authorities: &str, certificate: &str, key: &str) -> Result<Cli
         .with_root_certificates(roots)
         .with_client_auth_cert(chain, key)
         .map_err(DialerError::Use)
-}
-
-/// Accepts every certificate: who asks for `https:` to a pod or service wants its encryption, upstream checks no more.
-#[derive(Debug)]
-struct AnyServer(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for AnyServer {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }
