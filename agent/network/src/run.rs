@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use futures::{FutureExt, StreamExt, TryStreamExt};
+use futures::{StreamExt, TryStreamExt};
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Node, ObjectReference};
 use kube::{
@@ -23,12 +23,14 @@ use kube::{
         watcher::{self, Event, watcher},
     },
 };
-use rtnetlink::{Handle, MulticastGroup};
-use tokio::time::{Instant, sleep_until};
+use rtnetlink::Handle;
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Config, ConflistError, MasqueradeError, conflist, masquerade,
+    Config, ConflistError, MasqueradeError,
+    changes::Changes,
+    conflist, masquerade,
     node::Member,
     plan::{Plan, Problem, plan},
     routes::{self, RouteError},
@@ -43,6 +45,8 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_
 const GATHER: Duration = Duration::from_millis(20);
 /// The same for the kernel's word, which comes several times for every pod that starts or ends.
 const GATHER_KERNEL: Duration = Duration::from_millis(200);
+/// How long a round may take: the kernel answers at once, or not at all.
+const ROUND: Duration = Duration::from_secs(30);
 /// How long recording an event may hold up a round.
 const RECORD_WITHIN: Duration = Duration::from_secs(2);
 /// As many problems are reported as events in one round; the log has them all.
@@ -54,9 +58,9 @@ pub enum Error {
     /// There is no netlink.
     #[error("open a netlink socket for routes")]
     Netlink(#[source] std::io::Error),
-    /// The connection to the kernel ended.
-    #[error("the netlink connection closed")]
-    NetlinkClosed,
+    /// The kernel's changes cannot be read.
+    #[error("read the kernel's changes of links and routes")]
+    Changes(#[source] std::io::Error),
     /// The watch ended for good.
     #[error("watch nodes")]
     Watch(#[source] Box<watcher::Error>),
@@ -74,6 +78,8 @@ enum RoundError {
     Routes(#[from] RouteError),
     #[error("keep masquerading")]
     Masquerade(#[from] MasqueradeError),
+    #[error("bring the pod network in order: not done within {}s", ROUND.as_secs())]
+    Late,
 }
 
 /// Runs until cancelled; what it made stays.
@@ -81,15 +87,8 @@ enum RoundError {
 /// # Errors
 /// The watch or the kernel's connection ended; the caller starts anew.
 pub async fn run(config: Config, client: Client, shutdown: CancellationToken) -> Result<(), Error> {
-    let groups = [
-        MulticastGroup::Link,
-        MulticastGroup::Ipv4Ifaddr,
-        MulticastGroup::Ipv6Ifaddr,
-        MulticastGroup::Ipv4Route,
-        MulticastGroup::Ipv6Route,
-    ];
-    let (connection, kernel, mut told) =
-        rtnetlink::new_multicast_connection(&groups).map_err(Error::Netlink)?;
+    let mut changes = Changes::subscribe().map_err(Error::Netlink)?;
+    let (connection, kernel, _) = rtnetlink::new_connection().map_err(Error::Netlink)?;
     // Ends when the handle is dropped, which is when this function returns.
     tokio::spawn(connection);
     let nodes = watcher(Api::<Node>::all(client.clone()), watcher::Config::default())
@@ -123,12 +122,8 @@ pub async fn run(config: Config, client: Client, shutdown: CancellationToken) ->
                 Ok(None) => return Err(Error::WatchClosed),
                 Err(error) => return Err(Error::Watch(Box::new(error))),
             },
-            message = told.next() => {
-                if message.is_none() {
-                    return Err(Error::NetlinkClosed);
-                }
-                // One change of a link is many messages.
-                while let Some(Some(_)) = told.next().now_or_never() {}
+            changed = changes.next() => {
+                changed.map_err(Error::Changes)?;
                 next = next.min(Instant::now() + GATHER_KERNEL);
             }
             () = sleep_until(next) => {
@@ -139,7 +134,7 @@ pub async fn run(config: Config, client: Client, shutdown: CancellationToken) ->
                 }
                 let round = tokio::select! {
                     () = shutdown.cancelled() => return Ok(()),
-                    round = network.round() => round,
+                    round = timeout(ROUND, network.round()) => round.unwrap_or(Err(RoundError::Late)),
                 };
                 match round {
                     Ok(()) => (next, pause) = (audit.max(Instant::now() + GATHER), RETRY.0),
@@ -277,7 +272,7 @@ impl Network {
                 action: "Routing".into(),
                 secondary: None,
             };
-            match tokio::time::timeout(RECORD_WITHIN, self.recorder.publish(&notice, &about)).await {
+            match timeout(RECORD_WITHIN, self.recorder.publish(&notice, &about)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => tracing::debug!(%error, "event not recorded"),
                 // Nobody answers; nor will they the others.
