@@ -202,7 +202,7 @@ fn written() -> Vec<Value> {
             "endpoints": [{"addresses": ["10.0.0.1"]}], "ports": [{"port": 80}]}),
         json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "spec": {"leaseDurationSeconds": 40}}),
         json!({"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "spec": {"maxReplicas": 3,
-            "scaleTargetRef": {"kind": "Deployment", "name": "x"}}}),
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "x"}}}),
     ];
     for kind in ["Deployment", "ReplicaSet", "DaemonSet", "StatefulSet"] {
         let spec = json!({"selector": selector, "template": template});

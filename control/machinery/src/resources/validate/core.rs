@@ -2,9 +2,10 @@
 
 use serde_json::Value;
 
-use super::{Errors, quantities, rules};
+use super::{Errors, address, quantities, rules};
 use crate::{
     field::{FieldError, Path},
+    goformat::go_quote,
     names,
     resources::access::{Fields, Get, same},
 };
@@ -123,183 +124,147 @@ pub(super) fn secret_update(new: &Value, old: &Value, errors: &mut Errors) {
     frozen(new, old, &["data"], errors);
 }
 
-pub(super) fn namespace(namespace: &Value, errors: &mut Errors) {
-    let path = Path::new("spec").child("finalizers");
+pub(super) fn namespace_create(namespace: &Value, errors: &mut Errors) {
     for finalizer in namespace.items("spec.finalizers") {
-        let name = finalizer.as_str().unwrap_or_default();
-        rules::qualified(&path, name, errors);
-        if !name.contains('/') && name != "kubernetes" {
-            let detail = "name is neither a standard finalizer name nor is it fully qualified";
-            errors.push(FieldError::invalid(&path, name, detail));
-        }
+        finalizer_name(&Path::from("spec.finalizers"), finalizer, errors);
     }
 }
 
+fn finalizer_name(path: &Path, finalizer: &Value, errors: &mut Errors) {
+    let name = finalizer.as_str().unwrap_or_default();
+    rules::qualified(path, name, errors);
+    if !name.contains('/') && !["kubernetes", "orphan", "foregroundDeletion"].contains(&name) {
+        let detail = "name is neither a standard finalizer name nor is it fully qualified";
+        errors.push(FieldError::invalid(path, name, detail));
+    }
+}
+
+/// What holds for every node. Upstream has the taints below `metadata`.
 pub(super) fn node(node: &Value, errors: &mut Errors) {
-    let (path, spec) = (Path::new("spec"), node.at("spec"));
+    let (path, spec) = (Path::new("metadata").child("taints"), node.at("spec"));
     let taints = spec.items("taints");
     for (index, taint) in taints.iter().enumerate() {
-        let path = path.child("taints").index(index);
+        let path = path.index(index);
         rules::qualified(&path.child("key"), taint.text("key"), errors);
         let value = taint.text("value");
         let messages = names::label_value(value);
         if !messages.is_empty() {
             errors.push(FieldError::invalid(&path.child("value"), value, messages.join(";")));
         }
-        let effects = ["NoExecute", "NoSchedule", "PreferNoSchedule"];
+        let effects = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
         rules::one_of(&path.child("effect"), taint.text("effect"), &effects, errors);
         let id = |taint: &Value| (taint.text("key").to_owned(), taint.text("effect").to_owned());
         if taints.iter().take(index).any(|other| id(other) == id(taint)) {
-            errors.push(FieldError::duplicate(&path, taint.clone()));
+            let mut error = FieldError::duplicate(&path, taint.clone());
+            error.detail = "taints must be unique by key and effect pair".to_owned();
+            errors.push(error);
         }
-    }
-    let ranges = spec.items("podCIDRs");
-    for (index, range) in ranges.iter().enumerate() {
-        rules::cidr(&path.child("podCIDRs").index(index), range.as_str().unwrap_or_default(), errors);
-    }
-    let six = ranges.iter().filter(|range| range.as_str().is_some_and(|r| r.contains(':'))).count();
-    if ranges.len() > 2 || (ranges.len() == 2 && six != 1) {
-        let detail = "may specify no more than one CIDR for each IP family";
-        errors.push(FieldError::invalid(&path.child("podCIDRs"), spec.at("podCIDRs").clone(), detail));
     }
     for key in ["capacity", "allocatable"] {
         for (name, value) in node.at("status").fields(key).into_iter().flatten() {
-            quantities::integral(&Path::new("status").child(key).key(name), name, value, errors);
+            quantities::integral(&Path::new("status").child(key).child(name), name, value, errors);
+        }
+    }
+    let features: Vec<&str> =
+        node.items("status.declaredFeatures").iter().filter_map(Value::as_str).collect();
+    declared_features(&Path::from("status.declaredFeatures"), &features, errors);
+}
+
+fn declared_features(path: &Path, features: &[&str], errors: &mut Errors) {
+    for (index, feature) in features.iter().enumerate() {
+        if let Some(detail) = feature_name(feature) {
+            errors.push(FieldError::invalid(&path.index(index), *feature, detail));
+        }
+        if let Some(next) = features.get(index + 1) {
+            let path = path.index(index + 1);
+            if next == feature {
+                errors.push(FieldError::duplicate(&path, *next));
+            } else if next < feature {
+                errors.push(FieldError::invalid(&path, *next, "list must be sorted alphabetically"));
+            }
         }
     }
 }
 
+/// What is wrong with a feature's name: `MyFeature` or `MyFeature/mySubFeature`.
+fn feature_name(name: &str) -> Option<String> {
+    let quoted = go_quote(name);
+    if name.len() > 253 {
+        return Some(format!("invalid feature name {quoted}: must be no more than 253 characters"));
+    }
+    let segment = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric());
+    let valid = name.starts_with(|c: char| c.is_ascii_uppercase()) && name.split('/').all(segment);
+    (!valid).then(|| {
+        format!(
+            "invalid feature name {quoted}: must start with an UpperCamelCase segment, with subsequent segments \
+             separated by '/' (e.g., MyFeature or MyFeature/mySubFeature), and contain only alphanumeric characters \
+             and slashes"
+        )
+    })
+}
+
+/// The ranges of a new node's pods: one of each family at most.
+pub(super) fn node_create(node: &Value, errors: &mut Errors) {
+    let ranges: Vec<&str> = node.items("spec.podCIDRs").iter().filter_map(Value::as_str).collect();
+    let path = Path::from("spec.podCIDRs");
+    for (index, range) in ranges.iter().enumerate() {
+        address::cidr(&path.index(index), range, &[], errors);
+    }
+    let sixes = ranges.iter().filter(|range| range.contains(':')).count();
+    if ranges.len() > 2 || (ranges.len() == 2 && sixes != 1) {
+        let detail = "may specify no more than one CIDR for each IP family";
+        errors.push(FieldError::invalid(&path, node.at("spec.podCIDRs").clone(), detail));
+    }
+}
+
+pub(super) fn node_status(new: &Value, old: &Value, errors: &mut Errors) {
+    node(new, errors);
+    node_update(new, old, errors);
+}
+
 pub(super) fn node_update(new: &Value, old: &Value, errors: &mut Errors) {
     let path = Path::new("spec");
-    let ranges = old.items("spec.podCIDRs");
-    if !ranges.is_empty() && !same(new.at("spec.podCIDRs"), old.at("spec.podCIDRs")) {
-        let detail = "node updates may not change podCIDR except from \"\" to valid";
+    let addresses = new.items("status.addresses");
+    for (index, address) in addresses.iter().enumerate() {
+        if addresses.iter().take(index).any(|other| other == address) {
+            errors.push(FieldError::duplicate(&Path::from("status.addresses").index(index), address.clone()));
+        }
+    }
+    let (ranges, before) = (new.items("spec.podCIDRs"), old.items("spec.podCIDRs"));
+    let detail = "node updates may not change podCIDR except from \"\" to valid";
+    if !before.is_empty() && ranges.len() != before.len() {
         errors.push(FieldError::forbidden(&path.child("podCIDRs"), detail));
+    } else {
+        for _ in ranges.iter().zip(before).filter(|(new, old)| new != old) {
+            errors.push(FieldError::forbidden(&path.child("podCIDRs"), detail));
+        }
     }
     let id = old.text("spec.providerID");
     if !id.is_empty() && new.text("spec.providerID") != id {
         let detail = "node updates may not change providerID except from \"\" to valid";
         errors.push(FieldError::forbidden(&path.child("providerID"), detail));
     }
-}
-
-pub(super) fn limit_range(range: &Value, errors: &mut Errors) {
-    let limits_path = Path::new("spec").child("limits");
-    let mut seen = Vec::new();
-    for (index, item) in range.items("spec.limits").iter().enumerate() {
-        let path = limits_path.index(index);
-        let kind = item.text("type");
-        if seen.contains(&kind) {
-            errors.push(FieldError::duplicate(&path.child("type"), kind));
-        }
-        seen.push(kind);
-        if !kind.contains('/') {
-            let kinds = ["Container", "PersistentVolumeClaim", "Pod"];
-            rules::one_of(&path.child("type"), kind, &kinds, errors);
-        }
-        if kind == "Pod" {
-            for key in ["default", "defaultRequest"] {
-                if item.fields(key).is_some_and(|list| !list.is_empty()) {
-                    let detail = "may not be specified when `type` is 'Pod'";
-                    errors.push(FieldError::forbidden(&path.child(key), detail));
-                }
-            }
-        }
-        if kind == "PersistentVolumeClaim" && !item.has("min") && !item.has("max") {
-            let detail = "either minimum or maximum storage value is required, but neither was provided";
-            errors.push(FieldError::required(&limits_path, detail));
-        }
-        bounds(&path, item, errors);
+    if new.text("spec.externalID") != old.text("spec.externalID") {
+        errors.push(FieldError::forbidden(&path.child("externalID"), "may not be updated"));
     }
 }
 
-/// Each list of amounts, and the list its amounts may not exceed.
-const ORDERED: [(&str, &str, &str, &str); 5] = [
-    ("min", "max", "min value", "max value"),
-    ("min", "defaultRequest", "min value", "default request value"),
-    ("defaultRequest", "max", "default request value", "max value"),
-    ("defaultRequest", "default", "default request value", "default limit value"),
-    ("default", "max", "default value", "max value"),
-];
-
-fn bounds(path: &Path, item: &Value, errors: &mut Errors) {
-    for key in ["max", "min", "default", "defaultRequest", "maxLimitRequestRatio"] {
-        for (name, value) in item.fields(key).into_iter().flatten() {
-            quantities::amount(&path.child(key).key(name), value, errors);
-        }
-    }
-    for (low, high, low_text, high_text) in ORDERED {
-        for (name, value) in item.fields(low).into_iter().flatten() {
-            let upper = item.fields(high).and_then(|list| list.get(name)).and_then(quantities::parse);
-            if let (Some(value), Some(upper)) = (quantities::parse(value), upper)
-                && value > upper
-            {
-                let (value, upper) = (value.canonical(), upper.canonical());
-                // The wrong side is the default where there is one.
-                let blamed = if (low, high) == ("min", "defaultRequest") { high } else { low };
-                let detail = format!("{low_text} {value} is greater than {high_text} {upper}");
-                let shown = if blamed == low { value } else { upper };
-                errors.push(FieldError::invalid(&path.child(blamed).key(name), shown, detail));
-            }
-        }
+/// What a namespace's phase may be is whether it is being deleted.
+pub(super) fn namespace_status(new: &Value, _old: &Value, errors: &mut Errors) {
+    let path = Path::from("status.Phase");
+    let phase = new.text("status.phase");
+    let (wanted, detail) = if new.has("metadata.deletionTimestamp") {
+        ("Terminating", "may only be 'Terminating' if `deletionTimestamp` is not empty")
+    } else {
+        ("Active", "may only be 'Active' if `deletionTimestamp` is empty")
+    };
+    if phase != wanted {
+        errors.push(FieldError::invalid(&path, phase, detail));
     }
 }
 
-const SCOPES: [&str; 7] = [
-    "BestEffort",
-    "CrossNamespacePodAffinity",
-    "NotBestEffort",
-    "NotTerminating",
-    "PriorityClass",
-    "Terminating",
-    "VolumeAttributesClass",
-];
-
-pub(super) fn resource_quota(quota: &Value, errors: &mut Errors) {
-    let path = Path::new("spec");
-    for (name, value) in quota.fields("spec.hard").into_iter().flatten() {
-        let path = path.child("hard").key(name);
-        rules::qualified(&path, name, errors);
-        quantities::integral(&path, name, value, errors);
-    }
-    let scopes = quota.items("spec.scopes");
-    for scope in scopes {
-        let scope = scope.as_str().unwrap_or_default();
-        if !SCOPES.contains(&scope) {
-            let detail = "unsupported scope";
-            errors.push(FieldError::invalid(&path.child("scopes"), quota.at("spec.scopes").clone(), detail));
-        }
-    }
-    for (a, b) in [("BestEffort", "NotBestEffort"), ("Terminating", "NotTerminating")] {
-        if scopes.iter().any(|scope| scope == a) && scopes.iter().any(|scope| scope == b) {
-            let detail = "conflicting scopes";
-            errors.push(FieldError::invalid(&path.child("scopes"), quota.at("spec.scopes").clone(), detail));
-        }
-    }
-}
-
-pub(super) fn resource_quota_update(new: &Value, old: &Value, errors: &mut Errors) {
-    let path = Path::new("spec").child("scopes");
-    rules::immutable(&path, new.at("spec.scopes"), old.at("spec.scopes"), errors);
-}
-
-/// An event lives where what it is about lives; what lives nowhere has its events in `default`.
-pub(super) fn event(event: &Value, errors: &mut Errors) {
-    let (about, own) = (event.text("involvedObject.namespace"), event.text("metadata.namespace"));
-    let path = Path::new("involvedObject").child("namespace");
-    let fits = if about.is_empty() { own == "default" || own == "kube-system" } else { about == own };
-    if !fits {
-        errors.push(FieldError::invalid(&path, about, "does not match event.namespace"));
-    }
-    // Only events of the newer API carry a time of their own, and those must say who reports.
-    if !event.text("eventTime").is_empty() {
-        for key in ["reportingComponent", "reportingInstance", "action", "reason"] {
-            let shown = if key == "reportingComponent" { "reportingController" } else { key };
-            rules::required(&Path::new(shown), event.text(key), errors);
-        }
-        let controller = event.text("reportingComponent");
-        if !controller.is_empty() {
-            rules::qualified(&Path::new("reportingController"), controller, errors);
-        }
+pub(super) fn namespace_finalize(new: &Value, _old: &Value, errors: &mut Errors) {
+    for (index, finalizer) in new.items("spec.finalizers").iter().enumerate() {
+        finalizer_name(&Path::from("spec.finalizers").index(index), finalizer, errors);
     }
 }

@@ -21,14 +21,23 @@ type NameRule = fn(&str) -> Vec<String>;
 /// How objects of a kind may be named; kinds not listed have DNS subdomains for names.
 const NAME_RULES: &[(&str, &str, NameRule)] = &[
     ("", "Namespace", names::dns1123_label),
-    ("", "Service", names::dns1035_label),
+    ("", "Service", names::dns1123_label),
     ("apiregistration.k8s.io", "APIService", names::path_segment),
     ("apps", "StatefulSet", names::dns1123_label),
+    ("certificates.k8s.io", "CertificateSigningRequest", any_name),
+    ("certificates.k8s.io", "ClusterTrustBundle", any_name),
+    ("coordination.k8s.io", "LeaseCandidate", names::config_map_key),
+    ("networking.k8s.io", "IPAddress", super::networking::ip_name),
     ("rbac.authorization.k8s.io", "ClusterRole", names::path_segment),
     ("rbac.authorization.k8s.io", "ClusterRoleBinding", names::path_segment),
     ("rbac.authorization.k8s.io", "Role", names::path_segment),
     ("rbac.authorization.k8s.io", "RoleBinding", names::path_segment),
 ];
+
+/// Names their kind's own rules judge, or nobody.
+fn any_name(_: &str) -> Vec<String> {
+    Vec::new()
+}
 
 fn name_rule(resource: &Resource) -> NameRule {
     NAME_RULES
@@ -72,11 +81,16 @@ fn common(resource: &Resource, path: &Path, metadata: &Value, errors: &mut Error
 
 /// Annotations' keys are qualified names in any case; all together are bounded.
 pub(super) fn annotations(path: &Path, annotations: &Value, errors: &mut Errors) {
-    let mut size = 0;
-    for (key, value) in annotations.as_object().into_iter().flatten() {
+    for key in annotations.as_object().into_iter().flat_map(serde_json::Map::keys) {
         text(path, key, names::qualified_name(&key.to_lowercase()), errors);
-        size += key.len() + value.as_str().unwrap_or_default().len();
     }
+    annotations_size(path, annotations, errors);
+}
+
+pub(super) fn annotations_size(path: &Path, annotations: &Value, errors: &mut Errors) {
+    let annotations = annotations.as_object().into_iter().flatten();
+    let size: usize =
+        annotations.map(|(key, value)| key.len() + value.as_str().unwrap_or_default().len()).sum();
     if size > ANNOTATIONS_MAX {
         errors.push(FieldError::too_long(path, ANNOTATIONS_MAX));
     }

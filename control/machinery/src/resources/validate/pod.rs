@@ -12,15 +12,19 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::{Errors, meta, quantities, rules};
+use super::{Errors, address, meta, quantities, rules};
 use crate::{
     field::{FieldError, Path},
     names,
     resources::access::Get,
 };
 
-pub(super) use self::update::{resize, update, update_ephemeral_containers, update_status};
-pub(super) use self::{scheduling::node_selector, volume::host_path};
+pub(super) use self::update::{changed, resize, update, update_ephemeral_containers, update_status};
+pub(super) use self::{
+    container::{descending, no_backsteps},
+    scheduling::{node_selector, tolerations},
+    volume::host_path,
+};
 
 /// What holds for every pod, new or changed.
 pub(super) fn pod(pod: &Value, errors: &mut Errors) {
@@ -79,7 +83,7 @@ fn spec(path: &Path, spec: &Value, errors: &mut Errors) {
     container::init_containers(&path.child("initContainers"), &context, errors);
     container::ephemeral_containers(&path.child("ephemeralContainers"), &context, errors);
     if spec.has("resources") {
-        quantities::requirements(&path.child("resources"), spec.at("resources"), errors);
+        quantities::pod_requirements(&path.child("resources"), spec.at("resources"), errors);
     }
     host_network_ports(path, spec, errors);
     let policies = ["Always", "OnFailure", "Never"];
@@ -122,10 +126,10 @@ fn spec(path: &Path, spec: &Value, errors: &mut Errors) {
             rules::label(&path.child(key), name, errors);
         }
     }
-    scheduling::tolerations(&path.child("tolerations"), spec.items("tolerations"), errors);
+    tolerations(&path.child("tolerations"), spec.items("tolerations"), errors);
     for (index, alias) in spec.items("hostAliases").iter().enumerate() {
         let path = path.child("hostAliases").index(index);
-        rules::ip(&path.child("ip"), alias.text("ip"), errors);
+        address::ip(&path.child("ip"), alias.text("ip"), &[], errors);
         for hostname in alias.items("hostnames") {
             rules::subdomain(&path.child("hostnames"), hostname.as_str().unwrap_or_default(), errors);
         }
@@ -233,7 +237,7 @@ fn dns_config(path: &Path, spec: &Value, errors: &mut Errors) {
         errors.push(FieldError::invalid(&servers_path, config.at("nameservers").clone(), detail));
     }
     for (index, server) in servers.iter().enumerate() {
-        rules::ip(&servers_path.index(index), server.as_str().unwrap_or_default(), errors);
+        address::ip(&servers_path.index(index), server.as_str().unwrap_or_default(), &[], errors);
     }
     let (searches, searches_path) = (config.items("searches"), path.child("searches"));
     if searches.len() > SEARCHES_MAX {

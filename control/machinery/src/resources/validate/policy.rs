@@ -1,8 +1,8 @@
-//! Roles, budgets, priorities, leases, signing requests, autoscalers, runtime classes.
+//! Roles, budgets, priorities, leases, runtime classes.
 
 use serde_json::Value;
 
-use super::{Errors, rules, selector};
+use super::{Errors, pod, quantities, rules, selector};
 use crate::{
     field::{FieldError, Path},
     names,
@@ -16,9 +16,17 @@ pub(super) fn role(role: &Value, errors: &mut Errors) {
     for (index, rule) in role.items("rules").iter().enumerate() {
         policy_rule(&Path::new("rules").index(index), rule, !cluster, errors);
     }
-    for (index, selector) in role.items("aggregationRule.clusterRoleSelectors").iter().enumerate() {
-        let path = Path::new("aggregationRule").child("clusterRoleSelectors").index(index);
-        selector::label_selector(&path, selector, errors);
+    if !cluster || !role.has("aggregationRule") {
+        return;
+    }
+    let path = Path::from("aggregationRule.clusterRoleSelectors");
+    let selectors = role.items("aggregationRule.clusterRoleSelectors");
+    if selectors.is_empty() {
+        let detail = "at least one clusterRoleSelector required if aggregationRule is non-nil";
+        errors.push(FieldError::required(&path, detail));
+    }
+    for (index, selector) in selectors.iter().enumerate() {
+        selector::label_selector(&path.index(index), selector, errors);
     }
 }
 
@@ -117,6 +125,59 @@ pub(super) fn disruption_budget(budget: &Value, errors: &mut Errors) {
     rules::supported_or_empty(&path.child("unhealthyPodEvictionPolicy"), policy, &policies, errors);
 }
 
+pub(super) fn disruption_budget_status(new: &Value, _old: &Value, errors: &mut Errors) {
+    let (path, status) = (Path::new("status"), new.at("status"));
+    conditions(&path.child("conditions"), status.items("conditions"), errors);
+    let counts = ["disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods"];
+    rules::not_negatives(&path, status, &counts, errors);
+}
+
+/// Conditions in the form all newer kinds share.
+pub(super) fn conditions(path: &Path, conditions: &[Value], errors: &mut Errors) {
+    for (index, condition) in conditions.iter().enumerate() {
+        let path = path.index(index);
+        let kind = condition.text("type");
+        if conditions.iter().take(index).any(|other| other.text("type") == kind) {
+            errors.push(FieldError::duplicate(&path.child("type"), kind));
+        }
+        rules::qualified(&path.child("type"), kind, errors);
+        let statuses = ["False", "True", "Unknown"];
+        let status = condition.text("status");
+        if !statuses.contains(&status) {
+            errors.push(FieldError::not_supported(&path.child("status"), status, &statuses));
+        }
+        rules::not_negative(&path.child("observedGeneration"), condition.at("observedGeneration"), errors);
+        rules::required(&path.child("lastTransitionTime"), condition.text("lastTransitionTime"), errors);
+        if condition.text("message").len() > 32_768 {
+            errors.push(FieldError::too_long(&path.child("message"), 32_768));
+        }
+        let reason = condition.text("reason");
+        if rules::required(&path.child("reason"), reason, errors) {
+            rules::text(&path.child("reason"), reason, condition_reason(reason), errors);
+            if reason.len() > 1024 {
+                errors.push(FieldError::too_long(&path.child("reason"), 1024));
+            }
+        }
+    }
+}
+
+/// Words of letters, digits, `_`, `,` and `:`, as `MinimumReplicasAvailable`.
+fn condition_reason(reason: &str) -> Vec<String> {
+    let inner = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b',' || b == b':';
+    let valid = reason.starts_with(|c: char| c.is_ascii_alphabetic())
+        && reason.ends_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
+        && reason.bytes().all(inner);
+    if valid {
+        return Vec::new();
+    }
+    vec![names::regex_error(
+        "a condition reason must start with alphabetic character, optionally followed by a string of alphanumeric \
+         characters or '_,:', and must end with an alphanumeric character or '_'",
+        "[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?",
+        &["my_name", "MY_NAME", "MyName", "ReasonA,ReasonB", "ReasonA:ReasonB"],
+    )]
+}
+
 /// Above this are the system's own classes.
 const USER_PRIORITY_MAX: i64 = 1_000_000_000;
 
@@ -165,162 +226,93 @@ pub(super) fn lease(lease: &Value, errors: &mut Errors) {
         let detail = "must be greater than or equal to 0";
         errors.push(FieldError::invalid(&path.child("leaseTransitions"), count, detail));
     }
-}
-
-const USAGES: &[&str] = &[
-    "any",
-    "cert sign",
-    "client auth",
-    "code signing",
-    "content commitment",
-    "crl sign",
-    "data encipherment",
-    "decipher only",
-    "digital signature",
-    "email protection",
-    "encipher only",
-    "ipsec end system",
-    "ipsec tunnel",
-    "ipsec user",
-    "key agreement",
-    "key encipherment",
-    "microsoft sgc",
-    "netscape sgc",
-    "ocsp signing",
-    "s/mime",
-    "server auth",
-    "signing",
-    "timestamping",
-];
-
-pub(super) fn signing_request(request: &Value, errors: &mut Errors) {
-    use base64::Engine as _;
-    let (path, spec) = (Path::new("spec"), request.at("spec"));
-    let decoded = base64::engine::general_purpose::STANDARD.decode(spec.text("request")).unwrap_or_default();
-    let pem = String::from_utf8_lossy(&decoded);
-    if !pem.contains("-----BEGIN CERTIFICATE REQUEST-----")
-        && !pem.contains("-----BEGIN NEW CERTIFICATE REQUEST-----")
-    {
-        let detail = "PEM block type must be CERTIFICATE REQUEST";
-        errors.push(FieldError::invalid(&path.child("request"), spec.at("request").clone(), detail));
+    if let Some(strategy) = spec.at("strategy").as_str() {
+        lease_strategy(&path.child("strategy"), strategy, errors);
     }
-    let usages = spec.items("usages");
-    if usages.is_empty() {
-        errors.push(FieldError::required(&path.child("usages"), ""));
-    }
-    for (index, usage) in usages.iter().enumerate() {
-        let text = usage.as_str().unwrap_or_default();
-        let path = path.child("usages").index(index);
-        if !USAGES.contains(&text) {
-            errors.push(FieldError::not_supported(&path, text, USAGES));
-        }
-        if usages.iter().take(index).any(|other| other == usage) {
-            errors.push(FieldError::duplicate(&path, text));
-        }
-    }
-    signer_name(&path.child("signerName"), spec.text("signerName"), errors);
-    if let Some(seconds) = spec.int("expirationSeconds").filter(|seconds| *seconds < 600) {
-        let detail = "may not specify a duration less than 600 seconds (10 minutes)";
-        errors.push(FieldError::invalid(&path.child("expirationSeconds"), seconds, detail));
+    if !spec.text("preferredHolder").is_empty() && spec.text("strategy").is_empty() {
+        let detail = "may only be specified if `strategy` is defined";
+        errors.push(FieldError::forbidden(&path.child("preferredHolder"), detail));
     }
 }
 
-fn signer_name(path: &Path, name: &str, errors: &mut Errors) {
-    if !rules::required(path, name, errors) {
-        return;
-    }
-    let Some((domain, rest)) = name.split_once('/').filter(|(_, rest)| !rest.contains('/')) else {
-        let detail = "must be a fully qualified domain and path of the form 'example.com/signer-name'";
-        errors.push(FieldError::invalid(path, name, detail));
-        return;
-    };
-    for message in names::dns1123_subdomain(domain) {
-        errors.push(FieldError::invalid(path, domain, format!("validating label \"{domain}\": {message}")));
-    }
-    if !domain.contains('.') {
-        let detail = "should be a domain with at least two segments separated by dots";
-        errors.push(FieldError::invalid(path, domain, detail));
-    }
-    if rest.is_empty() {
-        let detail = "must be a fully qualified domain and path of the form 'example.com/signer-name'";
-        errors.push(FieldError::invalid(path, name, detail));
+const OLDEST: &str = "OldestEmulationVersion";
+
+/// One of Kubernetes' own strategies, or somebody's with a domain in front.
+fn lease_strategy(path: &Path, strategy: &str, errors: &mut Errors) {
+    // Upstream says `strategy` twice here.
+    let path = path.child("strategy");
+    if strategy.contains('/') {
+        rules::qualified(&path, strategy, errors);
+    } else if strategy != OLDEST {
+        errors.push(FieldError::not_supported(&path, strategy, &[OLDEST]));
     }
 }
 
-/// A decision is one or the other, and is not taken back.
-pub(super) fn signing_request_conditions(new: &Value, old: &Value, errors: &mut Errors) {
-    let path = Path::new("status").child("conditions");
-    let conditions = new.items("status.conditions");
-    let has = |list: &[Value], kind: &str| list.iter().any(|condition| condition.text("type") == kind);
-    if has(conditions, "Approved") && has(conditions, "Denied") {
-        let index = conditions.iter().rposition(|c| matches!(c.text("type"), "Approved" | "Denied"));
-        let path = path.index(index.unwrap_or_default()).child("type");
-        errors.push(FieldError::invalid(
-            &path,
-            "Denied",
-            "Approved and Denied conditions are mutually exclusive",
-        ));
+/// A semantic version's numbers, leading ones first; pre-releases sort by their text.
+fn version(text: &str) -> Option<([u64; 3], &str)> {
+    let text = text.split_once('+').map_or(text, |(version, _)| version);
+    let (numbers, pre) = text.split_once('-').unwrap_or((text, ""));
+    let mut parts = numbers.split('.').map(|part| {
+        let plain = !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+        (plain && (part.len() == 1 || !part.starts_with('0'))).then(|| part.parse::<u64>().ok()).flatten()
+    });
+    let numbers = [parts.next()??, parts.next()??, parts.next()??];
+    (parts.next().is_none() && pre.is_empty() != text.contains('-')).then_some((numbers, pre))
+}
+
+pub(super) fn lease_candidate(candidate: &Value, errors: &mut Errors) {
+    let (path, spec) = (Path::new("spec"), candidate.at("spec"));
+    rules::required(&path.child("leaseName"), spec.text("leaseName"), errors);
+    let (emulated, binary) = (spec.text("emulationVersion"), spec.text("binaryVersion"));
+    let (emulated_path, binary_path) = (path.child("emulationVersion"), path.child("binaryVersion"));
+    let unreadable = "must be a valid semantic version";
+    if !emulated.is_empty() && version(emulated).is_none() {
+        errors.push(FieldError::invalid(&emulated_path, emulated, unreadable));
     }
-    for (index, condition) in conditions.iter().enumerate() {
-        let path = path.index(index);
-        rules::required(&path.child("type"), condition.text("type"), errors);
-        match condition.text("status") {
-            "" => errors.push(FieldError::required(&path.child("status"), "")),
-            "True" => {}
-            "False" | "Unknown" if matches!(condition.text("type"), "Approved" | "Denied" | "Failed") => {
-                let status = condition.text("status");
-                errors.push(FieldError::not_supported(&path.child("status"), status, &["True"]));
-            }
-            "False" | "Unknown" => {}
-            other => {
-                let supported = ["True", "False", "Unknown"];
-                errors.push(FieldError::not_supported(&path.child("status"), other, &supported));
-            }
+    if rules::required(&binary_path, binary, errors) && version(binary).is_none() {
+        errors.push(FieldError::invalid(&binary_path, binary, unreadable));
+    }
+    let of = |text: &str| version(text).map(|(numbers, _)| numbers).unwrap_or_default();
+    if !binary.is_empty() && !emulated.is_empty() && of(binary) < of(emulated) {
+        let detail = "must be greater than or equal to `emulationVersion`";
+        errors.push(FieldError::invalid(&binary_path, binary, detail));
+    }
+    let strategy = spec.text("strategy");
+    if rules::required(&path.child("strategy"), strategy, errors) {
+        if strategy == OLDEST && of(emulated) == [0; 3] {
+            let detail = "must be specified when `strategy` is 'OldestEmulationVersion'";
+            errors.push(FieldError::required(&emulated_path, detail));
         }
-    }
-    for kind in ["Approved", "Denied", "Failed"] {
-        if has(old.items("status.conditions"), kind) && !has(conditions, kind) {
-            let detail = format!("updates may not remove a condition of type \"{kind}\"");
-            errors.push(FieldError::forbidden(&path, detail));
-        }
-    }
-    let certificate = old.text("status.certificate");
-    if !certificate.is_empty() && new.text("status.certificate") != certificate {
-        let path = Path::new("status").child("certificate");
-        errors.push(FieldError::forbidden(&path, "updates may not modify a non-empty certificate"));
+        lease_strategy(&path.child("strategy"), strategy, errors);
     }
 }
 
-pub(super) fn horizontal_pod_autoscaler(hpa: &Value, errors: &mut Errors) {
-    let (path, spec) = (Path::new("spec"), hpa.at("spec"));
-    let (min, max) = (spec.int("minReplicas"), spec.int("maxReplicas").unwrap_or_default());
-    if let Some(min) = min.filter(|min| *min < 1) {
-        let detail = "must be greater than or equal to 1";
-        errors.push(FieldError::invalid(&path.child("minReplicas"), min, detail));
-    }
-    if max < 1 {
-        errors.push(FieldError::invalid(&path.child("maxReplicas"), max, "must be greater than 0"));
-    }
-    if min.is_some_and(|min| max < min) {
-        let detail = "must be greater than or equal to `minReplicas`";
-        errors.push(FieldError::invalid(&path.child("maxReplicas"), max, detail));
-    }
-    let (path, target) = (path.child("scaleTargetRef"), spec.at("scaleTargetRef"));
-    for key in ["kind", "name"] {
-        let value = target.text(key);
-        if rules::required(&path.child(key), value, errors) {
-            rules::text(&path.child(key), value, names::path_segment(value), errors);
-        }
-    }
+pub(super) fn lease_candidate_update(new: &Value, old: &Value, errors: &mut Errors) {
+    let key = "spec.leaseName";
+    rules::immutable(&Path::from(key), new.at(key), old.at(key), errors);
 }
 
 pub(super) fn runtime_class(class: &Value, errors: &mut Errors) {
-    rules::label(&Path::new("handler"), class.text("handler"), errors);
-    rules::labels(
-        &Path::new("scheduling").child("nodeSelector"),
-        class.at("scheduling.nodeSelector"),
-        errors,
-    );
+    let handler = class.text("handler");
+    if rules::required(&Path::new("handler"), handler, errors) {
+        rules::label(&Path::new("handler"), handler, errors);
+    }
+    if class.has("overhead") {
+        let limits = serde_json::json!({"limits": class.at("overhead.podFixed")});
+        quantities::requirements(&Path::new("overhead"), &limits, errors);
+    }
+    let (path, scheduling) = (Path::new("scheduling"), class.at("scheduling"));
+    rules::labels(&path.child("nodeSelector"), scheduling.at("nodeSelector"), errors);
+    let (path, tolerations) = (path.child("tolerations"), scheduling.items("tolerations"));
+    pod::tolerations(&path, tolerations, errors);
+    for (index, toleration) in tolerations.iter().enumerate() {
+        let alike = |other: &&Value| {
+            ["key", "operator", "value", "effect"].iter().all(|key| other.text(key) == toleration.text(key))
+        };
+        if tolerations.iter().take(index).any(|other| alike(&other)) {
+            errors.push(FieldError::duplicate(&path.index(index), toleration.clone()));
+        }
+    }
 }
 
 pub(super) fn runtime_class_update(new: &Value, old: &Value, errors: &mut Errors) {

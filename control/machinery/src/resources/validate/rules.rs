@@ -113,33 +113,57 @@ pub(super) fn is_zero(value: &Value) -> bool {
     }
 }
 
-pub(super) fn ip(path: &Path, value: &str, errors: &mut Errors) -> bool {
-    let valid = value.parse::<std::net::IpAddr>().is_ok();
-    if !valid {
-        errors.push(FieldError::invalid(
-            path,
-            value,
-            "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
-        ));
+/// A name that can stand in a URL's path.
+pub(super) fn segment(path: &Path, value: &str, errors: &mut Errors) {
+    if required(path, value, errors) {
+        text(path, value, names::path_segment(value), errors);
     }
-    valid
 }
 
-/// A network in CIDR form, as `10.0.0.0/8`.
-pub(super) fn is_cidr(value: &str) -> bool {
-    let Some((address, length)) = value.split_once('/') else { return false };
-    let Ok(address) = address.parse::<std::net::IpAddr>() else { return false };
-    let max = if address.is_ipv4() { 32 } else { 128 };
-    !length.starts_with('+') && length.parse::<u8>().is_ok_and(|length| length <= max)
+/// A path below a domain, as `example.com/controller`.
+pub(super) fn domain_path(path: &Path, value: &str, errors: &mut Errors) {
+    if !required(path, value, errors) {
+        return;
+    }
+    let Some((host, rest)) =
+        value.split_once('/').filter(|(host, rest)| !host.is_empty() && !rest.is_empty())
+    else {
+        let detail = "must be a domain-prefixed path (such as \"acme.io/foo\")";
+        errors.push(FieldError::invalid(path, value, detail));
+        return;
+    };
+    text(path, host, names::dns1123_subdomain(host), errors);
+    if !rest.bytes().all(|b| b.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:".contains(&b)) {
+        let detail = names::regex_error("Invalid path", "[A-Za-z0-9/\\-._~%!$&'()*+,;=:]+", &[]);
+        errors.push(FieldError::invalid(path, rest, detail));
+    }
 }
 
-pub(super) fn cidr(path: &Path, value: &str, errors: &mut Errors) {
-    if !is_cidr(value) {
-        errors.push(FieldError::invalid(
-            path,
-            value,
-            "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)",
-        ));
+/// A key below a domain, as `example.com/key`.
+pub(super) fn domain_key(path: &Path, value: &str, errors: &mut Errors) {
+    if !required(path, value, errors) {
+        return;
+    }
+    let messages = names::qualified_name(value);
+    if messages.is_empty() && value.split('/').count() != 2 {
+        let detail = "must be a domain-prefixed key (such as \"acme.io/foo\")";
+        errors.push(FieldError::invalid(path, value, detail));
+    }
+    text(path, value, messages, errors);
+}
+
+/// A service account token lives ten minutes at least.
+const TOKEN_SECONDS_MIN: i64 = 600;
+const TOKEN_SECONDS_MAX: i64 = 1 << 32;
+
+pub(super) fn token_seconds(path: &Path, value: &Value, errors: &mut Errors) {
+    let Some(seconds) = value.as_i64() else { return };
+    if seconds < TOKEN_SECONDS_MIN {
+        errors.push(FieldError::invalid(path, seconds, "may not specify a duration less than 10 minutes"));
+    }
+    if seconds > TOKEN_SECONDS_MAX {
+        let detail = "may not specify a duration larger than 2^32 seconds";
+        errors.push(FieldError::invalid(path, seconds, detail));
     }
 }
 

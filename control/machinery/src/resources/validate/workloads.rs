@@ -1,11 +1,11 @@
 //! What makes pods from a template and keeps them.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::{Errors, pod, rules, selector};
+use super::{Errors, pod, rules, selector, storage};
 use crate::{
     field::{FieldError, Path},
-    resources::access::{Fields, Get, same, set},
+    resources::access::{Fields, Get, existing, remove, same, set},
 };
 
 /// A template whose pods run for good.
@@ -48,7 +48,9 @@ pub(super) fn deployment(deployment: &Value, errors: &mut Errors) {
         }
         other => {
             let supported = ["Recreate", "RollingUpdate"];
-            errors.push(FieldError::not_supported(&strategy_path, other, &supported));
+            // Upstream prints its internal type, whose fields have Go's names.
+            let value = json!({"Type": other, "RollingUpdate": strategy.at("rollingUpdate")});
+            errors.push(FieldError::not_supported(&strategy_path, value, &supported));
         }
     }
     let counts = ["minReadySeconds", "revisionHistoryLimit", "progressDeadlineSeconds"];
@@ -81,7 +83,14 @@ pub(super) fn replica_set(set: &Value, errors: &mut Errors) {
 
 pub(super) fn daemon_set(set: &Value, errors: &mut Errors) {
     let (path, spec) = (Path::new("spec"), set.at("spec"));
-    selector::of_template("daemonset", &path, spec, errors);
+    if spec.has("selector") {
+        selector::of_template("daemonset", &path, spec, errors);
+    } else {
+        // Upstream takes a missing selector for one that selects nothing.
+        let path = path.child("template").child("metadata").child("labels");
+        let labels = spec.at("template.metadata.labels").clone();
+        errors.push(FieldError::invalid(&path, labels, "`selector` does not match template `labels`"));
+    }
     running_template("DaemonSet", &path, spec, errors);
     rules::not_negative(&path.child("minReadySeconds"), spec.at("minReadySeconds"), errors);
     let (strategy, strategy_path) = (spec.at("updateStrategy"), path.child("updateStrategy"));
@@ -97,7 +106,9 @@ pub(super) fn daemon_set(set: &Value, errors: &mut Errors) {
         }
         other => {
             let supported = ["RollingUpdate", "OnDelete"];
-            errors.push(FieldError::not_supported(&strategy_path.child("type"), other, &supported));
+            // Upstream prints its internal type, whose fields have Go's names.
+            let value = json!({"Type": other, "RollingUpdate": strategy.at("rollingUpdate")});
+            errors.push(FieldError::not_supported(&strategy_path, value, &supported));
         }
     }
     rules::not_negative(&path.child("revisionHistoryLimit"), spec.at("revisionHistoryLimit"), errors);
@@ -121,7 +132,9 @@ fn daemon_rolling_update(path: &Path, rolling: &Value, errors: &mut Errors) {
     }
 }
 
-pub(super) fn stateful_set(set: &Value, errors: &mut Errors) {
+/// What holds for every stateful set; a service's name and claims that `old` (null for a new set) has never change, and
+/// are not judged again.
+pub(super) fn stateful_set(set: &Value, old: &Value, errors: &mut Errors) {
     let (path, spec) = (Path::new("spec"), set.at("spec"));
     let policy = spec.text("podManagementPolicy");
     if rules::required(&path.child("podManagementPolicy"), policy, errors)
@@ -141,12 +154,27 @@ pub(super) fn stateful_set(set: &Value, errors: &mut Errors) {
             }
         }
         "RollingUpdate" => {
-            let path = strategy_path.child("rollingUpdate").child("partition");
-            rules::not_negative(&path, strategy.at("rollingUpdate.partition"), errors);
+            let (path, rolling) = (strategy_path.child("rollingUpdate"), strategy.at("rollingUpdate"));
+            rules::not_negative(&path.child("partition"), rolling.at("partition"), errors);
+            if rolling.has("maxUnavailable") {
+                let (path, most) = (path.child("maxUnavailable"), rolling.at("maxUnavailable"));
+                rules::count_or_percent(&path, most, errors);
+                if rules::is_zero(most) {
+                    errors.push(FieldError::invalid(&path, most.clone(), "cannot be 0"));
+                }
+                rules::not_over_100_percent(&path, most, errors);
+            }
         }
         _ => {
             let detail = "must be 'RollingUpdate' or 'OnDelete'";
             errors.push(FieldError::invalid(&strategy_path, strategy.clone(), detail));
+        }
+    }
+    if old.is_null() {
+        for (index, claim) in spec.items("volumeClaimTemplates").iter().enumerate() {
+            let lenient = claim.has("spec.dataSource.apiGroup") || claim.has("spec.dataSourceRef.apiGroup");
+            let path = path.child("volumeClaimTemplates").index(index).child("spec");
+            storage::claim_spec(&path, claim.at("spec"), lenient, errors);
         }
     }
     for key in ["whenDeleted", "whenScaled"] {
@@ -156,8 +184,35 @@ pub(super) fn stateful_set(set: &Value, errors: &mut Errors) {
     }
     rules::not_negatives(&path, spec, &["replicas", "minReadySeconds"], errors);
     rules::not_negative(&path.child("ordinals").child("start"), spec.at("ordinals.start"), errors);
+    let service = spec.text("serviceName");
+    if old.is_null() && !service.is_empty() {
+        rules::label(&path.child("serviceName"), service, errors);
+    }
     selector::of_template("statefulset", &path, spec, errors);
-    running_template("StatefulSet", &path, spec, errors);
+    running_template("StatefulSet", &path, &as_it_will_run(spec), errors);
+}
+
+/// The set's spec with its template as its pods will have it: named after the set, with volumes for its claims.
+fn as_it_will_run(spec: &Value) -> Value {
+    let mut spec = spec.clone();
+    let claims: Vec<String> =
+        spec.items("volumeClaimTemplates").iter().map(|c| c.text("metadata.name").to_owned()).collect();
+    let Some(pod) = existing(&mut spec, "template.spec") else { return spec };
+    for key in ["hostname", "subdomain"] {
+        remove(pod, key);
+    }
+    if !claims.is_empty() {
+        let own = pod
+            .items("volumes")
+            .iter()
+            .filter(|v| !claims.iter().any(|name| name == v.text("name")))
+            .cloned();
+        let made =
+            claims.iter().map(|name| json!({"name": name, "persistentVolumeClaim": {"claimName": name}}));
+        let volumes: Vec<Value> = made.chain(own).collect();
+        set(pod, "volumes", volumes);
+    }
+    spec
 }
 
 /// What of a stateful set may change while it lives.
@@ -217,33 +272,108 @@ pub(super) fn pod_template(object: &Value, errors: &mut Errors) {
     pod::template(&Path::new("template"), object.at("template"), errors);
 }
 
-/// Counts in a status are not negative.
-pub(super) fn status(object: &Value, errors: &mut Errors) {
-    let path = Path::new("status");
-    for (key, value) in object.fields("status").into_iter().flatten() {
-        rules::not_negative(&path.child(key), value, errors);
-    }
-    let replicas = object.int("status.replicas").unwrap_or_default();
-    if object.has("status.replicas") {
-        for key in ["readyReplicas", "availableReplicas", "updatedReplicas", "fullyLabeledReplicas"] {
-            let count = object.at("status").int(key).unwrap_or_default();
-            if count > replicas {
-                let detail = "cannot be greater than status.replicas";
-                errors.push(FieldError::invalid(&path.child(key), count, detail));
-            }
-        }
-        let ready = object.int("status.readyReplicas").unwrap_or_default();
-        if let Some(count) = object.int("status.availableReplicas").filter(|count| *count > ready) {
-            let detail = "cannot be greater than readyReplicas";
-            errors.push(FieldError::invalid(&path.child("availableReplicas"), count, detail));
+/// The counts of a status are not negative, and none but the whole exceeds the whole.
+fn counts(new: &Value, all: &[&str], parts: &[&str], errors: &mut Errors) {
+    let (path, status) = (Path::new("status"), new.at("status"));
+    rules::not_negatives(&path, status, all, errors);
+    let whole = status.int("replicas").unwrap_or_default();
+    for key in parts {
+        let count = status.int(key).unwrap_or_default();
+        if count > whole {
+            let detail = "cannot be greater than status.replicas";
+            errors.push(FieldError::invalid(&path.child(key), count, detail));
         }
     }
 }
 
+/// What is available is ready.
+fn available(new: &Value, detail: &str, errors: &mut Errors) {
+    let available = new.int("status.availableReplicas").unwrap_or_default();
+    if available > new.int("status.readyReplicas").unwrap_or_default() {
+        errors.push(FieldError::invalid(&Path::from("status.availableReplicas"), available, detail));
+    }
+}
+
+/// Collisions are counted upwards.
+fn collisions(new: &Value, old: &Value, errors: &mut Errors) {
+    let (now, before) = (new.int("status.collisionCount"), old.int("status.collisionCount"));
+    if before.is_some_and(|before| now.is_none_or(|now| now < before)) {
+        let path = Path::from("status.collisionCount");
+        errors.push(FieldError::invalid(&path, now.unwrap_or_default(), "cannot be decremented"));
+    }
+}
+
+/// Of replica sets and replication controllers.
+pub(super) fn controller_status(new: &Value, _old: &Value, errors: &mut Errors) {
+    let all = [
+        "replicas",
+        "fullyLabeledReplicas",
+        "readyReplicas",
+        "availableReplicas",
+        "observedGeneration",
+        "terminatingReplicas",
+    ];
+    counts(new, &all, &["fullyLabeledReplicas", "readyReplicas", "availableReplicas"], errors);
+    available(new, "cannot be greater than readyReplicas", errors);
+}
+
+pub(super) fn deployment_status(new: &Value, old: &Value, errors: &mut Errors) {
+    let all = [
+        "observedGeneration",
+        "replicas",
+        "updatedReplicas",
+        "readyReplicas",
+        "availableReplicas",
+        "unavailableReplicas",
+        "terminatingReplicas",
+        "collisionCount",
+    ];
+    counts(new, &all, &["updatedReplicas", "readyReplicas", "availableReplicas"], errors);
+    available(new, "cannot be greater than readyReplicas", errors);
+    collisions(new, old, errors);
+}
+
+pub(super) fn stateful_set_status(new: &Value, old: &Value, errors: &mut Errors) {
+    let all = [
+        "replicas",
+        "readyReplicas",
+        "currentReplicas",
+        "updatedReplicas",
+        "availableReplicas",
+        "observedGeneration",
+        "collisionCount",
+    ];
+    let parts = ["readyReplicas", "currentReplicas", "updatedReplicas", "availableReplicas"];
+    counts(new, &all, &parts, errors);
+    available(new, "cannot be greater than status.readyReplicas", errors);
+    collisions(new, old, errors);
+}
+
+pub(super) fn daemon_set_status(new: &Value, old: &Value, errors: &mut Errors) {
+    let all = [
+        "currentNumberScheduled",
+        "numberMisscheduled",
+        "desiredNumberScheduled",
+        "numberReady",
+        "observedGeneration",
+        "updatedNumberScheduled",
+        "numberAvailable",
+        "numberUnavailable",
+        "collisionCount",
+    ];
+    counts(new, &all, &[], errors);
+    collisions(new, old, errors);
+}
+
 pub(super) fn controller_revision(revision: &Value, errors: &mut Errors) {
     rules::not_negative(&Path::new("revision"), revision.at("revision"), errors);
-    if revision.at("data").is_null() {
-        errors.push(FieldError::required(&Path::new("data"), "data is mandatory"));
+}
+
+pub(super) fn controller_revision_create(revision: &Value, errors: &mut Errors) {
+    match revision.at("data") {
+        Value::Null => errors.push(FieldError::required(&Path::new("data"), "data is mandatory")),
+        Value::Object(_) => {}
+        _ => errors.push(FieldError::required(&Path::new("data"), "data must be a valid JSON object")),
     }
 }
 

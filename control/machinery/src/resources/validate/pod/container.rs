@@ -309,14 +309,14 @@ fn recursive_read_only(path: &Path, mount: &Value, errors: &mut Errors) {
 }
 
 /// A path below something: relative, and not upwards.
-pub(super) fn descending(path: &Path, value: &str, errors: &mut Errors) {
+pub(in crate::resources::validate) fn descending(path: &Path, value: &str, errors: &mut Errors) {
     if value.starts_with('/') {
         errors.push(FieldError::invalid(path, value, "must be a relative path"));
     }
     no_backsteps(path, value, errors);
 }
 
-pub(super) fn no_backsteps(path: &Path, value: &str, errors: &mut Errors) {
+pub(in crate::resources::validate) fn no_backsteps(path: &Path, value: &str, errors: &mut Errors) {
     if value.split('/').any(|part| part == "..") {
         errors.push(FieldError::invalid(path, value, "must not contain '..'"));
     }

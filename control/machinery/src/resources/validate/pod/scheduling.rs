@@ -183,7 +183,7 @@ pub(super) fn spread(path: &Path, constraints: &[Value], errors: &mut Errors) {
 
 pub(super) const EFFECTS: [&str; 3] = ["NoExecute", "NoSchedule", "PreferNoSchedule"];
 
-pub(super) fn tolerations(path: &Path, tolerations: &[Value], errors: &mut Errors) {
+pub(in crate::resources::validate) fn tolerations(path: &Path, tolerations: &[Value], errors: &mut Errors) {
     for (index, toleration) in tolerations.iter().enumerate() {
         let path = path.index(index);
         let (key, operator) = (toleration.text("key"), toleration.text("operator"));

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::rules;
+use super::{address, rules};
 use crate::{
     field::{FieldError, Path},
     resources::{
@@ -134,7 +134,7 @@ fn gated(path: &Path, allowed: &mut Value, before: &Value, errors: &mut Errors) 
 }
 
 /// Which fields differ, a line each: upstream prints a diff of its own types here.
-fn changed(new: &Value, old: &Value) -> String {
+pub(in crate::resources::validate) fn changed(new: &Value, old: &Value) -> String {
     let mut lines = Vec::new();
     differences(&Path::new("spec"), new, old, &mut lines);
     lines.join("\n")
@@ -201,7 +201,7 @@ pub(in crate::resources::validate) fn update_status(new: &Value, old: &Value, er
         }
     }
     for (index, ip) in new.items("status.podIPs").iter().enumerate() {
-        rules::ip(&path.child("podIPs").index(index), ip.text("ip"), errors);
+        address::ip(&path.child("podIPs").index(index), ip.text("ip"), &[], errors);
     }
 }
 

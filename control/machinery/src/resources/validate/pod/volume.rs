@@ -11,7 +11,10 @@ use super::{
 };
 use crate::{
     field::{FieldError, Path},
-    resources::{access::Get, validate::Errors},
+    resources::{
+        access::Get,
+        validate::{Errors, classes, meta, storage, volume_source},
+    },
 };
 
 /// Checks volumes, and gives those with a name of their own by it.
@@ -49,7 +52,7 @@ fn source(path: &Path, volume: &Value, errors: &mut Errors) {
         if kind == "name" || source.is_null() {
             continue;
         }
-        let path = path.child(kind);
+        let (whole, path) = (path, path.child(kind));
         if found {
             errors.push(FieldError::forbidden(&path, "may not specify more than 1 volume type"));
             continue;
@@ -83,14 +86,15 @@ fn source(path: &Path, volume: &Value, errors: &mut Errors) {
             }
             "projected" => projected(&path, source, errors),
             "csi" => {
-                rules::required(&path.child("driver"), source.text("driver"), errors);
-            }
-            "nfs" => {
-                rules::required(&path.child("server"), source.text("server"), errors);
-                rules::required(&path.child("path"), source.text("path"), errors);
-                if !source.text("path").is_empty() && !source.text("path").starts_with('/') {
-                    let detail = "must be an absolute path";
-                    errors.push(FieldError::invalid(&path.child("path"), source.text("path"), detail));
+                classes::driver_name(&path.child("driver"), source.text("driver"), errors);
+                if source.has("nodePublishSecretRef") {
+                    let name = source.text("nodePublishSecretRef.name");
+                    if name.is_empty() {
+                        let path = path.child("nodePublishSecretRef").child("name");
+                        errors.push(FieldError::required(&path, ""));
+                    } else {
+                        rules::subdomain(&path.child("name"), name, errors);
+                    }
                 }
             }
             "image" => {
@@ -98,15 +102,32 @@ fn source(path: &Path, volume: &Value, errors: &mut Errors) {
                 let policies = ["Always", "IfNotPresent", "Never"];
                 rules::one_of(&path.child("pullPolicy"), source.text("pullPolicy"), &policies, errors);
             }
-            "ephemeral" if !source.has("volumeClaimTemplate") => {
-                errors.push(FieldError::required(&path.child("volumeClaimTemplate"), ""));
-            }
-            _ => {}
+            "ephemeral" => claim_template(&path.child("volumeClaimTemplate"), source, errors),
+            _ => volume_source::in_pod(whole, kind, source, errors),
         }
     }
     if !found {
         errors.push(FieldError::required(path, "must specify a volume type"));
     }
+}
+
+/// The claim a pod brings along: labels and annotations, and what it wants.
+fn claim_template(path: &Path, source: &Value, errors: &mut Errors) {
+    let template = source.at("volumeClaimTemplate");
+    if template.is_null() {
+        errors.push(FieldError::required(path, ""));
+        return;
+    }
+    let (metadata, metadata_path) = (template.at("metadata"), path.child("metadata"));
+    meta::annotations(&metadata_path.child("annotations"), metadata.at("annotations"), errors);
+    rules::labels(&metadata_path.child("labels"), metadata.at("labels"), errors);
+    for (key, value) in metadata.as_object().into_iter().flatten() {
+        if !["annotations", "labels", "creationTimestamp"].contains(&key.as_str()) && !value.is_null() {
+            errors.push(FieldError::forbidden(&metadata_path.child(key), "cannot be set"));
+        }
+    }
+    let lenient = template.has("spec.dataSource.apiGroup") || template.has("spec.dataSourceRef.apiGroup");
+    storage::claim_spec(&path.child("spec"), template.at("spec"), lenient, errors);
 }
 
 /// A path on the node, as pods and persistent volumes name it.
@@ -171,10 +192,6 @@ fn downward_files(path: &Path, source: &Value, errors: &mut Errors) {
     }
 }
 
-/// A service account token lives ten minutes at least.
-const TOKEN_SECONDS_MIN: i64 = 600;
-const TOKEN_SECONDS_MAX: i64 = 1 << 32;
-
 fn projected(path: &Path, source: &Value, errors: &mut Errors) {
     mode(&path.child("defaultMode"), source.at("defaultMode"), errors);
     let mut paths = BTreeSet::new();
@@ -216,16 +233,6 @@ fn projected(path: &Path, source: &Value, errors: &mut Errors) {
 }
 
 fn token(path: &Path, source: &Value, errors: &mut Errors) {
-    if let Some(seconds) = source.int("expirationSeconds") {
-        let path = path.child("expirationSeconds");
-        if seconds < TOKEN_SECONDS_MIN {
-            let detail = "may not specify a duration less than 10 minutes";
-            errors.push(FieldError::invalid(&path, seconds, detail));
-        }
-        if seconds > TOKEN_SECONDS_MAX {
-            let detail = "may not specify a duration larger than 2^32 seconds";
-            errors.push(FieldError::invalid(&path, seconds, detail));
-        }
-    }
+    rules::token_seconds(&path.child("expirationSeconds"), source.at("expirationSeconds"), errors);
     file_path(&path.child("path"), source.text("path"), errors);
 }
