@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{NodeSelectorRequirement, NodeSelectorTerm, Pod};
+use k8s_openapi::api::core::v1::{NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use crate::cgroup::limits::requested;
@@ -93,6 +93,11 @@ fn fits_labels(pod: &Pod, labels: &BTreeMap<String, String>, name: &str) -> bool
         .as_ref()
         .and_then(|a| a.node_affinity.as_ref())
         .and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref());
+    selected && required.is_none_or(|r| matches(r, labels, name))
+}
+
+/// Whether a node of this name with these labels is selected.
+pub fn matches(selector: &NodeSelector, labels: &BTreeMap<String, String>, name: &str) -> bool {
     let term = |term: &NodeSelectorTerm| {
         let by_label = term.match_expressions.as_deref().unwrap_or_default();
         let by_field = term.match_fields.as_deref().unwrap_or_default();
@@ -101,7 +106,7 @@ fn fits_labels(pod: &Pod, labels: &BTreeMap<String, String>, name: &str) -> bool
             && by_label.iter().all(|r| fits(r, labels.get(&r.key).map(String::as_str)))
             && by_field.iter().all(|r| r.key == "metadata.name" && fits(r, Some(name)))
     };
-    selected && required.is_none_or(|r| r.node_selector_terms.iter().any(term))
+    selector.node_selector_terms.iter().any(term)
 }
 
 fn fits(requirement: &NodeSelectorRequirement, value: Option<&str>) -> bool {

@@ -3,7 +3,8 @@
 //! The kubelet makes the pod's cgroup with the sums of its containers' requests and limits; the runtime makes the
 //! containers' cgroups inside. Everything here blocks on the kernel, so it runs off the reactor.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
@@ -15,9 +16,11 @@ use crate::pod::qos::{self, Class};
 pub mod limits;
 pub mod systemd;
 pub mod tree;
+pub mod usage;
 
 use limits::Limits;
 use tree::Tree;
+use usage::Usage;
 
 /// A cgroup operation that failed.
 #[derive(Debug, thiserror::Error)]
@@ -150,6 +153,48 @@ impl Cgroups {
             classes.iter().flat_map(|class| inner.list(*class)).collect()
         });
         found.await.unwrap_or_default()
+    }
+}
+
+/// What a pod and its containers use. Blocking.
+#[derive(Clone, Debug, Default)]
+pub struct PodUsage {
+    /// The pod's own cgroup.
+    pub pod: Option<Usage>,
+    /// By container id.
+    pub containers: BTreeMap<String, Usage>,
+    /// A process of the pod: its network is the pod's.
+    pub process: Option<u32>,
+}
+
+impl Cgroups {
+    /// What the machine uses. Blocking.
+    pub fn machine_usage(&self) -> Option<Usage> {
+        Tree::detect().usage(Path::new(""))
+    }
+
+    /// What all pods use. Blocking.
+    pub fn pods_usage(&self) -> Option<Usage> {
+        let inner = self.0.as_ref()?;
+        inner.tree.usage(&inner.path(&inner.names(None, None)))
+    }
+
+    /// What a pod uses, and those of its containers. Blocking.
+    pub fn pod_usage(&self, pod: &Pod, containers: &[String]) -> PodUsage {
+        let Some(inner) = &self.0 else { return PodUsage::default() };
+        let path = inner.path(&inner.names(Some(qos::class(pod)), Some(crate::pod::uid(pod))));
+        let mut usage = PodUsage {
+            pod: inner.tree.usage(&path),
+            process: inner.tree.any_process(&path),
+            ..PodUsage::default()
+        };
+        // Runtimes name a container's cgroup by its id alone, or put it into a scope's name.
+        for child in inner.tree.children(&path) {
+            if let Some(id) = containers.iter().find(|id| child.contains(id.as_str())) {
+                usage.containers.extend(inner.tree.usage(&path.join(&child)).map(|u| (id.clone(), u)));
+            }
+        }
+        usage
     }
 }
 

@@ -12,6 +12,7 @@ use crate::pod::spec::dns::Resolver;
 use crate::pod::spec::downward::Facts;
 use crate::pods::Pods;
 use crate::recorder::Recorder;
+use crate::volume::claim::Claims;
 use crate::volume::token::Tokens;
 
 /// Handles to everything outside a pod: cheap to clone, shared by all workers.
@@ -29,6 +30,8 @@ pub struct Context {
     pub recorder: Recorder,
     /// ConfigMaps, Secrets and Services.
     pub objects: Objects,
+    /// What pods' claims were found to be.
+    pub claims: Claims,
     /// Service account tokens.
     pub tokens: Tokens,
     /// Pod cgroups.

@@ -36,6 +36,7 @@ use crate::pods::Pods;
 use crate::recorder::{Record, Recorder, Sink, Subject};
 use crate::report::Reports;
 use crate::source::{self, Known};
+use crate::volume::claim::Claims;
 use crate::volume::token::Tokens;
 
 /// How long the runtime may take to be ready at start.
@@ -117,6 +118,7 @@ impl Kubelet {
             runtime_name: version.runtime_name.into(),
             recorder,
             objects,
+            claims: Claims::default(),
             tokens: Tokens::new(client.clone()),
             cgroups,
             pods: Pods::default(),

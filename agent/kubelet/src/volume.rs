@@ -3,7 +3,7 @@
 //! What a volume holds lives in `pods/<uid>/volumes/kubernetes.io~<kind>/<name>` below the root directory. Setting up is
 //! idempotent and is done on every sync: that is how updates of ConfigMaps, Secrets, tokens and labels reach the files.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -15,12 +15,14 @@ use crate::pod::spec::downward;
 use crate::pod::spec::quantity::whole;
 
 pub mod atomic;
+pub mod claim;
 pub mod cleanup;
 pub mod files;
 pub mod hosts;
 pub mod mounts;
 pub mod ownership;
 pub mod payload;
+pub mod persistent;
 pub mod token;
 
 /// A volume that cannot be set up; the texts are upstream's where it has them.
@@ -75,6 +77,48 @@ pub enum Error {
         /// Its kind.
         kind: &'static str,
     },
+    /// A claim cannot be used.
+    #[error("error processing PVC {claim}: {reason}")]
+    Claim {
+        /// Namespace and name.
+        claim: String,
+        /// Why not.
+        reason: String,
+    },
+    /// A claim that should be an ephemeral volume's is somebody else's.
+    #[error("PVC {claim} was not created for pod {pod} (pod is not owner)")]
+    NotOwned {
+        /// Namespace and name.
+        claim: String,
+        /// Namespace and name.
+        pod: String,
+    },
+    /// A device is mounted, or a filesystem used as a device.
+    #[error("volume {volume} has volumeMode {mode}, but is specified in {field}")]
+    Mode {
+        /// The volume.
+        volume: String,
+        /// Its mode.
+        mode: &'static str,
+        /// Where it is used.
+        field: &'static str,
+    },
+    /// The volume is not for this node.
+    #[error("MountVolume.NodeAffinity check failed for volume \"{volume}\" : {reason}")]
+    NodeAffinity {
+        /// The volume.
+        volume: String,
+        /// Why not.
+        reason: String,
+    },
+    /// A container uses a device the pod does not have.
+    #[error("cannot find volume \"{volume}\" to pass into container \"{container}\"")]
+    Device {
+        /// The volume.
+        volume: String,
+        /// The container.
+        container: String,
+    },
     /// A container mounts a volume the pod does not have.
     #[error("volume \"{0}\" not found in the pod")]
     Unknown(String),
@@ -102,7 +146,19 @@ pub(crate) fn io(operation: &'static str, path: impl Into<PathBuf>) -> impl FnOn
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
     /// A directory or file of the host.
-    Host(PathBuf),
+    Host {
+        /// Where.
+        path: PathBuf,
+        /// Containers only read it, whatever their mounts say.
+        read_only: bool,
+    },
+    /// A block device of the host.
+    Device {
+        /// Its node.
+        path: PathBuf,
+        /// Containers only read it.
+        read_only: bool,
+    },
     /// An image, mounted by the runtime.
     Image(String),
 }
@@ -110,26 +166,69 @@ pub enum Source {
 /// A volume's name and where it is.
 pub type Mounted = BTreeMap<String, Source>;
 
-/// A volume that could not be set up.
+/// Why a pod's volumes are not there.
 #[derive(Debug, thiserror::Error)]
-#[error("MountVolume.SetUp failed for volume \"{volume}\" : {source}")]
-pub struct Failure {
-    /// The volume.
-    pub volume: String,
-    /// Why.
-    pub source: Error,
+pub enum Failure {
+    /// A volume could not be set up.
+    #[error("MountVolume.SetUp failed for volume \"{volume}\" : {source}")]
+    SetUp {
+        /// The volume; for a claim, the one behind it.
+        volume: String,
+        /// Why.
+        source: Error,
+    },
+    /// What a volume is could not be found out.
+    #[error(
+        "Unable to attach or mount volumes: unmounted volumes=[{}], unattached volumes=[], \
+         failed to process volumes=[{volume}]: {source}", .unmounted.join(" ")
+    )]
+    Unprocessed {
+        /// Every volume of the pod that is not mounted.
+        unmounted: Vec<String>,
+        /// The volume.
+        volume: String,
+        /// Why.
+        source: Error,
+    },
+    /// A volume must not be mounted here.
+    #[error(transparent)]
+    Refused(Error),
 }
 
 /// Sets up all volumes of a pod.
 pub async fn set_up(context: &Context, pod: &Arc<Pod>, pod_ips: &[String]) -> Result<Mounted, Failure> {
     let mut mounted = Mounted::new();
-    for volume in pod.spec.iter().flat_map(|s| s.volumes.iter().flatten()) {
-        let source = Box::pin(one(context, pod, pod_ips, volume))
-            .await
-            .map_err(|source| Failure { volume: volume.name.clone(), source })?;
+    let used = used(pod);
+    // What no container uses is not even looked at.
+    let volumes =
+        || pod.spec.iter().flat_map(|s| s.volumes.iter().flatten()).filter(|v| used.contains(&v.name));
+    for volume in volumes() {
+        let claimed = claim::resolve(context, pod, volume).await.map_err(|source| match source {
+            Error::NodeAffinity { .. } => Failure::Refused(source),
+            source => {
+                let left = volumes().map(|v| v.name.clone()).filter(|name| !mounted.contains_key(name));
+                Failure::Unprocessed { unmounted: left.collect(), volume: volume.name.clone(), source }
+            }
+        })?;
+        let (name, source) = match &claimed {
+            Some(claimed) => (claimed.name(), Box::pin(persistent::set_up(context, pod, claimed)).await),
+            None => (volume.name.as_str(), Box::pin(one(context, pod, pod_ips, volume)).await),
+        };
+        let source = source.map_err(|source| Failure::SetUp { volume: name.to_owned(), source })?;
         mounted.insert(volume.name.clone(), source);
     }
     Ok(mounted)
+}
+
+/// The volumes that some container mounts or uses as a device.
+fn used(pod: &Pod) -> BTreeSet<String> {
+    let ephemeral = crate::pod::ephemeral_containers(pod).iter().map(crate::pod::of_ephemeral);
+    let all = crate::pod::containers(pod).map(|(_, c)| c.clone()).chain(ephemeral);
+    let names = |c: k8s_openapi::api::core::v1::Container| {
+        let mounts = c.volume_mounts.into_iter().flatten().map(|m| m.name);
+        mounts.chain(c.volume_devices.into_iter().flatten().map(|d| d.name)).collect::<Vec<_>>()
+    };
+    all.flat_map(names).collect()
 }
 
 fn directory(context: &Context, pod: &Pod, kind: &str, name: &str) -> PathBuf {
@@ -143,10 +242,13 @@ async fn one(
     pod_ips: &[String],
     volume: &Volume,
 ) -> Result<Source, Error> {
-    let group = pod.spec.as_ref().and_then(|s| s.security_context.as_ref()).and_then(|s| s.fs_group);
+    let change = persistent::change(pod);
     if let Some(host_path) = &volume.host_path {
         let (path, kind) = (PathBuf::from(&host_path.path), host_path.type_.clone().unwrap_or_default());
-        return blocking(move || files::host_path(&path, &kind).map(|()| Source::Host(path))).await;
+        return blocking(move || {
+            files::host_path(&path, &kind).map(|()| Source::Host { path, read_only: false })
+        })
+        .await;
     }
     if let Some(empty) = &volume.empty_dir {
         let path = directory(context, pod, "empty-dir", &volume.name);
@@ -156,8 +258,9 @@ async fn one(
         };
         return blocking(move || {
             prepare(&path, 0o777, memory)?;
-            ownership::apply_group(&path, group, false)?;
-            Ok(Source::Host(path))
+            // Only the first time: the directory itself is changed last, and tells.
+            ownership::apply(&path, &ownership::Change { only_when_different: true, ..change })?;
+            Ok(Source::Host { path, read_only: false })
         })
         .await;
     }
@@ -177,10 +280,9 @@ async fn one(
     let path = directory(context, pod, kind, &volume.name);
     blocking(move || {
         prepare(&path, 0o755, in_memory.then_some(None))?;
-        if atomic::write(&path, &payload)? {
-            ownership::apply_group(&path, group, true)?;
-        }
-        Ok(Source::Host(path))
+        let only_when_different = !atomic::write(&path, &payload)?;
+        ownership::apply(&path, &ownership::Change { read_only: true, only_when_different, ..change })?;
+        Ok(Source::Host { path, read_only: true })
     })
     .await
 }
@@ -188,9 +290,7 @@ async fn one(
 /// The kind of a volume this kubelet does not set up, for the error.
 fn kind_of(volume: &Volume) -> &'static str {
     match volume {
-        Volume { persistent_volume_claim: Some(_), .. } => "persistentVolumeClaim",
         Volume { csi: Some(_), .. } => "csi",
-        Volume { ephemeral: Some(_), .. } => "ephemeral",
         Volume { nfs: Some(_), .. } => "nfs",
         Volume { iscsi: Some(_), .. } => "iscsi",
         _ => "this kind of",

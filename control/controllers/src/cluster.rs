@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::ClusterRole;
+use k8s_openapi::api::storage::v1::StorageClass;
 use kube::runtime::watcher;
 use kube::{Api, Client};
 use std::fmt::Debug;
@@ -47,6 +48,7 @@ pub struct Cluster {
     pub service_accounts: Arc<Informer<ServiceAccount>>,
     pub services: Arc<Informer<Service>>,
     pub stateful_sets: Arc<Informer<StatefulSet>>,
+    pub storage_classes: Arc<Informer<StorageClass>>,
 }
 
 impl Cluster {
@@ -81,6 +83,7 @@ impl Cluster {
         starter.all(&self.service_accounts);
         starter.all(&self.services);
         starter.all(&self.stateful_sets);
+        starter.all(&self.storage_classes);
     }
 
     /// Waits until every first list is complete: before that, what is not in a map may still exist.
@@ -108,6 +111,7 @@ impl Cluster {
             self.service_accounts.synced(),
             self.services.synced(),
             self.stateful_sets.synced(),
+            self.storage_classes.synced(),
         );
     }
 }

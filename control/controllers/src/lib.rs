@@ -12,6 +12,7 @@ pub mod daemon_set;
 pub mod deployment;
 pub mod disruption;
 pub mod endpoints;
+pub mod ephemeral_volume;
 pub mod expectations;
 pub mod garbage;
 pub mod history;
@@ -32,6 +33,8 @@ pub mod service_account;
 pub mod signing;
 pub mod stateful_set;
 pub mod ttl_after_finished;
+pub mod volume_binder;
+pub mod volume_expand;
 pub mod volume_protection;
 
 pub use run::{Config, run};

@@ -110,7 +110,7 @@ fn wake_on<K: Kind>(informer: &Informer<K>, queue: &Arc<Queue>) {
 }
 
 /// The claims a pod names, those of its own ephemeral volumes included.
-fn claims_of(pod: &Pod) -> impl Iterator<Item = String> + '_ {
+pub(crate) fn claims_of(pod: &Pod) -> impl Iterator<Item = String> + '_ {
     let volumes = pod.spec.as_ref().and_then(|s| s.volumes.as_deref()).unwrap_or_default();
     volumes.iter().filter_map(|volume| match (&volume.persistent_volume_claim, &volume.ephemeral) {
         (Some(claim), _) => Some(claim.claim_name.clone()),

@@ -7,9 +7,11 @@
 //! - [`schema`]: the field table, pruning and the canonical form; [`codec`]: JSON, YAML, protobuf.
 //! - [`patch`]: JSON patch, merge patch, strategic merge patch.
 //! - [`apply`]: server-side apply and `managedFields`.
+//! - [`binding`]: which volume serves a claim.
 //! - [`resources`]: the built-in resources, their defaulting, strategy, validation and printing
 
 pub mod apply;
+pub mod binding;
 pub mod codec;
 pub mod duration;
 pub mod field;

@@ -13,7 +13,9 @@ pub enum Plugin {
     NodeAffinity,
     NodePorts,
     NodeResourcesFit,
+    VolumeRestrictions,
     VolumeBinding,
+    VolumeZone,
     PodTopologySpread,
     InterPodAffinity,
 }

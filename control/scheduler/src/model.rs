@@ -4,6 +4,7 @@ pub mod node;
 pub mod pod;
 pub mod resources;
 pub mod selector;
+pub mod storage;
 pub mod terms;
 
 pub use node::{NodeInfo, Snapshot};

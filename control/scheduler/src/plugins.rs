@@ -12,12 +12,19 @@ mod taints;
 mod volumes;
 
 use crate::fit::{Plugin, Refusal};
+use crate::model::storage::Needs;
 use crate::model::terms::Spread;
 use crate::model::{NodeInfo, Pod, Snapshot};
 use std::sync::Arc;
 
 /// Highest score of one plugin.
 pub const MAX_SCORE: i64 = 100;
+
+/// What the pod's claims need on a node that passed the filters.
+pub fn volume_needs(snapshot: &Snapshot, pod: &Pod, node: &str) -> Needs {
+    let node = snapshot.nodes.iter().find(|n| n.name == node);
+    node.and_then(|node| volumes::needs(snapshot, pod, node).ok()).unwrap_or_default()
+}
 
 /// What the filters know of a pod before they see a node.
 pub struct Prepared {

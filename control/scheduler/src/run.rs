@@ -10,9 +10,11 @@ use crate::attempt::{Attempt, attempt};
 use crate::cache::Cluster;
 use crate::fit::Plugin;
 use crate::model::Pod;
+use crate::model::storage::Needs;
 use crate::queue::Queue;
 use crate::report::{Failure, NAME, Reporter};
 use crate::schedule::Change;
+use crate::volumes::VolumeWriter;
 use crate::watch::{Parsed, SOURCES, Seen, Source, Watches, watches};
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
@@ -25,6 +27,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Writes in flight at once.
 const WRITES: usize = 64;
+/// Pods that wait for their volumes at once.
+const WAITS: usize = 4096;
 /// A write that takes longer has failed: it must not hold its place for ever.
 const LONGEST_WRITE: Duration = Duration::from_secs(30);
 /// Changes taken in before the next pod is scheduled.
@@ -44,9 +48,11 @@ pub async fn run(client: Client, shutdown: CancellationToken) -> Result<(), Erro
     let mut scheduler = Scheduler {
         cluster: Cluster::default(),
         queue: Queue::default(),
-        reporter: Reporter::new(client),
+        reporter: Reporter::new(client.clone()),
         synced: HashSet::new(),
         writes: FuturesUnordered::new(),
+        waits: FuturesUnordered::new(),
+        volumes: VolumeWriter::new(client),
         round: 0,
     };
     loop {
@@ -73,22 +79,36 @@ pub async fn run(client: Client, shutdown: CancellationToken) -> Result<(), Erro
                 None => return Err(Error::WatchesEnded),
             },
             Some(done) = scheduler.writes.next() => scheduler.written(done),
+            Some(done) = scheduler.waits.next() => scheduler.written(done),
             () = clock => {}
         }
     }
+}
+
+/// A pod that could not be bound.
+#[derive(Debug, thiserror::Error)]
+enum BindError {
+    #[error(transparent)]
+    Api(kube::Error),
+    #[error("{0}")]
+    Volumes(String),
+}
+
+async fn bind(reporter: &Reporter, pod: &Pod, node: &str) -> Result<(), BindError> {
+    let bound = tokio::time::timeout(LONGEST_WRITE, reporter.bind(pod, node)).await;
+    bound.unwrap_or_else(|late| Err(kube::Error::Service(late.into()))).map_err(BindError::Api)
 }
 
 /// A finished write.
 enum Done {
     Bound {
         uid: String,
-        result: Result<(), kube::Error>,
+        result: Result<(), BindError>,
+        /// What was assumed of its volumes.
+        needs: Needs,
     },
     /// The failure of an attempt is reported; `refused` is `None` where it was no matter of filters.
-    Reported {
-        uid: String,
-        refused: Option<Vec<Plugin>>,
-    },
+    Reported { uid: String, refused: Option<Vec<Plugin>> },
 }
 
 struct Scheduler {
@@ -98,6 +118,9 @@ struct Scheduler {
     /// Watches that have listed once, or could not.
     synced: HashSet<Source>,
     writes: FuturesUnordered<BoxFuture<'static, Done>>,
+    /// Pods that wait for their volumes to be bound.
+    waits: FuturesUnordered<BoxFuture<'static, Done>>,
+    volumes: VolumeWriter,
     round: u64,
 }
 
@@ -112,6 +135,9 @@ impl Scheduler {
             }
         }
         while let Some(Some(done)) = self.writes.next().now_or_never() {
+            self.written(done);
+        }
+        while let Some(Some(done)) = self.waits.next().now_or_never() {
             self.written(done);
         }
         self.queue.flush(Instant::now());
@@ -144,9 +170,9 @@ impl Scheduler {
             Source::Pods => self.cluster.confirmed().into_iter().chain(self.queue.uids()).collect(),
             Source::Nodes => self.cluster.node_names(),
             Source::Namespaces => rest.namespaces.keys().cloned().collect(),
-            Source::Claims => rest.claims.keys().cloned().collect(),
-            Source::Volumes => rest.volumes.keys().cloned().collect(),
-            Source::Classes => rest.late_classes.iter().cloned().collect(),
+            Source::Claims => rest.storage.claims.keys().cloned().collect(),
+            Source::Volumes => rest.storage.volumes.keys().cloned().collect(),
+            Source::Classes => rest.storage.classes.keys().cloned().collect(),
             Source::Budgets => rest.budgets.keys().cloned().collect(),
             _ => {
                 let kind = kind(source);
@@ -165,20 +191,19 @@ impl Scheduler {
                 Some(Change::PodPlaced)
             }
             Parsed::Claim(claim) => {
-                Arc::make_mut(&mut rest.claims).insert(key, claim);
+                if let Some(claim) = claim {
+                    Arc::make_mut(&mut rest.storage.claims).insert(key, Arc::new(*claim));
+                }
                 Some(Change::VolumesChanged)
             }
-            Parsed::Volume(terms) => {
-                Arc::make_mut(&mut rest.volumes).insert(key, terms);
+            Parsed::Volume(disk) => {
+                if let Some(disk) = disk {
+                    Arc::make_mut(&mut rest.storage.volumes).insert(key, Arc::new(*disk));
+                }
                 Some(Change::VolumesChanged)
             }
-            Parsed::Class(late) => {
-                let classes = Arc::make_mut(&mut rest.late_classes);
-                if late {
-                    classes.insert(key)
-                } else {
-                    classes.remove(&key)
-                };
+            Parsed::Class(class) => {
+                Arc::make_mut(&mut rest.storage.classes).insert(key, *class);
                 Some(Change::VolumesChanged)
             }
             Parsed::Grouping(grouping) => {
@@ -203,9 +228,9 @@ impl Scheduler {
             }
             Source::Nodes => self.cluster.remove_node(key),
             Source::Namespaces => drop(Arc::make_mut(&mut rest.namespaces).remove(key)),
-            Source::Claims => drop(Arc::make_mut(&mut rest.claims).remove(key)),
-            Source::Volumes => drop(Arc::make_mut(&mut rest.volumes).remove(key)),
-            Source::Classes => drop(Arc::make_mut(&mut rest.late_classes).remove(key)),
+            Source::Claims => drop(Arc::make_mut(&mut rest.storage.claims).remove(key)),
+            Source::Volumes => drop(Arc::make_mut(&mut rest.storage.volumes).remove(key)),
+            Source::Classes => drop(Arc::make_mut(&mut rest.storage.classes).remove(key)),
             Source::Budgets => drop(Arc::make_mut(&mut rest.budgets).remove(key)),
             _ => drop(Arc::make_mut(&mut rest.groupings).remove(&(kind(source), key.to_owned()))),
         }
@@ -231,7 +256,7 @@ impl Scheduler {
 
     /// Decides on the next pod; false where there is none, or too much is being written.
     fn schedule_one(&mut self) -> bool {
-        if self.synced.len() < SOURCES || self.writes.len() >= WRITES {
+        if self.synced.len() < SOURCES || self.writes.len() >= WRITES || self.waits.len() >= WAITS {
             return false;
         }
         let Some(pod) = self.queue.pop(Instant::now()) else { return false };
@@ -242,15 +267,20 @@ impl Scheduler {
         let snapshot = self.cluster.snapshot(nominated);
         match attempt(&snapshot, &pod, self.round) {
             Attempt::Placed(node) => {
+                let needs = crate::plugins::volume_needs(&snapshot, &pod, &node);
                 drop(snapshot);
                 self.cluster.assume(&pod, &node);
+                self.cluster.rest.storage.assume(&needs, &node);
                 self.announce(Some(Change::PodPlaced));
-                let reporter = self.reporter.clone();
-                self.write(async move {
-                    let bound = tokio::time::timeout(LONGEST_WRITE, reporter.bind(&pod, &node)).await;
-                    let result = bound.unwrap_or_else(|late| Err(kube::Error::Service(late.into())));
-                    Done::Bound { uid: pod.uid.clone(), result }
-                });
+                if needs.is_empty() {
+                    let reporter = self.reporter.clone();
+                    self.write(async move {
+                        let result = bind(&reporter, &pod, &node).await;
+                        Done::Bound { uid: pod.uid.clone(), result, needs }
+                    });
+                } else {
+                    self.bind_with_volumes(pod, node, needs);
+                }
             }
             Attempt::Failed { error, nominate, victims } => {
                 self.queue.nominate(&pod.uid, nominate.clone());
@@ -260,6 +290,25 @@ impl Scheduler {
             }
         }
         true
+    }
+
+    /// Binds the pod once its volumes are bound, which may take as long as it takes to make them: such writes wait apart from the
+    /// others.
+    fn bind_with_volumes(&mut self, pod: Arc<Pod>, node: String, needs: Needs) {
+        let (reporter, volumes) = (self.reporter.clone(), self.volumes.clone());
+        self.waits.push(
+            async move {
+                let result = match Box::pin(volumes.bind(&pod, &node, &needs)).await {
+                    Ok(()) => bind(&reporter, &pod, &node).await,
+                    Err(why) => {
+                        let text = format!("running PreBind plugin \"VolumeBinding\": {why}");
+                        Err(BindError::Volumes(text))
+                    }
+                };
+                Done::Bound { uid: pod.uid.clone(), result, needs }
+            }
+            .boxed(),
+        );
     }
 
     fn report(
@@ -287,17 +336,21 @@ impl Scheduler {
         match done {
             // The watch takes the pod out of the queue when it shows the node.
             Done::Bound { result: Ok(()), .. } => {}
-            Done::Bound { uid, result: Err(error) } => {
+            Done::Bound { uid, result: Err(error), needs } => {
+                self.cluster.rest.storage.forget(&needs);
                 let change = self.cluster.forget(&uid);
                 self.announce(change);
-                let gone = matches!(&error, kube::Error::Api(e) if e.code == 404);
+                let gone = matches!(&error, BindError::Api(kube::Error::Api(e)) if e.code == 404);
                 let Some(pod) = self.queue.get(&uid).cloned() else { return };
                 if gone {
                     // Its deletion is on the way; should it not be, the retry finds out.
                     return self.queue.retry(&uid, now);
                 }
                 tracing::warn!(pod = pod.key(), %error, "scheduler: bind");
-                let message = format!("binding rejected: running Bind plugin \"DefaultBinder\": {error}");
+                let message = match error {
+                    BindError::Volumes(text) => text,
+                    error => format!("binding rejected: running Bind plugin \"DefaultBinder\": {error}"),
+                };
                 self.report(
                     pod,
                     Failure { reason: "SchedulerError", message, nominate: None },

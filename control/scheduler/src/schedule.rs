@@ -87,7 +87,8 @@ pub fn may_help(plugin: Plugin, change: Change) -> bool {
             change == NodeChanged
         }
         Plugin::NodePorts | Plugin::NodeResourcesFit => matches!(change, NodeChanged | PodGone),
-        Plugin::VolumeBinding => matches!(change, NodeChanged | VolumesChanged),
+        Plugin::VolumeRestrictions => matches!(change, PodGone | VolumesChanged),
+        Plugin::VolumeBinding | Plugin::VolumeZone => matches!(change, NodeChanged | VolumesChanged),
         Plugin::PodTopologySpread | Plugin::InterPodAffinity => {
             matches!(change, NodeChanged | PodGone | PodPlaced)
         }

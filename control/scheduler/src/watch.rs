@@ -1,13 +1,15 @@
 //! The watches the scheduler lives on, each object parsed down to what scheduling reads as it arrives.
 
-use crate::model::node::{Budget, Claim, Grouping};
+use crate::model::node::{Budget, Grouping};
 use crate::model::selector::compile;
-use crate::model::terms::{Labels, NodeTerm};
+use crate::model::storage::{Class, Disk};
+use crate::model::terms::Labels;
 use crate::model::{NodeInfo, Pod};
 use futures::stream::{BoxStream, StreamExt, select_all};
 use k8s_openapi::api::{apps::v1 as apps, core::v1 as api, policy::v1 as policy, storage::v1 as storage};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
+use machinery::binding::Claim;
 use machinery::labels::Selector;
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
@@ -37,10 +39,9 @@ pub(crate) enum Parsed {
     Pod(Box<Pod>),
     Node(Box<NodeInfo>),
     Namespace(Labels),
-    Claim(Claim),
-    Volume(Option<Vec<NodeTerm>>),
-    /// Whether the class binds when the first pod is scheduled.
-    Class(bool),
+    Claim(Option<Box<Claim>>),
+    Volume(Option<Box<Disk>>),
+    Class(Box<Class>),
     Grouping(Box<Grouping>),
     Budget(Box<Budget>),
 }
@@ -75,23 +76,14 @@ pub(crate) fn watches(client: &Client) -> Watches {
             (namespace.name_any(), Parsed::Namespace(namespace.metadata.labels.unwrap_or_default()))
         }),
         watch(Source::Claims, client, any(), |c: api::PersistentVolumeClaim| {
-            let spec = c.spec.as_ref();
-            let claim = Claim {
-                volume: spec.and_then(|s| s.volume_name.clone()).filter(|n| !n.is_empty()),
-                class: spec.and_then(|s| s.storage_class_name.clone()),
-                terminating: c.metadata.deletion_timestamp.is_some(),
-            };
+            let claim = serde_json::to_value(&c).ok().map(|value| Box::new(Claim::new(&value)));
             (key(&c), Parsed::Claim(claim))
         }),
         watch(Source::Volumes, client, any(), |volume: api::PersistentVolume| {
-            let affinity = volume.spec.as_ref().and_then(|s| s.node_affinity.as_ref());
-            let terms = affinity.and_then(|a| a.required.as_ref());
-            let terms = terms.map(|r| r.node_selector_terms.iter().map(NodeTerm::new).collect());
-            (volume.name_any(), Parsed::Volume(terms))
+            (volume.name_any(), Parsed::Volume(Disk::new(&volume).map(Box::new)))
         }),
         watch(Source::Classes, client, any(), |class: storage::StorageClass| {
-            let late = class.volume_binding_mode.as_deref() == Some("WaitForFirstConsumer");
-            (class.name_any(), Parsed::Class(late))
+            (class.name_any(), Parsed::Class(Box::new(Class::new(&class))))
         }),
         watch(Source::Services, client, any(), |s: api::Service| {
             let labels = s.spec.as_ref().and_then(|s| s.selector.clone()).unwrap_or_default();

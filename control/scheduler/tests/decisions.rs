@@ -1,11 +1,13 @@
 //! What the pure core decides and says.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail by panic")]
 
+use machinery::binding::Claim;
 use proptest::prelude::*;
 use scheduler::attempt::{Attempt, attempt};
 use scheduler::cache::Cluster;
-use scheduler::model::node::{Budget, Claim, Grouping};
+use scheduler::model::node::{Budget, Grouping};
 use scheduler::model::selector::compile;
+use scheduler::model::storage::{Class, Disk};
 use scheduler::model::{NodeInfo, Pod};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
@@ -211,15 +213,127 @@ fn claims_and_their_volumes_decide() {
         json!({"spec": {"volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "data"}}]}}),
     );
     let mut c = cluster([node(0, json!({})), node(1, json!({}))]);
-    let set =
-        |c: &mut Cluster, claim| drop(Arc::make_mut(&mut c.rest.claims).insert("ns/data".to_owned(), claim));
-    set(&mut c, Claim::default());
+    set_claim(&mut c, json!({"metadata": {"name": "data", "namespace": "ns"}}));
     assert!(why(&c, &p).contains(": pod has unbound immediate PersistentVolumeClaims. "));
-    set(&mut c, Claim { volume: Some("pv".into()), ..Claim::default() });
-    let affinity = serde_json::from_value(json!({"matchExpressions": [
-        {"key": "kubernetes.io/hostname", "operator": "In", "values": ["n1"]}]}));
-    let term = scheduler::model::terms::NodeTerm::new(&affinity.unwrap());
-    Arc::make_mut(&mut c.rest.volumes).insert("pv".to_owned(), Some(vec![term]));
+    set_claim(
+        &mut c,
+        json!({"metadata": {"name": "data", "namespace": "ns", "annotations": {"pv.kubernetes.io/bind-completed": "yes"}},
+        "spec": {"volumeName": "pv"}}),
+    );
+    assert!(why(&c, &p).contains("bound to non-existent pv(s)"));
+    set_disk(&mut c, "pv", "n1", "1Gi");
+    assert_eq!(place(&mut c, &p), "n1");
+}
+
+fn set_claim(c: &mut Cluster, claim: Value) {
+    let claim = Claim::new(&claim);
+    Arc::make_mut(&mut c.rest.storage.claims).insert(claim.key(), Arc::new(claim));
+}
+
+/// A free volume of class `late` that one node reaches.
+fn set_disk(c: &mut Cluster, name: &str, node: &str, size: &str) {
+    let volume = serde_json::from_value(json!({
+        "metadata": {"name": name},
+        "spec": {"accessModes": ["ReadWriteOnce"], "capacity": {"storage": size}, "storageClassName": "late",
+            "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [
+                {"key": "kubernetes.io/hostname", "operator": "In", "values": [node]}]}]}}},
+        "status": {"phase": "Available"},
+    }));
+    let disk = Disk::new(&volume.unwrap()).unwrap();
+    Arc::make_mut(&mut c.rest.storage.volumes).insert(name.to_owned(), Arc::new(disk));
+}
+
+#[test]
+fn late_claims_go_where_a_volume_is_and_take_it_from_the_next_pod() {
+    let wants = |name: &str, claims: &[&str]| {
+        let volumes: Vec<Value> = claims
+            .iter()
+            .map(|claim| json!({"name": claim, "persistentVolumeClaim": {"claimName": claim}}))
+            .collect();
+        pod(name, json!({"spec": {"volumes": volumes}}))
+    };
+    let claim = |name: &str, size: &str| {
+        json!({"metadata": {"name": name, "namespace": "ns", "uid": name}, "spec": {"storageClassName": "late",
+            "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": size}}}})
+    };
+    let mut c = cluster([node(0, json!({})), node(1, json!({})), node(2, json!({}))]);
+    let class = Class { late: true, provisioner: "kubernetes.io/no-provisioner".into(), ..Class::default() };
+    Arc::make_mut(&mut c.rest.storage.classes).insert("late".to_owned(), class);
+    for name in ["a", "b", "c"] {
+        set_claim(&mut c, claim(name, "1Gi"));
+    }
+    set_claim(&mut c, claim("big", "5Gi"));
+    set_disk(&mut c, "one", "n1", "1Gi");
+    set_disk(&mut c, "two", "n2", "9Gi");
+    set_disk(&mut c, "three", "n2", "2Gi");
+    let needs = |c: &Cluster, p: &Pod, node: &str| {
+        let snapshot = c.snapshot(HashMap::new());
+        scheduler::plugins::volume_needs(&snapshot, p, node)
+    };
+    // The small claim must not take the big claim's volume.
+    let p = wants("p", &["big", "a"]);
+    assert_eq!(place(&mut c, &p), "n2");
+    let found = needs(&c, &p, "n2");
+    let pairs: Vec<_> = found.bind.iter().map(|(d, c)| (c.name.as_str(), d.volume.name.as_str())).collect();
+    assert_eq!(pairs, [("a", "three"), ("big", "two")]);
+    c.rest.storage.assume(&found, "n2");
+    assert_eq!(place(&mut c, &wants("q", &["b"])), "n1");
+    let of_q = needs(&c, &wants("q", &["b"]), "n1");
+    c.rest.storage.assume(&of_q, "n1");
+    let none = "3 node(s) didn't find available persistent volumes to bind";
+    assert!(why(&c, &wants("r", &["c"])).contains(none));
+    c.rest.storage.forget(&of_q);
+    assert_eq!(place(&mut c, &wants("r", &["c"])), "n1", "what was taken back can be used again");
+    // With a provisioner a claim is made for whichever node, then only for that one.
+    let class = Class { late: true, provisioner: "example.com/p".into(), ..Class::default() };
+    Arc::make_mut(&mut c.rest.storage.classes).insert("late".to_owned(), class);
+    set_claim(&mut c, claim("d", "100Gi"));
+    let s = wants("s", &["d"]);
+    let found = needs(&c, &s, "n0");
+    assert_eq!(found.provision.len(), 1);
+    c.rest.storage.assume(&found, "n0");
+    assert_eq!(place(&mut c, &s), "n0");
+}
+
+#[test]
+fn a_claim_for_one_pod_is_for_one_pod() {
+    let p = |name: &str| {
+        pod(
+            name,
+            json!({"spec": {"volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "data"}}]}}),
+        )
+    };
+    let mut c = cluster([node(0, json!({})), node(1, json!({}))]);
+    set_disk(&mut c, "pv", "n1", "1Gi");
+    set_claim(
+        &mut c,
+        json!({"metadata": {"name": "data", "namespace": "ns", "annotations": {"pv.kubernetes.io/bind-completed": "yes"}},
+        "spec": {"volumeName": "pv", "accessModes": ["ReadWriteOncePod"]}}),
+    );
+    let first = p("first");
+    assert_eq!(place(&mut c, &first), "n1");
+    assert!(why(&c, &p("second")).contains("ReadWriteOncePod access mode already in-use by another pod"));
+}
+
+#[test]
+fn volumes_stay_in_their_zone() {
+    let zoned = |n: usize, zone: &str| {
+        node(n, json!({"metadata": {"labels": {"topology.kubernetes.io/zone": zone}}}))
+    };
+    let mut c = cluster([zoned(0, "a"), zoned(1, "b")]);
+    let volume = serde_json::from_value(json!({
+        "metadata": {"name": "pv", "labels": {"failure-domain.beta.kubernetes.io/zone": "b__c"}}, "spec": {}}));
+    let disk = Disk::new(&volume.unwrap()).unwrap();
+    Arc::make_mut(&mut c.rest.storage.volumes).insert("pv".to_owned(), Arc::new(disk));
+    set_claim(
+        &mut c,
+        json!({"metadata": {"name": "data", "namespace": "ns", "annotations": {"pv.kubernetes.io/bind-completed": "yes"}},
+        "spec": {"volumeName": "pv"}}),
+    );
+    let p = pod(
+        "p",
+        json!({"spec": {"volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "data"}}]}}),
+    );
     assert_eq!(place(&mut c, &p), "n1");
 }
 

@@ -179,6 +179,8 @@ async fn create(context: &Context, start: &Start<'_>) -> Result<String, Failure>
         image_user: image.user,
         env,
         mounts,
+        devices: volume::mounts::devices(container, start.volumes)
+            .map_err(|e| config_error(e.to_string()))?,
         target: target(pod, container, start.observed).map_err(config_error)?,
     };
     let node = spec::resources::Node {

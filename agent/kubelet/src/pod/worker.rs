@@ -550,6 +550,7 @@ impl Worker {
         self.context.pods.forget(super::uid(pod));
         self.context.objects.forget(super::uid(pod));
         self.context.tokens.forget(super::uid(pod));
+        self.context.claims.forget(super::uid(pod));
         self.reports.forget(super::uid(pod));
         Ok(Next::Done)
     }

@@ -5,7 +5,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Component, Path, PathBuf};
 
 use cri_proto::v1;
-use k8s_openapi::api::core::v1::{Container, Pod, VolumeMount};
+use k8s_openapi::api::core::v1::{Container, Pod, VolumeDevice, VolumeMount};
 use nix::mount::MsFlags;
 
 use super::{Error, Mounted, Source, blocking, cleanup, files, hosts, io};
@@ -45,6 +45,20 @@ pub async fn of_container(
     })
     .await?;
     Ok(mounts)
+}
+
+/// The devices of a container.
+pub fn devices(container: &Container, volumes: &Mounted) -> Result<Vec<v1::Device>, Error> {
+    let wanted = container.volume_devices.as_deref().unwrap_or_default();
+    let device = |wanted: &VolumeDevice| match volumes.get(&wanted.name) {
+        Some(Source::Device { path, read_only }) => Ok(v1::Device {
+            container_path: wanted.device_path.clone(),
+            host_path: path.to_string_lossy().into_owned(),
+            permissions: if *read_only { "r" } else { "mrw" }.to_owned(),
+        }),
+        _ => Err(Error::Device { volume: wanted.name.clone(), container: container.name.clone() }),
+    };
+    wanted.iter().map(device).collect()
 }
 
 fn host_mount(host: &Path, container: &str, readonly: bool) -> v1::Mount {
@@ -107,10 +121,13 @@ async fn one(
             made.image_sub_path = sub_path;
             made.readonly = true;
         }
-        Source::Host(path) if sub_path.is_empty() => {
+        Source::Device { .. } => return Err(Error::Unknown(mount.name.clone())),
+        Source::Host { path, read_only } if sub_path.is_empty() => {
             made.host_path = path.to_string_lossy().into_owned();
+            made.readonly |= *read_only;
         }
-        Source::Host(path) => {
+        Source::Host { path, read_only } => {
+            made.readonly |= *read_only;
             let target = context
                 .config
                 .pod_dir(crate::pod::uid(pod))
@@ -146,7 +163,7 @@ fn bind_sub_path(volume: &Path, sub_path: &str, target: &Path) -> Result<(), Err
         if !existing.canonicalize().map_err(io("resolve", existing))?.starts_with(&root) {
             return Err(escapes());
         }
-        std::fs::create_dir_all(&wanted).map_err(io("create", &wanted))?;
+        make_like(&root, existing, &wanted)?;
     }
     let opened = std::fs::OpenOptions::new()
         .read(true)
@@ -170,6 +187,20 @@ fn bind_sub_path(volume: &Path, sub_path: &str, target: &Path) -> Result<(), Err
         .map_err(io("bind subPath to", target))
 }
 
+/// Makes a directory below one that exists; whatever is new gets the mode of the volume's root, whatever our umask is.
+fn make_like(root: &Path, existing: &Path, wanted: &Path) -> Result<(), Error> {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = std::fs::metadata(root).map_err(io("stat", root))?.permissions().mode() & 0o2777;
+    let mut at = existing.to_owned();
+    for part in wanted.strip_prefix(existing).unwrap_or(Path::new("")).components() {
+        at.push(part);
+        std::fs::create_dir(&at).map_err(io("create", &at))?;
+        let mode = std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(&at, mode).map_err(io("set mode of", &at))?;
+    }
+    Ok(())
+}
+
 /// Mount points at or below a directory, deepest (and latest) first.
 pub fn below(dir: &Path) -> Vec<PathBuf> {
     let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
@@ -178,6 +209,16 @@ pub fn below(dir: &Path) -> Vec<PathBuf> {
     found.reverse();
     found.sort_by_key(|mount| std::cmp::Reverse(mount.components().count()));
     found
+}
+
+/// Whether what is mounted at (or is) `real` is also mounted somewhere below `pods`: another pod has it.
+pub fn shared_with(real: &Path, pods: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let Ok(own) = std::fs::metadata(real) else { return false };
+    let same = |mount: &PathBuf| {
+        std::fs::metadata(mount).is_ok_and(|other| other.dev() == own.dev() && other.ino() == own.ino())
+    };
+    below(pods).iter().any(same)
 }
 
 /// Something is mounted exactly here.
@@ -209,6 +250,17 @@ mod tests {
     fn escapes_of_the_mount_table_are_undone() {
         let line = "1 2 0:3 / /a\\040b rw - tmpfs tmpfs rw";
         assert_eq!(mount_point(line), Some(PathBuf::from("/a b")));
+    }
+
+    #[test]
+    fn what_is_made_in_a_volume_has_its_mode() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o2777)).unwrap();
+        let wanted = dir.path().join("a/b");
+        make_like(dir.path(), dir.path(), &wanted).unwrap();
+        assert_eq!((mode(&wanted), mode(&dir.path().join("a"))), (0o2777, 0o2777));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use super::terms::{Labels, Spread};
 use k8s_openapi::api::core::v1 as api;
 use machinery::labels::Selector;
 use machinery::quantity::Quantity;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 /// A node as scheduling sees it, with its pods and their sums.
@@ -102,17 +102,6 @@ impl NodeInfo {
     }
 }
 
-/// What a claim says about where its pod can be.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Claim {
-    /// The bound volume.
-    pub volume: Option<String>,
-    /// Its class.
-    pub class: Option<String>,
-    /// It is being deleted.
-    pub terminating: bool,
-}
-
 /// Selectors of what groups pods: Services and controllers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Grouping {
@@ -153,12 +142,8 @@ pub struct Snapshot {
     pub nodes: Vec<Arc<NodeInfo>>,
     /// Labels of each namespace.
     pub namespaces: Arc<HashMap<String, Labels>>,
-    /// Storage classes that bind when the first pod is scheduled.
-    pub late_classes: Arc<HashSet<String>>,
-    /// Claims by `namespace/name`.
-    pub claims: Arc<HashMap<String, Claim>>,
-    /// Node affinity of each PersistentVolume, `None` where it has none.
-    pub volumes: Arc<HashMap<String, Option<Vec<super::terms::NodeTerm>>>>,
+    /// Claims, volumes and classes.
+    pub storage: super::storage::Storage,
     /// Services and controllers by kind, namespace and name.
     pub groupings: Arc<BTreeMap<(&'static str, String), Grouping>>,
     /// Disruption budgets by `namespace/name`.

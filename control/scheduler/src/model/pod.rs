@@ -25,6 +25,15 @@ impl HostPort {
     }
 }
 
+/// A claim a pod mounts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClaimUse {
+    /// Its name.
+    pub name: String,
+    /// It is made for the pod's generic ephemeral volume.
+    pub ephemeral: bool,
+}
+
 /// A pod, parsed once.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Pod {
@@ -83,7 +92,7 @@ pub struct Pod {
     /// Images of its containers, init containers included.
     pub images: Vec<String>,
     /// PersistentVolumeClaims it mounts.
-    pub claims: Vec<String>,
+    pub claims: Vec<ClaimUse>,
     /// The message of its condition `PodScheduled`, where that is false.
     pub unschedulable: Option<String>,
 }
@@ -163,9 +172,10 @@ impl Pod {
         }
         for volume in spec.volumes.iter().flatten() {
             if let Some(claim) = &volume.persistent_volume_claim {
-                self.claims.push(claim.claim_name.clone());
+                self.claims.push(ClaimUse { name: claim.claim_name.clone(), ephemeral: false });
             } else if volume.ephemeral.is_some() {
-                self.claims.push(format!("{}-{}", self.name, volume.name));
+                let name = format!("{}-{}", self.name, volume.name);
+                self.claims.push(ClaimUse { name, ephemeral: true });
             }
         }
     }

@@ -23,6 +23,8 @@ pub struct Made {
     pub env: Vec<(String, String)>,
     /// Its mounts.
     pub mounts: Vec<v1::Mount>,
+    /// Its block devices.
+    pub devices: Vec<v1::Device>,
     /// The container whose process namespace it joins.
     pub target: Option<String>,
 }
@@ -68,6 +70,7 @@ pub fn config(
             .map(|(key, value)| v1::KeyValue { key: key.clone(), value: value.clone().into_bytes() })
             .collect(),
         mounts: made.mounts,
+        devices: made.devices,
         labels: labels::container(pod, container),
         annotations: labels::container_annotations(pod, container, made.attempt),
         log_path: format!("{}/{}.log", container.name, made.attempt),
