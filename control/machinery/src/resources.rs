@@ -9,9 +9,11 @@
 //! - [`table`]: the columns and cells `kubectl get` prints
 
 mod access;
+pub mod amounts;
 pub mod convert;
 pub mod defaults;
 mod parse;
+pub mod quota;
 pub mod selectable;
 pub mod strategy;
 pub mod table;

@@ -3,20 +3,25 @@
 use super::{Attributes, Operation, Verdict};
 use crate::registry::Registry;
 use crate::registry::kind::Kind;
-use crate::registry::metadata::{at, items, list_mut, object_mut, text, texts};
-use machinery::quantity::{Format, Quantity};
+use crate::registry::metadata::{at, items, list_mut, object_mut, set, text, texts};
+use machinery::quantity::Quantity;
+use machinery::resources::amounts::{Amounts, List, amounts as parse, stated};
 use machinery::status::Status;
 use serde_json::Value;
-use std::collections::BTreeMap;
 
-type Amounts = BTreeMap<String, Quantity>;
+/// Tells what was filled in.
+const ANNOTATION: &str = "kubernetes.io/limit-ranger";
 
 fn applies(a: &Attributes<'_>) -> bool {
+    // what is on its way out is left alone
+    if at(a.old_object(), &["metadata", "deletionTimestamp"]).is_some() {
+        return false;
+    }
     match a.operation {
         Operation::Create => a.is("", "pods", "") || a.is("", "persistentvolumeclaims", ""),
         // The requirements of a pod do not change by an update of the pod itself.
         Operation::Update => a.is("", "persistentvolumeclaims", "") || a.is("", "pods", "resize"),
-        Operation::Delete => false,
+        _ => false,
     }
 }
 
@@ -28,46 +33,57 @@ async fn ranges(registry: &Registry, a: &Attributes<'_>) -> Result<Vec<Value>, S
 }
 
 fn amounts(value: &Value, path: &[&str]) -> Amounts {
-    texts(value, path).filter_map(|(k, v)| Some((k.to_owned(), Quantity::parse(v).ok()?))).collect()
+    parse(at(value, path).unwrap_or(&Value::Null))
 }
 
 pub(super) fn default<'a>(registry: &'a Registry, a: &'a mut Attributes<'_>) -> Verdict<'a> {
     Box::pin(async move {
-        if !applies(a) || a.operation != Operation::Create || !a.kind.is("", "pods") {
+        if !applies(a) || !a.kind.is("", "pods") {
             return Ok(());
         }
         let ranges = ranges(registry, a).await?;
         let Some(pod) = &mut a.object else { return Ok(()) };
         for range in &ranges {
-            for limit in
-                items(range, &["spec", "limits"]).iter().filter(|l| text(l, &["type"]) == "Container")
-            {
-                for list in ["initContainers", "containers"] {
-                    if items(pod, &["spec", list]).is_empty() {
-                        continue;
-                    }
-                    for container in list_mut(pod, &["spec", list]) {
-                        fill(container, limit);
-                    }
+            let mut told = Vec::new();
+            for (list, what) in [("containers", "container"), ("initContainers", "init container")] {
+                if items(pod, &["spec", list]).is_empty() {
+                    continue;
                 }
+                for container in list_mut(pod, &["spec", list]) {
+                    told.extend(fill(container, what, range));
+                }
+            }
+            if !told.is_empty() {
+                let told = format!("LimitRanger plugin set: {}", told.join("; "));
+                set(pod, &["metadata", "annotations", ANNOTATION], told);
             }
         }
         Ok(())
     })
 }
 
-/// Limits first; a request that is still open is the limit's own default or, failing that, the container's limit.
-fn fill(container: &mut Value, limit: &Value) {
-    for (from, to) in [("default", "limits"), ("defaultRequest", "requests")] {
-        let defaults: Vec<(String, String)> =
-            texts(limit, &[from]).map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
+/// Fills in what a container leaves open, requests and limits each from their own defaults, and says what it filled in.
+fn fill(container: &mut Value, what: &str, range: &Value) -> Vec<String> {
+    let name = text(container, &["name"]).to_owned();
+    let mut told = Vec::new();
+    for (from, to, word) in [("defaultRequest", "requests", "request"), ("default", "limits", "limit")] {
+        let of_containers =
+            items(range, &["spec", "limits"]).iter().filter(|l| text(l, &["type"]) == "Container");
+        let path = [from];
+        let defaults: std::collections::BTreeMap<&str, &str> =
+            of_containers.flat_map(|limit| texts(limit, &path)).collect();
+        let mut filled = Vec::new();
         for (resource, amount) in defaults {
-            let present = at(container, &["resources", to, &resource]).is_some();
-            if !present {
-                object_mut(container, &["resources", to]).insert(resource, amount.into());
+            if at(container, &["resources", to, resource]).is_none() {
+                object_mut(container, &["resources", to]).insert(resource.to_owned(), amount.into());
+                filled.push(resource);
             }
         }
+        if !filled.is_empty() {
+            told.push(format!("{} {word} for {what} {name}", filled.join(", ")));
+        }
     }
+    told
 }
 
 pub(super) fn check<'a>(registry: &'a Registry, a: &'a mut Attributes<'_>) -> Verdict<'a> {
@@ -75,10 +91,10 @@ pub(super) fn check<'a>(registry: &'a Registry, a: &'a mut Attributes<'_>) -> Ve
         if !applies(a) {
             return Ok(());
         }
-        let mut problems = Vec::new();
+        let object = a.new_object();
         for range in ranges(registry, a).await? {
+            let mut problems = Vec::new();
             for limit in items(&range, &["spec", "limits"]) {
-                let object = a.new_object();
                 match (text(limit, &["type"]), a.kind.resource.plural) {
                     ("Container", "pods") => {
                         for list in ["containers", "initContainers"] {
@@ -90,7 +106,8 @@ pub(super) fn check<'a>(registry: &'a Registry, a: &'a mut Attributes<'_>) -> Ve
                         }
                     }
                     ("Pod", "pods") => {
-                        let (requests, limits) = (pod_sum(object, "requests"), pod_sum(object, "limits"));
+                        let requests = stated(object, List::Requests, false);
+                        let limits = stated(object, List::Limits, false);
                         bounds("Pod", limit, &requests, &limits, &mut problems);
                     }
                     ("PersistentVolumeClaim", "persistentvolumeclaims") => {
@@ -100,35 +117,16 @@ pub(super) fn check<'a>(registry: &'a Registry, a: &'a mut Attributes<'_>) -> Ve
                     _ => {}
                 }
             }
-        }
-        match problems.as_slice() {
-            [] => Ok(()),
-            [one] => Err(a.forbidden(one)),
-            all => Err(a.forbidden(format!("[{}]", all.join(", ")))),
-        }
-    })
-}
-
-/// What a pod as a whole asks for: its containers together, or its largest init container.
-fn pod_sum(pod: &Value, which: &str) -> Amounts {
-    let mut sum = Amounts::new();
-    for container in items(pod, &["spec", "containers"]) {
-        for (resource, amount) in amounts(container, &["resources", which]) {
-            let so_far = sum.remove(&resource).unwrap_or_else(|| Quantity::new(0, Format::DecimalSi));
-            sum.insert(resource, so_far.add(&amount));
-        }
-    }
-    for container in items(pod, &["spec", "initContainers"]) {
-        for (resource, amount) in amounts(container, &["resources", which]) {
-            match sum.get(&resource) {
-                Some(present) if *present >= amount => {}
-                _ => {
-                    sum.insert(resource, amount);
-                }
+            let mut seen = std::collections::BTreeSet::new();
+            problems.retain(|problem| seen.insert(problem.clone()));
+            match problems.as_slice() {
+                [] => {}
+                [one] => return Err(a.forbidden(one)),
+                all => return Err(a.forbidden(format!("[{}]", all.join(", ")))),
             }
         }
-    }
-    sum
+        Ok(())
+    })
 }
 
 fn bounds(what: &str, limit: &Value, requests: &Amounts, limits: &Amounts, problems: &mut Vec<String>) {
@@ -167,24 +165,16 @@ fn bounds(what: &str, limit: &Value, requests: &Amounts, limits: &Amounts, probl
         }
     }
     for (resource, ratio) in amounts(limit, &["maxLimitRequestRatio"]) {
-        match (requests.get(&resource), limits.get(&resource)) {
-            (Some(request), Some(l)) if !request.is_zero() => {
-                let observed = l.as_f64() / request.as_f64();
-                if observed > ratio.as_f64() {
-                    problems.push(format!(
-                        "{resource} max limit to request ratio per {what} is {}, but provided ratio is {observed:.6}",
-                        ratio.canonical()
-                    ));
-                }
+        let stated =
+            |list: &Amounts| list.get(&resource).filter(|amount| !amount.is_zero()).map(Quantity::as_f64);
+        let bound = ratio.canonical();
+        let rule = format!("{resource} max limit to request ratio per {what} is {bound}");
+        match (stated(requests), stated(limits)) {
+            (None, _) => problems.push(format!("{rule}, but no request is specified or request is 0")),
+            (_, None) => problems.push(format!("{rule}, but no limit is specified or limit is 0")),
+            (Some(request), Some(limit)) if limit / request > ratio.as_f64() => {
+                problems.push(format!("{rule}, but provided ratio is {:.6}", limit / request));
             }
-            (None, _) => problems.push(format!(
-                "{resource} max limit to request ratio per {what} is {}, but no request is specified or request is 0",
-                ratio.canonical()
-            )),
-            (_, None) => problems.push(format!(
-                "{resource} max limit to request ratio per {what} is {}, but no limit is specified or limit is 0",
-                ratio.canonical()
-            )),
             _ => {}
         }
     }
@@ -207,12 +197,15 @@ fn claim_bounds(limit: &Value, requests: &Amounts, problems: &mut Vec<String>) {
         }
     }
     for (resource, max) in amounts(limit, &["max"]) {
-        if let Some(r) = requests.get(&resource).filter(|r| **r > max) {
-            problems.push(format!(
-                "maximum {resource} usage per {what} is {}, but request is {}",
-                max.canonical(),
+        let bound = max.canonical();
+        match requests.get(&resource) {
+            None => problems
+                .push(format!("maximum {resource} usage per {what} is {bound}.  No request is specified")),
+            Some(r) if *r > max => problems.push(format!(
+                "maximum {resource} usage per {what} is {bound}, but request is {}",
                 r.canonical()
-            ));
+            )),
+            Some(_) => {}
         }
     }
 }
