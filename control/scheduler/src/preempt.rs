@@ -68,7 +68,7 @@ fn eligible(snapshot: &Snapshot, pod: &Pod, error: &FitError) -> Result<(), NoPl
         return Ok(());
     }
     let node = snapshot.nodes.iter().find(|n| n.name == *nominated);
-    let leaving = |p: &Arc<Pod>| p.terminating && p.priority < pod.priority;
+    let leaving = |p: &Arc<Pod>| p.preempted && p.priority < pod.priority;
     if node.is_some_and(|n| n.pods.iter().any(leaving)) {
         let text = "not eligible due to a terminating pod on the nominated node.".to_owned();
         return Err(NoPlan { text, keeps_nomination: true });
@@ -130,9 +130,11 @@ fn protected_by_budget(snapshot: &Snapshot, pods: Vec<Arc<Pod>>) -> (Vec<Arc<Pod
     let mut budgets: Vec<(&Budget, i64)> = snapshot.budgets.values().map(|b| (b, b.allowed)).collect();
     pods.into_iter().partition(|pod| {
         let mut broken = false;
-        for (budget, left) in budgets.iter_mut().filter(|(b, _)| b.covers(pod)) {
+        // one on its way out by an eviction is counted there already
+        let counted = |b: &Budget| b.covers(pod) && !b.disrupted.contains(&pod.name);
+        for (_, left) in budgets.iter_mut().filter(|(b, _)| counted(b)) {
             *left -= 1;
-            broken |= *left < 0 && !budget.disrupted.contains(&pod.name);
+            broken |= *left < 0;
         }
         broken
     })

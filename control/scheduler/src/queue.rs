@@ -219,6 +219,20 @@ impl Queue {
         }
     }
 
+    /// Takes a node from the pods of lower priority that wait for it: they may have to look elsewhere, and may do so at once.
+    pub fn displace(&mut self, node: &str, priority: i32, now: Instant) -> Vec<Arc<Pod>> {
+        let waiting = |p: &&Arc<Pod>| p.nominated.as_deref() == Some(node) && p.priority < priority;
+        let displaced: Vec<_> =
+            self.nominees.iter().filter_map(|uid| self.get(uid)).filter(waiting).cloned().collect();
+        for pod in &displaced {
+            self.nominate(&pod.uid, None);
+            if self.pods.get(&pod.uid).is_some_and(|w| matches!(w.stand, Stand::Unschedulable { .. })) {
+                self.ready(&pod.uid, now);
+            }
+        }
+        displaced
+    }
+
     /// Pods that wait for their victims, by node.
     pub fn nominated(&self) -> HashMap<String, Vec<Arc<Pod>>> {
         let mut out: HashMap<String, Vec<Arc<Pod>>> = HashMap::new();
@@ -341,6 +355,21 @@ mod tests {
         q.pop(now);
         q.changed(Change::PodGone, now);
         q.unschedulable("a", vec![Plugin::NodeResourcesFit], now);
+        assert_eq!(q.next_flush(), Some(now + FIRST_BACKOFF));
+    }
+
+    #[test]
+    fn a_more_important_pod_takes_the_node_others_wait_for() {
+        let now = Instant::now();
+        let mut q = Queue::default();
+        for (uid, priority) in [("a", 1), ("b", 9)] {
+            q.set(Arc::new(Pod { nominated: Some("n".into()), ..(*pod(uid, priority)).clone() }), now);
+            q.pop(now);
+            q.unschedulable(uid, vec![Plugin::NodeResourcesFit], now);
+        }
+        let displaced: Vec<_> = q.displace("n", 5, now).iter().map(|p| p.uid.clone()).collect();
+        assert_eq!(displaced, ["a"]);
+        assert_eq!(q.nominated()["n"].len(), 1);
         assert_eq!(q.next_flush(), Some(now + FIRST_BACKOFF));
     }
 

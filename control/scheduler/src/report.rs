@@ -86,6 +86,11 @@ impl Reporter {
         self.patch_status(pod, status).await;
     }
 
+    /// Says that a pod waits for no node any more.
+    pub(crate) async fn displaced(&self, pod: &Pod) {
+        self.patch_status(pod, json!({"nominatedNodeName": null})).await;
+    }
+
     /// Makes a victim leave.
     pub(crate) async fn evict(
         &self,

@@ -283,10 +283,16 @@ impl Scheduler {
                 }
             }
             Attempt::Failed { error, nominate, victims } => {
+                let displaced = match &nominate {
+                    Some(node) if !victims.is_empty() => {
+                        self.queue.displace(node, pod.priority, Instant::now())
+                    }
+                    _ => Vec::new(),
+                };
                 self.queue.nominate(&pod.uid, nominate.clone());
                 let message = error.to_string();
                 let failure = Failure { reason: "Unschedulable", message, nominate: Some(nominate) };
-                self.report(pod, failure, Some(error.plugins()), victims);
+                self.report(pod, failure, Some(error.plugins()), Room { victims, displaced });
             }
         }
         true
@@ -311,16 +317,10 @@ impl Scheduler {
         );
     }
 
-    fn report(
-        &mut self,
-        pod: Arc<Pod>,
-        failure: Failure,
-        refused: Option<Vec<Plugin>>,
-        victims: Vec<Arc<Pod>>,
-    ) {
+    fn report(&mut self, pod: Arc<Pod>, failure: Failure, refused: Option<Vec<Plugin>>, room: Room) {
         let reporter = self.reporter.clone();
         self.write(async move {
-            if tokio::time::timeout(LONGEST_WRITE, tell(&reporter, &pod, &failure, victims)).await.is_err() {
+            if tokio::time::timeout(LONGEST_WRITE, tell(&reporter, &pod, &failure, room)).await.is_err() {
                 tracing::warn!(pod = pod.key(), "scheduler: reporting the attempt timed out");
             }
             Done::Reported { uid: pod.uid.clone(), refused }
@@ -355,7 +355,7 @@ impl Scheduler {
                     pod,
                     Failure { reason: "SchedulerError", message, nominate: None },
                     None,
-                    Vec::new(),
+                    Room::default(),
                 );
             }
             Done::Reported { uid, refused: Some(refused) } => self.queue.unschedulable(&uid, refused, now),
@@ -364,10 +364,22 @@ impl Scheduler {
     }
 }
 
+/// Who makes room for a pod.
+#[derive(Default)]
+struct Room {
+    /// Pods that leave.
+    victims: Vec<Arc<Pod>>,
+    /// Pods that waited for the same node.
+    displaced: Vec<Arc<Pod>>,
+}
+
 /// Makes the victims leave, then says why the pod has no node yet.
-async fn tell(reporter: &Reporter, pod: &Pod, failure: &Failure, victims: Vec<Arc<Pod>>) {
+async fn tell(reporter: &Reporter, pod: &Pod, failure: &Failure, room: Room) {
     let node = failure.nominate.clone().flatten().unwrap_or_default();
-    for victim in victims {
+    for displaced in room.displaced {
+        reporter.displaced(&displaced).await;
+    }
+    for victim in room.victims {
         if let Err(error) = reporter.evict(&victim, pod, &node).await {
             tracing::warn!(pod = victim.key(), %error, "scheduler: evict victim");
         }

@@ -24,6 +24,13 @@ pub fn schedule(snapshot: &Snapshot, pod: &Pod, round: u64) -> Result<String, Fi
             return Err(error);
         }
     };
+    // Room was made for it there.
+    let nominated = snapshot.nodes.iter().find(|n| pod.nominated.as_ref() == Some(&n.name));
+    if let Some(node) = nominated
+        && takes(&prepared, snapshot, pod, node).is_ok()
+    {
+        return Ok(node.name.clone());
+    }
     let enough = enough_feasible(nodes);
     let start = if nodes == 0 { 0 } else { (round as usize).wrapping_mul(enough) % nodes };
     let mut feasible: Vec<Arc<NodeInfo>> = Vec::new();

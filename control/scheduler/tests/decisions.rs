@@ -39,6 +39,11 @@ fn cpu(amount: &str) -> Value {
     json!({"spec": {"containers": [{"name": "c", "image": "i", "resources": {"requests": {"cpu": amount}}}]}})
 }
 
+fn merged(mut base: Value, change: Value) -> Value {
+    merge(&mut base, change);
+    base
+}
+
 fn merge(into: &mut Value, change: Value) {
     match (into, change) {
         (Value::Object(into), Value::Object(change)) => {
@@ -408,6 +413,31 @@ fn a_nominated_pod_keeps_its_place() {
     let snapshot = c.snapshot(HashMap::from([("n0".to_owned(), vec![waiting.clone()])]));
     assert!(matches!(attempt(&snapshot, &pod("p", cpu("2")), 1), Attempt::Failed { .. }));
     assert!(matches!(attempt(&snapshot, &waiting, 1), Attempt::Placed(_)));
+}
+
+#[test]
+fn a_pod_goes_where_room_was_made_and_waits_only_for_that() {
+    let mut two = cluster([node(1, json!({})), node(2, json!({}))]);
+    let low = pod("low", merged(cpu("4"), json!({"spec": {"priority": 1, "nodeName": "n1"}})));
+    two.set_pod(Arc::new(low.clone()));
+    let mut high = pod(
+        "high",
+        merged(cpu("1"), json!({"spec": {"priority": 9}, "status": {"nominatedNodeName": "n2"}})),
+    );
+    for round in 0..20 {
+        let found = attempt(&two.snapshot(HashMap::new()), &high, round);
+        assert!(matches!(found, Attempt::Placed(node) if node == "n2"));
+    }
+    // a victim that leaves for another reason does not keep the pod from making room
+    let mut one = cluster([node(1, json!({}))]);
+    let going = Pod { terminating: true, ..low };
+    one.set_pod(Arc::new(going.clone()));
+    high.nominated = Some("n1".to_owned());
+    high.requests.milli_cpu = 2000;
+    assert!(matches!(try_on(&one, &high), Attempt::Failed { nominate: Some(_), .. }));
+    one.set_pod(Arc::new(Pod { preempted: true, ..going }));
+    let text = why(&one, &high);
+    assert!(text.ends_with("not eligible due to a terminating pod on the nominated node."), "{text}");
 }
 
 #[test]

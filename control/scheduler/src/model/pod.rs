@@ -63,6 +63,8 @@ pub struct Pod {
     pub gated: bool,
     /// It is being deleted.
     pub terminating: bool,
+    /// A scheduler is having it deleted to make room.
+    pub preempted: bool,
     /// Creation, in milliseconds since the epoch.
     pub created: i64,
     /// Start on its node, in milliseconds since the epoch; 0: not started.
@@ -122,6 +124,11 @@ impl Pod {
         if let Some(status) = &pod.status {
             out.nominated = status.nominated_node_name.clone().filter(|n| !n.is_empty());
             out.started = status.start_time.as_ref().map_or(0, |t| t.0.as_millisecond());
+            let disrupted = status.conditions.iter().flatten().find(|c| c.type_ == "DisruptionTarget");
+            out.preempted = out.terminating
+                && disrupted.is_some_and(|c| {
+                    c.status == "True" && c.reason.as_deref() == Some("PreemptionByScheduler")
+                });
             let scheduled = status.conditions.iter().flatten().find(|c| c.type_ == "PodScheduled");
             out.unschedulable = scheduled
                 .filter(|c| c.status == "False" && c.reason.as_deref() == Some("Unschedulable"))
