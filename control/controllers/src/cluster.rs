@@ -1,13 +1,15 @@
 //! The informers together: every controller reads the same maps.
 
+use crate::bootstrap_token::INFO;
 use crate::informer::{Informer, Kind};
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
     ConfigMap, Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod,
-    ReplicationController, Service, ServiceAccount,
+    ReplicationController, ResourceQuota, Secret, Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -15,6 +17,7 @@ use k8s_openapi::api::rbac::v1::ClusterRole;
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::runtime::watcher;
 use kube::{Api, Client};
+use pki::bootstrap::{SECRET_NAMESPACE, SECRET_TYPE};
 use std::fmt::Debug;
 use std::hash::Hash;
 use std::sync::Arc;
@@ -25,7 +28,12 @@ use tokio_util::sync::CancellationToken;
 #[derive(Default)]
 #[allow(missing_docs, reason = "each field is the informer of the kind it is named for")]
 pub struct Cluster {
+    pub autoscalers: Arc<Informer<HorizontalPodAutoscaler>>,
+    /// Secrets of bootstrap tokens only.
+    pub bootstrap_tokens: Arc<Informer<Secret>>,
     pub budgets: Arc<Informer<PodDisruptionBudget>>,
+    /// What the cluster tells of itself to those it does not know: that ConfigMap only.
+    pub cluster_info: Arc<Informer<ConfigMap>>,
     pub cluster_roles: Arc<Informer<ClusterRole>>,
     pub config_maps: Arc<Informer<ConfigMap>>,
     pub cron_jobs: Arc<Informer<CronJob>>,
@@ -41,6 +49,7 @@ pub struct Cluster {
     pub persistent_volume_claims: Arc<Informer<PersistentVolumeClaim>>,
     pub persistent_volumes: Arc<Informer<PersistentVolume>>,
     pub pods: Arc<Informer<Pod>>,
+    pub quotas: Arc<Informer<ResourceQuota>>,
     pub replica_sets: Arc<Informer<ReplicaSet>>,
     pub replication_controllers: Arc<Informer<ReplicationController>>,
     pub requests: Arc<Informer<CertificateSigningRequest>>,
@@ -58,7 +67,13 @@ impl Cluster {
         // of the config maps only the one every namespace has
         let root_ca = watcher::Config::default().fields("metadata.name=kube-root-ca.crt");
         starter.start(&self.config_maps, Api::all(client.clone()), root_ca);
+        starter.all(&self.autoscalers);
+        let tokens = Api::namespaced(client.clone(), SECRET_NAMESPACE);
+        let of_type = watcher::Config::default().fields(&format!("type={SECRET_TYPE}"));
+        starter.start(&self.bootstrap_tokens, tokens, of_type);
         starter.all(&self.budgets);
+        let info = watcher::Config::default().fields(&format!("metadata.name={}", INFO.1));
+        starter.start(&self.cluster_info, Api::namespaced(client.clone(), INFO.0), info);
         starter.all(&self.cluster_roles);
         starter.all(&self.cron_jobs);
         starter.all(&self.daemon_sets);
@@ -76,6 +91,7 @@ impl Cluster {
         starter.all(&self.persistent_volume_claims);
         starter.all(&self.persistent_volumes);
         starter.all(&self.pods);
+        starter.all(&self.quotas);
         starter.all(&self.replica_sets);
         starter.all(&self.replication_controllers);
         starter.all(&self.requests);
@@ -89,7 +105,10 @@ impl Cluster {
     /// Waits until every first list is complete: before that, what is not in a map may still exist.
     pub async fn synced(&self) {
         tokio::join!(
+            self.autoscalers.synced(),
+            self.bootstrap_tokens.synced(),
             self.budgets.synced(),
+            self.cluster_info.synced(),
             self.cluster_roles.synced(),
             self.config_maps.synced(),
             self.cron_jobs.synced(),
@@ -104,6 +123,7 @@ impl Cluster {
             self.persistent_volume_claims.synced(),
             self.persistent_volumes.synced(),
             self.pods.synced(),
+            self.quotas.synced(),
             self.replica_sets.synced(),
             self.replication_controllers.synced(),
             self.requests.synced(),

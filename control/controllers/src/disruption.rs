@@ -7,9 +7,10 @@
 use crate::claim::selector;
 use crate::cluster::Cluster;
 use crate::informer::{Informer, key_of};
-use crate::pods::ready_since;
+use crate::inventory::Inventory;
+use crate::pods::{message_of, ready_since};
 use crate::queue::{Key, Queue};
-use crate::reconcile::{Doing, Error, Reconcile, found};
+use crate::reconcile::{Doing, Error, Reconcile, code, found};
 use crate::recorder::{Recorder, Severity};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, StatefulSet};
@@ -17,11 +18,11 @@ use k8s_openapi::api::core::v1::{Pod, ReplicationController};
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, OwnerReference, Time};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use kube::api::{Patch, PatchParams};
+use kube::api::{DynamicObject, Patch, PatchParams};
 use kube::{Api, Client, ResourceExt};
 use machinery::labels::Selector;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,6 +37,7 @@ pub struct Disruptions {
     replica_sets: Arc<Informer<ReplicaSet>>,
     replication_controllers: Arc<Informer<ReplicationController>>,
     stateful_sets: Arc<Informer<StatefulSet>>,
+    inventory: Arc<Inventory>,
     client: Client,
     recorder: Recorder,
 }
@@ -43,7 +45,13 @@ pub struct Disruptions {
 impl Disruptions {
     /// Registers for what wakes it.
     #[must_use]
-    pub fn new(cluster: &Cluster, client: Client, recorder: Recorder, queue: &Arc<Queue>) -> Self {
+    pub fn new(
+        cluster: &Cluster,
+        client: Client,
+        recorder: Recorder,
+        inventory: Arc<Inventory>,
+        queue: &Arc<Queue>,
+    ) -> Self {
         let wake = queue.clone();
         cluster.budgets.on_change(move |old, new| {
             if let Some(budget) = new.or(old) {
@@ -104,6 +112,7 @@ impl Disruptions {
             replica_sets: cluster.replica_sets.clone(),
             replication_controllers: cluster.replication_controllers.clone(),
             stateful_sets: cluster.stateful_sets.clone(),
+            inventory,
             client,
             recorder,
         }
@@ -141,19 +150,67 @@ impl Disruptions {
         }
     }
 
+    /// The size of a controller of any other kind, by its scale; nothing where it is gone.
+    async fn foreign_scale(&self, namespace: &str, owner: &OwnerReference) -> Result<Option<i32>, String> {
+        let group = owner.api_version.split_once('/').map_or("", |(group, _)| group);
+        let Some(served) = self.inventory.by_kind(group, &owner.kind) else {
+            let version = &owner.api_version;
+            return Err(format!("no matches for kind \"{}\" in version \"{version}\"", owner.kind));
+        };
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &served.resource);
+        match api.get_scale(&owner.name).await {
+            Ok(scale) => {
+                let same = scale.metadata.uid.as_deref() == Some(&owner.uid);
+                Ok(scale.spec.and_then(|s| s.replicas).filter(|_| same))
+            }
+            // either the object is not there, or its kind has no scale
+            Err(error) if code(&error) == Some(404) => {
+                let there = api.get_metadata_opt(&owner.name).await.map_err(|e| message_of(&e))?;
+                match there {
+                    None => Ok(None),
+                    Some(_) if group.is_empty() => {
+                        Err(format!("{} does not implement the scale subresource", served.resource.plural))
+                    }
+                    Some(_) => Err(format!(
+                        "{}.{group} does not implement the scale subresource",
+                        served.resource.plural
+                    )),
+                }
+            }
+            Err(error) => Err(message_of(&error)),
+        }
+    }
+
     /// How many pods there should be, by their controllers. A pod without one does not count.
-    fn expected(&self, namespace: &str, pods: &[Arc<Pod>]) -> Result<i32, String> {
+    async fn expected(&self, namespace: &str, pods: &[Arc<Pod>]) -> Result<i32, String> {
         let mut sizes = BTreeMap::new();
+        let mut asked = BTreeSet::new();
         for pod in pods {
             let owners = pod.owner_references();
             let Some(owner) = owners.iter().find(|o| o.controller == Some(true)) else { continue };
-            let scale = self.scale(namespace, owner);
+            if !asked.insert(owner.uid.clone()) {
+                continue;
+            }
+            let scale = match self.scale(namespace, owner) {
+                Some(scale) => Some(scale),
+                None => {
+                    let size = self.foreign_scale(namespace, owner).await?;
+                    size.map(|size| (owner.uid.clone(), size))
+                }
+            };
             let (uid, size) =
                 scale.ok_or_else(|| format!("found no controllers for pod {:?}", pod.name_any()))?;
             sizes.insert(uid, size);
         }
         Ok(sizes.values().fold(0_i32, |sum, size| sum.saturating_add(*size)))
     }
+}
+
+/// Whether the budget counts by the size of its pods' controllers.
+fn by_size(budget: &PodDisruptionBudget) -> bool {
+    budget.spec.as_ref().is_some_and(|spec| {
+        spec.max_unavailable.is_some() || matches!(spec.min_available, Some(IntOrString::String(_)))
+    })
 }
 
 fn budget_selector(budget: &PodDisruptionBudget) -> Result<Selector, Error> {
@@ -276,7 +333,8 @@ impl Reconcile for Disruptions {
         let now = Timestamp::now();
         let generation = budget.metadata.generation.unwrap_or(0);
         let old = budget.status.clone().unwrap_or_default();
-        let outcome = work_out(&budget, &pods, || self.expected(&key.namespace, &pods), now);
+        let expected = if by_size(&budget) { self.expected(&key.namespace, &pods).await } else { Ok(0) };
+        let outcome = work_out(&budget, &pods, || expected, now);
         let (new, recheck) = match &outcome {
             Ok(outcome) => {
                 for name in &outcome.not_deleted {

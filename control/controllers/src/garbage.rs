@@ -7,6 +7,7 @@
 
 mod graph;
 
+use crate::inventory::Inventory;
 use crate::queue::{Key, Queue};
 use crate::reconcile::{Doing, Error, Reconcile, code, found, spawn};
 use futures::TryStreamExt;
@@ -48,16 +49,18 @@ struct Collector {
     graph: Mutex<Graph>,
     kinds: Mutex<HashMap<GroupKind, Known>>,
     absent: Mutex<HashMap<String, Instant>>,
+    inventory: Arc<Inventory>,
 }
 
-/// Runs until cancelled.
-pub async fn run(client: Client, shutdown: CancellationToken) {
+/// Runs until cancelled. What it finds of kinds goes into `inventory`.
+pub async fn run(client: Client, inventory: Arc<Inventory>, shutdown: CancellationToken) {
     let queue = Arc::new(Queue::default());
     let collector = Arc::new(Collector {
         client,
         graph: Mutex::default(),
         kinds: Mutex::default(),
         absent: Mutex::default(),
+        inventory,
     });
     let mut tasks = JoinSet::new();
     spawn(&mut tasks, &queue, collector.clone(), 8, &shutdown);
@@ -102,16 +105,20 @@ async fn watch(collector: Arc<Collector>, queue: Arc<Queue>, known: Known, shutd
                 collector.graph.lock().observe(node(&kind, &object))
             }
             Ok(Some(Event::InitDone)) => {
+                collector.inventory.gone(&known.resource, "");
                 collector.graph.lock().keep_only(&kind, &std::mem::take(&mut listing))
             }
             Ok(Some(Event::Apply(object))) => collector.graph.lock().observe(node(&kind, &object)),
             Ok(Some(Event::Delete(object))) => {
+                let namespace = object.metadata.namespace.as_deref();
+                namespace.inspect(|namespace| collector.inventory.gone(&known.resource, namespace));
                 collector.graph.lock().remove(&object.uid().unwrap_or_default())
             }
             // the kind went away: its custom resource definition was deleted
             Err(watcher::Error::InitialListFailed(error)) if code(&error) == Some(404) => {
                 let woken = collector.graph.lock().keep_only(&kind, &HashSet::new());
                 collector.kinds.lock().remove(&kind);
+                collector.inventory.forget(&known.resource);
                 woken.into_iter().for_each(|uid| queue.add(Key::new("", &uid)));
                 return;
             }
@@ -189,6 +196,7 @@ impl Collector {
                 continue;
             }
             let known = Known { resource, namespaced: capabilities.scope == Scope::Namespaced };
+            self.inventory.learn(&known.resource, known.namespaced);
             kinds.insert(kind, known.clone());
             fresh.push(known);
         }

@@ -2,9 +2,11 @@
 //!
 //! Shared parts: [`informer`] (one watch a kind), [`queue`] (keys to work on), [`reconcile`] (the worker loop and its errors),
 //! [`cluster`] (the informers together), [`recorder`] (events), [`expectations`] (own writes not seen yet), [`pods`] (making and
-//! removing pods for an owner), [`claim`] (which pods an owner has), [`history`] (controller revisions), [`backoff`]. Deciding is pure and lives in each controller's `plan` file.
+//! removing pods for an owner), [`claim`] (which pods an owner has), [`inventory`] (every kind there is), [`history`] (controller revisions), [`backoff`]. Deciding is pure and lives in each controller's `plan` file.
 
+pub mod autoscaler;
 pub mod backoff;
+pub mod bootstrap_token;
 pub mod claim;
 pub mod cluster;
 pub mod cron_job;
@@ -17,21 +19,25 @@ pub mod expectations;
 pub mod garbage;
 pub mod history;
 pub mod informer;
+pub mod inventory;
 pub mod job;
 pub mod namespace;
 pub mod node_ipam;
 pub mod node_lifecycle;
+pub mod pod_garbage;
 pub mod pods;
 pub mod queue;
 pub mod reconcile;
 pub mod recorder;
 pub mod replica_set;
+pub mod resource_quota;
 pub mod role_aggregation;
 pub mod root_ca;
 mod run;
 pub mod service_account;
 pub mod signing;
 pub mod stateful_set;
+pub mod taint_eviction;
 pub mod ttl_after_finished;
 pub mod volume_binder;
 pub mod volume_expand;

@@ -1,8 +1,8 @@
-//! What follows from a node's health: conditions when it falls silent, taints, evictions, pods marked not ready, pods of nodes that are gone.
+//! What follows from a node's health: conditions when it falls silent, taints, pods marked not ready; the older names of its labels.
 //!
-//! Woken by: the node, its Lease (each renewal moves its deadline), its pods. Reads: nodes, leases, pods. Writes: node conditions and taints,
-//! pod conditions, pod deletions. Promises: a node that renews its Lease is never called unreachable; a pod is evicted only by a NoExecute
-//! taint it does not tolerate (any longer); a restart of ours gives every node a full grace period first.
+//! Woken by: the node, its Lease (each renewal moves its deadline), pods that come to it. Reads: nodes, leases, pods. Writes: node conditions,
+//! taints and labels, pod conditions. Promises: a node that renews its Lease is never called unreachable; a restart of ours gives every node
+//! a full grace period first; what a living kubelet says of its pods is not contradicted.
 
 mod plan;
 
@@ -14,9 +14,9 @@ use crate::reconcile::{Doing, Error, Reconcile, found};
 use crate::recorder::{Recorder, Severity};
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{Node, NodeCondition, Pod, PodCondition, Taint};
+use k8s_openapi::api::core::v1::{Node, NodeCondition, Pod, PodCondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, ResourceExt};
 use parking_lot::Mutex;
 use plan::Health;
@@ -28,20 +28,22 @@ use tokio::time::Instant;
 
 /// How long a node may be silent (upstream's `--node-monitor-grace-period`).
 const GRACE: Duration = Duration::from_secs(50);
-/// How long the pods of a node that is gone stay (upstream's quarantine).
-const QUARANTINE: Duration = Duration::from_secs(40);
+/// How long a node may take to say anything at all (upstream's `--node-startup-grace-period`).
+const STARTUP: Duration = Duration::from_secs(60);
+/// Labels and the older names they have too.
+const OLDER_LABELS: [(&str, &str); 2] =
+    [("kubernetes.io/os", "beta.kubernetes.io/os"), ("kubernetes.io/arch", "beta.kubernetes.io/arch")];
 
 /// The controller.
 pub struct NodeLifecycle {
     nodes: Arc<Informer<Node>>,
-    leases: Arc<Informer<Lease>>,
     pods: Arc<Informer<Pod>>,
     /// Last sign of life of each node, by our own clock: clocks of nodes may be wrong.
     seen: Arc<Mutex<BTreeMap<Key, Instant>>>,
-    /// Nodes missing since.
-    missing: Mutex<BTreeMap<Key, Instant>>,
-    /// Nodes announced.
-    announced: Mutex<BTreeSet<String>>,
+    /// Nodes announced, with what their events are about.
+    announced: Mutex<BTreeMap<Key, Arc<Node>>>,
+    /// Nodes that fell silent, whose pods are still to be marked.
+    unmarked: Arc<Mutex<BTreeSet<Key>>>,
     client: Client,
     recorder: Recorder,
 }
@@ -51,6 +53,7 @@ impl NodeLifecycle {
     #[must_use]
     pub fn new(cluster: &Cluster, client: Client, recorder: Recorder, queue: &Arc<Queue>) -> Self {
         let seen: Arc<Mutex<BTreeMap<Key, Instant>>> = Arc::default();
+        let unmarked: Arc<Mutex<BTreeSet<Key>>> = Arc::default();
         let (wake, heard) = (queue.clone(), seen.clone());
         cluster.nodes.on_change(move |old, new| {
             let Some(node) = new.or(old) else { return };
@@ -74,22 +77,26 @@ impl NodeLifecycle {
                 }
             }
         });
-        let wake = queue.clone();
+        let (wake, nodes, late) = (queue.clone(), cluster.nodes.clone(), unmarked.clone());
         cluster.pods.on_change(move |old, new| {
             let node = |pod: &Arc<Pod>| pod.spec.as_ref().and_then(|s| s.node_name.clone());
-            if let Some(name) = new.and_then(node)
-                && old.and_then(node).as_ref() != Some(&name)
-            {
-                wake.add(Key::new("", &name));
+            let Some(name) = new.and_then(node).filter(|name| old.and_then(node).as_ref() != Some(name))
+            else {
+                return;
+            };
+            let key = Key::new("", &name);
+            // a pod that comes to a node that is not ready is not ready either
+            if nodes.get(&key).is_some_and(|n| ready(&n).is_some_and(|c| c.status != "True")) {
+                late.lock().insert(key.clone());
+                wake.add(key);
             }
         });
         Self {
             nodes: cluster.nodes.clone(),
-            leases: cluster.leases.clone(),
             pods: cluster.pods.clone(),
             seen,
-            missing: Mutex::default(),
             announced: Mutex::default(),
+            unmarked,
             client,
             recorder,
         }
@@ -104,27 +111,30 @@ impl Reconcile for NodeLifecycle {
     const NAME: &'static str = "node-controller";
 
     async fn reconcile(&self, key: &Key) -> Result<Option<Duration>, Error> {
-        let Some(node) = self.nodes.get(key) else { return self.gone(key).await };
-        self.missing.lock().remove(key);
-        if self.announced.lock().insert(node.uid().unwrap_or_default()) {
+        let Some(node) = self.nodes.get(key) else {
+            self.gone(key);
+            return Ok(None);
+        };
+        if self.announced.lock().insert(key.clone(), node.clone()).is_none() {
             let message = format!("Node {key} event: Registered Node {key} in Controller");
             self.recorder.record(Self::NAME, &*node, Severity::Normal, "RegisteredNode", message);
         }
         let last = *self.seen.lock().entry(key.clone()).or_insert_with(Instant::now);
         let silent_for = last.elapsed();
-        if silent_for >= GRACE {
+        let grace = if ready(&node).is_some() { GRACE } else { STARTUP };
+        if silent_for >= grace {
             self.call_silent(&node, key).await?;
         }
-        let health = Health::of(&node, silent_for >= GRACE);
+        let health = Health::of(&node, silent_for >= grace);
+        self.write_labels(&node, key).await?;
         self.write_taints(&node, key, health).await?;
-        let mut next = GRACE.saturating_sub(silent_for).max(Duration::from_secs(1));
-        if health != Health::Ready {
+        if health == Health::Ready {
+            self.unmarked.lock().remove(key);
+        } else if self.unmarked.lock().contains(key) {
             self.mark_pods_unready(key).await?;
+            self.unmarked.lock().remove(key);
         }
-        if let Some(wait) = self.evict(&node, key).await? {
-            next = next.min(wait);
-        }
-        Ok(Some(next))
+        Ok(Some(grace.saturating_sub(silent_for).max(Duration::from_secs(1))))
     }
 }
 
@@ -134,44 +144,30 @@ impl NodeLifecycle {
         all.filter(|p| p.spec.as_ref().and_then(|s| s.node_name.as_deref()) == Some(&*key.name)).collect()
     }
 
-    /// A node is gone: so are its pods, whoever shall say so.
-    async fn gone(&self, key: &Key) -> Result<Option<Duration>, Error> {
+    fn gone(&self, key: &Key) {
         self.seen.lock().remove(key);
-        let pods = self.pods_on(key);
-        if pods.is_empty() {
-            self.missing.lock().remove(key);
-            return Ok(None);
+        self.unmarked.lock().remove(key);
+        if let Some(node) = self.announced.lock().remove(key) {
+            let message = format!("Node {key} event: Removing Node {key} from Controller");
+            self.recorder.record(Self::NAME, &*node, Severity::Normal, "RemovingNode", message);
         }
-        let since = *self.missing.lock().entry(key.clone()).or_insert_with(Instant::now);
-        if since.elapsed() < QUARANTINE {
-            return Ok(Some(QUARANTINE.saturating_sub(since.elapsed())));
-        }
-        for pod in pods {
-            self.remove_orphan(&pod).await?;
-        }
-        Ok(None)
     }
 
-    async fn remove_orphan(&self, pod: &Pod) -> Result<(), Error> {
-        let (namespace, name) = (pod.namespace().unwrap_or_default(), pod.name_any());
-        let api: Api<Pod> = Api::namespaced(self.client.clone(), &namespace);
-        if !pods::finished(pod) {
-            let condition = json!([{
-                "type": "DisruptionTarget", "status": "True", "reason": "DeletionByPodGC",
-                "message": "PodGC: node no longer exists", "lastTransitionTime": Time(Timestamp::now()),
-            }]);
-            let patch = json!({ "metadata": { "uid": pod.uid() }, "status": { "phase": "Failed", "conditions": condition } });
-            let patched = api.patch_status(&name, &PatchParams::default(), &Patch::Strategic(patch)).await;
-            found(patched).doing(|| format!("mark pod {namespace}/{name} of a node that is gone"))?;
+    /// Gives a label's value to its older name, for clients that know only that.
+    async fn write_labels(&self, node: &Node, key: &Key) -> Result<(), Error> {
+        let labels = node.labels();
+        let stale = OLDER_LABELS.iter().filter_map(|(label, older)| {
+            let value = labels.get(*label)?;
+            (labels.get(*older) != Some(value)).then(|| ((*older).to_owned(), value.clone()))
+        });
+        let stale: BTreeMap<String, String> = stale.collect();
+        if stale.is_empty() {
+            return Ok(());
         }
-        let params = DeleteParams {
-            grace_period_seconds: Some(0),
-            preconditions: Some(Preconditions { uid: pod.uid(), resource_version: None }),
-            ..DeleteParams::default()
-        };
-        found(api.delete(&name, &params).await)
-            .map(drop)
-            .doing(|| format!("delete pod {namespace}/{name} of a node that is gone"))
+        let api: Api<Node> = Api::all(self.client.clone());
+        let patch = Patch::Merge(json!({ "metadata": { "labels": stale } }));
+        let patched = api.patch(&key.name, &PatchParams::default(), &patch).await;
+        found(patched).map(drop).doing(|| format!("label node {key}"))
     }
 
     /// Every condition of a silent node becomes Unknown.
@@ -202,15 +198,16 @@ impl NodeLifecycle {
         if changed.is_empty() {
             return Ok(());
         }
-        if ready(node).is_some_and(|c| c.status == "True") {
-            let message = format!("Node {key} status is now: NodeNotReady");
-            self.recorder.record(Self::NAME, node, Severity::Normal, "NodeNotReady", message);
-        }
         let api: Api<Node> = Api::all(self.client.clone());
         let patch = Patch::Strategic(json!({ "status": { "conditions": changed } }));
         found(api.patch_status(&key.name, &PatchParams::default(), &patch).await)
-            .map(drop)
-            .doing(|| format!("mark node {key} unknown"))
+            .doing(|| format!("mark node {key} unknown"))?;
+        if ready(node).is_some_and(|c| c.status == "True") {
+            let message = format!("Node {key} status is now: NodeNotReady");
+            self.recorder.record(Self::NAME, node, Severity::Normal, "NodeNotReady", message);
+            self.unmarked.lock().insert(key.clone());
+        }
+        Ok(())
     }
 
     async fn write_taints(&self, node: &Node, key: &Key, health: Health) -> Result<(), Error> {
@@ -253,65 +250,5 @@ impl NodeLifecycle {
             );
         }
         Ok(())
-    }
-
-    /// Evicts pods that do not tolerate a NoExecute taint (any longer); gives the time until the next one's time is up.
-    async fn evict(&self, node: &Node, key: &Key) -> Result<Option<Duration>, Error> {
-        let taints: Vec<Taint> = node
-            .spec
-            .iter()
-            .flat_map(|s| s.taints.iter().flatten())
-            .filter(|t| t.effect == "NoExecute")
-            .cloned()
-            .collect();
-        if taints.is_empty() {
-            return Ok(None);
-        }
-        let now = Timestamp::now();
-        let mut next = None;
-        for pod in self.pods_on(key).into_iter().filter(|p| pods::active(p)) {
-            match plan::eviction(&pod, &taints, now) {
-                plan::Eviction::Never => {}
-                plan::Eviction::After(wait) => next = Some(next.map_or(wait, |n: Duration| n.min(wait))),
-                plan::Eviction::Now => {
-                    let (namespace, name) = (pod.namespace().unwrap_or_default(), pod.name_any());
-                    let api: Api<Pod> = Api::namespaced(self.client.clone(), &namespace);
-                    let message = format!("Marking for deletion Pod {namespace}/{name}");
-                    self.recorder.record(
-                        "taint-eviction-controller",
-                        &*pod,
-                        Severity::Normal,
-                        "TaintManagerEviction",
-                        message,
-                    );
-                    let condition = json!([{
-                        "type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager",
-                        "message": "Taint manager: deleting due to NoExecute taint", "lastTransitionTime": Time(now),
-                    }]);
-                    let patch =
-                        json!({ "metadata": { "uid": pod.uid() }, "status": { "conditions": condition } });
-                    let patched =
-                        api.patch_status(&name, &PatchParams::default(), &Patch::Strategic(patch)).await;
-                    found(patched).doing(|| format!("mark pod {namespace}/{name} for eviction"))?;
-                    let only_this = Preconditions { uid: pod.uid(), resource_version: None };
-                    let params = DeleteParams { preconditions: Some(only_this), ..DeleteParams::default() };
-                    found(api.delete(&name, &params).await)
-                        .doing(|| format!("evict pod {namespace}/{name}"))?;
-                }
-            }
-        }
-        Ok(next)
-    }
-
-    /// Wakes every node that pods name but that does not exist; called once after the first lists.
-    pub fn adopt_existing(&self, queue: &Queue) {
-        let names: BTreeSet<String> =
-            self.pods.list("").iter().filter_map(|p| p.spec.as_ref()?.node_name.clone()).collect();
-        names
-            .into_iter()
-            .map(|n| Key::new("", &n))
-            .filter(|k| self.nodes.get(k).is_none())
-            .for_each(|k| queue.add(k));
-        let _ = &self.leases;
     }
 }

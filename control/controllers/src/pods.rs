@@ -5,8 +5,8 @@ use crate::queue::Key;
 use crate::reconcile::{Doing, Error, code};
 use crate::recorder::{Recorder, Severity};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use k8s_openapi::api::core::v1::{Pod, PodCondition, PodTemplateSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
 use kube::api::{DeleteParams, PostParams, Preconditions};
 use kube::{Api, Client, Resource, ResourceExt};
 use std::time::Duration;
@@ -35,6 +35,33 @@ pub fn ready_since(pod: &Pod) -> Option<Timestamp> {
     let conditions = pod.status.as_ref()?.conditions.as_ref()?;
     let ready = conditions.iter().find(|c| c.type_ == "Ready" && c.status == "True")?;
     Some(ready.last_transition_time.as_ref().map_or(Timestamp::UNIX_EPOCH, |t| t.0))
+}
+
+/// Why a pod is removed although its owner did not ask for it.
+#[derive(Clone, Copy, Debug)]
+pub struct Disruption {
+    /// For machines, in CamelCase.
+    pub reason: &'static str,
+    /// For people.
+    pub message: &'static str,
+}
+
+impl Disruption {
+    /// The pod's condition `DisruptionTarget`.
+    #[must_use]
+    pub fn condition(self, pod: &Pod, now: Timestamp) -> PodCondition {
+        let conditions = pod.status.iter().flat_map(|s| s.conditions.iter().flatten());
+        let old = conditions.into_iter().find(|c| c.type_ == "DisruptionTarget" && c.status == "True");
+        PodCondition {
+            type_: "DisruptionTarget".to_owned(),
+            status: "True".to_owned(),
+            observed_generation: pod.metadata.generation,
+            reason: Some(self.reason.to_owned()),
+            message: Some(self.message.to_owned()),
+            last_transition_time: old.and_then(|c| c.last_transition_time.clone()).or(Some(Time(now))),
+            ..PodCondition::default()
+        }
+    }
 }
 
 /// Whether the pod has been ready for `min_ready_seconds`.

@@ -52,6 +52,8 @@ struct Inner {
     active: HashSet<Key>,
     again: HashSet<Key>,
     delayed: BTreeMap<(Instant, u64), Key>,
+    /// Where each key stands in `delayed`: once, at its earliest time.
+    waiting: HashMap<Key, (Instant, u64)>,
     sequence: u64,
     failures: HashMap<Key, u32>,
 }
@@ -66,7 +68,14 @@ impl Inner {
     }
 
     fn add_at(&mut self, key: Key, at: Instant) {
+        if let Some(present) = self.waiting.get(&key) {
+            if present.0 <= at {
+                return;
+            }
+            self.delayed.remove(present);
+        }
         self.sequence += 1;
+        self.waiting.insert(key.clone(), (at, self.sequence));
         self.delayed.insert((at, self.sequence), key);
     }
 }
@@ -78,7 +87,7 @@ impl Queue {
         self.woken.notify_one();
     }
 
-    /// Queues a key after a delay.
+    /// Queues a key after a delay; of several delays of a key the one that ends first counts.
     pub fn add_after(&self, key: Key, delay: Duration) {
         self.inner.lock().add_at(key, Instant::now() + delay);
         self.woken.notify_one();
@@ -93,6 +102,7 @@ impl Queue {
                 let now = Instant::now();
                 while let Some(entry) = inner.delayed.first_entry().filter(|e| e.key().0 <= now) {
                     let key = entry.remove();
+                    inner.waiting.remove(&key);
                     inner.add(key);
                 }
                 if let Some(key) = inner.ready.pop_front() {
@@ -157,6 +167,20 @@ mod tests {
         queue.done(taken, Ok(None));
         assert_eq!(queue.next().await, key);
         queue.done(key, Ok(None));
+        assert!(tokio::time::timeout(Duration::from_secs(3600), queue.next()).await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_key_waits_once_for_its_earliest_time() {
+        let queue = Queue::default();
+        let key = Key::new("", "n");
+        for seconds in [50, 20, 30] {
+            queue.add_after(key.clone(), Duration::from_secs(seconds));
+        }
+        let before = Instant::now();
+        let taken = queue.next().await;
+        assert_eq!(before.elapsed().as_secs(), 20);
+        queue.done(taken, Ok(None));
         assert!(tokio::time::timeout(Duration::from_secs(3600), queue.next()).await.is_err());
     }
 

@@ -1,5 +1,7 @@
 //! Every controller with its queue and workers, in one list.
 
+use crate::autoscaler::Autoscalers;
+use crate::bootstrap_token::{BootstrapSigner, TokenCleaner};
 use crate::cluster::Cluster;
 use crate::cron_job::CronJobs;
 use crate::daemon_set::DaemonSets;
@@ -8,19 +10,23 @@ use crate::disruption::Disruptions;
 use crate::endpoints::EndpointSlices;
 use crate::ephemeral_volume::EphemeralVolumes;
 use crate::garbage;
+use crate::inventory::Inventory;
 use crate::job::Jobs;
 use crate::namespace::Namespaces;
 use crate::node_ipam::NodeRanges;
 use crate::node_lifecycle::NodeLifecycle;
+use crate::pod_garbage::PodGarbage;
 use crate::queue::Queue;
 use crate::reconcile::{Reconcile, spawn};
 use crate::recorder::Recorder;
 use crate::replica_set::{ReplicaSets, ReplicationControllers};
+use crate::resource_quota::ResourceQuotas;
 use crate::role_aggregation::RoleAggregation;
 use crate::root_ca::RootCa;
 use crate::service_account::ServiceAccounts;
 use crate::signing::Signing;
 use crate::stateful_set::StatefulSets;
+use crate::taint_eviction::TaintEviction;
 use crate::ttl_after_finished::TtlAfterFinished;
 use crate::volume_binder::{ClaimBinder, VolumeBinder};
 use crate::volume_expand::Expansion;
@@ -49,6 +55,7 @@ pub async fn run(client: Client, config: Config, shutdown: CancellationToken) {
     let mut start = Starter { tasks: Vec::new() };
     let bundle = config.authority.cert_pem();
     let (cl, rec) = (&client, &recorder);
+    let inventory = Arc::new(Inventory::default());
     start.add(5, |queue| ReplicaSets::new(&cluster, cl.clone(), rec.clone(), queue));
     start.add(5, |queue| ReplicationControllers::new(&cluster, cl.clone(), rec.clone(), queue));
     start.add(5, |queue| DaemonSets::new(&cluster, cl.clone(), rec.clone(), queue));
@@ -56,7 +63,7 @@ pub async fn run(client: Client, config: Config, shutdown: CancellationToken) {
     start.add(5, |queue| Jobs::new(&cluster, cl.clone(), rec.clone(), queue));
     start.add(5, |queue| CronJobs::new(&cluster, cl.clone(), rec.clone(), queue));
     start.add(1, |queue| TtlAfterFinished::new(&cluster, cl.clone(), queue));
-    start.add(1, |queue| Disruptions::new(&cluster, cl.clone(), rec.clone(), queue));
+    start.add(1, |queue| Disruptions::new(&cluster, cl.clone(), rec.clone(), inventory.clone(), queue));
     start.add(5, |queue| Deployments::new(&cluster, cl.clone(), rec.clone(), queue));
     start.add(5, |queue| EndpointSlices::new(&cluster, cl.clone(), queue));
     start.add(2, |queue| Namespaces::new(&cluster, cl.clone(), queue));
@@ -71,19 +78,24 @@ pub async fn run(client: Client, config: Config, shutdown: CancellationToken) {
     start.add(1, |queue| RootCa::new(&cluster, cl.clone(), bundle, queue));
     start.add(1, |queue| NodeRanges::new(&cluster, cl.clone(), rec.clone(), config.cluster_cidrs, queue));
     start.add(2, |queue| Signing::new(&cluster, cl.clone(), config.authority.clone(), queue));
-    let (node_queue, lifecycle) =
-        start.add(2, |queue| NodeLifecycle::new(&cluster, cl.clone(), rec.clone(), queue));
+    start.add(1, |queue| BootstrapSigner::new(&cluster, cl.clone(), queue));
+    start.add(1, |queue| TokenCleaner::new(&cluster, cl.clone(), queue));
+    start.add(2, |queue| NodeLifecycle::new(&cluster, cl.clone(), rec.clone(), queue));
+    start.add(2, |queue| TaintEviction::new(&cluster, cl.clone(), rec.clone(), queue));
+    let (left_over, pod_garbage) = start.add(2, |queue| PodGarbage::new(&cluster, cl.clone(), queue));
+    start.add(5, |queue| Autoscalers::new(&cluster, cl.clone(), rec.clone(), inventory.clone(), queue));
+    start.add(2, |queue| ResourceQuotas::new(&cluster, cl.clone(), inventory.clone(), queue));
     cluster.start(&mut tasks, &client, &shutdown);
     // no controller acts before it knows everything there is
     tokio::select! {
         () = shutdown.cancelled() => return,
         () = cluster.synced() => {}
     }
-    lifecycle.adopt_existing(&node_queue);
+    pod_garbage.adopt_existing(&left_over);
     for begin in start.tasks {
         begin(&mut tasks, &shutdown);
     }
-    tasks.spawn(garbage::run(client, shutdown.clone()));
+    tasks.spawn(garbage::run(client, inventory, shutdown.clone()));
     while let Some(ended) = tasks.join_next().await {
         if let Err(error) = ended {
             tracing::error!(%error, "a controller's worker ended");
