@@ -12,6 +12,7 @@ use crate::queue::{Key, Queue};
 use crate::reconcile::{Doing, Error, Reconcile, code, found, spawn};
 use futures::TryStreamExt;
 use graph::{Graph, Node, Owner};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{
     ApiResource, DeleteParams, DynamicObject, PartialObjectMeta, Patch, PatchParams, Preconditions,
     PropagationPolicy,
@@ -132,7 +133,7 @@ async fn watch(collector: Arc<Collector>, queue: Arc<Queue>, known: Known, shutd
 fn node(kind: &GroupKind, object: &PartialObjectMeta<DynamicObject>) -> Node {
     let meta = &object.metadata;
     let finalizer = |name: &str| meta.finalizers.iter().flatten().any(|f| f == name);
-    let owner = |o: &k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference| Owner {
+    let owner = |o: &OwnerReference| Owner {
         uid: o.uid.clone(),
         group: o.api_version.split_once('/').map_or("", |(group, _)| group).to_owned(),
         kind: o.kind.clone(),
@@ -228,8 +229,12 @@ impl Collector {
                 states.iter().filter(|(_, s)| *s != State::Solid).map(|(o, _)| o.uid.as_str()).collect();
             return if rest.is_empty() { Ok(()) } else { self.disown(item, &rest).await };
         }
-        let blocked = self.graph.lock().has_blocking_dependents(&item.uid);
-        let policy = if any(State::Waiting) && blocked {
+        let dependents = self.graph.lock().dependents(&item.uid);
+        if any(State::Waiting) && !item.deleting && graph::closes_a_circle(item, &dependents) {
+            // each would wait for the next: this one no longer holds up its owners
+            return self.unblock(item).await;
+        }
+        let policy = if any(State::Waiting) && !dependents.is_empty() {
             // its own dependents go before it, so that the order holds all the way down
             PropagationPolicy::Foreground
         } else if item.orphan {
@@ -302,6 +307,30 @@ impl Collector {
             json!({ "metadata": { "resourceVersion": live.resource_version(), "ownerReferences": kept } });
         let patched = api.patch_metadata(&item.name, &PatchParams::default(), &Patch::Merge(patch)).await;
         found(patched).map(drop).doing(|| format!("take owners from {item}"))
+    }
+
+    /// Lets an object's owners go before it. The change's own watch event brings the object back here.
+    async fn unblock(&self, item: &Node) -> Result<(), Error> {
+        let Some(api) = self.api(&item.kind, &item.namespace) else { return Ok(()) };
+        let Some(live) = api.get_metadata_opt(&item.name).await.doing(|| format!("read {item}"))? else {
+            return Ok(());
+        };
+        if live.uid().as_deref() != Some(&item.uid) {
+            return Ok(());
+        }
+        let owners: Vec<_> = live
+            .owner_references()
+            .iter()
+            .map(|owner| OwnerReference { block_owner_deletion: Some(false), ..owner.clone() })
+            .collect();
+        let patch =
+            json!({ "metadata": { "resourceVersion": live.resource_version(), "ownerReferences": owners } });
+        let patched = api.patch_metadata(&item.name, &PatchParams::default(), &Patch::Merge(patch)).await;
+        match patched {
+            // newer than what was read: its watch event brings it back
+            Err(error) if matches!(code(&error), Some(404 | 409)) => Ok(()),
+            patched => patched.map(drop).doing(|| format!("unblock the owners of {item}")),
+        }
     }
 
     /// An owner that waits: its dependents are considered; when none blocks it any more it may go.

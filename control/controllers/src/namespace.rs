@@ -82,29 +82,37 @@ impl Reconcile for Namespaces {
         };
         let mut left = BTreeMap::new();
         let mut failures = Vec::new();
-        // pods last of all would do as well, but their going takes longest
-        for resource in &resources {
-            match self.empty(key, resource).await {
-                Ok(rest) if rest.count > 0 => {
-                    left.insert(
-                        format!("{}.{}", resource.plural, resource.group).trim_end_matches('.').to_owned(),
-                        rest,
-                    );
-                }
-                Ok(_) => {}
-                Err(error) => failures.push(error.to_string()),
+        // Pods go first: what they use must not be taken from under them.
+        let is_pods = |r: &&ApiResource| r.group.is_empty() && r.plural == "pods";
+        for resource in resources.iter().filter(is_pods) {
+            self.empty_one(key, resource, &mut left, &mut failures).await;
+            if !left.is_empty() {
+                // Upstream does not count the pods in the conditions of this round.
+                self.write_conditions(&namespace, key, &content_failure(&failures), &BTreeMap::new()).await?;
+                return Ok(Some(LOOK_AGAIN));
             }
+        }
+        for resource in resources.iter().filter(|r| !is_pods(r)) {
+            self.empty_one(key, resource, &mut left, &mut failures).await;
         }
         if left.is_empty() && failures.is_empty() {
             return self.let_go(&namespace, key, &finalizers).await.map(|()| None);
         }
-        let failed: Vec<_> = (!failures.is_empty())
-            .then(|| ("NamespaceDeletionContentFailure", "ContentDeletionFailed", failures.join(", ")))
-            .into_iter()
-            .collect();
-        self.write_conditions(&namespace, key, &failed, &left).await?;
+        self.write_conditions(&namespace, key, &content_failure(&failures), &left).await?;
         Ok(Some(LOOK_AGAIN))
     }
+}
+
+/// The condition of a round in which something could not be deleted.
+fn content_failure(failures: &[String]) -> Vec<(&'static str, &'static str, String)> {
+    if failures.is_empty() {
+        return Vec::new();
+    }
+    let mut sorted = failures.to_vec();
+    sorted.sort();
+    let message =
+        format!("Failed to delete all resource types, {} remaining: {}", failures.len(), sorted.join(", "));
+    vec![("NamespaceDeletionContentFailure", "ContentDeletionFailed", message)]
 }
 
 impl Namespaces {
@@ -118,6 +126,23 @@ impl Namespaces {
                 && c.supports_operation(verbs::DELETE)
         });
         Ok(emptied.map(|(resource, _)| resource).collect())
+    }
+
+    /// Deletes all of a kind and notes what is left, or why it could not.
+    async fn empty_one(
+        &self,
+        key: &Key,
+        resource: &ApiResource,
+        left: &mut BTreeMap<String, Left>,
+        failures: &mut Vec<String>,
+    ) {
+        match self.empty(key, resource).await {
+            Ok(rest) if rest.count > 0 => {
+                left.insert(format!("{}.{}", resource.plural, resource.group), rest);
+            }
+            Ok(_) => {}
+            Err(error) => failures.push(error.to_string()),
+        }
     }
 
     /// Deletes all of a kind and says what is left.

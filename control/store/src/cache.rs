@@ -240,9 +240,11 @@ impl Cache {
         let now = Instant::now();
         let mut state = self.shared.state.lock();
         let bound = self.shared.options.held;
-        state
-            .held
-            .retain(|(since, s)| now.duration_since(*since) < HELD_FOR && s.changed != snapshot.changed);
+        state.held.retain(|(since, _)| now.duration_since(*since) < HELD_FOR);
+        // Asking again does not make it young again.
+        if state.held.iter().any(|(_, s)| s.changed == snapshot.changed) {
+            return;
+        }
         while state.held.len() >= bound.max(1) {
             state.held.pop_front();
         }

@@ -77,7 +77,7 @@ impl Store {
         let (db, marks) = tables::open(path, options.cache_bytes)?;
         let db = Arc::new(db);
         let reader = Arc::new(Reader::new(db.clone()));
-        let hub = Arc::new(Hub::new(marks.revision));
+        let hub = Arc::new(Hub::new(marks.revision, marks.compacted));
         let (commands, receiver) = mpsc::channel();
         let permits = Arc::new(Semaphore::new(options.queue.max(1)));
         let max_value = options.max_value;
@@ -144,6 +144,10 @@ impl Drop for Store {
 }
 
 impl Backend for Store {
+    fn compacted(&self) -> Revision {
+        self.hub.compacted()
+    }
+
     fn revision(&self) -> Revision {
         self.hub.published()
     }

@@ -157,6 +157,8 @@ pub enum Error {
 pub trait Backend: Send + Sync + 'static {
     /// The newest committed revision.
     fn revision(&self) -> Revision;
+    /// The oldest revision that is sure to be readable still, in this store and in every cache of it.
+    fn compacted(&self) -> Revision;
     /// The entry at `key` now.
     fn get(&self, key: &str) -> BoxFuture<'_, Result<Option<Entry>, Error>>;
     /// Entries with `prefix`, in key order, after `start_after` (exclusive), at most `limit` (0: all), as of `at`

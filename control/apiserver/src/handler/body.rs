@@ -149,6 +149,9 @@ pub(crate) fn decode(
     let normalized = normalize(decoded.value, expected).map_err(|e| wrong(&e))?;
     let mut problems = decoded.problems;
     problems.extend(normalized.problems);
+    if media == Media::Json {
+        codec::json::in_order(bytes, &mut problems);
+    }
     let warnings = judge(validation, problems).map_err(|e| wrong(&e))?;
     let mut value = normalized.value;
     object::set_gvk(&mut value, expected);

@@ -74,9 +74,18 @@ fn clause(text: &str, watch: bool) -> Option<(f32, Media, Shape)> {
 
 /// Chooses among what is offered, or 406.
 pub(crate) fn accept(headers: &HeaderMap, context: &Context, watch: bool) -> Result<Accept, Status> {
+    choose(headers, context, watch, |_| true)
+}
+
+fn choose(
+    headers: &HeaderMap,
+    context: &Context,
+    watch: bool,
+    serves: fn(Shape) -> bool,
+) -> Result<Accept, Status> {
     let header = headers.get(ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
     let mut best: Option<(f32, Media, Shape)> = None;
-    for candidate in header.split(',').filter_map(|c| clause(c.trim(), watch)) {
+    for candidate in header.split(',').filter_map(|c| clause(c.trim(), watch)).filter(|c| serves(c.2)) {
         if best.as_ref().is_none_or(|b| candidate.0 > b.0) {
             best = Some(candidate);
         }
@@ -93,6 +102,11 @@ pub(crate) fn accept(headers: &HeaderMap, context: &Context, watch: bool) -> Res
         .and_then(|v| v.to_str().ok())
         .is_some_and(|v| v.split(',').any(|e| e.split(';').next().unwrap_or_default().trim() == "gzip"));
     Ok(Accept { media, shape, pretty, gzip })
+}
+
+/// As [`accept`], for answers that no table can show.
+pub(crate) fn accept_untabled(headers: &HeaderMap, context: &Context) -> Result<Accept, Status> {
+    choose(headers, context, false, |shape| !matches!(shape, Shape::Table(_)))
 }
 
 /// The media type of a request body, or 415.

@@ -89,6 +89,9 @@ pub(super) async fn unstored(x: &Exchange<'_>, body: Body) -> Result<Response, S
 
 /// An answer that is itself the object posted, with what the server added.
 fn created(x: &Exchange<'_>, object: &Value) -> Result<Response, Status> {
-    let accept = negotiate::accept(&x.headers, x.context, false)?;
+    let accept = negotiate::accept_untabled(&x.headers, x.context)?;
+    if let negotiate::Shape::Partial(version) = accept.shape {
+        return Ok(respond::value(StatusCode::CREATED, &accept, &respond::partial(version, object)));
+    }
     Ok(respond::value(StatusCode::CREATED, &accept, object))
 }

@@ -105,6 +105,8 @@ impl Registry {
         }
         let snapshot = match at {
             None => Some(cache.snapshot().map_err(|e| storage::unready(kind, &e))?),
+            // What the store has forgotten the cache does not tell either, though nothing may have changed since.
+            Some(revision) if revision < self.backend.compacted() => None,
             Some(revision) => {
                 // The snapshot must have come to the revision before it can show it.
                 if cache.revision().is_ok_and(|r| r < revision) {

@@ -52,6 +52,12 @@ impl fmt::Display for Node {
     }
 }
 
+/// Whether one of an object's own dependents waits for it already, as its owner does: deleted in the foreground too, it
+/// would wait for itself.
+pub fn closes_a_circle(item: &Node, dependents: &[Node]) -> bool {
+    item.owners.iter().any(|owner| owner.blocks) && dependents.iter().any(|d| d.deleting && d.foreground)
+}
+
 /// The graph.
 #[derive(Default)]
 pub struct Graph {
@@ -71,23 +77,19 @@ impl Graph {
         self.dependents.get(uid).into_iter().flatten().filter_map(|d| self.nodes.get(d)).cloned().collect()
     }
 
-    /// Whether a dependent would keep this owner from going.
-    pub fn has_blocking_dependents(&self, uid: &str) -> bool {
-        self.dependents(uid).iter().any(|d| d.owners.iter().any(|o| o.uid == uid && o.blocks))
-    }
-
     /// An object was made or changed.
     pub fn observe(&mut self, node: Node) -> Vec<String> {
         let mut woken = Vec::new();
-        let old_owners: Vec<String> = self
-            .nodes
-            .get(&node.uid)
-            .map(|n| n.owners.iter().map(|o| o.uid.clone()).collect())
-            .unwrap_or_default();
-        for gone in old_owners.iter().filter(|uid| !node.owners.iter().any(|o| o.uid == **uid)) {
-            self.unlink(gone, &node.uid);
-            // an owner that waits for its dependents has one less
-            woken.extend(self.waiting(gone));
+        let old_owners = self.nodes.get(&node.uid).map(|n| n.owners.clone()).unwrap_or_default();
+        for old in old_owners {
+            let now = node.owners.iter().find(|o| o.uid == old.uid);
+            if now.is_none() {
+                self.unlink(&old.uid, &node.uid);
+            }
+            if now.is_none_or(|now| old.blocks && !now.blocks) {
+                // an owner that waits for its dependents has one less
+                woken.extend(self.waiting(&old.uid));
+            }
         }
         for owner in &node.owners {
             self.dependents.entry(owner.uid.clone()).or_default().insert(node.uid.clone());
@@ -176,11 +178,27 @@ mod tests {
         let mut graph = Graph::default();
         graph.observe(node("owner", &[]));
         graph.observe(node("child", &[("owner", true)]));
-        assert!(graph.has_blocking_dependents("owner"));
         let waiting = Node { deleting: true, foreground: true, ..node("owner", &[]) };
         assert_eq!(graph.observe(waiting), ["owner"]);
         assert_eq!(graph.remove("child"), ["owner"]);
-        assert!(!graph.has_blocking_dependents("owner"));
+        assert!(graph.dependents("owner").is_empty());
+    }
+
+    #[test]
+    fn a_circle_is_seen_and_its_owner_woken_once_it_is_open() {
+        let mut graph = Graph::default();
+        for (uid, owner) in [("a", "c"), ("b", "a"), ("c", "b")] {
+            graph.observe(node(uid, &[(owner, true)]));
+        }
+        let last = graph.get("c").unwrap();
+        assert!(!closes_a_circle(&last, &graph.dependents("c")));
+        for (uid, owner) in [("a", "c"), ("b", "a")] {
+            graph.observe(Node { deleting: true, foreground: true, ..node(uid, &[(owner, true)]) });
+        }
+        assert!(closes_a_circle(&last, &graph.dependents("c")));
+        let opened = node("c", &[("b", false)]);
+        assert!(!closes_a_circle(&opened, &graph.dependents("c")));
+        assert!(graph.observe(opened).contains(&"b".to_owned()), "its owner may go now");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use crate::goformat::go_quote;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
+use std::collections::HashMap;
 use std::fmt;
 
 /// Upstream stops listing duplicate fields here.
@@ -52,6 +53,119 @@ pub fn decode(bytes: &[u8]) -> Result<Decoded, Error> {
     let value =
         value.and_then(|value| deserializer.end().map(|()| value)).map_err(|e| describe(&text, &e))?;
     Ok(Decoded { value, duplicates: walk.duplicates })
+}
+
+/// Puts what strict decoding found (`duplicate field "a.b"`, `unknown field "c"`) into the order in which a reader of the
+/// text comes upon it, and leaves out duplicates inside of fields that are unknown altogether.
+pub fn in_order(bytes: &[u8], problems: &mut Vec<String>) {
+    if problems.len() < 2 {
+        return;
+    }
+    let path = |problem: &str| {
+        let quoted = problem.split_once('"').map(|(_, rest)| rest.trim_end_matches('"'));
+        quoted.unwrap_or_default().to_owned()
+    };
+    let unknown: Vec<String> =
+        problems.iter().filter(|p| p.starts_with("unknown field")).map(|p| path(p)).collect();
+    problems.retain(|problem| {
+        let of = path(problem);
+        let inside =
+            |outer: &String| of.strip_prefix(outer.as_str()).is_some_and(|rest| rest.starts_with(['.', '[']));
+        !(problem.starts_with("duplicate field") && unknown.iter().any(inside))
+    });
+    let mut places = Places { path: String::new(), count: 0, of: HashMap::new() };
+    for problem in problems.iter() {
+        places.of.insert(path(problem), Vec::new());
+    }
+    let text = String::from_utf8_lossy(bytes);
+    if (&mut places).deserialize(&mut serde_json::Deserializer::from_str(&text)).is_err() {
+        return;
+    }
+    problems.sort_by_key(|problem| {
+        let seen = places.of.get(&path(problem)).map(Vec::as_slice).unwrap_or_default();
+        // A duplicate is met where the name stands for the second time.
+        let nth = usize::from(problem.starts_with("duplicate field"));
+        seen.get(nth).or(seen.first()).copied().unwrap_or(usize::MAX)
+    });
+}
+
+/// A walk over a text that notes where the paths of interest stand.
+struct Places {
+    path: String,
+    count: usize,
+    of: HashMap<String, Vec<usize>>,
+}
+
+impl Places {
+    fn within<T>(&mut self, step: &str, inner: impl FnOnce(&mut Self) -> T) -> T {
+        let length = self.path.len();
+        self.path.push_str(step);
+        self.count += 1;
+        if let Some(places) = self.of.get_mut(&self.path) {
+            places.push(self.count);
+        }
+        let result = inner(self);
+        self.path.truncate(length);
+        result
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for &mut Places {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for &mut Places {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+        for index in 0.. {
+            let step = format!("[{index}]");
+            if self.within(&step, |places| seq.next_element_seed(places))?.is_none() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(key) = map.next_key::<String>()? {
+            let step = if self.path.is_empty() { key } else { format!(".{key}") };
+            self.within(&step, |places| map.next_value_seed(places))?;
+        }
+        Ok(())
+    }
 }
 
 /// Writes one JSON text, without white space.
@@ -232,6 +346,30 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use serde_json::json;
+
+    #[test]
+    fn problems_are_told_in_the_texts_order() {
+        let text = br#"{"b":1,"x":{"y":1,"y":2},"a":[{"q":1,"r":2,"r":3}],"b":2}"#;
+        let mut problems: Vec<String> = [
+            "duplicate field \"x.y\"",
+            "duplicate field \"a[0].r\"",
+            "duplicate field \"b\"",
+            "unknown field \"a[0].q\"",
+            "unknown field \"x\"",
+        ]
+        .map(str::to_owned)
+        .to_vec();
+        in_order(text, &mut problems);
+        assert_eq!(
+            problems,
+            [
+                "unknown field \"x\"",
+                "unknown field \"a[0].q\"",
+                "duplicate field \"a[0].r\"",
+                "duplicate field \"b\""
+            ]
+        );
+    }
 
     #[test]
     fn fields_given_twice_are_found() {

@@ -22,6 +22,7 @@ pub(super) struct Hub {
 
 struct State {
     published: Revision,
+    compacted: Revision,
     closed: bool,
     slots: Vec<Arc<Slot>>,
 }
@@ -52,8 +53,17 @@ enum Taken {
 }
 
 impl Hub {
-    pub(super) fn new(published: Revision) -> Self {
-        Self { state: Mutex::new(State { published, closed: false, slots: Vec::new() }) }
+    pub(super) fn new(published: Revision, compacted: Revision) -> Self {
+        Self { state: Mutex::new(State { published, compacted, closed: false, slots: Vec::new() }) }
+    }
+
+    pub(super) fn compacted(&self) -> Revision {
+        self.state.lock().compacted
+    }
+
+    /// Says that history before `revision` is gone.
+    pub(super) fn forget(&self, revision: Revision) {
+        self.state.lock().compacted = revision;
     }
 
     pub(super) fn published(&self) -> Revision {

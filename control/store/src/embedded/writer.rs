@@ -146,6 +146,7 @@ impl Writer {
         match done {
             Ok((results, outcome)) => {
                 self.marks = outcome.marks;
+                self.hub.forget(outcome.marks.compacted);
                 self.next_deadline = outcome.next_deadline;
                 if outcome.changed {
                     self.hub.publish(outcome.marks.revision, &outcome.events);
@@ -182,6 +183,7 @@ impl Writer {
             self.hub.publish(missed.scanned, &missed.events);
         }
         self.marks = found;
+        self.hub.forget(found.compacted);
         self.broken = false;
         tracing::info!(revision = found.revision, "store: opened anew after a failed commit");
         Ok(())
