@@ -20,7 +20,7 @@ use serde_json::Value;
 use set::Set;
 use structure::Structure;
 
-pub use typed::{compare, field_set};
+pub use typed::{compare, field_set, merge};
 
 /// What an apply comes to.
 #[derive(Debug, Clone, PartialEq)]
@@ -71,7 +71,7 @@ pub fn apply<S: Structure>(
     let last = owners.get(manager).map(|e| e.fields.clone()).unwrap_or_default();
     let mut managed = owners.clone();
     managed.put(manager.clone(), applied.clone(), None);
-    let mut object = typed::merge(structure, live, config);
+    let mut object = merge(structure, live, config);
     let kept = managed.entries().iter().fold(Set::default(), |all, entry| all.union(&entry.fields));
     typed::remove(structure, &mut object, &last, &kept);
     let comparison = compare(structure, live, &object);

@@ -8,10 +8,12 @@
 //! - [`patch`]: JSON patch, merge patch, strategic merge patch.
 //! - [`apply`]: server-side apply and `managedFields`.
 //! - [`binding`]: which volume serves a claim.
+//! - [`cel`]: expressions in CEL.
 //! - [`resources`]: the built-in resources, their defaulting, strategy, validation and printing
 
 pub mod apply;
 pub mod binding;
+pub mod cel;
 pub mod codec;
 pub mod duration;
 pub mod field;

@@ -110,6 +110,9 @@ pub struct Status {
     pub message: String,
     /// For machines.
     pub reason: Reason,
+    /// The reason's own text where it is [`Reason::Other`], as webhooks may invent.
+    #[serde(skip)]
+    pub other_reason: String,
     /// What it is about.
     pub details: Option<Box<Details>>,
     /// HTTP status code.
@@ -391,7 +394,8 @@ impl Status {
             }
         }
         if self.reason != Reason::Unknown {
-            out["reason"] = json!(self.reason);
+            let other = self.reason == Reason::Other && !self.other_reason.is_empty();
+            out["reason"] = if other { json!(self.other_reason) } else { json!(self.reason) };
         }
         if let Some(details) = &self.details {
             out["details"] = json!(details);

@@ -124,7 +124,9 @@ fn everything<S: Structure>(structure: S, value: &Value, path: &mut Vec<String>,
 }
 
 /// `live` with `config` merged in.
-pub(super) fn merge<S: Structure>(structure: S, live: &Value, config: &Value) -> Value {
+/// Whoever owns what: values are replaced where both have them.
+#[must_use]
+pub fn merge<S: Structure>(structure: S, live: &Value, config: &Value) -> Value {
     let (Some(old), Some(new)) = (parts(structure, live), parts(structure, config)) else {
         return config.clone();
     };

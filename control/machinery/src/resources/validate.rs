@@ -4,6 +4,7 @@
 //! kind, then the kind's own rules.
 
 mod address;
+mod admission;
 mod autoscaling;
 mod batch;
 mod certificates;
@@ -12,6 +13,7 @@ mod core;
 mod endpoints;
 mod event;
 mod extensions;
+mod flowcontrol;
 mod meta;
 mod networking;
 mod pod;
@@ -142,6 +144,7 @@ fn rules_of(resource: &Resource) -> Option<&'static Rules> {
 const ADMISSION: &str = "admissionregistration.k8s.io";
 const CERTIFICATES: &str = "certificates.k8s.io";
 const COORDINATION: &str = "coordination.k8s.io";
+const FLOWCONTROL: &str = "flowcontrol.apiserver.k8s.io";
 const NETWORKING: &str = "networking.k8s.io";
 const RBAC: &str = "rbac.authorization.k8s.io";
 const STORAGE: &str = "storage.k8s.io";
@@ -170,8 +173,14 @@ static RULES: &[Rules] = &[
         .status(quota::resource_quota_status),
     rules("", "Secret", core::secret).update(core::secret_update),
     lasting("", "Service", service::service).update(service::update).status(service::status),
-    rules(ADMISSION, "MutatingWebhookConfiguration", extensions::webhooks),
-    rules(ADMISSION, "ValidatingWebhookConfiguration", extensions::webhooks),
+    rules(ADMISSION, "MutatingAdmissionPolicy", admission::policy::mutating),
+    rules(ADMISSION, "MutatingAdmissionPolicyBinding", admission::policy::mutating_binding),
+    rules(ADMISSION, "MutatingWebhookConfiguration", admission::webhooks),
+    rules(ADMISSION, "ValidatingAdmissionPolicy", admission::policy::validating),
+    rules(ADMISSION, "ValidatingAdmissionPolicyBinding", admission::policy::validating_binding),
+    rules(ADMISSION, "ValidatingWebhookConfiguration", admission::webhooks),
+    rules(FLOWCONTROL, "FlowSchema", flowcontrol::flow_schema).status(flowcontrol::status),
+    rules(FLOWCONTROL, "PriorityLevelConfiguration", flowcontrol::priority_level).status(flowcontrol::status),
     rules("apiextensions.k8s.io", "CustomResourceDefinition", extensions::custom_resource_definition)
         .update(extensions::custom_resource_definition_update),
     rules("apiregistration.k8s.io", "APIService", extensions::api_service),

@@ -1,122 +1,13 @@
-//! What extends the server: webhooks, custom resources, aggregated APIs.
+//! What extends the server: custom resources, aggregated APIs.
 
 use serde_json::Value;
 
-use super::{Errors, rules, selector};
+use super::{Errors, rules};
 use crate::{
     field::{FieldError, Path},
     names,
     resources::access::Get,
 };
-
-pub(super) fn webhooks(configuration: &Value, errors: &mut Errors) {
-    let hooks = configuration.items("webhooks");
-    for (index, hook) in hooks.iter().enumerate() {
-        let path = Path::new("webhooks").index(index);
-        webhook(&path, hook, errors);
-        if hooks.iter().take(index).any(|other| other.text("name") == hook.text("name")) {
-            errors.push(FieldError::duplicate(&path.child("name"), hook.text("name")));
-        }
-    }
-}
-
-/// A webhook's name is a domain of three parts at least.
-fn fully_qualified(path: &Path, name: &str, errors: &mut Errors) {
-    if !rules::required(path, name, errors) {
-        return;
-    }
-    let messages = names::dns1123_subdomain(name);
-    if !messages.is_empty() {
-        errors.push(FieldError::invalid(path, name, messages.join(",")));
-    } else if name.split('.').count() < 3 {
-        let detail = "should be a domain with at least three segments separated by dots";
-        errors.push(FieldError::invalid(path, name, detail));
-    }
-}
-
-fn webhook(path: &Path, hook: &Value, errors: &mut Errors) {
-    fully_qualified(&path.child("name"), hook.text("name"), errors);
-    let versions = hook.items("admissionReviewVersions");
-    let versions_path = path.child("admissionReviewVersions");
-    if versions.is_empty() {
-        let detail = "must specify one of v1, v1beta1";
-        errors.push(FieldError::required(&versions_path, detail));
-    } else if !versions.iter().any(|version| version == "v1" || version == "v1beta1") {
-        let detail = "must include at least one of v1, v1beta1";
-        errors.push(FieldError::invalid(&versions_path, hook.at("admissionReviewVersions").clone(), detail));
-    }
-    for (index, rule) in hook.items("rules").iter().enumerate() {
-        let path = path.child("rules").index(index);
-        for key in ["operations", "apiGroups", "apiVersions", "resources"] {
-            let values = rule.items(key);
-            if values.is_empty() {
-                errors.push(FieldError::required(&path.child(key), ""));
-            } else if key != "resources" && values.len() > 1 && values.iter().any(|value| value == "*") {
-                let detail = "if '*' is present, must not specify other values";
-                let named = match key {
-                    "operations" => "if '*' is present, must not specify other operations",
-                    "apiGroups" => "if '*' is present, must not specify other API groups",
-                    "apiVersions" => "if '*' is present, must not specify other API versions",
-                    _ => detail,
-                };
-                errors.push(FieldError::invalid(&path.child(key), rule.at(key).clone(), named));
-            }
-        }
-        for (index, operation) in rule.items("operations").iter().enumerate() {
-            let operation = operation.as_str().unwrap_or_default();
-            let supported = ["*", "CONNECT", "CREATE", "DELETE", "UPDATE"];
-            if !supported.contains(&operation) {
-                let path = path.child("operations").index(index);
-                errors.push(FieldError::not_supported(&path, operation, &supported));
-            }
-        }
-        let scopes = ["*", "Cluster", "Namespaced"];
-        rules::supported_or_empty(&path.child("scope"), rule.text("scope"), &scopes, errors);
-    }
-    let effects = ["None", "NoneOnDryRun"];
-    match hook.text("sideEffects") {
-        "" => {
-            let detail = "must specify one of None, NoneOnDryRun";
-            errors.push(FieldError::required(&path.child("sideEffects"), detail));
-        }
-        effect => rules::supported_or_empty(&path.child("sideEffects"), effect, &effects, errors),
-    }
-    for (key, supported) in [
-        ("failurePolicy", &["Fail", "Ignore"]),
-        ("matchPolicy", &["Equivalent", "Exact"]),
-        ("reinvocationPolicy", &["IfNeeded", "Never"]),
-    ] {
-        rules::supported_or_empty(&path.child(key), hook.text(key), supported, errors);
-    }
-    if let Some(seconds) = hook.int("timeoutSeconds").filter(|seconds| !(1..=30).contains(seconds)) {
-        let detail = "the timeout value must be between 1 and 30 seconds";
-        errors.push(FieldError::invalid(&path.child("timeoutSeconds"), seconds, detail));
-    }
-    for key in ["namespaceSelector", "objectSelector"] {
-        selector::label_selector(&path.child(key), hook.at(key), errors);
-    }
-    client_config(&path.child("clientConfig"), hook.at("clientConfig"), errors);
-}
-
-/// Where a webhook is: at a URL or behind a service, not both.
-fn client_config(path: &Path, config: &Value, errors: &mut Errors) {
-    match (config.has("url"), config.has("service")) {
-        (true, false) => {
-            let url = config.text("url");
-            if !url.starts_with("https://") {
-                let detail = "'https' is the only allowed URL scheme; desired format: https://host[/path]";
-                errors.push(FieldError::invalid(&path.child("url"), url, detail));
-            }
-        }
-        (false, true) => {
-            let (path, service) = (path.child("service"), config.at("service"));
-            rules::required(&path.child("name"), service.text("name"), errors);
-            rules::required(&path.child("namespace"), service.text("namespace"), errors);
-            rules::port_number(&path.child("port"), service.at("port"), errors);
-        }
-        _ => errors.push(FieldError::required(path, "exactly one of url or service is required")),
-    }
-}
 
 pub(super) fn custom_resource_definition(definition: &Value, errors: &mut Errors) {
     let (path, spec) = (Path::new("spec"), definition.at("spec"));
