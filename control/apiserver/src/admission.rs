@@ -1,25 +1,32 @@
 //! Admission: the mutating steps, then the validating ones, each in one visible order.
 //!
-//! A step sees every write as [`Attributes`] and says no with the status its client gets. The orders are upstream's;
-//! webhooks and admission policies have their place at the marked lines.
+//! A step sees every write as [`Attributes`] and says no with the status its client gets. The orders are upstream's.
+//! What users add stands last in both, but for the quota: [`policies`] and [`webhooks`], on [`matching`], `conditions` and
+//! `subject`.
 
 mod certificates;
+mod conditions;
 mod limit_ranger;
+mod matching;
 mod namespace_lifecycle;
 mod node_restriction;
 mod nodes;
 mod pod_security;
+pub(crate) mod policies;
 mod priority;
 mod quota;
 mod service_account;
 mod storage;
+mod subject;
 mod tolerations;
+pub(crate) mod webhooks;
 
 use crate::context::User;
 use crate::registry::Registry;
 use crate::registry::create::{Call, Warnings};
 use crate::registry::kind::Kind;
 use futures::future::BoxFuture;
+use machinery::object::Gvk;
 use machinery::status::Status;
 use serde_json::Value;
 
@@ -29,6 +36,43 @@ pub(crate) enum Operation {
     Create,
     Update,
     Delete,
+    Connect,
+}
+
+impl Operation {
+    /// As rules and reviews name it.
+    pub(crate) fn text(self) -> &'static str {
+        match self {
+            Operation::Create => "CREATE",
+            Operation::Update => "UPDATE",
+            Operation::Delete => "DELETE",
+            Operation::Connect => "CONNECT",
+        }
+    }
+}
+
+/// A subresource whose clients send another kind than the object it changes, such as a Scale.
+#[derive(Debug)]
+pub(crate) struct View {
+    pub subresource: &'static str,
+    /// Group, version and kind of what is sent.
+    pub gvk: (&'static str, &'static str, &'static str),
+    /// What clients see of an object.
+    pub of: fn(&Value) -> Value,
+    /// Brings what they changed back into it.
+    pub put_back: fn(&mut Value, &Value),
+}
+
+/// What a write is to webhooks and policies.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) enum Seen {
+    /// A write of the object itself.
+    #[default]
+    Itself,
+    /// A write of a part in a form of its own.
+    As(&'static View),
+    /// Nothing: they have seen what the client sent, or the server itself writes.
+    Already,
 }
 
 /// One write, as admission sees it.
@@ -47,6 +91,14 @@ pub(crate) struct Attributes<'a> {
     pub dry_run: bool,
     /// What the client is told of a write that is let through.
     pub warnings: Warnings,
+    /// `CreateOptions` and their like, as webhooks get them; null for connects.
+    pub options: Value,
+    /// What webhooks and policies make of it.
+    pub seen: Seen,
+    /// The kind of `object` where it is not the resource's own: a Binding, an Eviction, PodExecOptions.
+    pub sent: Option<Gvk>,
+    /// Which webhooks have been called, and are to be called again.
+    pub(crate) rounds: webhooks::Rounds,
 }
 
 impl<'a> Attributes<'a> {
@@ -71,6 +123,42 @@ impl<'a> Attributes<'a> {
             user: &call.context.user,
             dry_run: call.options.dry_run,
             warnings: call.warnings.clone(),
+            options: call.options.as_sent(operation),
+            seen: call.seen,
+            sent: None,
+            rounds: webhooks::Rounds::default(),
+        }
+    }
+
+    /// A request whose body is of another kind than the resource, and which only webhooks and policies admit.
+    pub(crate) fn of_sent(call: &Call<'a>, operation: Operation, gvk: Gvk, object: Value) -> Self {
+        let mut attributes = Attributes::new(call, operation, Some(object), None);
+        if operation == Operation::Connect {
+            attributes.options = Value::Null;
+        }
+        attributes.sent = Some(gvk);
+        attributes
+    }
+
+    /// The namespace as requests name it: a Namespace is in itself.
+    pub(crate) fn request_namespace(&self) -> &str {
+        if self.kind.is("", "namespaces") { &self.name } else { &self.namespace }
+    }
+
+    /// The subresource as requests name it.
+    pub(crate) fn request_subresource(&self) -> &str {
+        match self.seen {
+            Seen::As(view) => view.subresource,
+            _ => self.subresource,
+        }
+    }
+
+    /// The kind of what was sent, in the request's version.
+    pub(crate) fn request_kind(&self) -> Gvk {
+        match (self.seen, &self.sent) {
+            (Seen::As(view), _) => Gvk::new(view.gvk.0, view.gvk.1, view.gvk.2),
+            (_, Some(gvk)) => gvk.clone(),
+            _ => self.kind.gvk(),
         }
     }
 
@@ -108,7 +196,8 @@ const MUTATING: &[Step] = &[
     tolerations::default,
     storage::default_class,
     storage::protect,
-    // Mutating admission policies, then mutating webhooks, stand here.
+    policies::mutate,
+    webhooks::mutate,
 ];
 
 /// In upstream's order.
@@ -122,21 +211,41 @@ const VALIDATING: &[Step] = &[
     certificates::signing,
     certificates::subject,
     node_restriction::check,
-    // Validating admission policies, then validating webhooks, stand here; the quota is charged last.
+    policies::validate,
+    webhooks::validate,
     quota::charge,
 ];
 
-/// Lets every mutating step change the object.
+/// What users add, which sees requests that are no writes of a resource too.
+const ADDED_MUTATING: &[Step] = &[policies::mutate, webhooks::mutate];
+const ADDED_VALIDATING: &[Step] = &[policies::validate, webhooks::validate];
+
+/// Lets every mutating step change the object; once more where a webhook changed what another had seen.
 pub(crate) async fn mutate(registry: &Registry, attributes: &mut Attributes<'_>) -> Result<(), Status> {
-    for step in MUTATING {
-        step(registry, attributes).await?;
-    }
-    Ok(())
+    twice(MUTATING, registry, attributes).await
 }
 
 /// Asks every validating step.
 pub(crate) async fn validate(registry: &Registry, attributes: &mut Attributes<'_>) -> Result<(), Status> {
-    for step in VALIDATING {
+    all(VALIDATING, registry, attributes).await
+}
+
+/// Asks webhooks and policies about what a client sent to a subresource, or wants to connect to. They may change it.
+pub(crate) async fn sent(registry: &Registry, attributes: &mut Attributes<'_>) -> Result<(), Status> {
+    twice(ADDED_MUTATING, registry, attributes).await?;
+    all(ADDED_VALIDATING, registry, attributes).await
+}
+
+async fn twice(steps: &[Step], registry: &Registry, attributes: &mut Attributes<'_>) -> Result<(), Status> {
+    all(steps, registry, attributes).await?;
+    if attributes.rounds.again() {
+        all(steps, registry, attributes).await?;
+    }
+    Ok(())
+}
+
+async fn all(steps: &[Step], registry: &Registry, attributes: &mut Attributes<'_>) -> Result<(), Status> {
+    for step in steps {
         step(registry, attributes).await?;
     }
     Ok(())

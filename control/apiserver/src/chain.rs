@@ -1,9 +1,10 @@
 //! What every request goes through, in order. The order is upstream's and stands in one place: [`Chain::filters`].
 
+use crate::aggregation::Aggregator;
 use crate::authn::{Authenticator, Peer};
 use crate::authz::{Attributes, Authorizer, forbidden};
 use crate::context::{Body, Context, Request, RequestInfo, Response, User};
-use crate::inflight::InFlight;
+use crate::flow::Flow;
 use crate::metrics::Metrics;
 use crate::{answer, deadline, drain, impersonation, query, request};
 use futures::FutureExt as _;
@@ -18,9 +19,6 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
-/// kubectl stops limiting itself where it sees these.
-const FLOW_SCHEMA: HeaderName = HeaderName::from_static("x-kubernetes-pf-flowschema-uid");
-const PRIORITY_LEVEL: HeaderName = HeaderName::from_static("x-kubernetes-pf-prioritylevel-uid");
 
 /// Answers requests about resources: the registry.
 pub trait Resources: Send + Sync + 'static {
@@ -53,11 +51,13 @@ pub struct Chain {
     /// Decides.
     pub authorizer: Arc<dyn Authorizer>,
     /// Bounds what is worked on.
-    pub inflight: InFlight,
+    pub flow: Arc<Flow>,
     /// Counts.
     pub metrics: Arc<Metrics>,
     /// Requests about resources.
     pub resources: Arc<dyn Resources>,
+    /// Requests that other servers answer.
+    pub aggregator: Option<Arc<Aggregator>>,
     /// Other requests.
     pub paths: Arc<dyn Paths>,
     /// Longest time of a request that is not long-running.
@@ -97,7 +97,7 @@ impl Chain {
 
     /// The filters, in order: request info, deadline, authentication, impersonation, limits, authorisation, dispatch.
     /// Around them stand the panic guard, the audit id and the metrics. Limits come after authentication as upstream's
-    /// do, since `system:masters` is exempt from them.
+    /// do, since who asks decides which ones hold.
     async fn filters(
         &self,
         caller: Caller,
@@ -118,12 +118,18 @@ impl Chain {
             let user = self.authenticate(&caller, &mut parts).await?;
             let user = impersonation::impersonate(&mut parts.headers, user, &*self.authorizer)
                 .map_err(|s| refuse(&s))?;
-            let _place = self.inflight.admit(&info, &user)?;
-            self.authorize(&info, &user, &query)?;
-            let user_agent =
-                parts.headers.get(USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
-            let context = Context { info, user, query, user_agent };
-            Ok(self.dispatch(context, Request::from_parts(parts, body)).await)
+            let admitted = self.flow.admit(&info, &user).await?;
+            let mut response = match self.authorize(&info, &user, &query) {
+                Err(refusal) => *refusal,
+                Ok(()) => {
+                    let user_agent = parts.headers.get(USER_AGENT).and_then(|v| v.to_str().ok());
+                    let user_agent = user_agent.unwrap_or_default().to_owned();
+                    let context = Context { info, user, query, user_agent };
+                    self.dispatch(context, Request::from_parts(parts, body)).await
+                }
+            };
+            admitted.mark(&mut response);
+            Ok(response)
         };
         if long_running {
             let response = rest.await?;
@@ -158,6 +164,13 @@ impl Chain {
     }
 
     async fn dispatch(&self, context: Context, request: Request) -> Response {
+        let request = match &self.aggregator {
+            Some(aggregator) => match aggregator.serve(&context, request).await {
+                Ok(response) => return response,
+                Err(ours) => ours,
+            },
+            None => request,
+        };
         if context.info.is_resource {
             return self.resources.serve(context, request).await;
         }
@@ -180,9 +193,6 @@ fn finish(response: &mut Response, audit_id: HeaderValue) {
     let headers = response.headers_mut();
     headers.insert(AUDIT_ID, audit_id);
     headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
-    // There is one flow and one priority; their names are constant.
-    headers.insert(FLOW_SCHEMA, HeaderValue::from_static("5f5d1b0e-6f4b-4a57-9c5e-4f0c62d1a9b1"));
-    headers.insert(PRIORITY_LEVEL, HeaderValue::from_static("0a1d6a3c-2f7e-4b69-8f0b-7c1f3f1c9d52"));
 }
 
 fn panicked(info: &RequestInfo, audit_id: &HeaderValue) -> Response {

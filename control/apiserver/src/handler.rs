@@ -44,6 +44,7 @@ impl<'a> Exchange<'a> {
             subresource: &info.subresource,
             options: WriteOptions::parse(self.context)?,
             warnings: self.warnings.clone(),
+            seen: crate::admission::Seen::default(),
         })
     }
 

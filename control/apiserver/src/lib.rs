@@ -5,17 +5,19 @@
 //! The way in:
 //! - [`run`]: tasks: accept, connections, tunnels; [`serve`]: one connection; [`tls`]: certificates; [`local`]: no socket
 //! - [`chain`]: the filters every request goes through, in order, with [`request`] and [`query`] (what it is about),
-//!   [`deadline`], [`authn`], [`impersonation`], [`inflight`], [`authz`], and [`drain`] for what outlives a request
+//!   [`deadline`], [`authn`], [`impersonation`], [`flow`], [`authz`], and [`drain`] for what outlives a request
 //! - [`context`]: what the filters found, as the registry gets it; [`objects`]: what they read of stored objects
 //! - [`answer`]: small finished answers
 //!
 //! What is no resource: [`paths`] (the table), [`discovery`], [`openapi`],
 //! [`health`], [`metrics`], [`version`], with [`negotiate`].
 //!
-//! Resources: [`handler`] (verbs), `admission`, [`registry`] (storage); those that become byte streams: [`stream`].
+//! Resources: [`handler`] (verbs), `admission`, [`registry`] (storage); those that become byte streams: [`stream`]; those of
+//! other servers: [`aggregation`].
 //! [`front`] is what the registry asks of all this.
 
 mod admission;
+pub mod aggregation;
 pub mod answer;
 pub mod authn;
 pub mod authz;
@@ -24,11 +26,11 @@ pub mod context;
 pub mod deadline;
 pub mod discovery;
 mod drain;
+pub mod flow;
 pub mod front;
 pub mod handler;
 pub mod health;
 pub mod impersonation;
-pub mod inflight;
 pub mod local;
 pub mod metrics;
 pub mod negotiate;

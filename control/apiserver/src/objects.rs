@@ -28,8 +28,8 @@ pub trait Observer: Send + Sync {
     fn delete(&self, group: &str, resource: &str, namespace: &str, name: &str);
 }
 
-/// The (group, resource) pairs whose changes authorisation needs.
-pub const OBSERVED: [(&str, &str); 9] = [
+/// The (group, resource) pairs whose changes authorisation and flow control need.
+pub const OBSERVED: [(&str, &str); 11] = [
     ("rbac.authorization.k8s.io", "clusterroles"),
     ("rbac.authorization.k8s.io", "clusterrolebindings"),
     ("rbac.authorization.k8s.io", "roles"),
@@ -39,6 +39,8 @@ pub const OBSERVED: [(&str, &str); 9] = [
     ("storage.k8s.io", "volumeattachments"),
     ("resource.k8s.io", "resourceslices"),
     ("", "nodes"),
+    ("flowcontrol.apiserver.k8s.io", "flowschemas"),
+    ("flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations"),
 ];
 
 /// Lets several observers hear the same changes.

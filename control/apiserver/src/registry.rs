@@ -3,14 +3,18 @@
 //! - verbs: `create`, `update` (and patch), `delete`, `list`, `watch`, `get`; their `options`
 //! - who owns which field: `managed`; who may grant which right: `escalation`
 //! - one view of a resource: `kind`; objects at rest: `stored`; the store and the caches: `storage`; `page_token`
+//! - configuration read from stored objects: `parsed`; where Services are: `reachable`
+//! - objects the server keeps: `upkeep`, for `flow_objects` and `api_services`
 //! - Services: `services` on `allocator`; `bootstrap`: what a new cluster holds; `kubernetes_service`: our own Service
 //! - [`hooks`]: what the front of the server does for us (`crate::front`); `seams`: what we do for it ([`Shared`]); `run`: the tasks
 
 mod allocator;
+pub(crate) mod api_services;
 mod bootstrap;
 pub(crate) mod create;
 pub(crate) mod delete;
 mod escalation;
+mod flow_objects;
 mod get;
 pub mod hooks;
 pub(crate) mod kind;
@@ -20,6 +24,8 @@ pub(crate) mod managed;
 pub(crate) mod metadata;
 pub(crate) mod options;
 mod page_token;
+pub(crate) mod parsed;
+mod reachable;
 mod run;
 mod seams;
 mod services;
@@ -27,6 +33,7 @@ mod storage;
 pub(crate) mod stored;
 mod system;
 pub(crate) mod update;
+mod upkeep;
 pub(crate) mod watch;
 
 pub use run::StartError;
@@ -104,6 +111,10 @@ pub struct Registry {
     caches: BTreeMap<&'static str, Cache>,
     feeds: Mutex<Vec<Feed>>,
     numbers: Mutex<Numbers>,
+    /// The webhooks among what is stored.
+    pub(crate) webhooks: crate::admission::webhooks::Configured,
+    /// The admission policies among what is stored.
+    pub(crate) policies: crate::admission::policies::Configured,
 }
 
 impl std::fmt::Debug for Registry {
@@ -143,6 +154,8 @@ impl Registry {
             caches,
             feeds: Mutex::new(feeds),
             numbers: Mutex::new(numbers),
+            webhooks: crate::admission::webhooks::Configured::default(),
+            policies: crate::admission::policies::Configured::default(),
         })
     }
 

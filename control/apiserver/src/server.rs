@@ -1,5 +1,6 @@
 //! The server as a program assembles it: configuration in, something that listens and something that is called directly out.
 
+use crate::aggregation::Aggregator;
 use crate::authn::{self, Authenticator};
 use crate::authz::graph::Graph;
 use crate::authz::node::Node;
@@ -9,9 +10,9 @@ use crate::authz::{Authorizer, Masters, Union};
 use crate::chain::{Chain, Resources};
 use crate::context::User;
 use crate::discovery::{Catalog, Discovery};
+use crate::flow::Flow;
 use crate::front::Front;
 use crate::health::Health;
-use crate::inflight::InFlight;
 use crate::local::LocalService;
 use crate::metrics::Metrics;
 use crate::objects::{Lookup, Observer};
@@ -25,6 +26,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+
+/// A request waits for its turn no longer than this part of its time (upstream: a quarter).
+const WAIT_PART: u32 = 4;
 
 /// How a server behaves.
 pub struct Config {
@@ -99,6 +103,8 @@ pub struct Parts {
     pub objects: Arc<dyn Lookup>,
     /// Answers requests about resources.
     pub resources: Arc<dyn Resources>,
+    /// Knows the servers of other group versions.
+    pub aggregator: Option<Arc<Aggregator>>,
     /// What is served, for discovery.
     pub catalog: Arc<Catalog>,
     /// Paths beyond discovery, health and the API's description.
@@ -139,13 +145,14 @@ impl ApiServer {
         let chain = Chain {
             authenticator: Arc::new(Authenticator::new(config.authentication, parts.objects)),
             authorizer: parts.authorization.authorizer.clone(),
-            inflight: InFlight::new(
-                config.max_requests_in_flight,
-                config.max_mutating_requests_in_flight,
+            flow: Arc::new(Flow::new(
+                config.max_requests_in_flight + config.max_mutating_requests_in_flight,
+                config.request_timeout / WAIT_PART,
                 parts.metrics.clone(),
-            ),
+            )),
             metrics: parts.metrics,
             resources: parts.resources,
+            aggregator: parts.aggregator,
             paths: Arc::new(table),
             longest: config.request_timeout,
             stopping,
@@ -162,6 +169,12 @@ impl ApiServer {
     #[must_use]
     pub fn authenticator(&self) -> &Arc<Authenticator> {
         &self.chain.authenticator
+    }
+
+    /// What must hear of every change to flow schemas and priority levels.
+    #[must_use]
+    pub fn flow(&self) -> Arc<dyn Observer> {
+        self.chain.flow.clone()
     }
 
     /// Who decides.

@@ -2,6 +2,7 @@
 //!
 //! - [`container`]: which container is meant; [`address`]: where nodes, pods and services are
 //! - [`destination`]: request and object to the URL behind; [`dial`]: a connection there
+//! - [`trusted`]: connections to the servers of webhooks and aggregated APIs
 //! - [`carry`]: the request on that connection, upgrades passed through; [`rewrite`]: what a proxy changes on the way
 //!
 //! Everything that decides is pure: objects in, a [`destination::Destination`] or a `Status` out.
@@ -12,6 +13,7 @@ pub mod container;
 pub mod destination;
 pub mod dial;
 pub mod rewrite;
+pub mod trusted;
 
 use crate::answer;
 use crate::authz::{Attributes, Authorizer, forbidden};

@@ -125,6 +125,9 @@ async fn serve(plan: &Arc<Plan>, shutdown: &CancellationToken) -> anyhow::Result
         publish::publish(&client, &plan.public_url(), &pki.ca.cert_pem(), plan.token.as_ref())
             .await
             .context("publish what machines need to join")?;
+        publish::request_headers(&client, &pki.ca.cert_pem(), &pki.front_proxy_ca.cert_pem())
+            .await
+            .context("publish what other API servers need")?;
         tracing::info!("the cluster is ready");
         let tasks = api::tasks(plan, &pki, &api);
         tokio::join!(Box::pin(supervise::run(tasks, shutdown)), agent(plan, &pki, shutdown));

@@ -101,6 +101,7 @@ fn bound(a: &Attributes<'_>, node: &str, pod: &Value, what: &str) -> Result<(), 
 async fn pod(registry: &Registry, a: &Attributes<'_>, node: &str) -> Result<(), Status> {
     match a.operation {
         Operation::Delete => bound(a, node, a.old_object(), "delete"),
+        Operation::Connect => Ok(()),
         Operation::Update => Err(a.forbidden(format!(
             "unexpected operation \"UPDATE\", node {node:?} can only create and delete mirror pods"
         ))),

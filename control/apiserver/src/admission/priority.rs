@@ -34,7 +34,7 @@ pub(super) fn resolve<'a>(registry: &'a Registry, a: &'a mut Attributes<'_>) -> 
                 }
                 return Ok(());
             }
-            Operation::Delete => return Ok(()),
+            Operation::Delete | Operation::Connect => return Ok(()),
         }
         let name = text(a.new_object(), &["spec", "priorityClassName"]).to_owned();
         let class = if name.is_empty() {

@@ -126,6 +126,7 @@ async fn take(
         subresource: "status",
         options,
         warnings: a.warnings.clone(),
+        seen: super::Seen::Already,
     };
     let change = |old: &Value| {
         let (hard, used) = (listed(old, "hard"), listed(old, "used"));

@@ -1,42 +1,21 @@
 //! What follows an object's name in a path, and the kinds that are answered and forgotten.
 
 mod binding;
+mod connect;
 mod eviction;
 mod review;
 mod scale;
 mod token;
 
+pub(super) use connect::{connect, connects};
+
 use super::table::Include;
 use super::{Exchange, body, negotiate, patch, respond, verbs};
-use crate::context::{Body, Context, Request, Response};
-use crate::registry::Registry;
-use crate::registry::kind::Kind;
+use crate::context::{Body, Response};
 use http::StatusCode;
 use machinery::object;
 use machinery::status::Status;
 use serde_json::Value;
-
-/// Is this subresource a stream to the node?
-pub(super) fn connects(subresource: &str) -> bool {
-    matches!(subresource, "exec" | "attach" | "portforward" | "log" | "proxy")
-}
-
-/// Hands a streaming request to the front with the object it is about.
-pub(super) async fn connect(
-    registry: &Registry,
-    kind: &Kind,
-    context: Context,
-    request: Request,
-) -> Result<Response, Status> {
-    // The name of a proxied object may carry a scheme and a port: `https:web:8443`.
-    let name = match context.info.name.split(':').collect::<Vec<_>>().as_slice() {
-        [_, name, _] | [name, _] | [name] if context.info.subresource == "proxy" => (*name).to_owned(),
-        _ => context.info.name.clone(),
-    };
-    let namespace = if kind.resource.namespaced { context.info.namespace.clone() } else { String::new() };
-    let target = registry.read_required(kind, &namespace, &name).await?;
-    Ok(registry.front()?.connect(context, request, target).await)
-}
 
 /// A verb on a subresource.
 pub(super) async fn handle(x: &Exchange<'_>, body: Body) -> Result<Response, Status> {

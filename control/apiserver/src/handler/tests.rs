@@ -17,9 +17,11 @@ mod deletion;
 mod escalation;
 mod lists;
 mod pod_security;
+mod policies;
 mod services;
 mod subresources;
 mod watches;
+mod webhooks;
 mod writes;
 
 struct Server {

@@ -50,6 +50,7 @@ impl Registry {
             subresource: "",
             options: super::options::WriteOptions::default(),
             warnings: super::create::Warnings::default(),
+            seen: crate::admission::Seen::Already,
         };
         let mut object = object;
         kind.default(&mut object);
@@ -77,6 +78,7 @@ impl Registry {
             subresource,
             options: super::options::WriteOptions::default(),
             warnings: super::create::Warnings::default(),
+            seen: crate::admission::Seen::Already,
         };
         self.update(&call, change, None).await.map(|u| u.object)
     }

@@ -4,7 +4,7 @@ use super::kind::Kind;
 use super::metadata::{self, at, remove, set, text};
 use super::options::WriteOptions;
 use super::{Registry, managed, services, system};
-use crate::admission::{self, Attributes, Operation};
+use crate::admission::{self, Attributes, Operation, Seen};
 use crate::context::Context;
 use machinery::object;
 use machinery::status::Status;
@@ -29,6 +29,8 @@ pub(crate) struct Call<'a> {
     pub subresource: &'a str,
     pub options: WriteOptions,
     pub warnings: Warnings,
+    /// What webhooks and policies see of it.
+    pub seen: Seen,
 }
 
 impl Registry {

@@ -213,6 +213,7 @@ impl Registry {
             check_preconditions(kind, &object, options)?;
             let mut attributes = Attributes::new(call, Operation::Delete, None, Some(object.clone()));
             attributes.dry_run |= options.dry_run;
+            attributes.options = options.as_sent();
             admission::mutate(self, &mut attributes).await?;
             admission::validate(self, &mut attributes).await?;
             // A lost race is tried again on what is stored now: preconditions included, so this ends with the object.

@@ -42,9 +42,29 @@ impl Kind {
         Kind { resource, version }
     }
 
+    /// The resource whose objects are of that kind.
+    pub(crate) fn by_kind(group: &str, version: &str, kind: &str) -> Option<Self> {
+        let resource = resources::by_gvk(group, version, kind)?;
+        Kind::find(group, version, resource.plural)
+    }
+
     /// A built-in resource by group and plural.
     pub(crate) fn of(group: &str, plural: &str) -> Option<Self> {
         resources::by_group_resource(group, plural).map(Kind::stored)
+    }
+
+    /// Every served version of what is stored here, this one among them: the same objects by other names. `subresource`
+    /// must be served there, too.
+    pub(crate) fn equivalents(self, subresource: &str) -> impl Iterator<Item = Self> {
+        let same = move |r: &&'static Resource| {
+            let stored = r.is_stored() && r.key_prefix == self.resource.key_prefix;
+            (stored || self.is(r.group, r.plural))
+                && (subresource.is_empty() || r.subresource(subresource).is_some())
+        };
+        resources::all()
+            .iter()
+            .filter(same)
+            .flat_map(|resource| resource.versions.iter().map(move |version| Kind { resource, version }))
     }
 
     pub(crate) fn gr(&self) -> Gr {

@@ -1,13 +1,17 @@
 //! The options of each verb, from the query (and, for deletes, the body).
 
 use super::kind::Kind;
+use crate::admission::Operation;
 use crate::context::Context;
 use machinery::fields::FieldSelector;
 use machinery::labels::Selector;
 use machinery::status::Status;
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 use std::time::Duration;
 use store::Revision;
+
+/// The group version options are sent as.
+const META: &str = "meta.k8s.io/v1";
 
 fn flag(context: &Context, name: &str) -> bool {
     matches!(context.query(name), Some("" | "1" | "true" | "True" | "TRUE" | "t" | "T"))
@@ -54,6 +58,8 @@ pub(crate) struct WriteOptions {
     pub force: Option<bool>,
     /// The change is an apply: it brings its owners with it.
     pub applies: bool,
+    /// Of these, what the client gave, as admission webhooks are shown it.
+    pub given: Map<String, Value>,
 }
 
 impl WriteOptions {
@@ -81,6 +87,15 @@ impl WriteOptions {
                 )));
             }
         };
+        let mut given = Map::new();
+        if dry_run {
+            given.insert("dryRun".to_owned(), json!(["All"]));
+        }
+        for name in ["fieldManager", "fieldValidation"] {
+            if let Some(text) = context.query(name).filter(|text| !text.is_empty()) {
+                given.insert(name.to_owned(), text.into());
+            }
+        }
         let field_manager = match context.query("fieldManager") {
             Some(manager) if !manager.is_empty() => manager.to_owned(),
             // Upstream: the user agent up to the first slash.
@@ -92,7 +107,17 @@ impl WriteOptions {
             field_validation,
             applies: false,
             force: context.query("force").map(|f| matches!(f, "true" | "1" | "")),
+            given,
         })
+    }
+
+    /// `CreateOptions` or `UpdateOptions`; an update by patch has the latter, too.
+    pub(crate) fn as_sent(&self, operation: Operation) -> Value {
+        let kind = if operation == Operation::Create { "CreateOptions" } else { "UpdateOptions" };
+        let mut sent = self.given.clone();
+        sent.insert("kind".to_owned(), kind.into());
+        sent.insert("apiVersion".to_owned(), META.into());
+        Value::Object(sent)
     }
 }
 
@@ -235,6 +260,29 @@ pub(crate) struct DeleteOptions {
 }
 
 impl DeleteOptions {
+    /// The `DeleteOptions` object that says the same.
+    pub(crate) fn as_sent(&self) -> Value {
+        let mut sent = json!({"kind": "DeleteOptions", "apiVersion": META});
+        if let Some(grace) = self.grace {
+            sent["gracePeriodSeconds"] = grace.into();
+        }
+        if let Some(orphan) = self.orphan {
+            sent["orphanDependents"] = orphan.into();
+        }
+        if let Some(propagation) = self.propagation {
+            sent["propagationPolicy"] = format!("{propagation:?}").into();
+        }
+        for (name, value) in [("uid", &self.uid), ("resourceVersion", &self.resource_version)] {
+            if let Some(value) = value {
+                super::metadata::set(&mut sent, &["preconditions", name], value.clone());
+            }
+        }
+        if self.dry_run {
+            sent["dryRun"] = json!(["All"]);
+        }
+        sent
+    }
+
     /// From the body (null where there is none; it wins) and the query.
     pub(crate) fn parse(context: &Context, body: &Value) -> Result<Self, Status> {
         let mut options = DeleteOptions::default();

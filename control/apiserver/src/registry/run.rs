@@ -1,7 +1,7 @@
 //! The registry's tasks: the feeds of the watch caches, the audit of service numbers, our own endpoints.
 
 use super::kind::Kind;
-use super::{Registry, kubernetes_service};
+use super::{Registry, api_services, flow_objects, kubernetes_service};
 use futures::future::join_all;
 use machinery::status::Status;
 use std::sync::Arc;
@@ -57,8 +57,21 @@ impl Registry {
             what: "Service default/kubernetes".to_owned(),
             source,
         })?;
+        self.keep_objects(&shutdown);
         tokio::spawn(self.clone().keep(shutdown));
         Ok(())
+    }
+
+    /// Keeps the objects that say how this server works.
+    fn keep_objects(self: &Arc<Self>, shutdown: &CancellationToken) {
+        if let Some((schemas, levels)) = flow_objects::kinds() {
+            let kinds = vec![schemas, levels];
+            self.keep_up(kinds, flow_objects::EVERY, flow_objects::reconcile, shutdown);
+        }
+        if let Some((services, definitions)) = api_services::kinds() {
+            let kinds = vec![services, definitions];
+            self.keep_up(kinds, api_services::EVERY, api_services::reconcile, shutdown);
+        }
     }
 
     /// Takes what stored Services hold.

@@ -121,6 +121,7 @@ async fn world() -> World {
         ..Config::default()
     };
     let parts = Parts {
+        aggregator: None,
         objects: objects.clone(),
         resources: Arc::new(FakeRegistry { connector, objects: objects.clone() }),
         catalog: Arc::default(),

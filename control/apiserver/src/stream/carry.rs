@@ -111,7 +111,8 @@ fn outgoing(
     Ok(http::Request::from_parts(parts, body))
 }
 
-async fn tunnel(client: hyper::upgrade::OnUpgrade, server: hyper::upgrade::OnUpgrade) {
+/// Passes bytes between both ends until one of them ends.
+pub(crate) async fn tunnel(client: hyper::upgrade::OnUpgrade, server: hyper::upgrade::OnUpgrade) {
     let (client, server) = match tokio::try_join!(client, server) {
         Ok(both) => both,
         Err(e) => return tracing::debug!(error = %e, "upgrade failed"),

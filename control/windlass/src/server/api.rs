@@ -2,6 +2,7 @@
 
 use super::{Plan, identity, roles};
 use anyhow::Context as _;
+use apiserver::aggregation::Aggregator;
 use apiserver::authn::certificate::Authorities;
 use apiserver::context::User;
 use apiserver::discovery::Catalog;
@@ -35,6 +36,7 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
 pub(super) struct Api {
     server: ApiServer,
     registry: Arc<Registry>,
+    aggregator: Arc<Aggregator>,
     observer: Arc<dyn Observer>,
     certificate: Arc<ServingCertificate>,
     dialer: Arc<Dialer>,
@@ -68,21 +70,27 @@ pub(super) async fn start(plan: &Plan, pki: &Pki) -> anyhow::Result<Api> {
     health.add("poststarthook/start-registry", false, move || {
         if *seen.borrow() { Ok(()) } else { Err("the registry is starting".to_owned()) }
     });
+    let tasks = Tasks::default();
+    let proxy = &pki.front_proxy_client;
+    let identity = (proxy.cert_pem.clone(), proxy.key_pem.clone());
+    let aggregator = Aggregator::new(registry.clone(), tasks.clone(), identity);
     let parts = Parts {
+        aggregator: Some(aggregator.clone()),
         objects: Arc::new(stored.clone()),
         resources: Arc::new(stored.clone()),
-        catalog: Arc::new(Catalog::new(Vec::new())),
+        catalog: Arc::new(Catalog::new(vec![aggregator.clone()])),
         documents: Vec::new(),
         authorization,
         health,
         metrics: Arc::new(Metrics::default()),
-        tasks: Tasks::default(),
+        tasks,
     };
     let server = ApiServer::new(config(plan, pki, &issuer)?, parts, stopping.clone());
     registry.attach(server.front(dialer.clone(), Arc::new(stored), default_node_addresses()));
+    let observer: Arc<dyn Observer> = Arc::new(vec![observer, server.flow()]);
     let certificate = ServingCertificate::from_pem(&pki.apiserver.cert_pem, &pki.apiserver.key_pem)?;
     let listener = Mutex::new(Some(listener));
-    Ok(Api { server, registry, observer, certificate, dialer, listener, stopping, ready })
+    Ok(Api { server, registry, aggregator, observer, certificate, dialer, listener, stopping, ready })
 }
 
 fn registry_config(plan: &Plan, pki: &Pki, issuer: &str) -> registry::Config {
@@ -129,6 +137,7 @@ impl Api {
         let client = self.client("system:apiserver", &["system:masters"]);
         roles::reconcile(&client).await.context("write the cluster's first roles")?;
         self.registry.observe(&self.observer, &self.stopping);
+        self.aggregator.start(&self.stopping);
         self.ready.send_replace(true);
         Ok(())
     }
@@ -166,6 +175,8 @@ impl Api {
         self.certificate.replace(&pki.apiserver.cert_pem, &pki.apiserver.key_pem)?;
         let client = &pki.apiserver_kubelet_client;
         self.dialer.replace(&pki.ca.cert_pem(), &client.cert_pem, &client.key_pem)?;
+        let proxy = &pki.front_proxy_client;
+        self.aggregator.replace_identity((proxy.cert_pem.clone(), proxy.key_pem.clone()));
         let authorities = Authorities::from_pem(&pki.ca.cert_pem())?;
         self.server.authenticator().set_client_authorities(authorities);
         Ok(())

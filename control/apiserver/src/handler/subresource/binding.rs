@@ -2,6 +2,7 @@
 
 use super::super::{Exchange, body};
 use super::created;
+use crate::admission::{self, Attributes, Operation, Seen};
 use crate::context::{Body, Response};
 use crate::registry::kind::Kind;
 use crate::registry::metadata::{at, deleting, items, list_mut, set, text, texts, time};
@@ -18,6 +19,9 @@ pub(super) async fn create(x: &Exchange<'_>, request: Body, name: &str) -> Resul
     let gvk = Gvk::new("", "v1", "Binding");
     let (binding, warnings) = body::decode(&x.headers, &bytes, &gvk, call.options.field_validation)?;
     x.warn(warnings);
+    let mut attributes = Attributes::of_sent(&call, Operation::Create, gvk, binding);
+    admission::sent(x.registry, &mut attributes).await?;
+    let binding = attributes.object.take().unwrap_or_default();
     let given = object::name(&binding);
     if !name.is_empty() && !given.is_empty() && given != name {
         return Err(Status::bad_request("name in URL does not match name in Binding object"));
@@ -38,6 +42,7 @@ pub(super) async fn create(x: &Exchange<'_>, request: Body, name: &str) -> Resul
     call.kind = Kind::of("", "pods").ok_or_else(|| Status::internal_error("pods are not served"))?;
     call.name = if name.is_empty() { given.to_owned() } else { name.to_owned() };
     call.subresource = "binding";
+    call.seen = Seen::Already;
     let gr = call.kind.gr();
     let now = time(jiff::Timestamp::now());
     let bind = |old: &Value| {

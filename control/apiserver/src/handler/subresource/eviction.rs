@@ -6,6 +6,7 @@
 
 use super::super::{Exchange, body};
 use super::created;
+use crate::admission::{self, Attributes, Operation, Seen};
 use crate::context::{Body, Response};
 use crate::registry::create::Call;
 use crate::registry::delete::Deleted;
@@ -33,6 +34,9 @@ pub(super) async fn create(x: &Exchange<'_>, request: Body) -> Result<Response, 
     if name != call.name {
         return Err(Status::bad_request("name in URL does not match name in Eviction object"));
     }
+    let mut attributes = Attributes::of_sent(&call, Operation::Create, gvk, eviction);
+    admission::sent(x.registry, &mut attributes).await?;
+    let eviction = attributes.object.take().unwrap_or_default();
     let null = Value::Null;
     let mut options = DeleteOptions::parse(x.context, eviction.get("deleteOptions").unwrap_or(&null))?;
     options.dry_run |= call.options.dry_run;
@@ -42,7 +46,7 @@ pub(super) async fn create(x: &Exchange<'_>, request: Body) -> Result<Response, 
         // What was weighed is what is deleted.
         options.uid.get_or_insert_with(|| object::uid(&pod).to_owned());
     }
-    let call = Call { subresource: "eviction", ..call.clone() };
+    let call = Call { subresource: "eviction", seen: Seen::Already, ..call.clone() };
     match x.registry.delete(&call, &options).await? {
         Deleted::Object(_) | Deleted::Status(_) => {}
     }
@@ -113,6 +117,7 @@ async fn charge(x: &Exchange<'_>, call: &Call<'_>, pod: &Value, dry_run: bool) -
         subresource: "status",
         options: crate::registry::options::WriteOptions { dry_run, ..Default::default() },
         warnings: call.warnings.clone(),
+        seen: Seen::Already,
     };
     let now = Timestamp::now();
     let pod_name = object::name(pod).to_owned();

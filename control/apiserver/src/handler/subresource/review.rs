@@ -2,15 +2,18 @@
 
 use super::super::{Exchange, body};
 use super::created;
+use crate::admission::{self, Attributes, Operation};
 use crate::context::{Body, Response};
-use crate::registry::options::WriteOptions;
 use machinery::status::Status;
 
 pub(super) async fn create(x: &Exchange<'_>, request: Body) -> Result<Response, Status> {
-    let options = WriteOptions::parse(x.context)?;
+    let call = x.call()?;
     let bytes = body::read(request).await?;
-    let (review, warnings) = body::decode(&x.headers, &bytes, &x.kind.gvk(), options.field_validation)?;
+    let (review, warnings) = body::decode(&x.headers, &bytes, &x.kind.gvk(), call.options.field_validation)?;
     x.warn(warnings);
+    let mut attributes = Attributes::of_sent(&call, Operation::Create, x.kind.gvk(), review);
+    admission::sent(x.registry, &mut attributes).await?;
+    let review = attributes.object.take().unwrap_or_default();
     let info = &x.context.info;
     let answer =
         x.registry.front()?.review(x.kind.resource.kind, review, &x.context.user, &info.namespace).await?;

@@ -1,6 +1,7 @@
 //! `scale`: the replica count of any workload as one kind, `autoscaling/v1` Scale.
 
 use super::super::{Exchange, body, negotiate, respond};
+use crate::admission::{Seen, View};
 use crate::context::{Body, Response};
 use crate::registry::metadata::{at, set, text};
 use http::StatusCode;
@@ -13,6 +14,17 @@ use serde_json::{Value, json};
 fn gvk() -> Gvk {
     Gvk::new("autoscaling", "v1", "Scale")
 }
+
+/// What webhooks and policies see of a scaled workload.
+static VIEW: View = View {
+    subresource: "scale",
+    gvk: ("autoscaling", "v1", "Scale"),
+    of,
+    put_back: |workload, scale| {
+        let replicas = at(scale, &["spec", "replicas"]).and_then(Value::as_i64).unwrap_or_default();
+        set(workload, &["spec", "replicas"], replicas);
+    },
+};
 
 /// The Scale of a workload.
 fn of(workload: &Value) -> Value {
@@ -80,6 +92,7 @@ pub(super) async fn update(x: &Exchange<'_>, request: Body) -> Result<Response, 
     let accept = negotiate::accept(&x.headers, x.context, false)?;
     let mut call = x.call()?;
     call.subresource = "";
+    call.seen = Seen::As(&VIEW);
     let bytes = body::read(request).await?;
     let (scale, warnings) = body::decode(&x.headers, &bytes, &gvk(), call.options.field_validation)?;
     x.warn(warnings);
@@ -98,6 +111,7 @@ pub(super) async fn patch(x: &Exchange<'_>, request: Body) -> Result<Response, S
     let accept = negotiate::accept(&x.headers, x.context, false)?;
     let mut call = x.call()?;
     call.subresource = "";
+    call.seen = Seen::As(&VIEW);
     let header = x.headers.get(http::header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
     let bytes = body::read(request).await?;
     let patch = super::super::patch::Patch::parse(header, &bytes, &gvk())?;

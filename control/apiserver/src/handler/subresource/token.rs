@@ -3,6 +3,7 @@
 
 use super::super::{Exchange, body};
 use super::created;
+use crate::admission::{self, Attributes, Operation};
 use crate::context::{Body, Response};
 use crate::registry::kind::Kind;
 use crate::registry::metadata::{at, items, set, text, time};
@@ -26,8 +27,11 @@ pub(super) async fn create(x: &Exchange<'_>, request: Body) -> Result<Response, 
     let call = x.call()?;
     let bytes = body::read(request).await?;
     let gvk = Gvk::new("authentication.k8s.io", "v1", "TokenRequest");
-    let (mut review, warnings) = body::decode(&x.headers, &bytes, &gvk, call.options.field_validation)?;
+    let (review, warnings) = body::decode(&x.headers, &bytes, &gvk, call.options.field_validation)?;
     x.warn(warnings);
+    let mut attributes = Attributes::of_sent(&call, Operation::Create, gvk, review);
+    admission::sent(x.registry, &mut attributes).await?;
+    let mut review = attributes.object.take().unwrap_or_default();
     let config = &x.registry.config;
     let Some(key) = &config.service_account_key else {
         return Err(Status::not_found(&Gr::new("", "serviceaccounts/token"), &call.name));

@@ -1,0 +1,137 @@
+//! What expressions see of a request: its object as a version has it, the request itself, its namespace, its author's rights.
+
+use super::{Attributes, Seen, webhooks};
+use crate::context::{RequestInfo, User};
+use crate::registry::Registry;
+use crate::registry::hooks::Decision;
+use crate::registry::kind::Kind;
+use futures::FutureExt as _;
+use machinery::cel::Evaluator;
+use machinery::cel::authorizer::{Authorizer, Check};
+use machinery::status::Status;
+use serde_json::Value;
+use std::sync::Arc;
+
+/// A request in the version in which a webhook or policy means it.
+pub(super) struct Subject {
+    pub object: Value,
+    pub old: Value,
+    request: Value,
+    namespace: Value,
+}
+
+/// Object and old object as `kind`'s version has them; null where there is none.
+pub(super) fn shown(a: &Attributes<'_>, kind: &Kind) -> (Value, Value) {
+    let show = |object: Option<&Value>| match (object, a.seen, &a.sent) {
+        (None, ..) => Value::Null,
+        (Some(object), Seen::As(view), _) => (view.of)(object),
+        (Some(object), _, Some(_)) => object.clone(),
+        (Some(object), ..) => {
+            let mut object = object.clone();
+            kind.to_client(&mut object);
+            object
+        }
+    };
+    (show(a.object.as_ref()), show(a.old.as_ref()))
+}
+
+impl Subject {
+    /// Without the namespace's object.
+    pub(super) fn new(a: &Attributes<'_>, kind: &Kind) -> Self {
+        let (object, old) = shown(a, kind);
+        let mut review = webhooks::request(a, kind, &Value::Null, &Value::Null);
+        let mut request = review.get_mut("request").map(Value::take).unwrap_or_default();
+        if let Some(request) = request.as_object_mut() {
+            for hidden in ["uid", "object", "oldObject"] {
+                request.remove(hidden);
+            }
+        }
+        Subject { object, old, request, namespace: Value::Null }
+    }
+
+    /// The same request after its object was changed.
+    pub(super) fn renewed(&self, a: &Attributes<'_>, kind: &Kind) -> Self {
+        Subject { namespace: self.namespace.clone(), ..Subject::new(a, kind) }
+    }
+
+    /// With the namespace's object, which policies see.
+    pub(super) async fn in_namespace(
+        registry: &Registry,
+        a: &Attributes<'_>,
+        kind: &Kind,
+    ) -> Result<Self, Status> {
+        let mut subject = Subject::new(a, kind);
+        if !a.namespace.is_empty()
+            && let Some(namespaces) = Kind::of("", "namespaces")
+        {
+            let found = registry.lookup(&namespaces, "", &a.namespace).await?;
+            let mut namespace = found.ok_or_else(|| Status::not_found(&namespaces.gr(), &a.namespace))?;
+            crate::registry::metadata::remove(&mut namespace, &["metadata", "managedFields"]);
+            subject.namespace = namespace;
+        }
+        Ok(subject)
+    }
+
+    /// An evaluator of expressions about this request.
+    pub(super) fn evaluator<'e>(&self, registry: &Registry, a: &Attributes<'_>) -> Evaluator<'e> {
+        let mut evaluator = Evaluator::default();
+        evaluator.bind("object", &self.object);
+        evaluator.bind("oldObject", &self.old);
+        evaluator.bind("request", &self.request);
+        evaluator.bind("namespaceObject", &self.namespace);
+        if let Some(authorizer) = authorizer(registry, a) {
+            evaluator.authorize(&authorizer);
+        }
+        evaluator
+    }
+}
+
+/// Decides as the server would; none before the front is there.
+fn authorizer(registry: &Registry, a: &Attributes<'_>) -> Option<Authorizer> {
+    let front = registry.front().ok()?.clone();
+    let user = a.user.clone();
+    let decide = move |check: &Check| {
+        let user = check.account.as_ref().map_or_else(|| user.clone(), |name| account(name));
+        let info = RequestInfo {
+            is_resource: check.path.is_none(),
+            path: check.path.clone().unwrap_or_default(),
+            verb: check.verb.clone(),
+            group: check.group.clone(),
+            version: "*".to_owned(),
+            namespace: check.namespace.clone(),
+            resource: check.resource.clone(),
+            subresource: check.subresource.clone(),
+            name: check.name.clone(),
+            ..RequestInfo::default()
+        };
+        // Deciding waits for nothing.
+        match front.authorize(&user, &info).now_or_never() {
+            Some(Decision::Allow(reason)) => (true, reason),
+            Some(Decision::Deny(reason) | Decision::NoOpinion(reason)) => (false, reason),
+            None => (false, String::new()),
+        }
+    };
+    let request = Check {
+        group: a.kind.resource.group.to_owned(),
+        resource: a.kind.resource.plural.to_owned(),
+        subresource: a.request_subresource().to_owned(),
+        namespace: a.request_namespace().to_owned(),
+        name: a.name.clone(),
+        ..Check::default()
+    };
+    Some(Authorizer::new(Arc::new(decide), request))
+}
+
+/// A service account, as a request with its token would have it.
+fn account(name: &str) -> User {
+    let namespace = name.rsplit(':').nth(1).unwrap_or_default();
+    User {
+        name: name.to_owned(),
+        groups: vec![
+            "system:serviceaccounts".to_owned(),
+            format!("system:serviceaccounts:{namespace}"),
+            "system:authenticated".to_owned(),
+        ],
+        ..User::default()
+    }
+}

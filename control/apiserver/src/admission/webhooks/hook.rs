@@ -1,0 +1,60 @@
+//! One webhook as its configuration describes it, ready for use.
+
+use super::super::conditions::Conditions;
+use super::super::matching::Criteria;
+use super::client::Endpoint;
+use crate::registry::metadata::{at, items, text};
+use machinery::object;
+use serde_json::Value;
+use std::time::Duration;
+
+/// Upstream's default, written into every configuration; this is for stored ones without.
+const DEFAULT_SECONDS: u64 = 10;
+
+/// A webhook.
+#[derive(Debug)]
+pub(super) struct Hook {
+    pub configuration: String,
+    pub name: String,
+    /// Unique among all webhooks: configuration, name and place.
+    pub identity: String,
+    pub criteria: Criteria,
+    pub conditions: Conditions,
+    /// What failing to call it comes to: `Ignore` lets the request through.
+    pub ignores_failure: bool,
+    /// Whether a dry run may call it.
+    pub takes_dry_run: bool,
+    /// Whether it is called again when its work was changed.
+    pub reinvoked: bool,
+    pub timeout: Duration,
+    /// The first version of AdmissionReview it takes that is known here.
+    pub review_version: Option<&'static str>,
+    pub endpoint: Endpoint,
+}
+
+impl Hook {
+    /// Adds every webhook of a configuration.
+    pub(super) fn parse(configuration: &Value, hooks: &mut Vec<Self>) {
+        let owner = object::name(configuration);
+        for (index, hook) in items(configuration, &["webhooks"]).iter().enumerate() {
+            let name = text(hook, &["name"]);
+            let seconds = at(hook, &["timeoutSeconds"]).and_then(Value::as_u64).unwrap_or(DEFAULT_SECONDS);
+            let review_version = items(hook, &["admissionReviewVersions"])
+                .iter()
+                .find_map(|v| ["v1", "v1beta1"].into_iter().find(|known| v == known));
+            hooks.push(Hook {
+                configuration: owner.to_owned(),
+                name: name.to_owned(),
+                identity: format!("{owner}/{name}/{index}"),
+                criteria: Criteria::parse(hook, "rules"),
+                conditions: Conditions::parse(items(hook, &["matchConditions"])),
+                ignores_failure: text(hook, &["failurePolicy"]) == "Ignore",
+                takes_dry_run: matches!(text(hook, &["sideEffects"]), "None" | "NoneOnDryRun"),
+                reinvoked: text(hook, &["reinvocationPolicy"]) == "IfNeeded",
+                timeout: Duration::from_secs(seconds),
+                review_version,
+                endpoint: Endpoint::parse(at(hook, &["clientConfig"]).unwrap_or(&Value::Null)),
+            });
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! Aggregation: API groups served by other servers, reached through this one. Upstream: `kube-aggregator`.
+//!
+//! An APIService that names a Service hands its group version over. Requests for it are authenticated and authorised here,
+//! then carried to some endpoint of that Service with the caller's name in headers, which the other server believes because
+//! of the front proxy's certificate. Reads APIServices, Services and EndpointSlices in the watch cache; writes the Available
+//! condition. Promises that a group version served here is never handed over.
+//!
+//! - [`remote`]: an APIService as it is used; [`availability`]: whether it answers; [`proxy`]: requests carried there
+
+mod availability;
+mod proxy;
+mod remote;
+
+use crate::context::{Context, Request, RequestInfo, Response};
+use crate::discovery::{Group, Resource, Source, Version};
+use crate::registry::Registry;
+use crate::registry::kind::Kind;
+use crate::registry::parsed::Parsed;
+use crate::run::Tasks;
+use parking_lot::Mutex;
+use remote::Remote;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// How often what does not change is asked whether it still answers.
+const EVERY: Duration = Duration::from_secs(30);
+
+/// The certificate shown to other servers, and its key: PEM.
+pub type Identity = (String, String);
+
+/// What is known of other servers.
+pub struct Aggregator {
+    registry: Arc<Registry>,
+    tasks: Tasks,
+    identity: Mutex<Identity>,
+    remotes: Parsed<Arc<Remote>>,
+    /// What available servers said they serve, by group and version.
+    discovered: Mutex<BTreeMap<(String, String), Vec<Resource>>>,
+    generation: AtomicU64,
+}
+
+impl Aggregator {
+    /// Finds other servers by the registry's APIServices; connections to them show `identity`.
+    #[must_use]
+    pub fn new(registry: Arc<Registry>, tasks: Tasks, identity: Identity) -> Arc<Self> {
+        Arc::new(Aggregator {
+            registry,
+            tasks,
+            identity: Mutex::new(identity),
+            remotes: Parsed::default(),
+            discovered: Mutex::default(),
+            generation: AtomicU64::new(0),
+        })
+    }
+
+    /// Shows another certificate from the next connection on.
+    pub fn replace_identity(&self, identity: Identity) {
+        *self.identity.lock() = identity;
+    }
+
+    fn remotes(&self) -> Arc<Vec<Arc<Remote>>> {
+        let Some(kind) = Kind::of("apiregistration.k8s.io", "apiservices") else { return Arc::default() };
+        let parse = |object: &serde_json::Value, out: &mut Vec<Arc<Remote>>| {
+            out.extend(Remote::parse(object).map(Arc::new));
+        };
+        self.remotes.get(&self.registry, &kind, parse).unwrap_or_default()
+    }
+
+    /// The server a request is for, unless it is this one.
+    fn remote_for(&self, info: &RequestInfo) -> Option<Arc<Remote>> {
+        let (group, version) = if info.is_resource {
+            (info.group.as_str(), info.version.as_str())
+        } else {
+            let mut parts = info.path.strip_prefix("/apis/")?.splitn(3, '/');
+            (parts.next()?, parts.next()?)
+        };
+        self.remotes().iter().find(|r| r.group == group && r.version == version).cloned()
+    }
+
+    /// Carries the request to the server it is for; gives it back where that is this one.
+    pub async fn serve(&self, context: &Context, request: Request) -> Result<Response, Request> {
+        match self.remote_for(&context.info) {
+            Some(remote) => Ok(proxy::carry(self, &remote, context, request).await),
+            None => Err(request),
+        }
+    }
+
+    /// Whether anything but this server answers such requests.
+    #[must_use]
+    pub fn takes(&self, info: &RequestInfo) -> bool {
+        self.remote_for(info).is_some()
+    }
+
+    /// Keeps the Available conditions until `stop`.
+    pub fn start(self: &Arc<Self>, stop: &CancellationToken) {
+        let kinds = [
+            ("apiregistration.k8s.io", "apiservices"),
+            ("", "services"),
+            ("discovery.k8s.io", "endpointslices"),
+        ];
+        let kinds = kinds.into_iter().filter_map(|(group, plural)| Kind::of(group, plural)).collect();
+        let aggregator = self.clone();
+        self.registry.keep_up(
+            kinds,
+            EVERY,
+            move |_| {
+                let aggregator = aggregator.clone();
+                Box::pin(async move { availability::check_all(&aggregator).await })
+            },
+            stop,
+        );
+    }
+
+    /// Notes what a server says it serves; `None` where its APIService is gone.
+    fn note(&self, group: &str, version: &str, resources: Option<Vec<Resource>>) {
+        let key = (group.to_owned(), version.to_owned());
+        let mut discovered = self.discovered.lock();
+        let changed = match resources {
+            Some(resources) if discovered.get(&key) != Some(&resources) => {
+                discovered.insert(key, resources);
+                true
+            }
+            Some(_) => false,
+            None => discovered.remove(&key).is_some(),
+        };
+        if changed {
+            self.generation.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Forgets what APIServices no longer name.
+    fn retain(&self, remotes: &[Arc<Remote>]) {
+        let gone: Vec<(String, String)> = self
+            .discovered
+            .lock()
+            .keys()
+            .filter(|(g, v)| !remotes.iter().any(|r| r.group == *g && r.version == *v))
+            .cloned()
+            .collect();
+        gone.iter().for_each(|(group, version)| self.note(group, version, None));
+    }
+}
+
+impl Source for Aggregator {
+    fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Relaxed)
+    }
+
+    fn groups(&self) -> Vec<Group> {
+        let mut groups: Vec<Group> = Vec::new();
+        for ((group, version), resources) in &*self.discovered.lock() {
+            let version = Version { name: version.clone(), resources: resources.clone() };
+            match groups.iter_mut().find(|g| g.name == *group) {
+                Some(known) => known.versions.push(version),
+                None => groups.push(Group { name: group.clone(), versions: vec![version] }),
+            }
+        }
+        groups
+    }
+}

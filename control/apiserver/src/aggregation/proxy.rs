@@ -1,0 +1,187 @@
+//! Requests carried to other servers. Upstream: `kube-aggregator/pkg/apiserver/handler_proxy.go`.
+
+use super::Aggregator;
+use super::remote::Remote;
+use crate::answer;
+use crate::context::{Context, Request, Response, User};
+use crate::stream::{carry, rewrite, trusted};
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, HOST, HeaderName, HeaderValue, USER_AGENT};
+use http::{HeaderMap, StatusCode, Version};
+use http_body_util::{BodyExt as _, Limited};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use machinery::status::Status;
+
+const REMOTE_USER: &str = "x-remote-user";
+const REMOTE_UID: &str = "x-remote-uid";
+const REMOTE_GROUP: &str = "x-remote-group";
+const REMOTE_EXTRA: &str = "x-remote-extra-";
+/// Bytes of a discovery document.
+const LONGEST_DOCUMENT: usize = 4 * 1024 * 1024;
+
+type Sender = http1::SendRequest<crate::context::Body>;
+
+/// A connection to some endpoint of the server; the error is Go's text.
+async fn connect(aggregator: &Aggregator, remote: &Remote) -> Result<Sender, String> {
+    let identity = aggregator.identity.lock().clone();
+    let tls = remote.tls(&identity)?;
+    let (host, port) = aggregator
+        .registry
+        .reach(&remote.namespace, &remote.service, remote.port)
+        .await
+        .map_err(|e| e.message)?;
+    let stream = trusted::connect(&host, port, &remote.host(), tls).await?;
+    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|e| e.to_string())?;
+    aggregator.tasks.spawn(async move {
+        if let Err(e) = connection.with_upgrades().await {
+            tracing::debug!(error = %e, "connection to an aggregated server ended");
+        }
+    });
+    Ok(sender)
+}
+
+/// Asks the server for a document, as this server itself.
+pub(super) async fn get(
+    aggregator: &Aggregator,
+    remote: &Remote,
+    path: &str,
+) -> Result<(u16, Bytes), String> {
+    let mut sender = connect(aggregator, remote).await?;
+    let mut request = http::Request::get(path)
+        .header(HOST, format!("{}:{}", remote.host(), remote.port))
+        .header(USER_AGENT, "kube-apiserver")
+        .body(answer::body(Bytes::new()))
+        .map_err(|e| e.to_string())?;
+    let own = User {
+        name: "system:kube-aggregator".to_owned(),
+        groups: vec!["system:masters".to_owned()],
+        ..User::default()
+    };
+    introduce(request.headers_mut(), &own);
+    let response = sender.send_request(request).await.map_err(|e| e.to_string())?;
+    let code = response.status().as_u16();
+    let body = Limited::new(response.into_body(), LONGEST_DOCUMENT).collect().await;
+    Ok((code, body.map_err(|e| e.to_string())?.to_bytes()))
+}
+
+/// Says who asks, and takes away whatever else might say so.
+fn introduce(headers: &mut HeaderMap, user: &User) {
+    let said: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| {
+            matches!(name.as_str(), REMOTE_USER | REMOTE_UID | REMOTE_GROUP)
+                || name.as_str().starts_with(REMOTE_EXTRA)
+        })
+        .cloned()
+        .collect();
+    for name in said {
+        headers.remove(name);
+    }
+    headers.remove(AUTHORIZATION);
+    let mut add = |name: &str, value: &str| {
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::from_str(value)) {
+            headers.append(name, value);
+        }
+    };
+    add(REMOTE_USER, &user.name);
+    if !user.uid.is_empty() {
+        add(REMOTE_UID, &user.uid);
+    }
+    user.groups.iter().for_each(|group| add(REMOTE_GROUP, group));
+    for (key, values) in &user.extra {
+        let name = format!("{REMOTE_EXTRA}{}", escaped(key));
+        values.iter().for_each(|value| add(&name, value));
+    }
+}
+
+/// A key of extra as part of a header's name: what no header may hold is percent-encoded.
+fn escaped(key: &str) -> String {
+    let mut out = String::new();
+    for byte in key.bytes() {
+        match byte {
+            b'%' => out.push_str("%25"),
+            byte if byte.is_ascii_alphanumeric() || b"!#$&'*+-.^_`|~".contains(&byte) => {
+                out.push(char::from(byte))
+            }
+            byte => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    out
+}
+
+/// Carries a caller's request there and the answer back.
+pub(super) async fn carry(
+    aggregator: &Aggregator,
+    remote: &Remote,
+    context: &Context,
+    mut request: Request,
+) -> Response {
+    if !remote.available {
+        return answer::text(StatusCode::SERVICE_UNAVAILABLE, "service unavailable\n");
+    }
+    let upgrade = rewrite::is_upgrade(request.headers());
+    let client = upgrade.then(|| hyper::upgrade::on(&mut request));
+    let unreachable = |why: String| {
+        answer::status(&Status::service_unavailable(format!("error trying to reach service: {why}")))
+    };
+    let mut sender = match connect(aggregator, remote).await {
+        Ok(sender) => sender,
+        Err(why) => return unreachable(why),
+    };
+    let (mut parts, body) = request.into_parts();
+    rewrite::drop_hop_by_hop(&mut parts.headers, upgrade);
+    introduce(&mut parts.headers, &context.user);
+    if let Ok(host) = HeaderValue::from_str(&format!("{}:{}", remote.host(), remote.port)) {
+        parts.headers.insert(HOST, host);
+    }
+    let target = parts.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str).to_owned();
+    parts.uri = target.parse().unwrap_or_default();
+    parts.version = Version::HTTP_11;
+    parts.extensions.clear();
+    let body = if upgrade { answer::body(Bytes::new()) } else { body };
+    let mut response = match sender.send_request(http::Request::from_parts(parts, body)).await {
+        Ok(response) => response,
+        Err(e) => return unreachable(e.to_string()),
+    };
+    if let (StatusCode::SWITCHING_PROTOCOLS, Some(client)) = (response.status(), client) {
+        let server = hyper::upgrade::on(&mut response);
+        aggregator.tasks.spawn(carry::tunnel(client, server));
+        let mut switched = response.map(|_| answer::body(Bytes::new()));
+        rewrite::drop_hop_by_hop(switched.headers_mut(), true);
+        return switched;
+    }
+    rewrite::drop_hop_by_hop(response.headers_mut(), false);
+    response.map(|body| body.map_err(Into::into).boxed_unsync())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn nobody_introduces_himself() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("x-remote-user", "root"),
+            ("x-remote-extra-a", "b"),
+            ("authorization", "Bearer x"),
+            ("accept", "*/*"),
+        ] {
+            headers.insert(HeaderName::try_from(name).unwrap(), HeaderValue::from_static(value));
+        }
+        let user = User {
+            name: "alice".into(),
+            groups: vec!["g".into(), "h".into()],
+            extra: BTreeMap::from([("example.com/Key".to_owned(), vec!["1".to_owned()])]),
+            ..User::default()
+        };
+        introduce(&mut headers, &user);
+        assert_eq!(headers["x-remote-user"], "alice");
+        assert_eq!(headers.get_all("x-remote-group").iter().count(), 2);
+        assert_eq!(headers["x-remote-extra-example.com%2fkey"], "1");
+        assert!(!headers.contains_key("authorization") && !headers.contains_key("x-remote-extra-a"));
+        assert!(headers.contains_key("accept"));
+    }
+}

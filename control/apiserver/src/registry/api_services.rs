@@ -1,0 +1,233 @@
+//! The APIService objects of what is served here: one for each version of each group, always available.
+//!
+//! Woken by changes of APIServices and CustomResourceDefinitions, and every minute. Makes what is missing, brings the spec of
+//! what it manages back, removes those of groups that no definition serves any more, and says that they are available.
+//! Upstream: `kube-aggregator/pkg/controllers/{autoregister,status/local}`, `pkg/controlplane/apiserver/aggregator.go`.
+
+use super::Registry;
+use super::create::{Call, Warnings};
+use super::kind::Kind;
+use super::metadata::{at, items, set, text};
+use super::options::{DeleteOptions, WriteOptions};
+use crate::admission::Seen;
+use futures::future::BoxFuture;
+use machinery::object;
+use machinery::resources;
+use machinery::status::Status;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Group of the resource.
+pub(crate) const GROUP: &str = "apiregistration.k8s.io";
+/// How often all is looked at anew.
+pub(super) const EVERY: Duration = Duration::from_secs(60);
+/// Says who made an APIService: `onstart` for what is built in, `true` for what follows a definition.
+const MANAGED: &str = "kube-aggregator.kubernetes.io/automanaged";
+
+/// Priorities of groups: among all groups, and that of their versions from `v1` on. Upstream's numbers.
+const GROUPS: &[(&str, i64)] = &[
+    ("", 18000),
+    ("apps", 17800),
+    ("events.k8s.io", 17750),
+    ("authentication.k8s.io", 17700),
+    ("authorization.k8s.io", 17600),
+    ("autoscaling", 17500),
+    ("batch", 17400),
+    ("certificates.k8s.io", 17300),
+    ("networking.k8s.io", 17200),
+    ("policy", 17100),
+    ("rbac.authorization.k8s.io", 17000),
+    ("storage.k8s.io", 16800),
+    ("apiextensions.k8s.io", 16700),
+    ("admissionregistration.k8s.io", 16700),
+    ("scheduling.k8s.io", 16600),
+    ("coordination.k8s.io", 16500),
+    ("node.k8s.io", 16300),
+    ("discovery.k8s.io", 16200),
+    ("resource.k8s.io", 16200),
+    ("flowcontrol.apiserver.k8s.io", 16100),
+    ("internal.apiserver.k8s.io", 16000),
+    ("storagemigration.k8s.io", 15800),
+];
+
+/// Versions whose priority is not the usual one.
+const VERSIONS: &[(&str, &str, i64)] = &[
+    ("", "v1", 1),
+    ("autoscaling", "v2", 30),
+    ("admissionregistration.k8s.io", "v1beta1", 12),
+    ("coordination.k8s.io", "v1beta1", 13),
+    ("coordination.k8s.io", "v1alpha2", 12),
+    ("flowcontrol.apiserver.k8s.io", "v1", 21),
+    ("resource.k8s.io", "v1", 21),
+    ("resource.k8s.io", "v1beta2", 15),
+];
+
+fn version_priority(group: &str, version: &str) -> i64 {
+    let special = VERSIONS.iter().find(|(g, v, _)| *g == group && *v == version);
+    match (special, version.contains("alpha"), version.contains("beta")) {
+        (Some((.., priority)), ..) => *priority,
+        (None, true, _) => 1,
+        (None, _, true) => 9,
+        _ => 15,
+    }
+}
+
+fn api_service(group: &str, version: &str, managed: &str, priorities: (i64, i64)) -> Value {
+    let mut spec = json!({
+        "version": version,
+        "groupPriorityMinimum": priorities.0,
+        "versionPriority": priorities.1,
+    });
+    if !group.is_empty() {
+        spec["group"] = group.into();
+    }
+    json!({
+        "apiVersion": "apiregistration.k8s.io/v1",
+        "kind": "APIService",
+        "metadata": {"name": format!("{version}.{group}"), "labels": {MANAGED: managed}},
+        "spec": spec,
+    })
+}
+
+/// What is built in.
+fn builtin() -> impl Iterator<Item = Value> {
+    resources::groups().iter().flat_map(|group| {
+        group.versions.iter().map(|version| {
+            // A group nobody has given a priority stands behind all that have one.
+            let of_group = GROUPS.iter().find(|(name, _)| *name == group.name).map_or(15000, |(_, p)| *p);
+            api_service(group.name, version, "onstart", (of_group, version_priority(group.name, version)))
+        })
+    })
+}
+
+/// What the definitions serve.
+fn defined(definitions: &[Value]) -> impl Iterator<Item = Value> {
+    let established = |definition: &&Value| {
+        items(definition, &["status", "conditions"])
+            .iter()
+            .any(|c| text(c, &["type"]) == "Established" && text(c, &["status"]) == "True")
+    };
+    definitions.iter().filter(established).flat_map(|definition| {
+        let group = text(definition, &["spec", "group"]);
+        items(definition, &["spec", "versions"])
+            .iter()
+            .filter(|version| at(version, &["served"]) == Some(&Value::Bool(true)))
+            .map(move |version| api_service(group, text(version, &["name"]), "true", (1000, 100)))
+    })
+}
+
+pub(super) fn kinds() -> Option<(Kind, Kind)> {
+    Some((Kind::of(GROUP, "apiservices")?, Kind::of("apiextensions.k8s.io", "customresourcedefinitions")?))
+}
+
+/// One round.
+pub(super) fn reconcile(registry: Arc<Registry>) -> BoxFuture<'static, ()> {
+    Box::pin(async move {
+        let registry = &*registry;
+        let Some((services, definitions)) = kinds() else { return };
+        if let Err(error) = round(registry, &services, &definitions).await {
+            tracing::warn!(%error, "keep API services");
+        }
+    })
+}
+
+async fn round(registry: &Registry, services: &Kind, definitions: &Kind) -> Result<(), Status> {
+    let definitions = registry.cached(definitions, "")?;
+    let wanted: BTreeMap<String, Value> = defined(&definitions)
+        .chain(builtin())
+        .map(|service| (object::name(&service).to_owned(), service))
+        .collect();
+    let present: BTreeMap<String, Value> = registry
+        .cached(services, "")?
+        .into_iter()
+        .map(|service| (object::name(&service).to_owned(), service))
+        .collect();
+    for (name, service) in &wanted {
+        match present.get(name) {
+            None => registry.ensure(services, service.clone()).await?,
+            Some(found) if is_ours(found) && found.get("spec") != service.get("spec") => {
+                let change = |old: &Value| {
+                    let mut new = old.clone();
+                    object::set_resource_version(&mut new, "");
+                    set(&mut new, &["spec"], service.get("spec").cloned().unwrap_or_default());
+                    Ok(new)
+                };
+                registry.amend(services, "", name, "", &change).await?;
+            }
+            Some(found) => make_available(registry, services, found).await?,
+        }
+    }
+    for (name, found) in &present {
+        if object::label(found, MANAGED) == Some("true") && !wanted.contains_key(name) {
+            remove(registry, services, name).await?;
+        }
+    }
+    Ok(())
+}
+
+fn is_ours(service: &Value) -> bool {
+    object::label(service, MANAGED).is_some()
+}
+
+/// The condition of what is served here.
+pub(crate) fn available(status: &str, reason: &str, message: &str) -> Value {
+    json!({"type": "Available", "status": status, "reason": reason, "message": message})
+}
+
+async fn make_available(registry: &Registry, services: &Kind, service: &Value) -> Result<(), Status> {
+    if at(service, &["spec", "service"]).is_some() {
+        return Ok(());
+    }
+    let wanted = available("True", "Local", "Local APIServices are always available");
+    registry.say(services, service, &wanted).await
+}
+
+async fn remove(registry: &Registry, services: &Kind, name: &str) -> Result<(), Status> {
+    let context = super::bootstrap::own_context();
+    let call = Call {
+        context: &context,
+        kind: *services,
+        namespace: String::new(),
+        name: name.to_owned(),
+        subresource: "",
+        options: WriteOptions::default(),
+        warnings: Warnings::default(),
+        seen: Seen::Already,
+    };
+    match registry.delete(&call, &DeleteOptions::default()).await {
+        Err(error) if error.code != 404 => Err(error),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_core_group_comes_first_and_stable_versions_before_others() {
+        let all: Vec<Value> = builtin().collect();
+        let of = |name: &str| {
+            let found = all.iter().find(|s| s["metadata"]["name"] == name).unwrap();
+            (found["spec"]["groupPriorityMinimum"].clone(), found["spec"]["versionPriority"].clone())
+        };
+        assert_eq!(of("v1."), (json!(18000), json!(1)));
+        assert_eq!(of("v1.apps"), (json!(17800), json!(15)));
+        assert_eq!(of("v2.autoscaling"), (json!(17500), json!(30)));
+        assert_eq!(of("v1beta1.storagemigration.k8s.io"), (json!(15800), json!(9)));
+        assert!(all[0]["spec"].get("group").is_none());
+    }
+
+    #[test]
+    fn definitions_count_once_they_are_established() {
+        let mut definition = json!({"spec": {"group": "g.io", "versions": [
+            {"name": "v1", "served": true}, {"name": "v0", "served": false}]}});
+        assert_eq!(defined(std::slice::from_ref(&definition)).count(), 0);
+        definition["status"] = json!({"conditions": [{"type": "Established", "status": "True"}]});
+        let names: Vec<String> =
+            defined(std::slice::from_ref(&definition)).map(|s| object::name(&s).to_owned()).collect();
+        assert_eq!(names, ["v1.g.io"]);
+    }
+}

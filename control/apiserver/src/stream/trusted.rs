@@ -1,0 +1,230 @@
+//! TLS to servers that objects name, with the authorities those objects bring: webhooks and aggregated APIs.
+//!
+//! Failures are told in the words of Go's `net` and `crypto/tls`, since they end up in messages clients match on.
+
+use super::dial::Connection;
+use pki::tls::AnyPeer;
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
+use rustls::server::ParsedCertificate;
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use std::io;
+use std::sync::{Arc, LazyLock};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+/// Why a bundle of authorities is of no use.
+#[derive(Debug, thiserror::Error)]
+pub enum BundleError {
+    /// No certificate in it.
+    #[error("unable to load root certificates: unable to parse bytes as PEM block")]
+    Unreadable,
+    /// rustls does not take it.
+    #[error("use the certificates")]
+    Use(#[source] rustls::Error),
+}
+
+/// Whose certificate is shown to the other end.
+pub type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+
+/// The machine's own authorities, read once: what Go trusts where no bundle is given.
+static SYSTEM: LazyLock<Vec<CertificateDer<'static>>> =
+    LazyLock::new(|| rustls_native_certs::load_native_certs().certs);
+
+/// Trusts servers of `bundle` (PEM; the machine's authorities where empty), or any if `unverified`.
+pub fn config(
+    bundle: &[u8],
+    unverified: bool,
+    identity: Option<Identity>,
+) -> Result<Arc<ClientConfig>, BundleError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier: Arc<dyn ServerCertVerifier> = if unverified {
+        Arc::new(AnyPeer::default())
+    } else {
+        let anchors = if bundle.is_empty() {
+            SYSTEM.clone()
+        } else {
+            pki::pem::certificates(bundle).map_err(|_| BundleError::Unreadable)?
+        };
+        Arc::new(Bundle::new(anchors, provider.clone()))
+    };
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(BundleError::Use)?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier);
+    let config = match identity {
+        Some((chain, key)) => builder.with_client_auth_cert(chain, key).map_err(BundleError::Use)?,
+        None => builder.with_no_client_auth(),
+    };
+    Ok(Arc::new(config))
+}
+
+/// Connects to `host:port` and shakes hands with who proves to be `name`; the error is Go's text.
+pub async fn connect(
+    host: &str,
+    port: u16,
+    name: &str,
+    config: Arc<ClientConfig>,
+) -> Result<Box<dyn Connection>, String> {
+    let at = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+    let dialing = |e: &io::Error| format!("dial tcp {at}: {}", go_error(e));
+    let stream = TcpStream::connect((host, port)).await.map_err(|e| dialing(&e))?;
+    stream.set_nodelay(true).map_err(|e| dialing(&e))?;
+    let server = ServerName::try_from(name.to_owned())
+        .map_err(|_| format!("tls: failed to verify certificate: x509: invalid server name {name}"))?;
+    match TlsConnector::from(config).connect(server, stream).await {
+        Ok(stream) => Ok(Box::new(stream)),
+        Err(e) => Err(tls_error(&e, name)),
+    }
+}
+
+/// An IO error as Go words it.
+#[must_use]
+pub fn go_error(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => "connect: connection refused".to_owned(),
+        io::ErrorKind::HostUnreachable => "connect: no route to host".to_owned(),
+        io::ErrorKind::NetworkUnreachable => "connect: network is unreachable".to_owned(),
+        io::ErrorKind::ConnectionReset => "read: connection reset by peer".to_owned(),
+        io::ErrorKind::TimedOut => "i/o timeout".to_owned(),
+        io::ErrorKind::UnexpectedEof => "EOF".to_owned(),
+        _ if error.raw_os_error().is_none() && error.to_string().contains("lookup") => {
+            "lookup: no such host".to_owned()
+        }
+        _ => error.to_string(),
+    }
+}
+
+fn tls_error(error: &io::Error, name: &str) -> String {
+    let inner = error.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>());
+    let x509 = |why: &str| format!("tls: failed to verify certificate: x509: {why}");
+    match inner {
+        Some(rustls::Error::InvalidCertificate(why)) => match why {
+            CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+                x509("certificate signed by unknown authority")
+            }
+            CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+                x509("certificate has expired or is not yet valid")
+            }
+            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+                x509("certificate has expired or is not yet valid")
+            }
+            CertificateError::NotValidForNameContext { presented, .. } if !presented.is_empty() => {
+                let names: Vec<&str> = presented.iter().map(|p| inner_name(p)).collect();
+                x509(&format!("certificate is valid for {}, not {name}", names.join(", ")))
+            }
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+                x509(&format!("certificate is not valid for any names, but wanted to match {name}"))
+            }
+            other => x509(&format!("{other:?}")),
+        },
+        Some(rustls::Error::InvalidMessage(_)) => {
+            "http: server gave HTTP response to HTTPS client".to_owned()
+        }
+        Some(other) => format!("remote error: tls: {other}"),
+        None => go_error(error),
+    }
+}
+
+/// `DnsName("a.b")` as rustls shows a presented name: the name.
+fn inner_name(shown: &str) -> &str {
+    shown.split_once('"').and_then(|(_, rest)| rest.split_once('"')).map_or(shown, |(name, _)| name)
+}
+
+/// Checks chains up to a bundle; a server may also show a certificate that is in the bundle itself, as Go allows.
+#[derive(Debug)]
+struct Bundle {
+    chains: Option<Arc<WebPkiServerVerifier>>,
+    anchors: Vec<CertificateDer<'static>>,
+    signatures: AnyPeer,
+}
+
+impl Bundle {
+    fn new(anchors: Vec<CertificateDer<'static>>, provider: Arc<CryptoProvider>) -> Self {
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(anchors.iter().cloned());
+        let chains = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build().ok();
+        Bundle { chains, anchors, signatures: AnyPeer::default() }
+    }
+}
+
+impl ServerCertVerifier for Bundle {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        if self.anchors.iter().any(|anchor| anchor.as_ref() == end_entity.as_ref()) {
+            let parsed = ParsedCertificate::try_from(end_entity);
+            // A certificate of version 1, or an authority's, is no end entity to webpki: its name is read apart.
+            match parsed {
+                Ok(certificate) => rustls::client::verify_server_name(&certificate, server_name)?,
+                Err(_) if names(end_entity).any(|name| name == server_name.to_str()) => {}
+                Err(e) => return Err(e),
+            }
+            return in_time(end_entity, now).map(|()| ServerCertVerified::assertion());
+        }
+        match &self.chains {
+            Some(chains) => chains.verify_server_cert(end_entity, intermediates, server_name, ocsp, now),
+            None => Err(CertificateError::UnknownIssuer.into()),
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        ServerCertVerifier::verify_tls12_signature(&self.signatures, message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        ServerCertVerifier::verify_tls13_signature(&self.signatures, message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        ServerCertVerifier::supported_verify_schemes(&self.signatures)
+    }
+}
+
+/// The DNS names a certificate is for.
+fn names(certificate: &CertificateDer<'_>) -> impl Iterator<Item = String> {
+    use x509_parser::extensions::GeneralName;
+    let mut names = Vec::new();
+    if let Ok((_, parsed)) = x509_parser::parse_x509_certificate(certificate)
+        && let Ok(Some(alternatives)) = parsed.subject_alternative_name()
+    {
+        for name in &alternatives.value.general_names {
+            if let GeneralName::DNSName(dns) = name {
+                names.push((*dns).to_owned());
+            }
+        }
+    }
+    names.into_iter()
+}
+
+fn in_time(certificate: &CertificateDer<'_>, now: UnixTime) -> Result<(), rustls::Error> {
+    let (_, parsed) = x509_parser::parse_x509_certificate(certificate)
+        .map_err(|_| rustls::Error::from(CertificateError::BadEncoding))?;
+    let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+    let validity = parsed.validity();
+    if now > validity.not_after.timestamp() {
+        return Err(CertificateError::Expired.into());
+    }
+    if now < validity.not_before.timestamp() {
+        return Err(CertificateError::NotValidYet.into());
+    }
+    Ok(())
+}
