@@ -152,6 +152,7 @@ evictionHard:
   nodefs.inodesFree: 1%
   imagefs.available: 1%
   imagefs.inodesFree: 1%
+imageGCHighThresholdPercent: 100
 "
     .to_owned();
     [

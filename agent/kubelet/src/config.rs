@@ -8,10 +8,13 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-use crate::eviction::threshold::Thresholds;
+use crate::eviction::policy::Policy;
+use crate::eviction::threshold::{Signal, Thresholds};
+use crate::pod::spec::quantity::whole;
 
 /// The API version of the file.
 pub const API_VERSION: &str = "kubelet.config.k8s.io/v1beta1";
@@ -143,14 +146,24 @@ pub struct Config {
     pub system_reserved: BTreeMap<String, String>,
     /// How little may be left before the node is under pressure.
     pub eviction_hard: Thresholds,
-    /// How long a pressure is reported after it was last seen.
-    pub eviction_pressure_transition_period: Duration,
+    /// Every threshold, and what goes with them.
+    pub eviction: Policy,
+    /// The image filesystem is cleared of unused images from this share on, in percent,
+    pub image_gc_high_percent: u32,
+    /// down to this one.
+    pub image_gc_low_percent: u32,
+    /// Images stay this long at least.
+    pub image_minimum_gc_age: Duration,
+    /// Unused images go after this, full disk or not; zero: they do not.
+    pub image_maximum_gc_age: Duration,
     /// `spec.providerID` of the node.
     pub provider_id: Option<String>,
-    /// Container log rotation.
-    pub container_log_max_size: String,
-    /// See above.
+    /// A container's log is put aside when it has so many bytes; `None`: never.
+    pub container_log_max_bytes: Option<u64>,
+    /// How many files a container's logs have, the one being written included.
     pub container_log_max_files: u32,
+    /// How often logs are looked at.
+    pub container_log_monitor_interval: Duration,
     /// Fields of the file that are set and not acted on.
     pub unsupported: Vec<String>,
     /// `authentication` and `authorization` of the file, for the HTTPS server.
@@ -167,7 +180,8 @@ impl Config {
     /// Upstream's defaults for a node of that name.
     pub fn new(node_name: impl Into<String>, node_ips: Vec<IpAddr>) -> Self {
         // An empty file is valid, and holds every default.
-        Self::from_file(File::default(), node_name.into(), node_ips, Thresholds::default())
+        let eviction = Policy::hard(Thresholds::default(), Duration::ZERO);
+        Self::from_file(File::default(), node_name.into(), node_ips, eviction)
     }
 
     /// Reads a configuration file.
@@ -193,12 +207,24 @@ impl Config {
                 .map_err(|reason| Error::Invalid { field: "evictionHard", reason })?,
             None => Thresholds::default(),
         };
+        let eviction = file.soft_eviction(Policy::hard(eviction, Duration::ZERO))?;
         let config = Self::from_file(file, node_name.into(), node_ips, eviction);
         config.check()?;
         Ok(config)
     }
 
-    fn from_file(file: File, node_name: String, node_ips: Vec<IpAddr>, eviction_hard: Thresholds) -> Self {
+    fn from_file(file: File, node_name: String, node_ips: Vec<IpAddr>, eviction: Policy) -> Self {
+        let eviction_hard = eviction.hard.clone();
+        let eviction = Policy {
+            soft: eviction.soft,
+            soft_grace: eviction.soft_grace,
+            minimum_reclaim: eviction.minimum_reclaim,
+            longest_grace: file.eviction_max_pod_grace_period.unwrap_or(0),
+            ..Policy::hard(
+                eviction_hard.clone(),
+                file.eviction_pressure_transition_period.or(Duration::from_secs(300)),
+            )
+        };
         let pulls = match (file.serialize_image_pulls, file.max_parallel_image_pulls) {
             (Some(true), _) | (None, None | Some(1)) => PullParallelism::Serial,
             (_, most) => PullParallelism::Parallel(most),
@@ -252,10 +278,18 @@ impl Config {
             kube_reserved: file.kube_reserved,
             system_reserved: file.system_reserved,
             eviction_hard,
-            eviction_pressure_transition_period: file.eviction_pressure_transition_period.or(seconds(300)),
+            eviction,
+            image_gc_high_percent: file.image_gc_high_threshold_percent.unwrap_or(85),
+            image_gc_low_percent: file.image_gc_low_threshold_percent.unwrap_or(80),
+            image_minimum_gc_age: file.image_minimum_gc_age.or(seconds(120)),
+            image_maximum_gc_age: file.image_maximum_gc_age.0,
             provider_id: file.provider_id.filter(|id| !id.is_empty()),
-            container_log_max_size: file.container_log_max_size.unwrap_or_else(|| "10Mi".to_owned()),
+            container_log_max_bytes: file
+                .container_log_max_size
+                .map_or(Some(10 << 20), |size| u64::try_from(whole(&Quantity(size))).ok())
+                .filter(|bytes| *bytes > 0),
             container_log_max_files: file.container_log_max_files.unwrap_or(5),
+            container_log_monitor_interval: file.container_log_monitor_interval.or(seconds(10)),
             unsupported,
             authentication: file.authentication,
             authorization: file.authorization,
@@ -275,6 +309,15 @@ impl Config {
         let (first, last) = (Duration::from_secs(1), Duration::from_secs(300));
         if !(first..=last).contains(&self.max_container_restart_period) {
             return invalid("crashLoopBackOff.maxContainerRestartPeriod", "must be between 1s and 300s");
+        }
+        if self.image_gc_high_percent > 100 || self.image_gc_low_percent >= self.image_gc_high_percent {
+            return invalid(
+                "imageGCLowThresholdPercent",
+                "must be less than imageGCHighThresholdPercent, which must be between 0 and 100",
+            );
+        }
+        if self.container_log_max_files < 2 {
+            return invalid("containerLogMaxFiles", "must be greater than 1");
         }
         if !self.cgroups_per_qos && !matches!(self.cgroup_root.as_str(), "" | "/") {
             return invalid("cgroupRoot", "needs cgroupsPerQOS");
@@ -403,6 +446,19 @@ struct File {
     system_reserved: BTreeMap<String, String>,
     eviction_hard: Option<BTreeMap<String, String>>,
     eviction_pressure_transition_period: Span,
+    eviction_soft: BTreeMap<String, String>,
+    eviction_soft_grace_period: BTreeMap<String, String>,
+    eviction_minimum_reclaim: BTreeMap<String, String>,
+    eviction_max_pod_grace_period: Option<i64>,
+    #[serde(rename = "imageGCHighThresholdPercent")]
+    image_gc_high_threshold_percent: Option<u32>,
+    #[serde(rename = "imageGCLowThresholdPercent")]
+    image_gc_low_threshold_percent: Option<u32>,
+    #[serde(rename = "imageMinimumGCAge")]
+    image_minimum_gc_age: Span,
+    #[serde(rename = "imageMaximumGCAge")]
+    image_maximum_gc_age: Span,
+    container_log_monitor_interval: Span,
     #[serde(rename = "providerID")]
     provider_id: Option<String>,
     container_log_max_size: Option<String>,
@@ -415,11 +471,32 @@ struct File {
     unsupported: BTreeMap<String, Value>,
 }
 
+impl File {
+    /// Adds what the file says of soft thresholds, each of which needs a grace period.
+    fn soft_eviction(&self, policy: Policy) -> Result<Policy, Error> {
+        let invalid = |field| move |reason| Error::Invalid { field, reason };
+        let soft = Thresholds::parse(&self.eviction_soft).map_err(invalid("evictionSoft"))?;
+        let mut soft_grace = BTreeMap::new();
+        for (name, text) in &self.eviction_soft_grace_period {
+            let field = "evictionSoftGracePeriod";
+            let signal = Signal::named(name).map_err(invalid(field))?;
+            let span = go_duration(text).ok_or_else(|| format!("invalid eviction grace period: {text}"));
+            soft_grace.insert(signal, span.map_err(invalid(field))?);
+        }
+        if let Some((signal, _)) = soft.all().find(|(signal, _)| !soft_grace.contains_key(signal)) {
+            let reason = format!("grace period must be specified for the soft eviction threshold {signal:?}");
+            return Err(Error::Invalid { field: "evictionSoft", reason });
+        }
+        let reclaim = Thresholds::parse(&self.eviction_minimum_reclaim);
+        let minimum_reclaim = reclaim.map_err(invalid("evictionMinimumReclaim"))?;
+        Ok(Policy { soft, soft_grace, minimum_reclaim, ..policy })
+    }
+}
+
 /// Upstream's fields this kubelet does not act on; anything else is unknown.
 const UNSUPPORTED: &[&str] = &[
     "configMapAndSecretChangeDetectionStrategy",
     "containerLogMaxWorkers",
-    "containerLogMonitorInterval",
     "contentType",
     "cpuManagerPolicy",
     "cpuManagerPolicyOptions",
@@ -433,10 +510,6 @@ const UNSUPPORTED: &[&str] = &[
     "enableSystemLogHandler",
     "enableSystemLogQuery",
     "enforceNodeAllocatable",
-    "evictionMaxPodGracePeriod",
-    "evictionMinimumReclaim",
-    "evictionSoft",
-    "evictionSoftGracePeriod",
     "failCgroupV1",
     "failSwapOn",
     "featureGates",
@@ -445,10 +518,6 @@ const UNSUPPORTED: &[&str] = &[
     "healthzBindAddress",
     "healthzPort",
     "httpCheckFrequency",
-    "imageGCHighThresholdPercent",
-    "imageGCLowThresholdPercent",
-    "imageMaximumGCAge",
-    "imageMinimumGCAge",
     "imagePullCredentialsVerificationPolicy",
     "imageServiceEndpoint",
     "iptablesDropBit",
@@ -511,62 +580,4 @@ fn known_only<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<Str
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parse(body: &str) -> Result<Config, Error> {
-        Config::parse(
-            &format!("apiVersion: {API_VERSION}\nkind: KubeletConfiguration\n{body}"),
-            "node",
-            vec![],
-        )
-    }
-
-    #[test]
-    fn an_empty_file_holds_upstreams_defaults() {
-        let config = parse("").unwrap();
-        assert_eq!(config.max_pods, 110);
-        assert_eq!(config.runtime_request_timeout, Duration::from_secs(120));
-        assert_eq!(config.pulls, PullParallelism::Serial);
-        assert!(config.cgroups_per_qos);
-        assert!(config.unsupported.is_empty());
-    }
-
-    #[test]
-    fn unknown_fields_are_refused_and_unsupported_ones_named() {
-        let error = parse("maxPodz: 3").unwrap_err().to_string();
-        assert!(error.contains("unknown field \"maxPodz\""), "{error}");
-        assert_eq!(parse("evictionSoft: {memory.available: 100Mi}").unwrap().unsupported, ["evictionSoft"]);
-    }
-
-    #[test]
-    fn values_are_read_as_upstream_spells_them() {
-        let config = parse(
-            "clusterDNS: [10.96.0.10]\nclusterDomain: cluster.local\nruntimeRequestTimeout: 1m30s\n\
-             cgroupDriver: systemd\ncpuCFSQuotaPeriod: 50ms\nserializeImagePulls: false\n\
-             crashLoopBackOff: {maxContainerRestartPeriod: 60s}\n",
-        )
-        .unwrap();
-        assert_eq!(config.cluster_dns, ["10.96.0.10"]);
-        assert_eq!(config.runtime_request_timeout, Duration::from_secs(90));
-        assert_eq!(config.cgroup_driver, CgroupDriver::Systemd);
-        assert_eq!(config.cpu_cfs_quota_period, Duration::from_millis(50));
-        assert_eq!(config.pulls, PullParallelism::Parallel(None));
-        assert_eq!(config.max_container_restart_period, Duration::from_secs(60));
-    }
-
-    #[test]
-    fn wrong_values_name_their_field() {
-        for (body, field) in [
-            ("clusterDNS: [dns]", "clusterDNS"),
-            ("maxPods: 0", "maxPods"),
-            ("cgroupRoot: /a/../b", "cgroupRoot"),
-            ("syncFrequency: 10", "duration"),
-            ("evictionHard: {memory.free: 1Gi}", "unsupported eviction signal memory.free"),
-        ] {
-            let error = parse(body).unwrap_err().to_string();
-            assert!(error.contains(field), "{body}: {error}");
-        }
-        assert!(Config::parse("kind: Pod", "n", vec![]).is_err());
-    }
-}
+mod tests;

@@ -6,6 +6,7 @@ use cri_proto::client::Runtime;
 
 use crate::cgroup::Cgroups;
 use crate::config::Config;
+use crate::eviction::order::Evictions;
 use crate::image::Images;
 use crate::objects::Objects;
 use crate::pod::spec::dns::Resolver;
@@ -32,6 +33,8 @@ pub struct Context {
     pub objects: Objects,
     /// What pods' claims were found to be.
     pub claims: Claims,
+    /// Evictions on their way.
+    pub evictions: Evictions,
     /// Service account tokens.
     pub tokens: Tokens,
     /// Pod cgroups.

@@ -1,17 +1,24 @@
-//! Pressure: what the machine has left of memory, disk and process ids, against the hard eviction thresholds.
+//! Eviction: what the machine has left of memory, disk and process ids, and who must go when it is too little.
 //!
-//! Woken every [`PERIOD`]. Reads the kernel's counters, the filesystems of the kubelet's root and of the runtime's images,
-//! and `evictionHard`. Writes the pressure conditions into what is [`Reported`] of the node; the scheduler keeps new pods
-//! away by the taints that follow. Promises: a condition rises with the first observation below a threshold, and falls
-//! only when none was seen for `evictionPressureTransitionPeriod`; a signal that cannot be read says nothing.
-//! Pods are not evicted yet.
+//! Woken every [`PERIOD`], and at once after an eviction is carried out. Reads the kernel's counters, the filesystems of the kubelet's root
+//! and of the runtime's images, and, when something runs out or a pod's disk use is limited, what pods use. Writes the
+//! pressure conditions into what is [`Reported`] of the node (the scheduler keeps new pods away by the taints that
+//! follow), and evictions into [`order::Evictions`], which pods' workers carry out. Promises: a condition rises with the
+//! first observation below a threshold, and falls only when none was seen for `evictionPressureTransitionPeriod`; a
+//! signal that cannot be read says nothing; images nobody uses go before pods do; one pod goes at a time, and the next only when
+//! it is gone or [`CLEANUP`] is over.
 //!
-//! - [`threshold`]: the thresholds, as configured; [`signal`]: what is observed
+//! - [`threshold`]: the thresholds, as configured; [`signal`]: what is observed; [`policy`]: when to act (pure)
+//! - [`candidate`]: which pod goes, and what it is told (pure); [`order`]: evictions on their way to the workers
 
+pub mod candidate;
+pub mod order;
+pub mod policy;
 pub mod signal;
 pub mod threshold;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use cri_proto::client::Runtime;
@@ -20,60 +27,83 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
+use crate::image::garbage::Garbage;
 use crate::node::Reported;
-use signal::Observations;
-use threshold::{Pressure, Signal, Thresholds};
+use crate::pods::Pods;
+use crate::recorder::{Kind, Recorder, Subject};
+use crate::stats::Stats;
+use crate::stats::collect::Depth;
+use candidate::{Candidate, Resource};
+use order::{Eviction, Evictions};
+use policy::{Memory, Met};
+use signal::{Left, Observations};
+use threshold::Signal;
 
 /// The machine is looked at this often, as upstream's eviction manager does.
 const PERIOD: Duration = Duration::from_secs(10);
 /// The runtime is asked where its images live this often.
 const IMAGES_PERIOD: Duration = Duration::from_secs(60);
+/// How long an evicted pod is waited for.
+const CLEANUP: Duration = Duration::from_secs(30);
+/// How often it is looked for meanwhile.
+const CLEANUP_LOOK: Duration = Duration::from_secs(1);
+/// Seconds that pods have which must go at once.
+const AT_ONCE: i64 = 1;
 
-/// When each pressure was last observed.
-#[derive(Clone, Debug, Default)]
-pub struct Verdicts([Option<Instant>; Pressure::ALL.len()]);
+/// What the eviction task works with.
+pub struct Parts {
+    /// The configuration.
+    pub config: Arc<Config>,
+    /// The runtime.
+    pub runtime: Runtime,
+    /// The registry of pods.
+    pub pods: Pods,
+    /// What pods use.
+    pub stats: Stats,
+    /// Images nobody uses.
+    pub garbage: Garbage,
+    /// Events.
+    pub recorder: Recorder,
+    /// Evictions on their way.
+    pub evictions: Evictions,
+}
 
-impl Verdicts {
-    /// Takes in an observation and gives the pressures that are reported, in the order of [`Pressure::ALL`].
-    pub fn judge(
-        &mut self,
-        thresholds: &Thresholds,
-        observed: &Observations,
-        now: Instant,
-        transition: Duration,
-    ) -> [bool; Pressure::ALL.len()] {
-        for (signal, left) in observed {
-            if thresholds.is_met(*signal, *left) {
-                self.0[signal.pressure() as usize] = Some(now);
+/// Keeps the pressure conditions in `reported` true, and evicts, until `stop`.
+pub async fn watch(parts: Parts, reported: &watch::Sender<Reported>, stop: &CancellationToken) {
+    let mut manager =
+        Manager { parts, memory: Memory::default(), images: Images { dirs: Vec::new(), asked: None } };
+    loop {
+        let evicted = match stop.run_until_cancelled(Box::pin(manager.look(reported))).await {
+            None => return,
+            Some(evicted) => evicted,
+        };
+        let pause = async {
+            match evicted.is_empty() {
+                true => tokio::time::sleep(PERIOD).await,
+                false => manager.gone(&evicted).await,
             }
+        };
+        if stop.run_until_cancelled(pause).await.is_none() {
+            return;
         }
-        self.0.map(|seen| seen.is_some_and(|at| at == now || now.duration_since(at) < transition))
     }
 }
 
-/// Keeps the pressure conditions in `reported` true until `stop`.
-pub async fn watch(
-    config: &Config,
-    runtime: &Runtime,
-    reported: &watch::Sender<Reported>,
-    stop: &CancellationToken,
-) {
-    let mut verdicts = Verdicts::default();
-    let mut images = Images { dirs: Vec::new(), asked: None };
-    loop {
-        images.refresh(runtime, &config.eviction_hard).await;
-        let (root, dirs) = (config.root_dir.clone(), images.dirs.clone());
-        // A filesystem may be a slow one.
-        let observed = tokio::task::spawn_blocking(move || signal::observe(&root, &dirs)).await;
-        let observed = observed.unwrap_or_default();
-        let pressed = verdicts.judge(
-            &config.eviction_hard,
-            &observed,
-            Instant::now(),
-            config.eviction_pressure_transition_period,
-        );
+struct Manager {
+    parts: Parts,
+    memory: Memory,
+    images: Images,
+}
+
+impl Manager {
+    /// Observes, reports and acts once; gives the UIDs of the pods that go.
+    async fn look(&mut self, reported: &watch::Sender<Reported>) -> Vec<String> {
+        let policy = self.parts.config.eviction.clone();
+        let observed = self.observe().await;
+        let verdict = self.memory.judge(&policy, &observed, Instant::now());
+        self.parts.evictions.set_pressures(verdict.pressures);
         reported.send_if_modified(|reported| {
-            let [memory, disk, pid] = pressed;
+            let [memory, disk, pid] = verdict.pressures;
             let before = (reported.memory_pressure, reported.disk_pressure, reported.pid_pressure);
             if before == (memory, disk, pid) {
                 return false;
@@ -82,10 +112,141 @@ pub async fn watch(
             (reported.memory_pressure, reported.disk_pressure, reported.pid_pressure) = (memory, disk, pid);
             true
         });
-        if stop.run_until_cancelled(tokio::time::sleep(PERIOD)).await.is_none() {
-            return;
+        let over = self.end_those_over_their_limits().await;
+        if !over.is_empty() {
+            return over;
+        }
+        let Some(met) = verdict.act.first().copied() else { return Vec::new() };
+        self.act(met, &verdict.act).await
+    }
+
+    async fn observe(&mut self) -> Observations {
+        let parts = &self.parts;
+        let signals = parts.config.eviction.signals();
+        self.images.refresh(&parts.runtime, &signals).await;
+        let (root, dirs) = (parts.config.root_dir.clone(), self.images.dirs.clone());
+        let stats = parts.stats.clone();
+        // A filesystem may be a slow one.
+        let observed = tokio::task::spawn_blocking(move || {
+            let mut observed = signal::observe(&root, &dirs);
+            if signals.contains(&Signal::AllocatableMemoryAvailable)
+                && let Some(left) = stats.pods_memory()
+            {
+                observed.insert(Signal::AllocatableMemoryAvailable, left);
+            }
+            observed
+        });
+        observed.await.unwrap_or_default()
+    }
+
+    /// Images on a filesystem of their own.
+    fn images_apart(&self) -> bool {
+        use std::os::unix::fs::MetadataExt;
+        let device = |path: &std::path::Path| std::fs::metadata(path).map(|m| m.dev()).ok();
+        let root = device(&self.parts.config.root_dir);
+        self.images.dirs.first().is_some_and(|dir| root.is_some() && device(dir) != root)
+    }
+
+    /// Pods that may go: those that run and are not ending.
+    async fn candidates(
+        &self,
+        only: fn(&k8s_openapi::api::core::v1::Pod) -> bool,
+        depth: Depth,
+    ) -> Vec<Candidate> {
+        let measured = self.parts.stats.measure(depth, only).await;
+        let active = |stats: &crate::stats::collect::PodStats| {
+            let phase = stats.view.status.phase.as_deref();
+            let uid = crate::pod::uid(&stats.view.pod);
+            !matches!(phase, Some("Succeeded" | "Failed")) && self.parts.evictions.of(uid).is_none()
+        };
+        let pods = measured.pods.into_iter().filter(active);
+        pods.map(|stats| Candidate { pod: stats.view.pod.clone(), stats }).collect()
+    }
+
+    /// Ends pods whose disk use exceeds what they themselves say is their limit.
+    async fn end_those_over_their_limits(&self) -> Vec<String> {
+        if !self.parts.pods.all().iter().any(|view| candidate::has_disk_limits(&view.pod)) {
+            return Vec::new();
+        }
+        let apart = self.images_apart();
+        let mut gone = Vec::new();
+        for candidate in self.candidates(candidate::has_disk_limits, Depth::Everything(PERIOD)).await {
+            if let Some(message) = candidate::over_its_limits(&candidate, apart)
+                && self.evict(&candidate, Eviction { message, grace: AT_ONCE, disruption: false })
+            {
+                gone.push(crate::pod::uid(&candidate.pod).to_owned());
+            }
+        }
+        gone
+    }
+
+    async fn act(&mut self, met: Met, all: &[Met]) -> Vec<String> {
+        let resource = met.signal.resource();
+        let node = Subject::node(&self.parts.config.node_name);
+        let text = format!("Attempting to reclaim {}", resource.name());
+        self.parts.recorder.record(node, Kind::Warning, "EvictionThresholdMet", text);
+        if matches!(resource, Resource::Storage | Resource::Inodes) && self.reclaim().await {
+            return Vec::new();
+        }
+        let depth = match resource {
+            Resource::Storage | Resource::Inodes => Depth::Everything(PERIOD),
+            Resource::Memory | Resource::Processes => Depth::Cgroups,
+        };
+        let mut candidates = self.candidates(|_| true, depth).await;
+        candidate::rank(&mut candidates, met.signal, self.images_apart());
+        // The message names the first threshold of the resource, as upstream's.
+        let shown = all.iter().find(|m| m.signal.resource() == resource).map(|m| (m.threshold, m.available));
+        for candidate in &candidates {
+            let grace = match met.soft {
+                true => self.parts.config.eviction.longest_grace.min(own_grace(candidate)),
+                false => AT_ONCE,
+            };
+            let message = candidate::message(candidate, resource, shown);
+            if self.evict(candidate, Eviction { message, grace, disruption: true }) {
+                return vec![crate::pod::uid(&candidate.pod).to_owned()];
+            }
+        }
+        tracing::warn!(resource = resource.name(), "no pod can be evicted");
+        Vec::new()
+    }
+
+    /// Removes images nobody uses; true when that is enough.
+    async fn reclaim(&mut self) -> bool {
+        match self.parts.garbage.remove_unused().await {
+            Ok(freed) => tracing::info!(freed, "removed unused images: the disk is under pressure"),
+            Err(error) => tracing::warn!(%error, "remove unused images"),
+        }
+        let observed = self.observe().await;
+        !self.parts.config.eviction.is_starved(&observed)
+    }
+
+    fn evict(&self, candidate: &Candidate, eviction: Eviction) -> bool {
+        let pod = &candidate.pod;
+        if candidate::is_critical(pod) {
+            tracing::warn!(pod = crate::pod::described(pod), "a critical pod is not evicted");
+            return false;
+        }
+        let message = eviction.message.clone();
+        if !self.parts.evictions.order(crate::pod::uid(pod), eviction) {
+            return false;
+        }
+        self.parts.recorder.warning(pod, None, order::REASON, message);
+        true
+    }
+
+    /// Waits until evicted pods have nothing left that runs.
+    async fn gone(&self, evicted: &[String]) {
+        let quiet = |uid: &String| self.parts.pods.by_uid(uid).is_none_or(|view| view.observed.is_quiet());
+        let until = Instant::now() + CLEANUP;
+        while Instant::now() < until && !evicted.iter().all(quiet) {
+            tokio::time::sleep(CLEANUP_LOOK).await;
         }
     }
+}
+
+fn own_grace(candidate: &Candidate) -> i64 {
+    let spec = candidate.pod.spec.as_ref();
+    spec.and_then(|s| s.termination_grace_period_seconds).unwrap_or(i64::MAX)
 }
 
 /// Where the runtime keeps images.
@@ -95,10 +256,10 @@ struct Images {
 }
 
 impl Images {
-    async fn refresh(&mut self, runtime: &Runtime, thresholds: &Thresholds) {
+    async fn refresh(&mut self, runtime: &Runtime, signals: &std::collections::BTreeSet<Signal>) {
         let wanted = [Signal::ImagefsAvailable, Signal::ImagefsInodesFree];
         let fresh = self.asked.is_some_and(|at| at.elapsed() < IMAGES_PERIOD);
-        if fresh || !wanted.into_iter().any(|s| thresholds.watches(s)) {
+        if fresh || !wanted.iter().any(|s| signals.contains(s)) {
             return;
         }
         match runtime.image_fs_info().await {
@@ -109,6 +270,15 @@ impl Images {
             }
             Err(error) => tracing::debug!(%error, "ask where images live"),
         }
+    }
+}
+
+impl Stats {
+    /// What is left to all pods together of what they may take. Blocking.
+    fn pods_memory(&self) -> Option<Left> {
+        let usage = self.pods_usage()?;
+        let capacity = usage.memory_limit?;
+        Some(Left { available: capacity.saturating_sub(usage.working_set), capacity })
     }
 }
 

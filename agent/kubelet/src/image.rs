@@ -1,5 +1,7 @@
 //! Images: whether one must be pulled, with which credentials, how many at once, and when to try again.
 
+pub mod garbage;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};

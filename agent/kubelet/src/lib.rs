@@ -9,7 +9,7 @@
 //! - [`report`] writes statuses to the API, [`recorder`] events; [`objects`] reads ConfigMaps, Secrets and Services.
 //! - [`node`]: this machine's Node object and Lease.
 //! - [`server`]: the HTTPS port, 10250; [`logs`] reads containers' logs.
-//! - [`eviction`]: what the machine runs out of.
+//! - [`eviction`]: what the machine runs out of, and who goes then; [`stats`]: what everything uses.
 //! - [`pods`]: the registry others ask; [`admit`]: whether the node takes a pod.
 
 pub mod admit;
@@ -32,6 +32,7 @@ pub mod run;
 pub mod server;
 pub mod source;
 pub mod spdy;
+pub mod stats;
 pub mod volume;
 
 pub use config::Config;

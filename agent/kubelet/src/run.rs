@@ -25,7 +25,10 @@ use crate::admit;
 use crate::cgroup::Cgroups;
 use crate::config::Config;
 use crate::context::Context;
+use crate::eviction::order::Evictions;
 use crate::image::Images;
+use crate::image::garbage::Garbage;
+use crate::logs::rotate;
 use crate::machine::Machine;
 use crate::node;
 use crate::node::runtime::Health;
@@ -36,6 +39,7 @@ use crate::pods::Pods;
 use crate::recorder::{Record, Recorder, Sink, Subject};
 use crate::report::Reports;
 use crate::source::{self, Known};
+use crate::stats::Stats;
 use crate::volume::claim::Claims;
 use crate::volume::token::Tokens;
 
@@ -86,6 +90,9 @@ pub struct Kubelet {
     reports: Reports,
     records: mpsc::Receiver<Record>,
     work: crate::objects::Work,
+    evicted: mpsc::UnboundedReceiver<String>,
+    stats: Stats,
+    garbage: Garbage,
     known: watch::Sender<Known>,
     health: watch::Sender<Health>,
 }
@@ -111,17 +118,25 @@ impl Kubelet {
         let (recorder, records) = Recorder::new();
         let (objects, work) = Objects::new(client.clone());
         let health = watch::Sender::new(Health::default());
+        let (evictions, evicted) = Evictions::new();
+        let images = Images::new(runtime.clone(), &config);
+        let config = Arc::new(config);
+        let (pods, claims) = (Pods::default(), Claims::default());
+        let stats =
+            Stats::new(config.clone(), runtime.clone(), cgroups.clone(), pods.clone(), claims.clone());
+        let garbage = Garbage::new(runtime.clone(), config.clone(), recorder.clone());
         let context = Context {
-            images: Images::new(runtime.clone(), &config),
-            config: Arc::new(config),
+            images,
+            config,
             runtime,
             runtime_name: version.runtime_name.into(),
             recorder,
             objects,
-            claims: Claims::default(),
+            claims,
+            evictions,
             tokens: Tokens::new(client.clone()),
             cgroups,
-            pods: Pods::default(),
+            pods,
             health: health.subscribe(),
             machine,
         };
@@ -131,6 +146,9 @@ impl Kubelet {
             reports: Reports::default(),
             records,
             work,
+            evicted,
+            stats,
+            garbage,
             known: watch::Sender::new(Known::default()),
             health,
         })
@@ -139,6 +157,24 @@ impl Kubelet {
     /// The registry of pods.
     pub fn pods(&self) -> Pods {
         self.context.pods.clone()
+    }
+
+    /// What the node and its pods use.
+    pub fn stats(&self) -> Stats {
+        self.stats.clone()
+    }
+
+    /// What the eviction task works with.
+    pub fn eviction(&self) -> crate::eviction::Parts {
+        crate::eviction::Parts {
+            config: self.config(),
+            runtime: self.runtime(),
+            pods: self.pods(),
+            stats: self.stats(),
+            garbage: self.garbage.clone(),
+            recorder: self.recorder(),
+            evictions: self.context.evictions.clone(),
+        }
     }
 
     /// The runtime.
@@ -163,7 +199,7 @@ impl Kubelet {
 
     /// Runs until `shutdown`; pods go on without us.
     pub async fn run(self, shutdown: CancellationToken) {
-        let Self { context, client, reports, records, work, known, health } = self;
+        let Self { context, client, reports, records, work, evicted, garbage, known, health, .. } = self;
         let node = context.config.node_name.clone();
         let (statics_tx, statics) = watch::channel(None);
         let mut services: JoinSet<()> = JoinSet::new();
@@ -180,6 +216,8 @@ impl Kubelet {
                 services.spawn(async move { statics_tx.closed().await });
             }
         }
+        services.spawn(garbage.run());
+        services.spawn(rotate::run(context.runtime.clone(), context.config.clone()));
         let known_rx = known.subscribe();
         let (runtime, stop) = (context.runtime.clone(), shutdown.clone());
         services.spawn(async move { node::runtime::observe(&runtime, &health, &stop).await });
@@ -223,6 +261,7 @@ impl Kubelet {
             statics,
             known: known_rx,
             changed,
+            evicted,
             later: FuturesUnordered::new(),
         };
         tokio::select! {
@@ -283,6 +322,7 @@ struct Manager {
     statics: watch::Receiver<Option<Arc<source::Pods>>>,
     known: watch::Receiver<Known>,
     changed: mpsc::UnboundedReceiver<Changed>,
+    evicted: mpsc::UnboundedReceiver<String>,
     later: FuturesUnordered<Delayed>,
 }
 
@@ -340,6 +380,7 @@ impl Manager {
                     }
                     self.reconcile().await;
                 }
+                Some(uid) = self.evicted.recv() => self.wake(&uid),
                 Some(changed) = self.changed.recv() => {
                     for uid in self.context.objects.users(&changed) {
                         self.wake(&uid);
@@ -480,6 +521,9 @@ impl Manager {
     }
 
     async fn refusal(&mut self, pod: &Pod) -> Option<crate::pod::status::Outcome> {
+        if let Some(refused) = self.context.evictions.refusal(pod) {
+            return Some(refused);
+        }
         let active = |handle: &Handle| {
             let desired = handle.desired.borrow();
             let view = self.context.pods.by_uid(crate::pod::uid(&desired.pod));
@@ -580,6 +624,7 @@ fn reason_word(reason: &str) -> &'static str {
         "OutOfpods" => "OutOfpods",
         "NodePorts" => "NodePorts",
         "NodeAffinity" => "NodeAffinity",
+        "Evicted" => "Evicted",
         _ => "UnexpectedAdmissionError",
     }
 }

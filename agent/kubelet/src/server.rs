@@ -27,6 +27,7 @@ pub mod tls;
 pub use config::Config;
 pub use pods::{Pods, View};
 
+use crate::stats::Stats;
 use authenticate::Authenticator;
 use authorize::Authorizer;
 use cri_proto::client::Runtime;
@@ -79,12 +80,13 @@ pub async fn run(
     config: Config,
     pods: Arc<dyn Pods>,
     runtime: Runtime,
+    stats: Stats,
     client: Option<kube::Client>,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
     let address = config.address;
     let listener = TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })?;
-    serve(listener, config, pods, runtime, client, shutdown).await
+    serve(listener, config, pods, runtime, stats, client, shutdown).await
 }
 
 /// Serves on a listener that is there.
@@ -93,6 +95,7 @@ pub async fn serve(
     config: Config,
     pods: Arc<dyn Pods>,
     runtime: Runtime,
+    stats: Stats,
     client: Option<kube::Client>,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
@@ -106,6 +109,7 @@ pub async fn serve(
         config,
         pods,
         runtime,
+        stats,
         tasks: tasks.clone(),
         shutdown: shutdown.clone(),
     });

@@ -11,6 +11,7 @@ use kubelet::node::resources::Reservation;
 use kubelet::node::runtime::{Health, observe};
 use kubelet::node::{self as node_object, Reported};
 use kubelet::server::{self, config::Authorization};
+use kubelet::stats::Stats;
 use kubelet::{Kubelet, config as kubelet_config};
 use machinery::quantity::Quantity;
 use serde_json::{Value, json};
@@ -139,12 +140,12 @@ pub async fn run(
     // `prepare` limited the cgroup of all pods. No volume type that is attached exists yet, so none is in use.
     let (reporting, reported) =
         watch::channel(Reported { allocatable_enforced: settings.cgroups_per_qos, ..Reported::default() });
-    let pressure = eviction::watch(&settings, &runtime, &reporting, &stop);
-    let (pods, reviews) = (kubelet.pods(), client.clone());
+    let pressure = eviction::watch(kubelet.eviction(), &reporting, &stop);
+    let (pods, stats, reviews) = (kubelet.pods(), kubelet.stats(), client.clone());
     let port = async {
         // Reviews are the API server's: a node without one has nobody to ask, and serves only if everybody may.
         if reviews.is_some() || port.authorization == Authorization::AlwaysAllow {
-            serve(port, pods, runtime.clone(), reviews, &stop).await;
+            serve(port, pods, runtime.clone(), stats, reviews, &stop).await;
         }
     };
     let object = async {
@@ -172,13 +173,15 @@ async fn serve(
     port: server::Config,
     pods: kubelet::pods::Pods,
     runtime: Runtime,
+    stats: Stats,
     client: Option<kube::Client>,
     stop: &CancellationToken,
 ) {
     let pods: Arc<dyn server::Pods> = Arc::new(pods);
     let mut pause = PORT_BACKOFF.0;
     while !stop.is_cancelled() {
-        let served = server::run(port.clone(), pods.clone(), runtime.clone(), client.clone(), stop.clone());
+        let (runtime, stats) = (runtime.clone(), stats.clone());
+        let served = server::run(port.clone(), pods.clone(), runtime, stats, client.clone(), stop.clone());
         if let Err(error) = Box::pin(served).await {
             tracing::error!(error = %chain(&error), "serve the kubelet's port; will try again");
         }

@@ -1,4 +1,6 @@
+use super::policy::{Memory, Policy};
 use super::signal::Left;
+use super::threshold::Thresholds;
 use super::*;
 use std::collections::BTreeMap;
 
@@ -10,14 +12,14 @@ fn left(available: u64) -> Left {
 
 #[test]
 fn pressure_rises_at_once_and_falls_after_the_transition() {
-    let (thresholds, start) = (Thresholds::default(), Instant::now());
-    let mut verdicts = Verdicts::default();
-    let mut at = |memory, seconds| {
+    let (policy, start) = (Policy::hard(Thresholds::default(), TRANSITION), Instant::now());
+    let mut memory = Memory::default();
+    let mut at = |available, seconds| {
         let observed = BTreeMap::from([
-            (Signal::MemoryAvailable, left(memory)),
+            (Signal::MemoryAvailable, left(available)),
             (Signal::NodefsAvailable, left(500 << 20)),
         ]);
-        verdicts.judge(&thresholds, &observed, start + Duration::from_secs(seconds), TRANSITION)
+        memory.judge(&policy, &observed, start + Duration::from_secs(seconds)).pressures
     };
     assert_eq!(at(100 << 20, 0), [false; 3], "the threshold itself is enough");
     assert_eq!(at((100 << 20) - 1, 10), [true, false, false]);
@@ -27,14 +29,16 @@ fn pressure_rises_at_once_and_falls_after_the_transition() {
 
 #[test]
 fn each_signal_has_its_pressure() {
+    let judge = |thresholds, observed| {
+        let policy = Policy::hard(thresholds, TRANSITION);
+        Memory::default().judge(&policy, &observed, Instant::now()).pressures
+    };
     let file = BTreeMap::from([("pid.available".to_owned(), "100".to_owned())]);
-    let mut both = Verdicts::default();
     let pids = Thresholds::parse(&file).unwrap();
     let observed = BTreeMap::from([(Signal::PidAvailable, left(99)), (Signal::MemoryAvailable, left(0))]);
-    assert_eq!(both.judge(&pids, &observed, Instant::now(), TRANSITION), [false, false, true]);
+    assert_eq!(judge(pids, observed), [false, false, true]);
     let observed = BTreeMap::from([(Signal::ImagefsInodesFree, left(0))]);
-    let verdict = Verdicts::default().judge(&Thresholds::default(), &observed, Instant::now(), TRANSITION);
-    assert_eq!(verdict, [false, true, false]);
+    assert_eq!(judge(Thresholds::default(), observed), [false, true, false]);
 }
 
 #[test]

@@ -22,6 +22,8 @@ pub enum Signal {
     ImagefsInodesFree,
     /// Process ids.
     PidAvailable,
+    /// Bytes of memory left to all pods together.
+    AllocatableMemoryAvailable,
 }
 
 /// What a signal's threshold makes of the node.
@@ -41,6 +43,15 @@ impl Pressure {
 }
 
 impl Signal {
+    /// The signal of that name.
+    ///
+    /// # Errors
+    /// For a name there is none of; the text is upstream's.
+    pub fn named(name: &str) -> Result<Self, String> {
+        let known = Self::NAMES.iter().find(|(known, _)| *known == name);
+        known.map(|(_, signal)| *signal).ok_or_else(|| format!("unsupported eviction signal {name}"))
+    }
+
     const NAMES: [(&'static str, Signal); 6] = [
         ("memory.available", Signal::MemoryAvailable),
         ("nodefs.available", Signal::NodefsAvailable),
@@ -54,7 +65,7 @@ impl Signal {
     #[must_use]
     pub fn pressure(self) -> Pressure {
         match self {
-            Self::MemoryAvailable => Pressure::Memory,
+            Self::MemoryAvailable | Self::AllocatableMemoryAvailable => Pressure::Memory,
             Self::PidAvailable => Pressure::Pid,
             _ => Pressure::Disk,
         }
@@ -83,11 +94,21 @@ impl Thresholds {
     pub fn parse(file: &BTreeMap<String, String>) -> Result<Self, String> {
         let mut out = BTreeMap::new();
         for (name, text) in file {
-            let known = Signal::NAMES.iter().find(|(known, _)| known == name);
-            let (_, signal) = known.ok_or_else(|| format!("unsupported eviction signal {name}"))?;
-            out.extend(value(name, text)?.map(|threshold| (*signal, threshold)));
+            let signal = Signal::named(name)?;
+            out.extend(value(name, text)?.map(|threshold| (signal, threshold)));
         }
         Ok(Self(out))
+    }
+
+    /// No thresholds.
+    #[must_use]
+    pub fn none() -> Self {
+        Self(BTreeMap::new())
+    }
+
+    /// Every signal that has a threshold.
+    pub fn all(&self) -> impl Iterator<Item = (Signal, Threshold)> {
+        self.0.iter().map(|(signal, threshold)| (*signal, *threshold))
     }
 
     /// A signal's threshold.

@@ -21,6 +21,7 @@ use super::observed::{Observed, Observer, State};
 use super::plan::{self, Action, Plan};
 use super::status::{self, Outcome, Waiting};
 use crate::context::Context;
+use crate::eviction::order::Eviction;
 use crate::pods::View;
 use crate::probe::{self, Target, Verdicts};
 use crate::report::Reports;
@@ -60,6 +61,7 @@ pub struct Worker {
     reported: PodStatus,
     finished: bool,
     outcome: Option<Outcome>,
+    evicted: Option<Eviction>,
     /// Its volumes and cgroup are gone.
     torn_down: bool,
     failed_volume: Option<String>,
@@ -116,6 +118,7 @@ impl Worker {
             reported,
             finished: false,
             outcome: None,
+            evicted: None,
             torn_down: false,
             failed_volume: None,
             noted: BTreeMap::new(),
@@ -173,6 +176,12 @@ impl Worker {
         self.never_back(pod);
         if let Some(outcome) = &desired.rejected {
             self.outcome = Some(outcome.clone());
+        }
+        self.evicted = self.evicted.take().or_else(|| self.context.evictions.of(super::uid(pod)));
+        if let Some(eviction) = &self.evicted
+            && self.outcome.is_none()
+        {
+            self.outcome = Some(eviction.outcome());
         }
         let observed = self.look(pod).await?;
         let mut wake_at = self.deadline(pod);
@@ -346,7 +355,8 @@ impl Worker {
 
     /// Carries out a plan; `true` when what is desired changed meanwhile and the rest was left.
     async fn execute(&mut self, pod: &Arc<Pod>, observed: &Observed, plan: Plan) -> Result<bool, Error> {
-        let grace = Duration::from_secs(u64::try_from(super::grace_seconds(pod)).unwrap_or(0));
+        let grace = super::grace_seconds(pod).min(self.evicted.as_ref().map_or(i64::MAX, |e| e.grace));
+        let grace = Duration::from_secs(u64::try_from(grace).unwrap_or(0));
         for action in plan.actions {
             let runtime = &self.context.runtime;
             match action {
@@ -497,6 +507,9 @@ impl Worker {
             now: Timestamp::now(),
         });
         self.reported = status;
+        if let Some(eviction) = &self.evicted {
+            eviction.mark(&mut self.reported, pod.metadata.generation, Timestamp::now());
+        }
         let status = Arc::new(self.reported.clone());
         let observed = Arc::new(observed.clone());
         self.context.pods.publish(View { pod: Arc::clone(pod), status: Arc::clone(&status), observed });
@@ -551,6 +564,7 @@ impl Worker {
         self.context.objects.forget(super::uid(pod));
         self.context.tokens.forget(super::uid(pod));
         self.context.claims.forget(super::uid(pod));
+        self.context.evictions.forget(super::uid(pod));
         self.reports.forget(super::uid(pod));
         Ok(Next::Done)
     }
@@ -581,10 +595,9 @@ async fn less_grace(desired: &mut watch::Receiver<Desired>, grace: i64) {
 
 fn remove_log(path: Option<String>) {
     let Some(path) = path.filter(|path| !path.is_empty()) else { return };
-    if let Err(error) = std::fs::remove_file(&path)
-        && error.kind() != std::io::ErrorKind::NotFound
-    {
-        tracing::warn!(path, %error, "log of a removed container stays");
+    if let Err(error) = crate::logs::rotate::remove(std::path::Path::new(&path)) {
+        let error = &error as &dyn std::error::Error;
+        tracing::warn!(path, error, "log of a removed container stays");
     }
 }
 

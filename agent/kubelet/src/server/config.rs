@@ -1,5 +1,6 @@
 //! What the port is told: `authentication` and `authorization` of a `KubeletConfiguration`, with upstream's defaults.
 
+use crate::eviction::candidate::bytes;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
@@ -73,7 +74,11 @@ fn shown(kubelet: &crate::Config) -> Value {
         ("clusterDNS", json!(kubelet.cluster_dns)),
         ("clusterDomain", json!(kubelet.cluster_domain)),
         ("containerLogMaxFiles", json!(kubelet.container_log_max_files)),
-        ("containerLogMaxSize", json!(kubelet.container_log_max_size)),
+        (
+            "containerLogMaxSize",
+            json!(kubelet.container_log_max_bytes.map_or_else(|| "-1".to_owned(), bytes)),
+        ),
+        ("containerLogMonitorInterval", json!(seconds(kubelet.container_log_monitor_interval))),
         ("containerRuntimeEndpoint", json!(kubelet.container_runtime_endpoint)),
         ("cpuCFSQuota", json!(kubelet.cpu_cfs_quota)),
         ("cpuCFSQuotaPeriod", json!(seconds(kubelet.cpu_cfs_quota_period))),
@@ -83,6 +88,12 @@ fn shown(kubelet: &crate::Config) -> Value {
         ),
         ("eventBurst", json!(kubelet.event_burst)),
         ("eventRecordQPS", json!(kubelet.event_record_qps)),
+        ("evictionMaxPodGracePeriod", json!(kubelet.eviction.longest_grace)),
+        ("evictionPressureTransitionPeriod", json!(seconds(kubelet.eviction.transition))),
+        ("imageGCHighThresholdPercent", json!(kubelet.image_gc_high_percent)),
+        ("imageGCLowThresholdPercent", json!(kubelet.image_gc_low_percent)),
+        ("imageMaximumGCAge", json!(seconds(kubelet.image_maximum_gc_age))),
+        ("imageMinimumGCAge", json!(seconds(kubelet.image_minimum_gc_age))),
         ("kubeReserved", json!(kubelet.kube_reserved)),
         ("maxParallelImagePulls", json!(parallel)),
         ("maxPods", json!(kubelet.max_pods)),

@@ -11,15 +11,23 @@ use super::route::{Action, Route, Target};
 use super::stream::options::{self, Streams};
 use super::stream::{pass, remote, target, tunnel, upgrade};
 use super::{logs, podlist};
+use crate::node::machine;
+use crate::stats::collect::{Depth, Measured};
+use crate::stats::disk::FRESH;
+use crate::stats::{Stats, cadvisor, resource, summary};
 use cri_proto::client::Runtime;
 use cri_proto::v1;
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
 use rustls::pki_types::CertificateDer;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+/// The content type of metrics.
+const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// What all requests share.
 pub(super) struct Handler {
@@ -29,6 +37,7 @@ pub(super) struct Handler {
     pub(super) authenticator: Authenticator,
     pub(super) authorizer: Authorizer,
     pub(super) metrics: Metrics,
+    pub(super) stats: Stats,
     pub(super) tasks: TaskTracker,
     pub(super) shutdown: CancellationToken,
 }
@@ -77,6 +86,13 @@ impl Handler {
             Route::Metrics => {
                 self.metrics.serve(&self.config.node_name, &self.pods.all(), &self.runtime).await
             }
+            Route::ResourceMetrics => self.measured(Depth::Cgroups, |m, _| resource::of(m)).await,
+            Route::ContainerMetrics => {
+                self.measured(Depth::Everything(FRESH), |m, root| cadvisor::of(m, &machine::read(root))).await
+            }
+            // Probes are not counted; an empty page is a valid one.
+            Route::ProbeMetrics => answer::typed(StatusCode::OK, METRICS, String::new()),
+            Route::Summary => self.summary(&query).await,
             Route::SystemLogs => {
                 answer::refused(StatusCode::METHOD_NOT_ALLOWED, "logs endpoint is disabled.")
             }
@@ -93,6 +109,20 @@ impl Handler {
             Route::PortForward(target) => Box::pin(self.port_forward(request, target, &query)).await,
             Route::Unknown => answer::text(StatusCode::NOT_FOUND, "404: Page Not Found"),
         }
+    }
+
+    /// A page of metrics, from a measurement of its own.
+    async fn measured(&self, depth: Depth, page: fn(&Measured, &Path) -> String) -> Answer {
+        let measured = self.stats.measure(depth, |_| true).await;
+        answer::typed(StatusCode::OK, METRICS, page(&measured, self.stats.root_dir()))
+    }
+
+    async fn summary(&self, query: &Query) -> Answer {
+        let brief = query.flag(&["only_cpu_and_memory"]);
+        let depth = if brief { Depth::Cgroups } else { Depth::Everything(FRESH) };
+        let measured = self.stats.measure(depth, |_| true).await;
+        let memory = machine::read(self.stats.root_dir()).memory;
+        answer::json(&summary::of(&measured, self.stats.node_name(), memory, brief))
     }
 
     fn pod(&self, target: Target<'_>) -> Option<View> {
@@ -236,6 +266,7 @@ fn allowed(route: &Route<'_>) -> &'static [Method] {
     match route {
         Route::Container { action: Action::Run, .. } => &[Method::POST],
         Route::Container { .. } | Route::PortForward(_) => STREAM,
+        Route::Summary => STREAM,
         Route::Health => &[Method::GET, Method::HEAD],
         Route::Unknown | Route::SystemLogs => &[
             Method::GET,

@@ -33,6 +33,7 @@ impl Metrics {
             "pods",
             "portForward",
             "run",
+            "stats",
         ];
         let first = path.trim_start_matches('/').split('/').next().unwrap_or_default();
         let path = if KNOWN.contains(&first) { first } else { "other" };

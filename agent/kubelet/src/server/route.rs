@@ -11,6 +11,14 @@ pub enum Route<'a> {
     Configz,
     /// `/metrics`
     Metrics,
+    /// `/metrics/resource`
+    ResourceMetrics,
+    /// `/metrics/cadvisor`
+    ContainerMetrics,
+    /// `/metrics/probes`
+    ProbeMetrics,
+    /// `/stats/summary`
+    Summary,
     /// `/containerLogs/NAMESPACE/POD/CONTAINER`
     ContainerLogs {
         /// The pod's namespace.
@@ -80,6 +88,10 @@ impl<'a> Route<'a> {
             ["pods"] => Self::Pods,
             ["configz"] => Self::Configz,
             ["metrics"] => Self::Metrics,
+            ["metrics", "resource"] => Self::ResourceMetrics,
+            ["metrics", "cadvisor"] => Self::ContainerMetrics,
+            ["metrics", "probes"] => Self::ProbeMetrics,
+            ["stats", "summary"] => Self::Summary,
             &["containerLogs", namespace, pod, container] => {
                 Self::ContainerLogs { namespace, pod, container }
             }
@@ -116,6 +128,9 @@ mod tests {
             ("/portForward/n/p/u", Route::PortForward(target(Some("u")))),
             ("/exec/n//c", Route::Unknown),
             ("/logs/x", Route::SystemLogs),
+            ("/stats/summary", Route::Summary),
+            ("/metrics/resource", Route::ResourceMetrics),
+            ("/metrics/x", Route::Unknown),
             ("/", Route::Unknown),
         ] {
             assert_eq!(Route::of(path), want, "{path}");

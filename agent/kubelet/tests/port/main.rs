@@ -16,6 +16,8 @@ use kubelet::server::config::{Authentication, Authorization};
 use kubelet::server::tls::Files;
 use kubelet::server::{self, Config, Pods, View};
 use kubelet::spdy::session;
+use kubelet::stats::Stats;
+use kubelet::volume::claim::Claims;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use serde_json::{Value, json};
@@ -155,7 +157,12 @@ async fn port() -> Port {
         debugging: true,
     };
     let (api, stop) = (Api::default(), CancellationToken::new());
-    let served = server::serve(listener, config, Arc::new(OnePod), runtime, Some(api.client()), stop.clone());
+    let settings = Arc::new(kubelet::Config::new("node", Vec::new()));
+    let cgroups = kubelet::cgroup::Cgroups::new(&settings);
+    let stats =
+        Stats::new(settings, runtime.clone(), cgroups, kubelet::pods::Pods::default(), Claims::default());
+    let client = Some(api.client());
+    let served = server::serve(listener, config, Arc::new(OnePod), runtime, stats, client, stop.clone());
     Port { dir, address, authority, api, stop, served: tokio::spawn(served) }
 }
 

@@ -1,0 +1,67 @@
+use super::*;
+
+fn parse(body: &str) -> Result<Config, Error> {
+    Config::parse(&format!("apiVersion: {API_VERSION}\nkind: KubeletConfiguration\n{body}"), "node", vec![])
+}
+
+#[test]
+fn an_empty_file_holds_upstreams_defaults() {
+    let config = parse("").unwrap();
+    assert_eq!(config.max_pods, 110);
+    assert_eq!(config.runtime_request_timeout, Duration::from_secs(120));
+    assert_eq!(config.pulls, PullParallelism::Serial);
+    assert!(config.cgroups_per_qos);
+    assert!(config.unsupported.is_empty());
+}
+
+#[test]
+fn unknown_fields_are_refused_and_unsupported_ones_named() {
+    let error = parse("maxPodz: 3").unwrap_err().to_string();
+    assert!(error.contains("unknown field \"maxPodz\""), "{error}");
+    assert_eq!(parse("hairpinMode: none").unwrap().unsupported, ["hairpinMode"]);
+}
+
+#[test]
+fn values_are_read_as_upstream_spells_them() {
+    let config = parse(
+        "clusterDNS: [10.96.0.10]\nclusterDomain: cluster.local\nruntimeRequestTimeout: 1m30s\n\
+         cgroupDriver: systemd\ncpuCFSQuotaPeriod: 50ms\nserializeImagePulls: false\n\
+         crashLoopBackOff: {maxContainerRestartPeriod: 60s}\n",
+    )
+    .unwrap();
+    assert_eq!(config.cluster_dns, ["10.96.0.10"]);
+    assert_eq!(config.runtime_request_timeout, Duration::from_secs(90));
+    assert_eq!(config.cgroup_driver, CgroupDriver::Systemd);
+    assert_eq!(config.cpu_cfs_quota_period, Duration::from_millis(50));
+    assert_eq!(config.pulls, PullParallelism::Parallel(None));
+    assert_eq!(config.max_container_restart_period, Duration::from_secs(60));
+}
+
+#[test]
+fn wrong_values_name_their_field() {
+    for (body, field) in [
+        ("clusterDNS: [dns]", "clusterDNS"),
+        ("maxPods: 0", "maxPods"),
+        ("cgroupRoot: /a/../b", "cgroupRoot"),
+        ("syncFrequency: 10", "duration"),
+        ("evictionHard: {memory.free: 1Gi}", "unsupported eviction signal memory.free"),
+    ] {
+        let error = parse(body).unwrap_err().to_string();
+        assert!(error.contains(field), "{body}: {error}");
+    }
+    assert!(Config::parse("kind: Pod", "n", vec![]).is_err());
+}
+
+#[test]
+fn soft_thresholds_need_their_grace_and_old_logs_their_number() {
+    let alone = parse("evictionSoft: {memory.available: 100Mi}").unwrap_err().to_string();
+    assert!(alone.contains("grace period must be specified"), "{alone}");
+    let both = "evictionSoft: {memory.available: 100Mi}\nevictionSoftGracePeriod: {memory.available: 1m30s}\n\
+                evictionMaxPodGracePeriod: 20\nevictionMinimumReclaim: {nodefs.available: 1Gi}\n";
+    let policy = parse(both).unwrap().eviction;
+    assert_eq!(policy.soft_grace.values().copied().collect::<Vec<_>>(), [Duration::from_secs(90)]);
+    assert_eq!(policy.longest_grace, 20);
+    assert!(parse("containerLogMaxFiles: 1").is_err());
+    assert!(parse("imageGCHighThresholdPercent: 70").is_err(), "not above the low one");
+    assert_eq!(parse("containerLogMaxSize: 1Mi").unwrap().container_log_max_bytes, Some(1 << 20));
+}

@@ -1,0 +1,175 @@
+//! Evictions as ordered: the eviction task writes them, a pod's worker carries its own out.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Pod, PodCondition, PodStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+
+use super::candidate::is_critical;
+use super::threshold::Pressure;
+use crate::pod::qos::{self, Class};
+use crate::pod::status::Outcome;
+
+/// The reason of evicted pods, and of pods refused under pressure.
+pub const REASON: &str = "Evicted";
+
+/// One pod's eviction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Eviction {
+    /// What the user reads.
+    pub message: String,
+    /// Seconds its containers have.
+    pub grace: i64,
+    /// The node's distress is the cause, not the pod's own limits.
+    pub disruption: bool,
+}
+
+impl Eviction {
+    /// How the pod ends.
+    pub fn outcome(&self) -> Outcome {
+        Outcome { reason: REASON.to_owned(), message: self.message.clone() }
+    }
+
+    /// Adds the condition `DisruptionTarget` where it belongs.
+    pub fn mark(&self, status: &mut PodStatus, generation: Option<i64>, now: jiff::Timestamp) {
+        const TYPE: &str = "DisruptionTarget";
+        let conditions = status.conditions.get_or_insert_default();
+        if !self.disruption || conditions.iter().any(|c| c.type_ == TYPE) {
+            return;
+        }
+        conditions.push(PodCondition {
+            type_: TYPE.to_owned(),
+            status: "True".to_owned(),
+            reason: Some("TerminationByKubelet".to_owned()),
+            message: Some(self.message.clone()),
+            last_transition_time: jiff::Timestamp::from_second(now.as_second()).ok().map(Time),
+            observed_generation: generation,
+            ..PodCondition::default()
+        });
+    }
+}
+
+/// A shared handle.
+#[derive(Clone, Debug)]
+pub struct Evictions {
+    ordered: Arc<Mutex<HashMap<String, Eviction>>>,
+    pressures: Arc<Mutex<[bool; Pressure::ALL.len()]>>,
+    wake: mpsc::UnboundedSender<String>,
+}
+
+impl Evictions {
+    /// No evictions; the receiver gets the UIDs of pods whose worker is to be woken. It holds each pod at most once.
+    pub fn new() -> (Self, mpsc::UnboundedReceiver<String>) {
+        let (wake, woken) = mpsc::unbounded_channel();
+        (Self { ordered: Arc::default(), pressures: Arc::default(), wake }, woken)
+    }
+
+    /// Has a pod evicted; false when it already is.
+    pub fn order(&self, uid: &str, eviction: Eviction) -> bool {
+        let mut ordered = self.ordered.lock();
+        if ordered.contains_key(uid) {
+            return false;
+        }
+        ordered.insert(uid.to_owned(), eviction);
+        // Without a manager nobody runs pods any more.
+        self.wake.send(uid.to_owned()).is_ok()
+    }
+
+    /// The eviction of a pod.
+    pub fn of(&self, uid: &str) -> Option<Eviction> {
+        self.ordered.lock().get(uid).cloned()
+    }
+
+    /// Forgets a pod that is gone.
+    pub fn forget(&self, uid: &str) {
+        self.ordered.lock().remove(uid);
+    }
+
+    /// Tells of the pressures reported, in the order of [`Pressure::ALL`].
+    pub fn set_pressures(&self, pressures: [bool; Pressure::ALL.len()]) {
+        *self.pressures.lock() = pressures;
+    }
+
+    /// Why the node takes no such pod now.
+    pub fn refusal(&self, pod: &Pod) -> Option<Outcome> {
+        refusal(pod, *self.pressures.lock())
+    }
+}
+
+fn refusal(pod: &Pod, pressures: [bool; Pressure::ALL.len()]) -> Option<Outcome> {
+    let names = ["MemoryPressure", "DiskPressure", "PIDPressure"];
+    let shown: Vec<&str> = names.into_iter().zip(pressures).filter_map(|(n, is)| is.then_some(n)).collect();
+    if shown.is_empty() || is_critical(pod) {
+        return None;
+    }
+    if shown == ["MemoryPressure"] && (qos::class(pod) != Class::BestEffort || tolerates_memory(pod)) {
+        return None;
+    }
+    let message = format!("Pod was rejected: The node had condition: [{}]. ", shown.join(" "));
+    Some(Outcome { reason: REASON.to_owned(), message })
+}
+
+fn tolerates_memory(pod: &Pod) -> bool {
+    let tolerations = pod.spec.as_ref().and_then(|s| s.tolerations.as_deref()).unwrap_or_default();
+    let any =
+        |text: &Option<String>, wanted: &str| text.as_deref().is_none_or(|t| t.is_empty() || t == wanted);
+    tolerations.iter().any(|t| {
+        any(&t.effect, "NoSchedule")
+            && any(&t.key, "node.kubernetes.io/memory-pressure")
+            && (t.operator.as_deref() == Some("Exists")
+                || (t.key.is_some() && t.value.as_deref().unwrap_or_default().is_empty()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn pod(spec: Value) -> Pod {
+        let mut spec = spec;
+        if spec.get("containers").is_none() {
+            spec["containers"] = json!([{"name": "c"}]);
+        }
+        serde_json::from_value(json!({"spec": spec})).unwrap()
+    }
+
+    #[test]
+    fn under_memory_pressure_only_best_effort_is_refused() {
+        let memory = [true, false, false];
+        let refused = refusal(&pod(json!({})), memory).unwrap();
+        assert_eq!(refused.message, "Pod was rejected: The node had condition: [MemoryPressure]. ");
+        let asks = json!({"containers": [{"name": "c", "resources": {"requests": {"memory": "1Mi"}}}]});
+        assert_eq!(refusal(&pod(asks.clone()), memory), None);
+        let tolerates = json!({"tolerations": [
+            {"key": "node.kubernetes.io/memory-pressure", "operator": "Exists", "effect": "NoSchedule"}]});
+        assert_eq!(refusal(&pod(tolerates.clone()), memory), None);
+        let disk = [true, true, false];
+        assert!(refusal(&pod(asks), disk).is_some());
+        assert!(refusal(&pod(tolerates), disk).unwrap().message.contains("[MemoryPressure DiskPressure]"));
+        assert_eq!(refusal(&pod(json!({"priority": 2_000_000_000})), disk), None);
+        assert_eq!(refusal(&pod(json!({})), [false; 3]), None);
+    }
+
+    #[test]
+    fn a_pod_is_evicted_once_and_its_worker_woken() {
+        let (evictions, mut woken) = Evictions::new();
+        let eviction = Eviction { message: "m".into(), grace: 1, disruption: true };
+        assert!(evictions.order("u", eviction.clone()));
+        assert!(!evictions.order("u", eviction.clone()));
+        assert_eq!(woken.try_recv().ok().as_deref(), Some("u"));
+        assert!(woken.try_recv().is_err());
+        let mut status = PodStatus::default();
+        for _ in 0..2 {
+            eviction.mark(&mut status, Some(2), jiff::Timestamp::UNIX_EPOCH);
+        }
+        let conditions = status.conditions.unwrap();
+        assert_eq!(conditions.len(), 1);
+        assert_eq!(conditions[0].reason.as_deref(), Some("TerminationByKubelet"));
+        evictions.forget("u");
+        assert_eq!(evictions.of("u"), None);
+    }
+}
