@@ -41,6 +41,13 @@ impl Kind {
     }
 }
 
+/// The container is to be asked at all.
+pub fn has_any(container: &Container) -> bool {
+    container.startup_probe.is_some()
+        || container.liveness_probe.is_some()
+        || container.readiness_probe.is_some()
+}
+
 /// A running container whose probes are to be driven.
 #[derive(Clone, Debug)]
 pub struct Target {

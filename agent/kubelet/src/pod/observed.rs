@@ -140,7 +140,12 @@ impl Observer {
     /// Everything the runtime has of the pod with that UID.
     pub async fn look(&mut self, runtime: &Runtime, uid: &str) -> Result<Observed, Error> {
         let mut observed = Observed::default();
-        for sandbox in runtime.list_pod_sandboxes(labels::of_pod(uid)).await? {
+        // Together: nobody but the asking worker makes any between the two.
+        let (sandboxes, containers) = tokio::try_join!(
+            runtime.list_pod_sandboxes(labels::of_pod(uid)),
+            runtime.list_containers(labels::of_pod(uid))
+        )?;
+        for sandbox in sandboxes {
             observed.sandboxes.push(Sandbox {
                 attempt: sandbox.metadata.as_ref().map_or(0, |m| m.attempt),
                 ready: sandbox.state() == v1::PodSandboxState::SandboxReady,
@@ -150,7 +155,7 @@ impl Observer {
             });
         }
         let mut known = HashMap::new();
-        for container in runtime.list_containers(labels::of_pod(uid)).await? {
+        for container in containers {
             let seen = match self.exited.remove(&container.id) {
                 Some(seen) => seen,
                 None => match runtime.container_status(&container.id).await {

@@ -58,7 +58,7 @@ pub struct Worker {
     sandbox_held: Option<(Timestamp, Duration)>,
     hooks_pending: BTreeSet<String>,
     backing_off: BTreeMap<String, Duration>,
-    reported: PodStatus,
+    reported: Arc<PodStatus>,
     finished: bool,
     outcome: Option<Outcome>,
     evicted: Option<Eviction>,
@@ -101,7 +101,7 @@ impl Worker {
         wake: Arc<Notify>,
     ) -> Self {
         let cap = context.config.max_container_restart_period;
-        let reported = desired.borrow().pod.status.clone().unwrap_or_default();
+        let reported = Arc::new(desired.borrow().pod.status.clone().unwrap_or_default());
         Self {
             context,
             reports,
@@ -228,11 +228,11 @@ impl Worker {
         if self.reported.phase.is_none()
             && let Some(status) = &pod.status
         {
-            self.reported = status.clone();
+            self.reported = Arc::new(status.clone());
         }
     }
 
-    async fn look(&mut self, pod: &Pod) -> Result<Observed, Error> {
+    async fn look(&mut self, pod: &Arc<Pod>) -> Result<Observed, Error> {
         let observed = self.observer.look(&self.context.runtime, super::uid(pod)).await?;
         let running = |id: &str| observed.containers.iter().any(|c| c.id == id && c.state == State::Running);
         self.verdicts.retain(running);
@@ -253,9 +253,9 @@ impl Worker {
                 continue;
             }
             self.verdicts.begin(&spec, &container.id, self.reported_of(&container.name, &container.id));
-            if !self.hooks_pending.contains(&container.id) {
+            if probe::has_any(&spec) && !self.hooks_pending.contains(&container.id) {
                 targets.push(Target {
-                    pod: Arc::new(pod.clone()),
+                    pod: Arc::clone(pod),
                     container: spec.into_owned(),
                     id: container.id.clone(),
                     ips: ips.clone(),
@@ -493,7 +493,7 @@ impl Worker {
 
     /// Computes, remembers and publishes the status.
     fn report(&mut self, pod: &Arc<Pod>, observed: &Observed) {
-        let status = status::compute(&status::Input {
+        let mut status = status::compute(&status::Input {
             pod,
             observed,
             verdicts: &self.verdicts.all(),
@@ -506,11 +506,13 @@ impl Worker {
             finished: self.finished,
             now: Timestamp::now(),
         });
-        self.reported = status;
         if let Some(eviction) = &self.evicted {
-            eviction.mark(&mut self.reported, pod.metadata.generation, Timestamp::now());
+            eviction.mark(&mut status, pod.metadata.generation, Timestamp::now());
         }
-        let status = Arc::new(self.reported.clone());
+        if *self.reported != status {
+            self.reported = Arc::new(status);
+        }
+        let status = Arc::clone(&self.reported);
         let observed = Arc::new(observed.clone());
         self.context.pods.publish(View { pod: Arc::clone(pod), status: Arc::clone(&status), observed });
         self.reports.set(pod, status, self.torn_down);

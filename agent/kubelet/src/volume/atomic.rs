@@ -38,8 +38,11 @@ pub fn write(dir: &Path, payload: &Payload) -> Result<bool, Error> {
     {
         return Ok(false);
     }
-    let name =
-        format!("..{}.{}", jiff::Zoned::now().strftime("%Y_%m_%d_%H_%M_%S"), uuid::Uuid::new_v4().simple());
+    let name = format!(
+        "..{}.{}",
+        jiff::Timestamp::now().strftime("%Y_%m_%d_%H_%M_%S"),
+        uuid::Uuid::new_v4().simple()
+    );
     let fresh = dir.join(&name);
     std::fs::create_dir(&fresh).map_err(io("create", &fresh))?;
     set_mode(&fresh, 0o755)?;

@@ -1,5 +1,6 @@
 //! A container's mounts, and the machine's mount table.
 
+use std::io::BufRead;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Component, Path, PathBuf};
@@ -7,6 +8,7 @@ use std::path::{Component, Path, PathBuf};
 use cri_proto::v1;
 use k8s_openapi::api::core::v1::{Container, Pod, VolumeDevice, VolumeMount};
 use nix::mount::MsFlags;
+use rustix::fs::{AtFlags, StatxAttributes, StatxFlags};
 
 use super::{Error, Mounted, Source, blocking, cleanup, files, hosts, io};
 use crate::context::Context;
@@ -203,9 +205,7 @@ fn make_like(root: &Path, existing: &Path, wanted: &Path) -> Result<(), Error> {
 
 /// Mount points at or below a directory, deepest (and latest) first.
 pub fn below(dir: &Path) -> Vec<PathBuf> {
-    let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let mut found: Vec<PathBuf> =
-        table.lines().filter_map(mount_point).filter(|mount| mount.starts_with(dir)).collect();
+    let mut found: Vec<PathBuf> = table().filter(|mount| mount.starts_with(dir)).collect();
     found.reverse();
     found.sort_by_key(|mount| std::cmp::Reverse(mount.components().count()));
     found
@@ -221,10 +221,29 @@ pub fn shared_with(real: &Path, pods: &Path) -> bool {
     below(pods).iter().any(same)
 }
 
-/// Something is mounted exactly here.
+/// Something is mounted exactly here; a link's own place is looked at, not where it leads.
 pub fn is_mount_point(path: &Path) -> bool {
-    let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    table.lines().filter_map(mount_point).any(|mount| mount == path)
+    // The kernel tells it of a path since 5.8. The table grows with every pod, and this is asked for every volume at every sync.
+    let told = rustix::fs::statx(
+        rustix::fs::CWD,
+        path,
+        AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT,
+        StatxFlags::empty(),
+    );
+    match told {
+        Ok(told) if told.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT) => {
+            told.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)
+        }
+        Err(rustix::io::Errno::NOENT) => false,
+        _ => table().any(|mount| mount == path),
+    }
+}
+
+/// The mount points of our namespace, oldest first; read line by line, as the table may be large.
+fn table() -> impl Iterator<Item = PathBuf> {
+    let file = std::fs::File::open("/proc/self/mountinfo").ok();
+    let lines = file.into_iter().flat_map(|file| std::io::BufReader::new(file).lines());
+    lines.map_while(Result::ok).filter_map(|line| mount_point(&line))
 }
 
 /// The fifth field, with the kernel's octal escapes undone.
@@ -261,6 +280,19 @@ mod tests {
         let wanted = dir.path().join("a/b");
         make_like(dir.path(), dir.path(), &wanted).unwrap();
         assert_eq!((mode(&wanted), mode(&dir.path().join("a"))), (0o2777, 0o2777));
+    }
+
+    #[test]
+    fn mount_points_are_told_from_what_is_below_them_and_from_links() {
+        let dir = tempfile::tempdir().unwrap();
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink("/proc", &link).unwrap();
+        assert!(is_mount_point(Path::new("/proc")));
+        assert!(!is_mount_point(Path::new("/proc/self")));
+        assert!(!is_mount_point(&link));
+        assert!(!is_mount_point(dir.path().join("absent").as_path()));
+        assert!(table().any(|mount| mount == Path::new("/proc")), "the table says the same");
+        assert!(below(Path::new("/proc")).contains(&PathBuf::from("/proc")));
     }
 
     #[test]
