@@ -2,6 +2,7 @@
 //!
 //! - `cli`: commands and flags; `settings`: flags over environment over file over defaults; `logging`; `signals`
 //! - `server`: the control plane and its child, the agent; `agent`: a node
+//! - `memory`: what is freed is given back
 //! - `token`, `kubeconfig`, `version`: commands that answer and end; `output`: their text and JSON
 
 mod agent;
@@ -9,6 +10,7 @@ mod cli;
 mod kubeconfig;
 mod lock;
 mod logging;
+mod memory;
 mod output;
 mod server;
 mod settings;
@@ -24,6 +26,7 @@ fn main() -> ExitCode {
     // Whoever started us may have left signals blocked; a blocked SIGTERM would make us, and the agent that is to die with
     // the server, impossible to stop. Before any thread, which inherits the mask. It cannot fail with a valid set.
     let _ = nix::sys::signal::SigSet::all().thread_unblock();
+    memory::bound_arenas();
     let cli = Cli::parse();
     logging::start(&cli.logging);
     match run(cli) {
@@ -42,8 +45,14 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     let file = cli.config;
     let done = runtime.block_on(async {
         match cli.command {
-            Command::Server(flags) => Box::pin(server::run(settings::merge(*flags, &file)?)).await,
-            Command::Agent(flags) => Box::pin(agent::run(settings::merge(*flags, &file)?)).await,
+            Command::Server(flags) => {
+                tokio::spawn(memory::give_back());
+                Box::pin(server::run(settings::merge(*flags, &file)?)).await
+            }
+            Command::Agent(flags) => {
+                tokio::spawn(memory::give_back());
+                Box::pin(agent::run(settings::merge(*flags, &file)?)).await
+            }
             Command::Token(command) => Box::pin(token::run(command)).await,
             Command::Kubeconfig(flags) => kubeconfig::run(&flags),
             Command::Version(flags) => version::run(&flags),
