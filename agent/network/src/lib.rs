@@ -7,7 +7,7 @@
 //! | `plan` | which routes are to be added, replaced and removed; pure |
 //! | `changes` | the kernel's word that something changed |
 //! | `routes` | observing and changing the kernel's routes |
-//! | `masquerade` | the nftables table `windlass-network`; rendering is pure |
+//! | `masquerade` | the nftables table `windlass-network`; pure |
 //! | `conflist` | the CNI configuration; rendering is pure |
 //! | `garbage` | what pods left behind that the runtime forgot |
 //! | `sysctl` | forwarding, and bridged packets seen by nftables |
@@ -27,6 +27,5 @@ pub use self::{
     config::{Config, Plugins},
     conflist::{ConflistError, write_static},
     garbage::{Attached, GarbageError, collect_garbage},
-    masquerade::MasqueradeError,
     run::{Error, run},
 };

@@ -28,9 +28,10 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Config, ConflistError, MasqueradeError,
+    Config, ConflistError,
     changes::Changes,
-    conflist, masquerade,
+    conflist,
+    masquerade::Masquerade,
     node::Member,
     plan::{Plan, Problem, plan},
     routes::{self, RouteError},
@@ -77,7 +78,7 @@ enum RoundError {
     #[error("keep the routes to other nodes")]
     Routes(#[from] RouteError),
     #[error("keep masquerading")]
-    Masquerade(#[from] MasqueradeError),
+    Masquerade(#[from] nft::Error),
     #[error("bring the pod network in order: not done within {}s", ROUND.as_secs())]
     Late,
 }
@@ -110,6 +111,7 @@ pub async fn run(config: Config, client: Client, shutdown: CancellationToken) ->
         listed: false,
         problems: BTreeSet::new(),
         masquerade: None,
+        nftables: nft::Kernel::default(),
         sysctls_warned: false,
     };
     let mut next = Instant::now() + AUDIT_PERIOD;
@@ -160,7 +162,8 @@ struct Network {
     /// Reported already.
     problems: BTreeSet<Problem>,
     /// Applied, and when.
-    masquerade: Option<(String, Instant)>,
+    masquerade: Option<(Masquerade, Instant)>,
+    nftables: nft::Kernel,
     sysctls_warned: bool,
 }
 
@@ -239,12 +242,13 @@ impl Network {
     async fn masquerade(&mut self, own: &[IpNet], plan: &Plan) -> Result<(), RoundError> {
         let pods = self.members.values().flat_map(|member| &member.pod_cidrs);
         let ranges = pods.chain(&self.config.cluster_cidrs).copied().collect();
-        let text = masquerade::render(own, &ranges, &plan.direct);
-        let stale = |(applied, at): &(String, Instant)| *applied != text || at.elapsed() >= AUDIT_PERIOD;
+        let wanted = Masquerade::new(own, &ranges, &plan.direct);
+        let stale =
+            |(applied, at): &(Masquerade, Instant)| *applied != wanted || at.elapsed() >= AUDIT_PERIOD;
         // Somebody's `nft flush ruleset` is mended by the audit.
         if self.masquerade.as_ref().is_none_or(stale) {
-            masquerade::apply(&text).await?;
-            self.masquerade = Some((text, Instant::now()));
+            self.nftables.commit(wanted.batch()).await?;
+            self.masquerade = Some((wanted, Instant::now()));
         }
         Ok(())
     }

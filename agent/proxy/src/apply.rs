@@ -5,34 +5,13 @@
 //! transaction replaces everything: there is no moment without rules.
 
 use crate::element::{Balancer, Difference, Element, Set, elements};
-use crate::model::{Rules, model};
+use crate::model::{Front, Place, Rules, Target, model};
+use crate::readback::Left;
+use crate::ruleset;
 use crate::service::{Service, Slice};
-use crate::text;
 use ipnet::IpNet;
-use nftables::schema::{NfListObject, NfObject};
+use nft::{Batch, Error, Kernel};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::process::Stdio;
-use tokio::io::AsyncWriteExt;
-use tokio::process::Command;
-
-/// Why the kernel could not be changed.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// `nft` is missing or cannot be fed.
-    #[error("run nft")]
-    Run(#[source] std::io::Error),
-    /// The kernel refused the transaction.
-    #[error("apply {lines} lines of nftables: {message}")]
-    Refused {
-        /// How long the transaction was.
-        lines: usize,
-        /// What nft said.
-        message: String,
-    },
-    /// The tables cannot be listed.
-    #[error("list the nftables tables")]
-    List(#[source] nftables::helper::NftablesError),
-}
 
 /// Name of a service: namespace and name.
 pub type ServiceName = (String, String);
@@ -48,13 +27,14 @@ pub struct State {
 
 /// The applier.
 pub struct Applier {
-    node: String,
+    place: Place,
     cluster_cidrs: Vec<IpNet>,
     applied: HashMap<ServiceName, Rules>,
     balancers: BTreeSet<Balancer>,
     /// How many services want a hairpin element: services may share an endpoint.
     shared: HashMap<Element, u32>,
     in_step: bool,
+    kernel: Kernel,
 }
 
 /// What one application did.
@@ -69,13 +49,19 @@ impl Applier {
     #[must_use]
     pub fn new(node: String, cluster_cidrs: Vec<IpNet>) -> Self {
         Self {
-            node,
+            place: Place { node, zone: String::new() },
             cluster_cidrs,
             applied: HashMap::new(),
             balancers: BTreeSet::new(),
             shared: HashMap::new(),
             in_step: false,
+            kernel: Kernel::default(),
         }
+    }
+
+    /// The node's zone, empty for none; when it changes, the next [`Applier::apply`] looks at the services given to it only.
+    pub fn set_zone(&mut self, zone: String) {
+        self.place.zone = zone;
     }
 
     /// Brings the kernel to `state` for the services in `dirty`; for all of them when the kernel is out of step.
@@ -118,11 +104,10 @@ impl Applier {
                 _ => {}
             }
         }
-        let mut transaction = text::balancers(&difference, &mut self.balancers);
-        transaction.push_str(&text::elements(&difference));
-        if !transaction.is_empty()
-            && let Err(error) = run_nft(&transaction).await
-        {
+        let mut batch = Batch::default();
+        ruleset::balancers(&mut batch, &difference, &mut self.balancers);
+        ruleset::elements(&mut batch, &difference);
+        if let Err(error) = self.kernel.commit(batch).await {
             self.in_step = false;
             return Err(error);
         }
@@ -141,14 +126,25 @@ impl Applier {
         Ok(Applied { difference })
     }
 
-    /// Everything in one transaction.
+    /// Everything in one transaction. Before it, what is to outlive it is read from the kernel: the sticky clients, and at an agent's
+    /// start the endpoints' slots and numbers, so that connections and clients stay where they are.
     async fn replace(&mut self, state: &State) -> Result<Applied, Error> {
+        let started = self.applied.is_empty();
+        let left = match Left::read(&mut self.kernel, !started).await {
+            Ok(left) => left,
+            // stickiness is not worth going without services
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, "what was in the tables cannot be read; sticky clients are forgotten");
+                Left::default()
+            }
+        };
         let mut next = HashMap::new();
         let mut shared: HashMap<Element, u32> = HashMap::new();
         let mut wanted = BTreeSet::new();
         for name in state.services.keys() {
-            let empty = Rules::default();
-            let rules = self.rules(state, name, self.applied.get(name).unwrap_or(&empty));
+            let old = self.applied.get(name).unwrap_or(&left.rules);
+            let rules = self.rules(state, name, old);
             for element in elements(&rules) {
                 if element.set == Set::Hairpin {
                     *shared.entry(element.clone()).or_default() += 1;
@@ -157,13 +153,23 @@ impl Applier {
             }
             next.insert(name.clone(), rules);
         }
-        let before: BTreeSet<Element> = self.applied.values().flat_map(elements).collect();
+        let mut before: BTreeSet<Element> = self.applied.values().flat_map(elements).collect();
+        if started {
+            before.extend(elements(&left.rules));
+        }
         let whole = Difference { delete: Vec::new(), add: wanted.iter().cloned().collect() };
         let mut balancers = BTreeSet::new();
-        let mut transaction = text::tables(&self.cluster_cidrs);
-        transaction.push_str(&text::balancers(&whole, &mut balancers));
-        transaction.push_str(&text::elements(&whole));
-        run_nft(&transaction).await?;
+        let mut batch = Batch::default();
+        ruleset::tables(&mut batch, &self.cluster_cidrs);
+        ruleset::balancers(&mut batch, &whole, &mut balancers);
+        ruleset::elements(&mut batch, &whole);
+        let all = || next.values();
+        let outside: HashMap<&Front, &Target> = all().flat_map(|rules: &Rules| &rules.fronts).collect();
+        let inside: HashMap<&Front, &Target> = all().flat_map(|rules| &rules.inside).collect();
+        left.restore_clients(&mut batch, |front, from_inside| {
+            if from_inside { inside.get(front).copied() } else { outside.get(front).copied() }
+        });
+        self.kernel.commit(batch).await?;
         self.applied = next;
         self.shared = shared;
         self.balancers = balancers;
@@ -177,21 +183,16 @@ impl Applier {
         state
             .services
             .get(name)
-            .map_or_else(Rules::default, |service| model(service, &slices, &self.node, old))
+            .map_or_else(Rules::default, |service| model(service, &slices, &self.place, old))
     }
 
     /// Looks whether both tables are still there; if not, the next [`Applier::apply`] replaces everything.
     ///
     /// # Errors
-    /// nft cannot list tables.
+    /// The kernel does not tell.
     pub async fn audit(&mut self) -> Result<bool, Error> {
-        let listed = nftables::helper::get_current_ruleset_with_args_async(None::<&str>, ["list", "tables"])
-            .await
-            .map_err(Error::List)?;
-        let ours = listed.objects.iter().filter(|object| {
-            matches!(object, NfObject::ListObject(NfListObject::Table(table)) if table.name == text::TABLE)
-        });
-        self.in_step = self.in_step && ours.count() == 2;
+        let there = self.kernel.has_tables(ruleset::TABLES).await?;
+        self.in_step = self.in_step && there;
         Ok(self.in_step)
     }
 }
@@ -199,36 +200,12 @@ impl Applier {
 /// Takes both tables away: this node serves no services any more.
 ///
 /// # Errors
-/// nft fails.
+/// The kernel refuses.
 pub async fn remove_tables() -> Result<(), Error> {
-    let mut text = String::new();
-    for family in ["ip", "ip6"] {
-        text.push_str(&format!("table {family} {0}\ndelete table {family} {0}\n", text::TABLE));
+    let mut batch = Batch::default();
+    for table in ruleset::TABLES {
+        batch.add_table(*table);
+        batch.delete_table(*table);
     }
-    run_nft(&text).await
-}
-
-async fn run_nft(transaction: &str) -> Result<(), Error> {
-    let mut child = Command::new("nft")
-        .args(["-f", "-"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(Error::Run)?;
-    let mut stdin =
-        child.stdin.take().ok_or_else(|| Error::Run(std::io::Error::other("nft has no standard input")))?;
-    let feed = async move {
-        // an early end of nft shows in its status; what it said is worth more than the broken pipe
-        let _ = stdin.write_all(transaction.as_bytes()).await;
-        drop(stdin);
-    };
-    let (output, ()) = tokio::join!(child.wait_with_output(), feed);
-    let output = output.map_err(Error::Run)?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let message = String::from_utf8_lossy(&output.stderr).lines().take(4).collect::<Vec<_>>().join("; ");
-    Err(Error::Refused { lines: transaction.lines().count(), message })
+    Kernel::default().commit(batch).await
 }

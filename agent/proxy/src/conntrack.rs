@@ -53,12 +53,13 @@ impl Stale {
             pairs.collect()
         };
         let fronts = |list: &[Element]| -> BTreeSet<Front> {
-            let keys = list.iter().filter(|e| matches!(e.set, Set::Services | Set::NodePorts)).filter_map(
-                |e| match e.key {
+            let keys = list
+                .iter()
+                .filter(|e| matches!(e.set, Set::Services | Set::NodePorts | Set::Inside | Set::InsidePorts))
+                .filter_map(|e| match e.key {
                     Key::Front(front) if front.port().0 == Protocol::Udp => Some(front),
                     _ => None,
-                },
-            );
+                });
             keys.collect()
         };
         // an endpoint that only changed its slot is in both lists

@@ -10,6 +10,9 @@ pub const MASQUERADE_MARK: u32 = 0x1_0000;
 /// Added to the number of a sticky endpoint, to tell it from a slot.
 pub const STICKY_MARK: u32 = 0x2_0000;
 
+/// Added for a connection that comes from inside the cluster to a front whose policy is Local for others.
+pub const INSIDE_MARK: u32 = 0x4_0000;
+
 /// A chain that balances over `slots` endpoints; made once, shared by every front with that many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Balancer {
@@ -17,6 +20,8 @@ pub struct Balancer {
     pub node_port: bool,
     /// Marks connections whose source is rewritten.
     pub masquerade: bool,
+    /// For connections from inside the cluster.
+    pub inside: bool,
     /// Seconds a client stays with its endpoint.
     pub sticky: Option<u32>,
     /// How many endpoints.
@@ -27,9 +32,24 @@ impl fmt::Display for Balancer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = if self.node_port { "port" } else { "address" };
         let masquerade = if self.masquerade { "-masq" } else { "" };
-        write!(f, "{kind}{masquerade}-{}", self.slots)?;
+        let inside = if self.inside { "-inside" } else { "" };
+        write!(f, "{kind}{masquerade}{inside}-{}", self.slots)?;
         self.sticky.map_or(Ok(()), |seconds| write!(f, "-sticky-{seconds}"))
     }
+}
+
+impl Balancer {
+    /// What is added to the slots' numbers.
+    #[must_use]
+    pub fn base(&self) -> u32 {
+        base(self.masquerade, self.inside)
+    }
+}
+
+/// What is added to the slots' numbers of a front.
+#[must_use]
+pub(crate) fn base(masquerade: bool, inside: bool) -> u32 {
+    (if masquerade { MASQUERADE_MARK } else { 0 }) | (if inside { INSIDE_MARK } else { 0 })
 }
 
 /// What an element's key maps to.
@@ -60,6 +80,10 @@ pub enum Set {
     Services,
     /// Front to balancer, by node port.
     NodePorts,
+    /// Front to balancer for those inside the cluster, by address.
+    Inside,
+    /// Front to balancer for those inside the cluster, by node port.
+    InsidePorts,
     /// Front and slot to endpoint, by address.
     Endpoints,
     /// Front and slot to endpoint, by node port.
@@ -108,12 +132,15 @@ pub fn elements(rules: &Rules) -> BTreeSet<Element> {
     out.extend(rules.cluster_ips.iter().map(|ip| address(Set::ClusterIps, ip, Key::Address(*ip))));
     out.extend(rules.local_endpoints.iter().map(|ip| address(Set::Hairpin, ip, Key::Pair(*ip))));
     for (front, target) in &rules.fronts {
-        of_front(front, target, &mut out);
+        of_front(front, target, false, &mut out);
+    }
+    for (front, target) in &rules.inside {
+        of_front(front, target, true, &mut out);
     }
     out
 }
 
-fn of_front(front: &Front, target: &Target, out: &mut BTreeSet<Element>) {
+fn of_front(front: &Front, target: &Target, inside: bool, out: &mut BTreeSet<Element>) {
     let node_port = matches!(front, Front::NodePort(..));
     let pick = |by_address, by_port| if node_port { by_port } else { by_address };
     let mut put = |set, key, value| {
@@ -125,9 +152,11 @@ fn of_front(front: &Front, target: &Target, out: &mut BTreeSet<Element>) {
         Target::Refuse => return put(closed, Key::Front(*front), Value::Refuse),
         Target::Drop => return put(closed, Key::Front(*front), Value::Drop),
     };
-    let balancer = Balancer { node_port, masquerade, sticky, slots: slots.len() };
-    put(pick(Set::Services, Set::NodePorts), Key::Front(*front), Value::Balance(balancer));
-    let base = if masquerade { MASQUERADE_MARK } else { 0 };
+    let balancer = Balancer { node_port, masquerade, inside, sticky, slots: slots.len() };
+    let fronts =
+        if inside { pick(Set::Inside, Set::InsidePorts) } else { pick(Set::Services, Set::NodePorts) };
+    put(fronts, Key::Front(*front), Value::Balance(balancer));
+    let base = balancer.base();
     let endpoints = pick(Set::Endpoints, Set::PortEndpoints);
     for (slot, endpoint) in (base..).zip(slots) {
         match ids.get(endpoint) {

@@ -7,7 +7,9 @@
 //! - [`model`]: one service and its slices to its [`model::Rules`]; pure
 //! - [`slots`]: which endpoint holds which slot, moving as few as possible; pure
 //! - [`element`]: rules as set elements, and the difference between two of them; pure
-//! - [`text`]: tables, chains and elements in nft's language; pure
+//! - [`ruleset`]: tables, chains and elements as transactions; pure
+//! - [`text`]: the same in nft's language, for people, tests and benches; pure
+//! - `readback`: what an earlier run left in the kernel
 //! - [`apply`]: the shadow of what is in the kernel; one transaction a change
 //! - [`conntrack`]: forgetting flows to endpoints that are gone
 //! - [`run`]: the watches
@@ -16,6 +18,8 @@ pub mod apply;
 pub mod conntrack;
 pub mod element;
 pub mod model;
+mod readback;
+pub mod ruleset;
 mod run;
 pub mod service;
 pub mod slots;

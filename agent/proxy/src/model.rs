@@ -70,49 +70,79 @@ pub enum Target {
 pub struct Rules {
     /// Fronts and what they do. A cluster IP without endpoints has no front: [`Rules::cluster_ips`] refuses it.
     pub fronts: BTreeMap<Front, Target>,
+    /// Where pods and the node itself get to by a front whose policy is Local for everybody else: to any endpoint, as if they went out
+    /// of the cluster and came in by the best way.
+    pub inside: BTreeMap<Front, Target>,
     /// The service's cluster IPs.
     pub cluster_ips: BTreeSet<IpAddr>,
     /// Addresses of endpoints on this node, which may reach themselves through the service.
     pub local_endpoints: BTreeSet<IpAddr>,
 }
 
-/// The rules for `service`, whose slices are `slices`, on node `node`; `old` is what it had, so that slots stay where they are.
+/// Where the proxy is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// This node's name: endpoints on it are local.
+    pub node: String,
+    /// Its zone, empty when it has none.
+    pub zone: String,
+}
+
+/// The rules for `service`, whose slices are `slices`, on the node at `place`; `old` is what it had, so that slots stay where they are.
 #[must_use]
 pub fn model<'a>(
     service: &Service,
     slices: &(impl Iterator<Item = &'a Slice> + Clone),
-    node: &'a str,
+    place: &'a Place,
     old: &Rules,
 ) -> Rules {
     let mut rules = Rules { cluster_ips: service.cluster_ips.iter().copied().collect(), ..Rules::default() };
     for port in &service.ports {
         for v6 in families(service) {
-            let candidates = Candidates::collect(slices.clone(), port, v6, node);
+            let candidates = Candidates::collect(slices.clone(), port, v6, place);
             rules.local_endpoints.extend(candidates.local_addresses());
-            let mut put = |front: Front, local: bool, outside: bool| {
-                let chosen = candidates.choose(local);
-                let target = match (chosen.is_empty(), outside) {
-                    (true, false) => return,
-                    (true, true) if local && !candidates.choose(false).is_empty() => Target::Drop,
-                    (true, true) => Target::Refuse,
-                    (false, _) => {
-                        balance(&chosen, outside && !local, service.affinity, old.fronts.get(&front))
-                    }
+            let (everywhere, here) = (candidates.everywhere(), candidates.here());
+            let sticky = service.affinity;
+            for ip in service.cluster_ips.iter().filter(|ip| ip.is_ipv6() == v6) {
+                let front = Front::Address(*ip, port.protocol, port.port);
+                let chosen = if service.internal_local { &here } else { &everywhere };
+                if !chosen.is_empty() {
+                    let target = balance(chosen, false, sticky, old.fronts.get(&front));
+                    rules.fronts.insert(front, target);
+                } else if !everywhere.is_empty() {
+                    rules.fronts.insert(front, Target::Drop);
+                }
+            }
+            let addresses = service.external_ips.iter().filter(|ip| ip.is_ipv6() == v6);
+            let mut outside: Vec<Front> =
+                addresses.map(|ip| Front::Address(*ip, port.protocol, port.port)).collect();
+            if port.node_port != 0 {
+                outside.push(Front::NodePort(v6, port.protocol, port.node_port));
+            }
+            for front in outside {
+                let before = old.fronts.get(&front);
+                let target = match service.external_local {
+                    _ if everywhere.is_empty() => Target::Refuse,
+                    false => balance(&everywhere, true, sticky, before),
+                    true if here.is_empty() => Target::Drop,
+                    true => balance(&here, false, sticky, before),
                 };
                 rules.fronts.insert(front, target);
-            };
-            for ip in service.cluster_ips.iter().filter(|ip| ip.is_ipv6() == v6) {
-                put(Front::Address(*ip, port.protocol, port.port), service.internal_local, false);
-            }
-            for ip in service.external_ips.iter().filter(|ip| ip.is_ipv6() == v6) {
-                put(Front::Address(*ip, port.protocol, port.port), service.external_local, true);
-            }
-            if port.node_port != 0 {
-                put(Front::NodePort(v6, port.protocol, port.node_port), service.external_local, true);
+                if service.external_local && !everywhere.is_empty() {
+                    let target = balance(&everywhere, false, sticky, old.inside.get(&front));
+                    rules.inside.insert(front, target);
+                }
             }
         }
     }
     rules
+}
+
+/// Ready endpoints of a service on this node, for a load balancer that asks.
+#[must_use]
+pub fn ready_here<'a>(slices: impl Iterator<Item = &'a Slice>, node: &str) -> usize {
+    let all = slices.flat_map(|slice| &slice.endpoints).filter(|e| e.ready && e.node == node);
+    all.map(|e| e.address).collect::<BTreeSet<_>>().len()
 }
 
 fn families(service: &Service) -> BTreeSet<bool> {
@@ -151,11 +181,19 @@ fn number(chosen: &BTreeSet<Endpoint>, old: &BTreeMap<Endpoint, u32>) -> BTreeMa
 /// The endpoints behind one port in one family.
 struct Candidates<'a> {
     all: Vec<(Endpoint, &'a SliceEndpoint)>,
-    node: &'a str,
+    place: &'a Place,
+}
+
+/// What hints ask for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Preference {
+    None,
+    Zone,
+    Node,
 }
 
 impl<'a> Candidates<'a> {
-    fn collect(slices: impl Iterator<Item = &'a Slice>, port: &Port, v6: bool, node: &'a str) -> Self {
+    fn collect(slices: impl Iterator<Item = &'a Slice>, port: &Port, v6: bool, place: &'a Place) -> Self {
         let mut all = Vec::new();
         for slice in slices {
             let number = slice
@@ -166,20 +204,59 @@ impl<'a> Candidates<'a> {
             let here = slice.endpoints.iter().filter(|e| e.address.is_ipv6() == v6);
             all.extend(here.map(|e| (Endpoint { address: e.address, port: *number }, e)));
         }
-        Self { all, node }
+        Self { all, place }
+    }
+
+    fn is_local(&self, endpoint: &SliceEndpoint) -> bool {
+        endpoint.node == self.place.node
     }
 
     fn local_addresses(&self) -> impl Iterator<Item = IpAddr> {
-        self.all.iter().filter(|(_, e)| e.node == self.node).map(|(e, _)| e.address)
+        self.all.iter().filter(|(_, e)| self.is_local(e)).map(|(e, _)| e.address)
     }
 
-    /// Ready ones; when there are none, those still serving while they terminate.
-    fn choose(&self, local: bool) -> BTreeSet<Endpoint> {
-        let here = || self.all.iter().filter(|(_, e)| !local || e.node == self.node);
-        let ready: BTreeSet<Endpoint> = here().filter(|(_, e)| e.ready).map(|(p, _)| *p).collect();
-        if !ready.is_empty() {
-            return ready;
+    fn where_(&self, wanted: impl Fn(&SliceEndpoint) -> bool) -> BTreeSet<Endpoint> {
+        self.all.iter().filter(|(_, e)| wanted(e)).map(|(p, _)| *p).collect()
+    }
+
+    /// Ready ones that hints prefer for this place; when none is ready, those still serving while they terminate.
+    fn everywhere(&self) -> BTreeSet<Endpoint> {
+        let preference = self.preference();
+        let ready = self.where_(|e| e.ready && self.preferred(e, preference));
+        if ready.is_empty() { self.where_(|e| e.serving && e.terminating) } else { ready }
+    }
+
+    /// The same of those on this node, whatever hints say.
+    fn here(&self) -> BTreeSet<Endpoint> {
+        let ready = self.where_(|e| e.ready && self.is_local(e));
+        if ready.is_empty() { self.where_(|e| e.serving && e.terminating && self.is_local(e)) } else { ready }
+    }
+
+    /// Hints hold if every ready endpoint has them and one is for this place.
+    fn preference(&self) -> Preference {
+        let ready = || self.all.iter().map(|(_, e)| *e).filter(|e| e.ready);
+        let holds = |hints: fn(&SliceEndpoint) -> &Vec<String>, own: &String| {
+            !own.is_empty()
+                && ready().all(|e| !hints(e).is_empty())
+                && ready().any(|e| hints(e).contains(own))
+        };
+        if holds(|e| &e.for_nodes, &self.place.node) {
+            Preference::Node
+        } else if holds(|e| &e.for_zones, &self.place.zone) {
+            Preference::Zone
+        } else {
+            Preference::None
         }
-        here().filter(|(_, e)| e.serving && e.terminating).map(|(p, _)| *p).collect()
+    }
+
+    fn preferred(&self, endpoint: &SliceEndpoint, preference: Preference) -> bool {
+        match preference {
+            Preference::None => true,
+            Preference::Zone => endpoint.for_zones.contains(&self.place.zone),
+            Preference::Node => endpoint.for_nodes.contains(&self.place.node),
+        }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,7 @@
 //! one together; nothing is applied before both watches have shown everything once, so a restart never takes rules away; shutdown
 //! leaves the rules in place.
 
-use crate::apply::{self, Applier, ServiceName, State};
+use crate::apply::{Applier, ServiceName, State};
 use crate::conntrack;
 use crate::service::{read_service, read_slice};
 use futures::{StreamExt, TryStreamExt};
@@ -247,7 +247,7 @@ impl Proxy {
         }
     }
 
-    async fn apply(&mut self) -> Result<(), apply::Error> {
+    async fn apply(&mut self) -> Result<(), nft::Error> {
         if self.listed != (true, true) {
             return Ok(());
         }

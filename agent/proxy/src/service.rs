@@ -36,6 +36,12 @@ impl Protocol {
         }
     }
 
+    /// The protocol with a number.
+    #[must_use]
+    pub fn of_number(number: u8) -> Option<Self> {
+        [Self::Tcp, Self::Udp, Self::Sctp].into_iter().find(|protocol| protocol.number() == number)
+    }
+
     fn read(name: Option<&str>) -> Option<Self> {
         match name {
             None | Some("TCP" | "") => Some(Self::Tcp),
@@ -74,6 +80,8 @@ pub struct Service {
     pub external_local: bool,
     /// `internalTrafficPolicy: Local`.
     pub internal_local: bool,
+    /// `spec.healthCheckNodePort`, 0 for none.
+    pub health_check_node_port: u16,
 }
 
 /// One endpoint of a slice with the ports of its slice.
@@ -89,6 +97,10 @@ pub struct SliceEndpoint {
     pub terminating: bool,
     /// The node it runs on.
     pub node: String,
+    /// Zones that shall prefer it (`hints.forZones`).
+    pub for_zones: Vec<String>,
+    /// Nodes that shall prefer it (`hints.forNodes`).
+    pub for_nodes: Vec<String>,
 }
 
 /// An endpoint slice.
@@ -148,6 +160,7 @@ pub fn read_service(service: &core::Service) -> Option<Service> {
         affinity,
         external_local: spec.external_traffic_policy.as_deref() == Some("Local"),
         internal_local: spec.internal_traffic_policy.as_deref() == Some("Local"),
+        health_check_node_port: spec.health_check_node_port.and_then(|p| u16::try_from(p).ok()).unwrap_or(0),
     })
 }
 
@@ -165,6 +178,7 @@ pub fn read_slice(slice: &discovery::EndpointSlice) -> Option<Slice> {
     let endpoints = slice.endpoints.iter().flatten().filter_map(|e| {
         let conditions = e.conditions.as_ref();
         let ready = conditions.and_then(|c| c.ready).unwrap_or(true);
+        let hints = e.hints.as_ref();
         Some(SliceEndpoint {
             // all addresses of an endpoint are the same endpoint; upstream uses the first
             address: e.addresses.first()?.parse().ok()?,
@@ -172,6 +186,16 @@ pub fn read_slice(slice: &discovery::EndpointSlice) -> Option<Slice> {
             serving: conditions.and_then(|c| c.serving).unwrap_or(ready),
             terminating: conditions.and_then(|c| c.terminating).unwrap_or(false),
             node: e.node_name.clone().unwrap_or_default(),
+            for_zones: hints
+                .into_iter()
+                .flat_map(|h| h.for_zones.iter().flatten())
+                .map(|z| z.name.clone())
+                .collect(),
+            for_nodes: hints
+                .into_iter()
+                .flat_map(|h| h.for_nodes.iter().flatten())
+                .map(|n| n.name.clone())
+                .collect(),
         })
     });
     Some(Slice { service, ports: ports.collect(), endpoints: endpoints.collect() })

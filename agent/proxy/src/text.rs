@@ -1,16 +1,15 @@
-//! Tables, chains and elements in nft's language. Text, because nft reads elements in bulk more than twice as fast so than as JSON.
+//! What [`ruleset`](crate::ruleset) makes, in nft's language: the reference that tests and benches hold it against, and the
+//! clearest description of it.
 
-use crate::element::{Balancer, Difference, Element, Key, MASQUERADE_MARK, Set, Value};
+use crate::element::{Balancer, Difference, Element, INSIDE_MARK, Key, MASQUERADE_MARK, Value};
 use crate::model::Front;
+use crate::ruleset::STICKY_CLIENTS;
 use ipnet::IpNet;
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
 /// The name of our tables, one for IPv4 and one for IPv6.
 pub const TABLE: &str = "windlass";
-
-/// How many clients a sticky map remembers; the oldest time out.
-const STICKY_CLIENTS: u32 = 262_144;
 
 /// Words that differ between the two families.
 struct Family {
@@ -53,6 +52,8 @@ fn table(out: &mut String, family: &Family, cidrs: &[String]) {
   set hairpin {{ type {a} . {a}; }}
   map services {{ type {a} . inet_proto . inet_service : verdict; }}
   map node_ports {{ type inet_proto . inet_service : verdict; }}
+  map inside {{ type {a} . inet_proto . inet_service : verdict; }}
+  map inside_ports {{ type inet_proto . inet_service : verdict; }}
   map endpoints {{ type {a} . inet_proto . inet_service . mark : {a} . inet_service; }}
   map port_endpoints {{ type inet_proto . inet_service . mark : {a} . inet_service; }}
   map sticky {{ type {a} . inet_proto . inet_service . mark : mark; }}
@@ -63,7 +64,11 @@ fn table(out: &mut String, family: &Family, cidrs: &[String]) {
   map closed_ports {{ type inet_proto . inet_service : verdict; }}
   chain refuse {{ meta l4proto tcp reject with tcp reset; reject; }}
   chain services {{
+    {h} saddr @cluster_cidrs {h} daddr . meta l4proto . th dport vmap @inside
+    fib saddr type local {h} daddr . meta l4proto . th dport vmap @inside
     {h} daddr . meta l4proto . th dport vmap @services
+    {h} saddr @cluster_cidrs fib daddr type local {h} daddr != {loopback} meta l4proto . th dport vmap @inside_ports
+    fib saddr type local fib daddr type local {h} daddr != {loopback} meta l4proto . th dport vmap @inside_ports
     fib daddr type local {h} daddr != {loopback} meta l4proto . th dport vmap @node_ports
   }}
   chain nat_prerouting {{ type nat hook prerouting priority dstnat; jump services; }}
@@ -71,6 +76,7 @@ fn table(out: &mut String, family: &Family, cidrs: &[String]) {
   chain nat_postrouting {{ type nat hook postrouting priority srcnat;
     ct status & dnat != dnat return
     meta mark & {MASQUERADE_MARK:#x} != 0 masquerade fully-random
+    meta mark & {INSIDE_MARK:#x} != 0 fib saddr type local masquerade fully-random
     {h} saddr . {h} daddr @hairpin masquerade fully-random
     {h} saddr != @cluster_cidrs ct original {h} daddr @cluster_ips masquerade fully-random
   }}
@@ -109,23 +115,13 @@ fn balancer_chain(out: &mut String, family: &Family, balancer: Balancer) {
     } else {
         (format!("{h} daddr . meta l4proto . th dport"), "endpoints", "sticky", "clients")
     };
-    let base = if balancer.masquerade { MASQUERADE_MARK } else { 0 };
+    let base = balancer.base();
     let dnat = format!("dnat {h} to {front} . meta mark map @{endpoints}");
     let draw = format!("meta mark set numgen random mod {} offset {base}", balancer.slots);
     let Some(seconds) = balancer.sticky else {
         return chain(out, table, &balancer.to_string(), &[draw, dnat]);
     };
-    if h == &IPV6.header {
-        // nft before 1.0.7 cannot write two IPv6 addresses and a value into a map from a rule (it runs out of registers), so an IPv6
-        // client is not remembered but hashed: it stays while the number of endpoints stays
-        let hashed = format!("meta mark set jhash {h} saddr mod {} offset {base}", balancer.slots);
-        return chain(
-            out,
-            table,
-            &balancer.to_string(),
-            &[hashed, format!("meta mark set {front} . meta mark map @{sticky}"), dnat],
-        );
-    }
+    // nft before 1.0.7 runs out of registers here for IPv6; the kernel has enough
     let client = format!("{front} . {h} saddr");
     let remember = format!("update @{clients} {{ {client} timeout {seconds}s : meta mark }}");
     let (known, fresh) = (format!("{balancer}-known"), format!("{balancer}-fresh"));
@@ -166,7 +162,7 @@ fn commands(out: &mut String, verb: &str, elements: &[Element]) {
     sorted.sort_by_key(|e| (e.ipv6, e.set));
     for run in sorted.chunk_by(|a, b| (a.ipv6, a.set) == (b.ipv6, b.set)) {
         let table = family(run[0].ipv6).table;
-        let _ = write!(out, "{verb} element {table} {TABLE} {} {{ ", set_name(run[0].set));
+        let _ = write!(out, "{verb} element {table} {TABLE} {} {{ ", run[0].set.name());
         for element in run {
             key(out, element.key);
             if verb == "add" {
@@ -175,21 +171,6 @@ fn commands(out: &mut String, verb: &str, elements: &[Element]) {
             out.push_str(", ");
         }
         out.push_str("}\n");
-    }
-}
-
-fn set_name(set: Set) -> &'static str {
-    match set {
-        Set::ClusterIps => "cluster_ips",
-        Set::Hairpin => "hairpin",
-        Set::Services => "services",
-        Set::NodePorts => "node_ports",
-        Set::Endpoints => "endpoints",
-        Set::PortEndpoints => "port_endpoints",
-        Set::Sticky => "sticky",
-        Set::PortSticky => "port_sticky",
-        Set::Closed => "closed",
-        Set::ClosedPorts => "closed_ports",
     }
 }
 

@@ -51,6 +51,8 @@ fn slice(addresses: &[&str], protocol: Protocol) -> BTreeMap<String, Slice> {
         ready: true,
         serving: true,
         terminating: false,
+        for_zones: Vec::new(),
+        for_nodes: Vec::new(),
         node: "n1".into(),
     });
     let slice = Slice {

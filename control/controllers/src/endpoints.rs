@@ -248,7 +248,7 @@ fn label_changes(
 }
 
 /// A merge patch from one map to another: what is gone is null.
-fn changes<'a>(
+pub(crate) fn changes<'a>(
     old: impl IntoIterator<Item = (&'a String, &'a String)>,
     wanted: &BTreeMap<String, String>,
 ) -> BTreeMap<String, Option<String>> {

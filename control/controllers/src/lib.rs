@@ -13,6 +13,7 @@ pub mod cron_job;
 pub mod daemon_set;
 pub mod deployment;
 pub mod disruption;
+pub mod endpoint_mirror;
 pub mod endpoints;
 pub mod ephemeral_volume;
 pub mod expectations;

@@ -7,6 +7,7 @@ use crate::cron_job::CronJobs;
 use crate::daemon_set::DaemonSets;
 use crate::deployment::Deployments;
 use crate::disruption::Disruptions;
+use crate::endpoint_mirror::EndpointMirror;
 use crate::endpoints::EndpointSlices;
 use crate::ephemeral_volume::EphemeralVolumes;
 use crate::garbage;
@@ -66,6 +67,7 @@ pub async fn run(client: Client, config: Config, shutdown: CancellationToken) {
     start.add(1, |queue| Disruptions::new(&cluster, cl.clone(), rec.clone(), inventory.clone(), queue));
     start.add(5, |queue| Deployments::new(&cluster, cl.clone(), rec.clone(), queue));
     start.add(5, |queue| EndpointSlices::new(&cluster, cl.clone(), queue));
+    start.add(5, |queue| EndpointMirror::new(&cluster, cl.clone(), rec.clone(), queue));
     start.add(2, |queue| Namespaces::new(&cluster, cl.clone(), queue));
     start.add(1, |queue| RoleAggregation::new(&cluster, cl.clone(), queue));
     start.add(1, |queue| ServiceAccounts::new(&cluster, cl.clone(), queue));

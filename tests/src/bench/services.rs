@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use nix::sched::{CloneFlags, unshare};
 use proxy::apply::{Applier, ServiceName, State};
 use proxy::element::{Difference, elements};
-use proxy::model::{Rules, model};
+use proxy::model::{Place, Rules, model};
 use proxy::service::{Port, Protocol, Service, Slice, SliceEndpoint};
 use proxy::text;
 use std::collections::{BTreeMap, BTreeSet};
@@ -97,7 +97,12 @@ fn full_text(state: &State, cidrs: &[IpNet]) -> String {
     let mut wanted = BTreeSet::new();
     for (name, service) in &state.services {
         let slices = state.slices.get(name).into_iter().flat_map(BTreeMap::values);
-        wanted.extend(elements(&model(service, &slices, NODE, &Rules::default())));
+        wanted.extend(elements(&model(
+            service,
+            &slices,
+            &Place { node: NODE.into(), zone: String::new() },
+            &Rules::default(),
+        )));
     }
     let whole = Difference { delete: Vec::new(), add: wanted.into_iter().collect() };
     let mut out = text::tables(cidrs);
@@ -149,6 +154,8 @@ fn slices(index: u32, turn: u32) -> Result<BTreeMap<String, Slice>> {
         ready: true,
         serving: true,
         terminating: false,
+        for_zones: Vec::new(),
+        for_nodes: Vec::new(),
         node: NODE.into(),
     });
     let name = format!("s{index}");

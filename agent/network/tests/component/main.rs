@@ -141,3 +141,30 @@ fn pods_of_two_nodes_reach_each_other_unchanged_and_the_world_masqueraded() {
     assert_eq!(seen(&b, "192.0.2.2:80", &a, "10.244.0.5:0"), ip("10.244.0.5"), "pod to node");
     assert_eq!(seen(&b, "192.0.2.99:80", &a, "10.244.0.5:0"), ip("192.0.2.1"), "pod to the world");
 }
+
+#[test]
+fn the_masquerading_table_reads_as_it_is_meant() {
+    let Some(here) = Netns::new() else { return };
+    here.sh("ip link add lan type dummy; ip addr add 192.0.2.1/24 dev lan; ip link set lan up");
+    let api = Api::new(vec![
+        node("here", "192.0.2.1", &["10.244.0.0/24", "fd00:1::/64"]),
+        node("there", "192.0.2.2", &["10.244.1.0/24", "fd00:1:0:1::/64"]),
+    ]);
+    let running = Running::start("here", &here, &api);
+    here.until("nft list tables", |printed| printed.contains("windlass-network"));
+    let listed = here.sh("nft list table inet windlass-network");
+    drop(running);
+    for line in [
+        "type ipv4_addr",
+        "elements = { 10.244.0.0/24 }",
+        // neighbours are one range, a node is one address
+        "elements = { 10.244.0.0/23, 192.0.2.2 }",
+        "elements = { fd00:1::/64 }",
+        "elements = { fd00:1::/63 }",
+        "type nat hook postrouting priority srcnat; policy accept;",
+        "ip saddr @pods_ip ip daddr != @direct_ip ip daddr != 224.0.0.0/4 masquerade fully-random",
+        "ip6 saddr @pods_ip6 ip6 daddr != @direct_ip6 ip6 daddr != ff00::/8 masquerade fully-random",
+    ] {
+        assert!(listed.lines().any(|l| l.trim() == line), "no {line:?} in\n{listed}");
+    }
+}

@@ -1,0 +1,260 @@
+//! What rules are made of. A rule's expressions run in order over sixteen registers of four bytes; the first that does not match ends
+//! the rule. Pure.
+
+use crate::attribute::Writer;
+use crate::object::Verdict;
+use std::borrow::Cow;
+
+/// A register of four bytes, 0 to 15; longer values take the ones that follow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Register(pub u8);
+
+impl Register {
+    /// `NFT_REG32_00` and up.
+    fn number(self) -> u32 {
+        8 + u32::from(self.0)
+    }
+}
+
+/// Whether a comparison or look-up shall match.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Is {
+    /// It shall.
+    Equal,
+    /// It shall not.
+    Different,
+}
+
+/// Where payload is loaded from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Base {
+    /// The IP header.
+    Network,
+    /// The TCP, UDP or SCTP header.
+    Transport,
+}
+
+/// `NFT_META_*`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Meta {
+    /// The packet's mark.
+    Mark = 3,
+    /// IPv4 or IPv6, as `NFPROTO_*` in one byte.
+    NetworkProtocol = 15,
+    /// Transport protocol, one byte.
+    Protocol = 16,
+}
+
+/// `NFT_CT_*`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Conntrack {
+    /// Bits: 2 established, 4 related, 8 new.
+    State = 0,
+    /// `IPS_*`
+    Status = 2,
+    /// Destination as the connection's first packet had it.
+    OriginalDestination4 = 20,
+    /// The same, IPv6.
+    OriginalDestination6 = 22,
+}
+
+/// How a packet is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reject {
+    /// ICMP port unreachable, in an IPv4 table.
+    Icmp4,
+    /// The same in an IPv6 table.
+    Icmp6,
+    /// A reset.
+    TcpReset,
+}
+
+/// One step of a rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Expression {
+    /// Loads bytes of the packet.
+    Payload(Register, Base, u32, u32),
+    /// Loads what the kernel knows of the packet.
+    Meta(Register, Meta),
+    /// Sets the packet's mark.
+    SetMark(Register),
+    /// Loads what the kernel knows of the connection.
+    Conntrack(Register, Conntrack),
+    /// Loads the kind of address the destination is for this machine (`RTN_*`).
+    DestinationType(Register),
+    /// The same of the source.
+    SourceType(Register),
+    /// Loads a random number in `offset .. offset + modulus`.
+    Random {
+        /// Where to.
+        to: Register,
+        /// How many numbers.
+        modulus: u32,
+        /// The first.
+        offset: u32,
+    },
+    /// Ands a register with bytes.
+    Mask(Register, Vec<u8>),
+    /// Compares a register with bytes.
+    Compare(Register, Is, Vec<u8>),
+    /// Is the key in the set?
+    Member(Cow<'static, str>, Register, Is),
+    /// Loads what the key leads to; does not match without.
+    Lookup(Cow<'static, str>, Register, Register),
+    /// Does what the key leads to; goes on without.
+    VerdictLookup(Cow<'static, str>, Register),
+    /// Writes or renews an element with a value.
+    Remember {
+        /// The map.
+        map: Cow<'static, str>,
+        /// Where its key is.
+        key: Register,
+        /// Where its value is.
+        value: Register,
+        /// Milliseconds it stays.
+        timeout: u64,
+    },
+    /// Sends the connection to an address and port in registers.
+    Dnat {
+        /// IPv6.
+        ipv6: bool,
+        /// Where the address is.
+        address: Register,
+        /// Where the port is.
+        port: Register,
+    },
+    /// Gives the connection this machine's address and a random port.
+    MasqueradeFullyRandom,
+    /// Refuses.
+    Reject(Reject),
+    /// Does it.
+    Verdict(Verdict),
+}
+
+const FULLY_RANDOM: u32 = 0x10;
+
+impl Expression {
+    /// As an entry of a rule's list.
+    pub(crate) fn write(&self, writer: &mut Writer) {
+        let name = match self {
+            Self::Payload(..) => "payload",
+            Self::Meta(..) | Self::SetMark(..) => "meta",
+            Self::Conntrack(..) => "ct",
+            Self::DestinationType(..) | Self::SourceType(..) => "fib",
+            Self::Random { .. } => "numgen",
+            Self::Mask(..) => "bitwise",
+            Self::Compare(..) => "cmp",
+            Self::Member(..) | Self::Lookup(..) | Self::VerdictLookup(..) => "lookup",
+            Self::Remember { .. } => "dynset",
+            Self::Dnat { .. } => "nat",
+            Self::MasqueradeFullyRandom => "masq",
+            Self::Reject(..) => "reject",
+            Self::Verdict(..) => "immediate",
+        };
+        writer.nested(1, |w| {
+            w.text(1, name);
+            w.nested(2, |w| self.content(w));
+        });
+    }
+
+    fn content(&self, w: &mut Writer) {
+        match self {
+            Self::Payload(to, base, offset, size) => {
+                w.u32(1, to.number());
+                w.u32(2, if *base == Base::Network { 1 } else { 2 });
+                w.u32(3, *offset);
+                w.u32(4, *size);
+            }
+            Self::Meta(to, key) => {
+                w.u32(1, to.number());
+                w.u32(2, *key as u32);
+            }
+            Self::SetMark(from) => {
+                w.u32(2, Meta::Mark as u32);
+                w.u32(3, from.number());
+            }
+            Self::Conntrack(to, key) => {
+                w.u32(1, to.number());
+                w.u32(2, *key as u32);
+                if matches!(key, Conntrack::OriginalDestination4 | Conntrack::OriginalDestination6) {
+                    // direction original
+                    w.raw(3, &[0]);
+                }
+            }
+            Self::DestinationType(to) => {
+                w.u32(1, to.number());
+                w.u32(2, 3);
+                w.u32(3, 2);
+            }
+            Self::SourceType(to) => {
+                w.u32(1, to.number());
+                w.u32(2, 3);
+                w.u32(3, 1);
+            }
+            Self::Random { to, modulus, offset } => {
+                w.u32(1, to.number());
+                w.u32(2, *modulus);
+                w.u32(3, 1);
+                w.u32(4, *offset);
+            }
+            Self::Mask(register, mask) => {
+                w.u32(1, register.number());
+                w.u32(2, register.number());
+                w.u32(3, u32::try_from(mask.len()).unwrap_or(u32::MAX));
+                w.nested(4, |w| w.raw(1, mask));
+                w.nested(5, |w| w.raw(1, &vec![0; mask.len()]));
+            }
+            Self::Compare(from, is, bytes) => {
+                w.u32(1, from.number());
+                w.u32(2, if *is == Is::Equal { 0 } else { 1 });
+                w.nested(3, |w| w.raw(1, bytes));
+            }
+            Self::Member(set, key, is) => {
+                w.text(1, set);
+                w.u32(2, key.number());
+                if *is == Is::Different {
+                    w.u32(5, 1);
+                }
+            }
+            Self::Lookup(map, key, to) => {
+                w.text(1, map);
+                w.u32(2, key.number());
+                w.u32(3, to.number());
+            }
+            Self::VerdictLookup(map, key) => {
+                w.text(1, map);
+                w.u32(2, key.number());
+                // NFT_REG_VERDICT
+                w.u32(3, 0);
+            }
+            Self::Remember { map, key, value, timeout } => {
+                w.text(1, map);
+                // update
+                w.u32(3, 1);
+                w.u32(4, key.number());
+                w.u32(5, value.number());
+                w.u64(6, *timeout);
+            }
+            Self::Dnat { ipv6, address, port } => {
+                w.u32(1, 1);
+                w.u32(2, if *ipv6 { 10 } else { 2 });
+                w.u32(3, address.number());
+                w.u32(5, port.number());
+            }
+            Self::MasqueradeFullyRandom => w.u32(1, FULLY_RANDOM),
+            Self::Reject(how) => {
+                let (kind, code) = match how {
+                    Reject::Icmp4 => (0, 3),
+                    Reject::Icmp6 => (0, 4),
+                    Reject::TcpReset => (1, 0),
+                };
+                w.u32(1, kind);
+                w.raw(2, &[code]);
+            }
+            Self::Verdict(verdict) => {
+                w.u32(1, 0);
+                w.nested(2, |w| verdict.write(w));
+            }
+        }
+    }
+}

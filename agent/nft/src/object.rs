@@ -1,0 +1,356 @@
+//! Tables, sets, chains and elements as data, and their attributes. Pure.
+
+use crate::attribute::Writer;
+use std::borrow::Cow;
+use std::net::IpAddr;
+
+/// Which packets a table sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Family {
+    /// IPv4 and IPv6.
+    Inet,
+    /// IPv4.
+    Ip,
+    /// IPv6.
+    Ip6,
+}
+
+impl Family {
+    pub(crate) fn number(self) -> u8 {
+        match self {
+            Self::Inet => 1,
+            Self::Ip => 2,
+            Self::Ip6 => 10,
+        }
+    }
+
+    /// nft's name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Inet => "inet",
+            Self::Ip => "ip",
+            Self::Ip6 => "ip6",
+        }
+    }
+}
+
+/// A table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Table {
+    /// Family.
+    pub family: Family,
+    /// Name.
+    pub name: &'static str,
+}
+
+/// One part of a key or value, with the number `nft` knows its type by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Field {
+    /// An IPv4 address.
+    Ipv4,
+    /// An IPv6 address.
+    Ipv6,
+    /// A transport protocol.
+    Protocol,
+    /// A port.
+    Port,
+    /// A packet's mark.
+    Mark,
+}
+
+impl Field {
+    fn datatype(self) -> u32 {
+        match self {
+            Self::Ipv4 => 7,
+            Self::Ipv6 => 8,
+            Self::Protocol => 12,
+            Self::Port => 13,
+            Self::Mark => 19,
+        }
+    }
+
+    /// Bytes, without padding.
+    #[must_use]
+    pub fn size(self) -> usize {
+        match self {
+            Self::Ipv4 | Self::Mark => 4,
+            Self::Ipv6 => 16,
+            Self::Protocol => 1,
+            Self::Port => 2,
+        }
+    }
+}
+
+/// The datatype and length of a concatenation; only a concatenation's fields are padded.
+fn describe(fields: &[Field]) -> (u32, u32) {
+    let datatype = fields.iter().fold(0, |all, field| all << 6 | field.datatype());
+    let size = match fields {
+        [one] => one.size(),
+        many => many.iter().map(|field| field.size().next_multiple_of(4)).sum(),
+    };
+    (datatype, u32::try_from(size).unwrap_or(u32::MAX))
+}
+
+/// A set or map.
+#[derive(Clone, Debug)]
+pub struct Set {
+    /// Name.
+    pub name: &'static str,
+    /// What its keys are made of.
+    pub key: Vec<Field>,
+    /// For a map: what they lead to.
+    pub map: Option<Vec<Field>>,
+    /// A map to verdicts.
+    pub verdicts: bool,
+    /// Keys are ranges.
+    pub interval: bool,
+    /// For a set that rules write: how many elements at most; they time out.
+    pub dynamic: Option<u32>,
+}
+
+const INTERVAL: u32 = 0x4;
+const MAP: u32 = 0x8;
+const TIMEOUT: u32 = 0x10;
+const EVAL: u32 = 0x20;
+/// `NFT_DATA_VERDICT`
+const VERDICT_TYPE: u32 = 0xffff_ff00;
+
+impl Set {
+    /// A set of `key`s.
+    #[must_use]
+    pub fn new(name: &'static str, key: &[Field]) -> Self {
+        Self { name, key: key.to_vec(), map: None, verdicts: false, interval: false, dynamic: None }
+    }
+
+    /// A map to values.
+    #[must_use]
+    pub fn to(mut self, value: &[Field]) -> Self {
+        self.map = Some(value.to_vec());
+        self
+    }
+
+    /// A map to verdicts.
+    #[must_use]
+    pub fn to_verdicts(mut self) -> Self {
+        self.verdicts = true;
+        self
+    }
+
+    /// A set of ranges.
+    #[must_use]
+    pub fn intervals(mut self) -> Self {
+        self.interval = true;
+        self
+    }
+
+    /// A set that rules write, of at most `size` elements that time out.
+    #[must_use]
+    pub fn dynamic(mut self, size: u32) -> Self {
+        self.dynamic = Some(size);
+        self
+    }
+
+    pub(crate) fn write(&self, writer: &mut Writer, table: &str, id: u32) {
+        let (key_type, key_size) = describe(&self.key);
+        let mut flags = 0;
+        if self.interval {
+            flags |= INTERVAL;
+        }
+        if self.map.is_some() || self.verdicts {
+            flags |= MAP;
+        }
+        if self.dynamic.is_some() {
+            flags |= TIMEOUT | EVAL;
+        }
+        writer.text(1, table);
+        writer.text(2, self.name);
+        writer.u32(3, flags);
+        writer.u32(4, key_type);
+        writer.u32(5, key_size);
+        if self.verdicts {
+            writer.u32(6, VERDICT_TYPE);
+            writer.u32(7, 0);
+        } else if let Some(value) = &self.map {
+            let (value_type, value_size) = describe(value);
+            writer.u32(6, value_type);
+            writer.u32(7, value_size);
+        }
+        if let Some(size) = self.dynamic {
+            writer.nested(9, |w| w.u32(1, size));
+        }
+        writer.u32(10, id);
+    }
+}
+
+/// What happens to a packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Dropped.
+    Drop,
+    /// Accepted by this hook.
+    Accept,
+    /// The chain is left.
+    Return,
+    /// A chain is run, then the next rule.
+    Jump(Cow<'static, str>),
+    /// A chain is run in place of what follows.
+    Goto(Cow<'static, str>),
+}
+
+impl Verdict {
+    pub(crate) fn write(&self, writer: &mut Writer) {
+        let (code, chain): (i32, _) = match self {
+            Self::Drop => (0, None),
+            Self::Accept => (1, None),
+            Self::Jump(chain) => (-3, Some(chain)),
+            Self::Goto(chain) => (-4, Some(chain)),
+            Self::Return => (-5, None),
+        };
+        writer.nested(2, |w| {
+            w.raw(1, &code.to_be_bytes());
+            if let Some(chain) = chain {
+                w.text(2, chain);
+            }
+        });
+    }
+}
+
+/// Where a chain hangs.
+#[derive(Clone, Copy, Debug)]
+pub struct Hook {
+    /// `nat` or `filter`.
+    pub kind: &'static str,
+    /// `NF_INET_*`
+    pub number: u32,
+    /// Lower comes first.
+    pub priority: i32,
+}
+
+impl Hook {
+    /// `NF_INET_PRE_ROUTING`
+    pub const PREROUTING: u32 = 0;
+    /// `NF_INET_LOCAL_IN`
+    pub const INPUT: u32 = 1;
+    /// `NF_INET_FORWARD`
+    pub const FORWARD: u32 = 2;
+    /// `NF_INET_LOCAL_OUT`
+    pub const OUTPUT: u32 = 3;
+    /// `NF_INET_POST_ROUTING`
+    pub const POSTROUTING: u32 = 4;
+    /// Priority `dstnat`.
+    pub const DSTNAT: i32 = -100;
+    /// Priority `srcnat`.
+    pub const SRCNAT: i32 = 100;
+}
+
+/// A chain.
+#[derive(Clone, Debug)]
+pub struct Chain {
+    /// Name.
+    pub name: Cow<'static, str>,
+    /// `None` for one that is only jumped to.
+    pub hook: Option<Hook>,
+}
+
+impl Chain {
+    pub(crate) fn write(&self, writer: &mut Writer, table: &str) {
+        writer.text(1, table);
+        writer.text(3, &self.name);
+        if let Some(hook) = self.hook {
+            writer.nested(4, |w| {
+                w.u32(1, hook.number);
+                w.raw(2, &hook.priority.to_be_bytes());
+            });
+            // policy accept
+            writer.u32(5, 1);
+            writer.text(7, hook.kind);
+        }
+    }
+}
+
+/// A concatenation being made: parts in order, each padded to four bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Bytes(pub Vec<u8>);
+
+impl Bytes {
+    /// Appends an address.
+    #[must_use]
+    pub fn address(mut self, address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(ip) => self.0.extend_from_slice(&ip.octets()),
+            IpAddr::V6(ip) => self.0.extend_from_slice(&ip.octets()),
+        }
+        self
+    }
+
+    /// Appends a protocol number, padded.
+    #[must_use]
+    pub fn protocol(mut self, number: u8) -> Self {
+        self.0.extend_from_slice(&[number, 0, 0, 0]);
+        self
+    }
+
+    /// Appends a port, padded.
+    #[must_use]
+    pub fn port(mut self, port: u16) -> Self {
+        self.0.extend_from_slice(&port.to_be_bytes());
+        self.0.extend_from_slice(&[0, 0]);
+        self
+    }
+
+    /// Appends a mark, in the machine's own byte order.
+    #[must_use]
+    pub fn mark(mut self, mark: u32) -> Self {
+        self.0.extend_from_slice(&mark.to_ne_bytes());
+        self
+    }
+}
+
+/// What an element's key leads to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Value {
+    /// A verdict.
+    Verdict(Verdict),
+    /// Bytes.
+    Bytes(Bytes),
+}
+
+/// An element of a set or map.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Element {
+    /// Key.
+    pub key: Bytes,
+    /// For a map: what the key leads to. A deletion needs none.
+    pub value: Option<Value>,
+    /// Milliseconds it lives without being renewed, and milliseconds it has left of them.
+    pub lifetime: Option<(u64, u64)>,
+    /// In a set of ranges: the first key after a range.
+    pub interval_end: bool,
+}
+
+impl Element {
+    /// An element that only is there.
+    #[must_use]
+    pub fn member(key: Bytes) -> Self {
+        Self { key, value: None, lifetime: None, interval_end: false }
+    }
+
+    pub(crate) fn write(&self, writer: &mut Writer) {
+        writer.nested(1, |w| {
+            if self.interval_end {
+                w.u32(3, 1);
+            }
+            w.nested(1, |w| w.raw(1, &self.key.0));
+            match &self.value {
+                None => {}
+                Some(Value::Verdict(verdict)) => w.nested(2, |w| verdict.write(w)),
+                Some(Value::Bytes(bytes)) => w.nested(2, |w| w.raw(1, &bytes.0)),
+            }
+            if let Some((timeout, left)) = self.lifetime {
+                w.u64(4, timeout);
+                w.u64(5, left);
+            }
+        });
+    }
+}

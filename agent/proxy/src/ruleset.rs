@@ -1,0 +1,381 @@
+//! The tables `windlass` as a transaction: sets, chains and rules once, then elements. Pure. [`text`](crate::text) says the same in
+//! nft's language.
+
+use crate::element::{Balancer, Difference, Element, INSIDE_MARK, Key, MASQUERADE_MARK, Set, Value};
+use crate::model::Front;
+use ipnet::IpNet;
+use nft::expression::{Base, Conntrack, Expression as E, Is, Meta, Register, Reject};
+use nft::object::Bytes;
+use nft::{Batch, Chain, Family, Field, Hook, Table, Verdict};
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+
+/// Our tables, one for IPv4 and one for IPv6.
+pub const TABLES: &[Table] = &[
+    Table { family: Family::Ip, name: crate::text::TABLE },
+    Table { family: Family::Ip6, name: crate::text::TABLE },
+];
+/// How many clients a sticky map remembers; the oldest time out.
+pub(crate) const STICKY_CLIENTS: u32 = 262_144;
+/// The maps of sticky clients, by address and by node port.
+pub(crate) const CLIENTS: &[&str] = &["clients", "port_clients"];
+
+/// The table of a family.
+#[must_use]
+pub fn table(ipv6: bool) -> Table {
+    TABLES[usize::from(ipv6)]
+}
+
+/// `IPS_DST_NAT`
+const TRANSLATED: u32 = 0x20;
+/// The bit of the state "new".
+const NEW: u32 = 8;
+/// `RTN_LOCAL`
+const LOCAL: u32 = 2;
+const TCP: u8 = 6;
+
+/// Words that differ between the two families.
+struct Layout {
+    ipv6: bool,
+    address: Field,
+    /// Where an IP header has them.
+    source: u32,
+    destination: u32,
+    size: u32,
+}
+
+impl Layout {
+    fn of(ipv6: bool) -> Self {
+        if ipv6 {
+            Self { ipv6, address: Field::Ipv6, source: 8, destination: 24, size: 16 }
+        } else {
+            Self { ipv6, address: Field::Ipv4, source: 12, destination: 16, size: 4 }
+        }
+    }
+
+    /// Registers an address takes.
+    fn words(&self) -> u8 {
+        if self.ipv6 { 4 } else { 1 }
+    }
+
+    fn load_destination(&self, to: u8) -> E {
+        E::Payload(Register(to), Base::Network, self.destination, self.size)
+    }
+
+    fn load_source(&self, to: u8) -> E {
+        E::Payload(Register(to), Base::Network, self.source, self.size)
+    }
+
+    /// Loads a front into register 0 and up; gives the first register after it.
+    fn load_front(&self, node_port: bool) -> (Vec<E>, u8) {
+        let mut out = Vec::new();
+        let mut next = 0;
+        if !node_port {
+            out.push(self.load_destination(0));
+            next = self.words();
+        }
+        out.push(E::Meta(Register(next), Meta::Protocol));
+        out.push(E::Payload(Register(next + 1), Base::Transport, 2, 2));
+        (out, next + 2)
+    }
+
+    fn is_local(load: E) -> [E; 2] {
+        [load, E::Compare(FIRST, Is::Equal, LOCAL.to_ne_bytes().to_vec())]
+    }
+
+    /// From a pod.
+    fn from_pod(&self) -> [E; 2] {
+        [self.load_source(0), E::Member("cluster_cidrs".into(), FIRST, Is::Equal)]
+    }
+
+    fn not_loopback(&self) -> [E; 2] {
+        if self.ipv6 {
+            let loopback = std::net::Ipv6Addr::LOCALHOST.octets().to_vec();
+            [self.load_destination(0), E::Compare(FIRST, Is::Different, loopback)]
+        } else {
+            // 127.0.0.0/8 is one byte
+            let byte = E::Payload(FIRST, Base::Network, self.destination, 1);
+            [byte, E::Compare(FIRST, Is::Different, vec![127])]
+        }
+    }
+}
+
+const FIRST: Register = Register(0);
+
+fn jump(chain: &'static str) -> E {
+    E::Verdict(Verdict::Jump(chain.into()))
+}
+
+fn bits(load: E, mask: u32, is: Is, value: u32) -> [E; 3] {
+    [load, E::Mask(FIRST, mask.to_ne_bytes().to_vec()), E::Compare(FIRST, is, value.to_ne_bytes().to_vec())]
+}
+
+/// Replaces both tables: empty maps and the rules that read them. Pods have addresses in `cluster_cidrs`; a connection from elsewhere
+/// to a cluster IP gets the node's address as its source, since only pods have a way back by themselves.
+pub fn tables(batch: &mut Batch, cluster_cidrs: &[IpNet]) {
+    for ipv6 in [false, true] {
+        batch.replace_table(table(ipv6));
+        sets(batch, ipv6);
+        batch.add_elements(
+            table(ipv6),
+            "cluster_cidrs",
+            &nft::interval::intervals(cluster_cidrs.iter().copied(), ipv6),
+        );
+        chains(batch, ipv6);
+        rules(batch, ipv6);
+    }
+}
+
+fn sets(batch: &mut Batch, ipv6: bool) {
+    use nft::Set;
+    let table = table(ipv6);
+    let a = Layout::of(ipv6).address;
+    let (front, port) = ([a, Field::Protocol, Field::Port], [Field::Protocol, Field::Port]);
+    let with = |key: &[Field], more: Field| key.iter().copied().chain([more]).collect::<Vec<_>>();
+    let endpoint = [a, Field::Port];
+    let mark = [Field::Mark];
+    for set in [
+        Set::new("cluster_cidrs", &[a]).intervals(),
+        Set::new("cluster_ips", &[a]),
+        Set::new("hairpin", &[a, a]),
+        Set::new("services", &front).to_verdicts(),
+        Set::new("node_ports", &port).to_verdicts(),
+        Set::new("inside", &front).to_verdicts(),
+        Set::new("inside_ports", &port).to_verdicts(),
+        Set::new("endpoints", &with(&front, Field::Mark)).to(&endpoint),
+        Set::new("port_endpoints", &with(&port, Field::Mark)).to(&endpoint),
+        Set::new("sticky", &with(&front, Field::Mark)).to(&mark),
+        Set::new("port_sticky", &with(&port, Field::Mark)).to(&mark),
+        Set::new(CLIENTS[0], &with(&front, a)).to(&mark).dynamic(STICKY_CLIENTS),
+        Set::new(CLIENTS[1], &with(&port, a)).to(&mark).dynamic(STICKY_CLIENTS),
+        Set::new("closed", &front).to_verdicts(),
+        Set::new("closed_ports", &port).to_verdicts(),
+    ] {
+        batch.add_set(table, &set);
+    }
+}
+
+fn chains(batch: &mut Batch, ipv6: bool) {
+    let hook = |kind, number, priority| Some(Hook { kind, number, priority });
+    for (name, hook) in [
+        ("refuse", None),
+        ("services", None),
+        ("nat_prerouting", hook("nat", Hook::PREROUTING, Hook::DSTNAT)),
+        ("nat_output", hook("nat", Hook::OUTPUT, Hook::DSTNAT)),
+        ("nat_postrouting", hook("nat", Hook::POSTROUTING, Hook::SRCNAT)),
+        ("closed_services", None),
+        ("filter_input", hook("filter", Hook::INPUT, -1)),
+        ("filter_forward", hook("filter", Hook::FORWARD, -1)),
+        ("filter_output", hook("filter", Hook::OUTPUT, -1)),
+    ] {
+        batch.add_chain(table(ipv6), &Chain { name: name.into(), hook });
+    }
+}
+
+fn rules(batch: &mut Batch, ipv6: bool) {
+    let layout = Layout::of(ipv6);
+    let mut add = |chain: &str, rule: Vec<E>| batch.add_rule(table(ipv6), chain, &rule);
+    add(
+        "refuse",
+        vec![
+            E::Meta(FIRST, Meta::Protocol),
+            E::Compare(FIRST, Is::Equal, vec![TCP]),
+            E::Reject(Reject::TcpReset),
+        ],
+    );
+    add("refuse", vec![E::Reject(if ipv6 { Reject::Icmp6 } else { Reject::Icmp4 })]);
+    let by = |node_port: bool, map: &'static str| {
+        let (mut rule, _) = layout.load_front(node_port);
+        rule.push(E::VerdictLookup(map.into(), FIRST));
+        rule
+    };
+    let (local, from_here) =
+        (Layout::is_local(E::DestinationType(FIRST)), Layout::is_local(E::SourceType(FIRST)));
+    let inside = [layout.from_pod(), from_here.clone()];
+    for from in &inside {
+        add("services", [&from[..], &by(false, "inside")].concat());
+    }
+    add("services", by(false, "services"));
+    let to_node = [&local[..], &layout.not_loopback()].concat();
+    for from in &inside {
+        add("services", [&from[..], &to_node, &by(true, "inside_ports")].concat());
+    }
+    add("services", [&to_node[..], &by(true, "node_ports")].concat());
+    add("nat_prerouting", vec![jump("services")]);
+    add("nat_output", vec![jump("services")]);
+    let status = E::Conntrack(FIRST, Conntrack::Status);
+    let untranslated = bits(status, TRANSLATED, Is::Different, TRANSLATED);
+    add("nat_postrouting", [&untranslated[..], &[E::Verdict(Verdict::Return)]].concat());
+    let marked = bits(E::Meta(FIRST, Meta::Mark), MASQUERADE_MARK, Is::Different, 0);
+    add("nat_postrouting", [&marked[..], &[E::MasqueradeFullyRandom]].concat());
+    // the node's own source may be the front's address
+    let inside = bits(E::Meta(FIRST, Meta::Mark), INSIDE_MARK, Is::Different, 0);
+    add("nat_postrouting", [&inside[..], &from_here, &[E::MasqueradeFullyRandom]].concat());
+    add(
+        "nat_postrouting",
+        vec![
+            layout.load_source(0),
+            layout.load_destination(layout.words()),
+            E::Member("hairpin".into(), FIRST, Is::Equal),
+            E::MasqueradeFullyRandom,
+        ],
+    );
+    let original = if ipv6 { Conntrack::OriginalDestination6 } else { Conntrack::OriginalDestination4 };
+    add(
+        "nat_postrouting",
+        vec![
+            layout.load_source(0),
+            E::Member("cluster_cidrs".into(), FIRST, Is::Different),
+            E::Conntrack(FIRST, original),
+            E::Member("cluster_ips".into(), FIRST, Is::Equal),
+            E::MasqueradeFullyRandom,
+        ],
+    );
+    add("closed_services", by(false, "closed"));
+    add(
+        "closed_services",
+        vec![
+            layout.load_destination(0),
+            E::Member("cluster_ips".into(), FIRST, Is::Equal),
+            E::Verdict(Verdict::Goto("refuse".into())),
+        ],
+    );
+    add("closed_services", [&local[..], &by(true, "closed_ports")].concat());
+    let new = bits(E::Conntrack(FIRST, Conntrack::State), NEW, Is::Different, 0);
+    for chain in ["filter_input", "filter_forward", "filter_output"] {
+        add(chain, [&new[..], &[jump("closed_services")]].concat());
+    }
+}
+
+/// The chains a difference needs that are not there yet; makes them in both tables and remembers them in `known`.
+pub fn balancers(batch: &mut Batch, difference: &Difference, known: &mut BTreeSet<Balancer>) {
+    for element in &difference.add {
+        if let Value::Balance(balancer) = element.value
+            && known.insert(balancer)
+        {
+            balancer_chains(batch, false, balancer);
+            balancer_chains(batch, true, balancer);
+        }
+    }
+}
+
+fn balancer_chains(batch: &mut Batch, ipv6: bool, balancer: Balancer) {
+    let layout = Layout::of(ipv6);
+    let (endpoints, sticky, clients): (Cow<'static, str>, Cow<'static, str>, Cow<'static, str>) =
+        if balancer.node_port {
+            ("port_endpoints".into(), "port_sticky".into(), CLIENTS[1].into())
+        } else {
+            ("endpoints".into(), "sticky".into(), CLIENTS[0].into())
+        };
+    let (front, next) = layout.load_front(balancer.node_port);
+    let by_mark = |map: Cow<'static, str>| {
+        [&front[..], &[E::Meta(Register(next), Meta::Mark), E::Lookup(map, FIRST, FIRST)]].concat()
+    };
+    let port = Register(layout.words());
+    let dnat = [&by_mark(endpoints)[..], &[E::Dnat { ipv6, address: FIRST, port }]].concat();
+    let draw = vec![
+        E::Random {
+            to: FIRST,
+            modulus: u32::try_from(balancer.slots).unwrap_or(u32::MAX),
+            offset: balancer.base(),
+        },
+        E::SetMark(FIRST),
+    ];
+    let name = balancer.to_string();
+    let Some(seconds) = balancer.sticky else {
+        return chain(batch, ipv6, &name, &[draw, dnat]);
+    };
+    let client = [&front[..], &[layout.load_source(next)]].concat();
+    let value = Register(next + layout.words());
+    let remember =
+        E::Remember { map: clients.clone(), key: FIRST, value, timeout: u64::from(seconds) * 1000 };
+    let remember = [&client[..], &[E::Meta(value, Meta::Mark), remember]].concat();
+    let (known, fresh) = (format!("{name}-known"), format!("{name}-fresh"));
+    let goto = |chain: &str| E::Verdict(Verdict::Goto(chain.to_owned().into()));
+    let numbered = [&by_mark(sticky)[..], &[E::SetMark(FIRST)]].concat();
+    chain(batch, ipv6, &fresh, &[draw, numbered, remember.clone(), dnat.clone()]);
+    // a client whose endpoint is gone finds no endpoint for its number and goes on to a new draw
+    chain(batch, ipv6, &known, &[remember, dnat, vec![goto(&fresh)]]);
+    let recall = [E::Lookup(clients, FIRST, FIRST), E::SetMark(FIRST), goto(&known)];
+    chain(batch, ipv6, &name, &[[&client[..], &recall].concat(), vec![goto(&fresh)]]);
+}
+
+fn chain(batch: &mut Batch, ipv6: bool, name: &str, rules: &[Vec<E>]) {
+    let table = table(ipv6);
+    batch.add_chain(table, &Chain { name: name.to_owned().into(), hook: None });
+    batch.flush_chain(table, name);
+    for rule in rules {
+        batch.add_rule(table, name, rule);
+    }
+}
+
+/// Deletes, then adds.
+pub fn elements(batch: &mut Batch, difference: &Difference) {
+    for (list, add) in [(&difference.delete, false), (&difference.add, true)] {
+        let mut sorted: Vec<&Element> = list.iter().collect();
+        sorted.sort_by_key(|e| (e.ipv6, e.set));
+        for run in sorted.chunk_by(|a, b| (a.ipv6, a.set) == (b.ipv6, b.set)) {
+            let (table, set) = (table(run[0].ipv6), run[0].set.name());
+            let run: Vec<nft::Element> = run.iter().map(|e| encode(e, add)).collect();
+            if add {
+                batch.add_elements(table, set, &run);
+            } else {
+                batch.delete_elements(table, set, &run);
+            }
+        }
+    }
+}
+
+fn encode(element: &Element, with_value: bool) -> nft::Element {
+    let key = match element.key {
+        Key::Address(ip) => Bytes::default().address(ip),
+        Key::Pair(ip) => Bytes::default().address(ip).address(ip),
+        Key::Front(front) => front_bytes(front),
+        Key::Slot(front, slot) => front_bytes(front).mark(slot),
+    };
+    let verdict = |verdict| Some(nft::Value::Verdict(verdict));
+    let value = match &element.value {
+        _ if !with_value => None,
+        Value::Member => None,
+        Value::Balance(balancer) => verdict(Verdict::Goto(balancer.to_string().into())),
+        Value::Refuse => verdict(Verdict::Goto("refuse".into())),
+        Value::Drop => verdict(Verdict::Drop),
+        Value::Endpoint(endpoint) => {
+            Some(nft::Value::Bytes(Bytes::default().address(endpoint.address).port(endpoint.port)))
+        }
+        Value::Mark(mark) => Some(nft::Value::Bytes(Bytes::default().mark(*mark))),
+    };
+    nft::Element { value, ..nft::Element::member(key) }
+}
+
+/// A front as a key, or as the beginning of one.
+pub(crate) fn front_bytes(front: Front) -> Bytes {
+    let mut key = Bytes::default();
+    if let Front::Address(ip, ..) = front {
+        key = key.address(ip);
+    }
+    let (protocol, port) = front.port();
+    key.protocol(protocol.number()).port(port)
+}
+
+/// Where a set's name is needed.
+impl Set {
+    /// Its name in the table.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ClusterIps => "cluster_ips",
+            Self::Hairpin => "hairpin",
+            Self::Services => "services",
+            Self::NodePorts => "node_ports",
+            Self::Inside => "inside",
+            Self::InsidePorts => "inside_ports",
+            Self::Endpoints => "endpoints",
+            Self::PortEndpoints => "port_endpoints",
+            Self::Sticky => "sticky",
+            Self::PortSticky => "port_sticky",
+            Self::Closed => "closed",
+            Self::ClosedPorts => "closed_ports",
+        }
+    }
+}
