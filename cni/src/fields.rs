@@ -30,9 +30,18 @@ impl Fields {
         if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) }
     }
 
+    /// Removes a field. Case does not matter where the exact name is not there, as for the programs that write it: containerd says
+    /// `HostPort` where the convention says `hostPort`.
+    fn remove(&mut self, name: &str) -> Option<Value> {
+        self.map.remove(name).or_else(|| {
+            let other = self.map.keys().find(|key| key.eq_ignore_ascii_case(name))?.clone();
+            self.map.remove(&other)
+        })
+    }
+
     /// Takes a field; `null` counts as absent.
     pub(crate) fn take<T: DeserializeOwned>(&mut self, name: &str) -> Result<Option<T>, Error> {
-        match self.map.remove(name) {
+        match self.remove(name) {
             None | Some(Value::Null) => Ok(None),
             Some(value) => serde_json::from_value(value)
                 .map(Some)
@@ -71,7 +80,7 @@ impl Fields {
 
     /// Refuses a known field that is set to something that would need doing.
     pub(crate) fn refuse(&mut self, name: &str) -> Result<(), Error> {
-        match self.map.remove(name) {
+        match self.remove(name) {
             None | Some(Value::Null | Value::Bool(false)) => Ok(()),
             Some(Value::Number(number)) if number.as_u64() == Some(0) => Ok(()),
             Some(Value::String(text)) if text.is_empty() => Ok(()),

@@ -9,6 +9,7 @@ use crate::config::{Config, check_node_name};
 use crate::identity::Files;
 use crate::supervise::{self, Task};
 use crate::{cluster_info, kubelet_parts, rotation};
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
@@ -164,11 +165,17 @@ fn dns_settings(config: &Config) -> dns::Config {
     }
 }
 
+/// Upstream's ports of a node's service proxy.
+const PROXY_HEALTH_PORT: u16 = 10256;
+const PROXY_STATUS_PORT: u16 = 10249;
+
 fn proxy_settings(config: &Config) -> proxy::Config {
     proxy::Config {
         node: config.node_name.clone(),
         cluster_cidrs: config.cluster_cidrs.clone(),
         local_addresses: config.cluster_dns.clone(),
+        healthz: (Ipv6Addr::UNSPECIFIED, PROXY_HEALTH_PORT).into(),
+        mode: (Ipv4Addr::LOCALHOST, PROXY_STATUS_PORT).into(),
     }
 }
 

@@ -59,9 +59,11 @@ impl Applier {
         }
     }
 
-    /// The node's zone, empty for none; when it changes, the next [`Applier::apply`] looks at the services given to it only.
-    pub fn set_zone(&mut self, zone: String) {
+    /// The node's zone, empty for none. True when it changed: then every service is to be applied.
+    pub fn set_zone(&mut self, zone: String) -> bool {
+        let changed = self.place.zone != zone;
         self.place.zone = zone;
+        changed
     }
 
     /// Brings the kernel to `state` for the services in `dirty`; for all of them when the kernel is out of step.

@@ -12,11 +12,13 @@
 //! - `readback`: what an earlier run left in the kernel
 //! - [`apply`]: the shadow of what is in the kernel; one transaction a change
 //! - [`conntrack`]: forgetting flows to endpoints that are gone
+//! - `health`: what load balancers and people ask over HTTP
 //! - [`run`]: the watches
 
 pub mod apply;
 pub mod conntrack;
 pub mod element;
+mod health;
 pub mod model;
 mod readback;
 pub mod ruleset;

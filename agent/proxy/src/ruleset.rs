@@ -84,7 +84,7 @@ impl Layout {
     }
 
     /// From a pod.
-    fn from_pod(&self) -> [E; 2] {
+    fn sent_by_pod(&self) -> [E; 2] {
         [self.load_source(0), E::Member("cluster_cidrs".into(), FIRST, Is::Equal)]
     }
 
@@ -191,7 +191,7 @@ fn rules(batch: &mut Batch, ipv6: bool) {
     };
     let (local, from_here) =
         (Layout::is_local(E::DestinationType(FIRST)), Layout::is_local(E::SourceType(FIRST)));
-    let inside = [layout.from_pod(), from_here.clone()];
+    let inside = [layout.sent_by_pod(), from_here.clone()];
     for from in &inside {
         add("services", [&from[..], &by(false, "inside")].concat());
     }

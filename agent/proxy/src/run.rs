@@ -1,22 +1,25 @@
 //! The watches and the loop that applies what they show.
 //!
-//! Woken by: a change of a Service or EndpointSlice, the audit period, shutdown. Reads: the newest state of the services that
-//! changed. Writes: the tables `windlass`, conntrack entries. Promises: changes that arrive while a transaction runs go into the next
-//! one together; nothing is applied before both watches have shown everything once, so a restart never takes rules away; shutdown
-//! leaves the rules in place.
+//! Woken by: a change of a Service or EndpointSlice, of this node's zone, the audit period, shutdown. Reads: the newest state of the
+//! services that changed. Writes: the tables `windlass`, conntrack entries, what load balancers are told. Promises: changes that
+//! arrive while a transaction runs go into the next one together; nothing is applied before every watch has shown everything once, so
+//! a restart never takes rules away; shutdown leaves the rules in place.
 
 use crate::apply::{Applier, ServiceName, State};
 use crate::conntrack;
+use crate::health::Health;
+use crate::model::ready_here;
 use crate::service::{read_service, read_slice};
 use futures::{StreamExt, TryStreamExt};
 use ipnet::IpNet;
-use k8s_openapi::api::core::v1::Service;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch};
 use kube::{Api, Client, Resource};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -35,7 +38,16 @@ pub struct Config {
     pub cluster_cidrs: Vec<IpNet>,
     /// Service addresses answered by the node itself (the cluster's DNS): left alone.
     pub local_addresses: Vec<IpAddr>,
+    /// Where `/healthz` and `/livez` are answered (upstream: port 10256 on every address).
+    pub healthz: SocketAddr,
+    /// Where `/proxyMode` is answered (upstream: port 10249 on the loopback address).
+    pub mode: SocketAddr,
 }
+
+/// The label that names a node's zone.
+const ZONE: &str = "topology.kubernetes.io/zone";
+/// The taint of a node that is about to go.
+const LEAVING: &str = "ToBeDeletedByClusterAutoscaler";
 
 /// Why the proxy ended.
 #[derive(Debug, thiserror::Error)]
@@ -55,18 +67,26 @@ pub enum Error {
 pub async fn run(config: Config, client: Client, shutdown: CancellationToken) -> Result<(), Error> {
     // slices and services that another proxy serves are not even sent to us
     let selector = "!service.kubernetes.io/headless,!service.kubernetes.io/service-proxy-name";
-    let services = events::<Service>(&client, "!service.kubernetes.io/service-proxy-name");
-    let slices = events::<EndpointSlice>(&client, selector);
+    let labelled = |labels: &str| watcher::Config::default().labels(labels);
+    let services = events::<Service>(&client, labelled("!service.kubernetes.io/service-proxy-name"));
+    let slices = events::<EndpointSlice>(&client, labelled(selector));
+    let own = watcher::Config::default().fields(&format!("metadata.name={}", config.node));
+    let mut nodes = std::pin::pin!(events::<Node>(&client, own));
     let mut services = std::pin::pin!(services);
     let mut slices = std::pin::pin!(slices);
     let mut proxy = Proxy {
+        node: config.node.clone(),
+        health: Health::new(),
         applier: Applier::new(config.node, config.cluster_cidrs),
         local: config.local_addresses,
         state: State::default(),
         dirty: BTreeSet::new(),
-        listed: (false, false),
+        listed: (false, false, false),
         relisting: (BTreeMap::new(), BTreeMap::new()),
     };
+    let stop = shutdown.child_token();
+    let _stopped = stop.clone().drop_guard();
+    proxy.health.serve_own(config.healthz, config.mode, &stop);
     let mut audit = Instant::now() + AUDIT_PERIOD;
     let mut retry: Option<(Instant, Duration)> = None;
     loop {
@@ -81,6 +101,11 @@ pub async fn run(config: Config, client: Client, shutdown: CancellationToken) ->
                 Ok(Some(event)) => proxy.slice(event),
                 Ok(None) => return Err(Error::Closed("endpoint slices")),
                 Err(error) => return Err(Error::Watch("endpoint slices", Box::new(error))),
+            },
+            event = nodes.try_next() => match event {
+                Ok(Some(event)) => proxy.node(event),
+                Ok(None) => return Err(Error::Closed("this node")),
+                Err(error) => return Err(Error::Watch("this node", Box::new(error))),
             },
             () = sleep_until(audit) => {
                 audit = Instant::now() + AUDIT_PERIOD;
@@ -112,8 +137,13 @@ pub async fn run(config: Config, client: Client, shutdown: CancellationToken) ->
             continue;
         }
         retry = match proxy.apply().await {
-            Ok(()) => None,
+            Ok(()) => {
+                proxy.health.set(|status| (status.updated, status.waiting) = (Timestamp::now(), None));
+                None
+            }
             Err(error) => {
+                let now = std::time::Instant::now();
+                proxy.health.set(|status| status.waiting = status.waiting.or(Some(now)));
                 let pause = retry.map_or(RETRY.0, |(_, pause)| (pause * 2).min(RETRY.1));
                 tracing::error!(error = &error as &dyn std::error::Error, ?pause, "services not applied");
                 Some((Instant::now() + pause, pause))
@@ -124,12 +154,12 @@ pub async fn run(config: Config, client: Client, shutdown: CancellationToken) ->
 
 fn events<K>(
     client: &Client,
-    labels: &str,
+    config: watcher::Config,
 ) -> impl futures::Stream<Item = Result<Event<K>, watcher::Error>> + use<K>
 where
     K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + 'static,
 {
-    let stream = watch(Api::<K>::all(client.clone()), watcher::Config::default().labels(labels));
+    let stream = watch(Api::<K>::all(client.clone()), config);
     stream.default_backoff().filter(|event| {
         if let Err(error) = event {
             tracing::debug!(%error, "watch interrupted; it is resumed");
@@ -139,16 +169,40 @@ where
 }
 
 struct Proxy {
+    node: String,
+    health: Health,
     applier: Applier,
     local: Vec<IpAddr>,
     state: State,
     dirty: BTreeSet<ServiceName>,
-    listed: (bool, bool),
+    listed: (bool, bool, bool),
     /// What a list in progress has shown so far; it replaces the old at its end.
     relisting: (BTreeMap<ServiceName, Service>, BTreeMap<(String, String), EndpointSlice>),
 }
 
 impl Proxy {
+    /// Our own node: where we are, and whether the world shall send us traffic.
+    fn node(&mut self, event: Event<Node>) {
+        let node = match event {
+            Event::Init => return,
+            Event::InitDone => {
+                self.listed.2 = true;
+                return;
+            }
+            Event::InitApply(node) | Event::Apply(node) => Some(node),
+            Event::Delete(_) => None,
+        };
+        let zone = node.as_ref().and_then(|n| n.metadata.labels.as_ref()?.get(ZONE).cloned());
+        let stays = node.as_ref().is_some_and(|node| {
+            let taints = node.spec.iter().flat_map(|s| s.taints.iter().flatten());
+            node.metadata.deletion_timestamp.is_none() && taints.into_iter().all(|t| t.key != LEAVING)
+        });
+        self.health.set(|status| status.eligible = stays);
+        if self.applier.set_zone(zone.unwrap_or_default()) {
+            self.dirty.extend(self.state.services.keys().cloned());
+        }
+    }
+
     fn service(&mut self, event: Event<Service>) {
         match event {
             Event::Init => self.relisting.0.clear(),
@@ -247,13 +301,24 @@ impl Proxy {
         }
     }
 
+    /// Says how many endpoints are here, to the load balancers that ask.
+    fn tell_balancers(&mut self) {
+        let asked = self.state.services.iter().filter(|(_, s)| s.health_check_node_port != 0);
+        let wanted = asked.map(|(name, service)| {
+            let slices = self.state.slices.get(name).into_iter().flat_map(BTreeMap::values);
+            (name.clone(), (service.health_check_node_port, ready_here(slices, &self.node)))
+        });
+        self.health.sync(&wanted.collect());
+    }
+
     async fn apply(&mut self) -> Result<(), nft::Error> {
-        if self.listed != (true, true) {
+        if self.listed != (true, true, true) {
             return Ok(());
         }
         let dirty = std::mem::take(&mut self.dirty);
         match self.applier.apply(&self.state, &dirty).await {
             Ok(applied) => {
+                self.tell_balancers();
                 if let Err(error) = conntrack::forget(&applied.difference).await {
                     tracing::warn!(
                         error = &error as &dyn std::error::Error,

@@ -123,7 +123,8 @@ fn the_table_reads_as_its_essay_says() {
 fn a_port_in_use_is_refused_and_its_owner_keeps_it() {
     let Some(lab) = Lab::new() else { return };
     let (conf, a, b) = (lab.bridge_conf(), Netns::new(), Netns::new());
-    let mapping = json!([{ "hostPort": 8080, "containerPort": 80, "protocol": "tcp" }]);
+    // as containerd writes it
+    let mapping = json!([{ "HostPort": 8080, "ContainerPort": 80, "Protocol": "tcp", "HostIP": "" }]);
     let first = portmap_conf(&mapping, &lab.call("ADD", &conf, "a", &a.path()).ok());
     let second = portmap_conf(&mapping, &lab.call("ADD", &conf, "b", &b.path()).ok());
     lab.call("ADD", &first, "a", &a.path()).ok();

@@ -12,6 +12,7 @@ pub mod carry;
 pub mod container;
 pub mod destination;
 pub mod dial;
+mod html;
 pub mod rewrite;
 pub mod trusted;
 

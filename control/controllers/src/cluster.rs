@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::{
     ReplicationController, ResourceQuota, Secret, Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::{IPAddress, ServiceCIDR};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::ClusterRole;
 use k8s_openapi::api::storage::v1::StorageClass;
@@ -41,6 +42,7 @@ pub struct Cluster {
     pub deployments: Arc<Informer<Deployment>>,
     pub endpoint_slices: Arc<Informer<EndpointSlice>>,
     pub endpoints: Arc<Informer<Endpoints>>,
+    pub ip_addresses: Arc<Informer<IPAddress>>,
     pub jobs: Arc<Informer<Job>>,
     /// Leases of nodes only.
     pub leases: Arc<Informer<Lease>>,
@@ -55,6 +57,7 @@ pub struct Cluster {
     pub requests: Arc<Informer<CertificateSigningRequest>>,
     pub revisions: Arc<Informer<ControllerRevision>>,
     pub service_accounts: Arc<Informer<ServiceAccount>>,
+    pub service_cidrs: Arc<Informer<ServiceCIDR>>,
     pub services: Arc<Informer<Service>>,
     pub stateful_sets: Arc<Informer<StatefulSet>>,
     pub storage_classes: Arc<Informer<StorageClass>>,
@@ -80,6 +83,7 @@ impl Cluster {
         starter.all(&self.deployments);
         starter.all(&self.endpoint_slices);
         starter.all(&self.endpoints);
+        starter.all(&self.ip_addresses);
         starter.all(&self.jobs);
         starter.start(
             &self.leases,
@@ -97,6 +101,7 @@ impl Cluster {
         starter.all(&self.requests);
         starter.all(&self.revisions);
         starter.all(&self.service_accounts);
+        starter.all(&self.service_cidrs);
         starter.all(&self.services);
         starter.all(&self.stateful_sets);
         starter.all(&self.storage_classes);
@@ -116,6 +121,7 @@ impl Cluster {
             self.deployments.synced(),
             self.endpoint_slices.synced(),
             self.endpoints.synced(),
+            self.ip_addresses.synced(),
             self.jobs.synced(),
             self.leases.synced(),
             self.namespaces.synced(),
@@ -129,6 +135,7 @@ impl Cluster {
             self.requests.synced(),
             self.revisions.synced(),
             self.service_accounts.synced(),
+            self.service_cidrs.synced(),
             self.services.synced(),
             self.stateful_sets.synced(),
             self.storage_classes.synced(),

@@ -36,6 +36,8 @@ pub mod role_aggregation;
 pub mod root_ca;
 mod run;
 pub mod service_account;
+pub mod service_address;
+pub mod service_cidr;
 pub mod signing;
 pub mod stateful_set;
 pub mod taint_eviction;

@@ -25,6 +25,8 @@ use crate::resource_quota::ResourceQuotas;
 use crate::role_aggregation::RoleAggregation;
 use crate::root_ca::RootCa;
 use crate::service_account::ServiceAccounts;
+use crate::service_address::ServiceAddresses;
+use crate::service_cidr::ServiceCidrs;
 use crate::signing::Signing;
 use crate::stateful_set::StatefulSets;
 use crate::taint_eviction::TaintEviction;
@@ -71,6 +73,8 @@ pub async fn run(client: Client, config: Config, shutdown: CancellationToken) {
     start.add(2, |queue| Namespaces::new(&cluster, cl.clone(), queue));
     start.add(1, |queue| RoleAggregation::new(&cluster, cl.clone(), queue));
     start.add(1, |queue| ServiceAccounts::new(&cluster, cl.clone(), queue));
+    start.add(1, |queue| ServiceAddresses::new(&cluster, cl.clone(), queue));
+    start.add(1, |queue| ServiceCidrs::new(&cluster, cl.clone(), queue));
     start.add(1, |queue| ClaimProtection::new(&cluster, cl.clone(), queue));
     start.add(1, |queue| VolumeProtection::new(&cluster, cl.clone(), queue));
     let (claim_queue, _) = start.add(1, |queue| ClaimBinder::new(&cluster, cl.clone(), rec.clone(), queue));

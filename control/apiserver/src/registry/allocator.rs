@@ -6,6 +6,7 @@
 //! written and given back when the write fails.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
@@ -17,8 +18,30 @@ pub(crate) enum Denied {
     Taken { what: &'static str },
     #[error("provided {what} is not in the valid range. The range of valid {what}s is {range}")]
     OutOfRange { what: &'static str, range: String },
+    #[error("the provided network does not match the current range")]
+    NoRange,
     #[error("range is full")]
     Full,
+}
+
+/// The first free number at or after a seeded start within `[from, to)`, wrapping once. Jumps over taken
+/// numbers in order, so the cost is the length of the run of taken ones, not the size of the range.
+fn free_in(taken: &BTreeMap<u128, String>, from: u128, to: u128, seed: u128) -> Option<u128> {
+    if from >= to {
+        return None;
+    }
+    let start = from + seed % (to - from);
+    let gap = |low: u128, high: u128| {
+        let mut n = low;
+        for (&taken, _) in taken.range(low..high) {
+            if taken != n {
+                break;
+            }
+            n += 1;
+        }
+        (n < high).then_some(n)
+    };
+    gap(start, to).or_else(|| gap(from, start))
 }
 
 /// A range of numbers `0..size`, each taken by at most one owner.
@@ -42,31 +65,10 @@ impl Range {
 
     /// Takes a free number, from above the static band first; `seed` chooses where the search starts.
     fn take_any(&mut self, owner: &str, seed: u128) -> Option<u128> {
-        let n = self
-            .free_in(self.band, self.size, seed)
-            .or_else(|| self.free_in(0, self.band.min(self.size), seed))?;
+        let n = free_in(&self.taken, self.band, self.size, seed)
+            .or_else(|| free_in(&self.taken, 0, self.band.min(self.size), seed))?;
         self.taken.insert(n, owner.to_owned());
         Some(n)
-    }
-
-    /// The first free number at or after a seeded start within `[from, to)`, wrapping once. Jumps over taken
-    /// numbers in order, so the cost is the length of the run of taken ones, not the size of the range.
-    fn free_in(&self, from: u128, to: u128, seed: u128) -> Option<u128> {
-        if from >= to {
-            return None;
-        }
-        let start = from + seed % (to - from);
-        let gap = |low: u128, high: u128| {
-            let mut n = low;
-            for (&taken, _) in self.taken.range(low..high) {
-                if taken != n {
-                    break;
-                }
-                n += 1;
-            }
-            (n < high).then_some(n)
-        };
-        gap(start, to).or_else(|| gap(from, start))
     }
 
     fn owners(&self) -> impl Iterator<Item = &str> {
@@ -84,76 +86,115 @@ impl Range {
     }
 }
 
-/// The addresses of one service range.
+/// The addresses of one family: those of its service ranges, which may overlap.
 #[derive(Debug)]
 pub(crate) struct Addresses {
-    net: IpNet,
-    range: Range,
+    ipv4: bool,
+    /// The cluster's own range first.
+    ranges: Vec<IpNet>,
+    /// Who has an address, by its number; an address of a range that went away stays taken.
+    taken: BTreeMap<u128, String>,
+}
+
+fn number(ip: IpAddr) -> u128 {
+    match ip {
+        IpAddr::V4(ip) => u128::from(ip.to_bits()),
+        IpAddr::V6(ip) => ip.to_bits(),
+    }
+}
+
+/// The first address of a range that is given, how many there are, and how many of them are the static band.
+fn bounds(net: &IpNet) -> (u128, u128, u128) {
+    let bits = u32::from(net.max_prefix_len() - net.prefix_len());
+    let all = 1_u128.checked_shl(bits).unwrap_or(u128::MAX);
+    let reserved = if net.addr().is_ipv4() { 2 } else { 1 };
+    let size = all.saturating_sub(reserved);
+    // min(max(16, size/16), 256), and none in ranges too small for one.
+    let band = if size <= 16 { 0 } else { (size / 16).clamp(16, 256) };
+    (number(net.network()) + 1, size, band)
 }
 
 impl Addresses {
-    /// All addresses of `net` but the network's own (and IPv4's broadcast).
+    /// All addresses of the ranges of the first one's family, but each network's own (and IPv4's broadcast).
     pub(crate) fn new(net: IpNet) -> Self {
-        let bits = u32::from(net.max_prefix_len() - net.prefix_len());
-        let all = 1_u128.checked_shl(bits).unwrap_or(u128::MAX);
-        let reserved = if net.addr().is_ipv4() { 2 } else { 1 };
-        let size = all.saturating_sub(reserved);
-        // min(max(16, size/16), 256), and none in ranges too small for one.
-        let band = if size <= 16 { 0 } else { (size / 16).clamp(16, 256) };
-        Addresses { net, range: Range { size, band, taken: BTreeMap::new() } }
+        Addresses { ipv4: net.addr().is_ipv4(), ranges: vec![net], taken: BTreeMap::new() }
     }
 
     pub(crate) fn is_ipv4(&self) -> bool {
-        self.net.addr().is_ipv4()
+        self.ipv4
     }
 
-    fn index(&self, ip: IpAddr) -> Option<u128> {
-        let (base, at) = match (self.net.network(), ip) {
-            (IpAddr::V4(base), IpAddr::V4(ip)) => (u128::from(base.to_bits()), u128::from(ip.to_bits())),
-            (IpAddr::V6(base), IpAddr::V6(ip)) => (base.to_bits(), ip.to_bits()),
-            _ => return None,
-        };
-        let n = at.checked_sub(base)?.checked_sub(1)?;
-        (n < self.range.size).then_some(n)
-    }
-
-    fn address(&self, n: u128) -> IpAddr {
-        match self.net.network() {
-            // An index is below the size of the range, which is at most 2^32.
-            IpAddr::V4(base) => {
-                Ipv4Addr::from_bits(base.to_bits() + 1 + u32::try_from(n).unwrap_or(0)).into()
+    /// Sets the ranges besides the cluster's own; what is taken stays.
+    pub(crate) fn set_more(&mut self, more: &[IpNet]) {
+        self.ranges.truncate(1);
+        for net in more.iter().filter(|net| net.addr().is_ipv4() == self.ipv4) {
+            if !self.ranges.contains(net) {
+                self.ranges.push(*net);
             }
-            IpAddr::V6(base) => Ipv6Addr::from_bits(base.to_bits() + 1 + n).into(),
+        }
+    }
+
+    fn address(&self, number: u128) -> IpAddr {
+        if self.ipv4 {
+            // an IPv4 range's numbers are below 2^32
+            Ipv4Addr::from_bits(u32::try_from(number).unwrap_or(0)).into()
+        } else {
+            Ipv6Addr::from_bits(number).into()
         }
     }
 
     /// Takes `ip` for `owner`; taking again what one owns succeeds.
     pub(crate) fn take(&mut self, ip: IpAddr, owner: &str) -> Result<(), Denied> {
-        let n = self
-            .index(ip)
-            .ok_or_else(|| Denied::OutOfRange { what: "IP", range: self.net.trunc().to_string() })?;
-        if self.range.take(n, owner) { Ok(()) } else { Err(Denied::Taken { what: "IP" }) }
+        let containing: Vec<&IpNet> = self.ranges.iter().filter(|net| net.contains(&ip)).collect();
+        let Some(first) = containing.first() else { return Err(Denied::NoRange) };
+        let given = containing.iter().any(|net| {
+            let (start, size, _) = bounds(net);
+            (start..start + size).contains(&number(ip))
+        });
+        if !given {
+            return Err(Denied::OutOfRange { what: "IP", range: first.trunc().to_string() });
+        }
+        self.adopt(ip, owner)
     }
 
-    /// Takes any free address.
+    /// Takes `ip` wherever it is: a stored Service has it.
+    pub(crate) fn adopt(&mut self, ip: IpAddr, owner: &str) -> Result<(), Denied> {
+        match self.taken.entry(number(ip)) {
+            Entry::Occupied(other) if other.get() == owner => Ok(()),
+            Entry::Occupied(_) => Err(Denied::Taken { what: "IP" }),
+            Entry::Vacant(free) => {
+                free.insert(owner.to_owned());
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes any free address, from the cluster's own range while it has one.
     pub(crate) fn take_any(&mut self, owner: &str, seed: u128) -> Result<IpAddr, Denied> {
-        self.range.take_any(owner, seed).map(|n| self.address(n)).ok_or(Denied::Full)
+        let found = self.ranges.iter().find_map(|net| {
+            let (start, size, band) = bounds(net);
+            free_in(&self.taken, start + band, start + size, seed)
+                .or_else(|| free_in(&self.taken, start, start + band.min(size), seed))
+        });
+        let number = found.ok_or(Denied::Full)?;
+        self.taken.insert(number, owner.to_owned());
+        Ok(self.address(number))
     }
 
     /// Everybody who holds an address.
     pub(crate) fn owners(&self) -> impl Iterator<Item = &str> {
-        self.range.owners()
+        self.taken.values().map(String::as_str)
     }
 
     /// Gives back everything `owner` holds.
     pub(crate) fn release_all(&mut self, owner: &str) {
-        self.range.release_all(owner);
+        self.taken.retain(|_, o| o != owner);
     }
 
     /// Gives `ip` back if `owner` holds it.
     pub(crate) fn release(&mut self, ip: IpAddr, owner: &str) {
-        if let Some(n) = self.index(ip) {
-            self.range.release(n, owner);
+        if ip.is_ipv4() == self.ipv4 && self.taken.get(&number(ip)).is_some_and(|o| o == owner) {
+            self.taken.remove(&number(ip));
         }
     }
 }
@@ -245,6 +286,10 @@ mod tests {
         );
         assert_eq!(
             a.take("10.97.0.10".parse().unwrap(), "default/x").unwrap_err().to_string(),
+            "the provided network does not match the current range"
+        );
+        assert_eq!(
+            a.take("10.96.0.0".parse().unwrap(), "default/x").unwrap_err().to_string(),
             "provided IP is not in the valid range. The range of valid IPs is 10.96.0.0/16"
         );
         for edge in ["10.96.0.0", "10.96.255.255", "fd00::1"] {
@@ -256,6 +301,31 @@ mod tests {
             "provided port is not in the valid range. The range of valid ports is 30000-32767"
         );
         assert!(p.take_any("x", 0).unwrap() >= 30086);
+    }
+
+    #[test]
+    fn more_ranges_are_given_from_when_the_first_is_full_and_overlap_without_harm() {
+        let mut a = addresses("10.96.0.0/29"); // six addresses
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        for _ in 0..6 {
+            a.take_any("o", 3).unwrap();
+        }
+        assert_eq!(a.take_any("o", 3), Err(Denied::Full));
+        assert_eq!(a.take(ip("10.97.0.1"), "o"), Err(Denied::NoRange));
+        a.set_more(&[
+            "10.96.0.0/28".parse().unwrap(),
+            "10.97.0.0/30".parse().unwrap(),
+            "fd00::/120".parse().unwrap(),
+        ]);
+        a.take(ip("10.97.0.1"), "o").unwrap();
+        // the wider range holds the narrower one's addresses as taken, and its broadcast address as free
+        let more: BTreeSet<IpAddr> = (0..9).map(|n| a.take_any("o", n).unwrap()).collect();
+        assert!(more.contains(&ip("10.96.0.7")) && more.contains(&ip("10.97.0.2")), "{more:?}");
+        assert_eq!(a.take_any("o", 0), Err(Denied::Full));
+        a.set_more(&[]);
+        a.release(ip("10.97.0.2"), "o");
+        assert_eq!(a.take(ip("10.97.0.2"), "o"), Err(Denied::NoRange));
+        assert_eq!(a.adopt(ip("10.97.0.1"), "other"), Err(Denied::Taken { what: "IP" }));
     }
 
     proptest! {
@@ -273,7 +343,7 @@ mod tests {
                     held.push(ip);
                 }
             }
-            prop_assert_eq!(a.range.taken.len(), held.len());
+            prop_assert_eq!(a.taken.len(), held.len());
         }
     }
 }

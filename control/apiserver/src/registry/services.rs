@@ -86,6 +86,11 @@ impl Numbers {
         self.addresses.iter().map(|a| if a.is_ipv4() { "IPv4" } else { "IPv6" }).collect()
     }
 
+    /// Sets the service ranges besides the configured ones.
+    fn set_more(&mut self, more: &[ipnet::IpNet]) {
+        self.addresses.iter_mut().for_each(|addresses| addresses.set_more(more));
+    }
+
     fn of_family(&mut self, family: &str) -> Option<&mut Addresses> {
         self.addresses.iter_mut().find(|a| a.is_ipv4() == (family == "IPv4"))
     }
@@ -108,7 +113,7 @@ impl Numbers {
         let name = format!("{}/{}", object::namespace(service), object::name(service));
         for ip in &held.ips {
             if let Some(addresses) = self.of_family(family(*ip))
-                && let Err(denied) = addresses.take(*ip, owner)
+                && let Err(denied) = addresses.adopt(*ip, owner)
             {
                 tracing::warn!(service = name, %ip, %denied, "a stored cluster IP cannot be taken");
             }
@@ -208,8 +213,10 @@ impl<'r> Grant<'r> {
         let mut grant = Self::empty(registry);
         grant.owner = object::uid(service).to_owned();
         let before = old.map(held).unwrap_or_default();
+        let more = ready_ranges(&registry.service_ranges()?);
         {
             let mut numbers = registry.numbers.lock();
+            numbers.set_more(&more);
             settle_families(&numbers.families(), service, old)?;
             grant.addresses(&mut numbers, service, &before)?;
             grant.ports(&mut numbers, service, &before)?;
@@ -383,6 +390,24 @@ impl<'r> Grant<'r> {
                 Ok(())
             }
         }
+    }
+}
+
+/// The ranges that addresses may be given from: of ServiceCIDRs that are ready and stay.
+fn ready_ranges(stored: &[Value]) -> Vec<ipnet::IpNet> {
+    let ready = |range: &&Value| {
+        let conditions = items(range, &["status", "conditions"]);
+        at(range, &["metadata", "deletionTimestamp"]).is_none()
+            && conditions.iter().any(|c| text(c, &["type"]) == "Ready" && text(c, &["status"]) == "True")
+    };
+    let cidrs = stored.iter().filter(ready).flat_map(|range| items(range, &["spec", "cidrs"]));
+    cidrs.filter_map(|cidr| cidr.as_str()?.parse().ok()).collect()
+}
+
+impl Registry {
+    /// The stored ServiceCIDRs.
+    fn service_ranges(&self) -> Result<Vec<Value>, Status> {
+        Kind::of("networking.k8s.io", "servicecidrs").map_or(Ok(Vec::new()), |kind| self.cached(&kind, ""))
     }
 }
 

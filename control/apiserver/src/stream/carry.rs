@@ -3,12 +3,12 @@
 
 use super::destination::Destination;
 use super::dial::Dialer;
-use super::rewrite;
+use super::{html, rewrite};
 use crate::answer;
 use crate::context::{Body, Request, Response};
 use crate::run::Tasks;
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HOST, HeaderValue};
+use http::header::{CONTENT_TYPE, HOST, HeaderValue, LOCATION};
 use http::{StatusCode, Version};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::client::conn::http1;
@@ -51,6 +51,7 @@ pub async fn carry(
     if matches!(manner, Manner::UpgradeOnly) && !upgrade {
         return Err(Status::bad_request("Upgrade request required"));
     }
+    let asked = request.headers().get(HOST).and_then(|v| v.to_str().ok()).map(str::to_owned);
     let client = upgrade.then(|| hyper::upgrade::on(&mut request));
     let stream =
         dialer.dial(&destination).await.map_err(|e| unreachable(&destination, &manner, &e.to_string()))?;
@@ -82,9 +83,15 @@ pub async fn carry(
         Manner::UpgradeOnly => Ok(response),
         Manner::Log { resource, name } => log(response, &resource, &name).await,
         Manner::Proxy { prefix } => {
-            let mut response = response;
-            rewrite::location(response.headers_mut(), &prefix, &destination.authority());
-            Ok(response)
+            let authority = destination.authority();
+            let links = rewrite::Links { prefix: &prefix, authority: &authority, asked: asked.as_deref() };
+            let (mut parts, mut body) = response.into_parts();
+            if parts.headers.contains_key(LOCATION) {
+                rewrite::location(&mut parts.headers, &links);
+            } else if html::is_page(&parts) {
+                body = html::body(&mut parts, body, &links).await;
+            }
+            Ok(Response::from_parts(parts, body))
         }
     }
 }

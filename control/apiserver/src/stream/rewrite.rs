@@ -1,10 +1,10 @@
 //! What a proxy changes on the way: hop-by-hop headers, where a server behind redirects to, and what it is told of the
 //! client. Upstream: `apimachinery/pkg/util/proxy`.
 
+use http::HeaderMap;
 use http::header::{
     CONNECTION, HOST, HeaderName, HeaderValue, LOCATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
-use http::{HeaderMap, Uri};
 
 /// Headers that are about one connection only.
 const HOP_BY_HOP: [HeaderName; 5] = [CONNECTION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE];
@@ -58,18 +58,46 @@ pub fn forwarded(headers: &mut HeaderMap, prefix: &str, path: &str) {
     }
 }
 
-/// Turns a redirect within the server behind into one within the proxy.
-pub fn location(headers: &mut HeaderMap, prefix: &str, authority: &str) {
-    let Some(uri) = headers.get(LOCATION).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<Uri>().ok())
-    else {
-        return;
-    };
-    let elsewhere = uri.authority().is_some_and(|a| a.as_str() != authority);
-    if elsewhere || !uri.path().starts_with('/') || uri.path().starts_with(prefix) {
-        return;
+/// What leads to the server behind, and where it leads instead.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Links<'a> {
+    /// Our path that stands for its root.
+    pub(super) prefix: &'a str,
+    /// Its host and port.
+    pub(super) authority: &'a str,
+    /// The host the client asked for.
+    pub(super) asked: Option<&'a str>,
+}
+
+impl Links<'_> {
+    /// A link within the server behind as one within the proxy; `None` for one that stays as it is.
+    pub(super) fn rewrite(&self, link: &str) -> Option<String> {
+        let after_scheme = ["http:", "https:"].iter().find_map(|scheme| {
+            let head = link.get(..scheme.len())?;
+            head.eq_ignore_ascii_case(scheme).then(|| &link[scheme.len()..])
+        });
+        let rest = after_scheme.unwrap_or(link);
+        let path = match rest.strip_prefix("//") {
+            Some(rest) => {
+                let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+                if authority != self.authority && Some(authority) != self.asked {
+                    return None;
+                }
+                path
+            }
+            None => rest,
+        };
+        if !path.starts_with('/') || path.starts_with(self.prefix) {
+            return None;
+        }
+        Some(format!("{}{path}", self.prefix))
     }
-    let query = uri.query().map(|q| format!("?{q}")).unwrap_or_default();
-    if let Ok(value) = HeaderValue::from_str(&format!("{prefix}{}{query}", uri.path())) {
+}
+
+/// Turns a redirect within the server behind into one within the proxy.
+pub(super) fn location(headers: &mut HeaderMap, links: &Links<'_>) {
+    let new = headers.get(LOCATION).and_then(|v| v.to_str().ok()).and_then(|target| links.rewrite(target));
+    if let Some(value) = new.and_then(|new| HeaderValue::from_str(&new).ok()) {
         headers.insert(LOCATION, value);
     }
 }
@@ -111,7 +139,7 @@ mod tests {
             ("http://example.com/x", "http://example.com/x".to_owned()),
         ] {
             let mut headers = map(&[("location", from)]);
-            location(&mut headers, prefix, "10.0.0.1:80");
+            location(&mut headers, &Links { prefix, authority: "10.0.0.1:80", asked: None });
             assert_eq!(headers["location"], to.as_str(), "{from}");
         }
     }

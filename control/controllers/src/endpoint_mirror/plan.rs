@@ -74,9 +74,12 @@ fn port_of(port: &SubsetPort) -> Port {
 
 type Identity = (String, Option<String>);
 
+/// Ports, and the addresses that offer all of them with whether they are ready.
+type Offer = (Vec<Port>, Vec<(EndpointAddress, bool)>);
+
 /// The subsets in their canonical form: the ports that the same addresses offer are together, and an address that is not ready for
 /// a port in one place is not ready for it.
-fn repack(endpoints: &Endpoints) -> Vec<(Vec<Port>, Vec<(EndpointAddress, bool)>)> {
+fn repack(endpoints: &Endpoints) -> Vec<Offer> {
     let mut known: BTreeMap<Identity, &EndpointAddress> = BTreeMap::new();
     // without ports there still are addresses
     let mut offers: BTreeMap<Option<Port>, BTreeMap<Identity, bool>> = BTreeMap::new();

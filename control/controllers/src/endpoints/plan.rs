@@ -4,7 +4,9 @@ use crate::pods::{finished, ready_since};
 use k8s_openapi::api::core::v1::{
     EndpointAddress, EndpointPort as SubsetPort, EndpointSubset, ObjectReference, Pod, Service, ServicePort,
 };
-use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
+use k8s_openapi::api::discovery::v1::{
+    Endpoint, EndpointConditions, EndpointHints, EndpointPort, EndpointSlice, ForNode, ForZone,
+};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt;
 use std::collections::{BTreeMap, BTreeSet};
@@ -128,6 +130,18 @@ fn target(pod: &Pod) -> ObjectReference {
     }
 }
 
+/// Who shall prefer an endpoint, for a service that wants its traffic kept close.
+fn hints(service: &Service, zone: Option<&str>, node: Option<&str>) -> Option<EndpointHints> {
+    let distribution = service.spec.as_ref()?.traffic_distribution.as_deref()?;
+    let for_nodes = match distribution {
+        "PreferClose" | "PreferSameZone" => None,
+        "PreferSameNode" => node.map(|name| vec![ForNode { name: name.to_owned() }]),
+        _ => return None,
+    };
+    let for_zones = zone.map(|name| vec![ForZone { name: name.to_owned() }]);
+    (for_zones.is_some() || for_nodes.is_some()).then_some(EndpointHints { for_nodes, for_zones })
+}
+
 /// What the slices shall hold; pods are those the service selects.
 pub fn desired(service: &Service, pods: &[Arc<Pod>], zone: impl Fn(&str) -> Option<String>) -> Vec<Desired> {
     type Group = (&'static str, Vec<(String, String, i32, Option<String>)>);
@@ -150,15 +164,18 @@ pub fn desired(service: &Service, pods: &[Arc<Pod>], zone: impl Fn(&str) -> Opti
             let serving = ready_since(pod).is_some();
             let terminating = pod.metadata.deletion_timestamp.is_some();
             let node = pod.spec.as_ref().and_then(|s| s.node_name.clone());
+            let zone = node.as_deref().and_then(&zone);
+            let ready = publishes_unready(service) || (serving && !terminating);
             groups.entry((family, ports)).or_default().push(Endpoint {
                 addresses: vec![address.to_string()],
                 conditions: Some(EndpointConditions {
-                    ready: Some(publishes_unready(service) || (serving && !terminating)),
+                    ready: Some(ready),
                     serving: Some(serving),
                     terminating: Some(terminating),
                 }),
                 hostname: hostname(service, pod),
-                zone: node.as_deref().and_then(&zone),
+                hints: if ready { hints(service, zone.as_deref(), node.as_deref()) } else { None },
+                zone,
                 node_name: node,
                 target_ref: Some(target(pod)),
                 ..Endpoint::default()
@@ -362,6 +379,34 @@ mod tests {
             }
         }
         slices
+    }
+
+    #[test]
+    fn ready_endpoints_of_a_service_that_keeps_close_carry_hints() {
+        let pod = |name: &str, node: &str, ready: &str| -> Arc<Pod> {
+            Arc::new(
+                serde_json::from_value(serde_json::json!({
+                    "metadata": {"name": name, "namespace": "d", "uid": name},
+                    "spec": {"containers": [], "nodeName": node},
+                    "status": {"podIPs": [{"ip": "10.0.0.1"}], "conditions": [{"type": "Ready", "status": ready}]},
+                }))
+                .unwrap(),
+            )
+        };
+        let pods = [pod("a", "n1", "True"), pod("b", "n2", "False"), pod("c", "n3", "True")];
+        let zone = |node: &str| (node == "n1").then(|| "z1".to_owned());
+        let told = |distribution: Option<&str>| -> Vec<String> {
+            let spec = serde_json::json!({"ports": [{"port": 80}], "trafficDistribution": distribution});
+            let service = serde_json::from_value(serde_json::json!({"spec": spec})).unwrap();
+            let all = desired(&service, &pods, zone).into_iter().flat_map(|d| d.endpoints);
+            all.map(|e| e.hints.map_or("-".to_owned(), |h| serde_json::to_string(&h).unwrap())).collect()
+        };
+        let z1 = "{\"forZones\":[{\"name\":\"z1\"}]}";
+        assert_eq!(told(None), ["-", "-", "-"]);
+        assert_eq!(told(Some("PreferClose")), [z1, "-", "-"]);
+        assert_eq!(told(Some("PreferSameZone")), [z1, "-", "-"]);
+        let both = "{\"forNodes\":[{\"name\":\"n1\"}],\"forZones\":[{\"name\":\"z1\"}]}";
+        assert_eq!(told(Some("PreferSameNode")), [both, "-", "{\"forNodes\":[{\"name\":\"n3\"}]}"]);
     }
 
     proptest! {

@@ -1,0 +1,312 @@
+//! What load balancers and people ask a node's proxy over HTTP.
+//!
+//! - for each service with a `healthCheckNodePort`: whether a ready endpoint is on this node, in upstream's words
+//!   (`pkg/proxy/healthcheck/service_health.go`);
+//! - `/healthz` and `/livez` of the proxy itself: healthy unless a change waits for longer than [`PATIENCE`]; `/healthz` also asks
+//!   whether the node may get traffic at all;
+//! - `/proxyMode`, for this machine only.
+
+use crate::apply::ServiceName;
+use bytes::Bytes;
+use http::{Request, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use jiff::Timestamp;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+/// How long a change may wait before the proxy calls itself unhealthy.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Connections a listener serves at a time.
+const MOST_CONNECTIONS: usize = 64;
+/// The longest a connection lasts.
+const LONGEST_CONNECTION: Duration = Duration::from_secs(30);
+/// The pause after a connection could not be accepted.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// The mode as upstream names it.
+const MODE: &str = "nftables";
+
+/// How the proxy is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Status {
+    /// The last time everything known was in the kernel.
+    pub(crate) updated: Timestamp,
+    /// Since when a change waits.
+    pub(crate) waiting: Option<Instant>,
+    /// Whether the node shall get traffic from outside.
+    pub(crate) eligible: bool,
+}
+
+impl Status {
+    fn healthy(&self) -> bool {
+        self.waiting.is_none_or(|since| since.elapsed() < PATIENCE)
+    }
+}
+
+/// A service's number of ready endpoints here, and where it is told.
+type Checked = (u16, usize);
+
+/// The listeners.
+pub(crate) struct Health {
+    status: watch::Sender<Status>,
+    services: BTreeMap<ServiceName, (u16, watch::Sender<usize>, DropGuard)>,
+    /// Ports that could not be listened on; said once.
+    failed: BTreeMap<ServiceName, u16>,
+}
+
+impl Health {
+    pub(crate) fn new() -> Self {
+        let status = Status { updated: Timestamp::now(), waiting: None, eligible: true };
+        Self { status: watch::Sender::new(status), services: BTreeMap::new(), failed: BTreeMap::new() }
+    }
+
+    /// Tells how the proxy is.
+    pub(crate) fn set(&self, change: impl FnOnce(&mut Status)) {
+        self.status.send_modify(change);
+    }
+
+    /// Answers for the proxy itself until cancelled. A port that cannot be had is left alone with a warning: services matter more.
+    pub(crate) fn serve_own(&self, healthz: SocketAddr, mode: SocketAddr, shutdown: &CancellationToken) {
+        for (address, own) in [(healthz, true), (mode, false)] {
+            match listen(address) {
+                Ok(listener) => {
+                    let status = self.status.subscribe();
+                    let answer = move |path: &str| {
+                        let status = *status.borrow();
+                        if own { about_proxy(path, &status) } else { about_mode(path, &status) }
+                    };
+                    tokio::spawn(serve(listener, Arc::new(answer), shutdown.child_token()));
+                }
+                Err(error) => tracing::warn!(%address, %error, "nobody can ask how the proxy is"),
+            }
+        }
+    }
+
+    /// Brings the listeners to `wanted`.
+    pub(crate) fn sync(&mut self, wanted: &BTreeMap<ServiceName, Checked>) {
+        self.services.retain(|name, (port, ..)| wanted.get(name).is_some_and(|(p, _)| p == port));
+        self.failed.retain(|name, port| wanted.get(name).is_some_and(|(p, _)| p == port));
+        for (name, (port, count)) in wanted {
+            if let Some((_, counts, _)) = self.services.get(name) {
+                counts.send_replace(*count);
+                continue;
+            }
+            match listen(SocketAddr::from((Ipv6Addr::UNSPECIFIED, *port))) {
+                Ok(listener) => {
+                    let stop = CancellationToken::new();
+                    let counts = watch::Sender::new(*count);
+                    let (seen, status, service) = (counts.subscribe(), self.status.subscribe(), name.clone());
+                    let answer =
+                        move |_: &str| about_service(&service, *seen.borrow(), status.borrow().healthy());
+                    tokio::spawn(serve(listener, Arc::new(answer), stop.clone()));
+                    self.services.insert(name.clone(), (*port, counts, stop.drop_guard()));
+                    self.failed.remove(name);
+                }
+                Err(error) => {
+                    if self.failed.insert(name.clone(), *port) != Some(*port) {
+                        tracing::warn!(service = ?name, port, %error, "a load balancer cannot ask for this service");
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Listens on both families, or on IPv4 where there is no IPv6.
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let listener = match std::net::TcpListener::bind(address) {
+        Err(_) if address.ip() == Ipv6Addr::UNSPECIFIED => {
+            std::net::TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port()))?
+        }
+        other => other?,
+    };
+    listener.set_nonblocking(true)?;
+    TcpListener::from_std(listener)
+}
+
+type Answer = Response<Full<Bytes>>;
+
+async fn serve<F>(listener: TcpListener, answer: Arc<F>, stop: CancellationToken)
+where
+    F: Fn(&str) -> Answer + Send + Sync + 'static,
+{
+    let room = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        let Ok((stream, _)) = accepted else {
+            // out of descriptors: the next try would fail at once
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            continue;
+        };
+        let Ok(permit) = room.clone().try_acquire_owned() else { continue };
+        let (answer, stop) = (answer.clone(), stop.clone());
+        tokio::spawn(async move {
+            let service = service_fn(move |request: Request<Incoming>| {
+                let response = answer(request.uri().path());
+                async move { Ok::<_, std::convert::Infallible>(response) }
+            });
+            let connection =
+                hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+            tokio::select! {
+                () = stop.cancelled() => {}
+                // a client that goes away is its own affair
+                _ = tokio::time::timeout(LONGEST_CONNECTION, connection) => {}
+            }
+            drop(permit);
+        });
+    }
+}
+
+fn respond(code: StatusCode, kind: &'static str, body: String) -> Answer {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = code;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, header::HeaderValue::from_static("nosniff"));
+    response
+}
+
+fn code(good: bool) -> StatusCode {
+    if good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
+}
+
+fn not_found() -> Answer {
+    respond(StatusCode::NOT_FOUND, "text/plain; charset=utf-8", "404 page not found\n".to_owned())
+}
+
+fn about_service((namespace, name): &ServiceName, endpoints: usize, healthy: bool) -> Answer {
+    let body = format!(
+        "{{\n\t\"service\": {{\n\t\t\"namespace\": {namespace:?},\n\t\t\"name\": {name:?}\n\t}},\n\t\"localEndpoints\": {endpoints},\n\t\"serviceProxyHealthy\": {healthy}\n}}"
+    );
+    let mut response = respond(code(endpoints > 0 && healthy), "application/json", body);
+    response.headers_mut().insert("x-load-balancing-endpoint-weight", endpoints.into());
+    response
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ProxyHealth {
+    last_updated: Timestamp,
+    current_time: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node_eligible: Option<bool>,
+    healthy: bool,
+    status: BTreeMap<&'static str, FamilyHealth>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct FamilyHealth {
+    last_updated: Timestamp,
+    healthy: bool,
+}
+
+fn about_proxy(path: &str, status: &Status) -> Answer {
+    let now = Timestamp::now();
+    let healthy = status.healthy();
+    let (good, node_eligible) = match path {
+        "/healthz" => (healthy && status.eligible, Some(status.eligible)),
+        "/livez" => (healthy, None),
+        _ => return not_found(),
+    };
+    let family = || FamilyHealth { last_updated: status.updated, healthy };
+    let health = ProxyHealth {
+        last_updated: if good { now } else { status.updated },
+        current_time: now,
+        node_eligible,
+        healthy,
+        status: BTreeMap::from([("IPv4", family()), ("IPv6", family())]),
+    };
+    // a plain structure of strings and booleans always becomes JSON
+    let body = serde_json::to_string(&health).unwrap_or_default();
+    respond(code(good), "application/json", body)
+}
+
+fn about_mode(path: &str, status: &Status) -> Answer {
+    match path {
+        "/proxyMode" => respond(StatusCode::OK, "text/plain; charset=utf-8", MODE.to_owned()),
+        "/healthz" if status.healthy() => {
+            respond(StatusCode::OK, "text/plain; charset=utf-8", "ok".to_owned())
+        }
+        "/healthz" => respond(code(false), "text/plain; charset=utf-8", "a change waits too long".to_owned()),
+        _ => not_found(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::BodyExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    async fn body(answer: Answer) -> (u16, String) {
+        let code = answer.status().as_u16();
+        let bytes = answer.into_body().collect().await.unwrap().to_bytes();
+        (code, String::from_utf8(bytes.to_vec()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_service_is_answered_for_in_upstreams_words() {
+        let name = ("d".to_owned(), "web".to_owned());
+        let answer = about_service(&name, 2, true);
+        assert_eq!(answer.headers()["x-load-balancing-endpoint-weight"], "2");
+        assert_eq!(answer.headers()["content-type"], "application/json");
+        let wanted = "{\n\t\"service\": {\n\t\t\"namespace\": \"d\",\n\t\t\"name\": \"web\"\n\t},\n\t\"localEndpoints\": 2,\n\t\"serviceProxyHealthy\": true\n}";
+        assert_eq!(body(answer).await, (200, wanted.to_owned()));
+        assert_eq!(body(about_service(&name, 0, true)).await.0, 503);
+        assert_eq!(body(about_service(&name, 1, false)).await.0, 503);
+    }
+
+    #[tokio::test]
+    async fn the_proxy_is_unhealthy_when_a_change_waits_and_ineligible_only_for_healthz() {
+        let mut status = Status { updated: Timestamp::UNIX_EPOCH, waiting: None, eligible: true };
+        assert_eq!(body(about_proxy("/healthz", &status)).await.0, 200);
+        assert!(
+            body(about_proxy("/healthz", &status)).await.1.contains("\"nodeEligible\":true,\"healthy\":true")
+        );
+        status.eligible = false;
+        assert_eq!(body(about_proxy("/healthz", &status)).await.0, 503);
+        assert_eq!(body(about_proxy("/livez", &status)).await.0, 200);
+        status.waiting = Instant::now().checked_sub(PATIENCE + Duration::from_secs(1));
+        let (code, text) = body(about_proxy("/livez", &status)).await;
+        assert_eq!((code, text.contains("1970-01-01")), (503, true));
+        assert_eq!(body(about_proxy("/other", &status)).await.0, 404);
+        assert_eq!(body(about_mode("/proxyMode", &status)).await, (200, "nftables".to_owned()));
+    }
+
+    async fn ask(port: u16) -> Option<String> {
+        let mut stream = tokio::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.ok()?;
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.ok()?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.ok()?;
+        text.lines().next().map(str::to_owned)
+    }
+
+    #[tokio::test]
+    async fn listeners_follow_the_services() {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut health = Health::new();
+        let name = ("d".to_owned(), "web".to_owned());
+        health.sync(&BTreeMap::from([(name.clone(), (port, 0))]));
+        assert_eq!(ask(port).await.unwrap(), "HTTP/1.1 503 Service Unavailable");
+        health.sync(&BTreeMap::from([(name, (port, 3))]));
+        assert_eq!(ask(port).await.unwrap(), "HTTP/1.1 200 OK");
+        health.sync(&BTreeMap::new());
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while ask(port).await.is_some() {
+            assert!(Instant::now() < deadline, "still answered");
+            tokio::task::yield_now().await;
+        }
+    }
+}
