@@ -12,7 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Container, LifecycleHandler, Pod, Secret};
 
 use super::observed::Observed;
-use super::plan::Stop;
+use super::plan::{Action, Stop};
 use super::spec::env::{self, References};
 use super::spec::{self, labels};
 use super::{hooks, status::Waiting};
@@ -313,6 +313,26 @@ pub async fn stop(
 ) -> Result<(), CriError> {
     let each = stops.iter().map(|one| stop_one(context, pod, one, observed, grace));
     join_all(each).await.into_iter().collect()
+}
+
+/// Carries out a plan that ends a pod: it stops containers and sandboxes, and has nothing else.
+pub async fn end(
+    context: Context,
+    pod: Arc<Pod>,
+    observed: Observed,
+    actions: Vec<Action>,
+) -> Result<(), CriError> {
+    let grace = Duration::from_secs(u64::try_from(super::grace_seconds(&pod)).unwrap_or(0));
+    for action in actions {
+        match action {
+            Action::StopContainers(stops) => {
+                Box::pin(stop(&context, &pod, &stops, &observed, grace)).await?;
+            }
+            Action::StopSandbox(id) => context.runtime.stop_pod_sandbox(&id).await?,
+            other => tracing::warn!(action = ?other, "left undone at a pod's end"),
+        }
+    }
+    Ok(())
 }
 
 async fn stop_one(

@@ -528,12 +528,19 @@ impl Worker {
             let plan = self.plan(pod, &observed, true);
             let mut newer = self.desired.clone();
             let grace = super::grace_seconds(pod);
-            let stopped = tokio::select! {
-                stopped = Box::pin(self.execute(pod, &observed, plan)) => stopped.map(|_| ()),
-                // A deletion with less grace than the one under way stops it sooner.
-                () = less_grace(&mut newer, grace) => return Ok(Next::Again),
-            };
-            stopped?;
+            let (context, before) = (self.context.clone(), observed.clone());
+            let mut stopping = Box::pin(execute::end(context, Arc::clone(pod), before, plan.actions));
+            loop {
+                tokio::select! {
+                    stopped = &mut stopping => break stopped?,
+                    // A deletion with less grace than the one under way stops it sooner.
+                    () = less_grace(&mut newer, grace) => return Ok(Next::Again),
+                    // What takes its time goes on being probed: whoever sends it traffic must know.
+                    () = self.wake.notified() => if let Ok(now) = self.look(pod).await {
+                        self.report(pod, &now);
+                    },
+                }
+            }
             observed = self.look(pod).await?;
             if !observed.is_quiet() {
                 return Ok(Next::Wait(Some(execute::retry_at(Timestamp::now(), RETRY_FIRST))));
