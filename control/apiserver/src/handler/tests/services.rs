@@ -30,7 +30,9 @@ async fn addresses_are_granted_once_and_given_back() {
     let (code, text) = s.refused("POST", SERVICES, service("c", json!({"clusterIP": "192.0.2.1"}))).await;
     assert_eq!(code, 422);
     assert!(
-        text.contains("provided IP is not in the valid range. The range of valid IPs is 10.96.0.0/12"),
+        text.contains(
+            "failed to allocate IP 192.0.2.1: the provided network does not match the current range"
+        ),
         "{text}"
     );
     let headless = s.ok("POST", SERVICES, service("h", json!({"clusterIP": "None"}))).await;
