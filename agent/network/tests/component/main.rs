@@ -144,8 +144,8 @@ fn pods_of_two_nodes_reach_each_other_unchanged_and_the_world_masqueraded() {
 
 #[test]
 fn the_masquerading_table_reads_as_it_is_meant() {
-    let Some(here) = Netns::new() else { return };
-    here.sh("ip link add lan type dummy; ip addr add 192.0.2.1/24 dev lan; ip link set lan up");
+    let (Some(here), Some(there)) = (Netns::new(), Netns::new()) else { return };
+    here.join("192.0.2.1/24", &there, "192.0.2.2/24");
     let api = Api::new(vec![
         node("here", "192.0.2.1", &["10.244.0.0/24", "fd00:1::/64"]),
         node("there", "192.0.2.2", &["10.244.1.0/24", "fd00:1:0:1::/64"]),
