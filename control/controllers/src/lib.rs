@@ -25,6 +25,7 @@ pub mod job;
 pub mod namespace;
 pub mod node_ipam;
 pub mod node_lifecycle;
+pub mod node_ttl;
 pub mod pod_garbage;
 pub mod pods;
 pub mod queue;

@@ -2,7 +2,8 @@
 //!
 //! Woken by: the node, its Lease (each renewal moves its deadline), pods that come to it. Reads: nodes, leases, pods. Writes: node conditions,
 //! taints and labels, pod conditions. Promises: a node that renews its Lease is never called unreachable; a restart of ours gives every node
-//! a full grace period first; what a living kubelet says of its pods is not contradicted.
+//! a full grace period first; what a living kubelet says of its pods is not contradicted; where no node at all is ready, nobody is sent
+//! away: more likely we are cut off than they.
 
 mod plan;
 
@@ -19,9 +20,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, ResourceExt};
 use parking_lot::Mutex;
-use plan::Health;
+use plan::{Health, Pace, Zone};
 use serde_json::json;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -30,6 +31,8 @@ use tokio::time::Instant;
 const GRACE: Duration = Duration::from_secs(50);
 /// How long a node may take to say anything at all (upstream's `--node-startup-grace-period`).
 const STARTUP: Duration = Duration::from_secs(60);
+/// Nodes with this label do not count when it is judged whether a zone is lost.
+const UNCOUNTED: &str = "node.kubernetes.io/exclude-disruption";
 /// Labels and the older names they have too.
 const OLDER_LABELS: [(&str, &str); 2] =
     [("kubernetes.io/os", "beta.kubernetes.io/os"), ("kubernetes.io/arch", "beta.kubernetes.io/arch")];
@@ -44,6 +47,10 @@ pub struct NodeLifecycle {
     announced: Mutex<BTreeMap<Key, Arc<Node>>>,
     /// Nodes that fell silent, whose pods are still to be marked.
     unmarked: Arc<Mutex<BTreeSet<Key>>>,
+    /// When pods were last sent away from a node of each zone.
+    paced: Mutex<HashMap<(String, String), Instant>>,
+    /// Every zone was lost when last looked at.
+    cut_off: Mutex<bool>,
     client: Client,
     recorder: Recorder,
 }
@@ -54,10 +61,15 @@ impl NodeLifecycle {
     pub fn new(cluster: &Cluster, client: Client, recorder: Recorder, queue: &Arc<Queue>) -> Self {
         let seen: Arc<Mutex<BTreeMap<Key, Instant>>> = Arc::default();
         let unmarked: Arc<Mutex<BTreeSet<Key>>> = Arc::default();
-        let (wake, heard) = (queue.clone(), seen.clone());
+        let (wake, heard, nodes) = (queue.clone(), seen.clone(), cluster.nodes.clone());
         cluster.nodes.on_change(move |old, new| {
             let Some(node) = new.or(old) else { return };
             let key = key_of(&**node);
+            // whether a zone is lost decides for all its nodes
+            let is_ready = |n: &Arc<Node>| ready(n).is_some_and(|c| c.status == "True");
+            if old.map(is_ready) != new.map(is_ready) {
+                nodes.list("").iter().for_each(|node| wake.add(key_of(&**node)));
+            }
             let heartbeat = |n: &Arc<Node>| ready(n).and_then(|c| c.last_heartbeat_time.clone());
             if new.is_some() && old.map(heartbeat) != new.map(heartbeat) {
                 heard.lock().insert(key.clone(), Instant::now());
@@ -97,6 +109,8 @@ impl NodeLifecycle {
             seen,
             announced: Mutex::default(),
             unmarked,
+            paced: Mutex::default(),
+            cut_off: Mutex::new(false),
             client,
             recorder,
         }
@@ -127,14 +141,16 @@ impl Reconcile for NodeLifecycle {
         }
         let health = Health::of(&node, silent_for >= grace);
         self.write_labels(&node, key).await?;
-        self.write_taints(&node, key, health).await?;
+        let (evicting, wait) = self.may_evict(&node, health);
+        self.write_taints(&node, key, health, evicting).await?;
         if health == Health::Ready {
             self.unmarked.lock().remove(key);
         } else if self.unmarked.lock().contains(key) {
             self.mark_pods_unready(key).await?;
             self.unmarked.lock().remove(key);
         }
-        Ok(Some(grace.saturating_sub(silent_for).max(Duration::from_secs(1))))
+        let next = grace.saturating_sub(silent_for).max(Duration::from_secs(1));
+        Ok(Some(wait.map_or(next, |wait| next.min(wait))))
     }
 }
 
@@ -210,9 +226,48 @@ impl NodeLifecycle {
         Ok(())
     }
 
-    async fn write_taints(&self, node: &Node, key: &Key, health: Health) -> Result<(), Error> {
+    /// Whether pods shall leave a node that is not ready, or how long until they may.
+    fn may_evict(&self, node: &Node, health: Health) -> (bool, Option<Duration>) {
+        let mut zones: HashMap<(String, String), Zone> = HashMap::new();
+        for other in self.nodes.list("").iter().filter(|n| !n.labels().contains_key(UNCOUNTED)) {
+            let zone = zones.entry(plan::zone(other)).or_default();
+            if ready(other).is_some_and(|c| c.status == "True") { zone.ready += 1 } else { zone.unready += 1 }
+        }
+        let all_lost = !zones.is_empty() && zones.values().all(|zone| zone.lost());
+        if std::mem::replace(&mut *self.cut_off.lock(), all_lost) && !all_lost {
+            // we hear of some again: the others get time to be heard of
+            let now = Instant::now();
+            self.seen.lock().values_mut().for_each(|seen| *seen = now);
+        }
+        if health == Health::Ready {
+            return (false, None);
+        }
+        let own = plan::zone(node);
+        match zones.get(&own).copied().unwrap_or_default().pace(all_lost) {
+            Pace::Halted => (plan::evicted(node) && !all_lost, None),
+            Pace::One(_) if plan::evicted(node) => (true, None),
+            Pace::One(pause) => {
+                let mut paced = self.paced.lock();
+                let left =
+                    paced.get(&own).map_or(Duration::ZERO, |last| pause.saturating_sub(last.elapsed()));
+                if left.is_zero() {
+                    paced.insert(own, Instant::now());
+                    return (true, None);
+                }
+                (false, Some(left))
+            }
+        }
+    }
+
+    async fn write_taints(
+        &self,
+        node: &Node,
+        key: &Key,
+        health: Health,
+        evicting: bool,
+    ) -> Result<(), Error> {
         let old = node.spec.as_ref().and_then(|s| s.taints.clone()).unwrap_or_default();
-        let Some(new) = plan::taints(node, &old, health, Timestamp::now()) else { return Ok(()) };
+        let Some(new) = plan::taints(node, &old, health, evicting, Timestamp::now()) else { return Ok(()) };
         let api: Api<Node> = Api::all(self.client.clone());
         // the whole list is written, so it must be the list that was read
         let patch =

@@ -16,6 +16,7 @@ use crate::job::Jobs;
 use crate::namespace::Namespaces;
 use crate::node_ipam::NodeRanges;
 use crate::node_lifecycle::NodeLifecycle;
+use crate::node_ttl::NodeTtl;
 use crate::pod_garbage::PodGarbage;
 use crate::queue::Queue;
 use crate::reconcile::{Reconcile, spawn};
@@ -87,6 +88,7 @@ pub async fn run(client: Client, config: Config, shutdown: CancellationToken) {
     start.add(1, |queue| BootstrapSigner::new(&cluster, cl.clone(), queue));
     start.add(1, |queue| TokenCleaner::new(&cluster, cl.clone(), queue));
     start.add(2, |queue| NodeLifecycle::new(&cluster, cl.clone(), rec.clone(), queue));
+    start.add(1, |queue| NodeTtl::new(&cluster, cl.clone(), queue));
     start.add(2, |queue| TaintEviction::new(&cluster, cl.clone(), rec.clone(), queue));
     let (left_over, pod_garbage) = start.add(2, |queue| PodGarbage::new(&cluster, cl.clone(), queue));
     start.add(5, |queue| Autoscalers::new(&cluster, cl.clone(), rec.clone(), inventory.clone(), queue));

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Taint};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use std::time::Duration;
 
 /// A node's health.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,14 +41,23 @@ const PRESSURES: [(&str, &str); 4] = [
     ("NetworkUnavailable", "node.kubernetes.io/network-unavailable"),
 ];
 
-/// The taints a node shall have, or `None` when it has them. Taints that are not ours stay.
-pub fn taints(node: &Node, old: &[Taint], health: Health, now: Timestamp) -> Option<Vec<Taint>> {
+/// The taints a node shall have, or `None` when it has them. Taints that are not ours stay. `evicting`: pods shall leave a node that is not
+/// ready.
+pub fn taints(
+    node: &Node,
+    old: &[Taint],
+    health: Health,
+    evicting: bool,
+    now: Timestamp,
+) -> Option<Vec<Taint>> {
     let mut ours: Vec<(&str, &str)> = Vec::new();
-    match health {
-        Health::Ready => {}
-        Health::NotReady => ours.extend([(NOT_READY, "NoSchedule"), (NOT_READY, "NoExecute")]),
-        Health::Unknown => ours.extend([(UNREACHABLE, "NoSchedule"), (UNREACHABLE, "NoExecute")]),
-    }
+    let key = match health {
+        Health::Ready => None,
+        Health::NotReady => Some(NOT_READY),
+        Health::Unknown => Some(UNREACHABLE),
+    };
+    ours.extend(key.map(|key| (key, "NoSchedule")));
+    ours.extend(key.filter(|_| evicting).map(|key| (key, "NoExecute")));
     if node.spec.as_ref().and_then(|s| s.unschedulable).unwrap_or(false) {
         ours.push((UNSCHEDULABLE, "NoSchedule"));
     }
@@ -80,6 +90,67 @@ pub fn taints(node: &Node, old: &[Taint], health: Health, now: Timestamp) -> Opt
     (new != old).then_some(new)
 }
 
+/// Whether pods are on their way out of the node for its health.
+pub fn evicted(node: &Node) -> bool {
+    let taints = node.spec.iter().flat_map(|s| s.taints.iter().flatten());
+    taints.into_iter().any(|t| t.effect == "NoExecute" && (t.key == NOT_READY || t.key == UNREACHABLE))
+}
+
+/// Region and zone of a node; both may be empty.
+pub fn zone(node: &Node) -> (String, String) {
+    let labels = node.metadata.labels.as_ref();
+    let label = |names: [&str; 2]| names.iter().find_map(|n| labels?.get(*n)).cloned().unwrap_or_default();
+    (
+        label(["failure-domain.beta.kubernetes.io/region", "topology.kubernetes.io/region"]),
+        label(["failure-domain.beta.kubernetes.io/zone", "topology.kubernetes.io/zone"]),
+    )
+}
+
+/// How fast pods may be sent away from nodes of a zone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// From no node: more likely we are cut off than they.
+    Halted,
+    /// From one node in so long.
+    One(Duration),
+}
+
+/// How many nodes of a zone are ready, and how many are not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Zone {
+    /// Nodes that say that they are ready.
+    pub ready: usize,
+    /// The others.
+    pub unready: usize,
+}
+
+/// Between two nodes of a zone that is well, or wholly lost (upstream's `--node-eviction-rate`).
+const PAUSE: Duration = Duration::from_secs(10);
+/// The same where much of a large zone is lost (upstream's `--secondary-node-eviction-rate`).
+const LONG_PAUSE: Duration = Duration::from_secs(100);
+/// A zone with more nodes is large (upstream's `--large-cluster-size-threshold`).
+const LARGE: usize = 50;
+
+impl Zone {
+    /// All of it is lost.
+    pub fn lost(self) -> bool {
+        self.ready == 0 && self.unready > 0
+    }
+
+    /// The pace in this zone; `all_lost`: every zone is lost.
+    pub fn pace(self, all_lost: bool) -> Pace {
+        let size = self.ready + self.unready;
+        // more than two nodes and at least 55 of 100 (upstream's `--unhealthy-zone-threshold`)
+        let partly = self.unready > 2 && self.unready * 100 >= size * 55;
+        match (all_lost, self.lost(), partly) {
+            (true, ..) => Pace::Halted,
+            (_, true, _) | (_, _, false) => Pace::One(PAUSE),
+            (_, _, true) if size > LARGE => Pace::One(LONG_PAUSE),
+            (_, _, true) => Pace::Halted,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -94,10 +165,23 @@ mod tests {
         };
         let now = Timestamp::UNIX_EPOCH;
         let old = vec![mine.clone()];
-        let silent = taints(&Node::default(), &old, Health::Unknown, now).unwrap();
+        let silent = taints(&Node::default(), &old, Health::Unknown, true, now).unwrap();
         let keys: Vec<_> = silent.iter().map(|t| (t.key.as_str(), t.effect.as_str())).collect();
         assert_eq!(keys, [("team", "NoExecute"), (UNREACHABLE, "NoSchedule"), (UNREACHABLE, "NoExecute")]);
-        assert_eq!(taints(&Node::default(), &silent, Health::Unknown, now), None);
-        assert_eq!(taints(&Node::default(), &silent, Health::Ready, now), Some(vec![mine]));
+        assert_eq!(taints(&Node::default(), &silent, Health::Unknown, true, now), None);
+        let spared = taints(&Node::default(), &silent, Health::Unknown, false, now).unwrap();
+        assert_eq!(spared.iter().map(|t| t.effect.as_str()).collect::<Vec<_>>(), ["NoExecute", "NoSchedule"]);
+        assert_eq!(taints(&Node::default(), &silent, Health::Ready, true, now), Some(vec![mine]));
+    }
+
+    #[test]
+    fn pods_stay_where_it_is_likelier_that_we_are_cut_off() {
+        let zone = |ready, unready| Zone { ready, unready };
+        assert_eq!(zone(0, 1).pace(true), Pace::Halted);
+        assert_eq!(zone(0, 5).pace(false), Pace::One(PAUSE));
+        assert_eq!(zone(3, 1).pace(false), Pace::One(PAUSE));
+        assert_eq!(zone(1, 2).pace(false), Pace::One(PAUSE));
+        assert_eq!(zone(2, 3).pace(false), Pace::Halted);
+        assert_eq!(zone(20, 40).pace(false), Pace::One(LONG_PAUSE));
     }
 }

@@ -256,9 +256,9 @@ fn exhausted(budget: &Value) -> String {
         _ if healthy <= desired => {
             format!("The disruption budget {name} needs {desired} healthy pods and has {healthy} currently")
         }
-        Some((reason, why)) => format!(
-            "The disruption budget {name} does not allow evicting pods currently ({reason}): {why}"
-        ),
+        Some((reason, why)) => {
+            format!("The disruption budget {name} does not allow evicting pods currently ({reason}): {why}")
+        }
         None => format!("The disruption budget {name} does not allow evicting pods currently"),
     }
 }
