@@ -50,8 +50,8 @@ pub fn status(config: &Config, observed: &Observed, previous: &NodeStatus, now: 
     let mut all_capacity = previous.capacity.clone().unwrap_or_default();
     // A page size or filesystem that went away is ours to remove; what has a domain in its name is not.
     all_capacity.retain(|name, _| name.contains('/'));
-    let mut all_allocatable = previous.allocatable.clone().unwrap_or_default();
-    all_allocatable.retain(|name, _| all_capacity.contains_key(name));
+    // Nothing of it is reserved: pods may have all of it.
+    let mut all_allocatable = all_capacity.clone();
     all_capacity.extend(own_capacity);
     all_allocatable.extend(allocatable(machine, pods, &config.reservation));
     let (conditions, events) = conditions(

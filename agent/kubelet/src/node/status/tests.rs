@@ -95,8 +95,10 @@ fn what_others_own_is_kept() {
     let foreign =
         NodeCondition { type_: "NetworkUnavailable".into(), status: "False".into(), ..Default::default() };
     before.conditions.as_mut().unwrap().insert(0, foreign.clone());
+    // whoever advertises a resource says only that it is there: all of it is for pods
+    before.capacity.as_mut().unwrap().insert("example.com/gpu".into(), Quantity("2".into()));
+    before.allocatable.as_mut().unwrap().insert("example.com/gone".into(), Quantity("1".into()));
     for map in [&mut before.capacity, &mut before.allocatable] {
-        map.as_mut().unwrap().insert("example.com/gpu".into(), Quantity("2".into()));
         map.as_mut().unwrap().insert("hugepages-2Mi".into(), Quantity("4Mi".into()));
     }
     let after = status(&config(), &observed(), &before, at(10)).status;
@@ -104,6 +106,7 @@ fn what_others_own_is_kept() {
     for map in [after.capacity.as_ref().unwrap(), after.allocatable.as_ref().unwrap()] {
         assert_eq!(map["example.com/gpu"].0, "2");
         assert!(!map.contains_key("hugepages-2Mi"), "a page size that is gone");
+        assert!(!map.contains_key("example.com/gone"), "nobody advertises it any more");
     }
 }
 
