@@ -4,7 +4,7 @@
 //! - who owns which field: `managed`; who may grant which right: `escalation`
 //! - one view of a resource: `kind`; objects at rest: `stored`; the store and the caches: `storage`; `page_token`
 //! - configuration read from stored objects: `parsed`; where Services are: `reachable`
-//! - objects the server keeps: `upkeep`, for `flow_objects` and `api_services`
+//! - objects the server keeps: `upkeep`, for `flow_objects`, `api_services` and `policy_status`
 //! - Services: `services` on `allocator`; `bootstrap`: what a new cluster holds; `kubernetes_service`: our own Service
 //! - [`hooks`]: what the front of the server does for us (`crate::front`); `seams`: what we do for it ([`Shared`]); `run`: the tasks
 
@@ -25,6 +25,7 @@ pub(crate) mod metadata;
 pub(crate) mod options;
 mod page_token;
 pub(crate) mod parsed;
+mod policy_status;
 mod reachable;
 mod run;
 mod seams;

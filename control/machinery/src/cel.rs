@@ -3,6 +3,7 @@
 //! - [`compile`] with [`Declarations`]: text to an [`Expression`], or upstream's `compilation failed: ...`
 //! - [`Evaluator`]: variables bound to JSON, expressions evaluated to JSON
 //! - [`authorizer`]: the `authorizer` variable; `check`: names and result types; `rewrite`: what the interpreter needs of a tree
+//! - [`type_errors`]: what an expression does wrong with an object of a known kind; `types`
 //!
 //! Parser and interpreter are the `cel` crate's, the Kubernetes libraries `kube-cel`'s. The interpreter has no notion of
 //! cost: every turn of a comprehension is charged for the size of its body, as a stand-in for upstream's cost limits.
@@ -11,11 +12,14 @@ pub mod authorizer;
 mod check;
 mod error;
 mod rewrite;
+mod types;
 mod value;
 
 pub use check::{Declarations, ResultType};
 pub use error::{CompileError, EvaluationError};
 
+use crate::object::Gvk;
+use crate::schema;
 use authorizer::Authorizer;
 use kube_cel::KubeCelExt as _;
 use kube_cel::cel::{Context, ExecutionError, Value as CelValue, parser};
@@ -67,6 +71,18 @@ pub fn compile(
     check::check(source, &parsed, declarations, wanted)?;
     let composed = rewrite::composed(&parsed);
     Ok(Expression { source: source.to_owned(), tree: rewrite::prepare(parsed), composed })
+}
+
+/// What is wrong with an expression where `object` is of `gvk`: fields and operators its type has not. Nothing, where the
+/// kind or the expression is unknown here.
+#[must_use]
+pub fn type_errors(source: &str, gvk: &Gvk) -> Vec<String> {
+    let table = schema::builtin();
+    let parsed = parser::Parser::default().enable_optional_syntax(true).parse(source);
+    match (table.kind(gvk), parsed) {
+        (Some(id), Ok(parsed)) => types::errors(source, &parsed, table, id),
+        _ => Vec::new(),
+    }
 }
 
 /// Evaluates expressions over one set of variables.

@@ -1,7 +1,7 @@
 //! The registry's tasks: the feeds of the watch caches, the audit of service numbers, our own endpoints.
 
 use super::kind::Kind;
-use super::{Registry, api_services, flow_objects, kubernetes_service};
+use super::{Registry, api_services, flow_objects, kubernetes_service, policy_status};
 use futures::future::join_all;
 use machinery::status::Status;
 use std::sync::Arc;
@@ -67,6 +67,9 @@ impl Registry {
         if let Some((schemas, levels)) = flow_objects::kinds() {
             let kinds = vec![schemas, levels];
             self.keep_up(kinds, flow_objects::EVERY, flow_objects::reconcile, shutdown);
+        }
+        if let Some(policies) = policy_status::kind() {
+            self.keep_up(vec![policies], policy_status::EVERY, policy_status::reconcile, shutdown);
         }
         if let Some((services, definitions)) = api_services::kinds() {
             let kinds = vec![services, definitions];

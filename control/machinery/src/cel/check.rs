@@ -194,7 +194,7 @@ fn path(expr: &IdedExpr) -> Option<String> {
 }
 
 /// Line and column (from 1) where `name` stands as a word of its own.
-fn place(source: &str, name: &str) -> (usize, usize) {
+pub(super) fn place(source: &str, name: &str) -> (usize, usize) {
     let part = |c: Option<char>| c.is_some_and(|c| c == '_' || c.is_alphanumeric());
     for (number, line) in source.lines().enumerate() {
         for (at, _) in line.match_indices(name) {

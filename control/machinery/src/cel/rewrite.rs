@@ -10,6 +10,23 @@ pub(super) const CHARGE: &str = "@charge";
 /// The key under which the map that stands for a literal keeps its type's name. No field is called that.
 pub(super) const TYPE_KEY: &str = "@type";
 
+fn value_of(entry: &IdedEntryExpr) -> &IdedExpr {
+    match &entry.expr {
+        EntryExpr::StructField(field) => &field.value,
+        EntryExpr::MapEntry(entry) => &entry.value,
+    }
+}
+
+/// The nodes right below a literal of a list, map or object.
+pub(super) fn parts(expr: &IdedExpr) -> Vec<&IdedExpr> {
+    match &expr.expr {
+        Expr::List(list) => list.elements.iter().collect(),
+        Expr::Map(map) => map.entries.iter().map(value_of).collect(),
+        Expr::Struct(literal) => literal.entries.iter().map(value_of).collect(),
+        _ => Vec::new(),
+    }
+}
+
 /// Calls `visit` on every node below `expr`, itself included, parents first.
 fn walk(expr: &IdedExpr, visit: &mut dyn FnMut(&IdedExpr)) {
     visit(expr);

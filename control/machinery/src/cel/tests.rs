@@ -1,5 +1,8 @@
 use super::authorizer::{Authorizer, Check};
-use super::{CompileError, Declarations, EvaluationError, Evaluator, Expression, ResultType, compile};
+use super::{
+    CompileError, Declarations, EvaluationError, Evaluator, Expression, ResultType, compile, type_errors,
+};
+use crate::object::Gvk;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -120,4 +123,27 @@ fn the_authorizer_decides() {
     ] {
         assert_eq!(evaluator.evaluate(&compiled(source)), Ok(value), "{source}");
     }
+}
+
+#[test]
+fn types_of_built_in_kinds_are_checked() {
+    let deployment = Gvk::new("apps", "v1", "Deployment");
+    let errors = |source: &str| type_errors(source, &deployment);
+    assert_eq!(
+        errors("object.spec.replicas > 1 && object.metadata.labels['a'] == 'b'"),
+        Vec::<String>::new()
+    );
+    assert_eq!(
+        errors("object.spec.replicas > '1'"),
+        [
+            "ERROR: <input>:1:22: found no matching overload for '_>_' applied to '(int, string)'\n | object.spec.replicas > '1'\n | .....................^"
+        ]
+    );
+    assert_eq!(errors("'got ' + object.spec.replicas").len(), 1);
+    let unknown = errors("object.spec.template.spec.containers.all(c, c.picture != '')");
+    assert!(unknown[0].contains("undefined field 'picture'"), "{unknown:?}");
+    assert_eq!(
+        errors("has(object.spec.paused) && object.spec.strategy.rollingUpdate == null"),
+        Vec::<String>::new()
+    );
 }
