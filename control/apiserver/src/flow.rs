@@ -186,6 +186,11 @@ impl Flow {
         schemas.retain(|schema| limits.contains_key(&schema.level));
         schemas.sort_by(|a, b| a.order().cmp(&b.order()));
         let total: u64 = limits.values().map(|(_, limits)| limits.shares).sum();
+        let seats: Vec<(String, usize)> = limits
+            .iter()
+            .map(|(name, (_, limits))| (name.clone(), seats_of(self.seats, limits.shares, total)))
+            .collect();
+        self.metrics.seats(seats.iter().map(|(name, seats)| (name.as_str(), *seats)));
         let levels = limits
             .into_iter()
             .map(|(name, (uid, limits))| {

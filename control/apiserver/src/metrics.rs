@@ -48,6 +48,11 @@ struct KindLabel {
     request_kind: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LevelLabel {
+    priority_level: String,
+}
+
 type Durations = Family<DurationLabels, Histogram, fn() -> Histogram>;
 
 /// The counters of one server.
@@ -56,6 +61,7 @@ pub struct Metrics {
     requests: Family<RequestLabels, Counter>,
     durations: Durations,
     inflight: Family<KindLabel, Gauge>,
+    seats: Family<LevelLabel, Gauge>,
 }
 
 impl Default for Metrics {
@@ -66,6 +72,7 @@ impl Default for Metrics {
             requests: Family::default(),
             durations,
             inflight: Family::default(),
+            seats: Family::default(),
         };
         metrics.register(|registry| {
             registry.register(
@@ -83,6 +90,11 @@ impl Default for Metrics {
                 "Requests being worked on, by kind",
                 metrics.inflight.clone(),
             );
+            registry.register(
+                "apiserver_flowcontrol_nominal_limit_seats",
+                "Seats of each priority level",
+                metrics.seats.clone(),
+            );
         });
         metrics
     }
@@ -98,6 +110,15 @@ impl Metrics {
     #[must_use]
     pub fn inflight(&self, request_kind: &'static str) -> Gauge {
         self.inflight.get_or_create(&KindLabel { request_kind }).clone()
+    }
+
+    /// Tells the seats of every priority level.
+    pub fn seats<'l>(&self, levels: impl Iterator<Item = (&'l str, usize)>) {
+        self.seats.clear();
+        for (level, seats) in levels {
+            let label = LevelLabel { priority_level: level.to_owned() };
+            self.seats.get_or_create(&label).set(i64::try_from(seats).unwrap_or(i64::MAX));
+        }
     }
 
     /// Counts an answered request. Only resources that exist may become labels: `known` says whether this one does.

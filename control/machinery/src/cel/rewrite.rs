@@ -129,11 +129,30 @@ pub(super) fn prepare(mut expr: IdedExpr) -> IdedExpr {
         }
         Expr::Select(mut select) => {
             select.operand = Box::new(prepare(*select.operand));
-            Expr::Select(select)
+            if is_optional(&select.operand) {
+                // What is selected of an optional is optional, too.
+                let field = IdedExpr { id: 0, expr: string(&select.field) };
+                let optional = call(operators::OPT_INDEX, vec![*select.operand, field]);
+                if select.test {
+                    let target = Some(Box::new(IdedExpr { id: 0, expr: optional }));
+                    Expr::Call(CallExpr { func_name: "hasValue".to_owned(), target, args: Vec::new() })
+                } else {
+                    optional
+                }
+            } else {
+                Expr::Select(select)
+            }
         }
         leaf => leaf,
     };
     expr
+}
+
+/// Whether a prepared expression gives an optional, as far as its form tells.
+fn is_optional(expr: &IdedExpr) -> bool {
+    let Expr::Call(c) = &expr.expr else { return false };
+    c.func_name == operators::OPT_INDEX
+        || (c.func_name == operators::INDEX && c.args.first().is_some_and(is_optional))
 }
 
 fn prepare_entry(entry: IdedEntryExpr) -> IdedEntryExpr {
