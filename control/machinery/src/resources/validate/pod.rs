@@ -3,6 +3,7 @@
 mod container;
 mod env;
 mod handler;
+mod restart;
 mod scheduling;
 mod security;
 mod update;
@@ -16,6 +17,7 @@ use super::{Errors, address, meta, quantities, rules};
 use crate::{
     field::{FieldError, Path},
     names,
+    quantity::Quantity,
     resources::access::Get,
 };
 
@@ -29,7 +31,7 @@ pub(super) use self::{
 /// What holds for every pod, new or changed.
 pub(super) fn pod(pod: &Value, errors: &mut Errors) {
     let (path, spec) = (Path::new("spec"), pod.at("spec"));
-    self::spec(&path, spec, errors);
+    self::spec(&path, spec, true, errors);
     if spec.text("serviceAccountName").is_empty() {
         for (index, volume) in spec.items("volumes").iter().enumerate() {
             for (source_index, source) in volume.items("projected.sources").iter().enumerate() {
@@ -64,7 +66,7 @@ pub(super) fn template(path: &Path, template: &Value, errors: &mut Errors) {
     // Upstream leaves `metadata` out of these paths.
     rules::labels(&path.child("labels"), template.at("metadata.labels"), errors);
     meta::annotations(&path.child("annotations"), template.at("metadata.annotations"), errors);
-    spec(&path.child("spec"), template.at("spec"), errors);
+    spec(&path.child("spec"), template.at("spec"), false, errors);
     if !template.items("spec.ephemeralContainers").is_empty() {
         let path = path.child("spec").child("ephemeralContainers");
         errors.push(FieldError::forbidden(&path, "ephemeral containers not allowed in pod template"));
@@ -72,7 +74,7 @@ pub(super) fn template(path: &Path, template: &Value, errors: &mut Errors) {
 }
 
 /// A pod spec, in upstream's order.
-fn spec(path: &Path, spec: &Value, errors: &mut Errors) {
+fn spec(path: &Path, spec: &Value, in_pod: bool, errors: &mut Errors) {
     if !spec.has("terminationGracePeriodSeconds") {
         errors.push(FieldError::required(&path.child("terminationGracePeriodSeconds"), ""));
     }
@@ -82,10 +84,8 @@ fn spec(path: &Path, spec: &Value, errors: &mut Errors) {
     container::containers(&path.child("containers"), &context, errors);
     container::init_containers(&path.child("initContainers"), &context, errors);
     container::ephemeral_containers(&path.child("ephemeralContainers"), &context, errors);
-    if spec.has("resources") {
-        quantities::pod_requirements(&path.child("resources"), spec.at("resources"), errors);
-    }
-    host_network_ports(path, spec, errors);
+    pod_resources(&path.child("resources"), spec, errors);
+    host_network_ports(path, spec, in_pod, errors);
     let policies = ["Always", "OnFailure", "Never"];
     rules::one_of(&path.child("restartPolicy"), spec.text("restartPolicy"), &policies, errors);
     let policies = ["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"];
@@ -112,6 +112,7 @@ fn spec(path: &Path, spec: &Value, errors: &mut Errors) {
         errors,
     );
     host_users(path, spec, errors);
+    host_name(path, spec, errors);
     for key in ["serviceAccountName", "nodeName"] {
         let name = spec.text(key);
         if !name.is_empty() {
@@ -130,8 +131,9 @@ fn spec(path: &Path, spec: &Value, errors: &mut Errors) {
     for (index, alias) in spec.items("hostAliases").iter().enumerate() {
         let path = path.child("hostAliases").index(index);
         address::ip(&path.child("ip"), alias.text("ip"), &[], errors);
-        for hostname in alias.items("hostnames") {
-            rules::subdomain(&path.child("hostnames"), hostname.as_str().unwrap_or_default(), errors);
+        for (index, hostname) in alias.items("hostnames").iter().enumerate() {
+            let path = path.child("hostnames").index(index);
+            rules::subdomain(&path, hostname.as_str().unwrap_or_default(), errors);
         }
     }
     for key in ["priorityClassName", "runtimeClassName"] {
@@ -151,8 +153,21 @@ fn spec(path: &Path, spec: &Value, errors: &mut Errors) {
         quantities::integral(&path.child("overhead").key(name), name, value, errors);
     }
     if spec.has("os") {
-        let path = path.child("os").child("name");
-        rules::one_of(&path, spec.text("os.name"), &["linux", "windows"], errors);
+        let (path, name) = (path.child("os"), spec.text("os.name"));
+        if rules::required(&path.child("name"), name, errors) && !["linux", "windows"].contains(&name) {
+            // Upstream leaves `name` out of this path.
+            errors.push(FieldError::not_supported(&path, name, &["linux", "windows"]));
+        }
+    }
+    if spec.has("schedulingGroup") {
+        let path = path.child("schedulingGroup").child("podGroupName");
+        match spec.at("schedulingGroup.podGroupName").as_str() {
+            Some(name) => rules::subdomain(&path, name, errors),
+            None => {
+                let detail = "must specify one of: `podGroupName`";
+                errors.push(FieldError::invalid(&path, Value::Null, detail));
+            }
+        }
     }
 }
 
@@ -168,6 +183,11 @@ fn resource_claims<'s>(path: &Path, spec: &'s Value, errors: &mut Errors) -> BTr
                 errors.push(FieldError::duplicate(&path.child("name"), name));
             }
         }
+        for key in ["resourceClaimName", "resourceClaimTemplateName"] {
+            if let Some(name) = claim.at(key).as_str() {
+                rules::subdomain(&path.child(key), name, errors);
+            }
+        }
         let detail = match (claim.has("resourceClaimName"), claim.has("resourceClaimTemplateName")) {
             (true, true) => {
                 "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified"
@@ -180,23 +200,120 @@ fn resource_claims<'s>(path: &Path, spec: &'s Value, errors: &mut Errors) -> BTr
     names
 }
 
-/// On the host's network a container's port is the host's.
-fn host_network_ports(path: &Path, spec: &Value, errors: &mut Errors) {
+/// On the host's network a container's port is the host's. In templates it may still be filled in.
+fn host_network_ports(path: &Path, spec: &Value, in_pod: bool, errors: &mut Errors) {
     if !spec.flag("hostNetwork") {
         return;
     }
-    for list in ["containers", "initContainers"] {
-        for (index, container) in spec.items(list).iter().enumerate() {
-            for (port_index, port) in container.items("ports").iter().enumerate() {
-                let host = port.int("hostPort").unwrap_or_default();
-                let own = port.int("containerPort").unwrap_or_default();
-                if host != 0 && host != own {
-                    let path = path.child(list).index(index).child("ports").index(port_index);
-                    let detail = "must match `hostPort` when `hostNetwork` is true";
-                    errors.push(FieldError::invalid(&path.child("containerPort"), own, detail));
-                }
+    for (index, container) in spec.items("containers").iter().enumerate() {
+        for (port_index, port) in container.items("ports").iter().enumerate() {
+            let host = port.int("hostPort").unwrap_or_default();
+            let own = port.int("containerPort").unwrap_or_default();
+            if (in_pod || host != 0) && host != own {
+                let path = path.child("containers").index(index).child("ports").index(port_index);
+                let detail = "must match `containerPort` when `hostNetwork` is true";
+                errors.push(FieldError::invalid(&path.child("hostPort"), host, detail));
             }
         }
+    }
+}
+
+/// A host name of the pod's own, instead of one made from its name.
+fn host_name(path: &Path, spec: &Value, errors: &mut Errors) {
+    let Some(name) = spec.at("hostnameOverride").as_str() else { return };
+    let path = path.child("hostnameOverride");
+    for (key, detail) in [
+        ("setHostnameAsFQDN", "may not be specified when setHostnameAsFQDN is true"),
+        ("hostNetwork", "may not be specified when hostNetwork is true"),
+    ] {
+        if spec.flag(key) {
+            errors.push(FieldError::forbidden(&path, detail));
+        }
+    }
+    if name.len() > 64 {
+        errors.push(FieldError::too_long(&path, 64));
+    }
+    rules::subdomain(&path, name, errors);
+}
+
+/// What a whole pod asks for: as much as its containers together, and no container more than it.
+fn pod_resources(path: &Path, spec: &Value, errors: &mut Errors) {
+    let resources = spec.at("resources");
+    if resources.is_null() {
+        return;
+    }
+    if spec.text("os.name") == "windows" {
+        errors.push(FieldError::forbidden(path, "may not be set for a windows pod"));
+        return;
+    }
+    if resources.has("claims") {
+        let detail = "claims may not be set for Resources at pod-level";
+        errors.push(FieldError::forbidden(&path.child("claims"), detail));
+    }
+    quantities::pod_requirements(path, resources, errors);
+    for (list, noun) in [("requests", "requests"), ("limits", "limits")] {
+        for (name, value) in resources.fields(list).into_iter().flatten() {
+            if list == "limits" && !name.starts_with("hugepages-") {
+                continue;
+            }
+            let (Some(whole), Some(sum)) = (quantities::parse(value), aggregate(spec, list, name)) else {
+                continue;
+            };
+            if sum > whole {
+                let detail = format!(
+                    "must be greater than or equal to aggregate container {noun} of {}",
+                    sum.canonical()
+                );
+                errors.push(FieldError::invalid(&path.child(list).key(name), whole.canonical(), detail));
+            }
+        }
+    }
+    for (index, container) in spec.items("containers").iter().enumerate() {
+        for (name, value) in container.fields("resources.limits").into_iter().flatten() {
+            let whole =
+                resources.fields("limits").and_then(|limits| limits.get(name)).and_then(quantities::parse);
+            let (Some(own), Some(whole)) = (quantities::parse(value), whole) else { continue };
+            if own > whole {
+                let path = path.child("containers").index(index).key(name).child("limits");
+                let detail = format!("must be less than or equal to pod limits of {}", whole.canonical());
+                errors.push(FieldError::invalid(&path, own.canonical(), detail));
+            }
+        }
+    }
+}
+
+/// What the containers of a pod ask of a resource at most at any one time: those that run together summed, those that run
+/// before them one by one, beside the sidecars started until then.
+fn aggregate(spec: &Value, list: &str, name: &str) -> Option<Quantity> {
+    let of = |container: &Value| {
+        container
+            .at("resources")
+            .fields(list)
+            .and_then(|amounts| amounts.get(name))
+            .and_then(quantities::parse)
+    };
+    let together = |sum: Option<Quantity>, amount: Option<Quantity>| match (sum, amount) {
+        (Some(sum), Some(amount)) => Some(sum.add(&amount)),
+        (sum, amount) => sum.or(amount),
+    };
+    let mut sum = spec.items("containers").iter().map(of).fold(None, together);
+    let (mut sidecars, mut most): (Option<Quantity>, Option<Quantity>) = (None, None);
+    for container in spec.items("initContainers") {
+        let now = if container.text("restartPolicy") == "Always" {
+            sum = together(sum, of(container));
+            sidecars = together(sidecars, of(container));
+            sidecars.clone()
+        } else {
+            together(sidecars.clone(), of(container))
+        };
+        most = match (most, now) {
+            (Some(most), Some(now)) => Some(if now > most { now } else { most }),
+            (most, now) => most.or(now),
+        };
+    }
+    match (sum, most) {
+        (Some(sum), Some(most)) => Some(if most > sum { most } else { sum }),
+        (sum, most) => sum.or(most),
     }
 }
 
@@ -231,6 +348,7 @@ fn dns_config(path: &Path, spec: &Value, errors: &mut Errors) {
     if none && servers.is_empty() {
         let detail = "must provide at least one DNS nameserver when `dnsPolicy` is None";
         errors.push(FieldError::required(&servers_path, detail));
+        return;
     }
     if servers.len() > NAMESERVERS_MAX {
         let detail = format!("must not have more than {NAMESERVERS_MAX} nameservers");

@@ -486,3 +486,64 @@ fn no_object_however_odd_makes_validation_panic() {
         }
     }
 }
+
+#[test]
+fn a_pod_asks_for_no_less_than_its_containers_together() {
+    let errors = pod_with(|pod| {
+        let asks = |cpu: &str| json!({"requests": {"cpu": cpu}});
+        pod["spec"] = json!({"resources": asks("3"), "containers": [
+            {"name": "a", "image": "i:1", "resources": asks("1")}, {"name": "b", "image": "i:1", "resources": asks("2")}],
+            "initContainers": [{"name": "s", "image": "i:1", "restartPolicy": "Always", "resources": asks("1")}]});
+    });
+    assert_eq!(
+        errors,
+        [
+            "spec.resources.requests[cpu]: Invalid value: \"3\": must be greater than or equal to aggregate container \
+          requests of 4"
+        ]
+    );
+}
+
+#[test]
+fn containers_say_when_they_start_again() {
+    let errors = pod_with(|pod| {
+        pod["spec"]["restartPolicy"] = json!("Never");
+        let container = &mut pod["spec"]["containers"][0];
+        container["restartPolicyRules"] = json!([{"action": "Restart"}]);
+        container["resizePolicy"] = json!([{"resourceName": "cpu", "restartPolicy": "RestartContainer"}]);
+    });
+    assert_eq!(
+        errors,
+        [
+            "spec.containers[0].resizePolicy: Invalid value: \"RestartContainer\": must be 'NotRequired' when pod \
+             `restartPolicy` is 'Never'",
+            "spec.containers[0].restartPolicy: Required value: must specify restartPolicy when restart rules are used",
+            "spec.containers[0].restartPolicyRules[0].exitCodes: Required value: must be specified",
+        ]
+    );
+}
+
+#[test]
+fn a_status_is_held_to_what_was_reported() {
+    let resource = by_group_resource("", "pods").unwrap();
+    let mut old = pod();
+    defaults::apply(resource, &mut old);
+    old["metadata"]["resourceVersion"] = json!("1");
+    old["spec"]["nodeName"] = json!("n");
+    old["status"] = json!({"qosClass": "BestEffort", "podIPs": [{"ip": "010.0.0.1"}]});
+    let mut new = old.clone();
+    assert_eq!(subresource_update(resource, "status", &new, &old), []);
+    new["status"] = json!({"qosClass": "Burstable", "podIPs": [{"ip": "10.0.0.1"}, {"ip": "10.0.0.2"}],
+        "nominatedNodeName": "m"});
+    let errors: Vec<String> =
+        subresource_update(resource, "status", &new, &old).iter().map(ToString::to_string).collect();
+    assert_eq!(
+        errors,
+        [
+            "status.nominatedNodeName: Forbidden: may not be set on pods that are already bound to a node",
+            "status.qosClass: Invalid value: \"Burstable\": field is immutable",
+            "status.podIPs: Invalid value: [{\"ip\":\"10.0.0.1\"},{\"ip\":\"10.0.0.2\"}]: may specify no more than one IP \
+             for each IP family",
+        ]
+    );
+}

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::{env, handler, quantities, rules, security};
+use super::{env, handler, quantities, restart, rules, security};
 use crate::{
     field::{FieldError, Path},
     names,
@@ -41,7 +41,7 @@ pub(super) fn containers(path: &Path, context: &Context<'_>, errors: &mut Errors
             handler::lifecycle(&path.child("lifecycle"), container.at("lifecycle"), context.grace(), errors);
         }
         handler::probes(&path, container, context.grace(), errors);
-        restart_policy(&path, container, errors);
+        restart::policy(&path, container, errors);
     }
     host_port_conflicts(path, containers, errors);
 }
@@ -49,16 +49,17 @@ pub(super) fn containers(path: &Path, context: &Context<'_>, errors: &mut Errors
 pub(super) fn init_containers(path: &Path, context: &Context<'_>, errors: &mut Errors) {
     let mut names: BTreeSet<&str> = context.spec.items("containers").iter().map(|c| c.text("name")).collect();
     for (index, container) in context.spec.items("initContainers").iter().enumerate() {
-        let path = path.index(index);
+        let (list, path) = (path, path.index(index));
         common(&path, container, context, errors);
-        restart_policy(&path, container, errors);
+        restart::policy(&path, container, errors);
         let name = container.text("name");
         if names.contains(name) {
             errors.push(FieldError::duplicate(&path.child("name"), name));
         } else if !name.is_empty() {
             names.insert(name);
         }
-        host_port_conflicts(&path, std::slice::from_ref(container), errors);
+        // Upstream looks at each as a list of its own, and so names the first.
+        host_port_conflicts(list, std::slice::from_ref(container), errors);
         if container.text("restartPolicy") == "Always" {
             if container.has("lifecycle") {
                 let path = path.child("lifecycle");
@@ -71,6 +72,14 @@ pub(super) fn init_containers(path: &Path, context: &Context<'_>, errors: &mut E
                     let detail = "may not be set for init containers without restartPolicy=Always";
                     errors.push(FieldError::forbidden(&path.child(key), detail));
                 }
+            }
+            let policies = container.items("resizePolicy").iter().enumerate();
+            for (index, _) in
+                policies.filter(|(_, policy)| policy.text("restartPolicy") == "RestartContainer")
+            {
+                let path = path.child("resizePolicy").index(index).child("restartPolicy");
+                let detail = "must not be set to 'RestartContainer' for non-sidecar initContainers";
+                errors.push(FieldError::invalid(&path, "RestartContainer", detail));
             }
         }
     }
@@ -147,22 +156,6 @@ fn only_for_pod(path: &Path, container: &Value, errors: &mut Errors) {
     }
 }
 
-fn restart_policy(path: &Path, container: &Value, errors: &mut Errors) {
-    let policy = container.at("restartPolicy");
-    if policy.is_null() {
-        if !container.items("restartPolicyRules").is_empty() {
-            let detail = "must specify restartPolicy when restart rules are used";
-            errors.push(FieldError::required(&path.child("restartPolicy"), detail));
-        }
-        return;
-    }
-    let text = policy.as_str().unwrap_or_default();
-    let supported = ["Always", "Never", "OnFailure"];
-    if !supported.contains(&text) {
-        errors.push(FieldError::not_supported(&path.child("restartPolicy"), text, &supported));
-    }
-}
-
 /// What every container is held to.
 fn common(path: &Path, container: &Value, context: &Context<'_>, errors: &mut Errors) {
     let name = container.text("name");
@@ -182,15 +175,46 @@ fn common(path: &Path, container: &Value, context: &Context<'_>, errors: &mut Er
     rules::one_of(&path.child("imagePullPolicy"), container.text("imagePullPolicy"), &policies, errors);
     quantities::requirements(&path.child("resources"), container.at("resources"), errors);
     claims(&path.child("resources").child("claims"), container, context, errors);
-    security::container(&path.child("securityContext"), container.at("securityContext"), errors);
+    let (policies, pod_policy) = (container.items("resizePolicy"), context.spec.text("restartPolicy"));
+    restart::resize(&path.child("resizePolicy"), policies, pod_policy, errors);
+    let own_users = context.spec.at("hostUsers") == &Value::Bool(false);
+    security::container(&path.child("securityContext"), container.at("securityContext"), own_users, errors);
 }
 
 fn claims(path: &Path, container: &Value, context: &Context<'_>, errors: &mut Errors) {
+    let mut seen: BTreeSet<String> = BTreeSet::new();
     for (index, claim) in container.items("resources.claims").iter().enumerate() {
-        let path = path.index(index).child("name");
-        let name = claim.text("name");
-        if rules::required(&path, name, errors) && !context.claims.contains(name) {
-            errors.push(FieldError::not_found(&path, name));
+        let path = path.index(index);
+        let (name, request) = (claim.text("name"), claim.text("request"));
+        if !rules::required(&path, name, errors) {
+            continue;
+        }
+        if seen.contains(name) {
+            // All of the claim's requests are there already.
+            errors.push(FieldError::duplicate(&path, name));
+        } else {
+            let key = if request.is_empty() { name.to_owned() } else { format!("{name}/{request}") };
+            if !request.is_empty() {
+                rules::label(&path.child("request"), request, errors);
+            }
+            let parts = seen.iter().filter(|other| other.split('/').next() == Some(name)).count();
+            if seen.contains(&key) {
+                errors.push(FieldError::duplicate(&path, key.as_str()));
+            } else if request.is_empty() {
+                errors.extend((0..parts).map(|_| FieldError::duplicate(&path, name)));
+            }
+            seen.insert(key);
+        }
+        if !context.claims.contains(name) {
+            let mut error = FieldError::not_found(&path, name);
+            let known: Vec<&str> = context.claims.iter().copied().collect();
+            let known = if known.is_empty() {
+                " which is empty".to_owned()
+            } else {
+                format!(": {}", known.join(", "))
+            };
+            error.detail = format!("must be one of the names in pod.spec.resourceClaims{known}");
+            errors.push(error);
         }
     }
 }

@@ -118,6 +118,7 @@ fn pod_term(path: &Path, term: &Value, errors: &mut Errors) {
         // Upstream's path names the term's field in the singular.
         rules::label(&path.child("namespace"), namespace.as_str().unwrap_or_default(), errors);
     }
+    label_keys(path, term, errors);
     topology_key(&path.child("topologyKey"), term.text("topologyKey"), errors);
 }
 
@@ -177,7 +178,45 @@ pub(super) fn spread(path: &Path, constraints: &[Value], errors: &mut Errors) {
             let supported = ["Honor", "Ignore"];
             rules::supported_or_empty(&item.child(key), constraint.text(key), &supported, errors);
         }
+        label_keys(&item, constraint, errors);
         label_selector(&item.child("labelSelector"), constraint.at("labelSelector"), errors);
+    }
+}
+
+/// Keys whose values a pod's own labels give; they stand beside a selector and are not in it, nor in both lists.
+fn label_keys(path: &Path, holder: &Value, errors: &mut Errors) {
+    let texts = |list: &str| holder.items(list).iter().filter_map(Value::as_str).collect::<Vec<_>>();
+    let selector = holder.at("labelSelector");
+    for list in ["matchLabelKeys", "mismatchLabelKeys"] {
+        let (keys, path) = (texts(list), path.child(list));
+        if !keys.is_empty() && selector.is_null() {
+            errors.push(FieldError::forbidden(&path, "must not be specified when labelSelector is not set"));
+            continue;
+        }
+        for (index, key) in keys.iter().enumerate() {
+            rules::qualified(&path.index(index), key, errors);
+        }
+    }
+    let keys = texts("matchLabelKeys");
+    let mut selected: BTreeSet<&str> = selector
+        .fields("matchLabels")
+        .into_iter()
+        .flat_map(serde_json::Map::keys)
+        .map(String::as_str)
+        .collect();
+    for expression in selector.items("matchExpressions") {
+        let key = expression.text("key");
+        if let Some(index) = keys.iter().rposition(|k| *k == key).filter(|_| selected.contains(key)) {
+            // Upstream leaves the list out of this path.
+            let detail = "exists in both matchLabelKeys and labelSelector";
+            errors.push(FieldError::invalid(&path.index(index), key, detail));
+        }
+        selected.insert(key);
+    }
+    let mismatched = texts("mismatchLabelKeys");
+    for (index, key) in keys.iter().enumerate().filter(|(_, key)| mismatched.contains(key)) {
+        let detail = "exists in both matchLabelKeys and mismatchLabelKeys";
+        errors.push(FieldError::invalid(&path.child("matchLabelKeys").index(index), *key, detail));
     }
 }
 
@@ -210,7 +249,7 @@ pub(in crate::resources::validate) fn tolerations(path: &Path, tolerations: &[Va
             "Exists" => {
                 if !value.is_empty() {
                     let detail = "value must be empty when `operator` is 'Exists'";
-                    errors.push(FieldError::invalid(&path.child("operator"), toleration.clone(), detail));
+                    errors.push(FieldError::invalid(&path.child("operator"), value, detail));
                 }
             }
             other => {

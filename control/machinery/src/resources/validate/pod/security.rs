@@ -1,8 +1,8 @@
 //! Security contexts of pods and containers.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::rules;
+use super::{container::descending, rules};
 use crate::{
     field::{FieldError, Path},
     resources::{access::Get, validate::Errors},
@@ -31,10 +31,16 @@ pub(super) fn pod(path: &Path, spec: &Value, errors: &mut Errors) {
     let policy = context.text("fsGroupChangePolicy");
     let policies = ["Always", "OnRootMismatch"];
     rules::supported_or_empty(&path.child("fsGroupChangePolicy"), policy, &policies, errors);
-    profile(&path.child("seccompProfile"), context.at("seccompProfile"), errors);
-    profile(&path.child("appArmorProfile"), context.at("appArmorProfile"), errors);
-    let policy = context.text("supplementalGroupsPolicy");
-    rules::supported_or_empty(&path.child("supplementalGroupsPolicy"), policy, &["Merge", "Strict"], errors);
+    seccomp(&path.child("seccompProfile"), context.at("seccompProfile"), errors);
+    app_armor(&path.child("appArmorProfile"), context.at("appArmorProfile"), errors);
+    for (key, supported) in [
+        ("supplementalGroupsPolicy", ["Merge", "Strict"]),
+        ("seLinuxChangePolicy", ["MountOption", "Recursive"]),
+    ] {
+        if let Some(policy) = context.at(key).as_str().filter(|policy| !supported.contains(policy)) {
+            errors.push(FieldError::not_supported(&path.child(key), policy, &supported));
+        }
+    }
 }
 
 fn sysctls(path: &Path, context: &Value, errors: &mut Errors) {
@@ -62,48 +68,69 @@ fn sysctls(path: &Path, context: &Value, errors: &mut Errors) {
     }
 }
 
-/// Seccomp and AppArmor profiles look alike: a type, and a name for those on the node.
-fn profile(path: &Path, profile: &Value, errors: &mut Errors) {
+const PROFILES: [&str; 3] = ["Localhost", "RuntimeDefault", "Unconfined"];
+
+fn seccomp(path: &Path, profile: &Value, errors: &mut Errors) {
     if profile.is_null() {
         return;
     }
-    let kind = profile.text("type");
-    let local = profile.at("localhostProfile");
-    if kind == "Localhost" {
-        match local.as_str() {
-            None | Some("") => {
-                let detail = "must be set when seccomp type is Localhost ";
-                errors.push(FieldError::required(&path.child("localhostProfile"), detail));
-            }
-            Some(text) if text.starts_with('/') => {
-                errors.push(FieldError::invalid(
-                    &path.child("localhostProfile"),
-                    text,
-                    "must be a relative path",
-                ));
-            }
-            Some(text) if text.split('/').any(|part| part == "..") => {
-                errors.push(FieldError::invalid(
-                    &path.child("localhostProfile"),
-                    text,
-                    "must not contain '..'",
-                ));
-            }
-            Some(_) => {}
-        }
-    } else if !local.is_null() {
-        let detail = "can only be set when seccomp type is Localhost";
-        errors.push(FieldError::invalid(&path.child("localhostProfile"), local.clone(), detail));
-    }
+    let (kind, kind_path) = (profile.text("type"), path.child("type"));
     if kind.is_empty() {
-        errors.push(FieldError::required(&path.child("type"), "type is required when seccompProfile is set"));
+        errors.push(FieldError::required(&kind_path, "type is required when seccompProfile is set"));
     } else {
-        let kinds = ["Localhost", "RuntimeDefault", "Unconfined"];
-        rules::supported_or_empty(&path.child("type"), kind, &kinds, errors);
+        rules::supported_or_empty(&kind_path, kind, &PROFILES, errors);
+    }
+    let (local, local_path) = (profile.at("localhostProfile"), path.child("localhostProfile"));
+    match local.as_str() {
+        None if kind == "Localhost" => {
+            errors.push(FieldError::required(&local_path, "must be set when seccomp type is Localhost"));
+        }
+        Some(file) if kind == "Localhost" => descending(&local_path, file, errors),
+        Some(_) => {
+            let detail = "can only be set when seccomp type is Localhost";
+            // Upstream prints its internal type, whose fields have Go's names.
+            let value = json!({"Type": kind, "LocalhostProfile": local});
+            errors.push(FieldError::invalid(&local_path, value, detail));
+        }
+        None => {}
     }
 }
 
-pub(super) fn container(path: &Path, context: &Value, errors: &mut Errors) {
+/// One byte less than the longest path.
+const APP_ARMOR_MAX: usize = 4095;
+
+fn app_armor(path: &Path, profile: &Value, errors: &mut Errors) {
+    if profile.is_null() {
+        return;
+    }
+    let (local, local_path) = (profile.at("localhostProfile"), path.child("localhostProfile"));
+    match (profile.text("type"), local.as_str()) {
+        ("Localhost", None | Some("")) => {
+            errors.push(FieldError::required(&local_path, "must be set when AppArmor type is Localhost"));
+        }
+        ("Localhost", Some(name)) => {
+            if name.trim() != name {
+                errors.push(FieldError::invalid(&local_path, name, "must not be padded with whitespace"));
+            }
+            if name.len() > APP_ARMOR_MAX {
+                errors.push(FieldError::too_long(&local_path, APP_ARMOR_MAX));
+            }
+        }
+        ("RuntimeDefault" | "Unconfined", Some(name)) => {
+            let detail = "can only be set when AppArmor type is Localhost";
+            errors.push(FieldError::invalid(&local_path, name, detail));
+        }
+        ("RuntimeDefault" | "Unconfined", None) => {}
+        ("", _) => {
+            let detail = "type is required when appArmorProfile is set";
+            errors.push(FieldError::required(&path.child("type"), detail));
+        }
+        (other, _) => errors.push(FieldError::not_supported(&path.child("type"), other, &PROFILES)),
+    }
+}
+
+/// A container's context; `own_users` says that the pod has users of its own.
+pub(super) fn container(path: &Path, context: &Value, own_users: bool, errors: &mut Errors) {
     if context.is_null() {
         return;
     }
@@ -112,7 +139,11 @@ pub(super) fn container(path: &Path, context: &Value, errors: &mut Errors) {
     if !mount.is_empty() && !["Default", "Unmasked"].contains(&mount) {
         errors.push(FieldError::not_supported(&path.child("procMount"), mount, &["Default", "Unmasked"]));
     }
-    profile(&path.child("seccompProfile"), context.at("seccompProfile"), errors);
+    if mount == "Unmasked" && !own_users {
+        let detail = "`hostUsers` must be false to use `Unmasked`";
+        errors.push(FieldError::invalid(&path.child("procMount"), mount, detail));
+    }
+    seccomp(&path.child("seccompProfile"), context.at("seccompProfile"), errors);
     if context.at("allowPrivilegeEscalation") == &Value::Bool(false) {
         if context.flag("privileged") {
             let detail = "cannot set `allowPrivilegeEscalation` to false and `privileged` to true";
@@ -124,5 +155,5 @@ pub(super) fn container(path: &Path, context: &Value, errors: &mut Errors) {
             errors.push(FieldError::invalid(path, context.clone(), detail));
         }
     }
-    profile(&path.child("appArmorProfile"), context.at("appArmorProfile"), errors);
+    app_armor(&path.child("appArmorProfile"), context.at("appArmorProfile"), errors);
 }

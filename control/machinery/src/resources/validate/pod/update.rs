@@ -200,8 +200,54 @@ pub(in crate::resources::validate) fn update_status(new: &Value, old: &Value, er
             }
         }
     }
-    for (index, ip) in new.items("status.podIPs").iter().enumerate() {
-        address::ip(&path.child("podIPs").index(index), ip.text("ip"), &[], errors);
+    reported(&path, new, old, errors);
+    addresses(&path, new, old, errors);
+}
+
+/// What a kubelet says of a pod beside its containers.
+fn reported(path: &Path, new: &Value, old: &Value, errors: &mut Errors) {
+    for (index, condition) in new.items("status.conditions").iter().enumerate() {
+        let path = path.child("conditions").index(index);
+        if let Some(seen) = condition.int("observedGeneration").filter(|seen| *seen < 0) {
+            let detail = "must be a non-negative integer";
+            errors.push(FieldError::invalid(&path.child("observedGeneration"), seen, detail));
+        }
+        let kind = condition.text("type");
+        if !["PodScheduled", "Ready", "Initialized"].contains(&kind) {
+            rules::qualified(&path.child("Type"), kind, errors);
+        }
+    }
+    if new.text("spec.nodeName") != old.text("spec.nodeName") {
+        errors.push(FieldError::forbidden(&path.child("nodeName"), "may not be changed directly"));
+    }
+    let (nominated, nominated_path) = (new.text("status.nominatedNodeName"), path.child("nominatedNodeName"));
+    if nominated != old.text("status.nominatedNodeName") && !nominated.is_empty() {
+        rules::subdomain(&nominated_path, nominated, errors);
+        if !old.text("spec.nodeName").is_empty() {
+            let detail = "may not be set on pods that are already bound to a node";
+            errors.push(FieldError::forbidden(&nominated_path, detail));
+        }
+    }
+    if let Some(seen) = new.int("status.observedGeneration").filter(|seen| *seen < 0) {
+        let detail = "must be a non-negative integer";
+        errors.push(FieldError::invalid(&path.child("observedGeneration"), seen, detail));
+    }
+    rules::immutable(&path.child("qosClass"), new.at("status.qosClass"), old.at("status.qosClass"), errors);
+}
+
+/// The pod's and its host's addresses: one of each family at most. Those reported before are not judged again.
+fn addresses(path: &Path, new: &Value, old: &Value, errors: &mut Errors) {
+    for key in ["podIPs", "hostIPs"] {
+        let (path, list) = (path.child(key), new.at("status").items(key));
+        let known: Vec<&str> = old.at("status").items(key).iter().map(|ip| ip.text("ip")).collect();
+        for (index, ip) in list.iter().enumerate() {
+            address::ip(&path.index(index), ip.text("ip"), &known, errors);
+        }
+        let sixes = list.iter().filter(|ip| ip.text("ip").contains(':')).count();
+        if list.len() > 2 || (list.len() == 2 && sixes != 1) {
+            let detail = "may specify no more than one IP for each IP family";
+            errors.push(FieldError::invalid(&path, new.at("status").at(key).clone(), detail));
+        }
     }
 }
 
