@@ -58,9 +58,9 @@ pub(crate) struct View {
     /// Group, version and kind of what is sent.
     pub gvk: (&'static str, &'static str, &'static str),
     /// What clients see of an object.
-    pub of: fn(&Value) -> Value,
+    pub of: fn(&Kind, &Value) -> Value,
     /// Brings what they changed back into it.
-    pub put_back: fn(&mut Value, &Value),
+    pub put_back: fn(&Kind, &mut Value, &Value),
 }
 
 /// What a write is to webhooks and policies.

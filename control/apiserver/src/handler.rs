@@ -78,8 +78,16 @@ fn unknown() -> Status {
 
 async fn route(registry: &Registry, context: Context, request: Request) -> Result<Response, Status> {
     let info = &context.info;
-    let kind = Kind::find(&info.group, &info.version, &info.resource).ok_or_else(unknown)?;
+    let kind = registry.kind(&info.group, &info.version, &info.resource).ok_or_else(unknown)?;
     if !info.subresource.is_empty() && kind.resource.subresource(&info.subresource).is_none() {
+        return Err(unknown());
+    }
+    // Custom resources are found by paths of their own scope only.
+    let everywhere = matches!(info.verb.as_str(), "list" | "watch");
+    if kind.custom.is_some()
+        && (kind.resource.namespaced == info.namespace.is_empty()
+            && !(kind.resource.namespaced && everywhere))
+    {
         return Err(unknown());
     }
     if subresource::connects(&info.subresource) {
@@ -97,6 +105,7 @@ async fn route(registry: &Registry, context: Context, request: Request) -> Resul
     let exchange =
         Exchange { registry, context: &context, headers: parts.headers, kind, warnings: Warnings::default() };
     exchange.warn(deprecation(&exchange.kind));
+    exchange.warn(exchange.kind.deprecation());
     let result = if info.subresource.is_empty() {
         if kind.resource.is_stored() {
             match info.verb.as_str() {

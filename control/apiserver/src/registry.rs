@@ -5,6 +5,8 @@
 //! - one view of a resource: `kind`; objects at rest: `stored`; the store and the caches: `storage`; `page_token`
 //! - configuration read from stored objects: `parsed`; where Services are: `reachable`
 //! - objects the server keeps: `upkeep`, for `flow_objects`, `api_services` and `policy_status`
+//! - objects the server keeps: `upkeep`, for `flow_objects` and `api_services`
+//! - [`custom`]: custom resources: what is served, its storage, conversion and removal
 //! - Services: `services` on `allocator`; `bootstrap`: what a new cluster holds; `kubernetes_service`: our own Service
 //! - [`hooks`]: what the front of the server does for us (`crate::front`); `seams`: what we do for it ([`Shared`]); `run`: the tasks
 
@@ -12,6 +14,7 @@ mod allocator;
 pub(crate) mod api_services;
 mod bootstrap;
 pub(crate) mod create;
+pub(crate) mod custom;
 pub(crate) mod delete;
 mod escalation;
 mod flow_objects;
@@ -37,6 +40,7 @@ pub(crate) mod update;
 mod upkeep;
 pub(crate) mod watch;
 
+pub use custom::CustomResources;
 pub use run::StartError;
 pub use seams::Shared;
 
@@ -116,6 +120,7 @@ pub struct Registry {
     pub(crate) webhooks: crate::admission::webhooks::Configured,
     /// The admission policies among what is stored.
     pub(crate) policies: crate::admission::policies::Configured,
+    pub(crate) custom: custom::Table,
 }
 
 impl std::fmt::Debug for Registry {
@@ -157,6 +162,7 @@ impl Registry {
             numbers: Mutex::new(numbers),
             webhooks: crate::admission::webhooks::Configured::default(),
             policies: crate::admission::policies::Configured::default(),
+            custom: custom::Table::default(),
         })
     }
 

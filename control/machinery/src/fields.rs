@@ -80,6 +80,14 @@ impl FieldSelector {
         self.terms.is_empty()
     }
 
+    /// The terms about an object's name and namespace.
+    #[must_use]
+    pub fn only_metadata(&self) -> Self {
+        FieldSelector {
+            terms: self.terms.iter().filter(|t| t.field.starts_with("metadata.")).cloned().collect(),
+        }
+    }
+
     /// The value a field must equal, where the selector says so.
     #[must_use]
     pub fn required(&self, field: &str) -> Option<&str> {

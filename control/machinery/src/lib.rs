@@ -4,6 +4,7 @@
 //! - [`object`]: `metadata` of a `serde_json::Value`, kinds and resources by name.
 //! - [`quantity`], [`intstr`], [`time`], [`duration`], [`names`], [`labels`], [`fields`]: the scalar languages of the API.
 //! - [`goformat`]: Go's `%q` and `%v`, for error texts.
+//! - [`custom`]: custom resources: their definitions, schemas, rules and printing
 //! - [`schema`]: the field table, pruning and the canonical form; [`codec`]: JSON, YAML, protobuf.
 //! - [`patch`]: JSON patch, merge patch, strategic merge patch.
 //! - [`apply`]: server-side apply and `managedFields`.
@@ -15,6 +16,7 @@ pub mod apply;
 pub mod binding;
 pub mod cel;
 pub mod codec;
+pub mod custom;
 pub mod duration;
 pub mod field;
 pub mod fields;

@@ -325,9 +325,49 @@ pub fn safe_encode(text: &str) -> String {
     text.bytes().map(|b| char::from(SUFFIX_ALPHABET[usize::from(b) % SUFFIX_ALPHABET.len()])).collect()
 }
 
+/// Versions by maturity, then number (upstream: `CompareKubeAwareVersionStrings`): `v2` over `v1` over `v1beta2` over `v1alpha1`
+/// over anything of another form, which compares by its text turned round.
+#[must_use]
+pub fn compare_versions(a: &str, b: &str) -> std::cmp::Ordering {
+    match (version_rank(a), version_rank(b)) {
+        (Some(a), Some(b)) => a.cmp(&b),
+        (Some(_), None) => std::cmp::Ordering::Greater,
+        (None, Some(_)) => std::cmp::Ordering::Less,
+        (None, None) => b.cmp(a),
+    }
+}
+
+/// Maturity (2: stable, 1: beta, 0: alpha), major, minor.
+fn version_rank(version: &str) -> Option<(u8, u64, u64)> {
+    let rest = version.strip_prefix('v')?;
+    let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+    let (major, tail) = rest.split_at(end);
+    let number = |text: &str| text.parse().ok().filter(|_| !text.starts_with('0'));
+    let major = number(major)?;
+    match tail {
+        "" => Some((2, major, 0)),
+        tail => match (tail.strip_prefix("beta"), tail.strip_prefix("alpha")) {
+            (Some(minor), _) => Some((1, major, number(minor)?)),
+            (_, Some(minor)) => Some((0, major, number(minor)?)),
+            _ => None,
+        },
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn versions_compare_by_maturity() {
+        let mut all =
+            ["foo10", "v1", "v11alpha2", "v3beta1", "v12alpha1", "v10", "v2", "foo1", "v11beta2", "v10beta3"];
+        all.sort_by(|a, b| compare_versions(b, a));
+        assert_eq!(
+            all,
+            ["v10", "v2", "v1", "v11beta2", "v10beta3", "v3beta1", "v12alpha1", "v11alpha2", "foo1", "foo10"]
+        );
+    }
     use proptest::prelude::*;
 
     #[test]

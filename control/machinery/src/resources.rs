@@ -8,7 +8,7 @@
 //! - [`validate`]: which objects are refused, and in which words
 //! - [`table`]: the columns and cells `kubectl get` prints
 
-mod access;
+pub(crate) mod access;
 pub mod amounts;
 pub mod convert;
 pub mod defaults;
@@ -91,7 +91,7 @@ pub struct Resource {
     /// What a field selector may name beside `metadata.name` (and `metadata.namespace` where namespaced).
     pub fields: Vec<&'static str>,
     /// The version that discovery's hash is computed from.
-    hash_version: &'static str,
+    pub(crate) hash_version: &'static str,
 }
 
 impl Resource {

@@ -3,6 +3,7 @@
 //! A group is a list of cases run in order in a namespace of its own, once with each version that has the command. `{ns}` stands for the
 //! namespace in command lines, manifests and expectations alike.
 
+mod custom;
 mod nodes;
 mod pods;
 mod reading;

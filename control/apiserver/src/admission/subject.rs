@@ -24,7 +24,7 @@ pub(super) struct Subject {
 pub(super) fn shown(a: &Attributes<'_>, kind: &Kind) -> (Value, Value) {
     let show = |object: Option<&Value>| match (object, a.seen, &a.sent) {
         (None, ..) => Value::Null,
-        (Some(object), Seen::As(view), _) => (view.of)(object),
+        (Some(object), Seen::As(view), _) => (view.of)(&a.kind, object),
         (Some(object), _, Some(_)) => object.clone(),
         (Some(object), ..) => {
             let mut object = object.clone();

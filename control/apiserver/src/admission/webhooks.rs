@@ -7,7 +7,7 @@
 //!
 //! - [`hook`]: a webhook as configured; [`review`]: question and answer; [`client`]: the call; [`rounds`]: calling again
 
-mod client;
+pub(crate) mod client;
 mod hook;
 mod review;
 mod rounds;
@@ -251,6 +251,7 @@ pub(super) fn take(
     let table = schema::builtin();
     let mut after = match table.kind(&gvk) {
         Some(id) => table.normalize(id, after).map_err(|e| e.to_string())?.value,
+        None if own == a.kind.gvk() => kind.normalize(after)?.0,
         None => after,
     };
     machinery::object::set_gvk(&mut after, &gvk);
@@ -258,13 +259,17 @@ pub(super) fn take(
     match (a.seen, &a.sent) {
         (Seen::As(view), _) => {
             if let Some(object) = &mut a.object {
-                (view.put_back)(object, &after);
+                (view.put_back)(&a.kind, object, &after);
             }
         }
         (_, Some(_)) => a.object = Some(after),
         _ => {
             kind.to_storage(&mut after);
             kind.default(&mut after);
+            if a.kind.custom.is_some() {
+                // In flight a custom object is in its client's version.
+                a.kind.to_client(&mut after);
+            }
             a.object = Some(after);
         }
     }

@@ -82,6 +82,7 @@ pub(super) fn resources(document: &Value) -> Vec<Resource> {
             plural: text(entry, "/name").to_owned(),
             singular: text(entry, "/singularName").to_owned(),
             kind: text(entry, "/kind").to_owned(),
+            list_kind: String::new(),
             namespaced: entry.get("namespaced").and_then(Value::as_bool).unwrap_or_default(),
             verbs: texts(entry, "/verbs"),
             short_names: texts(entry, "/shortNames"),

@@ -31,6 +31,8 @@ pub struct Resource {
     pub singular: String,
     /// `Pod`.
     pub kind: String,
+    /// `PodList`; empty where it is the kind with `List` behind it.
+    pub list_kind: String,
     /// Whether objects live in a namespace.
     pub namespaced: bool,
     /// Sorted.
@@ -43,6 +45,14 @@ pub struct Resource {
     pub storage_version_hash: String,
     /// By name.
     pub subresources: Vec<Subresource>,
+}
+
+impl Resource {
+    /// The kind of its lists.
+    #[must_use]
+    pub fn lists(&self) -> String {
+        if self.list_kind.is_empty() { format!("{}List", self.kind) } else { self.list_kind.clone() }
+    }
 }
 
 /// A part of a resource with its own verbs.
@@ -64,9 +74,9 @@ pub trait Source: Send + Sync {
     fn generation(&self) -> u64;
     /// The groups, with all versions.
     fn groups(&self) -> Vec<Group>;
-    /// The OpenAPI schema of a kind, where the source has one.
-    fn schema(&self, group: &str, version: &str, kind: &str) -> Option<serde_json::Value> {
-        let _ = (group, version, kind);
+    /// The OpenAPI schema of a kind, or of its lists, where the source has one; in the words of OpenAPI 2 or 3.
+    fn schema(&self, group: &str, version: &str, kind: &str, v2: bool) -> Option<serde_json::Value> {
+        let _ = (group, version, kind, v2);
         None
     }
 }
@@ -94,8 +104,8 @@ impl Catalog {
 
     /// The OpenAPI schema of a kind that is not built in.
     #[must_use]
-    pub fn schema(&self, group: &str, version: &str, kind: &str) -> Option<serde_json::Value> {
-        self.sources.iter().find_map(|s| s.schema(group, version, kind))
+    pub fn schema(&self, group: &str, version: &str, kind: &str, v2: bool) -> Option<serde_json::Value> {
+        self.sources.iter().find_map(|s| s.schema(group, version, kind, v2))
     }
 
     /// All groups: the built-in ones in upstream's order, then others by name. A source may add versions and resources to
@@ -151,6 +161,7 @@ fn builtin_version(group: &str, version: &str) -> Version {
             plural: r.plural.to_owned(),
             singular: r.singular.clone(),
             kind: r.kind.to_owned(),
+            list_kind: String::new(),
             namespaced: r.namespaced,
             verbs: owned(&r.verbs),
             short_names: owned(&r.short_names),

@@ -87,12 +87,23 @@ pub(crate) fn judge(validation: FieldValidation, problems: Vec<String>) -> Resul
     }
 }
 
-/// Decodes the body of a create or update of `expected`: the object in the client's version, and warnings.
+/// Decodes the body of a create or update of `expected`, a kind of the field table: the object in the client's version, and
+/// warnings.
 pub(crate) fn decode(
     headers: &HeaderMap,
     bytes: &[u8],
     expected: &Gvk,
     validation: FieldValidation,
+) -> Result<(Value, Vec<String>), Status> {
+    decode_by(headers, bytes, expected, validation, |value| normalize(value, expected))
+}
+
+fn decode_by(
+    headers: &HeaderMap,
+    bytes: &[u8],
+    expected: &Gvk,
+    validation: FieldValidation,
+    normalize: impl FnOnce(Value) -> Result<Decoded, String>,
 ) -> Result<(Value, Vec<String>), Status> {
     let header = headers.get(http::header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
     let media = content_type(header)?;
@@ -146,7 +157,7 @@ pub(crate) fn decode(
         )));
     }
     object::set_gvk(&mut decoded.value, expected);
-    let normalized = normalize(decoded.value, expected).map_err(|e| wrong(&e))?;
+    let normalized = normalize(decoded.value).map_err(|e| wrong(&e))?;
     let mut problems = decoded.problems;
     problems.extend(normalized.problems);
     if media == Media::Json {
@@ -165,7 +176,11 @@ pub(crate) fn decode_kind(
     kind: &Kind,
     validation: FieldValidation,
 ) -> Result<(Value, Vec<String>), Status> {
-    let (mut value, warnings) = decode(headers, bytes, &kind.gvk(), validation)?;
+    let normalize = |value| {
+        let (value, problems) = kind.normalize(value)?;
+        Ok(Decoded { value, problems })
+    };
+    let (mut value, warnings) = decode_by(headers, bytes, &kind.gvk(), validation, normalize)?;
     kind.to_storage(&mut value);
     kind.default(&mut value);
     Ok((value, warnings))

@@ -14,7 +14,7 @@ use machinery::object;
 use machinery::object::{Gk, Gvk};
 use machinery::patch::{json, merge, strategic};
 use machinery::schema::{self, TypeId};
-use machinery::status::Status;
+use machinery::status::{Reason, Status};
 use parking_lot::Mutex;
 use serde_json::Value;
 
@@ -115,10 +115,10 @@ fn patched(
             object::api_version(&object)
         )));
     }
-    let normalized = body::normalize(object, &gvk).map_err(refused)?;
-    problems.extend(normalized.problems);
+    let (normalized, unknown) = kind.normalize(object).map_err(refused)?;
+    problems.extend(unknown);
     let warnings = body::judge(validation, problems).map_err(refused)?;
-    let mut object = normalized.value;
+    let mut object = normalized;
     object::set_gvk(&mut object, &gvk);
     kind.to_storage(&mut object);
     kind.default(&mut object);
@@ -178,6 +178,20 @@ fn options_invalid(error: &FieldError) -> Status {
     Status::invalid(&Gk::new("meta.k8s.io", "PatchOptions"), "", std::slice::from_ref(error))
 }
 
+/// The refusal of a configuration with fields its schema does not have; `unknown` as `unknown field "spec.x"`.
+fn undeclared(call: &Call<'_>, gvk: &Gvk, config: &Value, unknown: &[String]) -> Status {
+    let path = |text: &String| text.trim_start_matches("unknown field ").trim_matches('"').to_owned();
+    let all: Vec<String> =
+        unknown.iter().map(|text| format!(".{}: field not declared in schema", path(text))).collect();
+    let why = match all.as_slice() {
+        [one] => one.clone(),
+        many => format!("errors:\n  {}", many.join("\n  ")),
+    };
+    let name = Some(object::name(config)).filter(|n| !n.is_empty()).unwrap_or(&call.name);
+    let what = format!("{}/{name}; {gvk}", call.namespace);
+    Status::failure(500, Reason::Unknown, format!("failed to create typed patch object ({what}): {why}"))
+}
+
 /// Server-side apply.
 async fn apply(
     x: &Exchange<'_>,
@@ -205,7 +219,14 @@ async fn apply(
         return Err(Status::bad_request("metadata.managedFields must be nil"));
     }
     let mut problems = decoded.duplicates;
-    if let Some(id) = schema::builtin().kind(&gvk) {
+    if x.kind.custom.is_some() {
+        let (pruned, unknown) = x.kind.normalize(config).map_err(Status::bad_request)?;
+        config = pruned;
+        // Nobody can own what no schema has: upstream refuses it however strict the client is.
+        if !unknown.is_empty() {
+            return Err(undeclared(&call, &gvk, &config, &unknown));
+        }
+    } else if let Some(id) = schema::builtin().kind(&gvk) {
         problems.extend(schema::builtin().prune(id, &mut config));
     }
     let warnings = body::judge(call.options.field_validation, problems).map_err(Status::bad_request)?;
@@ -217,7 +238,7 @@ async fn apply(
         object::set_namespace(&mut config, &call.namespace);
     }
     let finish = |object: Value| -> Result<Value, Status> {
-        let mut object = body::normalize(object, &gvk).map_err(Status::bad_request)?.value;
+        let (mut object, _) = x.kind.normalize(object).map_err(Status::bad_request)?;
         object::set_gvk(&mut object, &gvk);
         x.kind.to_storage(&mut object);
         x.kind.default(&mut object);

@@ -57,6 +57,7 @@ impl Stream {
     fn frame(&mut self, event: WatchEvent) -> Bytes {
         let encoded = match event {
             WatchEvent::Object(kind, bytes) => self.object(kind, &bytes),
+            WatchEvent::Failed(status) => Err(status),
             WatchEvent::Bookmark(revision, initial) => {
                 let object = self.bookmark(revision, initial);
                 self.value("BOOKMARK", &object)

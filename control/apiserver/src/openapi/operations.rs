@@ -127,7 +127,7 @@ impl<'a> Place<'a> {
     ) -> Operation {
         let kind = self.resource.kind.clone();
         let object = (self.api_version(), kind.clone());
-        let list = (self.api_version(), format!("{kind}List"));
+        let list = (self.api_version(), self.resource.lists());
         let status = ("v1".to_owned(), "Status".to_owned());
         let options = ("v1".to_owned(), "DeleteOptions".to_owned());
         let patch = ("v1".to_owned(), "Patch".to_owned());

@@ -17,10 +17,14 @@ pub fn document(catalog: &Catalog) -> Value {
             for resource in &v.resources {
                 let api_version = machinery::object::format_api_version(&group.name, &v.name);
                 if definitions::of_kind(&api_version, &resource.kind).is_none() {
-                    let schema = catalog.schema(&group.name, &v.name, &resource.kind);
-                    let name = definitions::custom_name(&group.name, &v.name, &resource.kind);
-                    definitions
-                        .insert(name, definitions::custom(schema, &group.name, &v.name, &resource.kind));
+                    for kind in [resource.kind.clone(), resource.lists()] {
+                        let schema = catalog.schema(&group.name, &v.name, &kind, true);
+                        let name = definitions::custom_name(&group.name, &v.name, &kind);
+                        if schema.is_some() || kind == resource.kind {
+                            definitions
+                                .insert(name, definitions::custom(schema, &group.name, &v.name, &kind));
+                        }
+                    }
                 }
             }
         }

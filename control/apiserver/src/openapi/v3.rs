@@ -18,10 +18,14 @@ pub fn document(catalog: &Catalog, group: &str, of: &Version) -> Value {
         match definitions::of_kind(&api_version, &resource.kind) {
             Some(name) => wanted.push(name),
             None => {
-                let name = definitions::custom_name(group, &of.name, &resource.kind);
-                let schema = catalog.schema(group, &of.name, &resource.kind);
-                all.insert(name.clone(), definitions::custom(schema, group, &of.name, &resource.kind));
-                wanted.push(name);
+                for kind in [resource.kind.clone(), resource.lists()] {
+                    let schema = catalog.schema(group, &of.name, &kind, false);
+                    let name = definitions::custom_name(group, &of.name, &kind);
+                    if schema.is_some() || kind == resource.kind {
+                        all.insert(name.clone(), definitions::custom(schema, group, &of.name, &kind));
+                        wanted.push(name);
+                    }
+                }
             }
         }
     }

@@ -84,6 +84,10 @@ impl Registry {
         let applied =
             call.options.applies.then(|| at(&object, &["metadata", "managedFields"]).cloned()).flatten();
         stamp(&mut object);
+        if kind.definition().is_some_and(|(definition, _)| definition.terminating) {
+            let why = "create not allowed while custom resource definition is terminating";
+            return Err(Status::forbidden(&kind.gr(), object::name(&object), why));
+        }
         let mut attributes = Attributes::new(call, Operation::Create, Some(object), None);
         admission::mutate(self, &mut attributes).await?;
         let mut object = attributes.object.take().unwrap_or_default();
@@ -121,10 +125,10 @@ impl Registry {
             });
         }
         let ttl = self.ttl(kind);
-        match self.write(kind, &key, kind.encode(&object)?, Expect::Absent, ttl).await? {
+        match self.write(kind, &key, self.encode(kind, &object).await?, Expect::Absent, ttl).await? {
             Some(entry) => {
                 grant.keep();
-                kind.decode(&entry).map(Ok)
+                self.decode(kind, &entry).await.map(Ok)
             }
             None => Ok(Err(name)),
         }

@@ -7,7 +7,7 @@ use super::kind::Kind;
 use super::metadata::{at, deleting, finalizers, remove, set, time};
 use super::options::{DeleteOptions, ListOptions, Propagation};
 use super::update::spec_finalizers;
-use super::{Registry, services};
+use super::{Registry, custom, services};
 use crate::admission::{self, Attributes, Operation};
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
@@ -94,6 +94,11 @@ fn mark(object: &mut Value, now: Timestamp, grace: i64) {
 
 fn plan(kind: &Kind, stored: &Value, options: &DeleteOptions, now: Timestamp) -> Plan {
     let mut object = stored.clone();
+    if kind.is("apiextensions.k8s.io", "customresourcedefinitions") && !deleting(&object) {
+        // Its instances go first, whatever the client says of dependents.
+        custom::mark(&mut object, &time(now));
+        return Plan::Mark(object);
+    }
     let graceful = kind.is("", "pods");
     let mut soon = true;
     let mut changed = false;
@@ -209,7 +214,7 @@ impl Registry {
                 .entry(kind, &call.namespace, &call.name)
                 .await?
                 .ok_or_else(|| Status::not_found(&kind.gr(), &call.name))?;
-            let object = kind.decode(&entry)?;
+            let object = self.decode(kind, &entry).await?;
             check_preconditions(kind, &object, options)?;
             let mut attributes = Attributes::new(call, Operation::Delete, None, Some(object.clone()));
             attributes.dry_run |= options.dry_run;
@@ -241,11 +246,14 @@ impl Registry {
         match plan {
             Plan::Pending => Ok(Some(Deleted::Object(object.clone()))),
             Plan::Mark(marked) => {
-                let bytes = kind.encode(&marked)?;
+                let bytes = self.encode(kind, &marked).await?;
                 let written = self
                     .write(kind, &entry.key, bytes, Expect::At(entry.mod_revision), self.ttl(kind))
                     .await?;
-                written.map(|e| kind.decode(&e).map(Deleted::Object)).transpose()
+                match written {
+                    Some(entry) => self.decode(kind, &entry).await.map(|o| Some(Deleted::Object(o))),
+                    None => Ok(None),
+                }
             }
             Plan::Remove(last) => {
                 let Some((_, revision)) = self.remove(kind, &entry.key, entry.mod_revision).await? else {

@@ -27,7 +27,7 @@ impl Registry {
         cache.wait_until_fresh(not_older).await.map_err(|e| storage::unready(kind, &e))?;
         let found = cache.get(&kind.resource.key(namespace, name)).map_err(|e| storage::unready(kind, &e))?;
         match found {
-            Some(object) => kind.decode_wire(&object.bytes),
+            Some(object) => self.present(kind, kind.decode_wire(&object.bytes)?).await,
             None => Err(Status::not_found(&kind.gr(), name)),
         }
     }

@@ -69,6 +69,33 @@ impl Registry {
         namespace: &str,
         options: &ListOptions,
     ) -> Result<List, Status> {
+        if kind.is_converted() {
+            return self.list_converted(kind, namespace, options).await;
+        }
+        self.list_stored(kind, namespace, options).await
+    }
+
+    /// A page of objects that a webhook converts. What is selected by is looked for in what they become, so a selective
+    /// page may be short of its limit.
+    async fn list_converted(
+        &self,
+        kind: &Kind,
+        namespace: &str,
+        options: &ListOptions,
+    ) -> Result<List, Status> {
+        let all = ListOptions { fields: options.fields.only_metadata(), ..options.clone() };
+        let mut list = self.list_stored(kind, namespace, &all).await?;
+        let converted = self.present_all(kind, &list.items).await?;
+        list.items.clear();
+        for object in converted {
+            if storage::selects(kind, &options.fields, &object) {
+                list.items.push(serde_json::to_vec(&object).map_err(Status::internal_error)?.into());
+            }
+        }
+        Ok(list)
+    }
+
+    async fn list_stored(&self, kind: &Kind, namespace: &str, options: &ListOptions) -> Result<List, Status> {
         let cache = self.cache(kind)?;
         let prefix = kind.resource.list_key(Some(namespace));
         let mut after = None;

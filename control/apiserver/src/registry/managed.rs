@@ -1,11 +1,12 @@
 //! `metadata.managedFields`: every write leaves who owns what behind it.
 
 use super::create::Call;
-use super::kind::Kind;
+use super::kind::{Kind, definition_version};
 use super::metadata::{at, remove, set, time};
 use machinery::apply::managed::{Managed, Manager};
 use machinery::apply::structure::Builtin;
 use machinery::apply::{self, Applied};
+use machinery::custom::{Version, merge::Custom};
 use machinery::object::Gvk;
 use machinery::schema;
 use machinery::status::Status;
@@ -14,9 +15,15 @@ use serde_json::{Value, json};
 /// The manager of writes that name none: the server's own.
 const OWN: &str = "kube-apiserver";
 
+/// The structure of a built-in kind.
 fn structure(gvk: &Gvk) -> Option<Builtin<'static>> {
     let table = schema::builtin();
     table.kind(gvk).map(|id| Builtin::new(table, id))
+}
+
+/// The structure of a custom kind's version.
+fn custom(version: &Version) -> Custom<'_> {
+    Custom::Object(version.schema.as_ref())
 }
 
 /// The type's zero value in canonical form.
@@ -71,7 +78,6 @@ fn chosen(asked: &Value) -> Option<Managed> {
 /// Notes in `new` who owns what after `call` made it of `old` (none: created it).
 pub(super) fn track(call: &Call<'_>, old: Option<&Value>, new: &mut Value) {
     let Some(gvk) = Gvk::of(new) else { return };
-    let Some(structure) = structure(&gvk) else { return };
     let asked = at(new, &["metadata", "managedFields"]).cloned();
     remove(new, &["metadata", "managedFields"]);
     let (live, noted) = match old {
@@ -83,7 +89,15 @@ pub(super) fn track(call: &Call<'_>, old: Option<&Value>, new: &mut Value) {
         None => noted,
     };
     let now = time(jiff::Timestamp::now());
-    let managed = apply::update(structure, &live, new, &present, &manager(call, false), &now);
+    let own = manager(call, false);
+    let managed = match (call.kind.definition(), structure(&gvk)) {
+        (Some((definition, at)), _) => {
+            let structure = custom(definition_version(&definition, at));
+            apply::update(structure, &live, new, &present, &own, &now)
+        }
+        (None, Some(structure)) => apply::update(structure, &live, new, &present, &own, &now),
+        (None, None) => return,
+    };
     note(new, &managed);
 }
 
@@ -95,9 +109,6 @@ pub(crate) fn apply(
     config: &Value,
 ) -> Result<Value, Status> {
     let gvk = kind.gvk();
-    let Some(structure) = structure(&gvk) else {
-        return Err(Status::internal_error(format!("no schema of {gvk}")));
-    };
     let (bare, present) = match live {
         Some(live) => (without(live), owners(live)),
         // Nothing is there: what is applied is all there is.
@@ -105,8 +116,15 @@ pub(crate) fn apply(
     };
     let now = time(jiff::Timestamp::now());
     let force = call.options.force.unwrap_or(false);
-    let Applied { mut object, managed, .. } =
-        apply::apply(structure, &bare, config, &present, &manager(call, true), &now, force)?;
+    let own = manager(call, true);
+    let Applied { mut object, managed, .. } = match (kind.definition(), structure(&gvk)) {
+        (Some((definition, at)), _) => {
+            let structure = custom(definition_version(&definition, at));
+            apply::apply(structure, &bare, config, &present, &own, &now, force)?
+        }
+        (None, Some(structure)) => apply::apply(structure, &bare, config, &present, &own, &now, force)?,
+        (None, None) => return Err(Status::internal_error(format!("no schema of {gvk}"))),
+    };
     note(&mut object, &managed);
     Ok(object)
 }

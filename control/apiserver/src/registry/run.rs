@@ -53,6 +53,7 @@ impl Registry {
         }
         self.adopt_services().map_err(StartError::Services)?;
         self.bootstrap().await?;
+        self.keep_definitions(&shutdown).await;
         kubernetes_service::reconcile(self).await.map_err(|source| StartError::Bootstrap {
             what: "Service default/kubernetes".to_owned(),
             source,

@@ -24,7 +24,7 @@ impl Resources for Shared {
     }
 
     fn knows(&self, info: &RequestInfo) -> bool {
-        Kind::find(&info.group, &info.version, &info.resource).is_some()
+        self.0.kind(&info.group, &info.version, &info.resource).is_some()
     }
 }
 
@@ -37,7 +37,7 @@ impl Lookup for Shared {
         name: &'a str,
     ) -> BoxFuture<'a, Option<Arc<Value>>> {
         Box::pin(async move {
-            let kind = Kind::of(group, resource)?;
+            let kind = self.0.kind_of(group, resource)?;
             match self.0.lookup(&kind, namespace, name).await {
                 Ok(found) => found.map(Arc::new),
                 Err(error) => {
@@ -60,8 +60,8 @@ impl Registry {
             let Some(kind) = Kind::of(group, plural) else { continue };
             let Ok(cache) = self.cache(&kind) else { continue };
             let mut known = Known::new();
-            let Some(watcher) = tell_all(&kind, cache, &**observer, &mut known) else { continue };
-            let (cache, observer, shutdown) = (cache.clone(), observer.clone(), shutdown.clone());
+            let Some(watcher) = tell_all(&kind, &cache, &**observer, &mut known) else { continue };
+            let (cache, observer, shutdown) = (cache, observer.clone(), shutdown.clone());
             tokio::spawn(async move {
                 tokio::select! {
                     () = shutdown.cancelled() => {}

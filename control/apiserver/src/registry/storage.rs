@@ -1,8 +1,10 @@
 //! The store and the watch caches as the verbs see them: objects in and out, failures as statuses.
 
-use super::kind::Kind;
+use super::kind::{Kind, definition_version};
 use super::{Registry, stored};
 use bytes::Bytes;
+use machinery::custom::{Definition, Version};
+use machinery::fields::FieldSelector;
 use machinery::status::{Cause, Details, Reason, Status};
 use serde_json::Value;
 use std::time::Duration;
@@ -30,11 +32,62 @@ pub(super) fn extract(kinds: &[Kind], entry: &Entry) -> Indexed {
     Indexed { bytes, labels, fields }
 }
 
+/// What the watch cache keeps of a custom object: its bytes as clients of the stored version read them.
+pub(super) fn extract_custom(definition: &Definition, entry: &Entry) -> Indexed {
+    let Ok(mut object) = serde_json::from_slice::<Value>(&entry.value) else {
+        return Indexed { bytes: stored::wire(&entry.value, entry.mod_revision), ..Indexed::default() };
+    };
+    definition.read(&mut object);
+    let bytes = match stored::encode(&object) {
+        Ok(bytes) => stored::wire(&bytes, entry.mod_revision),
+        Err(_) => stored::wire(&entry.value, entry.mod_revision),
+    };
+    let labels = super::metadata::texts(&object, &["metadata", "labels"])
+        .map(|(k, v)| (k.to_owned(), v.to_owned()))
+        .collect();
+    let mut fields = std::collections::BTreeMap::new();
+    fields.insert("metadata.name".to_owned(), machinery::object::name(&object).to_owned());
+    let namespace = machinery::object::namespace(&object);
+    if !namespace.is_empty() {
+        fields.insert("metadata.namespace".to_owned(), namespace.to_owned());
+    }
+    for version in &definition.versions {
+        fields.extend(custom_fields(version, &object));
+    }
+    Indexed { bytes, labels, fields }
+}
+
+/// Whether a custom object, in the version its client speaks, is selected.
+pub(super) fn selects(kind: &Kind, fields: &FieldSelector, object: &Value) -> bool {
+    let mut values = std::collections::BTreeMap::new();
+    values.insert("metadata.name".to_owned(), machinery::object::name(object).to_owned());
+    values.insert("metadata.namespace".to_owned(), machinery::object::namespace(object).to_owned());
+    if let Some((definition, at)) = kind.definition() {
+        values.extend(custom_fields(definition_version(&definition, at), object));
+    }
+    fields.matches(|field| values.get(field).map(String::as_str))
+}
+
+/// The values of a version's selectable fields.
+pub(super) fn custom_fields<'a>(
+    version: &'a Version,
+    object: &'a Value,
+) -> impl Iterator<Item = (String, String)> + 'a {
+    version.selectable.iter().map(|field| {
+        let value = field.path.first(object).filter(|v| !v.is_null());
+        (field.name.to_owned(), value.map(machinery::goformat::go_value).unwrap_or_default())
+    })
+}
+
 impl Registry {
     /// The watch cache of a resource.
-    pub(crate) fn cache(&self, kind: &Kind) -> Result<&Cache, Status> {
+    pub(crate) fn cache(&self, kind: &Kind) -> Result<Cache, Status> {
+        if let Some(slot) = kind.custom {
+            return slot.storage().map(|s| s.cache.clone()).ok_or_else(super::custom::gone);
+        }
         self.caches
             .get(kind.resource.key_prefix.as_str())
+            .cloned()
             .ok_or_else(|| Status::internal_error(format!("{} has no watch cache", kind.gr())))
     }
 
@@ -56,7 +109,10 @@ impl Registry {
         namespace: &str,
         name: &str,
     ) -> Result<Option<Value>, Status> {
-        self.entry(kind, namespace, name).await?.map(|e| kind.decode(&e)).transpose()
+        match self.entry(kind, namespace, name).await? {
+            Some(entry) => self.decode(kind, &entry).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     /// The object, or 404.

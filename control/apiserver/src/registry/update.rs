@@ -77,7 +77,7 @@ impl Registry {
         entry: &Entry,
     ) -> Result<Option<Value>, Status> {
         let kind = &call.kind;
-        let old = kind.decode(entry)?;
+        let old = self.decode(kind, entry).await?;
         let mut new = change(&old)?;
         check_identity(call, &old, &new)?;
         let asked = text(&new, &["metadata", "resourceVersion"]).to_owned();
@@ -120,14 +120,14 @@ impl Registry {
         if delete::is_finished(kind, &new) && !call.options.dry_run {
             // The last finalizer went: the update is the delete (upstream: `ShouldDeleteDuringUpdate`).
             return Ok(self
-                .remove_last(kind, &entry.key, kind.encode(&new)?, entry.mod_revision)
+                .remove_last(kind, &entry.key, self.encode(kind, &new).await?, entry.mod_revision)
                 .await?
                 .map(|_| {
                     services::release(self, kind, &new);
                     new
                 }));
         }
-        let bytes = kind.encode(&new)?;
+        let bytes = self.encode(kind, &new).await?;
         if bytes == entry.value {
             grant.keep();
             return Ok(Some(old));
@@ -138,7 +138,7 @@ impl Registry {
         match self.write(kind, &entry.key, bytes, Expect::At(entry.mod_revision), self.ttl(kind)).await? {
             Some(entry) => {
                 grant.keep();
-                kind.decode(&entry).map(Some)
+                self.decode(kind, &entry).await.map(Some)
             }
             None if held => Err(Status::conflict_modified(&kind.gr(), &call.name)),
             None => Ok(None),

@@ -10,12 +10,14 @@ use super::options::ListOptions;
 use super::{Registry, storage};
 use bytes::Bytes;
 use machinery::status::Status;
+use serde_json::Value;
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 use store::Revision;
 use store::cache::{Cached, Change, ChangeKind, Watcher};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 /// Bookmarks come about this often, and once shortly before a watch times out.
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
@@ -29,18 +31,59 @@ pub(crate) enum WatchEvent {
     Object(&'static str, Bytes),
     /// Everything up to the revision was sent; true at the end of the initial events.
     Bookmark(Revision, bool),
+    /// The client's version of an object cannot be made: the watch ends.
+    Failed(Status),
+}
+
+/// What makes a client's version of custom objects.
+struct Presenter {
+    registry: Weak<Registry>,
+    kind: Kind,
+}
+
+impl Presenter {
+    /// As [`transition`], of objects as the client sees them.
+    async fn transition(
+        &self,
+        options: &ListOptions,
+        change: &Change,
+    ) -> Result<Option<(&'static str, Bytes)>, Status> {
+        let registry = self.registry.upgrade().ok_or_else(super::custom::gone)?;
+        let mut bytes = vec![change.object.bytes.clone()];
+        bytes.extend(change.prev.as_ref().map(|p| p.bytes.clone()));
+        let mut objects = registry.present_all(&self.kind, &bytes).await?.into_iter();
+        let (Some(now), before) = (objects.next(), objects.next()) else { return Ok(None) };
+        let matches = |cached: &Arc<Cached>, object: &Value| {
+            options.labels.matches(&cached.labels) && storage::selects(&self.kind, &options.fields, object)
+        };
+        let was = change.prev.as_ref().zip(before.as_ref()).is_some_and(|(c, o)| matches(c, o));
+        let is = change.kind != ChangeKind::Deleted && matches(&change.object, &now);
+        let (event, mut object) = match (was, is) {
+            (false, false) => return Ok(None),
+            (false, true) => ("ADDED", now),
+            (true, true) => ("MODIFIED", now),
+            (true, false) if change.kind == ChangeKind::Deleted => ("DELETED", now),
+            (true, false) => ("DELETED", before.unwrap_or(now)),
+        };
+        super::stored::set_revision(&mut object, change.revision);
+        Ok(Some((event, serde_json::to_vec(&object).map_err(Status::internal_error)?.into())))
+    }
 }
 
 /// One watch.
 pub(crate) struct Watch {
     options: ListOptions,
     watcher: Watcher,
-    initial: VecDeque<Arc<Cached>>,
+    initial: VecDeque<Bytes>,
+    /// What makes the client's version of each object, where that is a webhook's to make.
+    presenter: Option<Presenter>,
     /// The bookmark that ends the initial events, if asked for.
     initial_end: Option<Revision>,
     deadline: Instant,
     next_bookmark: Instant,
     last_sent: Revision,
+    /// The storage behind it is no longer fed.
+    replaced: CancellationToken,
 }
 
 /// The event a client of these selectors sees of a change, if any.
@@ -72,6 +115,7 @@ impl Registry {
         options: ListOptions,
     ) -> Result<Watch, Status> {
         let cache = self.cache(kind)?;
+        let converted = kind.is_converted();
         let scope = scope(kind, namespace, &options);
         let unready = |e: store::cache::Error| storage::unready(kind, &e);
         let from = options.revision.unwrap_or(0);
@@ -89,8 +133,9 @@ impl Registry {
             let (snapshot, watcher) = cache.snapshot_and_watch(&scope).map_err(unready)?;
             let initial = snapshot
                 .range(&cache.key_prefix(&scope), None)
-                .filter(|o| scope.holds(o) && selected(&options, &o.labels, &o.fields))
-                .cloned()
+                .filter(|o| scope.holds(o) && (converted || selected(&options, &o.labels, &o.fields)))
+                .filter(|o| options.labels.matches(&o.labels))
+                .map(|o| o.bytes.clone())
                 .collect();
             let revision = snapshot.revision();
             (initial, watcher, revision)
@@ -101,6 +146,7 @@ impl Registry {
         } else {
             (VecDeque::new(), cache.watch(&scope, from).map_err(unready)?, from)
         };
+        let initial = if converted { self.converted(kind, &options, initial).await? } else { initial };
         let jitter = f64::from(u16::try_from(self.random() % 1000).unwrap_or(0)) / 1000.0;
         let timeout = options.timeout.unwrap_or_else(|| DEFAULT_TIMEOUT.mul_f64(1.0 + jitter));
         let now = Instant::now();
@@ -116,7 +162,24 @@ impl Registry {
                     .mul_f64(0.75 + jitter / 2.0)
                     .min(timeout.saturating_sub(Duration::from_secs(2)).max(Duration::from_secs(1))),
             last_sent: revision,
+            presenter: converted.then(|| Presenter { registry: self.custom.own(), kind: *kind }),
+            replaced: kind.custom.and_then(|s| s.storage()).map(|s| s.replaced.clone()).unwrap_or_default(),
         })
+    }
+}
+
+impl Registry {
+    /// The state a watch of converted objects begins with, as its client sees it.
+    async fn converted(
+        &self,
+        kind: &Kind,
+        options: &ListOptions,
+        initial: VecDeque<Bytes>,
+    ) -> Result<VecDeque<Bytes>, Status> {
+        let bytes: Vec<Bytes> = initial.into();
+        let objects = self.present_all(kind, &bytes).await?;
+        let chosen = objects.iter().filter(|o| storage::selects(kind, &options.fields, o));
+        chosen.map(|o| serde_json::to_vec(o).map(Bytes::from).map_err(Status::internal_error)).collect()
     }
 }
 
@@ -124,7 +187,7 @@ impl Watch {
     /// The next event; `None` at the end of the watch.
     pub(crate) async fn next(&mut self) -> Option<WatchEvent> {
         if let Some(object) = self.initial.pop_front() {
-            return Some(WatchEvent::Object("ADDED", object.bytes.clone()));
+            return Some(WatchEvent::Object("ADDED", object));
         }
         if let Some(revision) = self.initial_end.take() {
             return Some(WatchEvent::Bookmark(revision, true));
@@ -135,6 +198,7 @@ impl Watch {
             let change = tokio::select! {
                 biased;
                 change = self.watcher.next() => change?,
+                () = self.replaced.cancelled() => return None,
                 () = tokio::time::sleep_until(wake) => {
                     if wake >= self.deadline {
                         return None;
@@ -152,6 +216,13 @@ impl Watch {
                 }
             };
             self.last_sent = change.revision;
+            if let Some(presenter) = &self.presenter {
+                match presenter.transition(&self.options, &change).await {
+                    Ok(Some((event, bytes))) => return Some(WatchEvent::Object(event, bytes)),
+                    Ok(None) => continue,
+                    Err(status) => return Some(WatchEvent::Failed(status)),
+                }
+            }
             if let Some((event, bytes)) = transition(&self.options, &change) {
                 return Some(WatchEvent::Object(event, bytes));
             }

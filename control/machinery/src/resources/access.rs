@@ -3,12 +3,12 @@
 use serde_json::{Map, Value};
 
 /// A JSON object's fields.
-pub(super) type Fields = Map<String, Value>;
+pub(crate) type Fields = Map<String, Value>;
 
 static NULL: Value = Value::Null;
 
 /// Reading: absent, null and ill-typed all read as the zero value, as they would after decoding into upstream's types.
-pub(super) trait Get {
+pub(crate) trait Get {
     /// The value at a dotted path, or null.
     fn at(&self, path: &str) -> &Value;
     /// The string at a dotted path, or "".
@@ -54,7 +54,7 @@ impl Get for Value {
 }
 
 /// The object under a key, made if absent; none where something else stands there.
-pub(super) fn object<'v>(parent: &'v mut Value, key: &str) -> Option<&'v mut Value> {
+pub(crate) fn object<'v>(parent: &'v mut Value, key: &str) -> Option<&'v mut Value> {
     let fields = parent.as_object_mut()?;
     let child = fields.entry(key).or_insert_with(|| Value::Object(Fields::new()));
     if child.is_null() {
@@ -64,12 +64,12 @@ pub(super) fn object<'v>(parent: &'v mut Value, key: &str) -> Option<&'v mut Val
 }
 
 /// The object at a dotted path, where each step is there already.
-pub(super) fn existing<'v>(parent: &'v mut Value, path: &str) -> Option<&'v mut Value> {
+pub(crate) fn existing<'v>(parent: &'v mut Value, path: &str) -> Option<&'v mut Value> {
     path.split('.').try_fold(parent, |value, key| value.get_mut(key)).filter(|value| value.is_object())
 }
 
 /// The list's entries at a dotted path.
-pub(super) fn entries<'v>(parent: &'v mut Value, path: &str) -> impl Iterator<Item = &'v mut Value> {
+pub(crate) fn entries<'v>(parent: &'v mut Value, path: &str) -> impl Iterator<Item = &'v mut Value> {
     path.split('.')
         .try_fold(parent, |value, key| value.get_mut(key))
         .and_then(Value::as_array_mut)
@@ -79,7 +79,7 @@ pub(super) fn entries<'v>(parent: &'v mut Value, path: &str) -> impl Iterator<It
 }
 
 /// Fills in a field that is absent or null.
-pub(super) fn default(parent: &mut Value, key: &str, value: impl Into<Value>) {
+pub(crate) fn default(parent: &mut Value, key: &str, value: impl Into<Value>) {
     if let Some(fields) = parent.as_object_mut() {
         match fields.get_mut(key) {
             Some(Value::Null) | None => {
@@ -91,33 +91,33 @@ pub(super) fn default(parent: &mut Value, key: &str, value: impl Into<Value>) {
 }
 
 /// Fills in a string that is absent, null or empty: for fields that are no pointer upstream.
-pub(super) fn default_text(parent: &mut Value, key: &str, value: &str) {
+pub(crate) fn default_text(parent: &mut Value, key: &str, value: &str) {
     if parent.text(key).is_empty() && !matches!(parent.at(key), Value::Number(_) | Value::Bool(_)) {
         set(parent, key, value);
     }
 }
 
 /// Fills in a number that is absent, null or zero: for fields that are no pointer upstream.
-pub(super) fn default_int(parent: &mut Value, key: &str, value: i64) {
+pub(crate) fn default_int(parent: &mut Value, key: &str, value: i64) {
     if matches!(parent.at(key), Value::Null) || parent.int(key) == Some(0) {
         set(parent, key, value);
     }
 }
 
 /// Writes a field of an object.
-pub(super) fn set(parent: &mut Value, key: &str, value: impl Into<Value>) {
+pub(crate) fn set(parent: &mut Value, key: &str, value: impl Into<Value>) {
     if let Some(fields) = parent.as_object_mut() {
         fields.insert(key.to_owned(), value.into());
     }
 }
 
 /// Takes a field out of an object.
-pub(super) fn remove(parent: &mut Value, key: &str) -> Option<Value> {
+pub(crate) fn remove(parent: &mut Value, key: &str) -> Option<Value> {
     parent.as_object_mut()?.remove(key)
 }
 
 /// Makes a field what it is in another object: present and equal, or absent.
-pub(super) fn copy(to: &mut Value, from: &Value, key: &str) {
+pub(crate) fn copy(to: &mut Value, from: &Value, key: &str) {
     match from.get(key) {
         Some(value) => set(to, key, value.clone()),
         None => {
@@ -128,7 +128,7 @@ pub(super) fn copy(to: &mut Value, from: &Value, key: &str) {
 
 /// Whether two values mean the same: absent, null, empty text and empty containers do, at any depth, as they do once
 /// decoded into upstream's types.
-pub(super) fn same(a: &Value, b: &Value) -> bool {
+pub(crate) fn same(a: &Value, b: &Value) -> bool {
     match (a, b) {
         (Value::Object(a), Value::Object(b)) => {
             a.iter().all(|(key, value)| same(value, b.get(key).unwrap_or(&NULL)))

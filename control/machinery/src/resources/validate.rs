@@ -29,8 +29,9 @@ mod workloads;
 
 use serde_json::Value;
 
-use super::Resource;
-use crate::field::FieldError;
+use super::{Resource, access::Get as _};
+use crate::custom;
+use crate::field::{FieldError, Path};
 
 type Errors = Vec<FieldError>;
 type Check = fn(&Value, &mut Errors);
@@ -85,6 +86,21 @@ pub fn subresource_update(
         check(new, old, &mut errors);
     }
     errors
+}
+
+/// What is wrong with an object's metadata, whatever its kind; `old` where it is to replace another.
+pub(crate) fn metadata(resource: &Resource, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
+    let mut errors = Errors::new();
+    match old {
+        Some(old) => meta::update(resource, object, old, &mut errors),
+        None => meta::create(resource, object, &mut errors),
+    }
+    errors
+}
+
+/// What is wrong with the metadata of an object that is part of another.
+pub(crate) fn embedded_metadata(object: &Value, path: &Path, errors: &mut Vec<FieldError>) {
+    meta::embedded(path, object.at("metadata"), errors);
 }
 
 struct Rules {
@@ -181,8 +197,10 @@ static RULES: &[Rules] = &[
     rules(ADMISSION, "ValidatingWebhookConfiguration", admission::webhooks),
     rules(FLOWCONTROL, "FlowSchema", flowcontrol::flow_schema).status(flowcontrol::status),
     rules(FLOWCONTROL, "PriorityLevelConfiguration", flowcontrol::priority_level).status(flowcontrol::status),
-    rules("apiextensions.k8s.io", "CustomResourceDefinition", extensions::custom_resource_definition)
-        .update(extensions::custom_resource_definition_update),
+    none("apiextensions.k8s.io", "CustomResourceDefinition")
+        .create(|crd, errors| errors.extend(custom::check::create(crd)))
+        .update(|new, old, errors| errors.extend(custom::check::update(new, old)))
+        .status(|new, _, errors| errors.extend(custom::check::update_status(new))),
     rules("apiregistration.k8s.io", "APIService", extensions::api_service),
     rules("apps", "ControllerRevision", workloads::controller_revision)
         .create(workloads::controller_revision_create)

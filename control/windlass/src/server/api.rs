@@ -78,7 +78,10 @@ pub(super) async fn start(plan: &Plan, pki: &Pki) -> anyhow::Result<Api> {
         aggregator: Some(aggregator.clone()),
         objects: Arc::new(stored.clone()),
         resources: Arc::new(stored.clone()),
-        catalog: Arc::new(Catalog::new(vec![aggregator.clone()])),
+        catalog: Arc::new(Catalog::new(vec![
+            Arc::new(registry::CustomResources(registry.clone())),
+            aggregator.clone(),
+        ])),
         documents: Vec::new(),
         authorization,
         health,

@@ -3,8 +3,11 @@
 use super::super::{Exchange, body, negotiate, respond};
 use crate::admission::{Seen, View};
 use crate::context::{Body, Response};
+use crate::registry::kind::{Kind, definition_version};
 use crate::registry::metadata::{at, set, text};
 use http::StatusCode;
+use machinery::custom::definition::Scale;
+use machinery::custom::strategy::{at_path, set_path};
 use machinery::field::{FieldError, Path};
 use machinery::object;
 use machinery::object::{Gk, Gvk};
@@ -20,14 +23,63 @@ static VIEW: View = View {
     subresource: "scale",
     gvk: ("autoscaling", "v1", "Scale"),
     of,
-    put_back: |workload, scale| {
+    put_back: |kind, object, scale| {
         let replicas = at(scale, &["spec", "replicas"]).and_then(Value::as_i64).unwrap_or_default();
-        set(workload, &["spec", "replicas"], replicas);
+        set_replicas(kind, object, replicas);
     },
 };
 
+/// The Scale of an object: a workload, or a custom resource, whose definition says where its replicas are.
+fn of(kind: &Kind, object: &Value) -> Value {
+    match kind.definition() {
+        Some((definition, at)) => match &definition_version(&definition, at).scale {
+            Some(scale) => of_custom(scale, object),
+            None => Value::Null,
+        },
+        None => of_workload(object),
+    }
+}
+
+/// Sets the wanted replicas of an object.
+fn set_replicas(kind: &Kind, object: &mut Value, replicas: i64) {
+    match kind.definition() {
+        Some((definition, at)) => {
+            if let Some(scale) = &definition_version(&definition, at).scale {
+                set_path(object, &scale.spec_replicas, replicas.into());
+            }
+        }
+        None => set(object, &["spec", "replicas"], replicas),
+    }
+}
+
+/// What every Scale has.
+fn base(object: &Value) -> Value {
+    let mut scale = json!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": {}, "spec": {}});
+    for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
+        if let Some(value) = at(object, &["metadata", field]) {
+            set(&mut scale, &["metadata", field], value.clone());
+        }
+    }
+    scale
+}
+
+fn of_custom(paths: &Scale, object: &Value) -> Value {
+    let count = |path: &str| at_path(object, path).and_then(Value::as_i64).unwrap_or_default();
+    let mut scale = base(object);
+    let replicas = count(&paths.spec_replicas);
+    if replicas != 0 {
+        set(&mut scale, &["spec", "replicas"], replicas);
+    }
+    set(&mut scale, &["status", "replicas"], count(&paths.status_replicas));
+    let selector = paths.selector.as_deref().and_then(|p| at_path(object, p)).and_then(Value::as_str);
+    if let Some(selector) = selector.filter(|s| !s.is_empty()) {
+        set(&mut scale, &["status", "selector"], selector);
+    }
+    scale
+}
+
 /// The Scale of a workload.
-fn of(workload: &Value) -> Value {
+fn of_workload(workload: &Value) -> Value {
     let selector = match at(workload, &["spec", "selector"]) {
         // A ReplicationController's selector is a plain map.
         Some(Value::Object(map)) if object::kind(workload) == "ReplicationController" => {
@@ -39,18 +91,8 @@ fn of(workload: &Value) -> Value {
         None => String::new(),
     };
     let count = |path: &[&str]| at(workload, path).and_then(Value::as_i64).unwrap_or_default();
-    let mut scale = json!({
-        "kind": "Scale",
-        "apiVersion": "autoscaling/v1",
-        "metadata": {},
-        "spec": {},
-        "status": {"replicas": count(&["status", "replicas"])},
-    });
-    for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
-        if let Some(value) = at(workload, &["metadata", field]) {
-            set(&mut scale, &["metadata", field], value.clone());
-        }
-    }
+    let mut scale = base(workload);
+    set(&mut scale, &["status", "replicas"], count(&["status", "replicas"]));
     let replicas = count(&["spec", "replicas"]);
     if replicas != 0 {
         set(&mut scale, &["spec", "replicas"], replicas);
@@ -64,11 +106,18 @@ fn of(workload: &Value) -> Value {
 pub(super) async fn get(x: &Exchange<'_>) -> Result<Response, Status> {
     let accept = negotiate::accept(&x.headers, x.context, false)?;
     let workload = x.registry.read_required(&x.kind, x.namespace(), &x.context.info.name).await?;
-    Ok(respond::value(StatusCode::OK, &accept, &of(&workload)))
+    if let Some((definition, at)) = x.kind.definition()
+        && let Some(scale) = &definition_version(&definition, at).scale
+        && at_path(&workload, &scale.spec_replicas).is_none()
+    {
+        let why = format!("the spec replicas field {:?} does not exist", scale.spec_replicas);
+        return Err(Status::internal_error(why));
+    }
+    Ok(respond::value(StatusCode::OK, &accept, &of(&x.kind, &workload)))
 }
 
 /// The workload with the replicas of a Scale.
-fn scaled(workload: &Value, scale: &Value) -> Result<Value, Status> {
+fn scaled(kind: &Kind, workload: &Value, scale: &Value) -> Result<Value, Status> {
     let replicas = at(scale, &["spec", "replicas"]).and_then(Value::as_i64).unwrap_or_default();
     if replicas < 0 {
         let error = FieldError::invalid(
@@ -79,7 +128,7 @@ fn scaled(workload: &Value, scale: &Value) -> Result<Value, Status> {
         return Err(Status::invalid(&Gk::new("autoscaling", "Scale"), object::name(workload), &[error]));
     }
     let mut new = workload.clone();
-    set(&mut new, &["spec", "replicas"], replicas);
+    set_replicas(kind, &mut new, replicas);
     object::set_resource_version(&mut new, object::resource_version(scale));
     let uid = object::uid(scale);
     if !uid.is_empty() {
@@ -103,8 +152,8 @@ pub(super) async fn update(x: &Exchange<'_>, request: Body) -> Result<Response, 
             call.name
         )));
     }
-    let updated = x.registry.update(&call, &|old| scaled(old, &scale), None).await?;
-    Ok(respond::value(StatusCode::OK, &accept, &of(&updated.object)))
+    let updated = x.registry.update(&call, &|old| scaled(&x.kind, old, &scale), None).await?;
+    Ok(respond::value(StatusCode::OK, &accept, &of(&x.kind, &updated.object)))
 }
 
 pub(super) async fn patch(x: &Exchange<'_>, request: Body) -> Result<Response, Status> {
@@ -116,7 +165,7 @@ pub(super) async fn patch(x: &Exchange<'_>, request: Body) -> Result<Response, S
     let bytes = body::read(request).await?;
     let patch = super::super::patch::Patch::parse(header, &bytes, &gvk())?;
     let change = |old: &Value| {
-        let mut scale = of(old);
+        let mut scale = of(&x.kind, old);
         object::set_resource_version(&mut scale, "");
         patch.apply(&mut scale)?;
         let decoded = body::normalize(scale, &gvk()).map_err(Status::bad_request)?;
@@ -128,8 +177,8 @@ pub(super) async fn patch(x: &Exchange<'_>, request: Body) -> Result<Response, S
                 object::name(old)
             )));
         }
-        scaled(old, &decoded.value)
+        scaled(&x.kind, old, &decoded.value)
     };
     let updated = x.registry.update(&call, &change, None).await?;
-    Ok(respond::value(StatusCode::OK, &accept, &of(&updated.object)))
+    Ok(respond::value(StatusCode::OK, &accept, &of(&x.kind, &updated.object)))
 }

@@ -99,7 +99,6 @@ const NO_UNCONDITIONAL_UPDATE: &[&str] = &[
 ];
 
 const STATUS_KEEPS_METADATA: &[&str] = &[
-    "CustomResourceDefinition",
     "DeviceTaintRule",
     "FlowSchema",
     "PodCertificateRequest",

@@ -69,14 +69,26 @@ pub(super) fn create(resource: &Resource, object: &Value, errors: &mut Errors) {
     if let Some(generation) = metadata.int("generation").filter(|generation| *generation < 0) {
         errors.push(FieldError::invalid(&path.child("generation"), generation, NOT_NEGATIVE));
     }
-    common(resource, &path, metadata, errors);
+    common(resource.group.is_empty(), &path, metadata, errors);
 }
 
-fn common(resource: &Resource, path: &Path, metadata: &Value, errors: &mut Errors) {
+/// The metadata of an object that is part of another.
+pub(super) fn embedded(path: &Path, metadata: &Value, errors: &mut Errors) {
+    let (name, namespace) = (metadata.text("name"), metadata.text("namespace"));
+    if !name.is_empty() {
+        text(&path.child("name"), name, names::path_segment(name), errors);
+    }
+    if !namespace.is_empty() {
+        label(&path.child("namespace"), namespace, errors);
+    }
+    common(false, path, metadata, errors);
+}
+
+fn common(core: bool, path: &Path, metadata: &Value, errors: &mut Errors) {
     labels(&path.child("labels"), metadata.at("labels"), errors);
     annotations(&path.child("annotations"), metadata.at("annotations"), errors);
     owner_references(&path.child("ownerReferences"), metadata, errors);
-    finalizers(resource, &path.child("finalizers"), metadata, errors);
+    finalizers(core, &path.child("finalizers"), metadata, errors);
 }
 
 /// Annotations' keys are qualified names in any case; all together are bounded.
@@ -134,13 +146,13 @@ fn owner_references(path: &Path, metadata: &Value, errors: &mut Errors) {
 /// The finalizers every kind knows without a domain in front.
 const STANDARD_FINALIZERS: [&str; 3] = ["kubernetes", "orphan", "foregroundDeletion"];
 
-fn finalizers(resource: &Resource, path: &Path, metadata: &Value, errors: &mut Errors) {
+fn finalizers(core: bool, path: &Path, metadata: &Value, errors: &mut Errors) {
     let list = metadata.items("finalizers");
     for finalizer in list {
         let name = finalizer.as_str().unwrap_or_default();
         text(path, name, names::qualified_name(name), errors);
         // The core group's kinds also know every name that has no domain.
-        if resource.group.is_empty() && !name.contains('/') && !STANDARD_FINALIZERS.contains(&name) {
+        if core && !name.contains('/') && !STANDARD_FINALIZERS.contains(&name) {
             let detail = "name is neither a standard finalizer name nor is it fully qualified";
             errors.push(FieldError::invalid(path, name, detail));
         }
@@ -192,5 +204,5 @@ pub(super) fn update(resource: &Resource, new: &Value, old: &Value, errors: &mut
     for key in IMMUTABLE {
         immutable(&path.child(key), metadata.at(key), before.at(key), errors);
     }
-    common(resource, &path, metadata, errors);
+    common(resource.group.is_empty(), &path, metadata, errors);
 }

@@ -458,10 +458,8 @@ fn a_custom_resource_is_described_structurally() {
     let untyped = json!({"type": "object", "properties": {"spec": {}}});
     assert_eq!(
         created("apiextensions.k8s.io", crds, definition(untyped)),
-        [
-            "spec.versions[0].schema.openAPIV3Schema.properties[spec].type: Required value: must not be empty for \
-          specified object fields"
-        ]
+        ["spec.validation.openAPIV3Schema.properties[spec].type: Required value: must not be empty for \
+          specified object fields"]
     );
 }
 

@@ -1,0 +1,234 @@
+//! Custom resources, from their definition to their removal.
+
+use super::*;
+
+const CRDS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+const WIDGETS: &str = "/apis/acme.com/v1/namespaces/default/widgets";
+
+fn version(name: &str, storage: bool) -> Value {
+    json!({
+        "name": name, "served": true, "storage": storage,
+        "subresources": {"status": {}, "scale": {"specReplicasPath": ".spec.replicas", "statusReplicasPath": ".status.replicas"}},
+        "additionalPrinterColumns": [{"name": "Color", "type": "string", "jsonPath": ".spec.color"}],
+        "selectableFields": [{"jsonPath": ".spec.color"}],
+        "schema": {"openAPIV3Schema": {"type": "object", "properties": {
+            "spec": {"type": "object", "properties": {
+                "color": {"type": "string", "default": "red", "enum": ["red", "blue"]},
+                "replicas": {"type": "integer", "minimum": 0},
+                "ports": {"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["port"],
+                    "items": {"type": "object", "required": ["port"], "properties": {"port": {"type": "integer"}}}}}},
+            "status": {"type": "object", "properties": {"replicas": {"type": "integer"}}}}}},
+    })
+}
+
+fn crd() -> Value {
+    json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "widgets.acme.com"},
+        "spec": {"group": "acme.com", "scope": "Namespaced",
+            "names": {"plural": "widgets", "kind": "Widget", "shortNames": ["wd"], "categories": ["all"]},
+            "versions": [version("v1", true), version("v1beta1", false)]},
+    })
+}
+
+fn widget(name: &str, spec: Value) -> Value {
+    json!({"apiVersion": "acme.com/v1", "kind": "Widget", "metadata": {"name": name}, "spec": spec})
+}
+
+fn condition(crd: &Value, kind: &str) -> String {
+    let all = crd["status"]["conditions"].as_array().cloned().unwrap_or_default();
+    let found = all.iter().find(|c| c["type"] == kind).cloned().unwrap_or_default();
+    found["status"].as_str().unwrap_or_default().to_owned()
+}
+
+/// Waits, by a watch, until a definition is as it should be.
+async fn until(s: &Server, what: impl Fn(&Server, Value) -> bool) {
+    for _ in 0..200 {
+        let answer = s.ask("GET", &format!("{CRDS}/widgets.acme.com"), Value::Null).await;
+        if what(s, answer.body) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+    panic!("it does not come to be");
+}
+
+async fn defined() -> Server {
+    let s = Server::start().await;
+    let created = s.ok("POST", CRDS, crd()).await;
+    assert_eq!(created["spec"]["names"]["listKind"], "WidgetList");
+    assert_eq!(created["status"]["storedVersions"], json!(["v1"]));
+    until(&s, |_, crd| condition(&crd, "Established") == "True").await;
+    s
+}
+
+#[tokio::test]
+async fn a_definition_is_established_and_its_objects_are_served() {
+    let s = defined().await;
+    let made = s.ok("POST", WIDGETS, widget("a", json!({"replicas": 1, "nonsense": 1}))).await;
+    assert_eq!(made["spec"], json!({"color": "red", "replicas": 1}));
+    assert_eq!(made["metadata"]["generation"], 1);
+    assert!(made["metadata"]["managedFields"][0]["fieldsV1"]["f:spec"].is_object(), "{made}");
+    let list = s.get(WIDGETS).await;
+    assert_eq!(
+        (list["kind"].as_str(), list["items"][0]["metadata"]["name"].as_str()),
+        (Some("WidgetList"), Some("a"))
+    );
+    let beta = s.get("/apis/acme.com/v1beta1/namespaces/default/widgets/a").await;
+    assert_eq!(beta["apiVersion"], "acme.com/v1beta1");
+    assert_eq!(s.get("/apis/acme.com/v1beta1/widgets").await["apiVersion"], "acme.com/v1beta1");
+    let (code, text) =
+        s.refused("POST", WIDGETS, widget("b", json!({"color": "green", "replicas": -1}))).await;
+    assert_eq!(code, 422);
+    assert!(
+        text.contains("spec.color: Unsupported value: \"green\": supported values: \"blue\", \"red\""),
+        "{text}"
+    );
+    assert!(text.contains(
+        "spec.replicas: Invalid value: -1: spec.replicas in body should be greater than or equal to 0"
+    ));
+    let (code, text) = s
+        .refused("POST", &format!("{WIDGETS}?fieldValidation=Strict"), widget("b", json!({"nonsense": 1})))
+        .await;
+    assert_eq!(code, 400);
+    assert!(text.contains("strict decoding error: unknown field \"spec.nonsense\""), "{text}");
+    let (code, text) = s.refused("GET", "/apis/acme.com/v2/namespaces/default/widgets", Value::Null).await;
+    assert_eq!((code, text.as_str()), (404, "the server could not find the requested resource"));
+}
+
+#[tokio::test]
+async fn writes_count_and_subresources_are_apart() {
+    let s = defined().await;
+    let mut made = s.ok("POST", WIDGETS, widget("a", json!({"replicas": 1}))).await;
+    made["spec"]["replicas"] = json!(2);
+    made["status"] = json!({"replicas": 7});
+    let updated = s.ok("PUT", &format!("{WIDGETS}/a"), made.clone()).await;
+    assert_eq!((updated["metadata"]["generation"].as_i64(), updated["status"].is_null()), (Some(2), true));
+    let mut status = updated.clone();
+    status["spec"]["replicas"] = json!(9);
+    status["status"] = json!({"replicas": 7});
+    let updated = s.ok("PUT", &format!("{WIDGETS}/a/status"), status).await;
+    assert_eq!((&updated["spec"]["replicas"], &updated["status"]["replicas"]), (&json!(2), &json!(7)));
+    assert_eq!(updated["metadata"]["generation"], 2);
+    let scale = s.get(&format!("{WIDGETS}/a/scale")).await;
+    assert_eq!((&scale["spec"]["replicas"], &scale["status"]["replicas"]), (&json!(2), &json!(7)));
+    let scaled =
+        s.patch(&format!("{WIDGETS}/a/scale"), "merge-patch+json", json!({"spec": {"replicas": 5}})).await;
+    assert_eq!((scaled.code, &scaled.body["spec"]["replicas"]), (200, &json!(5)));
+    let patched =
+        s.patch(&format!("{WIDGETS}/a"), "merge-patch+json", json!({"spec": {"color": "blue"}})).await;
+    assert_eq!((patched.code, &patched.body["spec"]["color"]), (200, &json!("blue")));
+    let patched = s
+        .patch(&format!("{WIDGETS}/a"), "json-patch+json", json!([{"op": "remove", "path": "/spec/color"}]))
+        .await;
+    assert_eq!(patched.body["spec"]["color"], "red");
+    let refused = s.patch(&format!("{WIDGETS}/a"), "strategic-merge-patch+json", json!({})).await;
+    assert_eq!(refused.code, 415);
+    let (code, text) = s.refused("PUT", &format!("{WIDGETS}/a"), widget("a", json!({}))).await;
+    assert_eq!(code, 422);
+    assert!(
+        text.contains("metadata.resourceVersion: Invalid value: 0: must be specified for an update"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn owners_of_fields_are_told_apart_by_the_schema() {
+    let s = defined().await;
+    let apply = async |manager: &str, ports: Value, color: Option<&str>| {
+        let mut config = widget("a", json!({"ports": ports}));
+        if let Some(color) = color {
+            config["spec"]["color"] = color.into();
+        }
+        s.patch(&format!("{WIDGETS}/a?fieldManager={manager}"), "apply-patch+yaml", config).await
+    };
+    assert_eq!(apply("one", json!([{"port": 80}]), Some("red")).await.code, 201);
+    let both = apply("two", json!([{"port": 81}]), None).await;
+    assert_eq!((both.code, both.body["spec"]["ports"].as_array().map(Vec::len)), (200, Some(2)));
+    let conflict = apply("two", json!([{"port": 81}]), Some("blue")).await;
+    assert_eq!(conflict.code, 409, "{}", conflict.body);
+}
+
+#[tokio::test]
+async fn tables_selectors_and_watches() {
+    let s = defined().await;
+    for (name, color) in [("a", "red"), ("b", "blue")] {
+        s.ok("POST", WIDGETS, widget(name, json!({"color": color}))).await;
+    }
+    let blue = s.get(&format!("{WIDGETS}?fieldSelector=spec.color%3Dblue")).await;
+    assert_eq!(blue["items"].as_array().map(Vec::len), Some(1));
+    assert_eq!(blue["items"][0]["metadata"]["name"], "b");
+    let (code, text) = s.refused("GET", &format!("{WIDGETS}?fieldSelector=spec.size%3D1"), Value::Null).await;
+    assert_eq!((code, text.as_str()), (400, "field label not supported: spec.size"));
+    let table = s
+        .call("GET", WIDGETS, Value::Null, &[("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")])
+        .await
+        .body;
+    assert_eq!(table["columnDefinitions"][1]["name"], "Color");
+    assert_eq!(table["rows"][1]["cells"], json!(["b", "blue"]));
+}
+
+#[tokio::test]
+async fn a_definition_takes_its_objects_with_it() {
+    let s = defined().await;
+    let mut held = widget("held", json!({}));
+    held["metadata"]["finalizers"] = json!(["acme.com/hold"]);
+    s.ok("POST", WIDGETS, held).await;
+    s.ok("POST", WIDGETS, widget("free", json!({}))).await;
+    let going = s.ok("DELETE", &format!("{CRDS}/widgets.acme.com"), Value::Null).await;
+    assert_eq!(going["metadata"]["finalizers"], json!(["customresourcecleanup.apiextensions.k8s.io"]));
+    assert_eq!(condition(&going, "Terminating"), "True");
+    for _ in 0..200 {
+        let left = s.get(WIDGETS).await;
+        if left["items"].as_array().is_some_and(|i| i.len() == 1) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+    let (code, text) = s.refused("POST", WIDGETS, widget("new", json!({}))).await;
+    assert_eq!(code, 403, "{text}");
+    assert!(text.contains("create not allowed while custom resource definition is terminating"), "{text}");
+    let freed = s
+        .patch(&format!("{WIDGETS}/held"), "merge-patch+json", json!({"metadata": {"finalizers": null}}))
+        .await;
+    assert_eq!(freed.code, 200);
+    until(&s, |_, body| body["code"] == 404).await;
+    let (code, _) = s.refused("GET", WIDGETS, Value::Null).await;
+    assert_eq!(code, 404);
+    // The same definition again begins with nothing.
+    s.ok("POST", CRDS, crd()).await;
+    until(&s, |_, crd| condition(&crd, "Established") == "True").await;
+    assert_eq!(s.get(WIDGETS).await["items"], json!([]));
+}
+
+#[tokio::test]
+async fn discovery_and_openapi_follow_definitions() {
+    let s = defined().await;
+    let source: Arc<dyn crate::discovery::Source> =
+        Arc::new(crate::registry::CustomResources(s.registry.clone()));
+    let catalog = Arc::new(crate::discovery::Catalog::new(vec![source.clone()]));
+    let groups = catalog.groups();
+    let group = groups.iter().find(|g| g.name == "acme.com").unwrap();
+    assert_eq!(group.versions.iter().map(|v| v.name.as_str()).collect::<Vec<_>>(), ["v1", "v1beta1"]);
+    let swagger = crate::openapi::swagger::document(&catalog);
+    let definition = &swagger["definitions"]["com.acme.v1.Widget"];
+    assert_eq!(definition["properties"]["spec"]["properties"]["replicas"]["minimum"], 0);
+    assert_eq!(
+        swagger["definitions"]["com.acme.v1.WidgetList"]["properties"]["items"]["items"]["$ref"],
+        "#/definitions/com.acme.v1.Widget"
+    );
+    assert!(
+        swagger["paths"]["/apis/acme.com/v1/namespaces/{namespace}/widgets/{name}/status"]["put"].is_object()
+    );
+    let before = source.generation();
+    s.ok("DELETE", &format!("{CRDS}/widgets.acme.com"), Value::Null).await;
+    until(&s, |_, body| body["code"] == 404).await;
+    // The table follows the definition's end by a watch of its own.
+    for _ in 0..200 {
+        if source.groups().is_empty() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+    assert!(source.groups().is_empty() && source.generation() > before);
+}

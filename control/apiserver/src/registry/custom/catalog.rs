@@ -1,0 +1,96 @@
+//! What discovery and OpenAPI tell of custom resources.
+
+use super::super::Registry;
+use crate::discovery::{Group, Resource, Source, Subresource, Version};
+use machinery::custom::definition::VERBS_TERMINATING;
+use machinery::custom::{Definition, openapi};
+use machinery::names::compare_versions;
+use serde_json::Value;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// The custom resources of a registry.
+#[derive(Clone, Debug)]
+pub struct CustomResources(pub Arc<Registry>);
+
+fn resource(definition: &Definition, version: &machinery::custom::Version) -> Resource {
+    let of = version.resource;
+    let verbs = if definition.terminating { &VERBS_TERMINATING[..] } else { of.verbs.as_slice() };
+    let owned = |texts: &[&str]| texts.iter().map(|t| (*t).to_owned()).collect::<Vec<_>>();
+    Resource {
+        plural: of.plural.to_owned(),
+        singular: of.singular.clone(),
+        kind: of.kind.to_owned(),
+        list_kind: of.list_kind.clone(),
+        namespaced: of.namespaced,
+        verbs: owned(verbs),
+        short_names: owned(&of.short_names),
+        categories: owned(&of.categories),
+        storage_version_hash: of.storage_version_hash(),
+        subresources: of
+            .subresources
+            .iter()
+            .map(|s| Subresource {
+                name: s.name.to_owned(),
+                kind: s.kind.to_owned(),
+                group_version: s.group_version.map(|(g, v)| (g.to_owned(), v.to_owned())),
+                verbs: owned(&s.verbs),
+            })
+            .collect(),
+    }
+}
+
+fn groups(definitions: &[Arc<Definition>]) -> Vec<Group> {
+    let mut groups: Vec<Group> = Vec::new();
+    for definition in definitions.iter().filter(|d| d.established) {
+        let group = match groups.iter_mut().position(|g| g.name == definition.group) {
+            Some(at) => at,
+            None => {
+                groups.push(Group { name: definition.group.to_owned(), versions: Vec::new() });
+                groups.len() - 1
+            }
+        };
+        let Some(group) = groups.get_mut(group) else { continue };
+        for version in definition.versions.iter().filter(|v| v.served) {
+            let at = group.versions.iter().position(|v| v.name == version.name);
+            match at.and_then(|at| group.versions.get_mut(at)) {
+                Some(known) => known.resources.push(resource(definition, version)),
+                None => group.versions.push(Version {
+                    name: version.name.to_owned(),
+                    resources: vec![resource(definition, version)],
+                }),
+            }
+        }
+    }
+    for group in &mut groups {
+        group.versions.sort_by(|a, b| compare_versions(&b.name, &a.name));
+        group.versions.iter_mut().for_each(|v| v.resources.sort_by(|a, b| a.plural.cmp(&b.plural)));
+    }
+    groups.retain(|g| !g.versions.is_empty());
+    groups
+}
+
+impl Source for CustomResources {
+    fn generation(&self) -> u64 {
+        self.0.custom.generation.load(Ordering::Acquire)
+    }
+
+    fn groups(&self) -> Vec<Group> {
+        groups(&self.0.custom.all())
+    }
+
+    fn schema(&self, group: &str, version: &str, kind: &str, v2: bool) -> Option<Value> {
+        let all = self.0.custom.all();
+        let found = all.iter().filter(|d| d.group == group).find_map(|definition| {
+            let version = definition.served(version)?;
+            let of = version.resource;
+            (of.kind == kind || of.list_kind == kind).then_some((definition, version))
+        });
+        let (definition, of) = found?;
+        if of.resource.kind == kind {
+            return Some(openapi::object(of, definition.preserve_unknown, v2));
+        }
+        let name = crate::openapi::definitions::custom_name(group, version, of.resource.kind);
+        Some(openapi::list(of, &name, v2))
+    }
+}

@@ -1,0 +1,34 @@
+//! Custom resources: what a CustomResourceDefinition says, as pure functions.
+//!
+//! - [`definition`]: a CustomResourceDefinition made ready to serve; [`intern`]: names that live as long as the program
+//! - [`schema`]: one node a value; [`prune`]: unknown fields, nulls, defaults; [`meta`]: metadata of the object and of
+//!   objects in it; [`lists`]: sets and maps; [`validate`]: errors in upstream's words; [`formats`]
+//! - [`strategy`]: what becomes of an object on its way in; [`columns`] and [`jsonpath`]: printing and selecting
+//! - [`names`]: who gets which name; [`conditions`]: the other conditions of a definition
+//! - [`check`]: which definitions are refused; [`structural`]: which schemas are structural; [`rules`]: rules in CEL;
+//!   [`cel`]: the language, with types of schemas and costs
+//! - [`review`]: what a conversion webhook is asked, and what of its answer is taken
+//! - [`merge`]: how values merge under server-side apply; [`openapi`]: the schema as clients read it
+
+pub mod cel;
+pub mod check;
+pub mod columns;
+pub mod conditions;
+pub mod definition;
+pub mod formats;
+pub mod intern;
+pub mod jsonpath;
+pub mod lists;
+pub mod merge;
+pub mod meta;
+pub mod names;
+pub mod openapi;
+pub mod prune;
+pub mod review;
+pub mod rules;
+pub mod schema;
+pub mod strategy;
+pub mod structural;
+pub mod validate;
+
+pub use definition::{Conversion, Definition, Version};

@@ -1,0 +1,124 @@
+//! CEL, the expression language of validation rules and admission policies.
+//!
+//! - [`Program`]: an expression, compiled against the [`types`] of its variables, then evaluated at a bounded cost
+//! - `lexer`, `parser`, [`ast`]: text to expression; [`check`]: types, and what an expression may cost at most
+//! - [`value`]: values; [`eval`]: evaluation; `functions`: the standard library; `library`: strings, lists, sets, regular
+//!   expressions, optionals, quantities, addresses, networks, URLs, versions, named formats
+//!
+//! Errors are worded as cel-go words them, as authors and tests match on them.
+
+pub mod ast;
+pub mod check;
+pub mod eval;
+mod functions;
+mod lexer;
+mod library;
+mod parser;
+pub mod types;
+pub mod value;
+
+pub use eval::{Error, Variables};
+pub use types::{ObjectType, Type};
+pub use value::{Key, Opaque, Value};
+
+use std::fmt;
+
+/// What one evaluation may cost (upstream: `PerCallLimit`).
+pub const PER_CALL: u64 = 1_000_000;
+/// What all evaluations for one object may cost (upstream: `RuntimeCELCostBudget`).
+pub const PER_OBJECT: u64 = 10_000_000;
+/// The longest expression that is read.
+const LONGEST: usize = 64 * 1024;
+
+/// One thing wrong with an expression.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Offset into the text, in characters.
+    pub at: usize,
+    /// What is wrong.
+    pub text: String,
+}
+
+/// All that is wrong with an expression, as cel-go prints it: place, text, the line and a mark under it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct Problems(String);
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Problems {
+    pub(crate) fn new(text: &str, mut problems: Vec<Problem>) -> Self {
+        problems.sort_by_key(|p| p.at);
+        problems.dedup();
+        let one = |problem: &Problem| {
+            let before: String = text.chars().take(problem.at).collect();
+            let line = before.matches('\n').count();
+            let column = before.chars().rev().take_while(|c| *c != '\n').count();
+            let shown = text.lines().nth(line).unwrap_or_default();
+            let dots = ".".repeat(column);
+            format!("ERROR: <input>:{}:{}: {}\n | {shown}\n | {dots}^", line + 1, column + 1, problem.text)
+        };
+        Problems(problems.iter().map(one).collect::<Vec<_>>().join("\n"))
+    }
+}
+
+/// An expression that may be evaluated.
+#[derive(Clone, Debug)]
+pub struct Program {
+    expr: ast::Expr,
+}
+
+/// What is known of an expression before it is evaluated.
+#[derive(Clone, Debug)]
+pub struct Known {
+    /// The type of its value.
+    pub kind: Type,
+    /// What it costs at most.
+    pub cost: u64,
+}
+
+impl Program {
+    /// Parses an expression; nothing is known of its types.
+    ///
+    /// # Errors
+    /// With where and why it is none.
+    pub fn parse(text: &str) -> Result<Self, Problems> {
+        if text.len() > LONGEST {
+            let text_of =
+                format!("expression code point size exceeds limit: size: {}, limit {LONGEST}", text.len());
+            return Err(Problems::new("", vec![Problem { at: 0, text: text_of }]));
+        }
+        parser::parse(text).map(|expr| Program { expr })
+    }
+
+    /// Parses an expression and checks it against its variables' types.
+    ///
+    /// # Errors
+    /// With every place that is wrong: a name, a field or a function that is not there, types that do not fit.
+    pub fn compile(text: &str, variables: &[(&str, Type)]) -> Result<(Self, Known), Problems> {
+        let program = Program::parse(text)?;
+        match check::check(&program.expr, variables) {
+            Ok(known) => Ok((program, known)),
+            Err(problems) => Err(Problems::new(text, problems)),
+        }
+    }
+
+    /// Whether the expression speaks of a variable.
+    #[must_use]
+    pub fn mentions(&self, variable: &str) -> bool {
+        check::mentions(&self.expr, variable)
+    }
+
+    /// Evaluates it. The cost is what was spent, at most (about) `limit`.
+    pub fn eval(&self, variables: &Variables<'_>, limit: u64) -> (Result<Value, Error>, u64) {
+        let mut run = eval::Run { variables, bound: Vec::new(), spent: 0, limit };
+        let value = run.eval(&self.expr);
+        (value, run.spent)
+    }
+}
+
+#[cfg(test)]
+mod tests;

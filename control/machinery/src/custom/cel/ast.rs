@@ -1,0 +1,110 @@
+//! An expression as it was parsed.
+
+use super::value::Value;
+
+/// A node, and where in the text it begins.
+#[derive(Clone, Debug)]
+pub struct Expr {
+    /// Offset into the text, in characters.
+    pub at: usize,
+    /// What it is.
+    pub kind: Kind,
+}
+
+/// What a node is.
+#[derive(Clone, Debug)]
+pub enum Kind {
+    /// A constant.
+    Literal(Value),
+    /// A name.
+    Ident(String),
+    /// `operand.field`; `optional` for `operand.?field`.
+    Select {
+        /// Of what.
+        operand: Box<Expr>,
+        /// Which.
+        field: String,
+        /// Absent is an empty optional.
+        optional: bool,
+    },
+    /// `has(operand.field)`.
+    Has {
+        /// Of what.
+        operand: Box<Expr>,
+        /// Which.
+        field: String,
+    },
+    /// `operand[index]`; `optional` for `operand[?index]`.
+    Index {
+        /// Of what.
+        operand: Box<Expr>,
+        /// Which.
+        index: Box<Expr>,
+        /// Absent is an empty optional.
+        optional: bool,
+    },
+    /// `function(args)` or `target.function(args)`; operators by their names, as `_+_`.
+    Call {
+        /// What it is called on.
+        target: Option<Box<Expr>>,
+        /// Its name.
+        function: String,
+        /// With what.
+        args: Vec<Expr>,
+    },
+    /// `[a, b]`; true for `[?a]`.
+    List(Vec<(Expr, bool)>),
+    /// `{a: b}`; true for `{?a: b}`.
+    Map(Vec<(Expr, Expr, bool)>),
+    /// `Name{field: value}`.
+    Struct(String, Vec<(String, Expr, bool)>),
+    /// A macro over a list or map.
+    Fold(Box<Fold>),
+    /// `optMap` and `optFlatMap`: the variable bound to an optional's value.
+    Bind {
+        /// The optional.
+        operand: Box<Expr>,
+        /// Its value's name.
+        variable: String,
+        /// What becomes of it.
+        body: Box<Expr>,
+        /// The body is an optional itself.
+        flat: bool,
+    },
+}
+
+/// Which macro.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Macro {
+    /// Does it hold for each?
+    All,
+    /// Does it hold for any?
+    Exists,
+    /// Does it hold for exactly one?
+    ExistsOne,
+    /// What each becomes.
+    Map,
+    /// Those it holds for.
+    Filter,
+    /// Two variables: a list of what each becomes.
+    TransformList,
+    /// Two variables: a map of what each becomes.
+    TransformMap,
+}
+
+/// A macro over a list or map.
+#[derive(Clone, Debug)]
+pub struct Fold {
+    /// Which.
+    pub kind: Macro,
+    /// Over what.
+    pub range: Expr,
+    /// The item's (or key's, or index's) name.
+    pub variable: String,
+    /// The value's name, where there are two.
+    pub second: Option<String>,
+    /// Only where this holds.
+    pub filter: Option<Expr>,
+    /// What is asked, or made.
+    pub body: Expr,
+}

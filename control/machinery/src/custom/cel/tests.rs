@@ -1,0 +1,130 @@
+use super::*;
+use proptest::prelude::*;
+use serde_json::json;
+
+fn run(text: &str) -> Result<Value, Error> {
+    let object = json!({"a": 1, "b": "text", "list": [1, 2, 3], "map": {"k": "v"}, "none": null, "nested": {"x": {"y": true}}});
+    let value = Value::from_json(&object);
+    let names = |name: &str| (name == "self").then(|| value.clone());
+    Program::parse(text).map_err(|e| Error::Evaluation(e.to_string()))?.eval(&names, PER_CALL).0
+}
+
+#[track_caller]
+fn holds(text: &str) {
+    assert_eq!(run(text), Ok(Value::Bool(true)), "{text}");
+}
+
+#[track_caller]
+fn fails(text: &str, error: &str) {
+    assert_eq!(run(text).map_err(|e| e.to_string()), Err(error.to_owned()), "{text}");
+}
+
+#[test]
+fn the_standard_library() {
+    for text in [
+        "1 + 2 * 3 == 7 && -(1) < 0 && 7 / 2 == 3 && 7 % 4 == 3",
+        "self.a == 1 && self.b.startsWith('te') && self.b.size() == 4",
+        "has(self.a) && !has(self.zzz) && has(self.nested.x.y)",
+        "self.list.all(x, x > 0) && self.list.exists(x, x == 2) && self.list.exists_one(x, x == 3)",
+        "self.list.map(x, x * 2) == [2, 4, 6] && self.list.filter(x, x > 1) == [2, 3]",
+        "self.list.map(x, x > 1, x + 1) == [3, 4]",
+        "self.map.all(k, k == 'k') && self.map['k'] == 'v' && 'k' in self.map && 2 in self.list",
+        "self.a == 1 ? true : false",
+        "true || 1 / 0 == 1",
+        "1 / 0 == 1 || true",
+        "int('12') == 12 && string(12) == '12' && double('1.5') == 1.5 && uint(3) == 3u",
+        "type(1) == int && type('') == string && type(self) == map",
+        "duration('1h') > duration('59m') && timestamp('2024-01-01T00:00:00Z').getFullYear() == 2024",
+        "timestamp('2024-01-01T01:00:00Z') - timestamp('2024-01-01T00:00:00Z') == duration('3600s')",
+        "'abc'.matches('^a.c$') && 'a-b'.split('-') == ['a', 'b'] && ['a', 'b'].join('-') == 'a-b'",
+        "'Hello'.lowerAscii() == 'hello' && 'hello'.substring(1, 3) == 'el' && 'hello'.indexOf('l') == 2",
+        "'%s is %d, %.2f'.format(['x', 3, 1.5]) == 'x is 3, 1.50'",
+        "[3, 1, 2].max() == 3 && [1, 2].sum() == 3 && [1, 2].isSorted() && ![2, 1].isSorted()",
+        "quantity('1Gi').isGreaterThan(quantity('1G')) && quantity('1').add(1).compareTo(quantity('2')) == 0",
+        "isURL('https://example.com:80/a?b=c') && url('https://example.com:80/a?b=c').getPort() == '80'",
+        "ip('10.0.0.1').family() == 4 && cidr('10.0.0.0/8').containsIP('10.1.2.3') && !isIP('::ffff:1.2.3.4')",
+        "semver('1.2.3').isLessThan(semver('1.10.0')) && semver('1.0.0-rc.1').isLessThan(semver('1.0.0'))",
+        "sets.contains([1, 2, 3], [2]) && sets.equivalent([1, 2], [2, 1]) && !sets.intersects([1], [2])",
+        "self.?zzz.orValue('d') == 'd' && self.?b.hasValue() && self.?nested.x.y.orValue(false)",
+        "optional.of(1).optMap(x, x + 1).value() == 2 && optional.none().hasValue() == false",
+        "!format.dns1123Label().validate('a').hasValue() || true",
+        "format.named('dns1123Label').value().validate('A b').hasValue()",
+        "'abc'.find('[bc]+') == 'bc' && 'a1b2'.findAll('[0-9]') == ['1', '2']",
+        "[1, 2].all(i, v, v == i + 1) && {'a': 1}.transformMap(k, v, v + 1) == {'a': 2}",
+        "1 == 1.0 && 1 < 1.5 && b'a' == bytes('a') && r'\\d' == '\\\\d' && \"\"\"x\ny\"\"\".size() == 3",
+        "// a comment\n true",
+    ] {
+        holds(text);
+    }
+}
+
+#[test]
+fn errors_are_cel_gos() {
+    fails("self.zzz == 1", "no such key: zzz");
+    fails("self.list[9] == 1", "index out of bounds: 9");
+    fails("1 / 0 == 1", "division by zero");
+    fails("self.b > 1", "no such overload");
+    fails("9223372036854775807 + 1 > 0", "integer overflow");
+}
+
+fn known() -> Type {
+    let fields = [
+        ("x".to_owned(), Type::Int),
+        ("y".to_owned(), Type::Text(10)),
+        ("list".to_owned(), Type::List(Box::new(Type::Text(10)), 5)),
+        ("free".to_owned(), Type::list(Type::list(Type::list(Type::text())))),
+    ];
+    Type::Object(std::sync::Arc::new(ObjectType {
+        name: "object".into(),
+        fields: fields.into(),
+        open: false,
+    }))
+}
+
+#[test]
+fn types_are_checked_before_anything_is_evaluated() {
+    let compile = |text: &str| Program::compile(text, &[("self", known())]).map(|(_, k)| k);
+    assert_eq!(compile("self.x > 1 && self.y == 'a'").unwrap().kind, Type::Bool);
+    for (text, error) in [
+        ("self.z == 100", "ERROR: <input>:1:5: undefined field 'z'\n | self.z == 100\n | ....^"),
+        ("self.x == 'a'", "found no matching overload for '_==_' applied to '(int, string)'"),
+        ("other", "undeclared reference to 'other' (in container '')"),
+        ("self.x.foo()", "undeclared reference to 'foo' (in container '')"),
+        ("self = 42", "Syntax error: token recognition error at: '='"),
+        ("self.x +", "Syntax error"),
+        ("self.x.all(y, true)", "expression of type 'int' cannot be range of a comprehension"),
+        ("self.list.all(y, y)", "expected type 'bool' but found 'string'"),
+    ] {
+        let found = compile(text).unwrap_err().to_string();
+        assert!(found.contains(error), "{text}: {found}");
+    }
+}
+
+#[test]
+fn what_it_costs_is_known_before_and_bounded_after() {
+    let cost = |text: &str| Program::compile(text, &[("self", known())]).unwrap().1.cost;
+    assert!(cost("self.list.all(x, x == 'a')") < 100);
+    assert!(cost("self.free.all(x, x.all(y, y.all(z, z == 'a')))") > 10_000_000_000);
+    let many = Value::list_of((0..1000).map(Value::Int).collect());
+    let names = |name: &str| (name == "self").then(|| many.clone());
+    let program = Program::parse("self.all(x, self.all(y, x == y || true))").unwrap();
+    let (value, spent) = program.eval(&names, PER_CALL);
+    assert_eq!(value, Err(Error::Cost));
+    assert!(spent <= PER_CALL + 200_000);
+}
+
+proptest! {
+    #[test]
+    fn no_text_panics(text in "[a-z0-9 .,()\\[\\]{}?:!&|=<>+*/%'\"\\\\_-]{0,40}") {
+        if let Ok(program) = Program::parse(&text) {
+            let _ = check::check(&program.expr, &[("a", Type::Dyn)]);
+            let _ = program.eval(&|_| Some(Value::Int(1)), 10_000);
+        }
+    }
+
+    #[test]
+    fn arithmetic_is_as_rusts(a in -1000_i64..1000, b in -1000_i64..1000) {
+        let value = Program::parse(&format!("{a} + {b} * 2 - ({a})")).unwrap().eval(&|_| None, 1000).0;
+        prop_assert_eq!(value, Ok(Value::Int(b * 2)));
+    }
+}

@@ -1,0 +1,144 @@
+//! Types of expressions, with how large their values may be.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+/// The largest size assumed where nothing bounds it: what fits into a request.
+pub const UNBOUNDED: u64 = 3 * 1024 * 1024;
+
+/// An object's fields, by their names in expressions.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ObjectType {
+    /// For error texts.
+    pub name: String,
+    /// Known fields.
+    pub fields: BTreeMap<String, Type>,
+    /// Other fields may be there too: they are of any type.
+    pub open: bool,
+}
+
+/// A type.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Type {
+    /// Anything.
+    Dyn,
+    /// `null`.
+    Null,
+    /// `bool`.
+    Bool,
+    /// `int`.
+    Int,
+    /// `uint`.
+    Uint,
+    /// `double`.
+    Double,
+    /// `string` of so many characters at most.
+    Text(u64),
+    /// `bytes` of that length at most.
+    Bytes(u64),
+    /// A time.
+    Time,
+    /// A duration.
+    Duration,
+    /// A list of so many items at most.
+    List(Box<Type>, u64),
+    /// A map by texts (or anything else) of so many entries at most.
+    Map(Box<Type>, Box<Type>, u64),
+    /// An object.
+    Object(Arc<ObjectType>),
+    /// A value or none.
+    Optional(Box<Type>),
+    /// A type as a value.
+    Type,
+    /// A type of a library.
+    Named(&'static str),
+}
+
+impl fmt::Display for Type {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Type::Dyn => f.write_str("dyn"),
+            Type::Null => f.write_str("null"),
+            Type::Bool => f.write_str("bool"),
+            Type::Int => f.write_str("int"),
+            Type::Uint => f.write_str("uint"),
+            Type::Double => f.write_str("double"),
+            Type::Text(_) => f.write_str("string"),
+            Type::Bytes(_) => f.write_str("bytes"),
+            Type::Time => f.write_str("timestamp"),
+            Type::Duration => f.write_str("duration"),
+            Type::List(item, _) => write!(f, "list({item})"),
+            Type::Map(key, value, _) => write!(f, "map({key}, {value})"),
+            Type::Object(object) => f.write_str(&object.name),
+            Type::Optional(inner) => write!(f, "optional_type({inner})"),
+            Type::Type => f.write_str("type"),
+            Type::Named(name) => f.write_str(name),
+        }
+    }
+}
+
+impl Type {
+    /// `string` of any length.
+    #[must_use]
+    pub fn text() -> Self {
+        Type::Text(UNBOUNDED)
+    }
+
+    /// A list of any length.
+    #[must_use]
+    pub fn list(item: Type) -> Self {
+        Type::List(Box::new(item), UNBOUNDED)
+    }
+
+    /// A map by texts.
+    #[must_use]
+    pub fn map(value: Type) -> Self {
+        Type::Map(Box::new(Type::text()), Box::new(value), UNBOUNDED)
+    }
+
+    /// Whether a value of one type may stand where the other is wanted.
+    #[must_use]
+    pub fn fits(&self, other: &Type) -> bool {
+        match (self, other) {
+            (Type::Dyn, _) | (_, Type::Dyn) => true,
+            (Type::Text(_), Type::Text(_)) | (Type::Bytes(_), Type::Bytes(_)) => true,
+            (Type::List(a, _), Type::List(b, _)) => a.fits(b),
+            (Type::Map(ak, av, _), Type::Map(bk, bv, _)) => ak.fits(bk) && av.fits(bv),
+            (Type::Optional(a), Type::Optional(b)) => a.fits(b),
+            (Type::Object(_), Type::Map(..)) | (Type::Map(..), Type::Object(_)) => true,
+            // Objects, times and durations may be null; scalars may not.
+            (Type::Null, Type::Object(_) | Type::Time | Type::Duration | Type::Optional(_)) => true,
+            (Type::Object(_) | Type::Time | Type::Duration | Type::Optional(_), Type::Null) => true,
+            (a, b) => a == b,
+        }
+    }
+
+    /// The type both are of.
+    #[must_use]
+    pub fn join(&self, other: &Type) -> Type {
+        if self == other {
+            self.clone()
+        } else if self.fits(other) && *self != Type::Dyn && *other != Type::Dyn {
+            if self.size() >= other.size() { self.clone() } else { other.clone() }
+        } else {
+            Type::Dyn
+        }
+    }
+
+    /// How large a value may be: characters, items, entries.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        match self {
+            Type::Dyn => UNBOUNDED,
+            Type::Text(size) | Type::Bytes(size) | Type::List(_, size) | Type::Map(_, _, size) => *size,
+            Type::Object(object) => object.fields.len() as u64,
+            Type::Optional(inner) => inner.size(),
+            _ => 1,
+        }
+    }
+
+    pub(super) fn is_number(&self) -> bool {
+        matches!(self, Type::Int | Type::Uint | Type::Double)
+    }
+}

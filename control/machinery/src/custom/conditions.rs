@@ -1,0 +1,206 @@
+//! The conditions of a definition beside those of its names, and writing them.
+
+use super::definition::{condition, is_true};
+use crate::resources::access::{Get as _, object, set};
+use serde_json::{Value, json};
+
+/// Who may define resources of the project's own groups.
+pub const APPROVED: &str = "api-approved.kubernetes.io";
+const PULL: &str = "see https://github.com/kubernetes/enhancements/pull/1111";
+
+/// Whether a group's resources need an approval.
+#[must_use]
+pub fn is_protected(group: &str) -> bool {
+    ["k8s.io", "kubernetes.io"].iter().any(|own| group == *own || group.ends_with(&format!(".{own}")))
+}
+
+/// What the approval annotation says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Approval {
+    /// Something unexpected.
+    Invalid(String),
+    /// A URL.
+    Approved(String),
+    /// `unapproved...`.
+    Bypassed(String),
+    /// Nothing.
+    Missing(String),
+}
+
+/// The state of a definition's approval.
+#[must_use]
+pub fn approval(crd: &Value) -> Approval {
+    let value = crate::object::annotation(crd, APPROVED).unwrap_or_default();
+    let is_url = value
+        .split_once("://")
+        .is_some_and(|(scheme, rest)| !scheme.is_empty() && !rest.is_empty() && !rest.starts_with('/'));
+    if value.is_empty() {
+        Approval::Missing(format!("protected groups must have approval annotation {APPROVED:?}, {PULL}"))
+    } else if value.starts_with("unapproved") {
+        Approval::Bypassed(format!("not approved: {value:?}"))
+    } else if is_url {
+        Approval::Approved(format!("approved in {value}"))
+    } else {
+        Approval::Invalid(format!(
+            "protected groups must have approval annotation {APPROVED:?} with either a URL or a reason starting with \"unapproved\", {PULL}"
+        ))
+    }
+}
+
+fn make(kind: &str, status: &str, reason: &str, message: &str) -> Value {
+    json!({"type": kind, "status": status, "reason": reason, "message": message})
+}
+
+/// KubernetesAPIApprovalPolicyConformant; none for groups that need no approval.
+#[must_use]
+pub fn approval_condition(crd: &Value) -> Option<Value> {
+    if !is_protected(crd.text("spec.group")) {
+        return None;
+    }
+    let (status, reason, message) = match approval(crd) {
+        Approval::Invalid(why) => ("False", "InvalidAnnotation", why),
+        Approval::Missing(why) => ("False", "MissingAnnotation", why),
+        Approval::Approved(why) => ("True", "ApprovedAnnotation", why),
+        Approval::Bypassed(why) => ("False", "UnapprovedAnnotation", why),
+    };
+    Some(make("KubernetesAPIApprovalPolicyConformant", status, reason, &message))
+}
+
+/// NonStructuralSchema; none where every schema is structural.
+#[must_use]
+pub fn structural_condition(crd: &Value) -> Option<Value> {
+    let errors = super::structural::violations(crd);
+    let text = crate::field::aggregate(&errors)?;
+    Some(make("NonStructuralSchema", "True", "Violations", &text))
+}
+
+/// Established, once the names are accepted. A definition that is established stays so.
+#[must_use]
+pub fn established(crd: &Value) -> Option<Value> {
+    if is_true(crd, "Established") {
+        return None;
+    }
+    Some(if !is_true(crd, "NamesAccepted") {
+        make("Established", "False", "NotAccepted", "not all names are accepted")
+    } else if bad_ca_bundle(crd) {
+        make("Established", "False", "InvalidCABundle", "The conversion webhook CABundle is invalid")
+    } else {
+        make("Established", "True", "InitialNamesAccepted", "the initial names have been accepted")
+    })
+}
+
+fn bad_ca_bundle(crd: &Value) -> bool {
+    use base64::Engine as _;
+    let bundle = crd.text("spec.conversion.webhook.clientConfig.caBundle");
+    let pem = base64::engine::general_purpose::STANDARD.decode(bundle).unwrap_or_default();
+    !bundle.is_empty() && !String::from_utf8_lossy(&pem).contains("-----BEGIN CERTIFICATE-----")
+}
+
+/// Writes a condition; the time changes with the status only. True where anything changed.
+pub fn write(crd: &mut Value, mut wanted: Value, now: &str) -> bool {
+    let kind = wanted.text("type").to_owned();
+    let old = condition(crd, &kind).cloned();
+    let same = |key: &str| old.as_ref().is_some_and(|o| o.text(key) == wanted.text(key));
+    if ["status", "reason", "message"].iter().all(|k| same(k)) {
+        return false;
+    }
+    let since = match &old {
+        Some(old) if same("status") => old.text("lastTransitionTime").to_owned(),
+        _ => now.to_owned(),
+    };
+    set(&mut wanted, "lastTransitionTime", since);
+    let Some(status) = object(crd, "status") else { return false };
+    let mut all = status.items("conditions").to_vec();
+    match all.iter_mut().find(|c| c.text("type") == kind) {
+        Some(place) => *place = wanted,
+        None => all.push(wanted),
+    }
+    set(status, "conditions", all);
+    true
+}
+
+/// Takes a condition away. True where it was there.
+pub fn take(crd: &mut Value, kind: &str) -> bool {
+    let Some(status) = object(crd, "status") else { return false };
+    let all = status.items("conditions");
+    let rest: Vec<Value> = all.iter().filter(|c| c.text("type") != kind).cloned().collect();
+    let changed = rest.len() != all.len();
+    if changed {
+        set(status, "conditions", rest);
+    }
+    changed
+}
+
+/// Everything a definition's status is to say, short of its instances' deletion; none where it says so already.
+#[must_use]
+pub fn plan(crd: &Value, others: &[Value], now: &str) -> Option<Value> {
+    let mut new = crd.clone();
+    let mut changed = false;
+    if let Some(naming) = super::names::plan(crd, others) {
+        if let Some(status) = object(&mut new, "status") {
+            set(status, "acceptedNames", naming.accepted);
+        }
+        write(&mut new, naming.names_accepted, now);
+        changed = true;
+    }
+    for (kind, wanted) in [
+        ("Established", established(&new)),
+        ("KubernetesAPIApprovalPolicyConformant", approval_condition(&new)),
+    ] {
+        let _ = kind;
+        changed |= wanted.is_some_and(|c| write(&mut new, c, now));
+    }
+    changed |= match structural_condition(&new) {
+        Some(wanted) => write(&mut new, wanted, now),
+        None => take(&mut new, "NonStructuralSchema"),
+    };
+    changed.then_some(new)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn crd() -> Value {
+        json!({"metadata": {"name": "widgets.acme.com", "uid": "1"}, "spec": {"group": "acme.com", "scope": "Namespaced",
+            "names": {"plural": "widgets", "singular": "widget", "kind": "Widget", "listKind": "WidgetList"},
+            "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {"type": "object"}}}]}})
+    }
+
+    #[test]
+    fn a_plan_carried_out_leaves_nothing_to_plan() {
+        let new = plan(&crd(), &[], "2026-01-01T00:00:00Z").unwrap();
+        assert!(is_true(&new, "NamesAccepted") && is_true(&new, "Established"));
+        assert_eq!(plan(&new, &[], "2026-01-01T00:00:01Z"), None);
+        assert!(super::super::Definition::compile(&new).is_ok());
+        assert!(super::super::Definition::compile(&crd()).is_err());
+    }
+
+    #[test]
+    fn protected_groups_need_an_approval() {
+        let mut of = crd();
+        of["spec"]["group"] = json!("widgets.k8s.io");
+        assert_eq!(approval_condition(&of).unwrap()["reason"], "MissingAnnotation");
+        for (value, reason) in [
+            ("https://github.com/x", "ApprovedAnnotation"),
+            ("unapproved, for tests", "UnapprovedAnnotation"),
+            ("yes", "InvalidAnnotation"),
+        ] {
+            of["metadata"]["annotations"] = json!({APPROVED: value});
+            assert_eq!(approval_condition(&of).unwrap()["reason"], reason);
+        }
+        assert!(!is_protected("acme.com") && !is_protected("notk8s.io") && is_protected("kubernetes.io"));
+    }
+
+    #[test]
+    fn an_approval_policy_and_a_transition_keep_their_time() {
+        let mut of = crd();
+        assert!(write(&mut of, make("X", "False", "A", "a"), "1"));
+        assert!(!write(&mut of, make("X", "False", "A", "a"), "2"));
+        assert!(write(&mut of, make("X", "False", "B", "a"), "3"));
+        assert_eq!(condition(&of, "X").unwrap()["lastTransitionTime"], "1");
+        assert!(write(&mut of, make("X", "True", "B", "a"), "4"));
+        assert_eq!(condition(&of, "X").unwrap()["lastTransitionTime"], "4");
+        assert!(take(&mut of, "X") && !take(&mut of, "X"));
+    }
+}

@@ -1,0 +1,169 @@
+//! `apiVersion`, `kind` and `metadata` of custom resources and of whole objects embedded in them: they have a type though the
+//! schema says nothing of it.
+
+use super::schema::Schema;
+use crate::field::{FieldError, Path};
+use crate::names;
+use crate::object::Gvk;
+use crate::resources::access::Get as _;
+use crate::resources::validate;
+use crate::schema::{self, TypeId};
+use serde_json::Value;
+use std::sync::LazyLock;
+
+static OBJECT_META: LazyLock<Option<TypeId>> = LazyLock::new(|| {
+    let table = schema::builtin();
+    let map = table.kind(&Gvk::new("", "v1", "ConfigMap"))?;
+    table.field(map, "metadata")?.struct_type()
+});
+
+/// Brings a `metadata` to its type: what it does not know is dropped and named as `unknown field "metadata.x"`. With
+/// `lenient`, fields of the wrong type are dropped, otherwise they are the error.
+///
+/// # Errors
+/// For the first field of the wrong type, in Go's words.
+pub fn normalize(metadata: &mut Value, prefix: &str, lenient: bool) -> Result<Vec<String>, String> {
+    let Some(id) = *OBJECT_META else { return Ok(Vec::new()) };
+    let table = schema::builtin();
+    let prefixed = |unknown: Vec<String>| {
+        let rename = |text: String| match text.strip_prefix("unknown field \"") {
+            Some(path) => format!("unknown field \"{prefix}metadata.{path}"),
+            None => text,
+        };
+        unknown.into_iter().map(rename).collect()
+    };
+    let mut normalized = match table.normalize(id, metadata.clone()) {
+        Ok(normalized) => normalized,
+        Err(error) if !lenient => return Err(error.to_string()),
+        Err(_) => {
+            let fields = metadata.as_object().cloned().unwrap_or_default();
+            let fits = |(name, value): &(String, Value)| {
+                let mut one = serde_json::Map::new();
+                one.insert(name.clone(), value.clone());
+                table.normalize(id, Value::Object(one)).is_ok()
+            };
+            let kept: serde_json::Map<String, Value> = fields.into_iter().filter(fits).collect();
+            table.normalize(id, Value::Object(kept)).map_err(|e| e.to_string())?
+        }
+    };
+    if let Some(fields) = normalized.value.as_object_mut()
+        && fields.get("creationTimestamp").is_some_and(Value::is_null)
+    {
+        fields.remove("creationTimestamp");
+    }
+    *metadata = normalized.value;
+    Ok(prefixed(normalized.unknown))
+}
+
+/// Brings embedded objects' metadata to its type, at any depth.
+///
+/// # Errors
+/// For the first field of the wrong type, unless `lenient`.
+pub fn coerce(
+    schema: &Schema,
+    value: &mut Value,
+    path: &Path,
+    lenient: bool,
+    unknown: &mut Vec<String>,
+) -> Result<(), FieldError> {
+    match value {
+        Value::Object(fields) => {
+            if schema.embedded {
+                for name in ["apiVersion", "kind"] {
+                    match fields.get(name) {
+                        None | Some(Value::String(_)) => {}
+                        Some(_) if lenient => {
+                            fields.remove(name);
+                        }
+                        Some(other) => {
+                            return Err(FieldError::invalid(
+                                &path.child(name),
+                                other.clone(),
+                                "must be a string",
+                            ));
+                        }
+                    }
+                }
+                if let Some(metadata) = fields.get_mut("metadata") {
+                    let before = metadata.clone();
+                    match normalize(metadata, &format!("{}.", path.as_str()), lenient) {
+                        Ok(problems) => unknown.extend(problems),
+                        Err(why) => return Err(FieldError::invalid(&path.child("metadata"), before, why)),
+                    }
+                }
+            }
+            for (name, value) in fields.iter_mut() {
+                if let Some(property) = schema.properties.get(name) {
+                    coerce(property, value, &path.child(name), lenient, unknown)?;
+                } else if let Some(inner) = schema.additional_schema() {
+                    coerce(inner, value, &path.key(name), lenient, unknown)?;
+                }
+            }
+        }
+        Value::Array(items) => {
+            if let Some(inner) = schema.items.as_deref() {
+                for (i, item) in items.iter_mut().enumerate() {
+                    coerce(inner, item, &path.index(i), lenient, unknown)?;
+                }
+            }
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// What is wrong with embedded objects, at any depth.
+pub fn check(schema: &Schema, value: &Value, path: &Path, errors: &mut Vec<FieldError>) {
+    match value {
+        Value::Object(fields) => {
+            if schema.embedded {
+                embedded(value, path, errors);
+            }
+            for (name, value) in fields {
+                if let Some(property) = schema.properties.get(name) {
+                    check(property, value, &path.child(name), errors);
+                } else if let Some(inner) = schema.additional_schema() {
+                    check(inner, value, &path.key(name), errors);
+                }
+            }
+        }
+        Value::Array(items) => {
+            if let Some(inner) = schema.items.as_deref() {
+                for (i, item) in items.iter().enumerate() {
+                    check(inner, item, &path.index(i), errors);
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+/// What is wrong with one embedded object's type and metadata.
+pub fn embedded(object: &Value, path: &Path, errors: &mut Vec<FieldError>) {
+    for name in ["apiVersion", "kind"] {
+        let path = path.child(name);
+        match object.get(name) {
+            None => errors.push(FieldError::required(&path, "")),
+            Some(Value::String(text)) if text.is_empty() => {
+                errors.push(FieldError::invalid(&path, "", "must not be empty"));
+            }
+            Some(Value::String(text)) if name == "apiVersion" => {
+                if text.matches('/').count() > 1 {
+                    let why = format!("unexpected GroupVersion string: {text}");
+                    errors.push(FieldError::invalid(&path, text.as_str(), why));
+                }
+            }
+            Some(Value::String(text)) => {
+                let wrong = names::dns1035_label(&text.to_lowercase());
+                if !wrong.is_empty() {
+                    let why = format!("may have mixed case, but should otherwise match: {}", wrong.join(","));
+                    errors.push(FieldError::invalid(&path, text.as_str(), why));
+                }
+            }
+            Some(other) => errors.push(FieldError::invalid(&path, other.clone(), "must be a string")),
+        }
+    }
+    if object.has("metadata") {
+        validate::embedded_metadata(object, &path.child("metadata"), errors);
+    }
+}

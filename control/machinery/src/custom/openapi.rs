@@ -1,0 +1,171 @@
+//! A custom resource's schema as clients read it (upstream: `pkg/controller/openapi`): the author's schema, with the fields every
+//! object has. OpenAPI 2 cannot say all that a schema says: there it says less.
+
+use super::definition::Version;
+use super::structural;
+use crate::field::Path;
+use crate::resources::access::{Get as _, remove, set};
+use serde_json::{Map, Value, json};
+
+const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
+const LIST_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta";
+
+/// How a definition refers to another.
+fn reference(name: &str, v2: bool) -> Value {
+    // OpenAPI 3 ignores what stands beside a reference.
+    if v2 {
+        json!({"$ref": format!("#/definitions/{name}")})
+    } else {
+        json!({"allOf": [{"$ref": format!("#/components/schemas/{name}")}], "default": {}})
+    }
+}
+
+/// The schema of a version's objects.
+#[must_use]
+pub fn object(version: &Version, preserve_unknown: bool, v2: bool) -> Value {
+    let mut out = json!({"type": "object"});
+    let structural = version.props.is_object() && structural::check(&version.props, &Path::root()).is_empty();
+    let free = preserve_unknown || version.props.flag("x-kubernetes-preserve-unknown-fields");
+    if structural && !(v2 && free) {
+        out = version.props.clone();
+        either(&mut out);
+        if v2 {
+            less(&mut out);
+        }
+        embedded(&mut out, v2);
+        type_meta(&mut out, v2);
+    }
+    selectable(version, &mut out);
+    out
+}
+
+/// The schema of a version's lists; `name` is the definition of its objects.
+#[must_use]
+pub fn list(version: &Version, name: &str, v2: bool) -> Value {
+    let resource = version.resource;
+    let item = match v2 {
+        true => json!({"$ref": format!("#/definitions/{name}")}),
+        false => json!({"allOf": [{"$ref": format!("#/components/schemas/{name}")}], "default": {}}),
+    };
+    let mut out = json!({
+        "type": "object",
+        "description": format!("{} is a list of {}", resource.list_kind, resource.kind),
+        "required": ["items"],
+        "properties": {
+            "apiVersion": {"type": "string"},
+            "kind": {"type": "string"},
+            "metadata": reference(LIST_META, v2),
+            "items": {"type": "array", "items": item, "description": format!("List of {}.", resource.plural)},
+        },
+        "x-kubernetes-group-version-kind": [{"group": resource.group, "version": version.name, "kind": resource.list_kind}],
+    });
+    selectable(version, &mut out);
+    out
+}
+
+fn selectable(version: &Version, schema: &mut Value) {
+    if !version.selectable.is_empty() {
+        let fields: Vec<Value> = version.selectable.iter().map(|s| json!({"fieldPath": s.name})).collect();
+        set(schema, "x-kubernetes-selectable-fields", fields);
+    }
+}
+
+fn properties(schema: &mut Value) -> Option<&mut Map<String, Value>> {
+    if !schema.at("properties").is_object() {
+        set(schema, "properties", Value::Object(Map::new()));
+    }
+    schema.get_mut("properties")?.as_object_mut()
+}
+
+fn type_meta(schema: &mut Value, v2: bool) {
+    if let Some(properties) = properties(schema) {
+        properties.insert("apiVersion".into(), json!({"type": "string"}));
+        properties.insert("kind".into(), json!({"type": "string"}));
+        properties.insert("metadata".into(), reference(OBJECT_META, v2));
+    }
+}
+
+fn each(schema: &mut Value, visit: &mut dyn FnMut(&mut Value)) {
+    if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) {
+        properties.values_mut().for_each(&mut *visit);
+    }
+    for key in ["items", "additionalProperties"] {
+        if let Some(inner) = schema.get_mut(key).filter(|v| v.is_object()) {
+            visit(inner);
+        }
+    }
+}
+
+fn embedded(schema: &mut Value, v2: bool) {
+    each(schema, &mut |inner| embedded(inner, v2));
+    if v2 && schema.flag("x-kubernetes-preserve-unknown-fields") {
+        return;
+    }
+    if schema.flag("x-kubernetes-embedded-resource") {
+        type_meta(schema, v2);
+        let mut required = schema.items("required").to_vec();
+        for name in ["kind", "apiVersion"] {
+            if !required.iter().any(|r| r == name) {
+                required.push(name.into());
+            }
+        }
+        set(schema, "required", required);
+    }
+}
+
+/// A number or a text, said in the words of the language.
+fn either(schema: &mut Value) {
+    each(schema, &mut either);
+    let both = json!([{"type": "integer"}, {"type": "string"}]);
+    let first = schema.items("allOf").first().is_some_and(|a| *a.at("anyOf") == both);
+    if !schema.flag("x-kubernetes-int-or-string") || *schema.at("anyOf") == both || first {
+        return;
+    }
+    if schema.has("anyOf") {
+        let mut all = vec![json!({"anyOf": both})];
+        all.extend(schema.items("allOf").iter().cloned());
+        set(schema, "allOf", all);
+    } else {
+        set(schema, "anyOf", both);
+    }
+}
+
+/// What OpenAPI 2, and kubectl with it, can take.
+fn less(schema: &mut Value) {
+    for key in ["allOf", "oneOf", "anyOf", "not"] {
+        remove(schema, key);
+    }
+    let loose: Vec<Value> = schema
+        .fields("properties")
+        .into_iter()
+        .flatten()
+        .filter(|(_, of)| of.flag("nullable"))
+        .map(|(name, _)| name.as_str().into())
+        .collect();
+    if schema.flag("nullable") {
+        for key in ["type", "nullable", "items", "properties"] {
+            remove(schema, key);
+        }
+    }
+    if schema.flag("x-kubernetes-preserve-unknown-fields") {
+        remove(schema, "items");
+        remove(schema, "properties");
+        if schema.text("type") == "object" {
+            remove(schema, "type");
+        }
+    }
+    if !schema.has("items") && schema.text("type") == "array" {
+        remove(schema, "type");
+    }
+    let mut required = schema.items("required").to_vec();
+    required.retain(|name| !loose.contains(name));
+    if schema.at("additionalProperties").flag("nullable") {
+        required.clear();
+    }
+    if required.is_empty() {
+        remove(schema, "required");
+    } else {
+        set(schema, "required", required);
+    }
+    each(schema, &mut less);
+}

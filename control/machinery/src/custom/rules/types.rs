@@ -1,0 +1,181 @@
+//! A schema as a type of expressions, and JSON as a value of it.
+
+use crate::custom::cel::{Key, ObjectType, Type, Value as Cel};
+use crate::custom::schema::{ListKind, Schema};
+use base64::Engine as _;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// The most items, entries or characters that fit into a request.
+pub(super) const MOST_ITEMS: u64 = 3 * 1024 * 1024 / 3;
+
+/// Words that are written `__word__` as fields.
+const RESERVED: [&str; 21] = [
+    "true",
+    "false",
+    "null",
+    "in",
+    "as",
+    "break",
+    "const",
+    "continue",
+    "else",
+    "for",
+    "function",
+    "if",
+    "import",
+    "let",
+    "loop",
+    "package",
+    "namespace",
+    "return",
+    "var",
+    "void",
+    "while",
+];
+
+/// A field's name in expressions; none where it cannot be written.
+pub(super) fn escape(name: &str) -> Option<String> {
+    if RESERVED.contains(&name) {
+        return Some(format!("__{name}__"));
+    }
+    let escaped = name
+        .replace("__", "__underscores__")
+        .replace('.', "__dot__")
+        .replace('-', "__dash__")
+        .replace('/', "__slash__");
+    let valid = escaped.starts_with(|c: char| c == '_' || c.is_ascii_alphabetic())
+        && escaped.chars().all(|c| c == '_' || c.is_ascii_alphanumeric());
+    valid.then_some(escaped)
+}
+
+fn bound(most: Option<i64>, other: u64) -> u64 {
+    most.and_then(|m| u64::try_from(m).ok()).unwrap_or(other)
+}
+
+/// How few bytes a value of the schema takes in a request.
+fn least(schema: &Schema) -> u64 {
+    match schema.kind.as_str() {
+        "object" | "array" | "string" => 2,
+        "boolean" => 4,
+        _ => 1,
+    }
+}
+
+/// The type of a schema's values; none for values no rule can speak of.
+pub(super) fn of(schema: &Schema, object: bool) -> Option<Type> {
+    if schema.int_or_string {
+        return Some(Type::Dyn);
+    }
+    match schema.kind.as_str() {
+        "boolean" => Some(Type::Bool),
+        "integer" => Some(Type::Int),
+        "number" => Some(Type::Double),
+        "string" => Some(match schema.format.as_str() {
+            "byte" => Type::Bytes(bound(schema.max_length, MOST_ITEMS * 3)),
+            "duration" => Type::Duration,
+            "date" | "date-time" | "datetime" => Type::Time,
+            _ if !schema.choices.is_empty() => {
+                let longest = schema.choices.iter().filter_map(Value::as_str).map(str::len).max();
+                Type::Text(longest.unwrap_or_default() as u64)
+            }
+            _ => Type::Text(bound(schema.max_length, MOST_ITEMS * 3)),
+        }),
+        "array" => {
+            let item = of(schema.items.as_deref()?, schema.items.as_ref().is_some_and(|i| i.embedded))?;
+            let fit = 3 * MOST_ITEMS / (schema.items.as_deref().map_or(1, least) + 1);
+            Some(Type::List(Box::new(item), bound(schema.max_items, fit)))
+        }
+        "object" => {
+            if let Some(inner) = schema.additional_schema() {
+                let value = of(inner, inner.embedded)?;
+                let fit = 3 * MOST_ITEMS / (least(inner) + 4);
+                return Some(Type::Map(
+                    Box::new(Type::text()),
+                    Box::new(value),
+                    bound(schema.max_properties, fit),
+                ));
+            }
+            let mut fields = BTreeMap::new();
+            for (name, property) in &schema.properties {
+                if let (Some(name), Some(kind)) = (escape(name), of(property, property.embedded)) {
+                    fields.insert(name, kind);
+                }
+            }
+            if object || schema.embedded {
+                fields.insert("apiVersion".to_owned(), Type::text());
+                fields.insert("kind".to_owned(), Type::text());
+                let named =
+                    [("name".to_owned(), Type::Text(253)), ("generateName".to_owned(), Type::Text(253))];
+                let metadata = ObjectType { name: "object".into(), fields: named.into(), open: false };
+                fields.insert("metadata".to_owned(), Type::Object(Arc::new(metadata)));
+            }
+            Some(Type::Object(Arc::new(ObjectType { name: "object".into(), fields, open: false })))
+        }
+        _ if schema.preserve => Some(Type::Dyn),
+        _ => None,
+    }
+}
+
+/// A value as rules see it: what the schema does not know is not there.
+pub(super) fn value(schema: &Schema, json: &Value, object: bool) -> Cel {
+    match json {
+        Value::Null => Cel::Null,
+        Value::Number(n) if schema.kind == "number" => Cel::Double(n.as_f64().unwrap_or_default()),
+        Value::Number(n) if schema.kind == "integer" => {
+            // A whole number written with a point is one all the same.
+            Cel::Int(n.as_i64().unwrap_or_else(|| n.as_f64().unwrap_or_default() as i64))
+        }
+        Value::String(text) if schema.kind == "string" => formatted(&schema.format, text),
+        Value::Array(items) => {
+            let Some(inner) = schema.items.as_deref() else { return Cel::from_json(json) };
+            let mut items: Vec<Cel> = items.iter().map(|i| value(inner, i, inner.embedded)).collect();
+            if schema.list == ListKind::Set {
+                // Sets are equal whatever their order.
+                items.sort_by(|a, b| a.order(b).unwrap_or(std::cmp::Ordering::Equal));
+            }
+            Cel::list_of(items)
+        }
+        Value::Object(fields) => {
+            if let Some(inner) = schema.additional_schema() {
+                return Cel::map_of(fields.iter().map(|(k, v)| (k.clone(), value(inner, v, inner.embedded))));
+            }
+            let whole = object || schema.embedded;
+            let mut out = BTreeMap::new();
+            for (name, json) in fields {
+                let of_object = whole && matches!(name.as_str(), "apiVersion" | "kind" | "metadata");
+                let seen = match schema.properties.get(name) {
+                    Some(_) | None if of_object && name == "metadata" => Some(metadata(json)),
+                    Some(property) => Some(value(property, json, property.embedded)),
+                    None if of_object => Some(Cel::from_json(json)),
+                    None if schema.kind.is_empty() => Some(Cel::from_json(json)),
+                    None => None,
+                };
+                let name = if schema.kind.is_empty() { Some(name.clone()) } else { escape(name) };
+                if let (Some(name), Some(seen)) = (name, seen) {
+                    out.insert(Key::Text(name.into()), seen);
+                }
+            }
+            Cel::Map(Arc::new(out))
+        }
+        other => Cel::from_json(other),
+    }
+}
+
+/// Name and generateName, as upstream shows no more.
+fn metadata(json: &Value) -> Cel {
+    let field = |name: &str| Some((name.to_owned(), Cel::from_json(json.get(name)?)));
+    Cel::map_of(["name", "generateName"].into_iter().filter_map(field))
+}
+
+fn formatted(format: &str, text: &str) -> Cel {
+    let parsed = match format {
+        "byte" => base64::engine::general_purpose::STANDARD.decode(text).ok().map(|b| Cel::Bytes(b.into())),
+        "duration" => crate::duration::parse(text).ok().map(Cel::Duration),
+        "date-time" | "datetime" => text.parse().ok().map(Cel::Time),
+        "date" => format!("{text}T00:00:00Z").parse().ok().map(Cel::Time),
+        _ => None,
+    };
+    parsed.unwrap_or_else(|| Cel::text_of(text))
+}
