@@ -247,11 +247,12 @@ pub(super) fn take(
     after: Value,
 ) -> Result<bool, String> {
     let own = a.request_kind();
-    let gvk = if own == a.kind.gvk() { kind.gvk() } else { own };
+    let is_own = own == a.kind.gvk();
+    let gvk = if is_own { kind.gvk() } else { own };
     let table = schema::builtin();
     let mut after = match table.kind(&gvk) {
         Some(id) => table.normalize(id, after).map_err(|e| e.to_string())?.value,
-        None if own == a.kind.gvk() => kind.normalize(after)?.0,
+        None if is_own => kind.normalize(after)?.0,
         None => after,
     };
     machinery::object::set_gvk(&mut after, &gvk);

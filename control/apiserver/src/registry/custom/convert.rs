@@ -8,6 +8,7 @@ use super::super::{Registry, stored};
 use super::keeper::gone;
 use crate::admission::webhooks::client::Endpoint;
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use machinery::custom::{Conversion, Definition, review};
 use machinery::object::{self, Gvk};
 use machinery::status::Status;
@@ -107,10 +108,17 @@ impl Registry {
         review::answer(&review, &answer, objects).map_err(failed)
     }
 
-    /// Sends a review; the error is why there is no answer.
-    async fn call_webhook(&self, webhook: &Value, review: &Value) -> Result<Value, String> {
-        let endpoint = Endpoint::parse(webhook.get("clientConfig").unwrap_or(&Value::Null));
-        let answer = endpoint.ask(self, review, PATIENCE).await;
-        answer.map_err(|why| why.strip_prefix("failed to call webhook: ").unwrap_or(&why).to_owned())
+    /// Sends a review; the error is why there is no answer. Finding the webhook reads other objects, so the future is
+    /// boxed here.
+    fn call_webhook<'a>(
+        &'a self,
+        webhook: &'a Value,
+        review: &'a Value,
+    ) -> BoxFuture<'a, Result<Value, String>> {
+        Box::pin(async move {
+            let endpoint = Endpoint::parse(webhook.get("clientConfig").unwrap_or(&Value::Null));
+            let answer = endpoint.ask(self, review, PATIENCE).await;
+            answer.map_err(|why| why.strip_prefix("failed to call webhook: ").unwrap_or(&why).to_owned())
+        })
     }
 }
