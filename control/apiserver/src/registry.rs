@@ -5,7 +5,6 @@
 //! - one view of a resource: `kind`; objects at rest: `stored`; the store and the caches: `storage`; `page_token`
 //! - configuration read from stored objects: `parsed`; where Services are: `reachable`
 //! - objects the server keeps: `upkeep`, for `flow_objects`, `api_services` and `policy_status`
-//! - objects the server keeps: `upkeep`, for `flow_objects` and `api_services`
 //! - [`custom`]: custom resources: what is served, its storage, conversion and removal
 //! - Services: `services` on `allocator`; `bootstrap`: what a new cluster holds; `kubernetes_service`: our own Service
 //! - [`hooks`]: what the front of the server does for us (`crate::front`); `seams`: what we do for it ([`Shared`]); `run`: the tasks
