@@ -87,6 +87,15 @@ impl Error {
         }
     }
 
+    /// The runtime's own words without the code: what statuses of containers quote.
+    pub fn plain_message(&self) -> String {
+        match self {
+            Self::Call { status, .. } => status.message().to_owned(),
+            Self::Deadline { .. } => "context deadline exceeded".to_owned(),
+            other => other.to_string(),
+        }
+    }
+
     /// The gRPC code, `DeadlineExceeded` for our own deadline.
     pub fn code(&self) -> Code {
         match self {
@@ -112,7 +121,7 @@ impl Error {
 }
 
 /// The name Go's gRPC prints for a code; clients match on these texts.
-fn go_code(code: Code) -> &'static str {
+pub fn go_code(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",
         Code::Cancelled => "Canceled",

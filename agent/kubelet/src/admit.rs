@@ -10,6 +10,8 @@ use crate::cgroup::limits::requested;
 use crate::pod::spec::quantity::{milli, whole};
 use crate::pod::status::Outcome;
 
+pub mod sysctls;
+
 /// What the node offers.
 pub struct Node<'a> {
     /// Its name.
@@ -18,6 +20,35 @@ pub struct Node<'a> {
     pub labels: Option<&'a BTreeMap<String, String>>,
     /// What pods may ask for in total.
     pub allocatable: &'a BTreeMap<String, Quantity>,
+    /// Whether the runtime can keep a pod's groups to those it names.
+    pub strict_groups: bool,
+}
+
+/// What is refused before anything is added up: no other pod's end would change it.
+pub fn never(pod: &Pod, node: &Node<'_>, unsafe_sysctls: &[String]) -> Option<Outcome> {
+    let refused = |reason: &str, message: String| {
+        Some(Outcome { reason: reason.to_owned(), message: format!("Pod was rejected: {message}") })
+    };
+    if let Some(why) = sysctls::refusal(pod, unsafe_sysctls, sysctls::kernel()) {
+        return refused("SysctlForbidden", why);
+    }
+    let label = pod.metadata.labels.as_ref().and_then(|labels| labels.get("kubernetes.io/os"));
+    if label.is_some_and(|os| os != "linux") {
+        let why = "Failed to admit pod as the `kubernetes.io/os` label doesn't match node label";
+        return refused("PodOSSelectorNodeLabelDoesNotMatch", why.to_owned());
+    }
+    let spec = pod.spec.as_ref();
+    if spec.and_then(|s| s.os.as_ref()).is_some_and(|os| os.name != "linux") {
+        let why = "Failed to admit pod as the OS field doesn't match node OS";
+        return refused("PodOSNotSupported", why.to_owned());
+    }
+    let policy = spec.and_then(|s| s.security_context.as_ref());
+    let policy = policy.and_then(|c| c.supplemental_groups_policy.as_deref());
+    if policy == Some("Strict") && !node.strict_groups {
+        let why = "SupplementalGroupsPolicy=Strict is not supported in this node";
+        return refused("SupplementalGroupsPolicyNotSupported", why.to_owned());
+    }
+    None
 }
 
 /// Why a pod is not taken beside the `others`; `None` when it is.
@@ -38,7 +69,14 @@ pub fn refusal(pod: &Pod, others: &[Arc<Pod>], node: &Node<'_>) -> Option<Outcom
     if count + 1 > pods {
         return short("pods", 1, count, pods);
     }
-    for (name, read) in [("cpu", milli as fn(&Quantity) -> i64), ("memory", whole)] {
+    let mut resources = vec![("cpu", milli as fn(&Quantity) -> i64), ("memory", whole)];
+    resources.push(("ephemeral-storage", whole));
+    // Resources the node does not know are the cluster's business.
+    let own = |name: &&String| name.contains('/') || name.starts_with("hugepages-");
+    resources.extend(
+        node.allocatable.keys().filter(own).map(|name| (name.as_str(), whole as fn(&Quantity) -> i64)),
+    );
+    for (name, read) in resources {
         let asked = requested(pod, name, read);
         let used = others.iter().map(|other| requested(other, name, read)).sum();
         let capacity = offered(name, read);
@@ -146,8 +184,19 @@ mod tests {
             ("pods".to_owned(), quantity("3")),
         ]);
         let labels = BTreeMap::from([("disk".to_owned(), "ssd".to_owned())]);
-        let node = Node { name: "n", labels: Some(&labels), allocatable: &allocatable };
+        let node = Node { name: "n", labels: Some(&labels), allocatable: &allocatable, strict_groups: false };
         refusal(&pod(spec), others, &node).map(|outcome| outcome.reason)
+    }
+
+    #[test]
+    fn what_no_room_would_change() {
+        let allocatable = BTreeMap::new();
+        let node = Node { name: "n", labels: None, allocatable: &allocatable, strict_groups: false };
+        let reason = |spec: Value| never(&pod(spec), &node, &[]).map(|outcome| outcome.reason);
+        assert_eq!(reason(json!({"os": {"name": "linux"}})), None);
+        assert_eq!(reason(json!({"os": {"name": "windows"}})).as_deref(), Some("PodOSNotSupported"));
+        let strict = json!({"securityContext": {"supplementalGroupsPolicy": "Strict"}});
+        assert_eq!(reason(strict).as_deref(), Some("SupplementalGroupsPolicyNotSupported"));
     }
 
     #[test]

@@ -122,14 +122,36 @@ impl Cgroups {
 
     /// Makes a pod's cgroup and sets its limits; what is there already is kept, with its limits renewed.
     pub async fn ensure(&self, pod: &Arc<Pod>) -> Result<(), Error> {
-        let Some(inner) = self.0.clone() else { return Ok(()) };
         let pod = Arc::clone(pod);
+        self.apply(pod, |limits| limits).await
+    }
+
+    /// Widens a pod's limits so that there is room for what it has and for what it is to have.
+    pub async fn widen(&self, now: &Arc<Pod>, next: &Arc<Pod>) -> Result<(), Error> {
+        let Some(inner) = self.0.clone() else { return Ok(()) };
+        let next = Limits::of_pod(next, inner.cfs_quota, inner.cfs_period_us);
+        self.apply(Arc::clone(now), move |limits| limits.widest(next)).await
+    }
+
+    async fn apply(
+        &self,
+        pod: Arc<Pod>,
+        change: impl FnOnce(Limits) -> Limits + Send + 'static,
+    ) -> Result<(), Error> {
+        let Some(inner) = self.0.clone() else { return Ok(()) };
         blocking(move || {
-            let mut limits = Limits::of_pod(&pod, inner.cfs_quota, inner.cfs_period_us);
+            let mut limits = change(Limits::of_pod(&pod, inner.cfs_quota, inner.cfs_period_us));
             limits.pids = inner.pids;
             inner.apply(&inner.names(Some(qos::class(&pod)), Some(crate::pod::uid(&pod))), &limits)
         })
         .await
+    }
+
+    /// Bytes of memory a pod uses, as far as its cgroup tells.
+    pub async fn memory_used(&self, pod: &Arc<Pod>) -> Option<i64> {
+        let inner = self.0.clone()?;
+        let names = inner.names(Some(qos::class(pod)), Some(crate::pod::uid(pod)));
+        tokio::task::spawn_blocking(move || inner.tree.memory_used(&inner.path(&names))).await.ok()?
     }
 
     /// Removes a pod's cgroup, whatever its class was; fine when it is gone.

@@ -13,6 +13,7 @@ use crate::pod::spec::dns::Resolver;
 use crate::pod::spec::downward::Facts;
 use crate::pods::Pods;
 use crate::recorder::Recorder;
+use crate::runtime_class::RuntimeClasses;
 use crate::volume::claim::Claims;
 use crate::volume::token::Tokens;
 
@@ -35,6 +36,8 @@ pub struct Context {
     pub claims: Claims,
     /// Evictions on their way.
     pub evictions: Evictions,
+    /// RuntimeClasses.
+    pub runtime_classes: RuntimeClasses,
     /// Service account tokens.
     pub tokens: Tokens,
     /// Pod cgroups.

@@ -124,15 +124,20 @@ impl Images {
             recorder.warning(pod, at, "InspectFailed", message.clone());
             return Err(fail("InvalidImageName", message, BACKOFF_FIRST));
         };
-        let found = self.runtime.image_status(&image).await.map_err(|error| {
-            let message = format!("Failed to inspect image \"{named}\": {}", error.runtime_message());
+        let always = container.image_pull_policy.as_deref() == Some("Always");
+        let never = container.image_pull_policy.as_deref() == Some("Never");
+        let found = match always {
+            true => Ok(None),
+            false => self.runtime.image_status(&image).await,
+        };
+        let found = found.map_err(|error| {
+            // Upstream names the reference it did not get, which is empty.
+            let message = format!("Failed to inspect image \"\": {}", error.runtime_message());
             recorder.warning(pod, at, "InspectFailed", message.clone());
             fail("ImageInspectError", message, BACKOFF_FIRST)
         })?;
-        let always = container.image_pull_policy.as_deref() == Some("Always");
-        let never = container.image_pull_policy.as_deref() == Some("Never");
         match found {
-            Some(found) if !always => {
+            Some(found) => {
                 let message = format!(
                     "Container image \"{named}\" already present on machine and can be accessed by the pod"
                 );
@@ -175,7 +180,7 @@ impl Images {
         let mut outcome = Err("no credentials to try".to_owned());
         for auth in credentials(image, secrets) {
             let answer = Box::pin(self.runtime.pull_image(image, auth, Some(sandbox.clone()))).await;
-            outcome = answer.map_err(|error| error.runtime_message());
+            outcome = answer.map_err(|error| pull_error(&error));
             if outcome.is_ok() {
                 break;
             }
@@ -199,9 +204,10 @@ impl Images {
             }
             Err(error) => {
                 recorder.warning(pod, at, "Failed", format!("Failed to pull image \"{named}\": {error}"));
-                self.note_failure(key, &error);
-                // The next try finds the backoff, and says so; ErrImagePull itself is shown at once.
-                Err(Failure { reason: "ErrImagePull", message: error, retry: Duration::from_secs(2) })
+                let (reason, message) = judged(named, error);
+                self.note_failure(key, &format!("{reason}: {message}"));
+                // The next try finds the backoff, and says so; the error itself is shown at once.
+                Err(Failure { reason, message, retry: Duration::from_secs(2) })
             }
         }
     }
@@ -210,7 +216,7 @@ impl Images {
         let failing = self.failing.lock();
         let backoff = failing.get(key)?;
         let left = backoff.until.checked_duration_since(Instant::now())?;
-        let message = format!("Back-off pulling image \"{named}\": ErrImagePull: {}", backoff.error);
+        let message = format!("Back-off pulling image \"{named}\": {}", backoff.error);
         Some(Failure { reason: "ImagePullBackOff", message, retry: left })
     }
 
@@ -227,6 +233,24 @@ impl Images {
             _ => BACKOFF_FIRST,
         };
         failing.insert(key, Backoff { delay, until: now + delay, last: now, error: error.to_owned() });
+    }
+}
+
+/// What the runtime said: an unknown code adds nothing to it.
+fn pull_error(error: &cri_proto::client::Error) -> String {
+    if error.code() == tonic::Code::Unknown { error.plain_message() } else { error.runtime_message() }
+}
+
+/// The waiting reason and message of a failed pull, by the errors CRI names.
+fn judged(image: &str, error: String) -> (&'static str, String) {
+    let named = [
+        ("RegistryUnavailable", "the registry is unavailable"),
+        ("SignatureValidationFailed", "the signature validation failed"),
+    ];
+    let found = named.into_iter().find_map(|(name, why)| Some((name, why, error.strip_prefix(name)?)));
+    match found {
+        Some((name, why, rest)) => (name, format!("image pull failed for {image} because {why}{rest}")),
+        None => ("ErrImagePull", error),
     }
 }
 
@@ -417,6 +441,14 @@ mod tests {
         assert_eq!(users("reg.example/teams/a:1"), [Some("u".to_owned())]);
         assert_eq!(users("x.other/a"), [Some("o".to_owned())]);
         assert_eq!(users("busybox"), [None]);
+    }
+
+    #[test]
+    fn errors_that_have_a_name_are_called_by_it() {
+        let (reason, message) = judged("reg/a", "RegistryUnavailable: no route".to_owned());
+        assert_eq!(reason, "RegistryUnavailable");
+        assert_eq!(message, "image pull failed for reg/a because the registry is unavailable: no route");
+        assert_eq!(judged("reg/a", "gone".to_owned()), ("ErrImagePull", "gone".to_owned()));
     }
 
     #[test]

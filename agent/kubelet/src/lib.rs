@@ -6,13 +6,16 @@
 //! - [`pod`]: [`pod::plan`] (pure) decides, [`pod::execute`] does, [`pod::status`] (pure) tells; [`pod::spec`] translates
 //!   a pod's fields for the runtime.
 //! - [`volume`], [`cgroup`], [`image`], [`probe`]: what pods need beside containers.
-//! - [`report`] writes statuses to the API, [`recorder`] events; [`objects`] reads ConfigMaps, Secrets and Services.
+//! - [`report`] writes statuses to the API, [`recorder`] events; [`objects`] reads ConfigMaps, Secrets and Services,
+//!   [`runtime_class`] RuntimeClasses.
 //! - [`node`]: this machine's Node object and Lease.
 //! - [`server`]: the HTTPS port, 10250; [`logs`] reads containers' logs.
 //! - [`eviction`]: what the machine runs out of, and who goes then; [`stats`]: what everything uses.
-//! - [`pods`]: the registry others ask; [`admit`]: whether the node takes a pod.
+//! - [`pods`]: the registry others ask; [`admit`]: whether the node takes a pod, [`allocate`]: whether it grants a
+//!   running one other resources.
 
 pub mod admit;
+pub mod allocate;
 pub mod cgroup;
 pub mod config;
 pub mod context;
@@ -29,6 +32,7 @@ pub mod probe;
 pub mod recorder;
 pub mod report;
 pub mod run;
+pub mod runtime_class;
 pub mod server;
 pub mod source;
 pub mod spdy;

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod};
 
+pub mod allocation;
 pub mod backoff;
 pub mod execute;
 pub mod hooks;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use k8s_openapi::api::core::v1::{Container, Pod, Probe};
+use k8s_openapi::api::core::v1::{Container, ExecAction, Pod, Probe};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
@@ -19,6 +19,11 @@ use crate::pod::plan::Verdict;
 
 pub mod grpc;
 pub mod http;
+
+/// How often a probe that could not be made is made again at once.
+const TRIES: usize = 3;
+/// What of a command's output is told.
+const OUTPUT_BYTES: usize = 10 << 10;
 
 /// Which of a container's probes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -59,12 +64,23 @@ pub struct Target {
     pub id: String,
     /// Its pod's addresses.
     pub ips: Vec<String>,
+    /// When it was started.
+    pub started_at: Option<jiff::Timestamp>,
+    /// Its pod is being deleted: only its readiness still matters.
+    pub ending: bool,
+}
+
+impl Target {
+    fn wants(&self, kind: Kind) -> bool {
+        kind == Kind::Readiness || !self.ending
+    }
 }
 
 /// The verdicts of one pod's containers.
 #[derive(Clone, Debug, Default)]
 pub struct Verdicts {
     known: Arc<Mutex<BTreeMap<String, Verdict>>>,
+    changed: Arc<Notify>,
 }
 
 impl Verdicts {
@@ -97,7 +113,23 @@ impl Verdicts {
         let Some(verdict) = known.get_mut(id) else { return false };
         let before = verdict.clone();
         change(verdict);
-        *verdict != before
+        let news = *verdict != before;
+        drop(known);
+        if news {
+            self.changed.notify_waiters();
+        }
+        news
+    }
+
+    /// Waits until a container's startup probe has succeeded.
+    async fn until_started(&self, id: &str) {
+        loop {
+            let changed = self.changed.notified();
+            if self.started(id) {
+                return;
+            }
+            changed.await;
+        }
     }
 
     fn started(&self, id: &str) -> bool {
@@ -116,7 +148,7 @@ pub async fn drive(
     let mut begun: Vec<(String, Kind)> = Vec::new();
     loop {
         let wanted = targets.borrow_and_update().clone();
-        begun.retain(|(id, _)| wanted.iter().any(|t| t.id == *id));
+        begun.retain(|(id, kind)| wanted.iter().any(|t| t.id == *id && t.wants(*kind)));
         for target in wanted {
             let probes = [
                 (Kind::Startup, &target.container.startup_probe),
@@ -126,7 +158,7 @@ pub async fn drive(
             for (kind, probe) in probes {
                 let Some(probe) = probe else { continue };
                 let key = (target.id.clone(), kind);
-                if !begun.contains(&key) {
+                if target.wants(kind) && !begun.contains(&key) {
                     begun.push(key);
                     running.push(one(
                         &context,
@@ -163,7 +195,7 @@ async fn one(
 ) {
     let id = target.id.clone();
     let gone = async {
-        let still = |all: &Vec<Target>| all.iter().any(|t| t.id == id);
+        let still = |all: &Vec<Target>| all.iter().any(|t| t.id == id && t.wants(kind));
         // The sender is gone when the worker is.
         targets.wait_for(|all| !still(all)).await.ok();
     };
@@ -189,40 +221,70 @@ async fn repeat(
     let delay = Duration::from_secs(u64::try_from(probe.initial_delay_seconds.unwrap_or(0)).unwrap_or(0));
     let successes = probe.success_threshold.unwrap_or(1).max(1);
     let failures = probe.failure_threshold.unwrap_or(3).max(1);
-    tokio::time::sleep(delay).await;
+    let begun = target.started_at.map_or(Duration::ZERO, |at| {
+        Duration::try_from(jiff::Timestamp::now().duration_since(at)).unwrap_or_default()
+    });
+    tokio::time::sleep(delay.saturating_sub(begun)).await;
+    if kind != Kind::Startup {
+        verdicts.until_started(&target.id).await;
+    }
     let (mut last, mut run) = (None, 0);
+    let mut ticks = tokio::time::interval_at(tokio::time::Instant::now(), period);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     loop {
-        if kind == Kind::Startup || verdicts.started(&target.id) {
-            let outcome = Box::pin(ask(context, target, probe, timeout)).await;
-            let ok = outcome.is_ok();
-            if let Err(message) = &outcome {
-                let text = format!("{} probe failed: {message}", kind.name());
-                context.recorder.warning(&target.pod, Some(&target.container.name), "Unhealthy", text);
-            }
-            run = if last == Some(ok) { run + 1 } else { 1 };
-            last = Some(ok);
-            let decided = run >= if ok { successes } else { failures };
-            if decided && verdicts.change(&target.id, |v| judge(v, target, kind, ok, probe)) {
-                wake.notify_one();
-            }
-            if decided && kind == Kind::Startup {
-                return;
-            }
-            if decided && kind == Kind::Liveness && !ok {
-                return;
-            }
+        ticks.tick().await;
+        let Some(ok) = tell(context, target, kind, Box::pin(ask(context, target, probe, timeout)).await)
+        else {
+            continue;
+        };
+        run = if last == Some(ok) { run + 1 } else { 1 };
+        last = Some(ok);
+        if run < if ok { successes } else { failures } {
+            continue;
         }
-        tokio::time::sleep(period).await;
+        if verdicts.change(&target.id, |v| judge(v, kind, ok, probe)) {
+            wake.notify_one();
+        }
+        if kind == Kind::Startup || (kind == Kind::Liveness && !ok) {
+            return;
+        }
     }
 }
 
-fn judge(verdict: &mut Verdict, target: &Target, kind: Kind, ok: bool, probe: &Probe) {
-    let failed = |what: &str| {
-        Some((
-            format!("Container {} failed {what} probe", target.container.name),
-            probe.termination_grace_period_seconds,
-        ))
+/// What asking once came to.
+enum Answer {
+    Success,
+    Warning(String),
+    Failure(String),
+    /// Nothing was learned of the container.
+    Error(String),
+}
+
+/// Says what is worth an event; `None` when the answer does not count.
+fn tell(context: &Context, target: &Target, kind: Kind, answer: Answer) -> Option<bool> {
+    let event = |reason, text: String| {
+        context.recorder.warning(&target.pod, Some(&target.container.name), reason, text);
     };
+    let name = kind.name();
+    match answer {
+        Answer::Success => Some(true),
+        Answer::Warning(text) => {
+            event("ProbeWarning", format!("{name} probe warning: {text}"));
+            Some(true)
+        }
+        Answer::Failure(text) => {
+            event("Unhealthy", format!("{name} probe failed: {text}"));
+            Some(false)
+        }
+        Answer::Error(text) => {
+            event("Unhealthy", format!("{name} probe errored and resulted in unknown state: {text}"));
+            None
+        }
+    }
+}
+
+fn judge(verdict: &mut Verdict, kind: Kind, ok: bool, probe: &Probe) {
+    let failed = |what: &str| Some((format!("failed {what} probe"), probe.termination_grace_period_seconds));
     match (kind, ok) {
         (Kind::Startup, true) => verdict.started = true,
         (Kind::Startup, false) => verdict.failed = failed("startup"),
@@ -232,47 +294,84 @@ fn judge(verdict: &mut Verdict, target: &Target, kind: Kind, ok: bool, probe: &P
     }
 }
 
-/// Asks once; the error is the text users see.
-async fn ask(context: &Context, target: &Target, probe: &Probe, timeout: Duration) -> Result<(), String> {
+/// Asks; what tells nothing of the container is tried again at once, a few times.
+async fn ask(context: &Context, target: &Target, probe: &Probe, timeout: Duration) -> Answer {
+    let mut answer = Box::pin(once(context, target, probe, timeout)).await;
+    for _ in 1..TRIES {
+        match answer {
+            Answer::Error(_) => answer = Box::pin(once(context, target, probe, timeout)).await,
+            known => return known,
+        }
+    }
+    answer
+}
+
+async fn once(context: &Context, target: &Target, probe: &Probe, timeout: Duration) -> Answer {
     let host = target.ips.first().map(String::as_str).unwrap_or_default();
-    if let Some(exec) = &probe.exec {
-        let command = exec.command.clone().unwrap_or_default();
-        let timed_out =
-            || format!("command timed out: \"{}\" timed out after {}s", command.join(" "), timeout.as_secs());
-        let call = context.runtime.exec_sync(&target.id, command.clone(), timeout);
-        return match tokio::time::timeout(timeout + Duration::from_secs(1), call).await {
-            Err(_) => Err(timed_out()),
-            Ok(Err(error)) if error.code() == tonic_code_deadline() => Err(timed_out()),
-            Ok(Err(error)) => Err(error.runtime_message()),
-            Ok(Ok(answer)) if answer.exit_code == 0 => Ok(()),
-            Ok(Ok(answer)) => {
-                let output = [answer.stdout, answer.stderr].concat();
-                Err(String::from_utf8_lossy(&output[..output.len().min(10 << 10)]).into_owned())
-            }
-        };
+    if let Some(action) = &probe.exec {
+        return exec(context, target, action, timeout).await;
     }
     if let Some(get) = &probe.http_get {
-        let request =
-            http::Request::of(get, &target.container, host, "kube-probe/1.36").map_err(|e| e.to_string())?;
-        return http::get(&request, timeout).await.map_err(|e| e.to_string());
+        let request = match http::Request::of(get, &target.container, host, "kube-probe/1.36") {
+            Ok(request) => request,
+            Err(error) => return Answer::Error(error.to_string()),
+        };
+        return match http::get(&request, timeout).await.and_then(http::Answer::judged) {
+            Ok(None) => Answer::Success,
+            Ok(Some(warning)) => Answer::Warning(warning),
+            Err(error) => Answer::Failure(error.to_string()),
+        };
     }
     if let Some(socket) = &probe.tcp_socket {
         let host = socket.host.as_deref().filter(|h| !h.is_empty()).unwrap_or(host);
-        let port = http::port(&socket.port, &target.container).map_err(|e| e.to_string())?;
+        let port = match http::port(&socket.port, &target.container) {
+            Ok(port) => port,
+            Err(error) => return Answer::Error(error.to_string()),
+        };
         let address = http::joined(host, port);
         return match tokio::time::timeout(timeout, tokio::net::TcpStream::connect(&address)).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(format!("dial tcp {address}: connect: {}", http::reason(&error))),
-            Err(_) => Err(format!("dial tcp {address}: i/o timeout")),
+            Ok(Ok(_)) => Answer::Success,
+            Ok(Err(error)) => {
+                Answer::Failure(format!("dial tcp {address}: connect: {}", http::reason(&error)))
+            }
+            Err(_) => Answer::Failure(format!("dial tcp {address}: i/o timeout")),
         };
     }
     if let Some(action) = &probe.grpc {
-        let port = u16::try_from(action.port).map_err(|_| format!("invalid port number: {}", action.port))?;
-        return grpc::check(host, port, action.service.as_deref().unwrap_or_default(), timeout).await;
+        let Ok(port) = u16::try_from(action.port) else {
+            return Answer::Error(format!("invalid port number: {}", action.port));
+        };
+        let service = action.service.as_deref().unwrap_or_default();
+        return match grpc::check(host, port, service, timeout).await {
+            Ok(()) => Answer::Success,
+            Err(text) => Answer::Failure(text),
+        };
     }
-    Err("missing probe handler".to_owned())
+    let pod = crate::pod::described(&target.pod);
+    Answer::Error(format!("missing probe handler for {pod}:{}", target.container.name))
 }
 
-fn tonic_code_deadline() -> tonic::Code {
-    tonic::Code::DeadlineExceeded
+async fn exec(context: &Context, target: &Target, action: &ExecAction, timeout: Duration) -> Answer {
+    // Only what the container's own fields say literally is expanded: a probe has no environment.
+    let literal = |name: &str| {
+        let found = target.container.env.iter().flatten().find(|var| var.name == name);
+        found.map(|var| var.value.clone().unwrap_or_default())
+    };
+    let command: Vec<String> =
+        action.command.iter().flatten().map(|word| crate::pod::spec::env::expand(word, literal)).collect();
+    let timed_out = || {
+        let words = command.join(" ");
+        Answer::Failure(format!("command timed out: {words:?} timed out after {}s", timeout.as_secs()))
+    };
+    let call = context.runtime.exec_sync(&target.id, command.clone(), timeout);
+    match tokio::time::timeout(timeout + Duration::from_secs(1), Box::pin(call)).await {
+        Err(_) => timed_out(),
+        Ok(Err(error)) if error.code() == tonic::Code::DeadlineExceeded => timed_out(),
+        Ok(Err(error)) => Answer::Error(error.runtime_message()),
+        Ok(Ok(answer)) if answer.exit_code == 0 => Answer::Success,
+        Ok(Ok(answer)) => {
+            let output = [answer.stdout, answer.stderr].concat();
+            Answer::Failure(String::from_utf8_lossy(&output[..output.len().min(OUTPUT_BYTES)]).into_owned())
+        }
+    }
 }

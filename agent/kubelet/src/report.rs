@@ -23,6 +23,9 @@ const PARALLEL: usize = 8;
 const RETRY_FIRST: Duration = Duration::from_millis(200);
 const RETRY_LAST: Duration = Duration::from_secs(10);
 
+/// Conditions of ours that are there only while they are true.
+const OWN_PASSING: [&str; 2] = ["PodResizePending", "PodResizeInProgress"];
+
 #[derive(Clone)]
 struct Report {
     pod: Arc<Pod>,
@@ -212,6 +215,12 @@ fn conditions(before: Option<&Value>, after: &Value) -> Option<Value> {
         }
         changed.push(condition);
     }
+    for old in before.iter().filter(|old| OWN_PASSING.iter().any(|kind| old["type"] == *kind)) {
+        let kind = &old["type"];
+        if !after.as_array().into_iter().flatten().any(|c| c["type"] == *kind) {
+            changed.push(json!({"type": kind, "$patch": "delete"}));
+        }
+    }
     (!changed.is_empty()).then_some(Value::Array(changed))
 }
 
@@ -247,6 +256,18 @@ mod tests {
         );
         let back = difference(Some(&next), &now, "u").unwrap();
         assert_eq!(back["status"]["conditions"][0]["reason"], Value::Null);
+    }
+
+    #[test]
+    fn conditions_that_passed_are_taken_away() {
+        let api = status(
+            json!({"conditions": [{"type": "PodResizePending", "status": "True"}, {"type": "Ready", "status": "True"}]}),
+        );
+        let ours = status(json!({"conditions": [{"type": "Ready", "status": "True"}]}));
+        assert_eq!(
+            difference(Some(&api), &ours, "u").unwrap()["status"]["conditions"],
+            json!([{"type": "PodResizePending", "$patch": "delete"}])
+        );
     }
 
     #[test]

@@ -15,8 +15,7 @@ use cri_proto::client::{Deadlines, Runtime};
 use cri_proto::events::{Event, Events, Kind};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use k8s_openapi::api::core::v1::{Node, Pod, PodSpec};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{Id, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -33,15 +32,20 @@ use crate::machine::Machine;
 use crate::node;
 use crate::node::runtime::Health;
 use crate::objects::{Changed, Objects};
+use crate::pod::allocation;
 use crate::pod::spec::labels;
 use crate::pod::worker::{Desired, Worker};
 use crate::pods::Pods;
 use crate::recorder::{Record, Recorder, Sink, Subject};
 use crate::report::Reports;
+use crate::runtime_class::RuntimeClasses;
 use crate::source::{self, Known};
 use crate::stats::Stats;
 use crate::volume::claim::Claims;
 use crate::volume::token::Tokens;
+
+mod grant;
+mod orphans;
 
 /// How long the runtime may take to be ready at start.
 const RUNTIME_START: Duration = Duration::from_secs(300);
@@ -134,6 +138,7 @@ impl Kubelet {
             objects,
             claims,
             evictions,
+            runtime_classes: RuntimeClasses::default(),
             tokens: Tokens::new(client.clone()),
             cgroups,
             pods,
@@ -225,12 +230,14 @@ impl Kubelet {
             Some(client) => {
                 services.spawn(source::api::follow(client.clone(), node.clone(), known));
                 services.spawn(context.objects.clone().follow_services());
+                services.spawn(context.runtime_classes.clone().follow(client.clone()));
                 services.spawn(reports.clone().write(client.clone(), known_rx.clone()));
                 let mirrors =
                     source::mirror::keep(client.clone(), node.clone(), statics.clone(), known_rx.clone());
                 services.spawn(mirrors);
             }
             None => {
+                context.runtime_classes.none();
                 known.send_replace(Known { pods: Some(Arc::default()) });
                 services.spawn(async move { known.closed().await });
             }
@@ -291,6 +298,8 @@ pub async fn run(
 struct Handle {
     desired: watch::Sender<Desired>,
     wake: Arc<Notify>,
+    /// The pod as its source has it: it may ask for other resources than the desired one shows.
+    asked: Arc<Pod>,
 }
 
 /// Something that happens a little later.
@@ -470,23 +479,16 @@ impl Manager {
         let of_api = of_api.filter(|(_, pod)| !crate::pod::is_mirror(pod));
         wanted.extend(of_api.map(|(u, p)| (u.clone(), Arc::clone(p))));
         for (uid, pod) in &wanted {
-            match self.workers.get(uid) {
-                Some(handle) => {
-                    let pod = Arc::clone(pod);
-                    handle.desired.send_if_modified(|desired| {
-                        // One that is ending ends first; its pod gets a new worker afterwards.
-                        let newer = !desired.removed && !Arc::ptr_eq(&desired.pod, &pod);
-                        if newer {
-                            desired.pod = pod;
-                        }
-                        newer
-                    });
-                }
+            match self.workers.get_mut(uid) {
+                // One that is ending ends first; its pod gets a new worker afterwards.
+                Some(handle) if handle.desired.borrow().removed => {}
+                Some(handle) => handle.take(pod),
                 // Until the runtime was listed, a pod that runs cannot be told from a new one.
                 None if self.listed => self.admit(uid, pod).await,
                 None => {}
             }
         }
+        self.grant().await;
         if !complete {
             return;
         }
@@ -511,108 +513,38 @@ impl Manager {
         let old = self.index.values().any(|seen| seen.uid == uid)
             || pod.metadata.deletion_timestamp.is_some()
             || pod.status.as_ref().is_some_and(|s| s.start_time.is_some());
+        // What an old pod was granted, if it asks for something else by now.
+        let record = old.then(|| allocation::Record::read(&self.context.config.pod_dir(uid))).flatten();
+        let admitted = record.map_or_else(|| Arc::clone(pod), |record| record.granted.put(pod));
         let rejected = if old { None } else { self.refusal(pod).await };
         if let Some(outcome) = &rejected {
             let reason = outcome.message.trim_start_matches("Pod was rejected: ").to_owned();
             let kind = crate::recorder::Kind::Warning;
             self.context.recorder.record(Subject::pod(pod, None), kind, reason_word(&outcome.reason), reason);
         }
-        self.start(uid, Desired { pod: Arc::clone(pod), removed: false, rejected });
+        let desired = Desired { pod: admitted, removed: false, rejected, pending: None };
+        self.start(uid, desired, Arc::clone(pod));
     }
 
     async fn refusal(&mut self, pod: &Pod) -> Option<crate::pod::status::Outcome> {
         if let Some(refused) = self.context.evictions.refusal(pod) {
             return Some(refused);
         }
-        let active = |handle: &Handle| {
-            let desired = handle.desired.borrow();
-            let view = self.context.pods.by_uid(crate::pod::uid(&desired.pod));
-            let phase = view.and_then(|v| v.status.phase.clone());
-            let over = matches!(phase.as_deref(), Some("Succeeded" | "Failed"));
-            (!over && desired.rejected.is_none()).then(|| Arc::clone(&desired.pod))
-        };
-        let others: Vec<_> = self.workers.values().filter_map(active).collect();
-        let mut labels = None;
-        if admit::is_selective(pod)
-            && let Some(client) = &self.client
-        {
-            let node = kube::Api::<Node>::all(client.clone()).get_opt(&self.context.config.node_name).await;
-            // Where the node cannot be read, the scheduler's word is good enough.
-            labels = node.ok().flatten().map(|n| n.metadata.labels.unwrap_or_default());
+        let allowed = &self.context.config.allowed_unsafe_sysctls;
+        if let Some(outcome) = admit::never(pod, &self.node(None), allowed) {
+            return Some(outcome);
         }
-        let node = admit::Node {
-            name: &self.context.config.node_name,
-            labels: labels.as_ref(),
-            allocatable: &self.context.machine.allocatable,
-        };
-        admit::refusal(pod, &others, &node)
+        let labels = self.labels_for(pod).await;
+        admit::refusal(pod, &self.active(crate::pod::uid(pod)), &self.node(labels.as_ref()))
     }
 
-    fn start(&mut self, uid: &str, desired: Desired) {
+    fn start(&mut self, uid: &str, desired: Desired, asked: Arc<Pod>) {
         let wake = Arc::new(Notify::new());
         let (tell, desired) = watch::channel(desired);
         let worker = Worker::new(self.context.clone(), self.reports.clone(), desired, Arc::clone(&wake));
         let task = self.tasks.spawn(Box::pin(worker.run()));
         self.task_pods.insert(task.id(), uid.to_owned());
-        self.workers.insert(uid.to_owned(), Handle { desired: tell, wake });
-    }
-
-    /// Ends what is on this machine and belongs to no pod: left by pods deleted while we were away.
-    async fn end_orphans(&mut self, wanted: &BTreeMap<String, Arc<Pod>>) {
-        let mut orphans: BTreeMap<String, Arc<Pod>> = BTreeMap::new();
-        let unknown = |uid: &str, workers: &HashMap<String, Handle>| {
-            !wanted.contains_key(uid) && !workers.contains_key(uid)
-        };
-        let running: Vec<String> = self.index.values().map(|seen| seen.uid.clone()).collect();
-        for uid in running {
-            if unknown(&uid, &self.workers) && !orphans.contains_key(&uid) {
-                let pod = self.remembered(&uid).await;
-                orphans.insert(uid, pod);
-            }
-        }
-        let directories = std::fs::read_dir(self.context.config.root_dir.join("pods"));
-        let on_disk =
-            directories.into_iter().flatten().flatten().filter_map(|e| e.file_name().into_string().ok());
-        let in_cgroups = self.context.cgroups.pods().await;
-        for uid in on_disk.chain(in_cgroups) {
-            if unknown(&uid, &self.workers) && !orphans.contains_key(&uid) {
-                orphans.insert(uid.clone(), Arc::new(bare(&uid)));
-            }
-        }
-        for (uid, pod) in orphans {
-            tracing::info!(pod = crate::pod::described(&pod), "ending an orphaned pod");
-            self.start(&uid, Desired { pod, removed: true, rejected: None });
-        }
-    }
-
-    /// A pod as far as the runtime's labels remember it.
-    async fn remembered(&mut self, uid: &str) -> Arc<Pod> {
-        let mut pod = bare(uid);
-        let runtime = &self.context.runtime;
-        let sandboxes = runtime.list_pod_sandboxes(labels::of_pod(uid)).await.unwrap_or_default();
-        let containers = runtime.list_containers(labels::of_pod(uid)).await.unwrap_or_default();
-        let own = sandboxes.iter().map(|s| &s.labels).chain(containers.iter().map(|c| &c.labels)).next();
-        if let Some(own) = own {
-            pod.metadata.name = own.get(labels::POD_NAME).cloned();
-            pod.metadata.namespace = own.get(labels::POD_NAMESPACE).cloned();
-        }
-        let grace = |key: &str| {
-            let text = containers.iter().find_map(|c| c.annotations.get(key));
-            text.and_then(|text| text.parse::<i64>().ok())
-        };
-        let grace = grace(labels::DELETION_GRACE).or_else(|| grace(labels::TERMINATION_GRACE));
-        if let Some(spec) = pod.spec.as_mut() {
-            spec.termination_grace_period_seconds = grace;
-        }
-        Arc::new(pod)
-    }
-}
-
-fn bare(uid: &str) -> Pod {
-    Pod {
-        metadata: ObjectMeta { uid: Some(uid.to_owned()), ..Default::default() },
-        spec: Some(PodSpec::default()),
-        status: None,
+        self.workers.insert(uid.to_owned(), Handle { desired: tell, wake, asked });
     }
 }
 
@@ -625,6 +557,11 @@ fn reason_word(reason: &str) -> &'static str {
         "NodePorts" => "NodePorts",
         "NodeAffinity" => "NodeAffinity",
         "Evicted" => "Evicted",
+        "SysctlForbidden" => "SysctlForbidden",
+        "PodOSSelectorNodeLabelDoesNotMatch" => "PodOSSelectorNodeLabelDoesNotMatch",
+        "PodOSNotSupported" => "PodOSNotSupported",
+        "SupplementalGroupsPolicyNotSupported" => "SupplementalGroupsPolicyNotSupported",
+        "OutOfephemeral-storage" => "OutOfephemeral-storage",
         _ => "UnexpectedAdmissionError",
     }
 }

@@ -11,10 +11,12 @@ mod matching;
 mod namespace_lifecycle;
 mod node_restriction;
 mod nodes;
+mod pod_resize;
 mod pod_security;
 pub(crate) mod policies;
 mod priority;
 mod quota;
+mod runtime_class;
 mod service_account;
 mod storage;
 mod subject;
@@ -196,6 +198,7 @@ const MUTATING: &[Step] = &[
     tolerations::default,
     storage::default_class,
     storage::protect,
+    runtime_class::merge,
     policies::mutate,
     webhooks::mutate,
 ];
@@ -207,10 +210,12 @@ const VALIDATING: &[Step] = &[
     pod_security::check,
     priority::check,
     storage::resize,
+    runtime_class::check,
     certificates::approval,
     certificates::signing,
     certificates::subject,
     node_restriction::check,
+    pod_resize::check,
     policies::validate,
     webhooks::validate,
     quota::charge,

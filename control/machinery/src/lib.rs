@@ -7,6 +7,7 @@
 //! - [`custom`]: custom resources: their definitions, schemas, rules and printing
 //! - [`schema`]: the field table, pruning and the canonical form; [`codec`]: JSON, YAML, protobuf.
 //! - [`patch`]: JSON patch, merge patch, strategic merge patch.
+//! - [`totals`]: what a pod asks for over all its containers.
 //! - [`apply`]: server-side apply and `managedFields`.
 //! - [`binding`]: which volume serves a claim.
 //! - [`cel`]: expressions in CEL.
@@ -31,3 +32,4 @@ pub mod resources;
 pub mod schema;
 pub mod status;
 pub mod time;
+pub mod totals;

@@ -20,16 +20,35 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// A pod's own: the sum of requests; limits only where every container has one.
+    /// Room for both: the larger of each.
+    pub fn widest(self, other: Self) -> Self {
+        let quota = |limits: Self| limits.cpu_quota.map(|(quota, _)| quota);
+        // No limit is the largest.
+        let larger = |a: Option<i64>, b: Option<i64>| Some(a?.max(b?));
+        Self {
+            cpu_milli: self.cpu_milli.max(other.cpu_milli),
+            cpu_quota: larger(quota(self), quota(other))
+                .zip(self.cpu_quota.or(other.cpu_quota).map(|(_, p)| p)),
+            memory: larger(self.memory, other.memory),
+            pids: self.pids.or(other.pids),
+        }
+    }
+
+    /// A pod's own: what it states for itself, or else the sum of requests, and limits only where every container has
+    /// one.
     pub fn of_pod(pod: &Pod, cfs_quota: bool, period_us: i64) -> Self {
         let request = |c: &Container| {
             let own = c.resources.as_ref();
             amount(own, false, "cpu", milli).or_else(|| amount(own, true, "cpu", milli)).unwrap_or(0)
         };
-        let cpu = aggregate(pod, &|c| Some(request(c))).unwrap_or(0) + overhead(pod, "cpu", milli);
+        let own = pod.spec.as_ref().and_then(|s| s.resources.as_ref());
+        let asked = amount(own, false, "cpu", milli).or_else(|| amount(own, true, "cpu", milli));
+        let cpu = asked.or_else(|| aggregate(pod, &|c| Some(request(c)))).unwrap_or(0)
+            + overhead(pod, "cpu", milli);
         let limit = |name: &str, read: fn(&Quantity) -> i64| {
             let of = |c: &Container| amount(c.resources.as_ref(), true, name, read).filter(|l| *l > 0);
-            aggregate(pod, &of).map(|sum| sum + overhead(pod, name, read))
+            let stated = amount(own, true, name, read).filter(|l| *l > 0);
+            stated.or_else(|| aggregate(pod, &of)).map(|sum| sum + overhead(pod, name, read))
         };
         let cpu_limit = limit("cpu", milli).filter(|_| cfs_quota);
         Self {
@@ -69,7 +88,9 @@ pub fn requested(pod: &Pod, name: &str, read: fn(&Quantity) -> i64) -> i64 {
         let own = c.resources.as_ref();
         Some(amount(own, false, name, read).or_else(|| amount(own, true, name, read)).unwrap_or(0))
     };
-    aggregate(pod, &of).unwrap_or(0) + overhead(pod, name, read)
+    let own = pod.spec.as_ref().and_then(|s| s.resources.as_ref());
+    let stated = amount(own, false, name, read).or_else(|| amount(own, true, name, read));
+    stated.or_else(|| aggregate(pod, &of)).unwrap_or(0) + overhead(pod, name, read)
 }
 
 #[cfg(test)]
@@ -95,5 +116,23 @@ mod tests {
             {"name": "a", "resources": {"limits": {"memory": "30Mi"}}}, {"name": "b"}]}}))
         .unwrap();
         assert_eq!(Limits::of_pod(&open, true, 100_000).memory, None);
+        let stated: Pod =
+            serde_json::from_value(json!({"spec": {"resources": {"limits": {"memory": "50Mi"}},
+            "containers": [{"name": "a", "resources": {"limits": {"memory": "30Mi"}}}, {"name": "b"}]}}))
+            .unwrap();
+        assert_eq!(Limits::of_pod(&stated, true, 100_000).memory, Some(50 << 20));
+    }
+
+    #[test]
+    fn the_widest_has_room_for_both() {
+        let limits = |cpu: i64, memory: Option<i64>| Limits {
+            cpu_milli: Some(cpu),
+            cpu_quota: Some((cpu * 100, 100_000)),
+            memory,
+            pids: None,
+        };
+        let both = limits(100, Some(7)).widest(limits(200, Some(5)));
+        assert_eq!(both, limits(200, Some(7)));
+        assert_eq!(limits(1, None).widest(limits(2, Some(5))).memory, None);
     }
 }

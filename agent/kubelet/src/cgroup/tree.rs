@@ -142,6 +142,15 @@ impl Tree {
         files
     }
 
+    /// Bytes of memory in use below a cgroup, the page cache included.
+    pub fn memory_used(&self, path: &Path) -> Option<i64> {
+        let file = match self {
+            Self::V2(mount) => mount.join(path).join("memory.current"),
+            Self::V1(mounts) => mounts.get("memory")?.join(path).join("memory.usage_in_bytes"),
+        };
+        std::fs::read_to_string(file).ok()?.trim().parse().ok()
+    }
+
     /// Removes a cgroup and those inside it from every hierarchy; never leaves the given path.
     pub fn remove(&self, path: &Path) -> Result<(), Error> {
         if path.as_os_str().is_empty() {

@@ -42,10 +42,11 @@ pub async fn create_sandbox(context: &Context, pod: &Arc<Pod>, attempt: u32) -> 
     let mut attempt = attempt;
     let log_dir = context.config.pod_log_dir(super::namespace(pod), super::name(pod), super::uid(pod));
     std::fs::create_dir_all(&log_dir).map_err(|error| format!("create pod log directory: {error}"))?;
+    let class = pod.spec.as_ref().and_then(|s| s.runtime_class_name.as_deref());
+    let handler = context.runtime_classes.handler(class).await.map_err(|error| error.to_string())?;
     for _ in 0..NAME_TRIES {
         let config = sandbox_config(context, pod, attempt)
             .map_err(|error| format!("Failed to generate sandbox config for pod: {error}"))?;
-        let handler = runtime_handler(pod)?;
         let error = match Box::pin(context.runtime.run_pod_sandbox(config, &handler)).await {
             Ok(_) => return Ok(()),
             Err(error) => error,
@@ -64,14 +65,6 @@ pub async fn create_sandbox(context: &Context, pod: &Arc<Pod>, attempt: u32) -> 
         }
     }
     Err("its name stays reserved".to_owned())
-}
-
-fn runtime_handler(pod: &Pod) -> Result<String, String> {
-    // RuntimeClass objects are not read yet: only the runtime's default handler can be asked for.
-    match pod.spec.as_ref().and_then(|s| s.runtime_class_name.as_deref()).filter(|name| !name.is_empty()) {
-        None => Ok(String::new()),
-        Some(name) => Err(format!("RuntimeClass \"{name}\" is not supported by this kubelet")),
-    }
 }
 
 /// The sandbox configuration, spelled alike at each use.
@@ -112,7 +105,15 @@ pub async fn start(context: &Context, start: &Start<'_>) -> Result<String, Failu
         Err(failure) => {
             let waiting = &failure.waiting;
             let text = match waiting.reason.as_str() {
-                "ErrImagePull" | "ImagePullBackOff" => format!("Error: {}", waiting.reason),
+                reason @ ("ErrImagePull"
+                | "ImagePullBackOff"
+                | "ErrImageNeverPull"
+                | "InvalidImageName"
+                | "ImageInspectError"
+                | "RegistryUnavailable"
+                | "SignatureValidationFailed") => {
+                    format!("Error: {reason}")
+                }
                 _ => format!("Error: {}", waiting.message),
             };
             context.recorder.warning(pod, at, "Failed", text);
@@ -133,7 +134,7 @@ pub async fn start_created(
 ) -> Result<(), Failure> {
     let at = Some(container.name.as_str());
     if let Err(error) = context.runtime.start_container(id).await {
-        let message = error.runtime_message();
+        let message = error.plain_message();
         context.recorder.warning(pod, at, "Failed", format!("Error: {message}"));
         return Err(failure("RunContainerError", message));
     }
@@ -159,7 +160,8 @@ async fn create(context: &Context, start: &Start<'_>) -> Result<String, Failure>
         true => context.host_ips(),
         false => sandbox.ips.clone(),
     };
-    let references = references(context, pod, container).await.map_err(|e| config_error(e.to_string()))?;
+    let references =
+        references(context, pod, container, start.volumes).await.map_err(|e| config_error(e.to_string()))?;
     let env = env::build(pod, container, &references, &context.facts(pod_ips.clone()))
         .map_err(|e| config_error(e.to_string()))?;
     let mounts = Box::pin(volume::mounts::of_container(
@@ -221,9 +223,9 @@ async fn create_resolving_names(
             Err(error) => error,
         };
         let Some(holder) = error.reserved_for().map(str::to_owned) else {
-            return Err(failure("CreateContainerError", error.runtime_message()));
+            return Err(failure("CreateContainerError", error.plain_message()));
         };
-        let shown = |e: CriError| failure("CreateContainerError", e.runtime_message());
+        let shown = |e: CriError| failure("CreateContainerError", e.plain_message());
         match context.runtime.container_status(&holder).await {
             // Made by a call whose answer we never got, and not started: it is ours.
             Ok(status) if status.state() == v1::ContainerState::ContainerCreated => return Ok(holder),
@@ -267,6 +269,7 @@ async fn references(
     context: &Context,
     pod: &Pod,
     container: &Container,
+    volumes: &Mounted,
 ) -> Result<References, crate::objects::Error> {
     let (namespace, uid) = (super::namespace(pod), super::uid(pod));
     let (maps, secrets) = env::named(container);
@@ -278,6 +281,12 @@ async fn references(
     for name in secrets {
         let object = context.objects.secret(namespace, name, uid).await?;
         all.secrets.insert(name.to_owned(), object);
+    }
+    for (volume, path) in env::files(container) {
+        let Some(volume::Source::Host { path: dir, .. }) = volumes.get(volume) else { continue };
+        let (dir, path, key) = (dir.clone(), path.to_owned(), (volume.to_owned(), path.to_owned()));
+        let read = tokio::task::spawn_blocking(move || spec::env_file::File::read(&dir, &path)).await;
+        all.files.insert(key, read.unwrap_or_default());
     }
     Ok(all)
 }
@@ -293,14 +302,10 @@ pub async fn post_start(
     let Some(handler) = container.lifecycle.as_ref().and_then(|l| l.post_start.as_ref()) else {
         return Ok(());
     };
-    match Box::pin(hooks::run(context, container, id, ips, handler)).await {
-        Ok(()) => Ok(()),
-        Err(error) => {
-            let text = format!("PostStartHook failed: {error}");
-            context.recorder.warning(pod, Some(&container.name), "FailedPostStartHook", text.clone());
-            Err(failure("PostStartHookError", text))
-        }
-    }
+    Box::pin(hooks::run(context, pod, container, id, ips, handler)).await.map_err(|text| {
+        context.recorder.warning(pod, Some(&container.name), "FailedPostStartHook", "PostStartHook failed");
+        failure("PostStartHookError", text)
+    })
 }
 
 /// Stops containers together: preStop first, within the grace, then the runtime's stop with what is left of it.
@@ -358,12 +363,12 @@ async fn stop_one(
     {
         let fallback = Container { name: stop.name.clone(), ..Default::default() };
         let ips = observed.sandbox().map(|s| s.ips.clone()).unwrap_or_default();
-        let hook = hooks::run(context, known.unwrap_or(&fallback), &stop.id, &ips, &handler);
+        let hook = hooks::run(context, pod, known.unwrap_or(&fallback), &stop.id, &ips, &handler);
         match tokio::time::timeout(grace, Box::pin(hook)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
-                let text = format!("PreStopHook failed: {error}");
-                context.recorder.warning(pod, Some(&stop.name), "FailedPreStopHook", text);
+                tracing::info!(container = stop.name, error, "preStop hook failed");
+                context.recorder.warning(pod, Some(&stop.name), "FailedPreStopHook", "PreStopHook failed");
             }
             Err(_) => tracing::info!(container = stop.name, "preStop hook outlived the grace period"),
         }

@@ -14,6 +14,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container as Spec, ContainerRestartRule, Pod};
 
+use super::allocation::{self, Amounts, Change, Record};
 use super::backoff::Backoffs;
 use super::observed::{Container, Observed, State};
 use super::{Role, is_sidecar, restart_policy};
@@ -28,7 +29,7 @@ pub struct Verdict {
     pub started: bool,
     /// Its readiness probe succeeded, or it has none.
     pub ready: bool,
-    /// It must be killed for a failed startup or liveness probe: why, and the probe's own grace.
+    /// It must be killed: `failed liveness probe` or `failed startup probe`, and the probe's own grace.
     pub failed: Option<(String, Option<i64>)>,
 }
 
@@ -46,6 +47,16 @@ pub struct Input<'a> {
     pub backoffs: &'a Backoffs,
     /// Starts that failed and when they may be tried again, by container name.
     pub held: &'a BTreeMap<String, Timestamp>,
+    /// What the pod's resources are to be, and what runs with older ones.
+    pub record: &'a Record,
+    /// When a failed change of resources may be tried again.
+    pub resize_held: Option<Timestamp>,
+    /// All containers are being started again, by a rule of one of them.
+    pub restarting_all: bool,
+    /// How often containers were started so far, as far as was reported: their next attempt is not below it.
+    pub starts: &'a BTreeMap<String, u32>,
+    /// Containers that were killed to be started again, whatever their policy says of their end.
+    pub restarting: &'a BTreeSet<String>,
     /// When a failed sandbox may be tried again.
     pub sandbox_held: Option<Timestamp>,
     /// Stop everything.
@@ -65,6 +76,8 @@ pub struct Stop {
     pub message: String,
     /// A grace other than the pod's.
     pub grace: Option<i64>,
+    /// It is started again, whatever its policy.
+    pub restart: bool,
 }
 
 /// One step.
@@ -74,6 +87,17 @@ pub enum Action {
     StopContainers(Vec<Stop>),
     /// Stop a sandbox.
     StopSandbox(String),
+    /// Give these running containers (id and name), and the pod, the resources they were granted.
+    Resize(Vec<(String, String)>),
+    /// Kill a container and forget it, but for its log.
+    Reset {
+        /// The container.
+        id: String,
+        /// Its name.
+        name: String,
+        /// It may run.
+        runs: bool,
+    },
     /// Forget a container that does not run.
     RemoveContainer(String),
     /// Forget a sandbox that is stopped and empty.
@@ -130,8 +154,12 @@ pub fn plan(input: &Input<'_>) -> Plan {
         plan.finished = true;
         return plan;
     }
-    clean(input.observed, &mut plan);
     let usable = usable_sandbox(input);
+    if usable.is_some() && restarts_all(input.pod, input.observed, input.restarting_all) {
+        reset(input, &mut plan);
+        return plan;
+    }
+    clean(input.observed, &mut plan);
     let Some(sandbox) = usable else {
         without_sandbox(input, &mut plan);
         return plan;
@@ -146,9 +174,52 @@ pub fn plan(input: &Input<'_>) -> Plan {
         Init::Done => regular(input, sandbox, &mut plan),
     }
     if !plan.finished {
+        resize(input, sandbox, &mut plan);
         ephemeral(input, &mut plan);
     }
     plan
+}
+
+/// Changes the resources of what runs: by a restart where the container's policy wants one, in place otherwise, and in any
+/// case before anything is started with the new ones.
+fn resize(input: &Input<'_>, sandbox: &str, plan: &mut Plan) {
+    let record = input.record;
+    if !record.is_lagging() {
+        return;
+    }
+    if let Some(until) = input.resize_held.filter(|until| *until > input.now) {
+        plan.wake(until);
+        return;
+    }
+    let stopped: BTreeSet<String> = plan
+        .actions
+        .iter()
+        .filter_map(|action| match action {
+            Action::StopContainers(stops) => Some(stops.iter().map(|stop| stop.id.clone())),
+            _ => None,
+        })
+        .flatten()
+        .collect();
+    let (now, granted) = (record.running(), &record.granted);
+    let (mut stops, mut updates) = (Vec::new(), Vec::new());
+    for (_, spec) in super::containers(input.pod) {
+        let running = input.observed.latest_in(sandbox, &spec.name).filter(|c| c.state == State::Running);
+        let Some(running) = running.filter(|c| !stopped.contains(&c.id)) else { continue };
+        let before = Amounts::of(now.pod.as_ref(), now.containers.get(&spec.name));
+        let after = Amounts::of(granted.pod.as_ref(), granted.containers.get(&spec.name));
+        match allocation::change(spec, after, before) {
+            Change::None => {}
+            Change::Update => updates.push((running.id.clone(), spec.name.clone())),
+            Change::Restart => {
+                let message = format!("Container {} resize requires restart", spec.name);
+                stops.push(Stop { restart: true, ..stop(running, message) });
+            }
+        }
+    }
+    let starts = |a: &Action| matches!(a, Action::Start { .. } | Action::StartCreated { .. });
+    let at = plan.actions.iter().position(starts).unwrap_or(plan.actions.len());
+    let stops = (!stops.is_empty()).then_some(Action::StopContainers(stops));
+    plan.actions.splice(at..at, stops.into_iter().chain([Action::Resize(updates)]));
 }
 
 /// Starts each ephemeral container once: it has no restarts, waits for no init container, and keeps no pod alive.
@@ -212,9 +283,10 @@ pub fn restarts(pod: &Pod, spec: &Spec, role: Role, code: i32) -> bool {
     if role == Role::Sidecar {
         return true;
     }
-    let rule = spec.restart_policy_rules.iter().flatten().find(|rule| rule_matches(rule, code));
-    if let Some(rule) = rule {
-        return rule.action == "Restart";
+    if spec.restart_policy.is_some()
+        && rule_for(spec, code).is_some_and(|rule| matches!(rule.action.as_str(), "Restart" | RESTART_ALL))
+    {
+        return true;
     }
     let policy = match spec.restart_policy.as_deref() {
         Some(own) if !is_sidecar(spec) || role == Role::Main => own,
@@ -226,6 +298,53 @@ pub fn restarts(pod: &Pod, spec: &Spec, role: Role, code: i32) -> bool {
         ("OnFailure", _) | (_, Role::Init) => code != 0,
         _ => true,
     }
+}
+
+/// The first of a container's own rules for an exit code.
+fn rule_for(spec: &Spec, code: i32) -> Option<&ContainerRestartRule> {
+    spec.restart_policy_rules.iter().flatten().find(|rule| rule_matches(rule, code))
+}
+
+/// The action that starts the whole pod again in its sandbox.
+const RESTART_ALL: &str = "RestartAllContainers";
+
+/// A container of the pod has a rule that starts all of them again.
+pub fn may_restart_all(pod: &Pod) -> bool {
+    super::containers(pod)
+        .any(|(_, c)| c.restart_policy_rules.iter().flatten().any(|r| r.action == RESTART_ALL))
+}
+
+fn asks_for_all(spec: &Spec, container: &Container) -> bool {
+    container.state == State::Exited
+        && rule_for(spec, container.exit_code).is_some_and(|rule| rule.action == RESTART_ALL)
+}
+
+/// All containers are to be started again: one ended by such a rule, or its like was seen before (`under_way`) and some
+/// container of that life is still there.
+pub fn restarts_all(pod: &Pod, observed: &Observed, under_way: bool) -> bool {
+    let known = |spec: &Spec| observed.latest(&spec.name);
+    let asked = super::containers(pod).any(|(_, c)| known(c).is_some_and(|last| asks_for_all(c, last)));
+    asked || (under_way && super::containers(pod).any(|(_, c)| known(c).is_some()))
+}
+
+/// Takes every container away, those that asked for it last, so that a crash in between is known for what it is.
+fn reset(input: &Input<'_>, plan: &mut Plan) {
+    let (mut targets, mut sources) = (Vec::new(), Vec::new());
+    for list in [super::main_containers(input.pod), super::init_containers(input.pod)] {
+        let tries = list.iter().flat_map(|spec| {
+            let tries = input.observed.containers.iter().filter(move |c| c.name == spec.name);
+            tries.map(move |c| (spec, c))
+        });
+        for (spec, container) in tries {
+            let action = Action::Reset {
+                id: container.id.clone(),
+                name: container.name.clone(),
+                runs: container.state != State::Exited,
+            };
+            if asks_for_all(spec, container) { sources.push(action) } else { targets.push(action) }
+        }
+    }
+    plan.actions.extend(targets.into_iter().chain(sources));
 }
 
 fn rule_matches(rule: &ContainerRestartRule, code: i32) -> bool {
@@ -255,7 +374,7 @@ fn stop_everything(input: &Input<'_>, plan: &mut Plan, reason: &str) {
 }
 
 fn stop(container: &Container, message: String) -> Stop {
-    Stop { id: container.id.clone(), name: container.name.clone(), message, grace: None }
+    Stop { id: container.id.clone(), name: container.name.clone(), message, grace: None, restart: false }
 }
 
 /// What runs outside the chosen sandbox, or beside a newer try: leftovers of an interrupted replacement.
@@ -325,7 +444,7 @@ fn init(input: &Input<'_>, sandbox: &str, plan: &mut Plan) -> Init {
             }
             (_, Some(State::Running)) => {
                 let Some(running) = here else { continue };
-                if kill_if_wrong(input, spec, running, true, plan) || role == Role::Init {
+                if role == Role::Init || kill_if_wrong(input, spec, role, running, true, plan) {
                     return pending(initialized);
                 }
                 let started = input.verdicts.get(&running.id).is_some_and(|v| v.started)
@@ -362,11 +481,13 @@ fn regular(input: &Input<'_>, sandbox: &str, plan: &mut Plan) {
                 alive = true;
                 if let Some(running) = here {
                     let again = restarts(input.pod, spec, Role::Main, 137);
-                    kill_if_wrong(input, spec, running, again, plan);
+                    kill_if_wrong(input, spec, Role::Main, running, again, plan);
                 }
             }
             Some(State::Exited)
-                if last.is_some_and(|c| !restarts(input.pod, spec, Role::Main, c.exit_code)) => {}
+                if last.is_some_and(|c| {
+                    !input.restarting.contains(&c.id) && !restarts(input.pod, spec, Role::Main, c.exit_code)
+                }) => {}
             _ => {
                 alive = true;
                 start(input, spec, Role::Main, here.or(last), plan);
@@ -383,22 +504,28 @@ fn regular(input: &Input<'_>, sandbox: &str, plan: &mut Plan) {
 }
 
 /// Plans the end of a running container that failed a probe or is made from an older spec.
-fn kill_if_wrong(input: &Input<'_>, spec: &Spec, running: &Container, again: bool, plan: &mut Plan) -> bool {
+fn kill_if_wrong(
+    input: &Input<'_>,
+    spec: &Spec,
+    role: Role,
+    running: &Container,
+    again: bool,
+    plan: &mut Plan,
+) -> bool {
     let failed = input.verdicts.get(&running.id).and_then(|v| v.failed.clone());
-    let (message, grace, again) = match failed {
-        Some((message, grace)) => (message, grace, again),
-        None if !running.hash.is_empty() && running.hash != super::container_hash(spec) => {
-            (format!("Container {} definition changed", spec.name), None, true)
-        }
+    let changed = !running.hash.is_empty() && running.hash != super::container_hash(spec);
+    let (why, grace, again) = match failed {
+        _ if changed => ("definition changed".to_owned(), None, true),
+        Some((why, grace)) => (why, grace, again),
         None => return false,
     };
-    let message = if again { format!("{message}, will be restarted") } else { message };
-    plan.actions.push(Action::StopContainers(vec![Stop {
-        id: running.id.clone(),
-        name: running.name.clone(),
-        message,
-        grace,
-    }]));
+    let name = &spec.name;
+    let message = match role {
+        Role::Main if again => format!("Container {name} {why}, will be restarted"),
+        Role::Main => format!("Container {name} {why}"),
+        _ => format!("Init container {name} {why}"),
+    };
+    plan.actions.push(Action::StopContainers(vec![Stop { grace, restart: again, ..stop(running, message) }]));
     true
 }
 
@@ -410,6 +537,7 @@ fn start(input: &Input<'_>, spec: &Spec, role: Role, last: Option<&Container>, p
     let sandbox = input.observed.sandbox().map(|s| s.id.as_str());
     // Containers' names in the runtime hold the pod and the attempt, not the sandbox: attempts count over all of them.
     let next = input.observed.latest(&spec.name).map_or(0, |c| c.attempt + 1);
+    let next = next.max(input.starts.get(&spec.name).copied().unwrap_or(0));
     let (attempt, ended) = match last {
         None => (next, None),
         Some(last) => match last.state {
@@ -423,6 +551,11 @@ fn start(input: &Input<'_>, spec: &Spec, role: Role, last: Option<&Container>, p
                     format!("Container {} is in unknown state, will be restarted", spec.name),
                 )]));
                 return;
+            }
+            // What was killed to be started again waits for the failure before it, if there was one.
+            _ if input.restarting.contains(&last.id) => {
+                let tries = input.observed.containers.iter().filter(|c| c.name == spec.name);
+                (next, tries.skip(1).find_map(|c| c.finished_at))
             }
             _ => (next, last.finished_at.or(last.created_at)),
         },

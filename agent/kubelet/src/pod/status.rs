@@ -6,12 +6,15 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     Container as Spec, ContainerState, ContainerStateRunning, ContainerStateTerminated,
     ContainerStateWaiting, ContainerStatus, EphemeralContainer, HostIP, Pod, PodCondition, PodIP, PodStatus,
+    ResourceRequirements,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::observed::{Container, Observed, State};
-use super::plan::{Verdict, restarts};
+use super::plan::{self, Verdict, restarts};
+use super::spec::totals::{self, Side};
 use super::{Role, is_sidecar, qos};
+use crate::allocate::Pending;
 
 /// Why a pod ended, when it was not its containers' doing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +23,15 @@ pub struct Outcome {
     pub reason: String,
     /// `status.message`.
     pub message: String,
+}
+
+/// A change of resources that was granted and is being carried out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// The generation of the pod that asked for it.
+    pub generation: i64,
+    /// Why it could not be carried out so far.
+    pub error: Option<String>,
 }
 
 /// Why a container waits.
@@ -45,6 +57,12 @@ pub struct Input<'a> {
     pub waiting: &'a BTreeMap<String, Waiting>,
     /// What was reported before.
     pub previous: &'a PodStatus,
+    /// The pod with the resources its containers run with.
+    pub running: &'a Pod,
+    /// Why the resources it asks for are not granted.
+    pub pending: Option<&'a Pending>,
+    /// What becomes of those that were.
+    pub progress: Option<&'a Progress>,
     /// The node's addresses, primary first.
     pub host_ips: &'a [String],
     /// What a container id is prefixed with: the runtime's name.
@@ -65,15 +83,20 @@ pub fn compute(input: &Input<'_>) -> PodStatus {
         specs.iter().map(|spec| container(input, spec, init, has_init)).collect()
     };
     let init = of(super::init_containers(pod), true);
-    let main = of(super::main_containers(pod), false);
-    let ephemeral: Vec<ContainerStatus> =
+    let mut main = of(super::main_containers(pod), false);
+    let mut ephemeral: Vec<ContainerStatus> =
         super::ephemeral_containers(pod).iter().map(|spec| ephemeral(input, spec, has_init)).collect();
     let phase = phase(input, &init, &main);
+    let conditions = conditions(input, &phase, &init, &main);
+    // Init containers are told in the pod's order, the others by name.
+    main.sort_by(|a, b| a.name.cmp(&b.name));
+    ephemeral.sort_by(|a, b| a.name.cmp(&b.name));
+    let running = input.running;
     let pod_ips = addresses(input);
     let previous = input.previous;
     let outcome = input.outcome;
     PodStatus {
-        conditions: Some(conditions(input, &phase, &init, &main)),
+        conditions: Some(conditions),
         container_statuses: Some(main),
         init_container_statuses: has_init.then_some(init),
         ephemeral_container_statuses: (!ephemeral.is_empty()).then_some(ephemeral),
@@ -87,6 +110,12 @@ pub fn compute(input: &Input<'_>) -> PodStatus {
         qos_class: Some(previous.qos_class.clone().unwrap_or_else(|| qos::class(pod).to_string())),
         start_time: Some(previous.start_time.clone().unwrap_or(Time(seconds(input.now)))),
         observed_generation: pod.metadata.generation,
+        allocated_resources: Some(totals::of(pod, Side::Requests)).filter(|all| !all.is_empty()),
+        resources: Some(ResourceRequirements {
+            claims: None,
+            limits: Some(totals::of(running, Side::Limits)).filter(|all| !all.is_empty()),
+            requests: Some(totals::of(running, Side::Requests)).filter(|all| !all.is_empty()),
+        }),
         ..Default::default()
     }
 }
@@ -204,9 +233,25 @@ fn container(input: &Input<'_>, spec: &Spec, init: bool, has_init: bool) -> Cont
         started: Some(started),
         state: Some(state),
         allocated_resources: spec.resources.as_ref().and_then(|r| r.requests.clone()),
-        resources: spec.resources.clone(),
+        resources: Some(resources(input, spec, running)),
         ..Default::default()
     }
+}
+
+/// What a running container has of what may change while it runs, and what it was granted of everything else.
+fn resources(input: &Input<'_>, spec: &Spec, running: bool) -> ResourceRequirements {
+    let mut granted = spec.resources.clone().unwrap_or_default();
+    let now = super::containers(input.running).find(|(_, c)| c.name == spec.name);
+    let Some(now) = now.and_then(|(_, c)| c.resources.as_ref()).filter(|_| running) else { return granted };
+    for (list, has) in [(&mut granted.requests, &now.requests), (&mut granted.limits, &now.limits)] {
+        let Some(list) = list else { continue };
+        for name in ["cpu", "memory"] {
+            if let Some(amount) = has.as_ref().and_then(|has| has.get(name)) {
+                list.insert(name.to_owned(), amount.clone());
+            }
+        }
+    }
+    granted
 }
 
 /// A container the runtime does not know: not made yet, or made and lost.
@@ -241,11 +286,14 @@ fn unseen(
                 Some(ContainerState { terminated: Some(ended.clone()), ..Default::default() });
         }
     } else if state.running.is_some() {
+        if before.last_state.as_ref().is_some_and(|last| last.terminated.is_some()) {
+            return status;
+        }
         let lost = ContainerStateTerminated {
             container_id: before.container_id.clone(),
             exit_code: 137,
             reason: Some("ContainerStatusUnknown".to_owned()),
-            message: Some("The container could not be located when the pod was terminated".to_owned()),
+            message: Some("The container could not be located when the pod was deleted.  The container used to be Running".to_owned()),
             ..Default::default()
         };
         let lost = Some(ContainerState { terminated: Some(lost), ..Default::default() });
@@ -253,6 +301,7 @@ fn unseen(
             status.state = lost;
         } else {
             status.last_state = lost;
+            status.restart_count += 1;
         }
     }
     status
@@ -354,7 +403,57 @@ fn conditions(
         containers,
         judged("PodScheduled", true),
     ];
-    all.into_iter().map(|judged| condition(input, judged)).collect()
+    let all = all.into_iter().chain(restarting_all(input, phase));
+    let mut all: Vec<PodCondition> = all.map(|judged| condition(input, judged)).collect();
+    if !matches!(phase, "Succeeded" | "Failed") {
+        all.extend(resizing(input));
+    }
+    all
+}
+
+/// `AllContainersRestarting`, of pods that have a rule for it.
+fn restarting_all(input: &Input<'_>, phase: &str) -> Option<Judged> {
+    let kind = "AllContainersRestarting";
+    if !plan::may_restart_all(input.pod) {
+        return None;
+    }
+    let before = input.previous.conditions.iter().flatten().find(|c| c.type_ == kind);
+    let under_way = before.is_some_and(|c| c.status == "True");
+    Some(match phase {
+        "Succeeded" => Judged { reason: Some("PodCompleted"), ..judged(kind, false) },
+        "Failed" => Judged { reason: Some("PodFailed"), ..judged(kind, false) },
+        _ if plan::restarts_all(input.pod, input.observed, under_way) => Judged {
+            reason: Some("RestartAllContainersStarted"),
+            message: Some("container exited with restart policy rule".to_owned()),
+            ..judged(kind, true)
+        },
+        _ => judged(kind, false),
+    })
+}
+
+/// `PodResizePending` and `PodResizeInProgress`, as long as they are true.
+fn resizing(input: &Input<'_>) -> impl Iterator<Item = PodCondition> {
+    let told = |kind: &str, reason: Option<&str>, message: Option<String>, generation: i64| {
+        let before = input.previous.conditions.iter().flatten().find(|c| c.type_ == kind);
+        let same = before.filter(|c| c.reason.as_deref() == reason);
+        let now = || Time(seconds(input.now));
+        PodCondition {
+            type_: kind.to_owned(),
+            status: "True".to_owned(),
+            reason: reason.map(str::to_owned),
+            message,
+            last_probe_time: Some(same.and_then(|c| c.last_probe_time.clone()).unwrap_or_else(now)),
+            last_transition_time: Some(same.and_then(|c| c.last_transition_time.clone()).unwrap_or_else(now)),
+            observed_generation: Some(generation),
+        }
+    };
+    let pending = input
+        .pending
+        .map(|p| told("PodResizePending", Some(p.reason), Some(p.message.clone()), p.generation));
+    let progress = input.progress.map(|p| {
+        told("PodResizeInProgress", p.error.as_ref().map(|_| "Error"), p.error.clone(), p.generation)
+    });
+    pending.into_iter().chain(progress)
 }
 
 fn condition(input: &Input<'_>, judged: Judged) -> PodCondition {
@@ -379,6 +478,11 @@ fn initialized(input: &Input<'_>, phase: &str, init: &[ContainerStatus], main: &
         return Judged { reason: Some("PodCompleted"), ..judged(kind, true) };
     }
     // Once a regular container ran, initialisation is over, whatever became of its containers.
+    let before = input.previous.conditions.iter().flatten().find(|c| c.type_ == kind);
+    let again = plan::may_restart_all(input.pod) && before.is_some_and(|c| c.status == "True");
+    if again {
+        return judged(kind, true);
+    }
     if main.iter().any(|s| is_running(s) || s.container_id.is_some()) {
         return judged(kind, true);
     }

@@ -15,17 +15,23 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use tokio::sync::{Notify, watch};
 
+use super::allocation::Record;
 use super::backoff::Backoffs;
 use super::execute::{self, Start};
 use super::observed::{Observed, Observer, State};
 use super::plan::{self, Action, Plan};
 use super::status::{self, Outcome, Waiting};
+use crate::allocate::Pending;
 use crate::context::Context;
 use crate::eviction::order::Eviction;
 use crate::pods::View;
 use crate::probe::{self, Target, Verdicts};
 use crate::report::Reports;
 use crate::volume::{self, Mounted};
+
+mod end;
+mod resize;
+mod start;
 
 /// How many times a sync may plan before it gives others a chance and begins anew.
 const ROUNDS: usize = 64;
@@ -42,6 +48,8 @@ pub struct Desired {
     pub removed: bool,
     /// The node will not run it: why.
     pub rejected: Option<Outcome>,
+    /// It asks for other resources than `pod` shows, which were not granted.
+    pub pending: Option<Pending>,
 }
 
 /// A worker's own state.
@@ -56,6 +64,14 @@ pub struct Worker {
     backoffs: Backoffs,
     failures: BTreeMap<String, (Waiting, Timestamp)>,
     sandbox_held: Option<(Timestamp, Duration)>,
+    record: Record,
+    /// The record as it is on disk.
+    saved: Option<Record>,
+    /// What is told of a resize under way.
+    progress: Option<status::Progress>,
+    resize_held: Option<(Timestamp, Duration)>,
+    /// Containers killed to be started again.
+    restarting: BTreeSet<String>,
     hooks_pending: BTreeSet<String>,
     backing_off: BTreeMap<String, Duration>,
     reported: Arc<PodStatus>,
@@ -113,6 +129,11 @@ impl Worker {
             backoffs: Backoffs::new(cap),
             failures: BTreeMap::new(),
             sandbox_held: None,
+            record: Record::default(),
+            saved: None,
+            progress: None,
+            resize_held: None,
+            restarting: BTreeSet::new(),
             hooks_pending: BTreeSet::new(),
             backing_off: BTreeMap::new(),
             reported,
@@ -237,6 +258,9 @@ impl Worker {
         let running = |id: &str| observed.containers.iter().any(|c| c.id == id && c.state == State::Running);
         self.verdicts.retain(running);
         self.hooks_pending.retain(|id| running(id));
+        self.restarting.retain(|id| observed.containers.iter().any(|c| c.id == *id));
+        let alive = |name: &str| observed.latest(name).is_some_and(|c| c.state == State::Running);
+        self.record.lagging.retain(|name, _| alive(name));
         let ips = match super::host_network(pod) {
             true => self.context.host_ips(),
             false => observed.sandbox().map(|s| s.ips.clone()).unwrap_or_default(),
@@ -259,13 +283,18 @@ impl Worker {
                     container: spec.into_owned(),
                     id: container.id.clone(),
                     ips: ips.clone(),
+                    started_at: container.started_at,
+                    ending: pod.metadata.deletion_timestamp.is_some(),
                 });
             }
         }
         let same = {
             let now = self.targets.borrow();
             now.len() == targets.len()
-                && now.iter().zip(&targets).all(|(a, b)| a.id == b.id && a.ips == b.ips)
+                && now
+                    .iter()
+                    .zip(&targets)
+                    .all(|(a, b)| a.id == b.id && a.ips == b.ips && a.ending == b.ending)
         };
         if !same {
             self.targets.send_replace(targets);
@@ -279,6 +308,18 @@ impl Worker {
         let status = all.into_iter().flatten().flatten().find(|s| s.name == name)?;
         let same = status.container_id.as_deref()?.rsplit("://").next() == Some(id);
         same.then(|| (status.started.unwrap_or(false), status.ready))
+    }
+
+    fn restarting_all(&self) -> bool {
+        let told = self.reported.conditions.iter().flatten().find(|c| c.type_ == "AllContainersRestarting");
+        told.is_some_and(|c| c.status == "True")
+    }
+
+    /// How often containers were started, by what was reported of them.
+    fn starts(&self) -> BTreeMap<String, u32> {
+        let all = [&self.reported.init_container_statuses, &self.reported.container_statuses];
+        let started = all.into_iter().flatten().flatten().filter(|s| s.container_id.is_some());
+        started.map(|s| (s.name.clone(), u32::try_from(s.restart_count).unwrap_or(0) + 1)).collect()
     }
 
     /// `activeDeadlineSeconds`: marks the pod when it is over, else says when it will be.
@@ -302,6 +343,11 @@ impl Worker {
             verdicts: &self.verdicts.all(),
             hooks_pending: &self.hooks_pending,
             backoffs: &self.backoffs,
+            record: &self.record,
+            resize_held: resize::held(self.resize_held),
+            restarting: &self.restarting,
+            restarting_all: self.restarting_all(),
+            starts: &self.starts(),
             held: &held,
             sandbox_held: self.sandbox_held.map(|(until, _)| until),
             terminating,
@@ -312,11 +358,6 @@ impl Worker {
     /// The pod's cgroup, directory and volumes. `Some`: they failed, and are tried again then.
     async fn prepare(&mut self, pod: &Arc<Pod>, observed: &Observed) -> Result<Option<Timestamp>, Error> {
         self.torn_down = false;
-        if let Err(error) = self.context.cgroups.ensure(pod).await {
-            let text = format!("unable to ensure pod container exists: {error}");
-            self.context.recorder.warning(pod, None, "FailedToCreatePodContainer", text);
-            return Err(error.into());
-        }
         let dir = self.context.config.pod_dir(super::uid(pod));
         volume::blocking(move || {
             use std::os::unix::fs::DirBuilderExt;
@@ -325,6 +366,12 @@ impl Worker {
             builder.create(&dir).map_err(volume::io("create pod directory", dir))
         })
         .await?;
+        self.take_up(pod, observed).await?;
+        if let Err(error) = self.context.cgroups.ensure(&self.record.running_pod(pod)).await {
+            let text = format!("unable to ensure pod container exists: {error}");
+            self.context.recorder.warning(pod, None, "FailedToCreatePodContainer", text);
+            return Err(error.into());
+        }
         match self.volumes(pod, observed).await {
             Ok(_) => Ok(None),
             Err(until) => Ok(Some(until)),
@@ -362,7 +409,10 @@ impl Worker {
             match action {
                 Action::StopContainers(stops) => {
                     Box::pin(execute::stop(&self.context, pod, &stops, observed, grace)).await?;
+                    let again = stops.into_iter().filter(|stop| stop.restart);
+                    self.restarting.extend(again.map(|stop| stop.id));
                 }
+                Action::Resize(updates) => Box::pin(self.resize(pod, &updates)).await?,
                 Action::StopSandbox(id) => runtime.stop_pod_sandbox(&id).await?,
                 Action::RemoveContainer(id) => {
                     let seen = observed.containers.iter().find(|c| c.id == id);
@@ -370,8 +420,25 @@ impl Worker {
                     runtime.remove_container(&id).await?;
                     remove_log(log);
                 }
+                Action::Reset { id, name, runs } => {
+                    if runs {
+                        let stop = plan::Stop {
+                            id: id.clone(),
+                            name,
+                            message: "killing".to_owned(),
+                            grace: Some(0),
+                            restart: true,
+                        };
+                        Box::pin(execute::stop(&self.context, pod, &[stop], observed, grace)).await?;
+                    }
+                    self.context.runtime.remove_container(&id).await?;
+                }
                 Action::RemoveSandbox(id) => execute::remove_sandbox(&self.context, &id).await?,
                 Action::CreateSandbox { attempt } => {
+                    if attempt > 0 {
+                        let text = "Pod sandbox changed, it will be killed and re-created.";
+                        self.context.recorder.normal(pod, None, "SandboxChanged", text);
+                    }
                     self.create_sandbox(pod, attempt).await;
                     return Ok(false);
                 }
@@ -420,64 +487,6 @@ impl Worker {
         }
     }
 
-    /// After a start: its hook, or what to say about its failure.
-    async fn started(
-        &mut self,
-        pod: &Arc<Pod>,
-        observed: &Observed,
-        name: &str,
-        started: Result<String, execute::Failure>,
-    ) {
-        let outcome = match started {
-            Ok(id) => self.hook(pod, observed, name, id).await,
-            Err(failure) => Err(failure),
-        };
-        match outcome {
-            Ok(()) => {
-                self.failures.remove(name);
-            }
-            Err(failure) => {
-                let until = execute::retry_at(Timestamp::now(), failure.retry);
-                self.failures.insert(name.to_owned(), (failure.waiting, until));
-            }
-        }
-    }
-
-    async fn hook(
-        &mut self,
-        pod: &Arc<Pod>,
-        observed: &Observed,
-        name: &str,
-        id: String,
-    ) -> Result<(), execute::Failure> {
-        let Some((_, spec)) = super::container(pod, name) else { return Ok(()) };
-        if spec.lifecycle.as_ref().is_none_or(|l| l.post_start.is_none()) {
-            return Ok(());
-        }
-        self.hooks_pending.insert(id.clone());
-        let ips = observed.sandbox().map(|s| s.ips.clone()).unwrap_or_default();
-        let mut desired = self.desired.clone();
-        let outcome = tokio::select! {
-            outcome = Box::pin(execute::post_start(&self.context, pod, &spec, &id, &ips)) => outcome,
-            // The container is about to be stopped: its hook does not matter any more.
-            () = must_end(&mut desired) => Ok(()),
-        };
-        self.hooks_pending.remove(&id);
-        if outcome.is_err() {
-            let stop = plan::Stop {
-                id,
-                name: name.to_owned(),
-                message: format!("FailedPostStartHook: container {name} will be restarted"),
-                grace: None,
-            };
-            let grace = Duration::from_secs(u64::try_from(super::grace_seconds(pod)).unwrap_or(0));
-            if let Err(error) = Box::pin(execute::stop(&self.context, pod, &[stop], observed, grace)).await {
-                tracing::warn!(%error, "stopping a container whose postStart hook failed");
-            }
-        }
-        outcome
-    }
-
     /// Says once for each end of a container that it waits.
     fn note_backoff(&mut self, pod: &Pod, observed: &Observed, plan: &Plan) {
         for name in plan.backing_off.keys() {
@@ -493,6 +502,8 @@ impl Worker {
 
     /// Computes, remembers and publishes the status.
     fn report(&mut self, pod: &Arc<Pod>, observed: &Observed) {
+        self.note_resized(pod);
+        let running = self.record.running_pod(pod);
         let mut status = status::compute(&status::Input {
             pod,
             observed,
@@ -500,6 +511,9 @@ impl Worker {
             hooks_pending: &self.hooks_pending,
             waiting: &execute::waiting(pod, &self.failures, &self.backing_off),
             previous: &self.reported,
+            running: &running,
+            pending: self.desired.borrow().pending.as_ref(),
+            progress: self.progress.as_ref(),
             host_ips: &self.context.host_ips(),
             runtime_name: &self.context.runtime_name,
             outcome: self.outcome.as_ref(),
@@ -517,87 +531,12 @@ impl Worker {
         self.context.pods.publish(View { pod: Arc::clone(pod), status: Arc::clone(&status), observed });
         self.reports.set(pod, status, self.torn_down);
     }
-
-    /// Brings a pod to its end: containers and sandbox stopped, volumes and cgroup gone, and, once its source has
-    /// forgotten it, nothing left at all.
-    async fn end(&mut self, desired: &Desired, observed: Observed) -> Result<Next, Error> {
-        let pod = &desired.pod;
-        let mut observed = observed;
-        if !observed.is_quiet() {
-            self.report(pod, &observed);
-            let plan = self.plan(pod, &observed, true);
-            let mut newer = self.desired.clone();
-            let grace = super::grace_seconds(pod);
-            let (context, before) = (self.context.clone(), observed.clone());
-            let mut stopping = Box::pin(execute::end(context, Arc::clone(pod), before, plan.actions));
-            loop {
-                tokio::select! {
-                    stopped = &mut stopping => break stopped?,
-                    // A deletion with less grace than the one under way stops it sooner.
-                    () = less_grace(&mut newer, grace) => return Ok(Next::Again),
-                    // What takes its time goes on being probed: whoever sends it traffic must know.
-                    () = self.wake.notified() => if let Ok(now) = self.look(pod).await {
-                        self.report(pod, &now);
-                    },
-                }
-            }
-            observed = self.look(pod).await?;
-            if !observed.is_quiet() {
-                return Ok(Next::Wait(Some(execute::retry_at(Timestamp::now(), RETRY_FIRST))));
-            }
-        }
-        self.finished = true;
-        self.backing_off.clear();
-        self.failures.clear();
-        if !self.torn_down {
-            self.report(pod, &observed);
-            self.tear_down(pod).await?;
-            self.torn_down = true;
-        }
-        self.report(pod, &observed);
-        if !desired.removed {
-            return Ok(Next::Wait(None));
-        }
-        for container in &observed.containers {
-            self.context.runtime.remove_container(&container.id).await?;
-        }
-        for sandbox in &observed.sandboxes {
-            execute::remove_sandbox(&self.context, &sandbox.id).await?;
-        }
-        let logs = self.context.config.pod_log_dir(super::namespace(pod), super::name(pod), super::uid(pod));
-        match std::fs::remove_dir_all(&logs) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(Error::Logs(error)),
-            _ => {}
-        }
-        self.context.pods.forget(super::uid(pod));
-        self.context.objects.forget(super::uid(pod));
-        self.context.tokens.forget(super::uid(pod));
-        self.context.claims.forget(super::uid(pod));
-        self.context.evictions.forget(super::uid(pod));
-        self.reports.forget(super::uid(pod));
-        Ok(Next::Done)
-    }
-
-    async fn tear_down(&self, pod: &Pod) -> Result<(), Error> {
-        let dir = self.context.config.pod_dir(super::uid(pod));
-        volume::blocking(move || volume::cleanup::remove(&dir)).await?;
-        self.context.cgroups.remove(super::uid(pod)).await?;
-        Ok(())
-    }
 }
 
 /// Resolves once the pod is to be ended.
 async fn must_end(desired: &mut watch::Receiver<Desired>) {
     let ends = |d: &Desired| d.removed || d.pod.metadata.deletion_timestamp.is_some();
     if desired.wait_for(ends).await.is_err() {
-        std::future::pending::<()>().await;
-    }
-}
-
-/// Resolves once a grace shorter than `grace` is asked for.
-async fn less_grace(desired: &mut watch::Receiver<Desired>, grace: i64) {
-    let shorter = |d: &Desired| super::grace_seconds(&d.pod) < grace;
-    if desired.wait_for(shorter).await.is_err() {
         std::future::pending::<()>().await;
     }
 }

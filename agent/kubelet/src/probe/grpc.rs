@@ -1,5 +1,6 @@
 //! The gRPC health protocol, `grpc.health.v1.Health/Check`.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tonic::transport::Endpoint;
@@ -27,12 +28,15 @@ pub async fn check(host: &str, port: u16, service: &str, timeout: Duration) -> R
             timeout.as_secs()
         )
     };
+    let late = || format!("timeout: health rpc did not complete within {}s", timeout.as_secs());
+    let connected = AtomicBool::new(false);
     let ask = async {
         let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|e| e.to_string())?;
         let channel = endpoint.user_agent("kube-probe/1.36").map_err(|e| e.to_string())?;
         let channel = channel.connect().await.map_err(|_| unreachable())?;
         let mut client = tonic::client::Grpc::new(channel);
         client.ready().await.map_err(|_| unreachable())?;
+        connected.store(true, Ordering::Relaxed);
         let path = http::uri::PathAndQuery::from_static("/grpc.health.v1.Health/Check");
         let codec = tonic_prost::ProstCodec::<HealthCheckRequest, HealthCheckResponse>::default();
         let request = tonic::Request::new(HealthCheckRequest { service: service.to_owned() });
@@ -40,7 +44,11 @@ pub async fn check(host: &str, port: u16, service: &str, timeout: Duration) -> R
             tonic::Code::Unimplemented => {
                 format!("error: this server does not implement the grpc health protocol (grpc.health.v1.Health): {}", status.message())
             }
-            _ => format!("error: health rpc probe failed: {}", status.message()),
+            tonic::Code::DeadlineExceeded => late(),
+            code => {
+                let code = cri_proto::client::go_code(code);
+                format!("error: health rpc probe failed: rpc error: code = {code} desc = {}", status.message())
+            }
         })?;
         match answer.into_inner().status {
             SERVING => Ok(()),
@@ -54,5 +62,6 @@ pub async fn check(host: &str, port: u16, service: &str, timeout: Duration) -> R
             }
         }
     };
-    tokio::time::timeout(timeout, Box::pin(ask)).await.unwrap_or_else(|_| Err(unreachable()))
+    let outcome = tokio::time::timeout(timeout, Box::pin(ask)).await;
+    outcome.unwrap_or_else(|_| Err(if connected.load(Ordering::Relaxed) { late() } else { unreachable() }))
 }

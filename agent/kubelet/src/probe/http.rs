@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::{Container, HTTPGetAction};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -107,34 +107,93 @@ impl Request {
         })
     }
 
+    /// The same request where a redirect leads; `None` for another host.
+    fn led_to(&self, location: &str) -> Option<Self> {
+        let mut next = self.clone();
+        let absolute = match location.strip_prefix("//") {
+            Some(_) => format!("{}:{location}", if self.tls { "https" } else { "http" }),
+            None => location.to_owned(),
+        };
+        let path = |uri: &http::Uri| uri.path_and_query().map_or("/", |p| p.as_str()).to_owned();
+        if absolute.contains("://") {
+            let uri: http::Uri = absolute.parse().ok()?;
+            let host = uri.host()?.trim_start_matches('[').trim_end_matches(']');
+            if host != self.host {
+                return None;
+            }
+            next.tls = uri.scheme_str() == Some("https");
+            next.port = uri.port_u16().unwrap_or(if next.tls { 443 } else { 80 });
+            next.path = path(&uri);
+        } else if location.starts_with('/') {
+            next.path = location.to_owned();
+        } else {
+            let dir = self.path.split('?').next().and_then(|p| p.rfind('/').map(|at| &p[..=at]));
+            next.path = format!("{}{location}", dir.unwrap_or("/"));
+        }
+        Some(next)
+    }
+
+    /// The same request without TLS and without credentials: the second try of a lifecycle handler.
+    pub fn in_plain(&self) -> Self {
+        let mut plain = self.clone();
+        plain.tls = false;
+        plain.headers.retain(|(name, _)| !name.eq_ignore_ascii_case("authorization"));
+        plain
+    }
+
+    /// `host:port`.
+    pub fn address(&self) -> String {
+        joined(&self.host, self.port)
+    }
+
     fn url(&self) -> String {
         let scheme = if self.tls { "https" } else { "http" };
         format!("{scheme}://{}{}", joined(&self.host, self.port), self.path)
     }
 }
 
-/// Asks, and succeeds on a status from 200 to 399 within `timeout`.
-pub async fn get(request: &Request, timeout: Duration) -> Result<(), Error> {
+/// What came back at the end of the redirects that were followed.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The status.
+    pub status: u16,
+    /// The body, cut at [`BODY_BYTES`].
+    pub body: String,
+}
+
+impl Answer {
+    /// What a probe makes of it: a warning where it was led elsewhere, an error where it is no success.
+    pub fn judged(self) -> Result<Option<String>, Error> {
+        match self.status {
+            200..300 => Ok(None),
+            300..400 => Ok(Some(format!("Probe terminated redirects, Response body: {}", self.body))),
+            status => Err(Error::Status(status)),
+        }
+    }
+}
+
+/// Asks within `timeout`. Redirects are followed on the same host; one to another host is the answer itself: the
+/// container did answer.
+pub async fn get(request: &Request, timeout: Duration) -> Result<Answer, Error> {
     let mut request = request.clone();
     let url = request.url();
     let deadline = tokio::time::Instant::now() + timeout;
     for _ in 0..REDIRECTS {
         let answer = tokio::time::timeout_at(deadline, Box::pin(send(&request))).await;
-        let (status, location) = answer.map_err(|_| Error::Get {
+        let (answer, location) = answer.map_err(|_| Error::Get {
             url: url.clone(),
             reason: "context deadline exceeded (Client.Timeout exceeded while awaiting headers)".to_owned(),
         })??;
-        match (status, location) {
-            // A redirect to another host is a success, as upstream has it: the container did answer.
-            (300..400, Some(path)) if path.starts_with('/') && !path.starts_with("//") => request.path = path,
-            (200..400, _) => return Ok(()),
-            (status, _) => return Err(Error::Status(status)),
+        let next = location.filter(|_| matches!(answer.status, 301 | 302 | 303 | 307 | 308));
+        match next.and_then(|location| request.led_to(&location)) {
+            Some(next) => request = next,
+            None => return Ok(answer),
         }
     }
     Err(Error::Get { url, reason: format!("stopped after {REDIRECTS} redirects") })
 }
 
-async fn send(request: &Request) -> Result<(u16, Option<String>), Error> {
+async fn send(request: &Request) -> Result<(Answer, Option<String>), Error> {
     let failed = |reason: String| Error::Get { url: request.url(), reason };
     let address = joined(&request.host, request.port);
     let stream = TcpStream::connect(&address)
@@ -152,7 +211,7 @@ async fn send(request: &Request) -> Result<(u16, Option<String>), Error> {
         let name = rustls::pki_types::ServerName::try_from(request.host.clone())
             .map_err(|error| failed(error.to_string()))?;
         let connector = tokio_rustls::TlsConnector::from(Arc::new(unverified()));
-        let stream = connector.connect(name, stream).await.map_err(|error| failed(error.to_string()))?;
+        let stream = connector.connect(name, stream).await.map_err(|error| failed(handshake(&error)))?;
         exchange(TokioIo::new(stream), built).await.map_err(failed)
     } else {
         exchange(TokioIo::new(stream), built).await.map_err(failed)
@@ -162,20 +221,21 @@ async fn send(request: &Request) -> Result<(u16, Option<String>), Error> {
 async fn exchange<S>(
     stream: S,
     request: http::Request<Empty<bytes::Bytes>>,
-) -> Result<(u16, Option<String>), String>
+) -> Result<(Answer, Option<String>), String>
 where
     S: hyper::rt::Read + hyper::rt::Write + Unpin,
 {
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(stream).await.map_err(|error| error.to_string())?;
     let answer = async {
-        let answer = sender.send_request(request).await.map_err(|error| error.to_string())?;
+        let answer = sender.send_request(request).await.map_err(|error| match error {
+            early if early.is_incomplete_message() => "EOF".to_owned(),
+            other => other.to_string(),
+        })?;
         let status = answer.status().as_u16();
         let location = answer.headers().get(http::header::LOCATION);
         let location = location.and_then(|l| l.to_str().ok()).map(str::to_owned);
-        // Read to the end so that the server sees a polite client; what is beyond the bound is not ours to read.
-        Limited::new(answer.into_body(), BODY_BYTES).collect().await.ok();
-        Ok((status, location))
+        Ok((Answer { status, body: read(answer.into_body()).await }, location))
     };
     let mut connection = std::pin::pin!(connection);
     let mut answer = std::pin::pin!(answer);
@@ -186,6 +246,31 @@ where
             Ok(()) => answer.await,
             Err(error) => Err(error.to_string()),
         },
+    }
+}
+
+/// The body up to the bound; what is beyond it is not ours to read.
+async fn read(mut body: hyper::body::Incoming) -> String {
+    let mut bytes = Vec::new();
+    while let Some(Ok(frame)) = body.frame().await {
+        let Some(data) = frame.data_ref() else { continue };
+        let room = BODY_BYTES - bytes.len();
+        bytes.extend_from_slice(&data[..data.len().min(room)]);
+        if bytes.len() == BODY_BYTES {
+            break;
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// What Go says of a peer that does not speak TLS.
+pub const PLAIN_ANSWER: &str = "http: server gave HTTP response to HTTPS client";
+
+fn handshake(error: &std::io::Error) -> String {
+    let cause = error.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>());
+    match cause {
+        Some(rustls::Error::InvalidMessage(_)) => PLAIN_ANSWER.to_owned(),
+        _ => error.to_string(),
     }
 }
 
@@ -207,7 +292,7 @@ mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-    async fn answer(with: &'static str) -> Result<(), String> {
+    async fn answer(with: &'static str) -> Result<Option<String>, String> {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let action = serde_json::from_value(serde_json::json!({"port": port, "path": "healthz",
@@ -224,18 +309,47 @@ mod tests {
         let (outcome, seen) = tokio::join!(get(&request, Duration::from_secs(2)), server);
         assert!(seen.starts_with("GET /healthz HTTP/1.1\r\nhost: own\r\n"), "{seen}");
         assert!(seen.contains("kube-probe/1.36"));
-        outcome.map_err(|error| error.to_string())
+        outcome.and_then(Answer::judged).map_err(|error| error.to_string())
     }
 
     #[tokio::test]
     async fn statuses() {
-        assert_eq!(answer("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await, Ok(()));
+        assert_eq!(answer("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await, Ok(None));
         assert_eq!(
-            answer("HTTP/1.1 302 Found\r\nLocation: http://other/\r\nContent-Length: 0\r\n\r\n").await,
-            Ok(())
+            answer("HTTP/1.1 302 Found\r\nLocation: http://other/\r\nContent-Length: 5\r\n\r\nthere").await,
+            Ok(Some("Probe terminated redirects, Response body: there".to_owned()))
         );
+        assert_eq!(answer("").await, Err("EOF".to_owned()));
         let failed = answer("HTTP/1.1 503 No\r\nContent-Length: 2\r\n\r\nno").await.unwrap_err();
         assert_eq!(failed, "HTTP probe failed with statuscode: 503");
+    }
+
+    #[test]
+    fn redirects_stay_on_the_host() {
+        let action = serde_json::from_value(serde_json::json!({"port": 80, "path": "/a/b?c"})).unwrap();
+        let request = Request::of(&action, &Container::default(), "10.0.0.1", "a").unwrap();
+        let led = |location: &str| request.led_to(location).map(|next| next.url());
+        assert_eq!(led("/x").as_deref(), Some("http://10.0.0.1:80/x"));
+        assert_eq!(led("x").as_deref(), Some("http://10.0.0.1:80/a/x"));
+        assert_eq!(led("https://10.0.0.1/y?z").as_deref(), Some("https://10.0.0.1:443/y?z"));
+        assert_eq!(led("http://0.0.0.0/"), None);
+        assert_eq!(led("//other/"), None);
+    }
+
+    #[tokio::test]
+    async fn who_does_not_speak_tls_is_said_so() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let action = serde_json::from_value(serde_json::json!({"port": port, "scheme": "HTTPS"})).unwrap();
+        let request = Request::of(&action, &Container::default(), "127.0.0.1", "a").unwrap();
+        let server = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut seen = vec![0; 1024];
+            let _ = stream.read(&mut seen).await.unwrap();
+            stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
+        };
+        let (outcome, ()) = tokio::join!(get(&request, Duration::from_secs(2)), server);
+        assert!(outcome.unwrap_err().to_string().ends_with(PLAIN_ANSWER));
     }
 
     #[tokio::test]

@@ -26,6 +26,8 @@ struct World {
     next_id: u32,
     backoffs: Backoffs,
     terminating: bool,
+    record: Record,
+    restarting: BTreeSet<String>,
     starts: BTreeMap<String, u32>,
 }
 
@@ -38,6 +40,8 @@ impl World {
             next_id: 0,
             backoffs: Backoffs::new(Duration::from_secs(300)),
             terminating: false,
+            record: Record::default(),
+            restarting: BTreeSet::new(),
             starts: BTreeMap::new(),
         }
     }
@@ -55,6 +59,11 @@ impl World {
             verdicts: &self.observed.containers.iter().map(verdict).collect(),
             hooks_pending: &BTreeSet::new(),
             backoffs: &self.backoffs,
+            record: &self.record,
+            resize_held: None,
+            restarting: &self.restarting,
+            restarting_all: false,
+            starts: &BTreeMap::new(),
             held: &BTreeMap::new(),
             sandbox_held: None,
             terminating: self.terminating,
@@ -114,6 +123,7 @@ impl World {
             match action {
                 Action::StopContainers(stops) => {
                     let now = at(self.now);
+                    self.restarting.extend(stops.iter().filter(|s| s.restart).map(|s| s.id.clone()));
                     for container in &mut self.observed.containers {
                         if stops.iter().any(|s| s.id == container.id) {
                             container.state = State::Exited;
@@ -122,6 +132,15 @@ impl World {
                         }
                     }
                 }
+                Action::Resize(updates) => {
+                    for (id, name) in updates {
+                        let running = |c: &Container| c.id == *id && c.state == State::Running;
+                        assert!(self.observed.containers.iter().any(running), "{name} does not run");
+                    }
+                    self.record.lagging.clear();
+                    self.record.lagging_pod = None;
+                }
+                Action::Reset { id, .. } => self.observed.containers.retain(|c| c.id != *id),
                 Action::StopSandbox(id) => {
                     let now = at(self.now);
                     for sandbox in self.observed.sandboxes.iter_mut().filter(|s| s.id == *id) {
@@ -417,4 +436,64 @@ fn an_ephemeral_container_runs_once_beside_whatever_is_there() {
     world.container(&sandbox, "e", 1, State::Running, 0);
     assert!(world.settle(&[("c", 0)]).finished);
     assert!(world.running().is_empty());
+}
+
+#[test]
+fn granted_resources_are_written_in_place_or_by_a_restart() {
+    let resources = |cpu: &str| json!({"requests": {"cpu": cpu}});
+    let spec = |cpu: &str| {
+        json!({"restartPolicy": "OnFailure", "containers": [
+            {"name": "a", "resources": resources(cpu)},
+            {"name": "b", "resources": resources(cpu), "resizePolicy": [{"resourceName": "cpu", "restartPolicy": "RestartContainer"}]},
+            {"name": "c"}]})
+    };
+    let mut world = World::new(spec("1"));
+    world.record.grant(&world.pod, |_| false);
+    world.settle(&[]);
+    world.pod = pod(spec("2"));
+    assert!(world.record.grant(&world.pod, |_| true));
+    let plan = world.plan();
+    let [Action::StopContainers(stops), Action::Resize(updates)] = plan.actions.as_slice() else {
+        panic!("{plan:?}")
+    };
+    assert_eq!((stops[0].message.as_str(), stops[0].restart), ("Container b resize requires restart", true));
+    assert_eq!(updates.iter().map(|(_, name)| name.as_str()).collect::<Vec<_>>(), ["a"]);
+    world.settle(&[]);
+    assert_eq!((world.running(), world.starts["a"], world.starts["b"]), (vec!["a", "b", "c"], 1, 2));
+}
+
+#[test]
+fn what_is_killed_to_be_started_again_is_whatever_its_policy_says() {
+    let mut world =
+        World::new(json!({"restartPolicy": "Never", "containers": [{"name": "a", "image": "x:1"}]}));
+    world.settle(&[]);
+    world.pod.spec.as_mut().unwrap().containers[0].image = Some("x:2".to_owned());
+    world.settle(&[]);
+    assert_eq!((world.running(), world.starts["a"]), (vec!["a"], 2));
+}
+
+#[test]
+fn a_rule_may_start_the_whole_pod_again_in_its_sandbox() {
+    let rule = |action: &str| json!([{"action": action, "exitCodes": {"operator": "In", "values": [42]}}]);
+    let mut world = World::new(json!({"restartPolicy": "Never",
+        "initContainers": [{"name": "i"}],
+        "containers": [{"name": "a", "restartPolicy": "Never", "restartPolicyRules": rule("RestartAllContainers")}, {"name": "b"}]}));
+    world.settle(&[("i", 0)]);
+    world.exit("a", 42);
+    let plan = world.plan();
+    let order: Vec<(&str, bool)> = plan
+        .actions
+        .iter()
+        .map(|action| match action {
+            Action::Reset { name, runs, .. } => (name.as_str(), *runs),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(order, [("b", true), ("i", false), ("a", false)], "who asked for it goes last");
+    world.settle(&[("i", 0)]);
+    assert_eq!((world.running(), world.starts["i"], world.starts["b"]), (vec!["a", "b"], 2, 2));
+    assert_eq!(world.observed.sandboxes.len(), 1);
+    world.exit("a", 1);
+    world.exit("b", 0);
+    assert!(world.settle(&[]).finished, "other codes are the policy's");
 }

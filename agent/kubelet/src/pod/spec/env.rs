@@ -6,6 +6,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{ConfigMap, Container, EnvVar, Pod, Secret, Service};
 
 use super::downward::{self, Facts};
+use super::env_file;
 
 /// The objects a pod's environment refers to, as far as they exist.
 #[derive(Clone, Debug, Default)]
@@ -16,6 +17,14 @@ pub struct References {
     pub secrets: BTreeMap<String, Option<Arc<Secret>>>,
     /// Services of the pod's namespace, and `kubernetes` of `default`.
     pub services: Vec<Arc<Service>>,
+    /// Files, by volume and path, of the volumes that are there.
+    pub files: BTreeMap<(String, String), env_file::File>,
+}
+
+/// The files a container's environment names: `(volume, path)`.
+pub fn files(container: &Container) -> impl Iterator<Item = (&str, &str)> {
+    let sources = container.env.iter().flatten().filter_map(|var| var.value_from.as_ref());
+    sources.filter_map(|from| from.file_key_ref.as_ref()).map(|f| (f.volume_name.as_str(), f.path.as_str()))
 }
 
 /// A variable that cannot be given its value; the texts are upstream's.
@@ -42,9 +51,20 @@ pub enum Error {
     /// A field of the pod that cannot be read.
     #[error(transparent)]
     Downward(#[from] downward::Error),
-    /// A source this kubelet does not know.
-    #[error("env {0:?}: fileKeyRef is not supported")]
-    File(String),
+    /// A file's volume is not there.
+    #[error("cannot find the volume {0:?} referenced by FileKeyRef")]
+    Volume(String),
+    /// A file cannot be read, or holds something else than definitions.
+    #[error("couldn't parse env file")]
+    File,
+    /// A file lacks a key that must exist.
+    #[error("environment variable key {key:?} not found in file {path:?}")]
+    FileKey {
+        /// The key.
+        key: String,
+        /// The file.
+        path: String,
+    },
 }
 
 /// The ConfigMaps and Secrets a container's environment names: `(config maps, secrets)`.
@@ -171,8 +191,16 @@ fn value(
             },
         };
     }
-    if from.file_key_ref.is_some() {
-        return Err(Error::File(variable.name.clone()));
+    if let Some(source) = &from.file_key_ref {
+        let file = references.files.get(&(source.volume_name.clone(), source.path.clone()));
+        let file = file.ok_or_else(|| Error::Volume(source.volume_name.clone()))?;
+        let text = file.text.as_deref().ok_or(Error::File)?;
+        let value = env_file::value(text, &source.key).map_err(|_| Error::File)?;
+        return match (value.is_empty(), source.optional == Some(true)) {
+            (false, _) => Ok(Some(value)),
+            (true, true) => Ok(None),
+            (true, false) => Err(Error::FileKey { key: source.key.clone(), path: file.path.clone() }),
+        };
     }
     Ok(Some(String::new()))
 }
@@ -289,6 +317,7 @@ mod tests {
             config_maps: BTreeMap::from([("m".to_owned(), Some(Arc::new(map)))]),
             secrets: BTreeMap::from([("no".to_owned(), None)]),
             services: vec![Arc::new(redis)],
+            ..Default::default()
         };
         let container = &pod.spec.as_ref().unwrap().containers[0];
         let env: BTreeMap<_, _> =

@@ -44,10 +44,22 @@ pub fn amount(
     map.get(name).map(read)
 }
 
+/// The limit a container runs with: its own, or else the pod's.
+pub fn limit(
+    pod: Option<&ResourceRequirements>,
+    container: Option<&ResourceRequirements>,
+    name: &str,
+    read: fn(&Quantity) -> i64,
+) -> Option<i64> {
+    let own = amount(container, true, name, read).filter(|limit| *limit > 0);
+    own.or_else(|| amount(pod, true, name, read).filter(|limit| *limit > 0))
+}
+
 /// A container's limits for the runtime.
 pub fn container(pod: &Pod, container: &Container, node: &Node) -> v1::LinuxContainerResources {
     let own = container.resources.as_ref();
-    let limit_cpu = amount(own, true, "cpu", milli);
+    let of_pod = pod.spec.as_ref().and_then(|s| s.resources.as_ref());
+    let limit_cpu = limit(of_pod, own, "cpu", milli);
     let request_cpu = amount(own, false, "cpu", milli).or(limit_cpu).unwrap_or(0);
     let period = i64::try_from(node.cpu_cfs_quota_period.as_micros()).unwrap_or(100_000);
     let (cpu_period, cpu_quota) = match limit_cpu.filter(|limit| *limit > 0) {
@@ -66,7 +78,7 @@ pub fn container(pod: &Pod, container: &Container, node: &Node) -> v1::LinuxCont
         cpu_period,
         cpu_quota,
         cpu_shares: shares(request_cpu),
-        memory_limit_in_bytes: amount(own, true, "memory", whole).unwrap_or(0),
+        memory_limit_in_bytes: limit(of_pod, own, "memory", whole).unwrap_or(0),
         oom_score_adj: oom_score_adj(pod, container, node.memory_capacity),
         hugepage_limits,
         ..Default::default()
@@ -93,7 +105,7 @@ pub fn oom_score_adj(pod: &Pod, container: &Container, capacity: i64) -> i64 {
         Class::Guaranteed => -997,
         Class::BestEffort => 1000,
         Class::Burstable => {
-            let request = amount(container.resources.as_ref(), false, "memory", whole).unwrap_or(0);
+            let request = memory_for_score(pod, container);
             let share = request.saturating_mul(1000) / capacity.max(1);
             match 1000 - share {
                 low if low < 3 => 3,
@@ -102,6 +114,23 @@ pub fn oom_score_adj(pod: &Pod, container: &Container, capacity: i64) -> i64 {
             }
         }
     }
+}
+
+/// The memory a burstable container is judged by: its request and an equal part of what the pod asks for beyond its
+/// containers; a sidecar is not judged worse than the smallest regular container.
+fn memory_for_score(pod: &Pod, container: &Container) -> i64 {
+    let request = |c: &Container| amount(c.resources.as_ref(), false, "memory", whole).unwrap_or(0);
+    let of_pod = pod.spec.as_ref().and_then(|s| s.resources.as_ref());
+    let count = crate::pod::containers(pod).filter(|(role, _)| *role != crate::pod::Role::Init).count();
+    let spare = amount(of_pod, false, "memory", whole).map_or(0, |whole_pod| {
+        let named: i64 = crate::pod::containers(pod).map(|(_, c)| request(c)).sum();
+        (whole_pod - named).max(0) / i64::try_from(count.max(1)).unwrap_or(1)
+    });
+    let own = request(container) + spare;
+    let least = crate::pod::main_containers(pod).iter().map(request).min().unwrap_or(0) + spare;
+    let sidecar = crate::pod::is_sidecar(container)
+        && crate::pod::init_containers(pod).iter().any(|c| c.name == container.name);
+    if sidecar { own.max(least) } else { own }
 }
 
 #[cfg(test)]

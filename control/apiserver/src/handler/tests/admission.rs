@@ -132,3 +132,35 @@ async fn a_kubelet_writes_only_its_own() {
     assert_eq!(send("POST", leases, lease).await.code, 201);
     assert_eq!(send("POST", leases, json!({"metadata": {"name": "n2"}, "spec": {}})).await.code, 403);
 }
+
+#[tokio::test]
+async fn a_runtime_class_gives_its_pods_overhead_and_a_place() {
+    let s = Server::start().await;
+    let class = json!({"metadata": {"name": "sandboxed"}, "handler": "h", "overhead": {"podFixed": {"cpu": "250m"}},
+        "scheduling": {"nodeSelector": {"disk": "ssd"}, "tolerations": [{"key": "k", "operator": "Exists"}]}});
+    s.ok("POST", "/apis/node.k8s.io/v1/runtimeclasses", class).await;
+    let mut sandboxed = pod("p");
+    sandboxed["spec"]["runtimeClassName"] = json!("sandboxed");
+    let made = s.ok("POST", PODS, sandboxed.clone()).await;
+    assert_eq!(made["spec"]["overhead"], json!({"cpu": "250m"}));
+    assert_eq!(made["spec"]["nodeSelector"], json!({"disk": "ssd"}));
+    assert!(made["spec"]["tolerations"].as_array().unwrap().iter().any(|t| t["key"] == "k"));
+
+    sandboxed["metadata"]["name"] = json!("q");
+    sandboxed["spec"]["nodeSelector"] = json!({"disk": "hdd"});
+    let (_, text) = s.refused("POST", PODS, sandboxed.clone()).await;
+    assert_eq!(
+        text,
+        "pods \"q\" is forbidden: conflict: runtimeClass.scheduling.nodeSelector[disk] = ssd; pod.spec.nodeSelector[disk] = hdd"
+    );
+    sandboxed["spec"]["runtimeClassName"] = json!("none");
+    let (_, text) = s.refused("POST", PODS, sandboxed).await;
+    assert_eq!(text, "pods \"q\" is forbidden: pod rejected: RuntimeClass \"none\" not found");
+    let mut heavy = pod("q");
+    heavy["spec"]["overhead"] = json!({"cpu": "1"});
+    let (_, text) = s.refused("POST", PODS, heavy).await;
+    assert_eq!(
+        text,
+        "pods \"q\" is forbidden: pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead"
+    );
+}

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{keep_metadata, only};
 use crate::{
     quantity::Quantity,
-    resources::access::{Fields, Get, copy, existing, remove, set},
+    resources::access::{Fields, Get, copy, entries, existing, remove, set},
 };
 
 pub(super) fn create(pod: &mut Value) {
@@ -46,17 +46,22 @@ pub(super) fn update_ephemeral_containers(new: &mut Value, old: &Value) {
     });
 }
 
-/// Takes over the containers' resources and resize policies, by position, and nothing else.
+/// Takes over the resources of the pod and its containers, and the resize policies. A list of other containers is taken
+/// over whole, for validation to refuse it.
 pub(super) fn resize(new: &mut Value, old: &Value) {
     only(new, old, |pod, asked| {
+        let Some(spec) = existing(pod, "spec") else { return };
+        copy(spec, asked.at("spec"), "resources");
         for list in ["containers", "initContainers"] {
             let asked = asked.at("spec").items(list);
-            let Some(containers) =
-                existing(pod, "spec").and_then(|s| s.get_mut(list)).and_then(Value::as_array_mut)
-            else {
-                continue;
+            let names = |list: &[Value]| -> Vec<String> {
+                list.iter().map(|container| container.text("name").to_owned()).collect()
             };
-            for (container, asked) in containers.iter_mut().zip(asked) {
+            if names(asked) != names(spec.items(list)) {
+                set(spec, list, asked.to_vec());
+                continue;
+            }
+            for (container, asked) in entries(spec, list).zip(asked) {
                 copy(container, asked, "resources");
                 copy(container, asked, "resizePolicy");
             }

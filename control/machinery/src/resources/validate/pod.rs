@@ -3,6 +3,7 @@
 mod container;
 mod env;
 mod handler;
+mod resize;
 mod restart;
 mod scheduling;
 mod security;
@@ -21,7 +22,8 @@ use crate::{
     resources::access::Get,
 };
 
-pub(super) use self::update::{changed, resize, update, update_ephemeral_containers, update_status};
+pub(super) use self::resize::resize;
+pub(super) use self::update::{changed, update, update_ephemeral_containers, update_status};
 pub(super) use self::{
     container::{descending, no_backsteps},
     scheduling::{node_selector, tolerations},

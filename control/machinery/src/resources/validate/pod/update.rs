@@ -6,7 +6,7 @@ use super::{address, rules};
 use crate::{
     field::{FieldError, Path},
     resources::{
-        access::{Get, copy, entries, existing, remove, same, set},
+        access::{Get, copy, entries, existing, remove, same},
         validate::Errors,
     },
 };
@@ -279,36 +279,5 @@ pub(in crate::resources::validate) fn update_ephemeral_containers(
             }
             Some(_) => {}
         }
-    }
-}
-
-/// A resize changes cpu and memory, never the pod's quality of service.
-pub(in crate::resources::validate) fn resize(new: &Value, old: &Value, errors: &mut Errors) {
-    super::pod(new, errors);
-    let path = Path::new("spec");
-    let class = old.text("status.qosClass");
-    if !class.is_empty() && crate::resources::strategy::qos_class(new) != class {
-        let detail = "Pod QOS Class may not change as a result of resizing";
-        errors.push(FieldError::invalid(&path, crate::resources::strategy::qos_class(new), detail));
-    }
-    let mut allowed = new.at("spec").clone();
-    let old_spec = old.at("spec");
-    for list in ["containers", "initContainers"] {
-        for (container, before) in entries(&mut allowed, list).zip(old_spec.items(list)) {
-            for part in ["requests", "limits"] {
-                let mut amounts = container.at("resources").at(part).clone();
-                for name in ["cpu", "memory"] {
-                    copy(&mut amounts, before.at("resources").at(part), name);
-                }
-                if let Some(resources) = existing(container, "resources") {
-                    set(resources, part, amounts);
-                }
-            }
-            copy(container, before, "resizePolicy");
-        }
-    }
-    if !same(&allowed, old_spec) {
-        let detail = "only cpu and memory resources are mutable";
-        errors.push(FieldError::forbidden(&path, detail));
     }
 }

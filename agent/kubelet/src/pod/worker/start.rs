@@ -1,0 +1,72 @@
+//! What follows the start of a container: its hook, or why it waits.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+
+use super::{Worker, must_end};
+use crate::pod::observed::Observed;
+use crate::pod::{execute, plan};
+
+impl Worker {
+    /// After a start: its hook, or what to say about its failure.
+    pub(super) async fn started(
+        &mut self,
+        pod: &Arc<Pod>,
+        observed: &Observed,
+        name: &str,
+        started: Result<String, execute::Failure>,
+    ) {
+        let outcome = match started {
+            Ok(id) => self.hook(pod, observed, name, id).await,
+            Err(failure) => Err(failure),
+        };
+        match outcome {
+            Ok(()) => {
+                self.failures.remove(name);
+            }
+            Err(failure) => {
+                let until = execute::retry_at(Timestamp::now(), failure.retry);
+                self.failures.insert(name.to_owned(), (failure.waiting, until));
+            }
+        }
+    }
+
+    async fn hook(
+        &mut self,
+        pod: &Arc<Pod>,
+        observed: &Observed,
+        name: &str,
+        id: String,
+    ) -> Result<(), execute::Failure> {
+        let Some((_, spec)) = crate::pod::container(pod, name) else { return Ok(()) };
+        if spec.lifecycle.as_ref().is_none_or(|l| l.post_start.is_none()) {
+            return Ok(());
+        }
+        self.hooks_pending.insert(id.clone());
+        let ips = observed.sandbox().map(|s| s.ips.clone()).unwrap_or_default();
+        let mut desired = self.desired.clone();
+        let outcome = tokio::select! {
+            outcome = Box::pin(execute::post_start(&self.context, pod, &spec, &id, &ips)) => outcome,
+            // The container is about to be stopped: its hook does not matter any more.
+            () = must_end(&mut desired) => Ok(()),
+        };
+        self.hooks_pending.remove(&id);
+        if outcome.is_err() {
+            let stop = plan::Stop {
+                id,
+                name: name.to_owned(),
+                message: "FailedPostStartHook".to_owned(),
+                grace: None,
+                restart: false,
+            };
+            let grace = Duration::from_secs(u64::try_from(crate::pod::grace_seconds(pod)).unwrap_or(0));
+            if let Err(error) = Box::pin(execute::stop(&self.context, pod, &[stop], observed, grace)).await {
+                tracing::warn!(%error, "stopping a container whose postStart hook failed");
+            }
+        }
+        outcome
+    }
+}

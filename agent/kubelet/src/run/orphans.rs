@@ -1,0 +1,72 @@
+//! What is on this machine and belongs to no pod: left by pods that were deleted while no kubelet ran.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Pod, PodSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use super::{Handle, Manager};
+use crate::pod::spec::labels;
+use crate::pod::worker::Desired;
+
+impl Manager {
+    /// Ends what is on this machine and belongs to no pod: left by pods deleted while we were away.
+    pub(super) async fn end_orphans(&mut self, wanted: &BTreeMap<String, Arc<Pod>>) {
+        let mut orphans: BTreeMap<String, Arc<Pod>> = BTreeMap::new();
+        let unknown = |uid: &str, workers: &HashMap<String, Handle>| {
+            !wanted.contains_key(uid) && !workers.contains_key(uid)
+        };
+        let running: Vec<String> = self.index.values().map(|seen| seen.uid.clone()).collect();
+        for uid in running {
+            if unknown(&uid, &self.workers) && !orphans.contains_key(&uid) {
+                let pod = self.remembered(&uid).await;
+                orphans.insert(uid, pod);
+            }
+        }
+        let directories = std::fs::read_dir(self.context.config.root_dir.join("pods"));
+        let on_disk =
+            directories.into_iter().flatten().flatten().filter_map(|e| e.file_name().into_string().ok());
+        let in_cgroups = self.context.cgroups.pods().await;
+        for uid in on_disk.chain(in_cgroups) {
+            if unknown(&uid, &self.workers) && !orphans.contains_key(&uid) {
+                orphans.insert(uid.clone(), Arc::new(bare(&uid)));
+            }
+        }
+        for (uid, pod) in orphans {
+            tracing::info!(pod = crate::pod::described(&pod), "ending an orphaned pod");
+            let desired = Desired { pod: Arc::clone(&pod), removed: true, rejected: None, pending: None };
+            self.start(&uid, desired, pod);
+        }
+    }
+
+    /// A pod as far as the runtime's labels remember it.
+    async fn remembered(&mut self, uid: &str) -> Arc<Pod> {
+        let mut pod = bare(uid);
+        let runtime = &self.context.runtime;
+        let sandboxes = runtime.list_pod_sandboxes(labels::of_pod(uid)).await.unwrap_or_default();
+        let containers = runtime.list_containers(labels::of_pod(uid)).await.unwrap_or_default();
+        let own = sandboxes.iter().map(|s| &s.labels).chain(containers.iter().map(|c| &c.labels)).next();
+        if let Some(own) = own {
+            pod.metadata.name = own.get(labels::POD_NAME).cloned();
+            pod.metadata.namespace = own.get(labels::POD_NAMESPACE).cloned();
+        }
+        let grace = |key: &str| {
+            let text = containers.iter().find_map(|c| c.annotations.get(key));
+            text.and_then(|text| text.parse::<i64>().ok())
+        };
+        let grace = grace(labels::DELETION_GRACE).or_else(|| grace(labels::TERMINATION_GRACE));
+        if let Some(spec) = pod.spec.as_mut() {
+            spec.termination_grace_period_seconds = grace;
+        }
+        Arc::new(pod)
+    }
+}
+
+fn bare(uid: &str) -> Pod {
+    Pod {
+        metadata: ObjectMeta { uid: Some(uid.to_owned()), ..Default::default() },
+        spec: Some(PodSpec::default()),
+        status: None,
+    }
+}
