@@ -97,7 +97,7 @@ impl Checker {
                     Type::Map(key, value, _) if by.kind.fits(key) => (**value).clone(),
                     Type::Object(_) if by.kind.fits(&Type::text()) => Type::Dyn,
                     Type::Dyn => Type::Dyn,
-                    other => self.no_overload(expr.at, "_[_]", &[other.clone(), by.kind.clone()]),
+                    other => self.no_overload(expr.at, "_[_]", &[other.clone(), by.kind]),
                 };
                 known(if wraps { optional_of(kind) } else { kind }, cost)
             }
@@ -184,7 +184,7 @@ impl Checker {
         match &fold.second {
             Some(second) => {
                 self.names.push((fold.variable.clone(), key.clone()));
-                self.names.push((second.clone(), item.clone()));
+                self.names.push((second.clone(), item));
             }
             None => self.names.push((fold.variable.clone(), single.clone())),
         }
