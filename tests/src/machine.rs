@@ -148,10 +148,10 @@ fn files_in_etc(node: &str, address: &str) -> BTreeMap<String, String> {
 kind: KubeletConfiguration
 evictionHard:
   memory.available: 50Mi
-  nodefs.available: 1%
-  nodefs.inodesFree: 1%
-  imagefs.available: 1%
-  imagefs.inodesFree: 1%
+  nodefs.available: 0%
+  nodefs.inodesFree: 0%
+  imagefs.available: 0%
+  imagefs.inodesFree: 0%
 imageGCHighThresholdPercent: 100
 "
     .to_owned();
