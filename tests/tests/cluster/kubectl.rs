@@ -22,6 +22,8 @@ enum Expected {
     Has(&'static [&'static str]),
     /// This on standard error, and failure.
     Fails(&'static str),
+    /// Failure, with this in standard error.
+    Refuses(&'static str),
     /// Success, with this warning on standard error.
     Warns(&'static str),
 }
@@ -58,6 +60,11 @@ pub fn works(line: &'static str) -> Case {
 /// Fails, with exactly this as its error.
 pub fn fails(line: &'static str, text: &'static str) -> Case {
     case(line, Expected::Fails(text))
+}
+
+/// Fails, with this in its error.
+pub fn refuses(line: &'static str, text: &'static str) -> Case {
+    case(line, Expected::Refuses(text))
 }
 
 /// Succeeds with this warning.
@@ -109,13 +116,16 @@ impl Case {
             Expected::Is(text) => out.status.success() && stdout.trim_end() == filled(text).trim_end(),
             Expected::Has(texts) => out.status.success() && texts.iter().all(|t| stdout.contains(&filled(t))),
             Expected::Fails(text) => !out.status.success() && stderr.trim_end() == filled(text).trim_end(),
+            Expected::Refuses(text) => !out.status.success() && stderr.contains(&filled(text)),
             Expected::Warns(text) => out.status.success() && stderr.contains(&filled(text)),
         };
         if right {
             return Ok(());
         }
         let wanted = match self.expected {
-            Expected::Is(text) | Expected::Fails(text) | Expected::Warns(text) => text.to_owned(),
+            Expected::Is(text) | Expected::Fails(text) | Expected::Refuses(text) | Expected::Warns(text) => {
+                text.to_owned()
+            }
             Expected::Has(texts) => texts.join("\n"),
         };
         let version = if debian { "1.20" } else { "current" };

@@ -326,8 +326,8 @@ pub async fn end(
     pod: Arc<Pod>,
     observed: Observed,
     actions: Vec<Action>,
+    grace: Duration,
 ) -> Result<(), CriError> {
-    let grace = Duration::from_secs(u64::try_from(super::grace_seconds(&pod)).unwrap_or(0));
     for action in actions {
         match action {
             Action::StopContainers(stops) => {

@@ -400,10 +400,15 @@ impl Worker {
         }
     }
 
+    /// The time the pod's containers get to end: its own, or less where it is evicted.
+    fn grace(&self, pod: &Pod) -> Duration {
+        let grace = super::grace_seconds(pod).min(self.evicted.as_ref().map_or(i64::MAX, |e| e.grace));
+        Duration::from_secs(u64::try_from(grace).unwrap_or(0))
+    }
+
     /// Carries out a plan; `true` when what is desired changed meanwhile and the rest was left.
     async fn execute(&mut self, pod: &Arc<Pod>, observed: &Observed, plan: Plan) -> Result<bool, Error> {
-        let grace = super::grace_seconds(pod).min(self.evicted.as_ref().map_or(i64::MAX, |e| e.grace));
-        let grace = Duration::from_secs(u64::try_from(grace).unwrap_or(0));
+        let grace = self.grace(pod);
         for action in plan.actions {
             let runtime = &self.context.runtime;
             match action {

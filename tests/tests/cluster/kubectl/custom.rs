@@ -1,6 +1,6 @@
 //! Custom resources: from their definition to their removal, as kubectl sees them.
 
-use super::{fails, group, has, is, works};
+use super::{fails, group, has, is, refuses, works};
 
 /// One definition a namespace, as groups of both versions run one after the other.
 const CRD: &str = "apiVersion: apiextensions.k8s.io/v1
@@ -42,6 +42,8 @@ const MANY: &str =
     "apiVersion: '{ns}.example.com/v1'\nkind: Widget\nmetadata: {name: m}\nspec: {replicas: 10}\n";
 const UNKNOWN: &str =
     "apiVersion: '{ns}.example.com/v1'\nkind: Widget\nmetadata: {name: u}\nspec: {size: 1}\n";
+const BLUE: &str =
+    "apiVersion: '{ns}.example.com/v1'\nkind: Widget\nmetadata: {name: w}\nspec: {color: blue}\n";
 
 #[test]
 fn kubectl_custom_resources() {
@@ -57,10 +59,13 @@ fn kubectl_custom_resources() {
             is("scale widget.{ns}.example.com w --replicas=3", "widget.{ns}.example.com/w scaled"),
             is("get widgets.{ns}.example.com w -o jsonpath={.spec.replicas}:{.metadata.generation}", "3:2"),
             has("explain widgets.spec --api-version={ns}.example.com/v1", &["What a widget should be.", "color", "replicas"]).current(),
-            fails("apply -f - --validate=false", "The Widget \"g\" is invalid: spec.color: Unsupported value: \"green\": supported values: \"blue\", \"red\"").input(GREEN).current(),
+            fails("apply -f - --validate=false", "The Widget \"g\" is invalid: \n* spec.color: Unsupported value: \"green\": supported values: \"blue\", \"red\"\n* <nil>: Invalid value: \"null\": some validation rules were not checked because the object was invalid; correct the existing errors to complete validation").input(GREEN).current(),
             fails("apply -f -", "The Widget \"m\" is invalid: spec: Invalid value: too many").input(MANY).current(),
             fails("apply -f -", "Error from server (BadRequest): error when creating \"STDIN\": Widget in version \"v1\" cannot be handled as a Widget: strict decoding error: unknown field \"spec.size\"").input(UNKNOWN).current(),
-            is("apply --server-side --field-manager=other -f -", "widget.{ns}.example.com/w serverside-applied").input("apiVersion: '{ns}.example.com/v1'\nkind: Widget\nmetadata: {name: w}\nspec: {color: blue}\n").current(),
+            // the default is its creator's, as upstream has it
+            refuses("apply --server-side --field-manager=other -f -", "Apply failed with 1 conflict: conflict with \"kubectl-client-side-apply\" using {ns}.example.com/v1: .spec.color").input(BLUE).current(),
+            is("apply --server-side --force-conflicts --field-manager=other -f -", "widget.{ns}.example.com/w serverside-applied").input(BLUE).current(),
+            has("get wdg w", &["blue"]),
             is("delete crd widgets.{ns}.example.com", "customresourcedefinition.apiextensions.k8s.io \"widgets.{ns}.example.com\" deleted"),
             fails("get widgets.{ns}.example.com", "error: the server doesn't have a resource type \"widgets\""),
         ],

@@ -87,7 +87,7 @@ fn kubectl_scales_exposes_and_deletes() {
                 "autoscale deploy d --min=1 --max=3 --cpu-percent=50",
                 "horizontalpodautoscaler.autoscaling/d autoscaled",
             ),
-            has("get hpa d", &["Deployment/d", "<unknown>/50%   1         3         0"]),
+            has("get hpa d", &["Deployment/d", "<unknown>/50%   1         3  "]),
             is("delete hpa d", "horizontalpodautoscaler.autoscaling \"d\" deleted"),
             is("expose deploy d --port=90 --target-port=8080 --name=x", "service/x exposed"),
             is(

@@ -23,7 +23,8 @@ impl Worker {
             let mut newer = self.desired.clone();
             let grace = crate::pod::grace_seconds(pod);
             let (context, before) = (self.context.clone(), observed.clone());
-            let mut stopping = Box::pin(execute::end(context, Arc::clone(pod), before, plan.actions));
+            let mut stopping =
+                Box::pin(execute::end(context, Arc::clone(pod), before, plan.actions, self.grace(pod)));
             loop {
                 tokio::select! {
                     stopped = &mut stopping => break stopped?,

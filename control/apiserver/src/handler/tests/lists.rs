@@ -130,7 +130,10 @@ async fn large_lists_are_compressed_for_those_who_ask() {
     let packed = packed.into_body().collect().await.unwrap().to_bytes();
     let mut unpacked = Vec::new();
     std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(&packed[..]), &mut unpacked).unwrap();
-    assert_eq!(unpacked, plain);
+    // The server writes for itself meanwhile, so the list's own version may differ.
+    let items = |bytes: &[u8]| serde_json::from_slice::<Value>(bytes).unwrap()["items"].clone();
+    assert_eq!(items(&unpacked), items(&plain));
+    assert_eq!(items(&plain).as_array().unwrap().len(), 4);
 }
 
 #[tokio::test]

@@ -121,7 +121,8 @@ proptest! {
                 });
                 prop_assert!(taken.count() <= allowed);
             }
-            if steps.create.is_empty() && steps.delete.is_empty() {
+            let settled = pods.iter().all(|p| phase(p) != "Running" || now.available(p));
+            if settled && steps.create.is_empty() && steps.delete.is_empty() {
                 break;
             }
             let gone = names(&steps.delete);
