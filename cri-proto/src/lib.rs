@@ -3,9 +3,11 @@
 //! - [`v1`] holds the generated messages, clients and server stubs;
 //! - [`client::Runtime`] is the client the agent uses: one deadline a call class, 16 MiB messages, and reconnection
 //!   after the runtime was restarted;
-//! - [`events::Events`] tells which containers changed, by the best source the runtime offers.
+//! - [`events::Events`] tells which containers changed, by the best source the runtime offers;
+//! - [`csi`]: the sockets of storage drivers, and their registration.
 
 pub mod client;
+pub mod csi;
 pub mod events;
 
 /// Generated from `proto/cri-v1.proto`.

@@ -6,6 +6,7 @@ use cri_proto::client::Runtime;
 
 use crate::cgroup::Cgroups;
 use crate::config::Config;
+use crate::csi::Drivers;
 use crate::eviction::order::Evictions;
 use crate::image::Images;
 use crate::objects::Objects;
@@ -34,6 +35,8 @@ pub struct Context {
     pub objects: Objects,
     /// What pods' claims were found to be.
     pub claims: Claims,
+    /// Storage drivers of this node.
+    pub drivers: Drivers,
     /// Evictions on their way.
     pub evictions: Evictions,
     /// RuntimeClasses.

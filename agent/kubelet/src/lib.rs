@@ -6,6 +6,7 @@
 //! - [`pod`]: [`pod::plan`] (pure) decides, [`pod::execute`] does, [`pod::status`] (pure) tells; [`pod::spec`] translates
 //!   a pod's fields for the runtime.
 //! - [`volume`], [`cgroup`], [`image`], [`probe`]: what pods need beside containers.
+//! - [`csi`]: storage drivers of this node.
 //! - [`report`] writes statuses to the API, [`recorder`] events; [`objects`] reads ConfigMaps, Secrets and Services,
 //!   [`runtime_class`] RuntimeClasses.
 //! - [`node`]: this machine's Node object and Lease.
@@ -19,6 +20,7 @@ pub mod allocate;
 pub mod cgroup;
 pub mod config;
 pub mod context;
+pub mod csi;
 pub mod eviction;
 pub mod image;
 mod logline;

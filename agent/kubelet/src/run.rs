@@ -24,6 +24,7 @@ use crate::admit;
 use crate::cgroup::Cgroups;
 use crate::config::Config;
 use crate::context::Context;
+use crate::csi::{self, Drivers};
 use crate::eviction::order::Evictions;
 use crate::image::Images;
 use crate::image::garbage::Garbage;
@@ -137,6 +138,7 @@ impl Kubelet {
             recorder,
             objects,
             claims,
+            drivers: Drivers::default(),
             evictions,
             runtime_classes: RuntimeClasses::default(),
             tokens: Tokens::new(client.clone()),
@@ -167,6 +169,11 @@ impl Kubelet {
     /// What the node and its pods use.
     pub fn stats(&self) -> Stats {
         self.stats.clone()
+    }
+
+    /// Storage drivers of this node.
+    pub fn drivers(&self) -> Drivers {
+        self.context.drivers.clone()
     }
 
     /// What the eviction task works with.
@@ -221,6 +228,9 @@ impl Kubelet {
                 services.spawn(async move { statics_tx.closed().await });
             }
         }
+        let objects = client.clone().map(|client| csi::node_object::NodeObject::new(client, &node));
+        let registry = context.config.root_dir.join(csi::REGISTRY);
+        services.spawn(csi::register::follow(registry, context.drivers.clone(), objects));
         services.spawn(garbage.run());
         services.spawn(rotate::run(context.runtime.clone(), context.config.clone()));
         let known_rx = known.subscribe();

@@ -17,6 +17,7 @@ use crate::pod::spec::quantity::whole;
 pub mod atomic;
 pub mod claim;
 pub mod cleanup;
+pub mod csi;
 pub mod files;
 pub mod hosts;
 pub mod mounts;
@@ -111,6 +112,9 @@ pub enum Error {
         /// Why not.
         reason: String,
     },
+    /// A storage driver failed, or what it needs is not there; the text is whole.
+    #[error("{0}")]
+    Driver(String),
     /// A container uses a device the pod does not have.
     #[error("cannot find volume \"{volume}\" to pass into container \"{container}\"")]
     Device {
@@ -267,6 +271,9 @@ async fn one(
     if let Some(image) = &volume.image {
         return Ok(Source::Image(image.reference.clone().unwrap_or_default()));
     }
+    if let Some(source) = &volume.csi {
+        return Box::pin(csi::set_up_inline(context, pod, &volume.name, source)).await;
+    }
     let (kind, in_memory) = match volume {
         Volume { config_map: Some(_), .. } => ("configmap", false),
         Volume { secret: Some(_), .. } => ("secret", true),
@@ -290,7 +297,6 @@ async fn one(
 /// The kind of a volume this kubelet does not set up, for the error.
 fn kind_of(volume: &Volume) -> &'static str {
     match volume {
-        Volume { csi: Some(_), .. } => "csi",
         Volume { nfs: Some(_), .. } => "nfs",
         Volume { iscsi: Some(_), .. } => "iscsi",
         _ => "this kind of",

@@ -137,7 +137,7 @@ pub async fn run(
     let runtime = kubelet.runtime();
     let (health, seen) = watch::channel(Health::default());
     let settings = kubelet.config();
-    // `prepare` limited the cgroup of all pods. No volume type that is attached exists yet, so none is in use.
+    // `prepare` limited the cgroup of all pods. Volumes that are attached show as they come into use.
     let (reporting, reported) =
         watch::channel(Reported { allocatable_enforced: settings.cgroups_per_qos, ..Reported::default() });
     let pressure = eviction::watch(kubelet.eviction(), &reporting, &stop);
@@ -156,13 +156,21 @@ pub async fn run(
             None => stop.cancelled().await,
         }
     };
+    let mut in_use = kubelet.drivers().in_use();
+    let volumes = async {
+        while stop.run_until_cancelled(in_use.changed()).await.is_some_and(|changed| changed.is_ok()) {
+            let shown: Vec<String> = in_use.borrow_and_update().iter().cloned().collect();
+            reporting.send_modify(|reported| reported.volumes_in_use = shown);
+        }
+    };
     let watching = observe(&runtime, &health, &stop);
     tokio::join!(
         Box::pin(kubelet.run(stop.clone())),
         Box::pin(object),
         Box::pin(watching),
         Box::pin(port),
-        Box::pin(pressure)
+        Box::pin(pressure),
+        volumes
     );
     Ok(())
 }

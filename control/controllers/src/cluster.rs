@@ -15,7 +15,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::{IPAddress, ServiceCIDR};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::ClusterRole;
-use k8s_openapi::api::storage::v1::StorageClass;
+use k8s_openapi::api::storage::v1::{CSIDriver, StorageClass, VolumeAttachment};
 use kube::runtime::watcher;
 use kube::{Api, Client};
 use pki::bootstrap::{SECRET_NAMESPACE, SECRET_TYPE};
@@ -38,6 +38,7 @@ pub struct Cluster {
     pub cluster_roles: Arc<Informer<ClusterRole>>,
     pub config_maps: Arc<Informer<ConfigMap>>,
     pub cron_jobs: Arc<Informer<CronJob>>,
+    pub csi_drivers: Arc<Informer<CSIDriver>>,
     pub daemon_sets: Arc<Informer<DaemonSet>>,
     pub deployments: Arc<Informer<Deployment>>,
     pub endpoint_slices: Arc<Informer<EndpointSlice>>,
@@ -61,6 +62,7 @@ pub struct Cluster {
     pub services: Arc<Informer<Service>>,
     pub stateful_sets: Arc<Informer<StatefulSet>>,
     pub storage_classes: Arc<Informer<StorageClass>>,
+    pub volume_attachments: Arc<Informer<VolumeAttachment>>,
 }
 
 impl Cluster {
@@ -105,6 +107,8 @@ impl Cluster {
         starter.all(&self.services);
         starter.all(&self.stateful_sets);
         starter.all(&self.storage_classes);
+        starter.all(&self.csi_drivers);
+        starter.all(&self.volume_attachments);
     }
 
     /// Waits until every first list is complete: before that, what is not in a map may still exist.
@@ -139,6 +143,8 @@ impl Cluster {
             self.services.synced(),
             self.stateful_sets.synced(),
             self.storage_classes.synced(),
+            self.csi_drivers.synced(),
+            self.volume_attachments.synced(),
         );
     }
 }

@@ -4,6 +4,7 @@
 //! [`cluster`] (the informers together), [`recorder`] (events), [`expectations`] (own writes not seen yet), [`pods`] (making and
 //! removing pods for an owner), [`claim`] (which pods an owner has), [`inventory`] (every kind there is), [`history`] (controller revisions), [`backoff`]. Deciding is pure and lives in each controller's `plan` file.
 
+pub mod attach_detach;
 pub mod autoscaler;
 pub mod backoff;
 pub mod bootstrap_token;

@@ -1,5 +1,6 @@
 //! Every controller with its queue and workers, in one list.
 
+use crate::attach_detach::AttachDetach;
 use crate::autoscaler::Autoscalers;
 use crate::bootstrap_token::{BootstrapSigner, TokenCleaner};
 use crate::cluster::Cluster;
@@ -81,6 +82,7 @@ pub async fn run(client: Client, config: Config, shutdown: CancellationToken) {
     let (claim_queue, _) = start.add(1, |queue| ClaimBinder::new(&cluster, cl.clone(), rec.clone(), queue));
     start.add(1, |queue| VolumeBinder::new(&cluster, cl.clone(), rec.clone(), &claim_queue, queue));
     start.add(5, |queue| EphemeralVolumes::new(&cluster, cl.clone(), rec.clone(), queue));
+    start.add(1, |queue| AttachDetach::new(&cluster, cl.clone(), rec.clone(), queue));
     start.add(1, |queue| Expansion::new(&cluster, cl.clone(), rec.clone(), queue));
     start.add(1, |queue| RootCa::new(&cluster, cl.clone(), bundle, queue));
     start.add(1, |queue| NodeRanges::new(&cluster, cl.clone(), rec.clone(), config.cluster_cidrs, queue));

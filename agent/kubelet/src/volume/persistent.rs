@@ -1,4 +1,4 @@
-//! Volumes of this machine behind a claim: `hostPath` and `local`.
+//! Volumes of this machine behind a claim: `hostPath` and `local`; those of storage drivers are [`super::csi`]'s.
 
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Component, Path, PathBuf};
@@ -23,6 +23,9 @@ pub async fn set_up(context: &Context, pod: &Pod, claimed: &Claimed) -> Result<S
         let kind = source.type_.unwrap_or_default();
         return blocking(move || files::host_path(&path, &kind).map(|()| Source::Host { path, read_only }))
             .await;
+    }
+    if spec.csi.is_some() {
+        return Box::pin(super::csi::set_up_claimed(context, pod, claimed)).await;
     }
     let Some(source) = spec.local else {
         return Err(unsupported(claimed, kind_of(claimed)));

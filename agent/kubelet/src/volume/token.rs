@@ -65,6 +65,16 @@ impl Tokens {
 
     /// A token for a pod's service account; a failed renewal is no error while the old one is good.
     pub async fn get(&self, pod: &Pod, audience: Option<&str>, seconds: i64) -> Result<Arc<str>, Error> {
+        self.get_with_end(pod, audience, seconds).await.map(|(text, _)| text)
+    }
+
+    /// The same, with the end of its life.
+    pub async fn get_with_end(
+        &self,
+        pod: &Pod,
+        audience: Option<&str>,
+        seconds: i64,
+    ) -> Result<(Arc<str>, Timestamp), Error> {
         let audience = audience.filter(|a| !a.is_empty()).map(str::to_owned);
         let key = Key { pod: crate::pod::uid(pod).to_owned(), audience, seconds };
         let now = Timestamp::now();
@@ -72,7 +82,7 @@ impl Tokens {
         if let Some(token) = &known
             && now < token.renew_at
         {
-            return Ok(Arc::clone(&token.text));
+            return Ok((Arc::clone(&token.text), token.expires));
         }
         match (self.request(pod, &key, now).await, known) {
             (Ok(token), _) => {
@@ -80,13 +90,13 @@ impl Tokens {
                 if all.len() >= REMEMBERED {
                     all.retain(|_, token| now < token.expires);
                 }
-                let text = Arc::clone(&token.text);
+                let given = (Arc::clone(&token.text), token.expires);
                 all.insert(key, token);
-                Ok(text)
+                Ok(given)
             }
             (Err(error), Some(token)) if now < token.expires => {
                 tracing::warn!(%error, pod = key.pod, "token not renewed, the old one is still good");
-                Ok(token.text)
+                Ok((token.text, token.expires))
             }
             (Err(error), _) => Err(error),
         }

@@ -127,7 +127,10 @@ impl Writer {
             return Ok(volume.clone());
         }
         let message = if message.is_empty() { Value::Null } else { json!(message) };
-        let patch = Patch::Merge(versioned(volume, json!({"status": {"phase": phase, "message": message}})));
+        let now = jiff::Timestamp::now();
+        let now = jiff::Timestamp::from_second(now.as_second()).unwrap_or(now).to_string();
+        let status = json!({"phase": phase, "message": message, "lastPhaseTransitionTime": now});
+        let patch = Patch::Merge(versioned(volume, json!({"status": status})));
         let name = volume.name_any();
         let written = self.volumes().patch_status(&name, &PatchParams::default(), &patch).await;
         written.doing(|| format!("write status of volume {name}"))

@@ -76,6 +76,7 @@ impl Worker {
     }
 
     async fn tear_down(&self, pod: &Pod) -> Result<(), Error> {
+        Box::pin(volume::csi::tear_down(&self.context, crate::pod::uid(pod))).await?;
         let dir = self.context.config.pod_dir(crate::pod::uid(pod));
         volume::blocking(move || volume::cleanup::remove(&dir)).await?;
         self.context.cgroups.remove(crate::pod::uid(pod)).await?;

@@ -1,0 +1,198 @@
+//! What to attach to a node and what to detach. Pure.
+
+use k8s_openapi::api::core::v1::PersistentVolume;
+use k8s_openapi::api::storage::v1::VolumeAttachment;
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+
+/// A volume that a node's pods want.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// The name of its attachment to the node.
+    pub name: String,
+    /// The PersistentVolume.
+    pub volume: String,
+    /// Its driver.
+    pub driver: String,
+    /// As the Node's status names it.
+    pub unique: String,
+    /// It may be on several nodes.
+    pub shared: bool,
+}
+
+impl Wanted {
+    /// A volume of a driver for a node; `None` for other volumes.
+    #[must_use]
+    pub fn new(volume: &PersistentVolume, node: &str) -> Option<Self> {
+        let spec = volume.spec.as_ref()?;
+        let source = spec.csi.as_ref()?;
+        let modes = spec.access_modes.as_deref().unwrap_or_default();
+        let name = format!("{}{}{node}", source.volume_handle, source.driver);
+        let hash: String = Sha256::digest(name.as_bytes()).iter().map(|b| format!("{b:02x}")).collect();
+        Some(Self {
+            name: format!("csi-{hash}"),
+            volume: volume.metadata.name.clone()?,
+            driver: source.driver.clone(),
+            unique: format!("kubernetes.io/csi/{}^{}", source.driver, source.volume_handle),
+            shared: modes.is_empty() || modes.iter().any(|m| m == "ReadWriteMany" || m == "ReadOnlyMany"),
+        })
+    }
+}
+
+/// A VolumeAttachment of a PersistentVolume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attachment {
+    /// Its name.
+    pub name: String,
+    /// Its uid.
+    pub uid: String,
+    /// The node.
+    pub node: String,
+    /// The PersistentVolume.
+    pub volume: String,
+    /// The attacher says it is done.
+    pub attached: bool,
+    /// It is being undone.
+    pub terminating: bool,
+}
+
+impl Attachment {
+    /// Reads one; `None` for inline volumes, which are not ours.
+    #[must_use]
+    pub fn new(attachment: &VolumeAttachment) -> Option<Self> {
+        let meta = &attachment.metadata;
+        Some(Self {
+            name: meta.name.clone()?,
+            uid: meta.uid.clone().unwrap_or_default(),
+            node: attachment.spec.node_name.clone(),
+            volume: attachment.spec.source.persistent_volume_name.clone()?,
+            attached: attachment.status.as_ref().is_some_and(|s| s.attached),
+            terminating: meta.deletion_timestamp.is_some(),
+        })
+    }
+}
+
+/// What to do for a node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// Attach these.
+    pub attach: Vec<Wanted>,
+    /// These cannot be: why.
+    pub refuse: Vec<(Wanted, String)>,
+    /// Detach these.
+    pub detach: Vec<Attachment>,
+    /// What is attached and wanted: as the Node's status names it, to the attachment's name.
+    pub attached: BTreeMap<String, String>,
+    /// Something should be detached and is still in use.
+    pub waits: bool,
+}
+
+/// Decides. `in_use` is what the Node says it has mounted; `lost`: the node is gone, or silent for long.
+#[must_use]
+pub fn plan(node: &str, wanted: &[&Wanted], all: &[Attachment], in_use: &[String], lost: bool) -> Plan {
+    let mut plan = Plan::default();
+    for one in wanted {
+        match all.iter().find(|a| a.name == one.name) {
+            Some(known) => {
+                if known.attached && !known.terminating {
+                    plan.attached.insert(one.unique.clone(), one.name.clone());
+                }
+                // One that is being undone is made again once it is gone.
+                plan.waits |= known.terminating;
+            }
+            None => {
+                let elsewhere = all.iter().any(|a| a.volume == one.volume && a.node != node);
+                if elsewhere && !one.shared {
+                    let why = format!(
+                        "Multi-Attach error for volume {:?} Volume is already exclusively attached to one node and can't \
+                         be attached to another",
+                        one.volume
+                    );
+                    plan.refuse.push(((*one).clone(), why));
+                } else {
+                    plan.attach.push((*one).clone());
+                }
+            }
+        }
+    }
+    for known in all.iter().filter(|a| a.node == node && !a.terminating) {
+        if wanted.iter().any(|w| w.name == known.name) {
+            continue;
+        }
+        let used = in_use.iter().any(|unique| attachment_of(unique, node) == known.name);
+        if used && !lost {
+            plan.waits = true;
+        } else {
+            plan.detach.push(known.clone());
+        }
+    }
+    plan
+}
+
+/// The attachment's name of what the Node's status names.
+fn attachment_of(unique: &str, node: &str) -> String {
+    let rest = unique.strip_prefix("kubernetes.io/csi/").unwrap_or_default();
+    let (driver, handle) = rest.split_once('^').unwrap_or_default();
+    let text = format!("{handle}{driver}{node}");
+    let hash: String = Sha256::digest(text.as_bytes()).iter().map(|b| format!("{b:02x}")).collect();
+    format!("csi-{hash}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn wanted(volume: &str, node: &str, mode: &str) -> Wanted {
+        let volume: PersistentVolume = serde_json::from_value(json!({
+            "metadata": {"name": volume},
+            "spec": {"accessModes": [mode], "csi": {"driver": "d", "volumeHandle": format!("h-{volume}")}},
+        }))
+        .unwrap();
+        Wanted::new(&volume, node).unwrap()
+    }
+
+    fn attachment(of: &Wanted, node: &str, attached: bool) -> Attachment {
+        Attachment {
+            name: of.name.clone(),
+            uid: "u".into(),
+            node: node.into(),
+            volume: of.volume.clone(),
+            attached,
+            terminating: false,
+        }
+    }
+
+    #[test]
+    fn what_is_wanted_is_attached_once() {
+        let one = wanted("v", "n1", "ReadWriteOnce");
+        assert_eq!(plan("n1", &[&one], &[], &[], false).attach, [one.clone()]);
+        let waiting = plan("n1", &[&one], &[attachment(&one, "n1", false)], &[], false);
+        assert!(waiting.attach.is_empty() && waiting.attached.is_empty() && waiting.detach.is_empty());
+        let done = plan("n1", &[&one], &[attachment(&one, "n1", true)], &[], false);
+        assert_eq!(done.attached.keys().collect::<Vec<_>>(), ["kubernetes.io/csi/d^h-v"]);
+    }
+
+    #[test]
+    fn a_volume_for_one_node_is_on_one_node() {
+        let (here, there) = (wanted("v", "n2", "ReadWriteOnce"), wanted("v", "n1", "ReadWriteOnce"));
+        let all = [attachment(&there, "n1", true)];
+        let refused = plan("n2", &[&here], &all, &[], false);
+        assert!(refused.attach.is_empty());
+        assert!(refused.refuse[0].1.starts_with("Multi-Attach error for volume \"v\" "));
+        let shared = wanted("v", "n2", "ReadWriteMany");
+        assert_eq!(plan("n2", &[&shared], &all, &[], false).attach.len(), 1);
+    }
+
+    #[test]
+    fn what_is_in_use_is_not_detached_while_the_node_lives() {
+        let one = wanted("v", "n1", "ReadWriteOnce");
+        let all = [attachment(&one, "n1", true)];
+        let in_use = [one.unique.clone()];
+        let held = plan("n1", &[], &all, &in_use, false);
+        assert!(held.detach.is_empty() && held.waits);
+        assert_eq!(plan("n1", &[], &all, &in_use, true).detach.len(), 1);
+        assert_eq!(plan("n1", &[], &all, &[], false).detach.len(), 1);
+        assert!(plan("n2", &[], &all, &[], false).detach.is_empty(), "another node's");
+    }
+}
