@@ -166,7 +166,7 @@ mod tests {
     #[test]
     fn what_is_wanted_is_attached_once() {
         let one = wanted("v", "n1", "ReadWriteOnce");
-        assert_eq!(plan("n1", &[&one], &[], &[], false).attach, [one.clone()]);
+        assert_eq!(plan("n1", &[&one], &[], &[], false).attach, std::slice::from_ref(&one));
         let waiting = plan("n1", &[&one], &[attachment(&one, "n1", false)], &[], false);
         assert!(waiting.attach.is_empty() && waiting.attached.is_empty() && waiting.detach.is_empty());
         let done = plan("n1", &[&one], &[attachment(&one, "n1", true)], &[], false);
@@ -188,7 +188,7 @@ mod tests {
     fn what_is_in_use_is_not_detached_while_the_node_lives() {
         let one = wanted("v", "n1", "ReadWriteOnce");
         let all = [attachment(&one, "n1", true)];
-        let in_use = [one.unique.clone()];
+        let in_use = [one.unique];
         let held = plan("n1", &[], &all, &in_use, false);
         assert!(held.detach.is_empty() && held.waits);
         assert_eq!(plan("n1", &[], &all, &in_use, true).detach.len(), 1);
