@@ -35,8 +35,8 @@ struct Half {
     source: u32,
     destination: u32,
     size: u32,
-    /// Multicast addresses: a mask and what is left under it.
-    multicast: (u8, u8),
+    /// Multicast addresses: a mask of their first bytes and what is left under it, of the length nft reads as a prefix.
+    multicast: (&'static [u8], &'static [u8]),
 }
 
 const HALVES: [Half; 2] = [
@@ -49,7 +49,7 @@ const HALVES: [Half; 2] = [
         source: 12,
         destination: 16,
         size: 4,
-        multicast: (0xf0, 0xe0),
+        multicast: (&[0xf0, 0, 0, 0], &[0xe0, 0, 0, 0]),
     },
     Half {
         ipv6: true,
@@ -60,7 +60,7 @@ const HALVES: [Half; 2] = [
         source: 8,
         destination: 24,
         size: 16,
-        multicast: (0xff, 0xff),
+        multicast: (&[0xff], &[0xff]),
     },
 ];
 
@@ -96,6 +96,7 @@ impl Half {
     fn rule(&self) -> Vec<Expression> {
         let first = Register(0);
         let load = |offset, size| Expression::Payload(first, Base::Network, offset, size);
+        let (mask, multicast) = self.multicast;
         vec![
             Expression::Meta(first, Meta::NetworkProtocol),
             Expression::Compare(first, Is::Equal, vec![self.protocol]),
@@ -103,9 +104,9 @@ impl Half {
             Expression::Member(self.pods.into(), first, Is::Equal),
             load(self.destination, self.size),
             Expression::Member(self.direct.into(), first, Is::Different),
-            load(self.destination, 1),
-            Expression::Mask(first, vec![self.multicast.0]),
-            Expression::Compare(first, Is::Different, vec![self.multicast.1]),
+            load(self.destination, mask.len() as u32),
+            Expression::Mask(first, mask.to_vec()),
+            Expression::Compare(first, Is::Different, multicast.to_vec()),
             Expression::MasqueradeFullyRandom,
         ]
     }

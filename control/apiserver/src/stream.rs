@@ -2,6 +2,7 @@
 //!
 //! - [`container`]: which container is meant; [`address`]: where nodes, pods and services are
 //! - [`destination`]: request and object to the URL behind; [`dial`]: a connection there
+//! - [`messages`]: a log as WebSocket messages
 //! - [`trusted`]: connections to the servers of webhooks and aggregated APIs
 //! - [`carry`]: the request on that connection, upgrades passed through; [`rewrite`]: what a proxy changes on the way
 //!
@@ -13,6 +14,7 @@ pub mod container;
 pub mod destination;
 pub mod dial;
 mod html;
+pub mod messages;
 pub mod rewrite;
 pub mod trusted;
 

@@ -3,7 +3,7 @@
 
 use super::destination::Destination;
 use super::dial::Dialer;
-use super::{html, rewrite};
+use super::{html, messages, rewrite};
 use crate::answer;
 use crate::context::{Body, Request, Response};
 use crate::run::Tasks;
@@ -47,7 +47,14 @@ pub async fn carry(
     destination: Destination,
     manner: Manner,
 ) -> Result<Response, Status> {
-    let upgrade = rewrite::is_upgrade(request.headers());
+    // A log's reader may want messages; the kubelet is asked in plain HTTP all the same.
+    let reader = match manner {
+        Manner::Log { .. } if messages::is_wanted(request.headers()) => {
+            Some((messages::agree(request.headers())?, hyper::upgrade::on(&mut request)))
+        }
+        _ => None,
+    };
+    let upgrade = reader.is_none() && rewrite::is_upgrade(request.headers());
     if matches!(manner, Manner::UpgradeOnly) && !upgrade {
         return Err(Status::bad_request("Upgrade request required"));
     }
@@ -81,7 +88,13 @@ pub async fn carry(
     let response = response.map(|body| body.map_err(Into::into).boxed_unsync());
     match manner {
         Manner::UpgradeOnly => Ok(response),
-        Manner::Log { resource, name } => log(response, &resource, &name).await,
+        Manner::Log { resource, name } => {
+            let response = log(response, &resource, &name).await?;
+            let Some((agreed, client)) = reader else { return Ok(response) };
+            let answer = agreed.answer();
+            tasks.spawn(agreed.send(client, response.into_body()));
+            Ok(answer)
+        }
         Manner::Proxy { prefix } => {
             let authority = destination.authority();
             let links = rewrite::Links { prefix: &prefix, authority: &authority, asked: asked.as_deref() };

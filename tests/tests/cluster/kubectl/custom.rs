@@ -65,7 +65,7 @@ fn kubectl_custom_resources() {
             // the default is its creator's, as upstream has it
             refuses("apply --server-side --field-manager=other -f -", "Apply failed with 1 conflict: conflict with \"kubectl-client-side-apply\" using {ns}.example.com/v1: .spec.color").input(BLUE).current(),
             is("apply --server-side --force-conflicts --field-manager=other -f -", "widget.{ns}.example.com/w serverside-applied").input(BLUE).current(),
-            has("get wdg w", &["blue"]),
+            has("get wdg w", &["blue"]).current(),
             is("delete crd widgets.{ns}.example.com", "customresourcedefinition.apiextensions.k8s.io \"widgets.{ns}.example.com\" deleted"),
             fails("get widgets.{ns}.example.com", "error: the server doesn't have a resource type \"widgets\""),
         ],
