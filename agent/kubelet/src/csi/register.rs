@@ -74,8 +74,8 @@ pub async fn follow(directory: PathBuf, drivers: Drivers, api: Option<NodeObject
             () = changed => {}
             () = tokio::time::sleep(PERIOD) => {}
         }
-        // Sockets in new directories are seen by the period; the directories themselves are watched again.
-        events = watch(&directory).ok().or(events);
+        // The directories themselves are watched again; where that fails, the period sees what is new. An ended stream is never kept.
+        events = watch(&directory).ok();
     }
 }
 
