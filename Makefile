@@ -5,7 +5,7 @@ export CARGO_TARGET_DIR
 RELEASE := $(CARGO_TARGET_DIR)/release
 LAB := $(RELEASE)/lab
 
-.PHONY: up down build packages test bench lint
+.PHONY: up down build packages test bench lint fuzz
 
 up: build ## a two-node cluster with the example workload; writes ./kubeconfig
 	$(LAB) up --kubeconfig $(CURDIR)/kubeconfig
@@ -26,5 +26,11 @@ test: packages ## every suite: unit, property, component, lab
 bench: build ## figures of SPECIFICATION.md, as ratios
 	$(LAB) bench
 
+lint: packages ## formatting, clippy, documentation, dependencies, spelling; what CI checks first
 	cargo fmt --all --check
-	cargo clippy --workspace --all-targets -- -D warnings
+	cargo clippy --workspace --all-targets --all-features -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --quiet
+	tests/lint
+
+fuzz: packages ## every fuzz target for a minute; FUZZ_SECONDS and FUZZ_TARGETS change that
+	tests/fuzz/run

@@ -30,6 +30,11 @@ use crate::{
     result::{Attachment, Dns},
 };
 
+/// Reads the configuration and does nothing else.
+pub(crate) fn read(call: &Call) -> Result<(), Error> {
+    Conf::read(call).map(drop)
+}
+
 /// The plugin's answer to a command.
 pub(crate) fn answer(call: &Call) -> Result<Option<Value>, Error> {
     match call.environment.command {

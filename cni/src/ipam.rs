@@ -110,6 +110,11 @@ pub(crate) fn status(call: &Call) -> Result<(), Error> {
     })
 }
 
+/// Reads the configuration and does nothing else.
+pub(crate) fn read(call: &Call) -> Result<(), Error> {
+    Conf::read(call).map(drop)
+}
+
 /// The plugin's answer to a command given to it by name.
 pub(crate) fn answer(call: &Call) -> Result<Option<Value>, Error> {
     use crate::Command;

@@ -38,6 +38,24 @@ impl Plugin {
         Self::TABLE.iter().find(|(known, _)| *known == name).map(|(_, plugin)| *plugin)
     }
 
+    /// Every plugin.
+    pub fn all() -> impl Iterator<Item = Self> {
+        Self::TABLE.into_iter().map(|(_, plugin)| plugin)
+    }
+
+    /// Reads the configuration and does nothing else.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn read(self, call: &Call) -> Result<(), Error> {
+        match self {
+            Self::Bridge => bridge::read(call),
+            Self::HostLocal => ipam::read(call),
+            Self::Loopback => call.previous().map(drop),
+            Self::Portmap => portmap::read(call),
+        }
+    }
+
     /// Does what the call asks.
     ///
     /// # Errors

@@ -14,10 +14,12 @@ use v1::node_client::NodeClient;
 #[allow(
     missing_docs,
     clippy::all,
+    clippy::allow_attributes_without_reason,
     clippy::pedantic,
     clippy::unwrap_used,
     unreachable_pub,
-    unused_qualifications
+    unused_qualifications,
+    reason = "generated code"
 )]
 pub mod v1 {
     tonic::include_proto!("csi.v1");
@@ -27,10 +29,12 @@ pub mod v1 {
 #[allow(
     missing_docs,
     clippy::all,
+    clippy::allow_attributes_without_reason,
     clippy::pedantic,
     clippy::unwrap_used,
     unreachable_pub,
-    unused_qualifications
+    unused_qualifications,
+    reason = "generated code"
 )]
 pub mod registration {
     tonic::include_proto!("pluginregistration");

@@ -14,10 +14,12 @@ pub mod events;
 #[allow(
     missing_docs,
     clippy::all,
+    clippy::allow_attributes_without_reason,
     clippy::pedantic,
     clippy::unwrap_used,
     unreachable_pub,
-    unused_qualifications
+    unused_qualifications,
+    reason = "generated code"
 )]
 pub mod v1 {
     tonic::include_proto!("runtime.v1");
@@ -27,10 +29,12 @@ pub mod v1 {
 #[allow(
     missing_docs,
     clippy::all,
+    clippy::allow_attributes_without_reason,
     clippy::pedantic,
     clippy::unwrap_used,
     unreachable_pub,
-    unused_qualifications
+    unused_qualifications,
+    reason = "generated code"
 )]
 pub mod containerd {
     tonic::include_proto!("containerd.services.events.v1");

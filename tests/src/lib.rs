@@ -11,7 +11,7 @@
 //! - [`image`], [`registry`]: container images made here and served to the nodes
 //! - [`shell`]: running programs, with errors that say what failed
 //! - [`up`]: bringing a cluster up and showing it
-//! - [`bench`]: the figures of SPECIFICATION.md
+//! - [`mod@bench`]: the figures of SPECIFICATION.md
 
 pub mod bench;
 pub mod cgroup;

@@ -5,7 +5,7 @@
 //! - [`answer`]: a request to a response, or to "ask elsewhere"; pure
 //! - [`upstream`]: asking elsewhere
 //! - [`serve`]: the sockets
-//! - [`run`]: the address, the watches
+//! - [`mod@run`]: the address, the watches
 
 pub mod answer;
 pub mod record;

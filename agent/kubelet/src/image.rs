@@ -159,7 +159,7 @@ impl Images {
         self.pull(pod, container, &image, secrets, sandbox, recorder, key).await
     }
 
-    #[allow(clippy::too_many_arguments)]
+    #[allow(clippy::too_many_arguments, reason = "one pull, with all that decides it")]
     async fn pull(
         &self,
         pod: &Pod,

@@ -2,7 +2,7 @@
 //!
 //! - [`config`]: what it is told; [`machine`]: what the machine has.
 //! - [`source`]: where pods come from: the API, manifests; and the mirrors that show static pods in the API.
-//! - [`run`]: the tasks; one [`pod::worker`] a pod.
+//! - [`mod@run`]: the tasks; one [`pod::worker`] a pod.
 //! - [`pod`]: [`pod::plan`] (pure) decides, [`pod::execute`] does, [`pod::status`] (pure) tells; [`pod::spec`] translates
 //!   a pod's fields for the runtime.
 //! - [`volume`], [`cgroup`], [`image`], [`probe`]: what pods need beside containers.

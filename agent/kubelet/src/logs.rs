@@ -1,6 +1,6 @@
 //! Container logs: the CRI's log files, read for somebody who asks.
 //!
-//! - [`line`]: bytes to pieces of lines, pure; [`select`]: which pieces are asked for, and how they are written, pure
+//! - [`mod@line`]: bytes to pieces of lines, pure; [`select`]: which pieces are asked for, and how they are written, pure
 //! - [`tail`]: where the last lines begin; [`reader`]: the file, its rotation, and waiting for more
 //! - [`rotate`]: logs that grew too long are put aside
 

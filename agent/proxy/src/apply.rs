@@ -1,6 +1,6 @@
 //! What is in the kernel, and changing it: the only owner of the table `windlass`.
 //!
-//! Woken by [`run`](crate::run) with the services that changed. Keeps a shadow of what is applied, so that the hot path never lists; a
+//! Woken by [`run`](mod@crate::run) with the services that changed. Keeps a shadow of what is applied, so that the hot path never lists; a
 //! change is one transaction of exactly the elements that differ. After a failed transaction, or when the table was taken away, one
 //! transaction replaces everything: there is no moment without rules.
 

@@ -13,7 +13,7 @@
 //! - [`apply`]: the shadow of what is in the kernel; one transaction a change
 //! - [`conntrack`]: forgetting flows to endpoints that are gone
 //! - `health`: what load balancers and people ask over HTTP
-//! - [`run`]: the watches
+//! - [`mod@run`]: the watches
 
 pub mod apply;
 pub mod conntrack;

@@ -16,7 +16,7 @@ fn address(result: &Value, index: usize) -> IpAddr {
 
 #[test]
 fn two_containers_reach_each_other_and_the_host() {
-    let Some(lab) = Lab::new() else { return };
+    let lab = Lab::new();
     let conf = lab.bridge_conf();
     let (a, b) = (Netns::new(), Netns::new());
     let first = lab.call("ADD", &conf, "a", &a.path()).ok();
@@ -33,7 +33,7 @@ fn two_containers_reach_each_other_and_the_host() {
 
 #[test]
 fn the_result_says_what_was_made() {
-    let Some(lab) = Lab::new() else { return };
+    let lab = Lab::new();
     let (mut conf, netns) = (lab.bridge_conf(), Netns::new());
     conf["cniVersion"] = "1.1.0".into();
     conf["mtu"] = 1400.into();
@@ -65,7 +65,7 @@ fn the_result_says_what_was_made() {
 
 #[test]
 fn del_takes_everything_away_however_often_it_comes() {
-    let Some(lab) = Lab::new() else { return };
+    let lab = Lab::new();
     let (conf, netns) = (lab.bridge_conf(), Netns::new());
     lab.call("ADD", &conf, "a", &netns.path()).ok();
     assert_eq!(lab.leased("pods").len(), 2);
@@ -79,7 +79,7 @@ fn del_takes_everything_away_however_often_it_comes() {
 
 #[test]
 fn del_without_the_namespace_frees_link_and_lease() {
-    let Some(lab) = Lab::new() else { return };
+    let lab = Lab::new();
     let (conf, netns) = (lab.bridge_conf(), Netns::new());
     lab.call("ADD", &conf, "a", &netns.path()).ok();
     lab.call("DEL", &conf, "a", "").ok();
@@ -89,7 +89,7 @@ fn del_without_the_namespace_frees_link_and_lease() {
 
 #[test]
 fn a_failed_add_leaves_nothing() {
-    let Some(lab) = Lab::new() else { return };
+    let lab = Lab::new();
     let (conf, netns) = (lab.bridge_conf(), Netns::new());
     netns.sh("ip link add eth0 type bridge");
     let (_, message) = lab.call("ADD", &conf, "a", &netns.path()).error();
@@ -108,7 +108,7 @@ fn a_failed_add_leaves_nothing() {
 
 #[test]
 fn a_second_add_fails_and_harms_not_the_first() {
-    let Some(lab) = Lab::new() else { return };
+    let lab = Lab::new();
     let (mut conf, netns) = (lab.bridge_conf(), Netns::new());
     let result = lab.call("ADD", &conf, "a", &netns.path()).ok();
     let (_, message) = lab.call("ADD", &conf, "a", &netns.path()).error();
@@ -119,7 +119,7 @@ fn a_second_add_fails_and_harms_not_the_first() {
 
 #[test]
 fn check_sees_what_is_missing() {
-    let Some(lab) = Lab::new() else { return };
+    let lab = Lab::new();
     let (mut conf, netns) = (lab.bridge_conf(), Netns::new());
     let result = lab.call("ADD", &conf, "a", &netns.path()).ok();
     assert_eq!(lab.call("CHECK", &conf, "a", &netns.path()).error().0, 7, "CHECK needs prevResult");
@@ -153,7 +153,7 @@ fn check_sees_what_is_missing() {
 
 #[test]
 fn gc_removes_what_is_not_valid_and_of_this_network() {
-    let Some(lab) = Lab::new() else { return };
+    let lab = Lab::new();
     let mut conf = lab.bridge_conf();
     conf["cniVersion"] = "1.1.0".into();
     let mut other = conf.clone();
@@ -175,7 +175,7 @@ fn gc_removes_what_is_not_valid_and_of_this_network() {
 
 #[test]
 fn another_address_on_the_bridge_gives_way_only_if_forced() {
-    let Some(lab) = Lab::new() else { return };
+    let lab = Lab::new();
     let (mut conf, netns) = (lab.bridge_conf(), Netns::new());
     lab.host.sh("ip link add cni0 type bridge; ip addr add 192.0.2.1/24 dev cni0");
     let (code, message) = lab.call("ADD", &conf, "a", &netns.path()).error();
@@ -190,7 +190,7 @@ fn another_address_on_the_bridge_gives_way_only_if_forced() {
 
 #[test]
 fn a_link_that_is_no_bridge_is_refused() {
-    let Some(lab) = Lab::new() else { return };
+    let lab = Lab::new();
     let (conf, netns) = (lab.bridge_conf(), Netns::new());
     lab.host.sh("ip link add cni0 type veth");
     let (_, message) = lab.call("ADD", &conf, "a", &netns.path()).error();
@@ -199,7 +199,7 @@ fn a_link_that_is_no_bridge_is_refused() {
 
 #[test]
 fn joined_at_layer_2_without_ipam() {
-    let Some(lab) = Lab::new() else { return };
+    let lab = Lab::new();
     let (mut conf, netns) = (lab.bridge_conf(), Netns::new());
     conf["ipam"] = json!({});
     let result = lab.call("ADD", &conf, "a", &netns.path()).ok();
@@ -210,7 +210,7 @@ fn joined_at_layer_2_without_ipam() {
 
 #[test]
 fn many_at_once_share_one_bridge() {
-    let Some(lab) = Lab::new() else { return };
+    let lab = Lab::new();
     let conf = lab.bridge_conf();
     let netns: Vec<Netns> = (0..16).map(|_| Netns::new()).collect();
     let attach = |index: usize| lab.call("ADD", &conf, &format!("c{index}"), &netns[index].path()).ok();
@@ -230,7 +230,7 @@ fn many_at_once_share_one_bridge() {
 
 #[test]
 fn killed_anywhere_a_del_leaves_nothing() {
-    let Some(lab) = Lab::new() else { return };
+    let lab = Lab::new();
     let mut conf = lab.bridge_conf();
     conf["ipMasq"] = true.into();
     let mut killed = 0;
@@ -254,7 +254,7 @@ fn killed_anywhere_a_del_leaves_nothing() {
 
 #[test]
 fn an_address_granted_anew_is_found_at_once() {
-    let Some(lab) = Lab::new() else { return };
+    let lab = Lab::new();
     let (mut conf, neighbour) = (lab.bridge_conf(), Netns::new());
     lab.call("ADD", &conf, "n", &neighbour.path()).ok();
     conf["runtimeConfig"] = json!({ "ips": ["10.88.0.9/24", "fd00:88::9/64"] });

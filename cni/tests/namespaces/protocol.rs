@@ -6,7 +6,7 @@ use crate::lab::{Lab, Netns};
 
 #[test]
 fn bad_configurations_name_the_field_and_touch_nothing() {
-    let Some(lab) = Lab::new() else { return };
+    let lab = Lab::new();
     let netns = Netns::new();
     let cases: [(&str, Value, u64, &str); 16] = [
         ("/cniVersion", json!("0.1.0"), 1, "0.1.0"),
@@ -45,7 +45,7 @@ fn bad_configurations_name_the_field_and_touch_nothing() {
 
 #[test]
 fn bad_calls_have_the_specifications_codes() {
-    let Some(lab) = Lab::new() else { return };
+    let lab = Lab::new();
     let conf = lab.bridge_conf();
     assert_eq!(
         lab.call("ADD", &conf, "a", "").error(),
@@ -72,7 +72,7 @@ fn bad_calls_have_the_specifications_codes() {
 
 #[test]
 fn every_version_gets_its_own_shape() {
-    let Some(lab) = Lab::new() else { return };
+    let lab = Lab::new();
     for version in ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"] {
         let (mut conf, netns) = (lab.bridge_conf(), Netns::new());
         conf["cniVersion"] = version.into();
@@ -95,7 +95,7 @@ fn every_version_gets_its_own_shape() {
 
 #[test]
 fn status_says_whether_leases_can_be_written() {
-    let Some(lab) = Lab::new() else { return };
+    let lab = Lab::new();
     let mut conf = lab.bridge_conf();
     conf["cniVersion"] = "1.1.0".into();
     lab.call("STATUS", &conf, "", "").ok();
@@ -105,7 +105,7 @@ fn status_says_whether_leases_can_be_written() {
 
 #[test]
 fn loopback_comes_up_and_passes_the_previous_result_on() {
-    let Some(lab) = Lab::new() else { return };
+    let lab = Lab::new();
     let (mut conf, netns) =
         (json!({ "cniVersion": "1.0.0", "name": "lo", "type": "loopback" }), Netns::new());
     let result = lab.call("ADD", &conf, "a", &netns.path()).ok();

@@ -5,7 +5,7 @@
 //! first, so that two claims can never hold it), phases, the annotations provisioners wait for. Promises: each write names the version it
 //! was decided on, so that a stale view costs a retry and nothing else; a volume is taken back only when its claim is truly gone.
 //!
-//! - [`plan`] decides (pure); [`write`] does; [`reclaim`] takes volumes back; [`migration`]: plugins whose drivers took over
+//! - [`plan`] decides (pure); [`mod@write`] does; [`reclaim`] takes volumes back; [`migration`]: plugins whose drivers took over
 
 pub mod migration;
 pub mod plan;

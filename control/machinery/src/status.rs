@@ -95,7 +95,7 @@ pub struct Details {
     pub retry_after_seconds: i32,
 }
 
-#[allow(clippy::trivially_copy_pass_by_ref)] // serde hands out a reference
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands out a reference")]
 fn is_zero(n: &i32) -> bool {
     *n == 0
 }

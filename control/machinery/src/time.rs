@@ -28,7 +28,7 @@ pub fn format_micro(time: Timestamp) -> String {
     format!("{text}.{micros:06}Z")
 }
 
-/// Reads a `Time`: any fraction is accepted (and kept; [`format`] cuts it off).
+/// Reads a `Time`: any fraction is accepted (and kept; [`format()`] cuts it off).
 ///
 /// # Errors
 /// For anything but RFC 3339.

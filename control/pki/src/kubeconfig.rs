@@ -9,7 +9,7 @@ use std::path::Path;
 /// A kubeconfig. Parts we do not use are kept out: this is for files of our own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-#[allow(missing_docs)]
+#[allow(missing_docs, reason = "the fields of kubectl's configuration file")]
 pub struct Kubeconfig {
     #[serde(rename = "apiVersion", default = "v1")]
     pub api_version: String,
@@ -35,7 +35,7 @@ fn config() -> String {
 
 /// An entry of `clusters`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs)]
+#[allow(missing_docs, reason = "the fields of kubectl's configuration file")]
 pub struct NamedCluster {
     #[serde(default)]
     pub name: String,
@@ -45,7 +45,7 @@ pub struct NamedCluster {
 /// Where an API server is and which authority it must show.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-#[allow(missing_docs)]
+#[allow(missing_docs, reason = "the fields of kubectl's configuration file")]
 pub struct Cluster {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub certificate_authority: Option<String>,
@@ -57,7 +57,7 @@ pub struct Cluster {
 
 /// An entry of `contexts`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs)]
+#[allow(missing_docs, reason = "the fields of kubectl's configuration file")]
 pub struct NamedContext {
     pub name: String,
     pub context: Context,
@@ -65,7 +65,7 @@ pub struct NamedContext {
 
 /// A cluster seen as a user.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs)]
+#[allow(missing_docs, reason = "the fields of kubectl's configuration file")]
 pub struct Context {
     pub cluster: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -76,7 +76,7 @@ pub struct Context {
 
 /// An entry of `users`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs)]
+#[allow(missing_docs, reason = "the fields of kubectl's configuration file")]
 pub struct NamedUser {
     pub name: String,
     pub user: User,
@@ -85,7 +85,7 @@ pub struct NamedUser {
 /// Credentials, inline or as files.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-#[allow(missing_docs)]
+#[allow(missing_docs, reason = "the fields of kubectl's configuration file")]
 pub struct User {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client_certificate: Option<String>,

@@ -21,7 +21,7 @@ pub enum Signer {
 
 /// Why a request does not fit its signer: the message of the `Failed` condition with reason `SignerValidationFailure`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[allow(missing_docs)]
+#[allow(missing_docs, reason = "the texts say it")]
 pub enum Rejection {
     #[error("subject organization is not system:nodes")]
     Organization,

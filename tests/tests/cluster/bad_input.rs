@@ -1,6 +1,6 @@
 //! Bad input costs a clear error and nothing else: each gets the words upstream has for it, and a neighbour goes on.
 
-use crate::harness::{Cluster, Namespace, allowed, cluster, eventually, lab_output, on_node};
+use crate::harness::{Cluster, Namespace, cluster, eventually, lab_output, on_node};
 use serde_json::Value;
 use std::io::Write as _;
 use std::net::TcpStream;
@@ -131,9 +131,6 @@ const STRATEGIC: &str = "application/strategic-merge-patch+json";
 
 #[test]
 fn bodies_that_are_no_objects_are_refused() {
-    if !allowed() {
-        return;
-    }
     let namespace = cluster().namespace("bad-bodies");
     let (raw, path) = (Raw::new(cluster()), maps(&namespace));
     let deep = format!(
@@ -218,9 +215,6 @@ fn bodies_that_are_no_objects_are_refused() {
 
 #[test]
 fn bodies_are_bounded_and_slow_clients_wait_alone() {
-    if !allowed() {
-        return;
-    }
     let namespace = cluster().namespace("bad-sizes");
     let (raw, path) = (Raw::new(cluster()), maps(&namespace));
     let answer = raw.send("POST", &path, JSON, &vec![b'a'; (3 << 20) + 1]);
@@ -269,9 +263,6 @@ fn bodies_are_bounded_and_slow_clients_wait_alone() {
 
 #[test]
 fn selectors_tokens_and_patches_are_checked() {
-    if !allowed() {
-        return;
-    }
     let namespace = cluster().namespace("bad-queries");
     let (raw, path) = (Raw::new(cluster()), maps(&namespace));
     namespace.kubectl(&["create", "configmap", "x", "--from-literal=a=1"]);
@@ -345,9 +336,6 @@ fn selectors_tokens_and_patches_are_checked() {
 
 #[test]
 fn invalid_manifests_name_every_fault() {
-    if !allowed() {
-        return;
-    }
     let namespace = cluster().namespace("bad-manifests");
     let refuse = |manifest: &str, texts: &[&str]| {
         let out = cluster().feed(&["-n", &namespace.name, "create", "-f", "-"], &format!("---\n{manifest}"));
@@ -400,9 +388,6 @@ fn invalid_manifests_name_every_fault() {
 
 #[test]
 fn bad_credentials_are_nobodys() {
-    if !allowed() {
-        return;
-    }
     let raw = Raw::new(cluster());
     let pods = "/api/v1/pods";
     let answer = raw.send_as(&["-H".into(), "authorization: Bearer nonsense".into()], "GET", pods, "", b"");
@@ -438,9 +423,6 @@ fn bad_credentials_are_nobodys() {
 
 #[test]
 fn garbage_on_the_ports_ends_its_own_connection() {
-    if !allowed() {
-        return;
-    }
     for port in ["192.168.77.11:6443", "192.168.77.11:10250", "192.168.77.12:10250"] {
         for garbage in [
             "NONSENSE\\r\\n\\r\\n",
@@ -492,9 +474,6 @@ impl Drop for Planted {
 
 #[test]
 fn a_corrupt_static_pod_file_leaves_its_neighbours_alone() {
-    if !allowed() {
-        return;
-    }
     cluster();
     let _corrupt = Planted::new(
         "n2",
@@ -528,9 +507,6 @@ fn a_corrupt_static_pod_file_leaves_its_neighbours_alone() {
 
 #[test]
 fn an_unreachable_image_is_backed_off_from_beside_a_good_pod() {
-    if !allowed() {
-        return;
-    }
     let namespace = cluster().namespace("bad-image");
     namespace.apply(&format!(
         "{}---\n{}",
@@ -567,9 +543,6 @@ fn an_unreachable_image_is_backed_off_from_beside_a_good_pod() {
 
 #[test]
 fn a_typo_in_a_cni_configuration_stops_new_pods_only() {
-    if !allowed() {
-        return;
-    }
     let namespace = cluster().namespace("bad-cni");
     namespace.apply(&pod("before", "n2", "lab.local/echo:1"));
     ready(&namespace, "before");

@@ -13,15 +13,6 @@ pub struct Cluster {
     kubeconfig: PathBuf,
 }
 
-/// Whether this machine lets us make namespaces; says so when not.
-pub fn allowed() -> bool {
-    let root = nix::unistd::geteuid().is_root();
-    if !root {
-        eprintln!("skipped: the lab needs root");
-    }
-    root
-}
-
 /// The cluster, brought up by the first test that asks.
 pub fn cluster() -> &'static Cluster {
     static CLUSTER: OnceLock<Cluster> = OnceLock::new();
@@ -41,8 +32,9 @@ pub fn lab(args: &[&str]) -> String {
     String::from_utf8_lossy(&out.stdout).into_owned()
 }
 
-/// As [`lab`], whatever comes of it.
+/// As [`lab`], whatever comes of it. A test that cannot make namespaces fails: what has not run has not passed.
 pub fn lab_output(args: &[&str]) -> Output {
+    assert!(nix::unistd::geteuid().is_root(), "the lab needs root");
     Command::new(env!("CARGO_BIN_EXE_lab"))
         .args(["--lab", LAB])
         .args(args)

@@ -1,7 +1,7 @@
 //! `kill -9` of the agent, the server and containerd, while pods run and while pods are made: afterwards every pod is there once, nothing
 //! was restarted that need not be, and no sandbox or address is leaked.
 
-use crate::harness::{Namespace, allowed, cluster, echo, eventually, lab, on_node};
+use crate::harness::{Namespace, cluster, echo, eventually, lab, on_node};
 use std::collections::{BTreeMap, BTreeSet};
 
 const VICTIMS: [(&str, &str); 4] =
@@ -64,9 +64,6 @@ fn nothing_is_leaked() {
 
 #[test]
 fn running_pods_do_not_notice_a_kill() {
-    if !allowed() {
-        return;
-    }
     let namespace = cluster().namespace("kill-running");
     namespace.apply(&echo("web", 6));
     namespace.kubectl(&["rollout", "status", "deployment/web", "--timeout=120s"]);
@@ -111,9 +108,6 @@ fn running_pods_do_not_notice_a_kill() {
 
 #[test]
 fn pods_in_the_making_survive_a_kill() {
-    if !allowed() {
-        return;
-    }
     for (round, (node, victim)) in VICTIMS.into_iter().enumerate() {
         let namespace = cluster().namespace(&format!("kill-making-{round}"));
         namespace.apply(&echo("web", 20));

@@ -10,7 +10,7 @@ mod reading;
 mod workloads;
 mod writing;
 
-use crate::harness::{Cluster, Namespace, allowed, cluster};
+use crate::harness::{Cluster, Namespace, cluster};
 use std::io::Write;
 use std::process::Stdio;
 
@@ -165,9 +165,6 @@ fn split(line: &str) -> Vec<String> {
 
 /// Runs a group with both versions; every case that differs is told, not only the first.
 pub fn group(name: &str, cases: &[Case]) {
-    if !allowed() {
-        return;
-    }
     let cluster = cluster();
     let mut wrong = Vec::new();
     for debian in [false, true] {

@@ -1,6 +1,6 @@
 //! Services, node ports and names, with real connections.
 
-use crate::harness::{Namespace, allowed, cluster, echo, eventually, lab_output};
+use crate::harness::{Namespace, cluster, echo, eventually, lab_output};
 use std::collections::BTreeMap;
 
 /// A pod on `node` that can be told to connect somewhere.
@@ -37,9 +37,6 @@ fn shares(namespace: &Namespace<'_>, pod: &str, url: &str, count: usize) -> BTre
 
 #[test]
 fn a_service_name_reaches_pods_on_both_nodes_evenly_and_follows_them() {
-    if !allowed() {
-        return;
-    }
     let namespace = cluster().namespace("svc-even");
     namespace.apply(&echo("web", 4));
     namespace.kubectl(&["rollout", "status", "deployment/web", "--timeout=90s"]);
@@ -68,9 +65,6 @@ fn a_service_name_reaches_pods_on_both_nodes_evenly_and_follows_them() {
 
 #[test]
 fn a_node_port_answers_on_both_nodes_from_outside_and_inside() {
-    if !allowed() {
-        return;
-    }
     let namespace = cluster().namespace("svc-nodeport");
     namespace.apply(&echo("np", 2));
     namespace.kubectl(&["rollout", "status", "deployment/np", "--timeout=90s"]);
@@ -94,9 +88,6 @@ fn a_node_port_answers_on_both_nodes_from_outside_and_inside() {
 
 #[test]
 fn a_pod_reaches_itself_and_the_api_through_services() {
-    if !allowed() {
-        return;
-    }
     let namespace = cluster().namespace("svc-self");
     namespace.apply(&echo("self", 1));
     namespace.kubectl(&["rollout", "status", "deployment/self", "--timeout=90s"]);
@@ -115,9 +106,6 @@ fn a_pod_reaches_itself_and_the_api_through_services() {
 
 #[test]
 fn a_headless_service_names_its_pods() {
-    if !allowed() {
-        return;
-    }
     let namespace = cluster().namespace("svc-headless");
     namespace.apply(&echo("hl", 2).replace("  type: NodePort\n", "  clusterIP: None\n"));
     namespace.kubectl(&["rollout", "status", "deployment/hl", "--timeout=90s"]);

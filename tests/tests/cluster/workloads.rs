@@ -1,6 +1,6 @@
 //! What a pod's spec asks for, seen from inside its containers.
 
-use crate::harness::{Namespace, allowed, cluster, eventually, on_node};
+use crate::harness::{Namespace, cluster, eventually, on_node};
 
 fn wait(namespace: &Namespace<'_>, pod: &str, condition: &str) {
     namespace.kubectl(&["wait", &format!("--for={condition}"), "--timeout=90s", &format!("pod/{pod}")]);
@@ -8,9 +8,6 @@ fn wait(namespace: &Namespace<'_>, pod: &str, condition: &str) {
 
 #[test]
 fn configuration_reaches_a_container_and_follows_its_changes() {
-    if !allowed() {
-        return;
-    }
     let namespace = cluster().namespace("work-config");
     namespace.apply(
         "apiVersion: v1
@@ -93,9 +90,6 @@ spec:
 
 #[test]
 fn a_pod_speaks_to_the_api_as_its_service_account() {
-    if !allowed() {
-        return;
-    }
     let namespace = cluster().namespace("work-token");
     namespace.kubectl(&["run", "p", "--image=lab.local/echo:1"]);
     wait(&namespace, "p", "condition=Ready");
@@ -150,9 +144,6 @@ fn a_pod_speaks_to_the_api_as_its_service_account() {
 
 #[test]
 fn containers_end_restart_and_back_off_as_their_policy_says() {
-    if !allowed() {
-        return;
-    }
     let namespace = cluster().namespace("work-restart");
     let pod = |name: &str, policy: &str, script: &str| {
         namespace.apply(&format!(
@@ -191,9 +182,6 @@ spec:
 
 #[test]
 fn probes_gate_readiness_and_restart_what_hangs() {
-    if !allowed() {
-        return;
-    }
     let namespace = cluster().namespace("work-probes");
     namespace.apply(
         "apiVersion: v1
@@ -223,9 +211,6 @@ spec:
 
 #[test]
 fn a_static_pod_has_a_mirror_and_comes_back() {
-    if !allowed() {
-        return;
-    }
     cluster();
     let manifest = "apiVersion: v1
 kind: Pod
@@ -268,9 +253,6 @@ spec:
 
 #[test]
 fn a_deployment_rolls_undoes_and_restarts() {
-    if !allowed() {
-        return;
-    }
     let namespace = cluster().namespace("work-rollout");
     namespace.apply(&crate::harness::echo("web", 3));
     namespace.kubectl(&["rollout", "status", "deployment/web", "--timeout=90s"]);
@@ -295,9 +277,6 @@ fn a_deployment_rolls_undoes_and_restarts() {
 
 #[test]
 fn a_job_a_daemon_set_and_a_namespace_come_to_their_ends() {
-    if !allowed() {
-        return;
-    }
     let namespace = cluster().namespace("work-kinds");
     namespace.apply(
         "apiVersion: batch/v1

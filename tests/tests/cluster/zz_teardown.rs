@@ -1,14 +1,11 @@
 //! The end of the cluster: nothing of it is left. Its name makes it the last test.
 
-use crate::harness::{LAB, allowed, cluster, lab};
+use crate::harness::{LAB, cluster, lab};
 use lab::cgroup::hierarchies;
 use std::path::Path;
 
 #[test]
 fn the_lab_goes_without_a_trace() {
-    if !allowed() {
-        return;
-    }
     cluster();
     lab(&["down"]);
     assert!(!Path::new("/var/lib/windlass-lab").join(LAB).exists());

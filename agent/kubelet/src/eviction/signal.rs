@@ -78,8 +78,7 @@ fn threads(loadavg: &str) -> Option<u64> {
 /// Bytes and inodes left for those who are not root. Some filesystems count no inodes.
 fn filesystem(dir: &Path) -> Option<(Left, Option<Left>)> {
     let stat = nix::sys::statvfs::statvfs(dir).ok()?;
-    // The types differ between architectures.
-    #[allow(clippy::useless_conversion)]
+    #[allow(clippy::useless_conversion, reason = "the types differ between architectures")]
     let [blocks, available, size, files, free] = [
         u64::from(stat.blocks()),
         u64::from(stat.blocks_available()),

@@ -82,8 +82,7 @@ fn cpus() -> u64 {
 
 fn storage(root_dir: &Path) -> Option<u64> {
     let stat = nix::sys::statvfs::statvfs(root_dir).ok()?;
-    // The types differ between architectures.
-    #[allow(clippy::useless_conversion)]
+    #[allow(clippy::useless_conversion, reason = "the types differ between architectures")]
     let (blocks, size) = (u64::from(stat.blocks()), u64::from(stat.fragment_size()));
     blocks.checked_mul(size)
 }

@@ -566,6 +566,6 @@ fn ready(input: &Input<'_>, containers: &Judged) -> Judged {
 }
 
 #[cfg(test)]
-#[allow(clippy::needless_pass_by_value)]
+#[allow(clippy::needless_pass_by_value, reason = "json!() arguments read better by value")]
 #[path = "status/tests.rs"]
 mod tests;

@@ -276,8 +276,10 @@ fn handshake(error: &std::io::Error) -> String {
 
 fn unverified() -> rustls::ClientConfig {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    // The provider is named and its default versions are its own: this cannot fail.
-    #[allow(clippy::expect_used)]
+    #[allow(
+        clippy::expect_used,
+        reason = "the provider is named and its default versions are its own: this cannot fail"
+    )]
     let builder = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .expect("ring supports the default versions");

@@ -138,7 +138,7 @@ async fn delete(client: &kube::Client, mirror: &Pod) {
 }
 
 #[cfg(test)]
-#[allow(clippy::needless_pass_by_value)]
+#[allow(clippy::needless_pass_by_value, reason = "json!() arguments read better by value")]
 mod tests {
     use super::*;
     use serde_json::json;

@@ -50,8 +50,7 @@ impl Filesystem {
     /// The filesystem a path is on.
     pub fn of(path: &Path) -> Option<Self> {
         let stat = nix::sys::statvfs::statvfs(path).ok()?;
-        // The types differ between architectures.
-        #[allow(clippy::useless_conversion)]
+        #[allow(clippy::useless_conversion, reason = "the types differ between architectures")]
         let [size, blocks, free, available, inodes, inodes_free] = [
             u64::from(stat.fragment_size()),
             u64::from(stat.blocks()),

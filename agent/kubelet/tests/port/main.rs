@@ -1,6 +1,6 @@
 //! The kubelet's port over loopback TLS: a fake API server for reviews, a fake runtime behind.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a test")]
 
 mod runtime;
 

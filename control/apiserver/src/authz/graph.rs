@@ -8,7 +8,7 @@ use serde_json::Value;
 
 /// A kind of object the graph knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[allow(missing_docs)] // the names say it
+#[allow(missing_docs, reason = "the names say it")]
 pub enum Vertex {
     Pod,
     Secret,

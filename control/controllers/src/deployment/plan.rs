@@ -172,8 +172,7 @@ fn fraction(set: &Set, wanted: Wanted, allowed: i32) -> i32 {
     }
     let before = set.max_replicas.filter(|m| *m > 0).unwrap_or(wanted.replicas);
     let exact = f64::from(set.replicas) * f64::from(allowed) / f64::from(before);
-    // sizes are far below 2^31
-    #[allow(clippy::cast_possible_truncation)]
+    #[allow(clippy::cast_possible_truncation, reason = "sizes are far below 2^31")]
     let rounded = exact.round() as i32;
     rounded - set.replicas
 }

@@ -92,7 +92,7 @@ pub fn encode(schema: &Schema, object: &Value) -> Result<Vec<u8>, Error> {
     encode_as(schema, id, object)
 }
 
-/// As [`encode`], with the type given: for objects that do not name it, such as `WatchEvent`.
+/// As [`encode()`], with the type given: for objects that do not name it, such as `WatchEvent`.
 ///
 /// # Errors
 /// For a value that is not of its type.

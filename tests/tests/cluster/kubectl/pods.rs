@@ -1,7 +1,7 @@
 //! What goes through a node's kubelet: logs, exec, copies, attaching, forwarded ports, debugging.
 
 use super::{fails, group, has, is, works};
-use crate::harness::{allowed, cluster, eventually};
+use crate::harness::{cluster, eventually};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::Stdio;
@@ -83,9 +83,6 @@ fn kubectl_run_attaches_and_cleans_up() {
 
 #[test]
 fn kubectl_forwards_ports_and_watches() {
-    if !allowed() {
-        return;
-    }
     let namespace = cluster().namespace("kubectl-streams");
     namespace.apply(PODS);
     namespace.kubectl(&["wait", "--for=condition=Ready", "pod/p", "--timeout=60s"]);

@@ -133,7 +133,7 @@ pub fn host_domain(pod: &Pod, cluster_domain: &str) -> Option<String> {
 }
 
 #[cfg(test)]
-#[allow(clippy::needless_pass_by_value)]
+#[allow(clippy::needless_pass_by_value, reason = "json!() arguments read better by value")]
 mod tests {
     use super::*;
     use serde_json::{Value, json};

@@ -269,7 +269,7 @@ fn apparmor(
 }
 
 #[cfg(test)]
-#[allow(clippy::needless_pass_by_value)]
+#[allow(clippy::needless_pass_by_value, reason = "json!() arguments read better by value")]
 mod tests {
     use super::*;
     use serde_json::{Value, json};

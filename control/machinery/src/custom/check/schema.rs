@@ -138,7 +138,7 @@ fn defaults(props: &Value, path: &Path, errors: &mut Errors) {
     }
 }
 
-#[allow(clippy::too_many_arguments)] // one walk, with what it gathers
+#[allow(clippy::too_many_arguments, reason = "one walk, with what it gathers")]
 fn node(
     s: &Value,
     path: &Path,
