@@ -1,0 +1,37 @@
+//! Keeps tasks running, and knows how each of them is. No other crate spawns: a task that nobody watches dies silently.
+//!
+//! - [`Registry`]: every task by name, whether it runs, why it last ended; what health checks and metrics read, and where a test
+//!   makes a task panic
+//! - [`Task`]: runs for as long as its owner; whatever ends it (an error, a panic, a return) it is started again with backoff
+//! - [`Scope`]: tasks that come and go while their owner lives, and end with it; [`Registry::run`]: a fixed list with an order of
+//!   shutdown
+//! - [`Work`]: pieces that end by themselves (a connection, a tunnel, one reconciliation); a panic in one is caught, counted and
+//!   logged, and harms no other
+//! - [`accept`]: the loop that accepts connections; [`Backoff`]: pauses that double, with jitter
+
+pub mod accept;
+mod backoff;
+mod registry;
+mod scope;
+mod task;
+mod work;
+
+pub use accept::accept;
+pub use backoff::{Backoff, jittered};
+pub use registry::{Down, Kind, Registry, Report};
+pub use scope::Scope;
+pub use task::{Task, TaskError};
+pub use work::{Panicked, Work};
+
+/// An error with everything that caused it, in one line.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,120 @@
+//! Tasks that come and go while their owner lives, and end with it.
+
+use crate::registry::Registry;
+use crate::task::{Task, spawn};
+use std::sync::Arc;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+
+/// Tasks of one owner. Dropping it tells them all to end.
+pub struct Scope {
+    registry: Registry,
+    prefix: String,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+    _guard: DropGuard,
+}
+
+impl Scope {
+    /// Tasks that end with `stop`; their names begin with `prefix`.
+    #[must_use]
+    pub fn new(registry: &Registry, prefix: &str, stop: &CancellationToken) -> Self {
+        let stop = stop.child_token();
+        Self {
+            registry: registry.clone(),
+            prefix: prefix.to_owned(),
+            tasks: TaskTracker::new(),
+            _guard: stop.clone().drop_guard(),
+            stop,
+        }
+    }
+
+    /// Where the tasks are listed.
+    #[must_use]
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// Cancelled when the tasks are to end.
+    #[must_use]
+    pub fn stop(&self) -> &CancellationToken {
+        &self.stop
+    }
+
+    /// Keeps a task running until the scope ends.
+    pub fn keep(&self, task: Task) {
+        self.keep_until(task, self.stop.clone());
+    }
+
+    /// Keeps a task running until the returned token is cancelled, or the scope ends.
+    #[must_use = "cancelling it ends the task"]
+    pub fn keep_alone(&self, task: Task) -> CancellationToken {
+        let stop = self.stop.child_token();
+        self.keep_until(task, stop.clone());
+        stop
+    }
+
+    fn keep_until(&self, task: Task, stop: CancellationToken) {
+        let name: Arc<str> = format!("{}{}", self.prefix, task.name).into();
+        let lives = self.registry.lives(Task { name, ..task }, stop);
+        spawn(self.tasks.track_future(lives));
+    }
+
+    /// Waits until the scope has ended, and every task with it.
+    pub async fn ended(self) {
+        self.stop.cancelled().await;
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    struct Alive(Arc<AtomicUsize>);
+
+    impl Drop for Alive {
+        fn drop(&mut self) {
+            self.0.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    fn task(name: &'static str, alive: &Arc<AtomicUsize>) -> Task {
+        let alive = alive.clone();
+        Task::endless(name, move || {
+            alive.fetch_add(1, Ordering::SeqCst);
+            let alive = Alive(alive.clone());
+            async move {
+                let _alive = alive;
+                std::future::pending().await
+            }
+        })
+    }
+
+    #[tokio::test]
+    async fn tasks_must_not_outlive_their_owner() {
+        let (registry, alive) = (Registry::default(), Arc::new(AtomicUsize::new(0)));
+        let stop = CancellationToken::new();
+        let scope = Scope::new(&registry, "part/", &stop);
+        scope.keep(task("a", &alive));
+        let alone = scope.keep_alone(task("b", &alive));
+        // Two lives of one name are one entry.
+        scope.keep(task("a", &alive));
+        while alive.load(Ordering::SeqCst) < 3 {
+            tokio::task::yield_now().await;
+        }
+        let names: Vec<_> = registry.reports().iter().map(|r| format!("{}={}", r.name, r.running)).collect();
+        assert_eq!(names, ["part/a=2", "part/b=1"]);
+        alone.cancel();
+        while alive.load(Ordering::SeqCst) > 2 {
+            tokio::task::yield_now().await;
+        }
+        assert!(registry.report("part/b").is_none());
+        drop(scope);
+        while alive.load(Ordering::SeqCst) > 0 || !registry.reports().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    }
+}
