@@ -1,5 +1,6 @@
 //! Server-side apply as pure functions: who owns which field, what an apply changes, what it conflicts with.
 //!
+//! - `order`: the order of merged lists.
 //! - [`set`]: sets of fields, and their FieldsV1 form.
 //! - [`structure`]: what merges how, from the field table (or deduced, where there is no schema).
 //! - `typed`: field set, comparison, merge and removal of a value by its structure.
@@ -9,6 +10,7 @@
 //! wrote through another version are not converted.
 
 pub mod managed;
+mod order;
 pub mod set;
 pub mod structure;
 mod typed;
@@ -20,7 +22,20 @@ use serde_json::Value;
 use set::Set;
 use structure::Structure;
 
-pub use typed::{compare, field_set, merge};
+pub use typed::{compare, field_set, indistinct, merge};
+
+/// One write, as ownership sees it.
+#[derive(Clone, Debug)]
+pub struct Write<'a> {
+    /// Who writes.
+    pub manager: &'a Manager,
+    /// When (RFC 3339); noted where anything changes.
+    pub now: &'a str,
+    /// Takes fields from their owners instead of conflicting with them.
+    pub force: bool,
+    /// Fields the server resets in such a write: they come to be owned by nobody, and none loses them.
+    pub reset: &'a Set,
+}
 
 /// What an apply comes to.
 #[derive(Debug, Clone, PartialEq)]
@@ -54,27 +69,26 @@ fn unowned() -> Set {
     set
 }
 
-/// Applies `config` over `live` as `manager`. `now` (RFC 3339) becomes the manager's time where anything changes.
+/// Applies `config` over `live`.
 ///
 /// # Errors
-/// 409 naming every field whose value would change under another owner, unless `force`.
+/// 409 naming every field whose value would change under another owner, unless the write is forced.
 pub fn apply<S: Structure>(
     structure: S,
     live: &Value,
     config: &Value,
     owners: &Managed,
-    manager: &Manager,
-    now: &str,
-    force: bool,
+    write: &Write<'_>,
 ) -> Result<Applied, Status> {
-    let applied = field_set(structure, config).difference(&unowned());
+    let manager = write.manager;
+    let applied = field_set(structure, config).difference(&unowned()).outside(write.reset);
     let last = owners.get(manager).map(|e| e.fields.clone()).unwrap_or_default();
     let mut managed = owners.clone();
     managed.put(manager.clone(), applied.clone(), None);
     let mut object = merge(structure, live, config);
     let kept = managed.entries().iter().fold(Set::default(), |all, entry| all.union(&entry.fields));
     typed::remove(structure, &mut object, &last, &kept);
-    let comparison = compare(structure, live, &object);
+    let comparison = compare(structure, live, &object).outside(write.reset);
     let changed = comparison.modified.union(&comparison.added).difference(&unowned());
     let conflicts: Vec<(Manager, Set)> = managed
         .entries()
@@ -83,7 +97,7 @@ pub fn apply<S: Structure>(
         .map(|e| (e.manager.clone(), e.fields.intersection(&changed)))
         .filter(|(_, set)| !set.is_empty())
         .collect();
-    if !force && !conflicts.is_empty() {
+    if !write.force && !conflicts.is_empty() {
         return Err(conflict_status(&conflicts));
     }
     for (other, lost) in &conflicts {
@@ -91,22 +105,22 @@ pub fn apply<S: Structure>(
     }
     managed.lose_all(&comparison.removed, Some(manager));
     let changes = !comparison.is_empty() || applied != last;
-    managed.put(manager.clone(), applied, changes.then_some(now));
+    managed.put(manager.clone(), applied, changes.then_some(write.now));
     managed.drop_empty();
     Ok(Applied { object, managed, changed: changes })
 }
 
-/// The owners after `manager` changed `live` into `new` by anything but apply. For a create, `live` is the type's
-/// zero value in canonical form.
+/// The owners after `live` was changed into `new` by anything but apply. For a create, `live` is the type's zero value
+/// in canonical form.
 pub fn update<S: Structure>(
     structure: S,
     live: &Value,
     new: &Value,
     owners: &Managed,
-    manager: &Manager,
-    now: &str,
+    write: &Write<'_>,
 ) -> Managed {
-    let comparison = compare(structure, live, new);
+    let manager = write.manager;
+    let comparison = compare(structure, live, new).outside(write.reset);
     let changed = comparison.modified.union(&comparison.added).difference(&unowned());
     let mut managed = owners.clone();
     managed.lose_all(&comparison.removed, None);
@@ -117,7 +131,7 @@ pub fn update<S: Structure>(
     }
     if !changed.is_empty() {
         let own = managed.get(manager).map(|e| e.fields.clone()).unwrap_or_default();
-        managed.put(manager.clone(), own.union(&changed), Some(now));
+        managed.put(manager.clone(), own.union(&changed), Some(write.now));
     }
     managed.drop_empty();
     managed.cap();

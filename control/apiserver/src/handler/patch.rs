@@ -178,18 +178,21 @@ fn options_invalid(error: &FieldError) -> Status {
     Status::invalid(&Gk::new("meta.k8s.io", "PatchOptions"), "", std::slice::from_ref(error))
 }
 
-/// The refusal of a configuration with fields its schema does not have; `unknown` as `unknown field "spec.x"`.
-fn undeclared(call: &Call<'_>, gvk: &Gvk, config: &Value, unknown: &[String]) -> Status {
-    let path = |text: &String| text.trim_start_matches("unknown field ").trim_matches('"').to_owned();
-    let all: Vec<String> =
-        unknown.iter().map(|text| format!(".{}: field not declared in schema", path(text))).collect();
-    let why = match all.as_slice() {
+/// The refusal of a configuration that is not one of its schema; each error as `.spec.x: what is wrong with it`.
+fn untyped(call: &Call<'_>, gvk: &Gvk, config: &Value, errors: &[String]) -> Status {
+    let why = match errors {
         [one] => one.clone(),
         many => format!("errors:\n  {}", many.join("\n  ")),
     };
     let name = Some(object::name(config)).filter(|n| !n.is_empty()).unwrap_or(&call.name);
     let what = format!("{}/{name}; {gvk}", call.namespace);
     Status::failure(500, Reason::Unknown, format!("failed to create typed patch object ({what}): {why}"))
+}
+
+/// `unknown field "spec.x"` as the error of a field its schema does not have.
+fn undeclared(unknown: &str) -> String {
+    let path = unknown.trim_start_matches("unknown field ").trim_matches('"');
+    format!(".{path}: field not declared in schema")
 }
 
 /// Server-side apply.
@@ -218,19 +221,25 @@ async fn apply(
     if object::metadata(&config).get("managedFields").is_some() {
         return Err(Status::bad_request("metadata.managedFields must be nil"));
     }
-    let mut problems = decoded.duplicates;
-    if x.kind.custom.is_some() {
+    let unknown = if x.kind.custom.is_some() {
         let (pruned, unknown) = x.kind.normalize(config).map_err(Status::bad_request)?;
         config = pruned;
-        // Nobody can own what no schema has: upstream refuses it however strict the client is.
-        if !unknown.is_empty() {
-            return Err(undeclared(&call, &gvk, &config, &unknown));
-        }
-    } else if let Some(id) = schema::builtin().kind(&gvk) {
-        problems.extend(schema::builtin().prune(id, &mut config));
+        unknown
+    } else {
+        schema::builtin().kind(&gvk).map(|id| schema::builtin().prune(id, &mut config)).unwrap_or_default()
+    };
+    // Nobody can own what no schema has: upstream refuses it however lenient the client is.
+    if !unknown.is_empty() {
+        let errors: Vec<String> = unknown.iter().map(|text| undeclared(text)).collect();
+        return Err(untyped(&call, &gvk, &config, &errors));
     }
-    let warnings = body::judge(call.options.field_validation, problems).map_err(Status::bad_request)?;
+    let warnings =
+        body::judge(call.options.field_validation, decoded.duplicates).map_err(Status::bad_request)?;
     x.warn(warnings);
+    let indistinct = managed::indistinct(&x.kind, &config);
+    if !indistinct.is_empty() {
+        return Err(untyped(&call, &gvk, &config, &indistinct));
+    }
     if object::name(&config).is_empty() {
         object::set_name(&mut config, &call.name);
     }

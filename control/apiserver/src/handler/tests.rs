@@ -13,6 +13,7 @@ use store::embedded::{Options, Store};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 mod admission;
+mod applies;
 mod custom;
 mod deletion;
 mod escalation;

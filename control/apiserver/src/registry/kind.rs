@@ -255,6 +255,15 @@ impl Kind {
         strategy::orphaning_warning(self.resource).map(str::to_owned)
     }
 
+    /// The fields a write of this subresource (the object itself where empty) resets.
+    pub(crate) fn reset_fields(&self, subresource: &str) -> &'static [&'static str] {
+        if let Some((definition, version)) = self.definition() {
+            let status = definition_version(&definition, version).status;
+            return strategy::reset_fields_of_custom(status, subresource);
+        }
+        strategy::reset_fields(self.resource, subresource)
+    }
+
     /// May a PUT create it?
     pub(crate) fn creates_on_update(&self) -> bool {
         self.custom.is_none() && strategy::allow_create_on_update(self.resource)

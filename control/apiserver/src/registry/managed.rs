@@ -2,10 +2,11 @@
 
 use super::create::Call;
 use super::kind::{Kind, definition_version};
-use super::metadata::{at, remove, set, time};
+use super::metadata::{at, copy, remove, set, time};
 use machinery::apply::managed::{Managed, Manager};
+use machinery::apply::set::Set;
 use machinery::apply::structure::Builtin;
-use machinery::apply::{self, Applied};
+use machinery::apply::{self, Applied, Write};
 use machinery::custom::{Version, merge::Custom};
 use machinery::object::Gvk;
 use machinery::schema;
@@ -90,15 +91,41 @@ pub(super) fn track(call: &Call<'_>, old: Option<&Value>, new: &mut Value) {
     };
     let now = time(jiff::Timestamp::now());
     let own = manager(call, false);
+    let reset = Set::of_fields(call.kind.reset_fields(call.subresource));
+    let write = Write { manager: &own, now: &now, force: true, reset: &reset };
     let managed = match (call.kind.definition(), structure(&gvk)) {
         (Some((definition, at)), _) => {
             let structure = custom(definition_version(&definition, at));
-            apply::update(structure, &live, new, &present, &own, &now)
+            apply::update(structure, &live, new, &present, &write)
         }
-        (None, Some(structure)) => apply::update(structure, &live, new, &present, &own, &now),
+        (None, Some(structure)) => apply::update(structure, &live, new, &present, &write),
         (None, None) => return,
     };
     note(new, &managed);
+}
+
+/// Puts the owners' times back as they were where a write changed nothing else: it is then no write at all
+/// (upstream: `IgnoreManagedFieldsTimestampsTransformer`).
+pub(super) fn keep_times(old: &Value, new: &mut Value) {
+    let path = ["metadata", "managedFields"];
+    let (before, after) = (at(old, &path), at(new, &path));
+    if before == after {
+        return;
+    }
+    let owners = |list: Option<&Value>| Managed::from_value(list.unwrap_or(&Value::Null));
+    let same_owners = matches!((owners(before), owners(after)), (Some(before), Some(after)) if before.same_but_times(&after));
+    if same_owners && without(old) == without(new) {
+        copy(old, new, &path);
+    }
+}
+
+/// Why a configuration cannot be applied: what its lists name twice, or not at all.
+pub(crate) fn indistinct(kind: &Kind, config: &Value) -> Vec<String> {
+    match (kind.definition(), structure(&kind.gvk())) {
+        (Some((definition, at)), _) => apply::indistinct(custom(definition_version(&definition, at)), config),
+        (None, Some(structure)) => apply::indistinct(structure, config),
+        (None, None) => Vec::new(),
+    }
 }
 
 /// `config` applied over `live` (none: over nothing), both in the client's version: the object, its owners noted.
@@ -115,14 +142,16 @@ pub(crate) fn apply(
         None => (json!({"apiVersion": gvk.api_version(), "kind": gvk.kind}), Managed::default()),
     };
     let now = time(jiff::Timestamp::now());
-    let force = call.options.force.unwrap_or(false);
     let own = manager(call, true);
+    let reset = Set::of_fields(kind.reset_fields(call.subresource));
+    let force = call.options.force.unwrap_or(false);
+    let write = Write { manager: &own, now: &now, force, reset: &reset };
     let Applied { mut object, managed, .. } = match (kind.definition(), structure(&gvk)) {
         (Some((definition, at)), _) => {
             let structure = custom(definition_version(&definition, at));
-            apply::apply(structure, &bare, config, &present, &own, &now, force)?
+            apply::apply(structure, &bare, config, &present, &write)?
         }
-        (None, Some(structure)) => apply::apply(structure, &bare, config, &present, &own, &now, force)?,
+        (None, Some(structure)) => apply::apply(structure, &bare, config, &present, &write)?,
         (None, None) => return Err(Status::internal_error(format!("no schema of {gvk}"))),
     };
     note(&mut object, &managed);

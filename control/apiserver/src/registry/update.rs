@@ -117,6 +117,7 @@ impl Registry {
         if !call.options.applies {
             managed::track(call, Some(&old), &mut new);
         }
+        managed::keep_times(&old, &mut new);
         if delete::is_finished(kind, &new) && !call.options.dry_run {
             // The last finalizer went: the update is the delete (upstream: `ShouldDeleteDuringUpdate`).
             return Ok(self

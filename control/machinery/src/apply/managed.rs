@@ -126,6 +126,16 @@ impl Managed {
         }
     }
 
+    /// Whether the same managers own the same, whenever they came to.
+    #[must_use]
+    pub fn same_but_times(&self, other: &Managed) -> bool {
+        let timeless = |managed: &Managed| -> Vec<Entry> {
+            managed.entries.iter().map(|e| Entry { time: String::new(), ..e.clone() }).collect()
+        };
+        let (mine, theirs) = (timeless(self), timeless(other));
+        mine.len() == theirs.len() && mine.iter().all(|entry| theirs.contains(entry))
+    }
+
     /// Takes fields from one manager.
     pub fn lose(&mut self, manager: &Manager, fields: &Set) {
         for entry in self.entries.iter_mut().filter(|e| e.manager == *manager) {

@@ -98,6 +98,39 @@ impl Set {
         self.combine(other, |a, b| a && !b, Set::difference)
     }
 
+    /// Paths in this one that are neither in the other nor below a path of it.
+    #[must_use]
+    pub fn outside(&self, other: &Set) -> Set {
+        let mut out = Set::default();
+        for (element, mine) in &self.nodes {
+            match other.nodes.get(element) {
+                Some(theirs) if theirs.member => {}
+                Some(theirs) => {
+                    let node =
+                        Node { member: mine.member, children: mine.children.outside(&theirs.children) };
+                    if node.member || !node.children.nodes.is_empty() {
+                        out.nodes.insert(element.clone(), node);
+                    }
+                }
+                None => {
+                    out.nodes.insert(element.clone(), mine.clone());
+                }
+            }
+        }
+        out
+    }
+
+    /// The set of these fields, each a path of names: `metadata.labels`.
+    #[must_use]
+    pub fn of_fields(paths: &[&str]) -> Set {
+        let mut set = Set::default();
+        for path in paths {
+            let elements: Vec<String> = path.split('.').map(|name| format!("f:{name}")).collect();
+            set.insert(&elements);
+        }
+        set
+    }
+
     /// `.spec.containers[name="a"].image`, every path.
     #[must_use]
     pub fn paths(&self) -> Vec<String> {
@@ -144,8 +177,8 @@ impl Set {
     }
 }
 
-/// An element as error texts have it.
-fn show(element: &str) -> String {
+/// An element as error texts have it: `.spec`, `[name="a"]`.
+pub(super) fn show(element: &str) -> String {
     let Some((kind, rest)) = element.split_once(':') else { return element.to_owned() };
     let scalar = |v: &Value| v.as_str().map_or_else(|| v.to_string(), go_quote);
     match (kind, serde_json::from_str::<Value>(rest)) {

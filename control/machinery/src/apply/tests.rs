@@ -27,6 +27,12 @@ fn config(replicas: Option<i32>, image: &str) -> Value {
     out
 }
 
+/// An unforced write at [`NOW`] that resets nothing.
+fn write(manager: &Manager) -> Write<'_> {
+    static NOTHING: std::sync::LazyLock<Set> = std::sync::LazyLock::new(Set::default);
+    Write { manager, now: NOW, force: false, reset: &NOTHING }
+}
+
 fn applied(
     live: &Value,
     config: &Value,
@@ -34,7 +40,8 @@ fn applied(
     name: &str,
     force: bool,
 ) -> Result<Applied, Status> {
-    apply(deployment(), live, config, owners, &applier(name), NOW, force)
+    let manager = applier(name);
+    apply(deployment(), live, config, owners, &Write { force, ..write(&manager) })
 }
 
 #[test]
@@ -80,7 +87,7 @@ fn what_is_no_longer_applied_goes_unless_somebody_else_owns_it() {
     assert_eq!(gone.object["spec"].get("replicas"), None);
     let mut scaled = first.object.clone();
     scaled["spec"]["replicas"] = 5.into();
-    let owners = update(deployment(), &first.object, &scaled, &first.managed, &updater("hpa"), NOW);
+    let owners = update(deployment(), &first.object, &scaled, &first.managed, &write(&updater("hpa")));
     assert!(!owners.get(&applier("one")).unwrap().fields.has(&["f:spec", "f:replicas"]));
     let kept = applied(&scaled, &config(None, "i"), &owners, "one", false).unwrap();
     assert_eq!(kept.object["spec"]["replicas"], 5);
@@ -99,9 +106,7 @@ fn the_same_apply_again_changes_nothing() {
         &first.object,
         &config(Some(1), "i"),
         &first.managed,
-        &applier("one"),
-        "2025-01-01T00:00:00Z",
-        false,
+        &Write { now: "2025-01-01T00:00:00Z", ..write(&applier("one")) },
     )
     .unwrap();
     assert!(!again.changed);
@@ -113,7 +118,7 @@ fn a_create_owns_containers_it_adds() {
     let id = builtin().named("apps/v1", "Deployment").unwrap();
     let zero = builtin().normalize(id, json!({})).unwrap().value;
     let new = builtin().normalize(id, config(Some(1), "i")).unwrap().value;
-    let owners = update(deployment(), &zero, &new, &Managed::default(), &updater("kubectl"), NOW);
+    let owners = update(deployment(), &zero, &new, &Managed::default(), &write(&updater("kubectl")));
     let fields = &owners.entries()[0].fields;
     assert!(fields.has(&["f:metadata", "f:labels"]) && fields.has(&["f:metadata", "f:labels", "f:a"]));
     assert!(
@@ -130,7 +135,7 @@ fn lists_merge_by_key_in_the_configurations_order() {
     let out = applied(&live, &config, &Managed::default(), "me", false).unwrap();
     assert_eq!(
         out.object["spec"]["template"]["spec"]["containers"],
-        json!([{"name": "x"}, {"name": "b", "image": "2"}, {"name": "n"}, {"name": "y"}])
+        json!([{"name": "x"}, {"name": "b", "image": "2"}, {"name": "y"}, {"name": "n"}])
     );
 }
 
@@ -138,7 +143,7 @@ fn lists_merge_by_key_in_the_configurations_order() {
 fn without_a_schema_lists_are_atomic() {
     let live = json!({"spec": {"list": [1, 2], "map": {"a": 1}}});
     let config = json!({"spec": {"list": [3], "map": {"b": 2}}});
-    let out = apply(Deduced, &live, &config, &Managed::default(), &applier("me"), NOW, false).unwrap();
+    let out = apply(Deduced, &live, &config, &Managed::default(), &write(&applier("me"))).unwrap();
     assert_eq!(out.object, json!({"spec": {"list": [3], "map": {"a": 1, "b": 2}}}));
     assert_eq!(field_set(Deduced, &config).paths(), [".spec", ".spec.list", ".spec.map", ".spec.map.b"]);
 }
@@ -155,8 +160,10 @@ fn old_updaters_are_joined() {
             &live,
             &new,
             &owners,
-            &updater(&format!("m{i:02}")),
-            &format!("2024-01-{:02}T00:00:00Z", i + 1),
+            &Write {
+                now: &format!("2024-01-{:02}T00:00:00Z", i + 1),
+                ..write(&updater(&format!("m{i:02}")))
+            },
         );
         live = new;
     }
@@ -186,6 +193,94 @@ fn values() -> impl Strategy<Value = Value> {
                 .prop_map(|m| Value::Object(m.into_iter().collect())),
         ]
     })
+}
+
+#[test]
+fn a_field_the_server_resets_must_not_be_owned_nor_lost() {
+    let reset = Set::of_fields(&["status", "metadata.labels"]);
+    let me = applier("me");
+    let write = Write { reset: &reset, ..write(&me) };
+    let mut config = config(Some(1), "i");
+    config["status"] = json!({"replicas": 3});
+    let out = apply(deployment(), &json!({}), &config, &Managed::default(), &write).unwrap();
+    let fields = out.managed.get(&me).unwrap().fields.paths();
+    assert!(fields.contains(&".spec.replicas".to_owned()), "{fields:?}");
+    assert!(
+        !fields.iter().any(|f| f.starts_with(".status") || f.starts_with(".metadata.labels")),
+        "{fields:?}"
+    );
+    // An updater resets it as well: whoever wrote it where it may be written keeps it.
+    let live = json!({"status": {"replicas": 3}});
+    let owners = update(
+        deployment(),
+        &json!({}),
+        &live,
+        &Managed::default(),
+        &Write { ..self::write(&updater("hpa")) },
+    );
+    let owners =
+        update(deployment(), &live, &json!({}), &owners, &Write { manager: &updater("me"), ..write });
+    assert_eq!(owners.entries().len(), 1);
+    assert!(owners.entries()[0].fields.has(&["f:status", "f:replicas"]));
+}
+
+#[test]
+fn one_key_twice_must_not_be_applied() {
+    let twice = |containers: Value| json!({"spec": {"template": {"spec": {"containers": containers}}}});
+    assert_eq!(
+        indistinct(deployment(), &twice(json!([{"name": "a"}, {"name": "b"}, {"name": "a"}]))),
+        [".spec.template.spec.containers: duplicate entries for key [name=\"a\"]"]
+    );
+    // The default of a key counts as the key.
+    let ports =
+        json!([{"name": "a", "ports": [{"containerPort": 1}, {"containerPort": 1, "protocol": "TCP"}]}]);
+    assert_eq!(
+        indistinct(deployment(), &twice(ports)),
+        [
+            ".spec.template.spec.containers[name=\"a\"].ports: duplicate entries for key [containerPort=1,protocol=\"TCP\"]"
+        ]
+    );
+    assert_eq!(
+        indistinct(deployment(), &json!({"metadata": {"finalizers": ["x", "x"]}})),
+        [".metadata.finalizers: duplicate entries for key [=\"x\"]"]
+    );
+    assert_eq!(
+        indistinct(deployment(), &twice(json!([{"image": "i"}]))),
+        [
+            ".spec.template.spec.containers: element 0: associative list with keys has an element that omits all \
+          key fields [\"name\"] (and doesn't have default values for any key fields)"
+        ]
+    );
+    assert!(indistinct(deployment(), &config(None, "i")).is_empty());
+}
+
+#[test]
+fn a_stored_list_with_one_key_twice_must_not_lose_its_other_items() {
+    let env =
+        |list: Value| json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "env": list}]}}}});
+    let live =
+        env(json!([{"name": "x", "value": "1"}, {"name": "x", "value": "2"}, {"name": "y", "value": "3"}]));
+    let out =
+        applied(&live, &env(json!([{"name": "z", "value": "4"}])), &Managed::default(), "me", false).unwrap();
+    let names = |object: &Value| -> Vec<Value> {
+        let list = object["spec"]["template"]["spec"]["containers"][0]["env"].as_array().unwrap();
+        list.iter().map(|e| e["value"].clone()).collect()
+    };
+    assert_eq!(names(&out.object), ["1", "2", "3", "4"]);
+    let one =
+        applied(&live, &env(json!([{"name": "x", "value": "5"}])), &Managed::default(), "me", false).unwrap();
+    assert_eq!(names(&one.object), ["5", "3"]);
+}
+
+#[test]
+fn owners_are_compared_without_their_times() {
+    let first =
+        applied(&json!({}), &config(Some(1), "i"), &Managed::default(), "one", false).unwrap().managed;
+    let mut later = first.clone();
+    later.put(applier("one"), first.entries()[0].fields.clone(), Some("2030-01-01T00:00:00Z"));
+    assert!(first.same_but_times(&later) && first != later);
+    later.put(applier("two"), Set::of_fields(&["spec.replicas"]), None);
+    assert!(!first.same_but_times(&later));
 }
 
 proptest! {

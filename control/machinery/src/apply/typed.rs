@@ -1,8 +1,11 @@
 //! Field set, comparison, merge and removal of a value by its structure.
 
-use super::set::Set;
+use super::order::{self, Take};
+use super::set::{Set, show};
 use super::structure::{Rule, Structure, key_element};
+use crate::goformat::go_quote;
 use serde_json::{Map, Value};
+use std::collections::{BTreeMap, HashSet};
 
 /// What differs between two values.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -16,6 +19,16 @@ pub struct Comparison {
 }
 
 impl Comparison {
+    /// The same, but for what is at or below these fields.
+    #[must_use]
+    pub fn outside(&self, fields: &Set) -> Comparison {
+        Comparison {
+            added: self.added.outside(fields),
+            modified: self.modified.outside(fields),
+            removed: self.removed.outside(fields),
+        }
+    }
+
     /// True where nothing differs.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -23,7 +36,7 @@ impl Comparison {
     }
 }
 
-/// A value's parts by path element; `None` for a value that merges as a whole.
+/// A value's parts by path element; `None` for a value that merges as a whole. A stored list may have one element twice.
 fn parts<S: Structure>(structure: S, value: &Value) -> Option<Vec<(String, S, &Value)>> {
     match (structure.rule(value), value) {
         (Rule::Struct | Rule::Map, Value::Object(map)) => {
@@ -31,24 +44,61 @@ fn parts<S: Structure>(structure: S, value: &Value) -> Option<Vec<(String, S, &V
         }
         (Rule::ListMap(keys), Value::Array(items)) => {
             let item = structure.item();
-            let keyed: Option<Vec<_>> =
-                items.iter().map(|v| Some((key_element(item, &keys, v)?, item, v))).collect();
-            keyed.filter(|parts| distinct(parts))
+            items.iter().map(|v| Some((key_element(item, &keys, v)?, item, v))).collect()
         }
         (Rule::ListSet, Value::Array(items)) => {
             let item = structure.item();
-            let parts: Vec<_> = items.iter().map(|v| (format!("v:{v}"), item, v)).collect();
-            Some(parts).filter(|parts| distinct(parts))
+            Some(items.iter().map(|v| (format!("v:{v}"), item, v)).collect())
         }
         _ => None,
     }
 }
 
-/// Items that cannot be told apart make a list merge as a whole.
-fn distinct<S>(parts: &[(String, S, &Value)]) -> bool {
-    let mut names: Vec<&str> = parts.iter().map(|(e, ..)| e.as_str()).collect();
-    names.sort_unstable();
-    names.windows(2).all(|w| w[0] != w[1])
+/// What keeps a configuration from being applied: items of a list that share a key, or have none.
+/// Each as `.spec.ports: duplicate entries for key [port=80]`.
+pub fn indistinct<S: Structure>(structure: S, value: &Value) -> Vec<String> {
+    let mut errors = Vec::new();
+    check(structure, value, "", &mut errors);
+    errors
+}
+
+fn check<S: Structure>(structure: S, value: &Value, path: &str, errors: &mut Vec<String>) {
+    match parts(structure, value) {
+        Some(parts) => {
+            let mut seen = HashSet::new();
+            let is_list = value.is_array();
+            for (element, structure, part) in parts {
+                let shown = show(&element);
+                if is_list && !seen.insert(element) {
+                    errors.push(format!("{path}: duplicate entries for key {shown}"));
+                }
+                check(structure, part, &format!("{path}{shown}"), errors);
+            }
+        }
+        None => {
+            if let (Rule::ListMap(keys), Value::Array(items)) = (structure.rule(value), value) {
+                let keyless = |v: &Value| key_element(structure.item(), &keys, v).is_none();
+                if let Some(index) = items.iter().position(keyless) {
+                    errors.push(format!("{path}: element {index}: {}", keyless_text(&items[index], &keys)));
+                }
+            }
+        }
+    }
+}
+
+fn keyless_text(item: &Value, keys: &[String]) -> String {
+    match item {
+        Value::Null => "associative list with keys may not have a null element".to_owned(),
+        Value::Object(_) => {
+            let keys: Vec<String> = keys.iter().map(|key| go_quote(key)).collect();
+            format!(
+                "associative list with keys has an element that omits all key fields [{}] \
+                 (and doesn't have default values for any key fields)",
+                keys.join(" ")
+            )
+        }
+        _ => "associative list with keys may not have non-map elements".to_owned(),
+    }
 }
 
 /// The fields a configuration speaks of.
@@ -96,21 +146,35 @@ fn both<S: Structure>(structure: S, live: &Value, new: &Value, path: &mut Vec<St
         (None, Some(new)) if live.is_null() && !new.is_empty() => (Vec::new(), new),
         _ => return out.modified.insert(path),
     };
-    for (element, structure, old) in &old_parts {
-        path.push(element.clone());
-        match new_parts.iter().find(|(e, ..)| e == element) {
-            Some((_, _, new)) => both(*structure, old, new, path, out),
-            None => everything(*structure, old, path, &mut out.removed),
+    let (old_parts, new_parts) = (grouped(&old_parts), grouped(&new_parts));
+    for (element, (structure, old)) in &old_parts {
+        path.push((*element).to_owned());
+        match (new_parts.get(element).map(|(_, new)| new.as_slice()), old.as_slice()) {
+            (Some([new]), [old]) => both(*structure, old, new, path, out),
+            (Some(new), old) if new == old => {}
+            (Some(_), _) => out.modified.insert(path),
+            (None, old) => old.iter().for_each(|old| everything(*structure, old, path, &mut out.removed)),
         }
         path.pop();
     }
-    for (element, structure, new) in &new_parts {
-        if !old_parts.iter().any(|(e, ..)| e == element) {
-            path.push(element.clone());
-            everything(*structure, new, path, &mut out.added);
+    for (element, (structure, new)) in &new_parts {
+        if !old_parts.contains_key(element) {
+            path.push((*element).to_owned());
+            new.iter().for_each(|new| everything(*structure, new, path, &mut out.added));
             path.pop();
         }
     }
+}
+
+/// All parts of each element: one, but in a stored list that repeats itself.
+fn grouped<'p, 'v, S: Structure>(
+    parts: &'p [(String, S, &'v Value)],
+) -> BTreeMap<&'p str, (S, Vec<&'v Value>)> {
+    let mut groups: BTreeMap<&str, (S, Vec<&Value>)> = BTreeMap::new();
+    for (element, structure, value) in parts {
+        groups.entry(element).or_insert_with(|| (*structure, Vec::new())).1.push(value);
+    }
+    groups
 }
 
 /// A value's path and all below it.
@@ -123,8 +187,7 @@ fn everything<S: Structure>(structure: S, value: &Value, path: &mut Vec<String>,
     }
 }
 
-/// `live` with `config` merged in.
-/// Whoever owns what: values are replaced where both have them.
+/// `live` with `config` merged in, whoever owns what: values are replaced where both have them.
 #[must_use]
 pub fn merge<S: Structure>(structure: S, live: &Value, config: &Value) -> Value {
     let (Some(old), Some(new)) = (parts(structure, live), parts(structure, config)) else {
@@ -141,22 +204,23 @@ pub fn merge<S: Structure>(structure: S, live: &Value, config: &Value) -> Value 
         }
         return Value::Object(out);
     }
-    // The configuration's items in its order; the others stay in front of what they stood in front of.
-    let mut out = Vec::with_capacity(old.len() + new.len());
-    let in_config = |element: &str| new.iter().any(|(e, ..)| e == element);
-    let mut others = old.iter().enumerate().filter(|(_, (e, ..))| !in_config(e)).peekable();
-    for (element, structure, value) in &new {
-        let place = old.iter().position(|(e, ..)| e == element);
-        while let Some((_, (_, _, other))) = others.next_if(|(i, _)| place.is_some_and(|p| *i < p)) {
-            out.push((*other).clone());
+    let names = |parts: &[(String, S, &Value)]| parts.iter().map(|(e, ..)| e.clone()).collect::<Vec<_>>();
+    let (old_names, new_names) = (names(&old), names(&new));
+    let (old_names, new_names): (Vec<&str>, Vec<&str>) =
+        (old_names.iter().map(String::as_str).collect(), new_names.iter().map(String::as_str).collect());
+    let take = |take| match take {
+        Take::Live(at) => old[at].2.clone(),
+        Take::Config(at) => {
+            let (element, structure, value) = &new[at];
+            let mut same = old.iter().filter(|(e, ..)| e == element);
+            match (same.next(), same.next()) {
+                (Some((_, _, before)), None) => merge(*structure, before, value),
+                // Items that cannot be told apart give way to the configuration's one.
+                _ => (*value).clone(),
+            }
         }
-        out.push(match place.and_then(|p| old.get(p)) {
-            Some((_, _, before)) => merge(*structure, before, value),
-            None => (*value).clone(),
-        });
-    }
-    out.extend(others.map(|(_, (_, _, other))| (*other).clone()));
-    Value::Array(out)
+    };
+    Value::Array(order::merged(&old_names, &new_names).into_iter().map(take).collect())
 }
 
 /// Takes out of `value` what `last` has and `kept` has nothing at or below of.

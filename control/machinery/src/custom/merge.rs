@@ -99,8 +99,9 @@ impl Structure for Custom<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::apply;
     use crate::apply::managed::{Managed, Manager};
+    use crate::apply::set::Set;
+    use crate::apply::{self, Write};
     use serde_json::json;
 
     fn schema() -> Schema {
@@ -126,14 +127,14 @@ mod tests {
         let config = |ports: Value, args: Value| json!({"apiVersion": "acme.com/v1", "kind": "W", "metadata": {"name": "x"}, "spec": {"ports": ports, "args": args}});
         let structure = Custom::Object(Some(&schema));
         let nothing = json!({"apiVersion": "acme.com/v1", "kind": "W"});
+        let (nobody, reset) = (Manager::default(), Set::default());
+        let write = Write { manager: &nobody, now: "now", force: false, reset: &reset };
         let one = apply::apply(
             structure,
             &nothing,
             &config(json!([{"port": 80}]), json!(["a"])),
             &Managed::default(),
-            &manager("one"),
-            "now",
-            false,
+            &Write { manager: &manager("one"), ..write.clone() },
         )
         .unwrap();
         let two = apply::apply(
@@ -141,9 +142,7 @@ mod tests {
             &one.object,
             &config(json!([{"port": 81}]), json!(["a"])),
             &one.managed,
-            &manager("two"),
-            "now",
-            false,
+            &Write { manager: &manager("two"), ..write.clone() },
         )
         .unwrap();
         assert_eq!(two.object["spec"]["ports"].as_array().unwrap().len(), 2);
@@ -152,9 +151,7 @@ mod tests {
             &two.object,
             &config(json!([]), json!(["b"])),
             &two.managed,
-            &manager("two"),
-            "now",
-            false,
+            &Write { manager: &manager("two"), ..write.clone() },
         )
         .unwrap_err();
         assert_eq!(refused.message, "Apply failed with 1 conflict: conflict with \"one\": .spec.args");

@@ -9,6 +9,7 @@ mod facts;
 mod grace;
 mod job;
 mod pod;
+mod reset;
 mod service;
 mod warnings;
 
@@ -25,6 +26,7 @@ pub use self::{
     facts::Dependents,
     grace::{dependents_by_default, grace_period_seconds, orphaning_warning},
     pod::{qos_class, scheduling_gated_condition},
+    reset::{reset_fields, reset_fields_of_custom},
     warnings::warnings,
 };
 

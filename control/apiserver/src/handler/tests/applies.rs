@@ -1,0 +1,138 @@
+//! Server-side apply: what is written, what is owned, what is refused.
+
+use super::*;
+
+const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/default/deployments";
+
+fn version(object: &Value) -> String {
+    object["metadata"]["resourceVersion"].as_str().unwrap_or_default().to_owned()
+}
+
+async fn apply(s: &Server, target: &str, config: &Value) -> Value {
+    let answer = s.patch(&format!("{target}?fieldManager=me"), "apply-patch+yaml", config.clone()).await;
+    assert!(answer.code < 300, "{target}: {} {}", answer.code, answer.body);
+    answer.body
+}
+
+/// Applies twice, and says that the second time nothing was written.
+async fn applied_twice(s: &Server, target: &str, config: &Value) -> Value {
+    let first = apply(s, target, config).await;
+    let again = apply(s, target, config).await;
+    assert_eq!(again, first, "{target}: the same again was written");
+    first
+}
+
+fn template(container: Value) -> Value {
+    json!({"metadata": {"creationTimestamp": null, "labels": {"a": "b"}}, "spec": {"containers": [container]}})
+}
+
+fn deployment() -> Value {
+    json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d", "creationTimestamp": null},
+        "spec": {"selector": {"matchLabels": {"a": "b"}}, "strategy": {}, "template": template(json!({
+            "name": "c", "image": "i", "command": [], "ports": [{"name": "web", "containerPort": 80}],
+            "livenessProbe": {"httpGet": {"port": "web"}},
+            "resources": {"limits": {"memory": "1024Mi", "cpu": 0.5}, "requests": {"memory": "1048576Ki", "cpu": "0.50"}}}))}})
+}
+
+#[tokio::test]
+async fn the_same_apply_must_not_write_again_however_values_are_spelt() {
+    let s = Server::start().await;
+    let made = applied_twice(&s, &format!("{DEPLOYMENTS}/d"), &deployment()).await;
+    let resources = &made["spec"]["template"]["spec"]["containers"][0]["resources"];
+    assert_eq!(resources["limits"], json!({"memory": "1Gi", "cpu": "500m"}));
+    // A time with a fraction and a zone.
+    let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "l"},
+        "spec": {"holderIdentity": "x", "renewTime": "2024-01-01T02:00:00.500000+02:00"}});
+    let made = applied_twice(&s, "/apis/coordination.k8s.io/v1/namespaces/default/leases/l", &lease).await;
+    assert_eq!(made["spec"]["renewTime"], "2024-01-01T00:00:00.500000Z");
+    // Ports told apart by their protocol, where one is left to its default.
+    let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s", "labels": {}, "annotations": null},
+        "spec": {"selector": {"a": "b"}, "ports": [{"port": 80, "name": "t"}, {"port": 80, "protocol": "UDP", "name": "u", "targetPort": "dns"}]}});
+    applied_twice(&s, "/api/v1/namespaces/default/services/s", &service).await;
+    // What is only ever sent.
+    let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "t"}, "stringData": {"b": "6"}, "data": {}});
+    applied_twice(&s, "/api/v1/namespaces/default/secrets/t", &secret).await;
+}
+
+#[tokio::test]
+async fn an_update_that_changes_nothing_must_not_write() {
+    let s = Server::start().await;
+    let target = format!("{DEPLOYMENTS}/d");
+    let made = s.ok("POST", DEPLOYMENTS, deployment()).await;
+    let mut put = deployment();
+    put["metadata"]["uid"] = made["metadata"]["uid"].clone();
+    put["status"] = json!({"replicas": 3});
+    assert_eq!(version(&s.ok("PUT", &target, put).await), version(&made));
+    let container =
+        json!({"name": "c", "ports": [{"containerPort": 80}], "resources": {"limits": {"memory": "1024Mi"}}});
+    let patch =
+        json!({"metadata": {"finalizers": []}, "spec": {"template": {"spec": {"containers": [container]}}}});
+    assert_eq!(version(&s.patch(&target, "strategic-merge-patch+json", patch).await.body), version(&made));
+    let empty = json!({"metadata": {"labels": {}, "annotations": {}}, "spec": {"replicas": 1}, "status": {"replicas": 9}});
+    assert_eq!(version(&s.patch(&target, "merge-patch+json", empty).await.body), version(&made));
+    let path = "/spec/template/spec/containers/0/resources/limits/memory";
+    let json = json!([{"op": "replace", "path": path, "value": "1048576Ki"}]);
+    let patched = s.patch(&target, "json-patch+json", json).await;
+    assert_eq!((patched.code, version(&patched.body)), (200, version(&made)));
+    assert_eq!(s.get(&target).await, made);
+}
+
+#[tokio::test]
+async fn an_apply_must_not_own_what_the_server_resets() {
+    let s = Server::start().await;
+    let target = format!("{DEPLOYMENTS}/d");
+    let mut config = deployment();
+    config["status"] = json!({"replicas": 3});
+    let made = applied_twice(&s, &target, &config).await;
+    let owned = made["metadata"]["managedFields"][0]["fieldsV1"].clone();
+    assert!(owned.get("f:status").is_none() && owned.get("f:spec").is_some(), "{owned}");
+    // The other way round: spec and labels through the status.
+    let mut config = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d", "labels": {"x": "y"}},
+        "spec": {"replicas": 7}, "status": {"replicas": 2}});
+    config["metadata"]["annotations"] = json!({"k": "v"});
+    let made = applied_twice(&s, &format!("{target}/status"), &config).await;
+    assert_eq!(made["spec"]["replicas"], 1);
+    let all = made["metadata"]["managedFields"].as_array().unwrap();
+    let owned = &all.iter().find(|m| m["subresource"] == "status").unwrap()["fieldsV1"];
+    assert_eq!(*owned, json!({"f:metadata": {"f:annotations": {"f:k": {}}}, "f:status": {"f:replicas": {}}}));
+}
+
+#[tokio::test]
+async fn one_key_twice_must_not_be_applied() {
+    let s = Server::start().await;
+    let mut config = deployment();
+    config["spec"]["template"] =
+        template(json!({"name": "c", "image": "i", "env": [{"name": "E"}, {"name": "E"}]}));
+    let target = format!("{DEPLOYMENTS}/d?fieldManager=me");
+    let refused = s.patch(&target, "apply-patch+yaml", config.clone()).await;
+    assert_eq!(refused.code, 500);
+    assert_eq!(
+        refused.body["message"],
+        "failed to create typed patch object (default/d; apps/v1, Kind=Deployment): \
+         .spec.template.spec.containers[name=\"c\"].env: duplicate entries for key [name=\"E\"]"
+    );
+    // What is stored may have it, as any other write may: the apply says which one it means.
+    s.ok("POST", DEPLOYMENTS, config.clone()).await;
+    config["spec"]["template"] =
+        template(json!({"name": "c", "image": "i", "env": [{"name": "E", "value": "1"}]}));
+    let forced = s.patch(&format!("{target}&force=true"), "apply-patch+yaml", config).await;
+    assert_eq!(
+        forced.body["spec"]["template"]["spec"]["containers"][0]["env"],
+        json!([{"name": "E", "value": "1"}])
+    );
+}
+
+#[tokio::test]
+async fn an_unknown_field_must_not_be_applied() {
+    let s = Server::start().await;
+    let mut config = config_map("a");
+    config["bogus"] = json!(1);
+    let refused = s
+        .patch(&format!("{MAPS}/a?fieldManager=me&fieldValidation=Ignore"), "apply-patch+yaml", config)
+        .await;
+    assert_eq!(refused.code, 500);
+    assert_eq!(
+        refused.body["message"],
+        "failed to create typed patch object (default/a; /v1, Kind=ConfigMap): .bogus: field not declared in schema"
+    );
+}
