@@ -350,8 +350,10 @@ impl Deployments {
         if deployment.annotations().get(revision::REVISION) == Some(&revision) {
             return Ok(());
         }
+        // With the status, as upstream writes it: annotations written with the object count as a change of it.
         let patch = json!({ "metadata": { "annotations": { revision::REVISION: revision } } });
-        let patched = self.api(key).patch(&key.name, &PatchParams::default(), &Patch::Merge(patch)).await;
+        let patched =
+            self.api(key).patch_status(&key.name, &PatchParams::default(), &Patch::Merge(patch)).await;
         found(patched).map(drop).doing(|| format!("note the revision of deployment {key}"))
     }
 

@@ -207,6 +207,9 @@ impl Definition {
                 ));
             }
         }
+        if !lenient {
+            whole_numbers(object);
+        }
         let mut unknown = match object.get_mut("metadata") {
             Some(metadata) => super::meta::normalize(metadata, "", lenient)?,
             None => Vec::new(),
@@ -258,6 +261,20 @@ impl Definition {
             object::set_generation(object, 1);
         }
         self.default(version, object);
+    }
+}
+
+/// Go writes a whole float as an integer: what is stored does not depend on how its writer spelt it.
+fn whole_numbers(value: &mut Value) {
+    match value {
+        Value::Number(n) if n.is_f64() => {
+            if let Some(f) = n.as_f64().filter(|f| f.fract() == 0.0 && f.abs() < 9e15) {
+                *value = (f as i64).into();
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(whole_numbers),
+        Value::Object(fields) => fields.values_mut().for_each(whole_numbers),
+        _ => {}
     }
 }
 

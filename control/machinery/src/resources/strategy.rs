@@ -5,9 +5,11 @@
 //! and are defaulted.
 
 mod core;
+mod daemon_set;
 mod facts;
 mod grace;
 mod job;
+mod label_keys;
 mod pod;
 mod reset;
 mod service;
@@ -36,17 +38,21 @@ pub fn prepare_for_create(resource: &Resource, object: &mut Value) {
     if facts.resets_status {
         set(object, "status", empty_status(resource));
     }
-    if facts.generation.is_some() {
+    if facts.counts_from_one {
         set_generation(object, 1);
     }
     match (resource.group, resource.kind) {
         ("", "Namespace") => core::create_namespace(object),
         ("", "PersistentVolume") => set(object, "status", json!({"phase": "Pending"})),
         ("", "PersistentVolumeClaim") => core::create_claim(object),
-        ("", "Pod") => pod::create(object),
+        ("", "Pod") => {
+            pod::create(object);
+            label_keys::merge(object);
+        }
         ("", "Service") => service::create(object),
         ("", "ServiceAccount") => core::clean_secret_references(object),
         ("apiextensions.k8s.io", "CustomResourceDefinition") => core::record_stored_version(object),
+        ("apps", "DaemonSet") => daemon_set::create(object),
         ("batch", "Job") => job::create(object),
         _ => {}
     }
@@ -64,6 +70,7 @@ pub fn prepare_for_update(resource: &Resource, new: &mut Value, old: &Value) {
         ("", "Service") => service::update(new, old),
         ("", "ServiceAccount") => core::clean_secret_references(new),
         ("apiextensions.k8s.io", "CustomResourceDefinition") => core::record_stored_version(new),
+        ("apps", "DaemonSet") => daemon_set::update(new, old),
         ("certificates.k8s.io", "CertificateSigningRequest") => copy(new, old, "spec"),
         _ => {}
     }

@@ -136,3 +136,30 @@ async fn an_unknown_field_must_not_be_applied() {
         "failed to create typed patch object (default/a; /v1, Kind=ConfigMap): .bogus: field not declared in schema"
     );
 }
+
+#[tokio::test]
+async fn the_same_apply_of_a_custom_resource_must_not_write_again() {
+    let s = custom::defined().await;
+    let config = json!({"apiVersion": "acme.com/v1", "kind": "Widget",
+        "metadata": {"name": "a", "creationTimestamp": null, "labels": {}},
+        "spec": {"replicas": 1.0, "ports": [{"port": 80.0}]}, "status": {"replicas": 4}});
+    let made = applied_twice(&s, &format!("{}/a", custom::WIDGETS), &config).await;
+    assert_eq!((&made["spec"]["replicas"], made.get("status")), (&json!(1), None));
+    let owned = &made["metadata"]["managedFields"][0]["fieldsV1"];
+    assert!(owned.get("f:status").is_none() && owned.get("f:spec").is_some(), "{owned}");
+    let status = json!({"apiVersion": "acme.com/v1", "kind": "Widget", "metadata": {"name": "a", "labels": {"x": "y"}},
+        "spec": {"replicas": 3}, "status": {"replicas": 4}});
+    let made = applied_twice(&s, &format!("{}/a/status", custom::WIDGETS), &status).await;
+    let all = made["metadata"]["managedFields"].as_array().unwrap();
+    let owned = &all.iter().find(|m| m["subresource"] == "status").unwrap()["fieldsV1"];
+    assert_eq!(*owned, json!({"f:status": {"f:replicas": {}}}));
+    let twice = json!({"apiVersion": "acme.com/v1", "kind": "Widget", "metadata": {"name": "b"},
+        "spec": {"ports": [{"port": 80}, {"port": 80}]}});
+    let target = format!("{}/b?fieldManager=me", custom::WIDGETS);
+    let refused = s.patch(&target, "apply-patch+yaml", twice).await;
+    assert_eq!(
+        refused.body["message"],
+        "failed to create typed patch object (default/b; acme.com/v1, Kind=Widget): \
+         .spec.ports: duplicate entries for key [port=80]"
+    );
+}

@@ -3,7 +3,7 @@
 use super::*;
 
 const CRDS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
-const WIDGETS: &str = "/apis/acme.com/v1/namespaces/default/widgets";
+pub(super) const WIDGETS: &str = "/apis/acme.com/v1/namespaces/default/widgets";
 
 fn version(name: &str, storage: bool) -> Value {
     json!({
@@ -53,7 +53,7 @@ async fn until(s: &Server, what: impl Fn(&Server, Value) -> bool) {
     panic!("it does not come to be");
 }
 
-async fn defined() -> Server {
+pub(super) async fn defined() -> Server {
     let s = Server::start().await;
     let created = s.ok("POST", CRDS, crd()).await;
     assert_eq!(created["spec"]["names"]["listKind"], "WidgetList");

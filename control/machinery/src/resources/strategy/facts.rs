@@ -21,6 +21,8 @@ pub(super) struct Facts {
     pub(super) keeps_status_on_update: bool,
     /// Paths whose change raises the generation; none where the kind has no generation.
     pub(super) generation: Option<&'static [&'static str]>,
+    /// A new object has the generation 1.
+    pub(super) counts_from_one: bool,
     /// A status update leaves the metadata alone.
     pub(super) status_keeps_metadata: bool,
     pub(super) creates_on_update: bool,
@@ -29,9 +31,12 @@ pub(super) struct Facts {
 
 const SPEC: &[&str] = &["spec"];
 
+/// Kinds whose new objects have no generation yet; their first change gives them one.
+const UNCOUNTED_AT_FIRST: &[&str] = &["CSIDriver"];
+
 /// Which part of which kinds is counted by `metadata.generation`.
 const GENERATIONS: &[(&str, &[&str])] = &[
-    ("ClusterTrustBundle", SPEC),
+    ("CSIDriver", SPEC),
     ("CronJob", SPEC),
     ("CustomResourceDefinition", SPEC),
     ("DaemonSet", SPEC),
@@ -55,7 +60,6 @@ const GENERATIONS: &[(&str, &[&str])] = &[
     ("ReplicaSet", SPEC),
     ("ReplicationController", SPEC),
     ("ResourceSlice", SPEC),
-    ("ServiceCIDR", SPEC),
     ("StatefulSet", SPEC),
     ("ValidatingAdmissionPolicy", SPEC),
     ("ValidatingAdmissionPolicyBinding", SPEC),
@@ -113,10 +117,12 @@ pub(super) fn facts(resource: &Resource) -> Facts {
     let kind = resource.kind;
     // A node registers with the status its kubelet has found.
     let keeps_created = kind == "Node";
+    let generation = GENERATIONS.iter().find(|(name, _)| *name == kind).map(|(_, paths)| *paths);
     Facts {
         resets_status: resource.has_status() && !keeps_created,
         keeps_status_on_update: keeps_created,
-        generation: GENERATIONS.iter().find(|(name, _)| *name == kind).map(|(_, paths)| *paths),
+        generation,
+        counts_from_one: generation.is_some() && !UNCOUNTED_AT_FIRST.contains(&kind),
         status_keeps_metadata: STATUS_KEEPS_METADATA.contains(&kind),
         creates_on_update: CREATES_ON_UPDATE.contains(&kind),
         unconditional_update: !NO_UNCONDITIONAL_UPDATE.contains(&kind),

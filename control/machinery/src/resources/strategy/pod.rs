@@ -36,6 +36,26 @@ pub(super) fn update_status(new: &mut Value, old: &Value) {
     {
         set(status, "qosClass", class.clone());
     }
+    keep_observed_generations(new, old);
+}
+
+/// Clients that know of no observed generations leave out those that others noted; conditions of one type are taken in
+/// their order.
+fn keep_observed_generations(new: &mut Value, old: &Value) {
+    const FIELD: &str = "observedGeneration";
+    let Some(status) = existing(new, "status") else { return };
+    if status.int(FIELD).unwrap_or_default() == 0 {
+        copy(status, old.at("status"), FIELD);
+    }
+    let mut before: Vec<&Value> = old.items("status.conditions").iter().collect();
+    for condition in entries(status, "conditions") {
+        let of_type = before.iter().position(|c| c.at("type") == condition.at("type"));
+        if let Some(noted) = of_type.map(|at| before.remove(at))
+            && condition.int(FIELD).unwrap_or_default() == 0
+        {
+            copy(condition, noted, FIELD);
+        }
+    }
 }
 
 pub(super) fn update_ephemeral_containers(new: &mut Value, old: &Value) {

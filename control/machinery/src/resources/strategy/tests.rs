@@ -64,6 +64,99 @@ fn generation_counts_changes_of_the_spec_only() {
 }
 
 #[test]
+fn a_new_object_must_not_have_a_generation_its_kind_does_not_count() {
+    let made = |group: &str, plural: &str| {
+        let mut object = json!({"metadata": {"name": "x"}, "spec": {}});
+        prepare_for_create(resource(group, plural), &mut object);
+        object["metadata"].get("generation").cloned()
+    };
+    assert_eq!(made("apps", "deployments"), Some(json!(1)));
+    assert_eq!(made("scheduling.k8s.io", "priorityclasses"), Some(json!(1)));
+    assert_eq!(made("networking.k8s.io", "servicecidrs"), None);
+    assert_eq!(made("", "services"), None);
+    // A driver's first change gives it the first generation.
+    let drivers = resource("storage.k8s.io", "csidrivers");
+    assert_eq!(made("storage.k8s.io", "csidrivers"), None);
+    let old = json!({"metadata": {"name": "d"}, "spec": {"podInfoOnMount": false}});
+    let mut new = json!({"metadata": {"name": "d"}, "spec": {"podInfoOnMount": true}});
+    prepare_for_update(drivers, &mut new, &old);
+    assert_eq!(new["metadata"]["generation"], 1);
+}
+
+#[test]
+fn a_daemon_set_notes_the_generation_of_its_template() {
+    let sets = resource("apps", "daemonsets");
+    let noted =
+        |set: &Value| set["metadata"]["annotations"]["deprecated.daemonset.template.generation"].clone();
+    let mut old = json!({"metadata": {"name": "d"}, "spec": {"template": {"spec": {}}}});
+    prepare_for_create(sets, &mut old);
+    assert_eq!(noted(&old), "1");
+    let mut new =
+        json!({"metadata": {"name": "d"}, "spec": {"minReadySeconds": 5, "template": {"spec": {}}}});
+    prepare_for_update(sets, &mut new, &old);
+    assert_eq!((noted(&new), &new["metadata"]["generation"]), (json!("1"), &json!(2)));
+    let mut newer = json!({"metadata": {"name": "d"}, "spec": {"template": {"spec": {"hostPID": true}}}});
+    prepare_for_update(sets, &mut newer, &new);
+    assert_eq!((noted(&newer), &newer["metadata"]["generation"]), (json!("2"), &json!(3)));
+}
+
+#[test]
+fn an_annotation_written_with_the_status_must_not_count_as_a_change() {
+    let old = json!({"metadata": {"generation": 1}, "spec": {"replicas": 1}, "status": {}});
+    let mut new = json!({"metadata": {"generation": 1, "annotations": {"deployment.kubernetes.io/revision": "1"}},
+        "spec": {"replicas": 1}, "status": {}});
+    prepare_for_status_update(resource("apps", "deployments"), &mut new, &old);
+    assert_eq!(new["metadata"]["generation"], 1);
+    assert!(new["metadata"]["annotations"].is_object());
+}
+
+#[test]
+fn a_pods_observed_generations_must_not_be_forgotten() {
+    let old = json!({"metadata": {}, "status": {"observedGeneration": 3, "conditions": [
+        {"type": "Ready", "observedGeneration": 2}, {"type": "Ready", "observedGeneration": 4}]}});
+    let mut new = json!({"metadata": {}, "status": {"conditions": [{"type": "Ready"}, {"type": "Ready"}, {"type": "Ready"},
+        {"type": "Other"}]}});
+    prepare_for_status_update(resource("", "pods"), &mut new, &old);
+    assert_eq!(
+        new["status"],
+        json!({"observedGeneration": 3, "conditions": [{"type": "Ready", "observedGeneration": 2},
+        {"type": "Ready", "observedGeneration": 4}, {"type": "Ready"}, {"type": "Other"}]})
+    );
+}
+
+#[test]
+fn label_keys_must_be_merged_into_the_selectors_of_a_new_pod() {
+    let term = json!({"labelSelector": {"matchLabels": {"app": "a"}}, "topologyKey": "zone",
+        "matchLabelKeys": ["hash", "absent"], "mismatchLabelKeys": ["tenant"]});
+    let nothing = json!({"topologyKey": "zone", "matchLabelKeys": ["hash"]});
+    let terms = json!({"requiredDuringSchedulingIgnoredDuringExecution": [term, nothing],
+        "preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 1, "podAffinityTerm": term}]});
+    let mut pod = json!({"metadata": {"labels": {"hash": "1", "tenant": "t"}}, "spec": {
+        "affinity": {"podAffinity": terms, "podAntiAffinity": terms},
+        "topologySpreadConstraints": [{"topologyKey": "zone", "matchLabelKeys": ["hash"],
+            "labelSelector": {"matchExpressions": [{"key": "app", "operator": "Exists"}]}}]}});
+    prepare_for_create(resource("", "pods"), &mut pod);
+    let merged = json!({"matchLabels": {"app": "a"}, "matchExpressions": [
+        {"key": "hash", "operator": "In", "values": ["1"]}, {"key": "tenant", "operator": "NotIn", "values": ["t"]}]});
+    for kind in ["podAffinity", "podAntiAffinity"] {
+        let terms = &pod["spec"]["affinity"][kind];
+        let required = &terms["requiredDuringSchedulingIgnoredDuringExecution"];
+        assert_eq!(required[0]["labelSelector"], merged);
+        assert_eq!(required[1], nothing, "no selector selects nothing, and stays none");
+        let preferred = &terms["preferredDuringSchedulingIgnoredDuringExecution"];
+        assert_eq!(preferred[0]["podAffinityTerm"]["labelSelector"], merged);
+    }
+    assert_eq!(
+        pod["spec"]["topologySpreadConstraints"][0]["labelSelector"]["matchExpressions"],
+        json!([{"key": "app", "operator": "Exists"}, {"key": "hash", "operator": "In", "values": ["1"]}])
+    );
+    // An update keeps them: they are part of what is stored.
+    let stored = pod.clone();
+    prepare_for_update(resource("", "pods"), &mut pod, &stored);
+    assert_eq!(pod, stored);
+}
+
+#[test]
 fn a_job_selects_its_pods_by_its_uid() {
     let mut job = json!({"metadata": {"name": "j", "uid": "u"}, "spec": {"template": {"spec": {}}}});
     let labels = json!({"controller-uid": "u", "job-name": "j",
