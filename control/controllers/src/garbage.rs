@@ -1,23 +1,32 @@
 //! The garbage collector: objects go when their last owner is gone, owners wait for (foreground) or let go of (orphan) their dependents.
 //!
 //! Woken by: a change of any object's metadata (one metadata-only watch a kind, found by discovery, custom resources included). Reads: the
-//! graph these watches build; the API server when an owner is not in it. Writes: deletions, owner references, the finalizers
-//! `foregroundDeletion` and `orphan`. Promises: nothing is deleted for an owner that was not seen missing on the API server itself, and
-//! never by name alone (uid and resourceVersion are preconditions).
+//! graph these watches build; the API server when an owner is not in it as the dependent names it. Writes: deletions, owner references,
+//! the finalizers `foregroundDeletion` and `orphan`, the event `OwnerRefInvalidNamespace`. Promises: nothing is deleted for an owner that was
+//! not seen missing on the API server itself, under apiVersion, kind, namespace, name and uid together: what is missing in one namespace
+//! says nothing of another. Nothing is deleted by name alone (uid and resourceVersion are preconditions), and no owner is let go before
+//! every kind has been listed once.
 
+mod about;
 mod graph;
+mod identity;
+mod kinds;
 
 use crate::inventory::Inventory;
 use crate::queue::{Key, Queue};
 use crate::reconcile::{Doing, Error, Reconcile, code, found, spawn};
+use crate::recorder::{Recorder, Severity};
+use about::About;
 use futures::TryStreamExt;
-use graph::{Graph, Node, Owner};
+use graph::{Graph, Node, Outcome};
+use identity::{Fit, Identity, Owner};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kinds::{GroupKind, Kinds, Known};
 use kube::api::{
-    ApiResource, DeleteParams, DynamicObject, PartialObjectMeta, Patch, PatchParams, Preconditions,
+    DeleteParams, DynamicObject, ObjectMeta, PartialObjectMeta, Patch, PatchParams, Preconditions,
     PropagationPolicy,
 };
-use kube::discovery::{Discovery, Scope, verbs};
+use kube::discovery::Discovery;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, ResourceExt};
@@ -26,50 +35,44 @@ use serde_json::json;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 /// How often new kinds are looked for (upstream's resync period).
 const DISCOVERY_PERIOD: Duration = Duration::from_secs(30);
+/// How long the first lists are waited for: one kind that cannot be listed does not hold up all others for ever (upstream's value).
+const FIRST_LISTS: Duration = Duration::from_secs(30);
 /// How long an owner that was not found is known to be absent: uids never come back, but memory is bounded by it.
 const ABSENT_FOR: Duration = Duration::from_secs(60);
-/// Kinds that nobody owns and nobody should watch.
-const IGNORED: [(&str, &str); 2] = [("", "Event"), ("events.k8s.io", "Event")];
-
-type GroupKind = (String, String);
-
-#[derive(Clone)]
-struct Known {
-    resource: ApiResource,
-    namespaced: bool,
-}
 
 struct Collector {
     client: Client,
     graph: Mutex<Graph>,
-    kinds: Mutex<HashMap<GroupKind, Known>>,
-    absent: Mutex<HashMap<String, Instant>>,
+    kinds: Mutex<Kinds>,
+    complete: Notify,
+    absent: Mutex<HashMap<Identity, Instant>>,
     inventory: Arc<Inventory>,
+    recorder: Recorder,
+    queue: Arc<Queue>,
 }
 
 /// Runs until cancelled. What it finds of kinds goes into `inventory`.
-pub async fn run(client: Client, inventory: Arc<Inventory>, shutdown: CancellationToken) {
-    let queue = Arc::new(Queue::default());
-    let collector = Arc::new(Collector {
-        client,
-        graph: Mutex::default(),
-        kinds: Mutex::default(),
-        absent: Mutex::default(),
-        inventory,
-    });
+pub async fn run(client: Client, recorder: Recorder, inventory: Arc<Inventory>, shutdown: CancellationToken) {
+    let collector = Arc::new(Collector::new(client, recorder, inventory));
     let mut tasks = JoinSet::new();
-    spawn(&mut tasks, &queue, collector.clone(), 8, &shutdown);
+    let mut working = false;
     loop {
         match collector.new_kinds().await {
             Ok(kinds) => {
                 for known in kinds {
-                    tasks.spawn(watch(collector.clone(), queue.clone(), known, shutdown.clone()));
+                    tasks.spawn(watch(collector.clone(), known, shutdown.clone()));
+                }
+                if !working {
+                    collector.first_lists(&shutdown).await;
+                    spawn(&mut tasks, &collector.queue, collector.clone(), 8, &shutdown);
+                    working = true;
                 }
             }
             Err(error) => {
@@ -85,7 +88,7 @@ pub async fn run(client: Client, inventory: Arc<Inventory>, shutdown: Cancellati
     }
 }
 
-async fn watch(collector: Arc<Collector>, queue: Arc<Queue>, known: Known, shutdown: CancellationToken) {
+async fn watch(collector: Arc<Collector>, known: Known, shutdown: CancellationToken) {
     let api: Api<PartialObjectMeta<DynamicObject>> = Api::all_with(collector.client.clone(), &known.resource);
     let kind = (known.resource.group.clone(), known.resource.kind.clone());
     let stream = watcher::watcher(api, watcher::Config::default()).default_backoff();
@@ -96,60 +99,66 @@ async fn watch(collector: Arc<Collector>, queue: Arc<Queue>, known: Known, shutd
             () = shutdown.cancelled() => return,
             event = stream.try_next() => event,
         };
-        let woken = match event {
-            Ok(Some(Event::Init)) => {
-                listing.clear();
-                continue;
-            }
+        match event {
+            Ok(Some(Event::Init)) => listing.clear(),
             Ok(Some(Event::InitApply(object))) => {
                 listing.insert(object.uid().unwrap_or_default());
-                collector.graph.lock().observe(node(&kind, &object))
+                collector.observe(node(&known, &object.metadata));
             }
             Ok(Some(Event::InitDone)) => {
                 collector.inventory.gone(&known.resource, "");
-                collector.graph.lock().keep_only(&kind, &std::mem::take(&mut listing))
+                let woken = collector.graph.lock().keep_only(&kind, &std::mem::take(&mut listing));
+                collector.wake(woken);
+                collector.listed(&kind);
             }
-            Ok(Some(Event::Apply(object))) => collector.graph.lock().observe(node(&kind, &object)),
+            Ok(Some(Event::Apply(object))) => collector.observe(node(&known, &object.metadata)),
             Ok(Some(Event::Delete(object))) => {
                 let namespace = object.metadata.namespace.as_deref();
                 namespace.inspect(|namespace| collector.inventory.gone(&known.resource, namespace));
-                collector.graph.lock().remove(&object.uid().unwrap_or_default())
+                let outcome = collector.graph.lock().remove(&object.uid().unwrap_or_default());
+                collector.take(outcome);
             }
             // the kind went away: its custom resource definition was deleted
             Err(watcher::Error::InitialListFailed(error)) if code(&error) == Some(404) => {
                 let woken = collector.graph.lock().keep_only(&kind, &HashSet::new());
-                collector.kinds.lock().remove(&kind);
                 collector.inventory.forget(&known.resource);
-                woken.into_iter().for_each(|uid| queue.add(Key::new("", &uid)));
+                if collector.kinds.lock().forget(&kind) {
+                    collector.complete.notify_one();
+                }
+                collector.wake(woken);
                 return;
             }
-            Err(_) => continue,
+            Err(_) => {}
             Ok(None) => return,
-        };
-        woken.into_iter().for_each(|uid| queue.add(Key::new("", &uid)));
+        }
     }
 }
 
-fn node(kind: &GroupKind, object: &PartialObjectMeta<DynamicObject>) -> Node {
-    let meta = &object.metadata;
+fn node(known: &Known, meta: &ObjectMeta) -> Node {
     let finalizer = |name: &str| meta.finalizers.iter().flatten().any(|f| f == name);
-    let owner = |o: &OwnerReference| Owner {
-        uid: o.uid.clone(),
-        group: o.api_version.split_once('/').map_or("", |(group, _)| group).to_owned(),
-        kind: o.kind.clone(),
-        name: o.name.clone(),
-        blocks: o.block_owner_deletion.unwrap_or(false),
-    };
     Node {
-        uid: object.uid().unwrap_or_default(),
-        kind: kind.clone(),
-        namespace: meta.namespace.clone().unwrap_or_default(),
-        name: meta.name.clone().unwrap_or_default(),
+        identity: Identity {
+            api_version: known.resource.api_version.clone(),
+            kind: known.resource.kind.clone(),
+            namespace: meta.namespace.clone().unwrap_or_default(),
+            name: meta.name.clone().unwrap_or_default(),
+            uid: meta.uid.clone().unwrap_or_default(),
+        },
         version: meta.resource_version.clone().unwrap_or_default(),
         owners: meta.owner_references.iter().flatten().map(owner).collect(),
         deleting: meta.deletion_timestamp.is_some(),
         foreground: finalizer("foregroundDeletion"),
         orphan: finalizer("orphan"),
+    }
+}
+
+fn owner(reference: &OwnerReference) -> Owner {
+    Owner {
+        api_version: reference.api_version.clone(),
+        kind: reference.kind.clone(),
+        name: reference.name.clone(),
+        uid: reference.uid.clone(),
+        blocks: reference.block_owner_deletion.unwrap_or(false),
     }
 }
 
@@ -169,49 +178,102 @@ impl Reconcile for Collector {
 
     async fn reconcile(&self, key: &Key) -> Result<Option<Duration>, Error> {
         let Some(item) = self.graph.lock().get(&key.name) else { return Ok(None) };
-        if item.deleting && item.orphan {
-            return self.orphan(&item).await.map(|()| None);
+        match (item.deleting, item.orphan, item.foreground) {
+            (true, true, _) => self.orphan(&item).await?,
+            (true, false, true) => self.foreground(&item).await?,
+            (true, false, false) => {}
+            (false, ..) => self.consider(&item).await?,
         }
-        if item.deleting && item.foreground {
-            self.foreground(&item).await?;
-        } else if item.deleting {
-            return Ok(None);
-        }
-        self.consider(&item).await.map(|()| None)
+        Ok(None)
     }
 }
 
 impl Collector {
+    fn new(client: Client, recorder: Recorder, inventory: Arc<Inventory>) -> Self {
+        Self {
+            client,
+            graph: Mutex::default(),
+            kinds: Mutex::default(),
+            complete: Notify::new(),
+            absent: Mutex::default(),
+            inventory,
+            recorder,
+            queue: Arc::default(),
+        }
+    }
+
     async fn new_kinds(&self) -> Result<Vec<Known>, kube::Error> {
         let discovery = Discovery::new(self.client.clone()).run_aggregated().await?;
-        let mut fresh = Vec::new();
-        let mut kinds = self.kinds.lock();
-        for (resource, capabilities) in
-            discovery.groups().flat_map(kube::discovery::ApiGroup::recommended_resources)
-        {
-            let complete =
-                [verbs::LIST, verbs::WATCH, verbs::DELETE].iter().all(|v| capabilities.supports_operation(v));
-            let kind = (resource.group.clone(), resource.kind.clone());
-            if !complete || IGNORED.contains(&(kind.0.as_str(), kind.1.as_str())) || kinds.contains_key(&kind)
-            {
-                continue;
-            }
-            let known = Known { resource, namespaced: capabilities.scope == Scope::Namespaced };
+        let fresh = self.kinds.lock().learn(&discovery);
+        for known in &fresh {
             self.inventory.learn(&known.resource, known.namespaced);
-            kinds.insert(kind, known.clone());
-            fresh.push(known);
         }
         Ok(fresh)
     }
 
-    fn api(&self, kind: &GroupKind, namespace: &str) -> Option<Api<DynamicObject>> {
-        let known = self.kinds.lock().get(kind).cloned()?;
+    /// Before every kind is listed an owner may seem to have no dependents.
+    async fn first_lists(&self, shutdown: &CancellationToken) {
+        let all = async {
+            while !self.kinds.lock().complete() {
+                self.complete.notified().await;
+            }
+        };
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            listed = timeout(FIRST_LISTS, all) => if listed.is_err() {
+                tracing::warn!("not every kind could be listed; garbage is collected all the same");
+            }
+        }
+    }
+
+    fn listed(&self, kind: &GroupKind) {
+        if self.kinds.lock().listed(kind) {
+            self.complete.notify_one();
+        }
+    }
+
+    fn observe(&self, node: Node) {
+        let outcome = self.graph.lock().observe(node);
+        self.take(outcome);
+    }
+
+    fn take(&self, outcome: Outcome) {
+        if let Some(absent) = outcome.absent {
+            self.absent.lock().insert(absent, Instant::now());
+        }
+        for (dependent, owner) in outcome.misplaced {
+            let namespace = &dependent.identity.namespace;
+            let message =
+                format!("ownerRef {} does not exist in namespace {namespace:?}", owner.within(namespace));
+            let about = About::from(dependent.identity);
+            self.recorder.record(Self::NAME, &about, Severity::Warning, "OwnerRefInvalidNamespace", message);
+        }
+        self.wake(outcome.woken);
+    }
+
+    fn wake(&self, uids: Vec<String>) {
+        uids.into_iter().for_each(|uid| self.queue.add(Key::new("", &uid)));
+    }
+
+    /// Where an object is read and written; nothing while its kind is not served in its version.
+    fn api(&self, identity: &Identity) -> Result<Api<DynamicObject>, Error> {
+        let Identity { api_version, kind, namespace, name, .. } = identity;
+        let known = self.kinds.lock().get(api_version, kind);
+        let known =
+            known.ok_or_else(|| Error::Unusable(format!("{kind} {name}: no such kind in {api_version}")))?;
         let client = self.client.clone();
-        Some(if known.namespaced {
+        Ok(if known.namespaced {
             Api::namespaced_with(client, namespace, &known.resource)
         } else {
             Api::all_with(client, &known.resource)
         })
+    }
+
+    /// The object itself, when it is still this one.
+    async fn live(&self, identity: &Identity) -> Result<Option<PartialObjectMeta<DynamicObject>>, Error> {
+        let read = self.api(identity)?.get_metadata_opt(&identity.name).await;
+        let live = read.doing(|| format!("read {} {}", identity.kind, identity.name))?;
+        Ok(live.filter(|live| live.uid().as_deref() == Some(&identity.uid)))
     }
 
     /// Deletes an object whose owners are all gone; takes gone owners from one that has others.
@@ -221,7 +283,8 @@ impl Collector {
         }
         let mut states = Vec::new();
         for owner in &item.owners {
-            states.push((owner, self.state(item, owner).await?));
+            let Some(state) = self.state(item, owner).await? else { return Ok(()) };
+            states.push((owner, state));
         }
         let any = |state| states.iter().any(|(_, s)| *s == state);
         if any(State::Solid) {
@@ -229,8 +292,8 @@ impl Collector {
                 states.iter().filter(|(_, s)| *s != State::Solid).map(|(o, _)| o.uid.as_str()).collect();
             return if rest.is_empty() { Ok(()) } else { self.disown(item, &rest).await };
         }
-        let dependents = self.graph.lock().dependents(&item.uid);
-        if any(State::Waiting) && !item.deleting && graph::closes_a_circle(item, &dependents) {
+        let dependents = self.graph.lock().dependents(&item.identity.uid);
+        if any(State::Waiting) && graph::closes_a_circle(item, &dependents) {
             // each would wait for the next: this one no longer holds up its owners
             return self.unblock(item).await;
         }
@@ -244,131 +307,135 @@ impl Collector {
         } else {
             PropagationPolicy::Background
         };
-        if item.deleting {
-            return Ok(());
-        }
-        let Some(api) = self.api(&item.kind, &item.namespace) else { return Ok(()) };
-        let same =
-            Preconditions { uid: Some(item.uid.clone()), resource_version: Some(item.version.clone()) };
-        let params = DeleteParams {
-            propagation_policy: Some(policy),
-            preconditions: Some(same),
+        self.delete(item, policy).await
+    }
+
+    async fn delete(&self, item: &Node, policy: PropagationPolicy) -> Result<(), Error> {
+        let Identity { uid, name, .. } = &item.identity;
+        let api = self.api(&item.identity)?;
+        let params = |version: Option<&String>| DeleteParams {
+            propagation_policy: Some(policy.clone()),
+            preconditions: Some(Preconditions { uid: Some(uid.clone()), resource_version: version.cloned() }),
             ..DeleteParams::default()
         };
-        match api.delete(&item.name, &params).await {
+        let mut deleted = api.delete(name, &params(Some(&item.version))).await;
+        if deleted.as_ref().is_err_and(|error| code(error) == Some(409))
+            && let Some(live) = self.live(&item.identity).await?
+            && live.owner_references().iter().map(owner).eq(item.owners.iter().cloned())
+        {
+            // it is written all the time, but its owners are the same
+            deleted = api.delete(name, &params(None)).await;
+        }
+        match deleted {
             // newer than what we know: its watch event is on its way and will bring it back here
             Err(error) if matches!(code(&error), Some(404 | 409)) => Ok(()),
             deleted => deleted.map(drop).doing(|| format!("delete {item}, whose owners are gone")),
         }
     }
 
-    async fn state(&self, item: &Node, owner: &Owner) -> Result<State, Error> {
-        if self.absent.lock().contains_key(&owner.uid) {
-            return Ok(State::Gone);
-        }
-        let known = self.graph.lock().get(&owner.uid);
-        if let Some(known) = known {
-            // an owner in another namespace is no owner
-            if !known.namespace.is_empty() && known.namespace != item.namespace {
-                return Ok(State::Gone);
+    /// How an owner is; none when an object of cluster scope names one in a namespace, which nobody can look for: the object is kept.
+    async fn state(&self, item: &Node, owner: &Owner) -> Result<Option<State>, Error> {
+        let namespace = &item.identity.namespace;
+        {
+            let absent = self.absent.lock();
+            if absent.contains_key(&owner.within("")) || absent.contains_key(&owner.within(namespace)) {
+                return Ok(Some(State::Gone));
             }
-            return Ok(if known.deleting && known.foreground { State::Waiting } else { State::Solid });
         }
-        let kind = (owner.group.clone(), owner.kind.clone());
-        let Some(api) = self.api(&kind, &item.namespace) else {
+        let seen = self.graph.lock().get(&owner.uid);
+        if let Some(seen) = seen.filter(|seen| owner.fit(namespace, &seen.identity) == Fit::Exact) {
+            let waiting = seen.deleting && seen.foreground;
+            return Ok(Some(if waiting { State::Waiting } else { State::Solid }));
+        }
+        let Some(known) = self.kinds.lock().get(&owner.api_version, &owner.kind) else {
             return Err(Error::Unusable(format!(
-                "{item} has an owner of the unknown kind {}.{}",
-                owner.kind, owner.group
+                "{item} has an owner of the unknown kind {} in {}",
+                owner.kind, owner.api_version
             )));
         };
-        let there = api
-            .get_metadata_opt(&owner.name)
-            .await
-            .doing(|| format!("look for {} {}, an owner of {item}", owner.kind, owner.name))?;
-        if there.is_some_and(|o| o.uid().as_deref() == Some(&owner.uid)) {
-            return Ok(State::Solid);
+        if known.namespaced && namespace.is_empty() {
+            return Ok(None);
         }
-        self.absent.lock().insert(owner.uid.clone(), Instant::now());
-        Ok(State::Gone)
+        let wanted = owner.within(if known.namespaced { namespace } else { "" });
+        let Some(there) = self.live(&wanted).await? else {
+            self.absent.lock().insert(wanted, Instant::now());
+            return Ok(Some(State::Gone));
+        };
+        let waits = there.finalizers().iter().any(|f| f == "foregroundDeletion");
+        let waiting = there.metadata.deletion_timestamp.is_some() && waits;
+        Ok(Some(if waiting { State::Waiting } else { State::Solid }))
     }
 
     /// Takes owners from an object.
     async fn disown(&self, item: &Node, owners: &[&str]) -> Result<(), Error> {
-        let Some(api) = self.api(&item.kind, &item.namespace) else { return Ok(()) };
-        let Some(live) = api.get_metadata_opt(&item.name).await.doing(|| format!("read {item}"))? else {
-            return Ok(());
-        };
-        if live.uid().as_deref() != Some(&item.uid) {
-            return Ok(());
-        }
-        let kept: Vec<_> =
-            live.owner_references().iter().filter(|o| !owners.contains(&o.uid.as_str())).collect();
-        let patch =
-            json!({ "metadata": { "resourceVersion": live.resource_version(), "ownerReferences": kept } });
-        let patched = api.patch_metadata(&item.name, &PatchParams::default(), &Patch::Merge(patch)).await;
-        found(patched).map(drop).doing(|| format!("take owners from {item}"))
+        self.rewrite_owners(item, |references| {
+            references.retain(|o| !owners.contains(&o.uid.as_str()));
+        })
+        .await
     }
 
     /// Lets an object's owners go before it. The change's own watch event brings the object back here.
     async fn unblock(&self, item: &Node) -> Result<(), Error> {
-        let Some(api) = self.api(&item.kind, &item.namespace) else { return Ok(()) };
-        let Some(live) = api.get_metadata_opt(&item.name).await.doing(|| format!("read {item}"))? else {
-            return Ok(());
-        };
-        if live.uid().as_deref() != Some(&item.uid) {
-            return Ok(());
-        }
-        let owners: Vec<_> = live
-            .owner_references()
-            .iter()
-            .map(|owner| OwnerReference { block_owner_deletion: Some(false), ..owner.clone() })
-            .collect();
+        self.rewrite_owners(item, |references| {
+            references.iter_mut().for_each(|owner| owner.block_owner_deletion = Some(false));
+        })
+        .await
+    }
+
+    async fn rewrite_owners(
+        &self,
+        item: &Node,
+        change: impl FnOnce(&mut Vec<OwnerReference>),
+    ) -> Result<(), Error> {
+        let Some(live) = self.live(&item.identity).await? else { return Ok(()) };
+        let mut owners = live.owner_references().to_vec();
+        change(&mut owners);
         let patch =
             json!({ "metadata": { "resourceVersion": live.resource_version(), "ownerReferences": owners } });
-        let patched = api.patch_metadata(&item.name, &PatchParams::default(), &Patch::Merge(patch)).await;
-        match patched {
-            // newer than what was read: its watch event brings it back
-            Err(error) if matches!(code(&error), Some(404 | 409)) => Ok(()),
-            patched => patched.map(drop).doing(|| format!("unblock the owners of {item}")),
-        }
+        self.patch(item, &patch).await
+    }
+
+    async fn patch(&self, item: &Node, patch: &serde_json::Value) -> Result<(), Error> {
+        let api = self.api(&item.identity)?;
+        let patched =
+            api.patch_metadata(&item.identity.name, &PatchParams::default(), &Patch::Merge(patch)).await;
+        found(patched).map(drop).doing(|| format!("write the metadata of {item}"))
     }
 
     /// An owner that waits: its dependents are considered; when none blocks it any more it may go.
     async fn foreground(&self, item: &Node) -> Result<(), Error> {
-        let dependents = self.graph.lock().dependents(&item.uid);
-        let blocking = dependents.iter().any(|d| d.owners.iter().any(|o| o.uid == item.uid && o.blocks));
+        let uid = &item.identity.uid;
+        let dependents = self.graph.lock().dependents(uid);
+        let blocking = dependents.iter().any(|d| d.owners.iter().any(|o| o.uid == *uid && o.blocks));
         if !blocking {
             return self.remove_finalizer(item, "foregroundDeletion").await;
         }
-        for dependent in dependents.iter().filter(|d| !d.deleting) {
-            self.consider(dependent).await?;
-        }
+        // each by itself: one that cannot be considered holds up no other
+        self.wake(dependents.into_iter().filter(|d| !d.deleting).map(|d| d.identity.uid).collect());
         Ok(())
     }
 
     /// An owner that lets go: its dependents lose it, then it may go.
     async fn orphan(&self, item: &Node) -> Result<(), Error> {
-        let dependents = self.graph.lock().dependents(&item.uid);
+        let dependents = self.graph.lock().dependents(&item.identity.uid);
+        let mut outcome = Ok(());
         for dependent in dependents {
-            self.disown(&dependent, &[&item.uid]).await?;
+            outcome = outcome.and(self.disown(&dependent, &[&item.identity.uid]).await);
         }
+        outcome?;
         self.remove_finalizer(item, "orphan").await
     }
 
     async fn remove_finalizer(&self, item: &Node, finalizer: &str) -> Result<(), Error> {
-        let Some(api) = self.api(&item.kind, &item.namespace) else { return Ok(()) };
-        let Some(live) = api.get_metadata_opt(&item.name).await.doing(|| format!("read {item}"))? else {
-            return Ok(());
-        };
-        if live.uid().as_deref() != Some(&item.uid) {
-            return Ok(());
-        }
+        let Some(live) = self.live(&item.identity).await? else { return Ok(()) };
         let kept: Vec<_> = live.finalizers().iter().filter(|f| *f != finalizer).collect();
         if kept.len() == live.finalizers().len() {
             return Ok(());
         }
         let patch = json!({ "metadata": { "resourceVersion": live.resource_version(), "finalizers": kept } });
-        let patched = api.patch_metadata(&item.name, &PatchParams::default(), &Patch::Merge(patch)).await;
-        found(patched).map(drop).doing(|| format!("remove the finalizer {finalizer} from {item}"))
+        self.patch(item, &patch).await
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -18,6 +18,8 @@ pub mod endpoint_mirror;
 pub mod endpoints;
 pub mod ephemeral_volume;
 pub mod expectations;
+#[cfg(test)]
+mod fake;
 pub mod garbage;
 pub mod history;
 pub mod informer;

@@ -105,7 +105,7 @@ pub async fn run(client: Client, config: Config, shutdown: CancellationToken) {
     for begin in start.tasks {
         begin(&mut tasks, &shutdown);
     }
-    tasks.spawn(garbage::run(client, inventory, shutdown.clone()));
+    tasks.spawn(garbage::run(client, recorder, inventory, shutdown.clone()));
     while let Some(ended) = tasks.join_next().await {
         if let Err(error) = ended {
             tracing::error!(%error, "a controller's worker ended");

@@ -1,34 +1,14 @@
 //! Who owns whom, by uid. Pure: every change answers with the uids that are to be looked at again.
 
+use super::identity::{Fit, Identity, Owner};
 use std::collections::{HashMap, HashSet};
 use std::fmt;
-
-/// An owner as a dependent names it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Owner {
-    /// Uid.
-    pub uid: String,
-    /// API group.
-    pub group: String,
-    /// Kind.
-    pub kind: String,
-    /// Name.
-    pub name: String,
-    /// Keeps an owner that is deleted in the foreground until the dependent is gone.
-    pub blocks: bool,
-}
 
 /// An object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
-    /// Uid.
-    pub uid: String,
-    /// Group and kind.
-    pub kind: (String, String),
-    /// Namespace or empty.
-    pub namespace: String,
-    /// Name.
-    pub name: String,
+    /// Where it is.
+    pub identity: Identity,
     /// resourceVersion.
     pub version: String,
     /// Owners.
@@ -43,12 +23,9 @@ pub struct Node {
 
 impl fmt::Display for Node {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ", self.kind.1)?;
-        if self.namespace.is_empty() {
-            f.write_str(&self.name)
-        } else {
-            write!(f, "{}/{}", self.namespace, self.name)
-        }
+        let Identity { kind, namespace, name, .. } = &self.identity;
+        let between = if namespace.is_empty() { "" } else { "/" };
+        write!(f, "{kind} {namespace}{between}{name}")
     }
 }
 
@@ -56,6 +33,30 @@ impl fmt::Display for Node {
 /// would wait for itself.
 pub fn closes_a_circle(item: &Node, dependents: &[Node]) -> bool {
     item.owners.iter().any(|owner| owner.blocks) && dependents.iter().any(|d| d.deleting && d.foreground)
+}
+
+/// What a change brings about.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// Uids to look at again.
+    pub woken: Vec<String>,
+    /// Dependents and the owners they name that are in another namespace.
+    pub misplaced: Vec<(Node, Owner)>,
+    /// Seen to be deleted while dependents name it.
+    pub absent: Option<Identity>,
+}
+
+impl Outcome {
+    /// A dependent whose owner was seen: it is looked at when the two do not fit, as it may have no such owner.
+    fn compare(&mut self, dependent: &Node, owner: &Owner, seen: &Identity, first: bool) {
+        let fit = owner.fit(&dependent.identity.namespace, seen);
+        if first && fit == Fit::OtherNamespace {
+            self.misplaced.push((dependent.clone(), owner.clone()));
+        }
+        if fit != Fit::Exact {
+            self.woken.push(dependent.identity.uid.clone());
+        }
+    }
 }
 
 /// The graph.
@@ -72,61 +73,80 @@ impl Graph {
         self.nodes.get(uid).cloned()
     }
 
-    /// The objects that name this owner.
+    /// The objects that name an owner of this uid, wherever they are.
     pub fn dependents(&self, uid: &str) -> Vec<Node> {
-        self.dependents.get(uid).into_iter().flatten().filter_map(|d| self.nodes.get(d)).cloned().collect()
+        self.naming(uid).cloned().collect()
+    }
+
+    fn naming(&self, uid: &str) -> impl Iterator<Item = &Node> {
+        self.dependents.get(uid).into_iter().flatten().filter_map(|d| self.nodes.get(d))
     }
 
     /// An object was made or changed.
-    pub fn observe(&mut self, node: Node) -> Vec<String> {
-        let mut woken = Vec::new();
-        let old_owners = self.nodes.get(&node.uid).map(|n| n.owners.clone()).unwrap_or_default();
-        for old in old_owners {
+    pub fn observe(&mut self, node: Node) -> Outcome {
+        let mut outcome = Outcome::default();
+        let uid = node.identity.uid.clone();
+        let old = self.nodes.remove(&uid);
+        let old_owners = old.as_ref().map(|n| n.owners.clone()).unwrap_or_default();
+        for old in &old_owners {
             let now = node.owners.iter().find(|o| o.uid == old.uid);
             if now.is_none() {
-                self.unlink(&old.uid, &node.uid);
+                self.unlink(&old.uid, &uid);
             }
             if now.is_none_or(|now| old.blocks && !now.blocks) {
                 // an owner that waits for its dependents has one less
-                woken.extend(self.waiting(&old.uid));
+                outcome.woken.extend(self.waiting(&old.uid));
             }
         }
         for owner in &node.owners {
-            self.dependents.entry(owner.uid.clone()).or_default().insert(node.uid.clone());
+            self.dependents.entry(owner.uid.clone()).or_default().insert(uid.clone());
+            match self.nodes.get(&owner.uid) {
+                Some(seen) => outcome.compare(&node, owner, &seen.identity, !old_owners.contains(owner)),
+                None => outcome.woken.push(uid.clone()),
+            }
         }
-        let missing_owner = node.owners.iter().any(|o| !self.nodes.contains_key(&o.uid));
+        if old.is_none() {
+            // dependents seen before it may have named it wrongly
+            for dependent in self.naming(&uid) {
+                for owner in dependent.owners.iter().filter(|o| o.uid == uid) {
+                    outcome.compare(dependent, owner, &node.identity, true);
+                }
+            }
+        }
         let waiting_owner = node.owners.iter().any(|o| self.waiting(&o.uid).is_some());
-        if missing_owner || waiting_owner || node.deleting {
-            woken.push(node.uid.clone());
+        if waiting_owner || node.deleting {
+            outcome.woken.push(uid.clone());
         }
-        self.nodes.insert(node.uid.clone(), node);
-        woken
+        self.nodes.insert(uid, node);
+        outcome.woken.dedup();
+        outcome
     }
 
     /// An object is gone.
-    pub fn remove(&mut self, uid: &str) -> Vec<String> {
-        let Some(node) = self.nodes.remove(uid) else { return Vec::new() };
+    pub fn remove(&mut self, uid: &str) -> Outcome {
+        let Some(node) = self.nodes.remove(uid) else { return Outcome::default() };
         let mut woken: Vec<String> = self.dependents.get(uid).into_iter().flatten().cloned().collect();
+        let absent = (!woken.is_empty()).then(|| node.identity.clone());
         for owner in node.owners {
             self.unlink(&owner.uid, uid);
             woken.extend(self.waiting(&owner.uid));
         }
-        woken
+        Outcome { woken, absent, ..Outcome::default() }
     }
 
-    /// A list of a kind is complete: what is not in it is gone.
+    /// A list of a kind is complete: what is not in it is gone, or the whole kind is. Gives the uids to look at again.
     pub fn keep_only(&mut self, kind: &(String, String), listed: &HashSet<String>) -> Vec<String> {
         let gone: Vec<String> = self
             .nodes
-            .values()
-            .filter(|n| n.kind == *kind && !listed.contains(&n.uid))
-            .map(|n| n.uid.clone())
+            .iter()
+            .filter(|(uid, n)| n.identity.group_kind() == *kind && !listed.contains(*uid))
+            .map(|(uid, _)| uid.clone())
             .collect();
-        gone.iter().flat_map(|uid| self.remove(uid)).collect()
+        gone.iter().flat_map(|uid| self.remove(uid).woken).collect()
     }
 
     fn waiting(&self, uid: &str) -> Option<String> {
-        self.nodes.get(uid).filter(|n| n.deleting && n.foreground).map(|n| n.uid.clone())
+        self.nodes.get(uid).filter(|n| n.deleting && n.foreground).map(|n| n.identity.uid.clone())
     }
 
     fn unlink(&mut self, owner: &str, dependent: &str) {
@@ -140,74 +160,4 @@ impl Graph {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn node(uid: &str, owners: &[(&str, bool)]) -> Node {
-        let owner = |(uid, blocks): &(&str, bool)| Owner {
-            uid: (*uid).into(),
-            group: "apps".into(),
-            kind: "Deployment".into(),
-            name: format!("name-{uid}"),
-            blocks: *blocks,
-        };
-        Node {
-            uid: uid.into(),
-            kind: ("apps".into(), "ReplicaSet".into()),
-            namespace: "default".into(),
-            name: format!("name-{uid}"),
-            version: "1".into(),
-            owners: owners.iter().map(owner).collect(),
-            deleting: false,
-            foreground: false,
-            orphan: false,
-        }
-    }
-
-    #[test]
-    fn dependents_are_woken_when_their_owner_goes() {
-        let mut graph = Graph::default();
-        assert!(graph.observe(node("owner", &[])).is_empty());
-        assert!(graph.observe(node("child", &[("owner", true)])).is_empty(), "its owner is there");
-        assert_eq!(graph.remove("owner"), ["child"]);
-        assert_eq!(graph.observe(node("late", &[("owner", true)])), ["late"], "its owner is not known");
-    }
-
-    #[test]
-    fn a_waiting_owner_is_woken_by_its_last_dependent() {
-        let mut graph = Graph::default();
-        graph.observe(node("owner", &[]));
-        graph.observe(node("child", &[("owner", true)]));
-        let waiting = Node { deleting: true, foreground: true, ..node("owner", &[]) };
-        assert_eq!(graph.observe(waiting), ["owner"]);
-        assert_eq!(graph.remove("child"), ["owner"]);
-        assert!(graph.dependents("owner").is_empty());
-    }
-
-    #[test]
-    fn a_circle_is_seen_and_its_owner_woken_once_it_is_open() {
-        let mut graph = Graph::default();
-        for (uid, owner) in [("a", "c"), ("b", "a"), ("c", "b")] {
-            graph.observe(node(uid, &[(owner, true)]));
-        }
-        let last = graph.get("c").unwrap();
-        assert!(!closes_a_circle(&last, &graph.dependents("c")));
-        for (uid, owner) in [("a", "c"), ("b", "a")] {
-            graph.observe(Node { deleting: true, foreground: true, ..node(uid, &[(owner, true)]) });
-        }
-        assert!(closes_a_circle(&last, &graph.dependents("c")));
-        let opened = node("c", &[("b", false)]);
-        assert!(!closes_a_circle(&opened, &graph.dependents("c")));
-        assert!(graph.observe(opened).contains(&"b".to_owned()), "its owner may go now");
-    }
-
-    #[test]
-    fn an_object_that_a_list_no_longer_shows_is_gone() {
-        let mut graph = Graph::default();
-        graph.observe(node("a", &[]));
-        graph.observe(node("b", &[("a", false)]));
-        let kind = ("apps".to_owned(), "ReplicaSet".to_owned());
-        assert_eq!(graph.keep_only(&kind, &HashSet::from(["b".to_owned()])), ["b"]);
-        assert!(graph.get("a").is_none());
-    }
-}
+mod tests;

@@ -1,0 +1,110 @@
+//! An API server for tests: objects by path, preconditions and merge patches, and what was asked.
+
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::BodyExt;
+use kube::Client;
+use kube::client::Body;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// The server.
+#[derive(Clone, Default)]
+pub struct Fake(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    objects: BTreeMap<String, Value>,
+    requests: Vec<String>,
+}
+
+impl Fake {
+    pub fn put(&self, path: &str, object: Value) {
+        self.0.lock().objects.insert(path.to_owned(), object);
+    }
+
+    pub fn get(&self, path: &str) -> Option<Value> {
+        self.0.lock().objects.get(path).cloned()
+    }
+
+    /// What lies under a path.
+    pub fn under(&self, prefix: &str) -> Vec<Value> {
+        self.0.lock().objects.iter().filter(|(p, _)| p.starts_with(prefix)).map(|(_, o)| o.clone()).collect()
+    }
+
+    /// Requests that write, `METHOD PATH`.
+    pub fn writes(&self) -> Vec<String> {
+        self.0.lock().requests.iter().filter(|r| !r.starts_with("GET")).cloned().collect()
+    }
+
+    pub fn client(&self) -> Client {
+        let fake = self.clone();
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let fake = fake.clone();
+            async move {
+                let (head, body) = request.into_parts();
+                let bytes = body.collect().await.unwrap().to_bytes();
+                let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+                let (status, answer) = fake.0.lock().answer(&head.method, head.uri.path(), &body);
+                let response = Response::builder().status(status).header("content-type", "application/json");
+                Ok::<_, std::convert::Infallible>(
+                    response.body(Body::from(answer.to_string().into_bytes())).unwrap(),
+                )
+            }
+        });
+        Client::new(service, "default")
+    }
+}
+
+fn refused(code: StatusCode, reason: &str) -> (StatusCode, Value) {
+    let status = json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code.as_u16(),
+        "reason": reason, "message": reason });
+    (code, status)
+}
+
+impl State {
+    fn answer(&mut self, method: &Method, path: &str, body: &Value) -> (StatusCode, Value) {
+        self.requests.push(format!("{method} {path}"));
+        if method == Method::POST {
+            let path = format!("{path}/{}", body["metadata"]["name"].as_str().unwrap_or_default());
+            if self.objects.contains_key(&path) {
+                return refused(StatusCode::CONFLICT, "AlreadyExists");
+            }
+            self.objects.insert(path, body.clone());
+            return (StatusCode::CREATED, body.clone());
+        }
+        let path = path.strip_suffix("/status").unwrap_or(path);
+        let Some(object) = self.objects.get_mut(path) else {
+            return refused(StatusCode::NOT_FOUND, "NotFound");
+        };
+        let metadata = &object["metadata"];
+        let other = |wanted: &Value, name: &str| !wanted[name].is_null() && wanted[name] != metadata[name];
+        let wanted = if method == Method::DELETE { &body["preconditions"] } else { &body["metadata"] };
+        if other(wanted, "uid") || other(wanted, "resourceVersion") {
+            return refused(StatusCode::CONFLICT, "Conflict");
+        }
+        let method = method.as_str();
+        match method {
+            "DELETE" => return (StatusCode::OK, self.objects.remove(path).unwrap_or_default()),
+            "PATCH" => merge(object, body),
+            "PUT" => *object = body.clone(),
+            _ => {}
+        }
+        (StatusCode::OK, object.clone())
+    }
+}
+
+fn merge(object: &mut Value, patch: &Value) {
+    let (Value::Object(fields), Value::Object(changes)) = (&mut *object, patch) else {
+        *object = patch.clone();
+        return;
+    };
+    for (name, change) in changes {
+        if change.is_null() {
+            fields.remove(name);
+        } else {
+            merge(fields.entry(name).or_insert(Value::Null), change);
+        }
+    }
+}
