@@ -167,45 +167,64 @@ impl View<'_> {
 
     /// The next step of a rollout: old pods that go, and nodes that get a second pod first where surging.
     pub fn roll(&self) -> Steps {
-        let (surge, unavailable) = self.bounds();
-        let mut steps = Steps::default();
+        match self.bounds() {
+            (0, unavailable) => self.replace(unavailable),
+            (surge, _) => self.surge(surge),
+        }
+    }
+
+    /// Old pods go first; what is unavailable, new or old, takes one of the allowed absences. An old pod that is unavailable goes in any
+    /// case, as that makes nothing worse.
+    fn replace(&self, most: usize) -> Steps {
         let mut busy = 0;
         let (mut free, mut candidates) = (Vec::new(), Vec::new());
         for (node, fit) in self.nodes {
             let pods = self.on(node);
             if pods.is_empty() {
-                // wanted and missing: one of the allowed absences is taken
-                busy += usize::from(fit.run && surge == 0);
+                busy += usize::from(fit.run);
                 continue;
             }
-            let Some((new, old)) = self.pair(pods) else {
+            match self.pair(pods) {
+                None | Some((Some(_), Some(_)) | (None, None)) => busy += 1,
+                Some((Some(new), None)) => busy += usize::from(!self.available(new)),
+                Some((None, Some(old))) if self.available(old) => candidates.push(old.clone()),
+                Some((None, Some(old))) => {
+                    busy += 1;
+                    free.push(old.clone());
+                }
+            }
+        }
+        free.extend(candidates.into_iter().take(most.saturating_sub(busy)));
+        Steps { delete: free, ..Steps::default() }
+    }
+
+    /// New pods come first, at most `most` of them for old ones that are available.
+    fn surge(&self, most: usize) -> Steps {
+        let mut steps = Steps::default();
+        let (mut busy, mut available) = (0, 0_usize);
+        let (mut candidates, mut sunset) = (Vec::new(), Vec::new());
+        for (node, fit) in self.nodes {
+            let Some((new, old)) = self.pair(self.on(node)) else {
                 busy += 1;
                 continue;
             };
-            match (new, old, surge) {
-                (Some(_), Some(_), 0) | (None, None, 0) => busy += 1,
-                (Some(new), None, 0) => busy += usize::from(!self.available(new)),
-                (None, Some(old), _) if !self.available(old) => free.push((node, old)),
-                (None, Some(old), _) => candidates.push((node, old)),
-                (Some(new), Some(old), _) => {
-                    if self.available(new) {
-                        steps.delete.push(old.clone());
-                    } else {
-                        busy += 1;
-                    }
-                }
-                (_, None, _) => {}
+            available += usize::from(old.or(new).is_some_and(|pod| self.available(pod)));
+            match (new, old) {
+                (_, None) => {}
+                (Some(new), Some(_)) if !self.available(new) => busy += 1,
+                (Some(_), Some(old)) => steps.delete.push(old.clone()),
+                (None, Some(old)) => match (self.available(old), fit.run) {
+                    (false, true) => steps.create.push(node.clone()),
+                    (false, false) => steps.delete.push(old.clone()),
+                    (true, true) => candidates.push(node.clone()),
+                    (true, false) => sunset.push(old.clone()),
+                },
             }
         }
-        let most = if surge > 0 { surge } else { unavailable };
-        let chosen = free.into_iter().chain(candidates.into_iter().take(most.saturating_sub(busy)));
-        for (node, old) in chosen {
-            if surge > 0 {
-                steps.create.push(node.clone());
-            } else {
-                steps.delete.push(old.clone());
-            }
-        }
+        // a pod that no longer belongs where it is goes once another is available in its stead
+        let desired = self.nodes.iter().filter(|(_, fit)| fit.run).count();
+        steps.delete.extend(sunset.into_iter().take(available.saturating_sub(desired)));
+        steps.create.extend(candidates.into_iter().take(most.saturating_sub(busy)));
         steps
     }
 

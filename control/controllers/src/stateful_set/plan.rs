@@ -219,9 +219,11 @@ impl View<'_> {
     /// Old pods that may go, the highest ordinal first, none below the partition.
     fn roll(&self, by_ordinal: &BTreeMap<i32, &Arc<Pod>>, actions: &mut Vec<Action>) {
         let most = self.max_unavailable();
-        let mut missing = (0..self.wanted())
+        let missing = (0..self.wanted())
             .filter(|at| by_ordinal.get(&(self.start() + at)).is_none_or(|p| !self.healthy(p)))
             .count();
+        // old pods that are not well count too (upstream's MaxUnavailableStatefulSet)
+        let mut may_go = most - i32::try_from(missing).unwrap_or(i32::MAX);
         for at in (self.partition().unwrap_or(0).max(0)..self.wanted()).rev() {
             let Some(pod) = by_ordinal.get(&(self.start() + at)) else {
                 if most == 1 {
@@ -230,19 +232,16 @@ impl View<'_> {
                 continue;
             };
             let old = revision(pod) != self.update && !leaving(pod);
-            let healthy = self.healthy(pod);
             if most == 1 {
                 // strictly one after the other: whatever is not well above is waited for
                 if old {
                     actions.push(Action::Replace((*pod).clone()));
                 }
-                if old || !healthy {
+                if old || !self.healthy(pod) {
                     return;
                 }
-            } else if old && !healthy {
-                actions.push(Action::Replace((*pod).clone()));
-            } else if old && i32::try_from(missing).is_ok_and(|m| m < most) {
-                missing += 1;
+            } else if old && may_go > 0 {
+                may_go -= 1;
                 actions.push(Action::Replace((*pod).clone()));
             }
         }

@@ -56,7 +56,6 @@ fn each_eligible_node_gets_one_pod_and_no_other() {
 
 #[test]
 fn a_rollout_takes_unavailable_pods_first_and_then_as_many_as_it_may() {
-    let set = set(json!({ "maxUnavailable": "50%" }));
     let nodes = nodes(4);
     let pods = by_node(&[
         pod("a", "n0", "old", "Running", true),
@@ -64,9 +63,58 @@ fn a_rollout_takes_unavailable_pods_first_and_then_as_many_as_it_may() {
         pod("c", "n2", "old", "Running", true),
         pod("d", "n3", "new", "Running", false),
     ]);
-    let steps = view(&set, &nodes, &pods).roll();
-    // two may be missing: d is one of them, b is replaced anyway
-    assert_eq!((names(&steps.delete), steps.create.len()), (vec!["b".to_owned(), "a".to_owned()], 0));
+    // b and d are missing, b is replaced anyway: more goes only when more than two may be missing
+    for (most, gone) in [("50%", &["b"][..]), ("75%", &["b", "a"])] {
+        let set = set(json!({ "maxUnavailable": most }));
+        let steps = view(&set, &nodes, &pods).roll();
+        assert_eq!(
+            (names(&steps.delete), steps.create.len()),
+            (gone.iter().map(|n| (*n).to_owned()).collect(), 0)
+        );
+    }
+}
+
+#[test]
+fn a_second_bad_update_must_not_take_a_pod_that_is_ready() {
+    let nodes = nodes(3);
+    for unavailable in [json!(1), json!("34%"), json!("30%")] {
+        let set = set(json!({ "maxUnavailable": unavailable }));
+        let pods = by_node(&[
+            pod("bad", "n0", "first", "Running", false),
+            pod("b", "n1", "good", "Running", true),
+            pod("c", "n2", "good", "Running", true),
+        ]);
+        let allowed = if unavailable == json!("34%") { vec!["bad", "b"] } else { vec!["bad"] };
+        assert_eq!(names(&view(&set, &nodes, &pods).roll().delete), allowed, "{unavailable}: rounded up");
+    }
+}
+
+#[test]
+fn a_leaving_or_missing_pod_must_not_be_joined_by_a_ready_one() {
+    let set = set(json!({ "maxUnavailable": 1 }));
+    let nodes = nodes(3);
+    let mut leaving = (*pod("a", "n0", "old", "Running", true)).clone();
+    leaving.metadata.deletion_timestamp = serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap();
+    let others = [pod("b", "n1", "old", "Running", true), pod("c", "n2", "old", "Running", true)];
+    assert!(names(&view(&set, &nodes, &by_node(&others)).roll().delete).is_empty());
+    let pods = [&others[..], &[Arc::new(leaving)]].concat();
+    assert!(names(&view(&set, &nodes, &by_node(&pods)).roll().delete).is_empty());
+}
+
+#[test]
+fn a_surge_must_not_go_to_a_node_that_takes_no_more_pods() {
+    let set = set(json!({ "maxSurge": 1, "maxUnavailable": 0 }));
+    let mut nodes = nodes(2);
+    nodes[0].1.run = false;
+    let old = |ready| pod("a", "n0", "old", "Running", ready);
+    let steps = |pods: &[Arc<Pod>]| {
+        let steps = view(&set, &nodes, &by_node(pods)).roll();
+        (steps.create, names(&steps.delete))
+    };
+    assert_eq!(steps(&[old(false)]), (vec![], vec!["a".to_owned()]));
+    assert_eq!(steps(&[old(true)]), (vec![], vec![]), "the only one available");
+    let new = pod("b", "n1", "new", "Running", true);
+    assert_eq!(steps(&[old(true), new]), (vec![], vec!["a".to_owned()]));
 }
 
 #[test]

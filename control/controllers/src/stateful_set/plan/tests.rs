@@ -74,6 +74,15 @@ fn a_rollout_goes_down_to_the_partition() {
 }
 
 #[test]
+fn a_second_bad_update_must_not_take_more_pods_than_may_be_missing() {
+    let parallel = json!({ "podManagementPolicy": "Parallel",
+        "updateStrategy": { "rollingUpdate": { "maxUnavailable": 2 } } });
+    let set = set(parallel);
+    assert_eq!(steps(&set, &[pod(0, "old", true), pod(1, "old", true), pod(2, "bad", false)]), ["-2"]);
+    assert!(steps(&set, &[pod(0, "old", true), pod(1, "bad", false), pod(2, "bad", false)]).is_empty());
+}
+
+#[test]
 fn a_finished_rollout_moves_the_current_revision() {
     let set = set(json!({}));
     let mut pods = vec![pod(0, "new", true), pod(1, "new", true), pod(2, "old", true)];
