@@ -2,7 +2,7 @@
 //!
 //! Woken by: pods, claims, volumes, drivers, attachments and nodes that change, and a period as the retry. Reads: those. Writes:
 //! VolumeAttachments, which drivers' attachers act on, and `status.volumesAttached` of the Node. Promises: a volume for one node is
-//! attached to one node at a time; what the Node says is in use is not detached while the node lives.
+//! attached to one node at a time; attachments that others made are left alone; what the Node says is in use is not detached while the node lives.
 //!
 //! The decision is [`plan`], pure.
 
@@ -136,8 +136,21 @@ impl AttachDetach {
         found.is_none_or(|d| d.spec.attach_required != Some(false))
     }
 
+    /// The attachments of our making; the others' are none of our business.
     fn attachments(&self) -> Vec<Attachment> {
-        self.attachments.list("").iter().filter_map(|a| Attachment::new(a)).collect()
+        let all = self.attachments.list("");
+        all.iter().filter_map(|a| Attachment::new(a)).filter(|a| self.is_ours(a)).collect()
+    }
+
+    fn is_ours(&self, attachment: &Attachment) -> bool {
+        let volume = self.volumes.get(&Key::new("", &attachment.volume));
+        let node = self.nodes.get(&Key::new("", &attachment.node));
+        let status = node.as_ref().and_then(|n| n.status.as_ref());
+        let attached = status.and_then(|s| s.volumes_attached.as_deref()).unwrap_or_default();
+        let in_use = status.and_then(|s| s.volumes_in_use.as_deref()).unwrap_or_default();
+        let shown: Vec<String> =
+            attached.iter().map(|v| v.name.clone()).chain(in_use.iter().cloned()).collect();
+        plan::is_ours(attachment, volume.as_deref(), &shown)
     }
 
     async fn attach(&self, wanted: &Wanted, node: &str) -> Result<(), Error> {

@@ -27,10 +27,8 @@ impl Wanted {
         let spec = volume.spec.as_ref()?;
         let source = spec.csi.as_ref()?;
         let modes = spec.access_modes.as_deref().unwrap_or_default();
-        let name = format!("{}{}{node}", source.volume_handle, source.driver);
-        let hash: String = Sha256::digest(name.as_bytes()).iter().map(|b| format!("{b:02x}")).collect();
         Some(Self {
-            name: format!("csi-{hash}"),
+            name: name(&source.volume_handle, &source.driver, node),
             volume: volume.metadata.name.clone()?,
             driver: source.driver.clone(),
             unique: format!("kubernetes.io/csi/{}^{}", source.driver, source.volume_handle),
@@ -72,6 +70,22 @@ impl Attachment {
     }
 }
 
+/// The name of our attachments (upstream's `getAttachmentName`).
+fn name(handle: &str, driver: &str, node: &str) -> String {
+    let text = format!("{handle}{driver}{node}");
+    let hash: String = Sha256::digest(text.as_bytes()).iter().map(|b| format!("{b:02x}")).collect();
+    format!("csi-{hash}")
+}
+
+/// Whether an attachment is of our making, which its name says: others may attach volumes to nodes for purposes of their own. `volume`
+/// is the one it is of; where that is gone, `shown` may tell: what its node's status names as attached.
+#[must_use]
+pub fn is_ours(attachment: &Attachment, volume: Option<&PersistentVolume>, shown: &[String]) -> bool {
+    let Attachment { name, node, .. } = attachment;
+    let by_volume = volume.and_then(|volume| Wanted::new(volume, node)).is_some_and(|w| w.name == *name);
+    by_volume || shown.iter().any(|unique| attachment_of(unique, node) == *name)
+}
+
 /// What to do for a node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
@@ -87,7 +101,7 @@ pub struct Plan {
     pub waits: bool,
 }
 
-/// Decides. `in_use` is what the Node says it has mounted; `lost`: the node is gone, or silent for long.
+/// Decides. `all` are the attachments of our making; `in_use` is what the Node says it has mounted; `lost`: the node is gone, or silent for long.
 #[must_use]
 pub fn plan(node: &str, wanted: &[&Wanted], all: &[Attachment], in_use: &[String], lost: bool) -> Plan {
     let mut plan = Plan::default();
@@ -133,9 +147,7 @@ pub fn plan(node: &str, wanted: &[&Wanted], all: &[Attachment], in_use: &[String
 fn attachment_of(unique: &str, node: &str) -> String {
     let rest = unique.strip_prefix("kubernetes.io/csi/").unwrap_or_default();
     let (driver, handle) = rest.split_once('^').unwrap_or_default();
-    let text = format!("{handle}{driver}{node}");
-    let hash: String = Sha256::digest(text.as_bytes()).iter().map(|b| format!("{b:02x}")).collect();
-    format!("csi-{hash}")
+    name(handle, driver, node)
 }
 
 #[cfg(test)]
@@ -194,5 +206,23 @@ mod tests {
         assert_eq!(plan("n1", &[], &all, &in_use, true).detach.len(), 1);
         assert_eq!(plan("n1", &[], &all, &[], false).detach.len(), 1);
         assert!(plan("n2", &[], &all, &[], false).detach.is_empty(), "another node's");
+    }
+
+    #[test]
+    fn an_attachment_that_others_made_must_not_be_ours() {
+        let csi = |driver: &str| -> PersistentVolume {
+            serde_json::from_value(json!({ "metadata": {"name": "v"},
+                "spec": {"csi": {"driver": driver, "volumeHandle": "h-v"}} }))
+            .unwrap()
+        };
+        let mine = attachment(&wanted("v", "n1", "ReadWriteOnce"), "n1", true);
+        assert!(is_ours(&mine, Some(&csi("d")), &[]));
+        let theirs = Attachment { name: "backup-of-v".into(), ..mine.clone() };
+        assert!(!is_ours(&theirs, Some(&csi("d")), &["kubernetes.io/csi/d^h-v".into()]));
+        let on_another_node = Attachment { node: "n2".into(), ..mine.clone() };
+        assert!(!is_ours(&on_another_node, Some(&csi("d")), &[]));
+        assert!(!is_ours(&mine, Some(&csi("other")), &[]), "of another driver");
+        assert!(!is_ours(&mine, None, &[]), "nothing tells");
+        assert!(is_ours(&mine, None, &["kubernetes.io/csi/d^h-v".into()]), "the node's status does");
     }
 }
