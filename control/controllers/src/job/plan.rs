@@ -160,7 +160,9 @@ impl<'a> Sync<'a> {
             status,
             pods,
         };
-        if sync.status.start_time.is_none() && !sync.suspended() {
+        // the deadline does not run while a job is suspended: it starts anew, also for one suspended by a server that kept the time
+        let resumes = holds(&sync.status, "Suspended").is_some();
+        if !sync.suspended() && (resumes || sync.status.start_time.is_none()) {
             sync.status.start_time = Some(Time(now));
         }
         sync.ended.0 = sync.fresh(0, |p| phase(p) == "Succeeded");
@@ -473,12 +475,8 @@ impl<'a> Sync<'a> {
         if !set_condition(self.status.conditions.get_or_insert_default(), new) {
             return None;
         }
-        if suspended {
-            return Some(("Suspended", "Job suspended"));
-        }
-        // the deadline does not run while a job is suspended
-        self.status.start_time = Some(Time(self.now));
-        Some(("Resumed", "Job resumed"))
+        self.status.start_time = (!suspended).then_some(Time(self.now));
+        Some(if suspended { ("Suspended", "Job suspended") } else { ("Resumed", "Job resumed") })
     }
 
     /// Notes what ended in the status, before any finalizer goes; gives the pods whose finalizer may go then, and whether these are all.

@@ -171,6 +171,44 @@ fn suspension_is_a_condition_and_an_event() {
     assert_eq!(sync(&fresh, &[], &none, 0).note_suspension(), None, "never suspended: nothing to say");
 }
 
+#[test]
+fn a_resumed_job_must_not_be_past_the_deadline_of_before_its_pause() {
+    let none = HashSet::new();
+    let mut job = job(json!({ "activeDeadlineSeconds": 30, "suspend": true }));
+    job.status = Some(JobStatus { start_time: Some(Time(at(100))), ..JobStatus::default() });
+    let mut paused = sync(&job, &[], &none, 110);
+    assert_eq!(paused.note_suspension(), Some(("Suspended", "Job suspended")));
+    let paused = paused.status;
+    assert_eq!(paused.start_time, None);
+    for kept in [None, Some(Time(at(100)))] {
+        job.status = Some(JobStatus { start_time: kept, ..paused.clone() });
+        job.spec.as_mut().unwrap().suspend = Some(false);
+        let mut resumed = sync(&job, &[], &none, 500);
+        assert_eq!((why(&resumed), resumed.deadline), (None, Some(Duration::from_secs(30))));
+        resumed.note_suspension();
+        assert_eq!(resumed.status.start_time, Some(Time(at(500))));
+    }
+}
+
+#[test]
+fn a_pod_that_still_runs_must_not_let_its_job_be_complete() {
+    let none = HashSet::new();
+    let job = job(json!({ "completions": 1 }));
+    // its sidecars run on: not ended for the kubelet, whatever its main container did
+    let running = [pod("a", "Running", None)];
+    assert!(!sync(&job, &running, &none, 0).complete_if_done(1));
+    let mut leaving = (*pod("b", "Running", None)).clone();
+    leaving.metadata.deletion_timestamp = Some(Time(at(0)));
+    let pods = [pod("a", "Succeeded", None), Arc::new(leaving)];
+    let mut now = sync(&job, &pods, &none, 1);
+    assert_eq!((now.ready, now.terminating), (0, 1));
+    assert!(now.complete_if_done(0), "its criteria are met");
+    now.track();
+    let all = HashSet::from(["a".to_owned(), "b".to_owned()]);
+    assert!(!now.settle(&all, true), "and yet it is not over");
+    assert!(holds(&now.status, "SuccessCriteriaMet").is_some() && holds(&now.status, "Complete").is_none());
+}
+
 proptest! {
     /// Whatever pods do, and wherever the controller is killed, a job ends; every pod that ended is counted once.
     #[test]
