@@ -37,26 +37,19 @@ pub fn strategic(bytes: &[u8]) {
 pub fn apply(bytes: &[u8]) {
     use machinery::apply::managed::{Managed, Manager};
     use machinery::apply::structure::Builtin;
+    use machinery::apply::{Write, set::Set};
     let Some((schema, id)) = pods() else { return };
     let Ok(config) = serde_json::from_slice::<Value>(bytes) else { return };
     let Ok(config) = schema.normalize(id, config) else { return };
-    let structure = Builtin::new(schema, id);
     let manager = Manager {
         name: "fuzz".to_owned(),
         applies: true,
         api_version: "v1".to_owned(),
         subresource: String::new(),
     };
+    let write = Write { manager: &manager, now: "2026-01-01T00:00:00Z", force: true, reset: &Set::default() };
     let apply = |live: &Value, owners: &Managed| {
-        machinery::apply::apply(
-            structure,
-            live,
-            &config.value,
-            owners,
-            &manager,
-            "2026-01-01T00:00:00Z",
-            true,
-        )
+        machinery::apply::apply(Builtin::new(schema, id), live, &config.value, owners, &write)
     };
     let Ok(once) = apply(&pod(), &Managed::default()) else { return };
     if let Ok(twice) = apply(&once.object, &once.managed) {
