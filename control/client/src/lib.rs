@@ -1,0 +1,26 @@
+//! Speaking to the API server: what every component that watches, records or retries shares.
+//!
+//! - [`Source`]: what is watched; [`mirror()`]: the watch of it as changes of single objects, relists and lapses included;
+//!   [`Informer`]: the same kept as a map that many read
+//! - [`decode`]: an object is read by itself and leniently, so that no single one blinds a watcher
+//! - [`Key`], [`queue`]: what is reconciled, each key at most once at a time
+//! - [`recorder`]: events, counted and bounded as upstream's recorder does it
+//!
+//! Pauses, tasks and the accept loop are the crate `supervise`'s.
+
+pub mod decode;
+#[cfg(test)]
+mod fake;
+mod follow;
+pub mod informer;
+mod key;
+mod mirror;
+pub mod queue;
+pub mod recorder;
+mod source;
+
+pub use follow::Error;
+pub use informer::Informer;
+pub use key::{Identity, Key};
+pub use mirror::{Event, mirror};
+pub use source::Source;

@@ -1,0 +1,165 @@
+//! Events: what users read to learn why. Recording never waits; a full queue drops.
+//!
+//! Two styles, as upstream's components have them: with a source and a count (controllers, the kubelet), and with an action and a series
+//! (the scheduler). The rules by which equal and similar events become one are the correlator's; the [`Writer`] writes what it says.
+
+mod correlate;
+mod recent;
+
+use correlate::{Correlator, Write};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Event, ObjectReference};
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::{Api, Client, Resource};
+use std::sync::Arc;
+use std::time::Duration;
+use supervise::{Backoff, Task};
+use tokio::sync::{Mutex, mpsc};
+
+/// Events waiting to be written, as upstream's broadcaster holds them.
+const QUEUE: usize = 1000;
+/// How often an event is tried while the server cannot be reached.
+const TRIES: usize = 12;
+/// First and longest pause between tries.
+const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
+
+/// `Normal` or `Warning`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Severity {
+    /// As it should be.
+    Normal,
+    /// Something is wrong.
+    Warning,
+}
+
+impl Severity {
+    /// As the API spells it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Normal => "Normal",
+            Self::Warning => "Warning",
+        }
+    }
+}
+
+/// One thing that happened.
+#[derive(Clone, Debug)]
+pub struct Note {
+    /// Who says so: `kubelet`, `deployment-controller`.
+    pub component: &'static str,
+    /// Whom it happened to.
+    pub about: ObjectReference,
+    /// How bad it is.
+    pub severity: Severity,
+    /// The reason, one word.
+    pub reason: &'static str,
+    /// The text.
+    pub message: String,
+    /// What was done, and who else it concerns: an event with a series rather than a count.
+    pub action: Option<(&'static str, Option<ObjectReference>)>,
+}
+
+/// Where events are recorded. A cheap handle for everyone.
+#[derive(Clone, Debug)]
+pub struct Recorder(mpsc::Sender<Note>);
+
+impl Recorder {
+    /// A recorder, and what writes for it: as `host`, where the component is one a node or server. Without a client nothing is written.
+    #[must_use]
+    pub fn new(client: Option<Client>, host: Option<&str>) -> (Self, Writer) {
+        let (queue, notes) = mpsc::channel(QUEUE);
+        let writing = Writing { notes, correlator: Correlator::new(host), pending: None };
+        (Self(queue), Writer(Arc::new(Inner { client, writing: Mutex::new(writing) })))
+    }
+
+    /// Records what happened.
+    pub fn note(&self, note: Note) {
+        let reason = note.reason;
+        if self.0.try_send(note).is_err() {
+            tracing::debug!(reason, "too many events; this one is dropped");
+        }
+    }
+
+    /// Records that something happened to `object`.
+    pub fn record<K>(
+        &self,
+        component: &'static str,
+        object: &K,
+        severity: Severity,
+        reason: &'static str,
+        message: impl Into<String>,
+    ) where
+        K: Resource,
+        K::DynamicType: Default,
+    {
+        let about = object.object_ref(&K::DynamicType::default());
+        self.note(Note { component, about, severity, reason, message: message.into(), action: None });
+    }
+}
+
+/// Writes what is recorded.
+#[derive(Clone)]
+pub struct Writer(Arc<Inner>);
+
+struct Inner {
+    client: Option<Client>,
+    writing: Mutex<Writing>,
+}
+
+struct Writing {
+    notes: mpsc::Receiver<Note>,
+    correlator: Correlator,
+    /// Being written; a life that ends meanwhile leaves it to the next.
+    pending: Option<Write>,
+}
+
+impl Writer {
+    /// The task that writes.
+    #[must_use]
+    pub fn task(self, name: impl Into<Arc<str>>) -> Task {
+        Task::endless(name, move || self.clone().run())
+    }
+
+    async fn run(self) {
+        let mut writing = self.0.writing.lock().await;
+        let Writing { notes, correlator, pending } = &mut *writing;
+        loop {
+            if let (Some(client), Some(write)) = (&self.0.client, pending.take()) {
+                put(client, &write).await;
+            }
+            match notes.recv().await {
+                Some(note) => *pending = correlator.correlate(&note, Timestamp::now()),
+                // Nobody is left who could record.
+                None => std::future::pending().await,
+            }
+        }
+    }
+}
+
+/// Writes one event. What the server refuses is dropped; while it cannot be reached it is tried again.
+async fn put(client: &Client, write: &Write) {
+    let mut backoff = Backoff::new(PAUSES.0, PAUSES.1);
+    for _ in 0..TRIES {
+        match try_put(client, write).await {
+            Ok(()) => return,
+            Err(kube::Error::Api(status)) => return tracing::debug!(error = %status, "event refused"),
+            Err(error) => tracing::debug!(%error, "event not written"),
+        }
+        backoff.pause().await;
+    }
+}
+
+async fn try_put(client: &Client, write: &Write) -> Result<(), kube::Error> {
+    let metadata = &write.event.metadata;
+    let api: Api<Event> = Api::namespaced(client.clone(), metadata.namespace.as_deref().unwrap_or_default());
+    if let Some(patch) = &write.patch {
+        let name = metadata.name.as_deref().unwrap_or_default();
+        match api.patch(name, &PatchParams::default(), &Patch::Strategic(patch)).await {
+            // It expired: it is written as a whole.
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            done => return done.map(drop),
+        }
+    }
+    api.create(&PostParams::default(), &write.event).await.map(drop)
+}

@@ -1,0 +1,323 @@
+//! Which events are written: pure.
+//!
+//! Upstream: `client-go/tools/record/events_cache.go` for events with a count, `client-go/tools/events` for those with a series. Equal
+//! events are one with a count; ten that differ only in their text within ten minutes become one; a component may say 25 things of a
+//! severity about an object, and then one in five minutes.
+
+use super::recent::Recent;
+use super::{Note, Severity};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{Event, EventSeries, EventSource, ObjectReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, Time};
+use serde_json::{Value, json};
+use std::collections::HashSet;
+use std::sync::Arc;
+
+/// Events, groups of similar ones, and objects remembered, each.
+const REMEMBERED: usize = 4096;
+/// Texts of one group after which they are told as one.
+const SIMILAR: usize = 10;
+/// How long a group lasts without another event.
+const SIMILAR_WITHIN: SignedDuration = SignedDuration::from_mins(10);
+/// Events about one object at once, and how many a second after that.
+const BURST: f64 = 25.0;
+const REFILL: f64 = 1.0 / 300.0;
+/// A series ends when nothing was added for so long.
+const SERIES_ENDS: SignedDuration = SignedDuration::from_mins(6);
+/// The longest text of an event with a series, in bytes, and what shows that it was cut.
+const NOTE: usize = 1024;
+const MORE: &str = " ...";
+
+/// What is written: the event, as a patch where it should be there already.
+#[derive(Debug)]
+pub(super) struct Write {
+    pub(super) event: Box<Event>,
+    pub(super) patch: Option<Value>,
+}
+
+/// What was written of an event.
+struct Known {
+    name: String,
+    first: Timestamp,
+    last: Timestamp,
+    count: i32,
+}
+
+struct Similar {
+    texts: HashSet<String>,
+    last: Timestamp,
+}
+
+struct Bucket {
+    tokens: f64,
+    filled: Timestamp,
+}
+
+/// What was said lately.
+pub(super) struct Correlator {
+    host: Option<Arc<str>>,
+    known: Recent<String, Known>,
+    similar: Recent<String, Similar>,
+    buckets: Recent<String, Bucket>,
+}
+
+impl Correlator {
+    pub(super) fn new(host: Option<&str>) -> Self {
+        Self {
+            host: host.map(Into::into),
+            known: Recent::new(REMEMBERED),
+            similar: Recent::new(REMEMBERED),
+            buckets: Recent::new(REMEMBERED),
+        }
+    }
+
+    /// What is to be written of a note; `None` where the object has too many.
+    pub(super) fn correlate(&mut self, note: &Note, now: Timestamp) -> Option<Write> {
+        match &note.action {
+            Some((action, related)) => Some(self.series(note, action, related.as_ref(), now)),
+            None => self.counted(note, now),
+        }
+    }
+
+    fn counted(&mut self, note: &Note, now: Timestamp) -> Option<Write> {
+        let subject = subject(note);
+        let (key, message) = self.combine(note, &subject, now);
+        let key_known = self.known.get(&key);
+        let write = match key_known {
+            Some(known) => {
+                known.count += 1;
+                let patch = json!({"count": known.count, "lastTimestamp": Time(now), "message": message});
+                let event = self.host_event(note, message, (&key, now));
+                Write { event: Box::new(event), patch: Some(patch) }
+            }
+            None => {
+                let name = name(&note.about, now);
+                self.known.insert(key.clone(), Known { name, first: now, last: now, count: 1 });
+                let event = self.host_event(note, message, (&key, now));
+                Write { event: Box::new(event), patch: None }
+            }
+        };
+        let spam = [note.severity.as_str(), subject.as_str()].join("\0");
+        self.admit(spam, now).then_some(write)
+    }
+
+    /// The key an event is counted by, and its text: its own, or those of its group.
+    fn combine(&mut self, note: &Note, subject: &str, now: Timestamp) -> (String, String) {
+        let severity = note.severity.as_str();
+        let group = [subject, severity, note.reason].join("\0");
+        let field = note.about.field_path.as_deref().unwrap_or_default();
+        let own = [&group, field, &note.message].map(|s| s as &str).join("\0");
+        let fresh = |s: &&mut Similar| now.duration_since(s.last) <= SIMILAR_WITHIN;
+        let Some(similar) = self.similar.get(&group).filter(fresh) else {
+            let texts = HashSet::from([note.message.clone()]);
+            self.similar.insert(group, Similar { texts, last: now });
+            return (own, note.message.clone());
+        };
+        similar.texts.insert(note.message.clone());
+        similar.last = now;
+        if similar.texts.len() < SIMILAR {
+            return (own, note.message.clone());
+        }
+        // Memory: no more texts than it takes to tell that there are many.
+        if let Some(any) = similar.texts.iter().next().cloned() {
+            similar.texts.remove(&any);
+        }
+        (group, format!("(combined from similar events): {}", note.message))
+    }
+
+    fn admit(&mut self, subject: String, now: Timestamp) -> bool {
+        let Some(bucket) = self.buckets.get(&subject) else {
+            self.buckets.insert(subject, Bucket { tokens: BURST - 1.0, filled: now });
+            return true;
+        };
+        let earned = now.duration_since(bucket.filled).as_secs_f64().max(0.0) * REFILL;
+        bucket.tokens = (bucket.tokens + earned).min(BURST);
+        bucket.filled = now;
+        let admitted = bucket.tokens >= 1.0;
+        bucket.tokens -= f64::from(u8::from(admitted));
+        admitted
+    }
+
+    /// The event with a count, as what is known of it says.
+    fn host_event(&mut self, note: &Note, message: String, (key, now): (&String, Timestamp)) -> Event {
+        let (name, first, count) = match self.known.get(key) {
+            Some(known) => (known.name.clone(), known.first, known.count),
+            None => (name(&note.about, now), now, 1),
+        };
+        let host = self.host.as_deref().map(str::to_owned);
+        Event {
+            count: Some(count),
+            first_timestamp: Some(Time(first)),
+            last_timestamp: Some(Time(now)),
+            source: Some(EventSource { component: Some(note.component.to_owned()), host: host.clone() }),
+            reporting_instance: host,
+            ..event(note, name, message)
+        }
+    }
+
+    fn series(
+        &mut self,
+        note: &Note,
+        action: &str,
+        related: Option<&ObjectReference>,
+        now: Timestamp,
+    ) -> Write {
+        let other = related.and_then(|r| r.uid.as_deref()).unwrap_or_default();
+        let field = note.about.field_path.as_deref().unwrap_or_default();
+        let key = [&subject(note), note.severity.as_str(), note.reason, action, field, other].join("\0");
+        let fresh = |k: &&mut Known| now.duration_since(k.last) <= SERIES_ENDS;
+        let (name, first, count) = match self.known.get(&key).filter(fresh) {
+            Some(known) => {
+                (known.count, known.last) = (known.count + 1, now);
+                (known.name.clone(), known.first, known.count)
+            }
+            None => {
+                let name = name(&note.about, now);
+                self.known.insert(key, Known { name: name.clone(), first: now, last: now, count: 1 });
+                (name, now, 1)
+            }
+        };
+        let series =
+            (count > 1).then(|| EventSeries { count: Some(count), last_observed_time: Some(MicroTime(now)) });
+        let patch = series.as_ref().map(|series| json!({ "series": series }));
+        let host = self.host.as_deref().map(str::to_owned);
+        let event = Event {
+            action: Some(action.to_owned()),
+            event_time: Some(MicroTime(first)),
+            related: related.cloned(),
+            reporting_instance: host,
+            series,
+            ..event(note, name, bounded(note.message.clone()))
+        };
+        Write { event: Box::new(event), patch }
+    }
+}
+
+/// What both styles have.
+fn event(note: &Note, name: String, message: String) -> Event {
+    let namespace = note.about.namespace.clone().filter(|namespace| !namespace.is_empty());
+    Event {
+        metadata: ObjectMeta {
+            name: Some(name),
+            namespace: Some(namespace.unwrap_or_else(|| "default".to_owned())),
+            ..ObjectMeta::default()
+        },
+        involved_object: note.about.clone(),
+        message: Some(message),
+        reason: Some(note.reason.to_owned()),
+        reporting_component: Some(note.component.to_owned()),
+        type_: Some(note.severity.as_str().to_owned()),
+        ..Event::default()
+    }
+}
+
+/// Who speaks about whom.
+fn subject(note: &Note) -> String {
+    let about = &note.about;
+    let of = [&about.api_version, &about.kind, &about.namespace, &about.name, &about.uid];
+    let of = of.map(|part| part.as_deref().unwrap_or_default());
+    [note.component, &of.join("\0")].join("\0")
+}
+
+/// A new event's name: the object's and the time, or a random one where that would be no name.
+fn name(about: &ObjectReference, now: Timestamp) -> String {
+    let of = about.name.as_deref().unwrap_or_default();
+    let name = format!("{of}.{:x}", now.as_nanosecond());
+    let label = |l: &str| {
+        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+        let ends = l.bytes().next().is_some_and(plain) && l.bytes().next_back().is_some_and(plain);
+        ends && l.bytes().all(|b| plain(b) || b == b'-')
+    };
+    if name.len() <= 253 && name.split('.').all(label) { name } else { uuid::Uuid::new_v4().to_string() }
+}
+
+fn bounded(mut text: String) -> String {
+    if text.len() > NOTE {
+        text.truncate(text.floor_char_boundary(NOTE - MORE.len()));
+        text.push_str(MORE);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn note(name: &str, message: &str) -> Note {
+        let about = ObjectReference {
+            kind: Some("Pod".into()),
+            namespace: Some("n".into()),
+            name: Some(name.into()),
+            uid: Some(name.into()),
+            ..ObjectReference::default()
+        };
+        let (severity, message) = (Severity::Warning, message.to_owned());
+        Note { component: "kubelet", about, severity, reason: "Failed", message, action: None }
+    }
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(1_000_000 + seconds).unwrap()
+    }
+
+    #[test]
+    fn an_equal_event_only_raises_the_count() {
+        let mut correlator = Correlator::new(Some("node"));
+        let first = correlator.correlate(&note("p", "m"), at(0)).unwrap();
+        assert!(first.patch.is_none());
+        let source = first.event.source.clone().unwrap();
+        assert_eq!((source.component.as_deref(), source.host.as_deref()), (Some("kubelet"), Some("node")));
+        let second = correlator.correlate(&note("p", "m"), at(9)).unwrap();
+        assert_eq!(second.event.metadata.name, first.event.metadata.name);
+        assert_eq!(second.patch.unwrap(), json!({"count": 2, "lastTimestamp": Time(at(9)), "message": "m"}));
+        // Where it has expired, the event as a whole tells what the patch would have made of it.
+        assert_eq!((second.event.count, second.event.first_timestamp), (Some(2), Some(Time(at(0)))));
+        assert!(correlator.correlate(&note("p", "other"), at(10)).unwrap().patch.is_none());
+    }
+
+    #[test]
+    fn many_that_differ_in_their_text_become_one() {
+        let mut correlator = Correlator::new(None);
+        let texts: Vec<_> = (0..12)
+            .map(|i| correlator.correlate(&note("p", &format!("m{i}")), at(i)).unwrap())
+            .map(|write| (write.event.message.unwrap(), write.patch.is_some()))
+            .collect();
+        assert_eq!(texts[8], ("m8".to_owned(), false));
+        assert_eq!(texts[9], ("(combined from similar events): m9".to_owned(), false));
+        assert_eq!(texts[11], ("(combined from similar events): m11".to_owned(), true));
+        let later = correlator.correlate(&note("p", "m99"), at(2000)).unwrap();
+        assert_eq!(later.event.message.as_deref(), Some("m99"));
+    }
+
+    #[test]
+    fn a_chatty_subject_must_not_silence_another() {
+        let mut correlator = Correlator::new(None);
+        let mut said = |name: &str, second| correlator.correlate(&note(name, "m"), at(second)).is_some();
+        assert_eq!((0..40).filter(|_| said("a", 0)).count(), 25);
+        assert!(said("b", 0));
+        assert!(!said("a", 299) && said("a", 301));
+    }
+
+    #[test]
+    fn an_event_with_an_action_has_a_series() {
+        let mut correlator = Correlator::new(Some("default-scheduler-h"));
+        let long = "ä".repeat(NOTE);
+        let note = Note { action: Some(("Scheduling", None)), ..note("p", &long) };
+        let first = correlator.correlate(&note, at(0)).unwrap();
+        assert_eq!((first.event.count, &first.event.source, &first.event.series), (None, &None, &None));
+        assert_eq!(first.event.event_time, Some(MicroTime(at(0))));
+        let message = first.event.message.unwrap();
+        assert!(message.len() <= NOTE && message.ends_with("ä ..."));
+        let other_text = Note { message: "other".into(), ..note.clone() };
+        let second = correlator.correlate(&other_text, at(100)).unwrap();
+        assert_eq!(second.patch.unwrap()["series"]["count"], 2);
+        assert!(correlator.correlate(&note, at(100 + 361)).unwrap().patch.is_none());
+    }
+
+    #[test]
+    fn an_event_of_an_odd_name_has_a_valid_one() {
+        assert!(name(&note("a.b", "").about, at(0)).starts_with("a.b."));
+        for odd in ["A", "system:node", "", &"x".repeat(250)] {
+            assert_eq!(name(&note(odd, "").about, at(0)).len(), 36, "{odd}");
+        }
+    }
+}
