@@ -38,10 +38,16 @@ pub fn json(code: StatusCode, value: &Value) -> Response {
     bytes(code, JSON, value.to_string())
 }
 
-/// A failure, as a `Status` object.
+/// The `Status` an answer is, until the answer is encoded as its client asked.
+#[derive(Clone, Debug)]
+pub(crate) struct Failure(pub Value);
+
+/// A failure, as a `Status` object: in JSON here, in what the client asked for on its way out.
 pub fn status(status: &Status) -> Response {
     let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut response = json(code, &status.to_value());
+    let value = status.to_value();
+    let mut response = json(code, &value);
+    response.extensions_mut().insert(Failure(value));
     if let Some(seconds) = status.details.as_ref().map(|d| d.retry_after_seconds).filter(|s| *s > 0) {
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
     }

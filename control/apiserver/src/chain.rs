@@ -5,6 +5,7 @@ use crate::authn::{Authenticator, Peer};
 use crate::authz::{Attributes, Authorizer, forbidden};
 use crate::context::{Body, Context, Request, RequestInfo, Response, User};
 use crate::flow::Flow;
+use crate::handler::FailureLooks;
 use crate::metrics::Metrics;
 use crate::{answer, deadline, drain, impersonation, query, request};
 use futures::FutureExt as _;
@@ -79,6 +80,8 @@ impl Chain {
         let begun = Instant::now();
         let audit_id = audit_id(&request);
         let head = request.method() == Method::HEAD;
+        let looks =
+            FailureLooks::of(request.headers(), &query::parse(request.uri().query().unwrap_or_default()));
         let mut info = RequestInfo::default();
         let outcome = AssertUnwindSafe(self.filters(caller, request, &mut info)).catch_unwind().await;
         let mut response = match outcome {
@@ -86,6 +89,7 @@ impl Chain {
             Ok(Err(refusal)) => *refusal,
             Err(_) => panicked(&info, &audit_id),
         };
+        response = looks.dress(response);
         if head {
             *response.body_mut() = Body::default();
         }

@@ -21,6 +21,9 @@ use crate::registry::options::WriteOptions;
 use http::{HeaderMap, StatusCode};
 use machinery::object::Gr;
 use machinery::status::{Reason, Status};
+use negotiate::{Media, Shape};
+
+pub(crate) use negotiate::FailureLooks;
 
 /// What an exchange has gathered on its way.
 pub(crate) struct Exchange<'a> {
@@ -48,6 +51,23 @@ impl<'a> Exchange<'a> {
         })
     }
 
+    /// What the client wants back, or 406.
+    pub(crate) fn accept(&self, watch: bool) -> Result<negotiate::Accept, Status> {
+        negotiate::accept(&self.headers, self.context, watch, |media, shape| self.serves(media, shape))
+    }
+
+    /// As [`Exchange::accept`], for answers that no table can show.
+    pub(crate) fn accept_untabled(&self) -> Result<negotiate::Accept, Status> {
+        negotiate::accept(&self.headers, self.context, false, |media, shape| {
+            !matches!(shape, Shape::Table(_)) && self.serves(media, shape)
+        })
+    }
+
+    /// Custom resources, their scales among them, have no protobuf form; their metadata alone has.
+    fn serves(&self, media: Media, shape: Shape) -> bool {
+        self.kind.custom.is_none() || media != Media::Proto || shape != Shape::Full
+    }
+
     /// Notes warnings for the answer.
     pub(crate) fn warn(&self, warnings: impl IntoIterator<Item = String>) {
         self.warnings.lock().extend(warnings);
@@ -61,10 +81,8 @@ impl<'a> Exchange<'a> {
 
 /// Answers one request about a resource.
 pub async fn handle(registry: &Registry, context: Context, request: Request) -> Response {
-    match route(registry, context, request).await {
-        Ok(response) => response,
-        Err(status) => respond::failure(&status),
-    }
+    let looks = FailureLooks::of(request.headers(), &context.query);
+    looks.dress(route(registry, context, request).await.unwrap_or_else(|status| respond::failure(&status)))
 }
 
 /// 404 of a path that names no resource: `the server could not find the requested resource`.

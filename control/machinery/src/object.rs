@@ -388,6 +388,20 @@ pub fn set_finalizers<S: Into<String>>(object: &mut Value, finalizers: impl Into
     }
 }
 
+/// Takes out owner references that are there already, word for word, and gives their uids.
+pub fn dedup_owner_references(object: &mut Value) -> Vec<String> {
+    let references = owner_references(object);
+    let repeats = |(at, reference): &(usize, &Value)| references[..*at].contains(reference);
+    if !references.iter().enumerate().any(|entry| repeats(&entry)) {
+        return Vec::new();
+    }
+    let (twice, once): (Vec<_>, Vec<_>) = references.iter().enumerate().partition(repeats);
+    let uids = twice.into_iter().map(|(_, reference)| text(reference, "uid").to_owned()).collect();
+    let kept: Vec<Value> = once.into_iter().map(|(_, reference)| reference.clone()).collect();
+    metadata_mut(object).insert("ownerReferences".into(), kept.into());
+    uids
+}
+
 /// Sets one label.
 pub fn set_label(object: &mut Value, key: &str, value: &str) {
     set_in_map(object, "labels", key, Some(value));
@@ -422,6 +436,16 @@ mod tests {
         assert_eq!(parse_api_version("a/b/c"), None);
         assert_eq!(format_api_version("", "v1"), "v1");
         assert_eq!(Gvk::new("apps", "v1", "Deployment").to_string(), "apps/v1, Kind=Deployment");
+    }
+
+    #[test]
+    fn an_owner_must_not_stand_twice() {
+        let owner = |uid: &str, block: bool| json!({"kind": "K", "name": "n", "uid": uid, "blockOwnerDeletion": block});
+        let mut object = json!({"metadata": {"ownerReferences":
+            [owner("a", true), owner("b", true), owner("a", true), owner("a", false), owner("b", true)]}});
+        assert_eq!(dedup_owner_references(&mut object), ["a", "b"]);
+        assert_eq!(owner_references(&object), [owner("a", true), owner("b", true), owner("a", false)]);
+        assert!(dedup_owner_references(&mut object).is_empty());
     }
 
     #[test]

@@ -176,6 +176,19 @@ pub(crate) fn decode_kind(
     kind: &Kind,
     validation: FieldValidation,
 ) -> Result<(Value, Vec<String>), Status> {
+    // Said in the words of Go's decoder, which knows the type's name only.
+    const UNDECODABLE: &str = "object *unstructured.Unstructured does not implement the protobuf marshalling interface \
+                               and cannot be encoded to a protobuf message";
+    let header = headers.get(http::header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    if kind.custom.is_some()
+        && content_type(header)? == Media::Proto
+        && bytes.starts_with(codec::proto::MAGIC)
+    {
+        let (name, version) = (kind.resource.kind, kind.version);
+        return Err(Status::bad_request(format!(
+            "{name} in version {version:?} cannot be handled as a {name}: {UNDECODABLE}"
+        )));
+    }
     let normalize = |value| {
         let (value, problems) = kind.normalize(value)?;
         Ok(Decoded { value, problems })

@@ -1,8 +1,9 @@
 //! What the client wants back: media type, shape and looks.
 
-use crate::context::Context;
+use crate::answer::Failure;
+use crate::context::{Context, Response};
 use http::HeaderMap;
-use http::header::{ACCEPT, ACCEPT_ENCODING};
+use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, HeaderValue, USER_AGENT};
 use machinery::status::Status;
 
 /// How an answer is encoded.
@@ -72,41 +73,73 @@ fn clause(text: &str, watch: bool) -> Option<(f32, Media, Shape)> {
     Some((quality, media, shape))
 }
 
-/// Chooses among what is offered, or 406.
-pub(crate) fn accept(headers: &HeaderMap, context: &Context, watch: bool) -> Result<Accept, Status> {
-    choose(headers, context, watch, |_| true)
-}
-
-fn choose(
-    headers: &HeaderMap,
-    context: &Context,
-    watch: bool,
-    serves: fn(Shape) -> bool,
-) -> Result<Accept, Status> {
-    let header = headers.get(ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
+/// The clause a client wants most of those that are served; nothing asked for is JSON.
+fn best(header: &str, watch: bool, serves: impl Fn(Media, Shape) -> bool) -> Option<(Media, Shape)> {
     let mut best: Option<(f32, Media, Shape)> = None;
-    for candidate in header.split(',').filter_map(|c| clause(c.trim(), watch)).filter(|c| serves(c.2)) {
+    let served = header.split(',').filter_map(|c| clause(c.trim(), watch)).filter(|c| serves(c.1, c.2));
+    for candidate in served {
         if best.as_ref().is_none_or(|b| candidate.0 > b.0) {
             best = Some(candidate);
         }
     }
-    let Some((_, media, shape)) = best else {
+    best.map(|(_, media, shape)| (media, shape))
+}
+
+/// Chooses among what `serves` lets through, or 406.
+pub(crate) fn accept(
+    headers: &HeaderMap,
+    context: &Context,
+    watch: bool,
+    serves: impl Fn(Media, Shape) -> bool,
+) -> Result<Accept, Status> {
+    let header = headers.get(ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let Some((media, shape)) = best(header, watch, serves) else {
         return Err(Status::not_acceptable(if watch { &OFFERED_STREAMS } else { &OFFERED }));
-    };
-    let pretty = match context.query("pretty") {
-        Some(text) => text != "0" && text != "false",
-        None => ["curl", "Wget", "Mozilla/5.0"].iter().any(|b| context.user_agent.starts_with(b)),
     };
     let gzip = headers
         .get(ACCEPT_ENCODING)
         .and_then(|v| v.to_str().ok())
         .is_some_and(|v| v.split(',').any(|e| e.split(';').next().unwrap_or_default().trim() == "gzip"));
-    Ok(Accept { media, shape, pretty, gzip })
+    Ok(Accept { media, shape, pretty: pretty(context.query("pretty"), &context.user_agent), gzip })
 }
 
-/// As [`accept`], for answers that no table can show.
-pub(crate) fn accept_untabled(headers: &HeaderMap, context: &Context) -> Result<Accept, Status> {
-    choose(headers, context, false, |shape| !matches!(shape, Shape::Table(_)))
+/// Is the answer for a person's eyes?
+fn pretty(asked: Option<&str>, user_agent: &str) -> bool {
+    match asked.filter(|text| !text.is_empty()) {
+        Some(text) => text != "0" && text != "false",
+        None => ["curl", "Wget", "Mozilla/5.0"].iter().any(|b| user_agent.starts_with(b)),
+    }
+}
+
+/// What a failure is encoded as: a `Status` has one shape, and is JSON where that cannot be had as asked.
+#[derive(Clone, Debug)]
+pub(crate) struct FailureLooks {
+    media: Media,
+    pretty: bool,
+}
+
+impl FailureLooks {
+    /// As the request with these headers and this query wants it.
+    pub(crate) fn of(headers: &HeaderMap, query: &[(String, String)]) -> Self {
+        let text = |name| headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default();
+        let asked = query.iter().find(|(name, _)| name == "pretty").map(|(_, v)| v.as_str());
+        FailureLooks {
+            media: best(text(ACCEPT), false, |_, shape| shape == Shape::Full)
+                .map_or(Media::Json, |(media, _)| media),
+            pretty: pretty(asked, text(USER_AGENT)),
+        }
+    }
+
+    /// The answer, encoded anew where it is a failure that is to look otherwise.
+    pub(crate) fn dress(&self, mut response: Response) -> Response {
+        let Some(Failure(status)) = response.extensions_mut().remove() else { return response };
+        if let Ok(bytes) = super::respond::encode(&status, self.media, self.pretty) {
+            *response.body_mut() = crate::answer::body(bytes);
+            let media_type = HeaderValue::from_static(super::respond::media_type(self.media));
+            response.headers_mut().insert(CONTENT_TYPE, media_type);
+        }
+        response
+    }
 }
 
 /// The media type of a request body, or 415.
@@ -126,7 +159,9 @@ mod tests {
     fn choose(accept_header: &str) -> Result<(Media, Shape), u16> {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, accept_header.parse().unwrap());
-        accept(&headers, &Context::default(), false).map(|a| (a.media, a.shape)).map_err(|s| s.code)
+        accept(&headers, &Context::default(), false, |_, _| true)
+            .map(|a| (a.media, a.shape))
+            .map_err(|s| s.code)
     }
 
     #[test]

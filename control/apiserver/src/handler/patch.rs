@@ -65,7 +65,7 @@ impl Patch {
 
 /// An object changed.
 pub(super) async fn patch(x: &Exchange<'_>, body: Body) -> Result<Response, Status> {
-    let accept = negotiate::accept(&x.headers, x.context, false)?;
+    let accept = x.accept(false)?;
     let call = x.call()?;
     let content_type =
         x.headers.get(http::header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();

@@ -20,8 +20,8 @@ const WARNING: HeaderName = HeaderName::from_static("warning");
 /// Bounds of warnings in one answer (upstream: `filters/warning.go`).
 const MAX_WARNINGS_BYTES: usize = 4 * 1024;
 
-fn media_type(accept: &Accept) -> &'static str {
-    match accept.media {
+pub(super) fn media_type(media: Media) -> &'static str {
+    match media {
         Media::Json => "application/json",
         Media::Yaml => "application/yaml",
         Media::Proto => PROTOBUF,
@@ -56,7 +56,7 @@ fn answer(code: StatusCode, accept: &Accept, bytes: Vec<u8>) -> Response {
     let mut response = Response::new(crate::answer::body(compressed.unwrap_or(bytes)));
     *response.status_mut() = code;
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type(accept)));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type(accept.media)));
     if gzipped {
         headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         headers.insert(VARY, HeaderValue::from_static("Accept-Encoding"));
@@ -72,7 +72,7 @@ pub(crate) fn value(code: StatusCode, accept: &Accept, value: &Value) -> Respons
     }
 }
 
-/// A failure, always as JSON: clients decode by the answer's own media type.
+/// A failure, to be encoded as its client asked.
 pub(crate) fn failure(status: &Status) -> Response {
     crate::answer::status(status)
 }

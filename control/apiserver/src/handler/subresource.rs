@@ -12,8 +12,8 @@ pub(super) use connect::{connect, connects};
 use super::table::Include;
 use super::{Exchange, body, negotiate, patch, respond, verbs};
 use crate::context::{Body, Response};
+use crate::registry::update;
 use http::StatusCode;
-use machinery::object;
 use machinery::status::Status;
 use serde_json::Value;
 
@@ -29,25 +29,19 @@ pub(super) async fn handle(x: &Exchange<'_>, body: Body) -> Result<Response, Sta
         ("token", _) => token::create(x, body).await,
         // Everything else reads and writes the object itself; what it may change is the strategy's business.
         (_, "get") => verbs::get(x).await,
-        (_, "update") => update(x, body).await,
+        (_, "update") => replace(x, body).await,
         (_, "patch") => patch::patch(x, body).await,
         _ => Err(Status::method_not_supported(&x.kind.gr(), &info.verb)),
     }
 }
 
-async fn update(x: &Exchange<'_>, body: Body) -> Result<Response, Status> {
-    let accept = negotiate::accept(&x.headers, x.context, false)?;
+async fn replace(x: &Exchange<'_>, body: Body) -> Result<Response, Status> {
+    let accept = x.accept(false)?;
     let call = x.call()?;
     let bytes = body::read(body).await?;
     let (object, warnings) = body::decode_kind(&x.headers, &bytes, &x.kind, call.options.field_validation)?;
     x.warn(warnings);
-    if object::name(&object) != call.name {
-        return Err(Status::bad_request(format!(
-            "the name of the object ({}) does not match the name on the URL ({})",
-            object::name(&object),
-            call.name
-        )));
-    }
+    update::check_names(&call, &object)?;
     let updated = x.registry.update(&call, &|_| Ok(object.clone()), None).await?;
     Ok(respond::object(StatusCode::OK, &accept, &x.kind, updated.object, Include::parse(x.context)))
 }
@@ -58,7 +52,7 @@ pub(super) async fn unstored(x: &Exchange<'_>, body: Body) -> Result<Response, S
         ("", "bindings", "create") => binding::create(x, body, "").await,
         ("", "componentstatuses", "get") => Err(Status::not_found(&x.kind.gr(), &x.context.info.name)),
         ("", "componentstatuses", "list") => {
-            let accept = negotiate::accept(&x.headers, x.context, false)?;
+            let accept = x.accept(false)?;
             Ok(respond::list(&accept, &x.kind, &crate::registry::list::List::default(), Include::None))
         }
         ("authentication.k8s.io" | "authorization.k8s.io", _, "create") => review::create(x, body).await,
@@ -68,7 +62,7 @@ pub(super) async fn unstored(x: &Exchange<'_>, body: Body) -> Result<Response, S
 
 /// An answer that is itself the object posted, with what the server added.
 fn created(x: &Exchange<'_>, object: &Value) -> Result<Response, Status> {
-    let accept = negotiate::accept_untabled(&x.headers, x.context)?;
+    let accept = x.accept_untabled()?;
     if let negotiate::Shape::Partial(version) = accept.shape {
         return Ok(respond::value(StatusCode::CREATED, &accept, &respond::partial(version, object)));
     }

@@ -6,6 +6,7 @@ use super::{body, negotiate, respond, watch as stream};
 use crate::context::{Body, Response};
 use crate::registry::delete::Deleted;
 use crate::registry::options::{DeleteOptions, ListOptions};
+use crate::registry::update;
 use http::StatusCode;
 use machinery::object::Gvk;
 use machinery::status::Status;
@@ -13,14 +14,14 @@ use serde_json::Value;
 
 /// One object.
 pub(super) async fn get(x: &Exchange<'_>) -> Result<Response, Status> {
-    let accept = negotiate::accept(&x.headers, x.context, false)?;
+    let accept = x.accept(false)?;
     let object = x.registry.get(&x.kind, x.namespace(), &x.context.info.name, x.context).await?;
     Ok(respond::object(StatusCode::OK, &accept, &x.kind, object, Include::parse(x.context)))
 }
 
 /// A page of objects.
 pub(super) async fn list(x: &Exchange<'_>) -> Result<Response, Status> {
-    let accept = negotiate::accept(&x.headers, x.context, false)?;
+    let accept = x.accept(false)?;
     let options = ListOptions::parse(x.context, &x.kind, false)?;
     let list = x.registry.list(&x.kind, x.namespace(), &options).await?;
     Ok(respond::list(&accept, &x.kind, &list, Include::parse(x.context)))
@@ -28,7 +29,7 @@ pub(super) async fn list(x: &Exchange<'_>) -> Result<Response, Status> {
 
 /// Changes, until the client or its timeout ends them.
 pub(super) async fn watch(x: &Exchange<'_>) -> Result<Response, Status> {
-    let accept = negotiate::accept(&x.headers, x.context, true)?;
+    let accept = x.accept(true)?;
     let mut options = ListOptions::parse(x.context, &x.kind, true)?;
     // The old form of watching one object names it in the path.
     if !x.context.info.name.is_empty() && options.fields.is_empty() {
@@ -36,7 +37,7 @@ pub(super) async fn watch(x: &Exchange<'_>) -> Result<Response, Status> {
     }
     let watch = match x.registry.watch(&x.kind, x.namespace(), options).await {
         Ok(watch) => watch,
-        Err(status) if status.code == 410 => return Ok(stream::refusal(&status)),
+        Err(status) if status.code == 410 => return stream::refusal(&status, &accept),
         Err(status) => return Err(status),
     };
     Ok(stream::response(watch, x.kind, accept, Include::parse(x.context)))
@@ -44,12 +45,11 @@ pub(super) async fn watch(x: &Exchange<'_>) -> Result<Response, Status> {
 
 /// A new object.
 pub(super) async fn create(x: &Exchange<'_>, body: Body) -> Result<Response, Status> {
-    let accept = negotiate::accept(&x.headers, x.context, false)?;
+    let accept = x.accept(false)?;
     let mut call = x.call()?;
     let bytes = body::read(body).await?;
     let (object, warnings) = body::decode_kind(&x.headers, &bytes, &x.kind, call.options.field_validation)?;
     x.warn(warnings);
-    x.warn(x.kind.warnings(&object));
     call.name = String::new();
     let created = x.registry.create(&call, object).await?;
     Ok(respond::object(StatusCode::CREATED, &accept, &x.kind, created, Include::parse(x.context)))
@@ -57,19 +57,14 @@ pub(super) async fn create(x: &Exchange<'_>, body: Body) -> Result<Response, Sta
 
 /// An object replaced.
 pub(super) async fn update(x: &Exchange<'_>, body: Body) -> Result<Response, Status> {
-    let accept = negotiate::accept(&x.headers, x.context, false)?;
+    let accept = x.accept(false)?;
     let call = x.call()?;
     let bytes = body::read(body).await?;
     let (object, warnings) = body::decode_kind(&x.headers, &bytes, &x.kind, call.options.field_validation)?;
     x.warn(warnings);
-    x.warn(x.kind.warnings(&object));
-    if machinery::object::name(&object).is_empty() {
-        // Upstream: the name is read from the object, and must be there.
-        return Err(Status::bad_request(format!(
-            "the name of the object () does not match the name on the URL ({})",
-            call.name
-        )));
-    }
+    update::check_names(&call, &object)?;
+    let mut object = object;
+    call.dedup_owners(&mut object, false);
     let updated = x.registry.update(&call, &|_| Ok(object.clone()), Some(&object)).await?;
     let code = if updated.created { StatusCode::CREATED } else { StatusCode::OK };
     Ok(respond::object(code, &accept, &x.kind, updated.object, Include::parse(x.context)))
@@ -98,7 +93,7 @@ async fn delete_options(x: &Exchange<'_>, body: Body) -> Result<DeleteOptions, S
 
 /// An object gone, or going.
 pub(super) async fn delete(x: &Exchange<'_>, body: Body) -> Result<Response, Status> {
-    let accept = negotiate::accept(&x.headers, x.context, false)?;
+    let accept = x.accept(false)?;
     let options = delete_options(x, body).await?;
     if options.propagation.is_none() && options.orphan.is_none() {
         x.warn(x.kind.orphaning_warning());
@@ -117,7 +112,7 @@ pub(super) async fn delete(x: &Exchange<'_>, body: Body) -> Result<Response, Sta
 
 /// Every selected object gone, or going.
 pub(super) async fn delete_collection(x: &Exchange<'_>, body: Body) -> Result<Response, Status> {
-    let accept = negotiate::accept(&x.headers, x.context, false)?;
+    let accept = x.accept(false)?;
     let list_options = ListOptions::parse(x.context, &x.kind, false)?;
     let options = delete_options(x, body).await?;
     let call = x.call()?;

@@ -25,12 +25,38 @@ struct Stream {
 }
 
 /// The answer to a watch that cannot begin where it was asked to: as upstream, a stream of one ERROR event.
-pub(super) fn refusal(status: &Status) -> Response {
-    let mut out = codec::json::encode(&json!({"type": "ERROR", "object": status.to_value()}));
-    out.push(b'\n');
-    let mut response = Response::new(crate::answer::body(out));
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
+pub(super) fn refusal(status: &Status, accept: &Accept) -> Result<Response, Status> {
+    let frame = frame(accept.media, "ERROR", &status.to_value())?;
+    let mut response = Response::new(crate::answer::body(frame));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type(accept.media)));
+    Ok(response)
+}
+
+fn media_type(media: Media) -> &'static str {
+    match media {
+        Media::Proto => "application/vnd.kubernetes.protobuf;stream=watch",
+        _ => "application/json",
+    }
+}
+
+/// One event as its client reads it.
+fn frame(media: Media, event: &str, object: &Value) -> Result<Bytes, Status> {
+    match media {
+        Media::Proto => {
+            let object = codec::proto::encode(schema::builtin(), object).map_err(Status::internal_error)?;
+            let frame = codec::proto::watch_frame(event, &object);
+            let length = u32::try_from(frame.len()).map_err(Status::internal_error)?;
+            let mut out = BytesMut::with_capacity(frame.len() + 4);
+            out.put_u32(length);
+            out.put_slice(&frame);
+            Ok(out.freeze())
+        }
+        _ => {
+            let mut out = codec::json::encode(&json!({"type": event, "object": object}));
+            out.push(b'\n');
+            Ok(out.into())
+        }
+    }
 }
 
 /// The answer that streams `watch`.
@@ -45,11 +71,8 @@ pub(super) fn response(watch: Watch, kind: Kind, accept: Accept, include: table:
         Some((Ok::<_, BoxError>(Frame::data(frame)), state))
     });
     let mut response = Response::new(StreamBody::new(frames).boxed_unsync());
-    let media = match accept.media {
-        Media::Proto => "application/vnd.kubernetes.protobuf;stream=watch",
-        _ => "application/json",
-    };
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media));
+    let media = HeaderValue::from_static(media_type(accept.media));
+    response.headers_mut().insert(CONTENT_TYPE, media);
     response
 }
 
@@ -60,14 +83,14 @@ impl Stream {
             WatchEvent::Failed(status) => Err(status),
             WatchEvent::Bookmark(revision, initial) => {
                 let object = self.bookmark(revision, initial);
-                self.value("BOOKMARK", &object)
+                frame(self.accept.media, "BOOKMARK", &object)
             }
         };
         match encoded {
             Ok(bytes) => bytes,
             Err(status) => {
                 self.ended = true;
-                self.value("ERROR", &status.to_value()).unwrap_or_default()
+                frame(self.accept.media, "ERROR", &status.to_value()).unwrap_or_default()
             }
         }
     }
@@ -99,7 +122,7 @@ impl Stream {
                 object
             }
         };
-        self.value(event, &shaped)
+        frame(self.accept.media, event, &shaped)
     }
 
     fn bookmark(&self, revision: u64, initial: bool) -> Value {
@@ -126,25 +149,5 @@ impl Stream {
             });
         }
         bookmark
-    }
-
-    fn value(&self, event: &'static str, object: &Value) -> Result<Bytes, Status> {
-        match self.accept.media {
-            Media::Proto => {
-                let object =
-                    codec::proto::encode(schema::builtin(), object).map_err(Status::internal_error)?;
-                let frame = codec::proto::watch_frame(event, &object);
-                let length = u32::try_from(frame.len()).map_err(Status::internal_error)?;
-                let mut out = BytesMut::with_capacity(frame.len() + 4);
-                out.put_u32(length);
-                out.put_slice(&frame);
-                Ok(out.freeze())
-            }
-            _ => {
-                let mut out = codec::json::encode(&json!({"type": event, "object": object}));
-                out.push(b'\n');
-                Ok(out.into())
-            }
-        }
     }
 }

@@ -33,14 +33,31 @@ pub(crate) struct Call<'a> {
     pub seen: Seen,
 }
 
+impl Call<'_> {
+    /// Tells the client beside the answer.
+    pub(crate) fn warn(&self, warnings: impl IntoIterator<Item = String>) {
+        self.warnings.lock().extend(warnings);
+    }
+
+    /// Owner references given twice stand once, and the client is told (upstream: `dedupOwnerReferencesAndAddWarning`).
+    pub(crate) fn dedup_owners(&self, object: &mut Value, after_admission: bool) {
+        let twice = object::dedup_owner_references(object);
+        if !twice.is_empty() {
+            let when = if after_admission { " after mutating admission happens" } else { "" };
+            self.warn([format!(
+                ".metadata.ownerReferences contains duplicate entries{when}; API server dedups owner references in 1.20+, \
+                 and may reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: {}",
+                twice.join(", ")
+            )]);
+        }
+    }
+}
+
 impl Registry {
     /// Creates `object` (in the stored version).
     pub(crate) async fn create(&self, call: &Call<'_>, object: Value) -> Result<Value, Status> {
         let Call { kind, namespace, .. } = call;
         let mut object = object;
-        if !text(&object, &["metadata", "resourceVersion"]).is_empty() {
-            return Err(Status::internal_error("resourceVersion should not be set on objects to be created"));
-        }
         if kind.resource.namespaced {
             let given = object::namespace(&object);
             if !given.is_empty() && given != namespace {
@@ -55,6 +72,7 @@ impl Registry {
         } else {
             remove(&mut object, &["metadata", "namespace"]);
         }
+        call.dedup_owners(&mut object, false);
         let generate = object::generate_name(&object).to_owned();
         let generated = object::name(&object).is_empty() && !generate.is_empty();
         for attempt in 1.. {
@@ -91,6 +109,7 @@ impl Registry {
         let mut attributes = Attributes::new(call, Operation::Create, Some(object), None);
         admission::mutate(self, &mut attributes).await?;
         let mut object = attributes.object.take().unwrap_or_default();
+        call.dedup_owners(&mut object, true);
         self.no_escalation(call, &object, None).await?;
         kind.prepare_create(&mut object);
         if object::name(&object).is_empty() && kind.resource.is_stored() {
@@ -108,6 +127,7 @@ impl Registry {
         if !errors.is_empty() {
             return Err(Status::invalid(&kind.gk(), &name, &errors));
         }
+        call.warn(kind.warnings(call.subresource, &object, None));
         attributes.object = Some(object);
         attributes.name.clone_from(&name);
         admission::validate(self, &mut attributes).await?;
@@ -123,6 +143,11 @@ impl Registry {
                 Some(_) => Err(name),
                 None => Ok(object),
             });
+        }
+        // The store's own refusal, after everybody else's.
+        if text(&object, &["metadata", "resourceVersion"]).parse::<u64>().is_ok_and(|revision| revision != 0)
+        {
+            return Err(Status::internal_error("resourceVersion should not be set on objects to be created"));
         }
         let ttl = self.ttl(kind);
         match self.write(kind, &key, self.encode(kind, &object).await?, Expect::Absent, ttl).await? {
@@ -142,9 +167,7 @@ impl Registry {
 
 /// Sets what the server alone decides (upstream: `rest.FillObjectMetaSystemFields` and `rest.BeforeCreate`).
 fn stamp(object: &mut Value) {
-    for own in
-        ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "managedFields", "resourceVersion"]
-    {
+    for own in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "managedFields"] {
         remove(object, &["metadata", own]);
     }
     set(object, &["metadata", "uid"], uuid::Uuid::new_v4().to_string());

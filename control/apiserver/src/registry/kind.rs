@@ -243,11 +243,14 @@ impl Kind {
     }
 
     /// What an author ought to know of an object that is accepted all the same.
-    pub(crate) fn warnings(&self, object: &Value) -> Vec<String> {
-        if self.custom.is_some() {
-            return custom::strategy::warnings(object, None);
+    pub(crate) fn warnings(&self, subresource: &str, object: &Value, old: Option<&Value>) -> Vec<String> {
+        if !subresource.is_empty() {
+            return Vec::new();
         }
-        strategy::warnings(self.resource, object)
+        if self.custom.is_some() {
+            return custom::strategy::warnings(object, old);
+        }
+        strategy::warnings(self.resource, object, old)
     }
 
     /// The warning of a delete that leaves its dependents behind.

@@ -45,6 +45,11 @@ impl Registry {
     ) -> Result<Updated, Status> {
         for _ in 0..TRIES {
             let Some(entry) = self.entry(&call.kind, &call.namespace, &call.name).await? else {
+                // Whoever names a uid means an object that was there.
+                let meant = create_from.filter(|_| !call.options.applies).map(object::uid);
+                if let Some(uid) = meant.filter(|uid| !uid.is_empty()) {
+                    return Err(other_uid(call, uid, ""));
+                }
                 return match create_from.filter(|_| {
                     call.options.applies || (call.subresource.is_empty() && call.kind.creates_on_update())
                 }) {
@@ -100,6 +105,7 @@ impl Registry {
         admission::mutate(self, &mut attributes).await?;
         let mut new = attributes.object.take().unwrap_or_default();
         carry_over(&old, &mut new);
+        call.dedup_owners(&mut new, true);
         self.no_escalation(call, &new, Some(&old)).await?;
         kind.prepare_update(call.subresource, &mut new, &old);
         let grant = services::Grant::for_update(self, kind, &mut new, &old)?;
@@ -108,6 +114,7 @@ impl Registry {
         if !errors.is_empty() {
             return Err(Status::invalid(&kind.gk(), &call.name, &errors));
         }
+        call.warn(kind.warnings(call.subresource, &new, Some(&old)));
         attributes.object = Some(new);
         admission::validate(self, &mut attributes).await?;
         let mut new = attributes.object.take().unwrap_or_default();
@@ -147,31 +154,41 @@ impl Registry {
     }
 }
 
-/// Name, namespace and uid of the changed object must be those of the request and the stored one.
-fn check_identity(call: &Call<'_>, old: &Value, new: &Value) -> Result<(), Status> {
-    let name = object::name(new);
-    if !name.is_empty() && name != call.name {
-        return Err(Status::bad_request(format!(
-            "the name of the object ({name}) does not match the name on the URL ({})",
-            call.name
-        )));
-    }
-    let namespace = object::namespace(new);
+/// Namespace and name of an object sent to replace another must be those of the request: said before anything is looked up.
+pub(crate) fn check_names(call: &Call<'_>, object: &Value) -> Result<(), Status> {
+    let namespace = object::namespace(object);
     if call.kind.resource.namespaced && !namespace.is_empty() && namespace != call.namespace {
         return Err(Status::bad_request(
             "the namespace of the provided object does not match the namespace sent on the request",
         ));
     }
+    let name = object::name(object);
+    if name != call.name {
+        return Err(Status::bad_request(format!(
+            "the name of the object ({name}) does not match the name on the URL ({})",
+            call.name
+        )));
+    }
+    Ok(())
+}
+
+/// The refusal of a write that means an object of another uid than `present`.
+fn other_uid(call: &Call<'_>, asked: &str, present: &str) -> Status {
+    Status::conflict(
+        &call.kind.gr(),
+        &call.name,
+        format!("Precondition failed: UID in precondition: {asked}, UID in object meta: {present}"),
+    )
+}
+
+/// Name, namespace and uid of the changed object must be those of the request and the stored one.
+fn check_identity(call: &Call<'_>, old: &Value, new: &Value) -> Result<(), Status> {
+    if !object::name(new).is_empty() {
+        check_names(call, new)?;
+    }
     let uid = object::uid(new);
     if !uid.is_empty() && uid != object::uid(old) {
-        return Err(Status::conflict(
-            &call.kind.gr(),
-            &call.name,
-            format!(
-                "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
-                object::uid(old)
-            ),
-        ));
+        return Err(other_uid(call, uid, object::uid(old)));
     }
     Ok(())
 }

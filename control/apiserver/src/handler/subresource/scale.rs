@@ -1,6 +1,6 @@
 //! `scale`: the replica count of any workload as one kind, `autoscaling/v1` Scale.
 
-use super::super::{Exchange, body, negotiate, respond};
+use super::super::{Exchange, body, respond};
 use crate::admission::{Seen, View};
 use crate::context::{Body, Response};
 use crate::registry::kind::{Kind, definition_version};
@@ -104,7 +104,7 @@ fn of_workload(workload: &Value) -> Value {
 }
 
 pub(super) async fn get(x: &Exchange<'_>) -> Result<Response, Status> {
-    let accept = negotiate::accept(&x.headers, x.context, false)?;
+    let accept = x.accept(false)?;
     let workload = x.registry.read_required(&x.kind, x.namespace(), &x.context.info.name).await?;
     if let Some((definition, at)) = x.kind.definition()
         && let Some(scale) = &definition_version(&definition, at).scale
@@ -138,7 +138,7 @@ fn scaled(kind: &Kind, workload: &Value, scale: &Value) -> Result<Value, Status>
 }
 
 pub(super) async fn update(x: &Exchange<'_>, request: Body) -> Result<Response, Status> {
-    let accept = negotiate::accept(&x.headers, x.context, false)?;
+    let accept = x.accept(false)?;
     let mut call = x.call()?;
     call.subresource = "";
     call.seen = Seen::As(&VIEW);
@@ -157,7 +157,7 @@ pub(super) async fn update(x: &Exchange<'_>, request: Body) -> Result<Response, 
 }
 
 pub(super) async fn patch(x: &Exchange<'_>, request: Body) -> Result<Response, Status> {
-    let accept = negotiate::accept(&x.headers, x.context, false)?;
+    let accept = x.accept(false)?;
     let mut call = x.call()?;
     call.subresource = "";
     call.seen = Seen::As(&VIEW);

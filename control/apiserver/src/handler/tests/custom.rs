@@ -232,3 +232,80 @@ async fn discovery_and_openapi_follow_definitions() {
     }
     assert!(source.groups().is_empty() && source.generation() > before);
 }
+
+const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+
+/// What an answer's bytes are.
+async fn asked(s: &Server, method: &str, target: &str, accept: &str) -> (u16, String, Vec<u8>) {
+    let response = s.send(method, target, "", &[("accept", accept)], admin()).await;
+    let media = response.headers()["content-type"].to_str().unwrap().to_owned();
+    let code = response.status().as_u16();
+    (code, media, response.into_body().collect().await.unwrap().to_bytes().to_vec())
+}
+
+#[tokio::test]
+async fn a_custom_resource_must_not_be_refused_for_a_form_it_does_not_have() {
+    let s = defined().await;
+    s.ok("POST", WIDGETS, widget("a", json!({"replicas": 1}))).await;
+    let either = format!("{PROTOBUF},application/json");
+    for path in ["", "/a", "/a/status", "/a/scale"] {
+        let (code, media, body) = asked(&s, "GET", &format!("{WIDGETS}{path}"), &either).await;
+        assert_eq!((code, media.as_str()), (200, "application/json"), "{path}");
+        assert!(serde_json::from_slice::<Value>(&body).unwrap().is_object());
+        let (code, media, body) = asked(&s, "GET", &format!("{WIDGETS}{path}"), PROTOBUF).await;
+        assert_eq!((code, media.as_str()), (406, PROTOBUF), "{path}: errors are encoded as asked for");
+        assert!(body.starts_with(b"k8s\0"));
+    }
+    // Metadata has a form of its own.
+    let partial = format!("{PROTOBUF};as=PartialObjectMetadata;v=v1;g=meta.k8s.io");
+    let (code, media, _) = asked(&s, "GET", &format!("{WIDGETS}/a"), &partial).await;
+    assert_eq!((code, media.as_str()), (200, PROTOBUF));
+    let table =
+        format!("{PROTOBUF};as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1;g=meta.k8s.io");
+    let (code, _, body) = asked(&s, "GET", WIDGETS, &table).await;
+    assert_eq!(code, 200);
+    assert_eq!(serde_json::from_slice::<Value>(&body).unwrap()["kind"], "Table");
+    let response = s
+        .send("GET", &format!("{WIDGETS}?watch=true&timeoutSeconds=1"), "", &[("accept", &either)], admin())
+        .await;
+    assert_eq!(response.headers()["content-type"], "application/json");
+    let mut body = response.into_body();
+    let frame = body.frame().await.unwrap().unwrap().into_data().unwrap();
+    assert_eq!(serde_json::from_slice::<Value>(&frame).unwrap()["object"]["metadata"]["name"], "a");
+    let refused = s.send("GET", &format!("{WIDGETS}?watch=true"), "", &[("accept", PROTOBUF)], admin()).await;
+    assert_eq!(refused.status().as_u16(), 406);
+}
+
+#[tokio::test]
+async fn a_failure_must_be_encoded_as_it_was_asked_for() {
+    let s = Server::start().await;
+    for target in [format!("{PODS}/none"), format!("{MAPS}/none"), "/apis/none/v1/nones".to_owned()] {
+        let (code, media, body) = asked(&s, "GET", &target, PROTOBUF).await;
+        assert_eq!((code, media.as_str()), (404, PROTOBUF), "{target}");
+        let status = machinery::codec::proto::decode(machinery::schema::builtin(), &body, None).unwrap();
+        assert_eq!((&status["kind"], &status["code"]), (&json!("Status"), &json!(404)));
+        let (_, media, body) = asked(&s, "GET", &target, "application/yaml").await;
+        assert_eq!(media, "application/yaml");
+        assert!(String::from_utf8_lossy(&body).contains("code: 404"));
+        // A table of an error there is not; what cannot be had is JSON.
+        let table = "application/json;as=Table;v=v1;g=meta.k8s.io";
+        for accept in [table, "text/html", "*/*"] {
+            let (code, media, body) = asked(&s, "GET", &target, accept).await;
+            assert_eq!(media, "application/json");
+            assert_eq!(serde_json::from_slice::<Value>(&body).unwrap()["code"], code);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_custom_resource_in_protobuf_must_not_be_taken() {
+    let s = defined().await;
+    let kept = machinery::codec::proto::encode(machinery::schema::builtin(), &config_map("a")).unwrap();
+    let refused = answer(s.send("POST", WIDGETS, kept, &[("content-type", PROTOBUF)], admin()).await).await;
+    assert_eq!(refused.code, 400);
+    assert_eq!(
+        refused.body["message"],
+        "Widget in version \"v1\" cannot be handled as a Widget: object *unstructured.Unstructured does not implement \
+         the protobuf marshalling interface and cannot be encoded to a protobuf message"
+    );
+}

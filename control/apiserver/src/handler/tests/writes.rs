@@ -29,6 +29,20 @@ async fn bad_bodies_get_upstreams_words() {
     let (code, text) = s.refused("POST", MAPS, map).await;
     assert_eq!(code, 500);
     assert!(text.contains("resourceVersion should not be set on objects to be created"), "{text}");
+    // A number that is none is nobody's version, and a dry run asks no store.
+    let dry = json!({"metadata": {"name": "a", "resourceVersion": "1"}});
+    assert_eq!(s.ask("POST", &format!("{MAPS}?dryRun=All"), dry).await.code, 201);
+    // Names are compared before anything is looked up; who names a uid means an object that was there.
+    let (code, text) = s.refused("PUT", &format!("{MAPS}/none"), config_map("other")).await;
+    assert_eq!(
+        (code, text.as_str()),
+        (400, "the name of the object (other) does not match the name on the URL (none)")
+    );
+    let mut gone = config_map("none");
+    gone["metadata"]["uid"] = json!("u");
+    let (code, text) = s.refused("PUT", &format!("{MAPS}/none"), gone).await;
+    assert_eq!(code, 409);
+    assert!(text.contains("Precondition failed: UID in precondition: u, UID in object meta: "), "{text}");
     let mut map = config_map("a");
     map["metadata"]["namespace"] = json!("other");
     let (code, text) = s.refused("POST", MAPS, map).await;
@@ -269,4 +283,72 @@ async fn string_data_is_folded_whichever_way_it_is_written() {
     let applied = s.patch(&format!("{secrets}/t?fieldManager=m"), "apply-patch+yaml", json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "t"}, "stringData": {"b": "6"}})).await;
     assert_eq!(applied.body["data"], json!({"b": "Ng=="}));
     assert!(s.get(&format!("{secrets}/s")).await.get("stringData").is_none());
+}
+
+#[tokio::test]
+async fn a_create_with_a_version_must_not_be_refused_before_admission_has_spoken() {
+    let s = Server::start().await;
+    let mut claimed = pod("p");
+    claimed["metadata"]["resourceVersion"] = json!("7");
+    claimed["spec"]["serviceAccountName"] = json!("nobody");
+    let (code, text) = s.refused("POST", PODS, claimed.clone()).await;
+    assert_eq!(code, 403, "{text}");
+    claimed["spec"]["serviceAccountName"] = json!("default");
+    claimed["spec"]["restartPolicy"] = json!("Sometimes");
+    assert_eq!(s.refused("POST", PODS, claimed.clone()).await.0, 422);
+    claimed["spec"]["restartPolicy"] = json!("Always");
+    let (code, text) = s.refused("POST", PODS, claimed).await;
+    assert_eq!(code, 500);
+    assert!(text.contains("resourceVersion should not be set on objects to be created"), "{text}");
+}
+
+#[tokio::test]
+async fn an_owner_given_twice_must_not_be_kept_twice() {
+    let s = Server::start().await;
+    let owner = |uid: &str| json!({"apiVersion": "v1", "kind": "ConfigMap", "name": "o", "uid": uid});
+    let mut map = config_map("a");
+    map["metadata"]["ownerReferences"] = json!([owner("1"), owner("2"), owner("1")]);
+    let warned = |answer: &Answer| {
+        answer.headers.get("warning").and_then(|w| w.to_str().ok()).unwrap_or_default().to_owned()
+    };
+    let made = s.ask("POST", MAPS, map.clone()).await;
+    assert_eq!(
+        warned(&made),
+        "299 - \".metadata.ownerReferences contains duplicate entries; API server dedups owner references in 1.20+, and may \
+         reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: 1\""
+    );
+    assert_eq!(made.body["metadata"]["ownerReferences"], json!([owner("1"), owner("2")]));
+    let target = format!("{MAPS}/a");
+    let put = s.ask("PUT", &target, map).await;
+    assert!(warned(&put).contains("duplicate entries; "), "{}", warned(&put));
+    assert_eq!(put.body["metadata"]["resourceVersion"], made.body["metadata"]["resourceVersion"]);
+    let patch = json!([{"op": "add", "path": "/metadata/ownerReferences/-", "value": owner("2")}]);
+    let patched = s.patch(&target, "json-patch+json", patch).await;
+    assert!(
+        warned(&patched).contains("duplicate entries after mutating admission happens; "),
+        "{}",
+        warned(&patched)
+    );
+    assert_eq!(patched.body["metadata"]["ownerReferences"], json!([owner("1"), owner("2")]));
+}
+
+#[tokio::test]
+async fn a_patch_is_warned_of_what_it_writes() {
+    let s = Server::start().await;
+    s.ok("POST", PODS, pod("p")).await;
+    let label = json!({"metadata": {"labels": {"a": "b"}}});
+    let quiet = s.patch(&format!("{PODS}/p"), "merge-patch+json", label).await;
+    assert!(quiet.headers.get("warning").is_none());
+    let deployments = "/apis/apps/v1/namespaces/default/deployments";
+    let template =
+        json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let spec = json!({"selector": {"matchLabels": {"a": "b"}}, "template": template});
+    s.ok("POST", deployments, json!({"metadata": {"name": "d"}, "spec": spec})).await;
+    let patch = json!({"spec": {"template": {"spec": {"nodeSelector": {"beta.kubernetes.io/os": "linux"}}}}});
+    let warned = s.patch(&format!("{deployments}/d"), "merge-patch+json", patch).await;
+    assert!(
+        warned.headers["warning"].to_str().unwrap().contains("deprecated since v1.14"),
+        "{:?}",
+        warned.headers
+    );
 }

@@ -287,7 +287,7 @@ fn clients_are_warned_in_upstreams_words() {
     let pod = json!({"spec": {"nodeSelector": {"beta.kubernetes.io/os": "linux"}, "containers": [{
         "env": [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}, {"name": "A", "value": "$(A)3"}]}]}});
     assert_eq!(
-        warnings(resource("", "pods"), &pod),
+        warnings(resource("", "pods"), &pod, None),
         [
             "spec.nodeSelector[beta.kubernetes.io/os]: deprecated since v1.14; use \"kubernetes.io/os\" instead",
             "spec.containers[0].env[1]: hides previous definition of \"A\", which may be dropped when using apply",

@@ -28,9 +28,15 @@ const DEPRECATED_NODE_LABELS: &[(&str, &str)] = &[
     ),
 ];
 
-/// The warnings of a written object, in the order of its fields.
-pub fn warnings(resource: &Resource, object: &Value) -> Vec<String> {
+/// The warnings of a written object, in the order of its fields. What a change of a workload leaves as it was is not
+/// warned of again.
+pub fn warnings(resource: &Resource, object: &Value, old: Option<&Value>) -> Vec<String> {
     let mut found = Vec::new();
+    let counted = |object: &Value| object.int("metadata.generation");
+    let workload = matches!((resource.group, resource.kind), ("apps" | "batch", _));
+    if workload && old.is_some_and(|old| counted(old) == counted(object)) {
+        return found;
+    }
     match (resource.group, resource.kind) {
         ("", "Pod") => pod_spec(&Path::new("spec"), object.at("spec"), &mut found),
         ("apps", _) | ("", "ReplicationController") | ("batch", "Job") if object.has("spec.template") => {
