@@ -21,6 +21,7 @@ use self::{
 };
 use crate::{
     Call, Command, Error,
+    alias::{alias, alias_prefix, fnv},
     call::Owner,
     delegate,
     error::IoContext,
@@ -210,18 +211,4 @@ fn release(call: &Call, conf: &Conf) -> Result<(), Error> {
 pub(crate) fn host_name(owner: &Owner) -> String {
     let hash = fnv(owner.container.bytes().chain([b'/']).chain(owner.interface.bytes()));
     format!("veth{:011x}", hash >> 20)
-}
-
-/// FNV-1a: names must be the same in every build, which the standard library's hashes do not promise.
-fn fnv(bytes: impl Iterator<Item = u8>) -> u64 {
-    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
-}
-
-pub(crate) fn alias_prefix(network: &str) -> String {
-    format!("cni:{:016x}:", fnv(network.bytes()))
-}
-
-/// Whose a host end is. The kernel allows 255 bytes, so the network's name is hashed.
-pub(crate) fn alias(network: &str, owner: &Owner) -> String {
-    format!("{}{}:{}", alias_prefix(network), owner.container, owner.interface)
 }

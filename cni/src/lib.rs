@@ -5,6 +5,7 @@
 //! | `program` | which plugin is meant; reading the call, printing its result or error |
 //! | `environment`, `call`, `fields`, `version`, `result`, `error` | the CNI protocol |
 //! | `bridge` | veth pairs on a bridge: `plan` is pure, `apply` carries it out, `check` compares |
+//! | `alias` | what an attachment is called in the kernel |
 //! | `ipam` | host-local: `range` orders addresses, `store` grants them by `files`, `lease` is a file's content |
 //! | `loopback` | brings `lo` up |
 //! | `portmap` | host ports |
@@ -14,6 +15,7 @@
 //! | `netlink`, `link` | the synchronous netlink socket; links, addresses and routes over it |
 //! | `netns`, `sysctl`, `delegate` | namespaces, `/proc/sys/net`, other plugins |
 
+mod alias;
 mod bridge;
 mod call;
 mod conntrack;

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use crate::{
     Call, Error, Owner,
-    bridge::{alias, alias_prefix},
+    alias::{alias, alias_prefix},
     error::IoContext,
     nft::{Element, Target},
     ruleset::{self, FAMILY4, FAMILY6, Family, Placed, octets},

@@ -13,7 +13,7 @@ use self::{
 };
 use crate::{
     Call, Command, Error,
-    bridge::{alias, alias_prefix},
+    alias::{alias, alias_prefix},
     conntrack,
     error::IoContext,
     link,

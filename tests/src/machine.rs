@@ -100,6 +100,18 @@ pub fn launch(layout: &Layout, node: &str) -> Result<std::convert::Infallible> {
     Err(error).context("run unshare")
 }
 
+/// The windlass processes of a node: role (`server`, `agent`) and process id.
+///
+/// # Errors
+/// `/proc` cannot be read.
+pub fn windlass(machine: &Machine) -> Result<Vec<(String, i32)>> {
+    let mut found = Vec::new();
+    for role in ["server", "agent"] {
+        found.extend(processes(machine, "windlass", role)?.into_iter().map(|pid| (role.to_owned(), pid)));
+    }
+    Ok(found)
+}
+
 /// Process ids (the host's) of a node that run `program` with the argument `word`.
 ///
 /// # Errors

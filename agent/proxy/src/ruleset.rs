@@ -10,11 +10,11 @@ use nft::{Batch, Chain, Family, Field, Hook, Table, Verdict};
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 
+/// The name of our tables.
+pub const TABLE: &str = "windlass";
 /// Our tables, one for IPv4 and one for IPv6.
-pub const TABLES: &[Table] = &[
-    Table { family: Family::Ip, name: crate::text::TABLE },
-    Table { family: Family::Ip6, name: crate::text::TABLE },
-];
+pub const TABLES: &[Table] =
+    &[Table { family: Family::Ip, name: TABLE }, Table { family: Family::Ip6, name: TABLE }];
 /// How many clients a sticky map remembers; the oldest time out.
 pub(crate) const STICKY_CLIENTS: u32 = 262_144;
 /// The maps of sticky clients, by address and by node port.

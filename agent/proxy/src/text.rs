@@ -3,13 +3,10 @@
 
 use crate::element::{Balancer, Difference, Element, INSIDE_MARK, Key, MASQUERADE_MARK, Value};
 use crate::model::Front;
-use crate::ruleset::STICKY_CLIENTS;
+use crate::ruleset::{STICKY_CLIENTS, TABLE};
 use ipnet::IpNet;
 use std::collections::BTreeSet;
 use std::fmt::Write;
-
-/// The name of our tables, one for IPv4 and one for IPv6.
-pub const TABLE: &str = "windlass";
 
 /// Words that differ between the two families.
 struct Family {

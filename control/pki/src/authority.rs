@@ -2,6 +2,7 @@
 
 use crate::certificate::Certificate;
 use crate::der::{self, tag};
+use crate::key::{new_key, parse_key};
 use crate::{CertificateRequest, Error, pem};
 use jiff::{SignedDuration, Timestamp};
 use rcgen::{KeyPair, PublicKeyData as _, SigningKey as _};
@@ -302,14 +303,6 @@ fn signature_algorithm(key: &KeyPair) -> Result<Vec<u8>, Error> {
     } else {
         Err(Error::Sign { what: "certificate", reason: format!("unsupported key algorithm {of:?}") })
     }
-}
-
-pub(crate) fn new_key() -> Result<KeyPair, Error> {
-    KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(Error::Generate)
-}
-
-pub(crate) fn parse_key(what: &str, pem: &str) -> Result<KeyPair, Error> {
-    KeyPair::from_pem(pem).map_err(|e| Error::Key { what: what.to_owned(), reason: e.to_string() })
 }
 
 /// An RDNSequence: each `O`, then `CN`, as Go writes them.

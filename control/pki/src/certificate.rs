@@ -106,7 +106,7 @@ impl Certificate {
     /// True when the certificate is for this private key.
     #[must_use]
     pub fn has_key(&self, key_pem: &str) -> bool {
-        crate::authority::parse_key(&self.common_name, key_pem)
+        crate::key::parse_key(&self.common_name, key_pem)
             .is_ok_and(|key| rcgen::PublicKeyData::subject_public_key_info(&key) == self.public_key)
     }
 

@@ -6,9 +6,10 @@
 //! before its certificate, so whatever instruction a crash hits, the next call finishes the work; an authority's key is
 //! never overwritten. One process at a time: the caller holds the data directory's lock.
 
-use crate::authority::{Authority, Issued, Leaf, parse_key};
+use crate::authority::{Authority, Issued, Leaf};
 use crate::certificate::{Certificate, needs_renewal};
 use crate::files::{self, PRIVATE, PUBLIC};
+use crate::key::parse_key;
 use crate::kubeconfig::{Credentials, Kubeconfig};
 use crate::service_account::{SigningKey, VerifyingKey};
 use crate::{Error, signer};

@@ -1,7 +1,7 @@
 //! Certificate signing requests (PKCS#10): made for our own keys, parsed and checked for others'.
 
 use crate::certificate::{all_strings, first_string, ip};
-use crate::{Error, authority, pem};
+use crate::{Error, pem};
 use rcgen::{CertificateParams, DistinguishedName, DnType, SanType};
 use std::net::IpAddr;
 use x509_parser::certification_request::X509CertificationRequest;
@@ -111,7 +111,7 @@ impl Subject {
     /// A request for this subject signed by `key_pem` (made by [`new_key`]), as PEM.
     pub fn request(&self, key_pem: &str) -> Result<String, Error> {
         let fail = |e: rcgen::Error| Error::Sign { what: "certificate request", reason: e.to_string() };
-        let key = authority::parse_key(&self.common_name, key_pem)?;
+        let key = crate::key::parse_key(&self.common_name, key_pem)?;
         let mut params = CertificateParams::default();
         let mut subject = DistinguishedName::new();
         subject.push(DnType::OrganizationName, self.organization.clone());
@@ -127,11 +127,11 @@ impl Subject {
 
 /// A new ECDSA P-256 private key as PEM (PKCS#8).
 pub fn new_key() -> Result<String, Error> {
-    Ok(authority::new_key()?.serialize_pem())
+    Ok(crate::key::new_key()?.serialize_pem())
 }
 
 /// The lower-case hex SHA-256 of the public half of a private key.
 pub fn key_digest(key_pem: &str) -> Result<String, Error> {
-    let key = authority::parse_key("private key", key_pem)?;
+    let key = crate::key::parse_key("private key", key_pem)?;
     Ok(crate::bootstrap::digest(&rcgen::PublicKeyData::subject_public_key_info(&key)))
 }

@@ -10,7 +10,7 @@ mod tests;
 
 pub use claims::{BoundObject, Claims, KubernetesClaims};
 
-use crate::authority::{new_key, parse_key};
+use crate::key::{new_key, parse_key};
 use crate::{Error, pem};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL;

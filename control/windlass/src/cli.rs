@@ -1,11 +1,16 @@
 //! Commands and flags. Flags of `server` and `agent` have no defaults here: those come after the configuration file
 //! (`settings`). Every flag can be given as `WINDLASS_FLAG_NAME` in the environment.
 
+use crate::output::Output;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
+
+/// Where all state of ours is kept.
+pub(crate) const DATA_DIR: &str = "/var/lib/windlass";
 
 /// Kubernetes from the node up.
 #[derive(Debug, Parser)]
@@ -193,20 +198,21 @@ pub(crate) struct Admin {
     #[arg(long, value_name = "FILE")]
     pub(crate) kubeconfig: Option<PathBuf>,
     /// Directory of the server's state
-    #[arg(long, env = "WINDLASS_DATA_DIR", value_name = "DIR", default_value = crate::settings::DATA_DIR)]
+    #[arg(long, env = "WINDLASS_DATA_DIR", value_name = "DIR", default_value = DATA_DIR)]
     pub(crate) data_dir: PathBuf,
     /// Form of what is printed
     #[arg(short, long, value_enum, default_value = "text")]
     pub(crate) output: Output,
 }
 
-/// Form of an answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Output {
-    /// For people.
-    Text,
-    /// For scripts.
-    Json,
+/// `30m`, `24h`, `1h30m`, `0`.
+pub(crate) fn parse_life(text: &str) -> Result<Duration, String> {
+    if text == "0" {
+        return Ok(Duration::ZERO);
+    }
+    let span: jiff::SignedDuration =
+        text.parse().map_err(|_| format!("{text:?} is no duration, such as 24h"))?;
+    Duration::try_from(span).map_err(|_| format!("{text:?} is negative"))
 }
 
 /// `token create`
@@ -215,8 +221,8 @@ pub(crate) struct TokenCreate {
     /// The bootstrap token to make, id.secret [default: a random one]
     pub(crate) token: Option<String>,
     /// How long it lives, such as 30m or 24h; 0 for ever
-    #[arg(long, default_value = "24h", value_parser = crate::settings::parse_life)]
-    pub(crate) ttl: std::time::Duration,
+    #[arg(long, default_value = "24h", value_parser = parse_life)]
+    pub(crate) ttl: Duration,
     /// What it is for
     #[arg(long, default_value = "")]
     pub(crate) description: String,
@@ -251,7 +257,7 @@ pub(crate) struct KubeconfigFlags {
     #[arg(long, value_name = "URL")]
     pub(crate) server: Option<String>,
     /// Directory of the server's state
-    #[arg(long, env = "WINDLASS_DATA_DIR", value_name = "DIR", default_value = crate::settings::DATA_DIR)]
+    #[arg(long, env = "WINDLASS_DATA_DIR", value_name = "DIR", default_value = DATA_DIR)]
     pub(crate) data_dir: PathBuf,
     /// Form of what is printed
     #[arg(short, long, value_enum, default_value = "text")]

@@ -55,7 +55,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             }
             Command::Token(command) => Box::pin(token::run(command)).await,
             Command::Kubeconfig(flags) => kubeconfig::run(&flags),
-            Command::Version(flags) => version::run(&flags),
+            Command::Version(flags) => version::run(flags.output),
         }
     });
     // A blocking call that hangs (a dead mount) must not keep the program alive.

@@ -1,8 +1,17 @@
 //! What commands print: columns for people, JSON for scripts. A closed pipe is the reader's choice, not an error.
 
-use crate::cli::Output;
+use clap::ValueEnum;
 use serde::Serialize;
 use std::io::{self, ErrorKind, Write as _};
+
+/// Form of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// For people.
+    Text,
+    /// For scripts.
+    Json,
+}
 
 /// Prints `text`, or `data` as JSON.
 pub(crate) fn print(form: Output, text: &str, data: &impl Serialize) -> anyhow::Result<()> {

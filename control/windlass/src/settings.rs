@@ -3,7 +3,7 @@
 //! The file is YAML whose keys are flags without their dashes. `server` and `agent` may share one: keys of the other are
 //! fine, keys of neither are an error.
 
-use crate::cli::{AgentFlags, NodeFlags, ServerFlags};
+use crate::cli::{AgentFlags, DATA_DIR, NodeFlags, ServerFlags};
 use anyhow::{Context as _, anyhow, bail};
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Taint;
@@ -12,12 +12,9 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 /// Where the configuration file is looked for.
 const FILE: &str = "/etc/windlass/config.yaml";
-/// Where all state of ours is kept.
-pub(crate) const DATA_DIR: &str = "/var/lib/windlass";
 
 /// Fills what flags leave open from the file: the named one, or the usual one if it is there. An empty name means none.
 pub(crate) fn merge<T: Serialize + DeserializeOwned>(flags: T, file: &Option<PathBuf>) -> anyhow::Result<T> {
@@ -180,16 +177,6 @@ fn parse_taint(text: &str) -> anyhow::Result<Taint> {
         return Err(wrong());
     }
     Ok(Taint { key: key.to_owned(), value, effect: effect.to_owned(), time_added: None })
-}
-
-/// `30m`, `24h`, `1h30m`, `0`.
-pub(crate) fn parse_life(text: &str) -> Result<Duration, String> {
-    if text == "0" {
-        return Ok(Duration::ZERO);
-    }
-    let span: jiff::SignedDuration =
-        text.parse().map_err(|_| format!("{text:?} is no duration, such as 24h"))?;
-    Duration::try_from(span).map_err(|_| format!("{text:?} is negative"))
 }
 
 /// The arguments that give `flags` to a command again.

@@ -1,7 +1,6 @@
 //! `windlass version`.
 
-use crate::cli::VersionFlags;
-use crate::output;
+use crate::output::{self, Output};
 use serde_json::json;
 
 /// The Kubernetes version whose behaviour is ours.
@@ -10,7 +9,7 @@ const KUBERNETES: &str = "v1.36.0";
 pub(crate) const LONG: &str = concat!(env!("CARGO_PKG_VERSION"), " (Kubernetes v1.36.0)");
 
 /// Prints the version.
-pub(crate) fn run(flags: &VersionFlags) -> anyhow::Result<()> {
+pub(crate) fn run(form: Output) -> anyhow::Result<()> {
     let data = json!({ "version": env!("CARGO_PKG_VERSION"), "kubernetesVersion": KUBERNETES });
-    output::print(flags.output, &format!("windlass {LONG}\n"), &data)
+    output::print(form, &format!("windlass {LONG}\n"), &data)
 }

@@ -147,7 +147,7 @@ fn windlass(layout: &Layout, node: &str) -> Result<init::Service> {
     let nodes = control::ask(layout, &control::Ask::Status)?.nodes;
     let machine = nodes.get(node).with_context(|| format!("node {node} does not run"))?;
     let wanted = if node == WORKER { "agent" } else { "server" };
-    let found = super::process::ours(machine)?.into_iter().find(|(role, _)| role == wanted);
+    let found = crate::machine::windlass(machine)?.into_iter().find(|(role, _)| role == wanted);
     let (_, pid) = found.with_context(|| format!("no {wanted} runs on {node}"))?;
     let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).context("read its command line")?;
     let argv = line.trim_end_matches('\0').split('\0').map(str::to_owned).collect();

@@ -2,7 +2,7 @@
 
 use super::cluster::{Cluster, WORKER};
 use super::figure::{Promise, Report};
-use crate::control::{self, Ask, Machine};
+use crate::control::{self, Ask};
 use crate::machine;
 use anyhow::{Context, Result};
 use std::fs;
@@ -21,20 +21,6 @@ struct Usage {
     pss: Vec<f64>,
     /// Of one core.
     percent: Vec<f64>,
-}
-
-/// The windlass processes of a node: role (`server`, `agent`) and process id.
-///
-/// # Errors
-/// `/proc` cannot be read.
-pub fn ours(machine: &Machine) -> Result<Vec<(String, i32)>> {
-    let mut found = Vec::new();
-    for role in ["server", "agent"] {
-        found.extend(
-            machine::processes(machine, "windlass", role)?.into_iter().map(|pid| (role.to_owned(), pid)),
-        );
-    }
-    Ok(found)
 }
 
 /// With no pods, after a rest.
@@ -92,7 +78,7 @@ fn show(
 async fn watch(cluster: &Cluster) -> Result<Vec<(String, Usage)>> {
     let mut all = Vec::new();
     for (node, machine) in control::ask(&cluster.layout, &Ask::Status)?.nodes {
-        for (role, pid) in ours(&machine)? {
+        for (role, pid) in machine::windlass(&machine)? {
             let usage = Usage { role, pid, rss: Vec::new(), pss: Vec::new(), percent: Vec::new() };
             all.push((node.clone(), usage));
         }

@@ -4,8 +4,8 @@
 //! events are one with a count; ten that differ only in their text within ten minutes become one; a component may say 25 things of a
 //! severity about an object, and then one in five minutes.
 
+use super::Note;
 use super::recent::Recent;
-use super::{Note, Severity};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Event, EventSeries, EventSource, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, Time};
@@ -177,8 +177,8 @@ impl Correlator {
                 (name, now, 1)
             }
         };
-        let series =
-            (count > 1).then(|| EventSeries { count: Some(count), last_observed_time: Some(MicroTime(now)) });
+        let series = (count > 1)
+            .then_some(EventSeries { count: Some(count), last_observed_time: Some(MicroTime(now)) });
         let patch = series.as_ref().map(|series| json!({ "series": series }));
         let host = self.host.as_deref().map(str::to_owned);
         let event = Event {
@@ -251,7 +251,7 @@ mod tests {
             uid: Some(name.into()),
             ..ObjectReference::default()
         };
-        let (severity, message) = (Severity::Warning, message.to_owned());
+        let (severity, message) = (super::super::Severity::Warning, message.to_owned());
         Note { component: "kubelet", about, severity, reason: "Failed", message, action: None }
     }
 

@@ -1,6 +1,7 @@
 use super::*;
-use crate::cli::{Cli, Command};
+use crate::cli::{Cli, Command, parse_life};
 use clap::Parser as _;
+use std::time::Duration;
 
 fn server(arguments: &[&str]) -> ServerFlags {
     let all = ["windlass", "server"].iter().chain(arguments);
