@@ -9,6 +9,7 @@ use crate::model::{Front, Place, Rules, Target, model};
 use crate::readback::Left;
 use crate::ruleset;
 use crate::service::{Service, Slice};
+use crate::sysctl;
 use ipnet::IpNet;
 use nft::{Batch, Error, Kernel};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -172,6 +173,9 @@ impl Applier {
             if from_inside { inside.get(front).copied() } else { outside.get(front).copied() }
         });
         self.kernel.commit(batch).await?;
+        if started {
+            sysctl::set();
+        }
         self.applied = next;
         self.shared = shared;
         self.balancers = balancers;

@@ -12,6 +12,7 @@
 //! - `readback`: what an earlier run left in the kernel
 //! - [`apply`]: the shadow of what is in the kernel; one transaction a change
 //! - [`conntrack`]: forgetting flows to endpoints that are gone
+//! - `sysctl`: limits of connection tracking
 //! - `health`: what load balancers and people ask over HTTP
 //! - [`mod@run`]: the watches
 
@@ -25,6 +26,7 @@ pub mod ruleset;
 mod run;
 pub mod service;
 pub mod slots;
+mod sysctl;
 pub mod text;
 
 pub use run::{Config, Error, run};

@@ -75,7 +75,7 @@ pub struct Rules {
     pub inside: BTreeMap<Front, Target>,
     /// The service's cluster IPs.
     pub cluster_ips: BTreeSet<IpAddr>,
-    /// Addresses of endpoints on this node, which may reach themselves through the service.
+    /// Addresses of endpoints that are, or may be, on this node: they may reach themselves through the service.
     pub local_endpoints: BTreeSet<IpAddr>,
 }
 
@@ -211,8 +211,9 @@ impl<'a> Candidates<'a> {
         endpoint.node == self.place.node
     }
 
+    /// Those that may be here: slices that others write need not say where an endpoint is.
     fn local_addresses(&self) -> impl Iterator<Item = IpAddr> {
-        self.all.iter().filter(|(_, e)| self.is_local(e)).map(|(e, _)| e.address)
+        self.all.iter().filter(|(_, e)| e.node.is_empty() || self.is_local(e)).map(|(e, _)| e.address)
     }
 
     fn where_(&self, wanted: impl Fn(&SliceEndpoint) -> bool) -> BTreeSet<Endpoint> {

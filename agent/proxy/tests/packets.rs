@@ -201,6 +201,18 @@ fn only_strangers_are_masqueraded() {
 }
 
 #[test]
+fn a_flow_whose_client_closed_must_not_be_forgotten_after_a_minute() {
+    in_namespace(|| async {
+        applier().apply(&state(service(0), BTreeMap::new()), &BTreeSet::new()).await.unwrap();
+        let of = |state: &str| {
+            let path = format!("/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_{state}");
+            std::fs::read_to_string(path).unwrap().trim().to_owned()
+        };
+        assert_eq!((of("close_wait").as_str(), of("established").as_str()), ("3600", "86400"));
+    });
+}
+
+#[test]
 fn udp_flows_move_when_their_endpoint_goes() {
     in_namespace(|| async {
         let echo = |address: &'static str| {

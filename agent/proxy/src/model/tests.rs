@@ -115,3 +115,13 @@ fn a_load_balancer_counts_addresses_ready_here() {
     let slices = [slice(&["10.0.0.1 n1 r", "10.0.0.2 n1 t", "10.0.0.3 n2 r"]), slice(&["10.0.0.1 n1 r"])];
     assert_eq!(ready_here(slices.iter(), "n1"), 1);
 }
+
+#[test]
+fn an_endpoint_without_a_node_must_not_miss_its_own_answers() {
+    let place = Place { node: "n1".into(), zone: String::new() };
+    let slice = slice(&["10.0.0.1 n1 r", "10.0.0.2 n2 r", "10.0.0.3  r", "10.0.0.4  n"]);
+    let rules = model(&service(false, false), &[&slice].into_iter(), &place, &Rules::default());
+    let own: Vec<String> = rules.local_endpoints.iter().map(ToString::to_string).collect();
+    assert_eq!(own, ["10.0.0.1", "10.0.0.3", "10.0.0.4"]);
+    assert_eq!(ready_here([slice].iter(), "n1"), 1, "and yet only what is known to be here is");
+}
