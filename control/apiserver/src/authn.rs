@@ -1,6 +1,7 @@
 //! Who sent this request? Client certificates, bearer tokens of three kinds, or nobody in particular.
 //!
 //! - [`certificate`]: x509 client certificates
+//! - [`secret_token`]: service account tokens kept in secrets
 //! - [`service_account`]: tokens signed by the cluster's key, and what they are bound to
 //! - [`bootstrap_token`]: secrets that let a machine join; [`static_token`]: a fixed list
 //! - [`bearer`]: where a request carries its token; [`review`]: TokenReview
@@ -11,6 +12,7 @@ pub mod bearer;
 pub mod bootstrap_token;
 pub mod certificate;
 pub mod review;
+mod secret_token;
 pub mod service_account;
 pub mod static_token;
 
@@ -145,6 +147,16 @@ impl Authenticator {
             && let Some(identity) = tokens.identify(token, audiences, &*self.objects, now).await?
         {
             return Ok(Some(Identity { user: with_group(identity.user), audiences: identity.audiences }));
+        }
+        if let Some(tokens) = &self.service_accounts
+            && let Some(claims) = tokens.legacy(token)?
+        {
+            let user = secret_token::identify(&claims, token, &*self.objects, now).await?;
+            let own = own();
+            if own.is_empty() && !self.api_audiences.is_empty() {
+                return Err(service_account::wrong_audience(&self.api_audiences, audiences));
+            }
+            return Ok(Some(Identity { user: with_group(user), audiences: own }));
         }
         if self.bootstrap_tokens
             && let Some(user) = bootstrap_token::identify(token, &*self.objects, now).await

@@ -18,6 +18,14 @@ pub trait Lookup: Send + Sync {
         namespace: &'a str,
         name: &'a str,
     ) -> BoxFuture<'a, Option<Arc<Value>>>;
+
+    /// Sets a label of a secret, if the object of that name still has that uid. Failures are logged: nobody waits for it.
+    fn label_secret<'a>(
+        &'a self,
+        secret: &'a Value,
+        label: &'static str,
+        value: &'a str,
+    ) -> BoxFuture<'a, ()>;
 }
 
 /// Hears of every stored object of the resources in [`OBSERVED`], in the order of their revisions.
@@ -86,6 +94,18 @@ impl Lookup for Fixed {
         let key = (group.into(), resource.into(), namespace.into(), name.into());
         let found = self.0.read().get(&key).cloned();
         Box::pin(std::future::ready(found))
+    }
+
+    fn label_secret<'a>(
+        &'a self,
+        secret: &'a Value,
+        label: &'static str,
+        value: &'a str,
+    ) -> BoxFuture<'a, ()> {
+        let mut labelled = secret.clone();
+        labelled["metadata"]["labels"][label] = value.into();
+        self.put("", "secrets", labelled);
+        Box::pin(std::future::ready(()))
     }
 }
 

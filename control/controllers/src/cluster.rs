@@ -2,6 +2,7 @@
 
 use crate::bootstrap_token::INFO;
 use crate::informer::{Informer, Kind};
+use crate::service_account_token::SECRET_TYPE as TOKEN_TYPE;
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::batch::v1::{CronJob, Job};
@@ -58,6 +59,8 @@ pub struct Cluster {
     pub requests: Arc<Informer<CertificateSigningRequest>>,
     pub revisions: Arc<Informer<ControllerRevision>>,
     pub service_accounts: Arc<Informer<ServiceAccount>>,
+    /// Secrets with tokens of service accounts only.
+    pub service_account_tokens: Arc<Informer<Secret>>,
     pub service_cidrs: Arc<Informer<ServiceCIDR>>,
     pub services: Arc<Informer<Service>>,
     pub stateful_sets: Arc<Informer<StatefulSet>>,
@@ -103,6 +106,8 @@ impl Cluster {
         starter.all(&self.requests);
         starter.all(&self.revisions);
         starter.all(&self.service_accounts);
+        let of_type = watcher::Config::default().fields(&format!("type={TOKEN_TYPE}"));
+        starter.start(&self.service_account_tokens, Api::all(client.clone()), of_type);
         starter.all(&self.service_cidrs);
         starter.all(&self.services);
         starter.all(&self.stateful_sets);
@@ -139,6 +144,7 @@ impl Cluster {
             self.requests.synced(),
             self.revisions.synced(),
             self.service_accounts.synced(),
+            self.service_account_tokens.synced(),
             self.service_cidrs.synced(),
             self.services.synced(),
             self.stateful_sets.synced(),

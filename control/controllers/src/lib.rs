@@ -40,6 +40,7 @@ pub mod role_aggregation;
 pub mod root_ca;
 mod run;
 pub mod service_account;
+pub mod service_account_token;
 pub mod service_address;
 pub mod service_cidr;
 pub mod signing;

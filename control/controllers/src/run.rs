@@ -27,6 +27,7 @@ use crate::resource_quota::ResourceQuotas;
 use crate::role_aggregation::RoleAggregation;
 use crate::root_ca::RootCa;
 use crate::service_account::ServiceAccounts;
+use crate::service_account_token::ServiceAccountTokens;
 use crate::service_address::ServiceAddresses;
 use crate::service_cidr::ServiceCidrs;
 use crate::signing::Signing;
@@ -39,6 +40,7 @@ use crate::volume_protection::{ClaimProtection, VolumeProtection};
 use ipnet::IpNet;
 use kube::Client;
 use pki::authority::Authority;
+use pki::service_account::SigningKey;
 use std::sync::Arc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -49,6 +51,8 @@ pub struct Config {
     pub cluster_cidrs: Vec<IpNet>,
     /// Signs certificate requests; its certificate is every namespace's root certificate.
     pub authority: Arc<Authority>,
+    /// Signs the tokens of service accounts that are kept in secrets.
+    pub service_account_key: Arc<SigningKey>,
 }
 
 /// Runs every controller until cancelled.
@@ -75,6 +79,8 @@ pub async fn run(client: Client, config: Config, shutdown: CancellationToken) {
     start.add(2, |queue| Namespaces::new(&cluster, cl.clone(), queue));
     start.add(1, |queue| RoleAggregation::new(&cluster, cl.clone(), queue));
     start.add(1, |queue| ServiceAccounts::new(&cluster, cl.clone(), queue));
+    let key = config.service_account_key;
+    start.add(5, |queue| ServiceAccountTokens::new(&cluster, cl.clone(), key, bundle.clone(), queue));
     start.add(1, |queue| ServiceAddresses::new(&cluster, cl.clone(), queue));
     start.add(1, |queue| ServiceCidrs::new(&cluster, cl.clone(), queue));
     start.add(1, |queue| ClaimProtection::new(&cluster, cl.clone(), queue));

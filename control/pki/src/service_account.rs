@@ -8,7 +8,7 @@ mod claims;
 #[cfg(test)]
 mod tests;
 
-pub use claims::{BoundObject, Claims, KubernetesClaims};
+pub use claims::{BoundObject, Claims, KubernetesClaims, LegacyClaims};
 
 use crate::key::{new_key, parse_key};
 use crate::{Error, pem};
@@ -115,6 +115,15 @@ impl SigningKey {
 
     /// The token for `claims`.
     pub fn sign(&self, claims: &Claims) -> Result<String, Error> {
+        self.sign_any(claims)
+    }
+
+    /// The token for `claims`, to be kept in a secret.
+    pub fn sign_legacy(&self, claims: &LegacyClaims) -> Result<String, Error> {
+        self.sign_any(claims)
+    }
+
+    fn sign_any(&self, claims: &impl Serialize) -> Result<String, Error> {
         let fail = |reason: String| Error::Sign { what: "service account token", reason };
         let header = serde_json::to_vec(&Header { alg: "ES256".into(), kid: self.public.id.clone() });
         let header = header.map_err(|e| fail(e.to_string()))?;
@@ -186,6 +195,22 @@ pub struct Verifier {
 impl Verifier {
     /// Checks signature, issuer, time and that one of `audiences` is the token's.
     pub fn verify(&self, token: &str, audiences: &[String], now: Timestamp) -> Result<Verified, TokenError> {
+        let claims: Claims = self.signed(token, |issuer| self.issuers.iter().any(|i| i == issuer))?;
+        let audiences = check(&claims, audiences, now)?;
+        Ok(Verified { claims, audiences })
+    }
+
+    /// Checks signature and issuer of a token kept in a secret, which has neither audience nor end.
+    pub fn verify_legacy(&self, token: &str) -> Result<LegacyClaims, TokenError> {
+        self.signed(token, |issuer| issuer == LegacyClaims::ISSUER)
+    }
+
+    /// The claims of a token by an issuer that is `ours`, signed by a key of ours.
+    fn signed<T: serde::de::DeserializeOwned>(
+        &self,
+        token: &str,
+        ours: impl FnOnce(&str) -> bool,
+    ) -> Result<T, TokenError> {
         if token.len() > LONGEST {
             return Err(TokenError::Foreign);
         }
@@ -198,7 +223,7 @@ impl Verifier {
         let decode = |part: &str| BASE64URL.decode(part).map_err(|_| TokenError::Foreign);
         let body_bytes = decode(body)?;
         let issuer: Issuer = serde_json::from_slice(&body_bytes).map_err(|_| TokenError::Foreign)?;
-        if !self.issuers.contains(&issuer.iss) {
+        if !ours(&issuer.iss) {
             return Err(TokenError::Foreign);
         }
         let header_fields: Header = serde_json::from_slice(&decode(header)?)
@@ -219,10 +244,7 @@ impl Verifier {
         if !verified {
             return Err(TokenError::Signature);
         }
-        let claims: Claims = serde_json::from_slice(&body_bytes)
-            .map_err(|_| TokenError::Malformed("the claims do not parse"))?;
-        let audiences = check(&claims, audiences, now)?;
-        Ok(Verified { claims, audiences })
+        serde_json::from_slice(&body_bytes).map_err(|_| TokenError::Malformed("the claims do not parse"))
     }
 }
 

@@ -6,7 +6,7 @@ use crate::context::User;
 use crate::objects::{Lookup, text};
 use jiff::{SignedDuration, Timestamp};
 use machinery::goformat::go_quote;
-use pki::service_account::{BoundObject, Claims, TokenError, Verifier};
+use pki::service_account::{BoundObject, Claims, LegacyClaims, TokenError, Verifier};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -35,15 +35,29 @@ impl Tokens {
         let verified = match self.0.verify(token, audiences, now) {
             Ok(verified) => verified,
             Err(TokenError::Foreign) => return Ok(None),
-            Err(TokenError::Audience { found, wanted }) => {
-                let (found, wanted) = (go_list(&found), go_list(&wanted));
-                return Err(format!("token audiences {found} is invalid for the target audiences {wanted}"));
-            }
+            Err(TokenError::Audience { found, wanted }) => return Err(wrong_audience(&found, &wanted)),
             Err(e) => return Err(e.to_string()),
         };
         let user = check(&verified.claims, objects, now).await?;
         Ok(Some(Identity { user, audiences: verified.audiences }))
     }
+}
+
+impl Tokens {
+    /// What a token kept in a secret says; `None` for one that is none of this cluster's.
+    pub(super) fn legacy(&self, token: &str) -> Result<Option<LegacyClaims>, String> {
+        match self.0.verify_legacy(token) {
+            Ok(claims) => Ok(Some(claims)),
+            Err(TokenError::Foreign) => Ok(None),
+            Err(e) => Err(e.to_string()),
+        }
+    }
+}
+
+/// A token that was not issued for those who ask.
+pub(super) fn wrong_audience(found: &[String], wanted: &[String]) -> String {
+    let (found, wanted) = (go_list(found), go_list(wanted));
+    format!("token audiences {found} is invalid for the target audiences {wanted}")
 }
 
 /// Go's `%q` of a list of strings.
@@ -101,12 +115,17 @@ async fn check(claims: &Claims, objects: &dyn Lookup, now: Timestamp) -> Result<
             "stale service account token: the client does not reload its token"
         );
     }
-    Ok(User {
-        groups: vec!["system:serviceaccounts".to_owned(), format!("system:serviceaccounts:{}", k.namespace)],
-        name,
-        uid: account.uid.clone(),
-        extra,
-    })
+    Ok(User { extra, ..user(&k.namespace, &account.name, &account.uid) })
+}
+
+/// A service account as a user.
+pub(super) fn user(namespace: &str, name: &str, uid: &str) -> User {
+    User {
+        groups: vec!["system:serviceaccounts".to_owned(), format!("system:serviceaccounts:{namespace}")],
+        name: format!("system:serviceaccount:{namespace}:{name}"),
+        uid: uid.to_owned(),
+        ..User::default()
+    }
 }
 
 struct Bound<'a> {

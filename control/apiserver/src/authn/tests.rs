@@ -1,7 +1,7 @@
 use super::*;
 use crate::objects::Fixed;
 use base64::Engine as _;
-use pki::service_account::{BoundObject, Claims, KubernetesClaims, SigningKey, Verifier};
+use pki::service_account::{BoundObject, Claims, KubernetesClaims, LegacyClaims, SigningKey, Verifier};
 use pki::{Authority, Leaf};
 use rustls_pki_types::CertificateDer;
 use serde_json::json;
@@ -204,4 +204,47 @@ async fn no_credentials_is_anonymous_and_bad_ones_are_not() {
             .unwrap_err()
             .contains("invalid bearer token")
     );
+}
+
+#[tokio::test]
+async fn a_token_must_not_outlive_its_secret_or_its_account() {
+    let world = world();
+    let token = world.key.sign_legacy(&LegacyClaims::new("a", "sa", "1", "t")).unwrap();
+    let ask = async || world.authenticator.authenticate_token(&token, &[], now()).await;
+    assert_eq!(ask().await.unwrap_err(), "Token has been invalidated", "no such secret");
+    let encoded = base64::engine::general_purpose::STANDARD.encode(&token);
+    let secret = json!({"metadata": {"namespace": "a", "name": "t", "uid": "5"}, "data": {"token": encoded}});
+    world.objects.put("", "secrets", secret.clone());
+    let identity = ask().await.unwrap().unwrap();
+    assert_eq!(
+        (identity.user.name.as_str(), identity.user.uid.as_str()),
+        ("system:serviceaccount:a:sa", "1")
+    );
+    assert_eq!(identity.audiences, ["api"]);
+    assert!(identity.user.extra.is_empty());
+    let used = world.objects.get("", "secrets", "a", "t").await.unwrap();
+    assert_eq!(used["metadata"]["labels"], json!({"kubernetes.io/legacy-token-last-used": "2026-06-01"}));
+
+    let elsewhere = world.authenticator.authenticate_token(&token, &["vault".into()], now()).await;
+    assert_eq!(
+        elsewhere.unwrap_err(),
+        "token audiences [\"api\"] is invalid for the target audiences [\"vault\"]"
+    );
+    let mut other = secret.clone();
+    other["data"]["token"] = json!("b3RoZXI=");
+    world.objects.put("", "secrets", other);
+    assert_eq!(ask().await.unwrap_err(), "Token does not match server's copy");
+    let mut marked = secret.clone();
+    marked["metadata"]["labels"] = json!({"kubernetes.io/legacy-token-invalid-since": "2026-05-01"});
+    world.objects.put("", "secrets", marked);
+    assert!(ask().await.unwrap_err().contains("has been marked invalid"));
+    world.objects.put("", "secrets", secret);
+    world.objects.put(
+        "",
+        "serviceaccounts",
+        json!({"metadata": {"namespace": "a", "name": "sa", "uid": "9"}}),
+    );
+    assert_eq!(ask().await.unwrap_err(), "ServiceAccount UID (9) does not match claim (1)");
+    world.objects.delete("", "secrets", "a", "t");
+    assert_eq!(ask().await.unwrap_err(), "Token has been invalidated");
 }

@@ -2,11 +2,13 @@
 
 use super::Registry;
 use super::kind::Kind;
-use super::metadata::{name, namespace};
+use super::metadata::{name, namespace, set};
 use crate::chain::Resources;
 use crate::context::{Context, Request, RequestInfo, Response};
 use crate::objects::{Lookup, OBSERVED, Observer};
 use futures::future::BoxFuture;
+use machinery::object::{self, Gr};
+use machinery::status::Status;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -44,6 +46,30 @@ impl Lookup for Shared {
                     tracing::warn!(%error, group, resource, namespace, name, "lookup");
                     None
                 }
+            }
+        })
+    }
+
+    fn label_secret<'a>(
+        &'a self,
+        secret: &'a Value,
+        label: &'static str,
+        value: &'a str,
+    ) -> BoxFuture<'a, ()> {
+        let change = move |old: &Value| {
+            if object::uid(old) != object::uid(secret) {
+                return Err(Status::not_found(&Gr::new("", "secrets"), object::name(secret)));
+            }
+            let mut new = old.clone();
+            object::set_resource_version(&mut new, "");
+            set(&mut new, &["metadata", "labels", label], value);
+            Ok(new)
+        };
+        Box::pin(async move {
+            let Some(kind) = Kind::of("", "secrets") else { return };
+            let (namespace, name) = (namespace(secret), name(secret));
+            if let Err(error) = self.0.amend(&kind, namespace, name, "", &change).await {
+                tracing::warn!(%error, namespace, name, label, "secret not labelled");
             }
         })
     }

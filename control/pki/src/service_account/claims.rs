@@ -64,6 +64,46 @@ pub struct Claims {
     pub sub: String,
 }
 
+/// All claims of a token kept in a secret: good as long as the secret holds it (upstream's `LegacyClaims`).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LegacyClaims {
+    /// Issuer.
+    pub iss: String,
+    /// Namespace of account and secret.
+    #[serde(rename = "kubernetes.io/serviceaccount/namespace", default)]
+    pub namespace: String,
+    /// The secret.
+    #[serde(rename = "kubernetes.io/serviceaccount/secret.name", default)]
+    pub secret: String,
+    /// The service account.
+    #[serde(rename = "kubernetes.io/serviceaccount/service-account.name", default)]
+    pub account: String,
+    /// Its uid.
+    #[serde(rename = "kubernetes.io/serviceaccount/service-account.uid", default)]
+    pub account_uid: String,
+    /// `system:serviceaccount:NAMESPACE:NAME`.
+    #[serde(default)]
+    pub sub: String,
+}
+
+impl LegacyClaims {
+    /// The issuer of every such token.
+    pub const ISSUER: &str = "kubernetes/serviceaccount";
+
+    /// What a token for an account, kept in a secret beside it, says.
+    #[must_use]
+    pub fn new(namespace: &str, account: &str, account_uid: &str, secret: &str) -> Self {
+        Self {
+            iss: Self::ISSUER.to_owned(),
+            namespace: namespace.to_owned(),
+            secret: secret.to_owned(),
+            account: account.to_owned(),
+            account_uid: account_uid.to_owned(),
+            sub: format!("system:serviceaccount:{namespace}:{account}"),
+        }
+    }
+}
+
 /// RFC 7519: `aud` is a string or an array of strings.
 fn one_or_many<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
     #[derive(Deserialize)]

@@ -65,6 +65,28 @@ fn time_and_audience_are_checked_with_a_minute_of_leeway() {
 }
 
 #[test]
+fn a_token_of_a_secret_says_what_upstreams_does_and_is_no_other_token() {
+    let (key, verifier) = pair();
+    let claims = LegacyClaims::new("ns", "sa", "1", "sa-token");
+    let token = key.sign_legacy(&claims).unwrap();
+    assert_eq!(verifier.verify_legacy(&token), Ok(claims));
+    let body = BASE64URL.decode(token.split('.').nth(1).unwrap()).unwrap();
+    let expected = concat!(
+        r#"{"iss":"kubernetes/serviceaccount","kubernetes.io/serviceaccount/namespace":"ns","#,
+        r#""kubernetes.io/serviceaccount/secret.name":"sa-token","#,
+        r#""kubernetes.io/serviceaccount/service-account.name":"sa","#,
+        r#""kubernetes.io/serviceaccount/service-account.uid":"1","sub":"system:serviceaccount:ns:sa"}"#
+    );
+    assert_eq!(String::from_utf8(body).unwrap(), expected);
+    assert_eq!(verifier.verify(&token, &audiences(&[ISSUER]), at(NOW)).unwrap_err(), TokenError::Foreign);
+    let bound = key.sign(&self::claims()).unwrap();
+    assert_eq!(verifier.verify_legacy(&bound).unwrap_err(), TokenError::Foreign);
+    let stranger =
+        SigningKey::generate().unwrap().sign_legacy(&LegacyClaims::new("ns", "sa", "1", "t")).unwrap();
+    assert_eq!(verifier.verify_legacy(&stranger).unwrap_err(), TokenError::Signature);
+}
+
+#[test]
 fn foreign_tokens_are_left_to_others() {
     let (key, verifier) = pair();
     let theirs = key.sign(&Claims { iss: "https://accounts.example.com".into(), ..claims() }).unwrap();

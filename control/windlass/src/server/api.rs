@@ -197,10 +197,12 @@ pub(super) fn tasks(plan: &Arc<Plan>, pki: &Pki, api: &Arc<Api>) -> Vec<Task> {
         {
             let client = api.client("system:kube-controller-manager", &["system:masters"]);
             let (cluster_cidrs, authority) = (plan.node.cluster_cidrs.clone(), pki.ca.clone());
+            let service_account_key = pki.service_account.clone();
             Task::new("controllers", move |token| {
                 let config = controllers::Config {
                     cluster_cidrs: cluster_cidrs.clone(),
                     authority: authority.clone(),
+                    service_account_key: service_account_key.clone(),
                 };
                 let client = client.clone();
                 async move {
