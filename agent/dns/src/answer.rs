@@ -1,8 +1,8 @@
 //! A request to a response, or to "ask elsewhere". Pure.
 
-use crate::zone::{Found, Kind, Zone};
+use crate::zone::{Found, Kind, SERVER, Zone};
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
-use hickory_proto::rr::rdata::{A, AAAA, CNAME, PTR, SOA, SRV, TXT};
+use hickory_proto::rr::rdata::{A, AAAA, CNAME, NS, PTR, SOA, SRV, TXT};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 use std::net::IpAddr;
 
@@ -12,6 +12,8 @@ pub const TTL: u32 = 30;
 const PLAIN_PAYLOAD: u16 = 512;
 /// The largest datagram we send at all: what passes every link unfragmented.
 const LARGEST_PAYLOAD: u16 = 1232;
+/// The only version of EDNS there is (RFC 6891).
+const EDNS_VERSION: u8 = 0;
 
 /// What to do with a request.
 #[derive(Debug)]
@@ -32,13 +34,17 @@ pub fn decide(request: &Message, zone: &Zone, domain: &Name) -> Decision {
     response.metadata.recursion_available = true;
     if let Some(edns) = &request.edns {
         let mut own = Edns::new();
-        own.set_max_payload(LARGEST_PAYLOAD).set_version(0).set_dnssec_ok(edns.flags().dnssec_ok);
+        own.set_max_payload(LARGEST_PAYLOAD).set_version(EDNS_VERSION).set_dnssec_ok(edns.flags().dnssec_ok);
         response.set_edns(own);
     }
     let refuse = |mut response: Message, code| {
         response.metadata.response_code = code;
         Decision::Respond(Box::new(response))
     };
+    if request.edns.as_ref().is_some_and(|edns| edns.version() != EDNS_VERSION) {
+        response.add_queries(request.queries.iter().cloned());
+        return refuse(response, ResponseCode::BADVERS);
+    }
     if request.metadata.message_type != MessageType::Query || request.metadata.op_code != OpCode::Query {
         return refuse(response, ResponseCode::NotImp);
     }
@@ -82,6 +88,7 @@ fn in_domain(query: &Query, zone: &Zone, domain: &Name, mut response: Message) -
         RecordType::SRV => Kind::Srv,
         RecordType::CNAME => Kind::Cname,
         RecordType::TXT => Kind::Txt,
+        RecordType::NS => Kind::Ns,
         _ => Kind::Other,
     };
     let found = labels.and_then(|labels| zone.lookup(&labels, kind));
@@ -123,12 +130,12 @@ fn in_domain(query: &Query, zone: &Zone, domain: &Name, mut response: Message) -
                     TTL,
                     RData::SRV(SRV::new(0, 100, number, host.clone())),
                 ));
-                for ip in addresses {
-                    let record = Record::from_rdata(host.clone(), TTL, address(ip));
-                    if !response.additionals.contains(&record) {
-                        response.add_additional(record);
-                    }
-                }
+                add_hosts(&mut response, &host, addresses);
+            }
+            Found::Server { host, addresses } => {
+                let Some(host) = below(&host, domain) else { continue };
+                response.add_answer(Record::from_rdata(owner, TTL, RData::NS(NS(host.clone()))));
+                add_hosts(&mut response, &host, addresses);
             }
         }
     }
@@ -163,6 +170,16 @@ fn in_cluster_alias(inner: &Message, zone: &Zone, domain: &Name) -> Decision {
     Decision::Respond(Box::new(response))
 }
 
+/// The addresses of a host an answer names, each once.
+fn add_hosts(response: &mut Message, host: &Name, addresses: Vec<IpAddr>) {
+    for ip in addresses {
+        let record = Record::from_rdata(host.clone(), TTL, address(ip));
+        if !response.additionals.contains(&record) {
+            response.add_additional(record);
+        }
+    }
+}
+
 fn address(ip: IpAddr) -> RData {
     match ip {
         IpAddr::V4(ip) => RData::A(A(ip)),
@@ -177,11 +194,23 @@ fn below(name: &str, domain: &Name) -> Option<Name> {
 /// The record that says how long a "no" may be kept.
 fn authority(domain: &Name) -> Record {
     let named = |label: &str| below(label, domain).unwrap_or_else(|| domain.clone());
-    let soa = SOA::new(named("ns.dns"), named("hostmaster"), 1, 7200, 1800, 86400, TTL);
+    let soa = SOA::new(named(SERVER), named("hostmaster"), 1, 7200, 1800, 86400, TTL);
     Record::from_rdata(domain.clone(), TTL, RData::SOA(soa))
 }
 
-/// The bytes of a response; over UDP cut to what the client takes, with the truncation flag.
+/// Turns the addresses in an answer by so many places: clients that always take the first spread over all of them, and where not all fit
+/// into a datagram each comes to be sent.
+pub fn rotate(response: &mut Message, by: usize) {
+    let is_address = |r: &Record| matches!(r.record_type(), RecordType::A | RecordType::AAAA);
+    let from = response.answers.iter().position(is_address).unwrap_or(response.answers.len());
+    let addresses = &mut response.answers[from..];
+    if !addresses.is_empty() && addresses.iter().all(is_address) {
+        addresses.rotate_left(by % addresses.len());
+    }
+}
+
+/// The bytes of a response. Over UDP it is cut to what the client takes: as much of it as fits, since not every client asks again over TCP.
+/// It is flagged as truncated when answers are missing; additional records are a courtesy.
 ///
 /// # Errors
 /// The message cannot be encoded.
@@ -195,5 +224,32 @@ pub fn encode(
         .edns
         .as_ref()
         .map_or(PLAIN_PAYLOAD, |e| e.max_payload().clamp(PLAIN_PAYLOAD, LARGEST_PAYLOAD));
-    if udp && bytes.len() > usize::from(limit) { response.truncate().to_vec() } else { Ok(bytes) }
+    let fits = |bytes: &[u8]| bytes.len() <= usize::from(limit);
+    if !udp || fits(&bytes) {
+        return Ok(bytes);
+    }
+    let mut cut = response.clone();
+    cut.additionals.clear();
+    let bytes = cut.to_vec()?;
+    if fits(&bytes) {
+        return Ok(bytes);
+    }
+    cut.metadata.truncation = true;
+    cut.authorities.clear();
+    // how many fit is found by halving: names are compressed, so that lengths do not simply add up
+    let with = |count: usize| {
+        let mut some = cut.clone();
+        some.answers.truncate(count);
+        some.to_vec()
+    };
+    let (mut least, mut most) = (0, response.answers.len());
+    while least < most {
+        let middle = (least + most).div_ceil(2);
+        if fits(&with(middle)?) {
+            least = middle;
+        } else {
+            most = middle - 1;
+        }
+    }
+    with(least)
 }

@@ -53,7 +53,9 @@ pub struct Slice {
 pub fn read_service(service: &core::Service) -> Option<Service> {
     let spec = service.spec.as_ref()?;
     if spec.type_.as_deref() == Some("ExternalName") {
-        return spec.external_name.clone().map(Service::External);
+        // an address is no name that could be another's alias
+        let name = spec.external_name.clone().filter(|name| name.parse::<IpAddr>().is_err());
+        return name.map(Service::External);
     }
     match spec.cluster_ip.as_deref() {
         Some("None") => return Some(Service::Headless),

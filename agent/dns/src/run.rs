@@ -1,7 +1,7 @@
 //! The address and the watches.
 //!
-//! Woken by: a change of a Service or EndpointSlice, shutdown. Reads: both watches. Writes: the cluster DNS address on `lo`, the zone.
-//! Promises: until both lists are complete a name that is not known yet is a server failure, never "no such name" (clients keep that);
+//! Woken by: a change of a Service, EndpointSlice or Namespace, shutdown. Reads: these watches. Writes: the cluster DNS address on `lo`, the zone.
+//! Promises: until the lists of services and slices are complete a name that is not known yet is a server failure, never "no such name" (clients keep that);
 //! other names are forwarded from the first moment; the address stays on `lo` at shutdown, a restart only pauses answers.
 
 use crate::record::{read_service, read_slice};
@@ -9,7 +9,7 @@ use crate::serve::Answerer;
 use crate::upstream::read_resolv_conf;
 use futures::{StreamExt, TryStreamExt};
 use hickory_proto::rr::Name;
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Namespace, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch};
@@ -64,6 +64,7 @@ pub async fn run(config: Config, client: Client, shutdown: CancellationToken) ->
     domain.set_fqdn(true);
     let upstream = read_resolv_conf(&config.resolv_conf, &config.addresses);
     let answerer = Arc::new(Answerer::new(domain, upstream));
+    answerer.change(|zone| zone.set_servers(&config.addresses));
     let mut tasks = tokio::task::JoinSet::new();
     for address in &config.addresses {
         put_on_loopback(*address).await.map_err(|e| Error::Address(*address, e))?;
@@ -75,7 +76,8 @@ pub async fn run(config: Config, client: Client, shutdown: CancellationToken) ->
     }
     let mut services = std::pin::pin!(events::<Service>(&client));
     let mut slices = std::pin::pin!(events::<EndpointSlice>(&client));
-    let mut known = (Names::default(), Names::default());
+    let mut namespaces = std::pin::pin!(events::<Namespace>(&client));
+    let mut known = (Names::default(), Names::default(), Names::default());
     let mut complete = (false, false);
     loop {
         tokio::select! {
@@ -99,6 +101,18 @@ pub async fn run(config: Config, client: Client, shutdown: CancellationToken) ->
                     let slice = slice.as_ref().and_then(read_slice);
                     answerer.change(|zone| zone.set_slice(&namespace, &name, slice));
                 }
+            }
+            event = namespaces.try_next() => {
+                let event = event.map_err(|e| Error::Watch("namespaces", Box::new(e)))?.ok_or(Error::Closed("namespaces"))?;
+                let all = matches!(event, Event::InitDone);
+                answerer.change(|zone| {
+                    for ((_, name), namespace) in known.2.step(event) {
+                        zone.set_namespace(&name, namespace.is_some());
+                    }
+                    if all {
+                        zone.know_namespaces();
+                    }
+                });
             }
         }
         if complete == (true, true) {

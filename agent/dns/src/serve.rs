@@ -1,6 +1,6 @@
 //! The sockets: a datagram or a stream's message in, [`decide`], the answer out. Requests in flight are bounded.
 
-use crate::answer::{Decision, decide, encode};
+use crate::answer::{Decision, decide, encode, rotate};
 use crate::upstream;
 use crate::zone::Zone;
 use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
@@ -8,7 +8,7 @@ use hickory_proto::rr::Name;
 use parking_lot::RwLock;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
@@ -30,6 +30,7 @@ pub struct Answerer {
     forwards: Arc<Semaphore>,
     streams: Arc<Semaphore>,
     complete: AtomicBool,
+    answered: AtomicUsize,
 }
 
 impl Answerer {
@@ -43,6 +44,7 @@ impl Answerer {
             forwards: Arc::new(Semaphore::new(FORWARDS)),
             streams: Arc::new(Semaphore::new(STREAMS)),
             complete: AtomicBool::new(false),
+            answered: AtomicUsize::new(0),
         }
     }
 
@@ -65,6 +67,10 @@ impl Answerer {
             {
                 response.metadata.response_code = ResponseCode::ServFail;
                 response.authorities.clear();
+                Decision::Respond(response)
+            }
+            Decision::Respond(mut response) => {
+                rotate(&mut response, self.answered.fetch_add(1, Ordering::Relaxed));
                 Decision::Respond(response)
             }
             decision => decision,
@@ -167,9 +173,16 @@ impl Answerer {
         question.metadata.recursion_desired = true;
         question.add_query(next);
         let bytes = question.to_vec().unwrap_or_default();
-        let answer = upstream::ask(&bytes, &self.upstream, udp).await?;
-        if let Ok(answer) = Message::from_vec(&answer) {
-            response.answers.extend(answer.answers);
+        match upstream::ask(&bytes, &self.upstream, udp).await {
+            Ok(answer) => {
+                if let Ok(answer) = Message::from_vec(&answer) {
+                    response.metadata.truncation |= answer.metadata.truncation;
+                    response.answers.extend(answer.answers);
+                }
+            }
+            // nobody knows more: the alias itself is known all the same
+            Err(upstream::Error::None) => {}
+            Err(error) => return Err(error),
         }
         Ok(encode(&response, request, udp).unwrap_or_else(|_| failure(request, ResponseCode::ServFail)))
     }

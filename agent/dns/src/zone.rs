@@ -3,7 +3,7 @@
 //! Names are given as labels, lower case, without the cluster domain: `web.default.svc` is `["web", "default", "svc"]`.
 
 use crate::record::{Endpoint, Port, Service, Slice, dashed};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 
 /// What may be asked.
@@ -17,6 +17,8 @@ pub enum Kind {
     Srv,
     /// Aliases.
     Cname,
+    /// Name servers.
+    Ns,
     /// Texts.
     Txt,
     /// Anything else: a name that exists has none of it.
@@ -39,6 +41,13 @@ pub enum Found {
     },
     /// The name is another's alias (absolute).
     Alias(String),
+    /// A name server of the zone, whose addresses follow as additional records.
+    Server {
+        /// The host, below the cluster domain.
+        host: String,
+        /// The host's addresses.
+        addresses: Vec<IpAddr>,
+    },
     /// A text.
     Text(String),
 }
@@ -47,6 +56,12 @@ pub enum Found {
 #[derive(Clone, Debug, Default)]
 pub struct Zone {
     namespaces: HashMap<String, Namespace>,
+    /// The namespaces there are, whether anything in them has a name or not.
+    existing: HashSet<String>,
+    /// `existing` is complete.
+    listed: bool,
+    /// Addresses that answer for the zone.
+    servers: Vec<IpAddr>,
     /// Owner of an address, for reverse questions: a host name below the domain.
     reverse: HashMap<IpAddr, Vec<String>>,
 }
@@ -60,7 +75,34 @@ struct Namespace {
 /// The version of the specification, answered at `dns-version`.
 const SPECIFICATION: &str = "1.1.0";
 
+/// The name server of a zone that no service answers for, as in its SOA record.
+pub const SERVER: &str = "ns.dns";
+
 impl Zone {
+    /// Says which addresses answer for the zone.
+    pub fn set_servers(&mut self, addresses: &[IpAddr]) {
+        self.servers = addresses.to_vec();
+    }
+
+    /// Says whether there is such a namespace.
+    pub fn set_namespace(&mut self, name: &str, exists: bool) {
+        if exists {
+            self.existing.insert(name.to_owned());
+        } else {
+            self.existing.remove(name);
+        }
+    }
+
+    /// Says that every namespace is known. Before (and where nobody may list them) any may exist.
+    pub fn know_namespaces(&mut self) {
+        self.listed = true;
+    }
+
+    /// Whether there is such a namespace; what has names in it may be seen before it is.
+    fn exists(&self, namespace: &str) -> bool {
+        self.existing.contains(namespace) || self.namespaces.contains_key(namespace)
+    }
+
     /// Sets or removes a service.
     pub fn set_service(&mut self, namespace: &str, name: &str, service: Option<Service>) {
         let space = self.namespaces.entry(namespace.to_owned()).or_default();
@@ -128,13 +170,16 @@ impl Zone {
     #[must_use]
     pub fn lookup(&self, name: &[&str], kind: Kind) -> Option<Vec<Found>> {
         match *name {
+            [] if kind == Kind::Ns => Some(self.name_servers()),
             [] | ["svc"] => Some(Vec::new()),
+            ["ns", "dns"] => Some(addresses(self.servers.clone(), kind)),
             ["dns-version"] => {
                 Some(if kind == Kind::Txt { vec![Found::Text(SPECIFICATION.into())] } else { Vec::new() })
             }
-            [namespace, "svc"] => self.namespaces.contains_key(namespace).then(Vec::new),
-            ["pod"] | [_, "pod"] => Some(Vec::new()),
-            [address, _, "pod"] => pod(address, kind),
+            [namespace, "svc"] => self.exists(namespace).then(Vec::new),
+            ["pod"] => Some(Vec::new()),
+            [namespace, "pod"] => (self.exists(namespace) || !self.listed).then(Vec::new),
+            [address, namespace, "pod"] if self.exists(namespace) || !self.listed => pod(address, kind),
             [service, namespace, "svc"] => self.service(service, namespace, kind),
             [host, service, namespace, "svc"] if !host.starts_with('_') => {
                 self.host(host, service, namespace, kind)
@@ -145,6 +190,21 @@ impl Zone {
             }
             _ => None,
         }
+    }
+
+    /// The services at our addresses, usually `kube-dns`; without one, a name of our own.
+    fn name_servers(&self) -> Vec<Found> {
+        let mut by_host: BTreeMap<&str, Vec<IpAddr>> = BTreeMap::new();
+        for address in &self.servers {
+            for host in self.reverse(*address) {
+                by_host.entry(host).or_default().push(*address);
+            }
+        }
+        if by_host.is_empty() && !self.servers.is_empty() {
+            by_host.insert(SERVER, self.servers.clone());
+        }
+        let server = |(host, addresses): (&str, _)| Found::Server { host: host.to_owned(), addresses };
+        by_host.into_iter().map(server).collect()
     }
 
     fn find(&self, service: &str, namespace: &str) -> Option<&Service> {
@@ -163,6 +223,7 @@ impl Zone {
 
     fn service(&self, service: &str, namespace: &str, kind: Kind) -> Option<Vec<Found>> {
         let found = match self.find(service, namespace)? {
+            Service::External(_) if kind == Kind::Srv => return Some(Vec::new()),
             Service::External(name) => return Some(vec![Found::Alias(name.clone())]),
             Service::Cluster(addresses, _) => addresses.clone(),
             Service::Headless => {
@@ -248,11 +309,11 @@ fn addresses(found: Vec<IpAddr>, kind: Kind) -> Vec<Found> {
     found.into_iter().filter(wanted).map(Found::Address).collect()
 }
 
-/// `10-1-2-3.default.pod`: the address its name says.
+/// `10-1-2-3.default.pod`: the address its name says (the mode `pods insecure` of upstream's DNS).
 fn pod(label: &str, kind: Kind) -> Option<Vec<Found>> {
-    let as_v4 = label.replace('-', ".").parse::<IpAddr>();
-    let address = as_v4.or_else(|_| label.replace('-', ":").parse()).ok()?;
-    (dashed(address) == label).then(|| addresses(vec![address], kind))
+    let is_v4 = label.matches('-').count() == 3 && !label.contains("--");
+    let address = label.replace('-', if is_v4 { "." } else { ":" }).parse().ok()?;
+    Some(addresses(vec![address], kind))
 }
 
 #[cfg(test)]
@@ -292,6 +353,7 @@ mod tests {
             Found::Port { number, host, .. } => format!("{host}:{number}"),
             Found::Alias(name) => format!("-> {name}"),
             Found::Text(text) => text,
+            Found::Server { host, addresses } => format!("{host} {addresses:?}"),
         };
         zone.lookup(&labels, kind).map(|found| found.into_iter().map(text).collect())
     }
@@ -325,6 +387,9 @@ mod tests {
             ("out.default.svc", Kind::Cname, Some(&["-> example.org"])),
             ("10-1-2-3.default.pod", Kind::A, Some(&["10.1.2.3"])),
             ("10-1-2.default.pod", Kind::A, None),
+            ("fd00--7.default.pod", Kind::Aaaa, Some(&["fd00::7"])),
+            ("fd00-0-0-0-0-0-0-7.default.pod", Kind::Aaaa, Some(&["fd00::7"])),
+            ("out.default.svc", Kind::Srv, Some(&[])),
             ("dns-version", Kind::Txt, Some(&["1.1.0"])),
             ("nonsense", Kind::A, None),
         ];
@@ -344,5 +409,49 @@ mod tests {
         zone.set_service("default", "web", None);
         zone.set_slice("default", "db-x", None);
         assert!(zone.reverse(ip("10.96.0.5")).is_empty() && zone.reverse(ip("10.244.0.7")).is_empty());
+    }
+
+    #[test]
+    fn a_namespace_without_services_must_not_be_missing_nor_a_missing_one_hold_pods() {
+        let mut zone = zone();
+        let pod = "10-1-2-3.nowhere.pod";
+        assert_eq!(
+            ask(&zone, pod, Kind::A),
+            Some(vec!["10.1.2.3".to_owned()]),
+            "it may be one nobody told of"
+        );
+        zone.set_namespace("bare", true);
+        zone.know_namespaces();
+        for (name, exists) in
+            [("bare.svc", true), ("bare.pod", true), ("nowhere.svc", false), ("nowhere.pod", false)]
+        {
+            assert_eq!(ask(&zone, name, Kind::A), exists.then(Vec::new), "{name}");
+        }
+        assert_eq!(ask(&zone, pod, Kind::A), None);
+        assert_eq!(ask(&zone, "10-1-2-3.bare.pod", Kind::A), Some(vec!["10.1.2.3".to_owned()]));
+        assert_eq!(
+            ask(&zone, "10-1-2-3.default.pod", Kind::Aaaa),
+            Some(vec![]),
+            "its services were seen first"
+        );
+        zone.set_namespace("bare", false);
+        assert_eq!(ask(&zone, "bare.svc", Kind::A), None);
+    }
+
+    #[test]
+    fn the_zone_must_not_be_without_a_name_server() {
+        let mut zone = zone();
+        let ip = |s: &str| s.parse::<IpAddr>().unwrap();
+        let servers = |zone: &Zone| match &zone.lookup(&[], Kind::Ns).unwrap()[..] {
+            [Found::Server { host, addresses }] => (host.clone(), addresses.clone()),
+            other => panic!("{other:?}"),
+        };
+        zone.set_servers(&[ip("10.96.0.10"), ip("fd00::a")]);
+        assert_eq!(servers(&zone), ("ns.dns".to_owned(), vec![ip("10.96.0.10"), ip("fd00::a")]));
+        assert_eq!(ask(&zone, "ns.dns", Kind::Aaaa), Some(vec!["fd00::a".to_owned()]));
+        let service = Service::Cluster(vec![ip("10.96.0.10")], vec![port("dns", 53)]);
+        zone.set_service("kube-system", "kube-dns", Some(service));
+        assert_eq!(servers(&zone), ("kube-dns.kube-system.svc".to_owned(), vec![ip("10.96.0.10")]));
+        assert_eq!(zone.lookup(&["default", "svc"], Kind::Ns), Some(Vec::new()), "no zone of its own");
     }
 }

@@ -109,6 +109,62 @@ async fn an_answer_too_long_for_a_datagram_is_whole_over_a_stream() {
 }
 
 #[tokio::test]
+async fn an_answer_too_long_for_a_datagram_must_not_be_empty() {
+    let (at, _) = server(Vec::new()).await;
+    let name = "many.default.svc.cluster.local.";
+    let mut seen = std::collections::BTreeSet::new();
+    for _ in 0..200 {
+        let cut = ask(at, name, RecordType::A).await;
+        assert!(cut.metadata.truncation);
+        assert!(addresses(&cut).len() >= 25, "as many as 512 bytes hold: {}", cut.answers.len());
+        seen.extend(addresses(&cut));
+    }
+    assert_eq!(seen.len(), 200, "each is sent in its turn");
+    let mut wide = question(name, RecordType::A);
+    let mut edns = hickory_proto::op::Edns::new();
+    edns.set_max_payload(4096);
+    wide.set_edns(edns);
+    let cut = send(at, &wide.to_vec().unwrap()).await;
+    assert!(cut.metadata.truncation && cut.edns.is_some());
+    assert!((70..80).contains(&cut.answers.len()), "what passes every link: {}", cut.answers.len());
+    let ports = ask(at, "_http._tcp.many.default.svc.cluster.local.", RecordType::SRV).await;
+    assert!(ports.metadata.truncation && !ports.answers.is_empty());
+}
+
+#[tokio::test]
+async fn an_unknown_version_of_edns_must_not_be_answered_as_if_known() {
+    let (at, _) = server(Vec::new()).await;
+    for name in ["web.default.svc.cluster.local.", "example.com."] {
+        let mut asked = question(name, RecordType::A);
+        let mut edns = hickory_proto::op::Edns::new();
+        edns.set_version(1);
+        asked.set_edns(edns);
+        let answer = send(at, &asked.to_vec().unwrap()).await;
+        // the decoder knows this number by its other name, BADSIG
+        assert_eq!((u16::from(answer.metadata.response_code), answer.answers.len()), (16, 0));
+        assert_eq!(answer.edns.map(|edns| edns.version()), Some(0));
+    }
+}
+
+#[tokio::test]
+async fn an_alias_must_not_be_lost_for_want_of_a_resolver() {
+    let (at, _) = server(Vec::new()).await;
+    let alias = ask(at, "out.default.svc.cluster.local.", RecordType::A).await;
+    assert_eq!((alias.metadata.response_code, alias.answers.len()), (ResponseCode::NoError, 1));
+    assert_eq!(alias.answers[0].data.to_string(), "example.org.");
+}
+
+#[tokio::test]
+async fn the_zone_names_its_server() {
+    let (at, answerer) = server(Vec::new()).await;
+    answerer.change(|zone| zone.set_servers(&["10.96.0.10".parse().unwrap()]));
+    let servers = ask(at, "cluster.local.", RecordType::NS).await;
+    assert_eq!(servers.answers[0].data.to_string(), "ns.dns.cluster.local.");
+    assert_eq!(servers.additionals[0].data.to_string(), "10.96.0.10");
+    assert_eq!(addresses(&ask(at, "ns.dns.cluster.local.", RecordType::A).await), ["10.96.0.10"]);
+}
+
+#[tokio::test]
 async fn other_names_are_asked_upstream_and_aliases_followed() {
     let resolver = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let upstream = resolver.local_addr().unwrap();

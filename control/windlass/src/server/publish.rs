@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
-use k8s_openapi::api::rbac::v1::{ClusterRoleBinding, Role, RoleBinding};
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Resource};
 use pki::Kubeconfig;
@@ -37,6 +37,7 @@ pub(crate) async fn publish(
         ensure::<Namespace>(&Api::all(client.clone()), namespace).await?;
     }
     cluster_info(client, server, ca_pem).await?;
+    dns_role(client).await?;
     bindings(client).await?;
     if let Some(token) = token {
         let description = "The server's --token";
@@ -105,7 +106,7 @@ pub(crate) async fn request_headers(
 }
 
 /// Binding, cluster role, group.
-const BINDINGS: [(&str, &str, &str); 4] = [
+const BINDINGS: [(&str, &str, &str); 5] = [
     ("kubeadm:kubelet-bootstrap", "system:node-bootstrapper", NODE_GROUP),
     (
         "kubeadm:node-autoapprove-bootstrap",
@@ -119,7 +120,17 @@ const BINDINGS: [(&str, &str, &str); 4] = [
     ),
     // the agent is its node's proxy and pod network too, with the node's own identity
     ("windlass:node-proxier", "system:node-proxier", "system:nodes"),
+    (DNS_ROLE, DNS_ROLE, "system:nodes"),
 ];
+
+/// What the nodes' DNS reads besides what their proxies may: which namespaces there are.
+const DNS_ROLE: &str = "windlass:node-dns";
+
+async fn dns_role(client: &kube::Client) -> anyhow::Result<()> {
+    let rules = json!([{ "apiGroups": [""], "resources": ["namespaces"], "verbs": ["list", "watch"] }]);
+    let role = json!({ "metadata": { "name": DNS_ROLE }, "rules": rules });
+    ensure::<ClusterRole>(&Api::all(client.clone()), role).await.map(drop)
+}
 
 async fn bindings(client: &kube::Client) -> anyhow::Result<()> {
     let api: Api<ClusterRoleBinding> = Api::all(client.clone());
