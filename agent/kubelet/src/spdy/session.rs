@@ -3,6 +3,11 @@
 //! Reading never waits for writing: what reading wants to say (answers to pings, windows) is collected in a bounded
 //! place that the writer empties when it can. So a peer that does not read what we send cannot keep us from reading what
 //! it sends. What a stream received and nobody took is bounded by [`PIECES`]; then reading waits, for all streams.
+//!
+//! The servers met in practice keep no windows, and end a session by closing the socket while much of what they said is
+//! still in the kernel. A grant that arrives then has the kernel reset the connection, and the rest is lost. So windows are
+//! granted at once only to a peer that has shown that it keeps them, to others when nothing comes: they may wait for one.
+//! For the same reason a failed write is no end: reading goes on until the peer's bytes end.
 
 use super::frame::{self, Control, HEAD, Head};
 use super::headers::{Deflater, Headers, Inflater};
@@ -11,7 +16,8 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::sync::{Notify, mpsc};
 
 /// Bytes of data that are carried in one piece.
@@ -24,6 +30,8 @@ const WAITING: usize = 8;
 const REPLIES: usize = 64;
 /// Received bytes after which a window is granted anew.
 const GRANT: u32 = 32 * 1024;
+/// A peer that says nothing for so long may wait for a window.
+const SILENCE: Duration = Duration::from_millis(50);
 /// The status of a refused stream.
 const REFUSED: u32 = 3;
 
@@ -61,6 +69,8 @@ struct Shared {
 struct Replies {
     frames: Vec<Control>,
     grants: BTreeMap<u32, u32>,
+    /// Grants go out.
+    due: bool,
 }
 
 impl Shared {
@@ -83,10 +93,22 @@ impl Shared {
             *grant = grant.saturating_add(count).min(0x7fff_ffff);
             due |= *grant >= GRANT;
         }
-        drop(replies);
-        if due {
+        replies.due |= due && self.windows.are_kept();
+        if replies.due {
             self.reply.notify_one();
         }
+    }
+
+    /// Whether grants are held back.
+    fn holds_back(&self) -> bool {
+        let replies = self.replies.lock();
+        !replies.due && replies.grants.values().any(|grant| *grant >= GRANT)
+    }
+
+    /// Nothing comes: whoever keeps windows waits for one.
+    fn silent(&self) {
+        self.replies.lock().due = true;
+        self.reply.notify_one();
     }
 
     fn end(&self, stream: u32) {
@@ -97,6 +119,9 @@ impl Shared {
     fn due(&self) -> Vec<Control> {
         let mut replies = self.replies.lock();
         let mut out = std::mem::take(&mut replies.frames);
+        if !std::mem::take(&mut replies.due) {
+            return out;
+        }
         for (stream, delta) in &mut replies.grants {
             if *delta >= GRANT {
                 out.push(Control::WindowUpdate { stream: *stream, delta: std::mem::take(delta) });
@@ -188,9 +213,18 @@ impl<T: AsyncRead + AsyncWrite> Driver<T> {
     pub async fn run(self) -> Result<(), Error> {
         let Self { io, shared, orders, deflater } = self;
         let (read, write) = tokio::io::split(io);
+        let reading = reading(read, &shared);
+        tokio::pin!(reading);
         let ended = tokio::select! {
-            read = reading(read, &shared) => read,
-            written = writing(write, &shared, orders, deflater) => written,
+            read = &mut reading => read,
+            written = writing(write, &shared, orders, deflater) => match written {
+                Ok(()) => Ok(()),
+                Err(error) => {
+                    tracing::debug!(%error, "the peer takes no more");
+                    shared.windows.close();
+                    reading.await
+                }
+            },
         };
         shared.streams.lock().clear();
         shared.windows.close();
@@ -228,9 +262,13 @@ async fn writing(
     }
 }
 
-async fn reading(mut io: impl AsyncRead + Unpin, shared: &Shared) -> Result<(), Error> {
+async fn reading(io: impl AsyncRead + Unpin, shared: &Shared) -> Result<(), Error> {
+    let mut io = BufReader::with_capacity(PIECE, io);
     let mut inflater = Inflater::default();
     loop {
+        if shared.holds_back() && tokio::time::timeout(SILENCE, io.fill_buf()).await.is_err() {
+            shared.silent();
+        }
         let mut bytes = [0; HEAD];
         match io.read_exact(&mut bytes).await {
             Ok(_) => {}

@@ -56,6 +56,11 @@ impl Windows {
         self.changed.notify_waiters();
     }
 
+    /// Whether the peer has shown that it keeps windows.
+    pub fn are_kept(&self) -> bool {
+        self.state.lock().kept
+    }
+
     /// Nothing will be granted any more.
     pub fn close(&self) {
         self.state.lock().closed = true;

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+mod bytes_arrive;
 mod runtime;
 
 use bytes::Bytes;
@@ -316,14 +317,13 @@ async fn exec_by_websocket_closes_stdin_alone_and_brings_the_exit_code() {
     port.end().await;
 }
 
-#[tokio::test]
-async fn exec_by_spdy_is_passed_through() {
-    let port = port().await;
+/// A remote command's connection, switched to SPDY.
+async fn spdy(port: &Port, query: &str) -> TokioIo<hyper::upgrade::Upgraded> {
     let ours = port.authority.issue("apiserver", "system:masters");
     let (mut sender, connection) =
         http1::handshake(TokioIo::new(port.connect(Some(&ours)).await)).await.unwrap();
     tokio::spawn(connection.with_upgrades());
-    let request = Request::post(format!("/exec/n/p/c?{COMMAND}&input=1&output=1&error=1"))
+    let request = Request::post(format!("/exec/n/p/c?{query}"))
         .header("host", "node")
         .header("authorization", "Bearer secret")
         .header("connection", "Upgrade")
@@ -334,7 +334,13 @@ async fn exec_by_spdy_is_passed_through() {
     let mut response = sender.send_request(request).await.unwrap();
     assert_eq!(response.status(), StatusCode::SWITCHING_PROTOCOLS);
     assert_eq!(response.headers()["x-stream-protocol-version"], "v4.channel.k8s.io");
-    let io = TokioIo::new(hyper::upgrade::on(&mut response).await.unwrap());
+    TokioIo::new(hyper::upgrade::on(&mut response).await.unwrap())
+}
+
+#[tokio::test]
+async fn exec_by_spdy_is_passed_through() {
+    let port = port().await;
+    let io = spdy(&port, &format!("{COMMAND}&input=1&output=1&error=1")).await;
     let (mut session, driver) = session::client(io).unwrap();
     let driven = tokio::spawn(driver.run());
     let mut open =

@@ -16,6 +16,8 @@ use tonic::{Request, Response, Status};
 
 pub const VERDICT: &str = r#"{"metadata":{},"status":"Failure","message":"command terminated with non-zero exit code","reason":"NonZeroExitCode","details":{"causes":[{"reason":"ExitCode","message":"3"}]}}"#;
 
+pub const SUCCESS: &str = r#"{"metadata":{},"status":"Success"}"#;
+
 #[derive(Clone)]
 pub struct Fake {
     pub log: String,
@@ -28,7 +30,7 @@ impl Fake {
         let url = format!("http://{}/exec/token", streaming.local_addr().unwrap());
         tokio::spawn(async move {
             while let Ok((stream, _)) = streaming.accept().await {
-                tokio::spawn(command(stream));
+                tokio::spawn(streamed(stream));
             }
         });
         let service = RuntimeServiceServer::new(Self { log: log.to_str().unwrap().to_owned(), url });
@@ -44,17 +46,65 @@ impl Fake {
 }
 
 /// Plays a runtime's streaming server on one connection.
-async fn command(mut io: TcpStream) {
+async fn streamed(mut io: TcpStream) {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(io.read_u8().await.unwrap());
     }
     let head = String::from_utf8(head).unwrap().to_lowercase();
-    assert!(head.starts_with("post /exec/token ") && head.contains("upgrade: spdy/3.1"), "{head}");
+    assert!(head.starts_with("post /exec/token") && head.contains("upgrade: spdy/3.1"), "{head}");
     assert!(head.contains("x-stream-protocol-version: v4.channel.k8s.io"), "{head}");
     assert!(!head.contains("authorization"), "the caller's credentials are not the runtime's: {head}");
     let answer = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\nX-Stream-Protocol-Version: v4.channel.k8s.io\r\n\r\n";
     io.write_all(answer.as_bytes()).await.unwrap();
+    let asked = head.split([' ', '?']).nth(2).and_then(|query| query.split_once('='));
+    match asked {
+        Some((kind, count)) => download(io, count.parse().unwrap(), kind == "whole").await,
+        None => command(io).await,
+    }
+}
+
+/// A command that says `count` bytes. Read all the time, as the real ones do, and closed at once after the last word:
+/// what is still to be read stays in the kernel. Broken, it closes before it has said everything.
+async fn download(io: TcpStream, count: usize, whole: bool) {
+    let (mut read, mut write) = io.into_split();
+    let (mut inflater, mut kinds) = (Inflater::default(), HashMap::new());
+    while kinds.len() < 2 {
+        let mut bytes = [0; HEAD];
+        read.read_exact(&mut bytes).await.unwrap();
+        let Head::Control { kind, flags, length } = frame::head(&bytes).unwrap() else {
+            panic!("data first")
+        };
+        let mut payload = vec![0; length];
+        read.read_exact(&mut payload).await.unwrap();
+        if let Control::SynStream { stream, headers, .. } =
+            Control::read(kind, flags, &payload, &mut inflater).unwrap()
+        {
+            kinds.insert(headers[0].1.clone(), stream);
+        }
+    }
+    let drained = tokio::spawn(async move { tokio::io::copy(&mut read, &mut tokio::io::sink()).await });
+    for start in (0..count).step_by(32 * 1024) {
+        let piece = said(start..count.min(start + 32 * 1024));
+        write.write_all(&frame::data(kinds["stdout"], false, piece.len())).await.unwrap();
+        write.write_all(&piece).await.unwrap();
+    }
+    if whole {
+        write.write_all(&frame::data(kinds["stdout"], true, 0)).await.unwrap();
+        write.write_all(&frame::data(kinds["error"], false, SUCCESS.len())).await.unwrap();
+        write.write_all(SUCCESS.as_bytes()).await.unwrap();
+    }
+    drained.abort();
+    let _ = drained.await;
+}
+
+/// What a download is made of.
+pub fn said(range: std::ops::Range<usize>) -> Vec<u8> {
+    range.map(|n| u8::try_from(n % 251).unwrap()).collect()
+}
+
+/// Sends back what it got.
+async fn command(mut io: TcpStream) {
     let (mut inflater, mut deflater) = (Inflater::default(), Deflater::new().unwrap());
     let (mut kinds, mut stdin, mut size) = (HashMap::new(), Vec::new(), String::new());
     loop {
@@ -193,6 +243,11 @@ impl RuntimeService for Fake {
 
     async fn exec(&self, request: Request<ExecRequest>) -> Result<Response<ExecResponse>, Status> {
         let request = request.into_inner();
+        if let [kind @ ("whole" | "broken"), count] =
+            &request.cmd.iter().map(String::as_str).collect::<Vec<_>>()[..]
+        {
+            return Ok(Response::new(ExecResponse { url: format!("{}?{kind}={count}", self.url) }));
+        }
         if request.cmd != ["sh", "-c", "cat; exit 3"] {
             return Err(Status::invalid_argument(format!("command {:?}", request.cmd)));
         }

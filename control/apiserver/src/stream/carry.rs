@@ -131,14 +131,13 @@ fn outgoing(
     Ok(http::Request::from_parts(parts, body))
 }
 
-/// Passes bytes between both ends until one of them ends.
+/// Passes bytes between both ends until they have ended.
 pub(crate) async fn tunnel(client: hyper::upgrade::OnUpgrade, server: hyper::upgrade::OnUpgrade) {
     let (client, server) = match tokio::try_join!(client, server) {
         Ok(both) => both,
         Err(e) => return tracing::debug!(error = %e, "upgrade failed"),
     };
-    let (mut client, mut server) = (TokioIo::new(client), TokioIo::new(server));
-    if let Err(e) = tokio::io::copy_bidirectional(&mut client, &mut server).await {
+    if let Err(e) = splice::join(TokioIo::new(client), TokioIo::new(server)).await {
         tracing::debug!(error = %e, "tunnel ended");
     }
 }

@@ -2,7 +2,7 @@
 //! `httpstream/wsstream`, its `Reader`).
 //!
 //! The first message is empty: it shows that the stream has begun. Then every piece of the body is a message, as bytes or as
-//! base64 text by the protocol agreed on, and a normal closure is the end.
+//! base64 text by the protocol agreed on, and a normal closure is the end; a closure for an error tells of a body that broke.
 
 use crate::answer;
 use crate::context::Body;
@@ -16,6 +16,7 @@ use http::header::{
 };
 use http::{Response, StatusCode};
 use http_body_util::BodyExt as _;
+use hyper::body::Frame;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use machinery::status::Status;
@@ -107,13 +108,20 @@ impl Agreed {
         let sending = async {
             let mut body = body;
             sink.send(self.message(Bytes::new())).await?;
-            while let Some(Ok(frame)) = body.frame().await {
-                if let Ok(piece) = frame.into_data() {
-                    sink.send(self.message(piece)).await?;
+            let mut code = CloseCode::Normal;
+            while let Some(frame) = body.frame().await {
+                match frame.map(Frame::into_data) {
+                    Ok(Ok(piece)) => sink.send(self.message(piece)).await?,
+                    Ok(Err(_)) => {}
+                    // What was cut short must not look complete.
+                    Err(error) => {
+                        tracing::debug!(error = %error, "a log broke");
+                        code = CloseCode::Error;
+                        break;
+                    }
                 }
             }
-            let normal = CloseFrame { code: CloseCode::Normal, reason: Utf8Bytes::default() };
-            sink.send(Message::Close(Some(normal))).await?;
+            sink.send(Message::Close(Some(CloseFrame { code, reason: Utf8Bytes::default() }))).await?;
             // The client's close answers ours.
             std::future::pending::<Result<(), Error>>().await
         };

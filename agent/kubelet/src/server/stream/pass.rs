@@ -23,16 +23,16 @@ pub async fn serve(
     for name in [HOST, AUTHORIZATION, CONTENT_LENGTH, TRANSFER_ENCODING] {
         headers.remove(name);
     }
-    let (response, mut runtime) = match dial(tasks, url, request.method().clone(), headers).await {
+    let (response, runtime) = match dial(tasks, url, request.method().clone(), headers).await {
         Outcome::Refused(answer) => return answer,
         Outcome::Switched(both) => *both,
     };
     let tunnel = async move {
-        let mut client = match client.await {
+        let client = match client.await {
             Ok(client) => TokioIo::new(client),
             Err(error) => return tracing::debug!(%error, "upgrade of a client"),
         };
-        if let Err(error) = tokio::io::copy_bidirectional(&mut client, &mut runtime).await {
+        if let Err(error) = splice::join(client, runtime).await {
             tracing::debug!(%error, "stream ended");
         }
     };

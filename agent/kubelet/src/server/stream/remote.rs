@@ -3,8 +3,8 @@
 //! Runtimes speak WebSocket themselves, but none of them the version that can close standard input alone. What wakes
 //! this: a message of the client or bytes of the runtime. What it promises: bytes of a channel in order; the end of
 //! standard input reaches the command while its output goes on; the error channel's verdict, which holds the exit code,
-//! is the runtime's own; when the command's streams have ended, the client is told by a close; when the client leaves,
-//! the runtime's connection is closed.
+//! is the runtime's own, and where the runtime gave none, it is a failure: its output may have been cut short; when the
+//! command's streams have ended, the client is told by a close; when the client leaves, the runtime's connection is closed.
 
 use super::channel::{PROTOCOLS, Protocol, Said, number};
 use super::options::Streams;
@@ -18,9 +18,13 @@ use http::{Method, Request};
 use hyper::body::Incoming;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
+use machinery::status::Status;
 use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+/// Bytes of a verdict.
+const LONGEST_VERDICT: usize = 64 * 1024;
 
 /// The headers that ask the runtime for SPDY with that protocol in it.
 pub fn spdy(protocol: &'static str) -> HeaderMap {
@@ -199,7 +203,7 @@ async fn upward(
     Ok(())
 }
 
-/// Passes on what the command says until all its streams have ended.
+/// Passes on what the command says until all its streams have ended; its verdict is the last thing told.
 async fn downward(
     down: Down,
     client: &mut (impl Sink<Message, Error = SocketError> + Unpin),
@@ -212,7 +216,7 @@ async fn downward(
         }
     }
     let Down { error, mut stdout, mut stderr } = down;
-    let mut error = Some(error);
+    let (mut error, mut verdict) = (Some(error), Vec::new());
     while error.is_some() || stdout.is_some() || stderr.is_some() {
         let (channel, bytes) = tokio::select! {
             bytes = receive(&mut stdout), if stdout.is_some() => (number::STDOUT, bytes),
@@ -220,11 +224,23 @@ async fn downward(
             bytes = receive(&mut error), if error.is_some() => (number::ERROR, bytes),
         };
         match (channel, bytes) {
+            (number::ERROR, Some(bytes)) => {
+                if verdict.len() + bytes.len() > LONGEST_VERDICT {
+                    return Err(Error::Protocol("the runtime's verdict is too long"));
+                }
+                verdict.extend(bytes);
+            }
             (channel, Some(bytes)) => client.send(protocol.write(channel, &bytes)).await?,
             (number::STDOUT, None) => stdout = None,
             (number::STDERR, None) => stderr = None,
             (_, None) => error = None,
         }
     }
+    // A runtime says how a command ended after everything the command said.
+    if verdict.is_empty() {
+        let failure = Status::internal_error("the runtime's connection ended before the command did");
+        verdict = failure.to_value().to_string().into_bytes();
+    }
+    client.send(protocol.write(number::ERROR, &verdict)).await?;
     Ok(())
 }

@@ -60,11 +60,17 @@ async fn carry(socket: Socket, runtime: impl AsyncRead + AsyncWrite + Unpin) -> 
     let (mut to_client, mut from_client) = socket.split();
     let (mut read, mut write) = tokio::io::split(runtime);
     let up = async {
+        // A runtime that takes no more may have said much that is still on its way.
+        let mut takes = true;
         while let Some(message) = from_client.next().await {
             match message? {
-                Message::Binary(bytes) => {
-                    write.write_all(&bytes).await?;
-                    write.flush().await?;
+                Message::Binary(bytes) if takes => {
+                    takes = async {
+                        write.write_all(&bytes).await?;
+                        write.flush().await
+                    }
+                    .await
+                    .is_ok();
                 }
                 Message::Close(_) => break,
                 _ => {}

@@ -11,7 +11,6 @@ use http::header::{
 use http::{Response, StatusCode};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
-use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Error as SocketError;
@@ -22,9 +21,6 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig
 
 /// Bytes of a client's message; clients send 32 KiB.
 const LARGEST: usize = 4 << 20;
-
-/// How long a client may take to answer our close.
-const FAREWELL: Duration = Duration::from_secs(5);
 
 /// A client's connection as a WebSocket.
 pub type Socket = WebSocketStream<TokioIo<Upgraded>>;
@@ -63,7 +59,7 @@ pub async fn socket(client: OnUpgrade) -> Result<Socket, hyper::Error> {
 }
 
 /// Says farewell after our last message: our close is answered, then the connection is ended in order, or what is under
-/// way could be lost.
+/// way could be lost. A slow reader may have megabytes before it that it has not read: it gets its time.
 pub async fn leave(mut socket: Socket) {
     let farewell = async {
         // clients read a stream's end in a normal closure only; a close without a code is an error to them
@@ -75,7 +71,7 @@ pub async fn leave(mut socket: Socket) {
         socket.get_mut().shutdown().await?;
         Ok::<_, SocketError>(())
     };
-    match tokio::time::timeout(FAREWELL, farewell).await {
+    match tokio::time::timeout(splice::LINGER, farewell).await {
         Ok(Ok(()) | Err(SocketError::ConnectionClosed)) => {}
         Ok(Err(error)) => tracing::debug!(%error, "close a client's WebSocket"),
         Err(_) => tracing::debug!("a client does not answer a close"),

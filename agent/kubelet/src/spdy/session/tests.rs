@@ -132,3 +132,54 @@ async fn reading_must_not_wait_for_a_peer_that_does_not_read() {
     assert!(carried.await.unwrap().is_err() || stuck.is_finished());
     assert!(stuck.await.unwrap().is_err());
 }
+
+#[tokio::test]
+async fn a_peer_that_keeps_no_windows_must_not_be_sent_any_while_it_speaks() {
+    let (mut session, driver, mut peer) = pair();
+    let carried = tokio::spawn(driver.run());
+    let (_sending, mut receiving) = session.open(kind("stdout")).await.unwrap();
+    peer.next().await;
+    let reader = tokio::spawn(async move {
+        let mut sum = 0;
+        while let Some(piece) = receiving.receive().await {
+            sum += piece.len();
+        }
+        sum
+    });
+    for _ in 0..200 {
+        peer.data(1, false, &[7; 20_000]).await;
+    }
+    peer.data(1, true, &[]).await;
+    assert_eq!(reader.await.unwrap(), 4_000_000);
+    // the answer to a ping is the first thing said
+    peer.say(Control::Ping(2)).await;
+    assert_eq!(peer.next().await, Got::Control(Control::Ping(2)));
+    drop(peer);
+    carried.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_refused_write_must_not_cost_what_the_peer_said() {
+    let (ours, theirs) = tokio::io::duplex(1 << 20);
+    let (mut session, driver) = client(ours).unwrap();
+    let (sending, mut receiving) = session.open(kind("both")).await.unwrap();
+    let mut peer = Peer { io: theirs, inflater: Inflater::default(), deflater: Deflater::new().unwrap() };
+    for _ in 0..50 {
+        peer.data(1, false, &[1; 20_000]).await;
+    }
+    // Gone: everything written from now on is refused.
+    drop(peer);
+    let carried = tokio::spawn(driver.run());
+    let reading = async {
+        let mut got = 0;
+        while let Some(piece) = receiving.receive().await {
+            got += piece.len();
+            tokio::task::yield_now().await;
+        }
+        got
+    };
+    let saying = async { while sending.send(Bytes::from_static(b"more")).await.is_ok() {} };
+    let (got, ()) = tokio::join!(reading, saying);
+    assert_eq!(got, 1_000_000);
+    carried.await.unwrap().unwrap();
+}
