@@ -17,6 +17,7 @@ use super::spec::env::{self, References};
 use super::spec::{self, labels};
 use super::{hooks, status::Waiting};
 use crate::context::Context;
+use crate::image::Present;
 use crate::volume::{self, Mounted};
 
 /// Failed creations are tried again after this long.
@@ -96,11 +97,24 @@ pub struct Start<'a> {
     pub volumes: &'a Mounted,
 }
 
-/// Pulls, creates and starts a container; returns its id.
-pub async fn start(context: &Context, start: &Start<'_>) -> Result<String, Failure> {
+/// Pulls, creates and starts a container; returns its id. `None`: `ending` came while nothing was made yet. Once something
+/// is being made, nothing is cut short: a call dropped half-way leaves behind what nobody knows of.
+pub async fn start(
+    context: &Context,
+    start: &Start<'_>,
+    ending: impl Future<Output = ()>,
+) -> Option<Result<String, Failure>> {
     let (pod, container) = (start.pod, start.container);
+    let needs = tokio::select! {
+        needs = Box::pin(needs(context, start)) => needs,
+        () = ending => return None,
+    };
+    let created = match needs {
+        Ok(needs) => Box::pin(create(context, start, needs)).await,
+        Err(failure) => Err(failure),
+    };
     let at = Some(container.name.as_str());
-    let id = match Box::pin(create(context, start)).await {
+    let id = match created {
         Ok(id) => id,
         Err(failure) => {
             let waiting = &failure.waiting;
@@ -117,12 +131,11 @@ pub async fn start(context: &Context, start: &Start<'_>) -> Result<String, Failu
                 _ => format!("Error: {}", waiting.message),
             };
             context.recorder.warning(pod, at, "Failed", text);
-            return Err(failure);
+            return Some(Err(failure));
         }
     };
     context.recorder.normal(pod, at, "Created", "Container created");
-    start_created(context, pod, container, &id).await?;
-    Ok(id)
+    Some(start_created(context, pod, container, &id).await.map(|()| id))
 }
 
 /// Starts a container that was created.
@@ -142,12 +155,21 @@ pub async fn start_created(
     Ok(())
 }
 
-async fn create(context: &Context, start: &Start<'_>) -> Result<String, Failure> {
+fn config_error(error: impl std::fmt::Display) -> Failure {
+    failure("CreateContainerConfigError", error.to_string())
+}
+
+/// What must be there before a container is made, and may take long to come.
+struct Needs {
+    pod_sandbox: v1::PodSandboxConfig,
+    image: Present,
+    references: References,
+}
+
+async fn needs(context: &Context, start: &Start<'_>) -> Result<Needs, Failure> {
     let (pod, container) = (start.pod, start.container);
-    let config_error = |message: String| failure("CreateContainerConfigError", message);
     let sandbox = start.observed.sandbox().ok_or_else(|| failure("CreateContainerError", "no sandbox"))?;
-    let pod_sandbox =
-        sandbox_config(context, pod, sandbox.attempt).map_err(|e| config_error(e.to_string()))?;
+    let pod_sandbox = sandbox_config(context, pod, sandbox.attempt).map_err(config_error)?;
     let secrets = pull_secrets(context, pod).await;
     let image =
         Box::pin(context.images.ensure(pod, container, &secrets, pod_sandbox.clone(), &context.recorder))
@@ -156,14 +178,20 @@ async fn create(context: &Context, start: &Start<'_>) -> Result<String, Failure>
                 waiting: Waiting { reason: f.reason.to_owned(), message: f.message },
                 retry: f.retry,
             })?;
+    let references = references(context, pod, container, start.volumes).await.map_err(config_error)?;
+    Ok(Needs { pod_sandbox, image, references })
+}
+
+async fn create(context: &Context, start: &Start<'_>, needs: Needs) -> Result<String, Failure> {
+    let (pod, container) = (start.pod, start.container);
+    let Needs { pod_sandbox, image, references } = needs;
+    let sandbox = start.observed.sandbox().ok_or_else(|| failure("CreateContainerError", "no sandbox"))?;
     let pod_ips = match super::host_network(pod) {
         true => context.host_ips(),
         false => sandbox.ips.clone(),
     };
-    let references =
-        references(context, pod, container, start.volumes).await.map_err(|e| config_error(e.to_string()))?;
-    let env = env::build(pod, container, &references, &context.facts(pod_ips.clone()))
-        .map_err(|e| config_error(e.to_string()))?;
+    let env =
+        env::build(pod, container, &references, &context.facts(pod_ips.clone())).map_err(config_error)?;
     let mounts = Box::pin(volume::mounts::of_container(
         context,
         pod,
@@ -174,15 +202,14 @@ async fn create(context: &Context, start: &Start<'_>) -> Result<String, Failure>
         &pod_ips,
     ))
     .await
-    .map_err(|e| config_error(e.to_string()))?;
+    .map_err(config_error)?;
     let made = spec::container::Made {
         attempt: start.attempt,
         image_ref: image.reference,
         image_user: image.user,
         env,
         mounts,
-        devices: volume::mounts::devices(container, start.volumes)
-            .map_err(|e| config_error(e.to_string()))?,
+        devices: volume::mounts::devices(container, start.volumes).map_err(config_error)?,
         target: target(pod, container, start.observed).map_err(config_error)?,
     };
     let node = spec::resources::Node {
@@ -190,8 +217,8 @@ async fn create(context: &Context, start: &Start<'_>) -> Result<String, Failure>
         cpu_cfs_quota: context.config.cpu_cfs_quota,
         cpu_cfs_quota_period: context.config.cpu_cfs_quota_period,
     };
-    let config = spec::container::config(pod, container, made, &context.config, &node)
-        .map_err(|e| config_error(e.to_string()))?;
+    let config =
+        spec::container::config(pod, container, made, &context.config, &node).map_err(config_error)?;
     let log_dir = pod_sandbox.log_directory.clone();
     std::fs::create_dir_all(std::path::Path::new(&log_dir).join(&container.name))
         .map_err(|e| failure("CreateContainerError", format!("create container log directory: {e}")))?;

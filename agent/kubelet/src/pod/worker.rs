@@ -452,9 +452,9 @@ impl Worker {
                     let Ok(volumes) = self.volumes(pod, observed).await else { return Ok(false) };
                     let start = Start { pod, container: &spec, attempt, observed, volumes: &volumes };
                     let mut desired = self.desired.clone();
-                    let started = tokio::select! {
-                        started = Box::pin(execute::start(&self.context, &start)) => started,
-                        () = must_end(&mut desired) => return Ok(true),
+                    let ending = must_end(&mut desired);
+                    let Some(started) = Box::pin(execute::start(&self.context, &start, ending)).await else {
+                        return Ok(true);
                     };
                     if let Some(ended) = ended {
                         self.backoffs.started(&name, ended, Timestamp::now());
