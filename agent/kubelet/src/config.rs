@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -14,6 +15,7 @@ use serde_json::Value;
 
 use crate::eviction::policy::Policy;
 use crate::eviction::threshold::{Signal, Thresholds};
+use crate::image::provider::{self, Provider};
 use crate::pod::spec::quantity::whole;
 
 /// The API version of the file.
@@ -36,6 +38,9 @@ pub enum Error {
         /// What the decoder said.
         reason: String,
     },
+    /// Credential providers.
+    #[error("set up credential providers")]
+    Providers(#[from] provider::Error),
     /// A field holds a value it may not.
     #[error("kubelet configuration {field}: {reason}")]
     Invalid {
@@ -110,6 +115,8 @@ pub struct Config {
     pub registry_burst: u32,
     /// Simultaneous pulls.
     pub pulls: PullParallelism,
+    /// Programs that know logins to registries; upstream's flags name them, not the file.
+    pub credential_providers: Arc<[Provider]>,
     /// Events a second (0: unlimited) and their burst.
     pub event_record_qps: u32,
     /// How many events may exceed the rate at once.
@@ -257,6 +264,7 @@ impl Config {
             registry_pull_qps: file.registry_pull_qps.unwrap_or(5),
             registry_burst: file.registry_burst.unwrap_or(10),
             pulls,
+            credential_providers: Arc::default(),
             event_record_qps: file.event_record_qps.unwrap_or(50),
             event_burst: file.event_burst.unwrap_or(100),
             runtime_request_timeout: file.runtime_request_timeout.or(seconds(120)),

@@ -1,22 +1,24 @@
-//! Images: whether one must be pulled, with which credentials, how many at once, and when to try again.
+//! Images: whether one must be pulled, how many at once, and when to try again. [`keyring`] says with which credentials.
 
 pub mod garbage;
+mod keyring;
+mod node_logins;
+pub mod provider;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use base64::Engine;
 use cri_proto::client::Runtime;
 use cri_proto::v1;
 use k8s_openapi::api::core::v1::{Container, Pod, Secret};
 use parking_lot::Mutex;
-use serde::Deserialize;
 use tokio::sync::Semaphore;
 
 use crate::config::{Config, MAX_PARALLEL_PULLS, PullParallelism};
 use crate::pod::spec::security::ImageUser;
 use crate::recorder::Recorder;
+use node_logins::NodeLogins;
 
 const BACKOFF_FIRST: Duration = Duration::from_secs(10);
 const BACKOFF_LAST: Duration = Duration::from_secs(300);
@@ -58,6 +60,7 @@ pub struct Images {
     slots: Arc<Semaphore>,
     rate: Arc<tokio::sync::Mutex<Rate>>,
     failing: Arc<Mutex<HashMap<(String, String), Backoff>>>,
+    node_logins: NodeLogins,
 }
 
 /// Pulls a second, with a burst.
@@ -102,6 +105,7 @@ impl Images {
             slots: Arc::new(Semaphore::new(usize::try_from(slots).unwrap_or(1))),
             rate: Arc::new(tokio::sync::Mutex::new(rate)),
             failing: Arc::default(),
+            node_logins: NodeLogins::new(config),
         }
     }
 
@@ -177,15 +181,7 @@ impl Images {
         let _slot = self.slots.acquire().await;
         self.rate.lock().await.take().await;
         let began = Instant::now();
-        let mut outcome = Err("no credentials to try".to_owned());
-        for auth in credentials(image, secrets) {
-            let answer = Box::pin(self.runtime.pull_image(image, auth, Some(sandbox.clone()))).await;
-            outcome = answer.map_err(|error| pull_error(&error));
-            if outcome.is_ok() {
-                break;
-            }
-        }
-        let pulled = match outcome {
+        let pulled = match Box::pin(self.pull_with(image, secrets, sandbox)).await {
             Ok(reference) => self.runtime.image_status(&reference).await.map_err(|e| e.runtime_message()),
             Err(error) => Err(error),
         };
@@ -212,6 +208,30 @@ impl Images {
         }
     }
 
+    /// Pulls with each login there is for the image until one is right, or with none where there is none.
+    async fn pull_with(
+        &self,
+        image: &str,
+        secrets: &[Arc<Secret>],
+        sandbox: v1::PodSandboxConfig,
+    ) -> Result<String, String> {
+        let repository = keyring::repository(image);
+        let mut logins = keyring::of_secrets(secrets)?.lookup(&repository);
+        logins.extend(self.node_logins.lookup(&repository).await);
+        let mut tries: Vec<_> = logins.into_iter().map(|login| Some(login.into())).collect();
+        if tries.is_empty() {
+            tries.push(None);
+        }
+        let mut errors = Vec::new();
+        for auth in tries {
+            match Box::pin(self.runtime.pull_image(image, auth, Some(sandbox.clone()))).await {
+                Ok(reference) => return Ok(reference),
+                Err(error) => errors.push(pull_error(&error)),
+            }
+        }
+        Err(together(errors))
+    }
+
     fn in_backoff(&self, key: &(String, String), named: &str) -> Option<Failure> {
         let failing = self.failing.lock();
         let backoff = failing.get(key)?;
@@ -233,6 +253,20 @@ impl Images {
             _ => BACKOFF_FIRST,
         };
         failing.insert(key, Backoff { delay, until: now + delay, last: now, error: error.to_owned() });
+    }
+}
+
+/// Several errors as one text, each once, as upstream's aggregates read.
+fn together(errors: Vec<String>) -> String {
+    let mut distinct: Vec<String> = Vec::new();
+    for error in errors {
+        if !distinct.contains(&error) {
+            distinct.push(error);
+        }
+    }
+    match distinct.as_slice() {
+        [one] => one.clone(),
+        many => format!("[{}]", many.join(", ")),
     }
 }
 
@@ -313,95 +347,6 @@ fn with_default_tag(image: &str) -> Option<String> {
     })
 }
 
-#[derive(Debug, Default, Deserialize)]
-struct DockerConfig {
-    #[serde(default)]
-    auths: BTreeMap<String, DockerAuth>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-struct DockerAuth {
-    #[serde(default)]
-    username: String,
-    #[serde(default)]
-    password: String,
-    #[serde(default)]
-    auth: String,
-    #[serde(default)]
-    identitytoken: String,
-}
-
-/// The credentials to try for an image, most specific first; without a matching secret, none at all.
-fn credentials(image: &str, secrets: &[Arc<Secret>]) -> Vec<Option<v1::AuthConfig>> {
-    let mut matching: Vec<(usize, v1::AuthConfig)> = Vec::new();
-    for secret in secrets {
-        let data = secret.data.as_ref();
-        let get = |key: &str| data.and_then(|d| d.get(key)).map(|bytes| bytes.0.as_slice());
-        let config = match secret.type_.as_deref() {
-            Some("kubernetes.io/dockerconfigjson") => {
-                get(".dockerconfigjson").and_then(|bytes| serde_json::from_slice::<DockerConfig>(bytes).ok())
-            }
-            Some("kubernetes.io/dockercfg") => get(".dockercfg")
-                .and_then(|bytes| serde_json::from_slice(bytes).ok())
-                .map(|auths| DockerConfig { auths }),
-            _ => None,
-        };
-        for (registry, auth) in config.unwrap_or_default().auths {
-            if let Some(length) = registry_matches(&registry, image) {
-                matching.push((length, auth_config(registry, auth)));
-            }
-        }
-    }
-    matching.sort_by_key(|(length, _)| std::cmp::Reverse(*length));
-    if matching.is_empty() {
-        return vec![None];
-    }
-    matching.into_iter().map(|(_, auth)| Some(auth)).collect()
-}
-
-fn auth_config(registry: String, auth: DockerAuth) -> v1::AuthConfig {
-    let decoded = base64::engine::general_purpose::STANDARD.decode(auth.auth.trim()).ok();
-    let decoded = decoded.and_then(|bytes| String::from_utf8(bytes).ok());
-    let pair = decoded.as_deref().and_then(|text| text.split_once(':'));
-    let (username, password) = match pair {
-        Some((user, password)) if auth.username.is_empty() => (user.to_owned(), password.to_owned()),
-        _ => (auth.username, auth.password),
-    };
-    v1::AuthConfig {
-        username,
-        password,
-        server_address: registry,
-        identity_token: auth.identitytoken,
-        ..Default::default()
-    }
-}
-
-/// How specific a registry entry is for an image; `None` when it is for another registry.
-fn registry_matches(registry: &str, image: &str) -> Option<usize> {
-    let registry =
-        registry.strip_prefix("https://").or_else(|| registry.strip_prefix("http://")).unwrap_or(registry);
-    let registry = registry.trim_end_matches('/');
-    let registry = registry.strip_suffix("/v1").or_else(|| registry.strip_suffix("/v2")).unwrap_or(registry);
-    let first = image.split('/').next().unwrap_or_default();
-    let named = image.contains('/') && (first.contains(['.', ':']) || first == "localhost");
-    let full = if named { image.to_owned() } else { format!("docker.io/{image}") };
-    let registry = if registry == "index.docker.io" { "docker.io" } else { registry };
-    let (wanted, path) = registry.split_once('/').unwrap_or((registry, ""));
-    let (host, image_path) = full.split_once('/')?;
-    let host_matches = match wanted.strip_prefix("*.") {
-        Some(suffix) => host
-            .strip_suffix(suffix)
-            .and_then(|rest| rest.strip_suffix('.'))
-            .is_some_and(|label| !label.contains('.')),
-        None => wanted == host,
-    };
-    let path_matches = path.is_empty()
-        || image_path
-            .strip_prefix(path)
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', ':', '@']));
-    (host_matches && path_matches).then_some(registry.len())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -426,21 +371,9 @@ mod tests {
     }
 
     #[test]
-    fn credentials_go_to_their_registry_only() {
-        let config = r#"{"auths": {"https://reg.example/v1/": {"auth": "dTpw"},
-            "reg.example/team": {"username": "t", "password": "q"}, "*.other": {"username": "o"}}}"#;
-        let secret: Secret = serde_json::from_value(serde_json::json!({
-            "type": "kubernetes.io/dockerconfigjson",
-            "data": {".dockerconfigjson": base64::engine::general_purpose::STANDARD.encode(config)}}))
-        .unwrap();
-        let secrets = [Arc::new(secret)];
-        let users = |image: &str| -> Vec<Option<String>> {
-            credentials(image, &secrets).into_iter().map(|auth| auth.map(|a| a.username)).collect()
-        };
-        assert_eq!(users("reg.example/team/a:1"), [Some("t".to_owned()), Some("u".to_owned())]);
-        assert_eq!(users("reg.example/teams/a:1"), [Some("u".to_owned())]);
-        assert_eq!(users("x.other/a"), [Some("o".to_owned())]);
-        assert_eq!(users("busybox"), [None]);
+    fn errors_of_several_logins_are_told_together() {
+        assert_eq!(together(vec!["a".to_owned()]), "a");
+        assert_eq!(together(vec!["a".to_owned(), "b".to_owned(), "a".to_owned()]), "[a, b]");
     }
 
     #[test]

@@ -48,6 +48,8 @@ pub struct Config {
     pub static_pod_path: Option<PathBuf>,
     /// A `KubeletConfiguration` file.
     pub kubelet_config: Option<PathBuf>,
+    /// A `CredentialProviderConfig`, file or directory, and the directory of the programs it names.
+    pub credential_providers: Option<(PathBuf, PathBuf)>,
     /// Labels at registration.
     pub labels: BTreeMap<String, String>,
     /// Taints at registration.
@@ -80,6 +82,7 @@ impl Config {
             pod_cidrs: Vec::new(),
             static_pod_path: Some("/etc/windlass/manifests".into()),
             kubelet_config: None,
+            credential_providers: None,
             labels: BTreeMap::new(),
             taints: Vec::new(),
             cgroup_root: None,

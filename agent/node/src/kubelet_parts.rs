@@ -59,6 +59,10 @@ pub fn settings(config: &Config, files: &Files) -> Result<kubelet::Config, kubel
     if let Some(root) = &config.cgroup_root {
         out.cgroup_root.clone_from(root);
     }
+    if let Some((path, programs)) = &config.credential_providers {
+        out.credential_providers =
+            kubelet::image::provider::load(path, programs).map_err(kubelet_config::Error::from)?.into();
+    }
     out.node_labels.extend(config.labels.clone());
     out.register_with_taints.extend(config.taints.iter().cloned());
     if out.tls_cert_file.is_none() {

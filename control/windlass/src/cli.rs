@@ -157,6 +157,22 @@ pub(crate) struct NodeFlags {
     /// A KubeletConfiguration file
     #[arg(long, env = "WINDLASS_KUBELET_CONFIG", value_name = "FILE")]
     pub(crate) kubelet_config: Option<PathBuf>,
+    /// A CredentialProviderConfig: a file, or a directory of them
+    #[arg(
+        long,
+        env = "WINDLASS_IMAGE_CREDENTIAL_PROVIDER_CONFIG",
+        value_name = "PATH",
+        requires = "image_credential_provider_bin_dir"
+    )]
+    pub(crate) image_credential_provider_config: Option<PathBuf>,
+    /// Directory of the credential providers' programs
+    #[arg(
+        long,
+        env = "WINDLASS_IMAGE_CREDENTIAL_PROVIDER_BIN_DIR",
+        value_name = "DIR",
+        requires = "image_credential_provider_config"
+    )]
+    pub(crate) image_credential_provider_bin_dir: Option<PathBuf>,
     /// Directory of pods' volumes and state [default: /var/lib/kubelet]
     #[arg(long, env = "WINDLASS_KUBELET_ROOT", value_name = "DIR")]
     pub(crate) kubelet_root: Option<PathBuf>,

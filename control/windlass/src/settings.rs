@@ -128,6 +128,8 @@ impl NodeFlags {
             config.static_pod_path.clone_from(&self.static_pod_path);
         }
         config.kubelet_config.clone_from(&self.kubelet_config);
+        config.credential_providers =
+            self.image_credential_provider_config.clone().zip(self.image_credential_provider_bin_dir.clone());
         config.cgroup_root.clone_from(&self.cgroup_root);
         config.labels = self.node_label.iter().map(|l| parse_label(l)).collect::<Result<_, _>>()?;
         config.taints = self.node_taint.iter().map(|t| parse_taint(t)).collect::<Result<_, _>>()?;
