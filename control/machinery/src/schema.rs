@@ -1,9 +1,11 @@
 //! The field table: every built-in type's fields, as one compact description that the codecs, pruning, strict
 //! decoding, strategic merge and server-side apply walk.
 //!
+//! - [`descriptions`]: what published schemas say of types and fields.
 //! - `parse`: `data/fields.txt` into the table, once.
 //! - [`normalize`]: a JSON value by its type: type check, unknown fields, Go's canonical form.
 
+pub mod descriptions;
 pub mod normalize;
 mod parse;
 

@@ -1,5 +1,6 @@
 //! Types as JSON schemas, from the field table.
 
+use machinery::schema::descriptions::Descriptions;
 use machinery::schema::{Field, ListType, PatchStrategy, Shape, Special, Type, TypeId, builtin};
 use serde_json::{Map, Value, json};
 
@@ -47,24 +48,36 @@ pub fn of_kind(api_version: &str, kind: &str) -> Option<String> {
 /// Every definition by name.
 #[must_use]
 pub fn all(dialect: Dialect) -> Map<String, Value> {
+    let texts = Descriptions::read();
     let mut out = Map::new();
     for (id, kind) in builtin().types() {
         if !UNPUBLISHED.iter().any(|p| kind.package.contains(p)) {
-            out.insert(name(kind), definition(id, kind, dialect));
+            out.insert(name(kind), definition(id, kind, dialect, &texts));
         }
     }
-    for (name, schema) in special_definitions(dialect) {
+    let patch = (format!("{META}.Patch"), json!({"type": "object"}));
+    for (name, mut schema) in special_definitions(dialect).into_iter().chain([patch]) {
+        describe(&mut schema, texts.of_type(name.rsplit('.').next().unwrap_or_default()));
         out.insert(name, schema);
     }
     out
 }
 
-fn definition(id: TypeId, kind: &Type, dialect: Dialect) -> Value {
+fn describe(schema: &mut Value, text: Option<String>) {
+    if let Some(text) = text {
+        schema["description"] = text.into();
+    }
+}
+
+fn definition(id: TypeId, kind: &Type, dialect: Dialect, texts: &Descriptions) -> Value {
     let mut properties = Map::new();
     let mut required = Vec::new();
     if kind.is_object() {
-        properties.insert("apiVersion".into(), json!({"type": "string"}));
-        properties.insert("kind".into(), json!({"type": "string"}));
+        for name in ["apiVersion", "kind"] {
+            let mut schema = json!({"type": "string"});
+            describe(&mut schema, texts.common(name).map(str::to_owned));
+            properties.insert(name.into(), schema);
+        }
     }
     for field in builtin().properties(id) {
         if field.inline {
@@ -75,9 +88,11 @@ fn definition(id: TypeId, kind: &Type, dialect: Dialect) -> Value {
         if field.required {
             required.push(field.name);
         }
-        properties.insert(field.name.to_owned(), property(field, dialect));
+        properties
+            .insert(field.name.to_owned(), property(field, dialect, texts.of_field(builtin(), id, field)));
     }
     let mut schema = json!({"type": "object"});
+    describe(&mut schema, texts.of_type(kind.name));
     if !properties.is_empty() {
         schema["properties"] = properties.into();
     }
@@ -132,8 +147,9 @@ fn published_group(kind: &Type) -> Option<(&'static str, &'static str)> {
     })
 }
 
-fn property(field: &Field, dialect: Dialect) -> Value {
+fn property(field: &Field, dialect: Dialect, text: Option<String>) -> Value {
     let mut schema = shape(&field.shape, dialect);
+    describe(&mut schema, text);
     if let Some(default) = field.default_value() {
         schema["default"] = default;
     }

@@ -11,7 +11,6 @@ use serde_json::{Map, Value, json};
 pub fn document(catalog: &Catalog) -> Value {
     let groups = catalog.groups();
     let mut definitions = definitions::all(Dialect::V2);
-    definitions.insert(PATCH.into(), json!({"type": "object"}));
     for group in &groups {
         for v in &group.versions {
             for resource in &v.resources {

@@ -38,8 +38,12 @@ async fn types_carry_what_kubectl_merges_by() {
         pod["x-kubernetes-group-version-kind"],
         json!([{"group": "", "version": "v1", "kind": "Pod"}])
     );
-    assert_eq!(pod["properties"]["spec"], json!({"$ref": "#/definitions/io.k8s.api.core.v1.PodSpec"}));
-    assert_eq!(pod["properties"]["kind"], json!({"type": "string"}));
+    assert_eq!(
+        pod["properties"]["spec"],
+        json!({"$ref": "#/definitions/io.k8s.api.core.v1.PodSpec", "description": "What the pod is to run."})
+    );
+    let kind = "Name of the schema this object is written in, in CamelCase. Never changes.";
+    assert_eq!(pod["properties"]["kind"], json!({"type": "string", "description": kind}));
     let spec = &definitions["io.k8s.api.core.v1.PodSpec"];
     assert_eq!(definitions["io.k8s.api.rbac.v1.PolicyRule"]["required"], json!(["verbs"]));
     let volumes = &spec["properties"]["volumes"];
@@ -50,7 +54,7 @@ async fn types_carry_what_kubectl_merges_by() {
     assert_eq!(ports["x-kubernetes-list-map-keys"], json!(["containerPort", "protocol"]));
     assert_eq!(
         definitions["io.k8s.apimachinery.pkg.util.intstr.IntOrString"],
-        json!({"type": "string", "format": "int-or-string"})
+        json!({"type": "string", "format": "int-or-string", "description": "A whole number or a text."})
     );
     let strategy = &definitions["io.k8s.api.apps.v1.DeploymentSpec"]["properties"]["strategy"];
     assert_eq!(strategy["x-kubernetes-patch-strategy"], "retainKeys");
@@ -133,6 +137,30 @@ async fn a_group_version_holds_the_types_it_needs_and_no_others() {
 }
 
 #[tokio::test]
+async fn no_object_must_go_without_words_for_what_every_object_has() {
+    for url in ["/openapi/v2", "/openapi/v3/api/v1", "/openapi/v3/apis/apps/v1"] {
+        let document = json_of(url).await;
+        let schemas = document.get("definitions").unwrap_or(&document["components"]["schemas"]);
+        let mut objects = 0;
+        for (name, schema) in schemas.as_object().unwrap() {
+            if schema.get("x-kubernetes-group-version-kind").is_none() {
+                continue;
+            }
+            for field in ["apiVersion", "kind", "metadata", "spec", "status"] {
+                if let Some(property) = schema["properties"].get(field) {
+                    assert!(
+                        property["description"].as_str().is_some_and(|d| !d.is_empty()),
+                        "{url} {name}.{field}"
+                    );
+                    objects += 1;
+                }
+            }
+        }
+        assert!(objects > 20, "{url}: {objects}");
+    }
+}
+
+#[tokio::test]
 async fn the_index_leads_to_every_group_version() {
     let openapi = openapi();
     let index: Value = serde_json::from_slice(&ask(&openapi, "/openapi/v3", &[]).await.unwrap().1).unwrap();
@@ -203,6 +231,7 @@ async fn kubectls_protobuf_says_the_same() {
     let spec = named(&field(&bytes, 9), 1, "io.k8s.api.core.v1.PodSpec");
     let containers = named(&field(&spec, 25), 1, "containers");
     assert_eq!(field(&field(&containers, 22), 1), b"array");
+    assert!(field(&containers, 4).starts_with(b"Containers of the pod"));
     assert_eq!(field(&field(&field(&containers, 23), 1), 1), b"#/definitions/io.k8s.api.core.v1.Container");
     assert_eq!(field(&named(&containers, 31, "x-kubernetes-patch-merge-key"), 2), b"\"name\"\n");
     let rule = named(&field(&bytes, 9), 1, "io.k8s.api.rbac.v1.PolicyRule");

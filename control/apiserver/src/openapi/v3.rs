@@ -11,7 +11,6 @@ use serde_json::{Map, Value, json};
 #[must_use]
 pub fn document(catalog: &Catalog, group: &str, of: &Version) -> Value {
     let mut all = definitions::all(Dialect::V3);
-    all.insert(PATCH.into(), json!({"type": "object"}));
     let api_version = machinery::object::format_api_version(group, &of.name);
     let mut wanted = vec![PATCH.to_owned()];
     for resource in &of.resources {

@@ -5,6 +5,7 @@ use super::definition::Version;
 use super::structural;
 use crate::field::Path;
 use crate::resources::access::{Get as _, remove, set};
+use crate::schema::descriptions::Descriptions;
 use serde_json::{Map, Value, json};
 
 const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
@@ -33,7 +34,7 @@ pub fn object(version: &Version, preserve_unknown: bool, v2: bool) -> Value {
             less(&mut out);
         }
         embedded(&mut out, v2);
-        type_meta(&mut out, v2);
+        type_meta(&mut out, OBJECT_META, v2);
     }
     selectable(version, &mut out);
     out
@@ -52,13 +53,11 @@ pub fn list(version: &Version, name: &str, v2: bool) -> Value {
         "description": format!("{} is a list of {}", resource.list_kind, resource.kind),
         "required": ["items"],
         "properties": {
-            "apiVersion": {"type": "string"},
-            "kind": {"type": "string"},
-            "metadata": reference(LIST_META, v2),
             "items": {"type": "array", "items": item, "description": format!("List of {}.", resource.plural)},
         },
         "x-kubernetes-group-version-kind": [{"group": resource.group, "version": version.name, "kind": resource.list_kind}],
     });
+    type_meta(&mut out, LIST_META, v2);
     selectable(version, &mut out);
     out
 }
@@ -77,12 +76,20 @@ fn properties(schema: &mut Value) -> Option<&mut Map<String, Value>> {
     schema.get_mut("properties")?.as_object_mut()
 }
 
-fn type_meta(schema: &mut Value, v2: bool) {
-    if let Some(properties) = properties(schema) {
-        properties.insert("apiVersion".into(), json!({"type": "string"}));
-        properties.insert("kind".into(), json!({"type": "string"}));
-        properties.insert("metadata".into(), reference(OBJECT_META, v2));
+/// Gives a schema the fields every object (or list) has.
+fn type_meta(schema: &mut Value, metadata: &str, v2: bool) {
+    let texts = Descriptions::read();
+    let metadata_text = match metadata {
+        LIST_META => texts.of_type("ListMeta"),
+        _ => texts.common("metadata").map(str::to_owned),
+    };
+    let Some(properties) = properties(schema) else { return };
+    for name in ["apiVersion", "kind"] {
+        properties.insert(name.into(), json!({"type": "string", "description": texts.common(name)}));
     }
+    let mut field = reference(metadata, v2);
+    set(&mut field, "description", metadata_text.unwrap_or_default());
+    properties.insert("metadata".into(), field);
 }
 
 fn each(schema: &mut Value, visit: &mut dyn FnMut(&mut Value)) {
@@ -102,7 +109,7 @@ fn embedded(schema: &mut Value, v2: bool) {
         return;
     }
     if schema.flag("x-kubernetes-embedded-resource") {
-        type_meta(schema, v2);
+        type_meta(schema, OBJECT_META, v2);
         let mut required = schema.items("required").to_vec();
         for name in ["kind", "apiVersion"] {
             if !required.iter().any(|r| r == name) {

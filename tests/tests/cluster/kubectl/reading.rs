@@ -89,7 +89,21 @@ fn kubectl_discovers_and_explains() {
                 "explain deploy.spec.strategy --recursive",
                 &["VERSION:", "rollingUpdate\t<", "maxSurge\t<", "type\t<string>"],
             ),
-            has("explain pods.spec.containers.livenessProbe", &["periodSeconds\t<integer>", "httpGet\t<"]),
+            has(
+                "explain pods.spec.containers.livenessProbe",
+                &[
+                    "periodSeconds\t<integer>",
+                    "httpGet\t<",
+                    "Seconds between checks.",
+                    "Says whether the container lives",
+                ],
+            ),
+            has(
+                "explain cm",
+                &["Settings for pods.", "Name of the schema this object", "Keys and their texts."],
+            ),
+            has("explain cm.metadata.labels", &["Labels, by which selectors find the object."]),
+            has("get cs --no-headers", &["controller-manager   Healthy   ok", "etcd-0 ", "scheduler "]),
             fails("explain pods.nope", "error: field \"nope\" does not exist"),
             has("version -o json", &["\"serverVersion\": {", "\"gitVersion\": \"v1.36."]),
             has("cluster-info", &[" is running at ", "kubectl cluster-info dump"]),
