@@ -3,7 +3,7 @@
 //! Objects have the stored version's form, are defaulted and prepared ([`super::strategy`]). Metadata is checked for every
 //! kind, then the kind's own rules.
 
-mod address;
+pub(in crate::resources) mod address;
 mod admission;
 mod autoscaling;
 mod batch;

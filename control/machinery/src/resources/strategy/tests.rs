@@ -284,7 +284,7 @@ fn endpoints_are_kept_in_one_form() {
 
 #[test]
 fn clients_are_warned_in_upstreams_words() {
-    let pod = json!({"spec": {"nodeSelector": {"beta.kubernetes.io/os": "linux"}, "containers": [{
+    let pod = json!({"metadata": {"name": "p"}, "spec": {"nodeSelector": {"beta.kubernetes.io/os": "linux"}, "containers": [{
         "env": [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}, {"name": "A", "value": "$(A)3"}]}]}});
     assert_eq!(
         warnings(resource("", "pods"), &pod, None),
@@ -292,6 +292,101 @@ fn clients_are_warned_in_upstreams_words() {
             "spec.nodeSelector[beta.kubernetes.io/os]: deprecated since v1.14; use \"kubernetes.io/os\" instead",
             "spec.containers[0].env[1]: hides previous definition of \"A\", which may be dropped when using apply",
         ]
+    );
+}
+
+#[test]
+fn what_stands_in_its_own_way_must_not_pass_in_silence() {
+    let pod = json!({"metadata": {"name": "a.b"}, "spec": {
+        "imagePullSecrets": [{"name": "s"}, {"name": "s"}, {}],
+        "hostAliases": [{"ip": "1.2.3.4"}, {"ip": "1.2.3.4"}],
+        "topologySpreadConstraints": [{"topologyKey": "failure-domain.beta.kubernetes.io/zone"}],
+        "volumes": [{"name": "v", "rbd": {}}, {"name": "c", "configMap": {"name": "m",
+            "items": [{"key": "a", "path": "x"}, {"key": "b", "path": "x/y"}]}}],
+        "containers": [
+            {"name": "a", "ports": [{"name": "web", "containerPort": 80, "protocol": "TCP"}],
+                "resources": {"limits": {"memory": "100m"}}},
+            {"name": "b", "ports": [{"name": "web", "containerPort": 80, "protocol": "TCP"},
+                {"containerPort": 80, "protocol": "TCP", "hostPort": 8080}]}]}});
+    assert_eq!(
+        warnings(resource("", "pods"), &pod, None),
+        [
+            "metadata.name: this is used in the Pod's hostname, which can result in surprising behavior; a DNS label is \
+             recommended: [must not contain dots]",
+            "spec.topologySpreadConstraints[0].topologyKey: failure-domain.beta.kubernetes.io/zone is deprecated since v1.17; \
+             use \"topology.kubernetes.io/zone\" instead",
+            "spec.topologySpreadConstraints[0].labelSelector: a null labelSelector results in matching no pod",
+            "spec.volumes[0].rbd: deprecated in v1.28, non-functional in v1.31+",
+            "volume \"c\" (ConfigMap \"m\"): overlapping paths: \"x/y\" with \"x\"",
+            "spec.hostAliases[1].ip: duplicate ip \"1.2.3.4\"",
+            "spec.imagePullSecrets[1].name: duplicate name \"s\"",
+            "spec.imagePullSecrets[2].name: invalid empty name \"\"",
+            "spec.containers[0].resources.limits[memory]: fractional byte value \"100m\" is invalid, must be an integer",
+            "spec.containers[1].ports[0]: duplicate port definition with spec.containers[0].ports[0]",
+            "spec.containers[1].ports[1]: overlapping port definition with spec.containers[0].ports[0]",
+            "spec.containers[1].ports[1]: overlapping port definition with spec.containers[1].ports[0]",
+            "spec.containers[1].ports[0]: duplicate port name \"web\" with spec.containers[0].ports[0], services and probes \
+             that select ports by name will use spec.containers[0].ports[0]",
+        ]
+    );
+    assert!(warnings(resource("", "pods"), &pod, Some(&pod)).is_empty(), "people do not change pods by hand");
+}
+
+#[test]
+fn every_kind_is_warned_of_in_its_own_words() {
+    let told = |group: &str, plural: &str, object: Value| warnings(resource(group, plural), &object, None);
+    assert_eq!(
+        told(
+            "",
+            "services",
+            json!({"spec": {"type": "ClusterIP", "clusterIP": "None", "sessionAffinity": "ClientIP",
+            "externalIPs": ["1.2.3.4"], "trafficDistribution": "PreferClose"}})
+        ),
+        [
+            "spec.externalIPs is ignored for headless services",
+            "spec.SessionAffinity is ignored for headless services",
+            "spec.trafficDistribution: \"PreferClose\" is deprecated; use \"PreferSameZone\"",
+        ]
+    );
+    assert_eq!(
+        told(
+            "",
+            "persistentvolumes",
+            json!({"spec": {"persistentVolumeReclaimPolicy": "Recycle", "storageos": {}}})
+        ),
+        [
+            "spec.persistentVolumeReclaimPolicy: The Recycle reclaim policy is deprecated. Instead, the recommended approach \
+             is to use dynamic provisioning.",
+            "spec.storageOS: deprecated in v1.22, non-functional in v1.25+",
+        ]
+    );
+    assert_eq!(
+        told("", "resourcequotas", json!({"spec": {"hard": {"cpu": "2", "limits.cpu": "1"}}})),
+        ["ResourceQuota cpu (2) should be less than limits.cpu (1)"]
+    );
+    assert_eq!(
+        told(
+            "batch",
+            "cronjobs",
+            json!({"metadata": {"name": "c"}, "spec": {"jobTemplate": {"spec": {"template": {
+            "spec": {"terminationGracePeriodSeconds": -1}}}}}})
+        ),
+        [
+            "spec.jobTemplate.spec.template.spec.terminationGracePeriodSeconds: must be >= 0; negative values are invalid and \
+          will be treated as 1"
+        ]
+    );
+    let set = json!({"metadata": {"name": "s", "generation": 1}, "spec": {"revisionHistoryLimit": -1,
+        "template": {"spec": {"nodeSelector": {"beta.kubernetes.io/os": "linux"}}}}});
+    let (sets, limit) = (
+        resource("apps", "statefulsets"),
+        "spec.revisionHistoryLimit: a negative value retains all historical revisions; a value >= 0 is recommended",
+    );
+    assert_eq!(warnings(sets, &set, None).len(), 2);
+    assert_eq!(
+        warnings(sets, &set, Some(&set)),
+        [limit],
+        "what a change leaves as it was is not warned of again"
     );
 }
 

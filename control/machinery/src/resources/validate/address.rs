@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Reads an address in any spelling upstream's oldest parser took: octets may have leading zeros.
-pub(super) fn parse(value: &str) -> Option<IpAddr> {
+pub(in crate::resources) fn parse(value: &str) -> Option<IpAddr> {
     if let Ok(ip) = value.parse() {
         return Some(ip);
     }
@@ -37,7 +37,7 @@ fn octets(value: &str) -> Option<Ipv4Addr> {
 }
 
 /// A network: its address as written and the length of its prefix, in bits.
-pub(super) fn parse_cidr(value: &str) -> Option<(IpAddr, u8)> {
+pub(in crate::resources) fn parse_cidr(value: &str) -> Option<(IpAddr, u8)> {
     let (address, length) = value.split_once('/')?;
     let address = parse(address)?;
     if length.is_empty() || !length.bytes().all(|b| b.is_ascii_digit()) {
@@ -53,7 +53,7 @@ fn bits(address: IpAddr) -> u8 {
 }
 
 /// The address with everything behind the prefix cleared.
-pub(super) fn masked(address: IpAddr, length: u8) -> IpAddr {
+pub(in crate::resources) fn masked(address: IpAddr, length: u8) -> IpAddr {
     match address {
         IpAddr::V4(v4) => {
             let mask = u32::MAX.checked_shl(32 - u32::from(length.min(32))).unwrap_or_default();
