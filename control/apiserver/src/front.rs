@@ -5,6 +5,7 @@ use crate::authz::policy::Policy;
 use crate::authz::rbac::{PolicyRule, Rbac};
 use crate::authz::{Attributes, Authorizer, Verdict, review};
 use crate::context::{Context, Request, RequestInfo, Response, User};
+use crate::health::Health;
 use crate::registry::hooks::{Decision, Hooks};
 use crate::stream::Connector;
 use futures::future::BoxFuture;
@@ -18,6 +19,7 @@ pub struct Front {
     pub(crate) authenticator: Arc<Authenticator>,
     pub(crate) authorizer: Arc<dyn Authorizer>,
     pub(crate) policy: Arc<Policy>,
+    pub(crate) health: Arc<Health>,
     pub(crate) connector: Connector,
 }
 
@@ -45,6 +47,10 @@ impl Hooks for Front {
         namespace: &'a str,
     ) -> BoxFuture<'a, Result<Value, Status>> {
         Box::pin(self.answer(kind, review, user, namespace))
+    }
+
+    fn passes(&self, check: &str) -> Option<bool> {
+        self.health.passes(check)
     }
 
     fn authorize<'a>(&'a self, user: &'a User, info: &'a RequestInfo) -> BoxFuture<'a, Decision> {

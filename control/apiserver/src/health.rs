@@ -46,7 +46,14 @@ impl Endpoint {
         )
     }
 
-    fn name(self) -> &'static str {
+    /// Whether a check is one of this endpoint's: some say only whether requests may be sent here.
+    fn has(self, check: &str) -> bool {
+        const READINESS: [&str; 3] = ["etcd-readiness", "informer-sync", "shutdown"];
+        self == Endpoint::Ready || !READINESS.contains(&check)
+    }
+
+    /// `healthz`, `livez` or `readyz`.
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Endpoint::Health => "healthz",
             Endpoint::Live => "livez",
@@ -78,13 +85,16 @@ impl Health {
         let verbose = query.iter().any(|(n, _)| n == "verbose");
         let mut lines = String::new();
         let mut failed = Vec::new();
-        for check in &checks {
+        let mut outcomes = Vec::new();
+        for check in checks.iter().filter(|check| endpoint.has(&check.name)) {
             if excluded.contains(&check.name.as_str()) {
                 excluded.retain(|e| *e != check.name);
                 lines.push_str(&format!("[+]{} excluded: ok\n", check.name));
                 continue;
             }
-            match (check.check)() {
+            let outcome = (check.check)();
+            outcomes.push((check.name.clone(), outcome.is_ok()));
+            match outcome {
                 Ok(()) => lines.push_str(&format!("[+]{} ok\n", check.name)),
                 Err(e) => {
                     tracing::warn!(check = check.name, error = e, "health check failed");
@@ -99,12 +109,33 @@ impl Health {
             lines.push_str(&format!("warn: some health checks cannot be excluded: no matches for {names}\n"));
         }
         let name = endpoint.name();
-        match (failed.is_empty(), verbose) {
+        let mut response = match (failed.is_empty(), verbose) {
             (false, _) => {
                 answer::text(StatusCode::INTERNAL_SERVER_ERROR, format!("{lines}{name} check failed\n"))
             }
             (true, true) => answer::text(StatusCode::OK, format!("{lines}{name} check passed\n")),
             (true, false) => answer::text(StatusCode::OK, "ok"),
+        };
+        response.extensions_mut().insert(Outcomes { endpoint, checks: outcomes });
+        response
+    }
+}
+
+/// How each check went that an answer speaks of; for the counters.
+#[derive(Clone, Debug)]
+pub(crate) struct Outcomes {
+    /// Who was asked.
+    pub endpoint: Endpoint,
+    /// Name, and whether it passed.
+    pub checks: Vec<(String, bool)>,
+}
+
+impl Health {
+    /// Whether the check of this name passes; `None` where there is none.
+    pub(crate) fn passes(&self, name: &str) -> Option<bool> {
+        match self.answer(Endpoint::Health, name, &[]).status() {
+            StatusCode::NOT_FOUND => None,
+            code => Some(code == StatusCode::OK),
         }
     }
 }
@@ -150,5 +181,22 @@ mod tests {
         assert_eq!(ask(&health, "/readyz/store").await, (500, "internal server error: closed\n".into()));
         assert_eq!(ask(&health, "/readyz/none").await.0, 404);
         assert_eq!(Endpoint::of("/healthzz"), None);
+        assert_eq!(
+            (health.passes("ping"), health.passes("store"), health.passes("none")),
+            (Some(true), Some(false), None)
+        );
+    }
+
+    #[tokio::test]
+    async fn a_check_of_readiness_must_not_make_a_server_dead() {
+        let health = Health::default();
+        health.add("ping", true, || Ok(()));
+        health.add("shutdown", false, || Err("stopping".into()));
+        assert_eq!(ask(&health, "/livez").await.0, 200);
+        assert_eq!(
+            ask(&health, "/healthz?verbose").await,
+            (200, "[+]ping ok\nhealthz check passed\n".into())
+        );
+        assert_eq!(ask(&health, "/readyz").await.0, 500);
     }
 }

@@ -1,6 +1,7 @@
 //! What the server counts, under upstream's names, as OpenMetrics text.
 
 use crate::context::{RequestInfo, Response};
+use crate::health::Outcomes;
 use parking_lot::Mutex;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -53,11 +54,52 @@ struct LevelLabel {
     priority_level: String,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CheckLabels {
+    name: String,
+    r#type: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabels {
+    name: String,
+    r#type: &'static str,
+    status: &'static str,
+}
+
+/// How health checks went, for `/metrics/slis` (upstream: `component-base/metrics/prometheus/slis`).
+#[derive(Default)]
+struct Indicators {
+    registry: Registry,
+    last: Family<CheckLabels, Gauge>,
+    all: Family<OutcomeLabels, Counter>,
+}
+
+impl Indicators {
+    fn new() -> Self {
+        let mut indicators = Indicators::default();
+        let last = indicators.last.clone();
+        indicators.registry.register(
+            "kubernetes_healthcheck",
+            "Whether a health check passed when it was last asked",
+            last,
+        );
+        let all = indicators.all.clone();
+        indicators.registry.register(
+            "kubernetes_healthchecks",
+            "How often health checks passed and failed",
+            all,
+        );
+        indicators
+    }
+}
+
 type Durations = Family<DurationLabels, Histogram, fn() -> Histogram>;
 
 /// The counters of one server.
 pub struct Metrics {
     registry: Mutex<Registry>,
+    indicators: Indicators,
     requests: Family<RequestLabels, Counter>,
     durations: Durations,
     inflight: Family<KindLabel, Gauge>,
@@ -69,6 +111,7 @@ impl Default for Metrics {
         let durations: Durations = Family::new_with_constructor(|| Histogram::new(BUCKETS));
         let metrics = Metrics {
             registry: Mutex::default(),
+            indicators: Indicators::new(),
             requests: Family::default(),
             durations,
             inflight: Family::default(),
@@ -156,6 +199,28 @@ impl Metrics {
             .inc();
     }
 
+    /// Notes how the checks of an answer went.
+    pub(crate) fn checked(&self, outcomes: &Outcomes) {
+        let r#type = outcomes.endpoint.name();
+        for (name, passed) in &outcomes.checks {
+            let status = if *passed { "success" } else { "error" };
+            let name = name.clone();
+            let last = CheckLabels { name: name.clone(), r#type };
+            self.indicators.last.get_or_create(&last).set(i64::from(*passed));
+            self.indicators.all.get_or_create(&OutcomeLabels { name, r#type, status }).inc();
+        }
+    }
+
+    /// How health checks went, as text.
+    #[must_use]
+    pub fn render_indicators(&self) -> String {
+        let mut out = String::new();
+        if let Err(e) = encode(&mut out, &self.indicators.registry) {
+            tracing::warn!(error = %e, "metrics cannot be written");
+        }
+        out
+    }
+
     /// Everything, as text.
     #[must_use]
     pub fn render(&self) -> String {
@@ -191,6 +256,28 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line}\n{text}");
         }
+    }
+
+    #[test]
+    fn a_failed_check_must_not_be_counted_as_passed() {
+        use crate::health::{Endpoint, Health};
+        let (metrics, health) = (Metrics::default(), Health::default());
+        health.add("ping", true, || Ok(()));
+        health.add("etcd", true, || Err("closed".into()));
+        for endpoint in [Endpoint::Live, Endpoint::Live, Endpoint::Ready] {
+            let response = health.answer(endpoint, "", &[]);
+            metrics.checked(response.extensions().get().unwrap());
+        }
+        let text = metrics.render_indicators();
+        for line in [
+            r#"kubernetes_healthcheck{name="ping",type="livez"} 1"#,
+            r#"kubernetes_healthcheck{name="etcd",type="readyz"} 0"#,
+            r#"kubernetes_healthchecks_total{name="ping",type="livez",status="success"} 2"#,
+            r#"kubernetes_healthchecks_total{name="etcd",type="livez",status="error"} 2"#,
+        ] {
+            assert!(text.contains(line), "{line}\n{text}");
+        }
+        assert!(!metrics.render().contains("kubernetes_healthcheck"), "they stand apart");
     }
 
     #[test]

@@ -35,7 +35,7 @@ pub struct Table {
     pub discovery: Discovery,
     /// `/healthz`, `/livez`, `/readyz`.
     pub health: Arc<Health>,
-    /// `/metrics`.
+    /// `/metrics`, `/metrics/slis`.
     pub metrics: Arc<Metrics>,
     /// `/.well-known/openid-configuration`, `/openid/v1/jwks`.
     pub openid: Option<OpenId>,
@@ -53,11 +53,18 @@ impl Paths for Table {
         }
         let path = context.info.path.as_str();
         if let Some((endpoint, check)) = Endpoint::of(path) {
-            return self.health.answer(endpoint, check, &context.query);
+            let mut response = self.health.answer(endpoint, check, &context.query);
+            if let Some(outcomes) = response.extensions_mut().remove() {
+                self.metrics.checked(&outcomes);
+            }
+            return response;
         }
         match path.trim_end_matches('/') {
             "" | "/index.html" => answer::json(StatusCode::OK, &json!({"paths": self.paths()})),
             "/version" => answer::json(StatusCode::OK, &version::info()),
+            "/metrics/slis" => {
+                answer::bytes(StatusCode::OK, metrics::MEDIA_TYPE, self.metrics.render_indicators())
+            }
             "/metrics" => answer::bytes(StatusCode::OK, metrics::MEDIA_TYPE, self.metrics.render()),
             openid::CONFIGURATION_PATH => self.openid("application/json", |o| &o.configuration),
             openid::KEYS_PATH => self.openid("application/jwk-set+json", |o| &o.keys),
@@ -80,7 +87,9 @@ impl Table {
 
     fn paths(&self) -> Vec<String> {
         let mut paths = self.discovery.paths();
-        paths.extend(["/healthz", "/livez", "/metrics", "/readyz", "/version"].map(str::to_owned));
+        paths.extend(
+            ["/healthz", "/livez", "/metrics", "/metrics/slis", "/readyz", "/version"].map(str::to_owned),
+        );
         if self.openid.is_some() {
             paths.extend([openid::CONFIGURATION_PATH, openid::KEYS_PATH].map(str::to_owned));
         }

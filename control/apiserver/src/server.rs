@@ -111,7 +111,7 @@ pub struct Parts {
     pub documents: Vec<Arc<dyn Documents>>,
     /// Who may do what.
     pub authorization: Authorization,
-    /// Checks; `ping` is added.
+    /// Checks; `ping` and `shutdown` are added.
     pub health: Arc<Health>,
     /// Counters.
     pub metrics: Arc<Metrics>,
@@ -124,6 +124,7 @@ pub struct Parts {
 pub struct ApiServer {
     chain: Arc<Chain>,
     policy: Arc<Policy>,
+    health: Arc<Health>,
     tasks: Tasks,
     limits: Limits,
 }
@@ -133,6 +134,12 @@ impl ApiServer {
     #[must_use]
     pub fn new(config: Config, parts: Parts, stopping: CancellationToken) -> Self {
         parts.health.add("ping", true, || Ok(()));
+        let stopped = stopping.clone();
+        parts.health.add("shutdown", false, move || match stopped.is_cancelled() {
+            true => Err("process is shutting down".to_owned()),
+            false => Ok(()),
+        });
+        let health = parts.health.clone();
         let mut documents = parts.documents;
         documents.push(Arc::new(OpenApi::new(parts.catalog.clone())));
         let table = Table {
@@ -160,6 +167,7 @@ impl ApiServer {
         ApiServer {
             chain: Arc::new(chain),
             policy: parts.authorization.policy,
+            health,
             tasks: parts.tasks,
             limits: config.limits,
         }
@@ -202,6 +210,7 @@ impl ApiServer {
             authenticator: self.chain.authenticator.clone(),
             authorizer: self.chain.authorizer.clone(),
             policy: self.policy.clone(),
+            health: self.health.clone(),
             connector,
         })
     }

@@ -5,6 +5,7 @@
 //! Each step waits for what it needs to be ready, and for nothing else. Shutdown goes the other way round.
 
 mod api;
+mod checks;
 mod child;
 mod identity;
 pub(crate) mod publish;

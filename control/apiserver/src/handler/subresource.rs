@@ -1,6 +1,7 @@
 //! What follows an object's name in a path, and the kinds that are answered and forgotten.
 
 mod binding;
+mod components;
 mod connect;
 mod eviction;
 mod review;
@@ -50,11 +51,8 @@ async fn replace(x: &Exchange<'_>, body: Body) -> Result<Response, Status> {
 pub(super) async fn unstored(x: &Exchange<'_>, body: Body) -> Result<Response, Status> {
     match (x.kind.resource.group, x.kind.resource.plural, x.context.info.verb.as_str()) {
         ("", "bindings", "create") => binding::create(x, body, "").await,
-        ("", "componentstatuses", "get") => Err(Status::not_found(&x.kind.gr(), &x.context.info.name)),
-        ("", "componentstatuses", "list") => {
-            let accept = x.accept(false)?;
-            Ok(respond::list(&accept, &x.kind, &crate::registry::list::List::default(), Include::None))
-        }
+        ("", "componentstatuses", "get") => components::get(x),
+        ("", "componentstatuses", "list") => components::list(x),
         ("authentication.k8s.io" | "authorization.k8s.io", _, "create") => review::create(x, body).await,
         _ => Err(Status::method_not_supported(&x.kind.gr(), &x.context.info.verb)),
     }

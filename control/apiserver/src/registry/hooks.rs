@@ -34,6 +34,10 @@ pub trait Hooks: Send + Sync + 'static {
     fn authorize<'a>(&'a self, user: &'a User, info: &'a RequestInfo) -> BoxFuture<'a, Decision>;
     /// Every role's rule `user` holds in `namespace` (in all, where empty), and which roles could not be read.
     fn rules_of(&self, user: &User, namespace: &str) -> (Vec<PolicyRule>, Vec<String>);
+    /// Whether the server's health check of this name passes; `None` where it has none.
+    fn passes(&self, _check: &str) -> Option<bool> {
+        None
+    }
     /// Carries out `exec attach portforward log proxy` on `target` (the stored pod, service or node).
     fn connect(&self, context: Context, request: Request, target: Value) -> BoxFuture<'static, Response>;
 }

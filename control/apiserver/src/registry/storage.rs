@@ -80,6 +80,13 @@ pub(super) fn custom_fields<'a>(
 }
 
 impl Registry {
+    /// The resources whose watch cache has not read everything yet, by the start of their keys.
+    #[must_use]
+    pub fn unsynced(&self) -> Vec<&'static str> {
+        let unready = self.caches.iter().filter(|(_, cache)| cache.revision().is_err());
+        unready.map(|(prefix, _)| *prefix).collect()
+    }
+
     /// The watch cache of a resource.
     pub(crate) fn cache(&self, kind: &Kind) -> Result<Cache, Status> {
         if let Some(slot) = kind.custom {

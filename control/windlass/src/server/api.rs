@@ -1,6 +1,6 @@
 //! The API server and what runs on it, inside this process.
 
-use super::{Plan, identity, roles};
+use super::{Plan, checks, identity, roles};
 use anyhow::Context as _;
 use apiserver::aggregation::Aggregator;
 use apiserver::authn::certificate::Authorities;
@@ -66,10 +66,7 @@ pub(super) async fn start(plan: &Plan, pki: &Pki) -> anyhow::Result<Api> {
     );
     let (health, stopping) = (Arc::new(Health::default()), CancellationToken::new());
     let ready = watch::Sender::new(false);
-    let seen = ready.subscribe();
-    health.add("poststarthook/start-registry", false, move || {
-        if *seen.borrow() { Ok(()) } else { Err("the registry is starting".to_owned()) }
-    });
+    checks::add(&health, &ready, &registry);
     let tasks = Tasks::default();
     let proxy = &pki.front_proxy_client;
     let identity = (proxy.cert_pem.clone(), proxy.key_pem.clone());

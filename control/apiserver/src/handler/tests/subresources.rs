@@ -119,3 +119,29 @@ async fn signing_requests_say_who_asked_and_are_approved_apart() {
     let approved = s.patch(&format!("{csrs}/c/approval"), "merge-patch+json", approve).await.body;
     assert_eq!(approved["status"]["conditions"][0]["type"], "Approved");
 }
+
+#[tokio::test]
+async fn a_part_of_the_control_plane_must_not_be_missing() {
+    let s = Server::start().await;
+    let list = s.get("/api/v1/componentstatuses").await;
+    let names: Vec<&str> =
+        list["items"].as_array().unwrap().iter().map(|i| i["metadata"]["name"].as_str().unwrap()).collect();
+    assert_eq!(
+        (list["kind"].as_str(), names.as_slice()),
+        (Some("ComponentStatusList"), ["controller-manager", "etcd-0", "scheduler"].as_slice())
+    );
+    let one = s.get("/api/v1/componentstatuses/etcd-0").await;
+    assert_eq!(one["conditions"], json!([{"type": "Healthy", "status": "True", "message": "ok"}]));
+    let table = s
+        .call(
+            "GET",
+            "/api/v1/componentstatuses",
+            Value::Null,
+            &[("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")],
+        )
+        .await
+        .body;
+    assert_eq!(table["rows"][2]["cells"], json!(["scheduler", "Healthy", "ok", ""]));
+    let (code, text) = s.refused("GET", "/api/v1/componentstatuses/none", Value::Null).await;
+    assert_eq!((code, text.as_str()), (404, "componentstatus \"none\" not found"));
+}
