@@ -107,6 +107,20 @@ pub(crate) fn object(
     value(code, accept, &shaped)
 }
 
+/// Whether stored bytes of a built-in kind are the answer a client negotiated.
+pub(crate) fn as_stored(accept: &Accept, kind: &Kind) -> bool {
+    let plain = accept.media == Media::Json && accept.shape == Shape::Full && !accept.pretty;
+    plain && kind.custom.is_none() && kind.is_storage()
+}
+
+/// Stored bytes, for [`as_stored`].
+pub(crate) fn stored(accept: &Accept, bytes: &[u8]) -> Response {
+    let mut out = Vec::with_capacity(bytes.len() + 1);
+    out.extend_from_slice(bytes);
+    out.push(b'\n');
+    answer(StatusCode::OK, accept, out)
+}
+
 /// A list, in the negotiated shape; JSON of the stored version is put together from stored bytes.
 pub(crate) fn list(accept: &Accept, kind: &Kind, list: &List, include: table::Include) -> Response {
     if accept.media == Media::Json && accept.shape == Shape::Full && !accept.pretty && kind.is_storage() {

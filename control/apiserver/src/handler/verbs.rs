@@ -15,7 +15,13 @@ use serde_json::Value;
 /// One object.
 pub(super) async fn get(x: &Exchange<'_>) -> Result<Response, Status> {
     let accept = x.accept(false)?;
-    let object = x.registry.get(&x.kind, x.namespace(), &x.context.info.name, x.context).await?;
+    let name = &x.context.info.name;
+    // What is stored is what is sent: nothing is decoded.
+    if respond::as_stored(&accept, &x.kind) {
+        let bytes = x.registry.get_bytes(&x.kind, x.namespace(), name, x.context).await?;
+        return Ok(respond::stored(&accept, &bytes));
+    }
+    let object = x.registry.get(&x.kind, x.namespace(), name, x.context).await?;
     Ok(respond::object(StatusCode::OK, &accept, &x.kind, object, Include::parse(x.context)))
 }
 

@@ -153,7 +153,7 @@ impl Registry {
         match self.write(kind, &key, self.encode(kind, &object).await?, Expect::Absent, ttl).await? {
             Some(entry) => {
                 grant.keep();
-                self.decode(kind, &entry).await.map(Ok)
+                self.written(kind, object, &entry).await.map(Ok)
             }
             None => Ok(Err(name)),
         }

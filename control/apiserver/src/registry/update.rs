@@ -146,7 +146,7 @@ impl Registry {
         match self.write(kind, &entry.key, bytes, Expect::At(entry.mod_revision), self.ttl(kind)).await? {
             Some(entry) => {
                 grant.keep();
-                self.decode(kind, &entry).await.map(Some)
+                self.written(kind, new, &entry).await.map(Some)
             }
             None if held => Err(Status::conflict_modified(&kind.gr(), &call.name)),
             None => Ok(None),
