@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod};
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use crate::cgroup::limits::requested;
@@ -85,7 +85,8 @@ pub fn refusal(pod: &Pod, others: &[Arc<Pod>], node: &Node<'_>) -> Option<Outcom
         }
     }
     if let Some(labels) = node.labels
-        && !fits_labels(pod, labels, node.name)
+        && let Some(spec) = &pod.spec
+        && !machinery::node_terms::allows(spec, node.name, labels)
     {
         return predicate("NodeAffinity", "node(s) didn't match Pod's node affinity/selector");
     }
@@ -121,46 +122,6 @@ pub fn is_selective(pod: &Pod) -> bool {
     spec.is_some_and(|s| {
         s.node_selector.is_some() || s.affinity.as_ref().is_some_and(|a| a.node_affinity.is_some())
     })
-}
-
-fn fits_labels(pod: &Pod, labels: &BTreeMap<String, String>, name: &str) -> bool {
-    let Some(spec) = &pod.spec else { return true };
-    let selected = spec.node_selector.iter().flatten().all(|(key, value)| labels.get(key) == Some(value));
-    let required = spec
-        .affinity
-        .as_ref()
-        .and_then(|a| a.node_affinity.as_ref())
-        .and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref());
-    selected && required.is_none_or(|r| matches(r, labels, name))
-}
-
-/// Whether a node of this name with these labels is selected.
-pub fn matches(selector: &NodeSelector, labels: &BTreeMap<String, String>, name: &str) -> bool {
-    let term = |term: &NodeSelectorTerm| {
-        let by_label = term.match_expressions.as_deref().unwrap_or_default();
-        let by_field = term.match_fields.as_deref().unwrap_or_default();
-        // A term without requirements matches nothing.
-        !(by_label.is_empty() && by_field.is_empty())
-            && by_label.iter().all(|r| fits(r, labels.get(&r.key).map(String::as_str)))
-            && by_field.iter().all(|r| r.key == "metadata.name" && fits(r, Some(name)))
-    };
-    selector.node_selector_terms.iter().any(term)
-}
-
-fn fits(requirement: &NodeSelectorRequirement, value: Option<&str>) -> bool {
-    let values = requirement.values.as_deref().unwrap_or_default();
-    let listed = || value.is_some_and(|value| values.iter().any(|v| v == value));
-    let number = |text: Option<&str>| text.and_then(|t| t.parse::<i64>().ok());
-    let bound = number(values.first().map(String::as_str));
-    match requirement.operator.as_str() {
-        "In" => listed(),
-        "NotIn" => !listed(),
-        "Exists" => value.is_some(),
-        "DoesNotExist" => value.is_none(),
-        "Gt" => number(value).zip(bound).is_some_and(|(value, bound)| value > bound),
-        "Lt" => number(value).zip(bound).is_some_and(|(value, bound)| value < bound),
-        _ => false,
-    }
 }
 
 #[cfg(test)]

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::Pod;
 
 pub mod api;
-pub mod defaults;
 pub mod manifests;
 pub mod mirror;
 

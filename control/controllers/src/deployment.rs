@@ -17,9 +17,9 @@ use crate::recorder::{Recorder, Severity};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::Pod;
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, PropagationPolicy};
 use kube::{Api, Client, ResourceExt};
+use machinery::intstr::part;
 use machinery::labels::Selector;
 use plan::{Set, Sizes, Wanted};
 use serde_json::json;
@@ -107,17 +107,9 @@ fn wanted(deployment: &Deployment) -> Wanted {
     let strategy = spec.and_then(|s| s.strategy.as_ref());
     let recreate = strategy.and_then(|s| s.type_.as_deref()) == Some("Recreate");
     let rolling = strategy.and_then(|s| s.rolling_update.as_ref());
-    let scaled = |value: Option<&IntOrString>, up: bool| match value {
-        Some(IntOrString::Int(n)) => *n,
-        Some(IntOrString::String(text)) => {
-            let percent: i64 = text.trim_end_matches('%').parse().unwrap_or(25);
-            let hundredfold = percent * i64::from(replicas);
-            i32::try_from(if up { (hundredfold + 99) / 100 } else { hundredfold / 100 }).unwrap_or(0)
-        }
-        None => 0,
-    };
-    let surge = scaled(rolling.and_then(|r| r.max_surge.as_ref()), true);
-    let unavailable = scaled(rolling.and_then(|r| r.max_unavailable.as_ref()), false);
+    let surge = rolling.and_then(|r| r.max_surge.as_ref()).map_or(0, |s| part(s, replicas, true));
+    let unavailable =
+        rolling.and_then(|r| r.max_unavailable.as_ref()).map_or(0, |u| part(u, replicas, false));
     let unavailable = if surge == 0 && unavailable == 0 { 1 } else { unavailable };
     Wanted { replicas, surge, unavailable: unavailable.min(replicas), recreate }
 }

@@ -15,8 +15,8 @@ use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, ResourceQuota, Serv
 use kube::api::{DynamicObject, ListParams, Patch, PatchParams};
 use kube::{Api, Client, ResourceExt};
 use machinery::quantity::{Format, Quantity};
-use machinery::resources::amounts::{Amounts, add, amounts};
 use machinery::resources::quota::{Counted, frees};
+use machinery::totals::{Amounts, add, amounts};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;

@@ -1,6 +1,7 @@
 //! `IntOrString`: a port by number or name, a count or a percentage.
 
 use crate::goformat::go_quote;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString as Typed;
 use serde_json::Value;
 use std::fmt;
 
@@ -85,6 +86,22 @@ impl IntOrString {
     }
 }
 
+impl From<&Typed> for IntOrString {
+    fn from(typed: &Typed) -> Self {
+        match typed {
+            Typed::Int(n) => Self::Int(*n),
+            Typed::String(text) => Self::String(text.clone()),
+        }
+    }
+}
+
+/// A count, or the percentage of `total`, rounded up or down; 0 for what validation refuses.
+#[must_use]
+pub fn part(value: &Typed, total: i32, round_up: bool) -> i32 {
+    let scaled = IntOrString::from(value).scaled(i64::from(total), round_up).unwrap_or(0);
+    i32::try_from(scaled).unwrap_or(if scaled < 0 { i32::MIN } else { i32::MAX })
+}
+
 impl fmt::Display for IntOrString {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -105,6 +122,15 @@ mod tests {
         assert_eq!(scaled("25%", false), Ok(2));
         assert_eq!(scaled("30%", true), Ok(3));
         assert_eq!(scaled("7", true), Ok(7));
+        let percent = Typed::String("34%".into());
+        assert_eq!(
+            (part(&percent, 3, true), part(&percent, 3, false), part(&Typed::Int(9), 3, true)),
+            (2, 1, 9)
+        );
+        assert_eq!(
+            (part(&Typed::String("x".into()), 3, true), part(&Typed::String("900%".into()), i32::MAX, true)),
+            (0, i32::MAX)
+        );
         assert_eq!(scaled("http", true), Err(Error::NotPercentage));
         assert_eq!(
             scaled("x%", true).unwrap_err().to_string(),

@@ -32,6 +32,22 @@ pub enum Operator {
     LessThan,
 }
 
+impl Operator {
+    /// The operator of an expression of a selector: `In`. `Gt` and `Lt` are node selectors' only.
+    #[must_use]
+    pub fn of_expression(text: &str) -> Option<Self> {
+        Some(match text {
+            "In" => Self::In,
+            "NotIn" => Self::NotIn,
+            "Exists" => Self::Exists,
+            "DoesNotExist" => Self::DoesNotExist,
+            "Gt" => Self::GreaterThan,
+            "Lt" => Self::LessThan,
+            _ => return None,
+        })
+    }
+}
+
 /// One condition on one key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Requirement {
@@ -261,14 +277,11 @@ impl Selector {
         }
         for expression in selector.get("matchExpressions").and_then(Value::as_array).into_iter().flatten() {
             let text = |key: &str| expression.get(key).and_then(Value::as_str).unwrap_or_default();
-            let operator = match text("operator") {
-                "In" => Operator::In,
-                "NotIn" => Operator::NotIn,
-                "Exists" => Operator::Exists,
-                "DoesNotExist" => Operator::DoesNotExist,
-                other => {
-                    return Err(Error(format!("{} is not a valid label selector operator", go_quote(other))));
-                }
+            let operator = text("operator");
+            let known = Operator::of_expression(operator);
+            let known = known.filter(|o| !matches!(o, Operator::GreaterThan | Operator::LessThan));
+            let Some(operator) = known else {
+                return Err(Error(format!("{} is not a valid label selector operator", go_quote(operator))));
             };
             let values = expression.get("values").and_then(Value::as_array).into_iter().flatten();
             let values = values.map(|v| v.as_str().unwrap_or_default().to_owned()).collect();

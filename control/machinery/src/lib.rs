@@ -7,7 +7,8 @@
 //! - [`custom`]: custom resources: their definitions, schemas, rules and printing
 //! - [`schema`]: the field table, pruning and the canonical form; [`codec`]: JSON, YAML, protobuf.
 //! - [`patch`]: JSON patch, merge patch, strategic merge patch.
-//! - [`totals`]: what a pod asks for over all its containers.
+//! - [`totals`]: what a pod asks for over all its containers; [`taints`]: what a pod bears; [`node_terms`]: which nodes it means.
+//! - [`pod_security`]: what pods may ask of their node.
 //! - [`apply`]: server-side apply and `managedFields`.
 //! - [`binding`]: which volume serves a claim.
 //! - [`cel`]: expressions in CEL.
@@ -25,11 +26,14 @@ pub mod goformat;
 pub mod intstr;
 pub mod labels;
 pub mod names;
+pub mod node_terms;
 pub mod object;
 pub mod patch;
+pub mod pod_security;
 pub mod quantity;
 pub mod resources;
 pub mod schema;
 pub mod status;
+pub mod taints;
 pub mod time;
 pub mod totals;

@@ -9,7 +9,6 @@
 //! - [`table`]: the columns and cells `kubectl get` prints
 
 pub(crate) mod access;
-pub mod amounts;
 pub mod convert;
 pub mod defaults;
 mod parse;

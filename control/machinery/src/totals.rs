@@ -1,10 +1,13 @@
-//! What a whole pod asks for, over all its containers: upstream's `PodRequests` and `PodLimits`.
+//! What a whole pod asks for, over all its containers: upstream's `PodRequests` and `PodLimits` (`component-helpers/resource`).
+//!
+//! The rule is [`Asks::total`]; what it needs is read from JSON ([`Asks::read`]) or from the typed form ([`Asks::of`]).
 
-use std::collections::BTreeMap;
-
-use serde_json::Value;
+mod typed;
 
 use crate::quantity::Quantity;
+use crate::resources::access::Get as _;
+use serde_json::Value;
+use std::collections::BTreeMap;
 
 /// Amounts by resource name.
 pub type Amounts = BTreeMap<String, Quantity>;
@@ -20,6 +23,13 @@ pub enum Part {
     Main,
 }
 
+impl Part {
+    /// What an init container with this `restartPolicy` is.
+    fn of_init(policy: Option<&str>) -> Self {
+        if policy == Some("Always") { Self::Sidecar } else { Self::Init }
+    }
+}
+
 /// Which side of the resources is added up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
@@ -31,6 +41,7 @@ pub enum Side {
 
 impl Side {
     /// The field's name.
+    #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Side::Requests => "requests",
@@ -39,103 +50,174 @@ impl Side {
     }
 }
 
-/// The total of one side. Regular containers and sidecars add up; every other init container only needs its own room
-/// beside the sidecars before it; what the pod states for itself replaces the sum; overhead is added (to limits only where
-/// there is one: nothing unlimited becomes limited by it). `containers` come in the pod's order, init containers first.
-pub fn total(
-    side: Side,
-    containers: impl Iterator<Item = (Part, Amounts)>,
-    stated: Amounts,
-    overhead: Amounts,
-) -> Amounts {
-    let (mut total, mut sidecars, mut peak) = (Amounts::new(), Amounts::new(), Amounts::new());
-    for (part, own) in containers {
-        if part != Part::Init {
-            add(&mut total, &own);
+/// Whether a resize under way counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resize {
+    /// What the spec says, no more (upstream without `UseStatusResources`).
+    Ignored,
+    /// The largest of what is asked for, allocated and in force; what cannot be granted (`Infeasible`) does not count.
+    Counted,
+}
+
+/// What one side of a container's, or the pod's own, resources comes to.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Ask {
+    spec: Amounts,
+    /// What the status says is in force and allocated, where it says so.
+    status: Option<[Amounts; 2]>,
+}
+
+impl Ask {
+    fn effective(&self, side: Side, infeasible: bool) -> Amounts {
+        let Some([actual, allocated]) = &self.status else { return self.spec.clone() };
+        let mut sum = if infeasible { Amounts::new() } else { self.spec.clone() };
+        at_least(&mut sum, actual);
+        if side == Side::Requests {
+            at_least(&mut sum, allocated);
         }
-        if part != Part::Main {
-            let mut beside = sidecars.clone();
-            add(&mut beside, &own);
-            if part == Part::Sidecar {
-                sidecars.clone_from(&beside);
-            }
-            raise(&mut peak, beside);
+        sum
+    }
+}
+
+/// One side of all that a pod says about its resources.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Asks {
+    side: Side,
+    /// In the pod's order, init containers first.
+    containers: Vec<(Part, Ask)>,
+    pod: Ask,
+    overhead: Amounts,
+    /// The resize that is pending cannot be granted.
+    infeasible: bool,
+}
+
+impl Asks {
+    /// From a pod's JSON.
+    #[must_use]
+    pub fn read(pod: &Value, side: Side, resize: Resize) -> Self {
+        let own = |object: &Value| amounts(object.at("resources").at(side.name()));
+        let status = |of: &Value| {
+            let [actual, allocated] = [own(of), amounts(of.at("allocatedResources"))];
+            (resize == Resize::Counted && of.has("resources")).then_some([actual, allocated])
+        };
+        let ask = |container: &Value, statuses: &str, part: Part| {
+            let same = |s: &&Value| s.text("name") == container.text("name");
+            let found = pod.items(statuses).iter().find(same).filter(|_| part != Part::Init);
+            (part, Ask { spec: own(container), status: found.and_then(status) })
+        };
+        let init = pod.items("spec.initContainers").iter().map(|c| {
+            let part = Part::of_init(Some(c.text("restartPolicy")));
+            ask(c, "status.initContainerStatuses", part)
+        });
+        let main =
+            pod.items("spec.containers").iter().map(|c| ask(c, "status.containerStatuses", Part::Main));
+        let pending = pod.items("status.conditions").iter().find(|c| c.text("type") == "PodResizePending");
+        Self {
+            side,
+            containers: init.chain(main).collect(),
+            pod: Ask { spec: own(pod.at("spec")), status: status(pod.at("status")) },
+            overhead: amounts(pod.at("spec.overhead")),
+            infeasible: pending.is_some_and(|c| c.text("reason") == "Infeasible"),
         }
     }
-    raise(&mut total, peak);
-    let whole = |name: &str| matches!(name, "cpu" | "memory") || name.starts_with("hugepages-");
-    total.extend(stated.into_iter().filter(|(name, _)| whole(name)));
-    let limited = |name: &String| side == Side::Requests || total.contains_key(name);
-    let overhead: Amounts = overhead.into_iter().filter(|(name, _)| limited(name)).collect();
-    add(&mut total, &overhead);
-    total
+
+    /// Has every container that does not state a resource of `least` ask for that much of it: what scores assume.
+    #[must_use]
+    pub fn with_least(mut self, least: &Amounts) -> Self {
+        for (_, ask) in &mut self.containers {
+            for (name, amount) in least {
+                ask.spec.entry(name.clone()).or_insert_with(|| amount.clone());
+            }
+        }
+        self
+    }
+
+    /// The total without overhead. Regular containers and sidecars add up; every other init container only needs its own room beside
+    /// the sidecars before it; what the pod states for itself replaces the sum.
+    #[must_use]
+    pub fn stated(&self) -> Amounts {
+        let (mut total, mut sidecars, mut peak) = (Amounts::new(), Amounts::new(), Amounts::new());
+        for (part, ask) in &self.containers {
+            let own = ask.effective(self.side, self.infeasible);
+            if *part != Part::Init {
+                add(&mut total, &own);
+            }
+            if *part != Part::Main {
+                let mut beside = sidecars.clone();
+                add(&mut beside, &own);
+                if *part == Part::Sidecar {
+                    sidecars.clone_from(&beside);
+                }
+                at_least(&mut peak, &beside);
+            }
+        }
+        at_least(&mut total, &peak);
+        let pod = self.pod.effective(self.side, self.infeasible);
+        for name in self.pod.spec.keys().filter(|name| pod_level(name)) {
+            total.insert(name.clone(), pod.get(name).cloned().unwrap_or_else(Quantity::zero));
+        }
+        total
+    }
+
+    /// The total. Overhead is added, to limits only where there is one: nothing unlimited becomes limited by it.
+    #[must_use]
+    pub fn total(&self) -> Amounts {
+        let mut total = self.stated();
+        let limited = |name: &String| total.get(name).is_some_and(|limit| !limit.is_zero());
+        let counts = |name: &String| self.side == Side::Requests || limited(name);
+        let overhead: Amounts = self
+            .overhead
+            .iter()
+            .filter(|(name, _)| counts(name))
+            .map(|(n, a)| (n.clone(), a.clone()))
+            .collect();
+        add(&mut total, &overhead);
+        total
+    }
 }
 
 /// The total of one side of a pod.
-pub fn of(pod: &Value, side: Side) -> Amounts {
-    let spec = &pod["spec"];
-    let list = |key: &str| spec[key].as_array().into_iter().flatten();
-    let own = |container: &Value| amounts(&container["resources"][side.name()]);
-    let part = |container: &Value| match container["restartPolicy"].as_str() {
-        Some("Always") => Part::Sidecar,
-        _ => Part::Init,
-    };
-    let init = list("initContainers").map(|container| (part(container), own(container)));
-    let main = list("containers").map(|container| (Part::Main, own(container)));
-    total(side, init.chain(main), amounts(&spec["resources"][side.name()]), amounts(&spec["overhead"]))
+#[must_use]
+pub fn of(pod: &Value, side: Side, resize: Resize) -> Amounts {
+    Asks::read(pod, side, resize).total()
 }
 
-fn amounts(list: &Value) -> Amounts {
-    let entries = list.as_object().into_iter().flatten();
-    entries
-        .filter_map(|(name, amount)| Some((name.clone(), Quantity::parse(amount.as_str()?).ok()?)))
-        .collect()
+/// The amounts of a resource list; what does not parse is left out (validation refuses it).
+#[must_use]
+pub fn amounts(list: &Value) -> Amounts {
+    let fields = list.as_object().into_iter().flatten();
+    fields.filter_map(|(name, v)| Some((name.clone(), Quantity::parse(v.as_str()?).ok()?))).collect()
 }
 
-fn add(sums: &mut Amounts, more: &Amounts) {
-    for (name, amount) in more {
-        let sum = sums.get(name).map(|sum| sum.add(amount));
-        sums.insert(name.clone(), sum.unwrap_or_else(|| amount.clone()));
+/// Adds each amount of `other`.
+pub fn add(to: &mut Amounts, other: &Amounts) {
+    for (name, amount) in other {
+        let sum = to.get(name).map_or_else(|| amount.clone(), |present| present.add(amount));
+        to.insert(name.clone(), sum);
     }
 }
 
-fn raise(sums: &mut Amounts, least: Amounts) {
-    for (name, amount) in least {
-        if sums.get(&name).is_none_or(|sum| sum.sub(&amount).sign() < 0) {
-            sums.insert(name, amount);
+/// Makes each amount at least that of `other`.
+fn at_least(to: &mut Amounts, other: &Amounts) {
+    for (name, amount) in other {
+        if to.get(name).is_none_or(|present| present < amount) {
+            to.insert(name.clone(), amount.clone());
         }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    fn text(pod: &Value, side: Side, name: &str) -> Option<String> {
-        of(pod, side).get(name).map(Quantity::canonical)
-    }
-
-    #[test]
-    fn sums() {
-        let pod = json!({"spec": {"overhead": {"cpu": "50m", "memory": "1Mi"},
-            "initContainers": [
-                {"restartPolicy": "Always", "resources": {"requests": {"cpu": "100m"}}},
-                {"resources": {"requests": {"cpu": "1", "memory": "20Mi"}}}],
-            "containers": [
-                {"resources": {"requests": {"cpu": "200m"}, "limits": {"cpu": "300m"}}},
-                {"resources": {"requests": {"cpu": "300m", "memory": "10Mi"}}}]}});
-        assert_eq!(text(&pod, Side::Requests, "cpu").as_deref(), Some("1150m"));
-        assert_eq!(text(&pod, Side::Requests, "memory").as_deref(), Some("21Mi"));
-        assert_eq!(text(&pod, Side::Limits, "cpu").as_deref(), Some("350m"));
-        assert_eq!(text(&pod, Side::Limits, "memory"), None);
-    }
-
-    #[test]
-    fn what_the_pod_states_for_itself_counts() {
-        let pod = json!({"spec": {"resources": {"requests": {"cpu": "2"}},
-            "containers": [{"resources": {"requests": {"cpu": "200m", "memory": "1Gi"}}}]}});
-        assert_eq!(text(&pod, Side::Requests, "cpu").as_deref(), Some("2"));
-        assert_eq!(text(&pod, Side::Requests, "memory").as_deref(), Some("1Gi"));
-    }
+/// Whether a pod may state the resource for all its containers together.
+#[must_use]
+pub fn pod_level(name: &str) -> bool {
+    matches!(name, "cpu" | "memory") || name.starts_with("hugepages-")
 }
+
+/// Whether the pod states requests or limits of its own.
+#[must_use]
+pub fn states_pod_level(pod: &Value) -> bool {
+    let stated = |list: &str| pod.fields(list).is_some_and(|l| l.keys().any(|name| pod_level(name)));
+    stated("spec.resources.requests") || stated("spec.resources.limits")
+}
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use crate::pod::spec::quantity::{milli, whole};
 use crate::pod::spec::resources::amount;
+use crate::pod::spec::totals::{self, Side};
 
 /// What is written to a cgroup; `None` is left alone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -84,13 +85,7 @@ fn aggregate(pod: &Pod, of: &dyn Fn(&Container) -> Option<i64>) -> Option<i64> {
 
 /// The total a pod asks for of a resource, for admission.
 pub fn requested(pod: &Pod, name: &str, read: fn(&Quantity) -> i64) -> i64 {
-    let of = |c: &Container| {
-        let own = c.resources.as_ref();
-        Some(amount(own, false, name, read).or_else(|| amount(own, true, name, read)).unwrap_or(0))
-    };
-    let own = pod.spec.as_ref().and_then(|s| s.resources.as_ref());
-    let stated = amount(own, false, name, read).or_else(|| amount(own, true, name, read));
-    stated.or_else(|| aggregate(pod, &of)).unwrap_or(0) + overhead(pod, name, read)
+    totals::of(pod, Side::Requests).get(name).map_or(0, read)
 }
 
 #[cfg(test)]

@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Pod, PodCondition, PodStatus};
+use k8s_openapi::api::core::v1::{Pod, PodCondition, PodStatus, Taint};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use machinery::taints::any_tolerates;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
@@ -113,15 +114,13 @@ fn refusal(pod: &Pod, pressures: [bool; Pressure::ALL.len()]) -> Option<Outcome>
 }
 
 fn tolerates_memory(pod: &Pod) -> bool {
+    let taint = Taint {
+        key: "node.kubernetes.io/memory-pressure".to_owned(),
+        effect: "NoSchedule".to_owned(),
+        ..Taint::default()
+    };
     let tolerations = pod.spec.as_ref().and_then(|s| s.tolerations.as_deref()).unwrap_or_default();
-    let any =
-        |text: &Option<String>, wanted: &str| text.as_deref().is_none_or(|t| t.is_empty() || t == wanted);
-    tolerations.iter().any(|t| {
-        any(&t.effect, "NoSchedule")
-            && any(&t.key, "node.kubernetes.io/memory-pressure")
-            && (t.operator.as_deref() == Some("Exists")
-                || (t.key.is_some() && t.value.as_deref().unwrap_or_default().is_empty()))
-    })
+    any_tolerates(tolerations, &taint)
 }
 
 #[cfg(test)]

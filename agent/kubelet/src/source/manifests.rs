@@ -17,7 +17,7 @@ use k8s_openapi::api::core::v1::{Pod, Toleration};
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
-use super::{Pods, defaults};
+use super::Pods;
 use crate::pod::{CONFIG_HASH, CONFIG_MIRROR, CONFIG_SEEN, CONFIG_SOURCE};
 use crate::recorder::{Kind, Recorder, Subject};
 
@@ -216,8 +216,8 @@ pub fn parse(path: &Path, bytes: &[u8], node: &str) -> Result<Pod, Error> {
     if !is("kind", "Pod") || !is("apiVersion", "v1") {
         return Err(wrong("want kind Pod of apiVersion v1".to_owned()));
     }
-    let mut pod: Pod = serde_json::from_value(value).map_err(|e| wrong(e.to_string()))?;
-    defaults::apply(&mut pod);
+    let pod: Pod = serde_json::from_value(value).map_err(|e| wrong(e.to_string()))?;
+    let mut pod = defaulted(&pod).map_err(|e| wrong(e.to_string()))?;
     check(&pod).map_err(wrong)?;
     let metadata = &mut pod.metadata;
     let uid = match metadata.uid.take().filter(|uid| is_uid(uid)) {
@@ -251,6 +251,13 @@ pub fn parse(path: &Path, bytes: &[u8], node: &str) -> Result<Pod, Error> {
         }
     }
     Ok(pod)
+}
+
+/// The pod with the defaults an API server would have given it.
+fn defaulted(pod: &Pod) -> Result<Pod, serde_json::Error> {
+    let mut value = serde_json::to_value(pod)?;
+    machinery::resources::defaults::pod(&mut value);
+    serde_json::from_value(value)
 }
 
 fn is_uid(text: &str) -> bool {

@@ -178,7 +178,7 @@ async fn check_node(context: &Context, client: kube::Client, claimed: &Claimed) 
     let failed = |reason: String| Error::NodeAffinity { volume: claimed.name().to_owned(), reason };
     let node = Api::<Node>::all(client).get(name).await.map_err(|e| failed(told(&e)))?;
     let labels = node.metadata.labels.unwrap_or_default();
-    match crate::admit::matches(required, &labels, name) {
+    match machinery::node_terms::selects(required, name, &labels) {
         true => Ok(()),
         false => Err(failed("no matching NodeSelectorTerms".to_owned())),
     }

@@ -5,8 +5,8 @@ use crate::registry::Registry;
 use crate::registry::kind::Kind;
 use crate::registry::metadata::{at, items, list_mut, object_mut, set, text, texts};
 use machinery::quantity::Quantity;
-use machinery::resources::amounts::{Amounts, List, amounts as parse, stated};
 use machinery::status::Status;
+use machinery::totals::{Amounts, Asks, Resize, Side, amounts as parse};
 use serde_json::Value;
 
 /// Tells what was filled in.
@@ -106,8 +106,8 @@ pub(super) fn check<'a>(registry: &'a Registry, a: &'a mut Attributes<'_>) -> Ve
                         }
                     }
                     ("Pod", "pods") => {
-                        let requests = stated(object, List::Requests, false);
-                        let limits = stated(object, List::Limits, false);
+                        let requests = Asks::read(object, Side::Requests, Resize::Ignored).stated();
+                        let limits = Asks::read(object, Side::Limits, Resize::Ignored).stated();
                         bounds("Pod", limit, &requests, &limits, &mut problems);
                     }
                     ("PersistentVolumeClaim", "persistentvolumeclaims") => {

@@ -6,7 +6,7 @@ use crate::registry::kind::Kind;
 use crate::registry::metadata::{at, text};
 use machinery::quantity::Quantity;
 use machinery::status::Status;
-use machinery::totals::{self, Side};
+use machinery::totals::{self, Resize, Side};
 use serde_json::Value;
 
 pub(super) fn check<'a>(registry: &'a Registry, a: &'a mut Attributes<'_>) -> Verdict<'a> {
@@ -44,7 +44,7 @@ fn refused(a: &Attributes<'_>, why: &str, reason: &str) -> Status {
 }
 
 fn short(pod: &Value, node: &Value) -> Vec<String> {
-    let requests = totals::of(pod, Side::Requests);
+    let requests = totals::of(pod, Side::Requests, Resize::Ignored);
     let shown = |quantity: &Quantity, milli: bool| {
         if milli { quantity.milli_value() } else { quantity.value() }
     };

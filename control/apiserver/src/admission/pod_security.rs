@@ -1,19 +1,16 @@
 //! PodSecurity: a namespace's labels say how much its pods may ask of the node, and what becomes of those that ask more.
 //!
 //! `enforce` refuses pods; `warn` tells the author, of workloads too; `audit` awaits an audit log. Upstream:
-//! `k8s.io/pod-security-admission`. [`policy`]: what the labels say; [`checks`]: what a pod asks for.
-
-mod checks;
-mod policy;
+//! `k8s.io/pod-security-admission`. What is judged is [`machinery::pod_security`].
 
 use super::{Attributes, Operation, Verdict};
 use crate::registry::Registry;
 use crate::registry::kind::Kind;
 use crate::registry::metadata::{at, items, text};
-use checks::{reasons, violations};
 use machinery::object;
+use machinery::pod_security::checks::{reasons, violations};
+use machinery::pod_security::policy::{Level, Policy, Rule};
 use machinery::status::Status;
-use policy::{Level, Policy, Rule};
 use serde_json::Value;
 use std::collections::BTreeMap;
 

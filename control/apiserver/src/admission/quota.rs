@@ -13,9 +13,9 @@ use crate::registry::metadata::{at, object_mut, set};
 use jiff::Timestamp;
 use machinery::object;
 use machinery::quantity::{Format, Quantity};
-use machinery::resources::amounts::{Amounts, amounts};
 use machinery::resources::quota::{Counted, Write};
 use machinery::status::Status;
+use machinery::totals::{Amounts, amounts};
 use serde_json::Value;
 
 fn listed(quota: &Value, list: &str) -> Amounts {

@@ -4,7 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Container, Pod};
 use kube::ResourceExt;
 use machinery::quantity::Quantity;
-use machinery::resources::amounts::{List, of_pod};
+use machinery::totals::{Asks, Resize, Side, pod_level};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -165,11 +165,9 @@ fn request(pod: &Pod, container: &str, resource: &str) -> Result<i64, String> {
     let name = pod.name_any();
     let Some(spec) = &pod.spec else { return Ok(0) };
     let whole = spec.resources.as_ref().and_then(|r| r.requests.as_ref());
-    if container.is_empty()
-        && whole.is_some_and(|r| r.keys().any(|n| machinery::resources::amounts::pod_level(n)))
-    {
-        let value = serde_json::to_value(pod).unwrap_or_default();
-        let amount = of_pod(&value, List::Requests, false).get(resource).map(Quantity::milli_value);
+    if container.is_empty() && whole.is_some_and(|r| r.keys().any(|n| pod_level(n))) {
+        let total = Asks::of(pod, Side::Requests, Resize::Ignored).total();
+        let amount = total.get(resource).map(Quantity::milli_value);
         return amount.ok_or_else(|| format!("missing pod-level request for {resource} in Pod {name}"));
     }
     let sidecar = |c: &&Container| c.restart_policy.as_deref() == Some("Always");

@@ -3,10 +3,11 @@
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{
     Affinity, Node, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec,
-    PodTemplateSpec, Taint, Toleration,
+    PodTemplateSpec, Toleration,
 };
 use kube::ResourceExt;
-use machinery::labels::{Operator, Requirement};
+use machinery::node_terms;
+use machinery::taints::any_tolerates;
 
 /// The label that tells pods of one template from those of another.
 pub const HASH_LABEL: &str = "controller-revision-hash";
@@ -41,7 +42,7 @@ pub fn fit(set: &DaemonSet, node: &Node) -> Fit {
     let Some(spec) = set.spec.as_ref().and_then(|s| s.template.spec.as_ref()) else { return NO };
     let name = node.name_any();
     let named = spec.node_name.as_deref().unwrap_or_default();
-    if (!named.is_empty() && named != name) || !selected(spec, node) {
+    if (!named.is_empty() && named != name) || !node_terms::allows(spec, &name, node.labels()) {
         return NO;
     }
     let tolerations = tolerations(spec);
@@ -50,75 +51,12 @@ pub fn fit(set: &DaemonSet, node: &Node) -> Fit {
         taints
             .iter()
             .filter(|t| effects.contains(&t.effect.as_str()))
-            .all(|taint| tolerations.iter().any(|t| tolerates(t, taint)))
+            .all(|taint| any_tolerates(&tolerations, taint))
     };
     if bears(&["NoSchedule", "NoExecute"]) {
         return Fit { run: true, stay: true };
     }
     Fit { run: false, stay: bears(&["NoExecute"]) }
-}
-
-fn selected(spec: &PodSpec, node: &Node) -> bool {
-    let labels = node.labels();
-    let plain = spec.node_selector.iter().flatten().all(|(k, v)| labels.get(k) == Some(v));
-    let affinity = spec.affinity.as_ref().and_then(|a| a.node_affinity.as_ref());
-    let required = affinity.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref());
-    plain && required.is_none_or(|r| r.node_selector_terms.iter().any(|t| term_matches(t, node)))
-}
-
-/// All of a term must hold; one without conditions, or with one that is not valid, matches nothing.
-fn term_matches(term: &NodeSelectorTerm, node: &Node) -> bool {
-    let expressions = term.match_expressions.as_deref().unwrap_or_default();
-    let fields = term.match_fields.as_deref().unwrap_or_default();
-    let name = node.name_any();
-    let field = |f: &NodeSelectorRequirement| {
-        let listed = f.values.iter().flatten().any(|v| *v == name);
-        match (f.key.as_str(), f.operator.as_str()) {
-            ("metadata.name", "In") => listed,
-            ("metadata.name", "NotIn") => !listed,
-            _ => false,
-        }
-    };
-    !(expressions.is_empty() && fields.is_empty())
-        && expressions.iter().all(|e| requirement(e).is_some_and(|r| r.matches(node.labels())))
-        && fields.iter().all(field)
-}
-
-fn requirement(expression: &NodeSelectorRequirement) -> Option<Requirement> {
-    let operator = match expression.operator.as_str() {
-        "In" => Operator::In,
-        "NotIn" => Operator::NotIn,
-        "Exists" => Operator::Exists,
-        "DoesNotExist" => Operator::DoesNotExist,
-        "Gt" => Operator::GreaterThan,
-        "Lt" => Operator::LessThan,
-        _ => return None,
-    };
-    Requirement::new(&expression.key, operator, expression.values.clone().unwrap_or_default()).ok()
-}
-
-fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
-    let matches = |wanted: Option<&str>, got: &str| wanted.is_none_or(|w| w.is_empty() || w == got);
-    if !matches(toleration.effect.as_deref(), &taint.effect)
-        || !matches(toleration.key.as_deref(), &taint.key)
-    {
-        return false;
-    }
-    match toleration.operator.as_deref().unwrap_or_default() {
-        "" | "Equal" => {
-            toleration.value.as_deref().unwrap_or_default() == taint.value.as_deref().unwrap_or_default()
-        }
-        "Exists" => true,
-        operator @ ("Lt" | "Gt") => {
-            let number = |text: Option<&str>| text.and_then(|t| t.parse::<i64>().ok());
-            match (number(taint.value.as_deref()), number(toleration.value.as_deref())) {
-                (Some(taint), Some(bound)) if operator == "Lt" => taint < bound,
-                (Some(taint), Some(bound)) => taint > bound,
-                _ => false,
-            }
-        }
-        _ => false,
-    }
 }
 
 /// The template's tolerations and those every daemon pod has.

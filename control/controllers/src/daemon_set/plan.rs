@@ -7,6 +7,7 @@ use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt;
+use machinery::intstr::part;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -90,8 +91,13 @@ impl View<'_> {
             .as_ref()
             .and_then(|s| s.update_strategy.as_ref())
             .and_then(|s| s.rolling_update.as_ref());
-        let surge = scaled(rolling.and_then(|r| r.max_surge.as_ref()), desired);
-        let unavailable = scaled(rolling.and_then(|r| r.max_unavailable.as_ref()), desired);
+        // both rounded up
+        let scaled = |value: Option<&IntOrString>| {
+            let total = i32::try_from(desired).unwrap_or(i32::MAX);
+            value.map_or(0, |value| usize::try_from(part(value, total, true)).unwrap_or(0))
+        };
+        let surge = scaled(rolling.and_then(|r| r.max_surge.as_ref()));
+        let unavailable = scaled(rolling.and_then(|r| r.max_unavailable.as_ref()));
         (surge, if surge == 0 { unavailable.max(1) } else { unavailable })
     }
 
@@ -262,17 +268,6 @@ impl View<'_> {
             counts.updated += i32::from(updated(self.set, pod, self.hash));
         }
         counts
-    }
-}
-
-fn scaled(value: Option<&IntOrString>, total: usize) -> usize {
-    match value {
-        Some(IntOrString::Int(n)) => usize::try_from(*n).unwrap_or(0),
-        Some(IntOrString::String(text)) => {
-            let percent: usize = text.trim_end_matches('%').parse().unwrap_or(0);
-            (percent.saturating_mul(total)).div_ceil(100)
-        }
-        None => 0,
     }
 }
 

@@ -4,8 +4,8 @@ use crate::pods::{available, phase, ready_since};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Pod;
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt;
+use machinery::intstr::part;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -123,15 +123,8 @@ impl View<'_> {
     /// Pods there may be too few of during a rollout: rounded up, at least one.
     fn max_unavailable(&self) -> i32 {
         let strategy = self.set.spec.as_ref().and_then(|s| s.update_strategy.as_ref());
-        let most = match strategy.and_then(|s| s.rolling_update.as_ref()?.max_unavailable.as_ref()) {
-            Some(IntOrString::Int(n)) => *n,
-            Some(IntOrString::String(text)) => {
-                let percent: i64 = text.trim_end_matches('%').parse().unwrap_or(0);
-                i32::try_from((percent.saturating_mul(i64::from(self.wanted())) + 99) / 100).unwrap_or(1)
-            }
-            None => 1,
-        };
-        most.max(1)
+        let most = strategy.and_then(|s| s.rolling_update.as_ref()?.max_unavailable.as_ref());
+        most.map_or(1, |most| part(most, self.wanted(), true)).max(1)
     }
 
     /// What the status says.

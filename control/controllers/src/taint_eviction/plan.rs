@@ -1,6 +1,7 @@
 //! Whether a pod must leave a node for its taints, and when. Pure.
 
 use k8s_openapi::api::core::v1::{Taint, Toleration};
+use machinery::taints::tolerates;
 use std::time::Duration;
 
 /// When a pod must leave.
@@ -28,23 +29,6 @@ pub fn eviction(tolerations: &[Toleration], taints: &[Taint]) -> Eviction {
         None => Eviction::Never,
         Some(Ok(seconds)) if seconds > 0 => Eviction::After(Duration::from_secs(seconds)),
         Some(_) => Eviction::Now,
-    }
-}
-
-fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
-    let text = |text: &Option<String>| text.as_deref().unwrap_or_default().to_owned();
-    let (effect, key) = (text(&toleration.effect), text(&toleration.key));
-    let (own, value) = (text(&toleration.value), text(&taint.value));
-    if !(effect.is_empty() || effect == taint.effect) || !(key.is_empty() || key == taint.key) {
-        return false;
-    }
-    let numbers = || Some((value.parse::<i64>().ok()?, own.parse::<i64>().ok()?));
-    match toleration.operator.as_deref().unwrap_or_default() {
-        "" | "Equal" => own == value,
-        "Exists" => true,
-        "Lt" => numbers().is_some_and(|(taint, own)| taint < own),
-        "Gt" => numbers().is_some_and(|(taint, own)| taint > own),
-        _ => false,
     }
 }
 

@@ -28,6 +28,11 @@ pub fn apply(resource: &Resource, object: &mut Value) {
     fill(object);
 }
 
+/// Fills in the defaults of a pod that no API server has seen.
+pub fn pod(pod: &mut Value) {
+    pod::pod(pod);
+}
+
 type Fill = fn(&mut Value);
 
 const KINDS: &[(&str, &str, Fill)] = &[

@@ -4,10 +4,10 @@
 //! Rules: upstream's evaluators (`pkg/quota/v1/evaluator/core`, and the generic object count).
 
 use super::access::Get;
-use super::amounts::{Amounts, List, add, amounts, of_pod, states_pod_level};
 use super::strategy::qos_class;
 use crate::labels::{Operator, Requirement};
 use crate::quantity::{Format, Quantity};
+use crate::totals::{self, Amounts, Resize, Side, add, amounts, states_pod_level};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
@@ -118,8 +118,7 @@ impl<'a> Counted<'a> {
         let mut used = Amounts::from([(self.count_name(), number(1))]);
         if self.core("pods") {
             if charged(object, now) {
-                let (requests, limits) =
-                    (of_pod(object, List::Requests, true), of_pod(object, List::Limits, true));
+                let (requests, limits) = (of_pod(object, Side::Requests), of_pod(object, Side::Limits));
                 add(&mut used, &compute(&requests, &limits));
             }
         } else if self.core("services") {
@@ -189,15 +188,13 @@ impl<'a> Counted<'a> {
     }
 }
 
+fn of_pod(pod: &Value, side: Side) -> Amounts {
+    totals::of(pod, side, Resize::Counted)
+}
+
 /// Does the scope's requirement hold for the class named (empty: none)?
 fn selects(scope: &str, operator: &str, values: &[Value], class: &str) -> bool {
-    let operator = match operator {
-        "In" => Operator::In,
-        "NotIn" => Operator::NotIn,
-        "Exists" => Operator::Exists,
-        "DoesNotExist" => Operator::DoesNotExist,
-        _ => return false,
-    };
+    let Some(operator) = Operator::of_expression(operator) else { return false };
     let values = values.iter().filter_map(Value::as_str).map(str::to_owned).collect();
     let mut labels = Map::new();
     if !class.is_empty() {
@@ -325,7 +322,7 @@ fn affine_across_namespaces(pod: &Value) -> bool {
 pub fn frees(group: &str, plural: &str, old: &Value, new: &Value, now: Timestamp) -> bool {
     match (group, plural) {
         ("", "pods") => {
-            let ran = |pod: &Value| (of_pod(pod, List::Requests, true), of_pod(pod, List::Limits, true));
+            let ran = |pod: &Value| (of_pod(pod, Side::Requests), of_pod(pod, Side::Limits));
             ran(old) != ran(new)
                 || terminating(old) != terminating(new)
                 || (charged(old, now) && !charged(new, now))

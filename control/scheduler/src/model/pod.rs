@@ -1,8 +1,10 @@
 //! A pod as scheduling sees it.
 
 use super::resources::{Resources, pod_requests, pod_requests_scored};
-use super::terms::{Labels, NodeTerm, PodTerm, Spread};
+use super::terms::{Labels, PodTerm, Spread};
 use k8s_openapi::api::core::v1 as api;
+use machinery::node_terms::NodeTerm;
+use machinery::taints::any_tolerates;
 
 /// A port a pod takes on its host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -135,7 +137,8 @@ impl Pod {
                 .and_then(|c| c.message.clone());
         }
         if let Some(spec) = &pod.spec {
-            out.requests = pod_requests(spec, pod.status.as_ref());
+            out.requests = pod_requests(pod);
+            out.scored = pod_requests_scored(pod);
             out.read_spec(spec);
         }
         out
@@ -147,7 +150,6 @@ impl Pod {
         self.priority = spec.priority.unwrap_or(0);
         self.never_preempts = spec.preemption_policy.as_deref() == Some("Never");
         self.gated = spec.scheduling_gates.as_ref().is_some_and(|g| !g.is_empty());
-        self.scored = pod_requests_scored(spec);
         self.tolerations = spec.tolerations.clone().unwrap_or_default();
         self.node_selector = spec.node_selector.clone().unwrap_or_default();
         if let Some(affinity) = &spec.affinity {
@@ -240,23 +242,6 @@ impl Pod {
 
     /// Whether it tolerates a taint.
     pub fn tolerates(&self, taint: &api::Taint) -> bool {
-        self.tolerations.iter().any(|t| {
-            let given = |s: &Option<String>| s.as_deref().unwrap_or_default().to_owned();
-            let effect = given(&t.effect);
-            let key = given(&t.key);
-            (effect.is_empty() || effect == taint.effect)
-                && (key.is_empty() || key == taint.key)
-                && match t.operator.as_deref().unwrap_or("Equal") {
-                    "" | "Equal" => given(&t.value) == given(&taint.value),
-                    "Exists" => true,
-                    "Lt" => numbers(&taint.value, &t.value).is_some_and(|(taint, own)| taint < own),
-                    "Gt" => numbers(&taint.value, &t.value).is_some_and(|(taint, own)| taint > own),
-                    _ => false,
-                }
-        })
+        any_tolerates(&self.tolerations, taint)
     }
-}
-
-fn numbers(a: &Option<String>, b: &Option<String>) -> Option<(i64, i64)> {
-    Some((a.as_ref()?.parse().ok()?, b.as_ref()?.parse().ok()?))
 }

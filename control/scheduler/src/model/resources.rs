@@ -2,7 +2,8 @@
 
 use k8s_openapi::api::core::v1 as api;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
-use machinery::quantity::Quantity;
+use machinery::quantity::{Format, Quantity};
+use machinery::totals::{Amounts, Asks, Resize, Side};
 use std::collections::BTreeMap;
 
 /// What scoring assumes of a container that asks for no CPU, in thousandths of a core.
@@ -34,18 +35,23 @@ impl Resources {
     pub fn of(list: Option<&BTreeMap<String, ApiQuantity>>) -> Self {
         let mut out = Self::default();
         for (name, amount) in list.into_iter().flatten() {
-            let Ok(amount) = Quantity::parse(&amount.0) else { continue };
-            match name.as_str() {
-                "cpu" => out.milli_cpu = amount.milli_value(),
-                "memory" => out.memory = amount.value(),
-                "ephemeral-storage" => out.ephemeral = amount.value(),
-                name if is_scalar(name) => {
-                    out.scalar.insert(name.to_owned(), amount.value());
-                }
-                _ => {}
+            if let Ok(amount) = Quantity::parse(&amount.0) {
+                out.set(name, &amount);
             }
         }
         out
+    }
+
+    fn set(&mut self, name: &str, amount: &Quantity) {
+        match name {
+            "cpu" => self.milli_cpu = amount.milli_value(),
+            "memory" => self.memory = amount.value(),
+            "ephemeral-storage" => self.ephemeral = amount.value(),
+            name if is_scalar(name) => {
+                self.scalar.insert(name.to_owned(), amount.value());
+            }
+            _ => {}
+        }
     }
 
     fn each(&mut self, other: &Self, f: impl Fn(i64, i64) -> i64) {
@@ -67,83 +73,29 @@ impl Resources {
     pub fn sub(&mut self, other: &Self) {
         self.each(other, i64::saturating_sub);
     }
+}
 
-    /// Makes each amount at least that of `other`.
-    pub fn at_least(&mut self, other: &Self) {
-        self.each(other, i64::max);
+impl From<&Amounts> for Resources {
+    fn from(amounts: &Amounts) -> Self {
+        let mut out = Self::default();
+        amounts.iter().for_each(|(name, amount)| out.set(name, amount));
+        out
     }
 }
 
-/// What a pod counts for on its node: the larger of its containers together and each moment of its initialisation, where
-/// restartable init containers run on; a pod-level request replaces the sum of CPU, memory and huge pages; overhead is added.
-pub fn pod_requests(spec: &api::PodSpec, status: Option<&api::PodStatus>) -> Resources {
-    total(spec, |container, is_init| {
-        let mut requests = Resources::of(container.resources.as_ref().and_then(|r| r.requests.as_ref()));
-        let statuses = status.and_then(|s| {
-            if is_init { s.init_container_statuses.as_ref() } else { s.container_statuses.as_ref() }
-        });
-        // A resize in progress counts with the larger of what it had and what it asks for.
-        let observed = statuses.and_then(|s| s.iter().find(|s| s.name == container.name));
-        if let Some(observed) = observed {
-            requests.at_least(&Resources::of(observed.allocated_resources.as_ref()));
-            let actual = observed.resources.as_ref().and_then(|r| r.requests.as_ref());
-            requests.at_least(&Resources::of(actual));
-        }
-        requests
-    })
+/// What a pod counts for on its node; a resize under way as far as it can be granted.
+pub fn pod_requests(pod: &api::Pod) -> Resources {
+    Resources::from(&Asks::of(pod, Side::Requests, Resize::Counted).total())
 }
 
 /// The same with a minimum for each container that asks for no CPU or memory: what scores count, so that pods without
 /// requests spread too.
-pub fn pod_requests_scored(spec: &api::PodSpec) -> Resources {
-    total(spec, |container, _| {
-        let list = container.resources.as_ref().and_then(|r| r.requests.as_ref());
-        let asked = |name: &str| list.is_some_and(|l| l.contains_key(name));
-        let mut requests = Resources::of(list);
-        if !asked("cpu") {
-            requests.milli_cpu = DEFAULT_MILLI_CPU;
-        }
-        if !asked("memory") {
-            requests.memory = DEFAULT_MEMORY;
-        }
-        requests
-    })
-}
-
-fn total(spec: &api::PodSpec, of: impl Fn(&api::Container, bool) -> Resources) -> Resources {
-    let mut sum = Resources::default();
-    for container in &spec.containers {
-        sum.add(&of(container, false));
-    }
-    let mut restartable = Resources::default();
-    let mut initial = Resources::default();
-    for container in spec.init_containers.iter().flatten() {
-        let mut requests = of(container, true);
-        if container.restart_policy.as_deref() == Some("Always") {
-            restartable.add(&requests);
-            initial.at_least(&restartable);
-        } else {
-            requests.add(&restartable);
-            initial.at_least(&requests);
-        }
-    }
-    sum.add(&restartable);
-    sum.at_least(&initial);
-    let level = spec.resources.as_ref().and_then(|r| r.requests.as_ref());
-    if let Some(level) = level {
-        let pod = Resources::of(Some(level));
-        if level.contains_key("cpu") {
-            sum.milli_cpu = pod.milli_cpu;
-        }
-        if level.contains_key("memory") {
-            sum.memory = pod.memory;
-        }
-        for (name, amount) in pod.scalar.into_iter().filter(|(n, _)| n.starts_with("hugepages-")) {
-            sum.scalar.insert(name, amount);
-        }
-    }
-    sum.add(&Resources::of(spec.overhead.as_ref()));
-    sum
+pub fn pod_requests_scored(pod: &api::Pod) -> Resources {
+    let least = Amounts::from([
+        ("cpu".to_owned(), Quantity::from_milli(DEFAULT_MILLI_CPU, Format::DecimalSi)),
+        ("memory".to_owned(), Quantity::new(DEFAULT_MEMORY, Format::BinarySi)),
+    ]);
+    Resources::from(&Asks::of(pod, Side::Requests, Resize::Counted).with_least(&least).total())
 }
 
 #[cfg(test)]
@@ -152,7 +104,7 @@ mod tests {
     use serde_json::json;
 
     fn requests(spec: serde_json::Value) -> (i64, i64) {
-        let r = pod_requests(&serde_json::from_value(spec).unwrap(), None);
+        let r = pod_requests(&serde_json::from_value(json!({ "spec": spec })).unwrap());
         (r.milli_cpu, r.memory)
     }
 
@@ -180,6 +132,21 @@ mod tests {
             "resources": {"requests": {"cpu": "1"}},
         });
         assert_eq!(requests(spec), (1250, 1024));
+    }
+
+    #[test]
+    fn a_pod_asking_in_vain_must_not_fill_its_node() {
+        let status = json!({"name": "c", "image": "", "imageID": "", "ready": true, "restartCount": 0,
+            "resources": {"requests": {"cpu": "1"}}, "allocatedResources": {"cpu": "1"}});
+        let pod = |reason: &str| {
+            let pending = json!([{"type": "PodResizePending", "status": "True", "reason": reason}]);
+            let pod = json!({"spec": {"containers": [container("99")]},
+                "status": {"containerStatuses": [status], "conditions": pending}});
+            serde_json::from_value(pod).unwrap()
+        };
+        assert_eq!(pod_requests(&pod("Infeasible")).milli_cpu, 1000);
+        assert_eq!(pod_requests_scored(&pod("Infeasible")).milli_cpu, 1000);
+        assert_eq!(pod_requests(&pod("Deferred")).milli_cpu, 99000);
     }
 
     #[test]

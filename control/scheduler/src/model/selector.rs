@@ -16,18 +16,8 @@ pub fn compile(selector: Option<&meta::LabelSelector>) -> Selector {
     }
 }
 
-/// One expression of a label or node selector; `None` where it is not valid.
-pub fn requirement(key: &str, operator: &str, values: &[String]) -> Option<Requirement> {
-    let operator = match operator {
-        "In" => Operator::In,
-        "NotIn" => Operator::NotIn,
-        "Exists" => Operator::Exists,
-        "DoesNotExist" => Operator::DoesNotExist,
-        "Gt" => Operator::GreaterThan,
-        "Lt" => Operator::LessThan,
-        _ => return None,
-    };
-    Requirement::new(key, operator, values.to_vec()).ok()
+fn requirement(key: &str, operator: &str, values: &[String]) -> Option<Requirement> {
+    Requirement::new(key, Operator::of_expression(operator)?, values.to_vec()).ok()
 }
 
 /// `selector` narrowed to the values `labels` has for `keys` (`matchLabelKeys`), or away from them (`mismatchLabelKeys`). Keys the

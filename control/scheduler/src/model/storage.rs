@@ -1,8 +1,9 @@
 //! Volumes, claims and classes as scheduling sees them.
 
-use super::terms::{Labels, NodeTerm};
+use super::terms::Labels;
 use k8s_openapi::api::{core::v1 as api, storage::v1 as storage};
 use machinery::binding::{Claim, Volume};
+use machinery::node_terms::NodeTerm;
 use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::sync::Arc;

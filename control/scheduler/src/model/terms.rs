@@ -1,59 +1,12 @@
 //! Affinity terms and spread constraints, compiled.
 
-use super::selector::{compile, narrowed, requirement};
+use super::selector::{compile, narrowed};
 use k8s_openapi::api::core::v1 as api;
-use machinery::labels::{Operator, Requirement, Selector};
+use machinery::labels::{Operator, Selector};
 use std::collections::BTreeMap;
 
 /// Labels of an object.
 pub type Labels = BTreeMap<String, String>;
-
-/// One term of a node selector: all of it must hold.
-#[derive(Clone, Debug, PartialEq)]
-pub struct NodeTerm {
-    /// `None`: the term is not valid, or empty, and matches no node.
-    requirements: Option<Vec<Requirement>>,
-    /// Names wanted (true) or unwanted, from `matchFields` on `metadata.name`.
-    names: Vec<(bool, Vec<String>)>,
-}
-
-impl NodeTerm {
-    /// Compiles a term.
-    pub fn new(term: &api::NodeSelectorTerm) -> Self {
-        let expressions = term.match_expressions.as_deref().unwrap_or_default();
-        let fields = term.match_fields.as_deref().unwrap_or_default();
-        let mut requirements: Option<Vec<_>> = expressions
-            .iter()
-            .map(|e| requirement(&e.key, &e.operator, e.values.as_deref().unwrap_or_default()))
-            .collect();
-        let mut names = Vec::new();
-        for field in fields {
-            match (field.key.as_str(), field.operator.as_str()) {
-                ("metadata.name", "In") => names.push((true, field.values.clone().unwrap_or_default())),
-                ("metadata.name", "NotIn") => names.push((false, field.values.clone().unwrap_or_default())),
-                _ => requirements = None,
-            }
-        }
-        if expressions.is_empty() && fields.is_empty() {
-            requirements = None;
-        }
-        Self { requirements, names }
-    }
-
-    /// Whether the node matches.
-    pub fn matches(&self, name: &str, labels: &Labels) -> bool {
-        self.requirements.as_ref().is_some_and(|r| r.iter().all(|r| r.matches(labels)))
-            && self.names.iter().all(|(wanted, names)| names.iter().any(|n| n == name) == *wanted)
-    }
-
-    /// The only nodes the term can match, where it names them.
-    pub fn named(&self) -> Option<Vec<&str>> {
-        let mut wanted = self.names.iter().filter(|(wanted, _)| *wanted);
-        let first = wanted.next()?;
-        let rest: Vec<_> = wanted.collect();
-        Some(first.1.iter().filter(|n| rest.iter().all(|(_, o)| o.contains(n))).map(String::as_str).collect())
-    }
-}
 
 /// A term of pod affinity or anti-affinity.
 #[derive(Clone, Debug, PartialEq)]

@@ -3,7 +3,7 @@
 //! `pod-security-admission/policy`.
 
 use super::policy::{Level, Rule};
-use crate::registry::metadata::{at, items, text};
+use crate::resources::access::Get as _;
 use serde_json::Value;
 use std::collections::BTreeSet;
 
@@ -37,7 +37,7 @@ const RESTRICTED: &[Check] = &[
 ];
 
 /// Everything wrong, as `reason (detail)`.
-pub(super) fn violations(rule: &Rule, pod: &Value) -> Vec<String> {
+pub fn violations(rule: &Rule, pod: &Value) -> Vec<String> {
     let join = |(reason, detail): (String, String)| {
         if detail.is_empty() { reason } else { format!("{reason} ({detail})") }
     };
@@ -45,7 +45,7 @@ pub(super) fn violations(rule: &Rule, pod: &Value) -> Vec<String> {
 }
 
 /// Everything wrong, without details.
-pub(super) fn reasons(rule: &Rule, pod: &Value) -> Vec<String> {
+pub fn reasons(rule: &Rule, pod: &Value) -> Vec<String> {
     findings(rule, pod).into_iter().map(|(reason, _)| reason).collect()
 }
 
@@ -62,12 +62,12 @@ fn findings(rule: &Rule, pod: &Value) -> Vec<(String, String)> {
 fn containers(pod: &Value) -> impl Iterator<Item = &Value> {
     ["initContainers", "containers", "ephemeralContainers"]
         .into_iter()
-        .flat_map(|list| items(pod, &["spec", list]))
+        .flat_map(|list| pod.at("spec").items(list))
 }
 
 /// The names of the containers of which `bad` holds.
 fn bad_containers(pod: &Value, mut bad: impl FnMut(&Value) -> bool) -> Vec<String> {
-    containers(pod).filter(|c| bad(c)).map(|c| text(c, &["name"]).to_owned()).collect()
+    containers(pod).filter(|c| bad(c)).map(|c| c.text("name").to_owned()).collect()
 }
 
 fn plural<'a>(one: &'a str, many: &'a str, count: usize) -> &'a str {
@@ -94,12 +94,16 @@ fn found(reason: &str, detail: String) -> Finding {
     Some((reason.to_owned(), detail))
 }
 
+fn some(value: &Value) -> Option<&Value> {
+    (!value.is_null()).then_some(value)
+}
+
 fn context<'a>(container: &'a Value, field: &str) -> Option<&'a Value> {
-    at(container, &["securityContext", field])
+    some(container.at("securityContext").at(field))
 }
 
 fn pod_context<'a>(pod: &'a Value, field: &str) -> Option<&'a Value> {
-    at(pod, &["spec", "securityContext", field])
+    some(pod.at("spec.securityContext").at(field))
 }
 
 fn is(value: Option<&Value>, wanted: bool) -> bool {
@@ -108,7 +112,7 @@ fn is(value: Option<&Value>, wanted: bool) -> bool {
 
 /// Restricted rules about Linux do not hold for pods that say they are none, since 1.25.
 fn is_windows(rule: &Rule, pod: &Value) -> bool {
-    rule.since(25) && text(pod, &["spec", "os", "name"]) == "windows"
+    rule.since(25) && pod.text("spec.os.name") == "windows"
 }
 
 const APP_ARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
@@ -116,7 +120,7 @@ const APP_ARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
 fn app_armor(_: &Rule, pod: &Value) -> Finding {
     let mut types = BTreeSet::new();
     let mut bad = |profile: Option<&Value>| {
-        let kind = profile.map(|p| text(p, &["type"])).unwrap_or_default();
+        let kind = profile.map(|p| p.text("type")).unwrap_or_default();
         let bad = !matches!(kind, "" | "RuntimeDefault" | "Localhost");
         if bad {
             types.insert(kind.to_owned());
@@ -130,7 +134,7 @@ fn app_armor(_: &Rule, pod: &Value) -> Finding {
     if let Some(who) = blame(pod_is_bad, &containers) {
         details.push(format!("{who} must not set AppArmor profile type to {}", quote(&types)));
     }
-    let annotations = at(pod, &["metadata", "annotations"]).and_then(Value::as_object);
+    let annotations = some(pod.at("metadata.annotations")).and_then(Value::as_object);
     let annotated: Vec<String> = annotations
         .into_iter()
         .flatten()
@@ -177,7 +181,8 @@ const DEFAULT_CAPABILITIES: [&str; 13] = [
 fn added(pod: &Value, allowed: &[&str]) -> Option<String> {
     let mut extra = BTreeSet::new();
     let containers = bad_containers(pod, |c| {
-        let more: Vec<String> = items(c, &["securityContext", "capabilities", "add"])
+        let more: Vec<String> = c
+            .items("securityContext.capabilities.add")
             .iter()
             .filter_map(Value::as_str)
             .filter(|c| !allowed.contains(c))
@@ -203,15 +208,15 @@ fn capabilities_baseline(_: &Rule, pod: &Value) -> Finding {
 fn host_namespaces(_: &Rule, pod: &Value) -> Finding {
     let shared: Vec<String> = ["hostNetwork", "hostPID", "hostIPC"]
         .into_iter()
-        .filter(|field| is(at(pod, &["spec", field]), true))
+        .filter(|field| pod.at("spec").flag(field))
         .map(|field| format!("{field}=true"))
         .collect();
     if shared.is_empty() { None } else { found("host namespaces", shared.join(", ")) }
 }
 
 fn host_paths(_: &Rule, pod: &Value) -> Finding {
-    let volumes = items(pod, &["spec", "volumes"]).iter().filter(|v| at(v, &["hostPath"]).is_some());
-    let names: Vec<&str> = volumes.map(|v| text(v, &["name"])).collect();
+    let volumes = pod.items("spec.volumes").iter().filter(|v| some(v.at("hostPath")).is_some());
+    let names: Vec<&str> = volumes.map(|v| v.text("name")).collect();
     if names.is_empty() {
         return None;
     }
@@ -221,9 +226,10 @@ fn host_paths(_: &Rule, pod: &Value) -> Finding {
 fn host_ports(_: &Rule, pod: &Value) -> Finding {
     let mut ports = BTreeSet::new();
     let containers = bad_containers(pod, |c| {
-        let used: Vec<i64> = items(c, &["ports"])
+        let used: Vec<i64> = c
+            .items("ports")
             .iter()
-            .filter_map(|p| at(p, &["hostPort"])?.as_i64())
+            .filter_map(|p| some(p.at("hostPort"))?.as_i64())
             .filter(|port| *port != 0)
             .collect();
         let bad = !used.is_empty();
@@ -239,13 +245,8 @@ fn host_ports(_: &Rule, pod: &Value) -> Finding {
     found(word, format!("{} {uses} {word} {}", named(&containers), list.join(", ")))
 }
 
-const HANDLERS: [&[&str]; 5] = [
-    &["livenessProbe"],
-    &["readinessProbe"],
-    &["startupProbe"],
-    &["lifecycle", "postStart"],
-    &["lifecycle", "preStop"],
-];
+const HANDLERS: [&str; 5] =
+    ["livenessProbe", "readinessProbe", "startupProbe", "lifecycle.postStart", "lifecycle.preStop"];
 
 fn host_probes(rule: &Rule, pod: &Value) -> Finding {
     if !rule.since(34) {
@@ -253,9 +254,9 @@ fn host_probes(rule: &Rule, pod: &Value) -> Finding {
     }
     let mut hosts = BTreeSet::new();
     let mut containers = bad_containers(pod, |c| {
-        let handlers = HANDLERS.iter().filter_map(|path| at(c, path));
+        let handlers = HANDLERS.iter().map(|path| c.at(path));
         let named: Vec<&str> = handlers
-            .flat_map(|h| ["httpGet", "tcpSocket"].map(|action| text(h, &[action, "host"])))
+            .flat_map(|h| ["httpGet", "tcpSocket"].map(|action| h.at(action).text("host")))
             .filter(|host| !host.is_empty())
             .collect();
         hosts.extend(named.iter().map(|h| (*h).to_owned()));
@@ -279,7 +280,7 @@ fn privileged(_: &Rule, pod: &Value) -> Finding {
 fn proc_mount(_: &Rule, pod: &Value) -> Finding {
     let mut types = BTreeSet::new();
     let containers = bad_containers(pod, |c| {
-        let kind = text(c, &["securityContext", "procMount"]);
+        let kind = c.text("securityContext.procMount");
         let bad = !matches!(kind, "" | "Default");
         if bad {
             types.insert(kind.to_owned());
@@ -294,14 +295,13 @@ fn selinux(rule: &Rule, pod: &Value) -> Finding {
     let (mut types, mut user, mut role) = (BTreeSet::new(), false, false);
     let mut bad = |options: Option<&Value>| {
         let Some(options) = options else { return false };
-        let kind = text(options, &["type"]);
+        let kind = options.text("type");
         let known = matches!(kind, "" | "container_t" | "container_init_t" | "container_kvm_t")
             || (rule.since(31) && kind == "container_engine_t");
         if !known {
             types.insert(kind.to_owned());
         }
-        let (sets_user, sets_role) =
-            (!text(options, &["user"]).is_empty(), !text(options, &["role"]).is_empty());
+        let (sets_user, sets_role) = (!options.text("user").is_empty(), !options.text("role").is_empty());
         user |= sets_user;
         role |= sets_role;
         !known || sets_user || sets_role
@@ -327,7 +327,7 @@ fn selinux(rule: &Rule, pod: &Value) -> Finding {
 fn bad_seccomp(pod: &Value) -> Finding {
     let mut types = BTreeSet::new();
     let mut bad = |profile: Option<&Value>| {
-        let kind = profile.map(|p| text(p, &["type"]));
+        let kind = profile.map(|p| p.text("type"));
         let bad = kind.is_some_and(|k| !matches!(k, "RuntimeDefault" | "Localhost"));
         types.extend(kind.filter(|_| bad).map(str::to_owned));
         bad
@@ -363,13 +363,13 @@ const SYSCTLS: [(&str, u32); 12] = [
 
 fn sysctls(rule: &Rule, pod: &Value) -> Finding {
     let safe = |name: &str| SYSCTLS.iter().any(|(known, minor)| *known == name && rule.since(*minor));
-    let names = items(pod, &["spec", "securityContext", "sysctls"]).iter().map(|s| text(s, &["name"]));
+    let names = pod.items("spec.securityContext.sysctls").iter().map(|s| s.text("name"));
     let unsafe_ones: Vec<&str> = names.filter(|name| !safe(name)).collect();
     if unsafe_ones.is_empty() { None } else { found("forbidden sysctls", unsafe_ones.join(", ")) }
 }
 
 fn host_process(_: &Rule, pod: &Value) -> Finding {
-    let host = |options: Option<&Value>| options.is_some_and(|o| is(at(o, &["hostProcess"]), true));
+    let host = |options: Option<&Value>| options.is_some_and(|o| is(some(o.at("hostProcess")), true));
     let containers = bad_containers(pod, |c| host(context(c, "windowsOptions")));
     let who = blame(host(pod_context(pod, "windowsOptions")), &containers)?;
     found("hostProcess", format!("{who} must not set securityContext.windowsOptions.hostProcess=true"))
@@ -394,9 +394,8 @@ fn capabilities_restricted(rule: &Rule, pod: &Value) -> Finding {
     if is_windows(rule, pod) {
         return None;
     }
-    let keeping = bad_containers(pod, |c| {
-        !items(c, &["securityContext", "capabilities", "drop"]).iter().any(|c| c == "ALL")
-    });
+    let keeping =
+        bad_containers(pod, |c| !c.items("securityContext.capabilities.drop").iter().any(|c| c == "ALL"));
     let details: Vec<String> = [
         (!keeping.is_empty())
             .then(|| format!("{} must set securityContext.capabilities.drop=[\"ALL\"]", named(&keeping))),
@@ -423,14 +422,14 @@ const VOLUMES: [&str; 10] = [
 
 fn restricted_volumes(_: &Rule, pod: &Value) -> Finding {
     let (mut names, mut types) = (Vec::new(), BTreeSet::new());
-    for volume in items(pod, &["spec", "volumes"]) {
+    for volume in pod.items("spec.volumes") {
         let bad = volume
             .as_object()
             .into_iter()
             .flatten()
             .find(|(k, v)| !VOLUMES.contains(&k.as_str()) && !v.is_null());
         if let Some((kind, _)) = bad {
-            names.push(text(volume, &["name"]));
+            names.push(volume.text("name"));
             types.insert(kind.as_str());
         }
     }

@@ -1,7 +1,7 @@
 //! What a namespace's `pod-security.kubernetes.io/` labels say. Upstream: `pod-security-admission/api`.
 
-use crate::registry::metadata::at;
-use machinery::field::{FieldError, Path};
+use crate::field::{FieldError, Path};
+use crate::resources::access::Get as _;
 use serde_json::Value;
 use std::fmt;
 
@@ -9,22 +9,28 @@ const PREFIX: &str = "pod-security.kubernetes.io/";
 
 /// How strict.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Level {
+pub enum Level {
+    /// Nothing is refused.
     #[default]
     Privileged,
+    /// Known ways to more rights are.
     Baseline,
+    /// What is not hardened is.
     Restricted,
 }
 
 /// A level as of a minor version of Kubernetes; `None` is the latest.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Rule {
+pub struct Rule {
+    /// How strict.
     pub level: Level,
+    /// The minor version whose checks hold.
     pub version: Option<u32>,
 }
 
 impl Rule {
     /// Is the rule at least as new as 1.`minor`?
+    #[must_use]
     pub fn since(&self, minor: u32) -> bool {
         self.version.is_none_or(|version| version >= minor)
     }
@@ -46,13 +52,16 @@ impl fmt::Display for Rule {
 
 /// What is refused, and what is warned of.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Policy {
+pub struct Policy {
+    /// What is refused.
     pub enforce: Rule,
+    /// What is warned of.
     pub warn: Rule,
 }
 
 impl Policy {
     /// Reads the labels. An unreadable level is the strictest, an unreadable version the latest; both are told.
+    #[must_use]
     pub fn read(namespace: &Value) -> (Self, Vec<FieldError>) {
         let mut errors = Vec::new();
         let mut rule = |mode: &str| {
@@ -84,7 +93,7 @@ impl Policy {
 }
 
 fn label<'a>(namespace: &'a Value, name: &str) -> Option<&'a str> {
-    at(namespace, &["metadata", "labels", &format!("{PREFIX}{name}")])?.as_str()
+    namespace.fields("metadata.labels")?.get(&format!("{PREFIX}{name}"))?.as_str()
 }
 
 fn level(text: &str) -> Option<Level> {
