@@ -6,7 +6,9 @@ use crate::pods;
 use crate::queue::{Key, Queue};
 use crate::reconcile::{Doing, Error, found};
 use k8s_openapi::api::core::v1::Pod;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, OwnerReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{
+    LabelSelector, LabelSelectorRequirement, OwnerReference,
+};
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, Resource, ResourceExt};
 use machinery::labels::Selector;
@@ -20,6 +22,22 @@ use std::sync::Arc;
 pub fn selector(selector: Option<&LabelSelector>, of: &str) -> Result<Selector, Error> {
     let value = serde_json::to_value(selector).map_err(|e| Error::Unusable(e.to_string()))?;
     Selector::from_label_selector(&value).map_err(|e| Error::Unusable(format!("selector of {of}: {e}")))
+}
+
+/// A label selector as Go prints the pointer to one.
+#[must_use]
+pub fn printed(selector: Option<&LabelSelector>) -> String {
+    let Some(selector) = selector else { return "nil".to_owned() };
+    let labels =
+        selector.match_labels.iter().flatten().map(|(k, v)| format!("{k}: {v},")).collect::<String>();
+    let expression = |e: &LabelSelectorRequirement| {
+        let values = e.values.clone().unwrap_or_default().join(" ");
+        format!("LabelSelectorRequirement{{Key:{},Operator:{},Values:[{values}],}},", e.key, e.operator)
+    };
+    let expressions = selector.match_expressions.iter().flatten().map(expression).collect::<String>();
+    format!(
+        "&LabelSelector{{MatchLabels:map[string]string{{{labels}}},MatchExpressions:[]LabelSelectorRequirement{{{expressions}}},}}"
+    )
 }
 
 /// How an owner claims pods.

@@ -4,7 +4,7 @@
 //! the budget's status. Promises: a disruption that an eviction has taken (`disruptedPods`) counts until the pod is gone or two minutes have
 //! passed; where the size cannot be known, nothing may be evicted.
 
-use crate::claim::selector;
+use crate::claim::{printed, selector};
 use crate::cluster::Cluster;
 use crate::informer::{Informer, key_of};
 use crate::inventory::Inventory;
@@ -16,10 +16,11 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::core::v1::{Pod, ReplicationController};
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetStatus};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, OwnerReference, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector, OwnerReference, Time};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::api::{DynamicObject, Patch, PatchParams};
 use kube::{Api, Client, ResourceExt};
+use machinery::intstr::part;
 use machinery::labels::Selector;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -213,6 +214,21 @@ fn by_size(budget: &PodDisruptionBudget) -> bool {
     })
 }
 
+/// No controller says how many of this pod there should be.
+fn is_unmanaged(pod: &Arc<Pod>) -> bool {
+    !pod.owner_references().iter().any(|o| o.controller == Some(true))
+}
+
+/// What an event says of a budget by size over pods without a controller.
+fn unmanaged_message(selector: Option<&LabelSelector>) -> String {
+    format!(
+        "Pods selected by this PodDisruptionBudget (selector: {}) were found to be unmanaged. As a result, the status of the PDB cannot be \
+         calculated correctly, which may result in undefined behavior. To account for these pods please set \".spec.minAvailable\" field of \
+         the PDB to an integer value.",
+        printed(selector)
+    )
+}
+
 fn budget_selector(budget: &PodDisruptionBudget) -> Result<Selector, Error> {
     selector(budget.spec.as_ref().and_then(|s| s.selector.as_ref()), &budget.name_any())
 }
@@ -239,13 +255,7 @@ fn work_out(
     now: Timestamp,
 ) -> Result<Outcome, String> {
     let spec = budget.spec.clone().unwrap_or_default();
-    let part = |value: &IntOrString, of: i32| match value {
-        IntOrString::Int(n) => *n,
-        IntOrString::String(text) => {
-            let percent: i64 = text.trim_end_matches('%').parse().unwrap_or(0);
-            i32::try_from((percent.saturating_mul(i64::from(of)) + 99) / 100).unwrap_or(i32::MAX)
-        }
-    };
+    let part = |value: &IntOrString, of: i32| part(value, of, true);
     let count = i32::try_from(pods.len()).unwrap_or(i32::MAX);
     let (expected, desired) = match (&spec.max_unavailable, &spec.min_available) {
         (Some(most), _) => {
@@ -342,6 +352,11 @@ impl Reconcile for Disruptions {
                         let message = format!("Pod was expected by PDB {key} to be deleted but it wasn't");
                         self.recorder.record(Self::NAME, &**pod, Severity::Warning, "NotDeleted", message);
                     }
+                }
+                if by_size(&budget) && pods.iter().any(is_unmanaged) {
+                    let selector = budget.spec.as_ref().and_then(|s| s.selector.as_ref());
+                    let message = unmanaged_message(selector);
+                    self.recorder.record(Self::NAME, &*budget, Severity::Warning, "UnmanagedPods", message);
                 }
                 let allowed = outcome.allowed > 0;
                 let reason = if allowed { "SufficientPods" } else { "InsufficientPods" };
@@ -453,6 +468,30 @@ mod tests {
             Timestamp::UNIX_EPOCH,
         );
         assert_eq!(unknown, Err("who?".to_owned()));
+    }
+
+    #[test]
+    fn percentages_of_pods_without_a_controller_must_not_pass_in_silence() {
+        let bare = pod("a", true);
+        let mut owned = (*bare).clone();
+        owned.metadata.owner_references = serde_json::from_value(
+            json!([{ "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "r", "uid": "1", "controller": true }]),
+        )
+        .unwrap();
+        assert!(is_unmanaged(&bare) && !is_unmanaged(&Arc::new(owned)));
+        for (spec, counts_by_size) in [
+            (json!({ "minAvailable": "50%" }), true),
+            (json!({ "maxUnavailable": 1 }), true),
+            (json!({ "minAvailable": 1 }), false),
+        ] {
+            assert_eq!(by_size(&budget(spec, json!({}))), counts_by_size);
+        }
+        let selector: LabelSelector = serde_json::from_value(json!({ "matchLabels": { "b": "2", "a": "1" },
+            "matchExpressions": [{ "key": "c", "operator": "In", "values": ["x", "y"] }] }))
+        .unwrap();
+        let text = "(selector: &LabelSelector{MatchLabels:map[string]string{a: 1,b: 2,},MatchExpressions:\
+            []LabelSelectorRequirement{LabelSelectorRequirement{Key:c,Operator:In,Values:[x y],},},}) were found to be unmanaged.";
+        assert!(unmanaged_message(Some(&selector)).contains(text));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use super::metrics::Metrics;
 use super::replicas::{Pods, Samples, Tolerance, by_mean, by_share, by_total, by_utilization};
+use crate::claim::printed;
 use crate::inventory::Inventory;
 use jiff::Timestamp;
 use k8s_openapi::api::autoscaling::v2::{HorizontalPodAutoscaler, MetricSpec, MetricTarget};
@@ -72,21 +73,6 @@ fn milli(quantity: &ApiQuantity) -> i64 {
 
 fn amount(milli: i64, format: Format) -> String {
     Quantity::from_milli(milli, format).canonical()
-}
-
-/// A label selector as Go prints the pointer to one.
-fn printed(selector: Option<&LabelSelector>) -> String {
-    let Some(selector) = selector else { return "nil".to_owned() };
-    let labels =
-        selector.match_labels.iter().flatten().map(|(k, v)| format!("{k}: {v},")).collect::<String>();
-    let expression = |e: &k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelectorRequirement| {
-        let values = e.values.clone().unwrap_or_default().join(" ");
-        format!("LabelSelectorRequirement{{Key:{},Operator:{},Values:[{values}],}},", e.key, e.operator)
-    };
-    let expressions = selector.match_expressions.iter().flatten().map(expression).collect::<String>();
-    format!(
-        "&LabelSelector{{MatchLabels:map[string]string{{{labels}}},MatchExpressions:[]LabelSelectorRequirement{{{expressions}}},}}"
-    )
 }
 
 fn query(selector: Option<&LabelSelector>) -> Result<String, String> {
