@@ -2,7 +2,7 @@
 //!
 //! Names are given as labels, lower case, without the cluster domain: `web.default.svc` is `["web", "default", "svc"]`.
 
-use crate::record::{Endpoint, Port, Service, Slice, dashed};
+use crate::record::{Endpoint, Port, Service, Slice};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 
