@@ -199,6 +199,12 @@ impl<K: Resource> Objects<K> {
     }
 }
 
+/// An object's key.
+#[must_use]
+pub fn key_of<K: Resource>(object: &K) -> Key {
+    Key::of(object)
+}
+
 /// The uid of the owner that controls an object.
 #[must_use]
 pub fn controller_uid<K: Resource>(object: &K) -> Option<&str> {

@@ -73,7 +73,11 @@ impl Mirror {
                 self.known.remove(&gone.key);
                 due.push_back(Event::Gone(gone));
             }
-            Raw::Failed(error) => due.push_back(Event::Failed(error)),
+            Raw::Failed(error) => {
+                let cause = &error as &dyn std::error::Error;
+                tracing::debug!(path = self.path, error = cause, "watch interrupted; it is resumed");
+                due.push_back(Event::Failed(error));
+            }
         }
     }
 

@@ -1,6 +1,6 @@
 //! The queue between what wakes a reconciler and the reconciler: keys, each at most once, never two workers on one key.
 
-use crate::key::Key;
+pub use crate::key::Key;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::time::Duration;

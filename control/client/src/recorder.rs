@@ -6,11 +6,16 @@
 mod correlate;
 mod recent;
 
-use correlate::{Correlator, Write};
+use correlate::{Correlator, Style, Write};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Event, ObjectReference};
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::core::v1::ObjectReference;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client, Resource};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 use supervise::{Backoff, Task};
@@ -151,9 +156,20 @@ async fn put(client: &Client, write: &Write) {
 }
 
 async fn try_put(client: &Client, write: &Write) -> Result<(), kube::Error> {
-    let metadata = &write.event.metadata;
-    let api: Api<Event> = Api::namespaced(client.clone(), metadata.namespace.as_deref().unwrap_or_default());
-    if let Some(patch) = &write.patch {
+    match &write.event {
+        Style::Counted(event) => put_event(client, &**event, write.patch.as_ref()).await,
+        Style::Series(event) => put_event(client, &**event, write.patch.as_ref()).await,
+    }
+}
+
+async fn put_event<E>(client: &Client, event: &E, patch: Option<&Value>) -> Result<(), kube::Error>
+where
+    E: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+    E: Clone + Debug + Serialize + DeserializeOwned,
+{
+    let metadata = event.meta();
+    let api: Api<E> = Api::namespaced(client.clone(), metadata.namespace.as_deref().unwrap_or_default());
+    if let Some(patch) = patch {
         let name = metadata.name.as_deref().unwrap_or_default();
         match api.patch(name, &PatchParams::default(), &Patch::Strategic(patch)).await {
             // It expired: it is written as a whole.
@@ -161,5 +177,5 @@ async fn try_put(client: &Client, write: &Write) -> Result<(), kube::Error> {
             done => return done.map(drop),
         }
     }
-    api.create(&PostParams::default(), &write.event).await.map(drop)
+    api.create(&PostParams::default(), event).await.map(drop)
 }

@@ -36,7 +36,7 @@ impl Listen for TcpListener {
 
 /// Serves connections, at most `most` at a time, each as a piece of `work`, until `stop` is cancelled. Those that are open then go
 /// on; [`Work::finish`] waits for them.
-pub async fn accept<L, F, Fut>(listener: L, most: usize, work: &Work, stop: &CancellationToken, serve: F)
+pub async fn accept<L, F, Fut>(listener: &L, most: usize, work: &Work, stop: &CancellationToken, serve: F)
 where
     L: Listen,
     F: Fn(L::Stream, SocketAddr) -> Fut,
@@ -70,7 +70,7 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::registry::Registry;
+    use crate::supervisor::Supervisor;
     use parking_lot::Mutex;
     use std::collections::VecDeque;
 
@@ -90,8 +90,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_error_of_accept_must_not_end_the_loop() {
-        let registry = Registry::default();
-        let work = Work::new(&registry, "connections");
+        let supervisor = Supervisor::default();
+        let work = Work::new(&supervisor, "connections");
         let out_of_files = || Err(io::Error::from_raw_os_error(24));
         let mut script: VecDeque<io::Result<u8>> = (0..20).map(|_| out_of_files()).collect();
         script.extend([Err(io::ErrorKind::ConnectionAborted.into()), Ok(0), Ok(1), Ok(2)]);
@@ -106,19 +106,21 @@ mod tests {
                 }
             }
         };
-        let accepting = accept(Fake(Mutex::new(script)), 1, &work, &stop, serve);
+        let listener = Fake(Mutex::new(script));
+        let accepting = accept(&listener, 1, &work, &stop, serve);
         tokio::time::timeout(Duration::from_secs(60), accepting).await.unwrap();
         assert_eq!(*served.lock(), [1, 2]);
-        assert_eq!(registry.report("connections").unwrap().panics, 1);
+        assert_eq!(supervisor.report("connections").unwrap().panics, 1);
     }
 
     #[tokio::test(start_paused = true)]
     async fn connections_are_bounded() {
-        let registry = Registry::default();
-        let (work, stop) = (Work::new(&registry, "connections"), CancellationToken::new());
+        let supervisor = Supervisor::default();
+        let (work, stop) = (Work::new(&supervisor, "connections"), CancellationToken::new());
         let script = (0..10).map(Ok).collect();
         let serve = |_, _| std::future::pending();
-        let accepting = accept(Fake(Mutex::new(script)), 3, &work, &stop, serve);
+        let listener = Fake(Mutex::new(script));
+        let accepting = accept(&listener, 3, &work, &stop, serve);
         let look = async {
             tokio::time::sleep(Duration::from_secs(1)).await;
             assert_eq!(work.len(), 3);

@@ -1,9 +1,9 @@
 //! Keeps tasks running, and knows how each of them is. No other crate spawns: a task that nobody watches dies silently.
 //!
-//! - [`Registry`]: every task by name, whether it runs, why it last ended; what health checks and metrics read, and where a test
+//! - [`Supervisor`]: every task by name, whether it runs, why it last ended: what health checks and metrics read, and where a test
 //!   makes a task panic
 //! - [`Task`]: runs for as long as its owner; whatever ends it (an error, a panic, a return) it is started again with backoff
-//! - [`Scope`]: tasks that come and go while their owner lives, and end with it; [`Registry::run`]: a fixed list with an order of
+//! - [`Scope`]: tasks that come and go while their owner lives, and end with it; [`Supervisor::run`]: a fixed list with an order of
 //!   shutdown
 //! - [`Work`]: pieces that end by themselves (a connection, a tunnel, one reconciliation); a panic in one is caught, counted and
 //!   logged, and harms no other
@@ -11,27 +11,30 @@
 
 pub mod accept;
 mod backoff;
-mod registry;
 mod scope;
+mod supervisor;
 mod task;
 mod work;
 
 pub use accept::accept;
 pub use backoff::{Backoff, jittered};
-pub use registry::{Down, Kind, Registry, Report};
 pub use scope::Scope;
+pub use supervisor::{Down, Kind, Report, Supervisor};
 pub use task::{Task, TaskError};
 pub use work::{Panicked, Work};
 
-/// An error with everything that caused it, in one line.
+/// An error and its causes in one line; a cause that the line ends with already is not said twice.
 #[must_use]
-pub fn chain(error: &dyn std::error::Error) -> String {
+pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let words = cause.to_string();
+        if !text.ends_with(&words) {
+            text.push_str(": ");
+            text.push_str(&words);
+        }
+        next = cause.source();
     }
     text
 }

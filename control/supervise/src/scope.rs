@@ -1,14 +1,15 @@
 //! Tasks that come and go while their owner lives, and end with it.
 
-use crate::registry::Registry;
+use crate::supervisor::Supervisor;
 use crate::task::{Task, spawn};
+use crate::work::Work;
 use std::sync::Arc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 /// Tasks of one owner. Dropping it tells them all to end.
 pub struct Scope {
-    registry: Registry,
+    supervisor: Supervisor,
     prefix: String,
     stop: CancellationToken,
     tasks: TaskTracker,
@@ -18,10 +19,10 @@ pub struct Scope {
 impl Scope {
     /// Tasks that end with `stop`; their names begin with `prefix`.
     #[must_use]
-    pub fn new(registry: &Registry, prefix: &str, stop: &CancellationToken) -> Self {
+    pub fn new(supervisor: &Supervisor, prefix: &str, stop: &CancellationToken) -> Self {
         let stop = stop.child_token();
         Self {
-            registry: registry.clone(),
+            supervisor: supervisor.clone(),
             prefix: prefix.to_owned(),
             tasks: TaskTracker::new(),
             _guard: stop.clone().drop_guard(),
@@ -31,8 +32,8 @@ impl Scope {
 
     /// Where the tasks are listed.
     #[must_use]
-    pub fn registry(&self) -> &Registry {
-        &self.registry
+    pub fn supervisor(&self) -> &Supervisor {
+        &self.supervisor
     }
 
     /// Cancelled when the tasks are to end.
@@ -41,12 +42,24 @@ impl Scope {
         &self.stop
     }
 
+    /// Work of this scope whose panics are counted.
+    #[must_use]
+    pub fn work(&self, name: &str) -> Work {
+        Work::new(&self.supervisor, format!("{}{name}", self.prefix))
+    }
+
+    /// Work of this scope whose panics make its owner unhealthy for a second.
+    #[must_use]
+    pub fn vital(&self, name: &str) -> Work {
+        Work::vital(&self.supervisor, format!("{}{name}", self.prefix))
+    }
+
     /// Keeps a task running until the scope ends.
     pub fn keep(&self, task: Task) {
         self.keep_until(task, self.stop.clone());
     }
 
-    /// Keeps a task running until the returned token is cancelled, or the scope ends.
+    /// Keeps a task running until the returned token, which the task is given, is cancelled, or the scope ends.
     #[must_use = "cancelling it ends the task"]
     pub fn keep_alone(&self, task: Task) -> CancellationToken {
         let stop = self.stop.child_token();
@@ -56,12 +69,12 @@ impl Scope {
 
     fn keep_until(&self, task: Task, stop: CancellationToken) {
         let name: Arc<str> = format!("{}{}", self.prefix, task.name).into();
-        let lives = self.registry.lives(Task { name, ..task }, stop);
+        let lives = self.supervisor.lives(Task { name, ..task }, stop);
         spawn(self.tasks.track_future(lives));
     }
 
     /// Waits until the scope has ended, and every task with it.
-    pub async fn ended(self) {
+    pub async fn ended(&self) {
         self.stop.cancelled().await;
         self.tasks.close();
         self.tasks.wait().await;
@@ -95,9 +108,9 @@ mod tests {
 
     #[tokio::test]
     async fn tasks_must_not_outlive_their_owner() {
-        let (registry, alive) = (Registry::default(), Arc::new(AtomicUsize::new(0)));
+        let (supervisor, alive) = (Supervisor::default(), Arc::new(AtomicUsize::new(0)));
         let stop = CancellationToken::new();
-        let scope = Scope::new(&registry, "part/", &stop);
+        let scope = Scope::new(&supervisor, "part/", &stop);
         scope.keep(task("a", &alive));
         let alone = scope.keep_alone(task("b", &alive));
         // Two lives of one name are one entry.
@@ -105,15 +118,16 @@ mod tests {
         while alive.load(Ordering::SeqCst) < 3 {
             tokio::task::yield_now().await;
         }
-        let names: Vec<_> = registry.reports().iter().map(|r| format!("{}={}", r.name, r.running)).collect();
+        let names: Vec<_> =
+            supervisor.reports().iter().map(|r| format!("{}={}", r.name, r.running)).collect();
         assert_eq!(names, ["part/a=2", "part/b=1"]);
         alone.cancel();
         while alive.load(Ordering::SeqCst) > 2 {
             tokio::task::yield_now().await;
         }
-        assert!(registry.report("part/b").is_none());
+        assert!(supervisor.report("part/b").is_none());
         drop(scope);
-        while alive.load(Ordering::SeqCst) > 0 || !registry.reports().is_empty() {
+        while alive.load(Ordering::SeqCst) > 0 || !supervisor.reports().is_empty() {
             tokio::task::yield_now().await;
         }
     }

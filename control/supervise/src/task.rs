@@ -1,10 +1,10 @@
 //! A task and its lives.
 //!
-//! Promises: a task that fails, panics or returns is logged, named in the registry and started again, the first time within a
+//! Promises: a task that fails, panics or returns is logged, named in the supervisor and started again, the first time within a
 //! fraction of a second, and never takes its neighbours down; once its token is cancelled it has [`STOP_PATIENCE`] to end.
 
 use crate::backoff::Backoff;
-use crate::registry::{Entry, Kind, Registry, said};
+use crate::supervisor::{Entry, Kind, Supervisor, said};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use std::panic::AssertUnwindSafe;
@@ -59,7 +59,7 @@ impl Task {
     }
 }
 
-impl Registry {
+impl Supervisor {
     /// Runs every task until `shutdown`, then stops them one after another, in the order of the list.
     pub async fn run(&self, tasks: Vec<Task>, shutdown: &CancellationToken) {
         let running: Vec<(CancellationToken, JoinHandle<()>)> = tasks
@@ -83,7 +83,7 @@ impl Registry {
     /// All of a task's lives, until `stop`.
     pub(crate) fn lives(&self, task: Task, stop: CancellationToken) -> impl Future<Output = ()> + use<> {
         let entry = self.entry(&task.name, Kind::Task);
-        let owner = Owner { registry: self.clone(), number: entry.number(), entry };
+        let owner = Owner { supervisor: self.clone(), number: entry.number(), entry };
         async move {
             let mut backoff = Backoff::new(PAUSES.0, PAUSES.1);
             while !stop.is_cancelled() {
@@ -132,9 +132,9 @@ async fn life(entry: &Entry, task: &Task, stop: &CancellationToken) -> Option<En
     None
 }
 
-/// A task's place in the registry.
+/// A task's place in the supervisor.
 struct Owner {
-    registry: Registry,
+    supervisor: Supervisor,
     number: u64,
     entry: Arc<Entry>,
 }
@@ -142,7 +142,7 @@ struct Owner {
 impl Drop for Owner {
     fn drop(&mut self) {
         self.entry.leaves(self.number);
-        self.registry.release(&self.entry);
+        self.supervisor.release(&self.entry);
     }
 }
 

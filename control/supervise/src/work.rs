@@ -1,7 +1,7 @@
 //! Work that ends by itself, in pieces: a connection, a tunnel, one reconciliation. A panic in one piece is caught, counted and
 //! logged, and the others do not notice.
 
-use crate::registry::{Entry, Kind, Registry, said};
+use crate::supervisor::{Entry, Kind, Supervisor, said};
 use crate::task::spawn;
 use futures::FutureExt;
 use std::panic::AssertUnwindSafe;
@@ -18,33 +18,33 @@ pub struct Panicked;
 pub struct Work(Arc<Inner>);
 
 struct Inner {
-    registry: Registry,
+    supervisor: Supervisor,
     entry: Arc<Entry>,
     pieces: TaskTracker,
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.registry.release(&self.entry);
+        self.supervisor.release(&self.entry);
     }
 }
 
 impl Work {
     /// Work whose panics are counted.
     #[must_use]
-    pub fn new(registry: &Registry, name: impl Into<Arc<str>>) -> Self {
-        Self::of(registry, &name.into(), Kind::Work)
+    pub fn new(supervisor: &Supervisor, name: impl Into<Arc<str>>) -> Self {
+        Self::of(supervisor, &name.into(), Kind::Work)
     }
 
     /// Work whose panics make its owner unhealthy for a second.
     #[must_use]
-    pub fn vital(registry: &Registry, name: impl Into<Arc<str>>) -> Self {
-        Self::of(registry, &name.into(), Kind::Vital)
+    pub fn vital(supervisor: &Supervisor, name: impl Into<Arc<str>>) -> Self {
+        Self::of(supervisor, &name.into(), Kind::Vital)
     }
 
-    fn of(registry: &Registry, name: &Arc<str>, kind: Kind) -> Self {
-        let entry = registry.entry(name, kind);
-        Self(Arc::new(Inner { registry: registry.clone(), entry, pieces: TaskTracker::new() }))
+    fn of(supervisor: &Supervisor, name: &Arc<str>, kind: Kind) -> Self {
+        let entry = supervisor.entry(name, kind);
+        Self(Arc::new(Inner { supervisor: supervisor.clone(), entry, pieces: TaskTracker::new() }))
     }
 
     /// Does one piece here.
@@ -111,33 +111,33 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_piece_that_panics_must_not_harm_the_others() {
-        let registry = Registry::default();
-        let (counted, vital) = (Work::new(&registry, "connections"), Work::vital(&registry, "reconcile"));
+        let supervisor = Supervisor::default();
+        let (counted, vital) = (Work::new(&supervisor, "connections"), Work::vital(&supervisor, "reconcile"));
         counted.spawn(async { panic!("one") });
         counted.spawn(async {});
         assert!(counted.finish(Duration::from_secs(1)).await);
-        let report = registry.report("connections").unwrap();
+        let report = supervisor.report("connections").unwrap();
         assert_eq!((report.running, report.panics, report.down.is_some()), (0, 1, false));
 
-        assert!(registry.inject_panic("reconcile"));
+        assert!(supervisor.inject_panic("reconcile"));
         assert_eq!(vital.attempt(async { 7 }).await, Err(Panicked));
         assert_eq!(vital.attempt(async { 7 }).await, Ok(7));
-        assert_eq!(registry.down().iter().map(|r| &*r.name).collect::<Vec<_>>(), ["reconcile"]);
+        assert_eq!(supervisor.down().iter().map(|r| &*r.name).collect::<Vec<_>>(), ["reconcile"]);
         tokio::time::advance(Duration::from_secs(1)).await;
-        assert!(registry.down().is_empty());
+        assert!(supervisor.down().is_empty());
         drop((counted, vital));
-        assert!(registry.reports().is_empty());
+        assert!(supervisor.reports().is_empty());
     }
 
     #[tokio::test]
     async fn a_piece_that_is_dropped_is_not_counted_as_running() {
-        let registry = Registry::default();
-        let work = Work::new(&registry, "w");
+        let supervisor = Supervisor::default();
+        let work = Work::new(&supervisor, "w");
         {
             let mut piece = Box::pin(work.attempt(std::future::pending::<()>()));
             assert!(futures::poll!(&mut piece).is_pending());
-            assert_eq!(registry.report("w").unwrap().running, 1);
+            assert_eq!(supervisor.report("w").unwrap().running, 1);
         }
-        assert_eq!(registry.report("w").unwrap().running, 0);
+        assert_eq!(supervisor.report("w").unwrap().running, 0);
     }
 }

@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::Service;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use std::time::Duration;
-use supervise::{Registry, Scope};
+use supervise::{Scope, Supervisor};
 use tokio_util::sync::CancellationToken;
 
 fn service(name: &str, version: u32, port: Value) -> Value {
@@ -22,7 +22,7 @@ async fn running(fake: &Fake) -> (Arc<Informer<Service>>, Arc<Mutex<Vec<String>>
         tell.lock().push(format!("{name} {} {}", old.is_some(), new.is_some()));
         assert!(name != "poison" || tell.lock().len() > 1, "the handler panics once");
     });
-    let scope = Scope::new(&Registry::default(), "informer/", &CancellationToken::new());
+    let scope = Scope::new(&Supervisor::default(), "informer/", &CancellationToken::new());
     scope.keep(informer.task("services", Source::all::<Service>(&fake.client())));
     informer.synced().await;
     (informer, told, scope)
@@ -70,6 +70,6 @@ async fn a_handler_that_panics_is_told_again() {
     let fake = Fake::new(vec![service("poison", 1, json!(80)), service("z", 2, json!(80))]);
     let (informer, told, scope) = running(&fake).await;
     assert_eq!(informer.list("n").len(), 2);
-    assert_eq!(scope.registry().report("informer/services").unwrap().panics, 1);
+    assert_eq!(scope.supervisor().report("informer/services").unwrap().panics, 1);
     assert!(told.lock().contains(&"z false true".to_owned()), "{told:?}");
 }

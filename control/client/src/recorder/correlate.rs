@@ -7,7 +7,8 @@
 use super::Note;
 use super::recent::Recent;
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Event, EventSeries, EventSource, ObjectReference};
+use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
+use k8s_openapi::api::events::v1 as events;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, Time};
 use serde_json::{Value, json};
 use std::collections::HashSet;
@@ -31,8 +32,15 @@ const MORE: &str = " ...";
 /// What is written: the event, as a patch where it should be there already.
 #[derive(Debug)]
 pub(super) struct Write {
-    pub(super) event: Box<Event>,
+    pub(super) event: Style,
     pub(super) patch: Option<Value>,
+}
+
+/// The two APIs of events.
+#[derive(Debug)]
+pub(super) enum Style {
+    Counted(Box<Event>),
+    Series(Box<events::Event>),
 }
 
 /// What was written of an event.
@@ -82,21 +90,25 @@ impl Correlator {
     fn counted(&mut self, note: &Note, now: Timestamp) -> Option<Write> {
         let subject = subject(note);
         let (key, message) = self.combine(note, &subject, now);
-        let key_known = self.known.get(&key);
-        let write = match key_known {
-            Some(known) => {
-                known.count += 1;
-                let patch = json!({"count": known.count, "lastTimestamp": Time(now), "message": message});
-                let event = self.host_event(note, message, (&key, now));
-                Write { event: Box::new(event), patch: Some(patch) }
-            }
-            None => {
-                let name = name(&note.about, now);
-                self.known.insert(key.clone(), Known { name, first: now, last: now, count: 1 });
-                let event = self.host_event(note, message, (&key, now));
-                Write { event: Box::new(event), patch: None }
-            }
+        let (name, first, count) = self.count(key, &note.about, now, None);
+        let patch =
+            (count > 1).then(|| json!({"count": count, "lastTimestamp": Time(now), "message": message}));
+        let host = self.host.as_deref().map(str::to_owned);
+        let event = Event {
+            metadata: metadata(&note.about, name),
+            count: Some(count),
+            first_timestamp: Some(Time(first)),
+            last_timestamp: Some(Time(now)),
+            involved_object: note.about.clone(),
+            message: Some(message),
+            reason: Some(note.reason.to_owned()),
+            reporting_component: Some(note.component.to_owned()),
+            reporting_instance: host.clone(),
+            source: Some(EventSource { component: Some(note.component.to_owned()), host }),
+            type_: Some(note.severity.as_str().to_owned()),
+            ..Event::default()
         };
+        let write = Write { event: Style::Counted(Box::new(event)), patch };
         let spam = [note.severity.as_str(), subject.as_str()].join("\0");
         self.admit(spam, now).then_some(write)
     }
@@ -138,21 +150,22 @@ impl Correlator {
         admitted
     }
 
-    /// The event with a count, as what is known of it says.
-    fn host_event(&mut self, note: &Note, message: String, (key, now): (&String, Timestamp)) -> Event {
-        let (name, first, count) = match self.known.get(key) {
-            Some(known) => (known.name.clone(), known.first, known.count),
-            None => (name(&note.about, now), now, 1),
-        };
-        let host = self.host.as_deref().map(str::to_owned);
-        Event {
-            count: Some(count),
-            first_timestamp: Some(Time(first)),
-            last_timestamp: Some(Time(now)),
-            source: Some(EventSource { component: Some(note.component.to_owned()), host: host.clone() }),
-            reporting_instance: host,
-            ..event(note, name, message)
+    /// Counts an event: the name, time of the first one, and number of those that are one. A pause longer than `ends` begins another.
+    fn count(
+        &mut self,
+        key: String,
+        about: &ObjectReference,
+        now: Timestamp,
+        ends: Option<SignedDuration>,
+    ) -> (String, Timestamp, i32) {
+        let goes_on = |k: &&mut Known| ends.is_none_or(|ends| now.duration_since(k.last) <= ends);
+        if let Some(known) = self.known.get(&key).filter(goes_on) {
+            (known.count, known.last) = (known.count + 1, now);
+            return (known.name.clone(), known.first, known.count);
         }
+        let name = name(about, now);
+        self.known.insert(key, Known { name: name.clone(), first: now, last: now, count: 1 });
+        (name, now, 1)
     }
 
     fn series(
@@ -165,49 +178,34 @@ impl Correlator {
         let other = related.and_then(|r| r.uid.as_deref()).unwrap_or_default();
         let field = note.about.field_path.as_deref().unwrap_or_default();
         let key = [&subject(note), note.severity.as_str(), note.reason, action, field, other].join("\0");
-        let fresh = |k: &&mut Known| now.duration_since(k.last) <= SERIES_ENDS;
-        let (name, first, count) = match self.known.get(&key).filter(fresh) {
-            Some(known) => {
-                (known.count, known.last) = (known.count + 1, now);
-                (known.name.clone(), known.first, known.count)
-            }
-            None => {
-                let name = name(&note.about, now);
-                self.known.insert(key, Known { name: name.clone(), first: now, last: now, count: 1 });
-                (name, now, 1)
-            }
-        };
-        let series = (count > 1)
-            .then_some(EventSeries { count: Some(count), last_observed_time: Some(MicroTime(now)) });
+        let (name, first, count) = self.count(key, &note.about, now, Some(SERIES_ENDS));
+        let series = (count > 1).then(|| events::EventSeries { count, last_observed_time: MicroTime(now) });
         let patch = series.as_ref().map(|series| json!({ "series": series }));
-        let host = self.host.as_deref().map(str::to_owned);
-        let event = Event {
+        let event = events::Event {
+            metadata: metadata(&note.about, name),
             action: Some(action.to_owned()),
             event_time: Some(MicroTime(first)),
+            note: Some(bounded(note.message.clone())),
+            reason: Some(note.reason.to_owned()),
+            regarding: Some(note.about.clone()),
             related: related.cloned(),
-            reporting_instance: host,
+            reporting_controller: Some(note.component.to_owned()),
+            reporting_instance: self.host.as_deref().map(str::to_owned),
             series,
-            ..event(note, name, bounded(note.message.clone()))
+            type_: Some(note.severity.as_str().to_owned()),
+            ..events::Event::default()
         };
-        Write { event: Box::new(event), patch }
+        Write { event: Style::Series(Box::new(event)), patch }
     }
 }
 
-/// What both styles have.
-fn event(note: &Note, name: String, message: String) -> Event {
-    let namespace = note.about.namespace.clone().filter(|namespace| !namespace.is_empty());
-    Event {
-        metadata: ObjectMeta {
-            name: Some(name),
-            namespace: Some(namespace.unwrap_or_else(|| "default".to_owned())),
-            ..ObjectMeta::default()
-        },
-        involved_object: note.about.clone(),
-        message: Some(message),
-        reason: Some(note.reason.to_owned()),
-        reporting_component: Some(note.component.to_owned()),
-        type_: Some(note.severity.as_str().to_owned()),
-        ..Event::default()
+/// A new event's metadata: it is where the object is, or in `default`.
+fn metadata(about: &ObjectReference, name: String) -> ObjectMeta {
+    let namespace = about.namespace.clone().filter(|namespace| !namespace.is_empty());
+    ObjectMeta {
+        name: Some(name),
+        namespace: Some(namespace.unwrap_or_else(|| "default".to_owned())),
+        ..ObjectMeta::default()
     }
 }
 
@@ -241,6 +239,7 @@ fn bounded(mut text: String) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Severity;
     use super::*;
 
     fn note(name: &str, message: &str) -> Note {
@@ -251,8 +250,23 @@ mod tests {
             uid: Some(name.into()),
             ..ObjectReference::default()
         };
-        let (severity, message) = (super::super::Severity::Warning, message.to_owned());
+        let (severity, message) = (Severity::Warning, message.to_owned());
         Note { component: "kubelet", about, severity, reason: "Failed", message, action: None }
+    }
+
+    /// The event of a write with a count.
+    fn counted(write: &Write) -> &Event {
+        match &write.event {
+            Style::Counted(event) => event,
+            Style::Series(event) => panic!("{event:?}"),
+        }
+    }
+
+    fn series(write: &Write) -> &events::Event {
+        match &write.event {
+            Style::Series(event) => event,
+            Style::Counted(event) => panic!("{event:?}"),
+        }
     }
 
     fn at(seconds: i64) -> Timestamp {
@@ -264,13 +278,17 @@ mod tests {
         let mut correlator = Correlator::new(Some("node"));
         let first = correlator.correlate(&note("p", "m"), at(0)).unwrap();
         assert!(first.patch.is_none());
-        let source = first.event.source.clone().unwrap();
+        let source = counted(&first).source.clone().unwrap();
         assert_eq!((source.component.as_deref(), source.host.as_deref()), (Some("kubelet"), Some("node")));
         let second = correlator.correlate(&note("p", "m"), at(9)).unwrap();
-        assert_eq!(second.event.metadata.name, first.event.metadata.name);
-        assert_eq!(second.patch.unwrap(), json!({"count": 2, "lastTimestamp": Time(at(9)), "message": "m"}));
+        assert_eq!(counted(&second).metadata.name, counted(&first).metadata.name);
+        assert_eq!(
+            second.patch.clone().unwrap(),
+            json!({"count": 2, "lastTimestamp": Time(at(9)), "message": "m"})
+        );
         // Where it has expired, the event as a whole tells what the patch would have made of it.
-        assert_eq!((second.event.count, second.event.first_timestamp), (Some(2), Some(Time(at(0)))));
+        let whole = counted(&second);
+        assert_eq!((whole.count, &whole.first_timestamp), (Some(2), &Some(Time(at(0)))));
         assert!(correlator.correlate(&note("p", "other"), at(10)).unwrap().patch.is_none());
     }
 
@@ -279,13 +297,13 @@ mod tests {
         let mut correlator = Correlator::new(None);
         let texts: Vec<_> = (0..12)
             .map(|i| correlator.correlate(&note("p", &format!("m{i}")), at(i)).unwrap())
-            .map(|write| (write.event.message.unwrap(), write.patch.is_some()))
+            .map(|write| (counted(&write).message.clone().unwrap(), write.patch.is_some()))
             .collect();
         assert_eq!(texts[8], ("m8".to_owned(), false));
         assert_eq!(texts[9], ("(combined from similar events): m9".to_owned(), false));
         assert_eq!(texts[11], ("(combined from similar events): m11".to_owned(), true));
         let later = correlator.correlate(&note("p", "m99"), at(2000)).unwrap();
-        assert_eq!(later.event.message.as_deref(), Some("m99"));
+        assert_eq!(counted(&later).message.as_deref(), Some("m99"));
     }
 
     #[test]
@@ -303,13 +321,15 @@ mod tests {
         let long = "ä".repeat(NOTE);
         let note = Note { action: Some(("Scheduling", None)), ..note("p", &long) };
         let first = correlator.correlate(&note, at(0)).unwrap();
-        assert_eq!((first.event.count, &first.event.source, &first.event.series), (None, &None, &None));
-        assert_eq!(first.event.event_time, Some(MicroTime(at(0))));
-        let message = first.event.message.unwrap();
+        let event = series(&first);
+        assert_eq!((event.deprecated_count, &event.series), (None, &None));
+        assert_eq!(event.event_time, Some(MicroTime(at(0))));
+        let message = event.note.clone().unwrap();
         assert!(message.len() <= NOTE && message.ends_with("ä ..."));
         let other_text = Note { message: "other".into(), ..note.clone() };
         let second = correlator.correlate(&other_text, at(100)).unwrap();
-        assert_eq!(second.patch.unwrap()["series"]["count"], 2);
+        assert_eq!(second.patch.as_ref().unwrap()["series"]["count"], 2);
+        assert_eq!(series(&second).metadata.name, event.metadata.name);
         assert!(correlator.correlate(&note, at(100 + 361)).unwrap().patch.is_none());
     }
 

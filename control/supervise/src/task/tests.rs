@@ -25,7 +25,7 @@ fn fails(name: &'static str, lives: &Arc<AtomicUsize>) -> Task {
 
 #[tokio::test(start_paused = true)]
 async fn a_failing_task_must_not_take_its_neighbours_down() {
-    let (registry, shutdown) = (Registry::default(), CancellationToken::new());
+    let (supervisor, shutdown) = (Supervisor::default(), CancellationToken::new());
     let (lives, stopped) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(Vec::new())));
     let tasks = vec![
         waits("first", &stopped),
@@ -37,46 +37,46 @@ async fn a_failing_task_must_not_take_its_neighbours_down() {
         while lives.load(Ordering::SeqCst) < 8 {
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
-        let report = registry.report("panics").unwrap();
+        let report = supervisor.report("panics").unwrap();
         assert!(report.panics >= 2 && report.restarts >= 1, "{report:?}");
         assert!(report.last.unwrap().starts_with("panicked: life "));
-        assert_eq!(registry.report("errors").unwrap().panics, 0);
-        assert!(registry.report("first").unwrap().down.is_none());
+        assert_eq!(supervisor.report("errors").unwrap().panics, 0);
+        assert!(supervisor.report("first").unwrap().down.is_none());
         shutdown.cancel();
     };
-    tokio::join!(registry.run(tasks, &shutdown), stop);
+    tokio::join!(supervisor.run(tasks, &shutdown), stop);
     assert_eq!(*stopped.lock(), ["first", "second"]);
-    assert!(registry.reports().is_empty(), "what has ended is not kept");
+    assert!(supervisor.reports().is_empty(), "what has ended is not kept");
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_injected_panic_is_named_while_it_lasts_and_over_within_a_second() {
-    let (registry, shutdown) = (Registry::default(), CancellationToken::new());
+    let (supervisor, shutdown) = (Supervisor::default(), CancellationToken::new());
     let stopped = Arc::default();
     let tasks = vec![waits("a", &stopped), waits("b", &stopped)];
     let test = async {
         tokio::task::yield_now().await;
-        assert!(registry.inject_panic("b") && !registry.inject_panic("c"));
+        assert!(supervisor.inject_panic("b") && !supervisor.inject_panic("c"));
         tokio::time::sleep(Duration::from_millis(1)).await;
-        let down = registry.down();
+        let down = supervisor.down();
         assert_eq!(down.iter().map(|r| &*r.name).collect::<Vec<_>>(), ["b"]);
         assert_eq!(&*down[0].down.as_ref().unwrap().reason, "panicked: injected");
         tokio::time::sleep(Duration::from_secs(1)).await;
-        assert!(registry.down().is_empty());
-        let report = registry.report("b").unwrap();
+        assert!(supervisor.down().is_empty());
+        let report = supervisor.report("b").unwrap();
         assert_eq!((report.running, report.restarts, report.panics), (1, 1, 1));
         shutdown.cancel();
     };
-    tokio::join!(registry.run(tasks, &shutdown), test);
+    tokio::join!(supervisor.run(tasks, &shutdown), test);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_task_that_does_not_stop_must_not_hold_the_shutdown_for_ever() {
-    let (registry, shutdown) = (Registry::default(), CancellationToken::new());
+    let (supervisor, shutdown) = (Supervisor::default(), CancellationToken::new());
     shutdown.cancel();
     let stuck = Task::new("stuck", |_| std::future::pending());
     let run = async {
-        let running = registry.run(vec![stuck], &shutdown);
+        let running = supervisor.run(vec![stuck], &shutdown);
         tokio::join!(running, tokio::task::yield_now());
     };
     tokio::time::timeout(STOP_PATIENCE * 2, run).await.unwrap();

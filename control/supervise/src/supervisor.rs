@@ -52,15 +52,15 @@ pub struct Report {
 
 /// All tasks of a process, or of a part of it that is asked how it is. A cheap handle.
 #[derive(Clone, Default)]
-pub struct Registry(Arc<Mutex<BTreeMap<Arc<str>, Arc<Entry>>>>);
+pub struct Supervisor(Arc<Mutex<BTreeMap<Arc<str>, Arc<Entry>>>>);
 
-impl fmt::Debug for Registry {
+impl fmt::Debug for Supervisor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.0.lock().keys()).finish()
     }
 }
 
-impl Registry {
+impl Supervisor {
     /// How everything is, by name.
     #[must_use]
     pub fn reports(&self) -> Vec<Report> {
