@@ -10,15 +10,19 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
+use supervise::{Backoff, Supervisor, Work, accept};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 /// Forwarded datagrams waiting for an answer; more are refused.
 const FORWARDS: usize = 1024;
 /// Streams open at a time.
 const STREAMS: usize = 256;
+/// First and longest pause after the kernel refused to give us a question.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
 /// How long a stream may be silent.
 const STREAM_IDLE: Duration = Duration::from_secs(10);
 
@@ -28,7 +32,8 @@ pub struct Answerer {
     domain: Name,
     upstream: Vec<SocketAddr>,
     forwards: Arc<Semaphore>,
-    streams: Arc<Semaphore>,
+    forwarding: Work,
+    streams: Work,
     complete: AtomicBool,
     answered: AtomicUsize,
 }
@@ -36,13 +41,14 @@ pub struct Answerer {
 impl Answerer {
     /// Answers for `domain`, asks `upstream` for the rest.
     #[must_use]
-    pub fn new(domain: Name, upstream: Vec<SocketAddr>) -> Self {
+    pub fn new(domain: Name, upstream: Vec<SocketAddr>, supervisor: &Supervisor) -> Self {
         Self {
             zone: RwLock::default(),
             domain,
             upstream,
             forwards: Arc::new(Semaphore::new(FORWARDS)),
-            streams: Arc::new(Semaphore::new(STREAMS)),
+            forwarding: Work::new(supervisor, "dns/forward"),
+            streams: Work::new(supervisor, "dns/stream"),
             complete: AtomicBool::new(false),
             answered: AtomicUsize::new(0),
         }
@@ -77,18 +83,22 @@ impl Answerer {
         }
     }
 
-    /// Answers datagrams until the socket fails.
-    ///
-    /// # Errors
-    /// The socket fails for good.
-    pub async fn datagrams(self: Arc<Self>, socket: Arc<UdpSocket>) -> std::io::Result<()> {
+    /// Answers datagrams for ever.
+    pub async fn datagrams(self: Arc<Self>, socket: Arc<UdpSocket>) {
         let mut buffer = vec![0; 4096];
+        let mut backoff = Backoff::new(PAUSES.0, PAUSES.1);
         loop {
             let (length, from) = match socket.recv_from(&mut buffer).await {
+                Ok(received) => received,
                 // a client that went away answers with "port unreachable"; it is no fault of the socket
                 Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => continue,
-                received => received?,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot receive a question");
+                    backoff.pause().await;
+                    continue;
+                }
             };
+            backoff.reset();
             let bytes = &buffer[..length];
             let Ok(request) = Message::from_vec(bytes) else {
                 if let Some(answer) = malformed(bytes) {
@@ -108,7 +118,7 @@ impl Answerer {
                 continue;
             };
             let (this, socket, bytes) = (self.clone(), socket.clone(), bytes.to_vec());
-            tokio::spawn(async move {
+            self.forwarding.spawn(async move {
                 let answer = this.elsewhere(&request, &bytes, decision, true).await;
                 let _ = socket.send_to(&answer, from).await;
                 drop(permit);
@@ -116,20 +126,14 @@ impl Answerer {
         }
     }
 
-    /// Answers streams until the listener fails.
-    ///
-    /// # Errors
-    /// The listener fails for good.
-    pub async fn listen(self: Arc<Self>, listener: TcpListener) -> std::io::Result<()> {
-        loop {
-            let permit = self.streams.clone().acquire_owned().await.map_err(std::io::Error::other)?;
-            let (stream, _) = listener.accept().await?;
+    /// Answers streams until `stop`.
+    pub async fn listen(self: Arc<Self>, listener: Arc<TcpListener>, stop: CancellationToken) {
+        let serve = |stream, _| {
             let this = self.clone();
-            tokio::spawn(async move {
-                let _ = this.stream(stream).await;
-                drop(permit);
-            });
-        }
+            // What ends a stream is its client's affair.
+            async move { drop(this.stream(stream).await) }
+        };
+        accept(&*listener, STREAMS, &self.streams, &stop, serve).await;
     }
 
     async fn stream(&self, mut stream: TcpStream) -> std::io::Result<()> {

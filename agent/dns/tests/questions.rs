@@ -11,13 +11,16 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
+use supervise::Supervisor;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 /// Starts a server; gives its address (both transports) and itself.
 async fn server(upstream: Vec<SocketAddr>) -> (SocketAddr, Arc<Answerer>) {
-    let answerer = Arc::new(Answerer::new(Name::from_str("cluster.local.").unwrap(), upstream));
+    let domain = Name::from_str("cluster.local.").unwrap();
+    let answerer = Arc::new(Answerer::new(domain, upstream, &Supervisor::default()));
     answerer.change(|zone| {
         let port = |name: &str, number| Port { name: name.into(), protocol: "tcp".into(), number };
         let ip = "10.96.0.5".parse().unwrap();
@@ -40,7 +43,7 @@ async fn server(upstream: Vec<SocketAddr>) -> (SocketAddr, Arc<Answerer>) {
     let at = socket.local_addr().unwrap();
     let listener = TcpListener::bind(at).await.unwrap();
     tokio::spawn(answerer.clone().datagrams(Arc::new(socket)));
-    tokio::spawn(answerer.clone().listen(listener));
+    tokio::spawn(answerer.clone().listen(Arc::new(listener), CancellationToken::new()));
     (at, answerer)
 }
 

@@ -12,18 +12,16 @@ use std::{
     time::Duration,
 };
 
-use futures::{StreamExt, TryStreamExt};
+use client::{
+    Event, Source, mirror,
+    recorder::{Note, Recorder, Severity},
+};
+use futures::StreamExt;
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Node, ObjectReference};
-use kube::{
-    Api, Client, ResourceExt,
-    runtime::{
-        WatchStreamExt,
-        events::{Event as Notice, EventType, Recorder, Reporter},
-        watcher::{self, Event, watcher},
-    },
-};
+use kube::Client;
 use rtnetlink::Handle;
+use supervise::{Backoff, Scope, Supervisor};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -48,8 +46,6 @@ const GATHER: Duration = Duration::from_millis(20);
 const GATHER_KERNEL: Duration = Duration::from_millis(200);
 /// How long a round may take: the kernel answers at once, or not at all.
 const ROUND: Duration = Duration::from_secs(30);
-/// How long recording an event may hold up a round.
-const RECORD_WITHIN: Duration = Duration::from_secs(2);
 /// As many problems are reported as events in one round; the log has them all.
 const MOST_EVENTS: usize = 20;
 
@@ -62,12 +58,12 @@ pub enum Error {
     /// The kernel's changes cannot be read.
     #[error("read the kernel's changes of links and routes")]
     Changes(#[source] std::io::Error),
-    /// The watch ended for good.
-    #[error("watch nodes")]
-    Watch(#[source] Box<watcher::Error>),
-    /// The watch's stream closed.
-    #[error("the watch of nodes closed")]
-    WatchClosed,
+    /// The netlink socket for routes closed.
+    #[error("the netlink socket for routes closed")]
+    NetlinkClosed,
+    /// The watch ended, which it does not do by itself.
+    #[error("the watch of nodes ended")]
+    WatchEnded,
 }
 
 /// Why a round failed; the next one tries again.
@@ -86,28 +82,25 @@ enum RoundError {
 /// Runs until cancelled; what it made stays.
 ///
 /// # Errors
-/// The watch or the kernel's connection ended; the caller starts anew.
-pub async fn run(config: Config, client: Client, shutdown: CancellationToken) -> Result<(), Error> {
+/// The watch or the kernel's connection ended; the caller starts again.
+pub async fn run(
+    config: Config,
+    client: Client,
+    supervisor: &Supervisor,
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
     let mut changes = Changes::subscribe().map_err(Error::Netlink)?;
     let (connection, kernel, _) = rtnetlink::new_connection().map_err(Error::Netlink)?;
-    // Ends when the handle is dropped, which is when this function returns.
-    tokio::spawn(connection);
-    let nodes = watcher(Api::<Node>::all(client.clone()), watcher::Config::default())
-        .default_backoff()
-        .filter(|event| {
-            if let Err(error) = event {
-                tracing::debug!(%error, "watch of nodes interrupted; it is resumed");
-            }
-            futures::future::ready(event.is_ok())
-        });
-    let mut nodes = std::pin::pin!(nodes);
-    let reporter = Reporter { controller: "windlass-network".into(), instance: Some(config.node.clone()) };
+    let mut connection = std::pin::pin!(connection);
+    let mut nodes = mirror::<Node>(Source::all::<Node>(&client));
+    let scope = Scope::new(supervisor, "network/", &shutdown);
+    let (recorder, writer) = Recorder::new(Some(client), Some(&config.node));
+    scope.keep(writer.task("events"));
     let mut network = Network {
-        recorder: Recorder::new(client, reporter),
+        recorder,
         config,
         kernel,
         members: BTreeMap::new(),
-        relisting: BTreeMap::new(),
         listed: false,
         problems: BTreeSet::new(),
         masquerade: None,
@@ -115,14 +108,13 @@ pub async fn run(config: Config, client: Client, shutdown: CancellationToken) ->
         sysctls_warned: false,
     };
     let mut next = Instant::now() + AUDIT_PERIOD;
-    let mut pause = RETRY.0;
+    let mut backoff = Backoff::new(RETRY.0, RETRY.1);
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
-            event = nodes.try_next() => match event {
-                Ok(Some(event)) => if network.take(event) { next = next.min(Instant::now() + GATHER); },
-                Ok(None) => return Err(Error::WatchClosed),
-                Err(error) => return Err(Error::Watch(Box::new(error))),
+            () = &mut connection => return Err(Error::NetlinkClosed),
+            event = nodes.next() => if network.take(event.ok_or(Error::WatchEnded)?) {
+                next = next.min(Instant::now() + GATHER);
             },
             changed = changes.next() => {
                 changed.map_err(Error::Changes)?;
@@ -136,14 +128,17 @@ pub async fn run(config: Config, client: Client, shutdown: CancellationToken) ->
                 }
                 let round = tokio::select! {
                     () = shutdown.cancelled() => return Ok(()),
+                    () = &mut connection => return Err(Error::NetlinkClosed),
                     round = timeout(ROUND, network.round()) => round.unwrap_or(Err(RoundError::Late)),
                 };
                 match round {
-                    Ok(()) => (next, pause) = (audit.max(Instant::now() + GATHER), RETRY.0),
+                    Ok(()) => {
+                        backoff.reset();
+                        next = audit.max(Instant::now() + GATHER);
+                    }
                     Err(error) => {
                         tracing::warn!(error = &error as &dyn std::error::Error, "pod network not in order; trying again");
-                        next = Instant::now() + pause;
-                        pause = (pause * 2).min(RETRY.1);
+                        next = Instant::now() + backoff.next_pause();
                     }
                 }
             }
@@ -156,8 +151,6 @@ struct Network {
     recorder: Recorder,
     kernel: Handle,
     members: BTreeMap<String, Member>,
-    /// What a list in progress has shown so far; it replaces `members` at its end.
-    relisting: BTreeMap<String, Member>,
     listed: bool,
     /// Reported already.
     problems: BTreeSet<Problem>,
@@ -171,24 +164,13 @@ impl Network {
     /// Whether the event changes anything that matters here; a node's heartbeat does not.
     fn take(&mut self, event: Event<Node>) -> bool {
         match event {
-            Event::Apply(node) => {
+            Event::Set(key, node) => {
                 let member = Member::of(&node);
-                self.members.insert(node.name_any(), member.clone()) != Some(member)
+                self.members.insert(key.name.as_ref().to_owned(), member.clone()) != Some(member)
             }
-            Event::Delete(node) => self.members.remove(&node.name_any()).is_some(),
-            Event::Init => {
-                self.relisting.clear();
-                false
-            }
-            Event::InitApply(node) => {
-                self.relisting.insert(node.name_any(), Member::of(&node));
-                false
-            }
-            Event::InitDone => {
-                self.members = std::mem::take(&mut self.relisting);
-                self.listed = true;
-                true
-            }
+            Event::Gone(gone) => self.members.remove(&*gone.key.name).is_some(),
+            Event::Synced => !std::mem::replace(&mut self.listed, true),
+            Event::Unreadable(_) | Event::Failed(_) => false,
         }
     }
 
@@ -217,7 +199,7 @@ impl Network {
                 tracing::info!(cidrs = ?own, "CNI configuration written");
             }
         }
-        self.report(&plan).await;
+        self.report(&plan);
         match failure {
             None => Ok(()),
             Some(error) => Err(error.into()),
@@ -254,7 +236,7 @@ impl Network {
     }
 
     /// Says each problem once, until it went away and came again.
-    async fn report(&mut self, plan: &Plan) {
+    fn report(&mut self, plan: &Plan) {
         let new: Vec<Problem> = plan.problems.difference(&self.problems).cloned().collect();
         self.problems.clone_from(&plan.problems);
         let about = ObjectReference {
@@ -269,19 +251,14 @@ impl Network {
             if index >= MOST_EVENTS {
                 continue;
             }
-            let notice = Notice {
-                type_: EventType::Warning,
-                reason: "PodRouteUnavailable".into(),
-                note: Some(problem.to_string()),
-                action: "Routing".into(),
-                secondary: None,
-            };
-            match timeout(RECORD_WITHIN, self.recorder.publish(&notice, &about)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::debug!(%error, "event not recorded"),
-                // Nobody answers; nor will they the others.
-                Err(_elapsed) => return,
-            }
+            self.recorder.note(Note {
+                component: "windlass-network",
+                about: about.clone(),
+                severity: Severity::Warning,
+                reason: "PodRouteUnavailable",
+                message: problem.to_string(),
+                action: Some(("Routing", None)),
+            });
         }
     }
 }

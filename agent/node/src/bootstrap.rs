@@ -13,6 +13,7 @@ use pki::kubeconfig::Credentials;
 use pki::request::Subject;
 use pki::{Certificate, Kubeconfig, files};
 use std::time::Duration;
+use supervise::{Backoff, chain};
 use tokio_util::sync::CancellationToken;
 
 /// First and longest pause between attempts.
@@ -138,7 +139,7 @@ async fn obtain_with_retries(
     files: &Files,
     shutdown: &CancellationToken,
 ) -> Result<(), Error> {
-    let mut pause = BACKOFF.0;
+    let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
     loop {
         let attempt = tokio::select! {
             () = shutdown.cancelled() => return Err(Error::Stopped),
@@ -151,9 +152,8 @@ async fn obtain_with_retries(
         }
         tokio::select! {
             () = shutdown.cancelled() => return Err(Error::Stopped),
-            () = tokio::time::sleep(pause) => {}
+            () = backoff.pause() => {}
         }
-        pause = (pause * 2).min(BACKOFF.1);
     }
 }
 
@@ -178,22 +178,6 @@ async fn obtain(config: &Config, server: &str, files: &Files) -> Result<(), Erro
 
 fn log_new(certificate: &Certificate) {
     tracing::info!(name = certificate.common_name, until = %certificate.not_after, "joined the cluster");
-}
-
-/// An error and its causes in one line.
-#[must_use]
-pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let words = cause.to_string();
-        if !text.ends_with(&words) {
-            text.push_str(": ");
-            text.push_str(&words);
-        }
-        next = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

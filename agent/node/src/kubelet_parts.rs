@@ -2,9 +2,7 @@
 //! server, the Node object and its Lease.
 
 use crate::Config;
-use crate::bootstrap::chain;
 use crate::identity::{Files, Role};
-use crate::supervise::TaskError;
 use cri_proto::client::Runtime;
 use kubelet::eviction::{self, threshold::Signal};
 use kubelet::node::resources::Reservation;
@@ -19,6 +17,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+use supervise::{Backoff, TaskError, chain};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -190,15 +189,14 @@ async fn serve(
     stop: &CancellationToken,
 ) {
     let pods: Arc<dyn server::Pods> = Arc::new(pods);
-    let mut pause = PORT_BACKOFF.0;
+    let mut backoff = Backoff::new(PORT_BACKOFF.0, PORT_BACKOFF.1);
     while !stop.is_cancelled() {
         let (runtime, stats) = (runtime.clone(), stats.clone());
         let served = server::run(port.clone(), pods.clone(), runtime, stats, client.clone(), stop.clone());
         if let Err(error) = Box::pin(served).await {
             tracing::error!(error = %chain(&error), "serve the kubelet's port; will try again");
         }
-        stop.run_until_cancelled(tokio::time::sleep(pause)).await;
-        pause = (pause * 2).min(PORT_BACKOFF.1);
+        stop.run_until_cancelled(backoff.pause()).await;
     }
 }
 

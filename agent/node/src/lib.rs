@@ -5,7 +5,7 @@
 //! - [`certificate`]: a certificate through the API (`certificates.k8s.io`); [`identity`]: the files they are kept in
 //! - [`rotation`]: renews them; [`client`]: a client that changes its certificate without its users noticing
 //! - [`kubelet_parts`]: the kubelet's settings and its parts together
-//! - [`supervise`]: keeps tasks running, one by one; [`mod@run`]: the list of tasks
+//! - [`mod@run`]: the list of tasks, which the crate `supervise` keeps running
 
 pub mod address;
 pub mod bootstrap;
@@ -17,7 +17,6 @@ pub mod identity;
 pub mod kubelet_parts;
 pub mod rotation;
 pub mod run;
-pub mod supervise;
 
 pub use config::Config;
 pub use run::run;

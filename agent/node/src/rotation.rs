@@ -6,7 +6,7 @@
 //! own making; a failed renewal is tried again with backoff; users of the client and of the serving certificate get the
 //! new one without a restart.
 
-use crate::bootstrap::{self, chain};
+use crate::bootstrap;
 use crate::certificate;
 use crate::client::Slot;
 use crate::identity::{Files, KeyPair, Role};
@@ -15,6 +15,7 @@ use pki::request::Subject;
 use pki::{Authority, Certificate, Leaf, needs_renewal};
 use std::net::IpAddr;
 use std::time::Duration;
+use supervise::{Backoff, chain};
 
 /// First and longest pause after a failed renewal.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
@@ -100,7 +101,7 @@ fn time_left(certificate: &Certificate, now: Timestamp) -> Option<Duration> {
 }
 
 async fn obtain_with_backoff(client: &kube::Client, files: &Files, role: Role, subject: &Subject) -> KeyPair {
-    let mut pause = BACKOFF.0;
+    let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
     loop {
         match certificate::obtain(client, files, role, subject).await {
             Ok(pair) => return pair,
@@ -108,8 +109,7 @@ async fn obtain_with_backoff(client: &kube::Client, files: &Files, role: Role, s
                 tracing::warn!(?role, error = %chain(&error), "renew certificate; will try again");
             }
         }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(BACKOFF.1);
+        backoff.pause().await;
     }
 }
 

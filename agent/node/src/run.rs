@@ -3,14 +3,14 @@
 //! This is the one place that knows all of the agent's parts. A part is an entry of [`cluster_tasks`] or
 //! [`standalone_tasks`], after the kubelet; the order of the list is the order of shutdown, so what serves others comes last.
 
-use crate::bootstrap::{self, chain};
+use crate::bootstrap;
 use crate::client::{self, Slot};
 use crate::config::{Config, check_node_name};
 use crate::identity::Files;
-use crate::supervise::{self, Task};
 use crate::{cluster_info, kubelet_parts, rotation};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
+use supervise::{Supervisor, Task, TaskError, chain};
 use tokio_util::sync::CancellationToken;
 
 /// Why the agent does not start.
@@ -46,7 +46,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         return Err(Error::Config("the node has no address".to_owned()));
     }
     let network = network_settings(&config).map_err(Error::Executable)?;
-    let config = Arc::new(config);
+    let (config, supervisor) = (Arc::new(config), Supervisor::default());
     let tasks = match config.server.clone() {
         Some(server) => {
             cluster_info::parse_server(&server)?;
@@ -59,7 +59,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
             rotation::ensure_serving(&config.node_name, &config.node_ips, &files).map_err(Error::Serving)?;
             let kubelet = kubelet_parts::settings(&config, &files)?;
             let mut tasks = vec![kubelet_task(kubelet, Some(client.clone()))];
-            tasks.extend(cluster_tasks(&config, client, slot, files, network));
+            tasks.extend(cluster_tasks(&config, client, slot, files, network, &supervisor));
             tasks
         }
         None => {
@@ -80,7 +80,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
             tasks
         }
     };
-    supervise::run(tasks, &shutdown).await;
+    supervisor.run(tasks, &shutdown).await;
     Ok(())
 }
 
@@ -96,6 +96,7 @@ fn cluster_tasks(
     slot: Slot,
     files: Files,
     network: network::Config,
+    supervisor: &Supervisor,
 ) -> Vec<Task> {
     let files = Arc::new(files);
     vec![
@@ -119,24 +120,24 @@ fn cluster_tasks(
             })
         },
         {
-            let client = client.clone();
+            let (client, supervisor) = (client.clone(), supervisor.clone());
             Task::new("network", move |token| {
-                let (client, settings) = (client.clone(), network.clone());
-                async move { Ok(network::run(settings, client, token).await?) }
+                let (client, settings, supervisor) = (client.clone(), network.clone(), supervisor.clone());
+                async move { Ok(network::run(settings, client, &supervisor, token).await?) }
             })
         },
         {
-            let (client, settings) = (client.clone(), dns_settings(config));
+            let (client, settings, supervisor) = (client.clone(), dns_settings(config), supervisor.clone());
             Task::new("dns", move |token| {
-                let (client, settings) = (client.clone(), settings.clone());
-                async move { Ok(dns::run(settings, client, token).await?) }
+                let (client, settings, supervisor) = (client.clone(), settings.clone(), supervisor.clone());
+                async move { Ok(dns::run(settings, client, &supervisor, token).await?) }
             })
         },
         {
-            let settings = proxy_settings(config);
+            let (settings, supervisor) = (proxy_settings(config), supervisor.clone());
             Task::new("proxy", move |token| {
-                let (client, settings) = (client.clone(), settings.clone());
-                async move { Ok(proxy::run(settings, client, token).await?) }
+                let (client, settings, supervisor) = (client.clone(), settings.clone(), supervisor.clone());
+                async move { Ok(proxy::run(settings, client, &supervisor, token).await?) }
             })
         },
     ]
@@ -196,10 +197,7 @@ fn standalone_tasks(config: &Arc<Config>, files: Files) -> Vec<Task> {
 }
 
 /// Work that never ends, ended by the token.
-async fn until<T>(
-    token: CancellationToken,
-    work: impl Future<Output = T>,
-) -> Result<(), supervise::TaskError> {
+async fn until<T>(token: CancellationToken, work: impl Future<Output = T>) -> Result<(), TaskError> {
     token.run_until_cancelled(work).await;
     Ok(())
 }

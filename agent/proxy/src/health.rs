@@ -19,8 +19,9 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use supervise::{Supervisor, Work, accept};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// How long a change may wait before the proxy calls itself unhealthy.
@@ -29,8 +30,6 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const MOST_CONNECTIONS: usize = 64;
 /// The longest a connection lasts.
 const LONGEST_CONNECTION: Duration = Duration::from_secs(30);
-/// The pause after a connection could not be accepted.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// The mode as upstream names it.
 const MODE: &str = "nftables";
 
@@ -56,6 +55,8 @@ type Checked = (u16, usize);
 
 /// The listeners.
 pub(crate) struct Health {
+    listening: Work,
+    serving: Work,
     status: watch::Sender<Status>,
     services: BTreeMap<ServiceName, (u16, watch::Sender<usize>, DropGuard)>,
     /// Ports that could not be listened on; said once.
@@ -63,9 +64,17 @@ pub(crate) struct Health {
 }
 
 impl Health {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(supervisor: &Supervisor) -> Self {
         let status = Status { updated: Timestamp::now(), waiting: None, eligible: true };
-        Self { status: watch::Sender::new(status), services: BTreeMap::new(), failed: BTreeMap::new() }
+        let listening = Work::new(supervisor, "proxy/health");
+        let serving = Work::new(supervisor, "proxy/health/connection");
+        Self {
+            listening,
+            serving,
+            status: watch::Sender::new(status),
+            services: BTreeMap::new(),
+            failed: BTreeMap::new(),
+        }
     }
 
     /// Tells how the proxy is.
@@ -83,7 +92,12 @@ impl Health {
                         let status = *status.borrow();
                         if own { about_proxy(path, &status) } else { about_mode(path, &status) }
                     };
-                    tokio::spawn(serve(listener, Arc::new(answer), shutdown.child_token()));
+                    self.listening.spawn(serve(
+                        listener,
+                        Arc::new(answer),
+                        self.serving.clone(),
+                        shutdown.child_token(),
+                    ));
                 }
                 Err(error) => tracing::warn!(%address, %error, "nobody can ask how the proxy is"),
             }
@@ -106,7 +120,12 @@ impl Health {
                     let (seen, status, service) = (counts.subscribe(), self.status.subscribe(), name.clone());
                     let answer =
                         move |_: &str| about_service(&service, *seen.borrow(), status.borrow().healthy());
-                    tokio::spawn(serve(listener, Arc::new(answer), stop.clone()));
+                    self.listening.spawn(serve(
+                        listener,
+                        Arc::new(answer),
+                        self.serving.clone(),
+                        stop.clone(),
+                    ));
                     self.services.insert(name.clone(), (*port, counts, stop.drop_guard()));
                     self.failed.remove(name);
                 }
@@ -134,24 +153,13 @@ fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
 
 type Answer = Response<Full<Bytes>>;
 
-async fn serve<F>(listener: TcpListener, answer: Arc<F>, stop: CancellationToken)
+async fn serve<F>(listener: TcpListener, answer: Arc<F>, work: Work, stop: CancellationToken)
 where
     F: Fn(&str) -> Answer + Send + Sync + 'static,
 {
-    let room = Arc::new(Semaphore::new(MOST_CONNECTIONS));
-    loop {
-        let accepted = tokio::select! {
-            () = stop.cancelled() => return,
-            accepted = listener.accept() => accepted,
-        };
-        let Ok((stream, _)) = accepted else {
-            // out of descriptors: the next try would fail at once
-            tokio::time::sleep(ACCEPT_PAUSE).await;
-            continue;
-        };
-        let Ok(permit) = room.clone().try_acquire_owned() else { continue };
+    let connection = |stream: TcpStream, _| {
         let (answer, stop) = (answer.clone(), stop.clone());
-        tokio::spawn(async move {
+        async move {
             let service = service_fn(move |request: Request<Incoming>| {
                 let response = answer(request.uri().path());
                 async move { Ok::<_, std::convert::Infallible>(response) }
@@ -163,9 +171,9 @@ where
                 // a client that goes away is its own affair
                 _ = tokio::time::timeout(LONGEST_CONNECTION, connection) => {}
             }
-            drop(permit);
-        });
-    }
+        }
+    };
+    accept(&listener, MOST_CONNECTIONS, &work, &stop, connection).await;
 }
 
 fn respond(code: StatusCode, kind: &'static str, body: String) -> Answer {
@@ -286,7 +294,7 @@ mod tests {
     }
 
     async fn ask(port: u16) -> Option<String> {
-        let mut stream = tokio::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.ok()?;
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.ok()?;
         stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.ok()?;
         let mut text = String::new();
         stream.read_to_string(&mut text).await.ok()?;
@@ -296,7 +304,7 @@ mod tests {
     #[tokio::test]
     async fn listeners_follow_the_services() {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let mut health = Health::new();
+        let mut health = Health::new(&Supervisor::default());
         let name = ("d".to_owned(), "web".to_owned());
         health.sync(&BTreeMap::from([(name.clone(), (port, 0))]));
         assert_eq!(ask(port).await.unwrap(), "HTTP/1.1 503 Service Unavailable");

@@ -10,17 +10,17 @@ use crate::conntrack;
 use crate::health::Health;
 use crate::model::ready_here;
 use crate::service::{read_service, read_slice};
-use futures::{StreamExt, TryStreamExt};
+use client::{Event, Key, Source, mirror};
+use futures::{FutureExt, StreamExt};
 use ipnet::IpNet;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::runtime::watcher::{self, Event};
-use kube::runtime::{WatchStreamExt, watcher as watch};
-use kube::{Api, Client, Resource};
+use kube::Client;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
+use supervise::{Backoff, Supervisor};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -52,61 +52,48 @@ const LEAVING: &str = "ToBeDeletedByClusterAutoscaler";
 /// Why the proxy ended.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A watch ended for good.
-    #[error("watch {0}")]
-    Watch(&'static str, #[source] Box<watcher::Error>),
-    /// A watch's stream closed.
-    #[error("the watch of {0} closed")]
-    Closed(&'static str),
+    /// The watches ended, which they do not do by themselves.
+    #[error("the watches ended")]
+    WatchesEnded,
 }
 
 /// Runs until cancelled; the rules stay.
 ///
 /// # Errors
-/// A watch ended; the caller starts anew.
-pub async fn run(config: Config, client: Client, shutdown: CancellationToken) -> Result<(), Error> {
+/// The watches ended; the caller starts again.
+pub async fn run(
+    config: Config,
+    client: Client,
+    supervisor: &Supervisor,
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
     // slices and services that another proxy serves are not even sent to us
-    let selector = "!service.kubernetes.io/headless,!service.kubernetes.io/service-proxy-name";
-    let labelled = |labels: &str| watcher::Config::default().labels(labels);
-    let services = events::<Service>(&client, labelled("!service.kubernetes.io/service-proxy-name"));
-    let slices = events::<EndpointSlice>(&client, labelled(selector));
-    let own = watcher::Config::default().fields(&format!("metadata.name={}", config.node));
-    let mut nodes = std::pin::pin!(events::<Node>(&client, own));
-    let mut services = std::pin::pin!(services);
-    let mut slices = std::pin::pin!(slices);
+    const SERVED: &str = "!service.kubernetes.io/service-proxy-name";
+    const SLICES: &str = "!service.kubernetes.io/headless,!service.kubernetes.io/service-proxy-name";
+    let mut services = mirror::<Service>(Source::all::<Service>(&client).labels(SERVED));
+    let mut slices = mirror::<EndpointSlice>(Source::all::<EndpointSlice>(&client).labels(SLICES));
+    let mut nodes = mirror::<Node>(Source::all::<Node>(&client).named(&config.node));
     let mut proxy = Proxy {
         node: config.node.clone(),
-        health: Health::new(),
+        health: Health::new(supervisor),
         applier: Applier::new(config.node, config.cluster_cidrs),
         local: config.local_addresses,
         state: State::default(),
         dirty: BTreeSet::new(),
         listed: (false, false, false),
-        relisting: (BTreeMap::new(), BTreeMap::new()),
     };
     let stop = shutdown.child_token();
     let _stopped = stop.clone().drop_guard();
     proxy.health.serve_own(config.healthz, config.mode, &stop);
     let mut audit = Instant::now() + AUDIT_PERIOD;
-    let mut retry: Option<(Instant, Duration)> = None;
+    let mut retry: Option<Instant> = None;
+    let mut backoff = Backoff::new(RETRY.0, RETRY.1);
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
-            event = services.try_next() => match event {
-                Ok(Some(event)) => proxy.service(event),
-                Ok(None) => return Err(Error::Closed("services")),
-                Err(error) => return Err(Error::Watch("services", Box::new(error))),
-            },
-            event = slices.try_next() => match event {
-                Ok(Some(event)) => proxy.slice(event),
-                Ok(None) => return Err(Error::Closed("endpoint slices")),
-                Err(error) => return Err(Error::Watch("endpoint slices", Box::new(error))),
-            },
-            event = nodes.try_next() => match event {
-                Ok(Some(event)) => proxy.node(event),
-                Ok(None) => return Err(Error::Closed("this node")),
-                Err(error) => return Err(Error::Watch("this node", Box::new(error))),
-            },
+            event = services.next() => proxy.service(event.ok_or(Error::WatchesEnded)?),
+            event = slices.next() => proxy.slice(event.ok_or(Error::WatchesEnded)?),
+            event = nodes.next() => proxy.node(event.ok_or(Error::WatchesEnded)?),
             () = sleep_until(audit) => {
                 audit = Instant::now() + AUDIT_PERIOD;
                 match proxy.applier.audit().await {
@@ -118,54 +105,33 @@ pub async fn run(config: Config, client: Client, shutdown: CancellationToken) ->
                     }
                 }
             }
-            () = sleep_until(retry.map_or(audit, |(at, _)| at)), if retry.is_some() => {}
+            () = sleep_until(retry.unwrap_or(audit)), if retry.is_some() => {}
         }
         // what is ready already belongs into the same transaction
-        while let Some(event) = futures::FutureExt::now_or_never(services.try_next()) {
-            match event {
-                Ok(Some(event)) => proxy.service(event),
-                _ => break,
-            }
+        while let Some(Some(event)) = services.next().now_or_never() {
+            proxy.service(event);
         }
-        while let Some(event) = futures::FutureExt::now_or_never(slices.try_next()) {
-            match event {
-                Ok(Some(event)) => proxy.slice(event),
-                _ => break,
-            }
+        while let Some(Some(event)) = slices.next().now_or_never() {
+            proxy.slice(event);
         }
-        if retry.is_some_and(|(at, _)| at > Instant::now()) {
+        if retry.is_some_and(|at| at > Instant::now()) {
             continue;
         }
         retry = match proxy.apply().await {
             Ok(()) => {
                 proxy.health.set(|status| (status.updated, status.waiting) = (Timestamp::now(), None));
+                backoff.reset();
                 None
             }
             Err(error) => {
                 let now = std::time::Instant::now();
                 proxy.health.set(|status| status.waiting = status.waiting.or(Some(now)));
-                let pause = retry.map_or(RETRY.0, |(_, pause)| (pause * 2).min(RETRY.1));
+                let pause = backoff.next_pause();
                 tracing::error!(error = &error as &dyn std::error::Error, ?pause, "services not applied");
-                Some((Instant::now() + pause, pause))
+                Some(Instant::now() + pause)
             }
         };
     }
-}
-
-fn events<K>(
-    client: &Client,
-    config: watcher::Config,
-) -> impl futures::Stream<Item = Result<Event<K>, watcher::Error>> + use<K>
-where
-    K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + 'static,
-{
-    let stream = watch(Api::<K>::all(client.clone()), config);
-    stream.default_backoff().filter(|event| {
-        if let Err(error) = event {
-            tracing::debug!(%error, "watch interrupted; it is resumed");
-        }
-        futures::future::ready(event.is_ok())
-    })
 }
 
 struct Proxy {
@@ -176,21 +142,19 @@ struct Proxy {
     state: State,
     dirty: BTreeSet<ServiceName>,
     listed: (bool, bool, bool),
-    /// What a list in progress has shown so far; it replaces the old at its end.
-    relisting: (BTreeMap<ServiceName, Service>, BTreeMap<(String, String), EndpointSlice>),
 }
 
 impl Proxy {
     /// Our own node: where we are, and whether the world shall send us traffic.
     fn node(&mut self, event: Event<Node>) {
         let node = match event {
-            Event::Init => return,
-            Event::InitDone => {
+            Event::Set(_, node) => Some(node),
+            Event::Gone(_) => None,
+            Event::Synced => {
                 self.listed.2 = true;
                 return;
             }
-            Event::InitApply(node) | Event::Apply(node) => Some(node),
-            Event::Delete(_) => None,
+            Event::Unreadable(_) | Event::Failed(_) => return,
         };
         let zone = node.as_ref().and_then(|n| n.metadata.labels.as_ref()?.get(ZONE).cloned());
         let stays = node.as_ref().is_some_and(|node| {
@@ -205,24 +169,10 @@ impl Proxy {
 
     fn service(&mut self, event: Event<Service>) {
         match event {
-            Event::Init => self.relisting.0.clear(),
-            Event::InitApply(service) => {
-                self.relisting.0.insert(name(&service), service);
-            }
-            Event::InitDone => {
-                let listed = std::mem::take(&mut self.relisting.0);
-                let gone: Vec<_> =
-                    self.state.services.keys().filter(|n| !listed.contains_key(*n)).cloned().collect();
-                for name in gone {
-                    self.set_service(name, None);
-                }
-                for (name, service) in listed {
-                    self.set_service(name, Some(&service));
-                }
-                self.listed.0 = true;
-            }
-            Event::Apply(service) => self.set_service(name(&service), Some(&service)),
-            Event::Delete(service) => self.set_service(name(&service), None),
+            Event::Set(key, service) => self.set_service(name(&key), Some(&service)),
+            Event::Gone(gone) => self.set_service(name(&gone.key), None),
+            Event::Synced => self.listed.0 = true,
+            Event::Unreadable(_) | Event::Failed(_) => {}
         }
     }
 
@@ -243,28 +193,10 @@ impl Proxy {
 
     fn slice(&mut self, event: Event<EndpointSlice>) {
         match event {
-            Event::Init => self.relisting.1.clear(),
-            Event::InitApply(slice) => {
-                self.relisting.1.insert(name(&slice), slice);
-            }
-            Event::InitDone => {
-                let listed = std::mem::take(&mut self.relisting.1);
-                let known = self
-                    .state
-                    .slices
-                    .iter()
-                    .flat_map(|((ns, _), all)| all.keys().map(|n| (ns.clone(), n.clone())));
-                let gone: Vec<_> = known.filter(|n| !listed.contains_key(n)).collect();
-                for name in gone {
-                    self.set_slice(&name, None);
-                }
-                for (name, slice) in listed {
-                    self.set_slice(&name, Some(&slice));
-                }
-                self.listed.1 = true;
-            }
-            Event::Apply(slice) => self.set_slice(&name(&slice), Some(&slice)),
-            Event::Delete(slice) => self.set_slice(&name(&slice), None),
+            Event::Set(key, slice) => self.set_slice(&name(&key), Some(&slice)),
+            Event::Gone(gone) => self.set_slice(&name(&gone.key), None),
+            Event::Synced => self.listed.1 = true,
+            Event::Unreadable(_) | Event::Failed(_) => {}
         }
     }
 
@@ -335,7 +267,6 @@ impl Proxy {
     }
 }
 
-fn name<K: Resource>(object: &K) -> (String, String) {
-    let meta = object.meta();
-    (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
+fn name(key: &Key) -> (String, String) {
+    (key.namespace.as_ref().to_owned(), key.name.as_ref().to_owned())
 }

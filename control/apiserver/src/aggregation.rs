@@ -104,6 +104,7 @@ impl Aggregator {
         let kinds = kinds.into_iter().filter_map(|(group, plural)| Kind::of(group, plural)).collect();
         let aggregator = self.clone();
         self.registry.keep_up(
+            "aggregated-servers",
             kinds,
             EVERY,
             move |_| {

@@ -6,6 +6,7 @@ use crate::context::Response;
 use http::StatusCode;
 use parking_lot::RwLock;
 use std::sync::Arc;
+use supervise::{Kind, Report, Supervisor};
 
 /// Why a check fails; told to those who may ask for a single check.
 pub type Failure = String;
@@ -13,7 +14,10 @@ type Check = Arc<dyn Fn() -> Result<(), Failure> + Send + Sync>;
 
 /// The checks of a server. A check must not wait: it reads a state that others keep.
 #[derive(Default)]
-pub struct Health(RwLock<Vec<Named>>);
+pub struct Health {
+    checks: RwLock<Vec<Named>>,
+    tasks: Supervisor,
+}
 
 #[derive(Clone)]
 struct Named {
@@ -62,7 +66,23 @@ impl Endpoint {
     }
 }
 
+/// The check of a task; work that is done in pieces is a check while it is bad.
+fn of_task(report: Report) -> Option<Named> {
+    if report.kind != Kind::Task && report.down.is_none() {
+        return None;
+    }
+    let name = report.name.to_string();
+    let state = report.down.map_or(Ok(()), |down| Err(down.reason.to_string()));
+    Some(Named { name, check: Arc::new(move || state.clone()), live: true })
+}
+
 impl Health {
+    /// Checks of a server whose tasks are checks, too.
+    #[must_use]
+    pub fn new(tasks: Supervisor) -> Self {
+        Self { checks: RwLock::default(), tasks }
+    }
+
     /// Adds a check. One that is not `live` says whether requests can be served, not whether a restart would help.
     pub fn add(
         &self,
@@ -70,13 +90,14 @@ impl Health {
         live: bool,
         check: impl Fn() -> Result<(), Failure> + Send + Sync + 'static,
     ) {
-        self.0.write().push(Named { name: name.to_owned(), check: Arc::new(check), live });
+        self.checks.write().push(Named { name: name.to_owned(), check: Arc::new(check), live });
     }
 
     /// Answers a request: `path` below the endpoint names a single check, `verbose` lists them, `exclude` leaves some out.
     pub fn answer(&self, endpoint: Endpoint, single: &str, query: &[(String, String)]) -> Response {
-        let checks: Vec<Named> =
-            self.0.read().iter().filter(|c| endpoint != Endpoint::Live || c.live).cloned().collect();
+        let mut checks: Vec<Named> =
+            self.checks.read().iter().filter(|c| endpoint != Endpoint::Live || c.live).cloned().collect();
+        checks.extend(self.tasks.reports().into_iter().filter_map(of_task));
         if !single.is_empty() {
             return one(&checks, single);
         }

@@ -55,7 +55,8 @@ use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use store::Backend;
-use store::cache::{self, Cache, Feed};
+use store::cache::{self, Cache};
+use supervise::{Scope, Supervisor, Task};
 
 /// How the registry behaves.
 #[derive(Clone, Debug)]
@@ -82,6 +83,8 @@ pub struct Config {
     pub extend_token_expiration: bool,
     /// How the watch caches behave.
     pub cache: cache::Options,
+    /// Where the registry's tasks are listed: one a watch cache, and those that keep objects.
+    pub supervisor: Supervisor,
 }
 
 impl Default for Config {
@@ -102,6 +105,7 @@ impl Default for Config {
             max_token_seconds: 1 << 32,
             extend_token_expiration: true,
             cache: cache::Options::default(),
+            supervisor: Supervisor::default(),
         }
     }
 }
@@ -113,7 +117,8 @@ pub struct Registry {
     front: OnceLock<Arc<dyn Hooks>>,
     /// By key prefix: resources of two groups may share one.
     caches: BTreeMap<&'static str, Cache>,
-    feeds: Mutex<Vec<Feed>>,
+    feeds: Mutex<Vec<Task>>,
+    tasks: OnceLock<Scope>,
     numbers: Mutex<Numbers>,
     /// The webhooks among what is stored.
     pub(crate) webhooks: crate::admission::webhooks::Configured,
@@ -149,7 +154,7 @@ impl Registry {
                 config.cache.clone(),
             );
             caches.insert(prefix, cache);
-            feeds.push(feed);
+            feeds.push(run::feed_task(prefix, feed));
         }
         let numbers = Numbers::new(&config.service_cidrs, config.node_ports);
         Arc::new(Registry {
@@ -158,6 +163,7 @@ impl Registry {
             front: OnceLock::new(),
             caches,
             feeds: Mutex::new(feeds),
+            tasks: OnceLock::new(),
             numbers: Mutex::new(numbers),
             webhooks: crate::admission::webhooks::Configured::default(),
             policies: crate::admission::policies::Configured::default(),

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::{Body as _, Frame, Incoming, SizeHint};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use parking_lot::Mutex;
 use std::convert::Infallible;
@@ -17,6 +17,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
+use supervise::Work;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
@@ -47,6 +48,16 @@ impl Default for Limits {
     }
 }
 
+/// The tasks of HTTP/2's streams.
+#[derive(Clone)]
+struct Streams(Work);
+
+impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Streams {
+    fn execute(&self, stream: F) {
+        self.0.spawn(stream);
+    }
+}
+
 /// Serves a connection to its end. When the server stops, requests under way are finished and no more are taken.
 pub(crate) async fn connection(
     stream: TcpStream,
@@ -54,6 +65,7 @@ pub(crate) async fn connection(
     acceptor: TlsAcceptor,
     chain: Arc<Chain>,
     limits: Limits,
+    streams: Work,
 ) {
     if let Err(e) = stream.set_nodelay(true) {
         tracing::debug!(error = %e, %address, "set TCP_NODELAY");
@@ -81,7 +93,7 @@ pub(crate) async fn connection(
             })
         }
     });
-    let mut builder = Builder::new(TokioExecutor::new());
+    let mut builder = Builder::new(Streams(streams));
     builder.http1().timer(TokioTimer::new()).header_read_timeout(limits.handshake).keep_alive(true);
     builder
         .http2()

@@ -3,6 +3,7 @@
 use crate::bootstrap_token::INFO;
 use crate::informer::{Informer, Kind};
 use crate::service_account_token::SECRET_TYPE as TOKEN_TYPE;
+use client::Source;
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::batch::v1::{CronJob, Job};
@@ -17,14 +18,10 @@ use k8s_openapi::api::networking::v1::{IPAddress, ServiceCIDR};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::ClusterRole;
 use k8s_openapi::api::storage::v1::{CSIDriver, StorageClass, VolumeAttachment};
-use kube::runtime::watcher;
 use kube::{Api, Client};
 use pki::bootstrap::{SECRET_NAMESPACE, SECRET_TYPE};
-use std::fmt::Debug;
-use std::hash::Hash;
 use std::sync::Arc;
-use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
+use supervise::Scope;
 
 /// What the controllers read.
 #[derive(Default)]
@@ -70,18 +67,21 @@ pub struct Cluster {
 
 impl Cluster {
     /// Starts every watch; register handlers before.
-    pub fn start(&self, tasks: &mut JoinSet<()>, client: &Client, shutdown: &CancellationToken) {
-        let mut starter = Starter { tasks, client, shutdown };
+    pub fn start(&self, scope: &Scope, client: &Client) {
+        let starter = Starter { scope, client };
         // of the config maps only the one every namespace has
-        let root_ca = watcher::Config::default().fields("metadata.name=kube-root-ca.crt");
-        starter.start(&self.config_maps, Api::all(client.clone()), root_ca);
+        let root_ca = Source::all::<ConfigMap>(client).named("kube-root-ca.crt");
+        starter.start(&self.config_maps, "configmaps", root_ca);
         starter.all(&self.autoscalers);
-        let tokens = Api::namespaced(client.clone(), SECRET_NAMESPACE);
-        let of_type = watcher::Config::default().fields(&format!("type={SECRET_TYPE}"));
-        starter.start(&self.bootstrap_tokens, tokens, of_type);
+        let tokens = Source::of(Api::<Secret>::namespaced(client.clone(), SECRET_NAMESPACE));
+        starter.start(
+            &self.bootstrap_tokens,
+            "bootstrap-tokens",
+            tokens.fields(&format!("type={SECRET_TYPE}")),
+        );
         starter.all(&self.budgets);
-        let info = watcher::Config::default().fields(&format!("metadata.name={}", INFO.1));
-        starter.start(&self.cluster_info, Api::namespaced(client.clone(), INFO.0), info);
+        let info = Source::of(Api::<ConfigMap>::namespaced(client.clone(), INFO.0)).named(INFO.1);
+        starter.start(&self.cluster_info, "cluster-info", info);
         starter.all(&self.cluster_roles);
         starter.all(&self.cron_jobs);
         starter.all(&self.daemon_sets);
@@ -90,11 +90,8 @@ impl Cluster {
         starter.all(&self.endpoints);
         starter.all(&self.ip_addresses);
         starter.all(&self.jobs);
-        starter.start(
-            &self.leases,
-            Api::namespaced(client.clone(), "kube-node-lease"),
-            watcher::Config::default(),
-        );
+        let leases = Source::of(Api::<Lease>::namespaced(client.clone(), "kube-node-lease"));
+        starter.start(&self.leases, "leases", leases);
         starter.all(&self.namespaces);
         starter.all(&self.nodes);
         starter.all(&self.persistent_volume_claims);
@@ -156,20 +153,16 @@ impl Cluster {
 }
 
 struct Starter<'a> {
-    tasks: &'a mut JoinSet<()>,
+    scope: &'a Scope,
     client: &'a Client,
-    shutdown: &'a CancellationToken,
 }
 
 impl Starter<'_> {
-    fn all<K: Kind>(&mut self, informer: &Arc<Informer<K>>)
-    where
-        K::DynamicType: Default + Clone + Debug + Eq + Hash,
-    {
-        self.start(informer, Api::all(self.client.clone()), watcher::Config::default());
+    fn all<K: Kind<DynamicType = ()>>(&self, informer: &Arc<Informer<K>>) {
+        self.start(informer, &K::plural(&()), Source::all::<K>(self.client));
     }
 
-    fn start<K: Kind>(&mut self, informer: &Arc<Informer<K>>, api: Api<K>, config: watcher::Config) {
-        self.tasks.spawn(informer.clone().run(api, config, self.shutdown.clone()));
+    fn start<K: Kind>(&self, informer: &Arc<Informer<K>>, name: &str, source: Source) {
+        self.scope.keep(informer.task(format!("watch/{name}"), source));
     }
 }

@@ -14,10 +14,11 @@ mod kinds;
 
 use crate::inventory::Inventory;
 use crate::queue::{Key, Queue};
-use crate::reconcile::{Doing, Error, Reconcile, code, found, spawn};
+use crate::reconcile::{Doing, Error, Reconcile, code, found, work};
 use crate::recorder::{Recorder, Severity};
 use about::About;
-use futures::TryStreamExt;
+use client::{Event, Source, mirror};
+use futures::StreamExt;
 use graph::{Graph, Node, Outcome};
 use identity::{Fit, Identity, Owner};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -27,18 +28,15 @@ use kube::api::{
     PropagationPolicy,
 };
 use kube::discovery::Discovery;
-use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, ResourceExt};
 use parking_lot::Mutex;
 use serde_json::json;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
+use supervise::{Scope, Task};
 use tokio::sync::Notify;
-use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
-use tokio_util::sync::CancellationToken;
 
 /// How often new kinds are looked for (upstream's resync period).
 const DISCOVERY_PERIOD: Duration = Duration::from_secs(30);
@@ -58,21 +56,43 @@ struct Collector {
     queue: Arc<Queue>,
 }
 
-/// Runs until cancelled. What it finds of kinds goes into `inventory`.
-pub async fn run(client: Client, recorder: Recorder, inventory: Arc<Inventory>, shutdown: CancellationToken) {
+/// Starts it. What it finds of kinds goes into `inventory`. Returns once every kind has been listed and the workers are there.
+pub async fn start(scope: &Scope, client: Client, recorder: Recorder, inventory: Arc<Inventory>) {
     let collector = Arc::new(Collector::new(client, recorder, inventory));
-    let mut tasks = JoinSet::new();
-    let mut working = false;
+    let (discovering, supervisor) = (collector.clone(), scope.supervisor().clone());
+    scope.keep(Task::new("garbage-collector-discovery", move |stop| {
+        let collector = discovering.clone();
+        let watches = Scope::new(&supervisor, "controllers/garbage-collector/", &stop);
+        async move {
+            stop.run_until_cancelled(discover(&collector, &watches)).await;
+            Ok(())
+        }
+    }));
+    if scope.stop().run_until_cancelled(collector.first_lists()).await.is_some() {
+        work(scope, &collector.queue, &collector, 8);
+    }
+}
+
+/// Watches every kind there is, for ever.
+async fn discover(collector: &Arc<Collector>, watches: &Scope) {
+    // The watches of a life before ended with it.
+    collector.kinds.lock().unwatch();
     loop {
         match collector.new_kinds().await {
             Ok(kinds) => {
                 for known in kinds {
-                    tasks.spawn(watch(collector.clone(), known, shutdown.clone()));
-                }
-                if !working {
-                    collector.first_lists(&shutdown).await;
-                    spawn(&mut tasks, &collector.queue, collector.clone(), 8, &shutdown);
-                    working = true;
+                    let collector = collector.clone();
+                    let name = format!("{}.{}", known.resource.plural, known.resource.group);
+                    // It ends by itself when the kind goes.
+                    let _ = watches.keep_alone(Task::new(name.trim_end_matches('.'), move |stop| {
+                        let (collector, known) = (collector.clone(), known.clone());
+                        async move {
+                            if stop.run_until_cancelled(watch(&collector, &known)).await.is_some() {
+                                stop.cancel();
+                            }
+                            Ok(())
+                        }
+                    }));
                 }
             }
             Err(error) => {
@@ -81,45 +101,44 @@ pub async fn run(client: Client, recorder: Recorder, inventory: Arc<Inventory>, 
         }
         let now = Instant::now();
         collector.absent.lock().retain(|_, since| now.duration_since(*since) < ABSENT_FOR);
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            () = tokio::time::sleep(DISCOVERY_PERIOD) => {}
-        }
+        tokio::time::sleep(DISCOVERY_PERIOD).await;
     }
 }
 
-async fn watch(collector: Arc<Collector>, known: Known, shutdown: CancellationToken) {
-    let api: Api<PartialObjectMeta<DynamicObject>> = Api::all_with(collector.client.clone(), &known.resource);
+/// Watches the metadata of a kind until the kind goes.
+async fn watch(collector: &Collector, known: &Known) {
+    type Meta = PartialObjectMeta<DynamicObject>;
     let kind = (known.resource.group.clone(), known.resource.kind.clone());
-    let stream = watcher::watcher(api, watcher::Config::default()).default_backoff();
-    let mut stream = std::pin::pin!(stream);
-    let mut listing = HashSet::new();
-    loop {
-        let event = tokio::select! {
-            () = shutdown.cancelled() => return,
-            event = stream.try_next() => event,
-        };
+    let api: Api<Meta> = Api::all_with(collector.client.clone(), &known.resource);
+    let mut events = mirror::<Meta>(Source::of(api));
+    // What a life before knew may be gone.
+    let mut first = Some(HashSet::new());
+    while let Some(event) = events.next().await {
         match event {
-            Ok(Some(Event::Init)) => listing.clear(),
-            Ok(Some(Event::InitApply(object))) => {
-                listing.insert(object.uid().unwrap_or_default());
-                collector.observe(node(&known, &object.metadata));
+            Event::Set(_, object) => {
+                if let Some(seen) = &mut first {
+                    seen.insert(object.uid().unwrap_or_default());
+                }
+                collector.observe(node(known, &object.metadata));
             }
-            Ok(Some(Event::InitDone)) => {
-                collector.inventory.gone(&known.resource, "");
-                let woken = collector.graph.lock().keep_only(&kind, &std::mem::take(&mut listing));
-                collector.wake(woken);
-                collector.listed(&kind);
-            }
-            Ok(Some(Event::Apply(object))) => collector.observe(node(&known, &object.metadata)),
-            Ok(Some(Event::Delete(object))) => {
-                let namespace = object.metadata.namespace.as_deref();
-                namespace.inspect(|namespace| collector.inventory.gone(&known.resource, namespace));
-                let outcome = collector.graph.lock().remove(&object.uid().unwrap_or_default());
+            Event::Gone(gone) => {
+                // Nothing is counted in no namespace.
+                if !gone.key.namespace.is_empty() {
+                    collector.inventory.gone(&known.resource, &gone.key.namespace);
+                }
+                let outcome = collector.graph.lock().remove(&gone.uid);
                 collector.take(outcome);
             }
+            Event::Synced => {
+                collector.inventory.gone(&known.resource, "");
+                if let Some(seen) = first.take() {
+                    let woken = collector.graph.lock().keep_only(&kind, &seen);
+                    collector.wake(woken);
+                }
+                collector.listed(&kind);
+            }
             // the kind went away: its custom resource definition was deleted
-            Err(watcher::Error::InitialListFailed(error)) if code(&error) == Some(404) => {
+            Event::Failed(error) if error.code() == Some(404) => {
                 let woken = collector.graph.lock().keep_only(&kind, &HashSet::new());
                 collector.inventory.forget(&known.resource);
                 if collector.kinds.lock().forget(&kind) {
@@ -128,8 +147,7 @@ async fn watch(collector: Arc<Collector>, known: Known, shutdown: CancellationTo
                 collector.wake(woken);
                 return;
             }
-            Err(_) => {}
-            Ok(None) => return,
+            Event::Failed(_) | Event::Unreadable(_) => {}
         }
     }
 }
@@ -205,6 +223,7 @@ impl Collector {
     async fn new_kinds(&self) -> Result<Vec<Known>, kube::Error> {
         let discovery = Discovery::new(self.client.clone()).run_aggregated().await?;
         let fresh = self.kinds.lock().learn(&discovery);
+        self.complete.notify_one();
         for known in &fresh {
             self.inventory.learn(&known.resource, known.namespaced);
         }
@@ -212,17 +231,15 @@ impl Collector {
     }
 
     /// Before every kind is listed an owner may seem to have no dependents.
-    async fn first_lists(&self, shutdown: &CancellationToken) {
-        let all = async {
-            while !self.kinds.lock().complete() {
+    async fn first_lists(&self) {
+        let until = async |so: fn(&Kinds) -> bool| {
+            while !so(&self.kinds.lock()) {
                 self.complete.notified().await;
             }
         };
-        tokio::select! {
-            () = shutdown.cancelled() => {}
-            listed = timeout(FIRST_LISTS, all) => if listed.is_err() {
-                tracing::warn!("not every kind could be listed; garbage is collected all the same");
-            }
+        until(Kinds::known).await;
+        if timeout(FIRST_LISTS, until(Kinds::complete)).await.is_err() {
+            tracing::warn!("not every kind could be listed; garbage is collected all the same");
         }
     }
 

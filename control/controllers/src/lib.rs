@@ -1,7 +1,7 @@
 //! The built-in controllers, one module each: what wakes it, what it reads and writes, what it promises stands at the top of each file.
 //!
-//! Shared parts: [`informer`] (one watch a kind), [`queue`] (keys to work on), [`reconcile`] (the worker loop and its errors),
-//! [`cluster`] (the informers together), [`recorder`] (events), [`expectations`] (own writes not seen yet), [`pods`] (making and
+//! Shared parts: [`informer`] (one watch a kind), [`queue`] (keys to work on) and [`recorder`] (events) of the crate `client`,
+//! [`reconcile`] (the worker loop and its errors), [`cluster`] (the informers together), [`expectations`] (own writes not seen yet), [`pods`] (making and
 //! removing pods for an owner), [`claim`] (which pods an owner has), [`inventory`] (every kind there is), [`history`] (controller revisions), [`backoff`]. Deciding is pure and lives in each controller's `plan` file.
 
 pub mod attach_detach;
@@ -22,7 +22,6 @@ pub mod expectations;
 mod fake;
 pub mod garbage;
 pub mod history;
-pub mod informer;
 pub mod inventory;
 pub mod job;
 pub mod namespace;
@@ -31,9 +30,7 @@ pub mod node_lifecycle;
 pub mod node_ttl;
 pub mod pod_garbage;
 pub mod pods;
-pub mod queue;
 pub mod reconcile;
-pub mod recorder;
 pub mod replica_set;
 pub mod resource_quota;
 pub mod role_aggregation;
@@ -51,4 +48,5 @@ pub mod volume_binder;
 pub mod volume_expand;
 pub mod volume_protection;
 
+pub use client::{informer, queue, recorder};
 pub use run::{Config, run};

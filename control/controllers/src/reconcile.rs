@@ -3,8 +3,7 @@
 use crate::queue::{Key, Queue};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
+use supervise::{Scope, Task, Work};
 
 /// Why one reconciliation did not finish. It is tried again after the key's backoff.
 #[derive(Debug, thiserror::Error)]
@@ -76,33 +75,112 @@ pub trait Reconcile: Send + Sync + 'static {
     fn reconcile(&self, key: &Key) -> impl Future<Output = Result<Option<Duration>, Error>> + Send;
 }
 
-/// Runs `workers` workers on a queue until cancelled.
-pub fn spawn<R: Reconcile>(
-    tasks: &mut JoinSet<()>,
-    queue: &Arc<Queue>,
-    reconciler: Arc<R>,
-    workers: usize,
-    shutdown: &CancellationToken,
-) {
+/// Keeps `workers` workers on a queue. A reconciliation that panics is counted and tried again after its key's backoff.
+pub fn work<R: Reconcile>(scope: &Scope, queue: &Arc<Queue>, reconciler: &Arc<R>, workers: usize) {
+    let attempts = scope.vital(&format!("{}/reconcile", R::NAME));
     for _ in 0..workers {
-        let (queue, reconciler, shutdown) = (queue.clone(), reconciler.clone(), shutdown.clone());
-        tasks.spawn(async move {
-            loop {
-                let key = tokio::select! {
-                    () = shutdown.cancelled() => return,
-                    key = queue.next() => key,
-                };
-                let outcome = reconciler.reconcile(&key).await;
-                if let Err(error) = &outcome {
-                    let error = error as &dyn std::error::Error;
-                    if outcome.as_ref().is_err_and(Error::is_conflict) {
-                        tracing::debug!(controller = R::NAME, %key, error, "tried again with newer state");
-                    } else {
-                        tracing::warn!(controller = R::NAME, %key, error, "not reconciled; tried again");
-                    }
+        let (queue, reconciler, attempts) = (queue.clone(), reconciler.clone(), attempts.clone());
+        scope.keep(Task::endless(R::NAME, move || {
+            let (queue, reconciler, attempts) = (queue.clone(), reconciler.clone(), attempts.clone());
+            async move {
+                loop {
+                    let taken = queue.take().await;
+                    let outcome = attempt(&*reconciler, &attempts, taken.key()).await;
+                    taken.done(outcome);
                 }
-                queue.done(key, outcome.map_err(drop));
             }
-        });
+        }));
+    }
+}
+
+/// One reconciliation, as the queue is told of it.
+async fn attempt<R: Reconcile>(reconciler: &R, attempts: &Work, key: &Key) -> Result<Option<Duration>, ()> {
+    match attempts.attempt(reconciler.reconcile(key)).await {
+        Ok(Ok(again)) => Ok(again),
+        Ok(Err(failure)) => {
+            let error = &failure as &dyn std::error::Error;
+            if failure.is_conflict() {
+                tracing::debug!(controller = R::NAME, %key, error, "tried again with newer state");
+            } else {
+                tracing::warn!(controller = R::NAME, %key, error, "not reconciled; tried again");
+            }
+            Err(())
+        }
+        Err(supervise::Panicked) => {
+            tracing::error!(controller = R::NAME, %key, "its reconciliation panicked; tried again");
+            Err(())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use parking_lot::Mutex;
+    use std::collections::HashMap;
+    use supervise::Supervisor;
+    use tokio_util::sync::CancellationToken;
+
+    /// Notes how often it was called for each key; panics for one the first time.
+    #[derive(Default)]
+    struct Fake(Mutex<HashMap<String, u32>>);
+
+    impl Reconcile for Fake {
+        const NAME: &'static str = "fake-controller";
+
+        async fn reconcile(&self, key: &Key) -> Result<Option<Duration>, Error> {
+            let calls = {
+                let mut all = self.0.lock();
+                let calls = all.entry(key.name.to_string()).or_default();
+                *calls += 1;
+                *calls
+            };
+            assert!(&*key.name != "poison" || calls > 1, "the first time");
+            Ok(None)
+        }
+    }
+
+    impl Fake {
+        async fn called(&self, name: &str, times: u32) {
+            let wait = async {
+                while self.0.lock().get(name).copied().unwrap_or_default() < times {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(1), wait).await.unwrap();
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reconciliation_that_panics_must_not_stop_its_key_or_any_other() {
+        let (supervisor, queue, fake) =
+            (Supervisor::default(), Arc::new(Queue::default()), Arc::new(Fake::default()));
+        let scope = Scope::new(&supervisor, "controllers/", &CancellationToken::new());
+        work(&scope, &queue, &fake, 1);
+        queue.add(Key::new("n", "poison"));
+        queue.add(Key::new("n", "good"));
+        fake.called("poison", 2).await;
+        fake.called("good", 1).await;
+        let name = "controllers/fake-controller/reconcile";
+        assert_eq!(supervisor.report(name).unwrap().panics, 1);
+        assert_eq!(supervisor.down().iter().map(|r| &*r.name).collect::<Vec<_>>(), [name]);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(supervisor.down().is_empty(), "back within a second");
+        queue.add(Key::new("n", "poison"));
+        fake.called("poison", 3).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_worker_that_panics_is_back_within_a_second() {
+        let (supervisor, queue, fake) =
+            (Supervisor::default(), Arc::new(Queue::default()), Arc::new(Fake::default()));
+        let scope = Scope::new(&supervisor, "controllers/", &CancellationToken::new());
+        work(&scope, &queue, &fake, 1);
+        assert!(supervisor.inject_panic("controllers/fake-controller"));
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert_eq!(supervisor.down().len(), 1);
+        queue.add(Key::new("n", "good"));
+        fake.called("good", 1).await;
+        assert!(supervisor.down().is_empty());
     }
 }

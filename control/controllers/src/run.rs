@@ -20,7 +20,7 @@ use crate::node_lifecycle::NodeLifecycle;
 use crate::node_ttl::NodeTtl;
 use crate::pod_garbage::PodGarbage;
 use crate::queue::Queue;
-use crate::reconcile::{Reconcile, spawn};
+use crate::reconcile::{Reconcile, work};
 use crate::recorder::Recorder;
 use crate::replica_set::{ReplicaSets, ReplicationControllers};
 use crate::resource_quota::ResourceQuotas;
@@ -42,7 +42,7 @@ use kube::Client;
 use pki::authority::Authority;
 use pki::service_account::SigningKey;
 use std::sync::Arc;
-use tokio::task::JoinSet;
+use supervise::{Scope, Supervisor};
 use tokio_util::sync::CancellationToken;
 
 /// What the controllers must know.
@@ -56,11 +56,11 @@ pub struct Config {
 }
 
 /// Runs every controller until cancelled.
-pub async fn run(client: Client, config: Config, shutdown: CancellationToken) {
-    let mut tasks = JoinSet::new();
+pub async fn run(client: Client, config: Config, supervisor: &Supervisor, shutdown: CancellationToken) {
+    let scope = Scope::new(supervisor, "controllers/", &shutdown);
     let cluster = Cluster::default();
-    let (recorder, writing) = Recorder::new(client.clone(), shutdown.clone());
-    tasks.spawn(writing);
+    let (recorder, writer) = Recorder::new(Some(client.clone()), None);
+    scope.keep(writer.task("events"));
     let mut start = Starter { tasks: Vec::new() };
     let bundle = config.authority.cert_pem();
     let (cl, rec) = (&client, &recorder);
@@ -101,7 +101,7 @@ pub async fn run(client: Client, config: Config, shutdown: CancellationToken) {
     let (left_over, pod_garbage) = start.add(2, |queue| PodGarbage::new(&cluster, cl.clone(), queue));
     start.add(5, |queue| Autoscalers::new(&cluster, cl.clone(), rec.clone(), inventory.clone(), queue));
     start.add(2, |queue| ResourceQuotas::new(&cluster, cl.clone(), inventory.clone(), queue));
-    cluster.start(&mut tasks, &client, &shutdown);
+    cluster.start(&scope, &client);
     // no controller acts before it knows everything there is
     tokio::select! {
         () = shutdown.cancelled() => return,
@@ -109,17 +109,13 @@ pub async fn run(client: Client, config: Config, shutdown: CancellationToken) {
     }
     pod_garbage.adopt_existing(&left_over);
     for begin in start.tasks {
-        begin(&mut tasks, &shutdown);
+        begin(&scope);
     }
-    tasks.spawn(garbage::run(client, recorder, inventory, shutdown.clone()));
-    while let Some(ended) = tasks.join_next().await {
-        if let Err(error) = ended {
-            tracing::error!(%error, "a controller's worker ended");
-        }
-    }
+    garbage::start(&scope, client, recorder, inventory).await;
+    scope.ended().await;
 }
 
-type Begin = Box<dyn FnOnce(&mut JoinSet<()>, &CancellationToken) + Send>;
+type Begin = Box<dyn FnOnce(&Scope) + Send>;
 
 struct Starter {
     tasks: Vec<Begin>,
@@ -135,7 +131,7 @@ impl Starter {
         let queue = Arc::new(Queue::default());
         let controller = Arc::new(make(&queue));
         let (working, running) = (queue.clone(), controller.clone());
-        self.tasks.push(Box::new(move |tasks, shutdown| spawn(tasks, &working, running, workers, shutdown)));
+        self.tasks.push(Box::new(move |scope| work(scope, &working, &running, workers)));
         (queue, controller)
     }
 }

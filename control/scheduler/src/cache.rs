@@ -48,16 +48,6 @@ impl Cluster {
         }
     }
 
-    /// Names of the known nodes.
-    pub fn node_names(&self) -> Vec<String> {
-        self.nodes.iter().filter(|(_, s)| s.known).map(|(n, _)| n.clone()).collect()
-    }
-
-    /// UIDs of the placed pods the API knows of.
-    pub fn confirmed(&self) -> Vec<String> {
-        self.placed.iter().filter(|(_, p)| !p.assumed).map(|(uid, _)| uid.clone()).collect()
-    }
-
     /// A pod that the API says is on a node; says what changed for pods that wait.
     pub fn set_pod(&mut self, pod: Arc<Pod>) -> Option<Change> {
         let node = pod.node.clone()?;

@@ -172,11 +172,6 @@ impl Queue {
         self.nominees.remove(uid);
     }
 
-    /// UIDs of the pods that are not being bound.
-    pub fn uids(&self) -> Vec<String> {
-        self.pods.keys().cloned().collect()
-    }
-
     /// The pod as last seen.
     pub fn get(&self, uid: &str) -> Option<&Arc<Pod>> {
         self.pods.get(uid).map(|w| &w.pod)

@@ -1,17 +1,16 @@
 //! What the scheduler writes: bindings, evictions of victims, events and conditions.
 
 use crate::model::Pod;
+use client::recorder::{Note, Recorder, Severity};
 use k8s_openapi::api::core::v1 as api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
-use kube::runtime::events::{Event, EventType, Recorder, Reporter as EventReporter};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 use std::sync::Arc;
+use supervise::Scope;
 
 /// The scheduler's name in `spec.schedulerName` and in events.
 pub(crate) const NAME: &str = "default-scheduler";
-/// Longest note of an event, in bytes.
-const NOTE: usize = 1024;
 
 /// Writes to the API.
 #[derive(Clone)]
@@ -31,12 +30,13 @@ pub(crate) struct Failure {
 }
 
 impl Reporter {
-    pub(crate) fn new(client: Client) -> Self {
+    pub(crate) fn new(client: Client, scope: &Scope) -> Self {
         let instance = std::fs::read_to_string("/proc/sys/kernel/hostname")
             .map(|host| format!("{NAME}-{}", host.trim()))
             .unwrap_or_else(|_| NAME.to_owned());
-        let reporter = EventReporter { controller: NAME.to_owned(), instance: Some(instance) };
-        Self { recorder: Recorder::new(client.clone(), reporter), client }
+        let (recorder, writer) = Recorder::new(Some(client.clone()), Some(&instance));
+        scope.keep(writer.task("events"));
+        Self { recorder, client }
     }
 
     fn pods(&self, namespace: &str) -> Api<api::Pod> {
@@ -55,14 +55,14 @@ impl Reporter {
         let _: Value =
             pods.create_subresource("binding", &pod.name, &PostParams::default(), &binding).await?;
         let note = format!("Successfully assigned {}/{} to {node}", pod.namespace, pod.name);
-        self.event(pod, EventType::Normal, "Scheduled", "Binding", note, None).await;
+        self.event(pod, Severity::Normal, "Scheduled", "Binding", note, None);
         Ok(())
     }
 
     /// The event and the condition of a failed attempt. The pod may be gone by now; that is not an error.
     pub(crate) async fn failed(&self, pod: &Pod, failure: &Failure) {
         let message = &failure.message;
-        self.event(pod, EventType::Warning, "FailedScheduling", "Scheduling", message.clone(), None).await;
+        self.event(pod, Severity::Warning, "FailedScheduling", "Scheduling", message.clone(), None);
         let known = failure.reason == "Unschedulable" && pod.unschedulable.as_deref() == Some(message);
         let mut status = json!({});
         if !known {
@@ -118,7 +118,7 @@ impl Reporter {
             done => drop(done?),
         }
         let note = format!("Preempted by pod {} on node {node}", preemptor.uid);
-        self.event(victim, EventType::Normal, "Preempted", "Preempting", note, Some(preemptor)).await;
+        self.event(victim, Severity::Normal, "Preempted", "Preempting", note, Some(preemptor));
         Ok(())
     }
 
@@ -133,25 +133,17 @@ impl Reporter {
         }
     }
 
-    async fn event(
+    fn event(
         &self,
         pod: &Pod,
-        type_: EventType,
-        reason: &str,
-        action: &str,
-        note: String,
+        severity: Severity,
+        reason: &'static str,
+        action: &'static str,
+        message: String,
         other: Option<&Pod>,
     ) {
-        let event = Event {
-            type_,
-            reason: reason.to_owned(),
-            note: Some(bounded(note)),
-            action: action.to_owned(),
-            secondary: other.map(reference),
-        };
-        if let Err(error) = self.recorder.publish(&event, &reference(pod)).await {
-            tracing::warn!(pod = pod.key(), reason, %error, "scheduler: record event");
-        }
+        let (about, action) = (reference(pod), Some((action, other.map(reference))));
+        self.recorder.note(Note { component: NAME, about, severity, reason, message, action });
     }
 }
 
@@ -169,17 +161,4 @@ fn reference(pod: &Pod) -> api::ObjectReference {
         uid: Some(pod.uid.clone()),
         ..api::ObjectReference::default()
     }
-}
-
-fn bounded(mut note: String) -> String {
-    const MORE: &str = " ...";
-    if note.len() > NOTE {
-        let mut end = NOTE - MORE.len();
-        while !note.is_char_boundary(end) {
-            end -= 1;
-        }
-        note.truncate(end);
-        note.push_str(MORE);
-    }
-    note
 }

@@ -23,6 +23,7 @@ use kube::Client;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use supervise::{Scope, Supervisor};
 use tokio_util::sync::CancellationToken;
 
 /// Writes in flight at once.
@@ -43,12 +44,13 @@ pub enum Error {
 }
 
 /// Schedules until cancelled.
-pub async fn run(client: Client, shutdown: CancellationToken) -> Result<(), Error> {
+pub async fn run(client: Client, supervisor: &Supervisor, shutdown: CancellationToken) -> Result<(), Error> {
+    let scope = Scope::new(supervisor, "scheduler/", &shutdown);
     let mut inputs = watches(&client);
     let mut scheduler = Scheduler {
         cluster: Cluster::default(),
         queue: Queue::default(),
-        reporter: Reporter::new(client.clone()),
+        reporter: Reporter::new(client.clone(), &scope),
         synced: HashSet::new(),
         writes: FuturesUnordered::new(),
         waits: FuturesUnordered::new(),
@@ -148,36 +150,12 @@ impl Scheduler {
         match seen {
             Seen::Set(key, parsed) => self.set(source, key, parsed),
             Seen::Gone(key) => self.gone(source, &key),
-            Seen::All(all) => {
-                self.synced.insert(source);
-                let listed: HashSet<_> = all.iter().map(|(key, _)| key.clone()).collect();
-                let known = self.known(source);
-                known.iter().filter(|k| !listed.contains(*k)).for_each(|k| self.gone(source, k));
-                all.into_iter().for_each(|(key, parsed)| self.set(source, key, parsed));
-            }
+            Seen::Synced => drop(self.synced.insert(source)),
             // Pods and nodes are the ground: without them there is nothing to decide. The others must not stop everything.
             Seen::Failed if !matches!(source, Source::Pods | Source::Nodes) => {
                 self.synced.insert(source);
             }
             Seen::Failed => {}
-        }
-    }
-
-    /// Keys of what a watch has brought so far.
-    fn known(&self, source: Source) -> Vec<String> {
-        let rest = &self.cluster.rest;
-        match source {
-            Source::Pods => self.cluster.confirmed().into_iter().chain(self.queue.uids()).collect(),
-            Source::Nodes => self.cluster.node_names(),
-            Source::Namespaces => rest.namespaces.keys().cloned().collect(),
-            Source::Claims => rest.storage.claims.keys().cloned().collect(),
-            Source::Volumes => rest.storage.volumes.keys().cloned().collect(),
-            Source::Classes => rest.storage.classes.keys().cloned().collect(),
-            Source::Budgets => rest.budgets.keys().cloned().collect(),
-            _ => {
-                let kind = kind(source);
-                rest.groupings.keys().filter(|(k, _)| *k == kind).map(|(_, key)| key.clone()).collect()
-            }
         }
     }
 

@@ -5,14 +5,13 @@ use crate::model::selector::compile;
 use crate::model::storage::{Class, Disk};
 use crate::model::terms::Labels;
 use crate::model::{NodeInfo, Pod};
+use client::{Event, Identity, Source as From, mirror};
 use futures::stream::{BoxStream, StreamExt, select_all};
 use k8s_openapi::api::{apps::v1 as apps, core::v1 as api, policy::v1 as policy, storage::v1 as storage};
-use kube::runtime::{WatchStreamExt, watcher};
-use kube::{Api, Client, Resource, ResourceExt};
+use kube::{Client, Resource, ResourceExt};
 use machinery::binding::Claim;
 use machinery::labels::Selector;
 use serde::de::DeserializeOwned;
-use std::fmt::Debug;
 
 /// Which watch something comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -53,8 +52,8 @@ pub(crate) enum Seen {
     Set(String, Parsed),
     /// It is gone.
     Gone(String),
-    /// These are all there are.
-    All(Vec<(String, Parsed)>),
+    /// Everything there is has been told.
+    Synced,
     /// The watch failed and is tried again.
     Failed,
 }
@@ -63,101 +62,87 @@ pub(crate) type Watches = BoxStream<'static, (Source, Seen)>;
 
 /// All the watches in one stream.
 pub(crate) fn watches(client: &Client) -> Watches {
-    let running = "status.phase!=Succeeded,status.phase!=Failed";
-    let any = watcher::Config::default;
+    let running = From::all::<api::Pod>(client).fields("status.phase!=Succeeded,status.phase!=Failed");
     select_all([
-        watch(Source::Pods, client, any().fields(running), |pod: api::Pod| {
-            (pod.uid().unwrap_or_default(), Parsed::Pod(Box::new(Pod::new(&pod))))
+        watch(Source::Pods, running, |pod: api::Pod| Parsed::Pod(Box::new(Pod::new(&pod)))),
+        all(Source::Nodes, client, |node: api::Node| Parsed::Node(Box::new(NodeInfo::new(&node)))),
+        all(Source::Namespaces, client, |namespace: api::Namespace| {
+            Parsed::Namespace(namespace.metadata.labels.unwrap_or_default())
         }),
-        watch(Source::Nodes, client, any(), |node: api::Node| {
-            (node.name_any(), Parsed::Node(Box::new(NodeInfo::new(&node))))
+        all(Source::Claims, client, |c: api::PersistentVolumeClaim| {
+            Parsed::Claim(serde_json::to_value(&c).ok().map(|value| Box::new(Claim::new(&value))))
         }),
-        watch(Source::Namespaces, client, any(), |namespace: api::Namespace| {
-            (namespace.name_any(), Parsed::Namespace(namespace.metadata.labels.unwrap_or_default()))
+        all(Source::Volumes, client, |volume: api::PersistentVolume| {
+            Parsed::Volume(Disk::new(&volume).map(Box::new))
         }),
-        watch(Source::Claims, client, any(), |c: api::PersistentVolumeClaim| {
-            let claim = serde_json::to_value(&c).ok().map(|value| Box::new(Claim::new(&value)));
-            (key(&c), Parsed::Claim(claim))
+        all(Source::Classes, client, |class: storage::StorageClass| {
+            Parsed::Class(Box::new(Class::new(&class)))
         }),
-        watch(Source::Volumes, client, any(), |volume: api::PersistentVolume| {
-            (volume.name_any(), Parsed::Volume(Disk::new(&volume).map(Box::new)))
-        }),
-        watch(Source::Classes, client, any(), |class: storage::StorageClass| {
-            (class.name_any(), Parsed::Class(Box::new(Class::new(&class))))
-        }),
-        watch(Source::Services, client, any(), |s: api::Service| {
+        all(Source::Services, client, |s: api::Service| {
             let labels = s.spec.as_ref().and_then(|s| s.selector.clone()).unwrap_or_default();
             grouping(&s, "Service", Selector::from_set(labels))
         }),
-        watch(Source::ReplicaSets, client, any(), |r: apps::ReplicaSet| {
+        all(Source::ReplicaSets, client, |r: apps::ReplicaSet| {
             grouping(&r, "ReplicaSet", compile(r.spec.as_ref().map(|s| &s.selector)))
         }),
-        watch(Source::StatefulSets, client, any(), |s: apps::StatefulSet| {
+        all(Source::StatefulSets, client, |s: apps::StatefulSet| {
             grouping(&s, "StatefulSet", compile(s.spec.as_ref().map(|s| &s.selector)))
         }),
-        watch(Source::ReplicationControllers, client, any(), |r: api::ReplicationController| {
+        all(Source::ReplicationControllers, client, |r: api::ReplicationController| {
             let labels = r.spec.as_ref().and_then(|s| s.selector.clone()).unwrap_or_default();
             grouping(&r, "ReplicationController", Selector::from_set(labels))
         }),
-        watch(Source::Budgets, client, any(), |b: policy::PodDisruptionBudget| {
+        all(Source::Budgets, client, |b: policy::PodDisruptionBudget| {
             let disrupted = b.status.as_ref().and_then(|s| s.disrupted_pods.clone()).unwrap_or_default();
-            let budget = Budget {
+            Parsed::Budget(Box::new(Budget {
                 namespace: b.namespace().unwrap_or_default(),
                 selector: compile(b.spec.as_ref().and_then(|s| s.selector.as_ref())),
                 allowed: b.status.as_ref().and_then(|s| s.disruptions_allowed).unwrap_or(0).into(),
                 disrupted: disrupted.into_keys().collect(),
-            };
-            (key(&b), Parsed::Budget(Box::new(budget)))
+            }))
         }),
     ])
     .boxed()
 }
 
-fn key(object: &impl ResourceExt) -> String {
-    format!("{}/{}", object.namespace().unwrap_or_default(), object.name_any())
-}
-
-fn grouping(object: &impl ResourceExt, kind: &'static str, selector: Selector) -> (String, Parsed) {
+fn grouping(object: &impl ResourceExt, kind: &'static str, selector: Selector) -> Parsed {
     let namespace = object.namespace().unwrap_or_default();
-    let grouping = Grouping { kind, namespace, name: object.name_any(), selector };
-    (key(object), Parsed::Grouping(Box::new(grouping)))
+    Parsed::Grouping(Box::new(Grouping { kind, namespace, name: object.name_any(), selector }))
 }
 
-/// One watch with upstream's retry; a relist is gathered and given as a whole.
-fn watch<K>(
-    source: Source,
-    client: &Client,
-    config: watcher::Config,
-    parse: fn(K) -> (String, Parsed),
-) -> BoxStream<'static, (Source, Seen)>
+fn all<K>(source: Source, client: &Client, parse: fn(K) -> Parsed) -> BoxStream<'static, (Source, Seen)>
 where
-    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
+    K: Resource<DynamicType = ()> + DeserializeOwned + Send + 'static,
 {
-    let mut listed = Vec::new();
-    watcher(Api::all(client.clone()), config)
-        .default_backoff()
-        .filter_map(move |event| {
-            let seen = match event {
-                Ok(watcher::Event::Apply(object)) => {
-                    let (key, parsed) = parse(object);
-                    Some(Seen::Set(key, parsed))
-                }
-                Ok(watcher::Event::Delete(object)) => Some(Seen::Gone(parse(object).0)),
-                Ok(watcher::Event::Init) => {
-                    listed.clear();
-                    None
-                }
-                Ok(watcher::Event::InitApply(object)) => {
-                    listed.push(parse(object));
-                    None
-                }
-                Ok(watcher::Event::InitDone) => Some(Seen::All(std::mem::take(&mut listed))),
-                Err(error) => {
-                    tracing::warn!(?source, %error, "scheduler: watch failed, trying again");
-                    Some(Seen::Failed)
-                }
-            };
-            std::future::ready(seen.map(|s| (source, s)))
-        })
-        .boxed()
+    watch(source, From::all::<K>(client), parse)
+}
+
+/// One watch. An object that cannot be read is not scheduled by, and hides no other.
+fn watch<K>(source: Source, from: From, parse: fn(K) -> Parsed) -> BoxStream<'static, (Source, Seen)>
+where
+    K: Resource<DynamicType = ()> + DeserializeOwned + Send + 'static,
+{
+    let seen = move |event| {
+        let seen = match event {
+            Event::Set(_, object) => Some(Seen::Set(key(source, &Identity::of(&object)), parse(object))),
+            Event::Gone(gone) => Some(Seen::Gone(key(source, &gone))),
+            Event::Synced => Some(Seen::Synced),
+            Event::Failed(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(?source, error, "scheduler: watch failed, trying again");
+                Some(Seen::Failed)
+            }
+            Event::Unreadable(_) => None,
+        };
+        std::future::ready(seen.map(|seen| (source, seen)))
+    };
+    mirror::<K>(from).filter_map(seen).boxed()
+}
+
+/// The key of an object of a source.
+fn key(source: Source, identity: &Identity) -> String {
+    match source {
+        Source::Pods => identity.uid.as_ref().to_owned(),
+        _ => identity.key.to_string(),
+    }
 }

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use supervise::Supervisor;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio_util::sync::CancellationToken;
 
@@ -32,6 +33,8 @@ struct State {
 struct Rig {
     state: Arc<Mutex<State>>,
     written: UnboundedReceiver<Written>,
+    /// What came before something that was waited for: events are written beside the rest.
+    passed: Vec<Written>,
     shutdown: CancellationToken,
     scheduler: tokio::task::JoinHandle<Result<(), scheduler::Error>>,
 }
@@ -64,8 +67,11 @@ async fn start(state: State) -> Rig {
     });
     let client = kube::Client::new(service, "default");
     let shutdown = CancellationToken::new();
-    let scheduler = tokio::spawn(scheduler::run(client, shutdown.clone()));
-    Rig { state, written, shutdown, scheduler }
+    let scheduler = tokio::spawn({
+        let shutdown = shutdown.clone();
+        async move { scheduler::run(client, &Supervisor::default(), shutdown).await }
+    });
+    Rig { state, written, passed: Vec::new(), shutdown, scheduler }
 }
 
 async fn answer(
@@ -128,12 +134,17 @@ impl Rig {
     }
 
     async fn next(&mut self, want: &str) -> Value {
+        let wanted = |(verb, path, _): &Written| format!("{verb} {path}").contains(want);
+        if let Some(at) = self.passed.iter().position(wanted) {
+            return self.passed.remove(at).2;
+        }
         let next = async {
             loop {
-                let (verb, path, body) = self.written.recv().await.expect("the scheduler lives");
-                if format!("{verb} {path}").contains(want) {
-                    return body;
+                let written = self.written.recv().await.expect("the scheduler lives");
+                if wanted(&written) {
+                    return written.2;
                 }
+                self.passed.push(written);
             }
         };
         tokio::time::timeout(Duration::from_secs(20), next)
@@ -262,5 +273,29 @@ async fn a_more_important_pod_evicts_and_takes_the_place() {
     assert_eq!(patch["status"]["conditions"][0]["message"], "0/1 nodes are available: 1 Insufficient cpu.");
     rig.send("/api/v1/pods", "DELETED", &low);
     assert_eq!(rig.next("/high/binding").await["target"]["name"], "only");
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn an_unreadable_pod_or_node_must_not_hide_another() {
+    let mut odd = pod("odd", "1");
+    odd["spec"]["containers"][0]["ports"] = json!([{"containerPort": "eighty"}]);
+    let mut odd_node = node("odd", "4");
+    odd_node["status"]["conditions"] = json!("none");
+    let mut null = node("null", "2");
+    null["status"]["conditions"] =
+        json!([{"type": "Ready", "status": "True", "lastTransitionTime": null}, null]);
+    let mut rig = start(State {
+        pods: vec![odd.clone(), pod("web", "1")],
+        nodes: vec![odd_node, null],
+        ..State::default()
+    })
+    .await;
+    let binding = rig.next("POST /api/v1/namespaces/ns/pods/").await;
+    assert_eq!((&binding["metadata"]["name"], &binding["target"]["name"]), (&json!("web"), &json!("null")));
+    // It goes, and another takes its name.
+    rig.send("/api/v1/pods", "DELETED", &odd);
+    rig.send("/api/v1/pods", "ADDED", &pod("odd", "500m"));
+    assert_eq!(rig.next("/binding").await["metadata"]["name"], "odd");
     rig.stop().await;
 }

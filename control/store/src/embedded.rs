@@ -144,6 +144,13 @@ impl Drop for Store {
 }
 
 impl Backend for Store {
+    fn health(&self) -> Result<(), Error> {
+        match &self.thread {
+            Some(thread) if !thread.is_finished() => Ok(()),
+            _ => Err(Error::Closed { what: "write".to_owned() }),
+        }
+    }
+
     fn compacted(&self) -> Revision {
         self.hub.compacted()
     }

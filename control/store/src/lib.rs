@@ -186,6 +186,13 @@ pub trait Backend: Send + Sync + 'static {
     /// Asks that every watch opened on exactly `prefix` soon yields [`Event::Progress`]: how a watcher of a quiet prefix
     /// learns that it is up to date.
     fn request_progress(&self, prefix: &str);
+    /// Whether writes are taken. Costs nothing.
+    ///
+    /// # Errors
+    /// Why none is.
+    fn health(&self) -> Result<(), Error> {
+        Ok(())
+    }
     /// Forgets history older than `revision`; `revision` itself stays readable.
     fn compact(&self, revision: Revision) -> BoxFuture<'_, Result<(), Error>>;
 }

@@ -46,12 +46,10 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     let done = runtime.block_on(async {
         match cli.command {
             Command::Server(flags) => {
-                tokio::spawn(memory::give_back());
-                Box::pin(server::run(settings::merge(*flags, &file)?)).await
+                memory::beside(Box::pin(server::run(settings::merge(*flags, &file)?))).await
             }
             Command::Agent(flags) => {
-                tokio::spawn(memory::give_back());
-                Box::pin(agent::run(settings::merge(*flags, &file)?)).await
+                memory::beside(Box::pin(agent::run(settings::merge(*flags, &file)?))).await
             }
             Command::Token(command) => Box::pin(token::run(command)).await,
             Command::Kubeconfig(flags) => kubeconfig::run(&flags),

@@ -6,6 +6,8 @@
 use std::ops::Range;
 use std::path::Path;
 use std::time::Duration;
+use supervise::{Scope, Supervisor, Task};
+use tokio_util::sync::CancellationToken;
 
 /// Arenas for all threads together: allocation is rarely what they wait for.
 const ARENAS: libc::c_int = 2;
@@ -22,8 +24,16 @@ pub(crate) fn bound_arenas() {
     unsafe { libc::mallopt(libc::M_ARENA_MAX, ARENAS) };
 }
 
+/// Runs `work`, and gives memory back beside it.
+pub(crate) async fn beside<T>(work: impl Future<Output = T>) -> T {
+    let supervisor = Supervisor::default();
+    let scope = Scope::new(&supervisor, "", &CancellationToken::new());
+    scope.keep(Task::endless("memory", give_back));
+    work.await
+}
+
 /// Gives memory back to the system, for ever: the program's pages after the start, and these and what was freed after each burst.
-pub(crate) async fn give_back() {
+async fn give_back() {
     tokio::time::sleep(STARTED).await;
     release_program();
     let mut freed = Freed::default();

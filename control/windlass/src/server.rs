@@ -16,7 +16,6 @@ use crate::settings::{self, nth_address};
 use crate::signals::Signals;
 use anyhow::{Context as _, anyhow};
 use jiff::Timestamp;
-use node::supervise;
 use pki::bootstrap::BootstrapToken;
 use pki::{ClusterNames, Pki};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -131,7 +130,7 @@ async fn serve(plan: &Arc<Plan>, shutdown: &CancellationToken) -> anyhow::Result
             .context("publish what other API servers need")?;
         tracing::info!("the cluster is ready");
         let tasks = api::tasks(plan, &pki, &api);
-        tokio::join!(Box::pin(supervise::run(tasks, shutdown)), agent(plan, &pki, shutdown));
+        tokio::join!(Box::pin(api.supervisor().run(tasks, shutdown)), agent(plan, &pki, shutdown));
         anyhow::Ok(())
     };
     let main = async {

@@ -94,7 +94,9 @@ impl Running {
             setns(file.as_fd(), CloneFlags::CLONE_NEWNET).unwrap();
             // One thread: a second would be in the namespace the test runs in.
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(async { run(config, api.client(), token).await }).unwrap();
+            runtime
+                .block_on(async { run(config, api.client(), &supervise::Supervisor::default(), token).await })
+                .unwrap();
         });
         Self { conflist, shutdown, thread: Some(thread), _state: state }
     }

@@ -22,6 +22,7 @@ mod pod_security;
 mod policies;
 mod services;
 mod subresources;
+mod supervision;
 mod watches;
 mod webhooks;
 mod writes;

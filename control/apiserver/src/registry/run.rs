@@ -6,6 +6,8 @@ use futures::future::join_all;
 use machinery::status::Status;
 use std::sync::Arc;
 use std::time::Duration;
+use store::cache::Feed;
+use supervise::{Scope, Task};
 use tokio_util::sync::CancellationToken;
 
 /// How often stored Services are compared with what is taken (upstream: three minutes).
@@ -33,19 +35,20 @@ pub enum StartError {
     Stopped,
 }
 
+/// The task that fills the watch cache of a key prefix, `/registry/pods/`: one a cache, so that none ends with another. A new life
+/// lists again and ends the watches of the one before.
+pub(super) fn feed_task(prefix: &str, feed: Feed) -> Task {
+    let resource = prefix.trim_start_matches("/registry/").trim_end_matches('/');
+    Task::endless(format!("feed/{resource}"), move || feed.clone().run())
+}
+
 impl Registry {
     /// Fills the caches, takes stock of Services, makes what every cluster has, and leaves tasks behind that end with
     /// `shutdown`. The registry answers once this has returned.
     pub async fn start(self: &Arc<Self>, shutdown: CancellationToken) -> Result<(), StartError> {
         let feeds = std::mem::take(&mut *self.feeds.lock());
-        let stop = shutdown.clone();
-        tokio::spawn(async move {
-            let all = join_all(feeds.into_iter().map(store::cache::Feed::run));
-            tokio::select! {
-                () = stop.cancelled() => {}
-                _ = all => {}
-            }
-        });
+        let tasks = self.tasks(&shutdown);
+        feeds.into_iter().for_each(|feed| tasks.keep(feed));
         let ready = join_all(self.caches.values().map(store::cache::Cache::ready));
         tokio::select! {
             () = shutdown.cancelled() => return Err(StartError::Stopped),
@@ -59,22 +62,40 @@ impl Registry {
             source,
         })?;
         self.keep_objects(&shutdown);
-        tokio::spawn(self.clone().keep(shutdown));
+        let registry = self.clone();
+        tasks.keep(Task::new("kubernetes-service", move |stop| {
+            let registry = registry.clone();
+            async move {
+                registry.keep(stop).await;
+                Ok(())
+            }
+        }));
         Ok(())
+    }
+
+    /// The registry's tasks; they end with `shutdown`, and so does everything the first call was for.
+    pub(crate) fn tasks(&self, shutdown: &CancellationToken) -> &Scope {
+        self.tasks.get_or_init(|| Scope::new(&self.config.supervisor, "", shutdown))
     }
 
     /// Keeps the objects that say how this server works.
     fn keep_objects(self: &Arc<Self>, shutdown: &CancellationToken) {
         if let Some((schemas, levels)) = flow_objects::kinds() {
             let kinds = vec![schemas, levels];
-            self.keep_up(kinds, flow_objects::EVERY, flow_objects::reconcile, shutdown);
+            self.keep_up("flow-objects", kinds, flow_objects::EVERY, flow_objects::reconcile, shutdown);
         }
         if let Some(policies) = policy_status::kind() {
-            self.keep_up(vec![policies], policy_status::EVERY, policy_status::reconcile, shutdown);
+            self.keep_up(
+                "policy-status",
+                vec![policies],
+                policy_status::EVERY,
+                policy_status::reconcile,
+                shutdown,
+            );
         }
         if let Some((services, definitions)) = api_services::kinds() {
             let kinds = vec![services, definitions];
-            self.keep_up(kinds, api_services::EVERY, api_services::reconcile, shutdown);
+            self.keep_up("api-services", kinds, api_services::EVERY, api_services::reconcile, shutdown);
         }
     }
 

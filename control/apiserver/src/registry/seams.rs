@@ -9,10 +9,12 @@ use crate::objects::{Lookup, OBSERVED, Observer};
 use futures::future::BoxFuture;
 use machinery::object::{self, Gr};
 use machinery::status::Status;
+use parking_lot::Mutex;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use store::cache::{Cache, ChangeKind, Scope, Watcher};
+use supervise::Task;
 use tokio_util::sync::CancellationToken;
 
 /// The registry as the front's filters hold it.
@@ -85,15 +87,13 @@ impl Registry {
         for (group, plural) in OBSERVED {
             let Some(kind) = Kind::of(group, plural) else { continue };
             let Ok(cache) = self.cache(&kind) else { continue };
-            let mut known = Known::new();
-            let Some(watcher) = tell_all(&kind, &cache, &**observer, &mut known) else { continue };
-            let (cache, observer, shutdown) = (cache, observer.clone(), shutdown.clone());
-            tokio::spawn(async move {
-                tokio::select! {
-                    () = shutdown.cancelled() => {}
-                    () = follow(kind, cache, observer, watcher, known) => {}
-                }
-            });
+            let known = Arc::new(Mutex::new(Known::new()));
+            let Some(first) = tell_all(&kind, &cache, &**observer, &mut known.lock()) else { continue };
+            let (observer, first) = (observer.clone(), Arc::new(Mutex::new(Some(first))));
+            self.tasks(shutdown).keep(Task::endless(format!("observe/{plural}.{group}"), move || {
+                let watcher = first.lock().take();
+                follow(kind, cache.clone(), observer.clone(), watcher, known.clone())
+            }));
         }
     }
 }
@@ -117,30 +117,32 @@ fn tell_all(kind: &Kind, cache: &Cache, observer: &dyn Observer, known: &mut Kno
     Some(watcher)
 }
 
+/// Follows one resource, from `watcher` on or from what there is now. What is known outlives it, so that whoever follows next tells of
+/// what went meanwhile.
 async fn follow(
     kind: Kind,
     cache: Cache,
     observer: Arc<dyn Observer>,
-    mut watcher: Watcher,
-    mut known: Known,
+    mut watcher: Option<Watcher>,
+    known: Arc<Mutex<Known>>,
 ) {
     let (group, plural) = (kind.resource.group, kind.resource.plural);
     loop {
-        while let Some(change) = watcher.next().await {
+        while let Some(change) = match &mut watcher {
+            Some(watcher) => watcher.next().await,
+            None => None,
+        } {
             let Ok(object) = kind.decode_wire(&change.object.bytes) else { continue };
             if change.kind == ChangeKind::Deleted {
-                known.remove(&change.object.key);
+                known.lock().remove(&change.object.key);
                 observer.delete(group, plural, namespace(&object), name(&object));
             } else {
-                known.insert(change.object.key.clone(), ());
+                known.lock().insert(change.object.key.clone(), ());
                 observer.put(group, plural, &object);
             }
         }
         // The watch was too slow, or the cache began anew: both leave a state to begin from.
         cache.ready().await;
-        match tell_all(&kind, &cache, &*observer, &mut known) {
-            Some(next) => watcher = next,
-            None => return,
-        }
+        watcher = tell_all(&kind, &cache, &*observer, &mut known.lock());
     }
 }

@@ -10,6 +10,7 @@ use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
 use store::cache::Scope;
+use supervise::Task;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -17,40 +18,39 @@ use tokio_util::sync::CancellationToken;
 const TOGETHER: Duration = Duration::from_millis(100);
 
 impl Registry {
-    /// Runs `reconcile` now, after every change of one of `kinds`, and every `period`, until `shutdown`. It reads the newest
-    /// state and brings objects to what they should be; what fails is tried again.
+    /// Runs `reconcile` now, after every change of one of `kinds`, and every `period`, until `shutdown`, in a task `name`. It reads the
+    /// newest state and brings objects to what they should be; what fails is tried again.
     pub(crate) fn keep_up(
         self: &Arc<Self>,
+        name: &str,
         kinds: Vec<Kind>,
         period: Duration,
-        reconcile: impl Fn(Arc<Registry>) -> BoxFuture<'static, ()> + Send + 'static,
+        reconcile: impl Fn(Arc<Registry>) -> BoxFuture<'static, ()> + Send + Sync + 'static,
         shutdown: &CancellationToken,
     ) {
+        let tasks = self.tasks(shutdown);
         let changed = Arc::new(Notify::new());
         for kind in kinds {
-            let (registry, changed, stop) = (self.clone(), changed.clone(), shutdown.clone());
-            tokio::spawn(async move {
-                tokio::select! {
-                    () = stop.cancelled() => {}
-                    () = registry.tell_changes(&kind, &changed) => {}
-                }
-            });
+            let (registry, changed) = (self.clone(), changed.clone());
+            tasks.keep(Task::endless(format!("{name}/{}", kind.resource.plural), move || {
+                let (registry, changed) = (registry.clone(), changed.clone());
+                async move { registry.tell_changes(&kind, &changed).await }
+            }));
         }
-        let (registry, shutdown) = (self.clone(), shutdown.clone());
-        tokio::spawn(async move {
-            loop {
-                tokio::select! {
-                    () = shutdown.cancelled() => return,
-                    () = reconcile(registry.clone()) => {}
-                }
-                tokio::time::sleep(TOGETHER).await;
-                tokio::select! {
-                    () = shutdown.cancelled() => return,
-                    () = changed.notified() => {}
-                    () = tokio::time::sleep(period) => {}
+        let (registry, reconcile) = (self.clone(), Arc::new(reconcile));
+        tasks.keep(Task::endless(name, move || {
+            let (registry, reconcile, changed) = (registry.clone(), reconcile.clone(), changed.clone());
+            async move {
+                loop {
+                    reconcile(registry.clone()).await;
+                    tokio::time::sleep(TOGETHER).await;
+                    tokio::select! {
+                        () = changed.notified() => {}
+                        () = tokio::time::sleep(period) => {}
+                    }
                 }
             }
-        });
+        }));
     }
 
     async fn tell_changes(&self, kind: &Kind, changed: &Notify) {

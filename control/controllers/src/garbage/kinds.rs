@@ -72,6 +72,17 @@ impl Kinds {
         self.listing.remove(kind) && self.listing.is_empty()
     }
 
+    /// Nothing is watched any more.
+    pub fn unwatch(&mut self) {
+        self.watched.clear();
+        self.listing.clear();
+    }
+
+    /// Whether discovery has said anything yet.
+    pub fn known(&self) -> bool {
+        !self.served.is_empty()
+    }
+
     /// Whether every kind watched has been listed.
     pub fn complete(&self) -> bool {
         self.listing.is_empty()

@@ -8,16 +8,17 @@ use super::object::{Cached, Change, ChangeKind};
 use super::{Shared, State};
 use crate::{Entry, Error, Event, Revision};
 use futures::StreamExt;
-use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
+use supervise::Backoff;
 
 /// Entries read from the backend at once.
 const PAGE: usize = 1000;
 const FIRST_RETRY: Duration = Duration::from_millis(50);
 const LONGEST_RETRY: Duration = Duration::from_secs(10);
 
-/// Fills one cache.
+/// Fills one cache. Clones are for a life after another, never for two at once.
+#[derive(Clone)]
 pub struct Feed {
     pub(super) shared: Arc<Shared>,
 }
@@ -25,20 +26,17 @@ pub struct Feed {
 impl Feed {
     /// Runs for ever; drop the future to stop.
     pub async fn run(self) {
-        let mut retry = FIRST_RETRY;
+        let mut backoff = Backoff::new(FIRST_RETRY, LONGEST_RETRY);
         loop {
             let error = match self.fill().await {
                 Ok(from) => {
-                    retry = FIRST_RETRY;
+                    backoff.reset();
                     self.follow(from).await
                 }
                 Err(e) => e,
             };
             tracing::warn!(prefix = %self.shared.prefix, %error, "watch cache: starting over");
-            // The hasher's random keys are jitter enough: caches must not start over in step.
-            let jitter = RandomState::new().hash_one(retry) % 1000;
-            tokio::time::sleep(retry.mul_f64(0.5 + jitter as f64 / 2000.0)).await;
-            retry = (retry * 2).min(LONGEST_RETRY);
+            backoff.pause().await;
         }
     }
 

@@ -18,13 +18,14 @@ use apiserver::stream::dial::Dialer;
 use apiserver::tls::ServingCertificate;
 use apiserver::{ApiServer, authn};
 use jiff::Timestamp;
-use node::supervise::{Task, TaskError};
 use pki::Pki;
 use pki::service_account::Verifier;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use store::Backend;
 use store::embedded::{Options, Store};
+use supervise::{Supervisor, Task, TaskError};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -44,6 +45,7 @@ pub(super) struct Api {
     /// Ends watches, listeners and the registry's tasks.
     stopping: CancellationToken,
     ready: watch::Sender<bool>,
+    supervisor: Supervisor,
 }
 
 /// Opens the port, the store, and an API server on them. It answers once [`Api::ready`] has returned.
@@ -55,7 +57,10 @@ pub(super) async fn start(plan: &Plan, pki: &Pki) -> anyhow::Result<Api> {
     let opened = tokio::task::spawn_blocking(move || Store::open(&path, Options::default())).await;
     let store = Arc::new(opened.context("open the store")??);
     let issuer = format!("https://kubernetes.default.svc.{}", plan.node.cluster_domain);
-    let registry = Registry::new(store, registry_config(plan, pki, &issuer));
+    let supervisor = Supervisor::default();
+    let backend: Arc<dyn Backend> = store.clone();
+    let settings = registry::Config { supervisor: supervisor.clone(), ..registry_config(plan, pki, &issuer) };
+    let registry = Registry::new(store, settings);
     let stored = Shared(registry.clone());
     let authorization = Authorization::default();
     let observer = authorization.observer();
@@ -64,10 +69,11 @@ pub(super) async fn start(plan: &Plan, pki: &Pki) -> anyhow::Result<Api> {
         Dialer::new(&pki.ca.cert_pem(), &client.cert_pem, &client.key_pem)
             .context("prepare the kubelet client")?,
     );
-    let (health, stopping) = (Arc::new(Health::default()), CancellationToken::new());
+    let (health, stopping) = (Arc::new(Health::new(supervisor.clone())), CancellationToken::new());
+    health.add("etcd", true, move || backend.health().map_err(|error| error.to_string()));
     let ready = watch::Sender::new(false);
     checks::add(&health, &ready, &registry);
-    let tasks = Tasks::default();
+    let tasks = Tasks::new(&supervisor);
     let proxy = &pki.front_proxy_client;
     let identity = (proxy.cert_pem.clone(), proxy.key_pem.clone());
     let aggregator = Aggregator::new(registry.clone(), tasks.clone(), identity);
@@ -90,7 +96,18 @@ pub(super) async fn start(plan: &Plan, pki: &Pki) -> anyhow::Result<Api> {
     let observer: Arc<dyn Observer> = Arc::new(vec![observer, server.flow()]);
     let certificate = ServingCertificate::from_pem(&pki.apiserver.cert_pem, &pki.apiserver.key_pem)?;
     let listener = Mutex::new(Some(listener));
-    Ok(Api { server, registry, aggregator, observer, certificate, dialer, listener, stopping, ready })
+    Ok(Api {
+        server,
+        registry,
+        aggregator,
+        observer,
+        certificate,
+        dialer,
+        listener,
+        stopping,
+        ready,
+        supervisor,
+    })
 }
 
 fn registry_config(plan: &Plan, pki: &Pki, issuer: &str) -> registry::Config {
@@ -142,6 +159,11 @@ impl Api {
         Ok(())
     }
 
+    /// Every task of this process.
+    pub(super) fn supervisor(&self) -> &Supervisor {
+        &self.supervisor
+    }
+
     /// True once [`Api::ready`] has returned.
     pub(super) fn is_ready(&self) -> bool {
         *self.ready.borrow()
@@ -185,25 +207,26 @@ impl Api {
 
 /// Scheduler, controllers, and the renewal of certificates.
 pub(super) fn tasks(plan: &Arc<Plan>, pki: &Pki, api: &Arc<Api>) -> Vec<Task> {
-    let client = api.client("system:kube-scheduler", &[]);
+    let (client, supervisor) = (api.client("system:kube-scheduler", &[]), api.supervisor.clone());
     vec![
         Task::new("scheduler", move |token| {
-            let client = client.clone();
-            async move { Ok(scheduler::run(client, token).await?) }
+            let (client, supervisor) = (client.clone(), supervisor.clone());
+            async move { Ok(scheduler::run(client, &supervisor, token).await?) }
         }),
         {
             let client = api.client("system:kube-controller-manager", &["system:masters"]);
             let (cluster_cidrs, authority) = (plan.node.cluster_cidrs.clone(), pki.ca.clone());
             let service_account_key = pki.service_account.clone();
+            let supervisor = api.supervisor.clone();
             Task::new("controllers", move |token| {
                 let config = controllers::Config {
                     cluster_cidrs: cluster_cidrs.clone(),
                     authority: authority.clone(),
                     service_account_key: service_account_key.clone(),
                 };
-                let client = client.clone();
+                let (client, supervisor) = (client.clone(), supervisor.clone());
                 async move {
-                    controllers::run(client, config, token).await;
+                    controllers::run(client, config, &supervisor, token).await;
                     Ok(())
                 }
             })

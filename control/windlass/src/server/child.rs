@@ -10,6 +10,7 @@ use nix::unistd::Pid;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::Duration;
+use supervise::Backoff;
 use tokio::process::{Child, Command};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -54,7 +55,7 @@ impl Program {
 /// Keeps the program running until `shutdown`. Must be awaited on the main thread: the kernel ties the child's life to the
 /// thread that started it.
 pub(super) async fn keep(program: &Program, shutdown: &CancellationToken) {
-    let mut pause = BACKOFF.0;
+    let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
     while !shutdown.is_cancelled() {
         let started = Instant::now();
         match program.start() {
@@ -65,13 +66,12 @@ pub(super) async fn keep(program: &Program, shutdown: &CancellationToken) {
             Err(error) => tracing::error!(error = format!("{error:#}"), "start the agent; will try again"),
         }
         if started.elapsed() > HEALTHY_AFTER {
-            pause = BACKOFF.0;
+            backoff.reset();
         }
         tokio::select! {
             () = shutdown.cancelled() => return,
-            () = tokio::time::sleep(pause) => {}
+            () = backoff.pause() => {}
         }
-        pause = (pause * 2).min(BACKOFF.1);
     }
 }
 

@@ -1,7 +1,7 @@
 use super::*;
 use bytes::Bytes;
 
-struct Events {
+pub(super) struct Events {
     body: crate::context::Body,
     rest: Vec<u8>,
 }
@@ -13,7 +13,7 @@ impl Events {
         Some(frame?.unwrap().into_data().unwrap())
     }
 
-    async fn next(&mut self) -> Option<(String, Value)> {
+    pub(super) async fn next(&mut self) -> Option<(String, Value)> {
         loop {
             if let Some(end) = self.rest.iter().position(|b| *b == b'\n') {
                 let line: Vec<u8> = self.rest.drain(..=end).collect();
@@ -25,19 +25,19 @@ impl Events {
         }
     }
 
-    async fn named(&mut self) -> (String, String) {
+    pub(super) async fn named(&mut self) -> (String, String) {
         let (event, object) = self.next().await.unwrap();
         (event, object["metadata"]["name"].as_str().unwrap_or_default().to_owned())
     }
 }
 
-async fn open(s: &Server, target: &str, headers: &[(&str, &str)]) -> Events {
+pub(super) async fn open(s: &Server, target: &str, headers: &[(&str, &str)]) -> Events {
     let response = s.send("GET", target, "", headers, admin()).await;
     assert_eq!(response.status(), StatusCode::OK);
     Events { body: response.into_body(), rest: Vec::new() }
 }
 
-fn event(kind: &str, name: &str) -> (String, String) {
+pub(super) fn event(kind: &str, name: &str) -> (String, String) {
     (kind.to_owned(), name.to_owned())
 }
 

@@ -6,6 +6,7 @@
 
 use super::super::kind::Kind;
 use super::super::metadata::{deleting, finalizers, name, time};
+use super::super::run::feed_task;
 use super::super::{Registry, storage};
 use super::removal::FINALIZER;
 use super::slot::Storage;
@@ -13,11 +14,13 @@ use machinery::custom::{Definition, conditions};
 use machinery::object;
 use machinery::resources::Resource;
 use machinery::status::Status;
+use parking_lot::Mutex;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use store::cache::{Cache, ChangeKind, Scope, Watcher};
+use supervise::Task;
 use tokio_util::sync::CancellationToken;
 
 /// What could not be written is tried again after this long.
@@ -35,15 +38,16 @@ impl Registry {
     pub(in crate::registry) async fn keep_definitions(self: &Arc<Self>, shutdown: &CancellationToken) {
         let Some(kind) = definitions() else { return };
         self.custom.own.get_or_init(|| Arc::downgrade(self));
-        let mut known = Known::new();
-        let Some(watcher) = self.look_at_all(&kind, &mut known, shutdown).await else { return };
-        let (registry, shutdown) = (self.clone(), shutdown.clone());
-        tokio::spawn(async move {
-            tokio::select! {
-                () = shutdown.cancelled() => {}
-                () = registry.follow_definitions(kind, known, watcher, &shutdown) => {}
-            }
-        });
+        let known = Arc::new(tokio::sync::Mutex::new(Known::new()));
+        let Some(first) = self.look_at_all(&kind, &mut *known.lock().await, shutdown).await else { return };
+        let (registry, first) = (self.clone(), Arc::new(Mutex::new(Some(first))));
+        let stop = shutdown.clone();
+        self.tasks(shutdown).keep(Task::endless("custom-resource-definitions", move || {
+            let (registry, known, stop, watcher) =
+                (registry.clone(), known.clone(), stop.clone(), first.lock().take());
+            // What is known outlives a life: the next one forgets what went meanwhile.
+            async move { registry.follow_definitions(kind, &mut *known.lock().await, watcher, &stop).await }
+        }));
     }
 
     /// Looks at every definition, and gives the watch that goes on from there.
@@ -70,12 +74,15 @@ impl Registry {
     async fn follow_definitions(
         self: Arc<Self>,
         kind: Kind,
-        mut known: Known,
-        mut watcher: Watcher,
+        known: &mut Known,
+        mut watcher: Option<Watcher>,
         shutdown: &CancellationToken,
     ) {
         loop {
-            while let Some(change) = watcher.next().await {
+            while let Some(change) = match &mut watcher {
+                Some(watcher) => watcher.next().await,
+                None => None,
+            } {
                 let Ok(crd) = kind.decode_wire(&change.object.bytes) else { continue };
                 let of = name(&crd).to_owned();
                 if change.kind == ChangeKind::Deleted {
@@ -89,18 +96,18 @@ impl Registry {
                         .map(|(name, _)| name.clone())
                         .collect();
                     for name in waiting {
-                        self.look_at(&kind, &mut known, &name, shutdown).await;
+                        self.look_at(&kind, known, &name, shutdown).await;
                     }
                 } else {
                     known.insert(of.clone(), crd);
-                    self.look_at(&kind, &mut known, &of, shutdown).await;
+                    self.look_at(&kind, known, &of, shutdown).await;
                 }
             }
             let Ok(cache) = self.cache(&kind) else { return };
             cache.ready().await;
             loop {
-                match self.look_at_all(&kind, &mut known, shutdown).await {
-                    Some(next) => break watcher = next,
+                match self.look_at_all(&kind, known, shutdown).await {
+                    Some(next) => break watcher = Some(next),
                     None => tokio::time::sleep(AGAIN).await,
                 }
             }
@@ -118,7 +125,7 @@ impl Registry {
         let Some(crd) = known.get(of) else { return };
         let others: Vec<Value> = known.iter().filter(|(n, _)| *n != of).map(|(_, c)| c.clone()).collect();
         let planned = conditions::plan(crd, &others, &time(jiff::Timestamp::now()));
-        self.install(planned.as_ref().unwrap_or(crd)).await;
+        self.install(planned.as_ref().unwrap_or(crd), shutdown).await;
         if planned.is_some() {
             let change = |old: &Value| {
                 let mut new = conditions::plan(old, &others, &time(jiff::Timestamp::now()))
@@ -141,7 +148,7 @@ impl Registry {
     }
 
     /// Serves what a definition says, once its objects are known.
-    async fn install(&self, crd: &Value) {
+    async fn install(&self, crd: &Value, shutdown: &CancellationToken) {
         let slot = self.custom.slot(name(crd));
         let present = slot.definition();
         let definition = match Definition::compile(crd) {
@@ -162,7 +169,7 @@ impl Registry {
         }
         let storage = match same {
             true => None,
-            false => match self.storage_of(&definition).await {
+            false => match self.storage_of(&definition, shutdown).await {
                 Some(storage) => Some(storage),
                 None => return,
             },
@@ -172,7 +179,7 @@ impl Registry {
     }
 
     /// A watch cache of a definition's objects, filled.
-    async fn storage_of(&self, definition: &Definition) -> Option<Storage> {
+    async fn storage_of(&self, definition: &Definition, shutdown: &CancellationToken) -> Option<Storage> {
         let resource: &'static Resource = definition.version(definition.storage)?.resource;
         let reader = Arc::new(definition.clone());
         let extract = move |entry: &store::Entry| storage::extract_custom(&reader, entry);
@@ -182,14 +189,7 @@ impl Registry {
             extract,
             self.config.cache.clone(),
         );
-        let replaced = CancellationToken::new();
-        let stop = replaced.clone();
-        tokio::spawn(async move {
-            tokio::select! {
-                () = stop.cancelled() => {}
-                () = feed.run() => {}
-            }
-        });
+        let replaced = self.tasks(shutdown).keep_alone(feed_task(&resource.key_prefix, feed));
         let storage = Storage::new(cache, replaced);
         storage.cache.ready().await;
         Some(storage)
