@@ -332,6 +332,35 @@ async fn a_stuck_or_panicking_request_hurts_nobody_else() {
 }
 
 #[tokio::test]
+async fn the_checks_of_health_are_counted_apart() {
+    let world = world().await;
+    let ready = text(world.send(ROOT, world.get("/readyz?verbose")).await).await;
+    assert!(ready.contains("[+]ping ok\n[+]shutdown ok\n"), "{ready}");
+    let indicators = text(world.send(ROOT, world.get("/metrics/slis")).await).await;
+    for line in [
+        r#"kubernetes_healthcheck{name="ping",type="readyz"} 1"#,
+        r#"kubernetes_healthchecks_total{name="shutdown",type="readyz",status="success"} 1"#,
+    ] {
+        assert!(indicators.contains(line), "{line}\n{indicators}");
+    }
+    assert!(!text(world.send(ROOT, world.get("/healthz?verbose")).await).await.contains("shutdown"));
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_refusal_of_the_chain_must_not_be_encoded_otherwise_than_asked_for() {
+    let world = world().await;
+    let protobuf = "application/vnd.kubernetes.protobuf";
+    let request = world.request("GET", "/api/v1/namespaces/a/secrets/s").header("accept", protobuf);
+    let response = world.send(None, request.body(Empty::new()).unwrap()).await;
+    assert_eq!(
+        (response.status().as_u16(), &response.headers()["content-type"]),
+        (403, &protobuf.parse().unwrap())
+    );
+    world.stop().await;
+}
+
+#[tokio::test]
 async fn watches_outlive_the_timeout_and_end_with_the_server() {
     let world = world().await;
     let mut response = world.send(ROOT, world.get("/api/v1/pods?watch=true")).await;
