@@ -103,8 +103,8 @@ impl Cluster {
         starter.all(&self.requests);
         starter.all(&self.revisions);
         starter.all(&self.service_accounts);
-        let of_type = watcher::Config::default().fields(&format!("type={TOKEN_TYPE}"));
-        starter.start(&self.service_account_tokens, Api::all(client.clone()), of_type);
+        let tokens = Source::all::<Secret>(client).fields(&format!("type={TOKEN_TYPE}"));
+        starter.start(&self.service_account_tokens, "service-account-tokens", tokens);
         starter.all(&self.service_cidrs);
         starter.all(&self.services);
         starter.all(&self.stateful_sets);

@@ -1,7 +1,10 @@
 use super::*;
 use crate::fake::Fake;
 use kube::api::ApiResource;
+use client::recorder::Writer;
 use serde_json::Value;
+use supervise::Supervisor;
+use tokio_util::sync::CancellationToken;
 
 const PATH: &str = "/api/v1";
 
@@ -9,9 +12,9 @@ fn collector(fake: &Fake) -> Collector {
     recording(fake).0
 }
 
-fn recording(fake: &Fake) -> (Collector, impl Future<Output = ()>) {
+fn recording(fake: &Fake) -> (Collector, Writer) {
     let client = fake.client();
-    let (recorder, writing) = Recorder::new(client.clone(), CancellationToken::new());
+    let (recorder, writing) = Recorder::new(Some(client.clone()), None);
     let collector = Collector::new(client, recorder, Arc::default());
     let served = [
         ("", "ConfigMap", "configmaps", true),
