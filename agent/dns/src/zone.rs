@@ -319,6 +319,7 @@ fn pod(label: &str, kind: Kind) -> Option<Vec<Found>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::dashed;
 
     fn port(name: &str, number: u16) -> Port {
         Port { name: name.into(), protocol: "tcp".into(), number }
