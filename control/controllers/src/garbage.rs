@@ -7,7 +7,6 @@
 //! says nothing of another. Nothing is deleted by name alone (uid and resourceVersion are preconditions), and no owner is let go before
 //! every kind has been listed once.
 
-mod about;
 mod graph;
 mod identity;
 mod kinds;
@@ -15,8 +14,7 @@ mod kinds;
 use crate::inventory::Inventory;
 use crate::queue::{Key, Queue};
 use crate::reconcile::{Doing, Error, Reconcile, code, found, work};
-use crate::recorder::{Recorder, Severity};
-use about::About;
+use crate::recorder::{Note, Recorder, Severity};
 use client::{Event, Source, mirror};
 use futures::StreamExt;
 use graph::{Graph, Node, Outcome};
@@ -262,8 +260,14 @@ impl Collector {
             let namespace = &dependent.identity.namespace;
             let message =
                 format!("ownerRef {} does not exist in namespace {namespace:?}", owner.within(namespace));
-            let about = About::from(dependent.identity);
-            self.recorder.record(Self::NAME, &about, Severity::Warning, "OwnerRefInvalidNamespace", message);
+            self.recorder.note(Note {
+                component: Self::NAME,
+                about: dependent.identity.reference(),
+                severity: Severity::Warning,
+                reason: "OwnerRefInvalidNamespace",
+                message,
+                action: None,
+            });
         }
         self.wake(outcome.woken);
     }

@@ -1,5 +1,6 @@
 //! Where an object is in full, and whether a dependent names it so. An owner is one only by apiVersion, kind, name, uid and namespace together.
 
+use k8s_openapi::api::core::v1::ObjectReference;
 use std::fmt;
 
 /// An object in full.
@@ -21,6 +22,19 @@ impl Identity {
     /// Group and kind.
     pub fn group_kind(&self) -> (String, String) {
         (group(&self.api_version).to_owned(), self.kind.clone())
+    }
+
+    /// As events refer to it.
+    pub fn reference(&self) -> ObjectReference {
+        let Self { api_version, kind, namespace, name, uid } = self.clone();
+        ObjectReference {
+            api_version: Some(api_version),
+            kind: Some(kind),
+            namespace: Some(namespace).filter(|namespace| !namespace.is_empty()),
+            name: Some(name),
+            uid: Some(uid),
+            ..ObjectReference::default()
+        }
     }
 }
 

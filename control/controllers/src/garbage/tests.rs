@@ -1,7 +1,7 @@
 use super::*;
 use crate::fake::Fake;
-use kube::api::ApiResource;
 use client::recorder::Writer;
+use kube::api::ApiResource;
 use serde_json::Value;
 use supervise::Supervisor;
 use tokio_util::sync::CancellationToken;
@@ -113,8 +113,19 @@ async fn a_dependent_in_another_namespace_or_of_another_kind_must_not_stay() {
     let left = fake.under(&format!("{PATH}/namespaces/"));
     let names: Vec<&Value> = left.iter().map(|o| &o["metadata"]["name"]).collect();
     assert_eq!(names, ["owner", "true"]);
-    let _ = timeout(Duration::from_millis(100), writing).await;
-    let events: Vec<Value> = fake.under(PATH).into_iter().filter(|o| !o["reason"].is_null()).collect();
+    let scope = Scope::new(&Supervisor::default(), "", &CancellationToken::new());
+    scope.keep(writing.task("events"));
+    let written = async || {
+        loop {
+            let events: Vec<Value> =
+                fake.under(PATH).into_iter().filter(|o| !o["reason"].is_null()).collect();
+            if !events.is_empty() {
+                return events;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let events = timeout(Duration::from_secs(10), written()).await.unwrap();
     let [event] = &events[..] else { panic!("{events:?}") };
     assert_eq!(event["reason"], "OwnerRefInvalidNamespace");
     assert_eq!(event["involvedObject"]["name"], "elsewhere");
