@@ -11,13 +11,17 @@ use crate::pod::spec::resources::shares;
 /// v1 controllers pods get a cgroup in; a hierarchy may carry several.
 const CONTROLLERS: [&str; 9] =
     ["cpu", "cpuacct", "cpuset", "memory", "pids", "hugetlb", "blkio", "freezer", "devices"];
+/// What the option of a v1 hierarchy without controllers begins with, as systemd's own does.
+const NAMED: &str = "name=";
+/// The v2 hierarchy of a hybrid machine, among its v1 ones.
+const UNIFIED: &str = "unified";
 /// Our files are tried this often before a busy cgroup is an error: the kernel empties it asynchronously.
 const REMOVE_TRIES: u32 = 10;
 
 /// Where the hierarchies are mounted.
 #[derive(Clone, Debug)]
 pub enum Tree {
-    /// Controller to mount point.
+    /// Controller to mount point; and the hierarchies without controllers, in which runtimes put processes too.
     V1(BTreeMap<String, PathBuf>),
     /// The unified mount point.
     V2(PathBuf),
@@ -41,7 +45,8 @@ impl Tree {
             match kind {
                 "cgroup2" => v2 = Some(PathBuf::from(mount)),
                 "cgroup" => {
-                    let known = options.split(',').filter(|option| CONTROLLERS.contains(option));
+                    let known =
+                        options.split(',').filter(|o| CONTROLLERS.contains(o) || o.starts_with(NAMED));
                     for controller in known {
                         v1.entry(controller.to_owned()).or_insert_with(|| mount.into());
                     }
@@ -50,18 +55,33 @@ impl Tree {
             }
         }
         // A hybrid machine has its controllers in v1 and an empty v2 beside them.
+        let controlled = v1.keys().any(|name| CONTROLLERS.contains(&name.as_str()));
         match v2 {
-            Some(mount) if v1.is_empty() => Self::V2(mount),
-            _ if v1.is_empty() => Self::V2("/sys/fs/cgroup".into()),
-            _ => Self::V1(v1),
+            Some(mount) if !controlled => Self::V2(mount),
+            _ if !controlled => Self::V2("/sys/fs/cgroup".into()),
+            mount => {
+                v1.extend(mount.map(|mount| (UNIFIED.to_owned(), mount)));
+                Self::V1(v1)
+            }
         }
     }
 
+    /// The hierarchies with controllers.
     fn roots(&self) -> Vec<&Path> {
+        self.roots_of(|name| CONTROLLERS.contains(&name))
+    }
+
+    /// Every hierarchy.
+    fn all_roots(&self) -> Vec<&Path> {
+        self.roots_of(|_| true)
+    }
+
+    fn roots_of(&self, wanted: impl Fn(&str) -> bool) -> Vec<&Path> {
         match self {
             Self::V2(mount) => vec![mount],
             Self::V1(mounts) => {
-                let mut roots: Vec<&Path> = mounts.values().map(PathBuf::as_path).collect();
+                let wanted = mounts.iter().filter(|(name, _)| wanted(name));
+                let mut roots: Vec<&Path> = wanted.map(|(_, mount)| mount.as_path()).collect();
                 roots.sort();
                 roots.dedup();
                 roots
@@ -71,7 +91,7 @@ impl Tree {
 
     /// Any hierarchy has that cgroup.
     pub fn exists(&self, path: &Path) -> bool {
-        self.roots().iter().any(|root| root.join(path).is_dir())
+        self.all_roots().iter().any(|root| root.join(path).is_dir())
     }
 
     /// Makes a cgroup and its parents in every hierarchy.
@@ -156,7 +176,7 @@ impl Tree {
         if path.as_os_str().is_empty() {
             return Ok(());
         }
-        for root in self.roots() {
+        for root in self.all_roots() {
             remove_tree(&root.join(path))?;
         }
         Ok(())
@@ -165,7 +185,7 @@ impl Tree {
     /// The names of the cgroups inside one, over all hierarchies.
     pub fn children(&self, path: &Path) -> Vec<String> {
         let mut names: Vec<String> = self
-            .roots()
+            .all_roots()
             .iter()
             .filter_map(|root| std::fs::read_dir(root.join(path)).ok())
             .flat_map(|entries| entries.flatten())
@@ -264,6 +284,43 @@ mod tests {
         assert_eq!(mounts["cpu"], Path::new("/sys/fs/cgroup/cpu,cpuacct"));
         assert_eq!(mounts["memory"], Path::new("/sys/fs/cgroup/memory"));
         assert!(matches!(Tree::from_mountinfo(HYBRID.lines().last().unwrap()), Tree::V2(_)));
+    }
+
+    #[test]
+    fn a_pods_cgroup_must_not_stay_in_a_hierarchy_without_controllers() {
+        let dir = tempfile::tempdir().unwrap();
+        let line = |name: &str, kind: &str, options: &str| {
+            let mount = dir.path().join(name);
+            std::fs::create_dir_all(&mount).unwrap();
+            format!("25 20 0:22 / {} rw shared:1 - {kind} cgroup rw,{options}\n", mount.display())
+        };
+        let text = line("memory", "cgroup", "memory")
+            + &line("systemd", "cgroup", "xattr,name=systemd")
+            + &line("unified", "cgroup2", "nsdelegate");
+        let tree = Tree::from_mountinfo(&text);
+        let path = Path::new("kubepods/podx");
+        for name in ["memory", "systemd", "unified"] {
+            // as the runtime makes them for a container
+            std::fs::create_dir_all(dir.path().join(name).join(path).join("container")).unwrap();
+        }
+        std::fs::remove_dir_all(dir.path().join("memory/kubepods")).unwrap();
+        assert_eq!(tree.children(Path::new("kubepods")), ["podx"]);
+        tree.remove(path).unwrap();
+        for name in ["memory", "systemd", "unified"] {
+            assert!(!dir.path().join(name).join(path).exists(), "{name}");
+        }
+        // limits are for controllers: nothing is made where there are none
+        tree.ensure(path).unwrap();
+        assert!(dir.path().join("memory").join(path).exists());
+        assert!(!dir.path().join("unified").join(path).exists());
+    }
+
+    #[test]
+    fn a_named_hierarchy_alone_makes_no_v1_machine() {
+        let text = "25 20 0:22 / /sys/fs/cgroup/systemd rw shared:1 - cgroup cgroup rw,name=systemd\n";
+        let both = format!("{text}27 20 0:24 / /sys/fs/cgroup rw shared:1 - cgroup2 cgroup2 rw\n");
+        let Tree::V2(mount) = Tree::from_mountinfo(&both) else { panic!("want v2") };
+        assert_eq!(mount, Path::new("/sys/fs/cgroup"));
     }
 
     #[test]
