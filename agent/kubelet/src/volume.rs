@@ -261,7 +261,7 @@ async fn one(
             _ => None,
         };
         return blocking(move || {
-            prepare(&path, 0o777, memory)?;
+            prepare(&path, memory)?;
             // Only the first time: the directory itself is changed last, and tells.
             ownership::apply(&path, &ownership::Change { only_when_different: true, ..change })?;
             Ok(Source::Host { path, read_only: false })
@@ -286,7 +286,7 @@ async fn one(
     let payload = payload::of(context, pod, pod_ips, volume).await?;
     let path = directory(context, pod, kind, &volume.name);
     blocking(move || {
-        prepare(&path, 0o755, in_memory.then_some(None))?;
+        prepare(&path, in_memory.then_some(None))?;
         let only_when_different = !atomic::write(&path, &payload)?;
         ownership::apply(&path, &ownership::Change { read_only: true, only_when_different, ..change })?;
         Ok(Source::Host { path, read_only: true })
@@ -303,9 +303,11 @@ fn kind_of(volume: &Volume) -> &'static str {
     }
 }
 
-/// Makes a volume's directory; with `memory`, as a tmpfs of that size.
-fn prepare(path: &std::path::Path, mode: u32, memory: Option<Option<i64>>) -> Result<(), Error> {
+/// Makes a volume's directory; with `memory`, as a tmpfs of that size. Anybody may write there, as upstream has it; in
+/// a tmpfs nobody may remove what is another's.
+fn prepare(path: &std::path::Path, memory: Option<Option<i64>>) -> Result<(), Error> {
     use std::os::unix::fs::PermissionsExt;
+    let mode = if memory.is_some() { 0o1777 } else { 0o777 };
     if path.is_dir() && memory.is_none_or(|_| mounts::is_mount_point(path)) {
         return Ok(());
     }
@@ -326,4 +328,40 @@ pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
     tokio::task::spawn_blocking(work).await.unwrap_or(Err(Error::Interrupted))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn mode(path: &std::path::Path) -> u32 {
+        std::fs::metadata(path).unwrap().permissions().mode() & 0o7777
+    }
+
+    #[test]
+    fn anybody_may_write_into_a_volumes_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a/b");
+        prepare(&path, None).unwrap();
+        assert_eq!(mode(&path), 0o777);
+        // what a container did to it stays
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).unwrap();
+        prepare(&path, None).unwrap();
+        assert_eq!(mode(&path), 0o700);
+    }
+
+    #[test]
+    fn a_tmpfs_must_not_lose_the_sticky_bit() {
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("skipped: a mount needs root");
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("memory");
+        prepare(&path, Some(Some(1 << 20))).unwrap();
+        let found = mode(&path);
+        nix::mount::umount(&path).unwrap();
+        assert_eq!(found, 0o1777);
+    }
 }

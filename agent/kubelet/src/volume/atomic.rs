@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, lchown, symlink};
 use std::path::{Component, Path, PathBuf};
 
 use super::{Error, io};
@@ -18,6 +18,8 @@ pub struct File {
     pub data: Vec<u8>,
     /// Its permission bits.
     pub mode: u32,
+    /// Whose it is; root's where nobody is named.
+    pub owner: Option<u32>,
 }
 
 /// Files by their path inside the volume.
@@ -114,7 +116,11 @@ fn put(root: &Path, path: &str, file: &File) -> Result<(), Error> {
     let mut out = open.map_err(io("create", &full))?;
     out.write_all(&file.data).map_err(io("write", &full))?;
     // The process's umask must not take from the mode asked for.
-    set_mode(&full, file.mode)
+    set_mode(&full, file.mode)?;
+    match file.owner {
+        Some(owner) => lchown(&full, Some(owner), None).map_err(io("change owner of", &full)),
+        None => Ok(()),
+    }
 }
 
 fn set_mode(path: &Path, mode: u32) -> Result<(), Error> {
@@ -155,7 +161,7 @@ mod tests {
     use super::*;
 
     fn payload(files: &[(&str, &str)]) -> Payload {
-        let file = |data: &str| File { data: data.into(), mode: 0o644 };
+        let file = |data: &str| File { data: data.into(), mode: 0o644, owner: None };
         files.iter().map(|(path, data)| ((*path).to_owned(), file(data))).collect()
     }
 

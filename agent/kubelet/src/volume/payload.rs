@@ -60,7 +60,8 @@ async fn project(
     if let Some(source) = &projection.service_account_token {
         let seconds = source.expiration_seconds.unwrap_or(TOKEN_SECONDS);
         let token = context.tokens.get(pod, source.audience.as_deref(), seconds).await?;
-        let file = File { data: token.as_bytes().to_vec(), mode: bits(token_mode(pod, mode)) };
+        let owner = owner(pod);
+        let file = File { data: token.as_bytes().to_vec(), mode: bits(token_mode(pod, owner, mode)), owner };
         return Ok(Payload::from([(source.path.clone(), file)]));
     }
     let kind = match projection {
@@ -71,10 +72,20 @@ async fn project(
     Err(Error::Unsupported { name: volume.to_owned(), kind })
 }
 
-/// With an fsGroup the group reads the token, and nobody else does.
-fn token_mode(pod: &Pod, mode: i32) -> i32 {
+/// Who is to read a token besides root: its owner, and with an fsGroup the group, which gets its bits later.
+fn token_mode(pod: &Pod, owner: Option<u32>, mode: i32) -> i32 {
     let context = pod.spec.as_ref().and_then(|s| s.security_context.as_ref());
-    if context.and_then(|c| c.fs_group).is_some() { 0o600 } else { mode }
+    if owner.is_some() || context.and_then(|c| c.fs_group).is_some() { 0o600 } else { mode }
+}
+
+/// The user that every container of the pod runs as, if they name one and the same. Upstream: `FsUserFrom`.
+fn owner(pod: &Pod) -> Option<u32> {
+    let of_pod = pod.spec.as_ref().and_then(|s| s.security_context.as_ref()).and_then(|c| c.run_as_user);
+    let ephemeral = crate::pod::ephemeral_containers(pod).iter().map(crate::pod::of_ephemeral);
+    let all = crate::pod::containers(pod).map(|(_, c)| c.clone()).chain(ephemeral);
+    let mut users = all.map(|c| c.security_context.and_then(|c| c.run_as_user).or(of_pod));
+    let first = users.next()??;
+    users.all(|user| user == Some(first)).then(|| u32::try_from(first).ok())?
 }
 
 fn bits(mode: i32) -> u32 {
@@ -128,7 +139,7 @@ fn select(
     mode: i32,
     kind: &'static str,
 ) -> Result<Payload, Error> {
-    let file = |bytes: &[u8], mode: i32| File { data: bytes.to_vec(), mode: bits(mode) };
+    let file = |bytes: &[u8], mode: i32| File { data: bytes.to_vec(), mode: bits(mode), owner: None };
     let Some(items) = items.filter(|items| !items.is_empty()) else {
         return Ok(data.iter().map(|(key, bytes)| ((*key).to_owned(), file(bytes, mode))).collect());
     };
@@ -160,8 +171,36 @@ fn downward(
         } else {
             continue;
         };
-        let file = File { data: text.into_bytes(), mode: bits(item.mode.unwrap_or(mode)) };
+        let file = File { data: text.into_bytes(), mode: bits(item.mode.unwrap_or(mode)), owner: None };
         files.insert(item.path.clone(), file);
     }
     Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn token(spec: Value) -> (Option<u32>, i32) {
+        let pod: Pod = serde_json::from_value(json!({"spec": spec})).unwrap();
+        (owner(&pod), token_mode(&pod, owner(&pod), 0o644))
+    }
+
+    #[test]
+    fn a_token_belongs_to_the_one_user_of_its_pod_and_nobody_else_reads_it() {
+        let both = |one: Value, other: Value| json!([{"name": "a", "securityContext": one}, {"name": "b", "securityContext": other}]);
+        let seven = || json!({"runAsUser": 7});
+        for (spec, want) in [
+            (json!({"containers": [{"name": "a"}]}), (None, 0o644)),
+            (json!({"containers": both(seven(), seven())}), (Some(7), 0o600)),
+            (json!({"containers": both(seven(), json!({"runAsUser": 8}))}), (None, 0o644)),
+            (json!({"containers": both(seven(), json!({}))}), (None, 0o644)),
+            (json!({"securityContext": seven(), "containers": both(json!({}), seven())}), (Some(7), 0o600)),
+            (json!({"containers": both(seven(), seven()), "initContainers": [{"name": "i"}]}), (None, 0o644)),
+            (json!({"securityContext": {"fsGroup": 5}, "containers": [{"name": "a"}]}), (None, 0o600)),
+        ] {
+            assert_eq!(token(spec.clone()), want, "{spec}");
+        }
+    }
 }
