@@ -3,7 +3,7 @@
 //! - [`config`]: what it is told; [`tls`]: certificates, renewed while it runs
 //! - [`authenticate`], [`authorize`]: who calls and what they may, decided by the API server; [`cache`] keeps its answers
 //! - [`route`], [`query`]: what is asked for; `handle`: which handler answers; [`answer`]: the shapes of answers
-//! - [`logs`], [`podlist`], [`metrics`]: answers of their own; [`stream`]: exec, attach and port-forward
+//! - [`logs`], [`podlist`], `system_logs`, [`metrics`]: answers of their own; [`stream`]: exec, attach and port-forward
 //! - [`pods`]: what the port needs to know of pods
 //!
 //! [`run`] accepts connections until it is told to stop: requests under way then have [`DRAIN`] to finish, and streams,
@@ -22,6 +22,7 @@ pub mod pods;
 pub mod query;
 pub mod route;
 pub mod stream;
+mod system_logs;
 pub mod tls;
 
 pub use config::Config;

@@ -1,7 +1,7 @@
 //! Answers as upstream's kubelet writes them: plain text for errors, JSON for objects.
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderValue};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use http::{Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 
@@ -41,6 +41,16 @@ pub fn json(value: &impl serde::Serialize) -> Answer {
         Ok(bytes) => typed(StatusCode::OK, "application/json", bytes),
         Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
     }
+}
+
+/// The head of an answer alone: HTTP/2 takes bytes after the head for a broken protocol where none were asked for.
+pub fn head(answer: Answer) -> Answer {
+    use hyper::body::Body as _;
+    let (mut parts, body) = answer.into_parts();
+    if let Some(length) = body.size_hint().exact() {
+        parts.headers.entry(CONTENT_LENGTH).or_insert(length.into());
+    }
+    Response::from_parts(parts, http_body_util::Empty::new().map_err(|never| match never {}).boxed_unsync())
 }
 
 /// A runtime's error, as CRI streaming servers answer it.

@@ -24,6 +24,8 @@ pub struct Config {
     pub shown: Value,
     /// `enableDebuggingHandlers`: exec, attach, port-forward, run and container logs.
     pub debugging: bool,
+    /// The directory of the machine's logs, where `/logs/` shows it (`enableSystemLogHandler`).
+    pub system_logs: Option<PathBuf>,
 }
 
 impl Config {
@@ -43,6 +45,7 @@ impl Config {
             authorization: Authorization::parse(&kubelet.authorization)?,
             shown: shown(kubelet),
             debugging: true,
+            system_logs: Some("/var/log".into()),
         })
     }
 }

@@ -10,7 +10,7 @@ use super::query::Query;
 use super::route::{Action, Route, Target};
 use super::stream::options::{self, Streams};
 use super::stream::{pass, remote, target, tunnel, upgrade};
-use super::{logs, podlist};
+use super::{logs, podlist, system_logs};
 use crate::node::machine;
 use crate::stats::collect::{Depth, Measured};
 use crate::stats::disk::FRESH;
@@ -50,9 +50,10 @@ impl Handler {
         request: Request<Incoming>,
     ) -> Answer {
         let path = request.uri().path().to_owned();
+        let heads_only = request.method() == Method::HEAD;
         let answer = Box::pin(self.decide(peer, request, &path)).await;
         self.metrics.request(&path, answer.status());
-        answer
+        if heads_only { answer::head(answer) } else { answer }
     }
 
     async fn decide(
@@ -73,8 +74,14 @@ impl Handler {
         if !allowed(&route).contains(request.method()) {
             return answer::text(StatusCode::METHOD_NOT_ALLOWED, "405: Method Not Allowed");
         }
-        let debugging =
-            matches!(route, Route::ContainerLogs { .. } | Route::Container { .. } | Route::PortForward(_));
+        let debugging = matches!(
+            route,
+            Route::ContainerLogs { .. }
+                | Route::Container { .. }
+                | Route::PortForward(_)
+                | Route::RunningPods
+                | Route::SystemLogs(_)
+        );
         if debugging && !self.config.debugging {
             return answer::refused(StatusCode::METHOD_NOT_ALLOWED, "Debug endpoints are disabled.");
         }
@@ -82,6 +89,8 @@ impl Handler {
         match route {
             Route::Health => answer::text(StatusCode::OK, "ok"),
             Route::Pods => podlist::serve(&self.pods.all()),
+            Route::RunningPods => podlist::running(&self.runtime).await,
+            Route::SystemLogs(path) => system_logs::serve(self.config.system_logs.as_deref(), path).await,
             Route::Configz => answer::json(&serde_json::json!({"kubeletconfig": self.config.shown})),
             Route::Metrics => {
                 self.metrics.serve(&self.config.node_name, &self.pods.all(), &self.runtime).await
@@ -93,9 +102,6 @@ impl Handler {
             // Probes are not counted; an empty page is a valid one.
             Route::ProbeMetrics => answer::typed(StatusCode::OK, METRICS, String::new()),
             Route::Summary => self.summary(&query).await,
-            Route::SystemLogs => {
-                answer::refused(StatusCode::METHOD_NOT_ALLOWED, "logs endpoint is disabled.")
-            }
             Route::ContainerLogs { namespace, pod, container } => {
                 let view = self.pods.by_name(namespace, pod);
                 Box::pin(logs::serve(&self.runtime, view, pod, container, &query)).await
@@ -268,7 +274,7 @@ fn allowed(route: &Route<'_>) -> &'static [Method] {
         Route::Container { .. } | Route::PortForward(_) => STREAM,
         Route::Summary => STREAM,
         Route::Health => &[Method::GET, Method::HEAD],
-        Route::Unknown | Route::SystemLogs => &[
+        Route::Unknown => &[
             Method::GET,
             Method::HEAD,
             Method::POST,

@@ -28,8 +28,10 @@ pub enum Route<'a> {
         /// The container's.
         container: &'a str,
     },
-    /// `/logs`: the machine's own, never served.
-    SystemLogs,
+    /// `/runningpods/`
+    RunningPods,
+    /// `/logs/PATH`: the machine's own, by the path below their directory.
+    SystemLogs(&'a str),
     /// `/exec`, `/attach` and `/run`, by `NAMESPACE/POD[/UID]/CONTAINER`.
     Container {
         /// What to do in it.
@@ -70,6 +72,11 @@ pub struct Target<'a> {
 impl<'a> Route<'a> {
     /// Reads a path.
     pub fn of(path: &'a str) -> Self {
+        if let Some(rest) = path.strip_prefix("/logs")
+            && (rest.is_empty() || rest.starts_with('/'))
+        {
+            return Self::SystemLogs(rest);
+        }
         let parts: Vec<&str> = path.trim_start_matches('/').trim_end_matches('/').split('/').collect();
         if parts.iter().skip(1).any(|part| part.is_empty()) {
             return Self::Unknown;
@@ -86,6 +93,7 @@ impl<'a> Route<'a> {
         match parts.as_slice() {
             ["healthz"] | ["healthz", "ping" | "log" | "syncloop"] => Self::Health,
             ["pods"] => Self::Pods,
+            ["runningpods"] => Self::RunningPods,
             ["configz"] => Self::Configz,
             ["metrics"] => Self::Metrics,
             ["metrics", "resource"] => Self::ResourceMetrics,
@@ -95,7 +103,6 @@ impl<'a> Route<'a> {
             &["containerLogs", namespace, pod, container] => {
                 Self::ContainerLogs { namespace, pod, container }
             }
-            ["logs", ..] => Self::SystemLogs,
             ["exec", rest @ ..] => container(Action::Exec, rest),
             ["attach", rest @ ..] => container(Action::Attach, rest),
             ["run", rest @ ..] => container(Action::Run, rest),
@@ -127,7 +134,10 @@ mod tests {
             ),
             ("/portForward/n/p/u", Route::PortForward(target(Some("u")))),
             ("/exec/n//c", Route::Unknown),
-            ("/logs/x", Route::SystemLogs),
+            ("/logs/x", Route::SystemLogs("/x")),
+            ("/logs", Route::SystemLogs("")),
+            ("/logsx", Route::Unknown),
+            ("/runningpods/", Route::RunningPods),
             ("/stats/summary", Route::Summary),
             ("/metrics/resource", Route::ResourceMetrics),
             ("/metrics/x", Route::Unknown),

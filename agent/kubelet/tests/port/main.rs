@@ -59,7 +59,7 @@ impl Authority {
 
 /// Who may what: user and subresource.
 const RULES: &[(&str, &str)] =
-    &[("fine", "pods"), ("old", "proxy"), ("apiserver", "proxy"), ("apiserver", "pods")];
+    &[("fine", "pods"), ("old", "proxy"), ("apiserver", "proxy"), ("apiserver", "pods"), ("reader", "log")];
 
 #[derive(Clone, Default)]
 struct Api {
@@ -156,6 +156,7 @@ async fn port() -> Port {
         authorization: Authorization::default(),
         shown: json!({}),
         debugging: true,
+        system_logs: Some(path("logs")),
     };
     let (api, stop) = (Api::default(), CancellationToken::new());
     let settings = Arc::new(kubelet::Config::new("node", Vec::new()));
@@ -359,5 +360,31 @@ async fn exec_by_spdy_is_passed_through() {
     }
     assert_eq!(texts, ["size=;hello", "warning", runtime::VERDICT]);
     driven.abort();
+    port.end().await;
+}
+
+#[tokio::test]
+async fn a_head_request_must_not_break_http2() {
+    let port = port().await;
+    let ours = port.authority.issue("apiserver", "system:masters");
+    let io = TokioIo::new(port.connect(Some(&ours)).await);
+    let executor = hyper_util::rt::TokioExecutor::new();
+    let (mut sender, connection) = hyper::client::conn::http2::handshake(executor, io).await.unwrap();
+    tokio::spawn(connection);
+    for (path, status) in
+        [("/healthz", 200), ("/pods", 405), ("/nothing", 404), ("/runningpods/", 405), ("/logs/", 403)]
+    {
+        let request = Request::head(format!("https://node{path}")).body(Full::<Bytes>::default()).unwrap();
+        let response = sender.send_request(request).await.unwrap();
+        assert_eq!(response.status().as_u16(), status, "{path}");
+        assert!(response.into_body().collect().await.unwrap().to_bytes().is_empty(), "{path}");
+    }
+    let (status, text) = port.get(Some(&ours), None, "/runningpods/").await;
+    assert_eq!((status, text.contains("PodList")), (StatusCode::OK, true), "{text}");
+    std::fs::create_dir(port.dir.path().join("logs")).unwrap();
+    std::fs::write(port.dir.path().join("logs/syslog"), "hello").unwrap();
+    let reader = port.authority.issue("reader", "g");
+    let (status, text) = port.get(Some(&reader), None, "/logs/syslog").await;
+    assert_eq!((status, text.as_str()), (StatusCode::OK, "hello"));
     port.end().await;
 }
