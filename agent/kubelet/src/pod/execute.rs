@@ -46,8 +46,7 @@ pub async fn create_sandbox(context: &Context, pod: &Arc<Pod>, attempt: u32) -> 
     let class = pod.spec.as_ref().and_then(|s| s.runtime_class_name.as_deref());
     let handler = context.runtime_classes.handler(class).await.map_err(|error| error.to_string())?;
     for _ in 0..NAME_TRIES {
-        let config = sandbox_config(context, pod, attempt)
-            .map_err(|error| format!("Failed to generate sandbox config for pod: {error}"))?;
+        let config = sandbox_config(context, pod, attempt).map_err(|error| error.to_string())?;
         let error = match Box::pin(context.runtime.run_pod_sandbox(config, &handler)).await {
             Ok(_) => return Ok(()),
             Err(error) => error,
@@ -73,7 +72,7 @@ pub fn sandbox_config(
     context: &Context,
     pod: &Pod,
     attempt: u32,
-) -> Result<v1::PodSandboxConfig, spec::security::Error> {
+) -> Result<v1::PodSandboxConfig, spec::sandbox::Error> {
     spec::sandbox::config(pod, attempt, &context.config, &context.resolver(), context.cgroups.parent(pod))
 }
 

@@ -114,22 +114,57 @@ fn unique(all: Vec<String>) -> Vec<String> {
     seen
 }
 
-/// A pod's hostname, at most 63 characters.
+/// A pod's host name, at most 63 characters.
 pub fn hostname(pod: &Pod) -> String {
     let spec = pod.spec.as_ref();
-    if let Some(name) = spec.and_then(|s| s.hostname_override.as_deref()) {
-        return name.to_owned();
-    }
     let name = spec.and_then(|s| s.hostname.as_deref()).filter(|h| !h.is_empty());
-    let name = name.unwrap_or(crate::pod::name(pod));
+    let name = overridden(pod).or(name).unwrap_or(crate::pod::name(pod));
     let cut: String = name.chars().take(63).collect();
-    cut.trim_end_matches(['-', '.']).to_owned()
+    match name.len() {
+        0..=63 => cut,
+        _ => cut.trim_end_matches(['-', '.']).to_owned(),
+    }
 }
 
-/// `subdomain.namespace.svc.domain`, when the pod has a subdomain.
+fn overridden(pod: &Pod) -> Option<&str> {
+    pod.spec.as_ref()?.hostname_override.as_deref()
+}
+
+/// `subdomain.namespace.svc.domain`, when the pod has a subdomain and takes no name from elsewhere.
 pub fn host_domain(pod: &Pod, cluster_domain: &str) -> Option<String> {
     let subdomain = pod.spec.as_ref()?.subdomain.as_deref().filter(|s| !s.is_empty())?;
-    Some(format!("{subdomain}.{}.svc.{cluster_domain}", crate::pod::namespace(pod)))
+    let full = || format!("{subdomain}.{}.svc.{cluster_domain}", crate::pod::namespace(pod));
+    overridden(pod).is_none().then(full)
+}
+
+/// A name the kernel has no room for.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "failed to construct FQDN from pod hostname and cluster domain, FQDN {name} is too long ({KERNEL_NAME} characters is the max, {} characters requested)",
+    name.len()
+)]
+pub struct TooLong {
+    /// The name.
+    pub name: String,
+}
+
+/// Characters of the kernel's node name.
+const KERNEL_NAME: usize = 64;
+
+/// What the pod's kernel calls its host: with the domain where `setHostnameAsFQDN` asks for it. Upstream:
+/// `GetNodenameForKernel`.
+///
+/// # Errors
+///
+/// The kernel has no room for it.
+pub fn kernel_name(pod: &Pod, cluster_domain: &str) -> Result<String, TooLong> {
+    let asked = pod.spec.as_ref().and_then(|s| s.set_hostname_as_fqdn) == Some(true);
+    let (host, domain) = (hostname(pod), host_domain(pod, cluster_domain).filter(|_| asked));
+    match domain.map(|domain| format!("{host}.{domain}")) {
+        None => Ok(host),
+        Some(name) if name.len() > KERNEL_NAME => Err(TooLong { name }),
+        Some(name) => Ok(name),
+    }
 }
 
 #[cfg(test)]
@@ -172,6 +207,36 @@ mod tests {
         let (_, _, o) =
             servers(json!({"containers": [], "dnsConfig": {"options": [{"name": "ndots", "value": "1"}]}}));
         assert_eq!(o, ["ndots:1"]);
+    }
+
+    #[test]
+    fn a_host_is_called_by_its_full_name_where_asked_and_never_longer_than_the_kernel_has_room() {
+        let name = |spec: Value| kernel_name(&pod(spec), "cluster.local");
+        let asks = |more: Value| {
+            let mut spec = json!({"containers": [], "setHostnameAsFQDN": true, "subdomain": "sub"});
+            spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            spec
+        };
+        assert_eq!(name(asks(json!({}))).unwrap(), "p.sub.ns.svc.cluster.local");
+        assert_eq!(name(asks(json!({"setHostnameAsFQDN": false}))).unwrap(), "p");
+        assert_eq!(name(asks(json!({"subdomain": ""}))).unwrap(), "p");
+        assert_eq!(name(asks(json!({"hostname": "h".repeat(39)}))).unwrap().len(), 64);
+        let long = "h".repeat(40);
+        assert_eq!(
+            name(asks(json!({"hostname": long}))).unwrap_err().to_string(),
+            format!(
+                "failed to construct FQDN from pod hostname and cluster domain, FQDN {long}.sub.ns.svc.cluster.local \
+                 is too long (64 characters is the max, 65 characters requested)"
+            )
+        );
+    }
+
+    #[test]
+    fn an_overriding_name_has_no_domain_and_is_cut() {
+        let over = |name: &str| pod(json!({"containers": [], "subdomain": "sub", "hostnameOverride": name}));
+        assert_eq!(kernel_name(&over("a.b.c"), "d").unwrap(), "a.b.c");
+        assert_eq!(host_domain(&over("a.b.c"), "d"), None);
+        assert_eq!(hostname(&over(&format!("{}.b", "a".repeat(62)))), "a".repeat(62));
     }
 
     #[test]

@@ -7,6 +7,17 @@ use super::dns::{self, Resolver};
 use super::{labels, security};
 use crate::config::Config;
 
+/// No sandbox can be described.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Its security.
+    #[error(transparent)]
+    Security(#[from] security::Error),
+    /// Its name.
+    #[error(transparent)]
+    Name(#[from] dns::TooLong),
+}
+
 /// The sandbox of a pod's `attempt`th try. `cgroup_parent` is spelled for the cgroup driver.
 pub fn config(
     pod: &Pod,
@@ -14,7 +25,7 @@ pub fn config(
     config: &Config,
     host: &Resolver,
     cgroup_parent: String,
-) -> Result<v1::PodSandboxConfig, security::Error> {
+) -> Result<v1::PodSandboxConfig, Error> {
     let (name, namespace, uid) = (crate::pod::name(pod), crate::pod::namespace(pod), crate::pod::uid(pod));
     let host_network = crate::pod::host_network(pod);
     let sysctls = pod
@@ -33,7 +44,10 @@ pub fn config(
             namespace: namespace.to_owned(),
             attempt,
         }),
-        hostname: if host_network { String::new() } else { dns::hostname(pod) },
+        hostname: match host_network {
+            true => String::new(),
+            false => dns::kernel_name(pod, &config.cluster_domain)?,
+        },
         log_directory: config.pod_log_dir(namespace, name, uid).to_string_lossy().into_owned(),
         dns_config: Some(dns::config(pod, host, &config.cluster_dns, &config.cluster_domain)),
         port_mappings: if host_network { Vec::new() } else { port_mappings(pod) },
