@@ -15,6 +15,7 @@ use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
 use crate::source::Known;
 
@@ -23,7 +24,18 @@ const PARALLEL: usize = 8;
 const RETRY_FIRST: Duration = Duration::from_millis(200);
 const RETRY_LAST: Duration = Duration::from_secs(10);
 
-/// Conditions of ours that are there only while they are true.
+/// Conditions of ours.
+const OWN: [&str; 8] = [
+    "PodScheduled",
+    "Ready",
+    "Initialized",
+    "PodReadyToStartContainers",
+    "ContainersReady",
+    "AllContainersRestarting",
+    "PodResizePending",
+    "PodResizeInProgress",
+];
+/// Those that are there only while they are true.
 const OWN_PASSING: [&str; 2] = ["PodResizePending", "PodResizeInProgress"];
 
 #[derive(Clone)]
@@ -67,29 +79,40 @@ impl Reports {
         self.0.wake.notify_one();
     }
 
-    /// Writes statuses until cancelled from outside. `known` is what the API shows of this node's pods.
+    /// Writes statuses until cancelled from outside. `known` is what the API shows of this node's pods. A status that is
+    /// refused is tried again after a pause of its own, whatever becomes of the others.
     pub async fn write(self, client: kube::Client, mut known: watch::Receiver<Known>) {
-        let mut retry = RETRY_FIRST;
+        let mut held: BTreeMap<String, (Instant, Duration)> = BTreeMap::new();
         loop {
-            let dirty = std::mem::take(&mut *self.0.dirty.lock());
-            if !dirty.is_empty() {
+            let now = Instant::now();
+            let is_held = |uid: &String| held.get(uid).is_some_and(|(until, _)| *until > now);
+            let mut due = std::mem::take(&mut *self.0.dirty.lock());
+            due.extend(held.keys().cloned());
+            due.retain(|uid| !is_held(uid));
+            if !due.is_empty() {
                 let pods = known.borrow_and_update().clone();
-                let failed: Vec<String> = futures::stream::iter(dirty)
-                    .map(|uid| self.one(client.clone(), &pods, uid))
-                    .buffer_unordered(PARALLEL)
-                    .filter_map(std::future::ready)
-                    .collect()
-                    .await;
-                if !failed.is_empty() {
-                    self.0.dirty.lock().extend(failed);
-                    tokio::time::sleep(retry).await;
-                    retry = (retry * 2).min(RETRY_LAST);
-                    continue;
+                let (this, pods) = (&self, &pods);
+                let written = |uid: String| {
+                    let client = client.clone();
+                    async move {
+                        let failed = this.one(client, pods, uid.clone()).await.is_some();
+                        (uid, failed)
+                    }
+                };
+                let mut outcomes =
+                    std::pin::pin!(futures::stream::iter(due).map(written).buffer_unordered(PARALLEL));
+                while let Some((uid, failed)) = outcomes.next().await {
+                    let before = held.remove(&uid);
+                    if failed {
+                        let retry = before.map_or(RETRY_FIRST, |(_, retry)| (retry * 2).min(RETRY_LAST));
+                        held.insert(uid, (Instant::now() + retry, retry));
+                    }
                 }
-                retry = RETRY_FIRST;
             }
+            let next = held.values().map(|(until, _)| *until).min();
             tokio::select! {
                 () = self.0.wake.notified() => {}
+                () = tokio::time::sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
                 changed = known.changed() => {
                     if changed.is_err() {
                         return;
@@ -186,6 +209,15 @@ fn difference(current: Option<&PodStatus>, wanted: &PodStatus, uid: &str) -> Opt
         };
         patch.insert(name.clone(), value);
     }
+    // A pod that was refused has none of ours, the scheduler's included.
+    if !after.contains_key("conditions") {
+        let gone = before.get("conditions").and_then(Value::as_array).into_iter().flatten();
+        let gone = gone.filter(|c| OWN.iter().any(|kind| c["type"] == *kind));
+        let gone: Vec<Value> = gone.map(|c| json!({"type": c["type"], "$patch": "delete"})).collect();
+        if !gone.is_empty() {
+            patch.insert("conditions".to_owned(), Value::Array(gone));
+        }
+    }
     // Fields we own that are no longer set.
     for name in ["message", "reason"] {
         if before.contains_key(name) && !after.contains_key(name) {
@@ -236,6 +268,50 @@ fn equal_condition(a: &Value, b: &Value) -> bool {
 mod tests {
     use super::*;
 
+    #[tokio::test]
+    async fn a_refused_status_must_not_hold_up_another_pods() {
+        let (told, mut written) = tokio::sync::mpsc::unbounded_channel();
+        let service = tower::service_fn(move |request: http::Request<kube::client::Body>| {
+            let path = request.uri().path().to_owned();
+            let refused = path.contains("/pods/bad/");
+            let _ = told.send(path);
+            async move {
+                let (code, answer) = match refused {
+                    true => (
+                        500,
+                        json!({"kind": "Status", "status": "Failure", "message": "no", "reason": "InternalError", "code": 500}),
+                    ),
+                    false => (200, json!({"kind": "Pod", "apiVersion": "v1", "metadata": {"name": "x"}})),
+                };
+                let body = kube::client::Body::from(answer.to_string().into_bytes());
+                Ok::<_, kube::Error>(http::Response::builder().status(code).body(body).unwrap())
+            }
+        });
+        let pod = |name: &str| -> Arc<Pod> {
+            let metadata = json!({"name": name, "namespace": "n", "uid": name});
+            Arc::new(serde_json::from_value(json!({"metadata": metadata})).unwrap())
+        };
+        let pods = ["bad", "good"].map(|name| (name.to_owned(), pod(name)));
+        let (_tell, known) = watch::channel(Known { pods: Some(Arc::new(pods.into())) });
+        let reports = Reports::default();
+        let writer = tokio::spawn(reports.clone().write(kube::Client::new(service, "n"), known));
+        let running = |ip: String| Arc::new(status(json!({"phase": "Running", "podIP": ip})));
+        reports.set(&pod("bad"), running("1".into()), false);
+        let mut next =
+            async || tokio::time::timeout(Duration::from_secs(5), written.recv()).await.unwrap().unwrap();
+        // refused often enough for a long pause
+        for _ in 0..4 {
+            assert!(next().await.contains("/pods/bad/"));
+        }
+        let began = Instant::now();
+        for round in 0..5 {
+            reports.set(&pod("good"), running(round.to_string()), false);
+            while next().await.contains("/pods/bad/") {}
+        }
+        assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+        writer.abort();
+    }
+
     fn status(value: Value) -> PodStatus {
         serde_json::from_value(value).unwrap()
     }
@@ -267,6 +343,18 @@ mod tests {
         assert_eq!(
             difference(Some(&api), &ours, "u").unwrap()["status"]["conditions"],
             json!([{"type": "PodResizePending", "$patch": "delete"}])
+        );
+    }
+
+    #[test]
+    fn a_refused_pods_conditions_are_taken_away_but_for_others() {
+        let api = status(
+            json!({"conditions": [{"type": "PodScheduled", "status": "True"}, {"type": "mine", "status": "True"}]}),
+        );
+        let patch = difference(Some(&api), &status(json!({"phase": "Failed"})), "u").unwrap();
+        assert_eq!(
+            patch["status"],
+            json!({"phase": "Failed", "conditions": [{"type": "PodScheduled", "$patch": "delete"}]})
         );
     }
 

@@ -78,6 +78,9 @@ pub struct Input<'a> {
 /// The status to report.
 pub fn compute(input: &Input<'_>) -> PodStatus {
     let pod = input.pod;
+    if was_refused(input) {
+        return refused(input);
+    }
     let has_init = !super::init_containers(pod).is_empty();
     let of = |specs: &[Spec], init: bool| -> Vec<ContainerStatus> {
         specs.iter().map(|spec| container(input, spec, init, has_init)).collect()
@@ -86,15 +89,15 @@ pub fn compute(input: &Input<'_>) -> PodStatus {
     let mut main = of(super::main_containers(pod), false);
     let mut ephemeral: Vec<ContainerStatus> =
         super::ephemeral_containers(pod).iter().map(|spec| ephemeral(input, spec, has_init)).collect();
-    let phase = phase(input, &init, &main);
-    let conditions = conditions(input, &phase, &init, &main);
+    let coming = phase(input, &init, &main);
+    let conditions = conditions(input, &coming, &init, &main);
+    let end = end(input, coming);
     // Init containers are told in the pod's order, the others by name.
     main.sort_by(|a, b| a.name.cmp(&b.name));
     ephemeral.sort_by(|a, b| a.name.cmp(&b.name));
     let running = input.running;
     let pod_ips = addresses(input);
     let previous = input.previous;
-    let outcome = input.outcome;
     PodStatus {
         conditions: Some(conditions),
         container_statuses: Some(main),
@@ -104,9 +107,9 @@ pub fn compute(input: &Input<'_>) -> PodStatus {
         host_ips: Some(input.host_ips.iter().map(|ip| HostIP { ip: ip.clone() }).collect()),
         pod_ip: pod_ips.first().cloned(),
         pod_ips: (!pod_ips.is_empty()).then(|| pod_ips.iter().map(|ip| PodIP { ip: ip.clone() }).collect()),
-        message: outcome.map(|o| o.message.clone()).or_else(|| previous.message.clone()),
-        reason: outcome.map(|o| o.reason.clone()).or_else(|| previous.reason.clone()),
-        phase: Some(phase),
+        message: end.message,
+        reason: end.reason,
+        phase: Some(end.phase),
         qos_class: Some(previous.qos_class.clone().unwrap_or_else(|| qos::class(pod).to_string())),
         start_time: Some(previous.start_time.clone().unwrap_or(Time(seconds(input.now)))),
         observed_generation: pod.metadata.generation,
@@ -116,6 +119,67 @@ pub fn compute(input: &Input<'_>) -> PodStatus {
             limits: Some(totals::of(running, Side::Limits)).filter(|all| !all.is_empty()),
             requests: Some(totals::of(running, Side::Requests)).filter(|all| !all.is_empty()),
         }),
+        ..Default::default()
+    }
+}
+
+/// A phase, and what is said of it.
+struct End {
+    phase: String,
+    reason: Option<String>,
+    message: Option<String>,
+}
+
+/// No pod is told to be over while a container of it may still run: whoever waits for its end counts on what it held.
+/// Upstream: `mergePodStatus` of `pkg/kubelet/status`.
+fn end(input: &Input<'_>, coming: String) -> End {
+    let previous = input.previous;
+    let (reason, message) = (previous.reason.clone(), previous.message.clone());
+    if is_terminal(Some(&coming))
+        && !is_terminal(previous.phase.as_deref())
+        && input.observed.containers.iter().any(Container::may_run)
+    {
+        return End {
+            phase: previous.phase.clone().unwrap_or_else(|| "Pending".to_owned()),
+            reason,
+            message,
+        };
+    }
+    let outcome = input.outcome;
+    End {
+        phase: coming,
+        reason: outcome.map(|o| o.reason.clone()).or(reason),
+        message: outcome.map(|o| o.message.clone()).or(message),
+    }
+}
+
+/// Whether a phase is a pod's last.
+pub fn is_terminal(phase: Option<&str>) -> bool {
+    matches!(phase, Some("Succeeded" | "Failed"))
+}
+
+/// Whether the node did not take the pod: it is over, and nothing of it was ever told or seen.
+fn was_refused(input: &Input<'_>) -> bool {
+    let previous = input.previous;
+    let told =
+        previous.container_statuses.iter().chain(&previous.init_container_statuses).any(|l| !l.is_empty());
+    let over =
+        is_terminal(previous.phase.as_deref()) || input.outcome.is_some() && previous.start_time.is_none();
+    over && !told && input.observed.containers.is_empty()
+}
+
+/// Nothing but why: the states of containers that will never be would hide it. Upstream: `rejectPod`.
+fn refused(input: &Input<'_>) -> PodStatus {
+    let (pod, previous) = (input.pod, input.previous);
+    PodStatus {
+        phase: Some(
+            previous.phase.clone().filter(|p| is_terminal(Some(p))).unwrap_or_else(|| "Failed".to_owned()),
+        ),
+        reason: input.outcome.map(|o| o.reason.clone()).or_else(|| previous.reason.clone()),
+        message: input.outcome.map(|o| o.message.clone()).or_else(|| previous.message.clone()),
+        qos_class: Some(previous.qos_class.clone().unwrap_or_else(|| qos::class(pod).to_string())),
+        start_time: Some(previous.start_time.clone().unwrap_or(Time(seconds(input.now)))),
+        observed_generation: pod.metadata.generation,
         ..Default::default()
     }
 }

@@ -38,6 +38,10 @@ const ROUNDS: usize = 64;
 /// A failed sync is tried again after this long, doubling up to the last.
 const RETRY_FIRST: Duration = Duration::from_millis(500);
 const RETRY_LAST: Duration = Duration::from_secs(30);
+/// The longest pause before a volume that could not be mounted is tried again, as upstream's.
+const MOUNT_LAST: Duration = Duration::from_secs(122);
+/// The pause before a volume is looked for again that could not be found out about.
+const MOUNT_UNKNOWN: Duration = Duration::from_secs(2);
 
 /// What is asked of a worker.
 #[derive(Clone, Debug)]
@@ -81,6 +85,10 @@ pub struct Worker {
     /// Its volumes and cgroup are gone.
     torn_down: bool,
     failed_volume: Option<String>,
+    /// When mounting is tried again, and the pause before that.
+    mount_held: Option<(Timestamp, Duration)>,
+    /// The sandbox waits for the node's network.
+    awaits_network: bool,
     /// The attempts whose backoff was told of, by container.
     noted: BTreeMap<String, Option<u32>>,
 }
@@ -142,6 +150,8 @@ impl Worker {
             evicted: None,
             torn_down: false,
             failed_volume: None,
+            mount_held: None,
+            awaits_network: false,
             noted: BTreeMap::new(),
         }
     }
@@ -164,29 +174,36 @@ impl Worker {
         let mut retry = RETRY_FIRST;
         loop {
             let desired = self.desired.borrow_and_update().clone();
-            let wait = match Box::pin(self.sync(&desired)).await {
+            let (wait, failed) = match Box::pin(self.sync(&desired)).await {
                 Ok(Next::Done) => return,
                 Ok(Next::Again) => continue,
                 Ok(Next::Wait(until)) => {
                     retry = RETRY_FIRST;
                     let period = jittered(self.context.config.sync_frequency);
-                    until.map_or(period, |until| period.min(until_then(until)))
+                    (until.map_or(period, |until| period.min(until_then(until))), false)
                 }
                 Err(error) => {
                     tracing::warn!(pod = super::described(&desired.pod), %error, "pod sync failed");
                     let pause = retry;
                     retry = (retry * 2).min(RETRY_LAST);
-                    tokio::time::sleep(pause).await;
-                    continue;
+                    (pause, true)
                 }
             };
+            let ends = desired.removed || desired.pod.metadata.deletion_timestamp.is_some();
+            let (mut newer, mut health) = (self.desired.clone(), self.context.health.clone());
             tokio::select! {
-                changed = self.desired.changed() => {
+                changed = self.desired.changed(), if !failed => {
                     if changed.is_err() {
                         return;
                     }
                 }
-                () = self.wake.notified() => {}
+                () = self.wake.notified(), if !failed => {}
+                // What failed has its pause, but for an end, which may need none of what failed.
+                () = must_end(&mut newer), if failed && !ends => retry = RETRY_FIRST,
+                () = network(&mut health), if self.awaits_network => {
+                    self.awaits_network = false;
+                    self.sandbox_held = None;
+                }
                 () = tokio::time::sleep(wait) => {}
             }
         }
@@ -386,6 +403,7 @@ impl Worker {
         match Box::pin(volume::set_up(&self.context, pod, &ips)).await {
             Ok(mounted) => {
                 self.failed_volume = None;
+                self.mount_held = None;
                 Ok(mounted)
             }
             Err(failure) => {
@@ -395,9 +413,26 @@ impl Worker {
                     self.failed_volume = Some(text);
                 }
                 self.report(pod, observed);
-                Err(execute::retry_at(Timestamp::now(), Duration::from_secs(2)))
+                Err(self.hold_mount(&failure, Timestamp::now()))
             }
         }
+    }
+
+    /// When mounting is tried again: each failure doubles the pause, but for a try that something else brought on early.
+    fn hold_mount(&mut self, failure: &volume::Failure, now: Timestamp) -> Timestamp {
+        if !matches!(failure, volume::Failure::SetUp { .. }) {
+            return execute::retry_at(now, MOUNT_UNKNOWN);
+        }
+        let (until, delay) = match self.mount_held {
+            Some(held) if now < held.0 => held,
+            Some((_, delay)) => {
+                let delay = (delay * 2).min(MOUNT_LAST);
+                (execute::retry_at(now, delay), delay)
+            }
+            None => (execute::retry_at(now, RETRY_FIRST), RETRY_FIRST),
+        };
+        self.mount_held = Some((until, delay));
+        until
     }
 
     /// The time the pod's containers get to end: its own, or less where it is evicted.
@@ -476,20 +511,25 @@ impl Worker {
         if let Some(error) = network.filter(|_| !super::host_network(pod)) {
             let text = format!("network is not ready: container runtime network not ready: {error}");
             self.context.recorder.warning(pod, None, "NetworkNotReady", text);
-            let delay = Duration::from_secs(2);
-            self.sandbox_held = Some((execute::retry_at(Timestamp::now(), delay), Duration::from_secs(1)));
+            self.hold_sandbox();
+            self.awaits_network = true;
             return;
         }
+        self.awaits_network = false;
         match Box::pin(execute::create_sandbox(&self.context, pod, attempt)).await {
             Ok(()) => self.sandbox_held = None,
             Err(message) => {
                 let text = format!("Failed to create pod sandbox: {message}");
                 self.context.recorder.warning(pod, None, "FailedCreatePodSandBox", text);
-                let delay =
-                    self.sandbox_held.map_or(Duration::from_secs(1), |(_, d)| (d * 2).min(RETRY_LAST));
-                self.sandbox_held = Some((execute::retry_at(Timestamp::now(), jittered(delay)), delay));
+                self.hold_sandbox();
             }
         }
+    }
+
+    /// Each failure doubles the pause before the sandbox is tried again.
+    fn hold_sandbox(&mut self) {
+        let delay = self.sandbox_held.map_or(Duration::from_secs(1), |(_, d)| (d * 2).min(RETRY_LAST));
+        self.sandbox_held = Some((execute::retry_at(Timestamp::now(), jittered(delay)), delay));
     }
 
     /// Says once for each end of a container that it waits.
@@ -525,7 +565,10 @@ impl Worker {
             finished: self.finished,
             now: Timestamp::now(),
         });
-        if let Some(eviction) = &self.evicted {
+        // Told with the end, not before it.
+        if let Some(eviction) = &self.evicted
+            && status::is_terminal(status.phase.as_deref())
+        {
             eviction.mark(&mut status, pod.metadata.generation, Timestamp::now());
         }
         if *self.reported != status {
@@ -542,6 +585,13 @@ impl Worker {
 async fn must_end(desired: &mut watch::Receiver<Desired>) {
     let ends = |d: &Desired| d.removed || d.pod.metadata.deletion_timestamp.is_some();
     if desired.wait_for(ends).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Resolves once the node's network is ready.
+async fn network(health: &mut watch::Receiver<crate::node::runtime::Health>) {
+    if health.wait_for(|health| health.network_error.is_none()).await.is_err() {
         std::future::pending::<()>().await;
     }
 }

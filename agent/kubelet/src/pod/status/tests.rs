@@ -121,6 +121,62 @@ fn phases() {
 }
 
 #[test]
+fn a_pod_must_not_be_over_while_a_sidecar_still_runs() {
+    use State::{Exited, Running};
+    let spec = json!({"restartPolicy": "Never", "containers": [{"name": "a", "image": "a:1"}],
+        "initContainers": [{"name": "side", "image": "s:1", "restartPolicy": "Always"}]});
+    let mut case = Case::new(spec).with("side", 0, Running, 0).with("a", 0, Exited, 0);
+    case.previous.phase = Some("Running".into());
+    case.finished = true;
+    let status = case.status();
+    assert_eq!(status.phase.as_deref(), Some("Running"));
+    assert_eq!(is(&status, "Ready"), "False PodCompleted");
+    case.observed.containers.iter_mut().for_each(|c| c.state = Exited);
+    assert_eq!(case.status().phase.as_deref(), Some("Succeeded"));
+}
+
+#[test]
+fn a_pod_past_its_deadline_must_not_be_over_while_its_containers_run() {
+    let mut case = Case::new(two("Never")).with("a", 0, State::Running, 0).with("b", 0, State::Exited, 0);
+    case.previous.phase = Some("Running".into());
+    case.previous.start_time = Some(Time(now()));
+    case.outcome = Some(Outcome { reason: "DeadlineExceeded".into(), message: "late".into() });
+    let status = case.status();
+    assert_eq!((status.phase.as_deref(), status.reason), (Some("Running"), None));
+    case.observed.containers.iter_mut().for_each(|c| c.state = State::Exited);
+    let status = case.status();
+    assert_eq!(
+        (status.phase.as_deref(), status.reason.as_deref()),
+        (Some("Failed"), Some("DeadlineExceeded"))
+    );
+}
+
+#[test]
+fn containers_of_a_refused_pod_must_not_hide_why() {
+    let mut case = Case::new(two("Always"));
+    case.observed.sandboxes.clear();
+    case.previous.phase = Some("Pending".into());
+    case.outcome = Some(Outcome { reason: "OutOfcpu".into(), message: "Pod was rejected: x".into() });
+    let status = case.status();
+    assert_eq!((status.phase.as_deref(), status.reason.as_deref()), (Some("Failed"), Some("OutOfcpu")));
+    assert!(status.container_statuses.is_none() && status.conditions.is_none(), "{status:?}");
+    assert!(status.start_time.is_some() && status.host_ip.is_none());
+    // nor after a restart, when nobody knows of the refusal any more
+    (case.previous, case.outcome) = (status.clone(), None);
+    assert_eq!(case.status(), status);
+}
+
+#[test]
+fn an_eviction_of_a_pod_that_waited_keeps_its_containers() {
+    let mut case = Case::new(two("Always"));
+    case.previous = case.status();
+    case.outcome = Some(Outcome { reason: "Evicted".into(), message: "full".into() });
+    let status = case.status();
+    assert_eq!((status.phase.as_deref(), status.reason.as_deref()), (Some("Failed"), Some("Evicted")));
+    assert_eq!(status.container_statuses.unwrap().len(), 2);
+}
+
+#[test]
 fn a_terminal_phase_is_never_left() {
     let mut case = Case::new(two("Always")).with("a", 0, State::Running, 0).with("b", 0, State::Running, 0);
     case.previous.phase = Some("Failed".into());
