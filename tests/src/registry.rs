@@ -11,6 +11,11 @@ use hyper_util::rt::TokioIo;
 use std::convert::Infallible;
 use tokio::net::TcpListener;
 
+/// Repositories that are given to who knows the password only: `lab.local/private/echo:1` is `lab.local/echo:1`.
+const PRIVATE: &str = "private/";
+/// User `puller`, password `secret`.
+const LOGIN: &str = "Basic cHVsbGVyOnNlY3JldA==";
+
 /// Serves until the listener's task is dropped.
 ///
 /// # Errors
@@ -36,6 +41,16 @@ fn answer(request: &Request<Incoming>, store: &ImageStore) -> Response<Full<Byte
     if path.is_empty() {
         return status(StatusCode::OK);
     }
+    let path = match path.strip_prefix(PRIVATE) {
+        Some(_) if request.headers().get("authorization").is_none_or(|login| login != LOGIN) => {
+            let mut refusal = status(StatusCode::UNAUTHORIZED);
+            let asks = hyper::header::HeaderValue::from_static("Basic realm=\"lab\"");
+            refusal.headers_mut().insert("www-authenticate", asks);
+            return refusal;
+        }
+        Some(rest) => rest,
+        None => path,
+    };
     let parts: Vec<&str> = path.rsplitn(3, '/').collect();
     let found = match parts[..] {
         [digest, "blobs", _] => blob(store, digest, "application/octet-stream"),

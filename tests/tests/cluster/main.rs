@@ -8,6 +8,7 @@ mod clients;
 mod harness;
 mod kills;
 mod kubectl;
+mod private_images;
 mod services;
 mod workloads;
 mod zz_teardown;
