@@ -1,6 +1,6 @@
 //! Images of a registry that asks for a password.
 
-use crate::harness::{Namespace, allowed, cluster, eventually};
+use crate::harness::{Namespace, cluster, eventually};
 
 const IMAGE: &str = "lab.local/private/echo:1";
 
@@ -20,9 +20,6 @@ fn pod(name: &str, spec: &str) -> String {
 
 #[test]
 fn a_private_image_is_pulled_with_the_pods_or_its_accounts_secret_and_not_without() {
-    if !allowed() {
-        return;
-    }
     let namespace = cluster().namespace("private-images");
     for (name, server, password) in [
         ("host", "lab.local", "secret"),
