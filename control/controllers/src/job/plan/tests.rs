@@ -1,4 +1,5 @@
 use super::*;
+use k8s_openapi::api::batch::v1::UncountedTerminatedPods;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
