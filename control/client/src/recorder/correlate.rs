@@ -179,7 +179,7 @@ impl Correlator {
         let field = note.about.field_path.as_deref().unwrap_or_default();
         let key = [&subject(note), note.severity.as_str(), note.reason, action, field, other].join("\0");
         let (name, first, count) = self.count(key, &note.about, now, Some(SERIES_ENDS));
-        let series = (count > 1).then(|| events::EventSeries { count, last_observed_time: MicroTime(now) });
+        let series = (count > 1).then_some(events::EventSeries { count, last_observed_time: MicroTime(now) });
         let patch = series.as_ref().map(|series| json!({ "series": series }));
         let event = events::Event {
             metadata: metadata(&note.about, name),

@@ -55,13 +55,13 @@ impl Registry {
         let tasks = self.tasks(shutdown);
         let (registry, crd) = (self.clone(), crd.clone());
         let (work, stop) = (tasks.work("remove-instances"), tasks.stop().clone());
-        let emptying = async move {
+        let emptying = Box::pin(async move {
             // A panic costs a pause, not the definition its end.
             while work.attempt(registry.empty(&crd)).await.is_err() {
                 tokio::time::sleep(AGAIN).await;
             }
             registry.custom.leaving.lock().remove(&of);
-        };
+        });
         self.tasks(shutdown).work("remove-definitions").spawn(async move {
             let _ = stop.run_until_cancelled_owned(emptying).await;
         });
