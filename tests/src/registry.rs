@@ -1,6 +1,7 @@
 //! The pull half of the OCI distribution protocol, over an [`ImageStore`]. Every node's containerd is told to ask here first.
 
 use crate::image::ImageStore;
+use crate::supervisor::CONNECTIONS;
 use anyhow::Result;
 use bytes::Bytes;
 use http_body_util::Full;
@@ -9,31 +10,34 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use std::convert::Infallible;
+use std::sync::Arc;
+use supervise::{Task, Work};
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 /// Repositories that are given to who knows the password only: `lab.local/private/echo:1` is `lab.local/echo:1`.
 const PRIVATE: &str = "private/";
 /// User `puller`, password `secret`.
 const LOGIN: &str = "Basic cHVsbGVyOnNlY3JldA==";
 
-/// Serves until the listener's task is dropped.
-///
-/// # Errors
-/// The listener fails.
-pub async fn serve(listener: TcpListener, store: ImageStore) -> Result<()> {
-    loop {
-        let (stream, _) = listener.accept().await?;
-        let store = store.clone();
-        tokio::spawn(async move {
-            let service = service_fn(move |request| {
-                let answer = answer(&request, &store);
-                async move { Ok::<_, Infallible>(answer) }
-            });
-            let _ = hyper::server::conn::http1::Builder::new()
-                .serve_connection(TokioIo::new(stream), service)
-                .await;
-        });
-    }
+/// The task that serves.
+pub fn serve(listener: Arc<TcpListener>, store: ImageStore, work: Work, stop: CancellationToken) -> Task {
+    Task::endless("registry", move || {
+        let (listener, store, work, stop) = (listener.clone(), store.clone(), work.clone(), stop.clone());
+        async move {
+            let serve = |stream, _| {
+                let store = store.clone();
+                let service = service_fn(move |request| {
+                    let answer = answer(&request, &store);
+                    async move { Ok::<_, Infallible>(answer) }
+                });
+                let http = hyper::server::conn::http1::Builder::new();
+                let serving = http.serve_connection(TokioIo::new(stream), service);
+                async move { drop(serving.await) }
+            };
+            supervise::accept(&*listener, CONNECTIONS, &work, &stop, serve).await;
+        }
+    })
 }
 
 fn answer(request: &Request<Incoming>, store: &ImageStore) -> Response<Full<Bytes>> {

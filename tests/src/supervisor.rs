@@ -13,12 +13,17 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener as StdListener};
 use std::process::Child;
+use std::sync::Arc;
+use supervise::{Scope, Supervisor, Task, Work};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
 /// The API server's port on its node.
 const API_PORT: u16 = 6443;
+/// Connections that are carried, and image pulls that are served, at once.
+pub(crate) const CONNECTIONS: usize = 1024;
 
 struct Lab {
     layout: Layout,
@@ -49,9 +54,12 @@ pub fn main(layout: &Layout) -> Result<()> {
 
 async fn run(mut lab: Lab, published: StdListener, store: ImageStore) -> Result<()> {
     published.set_nonblocking(true)?;
-    tokio::spawn(publish(TcpListener::from_std(published)?));
+    let scope = Scope::new(&Supervisor::default(), "lab/", &CancellationToken::new());
+    let (published, work, stop) = (TcpListener::from_std(published)?, scope.work("published"), scope.stop());
+    let published = publish(Arc::new(published), work, stop.clone());
+    scope.keep(published);
     let registry = TcpListener::bind((GATEWAY, REGISTRY_PORT)).await.context("listen for image pulls")?;
-    tokio::spawn(registry::serve(registry, store));
+    scope.keep(registry::serve(Arc::new(registry), store, scope.work("pulls"), stop.clone()));
     let socket = lab.layout.control_socket();
     let control = UnixListener::bind(&socket).with_context(|| format!("listen on {}", socket.display()))?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -72,16 +80,20 @@ async fn run(mut lab: Lab, published: StdListener, store: ImageStore) -> Result<
 }
 
 /// Carries the host's loopback connections to the first node's API server.
-async fn publish(listener: TcpListener) -> Result<()> {
-    loop {
-        let (mut outside, _) = listener.accept().await?;
-        tokio::spawn(async move {
-            let mut inside = TcpStream::connect((node_address(1), API_PORT)).await?;
-            let _ = outside.set_nodelay(true);
-            let _ = inside.set_nodelay(true);
-            copy_bidirectional(&mut outside, &mut inside).await
-        });
-    }
+fn publish(listener: Arc<TcpListener>, work: Work, stop: CancellationToken) -> Task {
+    let carry = async |mut outside: TcpStream| {
+        let mut inside = TcpStream::connect((node_address(1), API_PORT)).await?;
+        let _ = outside.set_nodelay(true);
+        let _ = inside.set_nodelay(true);
+        copy_bidirectional(&mut outside, &mut inside).await
+    };
+    Task::endless("publish", move || {
+        let (listener, work, stop) = (listener.clone(), work.clone(), stop.clone());
+        async move {
+            let serve = |outside, _| async move { drop::<std::io::Result<_>>(carry(outside).await) };
+            supervise::accept(&*listener, CONNECTIONS, &work, &stop, serve).await;
+        }
+    })
 }
 
 impl Lab {

@@ -7,7 +7,7 @@
 use crate::record::{read_service, read_slice};
 use crate::serve::Answerer;
 use crate::upstream::read_resolv_conf;
-use client::{Event, Source, mirror};
+use client::{Event, Identity, Source, mirror};
 use futures::{StreamExt, TryStreamExt};
 use hickory_proto::rr::Name;
 use k8s_openapi::api::core::v1::{Namespace, Service};
@@ -108,7 +108,7 @@ pub async fn run(
                 Event::Unreadable(_) | Event::Failed(_) => {}
             },
             Some(event) = namespaces.next() => match event {
-                Event::Set(key, _) | Event::Unreadable(key) => {
+                Event::Set(key, _) | Event::Unreadable(Identity { key, .. }) => {
                     answerer.change(|zone| zone.set_namespace(&key.name, true));
                 }
                 Event::Gone(gone) => answerer.change(|zone| zone.set_namespace(&gone.key.name, false)),

@@ -1,6 +1,7 @@
 //! The sockets on loopback, with a resolver of the test's own upstream.
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+#![allow(clippy::disallowed_methods, reason = "a test sees how what it spawns ends")]
 
 use dns::record::{Endpoint, Port, Service, Slice};
 use dns::serve::Answerer;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use cri_proto::client::Runtime;
+use supervise::Work;
 
 use crate::cgroup::Cgroups;
 use crate::config::Config;
@@ -49,6 +50,8 @@ pub struct Context {
     pub pods: Pods,
     /// Why pods outside the host's network cannot run, as long as they cannot.
     pub health: tokio::sync::watch::Receiver<crate::node::runtime::Health>,
+    /// What every probe is a piece of.
+    pub probing: Work,
     /// The machine.
     pub machine: crate::machine::Machine,
 }

@@ -51,6 +51,7 @@ const CLEANUP_LOOK: Duration = Duration::from_secs(1);
 const AT_ONCE: i64 = 1;
 
 /// What the eviction task works with.
+#[derive(Clone)]
 pub struct Parts {
     /// The configuration.
     pub config: Arc<Config>,

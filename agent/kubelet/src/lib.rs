@@ -42,4 +42,4 @@ pub mod stats;
 pub mod volume;
 
 pub use config::Config;
-pub use run::{Error, Kubelet, run};
+pub use run::{Error, Kubelet};

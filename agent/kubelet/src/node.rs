@@ -1,15 +1,14 @@
-//! The machine as the cluster sees it: its Node object, its Lease, its events.
+//! The machine as the cluster sees it: its Node object and its Lease.
 //!
 //! - [`machine`]: what the kernel says about the machine; [`runtime`]: what the container runtime says about itself
 //! - [`resources`]: capacity and allocatable; [`condition`]: the four conditions; [`status`]: the whole `status`, pure
 //! - [`register`]: creates the object or reconciles the one that is there; [`report`]: keeps its status true
 //! - [`patch`]: the smallest strategic merge patch between two statuses
-//! - [`lease`]: the heartbeat; [`event`]: events about the node
+//! - [`lease`]: the heartbeat; [`trouble`]: which of the kubelet's tasks keep failing
 //!
-//! [`run`] puts them together for a node that has an API server. A stand-alone node needs [`runtime::observe`] alone.
+//! [`keep`] puts them together for a node that has an API server. A stand-alone node needs [`runtime::observe`] alone.
 
 pub mod condition;
-pub mod event;
 pub mod lease;
 pub mod machine;
 pub mod patch;
@@ -18,16 +17,17 @@ pub mod report;
 pub mod resources;
 pub mod runtime;
 pub mod status;
+pub mod trouble;
 
-use cri_proto::client::Runtime;
 use k8s_openapi::api::core::v1::Taint;
 use resources::Reservation;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
+use supervise::{Scope, Task};
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 
 /// `nodeInfo.kubeletVersion`: the Kubernetes version we behave as, and which build of ours it is.
 pub const KUBELET_VERSION: &str = concat!("v1.36.0+windlass.", env!("CARGO_PKG_VERSION"));
@@ -108,21 +108,30 @@ pub struct Reported {
     pub errors: Vec<String>,
 }
 
-/// Registers the node, then keeps its status and its lease until `shutdown`.
-pub async fn run(
-    config: &Config,
-    client: kube::Client,
-    runtime: &Runtime,
-    health: watch::Receiver<runtime::Health>,
-    reported: watch::Receiver<Reported>,
-    shutdown: CancellationToken,
-) {
-    let events = event::Recorder::new(client.clone(), &config.name);
-    let mut reporter = report::Reporter::new(config, client.clone(), runtime, health, reported, events);
-    let Some(node) = Box::pin(register::until_registered(&mut reporter, &shutdown)).await else { return };
-    let uid = node.metadata.uid.unwrap_or_default();
-    tokio::join!(
-        Box::pin(reporter.run(&shutdown)),
-        Box::pin(lease::run(client, &config.name, &uid, config.lease_duration, &shutdown))
-    );
+/// Registers the node and keeps its status, and renews its lease, as tasks of `scope`.
+pub fn keep(scope: &Scope, config: Config, client: kube::Client, sources: report::Sources) {
+    let config = Arc::new(config);
+    let (registered, uid) = watch::channel(None);
+    let (of, node) = (client.clone(), config.clone());
+    scope.keep(Task::new("node-status", move |stop| {
+        let (config, registered) = (node.clone(), registered.clone());
+        let mut reporter = report::Reporter::new(config, of.clone(), sources.clone());
+        async move {
+            if let Some(node) = Box::pin(register::until_registered(&mut reporter, &stop)).await {
+                registered.send_replace(Some(node.metadata.uid.unwrap_or_default()));
+                Box::pin(reporter.run(&stop)).await;
+            }
+            Ok(())
+        }
+    }));
+    scope.keep(Task::new("node-lease", move |stop| {
+        let (client, config, mut uid) = (client.clone(), config.clone(), uid.clone());
+        async move {
+            let registered = stop.run_until_cancelled(uid.wait_for(Option::is_some)).await;
+            if let Some(Ok(uid)) = registered.map(|known| known.map(|uid| uid.clone().unwrap_or_default())) {
+                Box::pin(lease::run(client, &config.name, &uid, config.lease_duration, &stop)).await;
+            }
+            Ok(())
+        }
+    }));
 }

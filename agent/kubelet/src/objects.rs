@@ -9,13 +9,15 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
+use client::{Event, Informer, Key, Source, mirror};
 use futures::StreamExt;
+use futures::stream::BoxStream;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service};
 use kube::api::Api;
-use kube::runtime::{WatchStreamExt, watcher};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
+use supervise::{Scope, Task};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -56,9 +58,6 @@ struct Entry<K> {
     answer: watch::Receiver<Answer<K>>,
     stop: CancellationToken,
 }
-
-/// A watch to be run by whoever owns tasks.
-pub type Job = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
 
 struct Cache<K> {
     kind: &'static str,
@@ -117,12 +116,14 @@ where
         let key = (namespace.to_owned(), name.to_owned());
         let entry = entries.entry(key).or_insert_with(|| {
             let (tell, answer) = watch::channel(Answer::Pending(None));
-            let stop = CancellationToken::new();
-            let api: Api<K> = Api::namespaced(client.clone(), namespace);
-            let job = follow(api, name.to_owned(), tell, shared.changed.clone(), stop.clone());
-            if shared.jobs.send(Box::pin(job)).is_err() {
-                tracing::debug!("shutting down: no new watches");
-            }
+            let source = Source::of(Api::<K>::namespaced(client.clone(), namespace)).named(name);
+            let told = Changed { namespace: namespace.to_owned(), name: name.to_owned() };
+            let changed = shared.changed.clone();
+            // One name for all of a kind: there may be as many as pods refer to.
+            let task = Task::endless(format!("watch/{}", self.kind), move || {
+                follow(mirror::<K>(source.clone()), tell.clone(), changed.clone(), told.clone())
+            });
+            let stop = shared.scope.keep_alone(task);
             Entry { users: BTreeSet::new(), answer, stop }
         });
         entry.users.insert(user.to_owned());
@@ -148,56 +149,40 @@ where
 
 /// Follows one object until nobody needs it.
 async fn follow<K>(
-    api: Api<K>,
-    name: String,
+    mut events: BoxStream<'static, Event<K>>,
     tell: watch::Sender<Answer<K>>,
     changed: mpsc::UnboundedSender<Changed>,
-    stop: CancellationToken,
-) where
-    K: kube::Resource<Scope = NamespaceResourceScope, DynamicType = ()>
-        + Clone
-        + Debug
-        + DeserializeOwned
-        + Send
-        + 'static,
-{
-    let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
-    let stream = watcher(api.clone(), config).default_backoff();
-    let mut stream = std::pin::pin!(stream);
-    let mut listed = None;
-    loop {
-        let event = tokio::select! {
-            () = stop.cancelled() => return,
-            event = stream.next() => event,
-        };
+    told: Changed,
+) {
+    let mut there = false;
+    let pending = |reason: String| {
+        tell.send_if_modified(|answer| {
+            if let Answer::Pending(said) = answer {
+                *said = Some(reason);
+            }
+            false
+        });
+    };
+    while let Some(event) = events.next().await {
         let object = match event {
-            None => return,
-            Some(Err(error)) => {
-                tell.send_if_modified(|answer| match answer {
-                    Answer::Pending(reason) => {
-                        *reason = Some(error.to_string());
-                        false
-                    }
-                    Answer::Known(_) => false,
-                });
+            Event::Set(_, object) => Some(object),
+            Event::Gone(_) => None,
+            Event::Synced if there => continue,
+            Event::Synced => None,
+            Event::Unreadable(_) => {
+                there = true;
+                pending("the object cannot be read".to_owned());
                 continue;
             }
-            Some(Ok(watcher::Event::Init)) => {
-                listed = None;
+            Event::Failed(error) => {
+                pending(supervise::chain(&error));
                 continue;
             }
-            Some(Ok(watcher::Event::InitApply(object))) => {
-                listed = Some(object);
-                continue;
-            }
-            Some(Ok(watcher::Event::InitDone)) => listed.take(),
-            Some(Ok(watcher::Event::Apply(object))) => Some(object),
-            Some(Ok(watcher::Event::Delete(_))) => None,
         };
+        there = object.is_some();
         tell.send_replace(Answer::Known(object.map(Arc::new)));
-        let namespace = api.namespace().unwrap_or_default().to_owned();
         // The receiver is the pod manager; without it there is nobody to wake.
-        changed.send(Changed { namespace, name: name.clone() }).ok();
+        changed.send(told.clone()).ok();
     }
 }
 
@@ -210,41 +195,35 @@ pub struct Changed {
 
 struct Shared {
     client: Option<kube::Client>,
-    jobs: mpsc::UnboundedSender<Job>,
     changed: mpsc::UnboundedSender<Changed>,
     config_maps: Cache<ConfigMap>,
     secrets: Cache<Secret>,
-    services: RwLock<Option<Vec<Arc<Service>>>>,
-    services_ready: watch::Sender<bool>,
+    services: Arc<Informer<Service>>,
+    scope: Arc<Scope>,
 }
 
 /// A shared handle to the caches.
 #[derive(Clone)]
 pub struct Objects(Arc<Shared>);
 
-/// What the owner of tasks must serve: watches to run, and changes to pass on.
-pub struct Work {
-    /// Watches to run.
-    pub jobs: mpsc::UnboundedReceiver<Job>,
-    /// Objects that changed.
-    pub changed: mpsc::UnboundedReceiver<Changed>,
-}
-
 impl Objects {
-    /// Empty caches. The queues are bounded by the number of objects that pods of this node refer to.
-    pub fn new(client: Option<kube::Client>) -> (Self, Work) {
-        let (jobs, jobs_rx) = mpsc::unbounded_channel();
-        let (changed, changed_rx) = mpsc::unbounded_channel();
+    /// Empty caches, whose watches run in `scope`, and the objects that change. The queue is bounded by the number of objects that pods
+    /// of this node refer to.
+    pub fn new(client: Option<kube::Client>, scope: &Arc<Scope>) -> (Self, mpsc::UnboundedReceiver<Changed>) {
+        let (changed, changes) = mpsc::unbounded_channel();
+        let services = Arc::new(Informer::default());
+        if let Some(client) = &client {
+            scope.keep(services.task("watch/services", Source::all::<Service>(client)));
+        }
         let shared = Shared {
             client,
-            jobs,
             changed,
             config_maps: Cache::new("configmap"),
             secrets: Cache::new("secret"),
-            services: RwLock::default(),
-            services_ready: watch::Sender::new(false),
+            services,
+            scope: scope.clone(),
         };
-        (Self(Arc::new(shared)), Work { jobs: jobs_rx, changed: changed_rx })
+        (Self(Arc::new(shared)), changes)
     }
 
     /// The client these come from.
@@ -278,53 +257,15 @@ impl Objects {
         if self.0.client.is_none() {
             return Ok(Vec::new());
         }
-        let mut ready = self.0.services_ready.subscribe();
-        if tokio::time::timeout(FIRST_ANSWER, ready.wait_for(|ready| *ready)).await.is_err() {
+        if tokio::time::timeout(FIRST_ANSWER, self.0.services.synced()).await.is_err() {
             let reason = "services have not yet been read at least once, cannot construct envvars".to_owned();
             return Err(Error::Unavailable { kind: "service", reason });
         }
-        let services = self.0.services.read();
-        let relevant = |s: &&Arc<Service>| {
-            let at = s.metadata.namespace.as_deref();
-            at == Some(namespace)
-                || (at == Some("default") && s.metadata.name.as_deref() == Some("kubernetes"))
-        };
-        Ok(services.iter().flatten().filter(relevant).cloned().collect())
-    }
-
-    /// Follows all Services until the process ends.
-    pub async fn follow_services(self) {
-        let Some(client) = self.0.client.clone() else { return };
-        let stream = watcher(Api::<Service>::all(client), watcher::Config::default()).default_backoff();
-        let mut stream = std::pin::pin!(stream);
-        let mut known: HashMap<(Option<String>, Option<String>), Arc<Service>> = HashMap::new();
-        let mut listing = HashMap::new();
-        let key = |s: &Service| (s.metadata.namespace.clone(), s.metadata.name.clone());
-        while let Some(event) = stream.next().await {
-            match event {
-                Err(error) => {
-                    tracing::debug!(%error, "watching services");
-                    continue;
-                }
-                Ok(watcher::Event::Init) => {
-                    listing = HashMap::new();
-                    continue;
-                }
-                Ok(watcher::Event::InitApply(service)) => {
-                    listing.insert(key(&service), Arc::new(service));
-                    continue;
-                }
-                Ok(watcher::Event::InitDone) => known = std::mem::take(&mut listing),
-                Ok(watcher::Event::Apply(service)) => {
-                    known.insert(key(&service), Arc::new(service));
-                }
-                Ok(watcher::Event::Delete(service)) => {
-                    known.remove(&key(&service));
-                }
-            }
-            *self.0.services.write() = Some(known.values().cloned().collect());
-            self.0.services_ready.send_replace(true);
+        let mut services = self.0.services.list(namespace);
+        if namespace != "default" {
+            services.extend(self.0.services.get(&Key::new("default", "kubernetes")));
         }
+        Ok(services)
     }
 
     /// The UIDs of the pods that use a changed object.

@@ -199,9 +199,11 @@ async fn one(
         // The sender is gone when the worker is.
         targets.wait_for(|all| !still(all)).await.ok();
     };
+    // A panic is the probe's own affair: it begins again, and the verdict stays meanwhile.
+    let asking = context.probing.insist(|| repeat(context, &target, kind, &probe, &verdicts, wake));
     tokio::select! {
         () = gone => {}
-        () = repeat(context, &target, kind, &probe, &verdicts, wake) => {}
+        () = asking => {}
     }
 }
 

@@ -14,6 +14,7 @@ use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
+use supervise::Backoff;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
@@ -21,8 +22,7 @@ use crate::source::Known;
 
 /// Simultaneous writes.
 const PARALLEL: usize = 8;
-const RETRY_FIRST: Duration = Duration::from_millis(200);
-const RETRY_LAST: Duration = Duration::from_secs(10);
+const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
 
 /// Conditions of ours.
 const OWN: [&str; 8] = [
@@ -82,7 +82,7 @@ impl Reports {
     /// Writes statuses until cancelled from outside. `known` is what the API shows of this node's pods. A status that is
     /// refused is tried again after a pause of its own, whatever becomes of the others.
     pub async fn write(self, client: kube::Client, mut known: watch::Receiver<Known>) {
-        let mut held: BTreeMap<String, (Instant, Duration)> = BTreeMap::new();
+        let mut held: BTreeMap<String, (Instant, Backoff)> = BTreeMap::new();
         loop {
             let now = Instant::now();
             let is_held = |uid: &String| held.get(uid).is_some_and(|(until, _)| *until > now);
@@ -104,8 +104,8 @@ impl Reports {
                 while let Some((uid, failed)) = outcomes.next().await {
                     let before = held.remove(&uid);
                     if failed {
-                        let retry = before.map_or(RETRY_FIRST, |(_, retry)| (retry * 2).min(RETRY_LAST));
-                        held.insert(uid, (Instant::now() + retry, retry));
+                        let mut retry = before.map_or(Backoff::new(RETRY.0, RETRY.1), |(_, retry)| retry);
+                        held.insert(uid, (Instant::now() + retry.next_pause(), retry));
                     }
                 }
             }
@@ -265,6 +265,7 @@ fn equal_condition(a: &Value, b: &Value) -> bool {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "a test sees how what it spawns ends")]
 mod tests {
     use super::*;
 
@@ -292,7 +293,7 @@ mod tests {
             Arc::new(serde_json::from_value(json!({"metadata": metadata})).unwrap())
         };
         let pods = ["bad", "good"].map(|name| (name.to_owned(), pod(name)));
-        let (_tell, known) = watch::channel(Known { pods: Some(Arc::new(pods.into())) });
+        let (_tell, known) = watch::channel(Known { pods: Some(Arc::new(pods.into())), ..Known::default() });
         let reports = Reports::default();
         let writer = tokio::spawn(reports.clone().write(kube::Client::new(service, "n"), known));
         let running = |ip: String| Arc::new(status(json!({"phase": "Running", "podIP": ip})));

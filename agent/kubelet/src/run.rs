@@ -1,5 +1,5 @@
-//! The kubelet's tasks: the only file of this crate that spawns any. The Node object is not among them: whoever assembles
-//! the node runs [`crate::node::run`] beside this, with [`Kubelet::health`].
+//! The kubelet's tasks, each kept by its scope. The Node object's are not among them: whoever assembles the node has
+//! [`crate::node::keep`] beside this, with [`Kubelet::health`].
 //!
 //! The manager below owns the workers. What wakes it: a change of a source's pods, a runtime event, a changed object, a
 //! worker that ended, and a slow audit. What it reads: the sources' newest maps and the runtime's lists. What it writes:
@@ -16,9 +16,8 @@ use cri_proto::events::{Event, Events, Kind};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use k8s_openapi::api::core::v1::Pod;
-use tokio::sync::{Notify, mpsc, watch};
-use tokio::task::{Id, JoinSet};
-use tokio_util::sync::CancellationToken;
+use supervise::{Scope, Task};
+use tokio::sync::{Mutex, Notify, mpsc, watch};
 
 use crate::admit;
 use crate::cgroup::Cgroups;
@@ -37,7 +36,7 @@ use crate::pod::allocation;
 use crate::pod::spec::labels;
 use crate::pod::worker::{Desired, Worker};
 use crate::pods::Pods;
-use crate::recorder::{Record, Recorder, Sink, Subject};
+use crate::recorder::{Recorder, Subject};
 use crate::report::Reports;
 use crate::runtime_class::RuntimeClasses;
 use crate::source::{self, Known};
@@ -46,10 +45,17 @@ use crate::volume::claim::Claims;
 use crate::volume::token::Tokens;
 
 mod grant;
+mod keeping;
 mod orphans;
+mod pulse;
+
+use keeping::Keeping;
+pub use pulse::Pulse;
 
 /// How long the runtime may take to be ready at start.
 const RUNTIME_START: Duration = Duration::from_secs(300);
+/// How long workers may take to stop.
+const STOP_PATIENCE: Duration = Duration::from_secs(10);
 /// How often everything is listed though events tell of changes.
 const AUDIT: Duration = Duration::from_secs(60);
 /// Events of unknown containers cause a list, at most this often.
@@ -93,18 +99,24 @@ pub struct Kubelet {
     context: Context,
     client: Option<kube::Client>,
     reports: Reports,
-    records: mpsc::Receiver<Record>,
-    work: crate::objects::Work,
+    writer: client::recorder::Writer,
+    changed: mpsc::UnboundedReceiver<Changed>,
+    scope: Arc<Scope>,
     evicted: mpsc::UnboundedReceiver<String>,
     stats: Stats,
     garbage: Garbage,
     known: watch::Sender<Known>,
     health: watch::Sender<Health>,
+    pulse: Pulse,
 }
 
 impl Kubelet {
-    /// Waits for the runtime and prepares this machine.
-    pub async fn prepare(config: Config, client: Option<kube::Client>) -> Result<Self, Error> {
+    /// Waits for the runtime and prepares this machine; all tasks will be the scope's.
+    pub async fn prepare(
+        config: Config,
+        client: Option<kube::Client>,
+        scope: Arc<Scope>,
+    ) -> Result<Self, Error> {
         if !config.unsupported.is_empty() {
             tracing::warn!(fields = ?config.unsupported, "configuration fields that are not acted on");
         }
@@ -120,8 +132,19 @@ impl Kubelet {
         let machine = Machine::read(&config);
         let cgroups = Cgroups::new(&config);
         cgroups.prepare(&machine).await.map_err(Error::Cgroups)?;
-        let (recorder, records) = Recorder::new();
-        let (objects, work) = Objects::new(client.clone());
+        Ok(Self::assemble(config, (runtime, version.runtime_name.into()), (machine, cgroups), client, scope))
+    }
+
+    /// Puts the parts together.
+    pub(crate) fn assemble(
+        config: Config,
+        (runtime, runtime_name): (Runtime, Arc<str>),
+        (machine, cgroups): (Machine, Cgroups),
+        client: Option<kube::Client>,
+        scope: Arc<Scope>,
+    ) -> Self {
+        let (recorder, writer) = Recorder::new(client.clone(), &config.node_name);
+        let (objects, changed) = Objects::new(client.clone(), &scope);
         let health = watch::Sender::new(Health::default());
         let (evictions, evicted) = Evictions::new();
         let images = Images::new(runtime.clone(), &config);
@@ -134,7 +157,7 @@ impl Kubelet {
             images,
             config,
             runtime,
-            runtime_name: version.runtime_name.into(),
+            runtime_name,
             recorder,
             objects,
             claims,
@@ -145,20 +168,23 @@ impl Kubelet {
             cgroups,
             pods,
             health: health.subscribe(),
+            probing: scope.vital("probes"),
             machine,
         };
-        Ok(Self {
+        Self {
             context,
             client,
             reports: Reports::default(),
-            records,
-            work,
+            writer,
+            changed,
+            scope,
             evicted,
             stats,
             garbage,
             known: watch::Sender::new(Known::default()),
             health,
-        })
+            pulse: Pulse::default(),
+        }
     }
 
     /// The registry of pods.
@@ -209,70 +235,75 @@ impl Kubelet {
         Arc::clone(&self.context.config)
     }
 
-    /// Runs until `shutdown`; pods go on without us.
-    pub async fn run(self, shutdown: CancellationToken) {
-        let Self { context, client, reports, records, work, evicted, garbage, known, health, .. } = self;
+    /// What tells whether the manager's loop goes round.
+    pub fn pulse(&self) -> Pulse {
+        self.pulse.clone()
+    }
+
+    /// Runs until the scope ends; pods go on without us.
+    pub async fn run(self) {
+        let Self { context, client, reports, writer, changed, scope, evicted, .. } = self;
+        let Self { garbage, known, health, pulse, .. } = self;
         let node = context.config.node_name.clone();
+        // Both senders are held until the end: a source that does not run must not look like one that ended.
         let (statics_tx, statics) = watch::channel(None);
-        let mut services: JoinSet<()> = JoinSet::new();
-        services.spawn(Sink::new(client.clone(), &node).run(records));
-        let static_dir = context.config.static_pod_path.clone();
-        match static_dir {
+        scope.keep(writer.task("events"));
+        match context.config.static_pod_path.clone() {
             Some(dir) => {
-                let recorder = context.recorder.clone();
-                services.spawn(source::manifests::follow(dir, node.clone(), recorder, statics_tx));
+                let (node, recorder, tell) = (node.clone(), context.recorder.clone(), statics_tx.clone());
+                scope.keep(Task::endless("static-pods", move || {
+                    source::manifests::follow(dir.clone(), node.clone(), recorder.clone(), tell.clone())
+                }));
             }
-            None => {
-                statics_tx.send_replace(Some(Arc::default()));
-                // Without a directory the map stays as it is; the channel must stay open.
-                services.spawn(async move { statics_tx.closed().await });
-            }
+            None => drop(statics_tx.send_replace(Some(Arc::default()))),
         }
         let objects = client.clone().map(|client| csi::node_object::NodeObject::new(client, &node));
-        let registry = context.config.root_dir.join(csi::REGISTRY);
-        services.spawn(csi::register::follow(registry, context.drivers.clone(), objects));
-        services.spawn(garbage.run());
-        services.spawn(rotate::run(context.runtime.clone(), context.config.clone()));
+        let (plugins, drivers) = (context.config.root_dir.join(csi::REGISTRY), context.drivers.clone());
+        scope.keep(Task::endless("plugins", move || {
+            csi::register::follow(plugins.clone(), drivers.clone(), objects.clone())
+        }));
+        scope.keep(Task::endless("image-garbage", move || garbage.clone().run()));
+        let (runtime, config) = (context.runtime.clone(), context.config.clone());
+        scope.keep(Task::endless("log-rotation", move || rotate::run(runtime.clone(), config.clone())));
         let known_rx = known.subscribe();
-        let (runtime, stop) = (context.runtime.clone(), shutdown.clone());
-        services.spawn(async move { node::runtime::observe(&runtime, &health, &stop).await });
+        let runtime = context.runtime.clone();
+        scope.keep(Task::new("runtime-health", move |stop| {
+            let (runtime, health) = (runtime.clone(), health.clone());
+            async move {
+                node::runtime::observe(&runtime, &health, &stop).await;
+                Ok(())
+            }
+        }));
         match &client {
             Some(client) => {
-                services.spawn(source::api::follow(client.clone(), node.clone(), known));
-                services.spawn(context.objects.clone().follow_services());
-                services.spawn(context.runtime_classes.clone().follow(client.clone()));
-                services.spawn(reports.clone().write(client.clone(), known_rx.clone()));
-                let mirrors =
-                    source::mirror::keep(client.clone(), node.clone(), statics.clone(), known_rx.clone());
-                services.spawn(mirrors);
+                let (of, name, tell) = (client.clone(), node.clone(), known.clone());
+                scope.keep(Task::endless("watch/pods", move || {
+                    source::api::follow(of.clone(), name.clone(), tell.clone())
+                }));
+                let (of, classes) = (client.clone(), context.runtime_classes.clone());
+                scope.keep(Task::endless("watch/runtimeclasses", move || classes.clone().follow(of.clone())));
+                let (of, reports, pods) = (client.clone(), reports.clone(), known_rx.clone());
+                scope.keep(Task::endless("status", move || reports.clone().write(of.clone(), pods.clone())));
+                let (of, statics, pods) = (client.clone(), statics.clone(), known_rx.clone());
+                scope.keep(Task::endless("mirror-pods", move || {
+                    source::mirror::keep(of.clone(), node.clone(), statics.clone(), pods.clone())
+                }));
             }
             None => {
                 context.runtime_classes.none();
-                known.send_replace(Known { pods: Some(Arc::default()) });
-                services.spawn(async move { known.closed().await });
+                known.send_replace(Known { pods: Some(Arc::default()), ..Known::default() });
             }
         }
-        let crate::objects::Work { mut jobs, changed } = work;
-        services.spawn(async move {
-            let mut watches = JoinSet::new();
-            loop {
-                tokio::select! {
-                    job = jobs.recv() => match job {
-                        Some(job) => { watches.spawn(job); }
-                        None => return,
-                    },
-                    Some(_) = watches.join_next() => {}
-                }
-            }
-        });
-        let mut manager = Manager {
+        let (workers, work) = (scope.work("pods"), scope.vital("pod-workers"));
+        let (ends, ended) = mpsc::unbounded_channel();
+        let manager = Manager {
             events: Events::new(context.runtime.clone()),
             context,
             client,
             reports,
             workers: HashMap::new(),
-            tasks: JoinSet::new(),
-            task_pods: HashMap::new(),
+            keeping: Keeping { tasks: workers.clone(), work, stop: scope.stop().clone(), ends },
+            ended,
             index: HashMap::new(),
             listed: false,
             statics,
@@ -280,29 +311,19 @@ impl Kubelet {
             changed,
             evicted,
             later: FuturesUnordered::new(),
+            pulse,
         };
-        tokio::select! {
-            () = shutdown.cancelled() => {}
-            () = Box::pin(manager.work()) => {}
-        }
+        // It outlives the lives of its loop: what it knows of workers stays.
+        let manager = Arc::new(Mutex::new(manager));
+        scope.keep(Task::endless("syncloop", move || {
+            let manager = manager.clone();
+            async move { Box::pin(manager.lock().await.work()).await }
+        }));
+        scope.ended().await;
         // Workers stop where they are: whatever they were doing is found and finished by the next kubelet.
-        manager.tasks.shutdown().await;
-        services.shutdown().await;
+        workers.finish(STOP_PATIENCE).await;
+        drop((statics_tx, known));
     }
-}
-
-/// Runs a kubelet until `shutdown`.
-pub async fn run(
-    config: Config,
-    client: Option<kube::Client>,
-    shutdown: CancellationToken,
-) -> Result<(), Error> {
-    let kubelet = tokio::select! {
-        kubelet = Box::pin(Kubelet::prepare(config, client)) => kubelet?,
-        () = shutdown.cancelled() => return Ok(()),
-    };
-    Box::pin(kubelet.run(shutdown)).await;
-    Ok(())
 }
 
 struct Handle {
@@ -334,8 +355,8 @@ struct Manager {
     reports: Reports,
     events: Events,
     workers: HashMap<String, Handle>,
-    tasks: JoinSet<()>,
-    task_pods: HashMap<Id, String>,
+    keeping: Keeping,
+    ended: mpsc::UnboundedReceiver<String>,
     index: HashMap<String, Seen>,
     listed: bool,
     statics: watch::Receiver<Option<Arc<source::Pods>>>,
@@ -343,6 +364,7 @@ struct Manager {
     changed: mpsc::UnboundedReceiver<Changed>,
     evicted: mpsc::UnboundedReceiver<String>,
     later: FuturesUnordered<Delayed>,
+    pulse: Pulse,
 }
 
 impl Manager {
@@ -353,6 +375,7 @@ impl Manager {
         let audit = tokio::time::sleep(AUDIT);
         let mut audit = std::pin::pin!(audit);
         loop {
+            self.pulse.beat();
             tokio::select! {
                 event = self.events.next() => match event {
                     Event::Resync => {
@@ -405,18 +428,8 @@ impl Manager {
                         self.wake(&uid);
                     }
                 }
-                Some(ended) = self.tasks.join_next_with_id(), if !self.tasks.is_empty() => {
-                    let id = match ended {
-                        Ok((id, ())) => id,
-                        Err(error) => {
-                            tracing::error!(%error, "a pod worker died; it is started anew");
-                            error.id()
-                        }
-                    };
-                    if let Some(uid) = self.task_pods.remove(&id) {
-                        self.workers.remove(&uid);
-                        self.index.retain(|_, seen| seen.uid != uid);
-                    }
+                Some(uid) = self.ended.recv() => {
+                    self.workers.remove(&uid);
                     self.reconcile().await;
                 }
                 () = &mut audit => {
@@ -503,11 +516,11 @@ impl Manager {
             return;
         }
         for (uid, handle) in &self.workers {
-            if !wanted.contains_key(uid) {
+            if !wanted.contains_key(uid) && !known.unreadable.contains(uid) {
                 handle.desired.send_if_modified(|desired| !std::mem::replace(&mut desired.removed, true));
             }
         }
-        self.end_orphans(&wanted).await;
+        self.end_orphans(&wanted, &known.unreadable).await;
     }
 
     async fn admit(&mut self, uid: &str, pod: &Arc<Pod>) {
@@ -551,9 +564,10 @@ impl Manager {
     fn start(&mut self, uid: &str, desired: Desired, asked: Arc<Pod>) {
         let wake = Arc::new(Notify::new());
         let (tell, desired) = watch::channel(desired);
-        let worker = Worker::new(self.context.clone(), self.reports.clone(), desired, Arc::clone(&wake));
-        let task = self.tasks.spawn(Box::pin(worker.run()));
-        self.task_pods.insert(task.id(), uid.to_owned());
+        let (context, reports, again) = (self.context.clone(), self.reports.clone(), Arc::clone(&wake));
+        let worker =
+            move || Worker::new(context.clone(), reports.clone(), desired.clone(), Arc::clone(&again)).run();
+        self.keeping.start(uid, worker);
         self.workers.insert(uid.to_owned(), Handle { desired: tell, wake, asked });
     }
 }
@@ -575,3 +589,6 @@ fn reason_word(reason: &str) -> &'static str {
         _ => "UnexpectedAdmissionError",
     }
 }
+
+#[cfg(test)]
+mod tests;

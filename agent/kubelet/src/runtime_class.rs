@@ -7,10 +7,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use client::{Event, Source, mirror};
 use futures::StreamExt;
 use k8s_openapi::api::node::v1::RuntimeClass;
-use kube::api::Api;
-use kube::runtime::{WatchStreamExt, watcher};
 use tokio::sync::watch;
 
 /// How long a pod waits for the first list.
@@ -58,33 +57,18 @@ impl RuntimeClasses {
 
     /// Follows the API's classes until cancelled from outside.
     pub async fn follow(self, client: kube::Client) {
-        let stream = watcher(Api::<RuntimeClass>::all(client), watcher::Config::default()).default_backoff();
-        let mut stream = std::pin::pin!(stream);
-        let (mut known, mut listing) = (Handlers::new(), Handlers::new());
-        let name = |class: &RuntimeClass| class.metadata.name.clone().unwrap_or_default();
-        while let Some(event) = stream.next().await {
+        let mut events = mirror::<RuntimeClass>(Source::all::<RuntimeClass>(&client));
+        let (mut known, mut complete) = (Handlers::new(), false);
+        while let Some(event) = events.next().await {
             match event {
-                Err(error) => {
-                    tracing::debug!(%error, "watching runtime classes");
-                    continue;
-                }
-                Ok(watcher::Event::Init) => {
-                    listing = Handlers::new();
-                    continue;
-                }
-                Ok(watcher::Event::InitApply(class)) => {
-                    listing.insert(name(&class), class.handler);
-                    continue;
-                }
-                Ok(watcher::Event::InitDone) => known = std::mem::take(&mut listing),
-                Ok(watcher::Event::Apply(class)) => {
-                    known.insert(name(&class), class.handler);
-                }
-                Ok(watcher::Event::Delete(class)) => {
-                    known.remove(&name(&class));
-                }
+                Event::Set(key, class) => drop(known.insert(key.name.as_ref().to_owned(), class.handler)),
+                Event::Gone(gone) => drop(known.remove(&*gone.key.name)),
+                Event::Synced => complete = true,
+                Event::Unreadable(_) | Event::Failed(_) => continue,
             }
-            self.0.send_replace(Some(known.clone()));
+            if complete {
+                self.0.send_replace(Some(known.clone()));
+            }
         }
     }
 }

@@ -3,7 +3,7 @@
 //! - [`config`]: what it is told; [`tls`]: certificates, renewed while it runs
 //! - [`authenticate`], [`authorize`]: who calls and what they may, decided by the API server; [`cache`] keeps its answers
 //! - [`route`], [`query`]: what is asked for; `handle`: which handler answers; [`answer`]: the shapes of answers
-//! - [`logs`], [`podlist`], `system_logs`, [`metrics`]: answers of their own; [`stream`]: exec, attach and port-forward
+//! - [`health`], [`logs`], [`podlist`], `system_logs`, [`metrics`]: answers of their own; [`stream`]: exec, attach and port-forward
 //! - [`pods`]: what the port needs to know of pods
 //!
 //! [`run`] accepts connections until it is told to stop: requests under way then have [`DRAIN`] to finish, and streams,
@@ -15,6 +15,7 @@ pub mod authorize;
 pub mod cache;
 pub mod config;
 mod handle;
+pub mod health;
 pub mod logs;
 pub mod metrics;
 pub mod podlist;
@@ -26,6 +27,7 @@ mod system_logs;
 pub mod tls;
 
 pub use config::Config;
+pub use health::Health;
 pub use pods::{Pods, View};
 
 use crate::stats::Stats;
@@ -43,10 +45,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 /// Connections at once; more wait in the kernel's queue.
 pub const MOST_CONNECTIONS: usize = 2048;
@@ -56,8 +55,6 @@ const MOST_STREAMS: u32 = 250;
 const HANDSHAKE: Duration = Duration::from_secs(32);
 /// Time for requests to finish when the server stops.
 pub const DRAIN: Duration = Duration::from_secs(5);
-/// Pause after the listener failed, as when files run out.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// Why the port is not served.
 #[derive(Debug, thiserror::Error)]
@@ -75,7 +72,7 @@ pub enum Error {
     Tls(#[from] tls::Error),
 }
 
-/// Serves the port until `shutdown`. `client` reviews tokens and permissions; without one, only certificates are known
+/// Serves the port until the scope of `health` ends. `client` reviews tokens and permissions; without one, only certificates are known
 /// and, in webhook mode, nothing is permitted.
 pub async fn run(
     config: Config,
@@ -83,11 +80,11 @@ pub async fn run(
     runtime: Runtime,
     stats: Stats,
     client: Option<kube::Client>,
-    shutdown: CancellationToken,
+    health: Health,
 ) -> Result<(), Error> {
     let address = config.address;
     let listener = TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })?;
-    serve(listener, config, pods, runtime, stats, client, shutdown).await
+    serve(listener, config, pods, runtime, stats, client, health).await
 }
 
 /// Serves on a listener that is there.
@@ -98,11 +95,12 @@ pub async fn serve(
     runtime: Runtime,
     stats: Stats,
     client: Option<kube::Client>,
-    shutdown: CancellationToken,
+    health: Health,
 ) -> Result<(), Error> {
     let acceptor = TlsAcceptor::from(Arc::new(tls::server_config(&config.files)?));
     let authorities = config.files.client_ca.as_deref().map(tls::Authorities::new).transpose()?;
-    let tasks = TaskTracker::new();
+    let shutdown = health.scope.stop().clone();
+    let (connections, streams) = (health.scope.work("connections"), health.scope.work("streams"));
     let handler = Arc::new(Handler {
         authenticator: Authenticator::new(config.authentication.clone(), authorities, client.clone()),
         authorizer: Authorizer::new(config.authorization.clone(), &config.node_name, client),
@@ -111,33 +109,15 @@ pub async fn serve(
         pods,
         runtime,
         stats,
-        tasks: tasks.clone(),
+        health,
+        streams: streams.clone(),
         shutdown: shutdown.clone(),
     });
     tracing::info!(address = ?listener.local_addr().ok(), "serving the kubelet's port");
-    let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
-    let accept = async {
-        loop {
-            let Ok(place) = places.clone().acquire_owned().await else { return };
-            let (stream, peer) = match listener.accept().await {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    tracing::warn!(%error, "accept a connection");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                    continue;
-                }
-            };
-            let (handler, acceptor) = (handler.clone(), acceptor.clone());
-            tasks.spawn(async move {
-                Box::pin(connection(stream, peer, acceptor, handler)).await;
-                drop(place);
-            });
-        }
-    };
-    shutdown.run_until_cancelled(accept).await;
+    let serve = |stream, peer| Box::pin(connection(stream, peer, acceptor.clone(), handler.clone()));
+    supervise::accept(&listener, MOST_CONNECTIONS, &connections, &shutdown, serve).await;
     drop(listener);
-    tasks.close();
-    if tokio::time::timeout(DRAIN, tasks.wait()).await.is_err() {
+    if tokio::join!(connections.finish(DRAIN), streams.finish(DRAIN)) != (true, true) {
         tracing::debug!("requests were cut");
     }
     Ok(())

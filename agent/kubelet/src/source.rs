@@ -3,7 +3,7 @@
 //! Each source tells its pods as one map, `None` until it has been read once: only when every source has been read may
 //! anything that runs be called an orphan.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
@@ -20,6 +20,8 @@ pub type Pods = BTreeMap<String, Arc<Pod>>;
 pub struct Known {
     /// `None` until the first list.
     pub pods: Option<Arc<Pods>>,
+    /// UIDs of those that cannot be read: they are as they were last known, and never gone.
+    pub unreadable: Arc<BTreeSet<String>>,
 }
 
 impl Known {

@@ -1,6 +1,7 @@
 //! A storage driver registers, is asked for a volume, and goes: over its real sockets, with a driver that writes down what it is asked.
 
 #![allow(clippy::unwrap_used, reason = "a test")]
+#![allow(clippy::disallowed_methods, reason = "a test sees how what it spawns ends")]
 
 use cri_proto::csi::registration::registration_server::{Registration, RegistrationServer};
 use cri_proto::csi::registration::{InfoRequest, PluginInfo, RegistrationStatus, RegistrationStatusResponse};

@@ -181,4 +181,5 @@ fn log_new(certificate: &Certificate) {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "a test sees how what it spawns ends")]
 mod tests;

@@ -3,21 +3,19 @@
 
 use crate::Config;
 use crate::identity::{Files, Role};
-use cri_proto::client::Runtime;
 use kubelet::eviction::{self, threshold::Signal};
+use kubelet::node::report::Sources;
 use kubelet::node::resources::Reservation;
-use kubelet::node::runtime::{Health, observe};
-use kubelet::node::{self as node_object, Reported};
+use kubelet::node::{self as node_object, Reported, trouble};
 use kubelet::server::{self, config::Authorization};
-use kubelet::stats::Stats;
 use kubelet::{Kubelet, config as kubelet_config};
 use machinery::quantity::Quantity;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use supervise::{Backoff, TaskError, chain};
+use supervise::{Scope, Supervisor, Task, TaskError};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -25,9 +23,6 @@ use tokio_util::sync::CancellationToken;
 const POD_LOGS: &str = "/var/log/pods";
 /// Where upstream's kubelet finds resolvers; likewise.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
-
-/// First and longest pause before the port is tried again.
-const PORT_BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
 /// The kubelet's settings: the file's, then what every node of ours has.
 pub fn settings(config: &Config, files: &Files) -> Result<kubelet::Config, kubelet_config::Error> {
@@ -123,10 +118,11 @@ fn reservation(lists: &[&BTreeMap<String, String>]) -> Result<Reservation, TaskE
     Ok(out)
 }
 
-/// Runs the kubelet until `stop`.
+/// Runs the kubelet until `stop`, each part of it as a task of the supervisor.
 pub async fn run(
     settings: kubelet::Config,
     client: Option<kube::Client>,
+    supervisor: Supervisor,
     stop: CancellationToken,
 ) -> Result<(), TaskError> {
     if let Some(dir) = &settings.static_pod_path {
@@ -134,70 +130,68 @@ pub async fn run(
     }
     let presentation = presentation(&settings)?;
     let port = server::Config::of(&settings)?;
-    let prepared = stop.run_until_cancelled(Box::pin(Kubelet::prepare(settings, client.clone()))).await;
-    let Some(prepared) = prepared else { return Ok(()) };
+    let scope = Arc::new(Scope::new(&supervisor, "kubelet/", &stop));
+    // Tasks hold the scope: it ends with us, however we end.
+    let _guard = scope.stop().clone().drop_guard();
+    let preparing = Box::pin(Kubelet::prepare(settings, client.clone(), scope.clone()));
+    let Some(prepared) = stop.run_until_cancelled(preparing).await else { return Ok(()) };
     let kubelet = prepared?;
-    let runtime = kubelet.runtime();
-    let (health, seen) = watch::channel(Health::default());
     let settings = kubelet.config();
     // `prepare` limited the cgroup of all pods. Volumes that are attached show as they come into use.
     let (reporting, reported) =
         watch::channel(Reported { allocatable_enforced: settings.cgroups_per_qos, ..Reported::default() });
-    let pressure = eviction::watch(kubelet.eviction(), &reporting, &stop);
-    let (pods, stats, reviews) = (kubelet.pods(), kubelet.stats(), client.clone());
-    let port = async {
-        // Reviews are the API server's: a node without one has nobody to ask, and serves only if everybody may.
-        if reviews.is_some() || port.authorization == Authorization::AlwaysAllow {
-            serve(port, pods, runtime.clone(), stats, reviews, &stop).await;
+    let (parts, told) = (kubelet.eviction(), reporting.clone());
+    scope.keep(Task::new("eviction", move |stop| {
+        let (parts, told) = (parts.clone(), told.clone());
+        async move {
+            Box::pin(eviction::watch(parts, &told, &stop)).await;
+            Ok(())
         }
-    };
-    let object = async {
-        match client {
-            Some(client) => {
-                node_object::run(&presentation, client, &runtime, seen, reported, stop.clone()).await;
-            }
-            None => stop.cancelled().await,
-        }
-    };
-    let mut in_use = kubelet.drivers().in_use();
-    let volumes = async {
-        while stop.run_until_cancelled(in_use.changed()).await.is_some_and(|changed| changed.is_ok()) {
-            let shown: Vec<String> = in_use.borrow_and_update().iter().cloned().collect();
-            reporting.send_modify(|reported| reported.volumes_in_use = shown);
-        }
-    };
-    let watching = observe(&runtime, &health, &stop);
-    tokio::join!(
-        Box::pin(kubelet.run(stop.clone())),
-        Box::pin(object),
-        Box::pin(watching),
-        Box::pin(port),
-        Box::pin(pressure),
-        volumes
-    );
+    }));
+    let (in_use, told) = (kubelet.drivers().in_use(), reporting.clone());
+    scope.keep(Task::endless("volumes-in-use", move || show(in_use.clone(), told.clone())));
+    let (of, told) = (scope.clone(), reporting.clone());
+    scope.keep(Task::endless("health", move || trouble::follow(of.clone(), told.clone())));
+    // Reviews are the API server's: a node without one has nobody to ask, and serves only if everybody may.
+    if client.is_some() || port.authorization == Authorization::AlwaysAllow {
+        scope.keep(serve(port, &kubelet, client.clone(), scope.clone()));
+    }
+    if let Some(client) = client {
+        let (runtime, health, events) = (kubelet.runtime(), kubelet.health(), kubelet.recorder());
+        let sources = Sources { runtime, health, reported, events };
+        node_object::keep(&scope, presentation, client, sources);
+    }
+    Box::pin(kubelet.run()).await;
+    drop(reporting);
     Ok(())
+}
+
+/// Shows the volumes in use as they change.
+async fn show(mut in_use: watch::Receiver<BTreeSet<String>>, told: watch::Sender<Reported>) {
+    loop {
+        let shown: Vec<String> = in_use.borrow_and_update().iter().cloned().collect();
+        told.send_if_modified(|reported| {
+            let changed = reported.volumes_in_use != shown;
+            reported.volumes_in_use = shown;
+            changed
+        });
+        if in_use.changed().await.is_err() {
+            return;
+        }
+    }
 }
 
 /// Serves the kubelet's port. What keeps it from being served (an address in use, a certificate that is not there yet)
 /// does not keep pods from running: it is tried again.
-async fn serve(
-    port: server::Config,
-    pods: kubelet::pods::Pods,
-    runtime: Runtime,
-    stats: Stats,
-    client: Option<kube::Client>,
-    stop: &CancellationToken,
-) {
-    let pods: Arc<dyn server::Pods> = Arc::new(pods);
-    let mut backoff = Backoff::new(PORT_BACKOFF.0, PORT_BACKOFF.1);
-    while !stop.is_cancelled() {
-        let (runtime, stats) = (runtime.clone(), stats.clone());
-        let served = server::run(port.clone(), pods.clone(), runtime, stats, client.clone(), stop.clone());
-        if let Err(error) = Box::pin(served).await {
-            tracing::error!(error = %chain(&error), "serve the kubelet's port; will try again");
-        }
-        stop.run_until_cancelled(backoff.pause()).await;
-    }
+fn serve(port: server::Config, kubelet: &Kubelet, client: Option<kube::Client>, scope: Arc<Scope>) -> Task {
+    let pods: Arc<dyn server::Pods> = Arc::new(kubelet.pods());
+    let (runtime, stats) = (kubelet.runtime(), kubelet.stats());
+    let health = server::Health { scope, pulse: kubelet.pulse() };
+    Task::new("server", move |_| {
+        let (port, pods, runtime, stats) = (port.clone(), pods.clone(), runtime.clone(), stats.clone());
+        let served = server::run(port, pods, runtime, stats, client.clone(), health.clone());
+        async move { Ok(Box::pin(served).await?) }
+    })
 }
 
 #[cfg(test)]

@@ -58,7 +58,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
             let (client, slot) = client::renewable(first);
             rotation::ensure_serving(&config.node_name, &config.node_ips, &files).map_err(Error::Serving)?;
             let kubelet = kubelet_parts::settings(&config, &files)?;
-            let mut tasks = vec![kubelet_task(kubelet, Some(client.clone()))];
+            let mut tasks = vec![kubelet_task(kubelet, Some(client.clone()), &supervisor)];
             tasks.extend(cluster_tasks(&config, client, slot, files, network, &supervisor));
             tasks
         }
@@ -75,7 +75,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
                 .and_then(|()| rotation::ensure_serving(&config.node_name, &config.node_ips, &files));
             prepared.map_err(Error::Serving)?;
             let kubelet = kubelet_parts::settings(&config, &files)?;
-            let mut tasks = vec![kubelet_task(kubelet, None)];
+            let mut tasks = vec![kubelet_task(kubelet, None, &supervisor)];
             tasks.extend(standalone_tasks(&config, files));
             tasks
         }
@@ -85,8 +85,11 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
 }
 
 /// The kubelet stops first: it must not start pods while their network and services go.
-fn kubelet_task(settings: kubelet::Config, client: Option<kube::Client>) -> Task {
-    Task::new("kubelet", move |token| kubelet_parts::run(settings.clone(), client.clone(), token))
+fn kubelet_task(settings: kubelet::Config, client: Option<kube::Client>, supervisor: &Supervisor) -> Task {
+    let supervisor = supervisor.clone();
+    Task::new("kubelet", move |token| {
+        kubelet_parts::run(settings.clone(), client.clone(), supervisor.clone(), token)
+    })
 }
 
 /// What a node of a cluster runs beside its kubelet.

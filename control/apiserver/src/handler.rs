@@ -162,4 +162,5 @@ fn deprecation(kind: &Kind) -> Option<String> {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "a test sees how what it spawns ends")]
 mod tests;

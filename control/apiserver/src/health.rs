@@ -6,7 +6,8 @@ use crate::context::Response;
 use http::StatusCode;
 use parking_lot::RwLock;
 use std::sync::Arc;
-use supervise::{Kind, Report, Supervisor};
+use supervise::Supervisor;
+use supervise::checks::{self, Check, Told};
 
 /// Why a check fails; told to those who may ask for a single check.
 pub type Failure = String;
@@ -66,16 +67,6 @@ impl Endpoint {
     }
 }
 
-/// The check of a task; work that is done in pieces is a check while it is bad.
-fn of_task(report: Report) -> Option<Named> {
-    if report.kind != Kind::Task && report.down.is_none() {
-        return None;
-    }
-    let name = report.name.to_string();
-    let state = report.down.map_or(Ok(()), |down| Err(down.reason.to_string()));
-    Some(Named { name, check: Arc::new(move || state.clone()), live: true })
-}
-
 impl Health {
     /// Checks of a server whose tasks are checks, too.
     #[must_use]
@@ -95,51 +86,27 @@ impl Health {
 
     /// Answers a request: `path` below the endpoint names a single check, `verbose` lists them, `exclude` leaves some out.
     pub fn answer(&self, endpoint: Endpoint, single: &str, query: &[(String, String)]) -> Response {
-        let mut checks: Vec<Named> =
-            self.checks.read().iter().filter(|c| endpoint != Endpoint::Live || c.live).cloned().collect();
-        checks.extend(self.tasks.reports().into_iter().filter_map(of_task));
+        let shown = |c: &&Named| endpoint != Endpoint::Live || c.live;
+        let state = |c: &Named| Check { name: c.name.as_str().into(), state: (c.check)() };
+        let mut checks: Vec<Check> = self.checks.read().iter().filter(shown).map(state).collect();
+        checks.extend(checks::of_tasks(self.tasks.reports()));
         if !single.is_empty() {
-            return one(&checks, single);
+            return checks::one(&checks, single).map_or_else(answer::not_found, told);
         }
-        let mut excluded: Vec<&str> =
+        checks.retain(|check| endpoint.has(&check.name));
+        let excluded: Vec<&str> =
             query.iter().filter(|(n, _)| n == "exclude").map(|(_, v)| v.as_str()).collect();
         let verbose = query.iter().any(|(n, _)| n == "verbose");
-        let mut lines = String::new();
-        let mut failed = Vec::new();
-        let mut outcomes = Vec::new();
-        for check in checks.iter().filter(|check| endpoint.has(&check.name)) {
-            if excluded.contains(&check.name.as_str()) {
-                excluded.retain(|e| *e != check.name);
-                lines.push_str(&format!("[+]{} excluded: ok\n", check.name));
-                continue;
-            }
-            let outcome = (check.check)();
-            outcomes.push((check.name.clone(), outcome.is_ok()));
-            match outcome {
-                Ok(()) => lines.push_str(&format!("[+]{} ok\n", check.name)),
-                Err(e) => {
-                    tracing::warn!(check = check.name, error = e, "health check failed");
-                    failed.push(check.name.as_str());
-                    // Reasons may tell too much to those who may only ask for health.
-                    lines.push_str(&format!("[-]{} failed: reason withheld\n", check.name));
-                }
-            }
-        }
-        if !excluded.is_empty() {
-            let names = excluded.iter().map(|e| format!("{e:?}")).collect::<Vec<_>>().join(", ");
-            lines.push_str(&format!("warn: some health checks cannot be excluded: no matches for {names}\n"));
-        }
-        let name = endpoint.name();
-        let mut response = match (failed.is_empty(), verbose) {
-            (false, _) => {
-                answer::text(StatusCode::INTERNAL_SERVER_ERROR, format!("{lines}{name} check failed\n"))
-            }
-            (true, true) => answer::text(StatusCode::OK, format!("{lines}{name} check passed\n")),
-            (true, false) => answer::text(StatusCode::OK, "ok"),
-        };
+        let mut response = told(checks::all(endpoint.name(), &checks, &excluded, verbose));
+        let asked = checks.iter().filter(|check| !excluded.contains(&&*check.name));
+        let outcomes = asked.map(|check| (check.name.to_string(), check.state.is_ok())).collect();
         response.extensions_mut().insert(Outcomes { endpoint, checks: outcomes });
         response
     }
+}
+
+fn told(Told { code, text }: Told) -> Response {
+    answer::text(StatusCode::from_u16(code).unwrap_or_default(), text)
 }
 
 /// How each check went that an answer speaks of; for the counters.
@@ -158,18 +125,6 @@ impl Health {
             StatusCode::NOT_FOUND => None,
             code => Some(code == StatusCode::OK),
         }
-    }
-}
-
-fn one(checks: &[Named], name: &str) -> Response {
-    match checks.iter().find(|c| c.name == name) {
-        None => answer::not_found(),
-        Some(check) => match (check.check)() {
-            Ok(()) => answer::text(StatusCode::OK, "ok"),
-            Err(e) => {
-                answer::text(StatusCode::INTERNAL_SERVER_ERROR, format!("internal server error: {e}\n"))
-            }
-        },
     }
 }
 

@@ -3,14 +3,17 @@
 use crate::context::{RequestInfo, Response};
 use crate::health::Outcomes;
 use parking_lot::Mutex;
-use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
-use prometheus_client::metrics::counter::Counter;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use std::time::Duration;
+use supervise::Supervisor;
 
 /// Media type of the exposition.
 pub const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -96,6 +99,38 @@ impl Indicators {
 
 type Durations = Family<DurationLabels, Histogram, fn() -> Histogram>;
 
+/// Counters of each task.
+#[derive(Debug)]
+struct Tasks(Supervisor);
+
+impl Collector for Tasks {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> std::fmt::Result {
+        for (name, help, series) in supervise::metrics::counted(&self.0) {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            for (task, value) in series {
+                let labels = [("task", task)];
+                ConstCounter::new(value).encode(family.encode_family(&labels)?)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A counter kept elsewhere.
+#[derive(Debug)]
+struct Counted {
+    name: &'static str,
+    help: &'static str,
+    value: fn() -> u64,
+}
+
+impl Collector for Counted {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> std::fmt::Result {
+        let metric = encoder.encode_descriptor(self.name, self.help, None, MetricType::Counter)?;
+        ConstCounter::new((self.value)()).encode(metric)
+    }
+}
+
 /// The counters of one server.
 pub struct Metrics {
     registry: Mutex<Registry>,
@@ -147,6 +182,18 @@ impl Metrics {
     /// Adds the metrics of another part of the program.
     pub fn register(&self, add: impl FnOnce(&mut Registry)) {
         add(&mut self.registry.lock());
+    }
+
+    /// Adds what is counted of tasks.
+    pub fn tasks(&self, supervisor: &Supervisor) {
+        let tasks = Tasks(supervisor.clone());
+        self.register(|registry| registry.register_collector(Box::new(tasks)));
+    }
+
+    /// Adds a counter that another part of the program keeps; `name` is without `_total`.
+    pub fn count(&self, name: &'static str, help: &'static str, value: fn() -> u64) {
+        let counted = Counted { name, help, value };
+        self.register(|registry| registry.register_collector(Box::new(counted)));
     }
 
     /// The gauge of one kind of requests.

@@ -234,4 +234,5 @@ impl ApiServer {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "a test sees how what it spawns ends")]
 mod tests;

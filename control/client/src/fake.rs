@@ -1,4 +1,6 @@
-//! An API server of one resource, as far as a watch needs one.
+//! An API server as far as watches need one. An object with a `kind` is its resource's; one without is every resource's.
+
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use bytes::Bytes;
 use futures::stream::{BoxStream, StreamExt};
@@ -16,58 +18,71 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 struct State {
     items: Vec<Value>,
     page: usize,
-    watches: Vec<UnboundedSender<Bytes>>,
+    watches: Vec<(String, UnboundedSender<Bytes>)>,
     asked: Vec<String>,
     refuse_watch: Option<u16>,
 }
 
+/// The server; a cheap handle.
 #[derive(Clone, Default)]
-pub(crate) struct Fake(Arc<Mutex<State>>);
+pub struct Fake(Arc<Mutex<State>>);
 
 type Answer = StreamBody<BoxStream<'static, Result<Frame<Bytes>, Infallible>>>;
 
 impl Fake {
-    pub(crate) fn new(items: Vec<Value>) -> Self {
+    /// A server that has these objects.
+    #[must_use]
+    pub fn new(items: Vec<Value>) -> Self {
         let fake = Self::default();
         fake.0.lock().page = usize::MAX;
         fake.set_items(items);
         fake
     }
 
-    pub(crate) fn client(&self) -> kube::Client {
+    /// A client of it.
+    #[must_use]
+    pub fn client(&self) -> kube::Client {
         let fake = self.clone();
         let answer = move |request| std::future::ready(Ok::<_, Infallible>(fake.answer(&request)));
         kube::Client::new(tower::service_fn(answer), "default")
     }
 
-    pub(crate) fn set_items(&self, items: Vec<Value>) {
+    /// Has these objects from now on; no watch is told.
+    pub fn set_items(&self, items: Vec<Value>) {
         self.0.lock().items = items;
     }
 
-    pub(crate) fn pages_of(&self, items: usize) {
+    /// Lists in pages.
+    pub fn pages_of(&self, items: usize) {
         self.0.lock().page = items;
     }
 
-    pub(crate) fn refuse_next_watch(&self, code: u16) {
+    /// Refuses one watch.
+    pub fn refuse_next_watch(&self, code: u16) {
         self.0.lock().refuse_watch = Some(code);
     }
 
-    /// Sends to the watch that is open.
-    pub(crate) fn send(&self, kind: &str, object: Value) {
+    /// Sends to the newest watch of the object's resource.
+    pub fn send(&self, kind: &str, object: Value) {
         let line = format!("{}\n", json!({"type": kind, "object": object}));
         let state = self.0.lock();
-        state.watches.last().unwrap().send(line.into()).unwrap();
+        let (_, watch) = state.watches.iter().rfind(|(path, _)| is_of(path, &object)).unwrap();
+        watch.send(line.into()).unwrap();
     }
 
-    pub(crate) fn end_watches(&self) {
+    /// Ends the watches that are open.
+    pub fn end_watches(&self) {
         self.0.lock().watches.clear();
     }
 
-    pub(crate) fn asked(&self) -> Vec<String> {
+    /// The queries so far.
+    #[must_use]
+    pub fn asked(&self) -> Vec<String> {
         self.0.lock().asked.clone()
     }
 
-    pub(crate) async fn watched(&self) {
+    /// Waits until somebody watches.
+    pub async fn watched(&self) {
         while self.0.lock().watches.is_empty() {
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         }
@@ -90,17 +105,24 @@ impl Fake {
                 );
             }
             let (sender, receiver) = unbounded_channel();
-            state.watches.push(sender);
+            state.watches.push((request.uri().path().to_owned(), sender));
             return Response::new(StreamBody::new(frames(receiver)));
         }
         let from: usize = query
             .split_once("continue=")
             .map_or(0, |(_, rest)| rest.split('&').next().and_then(|n| n.parse().ok()).unwrap_or_default());
-        let until = from.saturating_add(state.page).min(state.items.len());
-        let next = if until < state.items.len() { until.to_string() } else { String::new() };
+        let items: Vec<&Value> =
+            state.items.iter().filter(|item| is_of(request.uri().path(), item)).collect();
+        let until = from.saturating_add(state.page).min(items.len());
+        let next = if until < items.len() { until.to_string() } else { String::new() };
         let metadata = json!({"resourceVersion": "100", "continue": next});
-        one(200, json!({"kind": "List", "metadata": metadata, "items": state.items[from..until]}))
+        one(200, json!({"kind": "List", "metadata": metadata, "items": items[from..until]}))
     }
+}
+
+/// Whether an object is of the resource at a path.
+fn is_of(path: &str, object: &Value) -> bool {
+    object["kind"].as_str().is_none_or(|kind| path.ends_with(&format!("/{}s", kind.to_lowercase())))
 }
 
 fn frames(receiver: UnboundedReceiver<Bytes>) -> BoxStream<'static, Result<Frame<Bytes>, Infallible>> {

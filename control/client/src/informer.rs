@@ -29,6 +29,7 @@ type Handler<K> = Box<dyn Fn(Option<&Arc<K>>, Option<&Arc<K>>) + Send + Sync>;
 pub struct Informer<K> {
     objects: RwLock<Objects<K>>,
     handlers: RwLock<Vec<Handler<K>>>,
+    unread: RwLock<Vec<Box<dyn Fn(&Key) + Send + Sync>>>,
     synced: (Sender<bool>, Receiver<bool>),
 }
 
@@ -43,7 +44,12 @@ impl<K: Kind> Default for Informer<K> {
     fn default() -> Self {
         let objects =
             Objects { by_key: BTreeMap::new(), by_owner: HashMap::new(), unreadable: BTreeSet::new() };
-        Self { objects: RwLock::new(objects), handlers: RwLock::default(), synced: channel(false) }
+        Self {
+            objects: RwLock::new(objects),
+            handlers: RwLock::default(),
+            unread: RwLock::default(),
+            synced: channel(false),
+        }
     }
 }
 
@@ -51,6 +57,12 @@ impl<K: Kind> Informer<K> {
     /// Has `handler` called with the old and the new state of every object that changes. Register before the watch begins.
     pub fn on_change(&self, handler: impl Fn(Option<&Arc<K>>, Option<&Arc<K>>) + Send + Sync + 'static) {
         self.handlers.write().push(Box::new(handler));
+    }
+
+    /// Has `handler` called with the key of every object that goes and was never read: there is no state that the others could be told.
+    /// For whoever removes what belongs to an object that is gone. Register before the watch begins.
+    pub fn on_unread_gone(&self, handler: impl Fn(&Key) + Send + Sync + 'static) {
+        self.unread.write().push(Box::new(handler));
     }
 
     /// An object, as it was last read.
@@ -159,7 +171,14 @@ impl<K: Kind> Informer<K> {
     }
 
     fn set(&self, key: &Key, new: Option<Arc<K>>, again: bool) {
-        let old = self.objects.write().set(key, new.clone());
+        let (old, unread) = {
+            let mut objects = self.objects.write();
+            let unread = objects.unreadable.contains(key);
+            (objects.set(key, new.clone()), unread)
+        };
+        if unread && old.is_none() && new.is_none() {
+            self.unread.read().iter().for_each(|handler| handler(key));
+        }
         // a relist shows every object again: only real changes wake anybody
         let version = |o: &Option<Arc<K>>| o.as_ref().and_then(|o| o.resource_version());
         let same = old.is_some() && version(&old) == version(&new);

@@ -5,12 +5,13 @@
 //! - [`decode`]: an object is read by itself and leniently, so that no single one blinds a watcher
 //! - [`Key`], [`queue`]: what is reconciled, each key at most once at a time
 //! - [`recorder`]: events, counted and bounded as upstream's recorder does it
+//! - `fake`, for tests: an API server as far as watches need one
 //!
 //! Pauses, tasks and the accept loop are the crate `supervise`'s.
 
 pub mod decode;
-#[cfg(test)]
-mod fake;
+#[cfg(any(test, feature = "fake"))]
+pub mod fake;
 mod follow;
 pub mod informer;
 mod key;

@@ -21,7 +21,7 @@ pub enum Event<K> {
     /// It is gone.
     Gone(Identity),
     /// It is there and cannot be read: what was known of it stays.
-    Unreadable(Key),
+    Unreadable(Identity),
     /// Everything there is has been told, first or again.
     Synced,
     /// Interrupted; what is known stays, and the watch goes on by itself.
@@ -83,10 +83,11 @@ impl Mirror {
 
     fn set<K: Resource + DeserializeOwned>(&mut self, json: &str, due: &mut VecDeque<Event<K>>) -> Key {
         let read = decode::<K>(json);
-        let Identity { key, uid } = match &read {
+        let identity = match &read {
             Ok(object) => Identity::of(object),
             Err(_) => Metadata::of(json).identity(),
         };
+        let Identity { key, uid } = identity.clone();
         if let Some(before) = self.known.get(&key).filter(|before| **before != uid) {
             due.push_back(Event::Gone(Identity { key: key.clone(), uid: before.clone() }));
         }
@@ -95,7 +96,7 @@ impl Mirror {
             Ok(object) => Event::Set(key.clone(), object),
             Err(error) => {
                 report(&self.path, &key, &error);
-                Event::Unreadable(key.clone())
+                Event::Unreadable(identity)
             }
         });
         key

@@ -90,6 +90,10 @@ impl Reconcile for EndpointMirror {
             })
             .collect();
         let endpoints = self.endpoints.get(key).filter(|e| plan::may_mirror(e));
+        if self.services.get(key).is_none() && self.services.exists(key) {
+            // It cannot be read, and keeps what it has.
+            return Ok(None);
+        }
         let served = self.services.get(key).is_some_and(|service| !plan::has_selector(&service));
         let steps = match endpoints.as_ref().filter(|_| served) {
             None => existing.iter().map(|slice| Step::Delete(slice.name_any())).collect(),

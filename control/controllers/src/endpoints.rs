@@ -102,7 +102,8 @@ impl Reconcile for EndpointSlices {
         // a service's slices and Endpoints go with it by their owner; Endpoints without an owner are removed here, as upstream does
         let Some(service) = self.services.get(key) else {
             let ours = self.endpoints.get(key).filter(|e| e.labels().contains_key(ENDPOINTS_MANAGED_BY));
-            if ours.is_some() {
+            // A service that cannot be read keeps what it has.
+            if ours.is_some() && !self.services.exists(key) {
                 let api: Api<Endpoints> = Api::namespaced(self.client.clone(), &key.namespace);
                 let deleted = api.delete(&key.name, &DeleteParams::default()).await;
                 found(deleted).doing(|| format!("delete endpoints {key}"))?;

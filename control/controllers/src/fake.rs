@@ -46,6 +46,10 @@ impl Fake {
                 let (head, body) = request.into_parts();
                 let bytes = body.collect().await.unwrap().to_bytes();
                 let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+                if head.uri.query().is_some_and(|query| query.contains("watch=true")) {
+                    // Nothing changes while somebody watches.
+                    std::future::pending::<()>().await;
+                }
                 let (status, answer) = fake.0.lock().answer(&head.method, head.uri.path(), &body);
                 let response = Response::builder().status(status).header("content-type", "application/json");
                 Ok::<_, std::convert::Infallible>(
@@ -75,6 +79,16 @@ impl State {
             return (StatusCode::CREATED, body.clone());
         }
         let path = path.strip_suffix("/status").unwrap_or(path);
+        let below = format!("{path}/");
+        let items: Vec<&Value> = self
+            .objects
+            .range(below.clone()..)
+            .take_while(|(p, _)| p.starts_with(&below))
+            .map(|(_, o)| o)
+            .collect();
+        if method == Method::GET && !items.is_empty() {
+            return (StatusCode::OK, json!({ "kind": "List", "metadata": {}, "items": items }));
+        }
         let Some(object) = self.objects.get_mut(path) else {
             return refused(StatusCode::NOT_FOUND, "NotFound");
         };

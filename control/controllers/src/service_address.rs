@@ -65,6 +65,8 @@ impl ServiceAddresses {
             }
         });
         let wake = queue.clone();
+        cluster.services.on_unread_gone(move |key| wake.add(key.clone()));
+        let wake = queue.clone();
         cluster.ip_addresses.on_change(move |old, new| {
             for address in [old, new].into_iter().flatten().filter(|a| of_service(a).is_some()) {
                 if let Some(key) = parent(address) {
@@ -81,7 +83,12 @@ impl Reconcile for ServiceAddresses {
 
     async fn reconcile(&self, key: &Key) -> Result<Option<Duration>, Error> {
         let api: Api<IPAddress> = Api::all(self.client.clone());
-        let wanted = self.services.get(key).map(|service| cluster_ips(&service)).unwrap_or_default();
+        let wanted = match self.services.get(key) {
+            Some(service) => cluster_ips(&service),
+            // What it has is not known: nothing is given, and nothing taken away.
+            None if self.services.exists(key) => return Ok(None),
+            None => Vec::new(),
+        };
         for address in self.addresses.list("") {
             let Some(ip) = of_service(&address) else { continue };
             if parent(&address).as_ref() != Some(key) || wanted.contains(&ip) {
@@ -100,7 +107,7 @@ impl Reconcile for ServiceAddresses {
                 if parent(&there).as_ref() == Some(key) || of_service(&there).is_none() {
                     continue;
                 }
-                let gone = parent(&there).is_none_or(|other| self.services.get(&other).is_none());
+                let gone = parent(&there).is_none_or(|other| !self.services.exists(&other));
                 if !gone {
                     continue;
                 }
@@ -130,5 +137,92 @@ impl Reconcile for ServiceAddresses {
             }
         }
         Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake::Fake;
+    use serde_json::{Value, json};
+    use supervise::{Scope, Supervisor};
+    use tokio_util::sync::CancellationToken;
+
+    const ADDRESSES: &str = "/apis/networking.k8s.io/v1/ipaddresses";
+
+    fn address(name: &str, service: &str) -> Value {
+        json!({"metadata": {"name": name, "uid": name, "labels": {(MANAGED_BY): MANAGER}},
+            "spec": {"parentRef": {"resource": "services", "namespace": "n", "name": service}}})
+    }
+
+    /// A service with two things in its status or spec that nobody asked for.
+    fn service(name: &str, ip: &str, port: Value, transition: Value) -> Value {
+        json!({"metadata": {"name": name, "namespace": "n", "uid": name},
+            "spec": {"clusterIP": ip, "clusterIPs": [ip], "ports": [{"port": port}]},
+            "status": {"conditions": [{"type": "t", "status": "True", "lastTransitionTime": transition}]}})
+    }
+
+    /// The addresses left after each service was looked at, and whose they are.
+    async fn left(services: &[Value], addresses: &[Value], keys: &[&str]) -> Vec<String> {
+        let fake = Fake::default();
+        for object in services {
+            fake.put(
+                &format!("/api/v1/services/{}", object["metadata"]["name"].as_str().unwrap()),
+                object.clone(),
+            );
+        }
+        for object in addresses {
+            fake.put(
+                &format!("{ADDRESSES}/{}", object["metadata"]["name"].as_str().unwrap()),
+                object.clone(),
+            );
+        }
+        let scope = Scope::new(&Supervisor::default(), "controllers/", &CancellationToken::new());
+        let (cluster, client) = (Cluster::default(), fake.client());
+        scope.keep(cluster.services.task("services", client::Source::all::<Service>(&client)));
+        scope.keep(cluster.ip_addresses.task("ipaddresses", client::Source::all::<IPAddress>(&client)));
+        let synced = async { tokio::join!(cluster.services.synced(), cluster.ip_addresses.synced()) };
+        tokio::time::timeout(Duration::from_secs(10), synced).await.unwrap();
+        let controller = ServiceAddresses::new(&cluster, client, &Arc::default());
+        for name in keys {
+            controller.reconcile(&Key::new("n", name)).await.unwrap();
+        }
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        let named = |address: &Value| {
+            format!("{} {}", text(&address["metadata"]["name"]), text(&address["spec"]["parentRef"]["name"]))
+        };
+        fake.under(&format!("{ADDRESSES}/")).iter().map(named).collect()
+    }
+
+    #[tokio::test]
+    async fn an_unreadable_services_address_must_not_be_taken_for_free() {
+        let services = [
+            service("null", "10.0.0.1", json!(80), Value::Null),
+            service("bad", "10.0.0.2", json!({}), Value::Null),
+        ];
+        let addresses =
+            [address("10.0.0.1", "null"), address("10.0.0.2", "bad"), address("10.0.0.3", "gone")];
+        assert_eq!(
+            left(&services, &addresses, &["null", "bad", "gone"]).await,
+            ["10.0.0.1 null", "10.0.0.2 bad"]
+        );
+    }
+
+    #[tokio::test]
+    async fn a_deleted_service_whose_conditions_had_no_time_must_not_keep_its_address() {
+        let other = service("other", "10.0.0.9", json!(80), Value::Null);
+        assert_eq!(
+            left(&[other], &[address("10.0.0.1", "null")], &["null", "other"]).await,
+            ["10.0.0.9 other"]
+        );
+    }
+
+    #[tokio::test]
+    async fn an_address_named_by_an_unreadable_service_must_not_be_given_to_another() {
+        let services = [
+            service("bad", "10.0.0.1", json!({}), Value::Null),
+            service("good", "10.0.0.1", json!(80), Value::Null),
+        ];
+        assert_eq!(left(&services, &[address("10.0.0.1", "bad")], &["good"]).await, ["10.0.0.1 bad"]);
     }
 }

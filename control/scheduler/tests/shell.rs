@@ -1,5 +1,6 @@
 //! The whole scheduler against an API server made of a few maps: what it writes, and what wakes it.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail by panic")]
+#![allow(clippy::disallowed_methods, reason = "a test sees how what it spawns ends")]
 
 use bytes::Bytes;
 use futures::StreamExt;

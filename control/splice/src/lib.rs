@@ -6,6 +6,7 @@
 //! connection, and the peer loses what it has not read yet.
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "a test sees how what it spawns ends")]
 mod tests;
 
 use std::io;

@@ -39,6 +39,7 @@ async fn bench(dir: &std::path::Path) -> Result<(), Box<dyn std::error::Error>> 
 
     let extract = |e: &store::Entry| Indexed { bytes: e.value.clone(), ..Indexed::default() };
     let (cache, feed) = Cache::new(grouped.clone(), "/registry/pods/", extract, CacheOptions::default());
+    #[allow(clippy::disallowed_methods, reason = "it lives as long as this function")]
     let feed = tokio::spawn(feed.run());
     cache.ready().await;
     let mut out = Vec::with_capacity(WRITES * OBJECT * 2);

@@ -1,6 +1,7 @@
 //! The watch cache over the embedded store.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail by panic")]
+#![allow(clippy::disallowed_methods, reason = "a test sees how what it spawns ends")]
 
 use bytes::Bytes;
 use proptest::prelude::*;

@@ -1,6 +1,7 @@
 //! What the embedded store promises beside being right: groups, watches without gaps, bounds, damage, expiry.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail by panic")]
+#![allow(clippy::disallowed_methods, reason = "a test sees how what it spawns ends")]
 
 use bytes::Bytes;
 use futures::StreamExt;

@@ -1,6 +1,7 @@
 //! `kill -9` at random moments: what was acknowledged is there, once, at its revision.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail by panic")]
+#![allow(clippy::disallowed_methods, reason = "a test sees how what it spawns ends")]
 
 use bytes::Bytes;
 use futures::StreamExt;

@@ -1,6 +1,6 @@
 //! Tasks that come and go while their owner lives, and end with it.
 
-use crate::supervisor::Supervisor;
+use crate::supervisor::{Report, Supervisor};
 use crate::task::{Task, spawn};
 use crate::work::Work;
 use std::sync::Arc;
@@ -34,6 +34,16 @@ impl Scope {
     #[must_use]
     pub fn supervisor(&self) -> &Supervisor {
         &self.supervisor
+    }
+
+    /// How everything of this scope is, by its name without the prefix.
+    #[must_use]
+    pub fn reports(&self) -> Vec<Report> {
+        let own = |report: Report| {
+            let name = report.name.strip_prefix(&self.prefix)?.into();
+            Some(Report { name, ..report })
+        };
+        self.supervisor.reports().into_iter().filter_map(own).collect()
     }
 
     /// Cancelled when the tasks are to end.

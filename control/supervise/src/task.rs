@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// First and longest pause before a task is started again.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
+pub(crate) const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
 /// A task that ran for so long starts with the first pause again.
 const HEALTHY_AFTER: Duration = Duration::from_secs(120);
 /// How long a task may take to stop before it is dropped.

@@ -1,8 +1,9 @@
 //! Work that ends by itself, in pieces: a connection, a tunnel, one reconciliation. A panic in one piece is caught, counted and
 //! logged, and the others do not notice.
 
+use crate::backoff::Backoff;
 use crate::supervisor::{Entry, Kind, Supervisor, said};
-use crate::task::spawn;
+use crate::task::{PAUSES, spawn};
 use futures::FutureExt;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -63,6 +64,17 @@ impl Work {
             entry.faults(&reason);
             Panicked
         })
+    }
+
+    /// Does a piece here, and again, with backoff, whenever it panics.
+    pub async fn insist<T, F: Future<Output = T>>(&self, mut piece: impl FnMut() -> F) -> T {
+        let mut backoff = Backoff::new(PAUSES.0, PAUSES.1);
+        loop {
+            match self.attempt(piece()).await {
+                Ok(done) => return done,
+                Err(Panicked) => backoff.pause().await,
+            }
+        }
     }
 
     /// Does one piece in a task of its own.
@@ -127,6 +139,21 @@ mod tests {
         assert!(supervisor.down().is_empty());
         drop((counted, vital));
         assert!(supervisor.reports().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_piece_that_panics_is_done_again_within_a_second() {
+        let supervisor = Supervisor::default();
+        let work = Work::vital(&supervisor, "w");
+        let (mut tries, began) = (0, tokio::time::Instant::now());
+        let done = work.insist(|| {
+            tries += 1;
+            let tried = tries;
+            async move { if tried == 1 { panic!("once") } else { tried } }
+        });
+        assert_eq!(done.await, 2);
+        assert!(began.elapsed() < Duration::from_secs(1));
+        assert_eq!(supervisor.report("w").unwrap().panics, 1);
     }
 
     #[tokio::test]

@@ -58,6 +58,7 @@ fn sign(mut file: File, dir: &Path) -> anyhow::Result<Lock> {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "a test sees how what it spawns ends")]
 mod tests {
     use super::*;
 

@@ -87,6 +87,7 @@ async fn watches(api: &Api<ConfigMap>, report: &mut Report) -> Result<()> {
         let mut tasks = tokio::task::JoinSet::new();
         for _ in 0..WATCHES {
             let (api, since) = (api.clone(), since.clone());
+            #[allow(clippy::disallowed_methods, reason = "each is joined below")]
             tasks.spawn(async move { follow(&api, &since).await });
         }
         let began = Instant::now();

@@ -10,6 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, Owne
 use kube::Api;
 use kube::api::PostParams;
 use std::time::Duration;
+use supervise::Backoff;
 use tokio_util::sync::CancellationToken;
 
 /// Where node leases live.
@@ -28,7 +29,7 @@ pub async fn run(
     let api: Api<Lease> = Api::namespaced(client, NAMESPACE);
     let period = duration / 4;
     let mut known: Option<Lease> = None;
-    let mut pause = BACKOFF.0;
+    let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
     loop {
         let started = tokio::time::Instant::now();
         let renewal = renew(&api, known.take(), node, node_uid, duration);
@@ -39,13 +40,12 @@ pub async fn run(
         let wait = match renewed {
             Ok(Ok(lease)) => {
                 known = Some(lease);
-                pause = BACKOFF.0;
+                backoff.reset();
                 period.saturating_sub(started.elapsed())
             }
             Ok(Err(error)) => {
                 tracing::warn!(node, error = %error, "renew node lease; will try again");
-                pause = (pause * 2).min(BACKOFF.1);
-                pause
+                backoff.next_pause()
             }
             Err(_) => {
                 tracing::warn!(node, "renew node lease: no answer; will try again");

@@ -14,6 +14,7 @@ use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::time::Duration;
+use supervise::Backoff;
 use tokio_util::sync::CancellationToken;
 
 /// First and longest pause between attempts, as upstream's.
@@ -22,8 +23,8 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::fro
 const ATTACH_ANNOTATION: &str = "volumes.kubernetes.io/controller-managed-attach-detach";
 
 /// Tries until the node is registered; `None` when `shutdown` came first.
-pub async fn until_registered(reporter: &mut Reporter<'_>, shutdown: &CancellationToken) -> Option<Node> {
-    let mut pause = BACKOFF.0;
+pub async fn until_registered(reporter: &mut Reporter, shutdown: &CancellationToken) -> Option<Node> {
+    let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
     loop {
         let attempt = tokio::select! {
             () = shutdown.cancelled() => return None,
@@ -38,27 +39,26 @@ pub async fn until_registered(reporter: &mut Reporter<'_>, shutdown: &Cancellati
         }
         tokio::select! {
             () = shutdown.cancelled() => return None,
-            () = tokio::time::sleep(pause) => {}
+            () = backoff.pause() => {}
         }
-        pause = (pause * 2).min(BACKOFF.1);
     }
 }
 
-async fn register(reporter: &mut Reporter<'_>) -> Result<Node, kube::Error> {
+async fn register(reporter: &mut Reporter) -> Result<Node, kube::Error> {
     let api = reporter.nodes.clone();
     if !reporter.config.register {
         return api.get(&reporter.config.name).await;
     }
     let outcome = reporter.compute(&NodeStatus::default()).await;
-    let wanted = initial_node(reporter.config, outcome.status.clone());
+    let wanted = initial_node(&reporter.config, outcome.status.clone());
     match api.create(&PostParams::default(), &wanted).await {
         Ok(node) => {
             tracing::info!(node = %reporter.config.name, "registered node");
-            reporter.announce(&outcome).await;
+            reporter.announce(&outcome);
             Ok(node)
         }
         Err(kube::Error::Api(status)) if status.is_already_exists() => {
-            reconcile(&api, &wanted, reporter.config).await
+            reconcile(&api, &wanted, &reporter.config).await
         }
         Err(error) => Err(error),
     }

@@ -7,12 +7,14 @@
 //! changes becomes one write.
 
 use super::status::{self, Observed, Outcome};
-use super::{Config, Reported, event, machine, patch, runtime};
+use super::{Config, Reported, machine, patch, runtime};
+use crate::recorder::{Kind, Recorder, Subject};
 use cri_proto::client::Runtime;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerImage, Node, NodeStatus};
 use kube::Api;
 use kube::api::{Patch, PatchParams};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -63,29 +65,39 @@ pub enum Error {
     },
 }
 
+/// What a node's status is made of, and who is told what changed.
+#[derive(Clone)]
+pub struct Sources {
+    /// The container runtime.
+    pub runtime: Runtime,
+    /// What it says of itself.
+    pub health: watch::Receiver<runtime::Health>,
+    /// What the kubelet says.
+    pub reported: watch::Receiver<Reported>,
+    /// Where events go.
+    pub events: Recorder,
+}
+
 /// The state of the status loop.
-pub struct Reporter<'a> {
-    pub(super) config: &'a Config,
+pub struct Reporter {
+    pub(super) config: Arc<Config>,
     pub(super) nodes: Api<Node>,
-    runtime: &'a Runtime,
+    runtime: Runtime,
     health: watch::Receiver<runtime::Health>,
     reported: watch::Receiver<Reported>,
-    events: event::Recorder,
+    events: Recorder,
     images: Option<(Instant, Vec<ContainerImage>)>,
     last_report: Option<Instant>,
     enforced_told: bool,
 }
 
-impl<'a> Reporter<'a> {
+impl Reporter {
     /// A reporter that has not reported yet.
     #[must_use]
     pub fn new(
-        config: &'a Config,
+        config: Arc<Config>,
         client: kube::Client,
-        runtime: &'a Runtime,
-        health: watch::Receiver<runtime::Health>,
-        reported: watch::Receiver<Reported>,
-        events: event::Recorder,
+        Sources { runtime, health, reported, events }: Sources,
     ) -> Self {
         Self {
             config,
@@ -103,7 +115,7 @@ impl<'a> Reporter<'a> {
     /// Reports until `shutdown`.
     pub async fn run(&mut self, shutdown: &CancellationToken) {
         loop {
-            self.tell_enforced().await;
+            self.tell_enforced();
             if let Err(error) = self.report_with_retries().await {
                 let cause = std::error::Error::source(&error).map(ToString::to_string);
                 tracing::warn!(error = %error, cause, "report node status; will try again");
@@ -130,7 +142,7 @@ impl<'a> Reporter<'a> {
 
     /// Reads, decides, writes.
     async fn report(&mut self, from_cache: bool) -> Result<(), Error> {
-        let name = &self.config.name;
+        let name = self.config.name.clone();
         // Resource version 0 allows the API server to answer from its cache; a retry asks for the truth.
         let mut found = self.read(from_cache).await?;
         let old = found.status.take().unwrap_or_default();
@@ -143,12 +155,12 @@ impl<'a> Reporter<'a> {
             .map_err(|source| Error::Encode { node: name.clone(), source })?;
         if let Some(patch) = patch {
             self.nodes
-                .patch_status(name, &PatchParams::default(), &Patch::Strategic(patch))
+                .patch_status(&name, &PatchParams::default(), &Patch::Strategic(patch))
                 .await
                 .map_err(|source| Error::Patch { node: name.clone(), source: Box::new(source) })?;
         }
         self.last_report = Some(Instant::now());
-        self.announce(&outcome).await;
+        self.announce(&outcome);
         Ok(())
     }
 
@@ -169,7 +181,7 @@ impl<'a> Reporter<'a> {
         let reported = self.reported.borrow_and_update().clone();
         let machine = machine::read(&self.config.root_dir);
         let observed = Observed { machine, health, reported, images };
-        status::status(self.config, &observed, old, Timestamp::now())
+        status::status(&self.config, &observed, old, Timestamp::now())
     }
 
     /// The runtime's images, listed anew when the last list is old.
@@ -186,24 +198,26 @@ impl<'a> Reporter<'a> {
     }
 
     /// Writes the events of a status that was stored.
-    pub(super) async fn announce(&self, outcome: &Outcome) {
+    pub(super) fn announce(&self, outcome: &Outcome) {
         let name = &self.config.name;
         if outcome.rebooted {
             let boot = outcome.status.node_info.as_ref().map_or("", |info| info.boot_id.as_str());
             let message = format!("Node {name} has been rebooted, boot id: {boot}");
-            self.events.warning("Rebooted", &message).await;
+            self.events.record(Subject::node(name), Kind::Warning, "Rebooted", message);
         }
         for reason in &outcome.events {
-            self.events.normal(reason, &format!("Node {name} status is now: {reason}")).await;
+            let message = format!("Node {name} status is now: {reason}");
+            self.events.record(Subject::node(name), Kind::Normal, reason, message);
         }
     }
 
-    async fn tell_enforced(&mut self) {
+    fn tell_enforced(&mut self) {
         let enforced = self.reported.borrow().allocatable_enforced;
         if enforced && !self.enforced_told {
             self.enforced_told = true;
             let message = "Updated Node Allocatable limit across pods";
-            self.events.normal("NodeAllocatableEnforced", message).await;
+            let node = Subject::node(&self.config.name);
+            self.events.record(node, Kind::Normal, "NodeAllocatableEnforced", message);
         }
     }
 }

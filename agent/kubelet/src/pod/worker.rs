@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use supervise::{Backoff, jittered};
 use tokio::sync::{Notify, watch};
 
 use super::allocation::Record;
@@ -171,22 +172,20 @@ impl Worker {
     }
 
     async fn work(&mut self) {
-        let mut retry = RETRY_FIRST;
+        let mut retry = Backoff::new(RETRY_FIRST, RETRY_LAST);
         loop {
             let desired = self.desired.borrow_and_update().clone();
             let (wait, failed) = match Box::pin(self.sync(&desired)).await {
                 Ok(Next::Done) => return,
                 Ok(Next::Again) => continue,
                 Ok(Next::Wait(until)) => {
-                    retry = RETRY_FIRST;
+                    retry.reset();
                     let period = jittered(self.context.config.sync_frequency);
                     (until.map_or(period, |until| period.min(until_then(until))), false)
                 }
                 Err(error) => {
                     tracing::warn!(pod = super::described(&desired.pod), %error, "pod sync failed");
-                    let pause = retry;
-                    retry = (retry * 2).min(RETRY_LAST);
-                    (pause, true)
+                    (retry.next_pause(), true)
                 }
             };
             let ends = desired.removed || desired.pod.metadata.deletion_timestamp.is_some();
@@ -199,7 +198,7 @@ impl Worker {
                 }
                 () = self.wake.notified(), if !failed => {}
                 // What failed has its pause, but for an end, which may need none of what failed.
-                () = must_end(&mut newer), if failed && !ends => retry = RETRY_FIRST,
+                () = must_end(&mut newer), if failed && !ends => retry.reset(),
                 () = network(&mut health), if self.awaits_network => {
                     self.awaits_network = false;
                     self.sandbox_held = None;
@@ -610,10 +609,4 @@ fn earliest(known: Option<Timestamp>, other: Timestamp) -> Timestamp {
 
 fn until_then(at: Timestamp) -> Duration {
     Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default()
-}
-
-/// Up to half as long again, so that pods do not move in step.
-fn jittered(span: Duration) -> Duration {
-    let random = u32::try_from(uuid::Uuid::new_v4().as_u128() & 0xffff).unwrap_or(0);
-    span + span / 2 * random / 0xffff
 }

@@ -1,6 +1,6 @@
 //! What is on this machine and belongs to no pod: left by pods that were deleted while no kubelet ran.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
@@ -12,10 +12,14 @@ use crate::pod::worker::Desired;
 
 impl Manager {
     /// Ends what is on this machine and belongs to no pod: left by pods deleted while we were away.
-    pub(super) async fn end_orphans(&mut self, wanted: &BTreeMap<String, Arc<Pod>>) {
+    pub(super) async fn end_orphans(
+        &mut self,
+        wanted: &BTreeMap<String, Arc<Pod>>,
+        unreadable: &BTreeSet<String>,
+    ) {
         let mut orphans: BTreeMap<String, Arc<Pod>> = BTreeMap::new();
         let unknown = |uid: &str, workers: &HashMap<String, Handle>| {
-            !wanted.contains_key(uid) && !workers.contains_key(uid)
+            !wanted.contains_key(uid) && !unreadable.contains(uid) && !workers.contains_key(uid)
         };
         let running: Vec<String> = self.index.values().map(|seen| seen.uid.clone()).collect();
         for uid in running {

@@ -4,6 +4,7 @@ use super::answer::{self, Answer};
 use super::authenticate::Authenticator;
 use super::authorize::{Authorizer, Verdict};
 use super::config::Config;
+use super::health::Health;
 use super::metrics::Metrics;
 use super::pods::{Pods, View};
 use super::query::Query;
@@ -23,8 +24,8 @@ use rustls::pki_types::CertificateDer;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+use supervise::Work;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 /// The content type of metrics.
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -38,7 +39,8 @@ pub(super) struct Handler {
     pub(super) authorizer: Authorizer,
     pub(super) metrics: Metrics,
     pub(super) stats: Stats,
-    pub(super) tasks: TaskTracker,
+    pub(super) health: Health,
+    pub(super) streams: Work,
     pub(super) shutdown: CancellationToken,
 }
 
@@ -87,13 +89,14 @@ impl Handler {
         }
         let query = Query::new(request.uri().query());
         match route {
-            Route::Health => answer::text(StatusCode::OK, "ok"),
+            Route::Health(check) => self.health.answer(check, &query),
             Route::Pods => podlist::serve(&self.pods.all()),
             Route::RunningPods => podlist::running(&self.runtime).await,
             Route::SystemLogs(path) => system_logs::serve(self.config.system_logs.as_deref(), path).await,
             Route::Configz => answer::json(&serde_json::json!({"kubeletconfig": self.config.shown})),
             Route::Metrics => {
-                self.metrics.serve(&self.config.node_name, &self.pods.all(), &self.runtime).await
+                let tasks = self.health.scope.supervisor();
+                self.metrics.serve(&self.config.node_name, &self.pods.all(), &self.runtime, tasks).await
             }
             Route::ResourceMetrics => self.measured(Depth::Cgroups, |m, _| resource::of(m)).await,
             Route::ContainerMetrics => {
@@ -194,9 +197,9 @@ impl Handler {
         }
         match remote::protocol(request.headers()) {
             Some(protocol) if upgrade::is_websocket(request.headers()) => {
-                remote::serve(&self.tasks, &self.shutdown, request, protocol, streams, url).await
+                remote::serve(&self.streams, &self.shutdown, request, protocol, streams, url).await
             }
-            _ => pass::serve(&self.tasks, &self.shutdown, request, url).await,
+            _ => pass::serve(&self.streams, &self.shutdown, request, url).await,
         }
     }
 
@@ -233,8 +236,8 @@ impl Handler {
             Ok(_) if !upgrade::is_upgrade(request.headers()) => {
                 answer::text(StatusCode::BAD_REQUEST, "Upgrade request required")
             }
-            Ok(url) if tunnel => tunnel::serve(&self.tasks, &self.shutdown, request, &url).await,
-            Ok(url) => pass::serve(&self.tasks, &self.shutdown, request, &url).await,
+            Ok(url) if tunnel => tunnel::serve(&self.streams, &self.shutdown, request, &url).await,
+            Ok(url) => pass::serve(&self.streams, &self.shutdown, request, &url).await,
         }
     }
 
@@ -273,7 +276,7 @@ fn allowed(route: &Route<'_>) -> &'static [Method] {
         Route::Container { action: Action::Run, .. } => &[Method::POST],
         Route::Container { .. } | Route::PortForward(_) => STREAM,
         Route::Summary => STREAM,
-        Route::Health => &[Method::GET, Method::HEAD],
+        Route::Health(_) => &[Method::GET, Method::HEAD],
         Route::Unknown => &[
             Method::GET,
             Method::HEAD,

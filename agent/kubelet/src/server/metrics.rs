@@ -8,6 +8,7 @@ use http::StatusCode;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
+use supervise::Supervisor;
 
 /// Bytes of a page; the clock ticks of `/proc` are hundredths of a second wherever Linux runs.
 const PAGE: u64 = 4096;
@@ -41,11 +42,19 @@ impl Metrics {
     }
 
     /// Answers with everything.
-    pub async fn serve(&self, node: &str, views: &[View], runtime: &Runtime) -> Answer {
+    pub async fn serve(&self, node: &str, views: &[View], runtime: &Runtime, tasks: &Supervisor) -> Answer {
         let mut out = String::new();
         // Writing to a string cannot fail.
         let _ = self.render(&mut out, node, views);
         let _ = process(&mut out);
+        let _ = supervise::metrics::write(&mut out, tasks);
+        let _ = family(
+            &mut out,
+            "windlass_unreadable_objects_total",
+            "counter",
+            "Objects of the API that could not be read, once a version.",
+            &[(String::new(), client::decode::unreadable() as f64)],
+        );
         match tokio::join!(
             runtime.list_pod_sandboxes(HashMap::new()),
             runtime.list_containers(HashMap::new())

@@ -3,8 +3,8 @@
 /// What a path asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Route<'a> {
-    /// `/healthz` and its checks.
-    Health,
+    /// `/healthz`, or one of its checks.
+    Health(&'a str),
     /// `/pods`
     Pods,
     /// `/configz`
@@ -91,7 +91,10 @@ impl<'a> Route<'a> {
             _ => Self::Unknown,
         };
         match parts.as_slice() {
-            ["healthz"] | ["healthz", "ping" | "log" | "syncloop"] => Self::Health,
+            ["healthz", ..] => {
+                let check = path.trim_start_matches('/').strip_prefix("healthz").unwrap_or_default();
+                Self::Health(check.trim_matches('/'))
+            }
             ["pods"] => Self::Pods,
             ["runningpods"] => Self::RunningPods,
             ["configz"] => Self::Configz,
@@ -123,7 +126,9 @@ mod tests {
     fn paths_are_read() {
         let target = |uid| Target { namespace: "n", pod: "p", uid };
         for (path, want) in [
-            ("/healthz", Route::Health),
+            ("/healthz", Route::Health("")),
+            ("/healthz/syncloop", Route::Health("syncloop")),
+            ("/healthz/watch/pods/", Route::Health("watch/pods")),
             ("/pods/", Route::Pods),
             ("/containerLogs/n/p/c", Route::ContainerLogs { namespace: "n", pod: "p", container: "c" }),
             ("/containerLogs/n/p/", Route::Unknown),

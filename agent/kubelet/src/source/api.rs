@@ -1,12 +1,11 @@
 //! Pods bound to this node, watched.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use client::{Event, Source, mirror};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::Api;
-use kube::runtime::{WatchStreamExt, watcher};
 use tokio::sync::watch;
 
 use super::{Known, Pods};
@@ -14,32 +13,32 @@ use super::{Known, Pods};
 /// Follows the API's pods until cancelled from outside; errors are retried with backoff for ever, and what was known
 /// stays known: a server that is away stops no pod.
 pub async fn follow(client: kube::Client, node: String, tell: watch::Sender<Known>) {
-    let config = watcher::Config::default().fields(&format!("spec.nodeName={node}"));
-    let stream = watcher(Api::<Pod>::all(client), config).default_backoff();
-    let mut stream = std::pin::pin!(stream);
-    let mut pods = Pods::new();
-    let mut listing = Pods::new();
-    while let Some(event) = stream.next().await {
+    let source = Source::all::<Pod>(&client).fields(&format!("spec.nodeName={node}"));
+    let mut events = mirror::<Pod>(source);
+    let (mut pods, mut unreadable, mut complete) = (Pods::new(), BTreeSet::new(), false);
+    while let Some(event) = events.next().await {
         match event {
-            Err(error) => {
-                tracing::warn!(%error, "watching this node's pods");
-                continue;
+            Event::Set(_, pod) => {
+                unreadable.remove(crate::pod::uid(&pod));
+                keep(&mut pods, pod);
             }
-            Ok(watcher::Event::Init) => {
-                listing = BTreeMap::new();
-                continue;
+            Event::Gone(gone) => {
+                unreadable.remove(&*gone.uid);
+                pods.remove(&*gone.uid);
             }
-            Ok(watcher::Event::InitApply(pod)) => {
-                keep(&mut listing, pod);
+            Event::Unreadable(pod) => drop(unreadable.insert(pod.uid.as_ref().to_owned())),
+            Event::Synced => complete = true,
+            Event::Failed(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, "watching this node's pods");
                 continue;
-            }
-            Ok(watcher::Event::InitDone) => pods = std::mem::take(&mut listing),
-            Ok(watcher::Event::Apply(pod)) => keep(&mut pods, pod),
-            Ok(watcher::Event::Delete(pod)) => {
-                pods.remove(crate::pod::uid(&pod));
             }
         }
-        tell.send_replace(Known { pods: Some(Arc::new(pods.clone())) });
+        // Until the list is complete, what it did not name yet is not gone.
+        if complete {
+            let (pods, unreadable) = (Some(Arc::new(pods.clone())), Arc::new(unreadable.clone()));
+            tell.send_replace(Known { pods, unreadable });
+        }
     }
 }
 

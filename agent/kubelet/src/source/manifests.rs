@@ -321,8 +321,7 @@ mod tests {
         "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec: {containers: [{name: c, image: 'a:1'}]}\n";
 
     fn directory(dir: &Path) -> Directory {
-        let (recorder, records) = Recorder::new();
-        std::mem::forget(records);
+        let (recorder, _writer) = Recorder::new(None, "n");
         Directory { dir: dir.to_owned(), node: "Node1".to_owned(), recorder, known: BTreeMap::new() }
     }
 

@@ -166,7 +166,7 @@ mod tests {
             pod("gone", "c", json!({(CONFIG_MIRROR): "9"})),
             pod("ordinary", "d", json!({})),
         ]);
-        let plan = plan(&wanted, &Known { pods: Some(Arc::new(api)) });
+        let plan = plan(&wanted, &Known { pods: Some(Arc::new(api)), ..Known::default() });
         let names =
             |pods: &[Arc<Pod>]| pods.iter().map(|p| crate::pod::name(p).to_owned()).collect::<Vec<_>>();
         assert_eq!(names(&plan.create), ["new"]);

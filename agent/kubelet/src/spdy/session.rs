@@ -335,4 +335,5 @@ fn control(shared: &Shared, control: Control) {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "a test sees how what it spawns ends")]
 mod tests;

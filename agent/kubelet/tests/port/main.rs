@@ -1,6 +1,7 @@
 //! The kubelet's port over loopback TLS: a fake API server for reviews, a fake runtime behind.
 
 #![allow(clippy::unwrap_used, reason = "a test")]
+#![allow(clippy::disallowed_methods, reason = "a test sees how what it spawns ends")]
 
 mod bytes_arrive;
 mod runtime;
@@ -13,6 +14,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use kubelet::run::Pulse;
 use kubelet::server::config::{Authentication, Authorization};
 use kubelet::server::tls::Files;
 use kubelet::server::{self, Config, Pods, View};
@@ -26,6 +28,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use supervise::{Scope, Supervisor};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -164,7 +167,9 @@ async fn port() -> Port {
     let stats =
         Stats::new(settings, runtime.clone(), cgroups, kubelet::pods::Pods::default(), Claims::default());
     let client = Some(api.client());
-    let served = server::serve(listener, config, Arc::new(OnePod), runtime, stats, client, stop.clone());
+    let scope = Arc::new(Scope::new(&Supervisor::default(), "kubelet/", &stop));
+    let health = server::Health { scope, pulse: Pulse::default() };
+    let served = server::serve(listener, config, Arc::new(OnePod), runtime, stats, client, health);
     Port { dir, address, authority, api, stop, served: tokio::spawn(served) }
 }
 

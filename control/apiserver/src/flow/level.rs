@@ -229,6 +229,7 @@ impl Drop for Leave {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "a test sees how what it spawns ends")]
 mod tests {
     use super::*;
 

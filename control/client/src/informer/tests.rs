@@ -57,12 +57,15 @@ async fn an_object_that_cannot_be_read_must_not_be_taken_for_absent() {
 async fn an_unreadable_object_that_goes_during_a_lapse_is_forgotten() {
     let fake = Fake::new(vec![service("a", 1, json!(80)), service("b", 2, json!("x"))]);
     let (informer, told, _scope) = running(&fake).await;
+    let tell = told.clone();
+    informer.on_unread_gone(move |key| tell.lock().push(format!("unread {key} is gone")));
     fake.watched().await;
     fake.set_items(vec![service("a", 1, json!(80))]);
     fake.refuse_next_watch(410);
     fake.end_watches();
     until(|| !informer.exists(&Key::new("n", "b"))).await;
-    assert_eq!(*told.lock(), ["a false true"], "what did not change wakes nobody");
+    let expected = ["a false true", "unread n/b is gone"];
+    assert_eq!(*told.lock(), expected, "what did not change wakes nobody");
 }
 
 #[tokio::test(start_paused = true)]

@@ -20,7 +20,7 @@ async fn next(events: &mut BoxStream<'static, Event<Pod>>) -> String {
         return match event.unwrap().unwrap() {
             Event::Set(key, pod) => format!("set {key} {}", pod.metadata.uid.unwrap()),
             Event::Gone(identity) => format!("gone {} {}", identity.key, identity.uid),
-            Event::Unreadable(key) => format!("unreadable {key}"),
+            Event::Unreadable(of) => format!("unreadable {}", of.key),
             Event::Synced => "synced".to_owned(),
             Event::Failed(_) => continue,
         };

@@ -73,7 +73,10 @@ pub(super) async fn start(plan: &Plan, pki: &Pki) -> anyhow::Result<Api> {
     health.add("etcd", true, move || backend.health().map_err(|error| error.to_string()));
     let ready = watch::Sender::new(false);
     checks::add(&health, &ready, &registry);
-    let tasks = Tasks::new(&supervisor);
+    let (tasks, metrics) = (Tasks::new(&supervisor), Metrics::default());
+    metrics.tasks(&supervisor);
+    let help = "Objects of the API that could not be read, once a version";
+    metrics.count("windlass_unreadable_objects", help, client::decode::unreadable);
     let proxy = &pki.front_proxy_client;
     let identity = (proxy.cert_pem.clone(), proxy.key_pem.clone());
     let aggregator = Aggregator::new(registry.clone(), tasks.clone(), identity);
@@ -88,7 +91,7 @@ pub(super) async fn start(plan: &Plan, pki: &Pki) -> anyhow::Result<Api> {
         documents: Vec::new(),
         authorization,
         health,
-        metrics: Arc::new(Metrics::default()),
+        metrics: Arc::new(metrics),
         tasks,
     };
     let server = ApiServer::new(config(plan, pki, &issuer)?, parts, stopping.clone());

@@ -1,6 +1,8 @@
 //! The node's tasks against an API server of three routes.
 
+use super::Sources;
 use crate::node::{self, Config, Reported, runtime};
+use crate::recorder::Recorder;
 use cri_proto::client::{Deadlines, Runtime};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
@@ -9,6 +11,7 @@ use serde_json::{Value, json};
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use supervise::{Scope, Supervisor};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -29,6 +32,9 @@ impl Server {
         let slot = if is_lease { &mut self.lease } else { &mut self.node };
         match (method.as_str(), path) {
             ("POST", "/api/v1/namespaces/default/events") => (StatusCode::CREATED, body),
+            ("PATCH", path) if path.starts_with("/api/v1/namespaces/default/events/") => {
+                (StatusCode::OK, body)
+            }
             ("POST", _) if slot.is_some() => (StatusCode::CONFLICT, failure("AlreadyExists", 409)),
             ("POST", _) => {
                 let mut stored = body;
@@ -106,15 +112,18 @@ async fn with_node<F: Future<Output = ()>>(
     let socket = dir.path().join("nobody.sock");
     let runtime = Runtime::connect(&socket.to_string_lossy(), Deadlines::default()).unwrap();
     let shutdown = CancellationToken::new();
-    let config = config();
-    let run =
-        Box::pin(node::run(&config, client(server), &runtime, health_seen, reported_seen, shutdown.clone()));
+    let scope = Scope::new(&Supervisor::default(), "kubelet/", &shutdown);
+    let (events, writer) = Recorder::new(Some(client(server)), "n1");
+    scope.keep(writer.task("events"));
+    let sources = Sources { runtime, health: health_seen, reported: reported_seen, events };
+    node::keep(&scope, config(), client(server), sources);
     let look = Box::pin(during(health, reported));
     let look = async {
         look.await;
         shutdown.cancel();
+        scope.ended().await;
     };
-    tokio::time::timeout(Duration::from_secs(20), async { tokio::join!(run, look) }).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(20), look).await.unwrap();
 }
 
 /// Waits until the server's state satisfies `done`.

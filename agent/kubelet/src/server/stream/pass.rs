@@ -7,12 +7,12 @@ use http::Request;
 use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
+use supervise::Work;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 /// Answers an upgrade request with what the runtime answers, and joins the two.
 pub async fn serve(
-    tasks: &TaskTracker,
+    streams: &Work,
     shutdown: &CancellationToken,
     mut request: Request<Incoming>,
     url: &str,
@@ -23,7 +23,7 @@ pub async fn serve(
     for name in [HOST, AUTHORIZATION, CONTENT_LENGTH, TRANSFER_ENCODING] {
         headers.remove(name);
     }
-    let (response, runtime) = match dial(tasks, url, request.method().clone(), headers).await {
+    let (response, runtime) = match dial(streams, url, request.method().clone(), headers).await {
         Outcome::Refused(answer) => return answer,
         Outcome::Switched(both) => *both,
     };
@@ -37,7 +37,9 @@ pub async fn serve(
         }
     };
     let shutdown = shutdown.clone();
-    tasks.spawn(async move { shutdown.run_until_cancelled(tunnel).await });
+    streams.spawn(async move {
+        shutdown.run_until_cancelled(tunnel).await;
+    });
     let mut answer = response.map(|()| answer::body(Bytes::new()));
     answer.headers_mut().remove(CONTENT_LENGTH);
     answer.headers_mut().entry(CONNECTION).or_insert(http::HeaderValue::from_static("Upgrade"));

@@ -19,9 +19,9 @@ use hyper::body::Incoming;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use machinery::status::Status;
+use supervise::Work;
 use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 /// Bytes of a verdict.
 const LONGEST_VERDICT: usize = 64 * 1024;
@@ -42,7 +42,7 @@ pub fn protocol(headers: &HeaderMap) -> Option<(&'static str, Protocol)> {
 
 /// Answers a WebSocket request and translates until either side ends.
 pub async fn serve(
-    tasks: &TaskTracker,
+    pieces: &Work,
     shutdown: &CancellationToken,
     mut request: Request<Incoming>,
     (name, protocol): (&'static str, Protocol),
@@ -53,20 +53,20 @@ pub async fn serve(
         Ok(answer) => answer,
         Err(refusal) => return *refusal,
     };
-    let runtime = match dial(tasks, url, Method::POST, spdy("v4.channel.k8s.io")).await {
+    let runtime = match dial(pieces, url, Method::POST, spdy("v4.channel.k8s.io")).await {
         Outcome::Refused(answer) => return answer,
         Outcome::Switched(both) => both.1,
     };
     let client = hyper::upgrade::on(&mut request);
     let shutdown = shutdown.clone();
-    tasks.spawn(async move {
+    pieces.spawn(async move {
         let translated = async {
             match websocket::socket(client).await {
                 Ok(socket) => Box::pin(translate(socket, runtime, protocol, streams)).await,
                 Err(error) => tracing::debug!(%error, "upgrade of a client"),
             }
         };
-        shutdown.run_until_cancelled(translated).await
+        shutdown.run_until_cancelled(translated).await;
     });
     answer
 }

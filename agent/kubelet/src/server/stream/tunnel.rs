@@ -7,10 +7,10 @@ use crate::server::answer::Answer;
 use futures::{SinkExt, StreamExt};
 use http::{HeaderMap, Method, Request};
 use hyper::body::Incoming;
+use supervise::Work;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 /// The protocol's name in the WebSocket, and inside.
 const PROTOCOLS: &[(&str, ())] = &[("SPDY/3.1+portforward.k8s.io", ())];
@@ -25,7 +25,7 @@ pub fn is_asked(headers: &HeaderMap) -> bool {
 
 /// Answers a WebSocket request and carries bytes until either side ends.
 pub async fn serve(
-    tasks: &TaskTracker,
+    streams: &Work,
     shutdown: &CancellationToken,
     mut request: Request<Incoming>,
     url: &str,
@@ -34,13 +34,13 @@ pub async fn serve(
         Ok(answer) => answer,
         Err(refusal) => return *refusal,
     };
-    let runtime = match dial(tasks, url, Method::POST, spdy(INNER)).await {
+    let runtime = match dial(streams, url, Method::POST, spdy(INNER)).await {
         Outcome::Refused(answer) => return answer,
         Outcome::Switched(both) => both.1,
     };
     let client = hyper::upgrade::on(&mut request);
     let shutdown = shutdown.clone();
-    tasks.spawn(async move {
+    streams.spawn(async move {
         let carried = async {
             match websocket::socket(client).await {
                 Ok(socket) => {
@@ -51,7 +51,7 @@ pub async fn serve(
                 Err(error) => tracing::debug!(%error, "upgrade of a client"),
             }
         };
-        shutdown.run_until_cancelled(carried).await
+        shutdown.run_until_cancelled(carried).await;
     });
     answer
 }

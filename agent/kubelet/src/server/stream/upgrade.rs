@@ -11,8 +11,8 @@ use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use std::io;
 use std::time::Duration;
+use supervise::Work;
 use tokio::net::TcpStream;
-use tokio_util::task::TaskTracker;
 
 /// The streaming server is on this machine.
 const DIAL: Duration = Duration::from_secs(10);
@@ -44,8 +44,8 @@ pub enum Outcome {
 }
 
 /// Sends an upgrade request to a streaming URL of the runtime's.
-pub async fn dial(tasks: &TaskTracker, url: &str, method: Method, headers: HeaderMap) -> Outcome {
-    match Box::pin(attempt(tasks, url, method, headers)).await {
+pub async fn dial(streams: &Work, url: &str, method: Method, headers: HeaderMap) -> Outcome {
+    match Box::pin(attempt(streams, url, method, headers)).await {
         Ok(outcome) => outcome,
         Err(error) => {
             let text = format!("error dialing the runtime's streaming server: {error}");
@@ -54,7 +54,7 @@ pub async fn dial(tasks: &TaskTracker, url: &str, method: Method, headers: Heade
     }
 }
 
-async fn attempt(tasks: &TaskTracker, url: &str, method: Method, headers: HeaderMap) -> io::Result<Outcome> {
+async fn attempt(streams: &Work, url: &str, method: Method, headers: HeaderMap) -> io::Result<Outcome> {
     let uri: Uri = url.parse().map_err(io::Error::other)?;
     // The URL holds a token that is as good as the permission: it is not for texts or logs.
     if uri.scheme_str().is_some_and(|scheme| scheme != "http") {
@@ -66,7 +66,7 @@ async fn attempt(tasks: &TaskTracker, url: &str, method: Method, headers: Header
     let stream = tokio::time::timeout(DIAL, TcpStream::connect(address)).await??;
     stream.set_nodelay(true)?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
-    tasks.spawn(async move {
+    streams.spawn(async move {
         if let Err(error) = connection.with_upgrades().await {
             tracing::debug!(%error, "connection to the runtime's streaming server ended");
         }
