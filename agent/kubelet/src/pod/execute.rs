@@ -346,24 +346,29 @@ pub async fn stop(
     join_all(each).await.into_iter().collect()
 }
 
-/// Carries out a plan that ends a pod: it stops containers and sandboxes, and has nothing else.
+/// Carries out a plan that ends a pod: it stops containers and sandboxes, and has nothing else. `false`: `sooner` came while
+/// containers were given their grace, and the rest was left. The call that stops a sandbox is never cut short: what it
+/// takes down of the network would be left half there.
 pub async fn end(
     context: Context,
     pod: Arc<Pod>,
     observed: Observed,
     actions: Vec<Action>,
     grace: Duration,
-) -> Result<(), CriError> {
+    sooner: impl Future<Output = ()>,
+) -> Result<bool, CriError> {
+    let mut sooner = std::pin::pin!(sooner);
     for action in actions {
         match action {
-            Action::StopContainers(stops) => {
-                Box::pin(stop(&context, &pod, &stops, &observed, grace)).await?;
-            }
+            Action::StopContainers(stops) => tokio::select! {
+                stopped = Box::pin(stop(&context, &pod, &stops, &observed, grace)) => stopped?,
+                () = &mut sooner => return Ok(false),
+            },
             Action::StopSandbox(id) => context.runtime.stop_pod_sandbox(&id).await?,
             other => tracing::warn!(action = ?other, "left undone at a pod's end"),
         }
     }
-    Ok(())
+    Ok(true)
 }
 
 async fn stop_one(

@@ -3,6 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 #![allow(clippy::disallowed_methods, reason = "a test sees how what it spawns ends")]
 
+#[macro_use]
+#[path = "../support/refuse.rs"]
+mod refuse;
+
 mod bytes_arrive;
 mod runtime;
 

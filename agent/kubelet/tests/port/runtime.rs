@@ -148,22 +148,6 @@ async fn command(mut io: TcpStream) {
     let _ = io.read_to_end(&mut Vec::new()).await;
 }
 
-/// Methods this runtime lacks, spelled as `async_trait` spells them: it runs before this macro does.
-macro_rules! refuse {
-    ($($name:ident($request:ty) -> $response:ty;)*) => {
-        $(fn $name<'a, 'b>(
-            &'a self,
-            _: Request<$request>,
-        ) -> Pin<Box<dyn Future<Output = Result<Response<$response>, Status>> + Send + 'b>>
-        where
-            'a: 'b,
-            Self: 'b,
-        {
-            Box::pin(async { Err(Status::unimplemented(stringify!($name))) })
-        })*
-    };
-}
-
 type Empty<T> = tokio_stream::Empty<Result<T, Status>>;
 
 #[tonic::async_trait]

@@ -23,18 +23,27 @@ impl Worker {
             let mut newer = self.desired.clone();
             let grace = crate::pod::grace_seconds(pod);
             let (context, before) = (self.context.clone(), observed.clone());
-            let mut stopping =
-                Box::pin(execute::end(context, Arc::clone(pod), before, plan.actions, self.grace(pod)));
-            loop {
+            // A deletion with less grace than the one under way stops it sooner.
+            let mut stopping = Box::pin(execute::end(
+                context,
+                Arc::clone(pod),
+                before,
+                plan.actions,
+                self.grace(pod),
+                less_grace(&mut newer, grace),
+            ));
+            let ended = loop {
                 tokio::select! {
-                    stopped = &mut stopping => break stopped?,
-                    // A deletion with less grace than the one under way stops it sooner.
-                    () = less_grace(&mut newer, grace) => return Ok(Next::Again),
+                    ended = &mut stopping => break ended?,
                     // What takes its time goes on being probed: whoever sends it traffic must know.
                     () = self.wake.notified() => if let Ok(now) = self.look(pod).await {
                         self.report(pod, &now);
                     },
                 }
+            };
+            drop(stopping);
+            if !ended {
+                return Ok(Next::Again);
             }
             observed = self.look(pod).await?;
             if !observed.is_quiet() {
