@@ -2,22 +2,31 @@
 //!
 //! - [`Program`]: an expression, compiled against the [`types`] of its variables, then evaluated at a bounded cost
 //! - `lexer`, `parser`, [`ast`]: text to expression; [`check`]: types, and what an expression may cost at most
-//! - [`value`]: values; [`eval`]: evaluation; `functions`: the standard library; `library`: strings, lists, sets, regular
-//!   expressions, optionals, quantities, addresses, networks, URLs, versions, named formats
+//! - [`value`]: values; [`value::list`]: lists that a schema calls sets or maps; [`eval`]: evaluation; `optimize`: what is constant
+//! - `overload`: what a function is; `library`: the functions; `table`: all of them by name, which `check`, `eval` and `cost` read
 //!
 //! Errors are worded as cel-go words them, as authors and tests match on them.
 
 pub mod ast;
 pub mod check;
+mod cost;
 pub mod eval;
-mod functions;
+mod fault;
 mod lexer;
 mod library;
+mod named;
+mod names;
+mod optimize;
+mod overload;
 mod parser;
+mod parts;
+mod table;
 pub mod types;
 pub mod value;
+pub mod words;
 
-pub use eval::{Error, Variables};
+pub use eval::Variables;
+pub use fault::Error;
 pub use types::{ObjectType, Type};
 pub use value::{Key, Opaque, Value};
 
@@ -86,24 +95,21 @@ impl Program {
     /// # Errors
     /// With where and why it is none.
     pub fn parse(text: &str) -> Result<Self, Problems> {
-        if text.len() > LONGEST {
-            let text_of =
-                format!("expression code point size exceeds limit: size: {}, limit {LONGEST}", text.len());
-            return Err(Problems::new("", vec![Problem { at: 0, text: text_of }]));
-        }
-        parser::parse(text).map(|expr| Program { expr })
+        let mut expr = read(text)?;
+        optimize::optimize(&mut expr);
+        Ok(Program { expr })
     }
 
-    /// Parses an expression and checks it against its variables' types.
+    /// Parses an expression and checks it against its variables' types. The first variable's type bounds the sizes of what is
+    /// below it.
     ///
     /// # Errors
     /// With every place that is wrong: a name, a field or a function that is not there, types that do not fit.
     pub fn compile(text: &str, variables: &[(&str, Type)]) -> Result<(Self, Known), Problems> {
-        let program = Program::parse(text)?;
-        match check::check(&program.expr, variables) {
-            Ok(known) => Ok((program, known)),
-            Err(problems) => Err(Problems::new(text, problems)),
-        }
+        let mut expr = read(text)?;
+        let known = check::check(&expr, variables).map_err(|problems| Problems::new(text, problems))?;
+        optimize::optimize(&mut expr);
+        Ok((Program { expr }, known))
     }
 
     /// Whether the expression speaks of a variable.
@@ -118,6 +124,15 @@ impl Program {
         let value = run.eval(&self.expr);
         (value, run.spent)
     }
+}
+
+fn read(text: &str) -> Result<ast::Expr, Problems> {
+    if text.len() > LONGEST {
+        let text_of =
+            format!("expression code point size exceeds limit: size: {}, limit {LONGEST}", text.len());
+        return Err(Problems::new("", vec![Problem { at: 0, text: text_of }]));
+    }
+    parser::parse(text)
 }
 
 #[cfg(test)]

@@ -90,6 +90,10 @@ pub enum Macro {
     TransformList,
     /// Two variables: a map of what each becomes.
     TransformMap,
+    /// Two variables: a map of the maps that each becomes.
+    TransformMapEntry,
+    /// Sorted by what each becomes.
+    SortBy,
 }
 
 /// A macro over a list or map.

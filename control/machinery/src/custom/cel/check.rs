@@ -1,21 +1,42 @@
 //! Types of an expression's parts, and what it may cost at most, before it is evaluated (upstream: cel-go's checker and its cost
-//! estimate).
+//! estimate, with the sizes that the schema of `self` bounds).
 
-use super::ast::{Expr, Fold, Kind, Macro};
-use super::eval::dotted;
-use super::types::{Type, UNBOUNDED};
+mod call;
+mod fold;
+mod literals;
+
+use super::ast::{Expr, Fold, Kind};
+use super::cost::{self, ANY, Node, Size};
+use super::names::dotted;
+use super::types::{Type, type_value};
 use super::value::Value;
-use super::{Known, Problem, functions, library};
+use super::words::escaped;
+use super::{Known, Problem};
 
-/// Checks an expression against its variables.
+/// Checks an expression against its variables. The first variable's type bounds the sizes of what is below it.
 ///
 /// # Errors
 /// With every place that is wrong.
 pub fn check(expr: &Expr, variables: &[(&str, Type)]) -> Result<Known, Vec<Problem>> {
-    let names = variables.iter().map(|(name, kind)| ((*name).to_owned(), kind.clone())).collect();
-    let mut checker = Checker { names, problems: Vec::new() };
-    let known = checker.visit(expr);
-    if checker.problems.is_empty() { Ok(known) } else { Err(checker.problems) }
+    let local = |(name, kind): &(&str, Type)| Local {
+        name: (*name).to_owned(),
+        kind: kind.clone(),
+        path: vec![(*name).to_owned()],
+        size: None,
+        entry: None,
+    };
+    let root = variables.first().map(|(_, kind)| kind.clone());
+    let mut checker =
+        Checker { root, names: variables.iter().map(local).collect(), problems: Vec::new(), mixed: 0 };
+    let node = checker.visit(expr);
+    if checker.problems.is_empty() {
+        checker.problems = literals::wrong(expr);
+    }
+    if checker.problems.is_empty() {
+        Ok(Known { kind: node.kind, cost: node.cost })
+    } else {
+        Err(checker.problems)
+    }
 }
 
 /// Whether an expression speaks of a variable.
@@ -32,8 +53,9 @@ pub fn mentions(expr: &Expr, variable: &str) -> bool {
         Kind::Map(entries) => entries.iter().any(|(k, v, _)| inside(k) || inside(v)),
         Kind::Struct(_, fields) => fields.iter().any(|(_, v, _)| inside(v)),
         Kind::Fold(fold) => {
-            let own = fold.variable == variable || fold.second.as_deref() == Some(variable);
-            inside(&fold.range) || (!own && (inside(&fold.body) || fold.filter.as_ref().is_some_and(inside)))
+            let Fold { range, variable: own, second, filter, body, .. } = &**fold;
+            let shadowed = own == variable || second.as_deref() == Some(variable);
+            inside(range) || (!shadowed && (inside(body) || filter.as_ref().is_some_and(inside)))
         }
         Kind::Bind { operand, variable: own, body, .. } => {
             inside(operand) || (own != variable && inside(body))
@@ -41,13 +63,32 @@ pub fn mentions(expr: &Expr, variable: &str) -> bool {
     }
 }
 
-struct Checker {
-    names: Vec<(String, Type)>,
-    problems: Vec<Problem>,
+/// A variable.
+struct Local {
+    name: String,
+    kind: Type,
+    path: Vec<String>,
+    size: Option<Size>,
+    entry: Option<(Size, Size)>,
 }
 
-fn known(kind: Type, cost: u64) -> Known {
-    Known { kind, cost }
+struct Checker {
+    /// The type that bounds sizes: `self`'s.
+    root: Option<Type>,
+    names: Vec<Local>,
+    problems: Vec<Problem>,
+    /// How many calls around may be given lists of anything: `format`.
+    mixed: usize,
+}
+
+/// How large a value of a declared type is.
+fn declared(kind: &Type) -> u64 {
+    match kind {
+        Type::Text(most) | Type::Bytes(most) | Type::List(_, most) | Type::Map(_, _, most) => *most,
+        Type::Time | Type::Duration => 32,
+        Type::Dyn => super::types::UNBOUNDED - 2,
+        _ => 0,
+    }
 }
 
 impl Checker {
@@ -56,91 +97,162 @@ impl Checker {
         Type::Dyn
     }
 
-    fn visit(&mut self, expr: &Expr) -> Known {
-        match &expr.kind {
-            Kind::Literal(value) => known(literal(value), 0),
-            Kind::Ident(name) => {
-                let found = self.names.iter().rev().find(|(n, _)| n == name).map(|(_, k)| k.clone());
-                let kind = match found {
-                    Some(kind) => kind,
-                    None if functions::type_value(name).is_some() => Type::Type,
-                    None => {
-                        self.wrong(expr.at, format!("undeclared reference to '{name}' (in container '')"))
-                    }
-                };
-                known(kind, 1)
-            }
+    /// How large the value at a place is by its declaration. As upstream, whatever a path begins with is taken for `self`.
+    fn size_at(&self, path: &[String]) -> Option<Size> {
+        let (_, steps) = path.split_first()?;
+        let mut here = self.root.as_ref()?;
+        for step in steps {
+            here = match (here, step.as_str()) {
+                (Type::List(item, _), "@items") => item,
+                (Type::Map(_, value, _), "@values") => value,
+                (Type::Map(key, ..), "@keys") => key,
+                (Type::Object(object), field) => object.fields.get(field)?,
+                _ => return None,
+            };
+        }
+        Some(Size { min: 0, max: declared(here) })
+    }
+
+    /// A node whose size is known by its place or its type, where it was not computed.
+    fn sized(&self, mut node: Node) -> Node {
+        let scalar = match &node.kind {
+            Type::Optional(inner) => inner.is_scalar(),
+            kind => kind.is_scalar(),
+        };
+        node.size = node.size.or_else(|| self.size_at(&node.path)).or(scalar.then_some(Size::of(1)));
+        if !node.path.is_empty() {
+            let items: Vec<String> = node.path.iter().cloned().chain(["@items".to_owned()]).collect();
+            node.items = self.size_at(&items).unwrap_or(ANY);
+        }
+        node
+    }
+
+    fn visit(&mut self, expr: &Expr) -> Node {
+        let node = match &expr.kind {
+            Kind::Literal(value) => literal(value),
+            Kind::Ident(name) => return self.ident(expr.at, name),
             Kind::Select { operand, field, optional } => {
                 if let Some(name) = dotted(operand).map(|p| format!("{p}.{field}"))
-                    && functions::type_value(&name).is_some()
+                    && !self.names.iter().any(|l| name.starts_with(&format!("{}.", l.name)))
+                    && type_value(&name).is_some()
                 {
-                    return known(Type::Type, 1);
+                    Node { path: vec![name], ..Node::new(Type::Type, 1) }
+                } else {
+                    let of = self.visit(operand);
+                    let kind = self.field(expr.at, &of.kind, field);
+                    if *optional {
+                        Node::new(optional_of(kind), of.cost.saturating_add(1))
+                    } else {
+                        let step = u64::from(matches!(of.kind, Type::Map(..) | Type::Object(_)));
+                        let mut path = of.path;
+                        path.push(field.clone());
+                        Node { path, ..Node::new(kind, of.cost.saturating_add(step)) }
+                    }
                 }
-                let of = self.visit(operand);
-                let kind = self.field(expr.at, &of.kind, field);
-                known(if *optional { optional_of(kind) } else { kind }, of.cost.saturating_add(1))
             }
             Kind::Has { operand, field } => {
                 let of = self.visit(operand);
                 self.field(expr.at, &of.kind, field);
-                known(Type::Bool, of.cost.saturating_add(1))
+                Node::new(Type::Bool, of.cost)
             }
-            Kind::Index { operand, index, optional } => {
-                let (of, by) = (self.visit(operand), self.visit(index));
-                let cost = of.cost.saturating_add(by.cost).saturating_add(1);
-                let (inner, wraps) = match &of.kind {
-                    Type::Optional(inner) => ((**inner).clone(), true),
-                    kind => (kind.clone(), *optional),
-                };
-                let kind = match &inner {
-                    Type::List(item, _) if by.kind.fits(&Type::Int) => (**item).clone(),
-                    Type::Map(key, value, _) if by.kind.fits(key) => (**value).clone(),
-                    Type::Object(_) if by.kind.fits(&Type::text()) => Type::Dyn,
-                    Type::Dyn => Type::Dyn,
-                    other => self.no_overload(expr.at, "_[_]", &[other.clone(), by.kind]),
-                };
-                known(if wraps { optional_of(kind) } else { kind }, cost)
-            }
+            Kind::Index { operand, index, optional } => self.index(expr.at, operand, index, *optional),
             Kind::Call { target, function, args } => self.call(expr.at, target.as_deref(), function, args),
-            Kind::List(items) => {
-                let mut kind: Option<Type> = None;
-                let mut cost = 10_u64;
-                for (item, optional) in items {
-                    let of = self.visit(item);
-                    cost = cost.saturating_add(of.cost);
-                    let of = if *optional { inner_of(of.kind) } else { of.kind };
-                    kind = Some(kind.map_or_else(|| of.clone(), |k| k.join(&of)));
-                }
-                known(Type::List(Box::new(kind.unwrap_or(Type::Dyn)), items.len() as u64), cost)
-            }
-            Kind::Map(entries) => {
-                let (mut key, mut value): (Option<Type>, Option<Type>) = (None, None);
-                let mut cost = 30_u64;
-                for (k, v, optional) in entries {
-                    let (k, v) = (self.visit(k), self.visit(v));
-                    cost = cost.saturating_add(k.cost).saturating_add(v.cost);
-                    let v = if *optional { inner_of(v.kind) } else { v.kind };
-                    key = Some(key.map_or_else(|| k.kind.clone(), |o| o.join(&k.kind)));
-                    value = Some(value.map_or_else(|| v.clone(), |o| o.join(&v)));
-                }
-                let (key, value) = (key.unwrap_or(Type::Dyn), value.unwrap_or(Type::Dyn));
-                known(Type::Map(Box::new(key), Box::new(value), entries.len() as u64), cost)
-            }
+            Kind::List(items) => self.list(items),
+            Kind::Map(entries) => self.map(entries),
             Kind::Struct(_, fields) => {
-                let cost =
-                    fields.iter().fold(40_u64, |sum, (_, v, _)| sum.saturating_add(self.visit(v).cost));
-                known(Type::Dyn, cost)
+                let cost = fields
+                    .iter()
+                    .fold(cost::OBJECT, |sum, (_, value, _)| sum.saturating_add(self.visit(value).cost));
+                Node::new(Type::Dyn, cost)
             }
             Kind::Fold(fold) => self.fold(expr.at, fold),
-            Kind::Bind { operand, variable, body, flat } => {
-                let of = self.visit(operand);
-                self.names.push((variable.clone(), inner_of(of.kind)));
-                let out = self.visit(body);
-                self.names.pop();
-                let kind = if *flat { out.kind } else { optional_of(out.kind) };
-                known(kind, of.cost.saturating_add(out.cost).saturating_add(1))
+            Kind::Bind { operand, variable, body, flat } => self.bind(operand, variable, body, *flat),
+        };
+        self.sized(node)
+    }
+
+    fn ident(&mut self, at: usize, name: &str) -> Node {
+        if let Some(local) = self.names.iter().rev().find(|l| l.name == name) {
+            let (size, entry) = (local.size, local.entry);
+            let node = Node { path: local.path.clone(), ..Node::new(local.kind.clone(), 1) };
+            let node = self.sized(node);
+            return Node { size: node.size.or(size), entry, ..node };
+        }
+        let kind = match type_value(name) {
+            Some(_) => Type::Type,
+            None => self.wrong(at, format!("undeclared reference to '{name}' (in container '')")),
+        };
+        self.sized(Node { path: vec![name.to_owned()], ..Node::new(kind, 1) })
+    }
+
+    fn index(&mut self, at: usize, operand: &Expr, index: &Expr, optional: bool) -> Node {
+        let (of, by) = (self.visit(operand), self.visit(index));
+        let cost = of.cost.saturating_add(by.cost).saturating_add(1);
+        let (inner, wraps) = match &of.kind {
+            Type::Optional(inner) => ((**inner).clone(), true),
+            kind => (kind.clone(), optional),
+        };
+        let (kind, step) = match &inner {
+            Type::List(item, _) if by.kind.fits(&Type::Int) => ((**item).clone(), "@items"),
+            Type::Map(key, value, _) if by.kind.fits(key) => ((**value).clone(), "@values"),
+            Type::Dyn => (Type::Dyn, "@values"),
+            _ => {
+                let name = if optional { "_[?_]" } else { "_[_]" };
+                (self.no_overload(at, name, &[&of.kind, &by.kind], false), "@values")
+            }
+        };
+        if wraps {
+            return Node::new(optional_of(kind), cost);
+        }
+        let mut path = of.path;
+        path.push(step.to_owned());
+        Node { path, size: of.entry.map(|(_, value)| value), ..Node::new(kind, cost) }
+    }
+
+    /// The type of items so far and one more.
+    fn joined(&mut self, at: usize, so_far: Option<Type>, kind: Type) -> Type {
+        match so_far {
+            None => kind,
+            Some(known) if known.fits(&kind) => known.join(&kind),
+            Some(_) if self.mixed > 0 => Type::Dyn,
+            Some(known) => {
+                self.wrong(at, format!("expected type '{known}' but found '{kind}'"));
+                known
             }
         }
+    }
+
+    fn list(&mut self, items: &[(Expr, bool)]) -> Node {
+        let (mut kind, mut cost) = (None, cost::LIST);
+        let mut size: Option<Size> = None;
+        for (item, optional) in items {
+            let node = self.visit(item);
+            cost = cost.saturating_add(node.cost);
+            size = Some(size.map_or(node.size(), |s| s.union(node.size())));
+            let of = if *optional { inner_of(node.kind) } else { node.kind };
+            kind = Some(self.joined(item.at, kind, of));
+        }
+        let list = Type::List(Box::new(kind.unwrap_or(Type::Dyn)), items.len() as u64);
+        let entry = Some((Size::of(1), size.unwrap_or(Size::of(0))));
+        Node { size: Some(Size::of(items.len() as u64)), entry, ..Node::new(list, cost) }
+    }
+
+    fn map(&mut self, entries: &[(Expr, Expr, bool)]) -> Node {
+        let (mut keys, mut values, mut cost) = (None, None, cost::MAP);
+        let mut sizes: Option<(Size, Size)> = None;
+        for (key, value, optional) in entries {
+            let (k, v) = (self.visit(key), self.visit(value));
+            cost = cost.saturating_add(k.cost).saturating_add(v.cost);
+            let (ks, vs) = (k.size(), v.size());
+            sizes = Some(sizes.map_or((ks, vs), |(a, b)| (a.union(ks), b.union(vs))));
+            keys = Some(self.joined(key.at, keys, k.kind));
+            let of = if *optional { inner_of(v.kind) } else { v.kind };
+            values = Some(self.joined(value.at, values, of));
+        }
+        let (key, value) = (keys.unwrap_or(Type::Dyn), values.unwrap_or(Type::Dyn));
+        let map = Type::Map(Box::new(key), Box::new(value), entries.len() as u64);
+        let entry = sizes.or(Some((Size::of(0), Size::of(0))));
+        Node { size: Some(Size::of(entries.len() as u64)), entry, ..Node::new(map, cost) }
     }
 
     fn field(&mut self, at: usize, of: &Type, field: &str) -> Type {
@@ -148,7 +260,11 @@ impl Checker {
             Type::Object(object) => match object.fields.get(field) {
                 Some(kind) => kind.clone(),
                 None if object.open => Type::Dyn,
-                None => self.wrong(at, format!("undefined field '{field}'")),
+                // Words that may not name variables may name fields all the same.
+                None => match escaped(field).and_then(|f| object.fields.get(&f)) {
+                    Some(kind) => kind.clone(),
+                    None => self.wrong(at, format!("undefined field '{field}'")),
+                },
             },
             Type::Map(_, value, _) => (**value).clone(),
             Type::Optional(inner) => optional_of(self.field(at, inner, field)),
@@ -157,104 +273,14 @@ impl Checker {
         }
     }
 
-    fn no_overload(&mut self, at: usize, function: &str, args: &[Type]) -> Type {
-        let shown: Vec<String> = args.iter().map(ToString::to_string).collect();
-        let text = format!("found no matching overload for '{function}' applied to '({})'", shown.join(", "));
+    /// `int.(string)`: what a method was called on stands before the dot.
+    fn no_overload(&mut self, at: usize, function: &str, args: &[&Type], member: bool) -> Type {
+        let (of, rest) = args.split_at(usize::from(member && !args.is_empty()));
+        let rest: Vec<String> = rest.iter().map(ToString::to_string).collect();
+        let of: String = of.iter().map(|kind| format!("{kind}.")).collect();
+        let text =
+            format!("found no matching overload for '{function}' applied to '{of}({})'", rest.join(", "));
         self.wrong(at, text)
-    }
-
-    fn fold(&mut self, at: usize, fold: &Fold) -> Known {
-        let range = self.visit(&fold.range);
-        let (key, item) = match &range.kind {
-            Type::List(item, _) => (Type::Int, (**item).clone()),
-            Type::Map(key, value, _) => ((**key).clone(), (**value).clone()),
-            Type::Object(_) => (Type::text(), Type::Dyn),
-            Type::Dyn => (Type::Dyn, Type::Dyn),
-            other => {
-                let text = format!(
-                    "expression of type '{other}' cannot be range of a comprehension (must be list, map, or dynamic)"
-                );
-                self.wrong(at, text);
-                (Type::Dyn, Type::Dyn)
-            }
-        };
-        let by_key = matches!(range.kind, Type::Map(..) | Type::Object(_));
-        let depth = self.names.len();
-        let single = if by_key { key.clone() } else { item.clone() };
-        match &fold.second {
-            Some(second) => {
-                self.names.push((fold.variable.clone(), key.clone()));
-                self.names.push((second.clone(), item));
-            }
-            None => self.names.push((fold.variable.clone(), single.clone())),
-        }
-        let filter = fold.filter.as_ref().map(|f| {
-            let known = self.visit(f);
-            self.wants_bool(f.at, &known.kind);
-            known.cost
-        });
-        let body = self.visit(&fold.body);
-        self.names.truncate(depth);
-        if matches!(fold.kind, Macro::All | Macro::Exists | Macro::ExistsOne | Macro::Filter) {
-            self.wants_bool(fold.body.at, &body.kind);
-        }
-        let size = range.kind.size();
-        let round = body.cost.saturating_add(filter.unwrap_or(0)).saturating_add(2);
-        let cost = range.cost.saturating_add(1).saturating_add(size.saturating_mul(round));
-        let kind = match fold.kind {
-            Macro::All | Macro::Exists | Macro::ExistsOne => Type::Bool,
-            Macro::Filter => Type::List(Box::new(single), size),
-            Macro::Map | Macro::TransformList => Type::List(Box::new(body.kind), size),
-            Macro::TransformMap => Type::Map(Box::new(key), Box::new(body.kind), size),
-        };
-        known(kind, cost)
-    }
-
-    fn wants_bool(&mut self, at: usize, kind: &Type) {
-        if !kind.fits(&Type::Bool) {
-            self.wrong(at, format!("expected type 'bool' but found '{kind}'"));
-        }
-    }
-
-    fn call(&mut self, at: usize, target: Option<&Expr>, function: &str, args: &[Expr]) -> Known {
-        let spaced = target.and_then(dotted).map(|name| format!("{name}.{function}"));
-        if let Some(name) = spaced.as_deref().filter(|name| library::is_namespaced(name)) {
-            let args: Vec<Known> = args.iter().map(|a| self.visit(a)).collect();
-            let cost = args.iter().fold(1_u64, |sum, a| sum.saturating_add(a.cost));
-            let first = args.first().map_or(Type::Dyn, |a| a.kind.clone());
-            let pairs = args.iter().fold(1_u64, |all, a| all.saturating_mul(a.kind.size().max(1)));
-            return match name {
-                "optional.of" | "optional.ofNonZeroValue" => known(optional_of(first), cost),
-                "optional.none" => known(optional_of(Type::Dyn), cost),
-                "format.named" => known(optional_of(Type::Named("kubernetes.NamedFormat")), cost),
-                "strings.quote" => {
-                    known(Type::Text(first.size().saturating_mul(2)), cost.saturating_add(first.size() / 10))
-                }
-                "ip.isCanonical" => known(Type::Bool, cost),
-                name if name.starts_with("sets.") => known(Type::Bool, cost.saturating_add(pairs)),
-                _ => known(Type::Dyn, cost),
-            };
-        }
-        let mut known_args: Vec<Known> = Vec::new();
-        if let Some(target) = target {
-            known_args.push(self.visit(target));
-        }
-        known_args.extend(args.iter().map(|a| self.visit(a)));
-        let own = known_args.iter().fold(1_u64, |sum, a| sum.saturating_add(a.cost));
-        let kinds: Vec<Type> = known_args.iter().map(|a| a.kind.clone()).collect();
-        if !library::knows(function, target.is_some()) {
-            let text = format!("undeclared reference to '{function}' (in container '')");
-            return known(self.wrong(at, text), own);
-        }
-        let constant = match args.last().map(|a| &a.kind) {
-            Some(Kind::Literal(value)) => Some(value.size()),
-            _ => None,
-        };
-        let (kind, more) = match result(function, target.is_some(), &kinds, constant) {
-            Some(found) => found,
-            None => (self.no_overload(at, function, &kinds), 0),
-        };
-        known(kind, own.saturating_add(more))
     }
 }
 
@@ -272,8 +298,8 @@ fn inner_of(kind: Type) -> Type {
     }
 }
 
-fn literal(value: &Value) -> Type {
-    match value {
+fn literal(value: &Value) -> Node {
+    let kind = match value {
         Value::Null => Type::Null,
         Value::Bool(_) => Type::Bool,
         Value::Int(_) => Type::Int,
@@ -282,130 +308,10 @@ fn literal(value: &Value) -> Type {
         Value::Text(_) => Type::Text(value.size()),
         Value::Bytes(_) => Type::Bytes(value.size()),
         _ => Type::Dyn,
-    }
-}
-
-/// The type of a call's value and what it costs beside its arguments; none where no overload takes them.
-fn result(function: &str, method: bool, args: &[Type], constant: Option<u64>) -> Option<(Type, u64)> {
-    let text = |kind: &Type| matches!(kind, Type::Text(_) | Type::Dyn);
-    let all = |kind: &Type| args.iter().all(|a| a.fits(kind));
-    let size = |i: usize| args.get(i).map_or(0, Type::size);
-    let plain = |kind: Type| Some((kind, 0));
-    match (function, args) {
-        ("_&&_" | "_||_", _) => all(&Type::Bool).then_some((Type::Bool, 0)),
-        ("!_", _) => all(&Type::Bool).then_some((Type::Bool, 0)),
-        ("-_", [kind]) if kind.is_number() || matches!(kind, Type::Dyn | Type::Duration) => {
-            plain(kind.clone())
-        }
-        ("_?_:_", [condition, yes, no]) => {
-            (condition.fits(&Type::Bool) && yes.fits(no)).then(|| (yes.join(no), 0))
-        }
-        ("_==_" | "_!=_", [a, b]) => a.fits(b).then(|| (Type::Bool, size(0).min(size(1)) / 10)),
-        ("_<_" | "_<=_" | "_>_" | "_>=_", [a, b]) => {
-            let orders = |k: &Type| {
-                k.is_number()
-                    || matches!(
-                        k,
-                        Type::Bool | Type::Text(_) | Type::Bytes(_) | Type::Time | Type::Duration | Type::Dyn
-                    )
-            };
-            let fit = a.fits(b) || (a.is_number() && b.is_number());
-            (fit && orders(a) && orders(b)).then(|| (Type::Bool, size(0).min(size(1)) / 10))
-        }
-        ("@in", [item, of]) => match of {
-            Type::List(inner, most) => item.fits(inner).then_some((Type::Bool, *most)),
-            Type::Map(key, ..) => item.fits(key).then_some((Type::Bool, 0)),
-            Type::Object(_) | Type::Dyn => Some((Type::Bool, 0)),
-            _ => None,
-        },
-        ("_+_" | "_-_" | "_*_" | "_/_" | "_%_", [a, b]) => arithmetic(function, a, b),
-        ("size", [kind]) => matches!(
-            kind,
-            Type::Text(_) | Type::Bytes(_) | Type::List(..) | Type::Map(..) | Type::Object(_) | Type::Dyn
-        )
-        .then_some((Type::Int, 0)),
-        ("dyn", [_]) => plain(Type::Dyn),
-        ("type", [_]) => plain(Type::Type),
-        ("int", [_]) => plain(Type::Int),
-        ("uint", [_]) => plain(Type::Uint),
-        ("double", [_]) => plain(Type::Double),
-        ("bool", [_]) => plain(Type::Bool),
-        ("string", [kind]) => Some((Type::Text(kind.size().max(64)), kind.size() / 10)),
-        ("bytes", [kind]) => Some((Type::Bytes(kind.size()), kind.size() / 10)),
-        ("timestamp", [_]) => plain(Type::Time),
-        ("duration", [_]) => plain(Type::Duration),
-        ("contains", [a, b]) => (text(a) && text(b))
-            .then(|| (Type::Bool, (size(0) / 10).max(1).saturating_mul((size(1) / 10).max(1)))),
-        ("startsWith" | "endsWith", [a, b]) => (text(a) && text(b)).then(|| (Type::Bool, size(1) / 10)),
-        ("matches", [a, b]) => {
-            let pattern = constant.unwrap_or(size(1));
-            (text(a) && text(b))
-                .then(|| (Type::Bool, (1 + size(0) / 10).saturating_mul((pattern / 4).max(1))))
-        }
-        ("find", [a, b]) if text(a) && text(b) => Some((
-            Type::Text(size(0)),
-            (1 + size(0) / 10).saturating_mul((constant.unwrap_or(size(1)) / 4).max(1)),
-        )),
-        ("findAll", [a, b, ..]) if text(a) && text(b) => Some((
-            Type::List(Box::new(Type::Text(size(0))), size(0)),
-            (1 + size(0) / 10).saturating_mul((constant.unwrap_or(size(1)) / 4).max(1)),
-        )),
-        ("lowerAscii" | "upperAscii" | "trim" | "substring" | "charAt", [a, ..]) if text(a) => {
-            Some((Type::Text(size(0)), size(0) / 10))
-        }
-        ("replace", [a, ..]) if text(a) => {
-            Some((Type::Text(UNBOUNDED), size(0).saturating_mul(1 + size(2)) / 10))
-        }
-        ("split", [a, ..]) if text(a) => Some((Type::List(Box::new(Type::Text(size(0))), size(0)), size(0))),
-        ("join", [Type::List(_, most), ..]) => Some((Type::text(), *most)),
-        ("format", [a, _]) if text(a) => Some((Type::text(), size(0) / 10)),
-        ("indexOf" | "lastIndexOf", [_, ..]) => {
-            Some((Type::Int, size(0).saturating_mul((size(1) / 10).max(1)) / 10))
-        }
-        ("isSorted", [Type::List(..) | Type::Dyn]) => Some((Type::Bool, size(0))),
-        ("sum" | "min" | "max", [Type::List(item, most)]) => Some(((**item).clone(), *most)),
-        ("hasValue", [_]) | ("isQuantity" | "isURL" | "isIP" | "isCIDR" | "isSemver", [_, ..]) => {
-            plain(Type::Bool)
-        }
-        ("value", [Type::Optional(inner)]) => plain((**inner).clone()),
-        ("orValue", [Type::Optional(inner), other]) => inner.fits(other).then(|| (inner.join(other), 0)),
-        ("or", [a, _]) => plain(a.clone()),
-        ("quantity", [a]) if text(a) => plain(Type::Named("kubernetes.Quantity")),
-        ("url", [a]) if text(a) => plain(Type::Named("kubernetes.URL")),
-        ("ip", [a]) if text(a) && !method => plain(Type::Named("net.IP")),
-        ("cidr", [a]) if text(a) => plain(Type::Named("net.CIDR")),
-        ("semver", [a, ..]) if text(a) => plain(Type::Named("kubernetes.Semver")),
-        (name, [Type::Time | Type::Duration | Type::Dyn, ..]) if name.starts_with("get") => plain(Type::Dyn),
-        // Functions of libraries: their arguments are told apart when they are called.
-        (_, [Type::Named(_) | Type::Dyn | Type::Optional(_), ..]) => plain(Type::Dyn),
-        ("reverse", [kind]) => Some((kind.clone(), kind.size())),
+    };
+    let number = match value {
+        Value::Int(n) => Some(*n),
         _ => None,
-    }
-}
-
-fn arithmetic(operator: &str, a: &Type, b: &Type) -> Option<(Type, u64)> {
-    let plain = |kind: Type| Some((kind, 0));
-    match (operator, a, b) {
-        (_, Type::Dyn, Type::Dyn) => plain(Type::Dyn),
-        (_, Type::Dyn, other) | (_, other, Type::Dyn) => plain(other.clone()),
-        ("_%_", Type::Double, _) => None,
-        (_, a, b) if a.is_number() && a == b => plain(a.clone()),
-        ("_+_", Type::Text(a), Type::Text(b)) => {
-            let size = a.saturating_add(*b);
-            Some((Type::Text(size), size / 10))
-        }
-        ("_+_", Type::Bytes(a), Type::Bytes(b)) => {
-            let size = a.saturating_add(*b);
-            Some((Type::Bytes(size), size / 10))
-        }
-        ("_+_", Type::List(x, a), Type::List(y, b)) if x.fits(y) => {
-            Some((Type::List(Box::new(x.join(y)), a.saturating_add(*b)), a.saturating_add(*b)))
-        }
-        ("_+_" | "_-_", Type::Duration, Type::Duration) => plain(Type::Duration),
-        ("_+_" | "_-_", Type::Time, Type::Duration) | ("_+_", Type::Duration, Type::Time) => {
-            plain(Type::Time)
-        }
-        ("_-_", Type::Time, Type::Time) => plain(Type::Duration),
-        _ => None,
-    }
+    };
+    Node { size: Some(Size::of(value.size())), literal: number, ..Node::new(kind, 0) }
 }

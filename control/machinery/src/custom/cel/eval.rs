@@ -1,34 +1,20 @@
 //! Evaluation, at a bounded cost: every step is paid for, and texts and lists by their size (upstream: cel-go's runtime cost).
 
-use super::ast::{Expr, Fold, Kind, Macro};
+mod fold;
+
+use super::ast::{Expr, Kind};
+use super::cost;
+use super::fault::{Error, Evaluated, fail, no_overload};
+use super::names::dotted;
+use super::table;
+use super::types::type_value;
 use super::value::{Key, Value};
-use super::{functions, library};
+use super::words::escaped;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Why an evaluation has no value.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Error {
-    /// The expression's own fault, in cel-go's words: `no such key: a`.
-    #[error("{0}")]
-    Evaluation(String),
-    /// It costs more than it may.
-    #[error("operation cancelled: actual cost limit exceeded")]
-    Cost,
-}
-
 /// The names an expression may use; none for a name that is not known.
 pub type Variables<'v> = dyn Fn(&str) -> Option<Value> + 'v;
-
-pub(super) type Evaluated = Result<Value, Error>;
-
-pub(super) fn fail<T>(text: impl Into<String>) -> Result<T, Error> {
-    Err(Error::Evaluation(text.into()))
-}
-
-pub(super) fn no_overload<T>() -> Result<T, Error> {
-    fail("no such overload")
-}
 
 /// One evaluation.
 pub(super) struct Run<'v> {
@@ -46,9 +32,18 @@ impl Run<'_> {
         if self.spent > self.limit { Err(Error::Cost) } else { Ok(()) }
     }
 
-    /// Pays for looking at a text or bytes: a tenth of its length.
-    pub(super) fn pay_for(&mut self, value: &Value) -> Result<(), Error> {
-        self.pay(value.size().div_ceil(10))
+    /// Evaluates what stands in an index or behind `?`: that a name is read is not paid for there.
+    fn plain(&mut self, expr: &Expr) -> Evaluated {
+        let value = self.eval(expr)?;
+        if is_attribute(expr) {
+            self.spent = self.spent.saturating_sub(1);
+        }
+        Ok(value)
+    }
+
+    /// Pays for a step down: one more where it begins at what is no variable's field.
+    fn step(&mut self, operand: &Expr) -> Result<(), Error> {
+        self.pay(if is_attribute(operand) { 1 } else { 2 })
     }
 
     pub(super) fn eval(&mut self, expr: &Expr) -> Evaluated {
@@ -58,12 +53,11 @@ impl Run<'_> {
             Kind::Select { operand, field, optional } => self.select(operand, field, *optional),
             Kind::Has { operand, field } => {
                 let value = self.eval(operand)?;
-                self.pay(1)?;
                 has(&value, field)
             }
             Kind::Index { operand, index, optional } => {
-                let (value, index) = (self.eval(operand)?, self.eval(index)?);
-                self.pay(1)?;
+                let (value, index) = (self.eval(operand)?, self.plain(index)?);
+                self.step(operand)?;
                 let inner = match &value {
                     Value::Optional(Some(inner)) => Some((**inner).clone()),
                     Value::Optional(None) => return Ok(Value::Optional(None)),
@@ -74,7 +68,7 @@ impl Run<'_> {
             }
             Kind::Call { target, function, args } => self.call(target.as_deref(), function, args),
             Kind::List(items) => {
-                self.pay(10)?;
+                self.pay(cost::LIST)?;
                 let mut out = Vec::with_capacity(items.len());
                 for (item, optional) in items {
                     match self.eval(item)? {
@@ -86,7 +80,7 @@ impl Run<'_> {
                 Ok(Value::list_of(out))
             }
             Kind::Map(entries) => {
-                self.pay(30)?;
+                self.pay(cost::MAP)?;
                 let mut out = BTreeMap::new();
                 for (key, value, optional) in entries {
                     let Some(key) = self.eval(key)?.key() else { return fail("unsupported key type") };
@@ -103,7 +97,7 @@ impl Run<'_> {
                 Ok(Value::Map(Arc::new(out)))
             }
             Kind::Struct(_, fields) => {
-                self.pay(40)?;
+                self.pay(cost::OBJECT)?;
                 let mut out = Vec::new();
                 for (name, value, optional) in fields {
                     match self.eval(value)? {
@@ -118,8 +112,16 @@ impl Run<'_> {
             }
             Kind::Fold(fold) => self.fold(fold),
             Kind::Bind { operand, variable, body, flat } => {
+                let before = self.spent;
                 let Value::Optional(inner) = self.eval(operand)? else { return no_overload() };
-                let Some(inner) = inner else { return Ok(Value::Optional(None)) };
+                let asked = self.spent - before;
+                self.pay(1)?;
+                let Some(inner) = inner else {
+                    self.pay(1)?;
+                    return Ok(Value::Optional(None));
+                };
+                // Upstream evaluates it for its value again.
+                self.pay(asked.saturating_add(1 + u64::from(!*flat)))?;
                 self.bound.push((variable.clone(), (*inner).clone()));
                 let value = self.eval(body);
                 self.bound.pop();
@@ -130,28 +132,29 @@ impl Run<'_> {
     }
 
     fn ident(&mut self, name: &str) -> Evaluated {
-        self.pay(1)?;
-        if let Some((_, value)) = self.bound.iter().rev().find(|(n, _)| n == name) {
-            return Ok(value.clone());
-        }
-        if let Some(value) = (self.variables)(name) {
-            return Ok(value);
-        }
-        match functions::type_value(name) {
-            Some(name) => Ok(Value::Type(name)),
-            None => fail(format!("no such attribute(s): {name}")),
+        let found = match self.bound.iter().rev().find(|(n, _)| n == name) {
+            Some((_, value)) => Some(value.clone()),
+            None => (self.variables)(name),
+        };
+        match (found, type_value(name)) {
+            (Some(value), _) => {
+                self.pay(1)?;
+                Ok(value)
+            }
+            (None, Some(name)) => Ok(Value::Type(name)),
+            (None, None) => fail(format!("no such attribute(s): {name}")),
         }
     }
 
     fn select(&mut self, operand: &Expr, field: &str, optional: bool) -> Evaluated {
         // A name with dots may be a type's.
         if let Some(name) = dotted(operand).map(|p| format!("{p}.{field}"))
-            && let Some(name) = functions::type_value(&name)
+            && let Some(name) = type_value(&name)
         {
             return Ok(Value::Type(name));
         }
         let value = self.eval(operand)?;
-        self.pay(1)?;
+        self.step(operand)?;
         match &value {
             Value::Optional(None) => Ok(Value::Optional(None)),
             Value::Optional(Some(inner)) => found(member(inner, field), true),
@@ -160,52 +163,58 @@ impl Run<'_> {
     }
 
     fn call(&mut self, target: Option<&Expr>, function: &str, args: &[Expr]) -> Evaluated {
-        match (function, args) {
-            ("_&&_", [a, b]) => return self.both(a, b, false),
-            ("_||_", [a, b]) => return self.both(a, b, true),
-            ("_?_:_", [condition, yes, no]) => {
+        match (target, function, args) {
+            (None, "_&&_", [a, b]) => return self.both(a, b, false),
+            (None, "_||_", [a, b]) => return self.both(a, b, true),
+            (None, "_?_:_", [condition, yes, no]) => {
                 return match self.eval(condition)? {
-                    Value::Bool(true) => self.eval(yes),
-                    Value::Bool(false) => self.eval(no),
+                    Value::Bool(true) => self.plain(yes),
+                    Value::Bool(false) => self.plain(no),
                     _ => no_overload(),
                 };
             }
-            ("or" | "orValue", [other]) if target.is_some() => {
-                let Some(target) = target else { return no_overload() };
-                let value = self.eval(target)?;
-                self.pay(1)?;
-                return match value {
+            (Some(of), "or" | "orValue", [other]) => {
+                return match self.eval(of)? {
                     Value::Optional(Some(inner)) if function == "orValue" => Ok((*inner).clone()),
                     Value::Optional(Some(inner)) => Ok(Value::Optional(Some(inner))),
                     Value::Optional(None) => self.eval(other),
                     _ => no_overload(),
                 };
             }
+            // A list that is written out is a set.
+            (None, "@in", [item, Expr { kind: Kind::Literal(Value::List(items)), .. }]) => {
+                let item = self.eval(item)?;
+                return Ok(Value::Bool(items.contains(&item)));
+            }
             _ => {}
         }
         // `optional.of(x)`, `ip.isCanonical(x)`: functions with a dot in their name.
         let spaced = target.and_then(dotted).map(|name| format!("{name}.{function}"));
-        if let Some(name) = spaced.as_deref().filter(|name| library::is_namespaced(name)) {
-            let args = self.all(args)?;
-            self.pay(1)?;
-            return library::namespaced(self, name, &args);
-        }
+        let (target, function) = match spaced.as_deref().filter(|name| table::is_global(name)) {
+            Some(name) => (None, name),
+            None => (target, function),
+        };
         let mut values = Vec::with_capacity(args.len() + 1);
-        if let Some(target) = target {
-            values.push(self.eval(target)?);
-        }
-        for arg in args {
+        for arg in target.into_iter().chain(args) {
             values.push(self.eval(arg)?);
         }
-        self.pay(1)?;
-        match target {
-            Some(_) => functions::method(self, function, &values),
-            None => functions::global(self, function, &values),
-        }
+        self.invoke(function, target.is_some(), &values)
     }
 
-    fn all(&mut self, args: &[Expr]) -> Result<Vec<Value>, Error> {
-        args.iter().map(|arg| self.eval(arg)).collect()
+    pub(super) fn invoke(&mut self, function: &str, member: bool, args: &[Value]) -> Evaluated {
+        let Some(overload) = table::named(function, member).find(|o| o.accepts(args)) else {
+            return no_overload();
+        };
+        // What may grow by a number alone is paid for before it is made.
+        if let ("lists.range", [Value::Int(n)]) = (function, args) {
+            let left = self.limit.saturating_sub(self.spent);
+            if u64::try_from(*n).is_ok_and(|n| n > left) {
+                return Err(Error::Cost);
+            }
+        }
+        let value = (overload.body)(args)?;
+        self.pay(overload.cost.spent(args, &value))?;
+        Ok(value)
     }
 
     /// `&&` and `||`: one side decides, whatever is wrong with the other.
@@ -223,112 +232,14 @@ impl Run<'_> {
             _ => no_overload(),
         }
     }
-
-    fn fold(&mut self, fold: &Fold) -> Evaluated {
-        let range = self.eval(&fold.range)?;
-        self.pay(1)?;
-        let items: Vec<(Value, Value)> = match &range {
-            Value::List(items) => {
-                items.iter().enumerate().map(|(i, v)| (Value::Int(i as i64), v.clone())).collect()
-            }
-            Value::Map(entries) => entries.iter().map(|(k, v)| (k.value(), v.clone())).collect(),
-            _ => return no_overload(),
-        };
-        let is_map = matches!(range, Value::Map(_));
-        let mut out = Vec::new();
-        let mut entries = BTreeMap::new();
-        let (mut error, mut held) = (None, 0);
-        for (key, value) in items {
-            self.pay(1)?;
-            let depth = self.bound.len();
-            match &fold.second {
-                Some(second) => {
-                    self.bound.push((fold.variable.clone(), key.clone()));
-                    self.bound.push((second.clone(), value.clone()));
-                }
-                None => {
-                    let item = if is_map { key.clone() } else { value.clone() };
-                    self.bound.push((fold.variable.clone(), item));
-                }
-            }
-            let item = if is_map && fold.second.is_none() { key.clone() } else { value };
-            let step = self.step(fold, &item, &mut out, &mut entries, &key, &mut held);
-            self.bound.truncate(depth);
-            match step {
-                Ok(Some(answer)) => return Ok(answer),
-                Ok(None) => {}
-                Err(Error::Cost) => return Err(Error::Cost),
-                // What decides may still come.
-                Err(e) if matches!(fold.kind, Macro::All | Macro::Exists) => error = Some(e),
-                Err(e) => return Err(e),
-            }
-        }
-        if let Some(error) = error {
-            return Err(error);
-        }
-        Ok(match fold.kind {
-            Macro::All => Value::Bool(true),
-            Macro::Exists => Value::Bool(false),
-            Macro::ExistsOne => Value::Bool(held == 1),
-            Macro::TransformMap => Value::Map(Arc::new(entries)),
-            Macro::Map | Macro::Filter | Macro::TransformList => Value::list_of(out),
-        })
-    }
-
-    /// One round of a macro; the answer, where this round decides it.
-    fn step(
-        &mut self,
-        fold: &Fold,
-        item: &Value,
-        out: &mut Vec<Value>,
-        entries: &mut BTreeMap<Key, Value>,
-        key: &Value,
-        held: &mut usize,
-    ) -> Result<Option<Value>, Error> {
-        let truth = |value: Value| match value {
-            Value::Bool(is) => Ok(is),
-            _ => no_overload(),
-        };
-        if let Some(filter) = &fold.filter
-            && !truth(self.eval(filter)?)?
-        {
-            return Ok(None);
-        }
-        let value = self.eval(&fold.body)?;
-        match fold.kind {
-            Macro::All => Ok((!truth(value)?).then_some(Value::Bool(false))),
-            Macro::Exists => Ok(truth(value)?.then_some(Value::Bool(true))),
-            Macro::ExistsOne => {
-                *held += usize::from(truth(value)?);
-                Ok(None)
-            }
-            Macro::Filter => {
-                if truth(value)? {
-                    self.pay(1)?;
-                    out.push(item.clone());
-                }
-                Ok(None)
-            }
-            Macro::Map | Macro::TransformList => {
-                self.pay(1)?;
-                out.push(value);
-                Ok(None)
-            }
-            Macro::TransformMap => {
-                self.pay(1)?;
-                entries.extend(key.key().map(|k| (k, value)));
-                Ok(None)
-            }
-        }
-    }
 }
 
-/// `a.b` as a name.
-pub(super) fn dotted(expr: &Expr) -> Option<String> {
+/// A variable, or what is reached from one by fields and indices.
+fn is_attribute(expr: &Expr) -> bool {
     match &expr.kind {
-        Kind::Ident(name) => Some(name.clone()),
-        Kind::Select { operand, field, optional: false } => Some(format!("{}.{field}", dotted(operand)?)),
-        _ => None,
+        Kind::Ident(_) => true,
+        Kind::Select { operand, .. } | Kind::Index { operand, .. } => is_attribute(operand),
+        _ => false,
     }
 }
 
@@ -346,7 +257,7 @@ fn found(value: Result<Option<Value>, String>, optional: bool) -> Evaluated {
 /// A field; the error is that there is none.
 fn member(value: &Value, field: &str) -> Result<Option<Value>, String> {
     match value {
-        Value::Map(entries) => match entries.get(&Key::Text(field.into())) {
+        Value::Map(entries) => match field_of(entries, field) {
             Some(value) => Ok(Some(value.clone())),
             None => Err(format!("no such key: {field}")),
         },
@@ -355,11 +266,16 @@ fn member(value: &Value, field: &str) -> Result<Option<Value>, String> {
     }
 }
 
+fn field_of<'v>(entries: &'v BTreeMap<Key, Value>, field: &str) -> Option<&'v Value> {
+    let get = |name: &str| entries.get(&Key::Text(name.into()));
+    get(field).or_else(|| get(&escaped(field)?))
+}
+
 fn has(value: &Value, field: &str) -> Evaluated {
     match value {
         Value::Optional(None) => Ok(Value::Bool(false)),
         Value::Optional(Some(inner)) => has(inner, field),
-        Value::Map(entries) => Ok(Value::Bool(entries.contains_key(&Key::Text(field.into())))),
+        Value::Map(entries) => Ok(Value::Bool(field_of(entries, field).is_some())),
         Value::Null => Ok(Value::Bool(false)),
         _ => no_overload(),
     }

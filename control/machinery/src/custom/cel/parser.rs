@@ -3,6 +3,7 @@
 use super::ast::{Expr, Fold, Kind, Macro};
 use super::lexer::{Token, lex};
 use super::value::Value;
+use super::words::RESERVED;
 use super::{Problem, Problems};
 
 /// How deep expressions may nest.
@@ -242,6 +243,9 @@ impl Parser {
                 at,
                 text: "Syntax error: extraneous input 'in' expecting an expression".to_owned(),
             }),
+            Token::Ident(name) if RESERVED.contains(&name.as_str()) => {
+                Err(Problem { at, text: format!("reserved identifier: {name}") })
+            }
             Token::Ident(name) => {
                 if self.takes("(") {
                     let args = self.list(")")?;
@@ -299,6 +303,8 @@ impl Parser {
             ("map", 2 | 3) => Some(Macro::Map),
             ("transformList", 3 | 4) => Some(Macro::TransformList),
             ("transformMap", 3 | 4) => Some(Macro::TransformMap),
+            ("transformMapEntry", 3 | 4) => Some(Macro::TransformMapEntry),
+            ("sortBy", 2) => Some(Macro::SortBy),
             _ => None,
         };
         let variable = |expr: &Expr| match &expr.kind {
@@ -325,13 +331,20 @@ impl Parser {
         };
         let two = match kind {
             Macro::All | Macro::Exists | Macro::ExistsOne => args.len() == 3,
-            Macro::TransformList | Macro::TransformMap => true,
-            Macro::Map | Macro::Filter => false,
+            Macro::TransformList | Macro::TransformMap | Macro::TransformMapEntry => true,
+            Macro::Map | Macro::Filter | Macro::SortBy => false,
         };
         let mut args = args.into_iter();
         let mut take = || args.next();
         let first = take().map(|e| variable(&e)).transpose()?.unwrap_or_default();
-        let second = if two { take().map(|e| variable(&e)).transpose()? } else { None };
+        let second =
+            if two { take().map(|e| variable(&e).map(|name| (e.at, name))).transpose()? } else { None };
+        if let Some((at, second)) = &second
+            && *second == first
+        {
+            return Err(Problem { at: *at, text: format!("duplicate variable name: {first}") });
+        }
+        let second = second.map(|(_, name)| name);
         let mut rest: Vec<Expr> = args.collect();
         let body = rest.pop();
         let Some(body) = body else { return Err(self.unexpected("an expression")) };

@@ -67,6 +67,107 @@ fn errors_are_cel_gos() {
     fails("9223372036854775807 + 1 > 0", "integer overflow");
 }
 
+#[test]
+fn no_reserved_word_is_a_name() {
+    for word in words::RESERVED.iter().filter(|w| !matches!(**w, "true" | "false" | "null" | "in")) {
+        let found = Program::parse(&format!("{word} == 1")).unwrap_err().to_string();
+        assert!(found.contains(&format!("reserved identifier: {word}")), "{found}");
+        let found = Program::parse(&format!("{word}(1)")).unwrap_err().to_string();
+        assert!(found.contains(&format!("reserved identifier: {word}")), "{found}");
+    }
+    let object = Value::from_json(&json!({"__namespace__": "a"}));
+    let names = |name: &str| (name == "self").then(|| object.clone());
+    let of = "has(self.namespace) && self.namespace == 'a' && self.__namespace__ == 'a' && !has(self.while)";
+    assert_eq!(
+        Program::parse(of).unwrap().eval(&names, PER_CALL).0,
+        Ok(Value::Bool(true)),
+        "fields may be called so"
+    );
+}
+
+#[test]
+fn libraries_of_later_versions() {
+    for text in [
+        "[3, 1, 2].sort() == [1, 2, 3] && ['b', 'a'].sortBy(x, x) == ['a', 'b']",
+        "[1, 2, 3, 4].slice(1, 3) == [2, 3] && [[1], [2, 3]].flatten() == [1, 2, 3]",
+        "[1, [2, [3]]].flatten(2) == [1, 2, 3] && [1, 2, 1].distinct() == [1, 2]",
+        "lists.range(3) == [0, 1, 2] && [1, 2].reverse() == [2, 1]",
+        "[1, 2].first().value() == 1 && [1, 2].last().value() == 2 && ![].first().hasValue()",
+        "[optional.of(1), optional.none()].unwrapOpt() == [1] && optional.unwrap([optional.of(2)]) == [2]",
+        "{'a': 1}.transformMapEntry(k, v, {k + 'b': v + 1}) == {'ab': 2}",
+        "[5, 6].transformMap(i, v, v > 5, v) == {1: 6} && [1, 2].transformList(i, v, i + v) == [1, 3]",
+        "{'a': 1, 'b': 2}.exists(k, v, k == 'b' && v == 2) && [1, 2].existsOne(i, v, v == 2)",
+        "format.dns1123Label().validate('A b').hasValue() && !format.uuid().validate('a').hasValue() == false",
+        "sign(quantity('-1')) == -1 && semver('v1.2', true).minor() == 2 && isSemver('1.0.0')",
+        "cidr('10.0.0.0/8').containsCIDR('10.1.0.0/16') && cidr('10.1.2.3/8').masked() == cidr('10.0.0.0/8')",
+        "string(ip('::1')) == '::1' && ip('::1').isLoopback() && ip.isCanonical('::1')",
+        "type(ip('::1')) == net.IP && type(quantity('1')) == kubernetes.Quantity",
+    ] {
+        holds(text);
+    }
+    fails("[1].slice(0, 5) == []", "cannot slice(0, 5), list is length 1");
+    fails("[1, 1].transformMapEntry(i, v, {v: i}) == {}", "insert failed: key 1 already exists");
+    for text in
+        ["[1].all(x, x, true)", "'a'.reverse() == 'a'", "math.abs(1) == 1", "base64.encode(b'') == ''"]
+    {
+        let found = Program::compile(text, &[]).unwrap_err().to_string();
+        assert!(
+            found.contains("duplicate variable name: x")
+                || found.contains("undeclared reference")
+                || found.contains("no matching overload"),
+            "{text}: {found}"
+        );
+    }
+}
+
+/// What these cost upstream (the apiextensions server's tests that costs stay as they are).
+#[test]
+fn an_evaluation_costs_what_it_costs_upstream() {
+    let object = json!({"s": "Rook takes x", "n": 3, "l": [1, 2, 3], "k": [1, 2, 3], "m": {"b": 1, "d": 2},
+        "lm": [{"k": "a1", "v": "b1"}, {"k": "a2", "v": "b2"}, {"k": "a3", "v": "b3"}]});
+    let value = Value::from_json(&object);
+    let names = |name: &str| (name == "self").then(|| value.clone());
+    for (text, cost) in [
+        ("has(self.s)", 1),
+        ("has(self.s) && has(self.n)", 2),
+        ("type(self.n) == int", 4),
+        ("self.s == 'Rook takes x'", 4),
+        ("self.s.startsWith('Rook')", 4),
+        ("!self.s.startsWith('knight')", 5),
+        ("self.s.matches('^[^0-9]*$')", 8),
+        ("self.s.charAt(3) == 'k'", 4),
+        ("self.s.indexOf('o') == 1", 4),
+        ("self.s.split(' ', 2) == ['Rook', 'takes x']", 6),
+        ("self.s in ['Pending', 'Available']", 2),
+        ("1 in self.l", 5),
+        ("self.k[0] in self.l", 8),
+        ("self.l + self.k == [1, 2, 3, 1, 2, 3]", 6),
+        ("self.l + [4, 5] == [1, 2, 3, 4, 5]", 4),
+        ("sets.contains(self.l, [1])", 6),
+        ("sets.equivalent(self.l, [1, 2, 3])", 21),
+        ("'b' in self.m", 3),
+        ("self.m.all(k, self.m[k] > 0)", 17),
+        ("!self.m.exists(k, self.m[k] == 3)", 20),
+        ("self.m.exists_one(k, self.m[k] == 2)", 14),
+        ("!self.m.exists_one(k, self.m[k] > 0)", 17),
+        ("size(self.m.filter(k, self.m[k] > 1)) == 1", 26),
+        ("self.m.all(k, v, v > 0)", 13),
+        ("!self.m.exists(k, v, v == 3)", 16),
+        ("self.m.existsOne(k, v, v == 2)", 10),
+        ("self.m.transformMap(k, v, v > 1, v + 1).size() == 1", 14),
+        ("self.m.transformMap(k, v, v + 1).size() == 2", 15),
+        ("self.m.transformMapEntry(k, v, v > 1, {k + '2': v + 1}).size() == 1", 45),
+        ("has(self.lm[0].v)", 3),
+        ("self.lm.all(m, m.k.startsWith('a'))", 21),
+        ("self.lm.exists(m, m.k.endsWith('1'))", 13),
+        ("self.lm.exists_one(m, m.k == 'a3')", 15),
+    ] {
+        let (outcome, spent) = Program::parse(text).unwrap().eval(&names, PER_CALL);
+        assert!(outcome.is_ok(), "{text}: {outcome:?}");
+        assert_eq!(spent, cost, "{text}");
+    }
+}
+
 fn known() -> Type {
     let fields = [
         ("x".to_owned(), Type::Int),
@@ -88,6 +189,10 @@ fn types_are_checked_before_anything_is_evaluated() {
     for (text, error) in [
         ("self.z == 100", "ERROR: <input>:1:5: undefined field 'z'\n | self.z == 100\n | ....^"),
         ("self.x == 'a'", "found no matching overload for '_==_' applied to '(int, string)'"),
+        ("self.y.charAt('a')", "found no matching overload for 'charAt' applied to 'string.(string)'"),
+        ("[1, 'a']", "expected type 'int' but found 'string'"),
+        ("self.y.matches('[')", "invalid matches argument"),
+        ("duration('a') > duration('1h')", "invalid duration argument"),
         ("other", "undeclared reference to 'other' (in container '')"),
         ("self.x.foo()", "undeclared reference to 'foo' (in container '')"),
         ("self = 42", "Syntax error: token recognition error at: '='"),

@@ -7,6 +7,33 @@ use std::sync::Arc;
 /// The largest size assumed where nothing bounds it: what fits into a request.
 pub const UNBOUNDED: u64 = 3 * 1024 * 1024;
 
+/// Names that are types.
+const TYPES: [&str; 18] = [
+    "null_type",
+    "bool",
+    "int",
+    "uint",
+    "double",
+    "string",
+    "bytes",
+    "list",
+    "map",
+    "type",
+    "optional_type",
+    "google.protobuf.Timestamp",
+    "google.protobuf.Duration",
+    "net.IP",
+    "net.CIDR",
+    "kubernetes.Quantity",
+    "kubernetes.URL",
+    "kubernetes.Semver",
+];
+
+/// The type of a name, if it is one's.
+pub(super) fn type_value(name: &str) -> Option<&'static str> {
+    TYPES.into_iter().find(|t| *t == name)
+}
+
 /// An object's fields, by their names in expressions.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ObjectType {
@@ -106,7 +133,6 @@ impl Type {
             (Type::List(a, _), Type::List(b, _)) => a.fits(b),
             (Type::Map(ak, av, _), Type::Map(bk, bv, _)) => ak.fits(bk) && av.fits(bv),
             (Type::Optional(a), Type::Optional(b)) => a.fits(b),
-            (Type::Object(_), Type::Map(..)) | (Type::Map(..), Type::Object(_)) => true,
             // Objects, times and durations may be null; scalars may not.
             (Type::Null, Type::Object(_) | Type::Time | Type::Duration | Type::Optional(_)) => true,
             (Type::Object(_) | Type::Time | Type::Duration | Type::Optional(_), Type::Null) => true,
@@ -136,6 +162,20 @@ impl Type {
             Type::Optional(inner) => inner.size(),
             _ => 1,
         }
+    }
+
+    /// The type of a value that is of one or the other; `dyn` where they differ.
+    pub(super) fn either(&self, other: &Type) -> Type {
+        if self.fits(other) && other.fits(self) && *self != Type::Dyn && *other != Type::Dyn {
+            self.join(other)
+        } else {
+            Type::Dyn
+        }
+    }
+
+    /// Of one size whatever its value.
+    pub(super) fn is_scalar(&self) -> bool {
+        self.is_number() || matches!(self, Type::Bool | Type::Time | Type::Duration)
     }
 
     pub(super) fn is_number(&self) -> bool {

@@ -1,8 +1,11 @@
 //! Values of expressions.
 
+pub mod list;
+
 use crate::goformat::{go_float, go_quote};
 use crate::quantity::Quantity;
 use jiff::Timestamp;
+use list::List;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -71,7 +74,7 @@ pub enum Value {
     /// `bytes`.
     Bytes(Arc<[u8]>),
     /// `list`.
-    List(Arc<Vec<Value>>),
+    List(Arc<List>),
     /// `map`, and every object.
     Map(Arc<BTreeMap<Key, Value>>),
     /// `google.protobuf.Timestamp`.
@@ -141,7 +144,7 @@ impl Value {
     /// A list.
     #[must_use]
     pub fn list_of(items: Vec<Value>) -> Self {
-        Value::List(Arc::new(items))
+        Value::List(Arc::new(items.into()))
     }
 
     /// A map by texts.
@@ -325,6 +328,16 @@ impl Value {
             Value::Bytes(bytes) => bytes.len() as u64,
             Value::List(items) => items.len() as u64,
             Value::Map(entries) => entries.len() as u64,
+            Value::Optional(Some(inner)) => inner.size(),
+            // Their length in whole bytes.
+            Value::Ip(ip) => {
+                if ip.is_ipv4() {
+                    4
+                } else {
+                    16
+                }
+            }
+            Value::Cidr(cidr) => u64::from(cidr.bits).div_ceil(8),
             _ => 1,
         }
     }

@@ -100,3 +100,28 @@ fn names_that_cannot_be_written_are_escaped() {
         assert_eq!(types::escape(name).as_deref(), escaped);
     }
 }
+
+fn of_lists(rule: &str, object: Value) -> Vec<String> {
+    let item = json!({"type": "object", "properties": {"k": {"type": "string"}, "v": {"type": "integer"}}});
+    let map = json!({"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["k"], "items": item});
+    let set = json!({"type": "array", "x-kubernetes-list-type": "set", "items": {"type": "string"}});
+    let schema = Schema::from_props(&json!({"type": "object", "x-kubernetes-validations": [{"rule": rule}],
+        "properties": {"a": map, "b": map, "s": set, "t": set, "l": {"type": "array", "items": {"type": "string"}}}}));
+    check(&schema, &object, None, &Path::root()).iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn the_order_of_sets_and_maps_must_not_matter() {
+    let object = json!({"a": [{"k": "x", "v": 1}, {"k": "y", "v": 2}], "b": [{"k": "y", "v": 3}, {"k": "z", "v": 4}],
+        "s": ["a", "b"], "t": ["b", "a"], "l": ["b", "a"]});
+    for rule in [
+        "self.s == self.t && self.s == ['b', 'a'] && self.s == self.l && self.l == self.s && self.l != ['a', 'b']",
+        "self.a == [self.a[1], self.a[0]] && [self.a[1], self.a[0]] == self.a",
+        "self.s + self.t == self.s && (self.s + ['c', 'a']).size() == 3 && 'c' in self.s + ['c']",
+        "(self.a + self.b).size() == 3 && (self.a + self.b)[1].v == 3 && (self.a + self.b)[0].v == 1",
+        "self.a != self.b && self.a + self.b == [self.b[1], self.b[0], self.a[0]]",
+        "self.l + self.l == ['b', 'a', 'b', 'a']",
+    ] {
+        assert_eq!(of_lists(rule, object.clone()), Vec::<String>::new(), "{rule}");
+    }
+}

@@ -1,5 +1,7 @@
 //! A schema as a type of expressions, and JSON as a value of it.
 
+use crate::custom::cel::value::list::{Identity, List};
+use crate::custom::cel::words::RESERVED;
 use crate::custom::cel::{Key, ObjectType, Type, Value as Cel};
 use crate::custom::schema::{ListKind, Schema};
 use base64::Engine as _;
@@ -7,33 +9,15 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// The most items, entries or characters that fit into a request.
-pub(super) const MOST_ITEMS: u64 = 3 * 1024 * 1024 / 3;
+/// What fits into a request, in bytes.
+const REQUEST: u64 = 3 * 1024 * 1024;
+/// The longest text that fits into a request with its quotes.
+const LONGEST: u64 = REQUEST - 2;
 
-/// Words that are written `__word__` as fields.
-const RESERVED: [&str; 21] = [
-    "true",
-    "false",
-    "null",
-    "in",
-    "as",
-    "break",
-    "const",
-    "continue",
-    "else",
-    "for",
-    "function",
-    "if",
-    "import",
-    "let",
-    "loop",
-    "package",
-    "namespace",
-    "return",
-    "var",
-    "void",
-    "while",
-];
+/// How many values of a schema fit into a request, with a comma between two.
+pub(super) fn most(schema: &Schema) -> u64 {
+    REQUEST / (least(schema) + 1)
+}
 
 /// A field's name in expressions; none where it cannot be written.
 pub(super) fn escape(name: &str) -> Option<String> {
@@ -56,9 +40,23 @@ fn bound(most: Option<i64>, other: u64) -> u64 {
 
 /// How few bytes a value of the schema takes in a request.
 fn least(schema: &Schema) -> u64 {
-    match schema.kind.as_str() {
-        "object" | "array" | "string" => 2,
-        "boolean" => 4,
+    if schema.int_or_string {
+        return 1;
+    }
+    match (schema.kind.as_str(), schema.format.as_str()) {
+        ("boolean", _) => 4,
+        ("string", "duration") => 3,
+        ("string", "date") => 12,
+        ("string", "date-time" | "datetime") => 21,
+        ("object", _) if schema.additional_schema().is_none() => {
+            let needed = |(name, property): (&String, &Schema)| {
+                let wanted = schema.required.contains(name) && property.default.is_none();
+                (wanted && of(property, property.embedded).is_some())
+                    .then(|| name.len() as u64 + least(property) + 4)
+            };
+            2 + schema.properties.iter().filter_map(needed).sum::<u64>()
+        }
+        ("object" | "array" | "string", _) => 2,
         _ => 1,
     }
 }
@@ -73,26 +71,31 @@ pub(super) fn of(schema: &Schema, object: bool) -> Option<Type> {
         "integer" => Some(Type::Int),
         "number" => Some(Type::Double),
         "string" => Some(match schema.format.as_str() {
-            "byte" => Type::Bytes(bound(schema.max_length, MOST_ITEMS * 3)),
+            "byte" => Type::Bytes(bound(schema.max_length, LONGEST)),
             "duration" => Type::Duration,
             "date" | "date-time" | "datetime" => Type::Time,
+            // A character is up to four bytes long.
+            _ if schema.max_length.is_some() => {
+                Type::Text(bound(schema.max_length, LONGEST).saturating_mul(4))
+            }
             _ if !schema.choices.is_empty() => {
                 let longest = schema.choices.iter().filter_map(Value::as_str).map(str::len).max();
                 Type::Text(longest.unwrap_or_default() as u64)
             }
-            _ => Type::Text(bound(schema.max_length, MOST_ITEMS * 3)),
+            _ => Type::Text(LONGEST),
         }),
         "array" => {
             let item = of(schema.items.as_deref()?, schema.items.as_ref().is_some_and(|i| i.embedded))?;
-            let fit = 3 * MOST_ITEMS / (schema.items.as_deref().map_or(1, least) + 1);
+            let fit = LONGEST / (schema.items.as_deref().map_or(1, least) + 1);
             Some(Type::List(Box::new(item), bound(schema.max_items, fit)))
         }
         "object" => {
             if let Some(inner) = schema.additional_schema() {
                 let value = of(inner, inner.embedded)?;
-                let fit = 3 * MOST_ITEMS / (least(inner) + 4);
+                let fit = LONGEST / (least(inner) + 6);
                 return Some(Type::Map(
-                    Box::new(Type::text()),
+                    // Upstream knows no length of keys.
+                    Box::new(Type::Text(0)),
                     Box::new(value),
                     bound(schema.max_properties, fit),
                 ));
@@ -104,16 +107,17 @@ pub(super) fn of(schema: &Schema, object: bool) -> Option<Type> {
                 }
             }
             if object || schema.embedded {
-                fields.insert("apiVersion".to_owned(), Type::text());
-                fields.insert("kind".to_owned(), Type::text());
-                let named =
-                    [("name".to_owned(), Type::Text(253)), ("generateName".to_owned(), Type::Text(253))];
+                fields.insert("apiVersion".to_owned(), Type::Text(LONGEST));
+                fields.insert("kind".to_owned(), Type::Text(LONGEST));
+                let named = [
+                    ("name".to_owned(), Type::Text(LONGEST)),
+                    ("generateName".to_owned(), Type::Text(LONGEST)),
+                ];
                 let metadata = ObjectType { name: "object".into(), fields: named.into(), open: false };
                 fields.insert("metadata".to_owned(), Type::Object(Arc::new(metadata)));
             }
             Some(Type::Object(Arc::new(ObjectType { name: "object".into(), fields, open: false })))
         }
-        _ if schema.preserve => Some(Type::Dyn),
         _ => None,
     }
 }
@@ -130,12 +134,15 @@ pub(super) fn value(schema: &Schema, json: &Value, object: bool) -> Cel {
         Value::String(text) if schema.kind == "string" => formatted(&schema.format, text),
         Value::Array(items) => {
             let Some(inner) = schema.items.as_deref() else { return Cel::from_json(json) };
-            let mut items: Vec<Cel> = items.iter().map(|i| value(inner, i, inner.embedded)).collect();
-            if schema.list == ListKind::Set {
-                // Sets are equal whatever their order.
-                items.sort_by(|a, b| a.order(b).unwrap_or(std::cmp::Ordering::Equal));
-            }
-            Cel::list_of(items)
+            let items: Vec<Cel> = items.iter().map(|i| value(inner, i, inner.embedded)).collect();
+            let identity = match schema.list {
+                ListKind::Atomic => Identity::Place,
+                ListKind::Set => Identity::Itself,
+                ListKind::Map => {
+                    Identity::Fields(schema.list_keys.iter().filter_map(|name| escape(name)).collect())
+                }
+            };
+            Cel::List(Arc::new(List::identified(items, identity)))
         }
         Value::Object(fields) => {
             if let Some(inner) = schema.additional_schema() {

@@ -1,6 +1,8 @@
-//! Semantic versions.
+//! Semantic versions (upstream: version 1 of `cel/library/semverlib.go`).
 
-use super::super::eval::{Evaluated, fail, no_overload};
+use super::super::cost::Cost;
+use super::super::fault::{Evaluated, fail};
+use super::super::overload::{Overload, Sig, body, global, member};
 use super::super::value::{Semver, Value};
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -53,42 +55,55 @@ fn compare(a: &Semver, b: &Semver) -> Ordering {
     })
 }
 
-pub(super) fn global(function: &str, args: &[Value]) -> Option<Evaluated> {
-    let (text, lenient) = match args {
-        [Value::Text(text)] => (text, false),
-        [Value::Text(text), Value::Bool(lenient)] => (text, *lenient),
-        _ => return None,
-    };
-    match function {
-        "semver" => Some(match parse(text, lenient) {
-            Some(version) => Ok(Value::Semver(Arc::new(version))),
-            None => fail("invalid semver"),
-        }),
-        "isSemver" => Some(Ok(Value::Bool(parse(text, lenient).is_some()))),
-        _ => None,
+fn made(text: &str, lenient: bool) -> Evaluated {
+    match parse(text, lenient) {
+        Some(version) => Ok(Value::Semver(Arc::new(version))),
+        None => fail("invalid semver"),
     }
 }
 
-pub(super) fn method(function: &str, args: &[Value]) -> Evaluated {
-    match args {
-        [Value::Semver(of)] => {
-            let at = match function {
-                "major" => 0,
-                "minor" => 1,
-                "patch" => 2,
-                _ => return no_overload(),
-            };
-            Ok(Value::Int(i64::try_from(of.numbers[at]).unwrap_or(i64::MAX)))
-        }
-        [Value::Semver(a), Value::Semver(b)] => {
-            let order = compare(a, b);
-            Ok(match function {
-                "compareTo" => Value::Int(order as i64),
-                "isGreaterThan" => Value::Bool(order.is_gt()),
-                "isLessThan" => Value::Bool(order.is_lt()),
-                _ => return no_overload(),
-            })
-        }
-        _ => no_overload(),
-    }
+fn is(text: &str, lenient: bool) -> Evaluated {
+    Ok(Value::Bool(parse(text, lenient).is_some()))
+}
+
+fn number(of: &Semver, at: usize) -> Evaluated {
+    Ok(Value::Int(i64::try_from(of.numbers[at]).unwrap_or(i64::MAX)))
+}
+
+pub(super) fn all() -> Vec<Overload> {
+    use Sig::{Bool, Int, Text};
+    use Value::{Semver as V, Text as T};
+    const ONE: Cost = Cost::Fixed(1);
+    let version = || Sig::Named("kubernetes.Semver");
+    let two = || vec![version(), version()];
+    vec![
+        global("semver", vec![Text], version(), Cost::Text(1), body!([T(text)] => made(text, false))),
+        global(
+            "semver",
+            vec![Text, Bool],
+            version(),
+            Cost::Text(1),
+            body!([T(text), Value::Bool(lenient)] => made(text, *lenient)),
+        ),
+        global("isSemver", vec![Text], Bool, Cost::Text(1), body!([T(text)] => is(text, false))),
+        global(
+            "isSemver",
+            vec![Text, Bool],
+            Bool,
+            Cost::Text(1),
+            body!([T(text), Value::Bool(lenient)] => is(text, *lenient)),
+        ),
+        member(
+            "isGreaterThan",
+            two(),
+            Bool,
+            ONE,
+            body!([V(a), V(b)] => Ok(Value::Bool(compare(a, b).is_gt()))),
+        ),
+        member("isLessThan", two(), Bool, ONE, body!([V(a), V(b)] => Ok(Value::Bool(compare(a, b).is_lt())))),
+        member("compareTo", two(), Int, ONE, body!([V(a), V(b)] => Ok(Value::Int(compare(a, b) as i64)))),
+        member("major", vec![version()], Int, ONE, body!([V(of)] => number(of, 0))),
+        member("minor", vec![version()], Int, ONE, body!([V(of)] => number(of, 1))),
+        member("patch", vec![version()], Int, ONE, body!([V(of)] => number(of, 2))),
+    ]
 }

@@ -1,0 +1,115 @@
+//! Calls: which function is meant, and what it costs at most.
+
+use super::super::ast::Expr;
+use super::super::cost::{ANY, Node, Size};
+use super::super::names::dotted;
+use super::super::overload::Overload;
+use super::super::table;
+use super::{Checker, Type};
+
+impl Checker {
+    pub(super) fn call(&mut self, at: usize, target: Option<&Expr>, function: &str, args: &[Expr]) -> Node {
+        // `optional.of(x)`, `ip.isCanonical(x)`: functions with a dot in their name.
+        let spaced = target.and_then(dotted).map(|name| format!("{name}.{function}"));
+        let (target, function) = match spaced.as_deref().filter(|name| table::is_global(name)) {
+            Some(name) => (None, name),
+            None => (target, function),
+        };
+        let mixes = usize::from(function == "format");
+        self.mixed += mixes;
+        let mut nodes: Vec<Node> = Vec::with_capacity(args.len() + 1);
+        if let Some(target) = target {
+            nodes.push(self.visit(target));
+        }
+        nodes.extend(args.iter().map(|a| self.visit(a)));
+        self.mixed -= mixes;
+        match (function, nodes.as_slice()) {
+            ("_&&_" | "_||_", [_, _]) => self.logical(at, function, &nodes),
+            ("_?_:_", [condition, yes, no]) => self.conditional(at, condition, yes, no),
+            ("dyn", [of]) if target.is_none() => {
+                let cost = of.cost.saturating_add(1);
+                Node { size: of.size, entry: of.entry, ..Node::new(Type::Dyn, cost) }
+            }
+            _ => self.invoke(at, function, target.is_some(), &nodes),
+        }
+    }
+
+    fn logical(&mut self, at: usize, function: &str, nodes: &[Node]) -> Node {
+        if !nodes.iter().all(|n| n.kind.fits(&Type::Bool)) {
+            let kinds: Vec<&Type> = nodes.iter().map(|n| &n.kind).collect();
+            self.no_overload(at, function, &kinds, false);
+        }
+        Node::new(Type::Bool, nodes.iter().fold(0, |sum, n| sum.saturating_add(n.cost)))
+    }
+
+    fn conditional(&mut self, at: usize, condition: &Node, yes: &Node, no: &Node) -> Node {
+        let kind = if condition.kind.fits(&Type::Bool) && yes.kind.fits(&no.kind) {
+            yes.kind.join(&no.kind)
+        } else {
+            self.no_overload(at, "_?_:_", &[&condition.kind, &yes.kind, &no.kind], false)
+        };
+        Node {
+            size: Some(yes.size().union(no.size())),
+            entry: both(yes.entry, no.entry),
+            ..Node::new(kind, condition.cost.saturating_add(yes.cost.max(no.cost)))
+        }
+    }
+
+    pub(super) fn invoke(&mut self, at: usize, function: &str, member: bool, nodes: &[Node]) -> Node {
+        let own = nodes.iter().fold(0_u64, |sum, n| sum.saturating_add(n.cost));
+        if table::named(function, member).next().is_none() && table::named(function, !member).next().is_none()
+        {
+            let text = format!("undeclared reference to '{function}' (in container '')");
+            return Node::new(self.wrong(at, text), own);
+        }
+        let kinds: Vec<&Type> = nodes.iter().map(|n| &n.kind).collect();
+        let fitting: Vec<(&Overload, Type)> =
+            table::named(function, member).filter_map(|o| Some((o, o.result(&kinds)?))).collect();
+        let Some(kind) = fitting.iter().map(|(_, kind)| kind.clone()).reduce(|a, b| a.either(&b)) else {
+            return Node::new(self.no_overload(at, function, &kinds, member), own);
+        };
+        let estimates = fitting.iter().map(|(overload, _)| overload.cost.estimate(nodes));
+        let (cost, size) = estimates
+            .reduce(|(a, of), (b, other)| {
+                let size = match (of, other) {
+                    (Some(of), Some(other)) => Some(of.union(other)),
+                    (of, other) => of.or(other),
+                };
+                (a.max(b), size)
+            })
+            .unwrap_or((1, None));
+        // `a + b`: items are as large as either's.
+        let entry = match (function, nodes) {
+            ("_+_", [a, b]) => both(a.entry, b.entry),
+            _ => None,
+        };
+        Node { size, entry, ..Node::new(kind, own.saturating_add(cost)) }
+    }
+
+    /// `optMap` and `optFlatMap`: is there a value, what becomes of it; upstream evaluates the optional for each.
+    pub(super) fn bind(&mut self, operand: &Expr, variable: &str, body: &Expr, flat: bool) -> Node {
+        let of = self.visit(operand);
+        let kind = super::inner_of(of.kind.clone());
+        if !matches!(of.kind, Type::Optional(_) | Type::Dyn) {
+            self.no_overload(operand.at, "hasValue", &[&of.kind], true);
+        }
+        let local = super::Local {
+            name: variable.to_owned(),
+            size: kind.is_scalar().then_some(Size::of(1)),
+            kind,
+            path: Vec::new(),
+            entry: None,
+        };
+        self.names.push(local);
+        let out = self.visit(body);
+        self.names.pop();
+        let kind = if flat { out.kind } else { super::optional_of(out.kind) };
+        let taken = of.cost.saturating_add(1 + super::cost::LIST).saturating_add(out.cost);
+        let taken = taken.saturating_add(u64::from(!flat));
+        Node { size: Some(ANY), ..Node::new(kind, of.cost.saturating_add(1).saturating_add(taken)) }
+    }
+}
+
+pub(super) fn both(a: Option<(Size, Size)>, b: Option<(Size, Size)>) -> Option<(Size, Size)> {
+    a.zip(b).map(|((ak, av), (bk, bv))| (ak.union(bk), av.union(bv)))
+}
