@@ -12,16 +12,11 @@ use http::StatusCode;
 use machinery::field::{FieldError, Path};
 use machinery::object;
 use machinery::object::{Gk, Gvk};
-use machinery::patch::{json, merge, strategic};
+use machinery::patch::{self, APPLY, JSON, MERGE, STRATEGIC, json, merge, strategic};
 use machinery::schema::{self, TypeId};
 use machinery::status::{Reason, Status};
 use parking_lot::Mutex;
 use serde_json::Value;
-
-const JSON: &str = "application/json-patch+json";
-const MERGE: &str = "application/merge-patch+json";
-const STRATEGIC: &str = "application/strategic-merge-patch+json";
-const APPLY: &str = "application/apply-patch+yaml";
 
 /// A patch and how to read it.
 pub(super) struct Patch {
@@ -46,9 +41,9 @@ impl Patch {
             MERGE => Format::Merge,
             STRATEGIC => match schema::builtin().kind(gvk) {
                 Some(id) => Format::Strategic(id),
-                None => return Err(Status::unsupported_media_type(&[JSON, MERGE, APPLY])),
+                None => return Err(Status::unsupported_media_type(patch::media_types(gvk))),
             },
-            _ => return Err(Status::unsupported_media_type(&[JSON, MERGE, STRATEGIC, APPLY])),
+            _ => return Err(Status::unsupported_media_type(patch::media_types(gvk))),
         };
         Ok(Patch { format, bytes: bytes.clone() })
     }

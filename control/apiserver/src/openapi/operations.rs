@@ -1,7 +1,8 @@
 //! What can be done at which path: a table that both dialects render.
 
 use crate::discovery::{Group, Resource, Subresource, Version};
-use machinery::object::format_api_version;
+use machinery::object::{Gvk, format_api_version};
+use machinery::patch;
 
 /// One operation at one path.
 #[derive(Clone, Debug)]
@@ -85,6 +86,18 @@ pub fn of_version(group: &str, version: &Version) -> Vec<Operation> {
 #[must_use]
 pub fn all(groups: &[Group]) -> Vec<Operation> {
     groups.iter().flat_map(|g| g.versions.iter().flat_map(|v| of_version(&g.name, v))).collect()
+}
+
+impl Operation {
+    /// The media types of its body. Clients choose the format of their patches by them.
+    #[must_use]
+    pub fn consumes(&self) -> &'static [&'static str] {
+        let (group, version, kind) = &self.gvk;
+        match self.method {
+            "patch" => patch::media_types(&Gvk::new(group, version, kind)),
+            _ => &["*/*"],
+        }
+    }
 }
 
 struct Place<'a> {

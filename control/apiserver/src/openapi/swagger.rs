@@ -91,7 +91,7 @@ fn render(o: &Operation, definitions: &Map<String, Value>) -> Value {
     let (group, version, kind) = &o.gvk;
     let mut operation = json!({
         "operationId": o.id,
-        "consumes": ["*/*"],
+        "consumes": o.consumes(),
         "produces": ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"],
         "schemes": ["https"],
         "responses": {"200": ok, "401": {"description": "Unauthorized"}},

@@ -116,6 +116,52 @@ async fn writes_can_be_validated_and_dry_run() {
     }
 }
 
+struct Custom;
+
+impl crate::discovery::Source for Custom {
+    fn generation(&self) -> u64 {
+        1
+    }
+
+    fn groups(&self) -> Vec<crate::discovery::Group> {
+        use crate::discovery::{Group, Resource, Version};
+        let resource = Resource {
+            plural: "widgets".into(),
+            kind: "Widget".into(),
+            verbs: vec!["get".into(), "patch".into()],
+            ..Resource::default()
+        };
+        let version = Version { name: "v1".into(), resources: vec![resource] };
+        vec![Group { name: "acme.com".into(), versions: vec![version] }]
+    }
+}
+
+#[tokio::test]
+async fn no_resource_must_offer_a_patch_it_refuses() {
+    let openapi = OpenApi::new(Arc::new(Catalog::new(vec![Arc::new(Custom)])));
+    let plain =
+        ["application/json-patch+json", "application/merge-patch+json", "application/apply-patch+yaml"];
+    let mut strategic = plain.to_vec();
+    strategic.insert(2, "application/strategic-merge-patch+json");
+    for (url, path, wanted) in [
+        ("/openapi/v3/apis/acme.com/v1", "/apis/acme.com/v1/widgets/{name}", &plain[..]),
+        ("/openapi/v3/apis/apps/v1", "/apis/apps/v1/namespaces/{namespace}/deployments/{name}", &strategic),
+        ("/openapi/v3/api/v1", "/api/v1/nodes/{name}/status", &strategic),
+    ] {
+        let sorted = |types: &[&str]| {
+            let mut sorted: Vec<String> = types.iter().map(|t| (*t).to_owned()).collect();
+            sorted.sort();
+            sorted
+        };
+        let v3: Value = serde_json::from_slice(&ask(&openapi, url, &[]).await.unwrap().1).unwrap();
+        let content = v3["paths"][path]["patch"]["requestBody"]["content"].as_object().unwrap();
+        assert_eq!(sorted(&content.keys().map(String::as_str).collect::<Vec<_>>()), sorted(wanted), "{path}");
+        let v2: Value = serde_json::from_slice(&ask(&openapi, "/openapi/v2", &[]).await.unwrap().1).unwrap();
+        assert_eq!(v2["paths"][path]["patch"]["consumes"], json!(wanted), "{path}");
+        assert_eq!(v2["paths"][path]["get"]["consumes"], json!(["*/*"]), "{path}");
+    }
+}
+
 #[tokio::test]
 async fn a_group_version_holds_the_types_it_needs_and_no_others() {
     let document = json_of("/openapi/v3/apis/apps/v1").await;

@@ -103,8 +103,9 @@ fn render(o: &Operation, all: &Map<String, Value>) -> Value {
         operation["parameters"] = parameters.collect::<Vec<_>>().into();
     }
     if let Some(schema) = reference(&o.body) {
-        let media_type = if o.method == "patch" { "application/strategic-merge-patch+json" } else { "*/*" };
-        operation["requestBody"] = json!({"content": {media_type: {"schema": schema}}});
+        let content: Map<String, Value> =
+            o.consumes().iter().map(|media| ((*media).to_owned(), json!({"schema": schema}))).collect();
+        operation["requestBody"] = json!({"content": content});
     }
     operation
 }
