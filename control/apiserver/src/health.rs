@@ -11,7 +11,7 @@ use supervise::checks::{self, Check, Told};
 
 /// Why a check fails; told to those who may ask for a single check.
 pub type Failure = String;
-type Check = Arc<dyn Fn() -> Result<(), Failure> + Send + Sync>;
+type Ask = Arc<dyn Fn() -> Result<(), Failure> + Send + Sync>;
 
 /// The checks of a server. A check must not wait: it reads a state that others keep.
 #[derive(Default)]
@@ -23,7 +23,7 @@ pub struct Health {
 #[derive(Clone)]
 struct Named {
     name: String,
-    check: Check,
+    check: Ask,
     live: bool,
 }
 

@@ -23,13 +23,14 @@ use tokio::sync::watch::{Receiver, Sender, channel};
 pub trait Kind: Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static {}
 impl<K: Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static> Kind for K {}
 
+type UnreadHandler = Box<dyn Fn(&Key) + Send + Sync>;
 type Handler<K> = Box<dyn Fn(Option<&Arc<K>>, Option<&Arc<K>>) + Send + Sync>;
 
 /// The newest known objects of a kind.
 pub struct Informer<K> {
     objects: RwLock<Objects<K>>,
     handlers: RwLock<Vec<Handler<K>>>,
-    unread: RwLock<Vec<Box<dyn Fn(&Key) + Send + Sync>>>,
+    unread: RwLock<Vec<UnreadHandler>>,
     synced: (Sender<bool>, Receiver<bool>),
 }
 
