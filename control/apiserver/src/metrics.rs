@@ -305,6 +305,25 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn a_caught_panic_must_not_go_uncounted() {
+        let (metrics, supervisor) = (Metrics::default(), Supervisor::default());
+        metrics.tasks(&supervisor);
+        metrics.count("windlass_unreadable_objects", "Objects", || 7);
+        let work = supervise::Work::new(&supervisor, "connections");
+        assert!(supervisor.inject_panic("connections"));
+        assert!(work.attempt(std::future::pending::<()>()).await.is_err());
+        let text = metrics.render();
+        for line in [
+            "# TYPE windlass_task_panics counter\n",
+            "windlass_task_panics_total{task=\"connections\"} 1\n",
+            "windlass_task_restarts_total{task=\"connections\"} 0\n",
+            "windlass_unreadable_objects_total 7\n",
+        ] {
+            assert!(text.contains(line), "{line}\n{text}");
+        }
+    }
+
     #[test]
     fn a_failed_check_must_not_be_counted_as_passed() {
         use crate::health::{Endpoint, Health};
