@@ -430,6 +430,7 @@ impl Manager {
                 }
                 Some(uid) = self.ended.recv() => {
                     self.workers.remove(&uid);
+                    self.index.retain(|_, seen| seen.uid != uid);
                     self.reconcile().await;
                 }
                 () = &mut audit => {
