@@ -120,6 +120,37 @@ fn libraries_of_later_versions() {
     }
 }
 
+#[test]
+fn formats_are_written_as_upstream_writes_them() {
+    for text in [
+        "'%d %s %f %s %s'.format([1, 'abc', 1.0, duration('1m'), timestamp('2000-01-01T00:00:00.000Z')]) == '1 abc 1.000000 60s 2000-01-01T00:00:00Z'",
+        "'%e'.format([3.14]) == '3.140000×10⁰⁰' && '%.1e'.format([0.0025]) == '2.5×10⁻⁰³'",
+        "'%o %o %o'.format([7, 8, 9]) == '7 10 11' && '%b %b %b'.format([7, -8, true]) == '111 -1000 1'",
+        "'%x %X %x %x'.format([255, 255, 'hi', b'\\x01']) == 'ff FF 6869 01'",
+        "'%.2f %f'.format([1234567.891, 0.5]) == '1,234,567.89 0.500000'",
+        "'%s'.format([[1, 'a', 1.5, duration('1s')]]) == '[1, \"a\", 1.500000, duration(\"1s\")]'",
+        "'%s %%'.format([{'b': 1, 'a': true}]) == '{\"a\":true, \"b\":1} %'",
+        "'abcabc'.indexOf('c', 9) == -1 && 'abcabc'.lastIndexOf('b', 3) == 1 && 'abc'.lastIndexOf('') == 3",
+    ] {
+        holds(text);
+    }
+    fails("'%s'.format([]) == ''", "index 0 out of range");
+    fails(
+        "'%d'.format(['a']) == ''",
+        "error during formatting: decimal clause can only be used on integers, was given string",
+    );
+    fails(
+        "'%q'.format(['a']) == ''",
+        "could not parse formatting clause: unrecognized formatting clause \"q\"",
+    );
+    fails("ip('::ffff:1.2.3.4').isLoopback()", "IPv4-mapped IPv6 address \"::ffff:1.2.3.4\" is not allowed");
+    fails(
+        "ip('a').isLoopback()",
+        "IP Address \"a\" parse error during conversion from string: ParseAddr(\"a\"): unable to parse IP",
+    );
+    fails("'abc'.substring(2, 1) == ''", "invalid substring range. start: 2, end: 1");
+}
+
 /// What these cost upstream (the apiextensions server's tests that costs stay as they are).
 #[test]
 fn an_evaluation_costs_what_it_costs_upstream() {

@@ -41,13 +41,43 @@ fn contains(of: Cidr, ip: IpAddr) -> bool {
     of.ip.is_ipv4() == ip.is_ipv4() && masked(Cidr { ip, bits: of.bits }).ip == masked(of).ip
 }
 
+/// What upstream says of an address of one family in the other's dress, or with a zone.
+fn refused(text: &str, address: &str) -> Option<String> {
+    let (bare, zone) = address.split_once('%').map_or((address, false), |(bare, _)| (bare, true));
+    let v6: Ipv6Addr = bare.parse().ok()?;
+    if zone {
+        return Some(format!("IP address {text:?} with zone value is not allowed"));
+    }
+    v6.to_ipv4_mapped().map(|_| format!("IPv4-mapped IPv6 address {text:?} is not allowed"))
+}
+
 fn to_ip(text: &str) -> Result<IpAddr, Error> {
-    let why = || format!("IP Address {text:?} parse error during conversion from string");
-    ip(text).map_or_else(|| fail(why()), Ok)
+    let parse = || {
+        let go = format!("ParseAddr({text:?}): unable to parse IP");
+        format!("IP Address {text:?} parse error during conversion from string: {go}")
+    };
+    ip(text).map_or_else(|| fail(refused(text, text).unwrap_or_else(parse)), Ok)
 }
 
 fn to_cidr(text: &str) -> Result<Cidr, Error> {
-    let why = || format!("network address parse error during conversion from string: {text:?}");
+    let what = "network address parse error during conversion from string";
+    let parse = || {
+        let why = match text.split_once('/') {
+            None => "no '/'".to_owned(),
+            Some((address, _)) if ip(address).is_none() => {
+                format!("ParseAddr({address:?}): unable to parse IP")
+            }
+            Some((_, bits)) if !bits.is_empty() && bits.bytes().all(|b| b.is_ascii_digit()) => {
+                "prefix length out of range".to_owned()
+            }
+            Some((_, bits)) => format!("bad bits after slash: {bits:?}"),
+        };
+        format!("{what}: netip.ParsePrefix({text:?}): {why}")
+    };
+    let address = text.split('/').next().unwrap_or_default();
+    let why = || {
+        format!("{what}: {}", refused(text, address).filter(|_| !address.contains('%')).unwrap_or_else(parse))
+    };
     cidr(text).map_or_else(|| fail(why()), Ok)
 }
 

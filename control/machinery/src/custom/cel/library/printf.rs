@@ -1,64 +1,226 @@
-//! `format` (upstream: cel-go's `ext/formatting.go`).
+//! `format` (upstream: cel-go's `ext/formatting.go`, numbers as its English locale writes them).
 
-use super::super::fault::{Evaluated, fail, no_overload};
-use super::super::value::Value;
-use crate::goformat::go_float;
+use super::super::fault::{Evaluated, fail};
+use super::super::value::{Key, Value};
+use crate::goformat::go_quote;
 
-/// `%s`, `%d`, `%f`, `%e`, `%b`, `%x`, `%o`.
+/// Digits behind the point, where none are asked for.
+const PRECISION: usize = 6;
+/// Longer tails are zeros only.
+const LONGEST: usize = 324;
+
+/// `%s`, `%d`, `%f`, `%e`, `%b`, `%x`, `%X`, `%o`, with a precision after a point.
 pub(super) fn format(text: &str, args: &[Value]) -> Evaluated {
     let mut out = String::new();
-    let mut args = args.iter();
-    let mut chars = text.chars().peekable();
-    while let Some(c) = chars.next() {
-        if c != '%' {
-            out.push(c);
-            continue;
-        }
-        if chars.peek() == Some(&'%') {
-            chars.next();
+    let mut args = args.iter().enumerate();
+    let mut asked = 0;
+    let mut rest = text;
+    while let Some(at) = rest.find('%') {
+        out.push_str(&rest[..at]);
+        rest = &rest[at + 1..];
+        if let Some(after) = rest.strip_prefix('%') {
             out.push('%');
+            rest = after;
             continue;
         }
-        let mut precision = None;
-        if chars.peek() == Some(&'.') {
-            chars.next();
-            let mut digits = String::new();
-            while let Some(d) = chars.peek().filter(|d| d.is_ascii_digit()) {
-                digits.push(*d);
-                chars.next();
-            }
-            // A longer tail would only be zeros.
-            precision = digits.parse::<usize>().ok().map(|p| p.min(64));
+        let Some((index, arg)) = args.next() else { return fail(format!("index {asked} out of range")) };
+        asked = index + 1;
+        let (written, after) = match clause(rest, arg) {
+            Ok(done) => done,
+            Err(why) => return fail(why),
+        };
+        out.push_str(&written);
+        rest = after;
+    }
+    out.push_str(rest);
+    Ok(Value::text_of(&out))
+}
+
+/// What a clause makes of its argument, and what is behind the clause.
+fn clause<'t>(text: &'t str, arg: &Value) -> Result<(String, &'t str), String> {
+    if text.is_empty() {
+        return Err("unexpected end of string".to_owned());
+    }
+    let (precision, text) = match text.strip_prefix('.') {
+        None => (PRECISION, text),
+        Some(after) => {
+            let end = after.find(|c: char| !c.is_ascii_digit());
+            let why = "could not parse formatting clause: error while parsing precision";
+            let end = end.ok_or_else(|| format!("{why}: could not find end of precision specifier"))?;
+            let digits = &after[..end];
+            let parsed = digits.parse::<usize>().map_err(|_| {
+                let go = format!("strconv.Atoi: parsing {digits:?}: invalid syntax");
+                format!("{why}: error while converting precision to integer: {go}")
+            })?;
+            (parsed, &after[end..])
         }
-        let Some(arg) = args.next() else {
-            return fail("index out of range: not enough arguments to format");
-        };
-        let float = match arg {
-            Value::Double(n) => Some(*n),
-            Value::Int(n) => Some(*n as f64),
-            Value::Uint(n) => Some(*n as f64),
+    };
+    let mut chars = text.chars();
+    let verb = chars.next().unwrap_or_default();
+    let written = match verb {
+        's' => shown(arg),
+        'd' => match arg {
+            Value::Int(_) | Value::Uint(_) => Ok(arg.text()),
+            _ => Err(wrong("decimal clause can only be used on integers", arg)),
+        },
+        'f' => float(arg)
+            .map(|n| fixed(n, precision))
+            .ok_or_else(|| wrong("fixed-point clause can only be used on doubles", arg)),
+        'e' => float(arg)
+            .map(|n| scientific(n, precision))
+            .ok_or_else(|| wrong("scientific clause can only be used on doubles", arg)),
+        'b' => match arg {
+            Value::Bool(is) => Ok(u8::from(*is).to_string()),
+            _ => integer(arg, |n| format!("{n:b}"))
+                .ok_or_else(|| wrong("only integers and bools can be formatted as binary", arg)),
+        },
+        'o' => integer(arg, |n| format!("{n:o}"))
+            .ok_or_else(|| wrong("octal clause can only be used on integers", arg)),
+        'x' | 'X' => hex(arg).map(|text| if verb == 'X' { text.to_uppercase() } else { text }),
+        other => {
+            let why = format!("unrecognized formatting clause \"{other}\"");
+            return Err(format!("could not parse formatting clause: {why}"));
+        }
+    };
+    written.map(|text| (text, chars.as_str())).map_err(|why| format!("error during formatting: {why}"))
+}
+
+fn wrong(why: &str, arg: &Value) -> String {
+    format!("{why}, was given {}", arg.type_name())
+}
+
+/// Doubles, and texts that name what has no digits.
+fn float(arg: &Value) -> Option<f64> {
+    match arg {
+        Value::Double(n) => Some(*n),
+        Value::Text(text) => match &**text {
+            "NaN" => Some(f64::NAN),
+            "Infinity" => Some(f64::INFINITY),
+            "-Infinity" => Some(f64::NEG_INFINITY),
             _ => None,
-        };
-        match (chars.next(), arg) {
-            (Some('s'), arg) => out.push_str(&arg.text()),
-            (Some('d'), Value::Int(_) | Value::Uint(_)) => out.push_str(&arg.text()),
-            (Some('d'), Value::Double(n)) => out.push_str(&go_float(*n)),
-            (Some('f'), _) => match float {
-                Some(n) => out.push_str(&format!("{n:.*}", precision.unwrap_or(6))),
-                None => return no_overload(),
-            },
-            (Some('e'), _) => match float {
-                Some(n) => out.push_str(&format!("{n:.*e}", precision.unwrap_or(6))),
-                None => return no_overload(),
-            },
-            (Some('b'), Value::Int(n)) => out.push_str(&format!("{n:b}")),
-            (Some('b'), Value::Bool(is)) => out.push_str(if *is { "1" } else { "0" }),
-            (Some('x'), Value::Int(n)) => out.push_str(&format!("{n:x}")),
-            (Some('X'), Value::Int(n)) => out.push_str(&format!("{n:X}")),
-            (Some('o'), Value::Int(n)) => out.push_str(&format!("{n:o}")),
-            (Some('x'), Value::Text(text)) => text.bytes().for_each(|b| out.push_str(&format!("{b:02x}"))),
-            _ => return fail("could not parse formatting clause"),
+        },
+        _ => None,
+    }
+}
+
+fn special(n: f64) -> Option<String> {
+    match n {
+        n if n.is_nan() => Some("NaN".to_owned()),
+        n if n.is_infinite() => Some(if n > 0.0 { "∞" } else { "-∞" }.to_owned()),
+        _ => None,
+    }
+}
+
+/// With a comma at every thousand.
+fn fixed(n: f64, precision: usize) -> String {
+    if let Some(text) = special(n) {
+        return text;
+    }
+    let text = format!("{n:.*}", precision.min(LONGEST));
+    let (sign, digits) = text.strip_prefix('-').map_or(("", text.as_str()), |d| ("-", d));
+    let (whole, tail) = digits.split_once('.').map_or((digits, None), |(w, t)| (w, Some(t)));
+    let mut out = sign.to_owned();
+    for (i, digit) in whole.chars().enumerate() {
+        if i > 0 && (whole.len() - i) % 3 == 0 {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out.extend(tail.map(|t| format!(".{t}")));
+    out
+}
+
+/// `3.140000×10⁰⁰`
+fn scientific(n: f64, precision: usize) -> String {
+    if let Some(text) = special(n) {
+        return text;
+    }
+    const RAISED: [char; 10] = ['⁰', '¹', '²', '³', '⁴', '⁵', '⁶', '⁷', '⁸', '⁹'];
+    let text = format!("{n:.*e}", precision.min(LONGEST));
+    let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
+    let (sign, digits) = exponent.strip_prefix('-').map_or(("", exponent), |d| ("⁻", d));
+    let raised = format!("{digits:0>2}")
+        .chars()
+        .filter_map(|c| c.to_digit(10))
+        .map(|d| RAISED[d as usize])
+        .collect::<String>();
+    format!("{mantissa}×10{sign}{raised}")
+}
+
+/// A number by its digits, with its sign before them.
+fn integer(arg: &Value, digits: fn(u64) -> String) -> Option<String> {
+    match arg {
+        Value::Int(n) if *n < 0 => Some(format!("-{}", digits(n.unsigned_abs()))),
+        Value::Int(n) => Some(digits(n.unsigned_abs())),
+        Value::Uint(n) => Some(digits(*n)),
+        _ => None,
+    }
+}
+
+fn hex(arg: &Value) -> Result<String, String> {
+    let bytes = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect();
+    match arg {
+        Value::Text(text) => Ok(bytes(text.as_bytes())),
+        Value::Bytes(of) => Ok(bytes(of)),
+        other => integer(other, |n| format!("{n:x}"))
+            .ok_or_else(|| wrong("only integers, byte buffers, and strings can be formatted as hex", other)),
+    }
+}
+
+/// `%s`
+fn shown(arg: &Value) -> Result<String, String> {
+    match arg {
+        Value::List(items) => {
+            let items: Vec<String> = items.iter().map(inside).collect::<Result<_, _>>()?;
+            Ok(format!("[{}]", items.join(", ")))
+        }
+        Value::Map(entries) => {
+            let key = |key: &Key| match key {
+                Key::Text(text) => go_quote(text),
+                other => other.text(),
+            };
+            let entry = |(k, v): (&Key, &Value)| Ok::<_, String>((key(k), inside(v)?));
+            let mut pairs: Vec<(String, String)> = entries.iter().map(entry).collect::<Result<_, _>>()?;
+            pairs.sort();
+            let pairs: Vec<String> = pairs.iter().map(|(k, v)| format!("{k}:{v}")).collect();
+            Ok(format!("{{{}}}", pairs.join(", ")))
+        }
+        Value::Int(_)
+        | Value::Uint(_)
+        | Value::Double(_)
+        | Value::Bool(_)
+        | Value::Text(_)
+        | Value::Bytes(_)
+        | Value::Time(_)
+        | Value::Duration(_)
+        | Value::Type(_)
+        | Value::Null => Ok(arg.text()),
+        other => {
+            let kinds = "strings, bools, bytes, ints, doubles, maps, lists, types, durations, and timestamps";
+            Err(wrong(&format!("string clause can only be used on {kinds}"), other))
         }
     }
-    Ok(Value::text_of(&out))
+}
+
+/// An item of a list or map, as it would be written in an expression.
+fn inside(value: &Value) -> Result<String, String> {
+    match value {
+        Value::Text(text) => Ok(go_quote(text)),
+        Value::Bytes(bytes) => Ok(format!("b{}", go_quote(&String::from_utf8_lossy(bytes)))),
+        Value::Time(_) => Ok(format!("timestamp({})", go_quote(&value.text()))),
+        Value::Duration(_) => Ok(format!("duration({})", go_quote(&value.text()))),
+        Value::Double(n) => Ok(match special(*n) {
+            None => format!("{n:.PRECISION$}"),
+            Some(_) if n.is_nan() => "\"NaN\"".to_owned(),
+            Some(_) => if *n > 0.0 { "\"+Inf\"" } else { "\"-Inf\"" }.to_owned(),
+        }),
+        Value::List(_)
+        | Value::Map(_)
+        | Value::Int(_)
+        | Value::Uint(_)
+        | Value::Bool(_)
+        | Value::Type(_)
+        | Value::Null => shown(value),
+        other => Err(format!("no formatting function for {}", other.type_name())),
+    }
 }

@@ -27,24 +27,38 @@ fn place(found: Option<usize>) -> Evaluated {
 }
 
 fn first(text: &str, part: &str, from: i64) -> Evaluated {
+    if part.is_empty() {
+        return Ok(Value::Int(from));
+    }
+    let Ok(start) = usize::try_from(from) else { return fail(format!("index out of range: {from}")) };
     let (text, part): (Vec<char>, Vec<char>) = (text.chars().collect(), part.chars().collect());
-    place(find(&text, &part, at(&text, from)?))
+    place(find(&text, &part, start))
 }
 
+/// The last place, at `to` or before it; where `to` is behind the end, there is none.
 fn last(text: &str, part: &str, to: Option<i64>) -> Evaluated {
     let (text, part): (Vec<char>, Vec<char>) = (text.chars().collect(), part.chars().collect());
-    let to = to.map_or(Ok(text.len()), |to| at(&text, to))?;
-    let most = text.len().checked_sub(part.len()).map(|most| most.min(to));
+    let length = i64::try_from(text.len()).unwrap_or(i64::MAX);
+    if part.is_empty() {
+        return Ok(Value::Int(to.unwrap_or(length)));
+    }
+    let end = match to {
+        Some(to) if to < 0 => return fail(format!("index out of range: {to}")),
+        Some(to) if to >= length => return place(None),
+        Some(to) => usize::try_from(to).unwrap_or(usize::MAX),
+        None => text.len(),
+    };
+    let most = text.len().checked_sub(part.len()).map(|most| most.min(end));
     place(most.and_then(|most| (0..=most).rev().find(|i| text[*i..].starts_with(&part))))
 }
 
 fn cut(text: &str, from: i64, to: Option<i64>) -> Evaluated {
     let chars: Vec<char> = text.chars().collect();
+    if let Some(end) = to.filter(|to| from > *to) {
+        return fail(format!("invalid substring range. start: {from}, end: {end}"));
+    }
     let start = at(&chars, from)?;
     let end = to.map_or(Ok(chars.len()), |to| at(&chars, to))?;
-    if start > end {
-        return fail(format!("invalid substring range. start: {start}, end: {end}"));
-    }
     made(&chars[start..end])
 }
 
