@@ -13,7 +13,7 @@ fn secret(namespace: &Namespace<'_>, name: &str, server: &str, password: &str) {
 /// A pod whose image is pulled whether the node has it or not.
 fn pod(name: &str, spec: &str) -> String {
     format!(
-        "{{apiVersion: v1, kind: Pod, metadata: {{name: {name}}}, spec: {{terminationGracePeriodSeconds: 1, {spec} \
+        "---\n{{apiVersion: v1, kind: Pod, metadata: {{name: {name}}}, spec: {{terminationGracePeriodSeconds: 1, {spec} \
          containers: [{{name: c, image: '{IMAGE}', imagePullPolicy: Always}}]}}}}"
     )
 }

@@ -90,7 +90,8 @@ impl Registry {
             let known = Arc::new(Mutex::new(Known::new()));
             let Some(first) = tell_all(&kind, &cache, &**observer, &mut known.lock()) else { continue };
             let (observer, first) = (observer.clone(), Arc::new(Mutex::new(Some(first))));
-            self.tasks(shutdown).keep(Task::endless(format!("observe/{plural}.{group}"), move || {
+            let name = format!("observe/{}", kind.resource.qualified_name());
+            self.tasks(shutdown).keep(Task::endless(name, move || {
                 let watcher = first.lock().take();
                 follow(kind, cache.clone(), observer.clone(), watcher, known.clone())
             }));

@@ -76,6 +76,22 @@ async fn the_tasks_that_keep_objects_are_back_within_a_second() {
 }
 
 #[tokio::test]
+async fn no_check_must_be_named_by_half() {
+    let (s, supervisor, health) = start().await;
+    let observer: Arc<dyn crate::objects::Observer> = Arc::new(Vec::new());
+    s.registry.observe(&observer, &CancellationToken::new());
+    assert!(supervisor.report("observe/pods").is_some() && supervisor.report("feed/pods").is_some());
+    until(&health, &[]).await;
+    let response = health.answer(Endpoint::Ready, "", &crate::query::parse("verbose"));
+    let text = response.into_body().collect().await.unwrap().to_bytes().to_vec();
+    for line in String::from_utf8(text).unwrap().lines().filter_map(|line| line.strip_prefix("[+]")) {
+        let name = line.trim_end_matches(" ok");
+        assert!(name.chars().all(|c| c.is_ascii_alphanumeric() || "-./".contains(c)), "{name}");
+        assert!(name.ends_with(|c: char| c.is_ascii_alphanumeric()), "{name}");
+    }
+}
+
+#[tokio::test]
 async fn a_definition_made_while_its_keeper_is_down_is_served() {
     let (s, supervisor, health) = start().await;
     assert!(supervisor.inject_panic("custom-resource-definitions"));
