@@ -28,8 +28,10 @@ use kubelet::source::Known;
 use kubelet::volume::claim::Claims;
 use kubelet::volume::token::Tokens;
 use serde_json::{Value, json};
+use supervise::{Scope, Supervisor};
 use tokio::net::UnixListener;
 use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
 
 use crate::runtime::{Fake, Trap};
 use crate::world::World;
@@ -141,6 +143,7 @@ fn context(dir: &Path, client: &kube::Client) -> Context {
     config.cgroups_per_qos = false;
     config.container_runtime_endpoint = format!("unix://{}", dir.join("socket").display());
     let runtime = Runtime::connect(&config.container_runtime_endpoint, Deadlines::default()).unwrap();
+    let scope = Arc::new(Scope::new(&Supervisor::default(), "kubelet/", &CancellationToken::new()));
     Context {
         machine: MACHINE.get_or_init(|| Machine::read(&config)).clone(),
         cgroups: Cgroups::new(&config),
@@ -148,8 +151,9 @@ fn context(dir: &Path, client: &kube::Client) -> Context {
         config: Arc::new(config),
         runtime,
         runtime_name: "fake".into(),
-        recorder: Recorder::new().0,
-        objects: Objects::new(None).0,
+        recorder: Recorder::new(None, "node").0,
+        objects: Objects::new(None, &scope).0,
+        probing: scope.vital("probes"),
         claims: Claims::default(),
         drivers: Drivers::default(),
         evictions: Evictions::new().0,
@@ -272,7 +276,7 @@ async fn kubelets(case: &Case, fake: &Fake, api: &Arc<Api>, dir: &Path) {
                     let newer = desired_of(api, &mut last);
                     let pods = BTreeMap::from([(UID.to_owned(), Arc::clone(&newer.pod))]);
                     let pods = if newer.removed { BTreeMap::new() } else { pods };
-                    known.send_replace(Known { pods: Some(Arc::new(pods)) });
+                    known.send_replace(Known { pods: Some(Arc::new(pods)), ..Known::default() });
                     desired.send_replace(newer);
                     delete_at_goal(case, fake, api, &mut reached);
                 }

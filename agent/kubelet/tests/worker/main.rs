@@ -1,7 +1,7 @@
 //! The real pod worker on a runtime in memory: whatever call the kubelet dies at, whatever call fails, whenever the pod
 //! is deleted, it comes to the same end.
 
-#![allow(clippy::unwrap_used, reason = "a test")]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test")]
 
 #[macro_use]
 #[path = "../support/refuse.rs"]
