@@ -14,6 +14,7 @@ use crate::machine::Machine;
 use crate::pod::qos::{self, Class};
 
 pub mod limits;
+mod process;
 pub mod systemd;
 pub mod tree;
 pub mod usage;

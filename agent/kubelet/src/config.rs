@@ -177,6 +177,16 @@ pub struct Config {
     pub authentication: Value,
     /// See above.
     pub authorization: Value,
+    /// Exec, attach, port-forward, run and logs are served (`enableDebuggingHandlers`).
+    pub debugging: bool,
+    /// The machine's logs are served (`enableSystemLogHandler`),
+    pub system_logs: bool,
+    /// and those of its services (`enableSystemLogQuery`).
+    pub system_log_query: bool,
+    /// The kubelet's own cgroup, where it is not the one it runs in (`kubeletCgroups`).
+    pub kubelet_cgroup: Option<String>,
+    /// The cgroup of what is neither a pod nor ours (`systemCgroups`).
+    pub system_cgroup: Option<String>,
     /// Serving certificate and key files, when configured.
     pub tls_cert_file: Option<PathBuf>,
     /// See above.
@@ -301,6 +311,11 @@ impl Config {
             unsupported,
             authentication: file.authentication,
             authorization: file.authorization,
+            debugging: file.enable_debugging_handlers.unwrap_or(true),
+            system_logs: file.enable_system_log_handler.unwrap_or(true),
+            system_log_query: file.enable_system_log_query.unwrap_or(false),
+            kubelet_cgroup: file.kubelet_cgroups.filter(|name| !name.is_empty()),
+            system_cgroup: file.system_cgroups.filter(|name| !name.is_empty()),
             tls_cert_file: file.tls_cert_file.filter(|p| !p.as_os_str().is_empty()),
             tls_private_key_file: file.tls_private_key_file.filter(|p| !p.as_os_str().is_empty()),
         }
@@ -443,6 +458,11 @@ struct File {
     crash_loop_back_off: CrashLoop,
     allowed_unsafe_sysctls: Vec<String>,
     seccomp_default: Option<bool>,
+    enable_debugging_handlers: Option<bool>,
+    enable_system_log_handler: Option<bool>,
+    enable_system_log_query: Option<bool>,
+    kubelet_cgroups: Option<String>,
+    system_cgroups: Option<String>,
     address: Option<IpAddr>,
     port: Option<u16>,
     node_status_update_frequency: Span,
@@ -512,11 +532,8 @@ const UNSUPPORTED: &[&str] = &[
     "enableContentionProfiling",
     "enableControllerAttachDetach",
     "enableDebugFlagsHandler",
-    "enableDebuggingHandlers",
     "enableProfilingHandler",
     "enableServer",
-    "enableSystemLogHandler",
-    "enableSystemLogQuery",
     "enforceNodeAllocatable",
     "failCgroupV1",
     "failSwapOn",
@@ -534,7 +551,6 @@ const UNSUPPORTED: &[&str] = &[
     "kubeAPIBurst",
     "kubeAPIQPS",
     "kubeReservedCgroup",
-    "kubeletCgroups",
     "localStorageCapacityIsolation",
     "logging",
     "makeIPTablesUtilChains",
@@ -565,7 +581,6 @@ const UNSUPPORTED: &[&str] = &[
     "staticPodURL",
     "staticPodURLHeader",
     "streamingConnectionIdleTimeout",
-    "systemCgroups",
     "systemReservedCgroup",
     "tlsCipherSuites",
     "tlsCurvePreferences",

@@ -16,6 +16,7 @@ pub mod cache;
 pub mod config;
 mod handle;
 pub mod health;
+mod log_query;
 pub mod logs;
 pub mod metrics;
 pub mod podlist;

@@ -13,6 +13,7 @@ pub mod disk;
 pub mod network;
 pub mod resource;
 pub mod summary;
+pub mod system;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -51,12 +52,23 @@ pub struct Stats {
     /// Looks at processor counters, by pod or container.
     looks: Arc<Mutex<HashMap<String, Look>>>,
     disk: disk::Cache,
+    /// When this kubelet began.
+    began: Timestamp,
 }
 
 impl Stats {
     /// Measures the pods of this kubelet.
     pub fn new(config: Arc<Config>, runtime: Runtime, cgroups: Cgroups, pods: Pods, claims: Claims) -> Self {
-        Self { config, runtime, cgroups, pods, claims, looks: Arc::default(), disk: disk::Cache::default() }
+        Self {
+            config,
+            runtime,
+            cgroups,
+            pods,
+            claims,
+            looks: Arc::default(),
+            disk: disk::Cache::default(),
+            began: Timestamp::now(),
+        }
     }
 
     /// Nanoseconds of processor time a second, between the last look and this one; without one, the mean since `began`.

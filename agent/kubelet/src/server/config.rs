@@ -26,6 +26,8 @@ pub struct Config {
     pub debugging: bool,
     /// The directory of the machine's logs, where `/logs/` shows it (`enableSystemLogHandler`).
     pub system_logs: Option<PathBuf>,
+    /// `/logs/?query=` is answered (`enableSystemLogQuery`).
+    pub log_query: bool,
 }
 
 impl Config {
@@ -44,8 +46,9 @@ impl Config {
             authentication,
             authorization: Authorization::parse(&kubelet.authorization)?,
             shown: shown(kubelet),
-            debugging: true,
-            system_logs: Some("/var/log".into()),
+            debugging: kubelet.debugging,
+            system_logs: kubelet.system_logs.then(|| "/var/log".into()),
+            log_query: kubelet.system_log_query,
         })
     }
 }
@@ -89,6 +92,9 @@ fn shown(kubelet: &crate::Config) -> Value {
             "crashLoopBackOff",
             json!({"maxContainerRestartPeriod": seconds(kubelet.max_container_restart_period)}),
         ),
+        ("enableDebuggingHandlers", json!(kubelet.debugging)),
+        ("enableSystemLogHandler", json!(kubelet.system_logs)),
+        ("enableSystemLogQuery", json!(kubelet.system_log_query)),
         ("eventBurst", json!(kubelet.event_burst)),
         ("eventRecordQPS", json!(kubelet.event_record_qps)),
         ("evictionMaxPodGracePeriod", json!(kubelet.eviction.longest_grace)),
@@ -98,6 +104,7 @@ fn shown(kubelet: &crate::Config) -> Value {
         ("imageMaximumGCAge", json!(seconds(kubelet.image_maximum_gc_age))),
         ("imageMinimumGCAge", json!(seconds(kubelet.image_minimum_gc_age))),
         ("kubeReserved", json!(kubelet.kube_reserved)),
+        ("kubeletCgroups", json!(kubelet.kubelet_cgroup)),
         ("maxParallelImagePulls", json!(parallel)),
         ("maxPods", json!(kubelet.max_pods)),
         ("nodeLeaseDurationSeconds", json!(kubelet.node_lease_duration_seconds)),
@@ -117,6 +124,7 @@ fn shown(kubelet: &crate::Config) -> Value {
         ("serializeImagePulls", json!(serial)),
         ("staticPodPath", json!(kubelet.static_pod_path)),
         ("syncFrequency", json!(seconds(kubelet.sync_frequency))),
+        ("systemCgroups", json!(kubelet.system_cgroup)),
         ("systemReserved", json!(kubelet.system_reserved)),
         ("tlsCertFile", json!(kubelet.tls_cert_file)),
         ("tlsPrivateKeyFile", json!(kubelet.tls_private_key_file)),

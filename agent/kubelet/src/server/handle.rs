@@ -11,7 +11,7 @@ use super::query::Query;
 use super::route::{Action, Route, Target};
 use super::stream::options::{self, Streams};
 use super::stream::{pass, remote, target, tunnel, upgrade};
-use super::{logs, podlist, system_logs};
+use super::{log_query, logs, podlist, system_logs};
 use crate::node::machine;
 use crate::stats::collect::{Depth, Measured};
 use crate::stats::disk::FRESH;
@@ -92,7 +92,7 @@ impl Handler {
             Route::Health(check) => self.health.answer(check, &query),
             Route::Pods => podlist::serve(&self.pods.all()),
             Route::RunningPods => podlist::running(&self.runtime).await,
-            Route::SystemLogs(path) => system_logs::serve(self.config.system_logs.as_deref(), path).await,
+            Route::SystemLogs(path) => self.system_logs(path, &query).await,
             Route::Configz => answer::json(&serde_json::json!({"kubeletconfig": self.config.shown})),
             Route::Metrics => {
                 let tasks = self.health.scope.supervisor();
@@ -118,6 +118,16 @@ impl Handler {
             Route::PortForward(target) => Box::pin(self.port_forward(request, target, &query)).await,
             Route::Unknown => answer::text(StatusCode::NOT_FOUND, "404: Page Not Found"),
         }
+    }
+
+    async fn system_logs(&self, path: &str, query: &Query) -> Answer {
+        let root = self.config.system_logs.as_deref();
+        if let Some(root) = root.filter(|_| self.config.log_query)
+            && let Some(answer) = Box::pin(log_query::serve(root, path, query)).await
+        {
+            return answer;
+        }
+        system_logs::serve(root, path).await
     }
 
     /// A page of metrics, from a measurement of its own.

@@ -9,7 +9,9 @@ use k8s_openapi::api::core::v1::{Pod, Volume};
 
 use super::disk::{Filesystem, Used};
 use super::network::{self, Interface};
+use super::system::{self, System};
 use super::{Stats, disk};
+use crate::cgroup::Cgroups;
 use crate::cgroup::usage::Usage;
 use crate::pod::observed::State;
 use crate::pods::View;
@@ -82,6 +84,8 @@ pub struct Measured {
     pub all_pods: Option<Usage>,
     /// The same rate for them.
     pub all_pods_rate: Option<u64>,
+    /// What the machine runs beside pods.
+    pub systems: Vec<System>,
     /// The machine's interfaces.
     pub interfaces: Vec<Interface>,
     /// The filesystem of the kubelet's root.
@@ -110,9 +114,21 @@ impl Stats {
             false => (HashMap::new(), None),
         };
         let stats = self.clone();
-        let measured =
-            tokio::task::spawn_blocking(move || stats.measure_blocking(depth, only, &layers, images));
+        let runtime = system::runtime(&self.config.container_runtime_endpoint).await;
+        let measured = tokio::task::spawn_blocking(move || Measured {
+            systems: stats.systems(runtime),
+            ..stats.measure_blocking(depth, only, &layers, images)
+        });
         measured.await.unwrap_or_default()
+    }
+
+    fn systems(&self, runtime: Option<u32>) -> Vec<System> {
+        let one = |(name, path): (&'static str, String)| {
+            let usage = Cgroups::usage_of(&path)?;
+            let started = (name == "kubelet").then_some(self.began);
+            Some(System { name, rate: self.rate(&path, usage.cpu, started), usage, started })
+        };
+        system::cgroups(&self.config, runtime).into_iter().filter_map(one).collect()
     }
 
     /// Writable layers by container id.

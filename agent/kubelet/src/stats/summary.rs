@@ -15,7 +15,14 @@ pub fn of(measured: &Measured, node: &str, memory_capacity: u64, brief: bool) ->
     counted(&mut of_node, measured.machine.as_ref(), measured.machine_rate, &at, Some(memory_capacity));
     let mut pods = json!({"name": "pods", "startTime": boot_time().map(time)});
     counted(&mut pods, measured.all_pods.as_ref(), measured.all_pods_rate, &at, None);
-    of_node["systemContainers"] = json!([pods]);
+    let mut systems = vec![pods];
+    for system in &measured.systems {
+        let mut shown =
+            json!({"name": system.name, "startTime": system.started.or_else(boot_time).map(time)});
+        counted(&mut shown, Some(&system.usage), system.rate, &at, None);
+        systems.push(shown);
+    }
+    of_node["systemContainers"] = json!(systems);
     if !brief {
         of_node["network"] = interfaces(&measured.interfaces, &at);
         if let Some(root) = &measured.root {
@@ -181,6 +188,12 @@ mod tests {
             machine: Some(usage.clone()),
             root: Some(disk),
             images: Some((disk, used)),
+            systems: vec![crate::stats::system::System {
+                name: "runtime",
+                usage: usage.clone(),
+                rate: Some(4),
+                started: None,
+            }],
             pods: vec![PodStats {
                 view,
                 usage: Some(usage.clone()),
@@ -225,5 +238,15 @@ mod tests {
         let brief = of(&measured(), "node", 1000, true);
         assert!(brief["pods"][0].get("network").is_none() && brief["node"].get("fs").is_none());
         assert_eq!(brief["pods"][0]["cpu"]["usageCoreNanoSeconds"], 5);
+    }
+
+    #[test]
+    fn the_runtime_stands_beside_the_pods() {
+        let shown = of(&measured(), "n", 1000, true);
+        let systems = shown["node"]["systemContainers"].as_array().unwrap();
+        let names: Vec<&Value> = systems.iter().map(|system| &system["name"]).collect();
+        assert_eq!(names, ["pods", "runtime"]);
+        assert_eq!(systems[1]["cpu"]["usageNanoCores"], 4);
+        assert_eq!(systems[1]["memory"]["workingSetBytes"], 60);
     }
 }

@@ -164,6 +164,7 @@ async fn port() -> Port {
         shown: json!({}),
         debugging: true,
         system_logs: Some(path("logs")),
+        log_query: false,
     };
     let (api, stop) = (Api::default(), CancellationToken::new());
     let settings = Arc::new(kubelet::Config::new("node", Vec::new()));
