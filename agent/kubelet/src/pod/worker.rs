@@ -28,7 +28,7 @@ use crate::eviction::order::Eviction;
 use crate::pods::View;
 use crate::probe::{self, Target, Verdicts};
 use crate::report::Reports;
-use crate::volume::{self, Mounted};
+use crate::volume;
 
 mod end;
 mod resize;
