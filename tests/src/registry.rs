@@ -1,7 +1,6 @@
 //! The pull half of the OCI distribution protocol, over an [`ImageStore`]. Every node's containerd is told to ask here first.
 
 use crate::image::ImageStore;
-use crate::supervisor::CONNECTIONS;
 use anyhow::Result;
 use bytes::Bytes;
 use http_body_util::Full;
@@ -14,6 +13,9 @@ use std::sync::Arc;
 use supervise::{Task, Work};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+
+/// Connections that are carried, and image pulls that are served, at once.
+pub(crate) const CONNECTIONS: usize = 1024;
 
 /// Repositories that are given to who knows the password only: `lab.local/private/echo:1` is `lab.local/echo:1`.
 const PRIVATE: &str = "private/";

@@ -6,6 +6,7 @@
 use crate::control::{Answer, Ask, Machine};
 use crate::image::{ImageStore, build_standard};
 use crate::layout::{GATEWAY, Layout, REGISTRY_PORT, node_address};
+use crate::registry::CONNECTIONS;
 use crate::{machine, network, registry};
 use anyhow::{Context, Result, anyhow, bail};
 use nix::sched::{CloneFlags, unshare};
@@ -22,8 +23,6 @@ use tokio_util::sync::CancellationToken;
 
 /// The API server's port on its node.
 const API_PORT: u16 = 6443;
-/// Connections that are carried, and image pulls that are served, at once.
-pub(crate) const CONNECTIONS: usize = 1024;
 
 struct Lab {
     layout: Layout,

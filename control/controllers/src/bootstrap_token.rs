@@ -5,7 +5,7 @@
 //! `jws-kubeconfig-*` keys. Promises: a signature stands for the text beside it and for a token that may sign and has not expired; signatures
 //! of other tokens are taken away.
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, INFO};
 use crate::informer::{Informer, key_of};
 use crate::queue::{Key, Queue};
 use crate::reconcile::{Doing, Error, Reconcile, code, found};
@@ -19,8 +19,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Where a cluster tells of itself.
-pub const INFO: (&str, &str) = ("kube-public", "cluster-info");
 const SIGNATURE: &str = "jws-kubeconfig-";
 const TEXT: &str = "kubeconfig";
 

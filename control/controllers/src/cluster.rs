@@ -1,8 +1,6 @@
 //! The informers together: every controller reads the same maps.
 
-use crate::bootstrap_token::INFO;
 use crate::informer::{Informer, Kind};
-use crate::service_account_token::SECRET_TYPE as TOKEN_TYPE;
 use client::Source;
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
@@ -22,6 +20,11 @@ use kube::{Api, Client};
 use pki::bootstrap::{SECRET_NAMESPACE, SECRET_TYPE};
 use std::sync::Arc;
 use supervise::Scope;
+
+/// Where a cluster tells of itself.
+pub const INFO: (&str, &str) = ("kube-public", "cluster-info");
+/// The type of such secrets.
+pub const TOKEN_TYPE: &str = "kubernetes.io/service-account-token";
 
 /// What the controllers read.
 #[derive(Default)]
