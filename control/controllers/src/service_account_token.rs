@@ -4,7 +4,7 @@
 //! `ca.crt`, `namespace` and annotations; its deletion; an account's list of secrets, when one of these went. Promises: a token that is
 //! there stays; a secret of an account that is gone, or that has another uid, is deleted.
 
-use crate::cluster::{Cluster, TOKEN_TYPE as SECRET_TYPE};
+use crate::cluster::Cluster;
 use crate::informer::{Informer, key_of};
 use crate::queue::{Key, Queue};
 use crate::reconcile::{Doing, Error, Reconcile, code, found};

@@ -1,4 +1,5 @@
 use super::*;
+use crate::cluster::TOKEN_TYPE as SECRET_TYPE;
 use crate::fake::Fake;
 
 const SECRET: &str = "/api/v1/namespaces/ns/secrets/t";
