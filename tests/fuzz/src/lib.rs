@@ -28,7 +28,11 @@ pub struct Target {
 
 /// All of them.
 pub const TARGETS: &[Target] = &[
-    Target { name: "json", read: codec::json, seeds: &[POD, br#"{"a":{"b":[1,1.5e3,null,"\u00e9"]},"a":2}"#] },
+    Target {
+        name: "json",
+        read: codec::json,
+        seeds: &[POD, br#"{"a":{"b":[1,1.5e3,null,"\u00e9"]},"a":2}"#, b"[42450E62]"],
+    },
     Target {
         name: "yaml",
         read: codec::yaml,
