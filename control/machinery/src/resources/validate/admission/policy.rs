@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::{CONDITION_VARIABLES, compiles, match_conditions, rule_with_operations};
 use crate::{
     cel::{Declarations, ResultType},
+    custom::cel::words::RESERVED,
     field::{FieldError, Path},
     names,
     resources::{
@@ -15,29 +16,6 @@ use crate::{
 
 const ANNOTATIONS_MAX: usize = 20;
 const ANNOTATION_EXPRESSION_MAX: usize = 5 * 1024;
-/// Words that are no names in CEL.
-const RESERVED: [&str; 20] = [
-    "true",
-    "false",
-    "null",
-    "in",
-    "as",
-    "break",
-    "const",
-    "continue",
-    "else",
-    "for",
-    "function",
-    "if",
-    "import",
-    "let",
-    "loop",
-    "package",
-    "namespace",
-    "return",
-    "var",
-    "void",
-];
 
 pub(in super::super) fn validating(policy: &Value, errors: &mut Errors) {
     let (path, spec) = (Path::new("spec"), policy.at("spec"));
@@ -194,10 +172,7 @@ fn match_resources(path: &Path, matches: &Value, errors: &mut Errors) {
 
 fn is_identifier(name: &str) -> bool {
     let fits = |c: char| c == '_' || c.is_ascii_alphanumeric();
-    name.chars().all(fits)
-        && !name.starts_with(|c: char| c.is_ascii_digit())
-        && !RESERVED.contains(&name)
-        && name != "while"
+    name.chars().all(fits) && !name.starts_with(|c: char| c.is_ascii_digit()) && !RESERVED.contains(&name)
 }
 
 /// Gives their names.
