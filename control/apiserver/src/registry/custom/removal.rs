@@ -63,7 +63,7 @@ impl Registry {
             registry.custom.leaving.lock().remove(&of);
         });
         self.tasks(shutdown).work("remove-definitions").spawn(async move {
-            let _ = stop.run_until_cancelled_owned(Box::pin(emptying)).await;
+            let _ = stop.run_until_cancelled_owned(emptying).await;
         });
     }
 
