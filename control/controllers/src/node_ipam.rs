@@ -63,6 +63,9 @@ impl Reconcile for NodeRanges {
     const NAME: &'static str = "cidrAllocator";
 
     async fn reconcile(&self, key: &Key) -> Result<Option<Duration>, Error> {
+        if self.cluster_cidrs.is_empty() {
+            return Ok(None); // somebody else gives ranges, or nobody
+        }
         let node = self.nodes.get(key);
         let settled = node.as_ref().is_none_or(|n| !ranges(n).is_empty());
         if settled {
