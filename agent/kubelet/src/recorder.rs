@@ -1,7 +1,8 @@
 //! Events of this node's kubelet. Recording never waits; counting, bounds and writing are the crate `client`'s.
 
 use client::recorder::{Note, Severity, Writer};
-use k8s_openapi::api::core::v1::{ObjectReference, Pod};
+use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolumeClaim, Pod};
+use kube::Resource;
 
 /// `Normal` or `Warning`.
 pub type Kind = Severity;
@@ -32,6 +33,10 @@ impl Subject {
             field_path,
             ..ObjectReference::default()
         })
+    }
+
+    pub(crate) fn claim(claim: &PersistentVolumeClaim) -> Self {
+        Self(claim.object_ref(&()))
     }
 
     /// The node itself, as upstream refers to it: its name is its UID.

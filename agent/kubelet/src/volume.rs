@@ -19,6 +19,7 @@ pub mod claim;
 pub mod cleanup;
 pub mod csi;
 pub mod files;
+mod growth;
 pub mod hosts;
 pub mod mounts;
 pub mod ownership;
@@ -220,6 +221,9 @@ pub async fn set_up(context: &Context, pod: &Arc<Pod>, pod_ips: &[String]) -> Re
         };
         let source = source.map_err(|source| Failure::SetUp { volume: name.to_owned(), source })?;
         mounted.insert(volume.name.clone(), source);
+        if let (Some(claimed), Some(client)) = (&claimed, context.objects.client()) {
+            Box::pin(growth::follow(client, &context.recorder, pod, claimed)).await;
+        }
     }
     Ok(mounted)
 }

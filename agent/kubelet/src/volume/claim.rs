@@ -2,6 +2,7 @@
 //! `volumemanager/populator`, whose error texts these are.
 //!
 //! What was found is remembered as long as the pod is here: neither a claim's volume nor a volume's source ever changes.
+//! What does change, the volume's size, is [`super::growth`]'s.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -112,7 +113,7 @@ pub async fn resolve(context: &Context, pod: &Pod, volume: &Volume) -> Result<Op
 }
 
 /// What the API server said.
-fn told(error: &kube::Error) -> String {
+pub(super) fn told(error: &kube::Error) -> String {
     match error {
         kube::Error::Api(status) => status.message.clone(),
         other => other.to_string(),
@@ -138,7 +139,7 @@ fn bound_to(claim: &PersistentVolumeClaim) -> Result<String, &'static str> {
 }
 
 /// The volume says that it is the claim's.
-fn is_for(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> Result<(), String> {
+pub(super) fn is_for(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> Result<(), String> {
     let name = volume.metadata.name.as_deref().unwrap_or_default();
     let Some(holder) = volume.spec.as_ref().and_then(|s| s.claim_ref.as_ref()) else {
         return Err(format!(
