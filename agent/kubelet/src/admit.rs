@@ -7,8 +7,8 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use crate::cgroup::limits::requested;
-use crate::pod::spec::quantity::{milli, whole};
 use crate::pod::status::Outcome;
+use crate::quantity::{milli, whole};
 
 pub mod sysctls;
 

@@ -7,19 +7,9 @@ use k8s_openapi::api::core::v1::Pod;
 
 use crate::admit;
 use crate::cgroup::limits::requested;
+use crate::pod::allocation::Pending;
 use crate::pod::qos::{self, Class};
-use crate::pod::spec::quantity::{milli, whole};
-
-/// Why a pod still has what it had.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pending {
-    /// `Deferred`: it may be granted later. `Infeasible`: never on this node.
-    pub reason: &'static str,
-    /// The details.
-    pub message: String,
-    /// The generation of the pod that asks.
-    pub generation: i64,
-}
+use crate::quantity::{milli, whole};
 
 /// Why the resources `pod` asks for are not granted beside the `others` (which hold what they were granted); `None`
 /// when they are.

@@ -99,8 +99,8 @@ impl Cgroups {
     pub async fn prepare(&self, machine: &Machine) -> Result<(), Error> {
         let Some(inner) = self.0.clone() else { return Ok(()) };
         let of = |name: &str| machine.limit.get(name);
-        let cpu = of("cpu").map_or(0, crate::pod::spec::quantity::milli);
-        let memory = of("memory").map_or(0, crate::pod::spec::quantity::whole);
+        let cpu = of("cpu").map_or(0, crate::quantity::milli);
+        let memory = of("memory").map_or(0, crate::quantity::whole);
         blocking(move || {
             let all = Limits { cpu_milli: Some(cpu), memory: Some(memory), ..Limits::default() };
             inner.apply(&inner.names(None, None), &all)?;

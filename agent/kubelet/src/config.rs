@@ -13,10 +13,10 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-use crate::eviction::policy::Policy;
-use crate::eviction::threshold::{Signal, Thresholds};
-use crate::image::provider::{self, Provider};
-use crate::pod::spec::quantity::whole;
+use crate::login::provider::{self, Provider};
+use crate::pressure::policy::Policy;
+use crate::pressure::threshold::{Signal, Thresholds};
+use crate::quantity::whole;
 
 /// The API version of the file.
 pub const API_VERSION: &str = "kubelet.config.k8s.io/v1beta1";

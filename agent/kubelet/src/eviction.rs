@@ -8,14 +8,12 @@
 //! signal that cannot be read says nothing; images nobody uses go before pods do; one pod goes at a time, and the next only when
 //! it is gone or [`CLEANUP`] is over.
 //!
-//! - [`threshold`]: the thresholds, as configured; [`signal`]: what is observed; [`policy`]: when to act (pure)
+//! - [`signal`]: what is observed; [`crate::pressure`]: the thresholds, and when to act (pure)
 //! - [`candidate`]: which pod goes, and what it is told (pure); [`order`]: evictions on their way to the workers
 
 pub mod candidate;
 pub mod order;
-pub mod policy;
 pub mod signal;
-pub mod threshold;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -30,14 +28,13 @@ use crate::config::Config;
 use crate::image::garbage::Garbage;
 use crate::node::Reported;
 use crate::pods::Pods;
+use crate::pressure::policy::{Memory, Met};
+use crate::pressure::threshold::{Left, Observations, Resource, Signal};
 use crate::recorder::{Kind, Recorder, Subject};
 use crate::stats::Stats;
 use crate::stats::collect::Depth;
-use candidate::{Candidate, Resource};
+use candidate::Candidate;
 use order::{Eviction, Evictions};
-use policy::{Memory, Met};
-use signal::{Left, Observations};
-use threshold::Signal;
 
 /// The machine is looked at this often, as upstream's eviction manager does.
 const PERIOD: Duration = Duration::from_secs(10);
@@ -282,6 +279,3 @@ impl Stats {
         Some(Left { available: capacity.saturating_sub(usage.working_set), capacity })
     }
 }
-
-#[cfg(test)]
-mod tests;

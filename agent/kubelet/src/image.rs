@@ -1,9 +1,7 @@
 //! Images: whether one must be pulled, how many at once, and when to try again. [`keyring`] says with which credentials.
 
 pub mod garbage;
-mod keyring;
 mod node_logins;
-pub mod provider;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,6 +14,7 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use crate::config::{Config, MAX_PARALLEL_PULLS, PullParallelism};
+use crate::login::keyring;
 use crate::pod::spec::security::ImageUser;
 use crate::recorder::Recorder;
 use node_logins::NodeLogins;

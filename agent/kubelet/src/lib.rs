@@ -2,8 +2,8 @@
 //!
 //! - [`config`]: what it is told; [`machine`]: what the machine has.
 //! - [`source`]: where pods come from: the API, manifests; and the mirrors that show static pods in the API.
-//! - [`mod@run`]: the tasks; one [`pod::worker`] a pod.
-//! - [`pod`]: [`pod::plan`] (pure) decides, [`pod::execute`] does, [`pod::status`] (pure) tells; [`pod::spec`] translates
+//! - [`mod@run`]: the tasks; one [`worker`] a pod.
+//! - [`pod`]: [`pod::plan`] (pure) decides, [`worker::execute`] does, [`pod::status`] (pure) tells; [`pod::spec`] translates
 //!   a pod's fields for the runtime.
 //! - [`volume`], [`cgroup`], [`image`], [`probe`]: what pods need beside containers.
 //! - [`csi`]: storage drivers of this node.
@@ -11,7 +11,7 @@
 //!   [`runtime_class`] RuntimeClasses.
 //! - [`node`]: this machine's Node object and Lease.
 //! - [`server`]: the HTTPS port, 10250; [`logs`] reads containers' logs.
-//! - [`eviction`]: what the machine runs out of, and who goes then; [`stats`]: what everything uses.
+//! - [`eviction`]: what the machine runs out of, and who goes then; [`pressure`]: the thresholds; [`stats`]: what everything uses.
 //! - [`pods`]: the registry others ask; [`admit`]: whether the node takes a pod, [`allocate`]: whether it grants a
 //!   running one other resources.
 
@@ -19,10 +19,10 @@ pub mod admit;
 pub mod allocate;
 pub mod cgroup;
 pub mod config;
-pub mod context;
 pub mod csi;
 pub mod eviction;
 pub mod image;
+pub mod login;
 mod logline;
 pub mod logs;
 pub mod machine;
@@ -30,7 +30,9 @@ pub mod node;
 pub mod objects;
 pub mod pod;
 pub mod pods;
+pub mod pressure;
 pub mod probe;
+pub mod quantity;
 pub mod recorder;
 pub mod report;
 pub mod run;
@@ -40,6 +42,7 @@ pub mod source;
 pub mod spdy;
 pub mod stats;
 pub mod volume;
+pub mod worker;
 
 pub use config::Config;
 pub use run::{Error, Kubelet};

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use crate::config::Config;
-use crate::eviction::threshold::Signal;
 use crate::node::machine;
 use crate::node::resources::{self, Reservation, Resources};
-use crate::pod::spec::quantity::{milli, whole};
+use crate::pressure::threshold::Signal;
+use crate::quantity::{milli, whole};
 
 /// The machine's size as pods' limits depend on it.
 #[derive(Clone, Debug)]

@@ -1,4 +1,4 @@
-//! One pod: what is asked of it, what is seen of it, and the parts that bring the two together.
+//! One pod: what is asked of it, what is seen of it, and what follows from the two. [`crate::worker`] acts on it.
 
 use std::borrow::Cow;
 
@@ -6,14 +6,11 @@ use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod};
 
 pub mod allocation;
 pub mod backoff;
-pub mod execute;
-pub mod hooks;
 pub mod observed;
 pub mod plan;
 pub mod qos;
 pub mod spec;
 pub mod status;
-pub mod worker;
 
 /// Where a pod came from: the annotation `kubernetes.io/config.source`.
 pub const CONFIG_SOURCE: &str = "kubernetes.io/config.source";

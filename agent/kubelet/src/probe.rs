@@ -8,14 +8,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cri_proto::client::Runtime;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use k8s_openapi::api::core::v1::{Container, ExecAction, Pod, Probe};
 use parking_lot::Mutex;
+use supervise::Work;
 use tokio::sync::{Notify, watch};
 
-use crate::context::Context;
 use crate::pod::plan::Verdict;
+use crate::recorder::Recorder;
 
 pub mod grpc;
 pub mod http;
@@ -137,9 +139,20 @@ impl Verdicts {
     }
 }
 
+/// What probes work with.
+#[derive(Clone)]
+pub struct Handles {
+    /// The runtime, which runs commands in containers.
+    pub runtime: Runtime,
+    /// Events.
+    pub recorder: Recorder,
+    /// What every probe is a piece of.
+    pub work: Work,
+}
+
 /// Drives the probes of the targets, as they come and go, for ever.
 pub async fn drive(
-    context: Context,
+    handles: Handles,
     mut targets: watch::Receiver<Vec<Target>>,
     verdicts: Verdicts,
     wake: Arc<Notify>,
@@ -161,7 +174,7 @@ pub async fn drive(
                 if target.wants(kind) && !begun.contains(&key) {
                     begun.push(key);
                     running.push(one(
-                        &context,
+                        &handles,
                         target.clone(),
                         kind,
                         probe.clone(),
@@ -185,7 +198,7 @@ pub async fn drive(
 
 /// One probe of one container, until the container is no target any more.
 async fn one(
-    context: &Context,
+    handles: &Handles,
     target: Target,
     kind: Kind,
     probe: Probe,
@@ -200,7 +213,7 @@ async fn one(
         targets.wait_for(|all| !still(all)).await.ok();
     };
     // A panic is the probe's own affair: it begins again, and the verdict stays meanwhile.
-    let asking = context.probing.insist(|| repeat(context, &target, kind, &probe, &verdicts, wake));
+    let asking = handles.work.insist(|| repeat(handles, &target, kind, &probe, &verdicts, wake));
     tokio::select! {
         () = gone => {}
         () = asking => {}
@@ -208,7 +221,7 @@ async fn one(
 }
 
 async fn repeat(
-    context: &Context,
+    handles: &Handles,
     target: &Target,
     kind: Kind,
     probe: &Probe,
@@ -235,7 +248,7 @@ async fn repeat(
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     loop {
         ticks.tick().await;
-        let Some(ok) = tell(context, target, kind, Box::pin(ask(context, target, probe, timeout)).await)
+        let Some(ok) = tell(handles, target, kind, Box::pin(ask(handles, target, probe, timeout)).await)
         else {
             continue;
         };
@@ -263,9 +276,9 @@ enum Answer {
 }
 
 /// Says what is worth an event; `None` when the answer does not count.
-fn tell(context: &Context, target: &Target, kind: Kind, answer: Answer) -> Option<bool> {
+fn tell(handles: &Handles, target: &Target, kind: Kind, answer: Answer) -> Option<bool> {
     let event = |reason, text: String| {
-        context.recorder.warning(&target.pod, Some(&target.container.name), reason, text);
+        handles.recorder.warning(&target.pod, Some(&target.container.name), reason, text);
     };
     let name = kind.name();
     match answer {
@@ -297,21 +310,21 @@ fn judge(verdict: &mut Verdict, kind: Kind, ok: bool, probe: &Probe) {
 }
 
 /// Asks; what tells nothing of the container is tried again at once, a few times.
-async fn ask(context: &Context, target: &Target, probe: &Probe, timeout: Duration) -> Answer {
-    let mut answer = Box::pin(once(context, target, probe, timeout)).await;
+async fn ask(handles: &Handles, target: &Target, probe: &Probe, timeout: Duration) -> Answer {
+    let mut answer = Box::pin(once(handles, target, probe, timeout)).await;
     for _ in 1..TRIES {
         match answer {
-            Answer::Error(_) => answer = Box::pin(once(context, target, probe, timeout)).await,
+            Answer::Error(_) => answer = Box::pin(once(handles, target, probe, timeout)).await,
             known => return known,
         }
     }
     answer
 }
 
-async fn once(context: &Context, target: &Target, probe: &Probe, timeout: Duration) -> Answer {
+async fn once(handles: &Handles, target: &Target, probe: &Probe, timeout: Duration) -> Answer {
     let host = target.ips.first().map(String::as_str).unwrap_or_default();
     if let Some(action) = &probe.exec {
-        return exec(context, target, action, timeout).await;
+        return exec(handles, target, action, timeout).await;
     }
     if let Some(get) = &probe.http_get {
         let request = match http::Request::of(get, &target.container, host, "kube-probe/1.36") {
@@ -353,7 +366,7 @@ async fn once(context: &Context, target: &Target, probe: &Probe, timeout: Durati
     Answer::Error(format!("missing probe handler for {pod}:{}", target.container.name))
 }
 
-async fn exec(context: &Context, target: &Target, action: &ExecAction, timeout: Duration) -> Answer {
+async fn exec(handles: &Handles, target: &Target, action: &ExecAction, timeout: Duration) -> Answer {
     // Only what the container's own fields say literally is expanded: a probe has no environment.
     let literal = |name: &str| {
         let found = target.container.env.iter().flatten().find(|var| var.name == name);
@@ -365,7 +378,7 @@ async fn exec(context: &Context, target: &Target, action: &ExecAction, timeout: 
         let words = command.join(" ");
         Answer::Failure(format!("command timed out: {words:?} timed out after {}s", timeout.as_secs()))
     };
-    let call = context.runtime.exec_sync(&target.id, command.clone(), timeout);
+    let call = handles.runtime.exec_sync(&target.id, command.clone(), timeout);
     match tokio::time::timeout(timeout + Duration::from_secs(1), Box::pin(call)).await {
         Err(_) => timed_out(),
         Ok(Err(error)) if error.code() == tonic::Code::DeadlineExceeded => timed_out(),

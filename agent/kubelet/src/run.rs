@@ -19,10 +19,8 @@ use k8s_openapi::api::core::v1::Pod;
 use supervise::{Scope, Task};
 use tokio::sync::{Mutex, Notify, mpsc, watch};
 
-use crate::admit;
 use crate::cgroup::Cgroups;
 use crate::config::Config;
-use crate::context::Context;
 use crate::csi::{self, Drivers};
 use crate::eviction::order::Evictions;
 use crate::image::Images;
@@ -34,7 +32,6 @@ use crate::node::runtime::Health;
 use crate::objects::{Changed, Objects};
 use crate::pod::allocation;
 use crate::pod::spec::labels;
-use crate::pod::worker::{Desired, Worker};
 use crate::pods::Pods;
 use crate::recorder::{Recorder, Subject};
 use crate::report::Reports;
@@ -43,6 +40,9 @@ use crate::source::{self, Known};
 use crate::stats::Stats;
 use crate::volume::claim::Claims;
 use crate::volume::token::Tokens;
+use crate::worker::context::Context;
+use crate::worker::{Desired, Worker};
+use crate::{admit, probe, volume};
 
 mod grant;
 mod keeping;
@@ -153,6 +153,18 @@ impl Kubelet {
         let stats =
             Stats::new(config.clone(), runtime.clone(), cgroups.clone(), pods.clone(), claims.clone());
         let garbage = Garbage::new(runtime.clone(), config.clone(), recorder.clone());
+        let volumes = volume::Handles {
+            config: config.clone(),
+            objects: objects.clone(),
+            claims,
+            drivers: Drivers::default(),
+            tokens: Tokens::new(client.clone()),
+        };
+        let probes = probe::Handles {
+            runtime: runtime.clone(),
+            recorder: recorder.clone(),
+            work: scope.vital("probes"),
+        };
         let context = Context {
             images,
             config,
@@ -160,15 +172,13 @@ impl Kubelet {
             runtime_name,
             recorder,
             objects,
-            claims,
-            drivers: Drivers::default(),
+            volumes,
+            probes,
             evictions,
             runtime_classes: RuntimeClasses::default(),
-            tokens: Tokens::new(client.clone()),
             cgroups,
             pods,
             health: health.subscribe(),
-            probing: scope.vital("probes"),
             machine,
         };
         Self {
@@ -199,7 +209,7 @@ impl Kubelet {
 
     /// Storage drivers of this node.
     pub fn drivers(&self) -> Drivers {
-        self.context.drivers.clone()
+        self.context.volumes.drivers.clone()
     }
 
     /// What the eviction task works with.
@@ -258,7 +268,8 @@ impl Kubelet {
             None => drop(statics_tx.send_replace(Some(Arc::default()))),
         }
         let objects = client.clone().map(|client| csi::node_object::NodeObject::new(client, &node));
-        let (plugins, drivers) = (context.config.root_dir.join(csi::REGISTRY), context.drivers.clone());
+        let (plugins, drivers) =
+            (context.config.root_dir.join(csi::REGISTRY), context.volumes.drivers.clone());
         scope.keep(Task::endless("plugins", move || {
             csi::register::follow(plugins.clone(), drivers.clone(), objects.clone())
         }));

@@ -10,9 +10,11 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Pod, Volume};
 use nix::mount::MsFlags;
 
-use crate::context::Context;
-use crate::pod::spec::downward;
-use crate::pod::spec::quantity::whole;
+use crate::config::Config;
+use crate::csi::Drivers;
+use crate::objects::Objects;
+use crate::pod::spec::downward::{self, Facts};
+use crate::quantity::whole;
 
 pub mod atomic;
 pub mod claim;
@@ -21,11 +23,15 @@ pub mod csi;
 pub mod files;
 mod growth;
 pub mod hosts;
+pub(crate) mod mount_table;
 pub mod mounts;
 pub mod ownership;
 pub mod payload;
 pub mod persistent;
 pub mod token;
+
+use claim::Claims;
+use token::Tokens;
 
 /// A volume that cannot be set up; the texts are upstream's where it has them.
 #[derive(Debug, thiserror::Error)]
@@ -200,15 +206,39 @@ pub enum Failure {
     Refused(Error),
 }
 
+/// What volumes are made of.
+#[derive(Clone)]
+pub struct Handles {
+    /// The configuration.
+    pub config: Arc<Config>,
+    /// ConfigMaps and Secrets.
+    pub objects: Objects,
+    /// What pods' claims were found to be.
+    pub claims: Claims,
+    /// Storage drivers of this node.
+    pub drivers: Drivers,
+    /// Service account tokens.
+    pub tokens: Tokens,
+}
+
+impl Handles {
+    /// Forgets what is remembered of a pod.
+    pub fn forget(&self, uid: &str) {
+        self.objects.forget(uid);
+        self.tokens.forget(uid);
+        self.claims.forget(uid);
+    }
+}
+
 /// Sets up all volumes of a pod.
-pub async fn set_up(context: &Context, pod: &Arc<Pod>, pod_ips: &[String]) -> Result<Mounted, Failure> {
+pub async fn set_up(handles: &Handles, pod: &Arc<Pod>, facts: &Facts) -> Result<Mounted, Failure> {
     let mut mounted = Mounted::new();
     let used = used(pod);
     // What no container uses is not even looked at.
     let volumes =
         || pod.spec.iter().flat_map(|s| s.volumes.iter().flatten()).filter(|v| used.contains(&v.name));
     for volume in volumes() {
-        let claimed = claim::resolve(context, pod, volume).await.map_err(|source| match source {
+        let claimed = claim::resolve(handles, pod, volume).await.map_err(|source| match source {
             Error::NodeAffinity { .. } => Failure::Refused(source),
             source => {
                 let left = volumes().map(|v| v.name.clone()).filter(|name| !mounted.contains_key(name));
@@ -216,8 +246,8 @@ pub async fn set_up(context: &Context, pod: &Arc<Pod>, pod_ips: &[String]) -> Re
             }
         })?;
         let (name, source) = match &claimed {
-            Some(claimed) => (claimed.name(), Box::pin(persistent::set_up(context, pod, claimed)).await),
-            None => (volume.name.as_str(), Box::pin(one(context, pod, pod_ips, volume)).await),
+            Some(claimed) => (claimed.name(), Box::pin(persistent::set_up(handles, pod, claimed)).await),
+            None => (volume.name.as_str(), Box::pin(one(handles, pod, facts, volume)).await),
         };
         let source = source.map_err(|source| Failure::SetUp { volume: name.to_owned(), source })?;
         mounted.insert(volume.name.clone(), source);
@@ -239,18 +269,13 @@ fn used(pod: &Pod) -> BTreeSet<String> {
     all.flat_map(names).collect()
 }
 
-fn directory(context: &Context, pod: &Pod, kind: &str, name: &str) -> PathBuf {
-    let pod_dir = context.config.pod_dir(crate::pod::uid(pod));
+fn directory(handles: &Handles, pod: &Pod, kind: &str, name: &str) -> PathBuf {
+    let pod_dir = handles.config.pod_dir(crate::pod::uid(pod));
     pod_dir.join("volumes").join(format!("kubernetes.io~{kind}")).join(name)
 }
 
-async fn one(
-    context: &Context,
-    pod: &Arc<Pod>,
-    pod_ips: &[String],
-    volume: &Volume,
-) -> Result<Source, Error> {
-    let change = persistent::change(pod);
+async fn one(handles: &Handles, pod: &Arc<Pod>, facts: &Facts, volume: &Volume) -> Result<Source, Error> {
+    let change = ownership::Change::of(pod);
     if let Some(host_path) = &volume.host_path {
         let (path, kind) = (PathBuf::from(&host_path.path), host_path.type_.clone().unwrap_or_default());
         return blocking(move || {
@@ -259,7 +284,7 @@ async fn one(
         .await;
     }
     if let Some(empty) = &volume.empty_dir {
-        let path = directory(context, pod, "empty-dir", &volume.name);
+        let path = directory(handles, pod, "empty-dir", &volume.name);
         let memory = match empty.medium.as_deref() {
             Some("Memory") => Some(empty.size_limit.as_ref().map(whole).filter(|size| *size > 0)),
             _ => None,
@@ -276,7 +301,7 @@ async fn one(
         return Ok(Source::Image(image.reference.clone().unwrap_or_default()));
     }
     if let Some(source) = &volume.csi {
-        return Box::pin(csi::set_up_inline(context, pod, &volume.name, source)).await;
+        return Box::pin(csi::set_up_inline(handles, pod, &volume.name, source)).await;
     }
     let (kind, in_memory) = match volume {
         Volume { config_map: Some(_), .. } => ("configmap", false),
@@ -287,8 +312,8 @@ async fn one(
             return Err(Error::Unsupported { name: volume.name.clone(), kind: kind_of(volume) });
         }
     };
-    let payload = payload::of(context, pod, pod_ips, volume).await?;
-    let path = directory(context, pod, kind, &volume.name);
+    let payload = payload::of(handles, pod, facts, volume).await?;
+    let path = directory(handles, pod, kind, &volume.name);
     blocking(move || {
         prepare(&path, in_memory.then_some(None))?;
         let only_when_different = !atomic::write(&path, &payload)?;
@@ -312,7 +337,7 @@ fn kind_of(volume: &Volume) -> &'static str {
 fn prepare(path: &std::path::Path, memory: Option<Option<i64>>) -> Result<(), Error> {
     use std::os::unix::fs::PermissionsExt;
     let mode = if memory.is_some() { 0o1777 } else { 0o777 };
-    if path.is_dir() && memory.is_none_or(|_| mounts::is_mount_point(path)) {
+    if path.is_dir() && memory.is_none_or(|_| mount_table::is_mount_point(path)) {
         return Ok(());
     }
     std::fs::create_dir_all(path).map_err(io("create volume directory", path))?;

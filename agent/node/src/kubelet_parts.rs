@@ -3,10 +3,11 @@
 
 use crate::Config;
 use crate::identity::{Files, Role};
-use kubelet::eviction::{self, threshold::Signal};
+use kubelet::eviction;
 use kubelet::node::report::Sources;
 use kubelet::node::resources::Reservation;
 use kubelet::node::{self as node_object, Reported, trouble};
+use kubelet::pressure::threshold::Signal;
 use kubelet::server::{self, config::Authorization};
 use kubelet::{Kubelet, config as kubelet_config};
 use machinery::quantity::Quantity;
@@ -55,7 +56,7 @@ pub fn settings(config: &Config, files: &Files) -> Result<kubelet::Config, kubel
     }
     if let Some((path, programs)) = &config.credential_providers {
         out.credential_providers =
-            kubelet::image::provider::load(path, programs).map_err(kubelet_config::Error::from)?.into();
+            kubelet::login::provider::load(path, programs).map_err(kubelet_config::Error::from)?.into();
     }
     out.node_labels.extend(config.labels.clone());
     out.register_with_taints.extend(config.taints.iter().cloned());

@@ -2,6 +2,8 @@
 
 use k8s_openapi::api::core::v1::Pod;
 
+use crate::pod::spec::sysctl;
+
 /// Safe ones, with the kernel version that gave each namespace its own (zero: always).
 const SAFE: [(&str, (u32, u32)); 12] = [
     ("kernel.shm_rmid_forced", (0, 0)),
@@ -17,21 +19,6 @@ const SAFE: [(&str, (u32, u32)); 12] = [
     ("net.ipv4.tcp_rmem", (4, 15)),
     ("net.ipv4.tcp_wmem", (4, 15)),
 ];
-
-/// A name with dots between its parts: `net/ipv4/conf/eth0.1` is `net.ipv4.conf.eth0/1`.
-pub fn normalized(name: &str) -> String {
-    match name.find(['.', '/']) {
-        Some(at) if name[at..].starts_with('/') => name
-            .chars()
-            .map(|c| match c {
-                '/' => '.',
-                '.' => '/',
-                other => other,
-            })
-            .collect(),
-        _ => name.to_owned(),
-    }
-}
 
 /// The kind of namespace a parameter belongs to; `None` for those of the whole machine.
 fn namespace(name: &str) -> Option<&'static str> {
@@ -60,9 +47,9 @@ pub fn refusal(pod: &Pod, allowed: &[String], kernel: (u32, u32)) -> Option<Stri
     let host_ipc = spec.host_ipc.unwrap_or(false);
     let host_network = crate::pod::host_network(pod);
     asked.iter().find_map(|sysctl| {
-        let name = normalized(&sysctl.name);
+        let name = sysctl::name(&sysctl.name);
         let safe = SAFE.iter().any(|(safe, since)| *safe == name && kernel >= *since);
-        let listed = allowed.iter().map(|pattern| normalized(pattern)).find_map(|pattern| {
+        let listed = allowed.iter().map(|pattern| sysctl::name(pattern)).find_map(|pattern| {
             match pattern.split_once('*') {
                 Some((prefix, _)) => name.starts_with(prefix).then(|| prefix.to_owned()),
                 None => (pattern == name).then_some(pattern),
@@ -115,11 +102,5 @@ mod tests {
         assert_eq!(refused("kernel.msgmax", false, &["kernel.msg*"]), None);
         assert_eq!(refused("net.core.somaxconn", false, &["net.core.somaxconn"]), None);
         assert!(refused("net.ipv4.tcp_rmem", false, &[]).is_some(), "this kernel shares it");
-    }
-
-    #[test]
-    fn slashes_and_dots_change_places() {
-        assert_eq!(normalized("net/ipv4/conf/eth0.1/x"), "net.ipv4.conf.eth0/1.x");
-        assert_eq!(normalized("net.ipv4.conf.eth0/1.x"), "net.ipv4.conf.eth0/1.x");
     }
 }

@@ -3,9 +3,9 @@
 use k8s_openapi::api::core::v1::{Container, Pod};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-use crate::pod::spec::quantity::{milli, whole};
 use crate::pod::spec::resources::amount;
 use crate::pod::spec::totals::{self, Side};
+use crate::quantity::{milli, whole};
 
 /// What is written to a cgroup; `None` is left alone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

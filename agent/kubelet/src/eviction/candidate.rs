@@ -6,51 +6,14 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::Pod;
 use machinery::quantity::{Format, Quantity};
 
-use super::threshold::Signal;
 use crate::cgroup::limits::requested;
-use crate::pod::spec::quantity::whole;
+use crate::pressure::threshold::{Resource, Signal};
+use crate::quantity::whole;
 use crate::stats::collect::PodStats;
 use crate::stats::disk::Used;
 
 /// Pods of at least this priority are never evicted.
 const CRITICAL: i32 = 2_000_000_000;
-
-/// What is reclaimed, as events and messages name it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Resource {
-    /// `memory`
-    Memory,
-    /// `ephemeral-storage`
-    Storage,
-    /// `inodes`
-    Inodes,
-    /// `pids`
-    Processes,
-}
-
-impl Resource {
-    /// Its name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Memory => "memory",
-            Self::Storage => "ephemeral-storage",
-            Self::Inodes => "inodes",
-            Self::Processes => "pids",
-        }
-    }
-}
-
-impl Signal {
-    /// What is reclaimed when so little is left.
-    pub fn resource(self) -> Resource {
-        match self {
-            Self::MemoryAvailable | Self::AllocatableMemoryAvailable => Resource::Memory,
-            Self::PidAvailable => Resource::Processes,
-            Self::NodefsAvailable | Self::ImagefsAvailable => Resource::Storage,
-            Self::NodefsInodesFree | Self::ImagefsInodesFree => Resource::Inodes,
-        }
-    }
-}
 
 /// Which parts of a pod are on the disk that runs full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,9 +10,9 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use super::candidate::is_critical;
-use super::threshold::Pressure;
 use crate::pod::qos::{self, Class};
 use crate::pod::status::Outcome;
+use crate::pressure::threshold::Pressure;
 
 /// The reason of evicted pods, and of pods refused under pressure.
 pub const REASON: &str = "Evicted";

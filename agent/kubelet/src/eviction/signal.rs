@@ -1,23 +1,10 @@
 //! What is left, as the kernel counts it. Blocking.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::threshold::Signal;
 use crate::node::machine::kibibytes;
-
-/// What is left of something.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Left {
-    /// So much is left,
-    pub available: u64,
-    /// of so much.
-    pub capacity: u64,
-}
-
-/// What could be observed.
-pub type Observations = BTreeMap<Signal, Left>;
+use crate::pressure::threshold::{Left, Observations, Signal};
 
 /// Observes everything: memory and process ids of the machine, the filesystem of `root`, those of `images`.
 #[must_use]

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::keyring::{self, DockerConfig, Keyring, Login};
-use super::provider::Provider;
 use crate::config::Config;
+use crate::login::keyring::{self, DockerConfig, Keyring, Login};
+use crate::login::provider::Provider;
 
 /// Where the node's logins come from.
 #[derive(Clone, Debug)]

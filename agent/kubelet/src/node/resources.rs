@@ -1,29 +1,9 @@
 //! Capacity and allocatable, in the texts Go's quantities have. Upstream: `pkg/kubelet/cm` (node container manager).
 
 use super::machine::Machine;
+use crate::pressure::threshold::Threshold;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use std::collections::BTreeMap;
-
-/// An eviction threshold.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Threshold {
-    /// An amount of bytes.
-    Bytes(u64),
-    /// A share of the capacity, 0.1 for 10%.
-    Share(f32),
-}
-
-impl Threshold {
-    /// The amount, of a capacity.
-    #[must_use]
-    pub fn of(self, capacity: u64) -> u64 {
-        match self {
-            Self::Bytes(bytes) => bytes,
-            // Upstream multiplies by a 32 bit float widened to 64: the texts nodes report depend on it.
-            Self::Share(share) => (capacity as f64 * f64::from(share)) as u64,
-        }
-    }
-}
 
 /// What is kept from pods: `kubeReserved` and `systemReserved` added up, and the hard eviction thresholds.
 #[derive(Clone, Debug, PartialEq)]

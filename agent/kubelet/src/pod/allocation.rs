@@ -13,9 +13,20 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
 use serde::{Deserialize, Serialize};
 
-use super::spec::quantity::{milli, whole};
 use super::spec::resources::{amount, limit};
 use super::{containers, is_sidecar};
+use crate::quantity::{milli, whole};
+
+/// Why a pod still has what it had.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pending {
+    /// `Deferred`: it may be granted later. `Infeasible`: never on this node.
+    pub reason: &'static str,
+    /// The details.
+    pub message: String,
+    /// The generation of the pod that asks.
+    pub generation: i64,
+}
 
 /// Resources by container name, and those of the pod itself.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]

@@ -4,7 +4,7 @@ use std::fmt;
 
 use k8s_openapi::api::core::v1::{Pod, ResourceRequirements};
 
-use super::spec::quantity::milli;
+use crate::quantity::milli;
 
 /// What a pod is promised; also the order of who is killed first for memory, from last to first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -16,7 +16,7 @@ use super::observed::{Container, Observed, State};
 use super::plan::{self, Verdict, restarts};
 use super::spec::totals::{self, Side};
 use super::{Role, is_sidecar, qos};
-use crate::allocate::Pending;
+use crate::pod::allocation::Pending;
 
 /// Why a pod ended, when it was not its containers' doing.
 #[derive(Clone, Debug, PartialEq, Eq)]

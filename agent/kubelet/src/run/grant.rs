@@ -6,8 +6,8 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Node, Pod};
 
 use super::{Handle, Manager};
-use crate::allocate::{self, Pending};
-use crate::pod::allocation::{self, Allocation};
+use crate::allocate;
+use crate::pod::allocation::{self, Allocation, Pending};
 use crate::{admit, recorder};
 
 impl Handle {

@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::{Handle, Manager};
 use crate::pod::spec::labels;
-use crate::pod::worker::Desired;
+use crate::worker::Desired;
 
 impl Manager {
     /// Ends what is on this machine and belongs to no pod: left by pods deleted while we were away.

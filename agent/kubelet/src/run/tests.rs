@@ -105,7 +105,7 @@ async fn a_probe_that_panics_must_not_be_noticed_by_the_others() {
     }
     let (_tell, targets) = watch::channel(targets);
     let wake = Arc::new(Notify::new());
-    let driving = probe::drive(kubelet.context.clone(), targets, verdicts.clone(), wake);
+    let driving = probe::drive(kubelet.context.probes.clone(), targets, verdicts.clone(), wake);
     let look = async {
         tokio::join!(answers(1, &listeners[0]), answers(1, &listeners[1]));
         until("both are ready", || verdicts.all().values().all(|verdict| verdict.ready)).await;

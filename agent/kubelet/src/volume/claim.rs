@@ -11,8 +11,7 @@ use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, 
 use kube::api::Api;
 use parking_lot::Mutex;
 
-use super::Error;
-use crate::context::Context;
+use super::{Error, Handles};
 
 /// A claim of a pod and what it is bound to.
 #[derive(Debug)]
@@ -62,7 +61,7 @@ impl Claims {
 }
 
 /// The volume behind a pod's claim; `None` for volumes that need no claim.
-pub async fn resolve(context: &Context, pod: &Pod, volume: &Volume) -> Result<Option<Arc<Claimed>>, Error> {
+pub async fn resolve(handles: &Handles, pod: &Pod, volume: &Volume) -> Result<Option<Arc<Claimed>>, Error> {
     let (name, read_only, ephemeral) = match volume {
         Volume { persistent_volume_claim: Some(source), .. } => {
             (source.claim_name.clone(), source.read_only == Some(true), false)
@@ -73,11 +72,11 @@ pub async fn resolve(context: &Context, pod: &Pod, volume: &Volume) -> Result<Op
         _ => return Ok(None),
     };
     let uid = crate::pod::uid(pod);
-    if let Some(known) = context.claims.known(uid, &volume.name) {
+    if let Some(known) = handles.claims.known(uid, &volume.name) {
         return Ok(Some(known));
     }
     let namespace = crate::pod::namespace(pod);
-    let client = context.objects.client().cloned().ok_or_else(|| Error::Claim {
+    let client = handles.objects.client().cloned().ok_or_else(|| Error::Claim {
         claim: format!("{namespace}/{name}"),
         reason: "failed to fetch PVC from API server: there is no API server".to_owned(),
     })?;
@@ -106,9 +105,9 @@ pub async fn resolve(context: &Context, pod: &Pod, volume: &Volume) -> Result<Op
         exclusive: modes.iter().any(|m| m == "ReadWriteOncePod"),
         volume: found,
     });
-    check_node(context, client, &claimed).await?;
+    check_node(handles, client, &claimed).await?;
     let key = (uid.to_owned(), volume.name.clone());
-    context.claims.0.lock().insert(key, Arc::clone(&claimed));
+    handles.claims.0.lock().insert(key, Arc::clone(&claimed));
     Ok(Some(claimed))
 }
 
@@ -172,10 +171,10 @@ fn check_mode(pod: &Pod, volume: &str, block: bool) -> Result<(), Error> {
 }
 
 /// The volume's node affinity allows this node; the pod may have come here without the scheduler.
-async fn check_node(context: &Context, client: kube::Client, claimed: &Claimed) -> Result<(), Error> {
+async fn check_node(handles: &Handles, client: kube::Client, claimed: &Claimed) -> Result<(), Error> {
     let affinity = claimed.volume.spec.as_ref().and_then(|s| s.node_affinity.as_ref());
     let Some(required) = affinity.and_then(|a| a.required.as_ref()) else { return Ok(()) };
-    let name = &context.config.node_name;
+    let name = &handles.config.node_name;
     let failed = |reason: String| Error::NodeAffinity { volume: claimed.name().to_owned(), reason };
     let node = Api::<Node>::all(client).get(name).await.map_err(|e| failed(told(&e)))?;
     let labels = node.metadata.labels.unwrap_or_default();

@@ -4,7 +4,7 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use super::{Error, io, mounts};
+use super::{Error, io, mount_table};
 
 /// Unmounts what is mounted below `dir` and removes it; fine when it is gone.
 pub fn remove(dir: &Path) -> Result<(), Error> {
@@ -19,7 +19,7 @@ pub fn remove(dir: &Path) -> Result<(), Error> {
 
 /// Unmounts everything at or below `dir`.
 pub fn unmount_below(dir: &Path) -> Result<(), Error> {
-    for mount in mounts::below(dir) {
+    for mount in mount_table::below(dir) {
         match nix::mount::umount2(&mount, nix::mount::MntFlags::UMOUNT_NOFOLLOW) {
             Ok(()) | Err(nix::errno::Errno::EINVAL | nix::errno::Errno::ENOENT) => {}
             Err(error) => return Err(io("unmount", &mount)(error.into())),

@@ -17,9 +17,8 @@ use kube::api::Api;
 use sha2::{Digest, Sha256};
 
 use super::claim::Claimed;
-use super::ownership;
-use super::{Error, Source, blocking, io, persistent};
-use crate::context::Context;
+use super::ownership::{self, Change};
+use super::{Error, Handles, Source, blocking, io};
 
 mod record;
 
@@ -60,7 +59,7 @@ fn hash(text: &str) -> String {
 }
 
 /// The volume behind a claim.
-pub async fn set_up_claimed(context: &Context, pod: &Pod, claimed: &Claimed) -> Result<Source, Error> {
+pub async fn set_up_claimed(handles: &Handles, pod: &Pod, claimed: &Claimed) -> Result<Source, Error> {
     let spec = claimed.volume.spec.clone().unwrap_or_default();
     let source = spec.csi.unwrap_or_default();
     if claimed.block {
@@ -78,12 +77,12 @@ pub async fn set_up_claimed(context: &Context, pod: &Pod, claimed: &Claimed) -> 
         publish_secret: source.node_publish_secret_ref,
         stage_secret: source.node_stage_secret_ref,
     };
-    set_up(context, pod, wanted).await
+    set_up(handles, pod, wanted).await
 }
 
 /// A volume that lives as long as its pod.
 pub async fn set_up_inline(
-    context: &Context,
+    handles: &Handles,
     pod: &Pod,
     name: &str,
     source: &CSIVolumeSource,
@@ -104,42 +103,42 @@ pub async fn set_up_inline(
         publish_secret: secret,
         stage_secret: None,
     };
-    set_up(context, pod, wanted).await
+    set_up(handles, pod, wanted).await
 }
 
-async fn set_up(context: &Context, pod: &Pod, wanted: Wanted) -> Result<Source, Error> {
-    let driver = context
+async fn set_up(handles: &Handles, pod: &Pod, wanted: Wanted) -> Result<Source, Error> {
+    let driver = handles
         .drivers
         .get(&wanted.driver)
         .map_err(|e| failed(format!("kubernetes.io/csi: mounter.SetUpAt failed to get CSI client: {e}")))?;
-    let client = context.objects.client().cloned().ok_or_else(|| failed("there is no API server"))?;
+    let client = handles.objects.client().cloned().ok_or_else(|| failed("there is no API server"))?;
     let found = Api::<CSIDriver>::all(client.clone()).get_opt(&wanted.driver).await;
     let spec = found.map_err(|e| failed(e.to_string()))?.map(|d| d.spec);
     check_lifecycle(&wanted, spec.as_ref())?;
-    let directory = super::directory(context, pod, "csi", &wanted.name);
+    let directory = super::directory(handles, pod, "csi", &wanted.name);
     let target = directory.join("mount");
     let shown = Source::Host { path: target.clone(), read_only: wanted.read_only };
     let repeats = spec.as_ref().is_some_and(|s| s.requires_republish == Some(true));
-    if context.drivers.is_published(&target) && !repeats {
+    if handles.drivers.is_published(&target) && !repeats {
         return Ok(shown);
     }
     let abilities = driver.abilities().await.map_err(|e| failed(e.to_string()))?;
     let handle = format!("kubernetes.io/csi/{}^{}", wanted.driver, wanted.handle);
-    let turn = context.drivers.turn(&handle);
+    let turn = handles.drivers.turn(&handle);
     let _turn = turn.lock().await;
     let mut publish_context = HashMap::new();
     if !wanted.is_inline() {
         // In use from before it is attached for us, so that nobody detaches it under our hands.
-        context.drivers.hold(&handle);
+        handles.drivers.hold(&handle);
         if spec.as_ref().is_none_or(|s| s.attach_required != Some(false)) {
-            publish_context = attached(context, client.clone(), &wanted).await?;
+            publish_context = attached(handles, client.clone(), &wanted).await?;
         }
     }
-    let group = persistent::change(pod).group.filter(|_| abilities.mount_group);
+    let group = Change::of(pod).group.filter(|_| abilities.mount_group);
     let capability = capability(&wanted, abilities, group);
     let mut staging = String::new();
     if abilities.stage && !wanted.is_inline() {
-        let path = staging_path(context, &wanted.driver, &wanted.handle);
+        let path = staging_path(handles, &wanted.driver, &wanted.handle);
         staging = path.to_string_lossy().into_owned();
         stage(&driver, &client, &wanted, &path, capability.clone(), publish_context.clone()).await?;
     }
@@ -149,7 +148,7 @@ async fn set_up(context: &Context, pod: &Pod, wanted: Wanted) -> Result<Source, 
         if spec.pod_info_on_mount == Some(true) {
             attributes.extend(pod_info(pod, wanted.is_inline()));
         }
-        if let Some(tokens) = tokens(context, pod, spec).await? {
+        if let Some(tokens) = tokens(handles, pod, spec).await? {
             let key = "csi.storage.k8s.io/serviceAccount.tokens".to_owned();
             match spec.service_account_token_in_secrets == Some(true) {
                 true => drop(secrets.insert(key, tokens)),
@@ -161,7 +160,7 @@ async fn set_up(context: &Context, pod: &Pod, wanted: Wanted) -> Result<Source, 
         &wanted.name,
         &wanted.handle,
         &wanted.driver,
-        &context.config.node_name,
+        &handles.config.node_name,
         wanted.lifecycle(),
     );
     let place = directory.clone();
@@ -176,7 +175,7 @@ async fn set_up(context: &Context, pod: &Pod, wanted: Wanted) -> Result<Source, 
         secrets: secrets.into_iter().collect(),
         volume_context: attributes.into_iter().collect(),
     };
-    let was_published = context.drivers.is_published(&target);
+    let was_published = handles.drivers.is_published(&target);
     if let Err(error) = driver.publish(request).await {
         if !error.is_unfinished() && !was_published {
             let path = target.clone();
@@ -184,12 +183,12 @@ async fn set_up(context: &Context, pod: &Pod, wanted: Wanted) -> Result<Source, 
         }
         return Err(failed(error.to_string()));
     }
-    let change = persistent::change(pod);
+    let change = Change::of(pod);
     if !abilities.mount_group && takes_group(&wanted, spec.as_ref()) {
         let path = target.clone();
         blocking(move || ownership::apply(&path, &change)).await?;
     }
-    context.drivers.published(&target);
+    handles.drivers.published(&target);
     Ok(shown)
 }
 
@@ -218,11 +217,11 @@ fn check_lifecycle(wanted: &Wanted, spec: Option<&CSIDriverSpec>) -> Result<(), 
 
 /// What the attacher says of the volume on this node, once it is attached.
 async fn attached(
-    context: &Context,
+    handles: &Handles,
     client: kube::Client,
     wanted: &Wanted,
 ) -> Result<HashMap<String, String>, Error> {
-    let name = attachment_name(&wanted.handle, &wanted.driver, &context.config.node_name);
+    let name = attachment_name(&wanted.handle, &wanted.driver, &handles.config.node_name);
     let found =
         Api::<VolumeAttachment>::all(client).get_opt(&name).await.map_err(|e| failed(e.to_string()))?;
     let status = found.and_then(|a| a.status);
@@ -234,7 +233,7 @@ async fn attached(
         Some(status) => Ok(status.attachment_metadata.unwrap_or_default().into_iter().collect()),
         None => Err(failed(format!(
             "volume {} has not been attached to node {} yet: waiting for VolumeAttachment {name}",
-            wanted.handle, context.config.node_name
+            wanted.handle, handles.config.node_name
         ))),
     }
 }
@@ -245,8 +244,8 @@ fn attachment_name(handle: &str, driver: &str, node: &str) -> String {
 }
 
 /// Where a volume is staged, for all pods of the node.
-fn staging_path(context: &Context, driver: &str, handle: &str) -> PathBuf {
-    let plugins = context.config.root_dir.join("plugins/kubernetes.io/csi");
+fn staging_path(handles: &Handles, driver: &str, handle: &str) -> PathBuf {
+    let plugins = handles.config.root_dir.join("plugins/kubernetes.io/csi");
     plugins.join(driver).join(hash(handle)).join("globalmount")
 }
 
@@ -341,12 +340,12 @@ fn pod_info(pod: &Pod, inline: bool) -> [(String, String); 5] {
 }
 
 /// The tokens the driver asks for, by audience, as JSON.
-async fn tokens(context: &Context, pod: &Pod, spec: &CSIDriverSpec) -> Result<Option<String>, Error> {
+async fn tokens(handles: &Handles, pod: &Pod, spec: &CSIDriverSpec) -> Result<Option<String>, Error> {
     let requests = spec.token_requests.as_deref().unwrap_or_default();
     let mut all = serde_json::Map::new();
     for request in requests {
         let seconds = request.expiration_seconds.unwrap_or(3600);
-        let (token, expires) = context.tokens.get_with_end(pod, Some(&request.audience), seconds).await?;
+        let (token, expires) = handles.tokens.get_with_end(pod, Some(&request.audience), seconds).await?;
         let status = serde_json::json!({"token": &*token, "expirationTimestamp": expires.to_string()});
         all.insert(request.audience.clone(), status);
     }
@@ -354,35 +353,35 @@ async fn tokens(context: &Context, pod: &Pod, spec: &CSIDriverSpec) -> Result<Op
 }
 
 /// Has the drivers take back what they gave a pod, and what no other pod of the node uses any more.
-pub async fn tear_down(context: &Context, uid: &str) -> Result<(), Error> {
-    let root = context.config.pod_dir(uid).join("volumes/kubernetes.io~csi");
+pub async fn tear_down(handles: &Handles, uid: &str) -> Result<(), Error> {
+    let root = handles.config.pod_dir(uid).join("volumes/kubernetes.io~csi");
     let place = root.clone();
     for directory in blocking(move || record::directories(&place)).await? {
         let place = directory.clone();
         let Some(data) = blocking(move || Record::read(&place)).await? else { continue };
-        let driver = context.drivers.get(&data.driver).map_err(|e| {
+        let driver = handles.drivers.get(&data.driver).map_err(|e| {
             failed(format!("kubernetes.io/csi: Unmounter.TearDownAt failed to get CSI client: {e}"))
         })?;
         let name = format!("kubernetes.io/csi/{}^{}", data.driver, data.handle);
-        let turn = context.drivers.turn(&name);
+        let turn = handles.drivers.turn(&name);
         let _turn = turn.lock().await;
         let target = directory.join("mount");
         driver
             .unpublish(&data.handle, &target)
             .await
             .map_err(|e| failed(format!("kubernetes.io/csi: Unmounter.TearDownAt failed: {e}")))?;
-        context.drivers.unpublished(&target);
+        handles.drivers.unpublished(&target);
         let place = directory.clone();
         blocking(move || record::forget(&place)).await?;
         if data.is_inline() {
             continue;
         }
-        let pods = context.config.root_dir.join("pods");
+        let pods = handles.config.root_dir.join("pods");
         let own = data.clone();
         if blocking(move || Ok(record::is_used(&pods, &own))).await? {
             continue;
         }
-        let staging = staging_path(context, &data.driver, &data.handle);
+        let staging = staging_path(handles, &data.driver, &data.handle);
         if staging.is_dir() {
             driver
                 .unstage(&data.handle, &staging)
@@ -395,7 +394,7 @@ pub async fn tear_down(context: &Context, uid: &str) -> Result<(), Error> {
             })
             .await?;
         }
-        context.drivers.release(&name);
+        handles.drivers.release(&name);
     }
     Ok(())
 }

@@ -1,6 +1,5 @@
-//! A container's mounts, and the machine's mount table.
+//! A container's mounts.
 
-use std::io::BufRead;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Component, Path, PathBuf};
@@ -8,16 +7,15 @@ use std::path::{Component, Path, PathBuf};
 use cri_proto::v1;
 use k8s_openapi::api::core::v1::{Container, Pod, VolumeDevice, VolumeMount};
 use nix::mount::MsFlags;
-use rustix::fs::{AtFlags, StatxAttributes, StatxFlags};
 
 use super::{Error, Mounted, Source, blocking, cleanup, files, hosts, io};
-use crate::context::Context;
+use crate::config::Config;
 use crate::pod::spec::env::expand;
 use crate::pod::spec::labels;
 
 /// All mounts of one attempt of a container.
 pub async fn of_container(
-    context: &Context,
+    config: &Config,
     pod: &Pod,
     container: &Container,
     attempt: u32,
@@ -28,12 +26,12 @@ pub async fn of_container(
     let mut mounts = Vec::new();
     let wanted = container.volume_mounts.as_deref().unwrap_or_default();
     for (index, mount) in wanted.iter().enumerate() {
-        mounts.push(one(context, pod, container, index, mount, volumes, env).await?);
+        mounts.push(one(config, pod, container, index, mount, volumes, env).await?);
     }
     if !wanted.iter().any(|m| m.mount_path.trim_end_matches('/') == "/etc/hosts") {
-        mounts.extend(etc_hosts(context, pod, pod_ips).await?);
+        mounts.extend(etc_hosts(config, pod, pod_ips).await?);
     }
-    let own = context.config.pod_dir(crate::pod::uid(pod)).join("containers").join(&container.name);
+    let own = config.pod_dir(crate::pod::uid(pod)).join("containers").join(&container.name);
     let file = own.join(format!("{attempt:08x}"));
     let path = labels::message_path(container).to_owned();
     mounts.push(host_mount(&file, &path, false));
@@ -72,13 +70,13 @@ fn host_mount(host: &Path, container: &str, readonly: bool) -> v1::Mount {
     }
 }
 
-async fn etc_hosts(context: &Context, pod: &Pod, pod_ips: &[String]) -> Result<Option<v1::Mount>, Error> {
-    let path = context.config.pod_dir(crate::pod::uid(pod)).join("etc-hosts");
+async fn etc_hosts(config: &Config, pod: &Pod, pod_ips: &[String]) -> Result<Option<v1::Mount>, Error> {
+    let path = config.pod_dir(crate::pod::uid(pod)).join("etc-hosts");
     let host_file = match crate::pod::host_network(pod) {
         true => std::fs::read_to_string("/etc/hosts").unwrap_or_default(),
         false => String::new(),
     };
-    let text = hosts::text(pod, pod_ips, &context.config.cluster_domain, &host_file);
+    let text = hosts::text(pod, pod_ips, &config.cluster_domain, &host_file);
     let mount = host_mount(&path, "/etc/hosts", false);
     blocking(move || {
         files::create_file(&path, 0o644)?;
@@ -89,7 +87,7 @@ async fn etc_hosts(context: &Context, pod: &Pod, pod_ips: &[String]) -> Result<O
 }
 
 async fn one(
-    context: &Context,
+    config: &Config,
     pod: &Pod,
     container: &Container,
     index: usize,
@@ -130,8 +128,7 @@ async fn one(
         }
         Source::Host { path, read_only } => {
             made.readonly |= *read_only;
-            let target = context
-                .config
+            let target = config
                 .pod_dir(crate::pod::uid(pod))
                 .join("volume-subpaths")
                 .join(&mount.name)
@@ -203,73 +200,9 @@ fn make_like(root: &Path, existing: &Path, wanted: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Mount points at or below a directory, deepest (and latest) first.
-pub fn below(dir: &Path) -> Vec<PathBuf> {
-    let mut found: Vec<PathBuf> = table().filter(|mount| mount.starts_with(dir)).collect();
-    found.reverse();
-    found.sort_by_key(|mount| std::cmp::Reverse(mount.components().count()));
-    found
-}
-
-/// Whether what is mounted at (or is) `real` is also mounted somewhere below `pods`: another pod has it.
-pub fn shared_with(real: &Path, pods: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    let Ok(own) = std::fs::metadata(real) else { return false };
-    let same = |mount: &PathBuf| {
-        std::fs::metadata(mount).is_ok_and(|other| other.dev() == own.dev() && other.ino() == own.ino())
-    };
-    below(pods).iter().any(same)
-}
-
-/// Something is mounted exactly here; a link's own place is looked at, not where it leads.
-pub fn is_mount_point(path: &Path) -> bool {
-    // The kernel tells it of a path since 5.8. The table grows with every pod, and this is asked for every volume at every sync.
-    let told = rustix::fs::statx(
-        rustix::fs::CWD,
-        path,
-        AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT,
-        StatxFlags::empty(),
-    );
-    match told {
-        Ok(told) if told.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT) => {
-            told.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)
-        }
-        Err(rustix::io::Errno::NOENT) => false,
-        _ => table().any(|mount| mount == path),
-    }
-}
-
-/// The mount points of our namespace, oldest first; read line by line, as the table may be large.
-fn table() -> impl Iterator<Item = PathBuf> {
-    let file = std::fs::File::open("/proc/self/mountinfo").ok();
-    let lines = file.into_iter().flat_map(|file| std::io::BufReader::new(file).lines());
-    lines.map_while(Result::ok).filter_map(|line| mount_point(&line))
-}
-
-/// The fifth field, with the kernel's octal escapes undone.
-fn mount_point(line: &str) -> Option<PathBuf> {
-    let field = line.split(' ').nth(4)?;
-    let mut out = String::new();
-    let mut rest = field;
-    while let Some(at) = rest.find('\\') {
-        out.push_str(&rest[..at]);
-        let code = rest.get(at + 1..at + 4)?;
-        out.push(char::from(u8::from_str_radix(code, 8).ok()?));
-        rest = &rest[at + 4..];
-    }
-    out.push_str(rest);
-    Some(out.into())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn escapes_of_the_mount_table_are_undone() {
-        let line = "1 2 0:3 / /a\\040b rw - tmpfs tmpfs rw";
-        assert_eq!(mount_point(line), Some(PathBuf::from("/a b")));
-    }
 
     #[test]
     fn what_is_made_in_a_volume_has_its_mode() {
@@ -280,19 +213,6 @@ mod tests {
         let wanted = dir.path().join("a/b");
         make_like(dir.path(), dir.path(), &wanted).unwrap();
         assert_eq!((mode(&wanted), mode(&dir.path().join("a"))), (0o2777, 0o2777));
-    }
-
-    #[test]
-    fn mount_points_are_told_from_what_is_below_them_and_from_links() {
-        let dir = tempfile::tempdir().unwrap();
-        let link = dir.path().join("link");
-        std::os::unix::fs::symlink("/proc", &link).unwrap();
-        assert!(is_mount_point(Path::new("/proc")));
-        assert!(!is_mount_point(Path::new("/proc/self")));
-        assert!(!is_mount_point(&link));
-        assert!(!is_mount_point(dir.path().join("absent").as_path()));
-        assert!(table().any(|mount| mount == Path::new("/proc")), "the table says the same");
-        assert!(below(Path::new("/proc")).contains(&PathBuf::from("/proc")));
     }
 
     #[test]

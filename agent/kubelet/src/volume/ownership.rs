@@ -3,6 +3,8 @@
 use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown};
 use std::path::Path;
 
+use k8s_openapi::api::core::v1::Pod;
+
 use super::{Error, io};
 
 /// What is asked of a volume's ownership.
@@ -17,6 +19,17 @@ pub struct Change {
 }
 
 impl Change {
+    /// What a pod's security context asks.
+    pub fn of(pod: &Pod) -> Self {
+        let context = pod.spec.as_ref().and_then(|s| s.security_context.as_ref());
+        Self {
+            group: context.and_then(|c| c.fs_group).and_then(|g| u32::try_from(g).ok()),
+            read_only: false,
+            only_when_different: context.and_then(|c| c.fs_group_change_policy.as_deref())
+                == Some("OnRootMismatch"),
+        }
+    }
+
     fn bits(&self) -> u32 {
         if self.read_only { 0o440 } else { 0o660 }
     }

@@ -5,41 +5,39 @@ use std::collections::BTreeMap;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{DownwardAPIVolumeFile, KeyToPath, Pod, Volume, VolumeProjection};
 
-use super::Error;
 use super::atomic::{File, Payload};
-use crate::context::Context;
+use super::{Error, Handles};
 use crate::pod::spec::downward::{self, Facts};
 
 const DEFAULT_MODE: i32 = 0o644;
 const TOKEN_SECONDS: i64 = 3600;
 
 /// The files of a volume.
-pub async fn of(context: &Context, pod: &Pod, pod_ips: &[String], volume: &Volume) -> Result<Payload, Error> {
-    let facts = context.facts(pod_ips.to_vec());
+pub async fn of(handles: &Handles, pod: &Pod, facts: &Facts, volume: &Volume) -> Result<Payload, Error> {
     let mut files = Payload::new();
     if let Some(source) = &volume.config_map {
         let mode = source.default_mode.unwrap_or(DEFAULT_MODE);
         let optional = source.optional == Some(true);
-        files = config_map(context, pod, &source.name, source.items.as_deref(), optional, mode).await?;
+        files = config_map(handles, pod, &source.name, source.items.as_deref(), optional, mode).await?;
     } else if let Some(source) = &volume.secret {
         let mode = source.default_mode.unwrap_or(DEFAULT_MODE);
         let name = source.secret_name.as_deref().unwrap_or_default();
         let optional = source.optional == Some(true);
-        files = secret(context, pod, name, source.items.as_deref(), optional, mode).await?;
+        files = secret(handles, pod, name, source.items.as_deref(), optional, mode).await?;
     } else if let Some(source) = &volume.downward_api {
         let mode = source.default_mode.unwrap_or(DEFAULT_MODE);
-        files = downward(pod, &facts, source.items.as_deref(), mode)?;
+        files = downward(pod, facts, source.items.as_deref(), mode)?;
     } else if let Some(source) = &volume.projected {
         let mode = source.default_mode.unwrap_or(DEFAULT_MODE);
         for projection in source.sources.iter().flatten() {
-            files.extend(Box::pin(project(context, pod, &facts, projection, mode, &volume.name)).await?);
+            files.extend(Box::pin(project(handles, pod, facts, projection, mode, &volume.name)).await?);
         }
     }
     Ok(files)
 }
 
 async fn project(
-    context: &Context,
+    handles: &Handles,
     pod: &Pod,
     facts: &Facts,
     projection: &VolumeProjection,
@@ -48,18 +46,18 @@ async fn project(
 ) -> Result<Payload, Error> {
     if let Some(source) = &projection.config_map {
         let optional = source.optional == Some(true);
-        return config_map(context, pod, &source.name, source.items.as_deref(), optional, mode).await;
+        return config_map(handles, pod, &source.name, source.items.as_deref(), optional, mode).await;
     }
     if let Some(source) = &projection.secret {
         let optional = source.optional == Some(true);
-        return secret(context, pod, &source.name, source.items.as_deref(), optional, mode).await;
+        return secret(handles, pod, &source.name, source.items.as_deref(), optional, mode).await;
     }
     if let Some(source) = &projection.downward_api {
         return downward(pod, facts, source.items.as_deref(), mode);
     }
     if let Some(source) = &projection.service_account_token {
         let seconds = source.expiration_seconds.unwrap_or(TOKEN_SECONDS);
-        let token = context.tokens.get(pod, source.audience.as_deref(), seconds).await?;
+        let token = handles.tokens.get(pod, source.audience.as_deref(), seconds).await?;
         let owner = owner(pod);
         let file = File { data: token.as_bytes().to_vec(), mode: bits(token_mode(pod, owner, mode)), owner };
         return Ok(Payload::from([(source.path.clone(), file)]));
@@ -93,7 +91,7 @@ fn bits(mode: i32) -> u32 {
 }
 
 async fn config_map(
-    context: &Context,
+    handles: &Handles,
     pod: &Pod,
     name: &str,
     items: Option<&[KeyToPath]>,
@@ -101,7 +99,7 @@ async fn config_map(
     mode: i32,
 ) -> Result<Payload, Error> {
     let (namespace, uid) = (crate::pod::namespace(pod), crate::pod::uid(pod));
-    let Some(map) = context.objects.config_map(namespace, name, uid).await? else {
+    let Some(map) = handles.objects.config_map(namespace, name, uid).await? else {
         return absent("configmap", name, optional);
     };
     let text = map.data.iter().flatten().map(|(k, v)| (k.as_str(), v.as_bytes()));
@@ -110,7 +108,7 @@ async fn config_map(
 }
 
 async fn secret(
-    context: &Context,
+    handles: &Handles,
     pod: &Pod,
     name: &str,
     items: Option<&[KeyToPath]>,
@@ -118,7 +116,7 @@ async fn secret(
     mode: i32,
 ) -> Result<Payload, Error> {
     let (namespace, uid) = (crate::pod::namespace(pod), crate::pod::uid(pod));
-    let Some(secret) = context.objects.secret(namespace, name, uid).await? else {
+    let Some(secret) = handles.objects.secret(namespace, name, uid).await? else {
         return absent("secret", name, optional);
     };
     let bytes = |(k, v): (&'_ String, &'_ ByteString)| (k.clone(), v.0.clone());

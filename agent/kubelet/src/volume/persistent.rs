@@ -3,16 +3,15 @@
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Component, Path, PathBuf};
 
-use k8s_openapi::api::core::v1::{Pod, PodSecurityContext};
+use k8s_openapi::api::core::v1::Pod;
 use nix::mount::MsFlags;
 
 use super::claim::Claimed;
 use super::ownership::{self, Change};
-use super::{Error, Source, blocking, files, io, mounts};
-use crate::context::Context;
+use super::{Error, Handles, Source, blocking, files, io, mount_table};
 
 /// Sets up the volume behind a claim.
-pub async fn set_up(context: &Context, pod: &Pod, claimed: &Claimed) -> Result<Source, Error> {
+pub async fn set_up(handles: &Handles, pod: &Pod, claimed: &Claimed) -> Result<Source, Error> {
     let spec = claimed.volume.spec.clone().unwrap_or_default();
     let read_only = claimed.read_only;
     if let Some(source) = spec.host_path {
@@ -25,7 +24,7 @@ pub async fn set_up(context: &Context, pod: &Pod, claimed: &Claimed) -> Result<S
             .await;
     }
     if spec.csi.is_some() {
-        return Box::pin(super::csi::set_up_claimed(context, pod, claimed)).await;
+        return Box::pin(super::csi::set_up_claimed(handles, pod, claimed)).await;
     }
     let Some(source) = spec.local else {
         return Err(unsupported(claimed, kind_of(claimed)));
@@ -45,13 +44,13 @@ pub async fn set_up(context: &Context, pod: &Pod, claimed: &Claimed) -> Result<S
         })
         .await;
     }
-    let target = super::directory(context, pod, "local-volume", claimed.name());
-    let pods = context.config.root_dir.join("pods");
+    let target = super::directory(handles, pod, "local-volume", claimed.name());
+    let pods = handles.config.root_dir.join("pods");
     let options = spec.mount_options.unwrap_or_default();
-    let change = change(pod);
+    let change = Change::of(pod);
     blocking(move || {
         let shown = Source::Host { path: target.clone(), read_only };
-        if mounts::is_mount_point(&target) {
+        if mount_table::is_mount_point(&target) {
             return Ok(shown);
         }
         let kind = std::fs::metadata(&real).map_err(io("stat", &real))?.file_type();
@@ -59,7 +58,7 @@ pub async fn set_up(context: &Context, pod: &Pod, claimed: &Claimed) -> Result<S
             let source = std::io::Error::other("only directory and block device are supported");
             return Err(Error::Io { operation: "mount local volume", path: real, source });
         }
-        let shared = mounts::shared_with(&real, &pods);
+        let shared = mount_table::shared_with(&real, &pods);
         std::fs::create_dir_all(&target).map_err(io("create volume directory", &target))?;
         bind(&real, &target, read_only, &options)?;
         // The first pod of a volume gives it its group; later ones find it as it is.
@@ -83,17 +82,6 @@ fn kind_of(claimed: &Claimed) -> &'static str {
         _ if spec.fc.is_some() => "fc",
         _ if spec.flex_volume.is_some() => "flexVolume",
         _ => "this kind of",
-    }
-}
-
-/// What the pod's security context asks of its volumes' ownership.
-pub fn change(pod: &Pod) -> Change {
-    let context: Option<&PodSecurityContext> = pod.spec.as_ref().and_then(|s| s.security_context.as_ref());
-    Change {
-        group: context.and_then(|c| c.fs_group).and_then(|g| u32::try_from(g).ok()),
-        read_only: false,
-        only_when_different: context.and_then(|c| c.fs_group_change_policy.as_deref())
-            == Some("OnRootMismatch"),
     }
 }
 

@@ -12,14 +12,12 @@ use http_body_util::BodyExt;
 use k8s_openapi::api::core::v1::Pod;
 use kubelet::Config;
 use kubelet::cgroup::Cgroups;
-use kubelet::context::Context;
 use kubelet::csi::Drivers;
 use kubelet::eviction::order::Evictions;
 use kubelet::image::Images;
 use kubelet::machine::Machine;
 use kubelet::node::runtime::Health;
 use kubelet::objects::Objects;
-use kubelet::pod::worker::{Desired, Worker};
 use kubelet::pods::Pods;
 use kubelet::recorder::Recorder;
 use kubelet::report::Reports;
@@ -27,6 +25,9 @@ use kubelet::runtime_class::RuntimeClasses;
 use kubelet::source::Known;
 use kubelet::volume::claim::Claims;
 use kubelet::volume::token::Tokens;
+use kubelet::worker::context::Context;
+use kubelet::worker::{Desired, Worker};
+use kubelet::{probe, volume};
 use serde_json::{Value, json};
 use supervise::{Scope, Supervisor};
 use tokio::net::UnixListener;
@@ -144,21 +145,30 @@ fn context(dir: &Path, client: &kube::Client) -> Context {
     config.container_runtime_endpoint = format!("unix://{}", dir.join("socket").display());
     let runtime = Runtime::connect(&config.container_runtime_endpoint, Deadlines::default()).unwrap();
     let scope = Arc::new(Scope::new(&Supervisor::default(), "kubelet/", &CancellationToken::new()));
+    let (recorder, objects) = (Recorder::new(None, "node").0, Objects::new(None, &scope).0);
+    let config = Arc::new(config);
+    let volumes = volume::Handles {
+        config: config.clone(),
+        objects: objects.clone(),
+        claims: Claims::default(),
+        drivers: Drivers::default(),
+        tokens: Tokens::new(Some(client.clone())),
+    };
+    let probes =
+        probe::Handles { runtime: runtime.clone(), recorder: recorder.clone(), work: scope.vital("probes") };
     Context {
         machine: MACHINE.get_or_init(|| Machine::read(&config)).clone(),
         cgroups: Cgroups::new(&config),
         images: Images::new(runtime.clone(), &config),
-        config: Arc::new(config),
+        config,
         runtime,
         runtime_name: "fake".into(),
-        recorder: Recorder::new(None, "node").0,
-        objects: Objects::new(None, &scope).0,
-        probing: scope.vital("probes"),
-        claims: Claims::default(),
-        drivers: Drivers::default(),
+        recorder,
+        objects,
+        volumes,
+        probes,
         evictions: Evictions::new().0,
         runtime_classes: RuntimeClasses::default(),
-        tokens: Tokens::new(Some(client.clone())),
         pods: Pods::default(),
         health: watch::Sender::new(Health { network_error: None, ..Health::default() }).subscribe(),
     }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{Container, Pod, ResourceFieldSelector};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-use super::quantity::divided;
+use crate::quantity::divided;
 
 /// What a pod's fields do not say.
 #[derive(Clone, Debug, Default)]

@@ -7,8 +7,8 @@ use cri_proto::v1;
 use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-use super::quantity::{milli, whole};
 use crate::pod::qos::{self, Class};
+use crate::quantity::{milli, whole};
 
 /// What the node's configuration and machine add to a container's own numbers.
 #[derive(Clone, Copy, Debug)]

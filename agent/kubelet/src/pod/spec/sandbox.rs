@@ -35,7 +35,7 @@ pub fn config(
         .and_then(|s| s.sysctls.as_ref())
         .into_iter()
         .flatten()
-        .map(|s| (crate::admit::sysctls::normalized(&s.name), s.value.clone()))
+        .map(|s| (super::sysctl::name(&s.name), s.value.clone()))
         .collect();
     Ok(v1::PodSandboxConfig {
         metadata: Some(v1::PodSandboxMetadata {

@@ -11,14 +11,15 @@ use futures::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Container, LifecycleHandler, Pod, Secret};
 
-use super::observed::Observed;
-use super::plan::{Action, Stop};
-use super::spec::env::{self, References};
-use super::spec::{self, labels};
-use super::{hooks, status::Waiting};
-use crate::context::Context;
+use super::hooks;
 use crate::image::Present;
+use crate::pod::observed::Observed;
+use crate::pod::plan::{Action, Stop};
+use crate::pod::spec::env::{self, References};
+use crate::pod::spec::{self, labels};
+use crate::pod::status::Waiting;
 use crate::volume::{self, Mounted};
+use crate::worker::context::Context;
 
 /// Failed creations are tried again after this long.
 const RETRY: Duration = Duration::from_secs(10);
@@ -41,7 +42,8 @@ fn failure(reason: &str, message: impl Into<String>) -> Failure {
 /// Makes a pod's sandbox; the error is the runtime's text.
 pub async fn create_sandbox(context: &Context, pod: &Arc<Pod>, attempt: u32) -> Result<(), String> {
     let mut attempt = attempt;
-    let log_dir = context.config.pod_log_dir(super::namespace(pod), super::name(pod), super::uid(pod));
+    let log_dir =
+        context.config.pod_log_dir(crate::pod::namespace(pod), crate::pod::name(pod), crate::pod::uid(pod));
     std::fs::create_dir_all(&log_dir).map_err(|error| format!("create pod log directory: {error}"))?;
     let class = pod.spec.as_ref().and_then(|s| s.runtime_class_name.as_deref());
     let handler = context.runtime_classes.handler(class).await.map_err(|error| error.to_string())?;
@@ -185,14 +187,14 @@ async fn create(context: &Context, start: &Start<'_>, needs: Needs) -> Result<St
     let (pod, container) = (start.pod, start.container);
     let Needs { pod_sandbox, image, references } = needs;
     let sandbox = start.observed.sandbox().ok_or_else(|| failure("CreateContainerError", "no sandbox"))?;
-    let pod_ips = match super::host_network(pod) {
+    let pod_ips = match crate::pod::host_network(pod) {
         true => context.host_ips(),
         false => sandbox.ips.clone(),
     };
     let env =
         env::build(pod, container, &references, &context.facts(pod_ips.clone())).map_err(config_error)?;
     let mounts = Box::pin(volume::mounts::of_container(
-        context,
+        &context.config,
         pod,
         container,
         start.attempt,
@@ -226,7 +228,7 @@ async fn create(context: &Context, start: &Start<'_>, needs: Needs) -> Result<St
 
 /// The container whose processes an ephemeral container is to see.
 fn target(pod: &Pod, container: &Container, observed: &Observed) -> Result<Option<String>, String> {
-    let aimed = super::ephemeral_containers(pod).iter().find(|c| c.name == container.name);
+    let aimed = crate::pod::ephemeral_containers(pod).iter().find(|c| c.name == container.name);
     let Some(name) = aimed.and_then(|c| c.target_container_name.as_deref()).filter(|n| !n.is_empty()) else {
         return Ok(None);
     };
@@ -277,7 +279,8 @@ async fn pull_secrets(context: &Context, pod: &Pod) -> Vec<Arc<Secret>> {
     let names = pod.spec.as_ref().and_then(|s| s.image_pull_secrets.as_deref()).unwrap_or_default();
     let mut secrets = Vec::new();
     for reference in names {
-        match context.objects.secret(super::namespace(pod), &reference.name, super::uid(pod)).await {
+        match context.objects.secret(crate::pod::namespace(pod), &reference.name, crate::pod::uid(pod)).await
+        {
             Ok(Some(secret)) => secrets.push(secret),
             Ok(None) | Err(_) => {
                 let text = format!(
@@ -297,7 +300,7 @@ async fn references(
     container: &Container,
     volumes: &Mounted,
 ) -> Result<References, crate::objects::Error> {
-    let (namespace, uid) = (super::namespace(pod), super::uid(pod));
+    let (namespace, uid) = (crate::pod::namespace(pod), crate::pod::uid(pod));
     let (maps, secrets) = env::named(container);
     let mut all = References { services: context.objects.services(namespace).await?, ..Default::default() };
     for name in maps {
@@ -381,7 +384,7 @@ async fn stop_one(
     let grace = stop.grace.map_or(grace, |seconds| Duration::from_secs(u64::try_from(seconds).unwrap_or(0)));
     context.recorder.normal(pod, Some(&stop.name), "Killing", stop.message.clone());
     let began = Instant::now();
-    let known = super::container(pod, &stop.name).map(|(_, c)| c);
+    let known = crate::pod::container(pod, &stop.name).map(|(_, c)| c);
     let known = known.as_deref();
     let seen = observed.containers.iter().find(|c| c.id == stop.id);
     // The pod's spec may be gone: the container's annotations remember the handler.
@@ -429,7 +432,7 @@ pub fn waiting(
             seconds => format!("{}m{}s", seconds / 60, seconds % 60),
         };
         let message =
-            format!("back-off {delay} restarting failed container={name} pod={}", super::described(pod));
+            format!("back-off {delay} restarting failed container={name} pod={}", crate::pod::described(pod));
         all.insert(name.clone(), Waiting { reason: "CrashLoopBackOff".to_owned(), message });
     }
     all

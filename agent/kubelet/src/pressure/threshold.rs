@@ -1,11 +1,8 @@
-//! `evictionHard`: how little of what may be left. Upstream: `pkg/kubelet/eviction/helpers.go`.
+//! What may run out, and how little of it may be left. Upstream: `pkg/kubelet/eviction/helpers.go`.
 
 use std::collections::BTreeMap;
 
 use machinery::quantity::Quantity;
-
-use super::signal::Left;
-use crate::node::resources::Threshold;
 
 /// Something that may run out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -24,6 +21,31 @@ pub enum Signal {
     PidAvailable,
     /// Bytes of memory left to all pods together.
     AllocatableMemoryAvailable,
+}
+
+/// What is reclaimed, as events and messages name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resource {
+    /// `memory`
+    Memory,
+    /// `ephemeral-storage`
+    Storage,
+    /// `inodes`
+    Inodes,
+    /// `pids`
+    Processes,
+}
+
+impl Resource {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Storage => "ephemeral-storage",
+            Self::Inodes => "inodes",
+            Self::Processes => "pids",
+        }
+    }
 }
 
 /// What a signal's threshold makes of the node.
@@ -68,6 +90,49 @@ impl Signal {
             Self::MemoryAvailable | Self::AllocatableMemoryAvailable => Pressure::Memory,
             Self::PidAvailable => Pressure::Pid,
             _ => Pressure::Disk,
+        }
+    }
+
+    /// What is reclaimed when so little is left.
+    pub fn resource(self) -> Resource {
+        match self {
+            Self::MemoryAvailable | Self::AllocatableMemoryAvailable => Resource::Memory,
+            Self::PidAvailable => Resource::Processes,
+            Self::NodefsAvailable | Self::ImagefsAvailable => Resource::Storage,
+            Self::NodefsInodesFree | Self::ImagefsInodesFree => Resource::Inodes,
+        }
+    }
+}
+
+/// What is left of something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Left {
+    /// So much is left,
+    pub available: u64,
+    /// of so much.
+    pub capacity: u64,
+}
+
+/// What could be observed.
+pub type Observations = BTreeMap<Signal, Left>;
+
+/// An eviction threshold.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Threshold {
+    /// An amount of bytes.
+    Bytes(u64),
+    /// A share of the capacity, 0.1 for 10%.
+    Share(f32),
+}
+
+impl Threshold {
+    /// The amount, of a capacity.
+    #[must_use]
+    pub fn of(self, capacity: u64) -> u64 {
+        match self {
+            Self::Bytes(bytes) => bytes,
+            // Upstream multiplies by a 32 bit float widened to 64: the texts nodes report depend on it.
+            Self::Share(share) => (capacity as f64 * f64::from(share)) as u64,
         }
     }
 }

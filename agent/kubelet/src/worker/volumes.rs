@@ -1,9 +1,9 @@
 //! A pod's volumes, and when mounting is tried again after a failure.
 
 use super::{MOUNT_LAST, MOUNT_UNKNOWN, RETRY_FIRST, Worker};
-use crate::pod::execute;
 use crate::pod::observed::Observed;
 use crate::volume::{self, Mounted};
+use crate::worker::execute;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ impl Worker {
             true => self.context.host_ips(),
             false => observed.sandbox().map(|s| s.ips.clone()).unwrap_or_default(),
         };
-        match Box::pin(volume::set_up(&self.context, pod, &ips)).await {
+        match Box::pin(volume::set_up(&self.context.volumes, pod, &self.context.facts(ips))).await {
             Ok(mounted) => {
                 self.failed_volume = None;
                 self.mount_held = None;

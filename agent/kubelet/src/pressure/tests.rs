@@ -1,8 +1,8 @@
 use super::policy::{Memory, Policy};
-use super::signal::Left;
-use super::threshold::Thresholds;
-use super::*;
+use super::threshold::{Left, Signal, Thresholds};
 use std::collections::BTreeMap;
+use std::time::Duration;
+use tokio::time::Instant;
 
 const TRANSITION: Duration = Duration::from_secs(300);
 

@@ -3,11 +3,9 @@
 use std::sync::Arc;
 
 use cri_proto::client::Runtime;
-use supervise::Work;
 
 use crate::cgroup::Cgroups;
 use crate::config::Config;
-use crate::csi::Drivers;
 use crate::eviction::order::Evictions;
 use crate::image::Images;
 use crate::objects::Objects;
@@ -16,8 +14,7 @@ use crate::pod::spec::downward::Facts;
 use crate::pods::Pods;
 use crate::recorder::Recorder;
 use crate::runtime_class::RuntimeClasses;
-use crate::volume::claim::Claims;
-use crate::volume::token::Tokens;
+use crate::{probe, volume};
 
 /// Handles to everything outside a pod: cheap to clone, shared by all workers.
 #[derive(Clone)]
@@ -34,24 +31,20 @@ pub struct Context {
     pub recorder: Recorder,
     /// ConfigMaps, Secrets and Services.
     pub objects: Objects,
-    /// What pods' claims were found to be.
-    pub claims: Claims,
-    /// Storage drivers of this node.
-    pub drivers: Drivers,
+    /// What volumes are made of.
+    pub volumes: volume::Handles,
     /// Evictions on their way.
     pub evictions: Evictions,
     /// RuntimeClasses.
     pub runtime_classes: RuntimeClasses,
-    /// Service account tokens.
-    pub tokens: Tokens,
     /// Pod cgroups.
     pub cgroups: Cgroups,
     /// The registry of pods.
     pub pods: Pods,
     /// Why pods outside the host's network cannot run, as long as they cannot.
     pub health: tokio::sync::watch::Receiver<crate::node::runtime::Health>,
-    /// What every probe is a piece of.
-    pub probing: Work,
+    /// What probes work with.
+    pub probes: probe::Handles,
     /// The machine.
     pub machine: crate::machine::Machine,
 }

@@ -8,10 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::candidate::Resource;
-use super::signal::{Left, Observations};
-use super::threshold::{Pressure, Signal, Thresholds};
-use crate::node::resources::Threshold;
+use super::threshold::{Left, Observations, Pressure, Resource, Signal, Threshold, Thresholds};
 
 /// Everything configured.
 #[derive(Clone, Debug, PartialEq)]

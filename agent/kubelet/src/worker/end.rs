@@ -7,9 +7,9 @@ use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::watch;
 
 use super::{Desired, Error, Next, RETRY_FIRST, Worker};
-use crate::pod::execute;
 use crate::pod::observed::Observed;
 use crate::volume;
+use crate::worker::execute;
 
 impl Worker {
     /// Brings a pod to its end: containers and sandbox stopped, volumes and cgroup gone, and, once its source has
@@ -76,16 +76,14 @@ impl Worker {
             _ => {}
         }
         self.context.pods.forget(crate::pod::uid(pod));
-        self.context.objects.forget(crate::pod::uid(pod));
-        self.context.tokens.forget(crate::pod::uid(pod));
-        self.context.claims.forget(crate::pod::uid(pod));
+        self.context.volumes.forget(crate::pod::uid(pod));
         self.context.evictions.forget(crate::pod::uid(pod));
         self.reports.forget(crate::pod::uid(pod));
         Ok(Next::Done)
     }
 
     async fn tear_down(&self, pod: &Pod) -> Result<(), Error> {
-        Box::pin(volume::csi::tear_down(&self.context, crate::pod::uid(pod))).await?;
+        Box::pin(volume::csi::tear_down(&self.context.volumes, crate::pod::uid(pod))).await?;
         let dir = self.context.config.pod_dir(crate::pod::uid(pod));
         volume::blocking(move || volume::cleanup::remove(&dir)).await?;
         self.context.cgroups.remove(crate::pod::uid(pod)).await?;

@@ -6,13 +6,14 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 
+use super::execute;
 use super::{Error, RETRY_FIRST, RETRY_LAST, Worker};
-use crate::context::Context;
 use crate::pod::allocation::{self, Allocation, Amounts, Record};
 use crate::pod::observed::{Observed, State};
 use crate::pod::spec::{labels, resources};
-use crate::pod::{execute, status};
+use crate::pod::status;
 use crate::volume;
+use crate::worker::context::Context;
 
 impl Worker {
     /// Takes up what the pod was granted: from the record on disk at first, from the pod whenever it says something new.

@@ -16,24 +16,28 @@ use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use supervise::{Backoff, jittered};
 use tokio::sync::{Notify, watch};
 
-use super::allocation::Record;
-use super::backoff::Backoffs;
-use super::execute::{self, Start};
-use super::observed::{Observed, Observer, State};
-use super::plan::{self, Action, Plan};
-use super::status::{self, Outcome, Waiting};
-use crate::allocate::Pending;
-use crate::context::Context;
 use crate::eviction::order::Eviction;
+use crate::pod::allocation::Pending;
+use crate::pod::allocation::Record;
+use crate::pod::backoff::Backoffs;
+use crate::pod::observed::{Observed, Observer, State};
+use crate::pod::plan::{self, Action, Plan};
+use crate::pod::status::{self, Outcome, Waiting};
 use crate::pods::View;
 use crate::probe::{self, Target, Verdicts};
 use crate::report::Reports;
 use crate::volume;
 
+pub mod context;
 mod end;
+pub(crate) mod execute;
+mod hooks;
 mod resize;
 mod start;
 mod volumes;
+
+use context::Context;
+use execute::Start;
 
 /// How many times a sync may plan before it gives others a chance and begins anew.
 const ROUNDS: usize = 64;
@@ -161,7 +165,7 @@ impl Worker {
     /// Works until the pod is gone.
     pub async fn run(mut self) {
         let probes = probe::drive(
-            self.context.clone(),
+            self.context.probes.clone(),
             self.targets.subscribe(),
             self.verdicts.clone(),
             Arc::clone(&self.wake),
@@ -185,7 +189,7 @@ impl Worker {
                     (until.map_or(period, |until| period.min(until_then(until))), false)
                 }
                 Err(error) => {
-                    tracing::warn!(pod = super::described(&desired.pod), %error, "pod sync failed");
+                    tracing::warn!(pod = crate::pod::described(&desired.pod), %error, "pod sync failed");
                     (retry.next_pause(), true)
                 }
             };
@@ -215,7 +219,7 @@ impl Worker {
         if let Some(outcome) = &desired.rejected {
             self.outcome = Some(outcome.clone());
         }
-        self.evicted = self.evicted.take().or_else(|| self.context.evictions.of(super::uid(pod)));
+        self.evicted = self.evicted.take().or_else(|| self.context.evictions.of(crate::pod::uid(pod)));
         if let Some(eviction) = &self.evicted
             && self.outcome.is_none()
         {
@@ -237,7 +241,7 @@ impl Worker {
         let mut observed = observed;
         for _ in 0..ROUNDS {
             let plan = self.plan(pod, &observed, false);
-            tracing::debug!(pod = super::name(pod), actions = ?plan.actions, "plan");
+            tracing::debug!(pod = crate::pod::name(pod), actions = ?plan.actions, "plan");
             self.backing_off.clone_from(&plan.backing_off);
             if plan.actions.is_empty() {
                 if plan.finished {
@@ -246,7 +250,9 @@ impl Worker {
                 }
                 self.note_backoff(pod, &observed, &plan);
                 self.report(pod, &observed);
-                for until in plan.wake_at.into_iter().chain(self.context.tokens.renew_at(super::uid(pod))) {
+                for until in
+                    plan.wake_at.into_iter().chain(self.context.volumes.tokens.renew_at(crate::pod::uid(pod)))
+                {
                     wake_at = Some(earliest(wake_at, until));
                 }
                 return Ok(Next::Wait(wake_at));
@@ -271,14 +277,14 @@ impl Worker {
     }
 
     async fn look(&mut self, pod: &Arc<Pod>) -> Result<Observed, Error> {
-        let observed = self.observer.look(&self.context.runtime, super::uid(pod)).await?;
+        let observed = self.observer.look(&self.context.runtime, crate::pod::uid(pod)).await?;
         let running = |id: &str| observed.containers.iter().any(|c| c.id == id && c.state == State::Running);
         self.verdicts.retain(running);
         self.hooks_pending.retain(|id| running(id));
         self.restarting.retain(|id| observed.containers.iter().any(|c| c.id == *id));
         let alive = |name: &str| observed.latest(name).is_some_and(|c| c.state == State::Running);
         self.record.lagging.retain(|name, _| alive(name));
-        let ips = match super::host_network(pod) {
+        let ips = match crate::pod::host_network(pod) {
             true => self.context.host_ips(),
             false => observed.sandbox().map(|s| s.ips.clone()).unwrap_or_default(),
         };
@@ -289,7 +295,7 @@ impl Worker {
             {
                 self.backoffs.seed(&container.name, container.attempt, ended);
             }
-            let Some((_, spec)) = super::container(pod, &container.name) else { continue };
+            let Some((_, spec)) = crate::pod::container(pod, &container.name) else { continue };
             if container.state != State::Running {
                 continue;
             }
@@ -375,7 +381,7 @@ impl Worker {
     /// The pod's cgroup, directory and volumes. `Some`: they failed, and are tried again then.
     async fn prepare(&mut self, pod: &Arc<Pod>, observed: &Observed) -> Result<Option<Timestamp>, Error> {
         self.torn_down = false;
-        let dir = self.context.config.pod_dir(super::uid(pod));
+        let dir = self.context.config.pod_dir(crate::pod::uid(pod));
         volume::blocking(move || {
             use std::os::unix::fs::DirBuilderExt;
             let mut builder = std::fs::DirBuilder::new();
@@ -397,7 +403,7 @@ impl Worker {
 
     /// The time the pod's containers get to end: its own, or less where it is evicted.
     fn grace(&self, pod: &Pod) -> Duration {
-        let grace = super::grace_seconds(pod).min(self.evicted.as_ref().map_or(i64::MAX, |e| e.grace));
+        let grace = crate::pod::grace_seconds(pod).min(self.evicted.as_ref().map_or(i64::MAX, |e| e.grace));
         Duration::from_secs(u64::try_from(grace).unwrap_or(0))
     }
 
@@ -443,7 +449,7 @@ impl Worker {
                     return Ok(false);
                 }
                 Action::Start { name, attempt, ended, .. } => {
-                    let Some((_, spec)) = super::container(pod, &name) else { continue };
+                    let Some((_, spec)) = crate::pod::container(pod, &name) else { continue };
                     let Ok(volumes) = self.volumes(pod, observed).await else { return Ok(false) };
                     let start = Start { pod, container: &spec, attempt, observed, volumes: &volumes };
                     let mut desired = self.desired.clone();
@@ -457,7 +463,7 @@ impl Worker {
                     Box::pin(self.started(pod, observed, &name, started)).await;
                 }
                 Action::StartCreated { id, name } => {
-                    let Some((_, spec)) = super::container(pod, &name) else { continue };
+                    let Some((_, spec)) = crate::pod::container(pod, &name) else { continue };
                     let started = execute::start_created(&self.context, pod, &spec, &id).await.map(|()| id);
                     Box::pin(self.started(pod, observed, &name, started)).await;
                 }
@@ -468,7 +474,7 @@ impl Worker {
 
     async fn create_sandbox(&mut self, pod: &Arc<Pod>, attempt: u32) {
         let network = self.context.health.borrow().network_error.clone();
-        if let Some(error) = network.filter(|_| !super::host_network(pod)) {
+        if let Some(error) = network.filter(|_| !crate::pod::host_network(pod)) {
             let text = format!("network is not ready: container runtime network not ready: {error}");
             self.context.recorder.warning(pod, None, "NetworkNotReady", text);
             self.hold_sandbox();
@@ -500,7 +506,7 @@ impl Worker {
                 continue;
             }
             let text =
-                format!("Back-off restarting failed container {name} in pod {}", super::described(pod));
+                format!("Back-off restarting failed container {name} in pod {}", crate::pod::described(pod));
             self.context.recorder.warning(pod, Some(name), "BackOff", text);
         }
     }

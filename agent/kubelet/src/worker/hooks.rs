@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container, HTTPGetAction, LifecycleHandler, Pod};
 
-use crate::context::Context;
 use crate::probe::http;
+use crate::worker::context::Context;
 
 /// What of a command's output is told.
 const OUTPUT_BYTES: usize = 4096;
@@ -22,7 +22,7 @@ pub async fn run(
     ips: &[String],
     handler: &LifecycleHandler,
 ) -> Result<(), String> {
-    let (name, described) = (&container.name, super::described(pod));
+    let (name, described) = (&container.name, crate::pod::described(pod));
     if let Some(exec) = &handler.exec {
         let command = exec.command.clone().unwrap_or_default();
         let words = command.join(" ");

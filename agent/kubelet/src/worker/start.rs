@@ -6,9 +6,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 
+use super::execute;
 use super::{Worker, must_end};
 use crate::pod::observed::Observed;
-use crate::pod::{execute, plan};
+use crate::pod::plan;
 
 impl Worker {
     /// After a start: its hook, or what to say about its failure.
