@@ -13,7 +13,7 @@ mod node_restriction;
 mod nodes;
 mod pod_resize;
 mod pod_security;
-pub(crate) mod policies;
+mod policies;
 mod priority;
 mod quota;
 mod runtime_class;
@@ -21,64 +21,42 @@ mod service_account;
 mod storage;
 mod subject;
 mod tolerations;
-pub(crate) mod webhooks;
+mod webhooks;
+
+pub(crate) use crate::registry::call::{Seen, View};
+pub(crate) use crate::registry::operation::Operation;
 
 use crate::context::User;
 use crate::registry::Registry;
-use crate::registry::create::{Call, Warnings};
+use crate::registry::call::{Call, Warnings, Writes};
 use crate::registry::kind::Kind;
 use futures::future::BoxFuture;
 use machinery::object::Gvk;
 use machinery::status::Status;
 use serde_json::Value;
+use std::sync::Weak;
 
-/// What is about to happen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Operation {
-    Create,
-    Update,
-    Delete,
-    Connect,
+/// What admission has besides the registry.
+pub(crate) struct Admission {
+    webhooks: webhooks::Configured,
+    policies: policies::Configured,
+    writes: Weak<dyn Writes>,
 }
 
-impl Operation {
-    /// As rules and reviews name it.
-    pub(crate) fn text(self) -> &'static str {
-        match self {
-            Operation::Create => "CREATE",
-            Operation::Update => "UPDATE",
-            Operation::Delete => "DELETE",
-            Operation::Connect => "CONNECT",
+impl Admission {
+    /// `writes` carries out what admission itself writes.
+    pub(crate) fn new(writes: Weak<dyn Writes>) -> Self {
+        Admission {
+            webhooks: webhooks::Configured::default(),
+            policies: policies::Configured::default(),
+            writes,
         }
     }
 }
 
-/// A subresource whose clients send another kind than the object it changes, such as a Scale.
-#[derive(Debug)]
-pub(crate) struct View {
-    pub subresource: &'static str,
-    /// Group, version and kind of what is sent.
-    pub gvk: (&'static str, &'static str, &'static str),
-    /// What clients see of an object.
-    pub of: fn(&Kind, &Value) -> Value,
-    /// Brings what they changed back into it.
-    pub put_back: fn(&Kind, &mut Value, &Value),
-}
-
-/// What a write is to webhooks and policies.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) enum Seen {
-    /// A write of the object itself.
-    #[default]
-    Itself,
-    /// A write of a part in a form of its own.
-    As(&'static View),
-    /// Nothing: they have seen what the client sent, or the server itself writes.
-    Already,
-}
-
 /// One write, as admission sees it.
 pub(crate) struct Attributes<'a> {
+    admission: &'a Admission,
     pub operation: Operation,
     pub kind: Kind,
     pub subresource: &'a str,
@@ -100,11 +78,12 @@ pub(crate) struct Attributes<'a> {
     /// The kind of `object` where it is not the resource's own: a Binding, an Eviction, PodExecOptions.
     pub sent: Option<Gvk>,
     /// Which webhooks have been called, and are to be called again.
-    pub(crate) rounds: webhooks::Rounds,
+    rounds: webhooks::Rounds,
 }
 
 impl<'a> Attributes<'a> {
     pub(crate) fn new(
+        admission: &'a Admission,
         call: &Call<'a>,
         operation: Operation,
         object: Option<Value>,
@@ -115,6 +94,7 @@ impl<'a> Attributes<'a> {
             _ => call.name.clone(),
         };
         Attributes {
+            admission,
             operation,
             kind: call.kind,
             subresource: call.subresource,
@@ -133,8 +113,14 @@ impl<'a> Attributes<'a> {
     }
 
     /// A request whose body is of another kind than the resource, and which only webhooks and policies admit.
-    pub(crate) fn of_sent(call: &Call<'a>, operation: Operation, gvk: Gvk, object: Value) -> Self {
-        let mut attributes = Attributes::new(call, operation, Some(object), None);
+    pub(crate) fn of_sent(
+        admission: &'a Admission,
+        call: &Call<'a>,
+        operation: Operation,
+        gvk: Gvk,
+        object: Value,
+    ) -> Self {
+        let mut attributes = Attributes::new(admission, call, operation, Some(object), None);
         if operation == Operation::Connect {
             attributes.options = Value::Null;
         }

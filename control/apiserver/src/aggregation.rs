@@ -13,10 +13,11 @@ mod remote;
 
 use crate::context::{Context, Request, RequestInfo, Response};
 use crate::discovery::{Group, Resource, Source, Version};
-use crate::registry::Registry;
 use crate::registry::kind::Kind;
 use crate::registry::parsed::Parsed;
-use crate::run::Tasks;
+use crate::tasks::Tasks;
+use crate::upkeep::reconcile;
+use crate::write::Writer;
 use parking_lot::Mutex;
 use remote::Remote;
 use std::collections::BTreeMap;
@@ -33,7 +34,7 @@ pub type Identity = (String, String);
 
 /// What is known of other servers.
 pub struct Aggregator {
-    registry: Arc<Registry>,
+    writer: Arc<Writer>,
     tasks: Tasks,
     identity: Mutex<Identity>,
     remotes: Parsed<Arc<Remote>>,
@@ -43,11 +44,11 @@ pub struct Aggregator {
 }
 
 impl Aggregator {
-    /// Finds other servers by the registry's APIServices; connections to them show `identity`.
+    /// Finds other servers by the APIServices among what is stored; connections to them show `identity`.
     #[must_use]
-    pub fn new(registry: Arc<Registry>, tasks: Tasks, identity: Identity) -> Arc<Self> {
+    pub fn new(writer: Arc<Writer>, tasks: Tasks, identity: Identity) -> Arc<Self> {
         Arc::new(Aggregator {
-            registry,
+            writer,
             tasks,
             identity: Mutex::new(identity),
             remotes: Parsed::default(),
@@ -66,7 +67,7 @@ impl Aggregator {
         let parse = |object: &serde_json::Value, out: &mut Vec<Arc<Remote>>| {
             out.extend(Remote::parse(object).map(Arc::new));
         };
-        self.remotes.get(&self.registry, &kind, parse).unwrap_or_default()
+        self.remotes.get(&self.writer.registry, &kind, parse).unwrap_or_default()
     }
 
     /// The server a request is for, unless it is this one.
@@ -103,11 +104,12 @@ impl Aggregator {
         ];
         let kinds = kinds.into_iter().filter_map(|(group, plural)| Kind::of(group, plural)).collect();
         let aggregator = self.clone();
-        self.registry.keep_up(
+        reconcile::keep_up(
+            &self.writer.registry,
             "aggregated-servers",
             kinds,
             EVERY,
-            move |_| {
+            move || {
                 let aggregator = aggregator.clone();
                 Box::pin(async move { availability::check_all(&aggregator).await })
             },

@@ -7,6 +7,7 @@ use crate::context::{Body, Context, Request, RequestInfo, Response, User};
 use crate::flow::Flow;
 use crate::handler::FailureLooks;
 use crate::metrics::Metrics;
+use crate::paths::Paths;
 use crate::{answer, deadline, drain, impersonation, query, request};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -28,12 +29,6 @@ pub trait Resources: Send + Sync + 'static {
 
     /// Whether the resource exists, so that metrics may name it.
     fn knows(&self, info: &RequestInfo) -> bool;
-}
-
-/// Answers requests about anything else: discovery, health, metrics.
-pub trait Paths: Send + Sync + 'static {
-    /// Answers one authorised request.
-    fn serve(&self, context: &Context, request: &http::request::Parts) -> Response;
 }
 
 /// Who is at the other end.

@@ -1,14 +1,16 @@
 //! What is served here: `/api`, `/apis`, the groups and versions below, and all of it in one aggregated document.
 //!
-//! - [`catalog`]: groups, versions, resources; [`documents`]: the catalog as clients read it
+//! - [`catalog`]: groups, versions, resources; `custom`: those that are custom; [`documents`]: the catalog as clients read it
 //!
 //! Built-in resources come from [`machinery::resources`], others from [`Source`]s such as the custom resource
 //! definitions. Documents are made when first asked for, and anew when a source's generation changes.
 
 pub mod catalog;
+pub(crate) mod custom;
 pub mod documents;
 
 pub use catalog::{Catalog, Group, Resource, Source, Subresource, Version};
+pub use custom::CustomResources;
 
 use crate::context::Response;
 use crate::{answer, negotiate};

@@ -2,9 +2,10 @@
 //!
 //! - [`handle`]: the way through; `verbs`: get, list, watch, create, update, delete, deletecollection; `patch`
 //! - `subresource`: everything after an object's name: status, scale, binding, eviction, token, streams
-//! - `negotiate`, `body`, `respond`, `table`, `watch`: what the bytes mean, on the way in and out
+//! - `negotiate`, `body`, `respond`, `failure`, `table`, `watch`: what the bytes mean, on the way in and out
 
 mod body;
+mod failure;
 mod negotiate;
 mod patch;
 mod respond;
@@ -15,18 +16,20 @@ mod watch;
 
 use crate::context::{Context, Request, Response};
 use crate::registry::Registry;
-use crate::registry::create::{Call, Warnings};
+use crate::registry::call::{Call, Warnings};
 use crate::registry::kind::Kind;
 use crate::registry::options::WriteOptions;
+use crate::write::Writer;
 use http::{HeaderMap, StatusCode};
 use machinery::object::Gr;
 use machinery::status::{Reason, Status};
 use negotiate::{Media, Shape};
 
-pub(crate) use negotiate::FailureLooks;
+pub(crate) use failure::FailureLooks;
 
 /// What an exchange has gathered on its way.
 pub(crate) struct Exchange<'a> {
+    pub writer: &'a Writer,
     pub registry: &'a Registry,
     pub context: &'a Context,
     pub headers: HeaderMap,
@@ -80,9 +83,9 @@ impl<'a> Exchange<'a> {
 }
 
 /// Answers one request about a resource.
-pub async fn handle(registry: &Registry, context: Context, request: Request) -> Response {
+pub async fn handle(writer: &Writer, context: Context, request: Request) -> Response {
     let looks = FailureLooks::of(request.headers(), &context.query);
-    looks.dress(route(registry, context, request).await.unwrap_or_else(|status| respond::failure(&status)))
+    looks.dress(route(writer, context, request).await.unwrap_or_else(|status| respond::failure(&status)))
 }
 
 /// 404 of a path that names no resource: `the server could not find the requested resource`.
@@ -94,7 +97,8 @@ fn unknown() -> Status {
     )
 }
 
-async fn route(registry: &Registry, context: Context, request: Request) -> Result<Response, Status> {
+async fn route(writer: &Writer, context: Context, request: Request) -> Result<Response, Status> {
+    let registry = &*writer.registry;
     let info = &context.info;
     let kind = registry.kind(&info.group, &info.version, &info.resource).ok_or_else(unknown)?;
     if !info.subresource.is_empty() && kind.resource.subresource(&info.subresource).is_none() {
@@ -109,7 +113,7 @@ async fn route(registry: &Registry, context: Context, request: Request) -> Resul
         return Err(unknown());
     }
     if subresource::connects(&info.subresource) {
-        return subresource::connect(registry, &kind, context, request).await;
+        return subresource::connect(writer, &kind, context, request).await;
     }
     let not_allowed = || Status::method_not_supported(&Gr::new(&info.group, &info.resource), &info.verb);
     let allowed = match kind.resource.subresource(&info.subresource) {
@@ -120,8 +124,14 @@ async fn route(registry: &Registry, context: Context, request: Request) -> Resul
         return Err(not_allowed());
     }
     let (parts, body) = request.into_parts();
-    let exchange =
-        Exchange { registry, context: &context, headers: parts.headers, kind, warnings: Warnings::default() };
+    let exchange = Exchange {
+        writer,
+        registry,
+        context: &context,
+        headers: parts.headers,
+        kind,
+        warnings: Warnings::default(),
+    };
     exchange.warn(deprecation(&exchange.kind));
     exchange.warn(exchange.kind.deprecation());
     let result = if info.subresource.is_empty() {

@@ -3,18 +3,18 @@
 //! [`server`] puts the parts together: [`ApiServer`].
 //!
 //! The way in:
-//! - [`run`]: tasks: accept, connections, tunnels; [`serve`]: one connection; [`tls`]: certificates; [`local`]: no socket
+//! - [`run`]: a listener; [`serve`]: one connection; [`tls`]: certificates; [`local`]: no socket; [`tasks`]: what outlives a request
 //! - [`chain`]: the filters every request goes through, in order, with [`request`] and [`query`] (what it is about),
-//!   [`deadline`], [`authn`], [`impersonation`], [`flow`], [`authz`], and [`drain`] for what outlives a request
+//!   [`deadline`], [`authn`], [`impersonation`], [`flow`], [`authz`], and `drain` for what outlives a request
 //! - [`context`]: what the filters found, as the registry gets it; [`objects`]: what they read of stored objects
 //! - [`answer`]: small finished answers
 //!
 //! What is no resource: [`paths`] (the table), [`discovery`], [`openapi`],
 //! [`health`], [`metrics`], [`version`], with [`negotiate`].
 //!
-//! Resources: [`handler`] (verbs), `admission`, [`registry`] (storage); those that become byte streams: [`stream`]; those of
-//! other servers: [`aggregation`].
-//! [`front`] is what the registry asks of all this.
+//! Resources: [`handler`] (verbs), [`registry`] (kinds, storage, reading), `admission`, [`write`], `upkeep` (the server's own
+//! tasks); those that become byte streams: [`stream`]; those of other servers: [`aggregation`]; `webhook` asks one.
+//! [`front`] is what the registry asks of all this, [`Shared`] what the filters ask of the registry.
 
 mod admission;
 pub mod aggregation;
@@ -41,10 +41,17 @@ pub mod query;
 pub mod registry;
 pub mod request;
 pub mod run;
+mod seams;
 pub mod serve;
 pub mod server;
 pub mod stream;
+pub mod tasks;
 pub mod tls;
+mod upkeep;
 pub mod version;
+mod webhook;
+pub mod write;
 
+pub use seams::Shared;
 pub use server::ApiServer;
+pub use upkeep::StartError;

@@ -1,6 +1,5 @@
 //! Everything that is no resource, in one table: discovery, health, metrics, version, keys, API descriptions.
 
-use crate::chain::Paths;
 use crate::context::{Context, Response};
 use crate::discovery::Discovery;
 use crate::health::{Endpoint, Health};
@@ -11,6 +10,12 @@ use http::{Method, StatusCode};
 use pki::openid;
 use serde_json::{Value, json};
 use std::sync::Arc;
+
+/// Answers requests about anything else: discovery, health, metrics.
+pub trait Paths: Send + Sync + 'static {
+    /// Answers one authorised request.
+    fn serve(&self, context: &Context, request: &Parts) -> Response;
+}
 
 /// More paths, such as those of the API description. Tells which it serves, and answers them.
 pub trait Documents: Send + Sync + 'static {

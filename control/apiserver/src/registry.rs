@@ -1,62 +1,46 @@
-//! Resources and their storage: what lies between an authorised request and the store.
+//! Resources and how they are read: what lies between an authorised request and the store, but for writes ([`crate::write`]).
 //!
-//! - verbs: `create`, `update` (and patch), `delete`, `list`, `watch`, `get`; their `options`
-//! - who owns which field: `managed`; who may grant which right: `escalation`
-//! - one view of a resource: `kind`; objects at rest: `stored`; the store and the caches: `storage`; `page_token`
-//! - configuration read from stored objects: `parsed`; where Services are: `reachable`
-//! - objects the server keeps: `upkeep`, for `flow_objects`, `api_services` and `policy_status`
-//! - [`custom`]: custom resources: what is served, its storage, conversion and removal
-//! - Services: `services` on `allocator`; `bootstrap`: what a new cluster holds; `kubernetes_service`: our own Service
-//! - [`hooks`]: what the front of the server does for us (`crate::front`); `seams`: what we do for it ([`Shared`]); `run`: the tasks
+//! - a resource in one version: `kind`; objects at rest: `stored`; the store and the caches: `storage`; `page_token`
+//! - reading: `get`, `list`, `watch`, with their `options`; `observe` for the front
+//! - a write as all see it: `call`, `operation`, `options`
+//! - custom resources: `custom` (what is served) on `slot`; `convert` between their versions
+//! - configuration read from stored objects: `parsed`; where Services are: `reachable`; members of objects: `metadata`
+//! - [`hooks`]: what the front of the server does for us (`crate::front`)
 
-mod allocator;
-pub(crate) mod api_services;
-mod bootstrap;
-pub(crate) mod create;
+pub(crate) mod call;
+mod convert;
 pub(crate) mod custom;
-pub(crate) mod delete;
-mod escalation;
-mod flow_objects;
 mod get;
 pub mod hooks;
 pub(crate) mod kind;
-mod kubernetes_service;
 pub(crate) mod list;
-pub(crate) mod managed;
 pub(crate) mod metadata;
+mod observe;
+pub(crate) mod operation;
 pub(crate) mod options;
 mod page_token;
 pub(crate) mod parsed;
-mod policy_status;
 mod reachable;
-mod run;
-mod seams;
-mod services;
-mod storage;
+pub(crate) mod slot;
+pub(crate) mod storage;
 pub(crate) mod stored;
-mod system;
-pub(crate) mod update;
-mod upkeep;
 pub(crate) mod watch;
 
-pub use custom::CustomResources;
-pub use run::StartError;
-pub use seams::Shared;
-
+use futures::future::join_all;
 use hooks::Hooks;
 use ipnet::IpNet;
 use kind::Kind;
 use machinery::resources;
 use machinery::status::Status;
 use parking_lot::Mutex;
-use services::Numbers;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 use store::Backend;
 use store::cache::{self, Cache};
 use supervise::{Scope, Supervisor, Task};
+use tokio_util::sync::CancellationToken;
 
 /// How the registry behaves.
 #[derive(Clone, Debug)]
@@ -110,8 +94,10 @@ impl Default for Config {
     }
 }
 
-/// All resources, their storage and their rules.
+/// All resources and their storage.
 pub struct Registry {
+    /// Itself, for watches, which outlive a call.
+    own: Weak<Registry>,
     pub(crate) backend: Arc<dyn Backend>,
     pub(crate) config: Config,
     front: OnceLock<Arc<dyn Hooks>>,
@@ -119,11 +105,6 @@ pub struct Registry {
     caches: BTreeMap<&'static str, Cache>,
     feeds: Mutex<Vec<Task>>,
     tasks: OnceLock<Scope>,
-    numbers: Mutex<Numbers>,
-    /// The webhooks among what is stored.
-    pub(crate) webhooks: crate::admission::webhooks::Configured,
-    /// The admission policies among what is stored.
-    pub(crate) policies: crate::admission::policies::Configured,
     pub(crate) custom: custom::Table,
 }
 
@@ -134,7 +115,7 @@ impl std::fmt::Debug for Registry {
 }
 
 impl Registry {
-    /// A registry on `backend`. It answers once [`Registry::start`] has returned.
+    /// A registry on `backend`. It answers once [`crate::write::Writer::start`] has returned.
     ///
     /// The front reads objects through the registry, and the registry asks the front who may do what: [`Registry::attach`]
     /// closes that circle.
@@ -154,19 +135,16 @@ impl Registry {
                 config.cache.clone(),
             );
             caches.insert(prefix, cache);
-            feeds.push(run::feed_task(prefix, feed));
+            feeds.push(storage::feed_task(prefix, feed));
         }
-        let numbers = Numbers::new(&config.service_cidrs, config.node_ports);
-        Arc::new(Registry {
+        Arc::new_cyclic(|own| Registry {
+            own: own.clone(),
             backend,
             config,
             front: OnceLock::new(),
             caches,
             feeds: Mutex::new(feeds),
             tasks: OnceLock::new(),
-            numbers: Mutex::new(numbers),
-            webhooks: crate::admission::webhooks::Configured::default(),
-            policies: crate::admission::policies::Configured::default(),
             custom: custom::Table::default(),
         })
     }
@@ -181,6 +159,18 @@ impl Registry {
     /// The front, or the refusal of what needs one.
     pub(crate) fn front(&self) -> Result<&Arc<dyn Hooks>, Status> {
         self.front.get().ok_or_else(|| Status::service_unavailable("the server is starting"))
+    }
+
+    /// The registry's tasks; they end with `shutdown`, and so does everything the first call was for.
+    pub(crate) fn tasks(&self, shutdown: &CancellationToken) -> &Scope {
+        self.tasks.get_or_init(|| Scope::new(&self.config.supervisor, "", shutdown))
+    }
+
+    /// Starts the feeds of the watch caches, and waits until all are filled.
+    pub(crate) async fn fill(&self, shutdown: &CancellationToken) {
+        let tasks = self.tasks(shutdown);
+        std::mem::take(&mut *self.feeds.lock()).into_iter().for_each(|feed| tasks.keep(feed));
+        join_all(self.caches.values().map(Cache::ready)).await;
     }
 
     /// Random bits: for names, addresses and jitter, never for secrets.

@@ -22,7 +22,7 @@ use crate::answer;
 use crate::authz::{Attributes, Authorizer, forbidden};
 use crate::context::{Context, Request, Response};
 use crate::objects::Lookup;
-use crate::run::Tasks;
+use crate::tasks::Tasks;
 use carry::Manner;
 use destination::{Destination, Target};
 use dial::Dialer;

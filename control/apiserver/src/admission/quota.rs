@@ -7,7 +7,7 @@
 use super::{Attributes, Operation, Verdict};
 use crate::context::Context;
 use crate::registry::Registry;
-use crate::registry::create::Call;
+use crate::registry::call::Call;
 use crate::registry::kind::Kind;
 use crate::registry::metadata::{at, object_mut, set};
 use jiff::Timestamp;
@@ -74,7 +74,7 @@ pub(super) fn charge<'a>(registry: &'a Registry, a: &'a mut Attributes<'_>) -> V
             }
         }
         for (name, growth) in charges {
-            take(registry, a, &quotas, &name, &growth).await?;
+            take(a, &quotas, &name, &growth).await?;
         }
         Ok(())
     })
@@ -109,25 +109,12 @@ fn exceeded(
         .forbidden(format!("exceeded quota: {name}, requested: {asked}, used: {before}, limited: {limited}")))
 }
 
-async fn take(
-    registry: &Registry,
-    a: &Attributes<'_>,
-    quotas: &Kind,
-    name: &str,
-    growth: &Amounts,
-) -> Result<(), Status> {
+async fn take(a: &Attributes<'_>, quotas: &Kind, name: &str, growth: &Amounts) -> Result<(), Status> {
     let context = Context { user: a.user.clone(), ..Context::default() };
-    let options = crate::registry::options::WriteOptions { dry_run: a.dry_run, ..Default::default() };
-    let call = Call {
-        context: &context,
-        kind: *quotas,
-        namespace: a.namespace.clone(),
-        name: name.to_owned(),
-        subresource: "status",
-        options,
-        warnings: a.warnings.clone(),
-        seen: super::Seen::Already,
-    };
+    let mut call = Call::unseen(&context, quotas, &a.namespace, name);
+    call.subresource = "status";
+    call.options.dry_run = a.dry_run;
+    call.warnings = a.warnings.clone();
     let change = |old: &Value| {
         let (hard, used) = (listed(old, "hard"), listed(old, "used"));
         exceeded(a, name, &hard, &used, growth)?;
@@ -140,9 +127,11 @@ async fn take(
         set(&mut new, &["metadata", "name"], name);
         Ok(new)
     };
-    // Boxed: this write passes admission itself (where quotas are not charged for their own status).
-    match Box::pin(registry.update(&call, &change, None)).await {
-        Ok(_) => Ok(()),
+    let writes = a.admission.writes.upgrade();
+    let writes = writes.ok_or_else(|| Status::service_unavailable("the server is shutting down"))?;
+    // This write passes admission itself, where quotas are not charged for their own status.
+    match writes.change(&call, &change).await {
+        Ok(()) => Ok(()),
         // The quota went while it was charged.
         Err(e) if e.code == 404 => Ok(()),
         Err(e) => Err(e),

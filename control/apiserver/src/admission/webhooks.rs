@@ -5,9 +5,8 @@
 //! was given. Promises that a request is held no longer than each webhook's own timeout, and that requests about webhook
 //! and policy configurations never reach a webhook: a broken one can always be removed.
 //!
-//! - [`hook`]: a webhook as configured; [`review`]: question and answer; [`client`]: the call; [`rounds`]: calling again
+//! - [`hook`]: a webhook as configured; [`review`]: question and answer; [`rounds`]: calling again; the call: [`crate::webhook`]
 
-pub(crate) mod client;
 mod hook;
 mod review;
 mod rounds;
@@ -65,9 +64,8 @@ pub(super) fn is_exempt(a: &Attributes<'_>) -> bool {
         || (a.kind.resource.group == GROUP && EXEMPT.contains(&a.kind.resource.kind))
 }
 
-fn hooks(registry: &Registry, plural: &str) -> Result<Arc<Vec<Hook>>, Status> {
+fn hooks(registry: &Registry, configured: &Configured, plural: &str) -> Result<Arc<Vec<Hook>>, Status> {
     let Some(kind) = Kind::of(GROUP, plural) else { return Ok(Arc::default()) };
-    let configured = &registry.webhooks;
     let parsed = if plural.starts_with("mut") { &configured.mutating } else { &configured.validating };
     parsed.get(registry, &kind, Hook::parse)
 }
@@ -78,7 +76,7 @@ pub(super) fn mutate<'a>(registry: &'a Registry, a: &'a mut Attributes<'_>) -> V
         if is_exempt(a) {
             return Ok(());
         }
-        let hooks = hooks(registry, "mutatingwebhookconfigurations")?;
+        let hooks = hooks(registry, &a.admission.webhooks, "mutatingwebhookconfigurations")?;
         if hooks.is_empty() {
             return Ok(());
         }
@@ -133,7 +131,7 @@ pub(super) fn validate<'a>(registry: &'a Registry, a: &'a mut Attributes<'_>) ->
         if is_exempt(a) {
             return Ok(());
         }
-        let hooks = hooks(registry, "validatingwebhookconfigurations")?;
+        let hooks = hooks(registry, &a.admission.webhooks, "validatingwebhookconfigurations")?;
         let mut due = Vec::new();
         for hook in hooks.iter() {
             if let Some(kind) = meant(registry, a, hook).await? {

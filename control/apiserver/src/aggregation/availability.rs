@@ -3,9 +3,10 @@
 
 use super::remote::{Remote, resources};
 use super::{Aggregator, proxy};
-use crate::registry::api_services::available;
 use crate::registry::kind::Kind;
 use crate::registry::metadata::{at, items, text};
+use crate::upkeep::api_services::available;
+use crate::upkeep::reconcile;
 use futures::future::join_all;
 use serde_json::Value;
 use std::time::Duration;
@@ -23,7 +24,7 @@ pub(super) async fn check_all(aggregator: &Aggregator) {
 }
 
 async fn check(aggregator: &Aggregator, remote: &Remote) {
-    let registry = &aggregator.registry;
+    let registry = &aggregator.writer.registry;
     let Some(kind) = Kind::of("apiregistration.k8s.io", "apiservices") else { return };
     let Ok(Some(stored)) = registry.lookup(&kind, "", &remote.name).await else { return };
     let condition = match endpoints(aggregator, remote).await {
@@ -36,7 +37,7 @@ async fn check(aggregator: &Aggregator, remote: &Remote) {
             Err(why) => available("False", "FailedDiscoveryCheck", &why),
         },
     };
-    if let Err(error) = registry.say(&kind, &stored, &condition).await {
+    if let Err(error) = reconcile::say(&aggregator.writer, &kind, &stored, &condition).await {
         tracing::warn!(%error, name = remote.name, "write the condition of an API service");
     }
 }
@@ -44,7 +45,7 @@ async fn check(aggregator: &Aggregator, remote: &Remote) {
 /// Has the Service what the APIService says? The condition, where not.
 async fn endpoints(aggregator: &Aggregator, remote: &Remote) -> Result<(), Value> {
     let no = |reason: &str, message: String| Err(available("False", reason, &message));
-    let registry = &aggregator.registry;
+    let registry = &aggregator.writer.registry;
     let (Some(services), Some(slices)) =
         (Kind::of("", "services"), Kind::of("discovery.k8s.io", "endpointslices"))
     else {

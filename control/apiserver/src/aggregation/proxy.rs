@@ -5,6 +5,7 @@ use super::remote::Remote;
 use crate::answer;
 use crate::context::{Context, Request, Response, User};
 use crate::stream::{carry, rewrite, trusted};
+use crate::webhook::Services as _;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, HOST, HeaderName, HeaderValue, USER_AGENT};
 use http::{HeaderMap, StatusCode, Version};
@@ -27,6 +28,7 @@ async fn connect(aggregator: &Aggregator, remote: &Remote) -> Result<Sender, Str
     let identity = aggregator.identity.lock().clone();
     let tls = remote.tls(&identity)?;
     let (host, port) = aggregator
+        .writer
         .registry
         .reach(&remote.namespace, &remote.service, remote.port)
         .await

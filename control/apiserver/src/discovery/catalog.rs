@@ -48,6 +48,28 @@ pub struct Resource {
 }
 
 impl Resource {
+    /// A resource as it is declared, with these verbs.
+    pub(super) fn of(resource: &builtin::Resource, verbs: &[&str]) -> Self {
+        let subresources = resource.subresources.iter().map(|s| Subresource {
+            name: s.name.to_owned(),
+            kind: s.kind.to_owned(),
+            group_version: s.group_version.map(|(g, v)| (g.to_owned(), v.to_owned())),
+            verbs: owned(&s.verbs),
+        });
+        Resource {
+            plural: resource.plural.to_owned(),
+            singular: resource.singular.clone(),
+            kind: resource.kind.to_owned(),
+            list_kind: resource.list_kind.clone(),
+            namespaced: resource.namespaced,
+            verbs: owned(verbs),
+            short_names: owned(&resource.short_names),
+            categories: owned(&resource.categories),
+            storage_version_hash: resource.storage_version_hash(),
+            subresources: subresources.collect(),
+        }
+    }
+
     /// The kind of its lists.
     #[must_use]
     pub fn lists(&self) -> String {
@@ -157,27 +179,7 @@ fn builtin_version(group: &str, version: &str) -> Version {
     let mut resources: Vec<Resource> = builtin::all()
         .iter()
         .filter(|r| r.group == group && r.versions.contains(&version))
-        .map(|r| Resource {
-            plural: r.plural.to_owned(),
-            singular: r.singular.clone(),
-            kind: r.kind.to_owned(),
-            list_kind: String::new(),
-            namespaced: r.namespaced,
-            verbs: owned(&r.verbs),
-            short_names: owned(&r.short_names),
-            categories: owned(&r.categories),
-            storage_version_hash: r.storage_version_hash(),
-            subresources: r
-                .subresources
-                .iter()
-                .map(|s| Subresource {
-                    name: s.name.to_owned(),
-                    kind: s.kind.to_owned(),
-                    group_version: s.group_version.map(|(g, v)| (g.to_owned(), v.to_owned())),
-                    verbs: owned(&s.verbs),
-                })
-                .collect(),
-        })
+        .map(|r| Resource::of(r, &r.verbs))
         .collect();
     resources.sort_by(|a, b| a.plural.cmp(&b.plural));
     Version { name: version.to_owned(), resources }

@@ -1,9 +1,8 @@
 //! What the client wants back: media type, shape and looks.
 
-use crate::answer::Failure;
-use crate::context::{Context, Response};
+use crate::context::Context;
 use http::HeaderMap;
-use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, HeaderValue, USER_AGENT};
+use http::header::{ACCEPT, ACCEPT_ENCODING};
 use machinery::status::Status;
 
 /// How an answer is encoded.
@@ -12,6 +11,16 @@ pub(crate) enum Media {
     Json,
     Yaml,
     Proto,
+}
+
+impl Media {
+    pub(super) fn content_type(self) -> &'static str {
+        match self {
+            Media::Json => "application/json",
+            Media::Yaml => "application/yaml",
+            Media::Proto => PROTOBUF,
+        }
+    }
 }
 
 /// What an answer is made into before it is encoded.
@@ -74,7 +83,11 @@ fn clause(text: &str, watch: bool) -> Option<(f32, Media, Shape)> {
 }
 
 /// The clause a client wants most of those that are served; nothing asked for is JSON.
-fn best(header: &str, watch: bool, serves: impl Fn(Media, Shape) -> bool) -> Option<(Media, Shape)> {
+pub(super) fn best(
+    header: &str,
+    watch: bool,
+    serves: impl Fn(Media, Shape) -> bool,
+) -> Option<(Media, Shape)> {
     let mut best: Option<(f32, Media, Shape)> = None;
     let served = header.split(',').filter_map(|c| clause(c.trim(), watch)).filter(|c| serves(c.1, c.2));
     for candidate in served {
@@ -104,41 +117,10 @@ pub(crate) fn accept(
 }
 
 /// Is the answer for a person's eyes?
-fn pretty(asked: Option<&str>, user_agent: &str) -> bool {
+pub(super) fn pretty(asked: Option<&str>, user_agent: &str) -> bool {
     match asked.filter(|text| !text.is_empty()) {
         Some(text) => text != "0" && text != "false",
         None => ["curl", "Wget", "Mozilla/5.0"].iter().any(|b| user_agent.starts_with(b)),
-    }
-}
-
-/// What a failure is encoded as: a `Status` has one shape, and is JSON where that cannot be had as asked.
-#[derive(Clone, Debug)]
-pub(crate) struct FailureLooks {
-    media: Media,
-    pretty: bool,
-}
-
-impl FailureLooks {
-    /// As the request with these headers and this query wants it.
-    pub(crate) fn of(headers: &HeaderMap, query: &[(String, String)]) -> Self {
-        let text = |name| headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default();
-        let asked = query.iter().find(|(name, _)| name == "pretty").map(|(_, v)| v.as_str());
-        FailureLooks {
-            media: best(text(ACCEPT), false, |_, shape| shape == Shape::Full)
-                .map_or(Media::Json, |(media, _)| media),
-            pretty: pretty(asked, text(USER_AGENT)),
-        }
-    }
-
-    /// The answer, encoded anew where it is a failure that is to look otherwise.
-    pub(crate) fn dress(&self, mut response: Response) -> Response {
-        let Some(Failure(status)) = response.extensions_mut().remove() else { return response };
-        if let Ok(bytes) = super::respond::encode(&status, self.media, self.pretty) {
-            *response.body_mut() = crate::answer::body(bytes);
-            let media_type = HeaderValue::from_static(super::respond::media_type(self.media));
-            response.headers_mut().insert(CONTENT_TYPE, media_type);
-        }
-        response
     }
 }
 

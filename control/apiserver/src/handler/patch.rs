@@ -3,10 +3,10 @@
 use super::table::Include;
 use super::{Exchange, body, negotiate, respond};
 use crate::context::{Body, Response};
-use crate::registry::create::Call;
+use crate::registry::call::Call;
 use crate::registry::kind::Kind;
-use crate::registry::managed;
 use crate::registry::options::FieldValidation;
+use crate::write::managed;
 use bytes::Bytes;
 use http::StatusCode;
 use machinery::field::{FieldError, Path};
@@ -79,7 +79,7 @@ pub(super) async fn patch(x: &Exchange<'_>, body: Body) -> Result<Response, Stat
         *warnings.lock() = found;
         Ok(new)
     };
-    let updated = x.registry.update(&call, &change, None).await?;
+    let updated = x.writer.update(&call, &change, None).await?;
     x.warn(warnings.into_inner());
     Ok(respond::object(StatusCode::OK, &accept, &x.kind, updated.object, Include::parse(x.context)))
 }
@@ -258,7 +258,7 @@ async fn apply(
         "" => Some(finish(managed::apply(&call, &x.kind, None, &config)?)?),
         _ => None,
     };
-    let updated = x.registry.update(&call, &change, fresh.as_ref()).await?;
+    let updated = x.writer.update(&call, &change, fresh.as_ref()).await?;
     let code = if updated.created { StatusCode::CREATED } else { StatusCode::OK };
     Ok(respond::object(code, accept, &x.kind, updated.object, Include::parse(x.context)))
 }

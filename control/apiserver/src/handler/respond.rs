@@ -1,6 +1,6 @@
 //! Answers: objects, lists and statuses, in the shape and encoding the client negotiated.
 
-use super::negotiate::{Accept, Media, PROTOBUF, Shape};
+use super::negotiate::{Accept, Media, Shape};
 use super::table;
 use crate::context::Response;
 use crate::registry::kind::Kind;
@@ -19,14 +19,6 @@ const GZIP_FROM: usize = 128 * 1024;
 const WARNING: HeaderName = HeaderName::from_static("warning");
 /// Bounds of warnings in one answer (upstream: `filters/warning.go`).
 const MAX_WARNINGS_BYTES: usize = 4 * 1024;
-
-pub(super) fn media_type(media: Media) -> &'static str {
-    match media {
-        Media::Json => "application/json",
-        Media::Yaml => "application/yaml",
-        Media::Proto => PROTOBUF,
-    }
-}
 
 /// The bytes of a value; protobuf falls back to an error where a kind has no protobuf form.
 pub(crate) fn encode(value: &Value, media: Media, pretty: bool) -> Result<Vec<u8>, Status> {
@@ -56,7 +48,7 @@ fn answer(code: StatusCode, accept: &Accept, bytes: Vec<u8>) -> Response {
     let mut response = Response::new(crate::answer::body(compressed.unwrap_or(bytes)));
     *response.status_mut() = code;
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type(accept.media)));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(accept.media.content_type()));
     if gzipped {
         headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         headers.insert(VARY, HeaderValue::from_static("Accept-Encoding"));
@@ -77,15 +69,6 @@ pub(crate) fn failure(status: &Status) -> Response {
     crate::answer::status(status)
 }
 
-/// `metadata` alone.
-pub(crate) fn partial(version: &str, object: &Value) -> Value {
-    json!({
-        "kind": "PartialObjectMetadata",
-        "apiVersion": format!("meta.k8s.io/{version}"),
-        "metadata": object.get("metadata").cloned().unwrap_or_else(|| json!({})),
-    })
-}
-
 /// One object of the stored version, in the negotiated shape.
 pub(crate) fn object(
     code: StatusCode,
@@ -98,7 +81,7 @@ pub(crate) fn object(
         Shape::Table(version) => {
             table::of(kind, version, std::slice::from_ref(&object), table::single_meta(&object), include)
         }
-        Shape::Partial(version) => partial(version, &object),
+        Shape::Partial(version) => table::partial(version, &object),
         Shape::Full => {
             kind.to_client(&mut object);
             object
@@ -140,7 +123,7 @@ pub(crate) fn list(accept: &Accept, kind: &Kind, list: &List, include: table::In
             "kind": "PartialObjectMetadataList",
             "apiVersion": format!("meta.k8s.io/{version}"),
             "metadata": meta,
-            "items": items.iter().map(|i| partial(version, i)).collect::<Vec<_>>(),
+            "items": items.iter().map(|i| table::partial(version, i)).collect::<Vec<_>>(),
         }),
         Shape::Full => {
             for item in &mut items {

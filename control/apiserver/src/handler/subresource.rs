@@ -10,10 +10,10 @@ mod token;
 
 pub(super) use connect::{connect, connects};
 
-use super::table::Include;
+use super::table::{self, Include};
 use super::{Exchange, body, negotiate, patch, respond, verbs};
 use crate::context::{Body, Response};
-use crate::registry::update;
+use crate::write::update;
 use http::StatusCode;
 use machinery::status::Status;
 use serde_json::Value;
@@ -43,7 +43,7 @@ async fn replace(x: &Exchange<'_>, body: Body) -> Result<Response, Status> {
     let (object, warnings) = body::decode_kind(&x.headers, &bytes, &x.kind, call.options.field_validation)?;
     x.warn(warnings);
     update::check_names(&call, &object)?;
-    let updated = x.registry.update(&call, &|_| Ok(object.clone()), None).await?;
+    let updated = x.writer.update(&call, &|_| Ok(object.clone()), None).await?;
     Ok(respond::object(StatusCode::OK, &accept, &x.kind, updated.object, Include::parse(x.context)))
 }
 
@@ -62,7 +62,7 @@ pub(super) async fn unstored(x: &Exchange<'_>, body: Body) -> Result<Response, S
 fn created(x: &Exchange<'_>, object: &Value) -> Result<Response, Status> {
     let accept = x.accept_untabled()?;
     if let negotiate::Shape::Partial(version) = accept.shape {
-        return Ok(respond::value(StatusCode::CREATED, &accept, &respond::partial(version, object)));
+        return Ok(respond::value(StatusCode::CREATED, &accept, &table::partial(version, object)));
     }
     Ok(respond::value(StatusCode::CREATED, &accept, object))
 }

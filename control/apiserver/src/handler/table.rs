@@ -1,6 +1,5 @@
-//! `meta.k8s.io` tables: what `kubectl get` prints.
+//! What else than the object itself may be asked for: `meta.k8s.io` tables, which `kubectl get` prints, and metadata alone.
 
-use super::respond;
 use crate::context::Context;
 use crate::registry::kind::Kind;
 use machinery::object;
@@ -30,6 +29,15 @@ pub(crate) fn single_meta(object: &Value) -> Value {
     json!({"resourceVersion": object::resource_version(object)})
 }
 
+/// `metadata` alone.
+pub(crate) fn partial(version: &str, object: &Value) -> Value {
+    json!({
+        "kind": "PartialObjectMetadata",
+        "apiVersion": format!("meta.k8s.io/{version}"),
+        "metadata": object.get("metadata").cloned().unwrap_or_else(|| json!({})),
+    })
+}
+
 /// The columns of a kind's table.
 pub(crate) fn columns(kind: &Kind) -> Value {
     kind.columns()
@@ -40,7 +48,7 @@ pub(crate) fn row(kind: &Kind, version: &str, object: &Value, include: Include) 
     let mut row = kind.row(object, jiff::Timestamp::now());
     match include {
         Include::None => {}
-        Include::Metadata => row["object"] = respond::partial(version, object),
+        Include::Metadata => row["object"] = partial(version, object),
         Include::Object => {
             let mut object = object.clone();
             kind.to_client(&mut object);

@@ -4,6 +4,7 @@ use super::handle;
 use crate::answer::body as full;
 use crate::context::{Context, Response, User};
 use crate::registry::{Config, Registry, hooks};
+use crate::write::Writer;
 use http::{Method, StatusCode};
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
@@ -28,6 +29,7 @@ mod webhooks;
 mod writes;
 
 struct Server {
+    writer: Arc<Writer>,
     registry: Arc<Registry>,
     _stop: DropGuard,
     _dir: tempfile::TempDir,
@@ -58,8 +60,9 @@ impl Server {
         let registry = Registry::new(Arc::new(store), config);
         registry.attach(hooks);
         let stop = CancellationToken::new();
-        registry.start(stop.clone()).await.unwrap();
-        let server = Server { registry, _stop: stop.drop_guard(), _dir: dir };
+        let writer = Writer::new(registry.clone());
+        writer.start(stop.clone()).await.unwrap();
+        let server = Server { writer, registry, _stop: stop.drop_guard(), _dir: dir };
         // The default account is a controller's work.
         server
             .ok(
@@ -88,7 +91,7 @@ impl Server {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        handle(&self.registry, context, request.body(full(body.into())).unwrap()).await
+        handle(&self.writer, context, request.body(full(body.into())).unwrap()).await
     }
 
     async fn call(&self, method: &str, target: &str, body: Value, headers: &[(&str, &str)]) -> Answer {

@@ -4,9 +4,9 @@ use super::Exchange;
 use super::table::Include;
 use super::{body, negotiate, respond, watch as stream};
 use crate::context::{Body, Response};
-use crate::registry::delete::Deleted;
 use crate::registry::options::{DeleteOptions, ListOptions};
-use crate::registry::update;
+use crate::write::delete::Deleted;
+use crate::write::update;
 use http::StatusCode;
 use machinery::object::Gvk;
 use machinery::status::Status;
@@ -57,7 +57,7 @@ pub(super) async fn create(x: &Exchange<'_>, body: Body) -> Result<Response, Sta
     let (object, warnings) = body::decode_kind(&x.headers, &bytes, &x.kind, call.options.field_validation)?;
     x.warn(warnings);
     call.name = String::new();
-    let created = x.registry.create(&call, object).await?;
+    let created = x.writer.create(&call, object).await?;
     Ok(respond::object(StatusCode::CREATED, &accept, &x.kind, created, Include::parse(x.context)))
 }
 
@@ -71,7 +71,7 @@ pub(super) async fn update(x: &Exchange<'_>, body: Body) -> Result<Response, Sta
     update::check_names(&call, &object)?;
     let mut object = object;
     call.dedup_owners(&mut object, false);
-    let updated = x.registry.update(&call, &|_| Ok(object.clone()), Some(&object)).await?;
+    let updated = x.writer.update(&call, &|_| Ok(object.clone()), Some(&object)).await?;
     let code = if updated.created { StatusCode::CREATED } else { StatusCode::OK };
     Ok(respond::object(code, &accept, &x.kind, updated.object, Include::parse(x.context)))
 }
@@ -106,7 +106,7 @@ pub(super) async fn delete(x: &Exchange<'_>, body: Body) -> Result<Response, Sta
     }
     let call = x.call()?;
     let kept = matches!(options.orphan, Some(false));
-    match x.registry.delete(&call, &options).await? {
+    match x.writer.delete(&call, &options).await? {
         Deleted::Object(object) => {
             let going = machinery::object::deletion_timestamp(&object).is_some();
             let code = if kept && going { StatusCode::ACCEPTED } else { StatusCode::OK };
@@ -122,6 +122,6 @@ pub(super) async fn delete_collection(x: &Exchange<'_>, body: Body) -> Result<Re
     let list_options = ListOptions::parse(x.context, &x.kind, false)?;
     let options = delete_options(x, body).await?;
     let call = x.call()?;
-    let list = x.registry.delete_collection(&call, &list_options, &options).await?;
+    let list = x.writer.delete_collection(&call, &list_options, &options).await?;
     Ok(respond::list(&accept, &x.kind, &list, Include::parse(x.context)))
 }

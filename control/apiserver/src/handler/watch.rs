@@ -1,7 +1,7 @@
 //! WATCH as a body: one frame an event, JSON lines or length-prefixed protobuf.
 
 use super::negotiate::{Accept, Media, Shape};
-use super::{respond, table};
+use super::table;
 use crate::context::{BoxError, Response};
 use crate::registry::kind::Kind;
 use crate::registry::watch::{Watch, WatchEvent};
@@ -116,7 +116,7 @@ impl Stream {
                 }
                 table
             }
-            Shape::Partial(version) => respond::partial(version, &object),
+            Shape::Partial(version) => table::partial(version, &object),
             Shape::Full => {
                 self.kind.to_client(&mut object);
                 object

@@ -264,10 +264,3 @@ pub fn custom(schema: Option<Value>, group: &str, version: &str, kind: &str) -> 
     schema["x-kubernetes-group-version-kind"] = json!([{"group": group, "version": version, "kind": kind}]);
     schema
 }
-
-/// `com.acme.v1.Widget`: a custom resource's definition is named by its group turned round.
-#[must_use]
-pub fn custom_name(group: &str, version: &str, kind: &str) -> String {
-    let turned: Vec<&str> = group.rsplit('.').collect();
-    format!("{}.{version}.{kind}", turned.join("."))
-}

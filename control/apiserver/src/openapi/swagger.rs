@@ -2,7 +2,7 @@
 
 use super::definitions::{self, Dialect};
 use super::operations::{self, Operation, parameter_type};
-use crate::discovery::Catalog;
+use crate::discovery::{self, Catalog};
 use crate::version;
 use serde_json::{Map, Value, json};
 
@@ -18,7 +18,7 @@ pub fn document(catalog: &Catalog) -> Value {
                 if definitions::of_kind(&api_version, &resource.kind).is_none() {
                     for kind in [resource.kind.clone(), resource.lists()] {
                         let schema = catalog.schema(&group.name, &v.name, &kind, true);
-                        let name = definitions::custom_name(&group.name, &v.name, &kind);
+                        let name = discovery::custom::schema_name(&group.name, &v.name, &kind);
                         if schema.is_some() || kind == resource.kind {
                             definitions
                                 .insert(name, definitions::custom(schema, &group.name, &v.name, &kind));
@@ -56,7 +56,7 @@ pub(super) fn definition_name(of: &(String, String), definitions: &Map<String, V
     definitions::of_kind(api_version, kind)
         .or_else(|| {
             let (group, version) = api_version.split_once('/')?;
-            Some(definitions::custom_name(group, version, kind))
+            Some(discovery::custom::schema_name(group, version, kind))
         })
         .filter(|name| definitions.contains_key(name))
 }

@@ -3,7 +3,7 @@
 use super::definitions::{self, Dialect};
 use super::operations::{self, Operation, parameter_type};
 use super::swagger::{PATCH, definition_name};
-use crate::discovery::{Catalog, Version};
+use crate::discovery::{self, Catalog, Version};
 use crate::version;
 use serde_json::{Map, Value, json};
 
@@ -19,7 +19,7 @@ pub fn document(catalog: &Catalog, group: &str, of: &Version) -> Value {
             None => {
                 for kind in [resource.kind.clone(), resource.lists()] {
                     let schema = catalog.schema(group, &of.name, &kind, false);
-                    let name = definitions::custom_name(group, &of.name, &kind);
+                    let name = discovery::custom::schema_name(group, &of.name, &kind);
                     if schema.is_some() || kind == resource.kind {
                         all.insert(name.clone(), definitions::custom(schema, group, &of.name, &kind));
                         wanted.push(name);

@@ -3,7 +3,7 @@
 //! Inside the registry an object always has the form of the version it is stored in; the client's version is met at the
 //! edges only, by [`Kind::to_storage`] and [`Kind::to_client`].
 
-use super::custom::slot::Slot;
+use super::slot::Slot;
 use super::{metadata, stored};
 use jiff::Timestamp;
 use machinery::custom::{self, Definition, Version};

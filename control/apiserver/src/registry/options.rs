@@ -1,7 +1,7 @@
 //! The options of each verb, from the query (and, for deletes, the body).
 
 use super::kind::Kind;
-use crate::admission::Operation;
+use super::operation::Operation;
 use crate::context::Context;
 use machinery::fields::FieldSelector;
 use machinery::labels::Selector;

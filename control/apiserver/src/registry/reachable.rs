@@ -4,16 +4,25 @@
 use super::Registry;
 use super::kind::Kind;
 use super::metadata::{at, items, text};
+use crate::webhook::{Address, Services};
+use futures::future::BoxFuture;
 use machinery::goformat::go_quote;
 use machinery::status::Status;
 use serde_json::Value;
 
-/// An address or name, and a port.
-pub(crate) type Place = (String, u16);
+impl Services for Registry {
+    fn reach<'a>(
+        &'a self,
+        namespace: &'a str,
+        name: &'a str,
+        port: u16,
+    ) -> BoxFuture<'a, Result<Address, Status>> {
+        Box::pin(self.address_of(namespace, name, port))
+    }
+}
 
 impl Registry {
-    /// Some place where `port` of a Service answers.
-    pub(crate) async fn reach(&self, namespace: &str, name: &str, port: u16) -> Result<Place, Status> {
+    async fn address_of(&self, namespace: &str, name: &str, port: u16) -> Result<Address, Status> {
         let (Some(services), Some(slices)) =
             (Kind::of("", "services"), Kind::of("discovery.k8s.io", "endpointslices"))
         else {
@@ -57,7 +66,7 @@ fn service_port(service: &Value, port: u16) -> Option<String> {
 }
 
 /// The places of a slice that answer the port of that name.
-fn ready(slice: &Value, port: &str) -> Vec<Place> {
+fn ready(slice: &Value, port: &str) -> Vec<Address> {
     let number = items(slice, &["ports"])
         .iter()
         .find(|p| text(p, &["name"]) == port)

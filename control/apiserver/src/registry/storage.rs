@@ -8,8 +8,9 @@ use machinery::fields::FieldSelector;
 use machinery::status::{Cause, Details, Reason, Status};
 use serde_json::Value;
 use std::time::Duration;
-use store::cache::{Cache, Indexed};
+use store::cache::{Cache, Feed, Indexed};
 use store::{Entry, Error, Expect, Revision};
+use supervise::Task;
 
 /// What the watch cache keeps of an entry. `kinds` are the resources stored under the same prefix.
 pub(super) fn extract(kinds: &[Kind], entry: &Entry) -> Indexed {
@@ -33,7 +34,7 @@ pub(super) fn extract(kinds: &[Kind], entry: &Entry) -> Indexed {
 }
 
 /// What the watch cache keeps of a custom object: its bytes as clients of the stored version read them.
-pub(super) fn extract_custom(definition: &Definition, entry: &Entry) -> Indexed {
+pub(crate) fn extract_custom(definition: &Definition, entry: &Entry) -> Indexed {
     let Ok(mut object) = serde_json::from_slice::<Value>(&entry.value) else {
         return Indexed { bytes: stored::wire(&entry.value, entry.mod_revision), ..Indexed::default() };
     };
@@ -79,6 +80,13 @@ pub(super) fn custom_fields<'a>(
     })
 }
 
+/// The task that fills the watch cache of a key prefix, `/registry/pods/`: one a cache, so that none ends with another. A new life
+/// lists again and ends the watches of the one before.
+pub(crate) fn feed_task(prefix: &str, feed: Feed) -> Task {
+    let resource = prefix.trim_start_matches("/registry/").trim_end_matches('/');
+    Task::endless(format!("feed/{resource}"), move || feed.clone().run())
+}
+
 impl Registry {
     /// The resources whose watch cache has not read everything yet, by the start of their keys.
     #[must_use]
@@ -90,7 +98,7 @@ impl Registry {
     /// The watch cache of a resource.
     pub(crate) fn cache(&self, kind: &Kind) -> Result<Cache, Status> {
         if let Some(slot) = kind.custom {
-            return slot.storage().map(|s| s.cache.clone()).ok_or_else(super::custom::gone);
+            return slot.storage().map(|s| s.cache.clone()).ok_or_else(super::slot::gone);
         }
         self.caches
             .get(kind.resource.key_prefix.as_str())

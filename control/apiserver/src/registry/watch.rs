@@ -48,7 +48,7 @@ impl Presenter {
         options: &ListOptions,
         change: &Change,
     ) -> Result<Option<(&'static str, Bytes)>, Status> {
-        let registry = self.registry.upgrade().ok_or_else(super::custom::gone)?;
+        let registry = self.registry.upgrade().ok_or_else(super::slot::gone)?;
         let mut bytes = vec![change.object.bytes.clone()];
         bytes.extend(change.prev.as_ref().map(|p| p.bytes.clone()));
         let mut objects = registry.present_all(&self.kind, &bytes).await?.into_iter();
@@ -162,7 +162,7 @@ impl Registry {
                     .mul_f64(0.75 + jitter / 2.0)
                     .min(timeout.saturating_sub(Duration::from_secs(2)).max(Duration::from_secs(1))),
             last_sent: revision,
-            presenter: converted.then(|| Presenter { registry: self.custom.own(), kind: *kind }),
+            presenter: converted.then(|| Presenter { registry: self.own.clone(), kind: *kind }),
             replaced: kind.custom.and_then(|s| s.storage()).map(|s| s.replaced.clone()).unwrap_or_default(),
         })
     }

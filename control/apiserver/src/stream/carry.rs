@@ -6,7 +6,7 @@ use super::dial::Dialer;
 use super::{html, messages, rewrite};
 use crate::answer;
 use crate::context::{Body, Request, Response};
-use crate::run::Tasks;
+use crate::tasks::Tasks;
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HOST, HeaderValue, LOCATION};
 use http::{StatusCode, Version};

@@ -5,18 +5,19 @@ use anyhow::Context as _;
 use apiserver::aggregation::Aggregator;
 use apiserver::authn::certificate::Authorities;
 use apiserver::context::User;
-use apiserver::discovery::Catalog;
+use apiserver::discovery::{Catalog, CustomResources};
 use apiserver::health::Health;
 use apiserver::metrics::Metrics;
 use apiserver::objects::Observer;
 use apiserver::paths::OpenId;
-use apiserver::registry::{self, Registry, Shared};
-use apiserver::run::Tasks;
+use apiserver::registry::{self, Registry};
 use apiserver::server::{Authorization, Config, Parts};
 use apiserver::stream::default_node_addresses;
 use apiserver::stream::dial::Dialer;
+use apiserver::tasks::Tasks;
 use apiserver::tls::ServingCertificate;
-use apiserver::{ApiServer, authn};
+use apiserver::write::Writer;
+use apiserver::{ApiServer, Shared, authn};
 use jiff::Timestamp;
 use pki::Pki;
 use pki::service_account::Verifier;
@@ -36,6 +37,7 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
 /// A started API server.
 pub(super) struct Api {
     server: ApiServer,
+    writer: Arc<Writer>,
     registry: Arc<Registry>,
     aggregator: Arc<Aggregator>,
     observer: Arc<dyn Observer>,
@@ -61,7 +63,8 @@ pub(super) async fn start(plan: &Plan, pki: &Pki) -> anyhow::Result<Api> {
     let backend: Arc<dyn Backend> = store.clone();
     let settings = registry::Config { supervisor: supervisor.clone(), ..registry_config(plan, pki, &issuer) };
     let registry = Registry::new(store, settings);
-    let stored = Shared(registry.clone());
+    let writer = Writer::new(registry.clone());
+    let stored = Shared(writer.clone());
     let authorization = Authorization::default();
     let observer = authorization.observer();
     let client = &pki.apiserver_kubelet_client;
@@ -79,13 +82,13 @@ pub(super) async fn start(plan: &Plan, pki: &Pki) -> anyhow::Result<Api> {
     metrics.count("windlass_unreadable_objects", help, client::decode::unreadable);
     let proxy = &pki.front_proxy_client;
     let identity = (proxy.cert_pem.clone(), proxy.key_pem.clone());
-    let aggregator = Aggregator::new(registry.clone(), tasks.clone(), identity);
+    let aggregator = Aggregator::new(writer.clone(), tasks.clone(), identity);
     let parts = Parts {
         aggregator: Some(aggregator.clone()),
         objects: Arc::new(stored.clone()),
         resources: Arc::new(stored.clone()),
         catalog: Arc::new(Catalog::new(vec![
-            Arc::new(registry::CustomResources(registry.clone())),
+            Arc::new(CustomResources(registry.clone())),
             aggregator.clone(),
         ])),
         documents: Vec::new(),
@@ -101,6 +104,7 @@ pub(super) async fn start(plan: &Plan, pki: &Pki) -> anyhow::Result<Api> {
     let listener = Mutex::new(Some(listener));
     Ok(Api {
         server,
+        writer,
         registry,
         aggregator,
         observer,
@@ -153,7 +157,7 @@ fn config(plan: &Plan, pki: &Pki, issuer: &str) -> anyhow::Result<Config> {
 impl Api {
     /// Fills the caches, writes the first roles, and tells authorisation of them.
     pub(super) async fn ready(&self) -> anyhow::Result<()> {
-        self.registry.start(self.stopping.clone()).await.context("start the registry")?;
+        self.writer.start(self.stopping.clone()).await.context("start the registry")?;
         let client = self.client("system:apiserver", &["system:masters"]);
         roles::reconcile(&client).await.context("write the cluster's first roles")?;
         self.registry.observe(&self.observer, &self.stopping);

@@ -23,7 +23,7 @@ pub(in super::super) fn mutate<'a>(registry: &'a Registry, a: &'a mut Attributes
         if is_exempt(a) || a.object.is_none() {
             return Ok(());
         }
-        let (policies, bindings) = registry.policies.mutating.get(
+        let (policies, bindings) = a.admission.policies.mutating.get(
             registry,
             "mutatingadmissionpolicies",
             "mutatingadmissionpolicybindings",

@@ -27,7 +27,7 @@ pub(in super::super) fn validate<'a>(registry: &'a Registry, a: &'a mut Attribut
         if is_exempt(a) {
             return Ok(());
         }
-        let (policies, bindings) = registry.policies.validating.get(
+        let (policies, bindings) = a.admission.policies.validating.get(
             registry,
             "validatingadmissionpolicies",
             "validatingadmissionpolicybindings",

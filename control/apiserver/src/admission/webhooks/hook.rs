@@ -2,8 +2,8 @@
 
 use super::super::conditions::Conditions;
 use super::super::matching::Criteria;
-use super::client::Endpoint;
 use crate::registry::metadata::{at, items, text};
+use crate::webhook::Endpoint;
 use machinery::object;
 use serde_json::Value;
 use std::time::Duration;

@@ -19,7 +19,7 @@ pub(super) async fn create(x: &Exchange<'_>, request: Body, name: &str) -> Resul
     let gvk = Gvk::new("", "v1", "Binding");
     let (binding, warnings) = body::decode(&x.headers, &bytes, &gvk, call.options.field_validation)?;
     x.warn(warnings);
-    let mut attributes = Attributes::of_sent(&call, Operation::Create, gvk, binding);
+    let mut attributes = Attributes::of_sent(&x.writer.admission, &call, Operation::Create, gvk, binding);
     admission::sent(x.registry, &mut attributes).await?;
     let binding = attributes.object.take().unwrap_or_default();
     let given = object::name(&binding);
@@ -84,7 +84,7 @@ pub(super) async fn create(x: &Exchange<'_>, request: Body, name: &str) -> Resul
         scheduled(&mut pod, &now);
         Ok(pod)
     };
-    x.registry.update(&call, &bind, None).await?;
+    x.writer.update(&call, &bind, None).await?;
     let mut status = Status::success();
     status.code = 201;
     created(x, &status.to_value())

@@ -3,10 +3,10 @@
 use crate::admission::{self, Attributes, Operation, Seen};
 use crate::context::{Context, Request, Response};
 use crate::handler::respond;
-use crate::registry::Registry;
-use crate::registry::create::{Call, Warnings};
+use crate::registry::call::{Call, Warnings};
 use crate::registry::kind::Kind;
 use crate::registry::options::WriteOptions;
+use crate::write::Writer;
 use machinery::object::Gvk;
 use machinery::status::Status;
 use serde_json::{Map, Value, json};
@@ -18,7 +18,7 @@ pub(in super::super) fn connects(subresource: &str) -> bool {
 
 /// Hands a streaming request to the front with the object it is about.
 pub(in super::super) async fn connect(
-    registry: &Registry,
+    writer: &Writer,
     kind: &Kind,
     mut context: Context,
     request: Request,
@@ -32,19 +32,19 @@ pub(in super::super) async fn connect(
     let warnings = Warnings::default();
     // A log is read, not connected to.
     if context.info.subresource != "log"
-        && let Some(changed) = admit(registry, kind, &context, &namespace, &warnings).await?
+        && let Some(changed) = admit(writer, kind, &context, &namespace, &warnings).await?
     {
         context.query = changed;
     }
-    let target = registry.read_required(kind, &namespace, &name).await?;
-    let mut response = registry.front()?.connect(context, request, target).await;
+    let target = writer.registry.read_required(kind, &namespace, &name).await?;
+    let mut response = writer.registry.front()?.connect(context, request, target).await;
     respond::warn(&mut response, &warnings.lock());
     Ok(response)
 }
 
 /// Asks webhooks and policies; the query to go on with where they changed the options.
 async fn admit(
-    registry: &Registry,
+    writer: &Writer,
     kind: &Kind,
     context: &Context,
     namespace: &str,
@@ -64,8 +64,9 @@ async fn admit(
         warnings: warnings.clone(),
         seen: Seen::default(),
     };
-    let mut attributes = Attributes::of_sent(&call, Operation::Connect, gvk, options.clone());
-    admission::sent(registry, &mut attributes).await?;
+    let mut attributes =
+        Attributes::of_sent(&writer.admission, &call, Operation::Connect, gvk, options.clone());
+    admission::sent(&writer.registry, &mut attributes).await?;
     let admitted = attributes.object.take().unwrap_or_default();
     Ok((admitted != options).then(|| query(&context.query, &admitted)))
 }

@@ -8,11 +8,11 @@ use super::super::{Exchange, body};
 use super::created;
 use crate::admission::{self, Attributes, Operation, Seen};
 use crate::context::{Body, Response};
-use crate::registry::create::Call;
-use crate::registry::delete::Deleted;
+use crate::registry::call::Call;
 use crate::registry::kind::Kind;
 use crate::registry::metadata::{at, deleting, items, list_mut, object_mut, set, text, time};
 use crate::registry::options::DeleteOptions;
+use crate::write::delete::Deleted;
 use bytes::Bytes;
 use jiff::Timestamp;
 use machinery::labels::Selector;
@@ -36,7 +36,7 @@ pub(super) async fn create(x: &Exchange<'_>, request: Body) -> Result<Response, 
     if name != call.name {
         return Err(Status::bad_request("name in URL does not match name in Eviction object"));
     }
-    let mut attributes = Attributes::of_sent(&call, Operation::Create, gvk, eviction);
+    let mut attributes = Attributes::of_sent(&x.writer.admission, &call, Operation::Create, gvk, eviction);
     admission::sent(x.registry, &mut attributes).await?;
     let eviction = attributes.object.take().unwrap_or_default();
     let null = Value::Null;
@@ -93,14 +93,14 @@ async fn condemn(x: &Exchange<'_>, call: &Call<'_>, mut options: DeleteOptions) 
             disrupt(&mut new, now);
             Ok(new)
         };
-        let marked = x.registry.update(&update, &change, None).await?;
+        let marked = x.writer.update(&update, &change, None).await?;
         if options.resource_version.is_some() {
             // the version asked for was the one before this mark
             options.resource_version = Some(object::resource_version(&marked.object).to_owned());
         }
     }
     let call = Call { subresource: "eviction", seen: Seen::Already, ..call.clone() };
-    match x.registry.delete(&call, &options).await? {
+    match x.writer.delete(&call, &options).await? {
         Deleted::Object(_) | Deleted::Status(_) => Ok(()),
     }
 }
@@ -213,7 +213,7 @@ async fn charge(
     let now = Timestamp::now();
     let pod_name = object::name(pod).to_owned();
     let take = |old: &Value| take(old, &pod_name, now);
-    x.registry.update(&update, &take, None).await.map_err(|e| {
+    x.writer.update(&update, &take, None).await.map_err(|e| {
         if e.code == 409 {
             // Too many evictions at once for one budget.
             let name = object::name(budget);

@@ -11,7 +11,8 @@ pub(super) async fn create(x: &Exchange<'_>, request: Body) -> Result<Response, 
     let bytes = body::read(request).await?;
     let (review, warnings) = body::decode(&x.headers, &bytes, &x.kind.gvk(), call.options.field_validation)?;
     x.warn(warnings);
-    let mut attributes = Attributes::of_sent(&call, Operation::Create, x.kind.gvk(), review);
+    let mut attributes =
+        Attributes::of_sent(&x.writer.admission, &call, Operation::Create, x.kind.gvk(), review);
     admission::sent(x.registry, &mut attributes).await?;
     let review = attributes.object.take().unwrap_or_default();
     let info = &x.context.info;

@@ -152,7 +152,7 @@ pub(super) async fn update(x: &Exchange<'_>, request: Body) -> Result<Response, 
             call.name
         )));
     }
-    let updated = x.registry.update(&call, &|old| scaled(&x.kind, old, &scale), None).await?;
+    let updated = x.writer.update(&call, &|old| scaled(&x.kind, old, &scale), None).await?;
     Ok(respond::value(StatusCode::OK, &accept, &of(&x.kind, &updated.object)))
 }
 
@@ -179,6 +179,6 @@ pub(super) async fn patch(x: &Exchange<'_>, request: Body) -> Result<Response, S
         }
         scaled(&x.kind, old, &decoded.value)
     };
-    let updated = x.registry.update(&call, &change, None).await?;
+    let updated = x.writer.update(&call, &change, None).await?;
     Ok(respond::value(StatusCode::OK, &accept, &of(&x.kind, &updated.object)))
 }

@@ -29,7 +29,7 @@ pub(super) async fn create(x: &Exchange<'_>, request: Body) -> Result<Response, 
     let gvk = Gvk::new("authentication.k8s.io", "v1", "TokenRequest");
     let (review, warnings) = body::decode(&x.headers, &bytes, &gvk, call.options.field_validation)?;
     x.warn(warnings);
-    let mut attributes = Attributes::of_sent(&call, Operation::Create, gvk, review);
+    let mut attributes = Attributes::of_sent(&x.writer.admission, &call, Operation::Create, gvk, review);
     admission::sent(x.registry, &mut attributes).await?;
     let mut review = attributes.object.take().unwrap_or_default();
     let config = &x.registry.config;

@@ -208,7 +208,7 @@ async fn a_definition_takes_its_objects_with_it() {
 async fn discovery_and_openapi_follow_definitions() {
     let s = defined().await;
     let source: Arc<dyn crate::discovery::Source> =
-        Arc::new(crate::registry::CustomResources(s.registry.clone()));
+        Arc::new(crate::discovery::CustomResources(s.registry.clone()));
     let catalog = Arc::new(crate::discovery::Catalog::new(vec![source.clone()]));
     let groups = catalog.groups();
     let group = groups.iter().find(|g| g.name == "acme.com").unwrap();

@@ -137,8 +137,9 @@ async fn what_stored_services_hold_survives_a_restart() {
         let registry = Registry::new(Arc::new(store), Config::default());
         registry.attach(Arc::new(hooks::AllowAll));
         let stop = CancellationToken::new();
-        registry.start(stop.clone()).await.unwrap();
-        Server { registry, _stop: stop.drop_guard(), _dir: tempfile::tempdir().unwrap() }
+        let writer = Writer::new(registry.clone());
+        writer.start(stop.clone()).await.unwrap();
+        Server { writer, registry, _stop: stop.drop_guard(), _dir: tempfile::tempdir().unwrap() }
     };
     let s = start().await;
     let made = s.ok("POST", SERVICES, service("a", json!({"type": "NodePort"}))).await;

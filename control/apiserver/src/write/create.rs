@@ -1,59 +1,19 @@
 //! CREATE: name, stamp, admit, validate, write once.
 
-use super::kind::Kind;
-use super::metadata::{self, at, remove, set, text};
-use super::options::WriteOptions;
-use super::{Registry, managed, services, system};
-use crate::admission::{self, Attributes, Operation, Seen};
-use crate::context::Context;
+use super::{Writer, managed, services, system};
+use crate::admission::{self, Attributes, Operation};
+use crate::registry::call::Call;
+use crate::registry::kind::Kind;
+use crate::registry::metadata::{self, at, remove, set, text};
 use machinery::object;
 use machinery::status::Status;
-use parking_lot::Mutex;
 use serde_json::Value;
-use std::sync::Arc;
 use store::Expect;
 
 /// How many generated names are tried before the client is told to.
 const NAME_TRIES: usize = 8;
 
-/// What a client is told beside the answer.
-pub(crate) type Warnings = Arc<Mutex<Vec<String>>>;
-
-/// One write: who, what, where, how.
-#[derive(Clone)]
-pub(crate) struct Call<'a> {
-    pub context: &'a Context,
-    pub kind: Kind,
-    pub namespace: String,
-    pub name: String,
-    pub subresource: &'a str,
-    pub options: WriteOptions,
-    pub warnings: Warnings,
-    /// What webhooks and policies see of it.
-    pub seen: Seen,
-}
-
-impl Call<'_> {
-    /// Tells the client beside the answer.
-    pub(crate) fn warn(&self, warnings: impl IntoIterator<Item = String>) {
-        self.warnings.lock().extend(warnings);
-    }
-
-    /// Owner references given twice stand once, and the client is told (upstream: `dedupOwnerReferencesAndAddWarning`).
-    pub(crate) fn dedup_owners(&self, object: &mut Value, after_admission: bool) {
-        let twice = object::dedup_owner_references(object);
-        if !twice.is_empty() {
-            let when = if after_admission { " after mutating admission happens" } else { "" };
-            self.warn([format!(
-                ".metadata.ownerReferences contains duplicate entries{when}; API server dedups owner references in 1.20+, \
-                 and may reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: {}",
-                twice.join(", ")
-            )]);
-        }
-    }
-}
-
-impl Registry {
+impl Writer {
     /// Creates `object` (in the stored version).
     pub(crate) async fn create(&self, call: &Call<'_>, object: Value) -> Result<Value, Status> {
         let Call { kind, namespace, .. } = call;
@@ -78,7 +38,10 @@ impl Registry {
         for attempt in 1.. {
             let mut candidate = object.clone();
             if generated {
-                object::set_name(&mut candidate, &machinery::names::generate_name(&generate, self.random()));
+                object::set_name(
+                    &mut candidate,
+                    &machinery::names::generate_name(&generate, self.registry.random()),
+                );
             }
             match self.create_named(call, candidate).await? {
                 Ok(created) => return Ok(created),
@@ -106,8 +69,8 @@ impl Registry {
             let why = "create not allowed while custom resource definition is terminating";
             return Err(Status::forbidden(&kind.gr(), object::name(&object), why));
         }
-        let mut attributes = Attributes::new(call, Operation::Create, Some(object), None);
-        admission::mutate(self, &mut attributes).await?;
+        let mut attributes = Attributes::new(&self.admission, call, Operation::Create, Some(object), None);
+        admission::mutate(&self.registry, &mut attributes).await?;
         let mut object = attributes.object.take().unwrap_or_default();
         call.dedup_owners(&mut object, true);
         self.no_escalation(call, &object, None).await?;
@@ -130,7 +93,7 @@ impl Registry {
         call.warn(kind.warnings(call.subresource, &object, None));
         attributes.object = Some(object);
         attributes.name.clone_from(&name);
-        admission::validate(self, &mut attributes).await?;
+        admission::validate(&self.registry, &mut attributes).await?;
         let object = attributes.object.take().unwrap_or_default();
         let mut object = object;
         match applied {
@@ -139,7 +102,7 @@ impl Registry {
         }
         let key = kind.key_of(&object);
         if options.dry_run {
-            return Ok(match self.entry(kind, object::namespace(&object), &name).await? {
+            return Ok(match self.registry.entry(kind, object::namespace(&object), &name).await? {
                 Some(_) => Err(name),
                 None => Ok(object),
             });
@@ -150,10 +113,14 @@ impl Registry {
             return Err(Status::internal_error("resourceVersion should not be set on objects to be created"));
         }
         let ttl = self.ttl(kind);
-        match self.write(kind, &key, self.encode(kind, &object).await?, Expect::Absent, ttl).await? {
+        match self
+            .registry
+            .write(kind, &key, self.registry.encode(kind, &object).await?, Expect::Absent, ttl)
+            .await?
+        {
             Some(entry) => {
                 grant.keep();
-                self.written(kind, object, &entry).await.map(Ok)
+                self.registry.written(kind, object, &entry).await.map(Ok)
             }
             None => Ok(Err(name)),
         }
@@ -161,7 +128,7 @@ impl Registry {
 
     /// How long objects of this resource live.
     pub(super) fn ttl(&self, kind: &Kind) -> Option<std::time::Duration> {
-        (kind.resource.plural == "events").then_some(self.config.event_ttl)
+        (kind.resource.plural == "events").then_some(self.registry.config.event_ttl)
     }
 }
 

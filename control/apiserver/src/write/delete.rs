@@ -2,13 +2,12 @@
 //!
 //! The decision is [`plan`], a pure function of the stored object and the options; the rest retries it against the store.
 
-use super::create::Call;
-use super::kind::Kind;
-use super::metadata::{at, deleting, finalizers, remove, set, time};
-use super::options::{DeleteOptions, ListOptions, Propagation};
-use super::update::spec_finalizers;
-use super::{Registry, custom, services};
+use super::{Writer, definition, services};
 use crate::admission::{self, Attributes, Operation};
+use crate::registry::call::Call;
+use crate::registry::kind::Kind;
+use crate::registry::metadata::{at, deleting, finalizers, items, remove, set, time};
+use crate::registry::options::{DeleteOptions, ListOptions, Propagation};
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use machinery::object;
@@ -38,6 +37,11 @@ enum Plan {
     Mark(Value),
     /// Remove it; this is its last state.
     Remove(Value),
+}
+
+/// `spec.finalizers` of a namespace, which holds it as `metadata.finalizers` holds any object.
+pub(super) fn spec_finalizers(object: &Value) -> bool {
+    !items(object, &["spec", "finalizers"]).is_empty() && at(object, &["spec"]).is_some()
 }
 
 /// True when nothing holds a deleted object any more.
@@ -96,7 +100,7 @@ fn plan(kind: &Kind, stored: &Value, options: &DeleteOptions, now: Timestamp) ->
     let mut object = stored.clone();
     if kind.is("apiextensions.k8s.io", "customresourcedefinitions") && !deleting(&object) {
         // Its instances go first, whatever the client says of dependents.
-        custom::mark(&mut object, &time(now));
+        definition::mark(&mut object, &time(now));
         return Plan::Mark(object);
     }
     let graceful = kind.is("", "pods");
@@ -205,22 +209,24 @@ fn check_preconditions(kind: &Kind, object: &Value, options: &DeleteOptions) -> 
     Ok(())
 }
 
-impl Registry {
+impl Writer {
     /// Deletes the object `call` names.
     pub(crate) async fn delete(&self, call: &Call<'_>, options: &DeleteOptions) -> Result<Deleted, Status> {
         let kind = &call.kind;
         loop {
             let entry = self
+                .registry
                 .entry(kind, &call.namespace, &call.name)
                 .await?
                 .ok_or_else(|| Status::not_found(&kind.gr(), &call.name))?;
-            let object = self.decode(kind, &entry).await?;
+            let object = self.registry.decode(kind, &entry).await?;
             check_preconditions(kind, &object, options)?;
-            let mut attributes = Attributes::new(call, Operation::Delete, None, Some(object.clone()));
+            let mut attributes =
+                Attributes::new(&self.admission, call, Operation::Delete, None, Some(object.clone()));
             attributes.dry_run |= options.dry_run;
             attributes.options = options.as_sent();
-            admission::mutate(self, &mut attributes).await?;
-            admission::validate(self, &mut attributes).await?;
+            admission::mutate(&self.registry, &mut attributes).await?;
+            admission::validate(&self.registry, &mut attributes).await?;
             // A lost race is tried again on what is stored now: preconditions included, so this ends with the object.
             if let Some(deleted) = self.try_delete(kind, &entry, &object, options).await? {
                 return Ok(deleted);
@@ -246,22 +252,24 @@ impl Registry {
         match plan {
             Plan::Pending => Ok(Some(Deleted::Object(object.clone()))),
             Plan::Mark(marked) => {
-                let bytes = self.encode(kind, &marked).await?;
+                let bytes = self.registry.encode(kind, &marked).await?;
                 let written = self
+                    .registry
                     .write(kind, &entry.key, bytes, Expect::At(entry.mod_revision), self.ttl(kind))
                     .await?;
                 match written {
-                    Some(entry) => self.decode(kind, &entry).await.map(|o| Some(Deleted::Object(o))),
+                    Some(entry) => self.registry.decode(kind, &entry).await.map(|o| Some(Deleted::Object(o))),
                     None => Ok(None),
                 }
             }
             Plan::Remove(last) => {
-                let Some((_, revision)) = self.remove(kind, &entry.key, entry.mod_revision).await? else {
+                let Some((_, revision)) = self.registry.remove(kind, &entry.key, entry.mod_revision).await?
+                else {
                     return Ok(None);
                 };
                 services::release(self, kind, &last);
                 let mut last = last;
-                super::stored::set_revision(&mut last, revision);
+                crate::registry::stored::set_revision(&mut last, revision);
                 Ok(Some(gone(kind, last)))
             }
         }
@@ -275,11 +283,16 @@ impl Registry {
         last: Bytes,
         at: Revision,
     ) -> Result<Option<Revision>, Status> {
-        let Some(entry) = self.write(kind, key, last, Expect::At(at), None).await? else {
+        let Some(entry) = self.registry.write(kind, key, last, Expect::At(at), None).await? else {
             return Ok(None);
         };
         // Whoever writes between the two finds a finished object and removes it in our place.
-        Ok(self.remove(kind, key, entry.mod_revision).await?.map(|(_, r)| r).or(Some(entry.mod_revision)))
+        Ok(self
+            .registry
+            .remove(kind, key, entry.mod_revision)
+            .await?
+            .map(|(_, r)| r)
+            .or(Some(entry.mod_revision)))
     }
 
     /// Deletes every selected object of `kind` in `namespace`; gives them as they were.
@@ -288,8 +301,8 @@ impl Registry {
         call: &Call<'_>,
         list: &ListOptions,
         options: &DeleteOptions,
-    ) -> Result<super::list::List, Status> {
-        let mut page = self.list(&call.kind, &call.namespace, list).await?;
+    ) -> Result<crate::registry::list::List, Status> {
+        let mut page = self.registry.list(&call.kind, &call.namespace, list).await?;
         let mut deleted = Vec::with_capacity(page.items.len());
         for bytes in &page.items {
             let object = call.kind.decode_wire(bytes)?;

@@ -4,12 +4,10 @@
 //! what it manages back, removes those of groups that no definition serves any more, and says that they are available.
 //! Upstream: `kube-aggregator/pkg/controllers/{autoregister,status/local}`, `pkg/controlplane/apiserver/aggregator.go`.
 
-use super::Registry;
-use super::create::{Call, Warnings};
-use super::kind::Kind;
-use super::metadata::{at, items, set, text};
-use super::options::{DeleteOptions, WriteOptions};
-use crate::admission::Seen;
+use super::reconcile;
+use crate::registry::kind::Kind;
+use crate::registry::metadata::{at, items, set, text};
+use crate::write::Writer;
 use futures::future::BoxFuture;
 use machinery::object;
 use machinery::resources;
@@ -123,30 +121,31 @@ pub(super) fn kinds() -> Option<(Kind, Kind)> {
 }
 
 /// One round.
-pub(super) fn reconcile(registry: Arc<Registry>) -> BoxFuture<'static, ()> {
+pub(super) fn reconcile(writer: Arc<Writer>) -> BoxFuture<'static, ()> {
     Box::pin(async move {
-        let registry = &*registry;
+        let writer = &*writer;
         let Some((services, definitions)) = kinds() else { return };
-        if let Err(error) = round(registry, &services, &definitions).await {
+        if let Err(error) = round(writer, &services, &definitions).await {
             tracing::warn!(%error, "keep API services");
         }
     })
 }
 
-async fn round(registry: &Registry, services: &Kind, definitions: &Kind) -> Result<(), Status> {
-    let definitions = registry.cached(definitions, "")?;
+async fn round(writer: &Writer, services: &Kind, definitions: &Kind) -> Result<(), Status> {
+    let definitions = writer.registry.cached(definitions, "")?;
     let wanted: BTreeMap<String, Value> = defined(&definitions)
         .chain(builtin())
         .map(|service| (object::name(&service).to_owned(), service))
         .collect();
-    let present: BTreeMap<String, Value> = registry
+    let present: BTreeMap<String, Value> = writer
+        .registry
         .cached(services, "")?
         .into_iter()
         .map(|service| (object::name(&service).to_owned(), service))
         .collect();
     for (name, service) in &wanted {
         match present.get(name) {
-            None => registry.ensure(services, service.clone()).await?,
+            None => writer.ensure(services, service.clone()).await?,
             Some(found) if is_ours(found) && found.get("spec") != service.get("spec") => {
                 let change = |old: &Value| {
                     let mut new = old.clone();
@@ -154,14 +153,14 @@ async fn round(registry: &Registry, services: &Kind, definitions: &Kind) -> Resu
                     set(&mut new, &["spec"], service.get("spec").cloned().unwrap_or_default());
                     Ok(new)
                 };
-                registry.amend(services, "", name, "", &change).await?;
+                writer.amend(services, "", name, "", &change).await?;
             }
-            Some(found) => make_available(registry, services, found).await?,
+            Some(found) => make_available(writer, services, found).await?,
         }
     }
     for (name, found) in &present {
         if object::label(found, MANAGED) == Some("true") && !wanted.contains_key(name) {
-            remove(registry, services, name).await?;
+            writer.discard(services, "", name).await?;
         }
     }
     Ok(())
@@ -176,30 +175,12 @@ pub(crate) fn available(status: &str, reason: &str, message: &str) -> Value {
     json!({"type": "Available", "status": status, "reason": reason, "message": message})
 }
 
-async fn make_available(registry: &Registry, services: &Kind, service: &Value) -> Result<(), Status> {
+async fn make_available(writer: &Writer, services: &Kind, service: &Value) -> Result<(), Status> {
     if at(service, &["spec", "service"]).is_some() {
         return Ok(());
     }
     let wanted = available("True", "Local", "Local APIServices are always available");
-    registry.say(services, service, &wanted).await
-}
-
-async fn remove(registry: &Registry, services: &Kind, name: &str) -> Result<(), Status> {
-    let context = super::bootstrap::own_context();
-    let call = Call {
-        context: &context,
-        kind: *services,
-        namespace: String::new(),
-        name: name.to_owned(),
-        subresource: "",
-        options: WriteOptions::default(),
-        warnings: Warnings::default(),
-        seen: Seen::Already,
-    };
-    match registry.delete(&call, &DeleteOptions::default()).await {
-        Err(error) if error.code != 404 => Err(error),
-        _ => Ok(()),
-    }
+    reconcile::say(writer, services, service, &wanted).await
 }
 
 #[cfg(test)]

@@ -4,11 +4,11 @@
 //! itself to it, a subresource writes its part. A change that names a resourceVersion is held to it and never retried;
 //! any other is applied anew to what is stored now. A change that changes nothing writes nothing.
 
-use super::create::Call;
 use super::delete;
-use super::metadata::{at, copy, deleting, finalizers, items, remove, set, text};
-use super::{Registry, managed, services};
+use super::{Writer, managed, services};
 use crate::admission::{self, Attributes, Operation};
+use crate::registry::call::{Call, Change};
+use crate::registry::metadata::{at, copy, deleting, finalizers, remove, set, text};
 use machinery::field::{FieldError, Path};
 use machinery::object;
 use machinery::status::Status;
@@ -17,9 +17,6 @@ use store::{Entry, Expect};
 
 /// Lost races after which an unconditional change is given up (upstream: `MaxRetryWhenPatchConflicts` for patches).
 const TRIES: usize = 5;
-
-/// A change of an object of the stored version.
-pub(crate) type Change<'a> = dyn Fn(&Value) -> Result<Value, Status> + Send + Sync + 'a;
 
 /// What an update came to.
 #[derive(Debug)]
@@ -35,7 +32,7 @@ fn needs_revision(call: &Call<'_>) -> bool {
     !call.kind.unconditional_update() && call.context.info.verb == "update"
 }
 
-impl Registry {
+impl Writer {
     /// Applies `change` to the object `call` names. `create_from` is what a PUT creates where nothing is stored.
     pub(crate) async fn update(
         &self,
@@ -44,7 +41,7 @@ impl Registry {
         create_from: Option<&Value>,
     ) -> Result<Updated, Status> {
         for _ in 0..TRIES {
-            let Some(entry) = self.entry(&call.kind, &call.namespace, &call.name).await? else {
+            let Some(entry) = self.registry.entry(&call.kind, &call.namespace, &call.name).await? else {
                 // Whoever names a uid means an object that was there.
                 let meant = create_from.filter(|_| !call.options.applies).map(object::uid);
                 if let Some(uid) = meant.filter(|uid| !uid.is_empty()) {
@@ -82,7 +79,7 @@ impl Registry {
         entry: &Entry,
     ) -> Result<Option<Value>, Status> {
         let kind = &call.kind;
-        let old = self.decode(kind, entry).await?;
+        let old = self.registry.decode(kind, entry).await?;
         let mut new = change(&old)?;
         check_identity(call, &old, &new)?;
         let asked = text(&new, &["metadata", "resourceVersion"]).to_owned();
@@ -101,8 +98,9 @@ impl Registry {
         // what a writer says of owners is its own until the end: admission neither sees nor changes it
         let owners = at(&new, &["metadata", "managedFields"]).cloned();
         carry_over(&old, &mut new);
-        let mut attributes = Attributes::new(call, Operation::Update, Some(new), Some(old.clone()));
-        admission::mutate(self, &mut attributes).await?;
+        let mut attributes =
+            Attributes::new(&self.admission, call, Operation::Update, Some(new), Some(old.clone()));
+        admission::mutate(&self.registry, &mut attributes).await?;
         let mut new = attributes.object.take().unwrap_or_default();
         carry_over(&old, &mut new);
         call.dedup_owners(&mut new, true);
@@ -116,7 +114,7 @@ impl Registry {
         }
         call.warn(kind.warnings(call.subresource, &new, Some(&old)));
         attributes.object = Some(new);
-        admission::validate(self, &mut attributes).await?;
+        admission::validate(&self.registry, &mut attributes).await?;
         let mut new = attributes.object.take().unwrap_or_default();
         if let Some(owners) = owners {
             set(&mut new, &["metadata", "managedFields"], owners);
@@ -128,14 +126,14 @@ impl Registry {
         if delete::is_finished(kind, &new) && !call.options.dry_run {
             // The last finalizer went: the update is the delete (upstream: `ShouldDeleteDuringUpdate`).
             return Ok(self
-                .remove_last(kind, &entry.key, self.encode(kind, &new).await?, entry.mod_revision)
+                .remove_last(kind, &entry.key, self.registry.encode(kind, &new).await?, entry.mod_revision)
                 .await?
                 .map(|_| {
                     services::release(self, kind, &new);
                     new
                 }));
         }
-        let bytes = self.encode(kind, &new).await?;
+        let bytes = self.registry.encode(kind, &new).await?;
         if bytes == entry.value {
             grant.keep();
             return Ok(Some(old));
@@ -143,10 +141,14 @@ impl Registry {
         if call.options.dry_run {
             return Ok(Some(new));
         }
-        match self.write(kind, &entry.key, bytes, Expect::At(entry.mod_revision), self.ttl(kind)).await? {
+        match self
+            .registry
+            .write(kind, &entry.key, bytes, Expect::At(entry.mod_revision), self.ttl(kind))
+            .await?
+        {
             Some(entry) => {
                 grant.keep();
-                self.written(kind, new, &entry).await.map(Some)
+                self.registry.written(kind, new, &entry).await.map(Some)
             }
             None if held => Err(Status::conflict_modified(&kind.gr(), &call.name)),
             None => Ok(None),
@@ -228,9 +230,4 @@ fn new_finalizers(old: &Value, new: &Value) -> Vec<FieldError> {
         added.join(", ")
     );
     vec![FieldError::forbidden(&Path::new("metadata").child("finalizers"), why)]
-}
-
-/// `spec.finalizers` of a namespace, which holds it as `metadata.finalizers` holds any object.
-pub(super) fn spec_finalizers(object: &Value) -> bool {
-    !items(object, &["spec", "finalizers"]).is_empty() && at(object, &["spec"]).is_some()
 }

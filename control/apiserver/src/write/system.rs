@@ -1,8 +1,8 @@
 //! What the server itself writes into objects of some kinds, from who asks for them.
 
-use super::kind::Kind;
-use super::metadata::{remove, set};
 use crate::context::Context;
+use crate::registry::kind::Kind;
+use crate::registry::metadata::{remove, set};
 use machinery::status::Status;
 use serde_json::{Value, json};
 

@@ -3,22 +3,22 @@
 //! Members of `system:masters` may grant anything; a write that only lets the garbage collector finish grants nothing.
 //! Upstream: `pkg/registry/rbac`, its `policybased` storages.
 
-use super::Registry;
-use super::create::Call;
-use super::hooks::Decision;
-use super::kind::Kind;
-use super::metadata::{at, remove, text};
+use super::Writer;
 use crate::authz::MASTERS;
 use crate::authz::rbac::escalation::{full_authority, missing, refusal};
 use crate::authz::rbac::{GROUP, PolicyRule};
 use crate::context::RequestInfo;
+use crate::registry::call::Call;
+use crate::registry::hooks::Decision;
+use crate::registry::kind::Kind;
+use crate::registry::metadata::{at, remove, text};
 use machinery::goformat::go_quote;
 use machinery::object;
 use machinery::status::{Reason, Status};
 use serde::Deserialize as _;
 use serde_json::Value;
 
-impl Registry {
+impl Writer {
     /// Refuses a write of a role or binding that would grant more than its author holds.
     pub(super) async fn no_escalation(
         &self,
@@ -67,7 +67,7 @@ impl Registry {
                     return Ok(());
                 }
                 let Some(roles) = Kind::of(GROUP, plural) else { return Ok(()) };
-                let role = self.read_required(&roles, namespace, name).await?;
+                let role = self.registry.read_required(&roles, namespace, name).await?;
                 self.holds(call, new, &rules(&role))
             }
             _ => Ok(()),
@@ -86,12 +86,12 @@ impl Registry {
             name: name.to_owned(),
             ..RequestInfo::default()
         };
-        Ok(matches!(self.front()?.authorize(&call.context.user, &info).await, Decision::Allow(_)))
+        Ok(matches!(self.registry.front()?.authorize(&call.context.user, &info).await, Decision::Allow(_)))
     }
 
     fn holds(&self, call: &Call<'_>, new: &Value, wanted: &[PolicyRule]) -> Result<(), Status> {
         let user = &call.context.user;
-        let (owned, errors) = self.front()?.rules_of(user, &call.namespace);
+        let (owned, errors) = self.registry.front()?.rules_of(user, &call.namespace);
         let missing = missing(&owned, wanted);
         if missing.is_empty() {
             return Ok(());

@@ -4,9 +4,9 @@
 //! `observedGeneration` of those whose generation has not been looked at. Upstream:
 //! `pkg/controller/validatingadmissionpolicystatus`, `policy/validating/typechecking.go`.
 
-use super::Registry;
-use super::kind::Kind;
-use super::metadata::{at, items, set, text};
+use crate::registry::kind::Kind;
+use crate::registry::metadata::{at, items, set, text};
+use crate::write::Writer;
 use futures::future::BoxFuture;
 use machinery::cel;
 use machinery::object::{self, Gvk};
@@ -25,10 +25,10 @@ pub(super) fn kind() -> Option<Kind> {
 }
 
 /// One round.
-pub(super) fn reconcile(registry: Arc<Registry>) -> BoxFuture<'static, ()> {
+pub(super) fn reconcile(writer: Arc<Writer>) -> BoxFuture<'static, ()> {
     Box::pin(async move {
         let Some(kind) = kind() else { return };
-        let policies = registry.cached(&kind, "").unwrap_or_default();
+        let policies = writer.registry.cached(&kind, "").unwrap_or_default();
         for policy in policies.iter().filter(|p| observed(p) != Some(object::generation(p))) {
             let status = json!({"warnings": warnings(policy), "generation": object::generation(policy)});
             let change = |old: &Value| {
@@ -43,7 +43,7 @@ pub(super) fn reconcile(registry: Arc<Registry>) -> BoxFuture<'static, ()> {
                 Ok(new)
             };
             let name = object::name(policy);
-            match registry.amend(&kind, "", name, "status", &change).await {
+            match writer.amend(&kind, "", name, "status", &change).await {
                 Err(error) if error.code != 404 => tracing::warn!(%error, name, "status of a policy"),
                 _ => {}
             }

@@ -1,8 +1,8 @@
 //! `metadata.managedFields`: every write leaves who owns what behind it.
 
-use super::create::Call;
-use super::kind::{Kind, definition_version};
-use super::metadata::{at, copy, remove, set, time};
+use crate::registry::call::Call;
+use crate::registry::kind::{Kind, definition_version};
+use crate::registry::metadata::{at, copy, remove, set, time};
 use machinery::apply::managed::{Managed, Manager};
 use machinery::apply::set::Set;
 use machinery::apply::structure::Builtin;

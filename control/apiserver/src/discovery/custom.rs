@@ -1,43 +1,27 @@
 //! What discovery and OpenAPI tell of custom resources.
 
-use super::super::Registry;
-use crate::discovery::{Group, Resource, Source, Subresource, Version};
+use super::catalog::{Group, Resource, Source, Version};
+use crate::registry::Registry;
 use machinery::custom::definition::VERBS_TERMINATING;
 use machinery::custom::{Definition, openapi};
 use machinery::names::compare_versions;
 use serde_json::Value;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 /// The custom resources of a registry.
 #[derive(Clone, Debug)]
 pub struct CustomResources(pub Arc<Registry>);
 
+/// The name of a custom kind's schema, `com.acme.v1.Widget`.
+#[must_use]
+pub fn schema_name(group: &str, version: &str, kind: &str) -> String {
+    let turned: Vec<&str> = group.rsplit('.').collect();
+    format!("{}.{version}.{kind}", turned.join("."))
+}
+
 fn resource(definition: &Definition, version: &machinery::custom::Version) -> Resource {
     let of = version.resource;
-    let verbs = if definition.terminating { &VERBS_TERMINATING[..] } else { of.verbs.as_slice() };
-    let owned = |texts: &[&str]| texts.iter().map(|t| (*t).to_owned()).collect::<Vec<_>>();
-    Resource {
-        plural: of.plural.to_owned(),
-        singular: of.singular.clone(),
-        kind: of.kind.to_owned(),
-        list_kind: of.list_kind.clone(),
-        namespaced: of.namespaced,
-        verbs: owned(verbs),
-        short_names: owned(&of.short_names),
-        categories: owned(&of.categories),
-        storage_version_hash: of.storage_version_hash(),
-        subresources: of
-            .subresources
-            .iter()
-            .map(|s| Subresource {
-                name: s.name.to_owned(),
-                kind: s.kind.to_owned(),
-                group_version: s.group_version.map(|(g, v)| (g.to_owned(), v.to_owned())),
-                verbs: owned(&s.verbs),
-            })
-            .collect(),
-    }
+    Resource::of(of, if definition.terminating { &VERBS_TERMINATING } else { &of.verbs })
 }
 
 fn groups(definitions: &[Arc<Definition>]) -> Vec<Group> {
@@ -72,7 +56,7 @@ fn groups(definitions: &[Arc<Definition>]) -> Vec<Group> {
 
 impl Source for CustomResources {
     fn generation(&self) -> u64 {
-        self.0.custom.generation.load(Ordering::Acquire)
+        self.0.custom.generation()
     }
 
     fn groups(&self) -> Vec<Group> {
@@ -90,7 +74,7 @@ impl Source for CustomResources {
         if of.resource.kind == kind {
             return Some(openapi::object(of, definition.preserve_unknown, v2));
         }
-        let name = crate::openapi::definitions::custom_name(group, version, of.resource.kind);
+        let name = schema_name(group, version, of.resource.kind);
         Some(openapi::list(of, &name, v2))
     }
 }

@@ -5,10 +5,10 @@
 //! so a Service that is deleted and made again under its name cannot lose what it has just been granted.
 //! Upstream: `pkg/registry/core/service/storage/alloc.go`.
 
-use super::Registry;
+use super::Writer;
 use super::allocator::{Addresses, Denied, Ports};
-use super::kind::Kind;
-use super::metadata::{at, items, remove, set, text};
+use crate::registry::kind::Kind;
+use crate::registry::metadata::{at, items, remove, set, text};
 use machinery::field::{FieldError, Path};
 use machinery::object;
 use machinery::object::Gk;
@@ -149,7 +149,7 @@ impl Numbers {
 
 /// Numbers taken for a Service that is about to be written.
 pub(crate) struct Grant<'r> {
-    registry: &'r Registry,
+    writer: &'r Writer,
     owner: String,
     taken: Held,
     /// What the stored state no longer needs once this write is done.
@@ -160,15 +160,15 @@ pub(crate) struct Grant<'r> {
 impl Drop for Grant<'_> {
     fn drop(&mut self) {
         if !self.kept && self.taken != Held::default() {
-            self.registry.numbers.lock().release(&self.taken, &self.owner);
+            self.writer.numbers.lock().release(&self.taken, &self.owner);
         }
     }
 }
 
 impl<'r> Grant<'r> {
-    fn empty(registry: &'r Registry) -> Self {
+    fn empty(writer: &'r Writer) -> Self {
         Grant {
-            registry,
+            writer,
             owner: String::new(),
             taken: Held::default(),
             superseded: Held::default(),
@@ -180,42 +180,38 @@ impl<'r> Grant<'r> {
     pub(crate) fn keep(mut self) {
         self.kept = true;
         if self.superseded != Held::default() {
-            self.registry.numbers.lock().release(&self.superseded, &self.owner);
+            self.writer.numbers.lock().release(&self.superseded, &self.owner);
         }
     }
 
     /// Grants a new Service what it needs; anything but a Service needs nothing.
-    pub(crate) fn for_create(
-        registry: &'r Registry,
-        kind: &Kind,
-        object: &mut Value,
-    ) -> Result<Self, Status> {
+    pub(crate) fn for_create(writer: &'r Writer, kind: &Kind, object: &mut Value) -> Result<Self, Status> {
         if !kind.is("", "services") {
-            return Ok(Self::empty(registry));
+            return Ok(Self::empty(writer));
         }
-        Self::settle(registry, object, None)
+        Self::settle(writer, object, None)
     }
 
     /// Grants a changed Service what it needs beyond what it has.
     pub(crate) fn for_update(
-        registry: &'r Registry,
+        writer: &'r Writer,
         kind: &Kind,
         new: &mut Value,
         old: &Value,
     ) -> Result<Self, Status> {
         if !kind.is("", "services") || new.get("spec") == old.get("spec") {
-            return Ok(Self::empty(registry));
+            return Ok(Self::empty(writer));
         }
-        Self::settle(registry, new, Some(old))
+        Self::settle(writer, new, Some(old))
     }
 
-    fn settle(registry: &'r Registry, service: &mut Value, old: Option<&Value>) -> Result<Self, Status> {
-        let mut grant = Self::empty(registry);
+    fn settle(writer: &'r Writer, service: &mut Value, old: Option<&Value>) -> Result<Self, Status> {
+        let mut grant = Self::empty(writer);
         grant.owner = object::uid(service).to_owned();
         let before = old.map(held).unwrap_or_default();
-        let more = ready_ranges(&registry.service_ranges()?);
+        let more = ready_ranges(&writer.service_ranges()?);
         {
-            let mut numbers = registry.numbers.lock();
+            let mut numbers = writer.numbers.lock();
             numbers.set_more(&more);
             settle_families(&numbers.families(), service, old)?;
             grant.addresses(&mut numbers, service, &before)?;
@@ -275,9 +271,11 @@ impl<'r> Grant<'r> {
                     text.clone()
                 }
                 None => {
-                    let ip = addresses.take_any(&self.owner, u128::from(self.registry.random())).map_err(
-                        |denied| Status::internal_error(format!("failed to allocate a serviceIP: {denied}")),
-                    )?;
+                    let ip = addresses
+                        .take_any(&self.owner, u128::from(self.writer.registry.random()))
+                        .map_err(|denied| {
+                            Status::internal_error(format!("failed to allocate a serviceIP: {denied}"))
+                        })?;
                     self.taken.ips.insert(ip);
                     ip.to_string()
                 }
@@ -336,17 +334,17 @@ impl<'r> Grant<'r> {
                     _ => {
                         let fresh = numbers
                             .ports
-                            .take_any(&self.owner, u128::from(self.registry.random()))
+                            .take_any(&self.owner, u128::from(self.writer.registry.random()))
                             .map_err(|denied: Denied| {
-                            Status::internal_error(format!("failed to allocate a nodePort: {denied}"))
-                        })?;
+                                Status::internal_error(format!("failed to allocate a nodePort: {denied}"))
+                            })?;
                         self.taken.ports.insert(fresh);
                         chosen.insert(number, (fresh, vec![protocol]));
                         fresh
                     }
                 };
                 if let Some(Value::Object(port)) =
-                    super::metadata::list_mut(service, &["spec", "ports"]).get_mut(i)
+                    crate::registry::metadata::list_mut(service, &["spec", "ports"]).get_mut(i)
                 {
                     port.insert("nodePort".to_owned(), node_port.into());
                 }
@@ -378,13 +376,14 @@ impl<'r> Grant<'r> {
                 Ok(())
             }
             None => {
-                let port = numbers.ports.take_any(&self.owner, u128::from(self.registry.random())).map_err(
-                    |denied| {
+                let port = numbers
+                    .ports
+                    .take_any(&self.owner, u128::from(self.writer.registry.random()))
+                    .map_err(|denied| {
                         Status::internal_error(format!(
                             "failed to allocate a HealthCheck NodePort : {denied}"
                         ))
-                    },
-                )?;
+                    })?;
                 self.taken.ports.insert(port);
                 set(service, &["spec", "healthCheckNodePort"], port);
                 Ok(())
@@ -404,17 +403,18 @@ fn ready_ranges(stored: &[Value]) -> Vec<ipnet::IpNet> {
     cidrs.filter_map(|cidr| cidr.as_str()?.parse().ok()).collect()
 }
 
-impl Registry {
+impl Writer {
     /// The stored ServiceCIDRs.
     fn service_ranges(&self) -> Result<Vec<Value>, Status> {
-        Kind::of("networking.k8s.io", "servicecidrs").map_or(Ok(Vec::new()), |kind| self.cached(&kind, ""))
+        Kind::of("networking.k8s.io", "servicecidrs")
+            .map_or(Ok(Vec::new()), |kind| self.registry.cached(&kind, ""))
     }
 }
 
 /// Gives back what a removed Service held.
-pub(crate) fn release(registry: &Registry, kind: &Kind, object: &Value) {
+pub(crate) fn release(writer: &Writer, kind: &Kind, object: &Value) {
     if kind.is("", "services") {
-        registry.numbers.lock().release(&held(object), object::uid(object));
+        writer.numbers.lock().release(&held(object), object::uid(object));
     }
 }
 
@@ -434,7 +434,7 @@ fn settle_families(cluster: &[&'static str], service: &mut Value, old: Option<&V
     let was_dual = old.is_some_and(|o| items(o, &["spec", "ipFamilies"]).len() == 2);
     if policy == "SingleStack" && was_dual && families.len() == 2 {
         families.truncate(1);
-        super::metadata::list_mut(service, &["spec", "clusterIPs"]).truncate(1);
+        crate::registry::metadata::list_mut(service, &["spec", "clusterIPs"]).truncate(1);
     }
     for (i, ip) in items(service, &["spec", "clusterIPs"]).iter().enumerate() {
         if let Some(ip) = ip.as_str().and_then(|ip| ip.parse::<IpAddr>().ok())

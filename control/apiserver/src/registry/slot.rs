@@ -1,8 +1,9 @@
-//! One definition's place. A [`Kind`](super::super::kind::Kind) of a custom resource points to it, and finds there what the
+//! One definition's place. A [`Kind`](super::kind::Kind) of a custom resource points to it, and finds there what the
 //! definition says now; where it went meanwhile, there is nothing.
 
 use arc_swap::ArcSwapOption;
 use machinery::custom::Definition;
+use machinery::status::{Reason, Status};
 use std::sync::Arc;
 use store::cache::Cache;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -25,7 +26,7 @@ pub(crate) struct Storage {
 
 impl Storage {
     /// A cache that is fed until `replaced` is cancelled, or nobody holds the storage.
-    pub(super) fn new(cache: Cache, replaced: CancellationToken) -> Self {
+    pub(crate) fn new(cache: Cache, replaced: CancellationToken) -> Self {
         Storage { cache, _stop: replaced.clone().drop_guard(), replaced }
     }
 }
@@ -46,7 +47,7 @@ impl Slot {
     }
 
     /// Serves a definition; with a new storage, ends the old one's watches.
-    pub(super) fn serve(&self, definition: Definition, storage: Option<Storage>) {
+    pub(crate) fn serve(&self, definition: Definition, storage: Option<Storage>) {
         self.definition.store(Some(Arc::new(definition)));
         if let Some(storage) = storage {
             self.end(Some(Arc::new(storage)));
@@ -54,7 +55,7 @@ impl Slot {
     }
 
     /// Serves nothing any more.
-    pub(super) fn clear(&self) {
+    pub(crate) fn clear(&self) {
         self.definition.store(None);
         self.end(None);
     }
@@ -64,4 +65,9 @@ impl Slot {
             old.replaced.cancel();
         }
     }
+}
+
+/// The refusal of a request whose definition went while it was on its way.
+pub(crate) fn gone() -> Status {
+    Status::failure(404, Reason::NotFound, "the server could not find the requested resource")
 }

@@ -2,13 +2,14 @@
 //!
 //! Woken by changes of either resource, and every minute. Makes what is missing; brings mandatory objects, and suggested ones
 //! that are marked to follow, back to what they should be; says of every schema whether its level exists. Upstream:
-//! `pkg/registry/flowcontrol/ensurer`, `apiserver/pkg/util/flowcontrol/apf_controller.go`.
+//! `pkg/writer/flowcontrol/ensurer`, `apiserver/pkg/util/flowcontrol/apf_controller.go`.
 
-use super::Registry;
-use super::kind::Kind;
-use super::metadata::{at, set, text};
+use super::reconcile;
 use crate::flow::GROUP;
 use crate::flow::defaults::{self, AUTO_UPDATE};
+use crate::registry::kind::Kind;
+use crate::registry::metadata::{at, set, text};
+use crate::write::Writer;
 use futures::future::BoxFuture;
 use machinery::object;
 use machinery::status::Status;
@@ -26,16 +27,16 @@ pub(super) fn kinds() -> Option<(Kind, Kind)> {
 }
 
 /// One round.
-pub(super) fn reconcile(registry: Arc<Registry>) -> BoxFuture<'static, ()> {
+pub(super) fn reconcile(writer: Arc<Writer>) -> BoxFuture<'static, ()> {
     Box::pin(async move {
-        let registry = &*registry;
+        let writer = &*writer;
         let Some((schemas, levels)) = kinds() else { return };
         let outcome = async {
-            keep(registry, &levels, defaults::mandatory_levels(), true).await?;
-            keep(registry, &levels, defaults::suggested_levels(), false).await?;
-            keep(registry, &schemas, defaults::mandatory_schemas(), true).await?;
-            keep(registry, &schemas, defaults::suggested_schemas(), false).await?;
-            conditions(registry, &schemas, &levels).await
+            keep(writer, &levels, defaults::mandatory_levels(), true).await?;
+            keep(writer, &levels, defaults::suggested_levels(), false).await?;
+            keep(writer, &schemas, defaults::mandatory_schemas(), true).await?;
+            keep(writer, &schemas, defaults::suggested_schemas(), false).await?;
+            conditions(writer, &schemas, &levels).await
         };
         if let Err(error) = outcome.await {
             tracing::warn!(%error, "keep flow schemas and priority levels");
@@ -52,12 +53,12 @@ fn follows(object: &Value) -> bool {
     }
 }
 
-async fn keep(registry: &Registry, kind: &Kind, wanted: Vec<Value>, mandatory: bool) -> Result<(), Status> {
+async fn keep(writer: &Writer, kind: &Kind, wanted: Vec<Value>, mandatory: bool) -> Result<(), Status> {
     for mut wanted in wanted {
         let name = object::name(&wanted).to_owned();
         kind.default(&mut wanted);
-        let Some(present) = registry.lookup(kind, "", &name).await? else {
-            registry.ensure(kind, wanted).await?;
+        let Some(present) = writer.registry.lookup(kind, "", &name).await? else {
+            writer.ensure(kind, wanted).await?;
             continue;
         };
         // What the exempt level lends is its administrator's choice.
@@ -75,18 +76,18 @@ async fn keep(registry: &Registry, kind: &Kind, wanted: Vec<Value>, mandatory: b
             object::set_annotation(&mut new, AUTO_UPDATE, Some("true"));
             Ok(new)
         };
-        registry.amend(kind, "", &name, "", &change).await?;
+        writer.amend(kind, "", &name, "", &change).await?;
     }
     Ok(())
 }
 
-async fn conditions(registry: &Registry, schemas: &Kind, levels: &Kind) -> Result<(), Status> {
-    let levels = registry.cached(levels, "")?;
+async fn conditions(writer: &Writer, schemas: &Kind, levels: &Kind) -> Result<(), Status> {
+    let levels = writer.registry.cached(levels, "")?;
     let known: BTreeSet<&str> = levels.iter().map(object::name).collect();
-    for schema in registry.cached(schemas, "")? {
+    for schema in writer.registry.cached(schemas, "")? {
         let level = text(&schema, &["spec", "priorityLevelConfiguration", "name"]);
         let wanted = dangling(level, known.contains(level));
-        registry.say(schemas, &schema, &wanted).await?;
+        reconcile::say(writer, schemas, &schema, &wanted).await?;
     }
     Ok(())
 }

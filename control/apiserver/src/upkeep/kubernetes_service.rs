@@ -6,9 +6,9 @@
 //! no longer listed afterwards. The Service takes the first address of the primary range. Upstream:
 //! `pkg/controlplane/controller/kubernetesservice`.
 
-use super::Registry;
-use super::kind::Kind;
-use super::metadata::{items, set, text};
+use crate::registry::kind::Kind;
+use crate::registry::metadata::{items, set, text};
+use crate::write::Writer;
 use machinery::status::Status;
 use serde_json::{Value, json};
 use std::net::IpAddr;
@@ -17,11 +17,11 @@ const NAME: &str = "kubernetes";
 const NAMESPACE: &str = "default";
 
 /// The first address of the primary range.
-fn service_ip(registry: &Registry) -> Option<IpAddr> {
-    registry.config.service_cidrs.first().and_then(|n| n.hosts().next())
+fn service_ip(writer: &Writer) -> Option<IpAddr> {
+    writer.registry.config.service_cidrs.first().and_then(|n| n.hosts().next())
 }
 
-fn service(registry: &Registry) -> Value {
+fn service(writer: &Writer) -> Value {
     let mut service = json!({
         "apiVersion": "v1",
         "kind": "Service",
@@ -33,10 +33,10 @@ fn service(registry: &Registry) -> Value {
         "spec": {
             "type": "ClusterIP",
             "sessionAffinity": "None",
-            "ports": [{"name": "https", "protocol": "TCP", "port": 443, "targetPort": registry.config.secure_port}],
+            "ports": [{"name": "https", "protocol": "TCP", "port": 443, "targetPort": writer.registry.config.secure_port}],
         },
     });
-    if let Some(ip) = service_ip(registry) {
+    if let Some(ip) = service_ip(writer) {
         set(&mut service, &["spec", "clusterIP"], ip.to_string());
         set(&mut service, &["spec", "clusterIPs"], json!([ip.to_string()]));
     }
@@ -62,23 +62,23 @@ fn kinds() -> Option<(Kind, Kind, Kind)> {
 }
 
 /// Brings Service and endpoints to what they should be.
-pub(super) async fn reconcile(registry: &Registry) -> Result<(), Status> {
+pub(super) async fn reconcile(writer: &Writer) -> Result<(), Status> {
     let Some((services, ..)) = kinds() else { return Ok(()) };
-    registry.ensure(&services, service(registry)).await?;
-    endpoints(registry, true).await
+    writer.ensure(&services, service(writer)).await?;
+    endpoints(writer, true).await
 }
 
 /// Takes this server's address out of the endpoints.
-pub(super) async fn withdraw(registry: &Registry) -> Result<(), Status> {
-    endpoints(registry, false).await
+pub(super) async fn withdraw(writer: &Writer) -> Result<(), Status> {
+    endpoints(writer, false).await
 }
 
-async fn endpoints(registry: &Registry, listed: bool) -> Result<(), Status> {
-    let (Some((_, endpoints, slices)), Some(ip)) = (kinds(), registry.config.advertise_address) else {
+async fn endpoints(writer: &Writer, listed: bool) -> Result<(), Status> {
+    let (Some((_, endpoints, slices)), Some(ip)) = (kinds(), writer.registry.config.advertise_address) else {
         return Ok(());
     };
     let ours = ip.to_string();
-    let port = json!({"name": "https", "port": registry.config.secure_port, "protocol": "TCP"});
+    let port = json!({"name": "https", "port": writer.registry.config.secure_port, "protocol": "TCP"});
     let legacy = json!({
         "apiVersion": "v1",
         "kind": "Endpoints",
@@ -89,7 +89,7 @@ async fn endpoints(registry: &Registry, listed: bool) -> Result<(), Status> {
             "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"},
         },
     });
-    registry.ensure(&endpoints, legacy).await?;
+    writer.ensure(&endpoints, legacy).await?;
     let change = |old: &Value| {
         let present = items(old, &["subsets"]).iter().flat_map(|s| items(s, &["addresses"]));
         let all = addresses(present.map(|a| text(a, &["ip"])), &ours, listed);
@@ -100,7 +100,7 @@ async fn endpoints(registry: &Registry, listed: bool) -> Result<(), Status> {
         machinery::object::set_resource_version(&mut new, "");
         Ok(new)
     };
-    registry.amend(&endpoints, NAMESPACE, NAME, "", &change).await?;
+    writer.amend(&endpoints, NAMESPACE, NAME, "", &change).await?;
     let slice = json!({
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",
@@ -113,7 +113,7 @@ async fn endpoints(registry: &Registry, listed: bool) -> Result<(), Status> {
         "endpoints": [],
         "ports": [port],
     });
-    registry.ensure(&slices, slice).await?;
+    writer.ensure(&slices, slice).await?;
     let change = |old: &Value| {
         let present = items(old, &["endpoints"]).iter().flat_map(|e| items(e, &["addresses"]));
         let all = addresses(present.filter_map(Value::as_str), &ours, listed);
@@ -125,6 +125,6 @@ async fn endpoints(registry: &Registry, listed: bool) -> Result<(), Status> {
         machinery::object::set_resource_version(&mut new, "");
         Ok(new)
     };
-    registry.amend(&slices, NAMESPACE, NAME, "", &change).await?;
+    writer.amend(&slices, NAMESPACE, NAME, "", &change).await?;
     Ok(())
 }

@@ -1,10 +1,10 @@
 //! Asks a webhook over HTTPS. Upstream: `apiserver/pkg/util/webhook/client.go` on client-go's REST client.
 
 use crate::answer;
-use crate::registry::Registry;
-use crate::registry::metadata::{at, text};
+use crate::objects::text;
 use crate::stream::trusted::{self, BundleError};
 use base64::Engine as _;
+use futures::future::BoxFuture;
 use http::header::{ACCEPT, CONTENT_TYPE, HOST, USER_AGENT};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::client::conn::http1;
@@ -19,6 +19,20 @@ use std::time::Duration;
 
 /// Bytes of an answer.
 const LONGEST_ANSWER: usize = 8 * 1024 * 1024;
+
+/// An address or name, and a port.
+pub(crate) type Address = (String, u16);
+
+/// Knows where Services can be reached.
+pub(crate) trait Services: Send + Sync {
+    /// Some address where `port` of a Service answers.
+    fn reach<'a>(
+        &'a self,
+        namespace: &'a str,
+        name: &'a str,
+        port: u16,
+    ) -> BoxFuture<'a, Result<Address, Status>>;
+}
 
 /// Where a webhook is.
 #[derive(Debug)]
@@ -41,23 +55,23 @@ impl Endpoint {
     /// From a `WebhookClientConfig`.
     pub(crate) fn parse(config: &Value) -> Self {
         let bundle = base64::engine::general_purpose::STANDARD
-            .decode(text(config, &["caBundle"]))
+            .decode(text(config, "/caBundle"))
             .map_err(|_| BundleError::Unreadable);
         let tls = bundle.and_then(|bundle| trusted::config(&bundle, false, None)).map_err(|e| e.to_string());
-        match at(config, &["service"]) {
+        match config.get("service").filter(|service| !service.is_null()) {
             Some(service) => {
-                let (namespace, name) = (text(service, &["namespace"]), text(service, &["name"]));
-                let port = at(service, &["port"]).and_then(Value::as_u64).and_then(|p| u16::try_from(p).ok());
+                let (namespace, name) = (text(service, "/namespace"), text(service, "/name"));
+                let port = service.get("port").and_then(Value::as_u64).and_then(|p| u16::try_from(p).ok());
                 let port = port.filter(|p| *p != 0).unwrap_or(443);
                 Endpoint {
                     authority: format!("{name}.{namespace}.svc:{port}"),
                     place: Place::Service { namespace: namespace.to_owned(), name: name.to_owned(), port },
-                    path: rooted(text(service, &["path"])),
+                    path: rooted(text(service, "/path")),
                     tls,
                 }
             }
             None => {
-                let rest = text(config, &["url"]).trim_start_matches("https://");
+                let rest = text(config, "/url").trim_start_matches("https://");
                 let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
                 let uri = authority.parse::<http::uri::Authority>().ok();
                 let name = uri.as_ref().map_or(authority, |a| a.host());
@@ -76,13 +90,13 @@ impl Endpoint {
     /// Sends `review`; the error is the reason after `failed calling webhook "x": `.
     pub(crate) async fn ask(
         &self,
-        registry: &Registry,
+        services: &dyn Services,
         review: &Value,
         time: Duration,
     ) -> Result<Value, String> {
         let url = format!("https://{}{}?timeout={}s", self.authority, self.path, time.as_secs());
         let posting = |why: &str| format!("failed to call webhook: Post {}: {why}", go_quote(&url));
-        let asked = tokio::time::timeout(time, self.post(registry, review, time));
+        let asked = tokio::time::timeout(time, self.post(services, review, time));
         let (code, body) = match asked.await {
             Ok(Ok(answer)) => answer,
             Ok(Err(why)) => return Err(posting(&why)),
@@ -99,14 +113,14 @@ impl Endpoint {
 
     async fn post(
         &self,
-        registry: &Registry,
+        services: &dyn Services,
         review: &Value,
         time: Duration,
     ) -> Result<(u16, bytes::Bytes), String> {
         let tls = self.tls.clone()?;
         let (host, port, name) = match &self.place {
             Place::Service { namespace, name, port } => {
-                let (host, port) = registry.reach(namespace, name, *port).await.map_err(|e| e.message)?;
+                let (host, port) = services.reach(namespace, name, *port).await.map_err(|e| e.message)?;
                 (host, port, format!("{}.{}.svc", name, namespace))
             }
             Place::Host { name, port } => (name.clone(), *port, name.clone()),

@@ -3,10 +3,10 @@
 //! An object in a watch cache, and one just read, is in the version it was stored in; [`Registry::present`] and its like bring it
 //! to the version its client speaks. With a webhook, everything that needs it is asked for at once.
 
-use super::super::kind::Kind;
-use super::super::{Registry, stored};
-use super::keeper::gone;
-use crate::admission::webhooks::client::Endpoint;
+use super::kind::Kind;
+use super::slot::gone;
+use super::{Registry, stored};
+use crate::webhook::Endpoint;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use machinery::custom::{Conversion, Definition, review};

@@ -1,0 +1,63 @@
+//! What the server itself writes: no webhook or policy sees it.
+
+use super::Writer;
+use super::delete::Deleted;
+use crate::context::{Context, User};
+use crate::registry::call::{Call, Change};
+use crate::registry::kind::Kind;
+use crate::registry::options::DeleteOptions;
+use machinery::object;
+use machinery::status::Status;
+use serde_json::Value;
+
+fn context() -> Context {
+    let user = User {
+        name: "system:apiserver".to_owned(),
+        groups: vec!["system:masters".to_owned(), "system:authenticated".to_owned()],
+        ..User::default()
+    };
+    Context { user, user_agent: "windlass".to_owned(), ..Context::default() }
+}
+
+impl Writer {
+    /// Makes `object` unless something of its name is there.
+    pub(crate) async fn ensure(&self, kind: &Kind, object: Value) -> Result<(), Status> {
+        let (namespace, name) = (object::namespace(&object).to_owned(), object::name(&object).to_owned());
+        if self.registry.entry(kind, &namespace, &name).await?.is_some() {
+            return Ok(());
+        }
+        let context = context();
+        let mut object = object;
+        kind.default(&mut object);
+        match self.create(&Call::unseen(&context, kind, &namespace, &name), object).await {
+            Err(e) if e.code == 409 => Ok(()),
+            other => other.map(drop),
+        }
+    }
+
+    /// Changes an object of the server's own.
+    pub(crate) async fn amend(
+        &self,
+        kind: &Kind,
+        namespace: &str,
+        name: &str,
+        subresource: &'static str,
+        change: &Change<'_>,
+    ) -> Result<Value, Status> {
+        let context = context();
+        let mut call = Call::unseen(&context, kind, namespace, name);
+        call.subresource = subresource;
+        self.update(&call, change, None).await.map(|u| u.object)
+    }
+
+    /// Deletes an object as a client without wishes would; it may be gone already.
+    pub(crate) async fn discard(&self, kind: &Kind, namespace: &str, name: &str) -> Result<(), Status> {
+        let context = context();
+        let call = Call::unseen(&context, kind, namespace, name);
+        match self.delete(&call, &DeleteOptions::default()).await {
+            Ok(Deleted::Object(_) | Deleted::Status(_)) => Ok(()),
+            Err(error) if error.code == 404 => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
