@@ -159,6 +159,7 @@ impl Kubelet {
             claims,
             drivers: Drivers::default(),
             tokens: Tokens::new(client.clone()),
+            recorder: recorder.clone(),
         };
         let probes = probe::Handles {
             runtime: runtime.clone(),

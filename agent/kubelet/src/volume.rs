@@ -15,6 +15,7 @@ use crate::csi::Drivers;
 use crate::objects::Objects;
 use crate::pod::spec::downward::{self, Facts};
 use crate::quantity::whole;
+use crate::recorder::Recorder;
 
 pub mod atomic;
 pub mod claim;
@@ -219,6 +220,8 @@ pub struct Handles {
     pub drivers: Drivers,
     /// Service account tokens.
     pub tokens: Tokens,
+    /// Where it is said that a volume has grown.
+    pub recorder: Recorder,
 }
 
 impl Handles {
@@ -251,8 +254,8 @@ pub async fn set_up(handles: &Handles, pod: &Arc<Pod>, facts: &Facts) -> Result<
         };
         let source = source.map_err(|source| Failure::SetUp { volume: name.to_owned(), source })?;
         mounted.insert(volume.name.clone(), source);
-        if let (Some(claimed), Some(client)) = (&claimed, context.objects.client()) {
-            Box::pin(growth::follow(client, &context.recorder, pod, claimed)).await;
+        if let (Some(claimed), Some(client)) = (&claimed, handles.objects.client()) {
+            Box::pin(growth::follow(client, &handles.recorder, pod, claimed)).await;
         }
     }
     Ok(mounted)

@@ -153,6 +153,7 @@ fn context(dir: &Path, client: &kube::Client) -> Context {
         claims: Claims::default(),
         drivers: Drivers::default(),
         tokens: Tokens::new(Some(client.clone())),
+        recorder: recorder.clone(),
     };
     let probes =
         probe::Handles { runtime: runtime.clone(), recorder: recorder.clone(), work: scope.vital("probes") };

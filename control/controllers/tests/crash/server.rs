@@ -1,13 +1,15 @@
 //! An API server on an embedded store, in this process.
 
 use apiserver::context::User;
-use apiserver::discovery::Catalog;
+use apiserver::discovery::{Catalog, CustomResources};
 use apiserver::local::LocalService;
-use apiserver::registry::{self, Registry, Shared};
+use apiserver::registry::{self, Registry};
 use apiserver::server::{Authorization, Config, Parts};
 use apiserver::stream::default_node_addresses;
 use apiserver::stream::dial::Dialer;
-use apiserver::{ApiServer, run::Tasks};
+use apiserver::tasks::Tasks;
+use apiserver::write::Writer;
+use apiserver::{ApiServer, Shared};
 use pki::{Authority, Leaf};
 use std::sync::Arc;
 use store::embedded::{Options, Store};
@@ -25,7 +27,8 @@ impl Server {
         let folder = tempfile::tempdir().unwrap();
         let store = Arc::new(Store::open(folder.path().join("store"), Options::default()).unwrap());
         let registry = Registry::new(store, registry::Config::default());
-        let stored = Shared(registry.clone());
+        let writer = Writer::new(registry.clone());
+        let stored = Shared(writer.clone());
         let now = jiff::Timestamp::now();
         let authority = Arc::new(Authority::generate("kubernetes", now).unwrap());
         let leaf = authority.issue(&Leaf::client("apiserver", &["system:masters"]), now).unwrap();
@@ -35,7 +38,7 @@ impl Server {
             aggregator: None,
             objects: Arc::new(stored.clone()),
             resources: Arc::new(stored.clone()),
-            catalog: Arc::new(Catalog::new(vec![Arc::new(registry::CustomResources(registry.clone()))])),
+            catalog: Arc::new(Catalog::new(vec![Arc::new(CustomResources(registry.clone()))])),
             documents: Vec::new(),
             authorization,
             health: Arc::default(),
@@ -45,7 +48,7 @@ impl Server {
         let stop = CancellationToken::new();
         let api = ApiServer::new(Config::default(), parts, stop.clone());
         registry.attach(api.front(dialer, Arc::new(stored), default_node_addresses()));
-        registry.start(stop.clone()).await.unwrap();
+        writer.start(stop.clone()).await.unwrap();
         Self { api, authority, _stop: stop.drop_guard(), _folder: folder }
     }
 
