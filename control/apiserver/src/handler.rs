@@ -68,7 +68,7 @@ impl<'a> Exchange<'a> {
 
     /// Custom resources, their scales among them, have no protobuf form; their metadata alone has.
     fn serves(&self, media: Media, shape: Shape) -> bool {
-        self.kind.custom.is_none() || media != Media::Proto || shape != Shape::Full
+        media != Media::Proto || shape != Shape::Full || self.kind.rules().has_protobuf()
     }
 
     /// Notes warnings for the answer.
@@ -106,7 +106,7 @@ async fn route(writer: &Writer, context: Context, request: Request) -> Result<Re
     }
     // Custom resources are found by paths of their own scope only.
     let everywhere = matches!(info.verb.as_str(), "list" | "watch");
-    if kind.custom.is_some()
+    if kind.is_custom()
         && (kind.resource.namespaced == info.namespace.is_empty()
             && !(kind.resource.namespaced && everywhere))
     {
@@ -133,7 +133,7 @@ async fn route(writer: &Writer, context: Context, request: Request) -> Result<Re
         warnings: Warnings::default(),
     };
     exchange.warn(deprecation(&exchange.kind));
-    exchange.warn(exchange.kind.deprecation());
+    exchange.warn(exchange.kind.rules().deprecation());
     let result = if info.subresource.is_empty() {
         if kind.resource.is_stored() {
             match info.verb.as_str() {

@@ -1,6 +1,6 @@
 //! Resources and how they are read: what lies between an authorised request and the store, but for writes ([`crate::write`]).
 //!
-//! - a resource in one version: `kind`; objects at rest: `stored`; the store and the caches: `storage`; `page_token`
+//! - a resource in one version: `kind`, its `rules`; objects at rest: `stored`; the store and the caches: `storage`; `page_token`
 //! - reading: `get`, `list`, `watch`, with their `options`; `observe` for the front
 //! - a write as all see it: `call`, `operation`, `options`
 //! - custom resources: `custom` (what is served) on `slot`; `convert` between their versions
@@ -21,6 +21,7 @@ pub(crate) mod options;
 mod page_token;
 pub(crate) mod parsed;
 mod reachable;
+pub(crate) mod rules;
 pub(crate) mod slot;
 pub(crate) mod storage;
 pub(crate) mod stored;

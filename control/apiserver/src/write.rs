@@ -21,12 +21,26 @@ use crate::admission::Admission;
 use crate::registry::Registry;
 use crate::registry::call::{Call, Change, Writes};
 use crate::registry::kind::Kind;
+use crate::registry::stored;
 use futures::future::BoxFuture;
 use machinery::status::Status;
 use parking_lot::Mutex;
+use serde_json::Value;
 use services::Numbers;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
+use store::Entry;
+
+/// What a write left behind.
+#[derive(Debug)]
+pub(crate) struct Written {
+    /// Built in: in the stored version; custom: in its client's.
+    pub object: Value,
+    /// As it is stored; none of a dry run, and of a change that was the object's last.
+    pub entry: Option<Entry>,
+    /// It did not exist before.
+    pub created: bool,
+}
 
 /// Writes to a registry.
 pub struct Writer {
@@ -51,6 +65,22 @@ impl Writer {
             admission: Admission::new(own.clone()),
             numbers: Mutex::new(numbers),
         })
+    }
+
+    /// What was just written, as reading would give it: a built-in object is the one that was encoded.
+    async fn written(
+        &self,
+        kind: &Kind,
+        mut object: Value,
+        entry: Entry,
+        created: bool,
+    ) -> Result<Written, Status> {
+        if kind.is_custom() {
+            object = self.registry.decode(kind, &entry).await?;
+        } else {
+            stored::set_revision(&mut object, entry.mod_revision);
+        }
+        Ok(Written { object, entry: Some(entry), created })
     }
 
     /// Takes what stored Services hold.

@@ -180,7 +180,7 @@ pub(crate) fn decode_kind(
     const UNDECODABLE: &str = "object *unstructured.Unstructured does not implement the protobuf marshalling interface \
                                and cannot be encoded to a protobuf message";
     let header = headers.get(http::header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    if kind.custom.is_some()
+    if !kind.rules().has_protobuf()
         && content_type(header)? == Media::Proto
         && bytes.starts_with(codec::proto::MAGIC)
     {

@@ -8,7 +8,6 @@ use crate::registry::kind::Kind;
 use crate::registry::options::FieldValidation;
 use crate::write::managed;
 use bytes::Bytes;
-use http::StatusCode;
 use machinery::field::{FieldError, Path};
 use machinery::object;
 use machinery::object::{Gk, Gvk};
@@ -81,7 +80,7 @@ pub(super) async fn patch(x: &Exchange<'_>, body: Body) -> Result<Response, Stat
     };
     let updated = x.writer.update(&call, &change, None).await?;
     x.warn(warnings.into_inner());
-    Ok(respond::object(StatusCode::OK, &accept, &x.kind, updated.object, Include::parse(x.context)))
+    Ok(respond::written(&accept, &x.kind, updated, Include::parse(x.context)))
 }
 
 fn patched(
@@ -216,13 +215,7 @@ async fn apply(
     if object::metadata(&config).get("managedFields").is_some() {
         return Err(Status::bad_request("metadata.managedFields must be nil"));
     }
-    let unknown = if x.kind.custom.is_some() {
-        let (pruned, unknown) = x.kind.normalize(config).map_err(Status::bad_request)?;
-        config = pruned;
-        unknown
-    } else {
-        schema::builtin().kind(&gvk).map(|id| schema::builtin().prune(id, &mut config)).unwrap_or_default()
-    };
+    let unknown = x.kind.rules().prune(&mut config).map_err(Status::bad_request)?;
     // Nobody can own what no schema has: upstream refuses it however lenient the client is.
     if !unknown.is_empty() {
         let errors: Vec<String> = unknown.iter().map(|text| undeclared(text)).collect();
@@ -231,7 +224,7 @@ async fn apply(
     let warnings =
         body::judge(call.options.field_validation, decoded.duplicates).map_err(Status::bad_request)?;
     x.warn(warnings);
-    let indistinct = managed::indistinct(&x.kind, &config);
+    let indistinct = x.kind.rules().indistinct(&config);
     if !indistinct.is_empty() {
         return Err(untyped(&call, &gvk, &config, &indistinct));
     }
@@ -259,6 +252,5 @@ async fn apply(
         _ => None,
     };
     let updated = x.writer.update(&call, &change, fresh.as_ref()).await?;
-    let code = if updated.created { StatusCode::CREATED } else { StatusCode::OK };
-    Ok(respond::object(code, accept, &x.kind, updated.object, Include::parse(x.context)))
+    Ok(respond::written(accept, &x.kind, updated, Include::parse(x.context)))
 }

@@ -5,6 +5,8 @@ use super::table;
 use crate::context::Response;
 use crate::registry::kind::Kind;
 use crate::registry::list::List;
+use crate::registry::stored;
+use crate::write::Written;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, VARY};
@@ -93,11 +95,25 @@ pub(crate) fn object(
 /// Whether stored bytes of a built-in kind are the answer a client negotiated.
 pub(crate) fn as_stored(accept: &Accept, kind: &Kind) -> bool {
     let plain = accept.media == Media::Json && accept.shape == Shape::Full && !accept.pretty;
-    plain && kind.custom.is_none() && kind.is_storage()
+    plain && !kind.is_custom() && kind.is_storage()
 }
 
-/// Stored bytes, for [`as_stored`].
-pub(crate) fn stored(accept: &Accept, bytes: &[u8]) -> Response {
+/// What a write left behind, as the bytes that are stored where those are the answer.
+pub(crate) fn written(accept: &Accept, kind: &Kind, written: Written, include: table::Include) -> Response {
+    let code = if written.created { StatusCode::CREATED } else { StatusCode::OK };
+    match written.entry {
+        Some(entry) if as_stored(accept, kind) => {
+            let mut out = Vec::new();
+            stored::append(&mut out, &entry.value, entry.mod_revision);
+            out.push(b'\n');
+            answer(code, accept, out)
+        }
+        _ => object(code, accept, kind, written.object, include),
+    }
+}
+
+/// Bytes on the wire, for [`as_stored`].
+pub(crate) fn bytes(accept: &Accept, bytes: &[u8]) -> Response {
     let mut out = Vec::with_capacity(bytes.len() + 1);
     out.extend_from_slice(bytes);
     out.push(b'\n');

@@ -44,7 +44,7 @@ async fn replace(x: &Exchange<'_>, body: Body) -> Result<Response, Status> {
     x.warn(warnings);
     update::check_names(&call, &object)?;
     let updated = x.writer.update(&call, &|_| Ok(object.clone()), None).await?;
-    Ok(respond::object(StatusCode::OK, &accept, &x.kind, updated.object, Include::parse(x.context)))
+    Ok(respond::written(&accept, &x.kind, updated, Include::parse(x.context)))
 }
 
 /// Reviews and bindings: created, answered, not stored.

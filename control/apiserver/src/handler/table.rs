@@ -40,12 +40,12 @@ pub(crate) fn partial(version: &str, object: &Value) -> Value {
 
 /// The columns of a kind's table.
 pub(crate) fn columns(kind: &Kind) -> Value {
-    kind.columns()
+    kind.rules().columns()
 }
 
 /// One row.
 pub(crate) fn row(kind: &Kind, version: &str, object: &Value, include: Include) -> Value {
-    let mut row = kind.row(object, jiff::Timestamp::now());
+    let mut row = kind.rules().row(object, jiff::Timestamp::now());
     match include {
         Include::None => {}
         Include::Metadata => row["object"] = partial(version, object),

@@ -19,7 +19,7 @@ pub(super) async fn get(x: &Exchange<'_>) -> Result<Response, Status> {
     // What is stored is what is sent: nothing is decoded.
     if respond::as_stored(&accept, &x.kind) {
         let bytes = x.registry.get_bytes(&x.kind, x.namespace(), name, x.context).await?;
-        return Ok(respond::stored(&accept, &bytes));
+        return Ok(respond::bytes(&accept, &bytes));
     }
     let object = x.registry.get(&x.kind, x.namespace(), name, x.context).await?;
     Ok(respond::object(StatusCode::OK, &accept, &x.kind, object, Include::parse(x.context)))
@@ -58,7 +58,7 @@ pub(super) async fn create(x: &Exchange<'_>, body: Body) -> Result<Response, Sta
     x.warn(warnings);
     call.name = String::new();
     let created = x.writer.create(&call, object).await?;
-    Ok(respond::object(StatusCode::CREATED, &accept, &x.kind, created, Include::parse(x.context)))
+    Ok(respond::written(&accept, &x.kind, created, Include::parse(x.context)))
 }
 
 /// An object replaced.
@@ -72,8 +72,7 @@ pub(super) async fn update(x: &Exchange<'_>, body: Body) -> Result<Response, Sta
     let mut object = object;
     call.dedup_owners(&mut object, false);
     let updated = x.writer.update(&call, &|_| Ok(object.clone()), Some(&object)).await?;
-    let code = if updated.created { StatusCode::CREATED } else { StatusCode::OK };
-    Ok(respond::object(code, &accept, &x.kind, updated.object, Include::parse(x.context)))
+    Ok(respond::written(&accept, &x.kind, updated, Include::parse(x.context)))
 }
 
 async fn delete_options(x: &Exchange<'_>, body: Body) -> Result<DeleteOptions, Status> {

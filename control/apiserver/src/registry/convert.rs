@@ -32,20 +32,6 @@ impl Registry {
         self.convert(kind, &definition, object, kind.version).await
     }
 
-    /// What was just written, as [`Registry::decode`] would read it: a built-in object is the one that was encoded.
-    pub(crate) async fn written(
-        &self,
-        kind: &Kind,
-        mut object: Value,
-        entry: &Entry,
-    ) -> Result<Value, Status> {
-        if kind.custom.is_some() {
-            return self.decode(kind, entry).await;
-        }
-        stored::set_revision(&mut object, entry.mod_revision);
-        Ok(object)
-    }
-
     /// The bytes to store for an object of the version `kind` speaks.
     pub(crate) async fn encode(&self, kind: &Kind, object: &Value) -> Result<Bytes, Status> {
         let Some(slot) = kind.custom else { return kind.encode(object) };

@@ -3,16 +3,13 @@
 //! Inside the registry an object always has the form of the version it is stored in; the client's version is met at the
 //! edges only, by [`Kind::to_storage`] and [`Kind::to_client`].
 
+use super::rules::{Builtin, Custom, Rules};
 use super::slot::Slot;
 use super::{metadata, stored};
-use jiff::Timestamp;
-use machinery::custom::{self, Definition, Version};
-use machinery::field::FieldError;
 use machinery::object::{Gk, Gr, Gvk};
-use machinery::resources::{self, Resource, strategy, table, validate};
+use machinery::resources::{self, Resource, strategy};
 use machinery::status::Status;
-use serde_json::{Value, json};
-use std::sync::Arc;
+use serde_json::Value;
 use store::Entry;
 
 /// A resource in one of its versions.
@@ -102,14 +99,6 @@ impl Kind {
         self.resource.group == group && self.resource.plural == plural
     }
 
-    /// True where stored bytes are what this version's clients get.
-    pub(crate) fn is_storage(&self) -> bool {
-        if let Some(slot) = self.custom {
-            return slot.definition().is_some_and(|d| d.storage == self.version && !d.asks());
-        }
-        resources::convert::is_storage(self.resource, self.version)
-    }
-
     /// The fields a selector may name.
     pub(crate) fn selectable(&self) -> impl Iterator<Item = &'static str> {
         let namespace = self.resource.namespaced.then_some("metadata.namespace");
@@ -142,36 +131,6 @@ impl Kind {
             .map_err(|e| Status::internal_error(format!("decode {}: {e}", self.gr())))
     }
 
-    /// Turns an object of the stored version into one of the client's.
-    ///
-    /// Custom objects come from the registry in the client's version already, but for lists and watches of a definition whose
-    /// versions differ by name only.
-    pub(crate) fn to_client(self, object: &mut Value) {
-        if let Some((definition, version)) = self.definition() {
-            if machinery::object::api_version(object) != self.api_version() {
-                machinery::object::set_gvk(object, &self.gvk());
-                // What is stored was brought to its schema; what this version's does not know goes now.
-                if let Err(error) = definition.coerce(definition_version(&definition, version), object, true)
-                {
-                    tracing::warn!(error, kind = %self.gvk(), "convert an object");
-                }
-            }
-            return;
-        }
-        if !self.is_storage() {
-            resources::convert::from_storage(self.resource, self.version, object);
-        }
-    }
-
-    /// Turns an object of the client's version into one of the stored version.
-    pub(crate) fn to_storage(self, object: &mut Value) {
-        if self.custom.is_some() {
-            return;
-        }
-        // Even the stored version has what is only ever sent, such as a secret's `stringData`.
-        resources::convert::to_storage(self.resource, self.version, object);
-    }
-
     /// The bytes to store for an object of the stored version.
     pub(crate) fn encode(&self, object: &Value) -> Result<bytes::Bytes, Status> {
         stored::encode(object).map_err(|e| Status::internal_error(format!("encode {}: {e}", self.gr())))
@@ -183,161 +142,62 @@ impl Kind {
     }
 }
 
-/// What an object of this kind must be and become: `machinery`'s pure functions.
+/// What is asked most of its [`Rules`], at the edges: on the way in and out.
 impl Kind {
+    /// What objects of this kind must be and become. Of a custom resource, what its definition says now; where that is gone, nothing
+    /// built in applies either, and the store refuses what comes.
+    pub(crate) fn rules(&self) -> Box<dyn Rules> {
+        match self.definition() {
+            Some(custom) => Box::new(custom),
+            None => Box::new(Builtin { resource: self.resource, version: self.version }),
+        }
+    }
+
+    /// What the definition says now of this version; none for built-in resources, and for a custom one that is no longer served.
+    pub(crate) fn definition(&self) -> Option<Custom> {
+        Custom::of(self.custom?.definition()?, self.version)
+    }
+
+    /// Whether it is defined by an object.
+    pub(crate) fn is_custom(&self) -> bool {
+        self.custom.is_some()
+    }
+
+    /// True where stored bytes are what this version's clients get.
+    pub(crate) fn is_storage(&self) -> bool {
+        self.rules().is_storage()
+    }
+
+    /// Whether a webhook makes this version's objects of stored ones.
+    pub(crate) fn is_converted(&self) -> bool {
+        self.definition().is_some_and(|custom| custom.definition().asks())
+    }
+
+    /// Turns an object of the stored version into one of the client's.
+    pub(crate) fn to_client(self, object: &mut Value) {
+        self.rules().to_client(object);
+    }
+
+    /// Turns an object of the client's version into one of the stored version.
+    pub(crate) fn to_storage(self, object: &mut Value) {
+        self.rules().to_storage(object);
+    }
+
+    /// The canonical form of an object, and the fields its schema does not have.
+    ///
+    /// # Errors
+    /// For a value of the wrong type, in the words of Go's decoder.
+    pub(crate) fn normalize(&self, object: Value) -> Result<(Value, Vec<String>), String> {
+        self.rules().normalize(object)
+    }
+
     /// Fills in what the client left out.
     pub(crate) fn default(&self, object: &mut Value) {
-        if let Some((definition, version)) = self.definition() {
-            return definition.default(definition_version(&definition, version), object);
-        }
-        resources::defaults::apply(self.resource, object);
-    }
-
-    /// Makes a new object what objects of its kind start as.
-    pub(crate) fn prepare_create(&self, object: &mut Value) {
-        if let Some((definition, version)) = self.definition() {
-            return custom::strategy::prepare_create(definition_version(&definition, version), object);
-        }
-        strategy::prepare_for_create(self.resource, object);
-        strategy::canonicalize(self.resource, object);
-    }
-
-    /// Carries over what this write may not change.
-    pub(crate) fn prepare_update(&self, subresource: &str, new: &mut Value, old: &Value) {
-        if let Some((definition, version)) = self.definition() {
-            return match subresource {
-                "status" => custom::strategy::prepare_status_update(new, old),
-                _ => custom::strategy::prepare_update(definition_version(&definition, version), new, old),
-            };
-        }
-        match subresource {
-            "" => strategy::prepare_for_update(self.resource, new, old),
-            // The scheduler's binding writes spec and status at once, which no client may.
-            "binding" => {}
-            _ => strategy::prepare_for_subresource_update(self.resource, subresource, new, old),
-        }
-        strategy::canonicalize(self.resource, new);
-    }
-
-    /// What is wrong with a new object.
-    pub(crate) fn validate_create(&self, object: &Value) -> Vec<FieldError> {
-        if let Some((definition, version)) = self.definition() {
-            return custom::strategy::validate_create(definition_version(&definition, version), object);
-        }
-        validate::create(self.resource, object)
-    }
-
-    /// What is wrong with a change.
-    pub(crate) fn validate_update(&self, subresource: &str, new: &Value, old: &Value) -> Vec<FieldError> {
-        if let Some((definition, version)) = self.definition() {
-            let version = definition_version(&definition, version);
-            return match subresource {
-                "status" => custom::strategy::validate_status(version, new, old),
-                _ => custom::strategy::validate_update(version, new, old),
-            };
-        }
-        match subresource {
-            "" => validate::update(self.resource, new, old),
-            sub => validate::subresource_update(self.resource, sub, new, old),
-        }
-    }
-
-    /// What an author ought to know of an object that is accepted all the same.
-    pub(crate) fn warnings(&self, subresource: &str, object: &Value, old: Option<&Value>) -> Vec<String> {
-        if !subresource.is_empty() {
-            return Vec::new();
-        }
-        if self.custom.is_some() {
-            return custom::strategy::warnings(object, old);
-        }
-        strategy::warnings(self.resource, object, old)
+        self.rules().default(object);
     }
 
     /// The warning of a delete that leaves its dependents behind.
     pub(crate) fn orphaning_warning(&self) -> Option<String> {
         strategy::orphaning_warning(self.resource).map(str::to_owned)
     }
-
-    /// The fields a write of this subresource (the object itself where empty) resets.
-    pub(crate) fn reset_fields(&self, subresource: &str) -> &'static [&'static str] {
-        if let Some((definition, version)) = self.definition() {
-            let status = definition_version(&definition, version).status;
-            return strategy::reset_fields_of_custom(status, subresource);
-        }
-        strategy::reset_fields(self.resource, subresource)
-    }
-
-    /// May a PUT create it?
-    pub(crate) fn creates_on_update(&self) -> bool {
-        self.custom.is_none() && strategy::allow_create_on_update(self.resource)
-    }
-
-    /// May a PUT name no resourceVersion?
-    pub(crate) fn unconditional_update(&self) -> bool {
-        self.custom.is_none() && strategy::allow_unconditional_update(self.resource)
-    }
-
-    /// The columns of its table.
-    pub(crate) fn columns(&self) -> Value {
-        if let Some((definition, version)) = self.definition() {
-            return definition_version(&definition, version).columns.headers();
-        }
-        table::columns(self.resource).iter().map(table::Column::definition).collect()
-    }
-
-    /// Its row.
-    pub(crate) fn row(&self, object: &Value, now: Timestamp) -> Value {
-        if let Some((definition, version)) = self.definition() {
-            return json!({"cells": definition_version(&definition, version).columns.cells(object, now)});
-        }
-        let mut row = json!({"cells": table::cells(self.resource, object, now)});
-        if let Some(conditions) = table::conditions(object) {
-            row["conditions"] = conditions;
-        }
-        row
-    }
-}
-
-/// Custom resources.
-impl Kind {
-    /// What the definition says now, and where in it this version is; none for built-in resources, and for a custom
-    /// one that is no longer served.
-    pub(crate) fn definition(&self) -> Option<(Arc<Definition>, usize)> {
-        let definition = self.custom?.definition()?;
-        let at = definition.versions.iter().position(|v| v.name == self.version)?;
-        Some((definition, at))
-    }
-
-    /// The canonical form of an object of this kind, and the fields it does not know.
-    ///
-    /// # Errors
-    /// For a value of the wrong type, in the words of Go's decoder.
-    pub(crate) fn normalize(&self, value: Value) -> Result<(Value, Vec<String>), String> {
-        if let Some((definition, version)) = self.definition() {
-            let mut value = value;
-            let unknown = definition.coerce(definition_version(&definition, version), &mut value, false)?;
-            return Ok((value, unknown));
-        }
-        let table = machinery::schema::builtin();
-        let Some(id) = table.kind(&self.gvk()) else { return Ok((value, Vec::new())) };
-        let normalized = table.normalize(id, value).map_err(|e| e.to_string())?;
-        Ok((normalized.value, normalized.unknown))
-    }
-
-    /// Whether a webhook makes this version's objects of stored ones.
-    pub(crate) fn is_converted(&self) -> bool {
-        self.definition().is_some_and(|(definition, _)| definition.asks())
-    }
-
-    /// What clients of a deprecated version of a custom resource are told.
-    pub(crate) fn deprecation(&self) -> Option<String> {
-        let (definition, version) = self.definition()?;
-        definition_version(&definition, version).warning.clone()
-    }
-}
-
-/// The version [`Kind::definition`] found.
-pub(crate) fn definition_version(definition: &Definition, at: usize) -> &Version {
-    // The index was found in this very definition.
-    &definition.versions[at]
 }

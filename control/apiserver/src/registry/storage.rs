@@ -1,6 +1,6 @@
 //! The store and the watch caches as the verbs see them: objects in and out, failures as statuses.
 
-use super::kind::{Kind, definition_version};
+use super::kind::Kind;
 use super::{Registry, stored};
 use bytes::Bytes;
 use machinery::custom::{Definition, Version};
@@ -63,8 +63,8 @@ pub(super) fn selects(kind: &Kind, fields: &FieldSelector, object: &Value) -> bo
     let mut values = std::collections::BTreeMap::new();
     values.insert("metadata.name".to_owned(), machinery::object::name(object).to_owned());
     values.insert("metadata.namespace".to_owned(), machinery::object::namespace(object).to_owned());
-    if let Some((definition, at)) = kind.definition() {
-        values.extend(custom_fields(definition_version(&definition, at), object));
+    if let Some(custom) = kind.definition() {
+        values.extend(custom_fields(custom.version(), object));
     }
     fields.matches(|field| values.get(field).map(String::as_str))
 }

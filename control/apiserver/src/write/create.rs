@@ -1,6 +1,6 @@
 //! CREATE: name, stamp, admit, validate, write once.
 
-use super::{Writer, managed, services, system};
+use super::{Writer, Written, managed, services, system};
 use crate::admission::{self, Attributes, Operation};
 use crate::registry::call::Call;
 use crate::registry::kind::Kind;
@@ -15,7 +15,7 @@ const NAME_TRIES: usize = 8;
 
 impl Writer {
     /// Creates `object` (in the stored version).
-    pub(crate) async fn create(&self, call: &Call<'_>, object: Value) -> Result<Value, Status> {
+    pub(crate) async fn create(&self, call: &Call<'_>, object: Value) -> Result<Written, Status> {
         let Call { kind, namespace, .. } = call;
         let mut object = object;
         if kind.resource.namespaced {
@@ -60,12 +60,12 @@ impl Writer {
         &self,
         call: &Call<'_>,
         mut object: Value,
-    ) -> Result<Result<Value, String>, Status> {
+    ) -> Result<Result<Written, String>, Status> {
         let Call { context, kind, options, .. } = call;
         let applied =
             call.options.applies.then(|| at(&object, &["metadata", "managedFields"]).cloned()).flatten();
         stamp(&mut object);
-        if kind.definition().is_some_and(|(definition, _)| definition.terminating) {
+        if kind.definition().is_some_and(|custom| custom.definition().terminating) {
             let why = "create not allowed while custom resource definition is terminating";
             return Err(Status::forbidden(&kind.gr(), object::name(&object), why));
         }
@@ -74,7 +74,8 @@ impl Writer {
         let mut object = attributes.object.take().unwrap_or_default();
         call.dedup_owners(&mut object, true);
         self.no_escalation(call, &object, None).await?;
-        kind.prepare_create(&mut object);
+        let rules = kind.rules();
+        rules.prepare_create(&mut object);
         if object::name(&object).is_empty() && kind.resource.is_stored() {
             let missing = machinery::field::FieldError::required(
                 &machinery::field::Path::new("metadata").child("name"),
@@ -86,11 +87,11 @@ impl Writer {
         system::before_create(kind, context, &mut object)?;
         // Numbers are granted before validation, as upstream grants them: what is validated is what is stored.
         let grant = services::Grant::for_create(self, kind, &mut object)?;
-        let errors = kind.validate_create(&object);
+        let errors = rules.validate_create(&object);
         if !errors.is_empty() {
             return Err(Status::invalid(&kind.gk(), &name, &errors));
         }
-        call.warn(kind.warnings(call.subresource, &object, None));
+        call.warn(rules.warnings(&object, None));
         attributes.object = Some(object);
         attributes.name.clone_from(&name);
         admission::validate(&self.registry, &mut attributes).await?;
@@ -104,7 +105,7 @@ impl Writer {
         if options.dry_run {
             return Ok(match self.registry.entry(kind, object::namespace(&object), &name).await? {
                 Some(_) => Err(name),
-                None => Ok(object),
+                None => Ok(Written { object, entry: None, created: true }),
             });
         }
         // The store's own refusal, after everybody else's.
@@ -120,7 +121,7 @@ impl Writer {
         {
             Some(entry) => {
                 grant.keep();
-                self.registry.written(kind, object, &entry).await.map(Ok)
+                self.written(kind, object, entry, true).await.map(Ok)
             }
             None => Ok(Err(name)),
         }

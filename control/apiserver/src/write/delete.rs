@@ -258,7 +258,10 @@ impl Writer {
                     .write(kind, &entry.key, bytes, Expect::At(entry.mod_revision), self.ttl(kind))
                     .await?;
                 match written {
-                    Some(entry) => self.registry.decode(kind, &entry).await.map(|o| Some(Deleted::Object(o))),
+                    Some(entry) => {
+                        let written = self.written(kind, marked, entry, false).await?;
+                        Ok(Some(Deleted::Object(written.object)))
+                    }
                     None => Ok(None),
                 }
             }

@@ -1,41 +1,16 @@
 //! `metadata.managedFields`: every write leaves who owns what behind it.
 
 use crate::registry::call::Call;
-use crate::registry::kind::{Kind, definition_version};
+use crate::registry::kind::Kind;
 use crate::registry::metadata::{at, copy, remove, set, time};
 use machinery::apply::managed::{Managed, Manager};
 use machinery::apply::set::Set;
-use machinery::apply::structure::Builtin;
-use machinery::apply::{self, Applied, Write};
-use machinery::custom::{Version, merge::Custom};
-use machinery::object::Gvk;
-use machinery::schema;
+use machinery::apply::{Applied, Write};
 use machinery::status::Status;
 use serde_json::{Value, json};
 
 /// The manager of writes that name none: the server's own.
 const OWN: &str = "kube-apiserver";
-
-/// The structure of a built-in kind.
-fn structure(gvk: &Gvk) -> Option<Builtin<'static>> {
-    let table = schema::builtin();
-    table.kind(gvk).map(|id| Builtin::new(table, id))
-}
-
-/// The structure of a custom kind's version.
-fn custom(version: &Version) -> Custom<'_> {
-    Custom::Object(version.schema.as_ref())
-}
-
-/// The type's zero value in canonical form.
-fn zero(gvk: &Gvk) -> Value {
-    let table = schema::builtin();
-    let empty = json!({"apiVersion": gvk.api_version(), "kind": gvk.kind});
-    table
-        .kind(gvk)
-        .and_then(|id| table.normalize(id, empty.clone()).ok())
-        .map_or(empty, |normalized| normalized.value)
-}
 
 fn manager(call: &Call<'_>, applies: bool) -> Manager {
     let name = &call.options.field_manager;
@@ -78,12 +53,12 @@ fn chosen(asked: &Value) -> Option<Managed> {
 
 /// Notes in `new` who owns what after `call` made it of `old` (none: created it).
 pub(super) fn track(call: &Call<'_>, old: Option<&Value>, new: &mut Value) {
-    let Some(gvk) = Gvk::of(new) else { return };
+    let rules = call.kind.rules();
     let asked = at(new, &["metadata", "managedFields"]).cloned();
     remove(new, &["metadata", "managedFields"]);
     let (live, noted) = match old {
         Some(old) => (without(old), owners(old)),
-        None => (zero(&gvk), Managed::default()),
+        None => (rules.zero(new), Managed::default()),
     };
     let present = match asked.filter(|_| call.subresource.is_empty()) {
         Some(asked) => chosen(&asked).unwrap_or(noted),
@@ -91,17 +66,11 @@ pub(super) fn track(call: &Call<'_>, old: Option<&Value>, new: &mut Value) {
     };
     let now = time(jiff::Timestamp::now());
     let own = manager(call, false);
-    let reset = Set::of_fields(call.kind.reset_fields(call.subresource));
+    let reset = Set::of_fields(rules.reset_fields(call.subresource));
     let write = Write { manager: &own, now: &now, force: true, reset: &reset };
-    let managed = match (call.kind.definition(), structure(&gvk)) {
-        (Some((definition, at)), _) => {
-            let structure = custom(definition_version(&definition, at));
-            apply::update(structure, &live, new, &present, &write)
-        }
-        (None, Some(structure)) => apply::update(structure, &live, new, &present, &write),
-        (None, None) => return,
-    };
-    note(new, &managed);
+    if let Some(managed) = rules.owners(&live, new, &present, &write) {
+        note(new, &managed);
+    }
 }
 
 /// Puts the owners' times back as they were where a write changed nothing else: it is then no write at all
@@ -119,15 +88,6 @@ pub(super) fn keep_times(old: &Value, new: &mut Value) {
     }
 }
 
-/// Why a configuration cannot be applied: what its lists name twice, or not at all.
-pub(crate) fn indistinct(kind: &Kind, config: &Value) -> Vec<String> {
-    match (kind.definition(), structure(&kind.gvk())) {
-        (Some((definition, at)), _) => apply::indistinct(custom(definition_version(&definition, at)), config),
-        (None, Some(structure)) => apply::indistinct(structure, config),
-        (None, None) => Vec::new(),
-    }
-}
-
 /// `config` applied over `live` (none: over nothing), both in the client's version: the object, its owners noted.
 pub(crate) fn apply(
     call: &Call<'_>,
@@ -135,7 +95,7 @@ pub(crate) fn apply(
     live: Option<&Value>,
     config: &Value,
 ) -> Result<Value, Status> {
-    let gvk = kind.gvk();
+    let (gvk, rules) = (kind.gvk(), kind.rules());
     let (bare, present) = match live {
         Some(live) => (without(live), owners(live)),
         // Nothing is there: what is applied is all there is.
@@ -143,17 +103,10 @@ pub(crate) fn apply(
     };
     let now = time(jiff::Timestamp::now());
     let own = manager(call, true);
-    let reset = Set::of_fields(kind.reset_fields(call.subresource));
+    let reset = Set::of_fields(rules.reset_fields(call.subresource));
     let force = call.options.force.unwrap_or(false);
     let write = Write { manager: &own, now: &now, force, reset: &reset };
-    let Applied { mut object, managed, .. } = match (kind.definition(), structure(&gvk)) {
-        (Some((definition, at)), _) => {
-            let structure = custom(definition_version(&definition, at));
-            apply::apply(structure, &bare, config, &present, &write)?
-        }
-        (None, Some(structure)) => apply::apply(structure, &bare, config, &present, &write)?,
-        (None, None) => return Err(Status::internal_error(format!("no schema of {gvk}"))),
-    };
+    let Applied { mut object, managed, .. } = rules.apply(&bare, config, &present, &write)?;
     note(&mut object, &managed);
     Ok(object)
 }

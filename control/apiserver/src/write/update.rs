@@ -5,7 +5,7 @@
 //! any other is applied anew to what is stored now. A change that changes nothing writes nothing.
 
 use super::delete;
-use super::{Writer, managed, services};
+use super::{Writer, Written, managed, services};
 use crate::admission::{self, Attributes, Operation};
 use crate::registry::call::{Call, Change};
 use crate::registry::metadata::{at, copy, deleting, finalizers, remove, set, text};
@@ -18,18 +18,9 @@ use store::{Entry, Expect};
 /// Lost races after which an unconditional change is given up (upstream: `MaxRetryWhenPatchConflicts` for patches).
 const TRIES: usize = 5;
 
-/// What an update came to.
-#[derive(Debug)]
-pub(crate) struct Updated {
-    /// The object as it is stored now.
-    pub object: Value,
-    /// It did not exist before.
-    pub created: bool,
-}
-
 /// Must this write name a resourceVersion?
 fn needs_revision(call: &Call<'_>) -> bool {
-    !call.kind.unconditional_update() && call.context.info.verb == "update"
+    !call.kind.rules().unconditional_update() && call.context.info.verb == "update"
 }
 
 impl Writer {
@@ -39,7 +30,7 @@ impl Writer {
         call: &Call<'_>,
         change: &Change<'_>,
         create_from: Option<&Value>,
-    ) -> Result<Updated, Status> {
+    ) -> Result<Written, Status> {
         for _ in 0..TRIES {
             let Some(entry) = self.registry.entry(&call.kind, &call.namespace, &call.name).await? else {
                 // Whoever names a uid means an object that was there.
@@ -48,27 +39,28 @@ impl Writer {
                     return Err(other_uid(call, uid, ""));
                 }
                 return match create_from.filter(|_| {
-                    call.options.applies || (call.subresource.is_empty() && call.kind.creates_on_update())
+                    call.options.applies
+                        || (call.subresource.is_empty() && call.kind.rules().creates_on_update())
                 }) {
                     Some(object) => self.create_by_update(call, object).await,
                     None => Err(Status::not_found(&call.kind.gr(), &call.name)),
                 };
             };
-            if let Some(object) = self.try_update(call, change, &entry).await? {
-                return Ok(Updated { object, created: false });
+            if let Some(written) = self.try_update(call, change, entry).await? {
+                return Ok(written);
             }
         }
         Err(Status::conflict_modified(&call.kind.gr(), &call.name))
     }
 
-    async fn create_by_update(&self, call: &Call<'_>, object: &Value) -> Result<Updated, Status> {
+    async fn create_by_update(&self, call: &Call<'_>, object: &Value) -> Result<Written, Status> {
         let mut object = object.clone();
         if !text(&object, &["metadata", "resourceVersion"]).is_empty() {
             // The client means an object that is gone.
             return Err(Status::not_found(&call.kind.gr(), &call.name));
         }
         object::set_name(&mut object, &call.name);
-        Ok(Updated { object: self.create(call, object).await?, created: true })
+        self.create(call, object).await
     }
 
     /// One round of read-change-write. `Ok(None)`: somebody else wrote in between, and the change may be tried again.
@@ -76,10 +68,10 @@ impl Writer {
         &self,
         call: &Call<'_>,
         change: &Change<'_>,
-        entry: &Entry,
-    ) -> Result<Option<Value>, Status> {
+        entry: Entry,
+    ) -> Result<Option<Written>, Status> {
         let kind = &call.kind;
-        let old = self.registry.decode(kind, entry).await?;
+        let old = self.registry.decode(kind, &entry).await?;
         let mut new = change(&old)?;
         check_identity(call, &old, &new)?;
         let asked = text(&new, &["metadata", "resourceVersion"]).to_owned();
@@ -105,14 +97,17 @@ impl Writer {
         carry_over(&old, &mut new);
         call.dedup_owners(&mut new, true);
         self.no_escalation(call, &new, Some(&old)).await?;
-        kind.prepare_update(call.subresource, &mut new, &old);
+        let rules = kind.rules();
+        rules.prepare_update(call.subresource, &mut new, &old);
         let grant = services::Grant::for_update(self, kind, &mut new, &old)?;
         let mut errors = new_finalizers(&old, &new);
-        errors.extend(kind.validate_update(call.subresource, &new, &old));
+        errors.extend(rules.validate_update(call.subresource, &new, &old));
         if !errors.is_empty() {
             return Err(Status::invalid(&kind.gk(), &call.name, &errors));
         }
-        call.warn(kind.warnings(call.subresource, &new, Some(&old)));
+        if call.subresource.is_empty() {
+            call.warn(rules.warnings(&new, Some(&old)));
+        }
         attributes.object = Some(new);
         admission::validate(&self.registry, &mut attributes).await?;
         let mut new = attributes.object.take().unwrap_or_default();
@@ -130,16 +125,16 @@ impl Writer {
                 .await?
                 .map(|_| {
                     services::release(self, kind, &new);
-                    new
+                    Written { object: new, entry: None, created: false }
                 }));
         }
         let bytes = self.registry.encode(kind, &new).await?;
         if bytes == entry.value {
             grant.keep();
-            return Ok(Some(old));
+            return Ok(Some(Written { object: old, entry: Some(entry), created: false }));
         }
         if call.options.dry_run {
-            return Ok(Some(new));
+            return Ok(Some(Written { object: new, entry: None, created: false }));
         }
         match self
             .registry
@@ -148,7 +143,7 @@ impl Writer {
         {
             Some(entry) => {
                 grant.keep();
-                self.registry.written(kind, new, &entry).await.map(Some)
+                self.written(kind, new, entry, false).await.map(Some)
             }
             None if held => Err(Status::conflict_modified(&kind.gr(), &call.name)),
             None => Ok(None),

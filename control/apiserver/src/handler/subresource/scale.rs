@@ -3,7 +3,7 @@
 use super::super::{Exchange, body, respond};
 use crate::admission::{Seen, View};
 use crate::context::{Body, Response};
-use crate::registry::kind::{Kind, definition_version};
+use crate::registry::kind::Kind;
 use crate::registry::metadata::{at, set, text};
 use http::StatusCode;
 use machinery::custom::definition::Scale;
@@ -32,7 +32,7 @@ static VIEW: View = View {
 /// The Scale of an object: a workload, or a custom resource, whose definition says where its replicas are.
 fn of(kind: &Kind, object: &Value) -> Value {
     match kind.definition() {
-        Some((definition, at)) => match &definition_version(&definition, at).scale {
+        Some(custom) => match &custom.version().scale {
             Some(scale) => of_custom(scale, object),
             None => Value::Null,
         },
@@ -43,8 +43,8 @@ fn of(kind: &Kind, object: &Value) -> Value {
 /// Sets the wanted replicas of an object.
 fn set_replicas(kind: &Kind, object: &mut Value, replicas: i64) {
     match kind.definition() {
-        Some((definition, at)) => {
-            if let Some(scale) = &definition_version(&definition, at).scale {
+        Some(custom) => {
+            if let Some(scale) = &custom.version().scale {
                 set_path(object, &scale.spec_replicas, replicas.into());
             }
         }
@@ -106,8 +106,8 @@ fn of_workload(workload: &Value) -> Value {
 pub(super) async fn get(x: &Exchange<'_>) -> Result<Response, Status> {
     let accept = x.accept(false)?;
     let workload = x.registry.read_required(&x.kind, x.namespace(), &x.context.info.name).await?;
-    if let Some((definition, at)) = x.kind.definition()
-        && let Some(scale) = &definition_version(&definition, at).scale
+    if let Some(custom) = x.kind.definition()
+        && let Some(scale) = &custom.version().scale
         && at_path(&workload, &scale.spec_replicas).is_none()
     {
         let why = format!("the spec replicas field {:?} does not exist", scale.spec_replicas);

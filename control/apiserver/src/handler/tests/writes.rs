@@ -352,3 +352,63 @@ async fn a_patch_is_warned_of_what_it_writes() {
         warned.headers
     );
 }
+
+async fn raw(s: &Server, method: &str, target: &str, body: Value, headers: &[(&str, &str)]) -> bytes::Bytes {
+    let bytes = if body.is_null() { Vec::new() } else { serde_json::to_vec(&body).unwrap() };
+    let response = s.send(method, target, bytes, headers, admin()).await;
+    assert!(response.status().is_success(), "{method} {target}: {}", response.status());
+    response.into_body().collect().await.unwrap().to_bytes()
+}
+
+#[tokio::test]
+async fn the_answer_to_a_write_must_not_differ_from_what_is_stored_by_a_byte() {
+    let s = Server::start().await;
+    let one = format!("{MAPS}/bytes");
+    let created = raw(&s, "POST", MAPS, config_map("bytes"), &[]).await;
+    assert_eq!(created, raw(&s, "GET", &one, Value::Null, &[]).await);
+    let mut object: Value = serde_json::from_slice(&created).unwrap();
+    assert_eq!(raw(&s, "PUT", &one, object.clone(), &[]).await, created, "nothing was changed");
+    object["data"]["b"] = json!("2");
+    let updated = raw(&s, "PUT", &one, object, &[]).await;
+    assert_ne!(updated, created);
+    assert_eq!(updated, raw(&s, "GET", &one, Value::Null, &[]).await);
+    let merge = [("content-type", "application/merge-patch+json")];
+    let patched = raw(&s, "PATCH", &one, json!({"data": {"c": "3"}}), &merge).await;
+    assert_eq!(patched, raw(&s, "GET", &one, Value::Null, &[]).await);
+    let apply = [("content-type", "application/apply-patch+yaml")];
+    let config = json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {"d": "4"}});
+    let applied = raw(&s, "PATCH", &format!("{one}?fieldManager=m"), config, &apply).await;
+    assert_eq!(applied, raw(&s, "GET", &one, Value::Null, &[]).await);
+    raw(&s, "POST", PODS, pod("p"), &[]).await;
+    let status = format!("{PODS}/p/status");
+    let set = raw(&s, "PATCH", &status, json!({"status": {"phase": "Running"}}), &merge).await;
+    assert_eq!(set, raw(&s, "GET", &format!("{PODS}/p"), Value::Null, &[]).await);
+}
+
+#[tokio::test]
+async fn the_answer_to_a_write_must_not_lose_the_form_it_was_asked_in() {
+    let s = Server::start().await;
+    let table = [("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")];
+    let answer = raw(&s, "POST", MAPS, config_map("a"), &table).await;
+    assert_eq!(serde_json::from_slice::<Value>(&answer).unwrap()["kind"], "Table");
+    let answer =
+        raw(&s, "POST", MAPS, config_map("b"), &[("accept", "application/vnd.kubernetes.protobuf")]).await;
+    assert!(answer.starts_with(machinery::codec::proto::MAGIC));
+    let dry = raw(&s, "POST", &format!("{MAPS}?dryRun=All"), config_map("c"), &[]).await;
+    assert_eq!(serde_json::from_slice::<Value>(&dry).unwrap()["data"]["a"], "1");
+    // What another version's clients get is not what is stored.
+    let autoscaler = json!({
+        "apiVersion": "autoscaling/v1",
+        "kind": "HorizontalPodAutoscaler",
+        "metadata": {"name": "h"},
+        "spec": {
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "d"},
+            "maxReplicas": 3,
+            "targetCPUUtilizationPercentage": 50,
+        },
+    });
+    let path = "/apis/autoscaling/v1/namespaces/default/horizontalpodautoscalers";
+    let answer: Value = serde_json::from_slice(&raw(&s, "POST", path, autoscaler, &[]).await).unwrap();
+    assert_eq!(answer["apiVersion"], "autoscaling/v1");
+    assert_eq!(answer["spec"]["targetCPUUtilizationPercentage"], 50);
+}

@@ -1,0 +1,97 @@
+//! What objects of a kind must be and become: one interface, whether the kind is built in or a definition made it.
+//!
+//! Which of the two it is, [`Kind::rules`](super::kind::Kind::rules) asks, and nobody else.
+
+mod builtin;
+mod custom;
+
+pub(crate) use builtin::Builtin;
+pub(crate) use custom::Custom;
+
+use jiff::Timestamp;
+use machinery::apply::managed::Managed;
+use machinery::apply::{Applied, Write};
+use machinery::field::FieldError;
+use machinery::status::Status;
+use serde_json::Value;
+
+/// The rules of one served version of a resource.
+pub(crate) trait Rules: Send + Sync {
+    /// True where stored bytes are what this version's clients get.
+    fn is_storage(&self) -> bool;
+
+    /// Turns an object of the stored version into one of the client's.
+    fn to_client(&self, object: &mut Value);
+
+    /// Turns an object of the client's version into one of the stored version.
+    fn to_storage(&self, object: &mut Value);
+
+    /// The canonical form of an object, and the fields its schema does not have.
+    ///
+    /// # Errors
+    /// For a value of the wrong type, in the words of Go's decoder.
+    fn normalize(&self, object: Value) -> Result<(Value, Vec<String>), String>;
+
+    /// Takes the fields its schema does not have out of a configuration that is to be applied, and names them.
+    ///
+    /// # Errors
+    /// As [`Rules::normalize`].
+    fn prune(&self, config: &mut Value) -> Result<Vec<String>, String>;
+
+    /// Whether it has a protobuf form.
+    fn has_protobuf(&self) -> bool;
+
+    /// Fills in what the client left out.
+    fn default(&self, object: &mut Value);
+
+    /// Makes a new object what objects of its kind start as.
+    fn prepare_create(&self, object: &mut Value);
+
+    /// Carries over what this write may not change.
+    fn prepare_update(&self, subresource: &str, new: &mut Value, old: &Value);
+
+    /// What is wrong with a new object.
+    fn validate_create(&self, object: &Value) -> Vec<FieldError>;
+
+    /// What is wrong with a change.
+    fn validate_update(&self, subresource: &str, new: &Value, old: &Value) -> Vec<FieldError>;
+
+    /// What an author ought to know of an object that is accepted all the same.
+    fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String>;
+
+    /// The fields a write of this subresource (the object itself where empty) resets.
+    fn reset_fields(&self, subresource: &str) -> &'static [&'static str];
+
+    /// May a PUT create it?
+    fn creates_on_update(&self) -> bool;
+
+    /// May a PUT name no resourceVersion?
+    fn unconditional_update(&self) -> bool;
+
+    /// The columns of its table.
+    fn columns(&self) -> Value;
+
+    /// Its row.
+    fn row(&self, object: &Value, now: Timestamp) -> Value;
+
+    /// What clients of this version are warned of.
+    fn deprecation(&self) -> Option<String>;
+
+    /// What a new object is compared with to find what its author owns.
+    fn zero(&self, object: &Value) -> Value;
+
+    /// Why a configuration cannot be applied: what its lists name twice, or not at all.
+    fn indistinct(&self, config: &Value) -> Vec<String>;
+
+    /// The owners after a write made `new` of `live`; none where the kind has no schema.
+    fn owners(&self, live: &Value, new: &Value, present: &Managed, write: &Write<'_>) -> Option<Managed>;
+
+    /// `config` applied over `live`.
+    fn apply(
+        &self,
+        live: &Value,
+        config: &Value,
+        present: &Managed,
+        write: &Write<'_>,
+    ) -> Result<Applied, Status>;
+}

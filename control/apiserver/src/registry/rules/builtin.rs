@@ -1,0 +1,155 @@
+//! The rules of built-in resources: `machinery`'s pure functions, by the resource's declaration.
+
+use super::Rules;
+use jiff::Timestamp;
+use machinery::apply::managed::Managed;
+use machinery::apply::structure::Builtin as Structure;
+use machinery::apply::{self, Applied, Write};
+use machinery::field::FieldError;
+use machinery::object::Gvk;
+use machinery::resources::{Resource, convert, defaults, strategy, table, validate};
+use machinery::schema;
+use machinery::status::Status;
+use serde_json::{Value, json};
+
+/// A version of a built-in resource.
+pub(crate) struct Builtin {
+    pub resource: &'static Resource,
+    pub version: &'static str,
+}
+
+/// The structure of an object by its own group, version and kind.
+fn structure(object: &Value) -> Option<Structure<'static>> {
+    let table = schema::builtin();
+    Gvk::of(object).and_then(|gvk| table.kind(&gvk)).map(|id| Structure::new(table, id))
+}
+
+impl Builtin {
+    fn gvk(&self) -> Gvk {
+        Gvk::new(self.resource.group, self.version, self.resource.kind)
+    }
+}
+
+impl Rules for Builtin {
+    fn is_storage(&self) -> bool {
+        convert::is_storage(self.resource, self.version)
+    }
+
+    fn to_client(&self, object: &mut Value) {
+        if !self.is_storage() {
+            convert::from_storage(self.resource, self.version, object);
+        }
+    }
+
+    fn to_storage(&self, object: &mut Value) {
+        // Even the stored version has what is only ever sent, such as a secret's `stringData`.
+        convert::to_storage(self.resource, self.version, object);
+    }
+
+    fn normalize(&self, object: Value) -> Result<(Value, Vec<String>), String> {
+        let table = schema::builtin();
+        let Some(id) = table.kind(&self.gvk()) else { return Ok((object, Vec::new())) };
+        let normalized = table.normalize(id, object).map_err(|e| e.to_string())?;
+        Ok((normalized.value, normalized.unknown))
+    }
+
+    fn prune(&self, config: &mut Value) -> Result<Vec<String>, String> {
+        let table = schema::builtin();
+        Ok(table.kind(&self.gvk()).map(|id| table.prune(id, config)).unwrap_or_default())
+    }
+
+    fn has_protobuf(&self) -> bool {
+        true
+    }
+
+    fn default(&self, object: &mut Value) {
+        defaults::apply(self.resource, object);
+    }
+
+    fn prepare_create(&self, object: &mut Value) {
+        strategy::prepare_for_create(self.resource, object);
+        strategy::canonicalize(self.resource, object);
+    }
+
+    fn prepare_update(&self, subresource: &str, new: &mut Value, old: &Value) {
+        match subresource {
+            "" => strategy::prepare_for_update(self.resource, new, old),
+            // The scheduler's binding writes spec and status at once, which no client may.
+            "binding" => {}
+            _ => strategy::prepare_for_subresource_update(self.resource, subresource, new, old),
+        }
+        strategy::canonicalize(self.resource, new);
+    }
+
+    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
+        validate::create(self.resource, object)
+    }
+
+    fn validate_update(&self, subresource: &str, new: &Value, old: &Value) -> Vec<FieldError> {
+        match subresource {
+            "" => validate::update(self.resource, new, old),
+            sub => validate::subresource_update(self.resource, sub, new, old),
+        }
+    }
+
+    fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
+        strategy::warnings(self.resource, object, old)
+    }
+
+    fn reset_fields(&self, subresource: &str) -> &'static [&'static str] {
+        strategy::reset_fields(self.resource, subresource)
+    }
+
+    fn creates_on_update(&self) -> bool {
+        strategy::allow_create_on_update(self.resource)
+    }
+
+    fn unconditional_update(&self) -> bool {
+        strategy::allow_unconditional_update(self.resource)
+    }
+
+    fn columns(&self) -> Value {
+        table::columns(self.resource).iter().map(table::Column::definition).collect()
+    }
+
+    fn row(&self, object: &Value, now: Timestamp) -> Value {
+        let mut row = json!({"cells": table::cells(self.resource, object, now)});
+        if let Some(conditions) = table::conditions(object) {
+            row["conditions"] = conditions;
+        }
+        row
+    }
+
+    fn deprecation(&self) -> Option<String> {
+        None
+    }
+
+    fn zero(&self, object: &Value) -> Value {
+        let table = schema::builtin();
+        let Some(gvk) = Gvk::of(object) else { return json!({}) };
+        let empty = json!({"apiVersion": gvk.api_version(), "kind": gvk.kind});
+        let normalized = table.kind(&gvk).and_then(|id| table.normalize(id, empty.clone()).ok());
+        normalized.map_or(empty, |normalized| normalized.value)
+    }
+
+    fn indistinct(&self, config: &Value) -> Vec<String> {
+        structure(config).map(|structure| apply::indistinct(structure, config)).unwrap_or_default()
+    }
+
+    fn owners(&self, live: &Value, new: &Value, present: &Managed, write: &Write<'_>) -> Option<Managed> {
+        structure(new).map(|structure| apply::update(structure, live, new, present, write))
+    }
+
+    fn apply(
+        &self,
+        live: &Value,
+        config: &Value,
+        present: &Managed,
+        write: &Write<'_>,
+    ) -> Result<Applied, Status> {
+        let structure = structure(config);
+        let structure =
+            structure.ok_or_else(|| Status::internal_error(format!("no schema of {}", self.gvk())))?;
+        apply::apply(structure, live, config, present, write)
+    }
+}

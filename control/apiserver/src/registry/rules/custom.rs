@@ -1,0 +1,157 @@
+//! The rules of custom resources, by what their definition says now.
+
+use super::Rules;
+use jiff::Timestamp;
+use machinery::apply::managed::Managed;
+use machinery::apply::{self, Applied, Write};
+use machinery::custom::merge::Custom as Structure;
+use machinery::custom::{Definition, Version, strategy};
+use machinery::field::FieldError;
+use machinery::object::{self, Gvk};
+use machinery::status::Status;
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+/// A version that a definition serves.
+pub(crate) struct Custom {
+    definition: Arc<Definition>,
+    /// Where in the definition the version is.
+    at: usize,
+}
+
+impl Custom {
+    /// What `definition` says of a version; none where it has none of that name.
+    pub(crate) fn of(definition: Arc<Definition>, version: &str) -> Option<Self> {
+        let at = definition.versions.iter().position(|v| v.name == version)?;
+        Some(Custom { definition, at })
+    }
+
+    pub(crate) fn definition(&self) -> &Definition {
+        &self.definition
+    }
+
+    pub(crate) fn version(&self) -> &Version {
+        // The index was found in this very definition.
+        &self.definition.versions[self.at]
+    }
+
+    fn gvk(&self) -> Gvk {
+        Gvk::new(self.definition.group, self.version().name, self.version().resource.kind)
+    }
+
+    fn structure(&self) -> Structure<'_> {
+        Structure::Object(self.version().schema.as_ref())
+    }
+}
+
+impl Rules for Custom {
+    fn is_storage(&self) -> bool {
+        self.definition.storage == self.version().name && !self.definition.asks()
+    }
+
+    /// Custom objects come from the registry in the client's version already, but for lists and watches of a definition whose
+    /// versions differ by name only.
+    fn to_client(&self, object: &mut Value) {
+        let gvk = self.gvk();
+        if object::api_version(object) != gvk.api_version() {
+            object::set_gvk(object, &gvk);
+            // What is stored was brought to its schema; what this version's does not know goes now.
+            if let Err(error) = self.definition.coerce(self.version(), object, true) {
+                tracing::warn!(error, kind = %gvk, "convert an object");
+            }
+        }
+    }
+
+    /// In flight it is in the client's version.
+    fn to_storage(&self, _: &mut Value) {}
+
+    fn normalize(&self, mut object: Value) -> Result<(Value, Vec<String>), String> {
+        let unknown = self.definition.coerce(self.version(), &mut object, false)?;
+        Ok((object, unknown))
+    }
+
+    fn prune(&self, config: &mut Value) -> Result<Vec<String>, String> {
+        self.definition.coerce(self.version(), config, false)
+    }
+
+    fn has_protobuf(&self) -> bool {
+        false
+    }
+
+    fn default(&self, object: &mut Value) {
+        self.definition.default(self.version(), object);
+    }
+
+    fn prepare_create(&self, object: &mut Value) {
+        strategy::prepare_create(self.version(), object);
+    }
+
+    fn prepare_update(&self, subresource: &str, new: &mut Value, old: &Value) {
+        match subresource {
+            "status" => strategy::prepare_status_update(new, old),
+            _ => strategy::prepare_update(self.version(), new, old),
+        }
+    }
+
+    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
+        strategy::validate_create(self.version(), object)
+    }
+
+    fn validate_update(&self, subresource: &str, new: &Value, old: &Value) -> Vec<FieldError> {
+        match subresource {
+            "status" => strategy::validate_status(self.version(), new, old),
+            _ => strategy::validate_update(self.version(), new, old),
+        }
+    }
+
+    fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
+        strategy::warnings(object, old)
+    }
+
+    fn reset_fields(&self, subresource: &str) -> &'static [&'static str] {
+        machinery::resources::strategy::reset_fields_of_custom(self.version().status, subresource)
+    }
+
+    fn creates_on_update(&self) -> bool {
+        false
+    }
+
+    fn unconditional_update(&self) -> bool {
+        false
+    }
+
+    fn columns(&self) -> Value {
+        self.version().columns.headers()
+    }
+
+    fn row(&self, object: &Value, now: Timestamp) -> Value {
+        json!({"cells": self.version().columns.cells(object, now)})
+    }
+
+    fn deprecation(&self) -> Option<String> {
+        self.version().warning.clone()
+    }
+
+    fn zero(&self, _: &Value) -> Value {
+        let gvk = self.gvk();
+        json!({"apiVersion": gvk.api_version(), "kind": gvk.kind})
+    }
+
+    fn indistinct(&self, config: &Value) -> Vec<String> {
+        apply::indistinct(self.structure(), config)
+    }
+
+    fn owners(&self, live: &Value, new: &Value, present: &Managed, write: &Write<'_>) -> Option<Managed> {
+        Some(apply::update(self.structure(), live, new, present, write))
+    }
+
+    fn apply(
+        &self,
+        live: &Value,
+        config: &Value,
+        present: &Managed,
+        write: &Write<'_>,
+    ) -> Result<Applied, Status> {
+        apply::apply(self.structure(), live, config, present, write)
+    }
+}
