@@ -1,171 +1,150 @@
-//! Expressions in CEL as the API has them: compiled once, checked against what they may name, evaluated within a budget.
+//! CEL, the expression language of validation rules, admission policies and webhook conditions.
 //!
-//! - [`compile`] with [`Declarations`]: text to an [`Expression`], or upstream's `compilation failed: ...`
-//! - [`Evaluator`]: variables bound to JSON, expressions evaluated to JSON
-//! - [`authorizer`]: the `authorizer` variable; `check`: names and result types; `rewrite`: what the interpreter needs of a tree
-//! - [`type_errors`]: what an expression does wrong with an object of a known kind; `types`
+//! - [`Program`]: an expression, compiled in an [`Environment`], then evaluated at a bounded cost
+//! - `lexer`, `parser`, `ast`: text to expression; `check`: types, and what an expression may cost at most
+//! - [`value`]: values; [`value::list`]: lists that a schema calls sets or maps; `eval`: evaluation; `optimize`: what is constant;
+//!   [`authorizer`]: the values of the authorizer library; [`patches`]: the types of patches that policies make
+//! - `overload`: what a function is; `library`: the functions; `table`: all of them by name, which `check`, `eval` and `cost` read
 //!
-//! Parser and interpreter are the `cel` crate's, the Kubernetes libraries `kube-cel`'s. The interpreter has no notion of
-//! cost: every turn of a comprehension is charged for the size of its body, as a stand-in for upstream's cost limits.
+//! Errors are worded as cel-go words them, as authors and tests match on them.
 
+mod ast;
 pub mod authorizer;
 mod check;
-mod error;
-mod rewrite;
-mod types;
-mod value;
+mod cost;
+mod eval;
+mod fault;
+mod lexer;
+mod library;
+mod named;
+mod names;
+mod optimize;
+mod overload;
+mod parser;
+mod parts;
+pub mod patches;
+mod table;
+pub mod types;
+pub mod value;
+pub mod words;
 
-pub use check::{Declarations, ResultType};
-pub use error::{CompileError, EvaluationError};
+pub use eval::Variables;
+pub use fault::{Error, Evaluated};
+pub use types::{ObjectType, Type};
+pub use value::{Key, Struct, Value};
 
-use crate::object::Gvk;
-use crate::schema;
-use authorizer::Authorizer;
-use kube_cel::KubeCelExt as _;
-use kube_cel::cel::{Context, ExecutionError, Value as CelValue, parser};
-use serde_json::Value;
-use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::fmt;
 
-/// Bytes of an expression; upstream bounds the object that holds it.
+/// What one evaluation may cost (upstream: `PerCallLimit`).
+pub const PER_CALL: u64 = 1_000_000;
+/// What all evaluations for one object may cost (upstream: `RuntimeCELCostBudget`).
+pub const PER_OBJECT: u64 = 10_000_000;
+/// The longest expression that is read.
 const LONGEST: usize = 64 * 1024;
-/// What one evaluation may spend (upstream: `PerCallLimit`).
-const PER_CALL: i64 = 1_000_000;
-/// What one evaluator's evaluations may spend together (upstream: `RuntimeCELCostBudget`).
-const BUDGET: i64 = 10_000_000;
 
-/// A compiled expression.
+/// One thing wrong with an expression.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Offset into the text, in characters.
+    pub at: usize,
+    /// What is wrong.
+    pub text: String,
+}
+
+/// All that is wrong with an expression, as cel-go prints it: place, text, the line and a mark under it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct Problems(String);
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Problems {
+    pub(crate) fn new(text: &str, mut problems: Vec<Problem>) -> Self {
+        problems.sort_by_key(|p| p.at);
+        problems.dedup();
+        let one = |problem: &Problem| {
+            let before: String = text.chars().take(problem.at).collect();
+            let line = before.matches('\n').count();
+            let column = before.chars().rev().take_while(|c| *c != '\n').count();
+            let shown = text.lines().nth(line).unwrap_or_default();
+            let dots = ".".repeat(column);
+            format!("ERROR: <input>:{}:{}: {}\n | {shown}\n | {dots}^", line + 1, column + 1, problem.text)
+        };
+        Problems(problems.iter().map(one).collect::<Vec<_>>().join("\n"))
+    }
+}
+
+/// An expression that may be evaluated.
 #[derive(Clone, Debug)]
-pub struct Expression {
-    source: String,
-    tree: parser::Expression,
-    /// The `variables.x` it names.
-    composed: Vec<String>,
+pub struct Program {
+    expr: ast::Expr,
 }
 
-impl Expression {
-    /// The text it was compiled from.
-    #[must_use]
-    pub fn source(&self) -> &str {
-        &self.source
-    }
+/// What an expression may name.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Environment<'e> {
+    /// Variables and their types; `a.b` is a variable's name, too. The first one's type bounds the sizes of what is below it.
+    pub variables: &'e [(&'e str, Type)],
+    /// Whether there are `Object{...}`, `JSONPatch{...}` and `jsonpatch.escapeKey`.
+    pub patches: bool,
 }
 
-/// Compiles an expression that may name `declarations` and gives a `wanted` type.
-///
-/// # Errors
-/// In upstream's words, as far as the parser's go.
-pub fn compile(
-    source: &str,
-    declarations: &Declarations<'_>,
-    wanted: &[ResultType],
-) -> Result<Expression, CompileError> {
-    if source.len() > LONGEST {
-        return Err(CompileError(format!("expression is longer than {LONGEST} bytes")));
-    }
-    let parsed = parser::Parser::default()
-        .enable_optional_syntax(true)
-        .parse(source)
-        .map_err(|errors| CompileError(format!("compilation failed: {}", error::parse(source, &errors))))?;
-    check::check(source, &parsed, declarations, wanted)?;
-    let composed = rewrite::composed(&parsed);
-    Ok(Expression { source: source.to_owned(), tree: rewrite::prepare(parsed), composed })
+/// What checking says of an expression before it is evaluated.
+#[derive(Clone, Debug)]
+pub struct Estimate {
+    /// The type of its value.
+    pub kind: Type,
+    /// What it costs at most.
+    pub cost: u64,
 }
 
-/// What is wrong with an expression where `object` is of `gvk`: fields and operators its type has not. Nothing, where the
-/// kind or the expression is unknown here.
-#[must_use]
-pub fn type_errors(source: &str, gvk: &Gvk) -> Vec<String> {
-    let table = schema::builtin();
-    let parsed = parser::Parser::default().enable_optional_syntax(true).parse(source);
-    match (table.kind(gvk), parsed) {
-        (Some(id), Ok(parsed)) => types::errors(source, &parsed, table, id),
-        _ => Vec::new(),
-    }
-}
-
-/// Evaluates expressions over one set of variables.
-pub struct Evaluator<'e> {
-    context: Context<'static>,
-    left: Arc<AtomicI64>,
-    variables: BTreeMap<&'e str, &'e Expression>,
-    composed: BTreeMap<String, Result<CelValue, EvaluationError>>,
-}
-
-impl Default for Evaluator<'_> {
-    fn default() -> Self {
-        let mut context = Context::default().with_all();
-        let left = Arc::new(AtomicI64::new(BUDGET));
-        let spent = left.clone();
-        context.add_function(rewrite::CHARGE, move |cost: i64| -> Result<bool, ExecutionError> {
-            if spent.fetch_sub(cost, Ordering::Relaxed) < cost {
-                return Err(ExecutionError::function_error(rewrite::CHARGE, error::OVER_BUDGET));
-            }
-            Ok(true)
-        });
-        Evaluator { context, left, variables: BTreeMap::new(), composed: BTreeMap::new() }
-    }
-}
-
-impl<'e> Evaluator<'e> {
-    /// Binds a variable.
-    pub fn bind(&mut self, name: &str, value: &Value) {
-        self.context.add_variable_from_value(name, value::from_json(value));
-    }
-
-    /// Declares what `variables.name` stands for: evaluated when it is first needed.
-    pub fn compose(&mut self, name: &'e str, expression: &'e Expression) {
-        self.variables.insert(name, expression);
-    }
-
-    /// Binds `authorizer` and `authorizer.requestResource`.
-    pub fn authorize(&mut self, authorizer: &Authorizer) {
-        authorizer.bind(&mut self.context);
-    }
-
-    /// The expression's value as JSON: times and durations as text.
+impl Program {
+    /// Parses an expression; nothing is known of its types.
     ///
     /// # Errors
-    /// Where evaluation fails, or costs too much.
-    pub fn evaluate(&mut self, expression: &Expression) -> Result<Value, EvaluationError> {
-        self.value(expression, 0).and_then(|value| value::to_json(&value))
+    /// With where and why it is none.
+    pub fn parse(text: &str) -> Result<Self, Problems> {
+        let mut expr = read(text)?;
+        optimize::optimize(&mut expr);
+        Ok(Program { expr })
     }
 
-    fn value(&mut self, expression: &Expression, depth: usize) -> Result<CelValue, EvaluationError> {
-        for name in &expression.composed {
-            self.compute(name, depth)?;
-        }
-        let budget = self.left.load(Ordering::Relaxed);
-        let allowed = budget.min(PER_CALL);
-        self.left.store(allowed, Ordering::Relaxed);
-        let result = CelValue::resolve(&expression.tree, &self.context).map_err(|e| error::evaluation(&e));
-        let spent = allowed - self.left.load(Ordering::Relaxed);
-        self.left.store(budget - spent.max(0), Ordering::Relaxed);
-        result
+    /// Parses an expression and checks it against the types of what it names.
+    ///
+    /// # Errors
+    /// With every place that is wrong: a name, a field or a function that is not there, types that do not fit.
+    pub fn compile(text: &str, environment: &Environment<'_>) -> Result<(Self, Estimate), Problems> {
+        let mut expr = read(text)?;
+        names::qualify(&mut expr, environment.variables);
+        let estimate = check::check(&expr, environment).map_err(|problems| Problems::new(text, problems))?;
+        optimize::optimize(&mut expr);
+        Ok((Program { expr }, estimate))
     }
 
-    /// Sees to it that `variables.name` has its value.
-    fn compute(&mut self, name: &str, depth: usize) -> Result<(), EvaluationError> {
-        /// Variables may name earlier ones only, so that this is never reached by a policy that was validated.
-        const DEEPEST: usize = 64;
-        if !self.composed.contains_key(name) {
-            let Some(expression) = self.variables.get(name).copied().filter(|_| depth < DEEPEST) else {
-                return Err(EvaluationError(format!("no such key: {name}")));
-            };
-            let value = self
-                .value(expression, depth + 1)
-                .map_err(|e| EvaluationError(format!("composited variable {name:?} fails to evaluate: {e}")));
-            self.composed.insert(name.to_owned(), value);
-            let known = self.composed.iter().filter_map(|(k, v)| Some((k.clone(), v.clone().ok()?)));
-            let map: std::collections::HashMap<String, CelValue> = known.collect();
-            self.context.add_variable_from_value("variables", map);
-        }
-        match self.composed.get(name) {
-            Some(Err(e)) => Err(e.clone()),
-            _ => Ok(()),
-        }
+    /// Whether the expression speaks of a variable.
+    #[must_use]
+    pub fn mentions(&self, variable: &str) -> bool {
+        check::mentions(&self.expr, variable)
     }
+
+    /// Evaluates it. The cost is what was spent, at most (about) `limit`.
+    pub fn eval(&self, variables: &dyn Variables, limit: u64) -> (Result<Value, Error>, u64) {
+        let mut run = eval::Run { variables, bound: Vec::new(), spent: 0, limit };
+        let value = run.eval(&self.expr);
+        (value, run.spent)
+    }
+}
+
+fn read(text: &str) -> Result<ast::Expr, Problems> {
+    if text.len() > LONGEST {
+        let text_of =
+            format!("expression code point size exceeds limit: size: {}, limit {LONGEST}", text.len());
+        return Err(Problems::new("", vec![Problem { at: 0, text: text_of }]));
+    }
+    parser::parse(text)
 }
 
 #[cfg(test)]

@@ -2,20 +2,17 @@
 //!
 //! - [`definition`]: a CustomResourceDefinition made ready to serve; [`intern`]: names that live as long as the program
 //! - [`schema`]: one node a value; [`prune`]: unknown fields, nulls, defaults; [`meta`]: metadata of the object and of
-//!   objects in it; [`lists`]: sets and maps; [`validate`]: errors in upstream's words; [`formats`]
+//!   objects in it; [`lists`]: sets and maps; [`validate`]: errors in upstream's words
 //! - [`strategy`]: what becomes of an object on its way in; [`columns`] and [`jsonpath`]: printing and selecting
 //! - [`names`]: who gets which name; [`conditions`]: the other conditions of a definition
-//! - [`check`]: which definitions are refused; [`structural`]: which schemas are structural; [`rules`]: rules in CEL;
-//!   [`cel`]: the language, with types of schemas and costs
+//! - [`check`]: which definitions are refused; [`structural`]: which schemas are structural; [`rules`]: rules in CEL
 //! - [`review`]: what a conversion webhook is asked, and what of its answer is taken
 //! - [`merge`]: how values merge under server-side apply; [`openapi`]: the schema as clients read it
 
-pub mod cel;
 pub mod check;
 pub mod columns;
 pub mod conditions;
 pub mod definition;
-pub mod formats;
 pub mod intern;
 pub mod jsonpath;
 pub mod lists;

@@ -2,7 +2,7 @@
 //!
 //! - [`field`]: paths and field errors; [`status`]: the error a client sees.
 //! - [`object`]: `metadata` of a `serde_json::Value`, kinds and resources by name.
-//! - [`quantity`], [`intstr`], [`time`], [`duration`], [`names`], [`labels`], [`fields`]: the scalar languages of the API.
+//! - [`quantity`], [`intstr`], [`time`], [`duration`], [`names`], [`labels`], [`fields`], [`formats`]: the scalar languages of the API.
 //! - [`goformat`]: Go's `%q` and `%v`, for error texts.
 //! - [`custom`]: custom resources: their definitions, schemas, rules and printing
 //! - [`schema`]: the field table, pruning and the canonical form; [`codec`]: JSON, YAML, protobuf.
@@ -11,9 +11,10 @@
 //! - [`pod_security`]: what pods may ask of their node.
 //! - [`apply`]: server-side apply and `managedFields`.
 //! - [`binding`]: which volume serves a claim.
-//! - [`cel`]: expressions in CEL.
+//! - [`cel`]: the expression language CEL, with types and costs; [`admission`]: expressions of policies and webhooks in it.
 //! - [`resources`]: the built-in resources, their defaulting, strategy, validation and printing
 
+pub mod admission;
 pub mod apply;
 pub mod binding;
 pub mod cel;
@@ -22,6 +23,7 @@ pub mod custom;
 pub mod duration;
 pub mod field;
 pub mod fields;
+pub mod formats;
 pub mod goformat;
 pub mod intstr;
 pub mod labels;

@@ -1,6 +1,6 @@
 //! Small languages.
 
-use machinery::custom::cel::Program;
+use machinery::cel::Program;
 use machinery::fields::FieldSelector;
 use machinery::labels::Selector;
 use machinery::quantity::Quantity;

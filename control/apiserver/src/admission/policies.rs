@@ -94,7 +94,7 @@ async fn invocations<'p>(
             continue;
         }
         let meant = match policy.criteria.find(registry, a).await {
-            Ok(Some(kind)) => params::kind(policy).map(|params| (kind, params)),
+            Ok(Some(kind)) => params::kind(registry, policy).map(|params| (kind, params)),
             Ok(None) => continue,
             Err(e) => Err(e.message),
         };

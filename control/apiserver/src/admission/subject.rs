@@ -6,8 +6,7 @@ use crate::registry::Registry;
 use crate::registry::hooks::Decision;
 use crate::registry::kind::Kind;
 use futures::FutureExt as _;
-use machinery::cel::Evaluator;
-use machinery::cel::authorizer::{Authorizer, Check};
+use machinery::admission::{Authorizer, Check, Evaluator};
 use machinery::status::Status;
 use serde_json::Value;
 use std::sync::Arc;
@@ -72,17 +71,20 @@ impl Subject {
         Ok(subject)
     }
 
-    /// An evaluator of expressions about this request.
+    /// An evaluator of conditions about this request. They do not see its namespace, as upstream's do not.
     pub(super) fn evaluator<'e>(&self, registry: &Registry, a: &Attributes<'_>) -> Evaluator<'e> {
         let mut evaluator = Evaluator::default();
         evaluator.bind("object", &self.object);
         evaluator.bind("oldObject", &self.old);
         evaluator.bind("request", &self.request);
-        evaluator.bind("namespaceObject", &self.namespace);
-        if let Some(authorizer) = authorizer(registry, a) {
-            evaluator.authorize(&authorizer);
-        }
+        evaluator.bind("namespaceObject", &Value::Null);
+        evaluator.authorize(authorizer(registry, a).as_ref());
         evaluator
+    }
+
+    /// Shows the namespace to expressions of policies.
+    pub(super) fn show_namespace(&self, evaluator: &mut Evaluator<'_>) {
+        evaluator.bind("namespaceObject", &self.namespace);
     }
 }
 

@@ -53,6 +53,17 @@ impl Registry {
         })
     }
 
+    /// The resource whose objects are of that kind, built in or custom.
+    pub(crate) fn by_kind(&self, group: &str, version: &str, kind: &str) -> Option<Kind> {
+        Kind::by_kind(group, version, kind).or_else(|| {
+            let all = self.custom.all();
+            let found = all.iter().filter(|d| d.group == group).find_map(|definition| {
+                definition.served(version).map(|v| v.resource).filter(|resource| resource.kind == kind)
+            })?;
+            self.kind(group, version, found.plural)
+        })
+    }
+
     /// A resource by group and plural, in the version it is stored in.
     pub(crate) fn kind_of(&self, group: &str, plural: &str) -> Option<Kind> {
         Kind::of(group, plural).or_else(|| {

@@ -4,14 +4,16 @@
 //! `observedGeneration` of those whose generation has not been looked at. Upstream:
 //! `pkg/controller/validatingadmissionpolicystatus`, `policy/validating/typechecking.go`.
 
-use crate::registry::kind::Kind;
+use crate::registry::Registry;
+use crate::registry::kind::{Kind, definition_version};
 use crate::registry::metadata::{at, items, set, text};
 use crate::write::Writer;
 use futures::future::BoxFuture;
-use machinery::cel;
-use machinery::object::{self, Gvk};
+use machinery::admission::{Typed, kinds};
+use machinery::cel::Type;
+use machinery::object::{self, Gvk, parse_api_version};
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,7 +32,8 @@ pub(super) fn reconcile(writer: Arc<Writer>) -> BoxFuture<'static, ()> {
         let Some(kind) = kind() else { return };
         let policies = writer.registry.cached(&kind, "").unwrap_or_default();
         for policy in policies.iter().filter(|p| observed(p) != Some(object::generation(p))) {
-            let status = json!({"warnings": warnings(policy), "generation": object::generation(policy)});
+            let status =
+                json!({"warnings": checked(&writer.registry, policy), "generation": object::generation(policy)});
             let change = |old: &Value| {
                 let mut new = old.clone();
                 object::set_resource_version(&mut new, "");
@@ -55,21 +58,22 @@ fn observed(policy: &Value) -> Option<i64> {
     at(policy, &["status", "observedGeneration"]).and_then(Value::as_i64)
 }
 
-/// The kinds a policy names, without wildcards.
-fn kinds(policy: &Value) -> BTreeSet<(String, String, String)> {
+/// The kinds a policy names, without wildcards, and their types.
+fn kinds(registry: &Registry, policy: &Value) -> BTreeMap<(String, String, String), Type> {
     let named = |rule: &Value, list: &str| -> Vec<String> {
         let all: Vec<&str> = items(rule, &[list]).iter().filter_map(Value::as_str).collect();
         if all.contains(&"*") { Vec::new() } else { all.into_iter().map(str::to_owned).collect() }
     };
-    let mut kinds = BTreeSet::new();
+    let mut kinds = BTreeMap::new();
     for rule in items(policy, &["spec", "matchConstraints", "resourceRules"]) {
         for group in named(rule, "apiGroups") {
             for version in named(rule, "apiVersions") {
                 for resource in named(rule, "resources").iter().filter(|r| !r.contains(['/', '*'])) {
-                    if let Some(kind) = Kind::find(&group, &version, resource)
+                    if let Some(kind) = registry.kind(&group, &version, resource)
                         && kinds.len() < MOST_KINDS
+                        && let Some(of) = type_of(&kind)
                     {
-                        kinds.insert((group.clone(), version.clone(), kind.resource.kind.to_owned()));
+                        kinds.insert((group.clone(), version.clone(), kind.resource.kind.to_owned()), of);
                     }
                 }
             }
@@ -78,17 +82,39 @@ fn kinds(policy: &Value) -> BTreeSet<(String, String, String)> {
     kinds
 }
 
-fn warnings(policy: &Value) -> Vec<Value> {
-    let kinds: Vec<Gvk> = kinds(policy).into_iter().map(|(g, v, k)| Gvk::new(&g, &v, &k)).collect();
+/// What a kind's objects look like; none where nobody says.
+fn type_of(kind: &Kind) -> Option<Type> {
+    match kind.definition() {
+        Some((definition, at)) => Some(kinds::custom(definition_version(&definition, at).schema.as_ref())),
+        None => kinds::builtin(&kind.gvk()),
+    }
+}
+
+fn checked(registry: &Registry, policy: &Value) -> Vec<Value> {
+    let params = at(policy, &["spec", "paramKind"]).map(|of| {
+        let found = parse_api_version(text(of, &["apiVersion"]))
+            .and_then(|(group, version)| registry.by_kind(group, version, text(of, &["kind"])));
+        found.and_then(|kind| type_of(&kind)).unwrap_or(Type::Dyn)
+    });
+    let kinds = kinds(registry, policy);
+    let kinds = kinds.into_iter().map(|((group, version, kind), of)| (Gvk::new(&group, &version, &kind), of));
+    warnings(policy, &kinds.collect::<Vec<_>>(), params.as_ref())
+}
+
+/// `params`: the parameters' type, where the policy has any.
+fn warnings(policy: &Value, kinds: &[(Gvk, Type)], params: Option<&Type>) -> Vec<Value> {
+    let variables = items(policy, &["spec", "variables"]);
+    let variables = || variables.iter().map(|v| (text(v, &["name"]), text(v, &["expression"])));
+    let typed: Vec<(&Gvk, Typed)> =
+        kinds.iter().map(|(gvk, of)| (gvk, Typed::new(of, params.cloned(), variables()))).collect();
     let mut warnings = Vec::new();
     for (index, validation) in items(policy, &["spec", "validations"]).iter().enumerate() {
         for field in ["expression", "messageExpression"] {
             let source = text(validation, &[field]);
-            let found: Vec<String> = kinds
+            let found: Vec<String> = typed
                 .iter()
-                .map(|gvk| (gvk, cel::type_errors(source, gvk)))
-                .filter(|(_, errors)| !errors.is_empty())
-                .map(|(gvk, errors)| format!("{gvk}: compilation failed: {}\n", errors.join("\n")))
+                .filter(|_| !source.is_empty())
+                .filter_map(|(gvk, typed)| Some(format!("{gvk}: {}\n", typed.problems(source)?)))
                 .collect();
             if !found.is_empty() {
                 let reference = format!("spec.validations[{index}].{field}");
@@ -110,10 +136,15 @@ mod tests {
             "validations": [{"expression": "object.spec.replicas > '1'", "messageExpression": "'got ' + object.spec.replicas"},
                 {"expression": "object.spec.replicas > 1"}],
         }});
-        let found = warnings(&policy);
+        let deployment = Gvk::new("apps", "v1", "Deployment");
+        let of = kinds::builtin(&deployment).unwrap();
+        let found = warnings(&policy, &[(deployment, of)], None);
         let references: Vec<&str> = found.iter().map(|w| text(w, &["fieldRef"])).collect();
         assert_eq!(references, ["spec.validations[0].expression", "spec.validations[0].messageExpression"]);
         let warning = text(&found[0], &["warning"]);
-        assert!(warning.starts_with("apps/v1, Kind=Deployment: compilation failed: ERROR: <input>:1:22: found no matching overload"), "{warning}");
+        assert!(
+            warning.starts_with("apps/v1, Kind=Deployment: ERROR: <input>:1:22: found no matching overload"),
+            "{warning}"
+        );
     }
 }

@@ -1,11 +1,7 @@
-//! The `authorizer` variable: what may the one who asks do? Upstream: `apiserver/pkg/cel/library/authz.go`.
-//!
-//! A check under way is a map with a marker; the library's methods take and give such maps.
+//! What an expression may ask of an authorizer: the values on the way from `authorizer` to a decision
+//! (upstream: `apiserver/pkg/cel/library/authz.go`).
 
-use kube_cel::cel::extractors::This;
-use kube_cel::cel::objects::{Key, Map};
-use kube_cel::cel::{Context, ExecutionError, Value};
-use std::collections::HashMap;
+use std::fmt;
 use std::sync::Arc;
 
 /// What is to be decided.
@@ -27,136 +23,101 @@ pub struct Check {
     pub namespace: String,
     /// Name, or empty.
     pub name: String,
+    /// Field selector, or empty.
+    pub fields: String,
+    /// Label selector, or empty.
+    pub labels: String,
 }
 
 /// Whether it is allowed, and why.
 pub type Decide = dyn Fn(&Check) -> (bool, String) + Send + Sync;
 
-/// Answers checks.
+/// Decides checks.
 #[derive(Clone)]
 pub struct Authorizer {
     decide: Arc<Decide>,
     request: Check,
 }
 
-const MARK: &str = "@authorizer";
-
-fn entries(check: &Check) -> HashMap<Key, Value> {
-    let mut map = HashMap::new();
-    let mut set = |key: &str, text: &str| {
-        map.insert(Key::from(key), Value::String(Arc::new(text.to_owned())));
-    };
-    for (key, text) in [
-        (MARK, "check"),
-        ("@group", &check.group),
-        ("@resource", &check.resource),
-        ("@subresource", &check.subresource),
-        ("@namespace", &check.namespace),
-        ("@name", &check.name),
-    ] {
-        set(key, text);
-    }
-    for (key, text) in [("@account", &check.account), ("@path", &check.path)] {
-        if let Some(text) = text {
-            set(key, text);
-        }
-    }
-    map
-}
-
-fn value(check: &Check) -> Value {
-    Value::Map(Map { map: Arc::new(entries(check)) })
-}
-
-fn no_overload() -> ExecutionError {
-    ExecutionError::NoSuchOverload
-}
-
-fn text(map: &Map, key: &str) -> Option<String> {
-    match map.map.get(&Key::from(key)) {
-        Some(Value::String(text)) => Some(text.to_string()),
-        _ => None,
-    }
-}
-
-fn read(value: &Value) -> Result<Check, ExecutionError> {
-    let Value::Map(map) = value else { return Err(no_overload()) };
-    text(map, MARK).ok_or_else(no_overload)?;
-    let of = |key: &str| text(map, key).unwrap_or_default();
-    Ok(Check {
-        account: text(map, "@account"),
-        verb: String::new(),
-        path: text(map, "@path"),
-        group: of("@group"),
-        resource: of("@resource"),
-        subresource: of("@subresource"),
-        namespace: of("@namespace"),
-        name: of("@name"),
-    })
-}
-
 impl Authorizer {
-    /// Asks `decide`; `request` is what the request at hand would be checked for.
+    /// `request` is what the request at hand would be checked for.
     pub fn new(decide: Arc<Decide>, request: Check) -> Self {
         Authorizer { decide, request }
     }
 
-    pub(super) fn bind(&self, context: &mut Context<'static>) {
-        let mut root = entries(&Check::default());
-        root.insert(Key::from("requestResource"), value(&self.request));
-        context.add_variable_from_value("authorizer", Value::Map(Map { map: Arc::new(root) }));
-        type Part = fn(&mut Check, String);
-        let parts: [(&str, Part); 6] = [
-            ("path", |check, text| check.path = Some(text)),
-            ("group", |check, text| check.group = text),
-            ("resource", |check, text| check.resource = text),
-            ("subresource", |check, text| check.subresource = text),
-            ("namespace", |check, text| check.namespace = text),
-            ("name", |check, text| check.name = text),
-        ];
-        for (name, set) in parts {
-            context.add_function(
-                name,
-                move |This(this): This<Value>, text: Arc<String>| -> Result<Value, ExecutionError> {
-                    let mut check = read(&this)?;
-                    set(&mut check, text.to_string());
-                    Ok(value(&check))
-                },
-            );
+    /// `authorizer`
+    pub(crate) fn root(&self) -> super::Value {
+        self.at(Stage::Authorizer, Check::default())
+    }
+
+    /// `authorizer.requestResource`
+    pub(crate) fn request_resource(&self) -> super::Value {
+        self.at(Stage::Resource, self.request.clone())
+    }
+
+    fn at(&self, stage: Stage, check: Check) -> super::Value {
+        super::Value::Authorization(Arc::new(Authorization { stage, check, decide: self.decide.clone() }))
+    }
+}
+
+/// How far a check has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    Authorizer,
+    Path,
+    Group,
+    Resource,
+    Decision { allowed: bool, reason: String },
+}
+
+/// A check on its way, or its decision.
+#[derive(Clone)]
+pub struct Authorization {
+    pub(super) stage: Stage,
+    pub(super) check: Check,
+    decide: Arc<Decide>,
+}
+
+impl fmt::Debug for Authorization {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Authorization").field("stage", &self.stage).field("check", &self.check).finish()
+    }
+}
+
+/// The names of their types.
+pub(super) const AUTHORIZER: &str = "kubernetes.authorization.Authorizer";
+pub(super) const PATH: &str = "kubernetes.authorization.PathCheck";
+pub(super) const GROUP: &str = "kubernetes.authorization.GroupCheck";
+pub(super) const RESOURCE: &str = "kubernetes.authorization.ResourceCheck";
+pub(super) const DECISION: &str = "kubernetes.authorization.Decision";
+
+/// The type of `authorizer`.
+pub const AUTHORIZER_TYPE: super::Type = super::Type::Named(AUTHORIZER);
+/// The type of `authorizer.requestResource`.
+pub const RESOURCE_TYPE: super::Type = super::Type::Named(RESOURCE);
+
+impl Authorization {
+    pub(super) fn type_name(&self) -> &'static str {
+        match self.stage {
+            Stage::Authorizer => AUTHORIZER,
+            Stage::Path => PATH,
+            Stage::Group => GROUP,
+            Stage::Resource => RESOURCE,
+            Stage::Decision { .. } => DECISION,
         }
-        context.add_function(
-            "serviceAccount",
-            |This(this): This<Value>,
-             namespace: Arc<String>,
-             name: Arc<String>|
-             -> Result<Value, ExecutionError> {
-                let mut check = read(&this)?;
-                check.account = Some(format!("system:serviceaccount:{namespace}:{name}"));
-                Ok(value(&check))
-            },
-        );
-        let decide = self.decide.clone();
-        context.add_function(
-            "check",
-            move |This(this): This<Value>, verb: Arc<String>| -> Result<Value, ExecutionError> {
-                let check = Check { verb: verb.to_string(), ..read(&this)? };
-                let (allowed, reason) = decide(&check);
-                let decision = HashMap::from([
-                    (Key::from("@allowed"), Value::Bool(allowed)),
-                    (Key::from("@reason"), Value::String(Arc::new(reason))),
-                ]);
-                Ok(Value::Map(Map { map: Arc::new(decision) }))
-            },
-        );
-        let member = |key: &'static str| {
-            move |This(this): This<Value>| -> Result<Value, ExecutionError> {
-                let Value::Map(map) = &this else { return Err(no_overload()) };
-                map.map.get(&Key::from(key)).cloned().ok_or_else(no_overload)
-            }
-        };
-        context.add_function("allowed", member("@allowed"));
-        context.add_function("reason", member("@reason"));
-        context.add_function("errored", |This(_): This<Value>| false);
-        context.add_function("error", |This(_): This<Value>| Arc::new(String::new()));
+    }
+
+    /// The next step, with what it adds.
+    pub(super) fn step(&self, stage: Stage, add: impl FnOnce(&mut Check)) -> super::Value {
+        let mut next = Authorization { stage, ..self.clone() };
+        add(&mut next.check);
+        super::Value::Authorization(Arc::new(next))
+    }
+
+    /// Asks the authorizer.
+    pub(super) fn ask(&self, verb: &str) -> super::Value {
+        let check = Check { verb: verb.to_owned(), ..self.check.clone() };
+        let (allowed, reason) = (self.decide)(&check);
+        self.step(Stage::Decision { allowed, reason }, |_| {})
     }
 }

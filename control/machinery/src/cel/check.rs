@@ -1,264 +1,325 @@
-//! Whether an expression names only what there is, and gives what is asked of it.
-//!
-//! Not a type checker: values of the API are dynamic in most expressions. Undeclared names and unknown functions are found, and
-//! results whose type is plain to see.
+//! Types of an expression's parts, and what it may cost at most, before it is evaluated (upstream: cel-go's checker and its cost
+//! estimate, with the sizes that the schema of `self` bounds).
 
-use super::error::{self, CompileError};
-use kube_cel::cel::common::ast::{EntryExpr, Expr, IdedEntryExpr, IdedExpr, LiteralValue};
-use std::fmt;
+mod call;
+mod fold;
+mod literals;
+mod structs;
 
-/// What an expression may name.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Declarations<'a> {
-    /// Variables: `object`, `self`, `variables`.
-    pub variables: &'a [&'a str],
-    /// Names after `variables.`; any, where none.
-    pub composed: Option<&'a [&'a str]>,
-    /// Whether `Object{...}` and `JSONPatch{...}` are known.
-    pub patch_types: bool,
-}
+use super::ast::{Expr, Fold, Kind};
+use super::cost::{self, ANY, Node, Size};
+use super::names::dotted;
+use super::types::{Type, type_value};
+use super::value::Value;
+use super::words::escaped;
+use super::{Environment, Estimate, Problem};
 
-/// The type of a result.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ResultType {
-    /// `bool`
-    Bool,
-    /// `string`
-    String,
-    /// `null_type`
-    Null,
-    /// `Object`
-    Object,
-    /// `list(JSONPatch)`
-    Patches,
-}
-
-impl fmt::Display for ResultType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            ResultType::Bool => "bool",
-            ResultType::String => "string",
-            ResultType::Null => "null_type",
-            ResultType::Object => "Object",
-            ResultType::Patches => "list(JSONPatch)",
-        })
+/// Checks an expression against what it may name.
+///
+/// # Errors
+/// With every place that is wrong.
+pub(super) fn check(expr: &Expr, environment: &Environment<'_>) -> Result<Estimate, Vec<Problem>> {
+    let Environment { variables, patches } = *environment;
+    let local = |(name, kind): &(&str, Type)| Local {
+        name: (*name).to_owned(),
+        kind: kind.clone(),
+        path: vec![(*name).to_owned()],
+        size: None,
+        entry: None,
+    };
+    let root = variables.first().map(|(_, kind)| kind.clone());
+    let mut checker = Checker {
+        root,
+        names: variables.iter().map(local).collect(),
+        patches,
+        problems: Vec::new(),
+        mixed: 0,
+    };
+    let node = checker.visit(expr);
+    if checker.problems.is_empty() {
+        checker.problems = literals::wrong(expr);
+    }
+    if checker.problems.is_empty() {
+        Ok(Estimate { kind: node.kind, cost: node.cost })
+    } else {
+        Err(checker.problems)
     }
 }
 
-/// Functions and methods of CEL and of the Kubernetes libraries.
-const FUNCTIONS: &str = " @in @not_strictly_false size contains startsWith endsWith matches string bytes double int uint bool dyn \
-    type duration timestamp getFullYear getMonth getDayOfYear getDayOfMonth getDate getDayOfWeek getHours getMinutes \
-    getSeconds getMilliseconds optional.none optional.of optional.ofNonZeroValue value hasValue or orValue optMap \
-    optFlatMap add asApproximateFloat asInteger charAt cidr compareTo containsCIDR containsIP distinct family find \
-    findAll first flatten format format.byte format.date format.datetime format.labelValue format.named \
-    format.qualifiedName format.uri format.uuid format.dns1123Label format.dns1123Subdomain format.dns1035Label \
-    format.dns1123LabelPrefix format.dns1123SubdomainPrefix format.dns1035LabelPrefix getEscapedPath getHost \
-    getHostname getPort getQuery getScheme indexOf ip ip.isCanonical isCIDR isGlobalUnicast isGreaterThan isIP isInteger \
-    isLessThan isLinkLocalMulticast isLinkLocalUnicast isLoopback isQuantity isSemver isSorted isURL isUnspecified join \
-    jsonpatch.escapeKey last lastIndexOf lists.range lowerAscii major masked math.abs math.bitAnd math.bitNot math.bitOr \
-    math.bitShiftLeft math.bitShiftRight math.bitXor math.ceil math.floor math.greatest math.isFinite math.isInf \
-    math.isNaN math.least math.round math.sign math.sqrt math.trunc max min minor patch prefixLength quantity replace \
-    reverse semver sets.contains sets.equivalent sets.intersects sign slice sort split strings.quote sub substring sum \
-    trim upperAscii url validate base64.encode base64.decode path group serviceAccount resource subresource namespace \
-    name fieldSelector labelSelector check allowed reason errored error ";
-
-fn is_function(name: &str) -> bool {
-    name.starts_with(['_', '!', '-']) || FUNCTIONS.contains(&format!(" {name} "))
-}
-
-/// Names that stand for types.
-const TYPES: [&str; 11] =
-    ["bool", "int", "uint", "double", "string", "bytes", "list", "map", "type", "null_type", "google"];
-
-pub(super) fn check(
-    source: &str,
-    expr: &IdedExpr,
-    declarations: &Declarations<'_>,
-    wanted: &[ResultType],
-) -> Result<(), CompileError> {
-    let mut found = Found { source, declarations, scope: Vec::new(), errors: Vec::new() };
-    found.visit(expr);
-    if !found.errors.is_empty() {
-        return Err(CompileError(format!("compilation failed: {}", found.errors.join("\n"))));
-    }
-    let Some(given) = result(expr) else { return Ok(()) };
-    let fits = wanted.is_empty() || wanted.iter().any(|w| w.to_string() == given);
-    match wanted {
-        _ if fits => Ok(()),
-        [one] => Err(CompileError(format!("must evaluate to {one} but got {given}"))),
-        many => {
-            let names: Vec<String> = many.iter().map(ToString::to_string).collect();
-            Err(CompileError(format!("must evaluate to one of [{}] but got {given}", names.join(" "))))
+/// Whether an expression speaks of a variable.
+#[must_use]
+pub fn mentions(expr: &Expr, variable: &str) -> bool {
+    let inside = |e: &Expr| mentions(e, variable);
+    match &expr.kind {
+        Kind::Literal(_) => false,
+        Kind::Ident(name) => name == variable,
+        Kind::Select { operand, .. } | Kind::Has { operand, .. } => inside(operand),
+        Kind::Index { operand, index, .. } => inside(operand) || inside(index),
+        Kind::Call { target, args, .. } => target.as_deref().is_some_and(inside) || args.iter().any(inside),
+        Kind::List(items) => items.iter().any(|(e, _)| inside(e)),
+        Kind::Map(entries) => entries.iter().any(|(k, v, _)| inside(k) || inside(v)),
+        Kind::Struct { fields, .. } => fields.iter().any(|field| inside(&field.value)),
+        Kind::Fold(fold) => {
+            let Fold { range, variable: own, second, filter, body, .. } = &**fold;
+            let shadowed = own == variable || second.as_deref() == Some(variable);
+            inside(range) || (!shadowed && (inside(body) || filter.as_ref().is_some_and(inside)))
+        }
+        Kind::Bind { operand, variable: own, body, .. } => {
+            inside(operand) || (own != variable && inside(body))
         }
     }
 }
 
-struct Found<'s> {
-    source: &'s str,
-    declarations: &'s Declarations<'s>,
-    scope: Vec<String>,
-    errors: Vec<String>,
+/// A variable.
+struct Local {
+    name: String,
+    kind: Type,
+    path: Vec<String>,
+    size: Option<Size>,
+    entry: Option<(Size, Size)>,
 }
 
-impl Found<'_> {
-    fn undeclared(&mut self, name: &str) {
-        let (line, column) = place(self.source, name);
-        let message = format!("undeclared reference to '{name}' (in container '')");
-        self.errors.push(error::at(self.source, line, column, &message));
+struct Checker {
+    /// The type that bounds sizes: `self`'s.
+    root: Option<Type>,
+    names: Vec<Local>,
+    /// Whether there are types of patches.
+    patches: bool,
+    problems: Vec<Problem>,
+    /// How many calls around may be given lists of anything: `format`.
+    mixed: usize,
+}
+
+/// How large a value of a declared type is.
+fn declared(kind: &Type) -> u64 {
+    match kind {
+        Type::Text(most) | Type::Bytes(most) | Type::List(_, most) | Type::Map(_, _, most) => *most,
+        Type::Time | Type::Duration => 32,
+        Type::Dyn => super::types::UNBOUNDED - 2,
+        _ => 0,
+    }
+}
+
+impl Checker {
+    fn wrong(&mut self, at: usize, text: String) -> Type {
+        self.problems.push(Problem { at, text });
+        Type::Dyn
     }
 
-    fn knows(&self, name: &str) -> bool {
-        name.starts_with('@')
-            || self.scope.iter().any(|known| known == name)
-            || self.declarations.variables.contains(&name)
-            || TYPES.contains(&name)
+    /// How large the value at a place is by its declaration. As upstream, whatever a path begins with is taken for `self`.
+    fn size_at(&self, path: &[String]) -> Option<Size> {
+        let (_, steps) = path.split_first()?;
+        let mut here = self.root.as_ref()?;
+        for step in steps {
+            here = match (here, step.as_str()) {
+                (Type::List(item, _), "@items") => item,
+                (Type::Map(_, value, _), "@values") => value,
+                (Type::Map(key, ..), "@keys") => key,
+                (Type::Object(object), field) => object.fields.get(field)?,
+                _ => return None,
+            };
+        }
+        Some(Size { min: 0, max: declared(here) })
     }
 
-    fn visit(&mut self, expr: &IdedExpr) {
-        match &expr.expr {
-            Expr::Ident(name) => {
-                if !self.knows(name) {
-                    self.undeclared(name);
-                }
-            }
-            Expr::Call(call) => {
-                let qualified = call
-                    .target
-                    .as_deref()
-                    .and_then(path)
-                    .map(|target| format!("{target}.{}", call.func_name));
-                let in_namespace = qualified.as_deref().is_some_and(is_function);
-                if !in_namespace {
-                    call.target.iter().for_each(|target| self.visit(target));
-                    if !is_function(&call.func_name) {
-                        self.undeclared(&call.func_name);
+    /// A node whose size is known by its place or its type, where it was not computed.
+    fn sized(&self, mut node: Node) -> Node {
+        let scalar = match &node.kind {
+            Type::Optional(inner) => inner.is_scalar(),
+            kind => kind.is_scalar(),
+        };
+        node.size = node.size.or_else(|| self.size_at(&node.path)).or(scalar.then_some(Size::of(1)));
+        if !node.path.is_empty() {
+            let items: Vec<String> = node.path.iter().cloned().chain(["@items".to_owned()]).collect();
+            node.items = self.size_at(&items).unwrap_or(ANY);
+        }
+        node
+    }
+
+    fn visit(&mut self, expr: &Expr) -> Node {
+        let node = match &expr.kind {
+            Kind::Literal(value) => literal(value),
+            Kind::Ident(name) => return self.ident(expr.at, name),
+            Kind::Select { operand, field, optional } => {
+                if let Some(name) = dotted(operand).map(|p| format!("{p}.{field}"))
+                    && !self.names.iter().any(|l| name.starts_with(&format!("{}.", l.name)))
+                    && type_value(&name).is_some()
+                {
+                    Node { path: vec![name], ..Node::new(Type::Type, 1) }
+                } else {
+                    let of = self.visit(operand);
+                    let kind = self.field(expr.at, &of.kind, field);
+                    if *optional {
+                        Node::new(optional_of(kind), of.cost.saturating_add(1))
+                    } else {
+                        let step = u64::from(matches!(of.kind, Type::Map(..) | Type::Object(_)));
+                        let mut path = of.path;
+                        path.push(field.clone());
+                        Node { path, ..Node::new(kind, of.cost.saturating_add(step)) }
                     }
                 }
-                call.args.iter().for_each(|arg| self.visit(arg));
             }
-            Expr::Comprehension(c) => {
-                self.visit(&c.iter_range);
-                self.visit(&c.accu_init);
-                let depth = self.scope.len();
-                self.scope.extend([c.iter_var.clone(), c.accu_var.clone()]);
-                self.scope.extend(c.iter_var2.clone());
-                for part in [&c.loop_cond, &c.loop_step, &c.result] {
-                    self.visit(part);
-                }
-                self.scope.truncate(depth);
+            Kind::Has { operand, field } => {
+                let of = self.visit(operand);
+                self.field(expr.at, &of.kind, field);
+                Node::new(Type::Bool, of.cost)
             }
-            Expr::List(list) => list.elements.iter().for_each(|e| self.visit(e)),
-            Expr::Map(map) => map.entries.iter().for_each(|e| self.entry(e)),
-            Expr::Struct(literal) => {
-                let name = literal.type_name.as_str();
-                let known = name == "JSONPatch" || name == "Object" || name.starts_with("Object.");
-                if !(self.declarations.patch_types && known) {
-                    self.undeclared(name);
-                }
-                literal.entries.iter().for_each(|e| self.entry(e));
+            Kind::Index { operand, index, optional } => self.index(expr.at, operand, index, *optional),
+            Kind::Call { target, function, args } => self.call(expr.at, target.as_deref(), function, args),
+            Kind::List(items) => self.list(items),
+            Kind::Map(entries) => self.map(entries),
+            Kind::Struct { name, fields } => self.literal_of(expr.at, name, fields),
+            Kind::Fold(fold) => self.fold(expr.at, fold),
+            Kind::Bind { operand, variable, body, flat } => self.bind(operand, variable, body, *flat),
+        };
+        self.sized(node)
+    }
+
+    fn ident(&mut self, at: usize, name: &str) -> Node {
+        if let Some(local) = self.names.iter().rev().find(|l| l.name == name) {
+            let (size, entry) = (local.size, local.entry);
+            let node = Node { path: local.path.clone(), ..Node::new(local.kind.clone(), 1) };
+            let node = self.sized(node);
+            return Node { size: node.size.or(size), entry, ..node };
+        }
+        let kind = match type_value(name) {
+            Some(_) => Type::Type,
+            None => self.wrong(at, format!("undeclared reference to '{name}' (in container '')")),
+        };
+        self.sized(Node { path: vec![name.to_owned()], ..Node::new(kind, 1) })
+    }
+
+    fn index(&mut self, at: usize, operand: &Expr, index: &Expr, optional: bool) -> Node {
+        let (of, by) = (self.visit(operand), self.visit(index));
+        let cost = of.cost.saturating_add(by.cost).saturating_add(1);
+        let (inner, wraps) = match &of.kind {
+            Type::Optional(inner) => ((**inner).clone(), true),
+            kind => (kind.clone(), optional),
+        };
+        let (kind, step) = match &inner {
+            Type::List(item, _) if by.kind.fits(&Type::Int) => ((**item).clone(), "@items"),
+            Type::Map(key, value, _) if by.kind.fits(key) => ((**value).clone(), "@values"),
+            Type::Dyn => (Type::Dyn, "@values"),
+            _ => {
+                let name = if optional { "_[?_]" } else { "_[_]" };
+                (self.no_overload(at, name, &[&of.kind, &by.kind], false), "@values")
             }
-            Expr::Select(select) => {
-                if let (Expr::Ident(name), Some(composed)) =
-                    (&select.operand.expr, self.declarations.composed)
-                    && name == "variables"
-                    && !composed.contains(&select.field.as_str())
-                {
-                    let (line, column) = place(self.source, &format!("variables.{}", select.field));
-                    let message = format!("undefined field '{}'", select.field);
-                    self.errors.push(error::at(self.source, line, column + "variables".len(), &message));
-                }
-                self.visit(&select.operand);
+        };
+        if wraps {
+            return Node::new(optional_of(kind), cost);
+        }
+        let mut path = of.path;
+        path.push(step.to_owned());
+        Node { path, size: of.entry.map(|(_, value)| value), ..Node::new(kind, cost) }
+    }
+
+    /// The type of items so far and one more.
+    fn joined(&mut self, at: usize, so_far: Option<Type>, kind: Type) -> Type {
+        match so_far {
+            None => kind,
+            Some(known) if known.fits(&kind) => known.join(&kind),
+            Some(_) if self.mixed > 0 => Type::Dyn,
+            Some(known) => {
+                self.wrong(at, format!("expected type '{known}' but found '{kind}'"));
+                known
             }
-            Expr::Literal(_) | Expr::Unspecified => {}
         }
     }
 
-    fn entry(&mut self, entry: &IdedEntryExpr) {
-        match &entry.expr {
-            EntryExpr::StructField(field) => self.visit(&field.value),
-            EntryExpr::MapEntry(entry) => {
-                self.visit(&entry.key);
-                self.visit(&entry.value);
-            }
+    fn list(&mut self, items: &[(Expr, bool)]) -> Node {
+        let (mut kind, mut cost) = (None, cost::LIST);
+        let mut size: Option<Size> = None;
+        for (item, optional) in items {
+            let node = self.visit(item);
+            cost = cost.saturating_add(node.cost);
+            size = Some(size.map_or(node.size(), |s| s.union(node.size())));
+            let of = if *optional { inner_of(node.kind) } else { node.kind };
+            kind = Some(self.joined(item.at, kind, of));
         }
+        let list = Type::List(Box::new(kind.unwrap_or(Type::Dyn)), items.len() as u64);
+        let entry = Some((Size::of(1), size.unwrap_or(Size::of(0))));
+        Node { size: Some(Size::of(items.len() as u64)), entry, ..Node::new(list, cost) }
+    }
+
+    fn map(&mut self, entries: &[(Expr, Expr, bool)]) -> Node {
+        let (mut keys, mut values, mut cost) = (None, None, cost::MAP);
+        let mut sizes: Option<(Size, Size)> = None;
+        for (key, value, optional) in entries {
+            let (k, v) = (self.visit(key), self.visit(value));
+            cost = cost.saturating_add(k.cost).saturating_add(v.cost);
+            let (ks, vs) = (k.size(), v.size());
+            sizes = Some(sizes.map_or((ks, vs), |(a, b)| (a.union(ks), b.union(vs))));
+            keys = Some(self.joined(key.at, keys, k.kind));
+            let of = if *optional { inner_of(v.kind) } else { v.kind };
+            values = Some(self.joined(value.at, values, of));
+        }
+        let (key, value) = (keys.unwrap_or(Type::Dyn), values.unwrap_or(Type::Dyn));
+        let map = Type::Map(Box::new(key), Box::new(value), entries.len() as u64);
+        let entry = sizes.or(Some((Size::of(0), Size::of(0))));
+        Node { size: Some(Size::of(entries.len() as u64)), entry, ..Node::new(map, cost) }
+    }
+
+    fn field(&mut self, at: usize, of: &Type, field: &str) -> Type {
+        match of {
+            Type::Object(object) => match object.fields.get(field) {
+                Some(kind) => kind.clone(),
+                None if object.open => Type::Dyn,
+                // Words that may not name variables may name fields all the same.
+                None => match escaped(field).and_then(|f| object.fields.get(&f)) {
+                    Some(kind) => kind.clone(),
+                    None => self.wrong(at, format!("undefined field '{field}'")),
+                },
+            },
+            Type::Map(_, value, _) => (**value).clone(),
+            Type::Optional(inner) => optional_of(self.field(at, inner, field)),
+            Type::Dyn => Type::Dyn,
+            // As upstream: they are objects of whose fields nobody knows.
+            Type::Named(name) if !name.starts_with("net.") => {
+                self.wrong(at, format!("unexpected failed resolution of '{name}'"))
+            }
+            other => self.wrong(at, format!("type '{other}' does not support field selection")),
+        }
+    }
+
+    /// `int.(string)`: what a method was called on stands before the dot.
+    fn no_overload(&mut self, at: usize, function: &str, args: &[&Type], member: bool) -> Type {
+        let (of, rest) = args.split_at(usize::from(member && !args.is_empty()));
+        let rest: Vec<String> = rest.iter().map(ToString::to_string).collect();
+        let of: String = of.iter().map(|kind| format!("{kind}.")).collect();
+        let text =
+            format!("found no matching overload for '{function}' applied to '{of}({})'", rest.join(", "));
+        self.wrong(at, text)
     }
 }
 
-/// `a.b` of a chain of names.
-fn path(expr: &IdedExpr) -> Option<String> {
-    match &expr.expr {
-        Expr::Ident(name) => Some(name.clone()),
-        Expr::Select(select) => Some(format!("{}.{}", path(&select.operand)?, select.field)),
+fn optional_of(kind: Type) -> Type {
+    match kind {
+        Type::Optional(_) => kind,
+        kind => Type::Optional(Box::new(kind)),
+    }
+}
+
+fn inner_of(kind: Type) -> Type {
+    match kind {
+        Type::Optional(inner) => *inner,
+        kind => kind,
+    }
+}
+
+fn literal(value: &Value) -> Node {
+    let kind = match value {
+        Value::Null => Type::Null,
+        Value::Bool(_) => Type::Bool,
+        Value::Int(_) => Type::Int,
+        Value::Uint(_) => Type::Uint,
+        Value::Double(_) => Type::Double,
+        Value::Text(_) => Type::Text(value.size()),
+        Value::Bytes(_) => Type::Bytes(value.size()),
+        _ => Type::Dyn,
+    };
+    let number = match value {
+        Value::Int(n) => Some(*n),
         _ => None,
-    }
-}
-
-/// Line and column (from 1) where `name` stands as a word of its own.
-pub(super) fn place(source: &str, name: &str) -> (usize, usize) {
-    let part = |c: Option<char>| c.is_some_and(|c| c == '_' || c.is_alphanumeric());
-    for (number, line) in source.lines().enumerate() {
-        for (at, _) in line.match_indices(name) {
-            let (before, after) = (line.get(..at), line.get(at + name.len()..));
-            let alone =
-                !part(before.and_then(|t| t.chars().last())) && !part(after.and_then(|t| t.chars().next()));
-            if alone {
-                return (number + 1, before.map_or(0, |t| t.chars().count()) + 1);
-            }
-        }
-    }
-    (1, 1)
-}
-
-/// The result's type, where it is plain.
-fn result(expr: &IdedExpr) -> Option<&'static str> {
-    const BOOLEAN: [&str; 15] = [
-        "_&&_",
-        "_||_",
-        "!_",
-        "_==_",
-        "_!=_",
-        "_<_",
-        "_<=_",
-        "_>_",
-        "_>=_",
-        "@in",
-        "startsWith",
-        "endsWith",
-        "matches",
-        "allowed",
-        "isQuantity",
-    ];
-    match &expr.expr {
-        Expr::Literal(literal) => Some(match literal {
-            LiteralValue::Boolean(_) => "bool",
-            LiteralValue::Bytes(_) => "bytes",
-            LiteralValue::Double(_) => "double",
-            LiteralValue::Int(_) => "int",
-            LiteralValue::Null => "null_type",
-            LiteralValue::String(_) => "string",
-            LiteralValue::UInt(_) => "uint",
-        }),
-        Expr::Call(call) => match call.func_name.as_str() {
-            name if BOOLEAN.contains(&name) => Some("bool"),
-            "size" => Some("int"),
-            "string" | "format" | "lowerAscii" | "upperAscii" => Some("string"),
-            "_?_:_" => {
-                let (then, otherwise) = (result(call.args.get(1)?)?, result(call.args.get(2)?)?);
-                (then == otherwise).then_some(then)
-            }
-            "_+_" => {
-                let (left, right) = (result(call.args.first()?), result(call.args.get(1)?));
-                [left, right].into_iter().flatten().find(|t| matches!(*t, "string" | "int" | "double"))
-            }
-            _ => None,
-        },
-        Expr::Struct(literal) if literal.type_name == "Object" => Some("Object"),
-        Expr::Struct(literal) if literal.type_name == "JSONPatch" => Some("JSONPatch"),
-        Expr::List(list) => {
-            let patches = |e: &IdedExpr| matches!(&e.expr, Expr::Struct(s) if s.type_name == "JSONPatch");
-            let all = !list.elements.is_empty() && list.elements.iter().all(patches);
-            if all { Some("list(JSONPatch)") } else { None }
-        }
-        _ => None,
-    }
+    };
+    Node { size: Some(Size::of(value.size())), literal: number, ..Node::new(kind, 0) }
 }

@@ -1,182 +1,216 @@
-//! What an expression does wrong with an object of a known kind: fields it has not, operators its fields' types have not.
-//! Upstream: `policy/validating/typechecking.go`, which asks cel-go's checker.
+//! Types of expressions, with how large their values may be.
 
-use super::check::place;
-use super::error;
-use super::rewrite;
-use crate::schema::{Schema, Shape, Special, TypeId};
-use kube_cel::cel::common::ast::{Expr, IdedExpr, LiteralValue};
+use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
+/// The largest size assumed where nothing bounds it: what fits into a request.
+pub const UNBOUNDED: u64 = 3 * 1024 * 1024;
+
+/// Names that are types.
+const TYPES: [&str; 18] = [
+    "null_type",
+    "bool",
+    "int",
+    "uint",
+    "double",
+    "string",
+    "bytes",
+    "list",
+    "map",
+    "type",
+    "optional_type",
+    "google.protobuf.Timestamp",
+    "google.protobuf.Duration",
+    "net.IP",
+    "net.CIDR",
+    "kubernetes.Quantity",
+    "kubernetes.URL",
+    "kubernetes.Semver",
+];
+
+/// The type of a name, if it is one's.
+pub(super) fn type_value(name: &str) -> Option<&'static str> {
+    TYPES.into_iter().find(|t| *t == name)
+}
+
+/// An object's fields, by their names in expressions.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ObjectType {
+    /// For error texts.
+    pub name: String,
+    /// Known fields.
+    pub fields: BTreeMap<String, Type>,
+    /// Other fields may be there too: they are of any type.
+    pub open: bool,
+}
+
+/// A type.
 #[derive(Clone, Debug, PartialEq)]
-enum Type {
-    /// Not known here.
+pub enum Type {
+    /// Anything.
     Dyn,
-    Bool,
-    Int,
-    Double,
-    String,
+    /// `null`.
     Null,
-    Struct(TypeId),
-    List(Box<Type>),
-    Map(Box<Type>),
+    /// `bool`.
+    Bool,
+    /// `int`.
+    Int,
+    /// `uint`.
+    Uint,
+    /// `double`.
+    Double,
+    /// `string` of so many characters at most.
+    Text(u64),
+    /// `bytes` of that length at most.
+    Bytes(u64),
+    /// A time.
+    Time,
+    /// A duration.
+    Duration,
+    /// A list of so many items at most.
+    List(Box<Type>, u64),
+    /// A map by texts (or anything else) of so many entries at most.
+    Map(Box<Type>, Box<Type>, u64),
+    /// An object.
+    Object(Arc<ObjectType>),
+    /// A value or none.
+    Optional(Box<Type>),
+    /// A type as a value.
+    Type,
+    /// A type of a library.
+    Named(&'static str),
 }
 
 impl fmt::Display for Type {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Type::Dyn | Type::Struct(_) => f.write_str("dyn"),
+            Type::Dyn => f.write_str("dyn"),
+            Type::Null => f.write_str("null"),
             Type::Bool => f.write_str("bool"),
             Type::Int => f.write_str("int"),
+            Type::Uint => f.write_str("uint"),
             Type::Double => f.write_str("double"),
-            Type::String => f.write_str("string"),
-            Type::Null => f.write_str("null"),
-            Type::List(item) => write!(f, "list({item})"),
-            Type::Map(value) => write!(f, "map(string, {value})"),
+            Type::Text(_) => f.write_str("string"),
+            Type::Bytes(_) => f.write_str("bytes"),
+            Type::Time => f.write_str("timestamp"),
+            Type::Duration => f.write_str("duration"),
+            Type::List(item, _) => write!(f, "list({item})"),
+            Type::Map(key, value, _) => write!(f, "map({key}, {value})"),
+            Type::Object(object) => f.write_str(&object.name),
+            Type::Optional(inner) => write!(f, "optional_type({inner})"),
+            Type::Type => f.write_str("type"),
+            Type::Named(name) => f.write_str(name),
         }
     }
 }
 
 impl Type {
-    fn of(shape: &Shape) -> Self {
-        match shape {
-            Shape::Bool => Type::Bool,
-            Shape::Int32 | Shape::Int64 => Type::Int,
-            Shape::Float64 => Type::Double,
-            Shape::String | Shape::Special(Special::Quantity) => Type::String,
-            Shape::Struct(id) => Type::Struct(*id),
-            Shape::List(item) => Type::List(Box::new(Type::of(item))),
-            Shape::Map(value) => Type::Map(Box::new(Type::of(value))),
-            _ => Type::Dyn,
+    /// `string` of any length.
+    #[must_use]
+    pub fn text() -> Self {
+        Type::Text(UNBOUNDED)
+    }
+
+    /// A list of any length.
+    #[must_use]
+    pub fn list(item: Type) -> Self {
+        Type::List(Box::new(item), UNBOUNDED)
+    }
+
+    /// A map by texts.
+    #[must_use]
+    pub fn map(value: Type) -> Self {
+        Type::Map(Box::new(Type::text()), Box::new(value), UNBOUNDED)
+    }
+
+    /// Whether a value of one type may stand where the other is wanted.
+    #[must_use]
+    pub fn fits(&self, other: &Type) -> bool {
+        match (self, other) {
+            (Type::Dyn, _) | (_, Type::Dyn) => true,
+            (Type::Text(_), Type::Text(_)) | (Type::Bytes(_), Type::Bytes(_)) => true,
+            (Type::List(a, _), Type::List(b, _)) => a.fits(b),
+            (Type::Map(ak, av, _), Type::Map(bk, bv, _)) => ak.fits(bk) && av.fits(bv),
+            (Type::Optional(a), Type::Optional(b)) => a.fits(b),
+            // Objects, times and durations may be null; scalars may not.
+            (Type::Null, other) | (other, Type::Null) if other.may_be_null() => true,
+            (a, b) => a == b,
         }
     }
 
-    fn is_scalar(&self) -> bool {
-        matches!(self, Type::Bool | Type::Int | Type::Double | Type::String | Type::Null)
+    fn may_be_null(&self) -> bool {
+        matches!(self, Type::Object(_) | Type::Time | Type::Duration | Type::Optional(_) | Type::Named(_))
     }
-}
 
-/// The errors of an expression in which `object` and `oldObject` are of type `id`, as cel-go shows them.
-pub(super) fn errors(source: &str, expr: &IdedExpr, schema: &Schema, id: TypeId) -> Vec<String> {
-    let mut found = Inference { source, schema, id, scope: Vec::new(), errors: Vec::new() };
-    found.infer(expr);
-    found.errors
-}
-
-struct Inference<'s> {
-    source: &'s str,
-    schema: &'s Schema,
-    id: TypeId,
-    scope: Vec<(String, Type)>,
-    errors: Vec<String>,
-}
-
-impl Inference<'_> {
-    fn infer(&mut self, expr: &IdedExpr) -> Type {
-        match &expr.expr {
-            Expr::Literal(literal) => match literal {
-                LiteralValue::Boolean(_) => Type::Bool,
-                LiteralValue::Int(_) => Type::Int,
-                LiteralValue::Double(_) => Type::Double,
-                LiteralValue::String(_) => Type::String,
-                LiteralValue::Null => Type::Null,
-                LiteralValue::Bytes(_) | LiteralValue::UInt(_) => Type::Dyn,
-            },
-            Expr::Ident(name) => match self.scope.iter().rev().find(|(known, _)| known == name) {
-                Some((_, known)) => known.clone(),
-                None if name == "object" || name == "oldObject" => Type::Struct(self.id),
-                None => Type::Dyn,
-            },
-            Expr::Select(select) => match self.infer(&select.operand) {
-                Type::Struct(id) => match self.schema.field(id, &select.field) {
-                    Some(field) if !select.test => Type::of(&field.shape),
-                    Some(_) => Type::Bool,
-                    None => {
-                        // The dot before it, as cel-go points at.
-                        let (line, column) = place(self.source, &select.field);
-                        let message = format!("undefined field '{}'", select.field);
-                        self.errors.push(error::at(self.source, line, column.max(2) - 1, &message));
-                        Type::Dyn
-                    }
-                },
-                Type::Map(value) if !select.test => *value,
-                _ if select.test => Type::Bool,
-                _ => Type::Dyn,
-            },
-            Expr::Call(call) => {
-                call.target.iter().for_each(|target| drop(self.infer(target)));
-                let arguments: Vec<Type> = call.args.iter().map(|a| self.infer(a)).collect();
-                self.call(&call.func_name, &arguments)
-            }
-            Expr::Comprehension(c) => {
-                let item = match self.infer(&c.iter_range) {
-                    Type::List(item) => *item,
-                    Type::Map(_) => Type::String,
-                    _ => Type::Dyn,
-                };
-                self.infer(&c.accu_init);
-                let depth = self.scope.len();
-                self.scope.push((c.iter_var.clone(), item));
-                self.scope.push((c.accu_var.clone(), Type::Dyn));
-                for part in [&c.loop_cond, &c.loop_step] {
-                    self.infer(part);
-                }
-                let result = self.infer(&c.result);
-                self.scope.truncate(depth);
-                result
-            }
-            _ => {
-                rewrite::parts(expr).into_iter().for_each(|part| drop(self.infer(part)));
-                Type::Dyn
-            }
+    /// `[]` and `{}`, which say nothing of what may be in them.
+    pub(super) fn is_empty_literal(&self) -> bool {
+        match self {
+            Type::List(item, 0) => **item == Type::Dyn,
+            Type::Map(key, value, 0) => **key == Type::Dyn && **value == Type::Dyn,
+            _ => false,
         }
     }
 
-    fn call(&mut self, name: &str, arguments: &[Type]) -> Type {
-        match (name, arguments) {
-            (
-                "_<_" | "_<=_" | "_>_" | "_>=_" | "_==_" | "_!=_" | "_+_" | "_-_" | "_*_" | "_/_",
-                [left, right],
-            ) => {
-                let numbers = |t: &Type| matches!(t, Type::Int | Type::Double);
-                let compares = name.contains(['<', '>']);
-                let null = matches!(left, Type::Null) || matches!(right, Type::Null);
-                let fits = !(left.is_scalar() && right.is_scalar())
-                    || left == right
-                    || (compares && numbers(left) && numbers(right))
-                    || (null && matches!(name, "_==_" | "_!=_"));
-                if !fits {
-                    let operator = name.trim_matches('_');
-                    let (line, column) = self.operator(operator);
-                    let message =
-                        format!("found no matching overload for '{name}' applied to '({left}, {right})'");
-                    self.errors.push(error::at(self.source, line, column, &message));
-                }
-                match name {
-                    "_+_" | "_-_" | "_*_" | "_/_" if left == right && fits => left.clone(),
-                    "_+_" | "_-_" | "_*_" | "_/_" => Type::Dyn,
-                    _ => Type::Bool,
-                }
+    /// The type both are of, where one fits the other.
+    #[must_use]
+    pub fn join(&self, other: &Type) -> Type {
+        match (self, other) {
+            (a, b) if a == b => a.clone(),
+            (a, b) if !a.fits(b) => Type::Dyn,
+            (empty, of) | (of, empty) if empty.is_empty_literal() => of.clone(),
+            (Type::List(a, most), Type::List(b, other)) => Type::List(Box::new(a.join(b)), *most.max(other)),
+            (Type::Map(ak, av, most), Type::Map(bk, bv, other)) => {
+                Type::Map(Box::new(ak.join(bk)), Box::new(av.join(bv)), *most.max(other))
             }
-            ("_[_]", [Type::List(item), _]) => (**item).clone(),
-            ("_[_]", [Type::Map(value), _]) => (**value).clone(),
-            ("_&&_" | "_||_" | "!_" | "@in" | "startsWith" | "endsWith" | "matches" | "contains", _) => {
-                Type::Bool
-            }
-            ("size", _) => Type::Int,
-            ("string", _) => Type::String,
-            ("_?_:_", [_, then, otherwise]) if then == otherwise => then.clone(),
-            _ => Type::Dyn,
+            (Type::Optional(a), Type::Optional(b)) => Type::Optional(Box::new(a.join(b))),
+            (Type::Null, of) | (of, Type::Null) => of.clone(),
+            (Type::Dyn, _) | (_, Type::Dyn) => Type::Dyn,
+            (a, b) => if a.size() >= b.size() { a } else { b }.clone(),
         }
     }
 
-    /// Where an operator stands.
-    fn operator(&self, operator: &str) -> (usize, usize) {
-        for (number, line) in self.source.lines().enumerate() {
-            if let Some(at) = line.find(operator) {
-                return (number + 1, line.get(..at).map_or(0, |t| t.chars().count()) + 1);
-            }
+    /// Its name as an error about an expression's result has it.
+    #[must_use]
+    pub fn declared(&self) -> String {
+        match self {
+            Type::Null => "null_type".to_owned(),
+            Type::Time => "google.protobuf.Timestamp".to_owned(),
+            Type::Duration => "google.protobuf.Duration".to_owned(),
+            Type::List(item, _) => format!("list({})", item.declared()),
+            Type::Map(key, value, _) => format!("map({}, {})", key.declared(), value.declared()),
+            Type::Optional(inner) => format!("optional_type({})", inner.declared()),
+            other => other.to_string(),
         }
-        (1, 1)
+    }
+
+    /// How large a value may be: characters, items, entries.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        match self {
+            Type::Dyn => UNBOUNDED,
+            Type::Text(size) | Type::Bytes(size) | Type::List(_, size) | Type::Map(_, _, size) => *size,
+            Type::Object(object) => object.fields.len() as u64,
+            Type::Optional(inner) => inner.size(),
+            _ => 1,
+        }
+    }
+
+    /// The type of a value that is of one or the other; `dyn` where they differ.
+    pub(super) fn either(&self, other: &Type) -> Type {
+        if self.fits(other) && other.fits(self) && *self != Type::Dyn && *other != Type::Dyn {
+            self.join(other)
+        } else {
+            Type::Dyn
+        }
+    }
+
+    /// Of one size whatever its value.
+    pub(super) fn is_scalar(&self) -> bool {
+        self.is_number() || matches!(self, Type::Bool | Type::Time | Type::Duration)
+    }
+
+    pub(super) fn is_number(&self) -> bool {
+        matches!(self, Type::Int | Type::Uint | Type::Double)
     }
 }

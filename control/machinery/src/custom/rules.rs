@@ -6,8 +6,10 @@
 
 mod types;
 
-use super::cel::{Error, ObjectType, PER_CALL, PER_OBJECT, Program, Type, Value as Cel};
 use super::schema::{Rule, Schema};
+use crate::cel::{
+    Environment, Error, ObjectType, PER_CALL, PER_OBJECT, Program, Type, Value as Cel, Variables,
+};
 use crate::field::{ErrorType, FieldError, Path};
 use crate::resources::access::Get as _;
 use serde_json::Value;
@@ -200,14 +202,7 @@ impl Walk {
         self.errors.push(FieldError::invalid(path, schema.kind.as_str(), why));
     }
 
-    fn broken(
-        &mut self,
-        schema: &Schema,
-        rule: &Rule,
-        names: &dyn Fn(&str) -> Option<Cel>,
-        value: &Value,
-        path: &Path,
-    ) {
+    fn broken(&mut self, schema: &Schema, rule: &Rule, names: &dyn Variables, value: &Value, path: &Path) {
         let mut place = path.clone();
         for step in field_steps(&rule.field_path).unwrap_or_default() {
             place = place.child(&step);
@@ -234,7 +229,7 @@ impl Walk {
     }
 
     /// The message its own expression makes: one line, not empty, not too long.
-    fn message(&mut self, rule: &Rule, names: &dyn Fn(&str) -> Option<Cel>) -> Option<String> {
+    fn message(&mut self, rule: &Rule, names: &dyn Variables) -> Option<String> {
         const LONGEST: usize = 5 * 1024;
         let program = rule.message_program.as_ref()?;
         let (outcome, spent) = program.eval(names, PER_CALL.min(self.left));
@@ -343,10 +338,11 @@ pub(super) fn compile_all(
         let optional = rule.optional_old_self == Some(true);
         let old = if optional { Type::Optional(Box::new(own.clone())) } else { own.clone() };
         let names = [("self", own.clone()), ("oldSelf", old)];
+        let environment = Environment { variables: &names, patches: false };
         let mut invalid =
             |at: &str, why: String| errors.push(FieldError::invalid(&path.child(at), raw.clone(), why));
         let mut costs = Vec::new();
-        match Program::compile(rule.rule.trim(), &names) {
+        match Program::compile(rule.rule.trim(), &environment) {
             Err(problems) => invalid("rule", format!("compilation failed: {problems}")),
             Ok((_, known)) if known.kind != Type::Bool => {
                 invalid("rule", "cel expression must evaluate to a bool".to_owned());
@@ -354,7 +350,7 @@ pub(super) fn compile_all(
             Ok((_, known)) => costs.push(("rule", "estimated rule cost", known.cost)),
         }
         if !rule.message_expression.trim().is_empty() {
-            match Program::compile(rule.message_expression.trim(), &names) {
+            match Program::compile(rule.message_expression.trim(), &environment) {
                 Err(problems) => {
                     invalid("messageExpression", format!("messageExpression compilation failed: {problems}"));
                 }

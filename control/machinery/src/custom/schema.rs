@@ -3,7 +3,7 @@
 //! The node is what pruning, defaulting, validation, apply and rules walk, as they walk the field table for built-in
 //! types. It is made from a definition that was accepted, so what a structural schema may not have is not in it.
 
-use super::cel::Program;
+use crate::cel::Program;
 use crate::resources::access::Get as _;
 use regex::Regex;
 use serde_json::Value;
@@ -194,7 +194,7 @@ impl Schema {
             list_keys: texts(props, "x-kubernetes-list-map-keys"),
             map_atomic: props.text("x-kubernetes-map-type") == "atomic",
             format: Some(props.text("format"))
-                .filter(|f| super::formats::known(&kind, f))
+                .filter(|f| crate::formats::known(&kind, f))
                 .unwrap_or_default()
                 .to_owned(),
             maximum: bound(props, "maximum", "exclusiveMaximum"),

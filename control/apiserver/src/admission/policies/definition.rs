@@ -1,9 +1,10 @@
 //! Policies and bindings as stored, ready for use.
 
-use super::super::conditions::{Compiled, Conditions, VARIABLES};
+use super::super::conditions::{Compiled, Conditions};
 use super::super::matching::Criteria;
 use crate::registry::metadata::{at, items, text};
-use machinery::cel::{Declarations, Evaluator, ResultType};
+use machinery::admission::{Declarations, Evaluator, ResultType, Variables};
+use machinery::cel::Type;
 use machinery::object;
 use serde_json::Value;
 
@@ -54,22 +55,21 @@ impl Policy {
     pub(super) fn parse(stored: &Value, policies: &mut Vec<Self>) {
         let null = Value::Null;
         let spec = at(stored, &["spec"]).unwrap_or(&null);
-        let with_variables: Vec<&str> = VARIABLES.iter().copied().chain(["variables"]).collect();
-        let mut declarations = Declarations { variables: &with_variables, ..Declarations::default() };
-        let compiled = |from: &Value, field: &str, wanted: &[ResultType]| {
-            Compiled::new(text(from, &[field]), &declarations, wanted)
+        let params = at(spec, &["paramKind"]).is_some();
+        let (variables, types) = variables(spec, params);
+        let declarations = Declarations { params, authorizer: true, variables: Some(&types), patches: false };
+        let compiled = |from: &Value, field: &str, results: &[ResultType]| {
+            Compiled::new(text(from, &[field]), &declarations, results)
         };
-        let variables = items(spec, &["variables"])
-            .iter()
-            .map(|v| (text(v, &["name"]).to_owned(), compiled(v, "expression", &[])))
-            .collect();
+        let of_message = Declarations { authorizer: false, ..declarations };
         let validations = items(spec, &["validations"])
             .iter()
             .map(|v| Validation {
                 expression: compiled(v, "expression", &[ResultType::Bool]),
                 message: text(v, &["message"]).trim().to_owned(),
                 message_expression: at(v, &["messageExpression"])
-                    .map(|_| compiled(v, "messageExpression", &[ResultType::String])),
+                    .and_then(Value::as_str)
+                    .map(|source| Compiled::new(source, &of_message, &[ResultType::String])),
                 reason: text(v, &["reason"]).to_owned(),
             })
             .collect();
@@ -78,9 +78,9 @@ impl Policy {
             .iter()
             .map(|a| (text(a, &["key"]).to_owned(), compiled(a, "valueExpression", &annotated)))
             .collect();
-        declarations.patch_types = true;
-        let of_patch = |m: &Value, field: &str, wanted: &[ResultType]| {
-            Compiled::new(text(m, &[field, "expression"]), &declarations, wanted)
+        let with_patches = Declarations { patches: true, ..declarations };
+        let of_patch = |m: &Value, field: &str, results: &[ResultType]| {
+            Compiled::new(text(m, &[field, "expression"]), &with_patches, results)
         };
         let mutations = items(spec, &["mutations"])
             .iter()
@@ -97,7 +97,7 @@ impl Policy {
             name: object::name(stored).to_owned(),
             criteria,
             param_kind,
-            conditions: Conditions::parse(items(spec, &["matchConditions"])),
+            conditions: Conditions::parse(items(spec, &["matchConditions"]), params),
             ignores_failure: text(spec, &["failurePolicy"]) == "Ignore",
             variables,
             validations,
@@ -110,11 +110,22 @@ impl Policy {
     /// Declares the policy's variables.
     pub(super) fn compose<'e>(&'e self, evaluator: &mut Evaluator<'e>) {
         for (name, variable) in &self.variables {
-            if let Some(expression) = variable.expression() {
-                evaluator.compose(name, expression);
-            }
+            evaluator.compose(name, variable.expression());
         }
     }
+}
+
+/// A policy's variables, each of which may name those before it, and their types.
+fn variables(spec: &Value, params: bool) -> (Vec<(String, Compiled)>, Variables) {
+    let (mut variables, mut types) = (Vec::new(), Variables::new());
+    for variable in items(spec, &["variables"]) {
+        let declarations = Declarations { params, authorizer: true, variables: Some(&types), patches: false };
+        let compiled = Compiled::new(text(variable, &["expression"]), &declarations, &[]);
+        let name = text(variable, &["name"]).to_owned();
+        types.insert(name.clone(), compiled.expression().map_or(Type::Dyn, |expression| expression.kind()));
+        variables.push((name, compiled));
+    }
+    (variables, types)
 }
 
 impl Binding {

@@ -9,13 +9,11 @@ use super::{Invocation, invocations, is_exempt, refusal};
 use crate::registry::Registry;
 use machinery::apply;
 use machinery::apply::structure::{Builtin, Deduced, Rule, Structure};
+use machinery::cel::patches::TYPE_KEY;
 use machinery::object::{self, Gvk};
 use machinery::schema;
 use machinery::status::Status;
 use serde_json::{Map, Value, json};
-
-/// The member of an evaluated literal that names its type.
-const TYPE: &str = "@type";
 
 /// Lets every mutating policy that means the request change its object.
 pub(in super::super) fn mutate<'a>(registry: &'a Registry, a: &'a mut Attributes<'_>) -> Verdict<'a> {
@@ -124,9 +122,11 @@ fn mutate_once(
     let value = {
         let mut evaluator = subject.evaluator(registry, a);
         evaluator.bind("params", &invocation.param);
+        subject.show_namespace(&mut evaluator);
         invocation.policy.compose(&mut evaluator);
         let (Mutation::Apply(expression) | Mutation::Patch(expression)) = mutation;
-        expression.evaluate(&mut evaluator)?
+        expression.expression()?;
+        expression.evaluate(&mut evaluator).map_err(|e| e.to_string())?
     };
     let before = subject.object;
     let after = match mutation {
@@ -182,7 +182,7 @@ fn atomics<S: Structure>(structure: S, value: &Value, path: &str, found: &mut Ve
 fn plain(value: &mut Value, expected: &str) -> Result<(), String> {
     match value {
         Value::Object(fields) => {
-            if let Some(Value::String(name)) = fields.remove(TYPE)
+            if let Some(Value::String(name)) = fields.remove(TYPE_KEY)
                 && name != expected
             {
                 return Err(format!(
@@ -204,13 +204,13 @@ fn patched(object: &Value, operations: &Value, expression: &Compiled) -> Result<
     let mut patch = Vec::new();
     for operation in list {
         let mut fields = operation.as_object().cloned().unwrap_or_default();
-        if fields.remove(TYPE) != Some(json!("JSONPatch")) {
+        if fields.remove(TYPE_KEY) != Some(json!("JSONPatch")) {
             return Err(
                 "type mismatch: JSONPatchType.expression should evaluate to array of JSONPatch".to_owned()
             );
         }
         if let Some(value) = fields.get_mut("value") {
-            let root = value.get(TYPE).and_then(Value::as_str).unwrap_or_default().to_owned();
+            let root = value.get(TYPE_KEY).and_then(Value::as_str).unwrap_or_default().to_owned();
             plain(value, &root).map_err(|e| format!("type mismatch: {e}"))?;
         }
         patch.push(Value::Object(fields.into_iter().collect::<Map<_, _>>()));
@@ -265,7 +265,7 @@ mod tests {
 
     #[test]
     fn patches_are_lists_of_operations() {
-        let expression = Compiled::new("x", &machinery::cel::Declarations::default(), &[]);
+        let expression = Compiled::new("x", &machinery::admission::Declarations::default(), &[]);
         let operations = json!([
             {"@type": "JSONPatch", "op": "test", "path": "/metadata/name", "value": "d"},
             {"@type": "JSONPatch", "op": "replace", "path": "/metadata/labels/a", "value": "c"},

@@ -9,10 +9,10 @@ use machinery::object::{self, parse_api_version};
 use serde_json::{Map, Value};
 
 /// The kind of the policy's parameters, if it has any.
-pub(super) fn kind(policy: &Policy) -> Result<Option<Kind>, String> {
+pub(super) fn kind(registry: &Registry, policy: &Policy) -> Result<Option<Kind>, String> {
     let Some((api_version, kind)) = &policy.param_kind else { return Ok(None) };
     let found = parse_api_version(api_version)
-        .and_then(|(group, version)| Kind::by_kind(group, version, kind))
+        .and_then(|(group, version)| registry.by_kind(group, version, kind))
         .ok_or_else(|| {
             format!("failed to find resource referenced by paramKind: '{api_version}, Kind={kind}'")
         })?;
@@ -56,6 +56,11 @@ pub(super) async fn collect(
     if found.is_empty() && text(reference, &["parameterNotFoundAction"]) == "Deny" {
         return Err("no params found for policy binding with `Deny` parameterNotFoundAction".to_owned());
     }
-    found.iter_mut().for_each(|object| kind.to_client(object));
-    Ok(found)
+    let mut params = Vec::with_capacity(found.len());
+    for object in found {
+        let mut object = registry.present(&kind, object).await.map_err(|e| e.message)?;
+        kind.to_client(&mut object);
+        params.push(object);
+    }
+    Ok(params)
 }

@@ -2,10 +2,10 @@
 
 use super::super::subject::Subject;
 use super::super::{Attributes, Verdict};
-use super::definition::Validation;
+use super::definition::{Policy, Validation};
 use super::{Invocation, invocations, is_exempt, refusal};
 use crate::registry::Registry;
-use machinery::cel::Evaluator;
+use machinery::admission::{BUDGET, EvaluationError, Evaluator};
 use serde_json::Value;
 
 /// Bytes of a message that an expression makes.
@@ -90,61 +90,100 @@ fn evaluate(
     let policy = invocation.policy;
     let mut evaluator = subject.evaluator(registry, a);
     evaluator.bind("params", &invocation.param);
-    policy.compose(&mut evaluator);
-    let failure = |message: String, always: bool| Denial { message, reason: String::new(), always };
+    let failure = |message: String| Denial { message, reason: String::new(), always: false };
     match policy.conditions.hold(&mut evaluator, policy.ignores_failure) {
         Ok(true) => {}
         Ok(false) => return Vec::new(),
-        Err(message) => return vec![failure(message, false)],
+        Err(message) => return vec![failure(message)],
     }
-    let mut denials = Vec::new();
+    subject.show_namespace(&mut evaluator);
+    policy.compose(&mut evaluator);
+    judge(policy, &mut evaluator).unwrap_or_else(|over| {
+        // What was found before does not count.
+        if policy.ignores_failure { Vec::new() } else { vec![failure(over.to_string())] }
+    })
+}
+
+/// The outcomes of all validations, then their messages, then the annotations; the error is that they cost too much.
+fn judge(policy: &Policy, evaluator: &mut Evaluator<'_>) -> Result<Vec<Denial>, EvaluationError> {
+    evaluator.restart(BUDGET);
+    let mut outcomes = Vec::with_capacity(policy.validations.len());
     for validation in &policy.validations {
-        match validation.expression.evaluate(&mut evaluator) {
-            Ok(Value::Bool(true)) => {}
-            Ok(_) => denials.push(Denial {
-                message: message(validation, &mut evaluator),
-                reason: if validation.reason.is_empty() {
-                    "Invalid".into()
-                } else {
-                    validation.reason.clone()
-                },
-                always: false,
-            }),
-            Err(_) if policy.ignores_failure => {}
-            Err(message) => denials.push(failure(message, false)),
+        outcomes.push(settled(validation.expression.evaluate(evaluator))?);
+    }
+    // Messages get what is left, and as annotations do without the authorizer.
+    evaluator.authorize(None);
+    evaluator.restart(evaluator.left());
+    let messages: Result<Vec<Option<Value>>, EvaluationError> = policy
+        .validations
+        .iter()
+        .map(|v| match &v.message_expression {
+            Some(expression) => settled(expression.evaluate(evaluator)).map(Result::ok),
+            None => Ok(None),
+        })
+        .collect();
+    let mut denials = Vec::new();
+    for (at, (validation, outcome)) in policy.validations.iter().zip(outcomes).enumerate() {
+        let failed = match (outcome, &messages) {
+            (Err(message), _) => message,
+            (Ok(_), Err(over)) => format!("failed messageExpression: {over}"),
+            (Ok(Value::Bool(true)), Ok(_)) => continue,
+            (Ok(_), Ok(messages)) => {
+                let made = messages.get(at).and_then(Option::as_ref);
+                denials.push(Denial {
+                    message: message(validation, made),
+                    reason: if validation.reason.is_empty() {
+                        "Invalid".into()
+                    } else {
+                        validation.reason.clone()
+                    },
+                    always: false,
+                });
+                continue;
+            }
+        };
+        if !policy.ignores_failure {
+            denials.push(Denial { message: failed, reason: String::new(), always: false });
         }
     }
+    denials.extend(annotate(policy, evaluator)?);
+    Ok(denials)
+}
+
+/// The values of the audit annotations go to the log.
+fn annotate(policy: &Policy, evaluator: &mut Evaluator<'_>) -> Result<Vec<Denial>, EvaluationError> {
+    evaluator.restart(BUDGET);
+    let mut denials = Vec::new();
     for (key, annotation) in &policy.annotations {
-        match annotation.evaluate(&mut evaluator) {
+        match settled(annotation.evaluate(evaluator))? {
             Ok(Value::String(value)) if !value.trim().is_empty() => {
                 tracing::info!(policy = policy.name, key, value = value.trim(), "audit annotation");
             }
-            Ok(Value::String(_) | Value::Null) => {}
-            Ok(_) => denials.push(failure(
-                format!(
-                    "valueExpression '{}' resulted in unsupported return type. Return type must be either string or null.",
-                    annotation.source
-                ),
-                true,
-            )),
+            Ok(_) => {}
             Err(_) if policy.ignores_failure => {}
-            Err(message) => denials.push(failure(message, true)),
+            Err(message) => denials.push(Denial { message, reason: String::new(), always: true }),
         }
     }
-    denials
+    Ok(denials)
+}
+
+/// A value or a failure; the error is that nothing further is to be evaluated.
+fn settled(outcome: Result<Value, EvaluationError>) -> Result<Result<Value, String>, EvaluationError> {
+    match outcome {
+        Ok(value) => Ok(Ok(value)),
+        Err(EvaluationError::Failed(message)) => Ok(Err(message)),
+        Err(over @ EvaluationError::OutOfBudget) => Err(over),
+    }
 }
 
 /// The message of a validation that does not hold: its expression's, else its own, else the expression itself.
-fn message(validation: &Validation, evaluator: &mut Evaluator<'_>) -> String {
-    let made = validation.message_expression.as_ref().and_then(|m| m.evaluate(evaluator).ok());
-    if let Some(Value::String(text)) = made {
-        let text = text.trim();
-        if !text.is_empty() && text.len() <= MESSAGE_MAX && !text.contains('\n') {
-            return text.to_owned();
+fn message(validation: &Validation, made: Option<&Value>) -> String {
+    let made = made.and_then(Value::as_str).map(str::trim);
+    match made.filter(|text| !text.is_empty() && text.len() <= MESSAGE_MAX && !text.contains('\n')) {
+        Some(made) => made.to_owned(),
+        None if validation.message.is_empty() => {
+            format!("failed expression: {}", validation.expression.source.trim())
         }
+        None => validation.message.clone(),
     }
-    if validation.message.is_empty() {
-        return format!("failed expression: {}", validation.expression.source);
-    }
-    validation.message.clone()
 }

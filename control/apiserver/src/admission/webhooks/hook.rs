@@ -47,7 +47,7 @@ impl Hook {
                 name: name.to_owned(),
                 identity: format!("{owner}/{name}/{index}"),
                 criteria: Criteria::parse(hook, "rules"),
-                conditions: Conditions::parse(items(hook, &["matchConditions"])),
+                conditions: Conditions::parse(items(hook, &["matchConditions"]), false),
                 ignores_failure: text(hook, &["failurePolicy"]) == "Ignore",
                 takes_dry_run: matches!(text(hook, &["sideEffects"]), "None" | "NoneOnDryRun"),
                 reinvoked: text(hook, &["reinvocationPolicy"]) == "IfNeeded",

@@ -97,7 +97,7 @@ fn names_that_cannot_be_written_are_escaped() {
         ("a__b", Some("a__underscores__b")),
         ("a b", None),
     ] {
-        assert_eq!(types::escape(name).as_deref(), escaped);
+        assert_eq!(crate::cel::words::field_name(name).as_deref(), escaped);
     }
 }
 

@@ -1,8 +1,8 @@
 //! A schema as a type of expressions, and JSON as a value of it.
 
-use crate::custom::cel::value::list::{Identity, List};
-use crate::custom::cel::words::RESERVED;
-use crate::custom::cel::{Key, ObjectType, Type, Value as Cel};
+use crate::cel::value::list::{Identity, List};
+use crate::cel::words::field_name;
+use crate::cel::{Key, ObjectType, Type, Value as Cel};
 use crate::custom::schema::{ListKind, Schema};
 use base64::Engine as _;
 use serde_json::Value;
@@ -17,21 +17,6 @@ const LONGEST: u64 = REQUEST - 2;
 /// How many values of a schema fit into a request, with a comma between two.
 pub(super) fn most(schema: &Schema) -> u64 {
     REQUEST / (least(schema) + 1)
-}
-
-/// A field's name in expressions; none where it cannot be written.
-pub(super) fn escape(name: &str) -> Option<String> {
-    if RESERVED.contains(&name) {
-        return Some(format!("__{name}__"));
-    }
-    let escaped = name
-        .replace("__", "__underscores__")
-        .replace('.', "__dot__")
-        .replace('-', "__dash__")
-        .replace('/', "__slash__");
-    let valid = escaped.starts_with(|c: char| c == '_' || c.is_ascii_alphabetic())
-        && escaped.chars().all(|c| c == '_' || c.is_ascii_alphanumeric());
-    valid.then_some(escaped)
 }
 
 fn bound(most: Option<i64>, other: u64) -> u64 {
@@ -102,7 +87,7 @@ pub(super) fn of(schema: &Schema, object: bool) -> Option<Type> {
             }
             let mut fields = BTreeMap::new();
             for (name, property) in &schema.properties {
-                if let (Some(name), Some(kind)) = (escape(name), of(property, property.embedded)) {
+                if let (Some(name), Some(kind)) = (field_name(name), of(property, property.embedded)) {
                     fields.insert(name, kind);
                 }
             }
@@ -139,7 +124,7 @@ pub(super) fn value(schema: &Schema, json: &Value, object: bool) -> Cel {
                 ListKind::Atomic => Identity::Place,
                 ListKind::Set => Identity::Itself,
                 ListKind::Map => {
-                    Identity::Fields(schema.list_keys.iter().filter_map(|name| escape(name)).collect())
+                    Identity::Fields(schema.list_keys.iter().filter_map(|name| field_name(name)).collect())
                 }
             };
             Cel::List(Arc::new(List::identified(items, identity)))
@@ -159,7 +144,7 @@ pub(super) fn value(schema: &Schema, json: &Value, object: bool) -> Cel {
                     None if schema.kind.is_empty() => Some(Cel::from_json(json)),
                     None => None,
                 };
-                let name = if schema.kind.is_empty() { Some(name.clone()) } else { escape(name) };
+                let name = if schema.kind.is_empty() { Some(name.clone()) } else { field_name(name) };
                 if let (Some(name), Some(seen)) = (name, seen) {
                     out.insert(Key::Text(name.into()), seen);
                 }

@@ -1,8 +1,8 @@
 //! What a schema says of one value, whatever is in it: type, choices, texts, numbers.
 
 use super::{Outcome, Problem, Wrong};
-use crate::custom::formats;
 use crate::custom::schema::{Bound, Schema};
+use crate::formats;
 use crate::goformat::go_float;
 use serde_json::{Number, Value};
 

@@ -7,15 +7,13 @@ use serde_json::Value;
 
 use super::{Errors, rules, selector};
 use crate::{
-    cel::{self, Declarations, ResultType},
+    admission::{Declarations, Expression, ResultType, compile},
     field::{FieldError, Path},
     names,
     resources::access::Get,
 };
 
 const CONDITIONS_MAX: usize = 64;
-/// What conditions of webhooks may name.
-const CONDITION_VARIABLES: [&str; 5] = ["object", "oldObject", "request", "namespaceObject", "authorizer"];
 const REVIEW_VERSIONS: [&str; 2] = ["v1", "v1beta1"];
 
 pub(super) fn webhooks(configuration: &Value, errors: &mut Errors) {
@@ -75,7 +73,7 @@ fn webhook(path: &Path, hook: &Value, errors: &mut Errors) {
     }
     client_config(&path.child("clientConfig"), hook.at("clientConfig"), errors);
     let conditions = hook.items("matchConditions");
-    match_conditions(&path.child("matchConditions"), conditions, &CONDITION_VARIABLES, errors);
+    match_conditions(&path.child("matchConditions"), conditions, false, errors);
 }
 
 fn review_versions(path: &Path, hook: &Value, errors: &mut Errors) {
@@ -177,8 +175,8 @@ fn resources(path: &Path, list: &Value, errors: &mut Errors) {
     }
 }
 
-/// Conditions in CEL: named once each, and none empty.
-fn match_conditions(path: &Path, conditions: &[Value], variables: &[&str], errors: &mut Errors) {
+/// Conditions in CEL: named once each, and none empty. Those of policies may have `params`.
+fn match_conditions(path: &Path, conditions: &[Value], params: bool, errors: &mut Errors) {
     if conditions.len() > CONDITIONS_MAX {
         errors.push(FieldError::too_many(path, conditions.len(), CONDITIONS_MAX));
     }
@@ -186,7 +184,7 @@ fn match_conditions(path: &Path, conditions: &[Value], variables: &[&str], error
         let path = path.index(index);
         let expression = condition.text("expression").trim();
         if rules::required(&path.child("expression"), expression, errors) {
-            let declarations = Declarations { variables, ..Declarations::default() };
+            let declarations = Declarations { params, authorizer: true, ..Declarations::default() };
             compiles(&path.child("expression"), expression, &declarations, &[ResultType::Bool], errors);
         }
         let name = condition.text("name");
@@ -199,17 +197,17 @@ fn match_conditions(path: &Path, conditions: &[Value], variables: &[&str], error
     }
 }
 
-/// An expression that is none says so.
+/// An expression, or why it is none.
 fn compiles(
     path: &Path,
     expression: &str,
     declarations: &Declarations<'_>,
-    wanted: &[ResultType],
+    results: &[ResultType],
     errors: &mut Errors,
-) {
-    if let Err(error) = cel::compile(expression, declarations, wanted) {
-        errors.push(FieldError::invalid(path, expression, error.to_string()));
-    }
+) -> Option<Expression> {
+    compile(expression, declarations, results)
+        .map_err(|error| errors.push(FieldError::invalid(path, expression, error.to_string())))
+        .ok()
 }
 
 /// Where a webhook is: at a URL or behind a service, not both.

@@ -2,10 +2,13 @@
 
 use serde_json::Value;
 
-use super::{CONDITION_VARIABLES, compiles, match_conditions, rule_with_operations};
+use super::{compiles, match_conditions, rule_with_operations};
 use crate::{
-    cel::{Declarations, ResultType},
-    custom::cel::words::RESERVED,
+    admission::{Declarations, ResultType, Variables},
+    cel::{
+        Type,
+        words::{RESERVED, is_identifier},
+    },
     field::{FieldError, Path},
     names,
     resources::{
@@ -19,9 +22,11 @@ const ANNOTATION_EXPRESSION_MAX: usize = 5 * 1024;
 
 pub(in super::super) fn validating(policy: &Value, errors: &mut Errors) {
     let (path, spec) = (Path::new("spec"), policy.at("spec"));
-    let names = common(&path, spec, errors);
-    let composed = variables(&path.child("variables"), spec.items("variables"), &names, errors);
-    let declarations = Declarations { variables: &names, composed: Some(&composed), patch_types: false };
+    let params = common(&path, spec, errors);
+    let declared = spec.items("variables");
+    let variables = variables(&path.child("variables"), declared, params, errors);
+    let variables = Some(&variables).filter(|_| !declared.is_empty());
+    let declarations = Declarations { params, authorizer: true, variables, patches: false };
     let (validations, annotations) = (spec.items("validations"), spec.items("auditAnnotations"));
     if validations.is_empty() && annotations.is_empty() {
         let detail = "validations or auditAnnotations must contain at least one item";
@@ -60,10 +65,10 @@ pub(in super::super) fn validating(policy: &Value, errors: &mut Errors) {
 
 pub(in super::super) fn mutating(policy: &Value, errors: &mut Errors) {
     let (path, spec) = (Path::new("spec"), policy.at("spec"));
-    let names = common(&path, spec, errors);
+    let params = common(&path, spec, errors);
     mutable(&path.child("matchConstraints"), spec.at("matchConstraints"), errors);
-    let composed = variables(&path.child("variables"), spec.items("variables"), &names, errors);
-    let declarations = Declarations { variables: &names, composed: Some(&composed), patch_types: true };
+    let variables = variables(&path.child("variables"), spec.items("variables"), params, errors);
+    let declarations = Declarations { params, authorizer: true, variables: Some(&variables), patches: true };
     let mutations = spec.items("mutations");
     if mutations.is_empty() {
         let detail = "mutations must contain at least one item";
@@ -88,11 +93,12 @@ fn mutable(path: &Path, matches: &Value, errors: &mut Errors) {
     }
 }
 
-/// What policies of both kinds have; gives what their expressions may name.
-fn common(path: &Path, spec: &Value, errors: &mut Errors) -> Vec<&'static str> {
+/// What policies of both kinds have; whether they have parameters.
+fn common(path: &Path, spec: &Value, errors: &mut Errors) -> bool {
     let failure = spec.text("failurePolicy");
     rules::one_of(&path.child("failurePolicy"), failure, &["Fail", "Ignore"], errors);
-    if spec.at("paramKind").is_object() {
+    let params = spec.at("paramKind").is_object();
+    if params {
         param_kind(&path.child("paramKind"), spec.at("paramKind"), errors);
     }
     let constraints = path.child("matchConstraints");
@@ -104,13 +110,8 @@ fn common(path: &Path, spec: &Value, errors: &mut Errors) -> Vec<&'static str> {
     } else {
         errors.push(FieldError::required(&constraints, ""));
     }
-    let mut names = CONDITION_VARIABLES.to_vec();
-    if spec.at("paramKind").is_object() {
-        names.push("params");
-    }
-    match_conditions(&path.child("matchConditions"), spec.items("matchConditions"), &names, errors);
-    names.push("variables");
-    names
+    match_conditions(&path.child("matchConditions"), spec.items("matchConditions"), params, errors);
+    params
 }
 
 fn param_kind(path: &Path, kind: &Value, errors: &mut Errors) {
@@ -170,31 +171,27 @@ fn match_resources(path: &Path, matches: &Value, errors: &mut Errors) {
     }
 }
 
-fn is_identifier(name: &str) -> bool {
-    let fits = |c: char| c == '_' || c.is_ascii_alphanumeric();
-    name.chars().all(fits) && !name.starts_with(|c: char| c.is_ascii_digit()) && !RESERVED.contains(&name)
-}
-
-/// Gives their names.
-fn variables<'v>(path: &Path, variables: &'v [Value], names: &[&str], errors: &mut Errors) -> Vec<&'v str> {
-    let mut composed = Vec::new();
+/// Gives their names and types.
+fn variables(path: &Path, variables: &[Value], params: bool, errors: &mut Errors) -> Variables {
+    let mut composed = Variables::new();
     for (index, variable) in variables.iter().enumerate() {
         let path = path.index(index);
         let name = variable.text("name");
         if name.trim().is_empty() {
             errors.push(FieldError::required(&path.child("name"), "name is not specified"));
-        } else if !is_identifier(name) {
+        } else if !is_identifier(name) || RESERVED.contains(&name) {
             errors.push(FieldError::invalid(&path.child("name"), name, "must be a valid CEL identifier"));
         }
-        if variable.text("expression").trim().is_empty() {
-            errors.push(FieldError::required(&path.child("expression"), "expression is not specified"));
+        let (path, source) = (path.child("expression"), variable.text("expression"));
+        if source.trim().is_empty() {
+            errors.push(FieldError::required(&path, "expression is not specified"));
         } else {
             // A variable may name those before it.
             let declarations =
-                Declarations { variables: names, composed: Some(&composed), patch_types: false };
-            compiles(&path.child("expression"), variable.text("expression"), &declarations, &[], errors);
+                Declarations { params, authorizer: true, variables: Some(&composed), patches: false };
+            let expression = compiles(&path, source, &declarations, &[], errors);
+            composed.insert(name.to_owned(), expression.map_or(Type::Dyn, |e| e.kind()));
         }
-        composed.push(name);
     }
     composed
 }
@@ -209,7 +206,8 @@ fn validation(path: &Path, validation: &Value, declarations: &Declarations<'_>, 
     let message = validation.text("messageExpression");
     if !message.trim().is_empty() {
         let path = path.child("messageExpression");
-        compiles(&path, message, declarations, &[ResultType::String], errors);
+        let declarations = Declarations { authorizer: false, ..*declarations };
+        compiles(&path, message, &declarations, &[ResultType::String], errors);
     }
     let empty = |text: &str| !text.is_empty() && text.trim().is_empty();
     for key in ["messageExpression", "message"] {

@@ -8,17 +8,30 @@ use super::fault::{Error, Evaluated, fail, no_overload};
 use super::names::dotted;
 use super::table;
 use super::types::type_value;
-use super::value::{Key, Value};
+use super::value::{Key, Struct, Value};
 use super::words::escaped;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// The names an expression may use; none for a name that is not known.
-pub type Variables<'v> = dyn Fn(&str) -> Option<Value> + 'v;
+/// What the names in an expression stand for.
+pub trait Variables {
+    /// A variable's value; none for a name that is not known.
+    fn get(&self, name: &str) -> Option<Value>;
+    /// A field that is evaluated when it is first read; none where the variable has no such.
+    fn lazy(&self, _variable: &str, _field: &str) -> Option<Evaluated> {
+        None
+    }
+}
+
+impl<F: Fn(&str) -> Option<Value>> Variables for F {
+    fn get(&self, name: &str) -> Option<Value> {
+        self(name)
+    }
+}
 
 /// One evaluation.
 pub(super) struct Run<'v> {
-    pub(super) variables: &'v Variables<'v>,
+    pub(super) variables: &'v dyn Variables,
     /// Bound by macros, innermost last.
     pub(super) bound: Vec<(String, Value)>,
     pub(super) spent: u64,
@@ -52,6 +65,10 @@ impl Run<'_> {
             Kind::Ident(name) => self.ident(name),
             Kind::Select { operand, field, optional } => self.select(operand, field, *optional),
             Kind::Has { operand, field } => {
+                if let Some(value) = self.lazy(operand, field) {
+                    self.pay(1)?;
+                    return value.map(|_| Value::Bool(true));
+                }
                 let value = self.eval(operand)?;
                 has(&value, field)
             }
@@ -96,19 +113,17 @@ impl Run<'_> {
                 }
                 Ok(Value::Map(Arc::new(out)))
             }
-            Kind::Struct(_, fields) => {
+            Kind::Struct { name, fields } => {
                 self.pay(cost::OBJECT)?;
-                let mut out = Vec::new();
-                for (name, value, optional) in fields {
-                    match self.eval(value)? {
-                        Value::Optional(None) if *optional => {}
-                        Value::Optional(Some(value)) if *optional => {
-                            out.push((name.clone(), (*value).clone()))
-                        }
-                        value => out.push((name.clone(), value)),
-                    }
+                let mut out = BTreeMap::new();
+                for field in fields {
+                    let value = match self.eval(&field.value)? {
+                        Value::Optional(value) if field.optional => value.map(|value| (*value).clone()),
+                        value => Some(value),
+                    };
+                    out.extend(value.map(|value| (field.name.clone(), value)));
                 }
-                Ok(Value::map_of(out))
+                Ok(Value::Struct(Arc::new(Struct { name: name.clone(), fields: out })))
             }
             Kind::Fold(fold) => self.fold(fold),
             Kind::Bind { operand, variable, body, flat } => {
@@ -134,16 +149,23 @@ impl Run<'_> {
     fn ident(&mut self, name: &str) -> Evaluated {
         let found = match self.bound.iter().rev().find(|(n, _)| n == name) {
             Some((_, value)) => Some(value.clone()),
-            None => (self.variables)(name),
+            None => self.variables.get(name),
         };
         match (found, type_value(name)) {
             (Some(value), _) => {
                 self.pay(1)?;
                 Ok(value)
             }
-            (None, Some(name)) => Ok(Value::Type(name)),
+            (None, Some(name)) => Ok(Value::Type(name.into())),
             (None, None) => fail(format!("no such attribute(s): {name}")),
         }
+    }
+
+    /// A field that is evaluated when it is read.
+    fn lazy(&self, operand: &Expr, field: &str) -> Option<Evaluated> {
+        let Kind::Ident(variable) = &operand.kind else { return None };
+        let shadowed = self.bound.iter().any(|(bound, _)| bound == variable);
+        if shadowed { None } else { self.variables.lazy(variable, field) }
     }
 
     fn select(&mut self, operand: &Expr, field: &str, optional: bool) -> Evaluated {
@@ -151,12 +173,17 @@ impl Run<'_> {
         if let Some(name) = dotted(operand).map(|p| format!("{p}.{field}"))
             && let Some(name) = type_value(&name)
         {
-            return Ok(Value::Type(name));
+            return Ok(Value::Type(name.into()));
+        }
+        if let Some(value) = self.lazy(operand, field) {
+            self.pay(2)?;
+            return value;
         }
         let value = self.eval(operand)?;
         self.step(operand)?;
         match &value {
             Value::Optional(None) => Ok(Value::Optional(None)),
+            Value::Struct(of) if optional && !of.has(field) => Ok(Value::Optional(None)),
             Value::Optional(Some(inner)) => found(member(inner, field), true),
             value => found(member(value, field), optional),
         }
@@ -261,6 +288,7 @@ fn member(value: &Value, field: &str) -> Result<Option<Value>, String> {
             Some(value) => Ok(Some(value.clone())),
             None => Err(format!("no such key: {field}")),
         },
+        Value::Struct(of) => Ok(Some(of.get(field))),
         Value::Null => Err(format!("no such key: {field}")),
         _ => Ok(None),
     }
@@ -276,6 +304,7 @@ fn has(value: &Value, field: &str) -> Evaluated {
         Value::Optional(None) => Ok(Value::Bool(false)),
         Value::Optional(Some(inner)) => has(inner, field),
         Value::Map(entries) => Ok(Value::Bool(field_of(entries, field).is_some())),
+        Value::Struct(of) => Ok(Value::Bool(of.has(field))),
         Value::Null => Ok(Value::Bool(false)),
         _ => no_overload(),
     }

@@ -122,6 +122,8 @@ pub(super) enum Cost {
     Subnet(bool),
     /// A text against a named format.
     Format,
+    /// Reads the second as a selector.
+    Selector,
     /// Every item with every other, so many times.
     Sets(u64),
     /// Part of a list.
@@ -147,6 +149,12 @@ fn traverse(size: u64) -> u64 {
 
 fn pattern(text: u64, pattern: u64) -> u64 {
     traverse(text.saturating_add(1)).saturating_mul(scaled(pattern, PATTERN))
+}
+
+/// A list of requirements: the shortest is two characters long, and each has a list of values.
+fn selector(text: u64) -> u64 {
+    let requirements = scaled(text, 0.5);
+    LIST.saturating_add(traverse(text)).saturating_add(requirements.saturating_mul(LIST + OBJECT))
 }
 
 fn is_text(kind: &Type) -> bool {
@@ -222,6 +230,7 @@ impl Cost {
                 (traverse(32) + traverse(16) + 1 + if parsed { traverse(most(1)) } else { 0 }, None)
             }
             Cost::Format => (scaled(traverse(most(1)), FORMAT_PATTERN as f64 * PATTERN), None),
+            Cost::Selector => (selector(most(1)), None),
             Cost::Sets(times) => {
                 let pairs = most(0).saturating_mul(most(1));
                 (pairs.saturating_mul(times).saturating_add(1), None)
@@ -267,7 +276,7 @@ impl Cost {
                     | Value::Format(_)
                     | Value::Url(_)
                     | Value::Semver(_)
-                    | Value::Opaque(_),
+                    | Value::Authorization(_),
                     ..,
                 ] => 1,
                 _ => traverse(size(0).min(size(1))),
@@ -285,6 +294,7 @@ impl Cost {
                 Some(Value::Format(name)) => pattern(size(1), super::named::pattern_length(name)),
                 _ => 1,
             },
+            Cost::Selector => selector(size(1)),
             Cost::Sets(times) => size(0).saturating_mul(size(1)).saturating_mul(times).saturating_add(1),
             Cost::Slice | Cost::Range | Cost::Reverse => listed(1.0, value.size()),
             Cost::Flatten => {

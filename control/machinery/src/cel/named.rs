@@ -1,6 +1,6 @@
 //! Named formats of texts (upstream: `apiserver/pkg/cel/library/format.go`).
 
-use crate::custom::formats;
+use crate::formats;
 use crate::names;
 
 const URL: u64 = 1103;

@@ -11,7 +11,7 @@ pub(super) fn parts(expr: &Expr) -> Vec<&Expr> {
         Kind::Call { target, args, .. } => target.as_deref().into_iter().chain(args).collect(),
         Kind::List(items) => items.iter().map(|(e, _)| e).collect(),
         Kind::Map(entries) => entries.iter().flat_map(|(k, v, _)| [k, v]).collect(),
-        Kind::Struct(_, fields) => fields.iter().map(|(_, v, _)| v).collect(),
+        Kind::Struct { fields, .. } => fields.iter().map(|field| &field.value).collect(),
         Kind::Fold(fold) => {
             let Fold { range, filter, body, .. } = &**fold;
             [Some(range), filter.as_ref(), Some(body)].into_iter().flatten().collect()
@@ -29,7 +29,7 @@ pub(super) fn parts_mut(expr: &mut Expr) -> Vec<&mut Expr> {
         Kind::Call { target, args, .. } => target.as_deref_mut().into_iter().chain(args).collect(),
         Kind::List(items) => items.iter_mut().map(|(e, _)| e).collect(),
         Kind::Map(entries) => entries.iter_mut().flat_map(|(k, v, _)| [k, v]).collect(),
-        Kind::Struct(_, fields) => fields.iter_mut().map(|(_, v, _)| v).collect(),
+        Kind::Struct { fields, .. } => fields.iter_mut().map(|field| &mut field.value).collect(),
         Kind::Fold(fold) => {
             let Fold { range, filter, body, .. } = &mut **fold;
             [Some(range), filter.as_mut(), Some(body)].into_iter().flatten().collect()

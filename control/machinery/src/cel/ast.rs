@@ -1,6 +1,7 @@
 //! An expression as it was parsed.
 
 use super::value::Value;
+use std::sync::Arc;
 
 /// A node, and where in the text it begins.
 #[derive(Clone, Debug)]
@@ -57,7 +58,12 @@ pub enum Kind {
     /// `{a: b}`; true for `{?a: b}`.
     Map(Vec<(Expr, Expr, bool)>),
     /// `Name{field: value}`.
-    Struct(String, Vec<(String, Expr, bool)>),
+    Struct {
+        /// `Object.spec`.
+        name: Arc<str>,
+        /// In the order in which they are written.
+        fields: Vec<Field>,
+    },
     /// A macro over a list or map.
     Fold(Box<Fold>),
     /// `optMap` and `optFlatMap`: the variable bound to an optional's value.
@@ -71,6 +77,19 @@ pub enum Kind {
         /// The body is an optional itself.
         flat: bool,
     },
+}
+
+/// `field: value` of a literal; `?field: value`.
+#[derive(Clone, Debug)]
+pub struct Field {
+    /// Where the colon is, in characters.
+    pub at: usize,
+    /// Its name.
+    pub name: String,
+    /// Its value.
+    pub value: Expr,
+    /// An empty optional leaves it out.
+    pub optional: bool,
 }
 
 /// Which macro.

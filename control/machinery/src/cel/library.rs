@@ -1,7 +1,9 @@
 //! The functions there are, by where they come from.
 
+mod authz;
 mod conversions;
 mod formats;
+pub(super) mod json_patches;
 mod lists;
 mod net;
 mod operators;
@@ -31,6 +33,8 @@ pub(super) fn all() -> Vec<Overload> {
         urls::all(),
         versions::all(),
         formats::all(),
+        authz::all(),
+        json_patches::all(),
     ]
     .concat()
 }

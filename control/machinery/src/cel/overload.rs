@@ -68,7 +68,7 @@ macro_rules! body {
     ($($args:pat => $value:expr),+ $(,)?) => {
         |args: &[Value]| match args {
             $($args => $value,)+
-            _ => $crate::custom::cel::fault::no_overload(),
+            _ => $crate::cel::fault::no_overload(),
         }
     };
 }
@@ -104,6 +104,11 @@ impl Sig {
             | (Sig::Time, Type::Time)
             | (Sig::Duration, Type::Duration)
             | (Sig::Type, Type::Type) => true,
+            (Sig::List(_), kind @ Type::List(..)) | (Sig::Map(..), kind @ Type::Map(..))
+                if kind.is_empty_literal() =>
+            {
+                true
+            }
             (Sig::List(of), Type::List(item, _)) => of.takes(item, bound),
             (Sig::Map(key, value), Type::Map(k, v, _)) => key.takes(k, bound) && value.takes(v, bound),
             (Sig::Optional(of), Type::Optional(inner)) => of.takes(inner, bound),
@@ -161,7 +166,7 @@ impl Sig {
 
 fn bind(place: &mut Option<Type>, kind: &Type) -> bool {
     match place {
-        Some(Type::Dyn) | None => {
+        None => {
             *place = Some(kind.clone());
             true
         }

@@ -135,7 +135,7 @@ pub(super) fn all() -> Vec<Overload> {
         global("_-_", vec![Time, Duration], Time, ONE, subtract),
         global("_-_", vec![Time, Time], Duration, ONE, subtract),
         global("dyn", vec![A], Dyn, ONE, body!([value] => Ok(value.clone()))),
-        global("type", vec![A], Sig::Type, ONE, body!([value] => Ok(Value::Type(value.type_name())))),
+        global("type", vec![A], Sig::Type, ONE, body!([value] => Ok(Value::Type(value.type_name().into())))),
     ];
     for number in [Int, Uint, Double] {
         let two = || vec![number.clone(), number.clone()];

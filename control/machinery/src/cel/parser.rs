@@ -1,7 +1,8 @@
 //! Text to expression: the grammar of CEL, its macros expanded.
 
-use super::ast::{Expr, Fold, Kind, Macro};
+use super::ast::{Expr, Field, Fold, Kind, Macro};
 use super::lexer::{Token, lex};
+use super::names::dotted;
 use super::value::Value;
 use super::words::RESERVED;
 use super::{Problem, Problems};
@@ -94,8 +95,8 @@ impl Parser {
             let text = format!("expression recursion limit exceeded: {DEEPEST}");
             return Err(Problem { at: self.place(), text });
         }
-        let at = self.place();
         let condition = self.binary(0)?;
+        let at = self.place();
         let out = if self.takes("?") {
             let yes = self.binary(0)?;
             self.expect(":")?;
@@ -177,9 +178,10 @@ impl Parser {
                     self.at -= 1;
                     return Err(self.unexpected("IDENTIFIER"));
                 };
+                let open = self.place();
                 out = if !optional && self.takes("(") {
                     let args = self.list(")")?;
-                    self.method(at, out, name, args)?
+                    self.method(open, out, name, args)?
                 } else {
                     Expr { at, kind: Kind::Select { operand: Box::new(out), field: name, optional } }
                 };
@@ -191,10 +193,9 @@ impl Parser {
                     at,
                     kind: Kind::Index { operand: Box::new(out), index: Box::new(index), optional },
                 };
-            } else if matches!(self.peek(), Token::Symbol("{")) && type_name(&out).is_some() {
+            } else if let (Token::Symbol("{"), Some(name)) = (self.peek(), dotted(&out)) {
                 self.at += 1;
-                let name = type_name(&out).unwrap_or_default();
-                out = Expr { at: out.at, kind: Kind::Struct(name, self.fields()?) };
+                out = Expr { at, kind: Kind::Struct { name: name.into(), fields: self.fields()? } };
             } else {
                 return Ok(out);
             }
@@ -213,7 +214,7 @@ impl Parser {
         Ok(out)
     }
 
-    fn fields(&mut self) -> Result<Vec<(String, Expr, bool)>, Problem> {
+    fn fields(&mut self) -> Result<Vec<Field>, Problem> {
         let mut out = Vec::new();
         while !self.takes("}") {
             let optional = self.takes("?");
@@ -221,8 +222,9 @@ impl Parser {
                 self.at -= 1;
                 return Err(self.unexpected("IDENTIFIER"));
             };
+            let at = self.place();
             self.expect(":")?;
-            out.push((name, self.expression()?, optional));
+            out.push(Field { at, name, value: self.expression()?, optional });
             if !self.takes(",") {
                 self.expect("}")?;
                 break;
@@ -247,9 +249,10 @@ impl Parser {
                 Err(Problem { at, text: format!("reserved identifier: {name}") })
             }
             Token::Ident(name) => {
+                let open = self.place();
                 if self.takes("(") {
                     let args = self.list(")")?;
-                    return function(at, name, args);
+                    return function(open, name, args);
                 }
                 Ok(Expr { at, kind: Kind::Ident(name) })
             }
@@ -351,14 +354,6 @@ impl Parser {
         let filter = rest.pop();
         let fold = Fold { kind, range: target, variable: first, second, filter, body };
         Ok(Expr { at, kind: Kind::Fold(Box::new(fold)) })
-    }
-}
-
-fn type_name(expr: &Expr) -> Option<String> {
-    match &expr.kind {
-        Kind::Ident(name) => Some(name.clone()),
-        Kind::Select { operand, field, optional: false } => Some(format!("{}.{field}", type_name(operand)?)),
-        _ => None,
     }
 }
 

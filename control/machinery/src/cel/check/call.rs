@@ -2,6 +2,7 @@
 
 use super::super::ast::Expr;
 use super::super::cost::{ANY, Node, Size};
+use super::super::library::json_patches::SPACE;
 use super::super::names::dotted;
 use super::super::overload::Overload;
 use super::super::table;
@@ -11,7 +12,8 @@ impl Checker {
     pub(super) fn call(&mut self, at: usize, target: Option<&Expr>, function: &str, args: &[Expr]) -> Node {
         // `optional.of(x)`, `ip.isCanonical(x)`: functions with a dot in their name.
         let spaced = target.and_then(dotted).map(|name| format!("{name}.{function}"));
-        let (target, function) = match spaced.as_deref().filter(|name| table::is_global(name)) {
+        let known = |name: &&str| table::is_global(name) && (self.patches || !name.starts_with(SPACE));
+        let (target, function) = match spaced.as_deref().filter(known) {
             Some(name) => (None, name),
             None => (target, function),
         };
