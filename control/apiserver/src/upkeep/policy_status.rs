@@ -5,7 +5,7 @@
 //! `pkg/controller/validatingadmissionpolicystatus`, `policy/validating/typechecking.go`.
 
 use crate::registry::Registry;
-use crate::registry::kind::{Kind, definition_version};
+use crate::registry::kind::Kind;
 use crate::registry::metadata::{at, items, set, text};
 use crate::write::Writer;
 use futures::future::BoxFuture;
@@ -32,8 +32,7 @@ pub(super) fn reconcile(writer: Arc<Writer>) -> BoxFuture<'static, ()> {
         let Some(kind) = kind() else { return };
         let policies = writer.registry.cached(&kind, "").unwrap_or_default();
         for policy in policies.iter().filter(|p| observed(p) != Some(object::generation(p))) {
-            let status =
-                json!({"warnings": checked(&writer.registry, policy), "generation": object::generation(policy)});
+            let status = json!({"warnings": checked(&writer.registry, policy), "generation": object::generation(policy)});
             let change = |old: &Value| {
                 let mut new = old.clone();
                 object::set_resource_version(&mut new, "");
@@ -85,7 +84,7 @@ fn kinds(registry: &Registry, policy: &Value) -> BTreeMap<(String, String, Strin
 /// What a kind's objects look like; none where nobody says.
 fn type_of(kind: &Kind) -> Option<Type> {
     match kind.definition() {
-        Some((definition, at)) => Some(kinds::custom(definition_version(&definition, at).schema.as_ref())),
+        Some(custom) => Some(kinds::custom(custom.version().schema.as_ref())),
         None => kinds::builtin(&kind.gvk()),
     }
 }
