@@ -15,7 +15,7 @@ pub mod candidate;
 pub mod order;
 pub mod signal;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,6 +47,9 @@ const CLEANUP_LOOK: Duration = Duration::from_secs(1);
 /// Seconds that pods have which must go at once.
 const AT_ONCE: i64 = 1;
 
+/// Looks at what is left of the machine: memory, process ids, the filesystem of the first path, those of the others. Blocking.
+pub type Observe = Arc<dyn Fn(&Path, &[PathBuf]) -> Observations + Send + Sync>;
+
 /// What the eviction task works with.
 #[derive(Clone)]
 pub struct Parts {
@@ -64,6 +67,8 @@ pub struct Parts {
     pub recorder: Recorder,
     /// Evictions on their way.
     pub evictions: Evictions,
+    /// What is left; [`signal::observe`] asks the kernel.
+    pub observe: Observe,
 }
 
 /// Keeps the pressure conditions in `reported` true, and evicts, until `stop`.
@@ -123,10 +128,10 @@ impl Manager {
         let signals = parts.config.eviction.signals();
         self.images.refresh(&parts.runtime, &signals).await;
         let (root, dirs) = (parts.config.root_dir.clone(), self.images.dirs.clone());
-        let stats = parts.stats.clone();
+        let (stats, observe) = (parts.stats.clone(), Arc::clone(&parts.observe));
         // A filesystem may be a slow one.
         let observed = tokio::task::spawn_blocking(move || {
-            let mut observed = signal::observe(&root, &dirs);
+            let mut observed = observe(&root, &dirs);
             if signals.contains(&Signal::AllocatableMemoryAvailable)
                 && let Some(left) = stats.pods_memory()
             {
@@ -140,7 +145,7 @@ impl Manager {
     /// Images on a filesystem of their own.
     fn images_apart(&self) -> bool {
         use std::os::unix::fs::MetadataExt;
-        let device = |path: &std::path::Path| std::fs::metadata(path).map(|m| m.dev()).ok();
+        let device = |path: &Path| std::fs::metadata(path).map(|m| m.dev()).ok();
         let root = device(&self.parts.config.root_dir);
         self.images.dirs.first().is_some_and(|dir| root.is_some() && device(dir) != root)
     }

@@ -6,7 +6,7 @@
 //! each worker's desired pod. What it promises: one worker a pod UID; pods the sources do not name any more are ended
 //! and cleaned up, but only once every source was read; a source that is away ends nothing.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -223,6 +223,7 @@ impl Kubelet {
             garbage: self.garbage.clone(),
             recorder: self.recorder(),
             evictions: self.context.evictions.clone(),
+            observe: Arc::new(crate::eviction::signal::observe),
         }
     }
 
@@ -556,7 +557,7 @@ impl Manager {
         if let Some(outcome) = &rejected {
             let reason = outcome.message.trim_start_matches("Pod was rejected: ").to_owned();
             let kind = crate::recorder::Kind::Warning;
-            self.context.recorder.record(Subject::pod(pod, None), kind, reason_word(&outcome.reason), reason);
+            self.context.recorder.record(Subject::pod(pod, None), kind, kept(&outcome.reason), reason);
         }
         let desired = Desired { pod: admitted, removed: false, rejected, pending: None };
         self.start(uid, desired, Arc::clone(pod));
@@ -585,22 +586,17 @@ impl Manager {
     }
 }
 
-/// The reasons of refusals, which events name.
-fn reason_word(reason: &str) -> &'static str {
-    match reason {
-        "OutOfcpu" => "OutOfcpu",
-        "OutOfmemory" => "OutOfmemory",
-        "OutOfpods" => "OutOfpods",
-        "NodePorts" => "NodePorts",
-        "NodeAffinity" => "NodeAffinity",
-        "Evicted" => "Evicted",
-        "SysctlForbidden" => "SysctlForbidden",
-        "PodOSSelectorNodeLabelDoesNotMatch" => "PodOSSelectorNodeLabelDoesNotMatch",
-        "PodOSNotSupported" => "PodOSNotSupported",
-        "SupplementalGroupsPolicyNotSupported" => "SupplementalGroupsPolicyNotSupported",
-        "OutOfephemeral-storage" => "OutOfephemeral-storage",
-        _ => "UnexpectedAdmissionError",
-    }
+/// A refusal's reason, as an event holds one. Reasons are few, and kept: upstream's words, and one a resource of the node
+/// (`OutOfhugepages-2Mi`).
+fn kept(reason: &str) -> &'static str {
+    static KEPT: parking_lot::Mutex<BTreeSet<&'static str>> = parking_lot::Mutex::new(BTreeSet::new());
+    let mut all = KEPT.lock();
+    let known = all.get(reason).copied();
+    known.unwrap_or_else(|| {
+        let reason: &'static str = Box::leak(reason.to_owned().into_boxed_str());
+        all.insert(reason);
+        reason
+    })
 }
 
 #[cfg(test)]

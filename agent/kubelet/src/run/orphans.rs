@@ -1,6 +1,7 @@
 //! What is on this machine and belongs to no pod: left by pods that were deleted while no kubelet ran.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::Path;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
@@ -32,9 +33,14 @@ impl Manager {
         let on_disk =
             directories.into_iter().flatten().flatten().filter_map(|e| e.file_name().into_string().ok());
         let in_cgroups = self.context.cgroups.pods().await;
-        for uid in on_disk.chain(in_cgroups) {
+        // Logs go last: a kubelet that died before that left nothing else, and only they know the pod's name.
+        let logged = logged(&self.context.config.pod_logs_dir);
+        let mut found: BTreeMap<String, Pod> =
+            on_disk.chain(in_cgroups).map(|uid| (uid.clone(), bare(&uid))).collect();
+        found.extend(logged);
+        for (uid, pod) in found {
             if unknown(&uid, &self.workers) && !orphans.contains_key(&uid) {
-                orphans.insert(uid.clone(), Arc::new(bare(&uid)));
+                orphans.insert(uid, Arc::new(pod));
             }
         }
         for (uid, pod) in orphans {
@@ -67,10 +73,43 @@ impl Manager {
     }
 }
 
+/// The pods whose logs are in a directory, by UID; what is not named `NAMESPACE_NAME_UID` is no pod's.
+fn logged(dir: &Path) -> BTreeMap<String, Pod> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    let of_pod = |name: String| match name.split('_').collect::<Vec<_>>()[..] {
+        [namespace, name, uid] if ![namespace, name, uid].contains(&"") => {
+            let mut pod = bare(uid);
+            pod.metadata.namespace = Some(namespace.to_owned());
+            pod.metadata.name = Some(name.to_owned());
+            Some((uid.to_owned(), pod))
+        }
+        _ => None,
+    };
+    names.filter_map(of_pod).collect()
+}
+
 fn bare(uid: &str) -> Pod {
     Pod {
         metadata: ObjectMeta { uid: Some(uid.to_owned()), ..Default::default() },
         spec: Some(PodSpec::default()),
         status: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn directories_that_are_no_pods_must_not_be_taken_for_logs() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["n_p_uid", "bench_x", "lost+found", "a_b_c_d", "_p_uid2", "n_p_"] {
+            std::fs::create_dir(dir.path().join(name)).unwrap();
+        }
+        let found = logged(dir.path());
+        assert_eq!(found.keys().collect::<Vec<_>>(), ["uid"]);
+        assert_eq!(crate::pod::described(&found["uid"]), "p_n(uid)");
+        assert!(logged(&dir.path().join("absent")).is_empty());
     }
 }
