@@ -3,7 +3,7 @@
 //! - [`config`]: what it is told; [`tls`]: certificates, renewed while it runs
 //! - [`authenticate`], [`authorize`]: who calls and what they may, decided by the API server; [`cache`] keeps its answers
 //! - [`route`], [`query`]: what is asked for; `handle`: which handler answers; [`answer`]: the shapes of answers
-//! - [`health`], [`logs`], [`podlist`], `system_logs`, [`metrics`]: answers of their own; [`stream`]: exec, attach and port-forward
+//! - [`health`], [`logs`], [`podlist`], `system_logs`, [`metrics`], `indicators`, `zpages`: answers of their own; [`stream`]: exec, attach and port-forward
 //! - [`pods`]: what the port needs to know of pods
 //!
 //! [`run`] accepts connections until it is told to stop: requests under way then have [`DRAIN`] to finish, and streams,
@@ -16,6 +16,7 @@ pub mod cache;
 pub mod config;
 mod handle;
 pub mod health;
+mod indicators;
 mod log_query;
 pub mod logs;
 pub mod metrics;
@@ -26,6 +27,7 @@ pub mod route;
 pub mod stream;
 mod system_logs;
 pub mod tls;
+mod zpages;
 
 pub use config::Config;
 pub use health::Health;
@@ -41,6 +43,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
+use jiff::Timestamp;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -106,6 +109,8 @@ pub async fn serve(
         authenticator: Authenticator::new(config.authentication.clone(), authorities, client.clone()),
         authorizer: Authorizer::new(config.authorization.clone(), &config.node_name, client),
         metrics: metrics::Metrics::default(),
+        indicators: indicators::Indicators::default(),
+        started: Timestamp::now(),
         config,
         pods,
         runtime,

@@ -30,7 +30,11 @@ pub fn text(status: StatusCode, message: impl Into<String>) -> Answer {
 
 /// A plain text with a new line, as Go's `http.Error` does.
 pub fn refused(status: StatusCode, message: impl Into<String>) -> Answer {
-    let mut answer = text(status, message.into() + "\n");
+    sniffless(text(status, message.into() + "\n"))
+}
+
+/// Its content type is to be believed.
+pub fn sniffless(mut answer: Answer) -> Answer {
     answer.headers_mut().insert("x-content-type-options", HeaderValue::from_static("nosniff"));
     answer
 }

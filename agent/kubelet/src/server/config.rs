@@ -3,6 +3,7 @@
 use crate::eviction::candidate::bytes;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -22,6 +23,8 @@ pub struct Config {
     pub authorization: Authorization,
     /// The whole configuration, as `/configz` shows it.
     pub shown: Value,
+    /// What upstream takes by flags, as `/flagz` shows it.
+    pub flags: BTreeMap<String, String>,
     /// `enableDebuggingHandlers`: exec, attach, port-forward, run and container logs.
     pub debugging: bool,
     /// The directory of the machine's logs, where `/logs/` shows it (`enableSystemLogHandler`).
@@ -46,11 +49,25 @@ impl Config {
             authentication,
             authorization: Authorization::parse(&kubelet.authorization)?,
             shown: shown(kubelet),
+            flags: flags(kubelet),
             debugging: kubelet.debugging,
             system_logs: kubelet.system_logs.then(|| "/var/log".into()),
             log_query: kubelet.system_log_query,
         })
     }
+}
+
+/// What upstream's kubelet takes by flags and no file, under its names.
+fn flags(kubelet: &crate::Config) -> BTreeMap<String, String> {
+    let labels = kubelet.node_labels.iter().map(|(name, value)| format!("{name}={value}"));
+    let addresses = kubelet.node_ips.iter().map(ToString::to_string);
+    let flags = [
+        ("hostname-override", kubelet.node_name.clone()),
+        ("node-ip", addresses.collect::<Vec<_>>().join(",")),
+        ("node-labels", labels.collect::<Vec<_>>().join(",")),
+        ("root-dir", kubelet.root_dir.display().to_string()),
+    ];
+    flags.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
 /// The configuration in force, as far as this kubelet acts on it, under its names in a `KubeletConfiguration`.

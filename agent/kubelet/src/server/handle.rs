@@ -5,13 +5,14 @@ use super::authenticate::Authenticator;
 use super::authorize::{Authorizer, Verdict};
 use super::config::Config;
 use super::health::Health;
+use super::indicators::Indicators;
 use super::metrics::Metrics;
 use super::pods::{Pods, View};
 use super::query::Query;
 use super::route::{Action, Route, Target};
 use super::stream::options::{self, Streams};
 use super::stream::{pass, remote, target, tunnel, upgrade};
-use super::{log_query, logs, podlist, system_logs};
+use super::{log_query, logs, podlist, system_logs, zpages};
 use crate::node::machine;
 use crate::stats::collect::{Depth, Measured};
 use crate::stats::disk::FRESH;
@@ -20,6 +21,7 @@ use cri_proto::client::Runtime;
 use cri_proto::v1;
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
+use jiff::Timestamp;
 use rustls::pki_types::CertificateDer;
 use std::path::Path;
 use std::sync::Arc;
@@ -38,6 +40,9 @@ pub(super) struct Handler {
     pub(super) authenticator: Authenticator,
     pub(super) authorizer: Authorizer,
     pub(super) metrics: Metrics,
+    pub(super) indicators: Indicators,
+    /// When the kubelet started.
+    pub(super) started: Timestamp,
     pub(super) stats: Stats,
     pub(super) health: Health,
     pub(super) streams: Work,
@@ -89,11 +94,24 @@ impl Handler {
         }
         let query = Query::new(request.uri().query());
         match route {
-            Route::Health(check) => self.health.answer(check, &query),
+            Route::Health(check) => self.health.answer(check, &query, &self.indicators),
             Route::Pods => podlist::serve(&self.pods.all()),
             Route::RunningPods => podlist::running(&self.runtime).await,
             Route::SystemLogs(path) => self.system_logs(path, &query).await,
-            Route::Configz => answer::json(&serde_json::json!({"kubeletconfig": self.config.shown})),
+            // Upstream installs these with the handlers for debugging.
+            Route::Configz | Route::Statusz | Route::Flagz if !self.config.debugging => {
+                answer::text(StatusCode::NOT_FOUND, "404: Page Not Found")
+            }
+            Route::Configz => {
+                answer::sniffless(answer::json(&serde_json::json!({"kubeletconfig": self.config.shown})))
+            }
+            Route::Statusz => zpages::statusz(request.headers(), self.started, Timestamp::now()),
+            Route::Flagz => zpages::flagz(request.headers(), &self.config.flags),
+            Route::Indicators if request.method() == Method::DELETE => {
+                self.indicators.reset();
+                answer::text(StatusCode::OK, "metrics reset\n")
+            }
+            Route::Indicators => answer::typed(StatusCode::OK, METRICS, self.indicators.page()),
             Route::Metrics => {
                 let tasks = self.health.scope.supervisor();
                 self.metrics.serve(&self.config.node_name, &self.pods.all(), &self.runtime, tasks).await
@@ -282,20 +300,30 @@ impl Handler {
 fn allowed(route: &Route<'_>) -> &'static [Method] {
     const READ: &[Method] = &[Method::GET];
     const STREAM: &[Method] = &[Method::GET, Method::POST];
+    const ANY: &[Method] = &[
+        Method::GET,
+        Method::HEAD,
+        Method::POST,
+        Method::PUT,
+        Method::PATCH,
+        Method::DELETE,
+        Method::OPTIONS,
+    ];
     match route {
         Route::Container { action: Action::Run, .. } => &[Method::POST],
         Route::Container { .. } | Route::PortForward(_) => STREAM,
         Route::Summary => STREAM,
-        Route::Health(_) => &[Method::GET, Method::HEAD],
-        Route::Unknown => &[
-            Method::GET,
-            Method::HEAD,
-            Method::POST,
-            Method::PUT,
-            Method::PATCH,
-            Method::DELETE,
-            Method::OPTIONS,
-        ],
+        // What upstream gives Go's own mux, which looks at no method.
+        Route::Health(_)
+        | Route::Metrics
+        | Route::ResourceMetrics
+        | Route::ContainerMetrics
+        | Route::ProbeMetrics
+        | Route::Indicators
+        | Route::Configz
+        | Route::Statusz
+        | Route::Flagz
+        | Route::Unknown => ANY,
         _ => READ,
     }
 }

@@ -1,6 +1,7 @@
 //! `/healthz`: upstream's checks, and each of the kubelet's tasks by name.
 
 use super::answer::{self, Answer};
+use super::indicators::Indicators;
 use super::query::Query;
 use crate::run::Pulse;
 use http::StatusCode;
@@ -21,13 +22,14 @@ pub struct Health {
 }
 
 impl Health {
-    /// Answers for one check, or for all with an empty name.
-    pub fn answer(&self, name: &str, query: &Query) -> Answer {
+    /// Answers for one check, or for all with an empty name, which count in `indicators`.
+    pub(super) fn answer(&self, name: &str, query: &Query, indicators: &Indicators) -> Answer {
         let checks = checks(checks::of_tasks(self.scope.reports()), self.pulse.check());
         let told = match name {
             "" => {
                 let excluded = query.all("exclude");
                 let excluded: Vec<&str> = excluded.iter().map(String::as_str).collect();
+                indicators.observe(checks.iter().filter(|check| !excluded.contains(&&*check.name)));
                 Some(checks::all("healthz", &checks, &excluded, query.has("verbose")))
             }
             name => checks::one(&checks, name),
@@ -58,7 +60,7 @@ mod tests {
     use tokio_util::sync::CancellationToken;
 
     async fn ask(health: &Health, name: &str, query: &str) -> (u16, String) {
-        let answer = health.answer(name, &Query::new(Some(query)));
+        let answer = health.answer(name, &Query::new(Some(query)), &Indicators::default());
         let code = answer.status().as_u16();
         let bytes = answer.into_body().collect().await.unwrap().to_bytes();
         (code, String::from_utf8(bytes.to_vec()).unwrap())

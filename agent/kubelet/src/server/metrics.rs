@@ -2,6 +2,7 @@
 
 use super::answer::{self, Answer};
 use super::pods::View;
+use crate::stats::collect::boot_time;
 use cri_proto::client::Runtime;
 use cri_proto::v1::{ContainerState, PodSandboxState};
 use http::StatusCode;
@@ -28,13 +29,16 @@ impl Metrics {
             "configz",
             "containerLogs",
             "exec",
+            "flagz",
             "healthz",
             "logs",
             "metrics",
             "pods",
             "portForward",
             "run",
+            "runningpods",
             "stats",
+            "statusz",
         ];
         let first = path.trim_start_matches('/').split('/').next().unwrap_or_default();
         let path = if KNOWN.contains(&first) { first } else { "other" };
@@ -154,7 +158,7 @@ fn state(state: i32) -> &'static str {
     }
 }
 
-fn family(
+pub(super) fn family(
     out: &mut String,
     name: &str,
     kind: &str,
@@ -184,11 +188,7 @@ fn process(out: &mut String) -> std::fmt::Result {
     let resident = field(24).map(|pages| pages * PAGE as f64);
     gauge("process_resident_memory_bytes", "gauge", "Resident memory size in bytes.", resident)?;
     gauge("process_virtual_memory_bytes", "gauge", "Virtual memory size in bytes.", field(23))?;
-    let boot = std::fs::read_to_string("/proc/stat").unwrap_or_default();
-    let boot = boot
-        .lines()
-        .find_map(|line| line.strip_prefix("btime "))
-        .and_then(|text| text.trim().parse::<f64>().ok());
+    let boot = boot_time().map(|boot| boot.as_second() as f64);
     let start = field(22).zip(boot).map(|(ticks, boot)| boot + ticks / TICKS);
     gauge(
         "process_start_time_seconds",

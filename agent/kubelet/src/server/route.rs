@@ -9,6 +9,10 @@ pub enum Route<'a> {
     Pods,
     /// `/configz`
     Configz,
+    /// `/statusz`
+    Statusz,
+    /// `/flagz`
+    Flagz,
     /// `/metrics`
     Metrics,
     /// `/metrics/resource`
@@ -17,6 +21,8 @@ pub enum Route<'a> {
     ContainerMetrics,
     /// `/metrics/probes`
     ProbeMetrics,
+    /// `/metrics/slis`
+    Indicators,
     /// `/stats/summary`
     Summary,
     /// `/containerLogs/NAMESPACE/POD/CONTAINER`
@@ -98,10 +104,13 @@ impl<'a> Route<'a> {
             ["pods"] => Self::Pods,
             ["runningpods"] => Self::RunningPods,
             ["configz"] => Self::Configz,
+            ["statusz"] => Self::Statusz,
+            ["flagz"] => Self::Flagz,
             ["metrics"] => Self::Metrics,
             ["metrics", "resource"] => Self::ResourceMetrics,
             ["metrics", "cadvisor"] => Self::ContainerMetrics,
             ["metrics", "probes"] => Self::ProbeMetrics,
+            ["metrics", "slis"] => Self::Indicators,
             ["stats", "summary"] => Self::Summary,
             &["containerLogs", namespace, pod, container] => {
                 Self::ContainerLogs { namespace, pod, container }
@@ -146,6 +155,8 @@ mod tests {
             ("/stats/summary", Route::Summary),
             ("/metrics/resource", Route::ResourceMetrics),
             ("/metrics/x", Route::Unknown),
+            ("/metrics/slis", Route::Indicators),
+            ("/statusz", Route::Statusz),
             ("/", Route::Unknown),
         ] {
             assert_eq!(Route::of(path), want, "{path}");
