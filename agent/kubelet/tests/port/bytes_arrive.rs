@@ -39,8 +39,8 @@ async fn a_download_must_not_be_cut_short_by_the_end_of_the_command() {
     for size in [1, 65_536, 100_000, 3_000_000, 12_000_000] {
         let query = format!("command=whole&command={size}&output=1");
         let (channels, closed) = slowly(&mut websocket(&port, &query).await).await;
-        assert!(channels[1] == runtime::said(0..size), "{} of {size} bytes", channels[1].len());
-        assert_eq!(String::from_utf8_lossy(&channels[3]), runtime::SUCCESS);
+        assert!(channels[1] == streaming::said(0..size), "{} of {size} bytes", channels[1].len());
+        assert_eq!(String::from_utf8_lossy(&channels[3]), streaming::SUCCESS);
         assert!(closed);
     }
     port.end().await;
@@ -62,7 +62,7 @@ async fn an_upload_must_not_be_cut_short() {
     let port = port().await;
     let socket = websocket(&port, &format!("{COMMAND}&input=1&output=1")).await;
     let (mut to, mut from) = socket.split();
-    let input = Bytes::from(runtime::said(0..6_000_000));
+    let input = Bytes::from(streaming::said(0..6_000_000));
     let send = async {
         for piece in input.chunks(32 * 1024) {
             to.send(Message::Binary([&[0], piece].concat().into())).await.unwrap();
@@ -71,7 +71,7 @@ async fn an_upload_must_not_be_cut_short() {
     };
     let ((), (channels, closed)) = tokio::join!(send, slowly(&mut from));
     assert!(channels[1] == [b"size=;", &input[..]].concat(), "{} bytes", channels[1].len());
-    assert_eq!(channels[3], runtime::VERDICT.as_bytes());
+    assert_eq!(channels[3], streaming::VERDICT.as_bytes());
     assert!(closed);
     port.end().await;
 }
@@ -93,9 +93,9 @@ async fn a_download_by_spdy_must_not_be_cut_short_by_the_end_of_the_command() {
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
-        assert!(got == runtime::said(0..size), "{} of {size} bytes", got.len());
+        assert!(got == streaming::said(0..size), "{} of {size} bytes", got.len());
         let verdict = error.1.receive().await.unwrap_or_default();
-        assert_eq!(String::from_utf8_lossy(&verdict), runtime::SUCCESS);
+        assert_eq!(String::from_utf8_lossy(&verdict), streaming::SUCCESS);
         drop((session, error.0, stdout.0));
         driven.await.unwrap().unwrap();
     }

@@ -8,12 +8,19 @@
 mod refuse;
 
 mod bytes_arrive;
+#[path = "../support/runtime.rs"]
+#[allow(dead_code, reason = "the port asks for less than a worker")]
 mod runtime;
+mod streaming;
+#[path = "../support/world.rs"]
+#[allow(dead_code, reason = "the port asks for less than a worker")]
+mod world;
 
 use bytes::Bytes;
 use cri_proto::client::{Deadlines, Runtime};
+use cri_proto::v1::{ContainerConfig, ContainerMetadata, ImageSpec, PodSandboxConfig, PodSandboxMetadata};
 use futures::{SinkExt, StreamExt};
-use http::{Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode, response};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -28,12 +35,14 @@ use kubelet::volume::claim::Claims;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use serde_json::{Value, json};
+use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use supervise::{Scope, Supervisor};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_tungstenite::tungstenite::Message;
@@ -65,8 +74,16 @@ impl Authority {
 }
 
 /// Who may what: user and subresource.
-const RULES: &[(&str, &str)] =
-    &[("fine", "pods"), ("old", "proxy"), ("apiserver", "proxy"), ("apiserver", "pods"), ("reader", "log")];
+const RULES: &[(&str, &str)] = &[
+    ("fine", "pods"),
+    ("old", "proxy"),
+    ("apiserver", "proxy"),
+    ("apiserver", "pods"),
+    ("reader", "log"),
+    ("apiserver", "metrics"),
+    ("apiserver", "statusz"),
+    ("apiserver", "configz"),
+];
 
 #[derive(Clone, Default)]
 struct Api {
@@ -118,7 +135,7 @@ impl Pods for OnePod {
         .unwrap();
         let status: PodStatus = serde_json::from_value(json!({"phase": "Running", "containerStatuses": [{
             "name": "c", "image": "", "imageID": "", "ready": true, "restartCount": 0,
-            "containerID": "containerd://id1", "state": {"running": {}}
+            "containerID": "containerd://container2", "state": {"running": {}}
         }]}))
         .unwrap();
         vec![View { pod: Arc::new(pod), status: Arc::new(status) }]
@@ -129,6 +146,28 @@ impl Pods for OnePod {
     }
 }
 
+/// A runtime in which the pod's container runs.
+fn one_container(log: &Path) -> world::World {
+    let labels = [("io.kubernetes.pod.uid", "u1"), ("io.kubernetes.container.name", "c")];
+    let labels: HashMap<String, String> = labels.map(|(k, v)| (k.to_owned(), v.to_owned())).into();
+    let mut world = world::World::default();
+    world.images.push("i".to_owned());
+    let metadata =
+        PodSandboxMetadata { name: "p".into(), uid: "u1".into(), namespace: "n".into(), attempt: 0 };
+    let config = PodSandboxConfig { metadata: Some(metadata), labels: labels.clone(), ..Default::default() };
+    let sandbox = world.run_sandbox(config).unwrap();
+    let config = ContainerConfig {
+        metadata: Some(ContainerMetadata { name: "c".into(), attempt: 0 }),
+        image: Some(ImageSpec { image: "i".into(), ..Default::default() }),
+        labels,
+        log_path: log.to_string_lossy().into_owned(),
+        ..Default::default()
+    };
+    let id = world.create(&sandbox, config).unwrap();
+    world.start(&id).unwrap();
+    world
+}
+
 struct Port {
     dir: tempfile::TempDir,
     address: SocketAddr,
@@ -136,6 +175,7 @@ struct Port {
     api: Api,
     stop: CancellationToken,
     served: tokio::task::JoinHandle<Result<(), server::Error>>,
+    fake: runtime::Fake,
 }
 
 async fn port() -> Port {
@@ -146,7 +186,9 @@ async fn port() -> Port {
     std::fs::write(path("pair.pem"), certificate.pem() + &key.serialize_pem()).unwrap();
     std::fs::write(path("ca.pem"), &authority.1).unwrap();
     std::fs::write(path("0.log"), LOG).unwrap();
-    runtime::Fake::serve(&path("cri.sock"), &path("0.log")).await;
+    let mut fake = runtime::Fake::new(one_container(&path("0.log")), runtime::Trap::None);
+    fake.streaming = streaming::serve().await;
+    tokio::spawn(fake.clone().serve(UnixListener::bind(path("cri.sock")).unwrap()));
     let endpoint = format!("unix://{}", path("cri.sock").display());
     let runtime = Runtime::connect(&endpoint, Deadlines::default()).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -162,6 +204,7 @@ async fn port() -> Port {
         authentication: Authentication::default(),
         authorization: Authorization::default(),
         shown: json!({}),
+        flags: [("root-dir".to_owned(), "/r".to_owned())].into(),
         debugging: true,
         system_logs: Some(path("logs")),
         log_query: false,
@@ -175,7 +218,7 @@ async fn port() -> Port {
     let scope = Arc::new(Scope::new(&Supervisor::default(), "kubelet/", &stop));
     let health = server::Health { scope, pulse: Pulse::default() };
     let served = server::serve(listener, config, Arc::new(OnePod), runtime, stats, client, health);
-    Port { dir, address, authority, api, stop, served: tokio::spawn(served) }
+    Port { dir, address, authority, api, stop, served: tokio::spawn(served), fake }
 }
 
 type Pair = (rcgen::Certificate, KeyPair);
@@ -205,19 +248,27 @@ impl Port {
     }
 
     async fn get(&self, pair: Option<&Pair>, token: Option<&str>, path: &str) -> (StatusCode, String) {
+        let (head, body) = self.ask(Method::GET, pair, token, path).await;
+        (head.status, body)
+    }
+
+    async fn ask(
+        &self,
+        method: Method,
+        pair: Option<&Pair>,
+        token: Option<&str>,
+        path: &str,
+    ) -> (response::Parts, String) {
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(self.connect(pair).await)).await.unwrap();
         tokio::spawn(connection);
-        let mut request = Request::get(path).header("host", "node");
+        let mut request = Request::builder().method(method).uri(path).header("host", "node");
         if let Some(token) = token {
             request = request.header("authorization", format!("Bearer {token}"));
         }
         let response = sender.send_request(request.body(Full::<Bytes>::default()).unwrap()).await.unwrap();
-        let status = response.status();
-        (
-            status,
-            String::from_utf8(response.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap(),
-        )
+        let (head, body) = response.into_parts();
+        (head, String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap())
     }
 
     async fn end(self) {
@@ -266,6 +317,8 @@ async fn callers_are_known_and_permitted_by_the_api_server() {
 #[tokio::test]
 async fn logs_are_served_and_refused_in_upstreams_words() {
     let port = port().await;
+    // What is followed ends with its container.
+    port.fake.change(|world| world.exit("c", 0));
     let ours = port.authority.issue("apiserver", "system:masters");
     for (path, code, text) in [
         ("/containerLogs/n/p/c", 200, "one\ntwo\n"),
@@ -288,6 +341,59 @@ async fn logs_are_served_and_refused_in_upstreams_words() {
         assert_eq!((got.0.as_u16(), got.1.as_str()), (code, text), "{path}");
     }
     assert!(port.dir.path().exists());
+    port.end().await;
+}
+
+/// What upstream gives to Go's own mux takes any method, and answers HEAD as GET without the bytes.
+#[tokio::test]
+async fn a_head_must_be_answered_like_its_get() {
+    let port = port().await;
+    let ours = port.authority.issue("apiserver", "system:masters");
+    let open = &["/healthz", "/configz", "/flagz", "/metrics/probes"];
+    for path in open {
+        let (get, text) = port.ask(Method::GET, Some(&ours), None, path).await;
+        assert_eq!(get.status, 200, "{path}: {text}");
+        let (head, nothing) = port.ask(Method::HEAD, Some(&ours), None, path).await;
+        assert_eq!((head.status, nothing.as_str()), (get.status, ""), "{path}");
+        for name in ["content-type", "content-length", "x-content-type-options"] {
+            assert_eq!(head.headers.get(name), get.headers.get(name), "{path}: {name}");
+        }
+    }
+    // Their lengths change from one to the next.
+    for path in ["/metrics", "/metrics/resource", "/metrics/cadvisor", "/metrics/slis", "/statusz"] {
+        let (get, _) = port.ask(Method::GET, Some(&ours), None, path).await;
+        let (head, nothing) = port.ask(Method::HEAD, Some(&ours), None, path).await;
+        assert_eq!((head.status.as_u16(), get.status.as_u16(), nothing.as_str()), (200, 200, ""), "{path}");
+        assert_eq!(head.headers["content-type"], get.headers["content-type"], "{path}");
+    }
+    let (pods, _) = port.ask(Method::HEAD, Some(&ours), None, "/pods").await;
+    assert_eq!(pods.status, 405, "routed by method");
+    port.end().await;
+}
+
+#[tokio::test]
+async fn health_checks_are_counted_and_pages_tell_of_the_process() {
+    let port = port().await;
+    let ours = port.authority.issue("apiserver", "system:masters");
+    let slis = async || port.get(Some(&ours), None, "/metrics/slis").await.1;
+    assert_eq!(slis().await, "");
+    port.get(Some(&ours), None, "/healthz?exclude=log").await;
+    let page = slis().await;
+    assert!(page.contains("kubernetes_healthcheck{name=\"ping\",type=\"healthz\"} 1\n"), "{page}");
+    assert!(!page.contains("name=\"log\""), "{page}");
+    let (reset, text) = port.ask(Method::DELETE, Some(&ours), None, "/metrics/slis").await;
+    assert_eq!((reset.status.as_u16(), text.as_str()), (200, "metrics reset\n"));
+    assert_eq!(slis().await, "");
+    let flags = port.get(Some(&ours), None, "/flagz").await.1;
+    assert!(flags.starts_with("\nkubelet flagz\n") && flags.ends_with("root-dir=/r\n"), "{flags}");
+    let status = port.get(Some(&ours), None, "/statusz").await.1;
+    assert!(status.contains("\nPaths: /configz /flagz /healthz /metrics\n"), "{status}");
+    for (path, subresource) in [("/statusz", "statusz"), ("/flagz", "configz")] {
+        let refused = port.get(None, Some("token-of-old"), path).await;
+        let text =
+            format!("Forbidden (user=old, verb=get, resource=nodes, subresource(s)=[{subresource}])\n");
+        assert_eq!((refused.0.as_u16(), refused.1), (403, text));
+    }
     port.end().await;
 }
 
@@ -322,7 +428,7 @@ async fn exec_by_websocket_closes_stdin_alone_and_brings_the_exit_code() {
         }
     }
     assert!(closed, "a command's end is told by a close");
-    assert_eq!(channels[3], runtime::VERDICT.as_bytes());
+    assert_eq!(channels[3], streaming::VERDICT.as_bytes());
     let want = [br#"size={"Width":80,"Height":24};"#, &input[..]].concat();
     assert!(channels[1] == want, "{} of {} bytes", channels[1].len(), want.len());
     port.end().await;
@@ -368,7 +474,7 @@ async fn exec_by_spdy_is_passed_through() {
         }
         texts.push(String::from_utf8(text).unwrap());
     }
-    assert_eq!(texts, ["size=;hello", "warning", runtime::VERDICT]);
+    assert_eq!(texts, ["size=;hello", "warning", streaming::VERDICT]);
     driven.abort();
     port.end().await;
 }

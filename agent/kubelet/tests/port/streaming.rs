@@ -1,48 +1,26 @@
-//! A CRI runtime with one container, and its streaming server: a command that waits for the end of its input, says what
+//! A runtime's streaming server: a command that waits for the end of its input, says what
 //! it got, and exits with 3.
 
-use cri_proto::v1::runtime_service_server::{RuntimeService, RuntimeServiceServer};
-use cri_proto::v1::*;
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use hyper_util::service::TowerToHyperService;
 use kubelet::spdy::frame::{self, Control, HEAD, Head};
 use kubelet::spdy::headers::{Deflater, Inflater};
 use std::collections::HashMap;
-use std::path::Path;
-use std::pin::Pin;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream, UnixListener};
-use tonic::{Request, Response, Status};
+use tokio::net::{TcpListener, TcpStream};
 
 pub const VERDICT: &str = r#"{"metadata":{},"status":"Failure","message":"command terminated with non-zero exit code","reason":"NonZeroExitCode","details":{"causes":[{"reason":"ExitCode","message":"3"}]}}"#;
 
 pub const SUCCESS: &str = r#"{"metadata":{},"status":"Success"}"#;
 
-#[derive(Clone)]
-pub struct Fake {
-    pub log: String,
-    url: String,
-}
-
-impl Fake {
-    pub async fn serve(socket: &Path, log: &Path) {
-        let streaming = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}/exec/token", streaming.local_addr().unwrap());
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = streaming.accept().await {
-                tokio::spawn(streamed(stream));
-            }
-        });
-        let service = RuntimeServiceServer::new(Self { log: log.to_str().unwrap().to_owned(), url });
-        let listener = UnixListener::bind(socket).unwrap();
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let service = TowerToHyperService::new(service.clone());
-                let http = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-                tokio::spawn(http.serve_connection(TokioIo::new(stream), service));
-            }
-        });
-    }
+/// Serves streams; their address.
+pub async fn serve() -> String {
+    let streaming = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/exec/token", streaming.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = streaming.accept().await {
+            tokio::spawn(streamed(stream));
+        }
+    });
+    url
 }
 
 /// Plays a runtime's streaming server on one connection.
@@ -146,95 +124,4 @@ async fn command(mut io: TcpStream) {
     say("error", VERDICT.as_bytes()).await;
     // The client closes first, as a peer that lingers shows whether ends are told by frames.
     let _ = io.read_to_end(&mut Vec::new()).await;
-}
-
-type Empty<T> = tokio_stream::Empty<Result<T, Status>>;
-
-#[tonic::async_trait]
-impl RuntimeService for Fake {
-    type StreamPodSandboxesStream = Empty<StreamPodSandboxesResponse>;
-    type StreamContainersStream = Empty<StreamContainersResponse>;
-    type StreamContainerStatsStream = Empty<StreamContainerStatsResponse>;
-    type StreamPodSandboxStatsStream = Empty<StreamPodSandboxStatsResponse>;
-    type GetContainerEventsStream = Empty<ContainerEventResponse>;
-    type StreamPodSandboxMetricsStream = Empty<StreamPodSandboxMetricsResponse>;
-
-    refuse! {
-        version(VersionRequest) -> VersionResponse;
-        status(StatusRequest) -> StatusResponse;
-        run_pod_sandbox(RunPodSandboxRequest) -> RunPodSandboxResponse;
-        stop_pod_sandbox(StopPodSandboxRequest) -> StopPodSandboxResponse;
-        remove_pod_sandbox(RemovePodSandboxRequest) -> RemovePodSandboxResponse;
-        pod_sandbox_status(PodSandboxStatusRequest) -> PodSandboxStatusResponse;
-        create_container(CreateContainerRequest) -> CreateContainerResponse;
-        start_container(StartContainerRequest) -> StartContainerResponse;
-        stop_container(StopContainerRequest) -> StopContainerResponse;
-        remove_container(RemoveContainerRequest) -> RemoveContainerResponse;
-        stream_pod_sandboxes(StreamPodSandboxesRequest) -> Self::StreamPodSandboxesStream;
-        stream_containers(StreamContainersRequest) -> Self::StreamContainersStream;
-        stream_container_stats(StreamContainerStatsRequest) -> Self::StreamContainerStatsStream;
-        stream_pod_sandbox_stats(StreamPodSandboxStatsRequest) -> Self::StreamPodSandboxStatsStream;
-        get_container_events(GetEventsRequest) -> Self::GetContainerEventsStream;
-        stream_pod_sandbox_metrics(StreamPodSandboxMetricsRequest) -> Self::StreamPodSandboxMetricsStream;
-        update_container_resources(UpdateContainerResourcesRequest) -> UpdateContainerResourcesResponse;
-        reopen_container_log(ReopenContainerLogRequest) -> ReopenContainerLogResponse;
-        exec_sync(ExecSyncRequest) -> ExecSyncResponse;
-        attach(AttachRequest) -> AttachResponse;
-        port_forward(PortForwardRequest) -> PortForwardResponse;
-        container_stats(ContainerStatsRequest) -> ContainerStatsResponse;
-        list_container_stats(ListContainerStatsRequest) -> ListContainerStatsResponse;
-        pod_sandbox_stats(PodSandboxStatsRequest) -> PodSandboxStatsResponse;
-        list_pod_sandbox_stats(ListPodSandboxStatsRequest) -> ListPodSandboxStatsResponse;
-        update_runtime_config(UpdateRuntimeConfigRequest) -> UpdateRuntimeConfigResponse;
-        checkpoint_container(CheckpointContainerRequest) -> CheckpointContainerResponse;
-        list_metric_descriptors(ListMetricDescriptorsRequest) -> ListMetricDescriptorsResponse;
-        list_pod_sandbox_metrics(ListPodSandboxMetricsRequest) -> ListPodSandboxMetricsResponse;
-        runtime_config(RuntimeConfigRequest) -> RuntimeConfigResponse;
-        update_pod_sandbox_resources(UpdatePodSandboxResourcesRequest) -> UpdatePodSandboxResourcesResponse;
-    }
-
-    async fn list_pod_sandbox(
-        &self,
-        _: Request<ListPodSandboxRequest>,
-    ) -> Result<Response<ListPodSandboxResponse>, Status> {
-        Ok(Response::new(ListPodSandboxResponse::default()))
-    }
-
-    async fn list_containers(
-        &self,
-        request: Request<ListContainersRequest>,
-    ) -> Result<Response<ListContainersResponse>, Status> {
-        let asked = request.into_inner().filter.unwrap_or_default().label_selector;
-        let labels = [("io.kubernetes.pod.uid", "u1"), ("io.kubernetes.container.name", "c")];
-        let labels: HashMap<String, String> = labels.map(|(k, v)| (k.to_owned(), v.to_owned())).into();
-        let found = asked.iter().all(|(name, value)| labels.get(name) == Some(value));
-        let state = ContainerState::ContainerRunning as i32;
-        let ours = Container { id: "id1".into(), state, labels, ..Default::default() };
-        Ok(Response::new(ListContainersResponse { containers: if found { vec![ours] } else { vec![] } }))
-    }
-
-    async fn container_status(
-        &self,
-        request: Request<ContainerStatusRequest>,
-    ) -> Result<Response<ContainerStatusResponse>, Status> {
-        if request.into_inner().container_id != "id1" {
-            return Err(Status::not_found("no such container"));
-        }
-        let log_path = self.log.clone();
-        let status = ContainerStatus { id: "id1".into(), log_path, ..Default::default() };
-        Ok(Response::new(ContainerStatusResponse { status: Some(status), ..Default::default() }))
-    }
-
-    async fn exec(&self, request: Request<ExecRequest>) -> Result<Response<ExecResponse>, Status> {
-        let request = request.into_inner();
-        if let [kind @ ("whole" | "broken"), count] =
-            &request.cmd.iter().map(String::as_str).collect::<Vec<_>>()[..]
-        {
-            return Ok(Response::new(ExecResponse { url: format!("{}?{kind}={count}", self.url) }));
-        }
-        if request.cmd != ["sh", "-c", "cat; exit 3"] {
-            return Err(Status::invalid_argument(format!("command {:?}", request.cmd)));
-        }
-        Ok(Response::new(ExecResponse { url: self.url.clone() }))
-    }
 }

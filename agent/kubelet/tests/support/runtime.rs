@@ -1,6 +1,7 @@
 //! A CRI service over a [`World`], with one trap: at one call, the kubelet dies, the connection is lost, or the pod is
 //! deleted while the runtime works.
 
+use futures::stream::BoxStream;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use parking_lot::Mutex;
 use tokio::net::UnixListener;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, broadcast};
 use tokio::task::JoinSet;
 use tonic::{Request, Response, Status};
 use tower::Service;
@@ -62,6 +63,9 @@ pub struct Fake {
     pub sprung: Arc<Notify>,
     /// A container's state changed.
     pub changed: Arc<Notify>,
+    events: broadcast::Sender<ContainerEventResponse>,
+    /// Where the streams of commands are served.
+    pub streaming: String,
 }
 
 /// Notes a call whose caller went away before it was done.
@@ -86,6 +90,8 @@ impl Fake {
             trap,
             sprung: Arc::default(),
             changed: Arc::default(),
+            events: broadcast::Sender::new(256),
+            streaming: String::new(),
         }
     }
 
@@ -108,6 +114,29 @@ impl Fake {
             let http = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
             connections.spawn(http.serve_connection(TokioIo::new(stream), service));
         }
+    }
+
+    /// Changes the world, and says so as a runtime does.
+    pub fn change<T>(&self, effect: impl FnOnce(&mut World) -> T) -> T {
+        let mut world = self.world.lock();
+        let before = world.states();
+        let done = effect(&mut world);
+        let after = world.states();
+        drop(world);
+        let gone = before.keys().filter(|id| !after.contains_key(*id));
+        let gone = gone.map(|id| (id.clone(), ContainerEventType::ContainerDeletedEvent));
+        let changed = after.iter().filter(|(id, state)| before.get(*id) != Some(state));
+        for (container_id, kind) in changed.map(|(id, state)| (id.clone(), *state)).chain(gone) {
+            // Without a kubelet nobody is told.
+            let event = ContainerEventResponse {
+                container_id,
+                container_event_type: kind.into(),
+                ..Default::default()
+            };
+            drop(self.events.send(event));
+        }
+        self.changed.notify_one();
+        done
     }
 
     /// How many calls changed something, and how many asked something.
@@ -146,10 +175,6 @@ impl Fake {
             counts.sprung |= caught;
             caught
         };
-        let changes = |effect: Result<T, Status>| {
-            self.changed.notify_one();
-            effect
-        };
         match self.trap {
             Trap::Crash { done, .. } if caught => {
                 if done {
@@ -160,7 +185,7 @@ impl Fake {
             }
             Trap::Fail { done, .. } if caught => {
                 if done {
-                    let _ = changes(effect(&mut self.world.lock()));
+                    let _ = self.change(effect);
                 }
                 Err(Status::unavailable("connection lost"))
             }
@@ -170,9 +195,9 @@ impl Fake {
                 // As long as a kubelet may need to give up the call, if it is one that does.
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 flight.call = None;
-                changes(effect(&mut self.world.lock()))
+                self.change(effect)
             }
-            _ => changes(effect(&mut self.world.lock())),
+            _ => self.change(effect),
         }
     }
 
@@ -186,7 +211,11 @@ impl Fake {
             self.counts.lock().sprung = true;
             return Err(Status::unavailable("connection lost"));
         }
-        answer(&self.world.lock())
+        let world = self.world.lock();
+        if world.silent {
+            return Err(Status::unavailable("connection lost"));
+        }
+        answer(&world)
     }
 }
 
@@ -199,26 +228,20 @@ impl RuntimeService for Fake {
     type StreamContainersStream = Empty<StreamContainersResponse>;
     type StreamContainerStatsStream = Empty<StreamContainerStatsResponse>;
     type StreamPodSandboxStatsStream = Empty<StreamPodSandboxStatsResponse>;
-    type GetContainerEventsStream = Empty<ContainerEventResponse>;
+    type GetContainerEventsStream = BoxStream<'static, Result<ContainerEventResponse, Status>>;
     type StreamPodSandboxMetricsStream = Empty<StreamPodSandboxMetricsResponse>;
 
     refuse! {
-        version(VersionRequest) -> VersionResponse;
-        status(StatusRequest) -> StatusResponse;
         stream_pod_sandboxes(StreamPodSandboxesRequest) -> Self::StreamPodSandboxesStream;
         stream_containers(StreamContainersRequest) -> Self::StreamContainersStream;
         stream_container_stats(StreamContainerStatsRequest) -> Self::StreamContainerStatsStream;
         stream_pod_sandbox_stats(StreamPodSandboxStatsRequest) -> Self::StreamPodSandboxStatsStream;
-        get_container_events(GetEventsRequest) -> Self::GetContainerEventsStream;
         stream_pod_sandbox_metrics(StreamPodSandboxMetricsRequest) -> Self::StreamPodSandboxMetricsStream;
         update_container_resources(UpdateContainerResourcesRequest) -> UpdateContainerResourcesResponse;
         reopen_container_log(ReopenContainerLogRequest) -> ReopenContainerLogResponse;
-        exec_sync(ExecSyncRequest) -> ExecSyncResponse;
-        exec(ExecRequest) -> ExecResponse;
         attach(AttachRequest) -> AttachResponse;
         port_forward(PortForwardRequest) -> PortForwardResponse;
         container_stats(ContainerStatsRequest) -> ContainerStatsResponse;
-        list_container_stats(ListContainerStatsRequest) -> ListContainerStatsResponse;
         pod_sandbox_stats(PodSandboxStatsRequest) -> PodSandboxStatsResponse;
         list_pod_sandbox_stats(ListPodSandboxStatsRequest) -> ListPodSandboxStatsResponse;
         update_runtime_config(UpdateRuntimeConfigRequest) -> UpdateRuntimeConfigResponse;
@@ -233,6 +256,65 @@ impl RuntimeService for Fake {
         let config = asked.into_inner().config.unwrap();
         let id = self.act("run sandbox".to_owned(), |world| world.run_sandbox(config)).await?;
         Ok(Response::new(RunPodSandboxResponse { pod_sandbox_id: id }))
+    }
+
+    async fn version(&self, _: Request<VersionRequest>) -> Answer<VersionResponse> {
+        let answer = VersionResponse {
+            version: "0.1.0".to_owned(),
+            runtime_name: "fake".to_owned(),
+            runtime_version: "1".to_owned(),
+            runtime_api_version: "v1".to_owned(),
+        };
+        Ok(Response::new(answer))
+    }
+
+    async fn status(&self, _: Request<StatusRequest>) -> Answer<StatusResponse> {
+        let error = self.world.lock().network_error.clone();
+        let condition = |kind: &str, error: Option<String>| RuntimeCondition {
+            r#type: kind.to_owned(),
+            status: error.is_none(),
+            reason: error.as_ref().map(|_| "NetworkPluginNotReady".to_owned()).unwrap_or_default(),
+            message: error.unwrap_or_default(),
+        };
+        let conditions = vec![condition("RuntimeReady", None), condition("NetworkReady", error)];
+        let status = Some(RuntimeStatus { conditions });
+        Ok(Response::new(StatusResponse { status, ..Default::default() }))
+    }
+
+    async fn get_container_events(
+        &self,
+        _: Request<GetEventsRequest>,
+    ) -> Answer<Self::GetContainerEventsStream> {
+        let next = |mut events: broadcast::Receiver<_>| async move {
+            let event = events.recv().await.map_err(|_| Status::unavailable("too many events"));
+            Some((event, events))
+        };
+        Ok(Response::new(Box::pin(futures::stream::unfold(self.events.subscribe(), next))))
+    }
+
+    async fn exec_sync(&self, asked: Request<ExecSyncRequest>) -> Answer<ExecSyncResponse> {
+        let asked = asked.into_inner();
+        let exit_code = self.world.lock().execute(&asked.container_id, asked.cmd.join(" "));
+        self.changed.notify_one();
+        Ok(Response::new(ExecSyncResponse { exit_code, ..Default::default() }))
+    }
+
+    async fn exec(&self, asked: Request<ExecRequest>) -> Answer<ExecResponse> {
+        let asked = asked.into_inner();
+        let command: Vec<&str> = asked.cmd.iter().map(String::as_str).collect();
+        let url = match command[..] {
+            [kind @ ("whole" | "broken"), count] => format!("{}?{kind}={count}", self.streaming),
+            ["sh", "-c", "cat; exit 3"] => self.streaming.clone(),
+            _ => return Err(Status::invalid_argument(format!("command {command:?}"))),
+        };
+        Ok(Response::new(ExecResponse { url }))
+    }
+
+    async fn list_container_stats(
+        &self,
+        _: Request<ListContainerStatsRequest>,
+    ) -> Answer<ListContainerStatsResponse> {
+        Ok(Response::new(ListContainerStatsResponse { stats: self.world.lock().stats() }))
     }
 
     async fn stop_pod_sandbox(

@@ -2,6 +2,7 @@
 //! kubelet can do to it is written down.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use cri_proto::v1::*;
@@ -21,6 +22,18 @@ pub struct World {
     pub started: Vec<String>,
     /// What no kubelet may do.
     pub wrongs: Vec<String>,
+    /// How many containers ran at once, at most.
+    pub most: usize,
+    /// Why the network is not ready; none when it is.
+    pub network_error: Option<String>,
+    /// No question is answered.
+    pub silent: bool,
+    /// The exit codes of commands run in containers, in order; the last stays. What is not named here exits with 0.
+    pub commands: HashMap<String, VecDeque<i32>>,
+    /// Commands run in containers, by the container's id.
+    pub executed: Vec<(String, String)>,
+    /// Bytes of writable layers by container name.
+    pub layers: HashMap<String, u64>,
 }
 
 /// A sandbox.
@@ -84,7 +97,7 @@ impl World {
 
     /// The names of the containers that run, sorted.
     pub fn running(&self) -> Vec<&str> {
-        let running = self.containers.values().filter(|c| c.state == ContainerState::ContainerRunning);
+        let running = self.containers.values().filter(|c| c.runs());
         let mut names: Vec<&str> = running.map(Made::name).collect();
         names.sort_unstable();
         names
@@ -94,7 +107,8 @@ impl World {
         let m = config.metadata.clone().unwrap();
         let id = self.id("sandbox");
         self.reserve("sandbox", format!("{}_{}_{}_{}", m.name, m.namespace, m.uid, m.attempt), &id)?;
-        if self.ready_sandboxes() > 0 {
+        let same = |s: &Ran| s.ready && s.config.metadata.as_ref().is_some_and(|other| other.uid == m.uid);
+        if self.sandboxes.values().any(same) {
             self.wrongs.push("a sandbox beside a ready one".to_owned());
         }
         self.sandboxes.insert(id.clone(), Ran { config, ready: true, created: now() });
@@ -175,7 +189,8 @@ impl World {
     }
 
     pub fn start(&mut self, id: &str) -> Result<(), Status> {
-        let running: Vec<String> = self.running().into_iter().map(str::to_owned).collect();
+        let running: Vec<(String, String)> =
+            self.containers.values().filter(|c| c.runs()).map(|c| self.whose(c)).collect();
         let Some(container) = self.containers.get_mut(id) else {
             return Err(Status::not_found("no such container"));
         };
@@ -183,16 +198,69 @@ impl World {
             return Err(Status::failed_precondition("the container is not in created state"));
         }
         let name = container.name().to_owned();
-        if running.contains(&name) {
-            self.wrongs.push(format!("{name} runs twice"));
-        }
         container.state = ContainerState::ContainerRunning;
         container.started = now();
-        if let Some(code) = self.exits.get_mut(&name).and_then(VecDeque::pop_front) {
+        self.most = self.most.max(running.len() + 1);
+        let whose = self.containers.get(id).map(|c| self.whose(c)).unwrap_or_default();
+        if running.contains(&whose) {
+            self.wrongs.push(format!("{name} runs twice"));
+        }
+        if let Some(code) = self.exits.get_mut(&name).and_then(VecDeque::pop_front)
+            && let Some(container) = self.containers.get_mut(id)
+        {
             container.end(code);
         }
         self.started.push(name);
         Ok(())
+    }
+
+    /// The UID of a container's pod, and its name.
+    fn whose(&self, container: &Made) -> (String, String) {
+        let sandbox = self.sandboxes.get(&container.sandbox).and_then(|s| s.config.metadata.as_ref());
+        (sandbox.map(|m| m.uid.clone()).unwrap_or_default(), container.name().to_owned())
+    }
+
+    /// A container's processes end by themselves.
+    pub fn exit(&mut self, name: &str, code: i32) {
+        self.containers.values_mut().filter(|c| c.name() == name).for_each(|c| c.end(code));
+    }
+
+    /// Runs a command in a container; its exit code.
+    pub fn execute(&mut self, id: &str, command: String) -> i32 {
+        let codes = self.commands.entry(command.clone()).or_default();
+        let code = if codes.len() > 1 { codes.pop_front() } else { codes.front().copied() };
+        self.executed.push((id.to_owned(), command));
+        code.unwrap_or(0)
+    }
+
+    /// What state everything is in, by id.
+    pub fn states(&self) -> BTreeMap<String, ContainerEventType> {
+        use ContainerEventType::*;
+        let sandboxes = self
+            .sandboxes
+            .iter()
+            .map(|(id, s)| (id.clone(), if s.ready { ContainerStartedEvent } else { ContainerStoppedEvent }));
+        let containers = self.containers.iter().map(|(id, c)| {
+            let state = match c.state {
+                ContainerState::ContainerRunning => ContainerStartedEvent,
+                ContainerState::ContainerExited => ContainerStoppedEvent,
+                _ => ContainerCreatedEvent,
+            };
+            (id.clone(), state)
+        });
+        sandboxes.chain(containers).collect()
+    }
+
+    pub fn stats(&self) -> Vec<ContainerStats> {
+        let one = |(id, c): (&String, &Made)| ContainerStats {
+            attributes: Some(ContainerAttributes { id: id.clone(), ..Default::default() }),
+            writable_layer: Some(FilesystemUsage {
+                used_bytes: Some(UInt64Value { value: self.layers.get(c.name()).copied().unwrap_or(0) }),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        self.containers.iter().map(one).collect()
     }
 
     pub fn stop(&mut self, id: &str) -> Result<(), Status> {
@@ -243,8 +311,14 @@ impl World {
             image,
             labels: config.labels.clone(),
             annotations: config.annotations.clone(),
+            log_path: self.log_path(container),
             ..Default::default()
         })
+    }
+
+    fn log_path(&self, container: &Made) -> String {
+        let directory = self.sandboxes.get(&container.sandbox).map_or("", |s| &s.config.log_directory);
+        Path::new(directory).join(&container.config.log_path).to_string_lossy().into_owned()
     }
 }
 
@@ -255,8 +329,12 @@ impl Ran {
 }
 
 impl Made {
+    fn runs(&self) -> bool {
+        self.state == ContainerState::ContainerRunning
+    }
+
     fn end(&mut self, code: i32) {
-        if self.state == ContainerState::ContainerRunning {
+        if self.runs() {
             self.state = ContainerState::ContainerExited;
             self.exit_code = code;
             self.finished = now();

@@ -34,6 +34,7 @@ use tokio::net::UnixListener;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::api::merge;
 use crate::runtime::{Fake, Trap};
 use crate::world::World;
 
@@ -97,11 +98,7 @@ impl Api {
         let patch: Value = serde_json::from_slice(body).unwrap();
         self.0.send_modify(|pod| {
             let Some(pod) = pod else { return };
-            for (name, value) in patch["status"].as_object().unwrap() {
-                let before = pod["status"][name].take();
-                pod["status"][name] =
-                    if name == "conditions" { merged(before, value) } else { value.clone() };
-            }
+            merge(pod, &patch["status"]);
             let version = pod["metadata"]["resourceVersion"].as_str().unwrap().parse::<u64>().unwrap();
             pod["metadata"]["resourceVersion"] = json!((version + 1).to_string());
         });
@@ -123,18 +120,6 @@ impl Api {
             _ => false,
         });
     }
-}
-
-/// Conditions of a patch put over what is stored, by type.
-fn merged(before: Value, patch: &Value) -> Value {
-    let mut all: Vec<Value> = before.as_array().cloned().unwrap_or_default();
-    for condition in patch.as_array().unwrap() {
-        all.retain(|old| old["type"] != condition["type"]);
-        if condition.get("$patch").is_none() {
-            all.push(condition.clone());
-        }
-    }
-    all.into()
 }
 
 fn context(dir: &Path, client: &kube::Client) -> Context {

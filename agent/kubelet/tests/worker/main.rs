@@ -1,5 +1,5 @@
-//! The real pod worker on a runtime in memory: whatever call the kubelet dies at, whatever call fails, whenever the pod
-//! is deleted, it comes to the same end.
+//! The real pod worker, and the whole kubelet, on a runtime in memory: whatever call the kubelet dies at, whatever call
+//! fails, whenever the pod is deleted, it comes to the same end.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test")]
 
@@ -7,8 +7,18 @@
 #[path = "../support/refuse.rs"]
 mod refuse;
 
+#[path = "../support/api.rs"]
+mod api;
+mod evictions;
 mod life;
+mod manager;
+mod node;
+mod probes;
+#[path = "../support/runtime.rs"]
+#[allow(dead_code, reason = "a worker asks for less than the port")]
 mod runtime;
+mod volumes;
+#[path = "../support/world.rs"]
 mod world;
 
 use futures::StreamExt;
