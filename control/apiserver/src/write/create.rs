@@ -4,7 +4,7 @@ use super::{Writer, Written, managed, services, system};
 use crate::admission::{self, Attributes, Operation};
 use crate::registry::call::Call;
 use crate::registry::kind::Kind;
-use crate::registry::metadata::{self, at, remove, set, text};
+use crate::registry::metadata::{self, remove, set, text};
 use machinery::object;
 use machinery::status::Status;
 use serde_json::Value;
@@ -62,16 +62,20 @@ impl Writer {
         mut object: Value,
     ) -> Result<Result<Written, String>, Status> {
         let Call { context, kind, options, .. } = call;
-        let applied =
-            call.options.applies.then(|| at(&object, &["metadata", "managedFields"]).cloned()).flatten();
         stamp(&mut object);
         if kind.definition().is_some_and(|custom| custom.definition().terminating) {
             let why = "create not allowed while custom resource definition is terminating";
             return Err(Status::forbidden(&kind.gr(), object::name(&object), why));
         }
+        // Owners are noted before admission, as upstream notes them: what it adds is nobody's.
+        if !options.applies {
+            managed::track(call, None, &mut object);
+        }
+        let noted = managed::of(&object);
         let mut attributes = Attributes::new(&self.admission, call, Operation::Create, Some(object), None);
         admission::mutate(&self.registry, &mut attributes).await?;
         let mut object = attributes.object.take().unwrap_or_default();
+        let owners = managed::take(call, noted, &mut object);
         call.dedup_owners(&mut object, true);
         self.no_escalation(call, &object, None).await?;
         let rules = kind.rules();
@@ -92,15 +96,11 @@ impl Writer {
             return Err(Status::invalid(&kind.gk(), &name, &errors));
         }
         call.warn(rules.warnings(&object, None));
+        managed::put(&mut object, owners);
         attributes.object = Some(object);
         attributes.name.clone_from(&name);
         admission::validate(&self.registry, &mut attributes).await?;
         let object = attributes.object.take().unwrap_or_default();
-        let mut object = object;
-        match applied {
-            Some(owners) => set(&mut object, &["metadata", "managedFields"], owners),
-            None => managed::track(call, None, &mut object),
-        }
         let key = kind.key_of(&object);
         if options.dry_run {
             return Ok(match self.registry.entry(kind, object::namespace(&object), &name).await? {
@@ -135,7 +135,7 @@ impl Writer {
 
 /// Sets what the server alone decides (upstream: `rest.FillObjectMetaSystemFields` and `rest.BeforeCreate`).
 fn stamp(object: &mut Value) {
-    for own in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "managedFields"] {
+    for own in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"] {
         remove(object, &["metadata", own]);
     }
     set(object, &["metadata", "uid"], uuid::Uuid::new_v4().to_string());

@@ -73,6 +73,31 @@ pub(super) fn track(call: &Call<'_>, old: Option<&Value>, new: &mut Value) {
     }
 }
 
+/// What an object says of its owners.
+pub(super) fn of(object: &Value) -> Option<Value> {
+    at(object, &["metadata", "managedFields"]).cloned()
+}
+
+/// Takes the owners out of an object that has been through admission. What nobody can read is put back to what was `noted` before, and
+/// the client is told (upstream: `fieldmanager/admission.go`).
+pub(super) fn take(call: &Call<'_>, noted: Option<Value>, object: &mut Value) -> Option<Value> {
+    let after = remove(object, &["metadata", "managedFields"]).filter(|owners| !owners.is_null());
+    if after == noted || after.as_ref().is_none_or(|owners| Managed::from_value(owners).is_some()) {
+        return after;
+    }
+    call.warn([".metadata.managedFields was in an invalid state after admission; this could be caused by an outdated mutating \
+                admission controller; please fix your requests: the entries cannot be decoded"
+        .to_owned()]);
+    noted
+}
+
+/// Puts owners into an object.
+pub(super) fn put(object: &mut Value, owners: Option<Value>) {
+    if let Some(owners) = owners {
+        set(object, &["metadata", "managedFields"], owners);
+    }
+}
+
 /// Puts the owners' times back as they were where a write changed nothing else: it is then no write at all
 /// (upstream: `IgnoreManagedFieldsTimestampsTransformer`).
 pub(super) fn keep_times(old: &Value, new: &mut Value) {

@@ -8,7 +8,7 @@ use super::delete;
 use super::{Writer, Written, managed, services};
 use crate::admission::{self, Attributes, Operation};
 use crate::registry::call::{Call, Change};
-use crate::registry::metadata::{at, copy, deleting, finalizers, remove, set, text};
+use crate::registry::metadata::{copy, deleting, finalizers, remove, text};
 use machinery::field::{FieldError, Path};
 use machinery::object;
 use machinery::status::Status;
@@ -87,14 +87,18 @@ impl Writer {
             );
             return Err(Status::invalid(&kind.gk(), &call.name, &[missing]));
         }
-        // what a writer says of owners is its own until the end: admission neither sees nor changes it
-        let owners = at(&new, &["metadata", "managedFields"]).cloned();
         carry_over(&old, &mut new);
+        // Owners are noted before admission, as upstream notes them: what it changes is nobody's.
+        if !call.options.applies {
+            managed::track(call, Some(&old), &mut new);
+        }
+        let noted = managed::of(&new);
         let mut attributes =
             Attributes::new(&self.admission, call, Operation::Update, Some(new), Some(old.clone()));
         admission::mutate(&self.registry, &mut attributes).await?;
         let mut new = attributes.object.take().unwrap_or_default();
         carry_over(&old, &mut new);
+        let owners = managed::take(call, noted, &mut new);
         call.dedup_owners(&mut new, true);
         self.no_escalation(call, &new, Some(&old)).await?;
         let rules = kind.rules();
@@ -108,16 +112,11 @@ impl Writer {
         if call.subresource.is_empty() {
             call.warn(rules.warnings(&new, Some(&old)));
         }
+        managed::put(&mut new, owners);
+        managed::keep_times(&old, &mut new);
         attributes.object = Some(new);
         admission::validate(&self.registry, &mut attributes).await?;
-        let mut new = attributes.object.take().unwrap_or_default();
-        if let Some(owners) = owners {
-            set(&mut new, &["metadata", "managedFields"], owners);
-        }
-        if !call.options.applies {
-            managed::track(call, Some(&old), &mut new);
-        }
-        managed::keep_times(&old, &mut new);
+        let new = attributes.object.take().unwrap_or_default();
         if delete::is_finished(kind, &new) && !call.options.dry_run {
             // The last finalizer went: the update is the delete (upstream: `ShouldDeleteDuringUpdate`).
             return Ok(self
@@ -206,7 +205,6 @@ fn carry_over(old: &Value, new: &mut Value) {
         copy(old, new, &["metadata", own]);
     }
     remove(new, &["metadata", "selfLink"]);
-    remove(new, &["metadata", "managedFields"]);
 }
 
 /// An object that is being deleted gets no new finalizers.

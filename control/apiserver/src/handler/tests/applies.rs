@@ -163,3 +163,59 @@ async fn the_same_apply_of_a_custom_resource_must_not_write_again() {
          .spec.ports: duplicate entries for key [port=80]"
     );
 }
+
+/// Every owned path of an object, such as `f:spec/f:ports`, by whomever.
+fn owned(object: &Value) -> Vec<String> {
+    fn walk(fields: &Value, path: &str, into: &mut Vec<String>) {
+        for (name, below) in fields.as_object().into_iter().flatten() {
+            let here = if path.is_empty() { name.clone() } else { format!("{path}/{name}") };
+            walk(below, &here, into);
+            into.push(here);
+        }
+    }
+    let mut all = Vec::new();
+    for entry in object["metadata"]["managedFields"].as_array().unwrap() {
+        walk(&entry["fieldsV1"], "", &mut all);
+    }
+    all
+}
+
+#[tokio::test]
+async fn what_admission_adds_must_not_be_owned_by_who_writes() {
+    let s = Server::start().await;
+    let made = s.ok("POST", PODS, pod("p")).await;
+    assert_eq!(made["spec"]["serviceAccountName"], "default");
+    let paths = owned(&made);
+    assert!(paths.iter().any(|p| p == "f:spec/f:containers"), "{paths:?}");
+    assert!(paths.iter().any(|p| p == "f:spec/f:restartPolicy"), "defaults are the writer's: {paths:?}");
+    for added in
+        ["f:spec/f:serviceAccountName", "f:spec/f:tolerations", "f:spec/f:volumes", "f:spec/f:priority"]
+    {
+        assert!(!paths.iter().any(|p| p == added), "{added} of {paths:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_the_server_grants_must_not_be_owned_by_who_writes() {
+    let s = Server::start().await;
+    let service = json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "s"},
+        "spec": {"type": "NodePort", "ports": [{"port": 80}]},
+    });
+    let services = "/api/v1/namespaces/default/services";
+    let made = s.ok("POST", services, service.clone()).await;
+    assert!(made["spec"]["ports"][0]["nodePort"].is_number(), "{made}");
+    let granted = |object: &Value| {
+        owned(object).into_iter().filter(|p| p.contains("f:clusterIP") || p.contains("nodePort")).count()
+    };
+    assert_eq!(granted(&made), 0, "{made}");
+    let apply = format!("{services}/t?fieldManager=m");
+    let made = s.patch(&apply, "apply-patch+yaml", {
+        let mut named = service;
+        named["metadata"]["name"] = json!("t");
+        named
+    });
+    assert_eq!(granted(&made.await.body), 0);
+}
