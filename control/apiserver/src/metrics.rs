@@ -9,7 +9,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetri
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use std::time::Duration;
@@ -153,6 +153,13 @@ impl Default for Metrics {
             seats: Family::default(),
         };
         metrics.register(|registry| {
+            if let Some(started) = supervise::process::started() {
+                registry.register(
+                    "process_start_time_seconds",
+                    "Start time of the process since unix epoch in seconds",
+                    ConstGauge::new(started),
+                );
+            }
             registry.register(
                 "apiserver_request",
                 "Requests by verb, group, version, resource, scope, component and code",
@@ -299,6 +306,7 @@ mod tests {
         for line in [
             r#"apiserver_request_total{code="404",component="apiserver",dry_run="",group="",resource="pods",scope="cluster",subresource="",verb="LIST",version="v1"} 1"#,
             r#"apiserver_current_inflight_requests{request_kind="readOnly"} 1"#,
+            "# TYPE process_start_time_seconds gauge",
             r#"apiserver_request_duration_seconds_bucket{le="0.05",component="apiserver","#,
         ] {
             assert!(text.contains(line), "{line}\n{text}");

@@ -2,13 +2,15 @@
 //!
 //! - `bootstrap`: what a new cluster holds; `kubernetes_service`: our own Service
 //! - `keeper`: follows definitions of custom resources; `removal`: their instances, deleted with them
-//! - `reconcile`: objects brought to what they should be after every change, for `flow_objects`, `api_services`, `policy_status`
+//! - `reconcile`: objects brought to what they should be after every change, for `flow_objects`, `api_services`,
+//!   `policy_status`, `legacy_tokens`
 
 pub(crate) mod api_services;
 mod bootstrap;
 mod flow_objects;
 mod keeper;
 mod kubernetes_service;
+mod legacy_tokens;
 mod policy_status;
 pub(crate) mod reconcile;
 mod removal;
@@ -83,7 +85,7 @@ type Reconcile = fn(Arc<Writer>) -> BoxFuture<'static, ()>;
 
 /// Keeps the objects that say how this server works.
 fn keep_objects(writer: &Arc<Writer>, shutdown: &CancellationToken) {
-    let kept: [(&str, Option<Vec<Kind>>, Duration, Reconcile); 3] = [
+    let kept: [(&str, Option<Vec<Kind>>, Duration, Reconcile); 4] = [
         (
             "flow-objects",
             flow_objects::kinds().map(|(schemas, levels)| vec![schemas, levels]),
@@ -101,6 +103,12 @@ fn keep_objects(writer: &Arc<Writer>, shutdown: &CancellationToken) {
             api_services::kinds().map(|(services, definitions)| vec![services, definitions]),
             api_services::EVERY,
             api_services::reconcile,
+        ),
+        (
+            "legacy-tokens",
+            legacy_tokens::kind().map(|k| vec![k]),
+            legacy_tokens::EVERY,
+            legacy_tokens::reconcile,
         ),
     ];
     for (name, kinds, period, reconcile) in kept {

@@ -8,12 +8,14 @@
 //! - [`Work`]: pieces that end by themselves (a connection, a tunnel, one reconciliation); a panic in one is caught, counted and
 //!   logged, and harms no other
 //! - [`checks`]: what health endpoints say of tasks and other checks; [`metrics`]: what is counted of tasks
+//! - [`process`]: this process, as the kernel sees it
 //! - [`accept()`]: the loop that accepts connections; [`Backoff`]: pauses that double, with jitter
 
 pub mod accept;
 mod backoff;
 pub mod checks;
 pub mod metrics;
+pub mod process;
 mod scope;
 mod supervisor;
 mod task;

@@ -8,6 +8,7 @@ mod api;
 mod checks;
 mod child;
 mod identity;
+mod logging;
 pub(crate) mod publish;
 mod roles;
 

@@ -1,5 +1,6 @@
 //! The API server and what runs on it, inside this process.
 
+use super::logging::Logging;
 use super::{Plan, checks, identity, roles};
 use anyhow::Context as _;
 use apiserver::aggregation::Aggregator;
@@ -23,7 +24,7 @@ use pki::Pki;
 use pki::service_account::Verifier;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use store::Backend;
 use store::embedded::{Options, Store};
 use supervise::{Supervisor, Task, TaskError};
@@ -48,6 +49,7 @@ pub(super) struct Api {
     stopping: CancellationToken,
     ready: watch::Sender<bool>,
     supervisor: Supervisor,
+    logging: Logging,
 }
 
 /// Opens the port, the store, and an API server on them. It answers once [`Api::ready`] has returned.
@@ -73,7 +75,13 @@ pub(super) async fn start(plan: &Plan, pki: &Pki) -> anyhow::Result<Api> {
             .context("prepare the kubelet client")?,
     );
     let (health, stopping) = (Arc::new(Health::new(supervisor.clone())), CancellationToken::new());
-    health.add("etcd", true, move || backend.health().map_err(|error| error.to_string()));
+    let logging = Logging::default();
+    let log = logging.clone();
+    health.add("log", true, move || log.check(Instant::now()));
+    for (name, live) in [("etcd", true), ("etcd-readiness", false)] {
+        let backend = backend.clone();
+        health.add(name, live, move || backend.health().map_err(|error| error.to_string()));
+    }
     let ready = watch::Sender::new(false);
     checks::add(&health, &ready, &registry);
     let (tasks, metrics) = (Tasks::new(&supervisor), Metrics::default());
@@ -114,6 +122,7 @@ pub(super) async fn start(plan: &Plan, pki: &Pki) -> anyhow::Result<Api> {
         stopping,
         ready,
         supervisor,
+        logging,
     })
 }
 
@@ -216,6 +225,7 @@ impl Api {
 pub(super) fn tasks(plan: &Arc<Plan>, pki: &Pki, api: &Arc<Api>) -> Vec<Task> {
     let (client, supervisor) = (api.client("system:kube-scheduler", &[]), api.supervisor.clone());
     vec![
+        api.logging.task(),
         Task::new("scheduler", move |token| {
             let (client, supervisor) = (client.clone(), supervisor.clone());
             async move { Ok(scheduler::run(client, &supervisor, token).await?) }

@@ -412,3 +412,25 @@ async fn the_answer_to_a_write_must_not_lose_the_form_it_was_asked_in() {
     assert_eq!(answer["apiVersion"], "autoscaling/v1");
     assert_eq!(answer["spec"]["targetCPUUtilizationPercentage"], 50);
 }
+
+#[tokio::test]
+async fn the_day_since_which_tokens_are_tracked_must_not_be_missing() {
+    let s = Server::start().await;
+    let path =
+        "/api/v1/namespaces/kube-system/configmaps/kube-apiserver-legacy-service-account-token-tracking";
+    let found = || async {
+        for _ in 0..100 {
+            let answer = s.ask("GET", path, Value::Null).await;
+            if answer.body["data"]["since"].as_str().is_some_and(|since| since.len() == 10) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("no day");
+    };
+    found().await;
+    s.patch(path, "merge-patch+json", json!({"data": {"since": "soon"}})).await;
+    found().await;
+    s.ok("DELETE", path, Value::Null).await;
+    found().await;
+}

@@ -1,0 +1,76 @@
+//! Says since when the use of service account tokens in secrets is noted, in a ConfigMap. The notes themselves: `authn::secret_token`.
+//! Upstream: `pkg/controlplane/controller/legacytokentracking`.
+
+use crate::registry::kind::Kind;
+use crate::registry::metadata::{set, text};
+use crate::write::Writer;
+use futures::future::BoxFuture;
+use machinery::object;
+use machinery::status::Status;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::Duration;
+
+const NAMESPACE: &str = "kube-system";
+const NAME: &str = "kube-apiserver-legacy-service-account-token-tracking";
+/// A day, such as 2026-01-31, in UTC.
+const SINCE: [&str; 2] = ["data", "since"];
+/// How often it is looked at when nothing changed (upstream's resync).
+pub(super) const EVERY: Duration = Duration::from_secs(12 * 3600);
+
+pub(super) fn kind() -> Option<Kind> {
+    Kind::of("", "configmaps")
+}
+
+/// Makes the ConfigMap, and mends its day.
+pub(super) fn reconcile(writer: Arc<Writer>) -> BoxFuture<'static, ()> {
+    Box::pin(async move {
+        let Some(kind) = kind() else { return };
+        if let Err(error) = round(&writer, &kind).await {
+            tracing::warn!(%error, "keep the day since which the use of tokens is noted");
+        }
+    })
+}
+
+async fn round(writer: &Writer, kind: &Kind) -> Result<(), Status> {
+    let today = jiff::Timestamp::now().strftime("%Y-%m-%d").to_string();
+    let Some(found) = writer.registry.lookup(kind, NAMESPACE, NAME).await? else {
+        let map = json!({
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": NAME, "namespace": NAMESPACE},
+            "data": {"since": today},
+        });
+        return writer.ensure(kind, map).await;
+    };
+    if is_day(text(&found, &SINCE)) {
+        return Ok(());
+    }
+    let change = |old: &Value| {
+        let mut new = old.clone();
+        object::set_resource_version(&mut new, "");
+        set(&mut new, &SINCE, today.clone());
+        Ok(new)
+    };
+    match writer.amend(kind, NAMESPACE, NAME, "", &change).await {
+        Err(error) if error.code != 404 => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn is_day(text: &str) -> bool {
+    text.len() == 10 && text.parse::<jiff::civil::Date>().is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_day_must_not_stay() {
+        assert!(is_day("2026-02-28"));
+        for wrong in ["", "soon", "2026-02-30", "2026-2-8", "2026-02-28T00:00:00"] {
+            assert!(!is_day(wrong), "{wrong}");
+        }
+    }
+}
