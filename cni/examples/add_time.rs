@@ -13,13 +13,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use netlink_sys::protocols::NETLINK_ROUTE;
+use netlink::link::{self, Mac, Veth};
+use netlink::{Protocol, Socket, address, route};
 use nix::sched::{CloneFlags, unshare};
-use windlass_cni::{
-    Netns, Route,
-    link::{self, Mac, Veth},
-    netlink::Socket,
-};
+use windlass_cni::Netns;
 
 fn namespace() -> (File, String) {
     let file = std::thread::spawn(|| {
@@ -44,16 +41,16 @@ fn bare(host: &mut Socket, bridge: u32, path: &str) -> (Duration, Duration) {
     };
     let started = Instant::now();
     let netns = Netns::open(path).unwrap();
-    host.batch(&link::new_veth(&veth, bridge, netns.descriptor())).unwrap();
+    host.batch(&link::add_veth(&veth, bridge, netns.descriptor())).unwrap();
     netns
         .enter(|| {
-            let mut socket = Socket::open(NETLINK_ROUTE).unwrap();
+            let mut socket = Socket::open(Protocol::Route).unwrap();
             let index = link::by_name(&mut socket, "eth0").unwrap().unwrap().index;
-            let route = Route::via("0.0.0.0/0".parse().unwrap(), Some("10.99.0.1".parse().unwrap()));
+            let default = route::Route::new("0.0.0.0/0".parse().unwrap(), "10.99.0.1".parse().ok(), index);
             let requests = [
                 link::raise(index, false),
-                link::new_address(index, "10.99.0.2/24".parse().unwrap()),
-                link::new_route(index, &route),
+                address::add(index, "10.99.0.2/24".parse().unwrap()),
+                route::add(&default),
             ];
             socket.batch(&requests).unwrap();
             Ok(())
@@ -61,7 +58,7 @@ fn bare(host: &mut Socket, bridge: u32, path: &str) -> (Duration, Duration) {
         .unwrap();
     let took = started.elapsed();
     let started = Instant::now();
-    host.request(link::delete_link("bare")).unwrap();
+    host.request(link::delete("bare")).unwrap();
     (took, started.elapsed())
 }
 
@@ -99,8 +96,8 @@ fn main() {
         "ipam": { "type": "host-local", "dataDir": leases, "ranges": [[{ "subnet": "10.98.0.0/24" }]] },
     })
     .to_string();
-    let mut host = Socket::open(NETLINK_ROUTE).unwrap();
-    host.request(link::new_bridge("bare0", Mac([2, 0, 0, 0, 0, 1]), None, false)).unwrap();
+    let mut host = Socket::open(Protocol::Route).unwrap();
+    host.request(link::add_bridge("bare0", Mac([2, 0, 0, 0, 0, 1]), None, false)).unwrap();
     let bridge = link::by_name(&mut host, "bare0").unwrap().unwrap().index;
     let (mut floor, mut undo, mut nothing) = (Vec::new(), Vec::new(), Vec::new());
     let (mut add, mut del) = (Vec::new(), Vec::new());

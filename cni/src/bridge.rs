@@ -12,6 +12,7 @@ mod plan;
 
 use std::net::IpAddr;
 
+use netlink::{Socket, address, link};
 use serde_json::Value;
 
 use self::{
@@ -25,8 +26,7 @@ use crate::{
     call::Owner,
     delegate,
     error::IoContext,
-    ipam, link, masquerade,
-    netlink::Socket,
+    ipam, masquerade,
     netns::Netns,
     result::{Attachment, Dns},
 };
@@ -80,7 +80,7 @@ fn attach(
     let mut observed = Observed::default();
     let look = || format!("look up bridge {}", conf.bridge);
     if let Some(bridge) = link::by_name(host, &conf.bridge).during(look)? {
-        let addresses = link::addresses(host, bridge.index).during(look)?;
+        let addresses = address::list(host, bridge.index).during(look)?;
         let addresses = addresses.into_iter().filter(|address| !is_link_local(address.addr())).collect();
         observed.bridge = Some((bridge, addresses));
     }
@@ -125,7 +125,7 @@ fn del(call: &Call) -> Result<(), Error> {
 fn remove_link(call: &Call, owner: &Owner) -> Result<(), Error> {
     let mut host = open_socket()?;
     let name = host_name(owner);
-    match host.request(link::delete_link(&name)) {
+    match host.request(link::delete(&name)) {
         Ok(_) => return Ok(()),
         Err(error) if error.errno() == libc::ENODEV => {}
         Err(error) => return Err(error).during(|| format!("delete link {name}")),
@@ -144,7 +144,7 @@ fn remove_link(call: &Call, owner: &Owner) -> Result<(), Error> {
         let interface = &owner.interface;
         let look = || format!("look up {interface} in the container");
         match link::by_name(&mut socket, interface).during(look)? {
-            Some(link) if link.kind == "veth" => match socket.request(link::delete_link(interface)) {
+            Some(link) if link.kind == "veth" => match socket.request(link::delete(interface)) {
                 Err(error) if error.errno() != libc::ENODEV => {
                     Err(error).during(|| format!("delete {interface} in the container"))
                 }
@@ -160,9 +160,9 @@ fn gc(call: &Call) -> Result<(), Error> {
     let mut host = open_socket()?;
     let prefix = alias_prefix(&call.network);
     let kept: Vec<String> = valid.iter().map(|owner| alias(&call.network, owner)).collect();
-    let links = link::all(&mut host).during(|| "list links".to_owned())?;
+    let links = link::list(&mut host).during(|| "list links".to_owned())?;
     for link in links.iter().filter(|link| link.alias.starts_with(&prefix) && !kept.contains(&link.alias)) {
-        match host.request(link::delete_link(&link.name)) {
+        match host.request(link::delete(&link.name)) {
             Err(error) if error.errno() != libc::ENODEV => {
                 return Err(error).during(|| format!("delete link {}", link.name));
             }

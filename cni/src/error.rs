@@ -2,6 +2,7 @@
 
 use std::io;
 
+use netlink::nft;
 use serde_json::{Value, json};
 
 /// A failed CNI command. `code` is the specification's; the text names the field or object concerned.
@@ -73,7 +74,15 @@ pub enum Error {
         /// The operation and its subject.
         operation: String,
         /// The kernel's answer.
-        source: crate::netlink::NetlinkError,
+        source: netlink::Error,
+    },
+    /// The kernel refused a change of nftables.
+    #[error("{operation}")]
+    Nftables {
+        /// The operation and its subject.
+        operation: String,
+        /// The kernel's answer.
+        source: nft::Error,
     },
     /// No address can be granted.
     #[error("{0}")]
@@ -107,7 +116,7 @@ impl Error {
             Self::Config { .. } => 7,
             Self::InvalidNetns(_) => 8,
             Self::Unavailable(_) => 50,
-            Self::Netlink { .. } | Self::Ipam(_) | Self::NotAsAdded(_) => 999,
+            Self::Netlink { .. } | Self::Nftables { .. } | Self::Ipam(_) | Self::NotAsAdded(_) => 999,
             Self::Delegated { code, .. } => *code,
         }
     }
@@ -119,14 +128,8 @@ impl Error {
         if let Self::Delegated { details: own, .. } = self {
             details.clone_from(own);
         }
-        let mut cause = std::error::Error::source(self);
-        let mut message = self.to_string();
         // Runtimes show `msg` alone, so the cause belongs in it.
-        while let Some(error) = cause {
-            message = format!("{message}: {error}");
-            cause = error.source();
-        }
-        let mut object = json!({ "cniVersion": version, "code": self.code(), "msg": message });
+        let mut object = json!({ "cniVersion": version, "code": self.code(), "msg": with_causes(self) });
         if !details.is_empty() {
             object["details"] = details.into();
         }
@@ -142,6 +145,11 @@ impl Error {
     }
 }
 
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
 /// Names the operation an IO error belongs to.
 pub(crate) trait IoContext<T> {
     fn during(self, operation: impl FnOnce() -> String) -> Result<T, Error>;
@@ -153,8 +161,14 @@ impl<T> IoContext<T> for io::Result<T> {
     }
 }
 
-impl<T> IoContext<T> for Result<T, crate::netlink::NetlinkError> {
+impl<T> IoContext<T> for Result<T, netlink::Error> {
     fn during(self, operation: impl FnOnce() -> String) -> Result<T, Error> {
         self.map_err(|source| Error::Netlink { operation: operation(), source })
+    }
+}
+
+impl<T> IoContext<T> for Result<T, nft::Error> {
+    fn during(self, operation: impl FnOnce() -> String) -> Result<T, Error> {
+        self.map_err(|source| Error::Nftables { operation: operation(), source })
     }
 }

@@ -59,7 +59,6 @@ impl From<StoreError> for Error {
     }
 }
 
-/// Grants addresses.
 pub(crate) fn add(call: &Call) -> Result<Attachment, Error> {
     let conf = Conf::read(call)?;
     let dns = conf.resolv_conf.as_deref().map(read_resolv_conf).transpose()?.unwrap_or_default();

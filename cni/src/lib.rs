@@ -1,4 +1,4 @@
-//! The CNI plugins `bridge`, `host-local`, `loopback` and `portmap` in one small synchronous program.
+//! The CNI plugins `bridge`, `host-local`, `loopback` and `portmap` in one small synchronous program. Netlink is spoken by the crate `netlink`.
 //!
 //! | module | concern |
 //! |---|---|
@@ -11,25 +11,21 @@
 //! | `portmap` | host ports |
 //! | `masquerade` | hiding containers behind the host's address |
 //! | `ruleset` | the nftables table that the last two keep their elements in |
-//! | `nft`, `conntrack` | nftables and conntrack messages, written and read |
-//! | `netlink`, `link` | the synchronous netlink socket; links, addresses and routes over it |
 //! | `netns`, `sysctl`, `delegate` | namespaces, `/proc/sys/net`, other plugins |
+
+#![warn(unreachable_pub)]
 
 mod alias;
 mod bridge;
 mod call;
-mod conntrack;
 mod delegate;
 mod environment;
 mod error;
 mod fields;
 mod ipam;
-pub mod link;
 mod loopback;
 mod masquerade;
-pub mod netlink;
 mod netns;
-mod nft;
 mod portmap;
 mod program;
 mod result;

@@ -1,13 +1,11 @@
 //! `loopback`: brings the container's `lo` up. containerd 1.x calls it before the first network.
 
-use netlink_sys::protocols::NETLINK_ROUTE;
+use netlink::{Protocol, Socket, address, link};
 use serde_json::Value;
 
 use crate::{
     Call, Command, Error,
     error::IoContext,
-    link,
-    netlink::Socket,
     netns::Netns,
     result::{Address, Attachment, Interface},
 };
@@ -25,12 +23,12 @@ pub(crate) fn answer(call: &Call) -> Result<Option<Value>, Error> {
 fn add(call: &Call) -> Result<Value, Error> {
     let path = &call.environment.netns;
     let addresses = Netns::open(path)?.enter(|| {
-        let mut socket = Socket::open(NETLINK_ROUTE).during(|| "open a netlink socket".to_owned())?;
+        let mut socket = Socket::open(Protocol::Route).during(|| "open a netlink socket".to_owned())?;
         let lo = find(&mut socket)?;
         if !lo.up {
             socket.request(link::raise(lo.index, false)).during(|| "set lo up".to_owned())?;
         }
-        link::addresses(&mut socket, lo.index).during(|| "list the addresses of lo".to_owned())
+        address::list(&mut socket, lo.index).during(|| "list the addresses of lo".to_owned())
     })?;
     if let Some(previous) = call.configuration.get("prevResult").filter(|previous| !previous.is_null()) {
         return Ok(previous.clone());
@@ -48,7 +46,7 @@ fn add(call: &Call) -> Result<Value, Error> {
 
 fn check(call: &Call) -> Result<(), Error> {
     Netns::open(&call.environment.netns)?.enter(|| {
-        let mut socket = Socket::open(NETLINK_ROUTE).during(|| "open a netlink socket".to_owned())?;
+        let mut socket = Socket::open(Protocol::Route).during(|| "open a netlink socket".to_owned())?;
         if find(&mut socket)?.up {
             Ok(())
         } else {

@@ -4,7 +4,7 @@ mod conf;
 mod elements;
 
 use ipnet::IpNet;
-use netlink_sys::protocols::NETLINK_ROUTE;
+use netlink::{Protocol as Netlink, Socket, conntrack, link, route};
 use serde_json::Value;
 
 use self::{
@@ -14,11 +14,7 @@ use self::{
 use crate::{
     Call, Command, Error,
     alias::{alias, alias_prefix},
-    conntrack,
-    error::IoContext,
-    link,
-    netlink::Socket,
-    nft::Set,
+    error::{IoContext, with_causes},
     result::Attachment,
     ruleset::{self, FAMILY4, FAMILY6},
     sysctl,
@@ -42,7 +38,7 @@ pub(crate) fn answer(call: &Call) -> Result<Option<Value>, Error> {
     Ok(None)
 }
 
-fn sets() -> [Set; 6] {
+fn sets() -> [&'static str; 6] {
     let [a, b] = [FAMILY4, FAMILY6];
     [a.hostports, a.hostports_at, a.hairpin, b.hostports, b.hostports_at, b.hairpin]
 }
@@ -59,7 +55,7 @@ fn add(call: &Call) -> Result<Value, Error> {
         let comment = alias(&call.network, &call.owner());
         ruleset::add(&elements(&conf, &addresses, &comment), &[]).map_err(|source| {
             let in_use = if source.errno() == libc::EEXIST { " (in use by another container)" } else { "" };
-            Error::Netlink { operation: format!("map host ports {}{in_use}", describe(&conf)), source }
+            Error::Nftables { operation: format!("map host ports {}{in_use}", describe(&conf)), source }
         })?;
         if let Err(error) = let_through(&conf, &addresses) {
             drop(del(call));
@@ -89,9 +85,9 @@ fn container_addresses(previous: &Attachment) -> Vec<IpNet> {
 fn let_through(conf: &Conf, addresses: &[IpNet]) -> Result<(), Error> {
     if let Some(address) = addresses.iter().map(IpNet::addr).find(|address| address.is_ipv4() && conf.snat) {
         // The host's 127.0.0.1 may leave by the container's bridge only if that says so.
-        let mut socket = Socket::open(NETLINK_ROUTE).during(|| "open a netlink socket".to_owned())?;
+        let mut socket = Socket::open(Netlink::Route).during(|| "open a netlink socket".to_owned())?;
         let way = || format!("find the way to {address}");
-        if let Some(index) = link::link_towards(&mut socket, address).during(way)?
+        if let Some(index) = route::link_towards(&mut socket, address).during(way)?
             && let Some(name) = link::name_of(&mut socket, index).during(way)?
         {
             sysctl::set(&format!("ipv4/conf/{name}/route_localnet"), "1")?;
@@ -111,20 +107,26 @@ fn forget_udp(ports: impl Iterator<Item = u16>) -> Result<(), Error> {
     if ports.is_empty() {
         return Ok(());
     }
-    conntrack::forget_udp(&ports).during(|| "delete stale UDP connections from conntrack".to_owned())
+    let stale =
+        |flow: &conntrack::Flow| flow.protocol == conntrack::UDP && ports.contains(&flow.destination.1);
+    Socket::open(Netlink::Netfilter)
+        .and_then(|mut socket| conntrack::forget(&mut socket, stale))
+        .map(drop)
+        .during(|| "delete stale UDP connections from conntrack".to_owned())
 }
 
 fn del(call: &Call) -> Result<(), Error> {
     let comment = alias(&call.network, &call.owner());
-    let removed = ruleset::remove(&sets(), |element| element.comment == comment)?;
+    let removed = ruleset::remove(&sets(), |element| element.comment.as_ref() == Some(&comment))?;
     // A key ends with protocol and port, four bytes each.
     let hostports = [FAMILY4.hostports, FAMILY4.hostports_at, FAMILY6.hostports, FAMILY6.hostports_at];
-    let udp = removed.iter().filter(|placed| hostports.iter().any(|set| set.name == placed.set)).filter_map(
-        |placed| match placed.element.key.last_chunk::<8>()? {
-            [17, _, _, _, high, low, _, _] => Some(u16::from_be_bytes([*high, *low])),
-            _ => None,
-        },
-    );
+    let udp =
+        removed.iter().filter(|placed| hostports.contains(&placed.set)).filter_map(|placed| {
+            match placed.element.key.0.last_chunk::<8>()? {
+                [17, _, _, _, high, low, _, _] => Some(u16::from_be_bytes([*high, *low])),
+                _ => None,
+            }
+        });
     forget_udp(udp)
 }
 
@@ -135,7 +137,7 @@ fn check(call: &Call) -> Result<(), Error> {
         return Ok(());
     }
     let comment = alias(&call.network, &call.owner());
-    let there = ruleset::find(&sets(), |element| element.comment == comment)
+    let there = ruleset::find(&sets(), |element| element.comment.as_ref() == Some(&comment))
         .during(|| "list host ports".to_owned())?;
     for wanted in elements(&conf, &container_addresses(&previous), &comment) {
         if !there.iter().any(|placed| placed.set == wanted.set && placed.element == wanted.element) {
@@ -150,7 +152,7 @@ fn status(call: &Call) -> Result<(), Error> {
     Conf::read(call)?;
     ruleset::find(&sets()[..1], |_| false)
         .map(drop)
-        .map_err(|error| Error::Unavailable(format!("nftables cannot be used: {error}")))
+        .map_err(|error| Error::Unavailable(format!("nftables cannot be used: {}", with_causes(&error))))
 }
 
 fn gc(call: &Call) -> Result<(), Error> {
@@ -159,7 +161,10 @@ fn gc(call: &Call) -> Result<(), Error> {
     let kept: Vec<String> =
         call.valid_attachments()?.iter().map(|owner| alias(&call.network, owner)).collect();
     ruleset::remove(&sets(), |element| {
-        element.comment.starts_with(&prefix) && !kept.contains(&element.comment)
+        element
+            .comment
+            .as_ref()
+            .is_some_and(|comment| comment.starts_with(&prefix) && !kept.contains(comment))
     })
     .map(drop)
 }

@@ -84,6 +84,20 @@ pub struct Route {
 }
 
 impl Route {
+    /// As the kernel is asked for it.
+    #[must_use]
+    pub fn through(&self, link: u32) -> netlink::route::Route {
+        let plain = netlink::route::Route::new(self.dst, self.gw, link);
+        netlink::route::Route {
+            table: self.table.unwrap_or(plain.table),
+            scope: self.scope.unwrap_or(plain.scope),
+            priority: self.priority,
+            mtu: self.mtu,
+            advmss: self.advmss,
+            ..plain
+        }
+    }
+
     /// A route with nothing but a destination and a next hop.
     #[must_use]
     pub fn via(dst: IpNet, gw: Option<IpAddr>) -> Self {

@@ -26,70 +26,47 @@
 //! the whole table, which is idempotent: whoever else does so at the same time does no harm.
 
 use ipnet::IpNet;
-
-use crate::{
-    Error,
-    error::IoContext,
-    netlink::{NetlinkError, Socket},
-    nft::{self, Element, Expression, Hook, Leads, Set, Transaction, concatenated, register},
+use netlink::{
+    Protocol, Socket,
+    nft::{
+        self, Batch, Bytes, Chain, Element, Expression as E, Field, Hook, Register, Set, Table, Verdict,
+        expression::{Base, Conntrack, Is, Meta},
+        transaction::{commit, elements},
+    },
 };
 
-const TABLE: &str = "windlass-cni";
+use crate::{Error, error::IoContext};
 
-// nft's numbers for types, with their lengths.
-const V4: (u32, u32) = (7, 4);
-const V6: (u32, u32) = (8, 16);
-const PROTOCOL: (u32, u32) = (12, 1);
-const PORT: (u32, u32) = (13, 2);
+const TABLE: Table = Table { family: nft::Family::Inet, name: "windlass-cni" };
 
-/// The sets of one family.
+/// The names of the sets of one family.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Family {
     v4: bool,
     /// Host ports on every address of the host.
-    pub(crate) hostports: Set,
+    pub(crate) hostports: &'static str,
     /// Host ports on one address.
-    pub(crate) hostports_at: Set,
+    pub(crate) hostports_at: &'static str,
     /// Whose traffic to a host port must be seen to come from the host.
-    pub(crate) hairpin: Set,
+    pub(crate) hairpin: &'static str,
     /// Whose traffic must be seen to come from the host, whatever it is.
-    pub(crate) masquerade: Set,
+    pub(crate) masquerade: &'static str,
 }
 
 pub(crate) const FAMILY4: Family = Family {
     v4: true,
-    hostports: Set {
-        name: "hostports4",
-        key: &[PROTOCOL, PORT],
-        ranges: false,
-        leads: Leads::To { datatype: concatenated(&[V4, PORT]), length: 8 },
-    },
-    hostports_at: Set {
-        name: "hostports4at",
-        key: &[V4, PROTOCOL, PORT],
-        ranges: false,
-        leads: Leads::To { datatype: concatenated(&[V4, PORT]), length: 8 },
-    },
-    hairpin: Set { name: "hairpin4", key: &[PROTOCOL, PORT, V4, V4], ranges: true, leads: Leads::Nowhere },
-    masquerade: Set { name: "masquerade4", key: &[V4], ranges: false, leads: Leads::ToVerdict },
+    hostports: "hostports4",
+    hostports_at: "hostports4at",
+    hairpin: "hairpin4",
+    masquerade: "masquerade4",
 };
 
 pub(crate) const FAMILY6: Family = Family {
     v4: false,
-    hostports: Set {
-        name: "hostports6",
-        key: &[PROTOCOL, PORT],
-        ranges: false,
-        leads: Leads::To { datatype: concatenated(&[V6, PORT]), length: 20 },
-    },
-    hostports_at: Set {
-        name: "hostports6at",
-        key: &[V6, PROTOCOL, PORT],
-        ranges: false,
-        leads: Leads::To { datatype: concatenated(&[V6, PORT]), length: 20 },
-    },
-    hairpin: Set { name: "hairpin6", key: &[PROTOCOL, PORT, V6, V6], ranges: true, leads: Leads::Nowhere },
-    masquerade: Set { name: "masquerade6", key: &[V6], ranges: false, leads: Leads::ToVerdict },
+    hostports: "hostports6",
+    hostports_at: "hostports6at",
+    hairpin: "hairpin6",
+    masquerade: "masquerade6",
 };
 
 impl Family {
@@ -97,8 +74,36 @@ impl Family {
         if v4 { &FAMILY4 } else { &FAMILY6 }
     }
 
-    pub(crate) fn sets(&self) -> [Set; 4] {
-        [self.hostports, self.hostports_at, self.hairpin, self.masquerade]
+    fn sets(&self) -> [Set; 4] {
+        let address = if self.v4 { Field::Ipv4 } else { Field::Ipv6 };
+        let (protocol, port) = (Field::Protocol, Field::Port);
+        [
+            Set::new(self.hostports, &[protocol, port]).to(&[address, port]),
+            Set::new(self.hostports_at, &[address, protocol, port]).to(&[address, port]),
+            Set::new(self.hairpin, &[protocol, port, address, address]).ranges(),
+            Set::new(self.masquerade, &[address]).to_verdicts(),
+        ]
+    }
+
+    /// How many registers an address takes.
+    fn width(&self) -> u8 {
+        if self.v4 { 1 } else { 4 }
+    }
+
+    /// The rule is for this family, or it ends.
+    fn only(&self) -> [E; 2] {
+        let protocol = if self.v4 { 2 } else { 10 };
+        [E::Meta(Register(0), Meta::NetworkProtocol), E::Compare(Register(0), Is::Equal, vec![protocol])]
+    }
+
+    fn source(&self, into: Register) -> E {
+        let (offset, size) = if self.v4 { (12, 4) } else { (8, 16) };
+        E::Payload(into, Base::Network, offset, size)
+    }
+
+    fn destination(&self, into: Register) -> E {
+        let (offset, size) = if self.v4 { (16, 4) } else { (24, 16) };
+        E::Payload(into, Base::Network, offset, size)
     }
 }
 
@@ -110,70 +115,62 @@ pub(crate) struct Placed {
 }
 
 /// Adds elements, and the table if it is not there; `subnets` get their masquerading chains.
-pub(crate) fn add(placed: &[Placed], subnets: &[IpNet]) -> Result<(), NetlinkError> {
+pub(crate) fn add(placed: &[Placed], subnets: &[IpNet]) -> Result<(), nft::Error> {
     if placed.is_empty() {
         return Ok(());
     }
-    let mut socket = nft::open()?;
-    let mut elements = Transaction::on(TABLE);
-    for Placed { set, element } in placed {
-        elements.add(set, element);
-    }
-    match elements.commit(&mut socket) {
+    let mut socket = Socket::open(Protocol::Netfilter)?;
+    let put = |batch: &mut Batch| {
+        for Placed { set, element } in placed {
+            batch.add_new_elements(TABLE, set, std::slice::from_ref(element));
+        }
+    };
+    let mut batch = Batch::default();
+    put(&mut batch);
+    match commit(&mut socket, batch) {
         Err(error) if error.errno() == libc::ENOENT => {}
         other => return other,
     }
-    let mut whole = Transaction::on(TABLE);
+    let mut whole = Batch::default();
     build(&mut whole, subnets);
-    for Placed { set, element } in placed {
-        whole.add(set, element);
-    }
-    whole.commit(&mut socket)
+    put(&mut whole);
+    commit(&mut socket, whole)
 }
 
 /// The elements of these sets for which `wanted` says so.
-pub(crate) fn find(sets: &[Set], wanted: impl Fn(&Element) -> bool) -> Result<Vec<Placed>, NetlinkError> {
-    let mut socket = nft::open()?;
-    find_on(&mut socket, sets, &wanted)
+pub(crate) fn find(
+    sets: &[&'static str],
+    wanted: impl Fn(&Element) -> bool,
+) -> Result<Vec<Placed>, nft::Error> {
+    find_on(&mut Socket::open(Protocol::Netfilter)?, sets, &wanted)
 }
 
 fn find_on(
     socket: &mut Socket,
-    sets: &[Set],
+    sets: &[&'static str],
     wanted: &impl Fn(&Element) -> bool,
-) -> Result<Vec<Placed>, NetlinkError> {
+) -> Result<Vec<Placed>, nft::Error> {
     let mut found = Vec::new();
     for set in sets {
-        let Some(elements) = nft::elements(socket, TABLE, set.name)? else {
-            // One set missing is the whole table missing.
-            return Ok(Vec::new());
-        };
-        found.extend(
-            elements
-                .into_iter()
-                .filter(|element| wanted(element))
-                .map(|element| Placed { set: set.name, element }),
-        );
+        let there = elements(socket, TABLE, set)?.into_iter().filter(wanted);
+        found.extend(there.map(|element| Placed { set, element }));
     }
     Ok(found)
 }
 
 /// Removes the elements of these sets for which `wanted` says so, and returns them.
-pub(crate) fn remove(sets: &[Set], wanted: impl Fn(&Element) -> bool) -> Result<Vec<Placed>, Error> {
-    let during = || format!("remove elements from nftables table {TABLE}");
-    let mut socket = nft::open().during(during)?;
+pub(crate) fn remove(sets: &[&'static str], wanted: impl Fn(&Element) -> bool) -> Result<Vec<Placed>, Error> {
+    let during = || format!("remove elements from nftables table {}", TABLE.name);
+    let mut socket = Socket::open(Protocol::Netfilter).during(during)?;
     // Another call may remove an element between finding and removing it; then everything is as it was, and again.
     let mut attempts = 0;
     loop {
         let found = find_on(&mut socket, sets, &wanted).during(during)?;
-        let mut transaction = Transaction::on(TABLE);
+        let mut batch = Batch::default();
         for Placed { set, element } in &found {
-            transaction.delete(set, element);
+            batch.delete_elements(TABLE, set, &[element.without_value()]);
         }
-        if transaction.is_empty() {
-            return Ok(found);
-        }
-        match transaction.commit(&mut socket) {
+        match commit(&mut socket, batch) {
             Err(error) if error.errno() == libc::ENOENT && attempts < 10 => attempts += 1,
             other => return other.map(|()| found).during(during),
         }
@@ -181,131 +178,132 @@ pub(crate) fn remove(sets: &[Set], wanted: impl Fn(&Element) -> bool) -> Result<
 }
 
 /// The whole table, less elements.
-fn build(transaction: &mut Transaction, subnets: &[IpNet]) {
+fn build(batch: &mut Batch, subnets: &[IpNet]) {
     // Before connection tracking: answers to the host itself are translated back to 127.0.0.1 only after it.
-    const LOCALNET: Hook = Hook { kind: "filter", number: 0, priority: -301 };
-    const PREROUTING: Hook = Hook { kind: "nat", number: 0, priority: -101 };
-    const OUTPUT: Hook = Hook { kind: "nat", number: 3, priority: -101 };
-    const POSTROUTING: Hook = Hook { kind: "nat", number: 4, priority: 99 };
-    transaction.table();
-    let sets = FAMILY4.sets().into_iter().chain(FAMILY6.sets());
-    for (id, set) in (1..).zip(sets) {
-        transaction.set(&set, id);
+    const LOCALNET: Hook = Hook { kind: "filter", number: Hook::PREROUTING, priority: -301 };
+    const PREROUTING: Hook = Hook { kind: "nat", number: Hook::PREROUTING, priority: Hook::DSTNAT - 1 };
+    const OUTPUT: Hook = Hook { kind: "nat", number: Hook::OUTPUT, priority: Hook::DSTNAT - 1 };
+    const POSTROUTING: Hook = Hook { kind: "nat", number: Hook::POSTROUTING, priority: Hook::SRCNAT - 1 };
+    batch.add_table(TABLE);
+    for set in [FAMILY4, FAMILY6].iter().flat_map(Family::sets) {
+        batch.add_set(TABLE, &set);
     }
-    let base = [
-        ("localnet", LOCALNET),
-        ("prerouting", PREROUTING),
-        ("output", OUTPUT),
-        ("postrouting", POSTROUTING),
-    ];
-    for (name, hook) in base {
-        transaction.chain(name, Some(hook));
-        transaction.flush(name);
+    for (name, hook) in [
+        ("localnet", Some(LOCALNET)),
+        ("prerouting", Some(PREROUTING)),
+        ("output", Some(OUTPUT)),
+        ("postrouting", Some(POSTROUTING)),
+        ("hostports", None),
+    ] {
+        chain(batch, name.to_owned(), hook);
     }
-    transaction.rule(
-        "localnet",
-        Expression::is_from_elsewhere().into_iter().chain(Expression::is_family(true)).chain([
-            Expression::destination(true, register(0)),
-            Expression::mask(register(0), &[255, 0, 0, 0]),
-            Expression::equals(register(0), &[127, 0, 0, 0]),
-            Expression::discard(),
-        ]),
-    );
-    transaction.chain("hostports", None);
-    transaction.flush("hostports");
-    for chain in ["prerouting", "output"] {
-        transaction
-            .rule(chain, Expression::is_to_this_host().into_iter().chain([Expression::jump("hostports")]));
+    batch.add_rule(TABLE, "localnet", &from_elsewhere_to_loopback());
+    for name in ["prerouting", "output"] {
+        batch.add_rule(TABLE, name, &to_this_host());
     }
     for family in [&FAMILY4, &FAMILY6] {
-        hostport_rules(transaction, family);
-        postrouting_rules(transaction, family);
+        hostport_rules(batch, family);
+        postrouting_rules(batch, family);
     }
     for subnet in subnets {
-        subnet_chain(transaction, subnet);
+        subnet_chain(batch, subnet);
     }
 }
 
-fn hostport_rules(transaction: &mut Transaction, family: &Family) {
-    let v4 = family.v4;
-    // Registers: an address takes one or four, the protocol and the port one each.
-    let width = if v4 { 1 } else { 4 };
-    let (protocol, port) = (register(width), register(width + 1));
-    let translate = || Expression::dnat(v4, register(0), register(width));
-    transaction.rule(
-        "hostports",
-        Expression::is_family(v4).into_iter().chain([
-            Expression::destination(v4, register(0)),
-            Expression::protocol(protocol),
-            Expression::destination_port(port),
-            Expression::map(family.hostports_at.name, register(0), register(0)),
-            translate(),
-        ]),
-    );
-    transaction.rule(
-        "hostports",
-        Expression::is_family(v4).into_iter().chain([
-            Expression::protocol(register(0)),
-            Expression::destination_port(register(1)),
-            Expression::map(family.hostports.name, register(0), register(0)),
-            translate(),
-        ]),
-    );
+/// An empty chain.
+fn chain(batch: &mut Batch, name: String, hook: Option<Hook>) {
+    let chain = Chain { name: name.into(), hook };
+    batch.add_chain(TABLE, &chain);
+    batch.flush_chain(TABLE, &chain.name);
 }
 
-fn postrouting_rules(transaction: &mut Transaction, family: &Family) {
-    let v4 = family.v4;
-    let width = if v4 { 1 } else { 4 };
-    transaction.rule(
-        "postrouting",
-        Expression::is_dnatted().into_iter().chain(Expression::is_family(v4)).chain([
-            Expression::protocol(register(0)),
-            Expression::original_destination_port(register(1)),
-            Expression::source(v4, register(2)),
-            Expression::destination(v4, register(2 + width)),
-            Expression::is_in(family.hairpin.name, register(0)),
-            Expression::masquerade(),
-        ]),
-    );
-    transaction.rule(
-        "postrouting",
-        Expression::is_family(v4).into_iter().chain([
-            Expression::source(v4, register(0)),
-            Expression::verdict_map(family.masquerade.name, register(0)),
-        ]),
-    );
+/// `iif != "lo" ip daddr 127.0.0.0/8 drop`
+fn from_elsewhere_to_loopback() -> Vec<E> {
+    const LOOPBACK_LINK: u32 = 1;
+    let first = Register(0);
+    let mut rule = vec![
+        E::Meta(first, Meta::InputInterface),
+        E::Compare(first, Is::Different, LOOPBACK_LINK.to_ne_bytes().to_vec()),
+    ];
+    rule.extend(FAMILY4.only());
+    rule.extend([
+        FAMILY4.destination(first),
+        E::Mask(first, vec![255, 0, 0, 0]),
+        E::Compare(first, Is::Equal, vec![127, 0, 0, 0]),
+        E::Verdict(Verdict::Drop),
+    ]);
+    rule
+}
+
+/// `fib daddr type local jump hostports`
+fn to_this_host() -> [E; 3] {
+    const LOCAL: u32 = 2;
+    [
+        E::DestinationType(Register(0)),
+        E::Compare(Register(0), Is::Equal, LOCAL.to_ne_bytes().to_vec()),
+        E::Verdict(Verdict::Jump("hostports".into())),
+    ]
+}
+
+fn hostport_rules(batch: &mut Batch, family: &Family) {
+    let (first, width) = (Register(0), family.width());
+    let port = |into| E::Payload(into, Base::Transport, 2, 2);
+    let translate = E::Dnat { ipv6: !family.v4, address: first, port: Register(width) };
+    let at = [
+        family.destination(first),
+        E::Meta(Register(width), Meta::Protocol),
+        port(Register(width + 1)),
+        E::Lookup(family.hostports_at.into(), first, first),
+    ];
+    let anywhere =
+        [E::Meta(first, Meta::Protocol), port(Register(1)), E::Lookup(family.hostports.into(), first, first)];
+    for key in [at.to_vec(), anywhere.to_vec()] {
+        batch.add_rule(TABLE, "hostports", &[family.only().to_vec(), key, vec![translate.clone()]].concat());
+    }
+}
+
+fn postrouting_rules(batch: &mut Batch, family: &Family) {
+    const DESTINATION_TRANSLATED: u32 = 1 << 5;
+    let (first, width) = (Register(0), family.width());
+    let translated = [
+        E::Conntrack(first, Conntrack::Status),
+        E::Mask(first, DESTINATION_TRANSLATED.to_ne_bytes().to_vec()),
+        E::Compare(first, Is::Different, vec![0; 4]),
+    ];
+    let back = [
+        E::Meta(first, Meta::Protocol),
+        E::Conntrack(Register(1), Conntrack::OriginalDestinationPort),
+        family.source(Register(2)),
+        family.destination(Register(2 + width)),
+        E::Member(family.hairpin.into(), first, Is::Equal),
+        E::Masquerade,
+    ];
+    let rule = [translated.as_slice(), &family.only(), &back].concat();
+    batch.add_rule(TABLE, "postrouting", &rule);
+    let beyond = [family.source(first), E::VerdictLookup(family.masquerade.into(), first)];
+    batch.add_rule(TABLE, "postrouting", &[family.only(), beyond].concat());
 }
 
 /// Traffic within the subnet and multicast stay as they are.
-fn subnet_chain(transaction: &mut Transaction, subnet: &IpNet) {
+fn subnet_chain(batch: &mut Batch, subnet: &IpNet) {
     let name = chain_of(subnet);
-    transaction.chain(&name, None);
-    transaction.flush(&name);
-    let v4 = subnet.addr().is_ipv4();
-    let multicast = if v4 { "224.0.0.0/4" } else { "ff00::/8" };
+    chain(batch, name.clone(), None);
+    let family = Family::of(subnet.addr().is_ipv4());
+    let multicast = if family.v4 { "224.0.0.0/4" } else { "ff00::/8" };
     for direct in [Some(subnet.trunc()), multicast.parse().ok()].into_iter().flatten() {
-        transaction.rule(
-            &name,
-            Expression::is_family(v4).into_iter().chain([
-                Expression::destination(v4, register(0)),
-                Expression::mask(register(0), &octets(direct.netmask())),
-                Expression::equals(register(0), &octets(direct.network())),
-                Expression::give_back(),
-            ]),
-        );
+        let bytes = |address| Bytes::default().address(address).0;
+        let within = [
+            family.destination(Register(0)),
+            E::Mask(Register(0), bytes(direct.netmask())),
+            E::Compare(Register(0), Is::Equal, bytes(direct.network())),
+            E::Verdict(Verdict::Return),
+        ];
+        batch.add_rule(TABLE, &name, &[family.only().as_slice(), &within].concat());
     }
-    transaction.rule(&name, [Expression::masquerade()]);
+    batch.add_rule(TABLE, &name, &[E::Masquerade]);
 }
 
 /// The name of a subnet's chain, such as nft itself would read.
 pub(crate) fn chain_of(subnet: &IpNet) -> String {
     format!("subnet-{}", subnet.trunc()).replace(':', "_")
-}
-
-/// An address as it is in a packet.
-pub(crate) fn octets(address: std::net::IpAddr) -> Vec<u8> {
-    match address {
-        std::net::IpAddr::V4(v4) => v4.octets().to_vec(),
-        std::net::IpAddr::V6(v6) => v6.octets().to_vec(),
-    }
 }

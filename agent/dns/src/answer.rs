@@ -1,13 +1,13 @@
 //! A request to a response, or to "ask elsewhere". Pure.
 
-use crate::zone::{Found, Kind, SERVER, Zone};
+use crate::zone::{Kind, RecordData, SERVER, Zone};
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::{A, AAAA, CNAME, NS, PTR, SOA, SRV, TXT};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 use std::net::IpAddr;
 
 /// Seconds an answer may be kept; upstream's DNS add-on says 30.
-pub const TTL: u32 = 30;
+pub(crate) const TTL: u32 = 30;
 /// The largest datagram we send without being asked for more (RFC 1035).
 const PLAIN_PAYLOAD: u16 = 512;
 /// The largest datagram we send at all: what passes every link unfragmented.
@@ -17,7 +17,7 @@ const EDNS_VERSION: u8 = 0;
 
 /// What to do with a request.
 #[derive(Debug)]
-pub enum Decision {
+pub(crate) enum Decision {
     /// Send this.
     Respond(Box<Message>),
     /// The name is not the cluster's: ask upstream.
@@ -28,7 +28,7 @@ pub enum Decision {
 
 /// Decides about a request. `domain` is the cluster domain.
 #[must_use]
-pub fn decide(request: &Message, zone: &Zone, domain: &Name) -> Decision {
+pub(crate) fn decide(request: &Message, zone: &Zone, domain: &Name) -> Decision {
     let mut response = Message::response(request.metadata.id, request.metadata.op_code);
     response.metadata.recursion_desired = request.metadata.recursion_desired;
     response.metadata.recursion_available = true;
@@ -109,13 +109,13 @@ fn in_domain(query: &Query, zone: &Zone, domain: &Name, mut response: Message) -
     for item in found {
         let owner = query.name().clone();
         match item {
-            Found::Address(ip) => {
+            RecordData::Address(ip) => {
                 response.add_answer(Record::from_rdata(owner, TTL, address(ip)));
             }
-            Found::Text(text) => {
+            RecordData::Text(text) => {
                 response.add_answer(Record::from_rdata(owner, TTL, RData::TXT(TXT::new(vec![text]))));
             }
-            Found::Alias(target) => {
+            RecordData::Alias(target) => {
                 let Ok(mut target) = Name::from_ascii(&target) else { continue };
                 target.set_fqdn(true);
                 response.add_answer(Record::from_rdata(owner, TTL, RData::CNAME(CNAME(target.clone()))));
@@ -123,7 +123,7 @@ fn in_domain(query: &Query, zone: &Zone, domain: &Name, mut response: Message) -
                     chase = Some(Query::query(target, query.query_type()));
                 }
             }
-            Found::Port { number, host, addresses } => {
+            RecordData::Port { number, host, addresses } => {
                 let Some(host) = below(&host, domain) else { continue };
                 response.add_answer(Record::from_rdata(
                     owner,
@@ -132,7 +132,7 @@ fn in_domain(query: &Query, zone: &Zone, domain: &Name, mut response: Message) -
                 ));
                 add_hosts(&mut response, &host, addresses);
             }
-            Found::Server { host, addresses } => {
+            RecordData::Server { host, addresses } => {
                 let Some(host) = below(&host, domain) else { continue };
                 response.add_answer(Record::from_rdata(owner, TTL, RData::NS(NS(host.clone()))));
                 add_hosts(&mut response, &host, addresses);
@@ -163,7 +163,7 @@ fn in_cluster_alias(inner: &Message, zone: &Zone, domain: &Name) -> Decision {
     let kind = if query.query_type() == RecordType::AAAA { Kind::Aaaa } else { Kind::A };
     let mut response = Message::response(0, OpCode::Query);
     for item in labels.and_then(|labels| zone.lookup(&labels, kind)).unwrap_or_default() {
-        if let Found::Address(ip) = item {
+        if let RecordData::Address(ip) = item {
             response.add_answer(Record::from_rdata(query.name().clone(), TTL, address(ip)));
         }
     }
@@ -200,7 +200,7 @@ fn authority(domain: &Name) -> Record {
 
 /// Turns the addresses in an answer by so many places: clients that always take the first spread over all of them, and where not all fit
 /// into a datagram each comes to be sent.
-pub fn rotate(response: &mut Message, by: usize) {
+pub(crate) fn rotate(response: &mut Message, by: usize) {
     let is_address = |r: &Record| matches!(r.record_type(), RecordType::A | RecordType::AAAA);
     let from = response.answers.iter().position(is_address).unwrap_or(response.answers.len());
     let addresses = &mut response.answers[from..];
@@ -214,7 +214,7 @@ pub fn rotate(response: &mut Message, by: usize) {
 ///
 /// # Errors
 /// The message cannot be encoded.
-pub fn encode(
+pub(crate) fn encode(
     response: &Message,
     request: &Message,
     udp: bool,

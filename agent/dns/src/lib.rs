@@ -7,11 +7,13 @@
 //! - [`serve`]: the sockets
 //! - [`mod@run`]: the address, the watches
 
-pub mod answer;
+#![warn(unreachable_pub)]
+
+mod answer;
 pub mod record;
 mod run;
 pub mod serve;
-pub mod upstream;
-pub mod zone;
+mod upstream;
+mod zone;
 
 pub use run::{Config, Error, run};

@@ -8,11 +8,12 @@ use crate::record::{read_service, read_slice};
 use crate::serve::Answerer;
 use crate::upstream::read_resolv_conf;
 use client::{Event, Identity, Source, mirror};
-use futures::{StreamExt, TryStreamExt};
+use futures::StreamExt;
 use hickory_proto::rr::Name;
 use k8s_openapi::api::core::v1::{Namespace, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Client;
+use netlink::{Kernel, Protocol, Socket, address};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -39,7 +40,7 @@ pub enum Error {
     Domain(String, #[source] hickory_proto::ProtoError),
     /// The address cannot be put on `lo`.
     #[error("put {0} on lo")]
-    Address(IpAddr, #[source] Box<dyn std::error::Error + Send + Sync>),
+    Address(IpAddr, #[source] netlink::Error),
     /// Port 53 cannot be used.
     #[error("answer on {0}")]
     Listen(SocketAddr, #[source] std::io::Error),
@@ -123,25 +124,12 @@ pub async fn run(
 }
 
 /// Gives `lo` the address; it may have it already.
-async fn put_on_loopback(address: IpAddr) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let (connection, handle, _) = rtnetlink::new_connection()?;
-    let add = async {
-        let mut links = handle.link().get().match_name("lo".to_owned()).execute();
-        // Every network namespace has one.
-        let lo = links.try_next().await?.ok_or(rtnetlink::Error::RequestFailed)?;
-        let prefix = if address.is_ipv4() { 32 } else { 128 };
-        handle.address().add(lo.header.index, address, prefix).execute().await
-    };
-    let added = tokio::select! {
-        added = add => added,
-        () = connection => return Err("the netlink socket closed".into()),
-    };
-    match added {
-        Err(rtnetlink::Error::NetlinkError(message))
-            if message.to_io().kind() == std::io::ErrorKind::AlreadyExists =>
-        {
-            Ok(())
-        }
-        other => Ok(other?),
+async fn put_on_loopback(address: IpAddr) -> Result<(), netlink::Error> {
+    // Every network namespace has `lo`, under this number.
+    const LOOPBACK: u32 = 1;
+    let add = move |socket: &mut Socket| socket.request(address::add(LOOPBACK, address.into()));
+    match Kernel::of(Protocol::Route).call(add).await {
+        Err(error) if error.kind() == Some(std::io::ErrorKind::AlreadyExists) => Ok(()),
+        added => added,
     }
 }

@@ -12,7 +12,7 @@ const DEADLINE: Duration = Duration::from_secs(2);
 
 /// Why nobody answered.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// There is no resolver to ask.
     #[error("no upstream resolver is configured")]
     None,
@@ -29,7 +29,7 @@ pub enum Error {
 
 /// The resolvers a `resolv.conf` names, without `own` (asking ourselves would go round in circles).
 #[must_use]
-pub fn read_resolv_conf(path: &Path, own: &[IpAddr]) -> Vec<SocketAddr> {
+pub(crate) fn read_resolv_conf(path: &Path, own: &[IpAddr]) -> Vec<SocketAddr> {
     let text = std::fs::read_to_string(path).unwrap_or_default();
     let servers = text.lines().filter_map(|line| line.trim().strip_prefix("nameserver"));
     let addresses = servers.filter_map(|rest| rest.trim().parse::<IpAddr>().ok());
@@ -40,7 +40,7 @@ pub fn read_resolv_conf(path: &Path, own: &[IpAddr]) -> Vec<SocketAddr> {
 ///
 /// # Errors
 /// No resolver answered in time.
-pub async fn ask(request: &[u8], servers: &[SocketAddr], udp: bool) -> Result<Vec<u8>, Error> {
+pub(crate) async fn ask(request: &[u8], servers: &[SocketAddr], udp: bool) -> Result<Vec<u8>, Error> {
     let mut last = Error::None;
     for server in servers {
         let asked =

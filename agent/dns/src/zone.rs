@@ -25,9 +25,9 @@ pub enum Kind {
     Other,
 }
 
-/// One thing found. Names are below the cluster domain, unless absolute.
+/// What a record says. Names are below the cluster domain, unless absolute.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Found {
+pub enum RecordData {
     /// An address of the name asked for.
     Address(IpAddr),
     /// A port at a host, whose addresses follow as additional records.
@@ -76,7 +76,7 @@ struct Namespace {
 const SPECIFICATION: &str = "1.1.0";
 
 /// The name server of a zone that no service answers for, as in its SOA record.
-pub const SERVER: &str = "ns.dns";
+pub(crate) const SERVER: &str = "ns.dns";
 
 impl Zone {
     /// Says which addresses answer for the zone.
@@ -168,14 +168,16 @@ impl Zone {
 
     /// What is found under a name; `None` when there is no such name.
     #[must_use]
-    pub fn lookup(&self, name: &[&str], kind: Kind) -> Option<Vec<Found>> {
+    pub fn lookup(&self, name: &[&str], kind: Kind) -> Option<Vec<RecordData>> {
         match *name {
             [] if kind == Kind::Ns => Some(self.name_servers()),
             [] | ["svc"] => Some(Vec::new()),
             ["ns", "dns"] => Some(addresses(self.servers.clone(), kind)),
-            ["dns-version"] => {
-                Some(if kind == Kind::Txt { vec![Found::Text(SPECIFICATION.into())] } else { Vec::new() })
-            }
+            ["dns-version"] => Some(if kind == Kind::Txt {
+                vec![RecordData::Text(SPECIFICATION.into())]
+            } else {
+                Vec::new()
+            }),
             [namespace, "svc"] => self.exists(namespace).then(Vec::new),
             ["pod"] => Some(Vec::new()),
             [namespace, "pod"] => (self.exists(namespace) || !self.listed).then(Vec::new),
@@ -193,7 +195,7 @@ impl Zone {
     }
 
     /// The services at our addresses, usually `kube-dns`; without one, a name of our own.
-    fn name_servers(&self) -> Vec<Found> {
+    fn name_servers(&self) -> Vec<RecordData> {
         let mut by_host: BTreeMap<&str, Vec<IpAddr>> = BTreeMap::new();
         for address in &self.servers {
             for host in self.reverse(*address) {
@@ -203,7 +205,7 @@ impl Zone {
         if by_host.is_empty() && !self.servers.is_empty() {
             by_host.insert(SERVER, self.servers.clone());
         }
-        let server = |(host, addresses): (&str, _)| Found::Server { host: host.to_owned(), addresses };
+        let server = |(host, addresses): (&str, _)| RecordData::Server { host: host.to_owned(), addresses };
         by_host.into_iter().map(server).collect()
     }
 
@@ -221,10 +223,10 @@ impl Zone {
         slices.into_iter().flat_map(BTreeMap::values).flat_map(|s| &s.endpoints)
     }
 
-    fn service(&self, service: &str, namespace: &str, kind: Kind) -> Option<Vec<Found>> {
+    fn service(&self, service: &str, namespace: &str, kind: Kind) -> Option<Vec<RecordData>> {
         let found = match self.find(service, namespace)? {
             Service::External(_) if kind == Kind::Srv => return Some(Vec::new()),
-            Service::External(name) => return Some(vec![Found::Alias(name.clone())]),
+            Service::External(name) => return Some(vec![RecordData::Alias(name.clone())]),
             Service::Cluster(addresses, _) => addresses.clone(),
             Service::Headless => {
                 let mut addresses: Vec<IpAddr> =
@@ -244,7 +246,7 @@ impl Zone {
         Some(addresses(found, kind))
     }
 
-    fn host(&self, host: &str, service: &str, namespace: &str, kind: Kind) -> Option<Vec<Found>> {
+    fn host(&self, host: &str, service: &str, namespace: &str, kind: Kind) -> Option<Vec<RecordData>> {
         self.find(service, namespace).filter(|s| **s == Service::Headless)?;
         let found: Vec<IpAddr> = self
             .endpoints(service, namespace)
@@ -255,7 +257,7 @@ impl Zone {
     }
 
     /// `_tcp.web.default.svc` exists when the service has such a port, but holds nothing itself.
-    fn protocol(&self, protocol: &str, service: &str, namespace: &str) -> Option<Vec<Found>> {
+    fn protocol(&self, protocol: &str, service: &str, namespace: &str) -> Option<Vec<RecordData>> {
         let protocol = protocol.strip_prefix('_')?;
         let found = self.ports(service, namespace, |p| p.protocol == protocol);
         (!found.is_empty()).then(Vec::new)
@@ -268,7 +270,7 @@ impl Zone {
         service: &str,
         namespace: &str,
         kind: Kind,
-    ) -> Option<Vec<Found>> {
+    ) -> Option<Vec<RecordData>> {
         let (port, protocol) = (port.strip_prefix('_')?, protocol.strip_prefix('_')?);
         let found = self.ports(service, namespace, |p| p.name == port && p.protocol == protocol);
         match (found.is_empty(), kind) {
@@ -278,18 +280,22 @@ impl Zone {
         }
     }
 
-    fn ports(&self, service: &str, namespace: &str, wanted: impl Fn(&Port) -> bool) -> Vec<Found> {
+    fn ports(&self, service: &str, namespace: &str, wanted: impl Fn(&Port) -> bool) -> Vec<RecordData> {
         let host = format!("{service}.{namespace}.svc");
         match self.find(service, namespace) {
             Some(Service::Cluster(addresses, ports)) => ports
                 .iter()
                 .filter(|p| wanted(p))
-                .map(|p| Found::Port { number: p.number, host: host.clone(), addresses: addresses.clone() })
+                .map(|p| RecordData::Port {
+                    number: p.number,
+                    host: host.clone(),
+                    addresses: addresses.clone(),
+                })
                 .collect(),
             Some(Service::Headless) => self
                 .endpoints(service, namespace)
                 .flat_map(|e| e.ports.iter().filter(|p| wanted(p)).map(move |p| (e, p)))
-                .map(|(e, p)| Found::Port {
+                .map(|(e, p)| RecordData::Port {
                     number: p.number,
                     host: format!("{}.{host}", e.host),
                     addresses: vec![e.address],
@@ -300,17 +306,17 @@ impl Zone {
     }
 }
 
-fn addresses(found: Vec<IpAddr>, kind: Kind) -> Vec<Found> {
+fn addresses(found: Vec<IpAddr>, kind: Kind) -> Vec<RecordData> {
     let wanted = |ip: &IpAddr| match kind {
         Kind::A => ip.is_ipv4(),
         Kind::Aaaa => ip.is_ipv6(),
         _ => false,
     };
-    found.into_iter().filter(wanted).map(Found::Address).collect()
+    found.into_iter().filter(wanted).map(RecordData::Address).collect()
 }
 
 /// `10-1-2-3.default.pod`: the address its name says (the mode `pods insecure` of upstream's DNS).
-fn pod(label: &str, kind: Kind) -> Option<Vec<Found>> {
+fn pod(label: &str, kind: Kind) -> Option<Vec<RecordData>> {
     let is_v4 = label.matches('-').count() == 3 && !label.contains("--");
     let address = label.replace('-', if is_v4 { "." } else { ":" }).parse().ok()?;
     Some(addresses(vec![address], kind))
@@ -349,12 +355,12 @@ mod tests {
 
     fn ask(zone: &Zone, name: &str, kind: Kind) -> Option<Vec<String>> {
         let labels: Vec<&str> = name.split('.').collect();
-        let text = |found: Found| match found {
-            Found::Address(ip) => ip.to_string(),
-            Found::Port { number, host, .. } => format!("{host}:{number}"),
-            Found::Alias(name) => format!("-> {name}"),
-            Found::Text(text) => text,
-            Found::Server { host, addresses } => format!("{host} {addresses:?}"),
+        let text = |found: RecordData| match found {
+            RecordData::Address(ip) => ip.to_string(),
+            RecordData::Port { number, host, .. } => format!("{host}:{number}"),
+            RecordData::Alias(name) => format!("-> {name}"),
+            RecordData::Text(text) => text,
+            RecordData::Server { host, addresses } => format!("{host} {addresses:?}"),
         };
         zone.lookup(&labels, kind).map(|found| found.into_iter().map(text).collect())
     }
@@ -419,7 +425,7 @@ mod tests {
         assert_eq!(
             ask(&zone, pod, Kind::A),
             Some(vec!["10.1.2.3".to_owned()]),
-            "it may be one nobody told of"
+            "it may be one that is not known yet"
         );
         zone.set_namespace("bare", true);
         zone.know_namespaces();
@@ -444,7 +450,7 @@ mod tests {
         let mut zone = zone();
         let ip = |s: &str| s.parse::<IpAddr>().unwrap();
         let servers = |zone: &Zone| match &zone.lookup(&[], Kind::Ns).unwrap()[..] {
-            [Found::Server { host, addresses }] => (host.clone(), addresses.clone()),
+            [RecordData::Server { host, addresses }] => (host.clone(), addresses.clone()),
             other => panic!("{other:?}"),
         };
         zone.set_servers(&[ip("10.96.0.10"), ip("fd00::a")]);

@@ -5,14 +5,14 @@
 //! | `run` | the reconciler: what wakes it, what it reads and writes, what it promises |
 //! | `node` | what the network needs of a Node object |
 //! | `plan` | which routes are to be added, replaced and removed; pure |
-//! | `changes` | the kernel's word that something changed |
 //! | `routes` | observing and changing the kernel's routes |
 //! | `masquerade` | the nftables table `windlass-network`; pure |
 //! | `conflist` | the CNI configuration; rendering is pure |
 //! | `garbage` | what pods left behind that the runtime forgot |
 //! | `sysctl` | forwarding, and bridged packets seen by nftables |
 
-mod changes;
+#![warn(unreachable_pub)]
+
 mod config;
 mod conflist;
 mod garbage;

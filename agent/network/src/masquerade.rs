@@ -6,7 +6,7 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use ipnet::IpNet;
-use nft::{
+use netlink::nft::{
     Batch, Chain, Expression, Family, Field, Hook, Register, Set, Table,
     expression::{Base, Is, Meta},
     interval::intervals,

@@ -10,7 +10,6 @@ use k8s_openapi::api::core::v1::Node;
 pub(crate) struct Member {
     /// Its addresses of type InternalIP.
     pub(crate) addresses: Vec<IpAddr>,
-    /// Its pods' ranges.
     pub(crate) pod_cidrs: Vec<IpNet>,
     /// What it claims and cannot be read.
     pub(crate) malformed: Vec<String>,

@@ -15,7 +15,6 @@ use crate::node::Member;
 pub(crate) struct PodRoute {
     pub(crate) dst: IpNet,
     pub(crate) via: IpAddr,
-    /// The link's number.
     pub(crate) link: u32,
 }
 
@@ -28,7 +27,6 @@ pub(crate) struct ForeignRoute {
     pub(crate) gateway: Option<IpAddr>,
 }
 
-/// The kernel's routes.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Observed {
     pub(crate) ours: Vec<PodRoute>,
@@ -37,7 +35,6 @@ pub(crate) struct Observed {
     pub(crate) pod_links: Vec<u32>,
 }
 
-/// One change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     Remove(PodRoute),

@@ -20,15 +20,13 @@ use futures::StreamExt;
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Node, ObjectReference};
 use kube::Client;
-use rtnetlink::Handle;
+use netlink::{Kernel, Protocol, changes::Changes};
 use supervise::{Backoff, Scope, Supervisor};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Config, ConflistError,
-    changes::Changes,
-    conflist,
+    Config, ConflistError, conflist,
     masquerade::Masquerade,
     node::Member,
     plan::{Plan, Problem, plan},
@@ -58,9 +56,6 @@ pub enum Error {
     /// The kernel's changes cannot be read.
     #[error("read the kernel's changes of links and routes")]
     Changes(#[source] std::io::Error),
-    /// The netlink socket for routes closed.
-    #[error("the netlink socket for routes closed")]
-    NetlinkClosed,
     /// The watch ended, which it does not do by itself.
     #[error("the watch of nodes ended")]
     WatchEnded,
@@ -74,7 +69,7 @@ enum RoundError {
     #[error("keep the routes to other nodes")]
     Routes(#[from] RouteError),
     #[error("keep masquerading")]
-    Masquerade(#[from] nft::Error),
+    Masquerade(#[from] netlink::nft::Error),
     #[error("bring the pod network in order: not done within {}s", ROUND.as_secs())]
     Late,
 }
@@ -90,8 +85,6 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
     let mut changes = Changes::subscribe().map_err(Error::Netlink)?;
-    let (connection, kernel, _) = rtnetlink::new_connection().map_err(Error::Netlink)?;
-    let mut connection = std::pin::pin!(connection);
     let mut nodes = mirror::<Node>(Source::all::<Node>(&client));
     let scope = Scope::new(supervisor, "network/", &shutdown);
     let (recorder, writer) = Recorder::new(Some(client), Some(&config.node));
@@ -99,12 +92,12 @@ pub async fn run(
     let mut network = Network {
         recorder,
         config,
-        kernel,
+        kernel: Kernel::of(Protocol::Route),
         members: BTreeMap::new(),
         listed: false,
         problems: BTreeSet::new(),
         masquerade: None,
-        nftables: nft::Kernel::default(),
+        nftables: netlink::nft::Kernel::default(),
         sysctls_warned: false,
     };
     let mut next = Instant::now() + AUDIT_PERIOD;
@@ -112,7 +105,6 @@ pub async fn run(
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
-            () = &mut connection => return Err(Error::NetlinkClosed),
             event = nodes.next() => if network.take(event.ok_or(Error::WatchEnded)?) {
                 next = next.min(Instant::now() + GATHER);
             },
@@ -128,8 +120,7 @@ pub async fn run(
                 }
                 let round = tokio::select! {
                     () = shutdown.cancelled() => return Ok(()),
-                    () = &mut connection => return Err(Error::NetlinkClosed),
-                    round = timeout(ROUND, network.round()) => round.unwrap_or(Err(RoundError::Late)),
+                            round = timeout(ROUND, network.round()) => round.unwrap_or(Err(RoundError::Late)),
                 };
                 match round {
                     Ok(()) => {
@@ -149,14 +140,14 @@ pub async fn run(
 struct Network {
     config: Config,
     recorder: Recorder,
-    kernel: Handle,
+    kernel: Kernel,
     members: BTreeMap<String, Member>,
     listed: bool,
     /// Reported already.
     problems: BTreeSet<Problem>,
     /// Applied, and when.
     masquerade: Option<(Masquerade, Instant)>,
-    nftables: nft::Kernel,
+    nftables: netlink::nft::Kernel,
     sysctls_warned: bool,
 }
 
@@ -178,11 +169,11 @@ impl Network {
         let own =
             self.members.get(&self.config.node).map(|member| member.pod_cidrs.clone()).unwrap_or_default();
         // Routes matter to a node without a range, too: its host network reaches pods.
-        let observed = routes::observe(&self.kernel, &self.config.bridge).await?;
+        let observed = routes::observe(&mut self.kernel, &self.config.bridge).await?;
         let plan = plan(&self.members, &self.config.node, &observed);
         let mut failure = None;
         for step in &plan.steps {
-            match routes::apply(&self.kernel, *step).await {
+            match routes::apply(&mut self.kernel, *step).await {
                 Ok(()) => tracing::info!(?step, "route changed"),
                 // The others may work.
                 Err(error) => failure = failure.or(Some(error)),

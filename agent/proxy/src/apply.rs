@@ -6,12 +6,12 @@
 
 use crate::element::{Balancer, Difference, Element, Set, elements};
 use crate::model::{Front, Place, Rules, Target, model};
-use crate::readback::Left;
+use crate::readback::Recovered;
 use crate::ruleset;
 use crate::service::{Service, Slice};
 use crate::sysctl;
 use ipnet::IpNet;
-use nft::{Batch, Error, Kernel};
+use netlink::nft::{Batch, Error, Kernel};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// Name of a service: namespace and name.
@@ -133,13 +133,13 @@ impl Applier {
     /// start the endpoints' slots and numbers, so that connections and clients stay where they are.
     async fn replace(&mut self, state: &State) -> Result<Applied, Error> {
         let started = self.applied.is_empty();
-        let left = match Left::read(&mut self.kernel, !started).await {
+        let left = match Recovered::read(&mut self.kernel, !started).await {
             Ok(left) => left,
             // stickiness is not worth going without services
             Err(error) => {
                 let error = &error as &dyn std::error::Error;
                 tracing::warn!(error, "what was in the tables cannot be read; sticky clients are forgotten");
-                Left::default()
+                Recovered::default()
             }
         };
         let mut next = HashMap::new();

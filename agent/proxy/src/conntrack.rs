@@ -4,30 +4,9 @@
 use crate::element::{Difference, Element, Key, Set, Value};
 use crate::model::{Endpoint, Front};
 use crate::service::Protocol;
-use netlink_packet_core::{
-    NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer, NetlinkHeader, NetlinkMessage, NetlinkPayload,
-};
-use netlink_packet_netfilter::conntrack::{ConntrackAttribute, ConntrackMessage, IPTuple, ProtoTuple, Tuple};
-use netlink_packet_netfilter::{
-    NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
-};
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
+use netlink::conntrack::{self, Flow, UDP};
+use netlink::{Error, Kernel, Protocol as Netlink};
 use std::collections::BTreeSet;
-use std::net::IpAddr;
-
-/// Why entries could not be forgotten.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The netlink socket failed.
-    #[error("{0} conntrack entries")]
-    Socket(&'static str, #[source] std::io::Error),
-    /// The kernel's answer cannot be read.
-    #[error("read the kernel's conntrack entries")]
-    Decode(#[source] netlink_packet_core::DecodeError),
-    /// The blocking task ended early.
-    #[error("list conntrack entries: the task ended early")]
-    Task,
-}
 
 /// Which UDP flows to forget.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -77,6 +56,9 @@ impl Stale {
     }
 
     fn matches(&self, flow: &Flow) -> bool {
+        if flow.protocol != UDP {
+            return false;
+        }
         let (to, port) = flow.destination;
         let fronts =
             [Front::Address(to, Protocol::Udp, port), Front::NodePort(to.is_ipv6(), Protocol::Udp, port)];
@@ -88,13 +70,6 @@ impl Stale {
     }
 }
 
-/// A UDP flow: where its client sends, and who answers.
-#[derive(Clone, Copy, Debug)]
-struct Flow {
-    destination: (IpAddr, u16),
-    answers_from: (IpAddr, u16),
-}
-
 /// Deletes the entries a difference made stale. Costs nothing when no UDP front is touched.
 ///
 /// # Errors
@@ -104,116 +79,6 @@ pub async fn forget(difference: &Difference) -> Result<usize, Error> {
     if stale.is_empty() {
         return Ok(0);
     }
-    tokio::task::spawn_blocking(move || delete(&stale)).await.map_err(|_| Error::Task)?
-}
-
-fn delete(stale: &Stale) -> Result<usize, Error> {
-    let mut socket = Socket::new(NETLINK_NETFILTER).map_err(|e| Error::Socket("open a socket for", e))?;
-    socket.bind_auto().map_err(|e| Error::Socket("open a socket for", e))?;
-    socket.connect(&SocketAddr::new(0, 0)).map_err(|e| Error::Socket("open a socket for", e))?;
-    let mut deleted = 0;
-    for family in [NetfilterProtoFamily::IPv4, NetfilterProtoFamily::IPv6] {
-        for attributes in list(&socket, family, stale)? {
-            send(&socket, family, ConntrackMessage::Delete(attributes), NLM_F_REQUEST)
-                .map_err(|e| Error::Socket("delete", e))?;
-            deleted += 1;
-        }
-    }
-    Ok(deleted)
-}
-
-fn send(
-    socket: &Socket,
-    family: NetfilterProtoFamily,
-    message: ConntrackMessage,
-    flags: u16,
-) -> std::io::Result<()> {
-    let mut header = NetlinkHeader::default();
-    header.flags = flags;
-    let message = NetfilterMessage::new(NetfilterHeader::new(family, 0, 0), message);
-    let mut packet = NetlinkMessage::new(header, NetlinkPayload::from(message));
-    packet.finalize();
-    let mut bytes = vec![0; packet.buffer_len()];
-    packet.serialize(&mut bytes);
-    socket.send(&bytes, 0).map(drop)
-}
-
-/// The original tuples of the stale flows of a family: what identifies them to the kernel.
-fn list(
-    socket: &Socket,
-    family: NetfilterProtoFamily,
-    stale: &Stale,
-) -> Result<Vec<Vec<ConntrackAttribute>>, Error> {
-    send(socket, family, ConntrackMessage::Get(Vec::new()), NLM_F_REQUEST | NLM_F_DUMP)
-        .map_err(|e| Error::Socket("list", e))?;
-    let mut found = Vec::new();
-    loop {
-        let (bytes, _) = socket.recv_from_full().map_err(|e| Error::Socket("list", e))?;
-        let mut rest = bytes.as_slice();
-        while !rest.is_empty() {
-            let length = NetlinkBuffer::new_checked(rest).map_err(Error::Decode)?.length() as usize;
-            let packet = <NetlinkMessage<NetfilterMessage>>::deserialize(rest).map_err(Error::Decode)?;
-            match packet.payload {
-                NetlinkPayload::Done(_) => return Ok(found),
-                NetlinkPayload::Error(error) => return Err(Error::Socket("list", error.to_io())),
-                NetlinkPayload::InnerMessage(NetfilterMessage {
-                    inner: NetfilterMessageInner::Conntrack(ConntrackMessage::New(attributes)),
-                    ..
-                }) if flow(&attributes).is_some_and(|flow| stale.matches(&flow)) => {
-                    found.push(
-                        attributes
-                            .into_iter()
-                            .filter(|a| matches!(a, ConntrackAttribute::CtaTupleOrig(_)))
-                            .collect(),
-                    );
-                }
-                _ => {}
-            }
-            // messages are padded to four bytes
-            rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-        }
-    }
-}
-
-fn flow(attributes: &[ConntrackAttribute]) -> Option<Flow> {
-    let mut destination = None;
-    let mut answers_from = None;
-    for attribute in attributes {
-        match attribute {
-            ConntrackAttribute::CtaTupleOrig(tuple) => destination = end(tuple, false),
-            ConntrackAttribute::CtaTupleReply(tuple) => answers_from = end(tuple, true),
-            _ => {}
-        }
-    }
-    Some(Flow { destination: destination?, answers_from: answers_from? })
-}
-
-/// One end of a tuple, when it is UDP's.
-fn end(tuple: &[Tuple], source: bool) -> Option<(IpAddr, u16)> {
-    let (mut address, mut port, mut udp) = (None, None, false);
-    for part in tuple {
-        match part {
-            Tuple::Ip(parts) => {
-                for part in parts {
-                    match part {
-                        IPTuple::SourceAddress(ip) if source => address = Some(*ip),
-                        IPTuple::DestinationAddress(ip) if !source => address = Some(*ip),
-                        _ => {}
-                    }
-                }
-            }
-            Tuple::Proto(parts) => {
-                for part in parts {
-                    match part {
-                        ProtoTuple::Protocol(protocol) => udp = u8::from(*protocol) == Protocol::Udp.number(),
-                        ProtoTuple::SourcePort(number) if source => port = Some(*number),
-                        ProtoTuple::DestinationPort(number) if !source => port = Some(*number),
-                        _ => {}
-                    }
-                }
-            }
-            Tuple::Other(_) | _ => {}
-        }
-    }
-    udp.then_some((address?, port?))
+    let forget = move |socket: &mut netlink::Socket| conntrack::forget(socket, |flow| stale.matches(flow));
+    Kernel::of(Netlink::Netfilter).call(forget).await
 }

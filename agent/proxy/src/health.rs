@@ -50,10 +50,9 @@ impl Status {
     }
 }
 
-/// A service's number of ready endpoints here, and where it is told.
+/// A service's number of ready endpoints here, and where load balancers ask for it.
 type Checked = (u16, usize);
 
-/// The listeners.
 pub(crate) struct Health {
     listening: Work,
     serving: Work,
@@ -151,11 +150,11 @@ fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     TcpListener::from_std(listener)
 }
 
-type Answer = Response<Full<Bytes>>;
+type HttpResponse = Response<Full<Bytes>>;
 
 async fn serve<F>(listener: TcpListener, answer: Arc<F>, work: Work, stop: CancellationToken)
 where
-    F: Fn(&str) -> Answer + Send + Sync + 'static,
+    F: Fn(&str) -> HttpResponse + Send + Sync + 'static,
 {
     let connection = |stream: TcpStream, _| {
         let (answer, stop) = (answer.clone(), stop.clone());
@@ -176,7 +175,7 @@ where
     accept(&listener, MOST_CONNECTIONS, &work, &stop, connection).await;
 }
 
-fn respond(code: StatusCode, kind: &'static str, body: String) -> Answer {
+fn respond(code: StatusCode, kind: &'static str, body: String) -> HttpResponse {
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = code;
     let headers = response.headers_mut();
@@ -189,11 +188,11 @@ fn code(good: bool) -> StatusCode {
     if good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
 }
 
-fn not_found() -> Answer {
+fn not_found() -> HttpResponse {
     respond(StatusCode::NOT_FOUND, "text/plain; charset=utf-8", "404 page not found\n".to_owned())
 }
 
-fn about_service((namespace, name): &ServiceName, endpoints: usize, healthy: bool) -> Answer {
+fn about_service((namespace, name): &ServiceName, endpoints: usize, healthy: bool) -> HttpResponse {
     let body = format!(
         "{{\n\t\"service\": {{\n\t\t\"namespace\": {namespace:?},\n\t\t\"name\": {name:?}\n\t}},\n\t\"localEndpoints\": {endpoints},\n\t\"serviceProxyHealthy\": {healthy}\n}}"
     );
@@ -220,7 +219,7 @@ struct FamilyHealth {
     healthy: bool,
 }
 
-fn about_proxy(path: &str, status: &Status) -> Answer {
+fn about_proxy(path: &str, status: &Status) -> HttpResponse {
     let now = Timestamp::now();
     let healthy = status.healthy();
     let (good, node_eligible) = match path {
@@ -241,7 +240,7 @@ fn about_proxy(path: &str, status: &Status) -> Answer {
     respond(code(good), "application/json", body)
 }
 
-fn about_mode(path: &str, status: &Status) -> Answer {
+fn about_mode(path: &str, status: &Status) -> HttpResponse {
     match path {
         "/proxyMode" => respond(StatusCode::OK, "text/plain; charset=utf-8", MODE.to_owned()),
         "/healthz" if status.healthy() => {
@@ -258,7 +257,7 @@ mod tests {
     use http_body_util::BodyExt;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-    async fn body(answer: Answer) -> (u16, String) {
+    async fn body(answer: HttpResponse) -> (u16, String) {
         let code = answer.status().as_u16();
         let bytes = answer.into_body().collect().await.unwrap().to_bytes();
         (code, String::from_utf8(bytes.to_vec()).unwrap())

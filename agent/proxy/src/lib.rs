@@ -16,6 +16,8 @@
 //! - `health`: what load balancers and people ask over HTTP
 //! - [`mod@run`]: the watches
 
+#![warn(unreachable_pub)]
+
 pub mod apply;
 pub mod conntrack;
 pub mod element;
@@ -25,7 +27,7 @@ mod readback;
 pub mod ruleset;
 mod run;
 pub mod service;
-pub mod slots;
+mod slots;
 mod sysctl;
 pub mod text;
 

@@ -1,13 +1,11 @@
 //! What an earlier run of the agent left in the kernel, read back so that slots stay and sticky clients keep their endpoint. Pure but
-//! for [`Left::read`].
+//! for [`Recovered::read`].
 
 use crate::element::{INSIDE_MARK, MASQUERADE_MARK, STICKY_MARK, base};
 use crate::model::{Endpoint, Front, Rules, Target};
 use crate::ruleset::{CLIENTS, front_bytes, table};
 use crate::service::Protocol;
-use nft::object::Bytes;
-use nft::socket::Told;
-use nft::{Batch, Kernel};
+use netlink::nft::{self, Batch, Bytes, Kernel};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -23,9 +21,8 @@ struct Client {
     lifetime: (u64, u64),
 }
 
-/// What was found.
 #[derive(Debug, Default)]
-pub(crate) struct Left {
+pub(crate) struct Recovered {
     /// Every front with endpoints, as if one service had them all.
     pub(crate) rules: Rules,
     clients: Vec<Client>,
@@ -38,31 +35,31 @@ const FLAGS: u32 = MASQUERADE_MARK | STICKY_MARK | INSIDE_MARK;
 /// Clients closer to their end than this are let go, in milliseconds.
 const TOO_LATE: u64 = 10;
 
-impl Left {
+impl Recovered {
     /// Reads the clients; the endpoints too unless they are known.
     pub(crate) async fn read(kernel: &mut Kernel, endpoints_known: bool) -> Result<Self, nft::Error> {
-        let mut left = Self::default();
+        let mut recovered = Self::default();
         for ipv6 in [false, true] {
             if !endpoints_known {
-                let told = kernel.elements(table(ipv6), ENDPOINTS).await?;
-                left.add_endpoints(ipv6, &told);
+                let found = kernel.elements(table(ipv6), ENDPOINTS).await?;
+                recovered.add_endpoints(ipv6, &found);
             }
-            let told = kernel.elements(table(ipv6), CLIENTS).await?;
-            for (elements, node_port) in told.iter().zip([false, true]) {
-                left.clients.extend(elements.iter().filter_map(|e| client(e, ipv6, node_port)));
+            let found = kernel.elements(table(ipv6), CLIENTS).await?;
+            for (elements, node_port) in found.iter().zip([false, true]) {
+                recovered.clients.extend(elements.iter().filter_map(|e| client(e, ipv6, node_port)));
             }
         }
-        Ok(left)
+        Ok(recovered)
     }
 
-    fn add_endpoints(&mut self, ipv6: bool, told: &[Vec<Told>]) {
+    fn add_endpoints(&mut self, ipv6: bool, found: &[Vec<nft::Element>]) {
         type Side = (Front, bool);
         let mut endpoints: BTreeMap<Side, BTreeMap<u32, Endpoint>> = BTreeMap::new();
         let mut slots: BTreeMap<Side, BTreeMap<u32, u32>> = BTreeMap::new();
-        for (index, list) in told.iter().enumerate() {
+        for (index, list) in found.iter().enumerate() {
             for element in list {
                 let mut key = Reader(&element.key.0);
-                let mut value = Reader(element.value.as_ref().map_or(&[], |v| v.0.as_slice()));
+                let mut value = Reader(element.target());
                 let front = key.front(ipv6, index % 2 == 1);
                 let Some((front, slot)) = front.and_then(|front| Some((front, key.mark()?))) else {
                     continue;
@@ -118,10 +115,9 @@ impl Left {
             let mark = base(*masquerade, client.inside) + STICKY_MARK + client.id;
             let node_port = matches!(client.front, Front::NodePort(..));
             lists.entry((client.front.is_ipv6(), node_port)).or_default().push(nft::Element {
-                key: front_bytes(client.front).address(client.address),
                 value: Some(nft::Value::Bytes(Bytes::default().mark(mark))),
                 lifetime: Some((timeout, left)),
-                interval_end: false,
+                ..nft::Element::member(front_bytes(client.front).address(client.address))
             });
         }
         for ((ipv6, node_port), elements) in lists {
@@ -130,11 +126,11 @@ impl Left {
     }
 }
 
-fn client(element: &Told, ipv6: bool, node_port: bool) -> Option<Client> {
+fn client(element: &nft::Element, ipv6: bool, node_port: bool) -> Option<Client> {
     let mut key = Reader(&element.key.0);
     let front = key.front(ipv6, node_port)?;
     let address = key.address(ipv6)?;
-    let mark = Reader(&element.value.as_ref()?.0).mark()?;
+    let mark = Reader(element.target()).mark()?;
     let inside = mark & INSIDE_MARK != 0;
     Some(Client { front, inside, address, id: mark & !FLAGS, lifetime: element.lifetime? })
 }

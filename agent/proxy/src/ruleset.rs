@@ -4,9 +4,8 @@
 use crate::element::{Balancer, Difference, Element, INSIDE_MARK, Key, MASQUERADE_MARK, Set, Value};
 use crate::model::Front;
 use ipnet::IpNet;
-use nft::expression::{Base, Conntrack, Expression as E, Is, Meta, Register, Reject};
-use nft::object::Bytes;
-use nft::{Batch, Chain, Family, Field, Hook, Table, Verdict};
+use netlink::nft::expression::{Base, Conntrack, Expression as E, Is, Meta, Register, Reject};
+use netlink::nft::{self, Batch, Bytes, Chain, Family, Field, Hook, Table, Verdict};
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 
@@ -127,7 +126,7 @@ pub fn tables(batch: &mut Batch, cluster_cidrs: &[IpNet]) {
 }
 
 fn sets(batch: &mut Batch, ipv6: bool) {
-    use nft::Set;
+    use netlink::nft::Set;
     let table = table(ipv6);
     let a = Layout::of(ipv6).address;
     let (front, port) = ([a, Field::Protocol, Field::Port], [Field::Protocol, Field::Port]);

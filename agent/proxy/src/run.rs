@@ -1,7 +1,7 @@
 //! The watches and the loop that applies what they show.
 //!
 //! Woken by: a change of a Service or EndpointSlice, of this node's zone, the audit period, shutdown. Reads: the newest state of the
-//! services that changed. Writes: the tables `windlass`, conntrack entries, what load balancers are told. Promises: changes that
+//! services that changed. Writes: the tables `windlass`, conntrack entries, what load balancers ask for. Promises: changes that
 //! arrive while a transaction runs go into the next one together; nothing is applied before every watch has shown everything once, so
 //! a restart never takes rules away; shutdown leaves the rules in place.
 
@@ -243,7 +243,7 @@ impl Proxy {
         self.health.sync(&wanted.collect());
     }
 
-    async fn apply(&mut self) -> Result<(), nft::Error> {
+    async fn apply(&mut self) -> Result<(), netlink::nft::Error> {
         if self.listed != (true, true, true) {
             return Ok(());
         }

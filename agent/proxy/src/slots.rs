@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 /// The new slots: survivors keep theirs, newcomers fill holes, then the last ones move down into what holes are left.
 #[must_use]
-pub fn assign<T: Ord + Clone>(old: &[T], wanted: &BTreeSet<T>) -> Vec<T> {
+pub(crate) fn assign<T: Ord + Clone>(old: &[T], wanted: &BTreeSet<T>) -> Vec<T> {
     let mut seen = BTreeSet::new();
     let mut slots: Vec<Option<T>> =
         old.iter().map(|e| (wanted.contains(e) && seen.insert(e.clone())).then(|| e.clone())).collect();

@@ -3,8 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use ipnet::IpNet;
-use nft::object::Bytes;
-use nft::{Batch, Element, Kernel};
+use netlink::nft::{self, Batch, Bytes, Element, Kernel};
 use nix::sched::{CloneFlags, unshare};
 use proxy::apply::{Applier, State};
 use proxy::element::{Difference, elements};

@@ -1,21 +1,16 @@
 //! Carrying out the steps of an ADD, and undoing them if one fails.
 
-use netlink_sys::protocols::NETLINK_ROUTE;
-
-use super::{conf::Conf, plan::Step};
-use crate::{
-    Call, Error,
-    error::IoContext,
+use netlink::{
+    Protocol, Request, Socket, address,
     link::{self, Link, Mac, Veth},
-    masquerade,
-    netlink::{NetlinkError, Socket},
-    netns::Netns,
-    result::Interface,
-    sysctl,
+    route,
 };
 
+use super::{conf::Conf, plan::Step};
+use crate::{Call, Error, error::IoContext, masquerade, netns::Netns, result::Interface, sysctl};
+
 pub(super) fn open_socket() -> Result<Socket, Error> {
-    let socket = Socket::open(NETLINK_ROUTE).during(|| "open a netlink socket".to_owned())?;
+    let socket = Socket::open(Protocol::Route).during(|| "open a netlink socket".to_owned())?;
     // Kernels before 4.20 cannot; their longer answers are filtered here as well.
     drop(socket.filter_strictly());
     Ok(socket)
@@ -65,7 +60,7 @@ impl Progress<'_> {
                 self.on_bridge(request, "set the MTU of")
             }
             Step::RemoveGateway(address) => {
-                let request = link::delete_address(self.bridge()?.index, *address);
+                let request = address::delete(self.bridge()?.index, *address);
                 match self.host.request(request) {
                     Err(error) if error.errno() != libc::EADDRNOTAVAIL => {
                         Err(error).during(|| format!("remove address {address} from {}", self.conf.bridge))
@@ -74,7 +69,7 @@ impl Progress<'_> {
                 }
             }
             Step::AddGateway(address) => {
-                let request = link::new_address(self.bridge()?.index, *address);
+                let request = address::add(self.bridge()?.index, *address);
                 match self.host.request(request) {
                     // Another ADD was faster.
                     Err(error) if error.errno() != libc::EEXIST => {
@@ -109,13 +104,13 @@ impl Progress<'_> {
             .ok_or_else(|| Error::NotAsAdded(format!("bridge {} went away during the ADD", self.conf.bridge)))
     }
 
-    fn on_bridge(&mut self, request: crate::netlink::Request, verb: &str) -> Result<(), Error> {
-        self.host.request(request).map(drop).during(|| format!("{verb} bridge {}", self.conf.bridge))
+    fn on_bridge(&mut self, request: Request, verb: &str) -> Result<(), Error> {
+        self.host.request(request).during(|| format!("{verb} bridge {}", self.conf.bridge))
     }
 
     fn create_bridge(&mut self) -> Result<(), Error> {
         let name = &self.conf.bridge;
-        let request = link::new_bridge(name, random_mac()?, self.conf.mtu, self.conf.promiscuous);
+        let request = link::add_bridge(name, random_mac()?, self.conf.mtu, self.conf.promiscuous);
         match self.host.request(request) {
             // Another ADD was faster, and its bridge is as good.
             Err(error) if error.errno() != libc::EEXIST => {
@@ -130,11 +125,11 @@ impl Progress<'_> {
     }
 
     fn attach_veth(&mut self, veth: &Veth) -> Result<(), Error> {
-        let requests = link::new_veth(veth, self.bridge()?.index, self.netns.descriptor());
+        let requests = link::add_veth(veth, self.bridge()?.index, self.netns.descriptor());
         match self.host.batch(&requests) {
             Ok(_) => {}
             Err(error) => {
-                if error.request > 0 {
+                if error.request() > 0 {
                     self.veth = Some(veth.clone());
                 }
                 return Err(error).during(|| {
@@ -162,7 +157,7 @@ impl Progress<'_> {
     /// and the DEL that follows a failed ADD tries again.
     fn undo(&mut self) {
         if let Some(veth) = self.veth.take() {
-            drop(self.host.request(link::delete_link(&veth.host)));
+            drop(self.host.request(link::delete(&veth.host)));
             if self.conf.masquerade {
                 drop(masquerade::remove(&self.call.network, &self.call.owner()));
             }
@@ -186,7 +181,7 @@ fn announce(
     for step in steps {
         let Step::ConfigureContainer { addresses, .. } = step else { continue };
         let forget: Vec<_> =
-            addresses.iter().map(|address| link::forget_neighbour(bridge.index, address.addr())).collect();
+            addresses.iter().map(|address| address::forget_neighbour(bridge.index, address.addr())).collect();
         drop(host_socket.batch(&forget));
         if let Some(mac) = container.mac.filter(|_| host.operational && !addresses.is_empty()) {
             drop(container_socket.request(link::set_mac(container.index, mac)));
@@ -215,20 +210,20 @@ fn configure(
         .during(name)?
         .ok_or_else(|| Error::NotAsAdded(format!("{interface} went away during the ADD")))?;
     let mut requests = vec![link::raise(link.index, false)];
-    requests.extend(addresses.iter().map(|address| link::new_address(link.index, *address)));
-    requests.extend(routes.iter().map(|route| link::new_route(link.index, route)));
+    requests.extend(addresses.iter().map(|address| address::add(link.index, *address)));
+    requests.extend(routes.iter().map(|wanted| route::add(&wanted.through(link.index))));
     socket.batch(&requests).map_err(|error| explain(error, interface, addresses, routes))?;
     Ok((link, socket))
 }
 
 /// Names the address or route that the kernel refused.
 fn explain(
-    error: NetlinkError,
+    error: netlink::Error,
     interface: &str,
     addresses: &[ipnet::IpNet],
     routes: &[crate::result::Route],
 ) -> Error {
-    let operation = match error.request.checked_sub(1) {
+    let operation = match error.request().checked_sub(1) {
         None => format!("set {interface} up in the container"),
         Some(index) => match (addresses.get(index), routes.get(index.wrapping_sub(addresses.len()))) {
             (Some(address), _) => format!("add address {address} to {interface} in the container"),

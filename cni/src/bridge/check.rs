@@ -1,15 +1,14 @@
 //! CHECK: is the attachment as ADD left it?
 
 use ipnet::IpNet;
+use netlink::{address, link, route};
 
 use super::{
     apply::open_socket,
     conf::{Conf, Ipam},
     host_name,
 };
-use crate::{
-    Call, Error, delegate, error::IoContext, ipam, link, masquerade, netns::Netns, result::Attachment,
-};
+use crate::{Call, Error, delegate, error::IoContext, ipam, masquerade, netns::Netns, result::Attachment};
 
 pub(super) fn check(call: &Call, conf: &Conf) -> Result<(), Error> {
     match &conf.ipam {
@@ -80,7 +79,7 @@ fn check_container(call: &Call, previous: &Attachment) -> Result<(), Error> {
         )));
     }
     let addresses =
-        link::addresses(&mut socket, link.index).during(|| format!("list the addresses of {name}"))?;
+        address::list(&mut socket, link.index).during(|| format!("list the addresses of {name}"))?;
     for address in own_addresses(call, previous) {
         if !addresses.contains(&address) {
             return Err(Error::NotAsAdded(format!("container interface {name} lacks address {address}")));
@@ -92,10 +91,10 @@ fn check_container(call: &Call, previous: &Attachment) -> Result<(), Error> {
         if wanted.is_empty() {
             continue;
         }
-        let there = link::routes(&mut socket, v4).during(|| "list the container's routes".to_owned())?;
+        let there = route::list(&mut socket, !v4).during(|| "list the container's routes".to_owned())?;
         for route in wanted {
             let gateway = |gw| route.gw.is_none() || gw == route.gw;
-            if !there.iter().any(|found| found.dst.trunc() == route.dst.trunc() && gateway(found.gw)) {
+            if !there.iter().any(|found| found.dst.trunc() == route.dst.trunc() && gateway(found.gateway)) {
                 return Err(Error::NotAsAdded(format!("the container lacks a route to {}", route.dst)));
             }
         }

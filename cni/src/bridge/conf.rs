@@ -2,9 +2,10 @@
 
 use serde_json::Value;
 
-use crate::{Call, Error, fields::Fields, link::Mac};
+use netlink::link::Mac;
 
-/// Who grants addresses.
+use crate::{Call, Error, fields::Fields};
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Ipam {
     /// Nobody: the container is joined at layer 2 only.

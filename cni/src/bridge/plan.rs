@@ -3,11 +3,11 @@
 use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use netlink::link::{Link, Veth};
 
 use super::conf::Conf;
 use crate::{
     Error,
-    link::{Link, Veth},
     result::{Attachment, Route},
 };
 

@@ -21,7 +21,6 @@ pub(crate) trait Files {
     fn names(&self, directory: &Path) -> io::Result<Vec<String>>;
 }
 
-/// The real ones.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Disk;
 

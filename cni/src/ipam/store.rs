@@ -44,7 +44,6 @@ pub(crate) enum StoreError {
     Outside(Vec<IpAddr>),
 }
 
-/// An address granted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Grant {
     pub(crate) address: IpNet,

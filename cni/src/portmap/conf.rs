@@ -24,7 +24,6 @@ impl Protocol {
     }
 }
 
-/// One host port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Mapping {
     pub(crate) host_port: u16,

@@ -3,12 +3,10 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
+use netlink::nft::{Bytes, Element, Value};
 
 use super::conf::{Conf, Mapping};
-use crate::{
-    nft::{Element, Target},
-    ruleset::{Family, Placed, octets},
-};
+use crate::ruleset::{Family, Placed};
 
 /// Every element that a container with these addresses needs. `addresses` has at most one of each family.
 pub(super) fn elements(conf: &Conf, addresses: &[IpNet], comment: &str) -> Vec<Placed> {
@@ -28,25 +26,17 @@ pub(super) fn elements(conf: &Conf, addresses: &[IpNet], comment: &str) -> Vec<P
     placed
 }
 
-/// Fields of a key or value each begin at a multiple of four bytes.
-fn joined(parts: &[&[u8]]) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    for part in parts {
-        bytes.extend_from_slice(part);
-        bytes.resize(bytes.len().next_multiple_of(4), 0);
-    }
-    bytes
-}
-
 fn translation(mapping: &Mapping, container: IpAddr, comment: &str) -> Placed {
     let family = Family::of(container.is_ipv4());
-    let (protocol, port) = ([mapping.protocol.0], mapping.host_port.to_be_bytes());
     let (set, key) = match mapping.host_ip {
-        Some(host) => (family.hostports_at.name, joined(&[&octets(host), &protocol, &port])),
-        None => (family.hostports.name, joined(&[&protocol, &port])),
+        Some(host) => (family.hostports_at, Bytes::default().address(host)),
+        None => (family.hostports, Bytes::default()),
     };
-    let value = joined(&[&octets(container), &mapping.container_port.to_be_bytes()]);
-    let element = Element { key, end: None, value: Some(Target::Value(value)), comment: comment.to_owned() };
+    let element = Element {
+        value: Some(Value::Bytes(Bytes::default().address(container).port(mapping.container_port))),
+        comment: Some(comment.to_owned()),
+        ..Element::member(key.protocol(mapping.protocol.0).port(mapping.host_port))
+    };
     Placed { set, element }
 }
 
@@ -66,17 +56,16 @@ fn hairpins(conf: &Conf, mapping: &Mapping, container: IpNet, comment: &str) -> 
     } else {
         vec![container.trunc()]
     };
-    let (protocol, port) = ([mapping.protocol.0], mapping.host_port.to_be_bytes());
-    let key = |source: IpAddr| joined(&[&protocol, &port, &octets(source), &octets(container.addr())]);
+    let front = Bytes::default().protocol(mapping.protocol.0).port(mapping.host_port);
+    let key = |source: IpAddr| front.clone().address(source).address(container.addr());
     sources
         .into_iter()
         .map(|source| Placed {
-            set: Family::of(v4).hairpin.name,
+            set: Family::of(v4).hairpin,
             element: Element {
-                key: key(source.network()),
                 end: Some(key(source.broadcast())),
-                value: None,
-                comment: comment.to_owned(),
+                comment: Some(comment.to_owned()),
+                ..Element::member(key(source.network()))
             },
         })
         .collect()

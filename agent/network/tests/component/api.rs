@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tokio::sync::broadcast;
 use tokio_stream::wrappers::BroadcastStream;
 
-type Answer = StreamBody<BoxStream<'static, Result<Frame<Bytes>, Infallible>>>;
+type Chunks = StreamBody<BoxStream<'static, Result<Frame<Bytes>, Infallible>>>;
 
 #[derive(Default)]
 struct Nodes {
@@ -72,7 +72,7 @@ impl Api {
         self.events.lock().unwrap().clone()
     }
 
-    fn answer(&self, request: Request<Body>) -> Ready<Result<Response<Answer>, Infallible>> {
+    fn answer(&self, request: Request<Body>) -> Ready<Result<Response<Chunks>, Infallible>> {
         let query = request.uri().query().unwrap_or_default().to_owned();
         let path = request.uri().path().to_owned();
         let stream: BoxStream<'static, Result<Frame<Bytes>, Infallible>> = if path.ends_with("/events") {

@@ -1,6 +1,6 @@
 //! Address ranges as the elements of an interval set: where each begins, and the first address after it. Pure.
 
-use crate::object::{Bytes, Element};
+use super::element::{Bytes, Element};
 use ipnet::IpNet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

@@ -1,17 +1,14 @@
 //! A transaction as bytes: begin, messages, end. The kernel does all of it or nothing. Pure.
 
+use super::element::Element;
+use super::expression::Expression;
+use super::object::{Chain, Set, Table};
 use crate::attribute::Writer;
-use crate::expression::Expression;
-use crate::object::{Chain, Element, Set, Table};
+use crate::message::{ACK, APPEND, CREATE, EXCL, REQUEST, Request, write};
 
-pub(crate) const HEADER: usize = 16;
 const SUBSYSTEM: u16 = 10 << 8;
 const BEGIN: u16 = 0x10;
 const END: u16 = 0x11;
-pub(crate) const REQUEST: u16 = 1;
-pub(crate) const ACK: u16 = 4;
-const CREATE: u16 = 0x400;
-const APPEND: u16 = 0x800;
 const NEW_TABLE: u16 = 0;
 pub(crate) const GET_TABLE: u16 = 1;
 const DELETE_TABLE: u16 = 2;
@@ -74,7 +71,7 @@ impl Batch {
         self.message(DELETE_TABLE, 0, "delete table", table, "", |w| w.text(1, table.name));
     }
 
-    /// Makes the table anew, empty, whether it was there or not.
+    /// Makes the table empty, whether it was there or not.
     pub fn replace_table(&mut self, table: Table) {
         self.add_table(table);
         self.delete_table(table);
@@ -113,6 +110,11 @@ impl Batch {
     /// Adds elements to a set.
     pub fn add_elements(&mut self, table: Table, set: &str, elements: &[Element]) {
         self.elements(NEW_ELEMENT, CREATE, "add elements to set", table, set, elements);
+    }
+
+    /// Adds elements to a set; none of them may be there.
+    pub fn add_new_elements(&mut self, table: Table, set: &str, elements: &[Element]) {
+        self.elements(NEW_ELEMENT, CREATE | EXCL, "add elements to set", table, set, elements);
     }
 
     /// Deletes elements of a set; each must be there.
@@ -160,24 +162,22 @@ impl Batch {
     ) {
         self.subjects.push(Subject { verb, table: Some(table), name: name.to_owned() });
         self.starts.push(self.writer.bytes.len());
-        write_message(
-            &mut self.writer,
-            Header {
-                kind: SUBSYSTEM | kind,
-                flags: REQUEST | flags,
-                family: table.family.number(),
-                resource: 0,
-            },
-            content,
-        );
+        write(&mut self.writer, SUBSYSTEM | kind, REQUEST | flags, 0, |w| {
+            w.bytes.extend_from_slice(&header(table));
+            content(w);
+        });
     }
 
     fn control(&mut self, kind: u16, verb: &'static str) {
         self.subjects.push(Subject { verb, table: None, name: String::new() });
         self.starts.push(self.writer.bytes.len());
-        // the resource names the subsystem the transaction is for
-        let header = Header { kind, flags: REQUEST, family: 0, resource: SUBSYSTEM >> 8 };
-        write_message(&mut self.writer, header, |_| {});
+        // the last byte names the subsystem the transaction is for
+        write(&mut self.writer, kind, REQUEST, 0, |w| w.bytes.extend_from_slice(&[0, 0, 0, 10]));
+    }
+
+    /// How many numbers it takes: one a message, and one for its end.
+    pub(crate) fn numbers(&self) -> usize {
+        self.starts.len() + 1
     }
 
     /// The finished bytes, numbered from `sequence`; the last message before the end asks for an answer.
@@ -211,11 +211,6 @@ impl Finished {
         (index < self.subjects.len()).then_some(index)
     }
 
-    /// How many numbers it took.
-    pub(crate) fn numbers(&self) -> u32 {
-        u32::try_from(self.subjects.len()).unwrap_or(u32::MAX)
-    }
-
     /// What a message is about: `add elements to set endpoints of table ip windlass`.
     pub(crate) fn subject(&self, index: usize) -> String {
         let Some(Subject { verb, table, name }) = self.subjects.get(index) else { return String::new() };
@@ -227,29 +222,12 @@ impl Finished {
     }
 }
 
-pub(crate) struct Header {
-    pub(crate) kind: u16,
-    pub(crate) flags: u16,
-    pub(crate) family: u8,
-    pub(crate) resource: u16,
+/// The fixed part of a message: family, version, resource.
+fn header(table: Table) -> [u8; 4] {
+    [table.family.number(), 0, 0, 0]
 }
 
-impl Header {
-    /// A question about nftables.
-    pub(crate) fn question(kind: u16, flags: u16, table: Table) -> Self {
-        Self { kind: SUBSYSTEM | kind, flags: REQUEST | flags, family: table.family.number(), resource: 0 }
-    }
-}
-
-/// A message with its number left at 0.
-pub(crate) fn write_message(writer: &mut Writer, header: Header, content: impl FnOnce(&mut Writer)) {
-    let start = writer.bytes.len();
-    writer.bytes.extend_from_slice(&[0; HEADER]);
-    writer.bytes.extend_from_slice(&[header.family, 0]);
-    writer.bytes.extend_from_slice(&header.resource.to_be_bytes());
-    content(writer);
-    let length = u32::try_from(writer.bytes.len() - start).unwrap_or(u32::MAX);
-    writer.bytes[start..start + 4].copy_from_slice(&length.to_ne_bytes());
-    writer.bytes[start + 4..start + 6].copy_from_slice(&header.kind.to_ne_bytes());
-    writer.bytes[start + 6..start + 8].copy_from_slice(&header.flags.to_ne_bytes());
+/// A question about nftables.
+pub(crate) fn question(kind: u16, table: Table, attributes: impl FnOnce(&mut Writer)) -> Request {
+    Request::new(SUBSYSTEM | kind, 0, &header(table), attributes)
 }

@@ -1,50 +1,50 @@
 //! The kernel's word that a link, address or route changed: that it came, never what it said.
 //!
 //! The socket is its own. The kernel drops what a listener does not read in time, and on a socket shared with requests it drops their
-//! answers too, for which the asker then waits for ever. That something was dropped is told as a change: whoever listens looks at
+//! answers too, for which the asker then waits for ever. That something was dropped counts as a change: whoever listens looks at
 //! everything anyway.
 
 use std::{future::poll_fn, io, task::ready};
 
 use netlink_sys::{AsyncSocket, SocketAddr, TokioSocket, protocols::NETLINK_ROUTE};
 use nix::errno::Errno;
-use rtnetlink::MulticastGroup;
 
-const GROUPS: [MulticastGroup; 5] = [
-    MulticastGroup::Link,
-    MulticastGroup::Ipv4Ifaddr,
-    MulticastGroup::Ipv6Ifaddr,
-    MulticastGroup::Ipv4Route,
-    MulticastGroup::Ipv6Route,
-];
+/// `RTNLGRP_LINK`, `_IPV4_IFADDR`, `_IPV4_ROUTE`, `_IPV6_IFADDR`, `_IPV6_ROUTE`.
+const GROUPS: [u32; 5] = [1, 5, 7, 9, 11];
 
 /// A subscription; it begins when it is made.
-pub(crate) struct Changes(TokioSocket);
+pub struct Changes(TokioSocket);
 
 impl Changes {
     /// Subscribes, in the network namespace of the calling thread.
-    pub(crate) fn subscribe() -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// There is no netlink.
+    pub fn subscribe() -> io::Result<Self> {
         let mut socket = TokioSocket::new(NETLINK_ROUTE)?;
         // A group's number is its bit, counted from one; all of these are of the first 32.
-        let groups = GROUPS.into_iter().fold(0, |all, group| all | 1 << (group as u32 - 1));
+        let groups = GROUPS.into_iter().fold(0, |all, group| all | 1 << (group - 1));
         socket.socket_mut().bind(&SocketAddr::new(0, groups))?;
         Ok(Self(socket))
     }
 
-    /// The next change; everything told until now counts as one. Cancel-safe.
-    pub(crate) async fn next(&mut self) -> io::Result<()> {
-        let mut told = false;
+    /// The next change; all that came until now counts as one. Cancel-safe.
+    ///
+    /// # Errors
+    /// The socket cannot be read.
+    pub async fn next(&mut self) -> io::Result<()> {
+        let mut changed = false;
         poll_fn(|cx| {
             loop {
                 // The kernel cuts a message to the room there is, and the rest of it is not missed.
                 let mut room = [0; 16];
                 let received = match self.0.poll_recv(cx, &mut room.as_mut_slice()) {
-                    std::task::Poll::Pending if told => return std::task::Poll::Ready(Ok(())),
+                    std::task::Poll::Pending if changed => return std::task::Poll::Ready(Ok(())),
                     pending_or_not => ready!(pending_or_not),
                 };
                 match received {
-                    Ok(()) => told = true,
-                    Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => told = true,
+                    Ok(()) => changed = true,
+                    Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => changed = true,
                     Err(error) => return std::task::Poll::Ready(Err(error)),
                 }
             }

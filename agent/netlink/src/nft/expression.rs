@@ -1,8 +1,8 @@
 //! What rules are made of. A rule's expressions run in order over sixteen registers of four bytes; the first that does not match ends
 //! the rule. Pure.
 
+use super::object::Verdict;
 use crate::attribute::Writer;
-use crate::object::Verdict;
 use std::borrow::Cow;
 
 /// A register of four bytes, 0 to 15; longer values take the ones that follow.
@@ -39,6 +39,8 @@ pub enum Base {
 pub enum Meta {
     /// The packet's mark.
     Mark = 3,
+    /// The number of the link it came by; `lo` is 1 in every namespace.
+    InputInterface = 4,
     /// IPv4 or IPv6, as `NFPROTO_*` in one byte.
     NetworkProtocol = 15,
     /// Transport protocol, one byte.
@@ -52,6 +54,8 @@ pub enum Conntrack {
     State = 0,
     /// `IPS_*`
     Status = 2,
+    /// Destination port as the connection's first packet had it.
+    OriginalDestinationPort = 12,
     /// Destination as the connection's first packet had it.
     OriginalDestination4 = 20,
     /// The same, IPv6.
@@ -123,6 +127,8 @@ pub enum Expression {
         /// Where the port is.
         port: Register,
     },
+    /// Gives the connection this machine's address.
+    Masquerade,
     /// Gives the connection this machine's address and a random port.
     MasqueradeFullyRandom,
     /// Refuses.
@@ -147,7 +153,7 @@ impl Expression {
             Self::Member(..) | Self::Lookup(..) | Self::VerdictLookup(..) => "lookup",
             Self::Remember { .. } => "dynset",
             Self::Dnat { .. } => "nat",
-            Self::MasqueradeFullyRandom => "masq",
+            Self::Masquerade | Self::MasqueradeFullyRandom => "masq",
             Self::Reject(..) => "reject",
             Self::Verdict(..) => "immediate",
         };
@@ -176,7 +182,7 @@ impl Expression {
             Self::Conntrack(to, key) => {
                 w.u32(1, to.number());
                 w.u32(2, *key as u32);
-                if matches!(key, Conntrack::OriginalDestination4 | Conntrack::OriginalDestination6) {
+                if !matches!(key, Conntrack::State | Conntrack::Status) {
                     // direction original
                     w.raw(3, &[0]);
                 }
@@ -241,6 +247,7 @@ impl Expression {
                 w.u32(3, address.number());
                 w.u32(5, port.number());
             }
+            Self::Masquerade => {}
             Self::MasqueradeFullyRandom => w.u32(1, FULLY_RANDOM),
             Self::Reject(how) => {
                 let (kind, code) = match how {

@@ -1,8 +1,7 @@
-//! Tables, sets, chains and elements as data, and their attributes. Pure.
+//! Tables, sets and chains as data, and their attributes. Pure.
 
 use crate::attribute::Writer;
 use std::borrow::Cow;
-use std::net::IpAddr;
 
 /// Which packets a table sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -103,8 +102,10 @@ pub struct Set {
     pub map: Option<Vec<Field>>,
     /// A map to verdicts.
     pub verdicts: bool,
-    /// Keys are ranges.
+    /// Keys are ranges, given by where each begins and ends.
     pub interval: bool,
+    /// Keys are concatenations of ranges.
+    pub ranges: bool,
     /// For a set that rules write: how many elements at most; they time out.
     pub dynamic: Option<u32>,
 }
@@ -113,6 +114,7 @@ const INTERVAL: u32 = 0x4;
 const MAP: u32 = 0x8;
 const TIMEOUT: u32 = 0x10;
 const EVAL: u32 = 0x20;
+const CONCATENATION: u32 = 0x80;
 /// `NFT_DATA_VERDICT`
 const VERDICT_TYPE: u32 = 0xffff_ff00;
 
@@ -120,7 +122,15 @@ impl Set {
     /// A set of `key`s.
     #[must_use]
     pub fn new(name: &'static str, key: &[Field]) -> Self {
-        Self { name, key: key.to_vec(), map: None, verdicts: false, interval: false, dynamic: None }
+        Self {
+            name,
+            key: key.to_vec(),
+            map: None,
+            verdicts: false,
+            interval: false,
+            ranges: false,
+            dynamic: None,
+        }
     }
 
     /// A map to values.
@@ -144,6 +154,13 @@ impl Set {
         self
     }
 
+    /// A set of concatenations of ranges; its elements have an `end`.
+    #[must_use]
+    pub fn ranges(mut self) -> Self {
+        self.ranges = true;
+        self
+    }
+
     /// A set that rules write, of at most `size` elements that time out.
     #[must_use]
     pub fn dynamic(mut self, size: u32) -> Self {
@@ -156,6 +173,9 @@ impl Set {
         let mut flags = 0;
         if self.interval {
             flags |= INTERVAL;
+        }
+        if self.ranges {
+            flags |= INTERVAL | CONCATENATION;
         }
         if self.map.is_some() || self.verdicts {
             flags |= MAP;
@@ -178,6 +198,11 @@ impl Set {
         }
         if let Some(size) = self.dynamic {
             writer.nested(9, |w| w.u32(1, size));
+        }
+        if self.ranges {
+            let length = |field: &Field| u32::try_from(field.size()).unwrap_or(u32::MAX);
+            let fields = |w: &mut Writer| self.key.iter().for_each(|f| w.nested(1, |w| w.u32(1, length(f))));
+            writer.nested(9, |w| w.nested(2, fields));
         }
         writer.u32(10, id);
     }
@@ -266,91 +291,5 @@ impl Chain {
             writer.u32(5, 1);
             writer.text(7, hook.kind);
         }
-    }
-}
-
-/// A concatenation being made: parts in order, each padded to four bytes.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Bytes(pub Vec<u8>);
-
-impl Bytes {
-    /// Appends an address.
-    #[must_use]
-    pub fn address(mut self, address: IpAddr) -> Self {
-        match address {
-            IpAddr::V4(ip) => self.0.extend_from_slice(&ip.octets()),
-            IpAddr::V6(ip) => self.0.extend_from_slice(&ip.octets()),
-        }
-        self
-    }
-
-    /// Appends a protocol number, padded.
-    #[must_use]
-    pub fn protocol(mut self, number: u8) -> Self {
-        self.0.extend_from_slice(&[number, 0, 0, 0]);
-        self
-    }
-
-    /// Appends a port, padded.
-    #[must_use]
-    pub fn port(mut self, port: u16) -> Self {
-        self.0.extend_from_slice(&port.to_be_bytes());
-        self.0.extend_from_slice(&[0, 0]);
-        self
-    }
-
-    /// Appends a mark, in the machine's own byte order.
-    #[must_use]
-    pub fn mark(mut self, mark: u32) -> Self {
-        self.0.extend_from_slice(&mark.to_ne_bytes());
-        self
-    }
-}
-
-/// What an element's key leads to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Value {
-    /// A verdict.
-    Verdict(Verdict),
-    /// Bytes.
-    Bytes(Bytes),
-}
-
-/// An element of a set or map.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Element {
-    /// Key.
-    pub key: Bytes,
-    /// For a map: what the key leads to. A deletion needs none.
-    pub value: Option<Value>,
-    /// Milliseconds it lives without being renewed, and milliseconds it has left of them.
-    pub lifetime: Option<(u64, u64)>,
-    /// In a set of ranges: the first key after a range.
-    pub interval_end: bool,
-}
-
-impl Element {
-    /// An element that only is there.
-    #[must_use]
-    pub fn member(key: Bytes) -> Self {
-        Self { key, value: None, lifetime: None, interval_end: false }
-    }
-
-    pub(crate) fn write(&self, writer: &mut Writer) {
-        writer.nested(1, |w| {
-            if self.interval_end {
-                w.u32(3, 1);
-            }
-            w.nested(1, |w| w.raw(1, &self.key.0));
-            match &self.value {
-                None => {}
-                Some(Value::Verdict(verdict)) => w.nested(2, |w| verdict.write(w)),
-                Some(Value::Bytes(bytes)) => w.nested(2, |w| w.raw(1, &bytes.0)),
-            }
-            if let Some((timeout, left)) = self.lifetime {
-                w.u64(4, timeout);
-                w.u64(5, left);
-            }
-        });
     }
 }

@@ -1,4 +1,6 @@
-//! Netlink attributes: length, kind, content, padded to four bytes. Numbers are big-endian, as nf_tables wants them.
+//! Netlink attributes: length, kind, content, padded to four bytes. Numbers are big-endian in netfilter, the machine's own in rtnetlink.
+
+use std::net::IpAddr;
 
 /// Marks an attribute that holds attributes.
 const NESTED: u16 = 1 << 15;
@@ -7,8 +9,8 @@ const FLAGS: u16 = 3 << 14;
 const HEADER: usize = 4;
 
 /// Appends attributes to a message.
-#[derive(Debug, Default)]
-pub(crate) struct Writer {
+#[derive(Clone, Debug, Default)]
+pub struct Writer {
     pub(crate) bytes: Vec<u8>,
 }
 
@@ -28,6 +30,18 @@ impl Writer {
 
     pub(crate) fn u64(&mut self, kind: u16, number: u64) {
         self.raw(kind, &number.to_be_bytes());
+    }
+
+    /// A number in the machine's byte order.
+    pub(crate) fn native(&mut self, kind: u16, number: u32) {
+        self.raw(kind, &number.to_ne_bytes());
+    }
+
+    pub(crate) fn address(&mut self, kind: u16, address: IpAddr) {
+        match address {
+            IpAddr::V4(ip) => self.raw(kind, &ip.octets()),
+            IpAddr::V6(ip) => self.raw(kind, &ip.octets()),
+        }
     }
 
     pub(crate) fn text(&mut self, kind: u16, text: &str) {
@@ -73,12 +87,24 @@ pub(crate) fn find(bytes: &[u8], kind: u16) -> Option<&[u8]> {
     attributes(bytes).find(|(k, _)| *k == kind).map(|(_, content)| content)
 }
 
-pub(crate) fn read_u32(bytes: &[u8]) -> Option<u32> {
-    Some(u32::from_be_bytes(bytes.try_into().ok()?))
-}
-
 pub(crate) fn read_u64(bytes: &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(bytes.try_into().ok()?))
+}
+
+/// A number in the machine's byte order.
+pub(crate) fn read_native(bytes: &[u8]) -> Option<u32> {
+    Some(u32::from_ne_bytes(bytes.try_into().ok()?))
+}
+
+pub(crate) fn read_u16(bytes: &[u8]) -> Option<u16> {
+    Some(u16::from_be_bytes(bytes.try_into().ok()?))
+}
+
+pub(crate) fn read_address(bytes: &[u8]) -> Option<IpAddr> {
+    <[u8; 4]>::try_from(bytes)
+        .map(IpAddr::from)
+        .or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from))
+        .ok()
 }
 
 pub(crate) fn read_text(bytes: &[u8]) -> String {

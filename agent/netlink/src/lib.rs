@@ -1,0 +1,32 @@
+//! The kernel's netlink, for whoever speaks it: links, addresses, routes, nftables and connection tracking.
+//!
+//! - [`socket`]: requests in one datagram, the answers of each, dumps
+//! - [`attribute`], [`message`]: messages written and read; pure
+//! - [`link`], [`address`], [`route`]: rtnetlink
+//! - [`conntrack`]: flows listed and forgotten
+//! - [`nft`]: nftables transactions, and sets read back
+//! - [`kernel`]: a socket kept open for asynchronous tasks (feature `tokio`)
+//! - [`changes`]: that a link, address or route changed (feature `tokio`)
+//!
+//! Without features it is synchronous and small, for a program that ends at once. Names and numbers are those of the kernel's `include/uapi/linux`.
+
+#![warn(unreachable_pub)]
+
+pub mod address;
+mod attribute;
+#[cfg(feature = "tokio")]
+pub mod changes;
+pub mod conntrack;
+#[cfg(feature = "tokio")]
+pub mod kernel;
+pub mod link;
+mod message;
+pub mod nft;
+pub mod route;
+pub mod socket;
+
+pub use attribute::Writer;
+#[cfg(feature = "tokio")]
+pub use kernel::Kernel;
+pub use message::{Refusal, Request};
+pub use socket::{Error, Protocol, Socket};
