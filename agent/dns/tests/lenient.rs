@@ -2,11 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
-use client::fake::Fake;
+use client::fake::services;
 use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{Name, RecordType};
-use nix::sched::{CloneFlags, unshare};
-use serde_json::{Value, json};
 use std::str::FromStr;
 use std::time::Duration;
 use supervise::Supervisor;
@@ -14,14 +12,6 @@ use tokio::net::UdpSocket;
 use tokio_util::sync::CancellationToken;
 
 const SERVER: &str = "10.96.0.10:53";
-
-fn service(name: &str, ip: &str, port: Value) -> Value {
-    let condition =
-        json!({"type": "t", "status": "True", "reason": "", "message": "", "lastTransitionTime": null});
-    json!({"kind": "Service", "metadata": {"name": name, "namespace": "n", "uid": name, "resourceVersion": "7"},
-        "spec": {"type": "ClusterIP", "clusterIP": ip, "clusterIPs": [ip], "ports": [{"port": port, "protocol": "TCP"}]},
-        "status": {"conditions": [condition]}})
-}
 
 async fn ask(name: &str) -> std::io::Result<(ResponseCode, Vec<String>)> {
     let mut message = Message::new(1, MessageType::Query, OpCode::Query);
@@ -55,13 +45,8 @@ async fn answered(name: &str, expected: &[&str]) {
 
 #[test]
 fn a_service_that_is_hard_to_read_must_not_silence_the_others() {
-    let test = async {
-        let services = [
-            service("odd", "10.96.0.66", json!(80)),
-            service("good", "10.96.0.50", json!(80)),
-            service("bad", "10.96.0.77", json!({})),
-        ];
-        let fake = Fake::new(services.into());
+    services::in_network_namespace(|| async {
+        let fake = services::server();
         let config = dns::Config {
             addresses: vec!["10.96.0.10".parse().unwrap()],
             domain: "cluster.local".to_owned(),
@@ -70,27 +55,18 @@ fn a_service_that_is_hard_to_read_must_not_silence_the_others() {
         let (supervisor, stop) = (Supervisor::default(), CancellationToken::new());
         let running = dns::run(config, fake.client(), &supervisor, stop.clone());
         let look = async {
-            answered("good", &["10.96.0.50"]).await;
-            answered("odd", &["10.96.0.66"]).await;
-            fake.send("DELETED", service("odd", "10.96.0.66", json!(80)));
-            answered("odd", &[]).await;
-            fake.send("MODIFIED", service("bad", "10.96.0.77", json!(80)));
-            answered("bad", &["10.96.0.77"]).await;
-            // Its last state cannot be read; its end is seen all the same.
-            fake.send("DELETED", service("bad", "10.96.0.77", json!({})));
-            answered("bad", &[]).await;
-            answered("good", &["10.96.0.50"]).await;
+            services::change(&fake, async |served, gone| {
+                for (name, ip) in served {
+                    answered(name, &[ip]).await;
+                }
+                for (name, _) in gone {
+                    answered(name, &[]).await;
+                }
+            })
+            .await;
             stop.cancel();
         };
         let (ended, ()) = tokio::join!(running, look);
         ended.unwrap();
-    };
-    let in_namespace = move || {
-        assert!(unshare(CloneFlags::CLONE_NEWNET).is_ok(), "network namespaces need root");
-        assert!(
-            std::process::Command::new("ip").args(["link", "set", "lo", "up"]).status().unwrap().success()
-        );
-        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test);
-    };
-    std::thread::spawn(in_namespace).join().unwrap();
+    });
 }

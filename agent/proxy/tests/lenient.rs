@@ -2,20 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
-use client::fake::Fake;
-use nix::sched::{CloneFlags, unshare};
-use serde_json::{Value, json};
+use client::fake::services;
 use std::time::Duration;
 use supervise::Supervisor;
 use tokio_util::sync::CancellationToken;
-
-fn service(name: &str, ip: &str, port: Value) -> Value {
-    let condition =
-        json!({"type": "t", "status": "True", "reason": "", "message": "", "lastTransitionTime": null});
-    json!({"kind": "Service", "metadata": {"name": name, "namespace": "n", "uid": name, "resourceVersion": "7"},
-        "spec": {"type": "ClusterIP", "clusterIP": ip, "clusterIPs": [ip], "ports": [{"port": port, "protocol": "TCP"}]},
-        "status": {"conditions": [condition]}})
-}
 
 /// Waits until the rules name exactly these of the addresses.
 async fn proxied(expected: &[&str]) {
@@ -36,13 +26,8 @@ async fn proxied(expected: &[&str]) {
 
 #[test]
 fn a_service_that_is_hard_to_read_must_not_hide_the_others() {
-    let test = async {
-        let services = [
-            service("odd", "10.96.0.66", json!(80)),
-            service("good", "10.96.0.50", json!(80)),
-            service("bad", "10.96.0.77", json!({})),
-        ];
-        let fake = Fake::new(services.into());
+    services::in_network_namespace(|| async {
+        let fake = services::server();
         let config = proxy::Config {
             node: "n1".to_owned(),
             cluster_cidrs: Vec::new(),
@@ -53,25 +38,15 @@ fn a_service_that_is_hard_to_read_must_not_hide_the_others() {
         let (supervisor, stop) = (Supervisor::default(), CancellationToken::new());
         let running = proxy::run(config, fake.client(), &supervisor, stop.clone());
         let look = async {
-            proxied(&["10.96.0.50", "10.96.0.66"]).await;
-            fake.send("DELETED", service("odd", "10.96.0.66", json!(80)));
-            proxied(&["10.96.0.50"]).await;
-            fake.send("MODIFIED", service("bad", "10.96.0.77", json!(80)));
-            proxied(&["10.96.0.50", "10.96.0.77"]).await;
-            // Its last state cannot be read; its end is seen all the same.
-            fake.send("DELETED", service("bad", "10.96.0.77", json!({})));
-            proxied(&["10.96.0.50"]).await;
+            services::change(&fake, async |served, _| {
+                let mut served: Vec<&str> = served.iter().map(|(_, ip)| *ip).collect();
+                served.sort_unstable();
+                proxied(&served).await;
+            })
+            .await;
             stop.cancel();
         };
         let (ended, ()) = tokio::join!(running, look);
         ended.unwrap();
-    };
-    let in_namespace = move || {
-        assert!(unshare(CloneFlags::CLONE_NEWNET).is_ok(), "network namespaces need root");
-        assert!(
-            std::process::Command::new("ip").args(["link", "set", "lo", "up"]).status().unwrap().success()
-        );
-        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test);
-    };
-    std::thread::spawn(in_namespace).join().unwrap();
+    });
 }

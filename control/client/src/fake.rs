@@ -2,12 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
+#[cfg(feature = "fake")]
+pub mod services;
+
 use bytes::Bytes;
 use futures::stream::{BoxStream, StreamExt};
 use http::{Request, Response};
 use http_body::Frame;
 use http_body_util::StreamBody;
-use kube::client::Body;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use std::convert::Infallible;
@@ -27,7 +29,7 @@ struct State {
 #[derive(Clone, Default)]
 pub struct Fake(Arc<Mutex<State>>);
 
-type Answer = StreamBody<BoxStream<'static, Result<Frame<Bytes>, Infallible>>>;
+type Body = StreamBody<BoxStream<'static, Result<Frame<Bytes>, Infallible>>>;
 
 impl Fake {
     /// A server that has these objects.
@@ -47,7 +49,7 @@ impl Fake {
         kube::Client::new(tower::service_fn(answer), "default")
     }
 
-    /// Has these objects from now on; no watch is told.
+    /// Has these objects from now on; no watch hears of it.
     pub fn set_items(&self, items: Vec<Value>) {
         self.0.lock().items = items;
     }
@@ -88,7 +90,7 @@ impl Fake {
         }
     }
 
-    fn answer(&self, request: &Request<Body>) -> Response<Answer> {
+    fn answer(&self, request: &Request<kube::client::Body>) -> Response<Body> {
         let mut state = self.0.lock();
         let query = request.uri().query().unwrap_or_default().to_owned();
         state.asked.push(query.clone());
