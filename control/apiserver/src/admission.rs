@@ -1,8 +1,8 @@
 //! Admission: the mutating steps, then the validating ones, each in one visible order.
 //!
 //! A step sees every write as [`Attributes`] and says no with the status its client gets. The orders are upstream's.
-//! What users add stands last in both, but for the quota: [`policies`] and [`webhooks`], on [`matching`], `conditions` and
-//! `subject`.
+//! What users add stands last in both, but for the quota: [`policies`] and [`webhooks`], on [`matching`], `conditions`,
+//! `subject` and `review`.
 
 mod certificates;
 mod conditions;
@@ -16,6 +16,7 @@ mod pod_security;
 mod policies;
 mod priority;
 mod quota;
+mod review;
 mod runtime_class;
 mod service_account;
 mod storage;

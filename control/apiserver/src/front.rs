@@ -54,7 +54,17 @@ impl Hooks for Front {
     }
 
     fn authorize<'a>(&'a self, user: &'a User, info: &'a RequestInfo) -> BoxFuture<'a, Decision> {
-        let decision = self.authorizer.authorize(&Attributes::of(info, user, &[]));
+        self.authorize_narrowed(user, info, "")
+    }
+
+    fn authorize_narrowed<'a>(
+        &'a self,
+        user: &'a User,
+        info: &'a RequestInfo,
+        fields: &'a str,
+    ) -> BoxFuture<'a, Decision> {
+        let query = [("fieldSelector".to_owned(), fields.to_owned())];
+        let decision = self.authorizer.authorize(&Attributes::of(info, user, &query));
         Box::pin(std::future::ready(match decision.verdict {
             Verdict::Allow => Decision::Allow(decision.reason),
             Verdict::Deny => Decision::Deny(decision.reason),

@@ -14,6 +14,7 @@
 //! - [`cel`]: the expression language CEL, with types and costs; [`admission`]: expressions of policies and webhooks in it.
 //! - [`resources`]: the built-in resources, their defaulting, strategy, validation and printing
 
+pub(crate) mod access;
 pub mod admission;
 pub mod apply;
 pub mod binding;

@@ -8,7 +8,6 @@
 //! - [`validate`]: which objects are refused, and in which words
 //! - [`table`]: the columns and cells `kubectl get` prints
 
-pub(crate) mod access;
 pub mod convert;
 pub mod defaults;
 mod parse;
@@ -17,6 +16,8 @@ pub mod selectable;
 pub mod strategy;
 pub mod table;
 pub mod validate;
+
+pub(crate) use crate::access;
 
 use std::sync::LazyLock;
 

@@ -4,8 +4,8 @@
 
 mod typed;
 
+use crate::access::Get as _;
 use crate::quantity::Quantity;
-use crate::resources::access::Get as _;
 use serde_json::Value;
 use std::collections::BTreeMap;
 

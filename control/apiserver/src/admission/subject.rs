@@ -1,6 +1,6 @@
 //! What expressions see of a request: its object as a version has it, the request itself, its namespace, its author's rights.
 
-use super::{Attributes, Seen, webhooks};
+use super::{Attributes, Seen, review};
 use crate::context::{RequestInfo, User};
 use crate::registry::Registry;
 use crate::registry::hooks::Decision;
@@ -38,7 +38,7 @@ impl Subject {
     /// Without the namespace's object.
     pub(super) fn new(a: &Attributes<'_>, kind: &Kind) -> Self {
         let (object, old) = shown(a, kind);
-        let mut review = webhooks::request(a, kind, &Value::Null, &Value::Null);
+        let mut review = review::request(a, kind, &Value::Null, &Value::Null, "v1", "");
         let mut request = review.get_mut("request").map(Value::take).unwrap_or_default();
         if let Some(request) = request.as_object_mut() {
             for hidden in ["uid", "object", "oldObject"] {
@@ -107,7 +107,7 @@ fn authorizer(registry: &Registry, a: &Attributes<'_>) -> Option<Authorizer> {
             ..RequestInfo::default()
         };
         // Deciding waits for nothing.
-        match front.authorize(&user, &info).now_or_never() {
+        match front.authorize_narrowed(&user, &info, &check.fields).now_or_never() {
             Some(Decision::Allow(reason)) => (true, reason),
             Some(Decision::Deny(reason) | Decision::NoOpinion(reason)) => (false, reason),
             None => (false, String::new()),

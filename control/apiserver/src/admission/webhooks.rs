@@ -5,14 +5,14 @@
 //! was given. Promises that a request is held no longer than each webhook's own timeout, and that requests about webhook
 //! and policy configurations never reach a webhook: a broken one can always be removed.
 //!
-//! - [`hook`]: a webhook as configured; [`review`]: question and answer; [`rounds`]: calling again; the call: [`crate::webhook`]
+//! - [`hook`]: a webhook as configured; [`rounds`]: calling again; the call: [`crate::webhook`]
 
 mod hook;
-mod review;
 mod rounds;
 
 pub(crate) use rounds::Rounds;
 
+use super::review;
 use super::subject::{Subject, shown};
 use super::{Attributes, Seen, Verdict};
 use crate::registry::Registry;
@@ -167,11 +167,6 @@ fn judge(hook: &Hook, outcome: Result<(), Failure>) -> Result<(), Status> {
     }
 }
 
-/// The request as a review of version 1 puts it, which expressions see, too.
-pub(super) fn request(a: &Attributes<'_>, kind: &Kind, object: &Value, old: &Value) -> Value {
-    review::request(a, kind, object, old, "v1", "")
-}
-
 /// Asks a webhook.
 async fn ask(
     registry: &Registry,
@@ -179,7 +174,7 @@ async fn ask(
     hook: &Hook,
     kind: &Kind,
     mutating: bool,
-) -> Result<review::Answer, Failure> {
+) -> Result<review::Outcome, Failure> {
     if a.dry_run && !hook.takes_dry_run {
         let why = format!("admission webhook {} does not support dry run", go_quote(&hook.name));
         return Err(Failure::refused(Status::bad_request(why)));

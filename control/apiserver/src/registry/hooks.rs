@@ -32,6 +32,15 @@ pub trait Hooks: Send + Sync + 'static {
     ) -> BoxFuture<'a, Result<Value, Status>>;
     /// May `user` do what `info` describes?
     fn authorize<'a>(&'a self, user: &'a User, info: &'a RequestInfo) -> BoxFuture<'a, Decision>;
+    /// The same for a request that is narrowed to a field selector; one that does not parse narrows nothing.
+    fn authorize_narrowed<'a>(
+        &'a self,
+        user: &'a User,
+        info: &'a RequestInfo,
+        _fields: &'a str,
+    ) -> BoxFuture<'a, Decision> {
+        self.authorize(user, info)
+    }
     /// Every role's rule `user` holds in `namespace` (in all, where empty), and which roles could not be read.
     fn rules_of(&self, user: &User, namespace: &str) -> (Vec<PolicyRule>, Vec<String>);
     /// Whether the server's health check of this name passes; `None` where it has none.

@@ -11,6 +11,7 @@ use crate::write::Writer;
 use futures::future::BoxFuture;
 use machinery::admission::{Typed, kinds};
 use machinery::cel::Type;
+use machinery::custom::rules;
 use machinery::object::{self, Gvk, parse_api_version};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -84,7 +85,7 @@ fn kinds(registry: &Registry, policy: &Value) -> BTreeMap<(String, String, Strin
 /// What a kind's objects look like; none where nobody says.
 fn type_of(kind: &Kind) -> Option<Type> {
     match kind.definition() {
-        Some(custom) => Some(kinds::custom(custom.version().schema.as_ref())),
+        Some(custom) => Some(rules::object_type(custom.version().schema.as_ref())),
         None => kinds::builtin(&kind.gvk()),
     }
 }

@@ -23,10 +23,8 @@ pub struct Check {
     pub namespace: String,
     /// Name, or empty.
     pub name: String,
-    /// Field selector, or empty.
+    /// Field selector, or empty. No authorizer here looks at labels.
     pub fields: String,
-    /// Label selector, or empty.
-    pub labels: String,
 }
 
 /// Whether it is allowed, and why.

@@ -8,9 +8,9 @@ mod webhook;
 use super::conditions::{self, Approval};
 use super::definition::is_true;
 use super::structural;
+use crate::access::{Get as _, same};
 use crate::field::{FieldError, Path};
 use crate::names;
-use crate::resources::access::{Get as _, same};
 use serde_json::Value;
 
 type Errors = Vec<FieldError>;

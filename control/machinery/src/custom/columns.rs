@@ -1,9 +1,9 @@
 //! What `kubectl get` prints of a custom resource: the name, then the definition's columns, or the age where it has none.
 
 use super::jsonpath::JsonPath;
+use crate::access::Get as _;
 use crate::goformat::go_number;
 use crate::object;
-use crate::resources::access::Get as _;
 use crate::resources::table::since;
 use jiff::Timestamp;
 use serde_json::{Value, json};

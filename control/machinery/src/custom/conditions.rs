@@ -1,7 +1,7 @@
 //! The conditions of a definition beside those of its names, and writing them.
 
 use super::definition::{condition, is_true};
-use crate::resources::access::{Get as _, object, set};
+use crate::access::{Get as _, object, set};
 use serde_json::{Value, json};
 
 /// Who may define resources of the project's own groups.

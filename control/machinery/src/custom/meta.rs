@@ -2,10 +2,10 @@
 //! schema says nothing of it.
 
 use super::schema::Schema;
+use crate::access::Get as _;
 use crate::field::{FieldError, Path};
 use crate::names;
 use crate::object::Gvk;
-use crate::resources::access::Get as _;
 use crate::resources::validate;
 use crate::schema::{self, TypeId};
 use serde_json::Value;

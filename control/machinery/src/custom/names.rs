@@ -1,7 +1,7 @@
 //! Who gets which name: within a group a plural, singular, short name, kind or list kind belongs to one definition
 //! (upstream: `pkg/controller/status`). First come, first served; who does not get a name keeps the ones it has.
 
-use crate::resources::access::{Get as _, set};
+use crate::access::{Get as _, set};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
@@ -87,7 +87,7 @@ pub fn plan(crd: &Value, others: &[Value]) -> Option<Naming> {
 fn list(to: &mut Value, from: &Value, key: &str) {
     match from.items(key) {
         [] => {
-            crate::resources::access::remove(to, key);
+            crate::access::remove(to, key);
         }
         items => set(to, key, items.to_vec()),
     }

@@ -3,8 +3,8 @@
 
 use super::definition::Version;
 use super::structural;
+use crate::access::{Get as _, remove, set};
 use crate::field::Path;
-use crate::resources::access::{Get as _, remove, set};
 use crate::schema::descriptions::Descriptions;
 use serde_json::{Map, Value, json};
 

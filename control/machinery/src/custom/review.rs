@@ -1,7 +1,7 @@
 //! ConversionReview: what a conversion webhook is asked, and what of its answer is taken (upstream: `pkg/apiserver/conversion`).
 
+use crate::access::Get as _;
 use crate::object::{self, Gvk};
-use crate::resources::access::Get as _;
 use serde_json::{Value, json};
 
 const GROUP: &str = "apiextensions.k8s.io";

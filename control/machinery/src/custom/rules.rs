@@ -7,11 +7,12 @@
 mod types;
 
 use super::schema::{Rule, Schema};
+use crate::access::Get as _;
+use crate::admission::kinds;
 use crate::cel::{
     Environment, Error, ObjectType, PER_CALL, PER_OBJECT, Program, Type, Value as Cel, Variables,
 };
 use crate::field::{ErrorType, FieldError, Path};
-use crate::resources::access::Get as _;
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -386,12 +387,17 @@ pub(super) fn compile_all(
     errors
 }
 
-/// A schema's objects as a type, for expressions of others (admission policies).
+/// A schema's objects as a type for expressions of others (admission policies): with all of `metadata`.
 #[must_use]
 pub fn object_type(schema: Option<&Schema>) -> Type {
-    let open =
-        || Type::Object(Arc::new(ObjectType { name: "object".into(), open: true, ..ObjectType::default() }));
-    schema.and_then(|s| types::of(s, true)).unwrap_or_else(open)
+    let open = || ObjectType { name: "object".into(), open: true, ..ObjectType::default() };
+    let mut object = match schema.and_then(|s| types::of(s, true)) {
+        Some(Type::Object(object)) => ObjectType::clone(&object),
+        Some(other) => return other,
+        None => open(),
+    };
+    object.fields.extend(kinds::metadata().map(|metadata| ("metadata".to_owned(), metadata)));
+    Type::Object(Arc::new(object))
 }
 
 #[cfg(test)]

@@ -3,8 +3,8 @@
 //! The node is what pruning, defaulting, validation, apply and rules walk, as they walk the field table for built-in
 //! types. It is made from a definition that was accepted, so what a structural schema may not have is not in it.
 
+use crate::access::Get as _;
 use crate::cel::Program;
-use crate::resources::access::Get as _;
 use regex::Regex;
 use serde_json::Value;
 use std::collections::BTreeMap;

@@ -5,9 +5,9 @@
 use super::definition::{Scale, Version};
 use super::schema::Schema;
 use super::{lists, meta, validate};
+use crate::access::{Get as _, copy, remove, set};
 use crate::field::{ErrorType, FieldError, Path};
 use crate::object;
-use crate::resources::access::{Get as _, copy, remove, set};
 use crate::resources::validate as builtin;
 use serde_json::Value;
 

@@ -1,8 +1,8 @@
 //! Which schemas are structural: a type everywhere, and nothing in a value validation that is not in the structure too
 //! (upstream: `pkg/apiserver/schema`). Schemas are looked at as they are written.
 
+use crate::access::Get as _;
 use crate::field::{FieldError, Path};
-use crate::resources::access::Get as _;
 use regex::Regex;
 use serde_json::{Value, json};
 

@@ -3,7 +3,7 @@
 //! `pod-security-admission/policy`.
 
 use super::policy::{Level, Rule};
-use crate::resources::access::Get as _;
+use crate::access::Get as _;
 use serde_json::Value;
 use std::collections::BTreeSet;
 

@@ -1,7 +1,7 @@
 //! What a namespace's `pod-security.kubernetes.io/` labels say. Upstream: `pod-security-admission/api`.
 
+use crate::access::Get as _;
 use crate::field::{FieldError, Path};
-use crate::resources::access::Get as _;
 use serde_json::Value;
 use std::fmt;
 

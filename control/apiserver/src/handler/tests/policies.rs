@@ -121,3 +121,134 @@ async fn expressions_that_do_not_compile_are_refused() {
         "{text}"
     );
 }
+
+/// Refusals of a ConfigMap by a validating policy of this spec.
+async fn refusals(s: &Server, spec: Value) -> Vec<String> {
+    let mut spec = spec;
+    spec["matchConstraints"] = matching(&json!(["configmaps"]));
+    let binding = json!({"policyName": "p", "validationActions": ["Deny"]});
+    configure(s, "ValidatingAdmissionPolicy", spec, binding).await;
+    let answer = s.ask("POST", MAPS, config_map("m", json!({"a": "1"}))).await;
+    let causes = answer.body["details"]["causes"].as_array().cloned().unwrap_or_default();
+    let prefix = "ValidatingAdmissionPolicy 'p' with binding 'b' denied request: ";
+    let message = |cause: &Value| cause["message"].as_str().unwrap_or_default().replace(prefix, "");
+    causes.iter().map(message).collect()
+}
+
+#[tokio::test]
+async fn validations_must_not_cost_more_than_the_budget_together() {
+    let s = Server::start().await;
+    // Each costs 9 in 10 of what a call may; eleven are as many as fit.
+    let dear =
+        json!({"expression": "lists.range(150000).all(x, x >= 0) && false", "messageExpression": "'never'"});
+    let spec = json!({"validations": vec![dear; 14]});
+    let over = "validation failed due to running out of cost budget, no further validation rules will be run";
+    assert_eq!(refusals(&s, spec).await, [over]);
+}
+
+#[tokio::test]
+async fn a_call_that_costs_too_much_must_not_pass() {
+    let s = Server::start().await;
+    let dear = "lists.range(500000).all(x, x >= 0)";
+    let spec = json!({"validations": [{"expression": dear}]});
+    let but =
+        format!("expression '{dear}' resulted in error: operation cancelled: actual cost limit exceeded");
+    assert_eq!(refusals(&s, spec).await, [but]);
+}
+
+#[tokio::test]
+async fn messages_fall_back_where_their_expression_makes_none() {
+    let s = Server::start().await;
+    let spec = json!({"validations": [
+        {"expression": "false", "messageExpression": "'line\\nbreak'", "message": " own "}]});
+    assert_eq!(refusals(&s, spec).await, ["own"]);
+    let s = Server::start().await;
+    let spec =
+        json!({"validations": [{"expression": " 1 == 2 ", "messageExpression": "string(object.nothing)"}]});
+    assert_eq!(refusals(&s, spec).await, ["failed expression: 1 == 2"]);
+}
+
+#[tokio::test]
+async fn an_audit_annotation_that_fails_refuses_the_request() {
+    let s = Server::start().await;
+    let spec = json!({
+        "validations": [{"expression": "true"}],
+        "auditAnnotations": [{"key": "k", "valueExpression": "object.metadata.name + string(object.nothing)"},
+            {"key": "l", "valueExpression": "object.metadata.name == 'm' ? '' : 'x'"}],
+    });
+    let but =
+        "expression 'object.metadata.name + string(object.nothing)' resulted in error: no such key: nothing";
+    assert_eq!(refusals(&s, spec).await, [but]);
+}
+
+#[tokio::test]
+async fn the_authorizer_is_asked_by_validations_only() {
+    let s = Server::start().await;
+    let spec = json!({
+        "variables": [{"name": "may", "expression": "authorizer.requestResource.check('create').allowed()"}],
+        "validations": [
+            {"expression": "variables.may && authorizer.group('').resource('pods').check('get').allowed()"},
+            {"expression": "false", "messageExpression": "'may: ' + string(variables.may)", "message": "not here"},
+        ],
+    });
+    assert_eq!(refusals(&s, spec).await, ["not here"]);
+    let asking = json!({"matchConstraints": matching(&json!(["configmaps"])), "failurePolicy": "Fail",
+        "validations": [{"expression": "true", "messageExpression": "authorizer.requestResource.check('get').reason()"}]});
+    let policy = json!({"metadata": {"name": "q"}, "spec": asking});
+    let (_, text) = s.refused("POST", &format!("{POLICIES}/validatingadmissionpolicies"), policy).await;
+    assert!(text.contains("undeclared reference to 'authorizer'"), "{text}");
+}
+
+#[tokio::test]
+async fn custom_resources_are_parameters_and_their_types_are_checked() {
+    let s = custom::defined().await;
+    let widget = json!({"apiVersion": "acme.com/v1", "kind": "Widget", "metadata": {"name": "limits"}, "spec": {"replicas": 1}});
+    s.ok("POST", custom::WIDGETS, widget).await;
+    s.get(custom::WIDGETS).await;
+    let spec = json!({
+        "paramKind": {"apiVersion": "acme.com/v1", "kind": "Widget"},
+        "matchConstraints": {"resourceRules": [
+            {"operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"]},
+            {"operations": ["CREATE"], "apiGroups": ["acme.com"], "apiVersions": ["v1"], "resources": ["widgets"]}]},
+        "validations": [
+            {"expression": "object.kind == 'Widget' || size(object.data) <= params.spec.replicas",
+                "messageExpression": "'more than ' + string(params.spec.replicas)"},
+            {"expression": "object.kind != 'Widget' || object.spec.colour == params.spec.color"},
+        ],
+    });
+    let binding = json!({"policyName": "p", "validationActions": ["Deny"],
+        "paramRef": {"name": "limits", "namespace": "default", "parameterNotFoundAction": "Deny"}});
+    configure(&s, "ValidatingAdmissionPolicy", spec, binding).await;
+    let (_, text) = s.refused("POST", MAPS, config_map("m", json!({"a": "1", "b": "2"}))).await;
+    assert!(text.ends_with("denied request: more than 1"), "{text}");
+    s.ok("POST", MAPS, config_map("n", json!({"a": "1"}))).await;
+    let path = format!("{POLICIES}/validatingadmissionpolicies/p");
+    for _ in 0..200 {
+        let checked = s.get(&path).await["status"]["typeChecking"].clone();
+        if let Some(warnings) = checked["expressionWarnings"].as_array() {
+            let of: Vec<&str> = warnings.iter().filter_map(|w| w["fieldRef"].as_str()).collect();
+            assert_eq!(of, ["spec.validations[0].expression", "spec.validations[1].expression"]);
+            let text = |at: usize| warnings[at]["warning"].as_str().unwrap_or_default().to_owned();
+            assert!(
+                text(0).starts_with("acme.com/v1, Kind=Widget: ERROR: <input>:1:39: undefined field 'data'"),
+                "{}",
+                text(0)
+            );
+            assert!(
+                text(1).contains("/v1, Kind=ConfigMap: ERROR: ")
+                    && text(1).contains("undefined field 'spec'"),
+                "{}",
+                text(1)
+            );
+            assert!(
+                text(1).contains("acme.com/v1, Kind=Widget: ERROR: ")
+                    && text(1).contains("undefined field 'colour'"),
+                "{}",
+                text(1)
+            );
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+    panic!("its types are not checked");
+}

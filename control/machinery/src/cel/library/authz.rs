@@ -85,7 +85,7 @@ pub(super) fn all() -> Vec<Overload> {
         ("namespace", ONE, |args| narrowed(args, |check, text| check.namespace = text)),
         ("name", ONE, |args| narrowed(args, |check, text| check.name = text)),
         ("fieldSelector", Cost::Selector, |args| narrowed(args, |check, text| check.fields = text)),
-        ("labelSelector", Cost::Selector, |args| narrowed(args, |check, text| check.labels = text)),
+        ("labelSelector", Cost::Selector, |args| narrowed(args, |_, _| {})),
     ];
     for (name, cost, body) in narrowing {
         out.push(member(name, vec![Named(RESOURCE), Text], Named(RESOURCE), cost, body));

@@ -1,8 +1,8 @@
 //! What a version says beside its schema: deprecation, subresources, columns, selectable fields.
 
 use super::Errors;
+use crate::access::Get as _;
 use crate::field::{FieldError, Path};
-use crate::resources::access::Get as _;
 use serde_json::Value;
 
 const COLUMN_TYPES: [&str; 5] = ["boolean", "date", "integer", "number", "string"];

@@ -1,10 +1,10 @@
 //! One `openAPIV3Schema`.
 
 use super::{Errors, Lenience};
+use crate::access::Get as _;
 use crate::custom::schema::Schema;
 use crate::custom::{lists, meta, prune, rules, structural, validate};
 use crate::field::{FieldError, Path};
-use crate::resources::access::Get as _;
 use serde_json::Value;
 
 const TYPES: [&str; 6] = ["array", "boolean", "integer", "number", "object", "string"];

@@ -1,9 +1,9 @@
 //! `spec.conversion`.
 
 use super::{Errors, Lenience};
+use crate::access::Get as _;
 use crate::field::{FieldError, Path};
 use crate::names;
-use crate::resources::access::Get as _;
 use base64::Engine as _;
 use serde_json::Value;
 

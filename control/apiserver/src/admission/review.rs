@@ -1,7 +1,7 @@
 //! AdmissionReview: what a webhook is asked, and what its answer means. Pure.
 //! Upstream: `webhook/request/admissionreview.go`, `webhook/errors/statuserror.go`.
 
-use super::super::Attributes;
+use super::Attributes;
 use crate::registry::kind::Kind;
 use crate::registry::metadata::{at, text};
 use base64::Engine as _;
@@ -71,7 +71,7 @@ fn shown_kind(a: &Attributes<'_>, kind: &Kind) -> machinery::object::Gvk {
 
 /// What an answer says.
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct Answer {
+pub(super) struct Outcome {
     /// The refusal; its message does not name the webhook yet.
     pub refused: Option<Value>,
     /// A patch, and of which type.
@@ -81,7 +81,7 @@ pub(super) struct Answer {
 }
 
 /// Reads the answer to the review `uid` of `version`; the error is upstream's reason for `received invalid webhook response`.
-pub(super) fn answer(review: &Value, version: &str, uid: &str, mutating: bool) -> Result<Answer, String> {
+pub(super) fn answer(review: &Value, version: &str, uid: &str, mutating: bool) -> Result<Outcome, String> {
     let response = at(review, &["response"]).ok_or("webhook response was absent")?;
     let patch = base64::engine::general_purpose::STANDARD
         .decode(text(response, &["patch"]))
@@ -106,7 +106,7 @@ pub(super) fn answer(review: &Value, version: &str, uid: &str, mutating: bool) -
     let allowed = at(response, &["allowed"]).and_then(Value::as_bool).unwrap_or_default();
     let warnings = crate::registry::metadata::items(response, &["warnings"]);
     let annotations = crate::registry::metadata::texts(response, &["auditAnnotations"]);
-    Ok(Answer {
+    Ok(Outcome {
         refused: (!allowed).then(|| at(response, &["status"]).cloned().unwrap_or_default()),
         patch: (mutating && !patch.is_empty()).then(|| (patch, patch_type.to_owned())),
         warnings: warnings.iter().filter_map(|w| w.as_str().map(str::to_owned)).collect(),
