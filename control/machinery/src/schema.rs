@@ -2,9 +2,11 @@
 //! decoding, strategic merge and server-side apply walk.
 //!
 //! - [`descriptions`]: what published schemas say of types and fields.
+//! - `constraints`: what the table says values are held to.
 //! - `parse`: `data/fields.txt` into the table, once.
 //! - [`normalize`]: a JSON value by its type: type check, unknown fields, Go's canonical form.
 
+mod constraints;
 pub mod descriptions;
 pub mod normalize;
 mod parse;
@@ -14,6 +16,7 @@ use serde_json::Value;
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
+pub(crate) use constraints::{Constraints, Format};
 pub use normalize::{Normalized, TypeError};
 
 static SCHEMA: LazyLock<Schema> = LazyLock::new(|| parse::table(include_str!("../data/fields.txt")));
@@ -137,6 +140,8 @@ pub struct Field {
     pub patch: PatchStrategy,
     /// The default as JSON text.
     pub default: Option<&'static str>,
+    /// What its value is held to, where the table says.
+    pub(crate) constraints: Option<Box<Constraints>>,
 }
 
 /// A structure.
@@ -154,6 +159,8 @@ pub struct Type {
     by_number: Box<[u16]>,
     /// It carries `apiVersion` and `kind`.
     is_object: bool,
+    /// A field of it, or of a structure below it, never changes.
+    holds_fixed: bool,
 }
 
 /// All types.
@@ -228,6 +235,15 @@ impl Schema {
             .filter_map(|(_, owner, i)| self.get(*owner).fields.get(usize::from(*i)))
     }
 
+    /// The same in the table's order, each structure's inlined fields in its place.
+    pub(crate) fn properties_in_order(&self, id: TypeId) -> impl Iterator<Item = &Field> {
+        self.get(id).fields.iter().flat_map(move |field| match (&field.shape, field.inline) {
+            (Shape::Struct(inner), true) => self.get(*inner).fields.iter().collect(),
+            (_, true) => Vec::new(),
+            _ => vec![field],
+        })
+    }
+
     /// How many types there are.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -269,6 +285,11 @@ impl Type {
     #[must_use]
     pub fn is_object(&self) -> bool {
         self.is_object
+    }
+
+    /// Whether a field of it, or of a structure below it that is in no list, never changes.
+    pub(crate) fn holds_fixed(&self) -> bool {
+        self.holds_fixed
     }
 
     /// `v1`, the package as Go code and its error texts name it.

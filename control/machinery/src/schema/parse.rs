@@ -1,7 +1,7 @@
 //! `data/fields.txt` into the table. The format is described beside its source: `package`, `alias` and `type` lines,
 //! and indented field lines `name number goType attribute...`.
 
-use super::{Field, ListType, PatchStrategy, Schema, Shape, Special, Type, TypeId};
+use super::{Constraints, Field, ListType, PatchStrategy, Schema, Shape, Special, Type, TypeId};
 use std::collections::HashMap;
 
 struct Package {
@@ -10,6 +10,8 @@ struct Package {
     /// `core.v1`, as other packages refer to it.
     short: &'static str,
     aliases: HashMap<&'static str, &'static str>,
+    /// The values of the aliases that are enumerations.
+    values: HashMap<&'static str, &'static str>,
     types: Vec<(&'static str, Vec<&'static str>)>,
 }
 
@@ -58,6 +60,7 @@ pub(super) fn table(text: &'static str) -> Schema {
                 properties: Box::default(),
                 by_number: Box::default(),
                 is_object: false,
+                holds_fixed: false,
             });
         }
         for name in package.aliases.keys() {
@@ -81,14 +84,24 @@ fn read(text: &'static str) -> Vec<Package> {
         if let Some(rest) = line.strip_prefix("package ") {
             let (name, api_version) = rest.split_once(' ').unwrap_or((rest, ""));
             let short = name.rmatch_indices('.').nth(1).map_or(name, |(i, _)| &name[i + 1..]);
-            packages.push(Package { name, api_version, short, aliases: HashMap::new(), types: Vec::new() });
+            packages.push(Package {
+                name,
+                api_version,
+                short,
+                aliases: HashMap::new(),
+                values: HashMap::new(),
+                types: Vec::new(),
+            });
             continue;
         }
         let Some(package) = packages.last_mut() else { continue };
         if let Some(rest) = line.strip_prefix("alias ") {
             if let Some((name, target)) = rest.split_once(" = ") {
-                let target = target.split_once(" (").map_or(target, |(t, _)| t);
+                let (target, values) = target.split_once(" (").unwrap_or((target, ""));
                 package.aliases.insert(name, target);
+                if !values.is_empty() {
+                    package.values.insert(name, values.trim_end_matches(')'));
+                }
             }
         } else if let Some(name) = line.strip_prefix("type ") {
             package.types.push((name.trim(), Vec::new()));
@@ -159,6 +172,17 @@ fn shape(go: &str, package: &Package, packages: &[Package], ids: &HashMap<(&str,
     ids.get(&(home.short, name)).map_or(Shape::Any, |id| Shape::Struct(*id))
 }
 
+/// The values a field's type enumerates, or those of a list or map of it; empty where it does not.
+fn values(go: &str, package: &Package, packages: &[Package]) -> &'static str {
+    let go =
+        go.strip_prefix("[]").or_else(|| Some(go.strip_prefix("map[")?.split_once(']')?.1)).unwrap_or(go);
+    let (home, name) = match go.rsplit_once('.') {
+        Some((short, name)) => (packages.iter().find(|p| p.short == short), name),
+        None => (Some(package), go),
+    };
+    home.and_then(|home| home.values.get(name)).copied().unwrap_or_default()
+}
+
 fn field(
     line: &'static str,
     package: &Package,
@@ -183,6 +207,7 @@ fn field(
         atomic: false,
         patch: PatchStrategy::default(),
         default: None,
+        constraints: Constraints::read(words.clone(), values(go_type, package, packages)),
     };
     for word in words {
         match word.split_once('=').unwrap_or((word, "")) {
@@ -241,6 +266,22 @@ fn index(schema: &mut Schema) {
         kind.properties = properties.into();
         kind.by_number = by_number.into();
     }
+    while mark_fixed(schema) {}
+}
+
+/// Marks the types with a field that never changes, and those that hold such a type; false once all are marked.
+fn mark_fixed(schema: &mut Schema) -> bool {
+    let below = |field: &Field| match field.shape {
+        Shape::Struct(id) => schema.get(id).holds_fixed,
+        _ => false,
+    };
+    let fixed = |field: &Field| field.constraints.as_ref().is_some_and(|c| c.fixed.is_some()) || below(field);
+    let found = schema.types.iter().position(|kind| !kind.holds_fixed && kind.fields.iter().any(fixed));
+    match found {
+        Some(index) => schema.types[index].holds_fixed = true,
+        None => return false,
+    }
+    true
 }
 
 fn collect_properties(schema: &Schema, id: TypeId, out: &mut Vec<(&'static str, TypeId, u16)>, depth: u8) {

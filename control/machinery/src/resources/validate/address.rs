@@ -1,169 +1,111 @@
 //! Addresses and networks as fields hold them.
 //!
 //! Old fields take any spelling of an address that every reader understands alike; new fields take the canonical one only.
-//! A spelling that an object has already is never refused ([`ip`], [`cidr`]: `known`).
+//! A spelling that an object has already is never refused (`known`).
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
-use super::Errors;
+use super::cursor::Cursor;
 use crate::{
-    field::{FieldError, Path},
     goformat::go_quote,
+    resources::address::{is_mapped, masked, parse, parse_cidr},
 };
 
-/// Reads an address in any spelling upstream's oldest parser took: octets may have leading zeros.
-pub(in crate::resources) fn parse(value: &str) -> Option<IpAddr> {
-    if let Ok(ip) = value.parse() {
-        return Some(ip);
-    }
-    match value.rsplit_once(':') {
-        None => octets(value).map(IpAddr::V4),
-        Some((head, tail)) if tail.contains('.') => {
-            format!("{head}:{}", octets(tail)?).parse::<Ipv6Addr>().ok().map(IpAddr::V6)
+impl Cursor<'_> {
+    /// An address in an old field. False where it cannot be read at all.
+    pub(super) fn ip(self, known: &[&str]) -> bool {
+        let value = self.str();
+        let Some(address) = parse(value) else {
+            if !known.contains(&value) {
+                self.invalid("must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)");
+            }
+            return known.contains(&value);
+        };
+        let leading = value.parse::<IpAddr>().is_err();
+        if known.contains(&value) || !(leading || is_mapped(address)) {
+            return true;
         }
-        Some(_) => None,
-    }
-}
-
-/// Four decimal numbers up to 255, leading zeros or not.
-fn octets(value: &str) -> Option<Ipv4Addr> {
-    let mut parts = value.split('.').map(|part| {
-        let digits = !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
-        let trimmed = part.trim_start_matches('0');
-        if digits { if trimmed.is_empty() { Some(0) } else { trimmed.parse::<u8>().ok() } } else { None }
-    });
-    let octets = [parts.next()??, parts.next()??, parts.next()??, parts.next()??];
-    parts.next().is_none().then(|| Ipv4Addr::from(octets))
-}
-
-/// A network: its address as written and the length of its prefix, in bits.
-pub(in crate::resources) fn parse_cidr(value: &str) -> Option<(IpAddr, u8)> {
-    let (address, length) = value.split_once('/')?;
-    let address = parse(address)?;
-    if length.is_empty() || !length.bytes().all(|b| b.is_ascii_digit()) {
-        return None;
-    }
-    let length = length.trim_start_matches('0');
-    let length = if length.is_empty() { 0 } else { length.parse::<u8>().ok()? };
-    (length <= bits(address)).then_some((address, length))
-}
-
-fn bits(address: IpAddr) -> u8 {
-    if address.is_ipv4() { 32 } else { 128 }
-}
-
-/// The address with everything behind the prefix cleared.
-pub(in crate::resources) fn masked(address: IpAddr, length: u8) -> IpAddr {
-    match address {
-        IpAddr::V4(v4) => {
-            let mask = u32::MAX.checked_shl(32 - u32::from(length.min(32))).unwrap_or_default();
-            IpAddr::V4(Ipv4Addr::from_bits(v4.to_bits() & mask))
+        if leading {
+            self.invalid("must not have leading 0s");
         }
-        IpAddr::V6(v6) => {
-            let mask = u128::MAX.checked_shl(128 - u32::from(length.min(128))).unwrap_or_default();
-            IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & mask))
+        if is_mapped(address) {
+            self.invalid("must not be an IPv4-mapped IPv6 address");
         }
+        false
     }
-}
 
-fn is_mapped(address: IpAddr) -> bool {
-    matches!(address, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some())
-}
+    /// An address in a new field: in its one canonical spelling.
+    pub(super) fn canonical_ip(self) -> bool {
+        self.ip(&[])
+            && self.canonical(&parse(self.str()).map(|address| address.to_string()).unwrap_or_default())
+    }
 
-/// An address in an old field. False where it cannot be read at all.
-pub(super) fn ip(path: &Path, value: &str, known: &[&str], errors: &mut Errors) -> bool {
-    let Some(address) = parse(value) else {
+    fn canonical(self, canonical: &str) -> bool {
+        let same = canonical == self.str();
+        if !same {
+            self.invalid(format!("must be in canonical form ({})", go_quote(canonical)));
+        }
+        same
+    }
+
+    /// A network in an old field. False where it cannot be read at all.
+    pub(super) fn cidr(self, known: &[&str]) -> bool {
+        self.cidr_of(self.str(), known)
+    }
+
+    /// A network that is part of the text there.
+    pub(super) fn cidr_of(self, value: &str, known: &[&str]) -> bool {
         if known.contains(&value) {
             return true;
         }
-        let detail = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
-        errors.push(FieldError::invalid(path, value, detail));
-        return false;
-    };
-    if known.contains(&value) {
-        return true;
+        let (text, digits) = value.split_once('/').unwrap_or((value, ""));
+        let detail = match parse_cidr(value) {
+            None => "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)",
+            _ if text.parse::<IpAddr>().is_err() || (digits.len() > 1 && digits.starts_with('0')) => {
+                "must not have leading 0s in IP or prefix length"
+            }
+            Some((address, _)) if is_mapped(address) => "must not have an IPv4-mapped IPv6 address",
+            Some((address, length)) if masked(address, length) != address => {
+                "must not have bits set beyond the prefix length"
+            }
+            Some(_) => return true,
+        };
+        self.invalid_value(value, detail);
+        false
     }
-    let before = errors.len();
-    if value.parse::<IpAddr>().is_err() {
-        errors.push(FieldError::invalid(path, value, "must not have leading 0s"));
-    }
-    if is_mapped(address) {
-        errors.push(FieldError::invalid(path, value, "must not be an IPv4-mapped IPv6 address"));
-    }
-    errors.len() == before
-}
 
-/// An address in a new field: in its one canonical spelling.
-pub(super) fn canonical_ip(path: &Path, value: &str, errors: &mut Errors) -> bool {
-    if !ip(path, value, &[], errors) {
-        return false;
-    }
-    let canonical = parse(value).map(|address| address.to_string()).unwrap_or_default();
-    if canonical != value {
-        let detail = format!("must be in canonical form ({})", go_quote(&canonical));
-        errors.push(FieldError::invalid(path, value, detail));
-        return false;
-    }
-    true
-}
-
-/// A network in an old field. False where it cannot be read at all.
-pub(super) fn cidr(path: &Path, value: &str, known: &[&str], errors: &mut Errors) -> bool {
-    if known.contains(&value) {
-        return true;
-    }
-    let Some((address, length)) = parse_cidr(value) else {
-        let detail = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
-        errors.push(FieldError::invalid(path, value, detail));
-        return false;
-    };
-    let (text, digits) = value.split_once('/').unwrap_or((value, ""));
-    let detail = if text.parse::<IpAddr>().is_err() || (digits.len() > 1 && digits.starts_with('0')) {
-        "must not have leading 0s in IP or prefix length"
-    } else if is_mapped(address) {
-        "must not have an IPv4-mapped IPv6 address"
-    } else if masked(address, length) != address {
-        "must not have bits set beyond the prefix length"
-    } else {
-        return true;
-    };
-    errors.push(FieldError::invalid(path, value, detail));
-    false
-}
-
-/// A network in a new field: in its one canonical spelling.
-pub(super) fn canonical_cidr(path: &Path, value: &str, errors: &mut Errors) {
-    if !cidr(path, value, &[], errors) {
-        return;
-    }
-    let canonical =
-        parse_cidr(value).map(|(address, length)| format!("{address}/{length}")).unwrap_or_default();
-    if canonical != value {
-        let detail = format!("must be in canonical form ({})", go_quote(&canonical));
-        errors.push(FieldError::invalid(path, value, detail));
+    /// A network in a new field: in its one canonical spelling.
+    pub(super) fn canonical_cidr(self) {
+        if self.cidr(&[]) {
+            let network = parse_cidr(self.str()).map(|(address, length)| format!("{address}/{length}"));
+            self.canonical(&network.unwrap_or_default());
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::resources::validate::cursor::look;
+    use serde_json::json;
 
-    fn said<T>(check: impl Fn(&Path, &mut Errors) -> T) -> Vec<String> {
-        let mut errors = Errors::new();
-        check(&Path::new("f"), &mut errors);
+    fn said<T>(value: &str, check: impl Fn(Cursor<'_>) -> T) -> Vec<String> {
+        let errors = look(None, &json!(value), None, |c| {
+            check(c);
+        });
         errors.into_iter().map(|e| e.detail).collect()
     }
 
     #[test]
     fn old_fields_take_what_all_read_alike() {
-        let ip = |value: &str| said(|p, e| ip(p, value, &["010.0.0.1"], e));
+        let ip = |value: &str| said(value, |c| c.ip(&["010.0.0.1"]));
         for fine in ["10.0.0.1", "::1", "FE80:0:0:0:0:0:0:0abc", "010.0.0.1"] {
             assert!(ip(fine).is_empty(), "{fine}");
         }
         assert_eq!(ip("10.0.0.01"), ["must not have leading 0s"]);
         assert_eq!(ip("::ffff:1.2.3.4"), ["must not be an IPv4-mapped IPv6 address"]);
         assert_eq!(ip("1.2.3"), ["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"]);
-        let cidr = |value: &str| said(|p, e| cidr(p, value, &[], e));
+        let cidr = |value: &str| said(value, |c| c.cidr(&[]));
         assert!(cidr("10.0.0.0/8").is_empty() && cidr("0.0.0.0/0").is_empty() && cidr("::/0").is_empty());
         assert_eq!(cidr("10.0.0.0/08"), ["must not have leading 0s in IP or prefix length"]);
         assert_eq!(cidr("10.0.0.1/8"), ["must not have bits set beyond the prefix length"]);
@@ -172,13 +114,9 @@ mod tests {
 
     #[test]
     fn new_fields_take_the_canonical_spelling_only() {
-        assert_eq!(
-            said(|p, e| canonical_ip(p, "2001:DB8::1", e)),
-            ["must be in canonical form (\"2001:db8::1\")"]
-        );
-        assert_eq!(
-            said(|p, e| canonical_cidr(p, "2001:db8:0::/64", e)),
-            ["must be in canonical form (\"2001:db8::/64\")"]
-        );
+        let ip = said("2001:DB8::1", |c| c.canonical_ip());
+        assert_eq!(ip, ["must be in canonical form (\"2001:db8::1\")"]);
+        let cidr = said("2001:db8:0::/64", |c| c.canonical_cidr());
+        assert_eq!(cidr, ["must be in canonical form (\"2001:db8::/64\")"]);
     }
 }

@@ -1,58 +1,51 @@
 //! Horizontal pod autoscalers.
 
-use serde_json::Value;
-
-use super::{Errors, quantities, rules};
-use crate::{
-    field::{FieldError, Path},
-    resources::access::Get,
-};
+use super::cursor::Cursor;
+use crate::{names, resources::access::Get as _};
 
 /// Longest period of a scaling policy, in seconds.
 const PERIOD_MAX: i64 = 1800;
 /// Longest window a scaler may look back, in seconds.
 const WINDOW_MAX: i64 = 3600;
 
-/// What holds for every autoscaler; a target that `old` (null for a new one) has is not judged again.
-pub(super) fn horizontal_pod_autoscaler(hpa: &Value, old: &Value, errors: &mut Errors) {
-    let (path, spec, before) = (Path::new("spec"), hpa.at("spec"), old.at("spec"));
-    let (min, max) = (spec.int("minReplicas"), spec.int("maxReplicas").unwrap_or_default());
+/// What holds for every autoscaler; a target it had before is not judged again.
+pub(super) fn horizontal_pod_autoscaler(hpa: Cursor<'_>) {
+    let spec = hpa.field("spec");
+    let (min, max) = (spec.field("minReplicas"), spec.field("maxReplicas"));
     // Nothing scales to zero here, but what did may go on.
-    let low = if before.int("minReplicas") == Some(0) { 0 } else { 1 };
-    if let Some(min) = min.filter(|min| *min < low) {
-        let detail = format!("must be greater than or equal to {low}");
-        errors.push(FieldError::invalid(&path.child("minReplicas"), min, detail));
+    let low = if min.old.as_i64() == Some(0) { 0 } else { 1 };
+    if min.number().is_some_and(|min| min < low) {
+        min.invalid(format!("must be greater than or equal to {low}"));
     }
-    let max_path = path.child("maxReplicas");
-    if max == 0 {
-        errors.push(FieldError::required(&max_path, "must be set and greater than 0"));
-    } else if max < 0 {
-        errors.push(FieldError::invalid(&max_path, max, "must be greater than or equal to 1"));
+    let most = max.number().unwrap_or_default();
+    if most == 0 {
+        max.missing("must be set and greater than 0");
+    } else if most < 0 {
+        max.invalid("must be greater than or equal to 1");
     }
-    if min.is_some_and(|min| max < min) {
-        let detail = "must be greater than or equal to `minReplicas`";
-        errors.push(FieldError::invalid(&max_path, max, detail));
+    if min.number().is_some_and(|min| most < min) {
+        max.invalid("must be greater than or equal to `minReplicas`");
     }
-    let (target, target_before) = (spec.at("scaleTargetRef"), before.at("scaleTargetRef"));
-    let known = !old.is_null()
-        && ["apiVersion", "kind"].iter().all(|key| target.text(key) == target_before.text(key));
+    let target = spec.field("scaleTargetRef");
+    let known =
+        hpa.is_update() && ["apiVersion", "kind"].iter().all(|key| target.text(key) == target.old.text(key));
     let version = match target.text("kind") {
         _ if known => Version::Any,
         "ReplicationController" => Version::WithoutGroup,
         _ => Version::WithGroup,
     };
-    reference(&path.child("scaleTargetRef"), target, version, errors);
-    let object = |metric: &Value| metric.text("type") == "Object" && metric.has("object");
-    let bad = |metric: &&Value| {
-        version_error(metric.text("object.describedObject.apiVersion"), Version::WithoutGroup).is_some()
+    reference(target, version);
+    let bad = |metric: &serde_json::Value| {
+        let version = metric.text("object.describedObject.apiVersion");
+        metric.text("type") == "Object"
+            && metric.has("object")
+            && version_error(version, Version::WithoutGroup).is_some()
     };
-    let described = match before.items("metrics").iter().filter(|m| object(m)).find(bad) {
-        Some(_) => Version::Any,
-        None => Version::WithoutGroup,
-    };
-    metrics(&path.child("metrics"), spec, described, errors);
+    let described =
+        if spec.old.items("metrics").iter().any(bad) { Version::Any } else { Version::WithoutGroup };
+    metrics(spec, described);
     for key in ["scaleUp", "scaleDown"] {
-        scaling_rules(&path.child("behavior").child(key), spec.at("behavior").at(key), errors);
+        scaling_rules(spec.field("behavior").field(key));
     }
 }
 
@@ -76,12 +69,11 @@ fn version_error(version: &str, wanted: Version) -> Option<String> {
     }
 }
 
-fn reference(path: &Path, target: &Value, version: Version, errors: &mut Errors) {
-    rules::segment(&path.child("kind"), target.text("kind"), errors);
-    rules::segment(&path.child("name"), target.text("name"), errors);
-    let text = target.text("apiVersion");
-    if let Some(detail) = version_error(text, version) {
-        errors.push(FieldError::invalid(&path.child("apiVersion"), text, detail));
+fn reference(target: Cursor<'_>, version: Version) {
+    target.field("kind").segment();
+    target.field("name").segment();
+    if let Some(detail) = version_error(target.text("apiVersion"), version) {
+        target.field("apiVersion").invalid(detail);
     }
 }
 
@@ -93,201 +85,152 @@ const SOURCES: [(&str, &str); 5] = [
     ("Resource", "resource"),
     ("ContainerResource", "containerResource"),
 ];
-const SOURCE_TYPES: [&str; 5] = ["ContainerResource", "External", "Object", "Pods", "Resource"];
 
-fn metrics(path: &Path, spec: &Value, described: Version, errors: &mut Errors) {
-    let list = spec.items("metrics");
-    for (index, metric) in list.iter().enumerate() {
-        self::metric(&path.index(index), metric, described, errors);
-    }
-    let outside = list.iter().any(|metric| matches!(metric.text("type"), "Object" | "External"));
-    if spec.int("minReplicas") == Some(0) && !outside {
+fn metrics(spec: Cursor<'_>, described: Version) {
+    let metrics = spec.field("metrics");
+    metrics.items().for_each(|metric| self::metric(metric, described));
+    let outside = metrics.items().any(|metric| matches!(metric.text("type"), "Object" | "External"));
+    if spec.at("minReplicas").as_i64() == Some(0) && !outside {
         let detail =
             "must specify at least one Object or External metric to support scaling to zero replicas";
-        errors.push(FieldError::forbidden(path, detail));
+        metrics.forbidden(detail);
     }
 }
 
-fn metric(path: &Path, metric: &Value, described: Version, errors: &mut Errors) {
-    let (kind, kind_path) = (metric.text("type"), path.child("type"));
-    if kind.is_empty() {
-        errors.push(FieldError::required(&kind_path, "must specify a metric source type"));
-    }
-    let unknown = !SOURCE_TYPES.contains(&kind);
-    if unknown {
-        errors.push(FieldError::not_supported(&kind_path, kind, &SOURCE_TYPES));
-    }
+fn metric(metric: Cursor<'_>, described: Version) {
+    let kind = metric.field("type");
+    kind.required_with("must specify a metric source type");
+    kind.enumerated();
     let present: Vec<&str> = SOURCES.iter().map(|(_, key)| *key).filter(|key| metric.has(key)).collect();
     if let Some(first) = present.first() {
-        source(&path.child(first), first, metric.at(first), described, errors);
+        source(metric.field(first), first, described);
     }
-    let expected = SOURCES.iter().find(|(name, _)| *name == kind).map(|(_, key)| *key);
+    let expected = SOURCES.iter().find(|(name, _)| *name == kind.str()).map(|(_, key)| *key);
     match expected {
-        Some(key) if !metric.has(key) => {
-            let detail = "must populate information for the given metric source";
-            errors.push(FieldError::required(&path.child(key), detail));
+        Some(key) => {
+            metric.field(key).required_with("must populate information for the given metric source");
         }
-        Some(_) => {}
         // Upstream says this twice.
-        None => errors.push(FieldError::not_supported(&kind_path, kind, &SOURCE_TYPES)),
+        None => kind.enumerated(),
     }
     if present.len() != 1 {
         for key in present.into_iter().filter(|key| Some(*key) != expected) {
-            let detail = "must populate the given metric source only";
-            errors.push(FieldError::forbidden(&path.child(key), detail));
+            metric.field(key).forbidden("must populate the given metric source only");
         }
     }
 }
 
-fn source(path: &Path, kind: &str, source: &Value, described: Version, errors: &mut Errors) {
-    let (target, target_path) = (source.at("target"), path.child("target"));
-    let has = |key: &str| target.has(key);
+fn source(source: Cursor<'_>, kind: &str, described: Version) {
     if kind == "object" {
-        reference(&path.child("describedObject"), source.at("describedObject"), described, errors);
+        reference(source.field("describedObject"), described);
     }
-    match kind {
-        "resource" | "containerResource" => {
-            let name = source.text("name");
-            if name.is_empty() {
-                errors.push(FieldError::required(&path.child("name"), "must specify a resource name"));
-            } else if kind == "containerResource" {
-                quantities::resource_name(&path.child("name"), name, errors);
-            }
+    if matches!(kind, "resource" | "containerResource") {
+        let name = source.field("name");
+        if name.required_with("must specify a resource name") && kind == "containerResource" {
+            name.container_resource(name.str());
         }
-        _ => {
-            let (name, path) = (source.text("metric.name"), path.child("metric").child("name"));
-            if name.is_empty() {
-                errors.push(FieldError::required(&path, "must specify a metric name"));
-            } else {
-                rules::segment(&path, name, errors);
-            }
+    } else {
+        let name = source.field("metric.name");
+        if name.required_with("must specify a metric name") {
+            name.format(names::path_segment);
         }
     }
-    if kind == "containerResource" {
-        let (container, path) = (source.text("container"), path.child("container"));
-        if container.is_empty() {
-            errors.push(FieldError::required(&path, "must specify a container"));
-        } else {
-            rules::label(&path, container, errors);
-        }
+    if kind == "containerResource" && source.field("container").required_with("must specify a container") {
+        source.field("container").label();
     }
-    self::target(&target_path, target, errors);
-    let (lacks, both) = match kind {
-        "object" if !has("value") && !has("averageValue") => {
-            (Some(("averageValue", "must set either a target value or averageValue")), None)
+    let target = source.field("target");
+    self::target(target);
+    aims_at_one(kind, target);
+}
+
+/// A target names the amount its kind of metric is measured in, and no second one.
+fn aims_at_one(kind: &str, target: Cursor<'_>) {
+    let (value, average) = (target.field("value"), target.field("averageValue"));
+    let utilization = target.field("averageUtilization");
+    let set = [value, average, utilization].map(Cursor::is_set);
+    match (kind, set) {
+        ("object", [false, false, _]) => average.missing("must set either a target value or averageValue"),
+        ("external", [false, false, _]) => {
+            average.missing("must set either a target value for metric or a per-pod target");
         }
-        "external" => (
-            (!has("value") && !has("averageValue"))
-                .then_some(("averageValue", "must set either a target value for metric or a per-pod target")),
-            (has("value") && has("averageValue"))
-                .then_some(("value", "may not set both a target value for metric and a per-pod target")),
-        ),
-        "pods" if !has("averageValue") => {
-            (Some(("averageValue", "must specify a positive target averageValue")), None)
+        ("external", [true, true, _]) => {
+            value.forbidden("may not set both a target value for metric and a per-pod target");
         }
-        "resource" | "containerResource" => (
-            (!has("averageUtilization") && !has("averageValue")).then_some((
-                "averageUtilization",
-                "must set either a target raw value or a target utilization",
-            )),
-            (has("averageUtilization") && has("averageValue"))
-                .then_some(("averageValue", "may not set both a target raw value and a target utilization")),
-        ),
-        _ => (None, None),
-    };
-    if let Some((key, detail)) = lacks {
-        errors.push(FieldError::required(&target_path.child(key), detail));
-    }
-    if let Some((key, detail)) = both {
-        errors.push(FieldError::forbidden(&target_path.child(key), detail));
+        ("pods", [_, false, _]) => average.missing("must specify a positive target averageValue"),
+        ("resource" | "containerResource", [_, false, false]) => {
+            utilization.missing("must set either a target raw value or a target utilization");
+        }
+        ("resource" | "containerResource", [_, true, true]) => {
+            average.forbidden("may not set both a target raw value and a target utilization");
+        }
+        _ => {}
     }
 }
 
-fn target(path: &Path, target: &Value, errors: &mut Errors) {
-    let (kind, kind_path) = (target.text("type"), path.child("type"));
-    if kind.is_empty() {
-        errors.push(FieldError::required(&kind_path, "must specify a metric target type"));
+fn target(target: Cursor<'_>) {
+    let kind = target.field("type");
+    kind.required_with("must specify a metric target type");
+    if !kind.is_enumerated() {
+        kind.invalid("must be either Utilization, Value, or AverageValue");
     }
-    if !["AverageValue", "Utilization", "Value"].contains(&kind) {
-        let detail = "must be either Utilization, Value, or AverageValue";
-        errors.push(FieldError::invalid(&kind_path, kind, detail));
-    }
-    for key in ["value", "averageValue"] {
-        if let Some(amount) = quantities::parse(target.at(key)).filter(|amount| amount.sign() <= 0) {
-            errors.push(FieldError::invalid(&path.child(key), amount.canonical(), "must be positive"));
+    for amount in ["value", "averageValue"].map(|key| target.field(key)) {
+        if let Some(quantity) = amount.quantity().filter(|quantity| quantity.sign() <= 0) {
+            amount.invalid_value(quantity.canonical(), "must be positive");
         }
     }
-    if let Some(share) = target.int("averageUtilization").filter(|share| *share < 1) {
-        errors.push(FieldError::invalid(&path.child("averageUtilization"), share, "must be greater than 0"));
+    let share = target.field("averageUtilization");
+    if share.number().is_some_and(|share| share < 1) {
+        share.invalid("must be greater than 0");
     }
 }
 
-fn scaling_rules(path: &Path, rules: &Value, errors: &mut Errors) {
-    if rules.is_null() {
+fn scaling_rules(rules: Cursor<'_>) {
+    if !rules.is_set() {
         return;
     }
-    let window_path = path.child("stabilizationWindowSeconds");
-    if let Some(window) = rules.int("stabilizationWindowSeconds") {
-        if window < 0 {
-            let detail = "must be greater than or equal to zero";
-            errors.push(FieldError::invalid(&window_path, window, detail));
+    let window = rules.field("stabilizationWindowSeconds");
+    match window.number() {
+        Some(..0) => window.invalid("must be greater than or equal to zero"),
+        Some(seconds) if seconds > WINDOW_MAX => {
+            window.invalid(format!("must be less than or equal to {WINDOW_MAX}"));
         }
-        if window > WINDOW_MAX {
-            let detail = format!("must be less than or equal to {WINDOW_MAX}");
-            errors.push(FieldError::invalid(&window_path, window, detail));
-        }
+        _ => {}
     }
-    let selections = ["Disabled", "Max", "Min"];
-    if let Some(selection) = rules.at("selectPolicy").as_str().filter(|s| !selections.contains(s)) {
-        errors.push(FieldError::not_supported(&path.child("selectPolicy"), selection, &selections));
-    }
-    let (policies, policies_path) = (rules.items("policies"), path.child("policies"));
-    if policies.is_empty() {
-        errors.push(FieldError::required(&policies_path, "must specify at least one Policy"));
-    }
-    for (index, policy) in policies.iter().enumerate() {
-        scaling_policy(&policies_path.index(index), policy, errors);
-    }
-    if rules.has("tolerance") {
-        quantities::amount(&path.child("tolerance"), rules.at("tolerance"), errors);
+    rules.plain(&["selectPolicy"]);
+    rules.field("policies").required_with("must specify at least one Policy");
+    rules.each("policies").for_each(scaling_policy);
+    if let Some(tolerance) = rules.field("tolerance").if_set() {
+        tolerance.amount();
     }
 }
 
-fn scaling_policy(path: &Path, policy: &Value, errors: &mut Errors) {
-    let kind = policy.text("type");
-    if !["Percent", "Pods"].contains(&kind) {
-        errors.push(FieldError::not_supported(&path.child("type"), kind, &["Percent", "Pods"]));
+fn scaling_policy(policy: Cursor<'_>) {
+    policy.field("type").enumerated();
+    let period = policy.field("periodSeconds");
+    for amount in [policy.field("value"), period] {
+        if amount.number().unwrap_or_default() <= 0 {
+            amount.invalid("must be greater than zero");
+        }
     }
-    for key in ["value", "periodSeconds"] {
-        let number = policy.int(key).unwrap_or_default();
-        if number <= 0 {
-            errors.push(FieldError::invalid(&path.child(key), number, "must be greater than zero"));
-        }
-        if key == "periodSeconds" && number > PERIOD_MAX {
-            let detail = format!("must be less than or equal to {PERIOD_MAX}");
-            errors.push(FieldError::invalid(&path.child(key), number, detail));
-        }
+    if period.number() > Some(PERIOD_MAX) {
+        period.invalid(format!("must be less than or equal to {PERIOD_MAX}"));
     }
 }
 
-pub(super) fn status(new: &Value, _old: &Value, errors: &mut Errors) {
-    rules::not_negatives(
-        &Path::new("status"),
-        new.at("status"),
-        &["currentReplicas", "desiredReplicas"],
-        errors,
-    );
+pub(super) fn status(hpa: Cursor<'_>) {
+    hpa.field("status").not_negatives(&["currentReplicas", "desiredReplicas"]);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::goformat::go_quote;
-    use serde_json::json;
+    use crate::{goformat::go_quote, resources::validate::cursor::look, schema::builtin};
+    use serde_json::{Value, json};
 
     fn said(hpa: &Value, old: &Value) -> Vec<String> {
-        let mut errors = Errors::new();
-        horizontal_pod_autoscaler(hpa, old, &mut errors);
+        let old = (!old.is_null()).then_some(old);
+        let kind = builtin().named("autoscaling/v2", "HorizontalPodAutoscaler");
+        let errors = look(kind, hpa, old, |hpa| horizontal_pod_autoscaler(hpa));
         errors.into_iter().map(|e| e.to_string()).collect()
     }
 

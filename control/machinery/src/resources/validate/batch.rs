@@ -2,123 +2,98 @@
 
 use serde_json::Value;
 
-use super::{Errors, pod, rules, selector};
+use super::{checks::IMMUTABLE, cursor::Cursor, pod};
 use crate::{
-    field::{FieldError, Path},
-    resources::access::{Get, same},
+    names,
+    resources::access::{Get as _, copy, entries, existing, remove, same},
 };
-
-const COUNTS: [&str; 7] = [
-    "parallelism",
-    "completions",
-    "activeDeadlineSeconds",
-    "backoffLimit",
-    "ttlSecondsAfterFinished",
-    "backoffLimitPerIndex",
-    "maxFailedIndexes",
-];
 
 /// An indexed job's bounds: its indexes are kept in its status.
 const INDEXED_MAX: i64 = 100_000;
 
-pub(super) fn job(job: &Value, errors: &mut Errors) {
-    let (path, spec) = (Path::new("spec"), job.at("spec"));
-    self::spec(&path, spec, errors);
+pub(super) fn job(job: Cursor<'_>) {
+    let spec = job.field("spec");
+    self::spec(spec);
     if spec.has("selector") {
-        selector::label_selector(&path.child("selector"), spec.at("selector"), errors);
-        selector::matches_template(&path, spec.at("selector"), spec, errors);
+        spec.field("selector").label_selector();
+        spec.matches_template();
     } else {
-        errors.push(FieldError::required(&path.child("selector"), ""));
+        spec.field("selector").missing("");
     }
 }
 
-fn spec(path: &Path, spec: &Value, errors: &mut Errors) {
-    rules::not_negatives(path, spec, &COUNTS, errors);
-    let mode = spec.text("completionMode");
-    rules::supported_or_empty(&path.child("completionMode"), mode, &["Indexed", "NonIndexed"], errors);
-    if mode == "Indexed" {
-        indexed(path, spec, errors);
+fn spec(spec: Cursor<'_>) {
+    spec.plain(&[
+        "parallelism",
+        "completions",
+        "activeDeadlineSeconds",
+        "backoffLimit",
+        "ttlSecondsAfterFinished",
+        "backoffLimitPerIndex",
+        "maxFailedIndexes",
+        "completionMode",
+    ]);
+    if spec.text("completionMode") == "Indexed" {
+        indexed(spec);
     } else {
         for key in ["backoffLimitPerIndex", "maxFailedIndexes"] {
-            if let Some(count) = spec.int(key) {
-                let detail = "requires indexed completion mode";
-                errors.push(FieldError::invalid(&path.child(key), count, detail));
+            if spec.has(key) {
+                spec.field(key).invalid("requires indexed completion mode");
             }
         }
     }
-    failure_policy(&path.child("podFailurePolicy"), spec, errors);
-    let policies: &[&str] =
-        if spec.has("podFailurePolicy") { &["Failed"] } else { &["Failed", "TerminatingOrFailed"] };
-    let policy = spec.text("podReplacementPolicy");
-    rules::supported_or_empty(&path.child("podReplacementPolicy"), policy, policies, errors);
-    let template = path.child("template");
-    pod::template(&template, spec.at("template"), errors);
-    let restart = spec.text("template.spec.restartPolicy");
-    let restart_path = template.child("spec").child("restartPolicy");
-    match restart {
-        "" | "Always" => {
-            let detail = "valid values: \"OnFailure\", \"Never\"";
-            errors.push(FieldError::required(&restart_path, detail));
+    failure_policy(spec);
+    let replacement = spec.field("podReplacementPolicy");
+    if spec.has("podFailurePolicy") {
+        replacement.one_of(&["Failed"]);
+    } else {
+        replacement.is_plain();
+    }
+    pod::template(spec.field("template"));
+    let restart = spec.field("template.spec.restartPolicy");
+    match restart.str() {
+        "" | "Always" => restart.missing("valid values: \"OnFailure\", \"Never\""),
+        "OnFailure" if spec.has("podFailurePolicy") => {
+            restart.invalid("only \"Never\" is supported when podFailurePolicy is specified");
         }
-        "Never" => {}
-        "OnFailure" => {
-            if spec.has("podFailurePolicy") {
-                let detail = "only \"Never\" is supported when podFailurePolicy is specified";
-                errors.push(FieldError::invalid(&restart_path, restart, detail));
-            }
-        }
-        other => {
-            errors.push(FieldError::not_supported(&restart_path, other, &["OnFailure", "Never"]));
-        }
+        "Never" | "OnFailure" => {}
+        _ => restart.unsupported(&["OnFailure", "Never"]),
     }
 }
 
-fn indexed(path: &Path, spec: &Value, errors: &mut Errors) {
-    let completions = spec.int("completions");
-    if completions.is_none() {
-        errors.push(FieldError::required(&path.child("completions"), "when completion mode is Indexed"));
-    }
-    if let Some(count) = spec.int("parallelism").filter(|count| *count > INDEXED_MAX) {
+fn indexed(spec: Cursor<'_>) {
+    let completions = spec.field("completions");
+    completions.required_with("when completion mode is Indexed");
+    if spec.int("parallelism") > INDEXED_MAX {
         let detail = format!("must be less than or equal to {INDEXED_MAX} when completion mode is Indexed");
-        errors.push(FieldError::invalid(&path.child("parallelism"), count, detail));
+        spec.field("parallelism").invalid(detail);
     }
-    let (failed, failed_path) = (spec.int("maxFailedIndexes"), path.child("maxFailedIndexes"));
-    if let (Some(failed), Some(completions)) = (failed, completions)
-        && failed > completions
+    let failed = spec.field("maxFailedIndexes");
+    if let (Some(failures), Some(completions)) = (failed.number(), completions.number())
+        && failures > completions
     {
-        let detail = "must be less than or equal to completions";
-        errors.push(FieldError::invalid(&failed_path, failed, detail));
+        failed.invalid("must be less than or equal to completions");
     }
-    if let Some(failed) = failed.filter(|failed| *failed > INDEXED_MAX) {
-        let detail = format!("must be less than or equal to {INDEXED_MAX}");
-        errors.push(FieldError::invalid(&failed_path, failed, detail));
+    if failed.number() > Some(INDEXED_MAX) {
+        failed.invalid(format!("must be less than or equal to {INDEXED_MAX}"));
     }
 }
 
-fn failure_policy(path: &Path, spec: &Value, errors: &mut Errors) {
-    for (index, rule) in spec.items("podFailurePolicy.rules").iter().enumerate() {
-        let path = path.child("rules").index(index);
-        let actions = ["Count", "FailIndex", "FailJob", "Ignore"];
-        rules::one_of(&path.child("action"), rule.text("action"), &actions, errors);
-        match (rule.has("onExitCodes"), rule.items("onPodConditions").is_empty()) {
+fn failure_policy(spec: Cursor<'_>) {
+    for rule in spec.field("podFailurePolicy").each("rules") {
+        rule.plain(&["action"]);
+        match (rule.has("onExitCodes"), rule.list("onPodConditions").is_empty()) {
             (true, false) => {
-                let detail = "specifying both OnExitCodes and OnPodConditions is not supported";
-                errors.push(without_value(&path, detail));
+                rule.invalid_unshown("specifying both OnExitCodes and OnPodConditions is not supported");
             }
             (false, true) => {
-                let detail = "specifying one of OnExitCodes and OnPodConditions is required";
-                errors.push(without_value(&path, detail));
+                rule.invalid_unshown("specifying one of OnExitCodes and OnPodConditions is required");
             }
             (true, true) => {
-                let (path, codes) = (path.child("onExitCodes"), rule.at("onExitCodes"));
-                rules::one_of(&path.child("operator"), codes.text("operator"), &["In", "NotIn"], errors);
-                if codes.items("values").is_empty() {
-                    let detail = "at least one value is required";
-                    errors.push(FieldError::invalid(
-                        &path.child("values"),
-                        codes.at("values").clone(),
-                        detail,
-                    ));
+                let codes = rule.field("onExitCodes");
+                codes.plain(&["operator"]);
+                if codes.list("values").is_empty() {
+                    codes.field("values").invalid("at least one value is required");
                 }
             }
             (false, false) => {}
@@ -126,146 +101,135 @@ fn failure_policy(path: &Path, spec: &Value, errors: &mut Errors) {
     }
 }
 
-/// `f: Invalid value: detail`: upstream does not repeat the whole rule.
-fn without_value(path: &Path, detail: &str) -> FieldError {
-    FieldError { bad_value: None, ..FieldError::invalid(path, Value::Null, detail) }
-}
-
 /// A selector the server wrote selects by the job's own uid.
-pub(super) fn job_create(job: &Value, errors: &mut Errors) {
+pub(super) fn job_create(job: Cursor<'_>) {
     if job.flag("spec.manualSelector") {
         return;
     }
-    let uid = job.text("metadata.uid");
-    if uid.is_empty() {
-        errors.push(FieldError::required(&Path::new("metadata").child("uid"), ""));
-    }
-    let labels = job.at("spec.template.metadata.labels");
-    let path = Path::from("spec.template.metadata.labels");
-    let name = job.text("metadata.name");
+    let (uid, name) = (job.field("metadata.uid"), job.text("metadata.name"));
+    uid.required();
+    let labels = job.field("spec.template.metadata.labels");
     let wanted = [
-        ("batch.kubernetes.io/controller-uid", uid),
-        ("controller-uid", uid),
+        ("batch.kubernetes.io/controller-uid", uid.str()),
+        ("controller-uid", uid.str()),
         ("batch.kubernetes.io/job-name", name),
         ("job-name", name),
     ];
     for (key, value) in wanted {
-        match labels.get(key).and_then(Value::as_str) {
-            None => errors.push(FieldError::required(&path.key(key), format!("must be '{value}'"))),
-            Some(other) if other != value => {
-                let detail = format!("must be '{value}'");
-                errors.push(FieldError::invalid(&path, labels.clone(), detail));
-            }
-            Some(_) => {}
+        let (label, detail) = (labels.key(key), format!("must be '{value}'"));
+        if !label.is_set() {
+            label.missing(detail);
+        } else if label.str() != value {
+            labels.invalid(detail);
         }
     }
-    let expected = serde_json::json!({"matchLabels": {"batch.kubernetes.io/controller-uid": uid}});
-    if !same(job.at("spec.selector"), &expected) {
-        let path = Path::new("spec").child("selector");
-        let detail = "`selector` not auto-generated";
-        errors.push(FieldError::invalid(&path, job.at("spec.selector").clone(), detail));
+    let expected = serde_json::json!({"matchLabels": {"batch.kubernetes.io/controller-uid": uid.str()}});
+    let selector = job.field("spec.selector");
+    if !same(selector.value, &expected) {
+        selector.invalid("`selector` not auto-generated");
     }
 }
 
-/// What never changes of a job, and the template unless the job is suspended and has not started.
-pub(super) fn job_update(new: &Value, old: &Value, errors: &mut Errors) {
-    let path = Path::new("spec");
-    let (spec, before) = (new.at("spec"), old.at("spec"));
-    // An indexed job may be scaled together with its parallelism.
-    let elastic = spec.text("completionMode") == "Indexed"
-        && spec.has("completions")
-        && spec.int("completions") == spec.int("parallelism");
-    if !elastic {
-        rules::immutable(
-            &path.child("completions"),
-            spec.at("completions"),
-            before.at("completions"),
-            errors,
-        );
+/// What never changes of a job, and the template unless the job is suspended.
+pub(super) fn job_update(job: Cursor<'_>) {
+    let spec = job.field("spec");
+    let completions = spec.field("completions");
+    if spec.text("completionMode") != "Indexed" {
+        completions.immutable();
+    } else if completions.changed() && completions.is_set() && completions.value != spec.at("parallelism") {
+        completions.invalid("can only be modified in tandem with spec.parallelism");
     }
-    rules::immutable(&path.child("selector"), spec.at("selector"), before.at("selector"), errors);
-    let paused = before.flag("suspend") && !old.has("status.startTime");
-    let comparable = |spec: &Value| {
-        let mut template = spec.at("template").clone();
-        if paused {
-            for list in ["metadata", "spec"] {
-                let keys: &[&str] = match list {
-                    "metadata" => &["labels", "annotations"],
-                    _ => &["nodeSelector", "affinity", "tolerations", "schedulingGates"],
-                };
-                for key in keys {
-                    if let Some(part) = template.get_mut(list) {
-                        crate::resources::access::remove(part, key);
-                    }
+    spec.field("selector").immutable();
+    template_update(job);
+    for key in ["completionMode", "podFailurePolicy", "backoffLimitPerIndex", "managedBy", "successPolicy"] {
+        spec.field(key).immutable();
+    }
+}
+
+/// What of its template a suspended job without pods may change, beside its containers' resources.
+const SUSPENDED_MUTABLE: [(&str, &str); 4] = [
+    ("spec", "nodeSelector"),
+    ("spec.affinity", "nodeAffinity"),
+    ("spec", "tolerations"),
+    ("spec", "schedulingGates"),
+];
+
+fn template_update(job: Cursor<'_>) {
+    let template = job.field("spec.template");
+    let suspended =
+        |condition: &Value| condition.text("type") == "Suspended" && condition.text("status") == "True";
+    let stopped =
+        !job.old.has("status.startTime") || job.old.items("status.conditions").iter().any(suspended);
+    let mutable =
+        job.old.flag("spec.suspend") && stopped && job.old.int("status.active").unwrap_or_default() == 0;
+    if !mutable {
+        return template.immutable();
+    }
+    let spec = template.field("spec");
+    let (mut now, mut before) = (template.value.clone(), template.old.clone());
+    for template in [&mut now, &mut before] {
+        for (part, key) in SUSPENDED_MUTABLE {
+            if let Some(part) = existing(template, part) {
+                remove(part, key);
+            }
+        }
+    }
+    for list in ["spec.containers", "spec.initContainers"] {
+        if now.items(list).len() == before.items(list).len() {
+            for (now, before) in entries(&mut now, list).zip(entries(&mut before, list)) {
+                if now.text("name") == before.text("name") {
+                    copy(before, now, "resources");
                 }
             }
         }
-        template
-    };
-    if !same(&comparable(spec), &comparable(before)) {
-        let value = spec.at("template").clone();
-        errors.push(FieldError::invalid(&path.child("template"), value, rules::IMMUTABLE));
     }
-    for key in ["completionMode", "podFailurePolicy", "backoffLimitPerIndex", "managedBy", "successPolicy"] {
-        rules::immutable(&path.child(key), spec.at(key), before.at(key), errors);
+    if !same(now.at("spec"), before.at("spec")) {
+        spec.invalid(IMMUTABLE);
     }
 }
 
 /// A schedule's jobs are named after it, with room for the time behind.
 const CRON_JOB_NAME_MAX: usize = 52;
 
-pub(super) fn cron_job(job: &Value, errors: &mut Errors) {
-    let (path, spec) = (Path::new("spec"), job.at("spec"));
-    let schedule = spec.text("schedule");
-    if rules::required(&path.child("schedule"), schedule, errors) {
-        if let Err(message) = cron(schedule) {
-            errors.push(FieldError::invalid(&path.child("schedule"), schedule, message));
+pub(super) fn cron_job(job: Cursor<'_>) {
+    let spec = job.field("spec");
+    let schedule = spec.field("schedule");
+    if schedule.required() {
+        if let Err(message) = cron(schedule.str()) {
+            schedule.invalid(message);
         }
-        if schedule.contains("TZ") {
-            let detail = "cannot use TZ or CRON_TZ in schedule, use timeZone field instead";
-            errors.push(FieldError::invalid(&path.child("schedule"), schedule, detail));
+        if schedule.str().contains("TZ") {
+            schedule.invalid("cannot use TZ or CRON_TZ in schedule, use timeZone field instead");
         }
     }
-    not_negative_counts(&path, spec, errors);
-    let policies = ["Allow", "Forbid", "Replace"];
-    rules::one_of(&path.child("concurrencyPolicy"), spec.text("concurrencyPolicy"), &policies, errors);
-    if let Some(zone) = spec.at("timeZone").as_str() {
-        time_zone(&path.child("timeZone"), zone, errors);
+    spec.plain(&[
+        "startingDeadlineSeconds",
+        "successfulJobsHistoryLimit",
+        "failedJobsHistoryLimit",
+        "concurrencyPolicy",
+    ]);
+    if spec.has("timeZone") {
+        time_zone(spec.field("timeZone"));
     }
-    let template = path.child("jobTemplate");
-    rules::labels(
-        &template.child("metadata").child("labels"),
-        spec.at("jobTemplate.metadata.labels"),
-        errors,
-    );
-    if spec.has("jobTemplate.spec.manualSelector") && spec.flag("jobTemplate.spec.manualSelector") {
-        let path = template.child("spec").child("manualSelector");
-        errors.push(FieldError::not_supported(&path, true, &["nil", "false"]));
+    let template = spec.field("jobTemplate");
+    template.field("metadata.labels").labels();
+    if template.flag("spec.manualSelector") {
+        template.field("spec.manualSelector").unsupported(&["nil", "false"]);
     }
-    self::spec(&template.child("spec"), spec.at("jobTemplate.spec"), errors);
-    let name = job.text("metadata.name");
-    if name.len() > CRON_JOB_NAME_MAX {
-        let detail = crate::names::max_len_error(CRON_JOB_NAME_MAX);
-        errors.push(FieldError::invalid(&Path::new("metadata").child("name"), name, detail));
+    self::spec(template.field("spec"));
+    let name = job.field("metadata.name");
+    if name.str().len() > CRON_JOB_NAME_MAX {
+        name.invalid(names::max_len_error(CRON_JOB_NAME_MAX));
     }
 }
 
-fn not_negative_counts(path: &Path, spec: &Value, errors: &mut Errors) {
-    let counts = ["startingDeadlineSeconds", "successfulJobsHistoryLimit", "failedJobsHistoryLimit"];
-    rules::not_negatives(path, spec, &counts, errors);
-}
-
-fn time_zone(path: &Path, zone: &str, errors: &mut Errors) {
+fn time_zone(zone: Cursor<'_>) {
     if zone.is_empty() {
-        errors.push(FieldError::invalid(path, zone, "timeZone must be nil or non-empty string"));
-    } else if zone.eq_ignore_ascii_case("local") {
-        errors.push(FieldError::invalid(
-            path,
-            zone,
-            "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones",
-        ));
-    } else if jiff::tz::TimeZone::get(zone).is_err() {
-        errors.push(FieldError::invalid(path, zone, format!("unknown time zone {zone}")));
+        zone.invalid("timeZone must be nil or non-empty string");
+    } else if zone.str().eq_ignore_ascii_case("local") {
+        zone.invalid("timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones");
+    } else if jiff::tz::TimeZone::get(zone.str()).is_err() {
+        zone.invalid(format!("unknown time zone {}", zone.str()));
     }
 }
 

@@ -1,88 +1,68 @@
 //! Requests for certificates, and bundles of those to trust.
 
+use std::cmp::Ordering;
+
 use serde_json::Value;
 
-use super::{Errors, meta, rules};
+use super::{cursor::Cursor, difference, meta};
 use crate::{
-    field::{FieldError, Path},
+    goformat::go_quote,
     names,
-    resources::access::{Get, same},
+    resources::access::{Get as _, same},
+    schema::Format,
 };
 
-const USAGES: &[&str] = &[
-    "any",
-    "cert sign",
-    "client auth",
-    "code signing",
-    "content commitment",
-    "crl sign",
-    "data encipherment",
-    "decipher only",
-    "digital signature",
-    "email protection",
-    "encipher only",
-    "ipsec end system",
-    "ipsec tunnel",
-    "ipsec user",
-    "key agreement",
-    "key encipherment",
-    "microsoft sgc",
-    "netscape sgc",
-    "ocsp signing",
-    "s/mime",
-    "server auth",
-    "signing",
-    "timestamping",
-];
+/// Whether an entry of a list stands in it before.
+fn repeats<T: PartialEq>(list: &[T], index: usize) -> bool {
+    list.iter().take(index).any(|other| Some(other) == list.get(index))
+}
 
-const CONDITIONS: &str = "status.conditions";
+fn repeats_any<T: PartialEq>(list: &[T]) -> bool {
+    (0..list.len()).any(|index| repeats(list, index))
+}
 
-/// What holds for every request; what `old` (null for a new request) got away with it may keep.
-pub(super) fn signing_request(request: &Value, old: &Value, errors: &mut Errors) {
+/// What holds for every request; what it got away with before it may keep.
+pub(super) fn signing_request(request: Cursor<'_>) {
     use base64::Engine as _;
-    let (path, spec, before) = (Path::new("spec"), request.at("spec"), old.at("spec"));
+    let spec = request.field("spec");
     let decoded = base64::engine::general_purpose::STANDARD.decode(spec.text("request")).unwrap_or_default();
-    let pem = String::from_utf8_lossy(&decoded);
-    if !pem.contains("-----BEGIN CERTIFICATE REQUEST-----") {
-        let detail = "PEM block type must be CERTIFICATE REQUEST";
-        errors.push(FieldError::invalid(&path.child("request"), spec.at("request").clone(), detail));
+    if !String::from_utf8_lossy(&decoded).contains("-----BEGIN CERTIFICATE REQUEST-----") {
+        spec.field("request").invalid("PEM block type must be CERTIFICATE REQUEST");
     }
-    let usages = spec.items("usages");
-    if usages.is_empty() {
-        errors.push(FieldError::required(&path.child("usages"), ""));
-    }
-    let known = |usage: &Value| usage.as_str().is_some_and(|usage| USAGES.contains(&usage));
-    let repeats = |list: &[Value], index: usize| list.iter().take(index).any(|u| Some(u) == list.get(index));
-    let was = before.items("usages");
-    let (was_unknown, was_repeated) =
-        (!was.iter().all(known), (0..was.len()).any(|index| repeats(was, index)));
-    for (index, usage) in usages.iter().enumerate().filter(|(_, usage)| !was_unknown && !known(usage)) {
-        errors.push(FieldError::not_supported(&path.child("usages").index(index), usage.clone(), USAGES));
-    }
-    for (index, usage) in
-        usages.iter().enumerate().filter(|(index, _)| !was_repeated && repeats(usages, *index))
-    {
-        errors.push(FieldError::duplicate(&path.child("usages").index(index), usage.clone()));
-    }
-    let (signer, signer_path) = (spec.text("signerName"), path.child("signerName"));
-    if signer == LEGACY_SIGNER && before.text("signerName") != LEGACY_SIGNER {
-        let detail = "the legacy signerName is not allowed via this API version";
-        errors.push(FieldError::invalid(&signer_path, signer, detail));
+    usages(spec.field("usages"));
+    let signer = spec.field("signerName");
+    if signer.str() == LEGACY_SIGNER && signer.old != LEGACY_SIGNER {
+        signer.invalid("the legacy signerName is not allowed via this API version");
     } else {
-        signer_name(&signer_path, signer, errors);
+        signer_name(signer);
     }
-    if let Some(seconds) = spec.int("expirationSeconds").filter(|seconds| *seconds < 600) {
-        let detail = "may not specify a duration less than 600 seconds (10 minutes)";
-        errors.push(FieldError::invalid(&path.child("expirationSeconds"), seconds, detail));
+    let seconds = spec.field("expirationSeconds");
+    if seconds.number().is_some_and(|seconds| seconds < 600) {
+        seconds.invalid("may not specify a duration less than 600 seconds (10 minutes)");
     }
-    conditions(request, old, errors);
-    let certificate = request.text("status.certificate");
-    if certificate != old.text("status.certificate")
-        && let Some(detail) = bad_certificate(certificate)
-        && bad_certificate(old.text("status.certificate")).is_none()
+    conditions(request.field("status.conditions"));
+    let certificate = request.field("status.certificate");
+    if certificate.changed()
+        && let Some(detail) = bad_certificate(certificate.str())
+        && bad_certificate(certificate.old.as_str().unwrap_or_default()).is_none()
     {
-        let path = Path::from("status.certificate");
-        errors.push(FieldError::invalid(&path, "<certificate data>", detail));
+        certificate.invalid_value("<certificate data>", detail);
+    }
+}
+
+fn usages(usages: Cursor<'_>) {
+    usages.required();
+    let known = usages.enumeration();
+    let was_known = usages.old_strs().iter().all(|usage| known.contains(usage));
+    if was_known {
+        usages.items().for_each(Cursor::enumerated);
+    }
+    if !repeats_any(&usages.old_strs()) {
+        for (index, usage) in usages.items().enumerate() {
+            if repeats(usages.values(), index) {
+                usage.duplicate();
+            }
+        }
     }
 }
 
@@ -102,7 +82,7 @@ fn bad_certificate(encoded: &str) -> Option<String> {
         match kind {
             Some("CERTIFICATE") => blocks += 1,
             Some(kind) => {
-                let kind = crate::goformat::go_quote(kind);
+                let kind = go_quote(kind);
                 return Some(format!("only CERTIFICATE PEM blocks are allowed, found {kind}"));
             }
             None => {}
@@ -111,38 +91,30 @@ fn bad_certificate(encoded: &str) -> Option<String> {
     (blocks == 0).then(|| "must contain at least one CERTIFICATE PEM block".to_owned())
 }
 
-fn conditions(request: &Value, old: &Value, errors: &mut Errors) {
-    let (path, list, before) = (Path::from(CONDITIONS), request.items(CONDITIONS), old.items(CONDITIONS));
-    let has = |list: &[Value], kind: &str| list.iter().any(|condition| condition.text("type") == kind);
-    let repeated = |list: &[Value], index: usize| {
-        let kind = list.get(index).map(|condition| condition.text("type")).unwrap_or_default();
-        list.iter().take(index).any(|condition| condition.text("type") == kind)
-    };
-    let was_both = has(before, "Approved") && has(before, "Denied");
-    let was_repeated = (0..before.len()).any(|index| repeated(before, index));
-    let was_empty = has(before, "");
-    for (index, condition) in list.iter().enumerate() {
-        let (path_of, kind) = (path.index(index), condition.text("type"));
-        if !was_empty {
-            rules::required(&path_of.child("type"), kind, errors);
+fn conditions(conditions: Cursor<'_>) {
+    let kinds: Vec<&str> = conditions.items().map(|condition| condition.text("type")).collect();
+    let old: Vec<&str> = conditions.old.items("").iter().map(|condition| condition.text("type")).collect();
+    let was_both = old.contains(&"Approved") && old.contains(&"Denied");
+    let was_repeated = repeats_any(&old);
+    for (index, condition) in conditions.items().enumerate() {
+        let (kind, status) = (condition.field("type"), condition.field("status"));
+        if !old.contains(&"") {
+            kind.required();
         }
-        let decided = matches!(kind, "Approved" | "Denied" | "Failed");
-        let allowed: &[&str] = if decided { &["True"] } else { &["False", "True", "Unknown"] };
-        match condition.text("status") {
-            "" => errors.push(FieldError::required(&path_of.child("status"), "")),
-            status if !allowed.contains(&status) => {
-                errors.push(FieldError::not_supported(&path_of.child("status"), status, allowed));
+        if status.required() {
+            match kind.str() {
+                "Approved" | "Denied" | "Failed" => status.one_of(&["True"]),
+                _ => status.enumerated(),
             }
-            _ => {}
         }
-        let earlier = list.get(..index).unwrap_or_default();
-        let other = if kind == "Approved" { "Denied" } else { "Approved" };
-        if !was_both && matches!(kind, "Approved" | "Denied") && has(earlier, other) {
+        let other = if kind.str() == "Approved" { "Denied" } else { "Approved" };
+        let decided = matches!(kind.str(), "Approved" | "Denied");
+        if !was_both && decided && kinds.iter().take(index).any(|kind| *kind == other) {
             let detail = "Approved and Denied conditions are mutually exclusive";
-            errors.push(FieldError::invalid(&path, kind, detail));
+            conditions.invalid_value(kind.str(), detail);
         }
-        if !was_repeated && repeated(list, index) {
-            errors.push(FieldError::duplicate(&path_of.child("type"), kind));
+        if !was_repeated && repeats(&kinds, index) {
+            kind.duplicate();
         }
     }
 }
@@ -155,52 +127,51 @@ enum Part {
     Status,
 }
 
-pub(super) fn signing_request_update(new: &Value, old: &Value, errors: &mut Errors) {
-    changed(new, old, Part::Request, errors);
+pub(super) fn signing_request_update(request: Cursor<'_>) {
+    changed(request, Part::Request);
 }
 
-pub(super) fn signing_request_approval(new: &Value, old: &Value, errors: &mut Errors) {
-    signing_request(new, old, errors);
-    changed(new, old, Part::Approval, errors);
+pub(super) fn signing_request_approval(request: Cursor<'_>) {
+    signing_request(request);
+    changed(request, Part::Approval);
 }
 
-pub(super) fn signing_request_status(new: &Value, old: &Value, errors: &mut Errors) {
-    signing_request(new, old, errors);
-    changed(new, old, Part::Status, errors);
+pub(super) fn signing_request_status(request: Cursor<'_>) {
+    signing_request(request);
+    changed(request, Part::Status);
 }
 
 /// A decision is not taken back, and only its own subresource takes it.
-fn changed(new: &Value, old: &Value, part: Part, errors: &mut Errors) {
-    let path = Path::from(CONDITIONS);
-    let of = |request: &Value, kind: &str| -> Vec<Value> {
-        let list = request.items(CONDITIONS).iter();
-        list.filter(|condition| condition.text("type") == kind).cloned().collect()
+fn changed(request: Cursor<'_>, part: Part) {
+    let conditions = request.field("status.conditions");
+    let of = |list: &Value, kind: &str| -> Vec<Value> {
+        list.items("").iter().filter(|condition| condition.text("type") == kind).cloned().collect()
     };
     for kind in ["Approved", "Denied", "Failed"] {
-        if of(new, kind).len() < of(old, kind).len() {
-            let detail = format!("updates may not remove a condition of type \"{kind}\"");
-            errors.push(FieldError::forbidden(&path, detail));
+        if of(conditions.value, kind).len() < of(conditions.old, kind).len() {
+            conditions.forbidden(format!("updates may not remove a condition of type \"{kind}\""));
         }
     }
     for kind in ["Approved", "Denied"].into_iter().filter(|_| part != Part::Approval) {
-        let (now, before) = (of(new, kind), of(old, kind));
-        let detail = match now.len().cmp(&before.len()) {
-            std::cmp::Ordering::Greater => format!("updates may not add a condition of type \"{kind}\""),
-            std::cmp::Ordering::Equal if !same(&now.clone().into(), &before.clone().into()) => {
-                let lines = super::pod::changed(&now.into(), &before.into());
-                format!("updates may not modify a condition of type \"{kind}\"\n{lines}")
+        let (now, before) = (of(conditions.value, kind), of(conditions.old, kind));
+        match now.len().cmp(&before.len()) {
+            Ordering::Greater => {
+                conditions.forbidden(format!("updates may not add a condition of type \"{kind}\""));
             }
-            _ => continue,
-        };
-        errors.push(FieldError::forbidden(&path, detail));
+            Ordering::Equal if !same(&now.clone().into(), &before.clone().into()) => {
+                let lines = difference::changed(&now.into(), &before.into());
+                conditions
+                    .forbidden(format!("updates may not modify a condition of type \"{kind}\"\n{lines}"));
+            }
+            _ => {}
+        }
     }
-    let certificate = old.text("status.certificate");
-    if new.text("status.certificate") != certificate {
-        let path = Path::from("status.certificate");
+    let certificate = request.field("status.certificate");
+    if certificate.changed() {
         if part != Part::Status {
-            errors.push(FieldError::forbidden(&path, "updates may not set certificate content"));
-        } else if !certificate.is_empty() {
-            errors.push(FieldError::forbidden(&path, "updates may not modify existing certificate content"));
+            certificate.forbidden("updates may not set certificate content");
+        } else if certificate.old.as_str().is_some_and(|before| !before.is_empty()) {
+            certificate.forbidden("updates may not modify existing certificate content");
         }
     }
 }
@@ -208,69 +179,57 @@ fn changed(new: &Value, old: &Value, part: Part, errors: &mut Errors) {
 /// Longest name of a signer: a domain, a slash, and room for a label and a subdomain.
 const SIGNER_MAX: usize = 253 + 1 + 63 + 1 + 253;
 
-fn signer_name(path: &Path, name: &str, errors: &mut Errors) {
-    if !rules::required(path, name, errors) {
+fn signer_name(name: Cursor<'_>) {
+    if !name.required() {
         return;
     }
-    let Some((domain, rest)) = name.split_once('/').filter(|(_, rest)| !rest.contains('/')) else {
+    let Some((domain, rest)) = name.str().split_once('/').filter(|(_, rest)| !rest.contains('/')) else {
         let detail = "must be a fully qualified domain and path of the form 'example.com/signer-name'";
-        errors.push(FieldError::invalid(path, name, detail));
-        return;
+        return name.invalid(detail);
     };
     if domain.len() > 253 {
-        errors.push(FieldError::too_long(path, 253));
+        name.too_long(253);
     }
-    type Rule = fn(&str) -> Vec<String>;
-    let mut labels = |part: &str, rule: Rule| {
+    let parts: [(&str, Format); 2] = [(domain, names::dns1123_label), (rest, names::dns1123_subdomain)];
+    for (part, rule) in parts {
         let bad = part.split('.').map(|label| (label, rule(label))).find(|(_, found)| !found.is_empty());
         for (label, message) in bad.iter().flat_map(|(label, found)| found.iter().map(move |m| (label, m))) {
-            let detail = format!("validating label {}: {message}", crate::goformat::go_quote(label));
-            errors.push(FieldError::invalid(path, part, detail));
+            name.invalid_value(part, format!("validating label {}: {message}", go_quote(label)));
         }
-    };
-    labels(domain, names::dns1123_label);
-    labels(rest, names::dns1123_subdomain);
+    }
     if !domain.contains('.') {
-        let detail = "should be a domain with at least two segments separated by dots";
-        errors.push(FieldError::invalid(path, domain, detail));
+        name.invalid_value(domain, "should be a domain with at least two segments separated by dots");
     }
-    if name.len() > SIGNER_MAX {
-        errors.push(FieldError::too_long(path, SIGNER_MAX));
-    }
+    name.bounded(SIGNER_MAX);
 }
 
 /// Most bytes of a bundle.
 const BUNDLE_MAX: usize = 1024 * 1024;
 
-/// Certificates to trust; those `old` (null for a new bundle) has are not judged again.
-pub(super) fn trust_bundle(bundle: &Value, old: &Value, errors: &mut Errors) {
-    let (signer, name) = (bundle.text("spec.signerName"), bundle.text("metadata.name"));
-    rules::text(&Path::from("metadata.name"), name, bundle_name(signer, name), errors);
+/// Certificates to trust; those a bundle had before are not judged again.
+pub(super) fn trust_bundle(bundle: Cursor<'_>) {
+    let (signer, name) = (bundle.field("spec.signerName"), bundle.field("metadata.name"));
+    for message in bundle_name(signer.str(), name.str()) {
+        name.invalid(message);
+    }
     if !signer.is_empty() {
-        signer_name(&Path::from("spec.signerName"), signer, errors);
+        signer_name(signer);
     }
-    let (text, path) = (bundle.text("spec.trustBundle"), Path::from("spec.trustBundle"));
-    if !old.is_null() && text == old.text("spec.trustBundle") {
+    let anchors = bundle.field("spec.trustBundle");
+    if bundle.is_update() && !anchors.changed() {
         return;
     }
-    if text.len() > BUNDLE_MAX {
-        errors.push(FieldError::too_long(&path, BUNDLE_MAX));
-        return;
+    if anchors.str().len() > BUNDLE_MAX {
+        return anchors.too_long(BUNDLE_MAX);
     }
-    let kinds =
-        text.lines().filter_map(|line| line.trim_end().strip_prefix("-----BEGIN ")?.strip_suffix("-----"));
-    let mut entries = 0;
-    let before = errors.len();
-    for (index, kind) in kinds.enumerate() {
-        entries += 1;
-        if kind != "CERTIFICATE" {
-            let detail = format!("entry {index} has bad block type: {kind}");
-            errors.push(FieldError::invalid(&path, "<value omitted>", detail));
-        }
+    let lines = anchors.str().lines();
+    let kinds: Vec<&str> =
+        lines.filter_map(|line| line.trim_end().strip_prefix("-----BEGIN ")?.strip_suffix("-----")).collect();
+    for (index, kind) in kinds.iter().enumerate().filter(|(_, kind)| **kind != "CERTIFICATE") {
+        anchors.invalid_value("<value omitted>", format!("entry {index} has bad block type: {kind}"));
     }
-    if entries == 0 && errors.len() == before {
-        let detail = "at least one trust anchor must be provided";
-        errors.push(FieldError::invalid(&path, "<value omitted>", detail));
+    if kinds.is_empty() {
+        anchors.invalid_value("<value omitted>", "at least one trust anchor must be provided");
     }
 }
 
@@ -291,62 +250,51 @@ fn bundle_name(signer: &str, name: &str) -> Vec<String> {
     }
 }
 
-pub(super) fn trust_bundle_update(new: &Value, old: &Value, errors: &mut Errors) {
-    let key = "spec.signerName";
-    rules::immutable(&Path::from(key), new.at(key), old.at(key), errors);
-}
-
 /// Lives of pods' certificates, in seconds: the shortest, Kubernetes' own signers' longest, everybody's longest.
 const LIFE_MIN: i64 = 3600;
 const LIFE_MAX_KUBERNETES: i64 = 24 * 3600;
 const LIFE_MAX: i64 = 91 * 24 * 3600;
 
-pub(super) fn pod_certificate_request(request: &Value, errors: &mut Errors) {
-    let (path, spec) = (Path::new("spec"), request.at("spec"));
-    let signer = spec.text("signerName");
-    signer_name(&path.child("signerName"), signer, errors);
-    if let Some(given) = spec.fields("unverifiedUserAnnotations") {
-        let path = path.child("unverifiedUserAnnotations");
-        for key in given.keys() {
-            rules::domain_key(&path, key, errors);
-        }
-        meta::annotations_size(&path, spec.at("unverifiedUserAnnotations"), errors);
+pub(super) fn pod_certificate_request(request: Cursor<'_>) {
+    let spec = request.field("spec");
+    let signer = spec.field("signerName");
+    signer_name(signer);
+    let annotations = spec.field("unverifiedUserAnnotations");
+    for (key, _) in annotations.entries() {
+        domain_key(annotations, key);
     }
+    meta::annotations_size(annotations);
     for (name, uid) in
         [("podName", "podUID"), ("serviceAccountName", "serviceAccountUID"), ("nodeName", "nodeUID")]
     {
-        rules::subdomain(&path.child(name), spec.text(name), errors);
-        let value = spec.text(uid);
-        if value.is_empty() {
-            errors.push(FieldError::invalid(&path.child(uid), value, "must not be empty"));
+        spec.field(name).subdomain();
+        let uid = spec.field(uid);
+        if uid.is_empty() {
+            uid.invalid("must not be empty");
         }
-        if value.len() > 128 {
-            errors.push(FieldError::too_long(&path.child(uid), 128));
-        }
+        uid.bounded(128);
     }
-    let life_path = path.child("maxExpirationSeconds");
-    let Some(life) = spec.int("maxExpirationSeconds") else {
-        errors.push(FieldError::required(&life_path, "must be set"));
-        return;
-    };
-    let kubernetes = signer
-        .split('/')
-        .next()
-        .is_some_and(|domain| domain == "kubernetes.io" || domain.ends_with(".kubernetes.io"));
+    let life = spec.field("maxExpirationSeconds");
+    let Some(seconds) = life.number() else { return life.missing("must be set") };
+    let domain = signer.str().split('/').next().unwrap_or_default();
+    let kubernetes = domain == "kubernetes.io" || domain.ends_with(".kubernetes.io");
     let longest = if kubernetes { LIFE_MAX_KUBERNETES } else { LIFE_MAX };
-    if !(LIFE_MIN..=longest).contains(&life) {
-        let detail = format!("must be in the range [{LIFE_MIN}, {longest}]");
-        errors.push(FieldError::invalid(&life_path, life, detail));
+    if !(LIFE_MIN..=longest).contains(&seconds) {
+        life.invalid(format!("must be in the range [{LIFE_MIN}, {longest}]"));
     }
-    let given = |key: &str| !spec.text(key).is_empty();
-    let stub = given("stubPKCS10Request") && !given("pkixPublicKey") && !given("proofOfPossession");
-    let key = !given("stubPKCS10Request") && given("pkixPublicKey") && given("proofOfPossession");
-    if !stub && !key {
+    let given =
+        ["stubPKCS10Request", "pkixPublicKey", "proofOfPossession"].map(|key| !spec.field(key).is_empty());
+    if !matches!(given, [true, false, false] | [false, true, true]) {
         let detail = "exactly one of (stubPKCS10Request) or (pkixPublicKey, proofOfPossession) must be set";
-        errors.push(FieldError { bad_value: None, ..FieldError::invalid(&path, Value::Null, detail) });
+        spec.invalid_unshown(detail);
     }
 }
 
-pub(super) fn pod_certificate_request_update(new: &Value, old: &Value, errors: &mut Errors) {
-    rules::immutable(&Path::new("spec"), new.at("spec"), old.at("spec"), errors);
+/// A key below a domain, as `example.com/key`.
+fn domain_key(map: Cursor<'_>, key: &str) {
+    if key.is_empty() {
+        map.missing("");
+    } else if map.format_of(key, names::qualified_name) && key.split('/').count() != 2 {
+        map.invalid_value(key, "must be a domain-prefixed key (such as \"acme.io/foo\")");
+    }
 }

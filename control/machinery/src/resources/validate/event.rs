@@ -2,11 +2,11 @@
 
 use serde_json::Value;
 
-use super::{Errors, rules};
+use super::cursor::Cursor;
 use crate::{
-    field::{FieldError, Path},
     names,
-    resources::access::{Get, same},
+    resources::access::{Get as _, same},
+    time,
 };
 
 /// Longest reporter, action and reason, and longest message, in bytes.
@@ -14,105 +14,97 @@ const TEXT_MAX: usize = 128;
 const MESSAGE_MAX: usize = 1024;
 
 /// What both groups hold events to; `controller` is what the group calls who reports.
-fn legacy(event: &Value, controller: &str, errors: &mut Errors) {
-    let (about, own) = (event.text("involvedObject.namespace"), event.text("metadata.namespace"));
-    let path = Path::from("involvedObject.namespace");
+fn legacy<'v>(event: Cursor<'v>, controller: &'v str) {
+    let about = event.field("involvedObject.namespace");
+    let own = event.field("metadata.namespace");
     // What lives nowhere has its events in `default`, and since events have a time of their own also in `kube-system`.
     let timed = !event.text("eventTime").is_empty();
     let fits = match (timed, about.is_empty()) {
-        (_, true) => own == "default" || (timed && own == "kube-system") || (!timed && own.is_empty()),
-        (false, false) => about == own,
+        (_, true) => own.str() == "default" || own.str() == if timed { "kube-system" } else { "" },
+        (false, false) => about.str() == own.str(),
         (true, false) => true,
     };
     if !fits {
-        errors.push(FieldError::invalid(&path, about, "does not match event.namespace"));
+        about.invalid("does not match event.namespace");
     }
     if timed {
-        let (reporter, path) = (event.text("reportingComponent"), Path::new(controller));
-        rules::required(&path, reporter, errors);
-        rules::qualified(&path, reporter, errors);
-        for key in ["reportingInstance", "action", "reason"] {
-            let path = Path::new(key);
-            rules::required(&path, event.text(key), errors);
-            bounded(&path, event.text(key), TEXT_MAX, errors);
+        let reporter = event.field("reportingComponent").named(controller);
+        reporter.required();
+        reporter.qualified();
+        for text in ["reportingInstance", "action", "reason"].map(|key| event.field(key)) {
+            text.required();
+            bounded(text, TEXT_MAX);
         }
-        bounded(&Path::new("message"), event.text("message"), MESSAGE_MAX, errors);
+        bounded(event.field("message"), MESSAGE_MAX);
     }
-    rules::text(&Path::new("namespace"), own, names::dns1123_subdomain(own), errors);
+    own.named("namespace").format(names::dns1123_subdomain);
 }
 
-fn bounded(path: &Path, value: &str, max: usize, errors: &mut Errors) {
-    if value.len() > max {
-        errors.push(FieldError::invalid(path, "", format!("can have at most {max} characters")));
+fn bounded(text: Cursor<'_>, max: usize) {
+    if text.str().len() > max {
+        text.invalid_value("", format!("can have at most {max} characters"));
     }
 }
 
-pub(super) fn core_event(event: &Value, errors: &mut Errors) {
-    legacy(event, "reportingComponent", errors);
+pub(super) fn core_event(event: Cursor<'_>) {
+    legacy(event, "reportingComponent");
 }
 
-pub(super) fn event(event: &Value, errors: &mut Errors) {
-    legacy(event, "reportingController", errors);
+pub(super) fn event(event: Cursor<'_>) {
+    legacy(event, "reportingController");
 }
 
-fn series(event: &Value, errors: &mut Errors) {
-    if !event.has("series") {
-        return;
-    }
-    if event.int("series.count").unwrap_or_default() < 2 {
-        errors.push(FieldError::invalid(&Path::from("series.count"), "", "should be at least 2"));
-    }
-    if event.text("series.lastObservedTime").is_empty() {
-        errors.push(FieldError::required(&Path::from("series.lastObservedTime"), ""));
+fn series(event: Cursor<'_>) {
+    if let Some(series) = event.field("series").if_set() {
+        if series.int("count") < 2 {
+            series.field("count").invalid_value("", "should be at least 2");
+        }
+        series.field("lastObservedTime").required();
     }
 }
 
 /// The newer group's events have a time and a type, and nothing of the older form.
-pub(super) fn create(event: &Value, errors: &mut Errors) {
-    series(event, errors);
-    rules::required(&Path::new("eventTime"), event.text("eventTime"), errors);
-    let kind = event.text("type");
-    if !["Normal", "Warning"].contains(&kind) {
-        errors.push(FieldError::invalid(&Path::new("type"), "", format!("has invalid value: {kind}")));
+pub(super) fn create(event: Cursor<'_>) {
+    series(event);
+    event.field("eventTime").required();
+    let kind = event.field("type");
+    if !["Normal", "Warning"].contains(&kind.str()) {
+        kind.invalid_value("", format!("has invalid value: {}", kind.str()));
     }
-    for key in ["firstTimestamp", "lastTimestamp", "count", "source"] {
-        let value = event.at(key);
-        let unset = value.is_null() || value.as_i64() == Some(0) || same(value, &serde_json::json!({}));
-        if !unset {
-            errors.push(FieldError::invalid(&Path::new(key), "", "needs to be unset"));
+    for old in ["firstTimestamp", "lastTimestamp", "count", "source"].map(|key| event.field(key)) {
+        if !(same(old.value, &Value::Object(serde_json::Map::new())) || old.number() == Some(0)) {
+            old.invalid_value("", "needs to be unset");
         }
     }
 }
 
-/// Of the newer group's events only the series goes on; each field by the name upstream has for it.
-const FIXED: [(&str, &str); 12] = [
-    ("involvedObject", "involvedObject"),
-    ("reason", "reason"),
-    ("message", "message"),
-    ("source", "source"),
-    ("firstTimestamp", "firstTimestamp"),
-    ("lastTimestamp", "lastTimestamp"),
-    ("count", "count"),
-    ("type", "type"),
-    ("action", "action"),
-    ("related", "related"),
-    ("reportingComponent", "reportingController"),
-    ("reportingInstance", "reportingInstance"),
+/// Of the newer group's events only the series goes on.
+const FIXED: [&str; 12] = [
+    "involvedObject",
+    "reason",
+    "message",
+    "source",
+    "firstTimestamp",
+    "lastTimestamp",
+    "count",
+    "type",
+    "action",
+    "related",
+    "reportingComponent",
+    "reportingInstance",
 ];
 
-pub(super) fn update(new: &Value, old: &Value, errors: &mut Errors) {
-    if !same(new.at("series"), old.at("series")) {
-        series(new, errors);
+pub(super) fn update(event: Cursor<'_>) {
+    if event.field("series").changed() {
+        series(event);
     }
-    for (key, shown) in FIXED {
-        rules::immutable(&Path::new(shown), new.at(key), old.at(key), errors);
+    for key in FIXED {
+        let shown = if key == "reportingComponent" { "reportingController" } else { key };
+        event.field(key).named(shown).immutable();
     }
     // Some clients cut nanoseconds off.
-    let micros = |event: &Value| {
-        let parsed = crate::time::parse(event.text("eventTime")).ok();
-        parsed.map(|time| time.as_microsecond())
-    };
-    if micros(new) != micros(old) {
-        rules::immutable(&Path::new("eventTime"), new.at("eventTime"), old.at("eventTime"), errors);
+    let micros = |event: &Value| time::parse(event.text("eventTime")).ok().map(|time| time.as_microsecond());
+    if micros(event.value) != micros(event.old) {
+        event.field("eventTime").immutable();
     }
 }

@@ -1,277 +1,201 @@
 //! FlowSchemas and PriorityLevelConfigurations. Upstream: `pkg/apis/flowcontrol/validation`.
 
-use serde_json::Value;
+use std::collections::BTreeSet;
 
-use super::{Errors, rules};
-use crate::{
-    field::{FieldError, Path},
-    names,
-    resources::access::Get,
-};
+use super::cursor::Cursor;
+use crate::names;
 
 const PRECEDENCE_MAX: i64 = 10_000;
 const QUEUES_MAX: i64 = 10_000_000;
 const VERBS: [&str; 9] =
     ["create", "delete", "deletecollection", "get", "list", "patch", "proxy", "update", "watch"];
 
-pub(super) fn flow_schema(schema: &Value, errors: &mut Errors) {
-    let (path, spec) = (Path::new("spec"), schema.at("spec"));
-    let precedence = spec.int("matchingPrecedence").unwrap_or_default();
-    let precedence_path = path.child("matchingPrecedence");
-    let mut wrong = |detail: String| errors.push(FieldError::invalid(&precedence_path, precedence, detail));
-    if precedence <= 0 {
-        wrong("must be a positive value".to_owned());
+pub(super) fn flow_schema(schema: Cursor<'_>) {
+    let spec = schema.field("spec");
+    let precedence = spec.field("matchingPrecedence");
+    let number = precedence.number().unwrap_or_default();
+    if number <= 0 {
+        precedence.invalid("must be a positive value");
     }
-    if precedence > PRECEDENCE_MAX {
-        wrong(format!("must not be greater than {PRECEDENCE_MAX}"));
+    if number > PRECEDENCE_MAX {
+        precedence.invalid(format!("must not be greater than {PRECEDENCE_MAX}"));
     }
-    if precedence == 1 && schema.text("metadata.name") != "exempt" {
-        wrong("only the schema named 'exempt' may have matchingPrecedence 1".to_owned());
+    if number == 1 && schema.text("metadata.name") != "exempt" {
+        precedence.invalid("only the schema named 'exempt' may have matchingPrecedence 1");
     }
-    if spec.at("distinguisherMethod").is_object() {
-        let method = spec.text("distinguisherMethod.type");
-        let supported = ["ByNamespace", "ByUser"];
-        if !supported.contains(&method) {
-            let path = path.child("distinguisherMethod").child("type");
-            errors.push(FieldError::not_supported(&path, method, &supported));
-        }
+    if let Some(method) = spec.field("distinguisherMethod").if_set() {
+        method.plain(&["type"]);
     }
-    let (level, level_path) = (
-        spec.text("priorityLevelConfiguration.name"),
-        path.child("priorityLevelConfiguration").child("name"),
-    );
-    if level.is_empty() {
-        errors.push(FieldError::required(&level_path, "must reference a priority level"));
-    } else {
-        rules::subdomain(&level_path, level, errors);
+    let level = spec.field("priorityLevelConfiguration").field("name");
+    if level.required_with("must reference a priority level") {
+        level.subdomain();
     }
-    for (index, rule) in spec.items("rules").iter().enumerate() {
-        policy_rule(&path.child("rules").index(index), rule, errors);
-    }
-    conditions(schema, errors);
+    spec.each("rules").for_each(policy_rule);
+    conditions(schema);
 }
 
 /// Each type of condition once, and named.
-pub(super) fn conditions(object: &Value, errors: &mut Errors) {
-    let path = Path::new("status").child("conditions");
-    let conditions = object.items("status.conditions");
-    for (index, condition) in conditions.iter().enumerate() {
-        let (path, name) = (path.index(index).child("type"), condition.text("type"));
-        if conditions.iter().take(index).any(|other| other.text("type") == name) {
-            errors.push(FieldError::duplicate(&path, name));
+pub(super) fn conditions(object: Cursor<'_>) {
+    let mut seen = BTreeSet::new();
+    for kind in object.each("status.conditions").map(|condition| condition.field("type")) {
+        if !seen.insert(kind.str()) {
+            kind.duplicate();
         }
-        rules::required(&path, name, errors);
+        kind.required();
     }
 }
 
-/// The same of a changed status.
-pub(super) fn status(new: &Value, _: &Value, errors: &mut Errors) {
-    conditions(new, errors);
-}
-
-fn policy_rule(path: &Path, rule: &Value, errors: &mut Errors) {
-    let subjects = rule.items("subjects");
-    if subjects.is_empty() {
-        let detail = "subjects must contain at least one value";
-        errors.push(FieldError::required(&path.child("subjects"), detail));
+fn policy_rule(rule: Cursor<'_>) {
+    rule.field("subjects").required_with("subjects must contain at least one value");
+    rule.each("subjects").for_each(subject);
+    if rule.list("resourceRules").is_empty() && rule.list("nonResourceRules").is_empty() {
+        rule.missing("at least one of resourceRules and nonResourceRules has to be non-empty");
     }
-    for (index, one) in subjects.iter().enumerate() {
-        subject(&path.child("subjects").index(index), one, errors);
-    }
-    if rule.items("resourceRules").is_empty() && rule.items("nonResourceRules").is_empty() {
-        let detail = "at least one of resourceRules and nonResourceRules has to be non-empty";
-        errors.push(FieldError::required(path, detail));
-    }
-    for (index, one) in rule.items("resourceRules").iter().enumerate() {
-        resource_rule(&path.child("resourceRules").index(index), one, errors);
-    }
-    for (index, one) in rule.items("nonResourceRules").iter().enumerate() {
-        let path = path.child("nonResourceRules").index(index);
-        verbs(&path, one, errors);
-        let detail = "nonResourceURLs must contain at least one value";
-        list(&path, one, "nonResourceURLs", detail, "non-resource URLs", errors);
+    rule.each("resourceRules").for_each(resource_rule);
+    for rule in rule.each("nonResourceRules") {
+        verbs(rule);
+        let missing = "nonResourceURLs must contain at least one value";
+        list(rule.field("nonResourceURLs"), missing, "non-resource URLs");
     }
 }
 
-fn subject(path: &Path, subject: &Value, errors: &mut Errors) {
-    const KINDS: [(&str, &str); 3] =
-        [("ServiceAccount", "serviceAccount"), ("User", "user"), ("Group", "group")];
-    let kind = subject.text("kind");
-    let Some((_, own)) = KINDS.iter().find(|(name, _)| *name == kind) else {
-        let supported = ["Group", "ServiceAccount", "User"];
-        errors.push(FieldError::not_supported(&path.child("kind"), kind, &supported));
-        return;
+/// Kinds of subjects, and the field that says which.
+const SUBJECTS: [(&str, &str); 3] =
+    [("ServiceAccount", "serviceAccount"), ("User", "user"), ("Group", "group")];
+
+fn subject(subject: Cursor<'_>) {
+    let kind = subject.field("kind");
+    let Some((_, own)) = SUBJECTS.iter().find(|(name, _)| *name == kind.str()) else {
+        return kind.unsupported(&SUBJECTS.map(|(name, _)| name));
     };
-    let (own_path, value) = (path.child(own), subject.at(own));
-    if value.is_object() {
-        let name = value.text("name");
-        if rules::required(&own_path.child("name"), name, errors) && kind == "ServiceAccount" && name != "*" {
-            rules::subdomain(&own_path.child("name"), name, errors);
+    let who = subject.field(own);
+    if who.required_with(&format!("{own} is required when subject kind is '{}'", kind.str())) {
+        let (name, account) = (who.field("name"), kind.str() == "ServiceAccount");
+        if name.required() && account && name.str() != "*" {
+            name.subdomain();
         }
-        if kind == "ServiceAccount" {
-            let namespace = value.text("namespace");
-            if namespace.is_empty() {
-                let detail = "must specify namespace for service account";
-                errors.push(FieldError::required(&own_path.child("namespace"), detail));
-            } else {
-                rules::label(&own_path.child("namespace"), namespace, errors);
-            }
+        if account && who.field("namespace").required_with("must specify namespace for service account") {
+            who.field("namespace").label();
         }
-    } else {
-        errors.push(FieldError::required(
-            &own_path,
-            format!("{own} is required when subject kind is '{kind}'"),
-        ));
     }
-    for (name, other) in KINDS.iter().filter(|(name, _)| *name != kind) {
-        if subject.at(other).is_object() {
+    for (name, other) in SUBJECTS.into_iter().filter(|(name, _)| *name != kind.str()) {
+        if subject.has(other) {
             let detail = format!("{other} is forbidden when subject kind is not '{name}'");
-            errors.push(FieldError::forbidden(&path.child(other), detail));
+            subject.field(other).forbidden(detail);
         }
     }
 }
 
 /// A list that is not empty, and whose wildcard stands alone.
-fn list(path: &Path, rule: &Value, key: &str, missing: &str, what: &str, errors: &mut Errors) {
-    let values = rule.items(key);
-    if values.is_empty() {
-        errors.push(FieldError::required(&path.child(key), missing));
-    } else if values.len() > 1 && values.iter().any(|value| value == "*") {
-        let detail = format!("if '*' is present, must not specify other {what}");
-        errors.push(FieldError::invalid(&path.child(key), rule.at(key).clone(), detail));
+fn list(list: Cursor<'_>, missing: &str, what: &str) {
+    if list.required_with(missing) && list.values().len() > 1 && list.strs().contains(&"*") {
+        list.invalid(format!("if '*' is present, must not specify other {what}"));
     }
 }
 
-fn verbs(path: &Path, rule: &Value, errors: &mut Errors) {
-    list(path, rule, "verbs", "verbs must contain at least one value", "verbs", errors);
-    let given = rule.items("verbs");
-    let unknown = |verb: &Value| !VERBS.contains(&verb.as_str().unwrap_or_default());
-    if !given.iter().any(|verb| verb == "*") && given.iter().any(unknown) {
-        errors.push(FieldError::not_supported(&path.child("verbs"), rule.at("verbs").clone(), &VERBS));
+fn verbs(rule: Cursor<'_>) {
+    let verbs = rule.field("verbs");
+    list(verbs, "verbs must contain at least one value", "verbs");
+    let given = verbs.strs();
+    if !given.contains(&"*") && given.iter().any(|verb| !VERBS.contains(verb)) {
+        verbs.unsupported(&VERBS);
     }
 }
 
-fn resource_rule(path: &Path, rule: &Value, errors: &mut Errors) {
-    verbs(path, rule, errors);
-    let group = "resource rules must supply at least one api group";
-    list(path, rule, "apiGroups", group, "api groups", errors);
-    let resource = "resource rules must supply at least one resource";
-    list(path, rule, "resources", resource, "resources", errors);
-    let namespaces = rule.items("namespaces");
+fn resource_rule(rule: Cursor<'_>) {
+    verbs(rule);
+    list(rule.field("apiGroups"), "resource rules must supply at least one api group", "api groups");
+    list(rule.field("resources"), "resource rules must supply at least one resource", "resources");
+    let namespaces = rule.field("namespaces");
     if !(namespaces.is_empty() && rule.flag("clusterScope")) {
         let missing = "resource rules that are not cluster scoped must supply at least one namespace";
-        list(path, rule, "namespaces", missing, "namespaces", errors);
+        list(namespaces, missing, "namespaces");
     }
-    if namespaces.iter().any(|namespace| namespace == "*") {
+    if namespaces.strs().contains(&"*") {
         return;
     }
-    for (index, namespace) in namespaces.iter().enumerate() {
-        let text = namespace.as_str().unwrap_or_default();
-        for message in names::dns1123_label(text) {
-            let detail = format!("each member of this list must be '*' or a DNS-1123 label; {message}");
-            errors.push(FieldError::invalid(&path.child("namespaces").index(index), text, detail));
+    for namespace in namespaces.items() {
+        for message in names::dns1123_label(namespace.str()) {
+            namespace.invalid(format!("each member of this list must be '*' or a DNS-1123 label; {message}"));
         }
     }
 }
 
-pub(super) fn priority_level(level: &Value, errors: &mut Errors) {
-    let (path, spec) = (Path::new("spec"), level.at("spec"));
-    let kind = spec.text("type");
-    if (level.text("metadata.name") == "exempt") != (kind == "Exempt") {
-        let detail = "must be 'Exempt' if and only if `name` is 'exempt'";
-        errors.push(FieldError::invalid(&path.child("type"), kind, detail));
+pub(super) fn priority_level(level: Cursor<'_>) {
+    let (spec, kind) = (level.field("spec"), level.field("spec.type"));
+    if (level.text("metadata.name") == "exempt") != (kind.str() == "Exempt") {
+        kind.invalid("must be 'Exempt' if and only if `name` is 'exempt'");
     }
-    let (limited, exempt) = (spec.at("limited"), spec.at("exempt"));
-    match kind {
+    let (limited, exempt) = (spec.field("limited"), spec.field("exempt"));
+    match kind.str() {
         "Exempt" => {
-            if limited.is_object() {
-                let detail = "must be nil if the type is not Limited";
-                errors.push(FieldError::forbidden(&path.child("limited"), detail));
+            if limited.is_set() {
+                limited.forbidden("must be nil if the type is not Limited");
             }
-            shares(&path.child("exempt"), exempt, errors);
+            shares(exempt);
         }
         "Limited" => {
-            if exempt.is_object() {
-                let detail = "must be nil if the type is Limited";
-                errors.push(FieldError::forbidden(&path.child("exempt"), detail));
+            if exempt.is_set() {
+                exempt.forbidden("must be nil if the type is Limited");
             }
-            let path = path.child("limited");
-            if limited.is_object() {
-                shares(&path, limited, errors);
-                if let Some(percent) = limited.int("borrowingLimitPercent").filter(|percent| *percent < 0) {
-                    let detail = "if specified, must be a non-negative integer";
-                    errors.push(FieldError::invalid(&path.child("borrowingLimitPercent"), percent, detail));
+            if limited.required_with("must not be empty when type is Limited") {
+                shares(limited);
+                let percent = limited.field("borrowingLimitPercent");
+                if percent.number().is_some_and(|percent| percent < 0) {
+                    percent.invalid("if specified, must be a non-negative integer");
                 }
-                response(&path.child("limitResponse"), limited.at("limitResponse"), errors);
-            } else {
-                errors.push(FieldError::required(&path, "must not be empty when type is Limited"));
+                response(limited.field("limitResponse"));
             }
         }
-        other => {
-            let supported = ["Exempt", "Limited"];
-            errors.push(FieldError::not_supported(&path.child("type"), other, &supported));
-        }
+        _ => kind.enumerated(),
     }
-    conditions(level, errors);
+    conditions(level);
 }
 
-fn shares(path: &Path, part: &Value, errors: &mut Errors) {
-    if let Some(shares) = part.int("nominalConcurrencyShares").filter(|shares| *shares < 0) {
-        let detail = "must be a non-negative integer";
-        errors.push(FieldError::invalid(&path.child("nominalConcurrencyShares"), shares, detail));
+fn shares(part: Cursor<'_>) {
+    let shares = part.field("nominalConcurrencyShares");
+    if shares.number().is_some_and(|shares| shares < 0) {
+        shares.invalid("must be a non-negative integer");
     }
-    if let Some(percent) = part.int("lendablePercent").filter(|percent| !(0..=100).contains(percent)) {
-        let detail = "must be between 0 and 100, inclusive";
-        errors.push(FieldError::invalid(&path.child("lendablePercent"), percent, detail));
-    }
+    part.plain(&["lendablePercent"]);
 }
 
-fn response(path: &Path, response: &Value, errors: &mut Errors) {
-    let queuing = response.at("queuing");
-    match response.text("type") {
-        "Reject" if queuing.is_object() => {
-            let detail = "must be nil if limited.limitResponse.type is not Limited";
-            errors.push(FieldError::forbidden(&path.child("queuing"), detail));
-        }
-        "Reject" => {}
-        "Queue" if queuing.is_object() => queues(&path.child("queuing"), queuing, errors),
-        "Queue" => {
-            let detail = "must not be empty if limited.limitResponse.type is Limited";
-            errors.push(FieldError::required(&path.child("queuing"), detail));
-        }
-        other => {
-            let supported = ["Queue", "Reject"];
-            errors.push(FieldError::not_supported(&path.child("type"), other, &supported));
-        }
+fn response(response: Cursor<'_>) {
+    let queuing = response.field("queuing");
+    match (response.text("type"), queuing.is_set()) {
+        ("Reject", true) => queuing.forbidden("must be nil if limited.limitResponse.type is not Limited"),
+        ("Reject", false) => {}
+        ("Queue", true) => queues(queuing),
+        ("Queue", false) => queuing.missing("must not be empty if limited.limitResponse.type is Limited"),
+        _ => response.field("type").enumerated(),
     }
 }
 
-fn queues(path: &Path, queuing: &Value, errors: &mut Errors) {
-    let number = |key: &str| queuing.int(key).unwrap_or_default();
-    let (queues, hand) = (number("queues"), number("handSize"));
+fn queues(queuing: Cursor<'_>) {
     for key in ["queueLengthLimit", "queues", "handSize"] {
-        if number(key) <= 0 {
-            errors.push(FieldError::invalid(&path.child(key), number(key), "must be positive"));
+        if queuing.int(key) <= 0 {
+            queuing.field(key).invalid("must be positive");
         }
     }
+    let queues = queuing.int("queues");
     if queues > QUEUES_MAX {
-        let detail = format!("must not be greater than {QUEUES_MAX}");
-        errors.push(FieldError::invalid(&path.child("queues"), queues, detail));
+        queuing.field("queues").invalid(format!("must not be greater than {QUEUES_MAX}"));
     }
-    if queues > 0 && hand > queues {
-        let detail = format!("should not be greater than queues ({queues})");
-        errors.push(FieldError::invalid(&path.child("handSize"), hand, detail));
+    if queues > 0 && queuing.int("handSize") > queues {
+        queuing.field("handSize").invalid(format!("should not be greater than queues ({queues})"));
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use crate::{resources::validate::cursor::look, schema::builtin};
+    use serde_json::{Value, json};
 
-    fn texts(check: fn(&Value, &mut Errors), object: &Value) -> Vec<String> {
-        let mut errors = Errors::new();
-        check(object, &mut errors);
+    fn texts(check: fn(Cursor<'_>), object: &Value) -> Vec<String> {
+        let api = "flowcontrol.apiserver.k8s.io/v1";
+        let kind = if object["spec"]["type"].is_null() { "FlowSchema" } else { "PriorityLevelConfiguration" };
+        let errors = look(builtin().named(api, kind), object, None, check);
         errors.iter().map(ToString::to_string).collect()
     }
 

@@ -1,25 +1,18 @@
 //! Metadata, for every kind.
 
-use serde_json::Value;
-
-use super::{
-    Errors,
-    rules::{NOT_NEGATIVE, immutable, label, labels, text},
-};
+use super::cursor::Cursor;
 use crate::{
-    field::{FieldError, Path},
     goformat::go_quote,
     names,
-    resources::{Resource, access::Get},
+    resources::{Resource, access::Get as _},
+    schema::Format,
 };
 
 /// All annotations of an object together, keys and values.
 const ANNOTATIONS_MAX: usize = 256 * 1024;
 
-type NameRule = fn(&str) -> Vec<String>;
-
 /// How objects of a kind may be named; kinds not listed have DNS subdomains for names.
-const NAME_RULES: &[(&str, &str, NameRule)] = &[
+const NAME_RULES: &[(&str, &str, Format)] = &[
     ("", "Namespace", names::dns1123_label),
     ("", "Service", names::dns1123_label),
     ("apiregistration.k8s.io", "APIService", names::path_segment),
@@ -39,103 +32,96 @@ fn any_name(_: &str) -> Vec<String> {
     Vec::new()
 }
 
-fn name_rule(resource: &Resource) -> NameRule {
+fn name_rule(resource: &Resource) -> Format {
     NAME_RULES
         .iter()
         .find(|(group, kind, _)| *group == resource.group && *kind == resource.kind)
         .map_or(names::dns1123_subdomain, |(_, _, rule)| *rule)
 }
 
-pub(super) fn create(resource: &Resource, object: &Value, errors: &mut Errors) {
-    let (path, metadata) = (Path::new("metadata"), object.at("metadata"));
+pub(super) fn create(resource: &Resource, object: Cursor<'_>) {
+    let metadata = object.field("metadata");
     let rule = name_rule(resource);
-    let prefix = metadata.text("generateName");
+    let prefix = metadata.field("generateName");
     if !prefix.is_empty() {
-        text(&path.child("generateName"), prefix, rule(&names::mask_trailing_dash(prefix)), errors);
+        for message in rule(&names::mask_trailing_dash(prefix.str())) {
+            prefix.invalid(message);
+        }
     }
-    let name = metadata.text("name");
-    if name.is_empty() {
-        errors.push(FieldError::required(&path.child("name"), "name or generateName is required"));
-    } else {
-        text(&path.child("name"), name, rule(name), errors);
+    let name = metadata.field("name");
+    if name.required_with("name or generateName is required") {
+        name.format(rule);
     }
-    let (namespace, namespace_path) = (metadata.text("namespace"), path.child("namespace"));
+    let namespace = metadata.field("namespace");
     match (resource.namespaced, namespace.is_empty()) {
-        (true, true) => errors.push(FieldError::required(&namespace_path, "")),
-        (true, false) => label(&namespace_path, namespace, errors),
-        (false, false) => errors.push(FieldError::forbidden(&namespace_path, "not allowed on this type")),
+        (true, true) => namespace.missing(""),
+        (true, false) => {
+            namespace.label();
+        }
+        (false, false) => namespace.forbidden("not allowed on this type"),
         (false, true) => {}
     }
-    if let Some(generation) = metadata.int("generation").filter(|generation| *generation < 0) {
-        errors.push(FieldError::invalid(&path.child("generation"), generation, NOT_NEGATIVE));
-    }
-    common(resource.group.is_empty(), &path, metadata, errors);
+    metadata.field("generation").not_negative();
+    common(resource.group.is_empty(), metadata);
 }
 
 /// The metadata of an object that is part of another.
-pub(super) fn embedded(path: &Path, metadata: &Value, errors: &mut Errors) {
-    let (name, namespace) = (metadata.text("name"), metadata.text("namespace"));
-    if !name.is_empty() {
-        text(&path.child("name"), name, names::path_segment(name), errors);
-    }
-    if !namespace.is_empty() {
-        label(&path.child("namespace"), namespace, errors);
-    }
-    common(false, path, metadata, errors);
+pub(super) fn embedded(metadata: Cursor<'_>) {
+    metadata.field("name").optional_format(names::path_segment);
+    metadata.field("namespace").optional_format(names::dns1123_label);
+    common(false, metadata);
 }
 
-fn common(core: bool, path: &Path, metadata: &Value, errors: &mut Errors) {
-    labels(&path.child("labels"), metadata.at("labels"), errors);
-    annotations(&path.child("annotations"), metadata.at("annotations"), errors);
-    owner_references(&path.child("ownerReferences"), metadata, errors);
-    finalizers(core, &path.child("finalizers"), metadata, errors);
+fn common(core: bool, metadata: Cursor<'_>) {
+    metadata.field("labels").labels();
+    annotations(metadata.field("annotations"));
+    owner_references(metadata.field("ownerReferences"));
+    finalizers(core, metadata.field("finalizers"));
 }
 
 /// Annotations' keys are qualified names in any case; all together are bounded.
-pub(super) fn annotations(path: &Path, annotations: &Value, errors: &mut Errors) {
-    for key in annotations.as_object().into_iter().flat_map(serde_json::Map::keys) {
-        text(path, key, names::qualified_name(&key.to_lowercase()), errors);
+pub(super) fn annotations(annotations: Cursor<'_>) {
+    for (key, _) in annotations.entries() {
+        for message in names::qualified_name(&key.to_lowercase()) {
+            annotations.invalid_value(key, message);
+        }
     }
-    annotations_size(path, annotations, errors);
+    annotations_size(annotations);
 }
 
-pub(super) fn annotations_size(path: &Path, annotations: &Value, errors: &mut Errors) {
-    let annotations = annotations.as_object().into_iter().flatten();
-    let size: usize =
-        annotations.map(|(key, value)| key.len() + value.as_str().unwrap_or_default().len()).sum();
-    if size > ANNOTATIONS_MAX {
-        errors.push(FieldError::too_long(path, ANNOTATIONS_MAX));
+pub(super) fn annotations_size(annotations: Cursor<'_>) {
+    if annotations.entries().map(|(key, value)| key.len() + value.str().len()).sum::<usize>()
+        > ANNOTATIONS_MAX
+    {
+        annotations.too_long(ANNOTATIONS_MAX);
     }
 }
 
-fn owner_references(path: &Path, metadata: &Value, errors: &mut Errors) {
+/// Upstream leaves the index out of these paths.
+fn owner_references(references: Cursor<'_>) {
     let mut controller: Option<String> = None;
-    for reference in metadata.items("ownerReferences") {
-        let (api_version, kind) = (reference.text("apiVersion"), reference.text("kind"));
-        if api_version.rsplit('/').next().is_none_or(str::is_empty) {
-            errors.push(FieldError::invalid(
-                &path.child("apiVersion"),
-                api_version,
-                "version must not be empty",
-            ));
+    for reference in references.items() {
+        let at = |key: &'static str| reference.field(key).reported_at(references.field(key));
+        let (api_version, kind) = (at("apiVersion"), reference.text("kind"));
+        if api_version.str().rsplit('/').next().is_none_or(str::is_empty) {
+            api_version.invalid("version must not be empty");
         }
         for key in ["kind", "name", "uid"] {
-            if reference.text(key).is_empty() {
-                errors.push(FieldError::invalid(&path.child(key), "", "must not be empty"));
+            if at(key).is_empty() {
+                at(key).invalid_value("", "must not be empty");
             }
         }
-        if (api_version, kind) == ("v1", "Event") {
+        if (api_version.str(), kind) == ("v1", "Event") {
             let detail = "/v1, Kind=Event is disallowed from being an owner";
-            errors.push(FieldError::invalid(path, reference.clone(), detail));
+            reference.reported_at(references).invalid(detail);
         }
         if reference.flag("controller") {
             let this = format!("{kind}/{}", reference.text("name"));
             if let Some(first) = &controller {
-                let detail = format!(
+                references.invalid(format!(
                     "Only one reference can have Controller set to true. Found \"true\" in references for {first} and \
                      {this}"
-                );
-                errors.push(FieldError::invalid(path, metadata.at("ownerReferences").clone(), detail));
+                ));
             } else {
                 controller = Some(this);
             }
@@ -146,21 +132,21 @@ fn owner_references(path: &Path, metadata: &Value, errors: &mut Errors) {
 /// The finalizers every kind knows without a domain in front.
 const STANDARD_FINALIZERS: [&str; 3] = ["kubernetes", "orphan", "foregroundDeletion"];
 
-fn finalizers(core: bool, path: &Path, metadata: &Value, errors: &mut Errors) {
-    let list = metadata.items("finalizers");
-    for finalizer in list {
-        let name = finalizer.as_str().unwrap_or_default();
-        text(path, name, names::qualified_name(name), errors);
-        // The core group's kinds also know every name that has no domain.
-        if core && !name.contains('/') && !STANDARD_FINALIZERS.contains(&name) {
-            let detail = "name is neither a standard finalizer name nor is it fully qualified";
-            errors.push(FieldError::invalid(path, name, detail));
-        }
+/// Finalizers; upstream leaves the index out of their paths. The core group's kinds have standard names or qualified ones.
+fn finalizers(core: bool, finalizers: Cursor<'_>) {
+    for finalizer in finalizers.items() {
+        finalizer_name(core, finalizer.reported_at(finalizers));
     }
-    let has = |name: &str| list.iter().any(|finalizer| finalizer == name);
+    let has = |name: &str| finalizers.strs().contains(&name);
     if has("orphan") && has("foregroundDeletion") {
-        let detail = "finalizer orphan and foregroundDeletion cannot be both set";
-        errors.push(FieldError::invalid(path, metadata.at("finalizers").clone(), detail));
+        finalizers.invalid("finalizer orphan and foregroundDeletion cannot be both set");
+    }
+}
+
+pub(super) fn finalizer_name(core: bool, finalizer: Cursor<'_>) {
+    finalizer.qualified();
+    if core && !finalizer.str().contains('/') && !STANDARD_FINALIZERS.contains(&finalizer.str()) {
+        finalizer.invalid("name is neither a standard finalizer name nor is it fully qualified");
     }
 }
 
@@ -168,41 +154,32 @@ fn finalizers(core: bool, path: &Path, metadata: &Value, errors: &mut Errors) {
 const IMMUTABLE: [&str; 6] =
     ["name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"];
 
-pub(super) fn update(resource: &Resource, new: &Value, old: &Value, errors: &mut Errors) {
-    let path = Path::new("metadata");
-    let (metadata, before) = (new.at("metadata"), old.at("metadata"));
-    if before.has("deletionTimestamp") {
-        let known = before.items("finalizers");
-        let mut extra: Vec<&str> = metadata
-            .items("finalizers")
-            .iter()
-            .filter(|finalizer| !known.contains(finalizer))
-            .filter_map(Value::as_str)
-            .collect();
+pub(super) fn update(resource: &Resource, object: Cursor<'_>) {
+    let metadata = object.field("metadata");
+    let finalizers = metadata.field("finalizers");
+    if metadata.old.has("deletionTimestamp") {
+        let known = finalizers.old_strs();
+        let mut extra = finalizers.strs();
+        extra.retain(|finalizer| !known.contains(finalizer));
         extra.sort_unstable();
         extra.dedup();
         if !extra.is_empty() {
             let extra: Vec<String> = extra.into_iter().map(go_quote).collect();
-            let detail = format!(
+            finalizers.forbidden(format!(
                 "no new finalizers can be added if the object is being deleted, found new finalizers []string{{{}}}",
                 extra.join(", ")
-            );
-            errors.push(FieldError::forbidden(&path.child("finalizers"), detail));
+            ));
         }
     }
-    if metadata.text("resourceVersion").is_empty() {
-        errors.push(FieldError::invalid(
-            &path.child("resourceVersion"),
-            "",
-            "must be specified for an update",
-        ));
+    let version = metadata.field("resourceVersion");
+    if version.is_empty() {
+        version.invalid_value("", "must be specified for an update");
     }
-    let generation = metadata.int("generation").unwrap_or_default();
-    if generation < before.int("generation").unwrap_or_default() {
-        errors.push(FieldError::invalid(&path.child("generation"), generation, "must not be decremented"));
+    if metadata.int("generation") < metadata.old.int("generation").unwrap_or_default() {
+        metadata.field("generation").invalid("must not be decremented");
     }
     for key in IMMUTABLE {
-        immutable(&path.child(key), metadata.at(key), before.at(key), errors);
+        metadata.field(key).immutable();
     }
-    common(resource.group.is_empty(), &path, metadata, errors);
+    common(resource.group.is_empty(), metadata);
 }

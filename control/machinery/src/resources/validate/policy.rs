@@ -1,162 +1,107 @@
 //! Roles, budgets, priorities, leases, runtime classes.
 
-use serde_json::Value;
+use std::collections::BTreeSet;
 
-use super::{Errors, pod, quantities, rules, selector};
-use crate::{
-    field::{FieldError, Path},
-    names,
-    resources::access::{Get, same},
-};
+use super::{cursor::Cursor, pod};
+use crate::names;
 
 const RBAC: &str = "rbac.authorization.k8s.io";
 
-pub(super) fn role(role: &Value, errors: &mut Errors) {
-    let cluster = role.text("metadata.namespace").is_empty();
-    for (index, rule) in role.items("rules").iter().enumerate() {
-        policy_rule(&Path::new("rules").index(index), rule, !cluster, errors);
+fn is_namespaced(object: Cursor<'_>) -> bool {
+    !object.text("metadata.namespace").is_empty()
+}
+
+pub(super) fn role(role: Cursor<'_>) {
+    role.each("rules").for_each(|rule| policy_rule(rule, is_namespaced(role)));
+    if !is_namespaced(role) && role.has("aggregationRule") {
+        let selectors = role.field("aggregationRule.clusterRoleSelectors");
+        selectors.required_with("at least one clusterRoleSelector required if aggregationRule is non-nil");
+        selectors.items().for_each(Cursor::label_selector);
     }
-    if !cluster || !role.has("aggregationRule") {
+}
+
+fn policy_rule(rule: Cursor<'_>, namespaced: bool) {
+    rule.field("verbs").required_with("verbs must contain at least one value");
+    let urls = rule.field("nonResourceURLs");
+    if urls.is_empty() {
+        rule.field("apiGroups").required_with("resource rules must supply at least one api group");
+        rule.field("resources").required_with("resource rules must supply at least one resource");
         return;
     }
-    let path = Path::from("aggregationRule.clusterRoleSelectors");
-    let selectors = role.items("aggregationRule.clusterRoleSelectors");
-    if selectors.is_empty() {
-        let detail = "at least one clusterRoleSelector required if aggregationRule is non-nil";
-        errors.push(FieldError::required(&path, detail));
+    if namespaced {
+        urls.invalid("namespaced rules cannot apply to non-resource URLs");
     }
-    for (index, selector) in selectors.iter().enumerate() {
-        selector::label_selector(&path.index(index), selector, errors);
+    if ["apiGroups", "resources", "resourceNames"].iter().any(|key| !rule.list(key).is_empty()) {
+        urls.invalid("rules cannot apply to both regular resources and non-resource URLs");
     }
 }
 
-fn policy_rule(path: &Path, rule: &Value, namespaced: bool, errors: &mut Errors) {
-    if rule.items("verbs").is_empty() {
-        errors.push(FieldError::required(&path.child("verbs"), "verbs must contain at least one value"));
-    }
-    if !rule.items("nonResourceURLs").is_empty() {
-        let urls = rule.at("nonResourceURLs").clone();
-        if namespaced {
-            let detail = "namespaced rules cannot apply to non-resource URLs";
-            errors.push(FieldError::invalid(&path.child("nonResourceURLs"), urls.clone(), detail));
-        }
-        if ["apiGroups", "resources", "resourceNames"].iter().any(|key| !rule.items(key).is_empty()) {
-            let detail = "rules cannot apply to both regular resources and non-resource URLs";
-            errors.push(FieldError::invalid(&path.child("nonResourceURLs"), urls, detail));
-        }
-        return;
-    }
-    if rule.items("apiGroups").is_empty() {
-        let detail = "resource rules must supply at least one api group";
-        errors.push(FieldError::required(&path.child("apiGroups"), detail));
-    }
-    if rule.items("resources").is_empty() {
-        let detail = "resource rules must supply at least one resource";
-        errors.push(FieldError::required(&path.child("resources"), detail));
-    }
+pub(super) fn role_binding(binding: Cursor<'_>) {
+    let role = binding.field("roleRef");
+    role.field("apiGroup").supported(&[RBAC]);
+    let kinds: &[&str] = if is_namespaced(binding) { &["Role", "ClusterRole"] } else { &["ClusterRole"] };
+    role.field("kind").supported(kinds);
+    role.field("name").segment();
+    binding.each("subjects").for_each(|subject| role_subject(subject, is_namespaced(binding)));
 }
 
-pub(super) fn role_binding(binding: &Value, errors: &mut Errors) {
-    let (path, role) = (Path::new("roleRef"), binding.at("roleRef"));
-    let namespaced = !binding.text("metadata.namespace").is_empty();
-    let group = role.text("apiGroup");
-    if group != RBAC {
-        errors.push(FieldError::not_supported(&path.child("apiGroup"), group, &[RBAC]));
-    }
-    let kinds: &[&str] = if namespaced { &["Role", "ClusterRole"] } else { &["ClusterRole"] };
-    let kind = role.text("kind");
-    if !kinds.contains(&kind) {
-        errors.push(FieldError::not_supported(&path.child("kind"), kind, kinds));
-    }
-    let name = role.text("name");
-    if rules::required(&path.child("name"), name, errors) {
-        rules::text(&path.child("name"), name, names::path_segment(name), errors);
-    }
-    for (index, subject) in binding.items("subjects").iter().enumerate() {
-        role_subject(&Path::new("subjects").index(index), subject, namespaced, errors);
-    }
-}
-
-fn role_subject(path: &Path, subject: &Value, namespaced: bool, errors: &mut Errors) {
-    let (name, group) = (subject.text("name"), subject.text("apiGroup"));
-    rules::required(&path.child("name"), name, errors);
-    let expected = match subject.text("kind") {
+fn role_subject(subject: Cursor<'_>, namespaced: bool) {
+    let (kind, name) = (subject.field("kind"), subject.field("name"));
+    name.required();
+    let group = match kind.str() {
         "ServiceAccount" => {
-            if !name.is_empty() {
-                rules::subdomain(&path.child("name"), name, errors);
-            }
-            if !namespaced && subject.text("namespace").is_empty() {
-                errors.push(FieldError::required(&path.child("namespace"), ""));
+            name.optional_format(names::dns1123_subdomain);
+            if !namespaced {
+                subject.field("namespace").required();
             }
             ""
         }
         "User" | "Group" => RBAC,
-        other => {
-            let kinds = ["ServiceAccount", "User", "Group"];
-            errors.push(FieldError::not_supported(&path.child("kind"), other, &kinds));
-            return;
-        }
+        _ => return kind.unsupported(&["ServiceAccount", "User", "Group"]),
     };
-    if group != expected {
-        errors.push(FieldError::not_supported(&path.child("apiGroup"), group, &[expected]));
+    subject.field("apiGroup").supported(&[group]);
+}
+
+pub(super) fn role_binding_update(binding: Cursor<'_>) {
+    let role = binding.field("roleRef");
+    if role.changed() {
+        role.invalid("cannot change roleRef");
     }
 }
 
-pub(super) fn role_binding_update(new: &Value, old: &Value, errors: &mut Errors) {
-    if !same(new.at("roleRef"), old.at("roleRef")) {
-        let detail = "cannot change roleRef";
-        errors.push(FieldError::invalid(&Path::new("roleRef"), new.at("roleRef").clone(), detail));
-    }
-}
-
-pub(super) fn disruption_budget(budget: &Value, errors: &mut Errors) {
-    let (path, spec) = (Path::new("spec"), budget.at("spec"));
+pub(super) fn disruption_budget(budget: Cursor<'_>) {
+    let spec = budget.field("spec");
     if spec.has("minAvailable") && spec.has("maxUnavailable") {
-        let detail = "minAvailable and maxUnavailable cannot be both set";
-        errors.push(FieldError::invalid(&path, spec.clone(), detail));
+        spec.invalid("minAvailable and maxUnavailable cannot be both set");
     }
-    for key in ["minAvailable", "maxUnavailable"] {
-        rules::count_or_percent(&path.child(key), spec.at(key), errors);
-        rules::not_over_100_percent(&path.child(key), spec.at(key), errors);
+    for amount in ["minAvailable", "maxUnavailable"].map(|key| spec.field(key)) {
+        amount.count_or_percent();
+        amount.not_over_100_percent();
     }
-    selector::label_selector(&path.child("selector"), spec.at("selector"), errors);
-    let policies = ["AlwaysAllow", "IfHealthyBudget"];
-    let policy = spec.text("unhealthyPodEvictionPolicy");
-    rules::supported_or_empty(&path.child("unhealthyPodEvictionPolicy"), policy, &policies, errors);
+    spec.field("selector").label_selector();
+    spec.plain(&["unhealthyPodEvictionPolicy"]);
 }
 
-pub(super) fn disruption_budget_status(new: &Value, _old: &Value, errors: &mut Errors) {
-    let (path, status) = (Path::new("status"), new.at("status"));
-    conditions(&path.child("conditions"), status.items("conditions"), errors);
-    let counts = ["disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods"];
-    rules::not_negatives(&path, status, &counts, errors);
+pub(super) fn disruption_budget_status(budget: Cursor<'_>) {
+    let status = budget.field("status");
+    conditions(status.field("conditions"));
+    status.not_negatives(&["disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods"]);
 }
 
 /// Conditions in the form all newer kinds share.
-pub(super) fn conditions(path: &Path, conditions: &[Value], errors: &mut Errors) {
-    for (index, condition) in conditions.iter().enumerate() {
-        let path = path.index(index);
-        let kind = condition.text("type");
-        if conditions.iter().take(index).any(|other| other.text("type") == kind) {
-            errors.push(FieldError::duplicate(&path.child("type"), kind));
+fn conditions(conditions: Cursor<'_>) {
+    let mut seen = BTreeSet::new();
+    for condition in conditions.items() {
+        let kind = condition.field("type");
+        if !seen.insert(kind.str()) {
+            kind.duplicate();
         }
-        rules::qualified(&path.child("type"), kind, errors);
-        let statuses = ["False", "True", "Unknown"];
-        let status = condition.text("status");
-        if !statuses.contains(&status) {
-            errors.push(FieldError::not_supported(&path.child("status"), status, &statuses));
-        }
-        rules::not_negative(&path.child("observedGeneration"), condition.at("observedGeneration"), errors);
-        rules::required(&path.child("lastTransitionTime"), condition.text("lastTransitionTime"), errors);
-        if condition.text("message").len() > 32_768 {
-            errors.push(FieldError::too_long(&path.child("message"), 32_768));
-        }
-        let reason = condition.text("reason");
-        if rules::required(&path.child("reason"), reason, errors) {
-            rules::text(&path.child("reason"), reason, condition_reason(reason), errors);
-            if reason.len() > 1024 {
-                errors.push(FieldError::too_long(&path.child("reason"), 1024));
-            }
+        kind.qualified();
+        condition.plain(&["status", "observedGeneration", "lastTransitionTime", "message"]);
+        let reason = condition.field("reason");
+        if reason.required() {
+            reason.format(condition_reason);
+            reason.bounded(1024);
         }
     }
 }
@@ -181,70 +126,63 @@ fn condition_reason(reason: &str) -> Vec<String> {
 /// Above this are the system's own classes.
 const USER_PRIORITY_MAX: i64 = 1_000_000_000;
 
-pub(super) fn priority_class(class: &Value, errors: &mut Errors) {
-    let (name, value) = (class.text("metadata.name"), class.int("value").unwrap_or_default());
-    if let Some(known) = match name {
+pub(super) fn priority_class(class: Cursor<'_>) {
+    let (name, value) = (class.field("metadata.name"), class.field("value"));
+    let number = value.number().unwrap_or_default();
+    let known = match name.str() {
         "system-cluster-critical" => Some(2_000_000_000),
         "system-node-critical" => Some(2_000_001_000),
         _ => None,
-    } {
-        if value != known {
-            let detail = format!("value of {name} PriorityClass must be {known}");
-            errors.push(FieldError::forbidden(&Path::from("metadata.name"), detail));
+    };
+    match known {
+        Some(known) if number != known => {
+            name.forbidden(format!("value of {} PriorityClass must be {known}", name.str()));
         }
-    } else if name.starts_with("system-") {
-        let detail = "priority class names with 'system-' prefix are reserved for system use only. error: "
-            .to_owned()
-            + name
-            + " is not a known system priority class";
-        errors.push(FieldError::forbidden(&Path::from("metadata.name"), detail));
-    } else if value > USER_PRIORITY_MAX {
-        let detail = format!("maximum allowed value of a user defined priority is {USER_PRIORITY_MAX}");
-        errors.push(FieldError::forbidden(&Path::new("value"), detail));
+        Some(_) => {}
+        None if name.str().starts_with("system-") => name.forbidden(format!(
+            "priority class names with 'system-' prefix are reserved for system use only. error: {} is not a known \
+             system priority class",
+            name.str()
+        )),
+        None if number > USER_PRIORITY_MAX => {
+            value.forbidden(format!("maximum allowed value of a user defined priority is {USER_PRIORITY_MAX}"));
+        }
+        None => {}
     }
-    let policies = ["PreemptLowerPriority", "Never"];
-    let policy = class.text("preemptionPolicy");
-    rules::supported_or_empty(&Path::new("preemptionPolicy"), policy, &policies, errors);
+    class.plain(&["preemptionPolicy"]);
 }
 
-pub(super) fn priority_class_update(new: &Value, old: &Value, errors: &mut Errors) {
-    if new.int("value").unwrap_or_default() != old.int("value").unwrap_or_default() {
-        let detail = "may not be changed in an update.";
-        errors.push(FieldError::forbidden(&Path::new("value"), detail));
+pub(super) fn priority_class_update(class: Cursor<'_>) {
+    let value = class.field("value");
+    if value.number().unwrap_or_default() != value.old.as_i64().unwrap_or_default() {
+        value.forbidden("may not be changed in an update.");
     }
-    let key = "preemptionPolicy";
-    rules::immutable(&Path::new(key), new.at(key), old.at(key), errors);
+    class.field("preemptionPolicy").immutable();
 }
 
-pub(super) fn lease(lease: &Value, errors: &mut Errors) {
-    let (path, spec) = (Path::new("spec"), lease.at("spec"));
-    if let Some(seconds) = spec.int("leaseDurationSeconds").filter(|seconds| *seconds <= 0) {
-        let detail = "must be greater than 0";
-        errors.push(FieldError::invalid(&path.child("leaseDurationSeconds"), seconds, detail));
+pub(super) fn lease(lease: Cursor<'_>) {
+    let spec = lease.field("spec");
+    let seconds = spec.field("leaseDurationSeconds");
+    if seconds.number().is_some_and(|seconds| seconds <= 0) {
+        seconds.invalid("must be greater than 0");
     }
-    if let Some(count) = spec.int("leaseTransitions").filter(|count| *count < 0) {
-        let detail = "must be greater than or equal to 0";
-        errors.push(FieldError::invalid(&path.child("leaseTransitions"), count, detail));
-    }
-    if let Some(strategy) = spec.at("strategy").as_str() {
-        lease_strategy(&path.child("strategy"), strategy, errors);
+    spec.plain(&["leaseTransitions"]);
+    if let Some(strategy) = spec.field("strategy").if_set() {
+        lease_strategy(strategy);
     }
     if !spec.text("preferredHolder").is_empty() && spec.text("strategy").is_empty() {
-        let detail = "may only be specified if `strategy` is defined";
-        errors.push(FieldError::forbidden(&path.child("preferredHolder"), detail));
+        spec.field("preferredHolder").forbidden("may only be specified if `strategy` is defined");
     }
 }
 
-const OLDEST: &str = "OldestEmulationVersion";
-
 /// One of Kubernetes' own strategies, or somebody's with a domain in front.
-fn lease_strategy(path: &Path, strategy: &str, errors: &mut Errors) {
+fn lease_strategy(strategy: Cursor<'_>) {
     // Upstream says `strategy` twice here.
-    let path = path.child("strategy");
-    if strategy.contains('/') {
-        rules::qualified(&path, strategy, errors);
-    } else if strategy != OLDEST {
-        errors.push(FieldError::not_supported(&path, strategy, &[OLDEST]));
+    let strategy = strategy.named("strategy.strategy");
+    if strategy.str().contains('/') {
+        strategy.qualified();
+    } else {
+        strategy.enumerated();
     }
 }
 
@@ -260,61 +198,42 @@ fn version(text: &str) -> Option<([u64; 3], &str)> {
     (parts.next().is_none() && pre.is_empty() != text.contains('-')).then_some((numbers, pre))
 }
 
-pub(super) fn lease_candidate(candidate: &Value, errors: &mut Errors) {
-    let (path, spec) = (Path::new("spec"), candidate.at("spec"));
-    rules::required(&path.child("leaseName"), spec.text("leaseName"), errors);
-    let (emulated, binary) = (spec.text("emulationVersion"), spec.text("binaryVersion"));
-    let (emulated_path, binary_path) = (path.child("emulationVersion"), path.child("binaryVersion"));
-    let unreadable = "must be a valid semantic version";
-    if !emulated.is_empty() && version(emulated).is_none() {
-        errors.push(FieldError::invalid(&emulated_path, emulated, unreadable));
-    }
-    if rules::required(&binary_path, binary, errors) && version(binary).is_none() {
-        errors.push(FieldError::invalid(&binary_path, binary, unreadable));
-    }
-    let of = |text: &str| version(text).map(|(numbers, _)| numbers).unwrap_or_default();
-    if !binary.is_empty() && !emulated.is_empty() && of(binary) < of(emulated) {
-        let detail = "must be greater than or equal to `emulationVersion`";
-        errors.push(FieldError::invalid(&binary_path, binary, detail));
-    }
-    let strategy = spec.text("strategy");
-    if rules::required(&path.child("strategy"), strategy, errors) {
-        if strategy == OLDEST && of(emulated) == [0; 3] {
-            let detail = "must be specified when `strategy` is 'OldestEmulationVersion'";
-            errors.push(FieldError::required(&emulated_path, detail));
+pub(super) fn lease_candidate(candidate: Cursor<'_>) {
+    let spec = candidate.field("spec");
+    spec.field("leaseName").required();
+    let (emulated, binary) = (spec.field("emulationVersion"), spec.field("binaryVersion"));
+    for field in [emulated, binary] {
+        if !field.is_empty() && version(field.str()).is_none() {
+            field.invalid("must be a valid semantic version");
         }
-        lease_strategy(&path.child("strategy"), strategy, errors);
+    }
+    binary.required();
+    let of = |field: Cursor<'_>| version(field.str()).map(|(numbers, _)| numbers).unwrap_or_default();
+    if !binary.is_empty() && !emulated.is_empty() && of(binary) < of(emulated) {
+        binary.invalid("must be greater than or equal to `emulationVersion`");
+    }
+    let strategy = spec.field("strategy");
+    if strategy.required() {
+        if strategy.is_enumerated() && of(emulated) == [0; 3] {
+            emulated.missing("must be specified when `strategy` is 'OldestEmulationVersion'");
+        }
+        lease_strategy(strategy);
     }
 }
 
-pub(super) fn lease_candidate_update(new: &Value, old: &Value, errors: &mut Errors) {
-    let key = "spec.leaseName";
-    rules::immutable(&Path::from(key), new.at(key), old.at(key), errors);
-}
-
-pub(super) fn runtime_class(class: &Value, errors: &mut Errors) {
-    let handler = class.text("handler");
-    if rules::required(&Path::new("handler"), handler, errors) {
-        rules::label(&Path::new("handler"), handler, errors);
-    }
+pub(super) fn runtime_class(class: Cursor<'_>) {
+    class.plain(&["handler"]);
     if class.has("overhead") {
         let limits = serde_json::json!({"limits": class.at("overhead.podFixed")});
-        quantities::requirements(&Path::new("overhead"), &limits, errors);
+        class.field("overhead").over(&limits, |overhead| overhead.requirements(Cursor::container_resource));
     }
-    let (path, scheduling) = (Path::new("scheduling"), class.at("scheduling"));
-    rules::labels(&path.child("nodeSelector"), scheduling.at("nodeSelector"), errors);
-    let (path, tolerations) = (path.child("tolerations"), scheduling.items("tolerations"));
-    pod::tolerations(&path, tolerations, errors);
-    for (index, toleration) in tolerations.iter().enumerate() {
-        let alike = |other: &&Value| {
-            ["key", "operator", "value", "effect"].iter().all(|key| other.text(key) == toleration.text(key))
-        };
-        if tolerations.iter().take(index).any(|other| alike(&other)) {
-            errors.push(FieldError::duplicate(&path.index(index), toleration.clone()));
+    class.field("scheduling.nodeSelector").labels();
+    let tolerations = class.field("scheduling.tolerations");
+    pod::tolerations(tolerations);
+    let mut seen = BTreeSet::new();
+    for toleration in tolerations.items() {
+        if !seen.insert(["key", "operator", "value", "effect"].map(|key| toleration.text(key))) {
+            toleration.duplicate();
         }
     }
-}
-
-pub(super) fn runtime_class_update(new: &Value, old: &Value, errors: &mut Errors) {
-    rules::immutable(&Path::new("handler"), new.at("handler"), old.at("handler"), errors);
 }

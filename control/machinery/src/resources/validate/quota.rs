@@ -2,79 +2,57 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::Value;
-
-use super::{Errors, quantities, rules};
-use crate::{
-    field::{FieldError, Path},
-    names,
-    quantity::Quantity,
-    resources::access::{Fields, Get},
+use super::{
+    checks::IMMUTABLE,
+    cursor::Cursor,
+    quantities::{is_quota_name, overcommits},
 };
+use crate::{names, quantity::Quantity, resources::access::Fields};
 
-pub(super) fn limit_range(range: &Value, errors: &mut Errors) {
-    let limits_path = Path::new("spec").child("limits");
-    let limits = range.items("spec.limits");
-    for (index, item) in limits.iter().enumerate() {
-        let path = limits_path.index(index);
-        let (kind, kind_path) = (item.text("type"), path.child("type"));
-        let messages = names::qualified_name(kind);
-        if messages.is_empty()
-            && !kind.contains('/')
-            && !["Container", "PersistentVolumeClaim", "Pod"].contains(&kind)
-        {
-            let detail = "must be a standard limit type or fully qualified";
-            errors.push(FieldError::invalid(&kind_path, kind, detail));
+pub(super) fn limit_range(range: Cursor<'_>) {
+    let mut kinds = BTreeSet::new();
+    for limit in range.each("spec.limits") {
+        let kind = limit.field("type");
+        let messages = names::qualified_name(kind.str());
+        if messages.is_empty() && !kind.str().contains('/') && !kind.is_enumerated() {
+            kind.invalid("must be a standard limit type or fully qualified");
         }
-        rules::text(&kind_path, kind, messages, errors);
-        if limits.iter().take(index).any(|other| other.text("type") == kind) {
-            errors.push(FieldError::duplicate(&kind_path, kind));
+        messages.into_iter().for_each(|message| kind.invalid(message));
+        if !kinds.insert(kind.str()) {
+            kind.duplicate();
         }
-        limit(&path, kind, item, errors);
+        self::limit(limit, kind.str());
     }
 }
 
-fn limit(path: &Path, kind: &str, item: &Value, errors: &mut Errors) {
-    let named = |key: &str, errors: &mut Errors| {
-        for name in item.fields(key).into_iter().flat_map(Fields::keys) {
-            quantities::limited_name(&path.child(key).key(name), kind, name, errors);
-        }
+fn limit(limit: Cursor<'_>, kind: &str) {
+    let named = |key: &'static str| {
+        limit.field(key).entries().for_each(|(name, bound)| bound.limited_resource(kind, name));
     };
-    named("max", errors);
-    named("min", errors);
+    named("max");
+    named("min");
     for key in ["default", "defaultRequest"] {
         if kind != "Pod" {
-            named(key, errors);
-        } else if item.fields(key).is_some_and(|list| !list.is_empty()) {
-            errors.push(FieldError::forbidden(&path.child(key), "may not be specified when `type` is 'Pod'"));
+            named(key);
+        } else if !limit.field(key).is_empty() {
+            limit.field(key).forbidden("may not be specified when `type` is 'Pod'");
         }
     }
-    let bounds_storage = |key: &str| item.at(key).has("storage");
-    if kind == "PersistentVolumeClaim" && !bounds_storage("min") && !bounds_storage("max") {
+    if kind == "PersistentVolumeClaim" && !limit.has("min.storage") && !limit.has("max.storage") {
         let detail = "either minimum or maximum storage value is required, but neither was provided";
-        errors.push(FieldError::required(&path.child("limits"), detail));
+        limit.field("limits").missing(detail);
     }
-    named("maxLimitRequestRatio", errors);
-    let mut keys: Vec<&str> = vec!["max", "min", "maxLimitRequestRatio"];
-    if kind != "Pod" {
-        keys.extend(["default", "defaultRequest"]);
-    }
-    let resources: BTreeSet<&String> =
-        keys.iter().filter_map(|key| item.fields(key)).flat_map(Fields::keys).collect();
-    for name in resources {
-        let get = |key: &str| {
-            let list = keys.contains(&key).then(|| item.fields(key)).flatten();
-            list.and_then(|list| list.get(name)).and_then(quantities::parse)
-        };
-        Bounds { path, name, get: &get }.check(errors);
-    }
+    named("maxLimitRequestRatio");
+    let bounds = Bounds { limit, in_pods: kind == "Pod" };
+    let resources: BTreeSet<&str> =
+        bounds.keys().filter_map(|key| limit.map(key)).flat_map(Fields::keys).map(String::as_str).collect();
+    resources.into_iter().for_each(|name| bounds.check(name));
 }
 
-/// The bounds of one resource.
-struct Bounds<'a> {
-    path: &'a Path,
-    name: &'a str,
-    get: &'a dyn Fn(&str) -> Option<Quantity>,
+/// The bounds of the resources of one kind of thing.
+struct Bounds<'v> {
+    limit: Cursor<'v>,
+    in_pods: bool,
 }
 
 /// Two bounds by key, what they are called, the key that is blamed and the one whose value is shown.
@@ -97,62 +75,58 @@ const ORDERED: [Order; 6] = [
     ("default", "max", "default value", "max value", "default", "max"),
 ];
 
-impl Bounds<'_> {
-    fn at(&self, key: &str) -> Path {
-        self.path.child(key).key(self.name)
+impl<'v> Bounds<'v> {
+    fn keys(&self) -> impl Iterator<Item = &'static str> + use<> {
+        let count = if self.in_pods { 3 } else { 5 };
+        ["max", "min", "maxLimitRequestRatio", "default", "defaultRequest"].into_iter().take(count)
     }
 
-    fn check(&self, errors: &mut Errors) {
+    fn at(&self, key: &'v str, name: &'v str) -> Cursor<'v> {
+        self.limit.field(key).key(name)
+    }
+
+    fn get(&self, key: &'v str, name: &'v str) -> Option<Quantity> {
+        if self.keys().any(|known| known == key) { self.at(key, name).quantity() } else { None }
+    }
+
+    fn check(&self, name: &'v str) {
         for (low_key, high_key, low_text, high_text, blamed, shown) in ORDERED {
-            if let (Some(low), Some(high)) = ((self.get)(low_key), (self.get)(high_key))
+            if let (Some(low), Some(high)) = (self.get(low_key, name), self.get(high_key, name))
                 && low > high
             {
                 let (low, high) = (low.canonical(), high.canonical());
                 let detail = format!("{low_text} {low} is greater than {high_text} {high}");
-                let shown = if shown == low_key { low } else { high };
-                errors.push(FieldError::invalid(&self.at(blamed), shown, detail));
+                self.at(blamed, name).invalid_value(if shown == low_key { low } else { high }, detail);
             }
         }
-        self.ratio(errors);
-        if !quantities::overcommits(self.name)
-            && let (Some(limit), Some(request)) = ((self.get)("default"), (self.get)("defaultRequest"))
+        self.ratio(name);
+        if !overcommits(name)
+            && let (Some(limit), Some(request)) =
+                (self.get("default", name), self.get("defaultRequest", name))
             && limit != request
         {
             let (limit, request) = (limit.canonical(), request.canonical());
-            let detail = format!(
-                "default value {limit} must equal to defaultRequest value {request} in {}",
-                self.name
-            );
-            errors.push(FieldError::invalid(&self.at("defaultRequest"), request, detail));
+            let detail =
+                format!("default value {limit} must equal to defaultRequest value {request} in {name}");
+            self.at("defaultRequest", name).invalid_value(request, detail);
         }
     }
 
-    fn ratio(&self, errors: &mut Errors) {
-        let Some(ratio) = (self.get)("maxLimitRequestRatio") else { return };
-        let (path, text) = (self.at("maxLimitRequestRatio"), ratio.canonical());
+    fn ratio(&self, name: &'v str) {
+        let Some(ratio) = self.get("maxLimitRequestRatio", name) else { return };
+        let (there, text) = (self.at("maxLimitRequestRatio", name), ratio.canonical());
         if Quantity::parse("1").is_ok_and(|one| ratio < one) {
-            let detail = format!("ratio {text} is less than 1");
-            errors.push(FieldError::invalid(&path, text.clone(), detail));
+            there.invalid_value(text.clone(), format!("ratio {text} is less than 1"));
         }
-        if let (Some(min), Some(max)) = ((self.get)("min"), (self.get)("max")) {
+        if let (Some(min), Some(max)) = (self.get("min", name), self.get("max", name)) {
             let most = max.as_f64() / min.as_f64();
             if ratio.as_f64() > most {
                 let detail = format!("ratio {text} is greater than max/min = {most:.6}");
-                errors.push(FieldError::invalid(&path, text, detail));
+                there.invalid_value(text, detail);
             }
         }
     }
 }
-
-const SCOPES: [&str; 7] = [
-    "BestEffort",
-    "CrossNamespacePodAffinity",
-    "NotBestEffort",
-    "NotTerminating",
-    "PriorityClass",
-    "Terminating",
-    "VolumeAttributesClass",
-];
 
 /// Scopes that exclude each other.
 const CONFLICTING: [(&str, &str); 2] = [("BestEffort", "NotBestEffort"), ("Terminating", "NotTerminating")];
@@ -173,119 +147,108 @@ fn scope_applies(scope: &str, resource: &str) -> bool {
     }
 }
 
-pub(super) fn resource_quota(quota: &Value, errors: &mut Errors) {
-    let (path, spec) = (Path::new("spec"), quota.at("spec"));
-    limited(&path.child("hard"), spec.at("hard"), errors);
-    scopes(&path.child("scopes"), spec, errors);
+pub(super) fn resource_quota(quota: Cursor<'_>) {
+    let spec = quota.field("spec");
+    limited(spec.field("hard"));
+    scopes(spec);
     if spec.has("scopeSelector") {
-        scope_selector(&path, spec, errors);
+        scope_selector(spec);
     }
 }
 
-fn limited(path: &Path, amounts: &Value, errors: &mut Errors) {
-    for (name, value) in amounts.as_object().into_iter().flatten() {
-        let path = path.key(name);
-        quantities::quota_name(&path, name, errors);
-        quantities::integral(&path, name, value, errors);
+fn limited(amounts: Cursor<'_>) {
+    for (name, amount) in amounts.entries() {
+        amount.quota_resource(name);
+        amount.integral(name);
     }
 }
 
-fn limited_names(spec: &Value) -> impl Iterator<Item = &String> {
-    spec.fields("hard").into_iter().flat_map(Fields::keys).filter(|name| quantities::is_quota_name(name))
+/// How many of the limited resources a scope cannot tell apart.
+fn out_of_scope(spec: Cursor<'_>, scope: &str) -> usize {
+    let names = spec.map("hard").into_iter().flat_map(Fields::keys);
+    names.filter(|name| is_quota_name(name) && !scope_applies(scope, name)).count()
 }
 
-fn scopes(path: &Path, spec: &Value, errors: &mut Errors) {
-    let list: Vec<&str> = spec.items("scopes").iter().filter_map(Value::as_str).collect();
-    let mut refuse = |detail: &str| {
-        errors.push(FieldError::invalid(path, spec.at("scopes").clone(), detail));
-    };
-    for scope in &list {
-        if !SCOPES.contains(scope) {
-            refuse("unsupported scope");
-        }
-        for _ in limited_names(spec).filter(|name| !scope_applies(scope, name)) {
-            refuse("unsupported scope applied to resource");
-        }
-    }
-    for _ in CONFLICTING.iter().filter(|(a, b)| list.contains(a) && list.contains(b)) {
-        refuse("conflicting scopes");
-    }
+fn conflicts(scopes: &[&str]) -> usize {
+    CONFLICTING.iter().filter(|(a, b)| scopes.contains(a) && scopes.contains(b)).count()
 }
 
-fn scope_selector(spec_path: &Path, spec: &Value, errors: &mut Errors) {
-    let path = spec_path.child("scopeSelector").child("matchExpressions");
-    let requirements = spec.items("scopeSelector.matchExpressions");
-    for requirement in requirements {
-        let (scope, operator) = (requirement.text("scopeName"), requirement.text("operator"));
-        let (values, operator_path) = (requirement.items("values"), path.child("operator"));
-        if !SCOPES.contains(&scope) {
-            errors.push(FieldError::invalid(&path.child("scopeName"), scope, "unsupported scope"));
+fn scopes(spec: Cursor<'_>) {
+    let scopes = spec.field("scopes");
+    for scope in scopes.items() {
+        if !scope.is_enumerated() {
+            scopes.invalid("unsupported scope");
         }
-        for _ in limited_names(spec).filter(|name| !scope_applies(scope, name)) {
-            let detail = "unsupported scope applied to resource";
-            errors.push(FieldError::invalid(&path, spec.at("scopeSelector").clone(), detail));
+        for _ in 0..out_of_scope(spec, scope.str()) {
+            scopes.invalid("unsupported scope applied to resource");
         }
-        let exists_only =
-            !matches!(scope, "PriorityClass" | "VolumeAttributesClass") && SCOPES.contains(&scope);
-        if exists_only && operator != "Exists" {
-            let detail = "must be 'Exists' when scope is any of ResourceQuotaScopeTerminating, \
-                          ResourceQuotaScopeNotTerminating, ResourceQuotaScopeBestEffort, \
-                          ResourceQuotaScopeNotBestEffort or ResourceQuotaScopeCrossNamespacePodAffinity";
-            errors.push(FieldError::invalid(&operator_path, operator, detail));
+    }
+    (0..conflicts(&scopes.strs())).for_each(|_| scopes.invalid("conflicting scopes"));
+}
+
+/// Upstream leaves the index out of these paths.
+fn scope_selector(spec: Cursor<'_>) {
+    let selector = spec.field("scopeSelector");
+    let requirements = selector.field("matchExpressions");
+    for requirement in requirements.items().map(|requirement| requirement.reported_at(requirements)) {
+        let (scope, operator) = (requirement.field("scopeName"), requirement.field("operator"));
+        let values = requirement.field("values");
+        if !scope.is_enumerated() {
+            scope.invalid("unsupported scope");
         }
-        match operator {
-            "In" | "NotIn" if values.is_empty() => {
-                let detail =
-                    "must be at least one value when `operator` is 'In' or 'NotIn' for scope selector";
-                errors.push(FieldError::required(&path.child("values"), detail));
+        for _ in 0..out_of_scope(spec, scope.str()) {
+            selector.reported_at(requirements).invalid("unsupported scope applied to resource");
+        }
+        let valued = matches!(scope.str(), "PriorityClass" | "VolumeAttributesClass");
+        if scope.is_enumerated() && !valued && operator.str() != "Exists" {
+            operator.invalid(
+                "must be 'Exists' when scope is any of ResourceQuotaScopeTerminating, \
+                 ResourceQuotaScopeNotTerminating, ResourceQuotaScopeBestEffort, ResourceQuotaScopeNotBestEffort or \
+                 ResourceQuotaScopeCrossNamespacePodAffinity",
+            );
+        }
+        match (operator.str(), values.is_empty()) {
+            ("In" | "NotIn", true) => {
+                values.missing(
+                    "must be at least one value when `operator` is 'In' or 'NotIn' for scope selector",
+                );
             }
-            "Exists" | "DoesNotExist" if !values.is_empty() => {
-                let detail =
-                    "must be no value when `operator` is 'Exist' or 'DoesNotExist' for scope selector";
-                let value = requirement.at("values").clone();
-                errors.push(FieldError::invalid(&path.child("values"), value, detail));
+            ("Exists" | "DoesNotExist", false) => {
+                values.invalid(
+                    "must be no value when `operator` is 'Exist' or 'DoesNotExist' for scope selector",
+                );
             }
-            "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
-            other => {
-                errors.push(FieldError::invalid(&operator_path, other, "not a valid selector operator"));
-            }
+            _ if operator.is_enumerated() => {}
+            _ => operator.invalid("not a valid selector operator"),
         }
     }
-    let has = |scope: &str| requirements.iter().any(|requirement| requirement.text("scopeName") == scope);
-    for _ in CONFLICTING.iter().filter(|(a, b)| has(a) && has(b)) {
-        let value = spec.at("scopes").clone();
-        errors.push(FieldError::invalid(
-            &spec_path.child("scopeSelector").child("matchExpressions"),
-            value,
-            "conflicting scopes",
-        ));
+    let named: Vec<&str> = requirements.items().map(|requirement| requirement.text("scopeName")).collect();
+    let scopes = spec.field("scopes").reported_at(requirements);
+    (0..conflicts(&named)).for_each(|_| scopes.invalid("conflicting scopes"));
+}
+
+pub(super) fn resource_quota_update(quota: Cursor<'_>) {
+    let scopes = quota.field("spec.scopes");
+    let set = |list: Vec<&str>| list.into_iter().map(str::to_owned).collect::<BTreeSet<_>>();
+    if set(scopes.strs()) != set(scopes.old_strs()) {
+        scopes.invalid(IMMUTABLE);
     }
 }
 
-pub(super) fn resource_quota_update(new: &Value, old: &Value, errors: &mut Errors) {
-    let set = |quota: &Value| -> BTreeSet<String> {
-        quota.items("spec.scopes").iter().filter_map(Value::as_str).map(str::to_owned).collect()
-    };
-    if set(new) != set(old) {
-        let path = Path::new("spec").child("scopes");
-        errors.push(FieldError::invalid(&path, new.at("spec.scopes").clone(), rules::IMMUTABLE));
-    }
-}
-
-pub(super) fn resource_quota_status(new: &Value, _old: &Value, errors: &mut Errors) {
-    for key in ["hard", "used"] {
-        limited(&Path::new("status").child(key), new.at("status").at(key), errors);
-    }
+pub(super) fn resource_quota_status(quota: Cursor<'_>) {
+    limited(quota.field("status.hard"));
+    limited(quota.field("status.used"));
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use crate::{resources::validate::cursor::look, schema::builtin};
+    use serde_json::{Value, json};
 
-    fn said(check: fn(&Value, &mut Errors), object: &Value) -> Vec<String> {
-        let mut errors = Errors::new();
-        check(object, &mut errors);
+    fn said(kind: &str, object: &Value) -> Vec<String> {
+        let check = if kind == "LimitRange" { limit_range } else { resource_quota };
+        let errors = look(builtin().named("v1", kind), object, None, check);
         errors.into_iter().map(|e| e.to_string()).collect()
     }
 
@@ -293,12 +256,12 @@ mod tests {
     fn a_scope_must_be_able_to_tell_what_is_limited() {
         let quota = json!({"spec": {"hard": {"pods": "1", "cpu": "1"}, "scopes": ["BestEffort"]}});
         assert_eq!(
-            said(resource_quota, &quota),
+            said("ResourceQuota", &quota),
             ["spec.scopes: Invalid value: [\"BestEffort\"]: unsupported scope applied to resource"]
         );
         let quota = json!({"spec": {"hard": {"nonsense": "1.5"},
             "scopeSelector": {"matchExpressions": [{"scopeName": "Terminating", "operator": "In"}]}}});
-        let found = said(resource_quota, &quota);
+        let found = said("ResourceQuota", &quota);
         assert_eq!(found.len(), 4, "{found:#?}");
         assert!(found[0].ends_with("must be a standard resource type or fully qualified"));
         assert!(found[1].ends_with("must be a standard resource for quota"));
@@ -310,7 +273,7 @@ mod tests {
         let range = json!({"spec": {"limits": [{"type": "Container", "min": {"cpu": "2"}, "max": {"cpu": "4"},
             "default": {"cpu": "1"}, "maxLimitRequestRatio": {"cpu": "3"}}]}});
         assert_eq!(
-            said(limit_range, &range),
+            said("LimitRange", &range),
             [
                 "spec.limits[0].default[cpu]: Invalid value: \"2\": min value 2 is greater than default value 1",
                 "spec.limits[0].maxLimitRequestRatio[cpu]: Invalid value: \"3\": ratio 3 is greater than max/min = 2.000000",

@@ -1,86 +1,108 @@
-//! Label selectors inside specs, field by field.
+//! Selectors inside specs, of labels and of nodes.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use super::{
-    Errors,
-    rules::{labels, qualified, text},
-};
+use super::cursor::{Cursor, look_at};
 use crate::{
     field::{FieldError, Path},
     labels::Selector,
     names,
-    resources::access::Get,
 };
 
-pub(super) fn label_selector(path: &Path, selector: &Value, errors: &mut Errors) {
-    labels(&path.child("matchLabels"), selector.at("matchLabels"), errors);
-    for (index, expression) in selector.items("matchExpressions").iter().enumerate() {
-        requirement(&path.child("matchExpressions").index(index), expression, errors);
+const NEEDS_VALUES: &str = "must be specified when `operator` is 'In' or 'NotIn'";
+const NEEDS_NO_VALUES: &str = "may not be specified when `operator` is 'Exists' or 'DoesNotExist'";
+const NO_OPERATOR: &str = "not a valid selector operator";
+
+impl<'v> Cursor<'v> {
+    pub(super) fn label_selector(self) {
+        self.field("matchLabels").labels();
+        for requirement in self.each("matchExpressions") {
+            let (operator, values) = (requirement.field("operator"), requirement.field("values"));
+            match (operator.str(), values.is_empty()) {
+                ("In" | "NotIn", true) => values.missing(NEEDS_VALUES),
+                ("Exists" | "DoesNotExist", false) => values.forbidden(NEEDS_NO_VALUES),
+                ("In" | "NotIn" | "Exists" | "DoesNotExist", _) => {}
+                (other, _) => operator.invalid_value(other, NO_OPERATOR),
+            }
+            requirement.field("key").qualified();
+            for value in values.items() {
+                value.format(names::label_value);
+            }
+        }
+    }
+
+    /// A node selector: one term at least, each a list of requirements.
+    pub(super) fn node_selector(self) {
+        let terms = self.field("nodeSelectorTerms");
+        terms.required_with("must have at least one node selector term");
+        terms.items().for_each(Cursor::node_selector_term);
+    }
+
+    pub(super) fn node_selector_term(self) {
+        for requirement in self.each("matchExpressions") {
+            let (operator, values) = (requirement.field("operator"), requirement.field("values"));
+            match (operator.str(), values.values().len()) {
+                ("In" | "NotIn", 0) => values.missing(NEEDS_VALUES),
+                ("Exists" | "DoesNotExist", 1..) => values.forbidden(NEEDS_NO_VALUES),
+                ("Gt" | "Lt", 0 | 2..) => {
+                    values.missing("must be specified single value when `operator` is 'Lt' or 'Gt'");
+                }
+                ("In" | "NotIn" | "Exists" | "DoesNotExist" | "Gt" | "Lt", _) => {}
+                (other, _) => operator.invalid_value(other, NO_OPERATOR),
+            }
+            requirement.field("key").qualified();
+            if matches!(operator.str(), "In" | "NotIn") {
+                for value in values.items() {
+                    value.format(names::label_value);
+                }
+            }
+        }
+        for requirement in self.each("matchFields") {
+            let (operator, values) = (requirement.field("operator"), requirement.field("values"));
+            match operator.str() {
+                "In" | "NotIn" if values.values().len() != 1 => values.missing(
+                    "must be only one value when `operator` is 'In' or 'NotIn' for node field selector",
+                ),
+                "In" | "NotIn" => {}
+                other => operator.invalid_value(other, NO_OPERATOR),
+            }
+            let key = requirement.field("key");
+            if key.str() != "metadata.name" {
+                key.invalid("not a valid field selector key");
+            }
+        }
+    }
+
+    /// The selector of a workload's spec: valid, not empty, and matching its own template.
+    pub(super) fn selects_template(self, kind: &str) {
+        let selector = self.field("selector");
+        if !selector.is_set() {
+            return selector.missing("");
+        }
+        selector.label_selector();
+        if selector.field("matchLabels").is_empty() && selector.field("matchExpressions").is_empty() {
+            selector.invalid(format!("empty selector is invalid for {kind}"));
+        }
+        self.matches_template();
+    }
+
+    /// Whether a selector that can be read at all matches the labels of the template beside it.
+    pub(super) fn matches_template(self) {
+        let selector = self.field("selector");
+        let Ok(parsed) = Selector::from_label_selector(selector.value) else {
+            return selector.invalid("invalid label selector");
+        };
+        let labels = self.field("template.metadata.labels");
+        let empty = Map::new();
+        let given = labels.value.as_object().unwrap_or(&empty);
+        if !parsed.is_empty() && !parsed.matches(given) {
+            let given = Value::Object(given.clone());
+            labels.invalid_value(given, "`selector` does not match template `labels`");
+        }
     }
 }
 
-fn requirement(path: &Path, requirement: &Value, errors: &mut Errors) {
-    let values = requirement.items("values");
-    match requirement.text("operator") {
-        "In" | "NotIn" => {
-            if values.is_empty() {
-                let detail = "must be specified when `operator` is 'In' or 'NotIn'";
-                errors.push(FieldError::required(&path.child("values"), detail));
-            }
-        }
-        "Exists" | "DoesNotExist" => {
-            if !values.is_empty() {
-                let detail = "may not be specified when `operator` is 'Exists' or 'DoesNotExist'";
-                errors.push(FieldError::forbidden(&path.child("values"), detail));
-            }
-        }
-        other => {
-            errors.push(FieldError::invalid(&path.child("operator"), other, "not a valid selector operator"));
-        }
-    }
-    qualified(&path.child("key"), requirement.text("key"), errors);
-    for (index, value) in values.iter().enumerate() {
-        let value = value.as_str().unwrap_or_default();
-        text(&path.child("values").index(index), value, names::label_value(value), errors);
-    }
-}
-
-/// The selector of a workload: valid, not empty, and matching its own template.
-pub(super) fn of_template(kind: &str, path: &Path, spec: &Value, errors: &mut Errors) {
-    let (selector_path, selector) = (path.child("selector"), spec.at("selector"));
-    if selector.is_null() {
-        errors.push(FieldError::required(&selector_path, ""));
-        return;
-    }
-    label_selector(&selector_path, selector, errors);
-    if selector.fields("matchLabels").is_none_or(serde_json::Map::is_empty)
-        && selector.items("matchExpressions").is_empty()
-    {
-        let detail = format!("empty selector is invalid for {kind}");
-        errors.push(FieldError::invalid(&selector_path, selector.clone(), detail));
-    }
-    matches_template(path, selector, spec, errors);
-}
-
-/// Whether a selector that can be read at all matches the labels of the template beside it.
-pub(super) fn matches_template(path: &Path, selector: &Value, spec: &Value, errors: &mut Errors) {
-    match Selector::from_label_selector(selector) {
-        Ok(parsed) => {
-            let empty = serde_json::Map::new();
-            let template = spec.fields("template.metadata.labels").unwrap_or(&empty);
-            if !parsed.is_empty() && !parsed.matches(template) {
-                let path = path.child("template").child("metadata").child("labels");
-                let detail = "`selector` does not match template `labels`";
-                errors.push(FieldError::invalid(&path, Value::Object(template.clone()), detail));
-            }
-        }
-        Err(_) => {
-            errors.push(FieldError::invalid(
-                &path.child("selector"),
-                selector.clone(),
-                "invalid label selector",
-            ));
-        }
-    }
+/// A label selector at a path of its own.
+pub(super) fn label_selector(path: &Path, selector: &Value, errors: &mut Vec<FieldError>) {
+    look_at(path, selector, errors, |selector| selector.label_selector());
 }

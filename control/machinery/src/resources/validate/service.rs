@@ -4,14 +4,12 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use super::{Errors, address, endpoints::endpoint_ip, rules};
+use super::{checks::IMMUTABLE, cursor::Cursor};
 use crate::{
-    field::{FieldError, Path},
-    resources::access::{Get, same},
+    names,
+    resources::{access::Get as _, address},
 };
 
-const TYPES: [&str; 4] = ["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
-const PROTOCOLS: [&str; 3] = ["SCTP", "TCP", "UDP"];
 /// A day, the longest a client stays with its endpoint.
 const AFFINITY_SECONDS_MAX: i64 = 86400;
 
@@ -19,449 +17,379 @@ fn is_headless(spec: &Value) -> bool {
     matches!(spec.items("clusterIPs"), [only] if only == "None")
 }
 
+fn is_external(spec: &Value) -> bool {
+    spec.text("type") == "ExternalName"
+}
+
+fn is_balanced(spec: &Value) -> bool {
+    spec.text("type") == "LoadBalancer"
+}
+
+/// Whether the node a load balancer sends to must say how it is.
+fn is_checked(spec: &Value) -> bool {
+    is_balanced(spec) && spec.text("externalTrafficPolicy") == "Local"
+}
+
 const TOPOLOGY_MODE: &str = "service.kubernetes.io/topology-mode";
 const TOPOLOGY_HINTS: &str = "service.kubernetes.io/topology-aware-hints";
+const ONLY_BALANCED: &str = "may only be used when `type` is 'LoadBalancer'";
 
-/// What holds for every service; addresses that `old` (null for a new service) has are not judged again.
-pub(super) fn service(service: &Value, old: &Value, errors: &mut Errors) {
-    let annotation =
-        |name: &str| service.fields("metadata.annotations").and_then(|a| a.get(name)).and_then(Value::as_str);
-    if let (Some(mode), Some(hints)) = (annotation(TOPOLOGY_MODE), annotation(TOPOLOGY_HINTS))
+/// What holds for every service; addresses it had before are not judged again.
+pub(super) fn service(service: Cursor<'_>) {
+    if let (Some(mode), Some(hints)) = (service.annotation(TOPOLOGY_MODE), service.annotation(TOPOLOGY_HINTS))
         && mode != hints
     {
-        let path = Path::from("metadata.annotations").key(TOPOLOGY_MODE);
         let detail = format!("must match annotations[{TOPOLOGY_HINTS}] when both are specified");
-        errors.push(FieldError::invalid(&path, mode, detail));
+        service.field("metadata.annotations").key(TOPOLOGY_MODE).invalid(detail);
     }
-    let (path, spec) = (Path::new("spec"), service.at("spec"));
+    let (spec, ports) = (service.field("spec"), service.field("spec.ports"));
     let kind = spec.text("type");
-    if spec.items("ports").is_empty() && !is_headless(spec) && kind != "ExternalName" {
-        errors.push(FieldError::required(&path.child("ports"), ""));
+    if ports.is_empty() && !is_headless(spec.value) && kind != "ExternalName" {
+        ports.missing("");
     }
     match kind {
-        "LoadBalancer" | "NodePort" if is_headless(spec) => {
+        "LoadBalancer" | "NodePort" if is_headless(spec.value) => {
             let detail = format!("may not be set to 'None' for {kind} services");
-            errors.push(FieldError::invalid(&path.child("clusterIPs").index(0), "None", detail));
+            spec.field("clusterIPs").item(0).invalid(detail);
         }
-        "ExternalName" => external_name(&path, spec, errors),
+        "ExternalName" => external_name(spec),
         _ => {}
     }
-    let ports = spec.items("ports");
     let mut names = BTreeSet::new();
-    for (index, port) in ports.iter().enumerate() {
-        self::port(&path.child("ports").index(index), port, ports.len() > 1, &mut names, errors);
+    for port in ports.items() {
+        self::port(port, ports.values().len() > 1, &mut names);
     }
-    rules::labels(&path.child("selector"), spec.at("selector"), errors);
-    session_affinity(&path, spec, errors);
-    cluster_ips(&path, spec, old.at("spec"), errors);
-    let known = texts(old.items("spec.externalIPs"));
-    for (index, ip) in texts(spec.items("externalIPs")).into_iter().enumerate() {
-        let path = path.child("externalIPs").index(index);
-        if address::ip(&path, ip, &known, errors) {
-            endpoint_ip(&path, ip, errors);
-        }
-    }
-    rules::one_of(&path.child("type"), kind, &TYPES, errors);
-    node_ports(&path, kind, ports, errors);
-    duplicates(&path, ports, errors);
-    source_ranges(service, old, errors);
-    load_balancer_only(&path, spec, errors);
-    traffic_policies(&path, spec, errors);
+    spec.field("selector").labels();
+    session_affinity(spec);
+    cluster_ips(spec);
+    let external = spec.field("externalIPs");
+    let known = external.old_strs();
+    external.items().filter(|ip| ip.ip(&known)).for_each(Cursor::endpoint_ip);
+    spec.plain(&["type"]);
+    node_ports(kind, ports);
+    duplicates(ports);
+    source_ranges(service);
+    load_balancer_only(service);
+    traffic_policies(spec);
 }
 
-/// The strings of a list.
-fn texts(list: &[Value]) -> Vec<&str> {
-    list.iter().filter_map(Value::as_str).collect()
-}
-
-fn external_name(path: &Path, spec: &Value, errors: &mut Errors) {
-    if !spec.items("clusterIPs").is_empty() {
-        let detail = "may not be set for ExternalName services";
-        errors.push(FieldError::forbidden(&path.child("clusterIPs"), detail));
-    }
-    for (key, set) in
-        [("ipFamilies", !spec.items("ipFamilies").is_empty()), ("ipFamilyPolicy", spec.has("ipFamilyPolicy"))]
-    {
-        if set {
-            let detail = "may not be set for ExternalName services";
-            errors.push(FieldError::forbidden(&path.child(key), detail));
+fn external_name(spec: Cursor<'_>) {
+    for key in ["clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
+        let field = spec.field(key);
+        if !field.is_empty() || (field.is_pointer() && field.is_set()) {
+            field.forbidden("may not be set for ExternalName services");
         }
     }
     // A closing dot is how some resolvers are told the name is whole.
-    let name = spec.text("externalName").strip_suffix('.').unwrap_or(spec.text("externalName"));
-    if rules::required(&path.child("externalName"), name, errors) {
-        rules::subdomain(&path.child("externalName"), name, errors);
-    }
-}
-
-fn port<'s>(
-    path: &Path,
-    port: &'s Value,
-    needs_name: bool,
-    names: &mut BTreeSet<&'s str>,
-    errors: &mut Errors,
-) {
-    let name = port.text("name");
-    if needs_name && name.is_empty() {
-        errors.push(FieldError::required(&path.child("name"), ""));
-    } else if !name.is_empty() {
-        rules::label(&path.child("name"), name, errors);
-        if !names.insert(name) {
-            errors.push(FieldError::duplicate(&path.child("name"), name));
+    let name = spec.field("externalName");
+    match name.str().strip_suffix('.').unwrap_or(name.str()) {
+        "" => name.missing(""),
+        text => {
+            name.format_of(text, names::dns1123_subdomain);
         }
     }
-    rules::port_number(&path.child("port"), port.at("port"), errors);
-    rules::one_of(&path.child("protocol"), port.text("protocol"), &PROTOCOLS, errors);
-    rules::port(&path.child("targetPort"), port.at("targetPort"), errors);
-    if let Some(protocol) = port.at("appProtocol").as_str() {
-        rules::qualified(&path.child("appProtocol"), protocol, errors);
-    }
 }
 
-fn session_affinity(path: &Path, spec: &Value, errors: &mut Errors) {
-    let affinity = spec.text("sessionAffinity");
-    rules::one_of(&path.child("sessionAffinity"), affinity, &["ClientIP", "None"], errors);
-    let (config, config_path) = (spec.at("sessionAffinityConfig"), path.child("sessionAffinityConfig"));
-    match affinity {
+fn port<'v>(port: Cursor<'v>, needs_name: bool, names: &mut BTreeSet<&'v str>) {
+    let name = port.field("name");
+    if needs_name && name.is_empty() {
+        name.missing("");
+    } else if !name.is_empty() {
+        name.label();
+        if !names.insert(name.str()) {
+            name.duplicate();
+        }
+    }
+    port.field("port").port_number();
+    port.plain(&["protocol"]);
+    port.field("targetPort").port();
+    port.plain(&["appProtocol"]);
+}
+
+fn session_affinity(spec: Cursor<'_>) {
+    spec.plain(&["sessionAffinity"]);
+    let config = spec.field("sessionAffinityConfig");
+    match spec.text("sessionAffinity") {
         "ClientIP" => {
-            let timeout_path = config_path.child("clientIP").child("timeoutSeconds");
-            match config.int("clientIP.timeoutSeconds") {
-                None => {
-                    let detail = "when session affinity type is ClientIP";
-                    errors.push(FieldError::required(&timeout_path, detail));
+            let timeout = config.field("clientIP").field("timeoutSeconds");
+            match timeout.number() {
+                None => timeout.missing("when session affinity type is ClientIP"),
+                Some(1..=AFFINITY_SECONDS_MAX) => {}
+                Some(_) => {
+                    timeout.invalid(format!("must be greater than 0 and less than {AFFINITY_SECONDS_MAX}"));
                 }
-                Some(seconds) if seconds <= 0 || seconds > AFFINITY_SECONDS_MAX => {
-                    let detail = format!("must be greater than 0 and less than {AFFINITY_SECONDS_MAX}");
-                    errors.push(FieldError::invalid(&timeout_path, seconds, detail));
-                }
-                Some(_) => {}
             }
         }
-        "None" if !config.is_null() => {
-            let detail = "must not be set when session affinity is None";
-            errors.push(FieldError::forbidden(&config_path, detail));
-        }
+        "None" if config.is_set() => config.forbidden("must not be set when session affinity is None"),
         _ => {}
     }
 }
 
-fn cluster_ips(path: &Path, spec: &Value, before: &Value, errors: &mut Errors) {
-    if spec.text("type") == "ExternalName" {
+fn cluster_ips(spec: Cursor<'_>) {
+    if is_external(spec.value) {
         return;
     }
-    let (ip, ips, ips_path) =
-        (spec.text("clusterIP"), texts(spec.items("clusterIPs")), path.child("clusterIPs"));
-    let all = || spec.at("clusterIPs").clone();
-    match (ip, ips.first()) {
+    let (ip, ips) = (spec.text("clusterIP"), spec.field("clusterIPs"));
+    let list = ips.strs();
+    match (ip, list.first()) {
         ("", None) => {}
-        ("", Some(_)) => {
-            let detail = "must be empty when `clusterIP` is not specified";
-            errors.push(FieldError::invalid(&ips_path, all(), detail));
-        }
-        (_, None) => errors.push(FieldError::required(&ips_path, "")),
-        (ip, Some(first)) if ip != *first => {
-            errors.push(FieldError::invalid(&ips_path, all(), "first value must match `clusterIP`"));
-        }
+        ("", Some(_)) => ips.invalid("must be empty when `clusterIP` is not specified"),
+        (_, None) => ips.missing(""),
+        (ip, Some(first)) if ip != *first => ips.invalid("first value must match `clusterIP`"),
         _ => {}
     }
-    let families = texts(spec.items("ipFamilies"));
-    for (index, family) in families.iter().enumerate() {
-        let path = path.child("ipFamilies").index(index);
-        if !["IPv4", "IPv6"].contains(family) {
-            errors.push(FieldError::not_supported(&path, *family, &["IPv4", "IPv6"]));
-        }
-        if families.iter().take(index).any(|other| other == family) {
-            errors.push(FieldError::duplicate(&path, *family));
+    let families = spec.field("ipFamilies");
+    for (index, family) in families.items().enumerate() {
+        family.supported(&["IPv4", "IPv6"]);
+        if families.values().iter().take(index).any(|other| other == family.value) {
+            family.duplicate();
         }
     }
-    if let Some(policy) = spec.at("ipFamilyPolicy").as_str() {
-        let policies = ["SingleStack", "PreferDualStack", "RequireDualStack"];
-        if !policies.contains(&policy) {
-            errors.push(FieldError::not_supported(&path.child("ipFamilyPolicy"), policy, &policies));
-        }
-    }
-    let known = texts(before.items("clusterIPs"));
+    spec.plain(&["ipFamilyPolicy"]);
+    let known = ips.old_strs();
     let mut readable = true;
-    for (index, ip) in ips.iter().enumerate() {
-        if index == 0 && *ip == "None" {
-            if ips.len() > 1 {
-                readable = false;
-                errors.push(FieldError::invalid(&ips_path, all(), "'None' must be the first and only value"));
-            }
-            continue;
+    for (index, ip) in ips.items().enumerate() {
+        if index > 0 || ip.str() != "None" {
+            readable &= ip.ip(&known);
+        } else if list.len() > 1 {
+            readable = false;
+            ips.invalid("'None' must be the first and only value");
         }
-        readable &= address::ip(&ips_path.index(index), ip, &known, errors);
     }
-    if ips.len() > 2 {
-        errors.push(FieldError::invalid(&ips_path, all(), "may only hold up to 2 values"));
+    if list.len() > 2 {
+        ips.invalid("may only hold up to 2 values");
     }
     if readable {
-        families_of(&ips_path, &ips, &families, spec, errors);
+        families_of(spec, ips, &families.strs());
     }
 }
 
 /// One address a family at most, and each of the family it stands for.
-fn families_of(path: &Path, ips: &[&str], families: &[&str], spec: &Value, errors: &mut Errors) {
+fn families_of(spec: Cursor<'_>, ips: Cursor<'_>, families: &[&str]) {
     let is_six = |ip: &str| address::parse(ip).is_some_and(|ip| ip.is_ipv6());
-    let sixes = ips.iter().filter(|ip| is_six(ip)).count();
-    if ips.len() > 1 && (sixes == 0 || sixes == ips.len()) {
-        let detail = "may specify no more than one IP for each IP family";
-        errors.push(FieldError::invalid(path, spec.at("clusterIPs").clone(), detail));
+    let sixes = ips.strs().into_iter().filter(|ip| is_six(ip)).count();
+    if ips.strs().len() > 1 && (sixes == 0 || sixes == ips.strs().len()) {
+        ips.invalid("may specify no more than one IP for each IP family");
     }
-    if is_headless(spec) {
+    if is_headless(spec.value) {
         return;
     }
-    for (index, (ip, family)) in ips.iter().zip(families).enumerate() {
-        if (*family == "IPv4" && is_six(ip)) || (*family == "IPv6" && !is_six(ip)) {
-            let detail = format!("expected an {family} value as indicated by `ipFamilies[{index}]`");
-            errors.push(FieldError::invalid(&path.index(index), *ip, detail));
+    for (index, (ip, family)) in ips.items().zip(families).enumerate() {
+        if (*family == "IPv4" && is_six(ip.str())) || (*family == "IPv6" && !is_six(ip.str())) {
+            ip.invalid(format!("expected an {family} value as indicated by `ipFamilies[{index}]`"));
         }
     }
 }
 
-fn duplicates(path: &Path, ports: &[Value], errors: &mut Errors) {
-    for (index, port) in ports.iter().enumerate() {
-        let id = |port: &Value| (port.at("protocol").clone(), port.at("port").clone());
-        if ports.iter().take(index).any(|other| id(other) == id(port)) {
-            // Upstream prints its internal type, whose fields have Go's names.
-            let value = json!({"Name": "", "Protocol": port.at("protocol"), "AppProtocol": null,
-                "Port": port.at("port"), "TargetPort": 0, "NodePort": 0});
-            errors.push(FieldError::duplicate(&path.child("ports").index(index), value));
-        }
+fn duplicates(ports: Cursor<'_>) {
+    let mut seen = BTreeSet::new();
+    for port in ports.items().filter(|port| !seen.insert((port.text("protocol"), port.int("port")))) {
+        // Upstream prints its internal type, whose fields have Go's names.
+        let value = json!({"Name": "", "Protocol": port.at("protocol"), "AppProtocol": null,
+            "Port": port.at("port"), "TargetPort": 0, "NodePort": 0});
+        port.duplicate_value(value, "");
     }
 }
 
-fn node_ports(path: &Path, kind: &str, ports: &[Value], errors: &mut Errors) {
-    let numbered =
-        || ports.iter().enumerate().filter(|(_, port)| port.int("nodePort").unwrap_or_default() != 0);
-    let at = |index: usize| path.child("ports").index(index).child("nodePort");
+fn node_ports(kind: &str, ports: Cursor<'_>) {
+    let numbered = || ports.items().filter(|port| port.int("nodePort") != 0);
     if kind == "ClusterIP" {
-        for (index, _) in numbered() {
-            errors.push(FieldError::forbidden(&at(index), "may not be used when `type` is 'ClusterIP'"));
+        for port in numbered() {
+            port.field("nodePort").forbidden("may not be used when `type` is 'ClusterIP'");
         }
     }
-    for (index, port) in numbered() {
-        let id = |port: &Value| (port.at("protocol").clone(), port.at("nodePort").clone());
-        if ports.iter().take(index).any(|other| id(other) == id(port)) {
-            errors.push(FieldError::duplicate(&at(index), port.at("nodePort").clone()));
-        }
+    let mut seen = BTreeSet::new();
+    for port in numbered().filter(|port| !seen.insert((port.text("protocol"), port.int("nodePort")))) {
+        port.field("nodePort").duplicate();
     }
 }
 
 const SOURCE_RANGES: &str = "service.beta.kubernetes.io/load-balancer-source-ranges";
 
-fn source_ranges(service: &Value, old: &Value, errors: &mut Errors) {
-    let balanced = service.text("spec.type") == "LoadBalancer";
-    let only = "may only be used when `type` is 'LoadBalancer'";
-    let ranges = texts(service.items("spec.loadBalancerSourceRanges"));
-    let annotation = |object: &Value| {
-        let value = object.fields("metadata.annotations").and_then(|a| a.get(SOURCE_RANGES));
-        value.and_then(Value::as_str).map(str::to_owned)
-    };
+fn source_ranges(service: Cursor<'_>) {
+    let balanced = is_balanced(service.at("spec"));
+    let ranges = service.field("spec.loadBalancerSourceRanges");
     if !ranges.is_empty() {
         // Upstream spells this path as its Go field.
-        let path = Path::new("spec").child("LoadBalancerSourceRanges");
+        let known: Vec<&str> = ranges.old_strs().into_iter().map(str::trim).collect();
+        let ranges = ranges.named("spec.LoadBalancerSourceRanges");
         if !balanced {
-            errors.push(FieldError::forbidden(&path, only));
+            ranges.forbidden(ONLY_BALANCED);
         }
-        let known = old.items("spec.loadBalancerSourceRanges");
-        let known: Vec<&str> = texts(known).into_iter().map(str::trim).collect();
-        for (index, range) in ranges.into_iter().enumerate() {
-            address::cidr(&path.index(index), range.trim(), &known, errors);
+        for range in ranges.items() {
+            range.cidr_of(range.str().trim(), &known);
         }
-    } else if let Some(ranges) = annotation(service) {
-        let path = Path::from("metadata.annotations").key(SOURCE_RANGES);
+        return;
+    }
+    let annotation = service.field("metadata.annotations").key(SOURCE_RANGES);
+    if annotation.value.is_string() {
         if !balanced {
-            errors.push(FieldError::forbidden(&path, only));
+            annotation.forbidden(ONLY_BALANCED);
         }
-        if annotation(old).as_ref() != Some(&ranges) && !ranges.trim().is_empty() {
-            for range in ranges.split(',') {
-                address::cidr(&path, range.trim(), &[], errors);
+        if annotation.value != annotation.old && !annotation.str().trim().is_empty() {
+            for range in annotation.str().split(',') {
+                annotation.cidr_of(range.trim(), &[]);
             }
         }
     }
 }
 
-fn load_balancer_only(path: &Path, spec: &Value, errors: &mut Errors) {
-    let balanced = spec.text("type") == "LoadBalancer";
-    let allocate = "allocateLoadBalancerNodePorts";
-    match (balanced, spec.has(allocate)) {
+fn load_balancer_only(service: Cursor<'_>) {
+    let spec = service.field("spec");
+    let allocate = service.field("spec.allocateLoadBalancerNodePorts");
+    match (is_balanced(spec.value), allocate.is_set()) {
         // Upstream leaves `spec` out of this path.
-        (true, false) => errors.push(FieldError::required(&Path::new(allocate), "")),
-        (false, true) => {
-            let detail = "may only be used when `type` is 'LoadBalancer'";
-            errors.push(FieldError::forbidden(&path.child(allocate), detail));
-        }
+        (true, false) => allocate.named("allocateLoadBalancerNodePorts").missing(""),
+        (false, true) => allocate.forbidden(ONLY_BALANCED),
         _ => {}
     }
-    if let Some(class) = spec.at("loadBalancerClass").as_str() {
-        let path = path.child("loadBalancerClass");
-        if balanced {
-            rules::qualified(&path, class, errors);
-        } else {
-            errors.push(FieldError::forbidden(&path, "may only be used when `type` is 'LoadBalancer'"));
-        }
+    let class = spec.field("loadBalancerClass");
+    if is_balanced(spec.value) {
+        class.optional_format(names::qualified_name);
+    } else if class.is_set() {
+        class.forbidden(ONLY_BALANCED);
     }
 }
 
-fn traffic_policies(path: &Path, spec: &Value, errors: &mut Errors) {
+fn traffic_policies(spec: Cursor<'_>) {
     let kind = spec.text("type");
     let open = matches!(kind, "NodePort" | "LoadBalancer")
-        || (kind == "ClusterIP" && !spec.items("externalIPs").is_empty());
-    let (external, external_path) = (spec.text("externalTrafficPolicy"), path.child("externalTrafficPolicy"));
+        || (kind == "ClusterIP" && !spec.list("externalIPs").is_empty());
+    let external = spec.field("externalTrafficPolicy");
     if open {
-        rules::one_of(&external_path, external, &["Cluster", "Local"], errors);
+        external.is_plain();
     } else if !external.is_empty() {
-        let detail = "may only be set for externally-accessible services";
-        errors.push(FieldError::invalid(&external_path, external, detail));
+        external.invalid("may only be set for externally-accessible services");
     }
-    let checked = kind == "LoadBalancer" && external == "Local";
-    let port = spec.int("healthCheckNodePort").unwrap_or_default();
-    if !checked && port != 0 {
-        let detail = "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'";
-        errors.push(FieldError::invalid(&path.child("healthCheckNodePort"), port, detail));
+    let checked = is_checked(spec.value);
+    let port = spec.field("healthCheckNodePort");
+    match (checked, port.number().unwrap_or_default()) {
+        (false, 0) => {}
+        (false, _) => port
+            .invalid("may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'"),
+        (true, 0) => port.missing(""),
+        (true, _) => port.port_number(),
     }
-    if checked && port == 0 {
-        errors.push(FieldError::required(&path.child("healthCheckNodePort"), ""));
-    } else if checked {
-        rules::port_number(&path.child("healthCheckNodePort"), spec.at("healthCheckNodePort"), errors);
+    let internal = spec.field("internalTrafficPolicy");
+    if !internal.is_set() && matches!(kind, "ClusterIP" | "NodePort" | "LoadBalancer") {
+        internal.missing("");
     }
-    let internal_path = path.child("internalTrafficPolicy");
-    match spec.at("internalTrafficPolicy").as_str() {
-        None if matches!(kind, "ClusterIP" | "NodePort" | "LoadBalancer") => {
-            errors.push(FieldError::required(&internal_path, ""));
-        }
-        Some(policy) if !["Cluster", "Local"].contains(&policy) => {
-            errors.push(FieldError::not_supported(&internal_path, policy, &["Cluster", "Local"]));
-        }
-        _ => {}
-    }
-    if let Some(distribution) = spec.at("trafficDistribution").as_str() {
-        let supported = ["PreferClose", "PreferSameNode", "PreferSameZone"];
-        if !supported.contains(&distribution) {
-            let path = path.child("trafficDistribution");
-            errors.push(FieldError::not_supported(&path, distribution, &supported));
-        }
-    }
+    internal.is_plain();
+    spec.field("trafficDistribution").one_of(&["PreferClose", "PreferSameNode", "PreferSameZone"]);
 }
 
-pub(super) fn update(new: &Value, old: &Value, errors: &mut Errors) {
-    let path = Path::new("spec");
-    let (spec, before) = (new.at("spec"), old.at("spec"));
-    cluster_ips_update(&path, spec, before, errors);
-    families_update(&path, spec, before, errors);
-    let both = |test: &dyn Fn(&Value) -> bool| test(spec) && test(before);
-    if both(&|spec| spec.text("type") == "LoadBalancer")
-        && !same(spec.at("loadBalancerClass"), before.at("loadBalancerClass"))
-    {
-        let value = spec.at("loadBalancerClass").clone();
-        errors.push(FieldError::invalid(&path.child("loadBalancerClass"), value, "may not change once set"));
+pub(super) fn update(service: Cursor<'_>) {
+    let spec = service.field("spec");
+    cluster_ips_update(spec);
+    families_update(spec);
+    let both = |test: fn(&Value) -> bool| test(spec.value) && test(spec.old);
+    let class = spec.field("loadBalancerClass");
+    if both(is_balanced) && class.changed() {
+        class.invalid("may not change once set");
     }
-    let checked =
-        |spec: &Value| spec.text("type") == "LoadBalancer" && spec.text("externalTrafficPolicy") == "Local";
-    if both(&checked) && spec.int("healthCheckNodePort") != before.int("healthCheckNodePort") {
-        errors.push(FieldError::forbidden(&path.child("healthCheckNodePort"), rules::IMMUTABLE));
+    let port = spec.field("healthCheckNodePort");
+    if both(is_checked) && port.value != port.old {
+        port.forbidden(IMMUTABLE);
     }
 }
 
 /// Addresses stay; a second one may come and go.
-fn cluster_ips_update(path: &Path, spec: &Value, before: &Value, errors: &mut Errors) {
-    let both = |test: &dyn Fn(&Value) -> bool| test(spec) && test(before);
-    if spec.text("type") == "ExternalName" || before.text("type") == "ExternalName" || both(&is_headless) {
+fn cluster_ips_update(spec: Cursor<'_>) {
+    if [spec.value, spec.old].into_iter().any(is_external)
+        || [spec.value, spec.old].into_iter().all(is_headless)
+    {
         return;
     }
-    let (new, old) = (spec.items("clusterIPs"), before.items("clusterIPs"));
-    let mut refuse = |index: usize, detail: &str| {
-        let path = path.child("clusterIPs").index(index);
-        errors.push(FieldError::invalid(&path, spec.at("clusterIPs").clone(), detail));
-    };
+    let ips = spec.field("clusterIPs");
+    let (new, old) = (ips.values(), spec.old.items("clusterIPs"));
+    let refuse = |index: usize, detail: &str| ips.item(index).invalid_value(ips.value.clone(), detail);
     if new.is_empty() && !old.is_empty() {
-        refuse(0, "primary clusterIP can not be unset");
-        return;
+        return refuse(0, "primary clusterIP can not be unset");
     }
     // Where one was added or released the first alone is compared.
     let compared = if new.len() == old.len() { new.len() } else { 1 };
-    for (index, _) in new.iter().zip(old).enumerate().take(compared).filter(|(_, (new, old))| new != old) {
+    for (index, _) in ips.pairs().enumerate().take(compared).filter(|(_, (new, old))| new != old) {
         refuse(index, "may not change once set");
     }
-    if new.len() == 1 && old.len() > 1 && spec.text("ipFamilyPolicy") != "SingleStack" {
-        let detail = "must be set to 'SingleStack' when releasing the secondary clusterIP";
-        let value = spec.at("ipFamilyPolicy").clone();
-        errors.push(FieldError::invalid(&path.child("ipFamilyPolicy"), value, detail));
+    if new.len() == 1 && old.len() > 1 {
+        released(spec, "clusterIP");
+    }
+}
+
+/// The second address or family goes where the service says that it wants one only.
+fn released(spec: Cursor<'_>, what: &str) {
+    let policy = spec.field("ipFamilyPolicy");
+    if policy.str() != "SingleStack" {
+        policy.invalid(format!("must be set to 'SingleStack' when releasing the secondary {what}"));
     }
 }
 
 /// The first family stays; a second one may come and go.
-fn families_update(path: &Path, spec: &Value, before: &Value, errors: &mut Errors) {
-    let external = |spec: &Value| spec.text("type") == "ExternalName";
-    if external(spec) || external(before) || is_headless(spec) || is_headless(before) {
+fn families_update(spec: Cursor<'_>) {
+    if [spec.value, spec.old].into_iter().any(|spec| is_external(spec) || is_headless(spec)) {
         return;
     }
-    let (new, old) = (spec.items("ipFamilies"), before.items("ipFamilies"));
-    let first = path.child("ipFamilies").index(0);
+    let families = spec.field("ipFamilies");
+    let (new, old) = (families.values(), spec.old.items("ipFamilies"));
+    let first = families.item(0);
     let changed = "may not change once set";
     if new.len() == old.len() {
-        for _ in new.iter().zip(old).filter(|(new, old)| new != old) {
-            errors.push(FieldError::invalid(&first, spec.at("ipFamilies").clone(), changed));
+        for _ in families.pairs().filter(|(new, old)| new != old) {
+            first.invalid_value(families.value.clone(), changed);
         }
         return;
     }
-    if old.len() > new.len() && spec.items("clusterIPs").is_empty() {
-        let detail = "primary ipFamily can not be unset";
-        errors.push(FieldError::invalid(&first, spec.at("ipFamilies").clone(), detail));
+    if old.len() > new.len() && spec.list("clusterIPs").is_empty() {
+        first.invalid_value(families.value.clone(), "primary ipFamily can not be unset");
     }
-    if let (Some(new), Some(old)) = (new.first(), old.first())
-        && new != old
-    {
-        errors.push(FieldError::invalid(&first, spec.at("clusterIPs").clone(), changed));
+    if families.pairs().take(1).any(|(new, old)| new != old) {
+        first.invalid_value(spec.at("clusterIPs").clone(), changed);
     }
-    if old.len() > new.len() && new.len() == 1 && spec.text("ipFamilyPolicy") != "SingleStack" {
-        let detail = "must be set to 'SingleStack' when releasing the secondary ipFamily";
-        let value = spec.at("ipFamilyPolicy").clone();
-        errors.push(FieldError::invalid(&path.child("ipFamilyPolicy"), value, detail));
+    if old.len() > new.len() && new.len() == 1 {
+        released(spec, "ipFamily");
     }
 }
 
 /// What a load balancer says of itself.
-pub(super) fn status(new: &Value, old: &Value, errors: &mut Errors) {
-    let path = Path::from("status.loadBalancer.ingress");
-    let list = new.items("status.loadBalancer.ingress");
-    if new.text("spec.type") != "LoadBalancer" && !list.is_empty() {
-        errors.push(FieldError::forbidden(&path, "may only be used when `spec.type` is 'LoadBalancer'"));
-        return;
+pub(super) fn status(service: Cursor<'_>) {
+    let list = service.field("status.loadBalancer.ingress");
+    if service.text("spec.type") != "LoadBalancer" && !list.is_empty() {
+        return list.forbidden("may only be used when `spec.type` is 'LoadBalancer'");
     }
-    for (index, ingress) in list.iter().enumerate() {
-        let path = path.index(index);
-        ingress_point(&path, ingress, old, errors);
-        let (ip, mode, mode_path) = (ingress.text("ip"), ingress.at("ipMode"), path.child("ipMode"));
-        match (mode.as_str(), ip.is_empty()) {
-            (None, false) => {
-                errors.push(FieldError::required(&mode_path, "must be specified when `ip` is set"))
+    let known = known_points(list);
+    for point in list.items() {
+        ingress_point(point, &known);
+        let mode = point.field("ipMode");
+        match (mode.is_set(), point.text("ip").is_empty()) {
+            (false, false) => mode.missing("must be specified when `ip` is set"),
+            (true, true) => mode.forbidden("may not be specified when `ip` is not set"),
+            _ => {
+                mode.is_plain();
             }
-            (Some(_), true) => {
-                errors.push(FieldError::forbidden(&mode_path, "may not be specified when `ip` is not set"));
-            }
-            (Some(mode), false) if !["Proxy", "VIP"].contains(&mode) => {
-                errors.push(FieldError::not_supported(&mode_path, mode, &["Proxy", "VIP"]));
-            }
-            _ => {}
         }
     }
 }
 
-/// Where a load balancer is reached: an address, or a name that is none.
-pub(super) fn ingress_point(path: &Path, ingress: &Value, old: &Value, errors: &mut Errors) {
-    let (ip, host) = (ingress.text("ip"), ingress.text("hostname"));
+fn known_points(list: Cursor<'_>) -> Vec<&str> {
+    list.old.items("").iter().map(|point| point.text("ip")).collect()
+}
+
+/// Where load balancers are reached.
+pub(super) fn ingress_points(object: Cursor<'_>) {
+    let list = object.field("status.loadBalancer.ingress");
+    list.items().for_each(|point| ingress_point(point, &known_points(list)));
+}
+
+/// An address, or a name that is none.
+fn ingress_point(point: Cursor<'_>, known: &[&str]) {
+    let (ip, host) = (point.field("ip"), point.field("hostname"));
     if !ip.is_empty() {
-        let known: Vec<&str> =
-            old.items("status.loadBalancer.ingress").iter().map(|ingress| ingress.text("ip")).collect();
-        address::ip(&path.child("ip"), ip, &known, errors);
+        ip.ip(known);
     }
     if !host.is_empty() {
-        rules::subdomain(&path.child("hostname"), host, errors);
-        if address::parse(host).is_some() {
-            let detail = "must be a DNS name, not an IP address";
-            errors.push(FieldError::invalid(&path.child("hostname"), host, detail));
+        host.subdomain();
+        if address::parse(host.str()).is_some() {
+            host.invalid("must be a DNS name, not an IP address");
         }
     }
 }

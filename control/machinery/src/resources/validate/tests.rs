@@ -545,3 +545,69 @@ fn a_status_is_held_to_what_was_reported() {
         ]
     );
 }
+
+#[test]
+fn a_suspended_job_must_not_change_more_than_resources_and_placement() {
+    let jobs = by_group_resource("batch", "jobs").unwrap();
+    let job = |status: Value| {
+        let mut job = json!({"metadata": {"name": "j", "namespace": "d", "uid": "u"}, "spec": {"suspend": true,
+            "template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i:1"}]}}}});
+        defaults::apply(jobs, &mut job);
+        strategy::prepare_for_create(jobs, &mut job);
+        job["metadata"]["resourceVersion"] = json!("1");
+        job["status"] = status;
+        job
+    };
+    let fields = |old: &Value, change: &dyn Fn(&mut Value)| -> Vec<String> {
+        let mut new = old.clone();
+        change(&mut new["spec"]["template"]);
+        update(jobs, &new, old).into_iter().map(|error| error.field).collect()
+    };
+    let container = |template: &mut Value| template["spec"]["containers"][0].take();
+    let resources: &dyn Fn(&mut Value) = &|template| {
+        template["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": "1"}});
+        template["spec"]["nodeSelector"] = json!({"a": "b"});
+        template["metadata"]["labels"]["x"] = json!("y");
+    };
+    let image: &dyn Fn(&mut Value) = &|template| template["spec"]["containers"][0]["image"] = json!("i:2");
+    let pods: &dyn Fn(&mut Value) = &|template| {
+        let term = json!({"topologyKey": "z", "labelSelector": {}});
+        template["spec"]["affinity"] =
+            json!({"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}});
+    };
+    let renamed: &dyn Fn(&mut Value) = &|template| {
+        let mut other = container(template);
+        other["name"] = json!("d");
+        other["resources"] = json!({"requests": {"cpu": "1"}});
+        template["spec"]["containers"][0] = other;
+    };
+    let stopped =
+        json!({"startTime": "2026-01-01T00:00:00Z", "conditions": [{"type": "Suspended", "status": "True"}]});
+    for fresh in [job(json!({})), job(stopped)] {
+        assert_eq!(fields(&fresh, resources), [""; 0]);
+        for change in [image, pods, renamed] {
+            assert_eq!(fields(&fresh, change), ["spec.template.spec"]);
+        }
+    }
+    let active = json!({"startTime": "2026-01-01T00:00:00Z", "active": 1,
+        "conditions": [{"type": "Suspended", "status": "True"}]});
+    for busy in [job(active), job(json!({"startTime": "2026-01-01T00:00:00Z"}))] {
+        assert_eq!(fields(&busy, resources), ["spec.template"]);
+    }
+}
+
+#[test]
+fn an_indexed_jobs_completions_must_not_change_without_its_parallelism() {
+    let job = json!({"metadata": {"name": "j", "namespace": "d", "uid": "u"}, "spec": {"completionMode": "Indexed",
+        "completions": 2, "parallelism": 2, "template": {"spec": {"restartPolicy": "Never",
+        "containers": [{"name": "c", "image": "i:1"}]}}}});
+    assert_eq!(
+        updated("batch", "jobs", &job, |new| new["spec"]["completions"] = json!(3)),
+        ["spec.completions: Invalid value: 3: can only be modified in tandem with spec.parallelism"]
+    );
+    let both = |new: &mut Value| {
+        new["spec"]["completions"] = json!(3);
+        new["spec"]["parallelism"] = json!(3);
+    };
+    assert_eq!(updated("batch", "jobs", &job, both), Vec::<String>::new());
+}

@@ -1,165 +1,118 @@
 //! The kinds of storage that pods and persistent volumes name alike: what each of them cannot do without.
 
-use serde_json::Value;
-
-use super::{Errors, classes, pod, rules};
-use crate::{
-    field::{FieldError, Path},
-    names,
-    resources::access::Get,
-};
-
-/// What must be there, by kind.
-const REQUIRED: &[(&str, &[&str])] = &[
-    ("awsElasticBlockStore", &["volumeID"]),
-    ("azureDisk", &["diskName", "diskURI"]),
-    ("azureFile", &["secretName", "shareName"]),
-    ("cephfs", &["monitors"]),
-    ("cinder", &["volumeID"]),
-    ("flexVolume", &["driver"]),
-    ("gcePersistentDisk", &["pdName"]),
-    ("gitRepo", &["repository"]),
-    ("glusterfs", &["endpoints", "path"]),
-    ("iscsi", &["targetPortal", "iqn"]),
-    ("nfs", &["server", "path"]),
-    ("photonPersistentDisk", &["pdID"]),
-    ("portworxVolume", &["volumeID"]),
-    ("rbd", &["monitors", "image"]),
-    ("scaleIO", &["gateway", "system", "volumeName"]),
-    ("storageos", &["volumeName"]),
-    ("vsphereVolume", &["volumePath"]),
-];
-
-/// Kinds whose secret must have a name (and in a persistent volume, for those marked, a namespace).
-const WITH_SECRET: &[(&str, bool)] = &[("cinder", true), ("iscsi", false), ("storageos", true)];
+use super::cursor::Cursor;
+use crate::names;
 
 /// A kind of storage a pod names; those of Kubernetes' own are judged where pods are.
-pub(super) fn in_pod(path: &Path, kind: &str, source: &Value, errors: &mut Errors) {
-    common(&shown(path, kind), kind, source, false, errors);
+pub(super) fn in_pod(kind: &str, source: Cursor<'_>) {
+    common(kind, named(kind, source), false);
 }
 
 /// Where a persistent volume's bytes are.
-pub(super) fn persistent(path: &Path, kind: &str, source: &Value, errors: &mut Errors) {
-    let path = shown(path, kind);
+pub(super) fn persistent(kind: &str, source: Cursor<'_>) {
     match kind {
-        "hostPath" => pod::host_path(&path, source, errors),
+        "hostPath" => host_path(source),
         "local" => {
-            if rules::required(&path.child("path"), source.text("path"), errors) {
-                pod::no_backsteps(&path.child("path"), source.text("path"), errors);
+            if source.field("path").required() {
+                source.field("path").no_backsteps();
             }
         }
-        "csi" => csi(&path, source, errors),
-        _ => common(&path, kind, source, true, errors),
+        "csi" => csi(source),
+        _ => common(kind, named(kind, source), true),
     }
 }
 
 /// Upstream's paths do not all follow the field's name.
-fn shown(path: &Path, kind: &str) -> Path {
-    path.child(if kind == "gcePersistentDisk" { "persistentDisk" } else { kind })
+fn named<'v>(kind: &str, source: Cursor<'v>) -> Cursor<'v> {
+    if kind == "gcePersistentDisk" { source.named("persistentDisk") } else { source }
 }
 
-fn csi(path: &Path, source: &Value, errors: &mut Errors) {
-    classes::driver_name(&path.child("driver"), source.text("driver"), errors);
-    rules::required(&path.child("volumeHandle"), source.text("volumeHandle"), errors);
-    for key in [
+/// A path on the node.
+pub(super) fn host_path(source: Cursor<'_>) {
+    let path = source.field("path");
+    if path.required() {
+        path.no_backsteps();
+    }
+    source.plain(&["type"]);
+}
+
+fn csi(source: Cursor<'_>) {
+    source.field("driver").driver_name();
+    source.field("volumeHandle").required();
+    let secrets = [
         "controllerPublishSecretRef",
         "controllerExpandSecretRef",
         "nodePublishSecretRef",
         "nodeExpandSecretRef",
-    ] {
-        if !source.has(key) {
-            continue;
-        }
-        let (path, secret) = (path.child(key), source.at(key));
-        if rules::required(&path.child("name"), secret.text("name"), errors) {
-            rules::subdomain(&path.child("name"), secret.text("name"), errors);
-        }
-        if rules::required(&path.child("namespace"), secret.text("namespace"), errors) {
-            rules::label(&path.child("namespace"), secret.text("namespace"), errors);
-        }
+    ];
+    for secret in secrets.into_iter().filter_map(|key| source.field(key).if_set()) {
+        secret.field("name").required_format(names::dns1123_subdomain);
+        secret.field("namespace").required_format(names::dns1123_label);
     }
 }
 
-fn common(path: &Path, kind: &str, source: &Value, persistent: bool, errors: &mut Errors) {
-    let required = REQUIRED.iter().find(|(name, _)| *name == kind).map_or(&[][..], |(_, keys)| keys);
-    for key in required.iter().filter(|key| source.text(key).is_empty() && source.items(key).is_empty()) {
-        errors.push(FieldError::required(&path.child(key), ""));
-    }
+fn common(kind: &str, source: Cursor<'_>, persistent: bool) {
+    source.plain_fields();
+    let absolute = |path: Cursor<'_>| {
+        if !path.is_empty() && !path.str().starts_with('/') {
+            path.invalid("must be an absolute path");
+        }
+    };
     match kind {
-        "gcePersistentDisk" | "awsElasticBlockStore" => {
-            if let Some(number) = source.int("partition").filter(|number| !(0..=255).contains(number)) {
-                let detail = "must be between 0 and 255, inclusive";
-                errors.push(FieldError::invalid(&path.child("partition"), number, detail));
-            }
+        "gitRepo" => source.field("directory").descending(),
+        "nfs" => absolute(source.field("path")),
+        "iscsi" => iscsi(source, persistent),
+        "fc" => fibre_channel(source),
+        "flocker" => flocker(source),
+        "quobyte" => quobyte(source),
+        "flexVolume" => flex_options(source),
+        "azureDisk" => azure_disk(source),
+        _ => {}
+    }
+    if let Some(secret) = source.field("secretRef").if_set() {
+        if matches!(kind, "cinder" | "storageos") || (kind == "iscsi" && persistent) {
+            secret.field("name").required();
         }
-        "gitRepo" => pod::descending(&path.child("directory"), source.text("directory"), errors),
-        "nfs" if !source.text("path").is_empty() && !source.text("path").starts_with('/') => {
-            let value = source.text("path");
-            errors.push(FieldError::invalid(&path.child("path"), value, "must be an absolute path"));
+        if matches!(kind, "cinder" | "storageos") && persistent {
+            secret.field("namespace").required();
         }
-        "iscsi" => iscsi(path, source, persistent, errors),
-        "fc" => fibre_channel(path, source, errors),
-        "flocker" => flocker(path, source, errors),
-        "quobyte" => quobyte(path, source, errors),
-        "flexVolume" => flex_options(path, source, errors),
-        "azureDisk" => azure_disk(path, source, errors),
-        "storageos" => {
-            for key in ["volumeName", "volumeNamespace"] {
-                if !source.text(key).is_empty() {
-                    rules::label(&path.child(key), source.text(key), errors);
-                }
-            }
+    }
+    let namespace = match kind {
+        "glusterfs" if persistent => source.field("endpointsNamespace"),
+        "azureFile" if persistent => source.field("secretNamespace"),
+        _ => return,
+    };
+    match (kind, namespace.value.as_str()) {
+        ("azureFile", Some("")) => namespace.missing(""),
+        ("glusterfs", Some("")) => {
+            namespace.invalid("if the endpointnamespace is set, it must be a valid namespace name");
+        }
+        ("glusterfs", Some(_)) => {
+            namespace.label();
         }
         _ => {}
     }
-    let secret = WITH_SECRET.iter().find(|(name, _)| *name == kind);
-    if let Some((_, namespaced)) = secret.filter(|_| source.has("secretRef")) {
-        let (path, secret) = (path.child("secretRef"), source.at("secretRef"));
-        if kind != "iscsi" || persistent {
-            rules::required(&path.child("name"), secret.text("name"), errors);
-        }
-        if *namespaced && persistent {
-            rules::required(&path.child("namespace"), secret.text("namespace"), errors);
-        }
-    }
-    for (key, of) in [("endpointsNamespace", "glusterfs"), ("secretNamespace", "azureFile")] {
-        if kind != of || !persistent {
-            continue;
-        }
-        match source.at(key).as_str() {
-            Some("") if kind == "azureFile" => errors.push(FieldError::required(&path.child(key), "")),
-            Some("") => {
-                let detail = "if the endpointnamespace is set, it must be a valid namespace name";
-                errors.push(FieldError::invalid(&path.child(key), "", detail));
-            }
-            Some(namespace) if kind == "glusterfs" => rules::label(&path.child(key), namespace, errors),
-            _ => {}
-        }
-    }
 }
 
-fn iscsi(path: &Path, source: &Value, persistent: bool, errors: &mut Errors) {
+fn iscsi(source: Cursor<'_>, persistent: bool) {
     let general = if persistent {
         "must be valid format"
     } else {
         "must be valid format starting with iqn, eui, or naa"
     };
-    for (key, shown) in [("iqn", "iqn"), ("initiatorName", "initiatorname")] {
-        let name = source.text(key);
-        if source.at(key).is_null() || (name.is_empty() && key == "iqn") {
-            continue;
-        }
-        if !["iqn", "eui", "naa"].iter().any(|kind| name.starts_with(kind)) {
-            errors.push(FieldError::invalid(&path.child(shown), name, general));
-        } else if !is_iscsi_name(name) {
-            errors.push(FieldError::invalid(&path.child(shown), name, "must be valid format"));
+    let (target, initiator) = (source.field("iqn"), source.field("initiatorName").named("initiatorname"));
+    for name in
+        [target, initiator].into_iter().filter(|name| !name.is_empty() || name.is_pointer() && name.is_set())
+    {
+        if !["iqn", "eui", "naa"].iter().any(|kind| name.str().starts_with(kind)) {
+            name.invalid(general);
+        } else if !is_iscsi_name(name.str()) {
+            name.invalid("must be valid format");
         }
     }
-    if let Some(lun) = source.int("lun").filter(|lun| !(0..=255).contains(lun)) {
-        errors.push(FieldError::invalid(&path.child("lun"), lun, names::range_error(0, 255)));
-    }
-    if (source.flag("chapAuthDiscovery") || source.flag("chapAuthSession")) && !source.has("secretRef") {
-        errors.push(FieldError::required(&path.child("secretRef"), ""));
+    source.field("lun").between(0, 255);
+    if source.flag("chapAuthDiscovery") || source.flag("chapAuthSession") {
+        source.field("secretRef").required();
     }
 }
 
@@ -184,93 +137,68 @@ fn is_iscsi_name(name: &str) -> bool {
     }
 }
 
-fn fibre_channel(path: &Path, source: &Value, errors: &mut Errors) {
-    let (targets, ids) = (source.items("targetWWNs"), source.items("wwids"));
-    let targets_path = path.child("targetWWNs");
-    if targets.is_empty() && ids.is_empty() {
-        let detail = "must specify either targetWWNs or wwids, but not both";
-        errors.push(FieldError::required(&targets_path, detail));
+fn fibre_channel(source: Cursor<'_>) {
+    let (targets, ids, lun) = (source.field("targetWWNs"), source.field("wwids"), source.field("lun"));
+    match (targets.is_empty(), ids.is_empty()) {
+        (true, true) => targets.missing("must specify either targetWWNs or wwids, but not both"),
+        (false, false) => targets.invalid("targetWWNs and wwids can not be specified simultaneously"),
+        _ => {}
     }
-    if !targets.is_empty() && !ids.is_empty() {
-        let detail = "targetWWNs and wwids can not be specified simultaneously";
-        errors.push(FieldError::invalid(&targets_path, source.at("targetWWNs").clone(), detail));
-    }
-    if targets.is_empty() {
-        return;
-    }
-    match source.int("lun") {
-        None => {
-            let detail = "lun is required if targetWWNs is specified";
-            errors.push(FieldError::required(&path.child("lun"), detail));
-        }
-        Some(lun) if !(0..=255).contains(&lun) => {
-            errors.push(FieldError::invalid(&path.child("lun"), lun, names::range_error(0, 255)));
-        }
-        Some(_) => {}
+    if !targets.is_empty() {
+        lun.required_with("lun is required if targetWWNs is specified");
+        lun.between(0, 255);
     }
 }
 
-fn flocker(path: &Path, source: &Value, errors: &mut Errors) {
-    let (name, uuid) = (source.text("datasetName"), source.text("datasetUUID"));
-    if name.is_empty() && uuid.is_empty() {
-        errors.push(FieldError::required(path, "one of datasetName and datasetUUID is required"));
+fn flocker(source: Cursor<'_>) {
+    let (name, uuid) = (source.field("datasetName"), source.field("datasetUUID"));
+    match (name.is_empty(), uuid.is_empty()) {
+        (true, true) => source.missing("one of datasetName and datasetUUID is required"),
+        (false, false) => {
+            source
+                .invalid_value("resource", "datasetName and datasetUUID can not be specified simultaneously");
+        }
+        _ => {}
     }
-    if !name.is_empty() && !uuid.is_empty() {
-        let detail = "datasetName and datasetUUID can not be specified simultaneously";
-        errors.push(FieldError::invalid(path, "resource", detail));
-    }
-    if name.contains('/') {
-        errors.push(FieldError::invalid(&path.child("datasetName"), name, "must not contain '/'"));
+    if name.str().contains('/') {
+        name.invalid("must not contain '/'");
     }
 }
 
-fn quobyte(path: &Path, source: &Value, errors: &mut Errors) {
-    let (registry, registry_path) = (source.text("registry"), path.child("registry"));
+fn quobyte(source: Cursor<'_>) {
+    let registry = source.field("registry");
     let pairs = "must be a host:port pair or multiple pairs separated by commas";
-    if registry.is_empty() {
-        errors.push(FieldError::required(&registry_path, pairs));
+    if !registry.required_with(pairs) {
     } else if source.text("tenant").len() >= 65 {
-        let detail = "must be a UUID and may not exceed a length of 64 characters";
-        errors.push(FieldError::required(&path.child("tenant"), detail));
+        source.field("tenant").missing("must be a UUID and may not exceed a length of 64 characters");
     } else {
-        for _ in registry.split(',').filter(|pair| !pair.contains(':')) {
-            errors.push(FieldError::invalid(&registry_path, registry, pairs));
-        }
+        registry.str().split(',').filter(|pair| !pair.contains(':')).for_each(|_| registry.invalid(pairs));
     }
-    rules::required(&path.child("volume"), source.text("volume"), errors);
+    source.field("volume").required();
 }
 
-fn flex_options(path: &Path, source: &Value, errors: &mut Errors) {
-    for key in source.fields("options").into_iter().flat_map(serde_json::Map::keys) {
-        let domain = key.split_once('/').map_or(key.as_str(), |(domain, _)| domain).to_lowercase();
-        let domain = format!(".{domain}");
+fn flex_options(source: Cursor<'_>) {
+    for (key, option) in source.field("options").entries() {
+        let domain = format!(".{}", key.split('/').next().unwrap_or_default().to_lowercase());
         if domain.ends_with(".kubernetes.io") || domain.ends_with(".k8s.io") {
-            let detail = "kubernetes.io and k8s.io namespaces are reserved";
-            errors.push(FieldError::invalid(&path.child("options").key(key), key.as_str(), detail));
+            option.invalid_value(key, "kubernetes.io and k8s.io namespaces are reserved");
         }
     }
 }
 
-fn azure_disk(path: &Path, source: &Value, errors: &mut Errors) {
-    let modes = ["None", "ReadOnly", "ReadWrite"];
-    if let Some(mode) = source.at("cachingMode").as_str().filter(|mode| !modes.contains(mode)) {
-        errors.push(FieldError::not_supported(&path.child("cachingMode"), mode, &modes));
-    }
-    let Some(kind) = source.at("kind").as_str() else { return };
-    let kinds = ["Dedicated", "Managed", "Shared"];
-    if !kinds.contains(&kind) {
-        errors.push(FieldError::not_supported(&path.child("kind"), kind, &kinds));
-    }
-    let uri = source.text("diskURI");
-    let form = match kind {
-        "Managed" if !uri.starts_with("/subscriptions/") => {
-            "/subscriptions/{sub-id}/resourcegroups/{group-name}/providers/microsoft.compute/disks/{disk-id}"
+fn azure_disk(source: Cursor<'_>) {
+    let uri = source.field("diskURI");
+    let (start, form) = match source.at("kind").as_str() {
+        None => return,
+        Some("Managed") => (
+            "/subscriptions/",
+            "/subscriptions/{sub-id}/resourcegroups/{group-name}/providers/microsoft.compute/disks/{disk-id}",
+        ),
+        Some(_) => {
+            ("https://", "https://{account-name}.blob.core.windows.net/{container-name}/{disk-name}.vhd")
         }
-        "Managed" => return,
-        _ if !uri.starts_with("https://") => {
-            "https://{account-name}.blob.core.windows.net/{container-name}/{disk-name}.vhd"
-        }
-        _ => return,
     };
-    errors.push(FieldError::not_supported(&path.child("diskURI"), uri, &[form]));
+    if !uri.str().starts_with(start) {
+        uri.unsupported(&[form]);
+    }
 }

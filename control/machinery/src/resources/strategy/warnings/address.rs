@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use crate::{
     field::Path,
     goformat::go_quote,
-    resources::validate::address::{masked, parse, parse_cidr},
+    resources::address::{masked, parse, parse_cidr},
 };
 
 fn unmapped(address: IpAddr) -> IpAddr {

@@ -1,13 +1,6 @@
 //! Environment variables, and the references to a pod's own fields that volumes share with them.
 
-use serde_json::Value;
-
-use super::{quantities, rules};
-use crate::{
-    field::{FieldError, Path},
-    names,
-    resources::{access::Get, validate::Errors},
-};
+use crate::{names, resources::validate::cursor::Cursor};
 
 const ENV_FIELDS: &[&str] = &[
     "metadata.name",
@@ -37,142 +30,120 @@ const RESOURCE_FIELDS: &[&str] = &[
 const ENV_SOURCES: [&str; 5] =
     ["fieldRef", "resourceFieldRef", "configMapKeyRef", "secretKeyRef", "fileKeyRef"];
 
-pub(super) fn variables(path: &Path, variables: &[Value], errors: &mut Errors) {
-    for (index, variable) in variables.iter().enumerate() {
-        let path = path.index(index);
-        let name = variable.text("name");
-        if rules::required(&path.child("name"), name, errors) {
-            rules::text(&path.child("name"), name, names::env_var_name(name), errors);
-        }
-        if !variable.has("valueFrom") {
-            continue;
-        }
-        let (path, from) = (path.child("valueFrom"), variable.at("valueFrom"));
-        let mut sources = 0;
-        for source in ENV_SOURCES.iter().filter(|source| from.has(source)) {
-            sources += 1;
-            let (path, reference) = (path.child(source), from.at(source));
-            match *source {
-                "fieldRef" => field_ref(&path, reference, ENV_FIELDS, errors),
-                "resourceFieldRef" => resource_field_ref(&path, reference, false, errors),
+pub(super) fn variables(variables: Cursor<'_>) {
+    for variable in variables.items() {
+        variable.plain(&["name"]);
+        let Some(from) = variable.field("valueFrom").if_set() else { continue };
+        let mut count = 0;
+        for (kind, source) in ENV_SOURCES.iter().map(|kind| (*kind, from.field(kind))) {
+            if !source.is_set() {
+                continue;
+            }
+            count += 1;
+            match kind {
+                "fieldRef" => field_ref(source, ENV_FIELDS),
+                "resourceFieldRef" => resource_field_ref(source, false),
                 "fileKeyRef" => {
                     for key in ["key", "volumeName", "path"] {
-                        rules::required(&path.child(key), reference.text(key), errors);
+                        source.field(key).required();
                     }
                 }
-                _ => key_ref(&path, reference, errors),
+                _ => {
+                    source.field("name").subdomain();
+                    source.field("key").required_format(names::config_map_key);
+                }
             }
         }
-        let detail = if sources == 0 {
+        let detail = if count == 0 {
             "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`"
         } else if !variable.text("value").is_empty() {
             "may not be specified when `value` is not empty"
-        } else if sources > 1 {
+        } else if count > 1 {
             "may not have more than one field specified at a time"
         } else {
             continue;
         };
-        errors.push(FieldError::invalid(&path, "", detail));
+        from.invalid_value("", detail);
     }
 }
 
-pub(super) fn field_ref(path: &Path, reference: &Value, allowed: &[&str], errors: &mut Errors) {
-    if !rules::required(&path.child("apiVersion"), reference.text("apiVersion"), errors) {
+pub(super) fn field_ref(reference: Cursor<'_>, allowed: &[&str]) {
+    let field = reference.field("fieldPath");
+    if !reference.field("apiVersion").required() || !field.required() {
         return;
     }
-    let field = reference.text("fieldPath");
-    if !rules::required(&path.child("fieldPath"), field, errors) {
-        return;
-    }
-    if let Some((parent, subscript)) = field.strip_suffix("']").and_then(|f| f.split_once("['")) {
+    if let Some((parent, subscript)) = field.str().strip_suffix("']").and_then(|f| f.split_once("['")) {
         match parent {
-            "metadata.annotations" => rules::qualified(path, &subscript.to_lowercase(), errors),
-            "metadata.labels" => rules::qualified(path, subscript, errors),
-            _ => errors.push(FieldError::invalid(path, parent, "does not support subscript")),
+            "metadata.annotations" => {
+                reference.format_of(&subscript.to_lowercase(), names::qualified_name);
+            }
+            "metadata.labels" => {
+                reference.format_of(subscript, names::qualified_name);
+            }
+            _ => reference.invalid_value(parent, "does not support subscript"),
         }
-        return;
-    }
-    let known = ENV_FIELDS.contains(&field) || VOLUME_FIELDS.contains(&field);
-    if !known {
-        let detail = format!("error converting fieldPath: field label not supported: {field}");
-        errors.push(FieldError::invalid(&path.child("fieldPath"), field, detail));
-    } else if !allowed.contains(&field) {
-        errors.push(FieldError::not_supported(&path.child("fieldPath"), field, allowed));
+    } else if !ENV_FIELDS.contains(&field.str()) && !VOLUME_FIELDS.contains(&field.str()) {
+        field.invalid(format!("error converting fieldPath: field label not supported: {}", field.str()));
+    } else {
+        field.one_of(allowed);
     }
 }
 
 const MEMORY_DIVISORS: &[&str] =
     &["1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei"];
 
-pub(super) fn resource_field_ref(path: &Path, reference: &Value, in_volume: bool, errors: &mut Errors) {
-    let resource = reference.text("resource");
-    let huge = ["requests.hugepages-", "limits.hugepages-"].iter().any(|prefix| resource.starts_with(prefix));
+pub(super) fn resource_field_ref(reference: Cursor<'_>, in_volume: bool) {
+    let resource = reference.field("resource");
+    let huge = ["requests.hugepages-", "limits.hugepages-"];
+    let huge = huge.iter().any(|prefix| resource.str().starts_with(prefix));
     if in_volume && reference.text("containerName").is_empty() {
-        errors.push(FieldError::required(&path.child("containerName"), ""));
-    } else if resource.is_empty() {
-        errors.push(FieldError::required(&path.child("resource"), ""));
-    } else if !RESOURCE_FIELDS.contains(&resource) && !huge {
-        errors.push(FieldError::not_supported(&path.child("resource"), resource, RESOURCE_FIELDS));
+        reference.field("containerName").missing("");
+    } else if resource.required() && !huge {
+        resource.one_of(RESOURCE_FIELDS);
     }
-    let Some(divisor) = quantities::parse(reference.at("divisor")).filter(|divisor| !divisor.is_zero())
-    else {
-        return;
-    };
-    let divisor = divisor.canonical();
-    let amounts = MEMORY_DIVISORS.join(", ");
-    let detail = match resource {
-        "limits.cpu" | "requests.cpu" if !["1m", "1"].contains(&divisor.as_str()) => {
-            "only divisor's values 1m and 1 are supported with the cpu resource".to_owned()
+    let divisor = reference.field("divisor");
+    let Some(amount) = divisor.quantity().filter(|amount| !amount.is_zero()) else { return };
+    let amount = amount.canonical();
+    let what = match resource.str() {
+        "limits.cpu" | "requests.cpu" => {
+            if !["1m", "1"].contains(&amount.as_str()) {
+                let detail = "only divisor's values 1m and 1 are supported with the cpu resource";
+                divisor.invalid_value(resource.str(), detail);
+            }
+            return;
         }
-        "limits.cpu" | "requests.cpu" => return,
-        _ if MEMORY_DIVISORS.contains(&divisor.as_str()) => return,
-        "limits.memory" | "requests.memory" => {
-            format!("only divisor's values {amounts} are supported with the memory resource")
-        }
-        "limits.ephemeral-storage" | "requests.ephemeral-storage" => {
-            format!("only divisor's values {amounts} are supported with the local ephemeral storage resource")
-        }
-        _ if huge => format!("only divisor's values {amounts} are supported with the hugepages resource"),
+        "limits.memory" | "requests.memory" => "memory",
+        "limits.ephemeral-storage" | "requests.ephemeral-storage" => "local ephemeral storage",
+        _ if huge => "hugepages",
         _ => return,
     };
-    errors.push(FieldError::invalid(&path.child("divisor"), resource, detail));
-}
-
-fn key_ref(path: &Path, reference: &Value, errors: &mut Errors) {
-    rules::subdomain(&path.child("name"), reference.text("name"), errors);
-    let key = reference.text("key");
-    if rules::required(&path.child("key"), key, errors) {
-        rules::text(&path.child("key"), key, names::config_map_key(key), errors);
+    if !MEMORY_DIVISORS.contains(&amount.as_str()) {
+        let amounts = MEMORY_DIVISORS.join(", ");
+        let detail = format!("only divisor's values {amounts} are supported with the {what} resource");
+        divisor.invalid_value(resource.str(), detail);
     }
 }
 
-pub(super) fn sources(path: &Path, sources: &[Value], errors: &mut Errors) {
-    for (index, source) in sources.iter().enumerate() {
-        let item = path.index(index);
-        let prefix = source.text("prefix");
-        if !prefix.is_empty() {
-            rules::text(&item.child("prefix"), prefix, names::env_var_name(prefix), errors);
-        }
-        let mut found = 0;
-        for key in ["configMapRef", "secretRef"] {
-            if source.has(key) {
-                found += 1;
-                let (path, name) = (item.child(key).child("name"), source.at(key).text("name"));
-                if rules::required(&path, name, errors) {
-                    rules::text(
-                        &path,
-                        name,
-                        names::dns1123_subdomain(&names::mask_trailing_dash(name)),
-                        errors,
-                    );
+/// Upstream leaves the index out of the last of these paths.
+pub(super) fn sources(sources: Cursor<'_>) {
+    for source in sources.items() {
+        source.plain(&["prefix"]);
+        let mut count = 0;
+        for reference in
+            ["configMapRef", "secretRef"].into_iter().filter_map(|key| source.field(key).if_set())
+        {
+            count += 1;
+            let name = reference.field("name");
+            if name.required() {
+                for message in names::dns1123_subdomain(&names::mask_trailing_dash(name.str())) {
+                    name.invalid(message);
                 }
             }
         }
-        let detail = match found {
-            0 => "must specify one of: `configMapRef` or `secretRef`",
-            1 => continue,
-            _ => "may not have more than one field specified at a time",
-        };
-        errors.push(FieldError::invalid(path, "", detail));
+        match count {
+            0 => sources.invalid_value("", "must specify one of: `configMapRef` or `secretRef`"),
+            1 => {}
+            _ => sources.invalid_value("", "may not have more than one field specified at a time"),
+        }
     }
 }

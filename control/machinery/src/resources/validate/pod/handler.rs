@@ -1,104 +1,70 @@
 //! Probes and lifecycle hooks.
 
-use serde_json::Value;
-
-use super::rules;
-use crate::{
-    field::{FieldError, Path},
-    names,
-    resources::{access::Get, validate::Errors},
-};
+use crate::{names, resources::validate::cursor::Cursor};
 
 /// Which way of acting a probe or hook has; each in upstream's order.
 const PROBES: [&str; 4] = ["exec", "httpGet", "tcpSocket", "grpc"];
 const HOOKS: [&str; 4] = ["exec", "httpGet", "tcpSocket", "sleep"];
 
-pub(super) fn lifecycle(path: &Path, lifecycle: &Value, grace: Option<i64>, errors: &mut Errors) {
-    for hook in ["postStart", "preStop"] {
-        if lifecycle.has(hook) {
-            handler(&path.child(hook), lifecycle.at(hook), &HOOKS, grace, errors);
-        }
+pub(super) fn lifecycle(lifecycle: Cursor<'_>, grace: Option<i64>) {
+    for hook in ["postStart", "preStop"].into_iter().filter_map(|hook| lifecycle.field(hook).if_set()) {
+        handler(hook, &HOOKS, grace);
     }
 }
 
-pub(super) fn probes(path: &Path, container: &Value, grace: Option<i64>, errors: &mut Errors) {
+pub(super) fn probes(container: Cursor<'_>, grace: Option<i64>) {
     for name in ["livenessProbe", "readinessProbe", "startupProbe"] {
-        let probe = container.at(name);
-        if probe.is_null() {
-            continue;
-        }
-        let path = path.child(name);
-        handler(&path, probe, &PROBES, grace, errors);
-        let counts = [
+        let Some(probe) = container.field(name).if_set() else { continue };
+        handler(probe, &PROBES, grace);
+        probe.plain(&[
             "initialDelaySeconds",
             "timeoutSeconds",
             "periodSeconds",
             "successThreshold",
             "failureThreshold",
-        ];
-        rules::not_negatives(&path, probe, &counts, errors);
-        let own_grace = probe.int("terminationGracePeriodSeconds");
-        let grace_path = path.child("terminationGracePeriodSeconds");
-        if let Some(seconds) = own_grace.filter(|seconds| *seconds <= 0) {
-            errors.push(FieldError::invalid(&grace_path, seconds, "must be greater than 0"));
+        ]);
+        let own = probe.field("terminationGracePeriodSeconds");
+        if own.number().is_some_and(|seconds| seconds <= 0) {
+            own.invalid("must be greater than 0");
         }
-        match (name, own_grace) {
-            ("readinessProbe", Some(seconds)) => {
-                errors.push(FieldError::invalid(&grace_path, seconds, "must not be set for readinessProbes"));
-            }
-            ("readinessProbe", None) => {}
-            _ => {
-                let threshold = probe.int("successThreshold").unwrap_or_default();
-                if threshold != 1 {
-                    errors.push(FieldError::invalid(&path.child("successThreshold"), threshold, "must be 1"));
-                }
-            }
+        if name == "readinessProbe" && own.is_set() {
+            own.invalid("must not be set for readinessProbes");
+        }
+        if name != "readinessProbe" && probe.int("successThreshold") != 1 {
+            probe.field("successThreshold").invalid("must be 1");
         }
     }
 }
 
-fn handler(path: &Path, handler: &Value, kinds: &[&str], grace: Option<i64>, errors: &mut Errors) {
-    let mut found = false;
-    for kind in kinds.iter().filter(|kind| handler.has(kind)) {
-        let (path, action) = (path.child(kind), handler.at(kind));
-        if found {
-            errors.push(FieldError::forbidden(&path, "may not specify more than 1 handler type"));
-            continue;
+fn handler(handler: Cursor<'_>, kinds: &[&'static str], grace: Option<i64>) {
+    let mut actions =
+        kinds.iter().map(|kind| (*kind, handler.field(kind))).filter(|(_, action)| action.is_set());
+    let Some((kind, action)) = actions.next() else { return handler.missing("must specify a handler type") };
+    match kind {
+        "exec" => {
+            action.field("command").required();
         }
-        found = true;
-        match *kind {
-            "exec" => {
-                if action.items("command").is_empty() {
-                    errors.push(FieldError::required(&path.child("command"), ""));
-                }
-            }
-            "httpGet" => http_get(&path, action, errors),
-            "tcpSocket" | "grpc" => rules::port(&path.child("port"), action.at("port"), errors),
-            _ => sleep(&path, action, grace, errors),
-        }
+        "httpGet" => http_get(action),
+        "tcpSocket" | "grpc" => action.field("port").port(),
+        _ => sleep(action, grace),
     }
-    if !found {
-        errors.push(FieldError::required(path, "must specify a handler type"));
+    actions.for_each(|(_, action)| action.forbidden("may not specify more than 1 handler type"));
+}
+
+fn http_get(action: Cursor<'_>) {
+    action.field("path").required();
+    action.field("port").port();
+    action.field("scheme").enumerated();
+    let headers = action.field("httpHeaders");
+    for header in headers.items() {
+        headers.format_of(header.text("name"), names::http_header_name);
     }
 }
 
-fn http_get(path: &Path, action: &Value, errors: &mut Errors) {
-    rules::required(&path.child("path"), action.text("path"), errors);
-    rules::port(&path.child("port"), action.at("port"), errors);
-    let scheme = action.text("scheme");
-    if !["HTTP", "HTTPS"].contains(&scheme) {
-        errors.push(FieldError::not_supported(&path.child("scheme"), scheme, &["HTTP", "HTTPS"]));
-    }
-    for header in action.items("httpHeaders") {
-        let name = header.text("name");
-        rules::text(&path.child("httpHeaders"), name, names::http_header_name(name), errors);
-    }
-}
-
-fn sleep(path: &Path, action: &Value, grace: Option<i64>, errors: &mut Errors) {
-    let seconds = action.int("seconds").unwrap_or_default();
-    if let Some(grace) = grace.filter(|grace| seconds < 0 || seconds > *grace) {
+fn sleep(action: Cursor<'_>, grace: Option<i64>) {
+    let seconds = action.int("seconds");
+    if let Some(grace) = grace.filter(|grace| !(0..=*grace).contains(&seconds)) {
         let detail = format!("must be non-negative and less than terminationGracePeriodSeconds ({grace})");
-        errors.push(FieldError::invalid(path, seconds, detail));
+        action.invalid_value(seconds, detail);
     }
 }

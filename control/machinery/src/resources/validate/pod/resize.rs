@@ -1,137 +1,126 @@
 //! What a resize may change of a pod: CPU and memory, never the pod's quality of service.
 
+use std::iter::zip;
+
 use serde_json::Value;
 
-use crate::{
-    field::{FieldError, Path},
-    resources::{
-        access::{Fields, Get, copy, entries, object, remove, same, set},
-        strategy::qos_class,
-        validate::Errors,
-    },
+use crate::resources::{
+    access::{Fields, Get as _, copy, entries, object, remove, same, set},
+    strategy::qos_class,
+    validate::cursor::Cursor,
 };
 
 const ONLY: &str = "only cpu and memory resources are mutable";
 
-pub(in crate::resources::validate) fn resize(new: &Value, old: &Value, errors: &mut Errors) {
-    super::pod(new, errors);
-    let none = Path::new("");
-    if old.fields("metadata.annotations").is_some_and(|all| all.contains_key("kubernetes.io/config.mirror")) {
-        *errors = vec![FieldError::forbidden(&none, "static pods cannot be resized")];
-        return;
+pub(in crate::resources::validate) fn resize(pod: Cursor<'_>) {
+    super::pod(pod);
+    let refused = if pod.field("metadata.annotations").old.get("kubernetes.io/config.mirror").is_some() {
+        Some("static pods cannot be resized")
+    } else if pod.old.text("spec.os.name") == "windows" {
+        Some("windows pods cannot be resized")
+    } else {
+        None
+    };
+    if let Some(detail) = refused {
+        pod.forget();
+        return pod.forbidden(detail);
     }
-    if old.text("spec.os.name") == "windows" {
-        *errors = vec![FieldError::forbidden(&none, "windows pods cannot be resized")];
-        return;
-    }
-    let path = Path::new("spec");
-    let class = match old.text("status.qosClass") {
-        "" => qos_class(old),
+    let spec = pod.field("spec");
+    let class = match pod.old.text("status.qosClass") {
+        "" => qos_class(pod.old),
         class => class,
     };
-    if class != qos_class(new) {
+    if class != qos_class(pod.value) {
         let detail = "Pod QOS Class may not change as a result of resizing";
-        errors.push(FieldError::invalid(&path, new.text("status.qosClass"), detail));
+        spec.invalid_value(pod.text("status.qosClass"), detail);
     }
-    let running = old.items("status.containerStatuses").iter().find(|s| s.has("state.running"));
+    let running = pod.old.items("status.containerStatuses").iter().find(|s| s.has("state.running"));
     if running.is_some_and(|status| !status.has("resources")) {
-        errors.push(FieldError::forbidden(&path, "Pod running on node without support for resize"));
+        spec.forbidden("Pod running on node without support for resize");
     }
-    let (spec, before) = (new.at("spec"), old.at("spec"));
-    let mut allowed = spec.clone();
-    whole_pod(&path, &mut allowed, before, errors);
-    if !old.items("status.nodeAllocatableResourceClaimStatuses").is_empty() {
-        let detail = "pods with node allocatable resource claims cannot be resized";
-        errors.push(FieldError::forbidden(&path, detail));
+    let before = spec.old;
+    let mut allowed = spec.value.clone();
+    whole_pod(spec, &mut allowed);
+    if !pod.old.items("status.nodeAllocatableResourceClaimStatuses").is_empty() {
+        spec.forbidden("pods with node allocatable resource claims cannot be resized");
     }
-    if !same_containers(&path, spec, before, errors) {
+    if !same_containers(spec) {
         return;
     }
     for list in ["initContainers", "containers"] {
-        for (index, (container, old)) in spec.items(list).iter().zip(before.items(list)).enumerate() {
-            let path = path.child(list).index(index).child("resources");
-            for (part, what) in [("requests", "requests"), ("limits", "limits")] {
-                if removed(container.at("resources").fields(part), old.at("resources").fields(part)) {
-                    let detail = format!("resource {what} cannot be removed");
-                    errors.push(FieldError::forbidden(&path.child(part), detail));
+        for (container, old) in zip(spec.each(list), before.items(list)) {
+            for part in ["requests", "limits"] {
+                let amounts = container.field("resources").field(part);
+                if removed(amounts.value.as_object(), old.at("resources").fields(part)) {
+                    amounts.forbidden(format!("resource {part} cannot be removed"));
                 }
             }
         }
     }
-    for (container, before) in entries(&mut allowed, "containers").zip(before.items("containers")) {
+    for (container, before) in zip(entries(&mut allowed, "containers"), before.items("containers")) {
         mask(container, before);
         if !same(container, before) {
-            errors.push(FieldError::forbidden(&path, ONLY));
+            spec.forbidden(ONLY);
         }
     }
-    let init = entries(&mut allowed, "initContainers").zip(before.items("initContainers"));
-    for (index, (container, before)) in init.enumerate() {
-        let path = path.child("initContainers").index(index);
+    let init = zip(entries(&mut allowed, "initContainers"), before.items("initContainers"));
+    for (place, (container, before)) in zip(spec.each("initContainers"), init) {
         let changed = !same(container, before);
         mask(container, before);
         if !same(container, before) {
-            let detail = "only cpu and memory resources for init or sidecar containers are mutable";
-            errors.push(FieldError::forbidden(&path, detail));
+            place.forbidden("only cpu and memory resources for init or sidecar containers are mutable");
         }
         if changed && container.text("restartPolicy") != "Always" {
-            for policy in container.items("resizePolicy") {
-                if policy.text("restartPolicy") == "RestartContainer" {
-                    let detail = "non-sidecar init containers with a resize policy of RestartContainer cannot be resized";
-                    errors.push(FieldError::forbidden(&path, detail));
-                }
+            for _ in place.each("resizePolicy").filter(|p| p.text("restartPolicy") == "RestartContainer") {
+                place.forbidden(
+                    "non-sidecar init containers with a resize policy of RestartContainer cannot be resized",
+                );
             }
         }
     }
-    if errors.is_empty() && !same(&allowed, before) {
-        errors.push(FieldError::forbidden(&path, ONLY));
+    if pod.errors() == 0 && !same(&allowed, before) {
+        spec.forbidden(ONLY);
     }
 }
 
 /// Resources the pod states for itself.
-fn whole_pod(path: &Path, allowed: &mut Value, before: &Value, errors: &mut Errors) {
-    let (new, old) = (allowed.at("resources"), before.at("resources"));
+fn whole_pod(spec: Cursor<'_>, allowed: &mut Value) {
+    let resources = spec.field("resources");
     let set_in = |resources: &Value| {
         ["requests", "limits"].iter().any(|part| resources.fields(part).is_some_and(|f| !f.is_empty()))
     };
-    if !set_in(new) && !set_in(old) {
+    if !set_in(resources.value) && !set_in(resources.old) {
         return;
     }
-    let path_of = path.child("resources");
-    if new.is_null() && !old.is_null() {
-        errors.push(FieldError::forbidden(&path_of, "pod-level resources cannot be removed"));
-        return;
+    if !resources.is_set() && !resources.old.is_null() {
+        return resources.forbidden("pod-level resources cannot be removed");
     }
     for part in ["requests", "limits"] {
-        if removed(new.fields(part), old.fields(part)) {
-            let detail = format!("pod-level resource {part} cannot be removed");
-            errors.push(FieldError::forbidden(&path_of.child(part), detail));
+        if removed(resources.map(part), resources.old.fields(part)) {
+            resources.field(part).forbidden(format!("pod-level resource {part} cannot be removed"));
         }
     }
-    mask(allowed, before);
-    if !same(allowed.at("resources"), before.at("resources")) {
-        let detail = "only cpu and memory resources are mutable at pod-level";
-        errors.push(FieldError::forbidden(path, detail));
+    mask(allowed, spec.old);
+    if !same(allowed.at("resources"), resources.old) {
+        spec.forbidden("only cpu and memory resources are mutable at pod-level");
     }
 }
 
-fn same_containers(path: &Path, spec: &Value, before: &Value, errors: &mut Errors) -> bool {
-    let count = errors.len();
-    for list in ["containers", "initContainers"] {
-        let (new, old) = (spec.items(list), before.items(list));
-        let path = path.child(list);
-        if new.len() != old.len() {
-            let detail = format!("{list} may not be added or removed on resize");
-            errors.push(FieldError::forbidden(&path, detail));
+fn same_containers(spec: Cursor<'_>) -> bool {
+    let count = spec.errors();
+    for kind in ["containers", "initContainers"] {
+        let (list, old) = (spec.field(kind), spec.old.items(kind));
+        if list.values().len() != old.len() {
+            list.forbidden(format!("{kind} may not be added or removed on resize"));
             continue;
         }
-        for (index, (new, old)) in new.iter().zip(old).enumerate() {
+        for (new, old) in zip(list.items(), old) {
             if new.text("name") != old.text("name") {
-                let detail = format!("{list} may not be renamed or reordered on resize");
-                errors.push(FieldError::forbidden(&path.index(index).child("name"), detail));
+                new.field("name").forbidden(format!("{kind} may not be renamed or reordered on resize"));
             }
         }
     }
-    errors.len() == count
+    spec.errors() == count
 }
 
 fn removed(new: Option<&Fields>, old: Option<&Fields>) -> bool {
@@ -164,6 +153,7 @@ fn mask(holder: &mut Value, before: &Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{resources::validate::cursor::look, schema::builtin};
     use serde_json::json;
 
     fn pod(containers: Value) -> Value {
@@ -178,8 +168,7 @@ mod tests {
     }
 
     fn texts(new: Value, old: Value) -> Vec<String> {
-        let mut errors = Errors::new();
-        resize(&new, &old, &mut errors);
+        let errors = look(builtin().named("v1", "Pod"), &new, Some(&old), resize);
         errors.iter().map(ToString::to_string).collect()
     }
 

@@ -2,53 +2,34 @@
 
 use serde_json::{Value, json};
 
-use super::{container::descending, rules};
-use crate::{
-    field::{FieldError, Path},
-    resources::{access::Get, validate::Errors},
-};
+use crate::resources::validate::cursor::Cursor;
 
 /// User and group ids are what the kernel's signed half allows.
 const ID_MAX: i64 = i32::MAX as i64;
 
-fn ids(path: &Path, context: &Value, keys: &[&str], errors: &mut Errors) {
-    for key in keys {
-        rules::between(&path.child(key), context.at(key), 0, ID_MAX, errors);
-    }
+fn ids<'v>(context: Cursor<'v>, keys: &[&'v str]) {
+    keys.iter().for_each(|key| context.field(key).between(0, ID_MAX));
 }
 
-pub(super) fn pod(path: &Path, spec: &Value, errors: &mut Errors) {
-    let context = spec.at("securityContext");
-    ids(path, context, &["fsGroup", "runAsUser", "runAsGroup"], errors);
-    for (index, group) in context.items("supplementalGroups").iter().enumerate() {
-        rules::between(&path.child("supplementalGroups").index(index), group, 0, ID_MAX, errors);
-    }
+pub(super) fn pod(spec: Cursor<'_>) {
+    let context = spec.field("securityContext");
+    ids(context, &["fsGroup", "runAsUser", "runAsGroup"]);
+    context.each("supplementalGroups").for_each(|group| group.between(0, ID_MAX));
     if spec.flag("shareProcessNamespace") && spec.flag("hostPID") {
         let detail = "ShareProcessNamespace and HostPID cannot both be enabled";
-        errors.push(FieldError::invalid(&path.child("shareProcessNamespace"), true, detail));
+        context.field("shareProcessNamespace").invalid_value(true, detail);
     }
-    sysctls(&path.child("sysctls"), context, errors);
-    let policy = context.text("fsGroupChangePolicy");
-    let policies = ["Always", "OnRootMismatch"];
-    rules::supported_or_empty(&path.child("fsGroupChangePolicy"), policy, &policies, errors);
-    seccomp(&path.child("seccompProfile"), context.at("seccompProfile"), errors);
-    app_armor(&path.child("appArmorProfile"), context.at("appArmorProfile"), errors);
-    for (key, supported) in [
-        ("supplementalGroupsPolicy", ["Merge", "Strict"]),
-        ("seLinuxChangePolicy", ["MountOption", "Recursive"]),
-    ] {
-        if let Some(policy) = context.at(key).as_str().filter(|policy| !supported.contains(policy)) {
-            errors.push(FieldError::not_supported(&path.child(key), policy, &supported));
-        }
-    }
+    sysctls(context.field("sysctls"));
+    context.plain(&["fsGroupChangePolicy"]);
+    seccomp(context.field("seccompProfile"));
+    app_armor(context.field("appArmorProfile"));
+    context.plain(&["supplementalGroupsPolicy", "seLinuxChangePolicy"]);
 }
 
-fn sysctls(path: &Path, context: &Value, errors: &mut Errors) {
+fn sysctls(sysctls: Cursor<'_>) {
     let mut seen: Vec<String> = Vec::new();
-    for (index, sysctl) in context.items("sysctls").iter().enumerate() {
-        let name = sysctl.text("name");
-        let path = path.index(index).child("name");
-        if !rules::required(&path, name, errors) {
+    for name in sysctls.items().map(|sysctl| sysctl.field("name")) {
+        if !name.required() {
             continue;
         }
         let part = |part: &str| {
@@ -56,104 +37,85 @@ fn sysctls(path: &Path, context: &Value, errors: &mut Errors) {
             let inner = part.chars().all(|c| edge(c) || c == '-' || c == '_');
             !part.is_empty() && inner && part.starts_with(edge) && part.ends_with(edge)
         };
-        if name.len() > 253 || !name.split(['.', '/']).all(part) {
-            let detail = "must have at most 253 characters and match regex \
-                          ^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\\./])*([a-z0-9][-_a-z0-9]*)?[a-z0-9]$";
-            errors.push(FieldError::invalid(&path, name, detail));
-        } else if seen.contains(&name.replace('/', ".")) {
-            errors.push(FieldError::duplicate(&path, name));
+        let dotted = name.str().replace('/', ".");
+        if name.str().len() > 253 || !dotted.split('.').all(part) {
+            name.invalid(
+                "must have at most 253 characters and match regex \
+                 ^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\\./])*([a-z0-9][-_a-z0-9]*)?[a-z0-9]$",
+            );
+        } else if seen.contains(&dotted) {
+            name.duplicate();
         } else {
-            seen.push(name.replace('/', "."));
+            seen.push(dotted);
         }
     }
 }
 
-const PROFILES: [&str; 3] = ["Localhost", "RuntimeDefault", "Unconfined"];
-
-fn seccomp(path: &Path, profile: &Value, errors: &mut Errors) {
-    if profile.is_null() {
+fn seccomp(profile: Cursor<'_>) {
+    if !profile.is_set() {
         return;
     }
-    let (kind, kind_path) = (profile.text("type"), path.child("type"));
-    if kind.is_empty() {
-        errors.push(FieldError::required(&kind_path, "type is required when seccompProfile is set"));
-    } else {
-        rules::supported_or_empty(&kind_path, kind, &PROFILES, errors);
+    let (kind, local) = (profile.field("type"), profile.field("localhostProfile"));
+    if kind.required_with("type is required when seccompProfile is set") {
+        kind.is_plain();
     }
-    let (local, local_path) = (profile.at("localhostProfile"), path.child("localhostProfile"));
-    match local.as_str() {
-        None if kind == "Localhost" => {
-            errors.push(FieldError::required(&local_path, "must be set when seccomp type is Localhost"));
-        }
-        Some(file) if kind == "Localhost" => descending(&local_path, file, errors),
-        Some(_) => {
-            let detail = "can only be set when seccomp type is Localhost";
+    match (kind.str() == "Localhost", local.is_set()) {
+        (true, true) => local.descending(),
+        (true, false) => local.missing("must be set when seccomp type is Localhost"),
+        (false, true) => {
             // Upstream prints its internal type, whose fields have Go's names.
-            let value = json!({"Type": kind, "LocalhostProfile": local});
-            errors.push(FieldError::invalid(&local_path, value, detail));
+            let value = json!({"Type": kind.str(), "LocalhostProfile": local.value});
+            local.invalid_value(value, "can only be set when seccomp type is Localhost");
         }
-        None => {}
+        (false, false) => {}
     }
 }
 
 /// One byte less than the longest path.
 const APP_ARMOR_MAX: usize = 4095;
 
-fn app_armor(path: &Path, profile: &Value, errors: &mut Errors) {
-    if profile.is_null() {
+fn app_armor(profile: Cursor<'_>) {
+    if !profile.is_set() {
         return;
     }
-    let (local, local_path) = (profile.at("localhostProfile"), path.child("localhostProfile"));
-    match (profile.text("type"), local.as_str()) {
-        ("Localhost", None | Some("")) => {
-            errors.push(FieldError::required(&local_path, "must be set when AppArmor type is Localhost"));
-        }
-        ("Localhost", Some(name)) => {
+    let (kind, local) = (profile.field("type"), profile.field("localhostProfile"));
+    match (kind.str(), local.str()) {
+        ("Localhost", "") => local.missing("must be set when AppArmor type is Localhost"),
+        ("Localhost", name) => {
             if name.trim() != name {
-                errors.push(FieldError::invalid(&local_path, name, "must not be padded with whitespace"));
+                local.invalid("must not be padded with whitespace");
             }
-            if name.len() > APP_ARMOR_MAX {
-                errors.push(FieldError::too_long(&local_path, APP_ARMOR_MAX));
-            }
+            local.bounded(APP_ARMOR_MAX);
         }
-        ("RuntimeDefault" | "Unconfined", Some(name)) => {
-            let detail = "can only be set when AppArmor type is Localhost";
-            errors.push(FieldError::invalid(&local_path, name, detail));
+        ("RuntimeDefault" | "Unconfined", _) if local.is_set() => {
+            local.invalid("can only be set when AppArmor type is Localhost");
         }
-        ("RuntimeDefault" | "Unconfined", None) => {}
-        ("", _) => {
-            let detail = "type is required when appArmorProfile is set";
-            errors.push(FieldError::required(&path.child("type"), detail));
-        }
-        (other, _) => errors.push(FieldError::not_supported(&path.child("type"), other, &PROFILES)),
+        ("", _) => kind.missing("type is required when appArmorProfile is set"),
+        _ => kind.enumerated(),
     }
 }
 
 /// A container's context; `own_users` says that the pod has users of its own.
-pub(super) fn container(path: &Path, context: &Value, own_users: bool, errors: &mut Errors) {
-    if context.is_null() {
+pub(super) fn container(context: Cursor<'_>, own_users: bool) {
+    if !context.is_set() {
         return;
     }
-    ids(path, context, &["runAsUser", "runAsGroup"], errors);
-    let mount = context.text("procMount");
-    if !mount.is_empty() && !["Default", "Unmasked"].contains(&mount) {
-        errors.push(FieldError::not_supported(&path.child("procMount"), mount, &["Default", "Unmasked"]));
+    ids(context, &["runAsUser", "runAsGroup"]);
+    let mount = context.field("procMount");
+    mount.is_plain();
+    if mount.str() == "Unmasked" && !own_users {
+        mount.invalid("`hostUsers` must be false to use `Unmasked`");
     }
-    if mount == "Unmasked" && !own_users {
-        let detail = "`hostUsers` must be false to use `Unmasked`";
-        errors.push(FieldError::invalid(&path.child("procMount"), mount, detail));
-    }
-    seccomp(&path.child("seccompProfile"), context.at("seccompProfile"), errors);
+    seccomp(context.field("seccompProfile"));
     if context.at("allowPrivilegeEscalation") == &Value::Bool(false) {
         if context.flag("privileged") {
-            let detail = "cannot set `allowPrivilegeEscalation` to false and `privileged` to true";
-            errors.push(FieldError::invalid(path, context.clone(), detail));
+            context.invalid("cannot set `allowPrivilegeEscalation` to false and `privileged` to true");
         }
-        if context.items("capabilities.add").iter().any(|capability| capability == "CAP_SYS_ADMIN") {
+        if context.list("capabilities.add").iter().any(|capability| capability == "CAP_SYS_ADMIN") {
             let detail =
                 "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN";
-            errors.push(FieldError::invalid(path, context.clone(), detail));
+            context.invalid(detail);
         }
     }
-    app_armor(&path.child("appArmorProfile"), context.at("appArmorProfile"), errors);
+    app_armor(context.field("appArmorProfile"));
 }

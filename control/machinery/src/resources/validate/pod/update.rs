@@ -2,12 +2,11 @@
 
 use serde_json::Value;
 
-use super::{address, rules};
 use crate::{
-    field::{FieldError, Path},
+    goformat::go_quote,
     resources::{
-        access::{Get, copy, entries, existing, remove, same},
-        validate::Errors,
+        access::{Get as _, copy, entries, existing, remove, same},
+        validate::{core::one_a_family, cursor::Cursor, difference::changed},
     },
 };
 
@@ -15,28 +14,24 @@ const UPDATABLE: &str = "`spec.containers[*].image`,`spec.initContainers[*].imag
                          `spec.tolerations` (only additions to existing tolerations),\
                          `spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
 
-pub(in crate::resources::validate) fn update(new: &Value, old: &Value, errors: &mut Errors) {
-    let path = Path::new("spec");
-    let (spec, before) = (new.at("spec"), old.at("spec"));
+pub(in crate::resources::validate) fn update(pod: Cursor<'_>) {
+    let spec = pod.field("spec");
+    let before = spec.old;
     for list in ["containers", "initContainers"] {
-        let path = path.child(list);
-        if spec.items(list).len() != before.items(list).len() {
-            errors.push(FieldError::forbidden(&path, "pod updates may not add or remove containers"));
-            return;
+        if spec.list(list).len() != before.items(list).len() {
+            return spec.field(list).forbidden("pod updates may not add or remove containers");
         }
     }
-    if deadline(&path.child("activeDeadlineSeconds"), spec, before, errors).is_none() {
+    if !deadline(spec.field("activeDeadlineSeconds")) {
         return;
     }
-    added_tolerations(&path.child("tolerations"), spec, before, errors);
-    for gate in spec.items("schedulingGates") {
-        if !before.items("schedulingGates").contains(gate) {
-            let detail =
-                format!("only deletion is allowed, but found new scheduling gate '{}'", gate.text("name"));
-            errors.push(FieldError::forbidden(&path.child("schedulingGates"), detail));
-        }
+    added_tolerations(spec.field("tolerations"));
+    let gates = spec.field("schedulingGates");
+    for gate in gates.items().filter(|gate| !before.items("schedulingGates").contains(gate.value)) {
+        let name = gate.text("name");
+        gates.forbidden(format!("only deletion is allowed, but found new scheduling gate '{name}'"));
     }
-    let mut allowed = spec.clone();
+    let mut allowed = spec.value.clone();
     for list in ["containers", "initContainers"] {
         for (container, before) in entries(&mut allowed, list).zip(before.items(list)) {
             copy(container, before, "image");
@@ -45,73 +40,58 @@ pub(in crate::resources::validate) fn update(new: &Value, old: &Value, errors: &
     for key in ["activeDeadlineSeconds", "schedulingGates", "tolerations"] {
         copy(&mut allowed, before, key);
     }
-    let grace = "terminationGracePeriodSeconds";
-    if before.int(grace).is_some_and(|seconds| seconds < 0) && spec.int(grace) == Some(1) {
-        copy(&mut allowed, before, grace);
+    let grace = spec.field("terminationGracePeriodSeconds");
+    if grace.old.as_i64().is_some_and(|seconds| seconds < 0) && grace.number() == Some(1) {
+        copy(&mut allowed, before, "terminationGracePeriodSeconds");
     }
     if !before.items("schedulingGates").is_empty() {
-        gated(&path, &mut allowed, before, errors);
+        gated(spec, &mut allowed);
     }
     if !same(&allowed, before) {
-        let detail = format!(
-            "pod updates may not change fields other than {UPDATABLE}\n{}",
-            changed(&allowed, before)
-        );
-        errors.push(FieldError::forbidden(&path, detail));
+        let lines = changed(&allowed, before);
+        spec.forbidden(format!("pod updates may not change fields other than {UPDATABLE}\n{lines}"));
     }
 }
 
-/// None where the check of the pod ends here.
-fn deadline(path: &Path, spec: &Value, before: &Value, errors: &mut Errors) -> Option<()> {
-    let (new, old) = (spec.int("activeDeadlineSeconds"), before.int("activeDeadlineSeconds"));
-    match (new, old) {
+/// False where the check of the pod ends here.
+fn deadline(deadline: Cursor<'_>) -> bool {
+    match (deadline.number(), deadline.old.as_i64()) {
         (Some(seconds), _) if !(0..=i64::from(i32::MAX)).contains(&seconds) => {
-            rules::between(path, &Value::from(seconds), 0, i64::from(i32::MAX), errors);
-            return None;
+            deadline.between(0, i64::from(i32::MAX));
+            return false;
         }
         (Some(seconds), Some(before)) if before < seconds => {
-            let detail = "must be less than or equal to previous value";
-            errors.push(FieldError::invalid(path, seconds, detail));
-            return None;
+            deadline.invalid("must be less than or equal to previous value");
+            return false;
         }
-        (None, Some(_)) => {
-            let detail = "must not update from a positive integer to nil value";
-            errors.push(FieldError::invalid(path, Value::Null, detail));
-        }
+        (None, Some(_)) => deadline.invalid("must not update from a positive integer to nil value"),
         _ => {}
     }
-    Some(())
+    true
 }
 
 /// A toleration stays as it was but for how long it holds; more may be added.
-fn added_tolerations(path: &Path, spec: &Value, before: &Value, errors: &mut Errors) {
+fn added_tolerations(tolerations: Cursor<'_>) {
     let bare = |toleration: &Value| {
         let mut toleration = toleration.clone();
         remove(&mut toleration, "tolerationSeconds");
         toleration
     };
-    let new: Vec<Value> = spec.items("tolerations").iter().map(bare).collect();
-    for old in before.items("tolerations").iter().map(bare) {
-        if !new.iter().any(|toleration| same(toleration, &old)) {
-            let detail = "existing toleration can not be modified except its tolerationSeconds";
-            errors.push(FieldError::forbidden(path, detail));
-            return;
-        }
+    let new: Vec<Value> = tolerations.values().iter().map(bare).collect();
+    let kept = |old: Value| new.iter().any(|toleration| same(toleration, &old));
+    if !tolerations.old.items("").iter().map(bare).all(kept) {
+        tolerations.forbidden("existing toleration can not be modified except its tolerationSeconds");
     }
 }
 
 /// A pod nobody schedules yet may still be narrowed down.
-fn gated(path: &Path, allowed: &mut Value, before: &Value, errors: &mut Errors) {
-    if !same(allowed.at("nodeSelector"), before.at("nodeSelector")) {
-        let kept = before
-            .fields("nodeSelector")
-            .into_iter()
-            .flatten()
-            .all(|(key, value)| allowed.fields("nodeSelector").and_then(|s| s.get(key)) == Some(value));
-        if !kept {
-            let detail = "only additions to spec.nodeSelector are allowed (no mutations or deletions)";
-            let value = allowed.at("nodeSelector").clone();
-            errors.push(FieldError::invalid(&path.child("nodeSelector"), value, detail));
+fn gated(spec: Cursor<'_>, allowed: &mut Value) {
+    let before = spec.old;
+    let selector = spec.field("nodeSelector");
+    if selector.changed() {
+        let kept = |(key, value): (&String, &Value)| selector.value.get(key) == Some(value);
+        if !selector.old.as_object().into_iter().flatten().all(kept) {
+            selector.invalid("only additions to spec.nodeSelector are allowed (no mutations or deletions)");
         }
         copy(allowed, before, "nodeSelector");
     }
@@ -133,151 +113,83 @@ fn gated(path: &Path, allowed: &mut Value, before: &Value, errors: &mut Errors) 
     }
 }
 
-/// Which fields differ, a line each: upstream prints a diff of its own types here.
-pub(in crate::resources::validate) fn changed(new: &Value, old: &Value) -> String {
-    let mut lines = Vec::new();
-    differences(&Path::new("spec"), new, old, &mut lines);
-    lines.join("\n")
-}
-
-fn differences(path: &Path, new: &Value, old: &Value, lines: &mut Vec<String>) {
-    match (new, old) {
-        _ if same(new, old) => {}
-        (Value::Object(a), Value::Object(b)) => {
-            let keys: std::collections::BTreeSet<&String> = a.keys().chain(b.keys()).collect();
-            for key in keys {
-                let null = Value::Null;
-                differences(
-                    &path.child(key),
-                    a.get(key).unwrap_or(&null),
-                    b.get(key).unwrap_or(&null),
-                    lines,
-                );
-            }
-        }
-        (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
-            for (index, (a, b)) in a.iter().zip(b).enumerate() {
-                differences(&path.index(index), a, b, lines);
-            }
-        }
-        _ => {
-            lines.push(format!("- {path}: {old}"));
-            lines.push(format!("+ {path}: {new}"));
-        }
-    }
-}
-
 /// A status may be anything its kubelet says, but containers that ended for good stay ended.
-pub(in crate::resources::validate) fn update_status(new: &Value, old: &Value, errors: &mut Errors) {
-    let path = Path::new("status");
-    let never = old.text("spec.restartPolicy") == "Never";
-    let always = old.text("spec.restartPolicy") == "Always";
+pub(in crate::resources::validate) fn update_status(pod: Cursor<'_>) {
+    let status = pod.field("status");
+    let policy = pod.old.text("spec.restartPolicy");
     for (list, containers) in
         [("containerStatuses", "containers"), ("initContainerStatuses", "initContainers")]
     {
-        for before in old.at("status").items(list) {
-            let ended = before.at("state.terminated");
-            let name = before.text("name");
-            let own_policy = old
-                .at("spec")
-                .items(containers)
-                .iter()
-                .find(|container| container.text("name") == name)
-                .map(|container| container.text("restartPolicy"));
+        for before in status.old.items(list) {
+            let (ended, name) = (before.at("state.terminated"), before.text("name"));
+            let mut own = pod.old.at("spec").items(containers).iter();
+            let own = own.find(|container| container.text("name") == name);
             // A pod that restarts, or a container with a policy of its own, may leave any state.
-            if ended.is_null() || always || own_policy.is_some_and(|policy| !policy.is_empty()) {
+            let restarts = policy == "Always" || own.is_some_and(|own| !own.text("restartPolicy").is_empty());
+            if ended.is_null() || restarts || (ended.int("exitCode") != Some(0) && policy != "Never") {
                 continue;
             }
-            if ended.int("exitCode") != Some(0) && !never {
-                continue;
-            }
-            let now = new.at("status").items(list).iter().position(|status| status.text("name") == name);
-            if let Some(index) = now
-                && !new.at("status").items(list).get(index).is_some_and(|s| s.has("state.terminated"))
-            {
-                let path = path.child(list).index(index).child("state");
-                errors.push(FieldError::forbidden(&path, "may not be transitioned to non-terminated state"));
+            let now = status.each(list).find(|status| status.text("name") == name);
+            if let Some(now) = now.filter(|now| !now.has("state.terminated")) {
+                now.field("state").forbidden("may not be transitioned to non-terminated state");
             }
         }
     }
-    reported(&path, new, old, errors);
-    addresses(&path, new, old, errors);
+    reported(pod, status);
+    addresses(status.field("podIPs"));
+    addresses(status.field("hostIPs"));
 }
 
 /// What a kubelet says of a pod beside its containers.
-fn reported(path: &Path, new: &Value, old: &Value, errors: &mut Errors) {
-    for (index, condition) in new.items("status.conditions").iter().enumerate() {
-        let path = path.child("conditions").index(index);
-        if let Some(seen) = condition.int("observedGeneration").filter(|seen| *seen < 0) {
-            let detail = "must be a non-negative integer";
-            errors.push(FieldError::invalid(&path.child("observedGeneration"), seen, detail));
+fn reported(pod: Cursor<'_>, status: Cursor<'_>) {
+    let observed = |of: Cursor<'_>| {
+        let seen = of.field("observedGeneration");
+        if seen.number().is_some_and(|seen| seen < 0) {
+            seen.invalid("must be a non-negative integer");
         }
-        let kind = condition.text("type");
-        if !["PodScheduled", "Ready", "Initialized"].contains(&kind) {
-            rules::qualified(&path.child("Type"), kind, errors);
-        }
-    }
-    if new.text("spec.nodeName") != old.text("spec.nodeName") {
-        errors.push(FieldError::forbidden(&path.child("nodeName"), "may not be changed directly"));
-    }
-    let (nominated, nominated_path) = (new.text("status.nominatedNodeName"), path.child("nominatedNodeName"));
-    if nominated != old.text("status.nominatedNodeName") && !nominated.is_empty() {
-        rules::subdomain(&nominated_path, nominated, errors);
-        if !old.text("spec.nodeName").is_empty() {
-            let detail = "may not be set on pods that are already bound to a node";
-            errors.push(FieldError::forbidden(&nominated_path, detail));
+    };
+    for condition in status.each("conditions") {
+        observed(condition);
+        if !["PodScheduled", "Ready", "Initialized"].contains(&condition.text("type")) {
+            condition.field("type").named("Type").qualified();
         }
     }
-    if let Some(seen) = new.int("status.observedGeneration").filter(|seen| *seen < 0) {
-        let detail = "must be a non-negative integer";
-        errors.push(FieldError::invalid(&path.child("observedGeneration"), seen, detail));
+    if pod.text("spec.nodeName") != pod.old.text("spec.nodeName") {
+        status.field("nodeName").forbidden("may not be changed directly");
     }
-    rules::immutable(&path.child("qosClass"), new.at("status.qosClass"), old.at("status.qosClass"), errors);
+    let nominated = status.field("nominatedNodeName");
+    if nominated.changed() && !nominated.is_empty() {
+        nominated.subdomain();
+        if !pod.old.text("spec.nodeName").is_empty() {
+            nominated.forbidden("may not be set on pods that are already bound to a node");
+        }
+    }
+    observed(status);
+    status.field("qosClass").immutable();
 }
 
-/// The pod's and its host's addresses: one of each family at most. Those reported before are not judged again.
-fn addresses(path: &Path, new: &Value, old: &Value, errors: &mut Errors) {
-    for key in ["podIPs", "hostIPs"] {
-        let (path, list) = (path.child(key), new.at("status").items(key));
-        let known: Vec<&str> = old.at("status").items(key).iter().map(|ip| ip.text("ip")).collect();
-        for (index, ip) in list.iter().enumerate() {
-            address::ip(&path.index(index), ip.text("ip"), &known, errors);
-        }
-        let sixes = list.iter().filter(|ip| ip.text("ip").contains(':')).count();
-        if list.len() > 2 || (list.len() == 2 && sixes != 1) {
-            let detail = "may specify no more than one IP for each IP family";
-            errors.push(FieldError::invalid(&path, new.at("status").at(key).clone(), detail));
-        }
+/// A pod's or its host's addresses: one of each family at most. Those reported before are not judged again.
+fn addresses(list: Cursor<'_>) {
+    let known: Vec<&str> = list.old.items("").iter().map(|ip| ip.text("ip")).collect();
+    for address in list.items() {
+        address.field("ip").reported_at(address).ip(&known);
+    }
+    if !one_a_family(&list.items().map(|address| address.text("ip")).collect::<Vec<_>>()) {
+        list.invalid("may specify no more than one IP for each IP family");
     }
 }
 
 /// Ephemeral containers are added, never changed or taken away.
-pub(in crate::resources::validate) fn update_ephemeral_containers(
-    new: &Value,
-    old: &Value,
-    errors: &mut Errors,
-) {
-    super::pod(new, errors);
-    let path = Path::new("spec").child("ephemeralContainers");
-    let list = new.items("spec.ephemeralContainers");
-    for before in old.items("spec.ephemeralContainers") {
+pub(in crate::resources::validate) fn update_ephemeral_containers(pod: Cursor<'_>) {
+    super::pod(pod);
+    let list = pod.field("spec.ephemeralContainers");
+    for before in list.old.items("") {
         let name = before.text("name");
-        match list.iter().find(|container| container.text("name") == name) {
-            None => {
-                let detail = format!(
-                    "existing ephemeral containers {} may not be removed\n",
-                    crate::goformat::go_quote(name)
-                );
-                errors.push(FieldError::forbidden(&path, detail));
-            }
-            Some(container) if !same(container, before) => {
-                let detail = format!(
-                    "existing ephemeral containers {} may not be changed\n",
-                    crate::goformat::go_quote(name)
-                );
-                errors.push(FieldError::forbidden(&path, detail));
-            }
-            Some(_) => {}
-        }
+        let what = match list.values().iter().find(|container| container.text("name") == name) {
+            None => "removed",
+            Some(container) if !same(container, before) => "changed",
+            Some(_) => continue,
+        };
+        list.forbidden(format!("existing ephemeral containers {} may not be {what}\n", go_quote(name)));
     }
 }

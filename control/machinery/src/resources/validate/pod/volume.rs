@@ -2,237 +2,164 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::Value;
-
-use super::{
-    container::{descending, no_backsteps},
-    env::{VOLUME_FIELDS, field_ref, resource_field_ref},
-    quantities, rules,
-};
-use crate::{
-    field::{FieldError, Path},
-    resources::{
-        access::Get,
-        validate::{Errors, classes, meta, storage, volume_source},
-    },
-};
+use super::env::{VOLUME_FIELDS, field_ref, resource_field_ref};
+use crate::resources::validate::{claim, cursor::Cursor, meta, volume_source};
 
 /// Checks volumes, and gives those with a name of their own by it.
-pub(super) fn volumes<'s>(
-    path: &Path,
-    volumes: &'s [Value],
-    errors: &mut Errors,
-) -> BTreeMap<&'s str, &'s Value> {
+pub(super) fn volumes(volumes: Cursor<'_>) -> BTreeMap<&str, Cursor<'_>> {
     let mut found = BTreeMap::new();
-    for (index, volume) in volumes.iter().enumerate() {
-        let path = path.index(index);
-        let before = errors.len();
-        let name = volume.text("name");
-        source(&path, volume, errors);
-        if rules::required(&path.child("name"), name, errors) {
-            let valid = errors.len();
-            rules::label(&path.child("name"), name, errors);
-            if errors.len() == valid && found.contains_key(name) {
-                errors.push(FieldError::duplicate(&path.child("name"), name));
-            }
+    for volume in volumes.items() {
+        let (before, name) = (volume.errors(), volume.field("name"));
+        source(volume);
+        if name.required() && name.label() && found.contains_key(name.str()) {
+            name.duplicate();
         }
-        if errors.len() == before {
-            found.insert(name, volume);
+        if volume.errors() == before {
+            found.insert(name.str(), volume);
         }
     }
     found
 }
 
-const HOST_PATH_TYPES: &[&str] =
-    &["", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"];
+/// The fields that are set, by name.
+fn set_fields(holder: Cursor<'_>) -> impl Iterator<Item = (&str, Cursor<'_>)> {
+    let keys = holder.value.as_object().into_iter().flat_map(serde_json::Map::keys);
+    keys.map(move |key| (key.as_str(), holder.field(key))).filter(|(_, field)| field.is_set())
+}
 
-fn source(path: &Path, volume: &Value, errors: &mut Errors) {
-    let mut found = false;
-    for (kind, source) in volume.as_object().into_iter().flatten() {
-        if kind == "name" || source.is_null() {
-            continue;
+fn source(volume: Cursor<'_>) {
+    let mut sources = set_fields(volume).filter(|(kind, _)| *kind != "name");
+    let Some((kind, source)) = sources.next() else { return volume.missing("must specify a volume type") };
+    match kind {
+        "emptyDir" => {
+            let limit = source.field("sizeLimit");
+            if limit.quantity().is_some_and(|limit| limit.sign() < 0) {
+                limit.forbidden("SizeLimit field must be a valid resource quantity");
+            }
         }
-        let (whole, path) = (path, path.child(kind));
-        if found {
-            errors.push(FieldError::forbidden(&path, "may not specify more than 1 volume type"));
-            continue;
+        "hostPath" => volume_source::host_path(source),
+        "secret" => {
+            source.field("secretName").required();
+            mode(source.field("defaultMode"));
+            items(source);
         }
-        found = true;
-        match kind.as_str() {
-            "emptyDir" => {
-                let limit = quantities::parse(source.at("sizeLimit"));
-                if limit.is_some_and(|limit| limit.sign() < 0) {
-                    let detail = "SizeLimit field must be a valid resource quantity";
-                    errors.push(FieldError::forbidden(&path.child("sizeLimit"), detail));
-                }
-            }
-            "hostPath" => host_path(&path, source, errors),
-            "secret" => {
-                rules::required(&path.child("secretName"), source.text("secretName"), errors);
-                mode(&path.child("defaultMode"), source.at("defaultMode"), errors);
-                items(&path.child("items"), source.items("items"), errors);
-            }
-            "configMap" => {
-                rules::required(&path.child("name"), source.text("name"), errors);
-                mode(&path.child("defaultMode"), source.at("defaultMode"), errors);
-                items(&path.child("items"), source.items("items"), errors);
-            }
-            "persistentVolumeClaim" => {
-                rules::required(&path.child("claimName"), source.text("claimName"), errors);
-            }
-            "downwardAPI" => {
-                mode(&path.child("defaultMode"), source.at("defaultMode"), errors);
-                downward_files(&path, source, errors);
-            }
-            "projected" => projected(&path, source, errors),
-            "csi" => {
-                classes::driver_name(&path.child("driver"), source.text("driver"), errors);
-                if source.has("nodePublishSecretRef") {
-                    let name = source.text("nodePublishSecretRef.name");
-                    if name.is_empty() {
-                        let path = path.child("nodePublishSecretRef").child("name");
-                        errors.push(FieldError::required(&path, ""));
-                    } else {
-                        rules::subdomain(&path.child("name"), name, errors);
-                    }
-                }
-            }
-            "image" => {
-                rules::required(&path.child("reference"), source.text("reference"), errors);
-                let policies = ["Always", "IfNotPresent", "Never"];
-                rules::one_of(&path.child("pullPolicy"), source.text("pullPolicy"), &policies, errors);
-            }
-            "ephemeral" => claim_template(&path.child("volumeClaimTemplate"), source, errors),
-            _ => volume_source::in_pod(whole, kind, source, errors),
+        "configMap" => {
+            source.field("name").required();
+            mode(source.field("defaultMode"));
+            items(source);
         }
+        "persistentVolumeClaim" => {
+            source.field("claimName").required();
+        }
+        "downwardAPI" => {
+            mode(source.field("defaultMode"));
+            downward_files(source);
+        }
+        "projected" => projected(source),
+        "csi" => {
+            source.field("driver").driver_name();
+            if let Some(secret) = source.field("nodePublishSecretRef").if_set()
+                && secret.field("name").required()
+            {
+                // Upstream leaves the reference out of this path.
+                secret.field("name").reported_at(source.field("name")).subdomain();
+            }
+        }
+        "image" => source.plain(&["reference", "pullPolicy"]),
+        "ephemeral" => claim_template(source.field("volumeClaimTemplate")),
+        _ => volume_source::in_pod(kind, source),
     }
-    if !found {
-        errors.push(FieldError::required(path, "must specify a volume type"));
-    }
+    sources.for_each(|(_, source)| source.forbidden("may not specify more than 1 volume type"));
 }
 
 /// The claim a pod brings along: labels and annotations, and what it wants.
-fn claim_template(path: &Path, source: &Value, errors: &mut Errors) {
-    let template = source.at("volumeClaimTemplate");
-    if template.is_null() {
-        errors.push(FieldError::required(path, ""));
-        return;
+fn claim_template(template: Cursor<'_>) {
+    if !template.is_set() {
+        return template.missing("");
     }
-    let (metadata, metadata_path) = (template.at("metadata"), path.child("metadata"));
-    meta::annotations(&metadata_path.child("annotations"), metadata.at("annotations"), errors);
-    rules::labels(&metadata_path.child("labels"), metadata.at("labels"), errors);
-    for (key, value) in metadata.as_object().into_iter().flatten() {
-        if !["annotations", "labels", "creationTimestamp"].contains(&key.as_str()) && !value.is_null() {
-            errors.push(FieldError::forbidden(&metadata_path.child(key), "cannot be set"));
+    let metadata = template.field("metadata");
+    meta::annotations(metadata.field("annotations"));
+    metadata.field("labels").labels();
+    for (key, field) in set_fields(metadata) {
+        if !["annotations", "labels", "creationTimestamp"].contains(&key) {
+            field.forbidden("cannot be set");
         }
     }
-    let lenient = template.has("spec.dataSource.apiGroup") || template.has("spec.dataSourceRef.apiGroup");
-    storage::claim_spec(&path.child("spec"), template.at("spec"), lenient, errors);
+    claim::of_template(template.field("spec"));
 }
 
-/// A path on the node, as pods and persistent volumes name it.
-pub(in crate::resources::validate) fn host_path(path: &Path, source: &Value, errors: &mut Errors) {
-    let value = source.text("path");
-    if rules::required(&path.child("path"), value, errors) {
-        no_backsteps(&path.child("path"), value, errors);
-    }
-    let kind = source.text("type");
-    if !HOST_PATH_TYPES.contains(&kind) {
-        errors.push(FieldError::not_supported(&path.child("type"), kind, HOST_PATH_TYPES));
+fn mode(mode: Cursor<'_>) {
+    if mode.number().is_some_and(|mode| !(0..=0o777).contains(&mode)) {
+        mode.invalid("must be a number between 0 and 0777 (octal), both inclusive");
     }
 }
 
-fn mode(path: &Path, value: &Value, errors: &mut Errors) {
-    if let Some(mode) = value.as_i64().filter(|mode| !(0..=0o777).contains(mode)) {
-        let detail = "must be a number between 0 and 0777 (octal), both inclusive";
-        errors.push(FieldError::invalid(path, mode, detail));
-    }
-}
-
-fn items(path: &Path, items: &[Value], errors: &mut Errors) {
-    for (index, item) in items.iter().enumerate() {
-        let path = path.index(index);
-        rules::required(&path.child("key"), item.text("key"), errors);
-        file_path(&path.child("path"), item.text("path"), errors);
-        mode(&path.child("mode"), item.at("mode"), errors);
+fn items(source: Cursor<'_>) {
+    for item in source.each("items") {
+        item.field("key").required();
+        file_path(item.field("path"));
+        mode(item.field("mode"));
     }
 }
 
 /// Where a file goes inside its volume; names starting with two dots are the writer's own.
-fn file_path(path: &Path, value: &str, errors: &mut Errors) {
-    if !rules::required(path, value, errors) {
-        return;
-    }
-    descending(path, value, errors);
-    if value.starts_with("..") && !value.starts_with("../") {
-        errors.push(FieldError::invalid(path, value, "must not start with '..'"));
+fn file_path(path: Cursor<'_>) {
+    if path.required() {
+        path.descending();
+        if path.str().starts_with("..") && !path.str().starts_with("../") {
+            path.invalid("must not start with '..'");
+        }
     }
 }
 
-fn downward_files(path: &Path, source: &Value, errors: &mut Errors) {
-    for item in source.items("items") {
-        file_path(&path.child("path"), item.text("path"), errors);
-        match (item.has("fieldRef"), item.has("resourceFieldRef")) {
+/// Upstream leaves the items and their indexes out of these paths.
+fn downward_files(source: Cursor<'_>) {
+    for item in source.each("items").map(|item| item.reported_at(source)) {
+        file_path(item.field("path"));
+        let (field, resource) = (item.field("fieldRef"), item.field("resourceFieldRef"));
+        match (field.is_set(), resource.is_set()) {
             (true, both) => {
-                field_ref(&path.child("fieldRef"), item.at("fieldRef"), VOLUME_FIELDS, errors);
+                field_ref(field, VOLUME_FIELDS);
                 if both {
                     let detail = "fieldRef and resourceFieldRef can not be specified simultaneously";
-                    errors.push(FieldError::invalid(path, "resource", detail));
+                    item.invalid_value("resource", detail);
                 }
             }
-            (false, true) => {
-                let path = path.child("resourceFieldRef");
-                resource_field_ref(&path, item.at("resourceFieldRef"), true, errors);
-            }
-            (false, false) => {
-                errors.push(FieldError::required(path, "one of fieldRef and resourceFieldRef is required"));
-            }
+            (false, true) => resource_field_ref(resource, true),
+            (false, false) => item.missing("one of fieldRef and resourceFieldRef is required"),
         }
-        mode(&path.child("mode"), item.at("mode"), errors);
+        mode(item.field("mode"));
     }
 }
 
-fn projected(path: &Path, source: &Value, errors: &mut Errors) {
-    mode(&path.child("defaultMode"), source.at("defaultMode"), errors);
+fn projected(volume: Cursor<'_>) {
+    mode(volume.field("defaultMode"));
     let mut paths = BTreeSet::new();
-    for (index, source) in source.items("sources").iter().enumerate() {
-        let item = path.child("sources").index(index);
-        let mut found = false;
-        for (kind, source) in source.as_object().into_iter().flatten().filter(|(_, source)| !source.is_null())
-        {
-            let path = item.child(kind);
-            if found {
-                let detail = "may not specify more than 1 volume type per source";
-                errors.push(FieldError::forbidden(&path, detail));
-                continue;
+    for item in volume.each("sources") {
+        let mut sources = set_fields(item);
+        let Some((kind, source)) = sources.next() else {
+            item.missing("must specify a volume type");
+            continue;
+        };
+        match kind {
+            "secret" | "configMap" => {
+                source.field("name").required();
+                items(source);
             }
-            found = true;
-            match kind.as_str() {
-                "secret" | "configMap" => {
-                    rules::required(&path.child("name"), source.text("name"), errors);
-                    items(&path.child("items"), source.items("items"), errors);
-                }
-                "downwardAPI" => downward_files(&path, source, errors),
-                "serviceAccountToken" => token(&path, source, errors),
-                "clusterTrustBundle" | "podCertificate" => {}
-                _ => continue,
+            "downwardAPI" => downward_files(source),
+            "serviceAccountToken" => {
+                source.field("expirationSeconds").token_seconds();
+                file_path(source.field("path"));
             }
-            let own = source.at("path").as_str();
-            let listed = source.items("items").iter().map(|item| item.text("path"));
-            for file in own.into_iter().chain(listed).filter(|file| !file.is_empty()) {
-                if !paths.insert(file) {
-                    let detail = "conflicting duplicate paths";
-                    errors.push(FieldError::invalid(&path.child("path"), file, detail));
-                }
+            _ => {}
+        }
+        let listed = source.list("items").iter().filter_map(|item| item.get("path")?.as_str());
+        for file in source.at("path").as_str().into_iter().chain(listed).filter(|file| !file.is_empty()) {
+            if !paths.insert(file) {
+                source.field("path").invalid_value(file, "conflicting duplicate paths");
             }
         }
-        if !found {
-            errors.push(FieldError::required(&item, "must specify a volume type"));
-        }
+        sources
+            .for_each(|(_, source)| source.forbidden("may not specify more than 1 volume type per source"));
     }
-}
-
-fn token(path: &Path, source: &Value, errors: &mut Errors) {
-    rules::token_seconds(&path.child("expirationSeconds"), source.at("expirationSeconds"), errors);
-    file_path(&path.child("path"), source.text("path"), errors);
 }
