@@ -9,11 +9,11 @@
 
 #![warn(unreachable_pub)]
 
-mod answer;
+pub mod answer;
 pub mod record;
 mod run;
 pub mod serve;
 mod upstream;
-mod zone;
+pub mod zone;
 
 pub use run::{Config, Error, run};
