@@ -208,7 +208,7 @@ static RULES: &[Rules] = &[
     rules("autoscaling", "HorizontalPodAutoscaler", autoscaling::horizontal_pod_autoscaler)
         .status(autoscaling::status),
     rules("batch", "CronJob", batch::cron_job),
-    rules("batch", "Job", batch::job).create(batch::job_create).update(batch::job_update),
+    rules("batch", "Job", batch::job).update(batch::job_update).status(batch::job_status),
     rules(CERTIFICATES, "CertificateSigningRequest", certificates::signing_request)
         .update(certificates::signing_request_update)
         .status(certificates::signing_request_status),
