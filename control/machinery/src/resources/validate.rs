@@ -25,7 +25,6 @@ mod pod;
 mod policy;
 mod quantities;
 mod quota;
-mod rules;
 mod selector;
 mod service;
 mod storage;
@@ -42,7 +41,6 @@ use crate::{
     schema::{self, TypeId},
 };
 
-type Errors = Vec<FieldError>;
 type Check = for<'v> fn(Cursor<'v>);
 
 /// What is wrong with an object that is to be created; empty where nothing is.
@@ -179,16 +177,12 @@ static RULES: &[Rules] = &[
         .status(quota::resource_quota_status),
     rules("", "Secret", core::secret).update(core::secret_update),
     rules("", "Service", service::service).update(service::update).status(service::status),
-    rules(ADMISSION, "MutatingAdmissionPolicy", |policy| policy.by_path(admission::policy::mutating)),
-    rules(ADMISSION, "MutatingAdmissionPolicyBinding", |policy| {
-        policy.by_path(admission::policy::mutating_binding)
-    }),
-    rules(ADMISSION, "MutatingWebhookConfiguration", |config| config.by_path(admission::webhooks)),
-    rules(ADMISSION, "ValidatingAdmissionPolicy", |policy| policy.by_path(admission::policy::validating)),
-    rules(ADMISSION, "ValidatingAdmissionPolicyBinding", |policy| {
-        policy.by_path(admission::policy::validating_binding)
-    }),
-    rules(ADMISSION, "ValidatingWebhookConfiguration", |config| config.by_path(admission::webhooks)),
+    rules(ADMISSION, "MutatingAdmissionPolicy", admission::policy::mutating),
+    rules(ADMISSION, "MutatingAdmissionPolicyBinding", admission::policy::mutating_binding),
+    rules(ADMISSION, "MutatingWebhookConfiguration", admission::webhooks),
+    rules(ADMISSION, "ValidatingAdmissionPolicy", admission::policy::validating),
+    rules(ADMISSION, "ValidatingAdmissionPolicyBinding", admission::policy::validating_binding),
+    rules(ADMISSION, "ValidatingWebhookConfiguration", admission::webhooks),
     rules(FLOWCONTROL, "FlowSchema", flowcontrol::flow_schema).status(flowcontrol::conditions),
     rules(FLOWCONTROL, "PriorityLevelConfiguration", flowcontrol::priority_level)
         .status(flowcontrol::conditions),

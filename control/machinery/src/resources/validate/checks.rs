@@ -33,6 +33,15 @@ impl<'v> Cursor<'v> {
         fits
     }
 
+    /// One error for all messages about a text.
+    pub(super) fn format_at_once(self, text: &str, format: Format, between: &str) -> bool {
+        let messages = format(text);
+        if !messages.is_empty() {
+            self.invalid_value(text, messages.join(between));
+        }
+        messages.is_empty()
+    }
+
     /// A text of a format must be there.
     pub(super) fn required_format(self, format: Format) -> bool {
         self.required() && self.format(format)

@@ -46,12 +46,7 @@ pub(super) fn storage_class(class: Cursor<'_>) {
     if !policy.is_empty() {
         policy.one_of(&["Delete", "Retain"]);
     }
-    let mode = class.field("volumeBindingMode");
-    if mode.is_set() {
-        mode.is_plain();
-    } else {
-        mode.missing("");
-    }
+    class.field("volumeBindingMode").required_plain();
     let terms = class.field("allowedTopologies");
     for (index, term) in terms.items().enumerate() {
         let requirements = term.field("matchLabelExpressions");

@@ -114,10 +114,7 @@ pub(super) fn node(node: Cursor<'_>) {
     let taints = node.field("spec.taints").reported_at(place);
     for (index, taint) in taints.items().enumerate() {
         taint.field("key").qualified();
-        let (value, messages) = (taint.field("value"), names::label_value(taint.text("value")));
-        if !messages.is_empty() {
-            value.invalid(messages.join(";"));
-        }
+        taint.field("value").format_at_once(taint.text("value"), names::label_value, ";");
         taint.plain(&["effect"]);
         let id = |taint: &Value| (taint.text("key").to_owned(), taint.text("effect").to_owned());
         if taints.values().iter().take(index).any(|other| id(other) == id(taint.value)) {

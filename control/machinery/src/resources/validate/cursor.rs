@@ -282,11 +282,6 @@ impl<'v> Cursor<'v> {
         self.report.errors.borrow_mut().extend(errors);
     }
 
-    /// A check that spells its paths itself.
-    pub(super) fn by_path(self, check: fn(&Value, &mut Vec<FieldError>)) {
-        check(self.value, &mut self.report.errors.borrow_mut());
-    }
-
     /// How many errors there are so far.
     pub(super) fn errors(self) -> usize {
         self.report.errors.borrow().len()

@@ -161,12 +161,7 @@ fn slice_ports(ports: Cursor<'_>) {
         if !seen.insert(name.str()) {
             name.duplicate_value(name.str(), "");
         }
-        let protocol = port.field("protocol");
-        if protocol.is_set() {
-            protocol.enumerated();
-        } else {
-            protocol.missing("");
-        }
+        port.field("protocol").required_plain();
         port.plain(&["appProtocol"]);
     }
 }

@@ -30,6 +30,15 @@ impl<'v> Cursor<'v> {
         self.errors() == before
     }
 
+    /// Something must be there, and be what the table says of it.
+    pub(super) fn required_plain(self) {
+        if self.is_set() {
+            self.is_plain();
+        } else {
+            self.missing("");
+        }
+    }
+
     fn hold(self, constraints: &Constraints) {
         let judged = !self.is_empty() || (self.is_pointer() && self.is_set());
         if judged || constraints.listed {

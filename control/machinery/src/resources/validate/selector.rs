@@ -2,12 +2,8 @@
 
 use serde_json::{Map, Value};
 
-use super::cursor::{Cursor, look_at};
-use crate::{
-    field::{FieldError, Path},
-    labels::Selector,
-    names,
-};
+use super::cursor::Cursor;
+use crate::{labels::Selector, names};
 
 const NEEDS_VALUES: &str = "must be specified when `operator` is 'In' or 'NotIn'";
 const NEEDS_NO_VALUES: &str = "may not be specified when `operator` is 'Exists' or 'DoesNotExist'";
@@ -100,9 +96,4 @@ impl<'v> Cursor<'v> {
             labels.invalid_value(given, "`selector` does not match template `labels`");
         }
     }
-}
-
-/// A label selector at a path of its own.
-pub(super) fn label_selector(path: &Path, selector: &Value, errors: &mut Vec<FieldError>) {
-    look_at(path, selector, errors, |selector| selector.label_selector());
 }

@@ -1,10 +1,14 @@
 use serde_json::{Value, json};
 
 use super::{policy, webhooks};
-use crate::field::FieldError;
+use crate::{
+    resources::validate::cursor::{Cursor, look},
+    schema::builtin,
+};
 
-fn texts(errors: &[FieldError]) -> Vec<String> {
-    errors.iter().map(ToString::to_string).collect()
+fn texts(kind: &str, object: &Value, check: fn(Cursor<'_>)) -> Vec<String> {
+    let kind = builtin().named("admissionregistration.k8s.io/v1", kind);
+    look(kind, object, None, check).iter().map(ToString::to_string).collect()
 }
 
 fn of_hook(change: impl FnOnce(&mut Value)) -> Vec<String> {
@@ -16,9 +20,7 @@ fn of_hook(change: impl FnOnce(&mut Value)) -> Vec<String> {
         "rules": [{"operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"]}],
     });
     change(&mut hook);
-    let mut errors = Vec::new();
-    webhooks(&json!({"webhooks": [hook]}), &mut errors);
-    texts(&errors)
+    texts("ValidatingWebhookConfiguration", &json!({"webhooks": [hook]}), webhooks)
 }
 
 #[test]
@@ -89,22 +91,20 @@ fn conditions_are_named_once_and_say_something() {
 
 #[test]
 fn a_policy_needs_rules_and_something_to_check() {
-    let mut errors = Vec::new();
     let empty = json!({"spec": {"failurePolicy": "Fail", "matchConstraints":
         {"matchPolicy": "Exact", "namespaceSelector": {}, "objectSelector": {}}}});
-    policy::validating(&empty, &mut errors);
+    let errors = texts("ValidatingAdmissionPolicy", &empty, policy::validating);
     assert_eq!(
-        texts(&errors),
+        errors,
         [
             "spec.matchConstraints.resourceRules: Required value",
             "spec.validations: Required value: validations or auditAnnotations must contain at least one item",
             "spec.auditAnnotations: Required value: validations or auditAnnotations must contain at least one item",
         ]
     );
-    let mut errors = Vec::new();
-    policy::mutating(&empty, &mut errors);
+    let errors = texts("MutatingAdmissionPolicy", &empty, policy::mutating);
     assert_eq!(
-        texts(&errors)[1..],
+        errors[1..],
         [
             "spec.mutations: Required value: mutations must contain at least one item",
             "spec.reinvocationPolicy: Required value",
@@ -114,11 +114,9 @@ fn a_policy_needs_rules_and_something_to_check() {
 
 #[test]
 fn a_binding_denies_or_warns() {
-    let mut errors = Vec::new();
     let binding = json!({"spec": {"policyName": "p", "validationActions": ["Deny", "Warn"], "paramRef": {"name": "x",
         "selector": {}, "parameterNotFoundAction": "Deny"}}});
-    policy::validating_binding(&binding, &mut errors);
-    let texts = texts(&errors);
+    let texts = texts("ValidatingAdmissionPolicyBinding", &binding, policy::validating_binding);
     assert_eq!(texts[0], "spec.paramRef.name: Forbidden: name and selector are mutually exclusive");
     assert_eq!(texts[1], "spec.paramRef.selector: Forbidden: name and selector are mutually exclusive");
     assert!(

@@ -135,10 +135,7 @@ pub(in crate::resources::validate) fn tolerations(tolerations: Cursor<'_>) {
         }
         match operator.str() {
             "" | "Equal" => {
-                let messages = names::label_value(value);
-                if !messages.is_empty() {
-                    operator.invalid_value(value, messages.join(";"));
-                }
+                operator.format_at_once(value, names::label_value, ";");
             }
             "Exists" => {
                 if !value.is_empty() {
