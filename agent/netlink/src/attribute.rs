@@ -10,7 +10,7 @@ const HEADER: usize = 4;
 
 /// Appends attributes to a message.
 #[derive(Clone, Debug, Default)]
-pub struct Writer {
+pub(crate) struct Writer {
     pub(crate) bytes: Vec<u8>,
 }
 

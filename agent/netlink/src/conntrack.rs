@@ -15,15 +15,18 @@ const NESTED: u16 = 1 << 15;
 /// UDP's number.
 pub const UDP: u8 = 17;
 
+/// An address and a port.
+pub type End = (IpAddr, u16);
+
 /// A flow of a protocol with ports.
 #[derive(Clone, Debug)]
 pub struct Flow {
     /// `IPPROTO_*`
     pub protocol: u8,
     /// Where its first packet was sent.
-    pub destination: (IpAddr, u16),
+    pub destination: End,
     /// Who answers; not the destination where that is translated.
-    pub answers_from: (IpAddr, u16),
+    pub answers_from: End,
     /// What identifies it to the kernel.
     identity: Writer,
 }
@@ -44,7 +47,7 @@ impl Flow {
 }
 
 /// The protocol, source and destination of a tuple.
-fn ends(tuple: &[u8]) -> Option<(u8, (IpAddr, u16), (IpAddr, u16))> {
+fn ends(tuple: &[u8]) -> Option<(u8, End, End)> {
     let (ip, protocol) = (find(tuple, 1)?, find(tuple, 2)?);
     let address = |v4, v6| find(ip, v4).or_else(|| find(ip, v6)).and_then(read_address);
     let port = |kind| find(protocol, kind).and_then(read_u16);

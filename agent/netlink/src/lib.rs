@@ -25,7 +25,6 @@ pub mod nft;
 pub mod route;
 pub mod socket;
 
-pub use attribute::Writer;
 #[cfg(feature = "tokio")]
 pub use kernel::Kernel;
 pub use message::{Refusal, Request};

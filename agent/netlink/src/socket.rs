@@ -24,7 +24,7 @@ pub enum Protocol {
     Netfilter,
 }
 
-/// Why the kernel did not do or tell what it was asked.
+/// Why a request was not carried out, or its answer is not known.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A message was not taken or an answer is missing.
@@ -116,7 +116,7 @@ impl Socket {
         Ok(Self { netlink, sequence: 0, send_room: PLAIN_SEND, in_step: true })
     }
 
-    /// Has the kernel heed a dump's filters (link, table) rather than list everything.
+    /// Makes the kernel apply a dump's filters (link, table) instead of listing everything.
     ///
     /// # Errors
     /// The kernel is older than 4.20.

@@ -76,7 +76,7 @@ impl Error {
 }
 
 /// Makes sure that there are valid credentials for `server` and gives a client that uses them.
-pub async fn join(
+pub(crate) async fn join(
     config: &Config,
     server: &str,
     shutdown: &CancellationToken,
@@ -94,7 +94,7 @@ pub async fn join(
 }
 
 /// A client of the stored credentials.
-pub async fn client(node: &str, files: &Files) -> Result<kube::Client, Error> {
+pub(crate) async fn client(node: &str, files: &Files) -> Result<kube::Client, Error> {
     let fail = |reason: String| Error::Client { node: node.to_owned(), reason };
     let text =
         files::read(&files.kubeconfig()).map_err(|source| Error::Files { node: node.to_owned(), source })?;

@@ -78,7 +78,7 @@ pub enum Error {
 }
 
 /// Asks `signer` to certify `subject`, waits, and stores the certificate as that of `role`.
-pub async fn obtain(
+pub(crate) async fn obtain(
     client: &kube::Client,
     files: &Files,
     role: Role,

@@ -11,11 +11,11 @@ use std::task::{Context, Poll};
 
 /// Changes the client behind [`renewable`].
 #[derive(Clone)]
-pub struct Slot(Arc<RwLock<kube::Client>>);
+pub(crate) struct Slot(Arc<RwLock<kube::Client>>);
 
 impl Slot {
     /// Lets all requests from now on pass through `client`.
-    pub fn replace(&self, client: kube::Client) {
+    pub(crate) fn replace(&self, client: kube::Client) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = client;
     }
 
@@ -26,7 +26,7 @@ impl Slot {
 
 /// A client whose requests pass through whatever the slot holds at the time.
 #[must_use]
-pub fn renewable(first: kube::Client) -> (kube::Client, Slot) {
+pub(crate) fn renewable(first: kube::Client) -> (kube::Client, Slot) {
     let namespace = first.default_namespace().to_owned();
     let slot = Slot(Arc::new(RwLock::new(first)));
     (kube::Client::new(Through(slot.clone()), namespace), slot)

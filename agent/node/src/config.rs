@@ -1,4 +1,4 @@
-//! Everything an agent is told.
+//! An agent's settings.
 
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Taint;

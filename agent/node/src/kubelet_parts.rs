@@ -20,13 +20,13 @@ use supervise::{Scope, Supervisor, Task, TaskError};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-/// Where upstream's kubelet writes pods' logs; the file may say otherwise unless we were told.
+/// Where upstream's kubelet writes pods' logs; the file may say otherwise unless a flag does.
 const POD_LOGS: &str = "/var/log/pods";
 /// Where upstream's kubelet finds resolvers; likewise.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// The kubelet's settings: the file's, then what every node of ours has.
-pub fn settings(config: &Config, files: &Files) -> Result<kubelet::Config, kubelet_config::Error> {
+pub(crate) fn settings(config: &Config, files: &Files) -> Result<kubelet::Config, kubelet_config::Error> {
     let (name, ips) = (config.node_name.clone(), config.node_ips.clone());
     let mut out = match &config.kubelet_config {
         Some(path) => kubelet::Config::load(path, name, ips)?,
@@ -120,7 +120,7 @@ fn reservation(lists: &[&BTreeMap<String, String>]) -> Result<Reservation, TaskE
 }
 
 /// Runs the kubelet until `stop`, each part of it as a task of the supervisor.
-pub async fn run(
+pub(crate) async fn run(
     settings: kubelet::Config,
     client: Option<kube::Client>,
     supervisor: Supervisor,
@@ -141,18 +141,18 @@ pub async fn run(
     // `prepare` limited the cgroup of all pods. Volumes that are attached show as they come into use.
     let (reporting, reported) =
         watch::channel(Reported { allocatable_enforced: settings.cgroups_per_qos, ..Reported::default() });
-    let (parts, told) = (kubelet.eviction(), reporting.clone());
+    let (parts, report) = (kubelet.eviction(), reporting.clone());
     scope.keep(Task::new("eviction", move |stop| {
-        let (parts, told) = (parts.clone(), told.clone());
+        let (parts, report) = (parts.clone(), report.clone());
         async move {
-            Box::pin(eviction::watch(parts, &told, &stop)).await;
+            Box::pin(eviction::watch(parts, &report, &stop)).await;
             Ok(())
         }
     }));
-    let (in_use, told) = (kubelet.drivers().in_use(), reporting.clone());
-    scope.keep(Task::endless("volumes-in-use", move || show(in_use.clone(), told.clone())));
-    let (of, told) = (scope.clone(), reporting.clone());
-    scope.keep(Task::endless("health", move || trouble::follow(of.clone(), told.clone())));
+    let (in_use, report) = (kubelet.drivers().in_use(), reporting.clone());
+    scope.keep(Task::endless("volumes-in-use", move || show(in_use.clone(), report.clone())));
+    let (of, report) = (scope.clone(), reporting.clone());
+    scope.keep(Task::endless("health", move || trouble::follow(of.clone(), report.clone())));
     // Reviews are the API server's: a node without one has nobody to ask, and serves only if everybody may.
     if client.is_some() || port.authorization == Authorization::AlwaysAllow {
         scope.keep(serve(port, &kubelet, client.clone(), scope.clone()));
@@ -168,10 +168,10 @@ pub async fn run(
 }
 
 /// Shows the volumes in use as they change.
-async fn show(mut in_use: watch::Receiver<BTreeSet<String>>, told: watch::Sender<Reported>) {
+async fn show(mut in_use: watch::Receiver<BTreeSet<String>>, report: watch::Sender<Reported>) {
     loop {
         let shown: Vec<String> = in_use.borrow_and_update().iter().cloned().collect();
-        told.send_if_modified(|reported| {
+        report.send_if_modified(|reported| {
             let changed = reported.volumes_in_use != shown;
             reported.volumes_in_use = shown;
             changed

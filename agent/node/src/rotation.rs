@@ -19,11 +19,11 @@ use supervise::{Backoff, chain};
 
 /// First and longest pause after a failed renewal.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
-/// The clock is looked at anew after this long: a suspended machine's timers stand still.
-pub const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
+/// The longest sleep before the clock is read again: a suspended machine's timers stand still.
+pub(crate) const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
 
 /// Keeps the client certificate young; never returns.
-pub async fn client(node: &str, files: &Files, client: &kube::Client, slot: &Slot) {
+pub(crate) async fn client(node: &str, files: &Files, client: &kube::Client, slot: &Slot) {
     let subject = Subject::node(node);
     loop {
         let current = files.read_pair(Role::Client).ok().flatten();
@@ -38,7 +38,7 @@ pub async fn client(node: &str, files: &Files, client: &kube::Client, slot: &Slo
 }
 
 /// Keeps the serving certificate young and for the node's present addresses; never returns.
-pub async fn serving(node: &str, ips: &[IpAddr], files: &Files, client: &kube::Client) {
+pub(crate) async fn serving(node: &str, ips: &[IpAddr], files: &Files, client: &kube::Client) {
     let subject = serving_subject(node, ips);
     loop {
         let current = files.read_pair(Role::Serving).ok().flatten();
@@ -50,7 +50,7 @@ pub async fn serving(node: &str, ips: &[IpAddr], files: &Files, client: &kube::C
 }
 
 /// Makes sure that there is a serving certificate at all: one of our own making until the cluster signs one.
-pub fn ensure_serving(node: &str, ips: &[IpAddr], files: &Files) -> Result<(), pki::Error> {
+pub(crate) fn ensure_serving(node: &str, ips: &[IpAddr], files: &Files) -> Result<(), pki::Error> {
     let subject = serving_subject(node, ips);
     let now = Timestamp::now();
     let current = files.read_pair(Role::Serving)?;

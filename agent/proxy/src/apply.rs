@@ -195,7 +195,7 @@ impl Applier {
     /// Looks whether both tables are still there; if not, the next [`Applier::apply`] replaces everything.
     ///
     /// # Errors
-    /// The kernel does not tell.
+    /// The kernel refuses.
     pub async fn audit(&mut self) -> Result<bool, Error> {
         let there = self.kernel.has_tables(ruleset::TABLES).await?;
         self.in_step = self.in_step && there;

@@ -261,8 +261,8 @@ fn many_elements_are_one_transaction() {
         // while the kernel grows its hash table a walk through it may miss some
         let deadline = Instant::now() + Duration::from_secs(20);
         loop {
-            let told = kernel.elements(TABLES[0], &["cluster_ips"]).await.unwrap();
-            let keys: BTreeSet<_> = told[0].iter().map(|e| e.key.clone()).collect();
+            let listed = kernel.elements(TABLES[0], &["cluster_ips"]).await.unwrap();
+            let keys: BTreeSet<_> = listed[0].iter().map(|e| e.key.clone()).collect();
             assert!(keys.is_subset(&wanted));
             if keys == wanted {
                 break;

@@ -7,7 +7,7 @@ use http::StatusCode;
 use parking_lot::RwLock;
 use std::sync::Arc;
 use supervise::Supervisor;
-use supervise::checks::{self, Check, Told};
+use supervise::checks::{self, Check, HealthResponse};
 
 /// Why a check fails; told to those who may ask for a single check.
 pub type Failure = String;
@@ -105,7 +105,7 @@ impl Health {
     }
 }
 
-fn told(Told { code, text }: Told) -> Response {
+fn told(HealthResponse { code, text }: HealthResponse) -> Response {
     answer::text(StatusCode::from_u16(code).unwrap_or_default(), text)
 }
 

@@ -90,7 +90,6 @@ impl Error {
     }
 }
 
-/// What comes.
 pub(crate) enum Raw {
     /// A list begins.
     Begin,
@@ -145,7 +144,7 @@ impl Follow {
             if std::mem::take(&mut self.failed) {
                 self.backoff.pause().await;
             }
-            let (told, state) = match std::mem::replace(&mut self.state, State::Begin) {
+            let (raw, state) = match std::mem::replace(&mut self.state, State::Begin) {
                 State::Begin => {
                     let page = State::Page { items: Vec::new().into_iter(), next: None, version: None };
                     (Some(Raw::Begin), page)
@@ -162,9 +161,9 @@ impl Follow {
                 State::Watching { version, reader, since } => self.event(version, reader, since).await,
             };
             self.state = state;
-            if let Some(told) = told {
-                self.failed |= matches!(told, Raw::Failed(_));
-                return told;
+            if let Some(raw) = raw {
+                self.failed |= matches!(raw, Raw::Failed(_));
+                return raw;
             }
         }
     }
@@ -220,7 +219,7 @@ impl Follow {
         let newer = Metadata::of(event.object.get()).resource_version;
         let version = if newer.is_empty() { version } else { newer.into_owned() };
         let object = || event.object.to_owned();
-        let told = match &*event.kind {
+        let raw = match &*event.kind {
             "ADDED" | "MODIFIED" => Some(Raw::Set(object())),
             "DELETED" => Some(Raw::Gone(object())),
             "ERROR" => {
@@ -234,7 +233,7 @@ impl Follow {
             _ => None,
         };
         self.backoff.reset();
-        (told, State::Watching { version, reader, since })
+        (raw, State::Watching { version, reader, since })
     }
 }
 

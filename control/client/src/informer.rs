@@ -2,7 +2,7 @@
 //!
 //! Woken by the API server's watch. Owns the map. Promises: a handler sees each change after the map shows it; after a lost watch the map
 //! is brought up to date by a new list, vanished objects included; an object that cannot be read stays as it was last known, and is
-//! never taken for one that is not there ([`Informer::exists`]); a new life of the watch tells the handlers everything again.
+//! never taken for one that is not there ([`Informer::exists`]); a new life of the watch calls the handlers for everything again.
 
 use crate::decode::{Metadata, decode, report};
 use crate::follow::{Raw, follow};
@@ -60,7 +60,7 @@ impl<K: Kind> Informer<K> {
         self.handlers.write().push(Box::new(handler));
     }
 
-    /// Has `handler` called with the key of every object that goes and was never read: there is no state that the others could be told.
+    /// Has `handler` called with the key of every object that goes and was never read: there is no state to call the others with.
     /// For whoever removes what belongs to an object that is gone. Register before the watch begins.
     pub fn on_unread_gone(&self, handler: impl Fn(&Key) + Send + Sync + 'static) {
         self.unread.write().push(Box::new(handler));
@@ -120,7 +120,7 @@ impl<K: Kind> Informer<K> {
     async fn run(self: Arc<Self>, source: Source) {
         let path = source.path.clone();
         let mut listing = BTreeSet::new();
-        // What the life before told its handlers is not known: they are told again.
+        // What handlers saw in the task's previous life is not known: they see it again.
         let mut again = *self.synced.1.borrow();
         let mut raw = follow(source);
         while let Some(raw) = raw.next().await {

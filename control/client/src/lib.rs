@@ -9,6 +9,8 @@
 //!
 //! Pauses, tasks and the accept loop are the crate `supervise`'s.
 
+#![warn(unreachable_pub)]
+
 pub mod decode;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;

@@ -1,7 +1,7 @@
 //! A watch as changes of single objects.
 //!
-//! Promises: an object that went while nobody watched is told as gone once the new list is complete; one that took another's name is
-//! told after that one's end; one that cannot be read hides no other, and its own end is seen.
+//! Promises: an object that was deleted while nobody watched is reported as gone once the new list is complete; one that took another's name is
+//! reported after that one's end; one that cannot be read hides no other, and its own end is seen.
 
 use crate::decode::{Metadata, decode, report};
 use crate::follow::{Error, Raw, follow};
@@ -22,7 +22,7 @@ pub enum Event<K> {
     Gone(Identity),
     /// It is there and cannot be read: what was known of it stays.
     Unreadable(Identity),
-    /// Everything there is has been told, first or again.
+    /// The list is complete, the first one or a further one.
     Synced,
     /// Interrupted; what is known stays, and the watch goes on by itself.
     Failed(Error),

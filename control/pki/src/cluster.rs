@@ -1,7 +1,7 @@
 //! Every key and certificate a control plane needs, in one directory under kubeadm's file names.
 //!
 //! [`Pki::load_or_create`] is woken at start and before the next renewal, reads the directory, and leaves it complete: an
-//! authority is made once and renewed around the same key, leaves are made anew when they are missing, do not match
+//! authority is made once and renewed around the same key, leaves are made again when they are missing, do not match
 //! their key, were signed by another authority, lack a name, or are past two thirds of their life. A key is written
 //! before its certificate, so whatever instruction a crash hits, the next call finishes the work; an authority's key is
 //! never overwritten. One process at a time: the caller holds the data directory's lock.

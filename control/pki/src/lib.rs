@@ -12,10 +12,12 @@
 //!
 //! Nothing here reads the clock: `now` is an argument.
 
+#![warn(unreachable_pub)]
+
 pub mod authority;
 pub mod bootstrap;
-pub mod certificate;
-pub mod cluster;
+mod certificate;
+mod cluster;
 mod der;
 mod error;
 pub mod files;

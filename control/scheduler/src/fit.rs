@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// The filters, in the order they run. Also what tells which change of the cluster may help a pod that waits.
+/// The filters, in the order they run. They also decide which change of the cluster may help a pod that waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[allow(missing_docs, reason = "upstream's plugin names")]
 pub enum Plugin {

@@ -8,13 +8,15 @@
 //!
 //! Behaviour, orders, weights and texts are kube-scheduler's of 1.36 with its default profile.
 
+#![warn(unreachable_pub)]
+
 pub mod attempt;
 pub mod cache;
 pub mod fit;
 pub mod model;
 pub mod plugins;
-pub mod preempt;
-pub mod queue;
+mod preempt;
+mod queue;
 mod report;
 mod run;
 pub mod schedule;

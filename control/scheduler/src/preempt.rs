@@ -12,7 +12,7 @@ const MIN_CANDIDATES: usize = 100;
 
 /// Evict these from there.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub(crate) struct Plan {
     /// The node that will take the pod.
     pub node: String,
     /// Who must leave, the most important first.
@@ -21,9 +21,8 @@ pub struct Plan {
     violations: usize,
 }
 
-/// No plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NoPlan {
+pub(crate) struct NoPlan {
     /// What preemption has to say in the pod's [`FitError`].
     pub text: String,
     /// The pod still waits for the victims of an earlier plan.
@@ -31,7 +30,7 @@ pub struct NoPlan {
 }
 
 /// Whom to evict from where.
-pub fn preempt(snapshot: &Snapshot, pod: &Pod, error: &FitError) -> Result<Plan, NoPlan> {
+pub(crate) fn preempt(snapshot: &Snapshot, pod: &Pod, error: &FitError) -> Result<Plan, NoPlan> {
     eligible(snapshot, pod, error)?;
     let mut reasons: Vec<String> = Vec::new();
     let mut plans = Vec::new();

@@ -43,7 +43,7 @@ type Rank = (Reverse<i32>, Instant, String);
 
 /// Pods without a node.
 #[derive(Debug, Default)]
-pub struct Queue {
+pub(crate) struct Queue {
     pods: HashMap<String, Waiting>,
     /// Active pods.
     active: BTreeSet<Rank>,
@@ -131,7 +131,7 @@ impl Queue {
     }
 
     /// A pod without a node came or changed.
-    pub fn set(&mut self, mut pod: Arc<Pod>, now: Instant) {
+    pub(crate) fn set(&mut self, mut pod: Arc<Pod>, now: Instant) {
         let uid = pod.uid.clone();
         let Some(old) = self.pods.get(&uid).cloned() else {
             let (stand, gated) = (Stand::Gated, pod.gated);
@@ -166,19 +166,19 @@ impl Queue {
     }
 
     /// The pod has a node or is gone.
-    pub fn remove(&mut self, uid: &str) {
+    pub(crate) fn remove(&mut self, uid: &str) {
         self.stand(uid, Stand::Gated);
         self.pods.remove(uid);
         self.nominees.remove(uid);
     }
 
     /// The pod as last seen.
-    pub fn get(&self, uid: &str) -> Option<&Arc<Pod>> {
+    pub(crate) fn get(&self, uid: &str) -> Option<&Arc<Pod>> {
         self.pods.get(uid).map(|w| &w.pod)
     }
 
-    /// The next pod to schedule; it is in flight until its outcome is told.
-    pub fn pop(&mut self, now: Instant) -> Option<Arc<Pod>> {
+    /// The next pod to schedule; it is in flight until its outcome is reported.
+    pub(crate) fn pop(&mut self, now: Instant) -> Option<Arc<Pod>> {
         let uid = self.active.first()?.2.clone();
         self.stand(&uid, Stand::InFlight { changes: Vec::new() });
         let waiting = self.pods.get_mut(&uid)?;
@@ -188,7 +188,7 @@ impl Queue {
     }
 
     /// Outcome: no node took the pod.
-    pub fn unschedulable(&mut self, uid: &str, refused: Vec<Plugin>, now: Instant) {
+    pub(crate) fn unschedulable(&mut self, uid: &str, refused: Vec<Plugin>, now: Instant) {
         let Some(Stand::InFlight { changes }) = self.pods.get(uid).map(|w| w.stand.clone()) else { return };
         if changes.iter().any(|&c| helps(&refused, c)) {
             self.ready(uid, now);
@@ -198,14 +198,14 @@ impl Queue {
     }
 
     /// Outcome: something else failed; try again after the backoff.
-    pub fn retry(&mut self, uid: &str, now: Instant) {
+    pub(crate) fn retry(&mut self, uid: &str, now: Instant) {
         if self.pods.get(uid).is_some_and(|w| matches!(w.stand, Stand::InFlight { .. })) {
             self.ready(uid, now);
         }
     }
 
     /// The pod is to take this node once its victims have left, or no node any more.
-    pub fn nominate(&mut self, uid: &str, node: Option<String>) {
+    pub(crate) fn nominate(&mut self, uid: &str, node: Option<String>) {
         if let Some(mut pod) = self.pods.get(uid).map(|w| w.pod.clone())
             && pod.nominated != node
         {
@@ -215,7 +215,7 @@ impl Queue {
     }
 
     /// Takes a node from the pods of lower priority that wait for it: they may have to look elsewhere, and may do so at once.
-    pub fn displace(&mut self, node: &str, priority: i32, now: Instant) -> Vec<Arc<Pod>> {
+    pub(crate) fn displace(&mut self, node: &str, priority: i32, now: Instant) -> Vec<Arc<Pod>> {
         let waiting = |p: &&Arc<Pod>| p.nominated.as_deref() == Some(node) && p.priority < priority;
         let displaced: Vec<_> =
             self.nominees.iter().filter_map(|uid| self.get(uid)).filter(waiting).cloned().collect();
@@ -229,7 +229,7 @@ impl Queue {
     }
 
     /// Pods that wait for their victims, by node.
-    pub fn nominated(&self) -> HashMap<String, Vec<Arc<Pod>>> {
+    pub(crate) fn nominated(&self) -> HashMap<String, Vec<Arc<Pod>>> {
         let mut out: HashMap<String, Vec<Arc<Pod>>> = HashMap::new();
         for pod in self.nominees.iter().filter_map(|uid| self.get(uid)) {
             if let Some(node) = &pod.nominated {
@@ -240,7 +240,7 @@ impl Queue {
     }
 
     /// Something in the cluster changed: wakes the pods it may help.
-    pub fn changed(&mut self, change: Change, now: Instant) {
+    pub(crate) fn changed(&mut self, change: Change, now: Instant) {
         let mut woken = Vec::new();
         for uid in &self.attentive {
             let Some(waiting) = self.pods.get_mut(uid) else { continue };
@@ -254,7 +254,7 @@ impl Queue {
     }
 
     /// Moves pods whose time has come.
-    pub fn flush(&mut self, now: Instant) {
+    pub(crate) fn flush(&mut self, now: Instant) {
         while let Some((_, uid)) = self.timed.first().filter(|(ends, _)| *ends <= now).cloned() {
             // Whoever waited this long has no backoff left.
             self.stand(&uid, Stand::Active);
@@ -262,7 +262,7 @@ impl Queue {
     }
 
     /// When [`Queue::flush`] has something to do.
-    pub fn next_flush(&self) -> Option<Instant> {
+    pub(crate) fn next_flush(&self) -> Option<Instant> {
         self.timed.first().map(|(ends, _)| *ends)
     }
 }

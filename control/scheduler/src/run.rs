@@ -15,7 +15,7 @@ use crate::queue::Queue;
 use crate::report::{Failure, NAME, Reporter};
 use crate::schedule::Change;
 use crate::volumes::VolumeWriter;
-use crate::watch::{Parsed, SOURCES, Seen, Source, Watches, watches};
+use crate::watch::{Parsed, SOURCES, Source, WatchEvent, Watches, watches};
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 use futures::{FutureExt, future};
@@ -77,7 +77,7 @@ pub async fn run(client: Client, supervisor: &Supervisor, shutdown: Cancellation
         tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
             input = inputs.next() => match input {
-                Some((source, seen)) => scheduler.see(source, seen),
+                Some((source, event)) => scheduler.take(source, event),
                 None => return Err(Error::WatchesEnded),
             },
             Some(done) = scheduler.writes.next() => scheduler.written(done),
@@ -101,7 +101,6 @@ async fn bind(reporter: &Reporter, pod: &Pod, node: &str) -> Result<(), BindErro
     bound.unwrap_or_else(|late| Err(kube::Error::Service(late.into()))).map_err(BindError::Api)
 }
 
-/// A finished write.
 enum Done {
     Bound {
         uid: String,
@@ -109,7 +108,7 @@ enum Done {
         /// What was assumed of its volumes.
         needs: Needs,
     },
-    /// The failure of an attempt is reported; `refused` is `None` where it was no matter of filters.
+    /// The failure of an attempt is reported; `refused` is `None` where no filter refused the pod.
     Reported { uid: String, refused: Option<Vec<Plugin>> },
 }
 
@@ -131,7 +130,7 @@ impl Scheduler {
     fn take_in(&mut self, inputs: &mut Watches) -> Result<(), Error> {
         for _ in 0..INPUTS {
             match inputs.next().now_or_never() {
-                Some(Some((source, seen))) => self.see(source, seen),
+                Some(Some((source, event))) => self.take(source, event),
                 Some(None) => return Err(Error::WatchesEnded),
                 None => break,
             }
@@ -146,16 +145,16 @@ impl Scheduler {
         Ok(())
     }
 
-    fn see(&mut self, source: Source, seen: Seen) {
-        match seen {
-            Seen::Set(key, parsed) => self.set(source, key, parsed),
-            Seen::Gone(key) => self.gone(source, &key),
-            Seen::Synced => drop(self.synced.insert(source)),
+    fn take(&mut self, source: Source, event: WatchEvent) {
+        match event {
+            WatchEvent::Set(key, parsed) => self.set(source, key, parsed),
+            WatchEvent::Gone(key) => self.gone(source, &key),
+            WatchEvent::Synced => drop(self.synced.insert(source)),
             // Pods and nodes are the ground: without them there is nothing to decide. The others must not stop everything.
-            Seen::Failed if !matches!(source, Source::Pods | Source::Nodes) => {
+            WatchEvent::Failed if !matches!(source, Source::Pods | Source::Nodes) => {
                 self.synced.insert(source);
             }
-            Seen::Failed => {}
+            WatchEvent::Failed => {}
         }
     }
 

@@ -32,7 +32,6 @@ pub(crate) enum Source {
 /// How many watches there are.
 pub(crate) const SOURCES: usize = 11;
 
-/// An object, parsed.
 #[derive(Debug)]
 pub(crate) enum Parsed {
     Pod(Box<Pod>),
@@ -45,20 +44,20 @@ pub(crate) enum Parsed {
     Budget(Box<Budget>),
 }
 
-/// What a watch says. Keys are `namespace/name`, or the name of a cluster-scoped object, or a pod's UID.
+/// A change that a watch reports. Keys are `namespace/name`, or the name of a cluster-scoped object, or a pod's UID.
 #[derive(Debug)]
-pub(crate) enum Seen {
+pub(crate) enum WatchEvent {
     /// The object came or changed.
     Set(String, Parsed),
     /// It is gone.
     Gone(String),
-    /// Everything there is has been told.
+    /// The first list is complete.
     Synced,
     /// The watch failed and is tried again.
     Failed,
 }
 
-pub(crate) type Watches = BoxStream<'static, (Source, Seen)>;
+pub(crate) type Watches = BoxStream<'static, (Source, WatchEvent)>;
 
 /// All the watches in one stream.
 pub(crate) fn watches(client: &Client) -> Watches {
@@ -110,7 +109,7 @@ fn grouping(object: &impl ResourceExt, kind: &'static str, selector: Selector) -
     Parsed::Grouping(Box::new(Grouping { kind, namespace, name: object.name_any(), selector }))
 }
 
-fn all<K>(source: Source, client: &Client, parse: fn(K) -> Parsed) -> BoxStream<'static, (Source, Seen)>
+fn all<K>(source: Source, client: &Client, parse: fn(K) -> Parsed) -> BoxStream<'static, (Source, WatchEvent)>
 where
     K: Resource<DynamicType = ()> + DeserializeOwned + Send + 'static,
 {
@@ -118,19 +117,21 @@ where
 }
 
 /// One watch. An object that cannot be read is not scheduled by, and hides no other.
-fn watch<K>(source: Source, from: From, parse: fn(K) -> Parsed) -> BoxStream<'static, (Source, Seen)>
+fn watch<K>(source: Source, from: From, parse: fn(K) -> Parsed) -> BoxStream<'static, (Source, WatchEvent)>
 where
     K: Resource<DynamicType = ()> + DeserializeOwned + Send + 'static,
 {
     let seen = move |event| {
         let seen = match event {
-            Event::Set(_, object) => Some(Seen::Set(key(source, &Identity::of(&object)), parse(object))),
-            Event::Gone(gone) => Some(Seen::Gone(key(source, &gone))),
-            Event::Synced => Some(Seen::Synced),
+            Event::Set(_, object) => {
+                Some(WatchEvent::Set(key(source, &Identity::of(&object)), parse(object)))
+            }
+            Event::Gone(gone) => Some(WatchEvent::Gone(key(source, &gone))),
+            Event::Synced => Some(WatchEvent::Synced),
             Event::Failed(error) => {
                 let error = &error as &dyn std::error::Error;
                 tracing::warn!(?source, error, "scheduler: watch failed, trying again");
-                Some(Seen::Failed)
+                Some(WatchEvent::Failed)
             }
             Event::Unreadable(_) => None,
         };

@@ -5,6 +5,8 @@
 //! client says then is read and dropped, because closing a socket with unread bytes makes the kernel reset the
 //! connection, and the peer loses what it has not read yet.
 
+#![warn(unreachable_pub)]
+
 #[cfg(test)]
 #[allow(clippy::disallowed_methods, reason = "a test sees how what it spawns ends")]
 mod tests;
@@ -19,7 +21,7 @@ const BUFFER: usize = 32 * 1024;
 /// `streamingConnectionIdleTimeout`.
 pub const LINGER: Duration = Duration::from_hours(4);
 
-/// Carries bytes until the server has ended and the client, having been told, too; or the client is gone.
+/// Carries bytes until the server has ended and then the client, which sees that end; or the client is gone.
 ///
 /// # Errors
 ///
@@ -70,7 +72,7 @@ async fn upward<C: AsyncRead, S: AsyncWrite>(mut from: ReadHalf<C>, mut to: Writ
     Ok(())
 }
 
-/// Until the server ends, which the client is told.
+/// Until the server ends; the client then sees the end too.
 async fn downward<S: AsyncRead, C: AsyncWrite>(
     mut from: ReadHalf<S>,
     mut to: WriteHalf<C>,

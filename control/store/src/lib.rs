@@ -8,6 +8,8 @@
 //! - [`cache`]: the watch cache the API server lists and watches from: an ordered snapshot (`ordered`), the history
 //!   ring (`ring`), scoped watchers (`fanout`), and what keeps it filled (`feed`).
 
+#![warn(unreachable_pub)]
+
 pub mod cache;
 pub mod embedded;
 

@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-/// First and longest pause after an error: the kernel tells nobody when descriptors are free again.
+/// First and longest pause after an error: the kernel does not signal that descriptors are free again.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
 
 /// What connections come from.

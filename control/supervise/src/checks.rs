@@ -9,20 +9,20 @@ use std::sync::Arc;
 pub struct Check {
     /// Its name; may hold slashes.
     pub name: Arc<str>,
-    /// Why it fails: told only to those who may ask for a single check.
+    /// Why it fails: shown only to those who may ask for a single check.
     pub state: Result<(), String>,
 }
 
-/// What is answered.
+/// What a health endpoint responds.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Told {
+pub struct HealthResponse {
     /// The HTTP status.
     pub code: u16,
     /// The body.
     pub text: String,
 }
 
-impl Told {
+impl HealthResponse {
     fn ok() -> Self {
         Self { code: 200, text: "ok".to_owned() }
     }
@@ -41,7 +41,7 @@ pub fn of_tasks(reports: Vec<Report>) -> Vec<Check> {
 
 /// What an endpoint (`healthz`) says of all checks but those excluded.
 #[must_use]
-pub fn all(endpoint: &str, checks: &[Check], excluded: &[&str], verbose: bool) -> Told {
+pub fn all(endpoint: &str, checks: &[Check], excluded: &[&str], verbose: bool) -> HealthResponse {
     let (mut text, mut failed) = (String::new(), false);
     for Check { name, state } in checks {
         // Writing to a string cannot fail.
@@ -62,18 +62,18 @@ pub fn all(endpoint: &str, checks: &[Check], excluded: &[&str], verbose: bool) -
         let _ = writeln!(text, "warn: some health checks cannot be excluded: no matches for {names}");
     }
     match (failed, verbose) {
-        (true, _) => Told { code: 500, text: format!("{text}{endpoint} check failed\n") },
-        (false, true) => Told { code: 200, text: format!("{text}{endpoint} check passed\n") },
-        (false, false) => Told::ok(),
+        (true, _) => HealthResponse { code: 500, text: format!("{text}{endpoint} check failed\n") },
+        (false, true) => HealthResponse { code: 200, text: format!("{text}{endpoint} check passed\n") },
+        (false, false) => HealthResponse::ok(),
     }
 }
 
 /// What is said of the check of this name; `None` where there is none.
 #[must_use]
-pub fn one(checks: &[Check], name: &str) -> Option<Told> {
+pub fn one(checks: &[Check], name: &str) -> Option<HealthResponse> {
     let check = checks.iter().find(|check| &*check.name == name)?;
     Some(match &check.state {
-        Ok(()) => Told::ok(),
-        Err(reason) => Told { code: 500, text: format!("internal server error: {reason}\n") },
+        Ok(()) => HealthResponse::ok(),
+        Err(reason) => HealthResponse { code: 500, text: format!("internal server error: {reason}\n") },
     })
 }

@@ -11,6 +11,8 @@
 //! - [`process`]: this process, as the kernel sees it
 //! - [`accept()`]: the loop that accepts connections; [`Backoff`]: pauses that double, with jitter
 
+#![warn(unreachable_pub)]
+
 pub mod accept;
 mod backoff;
 pub mod checks;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-/// Tasks of one owner. Dropping it tells them all to end.
+/// Tasks of one owner. Dropping it ends them all.
 pub struct Scope {
     supervisor: Supervisor,
     prefix: String,

@@ -108,7 +108,6 @@ impl Supervisor {
     }
 }
 
-/// One name.
 pub(crate) struct Entry {
     pub(crate) name: Arc<str>,
     kind: Kind,

@@ -115,7 +115,7 @@ impl Supervisor {
 
 type Ended = Result<Result<(), TaskError>, Box<dyn std::any::Any + Send>>;
 
-/// One life; `None` when it was told to end.
+/// One life; `None` when it was asked to end.
 async fn life(entry: &Entry, task: &Task, stop: &CancellationToken) -> Option<Ended> {
     // `start` is called in here, so that its own panics are caught.
     let life = entry.or_injected(async { (task.start)(stop.clone()).await });

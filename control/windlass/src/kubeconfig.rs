@@ -4,7 +4,6 @@ use crate::cli::KubeconfigFlags;
 use crate::{output, settings};
 use anyhow::{Context as _, bail};
 
-/// Prints it.
 pub(crate) fn run(flags: &KubeconfigFlags) -> anyhow::Result<()> {
     let path = settings::admin_kubeconfig(&flags.data_dir);
     if !path.exists() {

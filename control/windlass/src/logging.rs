@@ -14,7 +14,7 @@ fn filter(asked: &str) -> Result<EnvFilter, tracing_subscriber::filter::ParseErr
     EnvFilter::try_new(format!("{asked},{ALWAYS}"))
 }
 
-/// Starts logging. An unreadable filter is told and the default taken.
+/// Starts logging. An unreadable filter is reported and the default used.
 pub(crate) fn start(options: &Logging) {
     let asked = options.log_level.as_deref().filter(|text| !text.is_empty());
     let filter = filter(asked.unwrap_or(DEFAULT)).or_else(|error| {

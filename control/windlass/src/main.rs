@@ -1,9 +1,11 @@
-//! The program `windlass`: parses what it is told, assembles the parts, and runs them until it is told to stop.
+//! The program `windlass`: parses its settings, assembles the parts, and runs them until it is asked to stop.
 //!
 //! - `cli`: commands and flags; `settings`: flags over environment over file over defaults; `logging`; `signals`
 //! - `server`: the control plane and its child, the agent; `agent`: a node
 //! - `memory`: what is freed is given back
 //! - `token`, `kubeconfig`, `version`: commands that answer and end; `output`: their text and JSON
+
+#![warn(unreachable_pub)]
 
 mod agent;
 mod cli;

@@ -50,7 +50,7 @@ async fn give_back() {
     }
 }
 
-/// What is free counts as free after it was given back, too: only its growth tells that there is something to give.
+/// What is free counts as free after it was given back, too: only its growth shows that there is something to give.
 #[derive(Default)]
 struct Freed {
     /// The least that was free since the last time.

@@ -24,7 +24,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
-/// Everything a server is told, checked.
+/// A server's settings, checked.
 #[derive(Debug)]
 struct Plan {
     /// Where the API server listens.

@@ -1,4 +1,4 @@
-//! What a command is told: flags over environment (both by clap) over the configuration file over defaults.
+//! A command's settings: flags over environment (both by clap) over the configuration file over defaults.
 //!
 //! The file is YAML whose keys are flags without their dashes. `server` and `agent` may share one: keys of the other are
 //! fine, keys of neither are an error.
@@ -91,7 +91,6 @@ impl NodeFlags {
         self.service_cidrs().iter().map(|range| nth_address(range, 10)).collect()
     }
 
-    /// The cluster's domain.
     pub(crate) fn cluster_domain(&self) -> String {
         self.cluster_domain.clone().unwrap_or_else(|| "cluster.local".to_owned())
     }
@@ -204,7 +203,6 @@ pub(crate) fn server_dir(data_dir: &Path) -> PathBuf {
     data_dir.join("server")
 }
 
-/// The administrator's kubeconfig.
 pub(crate) fn admin_kubeconfig(data_dir: &Path) -> PathBuf {
     server_dir(data_dir).join("admin.kubeconfig")
 }

@@ -12,7 +12,6 @@ use pki::Kubeconfig;
 use pki::bootstrap::{BootstrapToken, JoinToken, SECRET_NAMESPACE, SECRET_TYPE};
 use serde::Serialize;
 
-/// Does it.
 pub(crate) async fn run(command: TokenCommand) -> anyhow::Result<()> {
     match command {
         TokenCommand::Create(flags) => create(&flags).await,

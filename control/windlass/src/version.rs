@@ -8,7 +8,6 @@ const KUBERNETES: &str = "v1.36.0";
 /// For `--version`.
 pub(crate) const LONG: &str = concat!(env!("CARGO_PKG_VERSION"), " (Kubernetes v1.36.0)");
 
-/// Prints the version.
 pub(crate) fn run(form: Output) -> anyhow::Result<()> {
     let data = json!({ "version": env!("CARGO_PKG_VERSION"), "kubernetesVersion": KUBERNETES });
     output::print(form, &format!("windlass {LONG}\n"), &data)

@@ -1,4 +1,4 @@
-//! The built program, told wrong things and simple things.
+//! The built program, with wrong arguments and with simple ones.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::path::Path;

@@ -7,7 +7,7 @@ use crate::run::Pulse;
 use http::StatusCode;
 use std::sync::Arc;
 use supervise::Scope;
-use supervise::checks::{self, Check, Told};
+use supervise::checks::{self, Check, HealthResponse};
 
 /// The task that is upstream's sync loop, whose check it is, too.
 const LOOP: &str = "syncloop";
@@ -34,7 +34,7 @@ impl Health {
             }
             name => checks::one(&checks, name),
         };
-        let Some(Told { code, text }) = told else {
+        let Some(HealthResponse { code, text }) = told else {
             return answer::text(StatusCode::NOT_FOUND, "404: Page Not Found");
         };
         answer::text(StatusCode::from_u16(code).unwrap_or_default(), text)

@@ -32,7 +32,7 @@ impl Kernel {
     /// Whether all of the tables are there.
     ///
     /// # Errors
-    /// The kernel does not tell.
+    /// The kernel refuses.
     pub async fn has_tables(&mut self, tables: &'static [Table]) -> Result<bool, Error> {
         self.0
             .call(move |socket| {

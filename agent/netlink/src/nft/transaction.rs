@@ -9,7 +9,7 @@ use crate::socket::Socket;
 use std::io;
 use std::ops::ControlFlow;
 
-/// Why nftables was not changed or did not tell.
+/// Why nftables was not changed, or could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The kernel did not take or answer a message.
@@ -96,7 +96,7 @@ fn explain(finished: &Finished, refusal: Refusal) -> Error {
 /// Whether a table is there.
 ///
 /// # Errors
-/// The kernel does not tell.
+/// The kernel refuses.
 pub fn has_table(socket: &mut Socket, table: Table) -> Result<bool, Error> {
     match socket.get(question(GET_TABLE, table, |w| w.text(1, table.name))) {
         Ok(replies) => Ok(!replies.is_empty()),
@@ -108,7 +108,7 @@ pub fn has_table(socket: &mut Socket, table: Table) -> Result<bool, Error> {
 /// The elements of a set; none when there is no such set.
 ///
 /// # Errors
-/// The kernel does not tell, or the set changes all the time.
+/// The kernel refuses, or the set changes all the time.
 pub fn elements(socket: &mut Socket, table: Table, set: &str) -> Result<Vec<Element>, Error> {
     let request = question(GET_ELEMENT, table, |w| {
         w.text(1, table.name);

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 /// Events, groups of similar ones, and objects remembered, each.
 const REMEMBERED: usize = 4096;
-/// Texts of one group after which they are told as one.
+/// Distinct texts of one group after which they become one event.
 const SIMILAR: usize = 10;
 /// How long a group lasts without another event.
 const SIMILAR_WITHIN: SignedDuration = SignedDuration::from_mins(10);
@@ -43,8 +43,8 @@ pub(super) enum Style {
     Series(Box<events::Event>),
 }
 
-/// What was written of an event.
-struct Known {
+/// An event that was written: a further one like it only counts (upstream: `eventLog`).
+struct EventLog {
     name: String,
     first: Timestamp,
     last: Timestamp,
@@ -64,7 +64,7 @@ struct Bucket {
 /// What was said lately.
 pub(super) struct Correlator {
     host: Option<Arc<str>>,
-    known: Recent<String, Known>,
+    known: Recent<String, EventLog>,
     similar: Recent<String, Similar>,
     buckets: Recent<String, Bucket>,
 }
@@ -158,13 +158,13 @@ impl Correlator {
         now: Timestamp,
         ends: Option<SignedDuration>,
     ) -> (String, Timestamp, i32) {
-        let goes_on = |k: &&mut Known| ends.is_none_or(|ends| now.duration_since(k.last) <= ends);
+        let goes_on = |k: &&mut EventLog| ends.is_none_or(|ends| now.duration_since(k.last) <= ends);
         if let Some(known) = self.known.get(&key).filter(goes_on) {
             (known.count, known.last) = (known.count + 1, now);
             return (known.name.clone(), known.first, known.count);
         }
         let name = name(about, now);
-        self.known.insert(key, Known { name: name.clone(), first: now, last: now, count: 1 });
+        self.known.insert(key, EventLog { name: name.clone(), first: now, last: now, count: 1 });
         (name, now, 1)
     }
 
@@ -286,7 +286,7 @@ mod tests {
             second.patch.clone().unwrap(),
             json!({"count": 2, "lastTimestamp": Time(at(9)), "message": "m"})
         );
-        // Where it has expired, the event as a whole tells what the patch would have made of it.
+        // Where it has expired, the whole event says what the patch would have made of it.
         let whole = counted(&second);
         assert_eq!((whole.count, &whole.first_timestamp), (Some(2), &Some(Time(at(0)))));
         assert!(correlator.correlate(&note("p", "other"), at(10)).unwrap().patch.is_none());

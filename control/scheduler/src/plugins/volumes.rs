@@ -86,7 +86,7 @@ fn alone(snapshot: &Snapshot, pod: &Pod) -> Result<(), Refusal> {
 }
 
 /// What the pod's claims need on the node.
-pub fn needs(snapshot: &Snapshot, pod: &Pod, node: &NodeInfo) -> Result<Needs, Refusal> {
+pub(crate) fn needs(snapshot: &Snapshot, pod: &Pod, node: &NodeInfo) -> Result<Needs, Refusal> {
     let refuse = |reason: &str| Err(Refusal::final_(Plugin::VolumeBinding, reason));
     let mut late: Vec<&Arc<Claim>> = Vec::new();
     for claim in pod.claims.iter().filter_map(|used| claim_of(snapshot, pod, used)) {

@@ -54,7 +54,6 @@ impl Fanout {
         }
     }
 
-    /// Ends every watch.
     pub(super) fn clear(&mut self) {
         *self = Self { next: self.next, ..Self::default() };
     }

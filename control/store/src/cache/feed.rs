@@ -1,7 +1,7 @@
 //! What keeps a cache filled: list, then watch from the list's revision, for ever.
 //!
 //! Woken by the backend's watch. Reads the backend, writes the cache's state; it is the only one that does. When the watch
-//! fails (compacted away, or the engine's error) it lists anew, ends every watch of the cache, as their history has a
+//! fails (compacted away, or the engine's error) it lists again, ends every watch of the cache, as their history has a
 //! gap, and goes on; failures back off exponentially with jitter and leave the last good state readable.
 
 use super::object::{Cached, Change, ChangeKind};

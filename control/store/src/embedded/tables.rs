@@ -33,7 +33,7 @@ pub(super) const SWEPT: &str = "swept";
 const CURRENT_FORMAT: u64 = 1;
 
 /// The open file. redb writes its allocator state when it is dropped, and on a damaged file that can panic; nobody who
-/// closes a store should have to care. After a failed write redb refuses everything until the file is opened anew.
+/// closes a store should have to care. After a failed write redb refuses everything until the file is reopened.
 pub(super) struct StoreFile {
     path: PathBuf,
     cache_bytes: usize,

@@ -103,7 +103,6 @@ impl Hub {
         }
     }
 
-    /// Ends every watch.
     pub(super) fn close(&self) {
         let mut state = self.state.lock();
         state.closed = true;

@@ -56,17 +56,17 @@ enum Done {
     Compact(Result<(), Error>),
 }
 
-/// One failure told to every caller of a group.
+/// One failure that every caller of a group gets.
 #[derive(Clone, Debug)]
-struct Told(Arc<str>);
+struct SharedFailure(Arc<str>);
 
-impl fmt::Display for Told {
+impl fmt::Display for SharedFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-impl std::error::Error for Told {}
+impl std::error::Error for SharedFailure {}
 
 pub(super) struct Writer {
     pub(super) db: Arc<StoreFile>,
@@ -76,7 +76,7 @@ pub(super) struct Writer {
     pub(super) marks: Marks,
     pub(super) retention: Retention,
     pub(super) next_deadline: Option<u64>,
-    /// A commit failed: the file must be opened anew before the next one.
+    /// A commit failed: the file must be reopened before the next one.
     pub(super) broken: bool,
     pub(super) reader: Arc<Reader>,
     /// Durable transactions so far.
@@ -159,15 +159,15 @@ impl Writer {
             Err(source) => {
                 self.broken = true;
                 tracing::error!(error = %source, writes = works.len(), "store: commit failed");
-                let told = Told(Arc::from(source.to_string()));
-                works.into_iter().for_each(|work| refuse(work, &told));
+                let failure = SharedFailure(Arc::from(source.to_string()));
+                works.into_iter().for_each(|work| refuse(work, &failure));
                 false
             }
         }
     }
 
-    /// Opens the file anew after a failed commit (a full disk). Should that commit have reached the disk after all, its
-    /// callers were told otherwise, but its revisions stand: the watches get them now.
+    /// Reopens the file after a failed commit (a full disk). Should that commit have reached the disk after all, its
+    /// callers got an error, but its revisions stand: the watches get them now.
     fn recover(&mut self) -> Result<(), Source> {
         if !self.broken {
             return Ok(());
@@ -185,7 +185,7 @@ impl Writer {
         self.marks = found;
         self.hub.forget(found.compacted);
         self.broken = false;
-        tracing::info!(revision = found.revision, "store: opened anew after a failed commit");
+        tracing::info!(revision = found.revision, "store: reopened after a failed commit");
         Ok(())
     }
 
@@ -233,8 +233,8 @@ fn answer(work: Work, done: Done) {
     }
 }
 
-fn refuse(work: Work, told: &Told) {
-    let failed = |what: String| Error::Engine { what, source: Box::new(told.clone()) };
+fn refuse(work: Work, failure: &SharedFailure) {
+    let failed = |what: String| Error::Engine { what, source: Box::new(failure.clone()) };
     match work {
         Work::Put { key, reply, .. } => drop(reply.send(Err(failed(format!("write {key}"))))),
         Work::Delete { key, reply, .. } => drop(reply.send(Err(failed(format!("delete {key}"))))),

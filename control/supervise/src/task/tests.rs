@@ -2,7 +2,7 @@ use super::*;
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// A task that notes in `stopped` that it was told to stop.
+/// A task that notes in `stopped` that it was asked to stop.
 fn waits(name: &'static str, stopped: &Arc<Mutex<Vec<&'static str>>>) -> Task {
     let stopped = stopped.clone();
     Task::new(name, move |token| {

@@ -32,7 +32,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-/// The clock is looked at anew after this long: a suspended machine's timers stand still.
+/// The longest sleep before the clock is read again: a suspended machine's timers stand still.
 const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
 
 /// A started API server.
@@ -164,7 +164,7 @@ fn config(plan: &Plan, pki: &Pki, issuer: &str) -> anyhow::Result<Config> {
 }
 
 impl Api {
-    /// Fills the caches, writes the first roles, and tells authorisation of them.
+    /// Fills the caches, writes the first roles, and loads them into authorisation.
     pub(super) async fn ready(&self) -> anyhow::Result<()> {
         self.writer.start(self.stopping.clone()).await.context("start the registry")?;
         let client = self.client("system:apiserver", &["system:masters"]);

@@ -1,6 +1,6 @@
 //! The server's own agent: `windlass agent` as a child process, so that privileges, cgroups and crashes stay apart.
 //!
-//! It dies with the server (the kernel tells it), is started again with backoff when it ends by itself, and is stopped
+//! It dies with the server (by the kernel's parent-death signal), is started again with backoff when it ends by itself, and is stopped
 //! first at shutdown, while the API server still answers it.
 
 use crate::agent::PARENT;
@@ -22,12 +22,9 @@ const HEALTHY_AFTER: Duration = Duration::from_secs(60);
 /// How long it may take to stop.
 const STOP_PATIENCE: Duration = Duration::from_secs(20);
 
-/// What is run.
 #[derive(Clone, Debug)]
 pub(super) struct Program {
-    /// The executable.
     pub(super) path: PathBuf,
-    /// Its arguments.
     pub(super) arguments: Vec<String>,
 }
 
@@ -75,7 +72,7 @@ pub(super) async fn keep(program: &Program, shutdown: &CancellationToken) {
     }
 }
 
-/// Waits for the child's end, or ends it; `None` when it was told to.
+/// Waits for the child's end, or ends it; `None` when it was asked to.
 async fn follow(mut child: Child, shutdown: &CancellationToken) -> Option<String> {
     tokio::select! {
         ended = child.wait() => return Some(describe(ended)),

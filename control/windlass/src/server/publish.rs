@@ -25,7 +25,6 @@ const INFO_NAMESPACE: &str = "kube-public";
 const INFO: &str = "cluster-info";
 const RBAC: &str = "rbac.authorization.k8s.io";
 
-/// Writes everything.
 pub(crate) async fn publish(
     client: &kube::Client,
     server: &str,
@@ -57,7 +56,7 @@ async fn cluster_info(client: &kube::Client, server: &str, ca_pem: &str) -> anyh
     let stored = ensure(&api, info).await?;
     let current = stored.data.as_ref().and_then(|data| data.get("kubeconfig"));
     if current != Some(&kubeconfig) {
-        // Signatures of other tokens are of the old text: their holders must not be told it is genuine.
+        // Signatures of other tokens are of the old text: their holders must not take this one for genuine.
         let mut data = serde_json::Map::from_iter([("kubeconfig".to_owned(), Value::String(kubeconfig))]);
         let keys = stored.data.iter().flatten().map(|(key, _)| key);
         data.extend(keys.filter(|k| k.starts_with("jws-kubeconfig-")).map(|k| (k.clone(), Value::Null)));
