@@ -6,7 +6,7 @@
 //!
 //! The decision is [`plan`], pure.
 
-pub mod plan;
+pub(crate) mod plan;
 
 use crate::cluster::Cluster;
 use crate::informer::{Informer, key_of};
@@ -21,7 +21,7 @@ use k8s_openapi::api::storage::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client, ResourceExt};
-use plan::{Attachment, Plan, Wanted};
+use plan::{Attachment, DesiredAttachment, Plan};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -34,7 +34,7 @@ const FORCE_DETACH: SignedDuration = SignedDuration::from_mins(6);
 const PERIOD: Duration = Duration::from_secs(15);
 
 /// The controller; its keys are nodes.
-pub struct AttachDetach {
+pub(crate) struct AttachDetach {
     pods: Arc<Informer<Pod>>,
     claims: Arc<Informer<PersistentVolumeClaim>>,
     volumes: Arc<Informer<PersistentVolume>>,
@@ -53,7 +53,7 @@ fn node_of(pod: &Pod) -> Option<Key> {
 impl AttachDetach {
     /// Registers for what wakes it.
     #[must_use]
-    pub fn new(cluster: &Cluster, client: Client, recorder: Recorder, queue: &Arc<Queue>) -> Self {
+    pub(crate) fn new(cluster: &Cluster, client: Client, recorder: Recorder, queue: &Arc<Queue>) -> Self {
         let wake = queue.clone();
         cluster.pods.on_change(move |old, new| {
             for pod in old.into_iter().chain(new) {
@@ -104,8 +104,8 @@ impl AttachDetach {
     }
 
     /// What the node's pods want attached, by attachment, and who wants it.
-    fn wanted(&self, node: &str) -> BTreeMap<String, (Wanted, Vec<Arc<Pod>>)> {
-        let mut wanted: BTreeMap<String, (Wanted, Vec<Arc<Pod>>)> = BTreeMap::new();
+    fn wanted(&self, node: &str) -> BTreeMap<String, (DesiredAttachment, Vec<Arc<Pod>>)> {
+        let mut wanted: BTreeMap<String, (DesiredAttachment, Vec<Arc<Pod>>)> = BTreeMap::new();
         let here = |pod: &&Arc<Pod>| {
             let over =
                 matches!(pod.status.as_ref().and_then(|s| s.phase.as_deref()), Some("Succeeded" | "Failed"));
@@ -122,7 +122,9 @@ impl AttachDetach {
                 {
                     continue;
                 }
-                if let Some(one) = Wanted::new(&volume, node).filter(|w| self.is_attached_by(&w.driver)) {
+                if let Some(one) =
+                    DesiredAttachment::new(&volume, node).filter(|w| self.is_attached_by(&w.driver))
+                {
                     wanted.entry(one.name.clone()).or_insert_with(|| (one, Vec::new())).1.push(pod.clone());
                 }
             }
@@ -153,7 +155,7 @@ impl AttachDetach {
         plan::is_ours(attachment, volume.as_deref(), &shown)
     }
 
-    async fn attach(&self, wanted: &Wanted, node: &str) -> Result<(), Error> {
+    async fn attach(&self, wanted: &DesiredAttachment, node: &str) -> Result<(), Error> {
         let attachment = VolumeAttachment {
             metadata: ObjectMeta { name: Some(wanted.name.clone()), ..ObjectMeta::default() },
             spec: VolumeAttachmentSpec {
@@ -218,7 +220,7 @@ impl Reconcile for AttachDetach {
         let lost = node.as_ref().is_none_or(|node| {
             down_since(node).is_some_and(|since| Timestamp::now().duration_since(since) >= FORCE_DETACH)
         });
-        let names: Vec<&Wanted> = wanted.values().map(|(w, _)| w).collect();
+        let names: Vec<&DesiredAttachment> = wanted.values().map(|(w, _)| w).collect();
         let Plan { attach, refuse, detach, attached, waits } =
             plan::plan(&key.name, &names, &all, &in_use, lost);
         let tell = |name: &str, severity, reason, text: String| {

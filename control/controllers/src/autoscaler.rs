@@ -35,8 +35,7 @@ use wish::Wishes;
 /// How often metrics are asked for (upstream's `--horizontal-pod-autoscaler-sync-period`).
 const PERIOD: Duration = Duration::from_secs(15);
 
-/// The controller.
-pub struct Autoscalers {
+pub(crate) struct Autoscalers {
     autoscalers: Arc<Informer<Autoscaler>>,
     pods: Arc<Informer<Pod>>,
     inventory: Arc<Inventory>,
@@ -53,7 +52,7 @@ struct Ended;
 impl Autoscalers {
     /// Registers for what wakes it.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         cluster: &Cluster,
         client: Client,
         recorder: Recorder,
@@ -143,7 +142,6 @@ impl Autoscalers {
         with(self.histories.lock().entry(key.clone()).or_default())
     }
 
-    /// The target's scale.
     async fn scale(
         &self,
         autoscaler: &Autoscaler,

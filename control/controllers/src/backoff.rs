@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// The pauses. Entries that have not failed for twice the longest pause are dropped.
-pub struct Backoff<K> {
+pub(crate) struct Backoff<K> {
     first: Duration,
     longest: Duration,
     entries: Mutex<HashMap<K, (Duration, Instant)>>,
@@ -16,12 +16,12 @@ pub struct Backoff<K> {
 impl<K: Hash + Eq> Backoff<K> {
     /// Pauses from `first` doubling up to `longest`.
     #[must_use]
-    pub fn new(first: Duration, longest: Duration) -> Self {
+    pub(crate) fn new(first: Duration, longest: Duration) -> Self {
         Self { first, longest, entries: Mutex::default() }
     }
 
     /// What is left of the key's pause; when nothing is, the next pause begins now.
-    pub fn wait_or_begin(&self, key: K) -> Option<Duration> {
+    pub(crate) fn wait_or_begin(&self, key: K) -> Option<Duration> {
         let now = Instant::now();
         let mut entries = self.entries.lock();
         let stale = self.longest * 2;

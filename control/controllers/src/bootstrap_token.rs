@@ -62,7 +62,7 @@ fn signatures(data: &BTreeMap<String, String>, tokens: &[BootstrapToken]) -> Map
 }
 
 /// Removes tokens that have expired.
-pub struct TokenCleaner {
+pub(crate) struct TokenCleaner {
     tokens: Arc<Informer<Secret>>,
     client: Client,
 }
@@ -70,7 +70,7 @@ pub struct TokenCleaner {
 impl TokenCleaner {
     /// Registers for what wakes it.
     #[must_use]
-    pub fn new(cluster: &Cluster, client: Client, queue: &Arc<Queue>) -> Self {
+    pub(crate) fn new(cluster: &Cluster, client: Client, queue: &Arc<Queue>) -> Self {
         let wake = queue.clone();
         cluster.bootstrap_tokens.on_change(move |_, new| {
             if let Some(secret) = new {
@@ -102,7 +102,7 @@ impl Reconcile for TokenCleaner {
 }
 
 /// Signs `cluster-info`. Run it with one worker.
-pub struct BootstrapSigner {
+pub(crate) struct BootstrapSigner {
     info: Arc<Informer<ConfigMap>>,
     tokens: Arc<Informer<Secret>>,
     client: Client,
@@ -111,7 +111,7 @@ pub struct BootstrapSigner {
 impl BootstrapSigner {
     /// Registers for what wakes it.
     #[must_use]
-    pub fn new(cluster: &Cluster, client: Client, queue: &Arc<Queue>) -> Self {
+    pub(crate) fn new(cluster: &Cluster, client: Client, queue: &Arc<Queue>) -> Self {
         let wake = queue.clone();
         cluster.bootstrap_tokens.on_change(move |_, _| wake.add(Key::new(INFO.0, INFO.1)));
         let wake = queue.clone();

@@ -19,14 +19,14 @@ use std::sync::Arc;
 ///
 /// # Errors
 /// It is not valid, which the API server does not let happen.
-pub fn selector(selector: Option<&LabelSelector>, of: &str) -> Result<Selector, Error> {
+pub(crate) fn selector(selector: Option<&LabelSelector>, of: &str) -> Result<Selector, Error> {
     let value = serde_json::to_value(selector).map_err(|e| Error::Unusable(e.to_string()))?;
     Selector::from_label_selector(&value).map_err(|e| Error::Unusable(format!("selector of {of}: {e}")))
 }
 
 /// A label selector as Go prints the pointer to one.
 #[must_use]
-pub fn printed(selector: Option<&LabelSelector>) -> String {
+pub(crate) fn printed(selector: Option<&LabelSelector>) -> String {
     let Some(selector) = selector else { return "nil".to_owned() };
     let labels =
         selector.match_labels.iter().flatten().map(|(k, v)| format!("{k}: {v},")).collect::<String>();
@@ -42,7 +42,7 @@ pub fn printed(selector: Option<&LabelSelector>) -> String {
 
 /// How an owner claims pods.
 #[derive(Clone, Copy, Default)]
-pub struct Claim<'a> {
+pub(crate) struct Claim<'a> {
     /// Put on what is adopted, taken from what is released.
     pub finalizer: Option<&'a str>,
     /// Pods that have ended are neither adopted nor released.
@@ -54,7 +54,7 @@ impl Claim<'_> {
     ///
     /// # Errors
     /// The API server refuses a change of owner.
-    pub async fn pods<K>(
+    pub(crate) async fn pods<K>(
         self,
         client: &Client,
         pods: &Informer<Pod>,
@@ -130,13 +130,13 @@ async fn change_owners(
 
 /// The owner of kind `kind` that controls a pod.
 #[must_use]
-pub fn owner_of(pod: &Pod, kind: &str) -> Option<Key> {
+pub(crate) fn owner_of(pod: &Pod, kind: &str) -> Option<Key> {
     let reference = pod.owner_references().iter().find(|o| o.controller == Some(true) && o.kind == kind)?;
     Some(Key::new(pod.namespace().as_deref()?, &reference.name))
 }
 
 /// Wakes the owner of a pod, old and new, and notes what it expected; a pod without an owner wakes every owner that selects it.
-pub fn pod_changed<K: Kind>(
+pub(crate) fn pod_changed<K: Kind>(
     (old, new): (Option<&Arc<Pod>>, Option<&Arc<Pod>>),
     owners: &Informer<K>,
     expectations: Option<&Expectations>,

@@ -22,14 +22,14 @@ use std::sync::Arc;
 use supervise::Scope;
 
 /// Where a cluster tells of itself.
-pub const INFO: (&str, &str) = ("kube-public", "cluster-info");
+pub(crate) const INFO: (&str, &str) = ("kube-public", "cluster-info");
 /// The type of such secrets.
-pub const TOKEN_TYPE: &str = "kubernetes.io/service-account-token";
+pub(crate) const TOKEN_TYPE: &str = "kubernetes.io/service-account-token";
 
 /// What the controllers read.
 #[derive(Default)]
 #[allow(missing_docs, reason = "each field is the informer of the kind it is named for")]
-pub struct Cluster {
+pub(crate) struct Cluster {
     pub autoscalers: Arc<Informer<HorizontalPodAutoscaler>>,
     /// Secrets of bootstrap tokens only.
     pub bootstrap_tokens: Arc<Informer<Secret>>,
@@ -70,7 +70,7 @@ pub struct Cluster {
 
 impl Cluster {
     /// Starts every watch; register handlers before.
-    pub fn start(&self, scope: &Scope, client: &Client) {
+    pub(crate) fn start(&self, scope: &Scope, client: &Client) {
         let starter = Starter { scope, client };
         // of the config maps only the one every namespace has
         let root_ca = Source::all::<ConfigMap>(client).named("kube-root-ca.crt");
@@ -117,7 +117,7 @@ impl Cluster {
     }
 
     /// Waits until every first list is complete: before that, what is not in a map may still exist.
-    pub async fn synced(&self) {
+    pub(crate) async fn synced(&self) {
         tokio::join!(
             self.autoscalers.synced(),
             self.bootstrap_tokens.synced(),

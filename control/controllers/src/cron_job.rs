@@ -30,8 +30,7 @@ use std::time::Duration;
 /// The annotation that says for which time a job was made.
 const SCHEDULED: &str = "batch.kubernetes.io/cronjob-scheduled-timestamp";
 
-/// The controller.
-pub struct CronJobs {
+pub(crate) struct CronJobs {
     cron_jobs: Arc<Informer<CronJob>>,
     jobs: Arc<Informer<Job>>,
     client: Client,
@@ -41,7 +40,7 @@ pub struct CronJobs {
 impl CronJobs {
     /// Registers for what wakes it.
     #[must_use]
-    pub fn new(cluster: &Cluster, client: Client, recorder: Recorder, queue: &Arc<Queue>) -> Self {
+    pub(crate) fn new(cluster: &Cluster, client: Client, recorder: Recorder, queue: &Arc<Queue>) -> Self {
         let wake = queue.clone();
         cluster.cron_jobs.on_change(move |old, new| {
             if let Some(cron) = new.or(old) {

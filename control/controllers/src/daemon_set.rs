@@ -12,7 +12,7 @@ use crate::backoff::Backoff;
 use crate::claim::{Claim, pod_changed, selector};
 use crate::cluster::Cluster;
 use crate::expectations::Expectations;
-use crate::history::{History, Revisions, Wanted};
+use crate::history::{History, RevisionSpec, Revisions};
 use crate::informer::{Informer, key_of};
 use crate::pods::{PodControl, from_template, slow_start};
 use crate::queue::{Key, Queue};
@@ -35,8 +35,7 @@ const BURST: usize = 250;
 /// First and longest pause before a failed pod is remade.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(15 * 60));
 
-/// The controller.
-pub struct DaemonSets {
+pub(crate) struct DaemonSets {
     sets: Arc<Informer<DaemonSet>>,
     pods: Arc<Informer<Pod>>,
     nodes: Arc<Informer<Node>>,
@@ -48,7 +47,7 @@ pub struct DaemonSets {
 impl DaemonSets {
     /// Registers for what wakes it.
     #[must_use]
-    pub fn new(cluster: &Cluster, client: Client, recorder: Recorder, queue: &Arc<Queue>) -> Self {
+    pub(crate) fn new(cluster: &Cluster, client: Client, recorder: Recorder, queue: &Arc<Queue>) -> Self {
         let revisions = Revisions::new(cluster, client.clone());
         let control =
             PodControl { client, recorder, expectations: Expectations::default(), component: Self::NAME };
@@ -138,7 +137,7 @@ impl DaemonSets {
         let template = set.spec.as_ref().map(|s| s.template.clone()).unwrap_or_default();
         let labels = template.metadata.as_ref().and_then(|m| m.labels.clone()).unwrap_or_default();
         let collisions = set.status.as_ref().and_then(|s| s.collision_count).unwrap_or(0);
-        let wanted = Wanted { template: &template, hash_label: HASH_LABEL, labels, collisions };
+        let wanted = RevisionSpec { template: &template, hash_label: HASH_LABEL, labels, collisions };
         let synced = self.revisions.sync(set, key, selector, wanted).await;
         if synced.as_ref().is_err_and(Error::is_conflict) {
             let api: Api<DaemonSet> = Api::namespaced(self.control.client.clone(), &key.namespace);

@@ -4,9 +4,9 @@
 //! delete old ones), the deployment's revision annotation and status. Promises: within `maxSurge` and `maxUnavailable` at every step;
 //! one step a call, the next when the informer shows what the last one did.
 
-pub mod plan;
-pub mod progress;
-pub mod revision;
+pub(crate) mod plan;
+pub(crate) mod progress;
+pub(crate) mod revision;
 
 use crate::cluster::Cluster;
 use crate::informer::{Informer, key_of};
@@ -21,13 +21,12 @@ use kube::api::{DeleteParams, Patch, PatchParams, PostParams, PropagationPolicy}
 use kube::{Api, Client, ResourceExt};
 use machinery::intstr::part;
 use machinery::labels::Selector;
-use plan::{Set, Sizes, Wanted};
+use plan::{Rollout, Set, Sizes};
 use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The controller.
-pub struct Deployments {
+pub(crate) struct Deployments {
     deployments: Arc<Informer<Deployment>>,
     sets: Arc<Informer<ReplicaSet>>,
     pods: Arc<Informer<Pod>>,
@@ -38,7 +37,7 @@ pub struct Deployments {
 impl Deployments {
     /// Registers for what wakes it.
     #[must_use]
-    pub fn new(cluster: &Cluster, client: Client, recorder: Recorder, queue: &Arc<Queue>) -> Self {
+    pub(crate) fn new(cluster: &Cluster, client: Client, recorder: Recorder, queue: &Arc<Queue>) -> Self {
         let (wake, deployments) = (queue.clone(), cluster.deployments.clone());
         cluster.deployments.on_change(move |old, new| {
             if let Some(deployment) = new.or(old) {
@@ -101,7 +100,7 @@ fn selector(deployment: &Deployment) -> Result<Selector, Error> {
 }
 
 /// Reads the strategy; percentages are of `spec.replicas`, the surge rounded up, the unavailable rounded down; not both are zero.
-fn wanted(deployment: &Deployment) -> Wanted {
+fn wanted(deployment: &Deployment) -> Rollout {
     let spec = deployment.spec.as_ref();
     let replicas = spec.and_then(|s| s.replicas).unwrap_or(1);
     let strategy = spec.and_then(|s| s.strategy.as_ref());
@@ -111,7 +110,7 @@ fn wanted(deployment: &Deployment) -> Wanted {
     let unavailable =
         rolling.and_then(|r| r.max_unavailable.as_ref()).map_or(0, |u| part(u, replicas, false));
     let unavailable = if surge == 0 && unavailable == 0 { 1 } else { unavailable };
-    Wanted { replicas, surge, unavailable: unavailable.min(replicas), recreate }
+    Rollout { replicas, surge, unavailable: unavailable.min(replicas), recreate }
 }
 
 impl Reconcile for Deployments {
@@ -159,7 +158,7 @@ impl Reconcile for Deployments {
 }
 
 /// Whether the deployment's size changed since its sets were scaled last.
-fn resized(sets: &[Arc<ReplicaSet>], wanted: Wanted) -> bool {
+fn resized(sets: &[Arc<ReplicaSet>], wanted: Rollout) -> bool {
     let active = sets.iter().filter(|s| size(s) > 0);
     let noted = active.filter_map(|s| s.annotations().get(revision::DESIRED)?.parse::<i32>().ok());
     noted.into_iter().any(|desired| desired != wanted.replicas)
@@ -239,7 +238,7 @@ impl Deployments {
         deployment: &Deployment,
         key: &Key,
         sets: &mut Vec<Arc<ReplicaSet>>,
-        wanted: Wanted,
+        wanted: Rollout,
     ) -> Result<(), Error> {
         if self.annotate_new(deployment, key, sets).await? {
             return Ok(());
@@ -396,7 +395,7 @@ impl Deployments {
         deployment: &Deployment,
         key: &Key,
         sets: &[Arc<ReplicaSet>],
-        wanted: Wanted,
+        wanted: Rollout,
         sizes: &Sizes,
         note_all: bool,
     ) -> Result<(), Error> {
@@ -428,7 +427,7 @@ impl Deployments {
         deployment: &Deployment,
         key: &Key,
         sets: &mut Vec<Arc<ReplicaSet>>,
-        wanted: Wanted,
+        wanted: Rollout,
     ) -> Result<(), Error> {
         let views_now = views(deployment, sets);
         let sizes: Sizes =

@@ -30,8 +30,7 @@ use std::time::Duration;
 /// An evicted pod that is still there after this was not evicted.
 const DELETION_TIMEOUT: SignedDuration = SignedDuration::from_secs(120);
 
-/// The controller.
-pub struct Disruptions {
+pub(crate) struct Disruptions {
     budgets: Arc<Informer<PodDisruptionBudget>>,
     pods: Arc<Informer<Pod>>,
     deployments: Arc<Informer<Deployment>>,
@@ -46,7 +45,7 @@ pub struct Disruptions {
 impl Disruptions {
     /// Registers for what wakes it.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         cluster: &Cluster,
         client: Client,
         recorder: Recorder,

@@ -27,8 +27,7 @@ use std::time::Duration;
 /// Who records the events.
 const COMPONENT: &str = "endpoint-slice-mirroring-controller";
 
-/// The controller.
-pub struct EndpointMirror {
+pub(crate) struct EndpointMirror {
     services: Arc<Informer<Service>>,
     endpoints: Arc<Informer<Endpoints>>,
     slices: Arc<Informer<EndpointSlice>>,
@@ -39,7 +38,7 @@ pub struct EndpointMirror {
 impl EndpointMirror {
     /// Registers for what wakes it.
     #[must_use]
-    pub fn new(cluster: &Cluster, client: Client, recorder: Recorder, queue: &Arc<Queue>) -> Self {
+    pub(crate) fn new(cluster: &Cluster, client: Client, recorder: Recorder, queue: &Arc<Queue>) -> Self {
         let wake = queue.clone();
         cluster.services.on_change(move |old, new| {
             let without = |service: Option<&Arc<Service>>| service.is_some_and(|s| !plan::has_selector(s));

@@ -33,8 +33,7 @@ const HEADLESS: &str = "service.kubernetes.io/headless";
 /// The label by which an Endpoints object says that nobody else keeps it.
 const ENDPOINTS_MANAGED_BY: &str = "endpoints.kubernetes.io/managed-by";
 
-/// The controller.
-pub struct EndpointSlices {
+pub(crate) struct EndpointSlices {
     services: Arc<Informer<Service>>,
     pods: Arc<Informer<Pod>>,
     nodes: Arc<Informer<Node>>,
@@ -46,7 +45,7 @@ pub struct EndpointSlices {
 impl EndpointSlices {
     /// Registers for what wakes it.
     #[must_use]
-    pub fn new(cluster: &Cluster, client: Client, queue: &Arc<Queue>) -> Self {
+    pub(crate) fn new(cluster: &Cluster, client: Client, queue: &Arc<Queue>) -> Self {
         let wake = queue.clone();
         cluster.services.on_change(move |old, new| {
             if let Some(service) = new.or(old) {

@@ -15,8 +15,7 @@ use kube::{Api, Client, ResourceExt};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The controller.
-pub struct EphemeralVolumes {
+pub(crate) struct EphemeralVolumes {
     pods: Arc<Informer<Pod>>,
     claims: Arc<Informer<PersistentVolumeClaim>>,
     client: Client,
@@ -26,7 +25,7 @@ pub struct EphemeralVolumes {
 impl EphemeralVolumes {
     /// Registers for what wakes it.
     #[must_use]
-    pub fn new(cluster: &Cluster, client: Client, recorder: Recorder, queue: &Arc<Queue>) -> Self {
+    pub(crate) fn new(cluster: &Cluster, client: Client, recorder: Recorder, queue: &Arc<Queue>) -> Self {
         let wake = queue.clone();
         cluster.pods.on_change(move |old, new| {
             // A pod's volumes never change.

@@ -12,7 +12,7 @@ const GIVE_UP: Duration = Duration::from_secs(300);
 
 /// The unseen writes of each owner.
 #[derive(Default)]
-pub struct Expectations(Mutex<HashMap<Key, Pending>>);
+pub(crate) struct Expectations(Mutex<HashMap<Key, Pending>>);
 
 struct Pending {
     created: HashSet<String>,
@@ -22,12 +22,12 @@ struct Pending {
 
 impl Expectations {
     /// `owner` is about to make a pod of this name.
-    pub fn creating(&self, owner: &Key, name: &str) {
+    pub(crate) fn creating(&self, owner: &Key, name: &str) {
         self.with(owner, |p| p.created.insert(name.to_owned()));
     }
 
     /// `owner` is about to remove the pod with this uid.
-    pub fn deleting(&self, owner: &Key, uid: &str) {
+    pub(crate) fn deleting(&self, owner: &Key, uid: &str) {
         self.with(owner, |p| p.deleted.insert(uid.to_owned()));
     }
 
@@ -43,12 +43,12 @@ impl Expectations {
     }
 
     /// A pod was seen, or its creation failed.
-    pub fn created(&self, owner: &Key, name: &str) {
+    pub(crate) fn created(&self, owner: &Key, name: &str) {
         self.settle(owner, |p| p.created.remove(name));
     }
 
     /// A pod was seen going or gone, or its removal failed.
-    pub fn deleted(&self, owner: &Key, uid: &str) {
+    pub(crate) fn deleted(&self, owner: &Key, uid: &str) {
         self.settle(owner, |p| p.deleted.remove(uid));
     }
 
@@ -64,7 +64,7 @@ impl Expectations {
 
     /// Whether everything was seen.
     #[must_use]
-    pub fn met(&self, owner: &Key) -> bool {
+    pub(crate) fn met(&self, owner: &Key) -> bool {
         let mut all = self.0.lock();
         match all.get(owner) {
             None => true,
@@ -77,7 +77,7 @@ impl Expectations {
     }
 
     /// The owner is gone.
-    pub fn forget(&self, owner: &Key) {
+    pub(crate) fn forget(&self, owner: &Key) {
         self.0.lock().remove(owner);
     }
 }

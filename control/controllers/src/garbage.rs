@@ -20,7 +20,7 @@ use futures::StreamExt;
 use graph::{Graph, Node, Outcome};
 use identity::{Fit, Identity, Owner};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kinds::{GroupKind, Kinds, Known};
+use kinds::{GroupKind, Kinds, ServedKind};
 use kube::api::{
     DeleteParams, DynamicObject, ObjectMeta, PartialObjectMeta, Patch, PatchParams, Preconditions,
     PropagationPolicy,
@@ -55,7 +55,7 @@ struct Collector {
 }
 
 /// Starts it. What it finds of kinds goes into `inventory`. Returns once every kind has been listed and the workers are there.
-pub async fn start(scope: &Scope, client: Client, recorder: Recorder, inventory: Arc<Inventory>) {
+pub(crate) async fn start(scope: &Scope, client: Client, recorder: Recorder, inventory: Arc<Inventory>) {
     let collector = Arc::new(Collector::new(client, recorder, inventory));
     let (discovering, supervisor) = (collector.clone(), scope.supervisor().clone());
     scope.keep(Task::new("garbage-collector-discovery", move |stop| {
@@ -104,7 +104,7 @@ async fn discover(collector: &Arc<Collector>, watches: &Scope) {
 }
 
 /// Watches the metadata of a kind until the kind goes.
-async fn watch(collector: &Collector, known: &Known) {
+async fn watch(collector: &Collector, known: &ServedKind) {
     type Meta = PartialObjectMeta<DynamicObject>;
     let kind = (known.resource.group.clone(), known.resource.kind.clone());
     let api: Api<Meta> = Api::all_with(collector.client.clone(), &known.resource);
@@ -150,7 +150,7 @@ async fn watch(collector: &Collector, known: &Known) {
     }
 }
 
-fn node(known: &Known, meta: &ObjectMeta) -> Node {
+fn node(known: &ServedKind, meta: &ObjectMeta) -> Node {
     let finalizer = |name: &str| meta.finalizers.iter().flatten().any(|f| f == name);
     Node {
         identity: Identity {
@@ -218,7 +218,7 @@ impl Collector {
         }
     }
 
-    async fn new_kinds(&self) -> Result<Vec<Known>, kube::Error> {
+    async fn new_kinds(&self) -> Result<Vec<ServedKind>, kube::Error> {
         let discovery = Discovery::new(self.client.clone()).run_aggregated().await?;
         let fresh = self.kinds.lock().learn(&discovery);
         self.complete.notify_one();

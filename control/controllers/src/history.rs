@@ -18,25 +18,23 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Reads and writes revisions.
-pub struct Revisions {
+pub(crate) struct Revisions {
     informer: Arc<Informer<ControllerRevision>>,
     client: Client,
 }
 
 /// What a revision is made of.
-pub struct Wanted<'a> {
+pub(crate) struct RevisionSpec<'a> {
     /// The template it keeps.
     pub template: &'a PodTemplateSpec,
     /// The label that says the template's hash.
     pub hash_label: &'a str,
-    /// Other labels.
     pub labels: BTreeMap<String, String>,
     /// Name collisions so far.
     pub collisions: i32,
 }
 
-/// An owner's revisions.
-pub struct History {
+pub(crate) struct History {
     /// The one with the owner's template.
     pub current: Arc<ControllerRevision>,
     /// The others, oldest first.
@@ -45,7 +43,7 @@ pub struct History {
 
 /// The template a revision keeps.
 #[must_use]
-pub fn template_of(revision: &ControllerRevision) -> Option<PodTemplateSpec> {
+pub(crate) fn template_of(revision: &ControllerRevision) -> Option<PodTemplateSpec> {
     let mut template = revision.data.as_ref()?.0.get("spec")?.get("template")?.clone();
     template.as_object_mut()?.remove("$patch");
     serde_json::from_value(template).ok()
@@ -53,7 +51,7 @@ pub fn template_of(revision: &ControllerRevision) -> Option<PodTemplateSpec> {
 
 /// The strategic merge patch that brings a template back (`kubectl rollout undo` sends it as it is).
 #[must_use]
-pub fn data_of(template: &PodTemplateSpec) -> serde_json::Value {
+pub(crate) fn data_of(template: &PodTemplateSpec) -> serde_json::Value {
     let mut template = json!(template);
     template["$patch"] = json!("replace");
     json!({ "spec": { "template": template } })
@@ -61,7 +59,7 @@ pub fn data_of(template: &PodTemplateSpec) -> serde_json::Value {
 
 /// Sorts an owner's revisions into the current one, by template, and the rest; the second says the number the current one must have.
 #[must_use]
-pub fn sort(
+pub(crate) fn sort(
     mut all: Vec<Arc<ControllerRevision>>,
     template: &PodTemplateSpec,
 ) -> (Option<Arc<ControllerRevision>>, Vec<Arc<ControllerRevision>>, i64) {
@@ -75,7 +73,7 @@ pub fn sort(
 impl Revisions {
     /// Reads what the cluster's informer shows.
     #[must_use]
-    pub fn new(cluster: &Cluster, client: Client) -> Self {
+    pub(crate) fn new(cluster: &Cluster, client: Client) -> Self {
         Self { informer: cluster.revisions.clone(), client }
     }
 
@@ -87,12 +85,12 @@ impl Revisions {
     ///
     /// # Errors
     /// The API server refuses; or, with code 409, another template has the name: count the collision and call again.
-    pub async fn sync<K>(
+    pub(crate) async fn sync<K>(
         &self,
         owner: &K,
         key: &Key,
         selector: &Selector,
-        wanted: Wanted<'_>,
+        wanted: RevisionSpec<'_>,
     ) -> Result<History, Error>
     where
         K: Resource + Sync,
@@ -132,7 +130,7 @@ impl Revisions {
         &self,
         owner: &K,
         key: &Key,
-        wanted: Wanted<'_>,
+        wanted: RevisionSpec<'_>,
         number: i64,
     ) -> Result<Arc<ControllerRevision>, Error>
     where
@@ -183,7 +181,7 @@ impl Revisions {
     ///
     /// # Errors
     /// The API server refuses.
-    pub async fn truncate(
+    pub(crate) async fn truncate(
         &self,
         key: &Key,
         old: &[Arc<ControllerRevision>],

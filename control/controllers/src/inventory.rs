@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 /// A kind that is served.
 #[derive(Clone, Debug)]
-pub struct Served {
+pub(crate) struct Served {
     /// How to ask for it.
     pub resource: ApiResource,
     /// Its objects live in namespaces.
@@ -19,41 +19,41 @@ type Handler = Box<dyn Fn(&str, &str, &str) + Send + Sync>;
 
 /// The kinds, by group and plural name.
 #[derive(Default)]
-pub struct Inventory {
+pub(crate) struct Inventory {
     served: Mutex<HashMap<(String, String), Served>>,
     handlers: RwLock<Vec<Handler>>,
 }
 
 impl Inventory {
     /// A kind is served.
-    pub fn learn(&self, resource: &ApiResource, namespaced: bool) {
+    pub(crate) fn learn(&self, resource: &ApiResource, namespaced: bool) {
         let key = (resource.group.clone(), resource.plural.clone());
         self.served.lock().insert(key, Served { resource: resource.clone(), namespaced });
     }
 
     /// A kind is served no more.
-    pub fn forget(&self, resource: &ApiResource) {
+    pub(crate) fn forget(&self, resource: &ApiResource) {
         self.served.lock().remove(&(resource.group.clone(), resource.plural.clone()));
     }
 
     /// A kind by its group and plural name.
-    pub fn get(&self, group: &str, plural: &str) -> Option<Served> {
+    pub(crate) fn get(&self, group: &str, plural: &str) -> Option<Served> {
         self.served.lock().get(&(group.to_owned(), plural.to_owned())).cloned()
     }
 
     /// A kind by its group and kind.
-    pub fn by_kind(&self, group: &str, kind: &str) -> Option<Served> {
+    pub(crate) fn by_kind(&self, group: &str, kind: &str) -> Option<Served> {
         let served = self.served.lock();
         served.values().find(|s| s.resource.group == group && s.resource.kind == kind).cloned()
     }
 
     /// Has `handler` called when objects of a kind are gone. Register before the garbage collector runs.
-    pub fn on_gone(&self, handler: impl Fn(&str, &str, &str) + Send + Sync + 'static) {
+    pub(crate) fn on_gone(&self, handler: impl Fn(&str, &str, &str) + Send + Sync + 'static) {
         self.handlers.write().push(Box::new(handler));
     }
 
     /// An object of a kind is gone (with an empty namespace: some may be, anywhere).
-    pub fn gone(&self, resource: &ApiResource, namespace: &str) {
+    pub(crate) fn gone(&self, resource: &ApiResource, namespace: &str) {
         for handler in self.handlers.read().iter() {
             handler(&resource.group, &resource.plural, namespace);
         }

@@ -12,7 +12,7 @@ mod plan;
 mod policy;
 mod template;
 
-pub use plan::is_finished;
+pub(crate) use plan::is_finished;
 
 use crate::claim::{Claim, owner_of, pod_changed, selector};
 use crate::cluster::Cluster;
@@ -41,8 +41,7 @@ const JOB_NAME: &str = "batch.kubernetes.io/job-name";
 /// Who else may keep a job.
 const MANAGER: &str = "kubernetes.io/job-controller";
 
-/// The controller.
-pub struct Jobs {
+pub(crate) struct Jobs {
     jobs: Arc<Informer<Job>>,
     pods: Arc<Informer<Pod>>,
     control: Arc<PodControl>,
@@ -55,7 +54,7 @@ pub struct Jobs {
 impl Jobs {
     /// Registers for what wakes it.
     #[must_use]
-    pub fn new(cluster: &Cluster, client: Client, recorder: Recorder, queue: &Arc<Queue>) -> Self {
+    pub(crate) fn new(cluster: &Cluster, client: Client, recorder: Recorder, queue: &Arc<Queue>) -> Self {
         let control =
             PodControl { client, recorder, expectations: Expectations::default(), component: Self::NAME };
         let this = Self {

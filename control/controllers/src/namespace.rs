@@ -24,8 +24,7 @@ use std::time::Duration;
 /// How long to wait before looking again at what nothing tells us about.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
-/// The controller.
-pub struct Namespaces {
+pub(crate) struct Namespaces {
     namespaces: Arc<Informer<Namespace>>,
     client: Client,
 }
@@ -33,7 +32,7 @@ pub struct Namespaces {
 impl Namespaces {
     /// Registers for what wakes it.
     #[must_use]
-    pub fn new(cluster: &Cluster, client: Client, queue: &Arc<Queue>) -> Self {
+    pub(crate) fn new(cluster: &Cluster, client: Client, queue: &Arc<Queue>) -> Self {
         let wake = queue.clone();
         cluster.namespaces.on_change(move |_, new| {
             if let Some(namespace) = new.filter(|n| n.metadata.deletion_timestamp.is_some()) {

@@ -23,7 +23,7 @@ use std::time::Duration;
 const NODE_PREFIX: (u8, u8) = (24, 64);
 
 /// The controller; run it with one worker.
-pub struct NodeRanges {
+pub(crate) struct NodeRanges {
     nodes: Arc<Informer<Node>>,
     cluster_cidrs: Vec<IpNet>,
     /// Ranges given out and not yet seen on their node.
@@ -35,7 +35,7 @@ pub struct NodeRanges {
 impl NodeRanges {
     /// Registers for what wakes it.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         cluster: &Cluster,
         client: Client,
         recorder: Recorder,

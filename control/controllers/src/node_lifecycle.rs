@@ -37,8 +37,7 @@ const UNCOUNTED: &str = "node.kubernetes.io/exclude-disruption";
 const OLDER_LABELS: [(&str, &str); 2] =
     [("kubernetes.io/os", "beta.kubernetes.io/os"), ("kubernetes.io/arch", "beta.kubernetes.io/arch")];
 
-/// The controller.
-pub struct NodeLifecycle {
+pub(crate) struct NodeLifecycle {
     nodes: Arc<Informer<Node>>,
     pods: Arc<Informer<Pod>>,
     /// Last sign of life of each node, by our own clock: clocks of nodes may be wrong.
@@ -58,7 +57,7 @@ pub struct NodeLifecycle {
 impl NodeLifecycle {
     /// Registers for what wakes it.
     #[must_use]
-    pub fn new(cluster: &Cluster, client: Client, recorder: Recorder, queue: &Arc<Queue>) -> Self {
+    pub(crate) fn new(cluster: &Cluster, client: Client, recorder: Recorder, queue: &Arc<Queue>) -> Self {
         let seen: Arc<Mutex<BTreeMap<Key, Instant>>> = Arc::default();
         let unmarked: Arc<Mutex<BTreeSet<Key>>> = Arc::default();
         let (wake, heard, nodes) = (queue.clone(), seen.clone(), cluster.nodes.clone());

@@ -1,7 +1,7 @@
 //! How long nodes may keep what they read (`node.alpha.kubernetes.io/ttl`, in seconds): the more nodes, the longer.
 //!
 //! Woken by: a node that comes, goes or changes. Reads: how many nodes there are. Writes: the annotation. Promises: a cluster whose size
-//! swings about a bound is not annotated anew each time.
+//! swings about a bound is not annotated each time.
 
 use crate::cluster::Cluster;
 use crate::informer::{Informer, key_of};
@@ -32,8 +32,7 @@ fn step(mut step: usize, nodes: usize) -> usize {
     step
 }
 
-/// The controller.
-pub struct NodeTtl {
+pub(crate) struct NodeTtl {
     nodes: Arc<Informer<Node>>,
     step: Arc<Mutex<usize>>,
     client: Client,
@@ -42,7 +41,7 @@ pub struct NodeTtl {
 impl NodeTtl {
     /// Registers for what wakes it.
     #[must_use]
-    pub fn new(cluster: &Cluster, client: Client, queue: &Arc<Queue>) -> Self {
+    pub(crate) fn new(cluster: &Cluster, client: Client, queue: &Arc<Queue>) -> Self {
         let present: Arc<Mutex<usize>> = Arc::default();
         let (wake, nodes, known) = (queue.clone(), cluster.nodes.clone(), present.clone());
         cluster.nodes.on_change(move |old, new| {

@@ -28,7 +28,7 @@ const KEPT: usize = 12_500;
 const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 
 /// The controller. A key is a pod, a node (without namespace), or empty: all pods that have ended.
-pub struct PodGarbage {
+pub(crate) struct PodGarbage {
     pods: Arc<Informer<Pod>>,
     nodes: Arc<Informer<Node>>,
     /// Nodes missing since.
@@ -64,7 +64,7 @@ fn surplus(mut ended: Vec<Arc<Pod>>, kept: usize) -> Vec<Arc<Pod>> {
 impl PodGarbage {
     /// Registers for what wakes it.
     #[must_use]
-    pub fn new(cluster: &Cluster, client: Client, queue: &Arc<Queue>) -> Self {
+    pub(crate) fn new(cluster: &Cluster, client: Client, queue: &Arc<Queue>) -> Self {
         let (wake, nodes) = (queue.clone(), cluster.nodes.clone());
         cluster.pods.on_change(move |old, new| {
             let Some(pod) = new else { return };
@@ -173,7 +173,7 @@ impl Reconcile for PodGarbage {
 
 impl PodGarbage {
     /// Wakes every node that pods name but that does not exist; called once after the first lists.
-    pub fn adopt_existing(&self, queue: &Queue) {
+    pub(crate) fn adopt_existing(&self, queue: &Queue) {
         let pods = self.pods.list("");
         let names: BTreeSet<&str> = pods.iter().filter_map(|pod| node_of(pod)).collect();
         let missing =

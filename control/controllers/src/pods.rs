@@ -13,25 +13,25 @@ use std::time::Duration;
 
 /// Whether the pod's containers have ended for good.
 #[must_use]
-pub fn finished(pod: &Pod) -> bool {
+pub(crate) fn finished(pod: &Pod) -> bool {
     matches!(phase(pod), "Succeeded" | "Failed")
 }
 
 /// Whether the pod counts towards its owner's replicas.
 #[must_use]
-pub fn active(pod: &Pod) -> bool {
+pub(crate) fn active(pod: &Pod) -> bool {
     !finished(pod) && pod.metadata.deletion_timestamp.is_none()
 }
 
 /// `status.phase`, empty when not said yet.
 #[must_use]
-pub fn phase(pod: &Pod) -> &str {
+pub(crate) fn phase(pod: &Pod) -> &str {
     pod.status.as_ref().and_then(|s| s.phase.as_deref()).unwrap_or_default()
 }
 
 /// Since when the pod is ready, if it is.
 #[must_use]
-pub fn ready_since(pod: &Pod) -> Option<Timestamp> {
+pub(crate) fn ready_since(pod: &Pod) -> Option<Timestamp> {
     let conditions = pod.status.as_ref()?.conditions.as_ref()?;
     let ready = conditions.iter().find(|c| c.type_ == "Ready" && c.status == "True")?;
     Some(ready.last_transition_time.as_ref().map_or(Timestamp::UNIX_EPOCH, |t| t.0))
@@ -39,7 +39,7 @@ pub fn ready_since(pod: &Pod) -> Option<Timestamp> {
 
 /// Why a pod is removed although its owner did not ask for it.
 #[derive(Clone, Copy, Debug)]
-pub struct Disruption {
+pub(crate) struct Disruption {
     /// For machines, in CamelCase.
     pub reason: &'static str,
     /// For people.
@@ -49,7 +49,7 @@ pub struct Disruption {
 impl Disruption {
     /// The pod's condition `DisruptionTarget`.
     #[must_use]
-    pub fn condition(self, pod: &Pod, now: Timestamp) -> PodCondition {
+    pub(crate) fn condition(self, pod: &Pod, now: Timestamp) -> PodCondition {
         let conditions = pod.status.iter().flat_map(|s| s.conditions.iter().flatten());
         let old = conditions.into_iter().find(|c| c.type_ == "DisruptionTarget" && c.status == "True");
         PodCondition {
@@ -68,7 +68,7 @@ impl Disruption {
 ///
 /// # Errors
 /// It is ready, but not for long enough: how long it takes until it is.
-pub fn available(pod: &Pod, min_ready_seconds: i32, now: Timestamp) -> Result<bool, Duration> {
+pub(crate) fn available(pod: &Pod, min_ready_seconds: i32, now: Timestamp) -> Result<bool, Duration> {
     let Some(since) = ready_since(pod) else { return Ok(false) };
     let ready_for = now.duration_since(since);
     let wanted = jiff::SignedDuration::from_secs(i64::from(min_ready_seconds));
@@ -80,7 +80,7 @@ pub fn available(pod: &Pod, min_ready_seconds: i32, now: Timestamp) -> Result<bo
 
 /// The reference by which `owner` controls what it makes.
 #[must_use]
-pub fn controlled_by<K>(owner: &K) -> OwnerReference
+pub(crate) fn controlled_by<K>(owner: &K) -> OwnerReference
 where
     K: Resource,
     K::DynamicType: Default,
@@ -99,7 +99,7 @@ where
 /// A pod from an owner's template. Its name starts with the owner's and ends in five random characters, drawn here, so that the
 /// controller knows the name before the API server answers.
 #[must_use]
-pub fn from_template<K>(template: &PodTemplateSpec, owner: &K) -> Pod
+pub(crate) fn from_template<K>(template: &PodTemplateSpec, owner: &K) -> Pod
 where
     K: Resource,
     K::DynamicType: Default,
@@ -124,7 +124,7 @@ where
 
 /// `prefix` with a random suffix, cut so that the whole is a label (upstream's name generator).
 #[must_use]
-pub fn generated_name(prefix: &str) -> String {
+pub(crate) fn generated_name(prefix: &str) -> String {
     const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
     const LONGEST: usize = 63 - 5;
     let mut random = [0; 5];
@@ -138,7 +138,7 @@ pub fn generated_name(prefix: &str) -> String {
 
 /// Makes `count` things in batches of 1, 2, 4, ...: the first batch with a refusal is the last, so that a template nobody can admit costs
 /// one refusal and not five hundred. Gives how many were made. A namespace on its way out is no error: the owner goes with it.
-pub async fn slow_start<F>(count: usize, make: impl Fn(usize) -> F) -> (usize, Result<(), Error>)
+pub(crate) async fn slow_start<F>(count: usize, make: impl Fn(usize) -> F) -> (usize, Result<(), Error>)
 where
     F: Future<Output = Result<(), Error>>,
 {
@@ -161,10 +161,8 @@ where
 }
 
 /// Makes and removes pods, tells the owner's events of it, and keeps the owner's expectations.
-pub struct PodControl {
-    /// For writing.
+pub(crate) struct PodControl {
     pub client: Client,
-    /// For events.
     pub recorder: Recorder,
     /// Writes not seen yet.
     pub expectations: Expectations,
@@ -177,7 +175,7 @@ impl PodControl {
     ///
     /// # Errors
     /// The API server refuses; the owner has an event `FailedCreate` that says why.
-    pub async fn create<K>(&self, owner: &K, key: &Key, pod: &Pod) -> Result<(), Error>
+    pub(crate) async fn create<K>(&self, owner: &K, key: &Key, pod: &Pod) -> Result<(), Error>
     where
         K: Resource + Sync,
         K::DynamicType: Default,
@@ -207,7 +205,7 @@ impl PodControl {
     ///
     /// # Errors
     /// The API server refuses; the owner has an event `FailedDelete` that says why.
-    pub async fn delete<K>(&self, owner: &K, key: &Key, pod: &Pod) -> Result<(), Error>
+    pub(crate) async fn delete<K>(&self, owner: &K, key: &Key, pod: &Pod) -> Result<(), Error>
     where
         K: Resource + Sync,
         K::DynamicType: Default,
@@ -245,7 +243,7 @@ impl PodControl {
 
 /// What the API server said, without the client's words around it.
 #[must_use]
-pub fn message_of(error: &kube::Error) -> String {
+pub(crate) fn message_of(error: &kube::Error) -> String {
     match error {
         kube::Error::Api(status) => status.message.clone(),
         other => other.to_string(),
@@ -254,7 +252,7 @@ pub fn message_of(error: &kube::Error) -> String {
 
 /// Whether a creation was refused because the namespace is being deleted.
 #[must_use]
-pub fn terminating_namespace(error: &kube::Error) -> bool {
+pub(crate) fn terminating_namespace(error: &kube::Error) -> bool {
     let kube::Error::Api(status) = error else { return false };
     let causes = status.details.iter().flat_map(|d| &d.causes);
     causes.into_iter().any(|c| c.reason == "NamespaceTerminating")

@@ -7,7 +7,7 @@ use supervise::{Scope, Task, Work};
 
 /// Why one reconciliation did not finish. It is tried again after the key's backoff.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// A call to the API server failed.
     #[error("{what}")]
     Api {
@@ -25,13 +25,13 @@ pub enum Error {
 impl Error {
     /// Whether somebody else wrote the object first: the newest state is on its way, no need for a word about it.
     #[must_use]
-    pub fn is_conflict(&self) -> bool {
+    pub(crate) fn is_conflict(&self) -> bool {
         matches!(self, Self::Api { source, .. } if code(source) == Some(409))
     }
 }
 
 /// Names the operation that failed.
-pub trait Doing<T> {
+pub(crate) trait Doing<T> {
     /// Wraps the error.
     ///
     /// # Errors
@@ -47,7 +47,7 @@ impl<T> Doing<T> for Result<T, kube::Error> {
 
 /// The HTTP status of an API error.
 #[must_use]
-pub fn code(error: &kube::Error) -> Option<u16> {
+pub(crate) fn code(error: &kube::Error) -> Option<u16> {
     match error {
         kube::Error::Api(status) => Some(status.code),
         _ => None,
@@ -58,7 +58,7 @@ pub fn code(error: &kube::Error) -> Option<u16> {
 ///
 /// # Errors
 /// Every other error.
-pub fn found<T>(result: Result<T, kube::Error>) -> Result<Option<T>, kube::Error> {
+pub(crate) fn found<T>(result: Result<T, kube::Error>) -> Result<Option<T>, kube::Error> {
     match result {
         Ok(value) => Ok(Some(value)),
         Err(error) if code(&error) == Some(404) => Ok(None),
@@ -66,8 +66,7 @@ pub fn found<T>(result: Result<T, kube::Error>) -> Result<Option<T>, kube::Error
     }
 }
 
-/// A controller.
-pub trait Reconcile: Send + Sync + 'static {
+pub(crate) trait Reconcile: Send + Sync + 'static {
     /// Its name in logs and events, as upstream calls it: `deployment-controller`.
     const NAME: &'static str;
 
@@ -76,7 +75,7 @@ pub trait Reconcile: Send + Sync + 'static {
 }
 
 /// Keeps `workers` workers on a queue. A reconciliation that panics is counted and tried again after its key's backoff.
-pub fn work<R: Reconcile>(scope: &Scope, queue: &Arc<Queue>, reconciler: &Arc<R>, workers: usize) {
+pub(crate) fn work<R: Reconcile>(scope: &Scope, queue: &Arc<Queue>, reconciler: &Arc<R>, workers: usize) {
     let attempts = scope.vital(&format!("{}/reconcile", R::NAME));
     for _ in 0..workers {
         let (queue, reconciler, attempts) = (queue.clone(), reconciler.clone(), attempts.clone());
@@ -93,7 +92,7 @@ pub fn work<R: Reconcile>(scope: &Scope, queue: &Arc<Queue>, reconciler: &Arc<R>
     }
 }
 
-/// One reconciliation, as the queue is told of it.
+/// One reconciliation, as the queue sees it.
 async fn attempt<R: Reconcile>(reconciler: &R, attempts: &Work, key: &Key) -> Result<Option<Duration>, ()> {
     match attempts.attempt(reconciler.reconcile(key)).await {
         Ok(Ok(again)) => Ok(again),

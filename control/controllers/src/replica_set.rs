@@ -34,8 +34,9 @@ use std::time::Duration;
 const BURST: usize = 500;
 
 /// A kind that keeps a number of pods.
-pub trait Replicated: Kind + Resource<DynamicType = (), Scope = NamespaceResourceScope> {
-    /// The controller's name.
+pub(crate) trait Replicated:
+    Kind + Resource<DynamicType = (), Scope = NamespaceResourceScope>
+{
     const NAME: &'static str;
     /// Whether the status counts pods on their way out.
     const COUNTS_TERMINATING: bool;
@@ -98,21 +99,21 @@ impl Replicated for ReplicationController {
 }
 
 /// The controller of one of the kinds.
-pub struct Replicas<K: Replicated> {
+pub(crate) struct Replicas<K: Replicated> {
     sets: Arc<Informer<K>>,
     pods: Arc<Informer<Pod>>,
     control: Arc<PodControl>,
 }
 
 /// The controller of replica sets.
-pub type ReplicaSets = Replicas<ReplicaSet>;
+pub(crate) type ReplicaSets = Replicas<ReplicaSet>;
 /// The controller of replication controllers.
-pub type ReplicationControllers = Replicas<ReplicationController>;
+pub(crate) type ReplicationControllers = Replicas<ReplicationController>;
 
 impl<K: Replicated> Replicas<K> {
     /// Registers for what wakes it.
     #[must_use]
-    pub fn new(cluster: &Cluster, client: Client, recorder: Recorder, queue: &Arc<Queue>) -> Self {
+    pub(crate) fn new(cluster: &Cluster, client: Client, recorder: Recorder, queue: &Arc<Queue>) -> Self {
         let control =
             PodControl { client, recorder, expectations: Expectations::default(), component: K::NAME };
         let this = Self {

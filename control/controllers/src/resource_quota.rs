@@ -29,8 +29,7 @@ const PAGE: u32 = 500;
 /// Kinds counted from their informers.
 const OBSERVED: [&str; 3] = ["persistentvolumeclaims", "pods", "services"];
 
-/// The controller.
-pub struct ResourceQuotas {
+pub(crate) struct ResourceQuotas {
     quotas: Arc<Informer<ResourceQuota>>,
     pods: Arc<Informer<Pod>>,
     services: Arc<Informer<Service>>,
@@ -42,7 +41,12 @@ pub struct ResourceQuotas {
 impl ResourceQuotas {
     /// Registers for what wakes it.
     #[must_use]
-    pub fn new(cluster: &Cluster, client: Client, inventory: Arc<Inventory>, queue: &Arc<Queue>) -> Self {
+    pub(crate) fn new(
+        cluster: &Cluster,
+        client: Client,
+        inventory: Arc<Inventory>,
+        queue: &Arc<Queue>,
+    ) -> Self {
         let wake = queue.clone();
         cluster.quotas.on_change(move |old, new| {
             let hard = |quota: &Arc<ResourceQuota>| quota.spec.as_ref().and_then(|s| s.hard.clone());

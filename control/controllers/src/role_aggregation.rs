@@ -15,8 +15,7 @@ use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The controller.
-pub struct RoleAggregation {
+pub(crate) struct RoleAggregation {
     roles: Arc<Informer<ClusterRole>>,
     client: Client,
 }
@@ -24,7 +23,7 @@ pub struct RoleAggregation {
 impl RoleAggregation {
     /// Registers for what wakes it.
     #[must_use]
-    pub fn new(cluster: &Cluster, client: Client, queue: &Arc<Queue>) -> Self {
+    pub(crate) fn new(cluster: &Cluster, client: Client, queue: &Arc<Queue>) -> Self {
         let (wake, roles) = (queue.clone(), cluster.cluster_roles.clone());
         cluster.cluster_roles.on_change(move |_, _| {
             for role in roles.list("").iter().filter(|r| r.aggregation_rule.is_some()) {

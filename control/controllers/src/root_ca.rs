@@ -21,8 +21,7 @@ const NAME: &str = "kube-root-ca.crt";
 /// What it says of itself.
 const DESCRIPTION: &str = "Contains a CA bundle that can be used to verify the kube-apiserver when using internal endpoints such as the internal service IP or kubernetes.default.svc. No other usage is guaranteed across distributions of Kubernetes clusters.";
 
-/// The controller.
-pub struct RootCa {
+pub(crate) struct RootCa {
     namespaces: Arc<Informer<Namespace>>,
     config_maps: Arc<Informer<ConfigMap>>,
     bundle: String,
@@ -32,7 +31,7 @@ pub struct RootCa {
 impl RootCa {
     /// Registers for what wakes it. `bundle` is the authority's certificate in PEM.
     #[must_use]
-    pub fn new(cluster: &Cluster, client: Client, bundle: String, queue: &Arc<Queue>) -> Self {
+    pub(crate) fn new(cluster: &Cluster, client: Client, bundle: String, queue: &Arc<Queue>) -> Self {
         let wake = queue.clone();
         cluster.namespaces.on_change(move |_, new| {
             if let Some(namespace) = new {

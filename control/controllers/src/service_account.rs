@@ -14,8 +14,7 @@ use kube::{Api, Client, ResourceExt};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The controller.
-pub struct ServiceAccounts {
+pub(crate) struct ServiceAccounts {
     namespaces: Arc<Informer<Namespace>>,
     accounts: Arc<Informer<ServiceAccount>>,
     client: Client,
@@ -24,7 +23,7 @@ pub struct ServiceAccounts {
 impl ServiceAccounts {
     /// Registers for what wakes it.
     #[must_use]
-    pub fn new(cluster: &Cluster, client: Client, queue: &Arc<Queue>) -> Self {
+    pub(crate) fn new(cluster: &Cluster, client: Client, queue: &Arc<Queue>) -> Self {
         let wake = queue.clone();
         cluster.namespaces.on_change(move |_, new| {
             if let Some(namespace) = new {

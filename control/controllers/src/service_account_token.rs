@@ -25,11 +25,11 @@ const NAME: &str = "kubernetes.io/service-account.name";
 const UID: &str = "kubernetes.io/service-account.uid";
 
 /// The controller; its keys are secrets.
-pub struct ServiceAccountTokens {
+pub(crate) struct ServiceAccountTokens {
     secrets: Arc<Informer<Secret>>,
     accounts: Arc<Informer<ServiceAccount>>,
     /// Secrets that went, and the account each was of.
-    gone: Arc<Mutex<HashMap<Key, Wanted>>>,
+    gone: Arc<Mutex<HashMap<Key, AccountRef>>>,
     key: Arc<SigningKey>,
     bundle: String,
     client: Client,
@@ -37,12 +37,12 @@ pub struct ServiceAccountTokens {
 
 /// The account a secret names; an empty uid stands for any.
 #[derive(Clone)]
-struct Wanted {
+struct AccountRef {
     name: String,
     uid: String,
 }
 
-impl Wanted {
+impl AccountRef {
     fn of(secret: &Secret) -> Self {
         let annotation = |name: &str| secret.annotations().get(name).cloned().unwrap_or_default();
         Self { name: annotation(NAME), uid: annotation(UID) }
@@ -56,21 +56,21 @@ impl Wanted {
 impl ServiceAccountTokens {
     /// Registers for what wakes it. `bundle` is the authority's certificate in PEM.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         cluster: &Cluster,
         client: Client,
         key: Arc<SigningKey>,
         bundle: String,
         queue: &Arc<Queue>,
     ) -> Self {
-        let gone: Arc<Mutex<HashMap<Key, Wanted>>> = Arc::default();
+        let gone: Arc<Mutex<HashMap<Key, AccountRef>>> = Arc::default();
         let (wake, went) = (queue.clone(), gone.clone());
         cluster.service_account_tokens.on_change(move |old, new| {
             let Some(secret) = new.or(old) else { return };
             let key = key_of(&**secret);
             match new {
                 Some(_) => drop(went.lock().remove(&key)),
-                None => drop(went.lock().insert(key.clone(), Wanted::of(secret))),
+                None => drop(went.lock().insert(key.clone(), AccountRef::of(secret))),
             }
             wake.add(key);
         });
@@ -84,7 +84,7 @@ impl ServiceAccountTokens {
             let secrets = secrets.list(&account.namespace().unwrap_or_default());
             secrets
                 .iter()
-                .filter(|s| Wanted::of(s).name == account.name_any())
+                .filter(|s| AccountRef::of(s).name == account.name_any())
                 .for_each(|s| wake.add(key_of(&**s)));
         });
         Self {
@@ -102,7 +102,7 @@ impl ServiceAccountTokens {
     }
 
     /// The account, when it is the one wanted.
-    async fn account(&self, namespace: &str, wanted: &Wanted) -> Result<Option<ServiceAccount>, Error> {
+    async fn account(&self, namespace: &str, wanted: &AccountRef) -> Result<Option<ServiceAccount>, Error> {
         let known = self.accounts.get(&Key::new(namespace, &wanted.name));
         if let Some(known) = known.filter(|account| wanted.is(account)) {
             return Ok(Some((*known).clone()));
@@ -145,7 +145,7 @@ impl ServiceAccountTokens {
     }
 
     /// Takes a secret that went from its account's list.
-    async fn unlist(&self, key: &Key, wanted: &Wanted) -> Result<(), Error> {
+    async fn unlist(&self, key: &Key, wanted: &AccountRef) -> Result<(), Error> {
         let account = self.accounts.get(&Key::new(&key.namespace, &wanted.name));
         let Some(account) = account.filter(|account| wanted.is(account)) else { return Ok(()) };
         let listed = account.secrets.as_deref().unwrap_or_default();
@@ -197,7 +197,7 @@ impl Reconcile for ServiceAccountTokens {
             }
             return Ok(None);
         };
-        let wanted = Wanted::of(&secret);
+        let wanted = AccountRef::of(&secret);
         if wanted.name.is_empty() || secret.metadata.deletion_timestamp.is_some() {
             return Ok(None);
         }

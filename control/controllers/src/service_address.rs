@@ -45,7 +45,7 @@ fn parent(address: &IPAddress) -> Option<Key> {
 }
 
 /// The controller. A key is a Service's.
-pub struct ServiceAddresses {
+pub(crate) struct ServiceAddresses {
     services: Arc<Informer<Service>>,
     addresses: Arc<Informer<IPAddress>>,
     client: Client,
@@ -54,7 +54,7 @@ pub struct ServiceAddresses {
 impl ServiceAddresses {
     /// Registers for what wakes it.
     #[must_use]
-    pub fn new(cluster: &Cluster, client: Client, queue: &Arc<Queue>) -> Self {
+    pub(crate) fn new(cluster: &Cluster, client: Client, queue: &Arc<Queue>) -> Self {
         let wake = queue.clone();
         cluster.services.on_change(move |old, new| {
             let ips = |service: Option<&Arc<Service>>| service.map(|s| cluster_ips(s)).unwrap_or_default();

@@ -26,8 +26,7 @@ const MANAGER: &str = "service-cidr-controller";
 /// How long a range that may go stays, so that every API server has stopped giving addresses from it.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// The controller.
-pub struct ServiceCidrs {
+pub(crate) struct ServiceCidrs {
     ranges: Arc<Informer<ServiceCIDR>>,
     addresses: Arc<Informer<IPAddress>>,
     client: Client,
@@ -36,7 +35,7 @@ pub struct ServiceCidrs {
 impl ServiceCidrs {
     /// Registers for what wakes it.
     #[must_use]
-    pub fn new(cluster: &Cluster, client: Client, queue: &Arc<Queue>) -> Self {
+    pub(crate) fn new(cluster: &Cluster, client: Client, queue: &Arc<Queue>) -> Self {
         let (wake, ranges) = (queue.clone(), cluster.service_cidrs.clone());
         cluster.service_cidrs.on_change(move |old, new| {
             for range in [old, new].into_iter().flatten() {

@@ -30,8 +30,7 @@ const KEEP_FINISHED: SignedDuration = SignedDuration::from_hours(1);
 /// How long a request nobody decided on stays.
 const KEEP_PENDING: SignedDuration = SignedDuration::from_hours(24);
 
-/// The controller.
-pub struct Signing {
+pub(crate) struct Signing {
     requests: Arc<Informer<CertificateSigningRequest>>,
     nodes: Arc<Informer<Node>>,
     authority: Arc<Authority>,
@@ -41,7 +40,12 @@ pub struct Signing {
 impl Signing {
     /// Registers for what wakes it.
     #[must_use]
-    pub fn new(cluster: &Cluster, client: Client, authority: Arc<Authority>, queue: &Arc<Queue>) -> Self {
+    pub(crate) fn new(
+        cluster: &Cluster,
+        client: Client,
+        authority: Arc<Authority>,
+        queue: &Arc<Queue>,
+    ) -> Self {
         let wake = queue.clone();
         cluster.requests.on_change(move |old, new| {
             if let Some(request) = new.or(old) {

@@ -10,7 +10,7 @@ mod plan;
 
 use crate::claim::{Claim, pod_changed, selector};
 use crate::cluster::Cluster;
-use crate::history::{History, Revisions, Wanted, template_of};
+use crate::history::{History, RevisionSpec, Revisions, template_of};
 use crate::informer::{Informer, key_of};
 use crate::pods::{message_of, terminating_namespace};
 use crate::queue::{Key, Queue};
@@ -30,8 +30,7 @@ use std::time::Duration;
 /// The label of a revision that says its template's hash.
 const HASH_LABEL: &str = "controller.kubernetes.io/hash";
 
-/// The controller.
-pub struct StatefulSets {
+pub(crate) struct StatefulSets {
     sets: Arc<Informer<StatefulSet>>,
     pods: Arc<Informer<Pod>>,
     claims: Arc<Informer<PersistentVolumeClaim>>,
@@ -43,7 +42,7 @@ pub struct StatefulSets {
 impl StatefulSets {
     /// Registers for what wakes it.
     #[must_use]
-    pub fn new(cluster: &Cluster, client: Client, recorder: Recorder, queue: &Arc<Queue>) -> Self {
+    pub(crate) fn new(cluster: &Cluster, client: Client, recorder: Recorder, queue: &Arc<Queue>) -> Self {
         let wake = queue.clone();
         cluster.stateful_sets.on_change(move |old, new| {
             if let Some(set) = new.or(old) {
@@ -123,7 +122,7 @@ impl StatefulSets {
         let template = set.spec.as_ref().map(|s| s.template.clone()).unwrap_or_default();
         let labels = template.metadata.as_ref().and_then(|m| m.labels.clone()).unwrap_or_default();
         let collisions = set.status.as_ref().and_then(|s| s.collision_count).unwrap_or(0);
-        let wanted = Wanted { template: &template, hash_label: HASH_LABEL, labels, collisions };
+        let wanted = RevisionSpec { template: &template, hash_label: HASH_LABEL, labels, collisions };
         let synced = self.revisions.sync(set, key, selector, wanted).await;
         if synced.as_ref().is_err_and(Error::is_conflict) {
             let patch = Patch::Merge(json!({ "status": { "collisionCount": collisions + 1 } }));

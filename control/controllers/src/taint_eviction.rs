@@ -2,7 +2,7 @@
 //!
 //! Woken by: a node whose NoExecute taints changed, a pod that came to a node or whose tolerations changed, and the end of a toleration.
 //! Reads: nodes and pods. Writes: the pod's condition `DisruptionTarget`, and its deletion. Promises: a pod leaves only while such a taint is
-//! there; its time runs from when this controller first saw pod and taint together, and starts anew after a restart.
+//! there; its time runs from when this controller first saw pod and taint together, and starts again after a restart.
 
 mod plan;
 
@@ -25,7 +25,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// The controller. A key is a pod.
-pub struct TaintEviction {
+pub(crate) struct TaintEviction {
     nodes: Arc<Informer<Node>>,
     pods: Arc<Informer<Pod>>,
     /// Pods that are to leave: their uid, and since when their time runs.
@@ -46,7 +46,7 @@ fn node_of(pod: &Pod) -> Option<&str> {
 impl TaintEviction {
     /// Registers for what wakes it.
     #[must_use]
-    pub fn new(cluster: &Cluster, client: Client, recorder: Recorder, queue: &Arc<Queue>) -> Self {
+    pub(crate) fn new(cluster: &Cluster, client: Client, recorder: Recorder, queue: &Arc<Queue>) -> Self {
         let (wake, pods) = (queue.clone(), cluster.pods.clone());
         cluster.nodes.on_change(move |old, new| {
             let Some(node) = new.or(old) else { return };

@@ -14,8 +14,7 @@ use kube::{Api, Client, ResourceExt};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The controller.
-pub struct TtlAfterFinished {
+pub(crate) struct TtlAfterFinished {
     jobs: Arc<Informer<Job>>,
     client: Client,
 }
@@ -23,7 +22,7 @@ pub struct TtlAfterFinished {
 impl TtlAfterFinished {
     /// Registers for what wakes it.
     #[must_use]
-    pub fn new(cluster: &Cluster, client: Client, queue: &Arc<Queue>) -> Self {
+    pub(crate) fn new(cluster: &Cluster, client: Client, queue: &Arc<Queue>) -> Self {
         let wake = queue.clone();
         cluster.jobs.on_change(move |_, new| {
             if let Some(job) = new.filter(|j| left(j, Timestamp::UNIX_EPOCH).is_some()) {

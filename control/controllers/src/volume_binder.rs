@@ -7,8 +7,8 @@
 //!
 //! - [`plan`] decides (pure); [`mod@write`] does; [`reclaim`] takes volumes back; [`migration`]: plugins whose drivers took over
 
-pub mod migration;
-pub mod plan;
+pub(crate) mod migration;
+pub(crate) mod plan;
 mod reclaim;
 mod write;
 
@@ -57,7 +57,7 @@ fn is_over(pod: &Pod) -> bool {
 }
 
 /// The binder as claims see it.
-pub struct ClaimBinder {
+pub(crate) struct ClaimBinder {
     claims: Arc<Informer<PersistentVolumeClaim>>,
     volumes: Arc<Informer<PersistentVolume>>,
     classes: Arc<Informer<StorageClass>>,
@@ -71,7 +71,7 @@ pub struct ClaimBinder {
 impl ClaimBinder {
     /// Registers for what wakes it.
     #[must_use]
-    pub fn new(cluster: &Cluster, client: Client, recorder: Recorder, queue: &Arc<Queue>) -> Self {
+    pub(crate) fn new(cluster: &Cluster, client: Client, recorder: Recorder, queue: &Arc<Queue>) -> Self {
         let binder = Self {
             claims: cluster.persistent_volume_claims.clone(),
             volumes: cluster.persistent_volumes.clone(),
@@ -215,7 +215,7 @@ fn migration_of(claim: &PersistentVolumeClaim) -> Option<Option<&'static str>> {
 }
 
 /// The binder as volumes see it.
-pub struct VolumeBinder {
+pub(crate) struct VolumeBinder {
     claims: Arc<Informer<PersistentVolumeClaim>>,
     volumes: Arc<Informer<PersistentVolume>>,
     pods: Arc<Informer<Pod>>,
@@ -228,7 +228,7 @@ pub struct VolumeBinder {
 impl VolumeBinder {
     /// Registers for what wakes it; `claims` is the queue of the [`ClaimBinder`].
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         cluster: &Cluster,
         client: Client,
         recorder: Recorder,

@@ -20,8 +20,7 @@ use std::time::Duration;
 const REASON: &str = "ExternalExpanding";
 const RESIZER: &str = "volume.kubernetes.io/storage-resizer";
 
-/// The controller.
-pub struct Expansion {
+pub(crate) struct Expansion {
     claims: Arc<Informer<PersistentVolumeClaim>>,
     volumes: Arc<Informer<PersistentVolume>>,
     client: Client,
@@ -31,7 +30,7 @@ pub struct Expansion {
 impl Expansion {
     /// Registers for what wakes it.
     #[must_use]
-    pub fn new(cluster: &Cluster, client: Client, recorder: Recorder, queue: &Arc<Queue>) -> Self {
+    pub(crate) fn new(cluster: &Cluster, client: Client, recorder: Recorder, queue: &Arc<Queue>) -> Self {
         let wake = queue.clone();
         cluster.persistent_volume_claims.on_change(move |old, new| {
             let Some(claim) = new.filter(|c| grows(c)) else { return };

@@ -20,8 +20,7 @@ use std::time::Duration;
 const CLAIM: &str = "kubernetes.io/pvc-protection";
 const VOLUME: &str = "kubernetes.io/pv-protection";
 
-/// Protects claims.
-pub struct ClaimProtection {
+pub(crate) struct ClaimProtection {
     claims: Arc<Informer<PersistentVolumeClaim>>,
     pods: Arc<Informer<Pod>>,
     client: Client,
@@ -30,7 +29,7 @@ pub struct ClaimProtection {
 impl ClaimProtection {
     /// Registers for what wakes it.
     #[must_use]
-    pub fn new(cluster: &Cluster, client: Client, queue: &Arc<Queue>) -> Self {
+    pub(crate) fn new(cluster: &Cluster, client: Client, queue: &Arc<Queue>) -> Self {
         wake_on(&cluster.persistent_volume_claims, queue);
         let wake = queue.clone();
         cluster.pods.on_change(move |old, new| {
@@ -68,8 +67,7 @@ impl Reconcile for ClaimProtection {
     }
 }
 
-/// Protects volumes.
-pub struct VolumeProtection {
+pub(crate) struct VolumeProtection {
     volumes: Arc<Informer<PersistentVolume>>,
     client: Client,
 }
@@ -77,7 +75,7 @@ pub struct VolumeProtection {
 impl VolumeProtection {
     /// Registers for what wakes it.
     #[must_use]
-    pub fn new(cluster: &Cluster, client: Client, queue: &Arc<Queue>) -> Self {
+    pub(crate) fn new(cluster: &Cluster, client: Client, queue: &Arc<Queue>) -> Self {
         wake_on(&cluster.persistent_volumes, queue);
         Self { volumes: cluster.persistent_volumes.clone(), client }
     }

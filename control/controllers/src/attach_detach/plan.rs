@@ -7,12 +7,10 @@ use std::collections::BTreeMap;
 
 /// A volume that a node's pods want.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wanted {
+pub(crate) struct DesiredAttachment {
     /// The name of its attachment to the node.
     pub name: String,
-    /// The PersistentVolume.
     pub volume: String,
-    /// Its driver.
     pub driver: String,
     /// As the Node's status names it.
     pub unique: String,
@@ -20,10 +18,10 @@ pub struct Wanted {
     pub shared: bool,
 }
 
-impl Wanted {
+impl DesiredAttachment {
     /// A volume of a driver for a node; `None` for other volumes.
     #[must_use]
-    pub fn new(volume: &PersistentVolume, node: &str) -> Option<Self> {
+    pub(crate) fn new(volume: &PersistentVolume, node: &str) -> Option<Self> {
         let spec = volume.spec.as_ref()?;
         let source = spec.csi.as_ref()?;
         let modes = spec.access_modes.as_deref().unwrap_or_default();
@@ -39,14 +37,10 @@ impl Wanted {
 
 /// A VolumeAttachment of a PersistentVolume.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Attachment {
-    /// Its name.
+pub(crate) struct Attachment {
     pub name: String,
-    /// Its uid.
     pub uid: String,
-    /// The node.
     pub node: String,
-    /// The PersistentVolume.
     pub volume: String,
     /// The attacher says it is done.
     pub attached: bool,
@@ -57,7 +51,7 @@ pub struct Attachment {
 impl Attachment {
     /// Reads one; `None` for inline volumes, which are not ours.
     #[must_use]
-    pub fn new(attachment: &VolumeAttachment) -> Option<Self> {
+    pub(crate) fn new(attachment: &VolumeAttachment) -> Option<Self> {
         let meta = &attachment.metadata;
         Some(Self {
             name: meta.name.clone()?,
@@ -80,20 +74,19 @@ fn name(handle: &str, driver: &str, node: &str) -> String {
 /// Whether an attachment is of our making, which its name says: others may attach volumes to nodes for purposes of their own. `volume`
 /// is the one it is of; where that is gone, `shown` may tell: what its node's status names as attached.
 #[must_use]
-pub fn is_ours(attachment: &Attachment, volume: Option<&PersistentVolume>, shown: &[String]) -> bool {
+pub(crate) fn is_ours(attachment: &Attachment, volume: Option<&PersistentVolume>, shown: &[String]) -> bool {
     let Attachment { name, node, .. } = attachment;
-    let by_volume = volume.and_then(|volume| Wanted::new(volume, node)).is_some_and(|w| w.name == *name);
+    let by_volume =
+        volume.and_then(|volume| DesiredAttachment::new(volume, node)).is_some_and(|w| w.name == *name);
     by_volume || shown.iter().any(|unique| attachment_of(unique, node) == *name)
 }
 
 /// What to do for a node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Plan {
-    /// Attach these.
-    pub attach: Vec<Wanted>,
+pub(crate) struct Plan {
+    pub attach: Vec<DesiredAttachment>,
     /// These cannot be: why.
-    pub refuse: Vec<(Wanted, String)>,
-    /// Detach these.
+    pub refuse: Vec<(DesiredAttachment, String)>,
     pub detach: Vec<Attachment>,
     /// What is attached and wanted: as the Node's status names it, to the attachment's name.
     pub attached: BTreeMap<String, String>,
@@ -103,7 +96,13 @@ pub struct Plan {
 
 /// Decides. `all` are the attachments of our making; `in_use` is what the Node says it has mounted; `lost`: the node is gone, or silent for long.
 #[must_use]
-pub fn plan(node: &str, wanted: &[&Wanted], all: &[Attachment], in_use: &[String], lost: bool) -> Plan {
+pub(crate) fn plan(
+    node: &str,
+    wanted: &[&DesiredAttachment],
+    all: &[Attachment],
+    in_use: &[String],
+    lost: bool,
+) -> Plan {
     let mut plan = Plan::default();
     for one in wanted {
         match all.iter().find(|a| a.name == one.name) {
@@ -155,16 +154,16 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn wanted(volume: &str, node: &str, mode: &str) -> Wanted {
+    fn wanted(volume: &str, node: &str, mode: &str) -> DesiredAttachment {
         let volume: PersistentVolume = serde_json::from_value(json!({
             "metadata": {"name": volume},
             "spec": {"accessModes": [mode], "csi": {"driver": "d", "volumeHandle": format!("h-{volume}")}},
         }))
         .unwrap();
-        Wanted::new(&volume, node).unwrap()
+        DesiredAttachment::new(&volume, node).unwrap()
     }
 
-    fn attachment(of: &Wanted, node: &str, attached: bool) -> Attachment {
+    fn attachment(of: &DesiredAttachment, node: &str, attached: bool) -> Attachment {
         Attachment {
             name: of.name.clone(),
             uid: "u".into(),

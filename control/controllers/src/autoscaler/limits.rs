@@ -12,30 +12,25 @@ const REMEMBERED: Duration = Duration::from_secs(3600);
 
 /// What an autoscaler wished and did lately.
 #[derive(Debug, Default)]
-pub struct History {
+pub(super) struct History {
     wishes: Vec<(i32, Instant)>,
     added: Vec<(i32, Instant)>,
     removed: Vec<(i32, Instant)>,
 }
 
 /// A condition's status, reason and message.
-pub type Said = (bool, &'static str, &'static str);
+pub(super) type Said = (bool, &'static str, &'static str);
 
 /// The bounds of one decision.
 #[derive(Clone, Copy, Debug)]
-pub struct Bounds {
-    /// Fewest replicas.
+pub(super) struct Bounds {
     pub min: i32,
-    /// Most replicas.
     pub max: i32,
-    /// Present replicas.
     pub current: i32,
 }
 
-/// The decision.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Decision {
-    /// Replicas.
+pub(super) struct Decision {
     pub replicas: i32,
     /// For the condition `AbleToScale`.
     pub able: Said,
@@ -110,14 +105,14 @@ impl Rules {
 
 impl History {
     /// What is asked before the first metric counts as wished.
-    pub fn begin(&mut self, current: i32, now: Instant) {
+    pub(super) fn begin(&mut self, current: i32, now: Instant) {
         if self.wishes.is_empty() {
             self.wishes.push((current, now));
         }
     }
 
     /// Remembers a change of replicas.
-    pub fn changed(&mut self, from: i32, to: i32, now: Instant) {
+    pub(super) fn changed(&mut self, from: i32, to: i32, now: Instant) {
         let (list, by) =
             if to > from { (&mut self.added, to - from) } else { (&mut self.removed, from - to) };
         list.retain(|(_, at)| now.duration_since(*at) <= REMEMBERED);
@@ -135,7 +130,7 @@ impl History {
     }
 
     /// Decides about a wish.
-    pub fn decide(
+    pub(super) fn decide(
         &mut self,
         behavior: Option<&HorizontalPodAutoscalerBehavior>,
         bounds: Bounds,

@@ -14,11 +14,8 @@ use std::time::Duration;
 /// Over how long a custom metric was measured, where it does not say.
 const WINDOW: Duration = Duration::from_secs(60);
 
-/// Asks.
-pub struct Metrics<'a> {
-    /// By whom.
+pub(super) struct Metrics<'a> {
     pub client: &'a Client,
-    /// Where.
     pub namespace: &'a str,
 }
 
@@ -67,7 +64,12 @@ impl Metrics<'_> {
     }
 
     /// Use of `cpu` or `memory` by pod: of one container, or of all of them.
-    pub async fn resource(&self, resource: &str, selector: &str, container: &str) -> Result<Samples, String> {
+    pub(super) async fn resource(
+        &self,
+        resource: &str,
+        selector: &str,
+        container: &str,
+    ) -> Result<Samples, String> {
         let (namespace, selector) = (self.namespace, escaped(selector));
         let path =
             format!("/apis/metrics.k8s.io/v1beta1/namespaces/{namespace}/pods?labelSelector={selector}");
@@ -80,7 +82,7 @@ impl Metrics<'_> {
     }
 
     /// A metric of each pod.
-    pub async fn pods(&self, metric: &str, selector: &str, of: &str) -> Result<Samples, String> {
+    pub(super) async fn pods(&self, metric: &str, selector: &str, of: &str) -> Result<Samples, String> {
         let path = format!("namespaces/{}/pods/*/{}", self.namespace, escaped(metric));
         let query = format!("labelSelector={}&metricLabelSelector={}", escaped(selector), escaped(of));
         let list = self.custom(&path, &query, "pods.custom.metrics.k8s.io *").await?;
@@ -96,7 +98,7 @@ impl Metrics<'_> {
     }
 
     /// A metric of one object.
-    pub async fn object(
+    pub(super) async fn object(
         &self,
         metric: &str,
         object: &CrossVersionObjectReference,
@@ -142,7 +144,7 @@ impl Metrics<'_> {
     }
 
     /// The values of a metric of something outside the cluster.
-    pub async fn external(&self, metric: &str, selector: &str) -> Result<i64, String> {
+    pub(super) async fn external(&self, metric: &str, selector: &str) -> Result<i64, String> {
         let (namespace, name, selector) = (self.namespace, escaped(metric), escaped(selector));
         let path = format!(
             "/apis/external.metrics.k8s.io/v1beta1/namespaces/{namespace}/{name}?labelSelector={selector}"
@@ -157,7 +159,7 @@ impl Metrics<'_> {
 }
 
 /// What is said of a kind nobody serves.
-pub fn no_match(group: &str, kind: &str) -> String {
+pub(super) fn no_match(group: &str, kind: &str) -> String {
     format!("no matches for kind \"{kind}\" in group \"{group}\"")
 }
 

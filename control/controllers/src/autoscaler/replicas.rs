@@ -16,21 +16,18 @@ const FIRST_READINESS: Duration = Duration::from_secs(30);
 
 /// What was measured of a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sample {
-    /// The amount.
+pub(super) struct Sample {
     pub value: i64,
-    /// When.
     pub at: Timestamp,
     /// Over how long.
     pub window: Duration,
 }
 
-/// Samples by pod.
-pub type Samples = BTreeMap<String, Sample>;
+pub(super) type Samples = BTreeMap<String, Sample>;
 
 /// How far use may be from its target before anything is done about it.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Tolerance {
+pub(super) struct Tolerance {
     /// Below.
     pub down: f64,
     /// Above.
@@ -45,12 +42,11 @@ impl Tolerance {
 
 /// The target's pods at one moment.
 #[derive(Clone, Copy)]
-pub struct Pods<'a> {
+pub(super) struct Pods<'a> {
     /// Those its selector selects.
     pub all: &'a [Arc<Pod>],
     /// How many the target has been told to have.
     pub replicas: i32,
-    /// The moment.
     pub now: Timestamp,
 }
 
@@ -192,7 +188,7 @@ fn request(pod: &Pod, container: &str, resource: &str) -> Result<i64, String> {
 ///
 /// # Errors
 /// Nothing can be said: why.
-pub fn by_utilization(
+pub(super) fn by_utilization(
     pods: Pods<'_>,
     tolerance: Tolerance,
     (resource, container): (&str, &str),
@@ -226,7 +222,7 @@ pub fn by_utilization(
 ///
 /// # Errors
 /// Nothing can be said: why.
-pub fn by_mean(
+pub(super) fn by_mean(
     pods: Pods<'_>,
     tolerance: Tolerance,
     resource: &str,
@@ -245,7 +241,7 @@ pub fn by_mean(
 ///
 /// # Errors
 /// There are no pods.
-pub fn by_total(pods: Pods<'_>, tolerance: Tolerance, target: i64, usage: i64) -> Result<i32, String> {
+pub(super) fn by_total(pods: Pods<'_>, tolerance: Tolerance, target: i64, usage: i64) -> Result<i32, String> {
     let ratio = usage as f64 / target as f64;
     if pods.replicas == 0 {
         return Ok(ceil(ratio));
@@ -266,7 +262,7 @@ pub fn by_total(pods: Pods<'_>, tolerance: Tolerance, target: i64, usage: i64) -
 
 /// Replicas for a target of one amount shared among them; with the present share. `replicas` is how many there are.
 #[must_use]
-pub fn by_share(replicas: i32, tolerance: Tolerance, target: i64, usage: i64) -> (i32, i64) {
+pub(super) fn by_share(replicas: i32, tolerance: Tolerance, target: i64, usage: i64) -> (i32, i64) {
     let ratio = usage as f64 / (target as f64 * f64::from(replicas));
     let wanted = if tolerance.holds(ratio) { replicas } else { ceil(usage as f64 / target as f64) };
     (wanted, (usage as f64 / f64::from(replicas)).ceil() as i64)

@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
 
 /// What a round leaves behind.
-pub struct Status {
+pub(super) struct Status {
     /// Replicas the target is told to have.
     pub current: i32,
     /// Replicas it shall have.
@@ -22,7 +22,7 @@ pub struct Status {
 
 impl Status {
     /// The status as it stands.
-    pub fn of(autoscaler: &Autoscaler) -> Self {
+    pub(super) fn of(autoscaler: &Autoscaler) -> Self {
         let status = autoscaler.status.as_ref();
         let metrics = status.and_then(|s| s.current_metrics.as_ref()).into_iter().flatten();
         Self {
@@ -52,27 +52,27 @@ impl Status {
     }
 
     /// `AbleToScale`: the target's scale can be read and written.
-    pub fn able(&mut self, holds: bool, reason: &str, message: &str) {
+    pub(super) fn able(&mut self, holds: bool, reason: &str, message: &str) {
         self.condition("AbleToScale", holds, reason, message);
     }
 
     /// `ScalingActive`: metrics can be had.
-    pub fn active(&mut self, holds: bool, reason: &str, message: &str) {
+    pub(super) fn active(&mut self, holds: bool, reason: &str, message: &str) {
         self.condition("ScalingActive", holds, reason, message);
     }
 
     /// `ScalingLimited`: more or fewer replicas were asked for than there may be.
-    pub fn limited(&mut self, holds: bool, reason: &str, message: &str) {
+    pub(super) fn limited(&mut self, holds: bool, reason: &str, message: &str) {
         self.condition("ScalingLimited", holds, reason, message);
     }
 
     /// The target was told.
-    pub fn scaled_at(&mut self, now: Timestamp) {
+    pub(super) fn scaled_at(&mut self, now: Timestamp) {
         self.scaled = Some(Time(now));
     }
 
     /// What to write, if anything.
-    pub fn patch(&self, autoscaler: &Autoscaler) -> Option<Value> {
+    pub(super) fn patch(&self, autoscaler: &Autoscaler) -> Option<Value> {
         let told = |status: &Self| {
             json!({
                 "currentReplicas": status.current,

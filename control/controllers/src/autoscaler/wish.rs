@@ -18,8 +18,7 @@ use std::sync::Arc;
 const TOLERANCE: f64 = 0.1;
 
 /// What a metric asks for.
-pub struct Wish {
-    /// Replicas.
+pub(super) struct Wish {
     pub replicas: i32,
     /// Which metric, in words.
     pub name: String,
@@ -28,17 +27,16 @@ pub struct Wish {
 }
 
 /// Why a metric cannot be had.
-pub struct Failure {
+pub(super) struct Failure {
     /// The event's and condition's reason.
     pub reason: &'static str,
     /// What could not be done.
     pub what: String,
-    /// Why.
     pub why: String,
 }
 
 /// How far from their targets this autoscaler's metrics may be.
-pub fn tolerance(autoscaler: &HorizontalPodAutoscaler) -> Tolerance {
+pub(super) fn tolerance(autoscaler: &HorizontalPodAutoscaler) -> Tolerance {
     let behavior = autoscaler.spec.behavior.as_ref();
     let stated = |quantity: Option<&ApiQuantity>| {
         quantity.and_then(|q| Quantity::parse(&q.0).ok()).map_or(TOLERANCE, |q| q.as_f64())
@@ -50,14 +48,12 @@ pub fn tolerance(autoscaler: &HorizontalPodAutoscaler) -> Tolerance {
 }
 
 /// What all metrics of one autoscaler are judged by.
-pub struct Wishes<'a> {
-    /// The metrics APIs.
+pub(super) struct Wishes<'a> {
     pub metrics: Metrics<'a>,
     /// The kinds there are.
     pub inventory: &'a Inventory,
     /// Selects the target's pods.
     pub selector: &'a str,
-    /// The target's pods.
     pub pods: &'a [Arc<Pod>],
     /// Replicas the target is told to have.
     pub current: i32,
@@ -91,7 +87,7 @@ impl Wishes<'_> {
     }
 
     /// What one metric asks for.
-    pub async fn of(&self, spec: &MetricSpec) -> Result<Wish, Failure> {
+    pub(super) async fn of(&self, spec: &MetricSpec) -> Result<Wish, Failure> {
         let (reason, what, wish) = match spec.type_.as_str() {
             "Resource" => {
                 let Some(source) = &spec.resource else { return Err(unknown(spec)) };

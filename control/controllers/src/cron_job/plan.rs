@@ -13,16 +13,14 @@ const MANY: i64 = 100;
 /// So much after the time a wake-up comes, so that it does not come before it.
 const DELTA: Duration = Duration::from_millis(100);
 
-/// What is due.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Due {
+pub(super) enum Due {
     /// Nothing yet.
     Not,
     /// The schedule has times that no clock shows.
     Never,
     /// The newest time that has come.
     At {
-        /// The time.
         time: Timestamp,
         /// More than a hundred others were missed before it.
         many_missed: bool,
@@ -31,7 +29,7 @@ pub enum Due {
 
 /// The newest time after `since` that is not after `now`. With a deadline nothing older than that is looked for.
 #[must_use]
-pub fn due(schedule: &Schedule, since: Timestamp, deadline: Option<i64>, now: Timestamp) -> Due {
+pub(super) fn due(schedule: &Schedule, since: Timestamp, deadline: Option<i64>, now: Timestamp) -> Due {
     let oldest = deadline.and_then(|d| now.checked_sub(SignedDuration::from_secs(d)).ok());
     let since = oldest.map_or(since, |oldest| oldest.max(since));
     let Some(first) = schedule.next(since).filter(|t| *t <= now) else { return Due::Not };
@@ -61,13 +59,13 @@ pub fn due(schedule: &Schedule, since: Timestamp, deadline: Option<i64>, now: Ti
 
 /// Whether it is too late for a time.
 #[must_use]
-pub fn too_late(time: Timestamp, deadline: Option<i64>, now: Timestamp) -> bool {
+pub(super) fn too_late(time: Timestamp, deadline: Option<i64>, now: Timestamp) -> bool {
     deadline.is_some_and(|d| now.duration_since(time) > SignedDuration::from_secs(d))
 }
 
 /// How long until the schedule's next time.
 #[must_use]
-pub fn until_next(schedule: &Schedule, since: Timestamp, now: Timestamp) -> Option<Duration> {
+pub(super) fn until_next(schedule: &Schedule, since: Timestamp, now: Timestamp) -> Option<Duration> {
     let base = match due(schedule, since, None, now) {
         Due::At { time, .. } => time,
         Due::Not => since,
@@ -79,13 +77,13 @@ pub fn until_next(schedule: &Schedule, since: Timestamp, now: Timestamp) -> Opti
 
 /// The name of the job for one time.
 #[must_use]
-pub fn job_name(cron: &str, time: Timestamp) -> String {
+pub(super) fn job_name(cron: &str, time: Timestamp) -> String {
     format!("{cron}-{}", time.as_second() / 60)
 }
 
 /// How a job ended.
 #[must_use]
-pub fn end_of(job: &Job) -> Option<&str> {
+pub(super) fn end_of(job: &Job) -> Option<&str> {
     let conditions = job.status.as_ref()?.conditions.as_ref()?;
     let end = conditions
         .iter()
@@ -95,7 +93,7 @@ pub fn end_of(job: &Job) -> Option<&str> {
 
 /// Jobs beyond the history limits, the oldest of each kind.
 #[must_use]
-pub fn beyond_history<'a>(spec: &CronJobSpec, jobs: &'a [Arc<Job>]) -> Vec<&'a Arc<Job>> {
+pub(super) fn beyond_history<'a>(spec: &CronJobSpec, jobs: &'a [Arc<Job>]) -> Vec<&'a Arc<Job>> {
     let limits = [
         ("Complete", spec.successful_jobs_history_limit.unwrap_or(3)),
         ("Failed", spec.failed_jobs_history_limit.unwrap_or(1)),
@@ -117,13 +115,13 @@ pub fn beyond_history<'a>(spec: &CronJobSpec, jobs: &'a [Arc<Job>]) -> Vec<&'a A
 
 /// As Go prints RFC 1123 with a numeric zone.
 #[must_use]
-pub fn rfc1123z(time: Timestamp) -> String {
+pub(super) fn rfc1123z(time: Timestamp) -> String {
     time.strftime("%a, %d %b %Y %H:%M:%S +0000").to_string()
 }
 
 /// As Go prints RFC 3339 in a zone.
 #[must_use]
-pub fn rfc3339(time: Timestamp, zone: TimeZone) -> String {
+pub(super) fn rfc3339(time: Timestamp, zone: TimeZone) -> String {
     let zoned = time.to_zoned(zone);
     if zoned.offset().seconds() == 0 {
         return zoned.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();

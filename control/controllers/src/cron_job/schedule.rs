@@ -12,7 +12,7 @@ const HORIZON_YEARS: i16 = 5;
 
 /// Why a schedule cannot be read.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Error {
+pub(super) enum Error {
     /// Not five fields.
     #[error("expected exactly 5 fields, found {0}: [{1}]")]
     Fields(usize, String),
@@ -56,7 +56,7 @@ enum Rule {
 
 /// A schedule in its zone.
 #[derive(Clone, Debug)]
-pub struct Schedule {
+pub(super) struct Schedule {
     rule: Rule,
     zone: TimeZone,
 }
@@ -80,7 +80,7 @@ impl Schedule {
     ///
     /// # Errors
     /// What upstream's parser says.
-    pub fn parse(text: &str, mut zone: TimeZone) -> Result<Self, Error> {
+    pub(super) fn parse(text: &str, mut zone: TimeZone) -> Result<Self, Error> {
         let mut text = text;
         if let Some(rest) = text.strip_prefix("TZ=").or_else(|| text.strip_prefix("CRON_TZ=")) {
             let (name, rest) = rest.split_once(' ').unwrap_or((rest, ""));
@@ -111,7 +111,7 @@ impl Schedule {
 
     /// The first time after `after`, if there is one within five years.
     #[must_use]
-    pub fn next(&self, after: Timestamp) -> Option<Timestamp> {
+    pub(super) fn next(&self, after: Timestamp) -> Option<Timestamp> {
         let fields = match &self.rule {
             Rule::Every(pause) => {
                 let whole = Timestamp::from_second(after.as_second()).ok()?;

@@ -10,7 +10,7 @@ use machinery::node_terms;
 use machinery::taints::any_tolerates;
 
 /// The label that tells pods of one template from those of another.
-pub const HASH_LABEL: &str = "controller-revision-hash";
+pub(super) const HASH_LABEL: &str = "controller-revision-hash";
 /// The old numbering of templates, kept for sets that still have it.
 const GENERATION_LABEL: &str = "pod-template-generation";
 const GENERATION_ANNOTATION: &str = "deprecated.daemonset.template.generation";
@@ -28,7 +28,7 @@ const BORNE: [(&str, &str); 7] = [
 
 /// Whether a pod starts, and whether one that is there stays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fit {
+pub(super) struct Fit {
     /// A pod belongs here.
     pub run: bool,
     /// A pod that is here may stay.
@@ -37,7 +37,7 @@ pub struct Fit {
 
 /// Whether a set's pods belong on a node.
 #[must_use]
-pub fn fit(set: &DaemonSet, node: &Node) -> Fit {
+pub(super) fn fit(set: &DaemonSet, node: &Node) -> Fit {
     const NO: Fit = Fit { run: false, stay: false };
     let Some(spec) = set.spec.as_ref().and_then(|s| s.template.spec.as_ref()) else { return NO };
     let name = node.name_any();
@@ -91,7 +91,7 @@ fn generation(set: &DaemonSet) -> Option<String> {
 
 /// The template of a pod with `hash` that only `node` can take.
 #[must_use]
-pub fn template_for(set: &DaemonSet, hash: &str, node: &str) -> PodTemplateSpec {
+pub(super) fn template_for(set: &DaemonSet, hash: &str, node: &str) -> PodTemplateSpec {
     let mut template = set.spec.as_ref().map(|s| s.template.clone()).unwrap_or_default();
     let labels = template.metadata.get_or_insert_default().labels.get_or_insert_default();
     labels.insert(HASH_LABEL.to_owned(), hash.to_owned());
@@ -116,7 +116,7 @@ pub fn template_for(set: &DaemonSet, hash: &str, node: &str) -> PodTemplateSpec 
 
 /// The node a daemon pod is on, or waits for.
 #[must_use]
-pub fn target(pod: &Pod) -> Option<&str> {
+pub(super) fn target(pod: &Pod) -> Option<&str> {
     let spec = pod.spec.as_ref()?;
     if let Some(node) = spec.node_name.as_deref().filter(|n| !n.is_empty()) {
         return Some(node);
@@ -133,7 +133,7 @@ pub fn target(pod: &Pod) -> Option<&str> {
 
 /// Whether a pod has the set's template.
 #[must_use]
-pub fn updated(set: &DaemonSet, pod: &Pod, hash: &str) -> bool {
+pub(super) fn updated(set: &DaemonSet, pod: &Pod, hash: &str) -> bool {
     let label = |name| pod.labels().get(name).map(String::as_str);
     (!hash.is_empty() && label(HASH_LABEL) == Some(hash))
         || generation(set).is_some_and(|g| label(GENERATION_LABEL) == Some(&g))

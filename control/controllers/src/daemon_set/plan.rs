@@ -13,28 +13,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Pods by the node they are on or wait for.
-pub type ByNode = BTreeMap<String, Vec<Arc<Pod>>>;
+pub(super) type ByNode = BTreeMap<String, Vec<Arc<Pod>>>;
 
 /// What a plan reads.
-pub struct View<'a> {
-    /// The set.
+pub(super) struct View<'a> {
     pub set: &'a DaemonSet,
     /// The nodes, and whether the set's pods belong on them.
     pub nodes: &'a [(String, Fit)],
-    /// The set's pods.
     pub pods: &'a ByNode,
     /// The hash of the set's template.
     pub hash: &'a str,
-    /// The time.
     pub now: Timestamp,
 }
 
-/// What to do.
 #[derive(Debug, Default)]
-pub struct Steps {
+pub(super) struct Steps {
     /// Nodes that get a pod.
     pub create: Vec<String>,
-    /// Pods that go.
     pub delete: Vec<Arc<Pod>>,
     /// Pods of `delete` that ended, and the node they ended on.
     pub ended: Vec<(Arc<Pod>, String)>,
@@ -45,7 +40,7 @@ type Pair<'p> = (Option<&'p Arc<Pod>>, Option<&'p Arc<Pod>>);
 
 /// Groups pods by node. A pod that has ended and is on its way out has made room already.
 #[must_use]
-pub fn by_node(pods: &[Arc<Pod>]) -> ByNode {
+pub(super) fn by_node(pods: &[Arc<Pod>]) -> ByNode {
     let mut by_node = ByNode::new();
     for pod in pods {
         if let Some(node) = target(pod)
@@ -103,7 +98,7 @@ impl View<'_> {
 
     /// Pods where they belong, none where they do not, at most one a node (two while one replaces the other). `backs_off` says whether a
     /// failed pod's node must wait before it gets another.
-    pub fn manage(&self, mut backs_off: impl FnMut(&str) -> bool) -> Steps {
+    pub(super) fn manage(&self, mut backs_off: impl FnMut(&str) -> bool) -> Steps {
         let surges = self.bounds().0 > 0;
         let mut steps = Steps::default();
         for (node, fit) in self.nodes {
@@ -172,7 +167,7 @@ impl View<'_> {
     }
 
     /// The next step of a rollout: old pods that go, and nodes that get a second pod first where surging.
-    pub fn roll(&self) -> Steps {
+    pub(super) fn roll(&self) -> Steps {
         match self.bounds() {
             (0, unavailable) => self.replace(unavailable),
             (surge, _) => self.surge(surge),
@@ -247,7 +242,7 @@ impl View<'_> {
     }
 
     /// What the status says.
-    pub fn counts(&self) -> Counts {
+    pub(super) fn counts(&self) -> Counts {
         let mut counts = Counts::default();
         for (node, fit) in self.nodes {
             let first = self.on(node).first();
@@ -274,7 +269,7 @@ impl View<'_> {
 /// What the status counts.
 #[derive(Debug, Default, PartialEq, Eq)]
 #[allow(missing_docs, reason = "named for the status fields")]
-pub struct Counts {
+pub(super) struct Counts {
     pub desired: i32,
     pub current: i32,
     pub misscheduled: i32,

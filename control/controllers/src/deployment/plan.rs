@@ -6,8 +6,7 @@ use std::collections::BTreeMap;
 
 /// What matters of a replica set.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Set {
-    /// Name.
+pub(crate) struct Set {
     pub name: String,
     /// `spec.replicas`.
     pub replicas: i32,
@@ -21,7 +20,7 @@ pub struct Set {
 
 /// What matters of a deployment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Wanted {
+pub(crate) struct Rollout {
     /// `spec.replicas`.
     pub replicas: i32,
     /// How many more there may be meanwhile.
@@ -32,20 +31,20 @@ pub struct Wanted {
     pub recreate: bool,
 }
 
-impl Wanted {
+impl Rollout {
     /// The most replicas allowed at a time.
     #[must_use]
-    pub fn most(&self) -> i32 {
+    pub(crate) fn most(&self) -> i32 {
         self.replicas + if self.recreate { 0 } else { self.surge }
     }
 }
 
 /// New sizes by name; sets that stay as they are are absent.
-pub type Sizes = BTreeMap<String, i32>;
+pub(crate) type Sizes = BTreeMap<String, i32>;
 
 /// How large a new set is made.
 #[must_use]
-pub fn first_size(wanted: Wanted, sets: &[Set]) -> i32 {
+pub(crate) fn first_size(wanted: Rollout, sets: &[Set]) -> i32 {
     if wanted.recreate {
         return wanted.replicas;
     }
@@ -60,7 +59,7 @@ fn total(sets: &[Set]) -> i32 {
 /// One step of a rolling update: the new set grows as far as the surge allows; when it need not, old sets shrink as far as availability
 /// allows, those that do not work first. `sets` are in order of creation.
 #[must_use]
-pub fn roll(wanted: Wanted, sets: &[Set]) -> Sizes {
+pub(crate) fn roll(wanted: Rollout, sets: &[Set]) -> Sizes {
     let mut sizes = Sizes::new();
     if let Some(new) = sets.iter().find(|s| s.new) {
         let size = if new.replicas > wanted.replicas {
@@ -77,7 +76,7 @@ pub fn roll(wanted: Wanted, sets: &[Set]) -> Sizes {
     shrink_old(wanted, sets)
 }
 
-fn shrink_old(wanted: Wanted, sets: &[Set]) -> Sizes {
+fn shrink_old(wanted: Rollout, sets: &[Set]) -> Sizes {
     let least = wanted.replicas - wanted.unavailable;
     let new_missing = sets.iter().filter(|s| s.new).map(|s| s.replicas - s.available).sum::<i32>();
     let mut may_go = total(sets) - least - new_missing;
@@ -109,7 +108,7 @@ fn shrink_old(wanted: Wanted, sets: &[Set]) -> Sizes {
 
 /// The deployment's size changed, or it is paused: sets keep their proportions. `sets` are in order of creation.
 #[must_use]
-pub fn scale(wanted: Wanted, sets: &[Set]) -> Sizes {
+pub(crate) fn scale(wanted: Rollout, sets: &[Set]) -> Sizes {
     let mut sizes = Sizes::new();
     let active: Vec<&Set> = sets.iter().filter(|s| s.replicas > 0).collect();
     let newest = sets.iter().find(|s| s.new);
@@ -134,7 +133,7 @@ pub fn scale(wanted: Wanted, sets: &[Set]) -> Sizes {
     sizes
 }
 
-fn proportional(wanted: Wanted, active: &[&Set], sizes: &mut Sizes) {
+fn proportional(wanted: Rollout, active: &[&Set], sizes: &mut Sizes) {
     let allowed = if wanted.replicas > 0 { wanted.most() } else { 0 };
     let mut left = allowed - active.iter().map(|s| s.replicas).sum::<i32>();
     if left == 0 {
@@ -166,7 +165,7 @@ fn proportional(wanted: Wanted, active: &[&Set], sizes: &mut Sizes) {
 }
 
 /// How much a set grows so that its part of the whole stays what it was.
-fn fraction(set: &Set, wanted: Wanted, allowed: i32) -> i32 {
+fn fraction(set: &Set, wanted: Rollout, allowed: i32) -> i32 {
     if wanted.replicas == 0 {
         return -set.replicas;
     }
@@ -186,8 +185,8 @@ mod tests {
         Set { name: name.into(), replicas, available, new, max_replicas: None }
     }
 
-    fn wanted(replicas: i32, surge: i32, unavailable: i32) -> Wanted {
-        Wanted { replicas, surge, unavailable, recreate: false }
+    fn wanted(replicas: i32, surge: i32, unavailable: i32) -> Rollout {
+        Rollout { replicas, surge, unavailable, recreate: false }
     }
 
     #[test]

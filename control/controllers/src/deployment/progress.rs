@@ -1,6 +1,6 @@
 //! A deployment's status and conditions. Pure.
 
-use crate::deployment::plan::Wanted;
+use crate::deployment::plan::Rollout;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentCondition, DeploymentStatus, ReplicaSet};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -13,7 +13,7 @@ const NO_DEADLINE: i32 = i32::MAX;
 
 /// The counts, from all of the deployment's sets.
 #[must_use]
-pub fn counts(
+pub(crate) fn counts(
     deployment: &Deployment,
     sets: &[Arc<ReplicaSet>],
     new: Option<&Arc<ReplicaSet>>,
@@ -39,7 +39,7 @@ pub fn counts(
 
 /// Every wanted replica is of the new template and available, and nothing else is left.
 #[must_use]
-pub fn complete(deployment: &Deployment, status: &DeploymentStatus) -> bool {
+pub(crate) fn complete(deployment: &Deployment, status: &DeploymentStatus) -> bool {
     let wanted = Some(deployment.spec.as_ref().and_then(|s| s.replicas).unwrap_or(1));
     status.updated_replicas == wanted
         && status.replicas == wanted
@@ -59,7 +59,7 @@ fn progressing(old: &DeploymentStatus, new: &DeploymentStatus) -> bool {
 
 /// A condition as it is said now: its times move only when what it says moves.
 #[must_use]
-pub fn condition(
+pub(crate) fn condition(
     kind: &str,
     status: &str,
     reason: &str,
@@ -77,7 +77,7 @@ pub fn condition(
 }
 
 /// Sets a condition unless it says the same already.
-pub fn set(conditions: &mut Vec<DeploymentCondition>, mut new: DeploymentCondition) {
+pub(crate) fn set(conditions: &mut Vec<DeploymentCondition>, mut new: DeploymentCondition) {
     if let Some(old) = conditions.iter().find(|c| c.type_ == new.type_) {
         if old.status == new.status && old.reason == new.reason {
             return;
@@ -91,11 +91,11 @@ pub fn set(conditions: &mut Vec<DeploymentCondition>, mut new: DeploymentConditi
 }
 
 /// `Available`, `Progressing` and `ReplicaFailure` as they follow from the counts. Gives the time until the deadline, if one runs.
-pub fn conclude(
+pub(crate) fn conclude(
     deployment: &Deployment,
     sets: &[Arc<ReplicaSet>],
     new: Option<&Arc<ReplicaSet>>,
-    wanted: Wanted,
+    wanted: Rollout,
     status: &mut DeploymentStatus,
     now: Timestamp,
 ) -> Option<Duration> {

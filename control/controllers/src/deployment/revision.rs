@@ -8,15 +8,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// The label that tells the pods of one template from those of another.
-pub const HASH_LABEL: &str = "pod-template-hash";
+pub(crate) const HASH_LABEL: &str = "pod-template-hash";
 /// Which rollout a replica set belongs to.
-pub const REVISION: &str = "deployment.kubernetes.io/revision";
+pub(crate) const REVISION: &str = "deployment.kubernetes.io/revision";
 /// Rollouts a replica set belonged to before.
-pub const REVISION_HISTORY: &str = "deployment.kubernetes.io/revision-history";
+pub(crate) const REVISION_HISTORY: &str = "deployment.kubernetes.io/revision-history";
 /// The deployment's size when the set was scaled last.
-pub const DESIRED: &str = "deployment.kubernetes.io/desired-replicas";
+pub(crate) const DESIRED: &str = "deployment.kubernetes.io/desired-replicas";
 /// The deployment's size and surge when the set was scaled last.
-pub const MAX: &str = "deployment.kubernetes.io/max-replicas";
+pub(crate) const MAX: &str = "deployment.kubernetes.io/max-replicas";
 
 /// Annotations of a deployment that are not its replica sets' (upstream's `annotationsToSkip`).
 const OWN: [&str; 6] = [
@@ -30,7 +30,10 @@ const OWN: [&str; 6] = [
 
 /// The set with the deployment's template: the oldest, should there be several.
 #[must_use]
-pub fn find_new<'a>(deployment: &Deployment, sets: &'a [Arc<ReplicaSet>]) -> Option<&'a Arc<ReplicaSet>> {
+pub(crate) fn find_new<'a>(
+    deployment: &Deployment,
+    sets: &'a [Arc<ReplicaSet>],
+) -> Option<&'a Arc<ReplicaSet>> {
     let template = &deployment.spec.as_ref()?.template;
     let same = |set: &&Arc<ReplicaSet>| {
         set.spec
@@ -51,7 +54,7 @@ fn without_hash(template: &PodTemplateSpec) -> PodTemplateSpec {
 
 /// A short name for a template; `collisions` makes another one when the first is taken.
 #[must_use]
-pub fn hash(template: &PodTemplateSpec, collisions: i32) -> String {
+pub(crate) fn hash(template: &PodTemplateSpec, collisions: i32) -> String {
     // FNV-1a: must not change between versions, or every deployment would seem to have a new template's name
     let mut hash: u32 = 0x811c_9dc5;
     let mut feed = |bytes: &[u8]| {
@@ -70,7 +73,7 @@ pub fn hash(template: &PodTemplateSpec, collisions: i32) -> String {
 
 /// A new replica set of `size` for the deployment's template.
 #[must_use]
-pub fn new_set(deployment: &Deployment, size: i32, revision: i64, most: i32) -> ReplicaSet {
+pub(crate) fn new_set(deployment: &Deployment, size: i32, revision: i64, most: i32) -> ReplicaSet {
     let spec = deployment.spec.clone().unwrap_or_default();
     let collisions = deployment.status.as_ref().and_then(|s| s.collision_count).unwrap_or(0);
     let hash = hash(&spec.template, collisions);
@@ -105,7 +108,7 @@ pub fn new_set(deployment: &Deployment, size: i32, revision: i64, most: i32) -> 
 
 /// The deployment's annotations its sets carry too.
 #[must_use]
-pub fn inherited(deployment: &Deployment) -> BTreeMap<String, String> {
+pub(crate) fn inherited(deployment: &Deployment) -> BTreeMap<String, String> {
     deployment
         .annotations()
         .iter()
@@ -116,13 +119,13 @@ pub fn inherited(deployment: &Deployment) -> BTreeMap<String, String> {
 
 /// A set's revision; 0 when it has none.
 #[must_use]
-pub fn revision(set: &ReplicaSet) -> i64 {
+pub(crate) fn revision(set: &ReplicaSet) -> i64 {
     set.annotations().get(REVISION).and_then(|r| r.parse().ok()).unwrap_or(0)
 }
 
 /// The annotations the new set must have but has not, at `revision`.
 #[must_use]
-pub fn missing_annotations(
+pub(crate) fn missing_annotations(
     deployment: &Deployment,
     set: &ReplicaSet,
     revision_wanted: i64,

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 /// Most addresses of a subset that are mirrored (upstream's `--mirroring-max-endpoints-per-subset`).
-pub const MOST_ADDRESSES: usize = 1000;
+pub(super) const MOST_ADDRESSES: usize = 1000;
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 const MANAGER: &str = "endpointslicemirroring-controller.k8s.io";
@@ -21,28 +21,28 @@ const OWN_ANNOTATIONS: &[&str] =
     &["endpoints.kubernetes.io/last-change-trigger-time", "kubectl.kubernetes.io/last-applied-configuration"];
 
 /// Whether the service's endpoints are found by labels.
-pub fn has_selector(service: &Service) -> bool {
+pub(super) fn has_selector(service: &Service) -> bool {
     service.spec.as_ref().and_then(|s| s.selector.as_ref()).is_some_and(|s| !s.is_empty())
 }
 
 /// Whether the object may be mirrored, if its service has no selector.
-pub fn may_mirror(endpoints: &Endpoints) -> bool {
+pub(super) fn may_mirror(endpoints: &Endpoints) -> bool {
     endpoints.labels().get(SKIP).map(String::as_str) != Some("true")
         && !endpoints.annotations().contains_key(LEADER)
 }
 
 /// Whether a slice is of this controller.
-pub fn is_mirror(slice: &EndpointSlice) -> bool {
+pub(super) fn is_mirror(slice: &EndpointSlice) -> bool {
     slice.labels().get(MANAGED_BY).map(String::as_str) == Some(MANAGER)
 }
 
 /// The service a slice belongs to.
-pub fn service_of(slice: &EndpointSlice) -> Option<&str> {
+pub(super) fn service_of(slice: &EndpointSlice) -> Option<&str> {
     slice.labels().get(SERVICE_NAME).map(String::as_str).filter(|name| !name.is_empty())
 }
 
 /// A mirrored slice's labels.
-pub fn labels(endpoints: &Endpoints) -> BTreeMap<String, String> {
+pub(super) fn labels(endpoints: &Endpoints) -> BTreeMap<String, String> {
     let mut labels = endpoints.labels().clone();
     labels.insert(SERVICE_NAME.to_owned(), endpoints.name_any());
     labels.insert(MANAGED_BY.to_owned(), MANAGER.to_owned());
@@ -50,14 +50,14 @@ pub fn labels(endpoints: &Endpoints) -> BTreeMap<String, String> {
 }
 
 /// A mirrored slice's annotations.
-pub fn annotations(endpoints: &Endpoints) -> BTreeMap<String, String> {
+pub(super) fn annotations(endpoints: &Endpoints) -> BTreeMap<String, String> {
     let all = endpoints.annotations().iter().filter(|(key, _)| !OWN_ANNOTATIONS.contains(&key.as_str()));
     all.map(|(key, value)| (key.clone(), value.clone())).collect()
 }
 
 /// The content of the slices.
 #[derive(Debug, Default)]
-pub struct Mirrored {
+pub(super) struct Mirrored {
     slices: Vec<EndpointSlice>,
     /// Addresses that are none.
     pub invalid: usize,
@@ -117,7 +117,7 @@ fn repack(endpoints: &Endpoints) -> Vec<Offer> {
 }
 
 /// The slices that mirror an Endpoints object, without metadata.
-pub fn desired(endpoints: &Endpoints) -> Mirrored {
+pub(super) fn desired(endpoints: &Endpoints) -> Mirrored {
     let mut mirrored = Mirrored::default();
     let mut groups: BTreeMap<(&'static str, Vec<Port>), BTreeMap<Identity, Endpoint>> = BTreeMap::new();
     for (ports, addresses) in repack(endpoints) {
@@ -165,7 +165,7 @@ pub fn desired(endpoints: &Endpoints) -> Mirrored {
 
 /// One step towards the desired slices.
 #[derive(Debug, PartialEq)]
-pub enum Step {
+pub(super) enum Step {
     /// Make a slice; its metadata is the caller's.
     Create(EndpointSlice),
     /// Give the named slice this content, and the metadata of its Endpoints.
@@ -183,7 +183,7 @@ fn facts(slice: &EndpointSlice) -> (String, BTreeSet<Port>) {
 }
 
 /// Steps from the slices that are there. A slice of other ports is reused for the same family.
-pub fn steps(endpoints: &Endpoints, desired: &Mirrored, existing: &[Arc<EndpointSlice>]) -> Vec<Step> {
+pub(super) fn steps(endpoints: &Endpoints, desired: &Mirrored, existing: &[Arc<EndpointSlice>]) -> Vec<Step> {
     let mut left: Vec<&Arc<EndpointSlice>> = existing.iter().collect();
     let (mut creates, mut out) = (Vec::new(), Vec::new());
     for slice in &desired.slices {

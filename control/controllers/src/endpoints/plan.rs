@@ -20,7 +20,7 @@ const MOST_ADDRESSES: usize = 1000;
 
 /// The endpoints that share an address family and port numbers.
 #[derive(Debug)]
-pub struct Desired {
+pub(super) struct Desired {
     address_type: &'static str,
     ports: Vec<EndpointPort>,
     endpoints: Vec<Endpoint>,
@@ -28,7 +28,7 @@ pub struct Desired {
 
 /// One step towards the desired slices.
 #[derive(Debug)]
-pub enum Slot {
+pub(super) enum Slot {
     /// Make a slice; its metadata is the caller's.
     Create(EndpointSlice),
     /// Replace the content of the named slice.
@@ -38,13 +38,13 @@ pub enum Slot {
 }
 
 /// Whether a service's selector chooses a pod.
-pub fn selects(service: &Service, pod: &Pod) -> bool {
+pub(super) fn selects(service: &Service, pod: &Pod) -> bool {
     let selector = service.spec.as_ref().and_then(|s| s.selector.as_ref());
     selector.is_some_and(|s| !s.is_empty() && s.iter().all(|(k, v)| pod.labels().get(k) == Some(v)))
 }
 
 /// Whether nothing a service would notice differs.
-pub fn same_for_services(a: &Pod, b: &Pod) -> bool {
+pub(super) fn same_for_services(a: &Pod, b: &Pod) -> bool {
     let facts = |pod: &Pod| {
         let status = pod.status.as_ref();
         let spec = pod.spec.as_ref();
@@ -143,7 +143,11 @@ fn hints(service: &Service, zone: Option<&str>, node: Option<&str>) -> Option<En
 }
 
 /// What the slices shall hold; pods are those the service selects.
-pub fn desired(service: &Service, pods: &[Arc<Pod>], zone: impl Fn(&str) -> Option<String>) -> Vec<Desired> {
+pub(super) fn desired(
+    service: &Service,
+    pods: &[Arc<Pod>],
+    zone: impl Fn(&str) -> Option<String>,
+) -> Vec<Desired> {
     type Group = (&'static str, Vec<(String, String, i32, Option<String>)>);
     let mut groups: BTreeMap<Group, Vec<Endpoint>> = BTreeMap::new();
     let service_ports = service.spec.as_ref().and_then(|s| s.ports.clone()).unwrap_or_default();
@@ -205,7 +209,7 @@ pub fn desired(service: &Service, pods: &[Arc<Pod>], zone: impl Fn(&str) -> Opti
 }
 
 /// Steps from the slices that are there to the desired ones. Endpoints stay in their slice; new ones fill slices with room.
-pub fn arrange(
+pub(super) fn arrange(
     desired: &[Desired],
     existing: &[Arc<EndpointSlice>],
     labels: &BTreeMap<String, String>,
@@ -282,7 +286,7 @@ fn arrange_group(
 }
 
 /// The subsets of an Endpoints object, and whether some addresses had to be left out. Only the service's first family.
-pub fn subsets(service: &Service, pods: &[Arc<Pod>]) -> (Vec<EndpointSubset>, bool) {
+pub(super) fn subsets(service: &Service, pods: &[Arc<Pod>]) -> (Vec<EndpointSubset>, bool) {
     type Port = (String, String, i32, Option<String>);
     let first = service.spec.as_ref().and_then(|s| s.ip_families.as_ref()?.first().cloned());
     let v6 = first.as_deref() == Some("IPv6");

@@ -4,14 +4,10 @@ use super::identity::{Fit, Identity, Owner};
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 
-/// An object.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Node {
-    /// Where it is.
+pub(super) struct Node {
     pub identity: Identity,
-    /// resourceVersion.
     pub version: String,
-    /// Owners.
     pub owners: Vec<Owner>,
     /// Has a deletion timestamp.
     pub deleting: bool,
@@ -31,13 +27,13 @@ impl fmt::Display for Node {
 
 /// Whether one of an object's own dependents waits for it already, as its owner does: deleted in the foreground too, it
 /// would wait for itself.
-pub fn closes_a_circle(item: &Node, dependents: &[Node]) -> bool {
+pub(super) fn closes_a_circle(item: &Node, dependents: &[Node]) -> bool {
     item.owners.iter().any(|owner| owner.blocks) && dependents.iter().any(|d| d.deleting && d.foreground)
 }
 
 /// What a change brings about.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Outcome {
+pub(super) struct Outcome {
     /// Uids to look at again.
     pub woken: Vec<String>,
     /// Dependents and the owners they name that are in another namespace.
@@ -59,22 +55,20 @@ impl Outcome {
     }
 }
 
-/// The graph.
 #[derive(Default)]
-pub struct Graph {
+pub(super) struct Graph {
     nodes: HashMap<String, Node>,
     /// Owner's uid to dependents' uids; the owner need not be known.
     dependents: HashMap<String, HashSet<String>>,
 }
 
 impl Graph {
-    /// An object.
-    pub fn get(&self, uid: &str) -> Option<Node> {
+    pub(super) fn get(&self, uid: &str) -> Option<Node> {
         self.nodes.get(uid).cloned()
     }
 
     /// The objects that name an owner of this uid, wherever they are.
-    pub fn dependents(&self, uid: &str) -> Vec<Node> {
+    pub(super) fn dependents(&self, uid: &str) -> Vec<Node> {
         self.naming(uid).cloned().collect()
     }
 
@@ -83,7 +77,7 @@ impl Graph {
     }
 
     /// An object was made or changed.
-    pub fn observe(&mut self, node: Node) -> Outcome {
+    pub(super) fn observe(&mut self, node: Node) -> Outcome {
         let mut outcome = Outcome::default();
         let uid = node.identity.uid.clone();
         let old = self.nodes.remove(&uid);
@@ -123,7 +117,7 @@ impl Graph {
     }
 
     /// An object is gone.
-    pub fn remove(&mut self, uid: &str) -> Outcome {
+    pub(super) fn remove(&mut self, uid: &str) -> Outcome {
         let Some(node) = self.nodes.remove(uid) else { return Outcome::default() };
         let mut woken: Vec<String> = self.dependents.get(uid).into_iter().flatten().cloned().collect();
         let absent = (!woken.is_empty()).then(|| node.identity.clone());
@@ -135,7 +129,7 @@ impl Graph {
     }
 
     /// A list of a kind is complete: what is not in it is gone, or the whole kind is. Gives the uids to look at again.
-    pub fn keep_only(&mut self, kind: &(String, String), listed: &HashSet<String>) -> Vec<String> {
+    pub(super) fn keep_only(&mut self, kind: &(String, String), listed: &HashSet<String>) -> Vec<String> {
         let gone: Vec<String> = self
             .nodes
             .iter()

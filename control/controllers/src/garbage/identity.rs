@@ -5,27 +5,22 @@ use std::fmt;
 
 /// An object in full.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Identity {
+pub(super) struct Identity {
     /// `GROUP/VERSION`, or the version alone.
     pub api_version: String,
-    /// Kind.
     pub kind: String,
-    /// Namespace, or empty.
     pub namespace: String,
-    /// Name.
     pub name: String,
-    /// Uid.
     pub uid: String,
 }
 
 impl Identity {
-    /// Group and kind.
-    pub fn group_kind(&self) -> (String, String) {
+    pub(super) fn group_kind(&self) -> (String, String) {
         (group(&self.api_version).to_owned(), self.kind.clone())
     }
 
     /// As events refer to it.
-    pub fn reference(&self) -> ObjectReference {
+    pub(super) fn reference(&self) -> ObjectReference {
         let Self { api_version, kind, namespace, name, uid } = self.clone();
         ObjectReference {
             api_version: Some(api_version),
@@ -47,20 +42,16 @@ impl fmt::Display for Identity {
 }
 
 /// The group of an apiVersion.
-pub fn group(api_version: &str) -> &str {
+pub(super) fn group(api_version: &str) -> &str {
     api_version.split_once('/').map_or("", |(group, _)| group)
 }
 
 /// An owner as a dependent names it: always in the dependent's namespace, or in none.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Owner {
-    /// apiVersion.
+pub(super) struct Owner {
     pub api_version: String,
-    /// Kind.
     pub kind: String,
-    /// Name.
     pub name: String,
-    /// Uid.
     pub uid: String,
     /// Keeps an owner that is deleted in the foreground until the dependent is gone.
     pub blocks: bool,
@@ -68,7 +59,7 @@ pub struct Owner {
 
 /// How the owner a dependent names compares with the object of that uid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fit {
+pub(super) enum Fit {
     /// It is that object.
     Exact,
     /// That object is in a namespace that the dependent is not in.
@@ -79,7 +70,7 @@ pub enum Fit {
 
 impl Owner {
     /// The owner in full, for a dependent in `namespace`; an owner of cluster scope has none.
-    pub fn within(&self, namespace: &str) -> Identity {
+    pub(super) fn within(&self, namespace: &str) -> Identity {
         Identity {
             api_version: self.api_version.clone(),
             kind: self.kind.clone(),
@@ -90,7 +81,7 @@ impl Owner {
     }
 
     /// Compares what a dependent in `namespace` says with the object seen.
-    pub fn fit(&self, namespace: &str, seen: &Identity) -> Fit {
+    pub(super) fn fit(&self, namespace: &str, seen: &Identity) -> Fit {
         if !seen.namespace.is_empty() && seen.namespace != namespace {
             Fit::OtherNamespace
         } else if self.within(&seen.namespace) == *seen {

@@ -8,23 +8,21 @@ use std::collections::{HashMap, HashSet};
 /// Kinds that nobody owns and nobody should watch.
 const IGNORED: [(&str, &str); 2] = [("", "Event"), ("events.k8s.io", "Event")];
 
-/// Group and kind.
-pub type GroupKind = (String, String);
+pub(super) type GroupKind = (String, String);
 
 /// A kind in one version.
 #[derive(Clone)]
-pub struct Known {
+pub(super) struct ServedKind {
     /// How it is reached.
     pub resource: ApiResource,
     /// Its objects have namespaces.
     pub namespaced: bool,
 }
 
-/// What discovery says.
 #[derive(Default)]
-pub struct Kinds {
+pub(super) struct Kinds {
     /// By apiVersion and kind, every version that is served.
-    served: HashMap<(String, String), Known>,
+    served: HashMap<(String, String), ServedKind>,
     watched: HashSet<GroupKind>,
     /// Watched, first list not complete.
     listing: HashSet<GroupKind>,
@@ -32,12 +30,12 @@ pub struct Kinds {
 
 impl Kinds {
     /// Takes in what is served now; gives the kinds that are to be watched from now on.
-    pub fn learn(&mut self, discovery: &Discovery) -> Vec<Known> {
+    pub(super) fn learn(&mut self, discovery: &Discovery) -> Vec<ServedKind> {
         self.served.clear();
         for group in discovery.groups() {
             for version in group.versions() {
                 for (resource, capabilities) in group.versioned_resources(version) {
-                    self.serve(Known { resource, namespaced: capabilities.scope == Scope::Namespaced });
+                    self.serve(ServedKind { resource, namespaced: capabilities.scope == Scope::Namespaced });
                 }
             }
         }
@@ -51,45 +49,45 @@ impl Kinds {
             let kind = (resource.group.clone(), resource.kind.clone());
             if complete && !ignored && self.watched.insert(kind.clone()) {
                 self.listing.insert(kind);
-                fresh.push(Known { resource, namespaced: capabilities.scope == Scope::Namespaced });
+                fresh.push(ServedKind { resource, namespaced: capabilities.scope == Scope::Namespaced });
             }
         }
         fresh
     }
 
     /// A version of a kind is served.
-    pub fn serve(&mut self, known: Known) {
+    pub(super) fn serve(&mut self, known: ServedKind) {
         self.served.insert((known.resource.api_version.clone(), known.resource.kind.clone()), known);
     }
 
     /// A kind in the version asked for, when it is served.
-    pub fn get(&self, api_version: &str, kind: &str) -> Option<Known> {
+    pub(super) fn get(&self, api_version: &str, kind: &str) -> Option<ServedKind> {
         self.served.get(&(api_version.to_owned(), kind.to_owned())).cloned()
     }
 
     /// The first list of a kind is complete. Says whether that was the last one missing.
-    pub fn listed(&mut self, kind: &GroupKind) -> bool {
+    pub(super) fn listed(&mut self, kind: &GroupKind) -> bool {
         self.listing.remove(kind) && self.listing.is_empty()
     }
 
     /// Nothing is watched any more.
-    pub fn unwatch(&mut self) {
+    pub(super) fn unwatch(&mut self) {
         self.watched.clear();
         self.listing.clear();
     }
 
     /// Whether discovery has said anything yet.
-    pub fn known(&self) -> bool {
+    pub(super) fn known(&self) -> bool {
         !self.served.is_empty()
     }
 
     /// Whether every kind watched has been listed.
-    pub fn complete(&self) -> bool {
+    pub(super) fn complete(&self) -> bool {
         self.listing.is_empty()
     }
 
     /// A kind went away. Says as [`Kinds::listed`] does.
-    pub fn forget(&mut self, kind: &GroupKind) -> bool {
+    pub(super) fn forget(&mut self, kind: &GroupKind) -> bool {
         self.watched.remove(kind);
         self.served.retain(|(api_version, name), _| (group(api_version), name) != (&kind.0, &kind.1));
         self.listed(kind)

@@ -24,7 +24,7 @@ fn recording(fake: &Fake) -> (Collector, Writer) {
     for (group, kind, plural, namespaced) in served {
         let gvk = kube::core::GroupVersionKind::gvk(group, "v1", kind);
         let resource = ApiResource::from_gvk_with_plural(&gvk, plural);
-        collector.kinds.lock().serve(Known { resource, namespaced });
+        collector.kinds.lock().serve(ServedKind { resource, namespaced });
     }
     (collector, writing)
 }

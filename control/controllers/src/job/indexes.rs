@@ -2,12 +2,12 @@
 
 /// A set of indexes: disjoint intervals, both ends included, ascending.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Indexes(Vec<(i32, i32)>);
+pub(super) struct Indexes(Vec<(i32, i32)>);
 
 impl Indexes {
     /// Reads what a status or a policy says; what is not below `completions`, or no number, is left out.
     #[must_use]
-    pub fn parse(text: &str, completions: i32) -> Self {
+    pub(super) fn parse(text: &str, completions: i32) -> Self {
         let mut set = Self::default();
         for part in text.split(',').filter(|p| !p.is_empty()) {
             let (first, last) = part.split_once('-').unwrap_or((part, part));
@@ -21,8 +21,7 @@ impl Indexes {
         set
     }
 
-    /// Adds an interval.
-    pub fn add(&mut self, mut first: i32, mut last: i32) {
+    pub(super) fn add(&mut self, mut first: i32, mut last: i32) {
         if last < first {
             return;
         }
@@ -35,43 +34,41 @@ impl Indexes {
         self.0.splice(from..to, [(first, last)]);
     }
 
-    /// Adds one index.
-    pub fn insert(&mut self, index: i32) {
+    pub(super) fn insert(&mut self, index: i32) {
         self.add(index, index);
     }
 
     /// Whether the index is in it.
     #[must_use]
-    pub fn has(&self, index: i32) -> bool {
+    pub(super) fn has(&self, index: i32) -> bool {
         let at = self.0.partition_point(|(_, last)| *last < index);
         self.0.get(at).is_some_and(|(first, _)| *first <= index)
     }
 
     /// How many there are.
     #[must_use]
-    pub fn total(&self) -> i32 {
+    pub(super) fn total(&self) -> i32 {
         self.0.iter().map(|(first, last)| last - first + 1).sum()
     }
 
     /// How many of another set's are in it.
     #[must_use]
-    pub fn shared(&self, other: &Self) -> i32 {
+    pub(super) fn shared(&self, other: &Self) -> i32 {
         let overlap = |(a, b): &(i32, i32)| -> i32 {
             self.0.iter().map(|(c, d)| (b.min(d) - a.max(c) + 1).max(0)).sum()
         };
         other.0.iter().map(overlap).sum()
     }
 
-    /// Both together.
     #[must_use]
-    pub fn with(mut self, other: &Self) -> Self {
+    pub(super) fn with(mut self, other: &Self) -> Self {
         other.0.iter().for_each(|(first, last)| self.add(*first, *last));
         self
     }
 
     /// The lowest `count` indexes below `completions` that are not in it.
     #[must_use]
-    pub fn lowest_missing(&self, count: usize, completions: i32) -> Vec<i32> {
+    pub(super) fn lowest_missing(&self, count: usize, completions: i32) -> Vec<i32> {
         let mut missing = Vec::new();
         let mut next = 0;
         for (first, last) in self.0.iter().copied().chain([(completions, completions)]) {

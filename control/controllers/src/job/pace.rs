@@ -12,8 +12,7 @@ const PAUSES: (Duration, Duration) = (Duration::from_secs(10), Duration::from_se
 
 /// Failures since the last success.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Record {
-    /// How many.
+pub(super) struct Record {
     pub failures: i32,
     /// When the last one was.
     pub last: Option<Timestamp>,
@@ -22,7 +21,7 @@ pub struct Record {
 impl Record {
     /// With pods that ended since.
     #[must_use]
-    pub fn with(self, succeeded: &[Arc<Pod>], failed: &[Arc<Pod>]) -> Self {
+    pub(super) fn with(self, succeeded: &[Arc<Pod>], failed: &[Arc<Pod>]) -> Self {
         let success = succeeded.iter().filter_map(|p| ended_at(p)).max();
         let mut times: Vec<Timestamp> = failed.iter().filter_map(|p| ended_at(p)).collect();
         times.sort();
@@ -36,14 +35,14 @@ impl Record {
 
     /// What is left of the pause.
     #[must_use]
-    pub fn wait(self, now: Timestamp) -> Option<Duration> {
+    pub(super) fn wait(self, now: Timestamp) -> Option<Duration> {
         remaining(self.failures, self.last, now)
     }
 }
 
 /// What is left of the pause after so many failures.
 #[must_use]
-pub fn remaining(failures: i32, last: Option<Timestamp>, now: Timestamp) -> Option<Duration> {
+pub(super) fn remaining(failures: i32, last: Option<Timestamp>, now: Timestamp) -> Option<Duration> {
     if failures <= 0 {
         return None;
     }
@@ -55,7 +54,7 @@ pub fn remaining(failures: i32, last: Option<Timestamp>, now: Timestamp) -> Opti
 
 /// When a pod ended: its last container, else when it stopped being ready, else when its deletion began, else when it was made.
 #[must_use]
-pub fn ended_at(pod: &Pod) -> Option<Timestamp> {
+pub(super) fn ended_at(pod: &Pod) -> Option<Timestamp> {
     let status = pod.status.as_ref();
     let containers = status.and_then(|s| s.container_statuses.as_deref()).unwrap_or_default();
     let ends: Vec<Option<Timestamp>> = containers

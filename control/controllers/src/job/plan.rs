@@ -17,20 +17,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// On every pod until the job's status has counted it.
-pub const FINALIZER: &str = "batch.kubernetes.io/job-tracking";
+pub(super) const FINALIZER: &str = "batch.kubernetes.io/job-tracking";
 /// Which index a pod works on: annotation and label.
-pub const INDEX: &str = "batch.kubernetes.io/job-completion-index";
+pub(super) const INDEX: &str = "batch.kubernetes.io/job-completion-index";
 /// How often the index failed before this pod.
-pub const INDEX_FAILURES: &str = "batch.kubernetes.io/job-index-failure-count";
+pub(super) const INDEX_FAILURES: &str = "batch.kubernetes.io/job-index-failure-count";
 /// How many more failures of the index did not count.
-pub const INDEX_IGNORED: &str = "batch.kubernetes.io/job-index-ignored-failure-count";
+pub(super) const INDEX_IGNORED: &str = "batch.kubernetes.io/job-index-ignored-failure-count";
 /// Most pods made or removed in one go.
 const BURST: usize = 500;
 
 /// What to do about the pods of a job that is not finished.
 #[derive(Debug)]
-pub enum Step {
-    /// Nothing.
+pub(super) enum Step {
     Nothing,
     /// Nothing yet.
     Wait(Duration),
@@ -41,7 +40,7 @@ pub enum Step {
 }
 
 /// A job, its pods, and what follows from them.
-pub struct Sync<'a> {
+pub(super) struct Sync<'a> {
     job: &'a Job,
     spec: &'a JobSpec,
     pods: Vec<Arc<Pod>>,
@@ -107,13 +106,13 @@ fn holds<'s>(status: &'s JobStatus, type_: &str) -> Option<&'s JobCondition> {
 
 /// Whether the job is over.
 #[must_use]
-pub fn is_finished(job: &Job) -> bool {
+pub(crate) fn is_finished(job: &Job) -> bool {
     job.status.as_ref().is_some_and(|s| holds(s, "Complete").is_some() || holds(s, "Failed").is_some())
 }
 
 /// Whether a pod waits to be counted.
 #[must_use]
-pub fn tracked(pod: &Pod) -> bool {
+pub(super) fn tracked(pod: &Pod) -> bool {
     pod.finalizers().iter().any(|f| f == FINALIZER)
 }
 
@@ -128,7 +127,7 @@ fn length<T>(list: &[T]) -> i32 {
 impl<'a> Sync<'a> {
     /// Looks at a job. `released` are the uids of pods whose finalizer is off although the informer may not show it yet.
     #[must_use]
-    pub fn new(
+    pub(super) fn new(
         job: &'a Job,
         spec: &'a JobSpec,
         mut pods: Vec<Arc<Pod>>,
@@ -160,7 +159,7 @@ impl<'a> Sync<'a> {
             status,
             pods,
         };
-        // the deadline does not run while a job is suspended: it starts anew, also for one suspended by a server that kept the time
+        // the deadline does not run while a job is suspended: it starts again, also for one suspended by a server that kept the time
         let resumes = holds(&sync.status, "Suspended").is_some();
         if !sync.suspended() && (resumes || sync.status.start_time.is_none()) {
             sync.status.start_time = Some(Time(now));
@@ -356,7 +355,7 @@ impl<'a> Sync<'a> {
 
     /// What the job needs, while it is not over.
     #[must_use]
-    pub fn manage(&self, record: Record) -> Step {
+    pub(super) fn manage(&self, record: Record) -> Step {
         let there = length(&self.active);
         if self.suspended() {
             return if there == 0 { Step::Nothing } else { Step::Delete(self.active.clone()) };
@@ -439,7 +438,7 @@ impl<'a> Sync<'a> {
 
     /// What an index's next pod says of failures before it: counted ones, ignored ones.
     #[must_use]
-    pub fn failures_before(&self, index: i32) -> Option<(i32, i32)> {
+    pub(super) fn failures_before(&self, index: i32) -> Option<(i32, i32)> {
         self.spec.backoff_limit_per_index?;
         let Some(pod) = self.delayed.get(&index) else { return Some((0, 0)) };
         let (counted, ignored) =
@@ -452,7 +451,7 @@ impl<'a> Sync<'a> {
     }
 
     /// The job has what it wants and nothing runs: it is complete.
-    pub fn complete_if_done(&mut self, active: i32) -> bool {
+    pub(super) fn complete_if_done(&mut self, active: i32) -> bool {
         let done = match self.spec.completions {
             None => self.succeeded > 0,
             Some(completions) => self.succeeded >= completions,
@@ -465,7 +464,7 @@ impl<'a> Sync<'a> {
     }
 
     /// Says whether the job is suspended. Gives the event that goes with a change.
-    pub fn note_suspension(&mut self) -> Option<(&'static str, &'static str)> {
+    pub(super) fn note_suspension(&mut self) -> Option<(&'static str, &'static str)> {
         let suspended = self.suspended();
         let mut new = condition("Suspended", "JobSuspended", "Job suspended", self.now);
         if !suspended {

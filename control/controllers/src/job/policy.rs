@@ -7,7 +7,7 @@ use kube::ResourceExt;
 
 /// What the failure policy says of a failed pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub(super) enum Verdict {
     /// No rule matches, or one with `Count`: it counts towards the backoff limit.
     Count,
     /// It does not count.
@@ -20,7 +20,7 @@ pub enum Verdict {
 
 /// The first rule that matches decides.
 #[must_use]
-pub fn judge(job: &Job, pod: &Pod) -> Verdict {
+pub(super) fn judge(job: &Job, pod: &Pod) -> Verdict {
     let policy = job.spec.as_ref().and_then(|s| s.pod_failure_policy.as_ref());
     let name = || format!("{}/{}", pod.namespace().unwrap_or_default(), pod.name_any());
     for (at, rule) in policy.iter().flat_map(|p| &p.rules).enumerate() {
@@ -68,7 +68,7 @@ fn ended<'p>(pod: &'p Pod, codes: &PodFailurePolicyOnExitCodesRequirement) -> Op
 
 /// The message of the first success rule that the done indexes meet.
 #[must_use]
-pub fn enough(policy: Option<&SuccessPolicy>, completions: i32, done: &Indexes) -> Option<String> {
+pub(super) fn enough(policy: Option<&SuccessPolicy>, completions: i32, done: &Indexes) -> Option<String> {
     if done.total() == 0 {
         return None;
     }

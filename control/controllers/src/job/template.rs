@@ -13,7 +13,7 @@ const LONGEST_PREFIX: usize = 58;
 
 /// A pod of the job, for one index where it has indexes. `failures` are the index's failures before: counted, ignored.
 #[must_use]
-pub fn pod(job: &Job, spec: &JobSpec, index: Option<i32>, failures: Option<(i32, i32)>) -> Pod {
+pub(super) fn pod(job: &Job, spec: &JobSpec, index: Option<i32>, failures: Option<(i32, i32)>) -> Pod {
     let mut pod = from_template(&spec.template, job);
     let finalizers = pod.metadata.finalizers.get_or_insert_default();
     if !finalizers.iter().any(|f| f == FINALIZER) {

@@ -5,9 +5,8 @@ use k8s_openapi::api::core::v1::{Node, Taint};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use std::time::Duration;
 
-/// A node's health.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Health {
+pub(super) enum Health {
     /// It says that it is ready.
     Ready,
     /// It says that it is not.
@@ -18,7 +17,7 @@ pub enum Health {
 
 impl Health {
     /// From the node's conditions, or its silence.
-    pub fn of(node: &Node, silent: bool) -> Self {
+    pub(super) fn of(node: &Node, silent: bool) -> Self {
         let conditions = node.status.as_ref().and_then(|s| s.conditions.as_ref());
         let ready = conditions.and_then(|c| c.iter().find(|c| c.type_ == "Ready"));
         match ready.map(|c| c.status.as_str()) {
@@ -43,7 +42,7 @@ const PRESSURES: [(&str, &str); 4] = [
 
 /// The taints a node shall have, or `None` when it has them. Taints that are not ours stay. `evicting`: pods shall leave a node that is not
 /// ready.
-pub fn taints(
+pub(super) fn taints(
     node: &Node,
     old: &[Taint],
     health: Health,
@@ -91,13 +90,13 @@ pub fn taints(
 }
 
 /// Whether pods are on their way out of the node for its health.
-pub fn evicted(node: &Node) -> bool {
+pub(super) fn evicted(node: &Node) -> bool {
     let taints = node.spec.iter().flat_map(|s| s.taints.iter().flatten());
     taints.into_iter().any(|t| t.effect == "NoExecute" && (t.key == NOT_READY || t.key == UNREACHABLE))
 }
 
 /// Region and zone of a node; both may be empty.
-pub fn zone(node: &Node) -> (String, String) {
+pub(super) fn zone(node: &Node) -> (String, String) {
     let labels = node.metadata.labels.as_ref();
     let label = |names: [&str; 2]| names.iter().find_map(|n| labels?.get(*n)).cloned().unwrap_or_default();
     (
@@ -108,7 +107,7 @@ pub fn zone(node: &Node) -> (String, String) {
 
 /// How fast pods may be sent away from nodes of a zone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pace {
+pub(super) enum Pace {
     /// From no node: more likely we are cut off than they.
     Halted,
     /// From one node in so long.
@@ -117,10 +116,9 @@ pub enum Pace {
 
 /// How many nodes of a zone are ready, and how many are not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Zone {
+pub(super) struct Zone {
     /// Nodes that say that they are ready.
     pub ready: usize,
-    /// The others.
     pub unready: usize,
 }
 
@@ -133,12 +131,12 @@ const LARGE: usize = 50;
 
 impl Zone {
     /// All of it is lost.
-    pub fn lost(self) -> bool {
+    pub(super) fn lost(self) -> bool {
         self.ready == 0 && self.unready > 0
     }
 
     /// The pace in this zone; `all_lost`: every zone is lost.
-    pub fn pace(self, all_lost: bool) -> Pace {
+    pub(super) fn pace(self, all_lost: bool) -> Pace {
         let size = self.ready + self.unready;
         // more than two nodes and at least 55 of 100 (upstream's `--unhealthy-zone-threshold`)
         let partly = self.unready > 2 && self.unready * 100 >= size * 55;

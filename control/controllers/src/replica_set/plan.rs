@@ -9,19 +9,16 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What to do.
 #[derive(Debug)]
-pub enum Plan {
+pub(super) enum Plan {
     /// The count is right.
     Nothing,
-    /// Make so many.
     Create(usize),
-    /// Remove these.
     Delete(Vec<Arc<Pod>>),
 }
 
 /// Compares what is there with what is wanted. `related` are the pods of sets with the same controller.
-pub fn plan(wanted: usize, pods: &[Arc<Pod>], related: &[Arc<Pod>], burst: usize) -> Plan {
+pub(super) fn plan(wanted: usize, pods: &[Arc<Pod>], related: &[Arc<Pod>], burst: usize) -> Plan {
     let mut there: Vec<Arc<Pod>> = pods.iter().filter(|p| active(p)).cloned().collect();
     if there.len() < wanted {
         return Plan::Create((wanted - there.len()).min(burst));
@@ -93,7 +90,7 @@ fn rank(pod: &Pod, beside: usize) -> Rank {
 
 /// What the status counts.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Counts {
+pub(super) struct Counts {
     /// Pods that count towards the spec's number.
     pub replicas: i32,
     /// Of these, with all of the template's labels.
@@ -109,8 +106,7 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// Counts.
-    pub fn of(
+    pub(super) fn of(
         pods: &[Arc<Pod>],
         template_labels: &BTreeMap<String, String>,
         min_ready: i32,

@@ -30,7 +30,7 @@ fn decoded(secret: &Value, field: &str) -> String {
 async fn pass(tokens: &ServiceAccountTokens, fake: &Fake) {
     let known: Secret = serde_json::from_value(fake.get(SECRET).unwrap()).unwrap();
     let key = Key::new("ns", "t");
-    match tokens.account("ns", &Wanted::of(&known)).await.unwrap() {
+    match tokens.account("ns", &AccountRef::of(&known)).await.unwrap() {
         Some(account) => tokens.fill(&key, &known, &account).await.unwrap(),
         None => tokens.delete(&key, &known).await.unwrap(),
     }

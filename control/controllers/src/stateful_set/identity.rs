@@ -16,13 +16,13 @@ const INDEX_LABEL: &str = "apps.kubernetes.io/pod-index";
 
 /// The name of an ordinal's pod.
 #[must_use]
-pub fn pod_name(set: &StatefulSet, ordinal: i32) -> String {
+pub(super) fn pod_name(set: &StatefulSet, ordinal: i32) -> String {
     format!("{}-{ordinal}", set.name_any())
 }
 
 /// The labels that say which pod it is.
 #[must_use]
-pub fn labels(set: &StatefulSet, ordinal: i32) -> BTreeMap<String, String> {
+pub(super) fn labels(set: &StatefulSet, ordinal: i32) -> BTreeMap<String, String> {
     BTreeMap::from([
         (NAME_LABEL.to_owned(), pod_name(set, ordinal)),
         (INDEX_LABEL.to_owned(), ordinal.to_string()),
@@ -31,7 +31,7 @@ pub fn labels(set: &StatefulSet, ordinal: i32) -> BTreeMap<String, String> {
 
 /// The pod of an ordinal.
 #[must_use]
-pub fn pod(set: &StatefulSet, template: &PodTemplateSpec, revision: &str, ordinal: i32) -> Pod {
+pub(super) fn pod(set: &StatefulSet, template: &PodTemplateSpec, revision: &str, ordinal: i32) -> Pod {
     let meta = template.metadata.clone().unwrap_or_default();
     let name = pod_name(set, ordinal);
     let mut all = meta.labels.unwrap_or_default();
@@ -70,7 +70,7 @@ pub fn pod(set: &StatefulSet, template: &PodTemplateSpec, revision: &str, ordina
 
 /// An ordinal's claims, by the name of their template.
 #[must_use]
-pub fn claims(set: &StatefulSet, ordinal: i32) -> Vec<(String, PersistentVolumeClaim)> {
+pub(super) fn claims(set: &StatefulSet, ordinal: i32) -> Vec<(String, PersistentVolumeClaim)> {
     let Some(spec) = &set.spec else { return Vec::new() };
     let templates = spec.volume_claim_templates.iter().flatten();
     let made = templates.map(|template| {
@@ -95,7 +95,7 @@ pub fn claims(set: &StatefulSet, ordinal: i32) -> Vec<(String, PersistentVolumeC
 
 /// Who a claim must belong to so that it goes with them, by the retention policy. `surplus` is the pod the set is too small for.
 #[must_use]
-pub fn claim_owners(
+pub(super) fn claim_owners(
     set: &StatefulSet,
     present: &[OwnerReference],
     surplus: Option<&Pod>,

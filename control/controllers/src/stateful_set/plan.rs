@@ -11,19 +11,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// The label that names a pod's revision.
-pub const REVISION_LABEL: &str = "controller-revision-hash";
+pub(super) const REVISION_LABEL: &str = "controller-revision-hash";
 
 /// One thing to do.
 #[derive(Clone, Debug)]
-pub enum Action {
+pub(super) enum Action {
     /// Make the pod of an ordinal, of the newest template or of the one before.
     Create {
-        /// The ordinal.
         ordinal: i32,
         /// Of the newest template.
         updated: bool,
     },
-    /// Remove a pod that has ended; it is made anew when it is gone.
+    /// Remove a pod that has ended; it is made again when it is gone.
     Recreate(Arc<Pod>),
     /// See that the pod's claims are there and belong to whom they must, and that its labels say who it is.
     Keep(Arc<Pod>),
@@ -34,23 +33,20 @@ pub enum Action {
 }
 
 /// What a plan reads.
-pub struct View<'a> {
-    /// The set.
+pub(super) struct View<'a> {
     pub set: &'a StatefulSet,
-    /// Its pods.
     pub pods: &'a [Arc<Pod>],
     /// Name of the revision the set comes from.
     pub current: &'a str,
     /// Name of the revision with the set's template.
     pub update: &'a str,
-    /// The time.
     pub now: Timestamp,
 }
 
 /// What the status counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[allow(missing_docs, reason = "named for the status fields")]
-pub struct Counts {
+pub(super) struct Counts {
     pub replicas: i32,
     pub ready: i32,
     pub available: i32,
@@ -64,7 +60,7 @@ pub struct Counts {
 
 /// The ordinal at the end of a pod's name, where the rest is the set's.
 #[must_use]
-pub fn ordinal(set: &StatefulSet, pod: &Pod) -> Option<i32> {
+pub(super) fn ordinal(set: &StatefulSet, pod: &Pod) -> Option<i32> {
     let name = pod.metadata.name.as_deref()?;
     let text = name.strip_prefix(set.metadata.name.as_deref()?)?.strip_prefix('-')?;
     text.parse().ok().filter(|n: &i32| *n >= 0 && n.to_string() == text)
@@ -129,7 +125,7 @@ impl View<'_> {
 
     /// What the status says.
     #[must_use]
-    pub fn counts(&self) -> Counts {
+    pub(super) fn counts(&self) -> Counts {
         let mut counts = Counts { current_revision: self.current.to_owned(), ..Counts::default() };
         for pod in self.pods {
             counts.replicas += 1;
@@ -155,7 +151,7 @@ impl View<'_> {
 
     /// What to do now. In order, one step at a time, unless the set is `Parallel`.
     #[must_use]
-    pub fn plan(&self) -> Vec<Action> {
+    pub(super) fn plan(&self) -> Vec<Action> {
         let policy = self.set.spec.as_ref().and_then(|s| s.pod_management_policy.as_deref());
         let ordered = policy != Some("Parallel");
         let by_ordinal: BTreeMap<i32, &Arc<Pod>> =

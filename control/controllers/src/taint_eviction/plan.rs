@@ -6,7 +6,7 @@ use std::time::Duration;
 
 /// When a pod must leave.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Eviction {
+pub(super) enum Eviction {
     /// It tolerates every taint for ever.
     Never,
     /// It tolerates them for so long.
@@ -17,7 +17,7 @@ pub enum Eviction {
 
 /// Decides for a pod's tolerations, given the NoExecute taints of its node. For each taint the first toleration that fits counts; of these
 /// the shortest.
-pub fn eviction(tolerations: &[Toleration], taints: &[Taint]) -> Eviction {
+pub(super) fn eviction(tolerations: &[Toleration], taints: &[Taint]) -> Eviction {
     let mut least: Option<i64> = None;
     for taint in taints {
         let Some(fitting) = tolerations.iter().find(|t| tolerates(t, taint)) else { return Eviction::Now };

@@ -5,13 +5,13 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use std::collections::BTreeMap;
 
 /// On a claim or volume: the driver that does the work of the in-tree plugin it names.
-pub const MIGRATED_TO: &str = "pv.kubernetes.io/migrated-to";
+pub(crate) const MIGRATED_TO: &str = "pv.kubernetes.io/migrated-to";
 /// On a claim: who is to provision it.
-pub const PROVISIONER: &str = "volume.kubernetes.io/storage-provisioner";
+pub(crate) const PROVISIONER: &str = "volume.kubernetes.io/storage-provisioner";
 /// The same, as older provisioners read it.
-pub const BETA_PROVISIONER: &str = "volume.beta.kubernetes.io/storage-provisioner";
+pub(crate) const BETA_PROVISIONER: &str = "volume.beta.kubernetes.io/storage-provisioner";
 /// On a volume: who provisioned it.
-pub const PROVISIONED_BY: &str = "pv.kubernetes.io/provisioned-by";
+pub(crate) const PROVISIONED_BY: &str = "pv.kubernetes.io/provisioned-by";
 /// Keeps a volume until its in-tree plugin has deleted what is behind it.
 const IN_TREE_FINALIZER: &str = "kubernetes.io/pv-controller";
 /// The same for outside provisioners.
@@ -29,14 +29,14 @@ const DRIVERS: [(&str, &str); 7] = [
 
 /// The driver that took over an in-tree plugin.
 #[must_use]
-pub fn driver_of(plugin: &str) -> Option<&'static str> {
+pub(crate) fn driver_of(plugin: &str) -> Option<&'static str> {
     DRIVERS.iter().find(|(name, _)| *name == plugin).map(|(_, driver)| *driver)
 }
 
 /// What [`MIGRATED_TO`] must become for something that `provisioner` provisions: `Some(None)` to take it away, `None` where it is
 /// right.
 #[must_use]
-pub fn annotation(
+pub(crate) fn annotation(
     annotations: Option<&BTreeMap<String, String>>,
     provisioner: Option<&str>,
 ) -> Option<Option<&'static str>> {
@@ -51,7 +51,7 @@ pub fn annotation(
 
 /// The finalizers a provisioned volume should have, where they differ from what it has.
 #[must_use]
-pub fn finalizers(meta: &ObjectMeta, policy: &str) -> Option<Vec<String>> {
+pub(crate) fn finalizers(meta: &ObjectMeta, policy: &str) -> Option<Vec<String>> {
     let provisioner = meta.annotations.as_ref()?.get(PROVISIONED_BY)?;
     let has = meta.finalizers.clone().unwrap_or_default();
     let mut wanted = has.clone();
@@ -72,7 +72,7 @@ pub fn finalizers(meta: &ObjectMeta, policy: &str) -> Option<Vec<String>> {
 
 /// The finalizers left once the plugin has deleted what is behind the volume.
 #[must_use]
-pub fn released(meta: &ObjectMeta) -> Option<Vec<String>> {
+pub(crate) fn released(meta: &ObjectMeta) -> Option<Vec<String>> {
     let has = meta.finalizers.as_ref()?;
     let left: Vec<String> = has.iter().filter(|f| *f != IN_TREE_FINALIZER).cloned().collect();
     (left.len() != has.len()).then_some(left)

@@ -7,12 +7,10 @@ use machinery::goformat::go_quote;
 
 /// Something to be said about an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Word {
+pub(crate) struct Word {
     /// How grave it is.
     pub severity: Severity,
-    /// The event's reason.
     pub reason: &'static str,
-    /// Its message.
     pub message: String,
 }
 
@@ -22,7 +20,7 @@ fn word(severity: Severity, reason: &'static str, message: impl Into<String>) ->
 
 /// A StorageClass as the binder sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Class {
+pub(crate) struct Class {
     /// `metadata.name`.
     pub name: String,
     /// `provisioner`.
@@ -37,7 +35,7 @@ pub struct Class {
 
 /// What to do about a claim.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ForClaim {
+pub(crate) enum ForClaim {
     /// Bind it to this volume, or finish a binding.
     Bind(String),
     /// It has no volume; the word is said each time.
@@ -53,10 +51,9 @@ pub enum ForClaim {
 }
 
 /// What the binder knows beside a claim.
-pub struct Around<'a> {
+pub(crate) struct Around<'a> {
     /// Every volume, in order of name.
     pub volumes: &'a [&'a Volume],
-    /// Every class.
     pub classes: &'a [Class],
     /// Pods that name the claim and have no node yet, in order of name.
     pub waiting: &'a [String],
@@ -76,7 +73,7 @@ impl Around<'_> {
 
 /// What to do about a claim.
 #[must_use]
-pub fn for_claim(claim: &Claim, around: &Around<'_>) -> ForClaim {
+pub(crate) fn for_claim(claim: &Claim, around: &Around<'_>) -> ForClaim {
     if claim.completed { completed(claim, around) } else { incomplete(claim, around) }
 }
 
@@ -171,7 +168,7 @@ fn waits_for_a_pod(waiting: &[String]) -> Word {
 
 /// What to do about a volume.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ForVolume {
+pub(crate) enum ForVolume {
     /// It has this phase.
     Phase(&'static str),
     /// Its claim is gone: do as its policy says.
@@ -187,7 +184,7 @@ pub enum ForVolume {
 /// What to do about a volume. `claim` is the claim of the name it is bound to, as the API server has it; `provisioned`: it was made for its claim
 /// and is to be deleted with it.
 #[must_use]
-pub fn for_volume(volume: &Volume, claim: Option<&Claim>, provisioned: bool) -> ForVolume {
+pub(crate) fn for_volume(volume: &Volume, claim: Option<&Claim>, provisioned: bool) -> ForVolume {
     let Some(holder) = volume.claim.as_ref().filter(|holder| !holder.uid.is_empty()) else {
         return ForVolume::Phase("Available");
     };

@@ -6,9 +6,8 @@ use crate::recorder::Severity;
 use k8s_openapi::api::core::v1::PersistentVolume;
 use std::path::PathBuf;
 
-/// The next step.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Step {
+pub(super) enum Step {
     /// It stays as it is, or somebody else deletes it.
     Nothing,
     /// It is scrubbed and becomes free.
@@ -24,7 +23,7 @@ fn fail(reason: &'static str, message: impl Into<String>) -> Step {
 }
 
 /// What the volume's policy asks for.
-pub fn decide(volume: &PersistentVolume) -> Step {
+pub(super) fn decide(volume: &PersistentVolume) -> Step {
     let annotations = volume.metadata.annotations.as_ref();
     let annotation = |key: &str| annotations.and_then(|a| a.get(key)).map_or("", String::as_str);
     if !annotation(migration::MIGRATED_TO).is_empty() {
@@ -66,7 +65,7 @@ pub fn decide(volume: &PersistentVolume) -> Step {
 }
 
 /// Deletes what is behind a hostPath volume; only below /tmp, as upstream.
-pub async fn delete_host_path(path: PathBuf) -> Result<(), String> {
+pub(super) async fn delete_host_path(path: PathBuf) -> Result<(), String> {
     let shown = path.display().to_string();
     let below = shown.find("/tmp/").is_some_and(|at| shown.len() > at + "/tmp/".len());
     if !below || path.components().any(|c| c == std::path::Component::ParentDir) {

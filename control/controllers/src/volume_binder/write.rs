@@ -15,13 +15,13 @@ use std::collections::BTreeMap;
 const PRE_RESIZE: &str = "volume.alpha.kubernetes.io/pre-resize-capacity";
 
 /// Writes claims and volumes.
-pub struct Writer {
+pub(super) struct Writer {
     client: Client,
 }
 
 impl Writer {
     /// Writes through `client`.
-    pub fn new(client: Client) -> Self {
+    pub(super) fn new(client: Client) -> Self {
         Self { client }
     }
 
@@ -50,7 +50,11 @@ impl Writer {
     }
 
     /// Binds both sides and says so on both.
-    pub async fn bind(&self, volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> Result<(), Error> {
+    pub(super) async fn bind(
+        &self,
+        volume: &PersistentVolume,
+        claim: &PersistentVolumeClaim,
+    ) -> Result<(), Error> {
         let volume = self.bind_volume(volume, claim).await?;
         let volume = self.volume_phase(&volume, "Bound", "").await?;
         let claim = self.bind_claim(claim, &volume).await?;
@@ -105,7 +109,7 @@ impl Writer {
     }
 
     /// Takes a binding back: a volume that a controller bound is free, one the user bound stays kept for its claim's name.
-    pub async fn unbind(&self, volume: &PersistentVolume) -> Result<(), Error> {
+    pub(super) async fn unbind(&self, volume: &PersistentVolume) -> Result<(), Error> {
         let change = match volume.annotations().contains_key(BOUND_BY_CONTROLLER) {
             true => {
                 json!({"metadata": {"annotations": {BOUND_BY_CONTROLLER: null}}, "spec": {"claimRef": null}})
@@ -117,7 +121,7 @@ impl Writer {
     }
 
     /// Sets the volume's phase.
-    pub async fn volume_phase(
+    pub(super) async fn volume_phase(
         &self,
         volume: &PersistentVolume,
         phase: &str,
@@ -137,7 +141,7 @@ impl Writer {
     }
 
     /// Sets the claim's phase, and what its volume gives it.
-    pub async fn claim_phase(
+    pub(super) async fn claim_phase(
         &self,
         claim: &PersistentVolumeClaim,
         phase: &str,
@@ -154,12 +158,12 @@ impl Writer {
     }
 
     /// Gives a claim without class the default one.
-    pub async fn assign_class(&self, claim: &PersistentVolumeClaim, class: &str) -> Result<(), Error> {
+    pub(super) async fn assign_class(&self, claim: &PersistentVolumeClaim, class: &str) -> Result<(), Error> {
         self.claim(claim, json!({"spec": {"storageClassName": class}})).await.map(drop)
     }
 
     /// Tells an outside provisioner that the claim is its own.
-    pub async fn ask(
+    pub(super) async fn ask(
         &self,
         claim: &PersistentVolumeClaim,
         provisioner: &str,
@@ -177,7 +181,7 @@ impl Writer {
     }
 
     /// Sets annotations of a claim, or takes them away.
-    pub async fn annotate_claim(
+    pub(super) async fn annotate_claim(
         &self,
         claim: &PersistentVolumeClaim,
         annotations: &[(&str, Option<&str>)],
@@ -187,7 +191,7 @@ impl Writer {
     }
 
     /// Marks a volume whose plugin moved, and sets the finalizers that go with it.
-    pub async fn migrate_volume(
+    pub(super) async fn migrate_volume(
         &self,
         volume: &PersistentVolume,
         mark: Option<Option<&str>>,
@@ -204,7 +208,7 @@ impl Writer {
     }
 
     /// Sets a volume's finalizers.
-    pub async fn volume_finalizers(
+    pub(super) async fn volume_finalizers(
         &self,
         volume: &PersistentVolume,
         finalizers: Vec<String>,
@@ -212,8 +216,7 @@ impl Writer {
         self.volume(volume, json!({"metadata": {"finalizers": finalizers}})).await.map(drop)
     }
 
-    /// Deletes a volume.
-    pub async fn delete_volume(&self, volume: &PersistentVolume) -> Result<(), Error> {
+    pub(super) async fn delete_volume(&self, volume: &PersistentVolume) -> Result<(), Error> {
         let name = volume.name_any();
         let own = Preconditions { uid: volume.uid(), resource_version: None };
         let deleted = self.volumes().delete(&name, &DeleteParams::default().preconditions(own)).await;

@@ -15,7 +15,7 @@ const MAX_UNCOUNTED: usize = 500;
 
 impl Sync<'_> {
     /// Notes what ended in the status, before any finalizer goes; gives the pods whose finalizer may go then, and whether these are all.
-    pub fn track(&mut self) -> (Vec<Arc<Pod>>, bool) {
+    pub(crate) fn track(&mut self) -> (Vec<Arc<Pod>>, bool) {
         let held: HashSet<String> =
             self.pods.iter().filter(|p| self.holds_finalizer(p)).filter_map(|p| p.uid()).collect();
         count_released(&mut self.status, &held);
@@ -95,7 +95,7 @@ impl Sync<'_> {
 
     /// After finalizers went: counts, and closes the job when nothing is left to count or to go. `released` are the uids whose finalizer
     /// went just now.
-    pub fn settle(&mut self, released: &HashSet<String>, all: bool) -> bool {
+    pub(crate) fn settle(&mut self, released: &HashSet<String>, all: bool) -> bool {
         let held: HashSet<String> = self
             .pods
             .iter()
