@@ -17,7 +17,7 @@ const EDNS_VERSION: u8 = 0;
 
 /// What to do with a request.
 #[derive(Debug)]
-pub(crate) enum Decision {
+pub enum Decision {
     /// Send this.
     Respond(Box<Message>),
     /// The name is not the cluster's: ask upstream.
@@ -28,7 +28,7 @@ pub(crate) enum Decision {
 
 /// Decides about a request. `domain` is the cluster domain.
 #[must_use]
-pub(crate) fn decide(request: &Message, zone: &Zone, domain: &Name) -> Decision {
+pub fn decide(request: &Message, zone: &Zone, domain: &Name) -> Decision {
     let mut response = Message::response(request.metadata.id, request.metadata.op_code);
     response.metadata.recursion_desired = request.metadata.recursion_desired;
     response.metadata.recursion_available = true;
@@ -214,7 +214,7 @@ pub(crate) fn rotate(response: &mut Message, by: usize) {
 ///
 /// # Errors
 /// The message cannot be encoded.
-pub(crate) fn encode(
+pub fn encode(
     response: &Message,
     request: &Message,
     udp: bool,
