@@ -1,14 +1,14 @@
-//! Short ways through a JSON object for code that reads and fills in many fields.
+//! Short ways through a JSON object for code that reads and fills in many fields. Paths are names with dots between.
 
 use serde_json::{Map, Value};
 
 /// A JSON object's fields.
-pub(crate) type Fields = Map<String, Value>;
+pub type Fields = Map<String, Value>;
 
 static NULL: Value = Value::Null;
 
 /// Reading: absent, null and ill-typed all read as the zero value, as they would after decoding into upstream's types.
-pub(crate) trait Get {
+pub trait Get {
     /// The value at a dotted path, or null.
     fn at(&self, path: &str) -> &Value;
     /// The string at a dotted path, or "".
@@ -42,14 +42,28 @@ impl Get for Value {
         if path.is_empty() {
             return self;
         }
-        let mut value = self;
-        for key in path.split('.') {
-            match value.get(key) {
-                Some(next) => value = next,
-                None => return &NULL,
+        find(self, path).unwrap_or(&NULL)
+    }
+}
+
+/// The value at a dotted path, null or not; none where it is absent. Definitions begin such paths with a dot: `.spec.replicas`.
+#[must_use]
+pub fn find<'v>(object: &'v Value, path: &str) -> Option<&'v Value> {
+    path.trim_start_matches('.').split('.').try_fold(object, |value, key| value.get(key))
+}
+
+/// Sets the value at a dotted path; what is on the way and no object is made one.
+pub fn set_at(parent: &mut Value, path: &str, value: impl Into<Value>) {
+    match path.trim_start_matches('.').split_once('.') {
+        None => set(parent, path.trim_start_matches('.'), value),
+        Some((key, rest)) => {
+            if !parent.at(key).is_object() {
+                set(parent, key, Fields::new());
+            }
+            if let Some(child) = parent.get_mut(key) {
+                set_at(child, rest, value);
             }
         }
-        value
     }
 }
 
@@ -146,5 +160,26 @@ fn is_empty(value: &Value) -> bool {
         Value::Array(list) => list.is_empty(),
         Value::Object(fields) => fields.is_empty(),
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_is_on_the_way_and_no_object_must_not_stop_a_value_from_being_set() {
+        let mut object = json!({"a": 1, "b": {"c": 2}});
+        set_at(&mut object, ".a.b.c", 3);
+        set_at(&mut object, "b.d", "x");
+        assert_eq!(object, json!({"a": {"b": {"c": 3}}, "b": {"c": 2, "d": "x"}}));
+        assert_eq!(find(&object, ".a.b.c"), Some(&json!(3)));
+        assert_eq!(find(&json!({"a": null}), "a"), Some(&Value::Null), "there, and null");
+        assert_eq!(find(&object, "a.b.x"), None);
+        assert_eq!(
+            (object.int("a.b.c"), object.at("a.x.y"), object.text("b.d")),
+            (Some(3), &Value::Null, "x")
+        );
     }
 }

@@ -1,6 +1,7 @@
 //! Which PersistentVolume serves a PersistentVolumeClaim. The volume binder and the scheduler decide by the same rules
 //! (upstream: `component-helpers/storage/volume`).
 
+use crate::access::Get as _;
 use crate::labels::Selector;
 use crate::object;
 use crate::quantity::Quantity;
@@ -95,43 +96,38 @@ pub struct Volume {
     pub phase: String,
 }
 
-fn text<'a>(object: &'a Value, path: &[&str]) -> &'a str {
-    object::at(object, path).and_then(Value::as_str).unwrap_or_default()
-}
-
-fn quantity(object: &Value, path: &[&str]) -> Quantity {
-    Quantity::parse(text(object, path)).unwrap_or_else(|_| Quantity::zero())
+fn quantity(object: &Value, path: &str) -> Quantity {
+    Quantity::parse(object.text(path)).unwrap_or_else(|_| Quantity::zero())
 }
 
 fn modes(object: &Value) -> BTreeSet<String> {
-    let listed = object::at(object, &["spec", "accessModes"]).and_then(Value::as_array);
-    listed.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+    object.items("spec.accessModes").iter().filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
 impl Claim {
     /// Reads a PersistentVolumeClaim.
     #[must_use]
     pub fn new(claim: &Value) -> Self {
-        let spec_class = object::at(claim, &["spec", "storageClassName"]).and_then(Value::as_str);
-        let selector = object::at(claim, &["spec", "selector"]).filter(|s| !s.is_null());
-        let owner = object::controller_of(claim).filter(|o| text(o, &["kind"]) == "Pod");
+        let spec_class = claim.at("spec.storageClassName").as_str();
+        let selector = Some(claim.at("spec.selector")).filter(|s| !s.is_null());
+        let owner = object::controller_of(claim).filter(|o| o.text("kind") == "Pod");
         Self {
             namespace: object::namespace(claim).to_owned(),
             name: object::name(claim).to_owned(),
             uid: object::uid(claim).to_owned(),
             version: object::resource_version(claim).to_owned(),
-            pod: owner.map(|o| text(o, &["uid"]).to_owned()),
+            pod: owner.map(|o| o.text("uid").to_owned()),
             terminating: object::deletion_timestamp(claim).is_some(),
             class: object::annotation(claim, BETA_CLASS).or(spec_class).map(str::to_owned),
-            volume: text(claim, &["spec", "volumeName"]).to_owned(),
+            volume: claim.text("spec.volumeName").to_owned(),
             completed: object::annotation(claim, BIND_COMPLETED).is_some(),
             node: object::annotation(claim, SELECTED_NODE).map(str::to_owned),
-            request: quantity(claim, &["spec", "resources", "requests", "storage"]),
+            request: quantity(claim, "spec.resources.requests.storage"),
             modes: modes(claim),
-            block: text(claim, &["spec", "volumeMode"]) == "Block",
-            attributes: text(claim, &["spec", "volumeAttributesClassName"]).to_owned(),
+            block: claim.text("spec.volumeMode") == "Block",
+            attributes: claim.text("spec.volumeAttributesClassName").to_owned(),
             selector: selector.map(|s| Selector::from_label_selector(s).unwrap_or(Selector::Nothing)),
-            phase: text(claim, &["status", "phase"]).to_owned(),
+            phase: claim.text("status.phase").to_owned(),
         }
     }
 
@@ -158,8 +154,8 @@ impl Volume {
     /// Reads a PersistentVolume.
     #[must_use]
     pub fn new(volume: &Value) -> Self {
-        let spec_class = text(volume, &["spec", "storageClassName"]);
-        let reference = object::at(volume, &["spec", "claimRef"]).filter(|r| r.is_object());
+        let spec_class = volume.text("spec.storageClassName");
+        let reference = Some(volume.at("spec.claimRef")).filter(|r| r.is_object());
         Self {
             name: object::name(volume).to_owned(),
             uid: object::uid(volume).to_owned(),
@@ -168,15 +164,15 @@ impl Volume {
             terminating: object::deletion_timestamp(volume).is_some(),
             class: object::annotation(volume, BETA_CLASS).unwrap_or(spec_class).to_owned(),
             claim: reference.map(|r| ClaimRef {
-                namespace: text(r, &["namespace"]).to_owned(),
-                name: text(r, &["name"]).to_owned(),
-                uid: text(r, &["uid"]).to_owned(),
+                namespace: r.text("namespace").to_owned(),
+                name: r.text("name").to_owned(),
+                uid: r.text("uid").to_owned(),
             }),
-            capacity: quantity(volume, &["spec", "capacity", "storage"]),
+            capacity: quantity(volume, "spec.capacity.storage"),
             modes: modes(volume),
-            block: text(volume, &["spec", "volumeMode"]) == "Block",
-            attributes: text(volume, &["spec", "volumeAttributesClassName"]).to_owned(),
-            phase: text(volume, &["status", "phase"]).to_owned(),
+            block: volume.text("spec.volumeMode") == "Block",
+            attributes: volume.text("spec.volumeAttributesClassName").to_owned(),
+            phase: volume.text("status.phase").to_owned(),
         }
     }
 

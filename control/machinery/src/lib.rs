@@ -1,7 +1,7 @@
 //! What an API object is: its schema, its encodings, its small languages. No IO, no clock, no tokio.
 //!
 //! - [`field`]: paths and field errors; [`status`]: the error a client sees.
-//! - [`object`]: `metadata` of a `serde_json::Value`, kinds and resources by name.
+//! - [`object`]: `metadata` of a `serde_json::Value`, kinds and resources by name; [`access`]: values by dotted paths.
 //! - [`quantity`], [`intstr`], [`time`], [`duration`], [`names`], [`labels`], [`fields`], [`formats`]: the scalar languages of the API.
 //! - [`goformat`]: Go's `%q` and `%v`, for error texts.
 //! - [`custom`]: custom resources: their definitions, schemas, rules and printing
@@ -14,7 +14,7 @@
 //! - [`cel`]: the expression language CEL, with types and costs; [`admission`]: expressions of policies and webhooks in it.
 //! - [`resources`]: the built-in resources, their defaulting, strategy, validation and printing
 
-pub(crate) mod access;
+pub mod access;
 pub mod admission;
 pub mod apply;
 pub mod binding;

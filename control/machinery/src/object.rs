@@ -299,12 +299,6 @@ pub fn controller_of(object: &Value) -> Option<&Value> {
     owner_references(object).iter().find(|r| r.get("controller").and_then(Value::as_bool) == Some(true))
 }
 
-/// `spec.a.b` by its parts.
-#[must_use]
-pub fn at<'a>(object: &'a Value, path: &[&str]) -> Option<&'a Value> {
-    path.iter().try_fold(object, |value, key| value.get(key))
-}
-
 // === writing ===
 
 /// The object at `key`, made (in place of anything that is no object) where absent.

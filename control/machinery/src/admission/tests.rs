@@ -129,6 +129,48 @@ fn a_value_of_any_type_must_not_stand_for_a_bool() {
     }
 }
 
+/// As they are in upstream's documentation.
+#[test]
+fn what_authors_write_compiles() {
+    let (_, variables) = composed(&[
+        ("containers", "object.spec.template.spec.containers"),
+        ("exempt", "has(object.metadata.labels) && 'exempt' in object.metadata.labels"),
+        ("env", "object.metadata.?labels['env'].orValue('none')"),
+    ]);
+    let declarations =
+        Declarations { params: true, authorizer: true, variables: Some(&variables), patches: false };
+    for source in [
+        "!(request.resource.group == 'coordination.k8s.io' && request.resource.resource == 'leases')",
+        "!('system:nodes' in request.userInfo.groups)",
+        "request.userInfo.username.startsWith('system:serviceaccount:')",
+        "request.userInfo.extra.all(k, v, v.all(x, x != k))",
+        "!authorizer.group('admissionregistration.k8s.io').resource('validatingwebhookconfigurations').name('w').check('breakglass').allowed()",
+        "variables.exempt || variables.containers.all(c, c.image.startsWith('example.com/'))",
+        "variables.containers.filter(c, !has(c.resources) || size(c.resources) == 0).size() == 0",
+        "variables.env == 'prod' ? object.spec.replicas >= params.minReplicas : true",
+        "request.operation != 'UPDATE' || object.spec.selector == oldObject.spec.selector",
+        "oldObject == null || params == null || int(params.data.most) > 1",
+        "namespaceObject.metadata.labels['env'] == 'prod' && has(namespaceObject.metadata.annotations)",
+        "namespaceObject.metadata.?labels['env'].orValue('') == 'prod'",
+        "timestamp(object.metadata.creationTimestamp) < timestamp('2030-01-01T00:00:00Z')",
+        "object.spec.containers.map(c, c.name) + object.spec.initContainers.map(c, c.name) == []",
+        "type(object.spec.port) == int && cidr('10.0.0.0/8').containsIP(object.spec.ip)",
+        "quantity(object.spec.size).isLessThan(quantity('1Gi')) || request.options.?dryRun.hasValue()",
+        "object.metadata.ownerReferences.exists_one(o, o.?controller.orValue(false) == true)",
+    ] {
+        let found = compile(source, &declarations, &[ResultType::Bool]);
+        assert!(found.is_ok(), "{source}: {found:?}");
+    }
+    for source in [
+        "'object.spec.replicas must be no greater than ' + string(params.maxReplicas)",
+        "object.metadata.name + ' has ' + variables.env",
+        "'%s: %d'.format([object.metadata.name, size(variables.containers)])",
+    ] {
+        let found = compile(source, &declarations, &[ResultType::String]);
+        assert!(found.is_ok(), "{source}: {found:?}");
+    }
+}
+
 #[test]
 fn the_request_and_its_namespace_have_types() {
     let undefined = |field: &str| format!("undefined field '{field}'");

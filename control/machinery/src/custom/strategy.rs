@@ -5,7 +5,7 @@
 use super::definition::{Scale, Version};
 use super::schema::Schema;
 use super::{lists, meta, validate};
-use crate::access::{Get as _, copy, remove, set};
+use crate::access::{Get as _, copy, find, remove};
 use crate::field::{ErrorType, FieldError, Path};
 use crate::object;
 use crate::resources::validate as builtin;
@@ -174,29 +174,6 @@ fn type_meta(version: &Version, object: &Value) -> Vec<FieldError> {
     errors
 }
 
-/// The value at a simple path, `.spec.replicas`.
-#[must_use]
-pub fn at_path<'v>(object: &'v Value, path: &str) -> Option<&'v Value> {
-    path.trim_start_matches('.').split('.').try_fold(object, |value, name| value.get(name))
-}
-
-/// Sets the value at a simple path.
-pub fn set_path(object: &mut Value, path: &str, value: Value) {
-    let names: Vec<&str> = path.trim_start_matches('.').split('.').collect();
-    let Some((last, parents)) = names.split_last() else { return };
-    let mut here = object;
-    for name in parents {
-        if !here.get(*name).is_some_and(Value::is_object) {
-            set(here, name, Value::Object(serde_json::Map::new()));
-        }
-        match here.get_mut(*name) {
-            Some(next) => here = next,
-            None => return,
-        }
-    }
-    set(here, last, value);
-}
-
 fn accessor(path: &str, value: &Value, wanted: &str) -> String {
     let found = match value {
         Value::Null => "<nil>",
@@ -212,7 +189,7 @@ fn accessor(path: &str, value: &Value, wanted: &str) -> String {
 }
 
 fn replicas(object: &Value, path: &str, errors: &mut Vec<FieldError>) {
-    let Some(value) = at_path(object, path) else { return };
+    let Some(value) = find(object, path) else { return };
     let field = Path::from(path);
     match value.as_i64() {
         None => errors.push(FieldError::invalid(&field, 0, accessor(path, value, "int64"))),
@@ -230,7 +207,7 @@ fn replicas(object: &Value, path: &str, errors: &mut Vec<FieldError>) {
 fn scale_status(object: &Value, scale: &Scale, errors: &mut Vec<FieldError>) {
     replicas(object, &scale.status_replicas, errors);
     if let Some(path) = &scale.selector
-        && let Some(value) = at_path(object, path).filter(|v| !v.is_string())
+        && let Some(value) = find(object, path).filter(|v| !v.is_string())
     {
         errors.push(FieldError::invalid(&Path::from(path.as_str()), "", accessor(path, value, "string")));
     }

@@ -6,8 +6,8 @@ use crate::context::{Body, Response};
 use crate::registry::kind::Kind;
 use crate::registry::metadata::{at, set, text};
 use http::StatusCode;
+use machinery::access::{find, set_at};
 use machinery::custom::definition::Scale;
-use machinery::custom::strategy::{at_path, set_path};
 use machinery::field::{FieldError, Path};
 use machinery::object;
 use machinery::object::{Gk, Gvk};
@@ -45,7 +45,7 @@ fn set_replicas(kind: &Kind, object: &mut Value, replicas: i64) {
     match kind.definition() {
         Some(custom) => {
             if let Some(scale) = &custom.version().scale {
-                set_path(object, &scale.spec_replicas, replicas.into());
+                set_at(object, &scale.spec_replicas, replicas);
             }
         }
         None => set(object, &["spec", "replicas"], replicas),
@@ -64,14 +64,14 @@ fn base(object: &Value) -> Value {
 }
 
 fn of_custom(paths: &Scale, object: &Value) -> Value {
-    let count = |path: &str| at_path(object, path).and_then(Value::as_i64).unwrap_or_default();
+    let count = |path: &str| find(object, path).and_then(Value::as_i64).unwrap_or_default();
     let mut scale = base(object);
     let replicas = count(&paths.spec_replicas);
     if replicas != 0 {
         set(&mut scale, &["spec", "replicas"], replicas);
     }
     set(&mut scale, &["status", "replicas"], count(&paths.status_replicas));
-    let selector = paths.selector.as_deref().and_then(|p| at_path(object, p)).and_then(Value::as_str);
+    let selector = paths.selector.as_deref().and_then(|p| find(object, p)).and_then(Value::as_str);
     if let Some(selector) = selector.filter(|s| !s.is_empty()) {
         set(&mut scale, &["status", "selector"], selector);
     }
@@ -108,7 +108,7 @@ pub(super) async fn get(x: &Exchange<'_>) -> Result<Response, Status> {
     let workload = x.registry.read_required(&x.kind, x.namespace(), &x.context.info.name).await?;
     if let Some(custom) = x.kind.definition()
         && let Some(scale) = &custom.version().scale
-        && at_path(&workload, &scale.spec_replicas).is_none()
+        && find(&workload, &scale.spec_replicas).is_none()
     {
         let why = format!("the spec replicas field {:?} does not exist", scale.spec_replicas);
         return Err(Status::internal_error(why));

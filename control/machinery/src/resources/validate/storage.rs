@@ -196,10 +196,8 @@ const RENAMED_LABELS: &[(&str, &str)] = &[
 
 fn stable_labels(affinity: &Value) -> Value {
     let mut affinity = affinity.clone();
-    let terms = affinity.pointer_mut("/required/nodeSelectorTerms").and_then(Value::as_array_mut);
-    for term in terms.into_iter().flatten() {
-        let requirements = term.get_mut("matchExpressions").and_then(Value::as_array_mut);
-        for requirement in requirements.into_iter().flatten() {
+    for term in entries(&mut affinity, "required.nodeSelectorTerms") {
+        for requirement in entries(term, "matchExpressions") {
             let renamed = RENAMED_LABELS.iter().find(|(old, _)| *old == requirement.text("key"));
             if let Some((_, new)) = renamed {
                 set(requirement, "key", *new);
