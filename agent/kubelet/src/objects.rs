@@ -48,14 +48,14 @@ pub enum Error {
 }
 
 #[derive(Clone, Debug)]
-enum Answer<K> {
+enum Lookup<K> {
     Pending(Option<String>),
     Known(Option<Arc<K>>),
 }
 
 struct Entry<K> {
     users: BTreeSet<String>,
-    answer: watch::Receiver<Answer<K>>,
+    answer: watch::Receiver<Lookup<K>>,
     stop: CancellationToken,
 }
 
@@ -93,12 +93,12 @@ where
             });
         };
         let mut answer = self.subscribe(shared, client, namespace, name, user);
-        let known = |answer: &Answer<K>| matches!(answer, Answer::Known(_));
+        let known = |answer: &Lookup<K>| matches!(answer, Lookup::Known(_));
         // Whether it came in time is seen in the answer itself.
         tokio::time::timeout(FIRST_ANSWER, answer.wait_for(known)).await.ok();
         let reason = match &*answer.borrow() {
-            Answer::Known(object) => return Ok(object.clone()),
-            Answer::Pending(reason) => reason.clone(),
+            Lookup::Known(object) => return Ok(object.clone()),
+            Lookup::Pending(reason) => reason.clone(),
         };
         let reason = reason.unwrap_or_else(|| "timed out waiting for the condition".to_owned());
         Err(Error::Unavailable { kind: self.kind, reason })
@@ -111,11 +111,11 @@ where
         namespace: &str,
         name: &str,
         user: &str,
-    ) -> watch::Receiver<Answer<K>> {
+    ) -> watch::Receiver<Lookup<K>> {
         let mut entries = self.entries.lock();
         let key = (namespace.to_owned(), name.to_owned());
         let entry = entries.entry(key).or_insert_with(|| {
-            let (tell, answer) = watch::channel(Answer::Pending(None));
+            let (tell, answer) = watch::channel(Lookup::Pending(None));
             let source = Source::of(Api::<K>::namespaced(client.clone(), namespace)).named(name);
             let told = Changed { namespace: namespace.to_owned(), name: name.to_owned() };
             let changed = shared.changed.clone();
@@ -150,14 +150,14 @@ where
 /// Follows one object until nobody needs it.
 async fn follow<K>(
     mut events: BoxStream<'static, Event<K>>,
-    tell: watch::Sender<Answer<K>>,
+    tell: watch::Sender<Lookup<K>>,
     changed: mpsc::UnboundedSender<Changed>,
     told: Changed,
 ) {
     let mut there = false;
     let pending = |reason: String| {
         tell.send_if_modified(|answer| {
-            if let Answer::Pending(said) = answer {
+            if let Lookup::Pending(said) = answer {
                 *said = Some(reason);
             }
             false
@@ -180,7 +180,7 @@ async fn follow<K>(
             }
         };
         there = object.is_some();
-        tell.send_replace(Answer::Known(object.map(Arc::new)));
+        tell.send_replace(Lookup::Known(object.map(Arc::new)));
         // The receiver is the pod manager; without it there is nobody to wake.
         changed.send(told.clone()).ok();
     }

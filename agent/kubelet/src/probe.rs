@@ -267,7 +267,7 @@ async fn repeat(
 }
 
 /// What asking once came to.
-enum Answer {
+enum Outcome {
     Success,
     Warning(String),
     Failure(String),
@@ -276,22 +276,22 @@ enum Answer {
 }
 
 /// Says what is worth an event; `None` when the answer does not count.
-fn tell(handles: &Handles, target: &Target, kind: Kind, answer: Answer) -> Option<bool> {
+fn tell(handles: &Handles, target: &Target, kind: Kind, answer: Outcome) -> Option<bool> {
     let event = |reason, text: String| {
         handles.recorder.warning(&target.pod, Some(&target.container.name), reason, text);
     };
     let name = kind.name();
     match answer {
-        Answer::Success => Some(true),
-        Answer::Warning(text) => {
+        Outcome::Success => Some(true),
+        Outcome::Warning(text) => {
             event("ProbeWarning", format!("{name} probe warning: {text}"));
             Some(true)
         }
-        Answer::Failure(text) => {
+        Outcome::Failure(text) => {
             event("Unhealthy", format!("{name} probe failed: {text}"));
             Some(false)
         }
-        Answer::Error(text) => {
+        Outcome::Error(text) => {
             event("Unhealthy", format!("{name} probe errored and resulted in unknown state: {text}"));
             None
         }
@@ -310,18 +310,18 @@ fn judge(verdict: &mut Verdict, kind: Kind, ok: bool, probe: &Probe) {
 }
 
 /// Asks; what tells nothing of the container is tried again at once, a few times.
-async fn ask(handles: &Handles, target: &Target, probe: &Probe, timeout: Duration) -> Answer {
+async fn ask(handles: &Handles, target: &Target, probe: &Probe, timeout: Duration) -> Outcome {
     let mut answer = Box::pin(once(handles, target, probe, timeout)).await;
     for _ in 1..TRIES {
         match answer {
-            Answer::Error(_) => answer = Box::pin(once(handles, target, probe, timeout)).await,
+            Outcome::Error(_) => answer = Box::pin(once(handles, target, probe, timeout)).await,
             known => return known,
         }
     }
     answer
 }
 
-async fn once(handles: &Handles, target: &Target, probe: &Probe, timeout: Duration) -> Answer {
+async fn once(handles: &Handles, target: &Target, probe: &Probe, timeout: Duration) -> Outcome {
     let host = target.ips.first().map(String::as_str).unwrap_or_default();
     if let Some(action) = &probe.exec {
         return exec(handles, target, action, timeout).await;
@@ -329,44 +329,44 @@ async fn once(handles: &Handles, target: &Target, probe: &Probe, timeout: Durati
     if let Some(get) = &probe.http_get {
         let request = match http::Request::of(get, &target.container, host, "kube-probe/1.36") {
             Ok(request) => request,
-            Err(error) => return Answer::Error(error.to_string()),
+            Err(error) => return Outcome::Error(error.to_string()),
         };
-        return match http::get(&request, timeout).await.and_then(http::Answer::judged) {
-            Ok(None) => Answer::Success,
-            Ok(Some(warning)) => Answer::Warning(warning),
-            Err(error) => Answer::Failure(error.to_string()),
+        return match http::get(&request, timeout).await.and_then(http::Reply::judged) {
+            Ok(None) => Outcome::Success,
+            Ok(Some(warning)) => Outcome::Warning(warning),
+            Err(error) => Outcome::Failure(error.to_string()),
         };
     }
     if let Some(socket) = &probe.tcp_socket {
         let host = socket.host.as_deref().filter(|h| !h.is_empty()).unwrap_or(host);
         let port = match http::port(&socket.port, &target.container) {
             Ok(port) => port,
-            Err(error) => return Answer::Error(error.to_string()),
+            Err(error) => return Outcome::Error(error.to_string()),
         };
         let address = http::joined(host, port);
         return match tokio::time::timeout(timeout, tokio::net::TcpStream::connect(&address)).await {
-            Ok(Ok(_)) => Answer::Success,
+            Ok(Ok(_)) => Outcome::Success,
             Ok(Err(error)) => {
-                Answer::Failure(format!("dial tcp {address}: connect: {}", http::reason(&error)))
+                Outcome::Failure(format!("dial tcp {address}: connect: {}", http::reason(&error)))
             }
-            Err(_) => Answer::Failure(format!("dial tcp {address}: i/o timeout")),
+            Err(_) => Outcome::Failure(format!("dial tcp {address}: i/o timeout")),
         };
     }
     if let Some(action) = &probe.grpc {
         let Ok(port) = u16::try_from(action.port) else {
-            return Answer::Error(format!("invalid port number: {}", action.port));
+            return Outcome::Error(format!("invalid port number: {}", action.port));
         };
         let service = action.service.as_deref().unwrap_or_default();
         return match grpc::check(host, port, service, timeout).await {
-            Ok(()) => Answer::Success,
-            Err(text) => Answer::Failure(text),
+            Ok(()) => Outcome::Success,
+            Err(text) => Outcome::Failure(text),
         };
     }
     let pod = crate::pod::described(&target.pod);
-    Answer::Error(format!("missing probe handler for {pod}:{}", target.container.name))
+    Outcome::Error(format!("missing probe handler for {pod}:{}", target.container.name))
 }
 
-async fn exec(handles: &Handles, target: &Target, action: &ExecAction, timeout: Duration) -> Answer {
+async fn exec(handles: &Handles, target: &Target, action: &ExecAction, timeout: Duration) -> Outcome {
     // Only what the container's own fields say literally is expanded: a probe has no environment.
     let literal = |name: &str| {
         let found = target.container.env.iter().flatten().find(|var| var.name == name);
@@ -376,17 +376,17 @@ async fn exec(handles: &Handles, target: &Target, action: &ExecAction, timeout: 
         action.command.iter().flatten().map(|word| crate::pod::spec::env::expand(word, literal)).collect();
     let timed_out = || {
         let words = command.join(" ");
-        Answer::Failure(format!("command timed out: {words:?} timed out after {}s", timeout.as_secs()))
+        Outcome::Failure(format!("command timed out: {words:?} timed out after {}s", timeout.as_secs()))
     };
     let call = handles.runtime.exec_sync(&target.id, command.clone(), timeout);
     match tokio::time::timeout(timeout + Duration::from_secs(1), Box::pin(call)).await {
         Err(_) => timed_out(),
         Ok(Err(error)) if error.code() == tonic::Code::DeadlineExceeded => timed_out(),
-        Ok(Err(error)) => Answer::Error(error.runtime_message()),
-        Ok(Ok(answer)) if answer.exit_code == 0 => Answer::Success,
+        Ok(Err(error)) => Outcome::Error(error.runtime_message()),
+        Ok(Ok(answer)) if answer.exit_code == 0 => Outcome::Success,
         Ok(Ok(answer)) => {
             let output = [answer.stdout, answer.stderr].concat();
-            Answer::Failure(String::from_utf8_lossy(&output[..output.len().min(OUTPUT_BYTES)]).into_owned())
+            Outcome::Failure(String::from_utf8_lossy(&output[..output.len().min(OUTPUT_BYTES)]).into_owned())
         }
     }
 }

@@ -18,7 +18,7 @@ use supervise::Backoff;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use crate::source::Known;
+use crate::source::ApiPods;
 
 /// Simultaneous writes.
 const PARALLEL: usize = 8;
@@ -81,7 +81,7 @@ impl Reports {
 
     /// Writes statuses until cancelled from outside. `known` is what the API shows of this node's pods. A status that is
     /// refused is tried again after a pause of its own, whatever becomes of the others.
-    pub async fn write(self, client: kube::Client, mut known: watch::Receiver<Known>) {
+    pub async fn write(self, client: kube::Client, mut known: watch::Receiver<ApiPods>) {
         let mut held: BTreeMap<String, (Instant, Backoff)> = BTreeMap::new();
         loop {
             let now = Instant::now();
@@ -126,7 +126,7 @@ impl Reports {
     }
 
     /// Brings one pod's status to the API; returns its UID if that failed.
-    async fn one(&self, client: kube::Client, known: &Known, uid: String) -> Option<String> {
+    async fn one(&self, client: kube::Client, known: &ApiPods, uid: String) -> Option<String> {
         let report = self.0.reports.lock().get(&uid).cloned()?;
         let target = known.api_pod(&report.pod)?;
         let api: Api<Pod> = Api::namespaced(client, crate::pod::namespace(&target));
@@ -293,7 +293,8 @@ mod tests {
             Arc::new(serde_json::from_value(json!({"metadata": metadata})).unwrap())
         };
         let pods = ["bad", "good"].map(|name| (name.to_owned(), pod(name)));
-        let (_tell, known) = watch::channel(Known { pods: Some(Arc::new(pods.into())), ..Known::default() });
+        let (_tell, known) =
+            watch::channel(ApiPods { pods: Some(Arc::new(pods.into())), ..ApiPods::default() });
         let reports = Reports::default();
         let writer = tokio::spawn(reports.clone().write(kube::Client::new(service, "n"), known));
         let running = |ip: String| Arc::new(status(json!({"phase": "Running", "podIP": ip})));

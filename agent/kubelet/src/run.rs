@@ -6,7 +6,7 @@
 //! each worker's desired pod. What it promises: one worker a pod UID; pods the sources do not name any more are ended
 //! and cleaned up, but only once every source was read; a source that is away ends nothing.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,7 +36,7 @@ use crate::pods::Pods;
 use crate::recorder::{Recorder, Subject};
 use crate::report::Reports;
 use crate::runtime_class::RuntimeClasses;
-use crate::source::{self, Known};
+use crate::source::{self, ApiPods};
 use crate::stats::Stats;
 use crate::volume::claim::Claims;
 use crate::volume::token::Tokens;
@@ -48,6 +48,7 @@ mod grant;
 mod keeping;
 mod orphans;
 mod pulse;
+mod reasons;
 
 use keeping::Keeping;
 pub use pulse::Pulse;
@@ -105,7 +106,7 @@ pub struct Kubelet {
     evicted: mpsc::UnboundedReceiver<String>,
     stats: Stats,
     garbage: Garbage,
-    known: watch::Sender<Known>,
+    known: watch::Sender<ApiPods>,
     health: watch::Sender<Health>,
     pulse: Pulse,
 }
@@ -192,7 +193,7 @@ impl Kubelet {
             evicted,
             stats,
             garbage,
-            known: watch::Sender::new(Known::default()),
+            known: watch::Sender::new(ApiPods::default()),
             health,
             pulse: Pulse::default(),
         }
@@ -304,7 +305,7 @@ impl Kubelet {
             }
             None => {
                 context.runtime_classes.none();
-                known.send_replace(Known { pods: Some(Arc::default()), ..Known::default() });
+                known.send_replace(ApiPods { pods: Some(Arc::default()), ..ApiPods::default() });
             }
         }
         let (workers, work) = (scope.work("pods"), scope.vital("pod-workers"));
@@ -373,7 +374,7 @@ struct Manager {
     index: HashMap<String, Seen>,
     listed: bool,
     statics: watch::Receiver<Option<Arc<source::Pods>>>,
-    known: watch::Receiver<Known>,
+    known: watch::Receiver<ApiPods>,
     changed: mpsc::UnboundedReceiver<Changed>,
     evicted: mpsc::UnboundedReceiver<String>,
     later: FuturesUnordered<Delayed>,
@@ -557,7 +558,12 @@ impl Manager {
         if let Some(outcome) = &rejected {
             let reason = outcome.message.trim_start_matches("Pod was rejected: ").to_owned();
             let kind = crate::recorder::Kind::Warning;
-            self.context.recorder.record(Subject::pod(pod, None), kind, kept(&outcome.reason), reason);
+            self.context.recorder.record(
+                Subject::pod(pod, None),
+                kind,
+                reasons::kept(&outcome.reason),
+                reason,
+            );
         }
         let desired = Desired { pod: admitted, removed: false, rejected, pending: None };
         self.start(uid, desired, Arc::clone(pod));
@@ -584,19 +590,6 @@ impl Manager {
         self.keeping.start(uid, worker);
         self.workers.insert(uid.to_owned(), Handle { desired: tell, wake, asked });
     }
-}
-
-/// A refusal's reason, as an event holds one. Reasons are few, and kept: upstream's words, and one a resource of the node
-/// (`OutOfhugepages-2Mi`).
-fn kept(reason: &str) -> &'static str {
-    static KEPT: parking_lot::Mutex<BTreeSet<&'static str>> = parking_lot::Mutex::new(BTreeSet::new());
-    let mut all = KEPT.lock();
-    let known = all.get(reason).copied();
-    known.unwrap_or_else(|| {
-        let reason: &'static str = Box::leak(reason.to_owned().into_boxed_str());
-        all.insert(reason);
-        reason
-    })
 }
 
 #[cfg(test)]

@@ -17,14 +17,14 @@ pub type Pods = BTreeMap<String, Arc<Pod>>;
 
 /// The pods of the API that are bound to this node, mirrors included.
 #[derive(Clone, Debug, Default)]
-pub struct Known {
+pub struct ApiPods {
     /// `None` until the first list.
     pub pods: Option<Arc<Pods>>,
     /// UIDs of those that cannot be read: they are as they were last known, and never gone.
     pub unreadable: Arc<BTreeSet<String>>,
 }
 
-impl Known {
+impl ApiPods {
     /// The API's object of a pod: itself, or the mirror of a static pod.
     pub fn api_pod(&self, pod: &Pod) -> Option<Arc<Pod>> {
         let pods = self.pods.as_ref()?;

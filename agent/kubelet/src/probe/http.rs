@@ -154,14 +154,14 @@ impl Request {
 
 /// What came back at the end of the redirects that were followed.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Answer {
+pub struct Reply {
     /// The status.
     pub status: u16,
     /// The body, cut at [`BODY_BYTES`].
     pub body: String,
 }
 
-impl Answer {
+impl Reply {
     /// What a probe makes of it: a warning where it was led elsewhere, an error where it is no success.
     pub fn judged(self) -> Result<Option<String>, Error> {
         match self.status {
@@ -174,7 +174,7 @@ impl Answer {
 
 /// Asks within `timeout`. Redirects are followed on the same host; one to another host is the answer itself: the
 /// container did answer.
-pub async fn get(request: &Request, timeout: Duration) -> Result<Answer, Error> {
+pub async fn get(request: &Request, timeout: Duration) -> Result<Reply, Error> {
     let mut request = request.clone();
     let url = request.url();
     let deadline = tokio::time::Instant::now() + timeout;
@@ -193,7 +193,7 @@ pub async fn get(request: &Request, timeout: Duration) -> Result<Answer, Error> 
     Err(Error::Get { url, reason: format!("stopped after {REDIRECTS} redirects") })
 }
 
-async fn send(request: &Request) -> Result<(Answer, Option<String>), Error> {
+async fn send(request: &Request) -> Result<(Reply, Option<String>), Error> {
     let failed = |reason: String| Error::Get { url: request.url(), reason };
     let address = joined(&request.host, request.port);
     let stream = TcpStream::connect(&address)
@@ -221,7 +221,7 @@ async fn send(request: &Request) -> Result<(Answer, Option<String>), Error> {
 async fn exchange<S>(
     stream: S,
     request: http::Request<Empty<bytes::Bytes>>,
-) -> Result<(Answer, Option<String>), String>
+) -> Result<(Reply, Option<String>), String>
 where
     S: hyper::rt::Read + hyper::rt::Write + Unpin,
 {
@@ -235,7 +235,7 @@ where
         let status = answer.status().as_u16();
         let location = answer.headers().get(http::header::LOCATION);
         let location = location.and_then(|l| l.to_str().ok()).map(str::to_owned);
-        Ok((Answer { status, body: read(answer.into_body()).await }, location))
+        Ok((Reply { status, body: read(answer.into_body()).await }, location))
     };
     let mut connection = std::pin::pin!(connection);
     let mut answer = std::pin::pin!(answer);
@@ -311,7 +311,7 @@ mod tests {
         let (outcome, seen) = tokio::join!(get(&request, Duration::from_secs(2)), server);
         assert!(seen.starts_with("GET /healthz HTTP/1.1\r\nhost: own\r\n"), "{seen}");
         assert!(seen.contains("kube-probe/1.36"));
-        outcome.and_then(Answer::judged).map_err(|error| error.to_string())
+        outcome.and_then(Reply::judged).map_err(|error| error.to_string())
     }
 
     #[tokio::test]

@@ -124,11 +124,3 @@ async fn a_probe_that_panics_must_not_be_noticed_by_the_others() {
     }
     assert_eq!(supervisor.report("kubelet/probes").unwrap().panics, 1);
 }
-
-#[test]
-fn an_event_of_a_refusal_must_not_hide_its_reason() {
-    for reason in ["OutOfcpu", "OutOfhugepages-2Mi", "OutOfexample.org/device"] {
-        assert_eq!(kept(reason), reason);
-        assert!(std::ptr::eq(kept(reason), kept(reason)), "kept once");
-    }
-}

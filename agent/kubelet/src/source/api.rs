@@ -8,11 +8,11 @@ use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::watch;
 
-use super::{Known, Pods};
+use super::{ApiPods, Pods};
 
 /// Follows the API's pods until cancelled from outside; errors are retried with backoff for ever, and what was known
 /// stays known: a server that is away stops no pod.
-pub async fn follow(client: kube::Client, node: String, tell: watch::Sender<Known>) {
+pub async fn follow(client: kube::Client, node: String, tell: watch::Sender<ApiPods>) {
     let source = Source::all::<Pod>(&client).fields(&format!("spec.nodeName={node}"));
     let mut events = mirror::<Pod>(source);
     let (mut pods, mut unreadable, mut complete) = (Pods::new(), BTreeSet::new(), false);
@@ -37,7 +37,7 @@ pub async fn follow(client: kube::Client, node: String, tell: watch::Sender<Know
         // Until the list is complete, what it did not name yet is not gone.
         if complete {
             let (pods, unreadable) = (Some(Arc::new(pods.clone())), Arc::new(unreadable.clone()));
-            tell.send_replace(Known { pods, unreadable });
+            tell.send_replace(ApiPods { pods, unreadable });
         }
     }
 }

@@ -13,7 +13,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{Api, DeleteParams, PostParams, Preconditions};
 use tokio::sync::watch;
 
-use super::{Known, Pods};
+use super::{ApiPods, Pods};
 use crate::pod::{CONFIG_HASH, CONFIG_MIRROR};
 
 const RETRY: Duration = Duration::from_secs(30);
@@ -25,7 +25,7 @@ struct Plan {
     delete: Vec<Arc<Pod>>,
 }
 
-fn plan(wanted: &Pods, known: &Known) -> Plan {
+fn plan(wanted: &Pods, known: &ApiPods) -> Plan {
     let mut plan = Plan::default();
     let Some(pods) = &known.pods else { return plan };
     for pod in wanted.values() {
@@ -57,7 +57,7 @@ pub async fn keep(
     client: kube::Client,
     node: String,
     mut statics: watch::Receiver<Option<Arc<Pods>>>,
-    mut known: watch::Receiver<Known>,
+    mut known: watch::Receiver<ApiPods>,
 ) {
     // A mirror just made is not in the watch yet: it is not made again until the watch moved.
     let mut made: BTreeMap<String, ()> = BTreeMap::new();
@@ -166,7 +166,7 @@ mod tests {
             pod("gone", "c", json!({(CONFIG_MIRROR): "9"})),
             pod("ordinary", "d", json!({})),
         ]);
-        let plan = plan(&wanted, &Known { pods: Some(Arc::new(api)), ..Known::default() });
+        let plan = plan(&wanted, &ApiPods { pods: Some(Arc::new(api)), ..ApiPods::default() });
         let names =
             |pods: &[Arc<Pod>]| pods.iter().map(|p| crate::pod::name(p).to_owned()).collect::<Vec<_>>();
         assert_eq!(names(&plan.create), ["new"]);

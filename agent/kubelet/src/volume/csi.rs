@@ -25,7 +25,7 @@ mod record;
 pub use record::Record;
 
 /// One volume as a driver is asked for it.
-struct Wanted {
+struct VolumeRequest {
     driver: String,
     handle: String,
     /// The name of its directory in the pod's.
@@ -40,7 +40,7 @@ struct Wanted {
     stage_secret: Option<SecretReference>,
 }
 
-impl Wanted {
+impl VolumeRequest {
     fn is_inline(&self) -> bool {
         self.modes.is_empty()
     }
@@ -65,7 +65,7 @@ pub async fn set_up_claimed(handles: &Handles, pod: &Pod, claimed: &Claimed) -> 
     if claimed.block {
         return Err(Error::Unsupported { name: claimed.name().to_owned(), kind: "block csi" });
     }
-    let wanted = Wanted {
+    let wanted = VolumeRequest {
         driver: source.driver,
         handle: source.volume_handle,
         name: claimed.name().to_owned(),
@@ -91,7 +91,7 @@ pub async fn set_up_inline(
         name: Some(secret.name.clone()),
         namespace: Some(crate::pod::namespace(pod).to_owned()),
     });
-    let wanted = Wanted {
+    let wanted = VolumeRequest {
         driver: source.driver.clone(),
         handle: format!("csi-{}", hash(&format!("{}{name}", crate::pod::uid(pod)))),
         name: name.to_owned(),
@@ -106,7 +106,7 @@ pub async fn set_up_inline(
     set_up(handles, pod, wanted).await
 }
 
-async fn set_up(handles: &Handles, pod: &Pod, wanted: Wanted) -> Result<Source, Error> {
+async fn set_up(handles: &Handles, pod: &Pod, wanted: VolumeRequest) -> Result<Source, Error> {
     let driver = handles
         .drivers
         .get(&wanted.driver)
@@ -193,7 +193,7 @@ async fn set_up(handles: &Handles, pod: &Pod, wanted: Wanted) -> Result<Source, 
 }
 
 /// The driver takes volumes of this lifecycle; without a CSIDriver object only persistent ones.
-fn check_lifecycle(wanted: &Wanted, spec: Option<&CSIDriverSpec>) -> Result<(), Error> {
+fn check_lifecycle(wanted: &VolumeRequest, spec: Option<&CSIDriverSpec>) -> Result<(), Error> {
     let modes = spec.and_then(|s| s.volume_lifecycle_modes.as_deref()).unwrap_or_default();
     let taken = match modes {
         [] => !wanted.is_inline(),
@@ -219,7 +219,7 @@ fn check_lifecycle(wanted: &Wanted, spec: Option<&CSIDriverSpec>) -> Result<(), 
 async fn attached(
     handles: &Handles,
     client: kube::Client,
-    wanted: &Wanted,
+    wanted: &VolumeRequest,
 ) -> Result<HashMap<String, String>, Error> {
     let name = attachment_name(&wanted.handle, &wanted.driver, &handles.config.node_name);
     let found =
@@ -249,7 +249,7 @@ fn staging_path(handles: &Handles, driver: &str, handle: &str) -> PathBuf {
     plugins.join(driver).join(hash(handle)).join("globalmount")
 }
 
-fn capability(wanted: &Wanted, abilities: Abilities, group: Option<u32>) -> VolumeCapability {
+fn capability(wanted: &VolumeRequest, abilities: Abilities, group: Option<u32>) -> VolumeCapability {
     let mode = wanted.modes.first().map_or("ReadWriteOnce", String::as_str);
     let mode = match (mode, abilities.single_node_multi_writer) {
         ("ReadWriteOnce", true) => Mode::SingleNodeMultiWriter,
@@ -270,7 +270,7 @@ fn capability(wanted: &Wanted, abilities: Abilities, group: Option<u32>) -> Volu
 }
 
 /// Whether the kubelet gives the volume to the pod's group.
-fn takes_group(wanted: &Wanted, spec: Option<&CSIDriverSpec>) -> bool {
+fn takes_group(wanted: &VolumeRequest, spec: Option<&CSIDriverSpec>) -> bool {
     let policy = spec.and_then(|s| s.fs_group_policy.as_deref()).unwrap_or("ReadWriteOnceWithFSType");
     match policy {
         _ if wanted.read_only => false,
@@ -286,7 +286,7 @@ fn takes_group(wanted: &Wanted, spec: Option<&CSIDriverSpec>) -> bool {
 async fn stage(
     driver: &Driver,
     client: &kube::Client,
-    wanted: &Wanted,
+    wanted: &VolumeRequest,
     path: &Path,
     capability: VolumeCapability,
     publish_context: HashMap<String, String>,
@@ -404,8 +404,8 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn wanted(modes: &[&str], fs_type: &str) -> Wanted {
-        Wanted {
+    fn wanted(modes: &[&str], fs_type: &str) -> VolumeRequest {
+        VolumeRequest {
             driver: "d".into(),
             handle: "h".into(),
             name: "v".into(),

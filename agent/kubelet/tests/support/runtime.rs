@@ -50,6 +50,7 @@ struct Counts {
     looks: usize,
     sprung: bool,
     log: Vec<String>,
+    unanswered: usize,
     dropped: Vec<String>,
 }
 
@@ -147,6 +148,11 @@ impl Fake {
 
     pub fn was_sprung(&self) -> bool {
         self.counts.lock().sprung
+    }
+
+    /// How often a pod's worker asked and got no answer.
+    pub fn unanswered(&self) -> usize {
+        self.counts.lock().unanswered
     }
 
     pub fn log(&self) -> Vec<String> {
@@ -349,7 +355,10 @@ impl RuntimeService for Fake {
         asked: Request<ListPodSandboxRequest>,
     ) -> Answer<ListPodSandboxResponse> {
         let labels = asked.into_inner().filter.unwrap_or_default().label_selector;
-        let items = self.look(|world| Ok(world.list_sandboxes(&labels)))?;
+        let items = self.look(|world| Ok(world.list_sandboxes(&labels)));
+        // The manager asks for all pods at once.
+        self.counts.lock().unanswered += usize::from(items.is_err() && !labels.is_empty());
+        let items = items?;
         Ok(Response::new(ListPodSandboxResponse { items }))
     }
 

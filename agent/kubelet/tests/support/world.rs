@@ -22,8 +22,6 @@ pub struct World {
     pub started: Vec<String>,
     /// What no kubelet may do.
     pub wrongs: Vec<String>,
-    /// How many containers ran at once, at most.
-    pub most: usize,
     /// Why the network is not ready; none when it is.
     pub network_error: Option<String>,
     /// No question is answered.
@@ -200,7 +198,6 @@ impl World {
         let name = container.name().to_owned();
         container.state = ContainerState::ContainerRunning;
         container.started = now();
-        self.most = self.most.max(running.len() + 1);
         let whose = self.containers.get(id).map(|c| self.whose(c)).unwrap_or_default();
         if running.contains(&whose) {
             self.wrongs.push(format!("{name} runs twice"));

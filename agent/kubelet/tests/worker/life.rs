@@ -22,7 +22,7 @@ use kubelet::pods::Pods;
 use kubelet::recorder::Recorder;
 use kubelet::report::Reports;
 use kubelet::runtime_class::RuntimeClasses;
-use kubelet::source::Known;
+use kubelet::source::ApiPods;
 use kubelet::volume::claim::Claims;
 use kubelet::volume::token::Tokens;
 use kubelet::worker::context::Context;
@@ -247,7 +247,7 @@ async fn kubelets(case: &Case, fake: &Fake, api: &Arc<Api>, dir: &Path) {
         let client = api.client();
         let context = context(dir, &client);
         let reports = Reports::default();
-        let known = watch::Sender::new(Known::default());
+        let known = watch::Sender::new(ApiPods::default());
         let (desired, asked) = watch::channel(desired_of(api, &mut last));
         let wake = Arc::new(Notify::new());
         let worker = Worker::new(context, reports.clone(), asked, Arc::clone(&wake));
@@ -272,7 +272,7 @@ async fn kubelets(case: &Case, fake: &Fake, api: &Arc<Api>, dir: &Path) {
                     let newer = desired_of(api, &mut last);
                     let pods = BTreeMap::from([(UID.to_owned(), Arc::clone(&newer.pod))]);
                     let pods = if newer.removed { BTreeMap::new() } else { pods };
-                    known.send_replace(Known { pods: Some(Arc::new(pods)), ..Known::default() });
+                    known.send_replace(ApiPods { pods: Some(Arc::new(pods)), ..ApiPods::default() });
                     desired.send_replace(newer);
                     delete_at_goal(case, fake, api, &mut reached);
                 }

@@ -62,6 +62,8 @@ impl Node {
         config.pod_logs_dir = self.path("logs");
         config.static_pod_path = Some(self.path("manifests"));
         config.cgroups_per_qos = false;
+        // What is late is not to be found by a period.
+        config.sync_frequency = Duration::from_secs(600);
         config.container_runtime_endpoint = format!("unix://{}", self.path("socket").display());
         config
     }
