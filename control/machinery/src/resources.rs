@@ -18,8 +18,6 @@ pub mod strategy;
 pub mod table;
 pub mod validate;
 
-pub(crate) use crate::access;
-
 use std::sync::LazyLock;
 
 use base64::Engine as _;

@@ -3,7 +3,7 @@
 //!
 //! Rules: upstream's evaluators (`pkg/quota/v1/evaluator/core`, and the generic object count).
 
-use super::access::Get;
+use crate::access::Get;
 use super::strategy::qos_class;
 use crate::labels::{Operator, Requirement};
 use crate::quantity::{Format, Quantity};

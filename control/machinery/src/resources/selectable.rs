@@ -2,7 +2,8 @@
 
 use serde_json::Value;
 
-use super::{Resource, access::Get};
+use crate::access::Get;
+use super::Resource;
 
 /// The value of a selectable field, as upstream's storage extracts it; none where the resource has no such field.
 ///

@@ -18,10 +18,8 @@ mod warnings;
 use serde_json::{Value, json};
 
 use self::facts::{Facts, facts};
-use super::{
-    Resource,
-    access::{Fields, Get, copy, object, same, set},
-};
+use crate::access::{Fields, Get, copy, object, same, set};
+use super::Resource;
 use crate::schema;
 
 pub use self::{

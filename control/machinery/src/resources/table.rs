@@ -18,7 +18,8 @@ use std::sync::LazyLock;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{Resource, access::Get};
+use crate::access::Get;
+use super::Resource;
 
 pub use self::{
     age::{human_duration, since},

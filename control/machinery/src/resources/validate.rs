@@ -94,7 +94,7 @@ pub(crate) fn metadata(resource: &Resource, object: &Value, old: Option<&Value>)
 
 /// What is wrong with the metadata of an object that is part of another.
 pub(crate) fn embedded_metadata(object: &Value, path: &Path, errors: &mut Vec<FieldError>) {
-    look_at(path, super::access::Get::at(object, "metadata"), errors, meta::embedded);
+    look_at(path, crate::access::Get::at(object, "metadata"), errors, meta::embedded);
 }
 
 /// The type of a kind's objects in the field table.

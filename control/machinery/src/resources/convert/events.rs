@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::resources::access::{Fields, remove, set};
+use crate::access::{Fields, remove, set};
 
 /// Core name, `events.k8s.io` name.
 const NAMES: &[(&str, &str)] = &[

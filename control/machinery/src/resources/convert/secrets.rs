@@ -3,7 +3,7 @@
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::Value;
 
-use crate::resources::access::{object, remove, set};
+use crate::access::{object, remove, set};
 
 pub(super) fn fold_string_data(secret: &mut Value) {
     let Some(Value::Object(texts)) = remove(secret, "stringData") else { return };

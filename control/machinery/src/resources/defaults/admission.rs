@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::resources::access::{Fields, Get, default, default_text, entries, existing, object};
+use crate::access::{Fields, Get, default, default_text, entries, existing, object};
 
 const HTTPS: i64 = 443;
 

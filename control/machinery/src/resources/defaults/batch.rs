@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::{pod::template, workloads::labels_where_none};
-use crate::resources::access::{Get, default, default_text, entries, existing, object};
+use crate::access::{Get, default, default_text, entries, existing, object};
 
 pub(super) fn job(job: &mut Value) {
     let labels = job.fields("spec.template.metadata.labels").filter(|l| !l.is_empty()).cloned();

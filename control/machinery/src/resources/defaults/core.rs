@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::resources::access::{Fields, Get, default, default_text, entries, existing, object, remove, set};
+use crate::access::{Fields, Get, default, default_text, entries, existing, object, remove, set};
 
 pub(super) fn namespace(namespace: &mut Value) {
     let name = namespace.text("metadata.name").to_owned();

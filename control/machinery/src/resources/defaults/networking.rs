@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::resources::access::{Get, default, entries, existing, object, set};
+use crate::access::{Get, default, entries, existing, object, set};
 
 pub(super) fn endpoint_slice(slice: &mut Value) {
     for port in entries(slice, "ports") {

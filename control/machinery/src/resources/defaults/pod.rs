@@ -6,9 +6,7 @@ use super::{
     image::pull_policy,
     storage::{claim_spec, iscsi, rbd, scale_io},
 };
-use crate::resources::access::{
-    Fields, Get, default, default_int, default_text, entries, existing, object, set,
-};
+use crate::access::{Fields, Get, default, default_int, default_text, entries, existing, object, set};
 
 const CONTAINERS: [&str; 3] = ["initContainers", "containers", "ephemeralContainers"];
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::resources::access::{Get, default, default_int, default_text, entries, existing, object, set};
+use crate::access::{Get, default, default_int, default_text, entries, existing, object, set};
 
 const RBAC: &str = "rbac.authorization.k8s.io";
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::resources::access::{default, default_text, existing, object};
+use crate::access::{default, default_text, existing, object};
 
 pub(super) fn persistent_volume(volume: &mut Value) {
     if let Some(status) = object(volume, "status") {
@@ -73,6 +73,6 @@ pub(super) fn csi_driver(driver: &mut Value) {
     default(spec, "requiresRepublish", false);
     default(spec, "seLinuxMount", false);
     if spec.get("volumeLifecycleModes").and_then(Value::as_array).is_none_or(Vec::is_empty) {
-        crate::resources::access::set(spec, "volumeLifecycleModes", json!(["Persistent"]));
+        crate::access::set(spec, "volumeLifecycleModes", json!(["Persistent"]));
     }
 }

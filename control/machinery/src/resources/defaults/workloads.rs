@@ -6,7 +6,7 @@ use super::{
     pod::{pod_spec, template},
     storage::persistent_volume_claim,
 };
-use crate::resources::access::{Fields, Get, default, default_text, entries, object, set};
+use crate::access::{Fields, Get, default, default_text, entries, object, set};
 
 pub(super) fn deployment(deployment: &mut Value) {
     let Some(spec) = object(deployment, "spec") else { return };
@@ -91,7 +91,7 @@ pub(super) fn replication_controller(controller: &mut Value) {
 /// Gives an object that has no labels those of its template.
 pub(super) fn labels_where_none(object: &mut Value, labels: &Fields) {
     if object.fields("metadata.labels").is_none_or(Fields::is_empty)
-        && let Some(metadata) = crate::resources::access::object(object, "metadata")
+        && let Some(metadata) = crate::access::object(object, "metadata")
     {
         set(metadata, "labels", json!(labels));
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::keep_generation;
-use crate::resources::access::{Fields, Get, copy, entries, existing, object, remove, set};
+use crate::access::{Fields, Get, copy, entries, existing, object, remove, set};
 
 /// The finalizer a namespace keeps until everything in it is gone.
 const NAMESPACE_FINALIZER: &str = "kubernetes";

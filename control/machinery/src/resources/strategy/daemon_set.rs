@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::resources::access::{Get, object, same, set};
+use crate::access::{Get, object, same, set};
 
 const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
 

@@ -3,7 +3,8 @@
 use serde_json::Value;
 
 use super::Dependents;
-use crate::resources::{Resource, access::Get};
+use crate::access::Get;
+use crate::resources::Resource;
 
 /// How long an object has before it is removed; none for kinds that are removed at once.
 ///

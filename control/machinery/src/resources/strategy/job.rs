@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::resources::access::{Fields, Get, default, object, set};
+use crate::access::{Fields, Get, default, object, set};
 
 const CONTROLLER_UID: &str = "batch.kubernetes.io/controller-uid";
 const JOB_NAME: &str = "batch.kubernetes.io/job-name";

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::resources::access::{Fields, Get, entries, existing, set};
+use crate::access::{Fields, Get, entries, existing, set};
 
 /// Narrows every selector of a new pod's affinities and spread constraints.
 pub(super) fn merge(pod: &mut Value) {

@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 
 use super::{keep_metadata, only};
 use crate::{
+    access::{Fields, Get, copy, entries, existing, remove, set},
     quantity::Quantity,
-    resources::access::{Fields, Get, copy, entries, existing, remove, set},
 };
 
 pub(super) fn create(pod: &mut Value) {

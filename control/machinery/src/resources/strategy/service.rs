@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::resources::access::{Fields, Get, copy, entries, existing, remove, set};
+use crate::access::{Fields, Get, copy, entries, existing, remove, set};
 
 pub(super) fn create(service: &mut Value) {
     set(service, "status", json!({"loadBalancer": Fields::new()}));

@@ -17,7 +17,7 @@ use serde_json::Value;
 use self::write::Write;
 use crate::{
     field::Path,
-    resources::{Resource, access::Get},
+    access::Get, resources::Resource,
 };
 
 /// The warnings of a written object, in the order of its fields; `old` is what a change changes.

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::{resources::access::Get, time};
+use crate::{access::Get, time};
 
 /// Seconds in two figures at most: `45s`, `5m30s`, `3d2h`, `400d`, `2y30d`.
 pub fn human_duration(seconds: i64) -> String {

@@ -7,7 +7,7 @@ use super::{
     age::{age, since},
     format::{len, name, or, scalar},
 };
-use crate::resources::access::Get;
+use crate::access::Get;
 
 pub(super) fn component_status(status: &Value, _: Timestamp) -> Vec<Value> {
     let healthy = status.items("conditions").iter().find(|condition| condition.text("type") == "Healthy");

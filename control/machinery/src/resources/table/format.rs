@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use crate::{
+    access::{Fields, Get},
     labels::Selector,
-    resources::access::{Fields, Get},
 };
 
 pub(super) fn name(object: &Value) -> Value {

@@ -7,7 +7,7 @@ use super::{
     age::age,
     format::{labels, name, or, scalar, selector, some},
 };
-use crate::resources::access::Get;
+use crate::access::Get;
 
 /// How many of a list fit into a cell.
 const SHOWN: usize = 3;

@@ -7,7 +7,7 @@ use super::{
     age::age,
     format::{condition, name, or},
 };
-use crate::resources::access::Get;
+use crate::access::Get;
 
 const ROLE_PREFIX: &str = "node-role.kubernetes.io/";
 const ROLE_LABEL: &str = "kubernetes.io/role";

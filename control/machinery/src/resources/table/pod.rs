@@ -7,7 +7,7 @@ use super::{
     age::{age, human_duration, moment, seconds},
     format::{condition, is_true, name, or},
 };
-use crate::resources::access::Get;
+use crate::access::Get;
 
 /// What the containers' statuses come to.
 struct Summary {

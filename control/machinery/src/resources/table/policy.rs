@@ -7,7 +7,7 @@ use super::{
     age::{age, human_duration},
     format::{condition, count, name, or, scalar, some},
 };
-use crate::resources::access::Get;
+use crate::access::Get;
 
 pub(super) fn name_and_age(object: &Value, now: Timestamp) -> Vec<Value> {
     vec![name(object), age(object, now)]

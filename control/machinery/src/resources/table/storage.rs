@@ -7,7 +7,7 @@ use super::{
     age::age,
     format::{name, or, scalar},
 };
-use crate::resources::access::Get;
+use crate::access::Get;
 
 /// The order access modes are listed in, each once.
 const MODES: [(&str, &str); 4] = [

@@ -7,7 +7,7 @@ use super::{
     age::{age, human_duration, moment, seconds, since},
     format::{containers, count, is_true, labels, name, or, selector},
 };
-use crate::resources::access::Get;
+use crate::access::Get;
 
 pub(super) fn deployment(deployment: &Value, now: Timestamp) -> Vec<Value> {
     let (names, images) = containers(deployment.at("spec.template.spec"));

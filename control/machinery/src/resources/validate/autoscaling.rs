@@ -1,7 +1,7 @@
 //! Horizontal pod autoscalers.
 
 use super::cursor::Cursor;
-use crate::{names, resources::access::Get as _};
+use crate::{access::Get as _, names};
 
 /// Longest period of a scaling policy, in seconds.
 const PERIOD_MAX: i64 = 1800;

@@ -9,9 +9,9 @@ use serde_json::Value;
 
 use super::{checks::IMMUTABLE, cursor::Cursor, pod};
 use crate::{
+    access::{Fields, Get as _, copy, entries, existing, remove, same},
     labels::Selector,
     names,
-    resources::access::{Fields, Get as _, copy, entries, existing, remove, same},
 };
 
 pub(super) use self::status::job_status;

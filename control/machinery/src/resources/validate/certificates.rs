@@ -6,9 +6,9 @@ use serde_json::Value;
 
 use super::{cursor::Cursor, difference, meta};
 use crate::{
+    access::{Get as _, same},
     goformat::go_quote,
     names,
-    resources::access::{Get as _, same},
     schema::Format,
 };
 

@@ -2,9 +2,9 @@
 
 use super::{checks::IMMUTABLE, cursor::Cursor, difference::changed};
 use crate::{
+    access::{Get as _, copy, existing, same},
     names,
     quantity::Quantity,
-    resources::access::{Get as _, copy, existing, same},
 };
 
 /// What holds for every claim; groups of data sources are not judged where it named any before.

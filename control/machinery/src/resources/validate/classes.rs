@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use super::{checks::IMMUTABLE, cursor::Cursor, storage};
 use crate::{
+    access::{Get as _, remove, same},
     names,
-    resources::access::{Get as _, remove, same},
 };
 
 /// Most parameters of a class, and most bytes of all of them together.

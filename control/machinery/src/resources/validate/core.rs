@@ -4,9 +4,9 @@ use serde_json::Value;
 
 use super::{cursor::Cursor, meta};
 use crate::{
+    access::{Fields, Get as _},
     goformat::go_quote,
     names,
-    resources::access::{Fields, Get as _},
 };
 
 /// What fits in a config map or secret, all values together.

@@ -6,8 +6,8 @@ use std::{cell::RefCell, iter::zip};
 use serde_json::Value;
 
 use crate::{
+    access::{Fields, Get as _, same},
     field::{ErrorType, FieldError, Path},
-    resources::access::{Fields, Get as _, same},
     schema::{self, Constraints, Field, Shape, TypeId},
 };
 

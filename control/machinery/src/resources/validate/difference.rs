@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use crate::{field::Path, resources::access::same};
+use crate::{access::same, field::Path};
 
 /// A line for each field of a spec that differs: upstream prints a diff of its own types here.
 pub(super) fn changed(new: &Value, old: &Value) -> String {

@@ -4,9 +4,8 @@ use serde_json::Value;
 
 use super::cursor::Cursor;
 use crate::{
-    names,
-    resources::access::{Get as _, same},
-    time,
+    access::{Get as _, same},
+    names, time,
 };
 
 /// Longest reporter, action and reason, and longest message, in bytes.

@@ -4,7 +4,7 @@ use super::cursor::Cursor;
 use crate::{
     goformat::go_quote,
     names,
-    resources::{Resource, access::Get as _},
+    access::Get as _, resources::Resource,
     schema::Format,
 };
 

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     names,
-    resources::{access::Get as _, address},
+    access::Get as _, resources::address,
 };
 
 /// What holds for every ingress; names of secrets are not judged where it had bad ones before.

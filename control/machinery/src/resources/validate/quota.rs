@@ -7,7 +7,7 @@ use super::{
     cursor::Cursor,
     quantities::{is_quota_name, overcommits},
 };
-use crate::{names, quantity::Quantity, resources::access::Fields};
+use crate::{access::Fields, names, quantity::Quantity};
 
 pub(super) fn limit_range(range: Cursor<'_>) {
     let mut kinds = BTreeSet::new();

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{checks::IMMUTABLE, cursor::Cursor};
 use crate::{
     names,
-    resources::{access::Get as _, address},
+    access::Get as _, resources::address,
 };
 
 /// A day, the longest a client stays with its endpoint.

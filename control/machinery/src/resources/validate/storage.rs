@@ -4,8 +4,8 @@ use serde_json::Value;
 
 use super::{checks::IMMUTABLE, cursor::Cursor, difference::changed, volume_source};
 use crate::{
+    access::{Get as _, entries, existing, remove, same, set},
     names,
-    resources::access::{Get as _, existing, remove, same, set},
 };
 
 /// Fields of a volume's spec that do not say where its bytes are.

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{claim, cursor::Cursor, pod};
-use crate::resources::access::{Fields, Get as _, existing, remove, same, set};
+use crate::access::{Fields, Get as _, existing, remove, same, set};
 
 /// A template whose pods run for good.
 fn running_template(kind: &str, template: Cursor<'_>) {

@@ -4,10 +4,10 @@ use serde_json::Value;
 
 use super::{address, amounts::fractional, nodes, pod, write::Write};
 use crate::{
+    access::{Fields, Get},
     field::Path,
     goformat::go_quote,
     quantity::Quantity,
-    resources::access::{Fields, Get},
 };
 
 /// An indexed job with more completions and more parallelism than this may lose count.

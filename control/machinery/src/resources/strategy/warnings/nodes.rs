@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::{field::Path, names, resources::access::Get};
+use crate::{access::Get, field::Path, names};
 
 const DEPRECATED: &[(&str, &str)] = &[
     ("beta.kubernetes.io/arch", "deprecated since v1.14; use \"kubernetes.io/arch\" instead"),

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::{goformat::go_quote, resources::access::Get};
+use crate::{access::Get, goformat::go_quote};
 
 /// A file and where it comes from, where that is not the volume itself.
 #[derive(PartialEq)]

@@ -10,7 +10,7 @@ use super::{
     nodes, paths,
     ports::{self, containers},
 };
-use crate::{field::Path, goformat::go_quote, resources::access::Get};
+use crate::{access::Get, field::Path, goformat::go_quote};
 
 const SYSCTLS: &str = "non-functional in v1.11+; use the \"sysctls\" field instead";
 const DEPRECATED_ANNOTATIONS: &[(&str, &str)] = &[

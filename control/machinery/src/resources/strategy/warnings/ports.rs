@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
-use crate::{field::Path, goformat::go_quote, resources::access::Get};
+use crate::{access::Get, field::Path, goformat::go_quote};
 
 pub(super) fn warnings(path: &Path, spec: &Value, found: &mut Vec<String>) {
     let mut seen: HashMap<(i64, &str), Vec<(Path, &Value)>> = HashMap::new();

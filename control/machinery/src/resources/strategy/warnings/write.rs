@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::pod;
-use crate::{field::Path, names, resources::access::Get};
+use crate::{access::Get, field::Path, names};
 
 /// A write, as warnings see it.
 pub(super) struct Write<'a> {

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::indexes;
 use crate::{
-    resources::{access::Get as _, validate::cursor::Cursor},
+    access::Get as _, resources::validate::cursor::Cursor,
     time,
 };
 

@@ -4,11 +4,8 @@ use std::iter::zip;
 
 use serde_json::Value;
 
-use crate::resources::{
-    access::{Fields, Get as _, copy, entries, object, remove, same, set},
-    strategy::qos_class,
-    validate::cursor::Cursor,
-};
+use crate::access::{Fields, Get as _, copy, entries, object, remove, same, set};
+use crate::resources::{strategy::qos_class, validate::cursor::Cursor};
 
 const ONLY: &str = "only cpu and memory resources are mutable";
 

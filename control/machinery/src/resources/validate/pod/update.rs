@@ -4,10 +4,7 @@ use serde_json::Value;
 
 use crate::{
     goformat::go_quote,
-    resources::{
-        access::{Get as _, copy, entries, existing, remove, same},
-        validate::{core::one_a_family, cursor::Cursor, difference::changed},
-    },
+    access::{Get as _, copy, entries, existing, remove, same}, resources::validate::{core::one_a_family, cursor::Cursor, difference::changed},
 };
 
 const UPDATABLE: &str = "`spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,\
