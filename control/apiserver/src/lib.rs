@@ -5,50 +5,50 @@
 //! The way in:
 //! - [`run`]: a listener; [`serve`]: one connection; [`tls`]: certificates; [`local`]: no socket; [`tasks`]: what outlives a request
 //! - [`chain`]: the filters every request goes through, in order, with [`request`] and [`query`] (what it is about),
-//!   [`deadline`], [`authn`], [`impersonation`], [`flow`], [`authz`], and `drain` for what outlives a request
+//!   [`deadline`], [`authn`], [`impersonation`], [`flow`], [`authz`], and [`drain`] for what outlives a request
 //! - [`context`]: what the filters found, as the registry gets it; [`objects`]: what they read of stored objects
 //! - [`answer`]: small finished answers
 //!
 //! What is no resource: [`paths`] (the table), [`discovery`], [`openapi`],
 //! [`health`], [`metrics`], [`version`], with [`negotiate`].
 //!
-//! Resources: [`handler`] (verbs), [`registry`] (kinds, storage, reading), `admission`, [`write`], `upkeep` (the server's own
-//! tasks); those that become byte streams: [`stream`]; those of other servers: [`aggregation`]; `webhook` asks one.
+//! Resources: [`handler`] (verbs), [`registry`] (kinds, storage, reading), [`admission`], [`write`], [`upkeep`] (the server's own
+//! tasks); those that become byte streams: [`stream`]; those of other servers: [`aggregation`]; [`webhook`] asks one.
 //! [`front`] is what the registry asks of all this, [`Shared`] what the filters ask of the registry.
 
 mod admission;
 pub mod aggregation;
-pub mod answer;
+mod answer;
 pub mod authn;
 pub mod authz;
-pub mod chain;
+mod chain;
 pub mod context;
-pub mod deadline;
+mod deadline;
 pub mod discovery;
 mod drain;
-pub mod flow;
-pub mod front;
-pub mod handler;
+mod flow;
+mod front;
+mod handler;
 pub mod health;
-pub mod impersonation;
-pub mod local;
+mod impersonation;
+mod local;
 pub mod metrics;
-pub mod negotiate;
+mod negotiate;
 pub mod objects;
-pub mod openapi;
+mod openapi;
 pub mod paths;
 pub mod query;
 pub mod registry;
 pub mod request;
-pub mod run;
+mod run;
 mod seams;
-pub mod serve;
+mod serve;
 pub mod server;
 pub mod stream;
 pub mod tasks;
 pub mod tls;
 mod upkeep;
-pub mod version;
+mod version;
 mod webhook;
 pub mod write;
 
