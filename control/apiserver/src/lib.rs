@@ -12,7 +12,7 @@
 //! What is no resource: [`paths`] (the table), [`discovery`], [`openapi`],
 //! [`health`], [`metrics`], [`version`], with [`negotiate`].
 //!
-//! Resources: [`handler`] (verbs), [`registry`] (kinds, storage, reading), [`admission`], [`write`], [`upkeep`] (the server's own
+//! Resources: [`handler`] (verbs), [`registry`] (kinds, storage, reading), [`admission`], [`mod@write`], [`upkeep`] (the server's own
 //! tasks); those that become byte streams: [`stream`]; those of other servers: [`aggregation`]; [`webhook`] asks one.
 //! [`front`] is what the registry asks of all this, [`Shared`] what the filters ask of the registry.
 
