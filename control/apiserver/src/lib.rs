@@ -31,7 +31,7 @@ mod front;
 mod handler;
 pub mod health;
 mod impersonation;
-mod local;
+pub mod local;
 pub mod metrics;
 mod negotiate;
 pub mod objects;

@@ -9,8 +9,8 @@ mod secrets;
 
 use serde_json::Value;
 
-use crate::access::set;
 use super::Resource;
+use crate::access::set;
 
 /// Turns an object of a served version into the one that is stored.
 pub fn to_storage(resource: &Resource, version: &str, object: &mut Value) {

@@ -3,8 +3,8 @@
 //!
 //! Rules: upstream's evaluators (`pkg/quota/v1/evaluator/core`, and the generic object count).
 
-use crate::access::Get;
 use super::strategy::qos_class;
+use crate::access::Get;
 use crate::labels::{Operator, Requirement};
 use crate::quantity::{Format, Quantity};
 use crate::totals::{self, Amounts, Resize, Side, add, amounts, states_pod_level};

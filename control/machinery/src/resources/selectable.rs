@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use crate::access::Get;
 use super::Resource;
+use crate::access::Get;
 
 /// The value of a selectable field, as upstream's storage extracts it; none where the resource has no such field.
 ///

@@ -18,8 +18,8 @@ mod warnings;
 use serde_json::{Value, json};
 
 use self::facts::{Facts, facts};
-use crate::access::{Fields, Get, copy, object, same, set};
 use super::Resource;
+use crate::access::{Fields, Get, copy, object, same, set};
 use crate::schema;
 
 pub use self::{

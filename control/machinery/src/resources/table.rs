@@ -18,8 +18,8 @@ use std::sync::LazyLock;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::access::Get;
 use super::Resource;
+use crate::access::Get;
 
 pub use self::{
     age::{human_duration, since},

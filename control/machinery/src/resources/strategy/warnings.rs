@@ -15,10 +15,7 @@ mod write;
 use serde_json::Value;
 
 use self::write::Write;
-use crate::{
-    field::Path,
-    access::Get, resources::Resource,
-};
+use crate::{access::Get, field::Path, resources::Resource};
 
 /// The warnings of a written object, in the order of its fields; `old` is what a change changes.
 pub fn warnings(resource: &Resource, object: &Value, old: Option<&Value>) -> Vec<String> {

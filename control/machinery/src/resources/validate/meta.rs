@@ -1,12 +1,7 @@
 //! Metadata, for every kind.
 
 use super::cursor::Cursor;
-use crate::{
-    goformat::go_quote,
-    names,
-    access::Get as _, resources::Resource,
-    schema::Format,
-};
+use crate::{access::Get as _, goformat::go_quote, names, resources::Resource, schema::Format};
 
 /// All annotations of an object together, keys and values.
 const ANNOTATIONS_MAX: usize = 256 * 1024;

@@ -7,10 +7,7 @@ use super::{
     cursor::{Cursor, look},
     service,
 };
-use crate::{
-    names,
-    access::Get as _, resources::address,
-};
+use crate::{access::Get as _, names, resources::address};
 
 /// What holds for every ingress; names of secrets are not judged where it had bad ones before.
 pub(super) fn ingress(ingress: Cursor<'_>) {

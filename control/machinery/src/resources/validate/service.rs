@@ -5,10 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use super::{checks::IMMUTABLE, cursor::Cursor};
-use crate::{
-    names,
-    access::Get as _, resources::address,
-};
+use crate::{access::Get as _, names, resources::address};
 
 /// A day, the longest a client stays with its endpoint.
 const AFFINITY_SECONDS_MAX: i64 = 86400;

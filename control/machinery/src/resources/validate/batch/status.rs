@@ -6,10 +6,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::indexes;
-use crate::{
-    access::Get as _, resources::validate::cursor::Cursor,
-    time,
-};
+use crate::{access::Get as _, resources::validate::cursor::Cursor, time};
 
 fn is_true(status: &Value, kind: &str) -> bool {
     let is = |condition: &Value| condition.text("type") == kind && condition.text("status") == "True";

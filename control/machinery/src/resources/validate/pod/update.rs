@@ -3,8 +3,9 @@
 use serde_json::Value;
 
 use crate::{
+    access::{Get as _, copy, entries, existing, remove, same},
     goformat::go_quote,
-    access::{Get as _, copy, entries, existing, remove, same}, resources::validate::{core::one_a_family, cursor::Cursor, difference::changed},
+    resources::validate::{core::one_a_family, cursor::Cursor, difference::changed},
 };
 
 const UPDATABLE: &str = "`spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,\
