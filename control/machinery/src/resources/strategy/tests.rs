@@ -405,3 +405,17 @@ fn a_generated_namespace_is_labelled_too() {
     canonicalize(resource("", "namespaces"), &mut namespace);
     assert_eq!(namespace["metadata"]["labels"], json!({"kubernetes.io/metadata.name": "n-x7k2p"}));
 }
+
+#[test]
+fn a_format_nobody_checks_must_not_pass_without_a_warning() {
+    let definition = |properties: Value| json!({"spec": {"versions": [{"name": "v1", "schema": {"openAPIV3Schema": {"properties": properties}}}]}});
+    let crds = resource("apiextensions.k8s.io", "customresourcedefinitions");
+    let old = definition(
+        json!({"a": {"type": "string", "format": "date-time"}, "b": {"type": "string", "format": "x"}}),
+    );
+    assert_eq!(warnings(crds, &old, None), ["unrecognized format \"x\""]);
+    let new = definition(json!({"a": {"type": "array", "items": {"type": "integer", "format": "uuid"}},
+        "b": {"type": "string", "format": "x"}, "c": {"anyOf": [{"type": "object", "format": "date"}]}}));
+    let expected = ["unrecognized format \"uuid\"", "unrecognized format \"date\""];
+    assert_eq!(warnings(crds, &new, Some(&old)), expected);
+}

@@ -1,10 +1,12 @@
-//! What a client is told beside its answer (upstream: `WarningsOnCreate` and `WarningsOnUpdate` of each strategy).
+//! Warnings beside the response (upstream: `WarningsOnCreate` and `WarningsOnUpdate` of each strategy).
 //!
-//! - `pod`, `ports`, `paths`: pods and templates; `address`: spellings of addresses; `nodes`: labels of nodes
+//! - `pod`, `ports`, `paths`: pods and templates; `address`: spellings of addresses; `nodes`: labels of nodes;
+//!   `formats`: schemas of custom resources
 //! - `kinds`: everything else; `amounts`, `write`: what they share
 
 mod address;
 mod amounts;
+mod formats;
 mod kinds;
 mod nodes;
 mod paths;
@@ -53,6 +55,7 @@ pub fn warnings(resource: &Resource, object: &Value, old: Option<&Value>) -> Vec
             kinds::job(&write, "spec.jobTemplate.spec", &mut found);
             kinds::schedule(&write, &mut found);
         }
+        ("apiextensions.k8s.io", "CustomResourceDefinition") => formats::unknown(&write, &mut found),
         (group, kind) => kinds::warnings(group, kind, &write, &mut found),
     }
     found
