@@ -39,10 +39,11 @@ pub trait Get {
 
 impl Get for Value {
     fn at(&self, path: &str) -> &Value {
-        if path.is_empty() {
-            return self;
+        match path.split_once('.') {
+            Some((first, rest)) => self.get(first).map_or(&NULL, |below| below.at(rest)),
+            None if path.is_empty() => self,
+            None => self.get(path).unwrap_or(&NULL),
         }
-        find(self, path).unwrap_or(&NULL)
     }
 }
 

@@ -44,6 +44,8 @@ pub(super) struct Cursor<'v> {
 }
 
 const NULL: &Value = &Value::Null;
+/// How many steps there is room for at first: what a small object takes.
+const STEPS: usize = 128;
 
 /// Looks at an object of a type; `old` is what it is to replace, or nothing for a new one.
 pub(super) fn look(
@@ -52,7 +54,8 @@ pub(super) fn look(
     old: Option<&Value>,
     check: impl for<'a> FnOnce(Cursor<'a>),
 ) -> Vec<FieldError> {
-    let report = Report { update: old.is_some(), ..Report::default() };
+    let steps = RefCell::new(Vec::with_capacity(STEPS));
+    let report = Report { update: old.is_some(), steps, ..Report::default() };
     check(Cursor { report: &report, place: 0, value: object, old: old.unwrap_or(NULL), kind, field: None });
     report.errors.take()
 }
@@ -79,12 +82,13 @@ impl<'v> Cursor<'v> {
 
     /// The field at a dotted path.
     pub(super) fn field(self, path: &'v str) -> Self {
-        let (mut kind, mut field) = (self.kind, None);
+        let mut there = self;
         for name in path.split('.') {
-            field = kind.and_then(|id| schema::builtin().field(id, name));
-            kind = field.and_then(Field::struct_type);
+            there.field = there.kind.and_then(|id| schema::builtin().field(id, name));
+            there.kind = there.field.and_then(Field::struct_type);
+            there.value = there.value.get(name).unwrap_or(NULL);
+            there.old = there.old.get(name).unwrap_or(NULL);
         }
-        let there = Cursor { value: self.value.at(path), old: self.old.at(path), kind, field, ..self };
         there.step(self.place, Step::Field(path))
     }
 
@@ -154,11 +158,18 @@ impl<'v> Cursor<'v> {
             trail.push(*step);
             place = *parent;
         }
-        trail.into_iter().rev().fold(self.report.prefix.clone(), |path, step| match step {
-            Step::Field(name) => path.child(name),
-            Step::Item(index) => path.index(index),
-            Step::Key(key) => path.key(key),
-        })
+        let mut path = self.report.prefix.as_str().to_owned();
+        for step in trail.into_iter().rev() {
+            match step {
+                Step::Field(name) => {
+                    path.push_str(if path.is_empty() { "" } else { "." });
+                    path.push_str(name);
+                }
+                Step::Item(index) => path.push_str(&format!("[{index}]")),
+                Step::Key(key) => path.extend(["[", key, "]"]),
+            }
+        }
+        Path::new(path)
     }
 
     pub(super) fn is_update(self) -> bool {
