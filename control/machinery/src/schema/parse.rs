@@ -180,7 +180,13 @@ fn values(go: &str, package: &Package, packages: &[Package]) -> &'static str {
         Some((short, name)) => (packages.iter().find(|p| p.short == short), name),
         None => (Some(package), go),
     };
-    home.and_then(|home| home.values.get(name)).copied().unwrap_or_default()
+    let Some(home) = home else { return "" };
+    match (home.values.get(name), home.aliases.get(name)) {
+        (Some(values), _) => values,
+        // A type of another package by the same name.
+        (None, Some(target)) if target.contains('.') => values(target, home, packages),
+        _ => "",
+    }
 }
 
 fn field(

@@ -204,3 +204,28 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn an_enumeration_is_found_behind_lists_maps_and_other_packages() {
+    let values = |api: &str, kind: &str, path: &[&str]| -> Vec<&str> {
+        let mut id = builtin().named(api, kind).unwrap();
+        let (last, above) = path.split_last().unwrap();
+        for name in above {
+            id = builtin().field(id, name).and_then(Field::struct_type).unwrap();
+        }
+        let constraints = builtin().field(id, last).unwrap().constraints.as_ref();
+        constraints.map(|constraints| constraints.values().collect()).unwrap_or_default()
+    };
+    assert_eq!(values("v1", "Pod", &["spec", "restartPolicy"]), ["Always", "OnFailure", "Never"]);
+    assert_eq!(
+        values("networking.k8s.io/v1", "NetworkPolicy", &["spec", "policyTypes"]),
+        ["Ingress", "Egress"]
+    );
+    assert_eq!(values("v1", "PersistentVolumeClaim", &["status", "allocatedResourceStatuses"]).len(), 5);
+    let policy = "admissionregistration.k8s.io/v1beta1";
+    assert_eq!(
+        values(policy, "MutatingAdmissionPolicy", &["spec", "reinvocationPolicy"]),
+        ["Never", "IfNeeded"]
+    );
+    assert_eq!(values("v1", "Pod", &["spec", "schedulerName"]), [""; 0]);
+}

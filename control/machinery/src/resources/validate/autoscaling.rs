@@ -230,7 +230,7 @@ mod tests {
     fn said(hpa: &Value, old: &Value) -> Vec<String> {
         let old = (!old.is_null()).then_some(old);
         let kind = builtin().named("autoscaling/v2", "HorizontalPodAutoscaler");
-        let errors = look(kind, hpa, old, |hpa| horizontal_pod_autoscaler(hpa));
+        let errors = look(kind, hpa, old, horizontal_pod_autoscaler);
         errors.into_iter().map(|e| e.to_string()).collect()
     }
 

@@ -145,7 +145,7 @@ pub(super) fn finalizer_name(core: bool, finalizer: Cursor<'_>) {
     }
 }
 
-/// What a client may not change, whoever it is.
+/// What no client may change.
 const IMMUTABLE: [&str; 6] =
     ["name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"];
 

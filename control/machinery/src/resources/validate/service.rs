@@ -77,7 +77,7 @@ fn external_name(spec: Cursor<'_>) {
             field.forbidden("may not be set for ExternalName services");
         }
     }
-    // A closing dot is how some resolvers are told the name is whole.
+    // A closing dot is how some resolvers know that the name is whole.
     let name = spec.field("externalName");
     match name.str().strip_suffix('.').unwrap_or(name.str()) {
         "" => name.missing(""),

@@ -728,3 +728,51 @@ fn a_jobs_status_must_not_take_back_its_end() {
         ]
     );
 }
+
+#[test]
+fn an_empty_text_in_a_pointer_must_not_pass_for_absent() {
+    assert_eq!(
+        pod_with(|p| p["spec"]["preemptionPolicy"] = json!("")),
+        ["spec.preemptionPolicy: Required value"]
+    );
+    assert_eq!(
+        pod_with(|p| p["spec"]["containers"][0]["securityContext"] = json!({"procMount": ""})),
+        [
+            "spec.containers[0].securityContext.procMount: Unsupported value: \"\": supported values: \"Default\", \
+          \"Unmasked\""
+        ]
+    );
+    let budget = json!({"metadata": {"name": "b", "namespace": "d"}, "spec": {"minAvailable": 1,
+        "selector": {"matchLabels": {"a": "b"}}, "unhealthyPodEvictionPolicy": ""}});
+    assert_eq!(
+        created("policy", "poddisruptionbudgets", budget),
+        ["spec.unhealthyPodEvictionPolicy: Unsupported value: \"\": supported values: \"AlwaysAllow\", \
+          \"IfHealthyBudget\""]
+    );
+    // Where upstream looks past it, it passes.
+    let class = json!({"metadata": {"name": "c"}, "provisioner": "a.b/c", "reclaimPolicy": ""});
+    assert_eq!(created("storage.k8s.io", "storageclasses", class), Vec::<String>::new());
+}
+
+#[test]
+fn what_the_table_calls_fixed_must_not_change() {
+    let class = json!({"metadata": {"name": "c"}, "provisioner": "a.b/c", "parameters": {"a": "b"}});
+    let change = |new: &mut Value| {
+        new["volumeBindingMode"] = json!("WaitForFirstConsumer");
+        new["provisioner"] = json!("a.b/d");
+        new["parameters"] = json!({});
+    };
+    assert_eq!(
+        updated("storage.k8s.io", "storageclasses", &class, change),
+        [
+            "parameters: Invalid value: {}: field is immutable",
+            "provisioner: Invalid value: \"a.b/d\": field is immutable",
+            "volumeBindingMode: Invalid value: \"WaitForFirstConsumer\": field is immutable",
+        ]
+    );
+    let runtime = json!({"metadata": {"name": "r"}, "handler": "a"});
+    assert_eq!(
+        updated("node.k8s.io", "runtimeclasses", &runtime, |new| new["handler"] = json!("b")),
+        ["handler: Invalid value: \"b\": field is immutable"]
+    );
+}
