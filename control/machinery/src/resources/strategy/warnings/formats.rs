@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::write::Write;
-use crate::{formats::known, goformat::go_quote, resources::access::Get};
+use crate::{access::Get, formats::known, goformat::go_quote};
 
 /// Each format that is new here and unknown, as often as it stands.
 pub(super) fn unknown(write: &Write<'_>, found: &mut Vec<String>) {
