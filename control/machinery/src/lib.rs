@@ -12,7 +12,7 @@
 //! - [`apply`]: server-side apply and `managedFields`.
 //! - [`binding`]: which volume serves a claim.
 //! - [`cel`]: the expression language CEL, with types and costs; [`admission`]: expressions of policies and webhooks in it.
-//! - [`resources`]: the built-in resources, their defaulting, strategy, validation and printing
+//! - [`resources`]: the built-in resources, their defaulting, strategy, validation and printing; [`validation`]: what is refused
 
 pub mod access;
 pub mod admission;
@@ -40,3 +40,4 @@ pub mod status;
 pub mod taints;
 pub mod time;
 pub mod totals;
+pub mod validation;

@@ -2,9 +2,7 @@ use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use serde_json::{Value, json};
 
-use super::{
-    Resource, all, by_group_resource, by_gvk, by_gvr, defaults, groups, selectable, strategy, validate,
-};
+use super::{Resource, all, by_group_resource, by_gvk, by_gvr, defaults, groups, selectable, strategy};
 use crate::schema;
 
 /// The facts beside the repository, or none: then the test says so and passes.
@@ -235,13 +233,13 @@ fn what_users_write_is_accepted_and_stored_in_canonical_form() {
         let (group, version) = api.split_once('/').unwrap_or(("", api));
         let resource = by_gvk(group, version, kind).unwrap();
         let mut stored = stored(resource, object.clone());
-        assert_eq!(validate::create(resource, &stored), [], "{kind}");
+        assert_eq!(crate::validation::create(resource, &stored), [], "{kind}");
         assert_eq!(canonical(resource, stored.clone()), stored, "{kind}");
         stored["metadata"]["resourceVersion"] = json!("1");
         let mut again = stored.clone();
         defaults::apply(resource, &mut again);
         strategy::prepare_for_update(resource, &mut again, &stored);
         assert_eq!(again, stored, "{kind}");
-        assert_eq!(validate::update(resource, &again, &stored), [], "{kind}");
+        assert_eq!(crate::validation::update(resource, &again, &stored), [], "{kind}");
     }
 }

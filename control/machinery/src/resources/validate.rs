@@ -36,7 +36,6 @@ use serde_json::Value;
 use self::cursor::{Cursor, look, look_at};
 use super::Resource;
 use crate::{
-    custom,
     field::{FieldError, Path},
     schema::{self, TypeId},
 };
@@ -44,7 +43,7 @@ use crate::{
 type Check = for<'v> fn(Cursor<'v>);
 
 /// What is wrong with an object that is to be created; empty where nothing is.
-pub fn create(resource: &Resource, object: &Value) -> Vec<FieldError> {
+pub(crate) fn create(resource: &Resource, object: &Value) -> Vec<FieldError> {
     look(kind(resource), object, None, |object| {
         meta::create(resource, object);
         if let Some(rules) = rules_of(resource) {
@@ -55,7 +54,7 @@ pub fn create(resource: &Resource, object: &Value) -> Vec<FieldError> {
 }
 
 /// What is wrong with an object that is to replace another.
-pub fn update(resource: &Resource, new: &Value, old: &Value) -> Vec<FieldError> {
+pub(crate) fn update(resource: &Resource, new: &Value, old: &Value) -> Vec<FieldError> {
     look(kind(resource), new, Some(old), |object| {
         meta::update(resource, object);
         let rules = rules_of(resource);
@@ -66,7 +65,7 @@ pub fn update(resource: &Resource, new: &Value, old: &Value) -> Vec<FieldError> 
 }
 
 /// What is wrong with an object whose subresource is to be written: the metadata, and what that subresource may hold.
-pub fn subresource_update(
+pub(crate) fn subresource_update(
     resource: &Resource,
     subresource: &str,
     new: &Value,
@@ -186,10 +185,6 @@ static RULES: &[Rules] = &[
     rules(FLOWCONTROL, "FlowSchema", flowcontrol::flow_schema).status(flowcontrol::conditions),
     rules(FLOWCONTROL, "PriorityLevelConfiguration", flowcontrol::priority_level)
         .status(flowcontrol::conditions),
-    none("apiextensions.k8s.io", "CustomResourceDefinition")
-        .create(|crd| crd.extend(custom::check::create(crd.value)))
-        .update(|crd| crd.extend(custom::check::update(crd.value, crd.old)))
-        .status(|crd| crd.extend(custom::check::update_status(crd.value))),
     rules("apiregistration.k8s.io", "APIService", extensions::api_service),
     rules("apps", "ControllerRevision", workloads::controller_revision)
         .create(workloads::controller_revision_create),

@@ -7,9 +7,10 @@ use machinery::apply::structure::Builtin as Structure;
 use machinery::apply::{self, Applied, Write};
 use machinery::field::FieldError;
 use machinery::object::Gvk;
-use machinery::resources::{Resource, convert, defaults, strategy, table, validate};
+use machinery::resources::{Resource, convert, defaults, strategy, table};
 use machinery::schema;
 use machinery::status::Status;
+use machinery::validation;
 use serde_json::{Value, json};
 
 /// A version of a built-in resource.
@@ -82,13 +83,13 @@ impl Rules for Builtin {
     }
 
     fn validate_create(&self, object: &Value) -> Vec<FieldError> {
-        validate::create(self.resource, object)
+        validation::create(self.resource, object)
     }
 
     fn validate_update(&self, subresource: &str, new: &Value, old: &Value) -> Vec<FieldError> {
         match subresource {
-            "" => validate::update(self.resource, new, old),
-            sub => validate::subresource_update(self.resource, sub, new, old),
+            "" => validation::update(self.resource, new, old),
+            sub => validation::subresource_update(self.resource, sub, new, old),
         }
     }
 

@@ -288,11 +288,6 @@ impl<'v> Cursor<'v> {
         self.report.errors.borrow_mut().push(error);
     }
 
-    /// Adds what another check found.
-    pub(super) fn extend(self, errors: Vec<FieldError>) {
-        self.report.errors.borrow_mut().extend(errors);
-    }
-
     /// How many errors there are so far.
     pub(super) fn errors(self) -> usize {
         self.report.errors.borrow().len()
