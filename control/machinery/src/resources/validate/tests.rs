@@ -2,8 +2,8 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use super::{create, subresource_update, update};
 use crate::resources::{by_group_resource, by_gvk, defaults, strategy};
+use crate::validation::{create, subresource_update, update};
 
 /// What a client would be told, after the object went through defaulting and its strategy.
 fn created(group: &str, plural: &str, mut object: Value) -> Vec<String> {
