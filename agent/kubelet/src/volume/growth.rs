@@ -3,7 +3,7 @@
 //!
 //! Of the volumes mounted here only `local` ones are grown by the node: somebody makes the disk and its PersistentVolume larger, and the
 //! node says in the claim's status that it is there. A directory needs nothing done to it, and a raw device shows its size.
-//! Whatever fails here holds nothing else up; it is tried again at the pod's next sync.
+//! Whatever fails here, or is not answered in time, holds nothing else up; it is tried again at the pod's next sync.
 
 use std::path::Path;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use super::claim::{self, Claimed};
 use crate::recorder::{Kind, Recorder, Subject};
 
-/// How long a sync waits to learn of the volume's size.
+/// How long a sync waits for the API server to say how large the volume is, and then to take what is written.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// The conditions that speak of a resize.
 const CONDITIONS: [&str; 4] =
@@ -55,7 +55,9 @@ pub(super) async fn follow(client: &kube::Client, recorder: &Recorder, pod: &Pod
     if claim::is_for(&volume, &claim).is_err() {
         return;
     }
-    if let Err(error) = grow(client, recorder, pod, claim, &volume, &growth).await {
+    let grown = tokio::time::timeout(PATIENCE, grow(client, recorder, pod, claim, &volume, &growth)).await;
+    let grown = grown.unwrap_or_else(|_| Err("the API server did not answer in time".to_owned()));
+    if let Err(error) = grown {
         let name = claimed.name();
         let text = format!("NodeExpandVolume.NodeExpandVolume failed for volume \"{name}\" : {error}");
         recorder.warning(pod, None, "VolumeResizeFailed", text);

@@ -7,13 +7,14 @@ use std::sync::{Arc, Mutex};
 use supervise::{Scope, Supervisor};
 use tokio_util::sync::CancellationToken;
 
-/// A claim, its volume, what was asked to be written, and how often writing is refused.
+/// A claim, its volume, what was asked to be written, how often writing is refused, and whether it is never answered.
 struct Server {
     claim: Value,
     volume: Value,
     patches: Vec<Value>,
     events: Vec<(String, String, String)>,
     refusals: usize,
+    mute: bool,
 }
 
 impl Server {
@@ -79,7 +80,7 @@ fn world(source: Value, capacity: &str, status: Value) -> World {
         block: false,
         exclusive: false,
     };
-    let server = Server { claim, volume, patches: Vec::new(), events: Vec::new(), refusals: 0 };
+    let server = Server { claim, volume, patches: Vec::new(), events: Vec::new(), refusals: 0, mute: false };
     let server = Arc::new(Mutex::new(server));
     let seen = server.clone();
     let service = tower::service_fn(move |request: Request<Body>| {
@@ -88,6 +89,10 @@ fn world(source: Value, capacity: &str, status: Value) -> World {
             let (parts, body) = request.into_parts();
             let bytes = body.collect().await.unwrap().to_bytes();
             let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+            let mute = server.lock().unwrap().mute;
+            if mute && parts.uri.path().ends_with("/status") {
+                return std::future::pending().await;
+            }
             let (status, answer) =
                 server.lock().unwrap().answer(parts.method.as_str(), parts.uri.path(), body);
             let bytes = answer.to_string().into_bytes();
@@ -206,6 +211,20 @@ async fn a_resize_that_cannot_be_written_must_not_be_given_up_or_hidden() {
     let text = "NodeExpandVolume.NodeExpandVolume failed for volume \"v\" : mountVolume.NodeExpandVolume update \
                 PVC status failed : patchPVCStatus failed to patch PVC \"c\": the object has been modified";
     assert_eq!(world.events(3).await[2], event("Pod", "VolumeResizeFailed", text));
+    world.sync().await;
+    assert_eq!(world.status()["capacity"]["storage"], "2Gi");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_that_is_never_answered_must_not_hold_up_the_pod() {
+    let world = world(directory(), "2Gi", json!({}));
+    world.server.lock().unwrap().mute = true;
+    let synced = tokio::time::timeout(2 * PATIENCE + Duration::from_secs(1), world.sync()).await;
+    assert!(synced.is_ok(), "a sync waits for ever");
+    let text =
+        "NodeExpandVolume.NodeExpandVolume failed for volume \"v\" : the API server did not answer in time";
+    assert_eq!(world.events(3).await[2], event("Pod", "VolumeResizeFailed", text));
+    world.server.lock().unwrap().mute = false;
     world.sync().await;
     assert_eq!(world.status()["capacity"]["storage"], "2Gi");
 }
