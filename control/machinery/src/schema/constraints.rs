@@ -67,3 +67,33 @@ impl Constraints {
         listed.into_iter().flatten().map(|value| if value == "''" { "" } else { value })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a field's line may say beside its name, number and type.
+    const ATTRIBUTES: [&str; 18] = [
+        "always", "bytes", "default", "filled", "fixed", "format", "inline", "list", "listed", "map", "max",
+        "min", "nullable", "patch", "pointer", "proto", "required", "struct",
+    ];
+
+    #[test]
+    fn a_misspelt_constraint_must_not_be_passed_over() {
+        let table = include_str!("../../data/fields.txt");
+        for line in table.lines().filter(|line| line.starts_with("  ")) {
+            for word in line.split_whitespace().skip(3) {
+                let (name, value) = word.split_once('=').unwrap_or((word, ""));
+                assert!(ATTRIBUTES.contains(&name), "{line}");
+                let read = match name {
+                    "min" | "max" => value.parse::<i64>().is_ok(),
+                    "bytes" => value.parse::<usize>().is_ok(),
+                    "fixed" => value.is_empty() || value.parse::<u8>().is_ok(),
+                    "format" => FORMATS.iter().any(|(format, _)| *format == value),
+                    _ => true,
+                };
+                assert!(read, "{line}");
+            }
+        }
+    }
+}

@@ -14,7 +14,7 @@ impl<'v> Cursor<'v> {
         }
     }
 
-    /// Holds a field, its items or its entries to what the table says of it. False where it is something else.
+    /// Holds a field, or the items of a list, to what the table says of it. False where it is something else.
     pub(super) fn is_plain(self) -> bool {
         let Some(constraints) = self.constraints() else { return true };
         // A pointer may be left out, but not be empty.
@@ -99,7 +99,7 @@ impl<'v> Cursor<'v> {
         self.supported(&self.enumeration());
     }
 
-    /// Refuses changes of what the table calls fixed, here and below.
+    /// Refuses changes of what the table calls fixed, here and in the structures below; not in lists, whose items have no former selves.
     pub(super) fn fixed(self) {
         let Some(id) = self.struct_type() else { return };
         if !builtin().get(id).holds_fixed() {
@@ -112,7 +112,7 @@ impl<'v> Cursor<'v> {
         for there in fields {
             if rank(&there).is_some() {
                 there.immutable();
-            } else {
+            } else if there.changed() {
                 there.fixed();
             }
         }
