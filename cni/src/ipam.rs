@@ -25,38 +25,23 @@ use crate::{
     result::{Address, Attachment, Dns},
 };
 
-/// A network's leases with the lock on them; dropping it gives the lock back.
-struct Locked {
-    store: Store<Disk>,
-    _lock: File,
+/// Reads the configuration and does nothing else.
+pub(crate) fn read(call: &Call) -> Result<(), Error> {
+    Conf::read(call).map(drop)
 }
 
-fn lock(directory: &Path) -> Result<Locked, Error> {
-    let notes = directory.join(".attachments");
-    fs::create_dir_all(&notes).during(|| format!("create {}", notes.display()))?;
-    let path = directory.join("lock");
-    let lock = File::options()
-        .create(true)
-        .append(true)
-        .open(&path)
-        .during(|| format!("open {}", path.display()))?;
-    lock.lock().during(|| format!("lock {}", path.display()))?;
-    let boot = "/proc/sys/kernel/random/boot_id";
-    let boot = fs::read_to_string(boot).during(|| format!("read {boot}"))?.trim().to_owned();
-    Ok(Locked { store: Store::new(directory.to_owned(), Disk, boot), _lock: lock })
-}
-
-impl From<StoreError> for Error {
-    fn from(error: StoreError) -> Self {
-        match error {
-            StoreError::Files { operation, ref path, .. } => {
-                let operation = format!("{operation} {}", path.display());
-                let StoreError::Files { source, .. } = error else { return Self::Ipam(operation) };
-                Self::Io { operation, source }
-            }
-            other => Self::Ipam(other.to_string()),
-        }
+/// The plugin's answer to a command given to it by name.
+pub(crate) fn answer(call: &Call) -> Result<Option<Value>, Error> {
+    use crate::Command;
+    match call.environment.command {
+        Command::Add => return add(call).map(|attachment| Some(attachment.to_json(call.version))),
+        Command::Del => drop(del(call)?),
+        Command::Check => check(call)?,
+        Command::Gc => gc(call)?,
+        Command::Status => status(call)?,
+        Command::Version => {}
     }
+    Ok(None)
 }
 
 pub(crate) fn add(call: &Call) -> Result<Attachment, Error> {
@@ -109,23 +94,38 @@ pub(crate) fn status(call: &Call) -> Result<(), Error> {
     })
 }
 
-/// Reads the configuration and does nothing else.
-pub(crate) fn read(call: &Call) -> Result<(), Error> {
-    Conf::read(call).map(drop)
+/// A network's leases with the lock on them; dropping it gives the lock back.
+struct Locked {
+    store: Store<Disk>,
+    _lock: File,
 }
 
-/// The plugin's answer to a command given to it by name.
-pub(crate) fn answer(call: &Call) -> Result<Option<Value>, Error> {
-    use crate::Command;
-    match call.environment.command {
-        Command::Add => return add(call).map(|attachment| Some(attachment.to_json(call.version))),
-        Command::Del => drop(del(call)?),
-        Command::Check => check(call)?,
-        Command::Gc => gc(call)?,
-        Command::Status => status(call)?,
-        Command::Version => {}
+fn lock(directory: &Path) -> Result<Locked, Error> {
+    let notes = directory.join(".attachments");
+    fs::create_dir_all(&notes).during(|| format!("create {}", notes.display()))?;
+    let path = directory.join("lock");
+    let lock = File::options()
+        .create(true)
+        .append(true)
+        .open(&path)
+        .during(|| format!("open {}", path.display()))?;
+    lock.lock().during(|| format!("lock {}", path.display()))?;
+    let boot = "/proc/sys/kernel/random/boot_id";
+    let boot = fs::read_to_string(boot).during(|| format!("read {boot}"))?.trim().to_owned();
+    Ok(Locked { store: Store::new(directory.to_owned(), Disk, boot), _lock: lock })
+}
+
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Files { operation, ref path, .. } => {
+                let operation = format!("{operation} {}", path.display());
+                let StoreError::Files { source, .. } = error else { return Self::Ipam(operation) };
+                Self::Io { operation, source }
+            }
+            other => Self::Ipam(other.to_string()),
+        }
     }
-    Ok(None)
 }
 
 fn read_resolv_conf(path: &Path) -> Result<Dns, Error> {

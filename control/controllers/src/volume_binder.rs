@@ -34,28 +34,6 @@ const PERIOD: Duration = Duration::from_secs(15);
 /// Upstream's name for events of both.
 const COMPONENT: &str = "persistentvolume-controller";
 
-/// The compact form of an API object.
-pub(crate) fn compact<T: Serialize, C>(
-    object: &T,
-    read: impl Fn(&serde_json::Value) -> C,
-) -> Result<C, Error> {
-    let value = serde_json::to_value(object).map_err(|e| Error::Unusable(format!("read object: {e}")))?;
-    Ok(read(&value))
-}
-
-fn say<K>(recorder: &Recorder, object: &K, word: Word)
-where
-    K: Resource,
-    K::DynamicType: Default,
-{
-    recorder.record(COMPONENT, object, word.severity, word.reason, word.message);
-}
-
-/// Whether a pod is over.
-fn is_over(pod: &Pod) -> bool {
-    matches!(pod.status.as_ref().and_then(|s| s.phase.as_deref()), Some("Succeeded" | "Failed"))
-}
-
 /// The binder as claims see it.
 pub(crate) struct ClaimBinder {
     claims: Arc<Informer<PersistentVolumeClaim>>,
@@ -132,31 +110,6 @@ impl ClaimBinder {
     }
 }
 
-fn is_pending(claim: &PersistentVolumeClaim) -> bool {
-    let phase = claim.status.as_ref().and_then(|s| s.phase.as_deref());
-    !matches!(phase, Some("Bound" | "Lost"))
-}
-
-/// Whether the claim might take a free volume: a quick look before the thorough one.
-fn wants(claim: &PersistentVolumeClaim, free: &Volume) -> bool {
-    let spec = claim.spec.as_ref();
-    let named = spec.and_then(|s| s.volume_name.as_deref()).unwrap_or_default();
-    is_pending(claim) && (named.is_empty() || named == free.name)
-}
-
-fn class_of(class: &StorageClass) -> Class {
-    let marks =
-        ["storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class"];
-    let annotations = class.metadata.annotations.as_ref();
-    Class {
-        name: class.name_any(),
-        provisioner: class.provisioner.clone(),
-        late: class.volume_binding_mode.as_deref() == Some("WaitForFirstConsumer"),
-        default: annotations.is_some_and(|a| marks.iter().any(|m| a.get(*m).is_some_and(|v| v == "true"))),
-        created: class.metadata.creation_timestamp.as_ref().map_or(0, |t| t.0.as_nanosecond()),
-    }
-}
-
 impl Reconcile for ClaimBinder {
     const NAME: &'static str = "persistentvolume-binder-controller";
 
@@ -204,14 +157,6 @@ impl Reconcile for ClaimBinder {
         }
         Ok(Some(PERIOD))
     }
-}
-
-/// The mark of a migrated plugin that the claim should have.
-fn migration_of(claim: &PersistentVolumeClaim) -> Option<Option<&'static str>> {
-    let annotations = claim.metadata.annotations.as_ref()?;
-    let provisioner =
-        annotations.get(migration::PROVISIONER).or_else(|| annotations.get(migration::BETA_PROVISIONER));
-    migration::annotation(Some(annotations), provisioner.map(String::as_str))
 }
 
 /// The binder as volumes see it.
@@ -370,4 +315,59 @@ impl Reconcile for VolumeBinder {
         }
         Ok(None)
     }
+}
+
+fn is_pending(claim: &PersistentVolumeClaim) -> bool {
+    let phase = claim.status.as_ref().and_then(|s| s.phase.as_deref());
+    !matches!(phase, Some("Bound" | "Lost"))
+}
+
+/// Whether the claim might take a free volume: a quick look before the thorough one.
+fn wants(claim: &PersistentVolumeClaim, free: &Volume) -> bool {
+    let spec = claim.spec.as_ref();
+    let named = spec.and_then(|s| s.volume_name.as_deref()).unwrap_or_default();
+    is_pending(claim) && (named.is_empty() || named == free.name)
+}
+
+/// Whether a pod is over.
+fn is_over(pod: &Pod) -> bool {
+    matches!(pod.status.as_ref().and_then(|s| s.phase.as_deref()), Some("Succeeded" | "Failed"))
+}
+
+fn class_of(class: &StorageClass) -> Class {
+    let marks =
+        ["storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class"];
+    let annotations = class.metadata.annotations.as_ref();
+    Class {
+        name: class.name_any(),
+        provisioner: class.provisioner.clone(),
+        late: class.volume_binding_mode.as_deref() == Some("WaitForFirstConsumer"),
+        default: annotations.is_some_and(|a| marks.iter().any(|m| a.get(*m).is_some_and(|v| v == "true"))),
+        created: class.metadata.creation_timestamp.as_ref().map_or(0, |t| t.0.as_nanosecond()),
+    }
+}
+
+/// The mark of a migrated plugin that the claim should have.
+fn migration_of(claim: &PersistentVolumeClaim) -> Option<Option<&'static str>> {
+    let annotations = claim.metadata.annotations.as_ref()?;
+    let provisioner =
+        annotations.get(migration::PROVISIONER).or_else(|| annotations.get(migration::BETA_PROVISIONER));
+    migration::annotation(Some(annotations), provisioner.map(String::as_str))
+}
+
+/// The compact form of an API object.
+pub(crate) fn compact<T: Serialize, C>(
+    object: &T,
+    read: impl Fn(&serde_json::Value) -> C,
+) -> Result<C, Error> {
+    let value = serde_json::to_value(object).map_err(|e| Error::Unusable(format!("read object: {e}")))?;
+    Ok(read(&value))
+}
+
+fn say<K>(recorder: &Recorder, object: &K, word: Word)
+where
+    K: Resource,
+    K::DynamicType: Default,
+{
+    recorder.record(COMPONENT, object, word.severity, word.reason, word.message);
 }

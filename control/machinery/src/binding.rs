@@ -96,14 +96,6 @@ pub struct Volume {
     pub phase: String,
 }
 
-fn quantity(object: &Value, path: &str) -> Quantity {
-    Quantity::parse(object.text(path)).unwrap_or_else(|_| Quantity::zero())
-}
-
-fn modes(object: &Value) -> BTreeSet<String> {
-    object.items("spec.accessModes").iter().filter_map(Value::as_str).map(str::to_owned).collect()
-}
-
 impl Claim {
     /// Reads a PersistentVolumeClaim.
     #[must_use]
@@ -207,6 +199,14 @@ impl Volume {
             None => Ok(()),
         }
     }
+}
+
+fn quantity(object: &Value, path: &str) -> Quantity {
+    Quantity::parse(object.text(path)).unwrap_or_else(|_| Quantity::zero())
+}
+
+fn modes(object: &Value) -> BTreeSet<String> {
+    object.items("spec.accessModes").iter().filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
 /// Who asks for the best volume.

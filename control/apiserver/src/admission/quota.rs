@@ -18,19 +18,6 @@ use machinery::status::Status;
 use machinery::totals::{Amounts, amounts};
 use serde_json::Value;
 
-fn listed(quota: &Value, list: &str) -> Amounts {
-    amounts(at(quota, &["status", list]).unwrap_or(&Value::Null))
-}
-
-/// By how much the use grows; nothing where it does not.
-fn growth(after: &Amounts, before: &Amounts) -> Amounts {
-    let grown = |(name, after): (&String, &Quantity)| {
-        let delta = before.get(name).map_or_else(|| after.clone(), |before| after.sub(before));
-        (delta.sign() > 0).then(|| (name.clone(), delta))
-    };
-    after.iter().filter_map(grown).collect()
-}
-
 pub(super) fn charge<'a>(registry: &'a Registry, a: &'a mut Attributes<'_>) -> Verdict<'a> {
     Box::pin(async move {
         let write = match a.operation {
@@ -136,4 +123,17 @@ async fn take(a: &Attributes<'_>, quotas: &Kind, name: &str, growth: &Amounts) -
         Err(e) if e.code == 404 => Ok(()),
         Err(e) => Err(e),
     }
+}
+
+fn listed(quota: &Value, list: &str) -> Amounts {
+    amounts(at(quota, &["status", list]).unwrap_or(&Value::Null))
+}
+
+/// By how much the use grows; nothing where it does not.
+fn growth(after: &Amounts, before: &Amounts) -> Amounts {
+    let grown = |(name, after): (&String, &Quantity)| {
+        let delta = before.get(name).map_or_else(|| after.clone(), |before| after.sub(before));
+        (delta.sign() > 0).then(|| (name.clone(), delta))
+    };
+    after.iter().filter_map(grown).collect()
 }

@@ -40,51 +40,34 @@ fn broken(error: &BoxError) -> Status {
     Status::bad_request(format!("unable to read the request body: {error}"))
 }
 
-/// A decoded body and what a strict client would have refused.
-pub(crate) struct Decoded {
-    pub value: Value,
-    pub problems: Vec<String>,
-}
-
-/// Reads bytes of a media type; no type is assumed beyond `default` for protobuf that names none.
-pub(crate) fn parse(bytes: &[u8], media: Media, default: &Gvk) -> Result<Decoded, String> {
-    match media {
-        Media::Json => {
-            let decoded = codec::json::decode(bytes).map_err(|e| e.to_string())?;
-            Ok(Decoded { value: decoded.value, problems: decoded.duplicates })
-        }
-        Media::Yaml => {
-            let decoded = codec::yaml::decode(bytes).map_err(|e| e.to_string())?;
-            Ok(Decoded { value: decoded.value, problems: decoded.duplicates })
-        }
-        Media::Proto => {
-            let value =
-                codec::proto::decode(schema::builtin(), bytes, Some(default)).map_err(|e| e.to_string())?;
-            Ok(Decoded { value, problems: Vec::new() })
-        }
+/// As [`decode`] for a resource's own kind: the object in the stored version, defaulted.
+pub(crate) fn decode_kind(
+    headers: &HeaderMap,
+    bytes: &[u8],
+    kind: &Kind,
+    validation: FieldValidation,
+) -> Result<(Value, Vec<String>), Status> {
+    // Said in the words of Go's decoder, which knows the type's name only.
+    const UNDECODABLE: &str = "object *unstructured.Unstructured does not implement the protobuf marshalling interface \
+                               and cannot be encoded to a protobuf message";
+    let header = headers.get(http::header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    if !kind.rules().has_protobuf()
+        && content_type(header)? == Media::Proto
+        && bytes.starts_with(codec::proto::MAGIC)
+    {
+        let (name, version) = (kind.resource.kind, kind.version);
+        return Err(Status::bad_request(format!(
+            "{name} in version {version:?} cannot be handled as a {name}: {UNDECODABLE}"
+        )));
     }
-}
-
-/// The canonical form of `value` as `gvk`, and the fields it does not know.
-pub(crate) fn normalize(value: Value, gvk: &Gvk) -> Result<Decoded, String> {
-    let table = schema::builtin();
-    let Some(id) = table.kind(gvk) else {
-        return Ok(Decoded { value, problems: Vec::new() });
+    let normalize = |value| {
+        let (value, problems) = kind.normalize(value)?;
+        Ok(Decoded { value, problems })
     };
-    let normalized = table.normalize(id, value).map_err(|e| e.to_string())?;
-    Ok(Decoded { value: normalized.value, problems: normalized.unknown })
-}
-
-/// Meets unknown and duplicate fields as the client asked: the problems to warn of, or the strict refusal.
-pub(crate) fn judge(validation: FieldValidation, problems: Vec<String>) -> Result<Vec<String>, String> {
-    match validation {
-        FieldValidation::Ignore => Ok(Vec::new()),
-        FieldValidation::Warn => Ok(problems),
-        FieldValidation::Strict => match codec::json::strict_error(&problems) {
-            Some(error) => Err(error),
-            None => Ok(problems),
-        },
-    }
+    let (mut value, warnings) = decode_by(headers, bytes, &kind.gvk(), validation, normalize)?;
+    kind.to_storage(&mut value);
+    kind.default(&mut value);
+    Ok((value, warnings))
 }
 
 /// Decodes the body of a create or update of `expected`, a kind of the field table: the object in the client's version, and
@@ -169,32 +152,49 @@ fn decode_by(
     Ok((value, warnings))
 }
 
-/// As [`decode`] for a resource's own kind: the object in the stored version, defaulted.
-pub(crate) fn decode_kind(
-    headers: &HeaderMap,
-    bytes: &[u8],
-    kind: &Kind,
-    validation: FieldValidation,
-) -> Result<(Value, Vec<String>), Status> {
-    // Said in the words of Go's decoder, which knows the type's name only.
-    const UNDECODABLE: &str = "object *unstructured.Unstructured does not implement the protobuf marshalling interface \
-                               and cannot be encoded to a protobuf message";
-    let header = headers.get(http::header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    if !kind.rules().has_protobuf()
-        && content_type(header)? == Media::Proto
-        && bytes.starts_with(codec::proto::MAGIC)
-    {
-        let (name, version) = (kind.resource.kind, kind.version);
-        return Err(Status::bad_request(format!(
-            "{name} in version {version:?} cannot be handled as a {name}: {UNDECODABLE}"
-        )));
+/// A decoded body and what a strict client would have refused.
+pub(crate) struct Decoded {
+    pub value: Value,
+    pub problems: Vec<String>,
+}
+
+/// Reads bytes of a media type; no type is assumed beyond `default` for protobuf that names none.
+pub(crate) fn parse(bytes: &[u8], media: Media, default: &Gvk) -> Result<Decoded, String> {
+    match media {
+        Media::Json => {
+            let decoded = codec::json::decode(bytes).map_err(|e| e.to_string())?;
+            Ok(Decoded { value: decoded.value, problems: decoded.duplicates })
+        }
+        Media::Yaml => {
+            let decoded = codec::yaml::decode(bytes).map_err(|e| e.to_string())?;
+            Ok(Decoded { value: decoded.value, problems: decoded.duplicates })
+        }
+        Media::Proto => {
+            let value =
+                codec::proto::decode(schema::builtin(), bytes, Some(default)).map_err(|e| e.to_string())?;
+            Ok(Decoded { value, problems: Vec::new() })
+        }
     }
-    let normalize = |value| {
-        let (value, problems) = kind.normalize(value)?;
-        Ok(Decoded { value, problems })
+}
+
+/// The canonical form of `value` as `gvk`, and the fields it does not know.
+pub(crate) fn normalize(value: Value, gvk: &Gvk) -> Result<Decoded, String> {
+    let table = schema::builtin();
+    let Some(id) = table.kind(gvk) else {
+        return Ok(Decoded { value, problems: Vec::new() });
     };
-    let (mut value, warnings) = decode_by(headers, bytes, &kind.gvk(), validation, normalize)?;
-    kind.to_storage(&mut value);
-    kind.default(&mut value);
-    Ok((value, warnings))
+    let normalized = table.normalize(id, value).map_err(|e| e.to_string())?;
+    Ok(Decoded { value: normalized.value, problems: normalized.unknown })
+}
+
+/// Meets unknown and duplicate fields as the client asked: the problems to warn of, or the strict refusal.
+pub(crate) fn judge(validation: FieldValidation, problems: Vec<String>) -> Result<Vec<String>, String> {
+    match validation {
+        FieldValidation::Ignore => Ok(Vec::new()),
+        FieldValidation::Warn => Ok(problems),
+        FieldValidation::Strict => match codec::json::strict_error(&problems) {
+            Some(error) => Err(error),
+            None => Ok(problems),
+        },
+    }
 }

@@ -16,9 +16,24 @@ use std::net::IpAddr;
 const NAME: &str = "kubernetes";
 const NAMESPACE: &str = "default";
 
-/// The first address of the primary range.
-fn service_ip(writer: &Writer) -> Option<IpAddr> {
-    writer.registry.config.service_cidrs.first().and_then(|n| n.hosts().next())
+/// Brings Service and endpoints to what they should be.
+pub(super) async fn reconcile(writer: &Writer) -> Result<(), Status> {
+    let Some((services, ..)) = kinds() else { return Ok(()) };
+    writer.ensure(&services, service(writer)).await?;
+    endpoints(writer, true).await
+}
+
+/// Takes this server's address out of the endpoints.
+pub(super) async fn withdraw(writer: &Writer) -> Result<(), Status> {
+    endpoints(writer, false).await
+}
+
+fn kinds() -> Option<(Kind, Kind, Kind)> {
+    Some((
+        Kind::of("", "services")?,
+        Kind::of("", "endpoints")?,
+        Kind::of("discovery.k8s.io", "endpointslices")?,
+    ))
 }
 
 fn service(writer: &Writer) -> Value {
@@ -43,34 +58,9 @@ fn service(writer: &Writer) -> Value {
     service
 }
 
-/// The sorted addresses with `ours` among them, or not.
-fn addresses<'a>(present: impl Iterator<Item = &'a str>, ours: &str, listed: bool) -> Vec<String> {
-    let mut all: Vec<String> = present.filter(|ip| *ip != ours).map(str::to_owned).collect();
-    if listed {
-        all.push(ours.to_owned());
-    }
-    all.sort();
-    all
-}
-
-fn kinds() -> Option<(Kind, Kind, Kind)> {
-    Some((
-        Kind::of("", "services")?,
-        Kind::of("", "endpoints")?,
-        Kind::of("discovery.k8s.io", "endpointslices")?,
-    ))
-}
-
-/// Brings Service and endpoints to what they should be.
-pub(super) async fn reconcile(writer: &Writer) -> Result<(), Status> {
-    let Some((services, ..)) = kinds() else { return Ok(()) };
-    writer.ensure(&services, service(writer)).await?;
-    endpoints(writer, true).await
-}
-
-/// Takes this server's address out of the endpoints.
-pub(super) async fn withdraw(writer: &Writer) -> Result<(), Status> {
-    endpoints(writer, false).await
+/// The first address of the primary range.
+fn service_ip(writer: &Writer) -> Option<IpAddr> {
+    writer.registry.config.service_cidrs.first().and_then(|n| n.hosts().next())
 }
 
 async fn endpoints(writer: &Writer, listed: bool) -> Result<(), Status> {
@@ -127,4 +117,14 @@ async fn endpoints(writer: &Writer, listed: bool) -> Result<(), Status> {
     };
     writer.amend(&slices, NAMESPACE, NAME, "", &change).await?;
     Ok(())
+}
+
+/// The sorted addresses with `ours` among them, or not.
+fn addresses<'a>(present: impl Iterator<Item = &'a str>, ours: &str, listed: bool) -> Vec<String> {
+    let mut all: Vec<String> = present.filter(|ip| *ip != ours).map(str::to_owned).collect();
+    if listed {
+        all.push(ours.to_owned());
+    }
+    all.sort();
+    all
 }

@@ -88,7 +88,7 @@ impl Writer {
             return Err(Status::invalid(&kind.gk(), "", &[missing]));
         }
         let name = object::name(&object).to_owned();
-        system::before_create(kind, context, &mut object)?;
+        system::before_create(kind, context, &mut object);
         // Numbers are granted before validation, as upstream grants them: what is validated is what is stored.
         let grant = services::Grant::for_create(self, kind, &mut object)?;
         let errors = rules.validate_create(&object);

@@ -28,187 +28,6 @@ pub(crate) enum Deleted {
     Status(Status),
 }
 
-/// What is to be done with a stored object.
-#[derive(Debug, PartialEq)]
-enum Plan {
-    /// Nothing: it is being deleted already and the options ask for no sooner end.
-    Pending,
-    /// Write this state; it stays until its grace period and finalizers are through.
-    Mark(Value),
-    /// Remove it; this is its last state.
-    Remove(Value),
-}
-
-/// `spec.finalizers` of a namespace, which holds it as `metadata.finalizers` holds any object.
-pub(super) fn spec_finalizers(object: &Value) -> bool {
-    !items(object, &["spec", "finalizers"]).is_empty() && at(object, &["spec"]).is_some()
-}
-
-/// True when nothing holds a deleted object any more.
-pub(super) fn is_finished(kind: &Kind, object: &Value) -> bool {
-    deleting(object)
-        && finalizers(object).is_empty()
-        && at(object, &["metadata", "deletionGracePeriodSeconds"]).and_then(Value::as_i64).unwrap_or(0) == 0
-        && !(kind.is("", "namespaces") && spec_finalizers(object))
-}
-
-/// The finalizers the garbage collector shall see, if they differ from the present ones.
-fn collector_finalizers(kind: &Kind, object: &Value, options: &DeleteOptions) -> Option<Vec<String>> {
-    let present = finalizers(object);
-    let by_default = dependents_by_default(kind.resource);
-    if by_default == Dependents::Unsupported {
-        return None;
-    }
-    let orphan_by_default = by_default == Dependents::Orphan;
-    let orphan = match (options.orphan, options.propagation) {
-        (Some(orphan), _) => orphan,
-        (None, Some(policy)) => policy == Propagation::Orphan,
-        (None, None) if present.contains(&ORPHAN) => true,
-        (None, None) if present.contains(&FOREGROUND) => false,
-        (None, None) => orphan_by_default,
-    };
-    let foreground = match (options.orphan, options.propagation) {
-        (Some(_), _) => false,
-        (None, Some(policy)) => policy == Propagation::Foreground,
-        (None, None) => present.contains(&FOREGROUND),
-    };
-    let mut wanted: Vec<String> =
-        present.iter().filter(|f| **f != ORPHAN && **f != FOREGROUND).map(|f| (*f).to_owned()).collect();
-    if orphan {
-        wanted.push(ORPHAN.to_owned());
-    }
-    if foreground {
-        wanted.push(FOREGROUND.to_owned());
-    }
-    let mut sorted = (wanted.clone(), present.iter().map(|f| (*f).to_owned()).collect::<Vec<_>>());
-    sorted.0.sort();
-    sorted.1.sort();
-    (sorted.0 != sorted.1).then_some(wanted)
-}
-
-fn mark(object: &mut Value, now: Timestamp, grace: i64) {
-    let end = now.saturating_add(SignedDuration::from_secs(grace)).unwrap_or(Timestamp::MAX);
-    set(object, &["metadata", "deletionTimestamp"], time(end));
-    set(object, &["metadata", "deletionGracePeriodSeconds"], grace);
-    let generation = object::generation(object);
-    if generation > 0 {
-        object::set_generation(object, generation + 1);
-    }
-}
-
-fn plan(kind: &Kind, stored: &Value, options: &DeleteOptions, now: Timestamp) -> Plan {
-    let mut object = stored.clone();
-    if kind.is("apiextensions.k8s.io", "customresourcedefinitions") && !deleting(&object) {
-        // Its instances go first, whatever the client says of dependents.
-        definition::mark(&mut object, &time(now));
-        return Plan::Mark(object);
-    }
-    let graceful = kind.is("", "pods");
-    let mut soon = true;
-    let mut changed = false;
-    if deleting(&object) {
-        if graceful
-            && let Some(pending) =
-                at(&object, &["metadata", "deletionGracePeriodSeconds"]).and_then(Value::as_i64)
-        {
-            match options.grace {
-                // Only a shorter grace period may be asked for.
-                Some(grace) if grace < pending => {
-                    let grace = grace.max(0);
-                    let end = object::deletion_timestamp(&object)
-                        .and_then(|t| machinery::time::parse(t).ok())
-                        .unwrap_or(now)
-                        .saturating_add(SignedDuration::from_secs(grace - pending))
-                        .unwrap_or(now);
-                    set(&mut object, &["metadata", "deletionTimestamp"], time(end));
-                    set(&mut object, &["metadata", "deletionGracePeriodSeconds"], grace);
-                    soon = grace == 0;
-                    changed = true;
-                }
-                Some(0) => soon = true,
-                _ => return Plan::Pending,
-            }
-        }
-    } else if graceful {
-        let grace = grace_period_seconds(kind.resource, &object, options.grace).unwrap_or(0);
-        if grace > 0 || !finalizers(&object).is_empty() {
-            mark(&mut object, now, grace);
-            changed = true;
-        }
-        soon = grace == 0;
-    }
-    if let Some(wanted) = collector_finalizers(kind, &object, options) {
-        object::set_finalizers(&mut object, wanted);
-        changed = true;
-    }
-    if kind.is("", "namespaces") {
-        set(&mut object, &["status", "phase"], "Terminating");
-    }
-    let held = !finalizers(&object).is_empty() || (kind.is("", "namespaces") && spec_finalizers(&object));
-    if held && !deleting(&object) {
-        mark(&mut object, now, 0);
-        if kind.is("", "namespaces") {
-            // Namespaces have no grace period (upstream: `namespace/storage`).
-            remove(&mut object, &["metadata", "deletionGracePeriodSeconds"]);
-        }
-        changed = true;
-    }
-    match (held || !soon, changed || object != *stored) {
-        (true, true) => Plan::Mark(object),
-        (true, false) => Plan::Pending,
-        (false, _) => Plan::Remove(object),
-    }
-}
-
-/// Upstream: `ReturnDeletedObject`.
-fn returns_object(kind: &Kind) -> bool {
-    const RETURNED: &[(&str, &str)] = &[
-        ("", "pods"),
-        ("", "services"),
-        ("", "persistentvolumes"),
-        ("", "persistentvolumeclaims"),
-        ("", "podtemplates"),
-        ("", "resourcequotas"),
-        ("", "serviceaccounts"),
-        ("storage.k8s.io", "storageclasses"),
-        ("storage.k8s.io", "volumeattachments"),
-        ("storage.k8s.io", "csinodes"),
-        ("storage.k8s.io", "csidrivers"),
-        ("storage.k8s.io", "csistoragecapacities"),
-        ("storage.k8s.io", "volumeattributesclasses"),
-    ];
-    RETURNED.iter().any(|(group, plural)| kind.is(group, plural))
-}
-
-fn check_preconditions(kind: &Kind, object: &Value, options: &DeleteOptions) -> Result<(), Status> {
-    let name = object::name(object);
-    if let Some(uid) = &options.uid
-        && uid != object::uid(object)
-    {
-        return Err(Status::conflict(
-            &kind.gr(),
-            name,
-            format!(
-                "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
-                object::uid(object)
-            ),
-        ));
-    }
-    if let Some(version) = &options.resource_version
-        && version != object::resource_version(object)
-    {
-        return Err(Status::conflict(
-            &kind.gr(),
-            name,
-            format!(
-                "Precondition failed: ResourceVersion in precondition: {version}, ResourceVersion in object meta: {}",
-                object::resource_version(object)
-            ),
-        ));
-    }
-    Ok(())
-}
-
 impl Writer {
     /// Deletes the object `call` names.
     pub(crate) async fn delete(&self, call: &Call<'_>, options: &DeleteOptions) -> Result<Deleted, Status> {
@@ -325,6 +144,167 @@ impl Writer {
     }
 }
 
+fn check_preconditions(kind: &Kind, object: &Value, options: &DeleteOptions) -> Result<(), Status> {
+    let name = object::name(object);
+    if let Some(uid) = &options.uid
+        && uid != object::uid(object)
+    {
+        return Err(Status::conflict(
+            &kind.gr(),
+            name,
+            format!(
+                "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+                object::uid(object)
+            ),
+        ));
+    }
+    if let Some(version) = &options.resource_version
+        && version != object::resource_version(object)
+    {
+        return Err(Status::conflict(
+            &kind.gr(),
+            name,
+            format!(
+                "Precondition failed: ResourceVersion in precondition: {version}, ResourceVersion in object meta: {}",
+                object::resource_version(object)
+            ),
+        ));
+    }
+    Ok(())
+}
+
+/// What is to be done with a stored object.
+#[derive(Debug, PartialEq)]
+enum Plan {
+    /// Nothing: it is being deleted already and the options ask for no sooner end.
+    Pending,
+    /// Write this state; it stays until its grace period and finalizers are through.
+    Mark(Value),
+    /// Remove it; this is its last state.
+    Remove(Value),
+}
+
+fn plan(kind: &Kind, stored: &Value, options: &DeleteOptions, now: Timestamp) -> Plan {
+    let mut object = stored.clone();
+    if kind.is("apiextensions.k8s.io", "customresourcedefinitions") && !deleting(&object) {
+        // Its instances go first, whatever the client says of dependents.
+        definition::mark(&mut object, &time(now));
+        return Plan::Mark(object);
+    }
+    let graceful = kind.is("", "pods");
+    let mut soon = true;
+    let mut changed = false;
+    if deleting(&object) {
+        if graceful
+            && let Some(pending) =
+                at(&object, &["metadata", "deletionGracePeriodSeconds"]).and_then(Value::as_i64)
+        {
+            match options.grace {
+                // Only a shorter grace period may be asked for.
+                Some(grace) if grace < pending => {
+                    let grace = grace.max(0);
+                    let end = object::deletion_timestamp(&object)
+                        .and_then(|t| machinery::time::parse(t).ok())
+                        .unwrap_or(now)
+                        .saturating_add(SignedDuration::from_secs(grace - pending))
+                        .unwrap_or(now);
+                    set(&mut object, &["metadata", "deletionTimestamp"], time(end));
+                    set(&mut object, &["metadata", "deletionGracePeriodSeconds"], grace);
+                    soon = grace == 0;
+                    changed = true;
+                }
+                Some(0) => soon = true,
+                _ => return Plan::Pending,
+            }
+        }
+    } else if graceful {
+        let grace = grace_period_seconds(kind.resource, &object, options.grace).unwrap_or(0);
+        if grace > 0 || !finalizers(&object).is_empty() {
+            mark(&mut object, now, grace);
+            changed = true;
+        }
+        soon = grace == 0;
+    }
+    if let Some(wanted) = collector_finalizers(kind, &object, options) {
+        object::set_finalizers(&mut object, wanted);
+        changed = true;
+    }
+    if kind.is("", "namespaces") {
+        set(&mut object, &["status", "phase"], "Terminating");
+    }
+    let held = !finalizers(&object).is_empty() || (kind.is("", "namespaces") && spec_finalizers(&object));
+    if held && !deleting(&object) {
+        mark(&mut object, now, 0);
+        if kind.is("", "namespaces") {
+            // Namespaces have no grace period (upstream: `namespace/storage`).
+            remove(&mut object, &["metadata", "deletionGracePeriodSeconds"]);
+        }
+        changed = true;
+    }
+    match (held || !soon, changed || object != *stored) {
+        (true, true) => Plan::Mark(object),
+        (true, false) => Plan::Pending,
+        (false, _) => Plan::Remove(object),
+    }
+}
+
+fn mark(object: &mut Value, now: Timestamp, grace: i64) {
+    let end = now.saturating_add(SignedDuration::from_secs(grace)).unwrap_or(Timestamp::MAX);
+    set(object, &["metadata", "deletionTimestamp"], time(end));
+    set(object, &["metadata", "deletionGracePeriodSeconds"], grace);
+    let generation = object::generation(object);
+    if generation > 0 {
+        object::set_generation(object, generation + 1);
+    }
+}
+
+/// The finalizers the garbage collector shall see, if they differ from the present ones.
+fn collector_finalizers(kind: &Kind, object: &Value, options: &DeleteOptions) -> Option<Vec<String>> {
+    let present = finalizers(object);
+    let by_default = dependents_by_default(kind.resource);
+    if by_default == Dependents::Unsupported {
+        return None;
+    }
+    let orphan_by_default = by_default == Dependents::Orphan;
+    let orphan = match (options.orphan, options.propagation) {
+        (Some(orphan), _) => orphan,
+        (None, Some(policy)) => policy == Propagation::Orphan,
+        (None, None) if present.contains(&ORPHAN) => true,
+        (None, None) if present.contains(&FOREGROUND) => false,
+        (None, None) => orphan_by_default,
+    };
+    let foreground = match (options.orphan, options.propagation) {
+        (Some(_), _) => false,
+        (None, Some(policy)) => policy == Propagation::Foreground,
+        (None, None) => present.contains(&FOREGROUND),
+    };
+    let mut wanted: Vec<String> =
+        present.iter().filter(|f| **f != ORPHAN && **f != FOREGROUND).map(|f| (*f).to_owned()).collect();
+    if orphan {
+        wanted.push(ORPHAN.to_owned());
+    }
+    if foreground {
+        wanted.push(FOREGROUND.to_owned());
+    }
+    let mut sorted = (wanted.clone(), present.iter().map(|f| (*f).to_owned()).collect::<Vec<_>>());
+    sorted.0.sort();
+    sorted.1.sort();
+    (sorted.0 != sorted.1).then_some(wanted)
+}
+
+/// True when nothing holds a deleted object any more.
+pub(super) fn is_finished(kind: &Kind, object: &Value) -> bool {
+    deleting(object)
+        && finalizers(object).is_empty()
+        && at(object, &["metadata", "deletionGracePeriodSeconds"]).and_then(Value::as_i64).unwrap_or(0) == 0
+        && !(kind.is("", "namespaces") && spec_finalizers(object))
+}
+
+/// `spec.finalizers` of a namespace, which holds it as `metadata.finalizers` holds any object.
+pub(super) fn spec_finalizers(object: &Value) -> bool {
+    !items(object, &["spec", "finalizers"]).is_empty() && at(object, &["spec"]).is_some()
+}
+
 fn gone(kind: &Kind, object: Value) -> Deleted {
     if returns_object(kind) {
         return Deleted::Object(object);
@@ -338,6 +318,26 @@ fn gone(kind: &Kind, object: Value) -> Deleted {
         uid: object::uid(&object).to_owned(),
         ..Details::default()
     }))
+}
+
+/// Upstream: `ReturnDeletedObject`.
+fn returns_object(kind: &Kind) -> bool {
+    const RETURNED: &[(&str, &str)] = &[
+        ("", "pods"),
+        ("", "services"),
+        ("", "persistentvolumes"),
+        ("", "persistentvolumeclaims"),
+        ("", "podtemplates"),
+        ("", "resourcequotas"),
+        ("", "serviceaccounts"),
+        ("storage.k8s.io", "storageclasses"),
+        ("storage.k8s.io", "volumeattachments"),
+        ("storage.k8s.io", "csinodes"),
+        ("storage.k8s.io", "csidrivers"),
+        ("storage.k8s.io", "csistoragecapacities"),
+        ("storage.k8s.io", "volumeattributesclasses"),
+    ];
+    RETURNED.iter().any(|(group, plural)| kind.is(group, plural))
 }
 
 #[cfg(test)]

@@ -12,43 +12,27 @@ use serde_json::{Value, json};
 /// The manager of writes that name none: the server's own.
 const OWN: &str = "kube-apiserver";
 
-fn manager(call: &Call<'_>, applies: bool) -> Manager {
-    let name = &call.options.field_manager;
-    Manager {
-        name: if name.is_empty() { OWN.to_owned() } else { name.clone() },
-        applies,
-        api_version: call.kind.api_version(),
-        subresource: call.subresource.to_owned(),
-    }
-}
-
-/// Owners an object names; unreadable ones are forgotten, as upstream forgets them.
-fn owners(object: &Value) -> Managed {
-    at(object, &["metadata", "managedFields"]).and_then(Managed::from_value).unwrap_or_default()
-}
-
-fn note(object: &mut Value, managed: &Managed) {
-    match managed.to_value() {
-        Value::Array(list) if list.is_empty() => {
-            remove(object, &["metadata", "managedFields"]);
-        }
-        list => set(object, &["metadata", "managedFields"], list),
-    }
-}
-
-fn without(object: &Value) -> Value {
-    let mut bare = object.clone();
-    remove(&mut bare, &["metadata", "managedFields"]);
-    bare
-}
-
-/// The owners a writer says there are, as kubectl does when it moves to server-side apply: one empty entry forgets them all; nothing, or
-/// nothing readable, leaves them to what was noted before, so that clients who know of no owners do not lose them.
-fn chosen(asked: &Value) -> Option<Managed> {
-    if asked.as_array().is_some_and(|list| matches!(list.as_slice(), [one] if *one == json!({}))) {
-        return Some(Managed::default());
-    }
-    Managed::from_value(asked).filter(|managed| !managed.entries().is_empty())
+/// `config` applied over `live` (none: over nothing), both in the client's version: the object, its owners noted.
+pub(crate) fn apply(
+    call: &Call<'_>,
+    kind: &Kind,
+    live: Option<&Value>,
+    config: &Value,
+) -> Result<Value, Status> {
+    let (gvk, rules) = (kind.gvk(), kind.rules());
+    let (bare, present) = match live {
+        Some(live) => (without(live), owners(live)),
+        // Nothing is there: what is applied is all there is.
+        None => (json!({"apiVersion": gvk.api_version(), "kind": gvk.kind}), Managed::default()),
+    };
+    let now = time(jiff::Timestamp::now());
+    let own = manager(call, true);
+    let reset = Set::of_fields(rules.reset_fields(call.subresource));
+    let force = call.options.force.unwrap_or(false);
+    let write = Write { manager: &own, now: &now, force, reset: &reset };
+    let Applied { mut object, managed, .. } = rules.apply(&bare, config, &present, &write)?;
+    note(&mut object, &managed);
+    Ok(object)
 }
 
 /// Notes in `new` who owns what after `call` made it of `old` (none: created it).
@@ -113,25 +97,41 @@ pub(super) fn keep_times(old: &Value, new: &mut Value) {
     }
 }
 
-/// `config` applied over `live` (none: over nothing), both in the client's version: the object, its owners noted.
-pub(crate) fn apply(
-    call: &Call<'_>,
-    kind: &Kind,
-    live: Option<&Value>,
-    config: &Value,
-) -> Result<Value, Status> {
-    let (gvk, rules) = (kind.gvk(), kind.rules());
-    let (bare, present) = match live {
-        Some(live) => (without(live), owners(live)),
-        // Nothing is there: what is applied is all there is.
-        None => (json!({"apiVersion": gvk.api_version(), "kind": gvk.kind}), Managed::default()),
-    };
-    let now = time(jiff::Timestamp::now());
-    let own = manager(call, true);
-    let reset = Set::of_fields(rules.reset_fields(call.subresource));
-    let force = call.options.force.unwrap_or(false);
-    let write = Write { manager: &own, now: &now, force, reset: &reset };
-    let Applied { mut object, managed, .. } = rules.apply(&bare, config, &present, &write)?;
-    note(&mut object, &managed);
-    Ok(object)
+/// The owners a writer says there are, as kubectl does when it moves to server-side apply: one empty entry forgets them all; nothing, or
+/// nothing readable, leaves them to what was noted before, so that clients who know of no owners do not lose them.
+fn chosen(asked: &Value) -> Option<Managed> {
+    if asked.as_array().is_some_and(|list| matches!(list.as_slice(), [one] if *one == json!({}))) {
+        return Some(Managed::default());
+    }
+    Managed::from_value(asked).filter(|managed| !managed.entries().is_empty())
+}
+
+fn manager(call: &Call<'_>, applies: bool) -> Manager {
+    let name = &call.options.field_manager;
+    Manager {
+        name: if name.is_empty() { OWN.to_owned() } else { name.clone() },
+        applies,
+        api_version: call.kind.api_version(),
+        subresource: call.subresource.to_owned(),
+    }
+}
+
+/// Owners an object names; unreadable ones are forgotten, as upstream forgets them.
+fn owners(object: &Value) -> Managed {
+    at(object, &["metadata", "managedFields"]).and_then(Managed::from_value).unwrap_or_default()
+}
+
+fn note(object: &mut Value, managed: &Managed) {
+    match managed.to_value() {
+        Value::Array(list) if list.is_empty() => {
+            remove(object, &["metadata", "managedFields"]);
+        }
+        list => set(object, &["metadata", "managedFields"], list),
+    }
+}
+
+fn without(object: &Value) -> Value {
+    let mut bare = object.clone();
+    remove(&mut bare, &["metadata", "managedFields"]);
+    bare
 }

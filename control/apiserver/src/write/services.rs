@@ -32,46 +32,6 @@ struct Held {
     ports: BTreeSet<u16>,
 }
 
-fn family(ip: IpAddr) -> &'static str {
-    if ip.is_ipv4() { "IPv4" } else { "IPv6" }
-}
-
-fn service_type(service: &Value) -> &str {
-    match text(service, &["spec", "type"]) {
-        "" => "ClusterIP",
-        kind => kind,
-    }
-}
-
-fn is_headless(service: &Value) -> bool {
-    text(service, &["spec", "clusterIP"]) == "None"
-        || items(service, &["spec", "clusterIPs"]).first().and_then(Value::as_str) == Some("None")
-}
-
-fn port_number(value: Option<&Value>) -> Option<u16> {
-    value.and_then(Value::as_u64).and_then(|n| u16::try_from(n).ok()).filter(|n| *n != 0)
-}
-
-fn held(service: &Value) -> Held {
-    let mut held = Held::default();
-    if service_type(service) != "ExternalName" {
-        held.ips =
-            items(service, &["spec", "clusterIPs"]).iter().filter_map(|v| v.as_str()?.parse().ok()).collect();
-    }
-    held.ports =
-        items(service, &["spec", "ports"]).iter().filter_map(|p| port_number(p.get("nodePort"))).collect();
-    held.ports.extend(port_number(at(service, &["spec", "healthCheckNodePort"])));
-    held
-}
-
-fn invalid(name: &str, error: FieldError) -> Status {
-    Status::invalid(&Gk::new("", "Service"), name, &[error])
-}
-
-fn spec(field: &str) -> Path {
-    Path::new("spec").child(field)
-}
-
 // === impl Numbers ===
 
 impl Numbers {
@@ -392,32 +352,6 @@ impl<'r> Grant<'r> {
     }
 }
 
-/// The ranges that addresses may be given from: of ServiceCIDRs that are ready and stay.
-fn ready_ranges(stored: &[Value]) -> Vec<ipnet::IpNet> {
-    let ready = |range: &&Value| {
-        let conditions = items(range, &["status", "conditions"]);
-        at(range, &["metadata", "deletionTimestamp"]).is_none()
-            && conditions.iter().any(|c| text(c, &["type"]) == "Ready" && text(c, &["status"]) == "True")
-    };
-    let cidrs = stored.iter().filter(ready).flat_map(|range| items(range, &["spec", "cidrs"]));
-    cidrs.filter_map(|cidr| cidr.as_str()?.parse().ok()).collect()
-}
-
-impl Writer {
-    /// The stored ServiceCIDRs.
-    fn service_ranges(&self) -> Result<Vec<Value>, Status> {
-        Kind::of("networking.k8s.io", "servicecidrs")
-            .map_or(Ok(Vec::new()), |kind| self.registry.cached(&kind, ""))
-    }
-}
-
-/// Gives back what a removed Service held.
-pub(crate) fn release(writer: &Writer, kind: &Kind, object: &Value) {
-    if kind.is("", "services") {
-        writer.numbers.lock().release(&held(object), object::uid(object));
-    }
-}
-
 /// Fills in `ipFamilies` and `ipFamilyPolicy` for a cluster with these families.
 fn settle_families(cluster: &[&'static str], service: &mut Value, old: Option<&Value>) -> Result<(), Status> {
     if service_type(service) == "ExternalName" {
@@ -512,4 +446,70 @@ fn settle_families(cluster: &[&'static str], service: &mut Value, old: Option<&V
     set(service, &["spec", "ipFamilies"], json!(families));
     set(service, &["spec", "ipFamilyPolicy"], policy);
     Ok(())
+}
+
+impl Writer {
+    /// The stored ServiceCIDRs.
+    fn service_ranges(&self) -> Result<Vec<Value>, Status> {
+        Kind::of("networking.k8s.io", "servicecidrs")
+            .map_or(Ok(Vec::new()), |kind| self.registry.cached(&kind, ""))
+    }
+}
+
+/// The ranges that addresses may be given from: of ServiceCIDRs that are ready and stay.
+fn ready_ranges(stored: &[Value]) -> Vec<ipnet::IpNet> {
+    let ready = |range: &&Value| {
+        let conditions = items(range, &["status", "conditions"]);
+        at(range, &["metadata", "deletionTimestamp"]).is_none()
+            && conditions.iter().any(|c| text(c, &["type"]) == "Ready" && text(c, &["status"]) == "True")
+    };
+    let cidrs = stored.iter().filter(ready).flat_map(|range| items(range, &["spec", "cidrs"]));
+    cidrs.filter_map(|cidr| cidr.as_str()?.parse().ok()).collect()
+}
+
+/// Gives back what a removed Service held.
+pub(crate) fn release(writer: &Writer, kind: &Kind, object: &Value) {
+    if kind.is("", "services") {
+        writer.numbers.lock().release(&held(object), object::uid(object));
+    }
+}
+
+fn held(service: &Value) -> Held {
+    let mut held = Held::default();
+    if service_type(service) != "ExternalName" {
+        held.ips =
+            items(service, &["spec", "clusterIPs"]).iter().filter_map(|v| v.as_str()?.parse().ok()).collect();
+    }
+    held.ports =
+        items(service, &["spec", "ports"]).iter().filter_map(|p| port_number(p.get("nodePort"))).collect();
+    held.ports.extend(port_number(at(service, &["spec", "healthCheckNodePort"])));
+    held
+}
+
+fn service_type(service: &Value) -> &str {
+    match text(service, &["spec", "type"]) {
+        "" => "ClusterIP",
+        kind => kind,
+    }
+}
+
+fn is_headless(service: &Value) -> bool {
+    text(service, &["spec", "clusterIP"]) == "None"
+        || items(service, &["spec", "clusterIPs"]).first().and_then(Value::as_str) == Some("None")
+}
+
+fn family(ip: IpAddr) -> &'static str {
+    if ip.is_ipv4() { "IPv4" } else { "IPv6" }
+}
+
+fn port_number(value: Option<&Value>) -> Option<u16> {
+    value.and_then(Value::as_u64).and_then(|n| u16::try_from(n).ok()).filter(|n| *n != 0)
+}
+
+fn spec(field: &str) -> Path {
+    Path::new("spec").child(field)
+}
+
+fn invalid(name: &str, error: FieldError) -> Status {
+    Status::invalid(&Gk::new("", "Service"), name, &[error])
 }

@@ -3,11 +3,10 @@
 use crate::context::Context;
 use crate::registry::kind::Kind;
 use crate::registry::metadata::{remove, set};
-use machinery::status::Status;
 use serde_json::{Value, json};
 
 /// Fields of a new object that say who made it: a client's own word on them is never taken.
-pub(super) fn before_create(kind: &Kind, context: &Context, object: &mut Value) -> Result<(), Status> {
+pub(super) fn before_create(kind: &Kind, context: &Context, object: &mut Value) {
     if kind.is("certificates.k8s.io", "certificatesigningrequests") {
         let user = &context.user;
         for own in ["username", "uid", "groups", "extra"] {
@@ -25,5 +24,4 @@ pub(super) fn before_create(kind: &Kind, context: &Context, object: &mut Value) 
             set(object, &["spec", "extra"], json!(user.extra));
         }
     }
-    Ok(())
 }
