@@ -95,7 +95,7 @@ impl Reports {
                 let written = |uid: String| {
                     let client = client.clone();
                     async move {
-                        let failed = this.one(client, pods, uid.clone()).await.is_some();
+                        let failed = this.write_one(client, pods, uid.clone()).await.is_some();
                         (uid, failed)
                     }
                 };
@@ -126,7 +126,7 @@ impl Reports {
     }
 
     /// Brings one pod's status to the API; returns its UID if that failed.
-    async fn one(&self, client: kube::Client, known: &ApiPods, uid: String) -> Option<String> {
+    async fn write_one(&self, client: kube::Client, known: &ApiPods, uid: String) -> Option<String> {
         let report = self.0.reports.lock().get(&uid).cloned()?;
         let target = known.api_pod(&report.pod)?;
         let api: Api<Pod> = Api::namespaced(client, crate::pod::namespace(&target));

@@ -250,7 +250,7 @@ pub async fn set_up(handles: &Handles, pod: &Arc<Pod>, facts: &Facts) -> Result<
         })?;
         let (name, source) = match &claimed {
             Some(claimed) => (claimed.name(), Box::pin(persistent::set_up(handles, pod, claimed)).await),
-            None => (volume.name.as_str(), Box::pin(one(handles, pod, facts, volume)).await),
+            None => (volume.name.as_str(), Box::pin(set_up_unclaimed(handles, pod, facts, volume)).await),
         };
         let source = source.map_err(|source| Failure::SetUp { volume: name.to_owned(), source })?;
         mounted.insert(volume.name.clone(), source);
@@ -277,7 +277,13 @@ fn directory(handles: &Handles, pod: &Pod, kind: &str, name: &str) -> PathBuf {
     pod_dir.join("volumes").join(format!("kubernetes.io~{kind}")).join(name)
 }
 
-async fn one(handles: &Handles, pod: &Arc<Pod>, facts: &Facts, volume: &Volume) -> Result<Source, Error> {
+/// Sets up a volume that needs no claim.
+async fn set_up_unclaimed(
+    handles: &Handles,
+    pod: &Arc<Pod>,
+    facts: &Facts,
+    volume: &Volume,
+) -> Result<Source, Error> {
     let change = ownership::Change::of(pod);
     if let Some(host_path) = &volume.host_path {
         let (path, kind) = (PathBuf::from(&host_path.path), host_path.type_.clone().unwrap_or_default());

@@ -216,21 +216,25 @@ impl<'a> Candidates<'a> {
         self.all.iter().filter(|(_, e)| e.node.is_empty() || self.is_local(e)).map(|(e, _)| e.address)
     }
 
-    fn where_(&self, wanted: impl Fn(&SliceEndpoint) -> bool) -> BTreeSet<Endpoint> {
+    fn selected(&self, wanted: impl Fn(&SliceEndpoint) -> bool) -> BTreeSet<Endpoint> {
         self.all.iter().filter(|(_, e)| wanted(e)).map(|(p, _)| *p).collect()
     }
 
     /// Ready ones that hints prefer for this place; when none is ready, those still serving while they terminate.
     fn everywhere(&self) -> BTreeSet<Endpoint> {
         let preference = self.preference();
-        let ready = self.where_(|e| e.ready && self.preferred(e, preference));
-        if ready.is_empty() { self.where_(|e| e.serving && e.terminating) } else { ready }
+        let ready = self.selected(|e| e.ready && self.preferred(e, preference));
+        if ready.is_empty() { self.selected(|e| e.serving && e.terminating) } else { ready }
     }
 
     /// The same of those on this node, whatever hints say.
     fn here(&self) -> BTreeSet<Endpoint> {
-        let ready = self.where_(|e| e.ready && self.is_local(e));
-        if ready.is_empty() { self.where_(|e| e.serving && e.terminating && self.is_local(e)) } else { ready }
+        let ready = self.selected(|e| e.ready && self.is_local(e));
+        if ready.is_empty() {
+            self.selected(|e| e.serving && e.terminating && self.is_local(e))
+        } else {
+            ready
+        }
     }
 
     /// Hints hold if every ready endpoint has them and one is for this place.
