@@ -5,15 +5,15 @@
 //! - [`mod@run`]: the tasks; one [`worker`] a pod.
 //! - [`pod`]: [`pod::plan`] (pure) decides, [`worker::execute`] does, [`pod::status`] (pure) tells; [`pod::spec`] translates
 //!   a pod's fields for the runtime.
-//! - [`volume`], [`cgroup`], [`image`], [`probe`]: what pods need beside containers.
+//! - [`volume`], [`cgroup`], [`image`], [`probe`]: what pods need beside containers; [`login`]: to the registries of images.
 //! - [`csi`]: storage drivers of this node.
 //! - [`report`] writes statuses to the API, [`recorder`] events; [`objects`] reads ConfigMaps, Secrets and Services,
 //!   [`runtime_class`] RuntimeClasses.
 //! - [`node`]: this machine's Node object and Lease.
-//! - [`server`]: the HTTPS port, 10250; [`logs`] reads containers' logs.
+//! - [`server`]: the HTTPS port, 10250; [`spdy`]: how it asks the runtime for streams; [`logs`] reads containers' logs, `logline` a single line.
 //! - [`eviction`]: what the machine runs out of, and who goes then; [`pressure`]: the thresholds; [`stats`]: what everything uses.
 //! - [`pods`]: the registry others ask; [`admit`]: whether the node takes a pod, [`allocate`]: whether it grants a
-//!   running one other resources.
+//!   running one other resources. [`quantity`]: amounts as whole numbers.
 
 pub mod admit;
 pub mod allocate;

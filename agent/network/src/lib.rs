@@ -2,6 +2,7 @@
 //!
 //! | module | concern |
 //! |---|---|
+//! | `config` | what it is told |
 //! | `run` | the reconciler: what wakes it, what it reads and writes, what it promises |
 //! | `node` | what the network needs of a Node object |
 //! | `plan` | which routes are to be added, replaced and removed; pure |

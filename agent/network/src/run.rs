@@ -120,7 +120,7 @@ pub async fn run(
                 }
                 let round = tokio::select! {
                     () = shutdown.cancelled() => return Ok(()),
-                            round = timeout(ROUND, network.round()) => round.unwrap_or(Err(RoundError::Late)),
+                    round = timeout(ROUND, network.round()) => round.unwrap_or(Err(RoundError::Late)),
                 };
                 match round {
                     Ok(()) => {

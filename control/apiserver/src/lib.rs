@@ -14,7 +14,7 @@
 //!
 //! Resources: [`handler`] (verbs), [`registry`] (kinds, storage, reading), [`admission`], [`mod@write`], [`upkeep`] (the server's own
 //! tasks); those that become byte streams: [`stream`]; those of other servers: [`aggregation`]; [`webhook`] asks one.
-//! [`front`] is what the registry asks of all this, [`Shared`] what the filters ask of the registry.
+//! `front` is what the registry asks of all this; `seams`, as [`Shared`], what the filters ask of the registry.
 
 mod admission;
 pub mod aggregation;

@@ -1,7 +1,7 @@
 //! Speaking to the API server: what every component that watches, records or retries shares.
 //!
 //! - [`Source`]: what is watched; [`mirror()`]: the watch of it as changes of single objects, relists and lapses included;
-//!   [`Informer`]: the same kept as a map that many read
+//!   [`Informer`]: the same kept as a map that many read (`source`, `follow`, `mirror`, [`informer`])
 //! - [`decode`]: an object is read by itself and leniently, so that no single one blinds a watcher
 //! - [`Key`], [`queue`]: what is reconciled, each key at most once at a time
 //! - [`recorder`]: events, counted and bounded as upstream's recorder does it

@@ -1,5 +1,15 @@
 //! The built-in controllers, one module each: what wakes it, what it reads and writes, what it promises stands at the top of each file.
 //!
+//! - Workloads: [`replica_set`], [`deployment`], [`stateful_set`], [`daemon_set`], [`job`], [`cron_job`], [`ttl_after_finished`], [`autoscaler`],
+//!   [`disruption`]
+//! - Services: [`endpoints`], [`endpoint_mirror`], [`service_address`], [`service_cidr`]
+//! - Volumes: [`volume_binder`], [`ephemeral_volume`], [`volume_expand`], [`volume_protection`], [`attach_detach`]
+//! - Nodes: [`node_ipam`], [`node_lifecycle`], [`node_ttl`], [`taint_eviction`], [`pod_garbage`]
+//! - Accounts and trust: [`service_account`], [`service_account_token`], [`root_ca`], [`role_aggregation`], [`signing`], [`bootstrap_token`]
+//! - Everything: [`garbage`], [`namespace`], [`resource_quota`]
+//!
+//! [`mod@run`] starts them, in one list.
+//!
 //! Shared parts: [`informer`] (one watch a kind), [`queue`] (keys to work on) and [`recorder`] (events) of the crate `client`,
 //! [`reconcile`] (the worker loop and its errors), [`cluster`] (the informers together), [`expectations`] (own writes not seen yet), [`pods`] (making and
 //! removing pods for an owner), [`claim`] (which pods an owner has), [`inventory`] (every kind there is), [`history`] (controller revisions), [`backoff`]. Deciding is pure and lives in each controller's `plan` file.

@@ -8,7 +8,7 @@
 //! - [`bootstrap`]: tokens that let a machine join, and the proof that it talks to the right cluster
 //! - [`kubeconfig`]: the file a client reads; [`files`]: writes that are whole or not at all; [`pem`]: text to DER
 //! - [`tls`]: peers whose certificates are judged later, or not at all
-//! - `key`: private keys; `der`: the few ASN.1 forms a certificate is made of
+//! - `key`: private keys; `der`: the few ASN.1 forms a certificate is made of; `error`: what can go wrong, for all of them
 //!
 //! Nothing here reads the clock: `now` is an argument.
 

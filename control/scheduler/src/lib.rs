@@ -3,7 +3,7 @@
 //! - The pure core: [`model`] (pods and nodes as scheduling sees them), [`plugins`] (filters and scores, one file each),
 //!   [`schedule`] (snapshot and pod to node or [`fit::FitError`]), [`preempt`] (whom to evict), [`attempt`] (both), [`queue`] (whose turn it is;
 //!   `now` is an argument), [`cache`] (the cluster with the pods assumed on their nodes).
-//! - The shell: [`mod@run`] watches, schedules, and hands the outcome to [`report`] (bindings, events, conditions), and to [`volumes`] where the pod's
+//! - The shell: [`mod@run`] watches (`watch`), schedules, and hands the outcome to [`report`] (bindings, events, conditions), and to [`volumes`] where the pod's
 //!   volumes must be bound first.
 //!
 //! Behaviour, orders, weights and texts are kube-scheduler's of 1.36 with its default profile.

@@ -2,7 +2,7 @@
 //!
 //! - `cli`: commands and flags; `settings`: flags over environment over file over defaults; `logging`; `signals`
 //! - `server`: the control plane and its child, the agent; `agent`: a node
-//! - `memory`: what is freed is given back
+//! - `lock`: one program a data directory; `memory`: what is freed is given back
 //! - `token`, `kubeconfig`, `version`: commands that answer and end; `output`: their text and JSON
 
 #![warn(unreachable_pub)]

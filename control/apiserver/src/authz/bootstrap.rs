@@ -1,7 +1,7 @@
 //! The roles and bindings every cluster starts with, and what must be written so that a cluster has them.
 //!
 //! The facts are in `data/bootstrap-rbac.txt`. Upstream: `plugin/pkg/auth/authorizer/rbac/bootstrappolicy`, and for the
-//! reconciliation `pkg/registry/rbac/reconciliation`: rules, labels and subjects that are missing are added, what an
+//! reconciliation `component-helpers/auth/rbac/reconciliation`: rules, labels and subjects that are missing are added, what an
 //! administrator added stays, and an object annotated `rbac.authorization.kubernetes.io/autoupdate: "false"` is left alone.
 
 use super::rbac::GROUP;

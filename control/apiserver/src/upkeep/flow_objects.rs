@@ -2,7 +2,7 @@
 //!
 //! Woken by changes of either resource, and every minute. Makes what is missing; brings mandatory objects, and suggested ones
 //! that are marked to follow, back to what they should be; says of every schema whether its level exists. Upstream:
-//! `pkg/writer/flowcontrol/ensurer`, `apiserver/pkg/util/flowcontrol/apf_controller.go`.
+//! `pkg/registry/flowcontrol/ensurer`, `apiserver/pkg/util/flowcontrol/apf_controller.go`.
 
 use super::reconcile;
 use crate::flow::GROUP;

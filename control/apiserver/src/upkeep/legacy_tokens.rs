@@ -1,4 +1,7 @@
 //! Says since when the use of service account tokens in secrets is noted, in a ConfigMap. The notes themselves: `authn::secret_token`.
+//!
+//! Woken by changes of ConfigMaps, and twice a day. Reads and writes one of them, in `kube-system`. Promises that it is there and holds a day,
+//! and that a day once written stays.
 //! Upstream: `pkg/controlplane/controller/legacytokentracking`.
 
 use crate::registry::kind::Kind;

@@ -1,7 +1,7 @@
 //! The status of ValidatingAdmissionPolicies: what their expressions do wrong with the kinds they are about.
 //!
-//! Woken by changes of policies, and every ten minutes. Reads policies; writes `status.typeChecking` and
-//! `observedGeneration` of those whose generation has not been looked at. Upstream:
+//! Woken by changes of policies, and every ten minutes. Reads policies, and the definitions of kinds they name; writes
+//! `status.typeChecking` and `observedGeneration` of those whose generation has not been looked at. Upstream:
 //! `pkg/controller/validatingadmissionpolicystatus`, `policy/validating/typechecking.go`.
 
 use crate::registry::Registry;

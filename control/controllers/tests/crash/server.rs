@@ -52,7 +52,7 @@ impl Server {
         Self { api, authority, _stop: stop.drop_guard(), _folder: folder }
     }
 
-    /// Speaks to it as a cluster's administrator.
+    /// The way in as `user`, with an administrator's rights.
     pub fn service(&self, user: &str) -> LocalService {
         let groups = vec!["system:masters".to_owned(), "system:authenticated".to_owned()];
         self.api.local_service(User { name: user.to_owned(), groups, ..User::default() })
