@@ -102,7 +102,7 @@ impl<'v> Cursor<'v> {
     /// Refuses changes of what the table calls fixed, here and in the structures below; not in lists, whose items have no former selves.
     pub(super) fn fixed(self) {
         let Some(id) = self.struct_type() else { return };
-        if !builtin().get(id).holds_fixed() {
+        if !builtin().get(id).holds_fixed() || !self.changed() {
             return;
         }
         let rank = |there: &Cursor<'_>| there.constraints().and_then(|constraints| constraints.fixed);
@@ -112,7 +112,7 @@ impl<'v> Cursor<'v> {
         for there in fields {
             if rank(&there).is_some() {
                 there.immutable();
-            } else if there.changed() {
+            } else {
                 there.fixed();
             }
         }
