@@ -94,7 +94,8 @@ pub(crate) fn work<R: Reconcile>(scope: &Scope, queue: &Arc<Queue>, reconciler: 
 
 /// One reconciliation, as the queue sees it.
 async fn attempt<R: Reconcile>(reconciler: &R, attempts: &Work, key: &Key) -> Result<Option<Duration>, ()> {
-    match attempts.attempt(reconciler.reconcile(key)).await {
+    // boxed: a worker that waits for a key needs no room for the work
+    match attempts.attempt(Box::pin(reconciler.reconcile(key))).await {
         Ok(Ok(again)) => Ok(again),
         Ok(Err(failure)) => {
             let error = &failure as &dyn std::error::Error;

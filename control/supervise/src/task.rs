@@ -51,8 +51,10 @@ impl Task {
         let start = Arc::new(start);
         Self::new(name, move |token| {
             let start = start.clone();
+            // boxed, since what is waited for by value is kept twice
+            let life = Box::pin(start());
             async move {
-                token.run_until_cancelled(start()).await;
+                token.run_until_cancelled(life).await;
                 Ok(())
             }
         })
