@@ -210,7 +210,7 @@ fn literals_of_patches_are_checked() {
             "JSONPatch{op: 1}",
             "ERROR: <input>:1:13: expected type of field 'op' is 'string' but provided type is 'int'",
         ),
-        ("JSONPatch{paht: ''}", "undefined field 'paht'"),
+        ("JSONPatch{pathway: ''}", "undefined field 'pathway'"),
         ("Invalid{}", "ERROR: <input>:1:8: undeclared reference to 'Invalid' (in container '')"),
         ("Object{?a: 1}", "expected type 'optional_type(int)' but found 'int'"),
         ("JSONPatch{value: Objects{}}", "undeclared reference to 'Objects'"),
@@ -470,7 +470,7 @@ fn types_of_custom_kinds_are_checked() {
     for (source, error) in [
         ("object.spec.maxRetires > 3", "undefined field 'maxRetires'"),
         ("object.spec.maxRetries > '3'", "'_>_' applied to '(int, string)'"),
-        ("object.metadata.lables", "undefined field 'lables'"),
+        ("object.metadata.labelled", "undefined field 'labelled'"),
     ] {
         let found = typed.problems(source).unwrap();
         assert!(found.contains(error), "{source}: {found}");

@@ -82,6 +82,19 @@ mod tests {
     use crate::schema::builtin;
     use std::collections::HashSet;
 
+    /// Upstream's conformance suite looks for these words in what `kubectl explain` prints.
+    #[test]
+    fn words_that_clients_look_for_must_not_be_missing() {
+        let all = Descriptions::read();
+        for (of, field, words) in [
+            ("", "apiVersion", "APIVersion defines"),
+            ("", "metadata", "Standard object's metadata"),
+            ("ObjectMeta", "creationTimestamp", "CreationTimestamp is a timestamp"),
+        ] {
+            assert!(all.fields[&(of, field)].starts_with(words), "{of} {field}");
+        }
+    }
+
     #[test]
     fn every_line_is_of_a_type_and_field_that_exist() {
         let (schema, all) = (builtin(), Descriptions::read());
