@@ -53,6 +53,23 @@ pub struct RequestInfo {
     pub parts: Vec<String>,
 }
 
+impl RequestInfo {
+    /// What somebody would ask of a group's objects in any version, for those who judge a write by what its author may do beside it.
+    pub(crate) fn any_version(verb: &str, group: &str, resource: &str, namespace: &str, name: &str) -> Self {
+        Self {
+            is_resource: true,
+            verb: verb.to_owned(),
+            api_prefix: "apis".to_owned(),
+            group: group.to_owned(),
+            version: "*".to_owned(),
+            resource: resource.to_owned(),
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            ..Self::default()
+        }
+    }
+}
+
 /// One request's fixed facts, past authentication.
 #[derive(Clone, Debug, Default)]
 pub struct Context {

@@ -65,16 +65,7 @@ async fn may(registry: &Registry, a: &Attributes<'_>, verb: &str) -> Result<(), 
     let signer = text(a.old_object(), &["spec", "signerName"]).to_owned();
     let wildcard = signer.split('/').next().map(|domain| format!("{domain}/*")).unwrap_or_default();
     for name in [signer.clone(), wildcard] {
-        let info = RequestInfo {
-            is_resource: true,
-            verb: verb.to_owned(),
-            api_prefix: "apis".to_owned(),
-            group: GROUP.to_owned(),
-            version: "*".to_owned(),
-            resource: "signers".to_owned(),
-            name,
-            ..RequestInfo::default()
-        };
+        let info = RequestInfo::any_version(verb, GROUP, "signers", "", &name);
         if let Decision::Allow(_) = registry.front()?.authorize(a.user, &info).await {
             return Ok(());
         }

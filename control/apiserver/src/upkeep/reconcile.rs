@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 const TOGETHER: Duration = Duration::from_millis(100);
 
 /// Runs `reconcile` now, after every change of one of `kinds`, and every `period`, until `shutdown`, in a task `name`. It reads the
-/// newest state and brings objects to what they should be; what fails is tried again.
+/// newest state and brings objects to what they should be; what fails is tried again in the next round.
 pub(crate) fn keep_up(
     registry: &Arc<Registry>,
     name: &str,

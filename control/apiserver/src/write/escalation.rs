@@ -75,17 +75,7 @@ impl Writer {
     }
 
     async fn may(&self, call: &Call<'_>, verb: &str, resource: &str, name: &str) -> Result<bool, Status> {
-        let info = RequestInfo {
-            is_resource: true,
-            verb: verb.to_owned(),
-            api_prefix: "apis".to_owned(),
-            group: GROUP.to_owned(),
-            version: "*".to_owned(),
-            resource: resource.to_owned(),
-            namespace: call.namespace.clone(),
-            name: name.to_owned(),
-            ..RequestInfo::default()
-        };
+        let info = RequestInfo::any_version(verb, GROUP, resource, &call.namespace, name);
         Ok(matches!(self.registry.front()?.authorize(&call.context.user, &info).await, Decision::Allow(_)))
     }
 
