@@ -3,6 +3,7 @@
 //! - `cli`: commands and flags; `settings`: flags over environment over file over defaults; `logging`; `signals`
 //! - `server`: the control plane and its child, the agent; `agent`: a node
 //! - `lock`: one program a data directory; `memory`: what is freed is given back
+//! - `snapshot`: a cluster saved and restored
 //! - `token`, `kubeconfig`, `version`: commands that answer and end; `output`: their text and JSON
 
 #![warn(unreachable_pub)]
@@ -17,6 +18,7 @@ mod output;
 mod server;
 mod settings;
 mod signals;
+mod snapshot;
 mod token;
 mod version;
 
@@ -54,6 +56,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
                 memory::beside(Box::pin(agent::run(settings::merge(*flags, &file)?))).await
             }
             Command::Token(command) => Box::pin(token::run(command)).await,
+            Command::Snapshot(command) => Box::pin(snapshot::run(command)).await,
             Command::Kubeconfig(flags) => kubeconfig::run(&flags),
             Command::Version(flags) => version::run(flags.output),
         }

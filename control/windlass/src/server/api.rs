@@ -2,6 +2,8 @@
 
 use super::logging::Logging;
 use super::{Plan, checks, identity, roles};
+use crate::settings;
+use crate::snapshot::keeper::Keeper;
 use anyhow::Context as _;
 use apiserver::aggregation::Aggregator;
 use apiserver::authn::certificate::Authorities;
@@ -50,21 +52,25 @@ pub(super) struct Api {
     ready: watch::Sender<bool>,
     supervisor: Supervisor,
     logging: Logging,
+    snapshots: Arc<Keeper>,
 }
 
 /// Opens the port, the store, and an API server on them. It answers once [`Api::ready`] has returned.
 pub(super) async fn start(plan: &Plan, pki: &Pki) -> anyhow::Result<Api> {
     let listener =
         TcpListener::bind(plan.listen).await.with_context(|| format!("listen on {}", plan.listen))?;
-    let path = plan.dir.join("store.redb");
+    let path = settings::store_file(&plan.dir);
     // Opening replays and checks: it may take a while.
     let opened = tokio::task::spawn_blocking(move || Store::open(&path, Options::default())).await;
     let store = Arc::new(opened.context("open the store")??);
     let issuer = format!("https://kubernetes.default.svc.{}", plan.node.cluster_domain);
     let supervisor = Supervisor::default();
     let backend: Arc<dyn Backend> = store.clone();
-    let settings = registry::Config { supervisor: supervisor.clone(), ..registry_config(plan, pki, &issuer) };
-    let registry = Registry::new(store, settings);
+    let config_of_registry =
+        registry::Config { supervisor: supervisor.clone(), ..registry_config(plan, pki, &issuer) };
+    let snapshots =
+        Keeper::new(plan.snapshots.clone(), store.clone(), plan.dir.clone(), plan.node.node_name.clone());
+    let registry = Registry::new(store, config_of_registry);
     let writer = Writer::new(registry.clone());
     let stored = Shared(writer.clone());
     let authorization = Authorization::default();
@@ -123,6 +129,7 @@ pub(super) async fn start(plan: &Plan, pki: &Pki) -> anyhow::Result<Api> {
         ready,
         supervisor,
         logging,
+        snapshots,
     })
 }
 
@@ -224,7 +231,8 @@ impl Api {
 /// Scheduler, controllers, and the renewal of certificates.
 pub(super) fn tasks(plan: &Arc<Plan>, pki: &Pki, api: &Arc<Api>) -> Vec<Task> {
     let (client, supervisor) = (api.client("system:kube-scheduler", &[]), api.supervisor.clone());
-    vec![
+    let snapshots = api.snapshots.tasks(&api.supervisor);
+    let mut tasks = vec![
         api.logging.task(),
         Task::new("scheduler", move |token| {
             let (client, supervisor) = (client.clone(), supervisor.clone());
@@ -255,7 +263,9 @@ pub(super) fn tasks(plan: &Arc<Plan>, pki: &Pki, api: &Arc<Api>) -> Vec<Task> {
                 async move { token.run_until_cancelled(renew(&plan, &api, pki)).await.unwrap_or(Ok(())) }
             })
         },
-    ]
+    ];
+    tasks.extend(snapshots);
+    tasks
 }
 
 /// Renews what is due, at two thirds of each certificate's life; the node's are its agent's.
