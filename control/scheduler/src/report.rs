@@ -143,6 +143,7 @@ impl Reporter {
         other: Option<&Pod>,
     ) {
         let (about, action) = (reference(pod), Some((action, other.map(reference))));
+        let reason = reason.into();
         self.recorder.note(Note { component: NAME, about, severity, reason, message, action });
     }
 }
