@@ -4,7 +4,7 @@ use crate::output::{self, Output};
 use serde_json::json;
 
 /// The Kubernetes version whose behaviour is ours.
-const KUBERNETES: &str = "v1.36.0";
+pub(crate) const KUBERNETES: &str = "v1.36.0";
 /// For `--version`.
 pub(crate) const LONG: &str = concat!(env!("CARGO_PKG_VERSION"), " (Kubernetes v1.36.0)");
 

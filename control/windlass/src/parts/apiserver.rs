@@ -1,7 +1,15 @@
-//! The API server and what runs on it, inside this process.
+//! The API server: with others in `windlass server`, or alone as kube-apiserver ([`alone`]).
+//!
+//! [`checks`] and [`logging`]: its health by upstream's names; [`roles`]: the first roles; [`publish`]: what machines and other API servers
+//! find in it.
 
-use super::logging::Logging;
-use super::{Plan, checks, identity, roles};
+mod admission;
+pub(super) mod alone;
+mod checks;
+mod logging;
+pub(crate) mod publish;
+mod roles;
+
 use anyhow::Context as _;
 use apiserver::aggregation::Aggregator;
 use apiserver::authn::certificate::Authorities;
@@ -19,24 +27,84 @@ use apiserver::tasks::Tasks;
 use apiserver::tls::ServingCertificate;
 use apiserver::write::Writer;
 use apiserver::{ApiServer, Shared, authn};
-use jiff::Timestamp;
-use pki::Pki;
-use pki::service_account::Verifier;
-use std::net::SocketAddr;
+use ipnet::IpNet;
+use logging::Logging;
+use pki::service_account::{SigningKey, Verifier, VerifyingKey};
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use store::Backend;
 use store::embedded::{Options, Store};
-use supervise::{Supervisor, Task, TaskError};
+use supervise::{Supervisor, Task};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-/// The longest sleep before the clock is read again: a suspended machine's timers stand still.
-const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
+/// What an API server is made of.
+pub(crate) struct Settings {
+    /// Where it listens.
+    pub(crate) listen: SocketAddr,
+    /// Where others reach it.
+    pub(crate) advertise: IpAddr,
+    /// The embedded store's file.
+    pub(crate) store: PathBuf,
+    pub(crate) service_cidrs: Vec<IpNet>,
+    /// Who gives out tokens of service accounts; the first one does so from now on.
+    pub(crate) issuers: Vec<String>,
+    /// For whom tokens are that name nobody; without any, for the first issuer.
+    pub(crate) audiences: Vec<String>,
+    /// Signs such tokens; without one none are given out.
+    pub(crate) signing_key: Option<Arc<SigningKey>>,
+    pub(crate) verifying_keys: Vec<VerifyingKey>,
+    pub(crate) certificates: Certificates,
+    /// The rest, as the crate has it by default.
+    pub(crate) limits: Limits,
+}
+
+/// What may be replaced while it runs, as PEM: certificates with their keys, and authorities.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Certificates {
+    pub(crate) serving: (String, String),
+    /// Whose client certificates are believed.
+    pub(crate) client_authorities: Option<String>,
+    /// What kubelets are shown.
+    pub(crate) kubelet_client: (String, String),
+    pub(crate) kubelet_authorities: String,
+    /// What other API servers are shown.
+    pub(crate) proxy_client: (String, String),
+}
+
+/// How many requests, how long, and by whom.
+pub(crate) struct Limits {
+    pub(crate) requests: usize,
+    pub(crate) mutating: usize,
+    pub(crate) timeout: std::time::Duration,
+    pub(crate) anonymous: bool,
+    pub(crate) bootstrap_tokens: bool,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let Config {
+            max_requests_in_flight,
+            max_mutating_requests_in_flight,
+            request_timeout,
+            authentication,
+            ..
+        } = Config::default();
+        Self {
+            requests: max_requests_in_flight,
+            mutating: max_mutating_requests_in_flight,
+            timeout: request_timeout,
+            anonymous: authentication.anonymous,
+            bootstrap_tokens: authentication.bootstrap_tokens,
+        }
+    }
+}
 
 /// A started API server.
-pub(super) struct Api {
+pub(crate) struct Api {
     server: ApiServer,
     writer: Arc<Writer>,
     registry: Arc<Registry>,
@@ -49,31 +117,30 @@ pub(super) struct Api {
     stopping: CancellationToken,
     ready: watch::Sender<bool>,
     supervisor: Supervisor,
+    health: Arc<Health>,
     logging: Logging,
 }
 
 /// Opens the port, the store, and an API server on them. It answers once [`Api::ready`] has returned.
-pub(super) async fn start(plan: &Plan, pki: &Pki) -> anyhow::Result<Api> {
+pub(crate) async fn start(settings: Settings) -> anyhow::Result<Api> {
     let listener =
-        TcpListener::bind(plan.listen).await.with_context(|| format!("listen on {}", plan.listen))?;
-    let path = plan.dir.join("store.redb");
+        TcpListener::bind(settings.listen).await.with_context(|| format!("listen on {}", settings.listen))?;
+    let path = settings.store.clone();
     // Opening replays and checks: it may take a while.
     let opened = tokio::task::spawn_blocking(move || Store::open(&path, Options::default())).await;
     let store = Arc::new(opened.context("open the store")??);
-    let issuer = format!("https://kubernetes.default.svc.{}", plan.node.cluster_domain);
     let supervisor = Supervisor::default();
     let backend: Arc<dyn Backend> = store.clone();
-    let settings = registry::Config { supervisor: supervisor.clone(), ..registry_config(plan, pki, &issuer) };
-    let registry = Registry::new(store, settings);
+    let registry_config = registry::Config { supervisor: supervisor.clone(), ..registry_config(&settings) };
+    let registry = Registry::new(store, registry_config);
     let writer = Writer::new(registry.clone());
     let stored = Shared(writer.clone());
     let authorization = Authorization::default();
     let observer = authorization.observer();
-    let client = &pki.apiserver_kubelet_client;
-    let dialer = Arc::new(
-        Dialer::new(&pki.ca.cert_pem(), &client.cert_pem, &client.key_pem)
-            .context("prepare the kubelet client")?,
-    );
+    let certificates = &settings.certificates;
+    let (shown, key) = &certificates.kubelet_client;
+    let dialer = Dialer::new(&certificates.kubelet_authorities, shown, key);
+    let dialer = Arc::new(dialer.context("prepare the kubelet client")?);
     let (health, stopping) = (Arc::new(Health::new(supervisor.clone())), CancellationToken::new());
     let logging = Logging::default();
     let log = logging.clone();
@@ -88,9 +155,7 @@ pub(super) async fn start(plan: &Plan, pki: &Pki) -> anyhow::Result<Api> {
     metrics.tasks(&supervisor);
     let help = "Objects of the API that could not be read, once a version";
     metrics.count("windlass_unreadable_objects", help, client::decode::unreadable);
-    let proxy = &pki.front_proxy_client;
-    let identity = (proxy.cert_pem.clone(), proxy.key_pem.clone());
-    let aggregator = Aggregator::new(writer.clone(), tasks.clone(), identity);
+    let aggregator = Aggregator::new(writer.clone(), tasks.clone(), certificates.proxy_client.clone());
     let parts = Parts {
         aggregator: Some(aggregator.clone()),
         objects: Arc::new(stored.clone()),
@@ -101,14 +166,14 @@ pub(super) async fn start(plan: &Plan, pki: &Pki) -> anyhow::Result<Api> {
         ])),
         documents: Vec::new(),
         authorization,
-        health,
+        health: health.clone(),
         metrics: Arc::new(metrics),
         tasks,
     };
-    let server = ApiServer::new(config(plan, pki, &issuer)?, parts, stopping.clone());
+    let server = ApiServer::new(config(&settings)?, parts, stopping.clone());
     registry.attach(server.front(dialer.clone(), Arc::new(stored), default_node_addresses()));
     let observer: Arc<dyn Observer> = Arc::new(vec![observer, server.flow()]);
-    let certificate = ServingCertificate::from_pem(&pki.apiserver.cert_pem, &pki.apiserver.key_pem)?;
+    let certificate = ServingCertificate::from_pem(&certificates.serving.0, &certificates.serving.1)?;
     let listener = Mutex::new(Some(listener));
     Ok(Api {
         server,
@@ -122,50 +187,68 @@ pub(super) async fn start(plan: &Plan, pki: &Pki) -> anyhow::Result<Api> {
         stopping,
         ready,
         supervisor,
+        health,
         logging,
     })
 }
 
-fn registry_config(plan: &Plan, pki: &Pki, issuer: &str) -> registry::Config {
+fn registry_config(settings: &Settings) -> registry::Config {
+    let default = registry::Config::default();
     registry::Config {
-        service_cidrs: plan.node.service_cidrs.clone(),
+        service_cidrs: settings.service_cidrs.clone(),
         // No pod reaches a loopback: such a server is in nobody's endpoints.
-        advertise_address: Some(plan.advertise).filter(|ip| !ip.is_loopback()),
-        secure_port: plan.listen.port(),
-        service_account_key: Some(pki.service_account.clone()),
-        service_account_issuer: issuer.to_owned(),
-        api_audiences: vec![issuer.to_owned()],
+        advertise_address: Some(settings.advertise).filter(|ip| !ip.is_loopback()),
+        secure_port: settings.listen.port(),
+        service_account_key: settings.signing_key.clone(),
+        service_account_issuer: settings.issuers.first().cloned().unwrap_or(default.service_account_issuer),
+        api_audiences: settings.audiences(),
         ..registry::Config::default()
     }
 }
 
-fn config(plan: &Plan, pki: &Pki, issuer: &str) -> anyhow::Result<Config> {
-    let default = Config::default();
+impl Settings {
+    fn audiences(&self) -> Vec<String> {
+        match self.audiences.is_empty() {
+            true => self.issuers.iter().take(1).cloned().collect(),
+            false => self.audiences.clone(),
+        }
+    }
+}
+
+fn config(settings: &Settings) -> anyhow::Result<Config> {
+    let (default, limits) = (Config::default(), &settings.limits);
+    let authorities = settings.certificates.client_authorities.as_deref().map(Authorities::from_pem);
     let authentication = authn::Config {
-        client_authorities: Some(Authorities::from_pem(&pki.ca.cert_pem()).context("client authorities")?),
+        client_authorities: authorities.transpose().context("client authorities")?,
         service_accounts: Some(Verifier {
-            keys: pki.service_account_keys.clone(),
-            issuers: vec![issuer.to_owned()],
+            keys: settings.verifying_keys.clone(),
+            issuers: settings.issuers.clone(),
         }),
-        api_audiences: vec![issuer.to_owned()],
+        api_audiences: settings.audiences(),
+        anonymous: limits.anonymous,
+        bootstrap_tokens: limits.bootstrap_tokens,
         ..default.authentication
     };
-    let advertise = SocketAddr::new(plan.advertise, plan.listen.port()).to_string();
+    let advertise = SocketAddr::new(settings.advertise, settings.listen.port()).to_string();
     let keys_uri = format!("https://{advertise}{}", pki::openid::KEYS_PATH);
+    let openid = settings.issuers.first().map(|issuer| OpenId {
+        configuration: pki::openid::configuration(issuer, &keys_uri),
+        keys: pki::openid::key_set(&settings.verifying_keys),
+    });
     Ok(Config {
         authentication,
         advertise,
-        openid: Some(OpenId {
-            configuration: pki::openid::configuration(issuer, &keys_uri),
-            keys: pki::openid::key_set(&pki.service_account_keys),
-        }),
+        openid,
+        max_requests_in_flight: limits.requests,
+        max_mutating_requests_in_flight: limits.mutating,
+        request_timeout: limits.timeout,
         ..Config::default()
     })
 }
 
 impl Api {
     /// Fills the caches, writes the first roles, and loads them into authorisation.
-    pub(super) async fn ready(&self) -> anyhow::Result<()> {
+    pub(crate) async fn ready(&self) -> anyhow::Result<()> {
         self.writer.start(self.stopping.clone()).await.context("start the registry")?;
         let client = self.client("system:apiserver", &["system:masters"]);
         roles::reconcile(&client).await.context("write the cluster's first roles")?;
@@ -176,17 +259,17 @@ impl Api {
     }
 
     /// Every task of this process.
-    pub(super) fn supervisor(&self) -> &Supervisor {
+    pub(crate) fn supervisor(&self) -> &Supervisor {
         &self.supervisor
     }
 
     /// True once [`Api::ready`] has returned.
-    pub(super) fn is_ready(&self) -> bool {
+    pub(crate) fn is_ready(&self) -> bool {
         *self.ready.borrow()
     }
 
     /// A client without a socket, as `user` in `groups`.
-    pub(super) fn client(&self, user: &str, groups: &[&str]) -> kube::Client {
+    pub(crate) fn client(&self, user: &str, groups: &[&str]) -> kube::Client {
         let mut groups: Vec<String> = groups.iter().map(|g| (*g).to_owned()).collect();
         groups.push("system:authenticated".to_owned());
         let user = User { name: user.to_owned(), groups, ..User::default() };
@@ -194,7 +277,7 @@ impl Api {
     }
 
     /// Serves until `stop`, then lets requests finish.
-    pub(super) async fn serve(&self, stop: &CancellationToken) -> anyhow::Result<()> {
+    pub(crate) async fn serve(&self, stop: &CancellationToken) -> anyhow::Result<()> {
         let listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner).take();
         let listener = listener.context("the API server is served already")?;
         let stopper = async {
@@ -208,67 +291,25 @@ impl Api {
         }
     }
 
-    /// Uses renewed certificates from the next connection on.
-    fn replace_certificates(&self, pki: &Pki) -> anyhow::Result<()> {
-        self.certificate.replace(&pki.apiserver.cert_pem, &pki.apiserver.key_pem)?;
-        let client = &pki.apiserver_kubelet_client;
-        self.dialer.replace(&pki.ca.cert_pem(), &client.cert_pem, &client.key_pem)?;
-        let proxy = &pki.front_proxy_client;
-        self.aggregator.replace_identity((proxy.cert_pem.clone(), proxy.key_pem.clone()));
-        let authorities = Authorities::from_pem(&pki.ca.cert_pem())?;
-        self.server.authenticator().set_client_authorities(authorities);
-        Ok(())
+    /// Its health checks, for the parts beside it to add theirs.
+    pub(crate) fn health(&self) -> &Health {
+        &self.health
     }
-}
 
-/// Scheduler, controllers, and the renewal of certificates.
-pub(super) fn tasks(plan: &Arc<Plan>, pki: &Pki, api: &Arc<Api>) -> Vec<Task> {
-    let (client, supervisor) = (api.client("system:kube-scheduler", &[]), api.supervisor.clone());
-    vec![
-        api.logging.task(),
-        Task::new("scheduler", move |token| {
-            let (client, supervisor) = (client.clone(), supervisor.clone());
-            async move { Ok(scheduler::run(client, &supervisor, token).await?) }
-        }),
-        {
-            let client = api.client("system:kube-controller-manager", &["system:masters"]);
-            let (cluster_cidrs, authority) = (plan.node.cluster_cidrs.clone(), pki.ca.clone());
-            let service_account_key = pki.service_account.clone();
-            let supervisor = api.supervisor.clone();
-            Task::new("controllers", move |token| {
-                let config = controllers::Config {
-                    cluster_cidrs: cluster_cidrs.clone(),
-                    authority: authority.clone(),
-                    service_account_key: service_account_key.clone(),
-                };
-                let (client, supervisor) = (client.clone(), supervisor.clone());
-                async move {
-                    controllers::run(client, config, &supervisor, token).await;
-                    Ok(())
-                }
-            })
-        },
-        {
-            let (plan, api, pki) = (plan.clone(), api.clone(), pki.clone());
-            Task::new("certificates", move |token| {
-                let (plan, api, pki) = (plan.clone(), api.clone(), pki.clone());
-                async move { token.run_until_cancelled(renew(&plan, &api, pki)).await.unwrap_or(Ok(())) }
-            })
-        },
-    ]
-}
+    /// The task behind the check whether logging works.
+    pub(crate) fn logging(&self) -> Task {
+        self.logging.task()
+    }
 
-/// Renews what is due, at two thirds of each certificate's life; the node's are its agent's.
-async fn renew(plan: &Plan, api: &Api, mut pki: Pki) -> Result<(), TaskError> {
-    loop {
-        let left = pki.next_renewal()?.duration_since(Timestamp::now());
-        let left = Duration::try_from(left).unwrap_or_default();
-        if left.is_zero() {
-            pki = Pki::load_or_create(&plan.dir.join("pki"), &plan.names, Timestamp::now())?;
-            api.replace_certificates(&pki)?;
-            tracing::info!("renewed the server's certificates");
+    /// Uses other certificates from the next connection on.
+    pub(crate) fn replace(&self, certificates: &Certificates) -> anyhow::Result<()> {
+        self.certificate.replace(&certificates.serving.0, &certificates.serving.1)?;
+        let (shown, key) = &certificates.kubelet_client;
+        self.dialer.replace(&certificates.kubelet_authorities, shown, key)?;
+        self.aggregator.replace_identity(certificates.proxy_client.clone());
+        if let Some(authorities) = &certificates.client_authorities {
+            self.server.authenticator().set_client_authorities(Authorities::from_pem(authorities)?);
         }
-        identity::write_admin(plan, &pki)?;
-        tokio::time::sleep(left.clamp(Duration::from_secs(1), LONGEST_SLEEP)).await;
+        Ok(())
     }
 }
