@@ -18,6 +18,9 @@ use crate::model::{NodeInfo, Pod, Snapshot};
 use crate::profile::Score;
 use std::sync::Arc;
 
+/// A filter that looks at a pod and a node only.
+type Filter = fn(&Pod, &NodeInfo) -> Result<(), Refusal>;
+
 /// Highest score of one plugin.
 pub const MAX_SCORE: i64 = 100;
 
@@ -68,7 +71,7 @@ impl Prepared {
             let reason = "node(s) didn't match the requested node name";
             return Err(Refusal::final_(Plugin::NodeName, reason));
         }
-        let plain: [(Plugin, fn(&Pod, &NodeInfo) -> Result<(), Refusal>); 4] = [
+        let plain: [(Plugin, Filter); 4] = [
             (Plugin::TaintToleration, taints::filter),
             (Plugin::NodeAffinity, node_affinity::filter),
             (Plugin::NodePorts, node_ports::filter),

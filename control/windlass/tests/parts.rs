@@ -198,6 +198,13 @@ async fn parts_that_are_processes_of_their_own_place_the_pods_of_a_deployment() 
             pods.len() == 2 && pods.iter().all(|pod| node(pod).as_deref() == Some("n1"))
         })
         .await;
+    // The account of the deployment controller may update this, and not patch it.
+    place
+        .until("the deployment says what became of it", async || {
+            let status = deployments.get("web").await.unwrap().status.unwrap_or_default();
+            (status.replicas, status.updated_replicas) == (Some(2), Some(2))
+        })
+        .await;
     let nodes: Api<Node> = Api::all(client.clone());
     let spec = nodes.get("n1").await.unwrap().spec.unwrap();
     assert_eq!(spec.pod_cidr.as_deref(), Some("10.244.0.0/24"));

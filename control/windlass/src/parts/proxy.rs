@@ -32,6 +32,9 @@ pub(crate) async fn run(flags: Flags) -> anyhow::Result<()> {
 /// Flags count where there is no file, as upstream's; the node's name always does.
 fn settings(flags: &Flags, file: &Document) -> anyhow::Result<proxy::Config> {
     let flag = |name: &str| flags.text(name).filter(|_| file.0.is_null());
+    if let Some(mode) = flag("proxy-mode").or(file.text("/mode")).filter(|mode| *mode != "nftables") {
+        tracing::warn!("proxy mode {mode} is not here: nftables is used");
+    }
     let name = flags.text("hostname-override").or(file.text("/hostnameOverride"));
     let cidrs = flag("cluster-cidr").or(file.text("/clusterCIDR")).unwrap_or_default().split(',');
     let cidrs = cidrs.map(str::trim).filter(|text| !text.is_empty());
