@@ -82,6 +82,7 @@ impl Plan {
             signing_key: Some(pki.service_account.clone()),
             verifying_keys: pki.service_account_keys.clone(),
             certificates: tasks::certificates(pki),
+            front_proxies: None,
             limits: Limits::default(),
         }
     }

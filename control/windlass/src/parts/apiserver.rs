@@ -13,6 +13,7 @@ mod roles;
 use anyhow::Context as _;
 use apiserver::aggregation::Aggregator;
 use apiserver::authn::certificate::Authorities;
+use apiserver::authn::request_header::FrontProxies;
 use apiserver::context::User;
 use apiserver::discovery::{Catalog, CustomResources};
 use apiserver::health::Health;
@@ -58,6 +59,8 @@ pub(crate) struct Settings {
     pub(crate) signing_key: Option<Arc<SigningKey>>,
     pub(crate) verifying_keys: Vec<VerifyingKey>,
     pub(crate) certificates: Certificates,
+    /// Who may say in headers who a caller is.
+    pub(crate) front_proxies: Option<FrontProxies>,
     /// The rest, as the crate has it by default.
     pub(crate) limits: Limits,
 }
@@ -122,7 +125,8 @@ pub(crate) struct Api {
 }
 
 /// Opens the port, the store, and an API server on them. It answers once [`Api::ready`] has returned.
-pub(crate) async fn start(settings: Settings) -> anyhow::Result<Api> {
+pub(crate) async fn start(mut settings: Settings) -> anyhow::Result<Api> {
+    let front_proxies = settings.front_proxies.take();
     let listener =
         TcpListener::bind(settings.listen).await.with_context(|| format!("listen on {}", settings.listen))?;
     let path = settings.store.clone();
@@ -170,7 +174,7 @@ pub(crate) async fn start(settings: Settings) -> anyhow::Result<Api> {
         metrics: Arc::new(metrics),
         tasks,
     };
-    let server = ApiServer::new(config(&settings)?, parts, stopping.clone());
+    let server = ApiServer::new(config(&settings, front_proxies)?, parts, stopping.clone());
     registry.attach(server.front(dialer.clone(), Arc::new(stored), default_node_addresses()));
     let observer: Arc<dyn Observer> = Arc::new(vec![observer, server.flow()]);
     let certificate = ServingCertificate::from_pem(&certificates.serving.0, &certificates.serving.1)?;
@@ -215,10 +219,11 @@ impl Settings {
     }
 }
 
-fn config(settings: &Settings) -> anyhow::Result<Config> {
+fn config(settings: &Settings, front_proxies: Option<FrontProxies>) -> anyhow::Result<Config> {
     let (default, limits) = (Config::default(), &settings.limits);
     let authorities = settings.certificates.client_authorities.as_deref().map(Authorities::from_pem);
     let authentication = authn::Config {
+        front_proxies,
         client_authorities: authorities.transpose().context("client authorities")?,
         service_accounts: Some(Verifier {
             keys: settings.verifying_keys.clone(),

@@ -4,6 +4,8 @@ use super::{Api, Certificates, Limits, Settings, admission, publish};
 use crate::flags::Flags;
 use crate::signals::Signals;
 use anyhow::{Context as _, bail};
+use apiserver::authn::certificate::Authorities;
+use apiserver::authn::request_header::FrontProxies;
 use ipnet::IpNet;
 use jiff::Timestamp;
 use pki::service_account::{SigningKey, VerifyingKey};
@@ -223,6 +225,7 @@ fn settings(flags: &Flags, certificates: Certificates) -> anyhow::Result<Setting
         signing_key: signing,
         verifying_keys: verifying,
         certificates,
+        front_proxies: front_proxies(flags)?,
         limits: Limits {
             requests: count("max-requests-inflight", defaults.requests),
             mutating: count("max-mutating-requests-inflight", defaults.mutating),
@@ -231,6 +234,28 @@ fn settings(flags: &Flags, certificates: Certificates) -> anyhow::Result<Setting
             bootstrap_tokens: flags.bool("enable-bootstrap-token-auth").unwrap_or(false),
         },
     })
+}
+
+/// Who may say in headers who a caller is, by upstream's `--requestheader-*`.
+fn front_proxies(flags: &Flags) -> anyhow::Result<Option<FrontProxies>> {
+    let Some(path) = flags.text("requestheader-client-ca-file") else { return Ok(None) };
+    let what = || "--requestheader-client-ca-file";
+    let authorities = pki::files::read(Path::new(path)).with_context(what)?;
+    let list = |name: &str| flags.list(name).map(<[String]>::to_vec).unwrap_or_default();
+    let proxies = FrontProxies {
+        authorities: Authorities::from_pem(&authorities).with_context(what)?,
+        allowed: list("requestheader-allowed-names"),
+        users: list("requestheader-username-headers"),
+        uids: list("requestheader-uid-headers"),
+        groups: list("requestheader-group-headers"),
+        extras: list("requestheader-extra-headers-prefix"),
+    };
+    if proxies.users.is_empty() {
+        tracing::warn!(
+            "--requestheader-client-ca-file without --requestheader-username-headers: no header names a user"
+        );
+    }
+    Ok(Some(proxies))
 }
 
 /// Public keys, or the public part of a private one: upstream takes both.
