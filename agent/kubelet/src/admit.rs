@@ -14,7 +14,6 @@ pub mod sysctls;
 
 /// What the node offers.
 pub struct Node<'a> {
-    /// Its name.
     pub name: &'a str,
     /// Its labels, where they are known.
     pub labels: Option<&'a BTreeMap<String, String>>,

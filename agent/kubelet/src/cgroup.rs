@@ -13,11 +13,11 @@ use crate::config::{CgroupDriver, Config};
 use crate::machine::Machine;
 use crate::pod::qos::{self, Class};
 
-pub mod limits;
+pub(crate) mod limits;
 mod process;
-pub mod systemd;
-pub mod tree;
-pub mod usage;
+pub(crate) mod systemd;
+pub(crate) mod tree;
+pub(crate) mod usage;
 
 use limits::Limits;
 use tree::Tree;

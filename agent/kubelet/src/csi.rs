@@ -2,7 +2,7 @@
 //!
 //! - [`register`]: drivers make themselves known by a socket; [`node_object`]: the CSINode object, and the Node's annotation
 
-pub mod node_object;
+pub(crate) mod node_object;
 pub mod register;
 
 use std::collections::{BTreeSet, HashMap, HashSet};

@@ -11,9 +11,9 @@
 //! - [`signal`]: what is observed; [`crate::pressure`]: the thresholds, and when to act (pure)
 //! - [`candidate`]: which pod goes, and what it is told (pure); [`order`]: evictions on their way to the workers
 
-pub mod candidate;
-pub mod order;
-pub mod signal;
+pub(crate) mod candidate;
+pub(crate) mod order;
+pub(crate) mod signal;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

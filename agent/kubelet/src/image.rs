@@ -38,7 +38,6 @@ pub struct Present {
 pub struct Failure {
     /// `ErrImagePull`, `ImagePullBackOff`, `ErrImageNeverPull`, `InvalidImageName`, `ImageInspectError`.
     pub reason: &'static str,
-    /// The details.
     pub message: String,
     /// How long to wait.
     pub retry: Duration,

@@ -15,28 +15,28 @@
 //! - [`pods`]: the registry others ask; [`admit`]: whether the node takes a pod, [`allocate`]: whether it grants a
 //!   running one other resources. [`quantity`]: amounts as whole numbers.
 
-pub mod admit;
-pub mod allocate;
+mod admit;
+mod allocate;
 pub mod cgroup;
 pub mod config;
 pub mod csi;
 pub mod eviction;
-pub mod image;
+mod image;
 pub mod login;
 mod logline;
 pub mod logs;
 pub mod machine;
 pub mod node;
-pub mod objects;
+mod objects;
 pub mod pod;
 pub mod pods;
 pub mod pressure;
 pub mod probe;
-pub mod quantity;
+mod quantity;
 pub mod recorder;
 pub mod report;
 pub mod run;
-pub mod runtime_class;
+mod runtime_class;
 pub mod server;
 pub mod source;
 pub mod spdy;

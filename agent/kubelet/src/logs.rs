@@ -5,7 +5,7 @@
 //! - [`rotate`]: logs that grew too long are put aside
 
 pub mod line;
-pub mod reader;
-pub mod rotate;
+pub(crate) mod reader;
+pub(crate) mod rotate;
 pub mod select;
-pub mod tail;
+pub(crate) mod tail;

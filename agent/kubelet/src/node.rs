@@ -8,15 +8,15 @@
 //!
 //! [`keep`] puts them together for a node that has an API server. A stand-alone node needs [`runtime::observe`] alone.
 
-pub mod condition;
-pub mod lease;
-pub mod machine;
-pub mod patch;
-pub mod register;
+pub(crate) mod condition;
+pub(crate) mod lease;
+pub(crate) mod machine;
+pub(crate) mod patch;
+pub(crate) mod register;
 pub mod report;
 pub mod resources;
 pub mod runtime;
-pub mod status;
+pub(crate) mod status;
 pub mod trouble;
 
 use k8s_openapi::api::core::v1::Taint;

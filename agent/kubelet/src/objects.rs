@@ -32,9 +32,7 @@ pub enum Error {
     NoApi {
         /// What was asked for.
         kind: &'static str,
-        /// See above.
         namespace: String,
-        /// See above.
         name: String,
     },
     /// The API server does not answer, or refuses.

@@ -4,13 +4,13 @@ use std::borrow::Cow;
 
 use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod};
 
-pub mod allocation;
-pub mod backoff;
-pub mod observed;
+pub(crate) mod allocation;
+pub(crate) mod backoff;
+pub(crate) mod observed;
 pub mod plan;
-pub mod qos;
-pub mod spec;
-pub mod status;
+pub(crate) mod qos;
+pub(crate) mod spec;
+pub(crate) mod status;
 
 /// Where a pod came from: the annotation `kubernetes.io/config.source`.
 pub const CONFIG_SOURCE: &str = "kubernetes.io/config.source";

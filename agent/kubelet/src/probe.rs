@@ -19,8 +19,8 @@ use tokio::sync::{Notify, watch};
 use crate::pod::plan::Verdict;
 use crate::recorder::Recorder;
 
-pub mod grpc;
-pub mod http;
+pub(crate) mod grpc;
+pub(crate) mod http;
 
 /// How often a probe that could not be made is made again at once.
 const TRIES: usize = 3;
@@ -73,6 +73,14 @@ pub struct Target {
 }
 
 impl Target {
+    fn probe(&self, kind: Kind) -> Option<&Probe> {
+        match kind {
+            Kind::Startup => self.container.startup_probe.as_ref(),
+            Kind::Liveness => self.container.liveness_probe.as_ref(),
+            Kind::Readiness => self.container.readiness_probe.as_ref(),
+        }
+    }
+
     fn wants(&self, kind: Kind) -> bool {
         kind == Kind::Readiness || !self.ending
     }
@@ -153,7 +161,7 @@ pub struct Handles {
 /// Drives the probes of the targets, as they come and go, for ever.
 pub async fn drive(
     handles: Handles,
-    mut targets: watch::Receiver<Vec<Target>>,
+    mut targets: watch::Receiver<Vec<Arc<Target>>>,
     verdicts: Verdicts,
     wake: Arc<Notify>,
 ) {
@@ -163,25 +171,13 @@ pub async fn drive(
         let wanted = targets.borrow_and_update().clone();
         begun.retain(|(id, kind)| wanted.iter().any(|t| t.id == *id && t.wants(*kind)));
         for target in wanted {
-            let probes = [
-                (Kind::Startup, &target.container.startup_probe),
-                (Kind::Liveness, &target.container.liveness_probe),
-                (Kind::Readiness, &target.container.readiness_probe),
-            ];
-            for (kind, probe) in probes {
-                let Some(probe) = probe else { continue };
+            for kind in [Kind::Startup, Kind::Liveness, Kind::Readiness] {
                 let key = (target.id.clone(), kind);
-                if target.wants(kind) && !begun.contains(&key) {
+                if target.probe(kind).is_some() && target.wants(kind) && !begun.contains(&key) {
                     begun.push(key);
-                    running.push(one(
-                        &handles,
-                        target.clone(),
-                        kind,
-                        probe.clone(),
-                        verdicts.clone(),
-                        &wake,
-                        targets.clone(),
-                    ));
+                    let (target, verdicts) = (Arc::clone(&target), verdicts.clone());
+                    // boxed: the set keeps room for one of them even while it is empty
+                    running.push(Box::pin(one(&handles, target, kind, verdicts, &wake, targets.clone())));
                 }
             }
         }
@@ -199,21 +195,21 @@ pub async fn drive(
 /// One probe of one container, until the container is no target any more.
 async fn one(
     handles: &Handles,
-    target: Target,
+    target: Arc<Target>,
     kind: Kind,
-    probe: Probe,
     verdicts: Verdicts,
     wake: &Notify,
-    mut targets: watch::Receiver<Vec<Target>>,
+    mut targets: watch::Receiver<Vec<Arc<Target>>>,
 ) {
     let id = target.id.clone();
     let gone = async {
-        let still = |all: &Vec<Target>| all.iter().any(|t| t.id == id && t.wants(kind));
+        let still = |all: &Vec<Arc<Target>>| all.iter().any(|t| t.id == id && t.wants(kind));
         // The sender is gone when the worker is.
         targets.wait_for(|all| !still(all)).await.ok();
     };
+    let Some(probe) = target.probe(kind) else { return };
     // A panic is the probe's own affair: it begins again, and the verdict stays meanwhile.
-    let asking = handles.work.insist(|| repeat(handles, &target, kind, &probe, &verdicts, wake));
+    let asking = handles.work.insist(|| Box::pin(repeat(handles, &target, kind, probe, &verdicts, wake)));
     tokio::select! {
         () = gone => {}
         () = asking => {}

@@ -3,6 +3,7 @@
 use client::recorder::{Note, Severity, Writer};
 use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolumeClaim, Pod};
 use kube::Resource;
+use std::borrow::Cow;
 
 /// `Normal` or `Warning`.
 pub type Kind = Severity;
@@ -62,15 +63,21 @@ impl Recorder {
     }
 
     /// Records; also in the log.
-    pub fn record(&self, subject: Subject, kind: Kind, reason: &'static str, message: impl Into<String>) {
-        let (about, message) = (subject.0, message.into());
+    pub fn record(
+        &self,
+        subject: Subject,
+        kind: Kind,
+        reason: impl Into<Cow<'static, str>>,
+        message: impl Into<String>,
+    ) {
+        let (about, reason, message) = (subject.0, reason.into(), message.into());
         tracing::info!(
             subject = %format_args!(
                 "{}/{}",
                 about.namespace.as_deref().unwrap_or("default"),
                 about.name.as_deref().unwrap_or_default()
             ),
-            reason,
+            reason = &*reason,
             "{message}"
         );
         self.0.note(Note { component: "kubelet", about, severity: kind, reason, message, action: None });

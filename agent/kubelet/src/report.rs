@@ -1,6 +1,6 @@
 //! Writing pod statuses to the API, and deleting pods that have ended.
 //!
-//! What wakes it: a status set by a worker, and a pod seen anew in the API. What it reads: the newest status of each
+//! What wakes it: a status set by a worker, and a newer pod in the API. What it reads: the newest status of each
 //! pod, and the newest pod of the API. What it writes: a patch of the status subresource, only where the two differ, and
 //! the deletion (grace 0, of that very UID) of a pod that was to be deleted and is torn down. What it promises: statuses
 //! reach the API in order for each pod, at most [`PARALLEL`] at once, and a failure is retried with backoff.

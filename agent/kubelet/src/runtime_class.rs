@@ -21,7 +21,6 @@ type Handlers = BTreeMap<String, String>;
 /// A class that cannot be looked up.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No such class.
     #[error("runtimeclass.node.k8s.io {0:?} not found")]
     NotFound(String),
     /// The classes have not been read yet.

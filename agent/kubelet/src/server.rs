@@ -9,22 +9,23 @@
 //! [`run`] accepts connections until it is told to stop: requests under way then have [`DRAIN`] to finish, and streams,
 //! which end when their users like, are cut.
 
-pub mod answer;
-pub mod authenticate;
-pub mod authorize;
-pub mod cache;
+pub(crate) mod answer;
+pub(crate) mod authenticate;
+pub(crate) mod authorize;
+pub(crate) mod cache;
 pub mod config;
+mod flags;
 mod handle;
-pub mod health;
+pub(crate) mod health;
 mod indicators;
 mod log_query;
-pub mod logs;
-pub mod metrics;
-pub mod podlist;
+pub(crate) mod logs;
+pub(crate) mod metrics;
+pub(crate) mod podlist;
 pub mod pods;
-pub mod query;
-pub mod route;
-pub mod stream;
+pub(crate) mod query;
+pub(crate) mod route;
+pub(crate) mod stream;
 mod system_logs;
 pub mod tls;
 mod zpages;

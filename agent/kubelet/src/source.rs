@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
 
-pub mod api;
-pub mod manifests;
-pub mod mirror;
+pub(crate) mod api;
+pub(crate) mod manifests;
+pub(crate) mod mirror;
 
 /// Pods by UID.
 pub type Pods = BTreeMap<String, Arc<Pod>>;

@@ -7,8 +7,8 @@
 //! and knows nothing of flow control windows. Windows are therefore granted to every peer and demanded of none until it
 //! has granted one itself; the transport's own flow control bounds what is under way.
 
-pub mod dictionary;
+pub(crate) mod dictionary;
 pub mod frame;
 pub mod headers;
 pub mod session;
-pub mod window;
+pub(crate) mod window;

@@ -7,13 +7,13 @@
 //! - [`collect`] measures; [`disk`]: filesystems and directories; [`network`]: interfaces; [`summary`], [`resource`],
 //!   [`cadvisor`] write it down
 
-pub mod cadvisor;
+pub(crate) mod cadvisor;
 pub mod collect;
-pub mod disk;
-pub mod network;
-pub mod resource;
-pub mod summary;
-pub mod system;
+pub(crate) mod disk;
+pub(crate) mod network;
+pub(crate) mod resource;
+pub(crate) mod summary;
+pub(crate) mod system;
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Pod, Volume};
 use nix::mount::MsFlags;
+use tokio::time::Instant;
 
 use crate::config::Config;
 use crate::csi::Drivers;
@@ -17,19 +18,19 @@ use crate::pod::spec::downward::{self, Facts};
 use crate::quantity::whole;
 use crate::recorder::Recorder;
 
-pub mod atomic;
+pub(crate) mod atomic;
 pub mod claim;
-pub mod cleanup;
-pub mod csi;
-pub mod files;
+pub(crate) mod cleanup;
+pub(crate) mod csi;
+pub(crate) mod files;
 mod growth;
-pub mod hosts;
+pub(crate) mod hosts;
 pub(crate) mod mount_table;
-pub mod mounts;
-pub mod ownership;
-pub mod payload;
-pub mod persistent;
-pub mod token;
+pub(crate) mod mounts;
+pub(crate) mod ownership;
+pub(crate) mod payload;
+pub(crate) mod persistent;
+pub(crate) mod token;
 
 use claim::Claims;
 use token::Tokens;
@@ -254,7 +255,9 @@ pub async fn set_up(handles: &Handles, pod: &Arc<Pod>, facts: &Facts) -> Result<
         };
         let source = source.map_err(|source| Failure::SetUp { volume: name.to_owned(), source })?;
         mounted.insert(volume.name.clone(), source);
-        if let (Some(claimed), Some(client)) = (&claimed, handles.objects.client()) {
+        if let (Some(claimed), Some(client)) = (&claimed, handles.objects.client())
+            && claimed.take_turn(Instant::now())
+        {
             Box::pin(growth::follow(client, &handles.recorder, pod, claimed)).await;
         }
     }

@@ -20,10 +20,9 @@ use crate::eviction::order::Eviction;
 use crate::pod::allocation::Pending;
 use crate::pod::allocation::Record;
 use crate::pod::backoff::Backoffs;
-use crate::pod::observed::{Observed, Observer, State};
+use crate::pod::observed::{Observed, Observer};
 use crate::pod::plan::{self, Action, Plan};
 use crate::pod::status::{self, Outcome, Waiting};
-use crate::pods::View;
 use crate::probe::{self, Target, Verdicts};
 use crate::report::Reports;
 use crate::volume;
@@ -32,14 +31,18 @@ pub mod context;
 mod end;
 pub(crate) mod execute;
 mod hooks;
+mod look;
+mod report;
 mod resize;
 mod start;
 mod volumes;
+mod wait;
 
 use context::Context;
 use execute::Start;
+use wait::{hastened, must_end, network};
 
-/// How many times a sync may plan before it gives others a chance and begins anew.
+/// How many times a sync may plan: what is not done by then is taken for a failure, and paused for.
 const ROUNDS: usize = 64;
 /// A failed sync is tried again after this long, doubling up to the last.
 const RETRY_FIRST: Duration = Duration::from_millis(500);
@@ -64,20 +67,20 @@ pub struct Desired {
 
 /// A worker's own state.
 pub struct Worker {
-    context: Context,
+    context: Arc<Context>,
     reports: Reports,
     desired: watch::Receiver<Desired>,
     wake: Arc<Notify>,
     observer: Observer,
     verdicts: Verdicts,
-    targets: watch::Sender<Vec<Target>>,
+    targets: watch::Sender<Vec<Arc<Target>>>,
     backoffs: Backoffs,
     failures: BTreeMap<String, (Waiting, Timestamp)>,
     sandbox_held: Option<(Timestamp, Duration)>,
     record: Record,
-    /// The record as it is on disk.
-    saved: Option<Record>,
-    /// What is told of a resize under way.
+    /// The record as it is on disk: as text, which takes less room.
+    saved: Option<Vec<u8>>,
+    /// What is reported of a resize under way.
     progress: Option<status::Progress>,
     resize_held: Option<(Timestamp, Duration)>,
     /// Containers killed to be started again.
@@ -95,7 +98,7 @@ pub struct Worker {
     mount_held: Option<(Timestamp, Duration)>,
     /// The sandbox waits for the node's network.
     awaits_network: bool,
-    /// The attempts whose backoff was told of, by container.
+    /// The attempts whose backoff was reported, by container.
     noted: BTreeMap<String, Option<u32>>,
 }
 
@@ -103,7 +106,7 @@ pub struct Worker {
 enum Next {
     /// Until something happens, or that moment.
     Wait(Option<Timestamp>),
-    /// Again at once: there was more to do than one sync does.
+    /// Again at once: what is desired has changed meanwhile.
     Again,
     /// Nothing, ever.
     Done,
@@ -120,12 +123,14 @@ enum Error {
     Volume(#[from] volume::Error),
     #[error("remove log directory: {0}")]
     Logs(std::io::Error),
+    #[error("there is still more to do after {} plans", ROUNDS)]
+    Unsettled,
 }
 
 impl Worker {
     /// A worker for the pod in `desired`.
     pub fn new(
-        context: Context,
+        context: Arc<Context>,
         reports: Reports,
         desired: watch::Receiver<Desired>,
         wake: Arc<Notify>,
@@ -163,16 +168,17 @@ impl Worker {
     }
 
     /// Works until the pod is gone.
-    pub async fn run(mut self) {
-        let probes = probe::drive(
+    pub async fn run(&mut self) {
+        let probes = Box::pin(probe::drive(
             self.context.probes.clone(),
             self.targets.subscribe(),
             self.verdicts.clone(),
             Arc::clone(&self.wake),
-        );
+        ));
+        let work = Box::pin(self.work());
         tokio::select! {
-            () = Box::pin(self.work()) => {}
-            () = Box::pin(probes) => {}
+            () = work => {}
+            () = probes => {}
         }
     }
 
@@ -193,7 +199,6 @@ impl Worker {
                     (retry.next_pause(), true)
                 }
             };
-            let ends = desired.removed || desired.pod.metadata.deletion_timestamp.is_some();
             let (mut newer, mut health) = (self.desired.clone(), self.context.health.clone());
             tokio::select! {
                 changed = self.desired.changed(), if !failed => {
@@ -202,8 +207,8 @@ impl Worker {
                     }
                 }
                 () = self.wake.notified(), if !failed => {}
-                // What failed has its pause, but for an end, which may need none of what failed.
-                () = must_end(&mut newer), if failed && !ends => retry.reset(),
+                // What failed has its pause, but for an end, or a sooner one, which may need none of what failed.
+                () = hastened(&mut newer, &desired), if failed => retry.reset(),
                 () = network(&mut health), if self.awaits_network => {
                     self.awaits_network = false;
                     self.sandbox_held = None;
@@ -264,7 +269,7 @@ impl Worker {
                 return Ok(Next::Again);
             }
         }
-        Ok(Next::Again)
+        Err(Error::Unsettled)
     }
 
     /// The API may know more than this process, which may be younger than the pod.
@@ -274,63 +279,6 @@ impl Worker {
         {
             self.reported = Arc::new(status.clone());
         }
-    }
-
-    async fn look(&mut self, pod: &Arc<Pod>) -> Result<Observed, Error> {
-        let observed = self.observer.look(&self.context.runtime, crate::pod::uid(pod)).await?;
-        let running = |id: &str| observed.containers.iter().any(|c| c.id == id && c.state == State::Running);
-        self.verdicts.retain(running);
-        self.hooks_pending.retain(|id| running(id));
-        self.restarting.retain(|id| observed.containers.iter().any(|c| c.id == *id));
-        let alive = |name: &str| observed.latest(name).is_some_and(|c| c.state == State::Running);
-        self.record.lagging.retain(|name, _| alive(name));
-        let ips = match crate::pod::host_network(pod) {
-            true => self.context.host_ips(),
-            false => observed.sandbox().map(|s| s.ips.clone()).unwrap_or_default(),
-        };
-        let mut targets = Vec::new();
-        for container in &observed.containers {
-            if container.state == State::Exited
-                && let Some(ended) = container.finished_at
-            {
-                self.backoffs.seed(&container.name, container.attempt, ended);
-            }
-            let Some((_, spec)) = crate::pod::container(pod, &container.name) else { continue };
-            if container.state != State::Running {
-                continue;
-            }
-            self.verdicts.begin(&spec, &container.id, self.reported_of(&container.name, &container.id));
-            if probe::has_any(&spec) && !self.hooks_pending.contains(&container.id) {
-                targets.push(Target {
-                    pod: Arc::clone(pod),
-                    container: spec.into_owned(),
-                    id: container.id.clone(),
-                    ips: ips.clone(),
-                    started_at: container.started_at,
-                    ending: pod.metadata.deletion_timestamp.is_some(),
-                });
-            }
-        }
-        let same = {
-            let now = self.targets.borrow();
-            now.len() == targets.len()
-                && now
-                    .iter()
-                    .zip(&targets)
-                    .all(|(a, b)| a.id == b.id && a.ips == b.ips && a.ending == b.ending)
-        };
-        if !same {
-            self.targets.send_replace(targets);
-        }
-        Ok(observed)
-    }
-
-    /// What was reported of this very container: `(started, ready)`.
-    fn reported_of(&self, name: &str, id: &str) -> Option<(bool, bool)> {
-        let all = [&self.reported.init_container_statuses, &self.reported.container_statuses];
-        let status = all.into_iter().flatten().flatten().find(|s| s.name == name)?;
-        let same = status.container_id.as_deref()?.rsplit("://").next() == Some(id);
-        same.then(|| (status.started.unwrap_or(false), status.ready))
     }
 
     fn restarting_all(&self) -> bool {
@@ -414,7 +362,12 @@ impl Worker {
             let runtime = &self.context.runtime;
             match action {
                 Action::StopContainers(stops) => {
-                    Box::pin(execute::stop(&self.context, pod, &stops, observed, grace)).await?;
+                    let mut desired = self.desired.clone();
+                    tokio::select! {
+                        stopped = Box::pin(execute::stop(&self.context, pod, &stops, observed, grace)) => stopped?,
+                        // A pod that is deleted meanwhile has a grace of its own, which may be shorter.
+                        () = must_end(&mut desired) => return Ok(true),
+                    }
                     let again = stops.into_iter().filter(|stop| stop.restart);
                     self.restarting.extend(again.map(|stop| stop.id));
                 }
@@ -496,69 +449,6 @@ impl Worker {
     fn hold_sandbox(&mut self) {
         let delay = self.sandbox_held.map_or(Duration::from_secs(1), |(_, d)| (d * 2).min(RETRY_LAST));
         self.sandbox_held = Some((execute::retry_at(Timestamp::now(), jittered(delay)), delay));
-    }
-
-    /// Says once for each end of a container that it waits.
-    fn note_backoff(&mut self, pod: &Pod, observed: &Observed, plan: &Plan) {
-        for name in plan.backing_off.keys() {
-            let attempt = observed.latest(name).map(|c| c.attempt);
-            if self.noted.insert(name.clone(), attempt) == Some(attempt) {
-                continue;
-            }
-            let text =
-                format!("Back-off restarting failed container {name} in pod {}", crate::pod::described(pod));
-            self.context.recorder.warning(pod, Some(name), "BackOff", text);
-        }
-    }
-
-    /// Computes, remembers and publishes the status.
-    fn report(&mut self, pod: &Arc<Pod>, observed: &Observed) {
-        self.note_resized(pod);
-        let running = self.record.running_pod(pod);
-        let mut status = status::compute(&status::Input {
-            pod,
-            observed,
-            verdicts: &self.verdicts.all(),
-            hooks_pending: &self.hooks_pending,
-            waiting: &execute::waiting(pod, &self.failures, &self.backing_off),
-            previous: &self.reported,
-            running: &running,
-            pending: self.desired.borrow().pending.as_ref(),
-            progress: self.progress.as_ref(),
-            host_ips: &self.context.host_ips(),
-            runtime_name: &self.context.runtime_name,
-            outcome: self.outcome.as_ref(),
-            finished: self.finished,
-            now: Timestamp::now(),
-        });
-        // Told with the end, not before it.
-        if let Some(eviction) = &self.evicted
-            && status::is_terminal(status.phase.as_deref())
-        {
-            eviction.mark(&mut status, pod.metadata.generation, Timestamp::now());
-        }
-        if *self.reported != status {
-            self.reported = Arc::new(status);
-        }
-        let status = Arc::clone(&self.reported);
-        let observed = Arc::new(observed.clone());
-        self.context.pods.publish(View { pod: Arc::clone(pod), status: Arc::clone(&status), observed });
-        self.reports.set(pod, status, self.torn_down);
-    }
-}
-
-/// Resolves once the pod is to be ended.
-async fn must_end(desired: &mut watch::Receiver<Desired>) {
-    let ends = |d: &Desired| d.removed || d.pod.metadata.deletion_timestamp.is_some();
-    if desired.wait_for(ends).await.is_err() {
-        std::future::pending::<()>().await;
-    }
-}
-
-/// Resolves once the node's network is ready.
-async fn network(health: &mut watch::Receiver<crate::node::runtime::Health>) {
-    if health.wait_for(|health| health.network_error.is_none()).await.is_err() {
-        std::future::pending::<()>().await;
     }
 }
 

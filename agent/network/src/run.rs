@@ -246,7 +246,7 @@ impl Network {
                 component: "windlass-network",
                 about: about.clone(),
                 severity: Severity::Warning,
-                reason: "PodRouteUnavailable",
+                reason: "PodRouteUnavailable".into(),
                 message: problem.to_string(),
                 action: Some(("Routing", None)),
             });

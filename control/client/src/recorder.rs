@@ -15,6 +15,7 @@ use kube::{Api, Client, Resource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use std::borrow::Cow;
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,7 +59,7 @@ pub struct Note {
     /// How bad it is.
     pub severity: Severity,
     /// The reason, one word.
-    pub reason: &'static str,
+    pub reason: Cow<'static, str>,
     /// The text.
     pub message: String,
     /// What was done, and who else it concerns: an event with a series rather than a count.
@@ -80,9 +81,9 @@ impl Recorder {
 
     /// Records what happened.
     pub fn note(&self, note: Note) {
-        let reason = note.reason;
-        if self.0.try_send(note).is_err() {
-            tracing::debug!(reason, "too many events; this one is dropped");
+        if let Err(full) = self.0.try_send(note) {
+            let dropped = full.into_inner();
+            tracing::debug!(reason = &*dropped.reason, "too many events; this one is dropped");
         }
     }
 
@@ -99,7 +100,8 @@ impl Recorder {
         K::DynamicType: Default,
     {
         let about = object.object_ref(&K::DynamicType::default());
-        self.note(Note { component, about, severity, reason, message: message.into(), action: None });
+        let (reason, message) = (reason.into(), message.into());
+        self.note(Note { component, about, severity, reason, message, action: None });
     }
 }
 

@@ -5,7 +5,6 @@
 //! of times missed while nobody looked only the last is made up for, and only within `startingDeadlineSeconds`.
 
 mod plan;
-mod schedule;
 
 use crate::cluster::Cluster;
 use crate::informer::{Informer, controller_uid, key_of};
@@ -21,8 +20,8 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy};
 use kube::{Api, Client, Resource, ResourceExt};
+use machinery::cron::Schedule;
 use plan::Due;
-use schedule::Schedule;
 use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;

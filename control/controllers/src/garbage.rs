@@ -264,7 +264,7 @@ impl Collector {
                 component: Self::NAME,
                 about: dependent.identity.reference(),
                 severity: Severity::Warning,
-                reason: "OwnerRefInvalidNamespace",
+                reason: "OwnerRefInvalidNamespace".into(),
                 message,
                 action: None,
             });

@@ -2,7 +2,7 @@
 //!
 //! - [`field`]: paths and field errors; [`status`]: the error a client sees.
 //! - [`object`]: `metadata` of a `serde_json::Value`, kinds and resources by name; [`access`]: values by dotted paths.
-//! - [`quantity`], [`intstr`], [`time`], [`duration`], [`names`], [`labels`], [`fields`], [`formats`]: the scalar languages of the API.
+//! - [`quantity`], [`intstr`], [`time`], [`duration`], [`cron`], [`names`], [`labels`], [`fields`], [`formats`]: the scalar languages of the API.
 //! - [`goformat`]: Go's `%q` and `%v`, for error texts.
 //! - [`custom`]: custom resources: their definitions, schemas, rules and printing
 //! - [`schema`]: the field table, pruning and the canonical form; [`codec`]: JSON, YAML, protobuf.
@@ -20,6 +20,7 @@ pub mod apply;
 pub mod binding;
 pub mod cel;
 pub mod codec;
+pub mod cron;
 pub mod custom;
 pub mod duration;
 pub mod field;

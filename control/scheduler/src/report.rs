@@ -143,6 +143,7 @@ impl Reporter {
     ) {
         let (about, action) = (reference(pod), Some((action, other.map(reference))));
         let component = self.config.profile(&pod.scheduler).map_or(NAME, |profile| profile.name);
+        let reason = reason.into();
         self.recorder.note(Note { component, about, severity, reason, message, action });
     }
 }

@@ -6,6 +6,7 @@ mod batch;
 mod read;
 mod record;
 mod retention;
+mod snapshot;
 mod tables;
 mod watch;
 mod writer;
@@ -17,6 +18,7 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use read::Reader;
 use retention::Retention;
+pub use snapshot::advance;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -116,6 +118,13 @@ impl Store {
     /// Durable commits since the store was opened: writes divided by this is what group commit saves.
     pub fn commits(&self) -> u64 {
         self.commits.load(Ordering::Relaxed)
+    }
+
+    /// Writes the newest state to a store of its own at `path`, which must not exist: everything acknowledged before the
+    /// call is in it. Writers do not wait. Gives the revision it shows.
+    pub async fn snapshot(&self, path: impl AsRef<Path>) -> Result<Revision, Error> {
+        let (reader, path) = (self.reader.clone(), path.as_ref().to_owned());
+        blocking("snapshot to", &path.display().to_string(), move || snapshot::write(&reader, &path)).await
     }
 
     async fn submit<T>(

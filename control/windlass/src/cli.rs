@@ -2,6 +2,7 @@
 //! (`settings`). Every flag can be given as `WINDLASS_FLAG_NAME` in the environment.
 
 use crate::output::Output;
+use crate::snapshot::SnapshotCommand;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};
@@ -65,6 +66,9 @@ pub(crate) enum Command {
     /// Make, list and delete the tokens machines join with
     #[command(subcommand)]
     Token(TokenCommand),
+    /// Save and restore all that a cluster is
+    #[command(subcommand)]
+    Snapshot(SnapshotCommand),
     /// Print the administrator's kubeconfig (on a server)
     Kubeconfig(KubeconfigFlags),
     /// Print the version
@@ -96,6 +100,15 @@ pub(crate) struct ServerFlags {
     /// Also write the administrator's kubeconfig here
     #[arg(long, env = "WINDLASS_WRITE_KUBECONFIG", value_name = "FILE")]
     pub(crate) write_kubeconfig: Option<PathBuf>,
+    /// When snapshots are made, as cron writes it; empty for never [default: 0 */12 * * *]
+    #[arg(long, env = "WINDLASS_SNAPSHOT_SCHEDULE", value_name = "CRON")]
+    pub(crate) snapshot_schedule: Option<String>,
+    /// How many scheduled snapshots are kept [default: 5]
+    #[arg(long, env = "WINDLASS_SNAPSHOT_RETENTION", value_name = "N")]
+    pub(crate) snapshot_retention: Option<usize>,
+    /// Directory of snapshots [default: snapshots in the data directory]
+    #[arg(long, env = "WINDLASS_SNAPSHOT_DIR", value_name = "DIR")]
+    pub(crate) snapshot_dir: Option<PathBuf>,
     #[command(flatten)]
     #[serde(flatten)]
     pub(crate) node: NodeFlags,

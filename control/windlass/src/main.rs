@@ -5,6 +5,7 @@
 //! - `parts`: what a control plane is made of, one way to build each
 //! - `flags`, `component_config`: flags and configuration files as upstream's components take them
 //! - `lock`: one program a data directory; `memory`: what is freed is given back
+//! - `snapshot`: a cluster saved and restored
 //! - `token`, `kubeconfig`, `version`: commands that answer and end; `output`: their text and JSON
 
 #![warn(unreachable_pub)]
@@ -22,6 +23,7 @@ mod parts;
 mod server;
 mod settings;
 mod signals;
+mod snapshot;
 mod token;
 mod version;
 
@@ -82,6 +84,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
                 memory::beside(Box::pin(agent::run(settings::merge(*flags, &file)?))).await
             }
             Command::Token(command) => Box::pin(token::run(command)).await,
+            Command::Snapshot(command) => Box::pin(snapshot::run(command)).await,
             Command::Kubeconfig(flags) => kubeconfig::run(&flags),
             Command::Version(flags) => version::run(flags.output),
         }

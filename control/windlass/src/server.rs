@@ -12,6 +12,7 @@ use crate::cli::{AgentFlags, ServerFlags};
 use crate::parts::apiserver::{self, Limits, Settings, publish};
 use crate::settings::{self, nth_address};
 use crate::signals::Signals;
+use crate::snapshot;
 use anyhow::{Context as _, anyhow};
 use jiff::Timestamp;
 use pki::bootstrap::BootstrapToken;
@@ -34,6 +35,7 @@ struct Plan {
     token: Option<BootstrapToken>,
     /// Our part of the data directory.
     dir: PathBuf,
+    snapshots: snapshot::keeper::Plan,
     /// This machine's node.
     node: node::Config,
     flags: ServerFlags,
@@ -59,7 +61,13 @@ impl Plan {
         if !bind.is_unspecified() {
             extra.push(bind.to_string());
         }
+        let snapshots = snapshot::keeper::Plan::new(
+            flags.snapshot_schedule.as_deref().unwrap_or(snapshot::keeper::Plan::SCHEDULE),
+            flags.snapshot_retention.unwrap_or(snapshot::keeper::Plan::KEEP),
+            flags.snapshot_dir.clone().unwrap_or_else(|| settings::snapshot_dir(&node.data_dir)),
+        )?;
         Ok(Self {
+            snapshots,
             listen: SocketAddr::new(bind, flags.port.unwrap_or(6443)),
             advertise,
             names: ClusterNames::of(&flags.node.cluster_domain(), service_ip, &extra),
@@ -75,7 +83,7 @@ impl Plan {
         Settings {
             listen: self.listen,
             advertise: self.advertise,
-            store: self.dir.join("store.redb"),
+            store: settings::store_file(&self.dir),
             service_cidrs: self.node.service_cidrs.clone(),
             issuers: vec![format!("https://kubernetes.default.svc.{}", self.node.cluster_domain)],
             audiences: Vec::new(),

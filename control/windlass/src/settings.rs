@@ -203,6 +203,18 @@ pub(crate) fn server_dir(data_dir: &Path) -> PathBuf {
     data_dir.join("server")
 }
 
+/// The embedded store's file in the server's directory.
+pub(crate) const STORE_FILE: &str = "store.redb";
+
+pub(crate) fn store_file(server_dir: &Path) -> PathBuf {
+    server_dir.join(STORE_FILE)
+}
+
+/// Where snapshots go unless told otherwise.
+pub(crate) fn snapshot_dir(data_dir: &Path) -> PathBuf {
+    data_dir.join("snapshots")
+}
+
 pub(crate) fn admin_kubeconfig(data_dir: &Path) -> PathBuf {
     server_dir(data_dir).join("admin.kubeconfig")
 }

@@ -16,7 +16,6 @@ pub struct Limits {
     pub cpu_quota: Option<(i64, i64)>,
     /// Bytes of memory.
     pub memory: Option<i64>,
-    /// Processes.
     pub pids: Option<i64>,
 }
 

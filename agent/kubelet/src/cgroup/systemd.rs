@@ -30,7 +30,6 @@ pub fn ensure(slice: &str) -> Result<(), Error> {
     client.start().map_err(|e| failed(e.to_string()))
 }
 
-/// Stops a slice.
 pub fn stop(slice: &str) -> Result<(), Error> {
     let failed = |reason: String| Error::Systemd { slice: slice.to_owned(), reason };
     let client = SystemdClient::new(slice, Vec::new()).map_err(|e| failed(e.to_string()))?;

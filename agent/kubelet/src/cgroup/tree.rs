@@ -71,7 +71,6 @@ impl Tree {
         self.roots_of(|name| CONTROLLERS.contains(&name))
     }
 
-    /// Every hierarchy.
     fn all_roots(&self) -> Vec<&Path> {
         self.roots_of(|_| true)
     }
@@ -118,7 +117,6 @@ impl Tree {
         Ok(())
     }
 
-    /// Writes limits.
     pub fn apply(&self, path: &Path, limits: &Limits) -> Result<(), Error> {
         for (controller, file, value) in self.files(limits) {
             let root = match self {

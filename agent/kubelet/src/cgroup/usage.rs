@@ -19,7 +19,6 @@ pub struct Usage {
     pub cache: u64,
     /// Page faults, and those that went to a disk.
     pub faults: u64,
-    /// See above.
     pub major_faults: u64,
     /// Swap in bytes, where it is counted.
     pub swap: Option<u64>,

@@ -34,9 +34,7 @@ fn parts(signal: Signal, images_apart: bool) -> Parts {
 /// A pod that runs.
 #[derive(Clone, Debug)]
 pub struct Candidate {
-    /// The pod.
     pub pod: Arc<Pod>,
-    /// What it uses.
     pub stats: PodStats,
 }
 

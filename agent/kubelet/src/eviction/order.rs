@@ -17,7 +17,6 @@ use crate::pressure::threshold::Pressure;
 /// The reason of evicted pods, and of pods refused under pressure.
 pub const REASON: &str = "Evicted";
 
-/// One pod's eviction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Eviction {
     /// What the user reads.
@@ -53,7 +52,6 @@ impl Eviction {
     }
 }
 
-/// A shared handle.
 #[derive(Clone, Debug)]
 pub struct Evictions {
     ordered: Arc<Mutex<HashMap<String, Eviction>>>,

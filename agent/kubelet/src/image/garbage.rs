@@ -101,7 +101,6 @@ impl Garbage {
         self.recorder.record(Subject::node(&self.config.node_name), Kind::Warning, reason, message);
     }
 
-    /// One collection.
     async fn collect(&self) -> Result<(), Error> {
         let now = Instant::now();
         let mut records = self.records.lock().await;

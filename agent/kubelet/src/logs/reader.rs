@@ -34,28 +34,13 @@ pub trait Writer: Send + Sync {
 pub enum Error {
     /// The path leads nowhere.
     #[error("failed to try resolving symlinks in path {:?}: {}", .path, go_error("lstat", .path, .source))]
-    Resolve {
-        /// The path.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
+    Resolve { path: PathBuf, source: std::io::Error },
     /// The file cannot be opened.
     #[error("failed to open log file {:?}: {}", .path, go_error("open", .path, .source))]
-    Open {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
+    Open { path: PathBuf, source: std::io::Error },
     /// The file cannot be read.
     #[error("failed to read log file {:?}: {}", .path, go_error("read", .path, .source))]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
+    Read { path: PathBuf, source: std::io::Error },
     /// It is no log.
     #[error("unsupported log format: {:?}", String::from_utf8_lossy(.0))]
     Format(Bytes),

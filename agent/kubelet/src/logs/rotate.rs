@@ -3,7 +3,7 @@
 //!
 //! Woken every `containerLogMonitorInterval`. Reads the runtime's running containers and their logs' sizes. Writes beside the log: the
 //! last one put aside plain, so that readers finish, older ones compressed. Promises: a crash leaves at worst a file that
-//! the next rotation removes; a log whose container cannot be told of the new file gets its name back.
+//! the next rotation removes; a log whose container cannot be given the new file gets its name back.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -26,19 +26,10 @@ const UNFINISHED: &str = ".tmp";
 /// Why a log was not rotated.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The runtime refused.
     #[error(transparent)]
     Runtime(#[from] cri_proto::client::Error),
-    /// The filesystem refused.
     #[error("{operation} {}", .path.display())]
-    Io {
-        /// What was tried.
-        operation: &'static str,
-        /// On what.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
+    Io { operation: &'static str, path: PathBuf, source: io::Error },
     /// The blocking task died.
     #[error("log rotation interrupted")]
     Interrupted,

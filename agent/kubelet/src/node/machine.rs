@@ -1,4 +1,4 @@
-//! What the kernel says about the machine. Everything is read anew each time: CPUs and memory come and go.
+//! What the kernel says about the machine. Everything is read again each time: CPUs and memory come and go.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -7,7 +7,6 @@ use std::path::Path;
 /// Facts of the machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Machine {
-    /// CPUs online.
     pub cpus: u64,
     /// Memory in bytes.
     pub memory: u64,
@@ -23,7 +22,6 @@ pub struct Machine {
     pub system_uuid: String,
     /// Changes with every boot.
     pub boot_id: String,
-    /// Kernel release.
     pub kernel: String,
     /// `PRETTY_NAME` of os-release.
     pub os_image: String,

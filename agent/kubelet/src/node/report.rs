@@ -184,7 +184,7 @@ impl Reporter {
         status::status(&self.config, &observed, old, Timestamp::now())
     }
 
-    /// The runtime's images, listed anew when the last list is old.
+    /// The runtime's images, listed again when the last list is old.
     async fn images(&mut self) -> Option<Vec<ContainerImage>> {
         if self.images.as_ref().is_none_or(|(at, _)| at.elapsed() >= IMAGES_PERIOD) {
             match self.runtime.list_images().await {
@@ -207,7 +207,7 @@ impl Reporter {
         }
         for reason in &outcome.events {
             let message = format!("Node {name} status is now: {reason}");
-            self.events.record(Subject::node(name), Kind::Normal, reason, message);
+            self.events.record(Subject::node(name), Kind::Normal, *reason, message);
         }
     }
 

@@ -19,9 +19,7 @@ const NAMES_PER_IMAGE: usize = 5;
 /// Everything a status is made of.
 #[derive(Clone, Debug, Default)]
 pub struct Observed {
-    /// The machine.
     pub machine: Machine,
-    /// The runtime.
     pub health: Health,
     /// What the rest of the kubelet reports.
     pub reported: Reported,
@@ -32,9 +30,7 @@ pub struct Observed {
 /// A status and what is worth an event about it.
 #[derive(Clone, Debug)]
 pub struct Outcome {
-    /// The new status.
     pub status: NodeStatus,
-    /// Conditions that changed.
     pub events: Vec<StatusEvent>,
     /// The machine was booted since `previous`.
     pub rebooted: bool,

@@ -22,7 +22,6 @@ use crate::quantity::{milli, whole};
 pub struct Pending {
     /// `Deferred`: it may be granted later. `Infeasible`: never on this node.
     pub reason: &'static str,
-    /// The details.
     pub message: String,
     /// The generation of the pod that asks.
     pub generation: i64,
@@ -77,11 +76,9 @@ impl Allocation {
 /// What may change of a container without another container: thousandths of a core and bytes, zero for none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Amounts {
-    /// CPU requested.
     pub cpu_request: i64,
     /// CPU limit, the pod's own where the container has none.
     pub cpu_limit: i64,
-    /// Memory requested.
     pub memory_request: i64,
     /// Memory limit, the pod's own where the container has none.
     pub memory_limit: i64,
@@ -104,7 +101,7 @@ impl Amounts {
 pub enum Change {
     /// Nothing.
     None,
-    /// Its limits written anew.
+    /// Its limits written again.
     Update,
     /// A new process, by its `resizePolicy`.
     Restart,
@@ -156,10 +153,16 @@ impl Record {
         serde_json::from_slice(&text).ok()
     }
 
-    /// Writes it, whole or not at all.
-    pub fn write(&self, pod_dir: &Path) -> std::io::Result<()> {
+    /// As it is on disk.
+    pub fn to_text(&self) -> Vec<u8> {
+        // Strings, maps and numbers always have a JSON form.
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    /// Writes a record's text, whole or not at all.
+    pub fn write(text: &[u8], pod_dir: &Path) -> std::io::Result<()> {
         let (path, new) = (Self::path(pod_dir), pod_dir.join("resources.json.new"));
-        std::fs::write(&new, serde_json::to_vec(self)?)?;
+        std::fs::write(&new, text)?;
         std::fs::rename(new, path)
     }
 
@@ -280,7 +283,7 @@ mod tests {
         assert!(!record.is_lagging());
         assert!(record.grant(&pod("2"), |_| true));
         assert_eq!(record.lagging.keys().collect::<Vec<_>>(), ["a"]);
-        record.write(dir.path()).unwrap();
+        Record::write(&record.to_text(), dir.path()).unwrap();
         let mut read = Record::read(dir.path()).unwrap();
         assert_eq!(read, record);
         // Another grant before the first was carried out: what runs is still the oldest.

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-/// The first delay.
 pub const FIRST: Duration = Duration::from_secs(10);
 /// A container that ran this long is taken for healthy.
 pub const RESET_AFTER: Duration = Duration::from_secs(600);

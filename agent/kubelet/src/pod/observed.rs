@@ -19,7 +19,6 @@ const FALLBACK_LINES: usize = 80;
 /// A sandbox of a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sandbox {
-    /// The runtime's id.
     pub id: String,
     /// Which try it is.
     pub attempt: u32,
@@ -31,7 +30,6 @@ pub struct Sandbox {
     pub ips: Vec<String>,
 }
 
-/// A container's state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     /// Not started yet; left by being started or removed.
@@ -47,7 +45,6 @@ pub enum State {
 /// A container of a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Container {
-    /// The runtime's id.
     pub id: String,
     /// The sandbox it is in.
     pub sandbox_id: String,
@@ -55,7 +52,6 @@ pub struct Container {
     pub name: String,
     /// Which try it is: its restart count.
     pub attempt: u32,
-    /// Its state.
     pub state: State,
     /// The image as the pod names it.
     pub image: String,
@@ -63,9 +59,7 @@ pub struct Container {
     pub image_id: String,
     /// When it was made, started and ended.
     pub created_at: Option<Timestamp>,
-    /// See above.
     pub started_at: Option<Timestamp>,
-    /// See above.
     pub finished_at: Option<Timestamp>,
     /// Its exit code, once it exited.
     pub exit_code: i32,
@@ -75,9 +69,7 @@ pub struct Container {
     pub message: String,
     /// The hash of what it was made from; empty when a foreign agent made it.
     pub hash: String,
-    /// Its log file.
     pub log_path: String,
-    /// Its annotations.
     pub annotations: HashMap<String, String>,
 }
 
@@ -96,14 +88,11 @@ impl Container {
 /// Everything of one pod, newest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Observed {
-    /// Its sandboxes.
     pub sandboxes: Vec<Sandbox>,
-    /// Its containers.
     pub containers: Vec<Container>,
 }
 
 impl Observed {
-    /// The newest sandbox.
     pub fn sandbox(&self) -> Option<&Sandbox> {
         self.sandboxes.first()
     }

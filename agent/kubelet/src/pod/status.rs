@@ -41,13 +41,11 @@ pub struct Progress {
 pub struct Waiting {
     /// `CrashLoopBackOff`, `ErrImagePull`, ...
     pub reason: String,
-    /// The details.
     pub message: String,
 }
 
 /// Everything a status depends on.
 pub struct Input<'a> {
-    /// The pod.
     pub pod: &'a Pod,
     /// What the runtime shows of it.
     pub observed: &'a Observed,
@@ -73,7 +71,6 @@ pub struct Input<'a> {
     pub outcome: Option<&'a Outcome>,
     /// No container will run again.
     pub finished: bool,
-    /// The clock.
     pub now: Timestamp,
 }
 

@@ -164,7 +164,7 @@ mod tests {
         let met = Met { signal: Signal::MemoryAvailable, soft: true, threshold: 300, available: 200 };
         assert_eq!(at(200, 30).act, [met]);
         assert!(at(400, 40).act.is_empty());
-        assert!(at(200, 50).act.is_empty(), "the grace begins anew");
+        assert!(at(200, 50).act.is_empty(), "the grace begins again");
         let hard = at(50, 60).act;
         assert!(hard.iter().any(|m| !m.soft && m.available == 50), "{hard:?}");
     }

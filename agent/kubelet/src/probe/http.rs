@@ -24,14 +24,8 @@ pub enum Error {
     /// The request cannot be built.
     #[error("build request: {0}")]
     Build(#[from] http::Error),
-    /// Nobody answered.
     #[error("Get \"{url}\": {reason}")]
-    Get {
-        /// What was asked.
-        url: String,
-        /// What happened.
-        reason: String,
-    },
+    Get { url: String, reason: String },
     /// The answer was no success.
     #[error("HTTP probe failed with statuscode: {0}")]
     Status(u16),
@@ -155,7 +149,6 @@ impl Request {
 /// What came back at the end of the redirects that were followed.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Reply {
-    /// The status.
     pub status: u16,
     /// The body, cut at [`BODY_BYTES`].
     pub body: String,

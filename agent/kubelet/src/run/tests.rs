@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::Container;
 use serde_json::json;
 use std::time::Instant;
 use supervise::{Report, Supervisor};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 struct Parts {
@@ -93,14 +94,14 @@ async fn a_probe_that_panics_must_not_be_noticed_by_the_others() {
         let container: Container =
             serde_json::from_value(json!({"name": id, "readinessProbe": probe})).unwrap();
         verdicts.begin(&container, id, None);
-        targets.push(Target {
+        targets.push(Arc::new(Target {
             pod: Arc::new(serde_json::from_value(json!({"metadata": {"name": "p"}})).unwrap()),
             container,
             id: id.to_owned(),
             ips: vec!["127.0.0.1".to_owned()],
             started_at: None,
             ending: false,
-        });
+        }));
         listeners.push(listener);
     }
     let (_tell, targets) = watch::channel(targets);

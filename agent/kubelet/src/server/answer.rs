@@ -39,7 +39,6 @@ pub fn sniffless(mut answer: Answer) -> Answer {
     answer
 }
 
-/// An object.
 pub fn json(value: &impl serde::Serialize) -> Answer {
     match serde_json::to_vec(value) {
         Ok(bytes) => typed(StatusCode::OK, "application/json", bytes),

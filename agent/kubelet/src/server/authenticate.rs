@@ -20,14 +20,11 @@ const MOST_TOKENS: usize = 4096;
 pub(super) const REVIEW_PATIENCE: Duration = Duration::from_secs(10);
 const AUTHENTICATED: &str = "system:authenticated";
 
-/// A caller.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct User {
-    /// Its name.
     pub name: String,
     /// Its UID, where it has one.
     pub uid: String,
-    /// Its groups.
     pub groups: Vec<String>,
     /// Whatever else the API server knows of it.
     pub extra: BTreeMap<String, Vec<String>>,
@@ -58,7 +55,6 @@ impl From<UserInfo> for User {
     }
 }
 
-/// Recognises callers.
 pub struct Authenticator {
     settings: Authentication,
     authorities: Option<Authorities>,

@@ -1,5 +1,6 @@
 //! What the port is told: `authentication` and `authorization` of a `KubeletConfiguration`, with upstream's defaults.
 
+use super::flags;
 use crate::eviction::candidate::bytes;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -38,6 +39,7 @@ impl Config {
     pub fn of(kubelet: &crate::Config) -> Result<Self, Error> {
         let missing = |section| Error { section, reason: "must be set".to_owned() };
         let (authentication, client_ca) = Authentication::parse(&kubelet.authentication)?;
+        let shown = shown(kubelet);
         Ok(Self {
             node_name: kubelet.node_name.clone(),
             address: SocketAddr::new(kubelet.address, kubelet.port),
@@ -48,26 +50,13 @@ impl Config {
             },
             authentication,
             authorization: Authorization::parse(&kubelet.authorization)?,
-            shown: shown(kubelet),
-            flags: flags(kubelet),
+            flags: flags::of(kubelet, &shown),
+            shown,
             debugging: kubelet.debugging,
             system_logs: kubelet.system_logs.then(|| "/var/log".into()),
             log_query: kubelet.system_log_query,
         })
     }
-}
-
-/// What upstream's kubelet takes by flags and no file, under its names.
-fn flags(kubelet: &crate::Config) -> BTreeMap<String, String> {
-    let labels = kubelet.node_labels.iter().map(|(name, value)| format!("{name}={value}"));
-    let addresses = kubelet.node_ips.iter().map(ToString::to_string);
-    let flags = [
-        ("hostname-override", kubelet.node_name.clone()),
-        ("node-ip", addresses.collect::<Vec<_>>().join(",")),
-        ("node-labels", labels.collect::<Vec<_>>().join(",")),
-        ("root-dir", kubelet.root_dir.display().to_string()),
-    ];
-    flags.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
 /// The configuration in force, as far as this kubelet acts on it, under its names in a `KubeletConfiguration`.

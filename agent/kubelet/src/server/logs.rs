@@ -18,7 +18,6 @@ use std::path::PathBuf;
 /// What is asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Asked {
-    /// How to read.
     pub options: Options,
     /// The container before the present one.
     pub previous: bool,

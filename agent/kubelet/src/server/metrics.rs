@@ -15,7 +15,6 @@ use supervise::Supervisor;
 const PAGE: u64 = 4096;
 const TICKS: f64 = 100.0;
 
-/// What is counted.
 #[derive(Debug, Default)]
 pub struct Metrics {
     requests: Mutex<BTreeMap<(String, u16), u64>>,

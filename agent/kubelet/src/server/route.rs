@@ -5,21 +5,14 @@
 pub enum Route<'a> {
     /// `/healthz`, or one of its checks.
     Health(&'a str),
-    /// `/pods`
     Pods,
-    /// `/configz`
     Configz,
-    /// `/statusz`
     Statusz,
-    /// `/flagz`
     Flagz,
-    /// `/metrics`
     Metrics,
-    /// `/metrics/resource`
     ResourceMetrics,
     /// `/metrics/cadvisor`
     ContainerMetrics,
-    /// `/metrics/probes`
     ProbeMetrics,
     /// `/metrics/slis`
     Indicators,
@@ -27,14 +20,10 @@ pub enum Route<'a> {
     Summary,
     /// `/containerLogs/NAMESPACE/POD/CONTAINER`
     ContainerLogs {
-        /// The pod's namespace.
         namespace: &'a str,
-        /// Its name.
         pod: &'a str,
-        /// The container's.
         container: &'a str,
     },
-    /// `/runningpods/`
     RunningPods,
     /// `/logs/PATH`: the machine's own, by the path below their directory.
     SystemLogs(&'a str),
@@ -42,14 +31,11 @@ pub enum Route<'a> {
     Container {
         /// What to do in it.
         action: Action,
-        /// The pod.
         target: Target<'a>,
-        /// The container's name.
         container: &'a str,
     },
     /// `/portForward/NAMESPACE/POD[/UID]`
     PortForward(Target<'a>),
-    /// Anything else.
     Unknown,
 }
 
@@ -64,19 +50,15 @@ pub enum Action {
     Run,
 }
 
-/// A pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Target<'a> {
-    /// Its namespace.
     pub namespace: &'a str,
-    /// Its name.
     pub pod: &'a str,
     /// Its UID, when it must be that one.
     pub uid: Option<&'a str>,
 }
 
 impl<'a> Route<'a> {
-    /// Reads a path.
     pub fn of(path: &'a str) -> Self {
         if let Some(rest) = path.strip_prefix("/logs")
             && (rest.is_empty() || rest.starts_with('/'))

@@ -23,7 +23,6 @@ enum Form {
     Yaml(&'static str),
 }
 
-/// `/flagz`.
 pub(super) fn flagz(headers: &HeaderMap, flags: &BTreeMap<String, String>) -> Answer {
     let text = || {
         let lines = flags.iter().map(|(name, value)| format!("{name}={value}\n"));

@@ -50,5 +50,31 @@ fn keep(pods: &mut Pods, mut pod: Pod) {
         tracing::warn!(pod = crate::pod::name(&pod), "the API sent a pod without a UID: ignored");
         return;
     }
+    fit(&mut pod);
     pods.insert(uid, Arc::new(pod));
+}
+
+/// Gives up what lists have room for and do not hold: a decoded list has room for four of anything, and a volume or a
+/// condition takes hundreds of bytes. The pod may be kept for months.
+fn fit(pod: &mut Pod) {
+    if let Some(spec) = &mut pod.spec {
+        for container in spec.init_containers.iter_mut().flatten().chain(&mut spec.containers) {
+            container.env.iter_mut().for_each(Vec::shrink_to_fit);
+            container.ports.iter_mut().for_each(Vec::shrink_to_fit);
+            container.volume_mounts.iter_mut().for_each(Vec::shrink_to_fit);
+        }
+        for projected in spec.volumes.iter_mut().flatten().filter_map(|v| v.projected.as_mut()) {
+            projected.sources.iter_mut().for_each(Vec::shrink_to_fit);
+        }
+        spec.containers.shrink_to_fit();
+        spec.init_containers.iter_mut().for_each(Vec::shrink_to_fit);
+        spec.volumes.iter_mut().for_each(Vec::shrink_to_fit);
+        spec.tolerations.iter_mut().for_each(Vec::shrink_to_fit);
+    }
+    if let Some(status) = &mut pod.status {
+        status.conditions.iter_mut().for_each(Vec::shrink_to_fit);
+        status.container_statuses.iter_mut().for_each(Vec::shrink_to_fit);
+        status.init_container_statuses.iter_mut().for_each(Vec::shrink_to_fit);
+    }
+    pod.metadata.owner_references.iter_mut().for_each(Vec::shrink_to_fit);
 }

@@ -23,7 +23,7 @@ use crate::recorder::{Kind, Recorder, Subject};
 
 /// The largest manifest read.
 const MAX_BYTES: u64 = 10 << 20;
-/// How often the directory is read though nothing told of a change (upstream's `fileCheckFrequency`).
+/// How often the directory is read though no event announced a change (upstream's `fileCheckFrequency`).
 const PERIOD: Duration = Duration::from_secs(20);
 /// Writers make several changes: the last of a burst is waited for.
 const SETTLE: Duration = Duration::from_millis(100);
@@ -33,26 +33,13 @@ const SETTLE: Duration = Duration::from_millis(100);
 pub enum Error {
     /// It cannot be read.
     #[error("read manifest {}: {source}", .path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
+    Read { path: PathBuf, source: std::io::Error },
     /// It is too large.
     #[error("read manifest {}: larger than {MAX_BYTES} bytes", .path.display())]
-    TooLarge {
-        /// The file.
-        path: PathBuf,
-    },
+    TooLarge { path: PathBuf },
     /// It is no pod.
     #[error("couldn't parse manifest {}: {reason}", .path.display())]
-    Parse {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        reason: String,
-    },
+    Parse { path: PathBuf, reason: String },
 }
 
 /// Follows a directory until cancelled from outside.
@@ -83,7 +70,7 @@ pub async fn follow(dir: PathBuf, node: String, recorder: Recorder, tell: watch:
                                 break;
                             }
                             while let Ok(Some(Ok(_))) = tokio::time::timeout(SETTLE, changes.next()).await {}
-                            // The directory itself may have been replaced: watch it anew.
+                            // The directory itself may have been replaced: watch it again.
                             if !directory.dir.is_dir() {
                                 break;
                             }

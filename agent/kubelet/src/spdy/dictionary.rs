@@ -16,7 +16,6 @@ const TEXT: &str = "100101201202205206300302303304305306307402405406407408409410
     chunked,text/html,image/png,image/jpg,image/gif,application/xml,application/xhtml+xml,text/plain,text/javascript,\
     publicprivatemax-age=gzip,deflate,sdchcharset=utf-8charset=iso-8859-1,utf-,*,enq=0.";
 
-/// The dictionary's bytes.
 pub fn bytes() -> Vec<u8> {
     let mut out = Vec::with_capacity(1423);
     for word in WORDS.split(' ') {

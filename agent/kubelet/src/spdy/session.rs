@@ -28,7 +28,7 @@ const PIECES: usize = 8;
 const WAITING: usize = 8;
 /// Answers to pings and refusals that wait; a peer that asks faster than it reads is not answered.
 const REPLIES: usize = 64;
-/// Received bytes after which a window is granted anew.
+/// Received bytes after which a window is granted again.
 const GRANT: u32 = 32 * 1024;
 /// A peer that says nothing for so long may wait for a window.
 const SILENCE: Duration = Duration::from_millis(50);

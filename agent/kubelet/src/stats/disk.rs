@@ -31,7 +31,6 @@ impl std::ops::AddAssign for Used {
     }
 }
 
-/// A filesystem.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Filesystem {
     /// Bytes for those who are not root.

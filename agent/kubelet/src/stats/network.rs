@@ -3,15 +3,12 @@
 /// Counters of one interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Interface {
-    /// Its name.
     pub name: String,
     /// Bytes and errors received.
     pub rx_bytes: u64,
-    /// See above.
     pub rx_errors: u64,
     /// Bytes and errors sent.
     pub tx_bytes: u64,
-    /// See above.
     pub tx_errors: u64,
 }
 

@@ -8,7 +8,6 @@ use crate::cgroup::Cgroups;
 use crate::cgroup::usage::Usage;
 use crate::config::Config;
 
-/// One of them.
 #[derive(Clone, Debug)]
 pub struct System {
     /// `kubelet`, `runtime` or `misc`.

@@ -14,7 +14,6 @@ use super::{Error, io};
 /// A file's content and mode.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct File {
-    /// Its bytes.
     pub data: Vec<u8>,
     /// Its permission bits.
     pub mode: u32,

@@ -6,12 +6,17 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod, Volume};
 use kube::api::Api;
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use super::{Error, Handles};
+
+/// How long the size of a volume that was asked for is good enough: less than a quiet pod's syncs are apart.
+const ASKED_AGAIN: Duration = Duration::from_secs(30);
 
 /// A claim of a pod and what it is bound to.
 #[derive(Debug)]
@@ -26,12 +31,24 @@ pub struct Claimed {
     pub block: bool,
     /// The claim is for one pod on the node (`ReadWriteOncePod`).
     pub exclusive: bool,
+    /// When the API server was last asked how large the volume is.
+    pub asked: Mutex<Option<Instant>>,
 }
 
 impl Claimed {
     /// The volume's name.
     pub fn name(&self) -> &str {
         self.volume.metadata.name.as_deref().unwrap_or_default()
+    }
+
+    /// The API server is to be asked how large the volume is: not at every sync, of which a pod in trouble has many.
+    pub(super) fn take_turn(&self, now: Instant) -> bool {
+        let mut asked = self.asked.lock();
+        let due = asked.is_none_or(|last| now.duration_since(last) >= ASKED_AGAIN);
+        if due {
+            *asked = Some(now);
+        }
+        due
     }
 }
 
@@ -104,6 +121,7 @@ pub async fn resolve(handles: &Handles, pod: &Pod, volume: &Volume) -> Result<Op
         block,
         exclusive: modes.iter().any(|m| m == "ReadWriteOncePod"),
         volume: found,
+        asked: Mutex::default(),
     });
     check_node(handles, client, &claimed).await?;
     let key = (uid.to_owned(), volume.name.clone());
@@ -188,6 +206,21 @@ async fn check_node(handles: &Handles, client: kube::Client, claimed: &Claimed) 
 mod tests {
     use super::*;
     use serde_json::{Value, json};
+
+    #[test]
+    fn the_size_of_a_volume_must_not_be_asked_for_at_every_sync() {
+        let claimed = Claimed {
+            volume: PersistentVolume::default(),
+            claim: "c".into(),
+            read_only: false,
+            block: false,
+            exclusive: false,
+            asked: Mutex::default(),
+        };
+        let now = Instant::now();
+        let turns = [0, 1, 29, 30, 31, 61].map(|second| claimed.take_turn(now + Duration::from_secs(second)));
+        assert_eq!(turns, [true, false, false, true, false, true]);
+    }
 
     fn claim(change: &Value) -> PersistentVolumeClaim {
         let mut object = json!({

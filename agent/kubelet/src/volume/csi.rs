@@ -1,7 +1,7 @@
 //! Volumes of storage drivers: staged once on the node, published to each pod.
 //!
 //! What a driver was asked for is written beside the volume first (`vol_data.json`, as upstream writes it), so that a kubelet that starts
-//! anew can have it undone. Publishing is idempotent by the interface; it is repeated after a restart, and for drivers that ask for
+//! again can have it undone. Publishing is idempotent by the interface; it is repeated after a restart, and for drivers that ask for
 //! it on every sync.
 
 use std::collections::{BTreeMap, HashMap};

@@ -3,7 +3,7 @@
 //!
 //! Of the volumes mounted here only `local` ones are grown by the node: somebody makes the disk and its PersistentVolume larger, and the
 //! node says in the claim's status that it is there. A directory needs nothing done to it, and a raw device shows its size.
-//! Whatever fails here, or is not answered in time, holds nothing else up; it is tried again at the pod's next sync.
+//! Whatever fails here, or is not answered in time, holds nothing else up; it is tried again at a later sync of the pod.
 
 use std::path::Path;
 use std::time::Duration;
@@ -120,7 +120,7 @@ async fn grow(
         let change = json!({"allocatedResourceStatuses": {"storage": IN_PROGRESS}});
         claim = write(client, &claim, change).await?;
     }
-    if let Err(error) = expand(volume) {
+    if let Err(error) = expand(volume).await {
         if growth.counted
             && let Err(unwritten) =
                 write(client, &claim, failed(&claim, growth, &error, Timestamp::now())).await
@@ -149,14 +149,15 @@ async fn grow(
 }
 
 /// What the node does to a local volume.
-fn expand(volume: &PersistentVolume) -> Result<(), String> {
+async fn expand(volume: &PersistentVolume) -> Result<(), String> {
     let Some(spec) = &volume.spec else { return Ok(()) };
     if spec.volume_mode.as_deref() == Some("Block") {
         return Ok(());
     }
     let path = spec.local.as_ref().map_or("", |local| &local.path);
-    let metadata =
-        std::fs::metadata(Path::new("/").join(path)).map_err(|error| format!("{path}: {error}"))?;
+    // A disk that is gone may take its time to say so.
+    let metadata = tokio::fs::metadata(Path::new("/").join(path)).await;
+    let metadata = metadata.map_err(|error| format!("{path}: {error}"))?;
     match metadata.is_dir() {
         true => Ok(()),
         false => Err("only directory and block device are supported".to_owned()),

@@ -22,18 +22,10 @@ pub enum Error {
     NoApi,
     /// The API server refused.
     #[error("serviceaccounts/{account} token: {source}")]
-    Request {
-        /// The service account.
-        account: String,
-        /// Why.
-        source: Box<kube::Error>,
-    },
+    Request { account: String, source: Box<kube::Error> },
     /// The answer holds no token.
     #[error("serviceaccounts/{account} token: empty answer")]
-    Empty {
-        /// The service account.
-        account: String,
-    },
+    Empty { account: String },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -58,7 +50,6 @@ pub struct Tokens {
 }
 
 impl Tokens {
-    /// No tokens yet.
     pub fn new(client: Option<kube::Client>) -> Self {
         Self { client, known: Arc::default() }
     }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
-use tokio::sync::watch;
 
+use super::wait::less_grace;
 use super::{Desired, Error, Next, RETRY_FIRST, Worker};
 use crate::pod::observed::Observed;
 use crate::volume;
@@ -22,7 +22,7 @@ impl Worker {
             let plan = self.plan(pod, &observed, true);
             let mut newer = self.desired.clone();
             let grace = crate::pod::grace_seconds(pod);
-            let (context, before) = (self.context.clone(), observed.clone());
+            let (context, before) = (Arc::clone(&self.context), observed.clone());
             // A deletion with less grace than the one under way stops it sooner.
             let mut stopping = Box::pin(execute::end(
                 context,
@@ -88,13 +88,5 @@ impl Worker {
         volume::blocking(move || volume::cleanup::remove(&dir)).await?;
         self.context.cgroups.remove(crate::pod::uid(pod)).await?;
         Ok(())
-    }
-}
-
-/// Resolves once a grace shorter than `grace` is asked for.
-async fn less_grace(desired: &mut watch::Receiver<Desired>, grace: i64) {
-    let shorter = |d: &Desired| crate::pod::grace_seconds(&d.pod) < grace;
-    if desired.wait_for(shorter).await.is_err() {
-        std::future::pending::<()>().await;
     }
 }

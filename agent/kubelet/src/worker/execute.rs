@@ -1,5 +1,5 @@
 //! Carrying out a plan's actions against the runtime. What fails is described for the pod's status and events, and held
-//! back for a while; the plan is made anew from what is then seen.
+//! back for a while; a new plan is made from what is then seen.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -86,15 +86,10 @@ pub async fn remove_sandbox(context: &Context, id: &str) -> Result<(), CriError>
 
 /// What a container is started with.
 pub struct Start<'a> {
-    /// Its pod.
     pub pod: &'a Arc<Pod>,
-    /// Its spec.
     pub container: &'a Container,
-    /// Which try.
     pub attempt: u32,
-    /// What is there.
     pub observed: &'a Observed,
-    /// The pod's volumes.
     pub volumes: &'a Mounted,
 }
 
@@ -353,7 +348,7 @@ pub async fn stop(
 /// containers were given their grace, and the rest was left. The call that stops a sandbox is never cut short: what it
 /// takes down of the network would be left half there.
 pub async fn end(
-    context: Context,
+    context: Arc<Context>,
     pod: Arc<Pod>,
     observed: Observed,
     actions: Vec<Action>,

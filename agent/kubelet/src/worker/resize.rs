@@ -21,11 +21,10 @@ impl Worker {
         let dir = self.context.config.pod_dir(crate::pod::uid(pod));
         if self.saved.is_none() {
             let path = dir.clone();
-            self.saved = volume::blocking(move || Ok(Record::read(&path))).await?;
-            self.record = self
-                .saved
-                .clone()
-                .unwrap_or_else(|| Record { granted: Allocation::of(pod), ..Record::default() });
+            let read = volume::blocking(move || Ok(Record::read(&path))).await?;
+            self.saved = read.as_ref().map(Record::to_text);
+            self.record =
+                read.unwrap_or_else(|| Record { granted: Allocation::of(pod), ..Record::default() });
             if self.record.is_lagging() {
                 self.progress = Some(self.reported_progress(pod));
             }
@@ -40,7 +39,7 @@ impl Worker {
         self.save(dir).await
     }
 
-    /// What was told of a resize that a kubelet before this one began.
+    /// What was reported of a resize that a kubelet before this one began.
     fn reported_progress(&self, pod: &Pod) -> status::Progress {
         let known = self.reported.conditions.iter().flatten().find(|c| c.type_ == "PodResizeInProgress");
         let generation = known.and_then(|c| c.observed_generation).or(pod.metadata.generation);
@@ -49,12 +48,16 @@ impl Worker {
     }
 
     async fn save(&mut self, dir: std::path::PathBuf) -> Result<(), Error> {
-        if self.saved.as_ref() == Some(&self.record) {
+        let text = self.record.to_text();
+        if self.saved.as_ref() == Some(&text) {
             return Ok(());
         }
-        let record = self.record.clone();
-        volume::blocking(move || record.write(&dir).map_err(volume::io("write", Record::path(&dir)))).await?;
-        self.saved = Some(self.record.clone());
+        let written = text.clone();
+        volume::blocking(move || {
+            Record::write(&written, &dir).map_err(volume::io("write", Record::path(&dir)))
+        })
+        .await?;
+        self.saved = Some(text);
         Ok(())
     }
 
@@ -83,7 +86,7 @@ impl Worker {
         self.save(self.context.config.pod_dir(crate::pod::uid(pod))).await
     }
 
-    /// Ends what is told of a resize once nothing lags behind.
+    /// Ends what is reported of a resize once nothing lags behind.
     pub(super) fn note_resized(&mut self, pod: &Pod) {
         if self.record.is_lagging() {
             return;

@@ -6,8 +6,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 
-use super::execute;
-use super::{Worker, must_end};
+use super::wait::must_end;
+use super::{Worker, execute};
 use crate::pod::observed::Observed;
 use crate::pod::plan;
 

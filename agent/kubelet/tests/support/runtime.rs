@@ -29,6 +29,10 @@ pub enum Trap {
         act: usize,
         done: bool,
     },
+    /// The kubelet dies at this call that asks something.
+    CrashAsking {
+        look: usize,
+    },
     /// The connection is lost at this call that changes something.
     Fail {
         act: usize,
@@ -159,9 +163,15 @@ impl Fake {
         self.counts.lock().log.clone()
     }
 
-    /// Calls that were dropped before they were done, pulls aside: those may be given up.
+    /// Calls that were dropped before they were done, pulls and commands aside: those may be given up.
     pub fn dropped(&self) -> Vec<String> {
-        self.counts.lock().dropped.iter().filter(|call| !call.starts_with("pull")).cloned().collect()
+        self.counts
+            .lock()
+            .dropped
+            .iter()
+            .filter(|call| !call.starts_with("pull") && !call.starts_with("exec"))
+            .cloned()
+            .collect()
     }
 
     async fn act<T>(
@@ -176,7 +186,7 @@ impl Fake {
             counts.log.push(call.clone());
             let caught = match self.trap {
                 Trap::Crash { act, .. } | Trap::Fail { act, .. } | Trap::Delete { act } => act == number,
-                Trap::None | Trap::Blind { .. } => false,
+                Trap::None | Trap::Blind { .. } | Trap::CrashAsking { .. } => false,
             };
             counts.sprung |= caught;
             caught
@@ -213,8 +223,12 @@ impl Fake {
             counts.looks += 1;
             counts.looks - 1
         };
-        if self.trap == (Trap::Blind { look: number }) {
+        let dies = self.trap == (Trap::CrashAsking { look: number });
+        if dies || self.trap == (Trap::Blind { look: number }) {
             self.counts.lock().sprung = true;
+            if dies {
+                self.sprung.notify_one();
+            }
             return Err(Status::unavailable("connection lost"));
         }
         let world = self.world.lock();
@@ -300,8 +314,9 @@ impl RuntimeService for Fake {
 
     async fn exec_sync(&self, asked: Request<ExecSyncRequest>) -> Answer<ExecSyncResponse> {
         let asked = asked.into_inner();
-        let exit_code = self.world.lock().execute(&asked.container_id, asked.cmd.join(" "));
-        self.changed.notify_one();
+        let command = asked.cmd.join(" ");
+        let run = |world: &mut World| Ok(world.execute(&asked.container_id, command.clone()));
+        let exit_code = self.act(format!("exec {command}"), run).await?;
         Ok(Response::new(ExecSyncResponse { exit_code, ..Default::default() }))
     }
 

@@ -10,24 +10,14 @@ use cri_proto::client::{Deadlines, Runtime};
 use http::{Method, Request, Response};
 use http_body_util::BodyExt;
 use k8s_openapi::api::core::v1::Pod;
-use kubelet::Config;
 use kubelet::cgroup::Cgroups;
-use kubelet::csi::Drivers;
-use kubelet::eviction::order::Evictions;
-use kubelet::image::Images;
 use kubelet::machine::Machine;
 use kubelet::node::runtime::Health;
-use kubelet::objects::Objects;
-use kubelet::pods::Pods;
-use kubelet::recorder::Recorder;
 use kubelet::report::Reports;
-use kubelet::runtime_class::RuntimeClasses;
 use kubelet::source::ApiPods;
-use kubelet::volume::claim::Claims;
-use kubelet::volume::token::Tokens;
 use kubelet::worker::context::Context;
 use kubelet::worker::{Desired, Worker};
-use kubelet::{probe, volume};
+use kubelet::{Config, Kubelet};
 use serde_json::{Value, json};
 use supervise::{Scope, Supervisor};
 use tokio::net::UnixListener;
@@ -122,7 +112,7 @@ impl Api {
     }
 }
 
-fn context(dir: &Path, client: &kube::Client) -> Context {
+fn context(dir: &Path) -> Arc<Context> {
     let mut config = Config::new("node", vec![IpAddr::V4(Ipv4Addr::LOCALHOST)]);
     config.root_dir = dir.join("root");
     config.pod_logs_dir = dir.join("logs");
@@ -130,34 +120,11 @@ fn context(dir: &Path, client: &kube::Client) -> Context {
     config.container_runtime_endpoint = format!("unix://{}", dir.join("socket").display());
     let runtime = Runtime::connect(&config.container_runtime_endpoint, Deadlines::default()).unwrap();
     let scope = Arc::new(Scope::new(&Supervisor::default(), "kubelet/", &CancellationToken::new()));
-    let (recorder, objects) = (Recorder::new(None, "node").0, Objects::new(None, &scope).0);
-    let config = Arc::new(config);
-    let volumes = volume::Handles {
-        config: config.clone(),
-        objects: objects.clone(),
-        claims: Claims::default(),
-        drivers: Drivers::default(),
-        tokens: Tokens::new(Some(client.clone())),
-        recorder: recorder.clone(),
-    };
-    let probes =
-        probe::Handles { runtime: runtime.clone(), recorder: recorder.clone(), work: scope.vital("probes") };
-    Context {
-        machine: MACHINE.get_or_init(|| Machine::read(&config)).clone(),
-        cgroups: Cgroups::new(&config),
-        images: Images::new(runtime.clone(), &config),
-        config,
-        runtime,
-        runtime_name: "fake".into(),
-        recorder,
-        objects,
-        volumes,
-        probes,
-        evictions: Evictions::new().0,
-        runtime_classes: RuntimeClasses::default(),
-        pods: Pods::default(),
-        health: watch::Sender::new(Health { network_error: None, ..Health::default() }).subscribe(),
-    }
+    let machine = MACHINE.get_or_init(|| Machine::read(&config)).clone();
+    let cgroups = Cgroups::new(&config);
+    let kubelet = Kubelet::assemble(config, (runtime, "fake".into()), (machine, cgroups), None, scope);
+    let ready = watch::Sender::new(Health { network_error: None, ..Health::default() });
+    Arc::new(Context { health: ready.subscribe(), ..(*kubelet.context()).clone() })
 }
 
 /// Lives `case`. Answers how often the runtime was called
@@ -207,13 +174,13 @@ fn judged(case: &Case, fake: &Fake, dir: &Path, trap: Trap) -> Vec<String> {
     wrong(!world.is_empty(), "it leaves something in the runtime".to_owned());
     wrong(!fake.dropped().is_empty(), format!("dropped {:?}", fake.dropped()));
     // How often a worker looks depends on what wakes it; what it does must not.
-    let surely = !matches!(trap, Trap::None | Trap::Blind { .. });
+    let surely = !matches!(trap, Trap::None | Trap::Blind { .. } | Trap::CrashAsking { .. });
     wrong(surely && !fake.was_sprung(), "the trap was not met".to_owned());
     let (mut started, mut wanted) = (as_str(&world.started), case.started.to_vec());
     match trap {
         Trap::Delete { .. } => wanted.truncate(started.len()),
         // What does not wait for a container that could not be made goes before it.
-        Trap::Fail { .. } | Trap::Blind { .. } => {
+        Trap::Fail { .. } | Trap::Blind { .. } | Trap::CrashAsking { .. } => {
             started.sort_unstable();
             wanted.sort_unstable();
         }
@@ -235,7 +202,8 @@ async fn kubelets(case: &Case, fake: &Fake, api: &Arc<Api>, dir: &Path) {
     let mut reached = false;
     let mut last = Arc::new(Pod::default());
     loop {
-        let forgotten = matches!(fake.trap, Trap::Crash { act, .. } if act % 2 == 1);
+        let forgotten =
+            matches!(fake.trap, Trap::Crash { act: at, .. } | Trap::CrashAsking { look: at } if at % 2 == 1);
         // What the one before was about to report may be lost with it.
         if forgotten && fake.was_sprung() {
             api.0.send_modify(|pod| {
@@ -245,12 +213,12 @@ async fn kubelets(case: &Case, fake: &Fake, api: &Arc<Api>, dir: &Path) {
             });
         }
         let client = api.client();
-        let context = context(dir, &client);
+        let context = context(dir);
         let reports = Reports::default();
         let known = watch::Sender::new(ApiPods::default());
         let (desired, asked) = watch::channel(desired_of(api, &mut last));
         let wake = Arc::new(Notify::new());
-        let worker = Worker::new(context, reports.clone(), asked, Arc::clone(&wake));
+        let mut worker = Worker::new(context, reports.clone(), asked, Arc::clone(&wake));
         let mut worker = Box::pin(worker.run());
         let mut writer = Box::pin(reports.write(client, known.subscribe()));
         let mut shown = api.0.subscribe();
@@ -260,7 +228,7 @@ async fn kubelets(case: &Case, fake: &Fake, api: &Arc<Api>, dir: &Path) {
                 () = &mut worker => return,
                 () = &mut writer => unreachable!("statuses are written as long as the pods are known"),
                 () = fake.sprung.notified() => match fake.trap {
-                    Trap::Crash { .. } => break,
+                    Trap::Crash { .. } | Trap::CrashAsking { .. } => break,
                     _ => api.delete(),
                 },
                 () = fake.changed.notified() => {

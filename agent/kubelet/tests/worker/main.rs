@@ -92,10 +92,27 @@ fn cases() -> Vec<Case> {
     ]
 }
 
+/// A pod with hooks: one that fails is not as if it had not been there, so it is no case of failures.
+fn hooked() -> Case {
+    let exec = |command: &str| json!({"exec": {"command": [command]}});
+    let lifecycle = json!({"postStart": exec("begin"), "preStop": exec("end")});
+    let container = |name: &str| json!({"name": name, "image": "example.org/a:1", "lifecycle": lifecycle});
+    let mut side = container("side");
+    side["restartPolicy"] = json!("Always");
+    Case {
+        name: "hooks",
+        spec: json!({"initContainers": [side], "containers": [container("a")]}),
+        exits: &[],
+        goal: Goal::Runs(&["a", "side"]),
+        started: &["side", "a"],
+        restarts: &[("side", 0), ("a", 0)],
+    }
+}
+
 /// Lives every case with each of the traps that `traps` makes from its number of acts and looks.
-async fn with(traps: impl Fn(usize, usize) -> Vec<Trap>) {
+async fn with(cases: Vec<Case>, traps: impl Fn(usize, usize) -> Vec<Trap>) {
     let mut lives = Vec::new();
-    for case in cases() {
+    for case in cases {
         let (acts, looks) = live(&case, Trap::None).await.unwrap_or_else(|wrong| panic!("{wrong}"));
         lives.extend(traps(acts, looks).into_iter().map(|trap| (case.clone(), trap)));
     }
@@ -110,7 +127,7 @@ async fn with(traps: impl Fn(usize, usize) -> Vec<Trap>) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_kubelet_that_dies_at_any_call_must_not_leave_a_pod_half_made_or_run_anything_twice() {
-    with(|acts, _| {
+    with([cases(), vec![hooked()]].concat(), |acts, _| {
         let at = |act| [false, true].map(|done| Trap::Crash { act, done });
         (0..acts).flat_map(at).collect()
     })
@@ -118,8 +135,16 @@ async fn a_kubelet_that_dies_at_any_call_must_not_leave_a_pod_half_made_or_run_a
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_kubelet_that_dies_between_any_two_calls_must_not_leave_a_pod_half_made_or_run_anything_twice() {
+    with([cases(), vec![hooked()]].concat(), |_, looks| {
+        (0..looks).map(|look| Trap::CrashAsking { look }).collect()
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_call_that_fails_done_or_not_must_not_change_what_becomes_of_a_pod() {
-    with(|acts, _| {
+    with(cases(), |acts, _| {
         let at = |act| [false, true].map(|done| Trap::Fail { act, done });
         (0..acts).flat_map(at).collect()
     })
@@ -128,10 +153,11 @@ async fn a_call_that_fails_done_or_not_must_not_change_what_becomes_of_a_pod() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_question_without_answer_must_not_change_what_becomes_of_a_pod() {
-    with(|_, looks| (0..looks).step_by(2).map(|look| Trap::Blind { look }).collect()).await;
+    with(cases(), |_, looks| (0..looks).step_by(2).map(|look| Trap::Blind { look }).collect()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_call_in_flight_must_not_be_dropped_when_its_pod_is_deleted() {
-    with(|acts, _| (0..acts).map(|act| Trap::Delete { act }).collect()).await;
+    let all = [cases(), vec![hooked()]].concat();
+    with(all, |acts, _| (0..acts).map(|act| Trap::Delete { act }).collect()).await;
 }

@@ -42,14 +42,14 @@ async fn changes(node: &Node, container: Value, changes: usize) -> Vec<(usize, V
     };
     let verdicts = Verdicts::default();
     verdicts.begin(&container, "c", None);
-    let target = Target {
+    let target = Arc::new(Target {
         pod: Arc::new(serde_json::from_value(pod("p", &one("c"))).unwrap()),
         container,
         id: "c".to_owned(),
         ips: Vec::new(),
         started_at: None,
         ending: false,
-    };
+    });
     let (_targets, told) = watch::channel(vec![target]);
     let wake = Arc::new(Notify::new());
     let seen = async {

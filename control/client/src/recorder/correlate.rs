@@ -101,7 +101,7 @@ impl Correlator {
             last_timestamp: Some(Time(now)),
             involved_object: note.about.clone(),
             message: Some(message),
-            reason: Some(note.reason.to_owned()),
+            reason: Some(note.reason.clone().into_owned()),
             reporting_component: Some(note.component.to_owned()),
             reporting_instance: host.clone(),
             source: Some(EventSource { component: Some(note.component.to_owned()), host }),
@@ -116,7 +116,7 @@ impl Correlator {
     /// The key an event is counted by, and its text: its own, or those of its group.
     fn combine(&mut self, note: &Note, subject: &str, now: Timestamp) -> (String, String) {
         let severity = note.severity.as_str();
-        let group = [subject, severity, note.reason].join("\0");
+        let group = [subject, severity, &*note.reason].join("\0");
         let field = note.about.field_path.as_deref().unwrap_or_default();
         let own = [&group, field, &note.message].map(|s| s as &str).join("\0");
         let fresh = |s: &&mut Similar| now.duration_since(s.last) <= SIMILAR_WITHIN;
@@ -177,7 +177,7 @@ impl Correlator {
     ) -> Write {
         let other = related.and_then(|r| r.uid.as_deref()).unwrap_or_default();
         let field = note.about.field_path.as_deref().unwrap_or_default();
-        let key = [&subject(note), note.severity.as_str(), note.reason, action, field, other].join("\0");
+        let key = [&subject(note), note.severity.as_str(), &*note.reason, action, field, other].join("\0");
         let (name, first, count) = self.count(key, &note.about, now, Some(SERIES_ENDS));
         let series = (count > 1).then_some(events::EventSeries { count, last_observed_time: MicroTime(now) });
         let patch = series.as_ref().map(|series| json!({ "series": series }));
@@ -186,7 +186,7 @@ impl Correlator {
             action: Some(action.to_owned()),
             event_time: Some(MicroTime(first)),
             note: Some(bounded(note.message.clone())),
-            reason: Some(note.reason.to_owned()),
+            reason: Some(note.reason.clone().into_owned()),
             regarding: Some(note.about.clone()),
             related: related.cloned(),
             reporting_controller: Some(note.component.to_owned()),
@@ -251,7 +251,7 @@ mod tests {
             ..ObjectReference::default()
         };
         let (severity, message) = (Severity::Warning, message.to_owned());
-        Note { component: "kubelet", about, severity, reason: "Failed", message, action: None }
+        Note { component: "kubelet", about, severity, reason: "Failed".into(), message, action: None }
     }
 
     /// The event of a write with a count.

@@ -1,10 +1,10 @@
 //! Which time of the schedule is due, and which old jobs go. Pure.
 
-use super::schedule::Schedule;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::batch::v1::{CronJobSpec, Job};
 use kube::ResourceExt;
+use machinery::cron::Schedule;
 use std::sync::Arc;
 use std::time::Duration;
 

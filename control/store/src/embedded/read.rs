@@ -51,6 +51,11 @@ impl Reader {
         Self { db }
     }
 
+    /// One consistent view of the file.
+    pub(super) fn view(&self) -> Result<redb::ReadTransaction, redb::TransactionError> {
+        self.db.begin_read()
+    }
+
     pub(super) fn get(&self, key: &str) -> Result<Option<Entry>, Error> {
         self.try_get(key).map_err(|e| e.named(|| format!("read {key}")))
     }

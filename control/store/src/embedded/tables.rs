@@ -140,7 +140,7 @@ fn attach(path: &Path, cache_bytes: usize) -> Result<(Database, Marks), Source> 
 }
 
 /// Makes the file beside its place and moves it there: a crash leaves either no store or a whole one.
-fn create(path: &Path) -> Result<(), Source> {
+pub(super) fn create(path: &Path) -> Result<(), Source> {
     let mut fresh = path.as_os_str().to_owned();
     fresh.push(".new");
     let fresh = PathBuf::from(fresh);
@@ -165,7 +165,7 @@ fn create(path: &Path) -> Result<(), Source> {
 
 pub(super) type Source = Box<dyn std::error::Error + Send + Sync>;
 
-fn failed(verb: &str, path: &Path, source: Source) -> Error {
+pub(super) fn failed(verb: &str, path: &Path, source: Source) -> Error {
     Error::Engine { what: format!("{verb} store {}", path.display()), source }
 }
 

@@ -116,6 +116,7 @@ pub(crate) struct Api {
     certificate: Arc<ServingCertificate>,
     dialer: Arc<Dialer>,
     listener: Mutex<Option<TcpListener>>,
+    store: Arc<Store>,
     /// Ends watches, listeners and the registry's tasks.
     stopping: CancellationToken,
     ready: watch::Sender<bool>,
@@ -136,7 +137,7 @@ pub(crate) async fn start(mut settings: Settings) -> anyhow::Result<Api> {
     let supervisor = Supervisor::default();
     let backend: Arc<dyn Backend> = store.clone();
     let registry_config = registry::Config { supervisor: supervisor.clone(), ..registry_config(&settings) };
-    let registry = Registry::new(store, registry_config);
+    let registry = Registry::new(store.clone(), registry_config);
     let writer = Writer::new(registry.clone());
     let stored = Shared(writer.clone());
     let authorization = Authorization::default();
@@ -188,6 +189,7 @@ pub(crate) async fn start(mut settings: Settings) -> anyhow::Result<Api> {
         certificate,
         dialer,
         listener,
+        store,
         stopping,
         ready,
         supervisor,
@@ -294,6 +296,11 @@ impl Api {
             served = self.server.listen(listener, self.certificate.clone()) => Ok(served?),
             () = stopper => Ok(()),
         }
+    }
+
+    /// Where its objects are.
+    pub(crate) fn store(&self) -> &Arc<Store> {
+        &self.store
     }
 
     /// Its health checks, for the parts beside it to add theirs.

@@ -4,6 +4,7 @@ use super::{Plan, identity};
 use crate::parts::apiserver::{Api, Certificates};
 use crate::parts::leading::{self, OnLoss};
 use crate::parts::{controllers, scheduler};
+use crate::snapshot::keeper::Keeper;
 use client::leader::{self, Elector};
 use client::recorder::Recorder;
 use jiff::Timestamp;
@@ -38,7 +39,11 @@ pub(super) fn of(plan: &Arc<Plan>, pki: &Pki, api: &Arc<Api>) -> anyhow::Result<
             async move { token.run_until_cancelled(renew(&plan, &api, pki)).await.unwrap_or(Ok(())) }
         })
     };
-    Ok(vec![api.logging(), scheduler, controllers, leadership.events, certificates])
+    let (store, node) = (api.store().clone(), plan.node.node_name.clone());
+    let snapshots = Keeper::new(plan.snapshots.clone(), store, plan.dir.clone(), node);
+    let mut tasks = vec![api.logging(), scheduler, controllers, leadership.events, certificates];
+    tasks.extend(snapshots.tasks(supervisor));
+    Ok(tasks)
 }
 
 /// What the API server shows, and whom it believes.

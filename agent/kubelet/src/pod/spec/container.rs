@@ -19,11 +19,8 @@ pub struct Made {
     pub image_ref: String,
     /// Who the image runs as.
     pub image_user: ImageUser,
-    /// Its environment.
     pub env: Vec<(String, String)>,
-    /// Its mounts.
     pub mounts: Vec<v1::Mount>,
-    /// Its block devices.
     pub devices: Vec<v1::Device>,
     /// The container whose process namespace it joins.
     pub target: Option<String>,

@@ -10,7 +10,6 @@ pub struct Resolver {
     pub servers: Vec<String>,
     /// The last `search` line.
     pub searches: Vec<String>,
-    /// `options`.
     pub options: Vec<String>,
 }
 
@@ -144,7 +143,6 @@ pub fn host_domain(pod: &Pod, cluster_domain: &str) -> Option<String> {
     name.len()
 )]
 pub struct TooLong {
-    /// The name.
     pub name: String,
 }
 

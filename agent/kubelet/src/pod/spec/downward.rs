@@ -22,13 +22,11 @@ pub struct Facts {
 /// A field that cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No such field.
     #[error("unsupported fieldPath: {0}")]
     Field(String),
     /// No such container resource.
     #[error("unsupported container resource : {0}")]
     Resource(String),
-    /// No such container.
     #[error("container {0} not found")]
     Container(String),
 }

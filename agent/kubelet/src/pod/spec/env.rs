@@ -13,7 +13,6 @@ use super::env_file;
 pub struct References {
     /// By name, in the pod's namespace; `None` when it does not exist.
     pub config_maps: BTreeMap<String, Option<Arc<ConfigMap>>>,
-    /// See above.
     pub secrets: BTreeMap<String, Option<Arc<Secret>>>,
     /// Services of the pod's namespace, and `kubernetes` of `default`.
     pub services: Vec<Arc<Service>>,
@@ -39,13 +38,10 @@ pub enum Error {
     /// A key that must exist does not.
     #[error("couldn't find key {key} in {kind} {namespace}/{name}")]
     Key {
-        /// The key.
         key: String,
         /// `ConfigMap` or `Secret`.
         kind: &'static str,
-        /// The pod's namespace.
         namespace: String,
-        /// The object's name.
         name: String,
     },
     /// A field of the pod that cannot be read.
@@ -59,12 +55,7 @@ pub enum Error {
     File,
     /// A file lacks a key that must exist.
     #[error("environment variable key {key:?} not found in file {path:?}")]
-    FileKey {
-        /// The key.
-        key: String,
-        /// The file.
-        path: String,
-    },
+    FileKey { key: String, path: String },
 }
 
 /// The ConfigMaps and Secrets a container's environment names: `(config maps, secrets)`.

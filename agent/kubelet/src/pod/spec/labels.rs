@@ -48,7 +48,6 @@ pub fn sandbox_annotations(pod: &Pod) -> HashMap<String, String> {
     pod.metadata.annotations.clone().unwrap_or_default().into_iter().collect()
 }
 
-/// A container's labels.
 pub fn container(pod: &Pod, container: &Container) -> HashMap<String, String> {
     let mut labels = HashMap::from([(CONTAINER_NAME.to_owned(), container.name.clone())]);
     identify(&mut labels, pod);

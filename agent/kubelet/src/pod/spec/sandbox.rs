@@ -10,10 +10,8 @@ use crate::config::Config;
 /// No sandbox can be described.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Its security.
     #[error(transparent)]
     Security(#[from] security::Error),
-    /// Its name.
     #[error(transparent)]
     Name(#[from] dns::TooLong),
 }

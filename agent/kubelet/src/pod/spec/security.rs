@@ -11,7 +11,6 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodSecurityContext, SELinuxOpti
 pub struct ImageUser {
     /// Numeric.
     pub uid: Option<i64>,
-    /// Or a name.
     pub name: String,
 }
 
@@ -20,33 +19,16 @@ pub struct ImageUser {
 pub enum Error {
     /// `runAsNonRoot` and the user is 0.
     #[error("container's runAsUser breaks non-root policy (pod: \"{pod}\", container: {container})")]
-    RunsAsRoot {
-        /// Who.
-        pod: String,
-        /// See above.
-        container: String,
-    },
+    RunsAsRoot { pod: String, container: String },
     /// `runAsNonRoot` and the image's user is 0.
     #[error("container has runAsNonRoot and image will run as root (pod: \"{pod}\", container: {container})")]
-    ImageRunsAsRoot {
-        /// Who.
-        pod: String,
-        /// See above.
-        container: String,
-    },
+    ImageRunsAsRoot { pod: String, container: String },
     /// `runAsNonRoot` and the image's user is a name.
     #[error(
         "container has runAsNonRoot and image has non-numeric user ({user}), cannot verify user is non-root \
          (pod: \"{pod}\", container: {container})"
     )]
-    ImageUserUnknown {
-        /// The image's user.
-        user: String,
-        /// Who.
-        pod: String,
-        /// See above.
-        container: String,
-    },
+    ImageUserUnknown { user: String, pod: String, container: String },
     /// A localhost profile without its name.
     #[error("localhostProfile must be set if {0} profile type is Localhost.")]
     NoLocalhostProfile(&'static str),

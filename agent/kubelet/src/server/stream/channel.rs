@@ -26,15 +26,11 @@ pub const PROTOCOLS: &[(&str, Protocol)] = &[
 
 /// Channel numbers.
 pub mod number {
-    /// Standard input.
     pub const STDIN: u8 = 0;
-    /// Standard output.
     pub const STDOUT: u8 = 1;
-    /// Standard error.
     pub const STDERR: u8 = 2;
     /// How the command ended.
     pub const ERROR: u8 = 3;
-    /// The terminal's size.
     pub const RESIZE: u8 = 4;
     /// Not a channel: the next byte is one that is closed.
     pub const CLOSE: u8 = 255;
@@ -47,7 +43,6 @@ pub enum Said {
     Bytes(u8, Bytes),
     /// Nothing more for a channel.
     Close(u8),
-    /// It leaves.
     Leave,
     /// Nothing for us.
     Nothing,

@@ -5,18 +5,14 @@ use crate::server::query::Query;
 /// The standard streams asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Streams {
-    /// Standard input.
     pub stdin: bool,
-    /// Standard output.
     pub stdout: bool,
     /// Standard error; never with a terminal, which has one output.
     pub stderr: bool,
-    /// A terminal.
     pub tty: bool,
 }
 
 impl Streams {
-    /// Reads the parameters.
     pub fn parse(query: &Query) -> Result<Self, &'static str> {
         let tty = query.flag(&["tty"]);
         let streams = Self {

@@ -12,7 +12,6 @@ const FILE: &str = "vol_data.json";
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Record {
-    /// The driver.
     #[serde(rename = "driverName")]
     pub driver: String,
     /// Its name for the volume.

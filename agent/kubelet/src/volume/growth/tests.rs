@@ -79,6 +79,7 @@ fn world(source: Value, capacity: &str, status: Value) -> World {
         read_only: false,
         block: false,
         exclusive: false,
+        asked: Default::default(),
     };
     let server = Server { claim, volume, patches: Vec::new(), events: Vec::new(), refusals: 0, mute: false };
     let server = Arc::new(Mutex::new(server));

@@ -2,7 +2,6 @@
 
 mod indexes;
 mod policies;
-mod schedule;
 mod status;
 
 use serde_json::Value;
@@ -10,6 +9,7 @@ use serde_json::Value;
 use super::{checks::IMMUTABLE, cursor::Cursor, pod};
 use crate::{
     access::{Fields, Get as _, copy, entries, existing, remove, same},
+    cron,
     labels::Selector,
     names,
 };
@@ -227,8 +227,8 @@ pub(super) fn cron_job(job: Cursor<'_>) {
     let spec = job.field("spec");
     let schedule = spec.field("schedule");
     if schedule.required() {
-        if let Err(message) = schedule::parse(schedule.str()) {
-            schedule.invalid(message);
+        if let Err(error) = cron::Schedule::parse(schedule.str(), jiff::tz::TimeZone::UTC) {
+            schedule.invalid(error.to_string());
         }
         if schedule.str().contains("TZ") {
             schedule.invalid("cannot use TZ or CRON_TZ in schedule, use timeZone field instead");

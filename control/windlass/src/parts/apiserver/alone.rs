@@ -218,7 +218,7 @@ fn settings(flags: &Flags, certificates: Certificates) -> anyhow::Result<Setting
     Ok(Settings {
         listen,
         advertise,
-        store: data_dir(flags).join("store.redb"),
+        store: crate::settings::store_file(&data_dir(flags)),
         service_cidrs: ranges.collect::<anyhow::Result<_>>()?,
         issuers,
         audiences: flags.list("api-audiences").map(<[String]>::to_vec).unwrap_or_default(),

@@ -12,7 +12,7 @@ const HORIZON_YEARS: i16 = 5;
 
 /// Why a schedule cannot be read.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Error {
+pub enum Error {
     /// Not five fields.
     #[error("expected exactly 5 fields, found {0}: [{1}]")]
     Fields(usize, String),
@@ -56,7 +56,7 @@ enum Rule {
 
 /// A schedule in its zone.
 #[derive(Clone, Debug)]
-pub(super) struct Schedule {
+pub struct Schedule {
     rule: Rule,
     zone: TimeZone,
 }
@@ -80,7 +80,7 @@ impl Schedule {
     ///
     /// # Errors
     /// What upstream's parser says.
-    pub(super) fn parse(text: &str, mut zone: TimeZone) -> Result<Self, Error> {
+    pub fn parse(text: &str, mut zone: TimeZone) -> Result<Self, Error> {
         let mut text = text;
         if let Some(rest) = text.strip_prefix("TZ=").or_else(|| text.strip_prefix("CRON_TZ=")) {
             let (name, rest) = rest.split_once(' ').unwrap_or((rest, ""));
@@ -89,7 +89,7 @@ impl Schedule {
         }
         if text.starts_with('@') {
             if let Some(pause) = text.strip_prefix("@every ") {
-                let nanos = machinery::duration::parse(pause).map_err(|_| Error::Pause(text.to_owned()))?;
+                let nanos = crate::duration::parse(pause).map_err(|_| Error::Pause(text.to_owned()))?;
                 let whole = SignedDuration::from_secs((nanos / 1_000_000_000).max(1));
                 return Ok(Self { rule: Rule::Every(whole), zone });
             }
@@ -111,7 +111,7 @@ impl Schedule {
 
     /// The first time after `after`, if there is one within five years.
     #[must_use]
-    pub(super) fn next(&self, after: Timestamp) -> Option<Timestamp> {
+    pub fn next(&self, after: Timestamp) -> Option<Timestamp> {
         let fields = match &self.rule {
             Rule::Every(pause) => {
                 let whole = Timestamp::from_second(after.as_second()).ok()?;

@@ -27,11 +27,12 @@ impl Keeping {
     {
         let ended = Ended { uid: uid.to_owned(), tell: self.ends.clone() };
         let (work, stop) = (self.work.clone(), self.stop.clone());
-        self.tasks.spawn(async move {
+        // Boxed, each, since what is waited for by value is kept once more by each that waits.
+        self.tasks.spawn(Box::pin(async move {
             let _ended = ended;
-            let lives = work.insist(move || Box::pin(worker()));
+            let lives = Box::pin(work.insist(|| Box::pin(worker())));
             stop.run_until_cancelled(lives).await;
-        });
+        }));
     }
 }
 

@@ -33,15 +33,20 @@ impl Manager {
         let on_disk =
             directories.into_iter().flatten().flatten().filter_map(|e| e.file_name().into_string().ok());
         let in_cgroups = self.context.cgroups.pods().await;
+        let unnamed = on_disk.chain(in_cgroups).map(|uid| (uid, None));
         // Logs go last: a kubelet that died before that left nothing else, and only they know the pod's name.
-        let logged = logged(&self.context.config.pod_logs_dir);
-        let mut found: BTreeMap<String, Pod> =
-            on_disk.chain(in_cgroups).map(|uid| (uid.clone(), bare(&uid))).collect();
-        found.extend(logged);
-        for (uid, pod) in found {
-            if unknown(&uid, &self.workers) && !orphans.contains_key(&uid) {
-                orphans.insert(uid, Arc::new(pod));
-            }
+        let named =
+            logged(&self.context.config.pod_logs_dir).into_iter().map(|(uid, name)| (uid, Some(name)));
+        let left = unnamed.chain(named).filter(|(uid, _)| unknown(uid, &self.workers));
+        let mut found: BTreeMap<String, Option<Name>> = BTreeMap::new();
+        for (uid, name) in left.filter(|(uid, _)| !orphans.contains_key(uid)) {
+            let known = found.entry(uid).or_default();
+            *known = name.or(known.take());
+        }
+        for (uid, name) in found {
+            let mut pod = bare(&uid);
+            (pod.metadata.namespace, pod.metadata.name) = name.unzip();
+            orphans.insert(uid, Arc::new(pod));
         }
         for (uid, pod) in orphans {
             tracing::info!(pod = crate::pod::described(&pod), "ending an orphaned pod");
@@ -73,16 +78,16 @@ impl Manager {
     }
 }
 
+/// A pod's namespace and name.
+type Name = (String, String);
+
 /// The pods whose logs are in a directory, by UID; what is not named `NAMESPACE_NAME_UID` is no pod's.
-fn logged(dir: &Path) -> BTreeMap<String, Pod> {
+fn logged(dir: &Path) -> Vec<(String, Name)> {
     let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
     let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
     let of_pod = |name: String| match name.split('_').collect::<Vec<_>>()[..] {
         [namespace, name, uid] if ![namespace, name, uid].contains(&"") => {
-            let mut pod = bare(uid);
-            pod.metadata.namespace = Some(namespace.to_owned());
-            pod.metadata.name = Some(name.to_owned());
-            Some((uid.to_owned(), pod))
+            Some((uid.to_owned(), (namespace.to_owned(), name.to_owned())))
         }
         _ => None,
     };
@@ -108,8 +113,7 @@ mod tests {
             std::fs::create_dir(dir.path().join(name)).unwrap();
         }
         let found = logged(dir.path());
-        assert_eq!(found.keys().collect::<Vec<_>>(), ["uid"]);
-        assert_eq!(crate::pod::described(&found["uid"]), "p_n(uid)");
+        assert_eq!(found, [("uid".to_owned(), ("n".to_owned(), "p".to_owned()))]);
         assert!(logged(&dir.path().join("absent")).is_empty());
     }
 }

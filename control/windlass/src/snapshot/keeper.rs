@@ -1,0 +1,173 @@
+//! Snapshots of a server that runs: on request and by schedule, one at a time, while it serves.
+
+use super::archive;
+use super::folder::{self, Folder};
+use super::request::{self, Listener, Request};
+use anyhow::{Context as _, anyhow};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use machinery::cron::Schedule;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use store::embedded::Store;
+use supervise::{Supervisor, Task, Work, accept};
+use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
+
+/// What files of scheduled snapshots are called.
+const SCHEDULED: &str = "scheduled";
+/// The clock on the wall may be set: it is looked at again after this long.
+const LONGEST_SLEEP: Duration = Duration::from_secs(60);
+/// Requests at once; each waits for the one before it.
+const REQUESTS: usize = 8;
+
+/// When snapshots are made unasked, where they go, and how many stay.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) schedule: Option<Schedule>,
+    pub(crate) keep: usize,
+    pub(crate) folder: Folder,
+}
+
+impl Plan {
+    /// Upstream has no counterpart; schedule and number are what users of k3s know.
+    pub(crate) const SCHEDULE: &str = "0 */12 * * *";
+    pub(crate) const KEEP: usize = 5;
+
+    /// `schedule` as cron writes it, in the machine's time zone; empty for none.
+    pub(crate) fn new(schedule: &str, keep: usize, dir: PathBuf) -> anyhow::Result<Self> {
+        let zone = TimeZone::try_system().unwrap_or(TimeZone::UTC);
+        let schedule = match schedule {
+            "" => None,
+            text => {
+                Some(Schedule::parse(text, zone).with_context(|| format!("--snapshot-schedule {text:?}"))?)
+            }
+        };
+        Ok(Self { schedule, keep, folder: Folder::new(dir) })
+    }
+}
+
+/// What goes into a snapshot.
+pub(crate) struct Contents<'a> {
+    pub(crate) store: &'a Store,
+    pub(crate) server_dir: &'a Path,
+    pub(crate) node: &'a str,
+}
+
+impl Contents<'_> {
+    /// Writes a snapshot into `folder` and gives its path.
+    pub(crate) async fn save(&self, folder: &Folder, name: &str) -> anyhow::Result<PathBuf> {
+        let work = {
+            let folder = folder.clone();
+            tokio::task::spawn_blocking(move || folder.begin()).await??
+        };
+        let copy = work.join("store");
+        let revision = self.store.snapshot(&copy).await?;
+        let (server_dir, node) = (self.server_dir.to_owned(), self.node.to_owned());
+        let (folder, name) = (folder.clone(), name.to_owned());
+        let written = move || {
+            let mut files = archive::files_below(&server_dir, &server_dir.join("pki"))?;
+            files.push((crate::settings::STORE_FILE.to_owned(), copy));
+            let file = work.join("snapshot");
+            archive::write(&file, &node, revision, &files).context("write the snapshot")?;
+            folder.finish(&file, &name, &node)
+        };
+        tokio::task::spawn_blocking(written).await?
+    }
+}
+
+/// Makes the snapshots of a running server.
+pub(crate) struct Keeper {
+    plan: Plan,
+    store: Arc<Store>,
+    server_dir: PathBuf,
+    node: String,
+    /// Held while one is written.
+    busy: Mutex<()>,
+}
+
+impl Keeper {
+    pub(crate) fn new(plan: Plan, store: Arc<Store>, server_dir: PathBuf, node: String) -> Arc<Self> {
+        Arc::new(Self { plan, store, server_dir, node, busy: Mutex::default() })
+    }
+
+    async fn save(&self, folder: &Folder, name: &str) -> anyhow::Result<PathBuf> {
+        let _busy = self.busy.lock().await;
+        let contents = Contents { store: &self.store, server_dir: &self.server_dir, node: &self.node };
+        let path = contents.save(folder, name).await?;
+        tracing::info!(path = %path.display(), "wrote a snapshot");
+        Ok(path)
+    }
+
+    /// What it does unasked and on request.
+    pub(crate) fn tasks(self: &Arc<Self>, supervisor: &Supervisor) -> Vec<Task> {
+        let (keeper, supervisor) = (self.clone(), supervisor.clone());
+        let requests = Task::new("snapshot requests", move |stop| {
+            let (keeper, supervisor) = (keeper.clone(), supervisor.clone());
+            async move { Ok(keeper.serve(&supervisor, &stop).await?) }
+        });
+        let keeper = self.clone();
+        let scheduled = self.plan.schedule.clone().map(|schedule| {
+            Task::new("snapshots", move |stop: CancellationToken| {
+                let (keeper, schedule) = (keeper.clone(), schedule.clone());
+                async move {
+                    stop.run_until_cancelled(Box::pin(keeper.follow(&schedule))).await;
+                    Ok(())
+                }
+            })
+        });
+        [requests].into_iter().chain(scheduled).collect()
+    }
+
+    async fn follow(&self, schedule: &Schedule) {
+        let mut last = Timestamp::now();
+        while let Some(next) = schedule.next(last) {
+            loop {
+                let left = Duration::try_from(next.duration_since(Timestamp::now())).unwrap_or_default();
+                if left.is_zero() {
+                    break;
+                }
+                tokio::time::sleep(left.min(LONGEST_SLEEP)).await;
+            }
+            // of times missed while the machine slept, none is made up for
+            last = Timestamp::now();
+            if let Err(error) = Box::pin(self.take_scheduled()).await {
+                tracing::error!(error = format!("{error:#}"), "no snapshot was made");
+            }
+        }
+        tracing::warn!("the schedule of snapshots has no time left");
+        std::future::pending().await
+    }
+
+    async fn take_scheduled(&self) -> anyhow::Result<()> {
+        self.save(&self.plan.folder, SCHEDULED).await?;
+        let (folder, node, keep) = (self.plan.folder.clone(), self.node.clone(), self.plan.keep);
+        let removed = tokio::task::spawn_blocking(move || folder.prune(SCHEDULED, &node, keep)).await??;
+        for path in removed {
+            tracing::info!(path = %path.display(), "removed an old snapshot");
+        }
+        Ok(())
+    }
+
+    async fn serve(
+        self: Arc<Self>,
+        supervisor: &Supervisor,
+        stop: &CancellationToken,
+    ) -> std::io::Result<()> {
+        let listener = Listener::bind(&self.server_dir)?;
+        let work = Work::new(supervisor, "snapshot requests");
+        accept(&listener, REQUESTS, &work, stop, |stream, _| {
+            let keeper = self.clone();
+            async move { request::answer(stream, async |request| keeper.requested(request).await).await }
+        })
+        .await;
+        Ok(())
+    }
+
+    async fn requested(&self, request: Request) -> anyhow::Result<PathBuf> {
+        let name = folder::parse_name(&request.name).map_err(|e| anyhow!(e))?;
+        let folder = request.dir.map_or_else(|| self.plan.folder.clone(), Folder::new);
+        self.save(&folder, &name).await
+    }
+}

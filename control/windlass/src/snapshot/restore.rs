@@ -1,0 +1,126 @@
+//! A snapshot becomes a server's state: checked whole beside it, then put in its place in one step, so that a crash leaves
+//! the one or the other. What was there is kept.
+
+use super::archive::{self, Snapshot};
+use crate::settings;
+use anyhow::Context as _;
+use jiff::Timestamp;
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+use serde::Serialize;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+/// How far revisions move forward: further than any server wrote between the snapshot and its end, so that no revision
+/// comes again with another meaning. etcd's own tools advise as much.
+const AHEAD: u64 = 1_000_000_000;
+
+/// What was done.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Restored {
+    #[serde(flatten)]
+    pub(super) snapshot: Snapshot,
+    /// Where the state before it is.
+    pub(super) replaced: Option<PathBuf>,
+}
+
+/// Makes the snapshot at `path` the state in `dir`, a server's directory that no server uses.
+pub(super) fn restore(path: &Path, dir: &Path) -> anyhow::Result<Restored> {
+    let parent = dir.parent().context("the server's directory has no parent")?;
+    pki::files::create_private_dir(parent)?;
+    let _lock = if dir.exists() { Some(crate::lock::take(dir, "windlass server")?) } else { None };
+    let fresh = beside(dir, "restoring");
+    if fresh.exists() {
+        fs::remove_dir_all(&fresh).with_context(|| format!("remove {}", fresh.display()))?;
+    }
+    let snapshot = archive::unpack(path, &fresh).inspect_err(|_| {
+        // the error that counts is on its way
+        let _ = fs::remove_dir_all(&fresh);
+    })?;
+    store::embedded::advance(&settings::store_file(&fresh), AHEAD)?;
+    let replaced = if dir.exists() {
+        let aside = beside(dir, &format!("before-{}", Timestamp::now().as_second()));
+        renameat2(AT_FDCWD, &fresh, AT_FDCWD, dir, RenameFlags::RENAME_EXCHANGE)
+            .with_context(|| format!("exchange {} and {}", fresh.display(), dir.display()))?;
+        fs::rename(&fresh, &aside).with_context(|| format!("name {}", aside.display()))?;
+        Some(aside)
+    } else {
+        fs::rename(&fresh, dir).with_context(|| format!("name {}", dir.display()))?;
+        None
+    };
+    File::open(parent)?.sync_all()?;
+    Ok(Restored { snapshot, replaced })
+}
+
+fn beside(dir: &Path, what: &str) -> PathBuf {
+    let mut name = dir.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{what}"));
+    dir.with_file_name(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::folder::Folder;
+    use super::super::keeper::Contents;
+    use super::*;
+    use bytes::Bytes;
+    use store::embedded::{Options, Store};
+    use store::{Backend as _, Expect};
+
+    async fn write(dir: &Path, key: &str) {
+        pki::files::create_private_dir(&dir.join("pki")).unwrap();
+        fs::write(dir.join("pki/ca.key"), key).unwrap();
+        let store = Store::open(settings::store_file(dir), Options::default()).unwrap();
+        store.put(key, Bytes::from_static(b"{}"), Expect::Absent, None).await.unwrap();
+    }
+
+    async fn save(dir: &Path, to: &Path) -> PathBuf {
+        let store = Store::open(settings::store_file(dir), Options::default()).unwrap();
+        let contents = Contents { store: &store, server_dir: dir, node: "n1" };
+        contents.save(&Folder::new(to.to_owned()), "on-demand").await.unwrap()
+    }
+
+    async fn state(dir: &Path) -> (Vec<String>, u64, String) {
+        let store = Store::open(settings::store_file(dir), Options::default()).unwrap();
+        let keys = store.list("/", None, 0, None).await.unwrap().entries;
+        let key = fs::read_to_string(dir.join("pki/ca.key")).unwrap();
+        (keys.iter().map(|e| e.key.to_string()).collect(), store.revision(), key)
+    }
+
+    #[tokio::test]
+    async fn an_earlier_state_comes_back_with_its_keys_and_the_later_one_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let server = dir.path().join("server");
+        write(&server, "/a").await;
+        let snapshot = save(&server, &dir.path().join("snapshots")).await;
+        write(&server, "/b").await;
+        let restored = restore(&snapshot, &server).unwrap();
+        assert_eq!(state(&server).await, (vec!["/a".to_owned()], 1 + AHEAD, "/a".to_owned()));
+        let aside = restored.replaced.unwrap();
+        assert_eq!(state(&aside).await, (vec!["/a".to_owned(), "/b".to_owned()], 2, "/b".to_owned()));
+        // on a machine that has nothing
+        let other = dir.path().join("other/server");
+        assert!(restore(&snapshot, &other).unwrap().replaced.is_none());
+        assert_eq!(state(&other).await.0, ["/a"]);
+    }
+
+    #[tokio::test]
+    async fn a_server_that_runs_or_a_damaged_snapshot_must_not_change_anything() {
+        let dir = tempfile::tempdir().unwrap();
+        let server = dir.path().join("server");
+        write(&server, "/a").await;
+        let snapshot = save(&server, &dir.path().join("snapshots")).await;
+        let before = state(&server).await;
+        let lock = crate::lock::take(&server, "windlass server").unwrap();
+        let error = restore(&snapshot, &server).unwrap_err().to_string();
+        assert!(error.starts_with("another windlass server (process "), "{error}");
+        drop(lock);
+        let mut bytes = fs::read(&snapshot).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        fs::write(&snapshot, bytes).unwrap();
+        assert!(restore(&snapshot, &server).is_err());
+        assert_eq!(state(&server).await, before);
+        assert!(!beside(&server, "restoring").exists());
+    }
+}
