@@ -17,7 +17,7 @@ use supervise::{Backoff, chain};
 use tokio_util::sync::CancellationToken;
 
 /// First and longest pause between attempts.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
+pub(crate) const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
 
 /// Why the node cannot join.
 #[derive(Debug, thiserror::Error)]
@@ -101,7 +101,7 @@ pub(crate) async fn client(node: &str, files: &Files) -> Result<kube::Client, Er
     client_of(&text).await.map_err(fail)
 }
 
-async fn client_of(kubeconfig: &str) -> Result<kube::Client, String> {
+pub(crate) async fn client_of(kubeconfig: &str) -> Result<kube::Client, String> {
     let parsed = kube::config::Kubeconfig::from_yaml(kubeconfig).map_err(|e| e.to_string())?;
     let options = kube::config::KubeConfigOptions::default();
     let config = kube::Config::from_custom_kubeconfig(parsed, &options).await.map_err(|e| e.to_string())?;

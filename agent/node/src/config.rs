@@ -7,6 +7,9 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+/// The program of the CNI plugins.
+const PLUGINS_PROGRAM: &str = "windlass-cni";
+
 /// An agent's configuration, whole and checked before anything is started.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -89,6 +92,22 @@ impl Config {
         }
     }
 
+    /// What the pod network is told; the program of the CNI plugins lies beside our own.
+    ///
+    /// # Errors
+    /// Our own place is unknown.
+    pub fn network(&self) -> std::io::Result<network::Config> {
+        Ok(network::Config {
+            conf_dir: self.cni_conf_dir.clone(),
+            cluster_cidrs: self.cluster_cidrs.clone(),
+            plugins: Some(network::Plugins {
+                program: std::env::current_exe()?.with_file_name(PLUGINS_PROGRAM),
+                bin_dir: self.cni_bin_dir.clone(),
+            }),
+            ..network::Config::new(self.node_name.clone())
+        })
+    }
+
     /// Where the agent keeps its credentials.
     #[must_use]
     pub fn agent_dir(&self) -> PathBuf {
@@ -113,7 +132,8 @@ pub fn check_node_name(name: &str) -> Result<(), String> {
 
 /// The usual file; where that names only a resolver on the machine itself (systemd-resolved), the file of the resolvers
 /// behind it: pods cannot reach the machine's loopback.
-fn default_resolv_conf() -> PathBuf {
+#[must_use]
+pub fn default_resolv_conf() -> PathBuf {
     const USUAL: &str = "/etc/resolv.conf";
     const BEHIND: &str = "/run/systemd/resolve/resolv.conf";
     let text = std::fs::read_to_string(USUAL).unwrap_or_default();

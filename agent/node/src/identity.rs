@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 /// Where everything is.
 #[derive(Clone, Debug)]
 pub struct Files {
-    dir: PathBuf,
+    kubeconfig: PathBuf,
+    pki: PathBuf,
 }
 
 /// A certificate and its key.
@@ -64,32 +65,38 @@ impl Files {
     /// The files below `dir`.
     #[must_use]
     pub fn new(dir: &Path) -> Self {
-        Self { dir: dir.to_owned() }
+        Self::at(dir.join("kubeconfig"), dir.join("pki"))
+    }
+
+    /// A kubeconfig and a directory of certificates, wherever they are.
+    #[must_use]
+    pub fn at(kubeconfig: PathBuf, pki: PathBuf) -> Self {
+        Self { kubeconfig, pki }
     }
 
     /// Creates the directories.
     pub fn create(&self) -> Result<(), pki::Error> {
-        files::create_private_dir(&self.dir.join("pki"))
+        files::create_private_dir(&self.pki)
     }
 
     /// The kubeconfig.
     #[must_use]
     pub fn kubeconfig(&self) -> PathBuf {
-        self.dir.join("kubeconfig")
+        self.kubeconfig.clone()
     }
 
     /// The authority of the kubelet's clients.
     #[must_use]
     pub fn client_ca(&self) -> PathBuf {
-        self.dir.join("pki/client-ca.crt")
+        self.pki.join("client-ca.crt")
     }
 
     /// The current certificate and key of a role.
     #[must_use]
     pub fn pair(&self, role: Role) -> PathBuf {
-        self.dir.join(match role {
-            Role::Client => "pki/kubelet-client-current.pem",
-            Role::Serving => "pki/kubelet-server-current.pem",
+        self.pki.join(match role {
+            Role::Client => "kubelet-client-current.pem",
+            Role::Serving => "kubelet-server-current.pem",
         })
     }
 
@@ -138,9 +145,9 @@ impl Files {
     }
 
     fn pending_path(&self, role: Role) -> PathBuf {
-        self.dir.join(match role {
-            Role::Client => "pki/kubelet-client.key.new",
-            Role::Serving => "pki/kubelet-server.key.new",
+        self.pki.join(match role {
+            Role::Client => "kubelet-client.key.new",
+            Role::Serving => "kubelet-server.key.new",
         })
     }
 

@@ -4,6 +4,7 @@
 //! - [`bootstrap`]: from a join token to credentials of our own; [`cluster_info`]: what a cluster says before it knows us
 //! - [`certificate`]: a certificate through the API (`certificates.k8s.io`); [`identity`]: the files they are kept in
 //! - [`rotation`]: renews them; [`client`]: a client that changes its certificate without its users noticing
+//! - [`tasks`]: network, DNS and proxy, each as a task; [`kubelet_alone`]: a kubelet that is a program of its own
 //! - [`kubelet_parts`]: the kubelet's settings and its parts together
 //! - [`mod@run`]: the list of tasks, which the crate `supervise` keeps running
 
@@ -16,9 +17,11 @@ mod client;
 pub mod cluster_info;
 pub mod config;
 pub mod identity;
+pub mod kubelet_alone;
 mod kubelet_parts;
 mod rotation;
 mod run;
+pub mod tasks;
 
 pub use config::Config;
 pub use run::{Error, run};

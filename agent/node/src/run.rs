@@ -7,7 +7,7 @@ use crate::bootstrap;
 use crate::client::{self, Slot};
 use crate::config::{Config, check_node_name};
 use crate::identity::Files;
-use crate::{cluster_info, kubelet_parts, rotation};
+use crate::{cluster_info, kubelet_parts, rotation, tasks};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use supervise::{Supervisor, Task, TaskError, chain};
@@ -45,7 +45,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     if config.node_ips.is_empty() {
         return Err(Error::Config("the node has no address".to_owned()));
     }
-    let network = network_settings(&config).map_err(Error::Executable)?;
+    let network = config.network().map_err(Error::Executable)?;
     let (config, supervisor) = (Arc::new(config), Supervisor::default());
     let tasks = match config.server.clone() {
         Some(server) => {
@@ -85,7 +85,11 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
 }
 
 /// The kubelet stops first: it must not start pods while their network and services go.
-fn kubelet_task(settings: kubelet::Config, client: Option<kube::Client>, supervisor: &Supervisor) -> Task {
+pub(crate) fn kubelet_task(
+    settings: kubelet::Config,
+    client: Option<kube::Client>,
+    supervisor: &Supervisor,
+) -> Task {
     let supervisor = supervisor.clone();
     Task::new("kubelet", move |token| {
         kubelet_parts::run(settings.clone(), client.clone(), supervisor.clone(), token)
@@ -122,43 +126,10 @@ fn cluster_tasks(
                 })
             })
         },
-        {
-            let (client, supervisor) = (client.clone(), supervisor.clone());
-            Task::new("network", move |token| {
-                let (client, settings, supervisor) = (client.clone(), network.clone(), supervisor.clone());
-                async move { Ok(network::run(settings, client, &supervisor, token).await?) }
-            })
-        },
-        {
-            let (client, settings, supervisor) = (client.clone(), dns_settings(config), supervisor.clone());
-            Task::new("dns", move |token| {
-                let (client, settings, supervisor) = (client.clone(), settings.clone(), supervisor.clone());
-                async move { Ok(dns::run(settings, client, &supervisor, token).await?) }
-            })
-        },
-        {
-            let (settings, supervisor) = (proxy_settings(config), supervisor.clone());
-            Task::new("proxy", move |token| {
-                let (client, settings, supervisor) = (client.clone(), settings.clone(), supervisor.clone());
-                async move { Ok(proxy::run(settings, client, &supervisor, token).await?) }
-            })
-        },
+        tasks::network(network, client.clone(), supervisor),
+        tasks::dns(dns_settings(config), client.clone(), supervisor),
+        tasks::proxy(proxy_settings(config), client, supervisor),
     ]
-}
-
-/// The program of the CNI plugins lies beside our own.
-const PLUGINS_PROGRAM: &str = "windlass-cni";
-
-fn network_settings(config: &Config) -> std::io::Result<network::Config> {
-    Ok(network::Config {
-        conf_dir: config.cni_conf_dir.clone(),
-        cluster_cidrs: config.cluster_cidrs.clone(),
-        plugins: Some(network::Plugins {
-            program: std::env::current_exe()?.with_file_name(PLUGINS_PROGRAM),
-            bin_dir: config.cni_bin_dir.clone(),
-        }),
-        ..network::Config::new(config.node_name.clone())
-    })
 }
 
 fn dns_settings(config: &Config) -> dns::Config {
@@ -200,7 +171,10 @@ fn standalone_tasks(config: &Arc<Config>, files: Files) -> Vec<Task> {
 }
 
 /// Work that never ends, ended by the token.
-async fn until<T>(token: CancellationToken, work: impl Future<Output = T>) -> Result<(), TaskError> {
+pub(crate) async fn until<T>(
+    token: CancellationToken,
+    work: impl Future<Output = T>,
+) -> Result<(), TaskError> {
     token.run_until_cancelled(work).await;
     Ok(())
 }

@@ -4,6 +4,7 @@
 //! - [`secret_token`]: service account tokens kept in secrets
 //! - [`service_account`]: tokens signed by the cluster's key, and what they are bound to
 //! - [`bootstrap_token`]: secrets that let a machine join; [`static_token`]: a fixed list
+//! - [`request_header`]: what a proxy in front says
 //! - [`bearer`]: where a request carries its token; [`review`]: TokenReview
 //!
 //! As upstream: every authenticator is asked, the first success wins; a failed credential is never taken for none.
@@ -11,6 +12,7 @@
 pub mod bearer;
 pub mod bootstrap_token;
 pub mod certificate;
+pub mod request_header;
 pub mod review;
 mod secret_token;
 pub mod service_account;
@@ -44,6 +46,8 @@ pub struct Identity {
 /// What the authenticator needs to know. Absent parts recognise nobody.
 #[derive(Default)]
 pub struct Config {
+    /// Who may say in headers who a caller is.
+    pub front_proxies: Option<request_header::FrontProxies>,
     /// Authorities of client certificates.
     pub client_authorities: Option<certificate::Authorities>,
     /// Verifies service account tokens.
@@ -60,6 +64,7 @@ pub struct Config {
 
 /// Recognises callers.
 pub struct Authenticator {
+    front_proxies: Option<request_header::FrontProxies>,
     authorities: ArcSwapOption<certificate::Authorities>,
     service_accounts: Option<service_account::Tokens>,
     api_audiences: Vec<String>,
@@ -79,6 +84,7 @@ impl Authenticator {
     #[must_use]
     pub fn new(config: Config, objects: Arc<dyn Lookup>) -> Self {
         Authenticator {
+            front_proxies: config.front_proxies,
             authorities: ArcSwapOption::new(config.client_authorities.map(Arc::new)),
             service_accounts: config.service_accounts.map(service_account::Tokens::new),
             api_audiences: config.api_audiences,
@@ -103,6 +109,13 @@ impl Authenticator {
     ) -> Result<User, Unauthenticated> {
         let mut failures = Vec::new();
         let token = bearer::take(&mut parts.headers);
+        if let Some(proxies) = &self.front_proxies {
+            match proxies.user(peer, &mut parts.headers, now) {
+                Ok(Some(user)) => return Ok(with_group(user)),
+                Ok(None) => {}
+                Err(e) => failures.push(e),
+            }
+        }
         if let Some(authorities) = self.authorities.load_full() {
             match peer.user(&authorities, now) {
                 Ok(Some(user)) => return Ok(with_group(user)),

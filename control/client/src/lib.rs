@@ -4,6 +4,7 @@
 //!   [`Informer`]: the same kept as a map that many read (`source`, `follow`, `mirror`, [`informer`])
 //! - [`decode`]: an object is read by itself and leniently, so that no single one blinds a watcher
 //! - [`Key`], [`queue`]: what is reconciled, each key at most once at a time
+//! - [`leader`]: one of several leads, by a Lease
 //! - [`recorder`]: events, counted and bounded as upstream's recorder does it
 //! - `fake`, for tests: an API server as far as watches need one
 //!
@@ -17,6 +18,7 @@ pub mod fake;
 mod follow;
 pub mod informer;
 mod key;
+pub mod leader;
 mod mirror;
 pub mod queue;
 pub mod recorder;

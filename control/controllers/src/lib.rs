@@ -8,7 +8,7 @@
 //! - Accounts and trust: [`service_account`], [`service_account_token`], [`root_ca`], [`role_aggregation`], [`signing`], [`bootstrap_token`]
 //! - Everything: [`garbage`], [`namespace`], [`resource_quota`]
 //!
-//! [`mod@run`] starts them, in one list.
+//! [`mod@run`] starts them, in one list, those that the [`Selection`] has.
 //!
 //! Shared parts: [`informer`] (one watch a kind), [`queue`] (keys to work on) and [`recorder`] (events) of the crate `client`,
 //! [`reconcile`] (the worker loop and its errors), [`cluster`] (the informers together), [`expectations`] (own writes not seen yet), [`pods`] (making and
@@ -48,6 +48,7 @@ mod resource_quota;
 mod role_aggregation;
 mod root_ca;
 mod run;
+mod selection;
 mod service_account;
 mod service_account_token;
 mod service_address;
@@ -61,4 +62,6 @@ mod volume_expand;
 mod volume_protection;
 
 use client::{informer, queue, recorder};
-pub use run::{Config, run};
+pub use node_ipam::Ranges;
+pub use run::{Clients, Config, run};
+pub use selection::{Selection, UnknownController};

@@ -19,13 +19,27 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Prefix length of a node's range, by family (upstream's `--node-cidr-mask-size`).
-const NODE_PREFIX: (u8, u8) = (24, 64);
+/// Where nodes' pod ranges come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ranges {
+    /// The cluster's, at most one a family; none where somebody else gives nodes their ranges.
+    pub cluster: Vec<IpNet>,
+    /// What no node gets, such as services' addresses.
+    pub taken: Vec<IpNet>,
+    /// Prefix length of a node's range, by family (upstream's `--node-cidr-mask-size`).
+    pub prefixes: (u8, u8),
+}
+
+impl Default for Ranges {
+    fn default() -> Self {
+        Self { cluster: Vec::new(), taken: Vec::new(), prefixes: (24, 64) }
+    }
+}
 
 /// The controller; run it with one worker.
 pub(crate) struct NodeRanges {
     nodes: Arc<Informer<Node>>,
-    cluster_cidrs: Vec<IpNet>,
+    ranges: Ranges,
     /// Ranges given out and not yet seen on their node.
     given: Mutex<BTreeMap<Key, Vec<IpNet>>>,
     client: Client,
@@ -39,7 +53,7 @@ impl NodeRanges {
         cluster: &Cluster,
         client: Client,
         recorder: Recorder,
-        cluster_cidrs: Vec<IpNet>,
+        ranges: Ranges,
         queue: &Arc<Queue>,
     ) -> Self {
         let wake = queue.clone();
@@ -48,7 +62,7 @@ impl NodeRanges {
                 wake.add(key_of(&**node));
             }
         });
-        Self { nodes: cluster.nodes.clone(), cluster_cidrs, given: Mutex::default(), client, recorder }
+        Self { nodes: cluster.nodes.clone(), ranges, given: Mutex::default(), client, recorder }
     }
 }
 
@@ -63,7 +77,7 @@ impl Reconcile for NodeRanges {
     const NAME: &'static str = "cidrAllocator";
 
     async fn reconcile(&self, key: &Key) -> Result<Option<Duration>, Error> {
-        if self.cluster_cidrs.is_empty() {
+        if self.ranges.cluster.is_empty() {
             return Ok(None); // somebody else gives ranges, or nobody
         }
         let node = self.nodes.get(key);
@@ -74,9 +88,13 @@ impl Reconcile for NodeRanges {
         }
         let Some(node) = node else { return Ok(None) };
         let mut taken: BTreeSet<IpNet> = self.nodes.list("").iter().flat_map(|n| ranges(n)).collect();
+        taken.extend(&self.ranges.taken);
         taken.extend(self.given.lock().values().flatten().copied());
         let own = self.given.lock().get(key).cloned();
-        let chosen = own.or_else(|| self.cluster_cidrs.iter().map(|c| first_free(*c, &taken)).collect());
+        let chosen = own.or_else(|| {
+            let Ranges { cluster, prefixes, .. } = &self.ranges;
+            cluster.iter().map(|range| first_free(*range, *prefixes, &taken)).collect()
+        });
         let Some(chosen) = chosen else {
             let message = format!("Node {key} status is now: CIDRNotAvailable");
             self.recorder.record(Self::NAME, &*node, Severity::Normal, "CIDRNotAvailable", message);
@@ -93,11 +111,11 @@ impl Reconcile for NodeRanges {
 }
 
 /// The first node range of `cluster` that overlaps nothing taken.
-fn first_free(cluster: IpNet, taken: &BTreeSet<IpNet>) -> Option<IpNet> {
+fn first_free(cluster: IpNet, prefixes: (u8, u8), taken: &BTreeSet<IpNet>) -> Option<IpNet> {
     let overlaps = |range: &IpNet| taken.iter().any(|t| t.contains(range) || range.contains(t));
     match cluster {
         IpNet::V4(net) => {
-            let prefix = NODE_PREFIX.0.max(net.prefix_len());
+            let prefix = prefixes.0.max(net.prefix_len());
             let step = 1u32.checked_shl(u32::from(32 - prefix)).unwrap_or(0);
             let first = u32::from(net.network());
             let count = 1u64 << (prefix - net.prefix_len());
@@ -108,7 +126,7 @@ fn first_free(cluster: IpNet, taken: &BTreeSet<IpNet>) -> Option<IpNet> {
             })
         }
         IpNet::V6(net) => {
-            let prefix = NODE_PREFIX.1.max(net.prefix_len());
+            let prefix = prefixes.1.max(net.prefix_len());
             let step = 1u128.checked_shl(u32::from(128 - prefix)).unwrap_or(0);
             let first = u128::from(net.network());
             // more nodes than this no cluster has
@@ -133,15 +151,18 @@ mod tests {
         let cluster: IpNet = "10.244.0.0/22".parse().unwrap();
         let mut taken = BTreeSet::from(["10.244.1.128/25".parse().unwrap()]);
         let mut given = Vec::new();
-        while let Some(range) = first_free(cluster, &taken) {
+        while let Some(range) = first_free(cluster, (24, 64), &taken) {
             taken.insert(range);
             given.push(range.to_string());
         }
         assert_eq!(given, ["10.244.0.0/24", "10.244.2.0/24", "10.244.3.0/24"]);
-        let v6 =
-            first_free("fd00:1::/48".parse().unwrap(), &BTreeSet::from(["fd00:1::/64".parse().unwrap()]));
+        let v6 = first_free(
+            "fd00:1::/48".parse().unwrap(),
+            (24, 64),
+            &BTreeSet::from(["fd00:1::/64".parse().unwrap()]),
+        );
         assert_eq!(v6.unwrap().to_string(), "fd00:1:0:1::/64");
-        let small = first_free("10.0.0.0/26".parse().unwrap(), &BTreeSet::new());
+        let small = first_free("10.0.0.0/26".parse().unwrap(), (24, 64), &BTreeSet::new());
         assert_eq!(small.unwrap().to_string(), "10.0.0.0/26");
     }
 }

@@ -15,7 +15,7 @@ use crate::garbage;
 use crate::inventory::Inventory;
 use crate::job::Jobs;
 use crate::namespace::Namespaces;
-use crate::node_ipam::NodeRanges;
+use crate::node_ipam::{NodeRanges, Ranges};
 use crate::node_lifecycle::NodeLifecycle;
 use crate::node_ttl::NodeTtl;
 use crate::pod_garbage::PodGarbage;
@@ -26,6 +26,7 @@ use crate::replica_set::{ReplicaSets, ReplicationControllers};
 use crate::resource_quota::ResourceQuotas;
 use crate::role_aggregation::RoleAggregation;
 use crate::root_ca::RootCa;
+use crate::selection::Selection;
 use crate::service_account::ServiceAccounts;
 use crate::service_account_token::ServiceAccountTokens;
 use crate::service_address::ServiceAddresses;
@@ -45,73 +46,186 @@ use std::sync::Arc;
 use supervise::{Scope, Supervisor};
 use tokio_util::sync::CancellationToken;
 
+/// A client for the controller with the service account of this name (in `kube-system`).
+pub type Clients = Arc<dyn Fn(&str) -> Client + Send + Sync>;
+
 /// What the controllers must know.
+#[derive(Clone)]
 pub struct Config {
-    /// Where nodes' pod ranges come from, at most one a family.
-    pub cluster_cidrs: Vec<IpNet>,
-    /// Signs certificate requests; its certificate is every namespace's root certificate.
-    pub authority: Arc<Authority>,
-    /// Signs the tokens of service accounts that are kept in secrets.
-    pub service_account_key: Arc<SigningKey>,
+    /// Which of them run.
+    pub selection: Selection,
+    /// Whom each writes as.
+    pub clients: Clients,
+    /// Where nodes' pod ranges come from.
+    pub node_ranges: Ranges,
+    /// Signs certificate requests; without one nobody does.
+    pub authority: Option<Arc<Authority>>,
+    /// Every namespace's root certificates, as PEM; without them none are published.
+    pub root_ca: Option<String>,
+    /// Signs the tokens of service accounts that are kept in secrets; without one nobody does.
+    pub service_account_key: Option<Arc<SigningKey>>,
 }
 
-/// Runs every controller until cancelled.
+impl Config {
+    /// Every controller, as `client`; nodes' ranges come out of `cluster_cidrs`, and `authority` is trusted by all.
+    #[must_use]
+    pub fn new(
+        client: &Client,
+        cluster_cidrs: Vec<IpNet>,
+        authority: Arc<Authority>,
+        key: Arc<SigningKey>,
+    ) -> Self {
+        let client = client.clone();
+        Self {
+            selection: Selection::all(),
+            clients: Arc::new(move |_| client.clone()),
+            node_ranges: Ranges { cluster: cluster_cidrs, ..Ranges::default() },
+            root_ca: Some(authority.cert_pem()),
+            authority: Some(authority),
+            service_account_key: Some(key),
+        }
+    }
+}
+
+/// Runs the controllers until cancelled; what they watch they watch as `client`.
 pub async fn run(client: Client, config: Config, supervisor: &Supervisor, shutdown: CancellationToken) {
     let scope = Scope::new(supervisor, "controllers/", &shutdown);
     let cluster = Cluster::default();
     let (recorder, writer) = Recorder::new(Some(client.clone()), None);
     scope.keep(writer.task("events"));
-    let mut start = Starter { tasks: Vec::new() };
-    let bundle = config.authority.cert_pem();
-    let (cl, rec) = (&client, &recorder);
+    let Config { selection, clients, node_ranges, authority, root_ca, service_account_key } = config;
+    let mut start = Starter { tasks: Vec::new(), selection, clients: clients.clone() };
+    let rec = &recorder;
     let inventory = Arc::new(Inventory::default());
-    start.add(5, |queue| ReplicaSets::new(&cluster, cl.clone(), rec.clone(), queue));
-    start.add(5, |queue| ReplicationControllers::new(&cluster, cl.clone(), rec.clone(), queue));
-    start.add(5, |queue| DaemonSets::new(&cluster, cl.clone(), rec.clone(), queue));
-    start.add(5, |queue| StatefulSets::new(&cluster, cl.clone(), rec.clone(), queue));
-    start.add(5, |queue| Jobs::new(&cluster, cl.clone(), rec.clone(), queue));
-    start.add(5, |queue| CronJobs::new(&cluster, cl.clone(), rec.clone(), queue));
-    start.add(1, |queue| TtlAfterFinished::new(&cluster, cl.clone(), queue));
-    start.add(1, |queue| Disruptions::new(&cluster, cl.clone(), rec.clone(), inventory.clone(), queue));
-    start.add(5, |queue| Deployments::new(&cluster, cl.clone(), rec.clone(), queue));
-    start.add(5, |queue| EndpointSlices::new(&cluster, cl.clone(), queue));
-    start.add(5, |queue| EndpointMirror::new(&cluster, cl.clone(), rec.clone(), queue));
-    start.add(2, |queue| Namespaces::new(&cluster, cl.clone(), queue));
-    start.add(1, |queue| RoleAggregation::new(&cluster, cl.clone(), queue));
-    start.add(1, |queue| ServiceAccounts::new(&cluster, cl.clone(), queue));
-    let key = config.service_account_key;
-    start.add(5, |queue| ServiceAccountTokens::new(&cluster, cl.clone(), key, bundle.clone(), queue));
-    start.add(1, |queue| ServiceAddresses::new(&cluster, cl.clone(), queue));
-    start.add(1, |queue| ServiceCidrs::new(&cluster, cl.clone(), queue));
-    start.add(1, |queue| ClaimProtection::new(&cluster, cl.clone(), queue));
-    start.add(1, |queue| VolumeProtection::new(&cluster, cl.clone(), queue));
-    let (claim_queue, _) = start.add(1, |queue| ClaimBinder::new(&cluster, cl.clone(), rec.clone(), queue));
-    start.add(1, |queue| VolumeBinder::new(&cluster, cl.clone(), rec.clone(), &claim_queue, queue));
-    start.add(5, |queue| EphemeralVolumes::new(&cluster, cl.clone(), rec.clone(), queue));
-    start.add(1, |queue| AttachDetach::new(&cluster, cl.clone(), rec.clone(), queue));
-    start.add(1, |queue| Expansion::new(&cluster, cl.clone(), rec.clone(), queue));
-    start.add(1, |queue| RootCa::new(&cluster, cl.clone(), bundle, queue));
-    start.add(1, |queue| NodeRanges::new(&cluster, cl.clone(), rec.clone(), config.cluster_cidrs, queue));
-    start.add(2, |queue| Signing::new(&cluster, cl.clone(), config.authority.clone(), queue));
-    start.add(1, |queue| BootstrapSigner::new(&cluster, cl.clone(), queue));
-    start.add(1, |queue| TokenCleaner::new(&cluster, cl.clone(), queue));
-    start.add(2, |queue| NodeLifecycle::new(&cluster, cl.clone(), rec.clone(), queue));
-    start.add(1, |queue| NodeTtl::new(&cluster, cl.clone(), queue));
-    start.add(2, |queue| TaintEviction::new(&cluster, cl.clone(), rec.clone(), queue));
-    let (left_over, pod_garbage) = start.add(2, |queue| PodGarbage::new(&cluster, cl.clone(), queue));
-    start.add(5, |queue| Autoscalers::new(&cluster, cl.clone(), rec.clone(), inventory.clone(), queue));
-    start.add(2, |queue| ResourceQuotas::new(&cluster, cl.clone(), inventory.clone(), queue));
+    start.add("replicaset-controller", "replicaset-controller", 5, |queue, cl| {
+        ReplicaSets::new(&cluster, cl, rec.clone(), queue)
+    });
+    start.add("replicationcontroller-controller", "replication-controller", 5, |queue, cl| {
+        ReplicationControllers::new(&cluster, cl, rec.clone(), queue)
+    });
+    start.add("daemonset-controller", "daemon-set-controller", 5, |queue, cl| {
+        DaemonSets::new(&cluster, cl, rec.clone(), queue)
+    });
+    start.add("statefulset-controller", "statefulset-controller", 5, |queue, cl| {
+        StatefulSets::new(&cluster, cl, rec.clone(), queue)
+    });
+    start.add("job-controller", "job-controller", 5, |queue, cl| Jobs::new(&cluster, cl, rec.clone(), queue));
+    start.add("cronjob-controller", "cronjob-controller", 5, |queue, cl| {
+        CronJobs::new(&cluster, cl, rec.clone(), queue)
+    });
+    start.add("ttl-after-finished-controller", "ttl-after-finished-controller", 1, |queue, cl| {
+        TtlAfterFinished::new(&cluster, cl, queue)
+    });
+    start.add("disruption-controller", "disruption-controller", 1, |queue, cl| {
+        Disruptions::new(&cluster, cl, rec.clone(), inventory.clone(), queue)
+    });
+    start.add("deployment-controller", "deployment-controller", 5, |queue, cl| {
+        Deployments::new(&cluster, cl, rec.clone(), queue)
+    });
+    start.add("endpointslice-controller", "endpointslice-controller", 5, |queue, cl| {
+        EndpointSlices::new(&cluster, cl, queue)
+    });
+    start.add("endpointslice-mirroring-controller", "endpointslicemirroring-controller", 5, |queue, cl| {
+        EndpointMirror::new(&cluster, cl, rec.clone(), queue)
+    });
+    start.add("namespace-controller", "namespace-controller", 2, |queue, cl| {
+        Namespaces::new(&cluster, cl, queue)
+    });
+    start.add("clusterrole-aggregation-controller", "clusterrole-aggregation-controller", 1, |queue, cl| {
+        RoleAggregation::new(&cluster, cl, queue)
+    });
+    start.add("serviceaccount-controller", "service-account-controller", 1, |queue, cl| {
+        ServiceAccounts::new(&cluster, cl, queue)
+    });
+    let bundle = root_ca.clone().unwrap_or_default();
+    if let Some(key) = service_account_key {
+        start.add("serviceaccount-token-controller", "", 5, |queue, cl| {
+            ServiceAccountTokens::new(&cluster, cl, key, bundle, queue)
+        });
+    }
+    // Upstream's API server does this.
+    start.add("service-address-controller", "", 1, |queue, cl| ServiceAddresses::new(&cluster, cl, queue));
+    start.add("service-cidr-controller", "service-cidrs-controller", 1, |queue, cl| {
+        ServiceCidrs::new(&cluster, cl, queue)
+    });
+    start.add("persistentvolumeclaim-protection-controller", "pvc-protection-controller", 1, |queue, cl| {
+        ClaimProtection::new(&cluster, cl, queue)
+    });
+    start.add("persistentvolume-protection-controller", "pv-protection-controller", 1, |queue, cl| {
+        VolumeProtection::new(&cluster, cl, queue)
+    });
+    let binder = ("persistentvolume-binder-controller", "persistent-volume-binder");
+    let claims =
+        start.add(binder.0, binder.1, 1, |queue, cl| ClaimBinder::new(&cluster, cl, rec.clone(), queue));
+    if let Some((claims, _)) = claims {
+        start.add(binder.0, binder.1, 1, |queue, cl| {
+            VolumeBinder::new(&cluster, cl, rec.clone(), &claims, queue)
+        });
+    }
+    start.add("ephemeral-volume-controller", "ephemeral-volume-controller", 5, |queue, cl| {
+        EphemeralVolumes::new(&cluster, cl, rec.clone(), queue)
+    });
+    start.add("persistentvolume-attach-detach-controller", "attachdetach-controller", 1, |queue, cl| {
+        AttachDetach::new(&cluster, cl, rec.clone(), queue)
+    });
+    start.add("persistentvolume-expander-controller", "expand-controller", 1, |queue, cl| {
+        Expansion::new(&cluster, cl, rec.clone(), queue)
+    });
+    if let Some(bundle) = root_ca {
+        start.add("root-ca-certificate-publisher-controller", "root-ca-cert-publisher", 1, |queue, cl| {
+            RootCa::new(&cluster, cl, bundle, queue)
+        });
+    }
+    start.add("node-ipam-controller", "node-controller", 1, |queue, cl| {
+        NodeRanges::new(&cluster, cl, rec.clone(), node_ranges, queue)
+    });
+    if let Some(authority) = authority {
+        start.add(
+            "certificatesigningrequest-signing-controller",
+            "certificate-controller",
+            2,
+            |queue, cl| Signing::new(&cluster, cl, authority, queue),
+        );
+    }
+    start.add("bootstrap-signer-controller", "bootstrap-signer", 1, |queue, cl| {
+        BootstrapSigner::new(&cluster, cl, queue)
+    });
+    start.add("token-cleaner-controller", "token-cleaner", 1, |queue, cl| {
+        TokenCleaner::new(&cluster, cl, queue)
+    });
+    start.add("node-lifecycle-controller", "node-controller", 2, |queue, cl| {
+        NodeLifecycle::new(&cluster, cl, rec.clone(), queue)
+    });
+    start.add("ttl-controller", "ttl-controller", 1, |queue, cl| NodeTtl::new(&cluster, cl, queue));
+    start.add("taint-eviction-controller", "node-controller", 2, |queue, cl| {
+        TaintEviction::new(&cluster, cl, rec.clone(), queue)
+    });
+    let pod_garbage =
+        start.add("pod-garbage-collector-controller", "pod-garbage-collector", 2, |queue, cl| {
+            PodGarbage::new(&cluster, cl, queue)
+        });
+    start.add("horizontal-pod-autoscaler-controller", "horizontal-pod-autoscaler", 5, |queue, cl| {
+        Autoscalers::new(&cluster, cl, rec.clone(), inventory.clone(), queue)
+    });
+    start.add("resourcequota-controller", "resourcequota-controller", 2, |queue, cl| {
+        ResourceQuotas::new(&cluster, cl, inventory.clone(), queue)
+    });
     cluster.start(&scope, &client);
     // no controller acts before it knows everything there is
     tokio::select! {
         () = shutdown.cancelled() => return,
         () = cluster.synced() => {}
     }
-    pod_garbage.adopt_existing(&left_over);
+    if let Some((left_over, pod_garbage)) = pod_garbage {
+        pod_garbage.adopt_existing(&left_over);
+    }
+    let collects = start.selection.has("garbage-collector-controller");
     for begin in start.tasks {
         begin(&scope);
     }
-    garbage::start(&scope, client, recorder, inventory).await;
+    if collects {
+        garbage::start(&scope, clients("generic-garbage-collector"), recorder, inventory).await;
+    }
     scope.ended().await;
 }
 
@@ -119,19 +233,26 @@ type Begin = Box<dyn FnOnce(&Scope) + Send>;
 
 struct Starter {
     tasks: Vec<Begin>,
+    selection: Selection,
+    clients: Clients,
 }
 
 impl Starter {
-    /// Makes a controller, which registers for what wakes it; its workers start later.
+    /// Makes the controller of upstream's name, unless it is not to run; it registers for what wakes it, and its workers start later.
     fn add<R: Reconcile>(
         &mut self,
+        name: &str,
+        account: &str,
         workers: usize,
-        make: impl FnOnce(&Arc<Queue>) -> R,
-    ) -> (Arc<Queue>, Arc<R>) {
+        make: impl FnOnce(&Arc<Queue>, Client) -> R,
+    ) -> Option<(Arc<Queue>, Arc<R>)> {
+        if !self.selection.has(name) {
+            return None;
+        }
         let queue = Arc::new(Queue::default());
-        let controller = Arc::new(make(&queue));
+        let controller = Arc::new(make(&queue, (self.clients)(account)));
         let (working, running) = (queue.clone(), controller.clone());
         self.tasks.push(Box::new(move |scope| work(scope, &working, &running, workers)));
-        (queue, controller)
+        Some((queue, controller))
     }
 }

@@ -31,6 +31,9 @@ pub fn attempt(snapshot: &Snapshot, pod: &Pod, round: u64) -> Attempt {
     if error.nodes == 0 {
         return Attempt::Failed { error, nominate: None, victims: Vec::new() };
     }
+    if !snapshot.profile.preempts {
+        return Attempt::Failed { error, nominate: None, victims: Vec::new() };
+    }
     match preempt(snapshot, pod, &error) {
         Ok(plan) => Attempt::Failed { error, nominate: Some(plan.node), victims: plan.victims },
         Err(refusal) => {

@@ -1,12 +1,12 @@
 //! Chooses a node for each pod, and binds it.
 //!
 //! - The pure core: [`model`] (pods and nodes as scheduling sees them), [`plugins`] (filters and scores, one file each),
-//!   [`schedule`] (snapshot and pod to node or [`fit::FitError`]), [`preempt`] (whom to evict), [`attempt`] (both), [`queue`] (whose turn it is;
+//!   [`schedule`] (snapshot and pod to node or [`fit::FitError`]), [`preempt`] (whom to evict), [`attempt`] (both), [`profile`] (which plugins, and how much each counts), [`queue`] (whose turn it is;
 //!   `now` is an argument), [`cache`] (the cluster with the pods assumed on their nodes).
 //! - The shell: [`mod@run`] watches (`watch`), schedules, and hands the outcome to [`report`] (bindings, events, conditions), and to [`volumes`] where the pod's
 //!   volumes must be bound first.
 //!
-//! Behaviour, orders, weights and texts are kube-scheduler's of 1.36 with its default profile.
+//! Behaviour, orders, weights and texts are kube-scheduler's of 1.36.
 
 #![warn(unreachable_pub)]
 
@@ -16,6 +16,7 @@ pub mod fit;
 pub mod model;
 pub mod plugins;
 mod preempt;
+pub mod profile;
 mod queue;
 mod report;
 mod run;
@@ -23,4 +24,5 @@ pub mod schedule;
 mod volumes;
 mod watch;
 
+pub use profile::Config;
 pub use run::{Error, run};

@@ -15,7 +15,11 @@ use crate::fit::{Plugin, Refusal};
 use crate::model::storage::Needs;
 use crate::model::terms::Spread;
 use crate::model::{NodeInfo, Pod, Snapshot};
+use crate::profile::Score;
 use std::sync::Arc;
+
+/// A filter that looks at a pod and a node only.
+type Filter = fn(&Pod, &NodeInfo) -> Result<(), Refusal>;
 
 /// Highest score of one plugin.
 pub const MAX_SCORE: i64 = 100;
@@ -53,38 +57,58 @@ impl Prepared {
     /// Whether the node takes the pod.
     pub fn filter(&self, snapshot: &Snapshot, pod: &Pod, node: &NodeInfo) -> Result<(), Refusal> {
         if let Some(named) = &self.named
+            && snapshot.profile.filters(Plugin::NodeAffinity)
             && !named.contains(&node.name)
         {
             let reason = "node(s) didn't satisfy plugin(s) [NodeAffinity]";
             return Err(Refusal::final_(Plugin::NodeAffinity, reason));
         }
-        taints::unschedulable(pod, node)?;
-        if pod.node.as_ref().is_some_and(|n| *n != node.name) {
+        let on = |plugin| snapshot.profile.filters(plugin);
+        if on(Plugin::NodeUnschedulable) {
+            taints::unschedulable(pod, node)?;
+        }
+        if on(Plugin::NodeName) && pod.node.as_ref().is_some_and(|n| *n != node.name) {
             let reason = "node(s) didn't match the requested node name";
             return Err(Refusal::final_(Plugin::NodeName, reason));
         }
-        taints::filter(pod, node)?;
-        node_affinity::filter(pod, node)?;
-        node_ports::filter(pod, node)?;
-        resources_fit::filter(pod, node)?;
+        let plain: [(Plugin, Filter); 4] = [
+            (Plugin::TaintToleration, taints::filter),
+            (Plugin::NodeAffinity, node_affinity::filter),
+            (Plugin::NodePorts, node_ports::filter),
+            (Plugin::NodeResourcesFit, resources_fit::filter),
+        ];
+        plain.iter().filter(|(plugin, _)| on(*plugin)).try_for_each(|(_, filter)| filter(pod, node))?;
         volumes::filter(snapshot, pod, node)?;
-        self.spread.filter(pod, &self.constraints, node)?;
-        self.affinity.filter(snapshot, pod, node)
+        if on(Plugin::PodTopologySpread) {
+            self.spread.filter(pod, &self.constraints, node)?;
+        }
+        match on(Plugin::InterPodAffinity) {
+            true => self.affinity.filter(snapshot, pod, node),
+            false => Ok(()),
+        }
     }
 
     /// Scores of `nodes`, which all passed the filters: the weighted sum of every plugin's.
     pub fn score(&self, snapshot: &Snapshot, pod: &Pod, nodes: &[Arc<NodeInfo>]) -> Vec<i64> {
         let mut total = vec![0; nodes.len()];
-        let mut add = |weight: i64, scores: Vec<i64>| {
-            total.iter_mut().zip(scores).for_each(|(t, s)| *t += weight * s);
+        let mut add = |score: Score, scores: &dyn Fn() -> Vec<i64>| {
+            let weight = snapshot.profile.weight(score);
+            if weight != 0 {
+                total.iter_mut().zip(scores()).for_each(|(t, s)| *t += weight * s);
+            }
         };
-        add(3, taints::score(pod, nodes));
-        add(2, node_affinity::score(pod, nodes));
-        add(2, spread::score(snapshot, pod, &self.constraints, self.defaulted, nodes));
-        add(2, inter_pod_affinity::score(snapshot, pod, nodes));
-        add(1, nodes.iter().map(|n| resources_fit::least_allocated(pod, n)).collect());
-        add(1, balanced::score(pod, nodes));
-        add(1, image_locality::score(snapshot, pod, nodes));
+        add(Score::TaintToleration, &|| taints::score(pod, nodes));
+        add(Score::NodeAffinity, &|| node_affinity::score(pod, nodes));
+        add(Score::PodTopologySpread, &|| {
+            spread::score(snapshot, pod, &self.constraints, self.defaulted, nodes)
+        });
+        add(Score::InterPodAffinity, &|| inter_pod_affinity::score(snapshot, pod, nodes));
+        let most = snapshot.profile.most_allocated;
+        add(Score::NodeResourcesFit, &|| {
+            nodes.iter().map(|n| resources_fit::allocated(pod, n, most)).collect()
+        });
+        add(Score::NodeResourcesBalancedAllocation, &|| balanced::score(pod, nodes));
+        add(Score::ImageLocality, &|| image_locality::score(snapshot, pod, nodes));
         total
     }
 }

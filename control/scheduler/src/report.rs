@@ -1,6 +1,7 @@
 //! What the scheduler writes: bindings, evictions of victims, events and conditions.
 
 use crate::model::Pod;
+use crate::profile::{Config, NAME};
 use client::recorder::{Note, Recorder, Severity};
 use k8s_openapi::api::core::v1 as api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
@@ -9,14 +10,12 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use supervise::Scope;
 
-/// The scheduler's name in `spec.schedulerName` and in events.
-pub(crate) const NAME: &str = "default-scheduler";
-
 /// Writes to the API.
 #[derive(Clone)]
 pub(crate) struct Reporter {
     client: Client,
     recorder: Recorder,
+    config: Arc<Config>,
 }
 
 /// Why a pod has no node yet.
@@ -30,13 +29,13 @@ pub(crate) struct Failure {
 }
 
 impl Reporter {
-    pub(crate) fn new(client: Client, scope: &Scope) -> Self {
+    pub(crate) fn new(client: Client, config: Arc<Config>, scope: &Scope) -> Self {
         let instance = std::fs::read_to_string("/proc/sys/kernel/hostname")
             .map(|host| format!("{NAME}-{}", host.trim()))
             .unwrap_or_else(|_| NAME.to_owned());
         let (recorder, writer) = Recorder::new(Some(client.clone()), Some(&instance));
         scope.keep(writer.task("events"));
-        Self { recorder, client }
+        Self { client, recorder, config }
     }
 
     fn pods(&self, namespace: &str) -> Api<api::Pod> {
@@ -143,8 +142,9 @@ impl Reporter {
         other: Option<&Pod>,
     ) {
         let (about, action) = (reference(pod), Some((action, other.map(reference))));
+        let component = self.config.profile(&pod.scheduler).map_or(NAME, |profile| profile.name);
         let reason = reason.into();
-        self.recorder.note(Note { component: NAME, about, severity, reason, message, action });
+        self.recorder.note(Note { component, about, severity, reason, message, action });
     }
 }
 

@@ -11,8 +11,9 @@ use crate::cache::Cluster;
 use crate::fit::Plugin;
 use crate::model::Pod;
 use crate::model::storage::Needs;
+use crate::profile::Config;
 use crate::queue::Queue;
-use crate::report::{Failure, NAME, Reporter};
+use crate::report::{Failure, Reporter};
 use crate::schedule::Change;
 use crate::volumes::VolumeWriter;
 use crate::watch::{Parsed, SOURCES, Source, WatchEvent, Watches, watches};
@@ -44,13 +45,19 @@ pub enum Error {
 }
 
 /// Schedules until cancelled.
-pub async fn run(client: Client, supervisor: &Supervisor, shutdown: CancellationToken) -> Result<(), Error> {
+pub async fn run(
+    client: Client,
+    config: Arc<Config>,
+    supervisor: &Supervisor,
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
     let scope = Scope::new(supervisor, "scheduler/", &shutdown);
     let mut inputs = watches(&client);
     let mut scheduler = Scheduler {
+        reporter: Reporter::new(client.clone(), config.clone(), &scope),
+        config,
         cluster: Cluster::default(),
         queue: Queue::default(),
-        reporter: Reporter::new(client.clone(), &scope),
         synced: HashSet::new(),
         writes: FuturesUnordered::new(),
         waits: FuturesUnordered::new(),
@@ -113,6 +120,7 @@ enum Done {
 }
 
 struct Scheduler {
+    config: Arc<Config>,
     cluster: Cluster,
     queue: Queue,
     reporter: Reporter,
@@ -218,7 +226,7 @@ impl Scheduler {
             self.queue.remove(&pod.uid);
             let change = self.cluster.set_pod(pod);
             self.announce(change);
-        } else if pod.scheduler != NAME || pod.terminating {
+        } else if self.config.profile(&pod.scheduler).is_none() || pod.terminating {
             self.queue.remove(&pod.uid);
         } else {
             self.queue.set(pod, Instant::now());
@@ -241,7 +249,10 @@ impl Scheduler {
         let mut nominated = self.queue.nominated();
         // A pod that is being bound counts on its node already.
         nominated.values_mut().for_each(|pods| pods.retain(|p| !self.cluster.has_pod(&p.uid)));
-        let snapshot = self.cluster.snapshot(nominated);
+        let mut snapshot = self.cluster.snapshot(nominated);
+        if let Some(profile) = self.config.profile(&pod.scheduler) {
+            snapshot.profile = profile.clone();
+        }
         match attempt(&snapshot, &pod, self.round) {
             Attempt::Placed(node) => {
                 let needs = crate::plugins::volume_needs(&snapshot, &pod, &node);

@@ -31,7 +31,7 @@ pub fn schedule(snapshot: &Snapshot, pod: &Pod, round: u64) -> Result<String, Fi
     {
         return Ok(node.name.clone());
     }
-    let enough = enough_feasible(nodes);
+    let enough = enough_feasible(nodes, snapshot.profile.percentage);
     let start = if nodes == 0 { 0 } else { (round as usize).wrapping_mul(enough) % nodes };
     let mut feasible: Vec<Arc<NodeInfo>> = Vec::new();
     for node in snapshot.nodes[start..].iter().chain(&snapshot.nodes[..start]) {
@@ -59,12 +59,15 @@ pub fn schedule(snapshot: &Snapshot, pod: &Pod, round: u64) -> Result<String, Fi
     }
 }
 
-/// How many feasible nodes are worth finding: all of few, a falling share of many.
-fn enough_feasible(nodes: usize) -> usize {
+/// How many feasible nodes are worth finding: all of few, a falling share of many, unless the profile names one.
+fn enough_feasible(nodes: usize, percentage: i64) -> usize {
     if nodes < MIN_FEASIBLE {
         return nodes.max(1);
     }
-    let percent = (50_usize.saturating_sub(nodes / 125)).max(5);
+    let percent = match usize::try_from(percentage) {
+        Ok(percent) if percent > 0 => percent.min(100),
+        _ => (50_usize.saturating_sub(nodes / 125)).max(5),
+    };
     (nodes * percent / 100).max(MIN_FEASIBLE)
 }
 

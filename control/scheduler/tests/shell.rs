@@ -70,7 +70,7 @@ async fn start(state: State) -> Rig {
     let shutdown = CancellationToken::new();
     let scheduler = tokio::spawn({
         let shutdown = shutdown.clone();
-        async move { scheduler::run(client, &Supervisor::default(), shutdown).await }
+        async move { scheduler::run(client, Arc::default(), &Supervisor::default(), shutdown).await }
     });
     Rig { state, written, passed: Vec::new(), shutdown, scheduler }
 }

@@ -15,7 +15,12 @@ pub(crate) const DATA_DIR: &str = "/var/lib/windlass";
 
 /// Kubernetes from the node up.
 #[derive(Debug, Parser)]
-#[command(name = "windlass", version = crate::version::LONG, propagate_version = true)]
+#[command(
+    name = "windlass",
+    version = crate::version::LONG,
+    propagate_version = true,
+    after_help = "Parts alone, with upstream's flags: windlass apiserver|scheduler|controllers|kubelet|proxy|dns|network --help"
+)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) logging: Logging,

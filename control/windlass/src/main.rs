@@ -2,6 +2,8 @@
 //!
 //! - `cli`: commands and flags; `settings`: flags over environment over file over defaults; `logging`; `signals`
 //! - `server`: the control plane and its child, the agent; `agent`: a node
+//! - `parts`: what a control plane is made of, one way to build each
+//! - `flags`, `component_config`: flags and configuration files as upstream's components take them
 //! - `lock`: one program a data directory; `memory`: what is freed is given back
 //! - `snapshot`: a cluster saved and restored
 //! - `token`, `kubeconfig`, `version`: commands that answer and end; `output`: their text and JSON
@@ -10,11 +12,14 @@
 
 mod agent;
 mod cli;
+mod component_config;
+mod flags;
 mod kubeconfig;
 mod lock;
 mod logging;
 mod memory;
 mod output;
+mod parts;
 mod server;
 mod settings;
 mod signals;
@@ -24,6 +29,7 @@ mod version;
 
 use clap::Parser as _;
 use cli::{Cli, Command};
+use parts::component::{self, Component};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -31,9 +37,23 @@ fn main() -> ExitCode {
     // the server, impossible to stop. Before any thread, which inherits the mask. It cannot fail with a valid set.
     let _ = nix::sys::signal::SigSet::all().thread_unblock();
     memory::bound_arenas();
+    let line: Vec<String> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
+    if let Some((component, arguments)) = Component::of(&line) {
+        return match component.flags(arguments) {
+            Ok(flags) => {
+                logging::start(&component::logging(&flags));
+                ended(running(memory::beside(Box::pin(component.run(flags)))))
+            }
+            Err(code) => code,
+        };
+    }
     let cli = Cli::parse();
     logging::start(&cli.logging);
-    match run(cli) {
+    ended(run(cli))
+}
+
+fn ended(done: anyhow::Result<()>) -> ExitCode {
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -42,12 +62,20 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(cli: Cli) -> anyhow::Result<()> {
+/// Runs what a program is for.
+fn running(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     // Fails only when a provider is installed already, which is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let done = runtime.block_on(work);
+    // A blocking call that hangs (a dead mount) must not keep the program alive.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+    done
+}
+
+fn run(cli: Cli) -> anyhow::Result<()> {
     let file = cli.config;
-    let done = runtime.block_on(async {
+    running(async {
         match cli.command {
             Command::Server(flags) => {
                 memory::beside(Box::pin(server::run(settings::merge(*flags, &file)?))).await
@@ -60,8 +88,5 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             Command::Kubeconfig(flags) => kubeconfig::run(&flags),
             Command::Version(flags) => version::run(flags.output),
         }
-    });
-    // A blocking call that hangs (a dead mount) must not keep the program alive.
-    runtime.shutdown_timeout(std::time::Duration::from_secs(2));
-    done
+    })
 }

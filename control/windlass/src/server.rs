@@ -4,15 +4,12 @@
 //! process and on its port; what machines need to join; scheduler and controllers; this machine's own agent, as a child.
 //! Each step waits for what it needs to be ready, and for nothing else. Shutdown goes the other way round.
 
-mod api;
-mod checks;
 mod child;
 mod identity;
-mod logging;
-pub(crate) mod publish;
-mod roles;
+mod tasks;
 
 use crate::cli::{AgentFlags, ServerFlags};
+use crate::parts::apiserver::{self, Limits, Settings, publish};
 use crate::settings::{self, nth_address};
 use crate::signals::Signals;
 use crate::snapshot;
@@ -81,6 +78,23 @@ impl Plan {
         })
     }
 
+    /// What the API server is made of.
+    fn api_server(&self, pki: &Pki) -> Settings {
+        Settings {
+            listen: self.listen,
+            advertise: self.advertise,
+            store: settings::store_file(&self.dir),
+            service_cidrs: self.node.service_cidrs.clone(),
+            issuers: vec![format!("https://kubernetes.default.svc.{}", self.node.cluster_domain)],
+            audiences: Vec::new(),
+            signing_key: Some(pki.service_account.clone()),
+            verifying_keys: pki.service_account_keys.clone(),
+            certificates: tasks::certificates(pki),
+            front_proxies: None,
+            limits: Limits::default(),
+        }
+    }
+
     /// The API server as this machine reaches it.
     fn local_url(&self) -> String {
         let ip = match self.listen.ip() {
@@ -124,7 +138,7 @@ async fn serve(plan: &Arc<Plan>, shutdown: &CancellationToken) -> anyhow::Result
     let _lock = crate::lock::take(&plan.dir, "windlass server")?;
     let pki = Pki::load_or_create(&plan.dir.join("pki"), &plan.names, Timestamp::now())
         .context("prepare keys and certificates")?;
-    let api = Arc::new(api::start(plan, &pki).await?);
+    let api = Arc::new(apiserver::start(plan.api_server(&pki)).await?);
     tracing::info!(listen = %plan.listen, url = plan.public_url(), "the API server listens");
     identity::write_admin(plan, &pki)?;
     let api_stop = CancellationToken::new();
@@ -138,7 +152,7 @@ async fn serve(plan: &Arc<Plan>, shutdown: &CancellationToken) -> anyhow::Result
             .await
             .context("publish what other API servers need")?;
         tracing::info!("the cluster is ready");
-        let tasks = api::tasks(plan, &pki, &api);
+        let tasks = tasks::of(plan, &pki, &api)?;
         tokio::join!(Box::pin(api.supervisor().run(tasks, shutdown)), agent(plan, &pki, shutdown));
         anyhow::Ok(())
     };

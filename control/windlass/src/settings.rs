@@ -155,7 +155,7 @@ pub(crate) fn nth_address(range: &IpNet, n: u32) -> anyhow::Result<IpAddr> {
         .ok_or_else(|| anyhow!("the range {range} has no address number {n}"))
 }
 
-fn parse_label(text: &str) -> anyhow::Result<(String, String)> {
+pub(crate) fn parse_label(text: &str) -> anyhow::Result<(String, String)> {
     let (key, value) = text.split_once('=').unwrap_or((text, ""));
     if key.is_empty() {
         bail!("node label {text:?} is not of the form key=value");
@@ -164,7 +164,7 @@ fn parse_label(text: &str) -> anyhow::Result<(String, String)> {
 }
 
 /// `key=value:Effect`, `key:Effect`, as upstream's `--register-with-taints`.
-fn parse_taint(text: &str) -> anyhow::Result<Taint> {
+pub(crate) fn parse_taint(text: &str) -> anyhow::Result<Taint> {
     let wrong = || anyhow!("invalid taint spec: {text}");
     let (rest, effect) = text.rsplit_once(':').ok_or_else(wrong)?;
     if !["NoSchedule", "PreferNoSchedule", "NoExecute"].contains(&effect) {

@@ -1,7 +1,7 @@
 //! `windlass token`: the bootstrap tokens machines join with.
 
 use crate::cli::{Admin, TokenCommand, TokenCreate};
-use crate::server::publish;
+use crate::parts::apiserver::publish;
 use crate::{output, settings};
 use anyhow::{Context as _, anyhow, bail};
 use jiff::Timestamp;

@@ -1,10 +1,9 @@
 //! `windlass version`.
 
 use crate::output::{self, Output};
-use machinery::release::KUBERNETES;
 use serde_json::json;
 
-pub(crate) use machinery::release::LONG;
+pub(crate) use machinery::release::{KUBERNETES, LONG};
 
 pub(crate) fn run(form: Output) -> anyhow::Result<()> {
     let data = json!({ "version": env!("CARGO_PKG_VERSION"), "kubernetesVersion": KUBERNETES });

@@ -26,6 +26,7 @@ fn world() -> World {
     let mut static_tokens = static_token::StaticTokens::default();
     static_tokens.add("fixed", User { name: "robot".into(), ..User::default() });
     let config = Config {
+        front_proxies: None,
         client_authorities: Some(certificate::Authorities::from_pem(&authority.cert_pem()).unwrap()),
         service_accounts: Some(Verifier { keys: vec![key.public().clone()], issuers: vec!["api".into()] }),
         api_audiences: vec!["api".into()],

@@ -74,13 +74,11 @@ fn life(server: &Server, death: Option<Death>, over: &CancellationToken) {
     let mortal =
         Mortal { server: server.service("system:kube-controller-manager"), death, state: Arc::default() };
     let dead = mortal.state.clone();
-    let config = Config {
-        cluster_cidrs: vec!["10.244.0.0/16".parse().unwrap()],
-        authority: server.authority.clone(),
-        service_account_key: Arc::new(SigningKey::generate().unwrap()),
-    };
+    let key = Arc::new(SigningKey::generate().unwrap());
+    let authority = server.authority.clone();
     runtime.spawn(async move {
         let client = kube::Client::new(mortal, "default");
+        let config = Config::new(&client, vec!["10.244.0.0/16".parse().unwrap()], authority, key);
         controllers::run(client, config, &Supervisor::default(), CancellationToken::new()).await;
     });
     runtime.block_on(async {

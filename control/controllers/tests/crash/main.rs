@@ -1,12 +1,13 @@
 //! The controllers on a real API server and store, killed at their writes: whatever was written when they died, the next ones go on from it
 //! to the same cluster, and nothing is made twice.
 //!
-//! [`server`] is the API server, [`lives`] are the controllers with the writes that kill them, [`node`] plays the kubelets and the
+//! [`leadership`]: of which only one works at a time. [`server`] is the API server, [`lives`] are the controllers with the writes that kill them, [`node`] plays the kubelets and the
 //! scheduler, [`story`] is what users ([`user`]) do meanwhile and what must be there in the end.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at the first surprise")]
 #![allow(clippy::disallowed_methods, reason = "a test sees how what it spawns ends")]
 
+mod leadership;
 mod lives;
 mod node;
 mod server;

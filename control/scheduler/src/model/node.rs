@@ -150,6 +150,8 @@ pub struct Snapshot {
     pub budgets: Arc<HashMap<String, Budget>>,
     /// Pods that wait for their victims to leave a node, by that node.
     pub nominated: Arc<HashMap<String, Vec<Arc<Pod>>>>,
+    /// The scheduler that decides.
+    pub profile: Arc<crate::profile::Profile>,
 }
 
 impl Snapshot {

@@ -31,14 +31,18 @@ pub(super) fn filter(pod: &Pod, node: &NodeInfo) -> Result<(), Refusal> {
     Err(Refusal { plugin: Plugin::NodeResourcesFit, reasons, preemptable })
 }
 
-/// The mean share of CPU and memory left with the pod on the node, of 100.
-pub(super) fn least_allocated(pod: &Pod, node: &NodeInfo) -> i64 {
+/// The mean share of CPU and memory left with the pod on the node, of 100; with `most` the share in use.
+pub(super) fn allocated(pod: &Pod, node: &NodeInfo, most: bool) -> i64 {
     let (ask, have, used) = (&pod.scored, &node.allocatable, &node.scored);
     let parts = [(have.milli_cpu, used.milli_cpu + ask.milli_cpu), (have.memory, used.memory + ask.memory)];
     let counted: Vec<i64> = parts
         .iter()
         .filter(|(have, _)| *have > 0)
-        .map(|&(have, used)| if used > have { 0 } else { (have - used) * MAX_SCORE / have })
+        .map(|&(have, used)| match (used > have, most) {
+            (true, false) => 0,
+            (false, false) => (have - used) * MAX_SCORE / have,
+            (over, true) => (if over { have } else { used }) * MAX_SCORE / have,
+        })
         .collect();
     if counted.is_empty() { 0 } else { counted.iter().sum::<i64>() / counted.len() as i64 }
 }

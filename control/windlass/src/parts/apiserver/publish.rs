@@ -31,10 +31,7 @@ pub(crate) async fn publish(
     ca_pem: &str,
     token: Option<&BootstrapToken>,
 ) -> anyhow::Result<()> {
-    for name in NAMESPACES {
-        let namespace = json!({"metadata": {"name": name}});
-        ensure::<Namespace>(&Api::all(client.clone()), namespace).await?;
-    }
+    namespaces(client).await?;
     cluster_info(client, server, ca_pem).await?;
     dns_role(client).await?;
     bindings(client).await?;
@@ -45,6 +42,15 @@ pub(crate) async fn publish(
             done => done.context("create the bootstrap token")?,
         }
         sign_cluster_info(client, token).await?;
+    }
+    Ok(())
+}
+
+/// The namespaces every cluster has.
+pub(super) async fn namespaces(client: &kube::Client) -> anyhow::Result<()> {
+    for name in NAMESPACES {
+        let namespace = json!({"metadata": {"name": name}});
+        ensure::<Namespace>(&Api::all(client.clone()), namespace).await?;
     }
     Ok(())
 }

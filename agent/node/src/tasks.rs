@@ -1,0 +1,34 @@
+//! The parts of a node beside its kubelet, each as a task: one way to make them, whether an agent assembles them or one is a program of
+//! its own.
+
+use supervise::{Supervisor, Task};
+
+/// The pod network.
+#[must_use]
+pub fn network(settings: network::Config, client: kube::Client, supervisor: &Supervisor) -> Task {
+    let supervisor = supervisor.clone();
+    Task::new("network", move |token| {
+        let (client, settings, supervisor) = (client.clone(), settings.clone(), supervisor.clone());
+        async move { Ok(network::run(settings, client, &supervisor, token).await?) }
+    })
+}
+
+/// The cluster's DNS.
+#[must_use]
+pub fn dns(settings: dns::Config, client: kube::Client, supervisor: &Supervisor) -> Task {
+    let supervisor = supervisor.clone();
+    Task::new("dns", move |token| {
+        let (client, settings, supervisor) = (client.clone(), settings.clone(), supervisor.clone());
+        async move { Ok(dns::run(settings, client, &supervisor, token).await?) }
+    })
+}
+
+/// The service proxy.
+#[must_use]
+pub fn proxy(settings: proxy::Config, client: kube::Client, supervisor: &Supervisor) -> Task {
+    let supervisor = supervisor.clone();
+    Task::new("proxy", move |token| {
+        let (client, settings, supervisor) = (client.clone(), settings.clone(), supervisor.clone());
+        async move { Ok(proxy::run(settings, client, &supervisor, token).await?) }
+    })
+}

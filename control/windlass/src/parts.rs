@@ -1,0 +1,35 @@
+//! The parts of a cluster: one way to build each, whether `windlass server` assembles them or one is a program of its own.
+//!
+//! - [`component`]: parts as programs, with upstream's flags (`crate::flags`); [`alone`]: what each has that is the only one of its process;
+//!   [`serving`]: its port; [`kubeconfig`]: its way to the API server
+//! - [`leading`]: a part of which only one works at a time; [`election`]: upstream's flags about that
+//! - [`apiserver`]
+//! - a node's: [`kubelet`], [`proxy`], [`dns`], [`network`]
+//! - [`scheduler`], with the file it may be told by; [`controllers`], with clients of their own ([`accounts`])
+
+mod accounts;
+mod alone;
+pub(crate) mod apiserver;
+pub(crate) mod component;
+pub(crate) mod controllers;
+mod dns;
+mod election;
+mod kubeconfig;
+mod kubelet;
+pub(crate) mod leading;
+mod network;
+mod proxy;
+pub(crate) mod scheduler;
+mod serving;
+
+use anyhow::{Context as _, anyhow};
+
+/// The node's name: the flag, or the host's, in lower case as upstream.
+fn node_name(given: Option<&str>) -> anyhow::Result<String> {
+    let name = match given {
+        Some(name) => name.trim().to_lowercase(),
+        None => node::config::host_name().context("read the host name; give --hostname-override")?,
+    };
+    node::config::check_node_name(&name).map_err(|e| anyhow!(e))?;
+    Ok(name)
+}

@@ -1,0 +1,320 @@
+//! The API server as a program of its own, with upstream's flags.
+
+use super::{Api, Certificates, Limits, Settings, admission, publish};
+use crate::flags::Flags;
+use crate::signals::Signals;
+use anyhow::{Context as _, bail};
+use apiserver::authn::certificate::Authorities;
+use apiserver::authn::request_header::FrontProxies;
+use ipnet::IpNet;
+use jiff::Timestamp;
+use pki::service_account::{SigningKey, VerifyingKey};
+use pki::{Authority, Leaf};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use supervise::Task;
+use tokio_util::sync::CancellationToken;
+
+const PORT: u16 = 6443;
+/// Where the embedded store is, without `--data-dir`.
+const DATA_DIR: &str = "/var/lib/windlass/apiserver";
+/// How often the files of certificates are read again.
+const REREAD: Duration = Duration::from_secs(60);
+
+/// Runs until a signal.
+pub(crate) async fn run(flags: Flags) -> anyhow::Result<()> {
+    let signals = Signals::take().context("take over signals")?;
+    admission::check(&flags)?;
+    let files = Arc::new(Files::of(&flags));
+    let generated = Generated::new(&flags)?;
+    let settings = settings(&flags, files.read(&generated)?)?;
+    let dir = data_dir(&flags);
+    pki::files::create_private_dir(&dir)?;
+    let _lock = crate::lock::take(&dir, "API server")?;
+    let (listen, certificates) = (settings.listen, settings.certificates.clone());
+    let api = Arc::new(super::start(settings).await?);
+    tracing::info!(%listen, "the API server listens");
+    let shutdown = CancellationToken::new();
+    let authorities = (files.text("client-ca-file"), files.text("requestheader-client-ca-file"));
+    let main = async {
+        api.ready().await?;
+        let client = api.client("system:apiserver", &["system:masters"]);
+        publish::namespaces(&client).await.context("make the cluster's first namespaces")?;
+        if let (Some(clients), Some(front)) = authorities {
+            publish::request_headers(&client, &clients?, &front?)
+                .await
+                .context("publish what other API servers need")?;
+        }
+        tracing::info!("the API server is ready");
+        let tasks = vec![api.logging(), reread(files, generated, certificates, &api)];
+        api.supervisor().run(tasks, &shutdown).await;
+        anyhow::Ok(())
+    };
+    let stop = CancellationToken::new();
+    let main = async {
+        let done = tokio::select! {
+            done = main => done,
+            () = async { shutdown.cancelled().await; if api.is_ready() { std::future::pending::<()>().await } } => Ok(()),
+        };
+        stop.cancel();
+        done
+    };
+    let work = async {
+        let (served, done) = tokio::join!(Box::pin(api.serve(&stop)), Box::pin(main));
+        done.and(served)
+    };
+    signals.until_done(&shutdown, Box::pin(work)).await
+}
+
+/// Serves with renewed certificates soon after their files changed.
+fn reread(files: Arc<Files>, generated: Generated, first: Certificates, api: &Arc<Api>) -> Task {
+    let (generated, api) = (Arc::new(generated), api.clone());
+    Task::endless("certificates", move || {
+        let (files, generated, mut served, api) =
+            (files.clone(), generated.clone(), first.clone(), api.clone());
+        async move {
+            loop {
+                tokio::time::sleep(REREAD).await;
+                let replaced = files.read(&generated).and_then(|now| {
+                    if now != served {
+                        api.replace(&now)?;
+                        served = now;
+                        tracing::info!("uses other certificates from now on");
+                    }
+                    Ok(())
+                });
+                if let Err(error) = replaced {
+                    tracing::warn!(error = format!("{error:#}"), "certificates are not replaced");
+                }
+            }
+        }
+    })
+}
+
+fn data_dir(flags: &Flags) -> PathBuf {
+    flags.text("data-dir").unwrap_or(DATA_DIR).into()
+}
+
+/// Flags that name a file, by the flag.
+struct Files(Vec<(&'static str, PathBuf)>);
+
+impl Files {
+    fn of(flags: &Flags) -> Self {
+        let names = [
+            "tls-cert-file",
+            "tls-private-key-file",
+            "client-ca-file",
+            "kubelet-client-certificate",
+            "kubelet-client-key",
+            "kubelet-certificate-authority",
+            "proxy-client-cert-file",
+            "proxy-client-key-file",
+            "requestheader-client-ca-file",
+        ];
+        Self(names.into_iter().filter_map(|name| Some((name, flags.text(name)?.into()))).collect())
+    }
+
+    fn text(&self, flag: &str) -> Option<anyhow::Result<String>> {
+        let (name, path) = self.0.iter().find(|(name, _)| *name == flag)?;
+        Some(pki::files::read(path).with_context(|| format!("--{name}")))
+    }
+
+    fn pair(
+        &self,
+        certificate: &str,
+        key: &str,
+        default: &(String, String),
+    ) -> anyhow::Result<(String, String)> {
+        match (self.text(certificate), self.text(key)) {
+            (Some(certificate), Some(key)) => Ok((certificate?, key?)),
+            (None, None) => Ok(default.clone()),
+            _ => bail!("--{certificate} and --{key} must be given together"),
+        }
+    }
+
+    fn read(&self, generated: &Generated) -> anyhow::Result<Certificates> {
+        let client_authorities = self.text("client-ca-file").transpose()?;
+        let kubelets = self.text("kubelet-certificate-authority").transpose()?.or(client_authorities.clone());
+        Ok(Certificates {
+            serving: self.pair("tls-cert-file", "tls-private-key-file", &generated.serving)?,
+            kubelet_client: self.pair(
+                "kubelet-client-certificate",
+                "kubelet-client-key",
+                &generated.client,
+            )?,
+            // Upstream believes any kubelet without --kubelet-certificate-authority; ours are to be known.
+            kubelet_authorities: kubelets.unwrap_or_else(|| generated.authority.clone()),
+            proxy_client: self.pair("proxy-client-cert-file", "proxy-client-key-file", &generated.client)?,
+            client_authorities,
+        })
+    }
+}
+
+/// Certificates of nobody's, for those that were not given.
+struct Generated {
+    authority: String,
+    serving: (String, String),
+    client: (String, String),
+}
+
+impl Generated {
+    fn new(flags: &Flags) -> anyhow::Result<Self> {
+        let now = Timestamp::now();
+        let authority = Authority::generate("windlass self-signed", now)?;
+        let mut ips: Vec<IpAddr> = vec![Ipv4Addr::LOCALHOST.into()];
+        ips.extend(flags.ip("advertise-address"));
+        let serving = authority.issue(&Leaf::server("localhost", vec!["localhost".to_owned()], ips), now)?;
+        let client = authority.issue(&Leaf::client("nobody", &[]), now)?;
+        let pair = |issued: pki::authority::Issued| (issued.cert_pem, issued.key_pem);
+        Ok(Self { authority: authority.cert_pem(), serving: pair(serving), client: pair(client) })
+    }
+}
+
+fn settings(flags: &Flags, certificates: Certificates) -> anyhow::Result<Settings> {
+    if let Some(servers) = flags.text("etcd-servers") {
+        bail!("--etcd-servers={servers}: this build keeps its objects itself; leave the flag out");
+    }
+    let modes = flags.list("authorization-mode").unwrap_or_default();
+    if let Some(other) = modes.iter().find(|mode| !["Node", "RBAC"].contains(&mode.as_str())) {
+        bail!("--authorization-mode={other} is not served here: Node,RBAC is");
+    }
+    if !modes.is_empty() && modes.len() != 2 {
+        tracing::warn!("--authorization-mode: Node and RBAC both decide here");
+    }
+    let bind = flags.ip("bind-address").unwrap_or(Ipv4Addr::UNSPECIFIED.into());
+    let listen = SocketAddr::new(bind, flags.port("secure-port", PORT)?);
+    let advertise = match flags.ip("advertise-address").or(Some(bind).filter(|ip| !ip.is_unspecified())) {
+        Some(address) => address,
+        None => node::address::own(None)?,
+    };
+    let ranges = flags.text("service-cluster-ip-range").unwrap_or("10.0.0.0/24").split(',');
+    let ranges = ranges.map(|text| {
+        text.trim().parse::<IpNet>().with_context(|| format!("--service-cluster-ip-range: {text:?}"))
+    });
+    let issuers = flags.list("service-account-issuer").map(<[String]>::to_vec).unwrap_or_default();
+    let read = |path: &str| pki::files::read(Path::new(path));
+    let signing = match flags.text("service-account-signing-key-file") {
+        Some(path) => {
+            let text = read(path).context("--service-account-signing-key-file")?;
+            Some(Arc::new(SigningKey::from_pem(&text).context("--service-account-signing-key-file")?))
+        }
+        None => None,
+    };
+    if issuers.is_empty() {
+        bail!("--service-account-issuer is a required flag");
+    }
+    let mut verifying = Vec::new();
+    for path in flags.list("service-account-key-file").unwrap_or_default() {
+        verifying.extend(verifying_keys(&read(path).context("--service-account-key-file")?)?);
+    }
+    if verifying.is_empty() {
+        verifying.extend(signing.iter().map(|key| key.public().clone()));
+    }
+    let defaults = Limits::default();
+    let count =
+        |name: &str, default: usize| flags.int(name).and_then(|n| usize::try_from(n).ok()).unwrap_or(default);
+    Ok(Settings {
+        listen,
+        advertise,
+        store: crate::settings::store_file(&data_dir(flags)),
+        service_cidrs: ranges.collect::<anyhow::Result<_>>()?,
+        issuers,
+        audiences: flags.list("api-audiences").map(<[String]>::to_vec).unwrap_or_default(),
+        signing_key: signing,
+        verifying_keys: verifying,
+        certificates,
+        front_proxies: front_proxies(flags)?,
+        limits: Limits {
+            requests: count("max-requests-inflight", defaults.requests),
+            mutating: count("max-mutating-requests-inflight", defaults.mutating),
+            timeout: flags.duration("request-timeout").unwrap_or(defaults.timeout),
+            anonymous: flags.bool("anonymous-auth").unwrap_or(defaults.anonymous),
+            bootstrap_tokens: flags.bool("enable-bootstrap-token-auth").unwrap_or(false),
+        },
+    })
+}
+
+/// Who may say in headers who a caller is, by upstream's `--requestheader-*`.
+fn front_proxies(flags: &Flags) -> anyhow::Result<Option<FrontProxies>> {
+    let Some(path) = flags.text("requestheader-client-ca-file") else { return Ok(None) };
+    let what = || "--requestheader-client-ca-file";
+    let authorities = pki::files::read(Path::new(path)).with_context(what)?;
+    let list = |name: &str| flags.list(name).map(<[String]>::to_vec).unwrap_or_default();
+    let proxies = FrontProxies {
+        authorities: Authorities::from_pem(&authorities).with_context(what)?,
+        allowed: list("requestheader-allowed-names"),
+        users: list("requestheader-username-headers"),
+        uids: list("requestheader-uid-headers"),
+        groups: list("requestheader-group-headers"),
+        extras: list("requestheader-extra-headers-prefix"),
+    };
+    if proxies.users.is_empty() {
+        tracing::warn!(
+            "--requestheader-client-ca-file without --requestheader-username-headers: no header names a user"
+        );
+    }
+    Ok(Some(proxies))
+}
+
+/// Public keys, or the public part of a private one: upstream takes both.
+fn verifying_keys(text: &str) -> anyhow::Result<Vec<VerifyingKey>> {
+    match VerifyingKey::list_from_pem(text) {
+        Ok(keys) if !keys.is_empty() => Ok(keys),
+        _ => Ok(vec![SigningKey::from_pem(text).context("--service-account-key-file")?.public().clone()]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parts::component::Component;
+
+    fn of(line: &str) -> anyhow::Result<Settings> {
+        let arguments: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+        let flags = Component::named("kube-apiserver").unwrap().table().parse(&arguments)?;
+        admission::check(&flags)?;
+        settings(&flags, Files::of(&flags).read(&Generated::new(&flags)?)?)
+    }
+
+    #[test]
+    fn flags_become_settings() {
+        let line = "--advertise-address=192.0.2.1 --service-account-issuer=https://a --service-account-issuer=https://b \
+            --service-cluster-ip-range=10.96.0.0/12,fd00::/108 --authorization-mode=Node,RBAC \
+            --enable-admission-plugins=NodeRestriction --max-requests-inflight=7 --anonymous-auth=false --data-dir=/d";
+        let settings = of(line).unwrap();
+        assert_eq!(settings.listen, "0.0.0.0:6443".parse().unwrap());
+        assert_eq!(settings.advertise, IpAddr::from([192, 0, 2, 1]));
+        assert_eq!((settings.service_cidrs.len(), settings.issuers.len()), (2, 2));
+        assert_eq!(settings.audiences(), ["https://a"]);
+        assert_eq!(settings.store, Path::new("/d/store.redb"));
+        assert_eq!((settings.limits.requests, settings.limits.mutating), (7, 200));
+        assert!(!settings.limits.anonymous && !settings.limits.bootstrap_tokens);
+    }
+
+    #[test]
+    fn what_is_not_served_is_refused_by_name() {
+        let issuer = "--advertise-address=192.0.2.1 --service-account-issuer=https://a";
+        for (line, word) in [
+            ("--advertise-address=192.0.2.1", "--service-account-issuer"),
+            (&format!("{issuer} --authorization-mode=ABAC"), "ABAC"),
+            (&format!("{issuer} --enable-admission-plugins=Foo"), "\"Foo\" is unknown"),
+            (&format!("{issuer} --tls-cert-file=/x"), "--tls-private-key-file"),
+            (&format!("{issuer} --client-ca-file=/nowhere"), "--client-ca-file"),
+            (&format!("{issuer} --service-cluster-ip-range=x"), "--service-cluster-ip-range"),
+        ] {
+            let error = format!("{:#}", of(line).err().expect(line));
+            assert!(error.contains(word), "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn tokens_are_verified_by_public_and_by_private_keys() {
+        let key = SigningKey::generate().unwrap();
+        for text in [key.public().to_pem(), key.to_pem().to_owned()] {
+            assert_eq!(verifying_keys(&text).unwrap()[0].id, key.public().id);
+        }
+        assert!(verifying_keys("nothing").is_err());
+    }
+}

@@ -1,0 +1,163 @@
+//! The controllers: with others in `windlass server`, or alone as kube-controller-manager.
+
+use super::alone::Alone;
+use super::leading::{self, OnLoss};
+use super::{accounts, election, kubeconfig};
+use crate::flags::Flags;
+use anyhow::{Context as _, bail};
+use client::leader::{Elector, Settings};
+use controllers::{Clients, Config, Ranges, Selection};
+use ipnet::IpNet;
+use pki::Authority;
+use pki::service_account::SigningKey;
+use std::path::Path;
+use std::sync::Arc;
+use supervise::{Supervisor, Task};
+
+/// Upstream's name of its lease, and of who its events are of.
+pub(crate) const NAME: &str = "kube-controller-manager";
+const PORT: u16 = 10257;
+
+/// Its task.
+pub(crate) fn task(
+    client: kube::Client,
+    config: Config,
+    supervisor: &Supervisor,
+    elector: Option<Elector>,
+    on_loss: OnLoss,
+) -> Task {
+    let supervisor = supervisor.clone();
+    leading::task("controllers", elector, on_loss, move |token| {
+        let (client, supervisor, config) = (client.clone(), supervisor.clone(), config.clone());
+        async move {
+            controllers::run(client, config, &supervisor, token).await;
+            Ok(())
+        }
+    })
+}
+
+/// Runs alone until a signal.
+pub(crate) async fn run(flags: Flags) -> anyhow::Result<()> {
+    let client = kubeconfig::of_flags(&flags, None).await?;
+    let clients = clients(&flags, &client).await?;
+    let config = config(&flags, clients)?;
+    let lease = election::settings(&flags, true, Settings::new(NAME))?;
+    let alone = Alone::prepare(&flags, client, lease, NAME, (NAME, PORT)).await?;
+    let task = task(alone.client.clone(), config, &alone.supervisor, alone.elector.clone(), alone.on_loss());
+    alone.run(vec![task]).await
+}
+
+/// Whom the controllers write as.
+async fn clients(flags: &Flags, root: &kube::Client) -> anyhow::Result<Clients> {
+    let root = root.clone();
+    if flags.bool("use-service-account-credentials") != Some(true) {
+        return Ok(Arc::new(move |_| root.clone()));
+    }
+    let bare = kubeconfig::bare(flags).await?;
+    Ok(Arc::new(move |account| match account {
+        "" => root.clone(),
+        account => accounts::client(&root, &bare, account),
+    }))
+}
+
+/// The settings the flags say.
+fn config(flags: &Flags, clients: Clients) -> anyhow::Result<Config> {
+    let read = |name: &str| {
+        let read = |path| pki::files::read(Path::new(path)).with_context(|| format!("--{name}"));
+        flags.text(name).map(read).transpose()
+    };
+    let selection = match flags.list("controllers") {
+        Some(words) => Selection::parse(words).context("--controllers")?,
+        None => Selection::parse(&["*".to_owned()])?,
+    };
+    let authority = match (read("cluster-signing-cert-file")?, read("cluster-signing-key-file")?) {
+        (Some(certificate), Some(key)) => Some(Arc::new(
+            Authority::from_pem(&certificate, &key).context("use --cluster-signing-cert-file")?,
+        )),
+        (None, None) => None,
+        _ => bail!("--cluster-signing-cert-file and --cluster-signing-key-file must be given together"),
+    };
+    let key = read("service-account-private-key-file")?.map(|text| SigningKey::from_pem(&text));
+    Ok(Config {
+        selection,
+        clients,
+        node_ranges: ranges(flags)?,
+        authority,
+        root_ca: read("root-ca-file")?,
+        service_account_key: key.transpose().context("--service-account-private-key-file")?.map(Arc::new),
+    })
+}
+
+fn ranges(flags: &Flags) -> anyhow::Result<Ranges> {
+    let parse = |name: &str| -> anyhow::Result<Vec<IpNet>> {
+        let texts = flags.text(name).into_iter().flat_map(|text| text.split(','));
+        texts.map(|text| text.trim().parse().with_context(|| format!("--{name}: {text:?}"))).collect()
+    };
+    let allocates = flags.bool("allocate-node-cidrs").unwrap_or(false);
+    let cluster = parse("cluster-cidr")?;
+    if allocates && cluster.is_empty() {
+        bail!("--allocate-node-cidrs needs --cluster-cidr");
+    }
+    let prefix = |name: &str, default: u8, most: i64| {
+        let given = flags.int(name).or(flags.int("node-cidr-mask-size")).filter(|given| *given != 0);
+        match given {
+            None => Ok(default),
+            Some(given) if (1..=most).contains(&given) => Ok(u8::try_from(given).unwrap_or(default)),
+            Some(given) => bail!("--{name}: {given} is no length of a prefix"),
+        }
+    };
+    let prefixes =
+        (prefix("node-cidr-mask-size-ipv4", 24, 32)?, prefix("node-cidr-mask-size-ipv6", 64, 128)?);
+    let cluster = if allocates { cluster } else { Vec::new() };
+    Ok(Ranges { cluster, taken: parse("service-cluster-ip-range")?, prefixes })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parts::component::Component;
+
+    fn of(line: &str) -> anyhow::Result<Config> {
+        let arguments: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+        let flags = Component::named(NAME).unwrap().table().parse(&arguments)?;
+        let nobody = tower::service_fn(|_: http::Request<kube::client::Body>| async {
+            Ok::<_, std::convert::Infallible>(http::Response::new(kube::client::Body::empty()))
+        });
+        let clients: Clients = Arc::new(move |_| kube::Client::new(nobody, "default"));
+        config(&flags, clients)
+    }
+
+    #[test]
+    fn without_flags_nothing_is_signed_or_given() {
+        let config = of("").unwrap();
+        assert!(
+            config.authority.is_none() && config.root_ca.is_none() && config.service_account_key.is_none()
+        );
+        assert!(config.node_ranges.cluster.is_empty(), "node ranges are asked for");
+        assert!(!config.selection.has("bootstrap-signer-controller"), "as upstream");
+    }
+
+    #[test]
+    fn nodes_get_ranges_when_that_is_asked_for() {
+        let line = "--cluster-cidr=10.1.0.0/16,fd00::/48 --service-cluster-ip-range=10.1.0.0/20";
+        assert!(of(line).unwrap().node_ranges.cluster.is_empty());
+        let ranges =
+            of(&format!("{line} --allocate-node-cidrs --node-cidr-mask-size-ipv4=25")).unwrap().node_ranges;
+        assert_eq!((ranges.cluster.len(), ranges.prefixes), (2, (25, 64)));
+        assert_eq!(ranges.taken, ["10.1.0.0/20".parse().unwrap()]);
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_by_name() {
+        for (line, word) in [
+            ("--allocate-node-cidrs", "--cluster-cidr"),
+            ("--controllers=foo", "\"foo\" is not in the list of known controllers"),
+            ("--cluster-signing-cert-file=/x", "--cluster-signing-cert-file"),
+            ("--root-ca-file=/nowhere", "--root-ca-file"),
+            ("--cluster-cidr=x", "--cluster-cidr"),
+        ] {
+            let error = format!("{:#}", of(line).err().expect(line));
+            assert!(error.contains(word), "{line}: {error}");
+        }
+    }
+}

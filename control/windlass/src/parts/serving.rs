@@ -1,0 +1,284 @@
+//! The secure port of a part alone: `/healthz`, `/livez`, `/readyz` and `/metrics`, as upstream's scheduler and controller manager have it.
+//!
+//! Health is everybody's to read; the rest is for those the API server lets: it is asked who the caller is (TokenReview, unless a
+//! certificate of `--client-ca-file` says so) and what it may do (SubjectAccessReview of the path).
+
+use super::kubeconfig;
+use crate::flags::Flags;
+use anyhow::Context as _;
+use apiserver::context::Response;
+use apiserver::health::{Endpoint, Health};
+use apiserver::query;
+use apiserver::tls::ServingCertificate;
+use client::leader::Elector;
+use futures::future::BoxFuture;
+use http::request::Parts;
+use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper::rt::Executor;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use jiff::Timestamp;
+use k8s_openapi::api::authorization::v1::{
+    NonResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec,
+};
+use kube::Api;
+use kube::api::PostParams;
+use kubelet::server::authenticate::{Authenticator, User};
+use kubelet::server::config::Authentication;
+use kubelet::server::tls::{Authorities, Files};
+use pki::{Authority, Leaf};
+use rustls::pki_types::CertificateDer;
+use std::convert::Infallible;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use supervise::{Supervisor, Task, Work, accept};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+/// Connections at once.
+const CONNECTIONS: usize = 256;
+/// The longest handshake, and the longest wait for a request's head.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long an answer about a token is kept (upstream: `--authentication-token-webhook-cache-ttl`).
+const KEPT: Duration = Duration::from_secs(10);
+/// Paths nobody is asked about (upstream: `--authorization-always-allow-paths`).
+const OPEN: [&str; 3] = ["/healthz", "/readyz", "/livez"];
+
+/// The port, opened, and what is said on it.
+pub(crate) struct Port {
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+    answers: Answers,
+}
+
+struct Answers {
+    health: Arc<Health>,
+    elector: Option<(&'static str, Elector)>,
+    supervisor: Supervisor,
+    open: Vec<String>,
+    authenticator: Authenticator,
+    authorization: kube::Client,
+}
+
+impl Port {
+    /// Opens the port of the flags, or none where they say 0. `client` asks the API server unless a kubeconfig for that is named.
+    pub(crate) async fn open(
+        flags: &Flags,
+        default_port: u16,
+        client: &kube::Client,
+        supervisor: &Supervisor,
+        elector: Option<(&'static str, Elector)>,
+    ) -> anyhow::Result<Option<Self>> {
+        let port = flags.port("secure-port", default_port)?;
+        if port == 0 {
+            return Ok(None);
+        }
+        let address = SocketAddr::new(flags.ip("bind-address").unwrap_or(Ipv4Addr::UNSPECIFIED.into()), port);
+        let tls = Arc::new(tls(flags, address.ip())?);
+        let authorities = flags.text("client-ca-file").map(|path| Authorities::new(Path::new(path)));
+        let authentication = Authentication { anonymous: true, tokens: true, cache: KEPT };
+        let reviewer = asker(flags, "authentication-kubeconfig", client).await?;
+        let open = flags.list("authorization-always-allow-paths").map(<[String]>::to_vec);
+        let answers = Answers {
+            health: health(supervisor, elector.clone()),
+            elector,
+            supervisor: supervisor.clone(),
+            open: open.unwrap_or_else(|| OPEN.map(str::to_owned).into()),
+            authenticator: Authenticator::new(
+                authentication,
+                authorities.transpose().context("--client-ca-file")?,
+                Some(reviewer),
+            ),
+            authorization: asker(flags, "authorization-kubeconfig", client).await?,
+        };
+        let listener = TcpListener::bind(address).await.with_context(|| format!("listen on {address}"))?;
+        Ok(Some(Self { listener, acceptor: TlsAcceptor::from(tls), answers }))
+    }
+
+    /// Serves it until told to stop.
+    pub(crate) fn task(self) -> Task {
+        let port = Arc::new(self);
+        Task::new("secure-port", move |stop| {
+            let port = port.clone();
+            async move {
+                port.serve(&stop).await;
+                Ok(())
+            }
+        })
+    }
+
+    async fn serve(self: Arc<Self>, stop: &CancellationToken) {
+        let connections = Work::new(&self.answers.supervisor, "secure-port/connections");
+        let serve = |stream, _| self.clone().connection(stream, stop.clone());
+        accept(&self.listener, CONNECTIONS, &connections, stop, serve).await;
+        connections.finish(Duration::from_secs(1)).await;
+    }
+
+    async fn connection(self: Arc<Self>, stream: TcpStream, stop: CancellationToken) {
+        let Ok(Ok(stream)) = tokio::time::timeout(PATIENCE, self.acceptor.accept(stream)).await else {
+            return;
+        };
+        let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
+        let peer = Arc::new(Peer(certificates.iter().map(|c| c.clone().into_owned()).collect()));
+        let streams = Streams(Work::new(&self.answers.supervisor, "secure-port/streams"));
+        let service = service_fn(move |request: Request<Incoming>| {
+            let (port, peer) = (self.clone(), peer.clone());
+            // Nothing here reads a body.
+            async move { Ok::<_, Infallible>(port.respond(peer, request.into_parts().0).await) }
+        });
+        let mut builder = Builder::new(streams);
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE);
+        let serving = builder.serve_connection(TokioIo::new(stream), service);
+        if let Some(Err(error)) = stop.run_until_cancelled(serving).await {
+            tracing::debug!(%error, "connection ended");
+        }
+    }
+
+    fn respond(self: Arc<Self>, peer: Arc<Peer>, request: Parts) -> BoxFuture<'static, Answer> {
+        Box::pin(async move {
+            let user = self.answers.authenticator.user(&peer.0, &request.headers).await;
+            let (head, body) = self.answers.answer(&request, user).await.into_parts();
+            // All of it is there already.
+            let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+            http::Response::from_parts(head, Full::new(body))
+        })
+    }
+}
+
+/// A peer's certificates, its own first.
+struct Peer(Vec<CertificateDer<'static>>);
+type Answer = http::Response<Full<bytes::Bytes>>;
+
+/// The client a flag's kubeconfig makes, or the part's own.
+async fn asker(flags: &Flags, name: &'static str, own: &kube::Client) -> anyhow::Result<kube::Client> {
+    match flags.text(name) {
+        Some(path) => kubeconfig::client(Path::new(path), None).await.with_context(|| format!("--{name}")),
+        None => Ok(own.clone()),
+    }
+}
+
+/// Tasks of HTTP/2 streams.
+#[derive(Clone)]
+struct Streams(Work);
+
+impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
+    fn execute(&self, stream: F) {
+        self.0.spawn(stream);
+    }
+}
+
+impl Answers {
+    async fn answer(&self, request: &Parts, user: Option<User>) -> Response {
+        let path = request.uri.path();
+        if !self.is_open(path) {
+            let Some(user) = user else { return text(StatusCode::UNAUTHORIZED, "Unauthorized") };
+            let verb = request.method.as_str().to_lowercase();
+            match self.may(&user, &verb, path).await {
+                Ok(true) => {}
+                Ok(false) => {
+                    let words = format!("forbidden: User {:?} cannot {verb} path {path:?}", user.name);
+                    return text(StatusCode::FORBIDDEN, words);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, path, "ask whether a caller may read this");
+                    return text(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error");
+                }
+            }
+        }
+        if request.method != Method::GET && request.method != Method::HEAD {
+            return text(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed");
+        }
+        if let Some((endpoint, single)) = Endpoint::of(path) {
+            let asked = query::parse(request.uri.query().unwrap_or_default());
+            return self.health.answer(endpoint, single, &asked);
+        }
+        match path {
+            "/metrics" => text(StatusCode::OK, self.metrics()),
+            _ => text(StatusCode::NOT_FOUND, "404 page not found\n"),
+        }
+    }
+
+    fn is_open(&self, path: &str) -> bool {
+        let matches = |open: &String| match open.strip_suffix('*') {
+            Some(prefix) => path.starts_with(prefix),
+            None => path == open,
+        };
+        self.open.iter().any(matches)
+    }
+
+    async fn may(&self, user: &User, verb: &str, path: &str) -> Result<bool, kube::Error> {
+        let attributes = NonResourceAttributes { path: Some(path.to_owned()), verb: Some(verb.to_owned()) };
+        let spec = SubjectAccessReviewSpec {
+            user: Some(user.name.clone()),
+            uid: Some(user.uid.clone()).filter(|uid| !uid.is_empty()),
+            groups: Some(user.groups.clone()),
+            extra: (!user.extra.is_empty()).then(|| user.extra.clone()),
+            non_resource_attributes: Some(attributes),
+            ..SubjectAccessReviewSpec::default()
+        };
+        let review = SubjectAccessReview { spec, ..SubjectAccessReview::default() };
+        let answer = Api::all(self.authorization.clone()).create(&PostParams::default(), &review).await?;
+        Ok(answer.status.is_some_and(
+            |status: k8s_openapi::api::authorization::v1::SubjectAccessReviewStatus| {
+                status.allowed && status.denied != Some(true)
+            },
+        ))
+    }
+
+    fn metrics(&self) -> String {
+        let mut out = String::new();
+        // Writing to a string cannot fail.
+        let _ = supervise::metrics::write(&mut out, &self.supervisor);
+        if let Some((name, elector)) = &self.elector {
+            let leads = u8::from(elector.leads());
+            out.push_str("# HELP leader_election_master_status Gauge of if the reporting system is master of the relevant lease, 0 indicates backup, 1 indicates master. 'name' is the string used to identify the lease. Please make sure to group by name.\n");
+            out.push_str("# TYPE leader_election_master_status gauge\n");
+            out.push_str(&format!("leader_election_master_status{{name={name:?}}} {leads}\n"));
+        }
+        if let Some(started) = supervise::process::started() {
+            out.push_str("# TYPE process_start_time_seconds gauge\n");
+            out.push_str(&format!("process_start_time_seconds {started}\n"));
+        }
+        out
+    }
+}
+
+fn health(supervisor: &Supervisor, elector: Option<(&'static str, Elector)>) -> Arc<Health> {
+    let health = Health::new(supervisor.clone());
+    health.add("ping", true, || Ok(()));
+    if let Some((_, elector)) = elector {
+        health.add("leaderElection", true, move || elector.check());
+    }
+    Arc::new(health)
+}
+
+fn text(code: StatusCode, words: impl Into<String>) -> Response {
+    let body = Full::<bytes::Bytes>::from(words.into()).map_err(|never| match never {}).boxed_unsync();
+    let mut response = Response::new(body);
+    *response.status_mut() = code;
+    let plain = http::HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(http::header::CONTENT_TYPE, plain);
+    response
+}
+
+/// The certificate of the flags, read again when its files change; without one, one nobody signed.
+fn tls(flags: &Flags, address: IpAddr) -> anyhow::Result<rustls::ServerConfig> {
+    if let (Some(certificate), Some(key)) = (flags.text("tls-cert-file"), flags.text("tls-private-key-file"))
+    {
+        let files = Files { certificate: certificate.into(), key: key.into(), client_ca: None };
+        return Ok(kubelet::server::tls::server_config(&files)?);
+    }
+    let now = Timestamp::now();
+    let authority = Authority::generate("windlass self-signed", now)?;
+    let ips = vec![Ipv4Addr::LOCALHOST.into(), address];
+    let leaf = Leaf::server("localhost", vec!["localhost".to_owned()], ips);
+    let issued = authority.issue(&leaf, now)?;
+    let certificate = ServingCertificate::from_pem(&issued.cert_pem, &issued.key_pem)?;
+    Ok(apiserver::tls::server_config(certificate)?)
+}
