@@ -11,6 +11,7 @@ mod identity;
 mod logging;
 pub(crate) mod publish;
 mod roles;
+mod storage;
 
 use crate::cli::{AgentFlags, ServerFlags};
 use crate::settings::{self, nth_address};

@@ -1,7 +1,7 @@
 //! The API server and what runs on it, inside this process.
 
 use super::logging::Logging;
-use super::{Plan, checks, identity, roles};
+use super::{Plan, checks, identity, roles, storage};
 use anyhow::Context as _;
 use apiserver::aggregation::Aggregator;
 use apiserver::authn::certificate::Authorities;
@@ -25,9 +25,7 @@ use pki::service_account::Verifier;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use store::Backend;
-use store::embedded::{Options, Store};
-use supervise::{Supervisor, Task, TaskError};
+use supervise::{Scope, Supervisor, Task, TaskError};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -50,21 +48,22 @@ pub(super) struct Api {
     ready: watch::Sender<bool>,
     supervisor: Supervisor,
     logging: Logging,
+    /// The store's own tasks.
+    _keeping: Scope,
 }
 
 /// Opens the port, the store, and an API server on them. It answers once [`Api::ready`] has returned.
 pub(super) async fn start(plan: &Plan, pki: &Pki) -> anyhow::Result<Api> {
     let listener =
         TcpListener::bind(plan.listen).await.with_context(|| format!("listen on {}", plan.listen))?;
-    let path = plan.dir.join("store.redb");
-    // Opening replays and checks: it may take a while.
-    let opened = tokio::task::spawn_blocking(move || Store::open(&path, Options::default())).await;
-    let store = Arc::new(opened.context("open the store")??);
+    let storage::Storage { backend, tasks: storage } = storage::open(plan).await?;
     let issuer = format!("https://kubernetes.default.svc.{}", plan.node.cluster_domain);
     let supervisor = Supervisor::default();
-    let backend: Arc<dyn Backend> = store.clone();
+    // Not with the listeners: requests that end after them write, too.
+    let keeping = Scope::new(&supervisor, "", &CancellationToken::new());
+    storage.into_iter().for_each(|task| keeping.keep(task));
     let settings = registry::Config { supervisor: supervisor.clone(), ..registry_config(plan, pki, &issuer) };
-    let registry = Registry::new(store, settings);
+    let registry = Registry::new(backend.clone(), settings);
     let writer = Writer::new(registry.clone());
     let stored = Shared(writer.clone());
     let authorization = Authorization::default();
@@ -123,6 +122,7 @@ pub(super) async fn start(plan: &Plan, pki: &Pki) -> anyhow::Result<Api> {
         ready,
         supervisor,
         logging,
+        _keeping: keeping,
     })
 }
 
