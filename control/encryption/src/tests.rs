@@ -230,7 +230,7 @@ proptest! {
         let name = ["aesgcm", "aescbc", "secretbox"][kind];
         let layer = layer(&text("secrets", &[&provider(name, &[("k", 3, 32)])]));
         let sealed = layer.encode(KEY, value.clone().into()).unwrap();
-        prop_assert_eq!(open(&layer, KEY, &sealed), Ok((value.clone(), false)));
+        prop_assert_eq!(open(&layer, KEY, &sealed), Ok((value, false)));
         let mut broken = sealed.to_vec();
         let at = at.index(broken.len());
         broken[at] ^= 1;

@@ -16,7 +16,7 @@ use std::time::Duration;
 use supervise::Backoff;
 use tokio::time::Instant;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
-use tonic::{Request, Response, Status};
+use tonic::{Response, Status};
 
 /// How long a connection may take to come up.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -259,11 +259,4 @@ fn member(config: &Config, url: &str) -> Result<Member, BadEndpoint> {
         }
     }
     Ok(Member { url: url.to_owned(), channel: endpoint.connect_lazy() })
-}
-
-/// A request that a member without a leader refuses.
-pub(crate) fn with_leader<T>(message: T) -> Request<T> {
-    let mut request = Request::new(message);
-    request.metadata_mut().insert("hasleader", tonic::metadata::MetadataValue::from_static("true"));
-    request
 }

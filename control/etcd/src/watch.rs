@@ -1,13 +1,12 @@
 //! One watch: a stream of its own, so that a slow reader holds nobody else up.
 
-use crate::client::with_leader;
 use crate::v3::watch_client::WatchClient;
 use crate::v3::watch_request::RequestUnion;
 use crate::v3::{WatchCreateRequest, WatchRequest, WatchResponse};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
-use tonic::{Status, Streaming};
+use tonic::{Request, Status, Streaming};
 
 /// An open watch.
 pub struct WatchStream {
@@ -38,4 +37,11 @@ impl WatchStream {
     pub async fn next(&mut self) -> Result<WatchResponse, Status> {
         self.responses.message().await?.ok_or_else(|| Status::unavailable("the member ended the watch"))
     }
+}
+
+/// A request that a member without a leader refuses.
+fn with_leader<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.metadata_mut().insert("hasleader", tonic::metadata::MetadataValue::from_static("true"));
+    request
 }

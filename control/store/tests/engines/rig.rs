@@ -38,7 +38,7 @@ pub struct Rig {
 
 enum Ground {
     File(tempfile::TempDir),
-    Members(Cluster, u64, Option<Scope>),
+    Members(Box<Cluster>, u64, Option<Scope>),
 }
 
 impl Rig {
@@ -53,7 +53,7 @@ impl Rig {
         let (etcd, scope) = open_etcd(&cluster, "/registry").await;
         let base = etcd.revision();
         let store = Arc::new(Shifted { inner: Arc::new(etcd), base });
-        Some(Self { store, ground: Ground::Members(cluster, base, Some(scope)) })
+        Some(Self { store, ground: Ground::Members(Box::new(cluster), base, Some(scope)) })
     }
 
     /// Closes the store and opens it again.
