@@ -14,6 +14,7 @@
 //!
 //! Resources: [`handler`] (verbs), [`registry`] (kinds, storage, reading), [`admission`], [`mod@write`], [`upkeep`] (the server's own
 //! tasks); those that become byte streams: [`stream`]; those of other servers: [`aggregation`]; [`webhook`] asks one.
+//! [`mod@etcd`]: how objects lie in an etcd that is shared with upstream's API servers.
 //! `front` is what the registry asks of all this; `seams`, as [`Shared`], what the filters ask of the registry.
 
 mod admission;
@@ -26,6 +27,7 @@ pub mod context;
 mod deadline;
 pub mod discovery;
 mod drain;
+pub mod etcd;
 mod flow;
 mod front;
 mod handler;

@@ -73,6 +73,12 @@ pub enum Error {
         /// The revision the cache has come to.
         current: Revision,
     },
+    /// The store did not say how far it has come.
+    #[error("{why}")]
+    Unavailable {
+        /// The store's error.
+        why: String,
+    },
 }
 
 type Extract = Box<dyn Fn(&Entry) -> Indexed + Send + Sync>;
@@ -214,7 +220,8 @@ impl Cache {
 
     /// Waits until the cache shows everything committed before the call: a consistent read.
     pub async fn refresh(&self) -> Result<Revision, Error> {
-        let revision = self.shared.backend.revision();
+        let newest = self.shared.backend.newest().await;
+        let revision = newest.map_err(|e| Error::Unavailable { why: supervise::chain(&e) })?;
         self.shared.wait_until_fresh(revision).await.map(|()| revision)
     }
 
@@ -343,9 +350,11 @@ impl Shared {
     }
 
     /// Runs `change` on the state, which thereby comes to `revision`.
+    ///
+    /// Several changes may share a revision (keys of one lease that ended), so one of the revision come to is not old yet.
     fn update(&self, revision: Revision, change: impl FnOnce(&mut State) -> Option<Change>) {
         let mut state = self.state.lock();
-        if revision <= state.revision {
+        if revision < state.revision {
             return;
         }
         let change = change(&mut state);

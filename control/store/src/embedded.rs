@@ -8,9 +8,9 @@ mod record;
 mod retention;
 mod snapshot;
 mod tables;
-mod watch;
 mod writer;
 
+use crate::hub::{self, Hub};
 use crate::{Backend, Entry, Error, Event, Expect, Page, Revision};
 use bytes::Bytes;
 use futures::FutureExt;
@@ -26,7 +26,6 @@ use std::sync::mpsc::{self, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{Semaphore, oneshot};
-use watch::Hub;
 use writer::{Command, Reply, Work, Writer};
 
 /// How a [`Store`] behaves; the defaults are upstream's.
@@ -223,11 +222,12 @@ impl Backend for Store {
     }
 
     fn watch(&self, prefix: &str, from: Revision) -> Result<BoxStream<'static, Result<Event, Error>>, Error> {
-        Ok(watch::watch(self.hub.clone(), self.reader.clone(), prefix, from))
+        Ok(hub::watch(self.hub.clone(), self.reader.clone(), prefix, from))
     }
 
     fn request_progress(&self, prefix: &str) {
-        self.hub.request_progress(prefix);
+        // What is committed is published.
+        self.hub.request_progress(prefix, 0);
     }
 
     fn compact(&self, revision: Revision) -> BoxFuture<'_, Result<(), Error>> {

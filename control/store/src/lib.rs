@@ -1,10 +1,12 @@
-//! The revisioned store. [`Backend`] is the seam: the embedded engine implements it today, etcd fits it unchanged.
+//! The revisioned store. [`Backend`] is the seam; two engines stand behind it.
 //!
 //! Keys are laid out as upstream lays them out in etcd (`/registry/...`), values are canonical JSON. A revision counts
 //! committed writes; it never goes back, also across restarts.
 //!
 //! - [`embedded`]: the engine for one server, redb with group commit (`writer`, `batch`), history and its compaction
-//!   (`record`, `retention`), reads at past revisions (`read`), watches (`watch`).
+//!   (`record`, `retention`), reads at past revisions (`read`).
+//! - [`etcd`]: the engine for several servers, laid out as upstream's API server lays it out; how values lie there: [`encoding`].
+//! - `hub`: the watches of either engine.
 //! - [`cache`]: the watch cache the API server lists and watches from: an ordered snapshot (`ordered`), the history
 //!   ring (`ring`), scoped watchers (`fanout`), and what keeps it filled (`feed`).
 
@@ -12,6 +14,9 @@
 
 pub mod cache;
 pub mod embedded;
+pub mod encoding;
+pub mod etcd;
+mod hub;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -19,7 +24,7 @@ use futures::stream::BoxStream;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A point in the store's history. The first write is revision 1; 0 means "nothing written yet".
+/// A point in the store's history. Revisions only grow; 0 means "nothing written yet".
 pub type Revision = u64;
 
 /// One stored value with its history marks.
@@ -33,6 +38,8 @@ pub struct Entry {
     pub create_revision: Revision,
     /// Revision of the last write to the key: the object's `resourceVersion`.
     pub mod_revision: Revision,
+    /// The value lies in another form than a write would give it: a write of the same value is due.
+    pub stale: bool,
 }
 
 /// What a write demands of the key's present state.
@@ -138,6 +145,24 @@ pub enum Error {
         /// The bound on them.
         limit: usize,
     },
+    /// The write may have happened or not, or happen yet: its answer was lost.
+    #[error("{what}: whether it has happened is not known")]
+    Undecided {
+        /// The operation and its subject.
+        what: String,
+        /// What became of the answer.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Nobody took the call; nothing has happened.
+    #[error("{what}: the store cannot be reached")]
+    Unavailable {
+        /// The operation and its subject.
+        what: String,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The engine failed; `what` names the operation and its subject.
     #[error("{what}")]
     Engine {
@@ -157,8 +182,12 @@ pub enum Error {
 
 /// The store seen by the API server. Every write is durable (survives `kill -9`) before its future resolves.
 pub trait Backend: Send + Sync + 'static {
-    /// The newest committed revision.
+    /// The newest committed revision, as far as this process has heard.
     fn revision(&self) -> Revision;
+    /// The newest committed revision, whoever committed it: asked for after the call.
+    fn newest(&self) -> BoxFuture<'_, Result<Revision, Error>> {
+        Box::pin(std::future::ready(Ok(self.revision())))
+    }
     /// The oldest revision that is sure to be readable still, in this store and in every cache of it.
     fn compacted(&self) -> Revision;
     /// The entry at `key` now.

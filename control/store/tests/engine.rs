@@ -1,4 +1,4 @@
-//! What the embedded store promises beside being right: groups, watches without gaps, bounds, damage, expiry.
+//! What the embedded store promises beyond what every engine does (`engines`): groups, bounds, damage, expiry across restarts.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail by panic")]
 #![allow(clippy::disallowed_methods, reason = "a test sees how what it spawns ends")]
@@ -8,7 +8,6 @@ use futures::StreamExt;
 use futures::future::join_all;
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 use store::embedded::{Options, Store};
 use store::{Backend, Error, Event, Expect};
@@ -37,107 +36,6 @@ async fn concurrent_writes_share_a_commit_and_keep_their_own_revision() {
     revisions.sort_unstable();
     assert_eq!(revisions, (1..=600).collect::<Vec<_>>());
     assert!(store.commits() <= 60, "600 writes took {} commits", store.commits());
-}
-
-#[tokio::test]
-async fn one_of_many_creations_wins_and_the_rest_see_the_winner() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(dir.path().join("s"), small()).unwrap();
-    let results = join_all((0..50).map(|n| store.put("/k", value(n), Expect::Absent, None))).await;
-    let winner = results.iter().filter_map(|r| r.as_ref().ok()).collect::<Vec<_>>();
-    assert_eq!(winner.len(), 1);
-    for lost in results.iter().filter_map(|r| r.as_ref().err()) {
-        let Error::Conflict { current: Some(current), .. } = lost else { panic!("{lost}") };
-        assert_eq!(&**current, winner[0]);
-    }
-    assert_eq!(store.revision(), 1);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn watches_miss_nothing_however_slow_and_whenever_begun() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = Arc::new(Store::open(dir.path().join("s"), small()).unwrap());
-    // Live from its first change, then not read until the end: its queue overflows, it must come back by the log.
-    store.put("/a/first", value(0), Expect::Absent, None).await.unwrap();
-    let mut idle = store.watch("/a/", 0).unwrap();
-    assert_eq!(soon(idle.next()).await.unwrap().unwrap().revision(), 1);
-    let writers: Vec<_> = (0..8)
-        .map(|w| {
-            let store = store.clone();
-            tokio::spawn(async move {
-                for n in 0..60 {
-                    let calls = (0..10).map(|i| {
-                        let key = format!("/{}/{w}/{n}/{i}", if i % 2 == 0 { "a" } else { "b" });
-                        let store = store.clone();
-                        async move { store.put(&key, value(n), Expect::Absent, None).await.unwrap() }
-                    });
-                    join_all(calls).await;
-                }
-            })
-        })
-        .collect();
-    let watchers: Vec<_> = (0..6)
-        .map(|_| {
-            let store = store.clone();
-            tokio::spawn(async move {
-                let from = store.revision() / 2;
-                let seen = collect(store.watch("/a/", from).unwrap(), 4801).await;
-                (from, seen)
-            })
-        })
-        .collect();
-    for writer in writers {
-        writer.await.unwrap();
-    }
-    assert_eq!(store.revision(), 4801);
-    // Tells the watches, whose last change may be another prefix's, where the end is.
-    let stop = store.put("/a/end", value(0), Expect::Absent, None).await.unwrap().mod_revision;
-    let mut all: Vec<_> =
-        store.list("/a/", None, 0, None).await.unwrap().entries.iter().map(|e| e.mod_revision).collect();
-    all.sort_unstable();
-    assert_eq!((all.len(), stop), (2402, 4802));
-    assert_eq!(soon(collect(idle, 4801)).await, all[1..]);
-    for watcher in watchers {
-        let (from, seen) = soon(watcher).await.unwrap();
-        assert_eq!(seen, all.iter().copied().filter(|&r| r > from).collect::<Vec<_>>());
-    }
-}
-
-/// Revisions until one is past `end`.
-async fn collect(mut watch: futures::stream::BoxStream<'static, Result<Event, Error>>, end: u64) -> Vec<u64> {
-    let mut seen = Vec::new();
-    while let Some(event) = watch.next().await {
-        seen.push(event.unwrap().revision());
-        if seen.last().is_some_and(|&r| r > end) {
-            break;
-        }
-    }
-    seen
-}
-
-#[tokio::test]
-async fn a_watch_from_a_revision_ahead_begins_there() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(dir.path().join("s"), small()).unwrap();
-    let mut watch = store.watch("/", 3).unwrap();
-    // Polled once, so that what follows comes by the queue.
-    assert!(futures::poll!(watch.next()).is_pending());
-    for n in 0..5 {
-        store.put(&format!("/{n}"), value(n), Expect::Absent, None).await.unwrap();
-    }
-    assert_eq!(soon(watch.next()).await.unwrap().unwrap().revision(), 4);
-}
-
-#[tokio::test]
-async fn progress_comes_after_every_earlier_change() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(dir.path().join("s"), small()).unwrap();
-    let mut watch = store.watch("/a/", 0).unwrap();
-    store.put("/a/1", value(1), Expect::Absent, None).await.unwrap();
-    store.put("/b/1", value(1), Expect::Absent, None).await.unwrap();
-    store.request_progress("/a/");
-    assert!(matches!(watch.next().await, Some(Ok(Event::Put { .. }))));
-    assert_eq!(soon(watch.next()).await.unwrap().unwrap(), Event::Progress { revision: 2 });
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ mod identity;
 mod tasks;
 
 use crate::cli::{AgentFlags, ServerFlags};
-use crate::parts::apiserver::{self, Limits, Settings, publish};
+use crate::parts::apiserver::{self, Limits, Settings, publish, storage};
 use crate::settings::{self, nth_address};
 use crate::signals::Signals;
 use crate::snapshot;
@@ -79,11 +79,11 @@ impl Plan {
     }
 
     /// What the API server is made of.
-    fn api_server(&self, pki: &Pki) -> Settings {
-        Settings {
+    fn api_server(&self, pki: &Pki) -> anyhow::Result<Settings> {
+        Ok(Settings {
             listen: self.listen,
             advertise: self.advertise,
-            store: settings::store_file(&self.dir),
+            storage: storage::Settings::new(&self.flags.storage, settings::store_file(&self.dir))?,
             service_cidrs: self.node.service_cidrs.clone(),
             issuers: vec![format!("https://kubernetes.default.svc.{}", self.node.cluster_domain)],
             audiences: Vec::new(),
@@ -92,7 +92,7 @@ impl Plan {
             certificates: tasks::certificates(pki),
             front_proxies: None,
             limits: Limits::default(),
-        }
+        })
     }
 
     /// The API server as this machine reaches it.
@@ -138,7 +138,7 @@ async fn serve(plan: &Arc<Plan>, shutdown: &CancellationToken) -> anyhow::Result
     let _lock = crate::lock::take(&plan.dir, "windlass server")?;
     let pki = Pki::load_or_create(&plan.dir.join("pki"), &plan.names, Timestamp::now())
         .context("prepare keys and certificates")?;
-    let api = Arc::new(apiserver::start(plan.api_server(&pki)).await?);
+    let api = Arc::new(apiserver::start(plan.api_server(&pki)?).await?);
     tracing::info!(listen = %plan.listen, url = plan.public_url(), "the API server listens");
     identity::write_admin(plan, &pki)?;
     let api_stop = CancellationToken::new();

@@ -115,7 +115,10 @@ async fn save(flags: &Save) -> anyhow::Result<()> {
 async fn save_stopped(dir: &Path, flags: &Save) -> anyhow::Result<PathBuf> {
     let file = settings::store_file(dir);
     if !file.exists() {
-        bail!("there is no {}: has `windlass server` been started on this machine?", file.display());
+        bail!(
+            "there is no {}: either `windlass server` never ran on this machine, or it keeps its objects in etcd, which has snapshots of its own",
+            file.display()
+        );
     }
     let _lock = crate::lock::take(dir, "windlass server")?;
     let store = Store::open(&file, Options::default())?;

@@ -1,4 +1,4 @@
-//! The handler in process, on the embedded store: requests as the front hands them over, answers to the letter.
+//! The handler in process, on a store of either engine (`ground`): requests as the front hands them over, answers to the letter.
 
 use super::handle;
 use crate::answer::body as full;
@@ -10,7 +10,6 @@ use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
-use store::embedded::{Options, Store};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 mod admission;
@@ -18,6 +17,7 @@ mod applies;
 mod custom;
 mod deletion;
 mod escalation;
+mod ground;
 mod lists;
 mod pod_security;
 mod policies;
@@ -32,7 +32,7 @@ struct Server {
     writer: Arc<Writer>,
     registry: Arc<Registry>,
     _stop: DropGuard,
-    _dir: tempfile::TempDir,
+    _ground: Box<dyn std::any::Any + Send + Sync>,
 }
 
 struct Received {
@@ -55,14 +55,13 @@ impl Server {
     }
 
     async fn with_hooks(config: Config, hooks: Arc<dyn hooks::Hooks>) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path().join("store"), Options::default()).unwrap();
-        let registry = Registry::new(Arc::new(store), config);
+        let (store, ground) = ground::open().await;
+        let registry = Registry::new(store, config);
         registry.attach(hooks);
         let stop = CancellationToken::new();
         let writer = Writer::new(registry.clone());
         writer.start(stop.clone()).await.unwrap();
-        let server = Server { writer, registry, _stop: stop.drop_guard(), _dir: dir };
+        let server = Server { writer, registry, _stop: stop.drop_guard(), _ground: ground };
         // The default account is a controller's work.
         server
             .ok(

@@ -211,6 +211,9 @@ pub(crate) fn failed(kind: &Kind, name: &str, operation: &str, error: &Error) ->
             kind.gr()
         )),
         Error::Closed { .. } => Status::service_unavailable("the server is shutting down"),
+        // Nothing has happened: clients may try again by themselves (upstream: `storage.IsUnreachable`).
+        Error::Unavailable { .. } => Status::server_timeout(&kind.gr(), operation, 2),
+        Error::Undecided { .. } => Status::timeout(supervise::chain(error), 0),
         other => {
             tracing::error!(resource = %kind.gr(), name, operation, error = other as &dyn std::error::Error, "store");
             Status::internal_error(other)
@@ -223,6 +226,7 @@ pub(crate) fn unready(kind: &Kind, error: &store::cache::Error) -> Status {
     match error {
         store::cache::Error::NotFresh { asked, current } => too_large(*asked, *current),
         store::cache::Error::TooOld { .. } => Status::expired(error.to_string()),
+        store::cache::Error::Unavailable { .. } => Status::server_timeout(&kind.gr(), "list", 2),
         store::cache::Error::NotReady { .. } => {
             Status::too_many_requests(format!("storage is (re)initializing: {}", kind.gr()), 1)
         }

@@ -3,7 +3,10 @@
 
 use super::record::{Kind, Record};
 use super::tables::{self, INDEX, LOG, Marks, Source, StoreFile};
+use crate::hub::{Changes, History};
 use crate::{Entry, Error, Event, Page, Revision};
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use redb::ReadOnlyTable;
 use std::ops::Bound;
 use std::sync::Arc;
@@ -16,13 +19,6 @@ const CHANGES_FOUND: usize = 512;
 /// Reads one store file.
 pub(super) struct Reader {
     db: Arc<StoreFile>,
-}
-
-/// One page of the log as a watcher sees it.
-pub(super) struct Changes {
-    pub(super) events: Vec<Event>,
-    /// Every change up to here has been looked at.
-    pub(super) scanned: Revision,
 }
 
 /// A failed read: refused for its revision, or the engine's.
@@ -121,7 +117,7 @@ impl Reader {
     }
 
     /// Changes under `prefix` in (`after`, `until`], a bounded page of them.
-    pub(super) fn changes(&self, prefix: &str, after: Revision, until: Revision) -> Result<Changes, Error> {
+    pub(super) fn logged(&self, prefix: &str, after: Revision, until: Revision) -> Result<Changes, Error> {
         self.try_changes(prefix, after, until)
             .map_err(|e| e.named(|| format!("watch {prefix} after {after}")))
     }
@@ -156,6 +152,21 @@ impl Reader {
             }
         }
         Ok(page)
+    }
+}
+
+impl History for Reader {
+    fn changes(
+        self: Arc<Self>,
+        prefix: Arc<str>,
+        after: Revision,
+        until: Revision,
+    ) -> BoxFuture<'static, Result<Changes, Error>> {
+        async move {
+            let subject = prefix.clone();
+            super::blocking("watch", &subject, move || self.logged(&prefix, after, until)).await
+        }
+        .boxed()
     }
 }
 

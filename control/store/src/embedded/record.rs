@@ -84,6 +84,7 @@ impl<'a> Record<'a> {
             value: Bytes::copy_from_slice(self.value),
             create_revision: self.create,
             mod_revision: revision,
+            stale: false,
         }
     }
 }

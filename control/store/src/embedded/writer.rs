@@ -9,8 +9,8 @@ use super::batch::{Batch, Outcome};
 use super::read::Reader;
 use super::retention::Retention;
 use super::tables::{Marks, Source, StoreFile, panic_text};
-use super::watch::Hub;
 use super::{Options, epoch_millis};
+use crate::hub::Hub;
 use crate::{Entry, Error, Expect, Revision};
 use bytes::Bytes;
 use redb::Durability;
@@ -178,7 +178,7 @@ impl Writer {
             return Err(format!("the file went back from revision {was} to {now}").into());
         }
         while self.marks.revision < found.revision {
-            let missed = self.reader.changes("", self.marks.revision, found.revision)?;
+            let missed = self.reader.logged("", self.marks.revision, found.revision)?;
             self.marks.revision = missed.scanned;
             self.hub.publish(missed.scanned, &missed.events);
         }

@@ -1,7 +1,7 @@
 //! The API server: with others in `windlass server`, or alone as kube-apiserver ([`alone`]).
 //!
 //! [`checks`] and [`logging`]: its health by upstream's names; [`roles`]: the first roles; [`publish`]: what machines and other API servers
-//! find in it.
+//! find in it; [`storage`]: where its objects are.
 
 mod admission;
 pub(super) mod alone;
@@ -9,6 +9,7 @@ mod checks;
 mod logging;
 pub(crate) mod publish;
 mod roles;
+pub(crate) mod storage;
 
 use anyhow::Context as _;
 use apiserver::aggregation::Aggregator;
@@ -32,12 +33,11 @@ use ipnet::IpNet;
 use logging::Logging;
 use pki::service_account::{SigningKey, Verifier, VerifyingKey};
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
-use store::Backend;
-use store::embedded::{Options, Store};
-use supervise::{Supervisor, Task};
+use storage::Storage;
+use store::embedded::Store;
+use supervise::{Scope, Supervisor, Task};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -48,8 +48,7 @@ pub(crate) struct Settings {
     pub(crate) listen: SocketAddr,
     /// Where others reach it.
     pub(crate) advertise: IpAddr,
-    /// The embedded store's file.
-    pub(crate) store: PathBuf,
+    pub(crate) storage: storage::Settings,
     pub(crate) service_cidrs: Vec<IpNet>,
     /// Who gives out tokens of service accounts; the first one does so from now on.
     pub(crate) issuers: Vec<String>,
@@ -116,7 +115,9 @@ pub(crate) struct Api {
     certificate: Arc<ServingCertificate>,
     dialer: Arc<Dialer>,
     listener: Mutex<Option<TcpListener>>,
-    store: Arc<Store>,
+    embedded: Option<Arc<Store>>,
+    /// The store's own tasks.
+    _keeping: Scope,
     /// Ends watches, listeners and the registry's tasks.
     stopping: CancellationToken,
     ready: watch::Sender<bool>,
@@ -130,14 +131,13 @@ pub(crate) async fn start(mut settings: Settings) -> anyhow::Result<Api> {
     let front_proxies = settings.front_proxies.take();
     let listener =
         TcpListener::bind(settings.listen).await.with_context(|| format!("listen on {}", settings.listen))?;
-    let path = settings.store.clone();
-    // Opening replays and checks: it may take a while.
-    let opened = tokio::task::spawn_blocking(move || Store::open(&path, Options::default())).await;
-    let store = Arc::new(opened.context("open the store")??);
+    let Storage { backend, embedded, tasks: storage_tasks } = storage::open(&settings.storage).await?;
     let supervisor = Supervisor::default();
-    let backend: Arc<dyn Backend> = store.clone();
+    // Not with the listeners: requests that end after them write, too.
+    let keeping = Scope::new(&supervisor, "", &CancellationToken::new());
+    storage_tasks.into_iter().for_each(|task| keeping.keep(task));
     let registry_config = registry::Config { supervisor: supervisor.clone(), ..registry_config(&settings) };
-    let registry = Registry::new(store.clone(), registry_config);
+    let registry = Registry::new(backend.clone(), registry_config);
     let writer = Writer::new(registry.clone());
     let stored = Shared(writer.clone());
     let authorization = Authorization::default();
@@ -189,7 +189,8 @@ pub(crate) async fn start(mut settings: Settings) -> anyhow::Result<Api> {
         certificate,
         dialer,
         listener,
-        store,
+        embedded,
+        _keeping: keeping,
         stopping,
         ready,
         supervisor,
@@ -298,9 +299,9 @@ impl Api {
         }
     }
 
-    /// Where its objects are.
-    pub(crate) fn store(&self) -> &Arc<Store> {
-        &self.store
+    /// Where its objects are, unless in etcd.
+    pub(crate) fn embedded_store(&self) -> Option<&Arc<Store>> {
+        self.embedded.as_ref()
     }
 
     /// Its health checks, for the parts beside it to add theirs.

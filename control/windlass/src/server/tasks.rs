@@ -39,10 +39,13 @@ pub(super) fn of(plan: &Arc<Plan>, pki: &Pki, api: &Arc<Api>) -> anyhow::Result<
             async move { token.run_until_cancelled(renew(&plan, &api, pki)).await.unwrap_or(Ok(())) }
         })
     };
-    let (store, node) = (api.store().clone(), plan.node.node_name.clone());
-    let snapshots = Keeper::new(plan.snapshots.clone(), store, plan.dir.clone(), node);
     let mut tasks = vec![api.logging(), scheduler, controllers, leadership.events, certificates];
-    tasks.extend(snapshots.tasks(supervisor));
+    // etcd has snapshots of its own
+    if let Some(store) = api.embedded_store() {
+        let node = plan.node.node_name.clone();
+        let snapshots = Keeper::new(plan.snapshots.clone(), store.clone(), plan.dir.clone(), node);
+        tasks.extend(snapshots.tasks(supervisor));
+    }
     Ok(tasks)
 }
 

@@ -1,4 +1,5 @@
 use super::*;
+use store::embedded::{Options, Store};
 
 const SERVICES: &str = "/api/v1/namespaces/default/services";
 
@@ -139,7 +140,7 @@ async fn what_stored_services_hold_survives_a_restart() {
         let stop = CancellationToken::new();
         let writer = Writer::new(registry.clone());
         writer.start(stop.clone()).await.unwrap();
-        Server { writer, registry, _stop: stop.drop_guard(), _dir: tempfile::tempdir().unwrap() }
+        Server { writer, registry, _stop: stop.drop_guard(), _ground: Box::new(()) }
     };
     let s = start().await;
     let made = s.ok("POST", SERVICES, service("a", json!({"type": "NodePort"}))).await;

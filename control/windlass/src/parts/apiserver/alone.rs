@@ -1,6 +1,6 @@
 //! The API server as a program of its own, with upstream's flags.
 
-use super::{Api, Certificates, Limits, Settings, admission, publish};
+use super::{Api, Certificates, Limits, Settings, admission, publish, storage};
 use crate::flags::Flags;
 use crate::signals::Signals;
 use anyhow::{Context as _, bail};
@@ -173,9 +173,6 @@ impl Generated {
 }
 
 fn settings(flags: &Flags, certificates: Certificates) -> anyhow::Result<Settings> {
-    if let Some(servers) = flags.text("etcd-servers") {
-        bail!("--etcd-servers={servers}: this build keeps its objects itself; leave the flag out");
-    }
     let modes = flags.list("authorization-mode").unwrap_or_default();
     if let Some(other) = modes.iter().find(|mode| !["Node", "RBAC"].contains(&mode.as_str())) {
         bail!("--authorization-mode={other} is not served here: Node,RBAC is");
@@ -218,7 +215,7 @@ fn settings(flags: &Flags, certificates: Certificates) -> anyhow::Result<Setting
     Ok(Settings {
         listen,
         advertise,
-        store: crate::settings::store_file(&data_dir(flags)),
+        storage: storage::Settings::alone(flags, crate::settings::store_file(&data_dir(flags)))?,
         service_cidrs: ranges.collect::<anyhow::Result<_>>()?,
         issuers,
         audiences: flags.list("api-audiences").map(<[String]>::to_vec).unwrap_or_default(),
@@ -288,7 +285,7 @@ mod tests {
         assert_eq!(settings.advertise, IpAddr::from([192, 0, 2, 1]));
         assert_eq!((settings.service_cidrs.len(), settings.issuers.len()), (2, 2));
         assert_eq!(settings.audiences(), ["https://a"]);
-        assert_eq!(settings.store, Path::new("/d/store.redb"));
+        assert_eq!(settings.storage, storage::Settings::Embedded("/d/store.redb".into()));
         assert_eq!((settings.limits.requests, settings.limits.mutating), (7, 200));
         assert!(!settings.limits.anonymous && !settings.limits.bootstrap_tokens);
     }

@@ -1,11 +1,12 @@
-//! Watches on the embedded store.
+//! Watches on a store, whichever engine it has.
 //!
-//! Each watch has a bounded queue the writer fills after its commit. A watch that starts in the past, or whose queue
-//! overflowed, reads the log instead until it has caught up with what was published, then goes back to its queue; both
-//! moves happen under the hub's lock, so no change falls between the two.
+//! Each watch has a bounded queue that the engine fills with what it publishes. A watch that starts in the past, or whose queue
+//! overflowed, reads the engine's [`History`] instead until it has caught up with what was published, then goes back to its queue; both
+//! moves happen under the hub's lock, so no change falls between the two. What is published at once is queued at once: changes of one
+//! revision stay together.
 
-use super::read::Reader;
 use crate::{Error, Event, Revision};
+use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream, StreamExt};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
@@ -15,8 +16,26 @@ use tokio::sync::Notify;
 /// Changes a watch may have waiting before it is sent to the log.
 const QUEUE: usize = 1024;
 
-/// Where the writer publishes and watches listen.
-pub(super) struct Hub {
+/// The past, as a watch that catches up reads it.
+pub(crate) trait History: Send + Sync + 'static {
+    /// Changes under `prefix` in (`after`, `until`], a bounded page of them that ends with a revision's last change.
+    fn changes(
+        self: Arc<Self>,
+        prefix: Arc<str>,
+        after: Revision,
+        until: Revision,
+    ) -> BoxFuture<'static, Result<Changes, Error>>;
+}
+
+/// One page of the past.
+pub(crate) struct Changes {
+    pub(crate) events: Vec<Event>,
+    /// Every change up to here has been looked at.
+    pub(crate) scanned: Revision,
+}
+
+/// Where the engine publishes and watches listen.
+pub(crate) struct Hub {
     state: Mutex<State>,
 }
 
@@ -28,23 +47,34 @@ struct State {
 }
 
 struct Slot {
-    prefix: String,
+    prefix: Arc<str>,
     queue: Mutex<Queue>,
     wake: Notify,
+}
+
+impl Slot {
+    fn distrust(&self) {
+        let mut queue = self.queue.lock();
+        queue.events.clear();
+        queue.lagging = true;
+        drop(queue);
+        self.wake.notify_one();
+    }
 }
 
 #[derive(Default)]
 struct Queue {
     events: VecDeque<Event>,
-    /// The queue cannot vouch for everything up to `published`: read the log.
+    /// The queue cannot vouch for everything up to `published`: read the history.
     lagging: bool,
-    progress_asked: bool,
+    /// Progress is to be told once everything up to here is published.
+    progress_asked: Option<Revision>,
 }
 
 /// What a watch finds when it looks at its slot.
 enum Taken {
     Events(VecDeque<Event>),
-    /// Read the log up to here; later changes are queued.
+    /// Read the history up to here; later changes are queued.
     CatchUp(Revision),
     /// Nothing new up to here, and the caller had asked.
     Progress(Revision),
@@ -53,31 +83,32 @@ enum Taken {
 }
 
 impl Hub {
-    pub(super) fn new(published: Revision, compacted: Revision) -> Self {
+    pub(crate) fn new(published: Revision, compacted: Revision) -> Self {
         Self { state: Mutex::new(State { published, compacted, closed: false, slots: Vec::new() }) }
     }
 
-    pub(super) fn compacted(&self) -> Revision {
+    pub(crate) fn compacted(&self) -> Revision {
         self.state.lock().compacted
     }
 
     /// Says that history before `revision` is gone.
-    pub(super) fn forget(&self, revision: Revision) {
-        self.state.lock().compacted = revision;
+    pub(crate) fn forget(&self, revision: Revision) {
+        let mut state = self.state.lock();
+        state.compacted = state.compacted.max(revision);
     }
 
-    pub(super) fn published(&self) -> Revision {
+    pub(crate) fn published(&self) -> Revision {
         self.state.lock().published
     }
 
     /// Hands committed `events` to the watches; `revision` is the newest committed one.
-    pub(super) fn publish(&self, revision: Revision, events: &[Event]) {
+    pub(crate) fn publish(&self, revision: Revision, events: &[Event]) {
         let mut state = self.state.lock();
         state.published = revision;
         for slot in &state.slots {
             let mut queue = slot.queue.lock();
-            let mut touched = false;
-            for event in events.iter().filter(|e| e.key().is_some_and(|k| k.starts_with(&slot.prefix))) {
+            let mut touched = queue.progress_asked.is_some_and(|asked| asked <= revision);
+            for event in events.iter().filter(|e| e.key().is_some_and(|k| k.starts_with(&*slot.prefix))) {
                 touched = true;
                 if queue.lagging {
                     break;
@@ -96,14 +127,34 @@ impl Hub {
         }
     }
 
-    pub(super) fn request_progress(&self, prefix: &str) {
-        for slot in self.state.lock().slots.iter().filter(|s| s.prefix == prefix) {
-            slot.queue.lock().progress_asked = true;
+    /// Has the watches of `prefix` tell progress once everything up to `revision` is published.
+    pub(crate) fn request_progress(&self, prefix: &str, revision: Revision) {
+        for slot in self.state.lock().slots.iter().filter(|s| *s.prefix == *prefix) {
+            slot.queue.lock().progress_asked = Some(revision);
             slot.wake.notify_one();
         }
     }
 
-    pub(super) fn close(&self) {
+    /// Whether a change of `key` concerns any watch.
+    pub(crate) fn hears(&self, key: &str) -> bool {
+        self.state.lock().slots.iter().any(|slot| key.starts_with(&*slot.prefix))
+    }
+
+    /// Has the watches that hear of `key` read what they have not handed on from the history.
+    pub(crate) fn distrust(&self, key: &str) {
+        for slot in self.state.lock().slots.iter().filter(|slot| key.starts_with(&*slot.prefix)) {
+            slot.distrust();
+        }
+    }
+
+    /// Goes on at `revision` without what happened before: each watch reads that from the history.
+    pub(crate) fn skip(&self, revision: Revision) {
+        let mut state = self.state.lock();
+        state.published = revision;
+        state.slots.iter().for_each(|slot| slot.distrust());
+    }
+
+    pub(crate) fn close(&self) {
         let mut state = self.state.lock();
         state.closed = true;
         for slot in &state.slots {
@@ -121,7 +172,7 @@ impl Hub {
             Taken::Events(std::mem::take(&mut queue.events))
         } else if state.closed {
             Taken::Closed
-        } else if std::mem::take(&mut queue.progress_asked) {
+        } else if queue.progress_asked.take_if(|asked| *asked <= state.published).is_some() {
             Taken::Progress(state.published)
         } else {
             Taken::Nothing
@@ -130,37 +181,37 @@ impl Hub {
 }
 
 /// Every change under `prefix` after `from`.
-pub(super) fn watch(
+pub(crate) fn watch(
     hub: Arc<Hub>,
-    reader: Arc<Reader>,
+    history: Arc<impl History>,
     prefix: &str,
     from: Revision,
 ) -> BoxStream<'static, Result<Event, Error>> {
     let slot = Arc::new(Slot {
-        prefix: prefix.to_owned(),
+        prefix: prefix.into(),
         // Lagging from the start: the first look decides how far back to read.
         queue: Mutex::new(Queue { lagging: true, ..Queue::default() }),
         wake: Notify::new(),
     });
     hub.state.lock().slots.push(slot.clone());
     let follower =
-        Follower { hub, reader, slot, cursor: from, catch_up: None, ready: VecDeque::new(), done: false };
+        Follower { hub, history, slot, cursor: from, catch_up: None, ready: VecDeque::new(), done: false };
     stream::unfold(follower, |mut f| async move { f.next().await.map(|item| (item, f)) }).boxed()
 }
 
-struct Follower {
+struct Follower<H> {
     hub: Arc<Hub>,
-    reader: Arc<Reader>,
+    history: Arc<H>,
     slot: Arc<Slot>,
     /// Every change up to here is delivered or in `ready`.
     cursor: Revision,
-    /// The log is being read up to here.
+    /// The history is being read up to here.
     catch_up: Option<Revision>,
     ready: VecDeque<Event>,
     done: bool,
 }
 
-impl Follower {
+impl<H: History> Follower<H> {
     async fn next(&mut self) -> Option<Result<Event, Error>> {
         loop {
             if let Some(event) = self.ready.pop_front() {
@@ -170,7 +221,7 @@ impl Follower {
                 return None;
             }
             if let Some(until) = self.catch_up {
-                if let Err(e) = self.read_log(until).await {
+                if let Err(e) = self.read_history(until).await {
                     self.done = true;
                     return Some(Err(e));
                 }
@@ -193,11 +244,9 @@ impl Follower {
         }
     }
 
-    async fn read_log(&mut self, until: Revision) -> Result<(), Error> {
-        let (reader, slot, after) = (self.reader.clone(), self.slot.clone(), self.cursor);
-        let page =
-            super::blocking("watch", &self.slot.prefix, move || reader.changes(&slot.prefix, after, until))
-                .await?;
+    async fn read_history(&mut self, until: Revision) -> Result<(), Error> {
+        let prefix = self.slot.prefix.clone();
+        let page = self.history.clone().changes(prefix, self.cursor, until).await?;
         self.cursor = page.scanned;
         self.ready = page.events.into();
         if page.scanned >= until {
@@ -207,7 +256,7 @@ impl Follower {
     }
 }
 
-impl Drop for Follower {
+impl<H> Drop for Follower<H> {
     fn drop(&mut self) {
         self.hub.state.lock().slots.retain(|s| !Arc::ptr_eq(s, &self.slot));
     }

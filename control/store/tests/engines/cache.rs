@@ -1,15 +1,12 @@
-//! The watch cache over the embedded store.
+//! The watch cache over a store.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail by panic")]
-#![allow(clippy::disallowed_methods, reason = "a test sees how what it spawns ends")]
-
+use crate::rig::{Rig as Ground, soon};
 use bytes::Bytes;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use store::cache::{Cache, Change, ChangeKind, Error, Indexed, Options, Scope};
-use store::embedded::Store;
 use store::{Backend, Entry, Expect};
 
 const PODS: &str = "/registry/pods/";
@@ -21,11 +18,20 @@ fn extract(entry: &Entry) -> Indexed {
     Indexed { bytes, labels: BTreeMap::new(), fields: BTreeMap::from([("spec.nodeName".to_owned(), node)]) }
 }
 
+on_both!(
+    a_watch_sees_additions_changes_and_deletions_with_what_was_before,
+    a_pod_that_moves_is_news_for_both_nodes,
+    a_slow_watcher_is_ended_and_the_others_are_not,
+    history_is_bounded_and_says_so,
+    freshness_is_waited_for_and_bounded,
+    pages_show_one_moment,
+);
+
 struct Rig {
-    store: Arc<Store>,
+    store: Arc<dyn Backend>,
     cache: Cache,
     feed: tokio::task::JoinHandle<()>,
-    _dir: tempfile::TempDir,
+    _ground: Ground,
 }
 
 impl Drop for Rig {
@@ -34,25 +40,19 @@ impl Drop for Rig {
     }
 }
 
-async fn rig(options: Options) -> Rig {
-    let dir = tempfile::tempdir().unwrap();
-    let engine = store::embedded::Options { cache_bytes: 1 << 20, ..Default::default() };
-    let store = Arc::new(Store::open(dir.path().join("s"), engine).unwrap());
+async fn rig(ground: Ground, options: Options) -> Rig {
+    let store = ground.store.clone();
     store.put("/registry/pods/old/a", Bytes::from("n1"), Expect::Absent, None).await.unwrap();
     let (cache, feed) = Cache::new(store.clone(), PODS, extract, options);
     assert!(matches!(cache.snapshot(), Err(Error::NotReady { .. })));
     let feed = tokio::spawn(feed.run());
     cache.ready().await;
-    Rig { store, cache, feed, _dir: dir }
+    Rig { store, cache, feed, _ground: ground }
 }
 
-async fn write(store: &Store, key: &str, node: &str) -> u64 {
+async fn write(store: &Arc<dyn Backend>, key: &str, node: &str) -> u64 {
     let at = store.get(key).await.unwrap().map_or(Expect::Absent, |e| Expect::At(e.mod_revision));
     store.put(key, Bytes::from(node.to_owned()), at, None).await.unwrap().mod_revision
-}
-
-async fn soon<T>(what: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(20), what).await.expect("took longer than 20 s")
 }
 
 fn brief(change: &Change) -> (ChangeKind, String, Option<String>, u64) {
@@ -60,9 +60,8 @@ fn brief(change: &Change) -> (ChangeKind, String, Option<String>, u64) {
     (change.kind, text(&change.object.bytes), change.prev.as_ref().map(|p| text(&p.bytes)), change.revision)
 }
 
-#[tokio::test]
-async fn a_watch_sees_additions_changes_and_deletions_with_what_was_before() {
-    let rig = rig(Options::default()).await;
+async fn a_watch_sees_additions_changes_and_deletions_with_what_was_before(ground: Ground) {
+    let rig = rig(ground, Options::default()).await;
     let mut watch = rig.cache.watch(&Scope::Namespace("x".into()), 1).unwrap();
     write(&rig.store, "/registry/pods/x/a", "n1").await;
     write(&rig.store, "/registry/pods/y/a", "n1").await;
@@ -81,9 +80,8 @@ async fn a_watch_sees_additions_changes_and_deletions_with_what_was_before() {
     assert_eq!(watch.progress().await, Some(5));
 }
 
-#[tokio::test]
-async fn a_pod_that_moves_is_news_for_both_nodes() {
-    let rig = rig(Options::default()).await;
+async fn a_pod_that_moves_is_news_for_both_nodes(ground: Ground) {
+    let rig = rig(ground, Options::default()).await;
     let node = |n: &str| Scope::Field { name: "spec.nodeName".into(), value: n.into() };
     let (mut one, mut two) =
         (rig.cache.watch(&node("n1"), 1).unwrap(), rig.cache.watch(&node("n2"), 1).unwrap());
@@ -99,9 +97,8 @@ async fn a_pod_that_moves_is_news_for_both_nodes() {
     assert_eq!(late.next().await.unwrap().revision, 3);
 }
 
-#[tokio::test]
-async fn a_slow_watcher_is_ended_and_the_others_are_not() {
-    let rig = rig(Options { watch_queue: 10, ..Options::default() }).await;
+async fn a_slow_watcher_is_ended_and_the_others_are_not(ground: Ground) {
+    let rig = rig(ground, Options { watch_queue: 10, ..Options::default() }).await;
     let mut slow = rig.cache.watch(&Scope::All, 1).unwrap();
     let mut quiet = rig.cache.watch(&Scope::Namespace("quiet".into()), 1).unwrap();
     for n in 0..40 {
@@ -118,9 +115,8 @@ async fn a_slow_watcher_is_ended_and_the_others_are_not() {
     assert_eq!(soon(quiet.next()).await.unwrap().revision, 42);
 }
 
-#[tokio::test]
-async fn history_is_bounded_and_says_so() {
-    let rig = rig(Options { history: 5, ..Options::default() }).await;
+async fn history_is_bounded_and_says_so(ground: Ground) {
+    let rig = rig(ground, Options { history: 5, ..Options::default() }).await;
     for n in 0..20 {
         write(&rig.store, &format!("/registry/pods/x/{n}"), "n1").await;
     }
@@ -140,9 +136,8 @@ async fn history_is_bounded_and_says_so() {
     assert_eq!(soon(ahead.next()).await.unwrap().revision, 24);
 }
 
-#[tokio::test]
-async fn freshness_is_waited_for_and_bounded() {
-    let rig = rig(Options { fresh_timeout: Duration::from_millis(300), ..Options::default() }).await;
+async fn freshness_is_waited_for_and_bounded(ground: Ground) {
+    let rig = rig(ground, Options { fresh_timeout: Duration::from_millis(300), ..Options::default() }).await;
     // Another resource's write moves the revision; the pods' cache must learn that it passed.
     for n in 0..5 {
         let revision = write(&rig.store, &format!("/registry/nodes/{n}"), "x").await;
@@ -157,9 +152,8 @@ async fn freshness_is_waited_for_and_bounded() {
     soon(waiting).await.unwrap().unwrap();
 }
 
-#[tokio::test]
-async fn pages_show_one_moment() {
-    let rig = rig(Options::default()).await;
+async fn pages_show_one_moment(ground: Ground) {
+    let rig = rig(ground, Options::default()).await;
     for n in 0..10 {
         write(&rig.store, &format!("/registry/pods/x/{n}"), "n1").await;
     }
@@ -204,68 +198,86 @@ fn scope(n: u8) -> Scope {
     }
 }
 
+async fn replay(ground: Ground, ops: Vec<Op>) {
+    let rig = rig(ground, Options::default()).await;
+    let mut watches = Vec::new();
+    for op in ops {
+        match op {
+            Op::Write(s, n, v) => {
+                write(&rig.store, &format!("/registry/pods/s{s}/p{n}"), &format!("n{v}")).await;
+            }
+            Op::Delete(s, n) => {
+                let key = format!("/registry/pods/s{s}/p{n}");
+                if let Some(e) = rig.store.get(&key).await.unwrap() {
+                    rig.store.delete(&key, Expect::At(e.mod_revision)).await.unwrap();
+                }
+            }
+            Op::Watch(s, share) => {
+                let from = 1 + (rig.store.revision() - 1) * u64::from(share) / 255;
+                let start = rig.store.list(PODS, None, 0, Some(from)).await.unwrap();
+                watches.push((scope(s), start, rig.cache.watch(&scope(s), from).unwrap()));
+            }
+        }
+    }
+    let revision = rig.cache.refresh().await.unwrap();
+    let end = rig.store.list(PODS, None, 0, None).await.unwrap();
+    let held = |scope: &Scope, entries: &[Entry]| -> BTreeMap<String, Bytes> {
+        let snapshot = entries.iter().map(|e| (e, extract(e)));
+        snapshot
+            .filter(|(e, i)| match scope {
+                Scope::All => true,
+                Scope::Namespace(n) => e.key.starts_with(&format!("{PODS}{n}/")),
+                Scope::Object { .. } => &*e.key == "/registry/pods/s1/p2",
+                Scope::Field { value, .. } => &i.fields["spec.nodeName"] == value,
+            })
+            .map(|(e, i)| (e.key.to_string(), i.bytes))
+            .collect()
+    };
+    for (scope, start, mut watch) in watches {
+        let mut state = held(&scope, &start.entries);
+        let mut last = start.revision;
+        while watch.progress().await.is_none() {
+            let change = watch.next().await.unwrap();
+            assert!(change.revision > last, "out of order");
+            last = change.revision;
+            let key = change.object.key.to_string();
+            let before = change.prev.as_ref().filter(|p| scope.holds(p)).map(|p| p.bytes.clone());
+            assert_eq!(state.remove(&key), before);
+            if change.kind != ChangeKind::Deleted && scope.holds(&change.object) {
+                state.insert(key, change.object.bytes.clone());
+            }
+        }
+        assert_eq!(state, held(&scope, &end.entries));
+        assert_eq!(watch.progress().await, Some(revision));
+        let listed = rig.cache.list(&scope, None, 0, None).unwrap().unwrap();
+        let listed: BTreeMap<_, _> =
+            listed.objects.iter().map(|o| (o.key.to_string(), o.bytes.clone())).collect();
+        assert_eq!(listed, held(&scope, &end.entries));
+    }
+}
+
+/// Whatever is written, replaying a watch from its start gives the state the store has in that scope.
+fn state_plus_changes_is_the_later_state(ground: impl AsyncFnOnce() -> Option<Ground>, ops: Vec<Op>) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async {
+        if let Some(ground) = ground().await {
+            replay(ground, ops).await;
+        }
+    });
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
-    /// Whatever is written, replaying a watch from its start gives the state the store has in that scope.
     #[test]
-    fn state_plus_changes_is_the_later_state(ops in prop::collection::vec(op(), 1..50)) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async move {
-            let rig = rig(Options::default()).await;
-            let mut watches = Vec::new();
-            for op in ops {
-                match op {
-                    Op::Write(s, n, v) => {
-                        write(&rig.store, &format!("/registry/pods/s{s}/p{n}"), &format!("n{v}")).await;
-                    }
-                    Op::Delete(s, n) => {
-                        let key = format!("/registry/pods/s{s}/p{n}");
-                        if let Some(e) = rig.store.get(&key).await.unwrap() {
-                            rig.store.delete(&key, Expect::At(e.mod_revision)).await.unwrap();
-                        }
-                    }
-                    Op::Watch(s, share) => {
-                        let from = 1 + (rig.store.revision() - 1) * u64::from(share) / 255;
-                        let start = rig.store.list(PODS, None, 0, Some(from)).await.unwrap();
-                        watches.push((scope(s), start, rig.cache.watch(&scope(s), from).unwrap()));
-                    }
-                }
-            }
-            let revision = rig.cache.refresh().await.unwrap();
-            let end = rig.store.list(PODS, None, 0, None).await.unwrap();
-            let held = |scope: &Scope, entries: &[Entry]| -> BTreeMap<String, Bytes> {
-                let snapshot = entries.iter().map(|e| (e, extract(e)));
-                snapshot
-                    .filter(|(e, i)| match scope {
-                        Scope::All => true,
-                        Scope::Namespace(n) => e.key.starts_with(&format!("{PODS}{n}/")),
-                        Scope::Object { .. } => &*e.key == "/registry/pods/s1/p2",
-                        Scope::Field { value, .. } => &i.fields["spec.nodeName"] == value,
-                    })
-                    .map(|(e, i)| (e.key.to_string(), i.bytes))
-                    .collect()
-            };
-            for (scope, start, mut watch) in watches {
-                let mut state = held(&scope, &start.entries);
-                let mut last = start.revision;
-                while watch.progress().await.is_none() {
-                    let change = watch.next().await.unwrap();
-                    assert!(change.revision > last, "out of order");
-                    last = change.revision;
-                    let key = change.object.key.to_string();
-                    let before = change.prev.as_ref().filter(|p| scope.holds(p)).map(|p| p.bytes.clone());
-                    assert_eq!(state.remove(&key), before);
-                    if change.kind != ChangeKind::Deleted && scope.holds(&change.object) {
-                        state.insert(key, change.object.bytes.clone());
-                    }
-                }
-                assert_eq!(state, held(&scope, &end.entries));
-                assert_eq!(watch.progress().await, Some(revision));
-                let listed = rig.cache.list(&scope, None, 0, None).unwrap().unwrap();
-                let listed: BTreeMap<_, _> =
-                    listed.objects.iter().map(|o| (o.key.to_string(), o.bytes.clone())).collect();
-                assert_eq!(listed, held(&scope, &end.entries));
-            }
-        });
+    fn state_plus_changes_is_the_later_state_on_the_embedded_store(ops in prop::collection::vec(op(), 1..50)) {
+        state_plus_changes_is_the_later_state(async || Some(Ground::embedded()), ops);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(6))]
+    #[test]
+    fn state_plus_changes_is_the_later_state_on_etcd(ops in prop::collection::vec(op(), 1..50)) {
+        state_plus_changes_is_the_later_state(Ground::etcd, ops);
     }
 }

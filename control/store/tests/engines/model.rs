@@ -1,14 +1,12 @@
-//! The embedded store against the simplest thing that could be right: a map for each revision.
+//! A store against the simplest thing that could be right: a map for each revision.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail by panic")]
-
+use crate::rig::Rig;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::future::join_all;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
-use store::embedded::{Options, Store};
-use store::{Backend, Error, Event, Expect};
+use store::{Error, Event, Expect};
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -58,16 +56,14 @@ fn key(n: u8) -> String {
     format!("/registry/{}/ns/k{n:02}", if n.is_multiple_of(3) { "pods" } else { "nodes" })
 }
 
-async fn run(ops: Vec<Op>) {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("store.redb");
-    let options = Options { cache_bytes: 1 << 20, ..Options::default() };
-    let mut store = Store::open(&path, options.clone()).unwrap();
+/// `grouped`: writes sent together are committed in the order they are sent in.
+async fn run(mut rig: Rig, grouped: bool, ops: Vec<Op>) {
     let mut model = Model { states: vec![State::new()], compacted: 0 };
     for (step, op) in ops.into_iter().enumerate() {
         match op {
             Op::Put(writes) => {
                 // All in one group: later ones see the earlier ones, so the model goes first.
+                let store = rig.store.clone();
                 let mut calls = Vec::new();
                 let mut wanted = Vec::new();
                 for (i, (n, honest)) in writes.into_iter().enumerate() {
@@ -92,8 +88,11 @@ async fn run(ops: Vec<Op>) {
                         wanted.push(Err(current.map(|c| c.2)));
                     }
                 }
-                let got: Vec<_> = join_all(calls)
-                    .await
+                let answers = match grouped {
+                    true => join_all(calls).await,
+                    false => futures::stream::iter(calls).then(|call| call).collect().await,
+                };
+                let got: Vec<_> = answers
                     .into_iter()
                     .map(|r| match r {
                         Ok(e) => Ok((e.create_revision, e.mod_revision)),
@@ -107,7 +106,7 @@ async fn run(ops: Vec<Op>) {
                 let key = key(n);
                 let current = model.now().get(&key).cloned();
                 let at = current.as_ref().map_or(1, |c| if honest { c.2 } else { c.2 + 1 });
-                match (store.delete(&key, Expect::At(at)).await, current) {
+                match (rig.store.delete(&key, Expect::At(at)).await, current) {
                     (Ok((entry, revision)), Some(current)) if honest => {
                         assert_eq!((entry.value, entry.mod_revision), (current.0, current.2));
                         let mut next = model.now().clone();
@@ -124,7 +123,7 @@ async fn run(ops: Vec<Op>) {
             Op::List(share, after, limit) => {
                 let at = model.pick(share);
                 let after = after.map(key);
-                let got = store.list("/registry/pods/", after.as_deref(), limit, Some(at)).await;
+                let got = rig.store.list("/registry/pods/", after.as_deref(), limit, Some(at)).await;
                 if at > model.revision() {
                     assert!(matches!(got, Err(Error::Future { .. })), "{got:?}");
                     continue;
@@ -154,7 +153,7 @@ async fn run(ops: Vec<Op>) {
             }
             Op::Changes(share) => {
                 let from = model.pick(share).min(model.revision());
-                let mut watch = store.watch("/registry/", from).unwrap();
+                let mut watch = rig.store.watch("/registry/", from).unwrap();
                 if from < model.compacted {
                     assert!(matches!(watch.next().await, Some(Err(Error::Compacted { .. }))));
                     assert!(watch.next().await.is_none());
@@ -180,7 +179,7 @@ async fn run(ops: Vec<Op>) {
             }
             Op::Compact(share) => {
                 let at = model.pick(share);
-                let done = store.compact(at).await;
+                let done = rig.store.compact(at).await;
                 if at > model.revision() {
                     assert!(matches!(done, Err(Error::Future { .. })));
                 } else if at < model.compacted {
@@ -190,24 +189,37 @@ async fn run(ops: Vec<Op>) {
                     model.compacted = at;
                 }
             }
-            Op::Reopen => {
-                drop(store);
-                store = Store::open(&path, options.clone()).unwrap();
-            }
+            Op::Reopen => rig.reopen().await,
         }
-        assert_eq!(store.revision(), model.revision());
+        assert_eq!(rig.store.revision(), model.revision());
     }
     for n in 0..12 {
-        let got = store.get(&key(n)).await.unwrap().map(|e| (e.value, e.create_revision, e.mod_revision));
+        let got = rig.store.get(&key(n)).await.unwrap().map(|e| (e.value, e.create_revision, e.mod_revision));
         assert_eq!(got.as_ref(), model.now().get(&key(n)));
     }
+}
+
+fn block_on(what: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(what);
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
     #[test]
-    fn the_store_is_its_model(ops in prop::collection::vec(op(), 1..70)) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(run(ops));
+    fn the_embedded_store_is_its_model(ops in prop::collection::vec(op(), 1..70)) {
+        block_on(run(Rig::embedded(), true, ops));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+    #[test]
+    fn etcd_is_its_model(ops in prop::collection::vec(op(), 1..70)) {
+        block_on(async {
+            if let Some(rig) = Rig::etcd().await {
+                run(rig, false, ops).await;
+            }
+        });
     }
 }

@@ -1,0 +1,228 @@
+//! The EncryptionConfiguration file (`apiserver.config.k8s.io/v1`), checked as upstream checks it
+//! (`apis/apiserver/validation/validation_encryption.go`).
+
+use crate::cipher::Cipher;
+use crate::provider::Provider;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde::Deserialize;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct File {
+    api_version: String,
+    kind: String,
+    #[serde(default)]
+    resources: Vec<ResourceRule>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ResourceRule {
+    #[serde(default)]
+    resources: Vec<String>,
+    #[serde(default)]
+    providers: Vec<ProviderRule>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct ProviderRule {
+    aesgcm: Option<KeysRule>,
+    aescbc: Option<KeysRule>,
+    secretbox: Option<KeysRule>,
+    identity: Option<IdentityRule>,
+    kms: Option<serde::de::IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct IdentityRule {}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KeysRule {
+    #[serde(default)]
+    keys: Vec<KeyRule>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KeyRule {
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    secret: String,
+}
+
+/// What is wrong with a configuration. Never quotes a secret.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("{path}: {why}")]
+pub struct Invalid {
+    path: String,
+    why: String,
+}
+
+fn invalid(path: impl Into<String>, why: impl Into<String>) -> Invalid {
+    Invalid { path: path.into(), why: why.into() }
+}
+
+/// Which resources a rule is for.
+#[derive(Debug, PartialEq, Eq)]
+enum Pattern {
+    One {
+        plural: String,
+        group: String,
+    },
+    /// `*.apps`; `*.` is the core group.
+    Group(String),
+    All,
+}
+
+impl Pattern {
+    fn parse(text: &str) -> Self {
+        match text.split_once('.') {
+            Some(("*", "*")) => Self::All,
+            Some(("*", group)) => Self::Group(group.to_owned()),
+            Some((plural, group)) => Self::One { plural: plural.to_owned(), group: group.to_owned() },
+            None => Self::One { plural: text.to_owned(), group: String::new() },
+        }
+    }
+
+    fn names(&self, of_group: &str, of_plural: &str) -> bool {
+        match self {
+            Self::One { plural, group } => plural == of_plural && group == of_group,
+            Self::Group(group) => group == of_group,
+            Self::All => true,
+        }
+    }
+}
+
+struct Rule {
+    patterns: Vec<Pattern>,
+    providers: Vec<Provider>,
+}
+
+/// Providers by resource.
+pub(crate) struct Rules {
+    rules: Vec<Rule>,
+}
+
+impl Rules {
+    /// The providers of a resource, the one that seals first; none where nothing is said of it.
+    pub(crate) fn providers(&self, group: &str, plural: &str) -> &[Provider] {
+        let named = self.rules.iter().find(|rule| rule.patterns.iter().any(|p| p.names(group, plural)));
+        named.map_or(&[], |rule| &rule.providers)
+    }
+}
+
+/// Reads and checks a configuration.
+pub(crate) fn parse(text: &str) -> Result<Rules, Invalid> {
+    let file: File = serde_saphyr::from_str(text).map_err(|e| {
+        // The parser quotes the text around an error, which may be a key.
+        let place = e.location().map(|l| format!(" near line {}", l.line())).unwrap_or_default();
+        invalid("EncryptionConfiguration", format!("not understood{place}"))
+    })?;
+    if file.kind != "EncryptionConfiguration" || file.api_version != "apiserver.config.k8s.io/v1" {
+        return Err(invalid(
+            "apiVersion",
+            "an EncryptionConfiguration of apiserver.config.k8s.io/v1 is expected",
+        ));
+    }
+    required("resources", &file.resources)?;
+    let rules = file.resources.into_iter().enumerate().map(|(n, rule)| {
+        let path = format!("resources[{n}]");
+        required(&format!("{path}.resources"), &rule.resources)?;
+        rule.resources.iter().try_for_each(|name| check_name(&format!("{path}.resources"), name))?;
+        required(&format!("{path}.providers"), &rule.providers)?;
+        let providers = rule.providers.into_iter().enumerate();
+        let providers = providers.map(|(m, p)| provider(&format!("{path}.providers[{m}]"), p));
+        Ok(Rule {
+            patterns: rule.resources.iter().map(|name| Pattern::parse(name)).collect(),
+            providers: providers.collect::<Result<_, Invalid>>()?,
+        })
+    });
+    Ok(Rules { rules: rules.collect::<Result<_, Invalid>>()? })
+}
+
+fn required<T>(path: &str, list: &[T]) -> Result<(), Invalid> {
+    match list.is_empty() {
+        true => Err(invalid(path, format!("Required value: at least one {path} is required"))),
+        false => Ok(()),
+    }
+}
+
+fn check_name(path: &str, name: &str) -> Result<(), Invalid> {
+    let why = match name {
+        "*" => "use '*.' to encrypt all the resources from core API group or *.* to encrypt all resources",
+        "apiserveripinfo" | "serviceipallocations" | "servicenodeportallocations" => {
+            "resources which do not have REST API/s cannot be encrypted"
+        }
+        _ if name.chars().any(char::is_uppercase) => "resource name should not contain capital letters",
+        _ if name.ends_with(".events.k8s.io") => {
+            "'*.events.k8s.io' objects are stored using the 'events' API group in etcd. Use 'events' instead in the config file"
+        }
+        _ if name.ends_with(".extensions") => {
+            "'extensions' group has been removed and cannot be used for encryption"
+        }
+        _ => return Ok(()),
+    };
+    Err(invalid(path, format!("Invalid value: {name:?}: {why}")))
+}
+
+fn provider(path: &str, rule: ProviderRule) -> Result<Provider, Invalid> {
+    let ProviderRule { aesgcm, aescbc, secretbox, identity, kms } = rule;
+    if kms.is_some() {
+        return Err(invalid(format!("{path}.kms"), "KMS plugins are not served yet"));
+    }
+    let given = [aesgcm.is_some(), aescbc.is_some(), secretbox.is_some(), identity.is_some()];
+    match given.iter().filter(|given| **given).count() {
+        0 => return Err(invalid(path, "Required value: at least one provider is required")),
+        1 => {}
+        _ => {
+            let why = "more than one provider specified in a single element, should split into different list elements";
+            return Err(invalid(path, format!("Invalid value: {why}")));
+        }
+    }
+    const AES: &str = "[16 24 32]";
+    if let Some(rule) = aesgcm {
+        return keys(path, "aesgcm", "k8s:enc:aesgcm:v1:", AES, rule, Cipher::gcm);
+    }
+    if let Some(rule) = aescbc {
+        return keys(path, "aescbc", "k8s:enc:aescbc:v1:", AES, rule, Cipher::cbc);
+    }
+    match secretbox {
+        Some(rule) => keys(path, "secretbox", "k8s:enc:secretbox:v1:", "[32]", rule, Cipher::secretbox),
+        None => Ok(Provider::Identity),
+    }
+}
+
+fn keys(
+    path: &str,
+    name: &str,
+    prefix: &'static str,
+    sizes: &str,
+    rule: KeysRule,
+    cipher: fn(&[u8]) -> Option<Cipher>,
+) -> Result<Provider, Invalid> {
+    let path = format!("{path}.{name}.keys");
+    required(&path, &rule.keys)?;
+    let keys = rule.keys.into_iter().enumerate().map(|(n, key)| {
+        let path = format!("{path}[{n}]");
+        if key.name.is_empty() {
+            return Err(invalid(path, "Required value: name is a mandatory field for a key"));
+        }
+        if key.secret.is_empty() {
+            return Err(invalid(path, "Required value: secret is a mandatory field for a key"));
+        }
+        let why = "Invalid value: \"REDACTED\": secrets must be base64 encoded";
+        let secret = BASE64.decode(&key.secret).map_err(|_| invalid(format!("{path}.secret"), why))?;
+        let cipher = cipher(&secret).ok_or_else(|| {
+            let got = secret.len();
+            let why = format!("secret is not of the expected length, got {got}, expected one of {sizes}");
+            invalid(format!("{path}.secret"), format!("Invalid value: \"REDACTED\": {why}"))
+        })?;
+        Ok((key.name, cipher))
+    });
+    Ok(Provider::Keys { prefix, keys: keys.collect::<Result<_, Invalid>>()? })
+}

@@ -1,0 +1,162 @@
+//! Encryption at rest: what an EncryptionConfiguration says, as a layer of the store's encoding.
+//!
+//! - `config`: the file, checked
+//! - `provider`: a value sealed and opened by one provider's keys, in upstream's envelope (`k8s:enc:PROVIDER:v1:KEY:`)
+//! - `cipher`: AES-GCM, AES-CBC, secretbox
+//! - [`Encryption`]: the layer; it reads its file again when that changes
+//!
+//! A value is sealed by the first key of the first provider that the configuration has for its resource, and opened by whichever it names.
+//! One that another key sealed is stale: the next write of its object stores it anew, although nothing else changes. That is how keys are
+//! rotated: add the new key behind the old one everywhere, then put it first, then write every object once.
+
+#![warn(unreachable_pub)]
+
+mod cipher;
+mod config;
+mod provider;
+
+pub use config::Invalid;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use config::Rules;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use store::encoding::{Decoded, Encoding, Source, Unreadable};
+use supervise::Task;
+
+/// How often the file is looked at (upstream: every minute; keys are swapped by hand, and whoever does wants to see it).
+const LOOK: Duration = Duration::from_secs(10);
+
+/// Group and plural of the resource whose object lies at a key.
+pub type ResourceOf = fn(&str) -> Option<(&str, &str)>;
+
+/// The layer. Keys it is given begin with `/registry/`; values are bound to the key they lie at in the store.
+pub struct Encryption {
+    rules: ArcSwap<Rules>,
+    resource_of: ResourceOf,
+    prefix: String,
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file cannot be read.
+    #[error("read {path}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// It is no EncryptionConfiguration.
+    #[error("{path}")]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: Invalid,
+    },
+}
+
+impl Encryption {
+    /// What the file says. `prefix` is where keys lie in the store (`--etcd-prefix`).
+    ///
+    /// # Errors
+    /// For a file that cannot be read or says what cannot be done.
+    pub fn load(path: &Path, prefix: &str, resource_of: ResourceOf) -> Result<Self, Error> {
+        let rules = read(path)?;
+        Ok(Self {
+            rules: ArcSwap::from_pointee(rules),
+            resource_of,
+            prefix: format!("/{}", prefix.trim_matches('/')),
+        })
+    }
+
+    /// Reads the file again whenever it has changed; one that is wrong is not used.
+    pub fn reload(self: &Arc<Self>, path: PathBuf) -> Task {
+        let encryption = self.clone();
+        Task::endless("encryption/reload", move || {
+            let (encryption, path) = (encryption.clone(), path.clone());
+            async move {
+                let mut known = tokio::fs::read(&path).await.ok();
+                loop {
+                    tokio::time::sleep(LOOK).await;
+                    let now = tokio::fs::read(&path).await.ok();
+                    if now.is_none() || now == known {
+                        continue;
+                    }
+                    known = now;
+                    match read(&path) {
+                        Ok(rules) => {
+                            encryption.rules.store(Arc::new(rules));
+                            tracing::info!(path = %path.display(), "encryption: the configuration has changed");
+                        }
+                        Err(error) => {
+                            let error = supervise::chain(&error);
+                            tracing::error!(error, "encryption: the changed configuration is not used");
+                        }
+                    }
+                }
+            }
+        })
+    }
+
+    /// What a value is bound to, so that it cannot be moved to another key: its key in the store.
+    fn bound(&self, key: &str) -> String {
+        match key.strip_prefix("/registry") {
+            Some(rest) => [self.prefix.as_str(), rest].concat(),
+            None => key.to_owned(),
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<Rules, Error> {
+    let text =
+        std::fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+    config::parse(&text).map_err(|source| Error::Invalid { path: path.to_owned(), source })
+}
+
+impl Encoding for Encryption {
+    fn encode(&self, key: &str, value: Bytes) -> Result<Bytes, Source> {
+        let rules = self.rules.load();
+        let provider =
+            (self.resource_of)(key).and_then(|(group, plural)| rules.providers(group, plural).first());
+        match provider {
+            None => Ok(value),
+            Some(provider) => provider.seal(&value, self.bound(key).as_bytes()),
+        }
+    }
+
+    fn decode(&self, key: &str, stored: Bytes) -> Result<Decoded, Unreadable> {
+        let rules = self.rules.load();
+        let providers = (self.resource_of)(key).map(|(group, plural)| rules.providers(group, plural));
+        let providers = providers.unwrap_or_default();
+        if providers.is_empty() {
+            provider::plain(&stored)?;
+            return Ok(Decoded { value: stored, stale: false });
+        }
+        provider::open(providers, stored, self.bound(key).as_bytes())
+    }
+}
+
+/// No configuration: nothing is sealed, and what was sealed is refused.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Unsealed;
+
+impl Encoding for Unsealed {
+    fn encode(&self, _key: &str, value: Bytes) -> Result<Bytes, Source> {
+        Ok(value)
+    }
+
+    fn decode(&self, _key: &str, stored: Bytes) -> Result<Decoded, Unreadable> {
+        provider::plain(&stored)?;
+        Ok(Decoded { value: stored, stale: false })
+    }
+}
+
+#[cfg(test)]
+mod tests;

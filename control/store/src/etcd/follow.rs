@@ -1,0 +1,159 @@
+//! The common watch: everything that happens in etcd, in order, into the hub.
+//!
+//! Woken by etcd. Writes the hub; nobody else publishes. What is published is whole revisions, so a watch that breaks is opened again after
+//! the last one published, at another member, and nothing is lost or doubled. Where etcd has compacted the history between, it goes on at
+//! the newest revision, and each watch on the hub finds out for itself what it missed: whose own history is gone is told so.
+
+use super::compactor;
+use super::keys::everything;
+use super::response::{Ended, Parts};
+use super::{Core, signed};
+use crate::encoding::Unreadable;
+use crate::{Entry, Error, Event, Revision};
+use ::etcd::v3::event::EventType;
+use ::etcd::v3::{self, KeyValue, WatchCreateRequest};
+use std::sync::Arc;
+use std::time::Duration;
+use supervise::{Backoff, Task};
+
+pub(super) fn task(core: &Arc<Core>) -> Task {
+    let core = core.clone();
+    Task::endless("etcd/watch", move || {
+        let core = core.clone();
+        async move {
+            let mut pauses = Backoff::new(Duration::from_millis(20), Duration::from_secs(1));
+            loop {
+                let before = core.hub.published();
+                let why = follow(&core).await;
+                if core.hub.published() > before {
+                    pauses.reset();
+                }
+                tracing::warn!(why, after = core.hub.published(), "etcd: the watch is opened again");
+                pauses.pause().await;
+            }
+        }
+    })
+}
+
+/// A watch of everything after `seen`. It begins at that revision and not behind it, so that etcd refuses where a deletion may be among
+/// what it has compacted.
+pub(super) fn after(seen: Revision) -> WatchCreateRequest {
+    WatchCreateRequest {
+        key: everything(),
+        range_end: everything(),
+        start_revision: signed(seen.max(1)),
+        prev_kv: true,
+        fragment: true,
+        ..WatchCreateRequest::default()
+    }
+}
+
+/// Publishes until the watch is over; gives the reason.
+async fn follow(core: &Core) -> String {
+    let mut stream = match core.client.watch(after(core.hub.published())).await {
+        Ok(stream) => stream,
+        Err(status) => return status.message().to_owned(),
+    };
+    let mut parts = Parts::default();
+    let why = loop {
+        let response = tokio::select! {
+            response = stream.next() => response,
+            () = core.stalled.notified() => break "it stands still".to_owned(),
+        };
+        let taken = match response {
+            Ok(response) => parts.take(response, core.hub.published()),
+            Err(status) => break status.message().to_owned(),
+        };
+        match taken {
+            Ok(None) => {}
+            Ok(Some(batch)) => publish(core, batch.events, batch.revision).await,
+            Err(Ended::Refused(why)) => break why,
+            Err(Ended::Compacted(oldest)) => {
+                core.hub.forget(oldest);
+                // Its failure is not the member's fault that the watch was at, but then there is no other, either.
+                match core.ask_newest().await {
+                    Ok(newest) => core.hub.skip(newest),
+                    Err(error) => break supervise::chain(&error),
+                }
+                return format!("history before revision {oldest} is gone");
+            }
+        }
+    };
+    core.client.abandon(&stream, &why);
+    why
+}
+
+/// Hands whole revisions to the watches.
+async fn publish(core: &Core, raw: Vec<v3::Event>, revision: Revision) {
+    let mut events = Vec::with_capacity(raw.len());
+    let mut unreadable = Vec::new();
+    for event in raw {
+        let Some(kv) = &event.kv else { continue };
+        let Some(key) = core.keys.named(&kv.key) else {
+            if *kv.key == *compactor::KEY {
+                core.hub.forget(compactor::told(&kv.value));
+            }
+            continue;
+        };
+        if !core.hub.hears(&key) {
+            continue;
+        }
+        match core.event(event).await {
+            Ok(event) => events.push(event),
+            Err(error) => {
+                tracing::error!(key, error = &error as &dyn std::error::Error, "etcd: an unreadable change");
+                unreadable.push(key);
+            }
+        }
+    }
+    core.heard(revision);
+    core.hub.publish(revision, &events);
+    // These watches read it again by themselves, and fail by themselves.
+    unreadable.iter().for_each(|key| core.hub.distrust(key));
+}
+
+impl Core {
+    /// A change as watches get it; its key is one of ours.
+    pub(super) async fn event(&self, event: v3::Event) -> Result<Event, Error> {
+        let deletion = event.r#type() == EventType::Delete;
+        let kv = event.kv.unwrap_or_default();
+        let prev = match event.prev_kv {
+            Some(prev) => Some(self.entry(prev).await?),
+            None => None,
+        };
+        if !deletion {
+            return Ok(Event::Put { entry: self.entry(kv).await?, prev });
+        }
+        let revision = super::unsigned(kv.mod_revision);
+        let prev = prev.ok_or_else(|| Error::Engine {
+            what: format!("watch {}", String::from_utf8_lossy(&kv.key)),
+            source: format!("the value deleted at revision {revision} has been compacted").into(),
+        })?;
+        Ok(Event::Delete { prev, revision })
+    }
+
+    /// A key with its value, as those above the store see it.
+    pub(super) async fn entry(&self, kv: KeyValue) -> Result<Entry, Error> {
+        let key = self.keys.named(&kv.key);
+        let key = key.unwrap_or_else(|| String::from_utf8_lossy(&kv.key).into_owned());
+        let damaged = |source| Error::Engine { what: format!("decode {key}"), source };
+        let decoded = match self.encoding.decode(&key, kv.value.clone()) {
+            Err(Unreadable::Yet(fetch)) => {
+                fetch.await.map_err(damaged)?;
+                self.encoding.decode(&key, kv.value)
+            }
+            other => other,
+        };
+        let decoded = decoded.map_err(|why| match why {
+            Unreadable::Damaged(source) => damaged(source),
+            Unreadable::Yet(_) => damaged("its key was fetched and is gone again".into()),
+        })?;
+        Ok(Entry {
+            key: key.into(),
+            value: decoded.value,
+            create_revision: super::unsigned(kv.create_revision),
+            mod_revision: super::unsigned(kv.mod_revision),
+            stale: decoded.stale,
+        })
+    }
+}

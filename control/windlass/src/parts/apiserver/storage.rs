@@ -1,0 +1,190 @@
+//! Where objects are kept: the embedded store, or an etcd that servers share.
+
+use crate::cli::StorageFlags;
+use crate::flags::Flags;
+use anyhow::{Context as _, anyhow, bail, ensure};
+use encryption::Encryption;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use store::Backend;
+use store::encoding::{Encoding, Layers};
+use store::etcd::Etcd;
+use store::{embedded, etcd};
+use supervise::Task;
+
+/// How often etcd's history is compacted (upstream: `--etcd-compaction-interval`).
+const COMPACTION: Duration = Duration::from_secs(300);
+/// What keys begin with, as upstream's.
+const PREFIX: &str = "/registry";
+
+/// What objects are kept in.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Settings {
+    /// The file of the embedded store.
+    Embedded(PathBuf),
+    Etcd(Cluster),
+}
+
+/// An etcd, and how objects lie in it.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Cluster {
+    servers: Vec<String>,
+    cafile: Option<PathBuf>,
+    certfile: Option<PathBuf>,
+    keyfile: Option<PathBuf>,
+    prefix: String,
+    /// Zero: compacted by others.
+    compaction: Duration,
+    encryption: Option<PathBuf>,
+    reload: bool,
+}
+
+impl Settings {
+    /// What flags of `windlass server` name: an etcd, or the embedded store in `file`.
+    pub(crate) fn new(flags: &StorageFlags, file: PathBuf) -> anyhow::Result<Self> {
+        if flags.etcd_servers.is_empty() {
+            // A configuration file may name what flags would have refused.
+            ensure!(
+                *flags == StorageFlags::default(),
+                "the embedded store has none of the settings of etcd and encryption: give --etcd-servers, too"
+            );
+            return Ok(Self::Embedded(file));
+        }
+        Ok(Self::Etcd(Cluster {
+            servers: flags.etcd_servers.clone(),
+            cafile: flags.etcd_cafile.clone(),
+            certfile: flags.etcd_certfile.clone(),
+            keyfile: flags.etcd_keyfile.clone(),
+            prefix: flags.etcd_prefix.clone().unwrap_or_else(|| PREFIX.to_owned()),
+            compaction: compaction(flags.etcd_compaction_interval.as_deref())?,
+            encryption: flags.encryption_provider_config.clone(),
+            reload: flags.encryption_provider_config_automatic_reload,
+        }))
+    }
+
+    /// What flags of kube-apiserver name.
+    pub(super) fn alone(flags: &Flags, file: PathBuf) -> anyhow::Result<Self> {
+        let path = |name: &str| flags.text(name).map(PathBuf::from);
+        let Some(servers) = flags.list("etcd-servers").filter(|servers| !servers.is_empty()) else {
+            if let Some(other) = ["etcd-cafile", "etcd-certfile", "etcd-keyfile", "encryption-provider-config"]
+                .into_iter()
+                .find(|name| flags.text(name).is_some())
+            {
+                bail!("--{other} without --etcd-servers: the embedded store has no such setting");
+            }
+            return Ok(Self::Embedded(file));
+        };
+        Ok(Self::Etcd(Cluster {
+            servers: servers.to_vec(),
+            cafile: path("etcd-cafile"),
+            certfile: path("etcd-certfile"),
+            keyfile: path("etcd-keyfile"),
+            prefix: flags.text("etcd-prefix").unwrap_or(PREFIX).to_owned(),
+            compaction: flags.duration("etcd-compaction-interval").unwrap_or(COMPACTION),
+            encryption: path("encryption-provider-config"),
+            reload: flags.bool("encryption-provider-config-automatic-reload").unwrap_or(false),
+        }))
+    }
+}
+
+/// An open store.
+pub(super) struct Storage {
+    pub(super) backend: Arc<dyn Backend>,
+    /// The same, where it is the embedded one.
+    pub(super) embedded: Option<Arc<embedded::Store>>,
+    /// To run for as long as the store is used.
+    pub(super) tasks: Vec<Task>,
+}
+
+/// Opens what the settings name.
+pub(super) async fn open(settings: &Settings) -> anyhow::Result<Storage> {
+    let path = match settings {
+        Settings::Etcd(cluster) => return open_etcd(cluster).await,
+        Settings::Embedded(path) => path.clone(),
+    };
+    // Opening replays and checks: it may take a while.
+    let opened =
+        tokio::task::spawn_blocking(move || embedded::Store::open(&path, embedded::Options::default()));
+    let store = Arc::new(opened.await.context("open the store")??);
+    Ok(Storage { backend: store.clone(), embedded: Some(store), tasks: Vec::new() })
+}
+
+async fn open_etcd(cluster: &Cluster) -> anyhow::Result<Storage> {
+    let mut tasks = Vec::new();
+    let encoding: Arc<dyn Encoding> = match &cluster.encryption {
+        None => Arc::new(Layers { outer: encryption::Unsealed, inner: apiserver::etcd::Upstream }),
+        Some(path) => {
+            let encryption = Encryption::load(path, &cluster.prefix, apiserver::etcd::group_resource);
+            let encryption =
+                Arc::new(encryption.map_err(|e| anyhow!(e)).context("--encryption-provider-config")?);
+            if cluster.reload {
+                tasks.push(encryption.reload(path.clone()));
+            }
+            Arc::new(Layers { outer: encryption, inner: apiserver::etcd::Upstream })
+        }
+    };
+    let options = etcd::Options {
+        client: client(cluster)?,
+        prefix: cluster.prefix.clone(),
+        compaction_interval: cluster.compaction,
+        encoding,
+    };
+    let (store, own) = Etcd::open(options).await.context("open the store in etcd")?;
+    tasks.extend(own);
+    Ok(Storage { backend: Arc::new(store), embedded: None, tasks })
+}
+
+fn client(cluster: &Cluster) -> anyhow::Result<etcd::Config> {
+    let read =
+        |path: &Path, flag: &str| std::fs::read(path).with_context(|| format!("{flag} {}", path.display()));
+    let authorities = cluster.cafile.as_deref().map(|path| read(path, "--etcd-cafile")).transpose()?;
+    let identity = match (&cluster.certfile, &cluster.keyfile) {
+        (Some(certificate), Some(key)) => {
+            Some((read(certificate, "--etcd-certfile")?, read(key, "--etcd-keyfile")?))
+        }
+        (None, None) => None,
+        _ => bail!("--etcd-certfile and --etcd-keyfile go together"),
+    };
+    Ok(etcd::Config { endpoints: cluster.servers.clone(), authorities, identity })
+}
+
+fn compaction(text: Option<&str>) -> anyhow::Result<Duration> {
+    let Some(text) = text else { return Ok(COMPACTION) };
+    let nanos =
+        machinery::duration::parse(text).map_err(|e| anyhow!(e)).context("--etcd-compaction-interval")?;
+    Ok(Duration::from_nanos(u64::try_from(nanos).context("--etcd-compaction-interval is negative")?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn intervals_are_written_as_go_writes_them() {
+        assert_eq!(compaction(Some("2m30s")).unwrap(), Duration::from_secs(150));
+        assert_eq!(compaction(Some("0")).unwrap(), Duration::ZERO);
+        assert!(compaction(Some("-1s")).is_err() && compaction(Some("soon")).is_err());
+        assert_eq!(compaction(None).unwrap(), COMPACTION);
+    }
+
+    #[test]
+    fn a_certificate_must_not_come_without_its_key() {
+        let flags = StorageFlags {
+            etcd_servers: vec!["https://192.0.2.1:2379".into()],
+            etcd_certfile: Some("/x".into()),
+            ..StorageFlags::default()
+        };
+        let Settings::Etcd(cluster) = Settings::new(&flags, "/s".into()).unwrap() else {
+            panic!("the embedded store")
+        };
+        assert!(client(&cluster).is_err());
+    }
+
+    #[test]
+    fn settings_of_etcd_must_not_be_ignored_by_the_embedded_store() {
+        let flags = StorageFlags { etcd_prefix: Some("/x".into()), ..StorageFlags::default() };
+        assert!(Settings::new(&flags, "/s".into()).is_err());
+        assert_eq!(Settings::new(&StorageFlags::default(), "/s".into()).unwrap(), Settings::Embedded("/s".into()));
+    }
+}
