@@ -51,6 +51,8 @@ async fn open_etcd(flags: &StorageFlags) -> anyhow::Result<Storage> {
             let encryption = Encryption::load(path, &prefix, apiserver::etcd::group_resource);
             let encryption =
                 Arc::new(encryption.map_err(|e| anyhow!(e)).context("--encryption-provider-config")?);
+            encryption.prepare().await;
+            tasks.push(encryption.plugins());
             if flags.encryption_provider_config_automatic_reload {
                 tasks.push(encryption.reload(path.clone()));
             }
