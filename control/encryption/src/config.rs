@@ -2,10 +2,13 @@
 //! (`apis/apiserver/validation/validation_encryption.go`).
 
 use crate::cipher::Cipher;
+use crate::kms::Kms;
 use crate::provider::Provider;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::Deserialize;
+use std::sync::Arc;
+use std::time::Duration;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -32,7 +35,7 @@ struct ProviderRule {
     aescbc: Option<KeysRule>,
     secretbox: Option<KeysRule>,
     identity: Option<IdentityRule>,
-    kms: Option<serde::de::IgnoredAny>,
+    kms: Option<KmsRule>,
 }
 
 #[derive(Deserialize)]
@@ -53,6 +56,22 @@ struct KeyRule {
     name: String,
     #[serde(default)]
     secret: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct KmsRule {
+    #[serde(default)]
+    api_version: String,
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    endpoint: String,
+    /// As Go writes durations.
+    timeout: Option<String>,
+    /// Of version 1; nothing now.
+    #[serde(default, rename = "cachesize")]
+    _cachesize: Option<i64>,
 }
 
 /// What is wrong with a configuration. Never quotes a secret.
@@ -114,6 +133,14 @@ impl Rules {
         let named = self.rules.iter().find(|rule| rule.patterns.iter().any(|p| p.names(group, plural)));
         named.map_or(&[], |rule| &rule.providers)
     }
+
+    /// Every plugin named.
+    pub(crate) fn plugins(&self) -> impl Iterator<Item = Arc<Kms>> {
+        self.rules.iter().flat_map(|rule| &rule.providers).filter_map(|provider| match provider {
+            Provider::Kms(kms) => Some(kms.clone()),
+            _ => None,
+        })
+    }
 }
 
 /// Reads and checks a configuration.
@@ -172,10 +199,7 @@ fn check_name(path: &str, name: &str) -> Result<(), Invalid> {
 
 fn provider(path: &str, rule: ProviderRule) -> Result<Provider, Invalid> {
     let ProviderRule { aesgcm, aescbc, secretbox, identity, kms } = rule;
-    if kms.is_some() {
-        return Err(invalid(format!("{path}.kms"), "KMS plugins are not served yet"));
-    }
-    let given = [aesgcm.is_some(), aescbc.is_some(), secretbox.is_some(), identity.is_some()];
+    let given = [aesgcm.is_some(), aescbc.is_some(), secretbox.is_some(), identity.is_some(), kms.is_some()];
     match given.iter().filter(|given| **given).count() {
         0 => return Err(invalid(path, "Required value: at least one provider is required")),
         1 => {}
@@ -183,6 +207,9 @@ fn provider(path: &str, rule: ProviderRule) -> Result<Provider, Invalid> {
             let why = "more than one provider specified in a single element, should split into different list elements";
             return Err(invalid(path, format!("Invalid value: {why}")));
         }
+    }
+    if let Some(rule) = kms {
+        return plugin(&format!("{path}.kms"), rule);
     }
     const AES: &str = "[16 24 32]";
     if let Some(rule) = aesgcm {
@@ -195,6 +222,49 @@ fn provider(path: &str, rule: ProviderRule) -> Result<Provider, Invalid> {
         Some(rule) => keys(path, "secretbox", "k8s:enc:secretbox:v1:", "[32]", rule, Cipher::secretbox),
         None => Ok(Provider::Identity),
     }
+}
+
+/// How long a plugin may take to answer by default.
+const KMS_TIMEOUT: Duration = Duration::from_secs(3);
+
+fn plugin(path: &str, rule: KmsRule) -> Result<Provider, Invalid> {
+    let field = |name: &str, why: String| invalid(format!("{path}.{name}"), format!("Invalid value: {why}"));
+    if rule.api_version != "v2" {
+        return Err(field(
+            "apiVersion",
+            format!("{:?}: version 2 of the plugins' interface only", rule.api_version),
+        ));
+    }
+    if rule.name.is_empty() {
+        return Err(invalid(
+            format!("{path}.name"),
+            "Required value: name is a mandatory field for a provider",
+        ));
+    }
+    if rule.name.contains(':') {
+        return Err(field("name", format!("invalid KMS provider name {}, must not contain ':'", rule.name)));
+    }
+    if rule.endpoint.is_empty() {
+        return Err(invalid(
+            format!("{path}.endpoint"),
+            "Required value: endpoint is a mandatory field for a provider",
+        ));
+    }
+    if !rule.endpoint.starts_with("unix://") {
+        let scheme = rule.endpoint.split("://").next().unwrap_or_default();
+        return Err(field(
+            "endpoint",
+            format!("unsupported scheme {scheme:?} for KMS provider, only unix is supported"),
+        ));
+    }
+    let timeout = match rule.timeout.as_deref().map(machinery::duration::parse) {
+        None => KMS_TIMEOUT,
+        Some(Ok(nanos)) if nanos > 0 => Duration::from_nanos(nanos.unsigned_abs()),
+        Some(_) => return Err(field("timeout", "timeout should be a positive value".to_owned())),
+    };
+    let kms = Kms::new(rule.name, &rule.endpoint, timeout)
+        .map_err(|e| field("endpoint", format!("invalid endpoint for kms provider, error: {e}")))?;
+    Ok(Provider::Kms(Arc::new(kms)))
 }
 
 fn keys(

@@ -2,6 +2,7 @@
 //!
 //! - `config`: the file, checked
 //! - `provider`: a value sealed and opened by one provider's keys, in upstream's envelope (`k8s:enc:PROVIDER:v1:KEY:`)
+//! - `kms`: a plugin that keeps the keys
 //! - `cipher`: AES-GCM, AES-CBC, secretbox
 //! - [`Encryption`]: the layer; it reads its file again when that changes
 //!
@@ -13,7 +14,24 @@
 
 mod cipher;
 mod config;
+mod kms;
 mod provider;
+
+/// Generated from `proto/kms-v2.proto`.
+#[allow(
+    missing_docs,
+    clippy::all,
+    clippy::allow_attributes_without_reason,
+    clippy::pedantic,
+    clippy::unwrap_used,
+    dead_code,
+    unreachable_pub,
+    unused_qualifications,
+    reason = "generated code"
+)]
+mod v2 {
+    tonic::include_proto!("v2");
+}
 
 pub use config::Invalid;
 
@@ -25,6 +43,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use store::encoding::{Decoded, Encoding, Source, Unreadable};
 use supervise::Task;
+use tokio::sync::Notify;
 
 /// How often the file is looked at (upstream: every minute; keys are swapped by hand, and whoever does wants to see it).
 const LOOK: Duration = Duration::from_secs(10);
@@ -35,6 +54,8 @@ pub type ResourceOf = fn(&str) -> Option<(&str, &str)>;
 /// The layer. Keys it is given begin with `/registry/`; values are bound to the key they lie at in the store.
 pub struct Encryption {
     rules: ArcSwap<Rules>,
+    /// The rules were replaced.
+    replaced: Notify,
     resource_of: ResourceOf,
     prefix: String,
 }
@@ -71,8 +92,40 @@ impl Encryption {
         let rules = read(path)?;
         Ok(Self {
             rules: ArcSwap::from_pointee(rules),
+            replaced: Notify::new(),
             resource_of,
             prefix: format!("/{}", prefix.trim_matches('/')),
+        })
+    }
+
+    /// Asks every plugin for its key, once: what they seal cannot be written before.
+    pub async fn prepare(&self) {
+        let plugins: Vec<_> = self.rules.load().plugins().collect();
+        for kms in plugins {
+            if let Err(why) = kms.look().await {
+                tracing::error!(
+                    plugin = kms.name,
+                    error = supervise::chain(&*why),
+                    "encryption: the KMS plugin fails"
+                );
+            }
+        }
+    }
+
+    /// Keeps up with the plugins' keys.
+    pub fn plugins(self: &Arc<Self>) -> Task {
+        let encryption = self.clone();
+        Task::endless("encryption/plugins", move || {
+            let encryption = encryption.clone();
+            async move {
+                loop {
+                    let plugins: Vec<_> = encryption.rules.load().plugins().collect();
+                    tokio::select! {
+                        _ = futures::future::join_all(plugins.iter().map(|kms| kms.keep())), if !plugins.is_empty() => {}
+                        () = encryption.replaced.notified() => {}
+                    }
+                }
+            }
         })
     }
 
@@ -93,6 +146,8 @@ impl Encryption {
                     match read(&path) {
                         Ok(rules) => {
                             encryption.rules.store(Arc::new(rules));
+                            encryption.prepare().await;
+                            encryption.replaced.notify_one();
                             tracing::info!(path = %path.display(), "encryption: the configuration has changed");
                         }
                         Err(error) => {

@@ -1,7 +1,9 @@
 //! One provider's keys, and the envelope by which a value names the key it was sealed with.
 
 use crate::cipher::Cipher;
+use crate::kms::Kms;
 use bytes::Bytes;
+use std::sync::Arc;
 use store::encoding::{Decoded, Source, Unreadable};
 
 /// What every sealed value begins with.
@@ -18,6 +20,8 @@ pub(crate) enum Provider {
         /// By name, at least one.
         keys: Vec<(String, Cipher)>,
     },
+    /// By a plugin's keys.
+    Kms(Arc<Kms>),
 }
 
 impl Provider {
@@ -25,6 +29,7 @@ impl Provider {
     pub(crate) fn seal(&self, value: &Bytes, bound: &[u8]) -> Result<Bytes, Source> {
         match self {
             Self::Identity => Ok(value.clone()),
+            Self::Kms(kms) => kms.seal(value, bound),
             Self::Keys { prefix, keys } => {
                 let (name, cipher) = keys.first().ok_or("a provider without a key")?;
                 let mut sealed = format!("{prefix}{name}:").into_bytes();
@@ -35,8 +40,9 @@ impl Provider {
     }
 
     /// The value, and whether the key that sealed it is the one that would; `None` where the envelope is not of this provider.
-    fn open(&self, stored: &Bytes, bound: &[u8]) -> Option<Result<Decoded, Source>> {
+    fn open(&self, stored: &Bytes, bound: &[u8]) -> Option<Result<Decoded, Unreadable>> {
         match self {
+            Self::Kms(kms) => kms.open(stored, bound),
             Self::Identity => {
                 plain(stored).ok().map(|()| Ok(Decoded { value: stored.clone(), stale: false }))
             }
@@ -53,7 +59,7 @@ impl Provider {
                         Err(error) => why = error,
                     }
                 }
-                Some(Err(why))
+                Some(Err(Unreadable::Damaged(why)))
             }
         }
     }
@@ -74,7 +80,8 @@ pub(crate) fn open(providers: &[Provider], stored: Bytes, bound: &[u8]) -> Resul
         match provider.open(&stored, bound) {
             None => {}
             Some(Ok(opened)) => return Ok(Decoded { stale: opened.stale || n > 0, ..opened }),
-            Some(Err(error)) => why = error,
+            Some(Err(Unreadable::Damaged(error))) => why = error,
+            Some(Err(yet)) => return Err(yet),
         }
     }
     Err(Unreadable::Damaged(why))

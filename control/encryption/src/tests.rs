@@ -78,6 +78,7 @@ fn resource_of(key: &str) -> Option<(&str, &str)> {
 fn layer(text: &str) -> Encryption {
     Encryption {
         rules: ArcSwap::from_pointee(config::parse(text).unwrap()),
+        replaced: Notify::new(),
         resource_of,
         prefix: "/registry".to_owned(),
     }

@@ -118,6 +118,8 @@ async fn open_etcd(cluster: &Cluster) -> anyhow::Result<Storage> {
             let encryption = Encryption::load(path, &cluster.prefix, apiserver::etcd::group_resource);
             let encryption =
                 Arc::new(encryption.map_err(|e| anyhow!(e)).context("--encryption-provider-config")?);
+            encryption.prepare().await;
+            tasks.push(encryption.plugins());
             if cluster.reload {
                 tasks.push(encryption.reload(path.clone()));
             }
