@@ -115,7 +115,7 @@ impl Resource {
     }
 
     /// The `apiVersion` of objects at rest.
-    pub(crate) fn storage_api_version(&self) -> String {
+    pub fn storage_api_version(&self) -> String {
         group_version(self.storage_group, self.storage_version)
     }
 

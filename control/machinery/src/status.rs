@@ -324,6 +324,16 @@ impl Status {
             .with_details(Details { retry_after_seconds, ..Details::default() })
     }
 
+    /// 500 `ServerTimeout`: the operation may be tried again.
+    #[must_use]
+    pub fn server_timeout(resource: &Gr, operation: &str, retry_after_seconds: i32) -> Self {
+        let message = format!(
+            "The {operation} operation against {resource} could not be completed at this time, please try again."
+        );
+        let details = Details { retry_after_seconds, ..Details::of_resource(resource, operation) };
+        Self::failure(500, Reason::ServerTimeout, message).with_details(details)
+    }
+
     /// 500: `Internal error occurred: why`.
     #[must_use]
     pub fn internal_error(why: impl fmt::Display) -> Self {

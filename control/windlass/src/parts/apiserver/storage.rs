@@ -67,9 +67,10 @@ impl Settings {
     pub(super) fn alone(flags: &Flags, file: PathBuf) -> anyhow::Result<Self> {
         let path = |name: &str| flags.text(name).map(PathBuf::from);
         let Some(servers) = flags.list("etcd-servers").filter(|servers| !servers.is_empty()) else {
-            if let Some(other) = ["etcd-cafile", "etcd-certfile", "etcd-keyfile", "encryption-provider-config"]
-                .into_iter()
-                .find(|name| flags.text(name).is_some())
+            if let Some(other) =
+                ["etcd-cafile", "etcd-certfile", "etcd-keyfile", "encryption-provider-config"]
+                    .into_iter()
+                    .find(|name| flags.text(name).is_some())
             {
                 bail!("--{other} without --etcd-servers: the embedded store has no such setting");
             }
@@ -187,6 +188,9 @@ mod tests {
     fn settings_of_etcd_must_not_be_ignored_by_the_embedded_store() {
         let flags = StorageFlags { etcd_prefix: Some("/x".into()), ..StorageFlags::default() };
         assert!(Settings::new(&flags, "/s".into()).is_err());
-        assert_eq!(Settings::new(&StorageFlags::default(), "/s".into()).unwrap(), Settings::Embedded("/s".into()));
+        assert_eq!(
+            Settings::new(&StorageFlags::default(), "/s".into()).unwrap(),
+            Settings::Embedded("/s".into())
+        );
     }
 }
