@@ -30,7 +30,7 @@ use supervise::{Scope, Task};
 use tokio::sync::watch;
 
 /// `nodeInfo.kubeletVersion`: the Kubernetes version we behave as, and which build of ours it is.
-pub const KUBELET_VERSION: &str = concat!("v1.36.0+windlass.", env!("CARGO_PKG_VERSION"));
+pub const KUBELET_VERSION: &str = machinery::release::GIT_VERSION;
 
 /// How the node presents itself.
 #[derive(Clone, Debug)]

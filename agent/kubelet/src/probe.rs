@@ -323,7 +323,8 @@ async fn once(handles: &Handles, target: &Target, probe: &Probe, timeout: Durati
         return exec(handles, target, action, timeout).await;
     }
     if let Some(get) = &probe.http_get {
-        let request = match http::Request::of(get, &target.container, host, "kube-probe/1.36") {
+        let user_agent = format!("kube-probe/{}", machinery::release::MAJOR_MINOR);
+        let request = match http::Request::of(get, &target.container, host, &user_agent) {
             Ok(request) => request,
             Err(error) => return Outcome::Error(error.to_string()),
         };

@@ -102,12 +102,12 @@ impl Aggregator {
             ("", "services"),
             ("discovery.k8s.io", "endpointslices"),
         ];
-        let kinds = kinds.into_iter().filter_map(|(group, plural)| Kind::of(group, plural)).collect();
+        let reads = kinds.into_iter().filter_map(|(group, plural)| reconcile::all(group, plural)).collect();
         let aggregator = self.clone();
         reconcile::keep_up(
             &self.writer.registry,
             "aggregated-servers",
-            kinds,
+            reads,
             EVERY,
             move || {
                 let aggregator = aggregator.clone();

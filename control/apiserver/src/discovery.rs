@@ -3,13 +3,14 @@
 //! - [`catalog`]: groups, versions, resources; `custom`: those that are custom; [`documents`]: the catalog as clients read it
 //!
 //! Built-in resources come from [`machinery::resources`], others from [`Source`]s such as the custom resource
-//! definitions. Documents are made when first asked for, and anew when a source's generation changes.
+//! definitions. Documents are made when first asked for, and again when a source's generation changes.
 
-pub mod catalog;
+mod catalog;
 pub(crate) mod custom;
-pub mod documents;
+mod documents;
 
-pub use catalog::{Catalog, Group, Resource, Source, Subresource, Version};
+pub use catalog::Catalog;
+pub(crate) use catalog::{Group, Resource, Source, Subresource, Version};
 pub use custom::CustomResources;
 
 use crate::context::Response;

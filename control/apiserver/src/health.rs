@@ -91,13 +91,13 @@ impl Health {
         let mut checks: Vec<Check> = self.checks.read().iter().filter(shown).map(state).collect();
         checks.extend(checks::of_tasks(self.tasks.reports()));
         if !single.is_empty() {
-            return checks::one(&checks, single).map_or_else(answer::not_found, told);
+            return checks::one(&checks, single).map_or_else(answer::not_found, plain_text);
         }
         checks.retain(|check| endpoint.has(&check.name));
         let excluded: Vec<&str> =
             query.iter().filter(|(n, _)| n == "exclude").map(|(_, v)| v.as_str()).collect();
         let verbose = query.iter().any(|(n, _)| n == "verbose");
-        let mut response = told(checks::all(endpoint.name(), &checks, &excluded, verbose));
+        let mut response = plain_text(checks::all(endpoint.name(), &checks, &excluded, verbose));
         let asked = checks.iter().filter(|check| !excluded.contains(&&*check.name));
         let outcomes = asked.map(|check| (check.name.to_string(), check.state.is_ok())).collect();
         response.extensions_mut().insert(Outcomes { endpoint, checks: outcomes });
@@ -105,7 +105,7 @@ impl Health {
     }
 }
 
-fn told(HealthResponse { code, text }: HealthResponse) -> Response {
+fn plain_text(HealthResponse { code, text }: HealthResponse) -> Response {
     answer::text(StatusCode::from_u16(code).unwrap_or_default(), text)
 }
 

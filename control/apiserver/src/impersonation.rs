@@ -16,7 +16,11 @@ const EXTRA: &str = "impersonate-extra-";
 const AUTHENTICATION: &str = "authentication.k8s.io";
 
 /// The user the request goes on as. Takes the headers out of the request.
-pub fn impersonate(headers: &mut HeaderMap, user: User, authorizer: &dyn Authorizer) -> Result<User, Status> {
+pub(crate) fn impersonate(
+    headers: &mut HeaderMap,
+    user: User,
+    authorizer: &dyn Authorizer,
+) -> Result<User, Status> {
     if !headers.keys().any(|name| name.as_str().starts_with("impersonate-")) {
         return Ok(user);
     }
@@ -36,19 +40,19 @@ pub fn impersonate(headers: &mut HeaderMap, user: User, authorizer: &dyn Authori
 }
 
 #[derive(Debug, Default)]
-struct Wanted {
+struct Impersonation {
     name: String,
     uid: Option<String>,
     groups: Vec<String>,
     extra: BTreeMap<String, Vec<String>>,
 }
 
-fn read(headers: &HeaderMap) -> Result<Wanted, Status> {
+fn read(headers: &HeaderMap) -> Result<Impersonation, Status> {
     let values = |name: &str| -> Vec<String> {
         headers.get_all(name).iter().filter_map(|v| v.to_str().ok()).map(str::to_owned).collect()
     };
     let first = |name: &str| values(name).into_iter().next().filter(|v| !v.is_empty());
-    let mut wanted = Wanted {
+    let mut wanted = Impersonation {
         name: first(USER).unwrap_or_default(),
         uid: first(UID),
         groups: values(GROUP),
@@ -68,7 +72,7 @@ fn read(headers: &HeaderMap) -> Result<Wanted, Status> {
     Ok(wanted)
 }
 
-impl std::fmt::Display for Wanted {
+impl std::fmt::Display for Impersonation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mut all: Vec<String> = self.groups.iter().map(|g| format!("Group {g}")).collect();
         all.extend(
@@ -79,7 +83,7 @@ impl std::fmt::Display for Wanted {
     }
 }
 
-impl Wanted {
+impl Impersonation {
     fn service_account(&self) -> Option<(&str, &str)> {
         let (namespace, name) = self.name.strip_prefix("system:serviceaccount:")?.split_once(':')?;
         (!namespace.is_empty() && !name.is_empty() && !name.contains(':')).then_some((namespace, name))

@@ -6,7 +6,7 @@
 //!
 //! kubectl explains, validates and merges by these documents, and decides by the query parameters of the write operations
 //! whether the server can validate and dry-run. A document is made when first asked for and kept compressed; it is made
-//! anew when the catalog's generation changes.
+//! again when the catalog's generation changes.
 
 pub mod definitions;
 pub mod gnostic;
@@ -18,7 +18,7 @@ use crate::answer;
 use crate::context::{Context, Response};
 use crate::discovery::Catalog;
 use crate::paths::Documents;
-use crate::{negotiate, query, version};
+use crate::{negotiate, query};
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::read::GzDecoder;
@@ -29,6 +29,7 @@ use http::header::{
 };
 use http::request::Parts;
 use http::{HeaderMap, Method, StatusCode};
+use machinery::release;
 use machinery::status::Status;
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
@@ -104,7 +105,7 @@ impl OpenApi {
     /// Built-in descriptions change with the program only, others with the catalog.
     fn hash(&self, path: &str) -> String {
         let mut hash = Sha512::new();
-        hash.update(version::GIT_VERSION);
+        hash.update(release::GIT_VERSION);
         hash.update(self.catalog.generation().to_le_bytes());
         hash.update(path);
         hex(&hash.finalize())

@@ -11,7 +11,13 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 /// Accepts connections until `chain.stopping` is cancelled, then lets requests finish for at most `limits.drain`.
-pub async fn run(listener: TcpListener, tls: ServerConfig, chain: Arc<Chain>, tasks: Tasks, limits: Limits) {
+pub(crate) async fn run(
+    listener: TcpListener,
+    tls: ServerConfig,
+    chain: Arc<Chain>,
+    tasks: Tasks,
+    limits: Limits,
+) {
     let acceptor = TlsAcceptor::from(Arc::new(tls));
     let abandon = CancellationToken::new();
     let connections = &tasks.connections;

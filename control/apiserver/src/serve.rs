@@ -88,7 +88,7 @@ pub(crate) async fn connection(
             let (request, kept) = keep(bounded(request, limits.body));
             let response = chain.handle(caller, request).await;
             Ok::<_, Infallible>(match kept {
-                Some(kept) => response.map(|body| Answer::new(body, kept).boxed_unsync()),
+                Some(kept) => response.map(|body| UntilRead::new(body, kept).boxed_unsync()),
                 None => response,
             })
         }
@@ -137,9 +137,9 @@ struct Shared(Arc<Mutex<Body>>);
 /// How much of an unread body is read for its sender's sake, and for how long.
 const COURTESY: (usize, Duration) = (4 << 20, Duration::from_secs(2));
 
-/// An answer that ends only when the request's body has been read, within bounds: a client that is still sending when its
-/// stream is reset takes the answer for lost.
-struct Answer {
+/// A response body that ends only when the request's body has been read, within bounds: a client that is still sending when its
+/// stream is reset takes the response for lost.
+struct UntilRead {
     body: Body,
     asked: Arc<Mutex<Body>>,
     courtesy: usize,
@@ -147,7 +147,7 @@ struct Answer {
     read: bool,
 }
 
-impl Answer {
+impl UntilRead {
     fn new(body: Body, asked: Arc<Mutex<Body>>) -> Self {
         Self { body, asked, courtesy: COURTESY.0, patience: None, read: false }
     }
@@ -207,7 +207,7 @@ impl hyper::body::Body for Shared {
     }
 }
 
-impl hyper::body::Body for Answer {
+impl hyper::body::Body for UntilRead {
     type Data = Bytes;
     type Error = BoxError;
 

@@ -15,9 +15,7 @@ mod policy_status;
 pub(crate) mod reconcile;
 mod removal;
 
-use crate::registry::kind::Kind;
 use crate::write::Writer;
-use futures::future::BoxFuture;
 use machinery::status::Status;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -81,39 +79,19 @@ impl Writer {
     }
 }
 
-type Reconcile = fn(Arc<Writer>) -> BoxFuture<'static, ()>;
+type Reconcile = fn(Arc<Writer>) -> reconcile::Round;
 
 /// Keeps the objects that say how this server works.
 fn keep_objects(writer: &Arc<Writer>, shutdown: &CancellationToken) {
-    let kept: [(&str, Option<Vec<Kind>>, Duration, Reconcile); 4] = [
-        (
-            "flow-objects",
-            flow_objects::kinds().map(|(schemas, levels)| vec![schemas, levels]),
-            flow_objects::EVERY,
-            flow_objects::reconcile,
-        ),
-        (
-            "policy-status",
-            policy_status::kind().map(|k| vec![k]),
-            policy_status::EVERY,
-            policy_status::reconcile,
-        ),
-        (
-            "api-services",
-            api_services::kinds().map(|(services, definitions)| vec![services, definitions]),
-            api_services::EVERY,
-            api_services::reconcile,
-        ),
-        (
-            "legacy-tokens",
-            legacy_tokens::kind().map(|k| vec![k]),
-            legacy_tokens::EVERY,
-            legacy_tokens::reconcile,
-        ),
+    let kept: [(&'static str, Option<Vec<reconcile::Read>>, Duration, Reconcile); 4] = [
+        ("flow-objects", flow_objects::reads(), flow_objects::EVERY, flow_objects::reconcile),
+        ("policy-status", policy_status::reads(), policy_status::EVERY, policy_status::reconcile),
+        ("api-services", api_services::reads(), api_services::EVERY, api_services::reconcile),
+        ("legacy-tokens", legacy_tokens::reads(), legacy_tokens::EVERY, legacy_tokens::reconcile),
     ];
-    for (name, kinds, period, reconcile) in kept {
-        let (Some(kinds), of) = (kinds, writer.clone()) else { continue };
-        reconcile::keep_up(&writer.registry, name, kinds, period, move || reconcile(of.clone()), shutdown);
+    for (name, reads, period, reconcile) in kept {
+        let (Some(reads), of) = (reads, writer.clone()) else { continue };
+        reconcile::keep_up(&writer.registry, name, reads, period, move || reconcile(of.clone()), shutdown);
     }
 }
 

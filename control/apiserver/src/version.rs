@@ -1,20 +1,18 @@
 //! `/version`: what clients take us for.
 
+use machinery::release::{GIT_VERSION, MAJOR, MINOR, OLDEST_MINOR};
 use serde_json::{Value, json};
-
-/// The Kubernetes version whose API is served, with our own build as semver metadata: clients parse and ignore it.
-pub const GIT_VERSION: &str = concat!("v1.36.0+windlass.", env!("CARGO_PKG_VERSION"));
 
 /// The answer of `/version`.
 #[must_use]
 pub fn info() -> Value {
     json!({
-        "major": "1",
-        "minor": "36",
-        "emulationMajor": "1",
-        "emulationMinor": "36",
-        "minCompatibilityMajor": "1",
-        "minCompatibilityMinor": "35",
+        "major": MAJOR,
+        "minor": MINOR,
+        "emulationMajor": MAJOR,
+        "emulationMinor": MINOR,
+        "minCompatibilityMajor": MAJOR,
+        "minCompatibilityMinor": OLDEST_MINOR,
         "gitVersion": GIT_VERSION,
         "gitCommit": option_env!("WINDLASS_COMMIT").unwrap_or(""),
         "gitTreeState": "clean",

@@ -22,7 +22,8 @@ use serde_json::Value;
 use set::Set;
 use structure::Structure;
 
-pub use typed::{compare, field_set, indistinct, merge};
+pub(crate) use typed::field_set;
+pub use typed::{compare, indistinct, merge};
 
 /// One write, as ownership sees it.
 #[derive(Clone, Debug)]

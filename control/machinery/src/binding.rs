@@ -17,7 +17,7 @@ pub const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
 /// The provisioner of classes that have none.
 pub const NO_PROVISIONER: &str = "kubernetes.io/no-provisioner";
 /// The class of a claim or volume, as it was given before the field came.
-pub const BETA_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
+pub(crate) const BETA_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
 
 /// A claim as binding sees it.
 #[derive(Clone, Debug, PartialEq)]

@@ -9,7 +9,7 @@
 //! Errors are worded as cel-go words them, as authors and tests match on them.
 
 mod ast;
-pub mod authorizer;
+pub(crate) mod authorizer;
 mod check;
 mod cost;
 mod eval;
@@ -24,21 +24,23 @@ mod parser;
 mod parts;
 pub mod patches;
 mod table;
-pub mod types;
-pub mod value;
-pub mod words;
+pub(crate) mod types;
+pub(crate) mod value;
+pub(crate) mod words;
 
 pub use eval::Variables;
-pub use fault::{Error, Evaluated};
-pub use types::{ObjectType, Type};
+pub use fault::Error;
+pub(crate) use fault::Evaluated;
+pub(crate) use types::ObjectType;
+pub use types::Type;
 pub use value::{Key, Struct, Value};
 
 use std::fmt;
 
 /// What one evaluation may cost (upstream: `PerCallLimit`).
-pub const PER_CALL: u64 = 1_000_000;
+pub(crate) const PER_CALL: u64 = 1_000_000;
 /// What all evaluations for one object may cost (upstream: `RuntimeCELCostBudget`).
-pub const PER_OBJECT: u64 = 10_000_000;
+pub(crate) const PER_OBJECT: u64 = 10_000_000;
 /// The longest expression that is read.
 const LONGEST: usize = 64 * 1024;
 
@@ -126,12 +128,12 @@ impl Program {
 
     /// Whether the expression speaks of a variable.
     #[must_use]
-    pub fn mentions(&self, variable: &str) -> bool {
+    pub(crate) fn mentions(&self, variable: &str) -> bool {
         check::mentions(&self.expr, variable)
     }
 
     /// Evaluates it. The cost is what was spent, at most (about) `limit`.
-    pub fn eval(&self, variables: &dyn Variables, limit: u64) -> (Result<Value, Error>, u64) {
+    pub(crate) fn eval(&self, variables: &dyn Variables, limit: u64) -> (Result<Value, Error>, u64) {
         let mut run = eval::Run { variables, bound: Vec::new(), spent: 0, limit };
         let value = run.eval(&self.expr);
         (value, run.spent)

@@ -9,23 +9,23 @@
 //! - [`review`]: what a conversion webhook is asked, and what of its answer is taken
 //! - [`merge`]: how values merge under server-side apply; [`openapi`]: the schema as clients read it
 
-pub mod check;
-pub mod columns;
+pub(crate) mod check;
+pub(crate) mod columns;
 pub mod conditions;
 pub mod definition;
-pub mod intern;
-pub mod jsonpath;
-pub mod lists;
+pub(crate) mod intern;
+pub(crate) mod jsonpath;
+pub(crate) mod lists;
 pub mod merge;
-pub mod meta;
-pub mod names;
+pub(crate) mod meta;
+pub(crate) mod names;
 pub mod openapi;
-pub mod prune;
+pub(crate) mod prune;
 pub mod review;
 pub mod rules;
-pub mod schema;
+pub(crate) mod schema;
 pub mod strategy;
-pub mod structural;
-pub mod validate;
+pub(crate) mod structural;
+pub(crate) mod validate;
 
 pub use definition::{Conversion, Definition, Version};

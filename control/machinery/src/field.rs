@@ -90,10 +90,8 @@ pub enum ErrorType {
     Forbidden,
     /// Too many bytes; the value is not repeated.
     TooLong,
-    /// Too many items.
+    /// `FieldValueTooMany`.
     TooMany,
-    /// Too few items.
-    TooFew,
     /// Not the caller's fault.
     Internal,
     /// Not of the schema's type.
@@ -103,7 +101,7 @@ pub enum ErrorType {
 impl ErrorType {
     /// The machine readable cause, such as `FieldValueRequired`.
     #[must_use]
-    pub fn cause(self) -> &'static str {
+    pub(crate) fn cause(self) -> &'static str {
         match self {
             ErrorType::NotFound => "FieldValueNotFound",
             ErrorType::Required => "FieldValueRequired",
@@ -113,7 +111,6 @@ impl ErrorType {
             ErrorType::Forbidden => "FieldValueForbidden",
             ErrorType::TooLong => "FieldValueTooLong",
             ErrorType::TooMany => "FieldValueTooMany",
-            ErrorType::TooFew => "FieldValueTooFew",
             ErrorType::Internal => "InternalError",
             ErrorType::TypeInvalid => "FieldValueTypeInvalid",
         }
@@ -121,7 +118,7 @@ impl ErrorType {
 
     /// The human readable form, such as `Required value`.
     #[must_use]
-    pub fn text(self) -> &'static str {
+    pub(crate) fn text(self) -> &'static str {
         match self {
             ErrorType::NotFound => "Not found",
             ErrorType::Required => "Required value",
@@ -131,7 +128,6 @@ impl ErrorType {
             ErrorType::Forbidden => "Forbidden",
             ErrorType::TooLong => "Too long",
             ErrorType::TooMany => "Too many",
-            ErrorType::TooFew => "Too few",
             ErrorType::Internal => "Internal error",
         }
     }
@@ -224,34 +220,11 @@ impl FieldError {
         Self::without_value(ErrorType::TooLong, field, format!("may not be more than {max_bytes} {unit}"))
     }
 
-    /// `f: Too long: may not be more than N characters`, for limits counted in characters.
-    #[must_use]
-    pub fn too_long_characters(field: &Path, max: usize) -> Self {
-        let unit = if max == 1 { "character" } else { "characters" };
-        Self::without_value(ErrorType::TooLong, field, format!("may not be more than {max} {unit}"))
-    }
-
-    /// `f: Too long: may not be more than N bytes`, or `value is too long` where the limit is not to be told.
-    #[must_use]
-    pub fn too_long_max_length(field: &Path, max_bytes: Option<usize>) -> Self {
-        match max_bytes {
-            Some(max) => Self::too_long(field, max),
-            None => Self::without_value(ErrorType::TooLong, field, "value is too long"),
-        }
-    }
-
     /// `f: Too many: actual: must have at most N items`.
     #[must_use]
     pub fn too_many(field: &Path, actual: usize, max: usize) -> Self {
         let unit = if max == 1 { "item" } else { "items" };
         Self::new(ErrorType::TooMany, field, actual, format!("must have at most {max} {unit}"))
-    }
-
-    /// `f: Too few: actual: must have at least N items`.
-    #[must_use]
-    pub fn too_few(field: &Path, actual: usize, min: usize) -> Self {
-        let unit = if min == 1 { "item" } else { "items" };
-        Self::new(ErrorType::TooFew, field, actual, format!("must have at least {min} {unit}"))
     }
 
     /// `f: Internal error: err`.
@@ -262,7 +235,7 @@ impl FieldError {
 
     /// `f: Invalid value: "v": detail` with the cause `FieldValueTypeInvalid`.
     #[must_use]
-    pub fn type_invalid(field: &Path, value: impl Into<Value>, detail: impl Into<String>) -> Self {
+    pub(crate) fn type_invalid(field: &Path, value: impl Into<Value>, detail: impl Into<String>) -> Self {
         Self::new(ErrorType::TypeInvalid, field, value, detail)
     }
 
@@ -352,7 +325,6 @@ mod tests {
             ),
             (FieldError::forbidden(&f, "not now"), "spec.x: Forbidden: not now"),
             (FieldError::too_long(&f, 63), "spec.x: Too long: may not be more than 63 bytes"),
-            (FieldError::too_long_max_length(&f, None), "spec.x: Too long: value is too long"),
             (FieldError::too_many(&f, 9, 8), "spec.x: Too many: 9: must have at most 8 items"),
             (FieldError::internal(&f, &"boom"), "spec.x: Internal error: boom"),
         ];

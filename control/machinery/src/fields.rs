@@ -7,7 +7,7 @@ use std::fmt;
 pub struct Term {
     /// Dotted field name.
     pub field: String,
-    /// The unescaped value.
+    /// Without its escapes.
     pub value: String,
     /// True for `=`, false for `!=`.
     pub equals: bool,

@@ -38,7 +38,7 @@ const TEXTS: [&str; 26] = [
 
 /// Whether a schema of type `kind` may have this format.
 #[must_use]
-pub fn known(kind: &str, format: &str) -> bool {
+pub(crate) fn known(kind: &str, format: &str) -> bool {
     match kind {
         "" | "string" => TEXTS.contains(&format.replace('-', "").as_str()),
         "integer" => matches!(format, "int32" | "int64"),
@@ -154,7 +154,7 @@ fn uri(text: &str) -> bool {
 
 /// Whether a text is of a known format; of an unknown one every text is.
 #[must_use]
-pub fn holds(format: &str, text: &str) -> bool {
+pub(crate) fn holds(format: &str, text: &str) -> bool {
     let format = format.replace('-', "");
     match format.as_str() {
         "ipv4" => text.contains('.') && text.parse::<IpAddr>().is_ok(),

@@ -44,7 +44,7 @@ fn is_unprintable(c: char) -> bool {
 
 /// `%v` of an integer or a float64.
 #[must_use]
-pub fn go_number(n: &Number) -> String {
+pub(crate) fn go_number(n: &Number) -> String {
     match n.as_f64() {
         Some(f) if n.is_f64() => go_float(f),
         _ => n.to_string(),
@@ -53,7 +53,7 @@ pub fn go_number(n: &Number) -> String {
 
 /// `%v` of a float64: the shortest digits that read back, with an exponent of two digits below -4 and from 21 on.
 #[must_use]
-pub fn go_float(f: f64) -> String {
+pub(crate) fn go_float(f: f64) -> String {
     if f == 0.0 {
         return if f.is_sign_negative() { "-0".into() } else { "0".into() };
     }

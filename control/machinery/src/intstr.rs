@@ -53,7 +53,7 @@ impl IntOrString {
 
     /// The integer; a text that is one counts, anything else is 0.
     #[must_use]
-    pub fn int_value(&self) -> i32 {
+    pub(crate) fn int_value(&self) -> i32 {
         match self {
             IntOrString::Int(n) => *n,
             IntOrString::String(s) => s.parse().unwrap_or_default(),

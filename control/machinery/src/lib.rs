@@ -3,16 +3,18 @@
 //! - [`field`]: paths and field errors; [`status`]: the error a client sees.
 //! - [`object`]: `metadata` of a `serde_json::Value`, kinds and resources by name; [`access`]: values by dotted paths.
 //! - [`quantity`], [`intstr`], [`time`], [`duration`], [`cron`], [`names`], [`labels`], [`fields`], [`formats`]: the scalar languages of the API.
-//! - [`goformat`]: Go's `%q` and `%v`, for error texts.
+//! - [`goformat`]: Go's `%q` and `%v`, for error texts; [`release`]: the version of Kubernetes this is.
 //! - [`custom`]: custom resources: their definitions, schemas, rules and printing
 //! - [`schema`]: the field table, pruning and the canonical form; [`codec`]: JSON, YAML, protobuf.
 //! - [`patch`]: JSON patch, merge patch, strategic merge patch.
-//! - [`totals`]: what a pod asks for over all its containers; [`taints`]: what a pod bears; [`node_terms`]: which nodes it means.
+//! - [`totals`]: what a pod asks for over all its containers; [`taints`]: which taints a pod tolerates; [`node_terms`]: which nodes it means.
 //! - [`pod_security`]: what pods may ask of their node.
 //! - [`apply`]: server-side apply and `managedFields`.
 //! - [`binding`]: which volume serves a claim.
 //! - [`cel`]: the expression language CEL, with types and costs; [`admission`]: expressions of policies and webhooks in it.
 //! - [`resources`]: the built-in resources, their defaulting, strategy, validation and printing; [`validation`]: what is refused
+
+#![warn(unreachable_pub)]
 
 pub mod access;
 pub mod admission;
@@ -25,7 +27,7 @@ pub mod custom;
 pub mod duration;
 pub mod field;
 pub mod fields;
-pub mod formats;
+mod formats;
 pub mod goformat;
 pub mod intstr;
 pub mod labels;
@@ -35,6 +37,7 @@ pub mod object;
 pub mod patch;
 pub mod pod_security;
 pub mod quantity;
+pub mod release;
 pub mod resources;
 pub mod schema;
 pub mod status;

@@ -22,22 +22,22 @@ const VALUE_MSG: &str = "a valid label must be an empty string or consist of alp
                          '.', and must start and end with an alphanumeric character";
 
 /// Longest DNS label, label value and name part of a label key, in bytes.
-pub const LABEL_MAX: usize = 63;
+pub(crate) const LABEL_MAX: usize = 63;
 /// Longest DNS subdomain, in bytes.
-pub const SUBDOMAIN_MAX: usize = 253;
+pub(crate) const SUBDOMAIN_MAX: usize = 253;
 /// What generated names are made of: no vowels, no look-alikes.
-pub const SUFFIX_ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
+pub(crate) const SUFFIX_ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
 const SUFFIX_LEN: usize = 5;
 
 /// `must be no more than N characters`.
 #[must_use]
-pub fn max_len_error(max: usize) -> String {
+pub(crate) fn max_len_error(max: usize) -> String {
     format!("must be no more than {max} characters")
 }
 
 /// `MSG (e.g. 'a',  or 'b', regex used for validation is 'FMT')`.
 #[must_use]
-pub fn regex_error(message: &str, regex: &str, examples: &[&str]) -> String {
+pub(crate) fn regex_error(message: &str, regex: &str, examples: &[&str]) -> String {
     if examples.is_empty() {
         return format!("{message} (regex used for validation is '{regex}')");
     }
@@ -47,7 +47,7 @@ pub fn regex_error(message: &str, regex: &str, examples: &[&str]) -> String {
 
 /// `must be between LO and HI, inclusive`.
 #[must_use]
-pub fn range_error(lo: i64, hi: i64) -> String {
+pub(crate) fn range_error(lo: i64, hi: i64) -> String {
     format!("must be between {lo} and {hi}, inclusive")
 }
 
@@ -82,7 +82,7 @@ fn too_long(value: &str, max: usize) -> Vec<String> {
 
 /// A DNS-1123 label: `my-name`, `123-abc`.
 #[must_use]
-pub fn dns1123_label(value: &str) -> Vec<String> {
+pub(crate) fn dns1123_label(value: &str) -> Vec<String> {
     let mut errors = too_long(value, LABEL_MAX);
     if !is_label(value) {
         errors.push(if is_subdomain(value) {
@@ -96,7 +96,7 @@ pub fn dns1123_label(value: &str) -> Vec<String> {
 
 /// A DNS-1123 subdomain: `example.com`. The name of most objects.
 #[must_use]
-pub fn dns1123_subdomain(value: &str) -> Vec<String> {
+pub(crate) fn dns1123_subdomain(value: &str) -> Vec<String> {
     let mut errors = too_long(value, SUBDOMAIN_MAX);
     if !is_subdomain(value) {
         errors.push(regex_error(SUBDOMAIN_MSG, SUBDOMAIN_FMT, &["example.com"]));
@@ -106,7 +106,7 @@ pub fn dns1123_subdomain(value: &str) -> Vec<String> {
 
 /// `*.example.com`.
 #[must_use]
-pub fn wildcard_dns1123_subdomain(value: &str) -> Vec<String> {
+pub(crate) fn wildcard_dns1123_subdomain(value: &str) -> Vec<String> {
     let mut errors = too_long(value, SUBDOMAIN_MAX);
     if !value.strip_prefix("*.").is_some_and(is_subdomain) {
         errors.push(regex_error(WILDCARD_MSG, &format!("\\*\\.{SUBDOMAIN_FMT}"), &["*.example.com"]));
@@ -116,7 +116,7 @@ pub fn wildcard_dns1123_subdomain(value: &str) -> Vec<String> {
 
 /// A DNS-1035 label: as DNS-1123, but starting with a letter.
 #[must_use]
-pub fn dns1035_label(value: &str) -> Vec<String> {
+pub(crate) fn dns1035_label(value: &str) -> Vec<String> {
     let mut errors = too_long(value, LABEL_MAX);
     if !is_label(value) || value.as_bytes().first().is_some_and(u8::is_ascii_digit) {
         errors.push(regex_error(DNS1035_MSG, DNS1035_FMT, &["my-name", "abc-123"]));
@@ -160,7 +160,7 @@ pub fn qualified_name(value: &str) -> Vec<String> {
 
 /// A label's value, possibly empty.
 #[must_use]
-pub fn label_value(value: &str) -> Vec<String> {
+pub(crate) fn label_value(value: &str) -> Vec<String> {
     let mut errors = too_long(value, LABEL_MAX);
     if !value.is_empty() && !is_key(value) {
         errors.push(regex_error(VALUE_MSG, VALUE_FMT, &["MyValue", "my_value", "12345"]));
@@ -170,16 +170,10 @@ pub fn label_value(value: &str) -> Vec<String> {
 
 /// A name that may stand in a URL path: not `.`, not `..`, no `/`, no `%`.
 #[must_use]
-pub fn path_segment(value: &str) -> Vec<String> {
+pub(crate) fn path_segment(value: &str) -> Vec<String> {
     if value == "." || value == ".." {
         return vec![format!("may not be '{value}'")];
     }
-    ["/", "%"].iter().filter(|c| value.contains(**c)).map(|c| format!("may not contain '{c}'")).collect()
-}
-
-/// As [`path_segment`], for a `generateName`.
-#[must_use]
-pub fn path_segment_prefix(value: &str) -> Vec<String> {
     ["/", "%"].iter().filter(|c| value.contains(**c)).map(|c| format!("may not contain '{c}'")).collect()
 }
 
@@ -220,7 +214,7 @@ fn parent_directory(value: &str) -> Option<String> {
 
 /// A key of a ConfigMap or Secret.
 #[must_use]
-pub fn config_map_key(value: &str) -> Vec<String> {
+pub(crate) fn config_map_key(value: &str) -> Vec<String> {
     let mut errors = too_long(value, SUBDOMAIN_MAX);
     let valid = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
     if value.is_empty() || !value.as_bytes().iter().all(valid) {
@@ -236,7 +230,7 @@ pub fn config_map_key(value: &str) -> Vec<String> {
 
 /// An environment variable's name as pods may use it: printable ASCII other than `=`.
 #[must_use]
-pub fn env_var_name(value: &str) -> Vec<String> {
+pub(crate) fn env_var_name(value: &str) -> Vec<String> {
     let mut errors = Vec::new();
     if value.is_empty() {
         errors.push("environment variable name must be non-empty".to_owned());
@@ -249,26 +243,9 @@ pub fn env_var_name(value: &str) -> Vec<String> {
     errors
 }
 
-/// A `C_IDENTIFIER`.
-#[must_use]
-pub fn c_identifier(value: &str) -> Vec<String> {
-    let head = |b: u8| b.is_ascii_alphabetic() || b == b'_';
-    let valid = value.as_bytes().first().is_some_and(|b| head(*b))
-        && value.bytes().all(|b| head(b) || b.is_ascii_digit());
-    if valid {
-        return Vec::new();
-    }
-    vec![regex_error(
-        "a valid C identifier must start with alphabetic character or '_', followed by a string of alphanumeric \
-         characters or '_'",
-        "[A-Za-z_][A-Za-z0-9_]*",
-        &["my_name", "MY_NAME", "MyName"],
-    )]
-}
-
 /// The name of an HTTP header.
 #[must_use]
-pub fn http_header_name(value: &str) -> Vec<String> {
+pub(crate) fn http_header_name(value: &str) -> Vec<String> {
     if !value.is_empty() && value.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
         return Vec::new();
     }
@@ -295,7 +272,7 @@ pub fn percent(value: &str) -> Vec<String> {
 
 /// The prefix with a trailing dash replaced by a letter, so that it may be checked as a whole name.
 #[must_use]
-pub fn mask_trailing_dash(prefix: &str) -> String {
+pub(crate) fn mask_trailing_dash(prefix: &str) -> String {
     match prefix.strip_suffix('-') {
         Some(head) if !head.is_empty() => format!("{head}a"),
         _ => prefix.to_owned(),
@@ -316,13 +293,6 @@ pub fn generate_name(prefix: &str, mut random: u64) -> String {
         random /= base;
     }
     name
-}
-
-/// Maps digits and vowels of a hash's decimal form onto the safe alphabet, as upstream's `SafeEncodeString` does
-/// for pod template hashes.
-#[must_use]
-pub fn safe_encode(text: &str) -> String {
-    text.bytes().map(|b| char::from(SUFFIX_ALPHABET[usize::from(b) % SUFFIX_ALPHABET.len()])).collect()
 }
 
 /// Versions by maturity, then number (upstream: `CompareKubeAwareVersionStrings`): `v2` over `v1` over `v1beta2` over `v1alpha1`

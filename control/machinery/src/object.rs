@@ -32,17 +32,6 @@ pub struct Gvk {
     pub kind: String,
 }
 
-/// Group, version and resource.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Gvr {
-    /// API group, empty for core.
-    pub group: String,
-    /// API version.
-    pub version: String,
-    /// Plural resource name.
-    pub resource: String,
-}
-
 /// `apps/v1` from its parts; `v1` for the core group.
 #[must_use]
 pub fn format_api_version(group: &str, version: &str) -> String {
@@ -143,35 +132,6 @@ impl fmt::Display for Gvk {
     /// `apps/v1, Kind=Deployment`, as upstream's texts have it (core: `/v1, Kind=Pod`).
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}, Kind={}", self.group, self.version, self.kind)
-    }
-}
-
-// === impl Gvr ===
-
-impl Gvr {
-    /// From its parts.
-    #[must_use]
-    pub fn new(group: &str, version: &str, resource: &str) -> Self {
-        Gvr { group: group.into(), version: version.into(), resource: resource.into() }
-    }
-
-    /// `apps/v1`.
-    #[must_use]
-    pub fn api_version(&self) -> String {
-        format_api_version(&self.group, &self.version)
-    }
-
-    /// Without the version.
-    #[must_use]
-    pub fn gr(&self) -> Gr {
-        Gr::new(&self.group, &self.resource)
-    }
-}
-
-impl fmt::Display for Gvr {
-    /// `apps/v1, Resource=deployments`.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}, Resource={}", self.group, self.version, self.resource)
     }
 }
 
@@ -295,7 +255,7 @@ pub fn owner_references(object: &Value) -> &[Value] {
 
 /// The owner reference whose `controller` is true.
 #[must_use]
-pub fn controller_of(object: &Value) -> Option<&Value> {
+pub(crate) fn controller_of(object: &Value) -> Option<&Value> {
     owner_references(object).iter().find(|r| r.get("controller").and_then(Value::as_bool) == Some(true))
 }
 
@@ -303,7 +263,7 @@ pub fn controller_of(object: &Value) -> Option<&Value> {
 
 /// The object at `key`, made (in place of anything that is no object) where absent.
 /// Does nothing useful for a `value` that is itself no object: the result is then a fresh object put in its place.
-pub fn entry_object<'a>(value: &'a mut Value, key: &str) -> &'a mut Map<String, Value> {
+pub(crate) fn entry_object<'a>(value: &'a mut Value, key: &str) -> &'a mut Map<String, Value> {
     let slot = as_map(value).entry(key).or_insert(Value::Null);
     as_map(slot)
 }
@@ -325,7 +285,7 @@ pub fn metadata_mut(object: &mut Value) -> &mut Map<String, Value> {
 }
 
 /// Sets a text field of `metadata`, or removes it for the empty string.
-pub fn set_meta_text(object: &mut Value, key: &str, value: &str) {
+pub(crate) fn set_meta_text(object: &mut Value, key: &str, value: &str) {
     let metadata = metadata_mut(object);
     if value.is_empty() {
         metadata.remove(key);

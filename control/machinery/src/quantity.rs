@@ -111,7 +111,7 @@ impl Quantity {
 
     /// The value in units of `10^scale`, rounded away from zero; saturates at the ends of `i64`.
     #[must_use]
-    pub fn scaled_value(&self, scale: i32) -> i64 {
+    pub(crate) fn scaled_value(&self, scale: i32) -> i64 {
         let rounded = self.amount.rescale(scale);
         let clamped = rounded.unwrap_or(if self.amount.value < 0 { i128::MIN } else { i128::MAX });
         i64::try_from(clamped).unwrap_or(if clamped < 0 { i64::MIN } else { i64::MAX })
@@ -133,6 +133,11 @@ impl Quantity {
         self.amount.value as f64 * 10_f64.powi(self.amount.scale)
     }
 
+    #[cfg(test)]
+    pub(crate) fn neg(&self) -> Quantity {
+        Quantity { amount: self.amount.neg(), format: self.format, text: None }
+    }
+
     /// The sum, written as `self` is unless that is zero.
     #[must_use]
     pub fn add(&self, other: &Quantity) -> Quantity {
@@ -145,18 +150,6 @@ impl Quantity {
     pub fn sub(&self, other: &Quantity) -> Quantity {
         let format = if self.is_zero() { other.format } else { self.format };
         Quantity { amount: self.amount.add(other.amount.neg()), format, text: None }
-    }
-
-    /// The negative.
-    #[must_use]
-    pub fn neg(&self) -> Quantity {
-        Quantity { amount: self.amount.neg(), format: self.format, text: None }
-    }
-
-    /// The product with a whole number.
-    #[must_use]
-    pub fn mul(&self, factor: i64) -> Quantity {
-        Quantity { amount: self.amount.mul(i128::from(factor)), format: self.format, text: None }
     }
 
     /// As it is written without regard to how it was spelled.

@@ -16,7 +16,7 @@ pub mod quota;
 pub mod selectable;
 pub mod strategy;
 pub mod table;
-pub mod validate;
+pub(crate) mod validate;
 
 use std::sync::LazyLock;
 
@@ -36,12 +36,7 @@ pub struct Group {
     pub versions: Vec<&'static str>,
 }
 
-impl Group {
-    /// The version clients are told to prefer.
-    pub fn preferred_version(&self) -> &'static str {
-        self.versions.first().copied().unwrap_or_default()
-    }
-}
+impl Group {}
 
 /// A part of a resource with its own verbs, such as `status` or `scale`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,7 +95,7 @@ impl Resource {
     }
 
     /// Whether clients may write a status apart from the object.
-    pub fn has_status(&self) -> bool {
+    pub(crate) fn has_status(&self) -> bool {
         self.subresource("status").is_some()
     }
 
@@ -120,7 +115,7 @@ impl Resource {
     }
 
     /// The `apiVersion` of objects at rest.
-    pub fn storage_api_version(&self) -> String {
+    pub(crate) fn storage_api_version(&self) -> String {
         group_version(self.storage_group, self.storage_version)
     }
 

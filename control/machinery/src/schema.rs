@@ -8,7 +8,7 @@
 
 mod constraints;
 pub mod descriptions;
-pub mod normalize;
+pub(crate) mod normalize;
 mod parse;
 
 use crate::object::Gvk;
@@ -107,7 +107,7 @@ pub struct PatchStrategy {
     pub retain_keys: bool,
     /// Replaced as a whole, even a map.
     pub replace: bool,
-    /// The key items of a merging list of objects are told apart by.
+    /// The key that identifies the items of a merging list of objects.
     pub merge_key: Option<&'static str>,
 }
 
@@ -209,6 +209,12 @@ impl Schema {
         self.kinds.get(&(api_version, kind)).or_else(meta).copied()
     }
 
+    /// The types of another table than the program's.
+    #[cfg(test)]
+    pub(crate) fn of_table(text: &'static str) -> Schema {
+        parse::table(text)
+    }
+
     /// A type's description.
     ///
     /// # Panics
@@ -275,7 +281,7 @@ impl Type {
 
     /// A field by its protobuf number.
     #[must_use]
-    pub fn by_number(&self, number: u32) -> Option<&Field> {
+    pub(crate) fn by_number(&self, number: u32) -> Option<&Field> {
         let number_of = |i: &u16| self.fields.get(usize::from(*i)).map_or(0, |f| f.number);
         let at = self.by_number.binary_search_by_key(&number, number_of).ok()?;
         self.fields.get(usize::from(self.by_number[at]))
@@ -312,7 +318,7 @@ impl Field {
 
     /// The structure this field holds, or lists, or maps to.
     #[must_use]
-    pub fn struct_type(&self) -> Option<TypeId> {
+    pub(crate) fn struct_type(&self) -> Option<TypeId> {
         self.shape.struct_type()
     }
 }
@@ -320,7 +326,7 @@ impl Field {
 impl Shape {
     /// The structure this is, or lists, or maps to.
     #[must_use]
-    pub fn struct_type(&self) -> Option<TypeId> {
+    pub(crate) fn struct_type(&self) -> Option<TypeId> {
         match self {
             Shape::Struct(id) => Some(*id),
             Shape::List(inner) | Shape::Map(inner) => inner.struct_type(),

@@ -123,7 +123,7 @@ pub struct Status {
 }
 
 /// The text of every optimistic locking conflict.
-pub const OPTIMISTIC_LOCK: &str =
+pub(crate) const OPTIMISTIC_LOCK: &str =
     "the object has been modified; please apply your changes to the latest version and try again";
 
 impl fmt::Display for Status {
@@ -209,13 +209,6 @@ impl Status {
         Self::failure(409, Reason::AlreadyExists, message).with_details(details)
     }
 
-    /// 401; an empty message reads `not authorized`. The server's own filter says `Unauthorized`.
-    #[must_use]
-    pub fn unauthorized(message: &str) -> Self {
-        let message = if message.is_empty() { "not authorized" } else { message };
-        Self::failure(401, Reason::Unauthorized, message)
-    }
-
     /// 403: `pods "x" is forbidden: why`.
     #[must_use]
     pub fn forbidden(resource: &Gr, name: &str, why: impl fmt::Display) -> Self {
@@ -242,7 +235,7 @@ impl Status {
 
     /// 409 of server-side apply, one cause a field.
     #[must_use]
-    pub fn apply_conflict(causes: Vec<Cause>, message: impl Into<String>) -> Self {
+    pub(crate) fn apply_conflict(causes: Vec<Cause>, message: impl Into<String>) -> Self {
         Self::failure(409, Reason::Conflict, message).with_details(Details { causes, ..Details::default() })
     }
 
@@ -329,16 +322,6 @@ impl Status {
     pub fn timeout(why: impl fmt::Display, retry_after_seconds: i32) -> Self {
         Self::failure(504, Reason::Timeout, format!("Timeout: {why}"))
             .with_details(Details { retry_after_seconds, ..Details::default() })
-    }
-
-    /// 500 `ServerTimeout`: the operation may be tried again.
-    #[must_use]
-    pub fn server_timeout(resource: &Gr, operation: &str, retry_after_seconds: i32) -> Self {
-        let message = format!(
-            "The {operation} operation against {resource} could not be completed at this time, please try again."
-        );
-        let details = Details { retry_after_seconds, ..Details::of_resource(resource, operation) };
-        Self::failure(500, Reason::ServerTimeout, message).with_details(details)
     }
 
     /// 500: `Internal error occurred: why`.

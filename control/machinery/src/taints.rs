@@ -1,8 +1,8 @@
-//! Whether a toleration bears a taint (upstream: `Toleration.ToleratesTaint`).
+//! Whether a toleration tolerates a taint (upstream: `Toleration.ToleratesTaint`).
 
 use k8s_openapi::api::core::v1::{Taint, Toleration};
 
-/// Whether `toleration` bears `taint`. An empty effect or key stands for all; `Lt` and `Gt` compare whole numbers, the taint's with the
+/// Whether `toleration` tolerates `taint`. An empty effect or key stands for all; `Lt` and `Gt` compare whole numbers, the taint's with the
 /// toleration's.
 #[must_use]
 pub fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
@@ -24,7 +24,7 @@ pub fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
     }
 }
 
-/// Whether one of the tolerations bears the taint.
+/// Whether one of the tolerations tolerates the taint.
 #[must_use]
 pub fn any_tolerates(tolerations: &[Toleration], taint: &Taint) -> bool {
     tolerations.iter().any(|toleration| tolerates(toleration, taint))
@@ -40,7 +40,7 @@ mod tests {
     use super::*;
     use serde_json::{Value, json};
 
-    fn bears(toleration: Value, taint: Value) -> bool {
+    fn tolerated(toleration: Value, taint: Value) -> bool {
         tolerates(&serde_json::from_value(toleration).unwrap(), &serde_json::from_value(taint).unwrap())
     }
 
@@ -64,10 +64,10 @@ mod tests {
             (json!({ "key": "k", "operator": "Like", "value": "5" }), false),
         ];
         for (toleration, want) in table {
-            assert_eq!(bears(toleration.clone(), taint.clone()), want, "{toleration}");
+            assert_eq!(tolerated(toleration.clone(), taint.clone()), want, "{toleration}");
         }
         assert!(
-            bears(json!({ "key": "k" }), json!({ "key": "k", "effect": "NoSchedule" })),
+            tolerated(json!({ "key": "k" }), json!({ "key": "k", "effect": "NoSchedule" })),
             "no value on either side"
         );
     }

@@ -214,7 +214,7 @@ pub fn pod_level(name: &str) -> bool {
 
 /// Whether the pod states requests or limits of its own.
 #[must_use]
-pub fn states_pod_level(pod: &Value) -> bool {
+pub(crate) fn states_pod_level(pod: &Value) -> bool {
     let stated = |list: &str| pod.fields(list).is_some_and(|l| l.keys().any(|name| pod_level(name)));
     stated("spec.resources.requests") || stated("spec.resources.limits")
 }

@@ -32,7 +32,9 @@ pub async fn check(host: &str, port: u16, service: &str, timeout: Duration) -> R
     let connected = AtomicBool::new(false);
     let ask = async {
         let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|e| e.to_string())?;
-        let channel = endpoint.user_agent("kube-probe/1.36").map_err(|e| e.to_string())?;
+        let channel = endpoint
+            .user_agent(format!("kube-probe/{}", machinery::release::MAJOR_MINOR))
+            .map_err(|e| e.to_string())?;
         let channel = channel.connect().await.map_err(|_| unreachable())?;
         let mut client = tonic::client::Grpc::new(channel);
         client.ready().await.map_err(|_| unreachable())?;

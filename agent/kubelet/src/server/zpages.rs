@@ -7,6 +7,7 @@ use super::answer::{self, Answer};
 use http::StatusCode;
 use http::header::{ACCEPT, HeaderMap, HeaderValue};
 use jiff::Timestamp;
+use machinery::release::{MAJOR_MINOR as EMULATED, RELEASE as VERSION};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -63,10 +64,6 @@ pub(super) fn statusz(headers: &HeaderMap, start: Timestamp, now: Timestamp) -> 
     };
     page(headers, "Statusz", text, fields)
 }
-
-/// The Kubernetes release we behave as.
-const VERSION: &str = "1.36.0";
-const EMULATED: &str = "1.36";
 
 fn heading(page: &str) -> String {
     format!(

@@ -66,7 +66,8 @@ async fn request(
     get: &HTTPGetAction,
 ) -> Result<(), http::Error> {
     let host = ips.first().map(String::as_str).unwrap_or_default();
-    let request = http::Request::of(get, container, host, "kube-lifecycle/1.36")?;
+    let user_agent = format!("kube-lifecycle/{}", machinery::release::MAJOR_MINOR);
+    let request = http::Request::of(get, container, host, &user_agent)?;
     match Box::pin(http::get(&request, REQUEST)).await {
         Err(http::Error::Get { reason, .. }) if reason == http::PLAIN_ANSWER => {
             Box::pin(http::get(&request.in_plain(), REQUEST)).await?;

@@ -44,18 +44,18 @@ pub(super) fn default<'a>(registry: &'a Registry, a: &'a mut Attributes<'_>) -> 
         let ranges = ranges(registry, a).await?;
         let Some(pod) = &mut a.object else { return Ok(()) };
         for range in &ranges {
-            let mut told = Vec::new();
+            let mut defaulted = Vec::new();
             for (list, what) in [("containers", "container"), ("initContainers", "init container")] {
                 if items(pod, &["spec", list]).is_empty() {
                     continue;
                 }
                 for container in list_mut(pod, &["spec", list]) {
-                    told.extend(fill(container, what, range));
+                    defaulted.extend(fill(container, what, range));
                 }
             }
-            if !told.is_empty() {
-                let told = format!("LimitRanger plugin set: {}", told.join("; "));
-                set(pod, &["metadata", "annotations", ANNOTATION], told);
+            if !defaulted.is_empty() {
+                let note = format!("LimitRanger plugin set: {}", defaulted.join("; "));
+                set(pod, &["metadata", "annotations", ANNOTATION], note);
             }
         }
         Ok(())
@@ -65,7 +65,7 @@ pub(super) fn default<'a>(registry: &'a Registry, a: &'a mut Attributes<'_>) -> 
 /// Fills in what a container leaves open, requests and limits each from their own defaults, and says what it filled in.
 fn fill(container: &mut Value, what: &str, range: &Value) -> Vec<String> {
     let name = text(container, &["name"]).to_owned();
-    let mut told = Vec::new();
+    let mut defaulted = Vec::new();
     for (from, to, word) in [("defaultRequest", "requests", "request"), ("default", "limits", "limit")] {
         let of_containers =
             items(range, &["spec", "limits"]).iter().filter(|l| text(l, &["type"]) == "Container");
@@ -80,10 +80,10 @@ fn fill(container: &mut Value, what: &str, range: &Value) -> Vec<String> {
             }
         }
         if !filled.is_empty() {
-            told.push(format!("{} {word} for {what} {name}", filled.join(", ")));
+            defaulted.push(format!("{} {word} for {what} {name}", filled.join(", ")));
         }
     }
-    told
+    defaulted
 }
 
 pub(super) fn check<'a>(registry: &'a Registry, a: &'a mut Attributes<'_>) -> Verdict<'a> {

@@ -8,6 +8,7 @@ use crate::registry::metadata::{at, items, text};
 use crate::upkeep::api_services::available;
 use crate::upkeep::reconcile;
 use futures::future::join_all;
+use machinery::status::Status;
 use serde_json::Value;
 use std::time::Duration;
 
@@ -16,17 +17,16 @@ const LONGEST: Duration = Duration::from_secs(5);
 /// Questions before a server counts as unavailable: one of several endpoints may be broken.
 const ATTEMPTS: usize = 5;
 
-/// One round.
-pub(super) async fn check_all(aggregator: &Aggregator) {
+pub(super) async fn check_all(aggregator: &Aggregator) -> Result<(), Status> {
     let remotes = aggregator.remotes();
     aggregator.retain(&remotes);
-    join_all(remotes.iter().map(|remote| check(aggregator, remote))).await;
+    join_all(remotes.iter().map(|remote| check(aggregator, remote))).await.into_iter().collect()
 }
 
-async fn check(aggregator: &Aggregator, remote: &Remote) {
+async fn check(aggregator: &Aggregator, remote: &Remote) -> Result<(), Status> {
     let registry = &aggregator.writer.registry;
-    let Some(kind) = Kind::of("apiregistration.k8s.io", "apiservices") else { return };
-    let Ok(Some(stored)) = registry.lookup(&kind, "", &remote.name).await else { return };
+    let Some(kind) = Kind::of("apiregistration.k8s.io", "apiservices") else { return Ok(()) };
+    let Some(stored) = registry.lookup(&kind, "", &remote.name).await? else { return Ok(()) };
     let condition = match endpoints(aggregator, remote).await {
         Err(condition) => condition,
         Ok(()) => match discover(aggregator, remote).await {
@@ -37,9 +37,7 @@ async fn check(aggregator: &Aggregator, remote: &Remote) {
             Err(why) => available("False", "FailedDiscoveryCheck", &why),
         },
     };
-    if let Err(error) = reconcile::say(&aggregator.writer, &kind, &stored, &condition).await {
-        tracing::warn!(%error, name = remote.name, "write the condition of an API service");
-    }
+    reconcile::say(&aggregator.writer, &kind, &stored, &condition).await
 }
 
 /// Has the Service what the APIService says? The condition, where not.

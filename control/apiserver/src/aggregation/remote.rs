@@ -1,4 +1,4 @@
-//! An APIService that hands a group version over, as it is used.
+//! An APIService that delegates a group version, as the aggregator uses it.
 
 use crate::discovery::{Resource, Subresource};
 use crate::objects::{list, text, texts};

@@ -2,7 +2,7 @@
 //! Upstream: `apiserver/pkg/authentication/request/x509`.
 //!
 //! TLS itself accepts any certificate whose key the client holds; whether it is one of ours is decided here, so that a
-//! stranger is answered 401 as upstream answers, and the authorities can change while the server runs.
+//! unknown client is answered 401 as upstream answers, and the authorities can change while the server runs.
 
 use crate::context::User;
 use jiff::Timestamp;

@@ -7,8 +7,11 @@ use jiff::Timestamp;
 use machinery::status::Status;
 use serde_json::{Value, json};
 
-/// Answers a `TokenReview`.
-pub async fn token(authenticator: &Authenticator, review: &Value, now: Timestamp) -> Result<Value, Status> {
+pub(crate) async fn token(
+    authenticator: &Authenticator,
+    review: &Value,
+    now: Timestamp,
+) -> Result<Value, Status> {
     let token = text(review, "/spec/token");
     if token.is_empty() {
         return Err(Status::bad_request("token is required for TokenReview in authentication"));

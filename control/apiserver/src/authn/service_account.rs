@@ -99,7 +99,7 @@ async fn check(claims: &Claims, objects: &dyn Lookup, now: Timestamp) -> Result<
         say("pod-uid", pod.uid.clone());
     }
     if let Some(node) = &k.node {
-        // A pod's node is only told; a token bound to a node dies with it.
+        // A pod's node is only informative; a token bound to a node dies with it.
         if k.pod.is_none() {
             bound.check(node, "nodes", "", "node", "service account node").await?;
         }

@@ -25,9 +25,9 @@ pub struct Node {
     rules: Vec<PolicyRule>,
 }
 
-type Answer = Result<(), String>;
+type Verdict = Result<(), String>;
 
-fn refuse(reason: impl Into<String>) -> Answer {
+fn refuse(reason: impl Into<String>) -> Verdict {
     Err(reason.into())
 }
 
@@ -38,7 +38,7 @@ impl Node {
         Node { graph, rules: bootstrap::rules("system:node") }
     }
 
-    fn decide(&self, node: &str, a: &Attributes) -> Answer {
+    fn decide(&self, node: &str, a: &Attributes) -> Verdict {
         if a.is_resource {
             match (a.group.as_str(), a.resource.as_str()) {
                 ("", "secrets") => return self.read(node, Vertex::Secret, a),
@@ -64,7 +64,7 @@ impl Node {
         if self.rules.iter().any(|r| rule_allows(r, a)) { Ok(()) } else { refuse("") }
     }
 
-    fn related(&self, node: &str, kind: Vertex, a: &Attributes) -> Answer {
+    fn related(&self, node: &str, kind: Vertex, a: &Attributes) -> Verdict {
         if a.name.is_empty() {
             return refuse("No Object name found");
         }
@@ -78,7 +78,7 @@ impl Node {
         refuse(format!("no relationship found between node '{node}' and this object"))
     }
 
-    fn get(&self, node: &str, kind: Vertex, a: &Attributes) -> Answer {
+    fn get(&self, node: &str, kind: Vertex, a: &Attributes) -> Verdict {
         if a.verb != "get" {
             return refuse("can only get individual resources of this type");
         }
@@ -88,7 +88,7 @@ impl Node {
         self.related(node, kind, a)
     }
 
-    fn read(&self, node: &str, kind: Vertex, a: &Attributes) -> Answer {
+    fn read(&self, node: &str, kind: Vertex, a: &Attributes) -> Verdict {
         if !matches!(a.verb.as_str(), "get" | "list" | "watch") {
             return refuse("can only read resources of this type");
         }
@@ -101,7 +101,7 @@ impl Node {
         self.related(node, kind, a)
     }
 
-    fn claim_status(&self, node: &str, a: &Attributes) -> Answer {
+    fn claim_status(&self, node: &str, a: &Attributes) -> Verdict {
         if !matches!(a.verb.as_str(), "update" | "patch") {
             return refuse("can only get/update/patch this type");
         }
@@ -109,7 +109,7 @@ impl Node {
     }
 
     /// Tokens for the accounts of its pods; and reading such an account, for image credential providers.
-    fn service_account(&self, node: &str, a: &Attributes) -> Answer {
+    fn service_account(&self, node: &str, a: &Attributes) -> Verdict {
         if a.verb == "get" && a.subresource.is_empty() {
             return self.related(node, Vertex::ServiceAccount, a);
         }
@@ -122,7 +122,7 @@ impl Node {
         self.related(node, Vertex::ServiceAccount, a)
     }
 
-    fn slice(&self, node: &str, a: &Attributes) -> Answer {
+    fn slice(&self, node: &str, a: &Attributes) -> Verdict {
         if !a.subresource.is_empty() {
             return refuse("cannot authorize ResourceSlice subresources");
         }
@@ -142,7 +142,7 @@ impl Node {
         }
     }
 
-    fn pod(&self, node: &str, a: &Attributes) -> Answer {
+    fn pod(&self, node: &str, a: &Attributes) -> Verdict {
         match (a.subresource.as_str(), a.verb.as_str()) {
             ("", "get") => self.get(node, Vertex::Pod, a),
             ("", "list" | "watch") if selects(a, "spec.nodeName", node) => Ok(()),
@@ -159,7 +159,7 @@ fn selects(a: &Attributes, field: &str, node: &str) -> bool {
     a.fields.required(field) == Some(node)
 }
 
-fn lease(node: &str, a: &Attributes) -> Answer {
+fn lease(node: &str, a: &Attributes) -> Verdict {
     if !matches!(a.verb.as_str(), "get" | "create" | "update" | "patch" | "delete") {
         return refuse("can only get, create, update, patch, or delete a node lease");
     }
@@ -176,7 +176,7 @@ fn lease(node: &str, a: &Attributes) -> Answer {
     Ok(())
 }
 
-fn csi_node(node: &str, a: &Attributes) -> Answer {
+fn csi_node(node: &str, a: &Attributes) -> Verdict {
     if !matches!(a.verb.as_str(), "get" | "create" | "update" | "patch" | "delete") {
         return refuse("can only get, create, update, patch, or delete a CSINode");
     }
@@ -189,7 +189,7 @@ fn csi_node(node: &str, a: &Attributes) -> Answer {
     Ok(())
 }
 
-fn own_node(node: &str, a: &Attributes) -> Answer {
+fn own_node(node: &str, a: &Attributes) -> Verdict {
     match (a.subresource.as_str(), a.verb.as_str()) {
         ("", "create" | "update" | "patch") | ("status", "update" | "patch") => Ok(()),
         ("", "get" | "list" | "watch") if a.name == node => Ok(()),

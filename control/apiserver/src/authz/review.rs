@@ -46,8 +46,11 @@ pub fn local_subject_access(
     Ok(answer(authorizer, review, spec_user(review)))
 }
 
-/// Answers a `SelfSubjectRulesReview`.
-pub fn self_subject_rules(authorizer: &dyn Authorizer, review: &Value, user: &User) -> Result<Value, Status> {
+pub(crate) fn self_subject_rules(
+    authorizer: &dyn Authorizer,
+    review: &Value,
+    user: &User,
+) -> Result<Value, Status> {
     let namespace = text(review, "/spec/namespace");
     if namespace.is_empty() {
         return Err(Status::bad_request("no namespace on request"));

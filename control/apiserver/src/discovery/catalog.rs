@@ -126,7 +126,13 @@ impl Catalog {
 
     /// The OpenAPI schema of a kind that is not built in.
     #[must_use]
-    pub fn schema(&self, group: &str, version: &str, kind: &str, v2: bool) -> Option<serde_json::Value> {
+    pub(crate) fn schema(
+        &self,
+        group: &str,
+        version: &str,
+        kind: &str,
+        v2: bool,
+    ) -> Option<serde_json::Value> {
         self.sources.iter().find_map(|s| s.schema(group, version, kind, v2))
     }
 

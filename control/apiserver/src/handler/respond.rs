@@ -101,6 +101,17 @@ pub(crate) fn as_stored(accept: &Accept, kind: &Kind) -> bool {
 /// What a write left behind, as the bytes that are stored where those are the answer.
 pub(crate) fn written(accept: &Accept, kind: &Kind, written: Written, include: table::Include) -> Response {
     let code = if written.created { StatusCode::CREATED } else { StatusCode::OK };
+    left(code, accept, kind, written, include)
+}
+
+/// The same with a code of the caller's.
+pub(crate) fn left(
+    code: StatusCode,
+    accept: &Accept,
+    kind: &Kind,
+    written: Written,
+    include: table::Include,
+) -> Response {
     match written.entry {
         Some(entry) if as_stored(accept, kind) => {
             let mut out = Vec::new();

@@ -35,7 +35,7 @@ struct Server {
     _dir: tempfile::TempDir,
 }
 
-struct Answer {
+struct Received {
     code: u16,
     headers: http::HeaderMap,
     body: Value,
@@ -94,12 +94,12 @@ impl Server {
         handle(&self.writer, context, request.body(full(body.into())).unwrap()).await
     }
 
-    async fn call(&self, method: &str, target: &str, body: Value, headers: &[(&str, &str)]) -> Answer {
+    async fn call(&self, method: &str, target: &str, body: Value, headers: &[(&str, &str)]) -> Received {
         let bytes = if body.is_null() { Vec::new() } else { serde_json::to_vec(&body).unwrap() };
         answer(self.send(method, target, bytes, headers, admin()).await).await
     }
 
-    async fn ask(&self, method: &str, target: &str, body: Value) -> Answer {
+    async fn ask(&self, method: &str, target: &str, body: Value) -> Received {
         self.call(method, target, body, &[]).await
     }
 
@@ -119,16 +119,16 @@ impl Server {
         (answer.code, answer.body["message"].as_str().unwrap_or_default().to_owned())
     }
 
-    async fn patch(&self, target: &str, kind: &str, body: Value) -> Answer {
+    async fn patch(&self, target: &str, kind: &str, body: Value) -> Received {
         self.call("PATCH", target, body, &[("content-type", &format!("application/{kind}"))]).await
     }
 }
 
-async fn answer(response: Response) -> Answer {
+async fn answer(response: Response) -> Received {
     let (parts, body) = response.into_parts();
     let bytes = body.collect().await.unwrap().to_bytes();
     let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
-    Answer { code: parts.status.as_u16(), headers: parts.headers, body }
+    Received { code: parts.status.as_u16(), headers: parts.headers, body }
 }
 
 fn config_map(name: &str) -> Value {

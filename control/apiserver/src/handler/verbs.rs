@@ -106,10 +106,10 @@ pub(super) async fn delete(x: &Exchange<'_>, body: Body) -> Result<Response, Sta
     let call = x.call()?;
     let kept = matches!(options.orphan, Some(false));
     match x.writer.delete(&call, &options).await? {
-        Deleted::Object(object) => {
-            let going = machinery::object::deletion_timestamp(&object).is_some();
+        Deleted::Object(left) => {
+            let going = machinery::object::deletion_timestamp(&left.object).is_some();
             let code = if kept && going { StatusCode::ACCEPTED } else { StatusCode::OK };
-            Ok(respond::object(code, &accept, &x.kind, object, Include::parse(x.context)))
+            Ok(respond::left(code, &accept, &x.kind, left, Include::parse(x.context)))
         }
         Deleted::Status(status) => Ok(respond::value(StatusCode::OK, &accept, &status.to_value())),
     }

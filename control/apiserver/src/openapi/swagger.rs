@@ -3,7 +3,7 @@
 use super::definitions::{self, Dialect};
 use super::operations::{self, Operation, parameter_type};
 use crate::discovery::{self, Catalog};
-use crate::version;
+use machinery::release;
 use serde_json::{Map, Value, json};
 
 /// The whole document.
@@ -35,7 +35,7 @@ pub fn document(catalog: &Catalog) -> Value {
     }
     json!({
         "swagger": "2.0",
-        "info": {"title": "Kubernetes", "version": version::GIT_VERSION},
+        "info": {"title": "Kubernetes", "version": release::GIT_VERSION},
         "paths": paths,
         "definitions": definitions,
         "securityDefinitions": {"BearerToken": {

@@ -4,7 +4,7 @@ use super::definitions::{self, Dialect};
 use super::operations::{self, Operation, parameter_type};
 use super::swagger::{PATCH, definition_name};
 use crate::discovery::{self, Catalog, Version};
-use crate::version;
+use machinery::release;
 use serde_json::{Map, Value, json};
 
 /// The document of a group version.
@@ -37,7 +37,7 @@ pub fn document(catalog: &Catalog, group: &str, of: &Version) -> Value {
     }
     json!({
         "openapi": "3.0.0",
-        "info": {"title": "Kubernetes", "version": version::GIT_VERSION},
+        "info": {"title": "Kubernetes", "version": release::GIT_VERSION},
         "paths": paths,
         "components": {"schemas": reachable(wanted, &all)},
     })

@@ -76,7 +76,7 @@ async fn follow(
                 observer.put(group, plural, &object);
             }
         }
-        // The watch was too slow, or the cache began anew: both leave a state to begin from.
+        // The watch was too slow, or the cache was rebuilt: both leave a state to begin from.
         cache.ready().await;
         watcher = tell_all(&kind, &cache, &*observer, &mut known.lock());
     }

@@ -4,6 +4,7 @@
 
 mod builtin;
 mod custom;
+mod tls_pair;
 
 pub(crate) use builtin::Builtin;
 pub(crate) use custom::Custom;
@@ -56,8 +57,8 @@ pub(crate) trait Rules: Send + Sync {
     /// What is wrong with a change.
     fn validate_update(&self, subresource: &str, new: &Value, old: &Value) -> Vec<FieldError>;
 
-    /// What an author ought to know of an object that is accepted all the same.
-    fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String>;
+    /// What an author ought to know of an object that is accepted all the same, through this subresource (the object itself where empty).
+    fn warnings(&self, subresource: &str, object: &Value, old: Option<&Value>) -> Vec<String>;
 
     /// The fields a write of this subresource (the object itself where empty) resets.
     fn reset_fields(&self, subresource: &str) -> &'static [&'static str];

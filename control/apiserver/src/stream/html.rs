@@ -1,7 +1,7 @@
 //! Links in the HTML a proxied server sends, so that they lead through the proxy. Upstream:
 //! `apimachinery/pkg/util/proxy/transport.go`. Pure, but for [`body`].
 //!
-//! A tag is written anew only if one of its links changes; everything else passes as it came.
+//! A tag is rewritten only if one of its links changes; everything else passes as it came.
 
 use super::rewrite::Links;
 use crate::context::Body;

@@ -1,6 +1,6 @@
 //! TLS to servers that objects name, with the authorities those objects bring: webhooks and aggregated APIs.
 //!
-//! Failures are told in the words of Go's `net` and `crypto/tls`, since they end up in messages clients match on.
+//! Failures are described in the words of Go's `net` and `crypto/tls`, since they end up in messages clients match on.
 
 use super::dial::Connection;
 use pki::tls::AnyPeer;

@@ -4,11 +4,10 @@
 //! what it manages back, removes those of groups that no definition serves any more, and says that they are available.
 //! Upstream: `kube-aggregator/pkg/controllers/{autoregister,status/local}`, `pkg/controlplane/apiserver/aggregator.go`.
 
-use super::reconcile;
+use super::reconcile::{self, Read, Round};
 use crate::registry::kind::Kind;
 use crate::registry::metadata::{at, items, set, text};
 use crate::write::Writer;
-use futures::future::BoxFuture;
 use machinery::object;
 use machinery::resources;
 use machinery::status::Status;
@@ -116,18 +115,17 @@ fn defined(definitions: &[Value]) -> impl Iterator<Item = Value> {
     })
 }
 
-pub(super) fn kinds() -> Option<(Kind, Kind)> {
-    Some((Kind::of(GROUP, "apiservices")?, Kind::of("apiextensions.k8s.io", "customresourcedefinitions")?))
+pub(super) fn reads() -> Option<Vec<Read>> {
+    let definitions = reconcile::all("apiextensions.k8s.io", "customresourcedefinitions")?;
+    Some(vec![reconcile::all(GROUP, "apiservices")?, definitions])
 }
 
-/// One round.
-pub(super) fn reconcile(writer: Arc<Writer>) -> BoxFuture<'static, ()> {
+pub(super) fn reconcile(writer: Arc<Writer>) -> Round {
     Box::pin(async move {
-        let writer = &*writer;
-        let Some((services, definitions)) = kinds() else { return };
-        if let Err(error) = round(writer, &services, &definitions).await {
-            tracing::warn!(%error, "keep API services");
-        }
+        let services = Kind::of(GROUP, "apiservices");
+        let definitions = Kind::of("apiextensions.k8s.io", "customresourcedefinitions");
+        let (Some(services), Some(definitions)) = (services, definitions) else { return Ok(()) };
+        round(&writer, &services, &definitions).await
     })
 }
 

@@ -4,13 +4,12 @@
 //! that are marked to follow, back to what they should be; says of every schema whether its level exists. Upstream:
 //! `pkg/registry/flowcontrol/ensurer`, `apiserver/pkg/util/flowcontrol/apf_controller.go`.
 
-use super::reconcile;
+use super::reconcile::{self, Read, Round};
 use crate::flow::GROUP;
 use crate::flow::defaults::{self, AUTO_UPDATE};
 use crate::registry::kind::Kind;
 use crate::registry::metadata::{at, set, text};
 use crate::write::Writer;
-use futures::future::BoxFuture;
 use machinery::object;
 use machinery::status::Status;
 use serde_json::{Value, json};
@@ -21,26 +20,23 @@ use std::time::Duration;
 /// How often all is looked at anew.
 pub(super) const EVERY: Duration = Duration::from_secs(60);
 
-/// Schemas and levels.
-pub(super) fn kinds() -> Option<(Kind, Kind)> {
+fn kinds() -> Option<(Kind, Kind)> {
     Some((Kind::of(GROUP, "flowschemas")?, Kind::of(GROUP, "prioritylevelconfigurations")?))
 }
 
-/// One round.
-pub(super) fn reconcile(writer: Arc<Writer>) -> BoxFuture<'static, ()> {
+pub(super) fn reads() -> Option<Vec<Read>> {
+    Some(vec![reconcile::all(GROUP, "flowschemas")?, reconcile::all(GROUP, "prioritylevelconfigurations")?])
+}
+
+pub(super) fn reconcile(writer: Arc<Writer>) -> Round {
     Box::pin(async move {
         let writer = &*writer;
-        let Some((schemas, levels)) = kinds() else { return };
-        let outcome = async {
-            keep(writer, &levels, defaults::mandatory_levels(), true).await?;
-            keep(writer, &levels, defaults::suggested_levels(), false).await?;
-            keep(writer, &schemas, defaults::mandatory_schemas(), true).await?;
-            keep(writer, &schemas, defaults::suggested_schemas(), false).await?;
-            conditions(writer, &schemas, &levels).await
-        };
-        if let Err(error) = outcome.await {
-            tracing::warn!(%error, "keep flow schemas and priority levels");
-        }
+        let Some((schemas, levels)) = kinds() else { return Ok(()) };
+        keep(writer, &levels, defaults::mandatory_levels(), true).await?;
+        keep(writer, &levels, defaults::suggested_levels(), false).await?;
+        keep(writer, &schemas, defaults::mandatory_schemas(), true).await?;
+        keep(writer, &schemas, defaults::suggested_schemas(), false).await?;
+        conditions(writer, &schemas, &levels).await
     })
 }
 

@@ -1,18 +1,19 @@
 //! Says since when the use of service account tokens in secrets is noted, in a ConfigMap. The notes themselves: `authn::secret_token`.
 //!
-//! Woken by changes of ConfigMaps, and twice a day. Reads and writes one of them, in `kube-system`. Promises that it is there and holds a day,
+//! Woken by changes of that ConfigMap, and twice a day. Reads and writes it, in `kube-system`. Promises that it is there and holds a day,
 //! and that a day once written stays.
 //! Upstream: `pkg/controlplane/controller/legacytokentracking`.
 
+use super::reconcile::{Read, Round};
 use crate::registry::kind::Kind;
 use crate::registry::metadata::{set, text};
 use crate::write::Writer;
-use futures::future::BoxFuture;
 use machinery::object;
 use machinery::status::Status;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
+use store::cache::Scope;
 
 const NAMESPACE: &str = "kube-system";
 const NAME: &str = "kube-apiserver-legacy-service-account-token-tracking";
@@ -21,17 +22,19 @@ const SINCE: [&str; 2] = ["data", "since"];
 /// How often it is looked at when nothing changed (upstream's resync).
 pub(super) const EVERY: Duration = Duration::from_secs(12 * 3600);
 
-pub(super) fn kind() -> Option<Kind> {
+fn kind() -> Option<Kind> {
     Kind::of("", "configmaps")
 }
 
-/// Makes the ConfigMap, and mends its day.
-pub(super) fn reconcile(writer: Arc<Writer>) -> BoxFuture<'static, ()> {
+pub(super) fn reads() -> Option<Vec<Read>> {
+    Some(vec![(kind()?, Scope::Object { namespace: Some(NAMESPACE.to_owned()), name: NAME.to_owned() })])
+}
+
+/// Makes the ConfigMap, and corrects its date.
+pub(super) fn reconcile(writer: Arc<Writer>) -> Round {
     Box::pin(async move {
-        let Some(kind) = kind() else { return };
-        if let Err(error) = round(&writer, &kind).await {
-            tracing::warn!(%error, "keep the day since which the use of tokens is noted");
-        }
+        let Some(kind) = kind() else { return Ok(()) };
+        round(&writer, &kind).await
     })
 }
 
@@ -68,6 +71,13 @@ fn is_day(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn other_config_maps_must_not_wake_it() {
+        let one = Scope::Object { namespace: Some(NAMESPACE.to_owned()), name: NAME.to_owned() };
+        let scopes: Vec<Scope> = reads().unwrap().into_iter().map(|(_, scope)| scope).collect();
+        assert_eq!(scopes, [one]);
+    }
 
     #[test]
     fn what_is_no_day_must_not_stay() {

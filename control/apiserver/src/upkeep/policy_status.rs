@@ -4,11 +4,11 @@
 //! `status.typeChecking` and `observedGeneration` of those whose generation has not been looked at. Upstream:
 //! `pkg/controller/validatingadmissionpolicystatus`, `policy/validating/typechecking.go`.
 
+use super::reconcile::{Read, Round};
 use crate::registry::Registry;
 use crate::registry::kind::Kind;
 use crate::registry::metadata::{at, items, set, text};
 use crate::write::Writer;
-use futures::future::BoxFuture;
 use machinery::admission::{Typed, kinds};
 use machinery::cel::Type;
 use machinery::custom::rules;
@@ -17,21 +17,26 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
+use store::cache::Scope;
 
 /// How often all is looked at anew.
 pub(super) const EVERY: Duration = Duration::from_secs(600);
 /// Kinds one policy is checked with.
 const MOST_KINDS: usize = 10;
 
-pub(super) fn kind() -> Option<Kind> {
+fn kind() -> Option<Kind> {
     Kind::of("admissionregistration.k8s.io", "validatingadmissionpolicies")
 }
 
-/// One round.
-pub(super) fn reconcile(writer: Arc<Writer>) -> BoxFuture<'static, ()> {
+pub(super) fn reads() -> Option<Vec<Read>> {
+    Some(vec![(kind()?, Scope::All)])
+}
+
+pub(super) fn reconcile(writer: Arc<Writer>) -> Round {
     Box::pin(async move {
-        let Some(kind) = kind() else { return };
-        let policies = writer.registry.cached(&kind, "").unwrap_or_default();
+        let Some(kind) = kind() else { return Ok(()) };
+        let policies = writer.registry.cached(&kind, "")?;
+        let mut outcome = Ok(());
         for policy in policies.iter().filter(|p| observed(p) != Some(object::generation(p))) {
             let status = json!({"warnings": checked(&writer.registry, policy), "generation": object::generation(policy)});
             let change = |old: &Value| {
@@ -47,10 +52,11 @@ pub(super) fn reconcile(writer: Arc<Writer>) -> BoxFuture<'static, ()> {
             };
             let name = object::name(policy);
             match writer.amend(&kind, "", name, "status", &change).await {
-                Err(error) if error.code != 404 => tracing::warn!(%error, name, "status of a policy"),
+                Err(error) if error.code != 404 => outcome = Err(error),
                 _ => {}
             }
         }
+        outcome
     })
 }
 

@@ -41,7 +41,7 @@ impl Removals {
         crd: &Value,
         shutdown: &CancellationToken,
     ) {
-        let of = name(crd).to_owned();
+        let of = object::uid(crd).to_owned();
         if !self.0.lock().insert(of.clone()) {
             return;
         }
@@ -150,6 +150,9 @@ impl Removal {
     /// Writes the condition, and lets the definition go where that is done.
     async fn report(&self, condition: Value, done: bool) -> Result<(), Status> {
         let change = |old: &Value| {
+            if object::uid(old) != object::uid(&self.crd) {
+                return Err(Status::not_found(&self.definitions.gr(), name(&self.crd)));
+            }
             let mut new = old.clone();
             conditions::write(&mut new, condition.clone(), &time(jiff::Timestamp::now()));
             if done {
@@ -163,3 +166,6 @@ impl Removal {
         self.writer.amend(&self.definitions, "", name(&self.crd), "status", &change).await.map(drop)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -95,7 +95,7 @@ impl Writer {
         if !errors.is_empty() {
             return Err(Status::invalid(&kind.gk(), &name, &errors));
         }
-        call.warn(rules.warnings(&object, None));
+        call.warn(rules.warnings("", &object, None));
         managed::put(&mut object, owners);
         attributes.object = Some(object);
         attributes.name.clone_from(&name);

@@ -2,7 +2,7 @@
 //!
 //! The decision is [`plan`], a pure function of the stored object and the options; the rest retries it against the store.
 
-use super::{Writer, definition, services};
+use super::{Writer, Written, definition, services};
 use crate::admission::{self, Attributes, Operation};
 use crate::registry::call::Call;
 use crate::registry::kind::Kind;
@@ -23,8 +23,7 @@ const FOREGROUND: &str = "foregroundDeletion";
 #[derive(Debug)]
 pub(crate) enum Deleted {
     /// The object, still stored (or, for some resources, as it was when it went).
-    Object(Value),
-    /// It is gone.
+    Object(Written),
     Status(Status),
 }
 
@@ -63,13 +62,18 @@ impl Writer {
         let plan = plan(kind, object, options, Timestamp::now());
         if options.dry_run {
             return Ok(Some(match plan {
-                Plan::Pending => Deleted::Object(object.clone()),
-                Plan::Mark(object) => Deleted::Object(object),
+                Plan::Pending => {
+                    Deleted::Object(Written { object: object.clone(), entry: None, created: false })
+                }
+                Plan::Mark(object) => Deleted::Object(Written { object, entry: None, created: false }),
                 Plan::Remove(object) => gone(kind, object),
             }));
         }
         match plan {
-            Plan::Pending => Ok(Some(Deleted::Object(object.clone()))),
+            Plan::Pending => {
+                let (object, entry) = (object.clone(), Some(entry.clone()));
+                Ok(Some(Deleted::Object(Written { object, entry, created: false })))
+            }
             Plan::Mark(marked) => {
                 let bytes = self.registry.encode(kind, &marked).await?;
                 let written = self
@@ -77,10 +81,7 @@ impl Writer {
                     .write(kind, &entry.key, bytes, Expect::At(entry.mod_revision), self.ttl(kind))
                     .await?;
                 match written {
-                    Some(entry) => {
-                        let written = self.written(kind, marked, entry, false).await?;
-                        Ok(Some(Deleted::Object(written.object)))
-                    }
+                    Some(entry) => Ok(Some(Deleted::Object(self.written(kind, marked, entry, false).await?))),
                     None => Ok(None),
                 }
             }
@@ -307,7 +308,7 @@ pub(super) fn spec_finalizers(object: &Value) -> bool {
 
 fn gone(kind: &Kind, object: Value) -> Deleted {
     if returns_object(kind) {
-        return Deleted::Object(object);
+        return Deleted::Object(Written { object, entry: None, created: false });
     }
     let mut status = Status::success();
     status.code = 0;

@@ -2,7 +2,7 @@
 //!
 //! The change is a function from the present object to the wanted one: a PUT ignores its argument, a PATCH applies
 //! itself to it, a subresource writes its part. A change that names a resourceVersion is held to it and never retried;
-//! any other is applied anew to what is stored now. A change that changes nothing writes nothing.
+//! any other is applied again to what is stored now. A change that changes nothing writes nothing.
 
 use super::delete;
 use super::{Writer, Written, managed, services};
@@ -109,9 +109,7 @@ impl Writer {
         if !errors.is_empty() {
             return Err(Status::invalid(&kind.gk(), &call.name, &errors));
         }
-        if call.subresource.is_empty() {
-            call.warn(rules.warnings(&new, Some(&old)));
-        }
+        call.warn(rules.warnings(call.subresource, &new, Some(&old)));
         managed::put(&mut new, owners);
         managed::keep_times(&old, &mut new);
         attributes.object = Some(new);

@@ -4,7 +4,7 @@ use super::set::Set;
 use serde_json::{Value, json};
 
 /// At most this many managers that update; the oldest are joined beyond it.
-pub const MAX_UPDATE_MANAGERS: usize = 10;
+pub(crate) const MAX_UPDATE_MANAGERS: usize = 10;
 const ANCIENT: &str = "ancient-changes";
 
 /// Who owns: one entry is kept for each.
@@ -137,7 +137,7 @@ impl Managed {
     }
 
     /// Takes fields from one manager.
-    pub fn lose(&mut self, manager: &Manager, fields: &Set) {
+    pub(crate) fn lose(&mut self, manager: &Manager, fields: &Set) {
         for entry in self.entries.iter_mut().filter(|e| e.manager == *manager) {
             entry.fields = entry.fields.difference(fields);
         }

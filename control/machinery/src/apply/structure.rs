@@ -12,9 +12,9 @@ pub enum Rule {
     Struct,
     /// Key by key.
     Map,
-    /// Item by item, told apart by these keys.
+    /// Item by item, distinguished by these keys.
     ListMap(Vec<String>),
-    /// Item by item, told apart by their values.
+    /// Item by item, distinguished by their values.
     ListSet,
 }
 

@@ -21,7 +21,7 @@ pub struct Comparison {
 impl Comparison {
     /// The same, but for what is at or below these fields.
     #[must_use]
-    pub fn outside(&self, fields: &Set) -> Comparison {
+    pub(crate) fn outside(&self, fields: &Set) -> Comparison {
         Comparison {
             added: self.added.outside(fields),
             modified: self.modified.outside(fields),
@@ -31,7 +31,7 @@ impl Comparison {
 
     /// True where nothing differs.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.added.is_empty() && self.modified.is_empty() && self.removed.is_empty()
     }
 }
@@ -102,7 +102,7 @@ fn keyless_text(item: &Value, keys: &[String]) -> String {
 }
 
 /// The fields a configuration speaks of.
-pub fn field_set<S: Structure>(structure: S, value: &Value) -> Set {
+pub(crate) fn field_set<S: Structure>(structure: S, value: &Value) -> Set {
     let mut set = Set::default();
     collect(structure, value, &mut Vec::new(), &mut set);
     set
@@ -139,7 +139,7 @@ fn both<S: Structure>(structure: S, live: &Value, new: &Value, path: &mut Vec<St
         return;
     }
     let (old_parts, new_parts) = (parts(structure, live), parts(structure, new));
-    // Null and empty containers are told apart as leaves.
+    // Null and empty containers are distinguished as leaves.
     let (old_parts, new_parts) = match (old_parts, new_parts) {
         (Some(old), Some(new)) => (old, new),
         (Some(old), None) if new.is_null() && !old.is_empty() => (old, Vec::new()),
@@ -215,7 +215,7 @@ pub fn merge<S: Structure>(structure: S, live: &Value, config: &Value) -> Value 
             let mut same = old.iter().filter(|(e, ..)| e == element);
             match (same.next(), same.next()) {
                 (Some((_, _, before)), None) => merge(*structure, before, value),
-                // Items that cannot be told apart give way to the configuration's one.
+                // Items that cannot be distinguished give way to the configuration's one.
                 _ => (*value).clone(),
             }
         }

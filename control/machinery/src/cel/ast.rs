@@ -5,41 +5,32 @@ use std::sync::Arc;
 
 /// A node, and where in the text it begins.
 #[derive(Clone, Debug)]
-pub struct Expr {
+pub(crate) struct Expr {
     /// Offset into the text, in characters.
     pub at: usize,
-    /// What it is.
     pub kind: Kind,
 }
 
 /// What a node is.
 #[derive(Clone, Debug)]
-pub enum Kind {
-    /// A constant.
+pub(crate) enum Kind {
     Literal(Value),
-    /// A name.
     Ident(String),
     /// `operand.field`; `optional` for `operand.?field`.
     Select {
-        /// Of what.
         operand: Box<Expr>,
-        /// Which.
         field: String,
         /// Absent is an empty optional.
         optional: bool,
     },
     /// `has(operand.field)`.
     Has {
-        /// Of what.
         operand: Box<Expr>,
-        /// Which.
         field: String,
     },
     /// `operand[index]`; `optional` for `operand[?index]`.
     Index {
-        /// Of what.
         operand: Box<Expr>,
-        /// Which.
         index: Box<Expr>,
         /// Absent is an empty optional.
         optional: bool,
@@ -48,9 +39,7 @@ pub enum Kind {
     Call {
         /// What it is called on.
         target: Option<Box<Expr>>,
-        /// Its name.
         function: String,
-        /// With what.
         args: Vec<Expr>,
     },
     /// `[a, b]`; true for `[?a]`.
@@ -68,9 +57,7 @@ pub enum Kind {
     Fold(Box<Fold>),
     /// `optMap` and `optFlatMap`: the variable bound to an optional's value.
     Bind {
-        /// The optional.
         operand: Box<Expr>,
-        /// Its value's name.
         variable: String,
         /// What becomes of it.
         body: Box<Expr>,
@@ -81,27 +68,23 @@ pub enum Kind {
 
 /// `field: value` of a literal; `?field: value`.
 #[derive(Clone, Debug)]
-pub struct Field {
+pub(crate) struct Field {
     /// Where the colon is, in characters.
     pub at: usize,
-    /// Its name.
     pub name: String,
-    /// Its value.
     pub value: Expr,
     /// An empty optional leaves it out.
     pub optional: bool,
 }
 
-/// Which macro.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Macro {
+pub(crate) enum Macro {
     /// Does it hold for each?
     All,
     /// Does it hold for any?
     Exists,
     /// Does it hold for exactly one?
     ExistsOne,
-    /// What each becomes.
     Map,
     /// Those it holds for.
     Filter,
@@ -117,10 +100,8 @@ pub enum Macro {
 
 /// A macro over a list or map.
 #[derive(Clone, Debug)]
-pub struct Fold {
-    /// Which.
+pub(crate) struct Fold {
     pub kind: Macro,
-    /// Over what.
     pub range: Expr,
     /// The item's (or key's, or index's) name.
     pub variable: String,

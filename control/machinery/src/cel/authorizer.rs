@@ -28,7 +28,7 @@ pub struct Check {
 }
 
 /// Whether it is allowed, and why.
-pub type Decide = dyn Fn(&Check) -> (bool, String) + Send + Sync;
+pub(crate) type Decide = dyn Fn(&Check) -> (bool, String) + Send + Sync;
 
 /// Decides checks.
 #[derive(Clone)]
@@ -38,12 +38,11 @@ pub struct Authorizer {
 }
 
 impl Authorizer {
-    /// `request` is what the request at hand would be checked for.
+    /// `request` is what the current request would be checked for.
     pub fn new(decide: Arc<Decide>, request: Check) -> Self {
         Authorizer { decide, request }
     }
 
-    /// `authorizer`
     pub(crate) fn root(&self) -> super::Value {
         self.at(Stage::Authorizer, Check::default())
     }
@@ -90,9 +89,9 @@ pub(super) const RESOURCE: &str = "kubernetes.authorization.ResourceCheck";
 pub(super) const DECISION: &str = "kubernetes.authorization.Decision";
 
 /// The type of `authorizer`.
-pub const AUTHORIZER_TYPE: super::Type = super::Type::Named(AUTHORIZER);
+pub(crate) const AUTHORIZER_TYPE: super::Type = super::Type::Named(AUTHORIZER);
 /// The type of `authorizer.requestResource`.
-pub const RESOURCE_TYPE: super::Type = super::Type::Named(RESOURCE);
+pub(crate) const RESOURCE_TYPE: super::Type = super::Type::Named(RESOURCE);
 
 impl Authorization {
     pub(super) fn type_name(&self) -> &'static str {
@@ -112,7 +111,6 @@ impl Authorization {
         super::Value::Authorization(Arc::new(next))
     }
 
-    /// Asks the authorizer.
     pub(super) fn ask(&self, verb: &str) -> super::Value {
         let check = Check { verb: verb.to_owned(), ..self.check.clone() };
         let (allowed, reason) = (self.decide)(&check);

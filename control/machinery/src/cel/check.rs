@@ -48,7 +48,7 @@ pub(super) fn check(expr: &Expr, environment: &Environment<'_>) -> Result<Estima
 
 /// Whether an expression speaks of a variable.
 #[must_use]
-pub fn mentions(expr: &Expr, variable: &str) -> bool {
+pub(crate) fn mentions(expr: &Expr, variable: &str) -> bool {
     let inside = |e: &Expr| mentions(e, variable);
     match &expr.kind {
         Kind::Literal(_) => false,
@@ -70,7 +70,6 @@ pub fn mentions(expr: &Expr, variable: &str) -> bool {
     }
 }
 
-/// A variable.
 struct Local {
     name: String,
     kind: Type,

@@ -25,7 +25,6 @@ pub(super) struct Size {
     pub(super) max: u64,
 }
 
-/// Of any size.
 pub(super) const ANY: Size = Size { min: 0, max: u64::MAX };
 
 impl Size {
@@ -78,15 +77,12 @@ impl Node {
 /// How a function's cost follows from its arguments, the one it is called on first.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Cost {
-    /// So much.
     Fixed(u64),
     /// Looks at the first so many times.
     Text(u64),
     /// Looks at the first once, and gives one as large.
     Same,
-    /// A text's bytes.
     Encoded,
-    /// Bytes' text.
     Decoded,
     /// The first in quotes.
     Quoted,
@@ -114,7 +110,6 @@ pub(super) enum Cost {
     Split,
     /// Replaces parts of a text.
     Replace,
-    /// Joins texts.
     Join,
     /// Is it in the network? The second is parsed, where true.
     InNetwork(bool),
@@ -128,7 +123,6 @@ pub(super) enum Cost {
     Sets(u64),
     /// Part of a list.
     Slice,
-    /// So many numbers.
     Range,
     /// The list, every item once.
     Reverse,

@@ -29,7 +29,6 @@ impl<F: Fn(&str) -> Option<Value>> Variables for F {
     }
 }
 
-/// One evaluation.
 pub(super) struct Run<'v> {
     pub(super) variables: &'v dyn Variables,
     /// Bound by macros, innermost last.

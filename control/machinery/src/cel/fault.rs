@@ -14,7 +14,7 @@ pub enum Error {
 }
 
 /// A value, or why there is none.
-pub type Evaluated = Result<Value, Error>;
+pub(crate) type Evaluated = Result<Value, Error>;
 
 pub(super) fn fail<T>(text: impl Into<String>) -> Result<T, Error> {
     Err(Error::Evaluation(text.into()))

@@ -3,7 +3,6 @@
 use super::Problem;
 use super::value::Value;
 
-/// A token.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Token {
     Ident(String),

@@ -18,7 +18,6 @@ mod versions;
 
 use super::overload::Overload;
 
-/// All of them.
 pub(super) fn all() -> Vec<Overload> {
     [
         operators::all(),

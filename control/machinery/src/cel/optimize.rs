@@ -8,7 +8,6 @@ use super::value::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Conversions of constants.
 const CONVERSIONS: [&str; 8] = ["bool", "bytes", "double", "duration", "int", "string", "timestamp", "uint"];
 
 pub(super) fn optimize(expr: &mut Expr) {

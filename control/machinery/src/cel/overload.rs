@@ -24,7 +24,6 @@ pub(super) enum Sig {
     Named(&'static str),
     /// Any type, the same throughout.
     A,
-    /// Another one.
     B,
     /// `A` that has an order.
     Ordered,
@@ -45,7 +44,6 @@ pub(super) struct Overload {
     pub(super) body: Body,
 }
 
-/// `name(args)`
 pub(super) fn global(name: &'static str, args: Vec<Sig>, gives: Sig, cost: Cost, body: Body) -> Overload {
     Overload { name, member: false, args, gives, cost, body }
 }

@@ -14,7 +14,7 @@ const DEEPEST: usize = 100;
 ///
 /// # Errors
 /// With where and why it is none.
-pub fn parse(text: &str) -> Result<Expr, Problems> {
+pub(crate) fn parse(text: &str) -> Result<Expr, Problems> {
     let tokens = lex(text).map_err(|problem| Problems::new(text, vec![problem]))?;
     let mut parser = Parser { tokens, at: 0, depth: 0 };
     let parsed = parser.expression().and_then(|expr| match parser.peek() {

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 /// The largest size assumed where nothing bounds it: what fits into a request.
-pub const UNBOUNDED: u64 = 3 * 1024 * 1024;
+pub(crate) const UNBOUNDED: u64 = 3 * 1024 * 1024;
 
 /// Names that are types.
 const TYPES: [&str; 18] = [
@@ -39,7 +39,6 @@ pub(super) fn type_value(name: &str) -> Option<&'static str> {
 pub struct ObjectType {
     /// For error texts.
     pub name: String,
-    /// Known fields.
     pub fields: BTreeMap<String, Type>,
     /// Other fields may be there too: they are of any type.
     pub open: bool,

@@ -1,6 +1,6 @@
 //! Values of expressions.
 
-pub mod list;
+pub(crate) mod list;
 
 use super::authorizer::Authorization;
 use crate::goformat::{go_float, go_quote};
@@ -25,13 +25,11 @@ pub enum Key {
 /// A network: its address and how many bits of it count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cidr {
-    /// The address.
     pub ip: IpAddr,
     /// The length of the prefix.
     pub bits: u8,
 }
 
-/// A semantic version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Semver {
     /// Major, minor, patch.
@@ -140,27 +138,25 @@ impl PartialEq for Value {
 }
 
 impl Value {
-    /// A text.
     #[must_use]
-    pub fn text_of(text: &str) -> Self {
+    pub(crate) fn text_of(text: &str) -> Self {
         Value::Text(text.into())
     }
 
-    /// A list.
     #[must_use]
-    pub fn list_of(items: Vec<Value>) -> Self {
+    pub(crate) fn list_of(items: Vec<Value>) -> Self {
         Value::List(Arc::new(items.into()))
     }
 
     /// A map by texts.
     #[must_use]
-    pub fn map_of(entries: impl IntoIterator<Item = (String, Value)>) -> Self {
+    pub(crate) fn map_of(entries: impl IntoIterator<Item = (String, Value)>) -> Self {
         Value::Map(Arc::new(entries.into_iter().map(|(k, v)| (Key::Text(k.into()), v)).collect()))
     }
 
     /// JSON without a schema.
     #[must_use]
-    pub fn from_json(json: &serde_json::Value) -> Self {
+    pub(crate) fn from_json(json: &serde_json::Value) -> Self {
         match json {
             serde_json::Value::Null => Value::Null,
             serde_json::Value::Bool(is) => Value::Bool(*is),
@@ -204,7 +200,7 @@ impl Value {
 
     /// The name of its type.
     #[must_use]
-    pub fn type_name(&self) -> &str {
+    pub(crate) fn type_name(&self) -> &str {
         match self {
             Value::Null => "null_type",
             Value::Bool(_) => "bool",
@@ -285,7 +281,7 @@ impl Value {
 
     /// Order of numbers of any type.
     #[must_use]
-    pub fn number_order(&self, other: &Value) -> Option<std::cmp::Ordering> {
+    pub(crate) fn number_order(&self, other: &Value) -> Option<std::cmp::Ordering> {
         let whole = |v: &Value| match v {
             Value::Int(n) => Some(i128::from(*n)),
             Value::Uint(n) => Some(i128::from(*n)),

@@ -1,7 +1,7 @@
 //! Words that are not names (upstream: `reservedIds` of cel-go's parser).
 
 /// Not names of variables or functions; as fields they are written `__word__`.
-pub const RESERVED: [&str; 21] = [
+pub(crate) const RESERVED: [&str; 21] = [
     "true",
     "false",
     "null",
@@ -32,7 +32,7 @@ pub(super) fn escaped(field: &str) -> Option<String> {
 
 /// A field's name in expressions; none where it cannot be written (upstream: `cel.Escape`).
 #[must_use]
-pub fn field_name(name: &str) -> Option<String> {
+pub(crate) fn field_name(name: &str) -> Option<String> {
     if let Some(escaped) = escaped(name) {
         return Some(escaped);
     }
@@ -46,7 +46,7 @@ pub fn field_name(name: &str) -> Option<String> {
 
 /// Whether it may name a variable, reserved words aside.
 #[must_use]
-pub fn is_identifier(name: &str) -> bool {
+pub(crate) fn is_identifier(name: &str) -> bool {
     let fits = |c: char| c == '_' || c.is_ascii_alphanumeric();
     name.starts_with(|c: char| fits(c) && !c.is_ascii_digit()) && name.chars().all(fits)
 }

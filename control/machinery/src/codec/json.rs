@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::fmt;
 
 /// Upstream stops listing duplicate fields here.
-pub const MAX_DUPLICATES: usize = crate::schema::normalize::MAX_STRICT_ERRORS;
+pub(crate) const MAX_DUPLICATES: usize = crate::schema::normalize::MAX_STRICT_ERRORS;
 
 /// A text that is not JSON, worded as Go words it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -3,8 +3,8 @@
 //! An object on the wire is `k8s\0` and a `runtime.Unknown{typeMeta, raw, contentEncoding, contentType}`. Values are
 //! written as gogo writes them: fields by number, values held by value even when zero, maps by key.
 
-mod decode;
-mod encode;
+pub mod decode;
+pub mod encode;
 mod wire;
 
 use crate::object::Gvk;
@@ -17,7 +17,7 @@ pub use encode::message as encode_message;
 pub const MAGIC: &[u8; 4] = b"k8s\0";
 
 /// Messages nested deeper are refused, as is JSON.
-pub const MAX_DEPTH: usize = 128;
+pub(crate) const MAX_DEPTH: usize = 128;
 
 /// Why bytes are no object, or an object has no bytes.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

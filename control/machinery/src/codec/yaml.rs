@@ -8,9 +8,9 @@ use serde_saphyr::granit_parser::{Event, Parser, ScalarStyle};
 use std::collections::HashMap;
 
 /// Documents nested deeper are refused, as is JSON.
-pub const MAX_DEPTH: usize = 128;
+pub(crate) const MAX_DEPTH: usize = 128;
 /// How many nodes aliases may add to a document.
-pub const MAX_ALIASED: usize = 400_000;
+pub(crate) const MAX_ALIASED: usize = 400_000;
 
 /// A text that is not YAML, or has no JSON.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

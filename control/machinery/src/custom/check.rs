@@ -25,7 +25,7 @@ pub(super) struct Lenience {
 
 /// What is wrong with a new definition.
 #[must_use]
-pub fn create(crd: &Value) -> Errors {
+pub(crate) fn create(crd: &Value) -> Errors {
     let mut errors = Errors::new();
     let spec = crd.at("spec");
     let name = crate::object::name(crd);
@@ -45,7 +45,7 @@ pub fn create(crd: &Value) -> Errors {
 
 /// What is wrong with a changed definition.
 #[must_use]
-pub fn update(new: &Value, old: &Value) -> Errors {
+pub(crate) fn update(new: &Value, old: &Value) -> Errors {
     let mut errors = Errors::new();
     let (spec, before) = (new.at("spec"), old.at("spec"));
     let path = Path::new("spec");
@@ -82,7 +82,7 @@ fn preserve() -> FieldError {
 
 /// What is wrong with a definition's status alone.
 #[must_use]
-pub fn update_status(new: &Value) -> Errors {
+pub(crate) fn update_status(new: &Value) -> Errors {
     let mut errors = Errors::new();
     names_of(new.at("status.acceptedNames"), &Path::new("status").child("acceptedNames"), &mut errors);
     errors

@@ -23,7 +23,7 @@ struct Column {
 impl Columns {
     /// Reads `additionalPrinterColumns`. As upstream, one path that does not parse leaves the default columns.
     #[must_use]
-    pub fn new(columns: &[Value]) -> Self {
+    pub(crate) fn new(columns: &[Value]) -> Self {
         let read = |of: &Value| {
             let path = of.text("jsonPath");
             let described = match of.text("description") {
@@ -54,8 +54,8 @@ impl Columns {
         std::iter::once(name).chain(self.0.iter().map(|c| c.header.clone())).collect()
     }
 
-    /// An object's row.
     #[must_use]
+    /// The row of an object.
     pub fn cells(&self, object: &Value, now: Timestamp) -> Vec<Value> {
         let name = Value::from(object::name(object));
         std::iter::once(name).chain(self.0.iter().map(|c| c.cell(object, now))).collect()

@@ -5,7 +5,7 @@ use crate::access::{Get as _, object, set};
 use serde_json::{Value, json};
 
 /// Who may define resources of the project's own groups.
-pub const APPROVED: &str = "api-approved.kubernetes.io";
+pub(crate) const APPROVED: &str = "api-approved.kubernetes.io";
 const PULL: &str = "see https://github.com/kubernetes/enhancements/pull/1111";
 
 /// Whether a group's resources need an approval.
@@ -17,13 +17,13 @@ pub fn is_protected(group: &str) -> bool {
 /// What the approval annotation says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Approval {
-    /// Something unexpected.
+    /// The value of the annotation is no URL.
     Invalid(String),
     /// A URL.
     Approved(String),
     /// `unapproved...`.
     Bypassed(String),
-    /// Nothing.
+    /// The group wants an approval and has none.
     Missing(String),
 }
 
@@ -53,7 +53,7 @@ fn make(kind: &str, status: &str, reason: &str, message: &str) -> Value {
 
 /// KubernetesAPIApprovalPolicyConformant; none for groups that need no approval.
 #[must_use]
-pub fn approval_condition(crd: &Value) -> Option<Value> {
+pub(crate) fn approval_condition(crd: &Value) -> Option<Value> {
     if !is_protected(crd.text("spec.group")) {
         return None;
     }
@@ -68,7 +68,7 @@ pub fn approval_condition(crd: &Value) -> Option<Value> {
 
 /// NonStructuralSchema; none where every schema is structural.
 #[must_use]
-pub fn structural_condition(crd: &Value) -> Option<Value> {
+pub(crate) fn structural_condition(crd: &Value) -> Option<Value> {
     let errors = super::structural::violations(crd);
     let text = crate::field::aggregate(&errors)?;
     Some(make("NonStructuralSchema", "True", "Violations", &text))

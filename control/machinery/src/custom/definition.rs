@@ -33,7 +33,7 @@ pub struct Scale {
     pub spec_replicas: String,
     /// Present replicas.
     pub status_replicas: String,
-    /// The selector in its text form; none where pods cannot be told.
+    /// The selector in its text form; none where pods cannot be selected.
     pub selector: Option<String>,
 }
 
@@ -42,7 +42,7 @@ pub struct Scale {
 pub struct Selectable {
     /// As a selector names it: `spec.host`.
     pub name: &'static str,
-    /// Where it is.
+    /// Where the value is.
     pub path: JsonPath,
 }
 
@@ -67,7 +67,7 @@ pub struct Version {
     pub columns: Columns,
     /// What may be selected by, beside name and namespace.
     pub selectable: Vec<Selectable>,
-    /// What clients of it are told.
+    /// The warning its clients get.
     pub warning: Option<String>,
 }
 
@@ -361,7 +361,7 @@ fn version(spec: &Value, template: &Resource, of: &Value) -> Option<Version> {
     })
 }
 
-/// What clients of a deprecated version are told, unless its author says it in other words.
+/// The warning clients of a deprecated version get, unless its author wrote another.
 fn deprecation(spec: &Value, of: &Value) -> String {
     if let Some(own) = of.at("deprecationWarning").as_str() {
         return own.to_owned();

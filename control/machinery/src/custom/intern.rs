@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{LazyLock, Mutex, PoisonError};
 
 /// Bound of all that is kept: some twenty thousand definitions.
-pub const MOST_BYTES: usize = 32 * 1024 * 1024;
+pub(crate) const MOST_BYTES: usize = 32 * 1024 * 1024;
 
 #[derive(Default)]
 struct Kept {
@@ -23,7 +23,7 @@ static KEPT: LazyLock<Mutex<Kept>> = LazyLock::new(Mutex::default);
 
 /// The same text for good; none once too much is kept.
 #[must_use]
-pub fn text(text: &str) -> Option<&'static str> {
+pub(crate) fn text(text: &str) -> Option<&'static str> {
     let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(known) = kept.texts.get(text) {
         return Some(known);
@@ -39,13 +39,13 @@ pub fn text(text: &str) -> Option<&'static str> {
 
 /// The same texts for good.
 #[must_use]
-pub fn texts<S: AsRef<str>>(texts: impl IntoIterator<Item = S>) -> Option<Vec<&'static str>> {
+pub(crate) fn texts<S: AsRef<str>>(texts: impl IntoIterator<Item = S>) -> Option<Vec<&'static str>> {
     texts.into_iter().map(|t| text(t.as_ref())).collect()
 }
 
 /// The same declaration for good; none once too much is kept.
 #[must_use]
-pub fn resource(resource: Resource) -> Option<&'static Resource> {
+pub(crate) fn resource(resource: Resource) -> Option<&'static Resource> {
     let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
     let key = (resource.group, resource.plural, resource.storage_version);
     if let Some(known) = kept.resources.get(&key).and_then(|all| all.iter().find(|r| ***r == resource)) {

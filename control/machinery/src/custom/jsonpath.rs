@@ -6,8 +6,8 @@ use serde_json::Value;
 /// Steps of one path at most.
 const MOST_STEPS: usize = 64;
 
-/// A compiled path.
 #[derive(Clone, Debug, PartialEq)]
+/// A parsed path.
 pub struct JsonPath(Vec<Step>);
 
 #[derive(Clone, Debug, PartialEq)]
@@ -41,7 +41,7 @@ enum Operand {
 /// A path that does not parse.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{why} in {path:?}")]
-pub struct Error {
+pub(crate) struct Error {
     path: String,
     why: &'static str,
 }
@@ -51,7 +51,7 @@ impl JsonPath {
     ///
     /// # Errors
     /// For a path of another language.
-    pub fn parse(path: &str) -> Result<Self, Error> {
+    pub(crate) fn parse(path: &str) -> Result<Self, Error> {
         let bare = path.trim();
         let bare = bare.strip_prefix('{').and_then(|p| p.strip_suffix('}')).unwrap_or(bare);
         let bare = bare.strip_prefix('$').unwrap_or(bare);

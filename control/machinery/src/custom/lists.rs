@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use std::collections::HashMap;
 
 /// Every item of a set, and every key of a map, that is there more than once.
-pub fn check(schema: &Schema, value: &Value, path: &Path, errors: &mut Vec<FieldError>) {
+pub(crate) fn check(schema: &Schema, value: &Value, path: &Path, errors: &mut Vec<FieldError>) {
     match value {
         Value::Object(fields) => {
             for (name, value) in fields {

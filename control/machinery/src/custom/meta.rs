@@ -22,7 +22,7 @@ static OBJECT_META: LazyLock<Option<TypeId>> = LazyLock::new(|| {
 ///
 /// # Errors
 /// For the first field of the wrong type, in Go's words.
-pub fn normalize(metadata: &mut Value, prefix: &str, lenient: bool) -> Result<Vec<String>, String> {
+pub(crate) fn normalize(metadata: &mut Value, prefix: &str, lenient: bool) -> Result<Vec<String>, String> {
     let Some(id) = *OBJECT_META else { return Ok(Vec::new()) };
     let table = schema::builtin();
     let prefixed = |unknown: Vec<String>| {
@@ -59,7 +59,7 @@ pub fn normalize(metadata: &mut Value, prefix: &str, lenient: bool) -> Result<Ve
 ///
 /// # Errors
 /// For the first field of the wrong type, unless `lenient`.
-pub fn coerce(
+pub(crate) fn coerce(
     schema: &Schema,
     value: &mut Value,
     path: &Path,
@@ -113,7 +113,7 @@ pub fn coerce(
 }
 
 /// What is wrong with embedded objects, at any depth.
-pub fn check(schema: &Schema, value: &Value, path: &Path, errors: &mut Vec<FieldError>) {
+pub(crate) fn check(schema: &Schema, value: &Value, path: &Path, errors: &mut Vec<FieldError>) {
     match value {
         Value::Object(fields) => {
             if schema.embedded {
@@ -139,7 +139,7 @@ pub fn check(schema: &Schema, value: &Value, path: &Path, errors: &mut Vec<Field
 }
 
 /// What is wrong with one embedded object's type and metadata.
-pub fn embedded(object: &Value, path: &Path, errors: &mut Vec<FieldError>) {
+pub(crate) fn embedded(object: &Value, path: &Path, errors: &mut Vec<FieldError>) {
     for name in ["apiVersion", "kind"] {
         let path = path.child(name);
         match object.get(name) {

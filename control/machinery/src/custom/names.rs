@@ -7,17 +7,16 @@ use std::collections::BTreeSet;
 
 /// What a definition's status is to say of its names.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Naming {
+pub(crate) struct Naming {
     /// `status.acceptedNames`.
     pub accepted: Value,
-    /// The condition NamesAccepted.
     pub names_accepted: Value,
 }
 
 /// The names of `crd` where the definitions in `others` (of any group, itself left out) have theirs; none where nothing
 /// is to change.
 #[must_use]
-pub fn plan(crd: &Value, others: &[Value]) -> Option<Naming> {
+pub(crate) fn plan(crd: &Value, others: &[Value]) -> Option<Naming> {
     let (wanted, held) = (crd.at("spec.names"), crd.at("status.acceptedNames"));
     let known = super::definition::condition(crd, "NamesAccepted");
     if normal(wanted) == normal(held) && known.is_some_and(|c| c.text("status") == "True") {

@@ -7,7 +7,7 @@ const META: [&str; 3] = ["apiVersion", "kind", "metadata"];
 
 /// Drops what an object's schema does not know, at the root but for the fields every object has. Gives the sorted paths of
 /// what went: `spec.list[0].x`.
-pub fn prune(root: &Schema, object: &mut Value) -> Vec<String> {
+pub(crate) fn prune(root: &Schema, object: &mut Value) -> Vec<String> {
     let mut walk = Walk { path: String::new(), gone: Vec::new() };
     walk.visit(object, Some(root), true);
     walk.gone.sort_unstable();
@@ -15,7 +15,7 @@ pub fn prune(root: &Schema, object: &mut Value) -> Vec<String> {
 }
 
 /// Drops what the schema of a value inside an object does not know.
-pub fn prune_value(schema: &Schema, value: &mut Value) -> Vec<String> {
+pub(crate) fn prune_value(schema: &Schema, value: &mut Value) -> Vec<String> {
     let mut walk = Walk { path: String::new(), gone: Vec::new() };
     walk.visit(value, Some(schema), false);
     walk.gone
@@ -120,7 +120,7 @@ impl Walk {
 }
 
 /// Drops entries that are null where null is no value and nothing stands in for it.
-pub fn drop_nulls(schema: Option<&Schema>, value: &mut Value) {
+pub(crate) fn drop_nulls(schema: Option<&Schema>, value: &mut Value) {
     match value {
         Value::Object(fields) => {
             fields.retain(|name, value| {
@@ -140,7 +140,7 @@ pub fn drop_nulls(schema: Option<&Schema>, value: &mut Value) {
 }
 
 /// Fills in what is absent (or null where null is no value) and has a default.
-pub fn fill(schema: &Schema, value: &mut Value) {
+pub(crate) fn fill(schema: &Schema, value: &mut Value) {
     let stands_in = |value: &Value, schema: &Schema| value.is_null() && !schema.nullable;
     match value {
         Value::Object(fields) => {

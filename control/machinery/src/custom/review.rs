@@ -114,7 +114,7 @@ mod tests {
             "metadata": {"name": "a", "uid": "u", "resourceVersion": "7", "labels": {"l": label}}})
     }
 
-    fn told(uid: &str, objects: Value) -> Value {
+    fn reviewed(uid: &str, objects: Value) -> Value {
         json!({"kind": "ConversionReview", "apiVersion": "apiextensions.k8s.io/v1",
             "response": {"uid": uid, "result": {"status": "Success"}, "convertedObjects": objects}})
     }
@@ -127,7 +127,7 @@ mod tests {
         assert_eq!(review["apiVersion"], "apiextensions.k8s.io/v1");
         let mut back = object("v2", "new");
         back["metadata"]["resourceVersion"] = json!("9");
-        let got = answer(&review, &told("1", json!([back])), &sent).unwrap();
+        let got = answer(&review, &reviewed("1", json!([back])), &sent).unwrap();
         assert_eq!(
             got[0]["metadata"],
             json!({"name": "a", "uid": "u", "resourceVersion": "7", "labels": {"l": "new"}})
@@ -140,15 +140,15 @@ mod tests {
         let sent = [object("v1", "old")];
         let review = ask(&json!({"conversionReviewVersions": ["v1"]}), "1", "acme.com/v2", &sent).unwrap();
         let error = |given: Value| answer(&review, &given, &sent).unwrap_err();
-        assert_eq!(error(told("2", json!([]))), " failed: expected response.uid=\"1\", got \"2\"");
-        assert_eq!(error(told("1", json!([]))), " returned 0 objects, expected 1");
+        assert_eq!(error(reviewed("2", json!([]))), " failed: expected response.uid=\"1\", got \"2\"");
+        assert_eq!(error(reviewed("1", json!([]))), " returned 0 objects, expected 1");
         assert!(
-            error(told("1", json!([object("v3", "x")])))
+            error(reviewed("1", json!([object("v3", "x")])))
                 .ends_with("invalid groupVersion (expected acme.com/v2, received acme.com/v3)")
         );
         let mut renamed = object("v2", "x");
         renamed["metadata"]["name"] = json!("b");
-        assert!(error(told("1", json!([renamed]))).ends_with("must have the same name: a != b"));
+        assert!(error(reviewed("1", json!([renamed]))).ends_with("must have the same name: a != b"));
         let failed = json!({"kind": "ConversionReview", "apiVersion": "apiextensions.k8s.io/v1",
             "response": {"uid": "1", "result": {"status": "Failed", "message": "no way"}}});
         assert_eq!(error(failed), " failed: no way");

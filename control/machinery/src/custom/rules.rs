@@ -302,7 +302,7 @@ fn is_field(props: &Value, path: &str) -> bool {
 
 /// The names of a field path: `.a.b`, `.a['b.c']`.
 #[must_use]
-pub fn field_steps(path: &str) -> Option<Vec<String>> {
+pub(crate) fn field_steps(path: &str) -> Option<Vec<String>> {
     let mut rest = path.trim();
     let mut out = Vec::new();
     while !rest.is_empty() {

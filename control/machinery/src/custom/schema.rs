@@ -21,25 +21,21 @@ pub enum Additional {
 /// A regular expression and its text; none where the text is none this program can compile.
 #[derive(Clone, Debug)]
 pub struct Pattern {
-    /// As written.
     pub text: String,
     /// Compiled.
     pub regex: Option<Regex>,
 }
 
-/// A numeric bound.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Bound {
-    /// The limit.
     pub value: f64,
     /// The limit itself is refused.
     pub exclusive: bool,
 }
 
-/// How items of a list are told apart.
+/// How items of a list are distinguished.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ListKind {
-    /// Not at all.
     #[default]
     Atomic,
     /// By their values.
@@ -51,7 +47,6 @@ pub enum ListKind {
 /// One `x-kubernetes-validations` entry.
 #[derive(Clone, Debug, Default)]
 pub struct Rule {
-    /// A CEL expression.
     pub rule: String,
     /// What is said where it is false.
     pub message: String,
@@ -77,7 +72,6 @@ impl Rule {
     }
 }
 
-/// A node.
 #[derive(Clone, Debug, Default)]
 pub struct Schema {
     /// `object`, `array`, `string`, `integer`, `number`, `boolean`, or empty.
@@ -86,9 +80,7 @@ pub struct Schema {
     pub nullable: bool,
     /// What stands in for an absent value.
     pub default: Option<Value>,
-    /// Known fields.
     pub properties: BTreeMap<String, Schema>,
-    /// Other fields.
     pub additional: Option<Additional>,
     /// Items of a list.
     pub items: Option<Box<Schema>>,
@@ -108,11 +100,8 @@ pub struct Schema {
     pub map_atomic: bool,
     /// Only one this server knows; others are ignored.
     pub format: String,
-    /// Upper bound.
     pub maximum: Option<Bound>,
-    /// Lower bound.
     pub minimum: Option<Bound>,
-    /// Divisor.
     pub multiple_of: Option<f64>,
     /// In characters.
     pub max_length: Option<i64>,
@@ -130,17 +119,13 @@ pub struct Schema {
     pub min_properties: Option<i64>,
     /// Fields that must be there.
     pub required: Vec<String>,
-    /// The only values.
     pub choices: Vec<Value>,
-    /// All must hold.
     pub all_of: Vec<Schema>,
     /// One at least must hold.
     pub any_of: Vec<Schema>,
     /// Exactly one must hold.
     pub one_of: Vec<Schema>,
-    /// Must not hold.
     pub not: Option<Box<Schema>>,
-    /// Rules in CEL.
     pub rules: Vec<Rule>,
 }
 
@@ -163,7 +148,7 @@ fn all(props: &Value, key: &str) -> Vec<Schema> {
 impl Schema {
     /// Reads `JSONSchemaProps`; what is absent or of another type reads as its zero value.
     #[must_use]
-    pub fn from_props(props: &Value) -> Self {
+    pub(crate) fn from_props(props: &Value) -> Self {
         let kind = props.text("type").to_owned();
         let text = props.text("pattern");
         let additional = match props.at("additionalProperties") {
@@ -227,7 +212,7 @@ impl Schema {
 
     /// The schema of fields that are no property.
     #[must_use]
-    pub fn additional_schema(&self) -> Option<&Schema> {
+    pub(crate) fn additional_schema(&self) -> Option<&Schema> {
         match &self.additional {
             Some(Additional::Schema(schema)) => Some(schema),
             _ => None,
@@ -236,7 +221,7 @@ impl Schema {
 
     /// The old item that an item of a list of kind map was before.
     #[must_use]
-    pub fn old_item<'a>(&self, item: &Value, old: &'a Value) -> Option<&'a Value> {
+    pub(crate) fn old_item<'a>(&self, item: &Value, old: &'a Value) -> Option<&'a Value> {
         if self.list != ListKind::Map {
             return None;
         }

@@ -215,7 +215,7 @@ fn scale_status(object: &Value, scale: &Scale, errors: &mut Vec<FieldError>) {
 
 const STANDARD_FINALIZERS: [&str; 3] = ["orphan", "foregroundDeletion", "kubernetes"];
 
-/// What an author is told of an object that is accepted: finalizers without a domain.
+/// The warnings about an object that is accepted: finalizers without a domain.
 #[must_use]
 pub fn warnings(new: &Value, old: Option<&Value>) -> Vec<String> {
     let before: Vec<&str> = old.into_iter().flat_map(object::finalizers).collect();
@@ -225,10 +225,10 @@ pub fn warnings(new: &Value, old: Option<&Value>) -> Vec<String> {
     let mut out = Vec::new();
     for name in added {
         let quoted = crate::goformat::go_quote(name);
-        let told = |what: &str| format!("metadata.finalizers: {quoted}: {what}");
-        out.extend(crate::names::qualified_name(name).iter().map(|m| told(m)));
+        let warning = |what: &str| format!("metadata.finalizers: {quoted}: {what}");
+        out.extend(crate::names::qualified_name(name).iter().map(|m| warning(m)));
         if !name.contains('/') && !STANDARD_FINALIZERS.contains(&name) {
-            out.push(told(if name.contains('.') {
+            out.push(warning(if name.contains('.') {
                 "prefer a domain-qualified finalizer name including a path (/) to avoid accidental conflicts with other finalizer writers"
             } else {
                 "prefer a domain-qualified finalizer name to avoid accidental conflicts with other finalizer writers"

@@ -7,7 +7,7 @@ use regex::Regex;
 use serde_json::{Value, json};
 
 /// How deep schemas may nest; deeper ones are refused before they exhaust the stack.
-pub const DEPTH_MAX: usize = 200;
+pub(crate) const DEPTH_MAX: usize = 200;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Level {
@@ -18,7 +18,7 @@ enum Level {
 
 /// What is not structural in any of a definition's schemas.
 #[must_use]
-pub fn violations(crd: &Value) -> Vec<FieldError> {
+pub(crate) fn violations(crd: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let spec = Path::new("spec");
     if crd.flag("spec.preserveUnknownFields") {
@@ -36,7 +36,7 @@ pub fn violations(crd: &Value) -> Vec<FieldError> {
 
 /// What is not structural in a schema, sorted.
 #[must_use]
-pub fn check(props: &Value, path: &Path) -> Vec<FieldError> {
+pub(crate) fn check(props: &Value, path: &Path) -> Vec<FieldError> {
     if too_deep(props, 0) {
         return vec![FieldError::forbidden(path, "schema is nested too deeply")];
     }

@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 
 /// What is wrong with a value; `path` leads to it.
 #[must_use]
-pub fn check(schema: &Schema, value: &Value, old: Option<&Value>, path: &Path) -> Vec<FieldError> {
+pub(crate) fn check(schema: &Schema, value: &Value, old: Option<&Value>, path: &Path) -> Vec<FieldError> {
     let outcome = match old {
         Some(old) => ratcheted(schema, value, Some(old), "", 0),
         None => node(schema, value, None, "", 0),
@@ -79,7 +79,7 @@ impl Problem {
     }
 }
 
-/// What was found, and how much was looked at: of several schemas that do not hold the one that came furthest is told of.
+/// What was found, and how much was looked at: of several schemas that do not hold the one that came furthest is reported.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Outcome {
     problems: Vec<Problem>,

@@ -7,7 +7,7 @@ use json_patch::{Patch, PatchOperation};
 use serde_json::Value;
 
 /// Upstream's bound on the operations of one patch.
-pub const MAX_OPERATIONS: usize = 10_000;
+pub(crate) const MAX_OPERATIONS: usize = 10_000;
 
 /// Reads a patch.
 ///

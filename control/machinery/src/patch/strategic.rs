@@ -91,7 +91,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// What the client is told: 400 for malformed directives, 422 for unsupported lists, 500 for the rest.
+    /// The client's error: 400 for malformed directives, 422 for unsupported lists, 500 for the rest.
     #[must_use]
     pub fn status(&self) -> Status {
         match self {

@@ -60,7 +60,7 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// Reads the labels. An unreadable level is the strictest, an unreadable version the latest; both are told.
+    /// Reads the labels. An unreadable level is the strictest, an unreadable version the latest; both are reported.
     #[must_use]
     pub fn read(namespace: &Value) -> (Self, Vec<FieldError>) {
         let mut errors = Vec::new();

@@ -65,19 +65,6 @@ impl Decimal {
         Decimal::new(self.value.saturating_neg(), self.scale)
     }
 
-    pub(super) fn mul(self, factor: i128) -> Self {
-        let normal = self.normal();
-        match normal.value.checked_mul(factor) {
-            Some(value) => Decimal::new(value, normal.scale),
-            None => {
-                // Nine digits fewer leave room enough for any i64 factor's share that matters.
-                let short = normal.scale.saturating_add(19);
-                let value = normal.rescale(short).unwrap_or(normal.value.signum());
-                Decimal::new(value.saturating_mul(factor), short)
-            }
-        }
-    }
-
     pub(super) fn add(self, other: Decimal) -> Self {
         let (a, b) = (self.normal(), other.normal());
         if a.value == 0 {

@@ -7,7 +7,7 @@ mod batch;
 mod core;
 mod image;
 mod networking;
-mod pod;
+pub mod pod;
 mod policy;
 mod storage;
 mod workloads;
@@ -15,8 +15,6 @@ mod workloads;
 use serde_json::Value;
 
 use super::Resource;
-
-pub use self::image::has_latest_tag;
 
 /// Fills in an object's defaults. The object has the form of the version it is stored in.
 pub fn apply(resource: &Resource, object: &mut Value) {

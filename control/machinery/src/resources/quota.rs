@@ -66,7 +66,7 @@ impl<'a> Counted<'a> {
 
     /// The name by which any kind's objects are counted: `count/PLURAL.GROUP`.
     #[must_use]
-    pub fn count_name(self) -> String {
+    pub(crate) fn count_name(self) -> String {
         match self.group {
             "" => format!("count/{}", self.plural),
             group => format!("count/{}.{group}", self.plural),
@@ -205,7 +205,7 @@ fn selects(scope: &str, operator: &str, values: &[Value], class: &str) -> bool {
 
 /// A pod is charged until it has ended, or should have been gone for long: a lost node must not keep its owner from new pods.
 #[must_use]
-pub fn charged(pod: &Value, now: Timestamp) -> bool {
+pub(crate) fn charged(pod: &Value, now: Timestamp) -> bool {
     if matches!(pod.text("status.phase"), "Succeeded" | "Failed") {
         return false;
     }

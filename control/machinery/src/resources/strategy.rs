@@ -13,7 +13,7 @@ mod label_keys;
 mod pod;
 mod reset;
 mod service;
-mod warnings;
+pub mod warnings;
 
 use serde_json::{Value, json};
 
@@ -25,9 +25,9 @@ use crate::schema;
 pub use self::{
     facts::Dependents,
     grace::{dependents_by_default, grace_period_seconds, orphaning_warning},
-    pod::{qos_class, scheduling_gated_condition},
+    pod::qos_class,
     reset::{reset_fields, reset_fields_of_custom},
-    warnings::warnings,
+    warnings::{status_warnings, warnings},
 };
 
 /// Makes a new object what its kind's objects start as: no status of the client's, generation 1, generated fields.
@@ -76,7 +76,7 @@ pub fn prepare_for_update(resource: &Resource, new: &mut Value, old: &Value) {
 }
 
 /// Carries over everything an update of the status may not change.
-pub fn prepare_for_status_update(resource: &Resource, new: &mut Value, old: &Value) {
+pub(crate) fn prepare_for_status_update(resource: &Resource, new: &mut Value, old: &Value) {
     let facts = facts(resource);
     copy(new, old, "spec");
     keep_generation(new, old);

@@ -21,10 +21,7 @@ use serde_json::{Value, json};
 use super::Resource;
 use crate::access::Get;
 
-pub use self::{
-    age::{human_duration, since},
-    pod::conditions,
-};
+pub use self::{age::since, pod::conditions};
 
 /// One column of a table.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -12,13 +12,10 @@ pub(crate) struct Constraints {
     pub(crate) filled: bool,
     /// `listed`: empty is not one of the values.
     pub(crate) listed: bool,
-    /// `min=`
     pub(crate) min: Option<i64>,
-    /// `max=`
     pub(crate) max: Option<i64>,
     /// `bytes=`: the longest text.
     pub(crate) bytes: Option<usize>,
-    /// `format=`
     pub(crate) format: Option<Format>,
     /// `fixed` or `fixed=N`: an update does not change it; where several changed they are reported by N.
     pub(crate) fixed: Option<u8>,

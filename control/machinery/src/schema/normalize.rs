@@ -13,7 +13,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Map, Value};
 
 /// Upstream stops listing unknown and duplicate fields here.
-pub const MAX_STRICT_ERRORS: usize = 100;
+pub(crate) const MAX_STRICT_ERRORS: usize = 100;
 
 /// A value that is not of its type, worded as Go's `json` words it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -68,12 +68,6 @@ impl Schema {
         let mut prune = Prune { schema: self, path: String::new(), unknown: Vec::new() };
         prune.message(id, value, true);
         prune.unknown
-    }
-
-    /// What [`Schema::prune`] would drop: `unknown field "spec.foo"`.
-    #[must_use]
-    pub fn unknown_fields(&self, id: TypeId, value: &Value) -> Vec<String> {
-        self.prune(id, &mut value.clone())
     }
 }
 

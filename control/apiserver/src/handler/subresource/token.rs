@@ -93,7 +93,7 @@ pub(super) async fn create(x: &Exchange<'_>, request: Body) -> Result<Response, 
     };
     let token =
         key.sign(&claims).map_err(|e| Status::internal_error(format!("failed to generate token: {e}")))?;
-    // The client is told when to fetch anew, which for an extended token is long before its end.
+    // The client learns when to fetch another, which for an extended token is long before its end.
     let shown = if extended { WARN_AFTER } else { life };
     let end = now.saturating_add(SignedDuration::from_secs(shown)).unwrap_or(Timestamp::MAX);
     object::set_name(&mut review, &call.name);

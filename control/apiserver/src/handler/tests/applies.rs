@@ -45,7 +45,7 @@ async fn the_same_apply_must_not_write_again_however_values_are_spelt() {
         "spec": {"holderIdentity": "x", "renewTime": "2024-01-01T02:00:00.500000+02:00"}});
     let made = applied_twice(&s, "/apis/coordination.k8s.io/v1/namespaces/default/leases/l", &lease).await;
     assert_eq!(made["spec"]["renewTime"], "2024-01-01T00:00:00.500000Z");
-    // Ports told apart by their protocol, where one is left to its default.
+    // Ports distinguished by their protocol, where one is left to its default.
     let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s", "labels": {}, "annotations": null},
         "spec": {"selector": {"a": "b"}, "ports": [{"port": 80, "name": "t"}, {"port": 80, "protocol": "UDP", "name": "u", "targetPort": "dns"}]}});
     applied_twice(&s, "/api/v1/namespaces/default/services/s", &service).await;

@@ -6,7 +6,7 @@ fn labelled(name: &str, labels: Value) -> Value {
     json!({"metadata": {"name": name, "labels": labels}})
 }
 
-fn warnings(answer: &Answer) -> Vec<String> {
+fn warnings(answer: &Received) -> Vec<String> {
     answer.headers.get_all("warning").iter().map(|v| v.to_str().unwrap().to_owned()).collect()
 }
 
@@ -50,8 +50,8 @@ async fn a_namespace_says_what_its_pods_may_ask_for() {
     );
     let stricter = json!({"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/enforce-version": "v1.30"}}});
     let answer = s.patch("/api/v1/namespaces/base", "merge-patch+json", stricter).await;
-    let told = warnings(&answer);
-    assert_eq!(told.len(), 2, "{told:?}");
-    assert!(told[0].contains("existing pods in namespace \\\"base\\\" violate the new PodSecurity enforce level \\\"restricted:v1.30\\\""), "{told:?}");
-    assert!(told[1].contains("q: allowPrivilegeEscalation != false, unrestricted capabilities, runAsNonRoot != true, seccompProfile"), "{told:?}");
+    let warned = warnings(&answer);
+    assert_eq!(warned.len(), 2, "{warned:?}");
+    assert!(warned[0].contains("existing pods in namespace \\\"base\\\" violate the new PodSecurity enforce level \\\"restricted:v1.30\\\""), "{warned:?}");
+    assert!(warned[1].contains("q: allowPrivilegeEscalation != false, unrestricted capabilities, runAsNonRoot != true, seccompProfile"), "{warned:?}");
 }

@@ -147,7 +147,7 @@ async fn a_webhook_behind_a_service_denies() {
         (refused.code, refused.body["message"].as_str().unwrap()),
         (403, r#"admission webhook "deny.example.com" denied the request: no bad maps"#)
     );
-    let warnings = |answer: &Answer| answer.headers.get("warning").map(|w| w.to_str().unwrap().to_owned());
+    let warnings = |answer: &Received| answer.headers.get("warning").map(|w| w.to_str().unwrap().to_owned());
     assert_eq!(warnings(&refused).as_deref(), Some(r#"299 - "careful""#));
     let made = s.ask("POST", MAPS, config_map("good")).await;
     assert_eq!((made.code, warnings(&made).as_deref()), (201, Some(r#"299 - "fine""#)));

@@ -245,7 +245,7 @@ async fn an_apply_owns_what_it_names_and_conflicts_with_other_owners() {
     assert_eq!(owner["fieldsV1"], json!({"f:data": {"f:k": {}}}));
     let again = s.patch(&target("one"), "apply-patch+yaml", config("1")).await;
     assert_eq!(again.code, 200);
-    let version = |answer: &Answer| answer.body["metadata"]["resourceVersion"].clone();
+    let version = |answer: &Received| answer.body["metadata"]["resourceVersion"].clone();
     assert_eq!(version(&again), version(&made), "an apply that changes nothing writes nothing");
     let conflict = s.patch(&target("two"), "apply-patch+yaml", config("2")).await;
     assert_eq!(conflict.code, 409);
@@ -308,7 +308,7 @@ async fn an_owner_given_twice_must_not_be_kept_twice() {
     let owner = |uid: &str| json!({"apiVersion": "v1", "kind": "ConfigMap", "name": "o", "uid": uid});
     let mut map = config_map("a");
     map["metadata"]["ownerReferences"] = json!([owner("1"), owner("2"), owner("1")]);
-    let warned = |answer: &Answer| {
+    let warned = |answer: &Received| {
         answer.headers.get("warning").and_then(|w| w.to_str().ok()).unwrap_or_default().to_owned()
     };
     let made = s.ask("POST", MAPS, map.clone()).await;

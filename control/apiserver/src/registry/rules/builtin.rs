@@ -1,6 +1,6 @@
 //! The rules of built-in resources: `machinery`'s pure functions, by the resource's declaration.
 
-use super::Rules;
+use super::{Rules, tls_pair};
 use jiff::Timestamp;
 use machinery::apply::managed::Managed;
 use machinery::apply::structure::Builtin as Structure;
@@ -93,8 +93,16 @@ impl Rules for Builtin {
         }
     }
 
-    fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
-        strategy::warnings(self.resource, object, old)
+    fn warnings(&self, subresource: &str, object: &Value, old: Option<&Value>) -> Vec<String> {
+        let mut found = match subresource {
+            "" => strategy::warnings(self.resource, object, old),
+            "status" => strategy::status_warnings(self.resource, object),
+            _ => Vec::new(),
+        };
+        if subresource.is_empty() && (self.resource.group, self.resource.kind) == ("", "Secret") {
+            found.extend(tls_pair::warning(object));
+        }
+        found
     }
 
     fn reset_fields(&self, subresource: &str) -> &'static [&'static str] {

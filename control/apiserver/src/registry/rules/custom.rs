@@ -104,8 +104,8 @@ impl Rules for Custom {
         }
     }
 
-    fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
-        strategy::warnings(object, old)
+    fn warnings(&self, subresource: &str, object: &Value, old: Option<&Value>) -> Vec<String> {
+        if subresource.is_empty() { strategy::warnings(object, old) } else { Vec::new() }
     }
 
     fn reset_fields(&self, subresource: &str) -> &'static [&'static str] {

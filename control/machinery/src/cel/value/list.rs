@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::sync::Arc;
 
-/// How a list's items are told apart.
+/// How a list's items are distinguished.
 #[derive(Clone, Debug, Default)]
-pub enum Identity {
+pub(crate) enum Identity {
     /// By their place.
     #[default]
     Place,
@@ -18,7 +18,6 @@ pub enum Identity {
     Fields(Arc<[String]>),
 }
 
-/// A list.
 #[derive(Clone, Debug, Default)]
 pub struct List {
     items: Vec<Value>,
@@ -48,13 +47,13 @@ fn mark_of(value: &Value) -> Key {
 }
 
 impl List {
-    /// A list whose items are told apart so.
+    /// A list whose items are distinguished in this way.
     #[must_use]
-    pub fn identified(items: Vec<Value>, identity: Identity) -> Self {
+    pub(crate) fn identified(items: Vec<Value>, identity: Identity) -> Self {
         List { items, identity }
     }
 
-    /// None, where items are told apart by their place.
+    /// None, where items are distinguished by their place.
     fn mark(&self, item: &Value) -> Option<Mark> {
         match &self.identity {
             Identity::Place => None,

@@ -1,7 +1,7 @@
 //! An image reference's tag decides how often it is pulled.
 
 /// Whether a reference means the tag `latest`: it names that tag, or neither a tag nor a digest.
-pub fn has_latest_tag(image: &str) -> bool {
+pub(crate) fn has_latest_tag(image: &str) -> bool {
     let (name, digest) = match image.split_once('@') {
         Some((name, digest)) => (name, Some(digest)),
         None => (image, None),

@@ -3,7 +3,7 @@ use std::fs;
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
-use super::{apply, has_latest_tag};
+use super::{apply, image::has_latest_tag};
 use crate::resources::{all, by_group_resource};
 
 fn defaulted(group: &str, plural: &str, mut object: Value) -> Value {

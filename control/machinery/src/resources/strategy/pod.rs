@@ -17,7 +17,7 @@ pub(super) fn create(pod: &mut Value) {
 }
 
 /// The condition of a pod whose scheduling gates are not all lifted.
-pub fn scheduling_gated_condition() -> Value {
+pub(crate) fn scheduling_gated_condition() -> Value {
     json!({"type": "PodScheduled", "status": "False", "reason": "SchedulingGated",
         "message": "Scheduling is blocked due to non-empty scheduling gates"})
 }

@@ -334,9 +334,9 @@ fn what_stands_in_its_own_way_must_not_pass_in_silence() {
 
 #[test]
 fn every_kind_is_warned_of_in_its_own_words() {
-    let told = |group: &str, plural: &str, object: Value| warnings(resource(group, plural), &object, None);
+    let warned = |group: &str, plural: &str, object: Value| warnings(resource(group, plural), &object, None);
     assert_eq!(
-        told(
+        warned(
             "",
             "services",
             json!({"spec": {"type": "ClusterIP", "clusterIP": "None", "sessionAffinity": "ClientIP",
@@ -349,7 +349,7 @@ fn every_kind_is_warned_of_in_its_own_words() {
         ]
     );
     assert_eq!(
-        told(
+        warned(
             "",
             "persistentvolumes",
             json!({"spec": {"persistentVolumeReclaimPolicy": "Recycle", "storageos": {}}})
@@ -361,11 +361,11 @@ fn every_kind_is_warned_of_in_its_own_words() {
         ]
     );
     assert_eq!(
-        told("", "resourcequotas", json!({"spec": {"hard": {"cpu": "2", "limits.cpu": "1"}}})),
+        warned("", "resourcequotas", json!({"spec": {"hard": {"cpu": "2", "limits.cpu": "1"}}})),
         ["ResourceQuota cpu (2) should be less than limits.cpu (1)"]
     );
     assert_eq!(
-        told(
+        warned(
             "batch",
             "cronjobs",
             json!({"metadata": {"name": "c"}, "spec": {"jobTemplate": {"spec": {"template": {
@@ -418,4 +418,23 @@ fn a_format_nobody_checks_must_not_pass_without_a_warning() {
         "b": {"type": "string", "format": "x"}, "c": {"anyOf": [{"type": "object", "format": "date"}]}}));
     let expected = ["unrecognized format \"uuid\"", "unrecognized format \"date\""];
     assert_eq!(warnings(crds, &new, Some(&old)), expected);
+}
+
+#[test]
+fn an_address_of_a_status_in_an_odd_spelling_must_not_pass_without_a_warning() {
+    let canonical = |path: &str| {
+        format!("{path}: IPv6 address \"FE80::1\" should be in RFC 5952 canonical format (\"fe80::1\")")
+    };
+    let addresses = json!([{"ip": "10.0.0.1"}, {"ip": "FE80::1"}, {"hostname": "h"}]);
+    let pod = json!({"status": {"podIPs": addresses, "hostIPs": addresses}});
+    let expected = [canonical("status.podIPs[1].ip"), canonical("status.hostIPs[1].ip")];
+    assert_eq!(status_warnings(resource("", "pods"), &pod), expected);
+    let balanced = json!({"status": {"loadBalancer": {"ingress": addresses}}});
+    for (group, plural) in [("", "services"), ("networking.k8s.io", "ingresses")] {
+        assert_eq!(
+            status_warnings(resource(group, plural), &balanced),
+            [canonical("status.loadBalancer.ingress[1]")]
+        );
+    }
+    assert!(status_warnings(resource("", "nodes"), &pod).is_empty());
 }

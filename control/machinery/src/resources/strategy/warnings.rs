@@ -19,6 +19,25 @@ use serde_json::Value;
 use self::write::Write;
 use crate::{access::Get, field::Path, resources::Resource};
 
+/// The warnings of a written status: addresses in a spelling of their own.
+pub fn status_warnings(resource: &Resource, object: &Value) -> Vec<String> {
+    let lists: &[(&str, &str)] = match (resource.group, resource.kind) {
+        ("", "Pod") => &[("status.podIPs", "ip"), ("status.hostIPs", "ip")],
+        // Upstream names the item, not its field.
+        ("", "Service") | ("networking.k8s.io", "Ingress") => &[("status.loadBalancer.ingress", "")],
+        _ => &[],
+    };
+    let mut found = Vec::new();
+    for (list, field) in lists {
+        for (index, item) in object.items(list).iter().enumerate() {
+            let path = Path::from(*list).index(index);
+            let path = if field.is_empty() { path } else { path.child(field) };
+            address::ip(&path, item.text("ip"), &mut found);
+        }
+    }
+    found
+}
+
 /// The warnings of a written object, in the order of its fields; `old` is what a change changes.
 pub fn warnings(resource: &Resource, object: &Value, old: Option<&Value>) -> Vec<String> {
     let mut found = Vec::new();

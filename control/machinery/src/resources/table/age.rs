@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::{access::Get, time};
 
 /// Seconds in two figures at most: `45s`, `5m30s`, `3d2h`, `400d`, `2y30d`.
-pub fn human_duration(seconds: i64) -> String {
+pub(crate) fn human_duration(seconds: i64) -> String {
     // Clocks differ by a little; by more than that somebody is wrong.
     if seconds < -1 {
         return "<invalid>".to_owned();
@@ -47,7 +47,6 @@ pub fn since(text: &str, now: Timestamp) -> String {
     moment(text).map_or_else(|| "<unknown>".to_owned(), |then| human_duration(seconds(then, now)))
 }
 
-/// An object's age.
 pub(super) fn age(object: &Value, now: Timestamp) -> Value {
     json!(since(object.text("metadata.creationTimestamp"), now))
 }

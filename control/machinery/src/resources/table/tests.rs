@@ -1,7 +1,7 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{cells, columns, conditions, human_duration};
+use super::{age::human_duration, cells, columns, conditions};
 use crate::resources::{all, by_group_resource};
 
 fn now() -> Timestamp {

@@ -233,7 +233,7 @@ pub(super) fn trust_bundle(bundle: Cursor<'_>) {
     }
 }
 
-/// A signer's bundle bears its name in front.
+/// The name of a signer's bundle begins with the signer's.
 fn bundle_name(signer: &str, name: &str) -> Vec<String> {
     if signer.is_empty() {
         if name.contains(':') {

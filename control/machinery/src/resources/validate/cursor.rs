@@ -72,7 +72,6 @@ pub(super) fn look_at(
     errors.extend(report.errors.take());
 }
 
-/// Where it stands.
 impl<'v> Cursor<'v> {
     fn step(self, parent: u32, step: Step<'v>) -> Self {
         let mut steps = self.report.steps.borrow_mut();
@@ -186,6 +185,14 @@ impl<'v> Cursor<'v> {
 
     pub(super) fn struct_type(self) -> Option<TypeId> {
         self.kind
+    }
+}
+
+#[cfg(test)]
+impl<'v> Cursor<'v> {
+    /// The same value, as if it were this field's.
+    pub(super) fn of_field(self, field: &'static Field) -> Self {
+        Cursor { field: Some(field), kind: field.struct_type(), ..self }
     }
 }
 

@@ -1,5 +1,7 @@
 //! What the field table says values are held to: required, enumerated, bounded, of a format, never changed.
 
+use serde_json::Value;
+
 use super::{checks::NOT_NEGATIVE, cursor::Cursor};
 use crate::{
     names,
@@ -14,7 +16,7 @@ impl<'v> Cursor<'v> {
         }
     }
 
-    /// Holds a field, or the items of a list, to what the table says of it. False where it is something else.
+    /// Holds a field, or the items of a list or map, to what the table says of it. False where it is something else.
     pub(super) fn is_plain(self) -> bool {
         let Some(constraints) = self.constraints() else { return true };
         // A pointer may be left out, but not be empty.
@@ -23,9 +25,12 @@ impl<'v> Cursor<'v> {
             return false;
         }
         let before = self.errors();
-        match self.value.as_array() {
-            Some(_) => self.items().for_each(|item| item.hold(constraints)),
-            None => self.hold(constraints),
+        match self.value {
+            Value::Array(_) => self.items().for_each(|item| item.hold(constraints)),
+            Value::Object(_) if self.struct_type().is_none() => {
+                self.entries().for_each(|(_, entry)| entry.hold(constraints));
+            }
+            _ => self.hold(constraints),
         }
         self.errors() == before
     }
@@ -116,5 +121,35 @@ impl<'v> Cursor<'v> {
                 there.fixed();
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::cursor::look;
+    use crate::schema::Schema;
+    use serde_json::{Value, json};
+
+    /// What is wrong with a value of the only field of a table.
+    fn held(line: &'static str, value: &Value) -> Vec<String> {
+        let table: &'static Schema = Box::leak(Box::new(Schema::of_table(line)));
+        let field = table.field(table.named("t/v1", "T").unwrap(), "f").unwrap();
+        let errors = look(None, value, None, |cursor| {
+            cursor.of_field(field).is_plain();
+        });
+        errors.iter().map(|error| error.to_string().chars().take(38).collect()).collect()
+    }
+
+    #[test]
+    fn a_constraint_of_a_map_must_not_pass_over_its_values() {
+        const TABLE: &str =
+            "package t t/v1\nalias E = string (A | B)\ntype T\n  metadata 1 string\n  f 2 map[string]E\n";
+        assert_eq!(held(TABLE, &json!({"k": "A"})), Vec::<String>::new());
+        assert_eq!(held(TABLE, &json!({"k": "C"})), ["[k]: Unsupported value: \"C\": supported"]);
+        const BOUND: &str =
+            "package t t/v1\ntype T\n  metadata 1 string\n  f 2 map[string]int32 min=1 max=9\n";
+        assert_eq!(held(BOUND, &json!({"a": 1, "b": 10})).len(), 1);
+        const LIST: &str = "package t t/v1\ntype T\n  metadata 1 string\n  f 2 []int32 min=1 max=9\n";
+        assert_eq!(held(LIST, &json!([0, 1, 9])).len(), 1);
     }
 }

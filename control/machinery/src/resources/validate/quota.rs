@@ -131,7 +131,7 @@ impl<'v> Bounds<'v> {
 /// Scopes that exclude each other.
 const CONFLICTING: [(&str, &str); 2] = [("BestEffort", "NotBestEffort"), ("Terminating", "NotTerminating")];
 
-/// Whether what a quota limits can be told apart by a scope.
+/// Whether what a quota limits can be distinguished by a scope.
 fn scope_applies(scope: &str, resource: &str) -> bool {
     let computes = ["cpu", "memory", "limits.cpu", "limits.memory", "requests.cpu", "requests.memory"]
         .contains(&resource);

@@ -1,0 +1,100 @@
+//! What a Secret of type `kubernetes.io/tls` is warned about: a certificate and key that do not belong together, worded as Go's
+//! `tls.X509KeyPair` words it (upstream: `pkg/registry/core/secret`, `warningsForSecret`).
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use machinery::access::Get as _;
+use rustls::crypto::ring::sign::any_supported_type;
+use rustls_pki_types::PrivateKeyDer;
+use serde_json::Value;
+use std::io::Cursor;
+use x509_parser::pem::Pem;
+use x509_parser::prelude::FromDer as _;
+use x509_parser::x509::SubjectPublicKeyInfo;
+
+/// Blocks of one text that are looked at.
+const MOST_BLOCKS: usize = 64;
+
+pub(super) fn warning(secret: &Value) -> Option<String> {
+    if secret.text("type") != "kubernetes.io/tls" {
+        return None;
+    }
+    let data = |key: &str| {
+        let text = secret.fields("data").and_then(|data| data.get(key)?.as_str()).unwrap_or_default();
+        BASE64_STANDARD.decode(text).unwrap_or_default()
+    };
+    problem(&data("tls.crt"), &data("tls.key"))
+}
+
+fn problem(certificate: &[u8], key: &[u8]) -> Option<String> {
+    let certificate = match block(certificate, |label| label == "CERTIFICATE") {
+        Ok(der) => der,
+        Err(skipped) => return Some(no_certificate(&skipped)),
+    };
+    let key = match block(key, |label| label == "PRIVATE KEY" || label.ends_with(" PRIVATE KEY")) {
+        Ok(der) => der,
+        Err(skipped) => return Some(no_key(&skipped)),
+    };
+    let Ok((_, certificate)) = x509_parser::parse_x509_certificate(&certificate) else {
+        return Some("x509: malformed certificate".to_owned());
+    };
+    let public = &certificate.tbs_certificate.subject_pki;
+    let Some(key) = PrivateKeyDer::try_from(key.as_slice()).ok() else {
+        return Some("tls: failed to parse private key".to_owned());
+    };
+    // A key of a kind only others can use (short RSA, P-521) is nothing to warn about.
+    let signer = any_supported_type(&key).ok()?;
+    let of_key = signer.public_key()?;
+    if of_key.as_ref() == public.raw {
+        return None;
+    }
+    let (_, of_key) = SubjectPublicKeyInfo::from_der(of_key.as_ref()).ok()?;
+    let same = of_key.algorithm.algorithm == public.algorithm.algorithm;
+    let what = if same { "does not match public key" } else { "type does not match public key type" };
+    Some(format!("tls: private key {what}"))
+}
+
+/// The content of the first block whose label `fits`; the labels of all blocks, where none does.
+fn block(text: &[u8], fits: impl Fn(&str) -> bool) -> Result<Vec<u8>, Vec<String>> {
+    let mut skipped = Vec::new();
+    for pem in Pem::iter_from_reader(Cursor::new(text)).take(MOST_BLOCKS).filter_map(Result::ok) {
+        if fits(&pem.label) {
+            return Ok(pem.contents);
+        }
+        skipped.push(pem.label);
+    }
+    Err(skipped)
+}
+
+fn no_certificate(skipped: &[String]) -> String {
+    match skipped {
+        [] => "tls: failed to find any PEM data in certificate input".to_owned(),
+        [only] if only.ends_with("PRIVATE KEY") => {
+            "tls: failed to find certificate PEM data in certificate input, but did find a private key; \
+             PEM inputs may have been switched"
+                .to_owned()
+        }
+        _ => format!(
+            "tls: failed to find \"CERTIFICATE\" PEM block in certificate input after skipping PEM blocks of the following \
+             types: [{}]",
+            skipped.join(" ")
+        ),
+    }
+}
+
+fn no_key(skipped: &[String]) -> String {
+    match skipped {
+        [] => "tls: failed to find any PEM data in key input".to_owned(),
+        [only] if only == "CERTIFICATE" => {
+            "tls: found a certificate rather than a key in the PEM for the private key".to_owned()
+        }
+        _ => format!(
+            "tls: failed to find PEM block with type ending in \"PRIVATE KEY\" in key input after skipping PEM blocks of the \
+             following types: [{}]",
+            skipped.join(" ")
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests;
