@@ -10,7 +10,7 @@
 //! which end when their users like, are cut.
 
 pub(crate) mod answer;
-pub(crate) mod authenticate;
+pub mod authenticate;
 pub(crate) mod authorize;
 pub(crate) mod cache;
 pub mod config;

@@ -20,11 +20,14 @@ const MOST_TOKENS: usize = 4096;
 pub(super) const REVIEW_PATIENCE: Duration = Duration::from_secs(10);
 const AUTHENTICATED: &str = "system:authenticated";
 
+/// A caller.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct User {
+    /// As roles name it.
     pub name: String,
     /// Its UID, where it has one.
     pub uid: String,
+    /// What it belongs to, as roles name it.
     pub groups: Vec<String>,
     /// Whatever else the API server knows of it.
     pub extra: BTreeMap<String, Vec<String>>,
@@ -55,6 +58,7 @@ impl From<UserInfo> for User {
     }
 }
 
+/// Tells callers apart by certificate and by token.
 pub struct Authenticator {
     settings: Authentication,
     authorities: Option<Authorities>,
