@@ -2,7 +2,6 @@
 //! (`settings`). Every flag can be given as `WINDLASS_FLAG_NAME` in the environment.
 
 use crate::output::Output;
-use crate::snapshot::SnapshotCommand;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};
@@ -319,6 +318,49 @@ pub(crate) struct TokenDelete {
     pub(crate) tokens: Vec<String>,
     #[command(flatten)]
     pub(crate) admin: Admin,
+}
+
+/// `snapshot ...`
+#[derive(Debug, Subcommand)]
+pub(crate) enum SnapshotCommand {
+    /// Write a snapshot of this server's cluster, running or not
+    Save(SnapshotSave),
+    /// List the snapshots there are
+    List(SnapshotPlace),
+    /// Put a snapshot in the place of this server's state; the server must be stopped
+    Restore(SnapshotRestore),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SnapshotPlace {
+    /// Directory of the server's state
+    #[arg(long, env = "WINDLASS_DATA_DIR", value_name = "DIR", default_value = DATA_DIR)]
+    pub(crate) data_dir: PathBuf,
+    /// Directory of snapshots [default: the server's own, else snapshots in the data directory]
+    #[arg(long, env = "WINDLASS_SNAPSHOT_DIR", value_name = "DIR")]
+    pub(crate) snapshot_dir: Option<PathBuf>,
+    /// Form of what is printed
+    #[arg(short, long, value_enum, default_value = "text")]
+    pub(crate) output: Output,
+}
+
+/// `snapshot save`
+#[derive(Debug, Args)]
+pub(crate) struct SnapshotSave {
+    /// What the file's name begins with
+    #[arg(long, default_value = "on-demand")]
+    pub(crate) name: String,
+    #[command(flatten)]
+    pub(crate) place: SnapshotPlace,
+}
+
+/// `snapshot restore`
+#[derive(Debug, Args)]
+pub(crate) struct SnapshotRestore {
+    /// The snapshot: a file, or the name of one in the directory of snapshots
+    pub(crate) snapshot: PathBuf,
+    #[command(flatten)]
+    pub(crate) place: SnapshotPlace,
 }
 
 /// `kubeconfig`

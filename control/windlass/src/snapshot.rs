@@ -10,78 +10,25 @@ pub(crate) mod keeper;
 mod request;
 mod restore;
 
-use crate::cli::DATA_DIR;
-use crate::output::{self, Output};
+use crate::cli::{SnapshotCommand, SnapshotPlace, SnapshotRestore, SnapshotSave};
+use crate::output;
 use crate::settings;
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use archive::Snapshot;
-use clap::{Args, Subcommand};
 use folder::Folder;
 use keeper::Contents;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use store::embedded::{Options, Store};
 
-/// `snapshot ...`
-#[derive(Debug, Subcommand)]
-pub(crate) enum SnapshotCommand {
-    /// Write a snapshot of this server's cluster, running or not
-    Save(Save),
-    /// List the snapshots there are
-    List(List),
-    /// Put a snapshot in the place of this server's state; the server must be stopped
-    Restore(Restore),
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Place {
-    /// Directory of the server's state
-    #[arg(long, env = "WINDLASS_DATA_DIR", value_name = "DIR", default_value = DATA_DIR)]
-    pub(crate) data_dir: PathBuf,
-    /// Directory of snapshots [default: the server's own, else snapshots in the data directory]
-    #[arg(long, env = "WINDLASS_SNAPSHOT_DIR", value_name = "DIR")]
-    pub(crate) snapshot_dir: Option<PathBuf>,
-    /// Form of what is printed
-    #[arg(short, long, value_enum, default_value = "text")]
-    pub(crate) output: Output,
-}
-
-impl Place {
-    fn folder(&self) -> Folder {
-        Folder::new(self.snapshot_dir.clone().unwrap_or_else(|| settings::snapshot_dir(&self.data_dir)))
-    }
-}
-
-/// `snapshot save`
-#[derive(Debug, Args)]
-pub(crate) struct Save {
-    /// What the file's name begins with
-    #[arg(long, default_value = "on-demand", value_parser = folder::parse_name)]
-    pub(crate) name: String,
-    #[command(flatten)]
-    pub(crate) place: Place,
-}
-
-/// `snapshot list`
-#[derive(Debug, Args)]
-pub(crate) struct List {
-    #[command(flatten)]
-    pub(crate) place: Place,
-}
-
-/// `snapshot restore`
-#[derive(Debug, Args)]
-pub(crate) struct Restore {
-    /// The snapshot: a file, or the name of one in the directory of snapshots
-    pub(crate) snapshot: PathBuf,
-    #[command(flatten)]
-    pub(crate) place: Place,
+fn folder(place: &SnapshotPlace) -> Folder {
+    Folder::new(place.snapshot_dir.clone().unwrap_or_else(|| settings::snapshot_dir(&place.data_dir)))
 }
 
 pub(crate) async fn run(command: SnapshotCommand) -> anyhow::Result<()> {
     match command {
         SnapshotCommand::Save(flags) => save(&flags).await,
-        SnapshotCommand::List(flags) => list(&flags.place),
+        SnapshotCommand::List(place) => list(&place),
         SnapshotCommand::Restore(flags) => restore(&flags),
     }
 }
@@ -96,7 +43,8 @@ struct Listed<'a> {
     snapshot: &'a Snapshot,
 }
 
-async fn save(flags: &Save) -> anyhow::Result<()> {
+async fn save(flags: &SnapshotSave) -> anyhow::Result<()> {
+    folder::parse_name(&flags.name).map_err(|error| anyhow!("--name {:?}: {error}", flags.name))?;
     let dir = settings::server_dir(&flags.place.data_dir);
     let asked = request::Request {
         name: flags.name.clone(),
@@ -112,7 +60,7 @@ async fn save(flags: &Save) -> anyhow::Result<()> {
 }
 
 /// A snapshot of a server that does not run.
-async fn save_stopped(dir: &Path, flags: &Save) -> anyhow::Result<PathBuf> {
+async fn save_stopped(dir: &Path, flags: &SnapshotSave) -> anyhow::Result<PathBuf> {
     let file = settings::store_file(dir);
     if !file.exists() {
         bail!(
@@ -123,11 +71,11 @@ async fn save_stopped(dir: &Path, flags: &Save) -> anyhow::Result<PathBuf> {
     let _lock = crate::lock::take(dir, "windlass server")?;
     let store = Store::open(&file, Options::default())?;
     let node = node::config::host_name().context("read the host name")?;
-    Contents { store: &store, server_dir: dir, node: &node }.save(&flags.place.folder(), &flags.name).await
+    Contents { store: &store, server_dir: dir, node: &node }.save(&folder(&flags.place), &flags.name).await
 }
 
-fn list(place: &Place) -> anyhow::Result<()> {
-    let files = place.folder().files()?;
+fn list(place: &SnapshotPlace) -> anyhow::Result<()> {
+    let files = folder(place).files()?;
     let mut rows = vec![["NAME", "CREATED", "REVISION", "BYTES", "NODE"].map(str::to_owned).to_vec()];
     let mut listed = Vec::new();
     for file in &files {
@@ -149,9 +97,9 @@ fn list(place: &Place) -> anyhow::Result<()> {
     output::print(place.output, &output::table(&rows), &listed)
 }
 
-fn restore(flags: &Restore) -> anyhow::Result<()> {
+fn restore(flags: &SnapshotRestore) -> anyhow::Result<()> {
     let given = &flags.snapshot;
-    let within = flags.place.folder().path().join(given);
+    let within = folder(&flags.place).path().join(given);
     let path = if given.exists() { given } else { &within };
     let dir = settings::server_dir(&flags.place.data_dir);
     let restored = restore::restore(path, &dir)?;

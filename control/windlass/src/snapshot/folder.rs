@@ -23,12 +23,12 @@ pub(crate) struct Found {
 }
 
 /// A name that may stand in a file's name.
-pub(crate) fn parse_name(text: &str) -> Result<String, String> {
+pub(crate) fn parse_name(text: &str) -> Result<&str, String> {
     let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if text.is_empty() || text.starts_with('.') || !text.chars().all(fine) {
         return Err("letters, digits, '-', '_' and '.' are expected, not '.' first".to_owned());
     }
-    Ok(text.to_owned())
+    Ok(text)
 }
 
 impl Folder {

@@ -168,6 +168,6 @@ impl Keeper {
     async fn requested(&self, request: Request) -> anyhow::Result<PathBuf> {
         let name = folder::parse_name(&request.name).map_err(|e| anyhow!(e))?;
         let folder = request.dir.map_or_else(|| self.plan.folder.clone(), Folder::new);
-        self.save(&folder, &name).await
+        self.save(&folder, name).await
     }
 }
