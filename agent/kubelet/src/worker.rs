@@ -362,12 +362,7 @@ impl Worker {
             let runtime = &self.context.runtime;
             match action {
                 Action::StopContainers(stops) => {
-                    let mut desired = self.desired.clone();
-                    tokio::select! {
-                        stopped = Box::pin(execute::stop(&self.context, pod, &stops, observed, grace)) => stopped?,
-                        // A pod that is deleted meanwhile has a grace of its own, which may be shorter.
-                        () = must_end(&mut desired) => return Ok(true),
-                    }
+                    Box::pin(execute::stop(&self.context, pod, &stops, observed, grace)).await?;
                     let again = stops.into_iter().filter(|stop| stop.restart);
                     self.restarting.extend(again.map(|stop| stop.id));
                 }
