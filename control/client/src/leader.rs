@@ -24,6 +24,9 @@ use tokio_util::sync::CancellationToken;
 /// How long a leader may be late before its health check says so (upstream's components all allow as much).
 const TOLERANCE: Duration = Duration::from_secs(20);
 
+/// How long work that is stopped may take before it is dropped; the lease itself may be over sooner.
+const STOP_PATIENCE: Duration = Duration::from_secs(5);
+
 /// What is contended for, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -142,16 +145,10 @@ impl Elector {
         };
         stop.cancel();
         let ended = match ended {
-            Ok(None) => {
-                // The lease is good for longer than this.
-                let patience = self.settings.lease.saturating_sub(self.settings.retry);
-                Ok(timeout(patience, work).await.ok())
-            }
+            Ok(None) => Ok(timeout_at(self.deadline(STOP_PATIENCE), work).await.ok()),
             Err(Lost) => {
                 tracing::error!(lease, "leadership is lost");
-                let Settings { lease, renew_deadline, retry, .. } = self.settings;
-                let patience = lease.saturating_sub(renew_deadline).saturating_sub(retry);
-                if timeout(patience, work).await.is_err() {
+                if timeout_at(self.deadline(STOP_PATIENCE), work).await.is_err() {
                     tracing::warn!("the work does not stop; dropped");
                 }
                 Err(Lost)
@@ -165,6 +162,18 @@ impl Elector {
         ended
     }
 
+    /// How long the work may take to stop after the lease is given up for lost.
+    fn patience(&self) -> Duration {
+        let Settings { lease, renew_deadline, retry, .. } = self.settings;
+        lease.saturating_sub(renew_deadline).saturating_sub(retry)
+    }
+
+    /// When our lease is over, `most` from now at the latest; now, where it is not ours.
+    fn deadline(&self, most: Duration) -> Instant {
+        let now = Instant::now();
+        self.state.lock().election.until().map_or(now, |until| until.min(now + most))
+    }
+
     /// Tries until the lease is ours.
     async fn acquire(&self, lease: &str) {
         tracing::debug!(lease, "contending");
@@ -173,7 +182,7 @@ impl Elector {
             match self.attempt().await {
                 Ok(true) => return,
                 Ok(false) => {}
-                Err(error) => tracing::debug!(lease, %error, "cannot take the lease; tried again"),
+                Err(error) => tracing::warn!(lease, %error, "cannot take the lease; tried again"),
             }
             let seen = self.state.lock().election.holder().cloned();
             if seen != holder && seen.is_some() {
@@ -188,12 +197,13 @@ impl Elector {
     async fn hold(&self, lease: &str) {
         loop {
             sleep(self.settings.retry).await;
-            let deadline = Instant::now() + self.settings.renew_deadline;
+            // Counted from the last renewal, so that there is time left to stop before others may lead.
+            let deadline = self.deadline(self.settings.lease) - self.patience();
             let renewed = async {
                 loop {
                     match self.attempt().await {
                         Ok(renewed) => return renewed,
-                        Err(error) => tracing::debug!(lease, %error, "cannot renew the lease; tried again"),
+                        Err(error) => tracing::warn!(lease, %error, "cannot renew the lease; tried again"),
                     }
                     sleep(self.settings.retry).await;
                 }
@@ -235,7 +245,7 @@ impl Elector {
     async fn write(&self, record: Record, present: Option<Lease>) -> Result<(), Error> {
         let (name, namespace) = (self.settings.name.clone(), self.settings.namespace.clone());
         let metadata = ObjectMeta { name: Some(name), namespace: Some(namespace), ..ObjectMeta::default() };
-        let exists = present.is_some();
+        let (exists, began) = (present.is_some(), Instant::now());
         let mut lease = present.unwrap_or(Lease { metadata, spec: None });
         lease.spec = Some(record.spec());
         let written = self
@@ -247,7 +257,7 @@ impl Elector {
             })
             .await?;
         let State { election, lease } = &mut *self.state.lock();
-        election.wrote(record, Instant::now());
+        election.wrote(record, began);
         *lease = Some(written);
         Ok(())
     }

@@ -22,7 +22,18 @@ mod proxy;
 pub(crate) mod scheduler;
 mod serving;
 
-use anyhow::{Context as _, anyhow};
+use crate::flags::Flags;
+use anyhow::{Context as _, anyhow, bail};
+
+/// Refuses flags that make upstream's programs do one thing and end: ours would not end.
+fn refuse_once(flags: &Flags) -> anyhow::Result<()> {
+    for name in ["cleanup", "init-only", "write-config-to"] {
+        if flags.text(name).is_some() && flags.bool(name) != Some(false) {
+            bail!("--{name} is not served here");
+        }
+    }
+    Ok(())
+}
 
 /// The node's name: the flag, or the host's, in lower case as upstream.
 fn node_name(given: Option<&str>) -> anyhow::Result<String> {

@@ -37,6 +37,8 @@ use keeping::Keeping;
 const AUDIT: Duration = Duration::from_secs(60);
 /// Events of unknown containers cause a list, at most this often.
 const RELIST_PAUSE: Duration = Duration::from_millis(250);
+/// After a list that failed.
+const RELIST_AGAIN: Duration = Duration::from_secs(1);
 /// containerd 1.6 tells of a container's end before CRI shows it (the dead shim is cleaned up first): its worker looks
 /// again after these.
 const LOOK_AGAIN: [Duration; 5] = [
@@ -86,6 +88,8 @@ pub(super) struct Manager {
     evicted: mpsc::UnboundedReceiver<String>,
     later: FuturesUnordered<Delayed>,
     pulse: Pulse,
+    /// A list is under way to be made.
+    relist_due: bool,
 }
 
 /// What the manager listens to beside the runtime.
@@ -130,12 +134,12 @@ impl Manager {
             evicted,
             later: FuturesUnordered::new(),
             pulse,
+            relist_due: false,
         }
     }
 
     /// Works until its scope ends.
     pub(super) async fn work(&mut self) {
-        let mut relist_due = false;
         self.relist().await;
         self.reconcile().await;
         let audit = tokio::time::sleep(AUDIT);
@@ -156,8 +160,8 @@ impl Manager {
                         }
                         match self.index.get(&id) {
                             Some(seen) => self.wake(&seen.uid),
-                            None if !relist_due => {
-                                relist_due = true;
+                            None if !self.relist_due => {
+                                self.relist_due = true;
                                 self.delay(RELIST_PAUSE, Later::Relist);
                             }
                             None => {}
@@ -171,7 +175,7 @@ impl Manager {
                         }
                     }
                     Later::Relist => {
-                        relist_due = false;
+                        self.relist_due = false;
                         self.relist().await;
                         self.reconcile().await;
                     }
@@ -230,6 +234,10 @@ impl Manager {
             (Ok(sandboxes), Ok(containers)) => (sandboxes, containers),
             (Err(error), _) | (_, Err(error)) => {
                 tracing::warn!(%error, "listing what runs");
+                if !self.relist_due {
+                    self.relist_due = true;
+                    self.delay(RELIST_AGAIN, Later::Relist);
+                }
                 return;
             }
         };

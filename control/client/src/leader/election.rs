@@ -87,6 +87,13 @@ impl Election {
         self.seen.as_ref().map(until).is_some_and(|until| until > now)
     }
 
+    /// Until when our own lease is good for sure; `None` while it is not ours.
+    #[must_use]
+    pub fn until(&self) -> Option<Instant> {
+        let (record, at) = self.seen.as_ref().filter(|_| self.leads())?;
+        Some(*at + seconds(record.seconds))
+    }
+
     /// The lease was read: what does not change ages.
     pub fn see(&mut self, record: Option<Record>, now: Instant) {
         if self.seen.as_ref().map(|(seen, _)| seen) != record.as_ref() {
@@ -94,7 +101,7 @@ impl Election {
         }
     }
 
-    /// Our own write of the lease succeeded.
+    /// Our own write of the lease, sent at `now`, succeeded: others may have seen it long before we heard of that.
     pub fn wrote(&mut self, record: Record, now: Instant) {
         self.seen = Some((record, now));
     }

@@ -83,7 +83,7 @@ fn config(flags: &Flags, clients: Clients) -> anyhow::Result<Config> {
         clients,
         node_ranges: ranges(flags)?,
         authority,
-        root_ca: read("root-ca-file")?,
+        root_ca: read("root-ca-file")?.or_else(|| kubeconfig::authority(flags)),
         service_account_key: key.transpose().context("--service-account-private-key-file")?.map(Arc::new),
     })
 }

@@ -20,6 +20,15 @@ pub(crate) async fn client(path: &Path, server: Option<&str>) -> anyhow::Result<
     kube::Client::try_from(config).with_context(what)
 }
 
+/// The authority of the API server by `--kubeconfig`, by the pod's own account without.
+pub(crate) fn authority(flags: &Flags) -> Option<String> {
+    const IN_POD: &str = "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt";
+    match flags.text("kubeconfig") {
+        Some(path) => pki::Kubeconfig::read(Path::new(path)).ok()?.cluster().ok()?.authority_pem().ok(),
+        None => std::fs::read_to_string(IN_POD).ok(),
+    }
+}
+
 /// A client of the same API server without any credentials.
 pub(crate) async fn bare(flags: &Flags) -> anyhow::Result<kube::Client> {
     let mut config = match flags.text("kubeconfig") {

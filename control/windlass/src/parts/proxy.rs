@@ -20,6 +20,7 @@ const STATUS_PORT: u16 = 10249;
 
 /// Runs until a signal.
 pub(crate) async fn run(flags: Flags) -> anyhow::Result<()> {
+    super::refuse_once(&flags)?;
     let file = match flags.text("config") {
         Some(path) => component_config::load(Path::new(path), &KIND).context("--config")?,
         None => Document(serde_json::Value::Null),

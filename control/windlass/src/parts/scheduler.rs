@@ -34,6 +34,7 @@ pub(crate) fn task(
 
 /// Runs alone until a signal.
 pub(crate) async fn run(flags: Flags) -> anyhow::Result<()> {
+    super::refuse_once(&flags)?;
     let file = match flags.text("config") {
         Some(path) => config::load(Path::new(path)).context("--config")?,
         None => config::Loaded::default(),

@@ -5,7 +5,7 @@
 
 use super::kubeconfig;
 use crate::flags::Flags;
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use apiserver::context::Response;
 use apiserver::health::{Endpoint, Health};
 use apiserver::query;
@@ -269,10 +269,13 @@ fn text(code: StatusCode, words: impl Into<String>) -> Response {
 
 /// The certificate of the flags, read again when its files change; without one, one nobody signed.
 fn tls(flags: &Flags, address: IpAddr) -> anyhow::Result<rustls::ServerConfig> {
-    if let (Some(certificate), Some(key)) = (flags.text("tls-cert-file"), flags.text("tls-private-key-file"))
-    {
-        let files = Files { certificate: certificate.into(), key: key.into(), client_ca: None };
-        return Ok(kubelet::server::tls::server_config(&files)?);
+    match (flags.text("tls-cert-file"), flags.text("tls-private-key-file")) {
+        (Some(certificate), Some(key)) => {
+            let files = Files { certificate: certificate.into(), key: key.into(), client_ca: None };
+            return Ok(kubelet::server::tls::server_config(&files)?);
+        }
+        (None, None) => {}
+        _ => bail!("--tls-cert-file and --tls-private-key-file must be given together"),
     }
     let now = Timestamp::now();
     let authority = Authority::generate("windlass self-signed", now)?;

@@ -40,16 +40,16 @@ impl Folder {
         &self.0
     }
 
-    /// Where a new one is written, after what earlier ones left half done is gone. Only one is written at a time.
-    pub(crate) fn begin(&self) -> anyhow::Result<PathBuf> {
-        pki::files::create_private_dir(&self.0)?;
-        for entry in fs::read_dir(&self.0)? {
-            let entry = entry?;
-            if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
-                fs::remove_dir_all(entry.path())?;
+    /// Where a new one is written, after what an earlier one of `node` left half done is gone. A node writes one at a time; others may
+    /// write here, too.
+    pub(crate) fn begin(&self, node: &str) -> anyhow::Result<PathBuf> {
+        let work = self.0.join(format!("{UNFINISHED}{node}"));
+        match fs::remove_dir_all(&work) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("remove {}", work.display()));
             }
+            _ => {}
         }
-        let work = self.0.join(format!("{UNFINISHED}{}", std::process::id()));
         pki::files::create_private_dir(&work)?;
         Ok(work)
     }
@@ -118,7 +118,7 @@ mod tests {
     use super::*;
 
     fn save(folder: &Folder, name: &str, node: &str, revision: u64) -> PathBuf {
-        let file = folder.begin().unwrap().join("new");
+        let file = folder.begin(node).unwrap().join("new");
         archive::write(&file, node, revision, &[]).unwrap();
         folder.finish(&file, name, node).unwrap()
     }
@@ -147,12 +147,14 @@ mod tests {
     fn what_a_crash_left_half_done_is_not_a_snapshot_and_goes() {
         let dir = tempfile::tempdir().unwrap();
         let folder = Folder::new(dir.path().to_owned());
-        let left = folder.begin().unwrap();
+        let others = folder.begin("n2").unwrap();
+        let left = folder.begin("n1").unwrap();
         fs::write(left.join("store.redb"), "half").unwrap();
         assert!(folder.files().unwrap().is_empty());
         let path = save(&folder, "on-demand", "n1", 1);
-        let names: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().path()).collect();
-        assert_eq!(names, [path]);
+        let mut names: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().path()).collect();
+        names.sort();
+        assert_eq!(names, [others, path], "what another node writes is its own");
     }
 
     #[test]

@@ -59,8 +59,8 @@ impl Contents<'_> {
     /// Writes a snapshot into `folder` and gives its path.
     pub(crate) async fn save(&self, folder: &Folder, name: &str) -> anyhow::Result<PathBuf> {
         let work = {
-            let folder = folder.clone();
-            tokio::task::spawn_blocking(move || folder.begin()).await??
+            let (folder, node) = (folder.clone(), self.node.to_owned());
+            tokio::task::spawn_blocking(move || folder.begin(&node)).await??
         };
         let copy = work.join("store");
         let revision = self.store.snapshot(&copy).await?;
@@ -68,6 +68,13 @@ impl Contents<'_> {
         let (folder, name) = (folder.clone(), name.to_owned());
         let written = move || {
             let mut files = archive::files_below(&server_dir, &server_dir.join("pki"))?;
+            // What may be renewed meanwhile is copied first: its digest is of what goes in.
+            for (name, path) in &mut files {
+                let copied = work.join(&*name);
+                pki::files::create_private_dir(copied.parent().unwrap_or(&work))?;
+                std::fs::copy(&*path, &copied).with_context(|| format!("copy {}", path.display()))?;
+                *path = copied;
+            }
             files.push((crate::settings::STORE_FILE.to_owned(), copy));
             let file = work.join("snapshot");
             archive::write(&file, &node, revision, &files).context("write the snapshot")?;

@@ -40,9 +40,14 @@ pub(super) fn restore(path: &Path, dir: &Path) -> anyhow::Result<Restored> {
     store::embedded::advance(&settings::store_file(&fresh), AHEAD)?;
     let replaced = if dir.exists() {
         let aside = beside(dir, &format!("before-{}", Timestamp::now().as_second()));
-        renameat2(AT_FDCWD, &fresh, AT_FDCWD, dir, RenameFlags::RENAME_EXCHANGE)
-            .with_context(|| format!("exchange {} and {}", fresh.display(), dir.display()))?;
+        // Under its last name first: what is named as unfinished is anybody's to remove.
         fs::rename(&fresh, &aside).with_context(|| format!("name {}", aside.display()))?;
+        renameat2(AT_FDCWD, &aside, AT_FDCWD, dir, RenameFlags::RENAME_EXCHANGE)
+            .inspect_err(|_| {
+                // the error that counts is on its way
+                let _ = fs::remove_dir_all(&aside);
+            })
+            .with_context(|| format!("exchange {} and {}", aside.display(), dir.display()))?;
         Some(aside)
     } else {
         fs::rename(&fresh, dir).with_context(|| format!("name {}", dir.display()))?;

@@ -10,6 +10,9 @@ use crate::allocate;
 use crate::pod::allocation::{self, Allocation, Pending};
 use crate::{admit, recorder};
 
+/// How long the manager's loop waits for the node's labels.
+const NODE_PATIENCE: std::time::Duration = std::time::Duration::from_secs(2);
+
 impl Handle {
     /// Passes on a newer pod, with the resources it was granted until it is granted others.
     pub(super) fn take(&mut self, pod: &Arc<Pod>) {
@@ -104,8 +107,9 @@ impl Manager {
     pub(super) async fn labels_for(&mut self, pod: &Pod) -> Option<BTreeMap<String, String>> {
         let client = self.client.clone().filter(|_| admit::is_selective(pod))?;
         let name = self.context.config.node_name.clone();
-        let node = kube::Api::<Node>::all(client).get_opt(&name).await;
-        // Where the node cannot be read, the scheduler's word is good enough.
+        let nodes = kube::Api::<Node>::all(client);
+        // Where the node cannot be read, the scheduler's word is good enough: nobody waits long for it.
+        let node = tokio::time::timeout(NODE_PATIENCE, nodes.get_opt(&name)).await.ok()?;
         node.ok().flatten().map(|n| n.metadata.labels.unwrap_or_default())
     }
 
