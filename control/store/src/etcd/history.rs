@@ -84,10 +84,12 @@ impl Core {
                 let at = revision(&event);
                 match self.event(event).await {
                     Ok(event) => page.events.push(event),
-                    Err(error) if page.events.is_empty() => return Ok(Err(error)),
-                    // What came before it is handed on first; the next page begins with what fails.
-                    Err(_) => {
+                    // What came before its revision is handed on first; the next page begins with what fails.
+                    Err(error) => {
                         page.events.retain(|event| event.revision() < at);
+                        if page.events.is_empty() {
+                            return Ok(Err(error));
+                        }
                         page.scanned = at - 1;
                         return Ok(Ok(page));
                     }
