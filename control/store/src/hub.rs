@@ -43,10 +43,14 @@ struct State {
     published: Revision,
     compacted: Revision,
     closed: bool,
+    /// How many watches there have ever been.
+    joined: u64,
     slots: Vec<Arc<Slot>>,
 }
 
 struct Slot {
+    /// Which of those that have joined.
+    number: u64,
     prefix: Arc<str>,
     queue: Mutex<Queue>,
     wake: Notify,
@@ -84,7 +88,9 @@ enum Taken {
 
 impl Hub {
     pub(crate) fn new(published: Revision, compacted: Revision) -> Self {
-        Self { state: Mutex::new(State { published, compacted, closed: false, slots: Vec::new() }) }
+        Self {
+            state: Mutex::new(State { published, compacted, closed: false, joined: 0, slots: Vec::new() }),
+        }
     }
 
     pub(crate) fn compacted(&self) -> Revision {
@@ -103,9 +109,25 @@ impl Hub {
 
     /// Hands committed `events` to the watches; `revision` is the newest committed one.
     pub(crate) fn publish(&self, revision: Revision, events: &[Event]) {
+        self.publish_heard(revision, events, u64::MAX, &[]);
+    }
+
+    /// As [`Hub::publish`], where `events` are only those that [`Hub::hears`] told of, asked after `joined` watches had joined, and without
+    /// those of the keys `unreadable`: watches that may miss some read the history instead, and fail by themselves where that fails.
+    pub(crate) fn publish_heard(
+        &self,
+        revision: Revision,
+        events: &[Event],
+        joined: u64,
+        unreadable: &[String],
+    ) {
         let mut state = self.state.lock();
         state.published = revision;
         for slot in &state.slots {
+            if slot.number > joined || unreadable.iter().any(|key| key.starts_with(&*slot.prefix)) {
+                slot.distrust();
+                continue;
+            }
             let mut queue = slot.queue.lock();
             let mut touched = queue.progress_asked.is_some_and(|asked| asked <= revision);
             for event in events.iter().filter(|e| e.key().is_some_and(|k| k.starts_with(&*slot.prefix))) {
@@ -140,11 +162,9 @@ impl Hub {
         self.state.lock().slots.iter().any(|slot| key.starts_with(&*slot.prefix))
     }
 
-    /// Has the watches that hear of `key` read what they have not handed on from the history.
-    pub(crate) fn distrust(&self, key: &str) {
-        for slot in self.state.lock().slots.iter().filter(|slot| key.starts_with(&*slot.prefix)) {
-            slot.distrust();
-        }
+    /// How many watches have joined so far.
+    pub(crate) fn joined(&self) -> u64 {
+        self.state.lock().joined
     }
 
     /// Goes on at `revision` without what happened before: each watch reads that from the history.
@@ -187,13 +207,17 @@ pub(crate) fn watch(
     prefix: &str,
     from: Revision,
 ) -> BoxStream<'static, Result<Event, Error>> {
+    let mut state = hub.state.lock();
+    state.joined += 1;
     let slot = Arc::new(Slot {
+        number: state.joined,
         prefix: prefix.into(),
         // Lagging from the start: the first look decides how far back to read.
         queue: Mutex::new(Queue { lagging: true, ..Queue::default() }),
         wake: Notify::new(),
     });
-    hub.state.lock().slots.push(slot.clone());
+    state.slots.push(slot.clone());
+    drop(state);
     let follower =
         Follower { hub, history, slot, cursor: from, catch_up: None, ready: VecDeque::new(), done: false };
     stream::unfold(follower, |mut f| async move { f.next().await.map(|item| (item, f)) }).boxed()
@@ -259,5 +283,75 @@ impl<H: History> Follower<H> {
 impl<H> Drop for Follower<H> {
     fn drop(&mut self) {
         self.hub.state.lock().slots.retain(|s| !Arc::ptr_eq(s, &self.slot));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Entry;
+    use futures::FutureExt;
+
+    /// Everything that ever happened, but for what cannot be read.
+    struct Past {
+        events: Vec<Event>,
+        unreadable: Option<Revision>,
+    }
+
+    impl History for Past {
+        fn changes(
+            self: Arc<Self>,
+            prefix: Arc<str>,
+            after: Revision,
+            until: Revision,
+        ) -> BoxFuture<'static, Result<Changes, Error>> {
+            async move {
+                if self.unreadable.is_some_and(|at| after < at && at <= until) {
+                    return Err(Error::Closed { what: "unreadable".to_owned() });
+                }
+                let asked = |e: &&Event| {
+                    e.key().is_some_and(|k| k.starts_with(&*prefix))
+                        && e.revision() > after
+                        && e.revision() <= until
+                };
+                Ok(Changes { events: self.events.iter().filter(asked).cloned().collect(), scanned: until })
+            }
+            .boxed()
+        }
+    }
+
+    fn put(key: &str, revision: Revision) -> Event {
+        let entry = Entry {
+            key: key.into(),
+            value: bytes::Bytes::new(),
+            create_revision: revision,
+            mod_revision: revision,
+            stale: false,
+        };
+        Event::Put { entry, prev: None }
+    }
+
+    #[tokio::test]
+    async fn a_watch_that_joins_while_a_change_is_decoded_must_not_miss_it() {
+        let hub = Arc::new(Hub::new(4, 0));
+        let past = Arc::new(Past { events: vec![put("/a/x", 5)], unreadable: None });
+        let joined = hub.joined();
+        assert!(!hub.hears("/a/x"));
+        let mut watch = watch(hub.clone(), past, "/a/", 4);
+        assert!(watch.next().now_or_never().is_none(), "it has caught up with what was published");
+        hub.publish_heard(5, &[], joined, &[]);
+        assert_eq!(watch.next().now_or_never().unwrap().unwrap().unwrap().revision(), 5);
+    }
+
+    #[tokio::test]
+    async fn an_unreadable_change_must_not_be_passed_over_by_a_later_one() {
+        let hub = Arc::new(Hub::new(4, 0));
+        let past = Arc::new(Past { events: vec![put("/a/y", 6)], unreadable: Some(5) });
+        let mut hit = watch(hub.clone(), past.clone(), "/a/", 4);
+        let mut other = watch(hub.clone(), past, "/a/y", 4);
+        assert!(hit.next().now_or_never().is_none() && other.next().now_or_never().is_none());
+        hub.publish_heard(6, &[put("/a/y", 6)], hub.joined(), &["/a/x".to_owned()]);
+        assert!(hit.next().now_or_never().unwrap().unwrap().is_err());
+        assert_eq!(other.next().now_or_never().unwrap().unwrap().unwrap().revision(), 6);
     }
 }

@@ -87,6 +87,8 @@ async fn follow(core: &Core) -> String {
 async fn publish(core: &Core, raw: Vec<v3::Event>, revision: Revision) {
     let mut events = Vec::with_capacity(raw.len());
     let mut unreadable = Vec::new();
+    // Asked before it is asked what is heard: watches that join from here on read the history.
+    let joined = core.hub.joined();
     for event in raw {
         let Some(kv) = &event.kv else { continue };
         let Some(key) = core.keys.named(&kv.key) else {
@@ -107,9 +109,7 @@ async fn publish(core: &Core, raw: Vec<v3::Event>, revision: Revision) {
         }
     }
     core.heard(revision);
-    core.hub.publish(revision, &events);
-    // These watches read it again by themselves, and fail by themselves.
-    unreadable.iter().for_each(|key| core.hub.distrust(key));
+    core.hub.publish_heard(revision, &events, joined, &unreadable);
 }
 
 impl Core {
