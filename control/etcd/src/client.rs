@@ -238,7 +238,8 @@ fn member(config: &Config, url: &str) -> Result<Member, BadEndpoint> {
         .tcp_nodelay(true)
         .http2_keep_alive_interval(PING)
         .keep_alive_timeout(PING_ANSWER)
-        .keep_alive_while_idle(true)
+        // etcd takes pings without a stream for an abuse, and closes the connection.
+        .keep_alive_while_idle(false)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW);
     match endpoint.uri().scheme_str() {
