@@ -13,6 +13,7 @@ use ::etcd::v3::{
 use ::etcd::{Effect, Failure, Repeat};
 use bytes::Bytes;
 use std::time::Duration;
+use supervise::Backoff;
 use tokio::time::Instant;
 
 /// How long a write whose answer was lost is pursued.
@@ -108,6 +109,7 @@ impl Core {
     async fn swap(&self, transaction: TxnRequest, lost: Lost) -> Result<TxnResponse, Failure> {
         let until = Instant::now() + PURSUIT;
         let mut doubt: Option<Failure> = None;
+        let mut pauses = Backoff::new(Duration::from_millis(20), Duration::from_millis(500));
         loop {
             match self.client.txn(transaction.clone(), Repeat::Unseen).await {
                 Ok(answer) => {
@@ -120,7 +122,10 @@ impl Core {
                 Err(failure) if failure.effect == Effect::None => {
                     return Err(doubt.unwrap_or(failure));
                 }
-                Err(failure) if lost == Lost::Again && Instant::now() < until => doubt = Some(failure),
+                Err(failure) if lost == Lost::Again && Instant::now() < until => {
+                    doubt = Some(failure);
+                    pauses.pause().await;
+                }
                 Err(failure) => return Err(failure),
             }
         }
