@@ -71,8 +71,9 @@ struct Queue {
     events: VecDeque<Event>,
     /// The queue cannot vouch for everything up to `published`: read the history.
     lagging: bool,
-    /// Progress is to be told once everything up to here is published.
-    progress_asked: Option<Revision>,
+    /// The oldest and the newest revision asked for: progress is to be told once everything up to the one is published, and again for the
+    /// other. So who asks all the time, for what is ever newer, does not put off the answer.
+    progress_asked: Option<(Revision, Revision)>,
 }
 
 /// What a watch finds when it looks at its slot.
@@ -129,7 +130,7 @@ impl Hub {
                 continue;
             }
             let mut queue = slot.queue.lock();
-            let mut touched = queue.progress_asked.is_some_and(|asked| asked <= revision);
+            let mut touched = queue.progress_asked.is_some_and(|(first, _)| first <= revision);
             for event in events.iter().filter(|e| e.key().is_some_and(|k| k.starts_with(&*slot.prefix))) {
                 touched = true;
                 if queue.lagging {
@@ -152,7 +153,10 @@ impl Hub {
     /// Has the watches of `prefix` tell progress once everything up to `revision` is published.
     pub(crate) fn request_progress(&self, prefix: &str, revision: Revision) {
         for slot in self.state.lock().slots.iter().filter(|s| *s.prefix == *prefix) {
-            slot.queue.lock().progress_asked = Some(revision);
+            let mut queue = slot.queue.lock();
+            let (first, last) = queue.progress_asked.unwrap_or((revision, revision));
+            queue.progress_asked = Some((first.min(revision), last.max(revision)));
+            drop(queue);
             slot.wake.notify_one();
         }
     }
@@ -192,7 +196,8 @@ impl Hub {
             Taken::Events(std::mem::take(&mut queue.events))
         } else if state.closed {
             Taken::Closed
-        } else if queue.progress_asked.take_if(|asked| *asked <= state.published).is_some() {
+        } else if let Some((_, last)) = queue.progress_asked.take_if(|(first, _)| *first <= state.published) {
+            queue.progress_asked = Some((last, last)).filter(|_| last > state.published);
             Taken::Progress(state.published)
         } else {
             Taken::Nothing
@@ -353,5 +358,23 @@ mod tests {
         hub.publish_heard(6, &[put("/a/y", 6)], hub.joined(), &["/a/x".to_owned()]);
         assert!(hit.next().now_or_never().unwrap().unwrap().is_err());
         assert_eq!(other.next().now_or_never().unwrap().unwrap().unwrap().revision(), 6);
+    }
+
+    #[tokio::test]
+    async fn progress_must_not_be_put_off_by_who_asks_again() {
+        let hub = Arc::new(Hub::new(4, 0));
+        let past = Arc::new(Past { events: Vec::new(), unreadable: None });
+        let mut watch = watch(hub.clone(), past, "/a/", 4);
+        let mut progress = || watch.next().now_or_never().map(|told| told.unwrap().unwrap().revision());
+        hub.request_progress("/a/", 5);
+        assert_eq!(progress(), None);
+        hub.request_progress("/a/", 7);
+        hub.publish(5, &[]);
+        assert_eq!(progress(), Some(5));
+        assert_eq!(progress(), None);
+        hub.publish(6, &[]);
+        assert_eq!(progress(), None);
+        hub.publish(7, &[]);
+        assert_eq!((progress(), progress()), (Some(7), None));
     }
 }
