@@ -81,6 +81,8 @@ struct Core {
     leases: Leases,
     /// Why the last probe failed.
     ailing: Mutex<Option<String>>,
+    /// How many responses the common watch has had, parts included.
+    responses: AtomicU64,
     /// The common watch stands still.
     stalled: Notify,
 }
@@ -105,6 +107,7 @@ impl Etcd {
             newest: Newest::default(),
             leases: Leases::default(),
             ailing: Mutex::default(),
+            responses: AtomicU64::new(0),
             stalled: Notify::new(),
         });
         let mut tasks = vec![follow::task(&core), probe::task(&core)];

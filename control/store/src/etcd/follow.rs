@@ -13,6 +13,7 @@ use crate::{Entry, Error, Event, Revision};
 use ::etcd::v3::event::EventType;
 use ::etcd::v3::{self, KeyValue, WatchCreateRequest};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use supervise::{Backoff, Task};
 
@@ -61,7 +62,10 @@ async fn follow(core: &Core) -> String {
             () = core.stalled.notified() => break "it stands still".to_owned(),
         };
         let taken = match response {
-            Ok(response) => parts.take(response, core.hub.published()),
+            Ok(response) => {
+                core.responses.fetch_add(1, Ordering::Relaxed);
+                parts.take(response, core.hub.published())
+            }
             Err(status) => break status.message().to_owned(),
         };
         match taken {

@@ -2,6 +2,7 @@
 
 use super::Core;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use supervise::Task;
 
@@ -15,13 +16,15 @@ pub(super) fn task(core: &Arc<Core>) -> Task {
     Task::endless("etcd/probe", move || {
         let core = core.clone();
         async move {
-            let mut wanted = 0;
+            let (mut wanted, mut had) = (0, 0);
             loop {
                 tokio::time::sleep(EVERY).await;
-                // What etcd had come to a look ago must have passed by now.
-                if core.hub.published() < wanted {
+                // What etcd had come to a look ago must have passed by now, or at least something: a watch that catches up is slow, not still.
+                let responses = core.responses.load(Ordering::Relaxed);
+                if core.hub.published() < wanted && responses == had {
                     core.stalled.notify_one();
                 }
+                had = responses;
                 let answer = tokio::time::timeout(PATIENCE, core.ask_newest()).await;
                 let ailing = match answer {
                     Ok(Ok(revision)) => {
