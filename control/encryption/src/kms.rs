@@ -108,7 +108,9 @@ impl Kms {
                 async move { c.encrypt(request).await }
             })
             .await?;
-        check_key_id(&sealed.key_id)?;
+        if sealed.key_id != status.key_id {
+            return Err("the plugin's key has changed meanwhile".into());
+        }
         let annotated: usize = sealed.annotations.iter().map(|(k, v)| k.len() + v.len()).sum();
         if sealed.ciphertext.is_empty() || sealed.ciphertext.len() > SEALED_SEED || annotated > ANNOTATIONS {
             return Err("the plugin's answer is empty or too large".into());

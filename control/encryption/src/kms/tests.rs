@@ -8,13 +8,15 @@ use crate::v2::{DecryptResponse, EncryptResponse, StatusResponse};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::service::TowerToHyperService;
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use tonic::{Request, Response, Status};
 
 /// Its keys are bytes that everything is xor-ed with.
 #[derive(Clone)]
 struct Plugin {
     key: Arc<Mutex<u8>>,
+    /// The key changes right after the next status.
+    turns: Arc<AtomicBool>,
     opened: Arc<AtomicUsize>,
     healthz: Arc<Mutex<&'static str>>,
 }
@@ -23,6 +25,7 @@ struct Plugin {
 impl KeyManagementService for Plugin {
     async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
         let (healthz, key_id) = (self.healthz.lock().to_string(), self.key.lock().to_string());
+        *self.key.lock() += u8::from(self.turns.swap(false, Ordering::SeqCst));
         Ok(Response::new(StatusResponse { version: "v2".into(), healthz, key_id }))
     }
 
@@ -43,8 +46,12 @@ impl KeyManagementService for Plugin {
 }
 
 fn serve(socket: &Path) -> Plugin {
-    let plugin =
-        Plugin { key: Arc::new(Mutex::new(1)), opened: Arc::default(), healthz: Arc::new(Mutex::new("ok")) };
+    let plugin = Plugin {
+        key: Arc::new(Mutex::new(1)),
+        turns: Arc::default(),
+        opened: Arc::default(),
+        healthz: Arc::new(Mutex::new("ok")),
+    };
     let listener = tokio::net::UnixListener::bind(socket).unwrap();
     let service = KeyManagementServiceServer::new(plugin.clone());
     tokio::spawn(async move {
@@ -110,6 +117,20 @@ async fn a_new_key_of_the_plugin_makes_what_the_old_one_sealed_stale() {
     assert_eq!(open(&kms, &sealed).await, (b"v".to_vec(), true));
     let again = kms.seal(b"v", KEY).unwrap();
     assert_eq!(open(&kms, &again).await, (b"v".to_vec(), false));
+}
+
+#[tokio::test]
+async fn a_key_that_changes_between_status_and_seed_must_not_be_taken_for_the_status_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("kms.sock");
+    let plugin = serve(&socket);
+    let kms = client(&socket);
+    plugin.turns.store(true, Ordering::SeqCst);
+    assert!(kms.look().await.is_err());
+    assert!(kms.seal(b"v", KEY).is_err());
+    kms.look().await.unwrap();
+    let sealed = kms.seal(b"v", KEY).unwrap();
+    assert_eq!(open(&kms, &sealed).await, (b"v".to_vec(), false));
 }
 
 #[tokio::test]
