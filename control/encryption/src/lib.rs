@@ -94,7 +94,7 @@ impl Encryption {
             rules: ArcSwap::from_pointee(rules),
             replaced: Notify::new(),
             resource_of,
-            prefix: format!("/{}", prefix.trim_matches('/')),
+            prefix: store::etcd::rooted(prefix),
         })
     }
 

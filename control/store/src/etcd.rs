@@ -32,6 +32,7 @@ use crate::encoding::Encoding;
 use crate::hub::{self, Hub};
 use crate::{Backend, Entry, Error, Event, Expect, Page, Revision};
 pub use ::etcd::Config;
+pub use keys::rooted;
 
 use ::etcd::Client;
 use bytes::Bytes;

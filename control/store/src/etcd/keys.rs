@@ -5,15 +5,23 @@ use bytes::Bytes;
 /// What every key begins with for those above the store.
 const ROOT: &str = "/registry";
 
+/// A prefix of keys with one slash in front and none behind, as upstream's `path.Join` makes it; nothing where it is only slashes.
+#[must_use]
+pub fn rooted(prefix: &str) -> String {
+    match prefix.trim_matches('/') {
+        "" => String::new(),
+        prefix => format!("/{prefix}"),
+    }
+}
+
 /// Between the two.
 pub(super) struct Keys {
     prefix: String,
 }
 
 impl Keys {
-    /// Keys under `prefix`, which gets one slash in front and none behind, as upstream's gets.
     pub(super) fn new(prefix: &str) -> Self {
-        Self { prefix: format!("/{}", prefix.trim_matches('/')) }
+        Self { prefix: rooted(prefix) }
     }
 
     /// A key, or the start of keys, as etcd has it.
@@ -64,6 +72,8 @@ mod tests {
             ("/registry", "/registry/pods/d/a"),
             ("registry/", "/registry/pods/d/a"),
             ("/kubernetes.io/x", "/kubernetes.io/x/pods/d/a"),
+            ("/", "/pods/d/a"),
+            ("", "/pods/d/a"),
         ] {
             let keys = Keys::new(prefix);
             assert_eq!(keys.stored("/registry/pods/d/a"), stored);
