@@ -100,16 +100,7 @@ impl Encryption {
 
     /// Asks every plugin for its key, once: what they seal cannot be written before.
     pub async fn prepare(&self) {
-        let plugins: Vec<_> = self.rules.load().plugins().collect();
-        for kms in plugins {
-            if let Err(why) = kms.look().await {
-                tracing::error!(
-                    plugin = kms.name,
-                    error = supervise::chain(&*why),
-                    "encryption: the KMS plugin fails"
-                );
-            }
-        }
+        all_answer(&self.rules.load_full()).await;
     }
 
     /// Keeps up with the plugins' keys.
@@ -129,7 +120,7 @@ impl Encryption {
         })
     }
 
-    /// Reads the file again whenever it has changed; one that is wrong is not used.
+    /// Reads the file again whenever it has changed. One that is wrong, or has a plugin that does not answer, is not used, and is tried again.
     pub fn reload(self: &Arc<Self>, path: PathBuf) -> Task {
         let encryption = self.clone();
         Task::endless("encryption/reload", move || {
@@ -142,11 +133,12 @@ impl Encryption {
                     if now.is_none() || now == known {
                         continue;
                     }
-                    known = now;
                     match read(&path) {
+                        // Its plugins' errors have been logged.
+                        Ok(rules) if !all_answer(&rules).await => {}
                         Ok(rules) => {
+                            known = now;
                             encryption.rules.store(Arc::new(rules));
-                            encryption.prepare().await;
                             encryption.replaced.notify_one();
                             tracing::info!(path = %path.display(), "encryption: the configuration has changed");
                         }
@@ -167,6 +159,22 @@ impl Encryption {
             None => key.to_owned(),
         }
     }
+}
+
+/// Asks every plugin for its key; whether all gave one.
+async fn all_answer(rules: &Rules) -> bool {
+    let mut all = true;
+    for kms in rules.plugins().collect::<Vec<_>>() {
+        if let Err(why) = kms.look().await {
+            all = false;
+            tracing::error!(
+                plugin = kms.name,
+                error = supervise::chain(&*why),
+                "encryption: the KMS plugin fails"
+            );
+        }
+    }
+    all
 }
 
 fn read(path: &Path) -> Result<Rules, Error> {

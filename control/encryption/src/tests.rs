@@ -218,6 +218,11 @@ async fn a_changed_file_is_used_and_a_wrong_one_is_not() {
     std::fs::write(&path, "kind: Other").unwrap();
     tokio::time::sleep(LOOK * 2).await;
     assert!(seals_with("one"));
+    let endpoint = format!("unix://{}", dir.path().join("none.sock").display());
+    let silent = format!("kms: {{apiVersion: v2, name: k, endpoint: {endpoint:?}}}");
+    std::fs::write(&path, text("secrets", &[&silent, &provider("secretbox", &[("one", 1, 32)])])).unwrap();
+    tokio::time::sleep(LOOK * 2).await;
+    assert!(seals_with("one"), "a plugin that does not answer must not replace what seals");
     write(&[("two", 2, 32), ("one", 1, 32)]);
     while !seals_with("two") {
         tokio::time::sleep(LOOK).await;
