@@ -9,6 +9,7 @@ use futures::StreamExt;
 use std::sync::Arc;
 use std::time::Duration;
 use store::cache::{Cache, Indexed, Scope};
+use store::encoding::{Decoded, Encoding, Source, Unreadable};
 use store::etcd::{Etcd, Options};
 use store::{Backend, Error, Event, Expect};
 
@@ -86,6 +87,47 @@ async fn changes_of_one_revision_must_not_hide_each_other() {
     cache.refresh().await.unwrap();
     assert_eq!(cache.snapshot().unwrap().count("/registry/events/", None), 2);
     feed.abort();
+}
+
+/// Refuses one value.
+struct Picky;
+
+impl Encoding for Picky {
+    fn encode(&self, _key: &str, value: Bytes) -> Result<Bytes, Source> {
+        Ok(value)
+    }
+
+    fn decode(&self, _key: &str, stored: Bytes) -> Result<Decoded, Unreadable> {
+        match &*stored {
+            b"unreadable" => Err(Unreadable::Damaged("it is unreadable".into())),
+            _ => Ok(Decoded { value: stored, stale: false }),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unreadable_change_beside_a_readable_one_must_not_be_read_for_ever() {
+    let Some(cluster) = Cluster::start(1) else { return };
+    let client = Client::new(&cluster.config()).unwrap();
+    let encoding = Arc::new(Picky);
+    let (store, _tasks) = open_with(Options { encoding, ..options(&cluster) }).await;
+    let from = store.revision();
+    let mut live = store.watch("/registry/pods/", from).unwrap();
+    let first = ("/registry/pods/d/a", value(1));
+    at_once(&client, &[first.clone()]).await;
+    at_once(&client, &[("/registry/pods/d/b", value(2)), ("/registry/pods/d/c", "unreadable".into())]).await;
+    at_once(&client, &[("/registry/pods/d/d", value(3))]).await;
+    // One that follows, one that reads the past from before what is readable, and one from right before what is not.
+    let past = store.watch("/registry/pods/", from).unwrap();
+    let right_before = store.watch("/registry/pods/", from + 1).unwrap();
+    let Event::Put { entry, .. } = soon(live.next()).await.unwrap().unwrap() else { panic!() };
+    assert_eq!((&*entry.key, &entry.value), (first.0, &first.1));
+    for (mut watch, readable) in [(live, 0), (past, 1), (right_before, 0)] {
+        for _ in 0..readable {
+            assert_eq!(soon(watch.next()).await.unwrap().unwrap().revision(), from + 1);
+        }
+        assert!(soon(watch.next()).await.unwrap().is_err());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
