@@ -114,7 +114,7 @@ async fn an_unreadable_change_beside_a_readable_one_must_not_be_read_for_ever() 
     let from = store.revision();
     let mut live = store.watch("/registry/pods/", from).unwrap();
     let first = ("/registry/pods/d/a", value(1));
-    at_once(&client, &[first.clone()]).await;
+    at_once(&client, std::slice::from_ref(&first)).await;
     at_once(&client, &[("/registry/pods/d/b", value(2)), ("/registry/pods/d/c", "unreadable".into())]).await;
     at_once(&client, &[("/registry/pods/d/d", value(3))]).await;
     // One that follows, one that reads the past from before what is readable, and one from right before what is not.
