@@ -310,7 +310,7 @@ impl Cache {
             .filter(|c| scope.holds(&c.object) || c.prev.as_ref().is_some_and(|p| scope.holds(p)))
             .cloned()
             .collect();
-        let (id, live) = state.fanout.add(scope, self.shared.options.watch_queue);
+        let (id, live) = state.fanout.add(scope, from, self.shared.options.watch_queue);
         drop(state);
         Ok(Watcher { shared: self.shared.clone(), id, missed, live, from })
     }
@@ -319,9 +319,9 @@ impl Cache {
     pub fn snapshot_and_watch(&self, scope: &Scope) -> Result<(Snapshot, Watcher), Error> {
         let mut state = self.shared.ready_state()?;
         let snapshot = state.snapshot();
-        let (id, live) = state.fanout.add(scope, self.shared.options.watch_queue);
-        drop(state);
         let from = snapshot.revision;
+        let (id, live) = state.fanout.add(scope, from, self.shared.options.watch_queue);
+        drop(state);
         Ok((snapshot, Watcher { shared: self.shared.clone(), id, missed: VecDeque::new(), live, from }))
     }
 }

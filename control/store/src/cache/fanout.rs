@@ -1,6 +1,7 @@
 //! Which watches hear of a change: an index by scope, so that a change costs its own watches and not all of them.
 
 use super::object::{Change, Scope};
+use crate::Revision;
 use std::collections::HashMap;
 use std::sync::Arc;
 use tokio::sync::mpsc::{self, Receiver, Sender};
@@ -8,11 +9,18 @@ use tokio::sync::mpsc::{self, Receiver, Sender};
 /// A watch's number in its cache.
 pub(super) type WatchId = u64;
 
+struct Watch {
+    scope: Scope,
+    /// It hears of what comes after this revision, which may still lie ahead of the cache.
+    from: Revision,
+    sender: Sender<Arc<Change>>,
+}
+
 /// The watches of one cache.
 #[derive(Default)]
 pub(super) struct Fanout {
     next: WatchId,
-    watches: HashMap<WatchId, (Scope, Sender<Arc<Change>>)>,
+    watches: HashMap<WatchId, Watch>,
     all: Vec<WatchId>,
     namespaces: HashMap<String, Vec<WatchId>>,
     /// By namespace (empty for cluster-scoped) and name.
@@ -22,11 +30,16 @@ pub(super) struct Fanout {
 }
 
 impl Fanout {
-    pub(super) fn add(&mut self, scope: &Scope, queue: usize) -> (WatchId, Receiver<Arc<Change>>) {
+    pub(super) fn add(
+        &mut self,
+        scope: &Scope,
+        from: Revision,
+        queue: usize,
+    ) -> (WatchId, Receiver<Arc<Change>>) {
         let id = self.next;
         self.next += 1;
         let (sender, receiver) = mpsc::channel(queue.max(1));
-        self.watches.insert(id, (scope.clone(), sender));
+        self.watches.insert(id, Watch { scope: scope.clone(), from, sender });
         match scope {
             Scope::All => self.all.push(id),
             Scope::Namespace(namespace) => self.namespaces.entry(namespace.clone()).or_default().push(id),
@@ -43,7 +56,7 @@ impl Fanout {
     }
 
     pub(super) fn remove(&mut self, id: WatchId) {
-        let Some((scope, _)) = self.watches.remove(&id) else { return };
+        let Some(Watch { scope, .. }) = self.watches.remove(&id) else { return };
         match scope {
             Scope::All => self.all.retain(|&w| w != id),
             Scope::Namespace(namespace) => forget(&mut self.namespaces, &namespace, id),
@@ -63,8 +76,9 @@ impl Fanout {
     pub(super) fn publish(&mut self, change: &Arc<Change>) {
         let mut ended = Vec::new();
         for id in self.interested(change) {
-            if let Some((_, sender)) = self.watches.get(&id)
-                && sender.try_send(change.clone()).is_err()
+            if let Some(watch) = self.watches.get(&id)
+                && change.revision > watch.from
+                && watch.sender.try_send(change.clone()).is_err()
             {
                 ended.push(id);
             }
@@ -135,7 +149,7 @@ mod tests {
             Scope::Object { namespace: Some("a".into()), name: "n".into() },
             Scope::Field { name: "f".into(), value: "v".into() },
         ];
-        let watches: Vec<_> = scopes.iter().chain(&scopes).map(|s| fanout.add(s, 1)).collect();
+        let watches: Vec<_> = scopes.iter().chain(&scopes).map(|s| fanout.add(s, 0, 1)).collect();
         for (id, _) in &watches {
             assert!(!fanout.index_is_empty());
             fanout.remove(*id);

@@ -47,12 +47,7 @@ impl Stream for Watcher {
         if let Some(change) = self.missed.pop_front() {
             return Poll::Ready(Some(change));
         }
-        loop {
-            match self.live.poll_recv(cx) {
-                Poll::Ready(Some(change)) if change.revision <= self.from => {}
-                other => return other,
-            }
-        }
+        self.live.poll_recv(cx)
     }
 }
 
