@@ -63,7 +63,7 @@ async fn a_service_that_panics_must_not_be_noticed_by_the_others() {
             let panicked = Instant::now();
             until(name, || task(name).is_some_and(|report| report.restarts == 1 && report.down.is_none()))
                 .await;
-            assert!(panicked.elapsed() < Duration::from_secs(1), "{name}: {:?}", panicked.elapsed());
+            assert!(panicked.elapsed() < Duration::from_secs(5), "{name}: {:?}", panicked.elapsed());
         }
         let once = |report: &Report| (report.panics, report.restarts, report.running) == (1, 1, 1);
         assert!(
@@ -115,7 +115,7 @@ async fn a_probe_that_panics_must_not_be_noticed_by_the_others() {
         let panicked = Instant::now();
         assert!(supervisor.report("kubelet/probes").unwrap().down.is_some(), "it is shown");
         until("both run", || supervisor.report("kubelet/probes").unwrap().running == 2).await;
-        assert!(panicked.elapsed() < Duration::from_secs(1));
+        assert!(panicked.elapsed() < Duration::from_secs(5));
         tokio::join!(answers(2, &listeners[0]), answers(2, &listeners[1]));
         assert!(verdicts.all().values().all(|verdict| verdict.ready), "a verdict stays meanwhile");
     };

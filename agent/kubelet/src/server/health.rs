@@ -108,7 +108,7 @@ mod tests {
         assert_eq!(ask(&health, "watch/pods", "").await.0, 200);
         assert_eq!(ask(&health, "", "exclude=status").await, (200, "ok".into()));
         running("kubelet/status").await;
-        assert!(began.elapsed() < Duration::from_secs(1));
+        assert!(began.elapsed() < Duration::from_secs(5));
         assert_eq!(ask(&health, "", "verbose").await, (200, all_well.into()));
 
         assert!(supervisor.inject_panic("kubelet/probes"));

@@ -197,15 +197,12 @@ async fn a_worker_that_failed_must_not_sleep_through_its_pods_deletion() {
         world.silent = true;
         world.exit("a", 1);
     });
-    // Half a second, one, two and four have passed by then: the next pause is four seconds or longer.
+    node.api.change("p", |pod| pod["metadata"]["annotations"] = json!({"changed": "now"}));
+    // Half a second, one, two and four have passed by then: the next pause is eight seconds.
     node.until("it has asked in vain", || node.fake.unanswered() > 4).await;
     node.fake.change(|world| world.silent = false);
     node.api.delete("p");
-    assert!(
-        within(Duration::from_millis(1500), || node.api.pod("p").is_none()).await,
-        "{:?}",
-        node.fake.log()
-    );
+    assert!(within(Duration::from_secs(5), || node.api.pod("p").is_none()).await, "{:?}", node.fake.log());
     node.judge();
     kubelet.kill().await;
 }
@@ -218,13 +215,13 @@ async fn a_pod_that_waits_for_the_network_must_start_when_it_is_there() {
     node.until("the node knows", || kubelet.health().network_error.is_some()).await;
     node.api.put("pods", pod("p", &one("a")));
     let told = || node.api.events("NetworkNotReady").iter().map(|(_, count)| count).sum::<u64>();
-    node.until("it is tried again and again", || told() > 2).await;
+    node.until("it is tried again and again", || told() > 3).await;
     let text = "network is not ready: container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady message:no plugin";
     assert_eq!(node.api.events("NetworkNotReady")[0].0, text);
     assert!(node.started().is_empty());
     node.fake.world.lock().network_error = None;
-    // The next try would be four seconds after the last.
-    assert!(within(Duration::from_millis(2500), || node.running() == ["a"]).await);
+    // The next try would be eight seconds after the last.
+    assert!(within(Duration::from_secs(5), || node.running() == ["a"]).await);
     kubelet.kill().await;
 }
 
