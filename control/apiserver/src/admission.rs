@@ -208,9 +208,9 @@ const VALIDATING: &[Step] = &[
     quota::charge,
 ];
 
-/// What users add, which sees requests that are no writes of a resource too.
+/// What users add, which sees requests that are no writes of a resource too, as the rules for kubelets do: a token, an eviction.
 const ADDED_MUTATING: &[Step] = &[policies::mutate, webhooks::mutate];
-const ADDED_VALIDATING: &[Step] = &[policies::validate, webhooks::validate];
+const ADDED_VALIDATING: &[Step] = &[node_restriction::check, policies::validate, webhooks::validate];
 
 /// Lets every mutating step change the object; once more where a webhook changed what another had seen.
 pub(crate) async fn mutate(registry: &Registry, attributes: &mut Attributes<'_>) -> Result<(), Status> {

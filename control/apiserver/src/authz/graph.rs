@@ -36,6 +36,8 @@ struct Edges {
     from: FxHashMap<Key, FxHashSet<Key>>,
     /// The node a pod, attachment or slice belongs to.
     node: FxHashMap<Key, String>,
+    /// The claim a volume is for: whoever reaches the claim reaches the volume.
+    claim: FxHashMap<Key, Key>,
 }
 
 impl Edges {
@@ -72,6 +74,7 @@ impl Edges {
             }
             if seen.insert(key) {
                 open.extend(self.from.get(key).into_iter().flatten());
+                open.extend(self.claim.get(key));
             }
         }
         false
@@ -111,18 +114,14 @@ impl Graph {
         persistent_volume_secrets(volume, claim_namespace, |namespace, name| {
             secrets.push((Vertex::Secret, namespace.to_owned(), name.to_owned()));
         });
-        let mut edges = self.0.write();
-        edges.set(key.clone(), "", secrets.into_iter().collect());
-        // A claim refers to its volume; the claim's own edge lives with the volume, as it is the volume that is observed.
         let claim =
             (Vertex::VolumeClaim, claim_namespace.to_owned(), text(volume, "/spec/claimRef/name").to_owned());
-        let stale: Vec<Key> = edges.from.get(&key).into_iter().flatten().cloned().collect();
-        for old in stale {
-            edges.remove(&old);
-        }
-        if !claim.2.is_empty() {
-            edges.set(claim, "", FxHashSet::from_iter([key]));
-        }
+        let mut edges = self.0.write();
+        edges.set(key.clone(), "", secrets.into_iter().collect());
+        match claim.2.is_empty() {
+            true => edges.claim.remove(&key),
+            false => edges.claim.insert(key, claim),
+        };
     }
 }
 
@@ -159,16 +158,13 @@ impl Observer for Graph {
         };
         let key = (kind, namespace.to_owned(), name.to_owned());
         let mut edges = self.0.write();
-        if kind == Vertex::Volume {
-            let claims: Vec<Key> = edges.from.get(&key).into_iter().flatten().cloned().collect();
-            claims.iter().for_each(|claim| edges.remove(claim));
-        }
+        edges.claim.remove(&key);
         edges.remove(&key);
     }
 }
 
 /// Calls `found` with every object of the pod's own namespace that the pod refers to.
-fn references(pod: &Value, mut found: impl FnMut(Vertex, &str)) {
+pub(crate) fn references(pod: &Value, mut found: impl FnMut(Vertex, &str)) {
     let mut one = |kind, value: &Value, pointer: &str| {
         let name = text(value, pointer);
         if !name.is_empty() {
@@ -203,12 +199,17 @@ fn references(pod: &Value, mut found: impl FnMut(Vertex, &str)) {
             found_claim(pod, volume, &mut one);
         }
     }
-    for status in list(pod, "/status/resourceClaimStatuses") {
-        one(Vertex::ResourceClaim, status, "/resourceClaimName");
-    }
     one(Vertex::ResourceClaim, pod, "/status/extendedResourceClaimStatus/resourceClaimName");
     for claim in list(pod, "/spec/resourceClaims") {
-        one(Vertex::ResourceClaim, claim, "/resourceClaimName");
+        if !text(claim, "/resourceClaimName").is_empty() {
+            one(Vertex::ResourceClaim, claim, "/resourceClaimName");
+        } else if !text(claim, "/resourceClaimTemplateName").is_empty() {
+            // made of a template: the status says under which name
+            let own = |status: &&Value| text(status, "/name") == text(claim, "/name");
+            if let Some(status) = list(pod, "/status/resourceClaimStatuses").iter().find(own) {
+                one(Vertex::ResourceClaim, status, "/resourceClaimName");
+            }
+        }
     }
 }
 
@@ -235,7 +236,8 @@ const VOLUME_REFERENCES: [(Vertex, &str); 12] = [
 ];
 
 fn persistent_volume_secrets(volume: &Value, claim_namespace: &str, mut found: impl FnMut(&str, &str)) {
-    const REFERENCES: [&str; 9] = [
+    // A CSI driver's controller secrets are no node's business.
+    const REFERENCES: [&str; 10] = [
         "/spec/cephfs/secretRef",
         "/spec/cinder/secretRef",
         "/spec/flexVolume/secretRef",
@@ -245,9 +247,9 @@ fn persistent_volume_secrets(volume: &Value, claim_namespace: &str, mut found: i
         "/spec/storageos/secretRef",
         "/spec/csi/nodePublishSecretRef",
         "/spec/csi/nodeStageSecretRef",
+        "/spec/csi/nodeExpandSecretRef",
     ];
-    let more = ["/spec/csi/nodeExpandSecretRef", "/spec/csi/controllerExpandSecretRef"];
-    for pointer in REFERENCES.into_iter().chain(more.into_iter().take(1)) {
+    for pointer in REFERENCES {
         let name = text(volume, &format!("{pointer}/name"));
         let namespace = Some(text(volume, &format!("{pointer}/namespace"))).filter(|n| !n.is_empty());
         if !name.is_empty() {
@@ -348,6 +350,46 @@ mod tests {
         volume["spec"] = json!({});
         graph.put("", "persistentvolumes", &volume);
         assert!(!graph.related("n1", Vertex::Volume, "", "pv"));
+    }
+
+    #[test]
+    fn a_volume_must_not_hide_another_of_the_same_claim() {
+        let graph = Graph::default();
+        graph.put("", "pods", &pod("p", "n1"));
+        let volume = |name: &str| json!({"metadata": {"name": name}, "spec": {"claimRef": {"namespace": "a", "name": "claim"}}});
+        graph.put("", "persistentvolumes", &volume("bound"));
+        graph.put("", "persistentvolumes", &volume("other"));
+        assert!(graph.related("n1", Vertex::Volume, "", "bound"));
+        graph.delete("", "persistentvolumes", "", "other");
+        assert!(graph.related("n1", Vertex::Volume, "", "bound"));
+        assert!(!graph.related("n1", Vertex::Volume, "", "other"));
+        assert!(graph.related("n1", Vertex::VolumeClaim, "a", "claim"));
+    }
+
+    #[test]
+    fn a_status_must_not_give_a_node_claims_its_pod_does_not_ask_for() {
+        let graph = Graph::default();
+        let mut held = pod("p", "n1");
+        held["spec"]["resourceClaims"] = json!([
+            {"name": "plain", "resourceClaimName": "direct"},
+            {"name": "made", "resourceClaimTemplateName": "t"},
+        ]);
+        held["status"]["resourceClaimStatuses"] = json!([
+            {"name": "plain", "resourceClaimName": "not-this"},
+            {"name": "made", "resourceClaimName": "of-template"},
+            {"name": "stranger", "resourceClaimName": "somebodys"},
+        ]);
+        held["status"]["extendedResourceClaimStatus"] = json!({"resourceClaimName": "extended"});
+        graph.put("", "pods", &held);
+        for (claim, reached) in [
+            ("direct", true),
+            ("of-template", true),
+            ("extended", true),
+            ("not-this", false),
+            ("somebodys", false),
+        ] {
+            assert_eq!(graph.related("n1", Vertex::ResourceClaim, "a", claim), reached, "{claim}");
+        }
     }
 
     #[test]

@@ -111,7 +111,7 @@ impl Node {
     /// Tokens for the accounts of its pods; and reading such an account, for image credential providers.
     fn service_account(&self, node: &str, a: &Attributes) -> Verdict {
         if a.verb == "get" && a.subresource.is_empty() {
-            return self.related(node, Vertex::ServiceAccount, a);
+            return self.read(node, Vertex::ServiceAccount, a);
         }
         if a.verb != "create" || a.name.is_empty() {
             return refuse("can only create tokens for individual service accounts");
@@ -131,7 +131,6 @@ impl Node {
             "create" => Ok(()),
             "get" | "update" | "patch" | "delete" => self.related(node, Vertex::ResourceSlice, a),
             "watch" | "list" | "deletecollection" if selects(a, "spec.nodeName", node) => Ok(()),
-            "watch" | "list" | "deletecollection" if selects(a, "nodeName", node) => Ok(()),
             "watch" | "list" | "deletecollection" => {
                 refuse("can only list/watch/deletecollection resourceslices with nodeName field selector")
             }
@@ -271,6 +270,8 @@ mod tests {
             "create /api/v1/namespaces/a/events",
             "create /apis/authentication.k8s.io/v1/tokenreviews",
             "list /apis/node.k8s.io/v1/runtimeclasses",
+            "create /apis/events.k8s.io/v1/namespaces/a/events",
+            "deletecollection /apis/resource.k8s.io/v1/resourceslices?fieldSelector=spec.nodeName%3Dn1",
         ] {
             assert!(decide(request).allowed(), "{request}: {:?}", decide(request));
         }
@@ -296,7 +297,17 @@ mod tests {
                 "get /apis/coordination.k8s.io/v1/namespaces/x/leases/n1",
                 "can only access leases in the \"kube-node-lease\" system namespace",
             ),
+            (
+                "list /apis/resource.k8s.io/v1/resourceslices?fieldSelector=nodeName%3Dn1",
+                "can only list/watch/deletecollection resourceslices with nodeName field selector",
+            ),
             ("delete /apis/apps/v1/namespaces/a/deployments/d", ""),
+            // what is its proxy's, its DNS's and its network's business is not its own
+            ("list /apis/discovery.k8s.io/v1/endpointslices", ""),
+            ("watch /api/v1/endpoints", ""),
+            ("list /api/v1/namespaces", ""),
+            ("list /apis/networking.k8s.io/v1/servicecidrs", ""),
+            ("create /apis/certificates.k8s.io/v1beta1/namespaces/a/podcertificaterequests", ""),
         ] {
             assert_eq!(decide(request), Decision::no_opinion(reason), "{request}");
         }

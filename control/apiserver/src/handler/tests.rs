@@ -19,6 +19,7 @@ mod deletion;
 mod escalation;
 mod ground;
 mod lists;
+mod node_restriction;
 mod pod_security;
 mod policies;
 mod services;
