@@ -44,6 +44,11 @@ impl Certificate {
         }
     }
 
+    /// Reads every certificate of a PEM text.
+    pub fn list_from_pem(text: &str) -> Result<Vec<Self>, Error> {
+        pem::certificates(text.as_bytes())?.iter().map(|der| Self::from_der(der)).collect()
+    }
+
     /// Reads a DER certificate.
     pub fn from_der(der: &[u8]) -> Result<Self, Error> {
         let fail = |reason: String| Error::Certificate { reason };

@@ -6,13 +6,13 @@
 //! before its certificate, so whatever instruction a crash hits, the next call finishes the work; an authority's key is
 //! never overwritten. One process at a time: the caller holds the data directory's lock.
 
-use crate::authority::{Authority, Issued, Leaf};
+use crate::authority::{Authority, Issued, LEAF_LIFE, Leaf, Purpose};
 use crate::certificate::{Certificate, needs_renewal};
 use crate::files::{self, PRIVATE, PUBLIC};
 use crate::key::parse_key;
 use crate::kubeconfig::{Credentials, Kubeconfig};
 use crate::service_account::{SigningKey, VerifyingKey};
-use crate::{Error, signer};
+use crate::{Error, rotation, signer};
 use jiff::Timestamp;
 use rcgen::PublicKeyData as _;
 use std::net::IpAddr;
@@ -58,8 +58,12 @@ pub struct Pki {
     dir: PathBuf,
     /// Signs server and client certificates, kubelets' among them (`ca`).
     pub ca: Arc<Authority>,
+    /// The authorities to trust, as PEM: [`Pki::ca`] first, then those of a rotation.
+    pub trusted: String,
     /// Signs the proxy in front of extension API servers (`front-proxy-ca`).
     pub front_proxy_ca: Arc<Authority>,
+    /// The same of the front proxy's.
+    pub front_proxy_trusted: String,
     /// Serving certificate of the API server (`apiserver`).
     pub apiserver: Issued,
     /// The API server as a client of kubelets (`apiserver-kubelet-client`).
@@ -87,6 +91,8 @@ impl Pki {
             apiserver: leaf(dir, "apiserver", &ca, &serving, now)?,
             apiserver_kubelet_client: leaf(dir, "apiserver-kubelet-client", &ca, &kubelet_client, now)?,
             front_proxy_client: leaf(dir, "front-proxy-client", &front_proxy_ca, &proxy_client, now)?,
+            trusted: rotation::trusted(dir, "ca", &ca, now)?,
+            front_proxy_trusted: rotation::trusted(dir, "front-proxy-ca", &front_proxy_ca, now)?,
             ca: Arc::new(ca),
             front_proxy_ca: Arc::new(front_proxy_ca),
             service_account: Arc::new(service_account),
@@ -120,7 +126,28 @@ impl Pki {
     ) -> Result<Kubeconfig, Error> {
         let Issued { cert_pem, key_pem } = self.ca.issue(&Leaf::client(user, groups), now)?;
         let credentials = Credentials::Certificate { cert_pem, key_pem };
-        Ok(Kubeconfig::new("kubernetes", server, &self.ca.cert_pem(), user, credentials))
+        Ok(Kubeconfig::new("kubernetes", server, &self.trusted, user, credentials))
+    }
+
+    /// Makes one of the certificates anew before its time, as it is, with another key. A server that runs sees it in its directory.
+    pub fn renew(dir: &Path, name: &str, now: Timestamp) -> Result<(), Error> {
+        let fail = |reason: &str| Error::Authority { name: name.to_owned(), reason: reason.to_owned() };
+        let Some((_, ca, purpose)) = LEAVES.into_iter().find(|(leaf, ..)| *leaf == name) else {
+            return Err(fail("no such certificate can be renewed"));
+        };
+        let (cert_path, key_path) = paths(dir, name);
+        let old = Certificate::from_pem(&files::read(&cert_path)?)?;
+        let leaf = Leaf {
+            common_name: old.common_name,
+            organizations: old.organizations,
+            dns_names: old.dns_names,
+            ips: old.ips,
+            purpose,
+            lifetime: LEAF_LIFE,
+        };
+        let issued = load_authority(dir, ca)?.issue(&leaf, now)?;
+        files::write_atomic(&key_path, issued.key_pem.as_bytes(), PRIVATE)?;
+        files::write_atomic(&cert_path, issued.cert_pem.as_bytes(), PUBLIC)
     }
 
     /// Signs a request under a signer's rules, as the `csrsigning` controllers do. The answer is PEM.
@@ -135,7 +162,21 @@ impl Pki {
     }
 }
 
+/// Leaves, the authority of each, and what it is for.
+pub const LEAVES: [(&str, &str, Purpose); 3] = [
+    ("apiserver", "ca", Purpose::Server),
+    ("apiserver-kubelet-client", "ca", Purpose::Client),
+    ("front-proxy-client", "front-proxy-ca", Purpose::Client),
+];
+
+/// An authority that exists, with its key.
+pub fn load_authority(dir: &Path, name: &str) -> Result<Authority, Error> {
+    let (cert_path, key_path) = paths(dir, name);
+    Authority::from_pem(&files::read(&cert_path)?, &files::read(&key_path)?)
+}
+
 fn authority(dir: &Path, name: &str, common_name: &str, now: Timestamp) -> Result<Authority, Error> {
+    rotation::mend(dir, name)?;
     let (cert_path, key_path) = paths(dir, name);
     let cert = files::read_optional(&cert_path)?;
     let key = files::read_optional(&key_path)?;
@@ -215,7 +256,7 @@ fn service_account(dir: &Path) -> Result<(SigningKey, Vec<VerifyingKey>), Error>
     Ok((key, keys))
 }
 
-fn paths(dir: &Path, name: &str) -> (PathBuf, PathBuf) {
+pub(crate) fn paths(dir: &Path, name: &str) -> (PathBuf, PathBuf) {
     (dir.join(format!("{name}.crt")), dir.join(format!("{name}.key")))
 }
 

@@ -36,6 +36,13 @@ fn replace(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
+/// Makes a rename or removal of `path` durable.
+pub(crate) fn sync_dir(path: &Path) -> Result<(), Error> {
+    let dir = path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let synced = File::open(dir).and_then(|dir| dir.sync_all());
+    synced.map_err(|source| Error::Write { path: path.to_owned(), source })
+}
+
 /// The text of a file, or `None` when there is no such file.
 pub fn read_optional(path: &Path) -> Result<Option<String>, Error> {
     match fs::read_to_string(path) {

@@ -1,9 +1,11 @@
 //! The cluster's trust: authorities, certificates, service account keys, join tokens, kubeconfigs.
 //!
 //! - [`cluster`]: every file a control plane needs, created, completed and renewed by [`cluster::Pki::load_or_create`]
+//! - [`rotation`]: another authority in an authority's place; [`expiry`]: when certificates end
 //! - [`authority`]: a certificate authority that issues leaves and signs requests
 //! - [`certificate`]: what a certificate says, and when it must be renewed
 //! - [`request`]: certificate signing requests, made and parsed; [`signer`]: the rules of the `kubernetes.io/*` signers
+//! - [`part`]: the parts of a node that have certificates of their own
 //! - [`service_account`]: keys and tokens of service accounts; [`openid`]: the documents that let others verify them
 //! - [`bootstrap`]: tokens that let a machine join, and the proof that it talks to the right cluster
 //! - [`kubeconfig`]: the file a client reads; [`files`]: writes that are whole or not at all; [`pem`]: text to DER
@@ -20,19 +22,22 @@ mod certificate;
 mod cluster;
 mod der;
 mod error;
+pub mod expiry;
 pub mod files;
 mod key;
 pub mod kubeconfig;
 pub mod openid;
+pub mod part;
 pub mod pem;
 pub mod request;
+pub mod rotation;
 pub mod service_account;
 pub mod signer;
 pub mod tls;
 
 pub use authority::{Authority, Issued, Leaf};
 pub use certificate::{Certificate, needs_renewal};
-pub use cluster::{ClusterNames, Pki};
+pub use cluster::{ClusterNames, LEAVES, Pki, load_authority};
 pub use error::Error;
 pub use kubeconfig::Kubeconfig;
 pub use request::CertificateRequest;

@@ -88,7 +88,7 @@ impl CertificateRequest {
 pub struct Subject {
     /// Subject `CN`, such as `system:node:worker-1`.
     pub common_name: String,
-    /// Subject `O`, such as `system:nodes`.
+    /// Subject `O`, such as `system:nodes`; empty for none.
     pub organization: String,
     /// DNS alternative names.
     pub dns_names: Vec<String>,
@@ -108,13 +108,26 @@ impl Subject {
         }
     }
 
+    /// A user in no group.
+    #[must_use]
+    pub fn user(name: &str) -> Self {
+        Self {
+            common_name: name.to_owned(),
+            organization: String::new(),
+            dns_names: Vec::new(),
+            ips: Vec::new(),
+        }
+    }
+
     /// A request for this subject signed by `key_pem` (made by [`new_key`]), as PEM.
     pub fn request(&self, key_pem: &str) -> Result<String, Error> {
         let fail = |e: rcgen::Error| Error::Sign { what: "certificate request", reason: e.to_string() };
         let key = crate::key::parse_key(&self.common_name, key_pem)?;
         let mut params = CertificateParams::default();
         let mut subject = DistinguishedName::new();
-        subject.push(DnType::OrganizationName, self.organization.clone());
+        if !self.organization.is_empty() {
+            subject.push(DnType::OrganizationName, self.organization.clone());
+        }
         subject.push(DnType::CommonName, self.common_name.clone());
         params.distinguished_name = subject;
         for name in &self.dns_names {

@@ -223,3 +223,26 @@ fn rustls_accepts_what_we_issue() {
     clients.verify_client_cert(&client, &[], rustls_pki_types::UnixTime::now()).unwrap();
     assert!(clients.verify_client_cert(&cert, &[], rustls_pki_types::UnixTime::now()).is_err());
 }
+
+#[test]
+fn a_certificate_renewed_by_hand_says_the_same_with_another_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let before = Pki::load_or_create(dir.path(), &names(), start()).unwrap();
+    let later = start() + DAY * 30;
+    for (name, ..) in LEAVES {
+        Pki::renew(dir.path(), name, later).unwrap();
+    }
+    let after = Pki::load_or_create(dir.path(), &names(), later).unwrap();
+    for (old, new) in [
+        (&before.apiserver, &after.apiserver),
+        (&before.apiserver_kubelet_client, &after.apiserver_kubelet_client),
+        (&before.front_proxy_client, &after.front_proxy_client),
+    ] {
+        let [old, new] = [old, new].map(|issued| Certificate::from_pem(&issued.cert_pem).unwrap());
+        assert_eq!(new.not_after, old.not_after + DAY * 30);
+        assert_ne!(new.public_key, old.public_key);
+        let says = |c: &Certificate| (c.subject.clone(), c.dns_names.clone(), c.ips.clone());
+        assert_eq!(says(&new), says(&old));
+    }
+    assert!(Pki::renew(dir.path(), "ca", later).is_err());
+}
