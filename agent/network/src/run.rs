@@ -3,9 +3,9 @@
 //! Woken by: a change of a Node's addresses or pod ranges; the kernel's word that a link, address or route changed; a
 //! failed round's pause; the audit period; shutdown. Reads: the newest Node objects and the kernel's routes. Writes: the
 //! CNI configuration, routes of our own protocol number, the nftables table `windlass-network`, a few sysctls, and a
-//! Warning event on this node for each other node whose pods it cannot reach. Promises: nothing happens before every
-//! Node was seen once, so a restart takes no route away; what others made is never changed; shutdown leaves everything
-//! in place, because pods outlive us.
+//! Warning event on this node for each other node whose pods it cannot reach. Promises: no route changes before every
+//! Node was seen once, so a restart takes none away; where the API server shows us no other Node, our own pods have their network all the
+//! same; what others made is never changed; shutdown leaves everything in place, because pods outlive us.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -74,17 +74,19 @@ enum RoundError {
     Late,
 }
 
-/// Runs until cancelled; what it made stays.
+/// Runs until cancelled; what it made stays. `node` reads this node's own object, as every kubelet may; `client` reads all.
 ///
 /// # Errors
 /// The watch or the kernel's connection ended; the caller starts again.
 pub async fn run(
     config: Config,
+    node: Client,
     client: Client,
     supervisor: &Supervisor,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
     let mut changes = Changes::subscribe().map_err(Error::Netlink)?;
+    let mut own = mirror::<Node>(Source::all::<Node>(&node).named(&config.node));
     let mut nodes = mirror::<Node>(Source::all::<Node>(&client));
     let scope = Scope::new(supervisor, "network/", &shutdown);
     let (recorder, writer) = Recorder::new(Some(client), Some(&config.node));
@@ -94,7 +96,9 @@ pub async fn run(
         config,
         kernel: Kernel::of(Protocol::Route),
         members: BTreeMap::new(),
+        own: None,
         listed: false,
+        refused: false,
         problems: BTreeSet::new(),
         masquerade: None,
         nftables: netlink::nft::Kernel::default(),
@@ -105,6 +109,9 @@ pub async fn run(
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
+            event = own.next() => if network.take_own(event.ok_or(Error::WatchEnded)?) {
+                next = next.min(Instant::now() + GATHER);
+            },
             event = nodes.next() => if network.take(event.ok_or(Error::WatchEnded)?) {
                 next = next.min(Instant::now() + GATHER);
             },
@@ -114,13 +121,9 @@ pub async fn run(
             }
             () = sleep_until(next) => {
                 let audit = next + AUDIT_PERIOD;
-                if !network.listed {
-                    next = Instant::now() + AUDIT_PERIOD;
-                    continue;
-                }
                 let round = tokio::select! {
                     () = shutdown.cancelled() => return Ok(()),
-                    round = timeout(ROUND, network.round()) => round.unwrap_or(Err(RoundError::Late)),
+                    round = timeout(ROUND, network.any_round()) => round.unwrap_or(Err(RoundError::Late)),
                 };
                 match round {
                     Ok(()) => {
@@ -142,7 +145,12 @@ struct Network {
     recorder: Recorder,
     kernel: Kernel,
     members: BTreeMap<String, Member>,
+    /// This node, as it is shown to every kubelet.
+    own: Option<Member>,
+    /// Every Node was seen once.
     listed: bool,
+    /// The API server does not show us the others.
+    refused: bool,
     /// Reported already.
     problems: BTreeSet<Problem>,
     /// Applied, and when.
@@ -161,8 +169,44 @@ impl Network {
             }
             Event::Gone(gone) => self.members.remove(&*gone.key.name).is_some(),
             Event::Synced => !std::mem::replace(&mut self.listed, true),
+            Event::Failed(error) if !self.listed && error.refusal().is_some() => {
+                let first = !std::mem::replace(&mut self.refused, true);
+                if first {
+                    let why = error.refusal().unwrap_or_default();
+                    tracing::warn!(why, "other nodes are not known: their pods cannot be reached");
+                }
+                first
+            }
             Event::Unreadable(_) | Event::Failed(_) => false,
         }
+    }
+
+    fn take_own(&mut self, event: Event<Node>) -> bool {
+        match event {
+            Event::Set(_, node) => {
+                let member = Some(Member::of(&node));
+                std::mem::replace(&mut self.own, member.clone()) != member
+            }
+            Event::Gone(_) => self.own.take().is_some(),
+            Event::Synced | Event::Unreadable(_) | Event::Failed(_) => false,
+        }
+    }
+
+    /// A whole round where every Node is known, and what can be done for our own pods where they are not.
+    async fn any_round(&mut self) -> Result<(), RoundError> {
+        if self.listed {
+            return self.round().await;
+        }
+        let own = self.own.as_ref().map(|member| member.pod_cidrs.clone()).unwrap_or_default();
+        if own.is_empty() {
+            return Ok(());
+        }
+        self.sysctls(&own).await;
+        // Else the whole round does it in a moment, which knows what lies next to us.
+        if self.refused {
+            self.masquerade(&own, &Plan::default()).await?;
+        }
+        self.conflist(&own)
     }
 
     async fn round(&mut self) -> Result<(), RoundError> {
@@ -180,15 +224,9 @@ impl Network {
             }
         }
         if !own.is_empty() {
-            if !self.sysctls_warned {
-                sysctl::load_bridge_filter().await;
-            }
-            self.sysctls(&own);
+            self.sysctls(&own).await;
             self.masquerade(&own, &plan).await?;
-            // Last: with it the runtime says that the network is ready.
-            if conflist::write(&self.config, &own)? {
-                tracing::info!(cidrs = ?own, "CNI configuration written");
-            }
+            self.conflist(&own)?;
         }
         self.report(&plan);
         match failure {
@@ -197,7 +235,18 @@ impl Network {
         }
     }
 
-    fn sysctls(&mut self, own: &[IpNet]) {
+    /// Comes last: with it the runtime says that the network is ready.
+    fn conflist(&self, own: &[IpNet]) -> Result<(), RoundError> {
+        if conflist::write(&self.config, own)? {
+            tracing::info!(cidrs = ?own, "CNI configuration written");
+        }
+        Ok(())
+    }
+
+    async fn sysctls(&mut self, own: &[IpNet]) {
+        if !self.sysctls_warned {
+            sysctl::load_bridge_filter().await;
+        }
         let failures = sysctl::set(
             own.iter().any(|cidr| cidr.addr().is_ipv4()),
             own.iter().any(|cidr| cidr.addr().is_ipv6()),

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use pki::kubeconfig::Credentials;
 use pki::request::Subject;
 use pki::{Certificate, Kubeconfig, files};
+use std::path::Path;
 use std::time::Duration;
 use supervise::{Backoff, chain};
 use tokio_util::sync::CancellationToken;
@@ -102,7 +103,15 @@ pub(crate) async fn client(node: &str, files: &Files) -> Result<kube::Client, Er
 }
 
 pub(crate) async fn client_of(kubeconfig: &str) -> Result<kube::Client, String> {
-    let parsed = kube::config::Kubeconfig::from_yaml(kubeconfig).map_err(|e| e.to_string())?;
+    client_of_parsed(kube::config::Kubeconfig::from_yaml(kubeconfig).map_err(|e| e.to_string())?).await
+}
+
+/// The same of a file, whose relative paths are beside it.
+pub(crate) async fn client_of_file(path: &Path) -> Result<kube::Client, String> {
+    client_of_parsed(kube::config::Kubeconfig::read_from(path).map_err(|e| e.to_string())?).await
+}
+
+async fn client_of_parsed(parsed: kube::config::Kubeconfig) -> Result<kube::Client, String> {
     let options = kube::config::KubeConfigOptions::default();
     let config = kube::Config::from_custom_kubeconfig(parsed, &options).await.map_err(|e| e.to_string())?;
     kube::Client::try_from(config).map_err(|e| e.to_string())
@@ -173,6 +182,7 @@ async fn obtain(config: &Config, server: &str, files: &Files) -> Result<(), Erro
         .await
         .map_err(|source| Error::Certificate { node: node.clone(), source: Box::new(source) })?;
     log_new(&pair.certificate);
+    files.forget_parts();
     files.write_kubeconfig(server, &authority, &subject.common_name).map_err(wrap)
 }
 
@@ -182,4 +192,4 @@ fn log_new(certificate: &Certificate) {
 
 #[cfg(test)]
 #[allow(clippy::disallowed_methods, reason = "a test sees how what it spawns ends")]
-mod tests;
+pub(crate) mod tests;

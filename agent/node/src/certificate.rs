@@ -93,8 +93,14 @@ pub(crate) async fn obtain(
     let pair = match asked.and_then(|answer| usable(&name, &answer, &key_pem, subject)) {
         Ok(pair) => pair,
         Err(error) => {
-            if !matches!(error, Error::Api { .. } | Error::Watch { .. }) {
-                // This request is spent: the next attempt makes another one, with another key.
+            let spent = match (role, &error) {
+                (_, Error::Api { .. } | Error::Watch { .. }) => false,
+                // A person may have to look at it: it is waited for as long as it is there, and made again as it was.
+                (Role::Part(_), Error::Unanswered { .. }) => false,
+                _ => true,
+            };
+            if spent {
+                // The next attempt makes another one, with another key.
                 files.forget_pending_key(role);
             }
             return Err(error);
@@ -113,6 +119,7 @@ fn signing_request(
     let (signer, usage, prefix) = match role {
         Role::Client => (Signer::ApiServerClientKubelet, "client auth", "node-csr"),
         Role::Serving => (Signer::KubeletServing, "server auth", "node-serving-csr"),
+        Role::Part(_) => (Signer::ApiServerClient, "client auth", "node-part-csr"),
     };
     // The signature in a request is random: the name must follow from the key and what is asked for alone.
     let asked = format!("{}{subject:?}", pki::request::key_digest(key_pem)?);

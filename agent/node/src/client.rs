@@ -1,26 +1,49 @@
 //! A client that changes its certificate without its users noticing.
 //!
 //! `kube` fixes a client's identity when it is made. Tasks are given one client for life, whose requests pass through
-//! the newest one made from the renewed certificate.
+//! the newest one made from the renewed certificate; while there is none yet they wait, and fail with the reason once it is known that
+//! there will be none.
 
+use ::client::credentials::Missing;
 use futures::future::BoxFuture;
 use http::{Request, Response};
 use kube::client::Body;
-use std::sync::{Arc, PoisonError, RwLock};
 use std::task::{Context, Poll};
+use tokio::sync::watch;
 
-/// Changes the client behind [`renewable`].
+/// What requests pass through.
 #[derive(Clone)]
-pub(crate) struct Slot(Arc<RwLock<kube::Client>>);
+enum Held {
+    Client(kube::Client),
+    /// Credentials are on their way.
+    Awaited,
+    Missing(String),
+}
+
+/// Changes the client behind [`renewable`] or [`awaited`].
+#[derive(Clone)]
+pub(crate) struct Slot(watch::Sender<Held>);
 
 impl Slot {
     /// Lets all requests from now on pass through `client`.
     pub(crate) fn replace(&self, client: kube::Client) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = client;
+        self.0.send_replace(Held::Client(client));
     }
 
-    fn current(&self) -> kube::Client {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    /// Lets all requests from now on fail for `reason`.
+    pub(crate) fn miss(&self, reason: &str) {
+        self.0.send_replace(Held::Missing(reason.to_owned()));
+    }
+
+    async fn current(&self) -> Result<kube::Client, Missing> {
+        let mut held = self.0.subscribe();
+        let known = held.wait_for(|held| !matches!(held, Held::Awaited)).await;
+        match known.as_deref() {
+            Ok(Held::Client(client)) => Ok(client.clone()),
+            Ok(Held::Missing(reason)) => Err(Missing(reason.clone())),
+            // The slot itself keeps the channel open.
+            Ok(Held::Awaited) | Err(_) => Err(Missing("no credentials".to_owned())),
+        }
     }
 }
 
@@ -28,24 +51,31 @@ impl Slot {
 #[must_use]
 pub(crate) fn renewable(first: kube::Client) -> (kube::Client, Slot) {
     let namespace = first.default_namespace().to_owned();
-    let slot = Slot(Arc::new(RwLock::new(first)));
+    let slot = Slot(watch::Sender::new(Held::Client(first)));
     (kube::Client::new(Through(slot.clone()), namespace), slot)
+}
+
+/// The same without a first client: requests wait until the slot is told.
+#[must_use]
+pub(crate) fn awaited() -> (kube::Client, Slot) {
+    let slot = Slot(watch::Sender::new(Held::Awaited));
+    (kube::Client::new(Through(slot.clone()), "default"), slot)
 }
 
 struct Through(Slot);
 
 impl tower::Service<Request<Body>> for Through {
     type Response = Response<Body>;
-    type Error = kube::Error;
-    type Future = BoxFuture<'static, Result<Response<Body>, kube::Error>>;
+    type Error = tower::BoxError;
+    type Future = BoxFuture<'static, Result<Response<Body>, tower::BoxError>>;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), kube::Error>> {
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), tower::BoxError>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let client = self.0.current();
-        Box::pin(async move { client.send(request).await })
+        let slot = self.0.clone();
+        Box::pin(async move { Ok(slot.current().await?.send(request).await?) })
     }
 }
 
@@ -53,6 +83,7 @@ impl tower::Service<Request<Body>> for Through {
 mod tests {
     use super::*;
     use std::convert::Infallible;
+    use std::error::Error as _;
 
     fn answering(text: &'static str) -> kube::Client {
         let service = tower::service_fn(move |_: Request<Body>| async move {
@@ -61,12 +92,29 @@ mod tests {
         kube::Client::new(service, "default")
     }
 
+    async fn ask(client: &kube::Client) -> Result<String, kube::Error> {
+        client.request_text(Request::get("/version").body(Vec::new()).unwrap()).await
+    }
+
     #[tokio::test]
     async fn requests_pass_through_the_newest_client() {
         let (client, slot) = renewable(answering("old"));
-        let ask = || client.request_text(Request::get("/version").body(Vec::new()).unwrap());
-        assert_eq!(ask().await.unwrap(), "old");
+        assert_eq!(ask(&client).await.unwrap(), "old");
         slot.replace(answering("new"));
-        assert_eq!(ask().await.unwrap(), "new");
+        assert_eq!(ask(&client).await.unwrap(), "new");
+    }
+
+    #[tokio::test]
+    async fn requests_wait_for_credentials_and_are_told_what_is_missing() {
+        let (client, slot) = awaited();
+        let (told, ()) = tokio::join!(ask(&client), async {
+            tokio::task::yield_now().await;
+            slot.miss("no credentials of the proxy");
+        });
+        let error = told.unwrap_err();
+        let missing = error.source().and_then(|source| source.downcast_ref::<Missing>());
+        assert_eq!(missing, Some(&Missing("no credentials of the proxy".to_owned())));
+        slot.replace(answering("here"));
+        assert_eq!(ask(&client).await.unwrap(), "here");
     }
 }

@@ -3,6 +3,7 @@
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Taint;
 use pki::bootstrap::JoinToken;
+use pki::part::NodePart;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -17,6 +18,8 @@ pub struct Config {
     pub server: Option<String>,
     /// Lets a machine without credentials join.
     pub token: Option<JoinToken>,
+    /// Kubeconfigs of parts of the node; a part without one gets a certificate of its own.
+    pub part_kubeconfigs: BTreeMap<NodePart, PathBuf>,
     /// `metadata.name` of the Node.
     pub node_name: String,
     /// The machine's addresses, the primary one first; at least one.
@@ -68,6 +71,7 @@ impl Config {
         Self {
             server: None,
             token: None,
+            part_kubeconfigs: BTreeMap::new(),
             node_name: node_name.to_owned(),
             node_ips,
             data_dir: "/var/lib/windlass".into(),

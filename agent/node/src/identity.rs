@@ -4,9 +4,11 @@
 //! - `pki/client-ca.crt`: the cluster's authority, which signs those who may talk to the kubelet
 //! - `pki/kubelet-client-current.pem`, `pki/kubelet-server-current.pem`: certificate and key in one file, as upstream's
 //!   kubelet keeps them, so that a renewal is one rename
+//! - `pki/PART-client-current.pem`, `PART.kubeconfig`: the same of the node's other parts, which speak as themselves
 //! - `pki/kubelet-client.key.new`, `pki/kubelet-server.key.new`: the key of a certificate that is asked for
 
 use pki::kubeconfig::Credentials;
+use pki::part::NodePart;
 use pki::{Certificate, Kubeconfig, files, pem};
 use std::path::{Path, PathBuf};
 
@@ -52,13 +54,35 @@ impl KeyPair {
     }
 }
 
-/// Which of the two certificates.
+/// Which certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// The agent as a client of the API server.
+    /// The kubelet as a client of the API server.
     Client,
     /// The kubelet's HTTPS port.
     Serving,
+    /// Another part of the node as a client of the API server.
+    Part(NodePart),
+}
+
+fn forget(path: &Path) {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            tracing::warn!(path = %path.display(), error = %error, "remove a used file");
+        }
+        _ => {}
+    }
+}
+
+impl Role {
+    /// What its files' names begin with.
+    fn prefix(self) -> String {
+        match self {
+            Self::Client => "kubelet-client".to_owned(),
+            Self::Serving => "kubelet-server".to_owned(),
+            Self::Part(part) => format!("{}-client", part.name()),
+        }
+    }
 }
 
 impl Files {
@@ -94,10 +118,7 @@ impl Files {
     /// The current certificate and key of a role.
     #[must_use]
     pub fn pair(&self, role: Role) -> PathBuf {
-        self.pki.join(match role {
-            Role::Client => "kubelet-client-current.pem",
-            Role::Serving => "kubelet-server-current.pem",
-        })
+        self.pki.join(format!("{}-current.pem", role.prefix()))
     }
 
     /// Reads the current certificate and key of a role. A file that does not parse counts as none: it is replaced.
@@ -135,20 +156,31 @@ impl Files {
 
     /// Forgets that key.
     pub fn forget_pending_key(&self, role: Role) {
-        let path = self.pending_path(role);
-        match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                tracing::warn!(path = %path.display(), error = %error, "remove used key");
-            }
-            _ => {}
+        forget(&self.pending_path(role));
+    }
+
+    /// Forgets the parts' certificates: the cluster is another one.
+    pub fn forget_parts(&self) {
+        for part in NodePart::ALL {
+            forget(&self.pair(Role::Part(part)));
+            self.forget_pending_key(Role::Part(part));
         }
     }
 
     fn pending_path(&self, role: Role) -> PathBuf {
-        self.pki.join(match role {
-            Role::Client => "kubelet-client.key.new",
-            Role::Serving => "kubelet-server.key.new",
-        })
+        self.pki.join(format!("{}.key.new", role.prefix()))
+    }
+
+    /// Writes a part's kubeconfig: the node's with the part's own certificate. Gives where it is.
+    pub fn write_part_kubeconfig(&self, part: NodePart) -> Result<PathBuf, pki::Error> {
+        let node = Kubeconfig::read(&self.kubeconfig)?;
+        let cluster = node.cluster()?;
+        let own = self.pair(Role::Part(part)).to_string_lossy().into_owned();
+        let path = self.kubeconfig.with_file_name(format!("{}.kubeconfig", part.name()));
+        let credentials = Credentials::CertificateFile(own);
+        Kubeconfig::new("kubernetes", &cluster.server, &cluster.authority_pem()?, part.user(), credentials)
+            .write(&path)?;
+        Ok(path)
     }
 
     /// Writes the kubeconfig for `server`, whose authority is `ca_pem`, and the authority itself.

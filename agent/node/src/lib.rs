@@ -3,7 +3,9 @@
 //! - [`config`]: an agent's settings; [`address`]: the machine's own address when they do not say
 //! - [`bootstrap`]: from a join token to credentials of our own; [`cluster_info`]: what a cluster says before it knows us
 //! - [`certificate`]: a certificate through the API (`certificates.k8s.io`); [`identity`]: the files they are kept in
+//! - [`authorities`]: follows the cluster's authorities
 //! - [`rotation`]: renews them; [`client`]: a client that changes its certificate without its users noticing
+//! - [`parts`]: credentials of network, DNS and proxy, which speak as themselves
 //! - [`tasks`]: network, DNS and proxy, each as a task; [`kubelet_alone`]: a kubelet that is a program of its own
 //! - [`kubelet_parts`]: the kubelet's settings and its parts together
 //! - [`mod@run`]: the list of tasks, which the crate `supervise` keeps running
@@ -11,6 +13,7 @@
 #![warn(unreachable_pub)]
 
 pub mod address;
+mod authorities;
 mod bootstrap;
 mod certificate;
 mod client;
@@ -19,6 +22,7 @@ pub mod config;
 pub mod identity;
 pub mod kubelet_alone;
 mod kubelet_parts;
+mod parts;
 mod rotation;
 mod run;
 pub mod tasks;

@@ -6,6 +6,7 @@
 //! own making; a failed renewal is tried again with backoff; users of the client and of the serving certificate get the
 //! new one without a restart.
 
+use crate::authorities;
 use crate::bootstrap;
 use crate::certificate;
 use crate::client::Slot;
@@ -19,15 +20,15 @@ use supervise::{Backoff, chain};
 
 /// First and longest pause after a failed renewal.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
-/// The longest sleep before the clock is read again: a suspended machine's timers stand still.
-pub(crate) const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
+/// The longest sleep before the clock is read again: a suspended machine's timers stand still, and authorities change.
+pub(crate) const LONGEST_SLEEP: Duration = authorities::PERIOD;
 
 /// Keeps the client certificate young; never returns.
 pub(crate) async fn client(node: &str, files: &Files, client: &kube::Client, slot: &Slot) {
     let subject = Subject::node(node);
     loop {
         let current = files.read_pair(Role::Client).ok().flatten();
-        until_due(current.as_ref().map(|pair| &pair.certificate)).await;
+        until_due(current.as_ref().map(|pair| &pair.certificate), files).await;
         let renewed = obtain_with_backoff(client, files, Role::Client, &subject).await;
         match bootstrap::client(node, files).await {
             Ok(fresh) => slot.replace(fresh),
@@ -43,7 +44,7 @@ pub(crate) async fn serving(node: &str, ips: &[IpAddr], files: &Files, client: &
     loop {
         let current = files.read_pair(Role::Serving).ok().flatten();
         let good = current.as_ref().map(|p| &p.certificate).filter(|c| serves(c, &subject) && is_signed(c));
-        until_due(good).await;
+        until_due(good, files).await;
         let renewed = obtain_with_backoff(client, files, Role::Serving, &subject).await;
         tracing::info!(until = %renewed.certificate.not_after, "got a serving certificate");
     }
@@ -83,10 +84,13 @@ fn serves(certificate: &Certificate, subject: &Subject) -> bool {
         && subject.ips.iter().all(|ip| certificate.ips.contains(ip))
 }
 
-/// Sleeps until a certificate is due; not at all without one.
-async fn until_due(certificate: Option<&Certificate>) {
+/// Sleeps until a certificate is due, or its authority was replaced; not at all without one.
+pub(crate) async fn until_due(certificate: Option<&Certificate>, files: &Files) {
     let Some(certificate) = certificate else { return };
     while let Some(left) = time_left(certificate, Timestamp::now()) {
+        if authorities::is_replaced(certificate, files) {
+            return;
+        }
         tokio::time::sleep(left.min(LONGEST_SLEEP)).await;
     }
 }

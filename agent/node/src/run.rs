@@ -7,10 +7,12 @@ use crate::bootstrap;
 use crate::client::{self, Slot};
 use crate::config::{Config, check_node_name};
 use crate::identity::Files;
-use crate::{cluster_info, kubelet_parts, rotation, tasks};
+use crate::parts::Parts;
+use crate::{authorities, cluster_info, kubelet_parts, rotation, tasks};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use supervise::{Supervisor, Task, TaskError, chain};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// Why the agent does not start.
@@ -106,7 +108,20 @@ fn cluster_tasks(
     supervisor: &Supervisor,
 ) -> Vec<Task> {
     let files = Arc::new(files);
-    vec![
+    let changed = watch::Sender::new(());
+    let parts = Parts::new(config, &files, &client, &changed.subscribe());
+    let mut tasks = parts.tasks;
+    tasks.extend([
+        {
+            let (config, files, slot) = (config.clone(), files.clone(), slot.clone());
+            Task::new("authorities", move |token| {
+                let (config, files) = (config.clone(), files.clone());
+                let (slot, changed) = (slot.clone(), changed.clone());
+                until(token, async move {
+                    authorities::follow(&config.node_name, &files, &slot, &changed).await;
+                })
+            })
+        },
         {
             let (config, client, files) = (config.clone(), client.clone(), files.clone());
             Task::new("client-certificate", move |token| {
@@ -126,10 +141,11 @@ fn cluster_tasks(
                 })
             })
         },
-        tasks::network(network, client.clone(), supervisor),
-        tasks::dns(dns_settings(config), client.clone(), supervisor),
-        tasks::proxy(proxy_settings(config), client, supervisor),
-    ]
+        tasks::network(network, client, parts.network, supervisor),
+        tasks::dns(dns_settings(config), parts.dns, supervisor),
+        tasks::proxy(proxy_settings(config), parts.proxy, supervisor),
+    ]);
+    tasks
 }
 
 fn dns_settings(config: &Config) -> dns::Config {

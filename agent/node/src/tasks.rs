@@ -3,13 +3,19 @@
 
 use supervise::{Supervisor, Task};
 
-/// The pod network.
+/// The pod network: `node` reads the node's own object, `client` those of others.
 #[must_use]
-pub fn network(settings: network::Config, client: kube::Client, supervisor: &Supervisor) -> Task {
+pub fn network(
+    settings: network::Config,
+    node: kube::Client,
+    client: kube::Client,
+    supervisor: &Supervisor,
+) -> Task {
     let supervisor = supervisor.clone();
     Task::new("network", move |token| {
-        let (client, settings, supervisor) = (client.clone(), settings.clone(), supervisor.clone());
-        async move { Ok(network::run(settings, client, &supervisor, token).await?) }
+        let (node, client) = (node.clone(), client.clone());
+        let (settings, supervisor) = (settings.clone(), supervisor.clone());
+        async move { Ok(network::run(settings, node, client, &supervisor, token).await?) }
     })
 }
 

@@ -2,8 +2,8 @@
 //!
 //! - for each service with a `healthCheckNodePort`: whether a ready endpoint is on this node, in upstream's words
 //!   (`pkg/proxy/healthcheck/service_health.go`);
-//! - `/healthz` and `/livez` of the proxy itself: healthy unless a change waits for longer than [`PATIENCE`]; `/healthz` also asks
-//!   whether the node may get traffic at all;
+//! - `/healthz` and `/livez` of the proxy itself: healthy unless a change waits for longer than [`PATIENCE`], or the API server never showed us
+//!   any service because we lack the credentials; `/healthz` also asks whether the node may get traffic at all;
 //! - `/proxyMode`, for this machine only.
 
 use crate::apply::ServiceName;
@@ -34,7 +34,7 @@ const LONGEST_CONNECTION: Duration = Duration::from_secs(30);
 const MODE: &str = "nftables";
 
 /// How the proxy is.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Status {
     /// The last time everything known was in the kernel.
     pub(crate) updated: Timestamp,
@@ -42,11 +42,13 @@ pub(crate) struct Status {
     pub(crate) waiting: Option<Instant>,
     /// Whether the node shall get traffic from outside.
     pub(crate) eligible: bool,
+    /// Why the API server does not show us services.
+    pub(crate) refused: Option<String>,
 }
 
 impl Status {
     fn healthy(&self) -> bool {
-        self.waiting.is_none_or(|since| since.elapsed() < PATIENCE)
+        self.refused.is_none() && self.waiting.is_none_or(|since| since.elapsed() < PATIENCE)
     }
 }
 
@@ -64,7 +66,7 @@ pub(crate) struct Health {
 
 impl Health {
     pub(crate) fn new(supervisor: &Supervisor) -> Self {
-        let status = Status { updated: Timestamp::now(), waiting: None, eligible: true };
+        let status = Status { updated: Timestamp::now(), waiting: None, eligible: true, refused: None };
         let listening = Work::new(supervisor, "proxy/health");
         let serving = Work::new(supervisor, "proxy/health/connection");
         Self {
@@ -88,7 +90,7 @@ impl Health {
                 Ok(listener) => {
                     let status = self.status.subscribe();
                     let answer = move |path: &str| {
-                        let status = *status.borrow();
+                        let status = status.borrow().clone();
                         if own { about_proxy(path, &status) } else { about_mode(path, &status) }
                     };
                     self.listening.spawn(serve(
@@ -209,6 +211,9 @@ struct ProxyHealth {
     #[serde(skip_serializing_if = "Option::is_none")]
     node_eligible: Option<bool>,
     healthy: bool,
+    /// Not upstream's, whose proxy ends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<String>,
     status: BTreeMap<&'static str, FamilyHealth>,
 }
 
@@ -233,6 +238,7 @@ fn about_proxy(path: &str, status: &Status) -> HttpResponse {
         current_time: now,
         node_eligible,
         healthy,
+        message: status.refused.clone(),
         status: BTreeMap::from([("IPv4", family()), ("IPv6", family())]),
     };
     // a plain structure of strings and booleans always becomes JSON
@@ -246,7 +252,10 @@ fn about_mode(path: &str, status: &Status) -> HttpResponse {
         "/healthz" if status.healthy() => {
             respond(StatusCode::OK, "text/plain; charset=utf-8", "ok".to_owned())
         }
-        "/healthz" => respond(code(false), "text/plain; charset=utf-8", "a change waits too long".to_owned()),
+        "/healthz" => {
+            let why = status.refused.clone().unwrap_or_else(|| "a change waits too long".to_owned());
+            respond(code(false), "text/plain; charset=utf-8", why)
+        }
         _ => not_found(),
     }
 }
@@ -277,7 +286,8 @@ mod tests {
 
     #[tokio::test]
     async fn the_proxy_is_unhealthy_when_a_change_waits_and_ineligible_only_for_healthz() {
-        let mut status = Status { updated: Timestamp::UNIX_EPOCH, waiting: None, eligible: true };
+        let mut status =
+            Status { updated: Timestamp::UNIX_EPOCH, waiting: None, eligible: true, refused: None };
         assert_eq!(body(about_proxy("/healthz", &status)).await.0, 200);
         assert!(
             body(about_proxy("/healthz", &status)).await.1.contains("\"nodeEligible\":true,\"healthy\":true")
@@ -290,6 +300,20 @@ mod tests {
         assert_eq!((code, text.contains("1970-01-01")), (503, true));
         assert_eq!(body(about_proxy("/other", &status)).await.0, 404);
         assert_eq!(body(about_mode("/proxyMode", &status)).await, (200, "nftables".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn a_proxy_without_credentials_says_so() {
+        let refused = Some("no credentials of the proxy".to_owned());
+        let status = Status { updated: Timestamp::UNIX_EPOCH, waiting: None, eligible: true, refused };
+        for path in ["/healthz", "/livez"] {
+            let (code, text) = body(about_proxy(path, &status)).await;
+            assert!(code == 503 && text.contains("\"message\":\"no credentials of the proxy\""), "{text}");
+        }
+        assert_eq!(
+            body(about_mode("/healthz", &status)).await,
+            (503, "no credentials of the proxy".to_owned())
+        );
     }
 
     async fn ask(port: u16) -> Option<String> {

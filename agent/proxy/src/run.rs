@@ -154,7 +154,8 @@ impl Proxy {
                 self.listed.2 = true;
                 return;
             }
-            Event::Unreadable(_) | Event::Failed(_) => return,
+            Event::Failed(error) => return self.failed(&error),
+            Event::Unreadable(_) => return,
         };
         let zone = node.as_ref().and_then(|n| n.metadata.labels.as_ref()?.get(ZONE).cloned());
         let stays = node.as_ref().is_some_and(|node| {
@@ -167,12 +168,22 @@ impl Proxy {
         }
     }
 
+    /// Until everything was shown once, those who ask how we are learn that we may not see it.
+    fn failed(&self, error: &client::Error) {
+        if self.listed != (true, true, true)
+            && let Some(why) = error.refusal()
+        {
+            self.health.set(|status| status.refused = Some(why));
+        }
+    }
+
     fn service(&mut self, event: Event<Service>) {
         match event {
             Event::Set(key, service) => self.set_service(name(&key), Some(&service)),
             Event::Gone(gone) => self.set_service(name(&gone.key), None),
             Event::Synced => self.listed.0 = true,
-            Event::Unreadable(_) | Event::Failed(_) => {}
+            Event::Failed(error) => self.failed(&error),
+            Event::Unreadable(_) => {}
         }
     }
 
@@ -196,7 +207,8 @@ impl Proxy {
             Event::Set(key, slice) => self.set_slice(&name(&key), Some(&slice)),
             Event::Gone(gone) => self.set_slice(&name(&gone.key), None),
             Event::Synced => self.listed.1 = true,
-            Event::Unreadable(_) | Event::Failed(_) => {}
+            Event::Failed(error) => self.failed(&error),
+            Event::Unreadable(_) => {}
         }
     }
 
@@ -247,6 +259,7 @@ impl Proxy {
         if self.listed != (true, true, true) {
             return Ok(());
         }
+        self.health.set(|status| status.refused = None);
         let dirty = std::mem::take(&mut self.dirty);
         match self.applier.apply(&self.state, &dirty).await {
             Ok(applied) => {

@@ -14,13 +14,15 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 
-struct Cluster {
-    pki: Pki,
-    token: BootstrapToken,
-    requests: Mutex<BTreeMap<String, Value>>,
-    verdict: Mutex<&'static str>,
-    log: Mutex<Vec<String>>,
-    server: Mutex<String>,
+pub(crate) struct Cluster {
+    pub(crate) pki: Pki,
+    pub(crate) token: BootstrapToken,
+    pub(crate) requests: Mutex<BTreeMap<String, Value>>,
+    pub(crate) verdict: Mutex<&'static str>,
+    pub(crate) log: Mutex<Vec<String>>,
+    pub(crate) server: Mutex<String>,
+    /// The authorities it names, where not its own.
+    pub(crate) published: Mutex<Option<String>>,
 }
 
 impl Cluster {
@@ -35,7 +37,7 @@ impl Cluster {
         self.log.lock().unwrap().push(format!("{method} {path} {authorization}"));
         if path == "/api/v1/namespaces/kube-public/configmaps/cluster-info" {
             let server = self.server.lock().unwrap().clone();
-            let ca = self.pki.ca.cert_pem();
+            let ca = self.published.lock().unwrap().clone().unwrap_or_else(|| self.pki.ca.cert_pem());
             let info = Kubeconfig::new("", &server, &ca, "", Credentials::Anonymous).to_yaml().unwrap();
             let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "cluster-info"},
                 "data": {"kubeconfig": info}});
@@ -49,6 +51,8 @@ impl Cluster {
         const CSRS: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
         match (method, path.strip_prefix(CSRS)) {
             ("POST", Some("")) => self.create(serde_json::from_slice(body).unwrap()),
+            // a watch in which nothing happens, and which ends
+            ("GET", Some("")) if query.contains("watch=") => (StatusCode::OK, Value::Null),
             ("GET", Some("")) => {
                 let requests = self.requests.lock().unwrap();
                 let items: Vec<&Value> = requests
@@ -97,7 +101,7 @@ fn failure(reason: &str, code: u16) -> Value {
 }
 
 /// A cluster on a loopback port, served until the test's runtime ends.
-async fn cluster() -> Arc<Cluster> {
+pub(crate) async fn cluster() -> Arc<Cluster> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let dir = tempfile::tempdir().unwrap();
     let names = ClusterNames::of("cluster.local", "10.96.0.1".parse().unwrap(), &[]);
@@ -118,6 +122,7 @@ async fn cluster() -> Arc<Cluster> {
         requests: Mutex::default(),
         verdict: Mutex::new("approve"),
         log: Mutex::default(),
+        published: Mutex::default(),
         server: Mutex::new(format!("https://{}", listener.local_addr().unwrap())),
     });
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
@@ -140,7 +145,10 @@ async fn cluster() -> Arc<Cluster> {
                         let (path, query) = (parts.uri.path(), parts.uri.query().unwrap_or_default());
                         let (status, answer) =
                             cluster.answer(parts.method.as_str(), path, query, &who, &body);
-                        let bytes = Bytes::from(serde_json::to_vec(&answer).unwrap());
+                        let bytes = match answer.is_null() {
+                            true => Bytes::new(),
+                            false => Bytes::from(serde_json::to_vec(&answer).unwrap()),
+                        };
                         let built =
                             Response::builder().status(status).header("content-type", "application/json");
                         Ok::<_, Infallible>(built.body(Full::new(bytes)).unwrap())
@@ -154,7 +162,7 @@ async fn cluster() -> Arc<Cluster> {
     cluster
 }
 
-fn config(dir: &std::path::Path, token: Option<JoinToken>) -> Config {
+pub(crate) fn config(dir: &Path, token: Option<JoinToken>) -> Config {
     Config { data_dir: dir.to_owned(), token, ..Config::new("n1", vec!["192.0.2.1".parse().unwrap()]) }
 }
 

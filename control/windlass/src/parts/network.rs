@@ -9,7 +9,7 @@ use ipnet::IpNet;
 pub(crate) async fn run(flags: Flags) -> anyhow::Result<()> {
     let settings = settings(&flags)?;
     let client = kubeconfig::of_flags(&flags, None).await?;
-    alone::run(|supervisor| vec![node::tasks::network(settings, client, supervisor)]).await
+    alone::run(|supervisor| vec![node::tasks::network(settings, client.clone(), client, supervisor)]).await
 }
 
 fn settings(flags: &Flags) -> anyhow::Result<network::Config> {
