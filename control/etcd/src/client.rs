@@ -9,6 +9,7 @@ use crate::v3::kv_client::KvClient;
 use crate::v3::lease_client::LeaseClient;
 use crate::v3::{self};
 use crate::watch::WatchStream;
+use parking_lot::RwLock;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -21,9 +22,9 @@ use tonic::{Response, Status};
 /// How long a connection may take to come up.
 const CONNECT: Duration = Duration::from_secs(2);
 /// How long one member may take to answer before another is asked.
-const ATTEMPT: Duration = Duration::from_secs(3);
+pub(crate) const ATTEMPT: Duration = Duration::from_secs(3);
 /// As [`ATTEMPT`], for reads of many objects.
-const LONG_ATTEMPT: Duration = Duration::from_secs(30);
+pub(crate) const LONG_ATTEMPT: Duration = Duration::from_secs(30);
 /// How long members are tried in turn: an election takes a second or two.
 const PATIENCE: Duration = Duration::from_secs(12);
 /// etcd takes pings more often than every five seconds for abuse (`--grpc-keepalive-min-time`).
@@ -67,7 +68,7 @@ struct Members {
 /// A client of all members. Cheap to clone; connects when it is first used.
 #[derive(Clone)]
 pub struct Client {
-    members: Arc<Members>,
+    members: Arc<RwLock<Arc<Members>>>,
 }
 
 /// A client whose configuration is of no use.
@@ -85,14 +86,17 @@ impl Client {
     /// # Errors
     /// For an endpoint that is no URL, and for certificates that are none.
     pub fn new(config: &Config) -> Result<Self, BadEndpoint> {
-        let all = config.endpoints.iter().map(|url| member(config, url)).collect::<Result<Vec<_>, _>>()?;
-        if all.is_empty() {
-            let source = "at least one is needed".into();
-            return Err(BadEndpoint { endpoint: String::new(), source });
-        }
-        // Clients begin with different members.
-        let first = RandomState::new().hash_one(()) as usize % all.len();
-        Ok(Self { members: Arc::new(Members { all, turn: AtomicUsize::new(first) }) })
+        Ok(Self { members: Arc::new(RwLock::new(Arc::new(Members::new(config)?))) })
+    }
+
+    /// Uses the members that `config` names now, or other certificates, from the next call on. What is under way goes on as it is.
+    ///
+    /// # Errors
+    /// As [`Client::new`]; then nothing has changed.
+    pub fn replace(&self, config: &Config) -> Result<(), BadEndpoint> {
+        let members = Arc::new(Members::new(config)?);
+        *self.members.write() = members;
+        Ok(())
     }
 
     /// Reads a range of keys.
@@ -151,23 +155,34 @@ impl Client {
     /// # Errors
     /// Why the member did not take it; the next call asks another.
     pub async fn watch(&self, create: v3::WatchCreateRequest) -> Result<WatchStream, Status> {
-        let turn = self.members.turn.load(Ordering::Relaxed);
-        let member = self.member(turn);
-        let opened = tokio::time::timeout(ATTEMPT, WatchStream::open(member.channel.clone(), create)).await;
+        let members = self.members();
+        let turn = members.turn();
+        let channel = members.member(turn).channel.clone();
+        let opened = tokio::time::timeout(ATTEMPT, WatchStream::open(channel, create)).await;
         let opened = opened.unwrap_or_else(|_| Err(Status::deadline_exceeded("the watch is not taken")));
         if let Err(status) = &opened {
-            self.move_on(turn, status.message());
+            members.move_on(turn, status.message());
         }
         opened.map(|stream| stream.of(turn))
     }
 
     /// Says that a watch failed or stands still, so that the next goes to another member.
     pub fn abandon(&self, stream: &WatchStream, why: &str) {
-        self.move_on(stream.turn, why);
+        self.members().move_on(stream.turn, why);
+    }
+
+    fn members(&self) -> Arc<Members> {
+        self.members.read().clone()
+    }
+
+    /// A way to the member whose turn it is.
+    pub(crate) fn channel(&self) -> Channel {
+        let members = self.members();
+        members.member(members.turn()).channel.clone()
     }
 
     /// Calls until a member answers, the call must not be sent again, or patience ends.
-    async fn call<T, F>(
+    pub(crate) async fn call<T, F>(
         &self,
         repeat: Repeat,
         attempt: Duration,
@@ -180,8 +195,9 @@ impl Client {
         let mut effect = Effect::None;
         let mut pauses = Backoff::new(Duration::from_millis(20), Duration::from_millis(500));
         for tried in 1.. {
-            let turn = self.members.turn.load(Ordering::Relaxed);
-            let answer = tokio::time::timeout(attempt, send(self.member(turn).channel.clone())).await;
+            let members = self.members();
+            let turn = members.turn();
+            let answer = tokio::time::timeout(attempt, send(members.member(turn).channel.clone())).await;
             let status = match answer {
                 Ok(Ok(response)) => return Ok(response.into_inner()),
                 Ok(Err(status)) => status,
@@ -191,7 +207,7 @@ impl Client {
             if verdict == Verdict::Answer {
                 return Err(Failure { status, effect, unreachable: false });
             }
-            self.move_on(turn, status.message());
+            members.move_on(turn, status.message());
             if verdict == Verdict::Lost {
                 effect = Effect::Unknown;
             }
@@ -199,26 +215,39 @@ impl Client {
             if over || (verdict == Verdict::Lost && repeat == Repeat::Unseen) {
                 return Err(Failure { status, effect, unreachable: true });
             }
-            if tried % self.members.all.len() == 0 {
+            if tried % members.all.len() == 0 {
                 pauses.pause().await;
             }
         }
         unreachable!("the loop ends by returning only")
     }
+}
+
+impl Members {
+    fn new(config: &Config) -> Result<Self, BadEndpoint> {
+        let all = config.endpoints.iter().map(|url| member(config, url)).collect::<Result<Vec<_>, _>>()?;
+        if all.is_empty() {
+            let source = "at least one is needed".into();
+            return Err(BadEndpoint { endpoint: String::new(), source });
+        }
+        // Clients begin with different members.
+        let first = RandomState::new().hash_one(()) as usize % all.len();
+        Ok(Self { all, turn: AtomicUsize::new(first) })
+    }
+
+    fn turn(&self) -> usize {
+        self.turn.load(Ordering::Relaxed)
+    }
 
     fn member(&self, turn: usize) -> &Member {
-        &self.members.all[turn % self.members.all.len()]
+        &self.all[turn % self.all.len()]
     }
 
     /// Moves on from the member of `turn`, unless somebody has.
     fn move_on(&self, turn: usize, why: &str) {
-        let moved = self.members.turn.compare_exchange(
-            turn,
-            turn.wrapping_add(1),
-            Ordering::Relaxed,
-            Ordering::Relaxed,
-        );
-        if moved.is_ok() && self.members.all.len() > 1 {
+        let moved =
+            self.turn.compare_exchange(turn, turn.wrapping_add(1), Ordering::Relaxed, Ordering::Relaxed);
+        if moved.is_ok() && self.all.len() > 1 {
             tracing::warn!(member = self.member(turn).url, why, "etcd: asking another member");
         }
     }

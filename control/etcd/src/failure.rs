@@ -34,6 +34,9 @@ pub(crate) enum Verdict {
     Lost,
 }
 
+/// What a member says that takes no proposals.
+const REFUSED: [&str; 2] = ["etcdserver: no leader", "etcdserver: rpc not supported for learner"];
+
 /// What a failed attempt means.
 pub(crate) fn judge(status: &Status) -> Verdict {
     let connecting = std::iter::successors(std::error::Error::source(status), |e| e.source())
@@ -54,8 +57,8 @@ pub(crate) fn judge(status: &Status) -> Verdict {
         // "too many requests" is said before a proposal, "database space exceeded" is an answer.
         Code::ResourceExhausted if status.message().contains("too many requests") => Verdict::NotSent,
         Code::ResourceExhausted => Verdict::Answer,
-        // A member that knows no leader refuses before it proposes.
-        Code::Unavailable if status.message() == "etcdserver: no leader" => Verdict::NotSent,
+        // A member that knows no leader, or has no vote yet, refuses before it proposes.
+        Code::Unavailable if REFUSED.contains(&status.message()) => Verdict::NotSent,
         _ => Verdict::Lost,
     }
 }
@@ -74,7 +77,9 @@ mod tests {
             Verdict::Answer
         );
         assert_eq!(judged(Code::ResourceExhausted, "etcdserver: too many requests"), Verdict::NotSent);
-        assert_eq!(judged(Code::Unavailable, "etcdserver: no leader"), Verdict::NotSent);
+        for message in REFUSED {
+            assert_eq!(judged(Code::Unavailable, message), Verdict::NotSent);
+        }
     }
 
     #[test]

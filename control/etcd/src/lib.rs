@@ -2,19 +2,26 @@
 //!
 //! - [`v3`]: messages and stubs, generated from `proto/etcd-v3.proto`
 //! - [`Config`], [`Client`]: members with their channels, and calls that move to another member when one does not answer
+//! - `cluster`: who is a member, and changing that; `snapshot`: everything a member keeps, as a file
 //! - [`Failure`]: why a call failed, and whether it may have taken effect all the same
+//! - [`bolt`], [`database`]: a member's file read, and made of what another store held
 //!
 //! The stubs are made here, as `cri-proto` makes its own: the client crates there are want `protoc` at build time, and retry in ways that a
 //! store that must not report a write wrongly cannot use.
 
 #![warn(unreachable_pub)]
 
+pub mod bolt;
 mod client;
+mod cluster;
+pub mod database;
 mod failure;
+mod snapshot;
 mod watch;
 
-pub use client::{Client, Config, Repeat};
+pub use client::{BadEndpoint, Client, Config, Repeat};
 pub use failure::{Effect, Failure};
+pub use snapshot::SnapshotError;
 pub use watch::WatchStream;
 
 /// Generated from `proto/etcd-v3.proto`.

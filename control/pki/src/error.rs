@@ -87,4 +87,10 @@ pub enum Error {
         /// What is wrong; never the token itself.
         reason: String,
     },
+    /// A sealed file could not be opened, or a file sealed.
+    #[error("open what is sealed: {reason}")]
+    Sealed {
+        /// Why not.
+        reason: &'static str,
+    },
 }

@@ -2,6 +2,7 @@
 //!
 //! - [`cluster`]: every file a control plane needs, created, completed and renewed by [`cluster::Pki::load_or_create`]
 //! - [`rotation`]: another authority in an authority's place; [`expiry`]: when certificates end
+//! - [`etcd`]: the files of an etcd member beside it; [`sealed`]: files under a key that only the operator holds
 //! - [`authority`]: a certificate authority that issues leaves and signs requests
 //! - [`certificate`]: what a certificate says, and when it must be renewed
 //! - [`request`]: certificate signing requests, made and parsed; [`signer`]: the rules of the `kubernetes.io/*` signers
@@ -23,6 +24,7 @@ mod cluster;
 mod der;
 mod error;
 pub mod expiry;
+pub mod etcd;
 pub mod files;
 mod key;
 pub mod kubeconfig;
@@ -31,6 +33,7 @@ pub mod part;
 pub mod pem;
 pub mod request;
 pub mod rotation;
+pub mod sealed;
 pub mod service_account;
 pub mod signer;
 pub mod tls;

@@ -1,0 +1,122 @@
+//! Keys and certificates of an etcd member beside an API server, under kubeadm's file names.
+//!
+//! As [`crate::Pki`], from which it differs in this: its authority is that of all members, and whoever holds a certificate of it may read and
+//! write everything the cluster has. etcd reads a leaf that was made again by itself.
+
+use crate::authority::{Authority, Issued, Leaf, Purpose};
+use crate::certificate::Certificate;
+use crate::cluster::{ClusterNames, authority, leaf};
+use crate::{Error, files};
+use jiff::Timestamp;
+use std::path::{Path, PathBuf};
+
+/// The trust between members and their clients.
+#[derive(Debug)]
+pub struct EtcdPki {
+    dir: PathBuf,
+    authority: Authority,
+    leaves: [Issued; 4],
+}
+
+/// Files without their extensions, below the directory of all.
+const AUTHORITY: &str = "etcd/ca";
+const SERVER: &str = "etcd/server";
+const PEER: &str = "etcd/peer";
+const HEALTH: &str = "etcd/healthcheck-client";
+const CLIENT: &str = "apiserver-etcd-client";
+
+impl EtcdPki {
+    /// Loads what is below `dir`, completing and renewing what is needed, for a member called `name`. Idempotent and crash-safe.
+    ///
+    /// # Errors
+    /// As [`crate::Pki::load_or_create`].
+    pub fn load_or_create(
+        dir: &Path,
+        name: &str,
+        names: &ClusterNames,
+        now: Timestamp,
+    ) -> Result<Self, Error> {
+        files::create_private_dir(&dir.join("etcd"))?;
+        let authority = authority(dir, AUTHORITY, "etcd-ca", now)?;
+        // A member is a client of other members by its peer certificate, and of itself by its server's.
+        let mut member = Leaf::server(name, names.dns_names.clone(), names.ips.clone());
+        member.purpose = Purpose::ServerAndClient;
+        let leaves = [
+            leaf(dir, SERVER, &authority, &member, now)?,
+            leaf(dir, PEER, &authority, &member, now)?,
+            leaf(dir, HEALTH, &authority, &Leaf::client("kube-etcd-healthcheck-client", &[]), now)?,
+            leaf(dir, CLIENT, &authority, &Leaf::client("kube-apiserver-etcd-client", &[]), now)?,
+        ];
+        Ok(Self { dir: dir.to_owned(), authority, leaves })
+    }
+
+    /// When [`EtcdPki::load_or_create`] has something to renew next.
+    ///
+    /// # Errors
+    /// A certificate does not parse.
+    pub fn next_renewal(&self) -> Result<Timestamp, Error> {
+        let mut next = self.authority.certificate().renewal_time();
+        for issued in &self.leaves {
+            next = next.min(Certificate::from_pem(&issued.cert_pem)?.renewal_time());
+        }
+        Ok(next)
+    }
+
+    /// The authorities of members and clients.
+    #[must_use]
+    pub fn authority_file(&self) -> PathBuf {
+        self.file(AUTHORITY, "crt")
+    }
+
+    /// Certificate and key that a member shows its clients.
+    #[must_use]
+    pub fn server_files(&self) -> (PathBuf, PathBuf) {
+        (self.file(SERVER, "crt"), self.file(SERVER, "key"))
+    }
+
+    /// Certificate and key that a member shows other members.
+    #[must_use]
+    pub fn peer_files(&self) -> (PathBuf, PathBuf) {
+        (self.file(PEER, "crt"), self.file(PEER, "key"))
+    }
+
+    /// Certificate and key of the API server as a client.
+    #[must_use]
+    pub fn client_files(&self) -> (PathBuf, PathBuf) {
+        (self.file(CLIENT, "crt"), self.file(CLIENT, "key"))
+    }
+
+    fn file(&self, name: &str, extension: &str) -> PathBuf {
+        self.dir.join(format!("{name}.{extension}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_know_each_other_by_one_authority_and_a_leaf_is_kept_while_it_is_good() {
+        let dir = tempfile::tempdir().unwrap();
+        let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let names =
+            ClusterNames { dns_names: vec!["n1".into()], ips: vec!["192.0.2.1".parse().unwrap()] };
+        let first = EtcdPki::load_or_create(dir.path(), "n1", &names, now).unwrap();
+        let read = |path: &Path| Certificate::from_pem(&files::read(path).unwrap()).unwrap();
+        let authority = read(&first.authority_file());
+        for (path, _) in [first.server_files(), first.peer_files(), first.client_files()] {
+            assert!(read(&path).is_signed_by(&authority), "{}", path.display());
+        }
+        assert_eq!(read(&first.client_files().0).common_name, "kube-apiserver-etcd-client");
+        let peer = read(&first.peer_files().0);
+        assert_eq!((peer.common_name.as_str(), &peer.ips), ("n1", &names.ips));
+        assert!(dir.path().join("etcd/ca.key").exists() && dir.path().join("apiserver-etcd-client.key").exists());
+
+        EtcdPki::load_or_create(dir.path(), "n1", &names, now).unwrap();
+        assert_eq!(read(&first.peer_files().0), peer);
+        let due = first.next_renewal().unwrap();
+        let renewed = EtcdPki::load_or_create(dir.path(), "n1", &names, due).unwrap();
+        assert_ne!(read(&renewed.peer_files().0), peer);
+        assert_eq!(read(&renewed.authority_file()), authority);
+    }
+}
