@@ -4,9 +4,10 @@ use crate::chain::Resources;
 use crate::context::{Context, Request, RequestInfo, Response};
 use crate::objects::Lookup;
 use crate::registry::kind::Kind;
-use crate::registry::metadata::{name, namespace, set};
+use crate::registry::metadata::{name, namespace};
 use crate::write::Writer;
 use futures::future::BoxFuture;
+use machinery::access::object_at;
 use machinery::object::{self, Gr};
 use machinery::status::Status;
 use serde_json::Value;
@@ -55,11 +56,11 @@ impl Lookup for Shared {
     ) -> BoxFuture<'a, ()> {
         let change = move |old: &Value| {
             if object::uid(old) != object::uid(secret) {
-                return Err(Status::not_found(&Gr::new("", "secrets"), object::name(secret)));
+                return Err(Status::not_found(&Gr::new("", "secrets"), name(secret)));
             }
             let mut new = old.clone();
             object::set_resource_version(&mut new, "");
-            set(&mut new, &["metadata", "labels", label], value);
+            object_at(&mut new, "metadata.labels").insert(label.to_owned(), value.into());
             Ok(new)
         };
         Box::pin(async move {

@@ -31,6 +31,15 @@ pub trait Get {
     fn fields(&self, path: &str) -> Option<&Fields> {
         self.at(path).as_object()
     }
+    /// The entries of a map of strings at a dotted path.
+    fn texts(&self, path: &str) -> impl Iterator<Item = (&str, &str)> {
+        let entries = self.fields(path).into_iter().flatten();
+        entries.filter_map(|(key, value)| Some((key.as_str(), value.as_str()?)))
+    }
+    /// The value at a dotted path, unless it is absent or null.
+    fn present(&self, path: &str) -> Option<&Value> {
+        Some(self.at(path)).filter(|value| !value.is_null())
+    }
     /// Whether the path holds anything but null.
     fn has(&self, path: &str) -> bool {
         !self.at(path).is_null()
@@ -55,16 +64,58 @@ pub fn find<'v>(object: &'v Value, path: &str) -> Option<&'v Value> {
 
 /// Sets the value at a dotted path; what is on the way and no object is made one.
 pub fn set_at(parent: &mut Value, path: &str, value: impl Into<Value>) {
-    match path.trim_start_matches('.').split_once('.') {
-        None => set(parent, path.trim_start_matches('.'), value),
-        Some((key, rest)) => {
-            if !parent.at(key).is_object() {
-                set(parent, key, Fields::new());
-            }
-            if let Some(child) = parent.get_mut(key) {
-                set_at(child, rest, value);
-            }
+    *slot(parent, path) = value.into();
+}
+
+/// The object at a dotted path; what is there or on the way and no object is made one.
+pub fn object_at<'v>(parent: &'v mut Value, path: &str) -> &'v mut Fields {
+    as_object(slot(parent, path))
+}
+
+/// The list at a dotted path; what is there and no list is made one.
+pub fn list_at<'v>(parent: &'v mut Value, path: &str) -> &'v mut Vec<Value> {
+    let slot = slot(parent, path);
+    if !slot.is_array() {
+        *slot = Value::Array(Vec::new());
+    }
+    match slot {
+        Value::Array(list) => list,
+        // Made a list above.
+        _ => unreachable!("not a list"),
+    }
+}
+
+/// Takes the value at a dotted path out of its object.
+pub fn remove_at(parent: &mut Value, path: &str) -> Option<Value> {
+    let (above, key) = path.rsplit_once('.').unwrap_or(("", path));
+    let above = above.split('.').filter(|key| !key.is_empty());
+    above.into_iter().try_fold(parent, |value, key| value.get_mut(key))?.as_object_mut()?.remove(key)
+}
+
+/// Makes the value at a dotted path what it is in another object; absent there, it is removed here.
+pub fn copy_at(from: &Value, to: &mut Value, path: &str) {
+    match from.present(path) {
+        Some(value) => set_at(to, path, value.clone()),
+        None => {
+            remove_at(to, path);
         }
+    }
+}
+
+/// The place at a dotted path, null where nothing was.
+fn slot<'v>(parent: &'v mut Value, path: &str) -> &'v mut Value {
+    let keys = path.trim_start_matches('.').split('.');
+    keys.fold(parent, |value, key| as_object(value).entry(key).or_insert(Value::Null))
+}
+
+fn as_object(value: &mut Value) -> &mut Fields {
+    if !value.is_object() {
+        *value = Value::Object(Fields::new());
+    }
+    match value {
+        Value::Object(fields) => fields,
+        // Made an object above.
+        _ => unreachable!("not an object"),
     }
 }
 
@@ -178,6 +229,19 @@ mod tests {
         assert_eq!(find(&object, ".a.b.c"), Some(&json!(3)));
         assert_eq!(find(&json!({"a": null}), "a"), Some(&Value::Null), "there, and null");
         assert_eq!(find(&object, "a.b.x"), None);
+        list_at(&mut object, "b.d.e").push(json!(1));
+        object_at(&mut object, "b").insert("c.d".to_owned(), json!(null));
+        assert_eq!(object["b"], json!({"c": 2, "c.d": null, "d": {"e": [1]}}));
+        assert_eq!((object.present("b.d.x"), object.present("b.d.e")), (None, Some(&json!([1]))));
+        assert_eq!(
+            (remove_at(&mut object, "b.d"), remove_at(&mut object, "b.x.y")),
+            (Some(json!({"e": [1]})), None)
+        );
+        let from = object.clone();
+        copy_at(&from, &mut object, "a.b.x");
+        copy_at(&json!({"a": {"b": 4}}), &mut object, "a.b");
+        assert_eq!(object["a"], json!({"b": 4}));
+        object = json!({"a": {"b": {"c": 3}}, "b": {"d": "x"}});
         assert_eq!(
             (object.int("a.b.c"), object.at("a.x.y"), object.text("b.d")),
             (Some(3), &Value::Null, "x")

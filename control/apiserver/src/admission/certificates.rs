@@ -5,8 +5,8 @@ use super::{Attributes, Operation, Verdict};
 use crate::context::RequestInfo;
 use crate::registry::Registry;
 use crate::registry::hooks::Decision;
-use crate::registry::metadata::{items, text};
 use base64::Engine as _;
+use machinery::access::Get as _;
 use machinery::status::Status;
 
 const GROUP: &str = "certificates.k8s.io";
@@ -26,9 +26,9 @@ pub(super) fn signing<'a>(registry: &'a Registry, a: &'a mut Attributes<'_>) -> 
         if !a.is(GROUP, RESOURCE, "status") || a.operation != Operation::Update {
             return Ok(());
         }
-        let same = |path: &[&str]| text(a.old_object(), path) == text(a.new_object(), path);
-        let conditions = |o| items(o, &["status", "conditions"]).to_vec();
-        if same(&["status", "certificate"]) && conditions(a.old_object()) == conditions(a.new_object()) {
+        let same = |path: &str| a.old_object().text(path) == a.new_object().text(path);
+        let conditions = |o: &serde_json::Value| o.items("status.conditions").to_vec();
+        if same("status.certificate") && conditions(a.old_object()) == conditions(a.new_object()) {
             return Ok(());
         }
         may(registry, a, "sign").await
@@ -40,12 +40,12 @@ pub(super) fn subject<'a>(_: &'a Registry, a: &'a mut Attributes<'_>) -> Verdict
         let request = a.new_object();
         if !a.is(GROUP, RESOURCE, "")
             || a.operation != Operation::Create
-            || text(request, &["spec", "signerName"]) != "kubernetes.io/kube-apiserver-client"
+            || request.text("spec.signerName") != "kubernetes.io/kube-apiserver-client"
         {
             return Ok(());
         }
         let pem = base64::engine::general_purpose::STANDARD
-            .decode(text(request, &["spec", "request"]))
+            .decode(request.text("spec.request"))
             .ok()
             .and_then(|b| String::from_utf8(b).ok());
         let Some(parsed) = pem.and_then(|p| pki::request::CertificateRequest::from_pem(&p).ok()) else {
@@ -62,7 +62,7 @@ pub(super) fn subject<'a>(_: &'a Registry, a: &'a mut Attributes<'_>) -> Verdict
 
 /// May the user do `verb` on the request's signer, by its name or by its domain's wildcard?
 async fn may(registry: &Registry, a: &Attributes<'_>, verb: &str) -> Result<(), Status> {
-    let signer = text(a.old_object(), &["spec", "signerName"]).to_owned();
+    let signer = a.old_object().text("spec.signerName").to_owned();
     let wildcard = signer.split('/').next().map(|domain| format!("{domain}/*")).unwrap_or_default();
     for name in [signer.clone(), wildcard] {
         let info = RequestInfo::any_version(verb, GROUP, "signers", "", &name);

@@ -1,7 +1,7 @@
 //! `matchConditions`: expressions that must all hold before a webhook is called or a policy evaluated.
 //! Upstream: `apiserver/pkg/admission/plugin/webhook/matchconditions`.
 
-use crate::registry::metadata::text;
+use machinery::access::Get as _;
 use machinery::admission::{
     CONDITIONS_BUDGET, Declarations, EvaluationError, Evaluator, Expression, ResultType, compile,
 };
@@ -46,8 +46,7 @@ impl Conditions {
     /// `params`: whether they may name the parameters of a policy.
     pub(super) fn parse(conditions: &[Value], params: bool) -> Self {
         let declarations = Declarations { params, authorizer: true, ..Declarations::default() };
-        let compiled =
-            |c: &Value| Compiled::new(text(c, &["expression"]), &declarations, &[ResultType::Bool]);
+        let compiled = |c: &Value| Compiled::new(c.text("expression"), &declarations, &[ResultType::Bool]);
         Conditions(conditions.iter().map(compiled).collect())
     }
 

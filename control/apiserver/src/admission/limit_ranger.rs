@@ -3,7 +3,7 @@
 use super::{Attributes, Operation, Verdict};
 use crate::registry::Registry;
 use crate::registry::kind::Kind;
-use crate::registry::metadata::{at, items, list_mut, object_mut, set, text, texts};
+use machinery::access::{Get as _, list_at, object_at};
 use machinery::quantity::Quantity;
 use machinery::status::Status;
 use machinery::totals::{Amounts, Asks, Resize, Side, amounts as parse};
@@ -14,7 +14,7 @@ const ANNOTATION: &str = "kubernetes.io/limit-ranger";
 
 fn applies(a: &Attributes<'_>) -> bool {
     // what is on its way out is left alone
-    if at(a.old_object(), &["metadata", "deletionTimestamp"]).is_some() {
+    if a.old_object().present("metadata.deletionTimestamp").is_some() {
         return false;
     }
     match a.operation {
@@ -32,8 +32,8 @@ async fn ranges(registry: &Registry, a: &Attributes<'_>) -> Result<Vec<Value>, S
     }
 }
 
-fn amounts(value: &Value, path: &[&str]) -> Amounts {
-    parse(at(value, path).unwrap_or(&Value::Null))
+fn amounts(value: &Value, path: &str) -> Amounts {
+    parse(value.at(path))
 }
 
 pub(super) fn default<'a>(registry: &'a Registry, a: &'a mut Attributes<'_>) -> Verdict<'a> {
@@ -46,16 +46,16 @@ pub(super) fn default<'a>(registry: &'a Registry, a: &'a mut Attributes<'_>) -> 
         for range in &ranges {
             let mut defaulted = Vec::new();
             for (list, what) in [("containers", "container"), ("initContainers", "init container")] {
-                if items(pod, &["spec", list]).is_empty() {
+                if pod.at("spec").items(list).is_empty() {
                     continue;
                 }
-                for container in list_mut(pod, &["spec", list]) {
+                for container in list_at(pod, &format!("spec.{list}")) {
                     defaulted.extend(fill(container, what, range));
                 }
             }
             if !defaulted.is_empty() {
                 let note = format!("LimitRanger plugin set: {}", defaulted.join("; "));
-                set(pod, &["metadata", "annotations", ANNOTATION], note);
+                object_at(pod, "metadata.annotations").insert(ANNOTATION.to_owned(), note.into());
             }
         }
         Ok(())
@@ -64,18 +64,16 @@ pub(super) fn default<'a>(registry: &'a Registry, a: &'a mut Attributes<'_>) -> 
 
 /// Fills in what a container leaves open, requests and limits each from their own defaults, and says what it filled in.
 fn fill(container: &mut Value, what: &str, range: &Value) -> Vec<String> {
-    let name = text(container, &["name"]).to_owned();
+    let name = container.text("name").to_owned();
     let mut defaulted = Vec::new();
     for (from, to, word) in [("defaultRequest", "requests", "request"), ("default", "limits", "limit")] {
-        let of_containers =
-            items(range, &["spec", "limits"]).iter().filter(|l| text(l, &["type"]) == "Container");
-        let path = [from];
+        let of_containers = range.items("spec.limits").iter().filter(|l| l.text("type") == "Container");
         let defaults: std::collections::BTreeMap<&str, &str> =
-            of_containers.flat_map(|limit| texts(limit, &path)).collect();
+            of_containers.flat_map(|limit| limit.texts(from)).collect();
         let mut filled = Vec::new();
         for (resource, amount) in defaults {
-            if at(container, &["resources", to, resource]).is_none() {
-                object_mut(container, &["resources", to]).insert(resource.to_owned(), amount.into());
+            if container.at("resources").at(to).get(resource).is_none_or(Value::is_null) {
+                object_at(container, &format!("resources.{to}")).insert(resource.to_owned(), amount.into());
                 filled.push(resource);
             }
         }
@@ -94,13 +92,13 @@ pub(super) fn check<'a>(registry: &'a Registry, a: &'a mut Attributes<'_>) -> Ve
         let object = a.new_object();
         for range in ranges(registry, a).await? {
             let mut problems = Vec::new();
-            for limit in items(&range, &["spec", "limits"]) {
-                match (text(limit, &["type"]), a.kind.resource.plural) {
+            for limit in range.items("spec.limits") {
+                match (limit.text("type"), a.kind.resource.plural) {
                     ("Container", "pods") => {
                         for list in ["containers", "initContainers"] {
-                            for container in items(object, &["spec", list]) {
-                                let requests = amounts(container, &["resources", "requests"]);
-                                let limits = amounts(container, &["resources", "limits"]);
+                            for container in object.at("spec").items(list) {
+                                let requests = amounts(container, "resources.requests");
+                                let limits = amounts(container, "resources.limits");
                                 bounds("Container", limit, &requests, &limits, &mut problems);
                             }
                         }
@@ -111,7 +109,7 @@ pub(super) fn check<'a>(registry: &'a Registry, a: &'a mut Attributes<'_>) -> Ve
                         bounds("Pod", limit, &requests, &limits, &mut problems);
                     }
                     ("PersistentVolumeClaim", "persistentvolumeclaims") => {
-                        let requests = amounts(object, &["spec", "resources", "requests"]);
+                        let requests = amounts(object, "spec.resources.requests");
                         claim_bounds(limit, &requests, &mut problems);
                     }
                     _ => {}
@@ -130,7 +128,7 @@ pub(super) fn check<'a>(registry: &'a Registry, a: &'a mut Attributes<'_>) -> Ve
 }
 
 fn bounds(what: &str, limit: &Value, requests: &Amounts, limits: &Amounts, problems: &mut Vec<String>) {
-    for (resource, min) in amounts(limit, &["min"]) {
+    for (resource, min) in amounts(limit, "min") {
         let bound = min.canonical();
         match (requests.get(&resource), limits.get(&resource)) {
             (None, _) => problems
@@ -146,7 +144,7 @@ fn bounds(what: &str, limit: &Value, requests: &Amounts, limits: &Amounts, probl
             _ => {}
         }
     }
-    for (resource, max) in amounts(limit, &["max"]) {
+    for (resource, max) in amounts(limit, "max") {
         let bound = max.canonical();
         match (requests.get(&resource), limits.get(&resource)) {
             (_, None) => {
@@ -164,7 +162,7 @@ fn bounds(what: &str, limit: &Value, requests: &Amounts, limits: &Amounts, probl
             _ => {}
         }
     }
-    for (resource, ratio) in amounts(limit, &["maxLimitRequestRatio"]) {
+    for (resource, ratio) in amounts(limit, "maxLimitRequestRatio") {
         let stated =
             |list: &Amounts| list.get(&resource).filter(|amount| !amount.is_zero()).map(Quantity::as_f64);
         let bound = ratio.canonical();
@@ -182,7 +180,7 @@ fn bounds(what: &str, limit: &Value, requests: &Amounts, limits: &Amounts, probl
 
 fn claim_bounds(limit: &Value, requests: &Amounts, problems: &mut Vec<String>) {
     let what = "PersistentVolumeClaim";
-    for (resource, min) in amounts(limit, &["min"]) {
+    for (resource, min) in amounts(limit, "min") {
         match requests.get(&resource) {
             None => problems.push(format!(
                 "minimum {resource} usage per {what} is {}.  No request is specified",
@@ -196,7 +194,7 @@ fn claim_bounds(limit: &Value, requests: &Amounts, problems: &mut Vec<String>) {
             _ => {}
         }
     }
-    for (resource, max) in amounts(limit, &["max"]) {
+    for (resource, max) in amounts(limit, "max") {
         let bound = max.canonical();
         match requests.get(&resource) {
             None => problems

@@ -4,7 +4,7 @@
 use super::{Attributes, Operation};
 use crate::registry::Registry;
 use crate::registry::kind::Kind;
-use crate::registry::metadata::{at, items, text};
+use machinery::access::Get as _;
 use machinery::labels::Selector;
 use machinery::object;
 use machinery::status::Status;
@@ -57,7 +57,7 @@ fn listed(list: &[String], wanted: &str) -> bool {
 impl Rule {
     pub(super) fn parse(rule: &Value) -> Self {
         let texts = |name: &str| {
-            items(rule, &[name]).iter().filter_map(|v| v.as_str().map(str::to_owned)).collect::<Vec<_>>()
+            rule.items(name).iter().filter_map(|v| v.as_str().map(str::to_owned)).collect::<Vec<_>>()
         };
         Rule {
             operations: texts("operations"),
@@ -65,7 +65,7 @@ impl Rule {
             versions: texts("apiVersions"),
             resources: texts("resources"),
             names: texts("resourceNames"),
-            scope: text(rule, &["scope"]).to_owned(),
+            scope: rule.text("scope").to_owned(),
         }
     }
 
@@ -116,14 +116,14 @@ fn selector(value: Option<&Value>) -> Result<Selector, String> {
 impl Criteria {
     /// From what webhooks and policies have alike; `rules` names the member with the rules.
     pub(super) fn parse(from: &Value, rules: &str) -> Self {
-        let parse_rules = |name: &str| items(from, &[name]).iter().map(Rule::parse).collect();
+        let parse_rules = |name: &str| from.items(name).iter().map(Rule::parse).collect();
         Criteria {
             rules: parse_rules(rules),
             excluded: parse_rules("excludeResourceRules"),
             all_without_rules: false,
-            equivalent: text(from, &["matchPolicy"]) == "Equivalent",
-            namespaces: selector(at(from, &["namespaceSelector"])),
-            objects: selector(at(from, &["objectSelector"])),
+            equivalent: from.text("matchPolicy") == "Equivalent",
+            namespaces: selector(from.present("namespaceSelector")),
+            objects: selector(from.present("objectSelector")),
         }
     }
 

@@ -3,7 +3,8 @@
 use super::{Attributes, Operation, Verdict};
 use crate::registry::Registry;
 use crate::registry::kind::Kind;
-use crate::registry::metadata::{deleting, text};
+use crate::registry::metadata::deleting;
+use machinery::access::Get as _;
 use machinery::status::Status;
 
 /// Namespaces that may not be deleted.
@@ -33,7 +34,7 @@ pub(super) fn check<'a>(registry: &'a Registry, a: &'a mut Attributes<'_>) -> Ve
         let Some(namespace) = namespace else {
             return Err(Status::not_found(&namespaces.gr(), &a.namespace));
         };
-        let going = deleting(&namespace) || text(&namespace, &["status", "phase"]) == "Terminating";
+        let going = deleting(&namespace) || namespace.text("status.phase") == "Terminating";
         if a.operation == Operation::Create && going {
             let why = format!(
                 "unable to create new content in namespace {} because it is being terminated",

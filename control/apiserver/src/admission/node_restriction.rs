@@ -9,8 +9,8 @@ mod tokens;
 
 use super::{Attributes, Operation, Seen, Verdict};
 use crate::registry::Registry;
-use crate::registry::metadata::{at, remove, text};
 use base64::Engine as _;
+use machinery::access::{Get as _, remove_at};
 use machinery::goformat::go_quote;
 use machinery::object;
 use machinery::status::Status;
@@ -75,13 +75,13 @@ fn claim_status(a: &Attributes<'_>, node: &str) -> Result<(), Status> {
     let rest = |claim: &Value| {
         let mut rest = claim.clone();
         for field in ["resourceVersion", "managedFields"] {
-            remove(&mut rest, &["metadata", field]);
+            remove_at(&mut rest, &format!("metadata.{field}"));
         }
         for field in CLAIM_STATUS {
-            remove(&mut rest, &["status", field]);
+            remove_at(&mut rest, &format!("status.{field}"));
         }
-        if at(&rest, &["status"]).and_then(Value::as_object).is_some_and(Map::is_empty) {
-            remove(&mut rest, &["status"]);
+        if rest.present("status").and_then(Value::as_object).is_some_and(Map::is_empty) {
+            remove_at(&mut rest, "status");
         }
         rest
     };
@@ -112,7 +112,7 @@ fn slice(a: &Attributes<'_>, node: &str) -> Result<(), Status> {
         Operation::Delete => (a.old_object(), "delete"),
         _ => return Ok(()),
     };
-    if text(slice, &["spec", "nodeName"]) == node {
+    if slice.text("spec.nodeName") == node {
         return Ok(());
     }
     Err(a.forbidden(format!("can only {doing} ResourceSlice with the same NodeName as the requesting node")))
@@ -121,11 +121,11 @@ fn slice(a: &Attributes<'_>, node: &str) -> Result<(), Status> {
 /// A node asks for certificates of its own name only; the rest is its signer's to check.
 fn signing_request(a: &Attributes<'_>, node: &str) -> Result<(), Status> {
     let request = a.new_object();
-    if a.operation != Operation::Create || !KUBELET_SIGNERS.contains(&text(request, &["spec", "signerName"]))
+    if a.operation != Operation::Create || !KUBELET_SIGNERS.contains(&request.text("spec.signerName"))
     {
         return Ok(());
     }
-    let decoded = base64::engine::general_purpose::STANDARD.decode(text(request, &["spec", "request"]));
+    let decoded = base64::engine::general_purpose::STANDARD.decode(request.text("spec.request"));
     let pem = decoded.ok().and_then(|bytes| String::from_utf8(bytes).ok());
     let Some(parsed) = pem.and_then(|pem| pki::CertificateRequest::from_pem(&pem).ok()) else {
         return Err(a.forbidden("unable to parse csr: PEM block type must be CERTIFICATE REQUEST"));

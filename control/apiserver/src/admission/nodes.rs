@@ -2,7 +2,7 @@
 
 use super::{Attributes, Operation, Verdict};
 use crate::registry::Registry;
-use crate::registry::metadata::{list_mut, text};
+use machinery::access::{Get as _, list_at};
 use serde_json::json;
 
 const NOT_READY: &str = "node.kubernetes.io/not-ready";
@@ -13,9 +13,8 @@ pub(super) fn taint_new<'a>(_: &'a Registry, a: &'a mut Attributes<'_>) -> Verdi
             && a.operation == Operation::Create
             && let Some(node) = &mut a.object
         {
-            let taints = list_mut(node, &["spec", "taints"]);
-            if !taints.iter().any(|t| text(t, &["key"]) == NOT_READY && text(t, &["effect"]) == "NoSchedule")
-            {
+            let taints = list_at(node, "spec.taints");
+            if !taints.iter().any(|t| t.text("key") == NOT_READY && t.text("effect") == "NoSchedule") {
                 taints.push(json!({"key": NOT_READY, "effect": "NoSchedule"}));
             }
         }

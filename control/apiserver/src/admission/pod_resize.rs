@@ -3,7 +3,8 @@
 use super::{Attributes, Operation, Verdict};
 use crate::registry::Registry;
 use crate::registry::kind::Kind;
-use crate::registry::metadata::{at, text};
+use machinery::access::Get as _;
+use machinery::object;
 use machinery::quantity::Quantity;
 use machinery::status::Status;
 use machinery::totals::{self, Resize, Side};
@@ -11,9 +12,9 @@ use serde_json::Value;
 
 pub(super) fn check<'a>(registry: &'a Registry, a: &'a mut Attributes<'_>) -> Verdict<'a> {
     Box::pin(async move {
-        let generation = |pod: &Value| at(pod, &["metadata", "generation"]).cloned();
+        let generation = |pod: &Value| pod.present("metadata.generation").cloned();
         let pod = a.new_object();
-        let name = text(pod, &["spec", "nodeName"]);
+        let name = pod.text("spec.nodeName");
         if !a.is("", "pods", "resize")
             || a.operation != Operation::Update
             || name.is_empty()
@@ -25,7 +26,7 @@ pub(super) fn check<'a>(registry: &'a Registry, a: &'a mut Attributes<'_>) -> Ve
         let Some(node) = registry.lookup(&kind, "", name).await? else {
             return Err(a.forbidden(format!("node {name:?} not found")));
         };
-        let system = text(&node, &["metadata", "labels", "kubernetes.io/os"]);
+        let system = object::label(&node, "kubernetes.io/os").unwrap_or_default();
         if !matches!(system, "" | "linux") {
             let why = format!("pod resize is only supported on linux nodes, node {name:?} is {system:?}");
             return Err(refused(a, &why, "UnsupportedPlatform"));
@@ -51,8 +52,10 @@ fn short(pod: &Value, node: &Value) -> Vec<String> {
     let mut short = Vec::new();
     for (name, milli) in [("cpu", true), ("memory", false)] {
         let asked = requests.get(name).cloned().unwrap_or_else(Quantity::zero);
-        let has = Quantity::parse(text(node, &["status", "allocatable", name]))
-            .unwrap_or_else(|_| Quantity::zero());
+        let has = Quantity::parse(
+            node.at("status.allocatable").get(name).and_then(Value::as_str).unwrap_or_default(),
+        )
+        .unwrap_or_else(|_| Quantity::zero());
         if asked.sub(&has).sign() > 0 {
             short.push(format!(
                 "{name}, requested: {}, allocatable: {}",

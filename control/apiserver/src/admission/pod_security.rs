@@ -6,7 +6,7 @@
 use super::{Attributes, Operation, Verdict};
 use crate::registry::Registry;
 use crate::registry::kind::Kind;
-use crate::registry::metadata::{at, items, text};
+use machinery::access::Get as _;
 use machinery::object;
 use machinery::pod_security::checks::{reasons, violations};
 use machinery::pod_security::policy::{Level, Policy, Rule};
@@ -18,15 +18,15 @@ use std::collections::BTreeMap;
 const MOST_PODS: usize = 3000;
 
 /// Where workloads keep their pods' template.
-const TEMPLATES: [(&str, &str, &[&str]); 8] = [
-    ("", "replicationcontrollers", &["spec", "template"]),
-    ("", "podtemplates", &["template"]),
-    ("apps", "replicasets", &["spec", "template"]),
-    ("apps", "deployments", &["spec", "template"]),
-    ("apps", "statefulsets", &["spec", "template"]),
-    ("apps", "daemonsets", &["spec", "template"]),
-    ("batch", "jobs", &["spec", "template"]),
-    ("batch", "cronjobs", &["spec", "jobTemplate", "spec", "template"]),
+const TEMPLATES: [(&str, &str, &str); 8] = [
+    ("", "replicationcontrollers", "spec.template"),
+    ("", "podtemplates", "template"),
+    ("apps", "replicasets", "spec.template"),
+    ("apps", "deployments", "spec.template"),
+    ("apps", "statefulsets", "spec.template"),
+    ("apps", "daemonsets", "spec.template"),
+    ("batch", "jobs", "spec.template"),
+    ("batch", "cronjobs", "spec.jobTemplate.spec.template"),
 ];
 
 pub(super) fn check<'a>(registry: &'a Registry, a: &'a mut Attributes<'_>) -> Verdict<'a> {
@@ -52,7 +52,7 @@ pub(super) fn check<'a>(registry: &'a Registry, a: &'a mut Attributes<'_>) -> Ve
             return Ok(());
         }
         let template = TEMPLATES.iter().find(|(group, plural, _)| a.is(group, plural, ""));
-        if let Some(pod) = template.and_then(|(_, _, path)| at(a.new_object(), path)) {
+        if let Some(pod) = template.and_then(|(_, _, path)| a.new_object().present(path)) {
             warn(a, &policy_of(registry, &a.namespace).await?.warn, pod);
         }
         Ok(())
@@ -132,9 +132,9 @@ fn existing(namespace: &str, rule: &Rule, pods: &[Value]) -> Vec<String> {
 /// Does an update of a pod touch what is judged? Images may change, containers come and go.
 fn is_significant(new: &Value, old: &Value) -> bool {
     ["containers", "initContainers", "ephemeralContainers"].iter().any(|list| {
-        let images = |pod| {
-            let all = items(pod, &["spec", list]).iter();
-            all.map(|c| (text(c, &["name"]).to_owned(), text(c, &["image"]).to_owned())).collect::<Vec<_>>()
+        let images = |pod: &Value| {
+            let all = pod.at("spec").items(list).iter();
+            all.map(|c| (c.text("name").to_owned(), c.text("image").to_owned())).collect::<Vec<_>>()
         };
         images(new) != images(old)
     })

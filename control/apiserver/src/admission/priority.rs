@@ -3,7 +3,7 @@
 use super::{Attributes, Operation, Verdict};
 use crate::registry::Registry;
 use crate::registry::kind::Kind;
-use crate::registry::metadata::{at, set, text};
+use machinery::access::{Get as _, object_at, set_at};
 use machinery::object;
 use serde_json::Value;
 
@@ -12,7 +12,7 @@ fn classes() -> Option<Kind> {
 }
 
 fn is_default(class: &Value) -> bool {
-    at(class, &["globalDefault"]) == Some(&Value::Bool(true))
+    class.present("globalDefault") == Some(&Value::Bool(true))
 }
 
 pub(super) fn resolve<'a>(registry: &'a Registry, a: &'a mut Attributes<'_>) -> Verdict<'a> {
@@ -25,10 +25,10 @@ pub(super) fn resolve<'a>(registry: &'a Registry, a: &'a mut Attributes<'_>) -> 
                 let old = a.old_object().clone();
                 if let Some(pod) = &mut a.object {
                     for field in ["priority", "preemptionPolicy"] {
-                        if at(pod, &["spec", field]).is_none()
-                            && let Some(value) = at(&old, &["spec", field])
+                        if pod.at("spec").present(field).is_none()
+                            && let Some(value) = old.at("spec").present(field)
                         {
-                            set(pod, &["spec", field], value.clone());
+                            object_at(pod, "spec").insert(field.to_owned(), value.clone());
                         }
                     }
                 }
@@ -36,7 +36,7 @@ pub(super) fn resolve<'a>(registry: &'a Registry, a: &'a mut Attributes<'_>) -> 
             }
             Operation::Delete | Operation::Connect => return Ok(()),
         }
-        let name = text(a.new_object(), &["spec", "priorityClassName"]).to_owned();
+        let name = a.new_object().text("spec.priorityClassName").to_owned();
         let class = if name.is_empty() {
             // Of several defaults (made while no class was, in a race) the lowest counts.
             registry
@@ -44,28 +44,28 @@ pub(super) fn resolve<'a>(registry: &'a Registry, a: &'a mut Attributes<'_>) -> 
                 .await?
                 .into_iter()
                 .filter(is_default)
-                .min_by_key(|c| at(c, &["value"]).and_then(Value::as_i64).unwrap_or_default())
+                .min_by_key(|c| c.present("value").and_then(Value::as_i64).unwrap_or_default())
         } else {
             match registry.lookup(&kind, "", &name).await? {
                 Some(class) => Some(class),
                 None => return Err(a.forbidden(format!("no PriorityClass with name {name} was found"))),
             }
         };
-        let priority = class.as_ref().and_then(|c| at(c, &["value"])).and_then(Value::as_i64).unwrap_or(0);
+        let priority = class.as_ref().and_then(|c| c.present("value")).and_then(Value::as_i64).unwrap_or(0);
         let policy = class
             .as_ref()
-            .map(|c| text(c, &["preemptionPolicy"]))
+            .map(|c| c.text("preemptionPolicy"))
             .filter(|p| !p.is_empty())
             .unwrap_or("PreemptLowerPriority")
             .to_owned();
-        let asked = at(a.new_object(), &["spec", "priority"]).and_then(Value::as_i64);
+        let asked = a.new_object().present("spec.priority").and_then(Value::as_i64);
         if asked.is_some_and(|p| p != priority) {
             return Err(a.forbidden(format!(
                 "the integer value of priority ({}) must not be provided in pod spec; priority admission controller computed {priority} from the given PriorityClass name",
                 asked.unwrap_or_default()
             )));
         }
-        let asked = text(a.new_object(), &["spec", "preemptionPolicy"]).to_owned();
+        let asked = a.new_object().text("spec.preemptionPolicy").to_owned();
         if !asked.is_empty() && asked != policy {
             return Err(a.forbidden(format!(
                 "the string value of PreemptionPolicy ({asked}) must not be provided in pod spec; priority admission controller computed {policy} from the given PriorityClass name"
@@ -73,10 +73,10 @@ pub(super) fn resolve<'a>(registry: &'a Registry, a: &'a mut Attributes<'_>) -> 
         }
         if let Some(pod) = &mut a.object {
             if let Some(class) = &class {
-                set(pod, &["spec", "priorityClassName"], object::name(class));
+                set_at(pod, "spec.priorityClassName", object::name(class));
             }
-            set(pod, &["spec", "priority"], priority);
-            set(pod, &["spec", "preemptionPolicy"], policy);
+            set_at(pod, "spec.priority", priority);
+            set_at(pod, "spec.preemptionPolicy", policy);
         }
         Ok(())
     })

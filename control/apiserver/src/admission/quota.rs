@@ -9,8 +9,8 @@ use crate::context::Context;
 use crate::registry::Registry;
 use crate::registry::call::Call;
 use crate::registry::kind::Kind;
-use crate::registry::metadata::{at, object_mut, set};
 use jiff::Timestamp;
+use machinery::access::{Get as _, object_at, set_at};
 use machinery::object;
 use machinery::quantity::{Format, Quantity};
 use machinery::resources::quota::{Counted, Write};
@@ -109,9 +109,9 @@ async fn take(a: &Attributes<'_>, quotas: &Kind, name: &str, growth: &Amounts) -
         object::set_resource_version(&mut new, "");
         for (resource, amount) in growth.iter().filter(|(resource, _)| hard.contains_key(*resource)) {
             let sum = used.get(resource).map_or_else(|| amount.clone(), |used| used.add(amount));
-            object_mut(&mut new, &["status", "used"]).insert(resource.clone(), sum.canonical().into());
+            object_at(&mut new, "status.used").insert(resource.clone(), sum.canonical().into());
         }
-        set(&mut new, &["metadata", "name"], name);
+        set_at(&mut new, "metadata.name", name);
         Ok(new)
     };
     let writes = a.admission.writes.upgrade();
@@ -126,7 +126,7 @@ async fn take(a: &Attributes<'_>, quotas: &Kind, name: &str, growth: &Amounts) -
 }
 
 fn listed(quota: &Value, list: &str) -> Amounts {
-    amounts(at(quota, &["status", list]).unwrap_or(&Value::Null))
+    amounts(quota.at("status").at(list))
 }
 
 /// By how much the use grows; nothing where it does not.

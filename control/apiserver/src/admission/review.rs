@@ -3,8 +3,8 @@
 
 use super::Attributes;
 use crate::registry::kind::Kind;
-use crate::registry::metadata::{at, text};
 use base64::Engine as _;
+use machinery::access::Get as _;
 use machinery::goformat::go_quote;
 use machinery::status::{Reason, Status};
 use serde_json::{Map, Value, json};
@@ -82,17 +82,17 @@ pub(super) struct Outcome {
 
 /// Reads the answer to the review `uid` of `version`; the error is upstream's reason for `received invalid webhook response`.
 pub(super) fn answer(review: &Value, version: &str, uid: &str, mutating: bool) -> Result<Outcome, String> {
-    let response = at(review, &["response"]).ok_or("webhook response was absent")?;
+    let response = review.present("response").ok_or("webhook response was absent")?;
     let patch = base64::engine::general_purpose::STANDARD
-        .decode(text(response, &["patch"]))
+        .decode(response.text("patch"))
         .map_err(|e| format!("illegal base64 data: {e}"))?;
-    let patch_type = at(response, &["patchType"]).and_then(Value::as_str);
+    let patch_type = response.present("patchType").and_then(Value::as_str);
     if version == "v1" {
-        let found = text(response, &["uid"]);
+        let found = response.text("uid");
         if found != uid {
             return Err(format!("expected response.uid={}, got {}", go_quote(uid), go_quote(found)));
         }
-        let (group_version, kind) = (text(review, &["apiVersion"]), text(review, &["kind"]));
+        let (group_version, kind) = (review.text("apiVersion"), review.text("kind"));
         if group_version != format!("{GROUP}/v1") || kind != "AdmissionReview" {
             let shown = if group_version.is_empty() { "/" } else { group_version };
             return Err(format!(
@@ -103,11 +103,11 @@ pub(super) fn answer(review: &Value, version: &str, uid: &str, mutating: bool) -
     }
     // v1beta1 never said what kind of patch it was.
     let patch_type = if version == "v1" { patch_type.unwrap_or_default() } else { "JSONPatch" };
-    let allowed = at(response, &["allowed"]).and_then(Value::as_bool).unwrap_or_default();
-    let warnings = crate::registry::metadata::items(response, &["warnings"]);
-    let annotations = crate::registry::metadata::texts(response, &["auditAnnotations"]);
+    let allowed = response.present("allowed").and_then(Value::as_bool).unwrap_or_default();
+    let warnings = response.items("warnings");
+    let annotations = response.texts("auditAnnotations");
     Ok(Outcome {
-        refused: (!allowed).then(|| at(response, &["status"]).cloned().unwrap_or_default()),
+        refused: (!allowed).then(|| response.present("status").cloned().unwrap_or_default()),
         patch: (mutating && !patch.is_empty()).then(|| (patch, patch_type.to_owned())),
         warnings: warnings.iter().filter_map(|w| w.as_str().map(str::to_owned)).collect(),
         annotations: annotations.map(|(k, v)| (k.to_owned(), v.to_owned())).collect(),
@@ -129,13 +129,14 @@ fn check_patch(patch: &[u8], patch_type: Option<&str>, mutating: bool) -> Result
 /// The status a client gets when `webhook` refuses with `result`.
 pub(super) fn refusal(webhook: &str, result: &Value) -> Status {
     let mut status = Status {
-        code: at(result, &["code"]).and_then(Value::as_u64).and_then(|c| u16::try_from(c).ok()).unwrap_or(0),
-        message: text(result, &["message"]).to_owned(),
-        reason: at(result, &["reason"])
+        code: result.present("code").and_then(Value::as_u64).and_then(|c| u16::try_from(c).ok()).unwrap_or(0),
+        message: result.text("message").to_owned(),
+        reason: result
+            .present("reason")
             .and_then(|r| serde_json::from_value(r.clone()).ok())
             .unwrap_or(Reason::Unknown),
-        other_reason: text(result, &["reason"]).to_owned(),
-        details: at(result, &["details"]).and_then(|d| serde_json::from_value(d.clone()).ok()),
+        other_reason: result.text("reason").to_owned(),
+        details: result.present("details").and_then(|d| serde_json::from_value(d.clone()).ok()),
         status: "Failure".to_owned(),
         ..Status::default()
     };
@@ -143,7 +144,7 @@ pub(super) fn refusal(webhook: &str, result: &Value) -> Status {
         status.code = 400;
     }
     let denied = format!("admission webhook {} denied the request", go_quote(webhook));
-    let reason = text(result, &["reason"]);
+    let reason = result.text("reason");
     status.message = match (status.message.as_str(), reason) {
         ("", "") => format!("{denied} without explanation"),
         ("", reason) => format!("{denied}: {reason}"),

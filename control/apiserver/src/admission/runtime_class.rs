@@ -3,7 +3,7 @@
 use super::{Attributes, Operation, Verdict};
 use crate::registry::Registry;
 use crate::registry::kind::Kind;
-use crate::registry::metadata::{at, items, set};
+use machinery::access::{Get as _, set_at};
 use machinery::quantity::Quantity;
 use machinery::status::Status;
 use serde_json::{Map, Value};
@@ -15,19 +15,19 @@ const WITHOUT_CLASS: &str =
 pub(super) fn merge<'a>(registry: &'a Registry, a: &'a mut Attributes<'_>) -> Verdict<'a> {
     Box::pin(async move {
         let Some(class) = class_of(registry, a).await? else { return Ok(()) };
-        if let Some(overhead) = at(&class, &["overhead"]) {
-            let fixed = amounts(at(overhead, &["podFixed"]));
-            let asked = amounts(at(a.new_object(), &["spec", "overhead"]));
+        if let Some(overhead) = class.present("overhead") {
+            let fixed = amounts(overhead.present("podFixed"));
+            let asked = amounts(a.new_object().present("spec.overhead"));
             if !asked.is_empty() && !same(&asked, &fixed) {
                 return Err(a.forbidden(MISMATCH));
             }
             if let Some(pod) = a.object.as_mut().filter(|_| !fixed.is_empty()) {
-                set(pod, &["spec", "overhead"], Value::Object(fixed));
+                set_at(pod, "spec.overhead", Value::Object(fixed));
             }
         }
-        let Some(scheduling) = at(&class, &["scheduling"]) else { return Ok(()) };
-        let selector = amounts(at(scheduling, &["nodeSelector"]));
-        let mut merged = amounts(at(a.new_object(), &["spec", "nodeSelector"]));
+        let Some(scheduling) = class.present("scheduling") else { return Ok(()) };
+        let selector = amounts(scheduling.present("nodeSelector"));
+        let mut merged = amounts(a.new_object().present("spec.nodeSelector"));
         for (key, value) in selector {
             if let Some(own) = merged.get(&key).filter(|own| **own != value) {
                 let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
@@ -39,14 +39,13 @@ pub(super) fn merge<'a>(registry: &'a Registry, a: &'a mut Attributes<'_>) -> Ve
             }
             merged.insert(key, value);
         }
-        let tolerations =
-            union(items(a.new_object(), &["spec", "tolerations"]), items(scheduling, &["tolerations"]));
+        let tolerations = union(a.new_object().items("spec.tolerations"), scheduling.items("tolerations"));
         if let Some(pod) = &mut a.object {
             if !merged.is_empty() {
-                set(pod, &["spec", "nodeSelector"], Value::Object(merged));
+                set_at(pod, "spec.nodeSelector", Value::Object(merged));
             }
             if !tolerations.is_empty() {
-                set(pod, &["spec", "tolerations"], Value::Array(tolerations));
+                set_at(pod, "spec.tolerations", Value::Array(tolerations));
             }
         }
         Ok(())
@@ -59,9 +58,9 @@ pub(super) fn check<'a>(registry: &'a Registry, a: &'a mut Attributes<'_>) -> Ve
             return Ok(());
         }
         let class = class_of(registry, a).await?;
-        let asked = at(a.new_object(), &["spec", "overhead"]);
-        match class.as_ref().and_then(|class| at(class, &["overhead"])) {
-            Some(overhead) if !same(&amounts(at(overhead, &["podFixed"])), &amounts(asked)) => {
+        let asked = a.new_object().present("spec.overhead");
+        match class.as_ref().and_then(|class| class.present("overhead")) {
+            Some(overhead) if !same(&amounts(overhead.present("podFixed")), &amounts(asked)) => {
                 Err(a.forbidden(MISMATCH))
             }
             None if asked.is_some() => Err(a.forbidden(WITHOUT_CLASS)),
@@ -76,7 +75,7 @@ fn concerns(a: &Attributes<'_>) -> bool {
 
 /// The class a new pod names; 403 where there is none of that name.
 async fn class_of(registry: &Registry, a: &Attributes<'_>) -> Result<Option<Value>, Status> {
-    let name = at(a.new_object(), &["spec", "runtimeClassName"]).and_then(Value::as_str);
+    let name = a.new_object().present("spec.runtimeClassName").and_then(Value::as_str);
     let (Some(name), true) = (name, concerns(a)) else { return Ok(None) };
     let Some(kind) = Kind::of("node.k8s.io", "runtimeclasses") else { return Ok(None) };
     match registry.lookup(&kind, "", name).await? {

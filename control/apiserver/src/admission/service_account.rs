@@ -3,7 +3,7 @@
 use super::{Attributes, Operation, Verdict};
 use crate::registry::Registry;
 use crate::registry::kind::Kind;
-use crate::registry::metadata::{at, items, list_mut, set, text};
+use machinery::access::{Get as _, list_at, set_at};
 use machinery::names::generate_name;
 use machinery::object;
 use machinery::status::Status;
@@ -32,8 +32,8 @@ pub(super) fn default<'a>(registry: &'a Registry, a: &'a mut Attributes<'_>) -> 
         if !applies(a) || is_mirror(a.new_object()) {
             return Ok(());
         }
-        let name = match text(a.new_object(), &["spec", "serviceAccountName"]) {
-            "" => match text(a.new_object(), &["spec", "serviceAccount"]) {
+        let name = match a.new_object().text("spec.serviceAccountName") {
+            "" => match a.new_object().text("spec.serviceAccount") {
                 "" => "default".to_owned(),
                 old => old.to_owned(),
             },
@@ -50,19 +50,20 @@ pub(super) fn default<'a>(registry: &'a Registry, a: &'a mut Attributes<'_>) -> 
         };
         let suffix = registry.random();
         let Some(pod) = &mut a.object else { return Ok(()) };
-        set(pod, &["spec", "serviceAccountName"], name.clone());
-        set(pod, &["spec", "serviceAccount"], name);
-        let automount = at(pod, &["spec", "automountServiceAccountToken"])
-            .or_else(|| at(&account, &["automountServiceAccountToken"]))
+        set_at(pod, "spec.serviceAccountName", name.clone());
+        set_at(pod, "spec.serviceAccount", name);
+        let automount = pod
+            .present("spec.automountServiceAccountToken")
+            .or_else(|| account.present("automountServiceAccountToken"))
             .and_then(Value::as_bool)
             .unwrap_or(true);
         if automount {
             mount_token(pod, suffix);
         }
-        if items(pod, &["spec", "imagePullSecrets"]).is_empty() {
-            let secrets = items(&account, &["imagePullSecrets"]);
+        if pod.items("spec.imagePullSecrets").is_empty() {
+            let secrets = account.items("imagePullSecrets");
             if !secrets.is_empty() {
-                set(pod, &["spec", "imagePullSecrets"], secrets.to_vec());
+                set_at(pod, "spec.imagePullSecrets", secrets.to_vec());
             }
         }
         Ok(())
@@ -75,14 +76,14 @@ pub(super) fn check<'a>(_: &'a Registry, a: &'a mut Attributes<'_>) -> Verdict<'
             return Ok(());
         }
         let pod = a.new_object();
-        if !text(pod, &["spec", "serviceAccountName"]).is_empty() {
+        if !pod.text("spec.serviceAccountName").is_empty() {
             return Err(a.forbidden("a mirror pod may not reference service accounts"));
         }
-        for volume in items(pod, &["spec", "volumes"]) {
+        for volume in pod.items("spec.volumes") {
             if volume.get("secret").is_some() {
                 return Err(a.forbidden("a mirror pod may not reference secrets"));
             }
-            let projected = items(volume, &["projected", "sources"]);
+            let projected = volume.items("projected.sources");
             if projected.iter().any(|s| s.get("serviceAccountToken").is_some()) {
                 return Err(a.forbidden("a mirror pod may not use ServiceAccountToken volume projections"));
             }
@@ -117,29 +118,29 @@ async fn account(registry: &Registry, namespace: &str, name: &str) -> Result<Opt
 
 fn mount_token(pod: &mut Value, random: u64) {
     // A client that read a pod and creates it again already brings the volume.
-    let present = items(pod, &["spec", "volumes"])
+    let present = pod
+        .items("spec.volumes")
         .iter()
-        .map(|v| text(v, &["name"]))
+        .map(|v| v.text("name"))
         .find(|n| n.starts_with(VOLUME_PREFIX))
         .map(str::to_owned);
     let volume = present.clone().unwrap_or_else(|| generate_name(VOLUME_PREFIX, random));
     let mut needed = false;
     for list in ["initContainers", "containers"] {
-        if items(pod, &["spec", list]).is_empty() {
+        if pod.at("spec").items(list).is_empty() {
             continue;
         }
-        for container in list_mut(pod, &["spec", list]) {
-            let mounted =
-                items(container, &["volumeMounts"]).iter().any(|m| text(m, &["mountPath"]) == MOUNT_PATH);
+        for container in list_at(pod, &format!("spec.{list}")) {
+            let mounted = container.items("volumeMounts").iter().any(|m| m.text("mountPath") == MOUNT_PATH);
             if !mounted {
                 needed = true;
-                list_mut(container, &["volumeMounts"])
+                list_at(container, "volumeMounts")
                     .push(json!({"name": volume, "readOnly": true, "mountPath": MOUNT_PATH}));
             }
         }
     }
     if needed && present.is_none() {
-        list_mut(pod, &["spec", "volumes"]).push(json!({
+        list_at(pod, "spec.volumes").push(json!({
             "name": volume,
             "projected": {
                 "defaultMode": 420,

@@ -3,7 +3,8 @@
 use super::{Attributes, Operation, Verdict};
 use crate::registry::Registry;
 use crate::registry::kind::Kind;
-use crate::registry::metadata::{at, finalizers, list_mut, set, text};
+use crate::registry::metadata::finalizers;
+use machinery::access::{Get as _, list_at, set_at};
 use machinery::object;
 use machinery::quantity::Quantity;
 use serde_json::Value;
@@ -16,7 +17,7 @@ pub(super) fn default_class<'a>(registry: &'a Registry, a: &'a mut Attributes<'_
         let claim = a.new_object();
         if !a.is("", "persistentvolumeclaims", "")
             || a.operation != Operation::Create
-            || at(claim, &["spec", "storageClassName"]).is_some()
+            || claim.present("spec.storageClassName").is_some()
             || object::annotation(claim, "volume.beta.kubernetes.io/storage-class").is_some()
         {
             return Ok(());
@@ -32,7 +33,7 @@ pub(super) fn default_class<'a>(registry: &'a Registry, a: &'a mut Attributes<'_
                 .then_with(|| object::name(x).cmp(object::name(y)))
         });
         if let (Some(class), Some(claim)) = (defaults.first(), &mut a.object) {
-            set(claim, &["spec", "storageClassName"], object::name(class));
+            set_at(claim, "spec.storageClassName", object::name(class));
         }
         Ok(())
     })
@@ -53,7 +54,7 @@ pub(super) fn protect<'a>(_: &'a Registry, a: &'a mut Attributes<'_>) -> Verdict
         if let Some(object) = &mut a.object
             && !finalizers(object).contains(&finalizer)
         {
-            list_mut(object, &["metadata", "finalizers"]).push(finalizer.into());
+            list_at(object, "metadata.finalizers").push(finalizer.into());
         }
         Ok(())
     })
@@ -65,7 +66,8 @@ pub(super) fn resize<'a>(registry: &'a Registry, a: &'a mut Attributes<'_>) -> V
             return Ok(());
         }
         let size = |claim: &Value| {
-            at(claim, &["spec", "resources", "requests", "storage"])
+            claim
+                .present("spec.resources.requests.storage")
                 .and_then(Value::as_str)
                 .and_then(|q| Quantity::parse(q).ok())
         };
@@ -73,15 +75,15 @@ pub(super) fn resize<'a>(registry: &'a Registry, a: &'a mut Attributes<'_>) -> V
             (Some(before), Some(after)) if after > before => {}
             _ => return Ok(()),
         }
-        if text(a.old_object(), &["status", "phase"]) != "Bound" {
+        if a.old_object().text("status.phase") != "Bound" {
             return Err(a.forbidden("Only bound persistent volume claims can be expanded"));
         }
-        let class = text(a.new_object(), &["spec", "storageClassName"]);
+        let class = a.new_object().text("spec.storageClassName");
         let expandable = match Kind::of("storage.k8s.io", "storageclasses").filter(|_| !class.is_empty()) {
             Some(kind) => registry
                 .lookup(&kind, "", class)
                 .await?
-                .is_some_and(|c| at(&c, &["allowVolumeExpansion"]) == Some(&Value::Bool(true))),
+                .is_some_and(|c| c.present("allowVolumeExpansion") == Some(&Value::Bool(true))),
             None => false,
         };
         if expandable {

@@ -65,7 +65,7 @@ impl Subject {
         {
             let found = registry.lookup(&namespaces, "", &a.namespace).await?;
             let mut namespace = found.ok_or_else(|| Status::not_found(&namespaces.gr(), &a.namespace))?;
-            crate::registry::metadata::remove(&mut namespace, &["metadata", "managedFields"]);
+            machinery::access::remove_at(&mut namespace, "metadata.managedFields");
             subject.namespace = namespace;
         }
         Ok(subject)

@@ -2,7 +2,7 @@
 
 use super::{Attributes, Operation, Verdict};
 use crate::registry::Registry;
-use crate::registry::metadata::{items, list_mut, text};
+use machinery::access::{Get as _, list_at};
 use serde_json::{Value, json};
 
 const KEYS: [&str; 2] = ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"];
@@ -16,11 +16,11 @@ pub(super) fn default<'a>(_: &'a Registry, a: &'a mut Attributes<'_>) -> Verdict
         let Some(pod) = &mut a.object else { return Ok(()) };
         for key in KEYS {
             let tolerated = |t: &Value| {
-                let (k, effect) = (text(t, &["key"]), text(t, &["effect"]));
+                let (k, effect) = (t.text("key"), t.text("effect"));
                 (k == key || k.is_empty()) && (effect == "NoExecute" || effect.is_empty())
             };
-            if !items(pod, &["spec", "tolerations"]).iter().any(tolerated) {
-                list_mut(pod, &["spec", "tolerations"]).push(
+            if !pod.items("spec.tolerations").iter().any(tolerated) {
+                list_at(pod, "spec.tolerations").push(
                     json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": SECONDS}),
                 );
             }

@@ -4,10 +4,11 @@
 use super::remote::{Remote, resources};
 use super::{Aggregator, proxy};
 use crate::registry::kind::Kind;
-use crate::registry::metadata::{at, items, text};
 use crate::upkeep::api_services::available;
 use crate::upkeep::reconcile;
 use futures::future::join_all;
+use machinery::access::Get as _;
+use machinery::object;
 use machinery::status::Status;
 use serde_json::Value;
 use std::time::Duration;
@@ -58,13 +59,14 @@ async fn endpoints(aggregator: &Aggregator, remote: &Remote) -> Result<(), Value
             return Err(available("Unknown", "ServiceAccessError", &message));
         }
     };
-    if !matches!(text(&service, &["spec", "type"]), "ClusterIP" | "") {
+    if !matches!(service.text("spec.type"), "ClusterIP" | "") {
         return Ok(());
     }
-    let port = items(&service, &["spec", "ports"])
+    let port = service
+        .items("spec.ports")
         .iter()
-        .find(|p| at(p, &["port"]).and_then(Value::as_u64) == Some(u64::from(remote.port)))
-        .map(|p| text(p, &["name"]));
+        .find(|p| p.present("port").and_then(Value::as_u64) == Some(u64::from(remote.port)))
+        .map(|p| p.text("name"));
     let Some(port) = port else {
         return no("ServicePortError", format!("{subject} is not listening on port {}", remote.port));
     };
@@ -72,7 +74,7 @@ async fn endpoints(aggregator: &Aggregator, remote: &Remote) -> Result<(), Value
         .cached(&slices, &remote.namespace)
         .unwrap_or_default()
         .into_iter()
-        .filter(|s| text(s, &["metadata", "labels", "kubernetes.io/service-name"]) == remote.service)
+        .filter(|s| object::label(s, "kubernetes.io/service-name").unwrap_or_default() == remote.service)
         .collect();
     if slices.is_empty() {
         let message =
@@ -90,10 +92,10 @@ async fn endpoints(aggregator: &Aggregator, remote: &Remote) -> Result<(), Value
 }
 
 fn answers(slice: &Value, port: &str) -> bool {
-    items(slice, &["ports"]).iter().any(|p| text(p, &["name"]) == port)
-        && items(slice, &["endpoints"]).iter().any(|e| {
-            at(e, &["conditions", "ready"]).and_then(Value::as_bool) != Some(false)
-                && !items(e, &["addresses"]).is_empty()
+    slice.items("ports").iter().any(|p| p.text("name") == port)
+        && slice.items("endpoints").iter().any(|e| {
+            e.present("conditions.ready").and_then(Value::as_bool) != Some(false)
+                && !e.items("addresses").is_empty()
         })
 }
 

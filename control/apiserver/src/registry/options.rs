@@ -3,6 +3,7 @@
 use super::kind::Kind;
 use super::operation::Operation;
 use crate::context::Context;
+use machinery::access::{Get as _, object_at};
 use machinery::fields::FieldSelector;
 use machinery::labels::Selector;
 use machinery::status::Status;
@@ -274,7 +275,7 @@ impl DeleteOptions {
         }
         for (name, value) in [("uid", &self.uid), ("resourceVersion", &self.resource_version)] {
             if let Some(value) = value {
-                super::metadata::set(&mut sent, &["preconditions", name], value.clone());
+                object_at(&mut sent, "preconditions").insert(name.to_owned(), value.clone().into());
             }
         }
         if self.dry_run {
@@ -297,7 +298,7 @@ impl DeleteOptions {
             options.uid = precondition("uid");
             options.resource_version = precondition("resourceVersion");
             propagation = body.get("propagationPolicy").and_then(Value::as_str);
-            dry_run = super::metadata::items(body, &["dryRun"]).iter().filter_map(Value::as_str).collect();
+            dry_run = body.items("dryRun").iter().filter_map(Value::as_str).collect();
         } else {
             options.grace = number(context, "gracePeriodSeconds")?;
             options.orphan = context.query("orphanDependents").map(|_| flag(context, "orphanDependents"));

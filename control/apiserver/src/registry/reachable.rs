@@ -3,10 +3,11 @@
 
 use super::Registry;
 use super::kind::Kind;
-use super::metadata::{at, items, text};
 use crate::webhook::{Address, Services};
 use futures::future::BoxFuture;
+use machinery::access::Get as _;
 use machinery::goformat::go_quote;
+use machinery::object;
 use machinery::status::Status;
 use serde_json::Value;
 
@@ -31,8 +32,8 @@ impl Registry {
         let service = self.lookup(&services, namespace, name).await?.ok_or_else(|| {
             Status::failure(404, Default::default(), format!("service {} not found", go_quote(name)))
         })?;
-        if text(&service, &["spec", "type"]) == "ExternalName" {
-            return Ok((text(&service, &["spec", "externalName"]).to_owned(), port));
+        if service.text("spec.type") == "ExternalName" {
+            return Ok((service.text("spec.externalName").to_owned(), port));
         }
         let wanted = service_port(&service, port).ok_or_else(|| {
             Status::service_unavailable(format!(
@@ -42,7 +43,7 @@ impl Registry {
         })?;
         let mut places = Vec::new();
         for slice in self.cached(&slices, namespace)? {
-            if text(&slice, &["metadata", "labels", "kubernetes.io/service-name"]) == name {
+            if object::label(&slice, "kubernetes.io/service-name").unwrap_or_default() == name {
                 places.append(&mut ready(&slice, &wanted));
             }
         }
@@ -59,24 +60,27 @@ impl Registry {
 
 /// The name of the Service's port of that number.
 fn service_port(service: &Value, port: u16) -> Option<String> {
-    items(service, &["spec", "ports"])
+    service
+        .items("spec.ports")
         .iter()
-        .find(|p| at(p, &["port"]).and_then(Value::as_u64) == Some(u64::from(port)))
-        .map(|p| text(p, &["name"]).to_owned())
+        .find(|p| p.present("port").and_then(Value::as_u64) == Some(u64::from(port)))
+        .map(|p| p.text("name").to_owned())
 }
 
 /// The places of a slice that answer the port of that name.
 fn ready(slice: &Value, port: &str) -> Vec<Address> {
-    let number = items(slice, &["ports"])
+    let number = slice
+        .items("ports")
         .iter()
-        .find(|p| text(p, &["name"]) == port)
-        .and_then(|p| at(p, &["port"])?.as_u64())
+        .find(|p| p.text("name") == port)
+        .and_then(|p| p.present("port")?.as_u64())
         .and_then(|p| u16::try_from(p).ok());
     let Some(number) = number else { return Vec::new() };
-    items(slice, &["endpoints"])
+    slice
+        .items("endpoints")
         .iter()
-        .filter(|e| at(e, &["conditions", "ready"]).and_then(Value::as_bool) != Some(false))
-        .filter_map(|e| items(e, &["addresses"]).first()?.as_str())
+        .filter(|e| e.present("conditions.ready").and_then(Value::as_bool) != Some(false))
+        .filter_map(|e| e.items("addresses").first()?.as_str())
         .map(|address| (address.to_owned(), number))
         .collect()
 }

@@ -3,6 +3,7 @@
 use super::kind::Kind;
 use super::{Registry, stored};
 use bytes::Bytes;
+use machinery::access::Get as _;
 use machinery::custom::{Definition, Version};
 use machinery::fields::FieldSelector;
 use machinery::status::{Cause, Details, Reason, Status};
@@ -19,9 +20,7 @@ pub(super) fn extract(kinds: &[Kind], entry: &Entry) -> Indexed {
         // Unreadable values are listed as they are: whoever wrote them must be able to see and delete them.
         return Indexed { bytes, ..Indexed::default() };
     };
-    let labels = super::metadata::texts(&object, &["metadata", "labels"])
-        .map(|(k, v)| (k.to_owned(), v.to_owned()))
-        .collect();
+    let labels = object.texts("metadata.labels").map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
     let mut fields = std::collections::BTreeMap::new();
     for kind in kinds {
         for field in kind.selectable() {
@@ -43,9 +42,7 @@ pub(crate) fn extract_custom(definition: &Definition, entry: &Entry) -> Indexed 
         Ok(bytes) => stored::wire(&bytes, entry.mod_revision),
         Err(_) => stored::wire(&entry.value, entry.mod_revision),
     };
-    let labels = super::metadata::texts(&object, &["metadata", "labels"])
-        .map(|(k, v)| (k.to_owned(), v.to_owned()))
-        .collect();
+    let labels = object.texts("metadata.labels").map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
     let mut fields = std::collections::BTreeMap::new();
     fields.insert("metadata.name".to_owned(), machinery::object::name(&object).to_owned());
     let namespace = machinery::object::namespace(&object);

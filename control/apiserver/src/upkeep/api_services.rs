@@ -6,8 +6,8 @@
 
 use super::reconcile::{self, Read, Round};
 use crate::registry::kind::Kind;
-use crate::registry::metadata::{at, items, set, text};
 use crate::write::Writer;
+use machinery::access::{Get as _, set_at};
 use machinery::object;
 use machinery::resources;
 use machinery::status::Status;
@@ -102,16 +102,18 @@ fn builtin() -> impl Iterator<Item = Value> {
 /// What the definitions serve.
 fn defined(definitions: &[Value]) -> impl Iterator<Item = Value> {
     let established = |definition: &&Value| {
-        items(definition, &["status", "conditions"])
+        definition
+            .items("status.conditions")
             .iter()
-            .any(|c| text(c, &["type"]) == "Established" && text(c, &["status"]) == "True")
+            .any(|c| c.text("type") == "Established" && c.text("status") == "True")
     };
     definitions.iter().filter(established).flat_map(|definition| {
-        let group = text(definition, &["spec", "group"]);
-        items(definition, &["spec", "versions"])
+        let group = definition.text("spec.group");
+        definition
+            .items("spec.versions")
             .iter()
-            .filter(|version| at(version, &["served"]) == Some(&Value::Bool(true)))
-            .map(move |version| api_service(group, text(version, &["name"]), "true", (1000, 100)))
+            .filter(|version| version.present("served") == Some(&Value::Bool(true)))
+            .map(move |version| api_service(group, version.text("name"), "true", (1000, 100)))
     })
 }
 
@@ -148,7 +150,7 @@ async fn round(writer: &Writer, services: &Kind, definitions: &Kind) -> Result<(
                 let change = |old: &Value| {
                     let mut new = old.clone();
                     object::set_resource_version(&mut new, "");
-                    set(&mut new, &["spec"], service.get("spec").cloned().unwrap_or_default());
+                    set_at(&mut new, "spec", service.get("spec").cloned().unwrap_or_default());
                     Ok(new)
                 };
                 writer.amend(services, "", name, "", &change).await?;
@@ -174,7 +176,7 @@ pub(crate) fn available(status: &str, reason: &str, message: &str) -> Value {
 }
 
 async fn make_available(writer: &Writer, services: &Kind, service: &Value) -> Result<(), Status> {
-    if at(service, &["spec", "service"]).is_some() {
+    if service.present("spec.service").is_some() {
         return Ok(());
     }
     let wanted = available("True", "Local", "Local APIServices are always available");

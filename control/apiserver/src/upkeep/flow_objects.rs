@@ -8,8 +8,8 @@ use super::reconcile::{self, Read, Round};
 use crate::flow::GROUP;
 use crate::flow::defaults::{self, AUTO_UPDATE};
 use crate::registry::kind::Kind;
-use crate::registry::metadata::{at, set, text};
 use crate::write::Writer;
+use machinery::access::{Get as _, set_at};
 use machinery::object;
 use machinery::status::Status;
 use serde_json::{Value, json};
@@ -58,8 +58,8 @@ async fn keep(writer: &Writer, kind: &Kind, wanted: Vec<Value>, mandatory: bool)
             continue;
         };
         // What the exempt level lends is its administrator's choice.
-        if let Some(exempt) = at(&present, &["spec", "exempt"]) {
-            set(&mut wanted, &["spec", "exempt"], exempt.clone());
+        if let Some(exempt) = present.present("spec.exempt") {
+            set_at(&mut wanted, "spec.exempt", exempt.clone());
         }
         let marked = object::annotation(&present, AUTO_UPDATE) == Some("true");
         if !(mandatory || follows(&present)) || (marked && present.get("spec") == wanted.get("spec")) {
@@ -68,7 +68,7 @@ async fn keep(writer: &Writer, kind: &Kind, wanted: Vec<Value>, mandatory: bool)
         let change = |old: &Value| {
             let mut new = old.clone();
             object::set_resource_version(&mut new, "");
-            set(&mut new, &["spec"], wanted.get("spec").cloned().unwrap_or_default());
+            set_at(&mut new, "spec", wanted.get("spec").cloned().unwrap_or_default());
             object::set_annotation(&mut new, AUTO_UPDATE, Some("true"));
             Ok(new)
         };
@@ -81,7 +81,7 @@ async fn conditions(writer: &Writer, schemas: &Kind, levels: &Kind) -> Result<()
     let levels = writer.registry.cached(levels, "")?;
     let known: BTreeSet<&str> = levels.iter().map(object::name).collect();
     for schema in writer.registry.cached(schemas, "")? {
-        let level = text(&schema, &["spec", "priorityLevelConfiguration", "name"]);
+        let level = schema.text("spec.priorityLevelConfiguration.name");
         let wanted = dangling(level, known.contains(level));
         reconcile::say(writer, schemas, &schema, &wanted).await?;
     }

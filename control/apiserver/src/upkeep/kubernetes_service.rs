@@ -7,8 +7,8 @@
 //! `pkg/controlplane/controller/kubernetesservice`.
 
 use crate::registry::kind::Kind;
-use crate::registry::metadata::{items, set, text};
 use crate::write::Writer;
+use machinery::access::{Get as _, set_at};
 use machinery::status::Status;
 use serde_json::{Value, json};
 use std::net::IpAddr;
@@ -52,8 +52,8 @@ fn service(writer: &Writer) -> Value {
         },
     });
     if let Some(ip) = service_ip(writer) {
-        set(&mut service, &["spec", "clusterIP"], ip.to_string());
-        set(&mut service, &["spec", "clusterIPs"], json!([ip.to_string()]));
+        set_at(&mut service, "spec.clusterIP", ip.to_string());
+        set_at(&mut service, "spec.clusterIPs", json!([ip.to_string()]));
     }
     service
 }
@@ -81,12 +81,12 @@ async fn endpoints(writer: &Writer, listed: bool) -> Result<(), Status> {
     });
     writer.ensure(&endpoints, legacy).await?;
     let change = |old: &Value| {
-        let present = items(old, &["subsets"]).iter().flat_map(|s| items(s, &["addresses"]));
-        let all = addresses(present.map(|a| text(a, &["ip"])), &ours, listed);
+        let present = old.items("subsets").iter().flat_map(|s| s.items("addresses"));
+        let all = addresses(present.map(|a| a.text("ip")), &ours, listed);
         let mut new = old.clone();
         let list: Vec<Value> = all.iter().map(|ip| json!({"ip": ip})).collect();
         let subsets = if list.is_empty() { json!([]) } else { json!([{"addresses": list, "ports": [port]}]) };
-        set(&mut new, &["subsets"], subsets);
+        set_at(&mut new, "subsets", subsets);
         machinery::object::set_resource_version(&mut new, "");
         Ok(new)
     };
@@ -105,13 +105,13 @@ async fn endpoints(writer: &Writer, listed: bool) -> Result<(), Status> {
     });
     writer.ensure(&slices, slice).await?;
     let change = |old: &Value| {
-        let present = items(old, &["endpoints"]).iter().flat_map(|e| items(e, &["addresses"]));
+        let present = old.items("endpoints").iter().flat_map(|e| e.items("addresses"));
         let all = addresses(present.filter_map(Value::as_str), &ours, listed);
         let mut new = old.clone();
         let list: Vec<Value> =
             all.iter().map(|ip| json!({"addresses": [ip], "conditions": {"ready": true}})).collect();
-        set(&mut new, &["endpoints"], list);
-        set(&mut new, &["ports"], json!([port]));
+        set_at(&mut new, "endpoints", list);
+        set_at(&mut new, "ports", json!([port]));
         machinery::object::set_resource_version(&mut new, "");
         Ok(new)
     };

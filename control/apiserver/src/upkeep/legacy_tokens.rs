@@ -6,8 +6,8 @@
 
 use super::reconcile::{Read, Round};
 use crate::registry::kind::Kind;
-use crate::registry::metadata::{set, text};
 use crate::write::Writer;
+use machinery::access::{Get as _, set_at};
 use machinery::object;
 use machinery::status::Status;
 use serde_json::{Value, json};
@@ -18,7 +18,7 @@ use store::cache::Scope;
 const NAMESPACE: &str = "kube-system";
 const NAME: &str = "kube-apiserver-legacy-service-account-token-tracking";
 /// A day, such as 2026-01-31, in UTC.
-const SINCE: [&str; 2] = ["data", "since"];
+const SINCE: &str = "data.since";
 /// How often it is looked at when nothing changed (upstream's resync).
 pub(super) const EVERY: Duration = Duration::from_secs(12 * 3600);
 
@@ -49,13 +49,13 @@ async fn round(writer: &Writer, kind: &Kind) -> Result<(), Status> {
         });
         return writer.ensure(kind, map).await;
     };
-    if is_day(text(&found, &SINCE)) {
+    if is_day(found.text(SINCE)) {
         return Ok(());
     }
     let change = |old: &Value| {
         let mut new = old.clone();
         object::set_resource_version(&mut new, "");
-        set(&mut new, &SINCE, today.clone());
+        set_at(&mut new, SINCE, today.clone());
         Ok(new)
     };
     match writer.amend(kind, NAMESPACE, NAME, "", &change).await {

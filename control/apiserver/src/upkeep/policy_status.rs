@@ -7,8 +7,8 @@
 use super::reconcile::{Read, Round};
 use crate::registry::Registry;
 use crate::registry::kind::Kind;
-use crate::registry::metadata::{at, items, set, text};
 use crate::write::Writer;
+use machinery::access::{Get as _, set_at};
 use machinery::admission::{Typed, kinds};
 use machinery::cel::Type;
 use machinery::custom::rules;
@@ -45,9 +45,9 @@ pub(super) fn reconcile(writer: Arc<Writer>) -> Round {
                 let found = status.get("warnings").cloned().unwrap_or_default();
                 let none = found.as_array().is_none_or(Vec::is_empty);
                 let checked = if none { json!({}) } else { json!({"expressionWarnings": found}) };
-                set(&mut new, &["status", "typeChecking"], checked);
+                set_at(&mut new, "status.typeChecking", checked);
                 let generation = status.get("generation").cloned().unwrap_or_default();
-                set(&mut new, &["status", "observedGeneration"], generation);
+                set_at(&mut new, "status.observedGeneration", generation);
                 Ok(new)
             };
             let name = object::name(policy);
@@ -61,17 +61,17 @@ pub(super) fn reconcile(writer: Arc<Writer>) -> Round {
 }
 
 fn observed(policy: &Value) -> Option<i64> {
-    at(policy, &["status", "observedGeneration"]).and_then(Value::as_i64)
+    policy.present("status.observedGeneration").and_then(Value::as_i64)
 }
 
 /// The kinds a policy names, without wildcards, and their types.
 fn kinds(registry: &Registry, policy: &Value) -> BTreeMap<(String, String, String), Type> {
     let named = |rule: &Value, list: &str| -> Vec<String> {
-        let all: Vec<&str> = items(rule, &[list]).iter().filter_map(Value::as_str).collect();
+        let all: Vec<&str> = rule.items(list).iter().filter_map(Value::as_str).collect();
         if all.contains(&"*") { Vec::new() } else { all.into_iter().map(str::to_owned).collect() }
     };
     let mut kinds = BTreeMap::new();
-    for rule in items(policy, &["spec", "matchConstraints", "resourceRules"]) {
+    for rule in policy.items("spec.matchConstraints.resourceRules") {
         for group in named(rule, "apiGroups") {
             for version in named(rule, "apiVersions") {
                 for resource in named(rule, "resources").iter().filter(|r| !r.contains(['/', '*'])) {
@@ -97,9 +97,9 @@ fn type_of(kind: &Kind) -> Option<Type> {
 }
 
 fn checked(registry: &Registry, policy: &Value) -> Vec<Value> {
-    let params = at(policy, &["spec", "paramKind"]).map(|of| {
-        let found = parse_api_version(text(of, &["apiVersion"]))
-            .and_then(|(group, version)| registry.by_kind(group, version, text(of, &["kind"])));
+    let params = policy.present("spec.paramKind").map(|of| {
+        let found = parse_api_version(of.text("apiVersion"))
+            .and_then(|(group, version)| registry.by_kind(group, version, of.text("kind")));
         found.and_then(|kind| type_of(&kind)).unwrap_or(Type::Dyn)
     });
     let kinds = kinds(registry, policy);
@@ -109,14 +109,14 @@ fn checked(registry: &Registry, policy: &Value) -> Vec<Value> {
 
 /// `params`: the parameters' type, where the policy has any.
 fn warnings(policy: &Value, kinds: &[(Gvk, Type)], params: Option<&Type>) -> Vec<Value> {
-    let variables = items(policy, &["spec", "variables"]);
-    let variables = || variables.iter().map(|v| (text(v, &["name"]), text(v, &["expression"])));
+    let variables = policy.items("spec.variables");
+    let variables = || variables.iter().map(|v| (v.text("name"), v.text("expression")));
     let typed: Vec<(&Gvk, Typed)> =
         kinds.iter().map(|(gvk, of)| (gvk, Typed::new(of, params.cloned(), variables()))).collect();
     let mut warnings = Vec::new();
-    for (index, validation) in items(policy, &["spec", "validations"]).iter().enumerate() {
+    for (index, validation) in policy.items("spec.validations").iter().enumerate() {
         for field in ["expression", "messageExpression"] {
-            let source = text(validation, &[field]);
+            let source = validation.text(field);
             let found: Vec<String> = typed
                 .iter()
                 .filter(|_| !source.is_empty())
@@ -145,9 +145,9 @@ mod tests {
         let deployment = Gvk::new("apps", "v1", "Deployment");
         let of = kinds::builtin(&deployment).unwrap();
         let found = warnings(&policy, &[(deployment, of)], None);
-        let references: Vec<&str> = found.iter().map(|w| text(w, &["fieldRef"])).collect();
+        let references: Vec<&str> = found.iter().map(|w| w.text("fieldRef")).collect();
         assert_eq!(references, ["spec.validations[0].expression", "spec.validations[0].messageExpression"]);
-        let warning = text(&found[0], &["warning"]);
+        let warning = found[0].text("warning");
         assert!(
             warning.starts_with("apps/v1, Kind=Deployment: ERROR: <input>:1:22: found no matching overload"),
             "{warning}"

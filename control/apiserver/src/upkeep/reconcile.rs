@@ -2,9 +2,10 @@
 
 use crate::registry::Registry;
 use crate::registry::kind::Kind;
-use crate::registry::metadata::{at, items, list_mut, set, text, time};
+use crate::registry::metadata::time;
 use crate::write::Writer;
 use futures::future::BoxFuture;
+use machinery::access::{Get as _, list_at, set_at};
 use machinery::object;
 use machinery::status::Status;
 use serde_json::Value;
@@ -110,25 +111,21 @@ pub(crate) async fn say(writer: &Writer, kind: &Kind, object: &Value, wanted: &V
 }
 
 fn is_said(schema: &Value, wanted: &Value) -> bool {
-    items(schema, &["status", "conditions"]).iter().any(|condition| {
-        ["type", "status", "reason", "message"]
-            .iter()
-            .all(|field| at(condition, &[field]) == at(wanted, &[field]))
+    schema.items("status.conditions").iter().any(|condition| {
+        ["type", "status", "reason", "message"].iter().all(|field| condition.at(field) == wanted.at(field))
     })
 }
 
 /// Writes a condition; its time changes with its status only.
 fn put(schema: &mut Value, wanted: &Value, now: &str) {
-    let conditions = list_mut(schema, &["status", "conditions"]);
+    let conditions = list_at(schema, "status.conditions");
     let mut wanted = wanted.clone();
-    let present = conditions.iter_mut().find(|c| text(c, &["type"]) == text(&wanted, &["type"]));
+    let present = conditions.iter_mut().find(|c| c.text("type") == wanted.text("type"));
     let since = match &present {
-        Some(old) if text(old, &["status"]) == text(&wanted, &["status"]) => {
-            text(old, &["lastTransitionTime"]).to_owned()
-        }
+        Some(old) if old.text("status") == wanted.text("status") => old.text("lastTransitionTime").to_owned(),
         _ => now.to_owned(),
     };
-    set(&mut wanted, &["lastTransitionTime"], since);
+    set_at(&mut wanted, "lastTransitionTime", since);
     match present {
         Some(old) => *old = wanted,
         None => conditions.push(wanted),

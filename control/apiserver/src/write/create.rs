@@ -4,7 +4,8 @@ use super::{Writer, Written, managed, services, system};
 use crate::admission::{self, Attributes, Operation};
 use crate::registry::call::Call;
 use crate::registry::kind::Kind;
-use crate::registry::metadata::{self, remove, set, text};
+use crate::registry::metadata;
+use machinery::access::{Get as _, object_at, remove_at, set_at};
 use machinery::object;
 use machinery::status::Status;
 use serde_json::Value;
@@ -30,7 +31,7 @@ impl Writer {
             }
             object::set_namespace(&mut object, namespace);
         } else {
-            remove(&mut object, &["metadata", "namespace"]);
+            remove_at(&mut object, "metadata.namespace");
         }
         call.dedup_owners(&mut object, false);
         let generate = object::generate_name(&object).to_owned();
@@ -109,8 +110,7 @@ impl Writer {
             });
         }
         // The store's own refusal, after everybody else's.
-        if text(&object, &["metadata", "resourceVersion"]).parse::<u64>().is_ok_and(|revision| revision != 0)
-        {
+        if object.text("metadata.resourceVersion").parse::<u64>().is_ok_and(|revision| revision != 0) {
             return Err(Status::internal_error("resourceVersion should not be set on objects to be created"));
         }
         let ttl = self.ttl(kind);
@@ -136,8 +136,8 @@ impl Writer {
 /// Sets what the server alone decides (upstream: `rest.FillObjectMetaSystemFields` and `rest.BeforeCreate`).
 fn stamp(object: &mut Value) {
     for own in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"] {
-        remove(object, &["metadata", own]);
+        object_at(object, "metadata").remove(own);
     }
-    set(object, &["metadata", "uid"], uuid::Uuid::new_v4().to_string());
-    set(object, &["metadata", "creationTimestamp"], metadata::time(jiff::Timestamp::now()));
+    set_at(object, "metadata.uid", uuid::Uuid::new_v4().to_string());
+    set_at(object, "metadata.creationTimestamp", metadata::time(jiff::Timestamp::now()));
 }

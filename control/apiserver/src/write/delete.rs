@@ -6,10 +6,11 @@ use super::{Writer, Written, definition, services};
 use crate::admission::{self, Attributes, Operation};
 use crate::registry::call::Call;
 use crate::registry::kind::Kind;
-use crate::registry::metadata::{at, deleting, finalizers, items, remove, set, time};
+use crate::registry::metadata::{deleting, finalizers, time};
 use crate::registry::options::{DeleteOptions, ListOptions, Propagation};
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
+use machinery::access::{Get as _, remove_at, set_at};
 use machinery::object;
 use machinery::resources::strategy::{Dependents, dependents_by_default, grace_period_seconds};
 use machinery::status::{Details, Status};
@@ -198,7 +199,7 @@ fn plan(kind: &Kind, stored: &Value, options: &DeleteOptions, now: Timestamp) ->
     if deleting(&object) {
         if graceful
             && let Some(pending) =
-                at(&object, &["metadata", "deletionGracePeriodSeconds"]).and_then(Value::as_i64)
+                object.present("metadata.deletionGracePeriodSeconds").and_then(Value::as_i64)
         {
             match options.grace {
                 // Only a shorter grace period may be asked for.
@@ -209,8 +210,8 @@ fn plan(kind: &Kind, stored: &Value, options: &DeleteOptions, now: Timestamp) ->
                         .unwrap_or(now)
                         .saturating_add(SignedDuration::from_secs(grace - pending))
                         .unwrap_or(now);
-                    set(&mut object, &["metadata", "deletionTimestamp"], time(end));
-                    set(&mut object, &["metadata", "deletionGracePeriodSeconds"], grace);
+                    set_at(&mut object, "metadata.deletionTimestamp", time(end));
+                    set_at(&mut object, "metadata.deletionGracePeriodSeconds", grace);
                     soon = grace == 0;
                     changed = true;
                 }
@@ -231,14 +232,14 @@ fn plan(kind: &Kind, stored: &Value, options: &DeleteOptions, now: Timestamp) ->
         changed = true;
     }
     if kind.is("", "namespaces") {
-        set(&mut object, &["status", "phase"], "Terminating");
+        set_at(&mut object, "status.phase", "Terminating");
     }
     let held = !finalizers(&object).is_empty() || (kind.is("", "namespaces") && spec_finalizers(&object));
     if held && !deleting(&object) {
         mark(&mut object, now, 0);
         if kind.is("", "namespaces") {
             // Namespaces have no grace period (upstream: `namespace/storage`).
-            remove(&mut object, &["metadata", "deletionGracePeriodSeconds"]);
+            remove_at(&mut object, "metadata.deletionGracePeriodSeconds");
         }
         changed = true;
     }
@@ -251,8 +252,8 @@ fn plan(kind: &Kind, stored: &Value, options: &DeleteOptions, now: Timestamp) ->
 
 fn mark(object: &mut Value, now: Timestamp, grace: i64) {
     let end = now.saturating_add(SignedDuration::from_secs(grace)).unwrap_or(Timestamp::MAX);
-    set(object, &["metadata", "deletionTimestamp"], time(end));
-    set(object, &["metadata", "deletionGracePeriodSeconds"], grace);
+    set_at(object, "metadata.deletionTimestamp", time(end));
+    set_at(object, "metadata.deletionGracePeriodSeconds", grace);
     let generation = object::generation(object);
     if generation > 0 {
         object::set_generation(object, generation + 1);
@@ -297,13 +298,13 @@ fn collector_finalizers(kind: &Kind, object: &Value, options: &DeleteOptions) ->
 pub(super) fn is_finished(kind: &Kind, object: &Value) -> bool {
     deleting(object)
         && finalizers(object).is_empty()
-        && at(object, &["metadata", "deletionGracePeriodSeconds"]).and_then(Value::as_i64).unwrap_or(0) == 0
+        && object.present("metadata.deletionGracePeriodSeconds").and_then(Value::as_i64).unwrap_or(0) == 0
         && !(kind.is("", "namespaces") && spec_finalizers(object))
 }
 
 /// `spec.finalizers` of a namespace, which holds it as `metadata.finalizers` holds any object.
 pub(super) fn spec_finalizers(object: &Value) -> bool {
-    !items(object, &["spec", "finalizers"]).is_empty() && at(object, &["spec"]).is_some()
+    !object.items("spec.finalizers").is_empty() && object.present("spec").is_some()
 }
 
 fn gone(kind: &Kind, object: Value) -> Deleted {
@@ -379,9 +380,9 @@ mod tests {
     #[test]
     fn a_pod_that_never_ran_or_has_ended_goes_at_once() {
         let mut unscheduled = pod();
-        remove(&mut unscheduled, &["spec", "nodeName"]);
+        remove_at(&mut unscheduled, "spec.nodeName");
         let mut ended = pod();
-        set(&mut ended, &["status", "phase"], "Succeeded");
+        set_at(&mut ended, "status.phase", "Succeeded");
         for pod in [unscheduled, ended] {
             assert!(matches!(plan(&kind("pods"), &pod, &DeleteOptions::default(), now()), Plan::Remove(_)));
         }
@@ -415,7 +416,7 @@ mod tests {
         assert_eq!(marked["metadata"]["deletionTimestamp"], "2026-01-01T00:00:00Z");
         assert_eq!(plan(&kind("namespaces"), &marked, &DeleteOptions::default(), now()), Plan::Pending);
         let mut finalized = marked;
-        set(&mut finalized, &["spec", "finalizers"], json!([]));
+        set_at(&mut finalized, "spec.finalizers", json!([]));
         assert!(is_finished(&kind("namespaces"), &finalized));
     }
 }

@@ -11,7 +11,7 @@ use crate::context::RequestInfo;
 use crate::registry::call::Call;
 use crate::registry::hooks::Decision;
 use crate::registry::kind::Kind;
-use crate::registry::metadata::{at, remove, text};
+use machinery::access::{Get as _, object_at};
 use machinery::goformat::go_quote;
 use machinery::object;
 use machinery::status::{Reason, Status};
@@ -38,7 +38,7 @@ impl Writer {
                     return Ok(());
                 }
                 self.holds(call, new, &rules(new))?;
-                let aggregates = |o: &Value| at(o, &["aggregationRule"]).is_some();
+                let aggregates = |o: &Value| o.present("aggregationRule").is_some();
                 if (aggregates(new) || old.is_some_and(aggregates))
                     && self.holds(call, new, &full_authority()).is_err()
                 {
@@ -54,7 +54,7 @@ impl Writer {
                 if old.is_some() && only_for_collection(new, old) {
                     return Ok(());
                 }
-                let (kind, name) = (text(new, &["roleRef", "kind"]), text(new, &["roleRef", "name"]));
+                let (kind, name) = (new.text("roleRef.kind"), new.text("roleRef.name"));
                 let (plural, namespace) = match kind {
                     "ClusterRole" => ("clusterroles", ""),
                     "Role" => ("roles", call.namespace.as_str()),
@@ -91,7 +91,7 @@ impl Writer {
 }
 
 fn rules(role: &Value) -> Vec<PolicyRule> {
-    at(role, &["rules"]).and_then(|rules| Vec::deserialize(rules).ok()).unwrap_or_default()
+    role.present("rules").and_then(|rules| Vec::deserialize(rules).ok()).unwrap_or_default()
 }
 
 /// Does the change touch nothing but what the garbage collector must be able to take away?
@@ -100,7 +100,7 @@ fn only_for_collection(new: &Value, old: Option<&Value>) -> bool {
     let bare = |object: &Value| {
         let mut object = object.clone();
         for own in ["ownerReferences", "finalizers", "managedFields"] {
-            remove(&mut object, &["metadata", own]);
+            object_at(&mut object, "metadata").remove(own);
         }
         object
     };

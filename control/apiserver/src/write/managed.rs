@@ -2,7 +2,8 @@
 
 use crate::registry::call::Call;
 use crate::registry::kind::Kind;
-use crate::registry::metadata::{at, copy, remove, set, time};
+use crate::registry::metadata::time;
+use machinery::access::{Get as _, copy_at, remove_at, set_at};
 use machinery::apply::managed::{Managed, Manager};
 use machinery::apply::set::Set;
 use machinery::apply::{Applied, Write};
@@ -38,8 +39,8 @@ pub(crate) fn apply(
 /// Notes in `new` who owns what after `call` made it of `old` (none: created it).
 pub(super) fn track(call: &Call<'_>, old: Option<&Value>, new: &mut Value) {
     let rules = call.kind.rules();
-    let asked = at(new, &["metadata", "managedFields"]).cloned();
-    remove(new, &["metadata", "managedFields"]);
+    let asked = new.present("metadata.managedFields").cloned();
+    remove_at(new, "metadata.managedFields");
     let (live, noted) = match old {
         Some(old) => (without(old), owners(old)),
         None => (rules.zero(new), Managed::default()),
@@ -59,13 +60,13 @@ pub(super) fn track(call: &Call<'_>, old: Option<&Value>, new: &mut Value) {
 
 /// What an object says of its owners.
 pub(super) fn of(object: &Value) -> Option<Value> {
-    at(object, &["metadata", "managedFields"]).cloned()
+    object.present("metadata.managedFields").cloned()
 }
 
 /// Takes the owners out of an object that has been through admission. What nobody can read is put back to what was `noted` before, and
 /// the client is told (upstream: `fieldmanager/admission.go`).
 pub(super) fn take(call: &Call<'_>, noted: Option<Value>, object: &mut Value) -> Option<Value> {
-    let after = remove(object, &["metadata", "managedFields"]).filter(|owners| !owners.is_null());
+    let after = remove_at(object, "metadata.managedFields").filter(|owners| !owners.is_null());
     if after == noted || after.as_ref().is_none_or(|owners| Managed::from_value(owners).is_some()) {
         return after;
     }
@@ -78,22 +79,22 @@ pub(super) fn take(call: &Call<'_>, noted: Option<Value>, object: &mut Value) ->
 /// Puts owners into an object.
 pub(super) fn put(object: &mut Value, owners: Option<Value>) {
     if let Some(owners) = owners {
-        set(object, &["metadata", "managedFields"], owners);
+        set_at(object, "metadata.managedFields", owners);
     }
 }
 
 /// Puts the owners' times back as they were where a write changed nothing else: it is then no write at all
 /// (upstream: `IgnoreManagedFieldsTimestampsTransformer`).
 pub(super) fn keep_times(old: &Value, new: &mut Value) {
-    let path = ["metadata", "managedFields"];
-    let (before, after) = (at(old, &path), at(new, &path));
+    let path = "metadata.managedFields";
+    let (before, after) = (old.present(path), new.present(path));
     if before == after {
         return;
     }
     let owners = |list: Option<&Value>| Managed::from_value(list.unwrap_or(&Value::Null));
     let same_owners = matches!((owners(before), owners(after)), (Some(before), Some(after)) if before.same_but_times(&after));
     if same_owners && without(old) == without(new) {
-        copy(old, new, &path);
+        copy_at(old, new, path);
     }
 }
 
@@ -118,20 +119,20 @@ fn manager(call: &Call<'_>, applies: bool) -> Manager {
 
 /// Owners an object names; unreadable ones are forgotten, as upstream forgets them.
 fn owners(object: &Value) -> Managed {
-    at(object, &["metadata", "managedFields"]).and_then(Managed::from_value).unwrap_or_default()
+    object.present("metadata.managedFields").and_then(Managed::from_value).unwrap_or_default()
 }
 
 fn note(object: &mut Value, managed: &Managed) {
     match managed.to_value() {
         Value::Array(list) if list.is_empty() => {
-            remove(object, &["metadata", "managedFields"]);
+            remove_at(object, "metadata.managedFields");
         }
-        list => set(object, &["metadata", "managedFields"], list),
+        list => set_at(object, "metadata.managedFields", list),
     }
 }
 
 fn without(object: &Value) -> Value {
     let mut bare = object.clone();
-    remove(&mut bare, &["metadata", "managedFields"]);
+    remove_at(&mut bare, "metadata.managedFields");
     bare
 }

@@ -8,7 +8,7 @@
 use super::Writer;
 use super::allocator::{Addresses, Denied, Ports};
 use crate::registry::kind::Kind;
-use crate::registry::metadata::{at, items, remove, set, text};
+use machinery::access::{Get as _, list_at, object_at, set_at};
 use machinery::field::{FieldError, Path};
 use machinery::object;
 use machinery::object::Gk;
@@ -189,28 +189,24 @@ impl<'r> Grant<'r> {
         if service_type(service) == "ExternalName" {
             for field in ["clusterIP", "clusterIPs"] {
                 // Validation refuses an address the client asked for; one the old type had goes.
-                if items(service, &["spec", field]).iter().all(|ip| {
+                if service.at("spec").items(field).iter().all(|ip| {
                     ip.as_str().and_then(|ip| ip.parse().ok()).is_some_and(|ip| before.ips.contains(&ip))
                 }) {
-                    remove(service, &["spec", field]);
+                    object_at(service, "spec").remove(field);
                 }
             }
             return Ok(());
         }
         if is_headless(service) {
-            set(service, &["spec", "clusterIP"], "None");
-            set(service, &["spec", "clusterIPs"], json!(["None"]));
+            set_at(service, "spec.clusterIP", "None");
+            set_at(service, "spec.clusterIPs", json!(["None"]));
             return Ok(());
         }
         let name = object::name(service).to_owned();
-        let asked: Vec<String> = items(service, &["spec", "clusterIPs"])
-            .iter()
-            .filter_map(|v| v.as_str().map(str::to_owned))
-            .collect();
-        let families: Vec<String> = items(service, &["spec", "ipFamilies"])
-            .iter()
-            .filter_map(|v| v.as_str().map(str::to_owned))
-            .collect();
+        let asked: Vec<String> =
+            service.items("spec.clusterIPs").iter().filter_map(|v| v.as_str().map(str::to_owned)).collect();
+        let families: Vec<String> =
+            service.items("spec.ipFamilies").iter().filter_map(|v| v.as_str().map(str::to_owned)).collect();
         let mut granted = Vec::new();
         for (i, wanted) in families.iter().enumerate() {
             let Some(addresses) = numbers.of_family(wanted) else { continue };
@@ -243,8 +239,8 @@ impl<'r> Grant<'r> {
             granted.push(ip);
         }
         if let Some(first) = granted.first() {
-            set(service, &["spec", "clusterIP"], first.clone());
-            set(service, &["spec", "clusterIPs"], json!(granted));
+            set_at(service, "spec.clusterIP", first.clone());
+            set_at(service, "spec.clusterIPs", json!(granted));
         }
         Ok(())
     }
@@ -253,16 +249,15 @@ impl<'r> Grant<'r> {
         let kind = service_type(service).to_owned();
         let allocates = kind == "NodePort"
             || (kind == "LoadBalancer"
-                && at(service, &["spec", "allocateLoadBalancerNodePorts"]) != Some(&Value::Bool(false)));
+                && service.present("spec.allocateLoadBalancerNodePorts") != Some(&Value::Bool(false)));
         if kind != "NodePort" && kind != "LoadBalancer" {
             return Ok(());
         }
         let name = object::name(service).to_owned();
         // Asked for by number first: what is chosen freely must not take them.
-        let count = items(service, &["spec", "ports"]).len();
+        let count = service.items("spec.ports").len();
         for i in 0..count {
-            let Some(port) =
-                port_number(items(service, &["spec", "ports"]).get(i).and_then(|p| p.get("nodePort")))
+            let Some(port) = port_number(service.items("spec.ports").get(i).and_then(|p| p.get("nodePort")))
             else {
                 continue;
             };
@@ -279,9 +274,9 @@ impl<'r> Grant<'r> {
             // The same port over several protocols shares a node port where it is chosen freely.
             let mut chosen: BTreeMap<u64, (u16, Vec<String>)> = BTreeMap::new();
             for i in 0..count {
-                let Some(port) = items(service, &["spec", "ports"]).get(i) else { continue };
+                let Some(port) = service.items("spec.ports").get(i) else { continue };
                 let number = port.get("port").and_then(Value::as_u64).unwrap_or_default();
-                let protocol = text(port, &["protocol"]).to_owned();
+                let protocol = port.text("protocol").to_owned();
                 if let Some(fixed) = port_number(port.get("nodePort")) {
                     chosen.entry(number).or_insert((fixed, Vec::new())).1.push(protocol);
                     continue;
@@ -303,9 +298,7 @@ impl<'r> Grant<'r> {
                         fresh
                     }
                 };
-                if let Some(Value::Object(port)) =
-                    crate::registry::metadata::list_mut(service, &["spec", "ports"]).get_mut(i)
-                {
+                if let Some(Value::Object(port)) = list_at(service, "spec.ports").get_mut(i) {
                     port.insert("nodePort".to_owned(), node_port.into());
                 }
             }
@@ -319,12 +312,12 @@ impl<'r> Grant<'r> {
         service: &mut Value,
         before: &Held,
     ) -> Result<(), Status> {
-        let needs = service_type(service) == "LoadBalancer"
-            && text(service, &["spec", "externalTrafficPolicy"]) == "Local";
+        let needs =
+            service_type(service) == "LoadBalancer" && service.text("spec.externalTrafficPolicy") == "Local";
         if !needs {
             return Ok(());
         }
-        match port_number(at(service, &["spec", "healthCheckNodePort"])) {
+        match port_number(service.present("spec.healthCheckNodePort")) {
             Some(port) if before.ports.contains(&port) => Ok(()),
             Some(port) => {
                 numbers.ports.take(port, &self.owner).map_err(|denied| {
@@ -345,7 +338,7 @@ impl<'r> Grant<'r> {
                         ))
                     })?;
                 self.taken.ports.insert(port);
-                set(service, &["spec", "healthCheckNodePort"], port);
+                set_at(service, "spec.healthCheckNodePort", port);
                 Ok(())
             }
         }
@@ -359,18 +352,16 @@ fn settle_families(cluster: &[&'static str], service: &mut Value, old: Option<&V
     }
     let name = object::name(service).to_owned();
     let other = |family: &str| if family == "IPv4" { "IPv6" } else { "IPv4" };
-    let mut families: Vec<String> = items(service, &["spec", "ipFamilies"])
-        .iter()
-        .filter_map(|v| v.as_str().map(str::to_owned))
-        .collect();
-    let mut policy = text(service, &["spec", "ipFamilyPolicy"]).to_owned();
+    let mut families: Vec<String> =
+        service.items("spec.ipFamilies").iter().filter_map(|v| v.as_str().map(str::to_owned)).collect();
+    let mut policy = service.text("spec.ipFamilyPolicy").to_owned();
     // From dual stack to single: the client changes the policy alone, and the second family goes.
-    let was_dual = old.is_some_and(|o| items(o, &["spec", "ipFamilies"]).len() == 2);
+    let was_dual = old.is_some_and(|o| o.items("spec.ipFamilies").len() == 2);
     if policy == "SingleStack" && was_dual && families.len() == 2 {
         families.truncate(1);
-        crate::registry::metadata::list_mut(service, &["spec", "clusterIPs"]).truncate(1);
+        list_at(service, "spec.clusterIPs").truncate(1);
     }
-    for (i, ip) in items(service, &["spec", "clusterIPs"]).iter().enumerate() {
+    for (i, ip) in service.items("spec.clusterIPs").iter().enumerate() {
         if let Some(ip) = ip.as_str().and_then(|ip| ip.parse::<IpAddr>().ok())
             && i == families.len()
         {
@@ -382,7 +373,7 @@ fn settle_families(cluster: &[&'static str], service: &mut Value, old: Option<&V
     }
     let default = cluster.first().copied().unwrap_or("IPv4");
     let selectorless =
-        at(service, &["spec", "selector"]).and_then(Value::as_object).is_none_or(|s| s.is_empty());
+        service.present("spec.selector").and_then(Value::as_object).is_none_or(|s| s.is_empty());
     if is_headless(service) && selectorless {
         // Nothing is allocated and the endpoints are somebody else's: both families are possible anywhere.
         if policy.is_empty() {
@@ -443,8 +434,8 @@ fn settle_families(cluster: &[&'static str], service: &mut Value, old: Option<&V
             families.push(other(one).to_owned());
         }
     }
-    set(service, &["spec", "ipFamilies"], json!(families));
-    set(service, &["spec", "ipFamilyPolicy"], policy);
+    set_at(service, "spec.ipFamilies", json!(families));
+    set_at(service, "spec.ipFamilyPolicy", policy);
     Ok(())
 }
 
@@ -459,11 +450,11 @@ impl Writer {
 /// The ranges that addresses may be given from: of ServiceCIDRs that are ready and stay.
 fn ready_ranges(stored: &[Value]) -> Vec<ipnet::IpNet> {
     let ready = |range: &&Value| {
-        let conditions = items(range, &["status", "conditions"]);
-        at(range, &["metadata", "deletionTimestamp"]).is_none()
-            && conditions.iter().any(|c| text(c, &["type"]) == "Ready" && text(c, &["status"]) == "True")
+        let conditions = range.items("status.conditions");
+        range.present("metadata.deletionTimestamp").is_none()
+            && conditions.iter().any(|c| c.text("type") == "Ready" && c.text("status") == "True")
     };
-    let cidrs = stored.iter().filter(ready).flat_map(|range| items(range, &["spec", "cidrs"]));
+    let cidrs = stored.iter().filter(ready).flat_map(|range| range.items("spec.cidrs"));
     cidrs.filter_map(|cidr| cidr.as_str()?.parse().ok()).collect()
 }
 
@@ -477,25 +468,23 @@ pub(crate) fn release(writer: &Writer, kind: &Kind, object: &Value) {
 fn held(service: &Value) -> Held {
     let mut held = Held::default();
     if service_type(service) != "ExternalName" {
-        held.ips =
-            items(service, &["spec", "clusterIPs"]).iter().filter_map(|v| v.as_str()?.parse().ok()).collect();
+        held.ips = service.items("spec.clusterIPs").iter().filter_map(|v| v.as_str()?.parse().ok()).collect();
     }
-    held.ports =
-        items(service, &["spec", "ports"]).iter().filter_map(|p| port_number(p.get("nodePort"))).collect();
-    held.ports.extend(port_number(at(service, &["spec", "healthCheckNodePort"])));
+    held.ports = service.items("spec.ports").iter().filter_map(|p| port_number(p.get("nodePort"))).collect();
+    held.ports.extend(port_number(service.present("spec.healthCheckNodePort")));
     held
 }
 
 fn service_type(service: &Value) -> &str {
-    match text(service, &["spec", "type"]) {
+    match service.text("spec.type") {
         "" => "ClusterIP",
         kind => kind,
     }
 }
 
 fn is_headless(service: &Value) -> bool {
-    text(service, &["spec", "clusterIP"]) == "None"
-        || items(service, &["spec", "clusterIPs"]).first().and_then(Value::as_str) == Some("None")
+    service.text("spec.clusterIP") == "None"
+        || service.items("spec.clusterIPs").first().and_then(Value::as_str) == Some("None")
 }
 
 fn family(ip: IpAddr) -> &'static str {

@@ -8,7 +8,8 @@ use super::delete;
 use super::{Writer, Written, managed, services};
 use crate::admission::{self, Attributes, Operation};
 use crate::registry::call::{Call, Change};
-use crate::registry::metadata::{copy, deleting, finalizers, remove, text};
+use crate::registry::metadata::{deleting, finalizers};
+use machinery::access::{Get as _, copy_at, remove_at};
 use machinery::field::{FieldError, Path};
 use machinery::object;
 use machinery::status::Status;
@@ -55,7 +56,7 @@ impl Writer {
 
     async fn create_by_update(&self, call: &Call<'_>, object: &Value) -> Result<Written, Status> {
         let mut object = object.clone();
-        if !text(&object, &["metadata", "resourceVersion"]).is_empty() {
+        if !object.text("metadata.resourceVersion").is_empty() {
             // The client means an object that is gone.
             return Err(Status::not_found(&call.kind.gr(), &call.name));
         }
@@ -74,7 +75,7 @@ impl Writer {
         let old = self.registry.decode(kind, &entry).await?;
         let mut new = change(&old)?;
         check_identity(call, &old, &new)?;
-        let asked = text(&new, &["metadata", "resourceVersion"]).to_owned();
+        let asked = new.text("metadata.resourceVersion").to_owned();
         let held = !asked.is_empty() && asked != "0";
         if held && asked != entry.mod_revision.to_string() {
             return Err(Status::conflict_modified(&kind.gr(), &call.name));
@@ -201,9 +202,9 @@ fn carry_over(old: &Value, new: &mut Value) {
         "generation",
         "resourceVersion",
     ] {
-        copy(old, new, &["metadata", own]);
+        copy_at(old, new, &format!("metadata.{own}"));
     }
-    remove(new, &["metadata", "selfLink"]);
+    remove_at(new, "metadata.selfLink");
 }
 
 /// An object that is being deleted gets no new finalizers.

@@ -2,7 +2,7 @@
 
 use super::super::{Attributes, Operation};
 use super::owners;
-use crate::registry::metadata::{at, items, texts};
+use machinery::access::Get as _;
 use machinery::goformat::go_quote;
 use machinery::status::Status;
 use serde_json::Value;
@@ -34,7 +34,7 @@ pub(super) fn own(a: &Attributes<'_>, node: &str) -> Result<(), Status> {
         return Err(a.forbidden(format!("node {quoted} is not allowed to modify node {}", go_quote(&a.name))));
     }
     let (old, new) = (a.old_object(), a.new_object());
-    let source = |node| at(node, &["spec", "configSource"]);
+    let source = |node: &Value| node.present("spec.configSource");
     let refused: Vec<&str> = changed_labels(old, new).into_iter().filter(|label| !may_set(label)).collect();
     match a.operation {
         Operation::Create => {
@@ -56,7 +56,7 @@ pub(super) fn own(a: &Attributes<'_>, node: &str) -> Result<(), Status> {
                     "node {quoted} is not allowed to update configSource to a new non-nil configSource"
                 )));
             }
-            if items(old, &["spec", "taints"]) != items(new, &["spec", "taints"]) {
+            if old.items("spec.taints") != new.items("spec.taints") {
                 return Err(a.forbidden(format!("node {quoted} is not allowed to modify taints")));
             }
             if owners(old) != owners(new) {
@@ -73,7 +73,7 @@ pub(super) fn own(a: &Attributes<'_>, node: &str) -> Result<(), Status> {
 
 /// Labels that are not the same on both sides.
 fn changed_labels<'a>(old: &'a Value, new: &'a Value) -> BTreeSet<&'a str> {
-    let labels = |node: &'a Value| texts(node, &["metadata", "labels"]).collect::<BTreeMap<&str, &str>>();
+    let labels = |node: &'a Value| node.texts("metadata.labels").collect::<BTreeMap<&str, &str>>();
     let (old, new) = (labels(old), labels(new));
     old.keys().chain(new.keys()).filter(|key| old.get(*key) != new.get(*key)).copied().collect()
 }

@@ -4,7 +4,7 @@ use super::super::{Attributes, Operation};
 use super::{owners, unexpected};
 use crate::registry::Registry;
 use crate::registry::kind::Kind;
-use crate::registry::metadata::{at, items, text, texts};
+use machinery::access::Get as _;
 use machinery::goformat::go_quote;
 use machinery::object;
 use machinery::status::Status;
@@ -29,7 +29,7 @@ pub(super) async fn pod(registry: &Registry, a: &Attributes<'_>, node: &str) -> 
 }
 
 fn bound(pod: &Value, node: &str) -> bool {
-    text(pod, &["spec", "nodeName"]) == node
+    pod.text("spec.nodeName") == node
 }
 
 /// The pod as stored.
@@ -49,19 +49,19 @@ pub(super) fn status(a: &Attributes<'_>, node: &str) -> Result<(), Status> {
             "node {quoted} can only update pod status for pods with spec.nodeName set to itself"
         )));
     }
-    let labels = |pod| texts(pod, &["metadata", "labels"]).collect::<BTreeMap<&str, &str>>();
+    let labels = |pod: &Value| pod.texts("metadata.labels").collect::<BTreeMap<&str, &str>>();
     if labels(old) != labels(new) {
         return Err(a.forbidden(format!("node {quoted} cannot update labels through pod status")));
     }
     // Which claims are a pod's is what gives its node the right to read them.
     let claims = |pod| {
-        let statuses = items(pod, &["status", "resourceClaimStatuses"]);
-        statuses.iter().map(|s| (text(s, &["name"]), at(s, &["resourceClaimName"]))).collect::<Vec<_>>()
+        let statuses = pod.items("status.resourceClaimStatuses");
+        statuses.iter().map(|s| (s.text("name"), s.present("resourceClaimName"))).collect::<Vec<_>>()
     };
     if claims(old) != claims(new) {
         return Err(a.forbidden(format!("node {quoted} cannot update resource claim statues")));
     }
-    let extended = |pod| at(pod, &["status", "extendedResourceClaimStatus"]);
+    let extended = |pod: &Value| pod.present("status.extendedResourceClaimStatus");
     if extended(old) != extended(new) {
         return Err(a.forbidden(format!("node {quoted} cannot update extended resource claim status")));
     }
@@ -113,7 +113,7 @@ async fn owned(registry: &Registry, a: &Attributes<'_>, node: &str) -> Result<()
         [] => return Err(only("an owner reference set to itself")),
         _ => return Err(only("a single owner reference set to itself")),
     };
-    let is = |field, value: &str| text(owner, &[field]) == value;
+    let is = |field, value: &str| owner.text(field) == value;
     if !is("apiVersion", "v1") || !is("kind", "Node") || !is("name", node) {
         return Err(only("an owner reference set to itself"));
     }
@@ -127,7 +127,7 @@ async fn owned(registry: &Registry, a: &Attributes<'_>, node: &str) -> Result<()
     }
     let kind = Kind::of("", "nodes").ok_or_else(|| Status::internal_error("nodes are not served"))?;
     let stored = registry.read_required(&kind, "", node).await?;
-    let (expected, got) = (text(owner, &["uid"]), object::uid(&stored));
+    let (expected, got) = (owner.text("uid"), object::uid(&stored));
     if expected != got {
         return Err(a.forbidden(format!("node {node} UID mismatch: expected {expected} got {got}")));
     }
@@ -181,7 +181,7 @@ const API_SOURCES: [(&str, &str); 5] = [
 /// What other object a pod refers to, by which its node would come to read it; `Err` where that cannot be said. Pure.
 /// Upstream: `pkg/api/pod/util.go`, `HasAPIObjectReference`.
 fn reference(pod: &Value) -> Result<Option<&'static str>, String> {
-    if !text(pod, &["spec", "serviceAccountName"]).is_empty() {
+    if !pod.text("spec.serviceAccountName").is_empty() {
         return Ok(Some("serviceaccounts"));
     }
     let mut named = (false, false);
@@ -196,26 +196,26 @@ fn reference(pod: &Value) -> Result<Option<&'static str>, String> {
     if named.1 {
         return Ok(Some("configmaps"));
     }
-    if !items(pod, &["spec", "resourceClaims"]).is_empty() {
+    if !pod.items("spec.resourceClaims").is_empty() {
         return Ok(Some("resourceclaims"));
     }
-    for volume in items(pod, &["spec", "volumes"]) {
-        let has = |source: &&str| at(volume, &[*source]).is_some();
+    for volume in pod.items("spec.volumes") {
+        let has = |source: &&str| volume.has(source);
         if LOCAL_VOLUMES.iter().any(|source| has(source)) {
             continue;
         }
         if let Some((_, what)) = API_VOLUMES.iter().find(|(source, _)| has(source)) {
             return Ok(Some(what));
         }
-        let name = go_quote(text(volume, &["name"]));
-        if at(volume, &["projected"]).is_none() {
+        let name = go_quote(volume.text("name"));
+        if volume.present("projected").is_none() {
             return Err(format!("unknown volume type for volume  {name}"));
         }
-        for source in items(volume, &["projected", "sources"]) {
-            if let Some((_, what)) = API_SOURCES.iter().find(|(kind, _)| at(source, &[*kind]).is_some()) {
+        for source in volume.items("projected.sources") {
+            if let Some((_, what)) = API_SOURCES.iter().find(|(kind, _)| source.has(kind)) {
                 return Ok(Some(what));
             }
-            if at(source, &["downwardAPI"]).is_none() {
+            if source.present("downwardAPI").is_none() {
                 return Err(format!("unknown source for projected volume {name}"));
             }
         }

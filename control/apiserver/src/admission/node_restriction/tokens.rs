@@ -6,7 +6,7 @@ use crate::context::RequestInfo;
 use crate::registry::Registry;
 use crate::registry::hooks::Decision;
 use crate::registry::kind::Kind;
-use crate::registry::metadata::{at, items, text};
+use machinery::access::Get as _;
 use machinery::goformat::go_quote;
 use machinery::object;
 use machinery::status::Status;
@@ -14,8 +14,8 @@ use serde_json::Value;
 
 pub(super) async fn requested(registry: &Registry, a: &Attributes<'_>, node: &str) -> Result<(), Status> {
     let request = a.new_object();
-    let reference = at(request, &["spec", "boundObjectRef"]).unwrap_or(&Value::Null);
-    let field = |name| text(reference, &[name]);
+    let reference = request.present("spec.boundObjectRef").unwrap_or(&Value::Null);
+    let field = |name| reference.text(name);
     if field("apiVersion") != "v1" || field("kind") != "Pod" || field("name").is_empty() {
         return Err(a.forbidden("node requested token not bound to a pod"));
     }
@@ -30,10 +30,10 @@ pub(super) async fn requested(registry: &Registry, a: &Attributes<'_>, node: &st
             field("uid")
         )));
     }
-    if text(&pod, &["spec", "nodeName"]) != node {
+    if pod.text("spec.nodeName") != node {
         return Err(a.forbidden("node requested token bound to a pod scheduled on a different node"));
     }
-    let audience = match items(request, &["spec", "audiences"]) {
+    let audience = match request.items("spec.audiences") {
         [] => "",
         [one] => one.as_str().unwrap_or_default(),
         _ => return Err(a.forbidden("node may only request 0 or 1 audiences")),
@@ -49,9 +49,9 @@ async fn audience_is_known(
     audience: &str,
 ) -> Result<(), Status> {
     let mut problems: Vec<String> = Vec::new();
-    for volume in items(pod, &["spec", "volumes"]) {
-        if items(volume, &["projected", "sources"]).iter().any(|source| {
-            at(source, &["serviceAccountToken"]).is_some_and(|token| text(token, &["audience"]) == audience)
+    for volume in pod.items("spec.volumes") {
+        if volume.items("projected.sources").iter().any(|source| {
+            source.present("serviceAccountToken").is_some_and(|token| token.text("audience") == audience)
         }) {
             return Ok(());
         }
@@ -97,9 +97,9 @@ async fn driver_asks(
     audience: &str,
 ) -> Result<bool, Status> {
     let namespace = object::namespace(pod);
-    let claim = text(volume, &["persistentVolumeClaim", "claimName"]);
-    let driver = if at(volume, &["ephemeral", "volumeClaimTemplate"]).is_some() {
-        let claim = format!("{}-{}", object::name(pod), text(volume, &["name"]));
+    let claim = volume.text("persistentVolumeClaim.claimName");
+    let driver = if volume.present("ephemeral.volumeClaimTemplate").is_some() {
+        let claim = format!("{}-{}", object::name(pod), volume.text("name"));
         behind_claim(registry, namespace, &claim).await?
     } else if !claim.is_empty() {
         behind_claim(registry, namespace, claim).await?
@@ -110,13 +110,13 @@ async fn driver_asks(
         return Ok(false);
     }
     let driver = read(registry, ("storage.k8s.io", "csidrivers"), "", &driver).await?;
-    let wanted = items(&driver, &["spec", "tokenRequests"]);
-    Ok(wanted.iter().any(|request| text(request, &["audience"]) == audience))
+    let wanted = driver.items("spec.tokenRequests");
+    Ok(wanted.iter().any(|request| request.text("audience") == audience))
 }
 
 async fn behind_claim(registry: &Registry, namespace: &str, name: &str) -> Result<String, Status> {
     let claim = read(registry, ("", "persistentvolumeclaims"), namespace, name).await?;
-    let volume = read(registry, ("", "persistentvolumes"), "", text(&claim, &["spec", "volumeName"])).await?;
+    let volume = read(registry, ("", "persistentvolumes"), "", claim.text("spec.volumeName")).await?;
     Ok(volume.get("spec").map(driver_of).unwrap_or_default().to_owned())
 }
 
@@ -144,9 +144,9 @@ const MIGRATED: [(&str, &str); 7] = [
 
 /// The CSI driver of a volume source, or nothing. Pure.
 fn driver_of(source: &Value) -> &str {
-    if at(source, &["csi"]).is_some() {
-        return text(source, &["csi", "driver"]);
+    if source.present("csi").is_some() {
+        return source.text("csi.driver");
     }
-    let migrated = MIGRATED.iter().find(|(plugin, _)| at(source, &[*plugin]).is_some());
+    let migrated = MIGRATED.iter().find(|(plugin, _)| source.has(plugin));
     migrated.map_or("", |(_, driver)| *driver)
 }

@@ -2,7 +2,7 @@
 
 use super::super::conditions::{Compiled, Conditions};
 use super::super::matching::Criteria;
-use crate::registry::metadata::{at, items, text};
+use machinery::access::Get as _;
 use machinery::admission::{Declarations, Evaluator, ResultType, Variables};
 use machinery::cel::Type;
 use machinery::object;
@@ -54,56 +54,62 @@ pub(super) struct Binding {
 impl Policy {
     pub(super) fn parse(stored: &Value, policies: &mut Vec<Self>) {
         let null = Value::Null;
-        let spec = at(stored, &["spec"]).unwrap_or(&null);
-        let params = at(spec, &["paramKind"]).is_some();
+        let spec = stored.present("spec").unwrap_or(&null);
+        let params = spec.present("paramKind").is_some();
         let (variables, types) = variables(spec, params);
         let declarations = Declarations { params, authorizer: true, variables: Some(&types), patches: false };
         let compiled = |from: &Value, field: &str, results: &[ResultType]| {
-            Compiled::new(text(from, &[field]), &declarations, results)
+            Compiled::new(from.text(field), &declarations, results)
         };
         let of_message = Declarations { authorizer: false, ..declarations };
-        let validations = items(spec, &["validations"])
+        let validations = spec
+            .items("validations")
             .iter()
             .map(|v| Validation {
                 expression: compiled(v, "expression", &[ResultType::Bool]),
-                message: text(v, &["message"]).trim().to_owned(),
-                message_expression: at(v, &["messageExpression"])
+                message: v.text("message").trim().to_owned(),
+                message_expression: v
+                    .present("messageExpression")
                     .and_then(Value::as_str)
                     .map(|source| Compiled::new(source, &of_message, &[ResultType::String])),
-                reason: text(v, &["reason"]).to_owned(),
+                reason: v.text("reason").to_owned(),
             })
             .collect();
         let annotated = [ResultType::String, ResultType::Null];
-        let annotations = items(spec, &["auditAnnotations"])
+        let annotations = spec
+            .items("auditAnnotations")
             .iter()
-            .map(|a| (text(a, &["key"]).to_owned(), compiled(a, "valueExpression", &annotated)))
+            .map(|a| (a.text("key").to_owned(), compiled(a, "valueExpression", &annotated)))
             .collect();
         let with_patches = Declarations { patches: true, ..declarations };
         let of_patch = |m: &Value, field: &str, results: &[ResultType]| {
-            Compiled::new(text(m, &[field, "expression"]), &with_patches, results)
+            Compiled::new(m.at(field).text("expression"), &with_patches, results)
         };
-        let mutations = items(spec, &["mutations"])
+        let mutations = spec
+            .items("mutations")
             .iter()
-            .map(|m| match text(m, &["patchType"]) {
+            .map(|m| match m.text("patchType") {
                 "JSONPatch" => Mutation::Patch(of_patch(m, "jsonPatch", &[ResultType::Patches])),
                 _ => Mutation::Apply(of_patch(m, "applyConfiguration", &[ResultType::Object])),
             })
             .collect();
-        let param_kind = at(spec, &["paramKind"])
-            .map(|kind| (text(kind, &["apiVersion"]).to_owned(), text(kind, &["kind"]).to_owned()));
-        let mut criteria = Criteria::parse(at(spec, &["matchConstraints"]).unwrap_or(&null), "resourceRules");
+        let param_kind = spec
+            .present("paramKind")
+            .map(|kind| (kind.text("apiVersion").to_owned(), kind.text("kind").to_owned()));
+        let mut criteria =
+            Criteria::parse(spec.present("matchConstraints").unwrap_or(&null), "resourceRules");
         criteria.all_without_rules = true;
         policies.push(Policy {
             name: object::name(stored).to_owned(),
             criteria,
             param_kind,
-            conditions: Conditions::parse(items(spec, &["matchConditions"]), params),
-            ignores_failure: text(spec, &["failurePolicy"]) == "Ignore",
+            conditions: Conditions::parse(spec.items("matchConditions"), params),
+            ignores_failure: spec.text("failurePolicy") == "Ignore",
             variables,
             validations,
             annotations,
             mutations,
-            reinvoked: text(spec, &["reinvocationPolicy"]) == "IfNeeded",
+            reinvoked: spec.text("reinvocationPolicy") == "IfNeeded",
         });
     }
 
@@ -118,10 +124,10 @@ impl Policy {
 /// A policy's variables, each of which may name those before it, and their types.
 fn variables(spec: &Value, params: bool) -> (Vec<(String, Compiled)>, Variables) {
     let (mut variables, mut types) = (Vec::new(), Variables::new());
-    for variable in items(spec, &["variables"]) {
+    for variable in spec.items("variables") {
         let declarations = Declarations { params, authorizer: true, variables: Some(&types), patches: false };
-        let compiled = Compiled::new(text(variable, &["expression"]), &declarations, &[]);
-        let name = text(variable, &["name"]).to_owned();
+        let compiled = Compiled::new(variable.text("expression"), &declarations, &[]);
+        let name = variable.text("name").to_owned();
         types.insert(name.clone(), compiled.expression().map_or(Type::Dyn, |expression| expression.kind()));
         variables.push((name, compiled));
     }
@@ -130,17 +136,18 @@ fn variables(spec: &Value, params: bool) -> (Vec<(String, Compiled)>, Variables)
 
 impl Binding {
     pub(super) fn parse(stored: &Value, bindings: &mut Vec<Self>) {
-        let criteria = at(stored, &["spec", "matchResources"]).map(|matches| {
+        let criteria = stored.present("spec.matchResources").map(|matches| {
             let mut criteria = Criteria::parse(matches, "resourceRules");
             criteria.all_without_rules = true;
             criteria
         });
         bindings.push(Binding {
             name: object::name(stored).to_owned(),
-            policy: text(stored, &["spec", "policyName"]).to_owned(),
+            policy: stored.text("spec.policyName").to_owned(),
             criteria,
-            params: at(stored, &["spec", "paramRef"]).cloned(),
-            actions: items(stored, &["spec", "validationActions"])
+            params: stored.present("spec.paramRef").cloned(),
+            actions: stored
+                .items("spec.validationActions")
                 .iter()
                 .filter_map(|a| a.as_str().map(str::to_owned))
                 .collect(),

@@ -3,7 +3,7 @@
 use super::definition::{Binding, Policy};
 use crate::registry::Registry;
 use crate::registry::kind::Kind;
-use crate::registry::metadata::{at, text};
+use machinery::access::Get as _;
 use machinery::labels::Selector;
 use machinery::object::{self, parse_api_version};
 use serde_json::{Map, Value};
@@ -28,7 +28,7 @@ pub(super) async fn collect(
     namespace: &str,
 ) -> Result<Vec<Value>, String> {
     let (Some(kind), Some(reference)) = (kind, &binding.params) else { return Ok(vec![Value::Null]) };
-    let given = text(reference, &["namespace"]);
+    let given = reference.text("namespace");
     let namespace = match (kind.resource.namespaced, given) {
         (false, "") => "",
         (false, _) => {
@@ -43,17 +43,17 @@ pub(super) async fn collect(
         (true, "") => namespace,
         (true, given) => given,
     };
-    let name = text(reference, &["name"]);
+    let name = reference.text("name");
     let mut found = Vec::new();
     if !name.is_empty() {
         found.extend(registry.lookup(&kind, namespace, name).await.map_err(|e| e.message)?);
-    } else if let Some(selector) = at(reference, &["selector"]) {
+    } else if let Some(selector) = reference.present("selector") {
         let selector = Selector::from_label_selector(selector).map_err(|e| e.to_string())?;
         let empty = Map::new();
         let all = registry.cached(&kind, namespace).map_err(|e| e.message)?;
         found.extend(all.into_iter().filter(|o| selector.matches(object::labels(o).unwrap_or(&empty))));
     }
-    if found.is_empty() && text(reference, &["parameterNotFoundAction"]) == "Deny" {
+    if found.is_empty() && reference.text("parameterNotFoundAction") == "Deny" {
         return Err("no params found for policy binding with `Deny` parameterNotFoundAction".to_owned());
     }
     let mut params = Vec::with_capacity(found.len());

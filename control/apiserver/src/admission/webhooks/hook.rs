@@ -2,8 +2,8 @@
 
 use super::super::conditions::Conditions;
 use super::super::matching::Criteria;
-use crate::registry::metadata::{at, items, text};
 use crate::webhook::Endpoint;
+use machinery::access::Get as _;
 use machinery::object;
 use serde_json::Value;
 use std::time::Duration;
@@ -36,10 +36,11 @@ impl Hook {
     /// Adds every webhook of a configuration.
     pub(super) fn parse(configuration: &Value, hooks: &mut Vec<Self>) {
         let owner = object::name(configuration);
-        for (index, hook) in items(configuration, &["webhooks"]).iter().enumerate() {
-            let name = text(hook, &["name"]);
-            let seconds = at(hook, &["timeoutSeconds"]).and_then(Value::as_u64).unwrap_or(DEFAULT_SECONDS);
-            let review_version = items(hook, &["admissionReviewVersions"])
+        for (index, hook) in configuration.items("webhooks").iter().enumerate() {
+            let name = hook.text("name");
+            let seconds = hook.present("timeoutSeconds").and_then(Value::as_u64).unwrap_or(DEFAULT_SECONDS);
+            let review_version = hook
+                .items("admissionReviewVersions")
                 .iter()
                 .find_map(|v| ["v1", "v1beta1"].into_iter().find(|known| v == known));
             hooks.push(Hook {
@@ -47,13 +48,13 @@ impl Hook {
                 name: name.to_owned(),
                 identity: format!("{owner}/{name}/{index}"),
                 criteria: Criteria::parse(hook, "rules"),
-                conditions: Conditions::parse(items(hook, &["matchConditions"]), false),
-                ignores_failure: text(hook, &["failurePolicy"]) == "Ignore",
-                takes_dry_run: matches!(text(hook, &["sideEffects"]), "None" | "NoneOnDryRun"),
-                reinvoked: text(hook, &["reinvocationPolicy"]) == "IfNeeded",
+                conditions: Conditions::parse(hook.items("matchConditions"), false),
+                ignores_failure: hook.text("failurePolicy") == "Ignore",
+                takes_dry_run: matches!(hook.text("sideEffects"), "None" | "NoneOnDryRun"),
+                reinvoked: hook.text("reinvocationPolicy") == "IfNeeded",
                 timeout: Duration::from_secs(seconds),
                 review_version,
-                endpoint: Endpoint::parse(at(hook, &["clientConfig"]).unwrap_or(&Value::Null)),
+                endpoint: Endpoint::parse(hook.present("clientConfig").unwrap_or(&Value::Null)),
             });
         }
     }

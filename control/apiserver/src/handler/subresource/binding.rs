@@ -5,7 +5,8 @@ use super::created;
 use crate::admission::{self, Attributes, Operation, Seen};
 use crate::context::{Body, Response};
 use crate::registry::kind::Kind;
-use crate::registry::metadata::{at, deleting, items, list_mut, set, text, texts, time};
+use crate::registry::metadata::{deleting, time};
+use machinery::access::{Get as _, list_at, set_at};
 use machinery::field::{FieldError, Path};
 use machinery::object;
 use machinery::object::{Gk, Gr, Gvk};
@@ -28,11 +29,11 @@ pub(super) async fn create(x: &Exchange<'_>, request: Body, name: &str) -> Resul
     }
     let target = Path::new("target");
     let mut errors = Vec::new();
-    let kind = text(&binding, &["target", "kind"]);
+    let kind = binding.text("target.kind");
     if !kind.is_empty() && kind != "Node" {
         errors.push(FieldError::not_supported(&target.child("kind"), kind, &["Node", "<empty>"]));
     }
-    let node = text(&binding, &["target", "name"]).to_owned();
+    let node = binding.text("target.name").to_owned();
     if node.is_empty() {
         errors.push(FieldError::required(&target.child("name"), ""));
     }
@@ -67,18 +68,18 @@ pub(super) async fn create(x: &Exchange<'_>, request: Body, name: &str) -> Resul
                 object::name(old)
             ));
         }
-        let assigned = text(old, &["spec", "nodeName"]);
+        let assigned = old.text("spec.nodeName");
         if !assigned.is_empty() {
             return refuse(format!("pod {} is already assigned to node {assigned:?}", object::name(old)));
         }
-        if !items(old, &["spec", "schedulingGates"]).is_empty() {
+        if !old.items("spec.schedulingGates").is_empty() {
             return refuse(format!("pod {} has non-empty .spec.schedulingGates", object::name(old)));
         }
-        set(&mut pod, &["spec", "nodeName"], node.clone());
-        for (key, value) in texts(&binding, &["metadata", "annotations"]) {
+        set_at(&mut pod, "spec.nodeName", node.clone());
+        for (key, value) in binding.texts("metadata.annotations") {
             object::set_annotation(&mut pod, key, Some(value));
         }
-        for (key, value) in texts(&binding, &["metadata", "labels"]) {
+        for (key, value) in binding.texts("metadata.labels") {
             object::set_label(&mut pod, key, value);
         }
         scheduled(&mut pod, &now);
@@ -92,11 +93,11 @@ pub(super) async fn create(x: &Exchange<'_>, request: Body, name: &str) -> Resul
 
 /// The PodScheduled condition turns true.
 fn scheduled(pod: &mut Value, now: &str) {
-    let conditions = list_mut(pod, &["status", "conditions"]);
+    let conditions = list_at(pod, "status.conditions");
     let wanted =
         json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": now});
-    match conditions.iter_mut().find(|c| text(c, &["type"]) == "PodScheduled") {
-        Some(condition) if at(condition, &["status"]) == Some(&Value::String("True".into())) => {}
+    match conditions.iter_mut().find(|c| c.text("type") == "PodScheduled") {
+        Some(condition) if condition.present("status") == Some(&Value::String("True".into())) => {}
         Some(condition) => *condition = wanted,
         None => conditions.push(wanted),
     }

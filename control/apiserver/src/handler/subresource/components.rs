@@ -4,9 +4,9 @@
 use super::super::{Exchange, respond, table::Include};
 use crate::context::Response;
 use crate::registry::list::List;
-use crate::registry::metadata::set;
 use crate::registry::stored;
 use http::StatusCode;
+use machinery::access::set_at;
 use machinery::object::Gr;
 use machinery::status::Status;
 use serde_json::{Value, json};
@@ -24,7 +24,7 @@ fn status(x: &Exchange<'_>, name: &str, check: &str) -> Result<Value, Status> {
             json!({"type": "Healthy", "status": "False", "error": format!("the check {check} failed")});
     }
     let mut component = json!({"apiVersion": "v1", "kind": "ComponentStatus", "conditions": [condition]});
-    set(&mut component, &["metadata", "name"], name);
+    set_at(&mut component, "metadata.name", name);
     Ok(component)
 }
 

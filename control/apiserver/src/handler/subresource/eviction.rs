@@ -10,11 +10,12 @@ use crate::admission::{self, Attributes, Operation, Seen};
 use crate::context::{Body, Response};
 use crate::registry::call::Call;
 use crate::registry::kind::Kind;
-use crate::registry::metadata::{at, deleting, items, list_mut, object_mut, set, text, time};
+use crate::registry::metadata::{deleting, time};
 use crate::registry::options::DeleteOptions;
 use crate::write::delete::Deleted;
 use bytes::Bytes;
 use jiff::Timestamp;
+use machinery::access::{Get as _, list_at, object_at, set_at};
 use machinery::labels::Selector;
 use machinery::object;
 use machinery::object::{Gr, Gvk};
@@ -54,7 +55,7 @@ async fn evict(x: &Exchange<'_>, call: &Call<'_>, options: &DeleteOptions) -> Re
         let pod = x.registry.read_required(&x.kind, &call.namespace, &call.name).await?;
         let weighed = object::resource_version(&pod).to_owned();
         if needs_no_budget(&pod) {
-            let begins = text(&pod, &["status", "phase"]) == "Pending" && !deleting(&pod);
+            let begins = pod.text("status.phase") == "Pending" && !deleting(&pod);
             let mut held = options.clone();
             if begins {
                 held.resource_version.get_or_insert(weighed);
@@ -123,11 +124,11 @@ fn check(resource: &Gr, pod: &Value, options: &DeleteOptions) -> Result<(), Stat
 
 /// The condition `DisruptionTarget`.
 fn disrupt(pod: &mut Value, now: Timestamp) {
-    let conditions = list_mut(pod, &["status", "conditions"]);
+    let conditions = list_at(pod, "status.conditions");
     let mut since = Value::from(time(now));
-    if let Some(at) = conditions.iter().position(|c| text(c, &["type"]) == "DisruptionTarget") {
+    if let Some(at) = conditions.iter().position(|c| c.text("type") == "DisruptionTarget") {
         let old = conditions.remove(at);
-        if text(&old, &["status"]) == "True" {
+        if old.text("status") == "True" {
             since = old.get("lastTransitionTime").cloned().unwrap_or(since);
         }
     }
@@ -153,13 +154,11 @@ fn in_v1(bytes: Bytes) -> Bytes {
 
 /// A pod that has ended, has not begun, or is going disturbs nobody by its end.
 fn needs_no_budget(pod: &Value) -> bool {
-    matches!(text(pod, &["status", "phase"]), "Succeeded" | "Failed" | "Pending") || deleting(pod)
+    matches!(pod.text("status.phase"), "Succeeded" | "Failed" | "Pending") || deleting(pod)
 }
 
 fn is_ready(pod: &Value) -> bool {
-    items(pod, &["status", "conditions"])
-        .iter()
-        .any(|c| text(c, &["type"]) == "Ready" && text(c, &["status"]) == "True")
+    pod.items("status.conditions").iter().any(|c| c.text("type") == "Ready" && c.text("status") == "True")
 }
 
 /// Takes a disruption from the pod's budget. Gives the budget's name where it did not have to, since the pod is not ready: then the pod must
@@ -176,7 +175,8 @@ async fn charge(
     let labels = object::labels(pod).unwrap_or(&empty);
     let mut budgets = Vec::new();
     for budget in x.registry.current(&kind, &call.namespace).await? {
-        let selects = at(&budget, &["spec", "selector"])
+        let selects = budget
+            .present("spec.selector")
             .and_then(|s| Selector::from_label_selector(s).ok())
             .is_some_and(|s| s.matches(labels));
         if selects {
@@ -192,9 +192,9 @@ async fn charge(
         }
     };
     // An unready pod cannot make a healthy application unhealthy.
-    let healthy = at(budget, &["status", "currentHealthy"]).and_then(Value::as_i64).unwrap_or_default();
-    let desired = at(budget, &["status", "desiredHealthy"]).and_then(Value::as_i64).unwrap_or_default();
-    let always = text(budget, &["spec", "unhealthyPodEvictionPolicy"]) == "AlwaysAllow";
+    let healthy = budget.present("status.currentHealthy").and_then(Value::as_i64).unwrap_or_default();
+    let desired = budget.present("status.desiredHealthy").and_then(Value::as_i64).unwrap_or_default();
+    let always = budget.text("spec.unhealthyPodEvictionPolicy") == "AlwaysAllow";
     if !is_ready(pod) && (always || (healthy >= desired && desired > 0)) {
         return Ok(Some(object::name(budget).to_owned()));
     }
@@ -241,14 +241,12 @@ fn in_process(budget: &str) -> Status {
 /// Why a budget allows nothing now.
 fn exhausted(budget: &Value) -> String {
     let name = object::name(budget);
-    let number = |field: &str| at(budget, &["status", field]).and_then(Value::as_i64).unwrap_or_default();
+    let number = |field: &str| budget.at("status").int(field).unwrap_or_default();
     let (healthy, desired) = (number("currentHealthy"), number("desiredHealthy"));
-    let refusing = items(budget, &["status", "conditions"]).iter().find(|c| {
-        text(c, &["type"]) == "DisruptionAllowed"
-            && text(c, &["status"]) == "False"
-            && !text(c, &["message"]).is_empty()
+    let refusing = budget.items("status.conditions").iter().find(|c| {
+        c.text("type") == "DisruptionAllowed" && c.text("status") == "False" && !c.text("message").is_empty()
     });
-    let said = refusing.map(|c| (text(c, &["reason"]), text(c, &["message"])));
+    let said = refusing.map(|c| (c.text("reason"), c.text("message")));
     match said {
         Some(("SyncFailed", why)) => format!(
             "The disruption budget {name} does not allow evicting pods currently because it failed sync: {why}"
@@ -266,7 +264,7 @@ fn exhausted(budget: &Value) -> String {
 /// The budget's status with one disruption fewer, or 429.
 fn take(budget: &Value, pod: &str, now: Timestamp) -> Result<Value, Status> {
     let name = object::name(budget);
-    let number = |field: &str| at(budget, &["status", field]).and_then(Value::as_i64).unwrap_or_default();
+    let number = |field: &str| budget.at("status").int(field).unwrap_or_default();
     if number("observedGeneration") < object::generation(budget) {
         return Err(in_process(name));
     }
@@ -278,7 +276,7 @@ fn take(budget: &Value, pod: &str, now: Timestamp) -> Result<Value, Status> {
             "pdb disruptions allowed is negative",
         ));
     }
-    let disrupted = at(budget, &["status", "disruptedPods"]).and_then(Value::as_object).map_or(0, Map::len);
+    let disrupted = budget.present("status.disruptedPods").and_then(Value::as_object).map_or(0, Map::len);
     if disrupted > MAX_DISRUPTED {
         return Err(Status::forbidden(
             &Gr::new("policy", "poddisruptionbudget"),
@@ -292,22 +290,22 @@ fn take(budget: &Value, pod: &str, now: Timestamp) -> Result<Value, Status> {
     }
     let mut new = budget.clone();
     object::set_resource_version(&mut new, "");
-    set(&mut new, &["status", "disruptionsAllowed"], allowed - 1);
+    set_at(&mut new, "status.disruptionsAllowed", allowed - 1);
     if allowed == 1 {
         let generation = number("observedGeneration");
-        let stated = list_mut(&mut new, &["status", "conditions"]);
-        if let Some(condition) = stated.iter_mut().find(|c| text(c, &["type"]) == "DisruptionAllowed") {
-            let turned = text(condition, &["status"]) != "False";
-            set(condition, &["status"], "False");
-            set(condition, &["reason"], "InsufficientPods");
-            set(condition, &["message"], "");
-            set(condition, &["observedGeneration"], generation);
+        let stated = list_at(&mut new, "status.conditions");
+        if let Some(condition) = stated.iter_mut().find(|c| c.text("type") == "DisruptionAllowed") {
+            let turned = condition.text("status") != "False";
+            set_at(condition, "status", "False");
+            set_at(condition, "reason", "InsufficientPods");
+            set_at(condition, "message", "");
+            set_at(condition, "observedGeneration", generation);
             if turned {
-                set(condition, &["lastTransitionTime"], time(now));
+                set_at(condition, "lastTransitionTime", time(now));
             }
         }
     }
-    object_mut(&mut new, &["status", "disruptedPods"]).insert(pod.to_owned(), time(now).into());
+    object_at(&mut new, "status.disruptedPods").insert(pod.to_owned(), time(now).into());
     Ok(new)
 }
 

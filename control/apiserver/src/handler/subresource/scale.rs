@@ -4,9 +4,8 @@ use super::super::{Exchange, body, respond};
 use crate::admission::{Seen, View};
 use crate::context::{Body, Response};
 use crate::registry::kind::Kind;
-use crate::registry::metadata::{at, set, text};
 use http::StatusCode;
-use machinery::access::{find, set_at};
+use machinery::access::{Get as _, find, object_at, set_at};
 use machinery::custom::definition::Scale;
 use machinery::field::{FieldError, Path};
 use machinery::object;
@@ -24,7 +23,7 @@ static VIEW: View = View {
     gvk: ("autoscaling", "v1", "Scale"),
     of,
     put_back: |kind, object, scale| {
-        let replicas = at(scale, &["spec", "replicas"]).and_then(Value::as_i64).unwrap_or_default();
+        let replicas = scale.present("spec.replicas").and_then(Value::as_i64).unwrap_or_default();
         set_replicas(kind, object, replicas);
     },
 };
@@ -48,7 +47,7 @@ fn set_replicas(kind: &Kind, object: &mut Value, replicas: i64) {
                 set_at(object, &scale.spec_replicas, replicas);
             }
         }
-        None => set(object, &["spec", "replicas"], replicas),
+        None => set_at(object, "spec.replicas", replicas),
     }
 }
 
@@ -56,8 +55,8 @@ fn set_replicas(kind: &Kind, object: &mut Value, replicas: i64) {
 fn base(object: &Value) -> Value {
     let mut scale = json!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": {}, "spec": {}});
     for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
-        if let Some(value) = at(object, &["metadata", field]) {
-            set(&mut scale, &["metadata", field], value.clone());
+        if let Some(value) = object.at("metadata").present(field) {
+            object_at(&mut scale, "metadata").insert(field.to_owned(), value.clone());
         }
     }
     scale
@@ -68,19 +67,19 @@ fn of_custom(paths: &Scale, object: &Value) -> Value {
     let mut scale = base(object);
     let replicas = count(&paths.spec_replicas);
     if replicas != 0 {
-        set(&mut scale, &["spec", "replicas"], replicas);
+        set_at(&mut scale, "spec.replicas", replicas);
     }
-    set(&mut scale, &["status", "replicas"], count(&paths.status_replicas));
+    set_at(&mut scale, "status.replicas", count(&paths.status_replicas));
     let selector = paths.selector.as_deref().and_then(|p| find(object, p)).and_then(Value::as_str);
     if let Some(selector) = selector.filter(|s| !s.is_empty()) {
-        set(&mut scale, &["status", "selector"], selector);
+        set_at(&mut scale, "status.selector", selector);
     }
     scale
 }
 
 /// The Scale of a workload.
 fn of_workload(workload: &Value) -> Value {
-    let selector = match at(workload, &["spec", "selector"]) {
+    let selector = match workload.present("spec.selector") {
         // A ReplicationController's selector is a plain map.
         Some(Value::Object(map)) if object::kind(workload) == "ReplicationController" => {
             machinery::labels::Selector::from_map(map).to_string()
@@ -90,15 +89,15 @@ fn of_workload(workload: &Value) -> Value {
             .unwrap_or_default(),
         None => String::new(),
     };
-    let count = |path: &[&str]| at(workload, path).and_then(Value::as_i64).unwrap_or_default();
+    let count = |path: &str| workload.int(path).unwrap_or_default();
     let mut scale = base(workload);
-    set(&mut scale, &["status", "replicas"], count(&["status", "replicas"]));
-    let replicas = count(&["spec", "replicas"]);
+    set_at(&mut scale, "status.replicas", count("status.replicas"));
+    let replicas = count("spec.replicas");
     if replicas != 0 {
-        set(&mut scale, &["spec", "replicas"], replicas);
+        set_at(&mut scale, "spec.replicas", replicas);
     }
     if !selector.is_empty() {
-        set(&mut scale, &["status", "selector"], selector);
+        set_at(&mut scale, "status.selector", selector);
     }
     scale
 }
@@ -118,7 +117,7 @@ pub(super) async fn get(x: &Exchange<'_>) -> Result<Response, Status> {
 
 /// The workload with the replicas of a Scale.
 fn scaled(kind: &Kind, workload: &Value, scale: &Value) -> Result<Value, Status> {
-    let replicas = at(scale, &["spec", "replicas"]).and_then(Value::as_i64).unwrap_or_default();
+    let replicas = scale.present("spec.replicas").and_then(Value::as_i64).unwrap_or_default();
     if replicas < 0 {
         let error = FieldError::invalid(
             &Path::new("spec").child("replicas"),
@@ -170,7 +169,7 @@ pub(super) async fn patch(x: &Exchange<'_>, request: Body) -> Result<Response, S
         patch.apply(&mut scale)?;
         let decoded = body::normalize(scale, &gvk()).map_err(Status::bad_request)?;
         body::judge(call.options.field_validation, decoded.problems).map_err(Status::bad_request)?;
-        let name = text(&decoded.value, &["metadata", "name"]);
+        let name = decoded.value.text("metadata.name");
         if name != object::name(old) {
             return Err(Status::bad_request(format!(
                 "the name of the object ({name}) does not match the name on the URL ({})",

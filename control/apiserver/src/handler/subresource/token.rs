@@ -6,8 +6,9 @@ use super::created;
 use crate::admission::{self, Attributes, Operation};
 use crate::context::{Body, Response};
 use crate::registry::kind::Kind;
-use crate::registry::metadata::{at, items, set, text, time};
+use crate::registry::metadata::time;
 use jiff::{SignedDuration, Timestamp};
+use machinery::access::{Get as _, set_at};
 use machinery::field::{FieldError, Path};
 use machinery::object;
 use machinery::object::{Gk, Gr, Gvk};
@@ -45,8 +46,7 @@ pub(super) async fn create(x: &Exchange<'_>, request: Body) -> Result<Response, 
         )));
     }
     let spec = Path::new("spec");
-    let seconds =
-        at(&review, &["spec", "expirationSeconds"]).and_then(Value::as_i64).unwrap_or(DEFAULT_SECONDS);
+    let seconds = review.present("spec.expirationSeconds").and_then(Value::as_i64).unwrap_or(DEFAULT_SECONDS);
     let path = spec.child("expirationSeconds");
     let mut errors = Vec::new();
     if seconds < MIN_SECONDS {
@@ -63,7 +63,7 @@ pub(super) async fn create(x: &Exchange<'_>, request: Body) -> Result<Response, 
         return Err(Status::invalid(&Gk::new("authentication.k8s.io", "TokenRequest"), "", &errors));
     }
     let mut audiences: Vec<String> =
-        items(&review, &["spec", "audiences"]).iter().filter_map(|a| a.as_str().map(str::to_owned)).collect();
+        review.items("spec.audiences").iter().filter_map(|a| a.as_str().map(str::to_owned)).collect();
     if audiences.is_empty() {
         audiences.clone_from(&config.api_audiences);
     }
@@ -73,7 +73,7 @@ pub(super) async fn create(x: &Exchange<'_>, request: Body) -> Result<Response, 
         serviceaccount: bound(&account),
         ..KubernetesClaims::default()
     };
-    if let Some(reference) = at(&review, &["spec", "boundObjectRef"]) {
+    if let Some(reference) = review.present("spec.boundObjectRef") {
         bind(x, &call.namespace, reference, &account, &mut kubernetes).await?;
     }
     let extended = config.extend_token_expiration && seconds == WARN_AFTER && kubernetes.pod.is_some();
@@ -98,10 +98,10 @@ pub(super) async fn create(x: &Exchange<'_>, request: Body) -> Result<Response, 
     let end = now.saturating_add(SignedDuration::from_secs(shown)).unwrap_or(Timestamp::MAX);
     object::set_name(&mut review, &call.name);
     object::set_namespace(&mut review, &call.namespace);
-    set(&mut review, &["metadata", "creationTimestamp"], time(now));
-    set(&mut review, &["spec", "expirationSeconds"], seconds);
-    set(&mut review, &["spec", "audiences"], json!(audiences));
-    set(&mut review, &["status"], json!({"token": token, "expirationTimestamp": time(end)}));
+    set_at(&mut review, "metadata.creationTimestamp", time(now));
+    set_at(&mut review, "spec.expirationSeconds", seconds);
+    set_at(&mut review, "spec.audiences", json!(audiences));
+    set_at(&mut review, "status", json!({"token": token, "expirationTimestamp": time(end)}));
     created(x, &review)
 }
 
@@ -117,20 +117,20 @@ async fn bind(
     account: &Value,
     claims: &mut KubernetesClaims,
 ) -> Result<(), Status> {
-    let name = text(reference, &["name"]);
-    let (api_version, kind) = (text(reference, &["apiVersion"]), text(reference, &["kind"]));
+    let name = reference.text("name");
+    let (api_version, kind) = (reference.text("apiVersion"), reference.text("kind"));
     let of = |plural: &str| Kind::of("", plural).ok_or_else(|| Status::internal_error("not served"));
     let object = match (api_version, kind) {
         ("v1" | "", "Pod") => {
             let pod = x.registry.read_required(&of("pods")?, namespace, name).await?;
-            let runs_as = text(&pod, &["spec", "serviceAccountName"]);
+            let runs_as = pod.text("spec.serviceAccountName");
             if runs_as != object::name(account) {
                 return Err(Status::bad_request(format!(
                     "cannot bind token for serviceaccount {:?} to pod running with different serviceaccount name.",
                     object::name(account)
                 )));
             }
-            let node = text(&pod, &["spec", "nodeName"]);
+            let node = pod.text("spec.nodeName");
             if !node.is_empty() {
                 let stored = x.registry.lookup(&of("nodes")?, "", node).await?;
                 let uid = stored.as_ref().map(|n| object::uid(n).to_owned()).unwrap_or_default();
@@ -156,7 +156,7 @@ async fn bind(
             )));
         }
     };
-    let uid = text(reference, &["uid"]);
+    let uid = reference.text("uid");
     if !uid.is_empty() && uid != object::uid(&object) {
         return Err(Status::conflict(
             &Gr::new("", kind),
