@@ -68,5 +68,7 @@ impl Client {
 
 async fn within<T>(answer: impl Future<Output = Result<T, Status>>) -> Result<T, SnapshotError> {
     let answer = tokio::time::timeout(PATIENCE, answer).await;
-    answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("the member does not answer"))).map_err(SnapshotError::Member)
+    answer
+        .unwrap_or_else(|_| Err(Status::deadline_exceeded("the member does not answer")))
+        .map_err(SnapshotError::Member)
 }

@@ -175,7 +175,12 @@ pub fn load_authority(dir: &Path, name: &str) -> Result<Authority, Error> {
     Authority::from_pem(&files::read(&cert_path)?, &files::read(&key_path)?)
 }
 
-pub(crate) fn authority(dir: &Path, name: &str, common_name: &str, now: Timestamp) -> Result<Authority, Error> {
+pub(crate) fn authority(
+    dir: &Path,
+    name: &str,
+    common_name: &str,
+    now: Timestamp,
+) -> Result<Authority, Error> {
     rotation::mend(dir, name)?;
     let (cert_path, key_path) = paths(dir, name);
     let cert = files::read_optional(&cert_path)?;
@@ -205,7 +210,13 @@ pub(crate) fn authority(dir: &Path, name: &str, common_name: &str, now: Timestam
     Ok(renewed)
 }
 
-pub(crate) fn leaf(dir: &Path, name: &str, ca: &Authority, wanted: &Leaf, now: Timestamp) -> Result<Issued, Error> {
+pub(crate) fn leaf(
+    dir: &Path,
+    name: &str,
+    ca: &Authority,
+    wanted: &Leaf,
+    now: Timestamp,
+) -> Result<Issued, Error> {
     let (cert_path, key_path) = paths(dir, name);
     if let (Some(cert_pem), Some(key_pem)) =
         (files::read_optional(&cert_path)?, files::read_optional(&key_path)?)

@@ -99,8 +99,7 @@ mod tests {
     fn members_know_each_other_by_one_authority_and_a_leaf_is_kept_while_it_is_good() {
         let dir = tempfile::tempdir().unwrap();
         let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
-        let names =
-            ClusterNames { dns_names: vec!["n1".into()], ips: vec!["192.0.2.1".parse().unwrap()] };
+        let names = ClusterNames { dns_names: vec!["n1".into()], ips: vec!["192.0.2.1".parse().unwrap()] };
         let first = EtcdPki::load_or_create(dir.path(), "n1", &names, now).unwrap();
         let read = |path: &Path| Certificate::from_pem(&files::read(path).unwrap()).unwrap();
         let authority = read(&first.authority_file());
@@ -110,7 +109,9 @@ mod tests {
         assert_eq!(read(&first.client_files().0).common_name, "kube-apiserver-etcd-client");
         let peer = read(&first.peer_files().0);
         assert_eq!((peer.common_name.as_str(), &peer.ips), ("n1", &names.ips));
-        assert!(dir.path().join("etcd/ca.key").exists() && dir.path().join("apiserver-etcd-client.key").exists());
+        assert!(
+            dir.path().join("etcd/ca.key").exists() && dir.path().join("apiserver-etcd-client.key").exists()
+        );
 
         EtcdPki::load_or_create(dir.path(), "n1", &names, now).unwrap();
         assert_eq!(read(&first.peer_files().0), peer);

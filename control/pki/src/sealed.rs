@@ -59,11 +59,13 @@ impl CertificateKey {
     pub fn open(&self, sealed: &[u8]) -> Result<Vec<u8>, Error> {
         let (nonce, text) =
             sealed.split_at_checked(NONCE_LEN).ok_or(Error::Sealed { reason: "it is cut" })?;
-        let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| Error::Sealed { reason: "it is cut" })?;
+        let nonce =
+            Nonce::try_assume_unique_for_key(nonce).map_err(|_| Error::Sealed { reason: "it is cut" })?;
         let mut text = text.to_vec();
         let opened = self.cipher()?.open_in_place(nonce, Aad::empty(), &mut text);
         let length = opened.map(|plain| plain.len());
-        let length = length.map_err(|_| Error::Sealed { reason: "it was sealed with another key, or changed" })?;
+        let length =
+            length.map_err(|_| Error::Sealed { reason: "it was sealed with another key, or changed" })?;
         text.truncate(length);
         Ok(text)
     }

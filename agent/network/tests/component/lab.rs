@@ -95,7 +95,9 @@ impl Running {
             // One thread: a second would be in the namespace the test runs in.
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime
-                .block_on(async { run(config, api.client(), &supervise::Supervisor::default(), token).await })
+                .block_on(async {
+                    run(config, api.client(), api.client(), &supervise::Supervisor::default(), token).await
+                })
                 .unwrap();
         });
         Self { conflist, shutdown, thread: Some(thread), _state: state }

@@ -121,8 +121,7 @@ fn slice(a: &Attributes<'_>, node: &str) -> Result<(), Status> {
 /// A node asks for certificates of its own name only; the rest is its signer's to check.
 fn signing_request(a: &Attributes<'_>, node: &str) -> Result<(), Status> {
     let request = a.new_object();
-    if a.operation != Operation::Create || !KUBELET_SIGNERS.contains(&request.text("spec.signerName"))
-    {
+    if a.operation != Operation::Create || !KUBELET_SIGNERS.contains(&request.text("spec.signerName")) {
         return Ok(());
     }
     let decoded = base64::engine::general_purpose::STANDARD.decode(request.text("spec.request"));

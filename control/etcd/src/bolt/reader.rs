@@ -153,8 +153,8 @@ fn marks(file: &File) -> Option<Marks> {
     };
     // Where the first marks are damaged, the size of a page is not known yet.
     let first = at(0);
-    let second = first
-        .and_then(|first| at(u64::from(first.page_size)))
-        .or_else(|| PAGE_SIZES.into_iter().find_map(|size| at(size).filter(|m| u64::from(m.page_size) == size)));
+    let second = first.and_then(|first| at(u64::from(first.page_size))).or_else(|| {
+        PAGE_SIZES.into_iter().find_map(|size| at(size).filter(|m| u64::from(m.page_size) == size))
+    });
     first.into_iter().chain(second).max_by_key(|marks| marks.transaction)
 }

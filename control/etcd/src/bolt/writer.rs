@@ -58,8 +58,7 @@ impl Writer {
         self.file.seek(SeekFrom::Start(0))?;
         for transaction in 0..2_u64 {
             let head = Head { id: transaction, kind: META, count: 0, overflow: 0 };
-            let marks =
-                Marks { page_size: SIZE as u32, root, free_list: 2, end: self.next, transaction };
+            let marks = Marks { page_size: SIZE as u32, root, free_list: 2, end: self.next, transaction };
             let mut page = [head.encode().as_slice(), &marks.encode()].concat();
             page.resize(SIZE, 0);
             self.file.write_all(&page)?;

@@ -34,11 +34,11 @@ pub(super) fn own(a: &Attributes<'_>, node: &str) -> Result<(), Status> {
         return Err(a.forbidden(format!("node {quoted} is not allowed to modify node {}", go_quote(&a.name))));
     }
     let (old, new) = (a.old_object(), a.new_object());
-    let source = |node: &Value| node.present("spec.configSource");
+    let source = "spec.configSource";
     let refused: Vec<&str> = changed_labels(old, new).into_iter().filter(|label| !may_set(label)).collect();
     match a.operation {
         Operation::Create => {
-            if source(new).is_some() {
+            if new.has(source) {
                 return Err(a.forbidden(format!(
                     "node {quoted} is not allowed to create pods with a non-nil configSource"
                 )));
@@ -51,7 +51,7 @@ pub(super) fn own(a: &Attributes<'_>, node: &str) -> Result<(), Status> {
             }
         }
         Operation::Update => {
-            if source(new).is_some() && source(new) != source(old) {
+            if new.has(source) && new.present(source) != old.present(source) {
                 return Err(a.forbidden(format!(
                     "node {quoted} is not allowed to update configSource to a new non-nil configSource"
                 )));

@@ -49,23 +49,28 @@ pub(super) fn status(a: &Attributes<'_>, node: &str) -> Result<(), Status> {
             "node {quoted} can only update pod status for pods with spec.nodeName set to itself"
         )));
     }
-    let labels = |pod: &Value| pod.texts("metadata.labels").collect::<BTreeMap<&str, &str>>();
     if labels(old) != labels(new) {
         return Err(a.forbidden(format!("node {quoted} cannot update labels through pod status")));
     }
     // Which claims are a pod's is what gives its node the right to read them.
-    let claims = |pod| {
-        let statuses = pod.items("status.resourceClaimStatuses");
-        statuses.iter().map(|s| (s.text("name"), s.present("resourceClaimName"))).collect::<Vec<_>>()
-    };
     if claims(old) != claims(new) {
         return Err(a.forbidden(format!("node {quoted} cannot update resource claim statues")));
     }
-    let extended = |pod: &Value| pod.present("status.extendedResourceClaimStatus");
-    if extended(old) != extended(new) {
+    let extended = "status.extendedResourceClaimStatus";
+    if old.present(extended) != new.present(extended) {
         return Err(a.forbidden(format!("node {quoted} cannot update extended resource claim status")));
     }
     Ok(())
+}
+
+fn labels(pod: &Value) -> BTreeMap<&str, &str> {
+    pod.texts("metadata.labels").collect()
+}
+
+/// The pod's own names of its claims, and those of the objects.
+fn claims(pod: &Value) -> Vec<(&str, Option<&Value>)> {
+    let statuses = pod.items("status.resourceClaimStatuses");
+    statuses.iter().map(|s| (s.text("name"), s.present("resourceClaimName"))).collect()
 }
 
 pub(super) async fn eviction(registry: &Registry, a: &Attributes<'_>, node: &str) -> Result<(), Status> {
