@@ -145,6 +145,9 @@ pub enum Error {
         /// Why not.
         source: std::io::Error,
     },
+    /// The pod is to end: what was waited for is not needed any more.
+    #[error("the pod is being ended")]
+    GivenUp,
     /// The blocking task died.
     #[error("volume operation interrupted")]
     Interrupted,
@@ -208,6 +211,14 @@ pub enum Failure {
     Refused(Error),
 }
 
+impl Failure {
+    /// Nothing failed: the pod is to end.
+    pub fn is_given_up(&self) -> bool {
+        let (Self::SetUp { source, .. } | Self::Unprocessed { source, .. } | Self::Refused(source)) = self;
+        matches!(source, Error::GivenUp)
+    }
+}
+
 /// What volumes are made of.
 #[derive(Clone)]
 pub struct Handles {
@@ -234,15 +245,33 @@ impl Handles {
     }
 }
 
-/// Sets up all volumes of a pod.
-pub async fn set_up(handles: &Handles, pod: &Arc<Pod>, facts: &Facts) -> Result<Mounted, Failure> {
+/// The end of the pod, which ends the waiting for what its volumes are made from.
+type Ending<'a> = std::pin::Pin<&'a mut (dyn Future<Output = ()> + Send)>;
+
+/// Asks the API server for something, unless the pod is to end.
+async fn ask<T>(ending: Ending<'_>, asking: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    tokio::select! {
+        answer = asking => answer,
+        () = ending => Err(Error::GivenUp),
+    }
+}
+
+/// Sets up all volumes of a pod. What is being mounted when the pod is to end is mounted first: what is dropped half-way
+/// leaves behind what nobody knows of.
+pub async fn set_up(
+    handles: &Handles,
+    pod: &Arc<Pod>,
+    facts: &Facts,
+    mut ending: Ending<'_>,
+) -> Result<Mounted, Failure> {
     let mut mounted = Mounted::new();
     let used = used(pod);
     // What no container uses is not even looked at.
     let volumes =
         || pod.spec.iter().flat_map(|s| s.volumes.iter().flatten()).filter(|v| used.contains(&v.name));
     for volume in volumes() {
-        let claimed = claim::resolve(handles, pod, volume).await.map_err(|source| match source {
+        let asking = claim::resolve(handles, pod, volume);
+        let claimed = ask(ending.as_mut(), asking).await.map_err(|source| match source {
             Error::NodeAffinity { .. } => Failure::Refused(source),
             source => {
                 let left = volumes().map(|v| v.name.clone()).filter(|name| !mounted.contains_key(name));
@@ -251,7 +280,10 @@ pub async fn set_up(handles: &Handles, pod: &Arc<Pod>, facts: &Facts) -> Result<
         })?;
         let (name, source) = match &claimed {
             Some(claimed) => (claimed.name(), Box::pin(persistent::set_up(handles, pod, claimed)).await),
-            None => (volume.name.as_str(), Box::pin(set_up_unclaimed(handles, pod, facts, volume)).await),
+            None => {
+                let making = set_up_unclaimed(handles, pod, facts, volume, ending.as_mut());
+                (volume.name.as_str(), Box::pin(making).await)
+            }
         };
         let source = source.map_err(|source| Failure::SetUp { volume: name.to_owned(), source })?;
         mounted.insert(volume.name.clone(), source);
@@ -286,6 +318,7 @@ async fn set_up_unclaimed(
     pod: &Arc<Pod>,
     facts: &Facts,
     volume: &Volume,
+    ending: Ending<'_>,
 ) -> Result<Source, Error> {
     let change = ownership::Change::of(pod);
     if let Some(host_path) = &volume.host_path {
@@ -324,7 +357,7 @@ async fn set_up_unclaimed(
             return Err(Error::Unsupported { name: volume.name.clone(), kind: kind_of(volume) });
         }
     };
-    let payload = payload::of(handles, pod, facts, volume).await?;
+    let payload = ask(ending, payload::of(handles, pod, facts, volume)).await?;
     let path = directory(handles, pod, kind, &volume.name);
     blocking(move || {
         prepare(&path, in_memory.then_some(None))?;

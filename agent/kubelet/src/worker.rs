@@ -35,15 +35,19 @@ mod look;
 mod report;
 mod resize;
 mod start;
+mod stops;
 mod volumes;
 mod wait;
 
 use context::Context;
 use execute::Start;
+use stops::{Stopping, Stops};
 use wait::{hastened, must_end, network};
 
 /// How many times a sync may plan: what is not done by then is taken for a failure, and paused for.
 const ROUNDS: usize = 64;
+/// How many times in a row the same may be planned: what was done without effect is paused for.
+const REPEATS: usize = 3;
 /// A failed sync is tried again after this long, doubling up to the last.
 const RETRY_FIRST: Duration = Duration::from_millis(500);
 const RETRY_LAST: Duration = Duration::from_secs(30);
@@ -63,6 +67,8 @@ pub struct Desired {
     pub rejected: Option<Outcome>,
     /// It asks for other resources than `pod` shows, which were not granted.
     pub pending: Option<Pending>,
+    /// The node wants its resources back.
+    pub evicted: Option<Eviction>,
 }
 
 /// A worker's own state.
@@ -91,6 +97,7 @@ pub struct Worker {
     finished: bool,
     outcome: Option<Outcome>,
     evicted: Option<Eviction>,
+    stops: Stops,
     /// Its volumes and cgroup are gone.
     torn_down: bool,
     failed_volume: Option<String>,
@@ -112,6 +119,16 @@ enum Next {
     Done,
 }
 
+/// How far a plan was carried out.
+enum Executed {
+    /// As far as it can be, before another is made.
+    Done,
+    /// Until the pod was to end.
+    Interrupted,
+    /// Until something failed that is not tried again before that moment.
+    Held(Timestamp),
+}
+
 /// A sync that could not be finished.
 #[derive(Debug, thiserror::Error)]
 enum Error {
@@ -125,6 +142,8 @@ enum Error {
     Logs(std::io::Error),
     #[error("there is still more to do after {} plans", ROUNDS)]
     Unsettled,
+    #[error("what was done {} times without a failure is still to be done", REPEATS)]
+    Ineffective,
 }
 
 impl Worker {
@@ -159,6 +178,7 @@ impl Worker {
             finished: false,
             outcome: None,
             evicted: None,
+            stops: Stops::default(),
             torn_down: false,
             failed_volume: None,
             mount_held: None,
@@ -224,7 +244,7 @@ impl Worker {
         if let Some(outcome) = &desired.rejected {
             self.outcome = Some(outcome.clone());
         }
-        self.evicted = self.evicted.take().or_else(|| self.context.evictions.of(crate::pod::uid(pod)));
+        self.evicted = self.evicted.take().or_else(|| desired.evicted.clone());
         if let Some(eviction) = &self.evicted
             && self.outcome.is_none()
         {
@@ -244,6 +264,7 @@ impl Worker {
             return Ok(Next::Wait(Some(earliest(wake_at, until))));
         }
         let mut observed = observed;
+        let (mut done, mut repeats) = (Vec::new(), 0);
         for _ in 0..ROUNDS {
             let plan = self.plan(pod, &observed, false);
             tracing::debug!(pod = crate::pod::name(pod), actions = ?plan.actions, "plan");
@@ -262,11 +283,19 @@ impl Worker {
                 }
                 return Ok(Next::Wait(wake_at));
             }
-            let interrupted = Box::pin(self.execute(pod, &observed, plan)).await?;
+            repeats = if plan.actions == done { repeats + 1 } else { 0 };
+            if repeats == REPEATS {
+                return Err(Error::Ineffective);
+            }
+            done.clone_from(&plan.actions);
+            let executed = Box::pin(self.execute(pod, &observed, plan)).await?;
             observed = self.look(pod).await?;
             self.report(pod, &observed);
-            if interrupted || self.desired.has_changed().unwrap_or(true) {
-                return Ok(Next::Again);
+            match executed {
+                Executed::Interrupted => return Ok(Next::Again),
+                _ if self.desired.has_changed().unwrap_or(true) => return Ok(Next::Again),
+                Executed::Held(until) => return Ok(Next::Wait(Some(earliest(wake_at, until)))),
+                Executed::Done => {}
             }
         }
         Err(Error::Unsettled)
@@ -351,20 +380,36 @@ impl Worker {
 
     /// The time the pod's containers get to end: its own, or less where it is evicted.
     fn grace(&self, pod: &Pod) -> Duration {
-        let grace = crate::pod::grace_seconds(pod).min(self.evicted.as_ref().map_or(i64::MAX, |e| e.grace));
+        let own = crate::pod::grace_seconds(pod);
+        let grace = self.evicted.as_ref().map_or(own, |eviction| own.min(eviction.grace));
         Duration::from_secs(u64::try_from(grace).unwrap_or(0))
     }
 
-    /// Carries out a plan; `true` when what is desired changed meanwhile and the rest was left.
-    async fn execute(&mut self, pod: &Arc<Pod>, observed: &Observed, plan: Plan) -> Result<bool, Error> {
-        let grace = self.grace(pod);
+    /// Stops containers of a pod that goes on; `false`: it is to end now, with whatever time that leaves them.
+    async fn stop(
+        &mut self,
+        pod: &Arc<Pod>,
+        observed: &Observed,
+        stops: Vec<plan::Stop>,
+    ) -> Result<bool, cri_proto::client::Error> {
+        let (context, grace) = (Arc::clone(&self.context), self.grace(pod));
+        let stopping = Stopping { context, pod: Arc::clone(pod), observed: observed.clone(), stops, grace };
+        let mut desired = self.desired.clone();
+        Box::pin(self.stops.carry_out(stopping, must_end(&mut desired))).await
+    }
+
+    /// Carries out a plan.
+    async fn execute(&mut self, pod: &Arc<Pod>, observed: &Observed, plan: Plan) -> Result<Executed, Error> {
         for action in plan.actions {
             let runtime = &self.context.runtime;
             match action {
                 Action::StopContainers(stops) => {
-                    Box::pin(execute::stop(&self.context, pod, &stops, observed, grace)).await?;
-                    let again = stops.into_iter().filter(|stop| stop.restart);
-                    self.restarting.extend(again.map(|stop| stop.id));
+                    let again = stops.iter().filter(|stop| stop.restart);
+                    let again: Vec<String> = again.map(|stop| stop.id.clone()).collect();
+                    if !self.stop(pod, observed, stops).await? {
+                        return Ok(Executed::Interrupted);
+                    }
+                    self.restarting.extend(again);
                 }
                 Action::Resize(updates) => Box::pin(self.resize(pod, &updates)).await?,
                 Action::StopSandbox(id) => runtime.stop_pod_sandbox(&id).await?,
@@ -383,7 +428,9 @@ impl Worker {
                             grace: Some(0),
                             restart: true,
                         };
-                        Box::pin(execute::stop(&self.context, pod, &[stop], observed, grace)).await?;
+                        if !self.stop(pod, observed, vec![stop]).await? {
+                            return Ok(Executed::Interrupted);
+                        }
                     }
                     self.context.runtime.remove_container(&id).await?;
                 }
@@ -393,17 +440,22 @@ impl Worker {
                         let text = "Pod sandbox changed, it will be killed and re-created.";
                         self.context.recorder.normal(pod, None, "SandboxChanged", text);
                     }
-                    self.create_sandbox(pod, attempt).await;
-                    return Ok(false);
+                    return Ok(match self.create_sandbox(pod, attempt).await {
+                        true => Executed::Done,
+                        false => Executed::Interrupted,
+                    });
                 }
                 Action::Start { name, attempt, ended, .. } => {
                     let Some((_, spec)) = crate::pod::container(pod, &name) else { continue };
-                    let Ok(volumes) = self.volumes(pod, observed).await else { return Ok(false) };
+                    let volumes = match self.volumes(pod, observed).await {
+                        Ok(volumes) => volumes,
+                        Err(until) => return Ok(Executed::Held(until)),
+                    };
                     let start = Start { pod, container: &spec, attempt, observed, volumes: &volumes };
                     let mut desired = self.desired.clone();
                     let ending = must_end(&mut desired);
                     let Some(started) = Box::pin(execute::start(&self.context, &start, ending)).await else {
-                        return Ok(true);
+                        return Ok(Executed::Interrupted);
                     };
                     if let Some(ended) = ended {
                         self.backoffs.started(&name, ended, Timestamp::now());
@@ -417,27 +469,32 @@ impl Worker {
                 }
             }
         }
-        Ok(false)
+        Ok(Executed::Done)
     }
 
-    async fn create_sandbox(&mut self, pod: &Arc<Pod>, attempt: u32) {
+    /// Tries to make the pod's sandbox; `false`: the pod is to end, and nothing was made.
+    async fn create_sandbox(&mut self, pod: &Arc<Pod>, attempt: u32) -> bool {
         let network = self.context.health.borrow().network_error.clone();
         if let Some(error) = network.filter(|_| !crate::pod::host_network(pod)) {
             let text = format!("network is not ready: container runtime network not ready: {error}");
             self.context.recorder.warning(pod, None, "NetworkNotReady", text);
             self.hold_sandbox();
             self.awaits_network = true;
-            return;
+            return true;
         }
         self.awaits_network = false;
-        match Box::pin(execute::create_sandbox(&self.context, pod, attempt)).await {
-            Ok(()) => self.sandbox_held = None,
-            Err(message) => {
+        let mut desired = self.desired.clone();
+        let ending = must_end(&mut desired);
+        match Box::pin(execute::create_sandbox(&self.context, pod, attempt, ending)).await {
+            None => return false,
+            Some(Ok(())) => self.sandbox_held = None,
+            Some(Err(message)) => {
                 let text = format!("Failed to create pod sandbox: {message}");
                 self.context.recorder.warning(pod, None, "FailedCreatePodSandBox", text);
                 self.hold_sandbox();
             }
         }
+        true
     }
 
     /// Each failure doubles the pause before the sandbox is tried again.

@@ -192,7 +192,7 @@ impl Manager {
                     }
                     self.reconcile().await;
                 }
-                Some(uid) = self.evicted.recv() => self.wake(&uid),
+                Some(uid) = self.evicted.recv() => self.evict(&uid),
                 Some(changed) = self.changed.recv() => {
                     for uid in self.context.objects.users(&changed) {
                         self.wake(&uid);
@@ -222,6 +222,12 @@ impl Manager {
     fn wake(&self, uid: &str) {
         if let Some(handle) = self.workers.get(uid) {
             handle.wake.notify_one();
+        }
+    }
+
+    fn evict(&self, uid: &str) {
+        if let (Some(handle), Some(eviction)) = (self.workers.get(uid), self.context.evictions.of(uid)) {
+            handle.desired.send_modify(|desired| desired.evicted = Some(eviction));
         }
     }
 
@@ -320,7 +326,8 @@ impl Manager {
             let (kind, reason) = (crate::recorder::Kind::Warning, outcome.reason.clone());
             self.context.recorder.record(Subject::pod(pod, None), kind, reason, message);
         }
-        let desired = Desired { pod: admitted, removed: false, rejected, pending: None };
+        let evicted = self.context.evictions.of(uid);
+        let desired = Desired { pod: admitted, removed: false, rejected, pending: None, evicted };
         self.start(uid, desired, Arc::clone(pod));
     }
 

@@ -5,9 +5,12 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 
+use super::context::Context;
+use super::stops::Stopping;
 use super::wait::less_grace;
 use super::{Desired, Error, Next, RETRY_FIRST, Worker};
 use crate::pod::observed::Observed;
+use crate::pod::plan::Action;
 use crate::volume;
 use crate::worker::execute;
 
@@ -19,30 +22,7 @@ impl Worker {
         let mut observed = observed;
         if !observed.is_quiet() {
             self.report(pod, &observed);
-            let plan = self.plan(pod, &observed, true);
-            let mut newer = self.desired.clone();
-            let grace = crate::pod::grace_seconds(pod);
-            let (context, before) = (Arc::clone(&self.context), observed.clone());
-            // A deletion with less grace than the one under way stops it sooner.
-            let mut stopping = Box::pin(execute::end(
-                context,
-                Arc::clone(pod),
-                before,
-                plan.actions,
-                self.grace(pod),
-                less_grace(&mut newer, grace),
-            ));
-            let ended = loop {
-                tokio::select! {
-                    ended = &mut stopping => break ended?,
-                    // What takes its time goes on being probed: whoever sends it traffic must know.
-                    () = self.wake.notified() => if let Ok(now) = self.look(pod).await {
-                        self.report(pod, &now);
-                    },
-                }
-            };
-            drop(stopping);
-            if !ended {
+            if !Box::pin(self.quieten(desired, &observed)).await? {
                 return Ok(Next::Again);
             }
             observed = self.look(pod).await?;
@@ -55,7 +35,7 @@ impl Worker {
         self.failures.clear();
         if !self.torn_down {
             self.report(pod, &observed);
-            self.tear_down(pod).await?;
+            tear_down(&self.context, pod).await?;
             self.torn_down = true;
         }
         self.report(pod, &observed);
@@ -82,11 +62,54 @@ impl Worker {
         Ok(Next::Done)
     }
 
-    async fn tear_down(&self, pod: &Pod) -> Result<(), Error> {
-        Box::pin(volume::csi::tear_down(&self.context.volumes, crate::pod::uid(pod))).await?;
-        let dir = self.context.config.pod_dir(crate::pod::uid(pod));
-        volume::blocking(move || volume::cleanup::remove(&dir)).await?;
-        self.context.cgroups.remove(crate::pod::uid(pod)).await?;
-        Ok(())
+    /// Stops containers and sandboxes. `false`: the pod is to end sooner, and the rest was left.
+    async fn quieten(&mut self, desired: &Desired, observed: &Observed) -> Result<bool, Error> {
+        let pod = &desired.pod;
+        let actions = self.plan(pod, observed, true).actions;
+        let (context, grace) = (Arc::clone(&self.context), self.grace(pod));
+        let mut newer = self.desired.clone();
+        let mut stops = std::mem::take(&mut self.stops);
+        let stopping = async {
+            let mut sooner = std::pin::pin!(less_grace(&mut newer, grace));
+            for action in actions {
+                match action {
+                    Action::StopContainers(of) => {
+                        let (context, pod) = (Arc::clone(&context), Arc::clone(pod));
+                        let stopping =
+                            Stopping { context, pod, observed: observed.clone(), stops: of, grace };
+                        if !stops.carry_out(stopping, sooner.as_mut()).await? {
+                            return Ok(false);
+                        }
+                    }
+                    // Never cut short: what it takes down of the network would be left half there.
+                    Action::StopSandbox(id) => context.runtime.stop_pod_sandbox(&id).await?,
+                    other => tracing::warn!(action = ?other, "left undone at a pod's end"),
+                }
+            }
+            Ok::<_, Error>(true)
+        };
+        // What takes its time goes on being probed: whoever sends it traffic must know.
+        let watching = async {
+            loop {
+                self.wake.notified().await;
+                if let Ok(now) = self.look(pod).await {
+                    self.report(pod, &now);
+                }
+            }
+        };
+        let ended = tokio::select! {
+            ended = Box::pin(stopping) => ended,
+            () = Box::pin(watching) => Ok(true),
+        };
+        self.stops = stops;
+        ended
     }
+}
+
+async fn tear_down(context: &Context, pod: &Pod) -> Result<(), Error> {
+    Box::pin(volume::csi::tear_down(&context.volumes, crate::pod::uid(pod))).await?;
+    let dir = context.config.pod_dir(crate::pod::uid(pod));
+    volume::blocking(move || volume::cleanup::remove(&dir)).await?;
+    context.cgroups.remove(crate::pod::uid(pod)).await?;
+    Ok(())
 }

@@ -10,11 +10,12 @@ use cri_proto::v1;
 use futures::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Container, LifecycleHandler, Pod, Secret};
+use tokio_util::sync::CancellationToken;
 
 use super::hooks;
 use crate::image::Present;
 use crate::pod::observed::Observed;
-use crate::pod::plan::{Action, Stop};
+use crate::pod::plan::Stop;
 use crate::pod::spec::env::{self, References};
 use crate::pod::spec::{self, labels};
 use crate::pod::status::Waiting;
@@ -40,16 +41,37 @@ fn failure(reason: &str, message: impl Into<String>) -> Failure {
 }
 
 /// Makes a pod's sandbox; the error is the runtime's text.
-pub async fn create_sandbox(context: &Context, pod: &Arc<Pod>, attempt: u32) -> Result<(), String> {
-    let mut attempt = attempt;
+///
+/// `None`: `ending` came while nothing was made yet.
+pub async fn create_sandbox(
+    context: &Context,
+    pod: &Arc<Pod>,
+    attempt: u32,
+    ending: impl Future<Output = ()>,
+) -> Option<Result<(), String>> {
+    let class = pod.spec.as_ref().and_then(|s| s.runtime_class_name.as_deref());
+    let handler = tokio::select! {
+        handler = context.runtime_classes.handler(class) => handler,
+        () = ending => return None,
+    };
+    Some(match handler {
+        Ok(handler) => make_sandbox(context, pod, attempt, &handler).await,
+        Err(error) => Err(error.to_string()),
+    })
+}
+
+async fn make_sandbox(
+    context: &Context,
+    pod: &Arc<Pod>,
+    mut attempt: u32,
+    handler: &str,
+) -> Result<(), String> {
     let log_dir =
         context.config.pod_log_dir(crate::pod::namespace(pod), crate::pod::name(pod), crate::pod::uid(pod));
     std::fs::create_dir_all(&log_dir).map_err(|error| format!("create pod log directory: {error}"))?;
-    let class = pod.spec.as_ref().and_then(|s| s.runtime_class_name.as_deref());
-    let handler = context.runtime_classes.handler(class).await.map_err(|error| error.to_string())?;
     for _ in 0..NAME_TRIES {
         let config = sandbox_config(context, pod, attempt).map_err(|error| error.to_string())?;
-        let error = match Box::pin(context.runtime.run_pod_sandbox(config, &handler)).await {
+        let error = match Box::pin(context.runtime.run_pod_sandbox(config, handler)).await {
             Ok(_) => return Ok(()),
             Err(error) => error,
         };
@@ -332,41 +354,18 @@ pub async fn post_start(
     })
 }
 
-/// Stops containers together: preStop first, within the grace, then the runtime's stop with what is left of it.
+/// Stops containers together: preStop first, within the grace, then the runtime's stop with what is left of it. What is not
+/// asked of the runtime yet when the stop is given up is left to the one that comes after.
 pub async fn stop(
     context: &Context,
     pod: &Pod,
     stops: &[Stop],
     observed: &Observed,
     grace: Duration,
+    given_up: &CancellationToken,
 ) -> Result<(), CriError> {
-    let each = stops.iter().map(|one| stop_one(context, pod, one, observed, grace));
+    let each = stops.iter().map(|one| stop_one(context, pod, one, observed, grace, given_up));
     join_all(each).await.into_iter().collect()
-}
-
-/// Carries out a plan that ends a pod: it stops containers and sandboxes, and has nothing else. `false`: `sooner` came while
-/// containers were given their grace, and the rest was left. The call that stops a sandbox is never cut short: what it
-/// takes down of the network would be left half there.
-pub async fn end(
-    context: Arc<Context>,
-    pod: Arc<Pod>,
-    observed: Observed,
-    actions: Vec<Action>,
-    grace: Duration,
-    sooner: impl Future<Output = ()>,
-) -> Result<bool, CriError> {
-    let mut sooner = std::pin::pin!(sooner);
-    for action in actions {
-        match action {
-            Action::StopContainers(stops) => tokio::select! {
-                stopped = Box::pin(stop(&context, &pod, &stops, &observed, grace)) => stopped?,
-                () = &mut sooner => return Ok(false),
-            },
-            Action::StopSandbox(id) => context.runtime.stop_pod_sandbox(&id).await?,
-            other => tracing::warn!(action = ?other, "left undone at a pod's end"),
-        }
-    }
-    Ok(true)
 }
 
 async fn stop_one(
@@ -375,6 +374,7 @@ async fn stop_one(
     stop: &Stop,
     observed: &Observed,
     grace: Duration,
+    given_up: &CancellationToken,
 ) -> Result<(), CriError> {
     let grace = stop.grace.map_or(grace, |seconds| Duration::from_secs(u64::try_from(seconds).unwrap_or(0)));
     context.recorder.normal(pod, Some(&stop.name), "Killing", stop.message.clone());
@@ -393,7 +393,9 @@ async fn stop_one(
         let fallback = Container { name: stop.name.clone(), ..Default::default() };
         let ips = observed.sandbox().map(|s| s.ips.clone()).unwrap_or_default();
         let hook = hooks::run(context, pod, known.unwrap_or(&fallback), &stop.id, &ips, &handler);
-        match tokio::time::timeout(grace, Box::pin(hook)).await {
+        let hook = tokio::time::timeout(grace, Box::pin(hook));
+        let Some(ended) = given_up.run_until_cancelled(hook).await else { return Ok(()) };
+        match ended {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
                 tracing::info!(container = stop.name, error, "preStop hook failed");
@@ -404,7 +406,8 @@ async fn stop_one(
     }
     // As upstream: a container gets at least two seconds after its hook, however long that took.
     let least = if grace.is_zero() { Duration::ZERO } else { Duration::from_secs(2) };
-    let left = grace.saturating_sub(began.elapsed()).max(least.min(grace));
+    // Whole seconds, as the runtime takes them: a part of one that has passed takes nothing away.
+    let left = grace.saturating_sub(Duration::from_secs(began.elapsed().as_secs())).max(least.min(grace));
     context.runtime.stop_container(&stop.id, left).await
 }
 

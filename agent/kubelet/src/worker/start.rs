@@ -1,7 +1,6 @@
 //! What follows the start of a container: its hook, or why it waits.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
@@ -63,8 +62,7 @@ impl Worker {
                 grace: None,
                 restart: false,
             };
-            let grace = Duration::from_secs(u64::try_from(crate::pod::grace_seconds(pod)).unwrap_or(0));
-            if let Err(error) = Box::pin(execute::stop(&self.context, pod, &[stop], observed, grace)).await {
+            if let Err(error) = self.stop(pod, observed, vec![stop]).await {
                 tracing::warn!(%error, "stopping a container whose postStart hook failed");
             }
         }

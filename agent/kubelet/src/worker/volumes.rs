@@ -1,5 +1,6 @@
 //! A pod's volumes, and when mounting is tried again after a failure.
 
+use super::wait::must_end;
 use super::{MOUNT_LAST, MOUNT_UNKNOWN, RETRY_FIRST, Worker};
 use crate::pod::observed::Observed;
 use crate::volume::{self, Mounted};
@@ -18,12 +19,17 @@ impl Worker {
             true => self.context.host_ips(),
             false => observed.sandbox().map(|s| s.ips.clone()).unwrap_or_default(),
         };
-        match Box::pin(volume::set_up(&self.context.volumes, pod, &self.context.facts(ips))).await {
+        let mut desired = self.desired.clone();
+        let ending = std::pin::pin!(must_end(&mut desired));
+        let facts = self.context.facts(ips);
+        match Box::pin(volume::set_up(&self.context.volumes, pod, &facts, ending)).await {
             Ok(mounted) => {
                 self.failed_volume = None;
                 self.mount_held = None;
                 Ok(mounted)
             }
+            // What is desired has changed, which is seen at once.
+            Err(failure) if failure.is_given_up() => Err(Timestamp::now()),
             Err(failure) => {
                 let text = failure.to_string();
                 if self.failed_volume.as_ref() != Some(&text) {

@@ -36,6 +36,8 @@ struct State {
     /// Names of pods whose status is not taken.
     refused: BTreeSet<String>,
     away: bool,
+    /// Resources that are listed to nobody, nor refused.
+    withheld: BTreeSet<String>,
     requests: Vec<(Instant, Method, String)>,
 }
 
@@ -227,14 +229,31 @@ impl Api {
                 let query: BTreeMap<String, String> = query.into_owned().collect();
                 let body = body.collect().await?.to_bytes();
                 let path = head.uri.path().to_owned();
-                let mut state = api.0.lock();
                 let asked = Asked::of(&path, &query);
+                api.withheld(&head.method, &asked, &path).await;
+                let mut state = api.0.lock();
                 let status = path.ends_with("/status");
-                state.requests.push((Instant::now(), head.method.clone(), path));
                 Ok::<_, kube::Error>(state.answer(&head.method, asked, status, &query, &body))
             }
         });
         kube::Client::new(service, "default")
+    }
+
+    /// Notes a request; one that is not to be answered ends here.
+    async fn withheld(&self, method: &Method, asked: &Asked, path: &str) {
+        let withheld = {
+            let mut state = self.0.lock();
+            state.requests.push((Instant::now(), method.clone(), path.to_owned()));
+            state.withheld.contains(&asked.resource)
+        };
+        if withheld {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Answers no question for objects of that resource any more.
+    pub fn withhold(&self, resource: &str) {
+        self.0.lock().withheld.insert(resource.to_owned());
     }
 
     /// Makes or replaces an object of namespace `n`.

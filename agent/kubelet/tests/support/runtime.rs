@@ -2,6 +2,7 @@
 //! deleted while the runtime works.
 
 use futures::stream::BoxStream;
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use parking_lot::Mutex;
 use tokio::net::UnixListener;
-use tokio::sync::{Notify, broadcast};
+use tokio::sync::{Notify, broadcast, watch};
 use tokio::task::JoinSet;
 use tonic::{Request, Response, Status};
 use tower::Service;
@@ -68,7 +69,12 @@ pub struct Fake {
     pub sprung: Arc<Notify>,
     /// A container's state changed.
     pub changed: Arc<Notify>,
+    /// The image whose pull is not answered.
+    pub hanging: watch::Sender<&'static str>,
+    /// What a pod's worker asks is not answered.
+    pub looks_hang: watch::Sender<bool>,
     events: broadcast::Sender<ContainerEventResponse>,
+    states: watch::Sender<BTreeMap<String, ContainerEventType>>,
     /// Where the streams of commands are served.
     pub streaming: String,
 }
@@ -95,7 +101,10 @@ impl Fake {
             trap,
             sprung: Arc::default(),
             changed: Arc::default(),
+            hanging: watch::Sender::default(),
+            looks_hang: watch::Sender::default(),
             events: broadcast::Sender::new(256),
+            states: watch::Sender::default(),
             streaming: String::new(),
         }
     }
@@ -128,6 +137,7 @@ impl Fake {
         let done = effect(&mut world);
         let after = world.states();
         drop(world);
+        self.states.send_replace(after.clone());
         let gone = before.keys().filter(|id| !after.contains_key(*id));
         let gone = gone.map(|id| (id.clone(), ContainerEventType::ContainerDeletedEvent));
         let changed = after.iter().filter(|(id, state)| before.get(*id) != Some(state));
@@ -215,6 +225,14 @@ impl Fake {
             }
             _ => self.change(effect),
         }
+    }
+
+    /// Waits until a container's processes have ended, or their time is over.
+    async fn ended(&self, id: &str, grace: Duration) {
+        let mut states = self.states.subscribe();
+        let ended =
+            states.wait_for(|states| states.get(id) != Some(&ContainerEventType::ContainerStartedEvent));
+        tokio::time::timeout(grace, ended).await.ok();
     }
 
     fn look<T>(&self, answer: impl FnOnce(&World) -> Result<T, Status>) -> Result<T, Status> {
@@ -370,6 +388,9 @@ impl RuntimeService for Fake {
         asked: Request<ListPodSandboxRequest>,
     ) -> Answer<ListPodSandboxResponse> {
         let labels = asked.into_inner().filter.unwrap_or_default().label_selector;
+        if !labels.is_empty() {
+            self.looks_hang.subscribe().wait_for(|hang| !hang).await.unwrap();
+        }
         let items = self.look(|world| Ok(world.list_sandboxes(&labels)));
         // The manager asks for all pods at once.
         self.counts.lock().unanswered += usize::from(items.is_err() && !labels.is_empty());
@@ -395,7 +416,13 @@ impl RuntimeService for Fake {
     }
 
     async fn stop_container(&self, asked: Request<StopContainerRequest>) -> Answer<StopContainerResponse> {
-        let id = asked.into_inner().container_id;
+        let StopContainerRequest { container_id: id, timeout } = asked.into_inner();
+        if self.world.lock().ignores_stop(&id, timeout) {
+            let call = format!("stop {id} within {timeout} s");
+            let mut flight = Flight { counts: &self.counts, call: Some(&call) };
+            self.ended(&id, Duration::from_secs(timeout.try_into().unwrap())).await;
+            flight.call = None;
+        }
         self.act(format!("stop {id}"), |world| world.stop(&id)).await?;
         Ok(Response::new(StopContainerResponse {}))
     }
@@ -445,6 +472,8 @@ impl ImageService for Fake {
 
     async fn pull_image(&self, asked: Request<PullImageRequest>) -> Answer<PullImageResponse> {
         let image_ref = asked.into_inner().image.unwrap_or_default().image;
+        self.counts.lock().log.push(format!("asked for {image_ref}"));
+        self.hanging.subscribe().wait_for(|hanging| *hanging != image_ref).await.unwrap();
         let pulled = image_ref.clone();
         self.act(format!("pull {pulled}"), |world| {
             world.images.push(pulled);

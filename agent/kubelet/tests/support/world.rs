@@ -1,7 +1,7 @@
 //! What a runtime has in memory: sandboxes, containers and the names they hold, as containerd keeps them. Every wrong a
 //! kubelet can do to it is written down.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -30,6 +30,10 @@ pub struct World {
     pub commands: HashMap<String, VecDeque<i32>>,
     /// Commands run in containers, by the container's id.
     pub executed: Vec<(String, String)>,
+    /// Names of containers that go on until they are killed.
+    pub stubborn: BTreeSet<String>,
+    /// What containers were asked to stop, by name, and the seconds each was given.
+    pub stops: Vec<(String, i64)>,
     /// Bytes of writable layers by container name.
     pub layers: HashMap<String, u64>,
 }
@@ -258,6 +262,15 @@ impl World {
             ..Default::default()
         };
         self.containers.iter().map(one).collect()
+    }
+
+    /// Notes that a container is asked to stop; true when it goes on meanwhile.
+    pub fn ignores_stop(&mut self, id: &str, seconds: i64) -> bool {
+        let Some(container) = self.containers.get(id) else { return false };
+        let name = container.name().to_owned();
+        let ignores = container.runs() && self.stubborn.contains(&name);
+        self.stops.push((name, seconds));
+        ignores
     }
 
     pub fn stop(&mut self, id: &str) -> Result<(), Status> {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use kubelet::Config;
 use kubelet::eviction;
 use kubelet::node::Reported;
 use kubelet::pressure::policy::Policy;
@@ -18,15 +19,19 @@ fn thresholds(signal: &str, value: &str) -> Thresholds {
     Thresholds::parse(&BTreeMap::from([(signal.to_owned(), value.to_owned())])).unwrap()
 }
 
+/// The configuration of a node that evicts when less than 100 bytes are left.
+pub fn bearing(node: &Node) -> Config {
+    let mut config = node.config();
+    config.eviction = Policy::hard(thresholds("nodefs.available", "100"), Duration::ZERO);
+    config
+}
+
 /// Three pods, of which the disk bears one: 100 bytes are the least, and 150 what is to be left once one has gone.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pods_must_not_stay_until_the_minimum_is_reclaimed_nor_go_after_it() {
     let node = Node::new();
-    let mut config = node.config();
-    config.eviction = Policy {
-        minimum_reclaim: thresholds("nodefs.available", "50"),
-        ..Policy::hard(thresholds("nodefs.available", "100"), Duration::ZERO)
-    };
+    let mut config = bearing(&node);
+    config.eviction.minimum_reclaim = thresholds("nodefs.available", "50");
     let layers = [("small", 1000), ("large", 3000), ("middle", 2000)];
     node.fake.world.lock().layers = layers.map(|(name, bytes)| (name.to_owned(), bytes)).into();
     let kubelet = node.start_with(config).await;

@@ -256,7 +256,7 @@ fn desired_of(api: &Api, last: &mut Arc<Pod>) -> Desired {
     if let Some(pod) = shown {
         *last = Arc::new(serde_json::from_value(pod).unwrap());
     }
-    Desired { pod: Arc::clone(last), removed, rejected: None, pending: None }
+    Desired { pod: Arc::clone(last), removed, rejected: None, pending: None, evicted: None }
 }
 
 /// Deletes the pod the first time that it is where it is to stay.

@@ -9,6 +9,7 @@ mod refuse;
 
 #[path = "../support/api.rs"]
 mod api;
+mod endings;
 mod evictions;
 mod life;
 mod manager;

@@ -50,7 +50,13 @@ impl Manager {
         }
         for (uid, pod) in orphans {
             tracing::info!(pod = crate::pod::described(&pod), "ending an orphaned pod");
-            let desired = Desired { pod: Arc::clone(&pod), removed: true, rejected: None, pending: None };
+            let desired = Desired {
+                pod: Arc::clone(&pod),
+                removed: true,
+                rejected: None,
+                pending: None,
+                evicted: None,
+            };
             self.start(&uid, desired, pod);
         }
     }
