@@ -11,10 +11,12 @@
 //! - [`image`], [`registry`]: container images made here and served to the nodes
 //! - [`shell`]: running programs, with errors that say what failed
 //! - [`up`]: bringing a cluster up and showing it
+//! - [`chaos`]: three servers, of which one after another is killed, frozen or cut off
 //! - [`mod@bench`]: the figures of SPECIFICATION.md
 
 pub mod bench;
 pub mod cgroup;
+pub mod chaos;
 pub mod control;
 pub mod image;
 pub mod init;

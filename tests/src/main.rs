@@ -4,7 +4,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use lab::control::{self, Ask};
 use lab::layout::Layout;
-use lab::{bench, init, machine, reap, supervisor, up};
+use lab::{bench, chaos, init, machine, reap, supervisor, up};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
@@ -12,7 +12,7 @@ use std::process::Command;
 #[derive(Parser)]
 #[command(about = "A cluster of nodes in namespaces on this machine", version)]
 struct Cli {
-    /// Name of the lab; several may run side by side only with different names [default: default, for bench: bench]
+    /// Name of the lab; several may run side by side only with different names [default: default; for bench and chaos their own]
     #[arg(long, global = true)]
     lab: Option<String>,
     #[command(subcommand)]
@@ -23,9 +23,12 @@ struct Cli {
 enum Action {
     /// Brings a cluster up and deploys examples/
     Up {
-        /// How many nodes; the first is the server
+        /// How many nodes; the first are the servers
         #[arg(long, default_value_t = 2)]
         nodes: u8,
+        /// How many servers; with more than one, each has a member of etcd beside it
+        #[arg(long, default_value_t = 1)]
+        servers: u8,
         /// Leaves examples/ out
         #[arg(long)]
         no_example: bool,
@@ -87,6 +90,12 @@ enum Action {
         #[arg(long)]
         json: bool,
     },
+    /// Breaks one thing after another in a cluster of three servers, on a lab of its own, and looks whether any client notices
+    Chaos {
+        /// For how long, in minutes
+        #[arg(long, default_value_t = 1)]
+        minutes: u64,
+    },
     #[command(hide = true)]
     Supervise,
     #[command(hide = true)]
@@ -100,13 +109,17 @@ fn main() -> Result<()> {
     if !nix::unistd::geteuid().is_root() {
         bail!("the lab makes namespaces and cgroups: run it as root");
     }
-    let usual = if matches!(cli.action, Action::Bench { .. }) { "bench" } else { "default" };
+    let usual = match cli.action {
+        Action::Bench { .. } => "bench",
+        Action::Chaos { .. } => "chaos",
+        _ => "default",
+    };
     let layout = Layout::new(cli.lab.as_deref().unwrap_or(usual));
     match cli.action {
-        Action::Up { nodes, no_example, kubeconfig } => {
+        Action::Up { nodes, servers, no_example, kubeconfig } => {
             let programs = programs()?;
             let kubeconfig = std::path::absolute(kubeconfig)?;
-            let plan = up::Plan { nodes, example: !no_example, kubeconfig, programs };
+            let plan = up::Plan { nodes, servers, example: !no_example, kubeconfig, programs };
             tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()?
@@ -135,6 +148,10 @@ fn main() -> Result<()> {
         Action::Bench { parts, json } => {
             bench::run(&layout, &bench::Plan { programs: programs()?, parts, json })
         }
+        Action::Chaos { minutes } => chaos::run(
+            &layout,
+            &chaos::Plan { programs: programs()?, length: std::time::Duration::from_secs(60 * minutes) },
+        ),
         Action::Supervise => supervisor::main(&layout),
         Action::Launch { node } => machine::launch(&layout, &node).map(|never| match never {}),
         Action::Init { spec } => init::main(&spec),

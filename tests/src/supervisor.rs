@@ -15,6 +15,7 @@ use std::fs;
 use std::net::{Ipv4Addr, TcpListener as StdListener};
 use std::process::Child;
 use std::sync::Arc;
+use std::time::Duration;
 use supervise::{Scope, Supervisor, Task, Work};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
@@ -23,6 +24,10 @@ use tokio_util::sync::CancellationToken;
 
 /// The API server's port on its node.
 const API_PORT: u16 = 6443;
+/// Nodes that may be servers, in the order in which they are tried.
+const SERVERS: std::ops::RangeInclusive<u8> = 1..=3;
+/// How long one may take to take a connection.
+const CONNECT: Duration = Duration::from_secs(1);
 
 struct Lab {
     layout: Layout,
@@ -78,10 +83,10 @@ async fn run(mut lab: Lab, published: StdListener, store: ImageStore) -> Result<
     Ok(())
 }
 
-/// Carries the host's loopback connections to the first node's API server.
+/// Carries the host's loopback connections to the first API server that takes them.
 fn publish(listener: Arc<TcpListener>, work: Work, stop: CancellationToken) -> Task {
     let carry = async |mut outside: TcpStream| {
-        let mut inside = TcpStream::connect((node_address(1), API_PORT)).await?;
+        let mut inside = server().await?;
         let _ = outside.set_nodelay(true);
         let _ = inside.set_nodelay(true);
         copy_bidirectional(&mut outside, &mut inside).await
@@ -93,6 +98,19 @@ fn publish(listener: Arc<TcpListener>, work: Work, stop: CancellationToken) -> T
             supervise::accept(&*listener, CONNECTIONS, &work, &stop, serve).await;
         }
     })
+}
+
+async fn server() -> std::io::Result<TcpStream> {
+    let mut error = std::io::ErrorKind::NotConnected.into();
+    for index in SERVERS {
+        let connected = TcpStream::connect((node_address(index), API_PORT));
+        match tokio::time::timeout(CONNECT, connected).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(refused)) => error = refused,
+            Err(_) => error = std::io::ErrorKind::TimedOut.into(),
+        }
+    }
+    Err(error)
 }
 
 impl Lab {

@@ -24,8 +24,10 @@ const EXAMPLE_TIMEOUT: Duration = Duration::from_secs(120);
 /// What to bring up.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// How many nodes; the first is the server.
+    /// How many nodes; the first are the servers.
     pub nodes: u8,
+    /// How many servers; with more than one, each has a member of etcd beside it.
+    pub servers: u8,
     /// Whether `examples/` is deployed.
     pub example: bool,
     /// Where the kubeconfig goes.
@@ -117,10 +119,11 @@ pub async fn cluster(layout: &Layout, plan: &Plan) -> Result<()> {
     let progress = Progress::new();
     let answer = supervise(layout)?;
     progress.done("the lab's network, registry and images are there");
-    for index in 1..=plan.nodes {
+    let nodes = plan.nodes.max(plan.servers);
+    for index in 1..=nodes {
         boot(layout, &node_name(index))?;
     }
-    progress.done(&format!("{} booted, containerd starts", count(plan.nodes, "node")));
+    progress.done(&format!("{} booted, containerd starts", count(nodes, "node")));
     let (server, token) = (node_name(1), token()?);
     start_server(layout, plan, &token)?;
     let client = admin_client(layout, plan, &server, &answer.api).await?;
@@ -129,13 +132,24 @@ pub async fn cluster(layout: &Layout, plan: &Plan) -> Result<()> {
         answer.api,
         plan.kubeconfig.display()
     ));
-    if plan.nodes > 1 {
+    if plan.servers > 1 {
+        let token = server_token(layout, plan, &server)?;
+        for index in 2..=plan.servers {
+            start_another_server(layout, plan, index, &token)?;
+            await_ready(&client, &node_name(index)).await.with_context(|| {
+                let log = layout.node_log(&node_name(index), "windlass");
+                format!("wait for server {} to join; read {}", node_name(index), log.display())
+            })?;
+        }
+        progress.done(&format!("{}, each with a member of etcd", count(plan.servers, "server")));
+    }
+    if nodes > plan.servers.max(1) {
         let token = join_token(layout, plan, &server)?;
-        for index in 2..=plan.nodes {
+        for index in plan.servers.max(1) + 1..=nodes {
             start_agent(layout, plan, index, &token)?;
         }
     }
-    for index in 1..=plan.nodes {
+    for index in 1..=nodes {
         let node = node_name(index);
         await_ready(&client, &node).await.with_context(|| {
             format!("wait for node {node} to be Ready; read {}", layout.node_log(&node, "windlass").display())
@@ -165,13 +179,13 @@ pub fn token() -> Result<String> {
     Ok(format!("{}.{}", &hex[..6], &hex[6..22]))
 }
 
-fn server_arguments(token: &str) -> Vec<String> {
+fn server_arguments(index: u8, token: &str) -> Vec<String> {
     [
         "server",
         "--node-ip",
-        &node_address(1),
+        &node_address(index),
         "--node-name",
-        &node_name(1),
+        &node_name(index),
         "--tls-san",
         "127.0.0.1",
         "--token",
@@ -207,7 +221,21 @@ fn agent_arguments(index: u8, token: &str) -> Vec<String> {
 /// # Errors
 /// It runs already, or cannot be started.
 pub fn start_server(layout: &Layout, plan: &Plan, token: &str) -> Result<()> {
-    start_windlass(layout, plan, &node_name(1), &server_arguments(token))
+    let mut arguments = server_arguments(1, token);
+    if plan.servers > 1 {
+        arguments.push("--cluster-init".to_owned());
+    }
+    start_windlass(layout, plan, &node_name(1), &arguments)
+}
+
+/// Starts a server on the `index`-th node that joins the first one's cluster; started again there, it is what it was.
+///
+/// # Errors
+/// It runs already, or cannot be started.
+pub fn start_another_server(layout: &Layout, plan: &Plan, index: u8, token: &str) -> Result<()> {
+    let mut arguments = server_arguments(index, token);
+    arguments.extend(["--server".to_owned(), format!("https://{}:6443", node_address(1))]);
+    start_windlass(layout, plan, &node_name(index), &arguments)
 }
 
 /// Starts the `index`-th node's agent.
@@ -227,6 +255,17 @@ pub fn join_token(layout: &Layout, plan: &Plan, server: &str) -> Result<String> 
     let mut command = inside_node(layout, server, &program.to_string_lossy())?;
     let token = shell::output(command.args(["token", "create"])).context("make a join token")?;
     Ok(token.trim().to_owned())
+}
+
+/// A token with which other servers join `server`.
+///
+/// # Errors
+/// The server does not answer.
+pub fn server_token(layout: &Layout, plan: &Plan, server: &str) -> Result<String> {
+    let program = plan.programs.join("windlass");
+    let mut command = inside_node(layout, server, &program.to_string_lossy())?;
+    let token = shell::output(command.args(["token", "create", "--control-plane"]));
+    Ok(token.context("make a token for servers")?.trim().to_owned())
 }
 
 fn start_windlass(layout: &Layout, plan: &Plan, node: &str, arguments: &[String]) -> Result<()> {

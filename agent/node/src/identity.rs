@@ -7,6 +7,7 @@
 //! - `pki/PART-client-current.pem`, `PART.kubeconfig`: the same of the node's other parts, which speak as themselves
 //! - `pki/kubelet-client.key.new`, `pki/kubelet-server.key.new`: the key of a certificate that is asked for
 
+use crate::balancer;
 use pki::kubeconfig::Credentials;
 use pki::part::NodePart;
 use pki::{Certificate, Kubeconfig, files, pem};
@@ -188,6 +189,7 @@ impl Files {
         files::write_atomic(&self.client_ca(), ca_pem.as_bytes(), files::PUBLIC)?;
         let path = self.pair(Role::Client).to_string_lossy().into_owned();
         let credentials = Credentials::CertificateFile(path);
-        Kubeconfig::new("kubernetes", server, ca_pem, user, credentials).write(&self.kubeconfig())
+        let kubeconfig = Kubeconfig::new("kubernetes", server, ca_pem, user, credentials);
+        kubeconfig.called(balancer::name(server)).write(&self.kubeconfig())
     }
 }

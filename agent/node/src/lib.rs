@@ -4,6 +4,7 @@
 //! - [`bootstrap`]: from a join token to credentials of our own; [`cluster_info`]: what a cluster says before it knows us
 //! - [`certificate`]: a certificate through the API (`certificates.k8s.io`); [`identity`]: the files they are kept in
 //! - [`authorities`]: follows the cluster's authorities
+//! - [`balancer`]: the API servers there are, as one on this machine
 //! - [`rotation`]: renews them; [`client`]: a client that changes its certificate without its users noticing
 //! - [`parts`]: credentials of network, DNS and proxy, which speak as themselves
 //! - [`tasks`]: network, DNS and proxy, each as a task; [`kubelet_alone`]: a kubelet that is a program of its own
@@ -14,6 +15,7 @@
 
 pub mod address;
 mod authorities;
+mod balancer;
 mod bootstrap;
 mod certificate;
 mod client;

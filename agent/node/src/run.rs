@@ -3,6 +3,7 @@
 //! This is the one place that knows all of the agent's parts. A part is an entry of [`cluster_tasks`] or
 //! [`standalone_tasks`], after the kubelet; the order of the list is the order of shutdown, so what serves others comes last.
 
+use crate::balancer::Balancer;
 use crate::bootstrap;
 use crate::client::{self, Slot};
 use crate::config::{Config, check_node_name};
@@ -11,7 +12,7 @@ use crate::parts::Parts;
 use crate::{authorities, cluster_info, kubelet_parts, rotation, tasks};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
-use supervise::{Supervisor, Task, TaskError, chain};
+use supervise::{Scope, Supervisor, Task, TaskError, chain};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -36,6 +37,9 @@ pub enum Error {
     /// Credentials.
     #[error("join the cluster")]
     Join(#[from] bootstrap::Error),
+    /// The API servers' place on this machine.
+    #[error("listen for this machine's clients of the API")]
+    Balancer(#[source] std::io::Error),
     /// The serving certificate.
     #[error("make a serving certificate")]
     Serving(#[source] pki::Error),
@@ -49,9 +53,14 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     }
     let network = config.network().map_err(Error::Executable)?;
     let (config, supervisor) = (Arc::new(config), Supervisor::default());
-    let tasks = match config.server.clone() {
+    // The way to the servers outlasts those who use it.
+    let (tasks, _way) = match config.server.clone() {
         Some(server) => {
-            cluster_info::parse_server(&server)?;
+            let (dir, first) = (config.agent_dir(), cluster_info::parse_server(&server)?);
+            let balancer = Balancer::bind(&dir, &first).await.map_err(Error::Balancer)?;
+            let scope = Scope::new(&supervisor, "", &CancellationToken::new());
+            scope.keep(balancer.connections(&supervisor));
+            let server = balancer.url();
             let joined = Box::pin(bootstrap::join(&config, &server, &shutdown)).await;
             let (first, files) = match joined {
                 Err(bootstrap::Error::Stopped) => return Ok(()),
@@ -61,8 +70,9 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
             rotation::ensure_serving(&config.node_name, &config.node_ips, &files).map_err(Error::Serving)?;
             let kubelet = kubelet_parts::settings(&config, &files)?;
             let mut tasks = vec![kubelet_task(kubelet, Some(client.clone()), &supervisor)];
+            tasks.push(balancer.others(client.clone()));
             tasks.extend(cluster_tasks(&config, client, slot, files, network, &supervisor));
-            tasks
+            (tasks, Some(scope))
         }
         None => {
             tracing::info!("no server is configured: static pods only");
@@ -79,7 +89,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
             let kubelet = kubelet_parts::settings(&config, &files)?;
             let mut tasks = vec![kubelet_task(kubelet, None, &supervisor)];
             tasks.extend(standalone_tasks(&config, files));
-            tasks
+            (tasks, None)
         }
     };
     supervisor.run(tasks, &shutdown).await;

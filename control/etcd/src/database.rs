@@ -58,24 +58,13 @@ impl Database {
     /// # Errors
     /// As [`bolt::Error`] says.
     pub fn copy(&mut self, from: &Path) -> Result<i64, bolt::Error> {
+        let newest = newest(from)?;
         let from = Reader::open(from)?;
-        let mut newest = 1;
         for bucket in [KEYS, LEASES] {
             let mut to = self.writer.bucket(bucket);
-            from.each(bucket, |key, value| {
-                if bucket == KEYS {
-                    newest = newest.max(revision(key));
-                }
-                to.put(key, value)
-            })?;
+            from.each(bucket, |key, value| to.put(key, value))?;
             to.finish()?;
         }
-        from.each(META, |key, value| {
-            if key == FORGOTTEN || key == FORGETTING {
-                newest = newest.max(revision(value));
-            }
-            Ok::<(), bolt::Error>(())
-        })?;
         Ok(newest)
     }
 
@@ -103,6 +92,27 @@ impl Database {
         }
         self.writer.finish()
     }
+}
+
+/// The newest revision in a member's file.
+///
+/// # Errors
+/// As [`bolt::Error`] says.
+pub fn newest(file: &Path) -> Result<i64, bolt::Error> {
+    let file = Reader::open(file)?;
+    // etcd begins there.
+    let mut newest = 1;
+    file.each(KEYS, |key, _| {
+        newest = newest.max(revision(key));
+        Ok::<(), bolt::Error>(())
+    })?;
+    file.each(META, |key, value| {
+        if key == FORGOTTEN || key == FORGETTING {
+            newest = newest.max(revision(value));
+        }
+        Ok::<(), bolt::Error>(())
+    })?;
+    Ok(newest)
 }
 
 /// How the first change of a revision is named.

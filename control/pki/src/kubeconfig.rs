@@ -53,6 +53,8 @@ pub struct Cluster {
     pub certificate_authority_data: Option<String>,
     #[serde(default)]
     pub server: String,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub tls_server_name: Option<String>,
 }
 
 /// An entry of `contexts`.
@@ -162,6 +164,13 @@ impl Kubeconfig {
             users: vec![NamedUser { name: user.to_owned(), user: credentials }],
             ..Self::new(cluster, server, ca_pem, user, Credentials::Anonymous)
         }
+    }
+
+    /// The same for servers that show certificates of this name, whatever their address.
+    #[must_use]
+    pub fn called(mut self, name: Option<&str>) -> Self {
+        self.clusters.iter_mut().for_each(|named| named.cluster.tls_server_name = name.map(str::to_owned));
+        self
     }
 
     fn empty() -> Self {

@@ -32,7 +32,7 @@ use crate::encoding::Encoding;
 use crate::hub::{self, Hub};
 use crate::{Backend, Entry, Error, Event, Expect, Page, Revision};
 pub use ::etcd::Config;
-pub use keys::rooted;
+pub use keys::{rooted, stored};
 
 use ::etcd::Client;
 use bytes::Bytes;
@@ -116,6 +116,14 @@ impl Etcd {
             tasks.push(compactor::task(&core, options.compaction_interval));
         }
         Ok((Self { core }, tasks))
+    }
+}
+
+impl Etcd {
+    /// The client of the members, which may be told of others.
+    #[must_use]
+    pub fn client(&self) -> Client {
+        self.core.client.clone()
     }
 }
 

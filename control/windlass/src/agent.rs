@@ -15,7 +15,7 @@ pub(crate) const PARENT: &str = "WINDLASS_PARENT";
 /// Runs until a signal.
 pub(crate) async fn run(flags: AgentFlags) -> anyhow::Result<()> {
     let signals = Signals::take().context("take over signals")?;
-    follow_parent()?;
+    follow_parent(Signal::SIGTERM)?;
     let config = config(&flags)?;
     let dir = config.agent_dir();
     std::fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
@@ -27,13 +27,13 @@ pub(crate) async fn run(flags: AgentFlags) -> anyhow::Result<()> {
     signals.until_done(&shutdown, work).await
 }
 
-/// A server's agent stops when the server dies, however it dies; its pods go on.
-fn follow_parent() -> anyhow::Result<()> {
+/// A server's child gets `signal` when the server dies, however it dies. (An agent's pods go on.)
+pub(crate) fn follow_parent(signal: Signal) -> anyhow::Result<()> {
     let Ok(parent) = std::env::var(PARENT) else { return Ok(()) };
-    set_pdeathsig(Signal::SIGTERM).context("ask for a signal at the server's death")?;
+    set_pdeathsig(signal).context("ask for a signal at the server's death")?;
     // It may have died before the line above.
     if getppid().to_string() != parent {
-        bail!("the server that started this agent is gone");
+        bail!("the server that started this process is gone");
     }
     Ok(())
 }

@@ -68,10 +68,16 @@ pub(crate) enum Command {
     /// Save and restore all that a cluster is
     #[command(subcommand)]
     Snapshot(SnapshotCommand),
+    /// List and remove the members of the etcd beside the servers
+    #[command(subcommand)]
+    Member(MemberCommand),
     /// Print the administrator's kubeconfig (on a server)
     Kubeconfig(KubeconfigFlags),
     /// Print the version
     Version(VersionFlags),
+    /// Become another program that dies with the server: how a server starts etcd
+    #[command(hide = true)]
+    Exec(ExecFlags),
 }
 
 /// Flags of `server`.
@@ -90,9 +96,12 @@ pub(crate) struct ServerFlags {
     /// More names or addresses for the API server's certificate; may be repeated
     #[arg(long, env = "WINDLASS_TLS_SAN", value_delimiter = ',', value_name = "NAME")]
     pub(crate) tls_san: Vec<String>,
-    /// A bootstrap token, id.secret, that machines may join with until it is deleted
+    /// A bootstrap token, id.secret, that machines may join with until it is deleted; with --server, the token this server joins with
     #[arg(long, env = "WINDLASS_TOKEN", hide_env_values = true)]
     pub(crate) token: Option<String>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) member: MemberFlags,
     /// Do not make this machine a node
     #[arg(long, env = "WINDLASS_NO_AGENT")]
     pub(crate) no_agent: bool,
@@ -114,6 +123,33 @@ pub(crate) struct ServerFlags {
     #[command(flatten)]
     #[serde(flatten)]
     pub(crate) node: NodeFlags,
+}
+
+/// How servers come together.
+#[derive(Clone, Debug, Default, PartialEq, Args, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub(crate) struct MemberFlags {
+    /// Keep objects in etcd, as its first member, so that other servers may join; what the embedded store holds moves there
+    #[arg(long, env = "WINDLASS_CLUSTER_INIT", conflicts_with = "etcd_servers")]
+    pub(crate) cluster_init: bool,
+    /// Join the cluster of this server, https://HOST:6443, as another one
+    #[arg(long, env = "WINDLASS_SERVER", value_name = "URL", conflicts_with = "cluster_init")]
+    pub(crate) server: Option<String>,
+    /// Key of what servers share, where the token does not hold it
+    #[arg(
+        long,
+        env = "WINDLASS_CERTIFICATE_KEY",
+        hide_env_values = true,
+        value_name = "KEY",
+        requires = "server"
+    )]
+    pub(crate) certificate_key: Option<String>,
+    /// Hash of the public key of the cluster's authority, sha256:HEX, for tokens that do not hold it
+    #[arg(long, env = "WINDLASS_CA_CERT_HASH", value_name = "HASH", requires = "server")]
+    pub(crate) ca_cert_hash: Option<String>,
+    /// The program of the member beside this server [default: etcd, in the PATH]
+    #[arg(long, env = "WINDLASS_ETCD_PROGRAM", value_name = "FILE")]
+    pub(crate) etcd_program: Option<PathBuf>,
 }
 
 /// Where a server keeps objects; flags are named as upstream's.
@@ -139,7 +175,7 @@ pub(crate) struct StorageFlags {
     #[arg(long, env = "WINDLASS_ETCD_COMPACTION_INTERVAL", value_name = "DURATION")]
     pub(crate) etcd_compaction_interval: Option<String>,
     /// EncryptionConfiguration for what is kept in etcd
-    #[arg(long, env = "WINDLASS_ENCRYPTION_PROVIDER_CONFIG", value_name = "FILE", requires = "etcd_servers")]
+    #[arg(long, env = "WINDLASS_ENCRYPTION_PROVIDER_CONFIG", value_name = "FILE")]
     pub(crate) encryption_provider_config: Option<PathBuf>,
     /// Use the EncryptionConfiguration anew whenever it changes
     #[arg(
@@ -299,6 +335,9 @@ pub(crate) struct TokenCreate {
     /// Print the whole command a machine joins with
     #[arg(long)]
     pub(crate) print_join_command: bool,
+    /// A token for another server: for two hours, what servers share is kept in the cluster under a key that only the token holds
+    #[arg(long)]
+    pub(crate) control_plane: bool,
     #[command(flatten)]
     pub(crate) admin: Admin,
 }
@@ -318,6 +357,45 @@ pub(crate) struct TokenDelete {
     pub(crate) tokens: Vec<String>,
     #[command(flatten)]
     pub(crate) admin: Admin,
+}
+
+/// `member ...`
+#[derive(Debug, Subcommand)]
+pub(crate) enum MemberCommand {
+    /// List the members
+    List(MemberList),
+    /// Remove a member, by its name or id; its server may join anew
+    Remove(MemberRemove),
+}
+
+/// `member list`
+#[derive(Debug, Args)]
+pub(crate) struct MemberList {
+    /// Directory of the server's state
+    #[arg(long, env = "WINDLASS_DATA_DIR", value_name = "DIR", default_value = DATA_DIR)]
+    pub(crate) data_dir: PathBuf,
+    /// Form of what is printed
+    #[arg(short, long, value_enum, default_value = "text")]
+    pub(crate) output: Output,
+}
+
+/// `member remove`
+#[derive(Debug, Args)]
+pub(crate) struct MemberRemove {
+    /// Its name or id
+    pub(crate) name: String,
+    #[command(flatten)]
+    pub(crate) place: MemberList,
+}
+
+/// `exec`
+#[derive(Debug, Args)]
+pub(crate) struct ExecFlags {
+    /// The program
+    pub(crate) program: PathBuf,
+    /// Its arguments
+    #[arg(last = true)]
+    pub(crate) arguments: Vec<String>,
 }
 
 /// `snapshot ...`

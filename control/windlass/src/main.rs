@@ -4,6 +4,7 @@
 //! - `server`: the control plane and its child, the agent; `agent`: a node
 //! - `parts`: what a control plane is made of, one way to build each
 //! - `flags`, `component_config`: flags and configuration files as upstream's components take them
+//! - `member`: the etcd members beside servers
 //! - `lock`: one program a data directory; `memory`: what is freed is given back
 //! - `snapshot`: a cluster saved and restored
 //! - `token`, `kubeconfig`, `version`: commands that answer and end; `output`: their text and JSON
@@ -17,6 +18,7 @@ mod flags;
 mod kubeconfig;
 mod lock;
 mod logging;
+mod member;
 mod memory;
 mod output;
 mod parts;
@@ -85,8 +87,10 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             }
             Command::Token(command) => Box::pin(token::run(command)).await,
             Command::Snapshot(command) => Box::pin(snapshot::run(command)).await,
+            Command::Member(command) => Box::pin(member::command::run(command)).await,
             Command::Kubeconfig(flags) => kubeconfig::run(&flags),
             Command::Version(flags) => version::run(flags.output),
+            Command::Exec(flags) => server::child::exec(&flags),
         }
     })
 }

@@ -1,19 +1,24 @@
 //! `windlass server`: the control plane of a cluster.
 //!
-//! In order: the data directory's lock; keys and certificates; the store and the API server on it, reachable in the
-//! process and on its port; what machines need to join; scheduler and controllers; this machine's own agent, as a child.
+//! In order: the data directory's lock; what other servers share with this one, where it joins them; keys and certificates; the etcd member
+//! beside it, where it has one, as a child; the store and the API server on it, reachable in the process and on its port; what machines need
+//! to join; scheduler and controllers; this machine's own agent, as a child.
 //! Each step waits for what it needs to be ready, and for nothing else. Shutdown goes the other way round.
 
-mod child;
+pub(crate) mod child;
 mod identity;
 mod tasks;
 
 use crate::cli::{AgentFlags, ServerFlags};
+use crate::member::followed::Common;
+use crate::member::stacked::Surroundings;
+use crate::member::token::Invitation;
+use crate::member::{self, Stacked, Start};
 use crate::parts::apiserver::{self, Limits, Settings, publish, storage};
 use crate::settings::{self, nth_address};
 use crate::signals::Signals;
 use crate::snapshot;
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, anyhow, bail};
 use jiff::Timestamp;
 use pki::bootstrap::BootstrapToken;
 use pki::{ClusterNames, Pki};
@@ -23,7 +28,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 /// A server's settings, checked.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Plan {
     /// Where the API server listens.
     listen: SocketAddr,
@@ -31,8 +36,10 @@ struct Plan {
     advertise: IpAddr,
     /// Names and addresses of its certificate.
     names: ClusterNames,
-    /// A token to join with.
+    /// A token that machines may join with.
     token: Option<BootstrapToken>,
+    /// The server to join, and what it is joined with.
+    join: Option<(String, Option<Invitation>)>,
     /// Our part of the data directory.
     dir: PathBuf,
     snapshots: snapshot::keeper::Plan,
@@ -66,12 +73,22 @@ impl Plan {
             flags.snapshot_retention.unwrap_or(snapshot::keeper::Plan::KEEP),
             flags.snapshot_dir.clone().unwrap_or_else(|| settings::snapshot_dir(&node.data_dir)),
         )?;
+        let given = flags.token.as_deref();
+        let (token, join) = match &flags.member.server {
+            Some(server) => {
+                node::cluster_info::parse_server(server)?;
+                let invitation = given.map(|text| Invitation::parse(text, &flags.member)).transpose()?;
+                (None, Some((server.trim_end_matches('/').to_owned(), invitation)))
+            }
+            None => (given.map(str::parse).transpose().context("--token")?, None),
+        };
         Ok(Self {
             snapshots,
             listen: SocketAddr::new(bind, flags.port.unwrap_or(6443)),
             advertise,
             names: ClusterNames::of(&flags.node.cluster_domain(), service_ip, &extra),
-            token: flags.token.as_deref().map(str::parse).transpose().context("--token")?,
+            token,
+            join,
             dir: settings::server_dir(&node.data_dir),
             node,
             flags,
@@ -79,11 +96,15 @@ impl Plan {
     }
 
     /// What the API server is made of.
-    fn api_server(&self, pki: &Pki) -> anyhow::Result<Settings> {
+    fn api_server(&self, pki: &Pki, stacked: Option<&Stacked>) -> anyhow::Result<Settings> {
+        let storage = match stacked {
+            Some(stacked) => storage::Settings::Etcd(stacked.storage()?),
+            None => storage::Settings::new(&self.flags.storage, settings::store_file(&self.dir))?,
+        };
         Ok(Settings {
             listen: self.listen,
             advertise: self.advertise,
-            storage: storage::Settings::new(&self.flags.storage, settings::store_file(&self.dir))?,
+            storage,
             service_cidrs: self.node.service_cidrs.clone(),
             issuers: vec![format!("https://kubernetes.default.svc.{}", self.node.cluster_domain)],
             audiences: Vec::new(),
@@ -110,6 +131,21 @@ impl Plan {
         format!("https://{}", SocketAddr::new(self.advertise, self.listen.port()))
     }
 
+    /// What must be the same at every server.
+    fn common(&self) -> Common {
+        let ranges = |ranges: &[ipnet::IpNet]| {
+            let texts: Vec<String> = ranges.iter().map(ToString::to_string).collect();
+            texts.join(",")
+        };
+        let prefix = self.flags.storage.etcd_prefix.as_deref().unwrap_or(storage::PREFIX);
+        Common::new([
+            ("service-cidr", ranges(&self.node.service_cidrs)),
+            ("cluster-cidr", ranges(&self.node.cluster_cidrs)),
+            ("cluster-domain", self.node.cluster_domain.clone()),
+            ("etcd-prefix", store::etcd::rooted(prefix)),
+        ])
+    }
+
     /// The arguments of this machine's agent.
     fn agent_arguments(&self) -> anyhow::Result<Vec<String>> {
         let mut node = self.flags.node.clone();
@@ -127,32 +163,97 @@ impl Plan {
 /// Runs until a signal.
 pub(crate) async fn run(flags: ServerFlags) -> anyhow::Result<()> {
     let signals = Signals::take().context("take over signals")?;
-    let plan = Arc::new(Plan::new(flags)?);
+    let mut plan = Plan::new(flags)?;
     let shutdown = CancellationToken::new();
-    let work = Box::pin(serve(&plan, &shutdown));
+    let work = Box::pin(serve(&mut plan, &shutdown));
     signals.until_done(&shutdown, work).await
 }
 
-async fn serve(plan: &Arc<Plan>, shutdown: &CancellationToken) -> anyhow::Result<()> {
+async fn serve(plan: &mut Plan, shutdown: &CancellationToken) -> anyhow::Result<()> {
     pki::files::create_private_dir(&plan.dir)?;
     let _lock = crate::lock::take(&plan.dir, "windlass server")?;
+    let prepared = Box::pin(prepare(plan));
+    let Some(prepared) = shutdown.run_until_cancelled(prepared).await else { return Ok(()) };
+    let (pki, stacked) = prepared?;
+    let plan = Arc::new(plan.clone());
+    let Some(stacked) = stacked.map(Arc::new) else {
+        return Box::pin(control_plane(&plan, pki, None, shutdown)).await;
+    };
+    let (etcd, etcd_stop) = (stacked.program()?, CancellationToken::new());
+    let work = async {
+        let done = async {
+            match shutdown.run_until_cancelled(Box::pin(stacked.settle())).await {
+                None => Ok(()),
+                Some(settled) => {
+                    settled?;
+                    Box::pin(control_plane(&plan, pki, Some(&stacked), shutdown)).await
+                }
+            }
+        };
+        let done = done.await;
+        etcd_stop.cancel();
+        done
+    };
+    // Both here, on the main thread: children live with the thread that starts them.
+    tokio::join!(child::keep(&etcd, &etcd_stop), work).1
+}
+
+/// What everything else needs: keys and certificates, and a member of etcd to start.
+async fn prepare(plan: &mut Plan) -> anyhow::Result<(Pki, Option<Stacked>)> {
+    let start = Start::of(&plan.flags, &plan.dir)?;
+    if let Some((server, invitation)) = &plan.join
+        && matches!(start, Start::Join(_) | Start::External)
+    {
+        let joined = async {
+            match invitation {
+                Some(invitation) => {
+                    let stacked = start != Start::External;
+                    member::shared::wait(server, invitation, &plan.dir, stacked).await
+                }
+                // With an authority of its own it would be a stranger to the others.
+                None if !plan.dir.join("pki/ca.key").exists() => bail!("give --token"),
+                None => Ok(()),
+            }
+        };
+        joined.await.with_context(|| format!("join {server}"))?;
+    }
+    member::shared::settle(&mut plan.flags.storage, &plan.dir)?;
     let pki = Pki::load_or_create(&plan.dir.join("pki"), &plan.names, Timestamp::now())
         .context("prepare keys and certificates")?;
-    let api = Arc::new(apiserver::start(plan.api_server(&pki)?).await?);
+    let surroundings = Surroundings {
+        flags: &plan.flags,
+        name: &plan.node.node_name,
+        ips: &plan.node.node_ips,
+        dir: &plan.dir,
+        pki: &pki,
+        common: plan.common(),
+    };
+    let stacked = Stacked::prepare(start, surroundings).await?;
+    Ok((pki, stacked))
+}
+
+async fn control_plane(
+    plan: &Arc<Plan>,
+    pki: Pki,
+    stacked: Option<&Arc<Stacked>>,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<()> {
+    let api = Arc::new(apiserver::start(plan.api_server(&pki, stacked.map(|s| &**s))?).await?);
     tracing::info!(listen = %plan.listen, url = plan.public_url(), "the API server listens");
     identity::write_admin(plan, &pki)?;
     let api_stop = CancellationToken::new();
     let main = async {
         api.ready().await?;
         let client = api.client("system:apiserver", &["system:masters"]);
-        publish::publish(&client, &plan.public_url(), &pki.ca.cert_pem(), plan.token.as_ref())
+        let several = api.embedded_store().is_none();
+        publish::publish(&client, &plan.public_url(), &pki.ca.cert_pem(), plan.token.as_ref(), several)
             .await
             .context("publish what machines need to join")?;
         publish::request_headers(&client, &pki.ca.cert_pem(), &pki.front_proxy_ca.cert_pem())
             .await
             .context("publish what other API servers need")?;
         tracing::info!("the cluster is ready");
-        let tasks = tasks::of(plan, &pki, &api)?;
+        let tasks = tasks::of(plan, &pki, &api, stacked)?;
         tokio::join!(Box::pin(api.supervisor().run(tasks, shutdown)), agent(plan, &pki, shutdown));
         anyhow::Ok(())
     };
@@ -176,7 +277,7 @@ async fn agent(plan: &Plan, pki: &Pki, shutdown: &CancellationToken) {
     }
     let prepared = identity::write_node(plan, pki)
         .and_then(|()| plan.agent_arguments())
-        .and_then(child::Program::ourselves)
+        .and_then(child::Program::agent)
         .map_err(|e| anyhow!(e).context("prepare this machine's agent"));
     match prepared {
         Ok(program) => child::keep(&program, shutdown).await,

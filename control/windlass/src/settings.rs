@@ -210,6 +210,23 @@ pub(crate) fn store_file(server_dir: &Path) -> PathBuf {
     server_dir.join(STORE_FILE)
 }
 
+/// etcd's objects as a snapshot has them, beside what a server has: the next start makes its first member of them.
+pub(crate) const ETCD_FILE: &str = "etcd.db";
+
+pub(crate) fn etcd_file(server_dir: &Path) -> PathBuf {
+    server_dir.join(ETCD_FILE)
+}
+
+/// What it is called once that is done.
+pub(crate) fn restored_etcd_file(server_dir: &Path) -> PathBuf {
+    server_dir.join(format!("{ETCD_FILE}.restored"))
+}
+
+/// What the embedded store is called once it has moved to etcd.
+pub(crate) fn moved_store_file(server_dir: &Path) -> PathBuf {
+    server_dir.join(format!("{STORE_FILE}.moved"))
+}
+
 /// Where snapshots go unless told otherwise.
 pub(crate) fn snapshot_dir(data_dir: &Path) -> PathBuf {
     data_dir.join("snapshots")

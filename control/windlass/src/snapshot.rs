@@ -8,17 +8,19 @@ pub(crate) mod archive;
 pub(crate) mod folder;
 pub(crate) mod keeper;
 mod request;
-mod restore;
+pub(crate) mod restore;
 
 use crate::cli::{SnapshotCommand, SnapshotPlace, SnapshotRestore, SnapshotSave};
+use crate::member;
 use crate::output;
 use crate::settings;
 use anyhow::{Context as _, anyhow, bail};
 use archive::Snapshot;
 use folder::Folder;
-use keeper::Contents;
+use keeper::{Contents, Source};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use store::embedded::{Options, Store};
 
 fn folder(place: &SnapshotPlace) -> Folder {
@@ -62,16 +64,25 @@ async fn save(flags: &SnapshotSave) -> anyhow::Result<()> {
 /// A snapshot of a server that does not run.
 async fn save_stopped(dir: &Path, flags: &SnapshotSave) -> anyhow::Result<PathBuf> {
     let file = settings::store_file(dir);
-    if !file.exists() {
+    let lock;
+    // As another member has it: our own does not run without its server.
+    let source = if member::Place::of(dir).read()?.is_some() {
+        lock = None;
+        Source::Etcd(member::command::client(&flags.place.data_dir)?)
+    } else if file.exists() {
+        lock = Some(crate::lock::take(dir, "windlass server")?);
+        Source::Embedded(Arc::new(Store::open(&file, Options::default())?))
+    } else {
         bail!(
-            "there is no {}: either `windlass server` never ran on this machine, or it keeps its objects in etcd, which has snapshots of its own",
+            "there is no {}: either `windlass server` never ran on this machine, or it keeps its objects in an etcd of others and has to run",
             file.display()
         );
-    }
-    let _lock = crate::lock::take(dir, "windlass server")?;
-    let store = Store::open(&file, Options::default())?;
+    };
     let node = node::config::host_name().context("read the host name")?;
-    Contents { store: &store, server_dir: dir, node: &node }.save(&folder(&flags.place), &flags.name).await
+    let contents = Contents { source: &source, server_dir: dir, node: &node };
+    let saved = contents.save(&folder(&flags.place), &flags.name).await;
+    drop(lock);
+    saved
 }
 
 fn list(place: &SnapshotPlace) -> anyhow::Result<()> {

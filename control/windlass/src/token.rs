@@ -1,6 +1,7 @@
 //! `windlass token`: the bootstrap tokens machines join with.
 
 use crate::cli::{Admin, TokenCommand, TokenCreate};
+use crate::member::{self, shared};
 use crate::parts::apiserver::publish;
 use crate::{output, settings};
 use anyhow::{Context as _, anyhow, bail};
@@ -10,6 +11,7 @@ use kube::Api;
 use kube::api::{DeleteParams, ListParams};
 use pki::Kubeconfig;
 use pki::bootstrap::{BootstrapToken, JoinToken, SECRET_NAMESPACE, SECRET_TYPE};
+use pki::sealed::CertificateKey;
 use serde::Serialize;
 
 pub(crate) async fn run(command: TokenCommand) -> anyhow::Result<()> {
@@ -54,8 +56,15 @@ async fn create(flags: &TokenCreate) -> anyhow::Result<()> {
         .await
         .with_context(|| format!("create secret {}/{}", SECRET_NAMESPACE, token.secret_name()))?;
     publish::sign_cluster_info(&cluster.client, &token).await.context("sign kube-public/cluster-info")?;
-    let text = JoinToken::new(token, &authority).expose();
-    let command = format!("windlass agent --server {} --token {text}", info.server);
+    let token = JoinToken::new(token, &authority);
+    let (text, role) = if flags.control_plane {
+        let (dir, key) = (settings::server_dir(&flags.admin.data_dir), CertificateKey::generate()?);
+        shared::upload(&cluster.client, &dir, &key).await.context("share this server's files")?;
+        (member::token::expose(&token, &key), "server")
+    } else {
+        (token.expose(), "agent")
+    };
+    let command = format!("windlass {role} --server {} --token {text}", info.server);
     let shown = if flags.print_join_command { &command } else { &text };
     let data = serde_json::json!({"token": text, "server": info.server, "joinCommand": command,
         "expires": expiration.map(|at| at.to_string())});

@@ -57,6 +57,7 @@ pub async fn start(layout: &Layout, plan: &Plan, report: &mut Report) -> Result<
     let (mut servers, mut joins) = (Vec::new(), Vec::new());
     let up_plan = UpPlan {
         nodes: 2,
+        servers: 1,
         example: false,
         kubeconfig: layout.root().join("kubeconfig"),
         programs: plan.programs.clone(),

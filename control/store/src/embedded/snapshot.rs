@@ -1,4 +1,4 @@
-//! Snapshots: the newest state of a store as a store of its own, without history.
+//! Snapshots: the newest state of a store as a store of its own, without history; and the same for another engine to take over.
 //!
 //! One read transaction sees one moment; the writer goes on meanwhile. Lives of keys go with them: what comes due while a
 //! snapshot lies on a shelf is deleted when it is opened.
@@ -6,7 +6,7 @@
 use super::read::Reader;
 use super::record::Record;
 use super::tables::{self, COMPACTED, EXPIRY, INDEX, LOG, META, Marks, REVISION, SWEPT, Source};
-use crate::{Error, Revision};
+use crate::{Entry, Error, Revision};
 use redb::{Builder, Database, ReadableDatabase as _, ReadableTable as _, WriteTransaction};
 use std::io;
 use std::path::Path;
@@ -69,6 +69,50 @@ pub fn advance(path: &Path, by: Revision) -> Result<Revision, Error> {
         Ok(revision)
     };
     forward().map_err(|source| tables::failed("advance", path, source))
+}
+
+/// A key as it is in a closed store.
+#[derive(Debug)]
+pub struct Living {
+    /// The key and its value.
+    pub entry: Entry,
+    /// When it expires, in milliseconds since the epoch.
+    pub deadline: Option<u64>,
+}
+
+/// Shows `visit` every key of the closed store at `path`, in order of revisions; gives the store's revision.
+///
+/// # Errors
+/// Those of `visit`; with a file that is no store, or is open.
+pub fn each_living<E: From<Error>>(
+    path: &Path,
+    mut visit: impl FnMut(Living) -> Result<(), E>,
+) -> Result<Revision, E> {
+    let named = |source: Source| tables::failed("read", path, source);
+    let engine = |source: redb::Error| named(source.into());
+    let db = open(path).map_err(|e| named(e.into()))?;
+    let txn = db.begin_read().map_err(|e| engine(e.into()))?;
+    let Marks { revision, .. } = tables::marks(&txn).map_err(engine)?;
+    let index = txn.open_table(INDEX).map_err(|e| engine(e.into()))?;
+    let log = txn.open_table(LOG).map_err(|e| engine(e.into()))?;
+    for row in log.iter().map_err(|e| engine(e.into()))? {
+        let (written, bytes) = row.map_err(|e| engine(e.into()))?;
+        let record = Record::decode(written.value(), bytes.value()).map_err(|e| named(e.into()))?;
+        let newest = index.get(record.key).map_err(|e| engine(e.into()))?;
+        // Others are history: overwritten since, or deleted.
+        let Some((_, create, deadline)) =
+            newest.map(|row| row.value()).filter(|row| row.0 == written.value())
+        else {
+            continue;
+        };
+        if create != 0 {
+            visit(Living {
+                entry: record.entry(written.value()),
+                deadline: (deadline != 0).then_some(deadline),
+            })?;
+        }
+    }
+    Ok(revision)
 }
 
 fn open(path: &Path) -> Result<Database, redb::DatabaseError> {

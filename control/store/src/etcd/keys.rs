@@ -14,6 +14,12 @@ pub fn rooted(prefix: &str) -> String {
     }
 }
 
+/// A key as etcd has it under `prefix`.
+#[must_use]
+pub fn stored(prefix: &str, key: &str) -> Bytes {
+    Keys::new(prefix).stored(key)
+}
+
 /// Between the two.
 pub(super) struct Keys {
     prefix: String,

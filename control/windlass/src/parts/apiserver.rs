@@ -116,6 +116,7 @@ pub(crate) struct Api {
     dialer: Arc<Dialer>,
     listener: Mutex<Option<TcpListener>>,
     embedded: Option<Arc<Store>>,
+    etcd: Option<etcd::Client>,
     /// The store's own tasks.
     _keeping: Scope,
     /// Ends watches, listeners and the registry's tasks.
@@ -131,7 +132,7 @@ pub(crate) async fn start(mut settings: Settings) -> anyhow::Result<Api> {
     let front_proxies = settings.front_proxies.take();
     let listener =
         TcpListener::bind(settings.listen).await.with_context(|| format!("listen on {}", settings.listen))?;
-    let Storage { backend, embedded, tasks: storage_tasks } = storage::open(&settings.storage).await?;
+    let Storage { backend, embedded, etcd, tasks: storage_tasks } = storage::open(&settings.storage).await?;
     let supervisor = Supervisor::default();
     // Not with the listeners: requests that end after them write, too.
     let keeping = Scope::new(&supervisor, "", &CancellationToken::new());
@@ -190,6 +191,7 @@ pub(crate) async fn start(mut settings: Settings) -> anyhow::Result<Api> {
         dialer,
         listener,
         embedded,
+        etcd,
         _keeping: keeping,
         stopping,
         ready,
@@ -302,6 +304,11 @@ impl Api {
     /// Where its objects are, unless in etcd.
     pub(crate) fn embedded_store(&self) -> Option<&Arc<Store>> {
         self.embedded.as_ref()
+    }
+
+    /// The members of the etcd where they are.
+    pub(crate) fn etcd(&self) -> Option<&etcd::Client> {
+        self.etcd.as_ref()
     }
 
     /// Its health checks, for the parts beside it to add theirs.

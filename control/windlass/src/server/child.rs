@@ -1,19 +1,25 @@
-//! The server's own agent: `windlass agent` as a child process, so that privileges, cgroups and crashes stay apart.
+//! The server's children: `windlass agent`, so that privileges, cgroups and crashes stay apart, and the etcd member beside it.
 //!
-//! It dies with the server (by the kernel's parent-death signal), is started again with backoff when it ends by itself, and is stopped
-//! first at shutdown, while the API server still answers it.
+//! A child dies with the server (by the kernel's parent-death signal) and is started again with backoff when it ends by itself. At shutdown the
+//! agent is stopped first, while the API server still answers it, and etcd last. A program that is not ours cannot ask the kernel for that
+//! signal: [`exec`] does before it becomes the program.
 
-use crate::agent::PARENT;
+use crate::agent::{PARENT, follow_parent};
+use crate::cli::ExecFlags;
 use anyhow::Context as _;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use std::path::PathBuf;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
 use supervise::Backoff;
 use tokio::process::{Child, Command};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+
+/// What etcd takes from its environment to run where it is not supported; everything else it is told in its arguments.
+const ETCD_ARCHITECTURE: &str = "ETCD_UNSUPPORTED_ARCH";
 
 /// First and longest pause before it is started again.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
@@ -23,18 +29,32 @@ const HEALTHY_AFTER: Duration = Duration::from_secs(60);
 const STOP_PATIENCE: Duration = Duration::from_secs(20);
 
 #[derive(Clone, Debug)]
-pub(super) struct Program {
-    pub(super) path: PathBuf,
-    pub(super) arguments: Vec<String>,
+pub(crate) struct Program {
+    /// What it is, for messages.
+    name: &'static str,
+    path: PathBuf,
+    arguments: Vec<String>,
 }
 
 impl Program {
-    /// Ourselves with other arguments.
-    pub(super) fn ourselves(arguments: Vec<String>) -> anyhow::Result<Self> {
-        Ok(Self { path: std::env::current_exe().context("find our own executable")?, arguments })
+    /// Ourselves as an agent.
+    pub(super) fn agent(arguments: Vec<String>) -> anyhow::Result<Self> {
+        let path = std::env::current_exe().context("find our own executable")?;
+        Ok(Self { name: "the agent", path, arguments })
     }
 
-    fn start(&self) -> anyhow::Result<Child> {
+    /// Another program, which dies with us at once.
+    pub(crate) fn other(name: &'static str, program: &Path, arguments: Vec<String>) -> anyhow::Result<Self> {
+        let own = std::env::current_exe().context("find our own executable")?;
+        let mut all = vec!["--config=".to_owned(), "exec".to_owned()];
+        // What follows is not ours to read.
+        all.extend([program.display().to_string(), "--".to_owned()]);
+        all.extend(arguments);
+        Ok(Self { name, path: own, arguments: all })
+    }
+
+    /// Starts it; dropped, it is killed. On the main thread only: see [`keep`].
+    pub(crate) fn start(&self) -> anyhow::Result<Child> {
         let mut command = Command::new(&self.path);
         command.args(&self.arguments).env(PARENT, std::process::id().to_string()).kill_on_drop(true);
         // What is meant for the server must not reach the agent; it gets all it needs as arguments.
@@ -51,16 +71,24 @@ impl Program {
 
 /// Keeps the program running until `shutdown`. Must be awaited on the main thread: the kernel ties the child's life to the
 /// thread that started it.
-pub(super) async fn keep(program: &Program, shutdown: &CancellationToken) {
+pub(crate) async fn keep(program: &Program, shutdown: &CancellationToken) {
     let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
     while !shutdown.is_cancelled() {
         let started = Instant::now();
         match program.start() {
-            Ok(child) => match follow(child, shutdown).await {
+            Ok(child) => match follow(program, child, shutdown).await {
                 None => return,
-                Some(ended) => tracing::error!(%ended, "the agent ended; starting it again"),
+                Some(ended) => {
+                    tracing::error!(program = program.name, %ended, "a child ended; starting it again");
+                }
             },
-            Err(error) => tracing::error!(error = format!("{error:#}"), "start the agent; will try again"),
+            Err(error) => {
+                tracing::error!(
+                    program = program.name,
+                    error = format!("{error:#}"),
+                    "start; will try again"
+                );
+            }
         }
         if started.elapsed() > HEALTHY_AFTER {
             backoff.reset();
@@ -73,20 +101,37 @@ pub(super) async fn keep(program: &Program, shutdown: &CancellationToken) {
 }
 
 /// Waits for the child's end, or ends it; `None` when it was asked to.
-async fn follow(mut child: Child, shutdown: &CancellationToken) -> Option<String> {
+async fn follow(program: &Program, mut child: Child, shutdown: &CancellationToken) -> Option<String> {
     tokio::select! {
         ended = child.wait() => return Some(describe(ended)),
         () = shutdown.cancelled() => {}
     }
+    if stop(&mut child).await.is_none() {
+        tracing::warn!(program = program.name, "it does not stop; killing it");
+        let _ = child.kill().await;
+    }
+    None
+}
+
+/// Asks a child to end, and waits for that; `None` where it does not.
+pub(crate) async fn stop(child: &mut Child) -> Option<std::io::Result<ExitStatus>> {
     if let Some(pid) = child.id().and_then(|id| i32::try_from(id).ok()) {
         // A child that ended meanwhile is not reaped yet, so the id is still its own.
         let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
     }
-    if tokio::time::timeout(STOP_PATIENCE, child.wait()).await.is_err() {
-        tracing::warn!("the agent does not stop; killing it");
-        let _ = child.kill().await;
-    }
-    None
+    tokio::time::timeout(STOP_PATIENCE, child.wait()).await.ok()
+}
+
+/// Becomes the program, after the kernel was asked to kill it when the server dies.
+pub(crate) fn exec(flags: &ExecFlags) -> anyhow::Result<()> {
+    follow_parent(Signal::SIGKILL)?;
+    let mut command = std::process::Command::new(&flags.program);
+    command.args(&flags.arguments);
+    let told = |name: &str| {
+        name.starts_with("WINDLASS_") || (name.starts_with("ETCD_") && name != ETCD_ARCHITECTURE)
+    };
+    std::env::vars().filter(|(name, _)| told(name)).for_each(|(name, _)| _ = command.env_remove(name));
+    Err(command.exec()).with_context(|| format!("run {}", flags.program.display()))
 }
 
 fn describe(ended: std::io::Result<ExitStatus>) -> String {
@@ -98,7 +143,7 @@ mod tests {
     use super::*;
 
     fn shell(script: &str) -> Program {
-        Program { path: "/bin/sh".into(), arguments: vec!["-c".into(), script.into()] }
+        Program { name: "a shell", path: "/bin/sh".into(), arguments: vec!["-c".into(), script.into()] }
     }
 
     #[tokio::test]

@@ -1,10 +1,11 @@
 //! What runs on the API server of `windlass server`: scheduler, controllers, and the renewal of certificates.
 
 use super::{Plan, identity};
+use crate::member::{Stacked, followed};
 use crate::parts::apiserver::{Api, Certificates};
 use crate::parts::leading::{self, OnLoss};
 use crate::parts::{controllers, scheduler};
-use crate::snapshot::keeper::Keeper;
+use crate::snapshot::keeper::{Keeper, Source};
 use client::leader::{self, Elector};
 use client::recorder::Recorder;
 use jiff::Timestamp;
@@ -17,7 +18,12 @@ use supervise::{Task, TaskError};
 const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
 
 /// Scheduler, controllers, and the renewal of certificates.
-pub(super) fn of(plan: &Arc<Plan>, pki: &Pki, api: &Arc<Api>) -> anyhow::Result<Vec<Task>> {
+pub(super) fn of(
+    plan: &Arc<Plan>,
+    pki: &Pki,
+    api: &Arc<Api>,
+    stacked: Option<&Arc<Stacked>>,
+) -> anyhow::Result<Vec<Task>> {
     let leadership = Leadership::new(plan, api)?;
     let supervisor = api.supervisor();
     let scheduler = {
@@ -40,11 +46,15 @@ pub(super) fn of(plan: &Arc<Plan>, pki: &Pki, api: &Arc<Api>) -> anyhow::Result<
         })
     };
     let mut tasks = vec![api.logging(), scheduler, controllers, leadership.events, certificates];
-    // etcd has snapshots of its own
-    if let Some(store) = api.embedded_store() {
+    let embedded = api.embedded_store().cloned().map(Source::Embedded);
+    if let Some(source) = embedded.or_else(|| api.etcd().cloned().map(Source::Etcd)) {
         let node = plan.node.node_name.clone();
-        let snapshots = Keeper::new(plan.snapshots.clone(), store.clone(), plan.dir.clone(), node);
+        let snapshots = Keeper::new(plan.snapshots.clone(), source, plan.dir.clone(), node);
         tasks.extend(snapshots.tasks(supervisor));
+    }
+    if let Some((stacked, etcd)) = stacked.zip(api.etcd()) {
+        let client = api.client("system:apiserver", &["system:masters"]);
+        tasks.push(followed::task(stacked.clone(), etcd.clone(), client));
     }
     Ok(tasks)
 }

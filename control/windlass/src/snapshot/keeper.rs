@@ -3,6 +3,7 @@
 use super::archive;
 use super::folder::{self, Folder};
 use super::request::{self, Listener, Request};
+use crate::settings;
 use anyhow::{Context as _, anyhow};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -48,9 +49,32 @@ impl Plan {
     }
 }
 
+/// What objects are in.
+#[derive(Clone)]
+pub(crate) enum Source {
+    Embedded(Arc<Store>),
+    Etcd(etcd::Client),
+}
+
+impl Source {
+    /// Writes the newest state to `copy`, with everything acknowledged before the call; gives what the file is called in a snapshot, and its
+    /// revision.
+    async fn copy(&self, copy: &Path) -> anyhow::Result<(&'static str, u64)> {
+        match self {
+            Self::Embedded(store) => Ok((settings::STORE_FILE, store.snapshot(copy).await?)),
+            Self::Etcd(client) => {
+                client.snapshot(copy).await?;
+                let copy = copy.to_owned();
+                let newest = tokio::task::spawn_blocking(move || etcd::database::newest(&copy)).await??;
+                Ok((settings::ETCD_FILE, u64::try_from(newest)?))
+            }
+        }
+    }
+}
+
 /// What goes into a snapshot.
 pub(crate) struct Contents<'a> {
-    pub(crate) store: &'a Store,
+    pub(crate) source: &'a Source,
     pub(crate) server_dir: &'a Path,
     pub(crate) node: &'a str,
 }
@@ -63,7 +87,7 @@ impl Contents<'_> {
             tokio::task::spawn_blocking(move || folder.begin(&node)).await??
         };
         let copy = work.join("store");
-        let revision = self.store.snapshot(&copy).await?;
+        let (store, revision) = self.source.copy(&copy).await?;
         let (server_dir, node) = (self.server_dir.to_owned(), self.node.to_owned());
         let (folder, name) = (folder.clone(), name.to_owned());
         let written = move || {
@@ -75,7 +99,7 @@ impl Contents<'_> {
                 std::fs::copy(&*path, &copied).with_context(|| format!("copy {}", path.display()))?;
                 *path = copied;
             }
-            files.push((crate::settings::STORE_FILE.to_owned(), copy));
+            files.push((store.to_owned(), copy));
             let file = work.join("snapshot");
             archive::write(&file, &node, revision, &files).context("write the snapshot")?;
             folder.finish(&file, &name, &node)
@@ -87,7 +111,7 @@ impl Contents<'_> {
 /// Makes the snapshots of a running server.
 pub(crate) struct Keeper {
     plan: Plan,
-    store: Arc<Store>,
+    source: Source,
     server_dir: PathBuf,
     node: String,
     /// Held while one is written.
@@ -95,13 +119,13 @@ pub(crate) struct Keeper {
 }
 
 impl Keeper {
-    pub(crate) fn new(plan: Plan, store: Arc<Store>, server_dir: PathBuf, node: String) -> Arc<Self> {
-        Arc::new(Self { plan, store, server_dir, node, busy: Mutex::default() })
+    pub(crate) fn new(plan: Plan, source: Source, server_dir: PathBuf, node: String) -> Arc<Self> {
+        Arc::new(Self { plan, source, server_dir, node, busy: Mutex::default() })
     }
 
     async fn save(&self, folder: &Folder, name: &str) -> anyhow::Result<PathBuf> {
         let _busy = self.busy.lock().await;
-        let contents = Contents { store: &self.store, server_dir: &self.server_dir, node: &self.node };
+        let contents = Contents { source: &self.source, server_dir: &self.server_dir, node: &self.node };
         let path = contents.save(folder, name).await?;
         tracing::info!(path = %path.display(), "wrote a snapshot");
         Ok(path)

@@ -3,7 +3,7 @@
 
 use super::archive::{self, Snapshot};
 use crate::settings;
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use jiff::Timestamp;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use serde::Serialize;
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 /// How far revisions move forward: further than any server wrote between the snapshot and its end, so that no revision
 /// comes again with another meaning. etcd's own tools advise as much.
-const AHEAD: u64 = 1_000_000_000;
+pub(crate) const AHEAD: u64 = 1_000_000_000;
 
 /// What was done.
 #[derive(Debug, Serialize)]
@@ -37,7 +37,13 @@ pub(super) fn restore(path: &Path, dir: &Path) -> anyhow::Result<Restored> {
         // the error that counts is on its way
         let _ = fs::remove_dir_all(&fresh);
     })?;
-    store::embedded::advance(&settings::store_file(&fresh), AHEAD)?;
+    let store = settings::store_file(&fresh);
+    // What was in etcd is moved forward when its first member is made of it, at the next start.
+    if store.exists() {
+        store::embedded::advance(&store, AHEAD)?;
+    } else {
+        ensure!(settings::etcd_file(&fresh).exists(), "{} holds no objects", path.display());
+    }
     let replaced = if dir.exists() {
         let aside = beside(dir, &format!("before-{}", Timestamp::now().as_second()));
         // Under its last name first: what is named as unfinished is anybody's to remove.
@@ -66,9 +72,10 @@ fn beside(dir: &Path, what: &str) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::super::folder::Folder;
-    use super::super::keeper::Contents;
+    use super::super::keeper::{Contents, Source};
     use super::*;
     use bytes::Bytes;
+    use std::sync::Arc;
     use store::embedded::{Options, Store};
     use store::{Backend as _, Expect};
 
@@ -81,7 +88,8 @@ mod tests {
 
     async fn save(dir: &Path, to: &Path) -> PathBuf {
         let store = Store::open(settings::store_file(dir), Options::default()).unwrap();
-        let contents = Contents { store: &store, server_dir: dir, node: "n1" };
+        let source = Source::Embedded(Arc::new(store));
+        let contents = Contents { source: &source, server_dir: dir, node: "n1" };
         contents.save(&Folder::new(to.to_owned()), "on-demand").await.unwrap()
     }
 

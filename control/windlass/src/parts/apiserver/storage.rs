@@ -4,6 +4,7 @@ use crate::cli::StorageFlags;
 use crate::flags::Flags;
 use anyhow::{Context as _, anyhow, bail, ensure};
 use encryption::Encryption;
+use pki::etcd::EtcdPki;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use supervise::Task;
 /// How often etcd's history is compacted (upstream: `--etcd-compaction-interval`).
 const COMPACTION: Duration = Duration::from_secs(300);
 /// What keys begin with, as upstream's.
-const PREFIX: &str = "/registry";
+pub(crate) const PREFIX: &str = "/registry";
 
 /// What objects are kept in.
 #[derive(Debug, PartialEq)]
@@ -27,7 +28,7 @@ pub(crate) enum Settings {
 }
 
 /// An etcd, and how objects lie in it.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Cluster {
     servers: Vec<String>,
     cafile: Option<PathBuf>,
@@ -47,7 +48,7 @@ impl Settings {
             // A configuration file may name what flags would have refused.
             ensure!(
                 *flags == StorageFlags::default(),
-                "the embedded store has none of the settings of etcd and encryption: give --etcd-servers, too"
+                "the embedded store has none of the settings of etcd and encryption: give --etcd-servers or --cluster-init, too"
             );
             return Ok(Self::Embedded(file));
         }
@@ -56,10 +57,7 @@ impl Settings {
             cafile: flags.etcd_cafile.clone(),
             certfile: flags.etcd_certfile.clone(),
             keyfile: flags.etcd_keyfile.clone(),
-            prefix: flags.etcd_prefix.clone().unwrap_or_else(|| PREFIX.to_owned()),
-            compaction: compaction(flags.etcd_compaction_interval.as_deref())?,
-            encryption: flags.encryption_provider_config.clone(),
-            reload: flags.encryption_provider_config_automatic_reload,
+            ..Cluster::settings(flags)?
         }))
     }
 
@@ -89,11 +87,72 @@ impl Settings {
     }
 }
 
+impl Cluster {
+    /// Without the members and how they are spoken to.
+    fn settings(flags: &StorageFlags) -> anyhow::Result<Self> {
+        Ok(Self {
+            servers: Vec::new(),
+            cafile: None,
+            certfile: None,
+            keyfile: None,
+            prefix: flags.etcd_prefix.clone().unwrap_or_else(|| PREFIX.to_owned()),
+            compaction: compaction(flags.etcd_compaction_interval.as_deref())?,
+            encryption: flags.encryption_provider_config.clone(),
+            reload: flags.encryption_provider_config_automatic_reload,
+        })
+    }
+
+    /// The etcd whose member is beside the server; which others there are is found out later.
+    pub(crate) fn member(flags: &StorageFlags, pki: &EtcdPki) -> anyhow::Result<Self> {
+        let (certfile, keyfile) = pki.client_files();
+        Ok(Self {
+            cafile: Some(pki.authority_file()),
+            certfile: Some(certfile),
+            keyfile: Some(keyfile),
+            ..Self::settings(flags)?
+        })
+    }
+
+    /// The same with these members.
+    pub(crate) fn at(&self, servers: Vec<String>) -> Self {
+        Self { servers, ..self.clone() }
+    }
+
+    /// What keys begin with.
+    pub(crate) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// How its members are spoken to.
+    pub(crate) fn client(&self) -> anyhow::Result<etcd::Config> {
+        client(self)
+    }
+
+    /// How objects lie in it, and what is to run for as long as that is used.
+    pub(crate) async fn encoding(&self) -> anyhow::Result<(Arc<dyn Encoding>, Vec<Task>)> {
+        let Some(path) = &self.encryption else {
+            let plain = Layers { outer: encryption::Unsealed, inner: apiserver::etcd::Upstream };
+            return Ok((Arc::new(plain), Vec::new()));
+        };
+        let encryption = Encryption::load(path, &self.prefix, apiserver::etcd::group_resource);
+        let encryption =
+            Arc::new(encryption.map_err(|e| anyhow!(e)).context("--encryption-provider-config")?);
+        encryption.prepare().await;
+        let mut tasks = vec![encryption.plugins()];
+        if self.reload {
+            tasks.push(encryption.reload(path.clone()));
+        }
+        Ok((Arc::new(Layers { outer: encryption, inner: apiserver::etcd::Upstream }), tasks))
+    }
+}
+
 /// An open store.
 pub(super) struct Storage {
     pub(super) backend: Arc<dyn Backend>,
     /// The same, where it is the embedded one.
     pub(super) embedded: Option<Arc<embedded::Store>>,
+    /// The members, where it is etcd.
+    pub(super) etcd: Option<::etcd::Client>,
     /// To run for as long as the store is used.
     pub(super) tasks: Vec<Task>,
 }
@@ -108,25 +167,11 @@ pub(super) async fn open(settings: &Settings) -> anyhow::Result<Storage> {
     let opened =
         tokio::task::spawn_blocking(move || embedded::Store::open(&path, embedded::Options::default()));
     let store = Arc::new(opened.await.context("open the store")??);
-    Ok(Storage { backend: store.clone(), embedded: Some(store), tasks: Vec::new() })
+    Ok(Storage { backend: store.clone(), embedded: Some(store), etcd: None, tasks: Vec::new() })
 }
 
 async fn open_etcd(cluster: &Cluster) -> anyhow::Result<Storage> {
-    let mut tasks = Vec::new();
-    let encoding: Arc<dyn Encoding> = match &cluster.encryption {
-        None => Arc::new(Layers { outer: encryption::Unsealed, inner: apiserver::etcd::Upstream }),
-        Some(path) => {
-            let encryption = Encryption::load(path, &cluster.prefix, apiserver::etcd::group_resource);
-            let encryption =
-                Arc::new(encryption.map_err(|e| anyhow!(e)).context("--encryption-provider-config")?);
-            encryption.prepare().await;
-            tasks.push(encryption.plugins());
-            if cluster.reload {
-                tasks.push(encryption.reload(path.clone()));
-            }
-            Arc::new(Layers { outer: encryption, inner: apiserver::etcd::Upstream })
-        }
-    };
+    let (encoding, mut tasks) = cluster.encoding().await?;
     let options = etcd::Options {
         client: client(cluster)?,
         prefix: cluster.prefix.clone(),
@@ -135,7 +180,8 @@ async fn open_etcd(cluster: &Cluster) -> anyhow::Result<Storage> {
     };
     let (store, own) = Etcd::open(options).await.context("open the store in etcd")?;
     tasks.extend(own);
-    Ok(Storage { backend: Arc::new(store), embedded: None, tasks })
+    let members = store.client();
+    Ok(Storage { backend: Arc::new(store), embedded: None, etcd: Some(members), tasks })
 }
 
 fn client(cluster: &Cluster) -> anyhow::Result<etcd::Config> {

@@ -71,9 +71,9 @@ async fn publishing_twice_changes_nothing_and_a_moved_server_is_told() {
     let store = Store::default();
     let client = client(&store);
     let token: BootstrapToken = "abcdef.0123456789abcdef".parse().unwrap();
-    publish(&client, "https://192.0.2.1:6443", "CA", Some(&token)).await.unwrap();
+    publish(&client, "https://192.0.2.1:6443", "CA", Some(&token), false).await.unwrap();
     let first = store.lock().unwrap().clone();
-    publish(&client, "https://192.0.2.1:6443", "CA", Some(&token)).await.unwrap();
+    publish(&client, "https://192.0.2.1:6443", "CA", Some(&token), false).await.unwrap();
     assert_eq!(*store.lock().unwrap(), first);
     let info = &first[INFO_PATH]["data"];
     let text = info["kubeconfig"].as_str().unwrap();
@@ -83,8 +83,12 @@ async fn publishing_twice_changes_nothing_and_a_moved_server_is_told() {
     assert_eq!(secret["data"]["token-secret"], "MDEyMzQ1Njc4OWFiY2RlZg==");
     assert_eq!(secret["type"], "bootstrap.kubernetes.io/token");
 
+    // Another server of the same cluster is as good an address.
+    publish(&client, "https://192.0.2.2:6443", "CA", None, true).await.unwrap();
+    assert_eq!(store.lock().unwrap()[INFO_PATH]["data"], *info);
+
     // Without the token the old signature would vouch for a text it was not made of.
-    publish(&client, "https://192.0.2.2:6443", "CA", None).await.unwrap();
+    publish(&client, "https://192.0.2.2:6443", "CA", None, false).await.unwrap();
     let moved = store.lock().unwrap()[INFO_PATH]["data"].clone();
     assert!(moved["kubeconfig"].as_str().unwrap().contains("192.0.2.2"));
     assert!(moved.get("jws-kubeconfig-abcdef").is_none());

@@ -1,0 +1,140 @@
+//! `windlass member`: on a server with a member of its own, whether that runs or not.
+
+use super::place::Place;
+use crate::cli::{MemberCommand, MemberList, MemberRemove};
+use crate::{output, settings};
+use anyhow::{Context as _, bail, ensure};
+use etcd::v3::Member;
+use etcd::{Client, Config};
+use serde::Serialize;
+use std::path::Path;
+use std::time::Duration;
+
+/// How long one member may take to say how it is.
+const ALIVE: Duration = Duration::from_secs(3);
+
+pub(crate) async fn run(command: MemberCommand) -> anyhow::Result<()> {
+    match command {
+        MemberCommand::List(flags) => list(&flags).await,
+        MemberCommand::Remove(flags) => remove(&flags).await,
+    }
+}
+
+/// How members are spoken to from this machine, by what its server has on disk.
+fn connection(data_dir: &Path) -> anyhow::Result<Config> {
+    let dir = settings::server_dir(data_dir);
+    let state = Place::of(&dir).read()?;
+    let state = state.with_context(|| format!("no member of etcd is in {}", dir.display()))?;
+    let read = |below: &str| {
+        let path = dir.join("pki").join(below);
+        std::fs::read(&path).with_context(|| format!("read {}", path.display()))
+    };
+    let mut endpoints = state.endpoints();
+    if endpoints.is_empty() {
+        endpoints.push(state.client_url);
+    }
+    Ok(Config {
+        endpoints,
+        authorities: Some(read("etcd/ca.crt")?),
+        identity: Some((read("apiserver-etcd-client.crt")?, read("apiserver-etcd-client.key")?)),
+    })
+}
+
+/// A client of the members that this machine's server knows.
+pub(crate) fn client(data_dir: &Path) -> anyhow::Result<Client> {
+    Ok(Client::new(&connection(data_dir)?)?)
+}
+
+/// A member as it is printed.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Listed {
+    id: String,
+    name: String,
+    /// `voter` or `learner`.
+    role: &'static str,
+    healthy: bool,
+    peer_urls: Vec<String>,
+    client_urls: Vec<String>,
+}
+
+async fn list(flags: &MemberList) -> anyhow::Result<()> {
+    let connection = connection(&flags.data_dir)?;
+    let members = Client::new(&connection)?.member_list().await?;
+    let listed =
+        futures::future::join_all(members.into_iter().map(|member| describe(&connection, member))).await;
+    let mut rows =
+        vec![["ID", "NAME", "ROLE", "HEALTHY", "PEER URL", "CLIENT URL"].map(str::to_owned).to_vec()];
+    for one in &listed {
+        rows.push(vec![
+            one.id.clone(),
+            one.name.clone(),
+            one.role.to_owned(),
+            one.healthy.to_string(),
+            one.peer_urls.join(","),
+            one.client_urls.join(","),
+        ]);
+    }
+    output::print(flags.output, &output::table(&rows), &listed)
+}
+
+async fn describe(connection: &Config, member: Member) -> Listed {
+    let config = Config { endpoints: member.client_ur_ls.clone(), ..connection.clone() };
+    let healthy = match Client::new(&config) {
+        Ok(client) => matches!(tokio::time::timeout(ALIVE, client.status()).await, Ok(Ok(_))),
+        Err(_) => false,
+    };
+    Listed {
+        id: id(&member),
+        name: member.name,
+        role: if member.is_learner { "learner" } else { "voter" },
+        healthy,
+        peer_urls: member.peer_ur_ls,
+        client_urls: member.client_ur_ls,
+    }
+}
+
+fn id(member: &Member) -> String {
+    format!("{:x}", member.id)
+}
+
+async fn remove(flags: &MemberRemove) -> anyhow::Result<()> {
+    let client = client(&flags.place.data_dir)?;
+    let members = client.member_list().await?;
+    let found = find(&members, &flags.name)?;
+    ensure!(
+        found.is_learner || members.iter().filter(|member| !member.is_learner).count() > 1,
+        "{} is the only member that has the cluster's objects",
+        flags.name
+    );
+    client.member_remove(found.id).await.with_context(|| format!("remove member {}", flags.name))?;
+    let text = format!("removed {} ({})\n", found.name, id(found));
+    output::print(flags.place.output, &text, &id(found))
+}
+
+/// By name or id; an id is hexadecimal, as etcdctl prints it.
+fn find<'a>(members: &'a [Member], name: &str) -> anyhow::Result<&'a Member> {
+    let mut found = members.iter().filter(|member| member.name == name || id(member) == name);
+    match (found.next(), found.next()) {
+        (Some(member), None) => Ok(member),
+        (Some(_), Some(_)) => bail!("several members are called {name:?}: give the id"),
+        (None, _) => {
+            let names: Vec<&str> = members.iter().map(|member| member.name.as_str()).collect();
+            bail!("no member is called {name:?}; there are {}", names.join(", "))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_member_is_found_by_name_or_id_and_never_another_one() {
+        let member = |id, name: &str| Member { id, name: name.into(), ..Member::default() };
+        let members = [member(0xa1, "n1"), member(0xa2, "n2"), member(0xa3, "n2")];
+        assert_eq!(find(&members, "n1").unwrap().id, 0xa1);
+        assert_eq!(find(&members, "a3").unwrap().id, 0xa3);
+        assert!(find(&members, "n2").is_err() && find(&members, "n").is_err());
+    }
+}

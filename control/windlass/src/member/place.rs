@@ -1,0 +1,208 @@
+//! Where a member's state is, and what a server is to do at its start by what it finds there.
+//!
+//! `etcd/` in the server's directory: etcd's own `data/`, and `member.json`, which says who the member is and whom it knows. The directory is
+//! there as a whole or not at all where a store moved into it.
+
+use crate::cli::ServerFlags;
+use crate::settings;
+use anyhow::{Context as _, bail};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+/// etcd's ports, as everybody has them.
+pub(super) const CLIENT_PORT: u16 = 2379;
+pub(super) const PEER_PORT: u16 = 2380;
+
+/// The directory of a member's state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Place(PathBuf);
+
+impl Place {
+    /// In the server's directory.
+    pub(crate) fn of(server_dir: &Path) -> Self {
+        Self(server_dir.join("etcd"))
+    }
+
+    /// Beside it, where it is made.
+    pub(super) fn unfinished(&self) -> Self {
+        Self(self.0.with_extension("moving"))
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// etcd's own.
+    pub(super) fn data(&self) -> PathBuf {
+        self.0.join("data")
+    }
+
+    /// etcd's file.
+    pub(super) fn database(&self) -> PathBuf {
+        self.data().join("member/snap/db")
+    }
+
+    fn file(&self) -> PathBuf {
+        self.0.join("member.json")
+    }
+
+    /// What is known here; `None` where there is no member.
+    pub(crate) fn read(&self) -> anyhow::Result<Option<State>> {
+        let Some(text) = pki::files::read_optional(&self.file())? else { return Ok(None) };
+        let state = serde_json::from_str(&text);
+        Ok(Some(state.with_context(|| format!("read {}", self.file().display()))?))
+    }
+
+    /// Durably.
+    pub(crate) fn write(&self, state: &State) -> anyhow::Result<()> {
+        pki::files::create_private_dir(&self.0)?;
+        let text = serde_json::to_vec_pretty(state)?;
+        Ok(pki::files::write_atomic(&self.file(), &text, pki::files::PRIVATE)?)
+    }
+}
+
+/// A member and those it knows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct State {
+    pub(crate) name: String,
+    pub(super) peer_url: String,
+    pub(super) client_url: String,
+    /// It has had a vote.
+    pub(super) joined: bool,
+    /// Every member with a vote, ourselves included, as last seen.
+    pub(super) members: Vec<Known>,
+}
+
+/// A member as others know it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Known {
+    pub(super) id: u64,
+    pub(super) name: String,
+    pub(super) peer_urls: Vec<String>,
+    pub(super) client_urls: Vec<String>,
+}
+
+impl State {
+    /// Where the members answer, ourselves first.
+    pub(super) fn endpoints(&self) -> Vec<String> {
+        let others = self.members.iter().filter(|known| known.name != self.name);
+        let others = others.flat_map(|known| known.client_urls.iter().cloned());
+        let own = self.joined.then(|| self.client_url.clone());
+        own.into_iter().chain(others).collect()
+    }
+}
+
+/// How a server starts.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Start {
+    /// With the store of its own.
+    Embedded,
+    /// On an etcd that others run.
+    External,
+    /// As the member it is.
+    Member(State),
+    /// As the first member; with what the embedded store or a restored snapshot has, if there is one.
+    First,
+    /// As another member; with what an earlier start has done for that.
+    Join(Option<State>),
+}
+
+impl Start {
+    /// What `flags` ask for, where `dir` is the server's directory.
+    ///
+    /// # Errors
+    /// What is asked for and what is there do not go together.
+    pub(crate) fn of(flags: &ServerFlags, dir: &Path) -> anyhow::Result<Self> {
+        let place = Place::of(dir);
+        let store = settings::store_file(dir);
+        let (member, asked) = (place.read()?, &flags.member);
+        if asked.cluster_init && asked.server.is_some() {
+            bail!("--cluster-init begins a cluster, --server joins one");
+        }
+        if !flags.storage.etcd_servers.is_empty() {
+            if asked.cluster_init || member.is_some() {
+                let dir = place.path().display();
+                bail!(
+                    "--etcd-servers names an etcd of others, and this server has a member of its own ({dir})"
+                );
+            }
+            return Ok(Self::External);
+        }
+        Ok(match member {
+            Some(state) if state.joined => Self::Member(state),
+            Some(state) => Self::Join(Some(state)),
+            None if asked.server.is_some() && (store.exists() || settings::etcd_file(dir).exists()) => bail!(
+                "{} holds the objects of a cluster of its own; a server that joins another has none",
+                dir.display()
+            ),
+            None if asked.server.is_some() => Self::Join(None),
+            None if asked.cluster_init || settings::etcd_file(dir).exists() => Self::First,
+            None => Self::Embedded,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::{MemberFlags, StorageFlags};
+
+    fn state(joined: bool) -> State {
+        let known = |name: &str| Known {
+            id: 1,
+            name: name.into(),
+            peer_urls: Vec::new(),
+            client_urls: vec![format!("https://{name}:2379")],
+        };
+        State {
+            name: "n1".into(),
+            peer_url: "https://n1:2380".into(),
+            client_url: "https://n1:2379".into(),
+            joined,
+            members: vec![known("n1"), known("n2")],
+        }
+    }
+
+    fn flags(cluster_init: bool, server: Option<&str>) -> ServerFlags {
+        let member =
+            MemberFlags { cluster_init, server: server.map(str::to_owned), ..MemberFlags::default() };
+        ServerFlags { member, ..ServerFlags::default() }
+    }
+
+    #[test]
+    fn what_a_server_is_must_not_depend_on_the_flag_that_made_it_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let start = |flags: &ServerFlags| Start::of(flags, dir.path()).unwrap();
+        assert_eq!(start(&flags(false, None)), Start::Embedded);
+        assert_eq!(start(&flags(true, None)), Start::First);
+        assert_eq!(start(&flags(false, Some("https://n2:6443"))), Start::Join(None));
+        Place::of(dir.path()).write(&state(false)).unwrap();
+        assert_eq!(start(&flags(false, None)), Start::Join(Some(state(false))));
+        Place::of(dir.path()).write(&state(true)).unwrap();
+        for flags in [flags(false, None), flags(true, None), flags(false, Some("https://n2:6443"))] {
+            assert_eq!(start(&flags), Start::Member(state(true)));
+        }
+    }
+
+    #[test]
+    fn a_server_with_objects_of_its_own_must_not_join_another() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(settings::store_file(dir.path()), "").unwrap();
+        assert!(Start::of(&flags(false, Some("https://n2:6443")), dir.path()).is_err());
+        assert_eq!(Start::of(&flags(true, None), dir.path()).unwrap(), Start::First);
+        assert!(Start::of(&flags(true, Some("https://n2:6443")), dir.path()).is_err());
+        std::fs::write(settings::etcd_file(dir.path()), "").unwrap();
+        assert_eq!(Start::of(&flags(false, None), dir.path()).unwrap(), Start::First, "a snapshot of etcd");
+        Place::of(dir.path()).write(&state(true)).unwrap();
+        let storage = StorageFlags { etcd_servers: vec!["https://e:2379".into()], ..StorageFlags::default() };
+        assert!(Start::of(&ServerFlags { storage, ..ServerFlags::default() }, dir.path()).is_err());
+    }
+
+    #[test]
+    fn a_member_without_a_vote_must_not_be_asked() {
+        assert_eq!(state(true).endpoints(), ["https://n1:2379", "https://n2:2379"]);
+        assert_eq!(state(false).endpoints(), ["https://n2:2379"]);
+    }
+}

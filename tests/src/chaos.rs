@@ -1,0 +1,108 @@
+//! Three servers, each with a member of etcd, of which every twenty seconds one thing is broken and mended again; meanwhile a writer and a
+//! watcher a server, and somebody who looks at who leads.
+//!
+//! - [`disorder`]: what is broken, and how; [`clients`]: writers and watchers, which begin at a server of their own and go on at another;
+//!   [`verdict`]: what they must have seen, pure
+//!
+//! What is promised: every write that was acknowledged is there; each watcher saw every change once and in order; nobody was told anything that
+//! a client would not try again after; leadership moved within 15 seconds of its holder's end (and a little: [`verdict::LEADERLESS`]).
+
+mod clients;
+mod disorder;
+mod verdict;
+
+use crate::control::{self, Ask};
+use crate::layout::{Layout, node_address};
+use crate::{reap, up};
+use anyhow::{Context, Result, bail};
+use clients::Seen;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+use nix::sched::{CloneFlags, setns};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// Servers, all nodes of the lab.
+const SERVERS: u8 = 3;
+
+/// What is to be done.
+pub struct Plan {
+    /// Folder of the programs.
+    pub programs: PathBuf,
+    /// For how long things are broken.
+    pub length: Duration,
+}
+
+/// Brings a lab up, breaks things, judges, and takes the lab down.
+///
+/// # Errors
+/// A promise is not kept: which, and by what it shows.
+pub fn run(layout: &Layout, plan: &Plan) -> Result<()> {
+    let up = up::Plan {
+        nodes: SERVERS,
+        servers: SERVERS,
+        example: false,
+        kubeconfig: std::env::temp_dir().join(format!("windlass-{}-kubeconfig", layout.name())),
+        programs: plan.programs.clone(),
+    };
+    let done = during(layout, plan, &up);
+    if done.is_ok() {
+        reap::lab(layout)?;
+    } else {
+        eprintln!("the lab {} is left for a look; take it down with: lab --lab {0} down", layout.name());
+    }
+    done
+}
+
+fn during(layout: &Layout, plan: &Plan, up: &up::Plan) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(up::cluster(layout, up))?;
+    let seen = Arc::new(Seen::default());
+    let stop = CancellationToken::new();
+    let inside = control::ask(layout, &Ask::Status)?.pid;
+    let clients = {
+        let (seen, stop, kubeconfig) = (seen.clone(), stop.clone(), up.kubeconfig.clone());
+        // Sockets are made in the network of the thread that makes them.
+        std::thread::spawn(move || -> Result<()> {
+            let network =
+                std::fs::File::open(format!("/proc/{inside}/ns/net")).context("find the lab's network")?;
+            setns(network, CloneFlags::CLONE_NEWNET).context("enter the lab's network")?;
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(async {
+                let mut servers = Vec::new();
+                for index in 1..=SERVERS {
+                    servers
+                        .push(client(&kubeconfig, &format!("https://{}:6443", node_address(index))).await?);
+                }
+                clients::run(servers, &seen, &stop).await
+            })
+        })
+    };
+    let broken = disorder::reign(layout, plan.length, &seen);
+    stop.cancel();
+    let told = clients.join().map_err(|_| anyhow::anyhow!("the clients panicked"))?;
+    broken.context("break things")?;
+    told.context("clients")?;
+    let verdict = verdict::judge(&seen.taken());
+    println!("{}", verdict.text);
+    if !verdict.faults.is_empty() {
+        bail!("promises are not kept:\n{}", verdict.faults.join("\n"));
+    }
+    Ok(())
+}
+
+/// A client of one server, with the patience of a watcher that must notice a frozen one.
+async fn client(kubeconfig: &std::path::Path, server: &str) -> Result<Client> {
+    let mut parsed = Kubeconfig::read_from(kubeconfig).context("read the kubeconfig")?;
+    parsed
+        .clusters
+        .iter_mut()
+        .filter_map(|named| named.cluster.as_mut())
+        .for_each(|c| c.server = Some(server.to_owned()));
+    let mut config = Config::from_custom_kubeconfig(parsed, &KubeConfigOptions::default()).await?;
+    config.connect_timeout = Some(Duration::from_secs(2));
+    config.read_timeout = Some(clients::SILENCE);
+    Ok(Client::try_from(config)?)
+}

@@ -1,0 +1,114 @@
+//! What is broken: a server's process, a member of etcd, a machine, a link; killed, frozen or cut, one at a time, and whole again before the next.
+
+use super::SERVERS;
+use super::clients::Seen;
+use crate::control::{self, Ask};
+use crate::init;
+use crate::layout::Layout;
+use crate::machine;
+use crate::up;
+use anyhow::{Context, Result};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// From one thing to the next.
+const EVERY: Duration = Duration::from_secs(20);
+/// How long what does not mend itself is left broken: longer than an election, and than clients wait.
+const BROKEN: Duration = Duration::from_secs(8);
+
+#[derive(Clone, Copy, Debug)]
+enum Break {
+    KillServer,
+    KillMember,
+    FreezeServer,
+    FreezeMember,
+    CutLink,
+    PowerOff,
+}
+
+/// Harder ones between easier ones; a minute sees one of each kind that a server can die of.
+const ORDER: [Break; 6] = [
+    Break::KillServer,
+    Break::PowerOff,
+    Break::FreezeServer,
+    Break::CutLink,
+    Break::KillMember,
+    Break::FreezeMember,
+];
+
+/// Breaks one thing after another for `length`, beginning with whoever leads.
+pub(super) fn reign(layout: &Layout, length: Duration, seen: &Seen) -> Result<()> {
+    let began = Instant::now();
+    let mut turn = 0;
+    while began.elapsed() < length {
+        let due = EVERY * (turn + 1);
+        std::thread::sleep(due.saturating_sub(began.elapsed()).min(EVERY));
+        // Each comes to each server in time: the numbers have no common divisor but three, which the shift takes care of.
+        let what = ORDER[turn as usize % ORDER.len()];
+        let index = seen.leader().unwrap_or((turn + turn / u32::from(SERVERS)) % u32::from(SERVERS) + 1);
+        let node = up::node_name(u8::try_from(index)?);
+        eprintln!("{:6.1}s  {what:?} {node}", began.elapsed().as_secs_f32());
+        apply(layout, what, &node).with_context(|| format!("{what:?} {node}"))?;
+        turn += 1;
+    }
+    // What was broken last is whole again; those who come back need a moment.
+    std::thread::sleep(EVERY);
+    Ok(())
+}
+
+fn apply(layout: &Layout, what: Break, node: &str) -> Result<()> {
+    match what {
+        Break::KillServer => signal(layout, node, "windlass", "server", &[Signal::SIGKILL]),
+        Break::KillMember => signal(layout, node, "etcd", &format!("--name={node}"), &[Signal::SIGKILL]),
+        Break::FreezeServer => {
+            signal(layout, node, "windlass", "server", &[Signal::SIGSTOP, Signal::SIGCONT])
+        }
+        Break::FreezeMember => {
+            signal(layout, node, "etcd", &format!("--name={node}"), &[Signal::SIGSTOP, Signal::SIGCONT])
+        }
+        Break::CutLink => {
+            control::ask(layout, &Ask::Link { node: node.to_owned(), up: false })?;
+            std::thread::sleep(BROKEN);
+            control::ask(layout, &Ask::Link { node: node.to_owned(), up: true }).map(drop)
+        }
+        Break::PowerOff => {
+            let service = service(&running(layout, node)?)?;
+            control::ask(layout, &Ask::PowerOff { node: node.to_owned() })?;
+            std::thread::sleep(BROKEN);
+            up::boot(layout, node)?;
+            control::ask_init(layout, node, &init::Ask::Start(service)).map(drop)
+        }
+    }
+}
+
+fn running(layout: &Layout, node: &str) -> Result<control::Machine> {
+    let mut nodes = control::ask(layout, &Ask::Status)?.nodes;
+    nodes.remove(node).with_context(|| format!("{node} does not run"))
+}
+
+/// Sends signals to a program of the node, with time between them.
+fn signal(layout: &Layout, node: &str, program: &str, word: &str, signals: &[Signal]) -> Result<()> {
+    let found = machine::processes(&running(layout, node)?, program, word)?;
+    anyhow::ensure!(!found.is_empty(), "no {program} runs on {node}");
+    for (n, signal) in signals.iter().enumerate() {
+        if n > 0 {
+            std::thread::sleep(BROKEN);
+        }
+        for pid in &found {
+            // One that has ended meanwhile needs no signal.
+            let _ = kill(Pid::from_raw(*pid), *signal);
+        }
+    }
+    Ok(())
+}
+
+/// The node's service as it was started.
+fn service(machine: &control::Machine) -> Result<init::Service> {
+    let found = machine::processes(machine, "windlass", "server")?;
+    let pid = found.first().context("no server runs")?;
+    let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).context("read its command line")?;
+    let argv = line.trim_end_matches('\0').split('\0').map(str::to_owned).collect();
+    Ok(init::Service { name: "windlass".into(), argv, env: BTreeMap::new() })
+}
