@@ -27,12 +27,20 @@ static BY_PREFIX: LazyLock<HashMap<&'static str, &'static Resource>> = LazyLock:
     resources::all().iter().filter(own).map(|r| (r.key_prefix.as_str(), r)).collect()
 });
 
+/// What upstream's API servers keep that is no resource of the API (RangeAllocations, Endpoints): the start of its keys, and the resource by which
+/// upstream decides how it is encrypted.
+const BESIDE: [(&str, &str); 2] =
+    [("/registry/ranges/", "services"), ("/registry/masterleases/", "apiServerIPInfo")];
+
 /// Values as upstream's API server lays them out.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Upstream;
 
 impl Encoding for Upstream {
     fn encode(&self, key: &str, value: Bytes) -> Result<Bytes, Source> {
+        if beside(key).is_some() {
+            return Ok(proto::encode(schema::builtin(), &serde_json::from_slice(&value)?)?.into());
+        }
         let Some(resource) = resource(key) else { return Ok(value) };
         if resource.group == "apiregistration.k8s.io" {
             return Ok(value);
@@ -47,6 +55,10 @@ impl Encoding for Upstream {
 
     fn decode(&self, key: &str, stored: Bytes) -> Result<Decoded, Unreadable> {
         let is_proto = stored.starts_with(proto::MAGIC);
+        if is_proto && beside(key).is_some() {
+            let object = proto::decode(schema::builtin(), &stored, None)?;
+            return Ok(Decoded { value: stored::encode(&object)?, stale: false });
+        }
         let Some(resource) = resource(key) else {
             return Ok(Decoded { value: stored, stale: false });
         };
@@ -67,11 +79,19 @@ fn resource(key: &str) -> Option<&'static Resource> {
     [second, first].into_iter().flatten().find_map(|prefix| BY_PREFIX.get(prefix).copied())
 }
 
+/// What is at a key that is no resource of the API: the resource it is encrypted as.
+fn beside(key: &str) -> Option<&'static str> {
+    BESIDE.iter().find(|(prefix, _)| key.starts_with(prefix)).map(|(_, encrypted_as)| *encrypted_as)
+}
+
 /// Group and plural of the resource whose object lies at a key, a custom one's, too.
 #[must_use]
 pub fn group_resource(key: &str) -> Option<(&str, &str)> {
     if let Some(resource) = resource(key) {
         return Some((resource.group, resource.plural));
+    }
+    if let Some(encrypted_as) = beside(key) {
+        return Some(("", encrypted_as));
     }
     let mut parts = key.strip_prefix("/registry/")?.splitn(3, '/');
     match (parts.next(), parts.next(), parts.next()) {

@@ -54,6 +54,10 @@ pub struct Config {
     pub advertise_address: Option<IpAddr>,
     /// The port there.
     pub secure_port: u16,
+    /// How the servers behind the `kubernetes` Service are known.
+    pub endpoint_reconciler: EndpointReconciler,
+    /// This machine's name, from which the server's identity follows; without it there is no Lease.
+    pub host_name: Option<String>,
     /// How long events are kept.
     pub event_ttl: Duration,
     /// Signs service account tokens; without it no tokens are given out.
@@ -72,6 +76,18 @@ pub struct Config {
     pub supervisor: Supervisor,
 }
 
+/// How the servers behind the `kubernetes` Service are known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EndpointReconciler {
+    /// Each has a lease in the store.
+    #[default]
+    Lease,
+    /// There are so many.
+    MasterCount(usize),
+    /// By others than the servers.
+    None,
+}
+
 impl Default for Config {
     fn default() -> Self {
         let issuer = "https://kubernetes.default.svc.cluster.local".to_owned();
@@ -83,6 +99,8 @@ impl Default for Config {
             node_ports: (30000, 32767),
             advertise_address: None,
             secure_port: 6443,
+            endpoint_reconciler: EndpointReconciler::default(),
+            host_name: None,
             event_ttl: Duration::from_secs(3600),
             service_account_key: None,
             api_audiences: vec![issuer.clone()],
@@ -165,6 +183,13 @@ impl Registry {
     /// The registry's tasks; they end with `shutdown`, and so does everything the first call was for.
     pub(crate) fn tasks(&self, shutdown: &CancellationToken) -> &Scope {
         self.tasks.get_or_init(|| Scope::new(&self.config.supervisor, "", shutdown))
+    }
+
+    /// Waits until the registry's tasks have ended.
+    pub(crate) async fn tasks_ended(&self) {
+        if let Some(tasks) = self.tasks.get() {
+            tasks.ended().await;
+        }
     }
 
     /// Starts the feeds of the watch caches, and waits until all are filled.

@@ -1,6 +1,7 @@
 //! The server's tasks: they keep the objects that every cluster has, and those that say how this server works.
 //!
-//! - `bootstrap`: what a new cluster holds; `kubernetes_service`: our own Service
+//! - `bootstrap`: what a new cluster holds; `service_cidr`: its service range; `repair`: what Services hold
+//! - `kubernetes_service`: our own Service, and the servers behind it; `identity`: which servers there are
 //! - `keeper`: follows definitions of custom resources; `removal`: their instances, deleted with them
 //! - `reconcile`: objects brought to what they should be after every change, for `flow_objects`, `api_services`,
 //!   `policy_status`, `legacy_tokens`
@@ -8,31 +9,28 @@
 pub(crate) mod api_services;
 mod bootstrap;
 mod flow_objects;
+mod identity;
 mod keeper;
 mod kubernetes_service;
 mod legacy_tokens;
 mod policy_status;
 pub(crate) mod reconcile;
 mod removal;
+mod repair;
+mod service_cidr;
 
 use crate::write::Writer;
 use machinery::status::Status;
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use supervise::Task;
 use tokio_util::sync::CancellationToken;
 
-/// How often stored Services are compared with what is taken (upstream: three minutes).
-const AUDIT_EVERY: Duration = Duration::from_secs(180);
-/// How often the `kubernetes` Service and its endpoints are looked at.
-const ENDPOINTS_EVERY: Duration = Duration::from_secs(10);
-
 /// Why the server does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The store cannot be read.
-    #[error("read stored services")]
+    /// The store cannot be read or written.
+    #[error("repair what stored services hold")]
     Services(#[source] Status),
     /// An object every cluster has cannot be made.
     #[error("make {what}")]
@@ -56,26 +54,42 @@ impl Writer {
             () = shutdown.cancelled() => return Err(StartError::Stopped),
             () = self.registry.fill(&shutdown) => {}
         }
-        self.adopt_services().map_err(StartError::Services)?;
         for (kind, object) in bootstrap::objects(&self.registry.config.service_cidrs) {
             let what = format!("{} {}", kind.resource.kind, machinery::object::name(&object));
             self.ensure(&kind, object).await.map_err(|source| StartError::Bootstrap { what, source })?;
         }
+        repair::start(self, &shutdown).await?;
         keeper::keep(self, &shutdown).await;
-        kubernetes_service::reconcile(self).await.map_err(|source| StartError::Bootstrap {
-            what: "Service default/kubernetes".to_owned(),
-            source,
-        })?;
+        kubernetes_service::start(self).await;
         keep_objects(self, &shutdown);
+        let tasks = self.registry.tasks(&shutdown);
         let writer = self.clone();
-        self.registry.tasks(&shutdown).keep(Task::new("kubernetes-service", move |stop| {
+        tasks.keep(Task::new("kubernetes-service", move |stop| {
             let writer = writer.clone();
             async move {
-                keep_services(&writer, stop).await;
+                kubernetes_service::keep(&writer, stop).await;
                 Ok(())
             }
         }));
+        let writer = self.clone();
+        tasks.keep(Task::new("identity-lease", move |stop| {
+            let writer = writer.clone();
+            async move {
+                identity::keep(&writer, stop).await;
+                Ok(())
+            }
+        }));
+        let writer = self.clone();
+        tasks.keep(Task::endless("default-service-range", move || {
+            let writer = writer.clone();
+            async move { service_cidr::keep(&writer).await }
+        }));
         Ok(())
+    }
+
+    /// Waits until the tasks of [`Writer::start`] have ended: some have something to take back when the server stops.
+    pub async fn ended(&self) {
+        self.registry.tasks_ended().await;
     }
 }
 
@@ -92,30 +106,5 @@ fn keep_objects(writer: &Arc<Writer>, shutdown: &CancellationToken) {
     for (name, reads, period, reconcile) in kept {
         let (Some(reads), of) = (reads, writer.clone()) else { continue };
         reconcile::keep_up(&writer.registry, name, reads, period, move || reconcile(of.clone()), shutdown);
-    }
-}
-
-/// Keeps the `kubernetes` Service, and what Services hold.
-async fn keep_services(writer: &Writer, shutdown: CancellationToken) {
-    let mut audit = tokio::time::Instant::now() + AUDIT_EVERY;
-    let mut suspects = BTreeSet::new();
-    loop {
-        tokio::select! {
-            () = shutdown.cancelled() => break,
-            () = tokio::time::sleep(ENDPOINTS_EVERY) => {}
-        }
-        if let Err(error) = kubernetes_service::reconcile(writer).await {
-            tracing::warn!(%error, "reconcile the kubernetes service");
-        }
-        if tokio::time::Instant::now() >= audit {
-            audit = tokio::time::Instant::now() + AUDIT_EVERY;
-            match writer.audit_services(&suspects) {
-                Ok(found) => suspects = found,
-                Err(error) => tracing::warn!(%error, "audit service numbers"),
-            }
-        }
-    }
-    if let Err(error) = kubernetes_service::withdraw(writer).await {
-        tracing::warn!(%error, "withdraw from the kubernetes service");
     }
 }

@@ -1,34 +1,35 @@
 //! Writes: what lies between a decoded object and the store.
 //!
 //! - verbs: `create`, `update` (and patch), `delete`; who owns which field: `managed`; who may grant which right: `escalation`
-//! - Services: `services` on `allocator`; what else the server fills in: `system`; how a definition goes: `definition`
+//! - what Services are given: `service`; what else the server fills in: `system`; how a definition goes: `definition`
 //! - `own`: the server's own writes
 //!
 //! Reading is the [`Registry`]'s, deciding who may is admission's; a [`Writer`] holds both.
 
-mod allocator;
 pub(crate) mod create;
 pub(crate) mod definition;
 pub(crate) mod delete;
 mod escalation;
 pub(crate) mod managed;
 mod own;
-mod services;
+pub(crate) mod service;
 mod system;
 pub(crate) mod update;
 
 use crate::admission::Admission;
 use crate::registry::Registry;
 use crate::registry::call::{Call, Change, Writes};
+use crate::registry::hooks::Record;
 use crate::registry::kind::Kind;
 use crate::registry::stored;
 use futures::future::BoxFuture;
+use machinery::object;
 use machinery::status::Status;
-use parking_lot::Mutex;
 use serde_json::Value;
-use services::Numbers;
-use std::collections::BTreeSet;
-use std::sync::{Arc, Weak};
+use service::Leftovers;
+use service::allocation::PortRange;
+use service::ports::NodePorts;
+use std::sync::{Arc, OnceLock, Weak};
 use store::Entry;
 
 /// What a write left behind.
@@ -46,7 +47,9 @@ pub(crate) struct Written {
 pub struct Writer {
     pub(crate) registry: Arc<Registry>,
     pub(crate) admission: Admission,
-    numbers: Mutex<Numbers>,
+    pub(crate) ports: NodePorts,
+    leftovers: Leftovers,
+    events: OnceLock<Arc<dyn Record>>,
 }
 
 impl std::fmt::Debug for Writer {
@@ -59,12 +62,36 @@ impl Writer {
     /// A writer to `registry`. It answers once [`Writer::start`] has returned.
     #[must_use]
     pub fn new(registry: Arc<Registry>) -> Arc<Self> {
-        let numbers = Numbers::new(&registry.config.service_cidrs, registry.config.node_ports);
+        let (first, last) = registry.config.node_ports;
         Arc::new_cyclic(|own: &Weak<Writer>| Writer {
             registry,
             admission: Admission::new(own.clone()),
-            numbers: Mutex::new(numbers),
+            ports: NodePorts::new(PortRange { first, last }),
+            leftovers: Leftovers::default(),
+            events: OnceLock::new(),
         })
+    }
+
+    /// Has the server's own tasks record events; the first one given stays.
+    pub fn record_with(&self, events: Arc<dyn Record>) {
+        if self.events.set(events).is_err() {
+            tracing::warn!("events are recorded already");
+        }
+    }
+
+    /// Records that something is wrong with an object.
+    pub(crate) fn warn_of(
+        &self,
+        component: &'static str,
+        about: &Value,
+        reason: &'static str,
+        action: &'static str,
+        note: String,
+    ) {
+        tracing::warn!(name = object::name(about), namespace = object::namespace(about), reason, note);
+        if let Some(events) = self.events.get() {
+            events.warn(component, about, reason, action, note);
+        }
     }
 
     /// What was just written, as reading would give it: a built-in object is the one that was encoded.
@@ -81,22 +108,6 @@ impl Writer {
             stored::set_revision(&mut object, entry.mod_revision);
         }
         Ok(Written { object, entry: Some(entry), created })
-    }
-
-    /// Takes what stored Services hold.
-    pub(crate) fn adopt_services(&self) -> Result<(), Status> {
-        let Some(kind) = Kind::of("", "services") else { return Ok(()) };
-        let stored = self.registry.cached(&kind, "")?;
-        let mut numbers = self.numbers.lock();
-        stored.iter().for_each(|s| numbers.adopt(s));
-        Ok(())
-    }
-
-    /// Compares what is taken with what stored Services hold, and gives the owners to suspect in the next audit.
-    pub(crate) fn audit_services(&self, suspects: &BTreeSet<String>) -> Result<BTreeSet<String>, Status> {
-        let Some(kind) = Kind::of("", "services") else { return Ok(BTreeSet::new()) };
-        let stored = self.registry.cached(&kind, "")?;
-        Ok(self.numbers.lock().audit(&stored, suspects))
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! - Workloads: [`replica_set`], [`deployment`], [`stateful_set`], [`daemon_set`], [`job`], [`cron_job`], [`ttl_after_finished`], [`autoscaler`],
 //!   [`disruption`]
-//! - Services: [`endpoints`], [`endpoint_mirror`], [`service_address`], [`service_cidr`]
+//! - Services: [`endpoints`], [`endpoint_mirror`], [`service_cidr`]
 //! - Volumes: [`volume_binder`], [`ephemeral_volume`], [`volume_expand`], [`volume_protection`], [`attach_detach`]
 //! - Nodes: [`node_ipam`], [`node_lifecycle`], [`node_ttl`], [`taint_eviction`], [`pod_garbage`]
 //! - Accounts and trust: [`service_account`], [`service_account_token`], [`root_ca`], [`role_aggregation`], [`signing`], [`bootstrap_token`]
@@ -51,7 +51,6 @@ mod run;
 mod selection;
 mod service_account;
 mod service_account_token;
-mod service_address;
 mod service_cidr;
 mod signing;
 mod stateful_set;

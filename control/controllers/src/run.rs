@@ -29,7 +29,6 @@ use crate::root_ca::RootCa;
 use crate::selection::Selection;
 use crate::service_account::ServiceAccounts;
 use crate::service_account_token::ServiceAccountTokens;
-use crate::service_address::ServiceAddresses;
 use crate::service_cidr::ServiceCidrs;
 use crate::signing::Signing;
 use crate::stateful_set::StatefulSets;
@@ -143,8 +142,6 @@ pub async fn run(client: Client, config: Config, supervisor: &Supervisor, shutdo
             ServiceAccountTokens::new(&cluster, cl, key, bundle, queue)
         });
     }
-    // Upstream's API server does this.
-    start.add("service-address-controller", "", 1, |queue, cl| ServiceAddresses::new(&cluster, cl, queue));
     start.add("service-cidr-controller", "service-cidrs-controller", 1, |queue, cl| {
         ServiceCidrs::new(&cluster, cl, queue)
     });

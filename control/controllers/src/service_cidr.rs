@@ -7,7 +7,6 @@ use crate::cluster::Cluster;
 use crate::informer::{Informer, key_of};
 use crate::queue::{Key, Queue};
 use crate::reconcile::{Doing, Error, Reconcile, found};
-use crate::service_address;
 use ipnet::IpNet;
 use jiff::Timestamp;
 use k8s_openapi::api::networking::v1::{IPAddress, ServiceCIDR};
@@ -23,8 +22,17 @@ use std::time::Duration;
 const FINALIZER: &str = "networking.k8s.io/service-cidr-finalizer";
 /// The field manager of the condition.
 const MANAGER: &str = "service-cidr-controller";
+/// Says who made an IPAddress; the API server's allocator makes those of Services.
+const MANAGED_BY: &str = "ipaddress.kubernetes.io/managed-by";
+const ALLOCATOR: &str = "ipallocator.k8s.io";
 /// How long a range that may go stays, so that every API server has stopped giving addresses from it.
 const GRACE: Duration = Duration::from_secs(10);
+
+/// The address, if the object is of a Service's cluster IP.
+fn of_service(address: &IPAddress) -> Option<IpAddr> {
+    let ours = address.labels().get(MANAGED_BY).map(String::as_str) == Some(ALLOCATOR);
+    address.metadata.name.as_deref().filter(|_| ours)?.parse().ok()
+}
 
 pub(crate) struct ServiceCidrs {
     ranges: Arc<Informer<ServiceCIDR>>,
@@ -51,7 +59,7 @@ impl ServiceCidrs {
         let (wake, ranges) = (queue.clone(), cluster.service_cidrs.clone());
         cluster.ip_addresses.on_change(move |old, new| {
             let (Some(old), None) = (old, new) else { return };
-            let Some(ip) = service_address::of_service(old) else { return };
+            let Some(ip) = of_service(old) else { return };
             for range in ranges.list("").iter().filter(|range| nets(range).iter().any(|n| n.contains(&ip))) {
                 wake.add(key_of(&**range));
             }
@@ -89,8 +97,7 @@ impl Reconcile for ServiceCidrs {
         };
         let others: Vec<IpNet> =
             self.ranges.list("").iter().filter(|r| r.name_any() != *key.name).flat_map(|r| nets(r)).collect();
-        let taken: Vec<IpAddr> =
-            self.addresses.list("").iter().filter_map(|a| service_address::of_service(a)).collect();
+        let taken: Vec<IpAddr> = self.addresses.list("").iter().filter_map(|a| of_service(a)).collect();
         if !may_go(&nets(&range), &others, &taken) {
             let message = "There are still IPAddresses referencing the ServiceCIDR, please remove them or create a new ServiceCIDR";
             return self.set_ready(&api, &range, "False", "Terminating", message).await;

@@ -21,7 +21,7 @@ pub fn format(time: Timestamp) -> String {
 
 /// `2006-01-02T15:04:05.000000Z`.
 #[must_use]
-pub(crate) fn format_micro(time: Timestamp) -> String {
+pub fn format_micro(time: Timestamp) -> String {
     let micros = Offset::UTC.to_datetime(time).subsec_nanosecond() / 1000;
     let mut text = format(time);
     text.pop();
@@ -40,7 +40,7 @@ pub fn parse(text: &str) -> Result<Timestamp, Error> {
 ///
 /// # Errors
 /// For anything but RFC 3339 with microseconds.
-pub(crate) fn parse_micro(text: &str) -> Result<Timestamp, Error> {
+pub fn parse_micro(text: &str) -> Result<Timestamp, Error> {
     scan(text, Some(6)).map_err(|failed| describe(text, MICROS_LAYOUT, &failed))
 }
 

@@ -27,6 +27,30 @@ fn keys_name_their_resource() {
     assert_eq!(name("/registry/ranges/serviceips"), None);
 }
 
+#[test]
+fn what_api_servers_share_beside_resources_is_protobuf_as_theirs() {
+    let ports = json!({"apiVersion": "v1", "kind": "RangeAllocation", "metadata": {}, "range": "30000-32767", "data": "AgIB"});
+    let lease = json!({"apiVersion": "v1", "kind": "Endpoints", "metadata": {"generation": 7},
+        "subsets": [{"addresses": [{"ip": "192.0.2.1"}]}]});
+    let (of_ports, of_lease) = ("/registry/ranges/servicenodeports", "/registry/masterleases/192.0.2.1");
+    for (key, object) in [(of_ports, &ports), (of_lease, &lease)] {
+        let at_rest = Upstream.encode(key, stored::encode(object).unwrap()).unwrap();
+        assert!(at_rest.starts_with(proto::MAGIC), "{key}");
+        let decoded = round_trip(key, object);
+        assert!(!decoded.stale, "{key}");
+        let read = value(&decoded);
+        for field in ["apiVersion", "kind", "range", "data", "subsets"] {
+            assert_eq!(read.get(field), object.get(field), "{key} {field}");
+        }
+        assert_eq!(object::generation(&read), object::generation(object), "{key}");
+        // Another server may have written JSON.
+        let json = stored::encode(object).unwrap();
+        assert_eq!(Upstream.decode(key, json.clone()).map_err(|_| "unreadable").unwrap().value, json);
+    }
+    assert_eq!(group_resource(of_ports), Some(("", "services")));
+    assert_eq!(group_resource(of_lease), Some(("", "apiServerIPInfo")));
+}
+
 /// What upstream's serializer wrote for each stored kind, found beside the checkout.
 fn golden() -> Vec<(PathBuf, &'static Resource, String)> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/kubernetes-1.36/golden");
@@ -114,7 +138,8 @@ fn a_key_names_group_and_plural() {
     assert_eq!(group_resource("/registry/secrets/d/a"), Some(("", "secrets")));
     assert_eq!(group_resource("/registry/events/d/a"), Some(("", "events")));
     assert_eq!(group_resource("/registry/example.com/widgets/d/a"), Some(("example.com", "widgets")));
-    assert_eq!(group_resource("/registry/ranges/serviceips"), None);
+    assert_eq!(group_resource("/registry/ranges/serviceips"), Some(("", "services")));
+    assert_eq!(group_resource("/registry/others/serviceips"), None);
 }
 
 #[test]

@@ -10,6 +10,7 @@ use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
+use store::Backend;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 mod admission;
@@ -22,6 +23,7 @@ mod lists;
 mod node_restriction;
 mod pod_security;
 mod policies;
+mod servers;
 mod services;
 mod subresources;
 mod supervision;
@@ -57,12 +59,7 @@ impl Server {
 
     async fn with_hooks(config: Config, hooks: Arc<dyn hooks::Hooks>) -> Self {
         let (store, ground) = ground::open().await;
-        let registry = Registry::new(store, config);
-        registry.attach(hooks);
-        let stop = CancellationToken::new();
-        let writer = Writer::new(registry.clone());
-        writer.start(stop.clone()).await.unwrap();
-        let server = Server { writer, registry, _stop: stop.drop_guard(), _ground: ground };
+        let server = Self::on(store, config, hooks, ground).await;
         // The default account is a controller's work.
         server
             .ok(
@@ -72,6 +69,26 @@ impl Server {
             )
             .await;
         server
+    }
+
+    /// A server on a store that others may have, too.
+    async fn on(
+        store: Arc<dyn Backend>,
+        config: Config,
+        hooks: Arc<dyn hooks::Hooks>,
+        ground: Box<dyn std::any::Any + Send + Sync>,
+    ) -> Self {
+        let registry = Registry::new(store, config);
+        registry.attach(hooks);
+        let stop = CancellationToken::new();
+        let writer = Writer::new(registry.clone());
+        writer.start(stop.clone()).await.unwrap();
+        Server { writer, registry, _stop: stop.drop_guard(), _ground: ground }
+    }
+
+    /// Another server of the same cluster.
+    async fn another(&self, config: Config) -> Self {
+        Self::on(self.registry.backend.clone(), config, Arc::new(hooks::AllowAll), Box::new(())).await
     }
 
     async fn send(

@@ -51,6 +51,19 @@ pub trait Hooks: Send + Sync + 'static {
     fn connect(&self, context: Context, request: Request, target: Value) -> BoxFuture<'static, Response>;
 }
 
+/// Where the server's own tasks say what is wrong with an object: events.
+pub trait Record: Send + Sync + 'static {
+    /// `component` did `action` because of `reason`, about which `note` says more.
+    fn warn(
+        &self,
+        component: &'static str,
+        about: &Value,
+        reason: &'static str,
+        action: &'static str,
+        note: String,
+    );
+}
+
 /// Hooks that allow everything, know no token and reach no kubelet.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AllowAll;

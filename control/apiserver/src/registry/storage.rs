@@ -9,7 +9,7 @@ use machinery::fields::FieldSelector;
 use machinery::status::{Cause, Details, Reason, Status};
 use serde_json::Value;
 use std::time::Duration;
-use store::cache::{Cache, Feed, Indexed};
+use store::cache::{Cache, Feed, Indexed, Snapshot};
 use store::{Entry, Error, Expect, Revision};
 use supervise::Task;
 
@@ -135,6 +135,13 @@ impl Registry {
         name: &str,
     ) -> Result<Value, Status> {
         self.read(kind, namespace, name).await?.ok_or_else(|| Status::not_found(&kind.gr(), name))
+    }
+
+    /// Every object, as new as the store has them, not decoded.
+    pub(crate) async fn fresh(&self, kind: &Kind) -> Result<Snapshot, Status> {
+        let cache = self.cache(kind)?;
+        cache.refresh().await.map_err(|e| unready(kind, &e))?;
+        cache.snapshot().map_err(|e| unready(kind, &e))
     }
 
     /// Every object of a namespace (all, where empty), as new as the store has them.

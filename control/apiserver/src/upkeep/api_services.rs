@@ -6,6 +6,7 @@
 
 use super::reconcile::{self, Read, Round};
 use crate::registry::kind::Kind;
+use crate::registry::options::DeleteOptions;
 use crate::write::Writer;
 use machinery::access::{Get as _, set_at};
 use machinery::object;
@@ -160,7 +161,7 @@ async fn round(writer: &Writer, services: &Kind, definitions: &Kind) -> Result<(
     }
     for (name, found) in &present {
         if object::label(found, MANAGED) == Some("true") && !wanted.contains_key(name) {
-            writer.discard(services, "", name).await?;
+            writer.discard(services, "", name, &DeleteOptions::default()).await?;
         }
     }
     Ok(())

@@ -1,5 +1,6 @@
 //! What every cluster holds from its first moment: system namespaces, system priority classes, the service ranges.
 
+use super::service_cidr;
 use crate::registry::kind::Kind;
 use ipnet::IpNet;
 use serde_json::{Value, json};
@@ -43,15 +44,6 @@ pub(super) fn objects(service_cidrs: &[IpNet]) -> Vec<(Kind, Value)> {
             "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.",
         ),
     ));
-    let ranges: Vec<String> = service_cidrs.iter().map(|n| n.trunc().to_string()).collect();
-    objects.push((
-        Kind::of("networking.k8s.io", "servicecidrs"),
-        json!({
-            "apiVersion": "networking.k8s.io/v1",
-            "kind": "ServiceCIDR",
-            "metadata": {"name": "kubernetes"},
-            "spec": {"cidrs": ranges},
-        }),
-    ));
+    objects.push((Kind::of("networking.k8s.io", "servicecidrs"), service_cidr::object(service_cidrs)));
     objects.into_iter().filter_map(|(kind, object)| Some((kind?, object))).collect()
 }

@@ -1,39 +1,67 @@
-//! The `kubernetes` Service in `default`: how pods reach this server.
+//! The `kubernetes` Service in `default`: how pods reach the API servers.
 //!
-//! Woken at the start and every ten seconds. Reads the Service and its endpoints; writes the Service if it is missing, and
-//! this server's address into the Endpoints and EndpointSlice named `kubernetes`. Promises that while a server runs its
-//! address is listed, that it leaves other servers' addresses alone, and that a server that stops in order is
-//! no longer listed afterwards. The Service takes the first address of the primary range. Upstream:
-//! `pkg/controlplane/controller/kubernetesservice`.
+//! Woken at the start and every ten seconds. Reads the Service, its endpoints, and the leases of the API servers there are, ours and
+//! upstream's (`leases`). Writes the Service if it is missing, this server's lease, and the addresses of those that have one into the
+//! Endpoints and EndpointSlice named `kubernetes` (`endpoints`). Promises that while a server runs its address is listed, that one that
+//! stops in order is no longer listed afterwards, and that one that died is not once its lease ran out. The Service takes the first
+//! address of the primary range. Upstream: `pkg/controlplane/controller/kubernetesservice`, `pkg/controlplane/reconcilers`.
 
+mod endpoints;
+mod leases;
+
+use crate::registry::EndpointReconciler;
 use crate::registry::kind::Kind;
 use crate::write::Writer;
+use endpoints::Ports;
 use machinery::access::{Get as _, set_at};
 use machinery::status::Status;
 use serde_json::{Value, json};
 use std::net::IpAddr;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 
 const NAME: &str = "kubernetes";
 const NAMESPACE: &str = "default";
+/// How often all is looked at, and a lease renewed.
+const EVERY: Duration = Duration::from_secs(10);
 
-/// Brings Service and endpoints to what they should be.
-pub(super) async fn reconcile(writer: &Writer) -> Result<(), Status> {
-    let Some((services, ..)) = kinds() else { return Ok(()) };
-    writer.ensure(&services, service(writer)).await?;
-    endpoints(writer, true).await
+/// What a server does for the endpoints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Doing {
+    /// The first time: ports that an earlier life left are replaced.
+    Starts,
+    Runs,
+    Stops,
 }
 
-/// Takes this server's address out of the endpoints.
-pub(super) async fn withdraw(writer: &Writer) -> Result<(), Status> {
-    endpoints(writer, false).await
+/// Makes the Service, and lists this server. What fails is tried again by [`keep`]: another server may be making the Service right now, or
+/// one that died may have left its address taken.
+pub(super) async fn start(writer: &Writer) {
+    look(writer, Doing::Starts).await;
 }
 
-fn kinds() -> Option<(Kind, Kind, Kind)> {
-    Some((
-        Kind::of("", "services")?,
-        Kind::of("", "endpoints")?,
-        Kind::of("discovery.k8s.io", "endpointslices")?,
-    ))
+/// Goes on until `stop`, and takes this server off the list then.
+pub(super) async fn keep(writer: &Writer, stop: CancellationToken) {
+    while stop.run_until_cancelled(tokio::time::sleep(EVERY)).await.is_some() {
+        look(writer, Doing::Runs).await;
+    }
+    look(writer, Doing::Stops).await;
+}
+
+async fn look(writer: &Writer, doing: Doing) {
+    if doing != Doing::Stops
+        && let Err(error) = make_service(writer).await
+    {
+        tracing::warn!(%error, "make the kubernetes service");
+    }
+    if let Err(error) = list(writer, doing).await {
+        tracing::warn!(%error, ?doing, "list the API servers behind the kubernetes service");
+    }
+}
+
+async fn make_service(writer: &Writer) -> Result<(), Status> {
+    let Some(kind) = Kind::of("", "services") else { return Ok(()) };
+    writer.ensure(&kind, service(writer)).await
 }
 
 fn service(writer: &Writer) -> Value {
@@ -63,68 +91,30 @@ fn service_ip(writer: &Writer) -> Option<IpAddr> {
     writer.registry.config.service_cidrs.first().and_then(|n| n.hosts().next())
 }
 
-async fn endpoints(writer: &Writer, listed: bool) -> Result<(), Status> {
-    let (Some((_, endpoints, slices)), Some(ip)) = (kinds(), writer.registry.config.advertise_address) else {
-        return Ok(());
-    };
-    let ours = ip.to_string();
-    let port = json!({"name": "https", "port": writer.registry.config.secure_port, "protocol": "TCP"});
-    let legacy = json!({
-        "apiVersion": "v1",
-        "kind": "Endpoints",
-        "metadata": {
-            "name": NAME,
-            "namespace": NAMESPACE,
-            // We write the slice ourselves.
-            "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"},
-        },
-    });
-    writer.ensure(&endpoints, legacy).await?;
-    let change = |old: &Value| {
-        let present = old.items("subsets").iter().flat_map(|s| s.items("addresses"));
-        let all = addresses(present.map(|a| a.text("ip")), &ours, listed);
-        let mut new = old.clone();
-        let list: Vec<Value> = all.iter().map(|ip| json!({"ip": ip})).collect();
-        let subsets = if list.is_empty() { json!([]) } else { json!([{"addresses": list, "ports": [port]}]) };
-        set_at(&mut new, "subsets", subsets);
-        machinery::object::set_resource_version(&mut new, "");
-        Ok(new)
-    };
-    writer.amend(&endpoints, NAMESPACE, NAME, "", &change).await?;
-    let slice = json!({
-        "apiVersion": "discovery.k8s.io/v1",
-        "kind": "EndpointSlice",
-        "metadata": {
-            "name": NAME,
-            "namespace": NAMESPACE,
-            "labels": {"kubernetes.io/service-name": NAME},
-        },
-        "addressType": if ip.is_ipv4() { "IPv4" } else { "IPv6" },
-        "endpoints": [],
-        "ports": [port],
-    });
-    writer.ensure(&slices, slice).await?;
-    let change = |old: &Value| {
-        let present = old.items("endpoints").iter().flat_map(|e| e.items("addresses"));
-        let all = addresses(present.filter_map(Value::as_str), &ours, listed);
-        let mut new = old.clone();
-        let list: Vec<Value> =
-            all.iter().map(|ip| json!({"addresses": [ip], "conditions": {"ready": true}})).collect();
-        set_at(&mut new, "endpoints", list);
-        set_at(&mut new, "ports", json!([port]));
-        machinery::object::set_resource_version(&mut new, "");
-        Ok(new)
-    };
-    writer.amend(&slices, NAMESPACE, NAME, "", &change).await?;
-    Ok(())
-}
-
-/// The sorted addresses with `ours` among them, or not.
-fn addresses<'a>(present: impl Iterator<Item = &'a str>, ours: &str, listed: bool) -> Vec<String> {
-    let mut all: Vec<String> = present.filter(|ip| *ip != ours).map(str::to_owned).collect();
-    if listed {
-        all.push(ours.to_owned());
+async fn list(writer: &Writer, doing: Doing) -> Result<(), Status> {
+    let config = &writer.registry.config;
+    let Some(ours) = config.advertise_address.map(|ip| ip.to_string()) else { return Ok(()) };
+    let ports = if doing == Doing::Runs { Ports::AsTheyAre } else { Ports::Ours };
+    match config.endpoint_reconciler {
+        EndpointReconciler::None => Ok(()),
+        EndpointReconciler::MasterCount(count) => {
+            let wanted = |listed: Vec<String>| match doing {
+                Doing::Stops => endpoints::without(listed, &ours),
+                Doing::Starts | Doing::Runs => endpoints::counted(listed, &ours, count),
+            };
+            endpoints::write(writer, ports, doing != Doing::Stops, &wanted).await
+        }
+        EndpointReconciler::Lease => {
+            match doing {
+                Doing::Stops => leases::remove(&writer.registry, &ours).await?,
+                Doing::Starts | Doing::Runs => leases::renew(&writer.registry, &ours).await?,
+            }
+            let there = leases::list(&writer.registry).await?;
+            if there.is_empty() && doing != Doing::Stops {
+                let why = "no API server IP addresses were listed in storage, refusing to erase all endpoints for the kubernetes Service";
+                return Err(Status::internal_error(why));
+            }
+            endpoints::write(writer, ports, doing != Doing::Stops, &|_| there.clone()).await
+        }
     }
-    all.sort();
-    all
 }

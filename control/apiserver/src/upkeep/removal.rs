@@ -6,6 +6,7 @@
 
 use crate::registry::kind::Kind;
 use crate::registry::metadata::{finalizers, name, namespace, time};
+use crate::registry::options::DeleteOptions;
 use crate::registry::storage::unready;
 use crate::write::Writer;
 use crate::write::definition::{FINALIZER, terminating};
@@ -124,7 +125,8 @@ impl Removal {
         for object in snapshot.range(cache.prefix(), None) {
             let object = kind.decode_wire(&object.bytes).map_err(|e| (FAILED, e))?;
             // As upstream: what goes with its definition is asked of nobody.
-            let discarded = self.writer.discard(&kind, namespace(&object), name(&object));
+            let (namespace, name, options) = (namespace(&object), name(&object), DeleteOptions::default());
+            let discarded = self.writer.discard(&kind, namespace, name, &options);
             discarded.await.map_err(|e| (FAILED, e))?;
         }
         let gone = async {

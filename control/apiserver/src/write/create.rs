@@ -1,6 +1,7 @@
 //! CREATE: name, stamp, admit, validate, write once.
 
-use super::{Writer, Written, managed, services, system};
+use super::service::Grant;
+use super::{Writer, Written, managed, system};
 use crate::admission::{self, Attributes, Operation};
 use crate::registry::call::Call;
 use crate::registry::kind::Kind;
@@ -13,6 +14,15 @@ use store::Expect;
 
 /// How many generated names are tried before the client is told to.
 const NAME_TRIES: usize = 8;
+
+/// An object that has been through the mutating half of admission.
+struct Candidate<'a> {
+    attributes: Attributes<'a>,
+    object: Value,
+    /// Its managed fields, which it gets back when it is valid.
+    owners: Option<Value>,
+    name: String,
+}
 
 impl Writer {
     /// Creates `object` (in the stored version).
@@ -91,7 +101,23 @@ impl Writer {
         let name = object::name(&object).to_owned();
         system::before_create(kind, context, &mut object);
         // Numbers are granted before validation, as upstream grants them: what is validated is what is stored.
-        let grant = services::Grant::for_create(self, kind, &mut object)?;
+        let mut grant = Grant::for_create(self, call, &mut object).await?;
+        let candidate = Candidate { attributes, object, owners, name };
+        let created = self.create_granted(call, candidate, &mut grant).await;
+        grant.close().await;
+        created
+    }
+
+    /// Validates an object that has everything, and writes it.
+    async fn create_granted(
+        &self,
+        call: &Call<'_>,
+        candidate: Candidate<'_>,
+        grant: &mut Grant<'_>,
+    ) -> Result<Result<Written, String>, Status> {
+        let Call { kind, options, .. } = call;
+        let Candidate { mut attributes, mut object, owners, name } = candidate;
+        let rules = kind.rules();
         let errors = rules.validate_create(&object);
         if !errors.is_empty() {
             return Err(Status::invalid(&kind.gk(), &name, &errors));
@@ -113,17 +139,17 @@ impl Writer {
         if object.text("metadata.resourceVersion").parse::<u64>().is_ok_and(|revision| revision != 0) {
             return Err(Status::internal_error("resourceVersion should not be set on objects to be created"));
         }
-        let ttl = self.ttl(kind);
-        match self
-            .registry
-            .write(kind, &key, self.registry.encode(kind, &object).await?, Expect::Absent, ttl)
-            .await?
-        {
+        let (bytes, ttl) = (self.registry.encode(kind, &object).await?, self.ttl(kind));
+        grant.writing()?;
+        match self.registry.write(kind, &key, bytes, Expect::Absent, ttl).await? {
             Some(entry) => {
-                grant.keep();
+                grant.written(entry.mod_revision);
                 self.written(kind, object, entry, true).await.map(Ok)
             }
-            None => Ok(Err(name)),
+            None => {
+                grant.lost();
+                Ok(Err(name))
+            }
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! The decision is [`plan`], a pure function of the stored object and the options; the rest retries it against the store.
 
-use super::{Writer, Written, definition, services};
+use super::{Writer, Written, definition, service};
 use crate::admission::{self, Attributes, Operation};
 use crate::registry::call::Call;
 use crate::registry::kind::Kind;
@@ -91,7 +91,7 @@ impl Writer {
                 else {
                     return Ok(None);
                 };
-                services::release(self, kind, &last);
+                service::release(self, kind, &last, revision).await;
                 let mut last = last;
                 crate::registry::stored::set_revision(&mut last, revision);
                 Ok(Some(gone(kind, last)))
@@ -99,24 +99,21 @@ impl Writer {
         }
     }
 
-    /// Writes an object's last state and removes it, so that watchers of the state before the end see it.
+    /// Writes an object's last state and removes it, so that watchers of the state before the end see it. Gives at which revision it was
+    /// written last or removed, and whether we removed it.
     pub(super) async fn remove_last(
         &self,
         kind: &Kind,
         key: &str,
         last: Bytes,
         at: Revision,
-    ) -> Result<Option<Revision>, Status> {
+    ) -> Result<Option<(Revision, bool)>, Status> {
         let Some(entry) = self.registry.write(kind, key, last, Expect::At(at), None).await? else {
             return Ok(None);
         };
         // Whoever writes between the two finds a finished object and removes it in our place.
-        Ok(self
-            .registry
-            .remove(kind, key, entry.mod_revision)
-            .await?
-            .map(|(_, r)| r)
-            .or(Some(entry.mod_revision)))
+        let removed = self.registry.remove(kind, key, entry.mod_revision).await?;
+        Ok(Some(removed.map_or((entry.mod_revision, false), |(_, revision)| (revision, true))))
     }
 
     /// Deletes every selected object of `kind` in `namespace`; gives them as they were.

@@ -1,7 +1,7 @@
 //! What the server itself writes: no webhook or policy sees it.
 
-use super::Writer;
 use super::delete::Deleted;
+use super::{Writer, Written};
 use crate::context::{Context, User};
 use crate::registry::call::{Call, Change};
 use crate::registry::kind::Kind;
@@ -20,16 +20,20 @@ fn context() -> Context {
 }
 
 impl Writer {
+    /// Makes `object`.
+    pub(crate) async fn make(&self, kind: &Kind, mut object: Value) -> Result<Written, Status> {
+        let (namespace, name) = (object::namespace(&object).to_owned(), object::name(&object).to_owned());
+        let context = context();
+        kind.default(&mut object);
+        self.create(&Call::unseen(&context, kind, &namespace, &name), object).await
+    }
+
     /// Makes `object` unless something of its name is there.
     pub(crate) async fn ensure(&self, kind: &Kind, object: Value) -> Result<(), Status> {
-        let (namespace, name) = (object::namespace(&object).to_owned(), object::name(&object).to_owned());
-        if self.registry.entry(kind, &namespace, &name).await?.is_some() {
+        if self.registry.entry(kind, object::namespace(&object), object::name(&object)).await?.is_some() {
             return Ok(());
         }
-        let context = context();
-        let mut object = object;
-        kind.default(&mut object);
-        match self.create(&Call::unseen(&context, kind, &namespace, &name), object).await {
+        match self.make(kind, object).await {
             Err(e) if e.code == 409 => Ok(()),
             other => other.map(drop),
         }
@@ -50,11 +54,17 @@ impl Writer {
         self.update(&call, change, None).await.map(|u| u.object)
     }
 
-    /// Deletes an object as a client without wishes would; it may be gone already.
-    pub(crate) async fn discard(&self, kind: &Kind, namespace: &str, name: &str) -> Result<(), Status> {
+    /// Deletes an object; it may be gone already.
+    pub(crate) async fn discard(
+        &self,
+        kind: &Kind,
+        namespace: &str,
+        name: &str,
+        options: &DeleteOptions,
+    ) -> Result<(), Status> {
         let context = context();
         let call = Call::unseen(&context, kind, namespace, name);
-        match self.delete(&call, &DeleteOptions::default()).await {
+        match self.delete(&call, options).await {
             Ok(Deleted::Object(_) | Deleted::Status(_)) => Ok(()),
             Err(error) if error.code == 404 => Ok(()),
             Err(error) => Err(error),

@@ -5,7 +5,8 @@
 //! any other is applied again to what is stored now. A change that changes nothing writes nothing.
 
 use super::delete;
-use super::{Writer, Written, managed, services};
+use super::service::{self, Grant};
+use super::{Writer, Written, managed};
 use crate::admission::{self, Attributes, Operation};
 use crate::registry::call::{Call, Change};
 use crate::registry::metadata::{deleting, finalizers};
@@ -18,6 +19,19 @@ use store::{Entry, Expect};
 
 /// Lost races after which an unconditional change is given up (upstream: `MaxRetryWhenPatchConflicts` for patches).
 const TRIES: usize = 5;
+
+/// A changed object that has been through the mutating half of admission.
+struct Candidate<'a> {
+    attributes: Attributes<'a>,
+    new: Value,
+    old: Value,
+    /// Its managed fields, which it gets back when it is valid.
+    owners: Option<Value>,
+    /// What is stored.
+    entry: Entry,
+    /// The client named what it means to replace.
+    held: bool,
+}
 
 /// Must this write name a resourceVersion?
 fn needs_revision(call: &Call<'_>) -> bool {
@@ -104,7 +118,23 @@ impl Writer {
         self.no_escalation(call, &new, Some(&old)).await?;
         let rules = kind.rules();
         rules.prepare_update(call.subresource, &mut new, &old);
-        let grant = services::Grant::for_update(self, kind, &mut new, &old)?;
+        let mut grant = Grant::for_update(self, call, &mut new, &old).await?;
+        let candidate = Candidate { attributes, new, old, owners, entry, held };
+        let updated = self.update_granted(call, candidate, &mut grant).await;
+        grant.close().await;
+        updated
+    }
+
+    /// Validates an object that has everything, and writes it.
+    async fn update_granted(
+        &self,
+        call: &Call<'_>,
+        candidate: Candidate<'_>,
+        grant: &mut Grant<'_>,
+    ) -> Result<Option<Written>, Status> {
+        let Candidate { mut attributes, mut new, old, owners, entry, held } = candidate;
+        let kind = &call.kind;
+        let rules = kind.rules();
         let mut errors = new_finalizers(&old, &new);
         errors.extend(rules.validate_update(call.subresource, &new, &old));
         if !errors.is_empty() {
@@ -118,34 +148,42 @@ impl Writer {
         let new = attributes.object.take().unwrap_or_default();
         if delete::is_finished(kind, &new) && !call.options.dry_run {
             // The last finalizer went: the update is the delete (upstream: `ShouldDeleteDuringUpdate`).
-            return Ok(self
-                .remove_last(kind, &entry.key, self.registry.encode(kind, &new).await?, entry.mod_revision)
-                .await?
-                .map(|_| {
-                    services::release(self, kind, &new);
-                    Written { object: new, entry: None, created: false }
-                }));
+            let last = self.registry.encode(kind, &new).await?;
+            grant.writing()?;
+            let removed = self.remove_last(kind, &entry.key, last, entry.mod_revision).await?;
+            let Some((revision, ours)) = removed else {
+                grant.lost();
+                return Ok(None);
+            };
+            grant.written(revision);
+            // What was given back twice might be somebody else's the second time.
+            if ours {
+                service::release(self, kind, &new, revision).await;
+            }
+            return Ok(Some(Written { object: new, entry: None, created: false }));
         }
         let bytes = self.registry.encode(kind, &new).await?;
         // One at rest in another form than it would get now (another key, another version) is written although nothing changes.
         if bytes == entry.value && !entry.stale {
-            grant.keep();
             return Ok(Some(Written { object: old, entry: Some(entry), created: false }));
         }
         if call.options.dry_run {
             return Ok(Some(Written { object: new, entry: None, created: false }));
         }
+        grant.writing()?;
         match self
             .registry
             .write(kind, &entry.key, bytes, Expect::At(entry.mod_revision), self.ttl(kind))
             .await?
         {
             Some(entry) => {
-                grant.keep();
+                grant.written(entry.mod_revision);
                 self.written(kind, new, entry, false).await.map(Some)
             }
-            None if held => Err(Status::conflict_modified(&kind.gr(), &call.name)),
-            None => Ok(None),
+            None => {
+                grant.lost();
+                if held { Err(Status::conflict_modified(&kind.gr(), &call.name)) } else { Ok(None) }
+            }
         }
     }
 }

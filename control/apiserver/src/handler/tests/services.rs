@@ -2,6 +2,7 @@ use super::*;
 use store::embedded::{Options, Store};
 
 const SERVICES: &str = "/api/v1/namespaces/default/services";
+const ADDRESSES: &str = "/apis/networking.k8s.io/v1/ipaddresses";
 
 fn service(name: &str, spec: Value) -> Value {
     let mut object = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name},
@@ -161,4 +162,71 @@ async fn what_stored_services_hold_survives_a_restart() {
     let again =
         json!({"type": "NodePort", "ports": [{"port": 1, "nodePort": made["spec"]["ports"][0]["nodePort"]}]});
     assert_eq!(s.refused("POST", SERVICES, service("b", again)).await.0, 422);
+}
+
+#[tokio::test]
+async fn an_address_is_taken_by_its_ip_address() {
+    let s = Server::start().await;
+    let made = s.ok("POST", SERVICES, service("a", json!({}))).await;
+    let path = format!("{ADDRESSES}/{}", made["spec"]["clusterIP"].as_str().unwrap());
+    let address = s.get(&path).await;
+    assert_eq!(
+        address["metadata"]["labels"],
+        json!({"ipaddress.kubernetes.io/ip-family": "IPv4", "ipaddress.kubernetes.io/managed-by": "ipallocator.k8s.io"})
+    );
+    assert_eq!(
+        address["spec"]["parentRef"],
+        json!({"resource": "services", "namespace": "default", "name": "a"})
+    );
+    let external = json!({"spec": {"type": "ExternalName", "externalName": "example.com"}});
+    assert_eq!(s.patch(&format!("{SERVICES}/a"), "merge-patch+json", external).await.code, 200);
+    assert_eq!(s.ask("GET", &path, Value::Null).await.code, 404);
+}
+
+#[tokio::test]
+async fn an_address_somebody_else_has_must_not_be_given() {
+    let s = Server::start().await;
+    let gateway = json!({"metadata": {"name": "10.96.0.9"}, "spec": {"parentRef":
+        {"group": "gateway.networking.k8s.io", "resource": "gateways", "namespace": "default", "name": "g"}}});
+    s.ok("POST", ADDRESSES, gateway).await;
+    let (code, text) = s.refused("POST", SERVICES, service("a", json!({"clusterIP": "10.96.0.9"}))).await;
+    assert_eq!(code, 422);
+    assert!(text.contains("failed to allocate IP 10.96.0.9: provided IP is already allocated"), "{text}");
+    // Nor is it given back with a Service that never had it.
+    s.ok("POST", SERVICES, service("a", json!({}))).await;
+    s.ok("DELETE", &format!("{SERVICES}/a"), Value::Null).await;
+    s.get(&format!("{ADDRESSES}/10.96.0.9")).await;
+}
+
+#[tokio::test]
+async fn a_dry_run_takes_nothing_and_names_numbers_nobody_has() {
+    let s = Server::start().await;
+    let before = s.get(ADDRESSES).await["items"].as_array().unwrap().len();
+    let dry =
+        s.ok("POST", &format!("{SERVICES}?dryRun=All"), service("a", json!({"type": "NodePort"}))).await;
+    assert_eq!(dry["spec"]["clusterIP"], "10.96.0.0");
+    assert_eq!(dry["spec"]["ports"][0]["nodePort"], 32769);
+    assert_eq!(s.get(ADDRESSES).await["items"].as_array().unwrap().len(), before);
+}
+
+#[tokio::test]
+async fn more_ranges_are_given_from_once_they_are_there() {
+    let config = Config { service_cidrs: vec!["10.96.0.0/30".parse().unwrap()], ..Config::default() };
+    let s = Server::with(config).await;
+    // Two addresses, one of which the kubernetes Service has.
+    s.ok("POST", SERVICES, service("a", json!({}))).await;
+    let (code, text) = s.refused("POST", SERVICES, service("b", json!({}))).await;
+    assert_eq!(code, 500);
+    assert!(text.contains("failed to allocate a serviceIP for Service \"b\": range is full"), "{text}");
+    let more = json!({"metadata": {"name": "more"}, "spec": {"cidrs": ["10.97.0.0/24"]}});
+    s.ok("POST", "/apis/networking.k8s.io/v1/servicecidrs", more).await;
+    let made = loop {
+        // The server hears of the range a moment later.
+        let made = s.ask("POST", SERVICES, service("b", json!({}))).await;
+        if made.code == 201 {
+            break made.body;
+        }
+        tokio::task::yield_now().await;
+    };
+    assert!(made["spec"]["clusterIP"].as_str().unwrap().starts_with("10.97.0."), "{made}");
 }

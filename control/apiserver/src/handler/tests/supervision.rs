@@ -68,7 +68,15 @@ async fn a_feed_that_panics_must_not_stop_another() {
 async fn the_tasks_that_keep_objects_are_back_within_a_second() {
     let (_server, supervisor, health) = start().await;
     until(&health, &[]).await;
-    for name in ["kubernetes-service", "flow-objects", "api-services", "custom-resource-definitions"] {
+    let names = [
+        "kubernetes-service",
+        "node-ports",
+        "service-repair",
+        "identity-lease",
+        "flow-objects",
+        "api-services",
+    ];
+    for name in names.into_iter().chain(["custom-resource-definitions"]) {
         assert!(supervisor.inject_panic(name), "{name}");
         until(&health, &[name]).await;
         until(&health, &[]).await;
