@@ -263,9 +263,18 @@ pub fn join_token(layout: &Layout, plan: &Plan, server: &str) -> Result<String> 
 /// The server does not answer.
 pub fn server_token(layout: &Layout, plan: &Plan, server: &str) -> Result<String> {
     let program = plan.programs.join("windlass");
-    let mut command = inside_node(layout, server, &program.to_string_lossy())?;
-    let token = shell::output(command.args(["token", "create", "--control-plane"]));
-    Ok(token.context("make a token for servers")?.trim().to_owned())
+    let started = Instant::now();
+    loop {
+        let mut command = inside_node(layout, server, &program.to_string_lossy())?;
+        match shell::output(command.args(["token", "create", "--control-plane"])) {
+            Ok(token) => return Ok(token.trim().to_owned()),
+            // What it takes is published a moment after the server is ready.
+            Err(error) if started.elapsed() > READY_TIMEOUT => {
+                return Err(error).context("make a token for servers");
+            }
+            Err(_) => std::thread::sleep(Duration::from_millis(100)),
+        }
+    }
 }
 
 fn start_windlass(layout: &Layout, plan: &Plan, node: &str, arguments: &[String]) -> Result<()> {

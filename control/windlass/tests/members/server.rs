@@ -120,12 +120,25 @@ impl Server {
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
 
+    /// A token of these arguments, once the server has published what that takes: a moment after it is ready.
+    pub fn token(&self, arguments: &[&str]) -> String {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let output = self.windlass(&[&["token", "create"], arguments].concat());
+            if output.status.success() {
+                return String::from_utf8(output.stdout).unwrap().trim().to_owned();
+            }
+            assert!(Instant::now() < end, "{}", String::from_utf8_lossy(&output.stderr));
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
     pub fn file(&self, below: &str) -> PathBuf {
         self.dir.join("server").join(below)
     }
 
     fn log_file(&self) -> PathBuf {
-        self.dir.with_extension("log")
+        self.dir.with_file_name(format!("{}.log", self.ip))
     }
 
     pub fn log(&self) -> String {
