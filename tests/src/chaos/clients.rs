@@ -1,7 +1,7 @@
 //! Writers and watchers. Each begins at a server of its own and goes on at the next when that one does not answer, as an agent does.
 
 use super::verdict::{Facts, Watched};
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use futures::TryStreamExt as _;
 use futures::future::join_all;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -69,8 +69,10 @@ pub(super) async fn run(servers: Vec<Client>, seen: &Seen, stop: &CancellationTo
     let count = servers.len();
     let each = |at| Servers { all: servers.clone(), at };
     let finished = CancellationToken::new();
+    // Before the first object: what comes is seen as it comes, by all.
+    let from = newest(each(0)).await.context("no server says what is newest")?;
     let writers = join_all((0..count).map(|at| write(each(at), at, seen, stop)));
-    let watchers = join_all((0..count).map(|at| watch(each(at), at, seen, &finished)));
+    let watchers = join_all((0..count).map(|at| watch(each(at), at, from.clone(), seen, &finished)));
     let writing = async {
         writers.await;
         let until = Instant::now() + SETTLE;
@@ -138,19 +140,30 @@ async fn write(mut servers: Servers, writer: usize, seen: &Seen, stop: &Cancella
     }
 }
 
-/// Watches from the first object on, resuming where it was.
-async fn watch(mut servers: Servers, watcher: usize, seen: &Seen, finished: &CancellationToken) {
-    seen.note(|facts| facts.watched.resize_with(facts.watched.len().max(watcher + 1), Watched::default));
-    let mut from = String::new();
-    while !finished.is_cancelled() {
-        if from.is_empty() {
-            let params = ListParams::default().labels(LABEL).limit(1);
-            match tokio::time::timeout(2 * SILENCE, servers.maps().list(&params)).await {
-                Ok(Ok(list)) => from = list.metadata.resource_version.unwrap_or_default(),
-                _ => servers.next(),
-            }
-            continue;
+/// The newest revision that a server knows.
+async fn newest(mut servers: Servers) -> Option<String> {
+    let until = Instant::now() + SETTLE;
+    loop {
+        let params = ListParams::default().labels(LABEL).limit(1);
+        match tokio::time::timeout(2 * SILENCE, servers.maps().list(&params)).await {
+            Ok(Ok(list)) => return list.metadata.resource_version,
+            _ if Instant::now() > until => return None,
+            _ => servers.next(),
         }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// Watches from a revision on, resuming where it was.
+async fn watch(
+    mut servers: Servers,
+    watcher: usize,
+    mut from: String,
+    seen: &Seen,
+    finished: &CancellationToken,
+) {
+    seen.note(|facts| facts.watched.resize_with(facts.watched.len().max(watcher + 1), Watched::default));
+    while !finished.is_cancelled() {
         let round = finished.run_until_cancelled(follow(&servers, &mut from, watcher, seen)).await;
         if let Some(Err(())) = round {
             servers.next();

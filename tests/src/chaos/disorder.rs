@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 const EVERY: Duration = Duration::from_secs(20);
 /// How long what does not mend itself is left broken: longer than an election, and than clients wait.
 const BROKEN: Duration = Duration::from_secs(8);
+/// How long a machine is without power: longer than the lease of a leader.
+const WITHOUT_POWER: Duration = Duration::from_secs(16);
 
 #[derive(Clone, Copy, Debug)]
 enum Break {
@@ -38,16 +40,18 @@ const ORDER: [Break; 6] = [
     Break::FreezeMember,
 ];
 
-/// Breaks one thing after another for `length`, beginning with whoever leads.
+/// Breaks one thing after another for `length`: of whoever leads, and of each in turn.
 pub(super) fn reign(layout: &Layout, length: Duration, seen: &Seen) -> Result<()> {
     let began = Instant::now();
     let mut turn = 0;
     while began.elapsed() < length {
         let due = EVERY * (turn + 1);
         std::thread::sleep(due.saturating_sub(began.elapsed()).min(EVERY));
-        // Each comes to each server in time: the numbers have no common divisor but three, which the shift takes care of.
         let what = ORDER[turn as usize % ORDER.len()];
-        let index = seen.leader().unwrap_or((turn + turn / u32::from(SERVERS)) % u32::from(SERVERS) + 1);
+        // Kinds and servers have a common divisor: each round begins with another server.
+        let each = (turn + turn / ORDER.len() as u32) % u32::from(SERVERS) + 1;
+        let leader = seen.leader().filter(|_| matches!(what, Break::PowerOff | Break::FreezeMember));
+        let index = leader.unwrap_or(each);
         let node = up::node_name(u8::try_from(index)?);
         eprintln!("{:6.1}s  {what:?} {node}", began.elapsed().as_secs_f32());
         apply(layout, what, &node).with_context(|| format!("{what:?} {node}"))?;
@@ -76,7 +80,7 @@ fn apply(layout: &Layout, what: Break, node: &str) -> Result<()> {
         Break::PowerOff => {
             let service = service(&running(layout, node)?)?;
             control::ask(layout, &Ask::PowerOff { node: node.to_owned() })?;
-            std::thread::sleep(BROKEN);
+            std::thread::sleep(WITHOUT_POWER);
             up::boot(layout, node)?;
             control::ask_init(layout, node, &init::Ask::Start(service)).map(drop)
         }
