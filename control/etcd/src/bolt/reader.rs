@@ -102,16 +102,19 @@ impl Reader {
     }
 }
 
+/// Is shown an element's flags, its key and its value.
+type Visit<'a, E> = &'a mut (dyn FnMut(u32, &[u8], &[u8]) -> Result<(), E> + 'a);
+
 /// A walk over one tree.
 struct Walk<'a, E> {
     reader: &'a Reader,
-    visit: &'a mut dyn FnMut(u32, &[u8], &[u8]) -> Result<(), E>,
+    visit: Visit<'a, E>,
     /// A tree has no more pages than its file, unless it leads back to itself.
     left: u64,
 }
 
 impl<'a, E: From<Error>> Walk<'a, E> {
-    fn new(reader: &'a Reader, visit: &'a mut dyn FnMut(u32, &[u8], &[u8]) -> Result<(), E>) -> Self {
+    fn new(reader: &'a Reader, visit: Visit<'a, E>) -> Self {
         Self { reader, visit, left: reader.marks.end }
     }
 
