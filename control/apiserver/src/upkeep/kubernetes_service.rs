@@ -13,7 +13,7 @@ use crate::registry::EndpointReconciler;
 use crate::registry::kind::Kind;
 use crate::write::Writer;
 use endpoints::Ports;
-use machinery::access::{Get as _, set_at};
+use machinery::access::set_at;
 use machinery::status::Status;
 use serde_json::{Value, json};
 use std::net::IpAddr;
