@@ -1,6 +1,6 @@
 //! The ConfigMap `kube-root-ca.crt` in every namespace: what pods trust the API server by.
 //!
-//! Woken by: a namespace, the ConfigMap. Writes: the ConfigMap. Promises: it is back a moment after somebody changed or removed it.
+//! Woken by: a namespace, the ConfigMap, other authorities. Writes: the ConfigMap. Promises: it is back a moment after somebody changed or removed it.
 
 use crate::cluster::Cluster;
 use crate::informer::{Informer, key_of};
@@ -15,6 +15,7 @@ use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// Name of the ConfigMap.
 const NAME: &str = "kube-root-ca.crt";
@@ -24,14 +25,19 @@ const DESCRIPTION: &str = "Contains a CA bundle that can be used to verify the k
 pub(crate) struct RootCa {
     namespaces: Arc<Informer<Namespace>>,
     config_maps: Arc<Informer<ConfigMap>>,
-    bundle: String,
+    bundle: watch::Receiver<String>,
     client: Client,
 }
 
 impl RootCa {
-    /// Registers for what wakes it. `bundle` is the authority's certificate in PEM.
+    /// Registers for what wakes it. `bundle` is the authorities' certificates in PEM.
     #[must_use]
-    pub(crate) fn new(cluster: &Cluster, client: Client, bundle: String, queue: &Arc<Queue>) -> Self {
+    pub(crate) fn new(
+        cluster: &Cluster,
+        client: Client,
+        bundle: watch::Receiver<String>,
+        queue: &Arc<Queue>,
+    ) -> Self {
         let wake = queue.clone();
         cluster.namespaces.on_change(move |_, new| {
             if let Some(namespace) = new {
@@ -51,6 +57,16 @@ impl RootCa {
             client,
         }
     }
+
+    /// Looks at every namespace again when other authorities are to be trusted; never returns.
+    pub(crate) async fn follow(self: Arc<Self>, queue: Arc<Queue>) {
+        let mut bundle = self.bundle.clone();
+        while bundle.changed().await.is_ok() {
+            self.namespaces.list("").iter().for_each(|namespace| queue.add(key_of(&**namespace)));
+        }
+        // Nobody is left who could change them.
+        std::future::pending().await
+    }
 }
 
 impl Reconcile for RootCa {
@@ -62,7 +78,7 @@ impl Reconcile for RootCa {
             return Ok(None);
         }
         let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), &key.name);
-        let data = BTreeMap::from([("ca.crt".to_owned(), self.bundle.clone())]);
+        let data = BTreeMap::from([("ca.crt".to_owned(), self.bundle.borrow().clone())]);
         match self.config_maps.get(&Key::new(&key.name, NAME)) {
             Some(there) if there.data.as_ref() == Some(&data) => Ok(None),
             Some(_) => {

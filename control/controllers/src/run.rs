@@ -42,7 +42,8 @@ use kube::Client;
 use pki::authority::Authority;
 use pki::service_account::SigningKey;
 use std::sync::Arc;
-use supervise::{Scope, Supervisor};
+use supervise::{Scope, Supervisor, Task};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// A client for the controller with the service account of this name (in `kube-system`).
@@ -57,10 +58,10 @@ pub struct Config {
     pub clients: Clients,
     /// Where nodes' pod ranges come from.
     pub node_ranges: Ranges,
-    /// Signs certificate requests; without one nobody does.
-    pub authority: Option<Arc<Authority>>,
+    /// Signs certificate requests, as it is at the time; without one nobody does.
+    pub authority: Option<watch::Receiver<Arc<Authority>>>,
     /// Every namespace's root certificates, as PEM; without them none are published.
-    pub root_ca: Option<String>,
+    pub root_ca: Option<watch::Receiver<String>>,
     /// Signs the tokens of service accounts that are kept in secrets; without one nobody does.
     pub service_account_key: Option<Arc<SigningKey>>,
 }
@@ -79,8 +80,8 @@ impl Config {
             selection: Selection::all(),
             clients: Arc::new(move |_| client.clone()),
             node_ranges: Ranges { cluster: cluster_cidrs, ..Ranges::default() },
-            root_ca: Some(authority.cert_pem()),
-            authority: Some(authority),
+            root_ca: Some(watch::Sender::new(authority.cert_pem()).subscribe()),
+            authority: Some(watch::Sender::new(authority).subscribe()),
             service_account_key: Some(key),
         }
     }
@@ -136,7 +137,7 @@ pub async fn run(client: Client, config: Config, supervisor: &Supervisor, shutdo
     start.add("serviceaccount-controller", "service-account-controller", 1, |queue, cl| {
         ServiceAccounts::new(&cluster, cl, queue)
     });
-    let bundle = root_ca.clone().unwrap_or_default();
+    let bundle = root_ca.clone().unwrap_or_else(|| watch::Sender::new(String::new()).subscribe());
     if let Some(key) = service_account_key {
         start.add("serviceaccount-token-controller", "", 5, |queue, cl| {
             ServiceAccountTokens::new(&cluster, cl, key, bundle, queue)
@@ -169,9 +170,12 @@ pub async fn run(client: Client, config: Config, supervisor: &Supervisor, shutdo
         Expansion::new(&cluster, cl, rec.clone(), queue)
     });
     if let Some(bundle) = root_ca {
-        start.add("root-ca-certificate-publisher-controller", "root-ca-cert-publisher", 1, |queue, cl| {
-            RootCa::new(&cluster, cl, bundle, queue)
-        });
+        let name = "root-ca-certificate-publisher-controller";
+        let publisher = start
+            .add(name, "root-ca-cert-publisher", 1, |queue, cl| RootCa::new(&cluster, cl, bundle, queue));
+        if let Some((queue, publisher)) = publisher {
+            scope.keep(Task::endless("root-ca-changes", move || publisher.clone().follow(queue.clone())));
+        }
     }
     start.add("node-ipam-controller", "node-controller", 1, |queue, cl| {
         NodeRanges::new(&cluster, cl, rec.clone(), node_ranges, queue)

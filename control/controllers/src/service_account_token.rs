@@ -20,6 +20,7 @@ use serde_json::{Map, Value, json};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 
 const NAME: &str = "kubernetes.io/service-account.name";
 const UID: &str = "kubernetes.io/service-account.uid";
@@ -31,7 +32,7 @@ pub(crate) struct ServiceAccountTokens {
     /// Secrets that went, and the account each was of.
     gone: Arc<Mutex<HashMap<Key, AccountRef>>>,
     key: Arc<SigningKey>,
-    bundle: String,
+    bundle: watch::Receiver<String>,
     client: Client,
 }
 
@@ -54,13 +55,13 @@ impl AccountRef {
 }
 
 impl ServiceAccountTokens {
-    /// Registers for what wakes it. `bundle` is the authority's certificate in PEM.
+    /// Registers for what wakes it. `bundle` is the authorities' certificates in PEM, as they are at the time.
     #[must_use]
     pub(crate) fn new(
         cluster: &Cluster,
         client: Client,
         key: Arc<SigningKey>,
-        bundle: String,
+        bundle: watch::Receiver<String>,
         queue: &Arc<Queue>,
     ) -> Self {
         let gone: Arc<Mutex<HashMap<Key, AccountRef>>> = Arc::default();
@@ -115,7 +116,8 @@ impl ServiceAccountTokens {
 
     async fn fill(&self, key: &Key, secret: &Secret, account: &ServiceAccount) -> Result<(), Error> {
         let (name, uid) = (account.name_any(), account.uid().unwrap_or_default());
-        let data = missing(secret, &self.bundle, || {
+        let bundle = self.bundle.borrow().clone();
+        let data = missing(secret, &bundle, || {
             self.key.sign_legacy(&LegacyClaims::new(&key.namespace, &name, &uid, &key.name))
         })
         .map_err(|error| Error::Unusable(format!("sign the token of secret {key}: {error}")))?;

@@ -3,6 +3,8 @@
 //! Woken by: the request. Reads: the request, the node it is for. Writes: its approval, its certificate, a `Failed` condition.
 //! Promises: a kubelet gets a client certificate only if the authoriser lets the requester ask for one
 //! (`certificatesigningrequests/nodeclient`, `.../selfnodeclient`); a serving certificate only for its own node's name and addresses.
+//! A node's other parts get theirs by the node's own request, likewise (`.../nodepartclient`, which only we know of), and of the general
+//! client signer nothing else is approved.
 
 use crate::cluster::Cluster;
 use crate::informer::{Informer, key_of};
@@ -18,12 +20,14 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
 use pki::authority::Authority;
+use pki::part::NodePart;
 use pki::request::CertificateRequest;
 use pki::signer::{Signer, lifetime};
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// How long a finished request stays (upstream's certificate cleaner).
 const KEEP_FINISHED: SignedDuration = SignedDuration::from_hours(1);
@@ -33,7 +37,7 @@ const KEEP_PENDING: SignedDuration = SignedDuration::from_hours(24);
 pub(crate) struct Signing {
     requests: Arc<Informer<CertificateSigningRequest>>,
     nodes: Arc<Informer<Node>>,
-    authority: Arc<Authority>,
+    authority: watch::Receiver<Arc<Authority>>,
     client: Client,
 }
 
@@ -43,7 +47,7 @@ impl Signing {
     pub(crate) fn new(
         cluster: &Cluster,
         client: Client,
-        authority: Arc<Authority>,
+        authority: watch::Receiver<Arc<Authority>>,
         queue: &Arc<Queue>,
     ) -> Self {
         let wake = queue.clone();
@@ -146,6 +150,14 @@ impl Signing {
                 }
                 message
             }
+            Signer::ApiServerClient
+                if node_of(request).is_some() && NodePart::of_request(&parsed, &usages).is_some() =>
+            {
+                if !self.may(request, "nodepartclient").await? {
+                    return Ok(());
+                }
+                "Auto approving client certificate of a part of the node after SubjectAccessReview."
+            }
             Signer::KubeletServing if self.is_for_own_node(request, &parsed) => {
                 "Auto approving kubelet serving certificate for the node's own name and addresses."
             }
@@ -197,12 +209,8 @@ impl Signing {
     }
 
     fn is_for_own_node(&self, request: &CertificateSigningRequest, parsed: &CertificateRequest) -> bool {
-        let user = request.spec.username.as_deref().unwrap_or_default();
-        let in_group = request.spec.groups.iter().flatten().any(|g| g == "system:nodes");
-        let Some(name) = user.strip_prefix("system:node:").filter(|_| in_group && parsed.common_name == user)
-        else {
-            return false;
-        };
+        let own = request.spec.username.as_deref() == Some(&parsed.common_name);
+        let Some(name) = node_of(request).filter(|_| own) else { return false };
         let Some(node) = self.nodes.get(&Key::new("", name)) else { return false };
         let addresses = node.status.as_ref().and_then(|s| s.addresses.clone()).unwrap_or_default();
         let known: BTreeSet<String> =
@@ -221,7 +229,8 @@ impl Signing {
         let signed = parse(request).and_then(|parsed| {
             signer.validate(&parsed, &usages).map_err(|e| e.to_string())?;
             let life = lifetime(request.spec.expiration_seconds);
-            self.authority.sign(&parsed, &usages, life, Timestamp::now()).map_err(|e| e.to_string())
+            let authority = self.authority.borrow().clone();
+            authority.sign(&parsed, &usages, life, Timestamp::now()).map_err(|e| e.to_string())
         });
         let patch = match signed {
             Ok(certificate) => json!({ "status": { "certificate": STANDARD.encode(certificate) } }),
@@ -242,6 +251,13 @@ impl Signing {
         let patched = self.api().patch_status(&key.name, &PatchParams::default(), &Patch::Merge(patch)).await;
         found(patched).map(drop).doing(|| format!("sign certificate request {key}"))
     }
+}
+
+/// The node whose kubelet made the request.
+fn node_of(request: &CertificateSigningRequest) -> Option<&str> {
+    let in_group = request.spec.groups.iter().flatten().any(|group| group == "system:nodes");
+    let name = request.spec.username.as_deref()?.strip_prefix("system:node:")?;
+    (in_group && !name.is_empty()).then_some(name)
 }
 
 fn parse(request: &CertificateSigningRequest) -> Result<CertificateRequest, String> {

@@ -16,7 +16,7 @@ pub(crate) const PARENT: &str = "WINDLASS_PARENT";
 pub(crate) async fn run(flags: AgentFlags) -> anyhow::Result<()> {
     let signals = Signals::take().context("take over signals")?;
     follow_parent(Signal::SIGTERM)?;
-    let config = config(&flags)?;
+    let config = config(&flags.normalised())?;
     let dir = config.agent_dir();
     std::fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
     // pods have one owner: an agent that is still stopping goes first

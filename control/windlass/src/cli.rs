@@ -71,8 +71,11 @@ pub(crate) enum Command {
     /// List and remove the members of the etcd beside the servers
     #[command(subcommand)]
     Member(MemberCommand),
-    /// Print the administrator's kubeconfig (on a server)
+    /// Print the administrator's kubeconfig, or make one for another user (on a server)
     Kubeconfig(KubeconfigFlags),
+    /// Look at, renew and replace the certificates of this machine
+    #[command(subcommand)]
+    Certs(CertsCommand),
     /// Print the version
     Version(VersionFlags),
     /// Become another program that dies with the server: how a server starts etcd
@@ -190,6 +193,9 @@ pub(crate) struct StorageFlags {
 #[derive(Clone, Debug, Default, PartialEq, Args, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
 pub(crate) struct AgentFlags {
+    /// The API server as `kubeadm join` names it: HOST:PORT
+    #[arg(value_name = "HOST:PORT")]
+    pub(crate) endpoint: Option<String>,
     /// The API server, https://HOST:6443; without one the node is stand-alone and runs static pods only
     #[arg(long, env = "WINDLASS_SERVER", value_name = "URL")]
     pub(crate) server: Option<String>,
@@ -200,7 +206,12 @@ pub(crate) struct AgentFlags {
     #[arg(long, env = "WINDLASS_TOKEN_FILE", value_name = "FILE", conflicts_with = "token")]
     pub(crate) token_file: Option<PathBuf>,
     /// Hash of the public key of the cluster's authority, sha256:HEX, for tokens that do not hold it
-    #[arg(long, env = "WINDLASS_CA_CERT_HASH", value_name = "HASH")]
+    #[arg(
+        long,
+        visible_alias = "discovery-token-ca-cert-hash",
+        env = "WINDLASS_CA_CERT_HASH",
+        value_name = "HASH"
+    )]
     pub(crate) ca_cert_hash: Option<String>,
     /// Address ranges of this node's pods, for a stand-alone node
     #[arg(long, env = "WINDLASS_POD_CIDR", value_delimiter = ',', value_name = "CIDR")]
@@ -208,6 +219,16 @@ pub(crate) struct AgentFlags {
     #[command(flatten)]
     #[serde(flatten)]
     pub(crate) node: NodeFlags,
+}
+
+impl AgentFlags {
+    /// Says the server in one way: what stands on the line itself counts before flag, environment and file.
+    pub(crate) fn normalised(mut self) -> Self {
+        if let Some(endpoint) = self.endpoint.take() {
+            self.server = Some(format!("https://{}", endpoint.trim_start_matches("https://")));
+        }
+        self
+    }
 }
 
 /// Flags of every node.
@@ -242,8 +263,22 @@ pub(crate) struct NodeFlags {
     #[arg(long, env = "WINDLASS_CLUSTER_DOMAIN", value_name = "DOMAIN")]
     pub(crate) cluster_domain: Option<String>,
     /// Socket of the container runtime [default: unix:///run/containerd/containerd.sock]
-    #[arg(long, env = "WINDLASS_CONTAINER_RUNTIME_ENDPOINT", value_name = "SOCKET")]
+    #[arg(
+        long,
+        visible_alias = "cri-socket",
+        env = "WINDLASS_CONTAINER_RUNTIME_ENDPOINT",
+        value_name = "SOCKET"
+    )]
     pub(crate) container_runtime_endpoint: Option<String>,
+    /// Kubeconfig of the node's service proxy [default: a certificate of its own, as user system:kube-proxy]
+    #[arg(long, env = "WINDLASS_PROXY_KUBECONFIG", value_name = "FILE")]
+    pub(crate) proxy_kubeconfig: Option<PathBuf>,
+    /// Kubeconfig of the node's DNS [default: a certificate of its own, as user windlass:dns]
+    #[arg(long, env = "WINDLASS_DNS_KUBECONFIG", value_name = "FILE")]
+    pub(crate) dns_kubeconfig: Option<PathBuf>,
+    /// Kubeconfig of the node's pod network [default: a certificate of its own, as user windlass:network]
+    #[arg(long, env = "WINDLASS_NETWORK_KUBECONFIG", value_name = "FILE")]
+    pub(crate) network_kubeconfig: Option<PathBuf>,
     /// A KubeletConfiguration file
     #[arg(long, env = "WINDLASS_KUBELET_CONFIG", value_name = "FILE")]
     pub(crate) kubelet_config: Option<PathBuf>,
@@ -441,9 +476,73 @@ pub(crate) struct SnapshotRestore {
     pub(crate) place: SnapshotPlace,
 }
 
+/// `certs ...`
+#[derive(Debug, Subcommand)]
+pub(crate) enum CertsCommand {
+    /// Tell when certificates end and who signed them
+    Check(CertsPlace),
+    /// Make a server's certificates anew before their time; a server that runs uses them at once
+    Renew(CertsRenew),
+    /// Put another authority in the place of the cluster's, in three steps: prepare, switch, finish
+    RotateCa(CertsRotate),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CertsPlace {
+    /// Directory of this machine's state
+    #[arg(long, env = "WINDLASS_DATA_DIR", value_name = "DIR", default_value = DATA_DIR)]
+    pub(crate) data_dir: PathBuf,
+    /// Form of what is printed
+    #[arg(short, long, value_enum, default_value = "text")]
+    pub(crate) output: Output,
+}
+
+/// `certs renew`
+#[derive(Debug, Args)]
+pub(crate) struct CertsRenew {
+    /// Names as `certs check` tells them, or all
+    #[arg(required = true)]
+    pub(crate) names: Vec<String>,
+    #[command(flatten)]
+    pub(crate) place: CertsPlace,
+}
+
+/// `certs rotate-ca`
+#[derive(Debug, Args)]
+pub(crate) struct CertsRotate {
+    /// Which authority
+    #[arg(default_value = "ca", value_parser = ["ca", "front-proxy-ca"])]
+    pub(crate) name: String,
+    /// The step to do [default: the next one]
+    #[arg(long, value_enum)]
+    pub(crate) step: Option<RotationStep>,
+    #[command(flatten)]
+    pub(crate) place: CertsPlace,
+}
+
+/// A step of `certs rotate-ca`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RotationStep {
+    /// Make the new authority and let everybody trust it beside the present one
+    Prepare,
+    /// Let it sign, and certify everything anew
+    Switch,
+    /// Trust the old one no more
+    Finish,
+}
+
 /// `kubeconfig`
 #[derive(Debug, Args)]
 pub(crate) struct KubeconfigFlags {
+    /// Make a client certificate for this user [default: print the administrator's kubeconfig]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) user: Option<String>,
+    /// A group the user is in; may be repeated
+    #[arg(long, value_name = "GROUP", requires = "user")]
+    pub(crate) group: Vec<String>,
+    /// How long the certificate lives, such as 24h
+    #[arg(long, value_name = "DURATION", value_parser = parse_life, requires = "user")]
+    pub(crate) validity: Option<Duration>,
     /// The API server as the user of the kubeconfig reaches it
     #[arg(long, value_name = "URL")]
     pub(crate) server: Option<String>,
@@ -467,6 +566,23 @@ pub(crate) struct VersionFlags {
 mod tests {
     use super::*;
     use clap::CommandFactory as _;
+
+    #[test]
+    fn an_agent_takes_the_words_of_kubeadm_join() {
+        let hash = format!("sha256:{}", "0".repeat(64));
+        let line = format!(
+            "windlass agent 192.0.2.1:6443 --token abcdef.0123456789abcdef --discovery-token-ca-cert-hash {hash} \
+             --node-name n1 --cri-socket unix:///run/x.sock"
+        );
+        let Command::Agent(flags) = Cli::try_parse_from(line.split_whitespace()).unwrap().command else {
+            panic!("another command")
+        };
+        let flags = flags.normalised();
+        assert_eq!(flags.server.as_deref(), Some("https://192.0.2.1:6443"));
+        assert_eq!((flags.endpoint, flags.ca_cert_hash), (None, Some(hash)));
+        assert_eq!(flags.node.node_name.as_deref(), Some("n1"));
+        assert_eq!(flags.node.container_runtime_endpoint.as_deref(), Some("unix:///run/x.sock"));
+    }
 
     #[test]
     fn the_command_line_is_consistent() {

@@ -7,11 +7,12 @@
 //! - `member`: the etcd members beside servers
 //! - `lock`: one program a data directory; `memory`: what is freed is given back
 //! - `snapshot`: a cluster saved and restored
-//! - `token`, `kubeconfig`, `version`: commands that answer and end; `output`: their text and JSON
+//! - `token`, `kubeconfig`, `certs`, `version`: commands that answer and end; `output`: their text and JSON
 
 #![warn(unreachable_pub)]
 
 mod agent;
+mod certs;
 mod cli;
 mod component_config;
 mod flags;
@@ -83,12 +84,13 @@ fn run(cli: Cli) -> anyhow::Result<()> {
                 memory::beside(Box::pin(server::run(settings::merge(*flags, &file)?))).await
             }
             Command::Agent(flags) => {
-                memory::beside(Box::pin(agent::run(settings::merge(*flags, &file)?))).await
+                memory::beside(Box::pin(agent::run(settings::merge(flags.normalised(), &file)?))).await
             }
             Command::Token(command) => Box::pin(token::run(command)).await,
             Command::Snapshot(command) => Box::pin(snapshot::run(command)).await,
             Command::Member(command) => Box::pin(member::command::run(command)).await,
             Command::Kubeconfig(flags) => kubeconfig::run(&flags),
+            Command::Certs(command) => certs::run(&command),
             Command::Version(flags) => version::run(flags.output),
             Command::Exec(flags) => server::child::exec(&flags),
         }

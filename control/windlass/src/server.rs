@@ -146,6 +146,19 @@ impl Plan {
         ])
     }
 
+    /// What machines are told of the cluster.
+    fn facts<'a>(&'a self, server: &'a str, ca_pem: &'a str, several: bool) -> publish::Facts<'a> {
+        publish::Facts {
+            server,
+            several,
+            ca_pem,
+            domain: &self.node.cluster_domain,
+            dns: &self.node.cluster_dns,
+            pod_ranges: &self.node.cluster_cidrs,
+            service_ranges: &self.node.service_cidrs,
+        }
+    }
+
     /// The arguments of this machine's agent.
     fn agent_arguments(&self) -> anyhow::Result<Vec<String>> {
         let mut node = self.flags.node.clone();
@@ -246,10 +259,11 @@ async fn control_plane(
         api.ready().await?;
         let client = api.client("system:apiserver", &["system:masters"]);
         let several = api.embedded_store().is_none();
-        publish::publish(&client, &plan.public_url(), &pki.ca.cert_pem(), plan.token.as_ref(), several)
+        let server = plan.public_url();
+        publish::publish(&client, plan.facts(&server, &pki.trusted, several), plan.token.as_ref())
             .await
             .context("publish what machines need to join")?;
-        publish::request_headers(&client, &pki.ca.cert_pem(), &pki.front_proxy_ca.cert_pem())
+        publish::request_headers(&client, &pki.trusted, &pki.front_proxy_trusted)
             .await
             .context("publish what other API servers need")?;
         tracing::info!("the cluster is ready");
@@ -268,6 +282,14 @@ async fn control_plane(
     };
     let (served, done) = tokio::join!(Box::pin(api.serve(&api_stop)), main);
     done.and(served)
+}
+
+/// Tells machines and other API servers of the authorities there are now.
+async fn publish_authorities(plan: &Plan, api: &apiserver::Api, pki: &Pki) -> anyhow::Result<()> {
+    let client = api.client("system:apiserver", &["system:masters"]);
+    let several = api.embedded_store().is_none();
+    publish::cluster_info(&client, &plan.public_url(), &pki.trusted, several).await?;
+    publish::request_headers(&client, &pki.trusted, &pki.front_proxy_trusted).await
 }
 
 /// This machine's agent, unless there is to be none.

@@ -7,6 +7,7 @@ use crate::cli::{AgentFlags, DATA_DIR, NodeFlags, ServerFlags};
 use anyhow::{Context as _, anyhow, bail};
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Taint;
+use pki::part::NodePart;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -126,6 +127,13 @@ impl NodeFlags {
         if self.static_pod_path.is_some() {
             config.static_pod_path.clone_from(&self.static_pod_path);
         }
+        let given = [
+            (NodePart::Proxy, &self.proxy_kubeconfig),
+            (NodePart::Dns, &self.dns_kubeconfig),
+            (NodePart::Network, &self.network_kubeconfig),
+        ];
+        config.part_kubeconfigs =
+            given.into_iter().filter_map(|(part, path)| Some((part, path.clone()?))).collect();
         config.kubelet_config.clone_from(&self.kubelet_config);
         config.credential_providers =
             self.image_credential_provider_config.clone().zip(self.image_credential_provider_bin_dir.clone());

@@ -50,25 +50,40 @@ async fn create(flags: &TokenCreate) -> anyhow::Result<()> {
         0 => None,
         _ => Some(Timestamp::now().checked_add(flags.ttl).context("--ttl is too long")?),
     };
-    let info = cluster.kubeconfig.cluster()?;
-    let authority = pki::Certificate::from_pem(&info.authority_pem()?)?;
+    let authority = pki::Certificate::from_pem(&cluster.kubeconfig.cluster()?.authority_pem()?)?;
     publish::create_token(&cluster.client, &token, &flags.description, expiration)
         .await
         .with_context(|| format!("create secret {}/{}", SECRET_NAMESPACE, token.secret_name()))?;
-    publish::sign_cluster_info(&cluster.client, &token).await.context("sign kube-public/cluster-info")?;
-    let token = JoinToken::new(token, &authority);
-    let (text, role) = if flags.control_plane {
+    let info = publish::sign_cluster_info(&cluster.client, &token).await;
+    let info = info.context("sign kube-public/cluster-info")?;
+    // The administrator may reach the server in a way other machines do not.
+    let server = Kubeconfig::parse(&info)?.cluster()?.server.clone();
+    let words = join_words(&server, &token, &authority);
+    let joins = JoinToken::new(token, &authority);
+    let kubeadm = format!("kubeadm join {words}");
+    let (text, command) = if flags.control_plane {
         let (dir, key) = (settings::server_dir(&flags.admin.data_dir), CertificateKey::generate()?);
         shared::upload(&cluster.client, &dir, &key).await.context("share this server's files")?;
-        (member::token::expose(&token, &key), "server")
+        let text = member::token::expose(&joins, &key);
+        let command = format!("windlass server --server {server} --token {text}");
+        (text, command)
     } else {
-        (token.expose(), "agent")
+        (joins.expose(), format!("windlass agent {words}"))
     };
-    let command = format!("windlass {role} --server {} --token {text}", info.server);
     let shown = if flags.print_join_command { &command } else { &text };
-    let data = serde_json::json!({"token": text, "server": info.server, "joinCommand": command,
-        "expires": expiration.map(|at| at.to_string())});
+    let data = serde_json::json!({"token": text, "server": server, "joinCommand": command,
+        "kubeadmJoinCommand": kubeadm, "expires": expiration.map(|at| at.to_string())});
     output::print(flags.admin.output, &format!("{shown}\n"), &data)
+}
+
+/// What a machine joins with, in words that `windlass agent` and `kubeadm join` both know.
+fn join_words(server: &str, token: &BootstrapToken, authority: &pki::Certificate) -> String {
+    format!(
+        "{} --token {} --discovery-token-ca-cert-hash sha256:{}",
+        server.trim_start_matches("https://"),
+        token.expose(),
+        authority.public_key_hash()
+    )
 }
 
 /// A token as `list` shows it: never its secret.

@@ -315,12 +315,17 @@ pub(crate) struct Port<'a> {
 
 /// A Service's ports.
 pub(crate) fn ports_of(service: &Value) -> Vec<Port<'_>> {
-    let port = |port| Port {
-        number: port.present("port").and_then(Value::as_u64).unwrap_or_default(),
-        protocol: port.text("protocol"),
-        node_port: port_number(port.present("nodePort")),
-    };
-    service.items("spec.ports").iter().map(port).collect()
+    service.items("spec.ports").iter().map(Port::of).collect()
+}
+
+impl<'a> Port<'a> {
+    fn of(port: &'a Value) -> Self {
+        Self {
+            number: port.present("port").and_then(Value::as_u64).unwrap_or_default(),
+            protocol: port.text("protocol"),
+            node_port: port_number(port.present("nodePort")),
+        }
+    }
 }
 
 fn service_type(service: &Value) -> &str {

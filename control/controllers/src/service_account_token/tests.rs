@@ -8,7 +8,8 @@ const ACCOUNT: &str = "/api/v1/namespaces/ns/serviceaccounts/sa";
 fn controller(fake: &Fake) -> (ServiceAccountTokens, Cluster) {
     let cluster = Cluster::default();
     let key = Arc::new(SigningKey::generate().unwrap());
-    let tokens = ServiceAccountTokens::new(&cluster, fake.client(), key, "BUNDLE".into(), &Arc::default());
+    let bundle = watch::Sender::new("BUNDLE".to_owned()).subscribe();
+    let tokens = ServiceAccountTokens::new(&cluster, fake.client(), key, bundle, &Arc::default());
     (tokens, cluster)
 }
 

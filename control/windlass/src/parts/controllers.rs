@@ -13,6 +13,7 @@ use pki::service_account::SigningKey;
 use std::path::Path;
 use std::sync::Arc;
 use supervise::{Supervisor, Task};
+use tokio::sync::watch;
 
 /// Upstream's name of its lease, and of who its events are of.
 pub(crate) const NAME: &str = "kube-controller-manager";
@@ -82,8 +83,10 @@ fn config(flags: &Flags, clients: Clients) -> anyhow::Result<Config> {
         selection,
         clients,
         node_ranges: ranges(flags)?,
-        authority,
-        root_ca: read("root-ca-file")?.or_else(|| kubeconfig::authority(flags)),
+        authority: authority.map(|authority| watch::Sender::new(authority).subscribe()),
+        root_ca: read("root-ca-file")?
+            .or_else(|| kubeconfig::authority(flags))
+            .map(|bundle| watch::Sender::new(bundle).subscribe()),
         service_account_key: key.transpose().context("--service-account-private-key-file")?.map(Arc::new),
     })
 }

@@ -1,4 +1,4 @@
-//! Credentials the server writes for this machine: the administrator's kubeconfig and the node's own identity.
+//! Credentials the server writes for this machine: the administrator's kubeconfig, the node's own identity, and its parts'.
 //!
 //! The machine that holds the authority's key needs no token and no request to certify its own node.
 
@@ -7,6 +7,7 @@ use crate::settings;
 use anyhow::Context as _;
 use jiff::Timestamp;
 use node::identity::{Files, KeyPair, Role};
+use pki::part::NodePart;
 use pki::request::Subject;
 use pki::{Certificate, Kubeconfig, Leaf, Pki, needs_renewal};
 use std::path::Path;
@@ -38,7 +39,7 @@ fn current(path: &Path, url: &str, pki: &Pki, now: Timestamp) -> Option<Kubeconf
     let cluster = kubeconfig.cluster().ok()?;
     let certificate = Certificate::from_pem(&kubeconfig.certificate_pem()?).ok()?;
     let right = cluster.server == url
-        && cluster.authority_pem().ok()? == pki.ca.cert_pem()
+        && cluster.authority_pem().ok()? == pki.trusted
         && certificate.is_signed_by(pki.ca.certificate())
         && !needs_renewal(&certificate, now);
     right.then_some(kubeconfig)
@@ -60,6 +61,18 @@ pub(super) fn write_node(plan: &Plan, pki: &Pki) -> anyhow::Result<()> {
         let certificate = Certificate::from_pem(&issued.cert_pem)?;
         files.write_pair(Role::Client, &KeyPair { certificate, key_pem: issued.key_pem })?;
     }
+    for part in NodePart::ALL {
+        let good = |pair: &KeyPair| {
+            pair.certificate.common_name == part.user()
+                && pair.certificate.is_signed_by(pki.ca.certificate())
+                && !needs_renewal(&pair.certificate, now)
+        };
+        if !files.read_pair(Role::Part(part))?.as_ref().is_some_and(good) {
+            let issued = pki.ca.issue(&Leaf::client(part.user(), &[]), now)?;
+            let certificate = Certificate::from_pem(&issued.cert_pem)?;
+            files.write_pair(Role::Part(part), &KeyPair { certificate, key_pem: issued.key_pem })?;
+        }
+    }
     let serving =
         |pair: &KeyPair| young(pair) && plan.node.node_ips.iter().all(|ip| pair.certificate.ips.contains(ip));
     if !files.read_pair(Role::Serving)?.as_ref().is_some_and(serving) {
@@ -70,6 +83,6 @@ pub(super) fn write_node(plan: &Plan, pki: &Pki) -> anyhow::Result<()> {
         let certificate = Certificate::from_pem(&issued.cert_pem)?;
         files.write_pair(Role::Serving, &KeyPair { certificate, key_pem: issued.key_pem })?;
     }
-    files.write_kubeconfig(&plan.local_url(), &pki.ca.cert_pem(), &subject.common_name)?;
+    files.write_kubeconfig(&plan.local_url(), &pki.trusted, &subject.common_name)?;
     Ok(())
 }

@@ -1,4 +1,7 @@
 //! What runs on the API server of `windlass server`: scheduler, controllers, and the renewal of certificates.
+//!
+//! The renewal is woken by a certificate that is due and by a change in the directory of keys and certificates (`windlass certs`); what it
+//! finds there is used without a restart: by the port, by those who sign and publish authorities, and by what machines are told.
 
 use super::{Plan, identity};
 use crate::member::{Stacked, followed};
@@ -8,14 +11,27 @@ use crate::parts::{controllers, scheduler};
 use crate::snapshot::keeper::{Keeper, Source};
 use client::leader::{self, Elector};
 use client::recorder::Recorder;
+use futures::StreamExt as _;
+use inotify::{EventStream, Inotify, WatchMask};
 use jiff::Timestamp;
-use pki::Pki;
+use pki::{Authority, Pki};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use supervise::{Task, TaskError};
+use tokio::sync::watch;
 
 /// The longest sleep before the clock is read again: a suspended machine's timers stand still.
 const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
+/// Changes of files this close together are looked at once.
+const SETTLE: Duration = Duration::from_millis(200);
+
+/// Authorities as they are at the time, for those who sign and publish.
+#[derive(Clone)]
+struct Trust {
+    signing: watch::Sender<Arc<Authority>>,
+    bundle: watch::Sender<String>,
+}
 
 /// Scheduler, controllers, and the renewal of certificates.
 pub(super) fn of(
@@ -31,18 +47,29 @@ pub(super) fn of(
         let client = api.client(SCHEDULER_USER, &[]);
         scheduler::task(client, Default::default(), supervisor, Some(elector), OnLoss::Contend)
     };
+    let trust = Trust {
+        signing: watch::Sender::new(pki.ca.clone()),
+        bundle: watch::Sender::new(pki.trusted.clone()),
+    };
     let controllers = {
         let client = api.client(CONTROLLERS_USER, &["system:masters"]);
         let (ranges, key) = (plan.node.cluster_cidrs.clone(), pki.service_account.clone());
-        let config = ::controllers::Config::new(&client, ranges, pki.ca.clone(), key);
+        let config = ::controllers::Config {
+            authority: Some(trust.signing.subscribe()),
+            root_ca: Some(trust.bundle.subscribe()),
+            ..::controllers::Config::new(&client, ranges, pki.ca.clone(), key)
+        };
         let elector = leadership.elector(controllers::NAME, controllers::NAME);
         controllers::task(client, config, supervisor, Some(elector), OnLoss::Contend)
     };
     let certificates = {
         let (plan, api, pki) = (plan.clone(), api.clone(), pki.clone());
         Task::new("certificates", move |token| {
-            let (plan, api, pki) = (plan.clone(), api.clone(), pki.clone());
-            async move { token.run_until_cancelled(renew(&plan, &api, pki)).await.unwrap_or(Ok(())) }
+            let (plan, api, pki, trust) = (plan.clone(), api.clone(), pki.clone(), trust.clone());
+            async move {
+                let renewing = Box::pin(renew(&plan, &api, pki, &trust));
+                token.run_until_cancelled(renewing).await.unwrap_or(Ok(()))
+            }
         })
     };
     let mut tasks = vec![api.logging(), scheduler, controllers, leadership.events, certificates];
@@ -64,9 +91,9 @@ pub(super) fn certificates(pki: &Pki) -> Certificates {
     let pair = |issued: &pki::authority::Issued| (issued.cert_pem.clone(), issued.key_pem.clone());
     Certificates {
         serving: pair(&pki.apiserver),
-        client_authorities: Some(pki.ca.cert_pem()),
+        client_authorities: Some(pki.trusted.clone()),
         kubelet_client: pair(&pki.apiserver_kubelet_client),
-        kubelet_authorities: pki.ca.cert_pem(),
+        kubelet_authorities: pki.trusted.clone(),
         proxy_client: pair(&pki.front_proxy_client),
     }
 }
@@ -104,17 +131,45 @@ impl Leadership {
     }
 }
 
-/// Renews what is due, at two thirds of each certificate's life; the node's are its agent's.
-async fn renew(plan: &Plan, api: &Api, mut pki: Pki) -> Result<(), TaskError> {
-    loop {
-        let left = pki.next_renewal()?.duration_since(Timestamp::now());
-        let left = Duration::try_from(left).unwrap_or_default();
-        if left.is_zero() {
-            pki = Pki::load_or_create(&plan.dir.join("pki"), &plan.names, Timestamp::now())?;
-            api.replace(&certificates(&pki))?;
-            tracing::info!("renewed the server's certificates");
+/// Renews what is due, at two thirds of each certificate's life, and uses what others renewed; the node's are its agent's.
+async fn renew(plan: &Plan, api: &Api, mut pki: Pki, trust: &Trust) -> Result<(), TaskError> {
+    let dir = plan.dir.join("pki");
+    let mut changes = match watch_directory(&dir) {
+        Ok(changes) => changes.left_stream(),
+        Err(error) => {
+            tracing::warn!(%error, "changes of certificates are seen late");
+            futures::stream::pending().right_stream()
         }
+    };
+    loop {
+        let fresh = Pki::load_or_create(&dir, &plan.names, Timestamp::now())?;
+        if certificates(&fresh) != certificates(&pki) {
+            api.replace(&certificates(&fresh))?;
+            tracing::info!("the server's certificates are new");
+        }
+        if fresh.trusted != pki.trusted || fresh.front_proxy_trusted != pki.front_proxy_trusted {
+            trust.signing.send_replace(fresh.ca.clone());
+            trust.bundle.send_replace(fresh.trusted.clone());
+            super::publish_authorities(plan, api, &fresh).await?;
+            tracing::info!("the cluster's authorities are new");
+        }
+        pki = fresh;
         identity::write_admin(plan, &pki)?;
-        tokio::time::sleep(left.clamp(Duration::from_secs(1), LONGEST_SLEEP)).await;
+        let left = pki.next_renewal()?.duration_since(Timestamp::now());
+        let left = Duration::try_from(left).unwrap_or_default().clamp(Duration::from_secs(1), LONGEST_SLEEP);
+        tokio::select! {
+            () = tokio::time::sleep(left) => {}
+            Some(_) = changes.next() => {
+                // Until the writer is done.
+                while tokio::time::timeout(SETTLE, changes.next()).await.is_ok_and(|event| event.is_some()) {}
+            }
+        }
     }
+}
+
+fn watch_directory(dir: &Path) -> std::io::Result<EventStream<[u8; 4096]>> {
+    let inotify = Inotify::init()?;
+    let mask = WatchMask::MOVED_TO | WatchMask::MOVED_FROM | WatchMask::DELETE | WatchMask::CLOSE_WRITE;
+    inotify.watches().add(dir, mask)?;
+    inotify.into_event_stream([0; 4096])
 }

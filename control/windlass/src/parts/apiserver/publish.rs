@@ -2,22 +2,27 @@
 //! that do not know us yet, the bindings that let bootstrap tokens ask for node certificates, and the given token.
 //!
 //! Runs once at every start. Promises: what is there and right stays; an administrator's changes to the bindings stay.
-//! Names are kubeadm's, so that its users and tools find what they know.
+//! Names are kubeadm's, so that its users and tools find what they know. [`roles`]: who may what; [`kubeadm`]: what `kubeadm join` reads.
+
+mod kubeadm;
+mod roles;
 
 use anyhow::Context as _;
+use ipnet::IpNet;
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
-use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
+use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Resource};
 use pki::Kubeconfig;
-use pki::bootstrap::{BootstrapToken, NODE_GROUP, SECRET_NAMESPACE, SECRET_TYPE};
+use pki::bootstrap::{BootstrapToken, SECRET_NAMESPACE, SECRET_TYPE};
 use pki::kubeconfig::Credentials;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::fmt::Debug;
+use std::net::IpAddr;
 
 /// Namespaces every cluster has.
 const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
@@ -25,18 +30,31 @@ const INFO_NAMESPACE: &str = "kube-public";
 const INFO: &str = "cluster-info";
 const RBAC: &str = "rbac.authorization.k8s.io";
 
-/// With `several` servers, another one's address in `cluster-info` is as good as ours.
+/// What machines are told of a cluster.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Facts<'a> {
+    /// The API server as they reach it.
+    pub(crate) server: &'a str,
+    /// With several servers, another one's address in `cluster-info` is as good as ours.
+    pub(crate) several: bool,
+    /// The authorities of its certificate, as PEM.
+    pub(crate) ca_pem: &'a str,
+    /// The cluster's DNS domain, and where it is answered.
+    pub(crate) domain: &'a str,
+    pub(crate) dns: &'a [IpAddr],
+    pub(crate) pod_ranges: &'a [IpNet],
+    pub(crate) service_ranges: &'a [IpNet],
+}
+
 pub(crate) async fn publish(
     client: &kube::Client,
-    server: &str,
-    ca_pem: &str,
+    facts: Facts<'_>,
     token: Option<&BootstrapToken>,
-    several: bool,
 ) -> anyhow::Result<()> {
     namespaces(client).await?;
-    cluster_info(client, server, ca_pem, several).await?;
-    dns_role(client).await?;
-    bindings(client).await?;
+    cluster_info(client, facts.server, facts.ca_pem, facts.several).await?;
+    kubeadm::write(client, &facts).await?;
+    roles::write(client).await?;
     if let Some(token) = token {
         let description = "The server's --token";
         match create_token(client, token, description, None).await {
@@ -57,7 +75,8 @@ pub(super) async fn namespaces(client: &kube::Client) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn cluster_info(
+/// What a cluster says to machines that do not know it.
+pub(crate) async fn cluster_info(
     client: &kube::Client,
     server: &str,
     ca_pem: &str,
@@ -121,46 +140,6 @@ pub(crate) async fn request_headers(
     Ok(())
 }
 
-/// Binding, cluster role, group.
-const BINDINGS: [(&str, &str, &str); 5] = [
-    ("kubeadm:kubelet-bootstrap", "system:node-bootstrapper", NODE_GROUP),
-    (
-        "kubeadm:node-autoapprove-bootstrap",
-        "system:certificates.k8s.io:certificatesigningrequests:nodeclient",
-        NODE_GROUP,
-    ),
-    (
-        "kubeadm:node-autoapprove-certificate-rotation",
-        "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient",
-        "system:nodes",
-    ),
-    // the agent is its node's proxy and pod network too, with the node's own identity
-    ("windlass:node-proxier", "system:node-proxier", "system:nodes"),
-    (DNS_ROLE, DNS_ROLE, "system:nodes"),
-];
-
-/// What the nodes' DNS reads besides what their proxies may: which namespaces there are.
-const DNS_ROLE: &str = "windlass:node-dns";
-
-async fn dns_role(client: &kube::Client) -> anyhow::Result<()> {
-    let rules = json!([{ "apiGroups": [""], "resources": ["namespaces"], "verbs": ["list", "watch"] }]);
-    let role = json!({ "metadata": { "name": DNS_ROLE }, "rules": rules });
-    ensure::<ClusterRole>(&Api::all(client.clone()), role).await.map(drop)
-}
-
-async fn bindings(client: &kube::Client) -> anyhow::Result<()> {
-    let api: Api<ClusterRoleBinding> = Api::all(client.clone());
-    for (name, role, group) in BINDINGS {
-        let binding = json!({
-            "metadata": {"name": name},
-            "roleRef": {"apiGroup": RBAC, "kind": "ClusterRole", "name": role},
-            "subjects": [{"apiGroup": RBAC, "kind": "Group", "name": group}],
-        });
-        ensure(&api, binding).await?;
-    }
-    Ok(())
-}
-
 /// Creates the object unless there is one of its name; gives what is stored.
 async fn ensure<K>(api: &Api<K>, object: Value) -> anyhow::Result<K>
 where
@@ -195,8 +174,11 @@ pub(crate) async fn create_token(
     api.create(&PostParams::default(), &secret).await.map(drop)
 }
 
-/// Adds the token's signature to `cluster-info`: kubeadm's proof that its publisher knows the token.
-pub(crate) async fn sign_cluster_info(client: &kube::Client, token: &BootstrapToken) -> anyhow::Result<()> {
+/// Adds the token's signature to `cluster-info`: kubeadm's proof that its publisher knows the token. Gives what was signed.
+pub(crate) async fn sign_cluster_info(
+    client: &kube::Client,
+    token: &BootstrapToken,
+) -> anyhow::Result<String> {
     let api: Api<ConfigMap> = Api::namespaced(client.clone(), INFO_NAMESPACE);
     let info = api.get(INFO).await.context("read kube-public/cluster-info")?;
     let text = info.data.as_ref().and_then(|data| data.get("kubeconfig"));
@@ -204,7 +186,7 @@ pub(crate) async fn sign_cluster_info(client: &kube::Client, token: &BootstrapTo
     let key = format!("jws-kubeconfig-{}", token.id());
     let patch = Patch::Merge(json!({"data": {key: token.sign(text)}}));
     api.patch(INFO, &PatchParams::default(), &patch).await.context("update kube-public/cluster-info")?;
-    Ok(())
+    Ok(text.clone())
 }
 
 #[cfg(test)]

@@ -39,16 +39,15 @@ fn client(store: &Store) -> kube::Client {
                 },
                 Method::PATCH => {
                     let found = store.get_mut(&path).unwrap();
-                    for (key, value) in body["data"].as_object().unwrap() {
-                        let data = found["data"].as_object_mut().unwrap();
-                        if value.is_null() {
-                            data.remove(key);
-                        } else {
-                            data.insert(key.clone(), value.clone());
-                        }
-                    }
+                    merge(found, &body);
                     (StatusCode::OK, found.clone())
                 }
+                Method::DELETE => match store.remove(&path) {
+                    Some(_) => {
+                        (StatusCode::OK, json!({"kind": "Status", "metadata": {}, "status": "Success"}))
+                    }
+                    None => failure("NotFound", StatusCode::NOT_FOUND),
+                },
                 other => panic!("unexpected {other} {path}"),
             };
             let bytes = serde_json::to_vec(&answer).unwrap();
@@ -56,6 +55,34 @@ fn client(store: &Store) -> kube::Client {
         }
     });
     kube::Client::new(service, "default")
+}
+
+/// A merge patch (RFC 7386).
+fn merge(into: &mut Value, patch: &Value) {
+    let Some(patch) = patch.as_object() else {
+        *into = patch.clone();
+        return;
+    };
+    for (key, value) in patch {
+        if value.is_null() {
+            into.as_object_mut().unwrap().remove(key);
+        } else {
+            merge(&mut into[key], value);
+        }
+    }
+}
+
+fn facts(server: &str) -> Facts<'_> {
+    const DNS: [IpAddr; 1] = [IpAddr::V4(std::net::Ipv4Addr::new(10, 96, 0, 10))];
+    Facts {
+        server,
+        several: false,
+        ca_pem: "CA",
+        domain: "cluster.local",
+        dns: &DNS,
+        pod_ranges: &[],
+        service_ranges: &[],
+    }
 }
 
 fn failure(reason: &str, code: StatusCode) -> (StatusCode, Value) {
@@ -71,9 +98,9 @@ async fn publishing_twice_changes_nothing_and_a_moved_server_is_told() {
     let store = Store::default();
     let client = client(&store);
     let token: BootstrapToken = "abcdef.0123456789abcdef".parse().unwrap();
-    publish(&client, "https://192.0.2.1:6443", "CA", Some(&token), false).await.unwrap();
+    publish(&client, facts("https://192.0.2.1:6443"), Some(&token)).await.unwrap();
     let first = store.lock().unwrap().clone();
-    publish(&client, "https://192.0.2.1:6443", "CA", Some(&token), false).await.unwrap();
+    publish(&client, facts("https://192.0.2.1:6443"), Some(&token)).await.unwrap();
     assert_eq!(*store.lock().unwrap(), first);
     let info = &first[INFO_PATH]["data"];
     let text = info["kubeconfig"].as_str().unwrap();
@@ -84,12 +111,65 @@ async fn publishing_twice_changes_nothing_and_a_moved_server_is_told() {
     assert_eq!(secret["type"], "bootstrap.kubernetes.io/token");
 
     // Another server of the same cluster is as good an address.
-    publish(&client, "https://192.0.2.2:6443", "CA", None, true).await.unwrap();
+    publish(&client, Facts { several: true, ..facts("https://192.0.2.2:6443") }, None).await.unwrap();
     assert_eq!(store.lock().unwrap()[INFO_PATH]["data"], *info);
 
     // Without the token the old signature would vouch for a text it was not made of.
-    publish(&client, "https://192.0.2.2:6443", "CA", None, false).await.unwrap();
+    publish(&client, facts("https://192.0.2.2:6443"), None).await.unwrap();
     let moved = store.lock().unwrap()[INFO_PATH]["data"].clone();
     assert!(moved["kubeconfig"].as_str().unwrap().contains("192.0.2.2"));
     assert!(moved.get("jws-kubeconfig-abcdef").is_none());
+}
+
+const BINDINGS_PATH: &str = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings";
+const SYSTEM_MAPS: &str = "/api/v1/namespaces/kube-system/configmaps";
+
+#[tokio::test]
+async fn what_earlier_versions_gave_nodes_must_not_stay() {
+    let store = Store::default();
+    let path = format!("{BINDINGS_PATH}/windlass:node-proxier");
+    store.lock().unwrap().insert(path.clone(), json!({"metadata": {"name": "windlass:node-proxier"}}));
+    publish(&client(&store), facts("https://192.0.2.1:6443"), None).await.unwrap();
+    assert!(!store.lock().unwrap().contains_key(&path));
+}
+
+#[tokio::test]
+async fn a_configuration_somebody_changed_must_not_be_overwritten() {
+    let store = Store::default();
+    let client = client(&store);
+    publish(&client, facts("https://192.0.2.1:6443"), None).await.unwrap();
+    let text = |map: &str, key: &str| {
+        store.lock().unwrap()[&format!("{SYSTEM_MAPS}/{map}")]["data"][key].as_str().unwrap().to_owned()
+    };
+    assert!(text("kubeadm-config", "ClusterConfiguration").contains("192.0.2.1:6443"));
+    assert!(text("kube-proxy", "kubeconfig.conf").contains("https://192.0.2.1:6443"));
+    let own = "kind: KubeletConfiguration\n";
+    store.lock().unwrap().get_mut(&format!("{SYSTEM_MAPS}/kubelet-config")).unwrap()["data"]["kubelet"] =
+        own.into();
+    publish(&client, facts("https://192.0.2.2:6443"), None).await.unwrap();
+    assert!(text("kubeadm-config", "ClusterConfiguration").contains("192.0.2.2:6443"));
+    assert!(text("kube-proxy", "kubeconfig.conf").contains("https://192.0.2.2:6443"));
+    assert_eq!(text("kubelet-config", "kubelet"), own);
+}
+
+#[tokio::test]
+async fn kubeadm_finds_the_roles_it_knows() {
+    let store = Store::default();
+    publish(&client(&store), facts("https://192.0.2.1:6443"), None).await.unwrap();
+    let store = store.lock().unwrap();
+    for name in [
+        "kubelet-bootstrap",
+        "node-autoapprove-bootstrap",
+        "node-autoapprove-certificate-rotation",
+        "get-nodes",
+        "node-proxier",
+    ] {
+        assert!(store.contains_key(&format!("{BINDINGS_PATH}/kubeadm:{name}")), "{name}");
+    }
+    for name in ["kubeadm:nodes-kubeadm-config", "kubeadm:kubelet-config", "kube-proxy"] {
+        for kind in ["roles", "rolebindings"] {
+            let path = format!("/apis/rbac.authorization.k8s.io/v1/namespaces/kube-system/{kind}/{name}");
+            assert!(store.contains_key(&path), "{path}");
+        }
+    }
 }

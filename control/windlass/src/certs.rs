@@ -1,0 +1,217 @@
+//! `windlass certs`: when certificates end, their renewal before that, and another authority for the cluster.
+//!
+//! It works on files; a server that runs sees them change, and agents follow what it publishes.
+
+use crate::cli::{CertsCommand, CertsPlace, CertsRenew, CertsRotate, RotationStep};
+use crate::{output, settings};
+use anyhow::{Context as _, bail};
+use jiff::Timestamp;
+use node::identity::{Files, Role};
+use pki::expiry::{self, Expiries, Expiry};
+use pki::part::NodePart;
+use pki::rotation::{self, Step};
+use pki::{Certificate, Kubeconfig, LEAVES, Pki};
+use serde_json::json;
+use std::path::{Path, PathBuf};
+
+pub(crate) fn run(command: &CertsCommand) -> anyhow::Result<()> {
+    let now = Timestamp::now();
+    match command {
+        CertsCommand::Check(place) => check(place, now),
+        CertsCommand::Renew(flags) => renew(flags, now),
+        CertsCommand::RotateCa(flags) => rotate(flags, now),
+    }
+}
+
+/// The name under which the administrator's kubeconfig is told.
+const ADMIN: &str = "admin.kubeconfig";
+
+fn pki_dir(data_dir: &Path) -> PathBuf {
+    settings::server_dir(data_dir).join("pki")
+}
+
+/// What may be on this machine: a server's, a node's.
+fn paths(data_dir: &Path) -> Vec<PathBuf> {
+    let leaves = LEAVES.iter().map(|(name, ..)| pki_dir(data_dir).join(format!("{name}.crt")));
+    let files = Files::new(&data_dir.join("agent"));
+    let parts = NodePart::ALL.map(Role::Part);
+    let node = [Role::Client, Role::Serving].into_iter().chain(parts).map(|role| files.pair(role));
+    leaves.chain([settings::admin_kubeconfig(data_dir)]).chain(node).collect()
+}
+
+fn check(place: &CertsPlace, now: Timestamp) -> anyhow::Result<()> {
+    let found = expiry::inspect(&pki_dir(&place.data_dir), &paths(&place.data_dir), now)?;
+    if found == Expiries::default() {
+        bail!("there are no certificates below {}", place.data_dir.display());
+    }
+    let mut data = serde_json::to_value(&found)?;
+    data["apiVersion"] = json!("output.kubeadm.k8s.io/v1alpha3");
+    data["kind"] = json!("CertificateExpirationInfo");
+    output::print(place.output, &text(&found), &data)
+}
+
+/// As kubeadm lays it out.
+fn text(found: &Expiries) -> String {
+    let row = |entry: &Expiry, authority: bool| {
+        let mut row = vec![
+            entry.name.clone(),
+            entry.expiration_date.strftime("%b %d, %Y %H:%M UTC").to_string(),
+            duration(entry.residual_time),
+        ];
+        if !authority {
+            row.push(entry.ca_name.clone());
+        }
+        row.push(if entry.externally_managed { "yes" } else { "no" }.to_owned());
+        row
+    };
+    let head = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+    let mut leaves = vec![head(&[
+        "CERTIFICATE",
+        "EXPIRES",
+        "RESIDUAL TIME",
+        "CERTIFICATE AUTHORITY",
+        "EXTERNALLY MANAGED",
+    ])];
+    leaves.extend(found.certificates.iter().map(|entry| row(entry, false)));
+    let mut authorities =
+        vec![head(&["CERTIFICATE AUTHORITY", "EXPIRES", "RESIDUAL TIME", "EXTERNALLY MANAGED"])];
+    authorities.extend(found.certificate_authorities.iter().map(|entry| row(entry, true)));
+    format!("{}\n{}", output::table(&leaves), output::table(&authorities))
+}
+
+/// As upstream shortens it (`k8s.io/apimachinery/pkg/util/duration`).
+fn duration(seconds: i64) -> String {
+    const DAY: i64 = 24 * 3600;
+    match seconds {
+        s if s < 0 => "<invalid>".to_owned(),
+        s if s < 2 * 60 => format!("{s}s"),
+        s if s < 3 * 3600 => format!("{}m", s / 60),
+        s if s < 2 * DAY => format!("{}h", s / 3600),
+        s if s < 2 * 365 * DAY => format!("{}d", s / DAY),
+        s => format!("{}y", s / (365 * DAY)),
+    }
+}
+
+fn renew(flags: &CertsRenew, now: Timestamp) -> anyhow::Result<()> {
+    let place = &flags.place;
+    let known: Vec<&str> = LEAVES.iter().map(|(name, ..)| *name).chain([ADMIN]).collect();
+    let names: Vec<&str> = match flags.names.as_slice() {
+        [all] if all == "all" => known.clone(),
+        names => names.iter().map(String::as_str).collect(),
+    };
+    if let Some(unknown) = names.iter().find(|name| !known.contains(*name)) {
+        bail!(
+            "{unknown:?} is not one of {}; a node's certificates are renewed by its agent",
+            known.join(", ")
+        );
+    }
+    let dir = pki_dir(&place.data_dir);
+    for name in &names {
+        match *name {
+            ADMIN => renew_admin(&place.data_dir, &dir, now)?,
+            leaf => Pki::renew(&dir, leaf, now)?,
+        }
+    }
+    let lines: String = names.iter().map(|name| format!("renewed {name}\n")).collect();
+    output::print(place.output, &lines, &names)
+}
+
+/// Another certificate for the same user, groups and server.
+fn renew_admin(data_dir: &Path, dir: &Path, now: Timestamp) -> anyhow::Result<()> {
+    let path = settings::admin_kubeconfig(data_dir);
+    let kubeconfig = Kubeconfig::read(&path)?;
+    let held = kubeconfig.certificate_pem().context("the administrator's kubeconfig holds no certificate")?;
+    let held = Certificate::from_pem(&held)?;
+    let groups: Vec<&str> = held.organizations.iter().map(String::as_str).collect();
+    let issued =
+        pki::load_authority(dir, "ca")?.issue(&pki::Leaf::client(&held.common_name, &groups), now)?;
+    let (cert_pem, key_pem) = (issued.cert_pem, issued.key_pem);
+    let credentials = pki::kubeconfig::Credentials::Certificate { cert_pem, key_pem };
+    let cluster = kubeconfig.cluster()?;
+    Kubeconfig::new("kubernetes", &cluster.server, &cluster.authority_pem()?, &held.common_name, credentials)
+        .write(&path)?;
+    Ok(())
+}
+
+fn rotate(flags: &CertsRotate, now: Timestamp) -> anyhow::Result<()> {
+    let dir = pki_dir(&flags.place.data_dir);
+    let step = match flags.step {
+        Some(RotationStep::Prepare) => Step::Prepare,
+        Some(RotationStep::Switch) => Step::Switch,
+        Some(RotationStep::Finish) => Step::Finish,
+        None => rotation::next_step(&dir, &flags.name),
+    };
+    let held = pki::load_authority(&dir, &flags.name)?;
+    rotation::rotate(&dir, &flags.name, &held.certificate().common_name, step, now)?;
+    // Without a server that runs, its next start does the rest.
+    let (name, then) = match step {
+        Step::Prepare => (
+            "prepare",
+            "the new authority is trusted beside the present one; when agents have learned of it (ten minutes), switch",
+        ),
+        Step::Switch => (
+            "switch",
+            "the new authority signs; when agents and clients have certificates of it (agents: twenty minutes; \
+             see `windlass certs check` there), finish. Kubeconfigs given out before are to be made anew",
+        ),
+        Step::Finish => ("finish", "the old authority is trusted no more"),
+    };
+    let data = json!({"authority": flags.name, "step": name});
+    output::print(flags.place.output, &format!("{name}: {then}\n"), &data)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pki::ClusterNames;
+
+    #[test]
+    fn certificates_are_told_as_kubeadm_tells_them() {
+        let entry = |name: &str, ca: &str, seconds| Expiry {
+            name: name.to_owned(),
+            expiration_date: "2027-03-01T12:00:00Z".parse().unwrap(),
+            residual_time: seconds,
+            ca_name: ca.to_owned(),
+            externally_managed: false,
+            renewal_date: "2026-11-01T12:00:00Z".parse().unwrap(),
+        };
+        let found = Expiries {
+            certificates: vec![
+                entry("apiserver", "ca", 364 * 24 * 3600),
+                entry("admin.kubeconfig", "ca", -1),
+            ],
+            certificate_authorities: vec![entry("ca", "", 9 * 365 * 24 * 3600 + 5)],
+        };
+        let lines: Vec<String> =
+            text(&found).lines().map(|l| l.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+        assert_eq!(lines[1], "apiserver Mar 01, 2027 12:00 UTC 364d ca no");
+        assert_eq!(lines[2], "admin.kubeconfig Mar 01, 2027 12:00 UTC <invalid> ca no");
+        assert_eq!(lines[5], "ca Mar 01, 2027 12:00 UTC 9y no");
+    }
+
+    #[test]
+    fn renewed_certificates_live_longer_and_strangers_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let start: Timestamp = "2026-03-01T12:00:00Z".parse().unwrap();
+        let later: Timestamp = "2026-05-01T12:00:00Z".parse().unwrap();
+        let names = ClusterNames::of("cluster.local", "10.96.0.1".parse().unwrap(), &[]);
+        let pki = Pki::load_or_create(&pki_dir(dir.path()), &names, start).unwrap();
+        let admin = pki.kubeconfig("https://h:6443", "admin", &["system:masters"], start).unwrap();
+        admin.write(&settings::admin_kubeconfig(dir.path())).unwrap();
+        let ends = || {
+            let found = expiry::inspect(&pki_dir(dir.path()), &paths(dir.path()), later).unwrap();
+            found.certificates.into_iter().map(|c| (c.name, c.expiration_date)).collect::<Vec<_>>()
+        };
+        let before = ends();
+        assert_eq!(before.len(), 4);
+        let flags = |names: &[&str]| CertsRenew {
+            names: names.iter().map(|n| (*n).to_owned()).collect(),
+            place: CertsPlace { data_dir: dir.path().to_owned(), output: output::Output::Json },
+        };
+        assert!(renew(&flags(&["ca"]), later).is_err());
+        renew(&flags(&["all"]), later).unwrap();
+        assert!(ends().iter().zip(&before).all(|(new, old)| new.0 == old.0 && new.1 > old.1));
+        let kubeconfig = Kubeconfig::read(&settings::admin_kubeconfig(dir.path())).unwrap();
+        assert_eq!(kubeconfig.cluster().unwrap().server, "https://h:6443");
+    }
+}

@@ -1,0 +1,186 @@
+//! The roles and bindings by which machines join, and those of a node's own parts: what each may, and no more.
+//!
+//! kubeadm's names are kubeadm's (upstream: `cmd/kubeadm/app/phases`), so that its users and tools find what they know. A node's proxy, DNS
+//! and network speak as themselves ([`NodePart`]): nodes may ask for these certificates, and get nothing of what they allow.
+
+use super::{RBAC, ensure};
+use anyhow::Context as _;
+use k8s_openapi::api::core::v1::ServiceAccount;
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
+use kube::Api;
+use kube::api::DeleteParams;
+use pki::bootstrap::NODE_GROUP;
+use pki::part::NodePart;
+use serde_json::{Value, json};
+
+const SYSTEM: &str = "kube-system";
+const NODES: &str = "system:nodes";
+const CSR: &str = "system:certificates.k8s.io:certificatesigningrequests";
+/// Nodes that may ask for their parts' certificates; whoever signs them.
+const PART_CLIENT: &str = "windlass:node-part-client";
+const PART_APPROVER: &str = "windlass:node-part-approver";
+/// Bindings and a role by which earlier versions gave nodes themselves what their parts need.
+const RETIRED_BINDINGS: [&str; 2] = ["windlass:node-proxier", "windlass:node-dns"];
+const RETIRED_ROLE: &str = "windlass:node-dns";
+
+pub(super) async fn write(client: &kube::Client) -> anyhow::Result<()> {
+    let account = json!({"metadata": {"name": "kube-proxy"}});
+    ensure::<ServiceAccount>(&Api::namespaced(client.clone(), SYSTEM), account).await?;
+    for role in cluster_roles() {
+        ensure::<ClusterRole>(&Api::all(client.clone()), role).await?;
+    }
+    for binding in cluster_bindings() {
+        ensure::<ClusterRoleBinding>(&Api::all(client.clone()), binding).await?;
+    }
+    for (name, map, subjects) in readable_maps() {
+        let role =
+            json!({"metadata": {"name": name}, "rules": [rule("", "configmaps", &["get"], Some(map))]});
+        ensure::<Role>(&Api::namespaced(client.clone(), SYSTEM), role).await?;
+        let binding = binding("Role", name, name, subjects);
+        ensure::<RoleBinding>(&Api::namespaced(client.clone(), SYSTEM), binding).await?;
+    }
+    retire(client).await
+}
+
+fn rule(group: &str, resources: &str, verbs: &[&str], name: Option<&str>) -> Value {
+    let resources: Vec<&str> = resources.split(',').collect();
+    let mut rule = json!({"apiGroups": [group], "resources": resources, "verbs": verbs});
+    if let Some(name) = name {
+        rule["resourceNames"] = json!([name]);
+    }
+    rule
+}
+
+fn group(name: &str) -> Value {
+    json!({"apiGroup": RBAC, "kind": "Group", "name": name})
+}
+
+fn user(name: &str) -> Value {
+    json!({"apiGroup": RBAC, "kind": "User", "name": name})
+}
+
+fn account(name: &str) -> Value {
+    json!({"kind": "ServiceAccount", "namespace": SYSTEM, "name": name})
+}
+
+fn binding(kind: &str, name: &str, role: &str, subjects: Vec<Value>) -> Value {
+    json!({
+        "metadata": {"name": name},
+        "roleRef": {"apiGroup": RBAC, "kind": kind, "name": role},
+        "subjects": subjects,
+    })
+}
+
+fn cluster_roles() -> Vec<Value> {
+    const CERTIFICATES: &str = "certificates.k8s.io";
+    let follow = ["list", "watch"];
+    let parts = [
+        (
+            NodePart::Dns,
+            vec![
+                rule("", "namespaces,services", &follow, None),
+                rule("discovery.k8s.io", "endpointslices", &follow, None),
+            ],
+        ),
+        (
+            NodePart::Network,
+            vec![
+                rule("", "nodes", &follow, None),
+                rule("events.k8s.io", "events", &["create", "patch", "update"], None),
+                rule("", "events", &["create", "patch", "update"], None),
+            ],
+        ),
+    ];
+    let mut roles = vec![
+        ("kubeadm:get-nodes", vec![rule("", "nodes", &["get"], None)]),
+        (
+            PART_CLIENT,
+            vec![rule(CERTIFICATES, "certificatesigningrequests/nodepartclient", &["create"], None)],
+        ),
+        (
+            PART_APPROVER,
+            vec![rule(CERTIFICATES, "signers", &["approve"], Some("kubernetes.io/kube-apiserver-client"))],
+        ),
+    ];
+    roles.extend(parts.map(|(part, rules)| (part.user(), rules)));
+    roles.into_iter().map(|(name, rules)| json!({"metadata": {"name": name}, "rules": rules})).collect()
+}
+
+fn cluster_bindings() -> Vec<Value> {
+    let bind = |name: &str, role: &str, subject: Value| binding("ClusterRole", name, role, vec![subject]);
+    vec![
+        bind("kubeadm:kubelet-bootstrap", "system:node-bootstrapper", group(NODE_GROUP)),
+        bind("kubeadm:node-autoapprove-bootstrap", &format!("{CSR}:nodeclient"), group(NODE_GROUP)),
+        bind("kubeadm:node-autoapprove-certificate-rotation", &format!("{CSR}:selfnodeclient"), group(NODES)),
+        bind("kubeadm:get-nodes", "kubeadm:get-nodes", group(NODE_GROUP)),
+        bind("kubeadm:node-proxier", "system:node-proxier", account("kube-proxy")),
+        bind(PART_CLIENT, PART_CLIENT, group(NODES)),
+        bind(PART_APPROVER, PART_APPROVER, account("certificate-controller")),
+        bind(NodePart::Dns.user(), NodePart::Dns.user(), user(NodePart::Dns.user())),
+        bind(NodePart::Network.user(), NodePart::Network.user(), user(NodePart::Network.user())),
+    ]
+}
+
+/// Role, the ConfigMap it lets one read, and who that is.
+fn readable_maps() -> [(&'static str, &'static str, Vec<Value>); 3] {
+    let (joining, joined) = (group(NODE_GROUP), group(NODES));
+    [
+        ("kubeadm:nodes-kubeadm-config", "kubeadm-config", vec![joining.clone(), joined.clone()]),
+        ("kubeadm:kubelet-config", "kubelet-config", vec![joined, joining.clone()]),
+        ("kube-proxy", "kube-proxy", vec![joining]),
+    ]
+}
+
+async fn retire(client: &kube::Client) -> anyhow::Result<()> {
+    let bindings: Api<ClusterRoleBinding> = Api::all(client.clone());
+    let roles: Api<ClusterRole> = Api::all(client.clone());
+    for name in RETIRED_BINDINGS {
+        gone(bindings.delete(name, &DeleteParams::default()).await.map(drop))
+            .with_context(|| format!("delete cluster role binding {name}"))?;
+    }
+    gone(roles.delete(RETIRED_ROLE, &DeleteParams::default()).await.map(drop))
+        .with_context(|| format!("delete cluster role {RETIRED_ROLE}"))
+}
+
+fn gone(deleted: Result<(), kube::Error>) -> Result<(), kube::Error> {
+    match deleted {
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+        deleted => deleted,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_must_not_be_given_what_its_parts_may() {
+        let nodes = |binding: &Value| {
+            binding["subjects"].as_array().unwrap().iter().any(|subject| *subject == group(NODES))
+        };
+        let given: Vec<Value> = cluster_bindings().into_iter().filter(nodes).collect();
+        let roles: Vec<&str> = given.iter().map(|b| b["roleRef"]["name"].as_str().unwrap()).collect();
+        assert_eq!(roles, [format!("{CSR}:selfnodeclient").as_str(), PART_CLIENT]);
+        let role = cluster_roles().into_iter().find(|role| role["metadata"]["name"] == PART_CLIENT).unwrap();
+        // a resource that is only ever asked about
+        let only =
+            rule("certificates.k8s.io", "certificatesigningrequests/nodepartclient", &["create"], None);
+        assert_eq!(role["rules"], json!([only]));
+    }
+
+    #[test]
+    fn each_part_has_a_role_by_its_name() {
+        for part in [NodePart::Dns, NodePart::Network] {
+            let bound =
+                cluster_bindings().into_iter().find(|b| b["metadata"]["name"] == part.user()).unwrap();
+            assert_eq!(bound["subjects"], json!([user(part.user())]));
+            let role = cluster_roles().into_iter().find(|r| r["metadata"]["name"] == part.user()).unwrap();
+            let verbs = role["rules"].as_array().unwrap().iter().flat_map(|r| r["verbs"].as_array().unwrap());
+            assert!(verbs.into_iter().all(|verb| verb != "get" && verb != "delete"));
+        }
+        let proxy = apiserver::authz::bootstrap::objects()
+            .iter()
+            .find(|o| o["kind"] == "ClusterRoleBinding" && o["metadata"]["name"] == "system:node-proxier");
+        assert_eq!(proxy.unwrap()["subjects"], json!([user(NodePart::Proxy.user())]));
+    }
+}
