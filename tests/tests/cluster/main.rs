@@ -6,6 +6,7 @@
 mod bad_input;
 mod clients;
 mod harness;
+mod identities;
 mod kills;
 mod kubectl;
 mod private_images;
