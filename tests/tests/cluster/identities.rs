@@ -12,7 +12,9 @@ const PARTS: [(&str, &str); 4] = [
 
 fn ask(kubeconfig: &str, args: &[&str]) -> String {
     let path = format!("--kubeconfig=/var/lib/windlass/agent/{kubeconfig}");
-    let output = on_node("n2", &[&["kubectl", &path], args].concat());
+    let mut argv = vec!["kubectl", path.as_str()];
+    argv.extend_from_slice(args);
+    let output = on_node("n2", &argv);
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
@@ -36,9 +38,9 @@ fn identities_of_a_node_and_its_parts_must_not_see_more_than_theirs() {
         ("create pods", [true, false, false, false]),
         ("create certificatesigningrequests.certificates.k8s.io", [true, false, false, false]),
     ] {
-        for ((kubeconfig, user), may) in PARTS.into_iter().zip(may) {
+        for ((kubeconfig, user), allowed) in PARTS.into_iter().zip(may) {
             let words: Vec<&str> = ["auth", "can-i"].into_iter().chain(asked.split(' ')).collect();
-            assert_eq!(ask(kubeconfig, &words), if may { "yes" } else { "no" }, "{user}: {asked}");
+            assert_eq!(ask(kubeconfig, &words), if allowed { "yes" } else { "no" }, "{user}: {asked}");
         }
     }
     // its own object is all a node sees of nodes
