@@ -33,7 +33,7 @@ pub(crate) fn follow_parent(signal: Signal) -> anyhow::Result<()> {
     set_pdeathsig(signal).context("ask for a signal at the server's death")?;
     // It may have died before the line above.
     if getppid().to_string() != parent {
-        bail!("the server that started this process is gone");
+        bail!("the server that started this agent is gone");
     }
     Ok(())
 }
