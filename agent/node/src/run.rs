@@ -70,8 +70,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
             rotation::ensure_serving(&config.node_name, &config.node_ips, &files).map_err(Error::Serving)?;
             let kubelet = kubelet_parts::settings(&config, &files)?;
             let mut tasks = vec![kubelet_task(kubelet, Some(client.clone()), &supervisor)];
-            tasks.push(balancer.others(client.clone()));
-            tasks.extend(cluster_tasks(&config, client, slot, files, network, &supervisor));
+            tasks.extend(cluster_tasks(&config, &balancer, (client, slot), files, network, &supervisor));
             (tasks, Some(scope))
         }
         None => {
@@ -111,8 +110,8 @@ pub(crate) fn kubelet_task(
 /// What a node of a cluster runs beside its kubelet.
 fn cluster_tasks(
     config: &Arc<Config>,
-    client: kube::Client,
-    slot: Slot,
+    balancer: &Balancer,
+    (client, slot): (kube::Client, Slot),
     files: Files,
     network: network::Config,
     supervisor: &Supervisor,
@@ -122,6 +121,8 @@ fn cluster_tasks(
     let parts = Parts::new(config, &files, &client, &changed.subscribe());
     let mut tasks = parts.tasks;
     tasks.extend([
+        // The node itself may not read endpoints; its proxy does.
+        balancer.others(parts.proxy.clone()),
         {
             let (config, files, slot) = (config.clone(), files.clone(), slot.clone());
             Task::new("authorities", move |token| {
