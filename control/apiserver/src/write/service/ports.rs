@@ -166,9 +166,8 @@ impl NodePorts {
                 })
                 .collect();
             if allocation.taken == before {
-                // What was refused by an old look may be free by now.
-                let refused = answers.iter().any(Result::is_err);
-                if refused && !self.is_newest(registry, &entry).await {
+                // Nothing is to be done by an old look: what is refused may be free by now, what is given back may be taken.
+                if !self.is_newest(registry, &entry).await {
                     continue;
                 }
                 *seen = Some(entry);
