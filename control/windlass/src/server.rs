@@ -14,7 +14,7 @@ use crate::member::followed::Common;
 use crate::member::stacked::Surroundings;
 use crate::member::token::Invitation;
 use crate::member::{self, Stacked, Start};
-use crate::parts::apiserver::{self, Limits, Settings, publish, storage};
+use crate::parts::apiserver::{self, Limits, Services, Settings, publish, storage};
 use crate::settings::{self, nth_address};
 use crate::signals::Signals;
 use crate::snapshot;
@@ -112,6 +112,7 @@ impl Plan {
             verifying_keys: pki.service_account_keys.clone(),
             certificates: tasks::certificates(pki),
             front_proxies: None,
+            services: Services::default(),
             limits: Limits::default(),
         })
     }

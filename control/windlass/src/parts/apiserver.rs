@@ -1,11 +1,12 @@
 //! The API server: with others in `windlass server`, or alone as kube-apiserver ([`alone`]).
 //!
-//! [`checks`] and [`logging`]: its health by upstream's names; [`roles`]: the first roles; [`publish`]: what machines and other API servers
+//! [`checks`] and [`logging`]: its health by upstream's names; [`events`]: what it says is wrong; [`roles`]: the first roles; [`publish`]: what machines and other API servers
 //! find in it; [`storage`]: where its objects are.
 
 mod admission;
 pub(super) mod alone;
 mod checks;
+mod events;
 mod logging;
 pub(crate) mod publish;
 mod roles;
@@ -21,7 +22,7 @@ use apiserver::health::Health;
 use apiserver::metrics::Metrics;
 use apiserver::objects::Observer;
 use apiserver::paths::OpenId;
-use apiserver::registry::{self, Registry};
+use apiserver::registry::{self, EndpointReconciler, Registry};
 use apiserver::server::{Authorization, Config, Parts};
 use apiserver::stream::default_node_addresses;
 use apiserver::stream::dial::Dialer;
@@ -60,8 +61,24 @@ pub(crate) struct Settings {
     pub(crate) certificates: Certificates,
     /// Who may say in headers who a caller is.
     pub(crate) front_proxies: Option<FrontProxies>,
+    pub(crate) services: Services,
     /// The rest, as the crate has it by default.
     pub(crate) limits: Limits,
+}
+
+/// What Services are given, and who is behind that of the API itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Services {
+    /// The first and the last.
+    pub(crate) node_ports: (u16, u16),
+    pub(crate) endpoints: EndpointReconciler,
+}
+
+impl Default for Services {
+    fn default() -> Self {
+        let registry::Config { node_ports, endpoint_reconciler, .. } = registry::Config::default();
+        Self { node_ports, endpoints: endpoint_reconciler }
+    }
 }
 
 /// What may be replaced while it runs, as PEM: certificates with their keys, and authorities.
@@ -118,7 +135,7 @@ pub(crate) struct Api {
     embedded: Option<Arc<Store>>,
     etcd: Option<etcd::Client>,
     /// The store's own tasks.
-    _keeping: Scope,
+    keeping: Scope,
     /// Ends watches, listeners and the registry's tasks.
     stopping: CancellationToken,
     ready: watch::Sender<bool>,
@@ -192,7 +209,7 @@ pub(crate) async fn start(mut settings: Settings) -> anyhow::Result<Api> {
         listener,
         embedded,
         etcd,
-        _keeping: keeping,
+        keeping,
         stopping,
         ready,
         supervisor,
@@ -208,6 +225,9 @@ fn registry_config(settings: &Settings) -> registry::Config {
         // No pod reaches a loopback: such a server is in nobody's endpoints.
         advertise_address: Some(settings.advertise).filter(|ip| !ip.is_loopback()),
         secure_port: settings.listen.port(),
+        node_ports: settings.services.node_ports,
+        endpoint_reconciler: settings.services.endpoints,
+        host_name: node::config::host_name().ok(),
         service_account_key: settings.signing_key.clone(),
         service_account_issuer: settings.issuers.first().cloned().unwrap_or(default.service_account_issuer),
         api_audiences: settings.audiences(),
@@ -259,13 +279,21 @@ fn config(settings: &Settings, front_proxies: Option<FrontProxies>) -> anyhow::R
 impl Api {
     /// Fills the caches, writes the first roles, and loads them into authorisation.
     pub(crate) async fn ready(&self) -> anyhow::Result<()> {
-        self.writer.start(self.stopping.clone()).await.context("start the registry")?;
         let client = self.client("system:apiserver", &["system:masters"]);
+        self.record(&client);
+        self.writer.start(self.stopping.clone()).await.context("start the registry")?;
         roles::reconcile(&client).await.context("write the cluster's first roles")?;
         self.registry.observe(&self.observer, &self.stopping);
         self.aggregator.start(&self.stopping);
         self.ready.send_replace(true);
         Ok(())
+    }
+
+    /// Has its own tasks record events.
+    fn record(&self, client: &kube::Client) {
+        let (recorder, writer) = client::recorder::Recorder::new(Some(client.clone()), None);
+        self.keeping.keep(writer.task("events"));
+        self.writer.record_with(Arc::new(events::Events(recorder)));
     }
 
     /// Every task of this process.
@@ -295,10 +323,13 @@ impl Api {
             self.stopping.cancel();
             std::future::pending::<()>().await;
         };
-        tokio::select! {
+        let served = tokio::select! {
             served = self.server.listen(listener, self.certificate.clone()) => Ok(served?),
             () = stopper => Ok(()),
-        }
+        };
+        // Others are told that it is gone.
+        self.writer.ended().await;
+        served
     }
 
     /// Where its objects are, unless in etcd.

@@ -1,11 +1,12 @@
 //! The API server as a program of its own, with upstream's flags.
 
-use super::{Api, Certificates, Limits, Settings, admission, publish, storage};
+use super::{Api, Certificates, Limits, Services, Settings, admission, publish, storage};
 use crate::flags::Flags;
 use crate::signals::Signals;
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use apiserver::authn::certificate::Authorities;
 use apiserver::authn::request_header::FrontProxies;
+use apiserver::registry::EndpointReconciler;
 use ipnet::IpNet;
 use jiff::Timestamp;
 use pki::service_account::{SigningKey, VerifyingKey};
@@ -223,6 +224,7 @@ fn settings(flags: &Flags, certificates: Certificates) -> anyhow::Result<Setting
         verifying_keys: verifying,
         certificates,
         front_proxies: front_proxies(flags)?,
+        services: services(flags)?,
         limits: Limits {
             requests: count("max-requests-inflight", defaults.requests),
             mutating: count("max-mutating-requests-inflight", defaults.mutating),
@@ -231,6 +233,43 @@ fn settings(flags: &Flags, certificates: Certificates) -> anyhow::Result<Setting
             bootstrap_tokens: flags.bool("enable-bootstrap-token-auth").unwrap_or(false),
         },
     })
+}
+
+/// What Services are given, and who is behind that of the API itself.
+fn services(flags: &Flags) -> anyhow::Result<Services> {
+    let default = Services::default();
+    let node_ports = match flags.text("service-node-port-range") {
+        Some(text) => port_range(text).with_context(|| format!("--service-node-port-range: {text:?}"))?,
+        None => default.node_ports,
+    };
+    let count = flags.int("apiserver-count").unwrap_or(1);
+    let Some(count) = usize::try_from(count).ok().filter(|count| *count > 0) else {
+        bail!("--apiserver-count should be a positive number, but value '{count}' provided");
+    };
+    let endpoints = match flags.text("endpoint-reconciler-type") {
+        None | Some("lease") => EndpointReconciler::Lease,
+        Some("master-count") => EndpointReconciler::MasterCount(count),
+        Some("none") => EndpointReconciler::None,
+        Some(other) => {
+            bail!("--endpoint-reconciler-type={other}: must be one of [master-count, lease, none]")
+        }
+    };
+    Ok(Services { node_ports, endpoints })
+}
+
+/// Ports from the first to the last: `30000-32767`, `30000+2767`, or one.
+fn port_range(text: &str) -> anyhow::Result<(u16, u16)> {
+    let text = text.trim();
+    let (first, last) = match (text.split_once('-'), text.split_once('+')) {
+        (Some((first, last)), _) => (first.parse()?, last.parse()?),
+        (None, Some((first, more))) => {
+            let (first, more): (u16, u16) = (first.parse()?, more.parse()?);
+            (first, first.checked_add(more).context("the last port is above 65535")?)
+        }
+        (None, None) => (text.parse()?, text.parse()?),
+    };
+    ensure!(first > 0 && first <= last, "the first port must be above 0 and not above the last");
+    Ok((first, last))
 }
 
 /// Who may say in headers who a caller is, by upstream's `--requestheader-*`.
@@ -288,6 +327,31 @@ mod tests {
         assert_eq!(settings.storage, storage::Settings::Embedded("/d/store.redb".into()));
         assert_eq!((settings.limits.requests, settings.limits.mutating), (7, 200));
         assert!(!settings.limits.anonymous && !settings.limits.bootstrap_tokens);
+        assert_eq!(settings.services, Services::default());
+    }
+
+    #[test]
+    fn what_services_are_given_is_settled_by_flags() {
+        let services = |line: &str| {
+            let issuer = "--advertise-address=192.0.2.1 --service-account-issuer=https://a";
+            of(&format!("{issuer} {line}")).map(|settings| settings.services)
+        };
+        let ports = |text: &str| services(&format!("--service-node-port-range={text}")).map(|s| s.node_ports);
+        assert_eq!(ports("30000-30100").unwrap(), (30000, 30100));
+        assert_eq!(ports("30000+100").unwrap(), (30000, 30100));
+        assert_eq!(ports("30000").unwrap(), (30000, 30000));
+        for wrong in ["30100-30000", "x", "0-5", "65000+1000", "-"] {
+            assert!(ports(wrong).is_err(), "{wrong}");
+        }
+        let endpoints = |line: &str| services(line).map(|s| s.endpoints);
+        assert_eq!(endpoints("--endpoint-reconciler-type=none").unwrap(), EndpointReconciler::None);
+        assert_eq!(
+            endpoints("--endpoint-reconciler-type=master-count --apiserver-count=3").unwrap(),
+            EndpointReconciler::MasterCount(3)
+        );
+        assert!(
+            endpoints("--endpoint-reconciler-type=x").is_err() && endpoints("--apiserver-count=0").is_err()
+        );
     }
 
     #[test]
