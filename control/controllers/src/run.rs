@@ -30,7 +30,7 @@ use crate::selection::Selection;
 use crate::service_account::ServiceAccounts;
 use crate::service_account_token::ServiceAccountTokens;
 use crate::service_cidr::ServiceCidrs;
-use crate::signing::Signing;
+use crate::signing::{Approving, Cleaner, Signing};
 use crate::stateful_set::StatefulSets;
 use crate::taint_eviction::TaintEviction;
 use crate::ttl_after_finished::TtlAfterFinished;
@@ -184,10 +184,16 @@ pub async fn run(client: Client, config: Config, supervisor: &Supervisor, shutdo
         start.add(
             "certificatesigningrequest-signing-controller",
             "certificate-controller",
-            2,
+            5,
             |queue, cl| Signing::new(&cluster, cl, authority, queue),
         );
     }
+    start.add("certificatesigningrequest-approving-controller", "certificate-controller", 5, |queue, cl| {
+        Approving::new(&cluster, cl, queue)
+    });
+    start.add("certificatesigningrequest-cleaner-controller", "certificate-controller", 1, |queue, cl| {
+        Cleaner::new(&cluster, cl, queue)
+    });
     start.add("bootstrap-signer-controller", "bootstrap-signer", 1, |queue, cl| {
         BootstrapSigner::new(&cluster, cl, queue)
     });

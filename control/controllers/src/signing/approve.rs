@@ -1,0 +1,164 @@
+//! Approves kubelets' requests.
+//!
+//! Woken by: the request; its node, whose addresses a serving certificate waits for. Reads: both. Writes: the request's approval.
+//! Promises: a kubelet's client certificate is approved only if the authoriser lets the requester ask for one
+//! (`certificatesigningrequests/selfnodeclient`, `.../nodeclient`); a serving certificate only for its own node's name and addresses.
+//! A node's other parts get theirs by the node's own request, likewise (`.../nodepartclient`, which only we know of), and of the general
+//! client signer nothing else is approved.
+
+use super::{Requests, decided, issued, parse, with};
+use crate::cluster::Cluster;
+use crate::informer::{Informer, key_of};
+use crate::queue::{Key, Queue};
+use crate::reconcile::{Doing, Error, Reconcile, found};
+use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
+use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
+use k8s_openapi::api::core::v1::Node;
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::{Api, Client, ResourceExt};
+use pki::part::NodePart;
+use pki::request::CertificateRequest;
+use pki::signer::Signer;
+use serde_json::json;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A request the authoriser does not let through is tried again: what allows it may be written after it.
+const AGAIN: Duration = Duration::from_secs(30);
+/// What a requester may be allowed to create, and the text of the approval that follows.
+const SELF: (&str, &str) =
+    ("selfnodeclient", "Auto approving self kubelet client certificate after SubjectAccessReview.");
+const ANY: (&str, &str) =
+    ("nodeclient", "Auto approving kubelet client certificate after SubjectAccessReview.");
+const PART: (&str, &str) = (
+    "nodepartclient",
+    "Auto approving client certificate of a part of the node after SubjectAccessReview.",
+);
+
+pub(crate) struct Approving {
+    requests: Requests,
+    nodes: Arc<Informer<Node>>,
+}
+
+impl Approving {
+    /// Registers for what wakes it.
+    #[must_use]
+    pub(crate) fn new(cluster: &Cluster, client: Client, queue: &Arc<Queue>) -> Self {
+        let (wake, requests) = (queue.clone(), cluster.requests.clone());
+        cluster.nodes.on_change(move |_, new| {
+            let Some(node) = new else { return };
+            let user = format!("system:node:{}", node.name_any());
+            let waiting = requests.list("").into_iter().filter(|r| r.spec.username.as_deref() == Some(&user));
+            waiting.filter(|r| !decided(r)).for_each(|r| wake.add(key_of(&*r)));
+        });
+        Self { requests: Requests::new(cluster, client, queue), nodes: cluster.nodes.clone() }
+    }
+}
+
+impl Reconcile for Approving {
+    const NAME: &'static str = "csrapproving";
+
+    async fn reconcile(&self, key: &Key) -> Result<Option<Duration>, Error> {
+        let Some(request) = self.requests.known.get(key) else { return Ok(None) };
+        if decided(&request) || issued(&request).is_some() {
+            return Ok(None);
+        }
+        let Some(signer) = Signer::from_name(&request.spec.signer_name) else { return Ok(None) };
+        let Ok(parsed) = parse(&request) else { return Ok(None) };
+        let usages = request.spec.usages.as_deref().unwrap_or_default();
+        if signer.validate(&parsed, usages).is_err() {
+            return Ok(None);
+        }
+        match signer {
+            Signer::ApiServerClientKubelet => {
+                let own = request.spec.username.as_deref() == Some(&parsed.common_name);
+                for (subresource, message) in [SELF, ANY].into_iter().skip(usize::from(!own)) {
+                    if self.may(&request, subresource).await? {
+                        return self.approve(&request, key, message).await;
+                    }
+                }
+                Ok(Some(AGAIN))
+            }
+            Signer::ApiServerClient
+                if node_of(&request).is_some() && NodePart::of_request(&parsed, usages).is_some() =>
+            {
+                match self.may(&request, PART.0).await? {
+                    true => self.approve(&request, key, PART.1).await,
+                    false => Ok(Some(AGAIN)),
+                }
+            }
+            Signer::KubeletServing if self.is_for_own_node(&request, &parsed) => {
+                let message =
+                    "Auto approving kubelet serving certificate for the node's own name and addresses.";
+                self.approve(&request, key, message).await
+            }
+            _ => Ok(None),
+        }
+    }
+}
+
+impl Approving {
+    async fn approve(
+        &self,
+        request: &CertificateSigningRequest,
+        key: &Key,
+        message: &str,
+    ) -> Result<Option<Duration>, Error> {
+        let all = with(request, "Approved", "AutoApproved", message);
+        let patch = json!({ "metadata": { "resourceVersion": request.resource_version() }, "status": { "conditions": all } });
+        let approved = self
+            .requests
+            .api()
+            .patch_approval(&key.name, &PatchParams::default(), &Patch::Merge(patch))
+            .await;
+        found(approved).map(|_| None).doing(|| format!("approve certificate request {key}"))
+    }
+
+    /// Whether the authoriser lets the requester create this subresource of certificate requests.
+    async fn may(&self, request: &CertificateSigningRequest, subresource: &str) -> Result<bool, Error> {
+        let spec = &request.spec;
+        let review = SubjectAccessReview {
+            spec: SubjectAccessReviewSpec {
+                user: spec.username.clone(),
+                uid: spec.uid.clone(),
+                groups: spec.groups.clone(),
+                extra: spec.extra.clone(),
+                resource_attributes: Some(ResourceAttributes {
+                    group: Some("certificates.k8s.io".to_owned()),
+                    resource: Some("certificatesigningrequests".to_owned()),
+                    verb: Some("create".to_owned()),
+                    subresource: Some(subresource.to_owned()),
+                    version: Some("*".to_owned()),
+                    ..ResourceAttributes::default()
+                }),
+                ..SubjectAccessReviewSpec::default()
+            },
+            ..SubjectAccessReview::default()
+        };
+        let api: Api<SubjectAccessReview> = Api::all(self.requests.client.clone());
+        let answer = api
+            .create(&PostParams::default(), &review)
+            .await
+            .doing(|| format!("review access for {}", request.name_any()))?;
+        Ok(answer.status.is_some_and(|s| s.allowed))
+    }
+
+    fn is_for_own_node(&self, request: &CertificateSigningRequest, parsed: &CertificateRequest) -> bool {
+        let own = request.spec.username.as_deref() == Some(&parsed.common_name);
+        let Some(name) = node_of(request).filter(|_| own) else { return false };
+        let Some(node) = self.nodes.get(&Key::new("", name)) else { return false };
+        let addresses = node.status.as_ref().and_then(|s| s.addresses.clone()).unwrap_or_default();
+        let known: BTreeSet<String> =
+            addresses.into_iter().map(|a| a.address).chain([name.to_owned()]).collect();
+        parsed.dns_names.iter().all(|n| known.contains(n))
+            && parsed.ips.iter().all(|ip| known.contains(&ip.to_string()))
+    }
+}
+
+/// The node whose kubelet made the request.
+fn node_of(request: &CertificateSigningRequest) -> Option<&str> {
+    let in_group = request.spec.groups.iter().flatten().any(|group| group == "system:nodes");
+    let name = request.spec.username.as_deref()?.strip_prefix("system:node:")?;
+    (in_group && !name.is_empty()).then_some(name)
+}
