@@ -60,6 +60,8 @@ pub struct Config {
     pub labels: BTreeMap<String, String>,
     /// Taints at registration.
     pub taints: Vec<Taint>,
+    /// Whether the node registers itself; `None` leaves it to the KubeletConfiguration file.
+    pub register: Option<bool>,
     /// The cgroup below which pods' cgroups are made; `None` leaves it to the KubeletConfiguration file.
     pub cgroup_root: Option<String>,
 }
@@ -92,6 +94,7 @@ impl Config {
             credential_providers: None,
             labels: BTreeMap::new(),
             taints: Vec::new(),
+            register: None,
             cgroup_root: None,
         }
     }

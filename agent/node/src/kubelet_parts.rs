@@ -60,6 +60,9 @@ pub(crate) fn settings(config: &Config, files: &Files) -> Result<kubelet::Config
     }
     out.node_labels.extend(config.labels.clone());
     out.register_with_taints.extend(config.taints.iter().cloned());
+    if let Some(register) = config.register {
+        out.register_node = register;
+    }
     if out.tls_cert_file.is_none() {
         out.tls_cert_file = Some(files.pair(Role::Serving));
         out.tls_private_key_file = Some(files.pair(Role::Serving));

@@ -19,11 +19,14 @@ pub(crate) async fn run(flags: AgentFlags) -> anyhow::Result<()> {
     let config = config(&flags.normalised())?;
     let dir = config.agent_dir();
     std::fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
-    // pods have one owner: an agent that is still stopping goes first
-    let _lock = crate::lock::wait(&dir, "windlass agent").await?;
-    tracing::info!(node = config.node_name, ips = ?config.node_ips, server = config.server, "agent starts");
     let shutdown = CancellationToken::new();
-    let work = async { Ok(Box::pin(node::run(config, shutdown.clone())).await?) };
+    let work = async {
+        // pods have one owner: an agent that is still stopping goes first
+        let lock = crate::lock::wait(&dir, "windlass agent", &shutdown).await?;
+        let Some(_lock) = lock else { return Ok(()) };
+        tracing::info!(node = config.node_name, ips = ?config.node_ips, server = config.server, "agent starts");
+        Ok(Box::pin(node::run(config, shutdown.clone())).await?)
+    };
     signals.until_done(&shutdown, work).await
 }
 

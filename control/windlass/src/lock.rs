@@ -4,6 +4,7 @@ use anyhow::{Context as _, bail};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read as _, Seek as _, Write as _};
 use std::path::Path;
+use tokio_util::sync::CancellationToken;
 
 /// The lock; held until dropped.
 #[derive(Debug)]
@@ -23,16 +24,17 @@ pub(crate) fn take(dir: &Path, what: &str) -> anyhow::Result<Lock> {
     }
 }
 
-/// Takes the lock of `dir`, as soon as the other `what` that may have it is gone.
-pub(crate) async fn wait(dir: &Path, what: &str) -> anyhow::Result<Lock> {
+/// Takes the lock of `dir`, as soon as the other `what` that may have it is gone. `None`: `stop` came first.
+pub(crate) async fn wait(dir: &Path, what: &str, stop: &CancellationToken) -> anyhow::Result<Option<Lock>> {
     let mut file = open(dir)?;
     if let Err(TryLockError::WouldBlock) = file.try_lock() {
         tracing::info!("waiting for another {what}{} to end", holder(&mut file));
     }
     // locks taken twice by one process are one lock
-    let locked =
-        tokio::task::spawn_blocking(move || file.lock().map(|()| file)).await.context("wait for a lock")?;
-    sign(locked.with_context(|| format!("lock {}", dir.display()))?, dir)
+    let locking = tokio::task::spawn_blocking(move || file.lock().map(|()| file));
+    let Some(locked) = stop.run_until_cancelled(locking).await else { return Ok(None) };
+    let locked = locked.context("wait for a lock")?;
+    sign(locked.with_context(|| format!("lock {}", dir.display()))?, dir).map(Some)
 }
 
 fn open(dir: &Path) -> anyhow::Result<File> {
@@ -75,12 +77,31 @@ mod tests {
         drop(first);
         take(dir.path(), "windlass server").unwrap();
     }
+
+    #[tokio::test]
+    async fn whoever_waits_for_a_lock_must_not_be_deaf_to_a_signal() {
+        let dir = tempfile::tempdir().unwrap();
+        let held = take(dir.path(), "kubelet").unwrap();
+        let stop = CancellationToken::new();
+        let waiting = wait(dir.path(), "kubelet", &stop);
+        let asked = async {
+            tokio::task::yield_now().await;
+            stop.cancel();
+        };
+        let (locked, ()) = tokio::join!(waiting, asked);
+        assert!(locked.unwrap().is_none());
+        // What still waits below ends with the test.
+        drop(held);
+    }
+
     #[tokio::test]
     async fn an_agent_waits_for_the_one_before_it() {
         let dir = tempfile::tempdir().unwrap();
         let first = take(dir.path(), "windlass agent").unwrap();
         let path = dir.path().to_owned();
-        let second = tokio::spawn(async move { wait(&path, "windlass agent").await.unwrap() });
+        let second = tokio::spawn(async move {
+            wait(&path, "windlass agent", &CancellationToken::new()).await.unwrap().unwrap()
+        });
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         assert!(!second.is_finished(), "two agents must not run");
         drop(first);

@@ -14,10 +14,13 @@ pub(crate) async fn run(flags: Flags) -> anyhow::Result<()> {
     let (config, credentials) = settings(&flags)?;
     std::fs::create_dir_all(&config.kubelet_root)
         .with_context(|| format!("make {}", config.kubelet_root.display()))?;
-    // pods have one owner: a kubelet that is still stopping goes first
-    let _lock = crate::lock::wait(&config.kubelet_root, "kubelet").await?;
     let shutdown = CancellationToken::new();
-    let work = async { Ok(Box::pin(kubelet_alone::run(config, credentials, shutdown.clone())).await?) };
+    let work = async {
+        // pods have one owner: a kubelet that is still stopping goes first
+        let lock = crate::lock::wait(&config.kubelet_root, "kubelet", &shutdown).await?;
+        let Some(_lock) = lock else { return Ok(()) };
+        Ok(Box::pin(kubelet_alone::run(config, credentials, shutdown.clone())).await?)
+    };
     signals.until_done(&shutdown, Box::pin(work)).await
 }
 
@@ -57,6 +60,7 @@ fn settings(flags: &Flags) -> anyhow::Result<(node::Config, Credentials)> {
     config.labels = list("node-labels").iter().map(|l| parse_label(l)).collect::<anyhow::Result<_>>()?;
     config.taints =
         list("register-with-taints").iter().map(|t| parse_taint(t)).collect::<anyhow::Result<_>>()?;
+    config.register = flags.bool("register-node");
     let credentials = Credentials {
         kubeconfig: flags.text("kubeconfig").map(Into::into),
         bootstrap: flags.text("bootstrap-kubeconfig").map(Into::into),
@@ -106,6 +110,9 @@ mod tests {
         assert_eq!(credentials.kubeconfig.as_deref(), Some("/k".as_ref()));
         assert_eq!(credentials.certificates.as_path(), std::path::Path::new("/var/lib/kubelet/pki"));
         assert!(config.static_pod_path.is_none(), "the file names it");
+        assert_eq!(config.register, None, "the file says it");
+        let (config, _) = of("--register-node=false --node-ip=192.0.2.1").unwrap();
+        assert_eq!(config.register, Some(false));
     }
 
     #[test]
