@@ -2,7 +2,7 @@
 
 use crate::fit::FitError;
 use crate::model::{Pod, Snapshot};
-use crate::preempt::preempt;
+use crate::preempt::{NoPlan, Plan, best, plans};
 use crate::schedule::schedule;
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ pub enum Attempt {
 
 /// Tries the pod on the snapshot. `round` as for [`schedule`].
 pub fn attempt(snapshot: &Snapshot, pod: &Pod, round: u64) -> Attempt {
-    let mut error = match schedule(snapshot, pod, round) {
+    let error = match schedule(snapshot, pod, round) {
         Ok(node) => return Attempt::Placed(node),
         Err(error) => error,
     };
@@ -34,7 +34,17 @@ pub fn attempt(snapshot: &Snapshot, pod: &Pod, round: u64) -> Attempt {
     if !snapshot.profile.preempts {
         return Attempt::Failed { error, nominate: None, victims: Vec::new() };
     }
-    match preempt(snapshot, pod, &error) {
+    let plan = plans(snapshot, pod, &error).map(best);
+    match plan {
+        Ok(Some(plan)) => planned(error, pod, Ok(plan)),
+        Ok(None) => Attempt::Failed { error, nominate: None, victims: Vec::new() },
+        Err(refusal) => planned(error, pod, Err(refusal)),
+    }
+}
+
+/// How an attempt ends for which room may be made.
+pub(crate) fn planned(mut error: FitError, pod: &Pod, plan: Result<Plan, NoPlan>) -> Attempt {
+    match plan {
         Ok(plan) => Attempt::Failed { error, nominate: Some(plan.node), victims: plan.victims },
         Err(refusal) => {
             // Device claims come first upstream; without any there is nothing to take back.

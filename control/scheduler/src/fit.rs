@@ -18,6 +18,8 @@ pub enum Plugin {
     VolumeZone,
     PodTopologySpread,
     InterPodAffinity,
+    /// A service outside.
+    Extender,
 }
 
 /// Why one node was refused.

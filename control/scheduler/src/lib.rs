@@ -3,6 +3,7 @@
 //! - The pure core: [`model`] (pods and nodes as scheduling sees them), [`plugins`] (filters and scores, one file each),
 //!   [`schedule`] (snapshot and pod to node or [`fit::FitError`]), [`preempt`] (whom to evict), [`attempt`] (both), [`profile`] (which plugins, and how much each counts), [`queue`] (whose turn it is;
 //!   `now` is an argument), [`cache`] (the cluster with the pods assumed on their nodes).
+//! - [`extender`]: services outside that have a say; `extended`: an attempt with them
 //! - The shell: [`mod@run`] watches (`watch`), schedules, and hands the outcome to [`report`] (bindings, events, conditions), and to [`volumes`] where the pod's
 //!   volumes must be bound first.
 //!
@@ -12,6 +13,8 @@
 
 pub mod attempt;
 pub mod cache;
+mod extended;
+pub mod extender;
 pub mod fit;
 pub mod model;
 pub mod plugins;

@@ -26,6 +26,10 @@ pub const MAX_SCORE: i64 = 100;
 
 /// What the pod's claims need on a node that passed the filters.
 pub fn volume_needs(snapshot: &Snapshot, pod: &Pod, node: &str) -> Needs {
+    // Without its filter nobody has looked for any.
+    if !snapshot.profile.filters(Plugin::VolumeBinding) {
+        return Needs::default();
+    }
     let node = snapshot.nodes.iter().find(|n| n.name == node);
     node.and_then(|node| volumes::needs(snapshot, pod, node).ok()).unwrap_or_default()
 }

@@ -18,7 +18,7 @@ pub(crate) struct Plan {
     /// Who must leave, the most important first.
     pub victims: Vec<Arc<Pod>>,
     /// How many of them their disruption budgets would keep.
-    violations: usize,
+    pub violations: usize,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,8 +29,8 @@ pub(crate) struct NoPlan {
     pub keeps_nomination: bool,
 }
 
-/// Whom to evict from where.
-pub(crate) fn preempt(snapshot: &Snapshot, pod: &Pod, error: &FitError) -> Result<Plan, NoPlan> {
+/// Whom to evict from where: at least one way to do it.
+pub(crate) fn plans(snapshot: &Snapshot, pod: &Pod, error: &FitError) -> Result<Vec<Plan>, NoPlan> {
     eligible(snapshot, pod, error)?;
     let mut reasons: Vec<String> = Vec::new();
     let mut plans = Vec::new();
@@ -47,11 +47,16 @@ pub(crate) fn preempt(snapshot: &Snapshot, pod: &Pod, error: &FitError) -> Resul
             _ => reasons.push("Preemption is not helpful for scheduling".to_owned()),
         }
     }
-    let best = plans.into_iter().min_by_key(cost);
-    best.ok_or_else(|| NoPlan {
-        text: histogram(snapshot.nodes.len(), reasons.iter().map(String::as_str)),
-        keeps_nomination: false,
-    })
+    if plans.is_empty() {
+        let text = histogram(snapshot.nodes.len(), reasons.iter().map(String::as_str));
+        return Err(NoPlan { text, keeps_nomination: false });
+    }
+    Ok(plans)
+}
+
+/// The plan that costs least.
+pub(crate) fn best(plans: Vec<Plan>) -> Option<Plan> {
+    plans.into_iter().min_by_key(cost)
 }
 
 /// Whether the pod may evict others now.

@@ -25,13 +25,16 @@ pub enum Score {
 }
 
 /// Name, the filter it is, the score it is.
-const PLUGINS: [(&str, Option<Plugin>, Option<Score>); 10] = [
+const PLUGINS: [(&str, Option<Plugin>, Option<Score>); 13] = [
     ("NodeUnschedulable", Some(Plugin::NodeUnschedulable), None),
     ("NodeName", Some(Plugin::NodeName), None),
     ("TaintToleration", Some(Plugin::TaintToleration), Some(Score::TaintToleration)),
     ("NodeAffinity", Some(Plugin::NodeAffinity), Some(Score::NodeAffinity)),
     ("NodePorts", Some(Plugin::NodePorts), None),
     ("NodeResourcesFit", Some(Plugin::NodeResourcesFit), Some(Score::NodeResourcesFit)),
+    ("VolumeRestrictions", Some(Plugin::VolumeRestrictions), None),
+    ("VolumeBinding", Some(Plugin::VolumeBinding), None),
+    ("VolumeZone", Some(Plugin::VolumeZone), None),
     ("PodTopologySpread", Some(Plugin::PodTopologySpread), Some(Score::PodTopologySpread)),
     ("InterPodAffinity", Some(Plugin::InterPodAffinity), Some(Score::InterPodAffinity)),
     ("NodeResourcesBalancedAllocation", None, Some(Score::NodeResourcesBalancedAllocation)),
@@ -48,19 +51,14 @@ const WEIGHTS: [(Score, i64); 7] = [
     (Score::ImageLocality, 1),
 ];
 const PREEMPTION: &str = "DefaultPreemption";
-/// Plugins of upstream's that are always on here, or are not here at all: they cannot be switched, nor configured.
-const FIXED: [&str; 10] = [
-    "VolumeRestrictions",
-    "VolumeBinding",
-    "VolumeZone",
-    "SchedulingGates",
-    "PrioritySort",
-    "DefaultBinder",
-    "NodeVolumeLimits",
-    "DynamicResources",
-    "GangScheduling",
-    "NodeDeclaredFeatures",
+const GATES: &str = "SchedulingGates";
+/// What no scheduler is without, and what it is then said to lack.
+const ESSENTIAL: [(&str, &str); 2] = [
+    ("PrioritySort", "one queue sort plugin required"),
+    ("DefaultBinder", "at least one bind plugin is needed"),
 ];
+/// Plugins of upstream's that are not here: off they are what they are.
+const ABSENT: [&str; 4] = ["NodeVolumeLimits", "DynamicResources", "GangScheduling", "NodeDeclaredFeatures"];
 
 /// The points at which plugins are switched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,9 +91,17 @@ pub enum Error {
     /// No plugin of that name.
     #[error("{0:?} does not exist")]
     Unknown(String),
-    /// A plugin that is always on, or not here.
+    /// A plugin without which nothing is scheduled.
     #[error("plugin {0:?} cannot be changed here")]
     Fixed(String),
+    /// A profile without such a plugin.
+    #[error("{what} for profile with scheduler name {profile:?}")]
+    Lacking {
+        /// In upstream's words.
+        what: &'static str,
+        /// The profile's name.
+        profile: &'static str,
+    },
     /// An argument with a value it may not have.
     #[error("{0}")]
     Argument(String),
@@ -112,6 +118,10 @@ pub struct Profile {
     weights: BTreeMap<Score, i64>,
     /// Whether pods of lower priority are evicted for its pods.
     pub preempts: bool,
+    /// Whether pods with scheduling gates wait.
+    pub gates: bool,
+    /// What of [`ESSENTIAL`] was switched off with all others, and not on again.
+    lacks: BTreeSet<&'static str>,
     /// Fuller nodes first instead of emptier ones.
     pub most_allocated: bool,
     /// Of how many nodes of a hundred it is enough to know that they take the pod; 0: by their number.
@@ -125,6 +135,8 @@ impl Default for Profile {
             off: BTreeSet::new(),
             weights: WEIGHTS.into(),
             preempts: true,
+            gates: true,
+            lacks: BTreeSet::new(),
             most_allocated: false,
             percentage: 0,
         }
@@ -152,19 +164,41 @@ impl Profile {
         if name == "*" && change == Change::Off {
             PLUGINS.iter().for_each(|plugin| self.switch(set, plugin, change));
             self.preempts &= !matches!(set, Set::MultiPoint | Set::PostFilter);
+            if set == Set::MultiPoint {
+                self.gates = false;
+                self.lacks = ESSENTIAL.map(|(name, _)| name).into();
+            }
             return Ok(());
         }
         if name == PREEMPTION && matches!(set, Set::MultiPoint | Set::PostFilter) {
             self.preempts = change != Change::Off;
             return Ok(());
         }
-        if FIXED.contains(&name) {
-            // On they are what they are.
+        if name == GATES {
+            self.gates = change != Change::Off || set != Set::MultiPoint && self.gates;
+            return Ok(());
+        }
+        if ESSENTIAL.iter().any(|(known, _)| *known == name) {
+            self.lacks.remove(name);
             return if change == Change::Off { Err(Error::Fixed(name.to_owned())) } else { Ok(()) };
+        }
+        if ABSENT.contains(&name) {
+            return Ok(());
         }
         let plugin = PLUGINS.iter().find(|(known, ..)| *known == name);
         self.switch(set, plugin.ok_or_else(|| Error::Unknown(name.to_owned()))?, change);
         Ok(())
+    }
+
+    /// The profile, once everything is switched as it is to be.
+    ///
+    /// # Errors
+    /// It cannot work.
+    pub fn whole(self) -> Result<Self, Error> {
+        match ESSENTIAL.iter().find(|(name, _)| self.lacks.contains(name)) {
+            Some((_, what)) => Err(Error::Lacking { what, profile: self.name }),
+            None => Ok(self),
+        }
     }
 
     fn switch(
@@ -192,8 +226,10 @@ impl Profile {
     /// # Errors
     /// There is no such plugin, or an argument is wrong.
     pub fn configure(&mut self, name: &str, args: &Value) -> Result<Vec<String>, Error> {
-        let known =
-            PLUGINS.iter().any(|(known, ..)| *known == name) || name == PREEMPTION || FIXED.contains(&name);
+        let known = PLUGINS.iter().any(|(known, ..)| *known == name)
+            || [PREEMPTION, GATES].contains(&name)
+            || ESSENTIAL.iter().any(|(known, _)| *known == name)
+            || ABSENT.contains(&name);
         if !known {
             return Err(Error::Unknown(name.to_owned()));
         }
@@ -234,11 +270,13 @@ impl Profile {
 pub struct Config {
     /// The schedulers it is, each for pods of its name.
     pub profiles: Vec<Arc<Profile>>,
+    /// Services outside that have a say; those that may fail come last.
+    pub extenders: Vec<crate::extender::Config>,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { profiles: vec![Arc::default()] }
+        Self { profiles: vec![Arc::default()], extenders: Vec::new() }
     }
 }
 
@@ -268,6 +306,41 @@ mod tests {
         assert!(!profile.preempts && profile.weight(Score::ImageLocality) == 0);
         profile.change(Set::MultiPoint, "TaintToleration", Change::On { weight: None }).unwrap();
         assert!(profile.filters(Plugin::TaintToleration) && profile.weight(Score::TaintToleration) == 1);
+    }
+
+    #[test]
+    fn all_plugins_off_must_not_leave_any_on() {
+        let mut profile = Profile::default();
+        profile.change(Set::MultiPoint, "*", Change::Off).unwrap();
+        for plugin in
+            [Plugin::VolumeRestrictions, Plugin::VolumeBinding, Plugin::VolumeZone, Plugin::NodePorts]
+        {
+            assert!(!profile.filters(plugin), "{plugin:?}");
+        }
+        assert!(!profile.gates);
+        let error = profile.clone().whole().unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "one queue sort plugin required for profile with scheduler name \"default-scheduler\""
+        );
+        let on = Change::On { weight: None };
+        profile.change(Set::MultiPoint, "PrioritySort", on).unwrap();
+        assert!(profile.clone().whole().unwrap_err().to_string().starts_with("at least one bind plugin"));
+        profile.change(Set::MultiPoint, "DefaultBinder", on).unwrap();
+        profile.change(Set::MultiPoint, "VolumeZone", on).unwrap();
+        let profile = profile.whole().unwrap();
+        assert!(profile.filters(Plugin::VolumeZone) && !profile.filters(Plugin::VolumeBinding));
+    }
+
+    #[test]
+    fn a_set_of_filters_that_is_off_must_not_take_the_gates_with_it() {
+        let mut profile = Profile::default();
+        profile.change(Set::Filter, "*", Change::Off).unwrap();
+        assert!(profile.gates && !profile.filters(Plugin::VolumeBinding));
+        assert!(profile.clone().whole().is_ok());
+        profile.change(Set::MultiPoint, "NodeVolumeLimits", Change::Off).unwrap();
+        profile.change(Set::MultiPoint, "SchedulingGates", Change::Off).unwrap();
+        assert!(!profile.whole().unwrap().gates);
     }
 
     #[test]

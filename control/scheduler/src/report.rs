@@ -53,9 +53,14 @@ impl Reporter {
         let pods = self.pods(&pod.namespace);
         let _: Value =
             pods.create_subresource("binding", &pod.name, &PostParams::default(), &binding).await?;
+        self.bound(pod, node);
+        Ok(())
+    }
+
+    /// Says that a pod is bound.
+    pub(crate) fn bound(&self, pod: &Pod, node: &str) {
         let note = format!("Successfully assigned {}/{} to {node}", pod.namespace, pod.name);
         self.event(pod, Severity::Normal, "Scheduled", "Binding", note, None);
-        Ok(())
     }
 
     /// The event and the condition of a failed attempt. The pod may be gone by now; that is not an error.

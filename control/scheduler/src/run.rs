@@ -8,6 +8,8 @@
 
 use crate::attempt::{Attempt, attempt};
 use crate::cache::Cluster;
+use crate::extended::Extended;
+use crate::extender::{Extender, Raw};
 use crate::fit::Plugin;
 use crate::model::Pod;
 use crate::model::storage::Needs;
@@ -42,6 +44,9 @@ pub enum Error {
     /// Every watch ended, which they do not do by themselves.
     #[error("scheduler: the watches ended")]
     WatchesEnded,
+    /// An extender cannot be asked.
+    #[error(transparent)]
+    Extender(#[from] crate::extender::Unusable),
 }
 
 /// Schedules until cancelled.
@@ -52,7 +57,8 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
     let scope = Scope::new(supervisor, "scheduler/", &shutdown);
-    let mut inputs = watches(&client);
+    let extenders = config.extenders.iter().cloned().map(Extender::new).collect::<Result<Vec<_>, _>>()?;
+    let mut inputs = watches(&client, !extenders.is_empty());
     let mut scheduler = Scheduler {
         reporter: Reporter::new(client.clone(), config.clone(), &scope),
         config,
@@ -62,11 +68,13 @@ pub async fn run(
         writes: FuturesUnordered::new(),
         waits: FuturesUnordered::new(),
         volumes: VolumeWriter::new(client),
+        extenders: extenders.into(),
+        raw: Raw::default(),
         round: 0,
     };
     loop {
         scheduler.take_in(&mut inputs)?;
-        if scheduler.schedule_one() {
+        if Box::pin(scheduler.schedule_one()).await {
             // One pod at a time: what its binding or the watches bring meanwhile counts for the next.
             if shutdown.is_cancelled() {
                 return Ok(());
@@ -101,9 +109,30 @@ enum BindError {
     Api(kube::Error),
     #[error("{0}")]
     Volumes(String),
+    /// What an extender said that was to bind it.
+    #[error("{0}")]
+    Extender(String),
 }
 
-async fn bind(reporter: &Reporter, pod: &Pod, node: &str) -> Result<(), BindError> {
+/// Binds a pod, or has an extender do so: `binder`.
+async fn bind(
+    reporter: &Reporter,
+    binder: Option<&Extender>,
+    pod: &Pod,
+    node: &str,
+) -> Result<(), BindError> {
+    if let Some(extender) = binder {
+        match extender.bind(pod, node).await {
+            Ok(()) => {
+                reporter.bound(pod, node);
+                return Ok(());
+            }
+            Err(why) if extender.is_ignorable() => {
+                tracing::info!(error = why, "scheduler: skipped an extender that failed to bind");
+            }
+            Err(why) => return Err(BindError::Extender(why)),
+        }
+    }
     let bound = tokio::time::timeout(LONGEST_WRITE, reporter.bind(pod, node)).await;
     bound.unwrap_or_else(|late| Err(kube::Error::Service(late.into()))).map_err(BindError::Api)
 }
@@ -130,6 +159,8 @@ struct Scheduler {
     /// Pods that wait for their volumes to be bound.
     waits: FuturesUnordered<BoxFuture<'static, Done>>,
     volumes: VolumeWriter,
+    extenders: Arc<[Extender]>,
+    raw: Raw,
     round: u64,
 }
 
@@ -169,8 +200,14 @@ impl Scheduler {
     fn set(&mut self, source: Source, key: String, parsed: Parsed) {
         let rest = &mut self.cluster.rest;
         let change = match parsed {
-            Parsed::Pod(pod) => return self.set_pod(Arc::new(*pod)),
-            Parsed::Node(node) => self.cluster.set_node(*node),
+            Parsed::Pod(pod, raw) => {
+                self.raw.pods.extend(raw.map(|raw| (pod.uid.clone(), raw)));
+                return self.set_pod(Arc::new(*pod));
+            }
+            Parsed::Node(node, raw) => {
+                self.raw.nodes.extend(raw.map(|raw| (node.name.clone(), raw)));
+                self.cluster.set_node(*node)
+            }
             Parsed::Namespace(labels) => {
                 Arc::make_mut(&mut rest.namespaces).insert(key, labels);
                 Some(Change::PodPlaced)
@@ -207,11 +244,15 @@ impl Scheduler {
         let rest = &mut self.cluster.rest;
         match source {
             Source::Pods => {
+                self.raw.pods.remove(key);
                 self.queue.remove(key);
                 let change = self.cluster.remove_pod(key);
                 self.announce(change);
             }
-            Source::Nodes => self.cluster.remove_node(key),
+            Source::Nodes => {
+                self.raw.nodes.remove(key);
+                self.cluster.remove_node(key);
+            }
             Source::Namespaces => drop(Arc::make_mut(&mut rest.namespaces).remove(key)),
             Source::Claims => drop(Arc::make_mut(&mut rest.storage.claims).remove(key)),
             Source::Volumes => drop(Arc::make_mut(&mut rest.storage.volumes).remove(key)),
@@ -221,7 +262,19 @@ impl Scheduler {
         }
     }
 
-    fn set_pod(&mut self, pod: Arc<Pod>) {
+    fn set_pod(&mut self, mut pod: Arc<Pod>) {
+        if pod.gated && self.config.profile(&pod.scheduler).is_some_and(|profile| !profile.gates) {
+            Arc::make_mut(&mut pod).gated = false;
+        }
+        let ignored = self.config.extenders.iter().flat_map(|extender| &extender.ignored);
+        let ignored: Vec<&String> = ignored.filter(|name| pod.requests.scalar.contains_key(*name)).collect();
+        if pod.node.is_none() && !ignored.is_empty() {
+            let pod = Arc::make_mut(&mut pod);
+            for name in ignored {
+                pod.requests.scalar.remove(name);
+                pod.scored.scalar.remove(name);
+            }
+        }
         if pod.node.is_some() {
             self.queue.remove(&pod.uid);
             let change = self.cluster.set_pod(pod);
@@ -240,7 +293,7 @@ impl Scheduler {
     }
 
     /// Decides on the next pod; false where there is none, or too much is being written.
-    fn schedule_one(&mut self) -> bool {
+    async fn schedule_one(&mut self) -> bool {
         if self.synced.len() < SOURCES || self.writes.len() >= WRITES || self.waits.len() >= WAITS {
             return false;
         }
@@ -253,7 +306,28 @@ impl Scheduler {
         if let Some(profile) = self.config.profile(&pod.scheduler) {
             snapshot.profile = profile.clone();
         }
-        match attempt(&snapshot, &pod, self.round) {
+        let extenders = self.extenders.clone();
+        let interested: Vec<&Extender> =
+            extenders.iter().filter(|extender| extender.is_interested(&self.raw, &pod.uid)).collect();
+        let binder = extenders
+            .iter()
+            .position(|extender| extender.binds() && extender.is_interested(&self.raw, &pod.uid));
+        let outcome = match interested.is_empty() {
+            true => Ok(attempt(&snapshot, &pod, self.round)),
+            false => {
+                let extended = Extended { extenders: interested, raw: &self.raw };
+                Box::pin(extended.attempt(&snapshot, &pod, self.round)).await
+            }
+        };
+        let outcome = match outcome {
+            Ok(outcome) => outcome,
+            Err(message) => {
+                let failure = Failure { reason: "SchedulerError", message, nominate: None };
+                self.report(pod, failure, None, Room::default());
+                return true;
+            }
+        };
+        match outcome {
             Attempt::Placed(node) => {
                 let needs = crate::plugins::volume_needs(&snapshot, &pod, &node);
                 drop(snapshot);
@@ -263,11 +337,12 @@ impl Scheduler {
                 if needs.is_empty() {
                     let reporter = self.reporter.clone();
                     self.write(async move {
-                        let result = bind(&reporter, &pod, &node).await;
+                        let binder = binder.and_then(|at| extenders.get(at));
+                        let result = bind(&reporter, binder, &pod, &node).await;
                         Done::Bound { uid: pod.uid.clone(), result, needs }
                     });
                 } else {
-                    self.bind_with_volumes(pod, node, needs);
+                    self.bind_with_volumes(pod, node, needs, binder);
                 }
             }
             Attempt::Failed { error, nominate, victims } => {
@@ -288,12 +363,13 @@ impl Scheduler {
 
     /// Binds the pod once its volumes are bound, which may take as long as it takes to make them: such writes wait apart from the
     /// others.
-    fn bind_with_volumes(&mut self, pod: Arc<Pod>, node: String, needs: Needs) {
+    fn bind_with_volumes(&mut self, pod: Arc<Pod>, node: String, needs: Needs, binder: Option<usize>) {
         let (reporter, volumes) = (self.reporter.clone(), self.volumes.clone());
+        let extenders = self.extenders.clone();
         self.waits.push(
             async move {
                 let result = match Box::pin(volumes.bind(&pod, &node, &needs)).await {
-                    Ok(()) => bind(&reporter, &pod, &node).await,
+                    Ok(()) => bind(&reporter, binder.and_then(|at| extenders.get(at)), &pod, &node).await,
                     Err(why) => {
                         let text = format!("running PreBind plugin \"VolumeBinding\": {why}");
                         Err(BindError::Volumes(text))
@@ -336,7 +412,7 @@ impl Scheduler {
                 }
                 tracing::warn!(pod = pod.key(), %error, "scheduler: bind");
                 let message = match error {
-                    BindError::Volumes(text) => text,
+                    BindError::Volumes(text) | BindError::Extender(text) => text,
                     error => format!("binding rejected: running Bind plugin \"DefaultBinder\": {error}"),
                 };
                 self.report(

@@ -15,6 +15,30 @@ const MIN_FEASIBLE: usize = 100;
 /// A node for the pod, or the reasons; preemption is not tried here. `round` differs from call to call: it turns where the search
 /// begins, and picks among nodes of equal score.
 pub fn schedule(snapshot: &Snapshot, pod: &Pod, round: u64) -> Result<String, FitError> {
+    let Search { prepared, feasible, error } = search(snapshot, pod, round, true)?;
+    match &feasible[..] {
+        [] => Err(error),
+        [only] => Ok(only.name.clone()),
+        _ => Ok(pick(&feasible, prepared.score(snapshot, pod, &feasible), round)),
+    }
+}
+
+/// What was found of the nodes.
+pub(crate) struct Search {
+    pub(crate) prepared: Prepared,
+    /// Those that take the pod.
+    pub(crate) feasible: Vec<Arc<NodeInfo>>,
+    /// Why others do not.
+    pub(crate) error: FitError,
+}
+
+/// Looks for nodes that take the pod: with `by_nomination`, first on the one that room was made on. The error refuses it on all of them.
+pub(crate) fn search(
+    snapshot: &Snapshot,
+    pod: &Pod,
+    round: u64,
+    by_nomination: bool,
+) -> Result<Search, FitError> {
     let nodes = snapshot.nodes.len();
     let mut error = FitError { nodes, pod_refused: None, refusals: BTreeMap::new(), preemption: None };
     let prepared = match Prepared::new(snapshot, pod) {
@@ -26,10 +50,10 @@ pub fn schedule(snapshot: &Snapshot, pod: &Pod, round: u64) -> Result<String, Fi
     };
     // Room was made for it there.
     let nominated = snapshot.nodes.iter().find(|n| pod.nominated.as_ref() == Some(&n.name));
-    if let Some(node) = nominated
+    if let Some(node) = nominated.filter(|_| by_nomination)
         && takes(&prepared, snapshot, pod, node).is_ok()
     {
-        return Ok(node.name.clone());
+        return Ok(Search { prepared, feasible: vec![node.clone()], error });
     }
     let enough = enough_feasible(nodes, snapshot.profile.percentage);
     let start = if nodes == 0 { 0 } else { (round as usize).wrapping_mul(enough) % nodes };
@@ -45,18 +69,16 @@ pub fn schedule(snapshot: &Snapshot, pod: &Pod, round: u64) -> Result<String, Fi
             break;
         }
     }
-    match &feasible[..] {
-        [] => Err(error),
-        [only] => Ok(only.name.clone()),
-        _ => {
-            let scores = prepared.score(snapshot, pod, &feasible);
-            let best = scores.iter().max().copied().unwrap_or(0);
-            let top: Vec<_> = feasible.iter().zip(scores).filter(|(_, s)| *s == best).collect();
-            let mut hasher = DefaultHasher::new();
-            round.hash(&mut hasher);
-            Ok(top[hasher.finish() as usize % top.len()].0.name.clone())
-        }
-    }
+    Ok(Search { prepared, feasible, error })
+}
+
+/// One of the nodes with the best score; there is at least one node.
+pub(crate) fn pick(nodes: &[Arc<NodeInfo>], scores: Vec<i64>, round: u64) -> String {
+    let best = scores.iter().max().copied().unwrap_or(0);
+    let top: Vec<_> = nodes.iter().zip(scores).filter(|(_, s)| *s == best).collect();
+    let mut hasher = DefaultHasher::new();
+    round.hash(&mut hasher);
+    top[hasher.finish() as usize % top.len()].0.name.clone()
 }
 
 /// How many feasible nodes are worth finding: all of few, a falling share of many, unless the profile names one.
@@ -96,6 +118,8 @@ pub fn may_help(plugin: Plugin, change: Change) -> bool {
         Plugin::NodeName | Plugin::NodeUnschedulable | Plugin::TaintToleration | Plugin::NodeAffinity => {
             change == NodeChanged
         }
+        // Nobody knows what an extender waits for.
+        Plugin::Extender => true,
         Plugin::NodePorts | Plugin::NodeResourcesFit => matches!(change, NodeChanged | PodGone),
         Plugin::VolumeRestrictions => matches!(change, PodGone | VolumesChanged),
         Plugin::VolumeBinding | Plugin::VolumeZone => matches!(change, NodeChanged | VolumesChanged),

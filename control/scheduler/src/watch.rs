@@ -12,6 +12,8 @@ use kube::{Client, Resource, ResourceExt};
 use machinery::binding::Claim;
 use machinery::labels::Selector;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
+use std::sync::Arc;
 
 /// Which watch something comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -34,8 +36,9 @@ pub(crate) const SOURCES: usize = 11;
 
 #[derive(Debug)]
 pub(crate) enum Parsed {
-    Pod(Box<Pod>),
-    Node(Box<NodeInfo>),
+    /// With the pod as the API has it, where that is kept.
+    Pod(Box<Pod>, Option<Arc<Value>>),
+    Node(Box<NodeInfo>, Option<Arc<Value>>),
     Namespace(Labels),
     Claim(Option<Box<Claim>>),
     Volume(Option<Box<Disk>>),
@@ -60,11 +63,27 @@ pub(crate) enum WatchEvent {
 pub(crate) type Watches = BoxStream<'static, (Source, WatchEvent)>;
 
 /// All the watches in one stream.
-pub(crate) fn watches(client: &Client) -> Watches {
+///
+/// `whole`: pods and nodes are kept as the API has them, too.
+pub(crate) fn watches(client: &Client, whole: bool) -> Watches {
     let running = From::all::<api::Pod>(client).fields("status.phase!=Succeeded,status.phase!=Failed");
     select_all([
-        watch(Source::Pods, running, |pod: api::Pod| Parsed::Pod(Box::new(Pod::new(&pod)))),
-        all(Source::Nodes, client, |node: api::Node| Parsed::Node(Box::new(NodeInfo::new(&node)))),
+        match whole {
+            true => {
+                watch(Source::Pods, running, |pod: api::Pod| Parsed::Pod(Box::new(Pod::new(&pod)), raw(&pod)))
+            }
+            false => {
+                watch(Source::Pods, running, |pod: api::Pod| Parsed::Pod(Box::new(Pod::new(&pod)), None))
+            }
+        },
+        match whole {
+            true => all(Source::Nodes, client, |node: api::Node| {
+                Parsed::Node(Box::new(NodeInfo::new(&node)), raw(&node))
+            }),
+            false => all(Source::Nodes, client, |node: api::Node| {
+                Parsed::Node(Box::new(NodeInfo::new(&node)), None)
+            }),
+        },
         all(Source::Namespaces, client, |namespace: api::Namespace| {
             Parsed::Namespace(namespace.metadata.labels.unwrap_or_default())
         }),
@@ -102,6 +121,10 @@ pub(crate) fn watches(client: &Client) -> Watches {
         }),
     ])
     .boxed()
+}
+
+fn raw(object: &impl serde::Serialize) -> Option<Arc<Value>> {
+    serde_json::to_value(object).ok().map(Arc::new)
 }
 
 fn grouping(object: &impl ResourceExt, kind: &'static str, selector: Selector) -> Parsed {

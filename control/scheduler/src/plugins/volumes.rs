@@ -10,6 +10,9 @@ use std::sync::Arc;
 
 /// What is wrong with the pod's claims on any node.
 pub(super) fn check_claims(snapshot: &Snapshot, pod: &Pod) -> Result<(), (Plugin, String)> {
+    if !snapshot.profile.filters(Plugin::VolumeBinding) {
+        return Ok(());
+    }
     let refuse = |why: String| Err((Plugin::VolumeBinding, why));
     for used in &pod.claims {
         let Some(claim) = claim_of(snapshot, pod, used) else {
@@ -60,9 +63,17 @@ pub(super) fn filter(snapshot: &Snapshot, pod: &Pod, node: &NodeInfo) -> Result<
     if pod.claims.is_empty() {
         return Ok(());
     }
-    alone(snapshot, pod)?;
-    needs(snapshot, pod, node)?;
-    zone(snapshot, pod, node)
+    let on = |plugin| snapshot.profile.filters(plugin);
+    if on(Plugin::VolumeRestrictions) {
+        alone(snapshot, pod)?;
+    }
+    if on(Plugin::VolumeBinding) {
+        needs(snapshot, pod, node)?;
+    }
+    if on(Plugin::VolumeZone) {
+        zone(snapshot, pod, node)?;
+    }
+    Ok(())
 }
 
 /// A claim for one pod only is not in use.

@@ -1,6 +1,7 @@
 //! The scheduler: with others in `windlass server`, or alone as kube-scheduler.
 
 mod config;
+mod extenders;
 
 use super::alone::Alone;
 use super::leading::{self, OnLoss};

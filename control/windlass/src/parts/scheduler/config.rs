@@ -1,5 +1,6 @@
 //! KubeSchedulerConfiguration: its file to the scheduler's own settings.
 
+use super::extenders;
 use crate::component_config::{self, Document, Kind};
 use anyhow::bail;
 use client::leader::Settings;
@@ -69,7 +70,7 @@ fn of(file: &Document) -> anyhow::Result<Loaded> {
         profiles.push(Arc::new(profile(&Value::Null, percentage)?));
     }
     Ok(Loaded {
-        scheduler: scheduler::Config { profiles },
+        scheduler: scheduler::Config { profiles, extenders: extenders::of(file.items("/extenders"))? },
         elect: file.bool("/leaderElection/leaderElect").unwrap_or(true),
         leader,
         kubeconfig: file.text("/clientConnection/kubeconfig").map(str::to_owned),
@@ -115,7 +116,7 @@ fn profile(item: &Value, percentage: Option<i64>) -> anyhow::Result<Profile> {
             tracing::warn!(plugin = name, "argument {field} has no effect here");
         }
     }
-    Ok(profile)
+    Ok(profile.whole()?)
 }
 
 #[cfg(test)]
@@ -173,10 +174,32 @@ profiles:
     }
 
     #[test]
+    fn a_weight_must_not_be_refused_where_it_means_nothing() {
+        let points = ["multiPoint", "filter", "score", "postFilter"];
+        for (point, list) in points.iter().flat_map(|point| [(point, "enabled"), (point, "disabled")]) {
+            let name = if *point == "postFilter" { "DefaultPreemption" } else { "TaintToleration" };
+            let text =
+                format!("profiles: [{{plugins: {{{point}: {{{list}: [{{name: {name}, weight: 4}}]}}}}}}]");
+            let loaded = read(&text).unwrap_or_else(|error| panic!("{text}: {error:#}"));
+            let weight = loaded.scheduler.profiles[0].weight(Score::TaintToleration);
+            let expected = match (["multiPoint", "score"].contains(point), list) {
+                (true, "enabled") => 4,
+                (true, _) => 0,
+                (false, _) => 3,
+            };
+            assert_eq!(weight, expected, "{text}");
+        }
+    }
+
+    #[test]
     fn what_is_unknown_or_doubled_is_refused_by_name() {
         for (text, word) in [
             ("profiles: [{schedulerNames: x}]", "unknown field \"profiles[0].schedulerNames\""),
             ("profiles: [{plugins: {score: {enabled: [{name: Foo}]}}}]", "\"Foo\""),
+            (
+                "profiles: [{plugins: {multiPoint: {disabled: [{name: '*'}]}}}]",
+                "one queue sort plugin required",
+            ),
             ("profiles: [{}, {}]", "Duplicate value: \"default-scheduler\""),
             ("profiles: [{percentageOfNodesToScore: 101}]", "not in valid range [0-100]"),
             ("profiles: [{pluginConfig: [{name: Foo, args: {}}]}]", "\"Foo\""),
