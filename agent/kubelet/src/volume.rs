@@ -271,7 +271,7 @@ pub async fn set_up(
         || pod.spec.iter().flat_map(|s| s.volumes.iter().flatten()).filter(|v| used.contains(&v.name));
     for volume in volumes() {
         let asking = claim::resolve(handles, pod, volume);
-        let claimed = ask(ending.as_mut(), asking).await.map_err(|source| match source {
+        let claimed = Box::pin(ask(ending.as_mut(), asking)).await.map_err(|source| match source {
             Error::NodeAffinity { .. } => Failure::Refused(source),
             source => {
                 let left = volumes().map(|v| v.name.clone()).filter(|name| !mounted.contains_key(name));

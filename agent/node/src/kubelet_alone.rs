@@ -4,7 +4,8 @@
 //! kubeconfig then. Promises: credentials that are there are used as they are; only a client certificate of its own making is renewed.
 
 use crate::identity::{Files, Role};
-use crate::run::{kubelet_task, until};
+use crate::run::kubelet_task;
+use crate::tasks::until;
 use crate::{Config, Error, bootstrap, certificate, client, kubelet_parts, rotation};
 use jiff::Timestamp;
 use pki::Kubeconfig;

@@ -12,7 +12,7 @@ use crate::certificate;
 use crate::client::{self, Slot};
 use crate::identity::{Files, Role};
 use crate::rotation::until_due;
-use crate::run::until;
+use crate::tasks::until;
 use ::client::recorder::{Note, Recorder, Severity};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;

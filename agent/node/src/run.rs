@@ -9,10 +9,11 @@ use crate::client::{self, Slot};
 use crate::config::{Config, check_node_name};
 use crate::identity::Files;
 use crate::parts::Parts;
+use crate::tasks::until;
 use crate::{authorities, cluster_info, kubelet_parts, rotation, tasks};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
-use supervise::{Scope, Supervisor, Task, TaskError, chain};
+use supervise::{Scope, Supervisor, Task, chain};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -195,13 +196,4 @@ fn standalone_tasks(config: &Arc<Config>, files: Files) -> Vec<Task> {
             }
         })
     })]
-}
-
-/// Work that never ends, ended by the token.
-pub(crate) async fn until<T>(
-    token: CancellationToken,
-    work: impl Future<Output = T>,
-) -> Result<(), TaskError> {
-    token.run_until_cancelled(work).await;
-    Ok(())
 }

@@ -1,7 +1,8 @@
 //! The parts of a node beside its kubelet, each as a task: one way to make them, whether an agent assembles them or one is a program of
 //! its own.
 
-use supervise::{Supervisor, Task};
+use supervise::{Supervisor, Task, TaskError};
+use tokio_util::sync::CancellationToken;
 
 /// The pod network: `node` reads the node's own object, `client` those of others.
 #[must_use]
@@ -37,4 +38,13 @@ pub fn proxy(settings: proxy::Config, client: kube::Client, supervisor: &Supervi
         let (client, settings, supervisor) = (client.clone(), settings.clone(), supervisor.clone());
         async move { Ok(proxy::run(settings, client, &supervisor, token).await?) }
     })
+}
+
+/// Work that never ends, ended by the token.
+pub(crate) async fn until<T>(
+    token: CancellationToken,
+    work: impl Future<Output = T>,
+) -> Result<(), TaskError> {
+    token.run_until_cancelled(work).await;
+    Ok(())
 }

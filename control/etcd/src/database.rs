@@ -132,9 +132,11 @@ fn revision(name: &[u8]) -> i64 {
 mod tests {
     use super::*;
 
+    type Entries<'a> = &'a [(&'a [u8], &'a [u8])];
+
     fn seed(path: &Path) {
         let mut writer = Writer::create(path).unwrap();
-        let content: [(&[u8], &[(&[u8], &[u8])]); 3] = [
+        let content: [(&[u8], Entries<'_>); 3] = [
             (b"key", &[(b"junk", b"")]),
             (b"members", &[(b"8e9e05c52164694d", b"{}")]),
             (b"meta", &[(b"consistent_index", b"\0\0\0\0\0\0\0\x04"), (FORGETTING, b"\0\0\0\0\0\0\0\x02_")]),

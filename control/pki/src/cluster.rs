@@ -135,7 +135,7 @@ impl Pki {
         let Some((_, ca, purpose)) = LEAVES.into_iter().find(|(leaf, ..)| *leaf == name) else {
             return Err(fail("no such certificate can be renewed"));
         };
-        let (cert_path, key_path) = paths(dir, name);
+        let (cert_path, key_path) = files::paths(dir, name);
         let old = Certificate::from_pem(&files::read(&cert_path)?)?;
         let leaf = Leaf {
             common_name: old.common_name,
@@ -171,7 +171,7 @@ pub const LEAVES: [(&str, &str, Purpose); 3] = [
 
 /// An authority that exists, with its key.
 pub fn load_authority(dir: &Path, name: &str) -> Result<Authority, Error> {
-    let (cert_path, key_path) = paths(dir, name);
+    let (cert_path, key_path) = files::paths(dir, name);
     Authority::from_pem(&files::read(&cert_path)?, &files::read(&key_path)?)
 }
 
@@ -182,7 +182,7 @@ pub(crate) fn authority(
     now: Timestamp,
 ) -> Result<Authority, Error> {
     rotation::mend(dir, name)?;
-    let (cert_path, key_path) = paths(dir, name);
+    let (cert_path, key_path) = files::paths(dir, name);
     let cert = files::read_optional(&cert_path)?;
     let key = files::read_optional(&key_path)?;
     let fail = |reason: String| Error::Authority { name: name.to_owned(), reason };
@@ -217,7 +217,7 @@ pub(crate) fn leaf(
     wanted: &Leaf,
     now: Timestamp,
 ) -> Result<Issued, Error> {
-    let (cert_path, key_path) = paths(dir, name);
+    let (cert_path, key_path) = files::paths(dir, name);
     if let (Some(cert_pem), Some(key_pem)) =
         (files::read_optional(&cert_path)?, files::read_optional(&key_path)?)
     {
@@ -265,10 +265,6 @@ fn service_account(dir: &Path) -> Result<(SigningKey, Vec<VerifyingKey>), Error>
         files::write_atomic(&public, text.as_bytes(), PUBLIC)?;
     }
     Ok((key, keys))
-}
-
-pub(crate) fn paths(dir: &Path, name: &str) -> (PathBuf, PathBuf) {
-    (dir.join(format!("{name}.crt")), dir.join(format!("{name}.key")))
 }
 
 #[cfg(test)]

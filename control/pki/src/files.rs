@@ -4,7 +4,7 @@ use crate::Error;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Mode of private keys and of files that hold credentials.
 pub const PRIVATE: u32 = 0o600;
@@ -64,4 +64,9 @@ pub fn create_private_dir(path: &Path) -> Result<(), Error> {
         .mode(0o700)
         .create(path)
         .map_err(|source| Error::Write { path: path.to_owned(), source })
+}
+
+/// Where a certificate and its key are.
+pub(crate) fn paths(dir: &Path, name: &str) -> (PathBuf, PathBuf) {
+    (dir.join(format!("{name}.crt")), dir.join(format!("{name}.key")))
 }

@@ -5,7 +5,7 @@
 
 use crate::authority::Authority;
 use crate::certificate::Certificate;
-use crate::cluster::paths;
+use crate::files::paths;
 use crate::files::{self, PRIVATE, PUBLIC};
 use crate::key::parse_key;
 use crate::{Error, pem};

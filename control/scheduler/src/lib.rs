@@ -15,6 +15,7 @@ pub mod attempt;
 pub mod cache;
 mod extended;
 pub mod extender;
+mod extenders;
 pub mod fit;
 pub mod model;
 pub mod plugins;

@@ -271,7 +271,7 @@ pub struct Config {
     /// The schedulers it is, each for pods of its name.
     pub profiles: Vec<Arc<Profile>>,
     /// Services outside that have a say; those that may fail come last.
-    pub extenders: Vec<crate::extender::Config>,
+    pub extenders: Vec<crate::extenders::Config>,
 }
 
 impl Default for Config {

@@ -13,6 +13,7 @@
 
 mod agent;
 mod certs;
+mod child;
 mod cli;
 mod component_config;
 mod flags;
@@ -92,7 +93,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             Command::Kubeconfig(flags) => kubeconfig::run(&flags),
             Command::Certs(command) => certs::run(&command),
             Command::Version(flags) => version::run(flags.output),
-            Command::Exec(flags) => server::child::exec(&flags),
+            Command::Exec(flags) => child::exec(&flags),
         }
     })
 }

@@ -1,11 +1,13 @@
 //! The etcd member beside a server ("stacked"), and how servers come together.
 //!
 //! - [`place`]: where the member's state is, and what a start finds there; [`program`]: etcd's arguments
-//! - [`stacked`]: a server's member from its start until it has a vote; [`followed`]: the members there are, kept on disk and in the cluster
+//! - [`stacked`]: a server's member from its start until it has a vote; [`followed`]: the members there are, kept on disk and in the cluster;
+//!   [`announced`]: what the cluster says of them
 //! - [`seed`], [`moving`]: the embedded store becomes the first member's
 //! - [`joining`]: another server becomes a member; [`shared`]: what it must have of the others, sealed; [`token`]: what it is given
 //! - [`command`]: `windlass member`
 
+pub(crate) mod announced;
 pub(crate) mod command;
 pub(crate) mod followed;
 mod joining;
@@ -17,5 +19,6 @@ pub(crate) mod shared;
 pub(crate) mod stacked;
 pub(crate) mod token;
 
+pub(crate) use moving::AHEAD;
 pub(crate) use place::{Place, Start};
 pub(crate) use stacked::Stacked;

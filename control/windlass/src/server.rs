@@ -5,12 +5,12 @@
 //! to join; scheduler and controllers; this machine's own agent, as a child.
 //! Each step waits for what it needs to be ready, and for nothing else. Shutdown goes the other way round.
 
-pub(crate) mod child;
 mod identity;
 mod tasks;
 
+use crate::child;
 use crate::cli::{AgentFlags, ServerFlags};
-use crate::member::followed::Common;
+use crate::member::announced::Common;
 use crate::member::stacked::Surroundings;
 use crate::member::token::Invitation;
 use crate::member::{self, Stacked, Start};

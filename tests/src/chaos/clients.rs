@@ -34,7 +34,7 @@ pub(super) struct Seen {
 
 impl Seen {
     fn note(&self, note: impl FnOnce(&mut Facts)) {
-        note(&mut *self.facts.lock().unwrap_or_else(PoisonError::into_inner));
+        note(&mut self.facts.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     /// Which server leads, from 1.

@@ -31,10 +31,8 @@ const SELF: (&str, &str) =
     ("selfnodeclient", "Auto approving self kubelet client certificate after SubjectAccessReview.");
 const ANY: (&str, &str) =
     ("nodeclient", "Auto approving kubelet client certificate after SubjectAccessReview.");
-const PART: (&str, &str) = (
-    "nodepartclient",
-    "Auto approving client certificate of a part of the node after SubjectAccessReview.",
-);
+const PART: (&str, &str) =
+    ("nodepartclient", "Auto approving client certificate of a part of the node after SubjectAccessReview.");
 
 pub(crate) struct Approving {
     requests: Requests,

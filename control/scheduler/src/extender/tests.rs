@@ -116,9 +116,11 @@ async fn a_node_that_an_extender_refuses_must_not_get_the_pod() {
     assert_eq!(error.plugins(), [Plugin::Extender]);
 }
 
+type Answer = fn(&str, &Value) -> (u16, Value);
+
 #[tokio::test]
 async fn an_extender_that_fails_must_not_be_passed_over_unless_it_may_be() {
-    let answers: [fn(&str, &Value) -> (u16, Value); 3] = [
+    let answers: [Answer; 3] = [
         |_, _| (500, Value::Null),
         |_, _| (200, json!({"Error": "down"})),
         |_, _| (200, json!({"NodeNames": ["nowhere"]})),

@@ -9,7 +9,6 @@ use super::place::{Place, State};
 use super::program::Member;
 use super::seed;
 use crate::settings;
-use crate::snapshot::restore::AHEAD;
 use anyhow::{Context as _, anyhow, ensure};
 use etcd::Client;
 use etcd::database::Database;
@@ -21,6 +20,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use store::embedded::{Living, each_living};
 use store::encoding::Encoding;
+
+/// How far revisions move forward: further than any server wrote between the snapshot and its end, so that no revision
+/// comes again with another meaning. etcd's own tools advise as much.
+pub(crate) const AHEAD: u64 = 1_000_000_000;
 
 /// Keys that expire within one span share a lease, in milliseconds.
 const SPAN: i64 = 60_000;

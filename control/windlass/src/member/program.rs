@@ -1,7 +1,7 @@
 //! How etcd is started: every connection by TLS, with a certificate at both ends.
 
 use super::place::{CLIENT_PORT, PEER_PORT, Place};
-use crate::server::child::Program;
+use crate::child::Program;
 use anyhow::Context as _;
 use pki::ClusterNames;
 use pki::etcd::EtcdPki;

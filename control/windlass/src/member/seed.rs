@@ -6,7 +6,7 @@
 
 use super::place::Place;
 use super::program::{Cluster, Member};
-use crate::server::child::{self, Program};
+use crate::child::{self, Program};
 use anyhow::{Context as _, anyhow, bail, ensure};
 use etcd::v3::request_op::Request;
 use etcd::v3::{PutRequest, RangeRequest, RequestOp, TxnRequest};

@@ -6,10 +6,10 @@
 use super::moving::{self, Layout, Origin};
 use super::place::{Known, Place, Start, State};
 use super::program::{self, Cluster as Others, Member};
-use super::{followed, joining, shared};
+use super::{announced, joining, shared};
+use crate::child::Program;
 use crate::cli::ServerFlags;
 use crate::parts::apiserver::storage::Cluster;
-use crate::server::child::Program;
 use crate::settings;
 use anyhow::{Context as _, bail, ensure};
 use etcd::{Client, Config};
@@ -38,7 +38,7 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) dir: &'a Path,
     pub(crate) pki: &'a Pki,
     /// What must be the same at every server, by name.
-    pub(crate) common: followed::Common,
+    pub(crate) common: announced::Common,
 }
 
 /// A member beside a server.
@@ -52,7 +52,7 @@ pub(crate) struct Stacked {
     state: Mutex<State>,
     /// How objects lie in it, and how it is spoken to; the endpoints are the state's.
     cluster: Cluster,
-    common: followed::Common,
+    common: announced::Common,
 }
 
 impl Stacked {
@@ -160,7 +160,7 @@ impl Stacked {
             let client = shared::client(&admin).await?;
             let until = Instant::now() + if endpoints.is_empty() { TOLD } else { Duration::ZERO };
             let told = loop {
-                match followed::read(&client).await {
+                match announced::read(&client).await {
                     // A server that has just begun says so a moment later.
                     Ok(None) | Err(_) if Instant::now() < until => tokio::time::sleep(LOOK).await,
                     told => break told.with_context(|| format!("ask {server} for the members of etcd")),
@@ -234,7 +234,7 @@ impl Stacked {
         Ok(EtcdPki::load_or_create(pki, &self.member.name, &names, Timestamp::now())?.next_renewal()?)
     }
 
-    pub(super) fn common(&self) -> &followed::Common {
+    pub(super) fn common(&self) -> &announced::Common {
         &self.common
     }
 

@@ -2,6 +2,7 @@
 //! the one or the other. What was there is kept.
 
 use super::archive::{self, Snapshot};
+use crate::member::AHEAD;
 use crate::settings;
 use anyhow::{Context as _, ensure};
 use jiff::Timestamp;
@@ -9,10 +10,6 @@ use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use serde::Serialize;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-
-/// How far revisions move forward: further than any server wrote between the snapshot and its end, so that no revision
-/// comes again with another meaning. etcd's own tools advise as much.
-pub(crate) const AHEAD: u64 = 1_000_000_000;
 
 /// What was done.
 #[derive(Debug, Serialize)]

@@ -206,7 +206,7 @@ fn reference(pod: &Value) -> Result<Option<&'static str>, String> {
     }
     for volume in pod.items("spec.volumes") {
         let has = |source: &&str| volume.has(source);
-        if LOCAL_VOLUMES.iter().any(|source| has(source)) {
+        if LOCAL_VOLUMES.iter().any(has) {
             continue;
         }
         if let Some((_, what)) = API_VOLUMES.iter().find(|(source, _)| has(source)) {
