@@ -84,14 +84,15 @@ fn serves(certificate: &Certificate, subject: &Subject) -> bool {
         && subject.ips.iter().all(|ip| certificate.ips.contains(ip))
 }
 
-/// Sleeps until a certificate is due, or its authority was replaced; not at all without one.
+/// Sleeps until a certificate is due, or its authority was replaced; not at all without one. Whether it was is looked at after a pause each
+/// time: whoever goes on signing with an authority that others have replaced must not be asked again at once.
 pub(crate) async fn until_due(certificate: Option<&Certificate>, files: &Files) {
     let Some(certificate) = certificate else { return };
     while let Some(left) = time_left(certificate, Timestamp::now()) {
+        tokio::time::sleep(left.min(LONGEST_SLEEP)).await;
         if authorities::is_replaced(certificate, files) {
             return;
         }
-        tokio::time::sleep(left.min(LONGEST_SLEEP)).await;
     }
 }
 

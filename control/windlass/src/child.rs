@@ -9,6 +9,7 @@ use crate::cli::ExecFlags;
 use anyhow::Context as _;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use std::ffi::OsStr;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
@@ -58,9 +59,7 @@ impl Program {
         let mut command = Command::new(&self.path);
         command.args(&self.arguments).env(PARENT, std::process::id().to_string()).kill_on_drop(true);
         // What is meant for the server must not reach the agent; it gets all it needs as arguments.
-        for (name, _) in
-            std::env::vars().filter(|(n, _)| n.starts_with("WINDLASS_") && n != "WINDLASS_LOG_FORMAT")
-        {
+        for (name, _) in std::env::vars_os().filter(|(n, _)| is_ours(n) && n != "WINDLASS_LOG_FORMAT") {
             if name != PARENT {
                 command.env_remove(name);
             }
@@ -122,15 +121,22 @@ pub(crate) async fn stop(child: &mut Child) -> Option<std::io::Result<ExitStatus
     tokio::time::timeout(STOP_PATIENCE, child.wait()).await.ok()
 }
 
+/// Whether a variable of the environment is a setting of ours.
+fn is_ours(name: &OsStr) -> bool {
+    begins(name, "WINDLASS_")
+}
+
+fn begins(name: &OsStr, with: &str) -> bool {
+    name.as_encoded_bytes().starts_with(with.as_bytes())
+}
+
 /// Becomes the program, after the kernel was asked to kill it when the server dies.
 pub(crate) fn exec(flags: &ExecFlags) -> anyhow::Result<()> {
     follow_parent(Signal::SIGKILL)?;
     let mut command = std::process::Command::new(&flags.program);
     command.args(&flags.arguments);
-    let told = |name: &str| {
-        name.starts_with("WINDLASS_") || (name.starts_with("ETCD_") && name != ETCD_ARCHITECTURE)
-    };
-    std::env::vars().filter(|(name, _)| told(name)).for_each(|(name, _)| _ = command.env_remove(name));
+    let told = |name: &OsStr| is_ours(name) || (begins(name, "ETCD_") && name != ETCD_ARCHITECTURE);
+    std::env::vars_os().filter(|(name, _)| told(name)).for_each(|(name, _)| _ = command.env_remove(name));
     Err(command.exec()).with_context(|| format!("run {}", flags.program.display()))
 }
 

@@ -88,7 +88,7 @@ fn service(writer: &Writer) -> Value {
 
 /// The first address of the primary range.
 fn service_ip(writer: &Writer) -> Option<IpAddr> {
-    writer.registry.config.service_cidrs.first().and_then(|n| n.hosts().next())
+    writer.registry.config.service_cidrs.first().and_then(|n| n.hosts().find(|ip| *ip != n.network()))
 }
 
 async fn list(writer: &Writer, doing: Doing) -> Result<(), Status> {

@@ -8,11 +8,12 @@ use kube::client::Body;
 use pki::service_account::SigningKey;
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::thread::JoinHandle;
+use std::time::Duration;
 use supervise::Supervisor;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
@@ -86,8 +87,9 @@ fn life(server: &Server, death: Option<Death>, over: &CancellationToken) {
             () = dead.dies.notified() => {}
             () = over.cancelled() => {}
         }
+        dead.settle().await;
     });
-    // whatever was under way is dropped where it stood
+    // whatever else was under way is dropped where it stood
     runtime.shutdown_background();
 }
 
@@ -96,13 +98,25 @@ struct State {
     /// Writes that changed something or could have; events, which only report, do not count.
     stored: AtomicUsize,
     dies: Notify,
+    dead: AtomicBool,
+    /// Writes that the server has: it does them though who sent them is dead, and before the next life looks.
+    sent: watch::Sender<usize>,
 }
 
 impl State {
     /// Ends the life; nothing is answered any more.
     async fn die<T>(&self) -> T {
+        self.dead.store(true, Ordering::Relaxed);
         self.dies.notify_one();
         std::future::pending().await
+    }
+
+    /// Sends nothing more, and waits until what was sent is done.
+    async fn settle(&self) {
+        self.dead.store(true, Ordering::Relaxed);
+        let mut sent = self.sent.subscribe();
+        let done = sent.wait_for(|sent| *sent == 0);
+        tokio::time::timeout(Duration::from_secs(30), done).await.expect("the server answers").unwrap();
     }
 }
 
@@ -131,10 +145,14 @@ impl tower::Service<Request<Body>> for Mortal {
                 return this.server.oneshot(request).await;
             };
             let state = &this.state;
-            if !death.stored && state.stored.load(Ordering::Relaxed) + 1 >= death.write {
+            let last = !death.stored && state.stored.load(Ordering::Relaxed) + 1 >= death.write;
+            if last || state.dead.load(Ordering::Relaxed) {
                 return state.die().await;
             }
-            let answer = this.server.oneshot(request).await?;
+            state.sent.send_modify(|sent| *sent += 1);
+            let answer = this.server.oneshot(request).await;
+            state.sent.send_modify(|sent| *sent -= 1);
+            let answer = answer?;
             if answer.status().is_success() && state.stored.fetch_add(1, Ordering::Relaxed) + 1 >= death.write
             {
                 return state.die().await;

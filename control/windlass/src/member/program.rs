@@ -3,6 +3,7 @@
 use super::place::{CLIENT_PORT, PEER_PORT, Place};
 use crate::child::Program;
 use anyhow::Context as _;
+use jiff::Timestamp;
 use pki::ClusterNames;
 use pki::etcd::EtcdPki;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -65,7 +66,7 @@ impl Member {
         let ((server, server_key), (peer, peer_key)) = (self.pki.server_files(), self.pki.peer_files());
         let authority = self.pki.authority_file();
         let show = |path: &Path| path.display().to_string();
-        [
+        let all = [
             ("name", self.name.clone()),
             ("data-dir", show(&place.data())),
             ("listen-client-urls", clients.join(",")),
@@ -88,8 +89,15 @@ impl Member {
             ("logger", "zap".to_owned()),
             ("log-level", "warn".to_owned()),
         ]
-        .map(|(flag, value)| format!("--{flag}={value}"))
-        .into()
+        .map(|(flag, value)| format!("--{flag}={value}"));
+        let token = match cluster {
+            // A cluster made anew by a machine that was in another one is another one: members left of that must not take it for theirs.
+            Cluster::New => {
+                Some(format!("--initial-cluster-token={}-{}", self.name, Timestamp::now().as_nanosecond()))
+            }
+            Cluster::Existing(_) => None,
+        };
+        all.into_iter().chain(token).collect()
     }
 }
 
@@ -119,7 +127,6 @@ fn find(given: Option<&Path>) -> anyhow::Result<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use jiff::Timestamp;
 
     fn arguments(ip: &str, cluster: &Cluster) -> Vec<String> {
         let dir = tempfile::tempdir().unwrap();
@@ -147,6 +154,14 @@ mod tests {
     }
 
     #[test]
+    fn a_cluster_made_anew_must_not_pass_for_the_one_before() {
+        let token =
+            || arguments("192.0.2.1", &Cluster::New).into_iter().find(|a| a.contains("cluster-token"));
+        let (first, second) = (token().unwrap(), token().unwrap());
+        assert_ne!(first, second);
+    }
+
+    #[test]
     fn servers_of_one_machine_must_not_take_each_others_loopback() {
         let all = arguments(
             "127.0.5.1",
@@ -156,6 +171,7 @@ mod tests {
         assert!(all.contains(&"--listen-metrics-urls=http://127.0.5.1:2381".to_owned()));
         assert!(all.contains(&"--initial-cluster=n1=p1,n2=p2".to_owned()));
         assert!(all.contains(&"--initial-cluster-state=existing".to_owned()));
+        assert!(!all.iter().any(|a| a.contains("cluster-token")), "they have theirs");
         let v6 = arguments("2001:db8::1", &Cluster::New);
         assert!(
             v6.contains(&"--listen-client-urls=https://[::1]:2379,https://[2001:db8::1]:2379".to_owned())

@@ -235,7 +235,8 @@ async fn fetch(server: &str, invitation: &Invitation, dir: &Path, stacked: bool)
         "{SECRET} is of another cluster"
     );
     files::create_private_dir(&dir.join("pki/etcd"))?;
-    for (entry, below) in FILES.iter().chain(&ETCD).chain(&NAMED) {
+    // Whether all is there is told by the first two lists: what else there is comes before them.
+    for (entry, below) in NAMED.iter().chain(&ETCD).chain(&FILES) {
         let Some(text) = open.get(entry) else { continue };
         let public = [".crt", ".pub"].iter().any(|end| below.ends_with(end));
         files::write_atomic(&dir.join(below), text, if public { files::PUBLIC } else { files::PRIVATE })?;
