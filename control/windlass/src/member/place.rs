@@ -118,6 +118,7 @@ impl Start {
         let place = Place::of(dir);
         let store = settings::store_file(dir);
         let (member, asked) = (place.read()?, &flags.member);
+        let moved = settings::moved_store_file(dir);
         if asked.cluster_init && asked.server.is_some() {
             bail!("--cluster-init begins a cluster, --server joins one");
         }
@@ -138,6 +139,12 @@ impl Start {
                 dir.display()
             ),
             None if asked.server.is_some() => Self::Join(None),
+            // An empty cluster under the authority that agents trust would have them end every pod.
+            None if moved.exists() && !store.exists() && !settings::etcd_file(dir).exists() => bail!(
+                "this cluster's objects moved to etcd ({} is what they were in), and {} is gone: restore a snapshot, or join another server with --server",
+                moved.display(),
+                place.path().display()
+            ),
             None if asked.cluster_init || settings::etcd_file(dir).exists() => Self::First,
             None => Self::Embedded,
         })
@@ -169,6 +176,20 @@ mod tests {
         let member =
             MemberFlags { cluster_init, server: server.map(str::to_owned), ..MemberFlags::default() };
         ServerFlags { member, ..ServerFlags::default() }
+    }
+
+    #[test]
+    fn a_member_that_lost_its_etcd_must_not_begin_an_empty_cluster() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(settings::moved_store_file(dir.path()), "").unwrap();
+        for cluster_init in [false, true] {
+            let error = Start::of(&flags(cluster_init, None), dir.path()).unwrap_err().to_string();
+            assert!(error.contains("restore a snapshot"), "{error}");
+        }
+        let joins = flags(false, Some("https://n2:6443"));
+        assert_eq!(Start::of(&joins, dir.path()).unwrap(), Start::Join(None));
+        std::fs::write(settings::etcd_file(dir.path()), "").unwrap();
+        assert_eq!(Start::of(&flags(true, None), dir.path()).unwrap(), Start::First, "what was restored");
     }
 
     #[test]
