@@ -59,11 +59,8 @@ impl Program {
         let mut command = Command::new(&self.path);
         command.args(&self.arguments).env(PARENT, std::process::id().to_string()).kill_on_drop(true);
         // What is meant for the server must not reach the agent; it gets all it needs as arguments.
-        for (name, _) in std::env::vars_os().filter(|(n, _)| is_ours(n) && n != "WINDLASS_LOG_FORMAT") {
-            if name != PARENT {
-                command.env_remove(name);
-            }
-        }
+        let told = |name: &OsStr| is_ours(name) && name != "WINDLASS_LOG_FORMAT" && name != PARENT;
+        std::env::vars_os().filter(|(name, _)| told(name)).for_each(|(name, _)| _ = command.env_remove(name));
         command.spawn().with_context(|| format!("start {}", self.path.display()))
     }
 }

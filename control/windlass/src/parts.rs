@@ -14,7 +14,7 @@ pub(crate) mod component;
 pub(crate) mod controllers;
 mod dns;
 mod election;
-mod kubeconfig;
+pub(crate) mod kubeconfig;
 mod kubelet;
 pub(crate) mod leading;
 mod network;

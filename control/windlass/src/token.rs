@@ -3,6 +3,7 @@
 use crate::cli::{Admin, TokenCommand, TokenCreate};
 use crate::member::{self, shared};
 use crate::parts::apiserver::publish;
+use crate::parts::kubeconfig;
 use crate::{output, settings};
 use anyhow::{Context as _, anyhow, bail};
 use jiff::Timestamp;
@@ -34,10 +35,7 @@ async fn connect(admin: &Admin) -> anyhow::Result<Cluster> {
         bail!("there is no {}: run this on a server, or give --kubeconfig", path.display());
     }
     let kubeconfig = Kubeconfig::read(&path)?;
-    let parsed = kube::config::Kubeconfig::read_from(&path)?;
-    let config =
-        kube::Config::from_custom_kubeconfig(parsed, &kube::config::KubeConfigOptions::default()).await?;
-    Ok(Cluster { client: kube::Client::try_from(config)?, kubeconfig })
+    Ok(Cluster { client: kubeconfig::client(&path, None).await?, kubeconfig })
 }
 
 async fn create(flags: &TokenCreate) -> anyhow::Result<()> {

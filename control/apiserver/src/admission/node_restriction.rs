@@ -8,6 +8,7 @@ mod pods;
 mod tokens;
 
 use super::{Attributes, Operation, Seen, Verdict};
+use crate::authz::node::{USER_PREFIX, identity};
 use crate::registry::Registry;
 use base64::Engine as _;
 use machinery::access::{Get as _, remove_at};
@@ -16,8 +17,6 @@ use machinery::object;
 use machinery::status::Status;
 use serde_json::{Map, Value};
 
-const USER: &str = "system:node:";
-const GROUP: &str = "system:nodes";
 const LEASES: &str = "kube-node-lease";
 /// Signers whose certificates make a kubelet.
 const KUBELET_SIGNERS: [&str; 2] =
@@ -29,10 +28,7 @@ pub(super) fn check<'a>(registry: &'a Registry, a: &'a mut Attributes<'_>) -> Ve
         if a.operation == Operation::Connect || matches!(a.seen, Seen::Already) {
             return Ok(());
         }
-        if !a.user.groups.iter().any(|g| g == GROUP) {
-            return Ok(());
-        }
-        let Some(node) = a.user.name.strip_prefix(USER) else { return Ok(()) };
+        let Some(node) = identity(a.user) else { return Ok(()) };
         if node.is_empty() {
             return Err(a.forbidden(format!("could not determine node from user {}", go_quote(&a.user.name))));
         }
@@ -129,8 +125,8 @@ fn signing_request(a: &Attributes<'_>, node: &str) -> Result<(), Status> {
     let Some(parsed) = pem.and_then(|pem| pki::CertificateRequest::from_pem(&pem).ok()) else {
         return Err(a.forbidden("unable to parse csr: PEM block type must be CERTIFICATE REQUEST"));
     };
-    if parsed.common_name.strip_prefix(USER) != Some(node) {
-        return Err(a.forbidden(format!("can only create a node CSR with CN={USER}{node}")));
+    if parsed.common_name.strip_prefix(USER_PREFIX) != Some(node) {
+        return Err(a.forbidden(format!("can only create a node CSR with CN={USER_PREFIX}{node}")));
     }
     Ok(())
 }

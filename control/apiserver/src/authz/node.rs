@@ -9,7 +9,8 @@ use machinery::goformat::go_quote;
 use std::sync::Arc;
 
 const NODES: &str = "system:nodes";
-const USER_PREFIX: &str = "system:node:";
+/// What the name of a node is preceded by in that of its user.
+pub(crate) const USER_PREFIX: &str = "system:node:";
 const LEASE_NAMESPACE: &str = "kube-node-lease";
 
 /// The name of the node a user is; `Some("")` for a member of `system:nodes` that names none.
