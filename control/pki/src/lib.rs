@@ -31,6 +31,7 @@ pub mod kubeconfig;
 pub mod openid;
 pub mod part;
 pub mod pem;
+mod public;
 pub mod request;
 pub mod rotation;
 pub mod sealed;

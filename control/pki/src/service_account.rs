@@ -1,38 +1,26 @@
-//! Keys and tokens of service accounts: ES256 JSON web tokens with upstream's bound claims
+//! Keys and tokens of service accounts: signed JSON web tokens with upstream's bound claims
 //! (`pkg/serviceaccount/claims.go`).
 //!
 //! Whether the account, pod or secret a token is bound to still exists is the API server's question; here a token is
 //! checked for its signature, issuer, audience and time.
 
 mod claims;
+mod keys;
 #[cfg(test)]
 mod tests;
 
 pub use claims::{BoundObject, Claims, KubernetesClaims, LegacyClaims};
+pub use keys::{SigningKey, VerifyingKey};
 
-use crate::key::{new_key, parse_key};
-use crate::{Error, pem};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL;
 use jiff::Timestamp;
-use rcgen::PublicKeyData as _;
-use ring::rand::SystemRandom;
-use ring::signature::{
-    ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, UnparsedPublicKey,
-};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 
 /// Clocks may differ by so many seconds (go-jose's default leeway).
 const LEEWAY: i64 = 60;
 /// Longest token looked at, in bytes.
 const LONGEST: usize = 32 * 1024;
-/// SubjectPublicKeyInfo of a P-256 key up to the uncompressed point.
-const P256_PREFIX: [u8; 26] = [
-    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86,
-    0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
-];
-
 #[derive(Serialize, Deserialize)]
 struct Header {
     alg: String,
@@ -66,112 +54,6 @@ pub enum TokenError {
         /// Ours.
         wanted: Vec<String>,
     },
-}
-
-/// The private key tokens are signed with.
-pub struct SigningKey {
-    pem: String,
-    pair: EcdsaKeyPair,
-    public: VerifyingKey,
-}
-
-impl std::fmt::Debug for SigningKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SigningKey").field("id", &self.public.id).finish_non_exhaustive()
-    }
-}
-
-impl SigningKey {
-    /// A new ECDSA P-256 key.
-    pub fn generate() -> Result<Self, Error> {
-        Self::from_pem(&new_key()?.serialize_pem())
-    }
-
-    /// Reads a P-256 key (PKCS#8).
-    pub fn from_pem(text: &str) -> Result<Self, Error> {
-        let fail = |reason: String| Error::Key { what: "service account".into(), reason };
-        let key = parse_key("service account", text)?;
-        let pair = EcdsaKeyPair::from_pkcs8(
-            &ECDSA_P256_SHA256_FIXED_SIGNING,
-            key.serialized_der(),
-            &SystemRandom::new(),
-        )
-        .map_err(|e| fail(format!("an ECDSA P-256 key is needed: {e}")))?;
-        let public = VerifyingKey::from_der(&key.subject_public_key_info())?;
-        Ok(Self { pem: text.to_owned(), pair, public })
-    }
-
-    /// The private key as PEM. Never log it.
-    #[must_use]
-    pub fn to_pem(&self) -> &str {
-        &self.pem
-    }
-
-    /// The key that verifies what this one signs.
-    #[must_use]
-    pub fn public(&self) -> &VerifyingKey {
-        &self.public
-    }
-
-    /// The token for `claims`.
-    pub fn sign(&self, claims: &Claims) -> Result<String, Error> {
-        self.sign_any(claims)
-    }
-
-    /// The token for `claims`, to be kept in a secret.
-    pub fn sign_legacy(&self, claims: &LegacyClaims) -> Result<String, Error> {
-        self.sign_any(claims)
-    }
-
-    fn sign_any(&self, claims: &impl Serialize) -> Result<String, Error> {
-        let fail = |reason: String| Error::Sign { what: "service account token", reason };
-        let header = serde_json::to_vec(&Header { alg: "ES256".into(), kid: self.public.id.clone() });
-        let header = header.map_err(|e| fail(e.to_string()))?;
-        let body = serde_json::to_vec(claims).map_err(|e| fail(e.to_string()))?;
-        let message = format!("{}.{}", BASE64URL.encode(header), BASE64URL.encode(body));
-        let signature =
-            self.pair.sign(&SystemRandom::new(), message.as_bytes()).map_err(|e| fail(e.to_string()))?;
-        Ok(format!("{message}.{}", BASE64URL.encode(signature.as_ref())))
-    }
-}
-
-/// A public key tokens are verified with.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct VerifyingKey {
-    /// `kid`: unpadded base64url of the SHA-256 of the key's DER form, as upstream derives it.
-    pub id: String,
-    point: Vec<u8>,
-}
-
-impl VerifyingKey {
-    fn from_der(der: &[u8]) -> Result<Self, Error> {
-        match der.strip_prefix(&P256_PREFIX) {
-            Some(point) if point.len() == 65 && point[0] == 4 => {
-                Ok(Self { id: BASE64URL.encode(Sha256::digest(der)), point: point.to_vec() })
-            }
-            _ => Err(Error::Key {
-                what: "service account".into(),
-                reason: "an ECDSA P-256 key is needed".into(),
-            }),
-        }
-    }
-
-    /// Every `PUBLIC KEY` block of a file such as `sa.pub`; old keys may follow the current one.
-    pub fn list_from_pem(text: &str) -> Result<Vec<Self>, Error> {
-        pem::blocks(text, "PUBLIC KEY").iter().map(|der| Self::from_der(der)).collect()
-    }
-
-    /// The key as PEM.
-    #[must_use]
-    pub fn to_pem(&self) -> String {
-        pem::encode("PUBLIC KEY", &[&P256_PREFIX[..], &self.point].concat())
-    }
-
-    /// The two coordinates, 32 bytes each.
-    #[must_use]
-    pub fn coordinates(&self) -> (&[u8], &[u8]) {
-        self.point[1..].split_at(32)
-    }
 }
 
 /// An accepted token.
@@ -228,19 +110,12 @@ impl Verifier {
         }
         let header_fields: Header = serde_json::from_slice(&decode(header)?)
             .map_err(|_| TokenError::Malformed("the header does not parse"))?;
-        if header_fields.alg != "ES256" {
-            return Err(TokenError::Signature);
-        }
         let message = &token[..header.len() + 1 + body.len()];
         let signature = decode(signature).map_err(|_| TokenError::Signature)?;
         // A key id narrows the choice; without one every key is tried, as upstream does.
         let mut candidates =
             self.keys.iter().filter(|key| header_fields.kid.is_empty() || key.id == header_fields.kid);
-        let verified = candidates.any(|key| {
-            UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, &key.point)
-                .verify(message.as_bytes(), &signature)
-                .is_ok()
-        });
+        let verified = candidates.any(|key| key.verify(&header_fields.alg, message.as_bytes(), &signature));
         if !verified {
             return Err(TokenError::Signature);
         }

@@ -127,6 +127,17 @@ fn every_organization_of_a_client_is_kept() {
     assert!(!cert.is_ca);
 }
 
+/// kubeadm writes its authorities' keys as PKCS #1.
+#[test]
+fn an_authority_of_a_stock_cluster_must_not_be_refused() {
+    let (cert, key) =
+        (include_str!("../../tests/data/rsa-ca.pem"), include_str!("../../tests/data/rsa-pkcs1.pem"));
+    let authority = Authority::from_pem(cert, key).unwrap();
+    let now = authority.certificate().not_before + SignedDuration::from_hours(1);
+    let leaf = authority.issue(&Leaf::client("jane", &["dev"]), now).unwrap();
+    assert!(Certificate::from_pem(&leaf.cert_pem).unwrap().is_signed_by(authority.certificate()));
+}
+
 fn usages(list: &[&str]) -> Vec<String> {
     list.iter().map(|u| (*u).to_owned()).collect()
 }

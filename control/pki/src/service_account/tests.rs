@@ -121,6 +121,65 @@ fn an_old_key_still_verifies() {
     assert!(verifier.verify(&token, &audiences(&[ISSUER]), at(NOW)).is_ok());
 }
 
+/// Keys that openssl made: kubeadm writes RSA keys as PKCS #1, Go writes ECDSA keys as SEC 1.
+const KEYS: [(&str, &str); 4] = [
+    ("RS256", include_str!("../../tests/data/rsa-pkcs1.pem")),
+    ("RS256", include_str!("../../tests/data/rsa-pkcs8.pem")),
+    ("ES256", include_str!("../../tests/data/p256-sec1.pem")),
+    ("ES384", include_str!("../../tests/data/p384-sec1.pem")),
+];
+
+#[test]
+fn a_key_of_a_stock_cluster_must_not_be_refused() {
+    for (algorithm, pem) in KEYS {
+        let key = SigningKey::from_pem(pem).unwrap();
+        assert_eq!(key.public().algorithm(), algorithm);
+        let token = key.sign(&claims()).unwrap();
+        // As public key and as private key, both of which upstream's flag takes.
+        for file in [key.public().to_pem(), pem.to_owned()] {
+            let keys = VerifyingKey::list_from_pem(&file).unwrap();
+            assert_eq!(keys, [key.public().clone()]);
+            let verifier = Verifier { keys, issuers: vec![ISSUER.into()] };
+            assert!(verifier.verify(&token, &audiences(&[ISSUER]), at(NOW)).is_ok(), "{algorithm}");
+        }
+    }
+    let keys = VerifyingKey::list_from_pem(include_str!("../../tests/data/rsa-ca.pem")).unwrap();
+    assert_eq!(keys, [SigningKey::from_pem(KEYS[0].1).unwrap().public().clone()], "of a certificate");
+}
+
+#[test]
+fn an_algorithm_that_is_not_the_keys_must_not_pass() {
+    let keys: Vec<SigningKey> = KEYS.iter().map(|(_, pem)| SigningKey::from_pem(pem).unwrap()).collect();
+    for key in &keys {
+        let token = key.sign(&claims()).unwrap();
+        let (header, rest) = token.split_once('.').unwrap();
+        let header = String::from_utf8(BASE64URL.decode(header).unwrap()).unwrap();
+        let verifier = Verifier { keys: vec![key.public().clone()], issuers: vec![ISSUER.into()] };
+        for other in ["RS384", "PS256", "HS256", "none"] {
+            let forged = header.replace(key.public().algorithm(), other);
+            let forged = format!("{}.{rest}", BASE64URL.encode(forged));
+            let got = verifier.verify(&forged, &audiences(&[ISSUER]), at(NOW));
+            assert_eq!(got.unwrap_err(), TokenError::Signature, "{other}");
+        }
+    }
+}
+
+#[test]
+fn a_key_set_says_every_kind_of_key() {
+    let keys: Vec<VerifyingKey> =
+        KEYS.iter().map(|(_, pem)| SigningKey::from_pem(pem).unwrap().public().clone()).collect();
+    let set = crate::openid::key_set(&keys);
+    let told: Vec<_> = set["keys"].as_array().unwrap().iter().map(|k| (&k["kty"], &k["alg"])).collect();
+    assert_eq!(told[0], (&"RSA".into(), &"RS256".into()));
+    assert_eq!(set["keys"][0]["e"], "AQAB");
+    assert_eq!((&set["keys"][3]["crv"], told[3]), (&"P-384".into(), (&"EC".into(), &"ES384".into())));
+    let document = crate::openid::configuration(ISSUER, "https://jwks", &keys);
+    assert_eq!(
+        document["id_token_signing_alg_values_supported"],
+        serde_json::json!(["ES256", "ES384", "RS256"])
+    );
+}
+
 #[test]
 fn dates_may_have_fractions_and_one_audience_may_be_bare() {
     let text = format!(r#"{{"iss":"{ISSUER}","aud":"{ISSUER}","exp":1800000000.9,"sub":"s"}}"#);

@@ -262,7 +262,7 @@ fn config(settings: &Settings, front_proxies: Option<FrontProxies>) -> anyhow::R
     let advertise = SocketAddr::new(settings.advertise, settings.listen.port()).to_string();
     let keys_uri = format!("https://{advertise}{}", pki::openid::KEYS_PATH);
     let openid = settings.issuers.first().map(|issuer| OpenId {
-        configuration: pki::openid::configuration(issuer, &keys_uri),
+        configuration: pki::openid::configuration(issuer, &keys_uri, &settings.verifying_keys),
         keys: pki::openid::key_set(&settings.verifying_keys),
     });
     Ok(Config {
