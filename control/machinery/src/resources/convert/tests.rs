@@ -1,4 +1,4 @@
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{from_storage, is_storage, to_storage};
 use crate::resources::by_group_resource;
@@ -38,11 +38,11 @@ fn an_autoscaler_loses_nothing_on_its_way_through_v1() {
     let stored = json!({
         "apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "h"},
         "spec": {"maxReplicas": 3, "behavior": {"scaleUp": {"stabilizationWindowSeconds": 3}}, "metrics": [
-            {"type": "Resource", "resource": {"name": "cpu",
-                "target": {"type": "Utilization", "averageUtilization": 70}}},
             {"type": "Resource", "resource": {"name": "memory",
-                "target": {"type": "Utilization", "averageUtilization": 50}}}]},
-        "status": {"currentMetrics": [], "conditions": [{"type": "AbleToScale"}]},
+                "target": {"type": "Utilization", "averageUtilization": 50}}},
+            {"type": "Resource", "resource": {"name": "cpu",
+                "target": {"type": "Utilization", "averageUtilization": 70}}}]},
+        "status": {"currentMetrics": [], "desiredReplicas": 0, "conditions": [{"type": "AbleToScale"}]},
     });
     let mut object = stored.clone();
     from_storage(hpas, "v1", &mut object);
@@ -50,6 +50,54 @@ fn an_autoscaler_loses_nothing_on_its_way_through_v1() {
     assert_eq!(object["spec"], json!({"maxReplicas": 3, "targetCPUUtilizationPercentage": 70}));
     to_storage(hpas, "v1", &mut object);
     assert_eq!(object, stored);
+}
+
+/// What upstream's server writes of `autoscaling/v2` objects for clients of v1, and what they may send.
+#[test]
+fn metrics_of_v1_must_not_be_taken_for_those_of_v2() {
+    let hpas = by_group_resource("autoscaling", "horizontalpodautoscalers").unwrap();
+    let other = json!({"apiVersion": "v1", "kind": "Service", "name": "s"});
+    let v2 = json!([
+        {"type": "Object", "object": {"describedObject": other, "metric": {"name": "a"},
+            "target": {"type": "AverageValue", "averageValue": "3"}}},
+        {"type": "Pods", "pods": {"metric": {"name": "m", "selector": {}},
+            "target": {"type": "AverageValue", "averageValue": "1500m"}}},
+        {"type": "ContainerResource", "containerResource": {"name": "cpu", "container": "c",
+            "target": {"type": "AverageValue", "averageValue": "1"}}},
+        {"type": "External", "external": {"metric": {"name": "q"}, "target": {"type": "Value", "value": "7"}}}]);
+    let v1 = json!([
+        {"type": "Object", "object": {"target": other, "metricName": "a", "targetValue": "0", "averageValue": "3"}},
+        {"type": "Pods", "pods": {"metricName": "m", "selector": {}, "targetAverageValue": "1500m"}},
+        {"type": "ContainerResource", "containerResource": {
+            "name": "cpu", "container": "c", "targetAverageValue": "1"}},
+        {"type": "External", "external": {"metricName": "q", "targetValue": "7"}}]);
+    let behavior =
+        json!({"scaleDown": {"policies": [{"type": "Percent", "value": 10, "periodSeconds": 60}]}});
+    let mut object = json!({
+        "apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "h"},
+        "spec": {"metrics": v2, "behavior": behavior}, "status": {},
+    });
+    from_storage(hpas, "v1", &mut object);
+    let annotation = |object: &Value, name: &str| -> Value {
+        let text =
+            object["metadata"]["annotations"][format!("autoscaling.alpha.kubernetes.io/{name}")].as_str();
+        serde_json::from_str(text.unwrap()).unwrap()
+    };
+    assert_eq!(annotation(&object, "metrics"), v1);
+    let go = json!({"ScaleDown": {"Policies": [{"Type": "Percent", "Value": 10, "PeriodSeconds": 60}]}});
+    assert_eq!(annotation(&object, "behavior"), go);
+    assert_eq!(object["status"], json!({"currentReplicas": 0, "desiredReplicas": 0}));
+    to_storage(hpas, "v1", &mut object);
+    assert_eq!((&object["spec"]["metrics"], &object["spec"]["behavior"]), (&v2, &behavior));
+}
+
+#[test]
+fn an_autoscaler_of_v1_without_a_target_must_not_be_without_a_metric() {
+    let hpas = by_group_resource("autoscaling", "horizontalpodautoscalers").unwrap();
+    let mut object = json!({"apiVersion": "autoscaling/v1", "kind": "HorizontalPodAutoscaler", "spec": {}});
+    to_storage(hpas, "v1", &mut object);
+    let target = &object["spec"]["metrics"][0]["resource"]["target"];
+    assert_eq!(*target, json!({"type": "Utilization", "averageUtilization": 80}));
 }
 
 #[test]
