@@ -1,15 +1,17 @@
-//! Three servers, each with a member of etcd, of which every twenty seconds one thing is broken and mended again; meanwhile a writer and a
-//! watcher a server, and somebody who looks at who leads.
+//! Three servers and three members of etcd, of which every twenty seconds one thing is broken and mended again; meanwhile a writer and a
+//! watcher a server, roll-outs and Jobs, and somebody who looks at who leads.
 //!
 //! - [`disorder`]: what is broken, and how; [`clients`]: writers and watchers, which begin at a server of their own and go on at another;
-//!   [`verdict`]: what they must have seen, pure
+//!   [`workload`]: roll-outs and Jobs; [`verdict`]: what they must have seen, pure
 //!
 //! What is promised: every write that was acknowledged is there; each watcher saw every change once and in order; nobody was told anything that
-//! a client would not try again after; leadership moved within 15 seconds of its holder's end (and a little: [`verdict::LEADERLESS`]).
+//! a client would not try again after; leadership moved within 15 seconds of its holder's end (and a little: [`verdict::LEADERLESS`]);
+//! roll-outs and Jobs ended with exact counts.
 
 mod clients;
 mod disorder;
 mod verdict;
+mod workload;
 
 use crate::control::{self, Ask};
 use crate::layout::{Layout, node_address};
@@ -33,6 +35,10 @@ pub struct Plan {
     pub programs: PathBuf,
     /// For how long things are broken.
     pub length: Duration,
+    /// Whose etcd it is.
+    pub etcd: up::Etcd,
+    /// Whether clients speak to HAProxy instead of the servers.
+    pub balancer: bool,
 }
 
 /// Brings a lab up, breaks things, judges, and takes the lab down.
@@ -43,6 +49,8 @@ pub fn run(layout: &Layout, plan: &Plan) -> Result<()> {
     let up = up::Plan {
         nodes: SERVERS,
         servers: SERVERS,
+        etcd: plan.etcd,
+        balancer: plan.balancer,
         example: false,
         kubeconfig: std::env::temp_dir().join(format!("windlass-{}-kubeconfig", layout.name())),
         programs: plan.programs.clone(),
@@ -64,6 +72,7 @@ fn during(layout: &Layout, plan: &Plan, up: &up::Plan) -> Result<()> {
     let inside = control::ask(layout, &Ask::Status)?.pid;
     let clients = {
         let (seen, stop, kubeconfig) = (seen.clone(), stop.clone(), up.kubeconfig.clone());
+        let balancer = up.balancer_address();
         // Sockets are made in the network of the thread that makes them.
         std::thread::spawn(move || -> Result<()> {
             let network =
@@ -73,8 +82,8 @@ fn during(layout: &Layout, plan: &Plan, up: &up::Plan) -> Result<()> {
             runtime.block_on(async {
                 let mut servers = Vec::new();
                 for index in 1..=SERVERS {
-                    servers
-                        .push(client(&kubeconfig, &format!("https://{}:6443", node_address(index))).await?);
+                    let address = balancer.clone().unwrap_or_else(|| node_address(index));
+                    servers.push(client(&kubeconfig, &format!("https://{address}:6443")).await?);
                 }
                 clients::run(servers, &seen, &stop).await
             })

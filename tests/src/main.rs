@@ -1,7 +1,7 @@
 //! The lab's command.
 
 use anyhow::{Context, Result, bail};
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use lab::control::{self, Ask};
 use lab::layout::Layout;
 use lab::{bench, chaos, init, machine, reap, supervisor, up};
@@ -29,6 +29,8 @@ enum Action {
         /// How many servers; with more than one, each has a member of etcd beside it
         #[arg(long, default_value_t = 1)]
         servers: u8,
+        #[command(flatten)]
+        around: Around,
         /// Leaves examples/ out
         #[arg(long)]
         no_example: bool,
@@ -95,6 +97,8 @@ enum Action {
         /// For how long, in minutes
         #[arg(long, default_value_t = 1)]
         minutes: u64,
+        #[command(flatten)]
+        around: Around,
     },
     #[command(hide = true)]
     Supervise,
@@ -102,6 +106,23 @@ enum Action {
     Launch { node: String },
     #[command(hide = true)]
     Init { spec: PathBuf },
+}
+
+/// What several servers have around them.
+#[derive(Args)]
+struct Around {
+    /// Several servers are on an etcd that is not theirs
+    #[arg(long)]
+    external_etcd: bool,
+    /// Puts HAProxy before the servers, on a machine of its own
+    #[arg(long)]
+    balancer: bool,
+}
+
+impl Around {
+    fn etcd(&self) -> up::Etcd {
+        if self.external_etcd { up::Etcd::External } else { up::Etcd::Stacked }
+    }
 }
 
 fn main() -> Result<()> {
@@ -116,10 +137,18 @@ fn main() -> Result<()> {
     };
     let layout = Layout::new(cli.lab.as_deref().unwrap_or(usual));
     match cli.action {
-        Action::Up { nodes, servers, no_example, kubeconfig } => {
+        Action::Up { nodes, servers, around, no_example, kubeconfig } => {
             let programs = programs()?;
             let kubeconfig = std::path::absolute(kubeconfig)?;
-            let plan = up::Plan { nodes, servers, example: !no_example, kubeconfig, programs };
+            let plan = up::Plan {
+                nodes,
+                servers,
+                etcd: around.etcd(),
+                balancer: around.balancer,
+                example: !no_example,
+                kubeconfig,
+                programs,
+            };
             tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()?
@@ -148,10 +177,11 @@ fn main() -> Result<()> {
         Action::Bench { parts, json } => {
             bench::run(&layout, &bench::Plan { programs: programs()?, parts, json })
         }
-        Action::Chaos { minutes } => chaos::run(
-            &layout,
-            &chaos::Plan { programs: programs()?, length: std::time::Duration::from_secs(60 * minutes) },
-        ),
+        Action::Chaos { minutes, around } => {
+            let length = std::time::Duration::from_secs(60 * minutes);
+            let (etcd, balancer) = (around.etcd(), around.balancer);
+            chaos::run(&layout, &chaos::Plan { programs: programs()?, length, etcd, balancer })
+        }
         Action::Supervise => supervisor::main(&layout),
         Action::Launch { node } => machine::launch(&layout, &node).map(|never| match never {}),
         Action::Init { spec } => init::main(&spec),

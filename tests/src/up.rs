@@ -1,4 +1,9 @@
 //! Bringing a cluster up: each step is said when it is done, a failure names the node, the step and the log to read.
+//!
+//! - [`etcd`]: an etcd that is not the servers' own; [`balancer`]: HAProxy before the servers
+
+mod balancer;
+pub mod etcd;
 
 use crate::control::{self, Answer, Ask};
 use crate::init::{self, Service};
@@ -21,19 +26,55 @@ const READY_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long the example may take until it answers.
 const EXAMPLE_TIMEOUT: Duration = Duration::from_secs(120);
 
+/// Where several servers keep their objects.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Etcd {
+    /// Each server runs a member.
+    #[default]
+    Stacked,
+    /// Members that are services of their own, whom the servers only know by their URLs.
+    External,
+}
+
 /// What to bring up.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// How many nodes; the first are the servers.
     pub nodes: u8,
-    /// How many servers; with more than one, each has a member of etcd beside it.
+    /// How many servers.
     pub servers: u8,
+    /// Where they keep their objects if there are several.
+    pub etcd: Etcd,
+    /// Whether HAProxy stands before them, on a machine after the last node.
+    pub balancer: bool,
     /// Whether `examples/` is deployed.
     pub example: bool,
     /// Where the kubeconfig goes.
     pub kubeconfig: PathBuf,
     /// Folder of the programs `windlass` and `windlass-cni`.
     pub programs: PathBuf,
+}
+
+impl Plan {
+    fn machines(&self) -> u8 {
+        self.nodes.max(self.servers)
+    }
+
+    /// The address of HAProxy's machine.
+    #[must_use]
+    pub fn balancer_address(&self) -> Option<String> {
+        self.balancer.then(|| node_address(self.machines() + 1))
+    }
+
+    /// What every server is started with to find its objects, the first one to begin.
+    fn storage(&self, first: bool) -> Vec<String> {
+        match self.etcd {
+            _ if self.servers < 2 => Vec::new(),
+            Etcd::Stacked if first => vec!["--cluster-init".to_owned()],
+            Etcd::Stacked => Vec::new(),
+            Etcd::External => vec!["--etcd-servers".to_owned(), etcd::urls(self.servers)],
+        }
+    }
 }
 
 /// Prints each step with the time since the start.
@@ -119,9 +160,15 @@ pub async fn cluster(layout: &Layout, plan: &Plan) -> Result<()> {
     let progress = Progress::new();
     let answer = supervise(layout)?;
     progress.done("the lab's network, registry and images are there");
-    let nodes = plan.nodes.max(plan.servers);
-    for index in 1..=nodes {
+    let nodes = plan.machines();
+    for index in 1..=nodes + u8::from(plan.balancer) {
         boot(layout, &node_name(index))?;
+    }
+    if plan.balancer {
+        balancer::start(layout, nodes + 1, plan.servers)?;
+    }
+    if plan.servers > 1 && plan.etcd == Etcd::External {
+        etcd::start(layout, plan.servers)?;
     }
     progress.done(&format!("{} booted, containerd starts", count(nodes, "node")));
     let (server, token) = (node_name(1), token()?);
@@ -141,7 +188,9 @@ pub async fn cluster(layout: &Layout, plan: &Plan) -> Result<()> {
                 format!("wait for server {} to join; read {}", node_name(index), log.display())
             })?;
         }
-        progress.done(&format!("{}, each with a member of etcd", count(plan.servers, "server")));
+        let etcd =
+            if plan.etcd == Etcd::External { "on an etcd of others" } else { "each with a member of etcd" };
+        progress.done(&format!("{}, {etcd}", count(plan.servers, "server")));
     }
     if nodes > plan.servers.max(1) {
         let token = join_token(layout, plan, &server)?;
@@ -179,22 +228,18 @@ pub fn token() -> Result<String> {
     Ok(format!("{}.{}", &hex[..6], &hex[6..22]))
 }
 
-fn server_arguments(index: u8, token: &str) -> Vec<String> {
-    [
-        "server",
-        "--node-ip",
-        &node_address(index),
-        "--node-name",
-        &node_name(index),
-        "--tls-san",
-        "127.0.0.1",
-        "--token",
-        token,
-        "--kubelet-config",
-        KUBELET_CONFIG,
-    ]
-    .map(str::to_owned)
-    .into()
+fn server_arguments(plan: &Plan, index: u8, token: &str) -> Vec<String> {
+    let mut arguments = vec![
+        "server".to_owned(),
+        format!("--node-ip={}", node_address(index)),
+        format!("--node-name={}", node_name(index)),
+        "--tls-san=127.0.0.1".to_owned(),
+        format!("--token={token}"),
+        format!("--kubelet-config={KUBELET_CONFIG}"),
+    ];
+    arguments.extend(plan.balancer_address().map(|address| format!("--tls-san={address}")));
+    arguments.extend(plan.storage(index == 1));
+    arguments
 }
 
 fn agent_arguments(index: u8, token: &str) -> Vec<String> {
@@ -221,11 +266,7 @@ fn agent_arguments(index: u8, token: &str) -> Vec<String> {
 /// # Errors
 /// It runs already, or cannot be started.
 pub fn start_server(layout: &Layout, plan: &Plan, token: &str) -> Result<()> {
-    let mut arguments = server_arguments(1, token);
-    if plan.servers > 1 {
-        arguments.push("--cluster-init".to_owned());
-    }
-    start_windlass(layout, plan, &node_name(1), &arguments)
+    start_windlass(layout, plan, &node_name(1), &server_arguments(plan, 1, token))
 }
 
 /// Starts a server on the `index`-th node that joins the first one's cluster; started again there, it is what it was.
@@ -233,7 +274,7 @@ pub fn start_server(layout: &Layout, plan: &Plan, token: &str) -> Result<()> {
 /// # Errors
 /// It runs already, or cannot be started.
 pub fn start_another_server(layout: &Layout, plan: &Plan, index: u8, token: &str) -> Result<()> {
-    let mut arguments = server_arguments(index, token);
+    let mut arguments = server_arguments(plan, index, token);
     arguments.extend(["--server".to_owned(), format!("https://{}:6443", node_address(1))]);
     start_windlass(layout, plan, &node_name(index), &arguments)
 }

@@ -5,7 +5,7 @@ use super::{Part, Plan};
 use crate::control;
 use crate::init::{self, Ask};
 use crate::layout::Layout;
-use crate::up::{self, Plan as UpPlan};
+use crate::up::{self, Etcd, Plan as UpPlan};
 use anyhow::{Context, Result, bail};
 use cri_proto::client::{Deadlines, Runtime};
 use futures::{StreamExt, TryStreamExt};
@@ -58,6 +58,8 @@ pub async fn start(layout: &Layout, plan: &Plan, report: &mut Report) -> Result<
     let up_plan = UpPlan {
         nodes: 2,
         servers: 1,
+        etcd: Etcd::Stacked,
+        balancer: false,
         example: false,
         kubeconfig: layout.root().join("kubeconfig"),
         programs: plan.programs.clone(),

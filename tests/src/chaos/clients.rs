@@ -1,13 +1,15 @@
 //! Writers and watchers. Each begins at a server of its own and goes on at the next when that one does not answer, as an agent does.
 
 use super::verdict::{Facts, Watched};
+use super::workload;
 use anyhow::{Context as _, Result};
 use futures::TryStreamExt as _;
 use futures::future::join_all;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{ListParams, ObjectMeta, PostParams, WatchEvent, WatchParams};
-use kube::{Api, Client, ResourceExt};
+use kube::core::NamespaceResourceScope;
+use kube::{Api, Client, Resource, ResourceExt};
 use std::pin::pin;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -18,7 +20,7 @@ pub(super) const SILENCE: Duration = Duration::from_secs(5);
 /// Between two writes of one writer.
 const PAUSE: Duration = Duration::from_millis(50);
 /// How long what is under way at the end may take.
-const SETTLE: Duration = Duration::from_secs(60);
+pub(super) const SETTLE: Duration = Duration::from_secs(60);
 const NAMESPACE: &str = "default";
 /// What the clients' objects are told by.
 const LABEL: &str = "windlass.dev/chaos";
@@ -33,7 +35,7 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    fn note(&self, note: impl FnOnce(&mut Facts)) {
+    pub(super) fn note(&self, note: impl FnOnce(&mut Facts)) {
         note(&mut self.facts.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
@@ -49,18 +51,54 @@ impl Seen {
 }
 
 /// Servers, in the order of one client.
-struct Servers {
+pub(super) struct Servers {
     all: Vec<Client>,
     at: usize,
 }
 
 impl Servers {
     fn maps(&self) -> Api<ConfigMap> {
+        self.api()
+    }
+
+    /// Objects of the clients' namespace, at the server whose turn it is.
+    pub(super) fn api<K>(&self) -> Api<K>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    {
         Api::namespaced(self.all[self.at % self.all.len()].clone(), NAMESPACE)
     }
 
-    fn next(&mut self) {
+    pub(super) fn next(&mut self) {
         self.at += 1;
+    }
+
+    /// Asks one server after another until one answers; `None` after a minute without an answer, or when the answer is a refusal, which is noted.
+    pub(super) async fn insist<T, F>(
+        &mut self,
+        seen: &Seen,
+        what: &str,
+        ask: impl Fn(&Self) -> F,
+    ) -> Option<T>
+    where
+        F: Future<Output = kube::Result<T>>,
+    {
+        let until = Instant::now() + SETTLE;
+        loop {
+            match tokio::time::timeout(2 * SILENCE, ask(self)).await {
+                Ok(Ok(answer)) => return Some(answer),
+                Ok(Err(kube::Error::Api(status))) if status.code < 500 && status.code != 429 => {
+                    seen.note(|facts| facts.refused.push(format!("{what}: {status:?}")));
+                    return None;
+                }
+                _ if Instant::now() > until => {
+                    seen.note(|facts| facts.refused.push(format!("{what}: no server answered for a minute")));
+                    return None;
+                }
+                _ => self.next(),
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
     }
 }
 
@@ -73,8 +111,9 @@ pub(super) async fn run(servers: Vec<Client>, seen: &Seen, stop: &CancellationTo
     let from = newest(each(0)).await.context("no server says what is newest")?;
     let writers = join_all((0..count).map(|at| write(each(at), at, seen, stop)));
     let watchers = join_all((0..count).map(|at| watch(each(at), at, from.clone(), seen, &finished)));
+    let working = workload::run(each(0), each(1), seen, stop);
     let writing = async {
-        writers.await;
+        tokio::join!(writers, working);
         let until = Instant::now() + SETTLE;
         while Instant::now() < until
             && !seen.facts.lock().unwrap_or_else(PoisonError::into_inner).is_settled(count)

@@ -78,11 +78,14 @@ fn apply(layout: &Layout, what: Break, node: &str) -> Result<()> {
             control::ask(layout, &Ask::Link { node: node.to_owned(), up: true }).map(drop)
         }
         Break::PowerOff => {
-            let service = service(&running(layout, node)?)?;
+            let services = services(layout, node)?;
             control::ask(layout, &Ask::PowerOff { node: node.to_owned() })?;
             std::thread::sleep(WITHOUT_POWER);
             up::boot(layout, node)?;
-            control::ask_init(layout, node, &init::Ask::Start(service)).map(drop)
+            for service in services {
+                control::ask_init(layout, node, &init::Ask::Start(service))?;
+            }
+            Ok(())
         }
     }
 }
@@ -108,11 +111,24 @@ fn signal(layout: &Layout, node: &str, program: &str, word: &str, signals: &[Sig
     Ok(())
 }
 
-/// The node's service as it was started.
-fn service(machine: &control::Machine) -> Result<init::Service> {
-    let found = machine::processes(machine, "windlass", "server")?;
-    let pid = found.first().context("no server runs")?;
-    let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).context("read its command line")?;
-    let argv = line.trim_end_matches('\0').split('\0').map(str::to_owned).collect();
-    Ok(init::Service { name: "windlass".into(), argv, env: BTreeMap::new() })
+/// The node's services as they were started; containerd comes with the boot.
+fn services(layout: &Layout, node: &str) -> Result<Vec<init::Service>> {
+    let machine = running(layout, node)?;
+    let started = control::ask_init(layout, node, &init::Ask::Status)?.services;
+    let member = format!("--name={node}");
+    let mut found = Vec::new();
+    for (name, program, word) in
+        [(up::etcd::SERVICE, "etcd", member.as_str()), ("windlass", "windlass", "server")]
+    {
+        if !started.contains_key(name) {
+            continue;
+        }
+        let pids = machine::processes(&machine, program, word)?;
+        let pid = pids.first().with_context(|| format!("{name} does not run on {node}"))?;
+        let line =
+            std::fs::read_to_string(format!("/proc/{pid}/cmdline")).context("read its command line")?;
+        let argv = line.trim_end_matches('\0').split('\0').map(str::to_owned).collect();
+        found.push(init::Service { name: name.into(), argv, env: BTreeMap::new() });
+    }
+    Ok(found)
 }

@@ -19,6 +19,18 @@ pub(super) struct Facts {
     /// The longest time between two renewals of the leader's lease.
     pub(super) leaderless: Duration,
     pub(super) longest_write: Duration,
+    pub(super) work: Work,
+}
+
+/// Roll-outs and Jobs that ended.
+#[derive(Debug, Default)]
+pub(super) struct Work {
+    pub(super) rollouts: usize,
+    pub(super) slowest_rollout: Duration,
+    pub(super) jobs: usize,
+    pub(super) slowest_job: Duration,
+    /// Counts that are not what they must be, or never came to be.
+    pub(super) wrong: Vec<String>,
 }
 
 /// What one watcher saw: revisions and names of objects that came.
@@ -70,15 +82,24 @@ pub(super) fn judge(facts: &Facts) -> Verdict {
             faults.push(format!("watcher {} never saw {missed}", n + 1));
         }
     }
+    if facts.work.rollouts == 0 || facts.work.jobs == 0 {
+        faults.push("no roll-out or no Job ended".to_owned());
+    }
+    faults.extend(facts.work.wrong.iter().cloned());
     if facts.leaderless > LEADERLESS {
         faults.push(format!("nobody led for {:.1} s", facts.leaderless.as_secs_f32()));
     }
     let text = format!(
-        "{} writes acknowledged, the slowest after {:.1} s; {} events at each of {} watchers; nobody led for at most {:.1} s",
+        "{} writes acknowledged, the slowest after {:.1} s; {} events at each of {} watchers; \
+         {} roll-outs, the slowest {:.1} s; {} Jobs, the slowest {:.1} s; nobody led for at most {:.1} s",
         facts.acknowledged.len(),
         facts.longest_write.as_secs_f32(),
         facts.watched.iter().map(|watched| watched.events.len()).min().unwrap_or(0),
         facts.watched.len(),
+        facts.work.rollouts,
+        facts.work.slowest_rollout.as_secs_f32(),
+        facts.work.jobs,
+        facts.work.slowest_job.as_secs_f32(),
         facts.leaderless.as_secs_f32()
     );
     Verdict { text, faults }
@@ -96,6 +117,7 @@ mod tests {
             watched: vec![Watched { events }],
             held: vec![names(), names()],
             leaderless: Duration::from_secs(15),
+            work: Work { rollouts: 1, jobs: 1, ..Work::default() },
             ..Facts::default()
         }
     }
@@ -117,6 +139,8 @@ mod tests {
         assert_eq!(faulty(|f| f.watched[0].events.push((3, "a".into()))), 1, "one seen twice");
         assert_eq!(faulty(|f| f.watched[0].events.swap(0, 1)), 1, "out of order");
         assert_eq!(faulty(|f| f.refused.push("403".into())), 1);
+        assert_eq!(faulty(|f| f.work.jobs = 0), 1, "nothing was run to its end");
+        assert_eq!(faulty(|f| f.work.wrong.push("5 of 4".into())), 1, "a Job that ran too much");
         assert_eq!(faulty(|f| f.leaderless = Duration::from_secs(30)), 1);
         assert!(faulty(|f| *f = Facts::default()) > 0, "silence is no success");
     }
