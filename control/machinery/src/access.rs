@@ -67,12 +67,12 @@ pub fn set_at(parent: &mut Value, path: &str, value: impl Into<Value>) {
     *slot(parent, path) = value.into();
 }
 
-/// The object at a dotted path; what is there or on the way and no object is made one.
+/// The object at a dotted path; anything else there or on the way becomes an object.
 pub fn object_at<'v>(parent: &'v mut Value, path: &str) -> &'v mut Fields {
     as_object(slot(parent, path))
 }
 
-/// The list at a dotted path; what is there and no list is made one.
+/// The list at a dotted path; anything else there becomes a list.
 pub fn list_at<'v>(parent: &'v mut Value, path: &str) -> &'v mut Vec<Value> {
     let slot = slot(parent, path);
     if !slot.is_array() {

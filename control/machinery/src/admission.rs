@@ -23,7 +23,7 @@ use crate::cel::{Environment, Program, Type};
 #[error("{0}")]
 pub struct CompileError(pub String);
 
-/// A compiled expression.
+/// A type-checked CEL expression.
 #[derive(Clone, Debug)]
 pub struct Expression {
     program: Program,

@@ -22,19 +22,20 @@ use serde_json::Value;
 use set::Set;
 use structure::Structure;
 
+use typed::compare;
 pub(crate) use typed::field_set;
-pub use typed::{compare, indistinct, merge};
+pub use typed::{indistinct, merge};
 
 /// One write, as ownership sees it.
 #[derive(Clone, Debug)]
 pub struct Write<'a> {
-    /// Who writes.
+    /// Field manager, operation and subresource.
     pub manager: &'a Manager,
     /// When (RFC 3339); noted where anything changes.
     pub now: &'a str,
     /// Takes fields from their owners instead of conflicting with them.
     pub force: bool,
-    /// Fields the server resets in such a write: they come to be owned by nobody, and none loses them.
+    /// Fields the server resets in such a write: they end up owned by nobody, and none loses them.
     pub reset: &'a Set,
 }
 
@@ -43,7 +44,7 @@ pub struct Write<'a> {
 pub struct Applied {
     /// The live object with the configuration merged in, what the manager no longer applies removed.
     pub object: Value,
-    /// The new owners.
+    /// `metadata.managedFields` after the write.
     pub managed: Managed,
     /// False where neither the object nor the owners change.
     pub changed: bool,

@@ -61,7 +61,7 @@ pub struct Claim {
 pub struct ClaimRef {
     /// Namespace of the claim.
     pub namespace: String,
-    /// Its name.
+    /// `metadata.name`.
     pub name: String,
     /// Its uid; empty where the volume is only reserved.
     pub uid: String,
@@ -97,7 +97,7 @@ pub struct Volume {
 }
 
 impl Claim {
-    /// Reads a PersistentVolumeClaim.
+    /// From the API object.
     #[must_use]
     pub fn new(claim: &Value) -> Self {
         let spec_class = claim.at("spec.storageClassName").as_str();
@@ -143,7 +143,7 @@ impl Claim {
 }
 
 impl Volume {
-    /// Reads a PersistentVolume.
+    /// From the API object.
     #[must_use]
     pub fn new(volume: &Value) -> Self {
         let spec_class = volume.text("spec.storageClassName");

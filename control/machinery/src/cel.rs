@@ -49,7 +49,7 @@ const LONGEST: usize = 64 * 1024;
 pub struct Problem {
     /// Offset into the text, in characters.
     pub at: usize,
-    /// What is wrong.
+    /// As cel-go words it.
     pub text: String,
 }
 
@@ -126,7 +126,7 @@ impl Program {
         Ok((Program { expr }, estimate))
     }
 
-    /// Whether the expression speaks of a variable.
+    /// Whether the expression uses a variable.
     #[must_use]
     pub(crate) fn mentions(&self, variable: &str) -> bool {
         check::mentions(&self.expr, variable)

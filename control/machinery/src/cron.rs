@@ -13,7 +13,7 @@ const HORIZON_YEARS: i16 = 5;
 /// Why a schedule cannot be read.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// Not five fields.
+    /// Count and text where five fields are expected.
     #[error("expected exactly 5 fields, found {0}: [{1}]")]
     Fields(usize, String),
     /// An unknown `@word`.
@@ -22,7 +22,7 @@ pub enum Error {
     /// `@every` what?
     #[error("failed to parse duration {0}")]
     Pause(String),
-    /// A number that is none.
+    /// Not a number.
     #[error("failed to parse int from {0}: strconv.Atoi: parsing \"{0}\": invalid syntax")]
     Number(String),
     /// Too many hyphens or slashes.

@@ -53,7 +53,7 @@ impl Path {
         self.0.is_empty()
     }
 
-    /// The rendered path.
+    /// `spec.containers[0].image`.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -142,7 +142,7 @@ impl ErrorType {
 pub struct FieldError {
     /// What kind of wrong.
     pub error_type: ErrorType,
-    /// Where.
+    /// Path of the field.
     pub field: String,
     /// The offending value; `None` where it is not shown.
     pub bad_value: Option<Value>,
@@ -275,7 +275,7 @@ fn render_value(value: &Value) -> String {
 
 /// Upstream's `ErrorList.ToAggregate().Error()`: distinct texts, bare when one, else `[a, b]`; `None` when empty.
 #[must_use]
-pub fn aggregate(errors: &[FieldError]) -> Option<String> {
+pub(crate) fn aggregate(errors: &[FieldError]) -> Option<String> {
     let mut seen: Vec<String> = Vec::with_capacity(errors.len());
     for text in errors.iter().map(ToString::to_string) {
         if !seen.contains(&text) {

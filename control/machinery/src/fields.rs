@@ -5,9 +5,9 @@ use std::fmt;
 /// One term: the field must (or must not) equal the value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Term {
-    /// Dotted field name.
+    /// Field path, `spec.nodeName`.
     pub field: String,
-    /// Without its escapes.
+    /// Value, unescaped.
     pub value: String,
     /// True for `=`, false for `!=`.
     pub equals: bool,
@@ -25,9 +25,9 @@ pub enum Error {
     /// No operator in a term.
     #[error("invalid selector: '{selector}'; can't understand '{term}'")]
     Term {
-        /// The whole selector.
+        /// The selector as given.
         selector: String,
-        /// The term.
+        /// The part between commas.
         term: String,
     },
     /// A backslash before anything but `\`, `,` or `=`.
@@ -39,7 +39,7 @@ pub enum Error {
 }
 
 impl FieldSelector {
-    /// Selects everything.
+    /// The empty selector.
     #[must_use]
     pub fn everything() -> Self {
         FieldSelector::default()
@@ -68,7 +68,7 @@ impl FieldSelector {
         Ok(FieldSelector { terms })
     }
 
-    /// The terms.
+    /// Terms in the order given.
     #[must_use]
     pub fn terms(&self) -> &[Term] {
         &self.terms

@@ -8,7 +8,7 @@ use std::fmt;
 /// An integer or a text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum IntOrString {
-    /// A number.
+    /// A JSON number.
     Int(i32),
     /// A name, or a percentage.
     String(String),
@@ -42,7 +42,7 @@ impl IntOrString {
         text.parse().map_or_else(|_| IntOrString::String(text.to_owned()), IntOrString::Int)
     }
 
-    /// To JSON.
+    /// As JSON writes it: number or string.
     #[must_use]
     pub fn to_value(&self) -> Value {
         match self {

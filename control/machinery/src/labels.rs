@@ -70,7 +70,7 @@ pub enum Selector {
 #[error("{0}")]
 pub struct Error(String);
 
-/// Something with labels.
+/// Labels by key, whatever keeps them.
 pub trait Labels {
     /// The value of a label, where there is one.
     fn label(&self, key: &str) -> Option<&str>;
@@ -162,19 +162,19 @@ impl Requirement {
         }
     }
 
-    /// The label's key.
+    /// Label key, with its prefix.
     #[must_use]
     pub fn key(&self) -> &str {
         &self.key
     }
 
-    /// The operator.
+    /// How the values are compared.
     #[must_use]
     pub fn operator(&self) -> Operator {
         self.operator
     }
 
-    /// The values.
+    /// Values; none for `Exists` and `DoesNotExist`, one for comparisons.
     #[must_use]
     pub fn values(&self) -> &[String] {
         &self.values
@@ -226,7 +226,7 @@ fn key_error(key: &str, path: &Path) -> Option<FieldError> {
 // === impl Selector ===
 
 impl Selector {
-    /// Selects everything.
+    /// The empty selector.
     #[must_use]
     pub fn everything() -> Self {
         Selector::All(Vec::new())

@@ -126,7 +126,7 @@ pub(crate) fn dns1035_label(value: &str) -> Vec<String> {
 
 /// A qualified name, which is what a label key is: `example.com/MyName` or `MyName`.
 #[must_use]
-pub fn qualified_name(value: &str) -> Vec<String> {
+pub(crate) fn qualified_name(value: &str) -> Vec<String> {
     const EXAMPLES: [&str; 3] = ["MyName", "my.name", "123-abc"];
     let parts: Vec<&str> = value.split('/').collect();
     let mut errors = Vec::new();
@@ -179,7 +179,7 @@ pub(crate) fn path_segment(value: &str) -> Vec<String> {
 
 /// A port's name (RFC 6335): at most 15 of `a-z0-9-`, a letter among them, hyphens only singly and inside.
 #[must_use]
-pub fn port_name(value: &str) -> Vec<String> {
+pub(crate) fn port_name(value: &str) -> Vec<String> {
     let mut errors = too_long(value, 15);
     let bytes = value.as_bytes();
     if bytes.is_empty() || !bytes.iter().all(|b| lower_alnum(*b) || *b == b'-') {
@@ -199,7 +199,7 @@ pub fn port_name(value: &str) -> Vec<String> {
 
 /// A port number, 1 to 65535.
 #[must_use]
-pub fn port_number(port: i64) -> Vec<String> {
+pub(crate) fn port_number(port: i64) -> Vec<String> {
     if (1..=65535).contains(&port) { Vec::new() } else { vec![range_error(1, 65535)] }
 }
 
@@ -258,7 +258,7 @@ pub(crate) fn http_header_name(value: &str) -> Vec<String> {
 
 /// `93%`.
 #[must_use]
-pub fn percent(value: &str) -> Vec<String> {
+pub(crate) fn percent(value: &str) -> Vec<String> {
     let digits = value.strip_suffix('%').unwrap_or_default();
     if !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) {
         return Vec::new();

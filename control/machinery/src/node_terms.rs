@@ -14,7 +14,7 @@ pub struct NodeTerm {
 }
 
 impl NodeTerm {
-    /// Compiles a term.
+    /// From the API object, with its selectors parsed.
     #[must_use]
     pub fn new(term: &NodeSelectorTerm) -> Self {
         let expressions = term.match_expressions.as_deref().unwrap_or_default();

@@ -8,7 +8,7 @@ use std::fmt;
 pub struct Gk {
     /// API group, empty for core.
     pub group: String,
-    /// Kind.
+    /// `Deployment`.
     pub kind: String,
 }
 
@@ -17,7 +17,7 @@ pub struct Gk {
 pub struct Gr {
     /// API group, empty for core.
     pub group: String,
-    /// Plural resource name.
+    /// Plural name, `deployments`.
     pub resource: String,
 }
 
@@ -26,9 +26,9 @@ pub struct Gr {
 pub struct Gvk {
     /// API group, empty for core.
     pub group: String,
-    /// API version.
+    /// `v1`.
     pub version: String,
-    /// Kind.
+    /// `Deployment`.
     pub kind: String,
 }
 
@@ -59,7 +59,7 @@ fn qualified(f: &mut fmt::Formatter<'_>, name: &str, group: &str) -> fmt::Result
 // === impl Gk ===
 
 impl Gk {
-    /// From its parts.
+    /// `group` is empty for core.
     #[must_use]
     pub fn new(group: &str, kind: &str) -> Self {
         Gk { group: group.into(), kind: kind.into() }
@@ -75,7 +75,7 @@ impl fmt::Display for Gk {
 // === impl Gr ===
 
 impl Gr {
-    /// From its parts.
+    /// `group` is empty for core.
     #[must_use]
     pub fn new(group: &str, resource: &str) -> Self {
         Gr { group: group.into(), resource: resource.into() }
@@ -97,7 +97,7 @@ impl fmt::Display for Gr {
 // === impl Gvk ===
 
 impl Gvk {
-    /// From its parts.
+    /// `group` is empty for core.
     #[must_use]
     pub fn new(group: &str, version: &str, kind: &str) -> Self {
         Gvk { group: group.into(), version: version.into(), kind: kind.into() }
@@ -121,7 +121,7 @@ impl Gvk {
         format_api_version(&self.group, &self.version)
     }
 
-    /// Without the version.
+    /// Group and kind.
     #[must_use]
     pub fn gk(&self) -> Gk {
         Gk::new(&self.group, &self.kind)
@@ -207,12 +207,6 @@ pub fn deletion_timestamp(object: &Value) -> Option<&str> {
     metadata(object).get("deletionTimestamp").and_then(Value::as_str)
 }
 
-/// `metadata.deletionGracePeriodSeconds`.
-#[must_use]
-pub fn deletion_grace_period_seconds(object: &Value) -> Option<i64> {
-    metadata(object).get("deletionGracePeriodSeconds").and_then(Value::as_i64)
-}
-
 /// `metadata.labels`, where there are any.
 #[must_use]
 pub fn labels(object: &Value) -> Option<&Map<String, Value>> {
@@ -221,17 +215,17 @@ pub fn labels(object: &Value) -> Option<&Map<String, Value>> {
 
 /// `metadata.annotations`, where there are any.
 #[must_use]
-pub fn annotations(object: &Value) -> Option<&Map<String, Value>> {
+pub(crate) fn annotations(object: &Value) -> Option<&Map<String, Value>> {
     metadata(object).get("annotations").and_then(Value::as_object)
 }
 
-/// One label.
+/// Value of a label.
 #[must_use]
 pub fn label<'a>(object: &'a Value, key: &str) -> Option<&'a str> {
     labels(object)?.get(key)?.as_str()
 }
 
-/// One annotation.
+/// Value of an annotation.
 #[must_use]
 pub fn annotation<'a>(object: &'a Value, key: &str) -> Option<&'a str> {
     annotations(object)?.get(key)?.as_str()
@@ -356,7 +350,7 @@ pub fn dedup_owner_references(object: &mut Value) -> Vec<String> {
     uids
 }
 
-/// Sets one label.
+/// Sets a label; makes `metadata.labels` where there is none.
 pub fn set_label(object: &mut Value, key: &str, value: &str) {
     set_in_map(object, "labels", key, Some(value));
 }

@@ -61,7 +61,7 @@ impl Quantity {
         parse::quantity(text)
     }
 
-    /// A whole number.
+    /// From a whole number.
     #[must_use]
     pub fn new(value: i64, format: Format) -> Self {
         Quantity { amount: Decimal::new(i128::from(value), 0), format, text: None }
@@ -127,7 +127,7 @@ impl Quantity {
         i64::try_from(whole.rescale(0)?).ok()
     }
 
-    /// The nearest float.
+    /// As a float, rounded to nearest.
     #[must_use]
     pub fn as_f64(&self) -> f64 {
         self.amount.value as f64 * 10_f64.powi(self.amount.scale)

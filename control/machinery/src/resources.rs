@@ -51,7 +51,7 @@ pub struct Subresource {
     pub verbs: Vec<&'static str>,
 }
 
-/// One built-in resource.
+/// Declaration of a built-in resource.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resource {
     /// Empty for the core group.

@@ -2,7 +2,7 @@
 //! decoding, strategic merge and server-side apply walk.
 //!
 //! - [`descriptions`]: what published schemas say of types and fields.
-//! - `constraints`: what the table says values are held to.
+//! - `constraints`: what the table allows as values.
 //! - `parse`: `data/fields.txt` into the table, once.
 //! - [`normalize`]: a JSON value by its type: type check, unknown fields, Go's canonical form.
 
@@ -46,9 +46,9 @@ pub enum Shape {
     String,
     /// `[]byte`: base64 in JSON.
     Bytes,
-    /// A structure.
+    /// A structure with fields.
     Struct(TypeId),
-    /// A list.
+    /// A JSON array of one shape.
     List(Box<Shape>),
     /// A map by string.
     Map(Box<Shape>),
@@ -56,7 +56,7 @@ pub enum Shape {
     Items,
     /// A type with an encoding of its own.
     Special(Special),
-    /// Anything.
+    /// Any JSON value, passed through.
     Any,
 }
 
@@ -67,17 +67,17 @@ pub enum Special {
     Time,
     /// RFC 3339 with microseconds.
     MicroTime,
-    /// Go's duration text.
+    /// Go's duration text, `1h30m`.
     Duration,
-    /// A quantity.
+    /// `500m`, `1Gi`; numbers are read too.
     Quantity,
     /// A number or a text.
     IntOrString,
-    /// Any object.
+    /// A JSON object with `apiVersion` and `kind`.
     RawExtension,
     /// A set of fields.
     FieldsV1,
-    /// Any JSON.
+    /// Any JSON, kept as bytes in protobuf.
     Json,
     /// A JSON schema or a list of them.
     SchemaOrArray,
@@ -90,9 +90,9 @@ pub enum Special {
 /// How a list merges under server-side apply.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ListType {
-    /// As a whole.
+    /// Replaced as a whole.
     Atomic,
-    /// By its items.
+    /// Merged as a set of scalars.
     Set,
     /// By these keys of its items.
     Map(Box<[&'static str]>),
@@ -114,7 +114,7 @@ pub struct PatchStrategy {
 /// A field of a structure.
 #[derive(Clone, Debug)]
 pub struct Field {
-    /// JSON name.
+    /// Name in JSON.
     pub name: &'static str,
     /// Protobuf number; 0 where the type has no protobuf form.
     pub number: u32,
@@ -136,15 +136,15 @@ pub struct Field {
     pub list: Option<ListType>,
     /// A map (or structure) that applies as a whole.
     pub atomic: bool,
-    /// Strategic merge.
+    /// How a strategic merge patch treats it.
     pub patch: PatchStrategy,
     /// The default as JSON text.
     pub default: Option<&'static str>,
-    /// What its value is held to, where the table says.
+    /// Constraints on its value, where the table has any.
     pub(crate) constraints: Option<Box<Constraints>>,
 }
 
-/// A structure.
+/// A structure of the field table.
 #[derive(Clone, Debug)]
 pub struct Type {
     /// Its name within the package.
@@ -163,7 +163,7 @@ pub struct Type {
     holds_fixed: bool,
 }
 
-/// All types.
+/// All types of the field table.
 #[derive(Debug, Default)]
 pub struct Schema {
     types: Vec<Type>,

@@ -63,10 +63,10 @@ pub struct Cause {
     /// Such as `FieldValueInvalid`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
-    /// For people.
+    /// Text for people.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
-    /// The field's path.
+    /// Path of the field, `spec.ports[0].name`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub field: String,
 }
@@ -75,19 +75,19 @@ pub struct Cause {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Details {
-    /// Object name.
+    /// Name of the object.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub name: String,
-    /// API group.
+    /// API group, empty for core.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub group: String,
     /// Resource or kind, as the reason has it.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub kind: String,
-    /// Object UID.
+    /// `metadata.uid` of the object.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub uid: String,
-    /// Why, in parts.
+    /// One entry a field error.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub causes: Vec<Cause>,
     /// When to try again.
@@ -106,16 +106,16 @@ fn is_zero(n: &i32) -> bool {
 pub struct Status {
     /// `Success` or `Failure`.
     pub status: String,
-    /// For people.
+    /// Text for people.
     pub message: String,
-    /// For machines.
+    /// Word that programs match on.
     pub reason: Reason,
     /// The reason's own text where it is [`Reason::Other`], as webhooks may invent.
     #[serde(skip)]
     pub other_reason: String,
     /// What it is about.
     pub details: Option<Box<Details>>,
-    /// HTTP status code.
+    /// HTTP status.
     pub code: u16,
     /// `metadata.continue`, which only an expired list carries.
     #[serde(skip)]

@@ -46,7 +46,7 @@ pub fn parse_micro(text: &str) -> Result<Timestamp, Error> {
 
 /// True for Go's zero time, the first second of year 1, which is written as null.
 #[must_use]
-pub fn is_zero(time: Timestamp) -> bool {
+pub(crate) fn is_zero(time: Timestamp) -> bool {
     time.as_second() == -62_135_596_800 && time.subsec_nanosecond() == 0
 }
 

@@ -14,12 +14,12 @@ pub type Amounts = BTreeMap<String, Quantity>;
 
 /// What a container is to its pod's total.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
+pub(crate) enum Part {
     /// Runs to completion before the next container.
     Init,
     /// An init container that keeps running.
     Sidecar,
-    /// A regular container.
+    /// One of `spec.containers`.
     Main,
 }
 
@@ -40,7 +40,7 @@ pub enum Side {
 }
 
 impl Side {
-    /// The field's name.
+    /// Name of the field in `resources`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -53,7 +53,7 @@ impl Side {
 /// Whether a resize under way counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resize {
-    /// What the spec says, no more (upstream without `UseStatusResources`).
+    /// What the spec says alone (upstream without `UseStatusResources`).
     Ignored,
     /// The largest of what is asked for, allocated and in force; what cannot be granted (`Infeasible`) does not count.
     Counted,

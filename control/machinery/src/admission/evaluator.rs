@@ -48,7 +48,7 @@ impl Default for Evaluator<'_> {
 }
 
 impl<'e> Evaluator<'e> {
-    /// Binds a variable.
+    /// Sets a variable for the expressions evaluated later.
     pub fn bind(&mut self, name: &'static str, value: &Json) {
         self.bound.insert(name, Value::from_json(value));
     }

@@ -18,7 +18,7 @@ pub fn builtin(gvk: &Gvk) -> Option<Type> {
 
 /// The type of every kind's `metadata`.
 #[must_use]
-pub fn metadata() -> Option<Type> {
+pub(crate) fn metadata() -> Option<Type> {
     match builtin(&Gvk::new("", "v1", "Namespace"))? {
         Type::Object(namespace) => namespace.fields.get("metadata").cloned(),
         _ => None,

@@ -33,9 +33,9 @@ impl PartialEq for Manager {
 /// What one manager owns.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
-    /// Who.
+    /// Field manager, operation and subresource.
     pub manager: Manager,
-    /// What.
+    /// Fields it owns.
     pub fields: Set,
     /// Since when, RFC 3339; empty where that was never said.
     pub time: String,
@@ -106,7 +106,7 @@ impl Managed {
         &self.entries
     }
 
-    /// One manager's entry.
+    /// The entry of this manager, operation and subresource.
     #[must_use]
     pub fn get(&self, manager: &Manager) -> Option<&Entry> {
         self.entries.iter().find(|e| e.manager == *manager)

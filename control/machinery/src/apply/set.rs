@@ -18,7 +18,7 @@ struct Node {
 }
 
 impl Set {
-    /// Adds a path.
+    /// Adds a path, its parents not included.
     pub fn insert<P: AsRef<str>>(&mut self, path: &[P]) {
         let Some((first, rest)) = path.split_first() else { return };
         let node = self.nodes.entry(first.as_ref().to_owned()).or_default();
@@ -58,7 +58,7 @@ impl Set {
         self.nodes.keys().map(String::as_str)
     }
 
-    /// Paths in either.
+    /// Paths in either set.
     #[must_use]
     pub fn union(&self, other: &Set) -> Set {
         let mut out = self.clone();
@@ -86,7 +86,7 @@ impl Set {
         out
     }
 
-    /// Paths in both.
+    /// Paths in both sets.
     #[must_use]
     pub fn intersection(&self, other: &Set) -> Set {
         self.combine(other, |a, b| a && b, Set::intersection)

@@ -10,7 +10,7 @@ pub enum Rule {
     Atomic,
     /// Field by field; the fields are known beforehand.
     Struct,
-    /// Key by key.
+    /// Merged key by key.
     Map,
     /// Item by item, distinguished by these keys.
     ListMap(Vec<String>),

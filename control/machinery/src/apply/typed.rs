@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashSet};
 
 /// What differs between two values.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Comparison {
+pub(super) struct Comparison {
     /// In the second only; containers included.
     pub added: Set,
     /// In both, with other values.
@@ -101,7 +101,7 @@ fn keyless_text(item: &Value, keys: &[String]) -> String {
     }
 }
 
-/// The fields a configuration speaks of.
+/// The fields a configuration has.
 pub(crate) fn field_set<S: Structure>(structure: S, value: &Value) -> Set {
     let mut set = Set::default();
     collect(structure, value, &mut Vec::new(), &mut set);
@@ -128,7 +128,7 @@ fn collect<S: Structure>(structure: S, value: &Value, path: &mut Vec<String>, se
 }
 
 /// What `new` changes in `live`.
-pub fn compare<S: Structure>(structure: S, live: &Value, new: &Value) -> Comparison {
+pub(super) fn compare<S: Structure>(structure: S, live: &Value, new: &Value) -> Comparison {
     let mut out = Comparison::default();
     both(structure, live, new, &mut Vec::new(), &mut out);
     out

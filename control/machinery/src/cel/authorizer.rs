@@ -13,15 +13,15 @@ pub struct Check {
     pub verb: String,
     /// Path of a request that is about no resource.
     pub path: Option<String>,
-    /// API group.
+    /// API group, empty for core.
     pub group: String,
-    /// Plural.
+    /// Plural name, `pods`.
     pub resource: String,
-    /// Subresource, or empty.
+    /// Subresource, `log`; or empty.
     pub subresource: String,
-    /// Namespace, or empty.
+    /// Namespace; empty for cluster scope.
     pub namespace: String,
-    /// Name, or empty.
+    /// Object name; empty for all.
     pub name: String,
     /// Field selector, or empty. No authorizer here looks at labels.
     pub fields: String,
@@ -30,7 +30,7 @@ pub struct Check {
 /// Whether it is allowed, and why.
 pub(crate) type Decide = dyn Fn(&Check) -> (bool, String) + Send + Sync;
 
-/// Decides checks.
+/// What the CEL variables `authorizer` and `authorizer.requestResource` stand for.
 #[derive(Clone)]
 pub struct Authorizer {
     decide: Arc<Decide>,

@@ -46,7 +46,7 @@ pub(super) fn check(expr: &Expr, environment: &Environment<'_>) -> Result<Estima
     }
 }
 
-/// Whether an expression speaks of a variable.
+/// Whether an expression uses a variable.
 #[must_use]
 pub(crate) fn mentions(expr: &Expr, variable: &str) -> bool {
     let inside = |e: &Expr| mentions(e, variable);

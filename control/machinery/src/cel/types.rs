@@ -44,10 +44,10 @@ pub struct ObjectType {
     pub open: bool,
 }
 
-/// A type.
+/// A CEL type, with the size bounds that cost estimates need.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Type {
-    /// Anything.
+    /// `dyn`: anything.
     Dyn,
     /// `null`.
     Null,
@@ -63,15 +63,15 @@ pub enum Type {
     Text(u64),
     /// `bytes` of that length at most.
     Bytes(u64),
-    /// A time.
+    /// `google.protobuf.Timestamp`.
     Time,
-    /// A duration.
+    /// `google.protobuf.Duration`.
     Duration,
     /// A list of so many items at most.
     List(Box<Type>, u64),
     /// A map by texts (or anything else) of so many entries at most.
     Map(Box<Type>, Box<Type>, u64),
-    /// An object.
+    /// An object with declared fields.
     Object(Arc<ObjectType>),
     /// A value or none.
     Optional(Box<Type>),

@@ -55,7 +55,7 @@ pub struct Url {
     pub query: String,
 }
 
-/// A value.
+/// A CEL value at run time.
 #[derive(Clone, Debug)]
 pub enum Value {
     /// `null`.
@@ -363,7 +363,7 @@ impl Value {
 }
 
 impl Key {
-    /// As a value.
+    /// The key as an expression sees it.
     #[must_use]
     pub fn value(&self) -> Value {
         match self {

@@ -18,20 +18,20 @@ pub enum Error {
     /// A character that does not belong where it is.
     #[error("invalid character {character} {place}")]
     Character {
-        /// In Go's quotes.
+        /// Quoted as Go quotes a character.
         character: String,
         /// `looking for beginning of value`, `after object key`, ...
         place: &'static str,
     },
-    /// Nested too deep.
+    /// Deeper than the decoder takes.
     #[error("exceeded max depth")]
     Depth,
-    /// Anything else.
+    /// Error text of the decoder.
     #[error("{0}")]
     Other(String),
 }
 
-/// What was read.
+/// A value, and what strict field validation has to say of it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Decoded {
     /// The value; of a field given twice, the last.

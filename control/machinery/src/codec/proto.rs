@@ -3,15 +3,13 @@
 //! An object on the wire is `k8s\0` and a `runtime.Unknown{typeMeta, raw, contentEncoding, contentType}`. Values are
 //! written as gogo writes them: fields by number, values held by value even when zero, maps by key.
 
-pub mod decode;
-pub mod encode;
+mod decode;
+mod encode;
 mod wire;
 
 use crate::object::Gvk;
 use crate::schema::{Schema, TypeError, TypeId};
 use serde_json::Value;
-
-pub use encode::message as encode_message;
 
 /// What every object on the wire starts with.
 pub const MAGIC: &[u8; 4] = b"k8s\0";
@@ -28,10 +26,10 @@ pub enum Error {
     /// The bytes end within a value.
     #[error("unexpected EOF")]
     Truncated,
-    /// A length, tag or number that is none.
+    /// A malformed length, tag or number.
     #[error("proto: illegal wireType or length in message {message}")]
     Malformed {
-        /// The message.
+        /// Message type.
         message: &'static str,
     },
     /// Nested deeper than [`MAX_DEPTH`].
@@ -57,9 +55,9 @@ pub enum Error {
     /// A value to be written that is not of its type.
     #[error("object of type {message} has a field {field} that does not convert to protobuf")]
     Encode {
-        /// The message.
+        /// Message type.
         message: &'static str,
-        /// The field.
+        /// JSON name of the field.
         field: &'static str,
     },
 }

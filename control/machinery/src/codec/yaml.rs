@@ -15,7 +15,7 @@ pub(crate) const MAX_ALIASED: usize = 400_000;
 /// A text that is not YAML, or has no JSON.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// Not YAML.
+    /// YAML syntax error.
     #[error("error converting YAML to JSON: yaml: line {line}: {reason}")]
     Syntax {
         /// From 1.
@@ -23,7 +23,7 @@ pub enum Error {
         /// What is wrong there.
         reason: String,
     },
-    /// Nested too deep.
+    /// Deeper than [`MAX_DEPTH`].
     #[error("error converting YAML to JSON: yaml: exceeded max depth")]
     Depth,
     /// Aliases that grow the document out of bounds.
@@ -40,7 +40,7 @@ pub enum Error {
     Merge,
 }
 
-/// What was read.
+/// A value, and what strict field validation has to say of it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Decoded {
     /// The value; of a key given twice, the last.

@@ -10,16 +10,16 @@ const PULL: &str = "see https://github.com/kubernetes/enhancements/pull/1111";
 
 /// Whether a group's resources need an approval.
 #[must_use]
-pub fn is_protected(group: &str) -> bool {
+pub(crate) fn is_protected(group: &str) -> bool {
     ["k8s.io", "kubernetes.io"].iter().any(|own| group == *own || group.ends_with(&format!(".{own}")))
 }
 
 /// What the approval annotation says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Approval {
+pub(crate) enum Approval {
     /// The value of the annotation is no URL.
     Invalid(String),
-    /// A URL.
+    /// URL of the approval, from the annotation.
     Approved(String),
     /// `unapproved...`.
     Bypassed(String),
@@ -29,7 +29,7 @@ pub enum Approval {
 
 /// The state of a definition's approval.
 #[must_use]
-pub fn approval(crd: &Value) -> Approval {
+pub(crate) fn approval(crd: &Value) -> Approval {
     let value = crate::object::annotation(crd, APPROVED).unwrap_or_default();
     let is_url = value
         .split_once("://")
@@ -76,7 +76,7 @@ pub(crate) fn structural_condition(crd: &Value) -> Option<Value> {
 
 /// Established, once the names are accepted. A definition that is established stays so.
 #[must_use]
-pub fn established(crd: &Value) -> Option<Value> {
+pub(crate) fn established(crd: &Value) -> Option<Value> {
     if is_true(crd, "Established") {
         return None;
     }
@@ -120,7 +120,7 @@ pub fn write(crd: &mut Value, mut wanted: Value, now: &str) -> bool {
 }
 
 /// Takes a condition away. True where it was there.
-pub fn take(crd: &mut Value, kind: &str) -> bool {
+pub(crate) fn take(crd: &mut Value, kind: &str) -> bool {
     let Some(status) = object(crd, "status") else { return false };
     let all = status.items("conditions");
     let rest: Vec<Value> = all.iter().filter(|c| c.text("type") != kind).cloned().collect();

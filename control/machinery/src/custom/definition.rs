@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 /// Upstream's order in discovery.
 const VERBS: [&str; 8] = ["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"];
-/// What discovery tells of while the definition is being deleted.
+/// What discovery lists while the definition is being deleted.
 pub const VERBS_TERMINATING: [&str; 5] = ["delete", "deletecollection", "get", "list", "watch"];
 const SUBRESOURCE_VERBS: [&str; 3] = ["get", "patch", "update"];
 
@@ -29,9 +29,9 @@ pub enum Conversion {
 /// The scale subresource's paths: `.spec.replicas`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scale {
-    /// Wanted replicas.
+    /// Path of the desired replica count.
     pub spec_replicas: String,
-    /// Present replicas.
+    /// Path of the observed replica count.
     pub status_replicas: String,
     /// The selector in its text form; none where pods cannot be selected.
     pub selector: Option<String>,
@@ -46,7 +46,7 @@ pub struct Selectable {
     pub path: JsonPath,
 }
 
-/// One version.
+/// An entry of `spec.versions`, compiled.
 #[derive(Clone, Debug)]
 pub struct Version {
     /// `v1`.
@@ -63,7 +63,7 @@ pub struct Version {
     pub status: bool,
     /// `/scale` is served.
     pub scale: Option<Scale>,
-    /// What is printed.
+    /// `additionalPrinterColumns`, compiled.
     pub columns: Columns,
     /// What may be selected by, beside name and namespace.
     pub selectable: Vec<Selectable>,
@@ -71,26 +71,26 @@ pub struct Version {
     pub warning: Option<String>,
 }
 
-/// A definition.
+/// A CustomResourceDefinition, compiled.
 #[derive(Clone, Debug)]
 pub struct Definition {
     /// `widgets.acme.com`.
     pub name: String,
     /// The uid of the CustomResourceDefinition.
     pub uid: String,
-    /// The API group.
+    /// `spec.group`.
     pub group: &'static str,
     /// All versions, the preferred one first.
     pub versions: Vec<Version>,
     /// The version objects are kept in.
     pub storage: &'static str,
-    /// Between versions.
+    /// `spec.conversion`.
     pub conversion: Conversion,
     /// Of old definitions: nothing is pruned.
     pub preserve_unknown: bool,
     /// It is being deleted: nothing new is created.
     pub terminating: bool,
-    /// Discovery tells of it.
+    /// Discovery lists it.
     pub established: bool,
     /// Its `spec` and accepted names: what decides how objects are kept.
     pub spec: Arc<Value>,
@@ -112,7 +112,7 @@ pub enum Unserved {
 
 /// The condition of a definition.
 #[must_use]
-pub fn condition<'a>(crd: &'a Value, kind: &str) -> Option<&'a Value> {
+pub(crate) fn condition<'a>(crd: &'a Value, kind: &str) -> Option<&'a Value> {
     crd.items("status.conditions").iter().find(|c| c.text("type") == kind)
 }
 

@@ -7,7 +7,6 @@ use serde_json::Value;
 const MOST_STEPS: usize = 64;
 
 #[derive(Clone, Debug, PartialEq)]
-/// A parsed path.
 pub struct JsonPath(Vec<Step>);
 
 #[derive(Clone, Debug, PartialEq)]

@@ -98,7 +98,7 @@ fn too_dear(name: &str, cost: u64, limit: u64) -> String {
 
 /// Whether a schema has rules at any depth.
 #[must_use]
-pub fn any(schema: &Schema) -> bool {
+pub(crate) fn any(schema: &Schema) -> bool {
     !schema.rules.is_empty()
         || schema.properties.values().any(any)
         || schema.additional_schema().is_some_and(any)
@@ -107,7 +107,7 @@ pub fn any(schema: &Schema) -> bool {
 
 /// Which rules an object (or a default, at `path`) breaks.
 #[must_use]
-pub fn check(schema: &Schema, new: &Value, old: Option<&Value>, path: &Path) -> Vec<FieldError> {
+pub(crate) fn check(schema: &Schema, new: &Value, old: Option<&Value>, path: &Path) -> Vec<FieldError> {
     let mut walk = Walk { errors: Vec::new(), left: PER_OBJECT, ended: false };
     walk.visit(schema, new, old, path, true);
     walk.errors

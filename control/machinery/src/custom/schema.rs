@@ -22,7 +22,6 @@ pub enum Additional {
 #[derive(Clone, Debug)]
 pub struct Pattern {
     pub text: String,
-    /// Compiled.
     pub regex: Option<Regex>,
 }
 

@@ -152,7 +152,7 @@ fn metadata(s: &Value, level: Level, embedded: bool, path: &Path, errors: &mut V
     }
 }
 
-/// Value validations: `allOf` and its like.
+/// Value validations: `allOf`, `anyOf`, `oneOf`, `not`.
 fn values(
     s: &Value,
     skip_any: bool,
@@ -233,7 +233,7 @@ fn set(s: &Value, name: &str) -> bool {
     }
 }
 
-/// Every field a value validation speaks of must be in the structure.
+/// Every field a value validation names must be in the structure.
 fn complete(v: &Value, s: Option<&Value>, s_path: &Path, v_path: &Path, errors: &mut Vec<FieldError>) {
     if v.at("not").is_object() {
         covered(v.at("not"), s, s_path, &v_path.child("not"), errors);

@@ -1,7 +1,7 @@
 //! A value against its schema, in the words clients know (upstream: `kube-openapi/pkg/validation`).
 //!
 //! An update does not hold what did not change against its author: where an old value is given, a node that is wrong but
-//! equal to its old self is let pass (upstream calls it ratcheting). Items are matched with their old selves in lists
+//! equal to its old self is accepted (upstream calls it ratcheting). Items are matched with their old selves in lists
 //! of kind map only.
 
 mod scalar;

@@ -35,7 +35,7 @@ pub enum Error {
     /// `$retainKeys` that is no list of the patch's keys.
     #[error("invalid patch format of retainKeys")]
     RetainKeys,
-    /// `$setElementOrder` that is no list, or of a field that is none.
+    /// `$setElementOrder` that is no list, or of a field that is no list.
     #[error("invalid patch format of setElementOrder list")]
     SetElementOrder,
     /// `$deleteFromPrimitiveList` that is no list.
@@ -58,9 +58,9 @@ pub enum Error {
     /// An item of a merging list without its key.
     #[error("map: {map} does not contain declared merge key: {key}")]
     NoMergeKey {
-        /// The item.
+        /// The list item, printed as Go prints a map.
         map: String,
-        /// The key.
+        /// The merge key of the field.
         key: String,
     },
     /// `$patch: merge` in a list.
@@ -72,20 +72,20 @@ pub enum Error {
     /// A field the type does not have.
     #[error("unable to find api field in struct {owner} for the json field {field:?}")]
     UnknownField {
-        /// The type.
+        /// Name of the Go type.
         owner: &'static str,
-        /// The field.
+        /// JSON name of the field.
         field: String,
     },
     /// The patch's items stand in another order than its `$setElementOrder`.
     #[error("The order in patch list:\n{patch}\n doesn't match $setElementOrder list:\n{order}\n")]
     Order {
-        /// The patch's list.
+        /// Items of the patch, printed as Go prints them.
         patch: String,
-        /// The order.
+        /// Items of `$setElementOrder`, printed as Go prints them.
         order: String,
     },
-    /// Nested too deep.
+    /// Deeper than 128 levels.
     #[error("exceeded max depth")]
     Depth,
 }
@@ -133,7 +133,12 @@ pub fn apply(schema: &Schema, id: TypeId, object: &mut Value, bytes: &[u8]) -> R
 ///
 /// # Errors
 /// For directives that are malformed, and lists that cannot merge.
-pub fn merge(schema: &Schema, id: TypeId, object: Value, patch: Map<String, Value>) -> Result<Value, Error> {
+pub(crate) fn merge(
+    schema: &Schema,
+    id: TypeId,
+    object: Value,
+    patch: Map<String, Value>,
+) -> Result<Value, Error> {
     let Value::Object(original) = object else { return Err(Error::Document) };
     Merge { schema }.map(original, patch, Within::Struct(id), 0).map(Value::Object)
 }

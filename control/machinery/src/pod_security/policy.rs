@@ -7,10 +7,10 @@ use std::fmt;
 
 const PREFIX: &str = "pod-security.kubernetes.io/";
 
-/// How strict.
+/// Level of the Pod Security Standards.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
-    /// Nothing is refused.
+    /// Unrestricted.
     #[default]
     Privileged,
     /// Known ways to more rights are.
@@ -22,7 +22,7 @@ pub enum Level {
 /// A level as of a minor version of Kubernetes; `None` is the latest.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rule {
-    /// How strict.
+    /// Level of the Pod Security Standards.
     pub level: Level,
     /// The minor version whose checks hold.
     pub version: Option<u32>,
@@ -53,7 +53,7 @@ impl fmt::Display for Rule {
 /// What is refused, and what is warned of.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
-    /// What is refused.
+    /// Pods that violate it are refused.
     pub enforce: Rule,
     /// What is warned of.
     pub warn: Rule,

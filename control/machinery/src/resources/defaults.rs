@@ -7,7 +7,7 @@ mod batch;
 mod core;
 mod image;
 mod networking;
-pub mod pod;
+mod pod;
 mod policy;
 mod storage;
 mod workloads;

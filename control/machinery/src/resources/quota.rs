@@ -47,9 +47,9 @@ fn number(count: usize) -> Quantity {
 /// The API server's writes a kind is charged for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Write {
-    /// A create.
+    /// POST.
     Create,
-    /// An update.
+    /// PUT or PATCH.
     Update,
 }
 

@@ -13,7 +13,7 @@ mod label_keys;
 mod pod;
 mod reset;
 mod service;
-pub mod warnings;
+mod warnings;
 
 use serde_json::{Value, json};
 
@@ -22,10 +22,10 @@ use super::Resource;
 use crate::access::{Fields, Get, copy, object, same, set};
 use crate::schema;
 
+pub(crate) use self::pod::qos_class;
 pub use self::{
     facts::Dependents,
     grace::{dependents_by_default, grace_period_seconds, orphaning_warning},
-    pod::qos_class,
     reset::{reset_fields, reset_fields_of_custom},
     warnings::{status_warnings, warnings},
 };

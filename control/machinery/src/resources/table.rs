@@ -21,7 +21,8 @@ use serde_json::{Value, json};
 use super::Resource;
 use crate::access::Get;
 
-pub use self::{age::since, pod::conditions};
+pub(crate) use self::age::since;
+pub use self::pod::conditions;
 
 /// One column of a table.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! What the table says values are held to, whatever stands around them.
+//! Constraints of the table on a value, whatever stands around it.
 
 use crate::names;
 

@@ -27,7 +27,7 @@ pub enum TypeError {
         owner: String,
         /// JSON names from the object to the field, without indexes.
         path: String,
-        /// The Go type.
+        /// Go type of the field.
         wanted: String,
     },
     /// The wrong JSON type outside any structure.
@@ -35,7 +35,7 @@ pub enum TypeError {
     Value {
         /// `string`, `number 1.5`, `object`, ...
         found: String,
-        /// The Go type.
+        /// Go type.
         wanted: String,
     },
     /// A text its type cannot be read from (times, quantities, durations, base64).
@@ -46,7 +46,7 @@ pub enum TypeError {
 /// The canonical value and what was dropped on the way.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Normalized {
-    /// The canonical form.
+    /// In the canonical form.
     pub value: Value,
     /// `unknown field "spec.foo"`, at most [`MAX_STRICT_ERRORS`].
     pub unknown: Vec<String>,

@@ -7,7 +7,7 @@ use super::super::overload::{Body, Overload, Sig, body, member};
 use super::super::value::Value;
 use crate::names;
 
-/// So much that an expression may ask twice.
+/// Cost of a check, as upstream's: an expression can afford two.
 const ASK: Cost = Cost::Fixed(350_000);
 
 fn given(what: &str, text: &str, next: impl FnOnce() -> Value) -> Evaluated {

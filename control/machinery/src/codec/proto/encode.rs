@@ -13,7 +13,7 @@ use serde_json::Value;
 ///
 /// # Errors
 /// For a value that is not of its type.
-pub fn message(schema: &Schema, id: TypeId, object: &Value) -> Result<Vec<u8>, Error> {
+pub(super) fn message(schema: &Schema, id: TypeId, object: &Value) -> Result<Vec<u8>, Error> {
     let mut out = Vec::with_capacity(512);
     put_message(schema, id, object, &mut out, 0)?;
     Ok(out)

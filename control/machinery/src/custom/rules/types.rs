@@ -46,7 +46,7 @@ fn least(schema: &Schema) -> u64 {
     }
 }
 
-/// The type of a schema's values; none for values no rule can speak of.
+/// The type of a schema's values; none for values no rule can use.
 pub(super) fn of(schema: &Schema, object: bool) -> Option<Type> {
     if schema.int_or_string {
         return Some(Type::Dyn);

@@ -92,7 +92,7 @@ pub(super) fn resize(new: &mut Value, old: &Value) {
 const COMPUTE: [&str; 2] = ["cpu", "memory"];
 
 /// `Guaranteed`, `Burstable` or `BestEffort`, by what containers ask of cpu and memory.
-pub fn qos_class(pod: &Value) -> &'static str {
+pub(crate) fn qos_class(pod: &Value) -> &'static str {
     // Requests and limits of the whole pod, where it states them, are all that counts.
     let whole = pod.at("spec.resources");
     let of_pod =

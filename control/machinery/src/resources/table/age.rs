@@ -43,7 +43,7 @@ pub(super) fn seconds(from: Timestamp, to: Timestamp) -> i64 {
 }
 
 /// How long ago a moment was; `<unknown>` where there is none.
-pub fn since(text: &str, now: Timestamp) -> String {
+pub(crate) fn since(text: &str, now: Timestamp) -> String {
     moment(text).map_or_else(|| "<unknown>".to_owned(), |then| human_duration(seconds(then, now)))
 }
 

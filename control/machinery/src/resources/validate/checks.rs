@@ -1,4 +1,4 @@
-//! The few checks most fields are held to. Those that say so give whether the value passed.
+//! The few checks that most fields must pass. Those that say so give whether the value passed.
 
 use super::cursor::Cursor;
 use crate::{names, schema::Format};

@@ -1,4 +1,4 @@
-//! How storage is made and by whom: classes, drivers, attachments.
+//! Provisioning of storage: classes, drivers, attachments.
 
 use std::collections::BTreeSet;
 

@@ -258,7 +258,7 @@ fn ip_block(block: Cursor<'_>, known: &[&str]) {
     }
 }
 
-/// An address somebody has been given, and by whom it is held.
+/// An allocated address and its owner.
 pub(super) fn ip_address(address: Cursor<'_>) {
     let parent = address.field("spec.parentRef");
     if parent.required() {

@@ -1,4 +1,4 @@
-//! What the field table says values are held to: required, enumerated, bounded, of a format, never changed.
+//! Constraints of the field table: required, enumerated, bounded, of a format, never changed.
 
 use serde_json::Value;
 

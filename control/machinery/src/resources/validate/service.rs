@@ -377,7 +377,7 @@ pub(super) fn ingress_points(object: Cursor<'_>) {
     list.items().for_each(|point| ingress_point(point, &known_points(list)));
 }
 
-/// An address, or a name that is none.
+/// An address, or a host name that is no address.
 fn ingress_point(point: Cursor<'_>, known: &[&str]) {
     let (ip, host) = (point.field("ip"), point.field("hostname"));
     if !ip.is_empty() {

@@ -126,7 +126,7 @@ pub(super) fn ephemeral_containers(context: &Context<'_>) {
     }
 }
 
-/// What pods are held to and templates are not.
+/// Checks for pods that templates need not pass.
 pub(super) fn only_in_pods(container: Cursor<'_>) {
     let image = container.field("image");
     if image.str().trim() != image.str() {
@@ -134,7 +134,7 @@ pub(super) fn only_in_pods(container: Cursor<'_>) {
     }
 }
 
-/// What every container is held to.
+/// Checks for every container.
 fn common(container: Cursor<'_>, context: &Context<'_>) {
     container.plain(&["name", "image", "terminationMessagePolicy"]);
     ports(container.field("ports"));
