@@ -38,13 +38,13 @@ pub enum Error {
     /// The endpoint cannot be a runtime's.
     #[error("runtime endpoint {endpoint:?}: want unix:///path/to/socket")]
     Endpoint {
-        /// As configured.
+        /// Endpoint as configured.
         endpoint: String,
     },
     /// The runtime answered with an error, or could not be reached.
     #[error("{operation} {subject}: {}", .status.message())]
     Call {
-        /// The CRI method.
+        /// CRI method, `RunPodSandbox`.
         operation: &'static str,
         /// What it was about: an id or a name.
         subject: String,
@@ -54,7 +54,7 @@ pub enum Error {
     /// No answer in time.
     #[error("{operation} {subject}: no answer within {}s", .limit.as_secs())]
     Deadline {
-        /// The CRI method.
+        /// CRI method, `RunPodSandbox`.
         operation: &'static str,
         /// What it was about.
         subject: String,
@@ -64,11 +64,11 @@ pub enum Error {
     /// The answer lacks what CRI says it holds.
     #[error("{operation} {subject}: the answer has no {field}")]
     Incomplete {
-        /// The CRI method.
+        /// CRI method, `RunPodSandbox`.
         operation: &'static str,
         /// What it was about.
         subject: String,
-        /// The missing field.
+        /// Name of the missing field.
         field: &'static str,
     },
 }
@@ -377,7 +377,7 @@ impl Runtime {
         Ok(())
     }
 
-    /// Makes the runtime open a container's log file anew, after it was moved away.
+    /// Makes the runtime open a container's log file again, after it was moved away.
     pub async fn reopen_container_log(&self, id: &str) -> Result<(), Error> {
         let request = v1::ReopenContainerLogRequest { container_id: id.to_owned() };
         self.call("ReopenContainerLog", id, self.runtime().reopen_container_log(request)).await?;
@@ -437,7 +437,7 @@ impl Runtime {
 
     // --- image service ---
 
-    /// All images.
+    /// Every image the runtime has.
     pub async fn list_images(&self) -> Result<Vec<v1::Image>, Error> {
         Ok(self
             .call("ListImages", "all", self.images().list_images(v1::ListImagesRequest::default()))

@@ -33,9 +33,9 @@ const RETRY_LAST: Duration = Duration::from_secs(5);
 pub enum Event {
     /// This container (or sandbox) changed.
     Container {
-        /// Its id.
+        /// Container id.
         id: String,
-        /// What happened.
+        /// Created, started, stopped or deleted.
         kind: Kind,
     },
     /// Anything may have changed: a subscription began, or there is no event source.
@@ -45,13 +45,13 @@ pub enum Event {
 /// What happened to a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// It exists.
+    /// The container was created.
     Created,
-    /// Its process runs.
+    /// Its process started.
     Started,
     /// Its process ended (or was killed for memory).
     Stopped,
-    /// It is gone.
+    /// The container was deleted.
     Deleted,
 }
 

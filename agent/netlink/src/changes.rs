@@ -1,7 +1,7 @@
 //! The kernel's word that a link, address or route changed: that it came, never what it said.
 //!
 //! The socket is its own. The kernel drops what a listener does not read in time, and on a socket shared with requests it drops their
-//! answers too, for which the asker then waits for ever. That something was dropped counts as a change: whoever listens looks at
+//! answers too, for which the asker then waits forever. That something was dropped counts as a change: whoever listens looks at
 //! everything anyway.
 
 use std::{future::poll_fn, io, task::ready};

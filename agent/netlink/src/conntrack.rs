@@ -12,7 +12,7 @@ const TUPLE_REPLY: u16 = 2;
 const ZONE: u16 = 18;
 const NESTED: u16 = 1 << 15;
 
-/// UDP's number.
+/// `IPPROTO_UDP`
 pub const UDP: u8 = 17;
 
 /// An address and a port.

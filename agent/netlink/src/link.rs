@@ -29,7 +29,7 @@ const UP: u32 = 0x1;
 const PROMISCUOUS: u32 = 0x100;
 const OPERATIONALLY_UP: u8 = 6;
 
-/// A hardware address.
+/// Ethernet address.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Mac(pub [u8; 6]);
 
@@ -68,9 +68,9 @@ impl std::str::FromStr for Mac {
 /// What is known of a link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
-    /// Its number.
+    /// `ifi_index`, from 1.
     pub index: u32,
-    /// Its name.
+    /// `IFLA_IFNAME`, at most 15 bytes.
     pub name: String,
     /// `bridge`, `veth`; empty for hardware and `lo`.
     pub kind: String,
@@ -78,7 +78,7 @@ pub struct Link {
     pub mac: Option<Mac>,
     /// Bytes.
     pub mtu: u32,
-    /// Administratively up.
+    /// `IFF_UP`: an administrator raised it.
     pub up: bool,
     /// Up in fact: with a carrier that has been acted on.
     pub operational: bool,

@@ -92,7 +92,7 @@ pub(crate) fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Message<'_>> {
 pub struct Refusal {
     /// Which of the requests that were sent together.
     pub request: usize,
-    /// The errno.
+    /// The kernel's errno.
     pub error: io::Error,
     /// The kernel's own words, where it has any.
     pub detail: Option<String>,

@@ -26,23 +26,23 @@ const METRIC_ADVMSS: u16 = 8;
 pub const MAIN: u32 = 254;
 /// Leads somewhere, rather than to an error or to this machine.
 pub const UNICAST: u8 = 1;
-/// Beyond the link.
-pub const UNIVERSE: u8 = 0;
+/// `RT_SCOPE_UNIVERSE`
+pub(crate) const UNIVERSE: u8 = 0;
 /// On the link itself.
-pub const ON_LINK: u8 = 253;
+pub(crate) const ON_LINK: u8 = 253;
 /// Made by an administrator at boot.
-pub const BOOT: u8 = 3;
+pub(crate) const BOOT: u8 = 3;
 
 /// A route. What is listed has no priority or metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
-    /// Where to.
+    /// Destination; `0.0.0.0/0` or `::/0` for a default route.
     pub dst: IpNet,
-    /// Next hop.
+    /// Next hop; none for a directly connected network.
     pub gateway: Option<IpAddr>,
-    /// The link's number.
+    /// `RTA_OIF`, the index of the outgoing link.
     pub link: Option<u32>,
-    /// The routing table.
+    /// `RTA_TABLE`; 254 is the main table.
     pub table: u32,
     /// Who made it (`RTPROT_*`).
     pub protocol: u8,
@@ -50,7 +50,7 @@ pub struct Route {
     pub scope: u8,
     /// `RTN_*`
     pub kind: u8,
-    /// The smaller wins.
+    /// `RTA_PRIORITY`; lower wins. The kernel takes 0 (IPv4) or 1024 (IPv6) where there is none.
     pub priority: Option<u32>,
     /// Bytes.
     pub mtu: Option<u32>,
@@ -134,7 +134,7 @@ pub fn replace(route: &Route) -> Request {
     route.request(NEW, CREATE | REPLACE)
 }
 
-/// Removes a route.
+/// Deletes the matching route of `route.table`.
 #[must_use]
 pub fn delete(route: &Route) -> Request {
     route.request(DELETE, 0)

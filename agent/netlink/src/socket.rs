@@ -15,10 +15,10 @@ const DUMP_TRIES: usize = 5;
 /// Room in the send buffer that is always there (the kernel's smallest default is more).
 const PLAIN_SEND: usize = 64 * 1024;
 
-/// Whom a socket speaks to.
+/// The kernel subsystem a socket speaks to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
-    /// Links, addresses, routes.
+    /// `NETLINK_ROUTE`: links, addresses, routes.
     Route,
     /// nftables and connection tracking.
     Netfilter,
@@ -32,7 +32,7 @@ pub enum Error {
     Socket {
         /// Opening, writing to or reading from it.
         doing: &'static str,
-        /// Why.
+        /// The kernel's errno.
         #[source]
         source: io::Error,
     },

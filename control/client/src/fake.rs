@@ -49,17 +49,17 @@ impl Fake {
         kube::Client::new(tower::service_fn(answer), "default")
     }
 
-    /// Has these objects from now on; no watch hears of it.
+    /// Has these objects from now on; no watch is sent it.
     pub fn set_items(&self, items: Vec<Value>) {
         self.0.lock().items = items;
     }
 
-    /// Lists in pages.
+    /// Lists answer in pages of so many items.
     pub fn pages_of(&self, items: usize) {
         self.0.lock().page = items;
     }
 
-    /// Refuses one watch.
+    /// Answers the next watch with this status code.
     pub fn refuse_next_watch(&self, code: u16) {
         self.0.lock().refuse_watch = Some(code);
     }

@@ -1,4 +1,4 @@
-//! List, then watch from the list's version, for ever: what comes, as the bytes it came in.
+//! List, then watch from the list's version, forever: what comes, as the bytes it came in.
 //!
 //! Nothing here depends on a kind, so that a component with thirty watches has this code once. Memory: one page of a list, one event of
 //! a watch. After an error it goes on with backoff from where it was, and from a new list where the server has forgotten that.
@@ -30,46 +30,46 @@ pub enum Error {
     /// The list cannot be had.
     #[error("list {path}")]
     List {
-        /// What.
+        /// URL path of the resource.
         path: String,
-        /// Why.
+        /// HTTP or API error.
         #[source]
         source: Box<kube::Error>,
     },
     /// The list is not one, as a whole.
     #[error("read the list of {path}")]
     Page {
-        /// What.
+        /// URL path of the resource.
         path: String,
-        /// Why.
+        /// JSON error.
         #[source]
         source: serde_json::Error,
     },
     /// The watch cannot be had.
     #[error("watch {path}")]
     Watch {
-        /// What.
+        /// URL path of the resource.
         path: String,
-        /// Why.
+        /// HTTP or API error.
         #[source]
         source: Box<kube::Error>,
     },
     /// The server ended the watch with an error.
     #[error("watch {path}: {message} ({code})")]
     Ended {
-        /// What.
+        /// URL path of the resource.
         path: String,
-        /// The status' code.
+        /// `code` of the Status.
         code: u16,
-        /// Its message.
+        /// `message` of the Status.
         message: String,
     },
     /// What the watch sends cannot be read.
     #[error("read the watch of {path}")]
     Stream {
-        /// What.
+        /// URL path of the resource.
         path: String,
-        /// Why.
+        /// Error of the connection or of a line's JSON.
         #[source]
         source: std::io::Error,
     },
@@ -91,7 +91,6 @@ impl Error {
 }
 
 pub(crate) enum Raw {
-    /// A list begins.
     Begin,
     /// The list has this object.
     Listed(Box<RawValue>),
@@ -101,11 +100,10 @@ pub(crate) enum Raw {
     Set(Box<RawValue>),
     /// An object went; its last state.
     Gone(Box<RawValue>),
-    /// Interrupted.
     Failed(Error),
 }
 
-/// Follows for ever.
+/// Follows forever.
 pub(crate) fn follow(source: Source) -> BoxStream<'static, Raw> {
     let backoff = Backoff::new(PAUSES.0, PAUSES.1);
     let follow = Follow { source, state: State::Begin, backoff, failed: false };

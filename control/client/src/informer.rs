@@ -116,7 +116,7 @@ impl<K: Kind> Informer<K> {
         Task::endless(name, move || this.clone().run(source.clone()))
     }
 
-    /// Watches for ever. May be begun again after its end.
+    /// Watches forever. May be begun again after its end.
     async fn run(self: Arc<Self>, source: Source) {
         let path = source.path.clone();
         let mut listing = BTreeSet::new();
@@ -219,7 +219,7 @@ impl<K: Resource> Objects<K> {
     }
 }
 
-/// An object's key.
+/// Namespace and name of `object`.
 #[must_use]
 pub fn key_of<K: Resource>(object: &K) -> Key {
     Key::of(object)

@@ -7,9 +7,9 @@ use std::sync::Arc;
 /// An object by namespace (empty for cluster scope) and name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key {
-    /// Namespace, or empty.
+    /// Empty for cluster scope.
     pub namespace: Arc<str>,
-    /// Name.
+    /// `metadata.name`.
     pub name: Arc<str>,
 }
 
@@ -20,7 +20,7 @@ impl Key {
         Self { namespace: namespace.into(), name: name.into() }
     }
 
-    /// An object's key.
+    /// Namespace and name of `object`.
     #[must_use]
     pub fn of<K: Resource>(object: &K) -> Self {
         let meta = object.meta();
@@ -41,14 +41,14 @@ impl fmt::Display for Key {
 /// Which object, and which of those that had its name one after another.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Identity {
-    /// Its place.
+    /// Namespace and name.
     pub key: Key,
-    /// Its uid.
+    /// `metadata.uid`.
     pub uid: Arc<str>,
 }
 
 impl Identity {
-    /// An object's identity.
+    /// Namespace, name and uid of `object`.
     #[must_use]
     pub fn of<K: Resource>(object: &K) -> Self {
         Self { key: Key::of(object), uid: object.meta().uid.as_deref().unwrap_or_default().into() }

@@ -32,13 +32,13 @@ const STOP_PATIENCE: Duration = Duration::from_secs(5);
 pub struct Settings {
     /// Where the lease is.
     pub namespace: String,
-    /// Its name.
+    /// Name of the Lease.
     pub name: String,
     /// How long a lease is good for.
     pub lease: Duration,
     /// How long its holder tries to renew it before it gives up.
     pub renew_deadline: Duration,
-    /// Between two tries.
+    /// Pause between two attempts.
     pub retry: Duration,
 }
 

@@ -13,12 +13,12 @@ use serde::de::DeserializeOwned;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
-/// What changed.
+/// One change of the mirror.
 #[derive(Debug)]
 pub enum Event<K> {
     /// An object came or changed, or was listed again as it was.
     Set(Key, K),
-    /// It is gone.
+    /// The object was deleted.
     Gone(Identity),
     /// It is there and cannot be read: what was known of it stays.
     Unreadable(Identity),
@@ -28,7 +28,7 @@ pub enum Event<K> {
     Failed(Error),
 }
 
-/// Follows a source for ever. Memory: the keys and uids of what there is.
+/// Follows a source forever. Memory: the keys and uids of what there is.
 pub fn mirror<K>(source: Source) -> BoxStream<'static, Event<K>>
 where
     K: Resource + DeserializeOwned + Send + 'static,

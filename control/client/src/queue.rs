@@ -135,7 +135,7 @@ pub struct Taken<'a> {
 }
 
 impl Taken<'_> {
-    /// The key.
+    /// What is to be reconciled.
     #[must_use]
     pub fn key(&self) -> &Key {
         &self.key

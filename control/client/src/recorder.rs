@@ -32,9 +32,9 @@ const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_sec
 /// `Normal` or `Warning`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Severity {
-    /// As it should be.
+    /// `Normal`
     Normal,
-    /// Something is wrong.
+    /// `Warning`
     Warning,
 }
 
@@ -54,13 +54,13 @@ impl Severity {
 pub struct Note {
     /// Who says so: `kubelet`, `deployment-controller`.
     pub component: &'static str,
-    /// Whom it happened to.
+    /// The object it happened to.
     pub about: ObjectReference,
     /// How bad it is.
     pub severity: Severity,
     /// The reason, one word.
     pub reason: Cow<'static, str>,
-    /// The text.
+    /// Event text for people.
     pub message: String,
     /// What was done, and who else it concerns: an event with a series rather than a count.
     pub action: Option<(&'static str, Option<ObjectReference>)>,
@@ -79,7 +79,7 @@ impl Recorder {
         (Self(queue), Writer(Arc::new(Inner { client, writing: Mutex::new(writing) })))
     }
 
-    /// Records what happened.
+    /// Queues an event; drops it when the queue is full.
     pub fn note(&self, note: Note) {
         if let Err(full) = self.0.try_send(note) {
             let dropped = full.into_inner();

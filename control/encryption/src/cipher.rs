@@ -1,4 +1,4 @@
-//! The ciphers, with what each puts in front of its text: a nonce, or a first block, drawn anew for each value.
+//! The ciphers, with what each puts in front of its text: a nonce, or a first block, drawn for each value.
 //!
 //! AES-CBC has no tag: who can write to the store can change such values unseen. It is there to read what older clusters wrote.
 
@@ -17,7 +17,6 @@ const GCM_NONCE: usize = 12;
 const BOX_NONCE: usize = 24;
 const BLOCK: usize = 16;
 
-/// One key.
 pub(crate) enum Cipher {
     /// AES-GCM, bound to the key the value lies at.
     Gcm(Box<dyn Bound>),
@@ -94,7 +93,6 @@ impl Cipher {
         Ok(())
     }
 
-    /// What was sealed.
     pub(crate) fn open(&self, sealed: &[u8], bound: &[u8]) -> Result<Vec<u8>, Source> {
         let short = "the stored data was shorter than the required size";
         let failed = |_| Source::from("cipher: message authentication failed");

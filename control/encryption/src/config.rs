@@ -134,7 +134,6 @@ impl Rules {
         named.map_or(&[], |rule| &rule.providers)
     }
 
-    /// Every plugin named.
     pub(crate) fn plugins(&self) -> impl Iterator<Item = Arc<Kms>> {
         self.rules.iter().flat_map(|rule| &rule.providers).filter_map(|provider| match provider {
             Provider::Kms(kms) => Some(kms.clone()),

@@ -45,7 +45,6 @@ enum Origin {
     Seed(Seed),
 }
 
-/// What seals now.
 struct Current {
     key_id: String,
     sealed_seed: Vec<u8>,
@@ -54,7 +53,6 @@ struct Current {
     until: Mutex<Instant>,
 }
 
-/// One plugin.
 pub(crate) struct Kms {
     pub(crate) name: String,
     /// `k8s:enc:kms:v2:NAME:`.
@@ -127,7 +125,7 @@ impl Kms {
         Ok(())
     }
 
-    /// Looks for ever.
+    /// Looks forever.
     pub(crate) async fn keep(&self) {
         loop {
             let pause = match self.look().await {

@@ -7,7 +7,7 @@
 //! - [`Encryption`]: the layer; it reads its file again when that changes
 //!
 //! A value is sealed by the first key of the first provider that the configuration has for its resource, and opened by whichever it names.
-//! One that another key sealed is stale: the next write of its object stores it anew, although nothing else changes. That is how keys are
+//! One that another key sealed is stale: the next write of its object stores it again, although nothing else changes. That is how keys are
 //! rotated: add the new key behind the old one everywhere, then put it first, then write every object once.
 
 #![warn(unreachable_pub)]
@@ -66,16 +66,16 @@ pub enum Error {
     /// The file cannot be read.
     #[error("read {path}")]
     Read {
-        /// The file.
+        /// `--encryption-provider-config`.
         path: PathBuf,
-        /// Why.
+        /// Error of the system call.
         #[source]
         source: std::io::Error,
     },
     /// It is no EncryptionConfiguration.
     #[error("{path}")]
     Invalid {
-        /// The file.
+        /// `--encryption-provider-config`.
         path: PathBuf,
         /// What is wrong with it.
         #[source]

@@ -11,7 +11,7 @@ const SEALED: &[u8] = b"k8s:enc:";
 
 /// How values are sealed, or that they are not.
 pub(crate) enum Provider {
-    /// They are not.
+    /// `identity`: stored as it is.
     Identity,
     /// By keys of one kind, of which the first seals.
     Keys {

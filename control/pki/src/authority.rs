@@ -21,11 +21,11 @@ pub const BACKDATE: SignedDuration = SignedDuration::from_mins(5);
 /// What a certificate of ours may be used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// TLS server.
+    /// Extended key usage `server auth`.
     Server,
-    /// TLS client.
+    /// Extended key usage `client auth`.
     Client,
-    /// Both ends.
+    /// Both extended key usages.
     ServerAndClient,
 }
 
@@ -46,11 +46,11 @@ pub struct Leaf {
     pub common_name: String,
     /// Subject `O`, one each.
     pub organizations: Vec<String>,
-    /// DNS names.
+    /// Subject alternative names of type DNS.
     pub dns_names: Vec<String>,
-    /// Addresses.
+    /// Subject alternative names of type IP.
     pub ips: Vec<IpAddr>,
-    /// Allowed use.
+    /// Extended key usages.
     pub purpose: Purpose,
     /// Life from now on.
     pub lifetime: SignedDuration,
@@ -87,7 +87,7 @@ impl Leaf {
 /// A new certificate and its key, as PEM.
 #[derive(Clone)]
 pub struct Issued {
-    /// The certificate.
+    /// Leaf certificate.
     pub cert_pem: String,
     /// Its private key (PKCS#8). Never log it.
     pub key_pem: String,
@@ -159,7 +159,7 @@ impl Authority {
         Self::self_signed(&self.cert.subject, &self.cert.dns_names, key, now)
     }
 
-    /// The certificate.
+    /// Certificate of the authority itself.
     #[must_use]
     pub fn certificate(&self) -> &Certificate {
         &self.cert

@@ -155,9 +155,9 @@ impl AuthorityHash {
 /// What a machine is given to join: a token and, unless it is a plain kubeadm one, the hash of the cluster's authority.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JoinToken {
-    /// Who we are.
+    /// Identifies and authenticates the machine.
     pub token: BootstrapToken,
-    /// Whom we trust; `None` trusts nobody yet.
+    /// The authority to trust; `None`: not known yet.
     pub authority: Option<AuthorityHash>,
 }
 
@@ -244,13 +244,6 @@ fn random_text(len: usize) -> Result<String, Error> {
 #[must_use]
 pub fn digest(bytes: &[u8]) -> String {
     hex(&sha2::Sha256::digest(bytes))
-}
-
-/// A random lower-case hex string of `bytes` bytes.
-pub fn random_hex(bytes: usize) -> Result<String, Error> {
-    let mut buffer = vec![0u8; bytes];
-    getrandom::fill(&mut buffer).map_err(|e| Error::Random(e.to_string()))?;
-    Ok(hex(&buffer))
 }
 
 #[cfg(test)]

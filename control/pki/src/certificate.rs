@@ -10,7 +10,7 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 /// The parts of a certificate that Kubernetes reads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Certificate {
-    /// The whole certificate.
+    /// DER of the whole certificate.
     pub der: Vec<u8>,
     /// Start of its life.
     pub not_before: Timestamp,
@@ -22,7 +22,7 @@ pub struct Certificate {
     pub organizations: Vec<String>,
     /// DNS names it serves.
     pub dns_names: Vec<String>,
-    /// Addresses it serves.
+    /// Subject alternative names of type IP.
     pub ips: Vec<IpAddr>,
     /// May sign other certificates.
     pub is_ca: bool,

@@ -22,9 +22,9 @@ use std::sync::Arc;
 /// Names and addresses under which clients reach the API server.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClusterNames {
-    /// DNS names.
+    /// Subject alternative names of type DNS.
     pub dns_names: Vec<String>,
-    /// Addresses.
+    /// Subject alternative names of type IP.
     pub ips: Vec<IpAddr>,
 }
 
@@ -110,7 +110,7 @@ impl Pki {
         Ok(next)
     }
 
-    /// The directory.
+    /// Directory of all files.
     #[must_use]
     pub fn dir(&self) -> &Path {
         &self.dir
@@ -129,7 +129,7 @@ impl Pki {
         Ok(Kubeconfig::new("kubernetes", server, &self.trusted, user, credentials))
     }
 
-    /// Makes one of the certificates anew before its time, as it is, with another key. A server that runs sees it in its directory.
+    /// Issues one of the certificates again before its time, as it is, with another key. A server that runs sees it in its directory.
     pub fn renew(dir: &Path, name: &str, now: Timestamp) -> Result<(), Error> {
         let fail = |reason: &str| Error::Authority { name: name.to_owned(), reason: reason.to_owned() };
         let Some((_, ca, purpose)) = LEAVES.into_iter().find(|(leaf, ..)| *leaf == name) else {

@@ -8,7 +8,7 @@ pub enum Error {
     /// A file could not be read.
     #[error("read {}", path.display())]
     Read {
-        /// The file.
+        /// Path.
         path: PathBuf,
         /// What the system said.
         #[source]
@@ -17,7 +17,7 @@ pub enum Error {
     /// A file could not be written whole.
     #[error("write {}", path.display())]
     Write {
-        /// The file.
+        /// Path.
         path: PathBuf,
         /// What the system said.
         #[source]
@@ -46,7 +46,7 @@ pub enum Error {
     /// A private or public key does not parse or is of a kind we do not handle.
     #[error("parse key {what}: {reason}")]
     Key {
-        /// Which key.
+        /// Whose key: file name or purpose.
         what: String,
         /// Where it went wrong.
         reason: String,
@@ -62,7 +62,7 @@ pub enum Error {
     Sign {
         /// What was to be signed.
         what: &'static str,
-        /// Why not.
+        /// Error text of the signer.
         reason: String,
     },
     /// An authority's certificate and key do not belong together, or half of the pair is missing.
@@ -70,7 +70,7 @@ pub enum Error {
     Authority {
         /// The file name without its extension.
         name: String,
-        /// What is wrong.
+        /// Missing half or mismatch.
         reason: String,
     },
     /// A kubeconfig does not parse or lacks a part.
@@ -78,7 +78,7 @@ pub enum Error {
     Kubeconfig {
         /// The file, if it came from one.
         path: Option<PathBuf>,
-        /// What is wrong.
+        /// Parser's error, or the missing entry.
         reason: String,
     },
     /// A bootstrap or join token is malformed.
@@ -90,7 +90,7 @@ pub enum Error {
     /// A sealed file could not be opened, or a file sealed.
     #[error("open what is sealed: {reason}")]
     Sealed {
-        /// Why not.
+        /// Wrong key, or damaged content.
         reason: &'static str,
     },
 }

@@ -112,14 +112,14 @@ impl std::fmt::Debug for User {
 pub enum Credentials {
     /// Certificate and key, as PEM, kept inside the file.
     Certificate {
-        /// The certificate.
+        /// PEM, leaf first.
         cert_pem: String,
-        /// Its key.
+        /// PEM. Never log it.
         key_pem: String,
     },
     /// One file that holds both and is replaced at renewal.
     CertificateFile(String),
-    /// A bearer token.
+    /// Bearer token. Never log it.
     Token(String),
     /// Nobody: `cluster-info` has no user.
     Anonymous,
@@ -189,7 +189,7 @@ impl Kubeconfig {
         serde_saphyr::from_str(text).map_err(|e| Error::Kubeconfig { path: None, reason: e.to_string() })
     }
 
-    /// Reads a file.
+    /// Reads and parses a file.
     pub fn read(path: &Path) -> Result<Self, Error> {
         Self::parse(&files::read(path)?).map_err(|e| match e {
             Error::Kubeconfig { reason, .. } => Error::Kubeconfig { path: Some(path.to_owned()), reason },
@@ -197,7 +197,7 @@ impl Kubeconfig {
         })
     }
 
-    /// The file's text.
+    /// Writes it as YAML.
     pub fn to_yaml(&self) -> Result<String, Error> {
         // Credentials are long words: some readers of YAML do not know folded text.
         let plain = serde_saphyr::ser_options! { prefer_block_scalars: false };

@@ -8,16 +8,16 @@ use crate::CertificateRequest;
 /// A part of a node that speaks to the API server as itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum NodePart {
-    /// The service proxy.
+    /// Service proxy.
     Proxy,
-    /// The cluster's DNS.
+    /// Cluster DNS.
     Dns,
-    /// The pod network.
+    /// Pod network.
     Network,
 }
 
 impl NodePart {
-    /// Every part.
+    /// Every part beside the kubelet.
     pub const ALL: [Self; 3] = [Self::Proxy, Self::Dns, Self::Network];
 
     /// How files and messages name it.

@@ -39,7 +39,7 @@ pub fn encode(label: &str, der: &[u8]) -> String {
 
 /// The DER of every block labelled `label`.
 #[must_use]
-pub fn blocks(text: &str, label: &str) -> Vec<Vec<u8>> {
+pub(crate) fn blocks(text: &str, label: &str) -> Vec<Vec<u8>> {
     let (begin, end) = (format!("-----BEGIN {label}-----"), format!("-----END {label}-----"));
     let mut found = Vec::new();
     let mut rest = text;

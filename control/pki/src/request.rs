@@ -16,13 +16,13 @@ pub struct CertificateRequest {
     pub common_name: String,
     /// Every subject `O`.
     pub organizations: Vec<String>,
-    /// DNS alternative names.
+    /// Subject alternative names of type DNS.
     pub dns_names: Vec<String>,
-    /// Address alternative names.
+    /// Subject alternative names of type IP.
     pub ips: Vec<IpAddr>,
-    /// Email alternative names.
+    /// Subject alternative names of type email.
     pub emails: Vec<String>,
-    /// URI alternative names.
+    /// Subject alternative names of type URI.
     pub uris: Vec<String>,
     /// Subject, as DER.
     pub(crate) subject: Vec<u8>,
@@ -90,9 +90,9 @@ pub struct Subject {
     pub common_name: String,
     /// Subject `O`, such as `system:nodes`; empty for none.
     pub organization: String,
-    /// DNS alternative names.
+    /// Subject alternative names of type DNS.
     pub dns_names: Vec<String>,
-    /// Address alternative names.
+    /// Subject alternative names of type IP.
     pub ips: Vec<IpAddr>,
 }
 

@@ -1,6 +1,6 @@
 //! Another authority in an authority's place, with overlap: first trusted beside it, then signing, and the old one dropped last.
 //!
-//! `NAME-next.crt`, `NAME-next.key`: trusted, not signing yet. `NAME-old.crt`: trusted, signing no more; its key is gone. Each step is one
+//! `NAME-next.crt`, `NAME-next.key`: trusted, not signing yet. `NAME-old.crt`: trusted, no longer signing; its key is gone. Each step is one
 //! rename at a time, and [`mend`] finishes what a crash interrupted.
 
 use crate::authority::Authority;
@@ -19,7 +19,7 @@ pub enum Step {
     Prepare,
     /// Let it sign from now on.
     Switch,
-    /// Trust the old one no more.
+    /// Stop trusting the old one.
     Finish,
 }
 

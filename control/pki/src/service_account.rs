@@ -46,12 +46,12 @@ pub enum TokenError {
     /// Before its `nbf`.
     #[error("service account token is not valid yet")]
     NotYetValid,
-    /// Issued for others.
+    /// None of its audiences is accepted.
     #[error("token audiences {found:?} is invalid for the target audiences {wanted:?}")]
     Audience {
-        /// The token's.
+        /// Audiences of the token.
         found: Vec<String>,
-        /// Ours.
+        /// Audiences accepted here.
         wanted: Vec<String>,
     },
 }
@@ -59,16 +59,16 @@ pub enum TokenError {
 /// An accepted token.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Verified {
-    /// What it says.
+    /// Decoded payload.
     pub claims: Claims,
     /// The asked audiences it is good for.
     pub audiences: Vec<String>,
 }
 
-/// Checks tokens.
+/// Checks signature, issuer, audience and lifetime of tokens.
 #[derive(Clone, Debug)]
 pub struct Verifier {
-    /// Accepted keys.
+    /// Keys a signature may be from.
     pub keys: Vec<VerifyingKey>,
     /// Accepted issuers; the first is the one new tokens carry.
     pub issuers: Vec<String>,

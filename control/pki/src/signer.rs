@@ -49,7 +49,7 @@ pub enum Rejection {
 pub const SHORTEST_LIFE: SignedDuration = SignedDuration::from_mins(10);
 
 impl Signer {
-    /// Every signer.
+    /// All built-in signers.
     pub const ALL: [Self; 4] =
         [Self::ApiServerClient, Self::ApiServerClientKubelet, Self::KubeletServing, Self::LegacyUnknown];
 

@@ -54,7 +54,7 @@ pub enum Error {
     /// The first list is not done.
     #[error("the watch cache of {prefix} is not filled yet")]
     NotReady {
-        /// The resource.
+        /// Key prefix of the resource, `/registry/pods/`.
         prefix: String,
     },
     /// A watch asked for changes that are no longer kept: the client must list (410 Expired).
@@ -76,7 +76,7 @@ pub enum Error {
     /// The store did not say how far it has come.
     #[error("{why}")]
     Unavailable {
-        /// The store's error.
+        /// Error text of the store.
         why: String,
     },
 }
@@ -225,7 +225,7 @@ impl Cache {
         self.shared.wait_until_fresh(revision).await.map(|()| revision)
     }
 
-    /// The objects now.
+    /// All objects as of one revision.
     pub fn snapshot(&self) -> Result<Snapshot, Error> {
         let state = self.shared.ready_state()?;
         Ok(state.snapshot())

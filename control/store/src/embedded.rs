@@ -58,7 +58,7 @@ impl Default for Options {
     }
 }
 
-/// The embedded store.
+/// Store of one server in one redb file; cheap to clone.
 pub struct Store {
     hub: Arc<Hub>,
     reader: Arc<Reader>,

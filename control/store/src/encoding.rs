@@ -6,10 +6,10 @@ use futures::future::BoxFuture;
 /// Why bytes could not be turned.
 pub type Source = Box<dyn std::error::Error + Send + Sync>;
 
-/// A value read.
+/// A value after all layers are undone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decoded {
-    /// What was stored.
+    /// The object's JSON.
     pub value: Bytes,
     /// A write of the same value would store other bytes: another version of the kind, another key.
     pub stale: bool,
@@ -19,7 +19,7 @@ pub struct Decoded {
 pub enum Unreadable {
     /// Not without what this future fetches; then it is tried once more.
     Yet(BoxFuture<'static, Result<(), Source>>),
-    /// Never.
+    /// Permanently: wrong key, or damaged bytes.
     Damaged(Source),
 }
 

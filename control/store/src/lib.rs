@@ -34,7 +34,7 @@ pub struct Entry {
     pub key: Arc<str>,
     /// Canonical JSON bytes.
     pub value: Bytes,
-    /// Revision at which the key came to be.
+    /// Revision at which the key was created.
     pub create_revision: Revision,
     /// Revision of the last write to the key: the object's `resourceVersion`.
     pub mod_revision: Revision,
@@ -51,7 +51,7 @@ pub enum Expect {
     At(Revision),
 }
 
-/// One committed change.
+/// A committed write or deletion, or progress.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// A key was written; `prev` is what it held before, if anything.
@@ -114,7 +114,7 @@ pub enum Error {
     /// The compare of a compare-and-swap failed; `current` is what the key holds now.
     #[error("write {key}: the key is not in the expected state")]
     Conflict {
-        /// The key.
+        /// Full key, `/registry/pods/default/web`.
         key: String,
         /// What it holds now.
         current: Option<Box<Entry>>,
@@ -132,13 +132,13 @@ pub enum Error {
     Future {
         /// The revision asked for.
         asked: Revision,
-        /// The newest one.
+        /// Newest committed revision.
         current: Revision,
     },
     /// The value is larger than the store takes (etcd's bound, 1.5 MiB, by default).
     #[error("write {key}: request is too large: {size} bytes, the limit is {limit}")]
     TooLarge {
-        /// The key.
+        /// Full key, `/registry/pods/default/web`.
         key: String,
         /// Bytes of key and value.
         size: usize,
@@ -159,7 +159,7 @@ pub enum Error {
     Unavailable {
         /// The operation and its subject.
         what: String,
-        /// Why.
+        /// Transport error or lost answer.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
@@ -168,7 +168,7 @@ pub enum Error {
     Engine {
         /// The operation and its subject.
         what: String,
-        /// Why.
+        /// Transport error.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
@@ -182,7 +182,7 @@ pub enum Error {
 
 /// The store seen by the API server. Every write is durable (survives `kill -9`) before its future resolves.
 pub trait Backend: Send + Sync + 'static {
-    /// The newest committed revision, as far as this process has heard.
+    /// The newest committed revision, as far as this process knows.
     fn revision(&self) -> Revision;
     /// The newest committed revision, whoever committed it: asked for after the call.
     fn newest(&self) -> BoxFuture<'_, Result<Revision, Error>> {

@@ -19,7 +19,7 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_s
 
 /// What connections come from.
 pub trait Listen {
-    /// A connection.
+    /// An accepted connection.
     type Stream;
 
     /// The next connection and its peer. Cancel-safe.

@@ -16,9 +16,9 @@ pub struct Check {
 /// What a health endpoint responds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HealthResponse {
-    /// The HTTP status.
+    /// 200 or 500.
     pub code: u16,
-    /// The body.
+    /// Plain text.
     pub text: String,
 }
 

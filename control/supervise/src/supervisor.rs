@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// How long a caught panic of vital work is shown: the work goes on at once, and whoever looks shall still see it.
+/// How long a caught panic of vital work is shown: the work goes on at once, and whoever looks should still see it.
 const SHOWN: Duration = Duration::from_secs(1);
 
 /// What an entry is.
@@ -25,18 +25,18 @@ pub enum Kind {
 /// Something that does not run, though it should.
 #[derive(Clone, Debug)]
 pub struct Down {
-    /// When it ended.
+    /// Wall clock.
     pub since: SystemTime,
-    /// Why.
+    /// Error or panic message.
     pub reason: Arc<str>,
 }
 
 /// How a task or a kind of work is.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// Its name.
+    /// Prefixed by its scope, `kubelet/server`.
     pub name: Arc<str>,
-    /// What it is.
+    /// Task, vital work or other work.
     pub kind: Kind,
     /// Lives or pieces that run now.
     pub running: usize,
@@ -44,7 +44,7 @@ pub struct Report {
     pub down: Option<Down>,
     /// Lives after the first.
     pub restarts: u64,
-    /// Panics caught.
+    /// Panics caught since the process started.
     pub panics: u64,
     /// Why a life or piece last ended badly.
     pub last: Option<Arc<str>>,

@@ -78,7 +78,7 @@ impl Batch {
         self.add_table(table);
     }
 
-    /// Adds a set.
+    /// Adds a set or map if it is not there.
     pub fn add_set(&mut self, table: Table, set: &Set) {
         self.sets += 1;
         let id = self.sets;

@@ -17,7 +17,7 @@ const LONGEST_COMMENT: usize = 250;
 pub struct Bytes(pub Vec<u8>);
 
 impl Bytes {
-    /// Appends an address.
+    /// Appends an address: 4 or 16 bytes.
     #[must_use]
     pub fn address(mut self, address: IpAddr) -> Self {
         match address {
@@ -53,16 +53,16 @@ impl Bytes {
 /// What an element's key leads to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Value {
-    /// A verdict.
+    /// For verdict maps.
     Verdict(Verdict),
-    /// Bytes.
+    /// For other maps, as registers hold them.
     Bytes(Bytes),
 }
 
 /// An element of a set or map.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Element {
-    /// Key.
+    /// One field, or a concatenation padded to four bytes each.
     pub key: Bytes,
     /// For a map: what the key leads to. A deletion needs none.
     pub value: Option<Value>,

@@ -16,19 +16,19 @@ impl Register {
     }
 }
 
-/// Whether a comparison or look-up shall match.
+/// Whether a comparison or look-up should match.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Is {
-    /// It shall.
+    /// `NFT_CMP_EQ`, or member of the set.
     Equal,
-    /// It shall not.
+    /// `NFT_CMP_NEQ`, or no member of the set.
     Different,
 }
 
 /// Where payload is loaded from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Base {
-    /// The IP header.
+    /// IPv4 or IPv6 header.
     Network,
     /// The TCP, UDP or SCTP header.
     Transport,
@@ -37,7 +37,7 @@ pub enum Base {
 /// `NFT_META_*`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Meta {
-    /// The packet's mark.
+    /// The packet's mark (`skb->mark`).
     Mark = 3,
     /// The number of the link it came by; `lo` is 1 in every namespace.
     InputInterface = 4,
@@ -58,7 +58,7 @@ pub enum Conntrack {
     OriginalDestinationPort = 12,
     /// Destination as the connection's first packet had it.
     OriginalDestination4 = 20,
-    /// The same, IPv6.
+    /// The same for IPv6.
     OriginalDestination6 = 22,
 }
 
@@ -69,7 +69,7 @@ pub enum Reject {
     Icmp4,
     /// The same in an IPv6 table.
     Icmp6,
-    /// A reset.
+    /// TCP RST.
     TcpReset,
 }
 
@@ -90,11 +90,11 @@ pub enum Expression {
     SourceType(Register),
     /// Loads a random number in `offset .. offset + modulus`.
     Random {
-        /// Where to.
+        /// Receives the number.
         to: Register,
-        /// How many numbers.
+        /// Count of numbers.
         modulus: u32,
-        /// The first.
+        /// Smallest number.
         offset: u32,
     },
     /// Ands a register with bytes.
@@ -109,7 +109,7 @@ pub enum Expression {
     VerdictLookup(Cow<'static, str>, Register),
     /// Writes or renews an element with a value.
     Remember {
-        /// The map.
+        /// Name of the map.
         map: Cow<'static, str>,
         /// Where its key is.
         key: Register,
@@ -120,7 +120,7 @@ pub enum Expression {
     },
     /// Sends the connection to an address and port in registers.
     Dnat {
-        /// IPv6.
+        /// The address is IPv6.
         ipv6: bool,
         /// Where the address is.
         address: Register,
@@ -131,9 +131,9 @@ pub enum Expression {
     Masquerade,
     /// Gives the connection this machine's address and a random port.
     MasqueradeFullyRandom,
-    /// Refuses.
+    /// Drops the packet and tells its sender.
     Reject(Reject),
-    /// Does it.
+    /// Ends the rule with a verdict.
     Verdict(Verdict),
 }
 

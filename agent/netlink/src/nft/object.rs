@@ -6,11 +6,11 @@ use std::borrow::Cow;
 /// Which packets a table sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Family {
-    /// IPv4 and IPv6.
+    /// `inet`: both.
     Inet,
-    /// IPv4.
+    /// `ip`
     Ip,
-    /// IPv6.
+    /// `ip6`
     Ip6,
 }
 
@@ -23,7 +23,7 @@ impl Family {
         }
     }
 
-    /// nft's name.
+    /// As nft prints it.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -34,27 +34,27 @@ impl Family {
     }
 }
 
-/// A table.
+/// A table by family and name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Table {
-    /// Family.
+    /// Packets the table sees.
     pub family: Family,
-    /// Name.
+    /// Unique within its family.
     pub name: &'static str,
 }
 
 /// One part of a key or value, with the number `nft` knows its type by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Field {
-    /// An IPv4 address.
+    /// Four bytes.
     Ipv4,
-    /// An IPv6 address.
+    /// Sixteen bytes.
     Ipv6,
-    /// A transport protocol.
+    /// `IPPROTO_*`, one byte.
     Protocol,
-    /// A port.
+    /// Two bytes, big endian.
     Port,
-    /// A packet's mark.
+    /// Four bytes.
     Mark,
 }
 
@@ -94,7 +94,7 @@ fn describe(fields: &[Field]) -> (u32, u32) {
 /// A set or map.
 #[derive(Clone, Debug)]
 pub struct Set {
-    /// Name.
+    /// Unique within its table.
     pub name: &'static str,
     /// What its keys are made of.
     pub key: Vec<Field>,
@@ -211,7 +211,7 @@ impl Set {
 /// What happens to a packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Dropped.
+    /// Drops the packet; no later hook sees it.
     Drop,
     /// Accepted by this hook.
     Accept,
@@ -248,7 +248,7 @@ pub struct Hook {
     pub kind: &'static str,
     /// `NF_INET_*`
     pub number: u32,
-    /// Lower comes first.
+    /// Order among chains of the same hook; lower comes first.
     pub priority: i32,
 }
 
@@ -269,10 +269,10 @@ impl Hook {
     pub const SRCNAT: i32 = 100;
 }
 
-/// A chain.
+/// A base chain (with a hook) or a chain to jump to.
 #[derive(Clone, Debug)]
 pub struct Chain {
-    /// Name.
+    /// Unique within its table.
     pub name: Cow<'static, str>,
     /// `None` for one that is only jumped to.
     pub hook: Option<Hook>,

@@ -15,9 +15,9 @@ pub enum Error {
     /// The kernel did not take or answer a message.
     #[error("{doing} nftables over netlink")]
     Talk {
-        /// Changing or listing.
+        /// `change` or `list`.
         doing: &'static str,
-        /// Why.
+        /// The socket's error.
         #[source]
         source: crate::Error,
     },
@@ -28,7 +28,7 @@ pub enum Error {
         subject: String,
         /// What else the kernel said.
         detail: Option<String>,
-        /// The kernel's error.
+        /// The kernel's errno.
         #[source]
         source: io::Error,
     },
@@ -97,7 +97,7 @@ fn explain(finished: &Finished, refusal: Refusal) -> Error {
 ///
 /// # Errors
 /// The kernel refuses.
-pub fn has_table(socket: &mut Socket, table: Table) -> Result<bool, Error> {
+pub(crate) fn has_table(socket: &mut Socket, table: Table) -> Result<bool, Error> {
     match socket.get(question(GET_TABLE, table, |w| w.text(1, table.name))) {
         Ok(replies) => Ok(!replies.is_empty()),
         Err(error) if error.errno() == nix::libc::ENOENT => Ok(false),

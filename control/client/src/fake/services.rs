@@ -1,10 +1,9 @@
-//! Services that are hard to read, for the tests of whoever serves them: a null no typed reader takes, and a port that is none.
+//! Services that are hard to read, for the tests of whoever serves them: a null no typed reader takes, and an invalid port.
 
 use super::Fake;
 use nix::sched::{CloneFlags, unshare};
 use serde_json::{Value, json};
 
-/// Addresses by name.
 const SERVICES: [(&str, &str); 3] = [("good", "10.96.0.50"), ("odd", "10.96.0.66"), ("bad", "10.96.0.77")];
 
 fn service(name: &str, port: Value) -> Value {

@@ -209,7 +209,7 @@ fn metadata(about: &ObjectReference, name: String) -> ObjectMeta {
     }
 }
 
-/// Who speaks about whom.
+/// Reporting component and object.
 fn subject(note: &Note) -> String {
     let about = &note.about;
     let of = [&about.api_version, &about.kind, &about.namespace, &about.name, &about.uid];

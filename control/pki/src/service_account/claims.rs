@@ -5,10 +5,10 @@ use serde::{Deserialize, Deserializer, Serialize};
 /// An object a token is bound to: it dies with it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BoundObject {
-    /// Its name.
+    /// `metadata.name`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub name: String,
-    /// Its uid.
+    /// `metadata.uid`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub uid: String,
 }
@@ -28,10 +28,10 @@ pub struct KubernetesClaims {
     /// The secret the token is bound to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret: Option<BoundObject>,
-    /// The service account.
+    /// Name and uid of the service account.
     #[serde(default)]
     pub serviceaccount: BoundObject,
-    /// Seconds since the epoch after which a client ought to have fetched a newer token.
+    /// Seconds since the epoch after which a client should have fetched a newer token.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "optional_seconds")]
     pub warnafter: Option<i64>,
 }
@@ -39,24 +39,24 @@ pub struct KubernetesClaims {
 /// All claims of a bound token, times in seconds since the epoch.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claims {
-    /// Audiences.
+    /// `aud`: one or more audiences.
     #[serde(default, deserialize_with = "one_or_many", skip_serializing_if = "Vec::is_empty")]
     pub aud: Vec<String>,
-    /// End of life.
+    /// `exp`: end of validity.
     #[serde(deserialize_with = "seconds")]
     pub exp: i64,
-    /// Time of issue.
+    /// `iat`: time of issue.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "optional_seconds")]
     pub iat: Option<i64>,
-    /// Issuer.
+    /// `iss`: issuer URL.
     pub iss: String,
-    /// The token's id.
+    /// `jti`: unique id of the token.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub jti: String,
     /// What the token is bound to.
     #[serde(rename = "kubernetes.io", default)]
     pub kubernetes: KubernetesClaims,
-    /// Start of life.
+    /// `nbf`: start of validity.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "optional_seconds")]
     pub nbf: Option<i64>,
     /// `system:serviceaccount:NAMESPACE:NAME`.
@@ -67,18 +67,18 @@ pub struct Claims {
 /// All claims of a token kept in a secret: good as long as the secret holds it (upstream's `LegacyClaims`).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LegacyClaims {
-    /// Issuer.
+    /// `kubernetes/serviceaccount`.
     pub iss: String,
     /// Namespace of account and secret.
     #[serde(rename = "kubernetes.io/serviceaccount/namespace", default)]
     pub namespace: String,
-    /// The secret.
+    /// Name of the Secret.
     #[serde(rename = "kubernetes.io/serviceaccount/secret.name", default)]
     pub secret: String,
-    /// The service account.
+    /// Name of the service account.
     #[serde(rename = "kubernetes.io/serviceaccount/service-account.name", default)]
     pub account: String,
-    /// Its uid.
+    /// `metadata.uid` of the service account.
     #[serde(rename = "kubernetes.io/serviceaccount/service-account.uid", default)]
     pub account_uid: String,
     /// `system:serviceaccount:NAMESPACE:NAME`.

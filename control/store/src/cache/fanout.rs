@@ -1,4 +1,4 @@
-//! Which watches hear of a change: an index by scope, so that a change costs its own watches and not all of them.
+//! Which watches get a change: an index by scope, so that a change costs its own watches and not all of them.
 
 use super::object::{Change, Scope};
 use crate::Revision;
@@ -11,7 +11,7 @@ pub(super) type WatchId = u64;
 
 struct Watch {
     scope: Scope,
-    /// It hears of what comes after this revision, which may still lie ahead of the cache.
+    /// It gets what comes after this revision, which may still lie ahead of the cache.
     from: Revision,
     sender: Sender<Arc<Change>>,
 }

@@ -1,4 +1,4 @@
-//! What keeps a cache filled: list, then watch from the list's revision, for ever.
+//! What keeps a cache filled: list, then watch from the list's revision, forever.
 //!
 //! Woken by the backend's watch. Reads the backend, writes the cache's state; it is the only one that does. When the watch
 //! fails (compacted away, or the engine's error) it lists again, ends every watch of the cache, as their history has a
@@ -24,7 +24,7 @@ pub struct Feed {
 }
 
 impl Feed {
-    /// Runs for ever; drop the future to stop.
+    /// Runs forever; drop the future to stop.
     pub async fn run(self) {
         let mut backoff = Backoff::new(FIRST_RETRY, LONGEST_RETRY);
         loop {

@@ -13,7 +13,7 @@ pub struct Indexed {
     pub bytes: Bytes,
     /// `metadata.labels`.
     pub labels: BTreeMap<String, String>,
-    /// The selectable fields.
+    /// Values of selectable fields by path, `spec.nodeName`.
     pub fields: BTreeMap<String, String>,
 }
 
@@ -30,11 +30,11 @@ pub struct Cached {
     pub name: Box<str>,
     /// `metadata.labels`.
     pub labels: BTreeMap<String, String>,
-    /// The selectable fields.
+    /// Values of selectable fields by path, `spec.nodeName`.
     pub fields: BTreeMap<String, String>,
     /// The object's resourceVersion. For the object of a deletion: the revision of the deletion.
     pub revision: Revision,
-    /// Revision at which the object came to be.
+    /// Revision at which the object was created.
     pub create_revision: Revision,
 }
 
@@ -70,24 +70,24 @@ impl Keyed for Arc<Cached> {
 /// What happened to an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChangeKind {
-    /// It came to be.
+    /// It was created.
     Added,
     /// It was written again.
     Modified,
-    /// It is gone.
+    /// It was deleted.
     Deleted,
 }
 
 /// One change of one object.
 #[derive(Debug)]
 pub struct Change {
-    /// What happened.
+    /// Added, modified or deleted.
     pub kind: ChangeKind,
     /// The object after the change; for a deletion its last state with the deletion's resourceVersion.
     pub object: Arc<Cached>,
     /// The object before the change, `None` for an addition.
     pub prev: Option<Arc<Cached>>,
-    /// The change's revision.
+    /// Revision of the change.
     pub revision: Revision,
 }
 
@@ -96,13 +96,13 @@ pub struct Change {
 pub enum Scope {
     /// Every object of the resource.
     All,
-    /// One namespace's objects.
+    /// Objects of one namespace.
     Namespace(String),
-    /// One object.
+    /// A single object.
     Object {
         /// Its namespace, `None` where the resource is cluster-scoped.
         namespace: Option<String>,
-        /// Its name.
+        /// `metadata.name`.
         name: String,
     },
     /// Objects whose selectable field has this value (pods of one node), in any namespace. A watch gets the changes whose
@@ -110,7 +110,7 @@ pub enum Scope {
     Field {
         /// The field, `spec.nodeName`.
         name: String,
-        /// Its value.
+        /// What the field must equal.
         value: String,
     },
 }

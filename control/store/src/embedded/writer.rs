@@ -34,7 +34,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// Wait after an expiry or compaction of the thread's own failed.
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
 
-/// One thing to do, and whom to tell.
+/// One operation, and where its result goes.
 pub(super) struct Command {
     pub(super) work: Work,
     /// Held until the command is answered: bounds the queue.
