@@ -14,7 +14,7 @@ pub struct Call {
     pub environment: Environment,
     /// The configuration's version, which the result must have.
     pub version: Version,
-    /// The network's name.
+    /// `name` of the network configuration.
     pub network: String,
     /// The configuration as it came, for delegated plugins.
     pub configuration: Value,
@@ -23,7 +23,6 @@ pub struct Call {
 /// Who holds a resource: one interface of one container.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
 pub struct Owner {
-    /// The container's id.
     #[serde(rename = "containerID")]
     pub container: String,
     /// The interface's name inside the container.

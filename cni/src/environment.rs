@@ -7,9 +7,7 @@ use crate::Error;
 /// What the runtime wants done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
-    /// Attach a container.
     Add,
-    /// Detach it.
     Del,
     /// Is it attached as ADD left it?
     Check,
@@ -51,7 +49,7 @@ impl Command {
 /// The environment of one call, checked.
 #[derive(Clone, Debug)]
 pub struct Environment {
-    /// What to do.
+    /// `CNI_COMMAND`
     pub command: Command,
     /// The container's (sandbox's) id; empty where the command has none.
     pub container: String,

@@ -27,7 +27,6 @@ pub enum Error {
     /// A field that is unknown, or known and not supported. The specification wants key and value named.
     #[error("unsupported field in network configuration: {field}: {value}")]
     UnsupportedField {
-        /// The field's path.
         field: String,
         /// Its value, as JSON.
         value: String,
@@ -43,7 +42,6 @@ pub enum Error {
     Io {
         /// The operation and its subject.
         operation: String,
-        /// The system's answer.
         source: io::Error,
     },
     /// Something that should be JSON, or JSON of a certain type, is not.
@@ -57,7 +55,6 @@ pub enum Error {
     /// A field's value is of the right type and makes no sense.
     #[error("{field}: {reason}")]
     Config {
-        /// The field's path.
         field: String,
         /// What was wrong with it.
         reason: String,
@@ -73,7 +70,6 @@ pub enum Error {
     Netlink {
         /// The operation and its subject.
         operation: String,
-        /// The kernel's answer.
         source: netlink::Error,
     },
     /// The kernel refused a change of nftables.
@@ -81,7 +77,6 @@ pub enum Error {
     Nftables {
         /// The operation and its subject.
         operation: String,
-        /// The kernel's answer.
         source: nft::Error,
     },
     /// No address can be granted.

@@ -34,11 +34,15 @@ mod sysctl;
 mod version;
 
 pub use self::{
-    call::{Call, Owner},
-    environment::{Command, Environment},
-    error::Error,
+    call::Call,
+    environment::Environment,
     netns::Netns,
     program::{Plugin, run},
-    result::{Address, Attachment, Dns, Interface, Route},
+};
+use self::{
+    call::Owner,
+    environment::Command,
+    error::Error,
+    result::{Attachment, Dns},
     version::Version,
 };

@@ -16,7 +16,7 @@ use crate::{Call, Command, Environment, Error, Version, bridge, error::IoContext
 pub enum Plugin {
     /// Joins a container to a bridge.
     Bridge,
-    /// Grants addresses.
+    /// IPAM plugin `host-local`.
     HostLocal,
     /// Brings `lo` up.
     Loopback,
@@ -38,7 +38,7 @@ impl Plugin {
         Self::TABLE.iter().find(|(known, _)| *known == name).map(|(_, plugin)| *plugin)
     }
 
-    /// Every plugin.
+    /// All plugins of this program.
     pub fn all() -> impl Iterator<Item = Self> {
         Self::TABLE.into_iter().map(|(_, plugin)| plugin)
     }

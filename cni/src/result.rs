@@ -26,9 +26,7 @@ pub struct Attachment {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Interface {
-    /// Its name.
     pub name: String,
-    /// Its hardware address.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub mac: String,
     /// Bytes; since 1.1.0.
@@ -53,7 +51,6 @@ pub struct Address {
     pub interface: Option<usize>,
     /// The address with its subnet's prefix length.
     pub address: IpNet,
-    /// The subnet's gateway.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway: Option<IpAddr>,
 }
@@ -61,7 +58,6 @@ pub struct Address {
 /// A route given to the container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Route {
-    /// The destination.
     pub dst: IpNet,
     /// Next hop; the address's gateway if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -75,7 +71,6 @@ pub struct Route {
     /// The metric.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub priority: Option<u32>,
-    /// Routing table.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub table: Option<u32>,
     /// `RT_SCOPE_*`.
@@ -105,20 +100,16 @@ impl Route {
     }
 }
 
-/// Name resolution settings.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Dns {
     /// Servers, by address.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub nameservers: Vec<String>,
-    /// The local domain.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub domain: String,
-    /// Search list.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub search: Vec<String>,
-    /// Resolver options.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub options: Vec<String>,
 }

@@ -210,7 +210,6 @@ fn build(batch: &mut Batch, subnets: &[IpNet]) {
     }
 }
 
-/// An empty chain.
 fn chain(batch: &mut Batch, name: String, hook: Option<Hook>) {
     let chain = Chain { name: name.into(), hook };
     batch.add_chain(TABLE, &chain);

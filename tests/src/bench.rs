@@ -41,7 +41,7 @@ pub enum Part {
     Api,
 }
 
-/// What to do.
+/// Which figures are measured, and how often.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// Folder of the programs `windlass` and `windlass-cni`.

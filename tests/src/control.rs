@@ -47,7 +47,7 @@ pub struct Machine {
 
 /// The supervisor's answer.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Answer {
+pub struct Reply {
     /// Why it could not be done.
     #[serde(default)]
     pub error: Option<String>,
@@ -66,9 +66,9 @@ pub struct Answer {
 ///
 /// # Errors
 /// The lab is not up, or could not do what was asked.
-pub fn ask(layout: &Layout, ask: &Ask) -> Result<Answer> {
+pub fn ask(layout: &Layout, ask: &Ask) -> Result<Reply> {
     let socket = layout.control_socket();
-    let answer: Answer =
+    let answer: Reply =
         exchange(&socket, ask).with_context(|| format!("ask the lab {} (is it up?)", layout.name()))?;
     match answer.error {
         Some(error) => bail!("{error}"),
@@ -80,9 +80,9 @@ pub fn ask(layout: &Layout, ask: &Ask) -> Result<Answer> {
 ///
 /// # Errors
 /// The node is not running, or PID 1 could not do what was asked.
-pub fn ask_init(layout: &Layout, node: &str, ask: &crate::init::Ask) -> Result<crate::init::Answer> {
+pub fn ask_init(layout: &Layout, node: &str, ask: &crate::init::Ask) -> Result<crate::init::Reply> {
     let socket = layout.node_path(node, "/run/lab-init.sock");
-    let answer: crate::init::Answer = exchange(&socket, ask).with_context(|| format!("ask node {node}"))?;
+    let answer: crate::init::Reply = exchange(&socket, ask).with_context(|| format!("ask node {node}"))?;
     match answer.error {
         Some(error) => bail!("node {node}: {error}"),
         None => Ok(answer),

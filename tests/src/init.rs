@@ -75,7 +75,7 @@ pub enum Ask {
 
 /// PID 1's answer.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Answer {
+pub struct Reply {
     /// Why it could not be done.
     #[serde(default)]
     pub error: Option<String>,
@@ -172,7 +172,7 @@ fn converse(stream: &UnixStream, table: &Table, logs: &Path) {
         let answer = serde_json::from_str(&line)
             .context("parse the request")
             .and_then(|ask| obey(ask, table, logs))
-            .unwrap_or_else(|e| Answer { error: Some(format!("{e:#}")), ..Answer::default() });
+            .unwrap_or_else(|e| Reply { error: Some(format!("{e:#}")), ..Reply::default() });
         let Ok(text) = serde_json::to_string(&answer) else { return };
         if writeln!(writer, "{text}").is_err() {
             return;
@@ -180,7 +180,7 @@ fn converse(stream: &UnixStream, table: &Table, logs: &Path) {
     }
 }
 
-fn obey(ask: Ask, table: &Table, logs: &Path) -> Result<Answer> {
+fn obey(ask: Ask, table: &Table, logs: &Path) -> Result<Reply> {
     let mut slots = table.lock().unwrap_or_else(PoisonError::into_inner);
     match ask {
         Ask::Start(service) => {
@@ -207,10 +207,10 @@ fn obey(ask: Ask, table: &Table, logs: &Path) -> Result<Answer> {
         }
         Ask::Status => {
             let services = slots.iter().map(|(n, s)| (n.clone(), s.pid.map_or(0, Pid::as_raw))).collect();
-            return Ok(Answer { services, ..Answer::default() });
+            return Ok(Reply { services, ..Reply::default() });
         }
     }
-    Ok(Answer::default())
+    Ok(Reply::default())
 }
 
 /// Waits up to 20 s for a service's process to be reaped, then kills it.

@@ -3,7 +3,7 @@
 //! Everything it starts dies with it (`unshare --kill-child` asks the kernel for that), so `kill -9` leaves only files and empty cgroups,
 //! which the next start removes.
 
-use crate::control::{Answer, Ask, Machine};
+use crate::control::{Ask, Machine, Reply};
 use crate::image::{ImageStore, build_standard};
 use crate::layout::{GATEWAY, Layout, REGISTRY_PORT, node_address};
 use crate::registry::CONNECTIONS;
@@ -114,7 +114,7 @@ async fn server() -> std::io::Result<TcpStream> {
 }
 
 impl Lab {
-    /// Answers one client; true when the lab shall end.
+    /// Answers one client; true when the lab should end.
     async fn converse(&mut self, stream: UnixStream) -> bool {
         let (reader, mut writer) = stream.into_split();
         let mut line = String::new();
@@ -124,7 +124,7 @@ impl Lab {
         let asked = serde_json::from_str::<Ask>(&line).map_err(|e| anyhow!("parse the request: {e}"));
         let quit = matches!(asked, Ok(Ask::Quit));
         let done = asked.and_then(|ask| self.obey(ask));
-        let answer = Answer {
+        let answer = Reply {
             error: done.err().map(|e| format!("{e:#}")),
             nodes: self.nodes.iter().map(|(name, (_, m))| (name.clone(), m.clone())).collect(),
             api: self.api.clone(),

@@ -5,7 +5,7 @@
 mod balancer;
 pub mod etcd;
 
-use crate::control::{self, Answer, Ask};
+use crate::control::{self, Ask, Reply};
 use crate::init::{self, Service};
 use crate::layout::{KUBELET_CONFIG, Layout, node_address};
 use crate::reap;
@@ -109,7 +109,7 @@ pub fn node_name(index: u8) -> String {
 ///
 /// # Errors
 /// The remains cannot be removed, or the supervisor does not answer.
-pub fn supervise(layout: &Layout) -> Result<Answer> {
+pub fn supervise(layout: &Layout) -> Result<Reply> {
     reap::lab(layout).context("remove what an earlier lab left")?;
     fs::create_dir_all(layout.root()).with_context(|| format!("make {}", layout.root().display()))?;
     let log_path = layout.supervisor_log();
@@ -142,7 +142,7 @@ pub fn supervise(layout: &Layout) -> Result<Answer> {
 ///
 /// # Errors
 /// The node does not boot or containerd does not start.
-pub fn boot(layout: &Layout, node: &str) -> Result<Answer> {
+pub fn boot(layout: &Layout, node: &str) -> Result<Reply> {
     let answer =
         control::ask(layout, &Ask::Boot { node: node.to_owned() }).with_context(|| format!("boot {node}"))?;
     let service =

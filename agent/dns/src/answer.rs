@@ -18,7 +18,7 @@ const EDNS_VERSION: u8 = 0;
 /// What to do with a request.
 #[derive(Debug)]
 pub enum Decision {
-    /// Send this.
+    /// The finished response.
     Respond(Box<Message>),
     /// The name is not the cluster's: ask upstream.
     Forward,

@@ -14,6 +14,7 @@ pub mod record;
 mod run;
 pub mod serve;
 mod upstream;
-pub mod zone;
+mod zone;
 
-pub use run::{Config, Error, run};
+pub use run::{Config, run};
+pub use zone::Zone;

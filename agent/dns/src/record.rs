@@ -11,38 +11,38 @@ pub struct Port {
     pub name: String,
     /// `tcp`, `udp`, `sctp`.
     pub protocol: String,
-    /// Number.
+    /// Port number, as SRV gives it.
     pub number: u16,
 }
 
 /// What a service's name leads to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Service {
-    /// Its cluster IPs.
+    /// `spec.clusterIPs` and ports.
     Cluster(Vec<IpAddr>, Vec<Port>),
-    /// Its endpoints.
+    /// No cluster IP: its endpoints' addresses.
     Headless,
-    /// Another name.
+    /// `spec.externalName`, answered by CNAME.
     External(String),
 }
 
 /// An endpoint of a headless service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
-    /// Address.
+    /// IPv4 or IPv6.
     pub address: IpAddr,
     /// `hostname`, or the address with dashes.
     pub host: String,
     /// Whether `host` was given by the pod.
     pub named: bool,
-    /// Its slice's ports.
+    /// Ports of its slice.
     pub ports: Vec<Port>,
 }
 
 /// An endpoint slice: the name of its service and its ready endpoints.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Slice {
-    /// Service name.
+    /// `metadata.name` of the Service.
     pub service: String,
     /// Ready ones (all of them where the service publishes not-ready addresses: the slice says ready then).
     pub endpoints: Vec<Endpoint>,
@@ -50,7 +50,7 @@ pub struct Slice {
 
 /// Reads a service; `None` when nothing can be said of it yet.
 #[must_use]
-pub fn read_service(service: &core::Service) -> Option<Service> {
+pub(crate) fn read_service(service: &core::Service) -> Option<Service> {
     let spec = service.spec.as_ref()?;
     if spec.type_.as_deref() == Some("ExternalName") {
         // an address is no name that could be another's alias
@@ -74,7 +74,7 @@ pub fn read_service(service: &core::Service) -> Option<Service> {
 
 /// Reads a slice; `None` when it names no service or holds host names.
 #[must_use]
-pub fn read_slice(slice: &discovery::EndpointSlice) -> Option<Slice> {
+pub(crate) fn read_slice(slice: &discovery::EndpointSlice) -> Option<Slice> {
     let service = slice.metadata.labels.as_ref()?.get("kubernetes.io/service-name")?.clone();
     if slice.address_type == "FQDN" {
         return None;
@@ -100,7 +100,7 @@ pub fn read_slice(slice: &discovery::EndpointSlice) -> Option<Slice> {
 
 /// `10.1.2.3` as `10-1-2-3`, the name an address has as a label.
 #[must_use]
-pub fn dashed(address: IpAddr) -> String {
+pub(crate) fn dashed(address: IpAddr) -> String {
     address.to_string().replace(['.', ':'], "-")
 }
 

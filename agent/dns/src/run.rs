@@ -32,7 +32,6 @@ pub struct Config {
     pub resolv_conf: PathBuf,
 }
 
-/// Why DNS ended.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The cluster domain is not a name.

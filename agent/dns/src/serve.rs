@@ -54,7 +54,7 @@ impl Answerer {
         }
     }
 
-    /// Changes the zone.
+    /// Applies a change to the zone; answers see it at once.
     pub fn change(&self, change: impl FnOnce(&mut Zone)) {
         change(&mut self.zone.write());
     }
@@ -83,7 +83,7 @@ impl Answerer {
         }
     }
 
-    /// Answers datagrams for ever.
+    /// Answers datagrams forever.
     pub async fn datagrams(self: Arc<Self>, socket: Arc<UdpSocket>) {
         let mut buffer = vec![0; 4096];
         let mut backoff = Backoff::new(PAUSES.0, PAUSES.1);

@@ -10,7 +10,6 @@ use tokio::time::timeout;
 /// How long one resolver may take.
 const DEADLINE: Duration = Duration::from_secs(2);
 
-/// Why nobody answered.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     /// There is no resolver to ask.
@@ -19,9 +18,7 @@ pub(crate) enum Error {
     /// The last resolver asked did not answer.
     #[error("ask {server}")]
     Server {
-        /// Whom.
         server: SocketAddr,
-        /// Why not.
         #[source]
         source: std::io::Error,
     },

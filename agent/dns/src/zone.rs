@@ -9,17 +9,11 @@ use std::net::IpAddr;
 /// What may be asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// IPv4 addresses.
     A,
-    /// IPv6 addresses.
     Aaaa,
-    /// Ports.
     Srv,
-    /// Aliases.
     Cname,
-    /// Name servers.
     Ns,
-    /// Texts.
     Txt,
     /// Anything else: a name that exists has none of it.
     Other,
@@ -32,11 +26,9 @@ pub enum RecordData {
     Address(IpAddr),
     /// A port at a host, whose addresses follow as additional records.
     Port {
-        /// Its number.
         number: u16,
         /// The host, below the cluster domain.
         host: String,
-        /// The host's addresses.
         addresses: Vec<IpAddr>,
     },
     /// The name is another's alias (absolute).
@@ -45,14 +37,12 @@ pub enum RecordData {
     Server {
         /// The host, below the cluster domain.
         host: String,
-        /// The host's addresses.
         addresses: Vec<IpAddr>,
     },
-    /// A text.
     Text(String),
 }
 
-/// The cluster's names.
+/// Names of the cluster domain, from Services and EndpointSlices.
 #[derive(Clone, Debug, Default)]
 pub struct Zone {
     namespaces: HashMap<String, Namespace>,

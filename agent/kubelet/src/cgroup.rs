@@ -28,38 +28,20 @@ use usage::Usage;
 pub enum Error {
     /// A directory could not be made.
     #[error("create cgroup {}: {source}", .path.display())]
-    Create {
-        /// The cgroup.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
+    Create { path: PathBuf, source: std::io::Error },
     /// A directory could not be removed.
     #[error("remove cgroup {}: {source}", .path.display())]
-    Remove {
-        /// The cgroup.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
+    Remove { path: PathBuf, source: std::io::Error },
     /// A limit could not be written.
     #[error("write {value:?} to {}: {source}", .path.display())]
     Write {
-        /// The file.
         path: PathBuf,
         /// What was to be written.
         value: String,
-        /// Why.
         source: std::io::Error,
     },
-    /// systemd refused.
     #[error("systemd slice {slice}: {reason}")]
-    Systemd {
-        /// The slice.
-        slice: String,
-        /// What it said.
-        reason: String,
-    },
+    Systemd { slice: String, reason: String },
     /// The blocking task died.
     #[error("cgroup operation interrupted")]
     Interrupted,
@@ -121,7 +103,7 @@ impl Cgroups {
         }
     }
 
-    /// Makes a pod's cgroup and sets its limits; what is there already is kept, with its limits renewed.
+    /// Makes a pod's cgroup and sets its limits; an existing one is kept and gets the limits again.
     pub async fn ensure(&self, pod: &Arc<Pod>) -> Result<(), Error> {
         let pod = Arc::clone(pod);
         self.apply(pod, |limits| limits).await

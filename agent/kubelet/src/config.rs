@@ -27,9 +27,9 @@ pub enum Error {
     /// The file cannot be read.
     #[error("read kubelet configuration {}", .path.display())]
     Read {
-        /// The file.
+        /// Path of the configuration file, as the flag names it.
         path: PathBuf,
-        /// Why.
+        /// Error of the system call.
         source: std::io::Error,
     },
     /// The file is no `KubeletConfiguration`.
@@ -38,15 +38,15 @@ pub enum Error {
         /// What the decoder said.
         reason: String,
     },
-    /// Credential providers.
+    /// Credential providers are not usable.
     #[error("set up credential providers")]
     Providers(#[from] provider::Error),
     /// A field holds a value it may not.
     #[error("kubelet configuration {field}: {reason}")]
     Invalid {
-        /// The field.
+        /// As the file spells it, `evictionHard`.
         field: &'static str,
-        /// What is wrong.
+        /// What a value must be, and is not.
         reason: String,
     },
 }
@@ -65,7 +65,7 @@ pub enum CgroupDriver {
 /// How many of pods' images may be pulled at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PullParallelism {
-    /// One after another.
+    /// `serializeImagePulls`: one after another.
     Serial,
     /// At most this many; `None` is upstream's "no limit", which here is [`MAX_PARALLEL_PULLS`].
     Parallel(Option<u32>),
@@ -77,7 +77,7 @@ pub const MAX_PARALLEL_PULLS: u32 = 16;
 /// Everything the kubelet is configured to, checked.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// This node's name.
+    /// `metadata.name` of this machine's Node.
     pub node_name: String,
     /// This node's addresses, the primary first; at most one a family.
     pub node_ips: Vec<IpAddr>,
@@ -85,13 +85,13 @@ pub struct Config {
     pub root_dir: PathBuf,
     /// Where pods' logs live.
     pub pod_logs_dir: PathBuf,
-    /// The runtime's socket.
+    /// `unix:///run/containerd/containerd.sock`.
     pub container_runtime_endpoint: String,
     /// Where static pods' manifests are read; none when unset.
     pub static_pod_path: Option<PathBuf>,
     /// DNS servers of pods.
     pub cluster_dns: Vec<String>,
-    /// The cluster's domain.
+    /// `cluster.local`.
     pub cluster_domain: String,
     /// The cgroup below which `kubepods` is made, as a path from the hierarchy's root.
     pub cgroup_root: String,
@@ -113,7 +113,7 @@ pub struct Config {
     pub registry_pull_qps: u32,
     /// How many pulls may exceed the rate at once.
     pub registry_burst: u32,
-    /// Simultaneous pulls.
+    /// How many images are pulled at once.
     pub pulls: PullParallelism,
     /// Programs that know logins to registries; upstream's flags name them, not the file.
     pub credential_providers: Arc<[Provider]>,
@@ -123,7 +123,7 @@ pub struct Config {
     pub event_burst: u32,
     /// Deadline of most runtime calls.
     pub runtime_request_timeout: Duration,
-    /// How often everything is looked at even when nothing tells of a change.
+    /// How often everything is looked at even when nothing reports a change.
     pub sync_frequency: Duration,
     /// The cap of the crash loop's backoff.
     pub max_container_restart_period: Duration,
@@ -139,7 +139,7 @@ pub struct Config {
     pub port: u16,
     /// How often the node's status is computed, and how often reported when unchanged.
     pub node_status_update_frequency: Duration,
-    /// See above.
+    /// How often the status is reported when nothing changed.
     pub node_status_report_frequency: Duration,
     /// How long this node's Lease lasts.
     pub node_lease_duration_seconds: i32,
@@ -149,7 +149,7 @@ pub struct Config {
     pub register_with_taints: Vec<k8s_openapi::api::core::v1::Taint>,
     /// Resources kept from pods, as quantities by resource name.
     pub kube_reserved: BTreeMap<String, String>,
-    /// See above.
+    /// Resources kept for the machine's own services; pods get neither these nor `kube_reserved`.
     pub system_reserved: BTreeMap<String, String>,
     /// How little may be left before the node is under pressure.
     pub eviction_hard: Thresholds,
@@ -165,7 +165,7 @@ pub struct Config {
     pub image_maximum_gc_age: Duration,
     /// `spec.providerID` of the node.
     pub provider_id: Option<String>,
-    /// A container's log is put aside when it has so many bytes; `None`: never.
+    /// A container's log is rotated when it has so many bytes; `None`: never.
     pub container_log_max_bytes: Option<u64>,
     /// How many files a container's logs have, the one being written included.
     pub container_log_max_files: u32,
@@ -175,7 +175,7 @@ pub struct Config {
     pub unsupported: Vec<String>,
     /// `authentication` and `authorization` of the file, for the HTTPS server.
     pub authentication: Value,
-    /// See above.
+    /// The section `authorization` of the file.
     pub authorization: Value,
     /// Exec, attach, port-forward, run and logs are served (`enableDebuggingHandlers`).
     pub debugging: bool,
@@ -189,7 +189,7 @@ pub struct Config {
     pub system_cgroup: Option<String>,
     /// Serving certificate and key files, when configured.
     pub tls_cert_file: Option<PathBuf>,
-    /// See above.
+    /// Key of `tls_cert_file`; may be the same file.
     pub tls_private_key_file: Option<PathBuf>,
 }
 

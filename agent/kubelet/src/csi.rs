@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 /// Where drivers' sockets for registration appear, below the kubelet's root.
-pub const REGISTRY: &str = "plugins_registry";
+pub(crate) const REGISTRY: &str = "plugins_registry";
 
 /// A driver that is not there.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -49,12 +49,12 @@ impl Drivers {
         self.0.published.lock().contains(target)
     }
 
-    /// It is published.
+    /// Remembers that `target` is published.
     pub fn published(&self, target: &Path) {
         self.0.published.lock().insert(target.to_owned());
     }
 
-    /// It is not any more.
+    /// Forgets that `target` is published.
     pub fn unpublished(&self, target: &Path) {
         self.0.published.lock().remove(target);
     }
@@ -81,7 +81,7 @@ impl Drivers {
         self.0.in_use.subscribe()
     }
 
-    /// A driver.
+    /// The registered driver of that name.
     pub fn get(&self, name: &str) -> Result<Driver, Unknown> {
         let known = self.0.drivers.lock();
         known.get(name).map(|r| r.driver.clone()).ok_or_else(|| Unknown(name.to_owned()))

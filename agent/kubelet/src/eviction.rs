@@ -53,17 +53,17 @@ pub type Observe = Arc<dyn Fn(&Path, &[PathBuf]) -> Observations + Send + Sync>;
 /// What the eviction task works with.
 #[derive(Clone)]
 pub struct Parts {
-    /// The configuration.
+    /// Of the kubelet: thresholds, directories.
     pub config: Arc<Config>,
-    /// The runtime.
+    /// Asked where images lie.
     pub runtime: Runtime,
     /// The registry of pods.
     pub pods: Pods,
-    /// What pods use.
+    /// Decides which pods use most.
     pub stats: Stats,
-    /// Images nobody uses.
+    /// Deletes unused images before pods are evicted.
     pub garbage: Garbage,
-    /// Events.
+    /// Where evictions and pressure are reported.
     pub recorder: Recorder,
     /// Evictions on their way.
     pub evictions: Evictions,

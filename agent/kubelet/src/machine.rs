@@ -22,7 +22,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Reads this machine.
+    /// Reads memory, CPUs and disk; `config` says what is reserved.
     pub fn read(config: &Config) -> Self {
         let machine = machine::read(&config.root_dir);
         let pods = resources::pods(&machine, config.max_pods, 0);

@@ -13,14 +13,17 @@ pub(crate) mod lease;
 pub(crate) mod machine;
 pub(crate) mod patch;
 pub(crate) mod register;
-pub mod report;
-pub mod resources;
-pub mod runtime;
+mod report;
+pub(crate) mod resources;
+pub(crate) mod runtime;
 pub(crate) mod status;
 pub mod trouble;
 
+pub use report::Sources;
+pub use resources::Reservation;
+pub use runtime::Health;
+
 use k8s_openapi::api::core::v1::Taint;
-use resources::Reservation;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -109,7 +112,7 @@ pub struct Reported {
 }
 
 /// Registers the node and keeps its status, and renews its lease, as tasks of `scope`.
-pub fn keep(scope: &Scope, config: Config, client: kube::Client, sources: report::Sources) {
+pub fn keep(scope: &Scope, config: Config, client: kube::Client, sources: Sources) {
     let config = Arc::new(config);
     let (registered, uid) = watch::channel(None);
     let (of, node) = (client.clone(), config.clone());

@@ -250,7 +250,7 @@ impl Objects {
     }
 
     /// Services of a namespace, and `kubernetes` of `default`. Without an API server there are none; otherwise the
-    /// first list is waited for, since a container never learns of services it was started without.
+    /// first list is waited for, since a container never sees services it was started without.
     pub async fn services(&self, namespace: &str) -> Result<Vec<Arc<Service>>, Error> {
         if self.0.client.is_none() {
             return Ok(Vec::new());

@@ -40,7 +40,7 @@ impl Pods {
         self.views.read().get(uid).cloned()
     }
 
-    /// Every pod.
+    /// All pods, in no order.
     pub fn all(&self) -> Vec<View> {
         self.views.read().values().cloned().collect()
     }

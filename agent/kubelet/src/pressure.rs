@@ -3,8 +3,11 @@
 //! - [`threshold`]: what may run out, and the thresholds as configured
 //! - [`policy`]: when to act
 
-pub mod policy;
-pub mod threshold;
+pub(crate) mod policy;
+pub(crate) mod threshold;
+
+pub use policy::Policy;
+pub use threshold::{Left, Observations, Signal, Thresholds};
 
 #[cfg(test)]
 mod tests;

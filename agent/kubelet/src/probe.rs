@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use supervise::Work;
 use tokio::sync::{Notify, watch};
 
-use crate::pod::plan::Verdict;
+pub use crate::pod::plan::Verdict;
 use crate::recorder::Recorder;
 
 pub(crate) mod grpc;
@@ -49,7 +49,7 @@ impl Kind {
 }
 
 /// The container is to be asked at all.
-pub fn has_any(container: &Container) -> bool {
+pub(crate) fn has_any(container: &Container) -> bool {
     container.startup_probe.is_some()
         || container.liveness_probe.is_some()
         || container.readiness_probe.is_some()
@@ -58,13 +58,13 @@ pub fn has_any(container: &Container) -> bool {
 /// A running container whose probes are to be driven.
 #[derive(Clone, Debug)]
 pub struct Target {
-    /// Its pod.
+    /// As last seen by the worker.
     pub pod: Arc<Pod>,
-    /// Its spec.
+    /// Entry of `spec.containers` or `spec.initContainers` that has the probes.
     pub container: Container,
-    /// Its id.
+    /// The runtime's id of the running container.
     pub id: String,
-    /// Its pod's addresses.
+    /// `status.podIPs`, the primary first.
     pub ips: Vec<String>,
     /// When it was started.
     pub started_at: Option<jiff::Timestamp>,
@@ -152,13 +152,13 @@ impl Verdicts {
 pub struct Handles {
     /// The runtime, which runs commands in containers.
     pub runtime: Runtime,
-    /// Events.
+    /// Where failed probes are reported.
     pub recorder: Recorder,
     /// What every probe is a piece of.
     pub work: Work,
 }
 
-/// Drives the probes of the targets, as they come and go, for ever.
+/// Drives the probes of the targets, as they come and go, forever.
 pub async fn drive(
     handles: Handles,
     mut targets: watch::Receiver<Vec<Arc<Target>>>,

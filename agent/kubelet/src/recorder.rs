@@ -8,7 +8,7 @@ use std::borrow::Cow;
 /// `Normal` or `Warning`.
 pub type Kind = Severity;
 
-/// Whom an event is about.
+/// The object an event is about.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Subject(ObjectReference);
 

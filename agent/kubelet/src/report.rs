@@ -24,7 +24,7 @@ use crate::source::ApiPods;
 const PARALLEL: usize = 8;
 const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
 
-/// Conditions of ours.
+/// Conditions the kubelet owns.
 const OWN: [&str; 8] = [
     "PodScheduled",
     "Ready",
@@ -54,7 +54,7 @@ struct Shared {
     wake: Notify,
 }
 
-/// The workers' side.
+/// What workers hand their pods' statuses to; cheap to clone.
 #[derive(Clone, Default)]
 pub struct Reports(Arc<Shared>);
 
@@ -199,7 +199,7 @@ fn difference(current: Option<&PodStatus>, wanted: &PodStatus, uid: &str) -> Opt
                 Some(changed) => changed,
                 None => continue,
             },
-            // Merged by address: those that are no more must be taken away.
+            // Merged by address: those that are gone must be removed.
             "podIPs" if before.contains_key(name) => {
                 let mut list = value.as_array().cloned().unwrap_or_default();
                 list.push(json!({"$patch": "replace"}));

@@ -46,23 +46,13 @@ const STOP_PATIENCE: Duration = Duration::from_secs(10);
 pub enum Error {
     /// The runtime is not there.
     #[error("container runtime {endpoint}")]
-    Runtime {
-        /// Its endpoint.
-        endpoint: String,
-        /// What it said.
-        source: cri_proto::client::Error,
-    },
+    Runtime { endpoint: String, source: cri_proto::client::Error },
     /// The classes' cgroups cannot be made.
     #[error("prepare cgroups")]
     Cgroups(#[source] crate::cgroup::Error),
     /// A directory cannot be made.
     #[error("create directory {}", .path.display())]
-    Directory {
-        /// The directory.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
+    Directory { path: PathBuf, source: std::io::Error },
 }
 
 /// A kubelet that is set up and not yet running: others take the handles they need from it.
@@ -203,7 +193,7 @@ impl Kubelet {
         }
     }
 
-    /// The runtime.
+    /// Client of the container runtime; cheap to clone.
     pub fn runtime(&self) -> Runtime {
         self.context.runtime.clone()
     }
@@ -213,17 +203,17 @@ impl Kubelet {
         self.health.subscribe()
     }
 
-    /// The event recorder.
+    /// Recorder of this kubelet's events; cheap to clone.
     pub fn recorder(&self) -> Recorder {
         self.context.recorder.clone()
     }
 
-    /// The configuration.
+    /// Settings this kubelet runs with.
     pub fn config(&self) -> Arc<Config> {
         Arc::clone(&self.context.config)
     }
 
-    /// What tells whether the manager's loop goes round.
+    /// Shows whether the manager's loop makes progress.
     pub fn pulse(&self) -> Pulse {
         self.pulse.clone()
     }
@@ -286,7 +276,7 @@ impl Kubelet {
         let workers = scope.work("pods");
         let sources = manager::Sources { statics, known: known_rx, changed, evicted };
         let manager = Manager::new(context, client, reports, sources, workers.clone(), &scope, pulse);
-        // It outlives the lives of its loop: what it knows of workers stays.
+        // It outlives restarts of its loop: what it knows of workers stays.
         let manager = Arc::new(Mutex::new(manager));
         scope.keep(Task::endless("syncloop", move || {
             let manager = manager.clone();

@@ -10,10 +10,10 @@
 //! which end when their users like, are cut.
 
 pub(crate) mod answer;
-pub mod authenticate;
+mod authenticate;
 pub(crate) mod authorize;
 pub(crate) mod cache;
-pub mod config;
+mod config;
 mod flags;
 mod handle;
 pub(crate) mod health;
@@ -22,20 +22,21 @@ mod log_query;
 pub(crate) mod logs;
 pub(crate) mod metrics;
 pub(crate) mod podlist;
-pub mod pods;
+mod pods;
 pub(crate) mod query;
 pub(crate) mod route;
 pub(crate) mod stream;
 mod system_logs;
-pub mod tls;
+mod tls;
 mod zpages;
 
-pub use config::Config;
+pub use authenticate::{Authenticator, User};
+pub use config::{Authentication, Authorization, Config};
 pub use health::Health;
 pub use pods::{Pods, View};
+pub use tls::{Authorities, Files, server_config};
 
 use crate::stats::Stats;
-use authenticate::Authenticator;
 use authorize::Authorizer;
 use cri_proto::client::Runtime;
 use handle::Handler;
@@ -53,7 +54,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
 /// Connections at once; more wait in the kernel's queue.
-pub const MOST_CONNECTIONS: usize = 2048;
+pub(crate) const MOST_CONNECTIONS: usize = 2048;
 /// Requests at once on one HTTP/2 connection.
 const MOST_STREAMS: u32 = 250;
 /// Time for the TLS handshake, and for the headers of a request.
@@ -67,12 +68,12 @@ pub enum Error {
     /// The address is taken or not ours.
     #[error("listen on {address}")]
     Listen {
-        /// The address.
+        /// IP and port, 10250 by default.
         address: SocketAddr,
-        /// Why.
+        /// Error of bind or listen.
         source: std::io::Error,
     },
-    /// Certificates.
+    /// Certificate, key or client authorities are unusable.
     #[error("set up TLS of the kubelet's port")]
     Tls(#[from] tls::Error),
 }
@@ -102,8 +103,8 @@ pub async fn serve(
     client: Option<kube::Client>,
     health: Health,
 ) -> Result<(), Error> {
-    let acceptor = TlsAcceptor::from(Arc::new(tls::server_config(&config.files)?));
-    let authorities = config.files.client_ca.as_deref().map(tls::Authorities::new).transpose()?;
+    let acceptor = TlsAcceptor::from(Arc::new(server_config(&config.files)?));
+    let authorities = config.files.client_ca.as_deref().map(Authorities::new).transpose()?;
     let shutdown = health.scope.stop().clone();
     let (connections, streams) = (health.scope.work("connections"), health.scope.work("streams"));
     let handler = Arc::new(Handler {

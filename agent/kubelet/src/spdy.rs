@@ -10,5 +10,7 @@
 pub(crate) mod dictionary;
 pub mod frame;
 pub mod headers;
-pub mod session;
+pub(crate) mod session;
 pub(crate) mod window;
+
+pub use session::client;

@@ -43,7 +43,6 @@ pub enum Error {
     Missing {
         /// `configmap` or `secret`.
         kind: &'static str,
-        /// Its name.
         name: String,
     },
     /// An object lacks a key it needs.
@@ -51,7 +50,6 @@ pub enum Error {
     Key {
         /// `config` or `secret`.
         kind: &'static str,
-        /// The key.
         key: String,
     },
     /// An object cannot be had.
@@ -66,85 +64,45 @@ pub enum Error {
     /// A host path is not what it is said to be.
     #[error("hostPath type check failed: {path} is not {want}")]
     HostPath {
-        /// The path.
         path: String,
         /// What it should be.
         want: &'static str,
     },
     /// A path leads out of its volume.
     #[error("{what} \"{path}\" escapes the volume")]
-    Escapes {
-        /// Which field.
-        what: &'static str,
-        /// Its value.
-        path: String,
-    },
+    Escapes { what: &'static str, path: String },
     /// The kind is not supported here.
     #[error("volume \"{name}\": {kind} volumes are not supported by this kubelet")]
-    Unsupported {
-        /// The volume.
-        name: String,
-        /// Its kind.
-        kind: &'static str,
-    },
+    Unsupported { name: String, kind: &'static str },
     /// A claim cannot be used.
     #[error("error processing PVC {claim}: {reason}")]
-    Claim {
-        /// Namespace and name.
-        claim: String,
-        /// Why not.
-        reason: String,
-    },
+    Claim { claim: String, reason: String },
     /// A claim that should be an ephemeral volume's is somebody else's.
     #[error("PVC {claim} was not created for pod {pod} (pod is not owner)")]
-    NotOwned {
-        /// Namespace and name.
-        claim: String,
-        /// Namespace and name.
-        pod: String,
-    },
+    NotOwned { claim: String, pod: String },
     /// A device is mounted, or a filesystem used as a device.
     #[error("volume {volume} has volumeMode {mode}, but is specified in {field}")]
     Mode {
-        /// The volume.
         volume: String,
-        /// Its mode.
         mode: &'static str,
         /// Where it is used.
         field: &'static str,
     },
     /// The volume is not for this node.
     #[error("MountVolume.NodeAffinity check failed for volume \"{volume}\" : {reason}")]
-    NodeAffinity {
-        /// The volume.
-        volume: String,
-        /// Why not.
-        reason: String,
-    },
+    NodeAffinity { volume: String, reason: String },
     /// A storage driver failed, or what it needs is not there; the text is whole.
     #[error("{0}")]
     Driver(String),
     /// A container uses a device the pod does not have.
     #[error("cannot find volume \"{volume}\" to pass into container \"{container}\"")]
-    Device {
-        /// The volume.
-        volume: String,
-        /// The container.
-        container: String,
-    },
+    Device { volume: String, container: String },
     /// A container mounts a volume the pod does not have.
     #[error("volume \"{0}\" not found in the pod")]
     Unknown(String),
     /// The file system refused.
     #[error("{operation} {}: {source}", .path.display())]
-    Io {
-        /// What was tried.
-        operation: &'static str,
-        /// On what.
-        path: PathBuf,
-        /// Why not.
-        source: std::io::Error,
-    },
+    Io { operation: &'static str, path: PathBuf, source: std::io::Error },
     /// The pod is to end: what was waited for is not needed any more.
     #[error("the pod is being ended")]
     GivenUp,
@@ -163,14 +121,12 @@ pub(crate) fn io(operation: &'static str, path: impl Into<PathBuf>) -> impl FnOn
 pub enum Source {
     /// A directory or file of the host.
     Host {
-        /// Where.
         path: PathBuf,
         /// Containers only read it, whatever their mounts say.
         read_only: bool,
     },
     /// A block device of the host.
     Device {
-        /// Its node.
         path: PathBuf,
         /// Containers only read it.
         read_only: bool,
@@ -190,7 +146,6 @@ pub enum Failure {
     SetUp {
         /// The volume; for a claim, the one behind it.
         volume: String,
-        /// Why.
         source: Error,
     },
     /// What a volume is could not be found out.
@@ -201,9 +156,7 @@ pub enum Failure {
     Unprocessed {
         /// Every volume of the pod that is not mounted.
         unmounted: Vec<String>,
-        /// The volume.
         volume: String,
-        /// Why.
         source: Error,
     },
     /// A volume must not be mounted here.
@@ -222,15 +175,12 @@ impl Failure {
 /// What volumes are made of.
 #[derive(Clone)]
 pub struct Handles {
-    /// The configuration.
     pub config: Arc<Config>,
-    /// ConfigMaps and Secrets.
     pub objects: Objects,
     /// What pods' claims were found to be.
     pub claims: Claims,
     /// Storage drivers of this node.
     pub drivers: Drivers,
-    /// Service account tokens.
     pub tokens: Tokens,
     /// Where it is said that a volume has grown.
     pub recorder: Recorder,
@@ -257,7 +207,7 @@ async fn ask<T>(ending: Ending<'_>, asking: impl Future<Output = Result<T, Error
 }
 
 /// Sets up all volumes of a pod. What is being mounted when the pod is to end is mounted first: what is dropped half-way
-/// leaves behind what nobody knows of.
+/// leaves behind what nobody tracks.
 pub async fn set_up(
     handles: &Handles,
     pod: &Arc<Pod>,

@@ -59,7 +59,7 @@ const MOUNT_UNKNOWN: Duration = Duration::from_secs(2);
 /// What is asked of a worker.
 #[derive(Clone, Debug)]
 pub struct Desired {
-    /// The newest pod.
+    /// Newest version from its source.
     pub pod: Arc<Pod>,
     /// It is gone from its source: stop it, clean up, and end.
     pub removed: bool,

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 /// How the pod network of this node is set up.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// This node's name.
+    /// `metadata.name` of this machine's Node.
     pub node: String,
     /// Where the container runtime reads CNI configurations; `10-windlass.conflist` there is ours.
     pub conf_dir: PathBuf,
@@ -33,7 +33,7 @@ pub struct Plugins {
 }
 
 impl Config {
-    /// The usual places.
+    /// The usual paths (`/etc/cni/net.d`, `/var/lib/cni/networks`) and the bridge `cni0`.
     #[must_use]
     pub fn new(node: impl Into<String>) -> Self {
         Self {

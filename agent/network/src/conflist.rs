@@ -21,11 +21,11 @@ pub enum ConflistError {
     /// A file or directory could not be changed.
     #[error("{operation} {}", path.display())]
     Files {
-        /// What was tried.
+        /// What failed: `create`, `write`, `replace`, `link`.
         operation: &'static str,
-        /// On what.
+        /// File or directory.
         path: PathBuf,
-        /// The system's answer.
+        /// Error of the system call.
         source: io::Error,
     },
 }

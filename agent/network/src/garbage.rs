@@ -1,4 +1,4 @@
-//! Addresses, links and rules of pods that are no more.
+//! Addresses, links and rules of pods that are gone.
 //!
 //! A container runtime that is killed between attaching a sandbox and writing it down forgets the sandbox, and no DEL
 //! ever comes (containerd before 2.1 does not send GC either). Whoever knows the runtime's list can have the rest removed.
@@ -15,7 +15,7 @@ const WITHIN: Duration = Duration::from_secs(30);
 /// One interface of one sandbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attached {
-    /// The sandbox's id.
+    /// Sandbox id (`CNI_CONTAINERID`).
     pub container: String,
     /// The interface's name inside it; `eth0` for every sandbox a runtime makes by CRI.
     pub interface: String,
@@ -33,7 +33,7 @@ pub enum GarbageError {
     /// Our own configuration is not what we wrote.
     #[error("parse {}: {reason}", path.display())]
     Parse {
-        /// The file.
+        /// Path of the network configuration list.
         path: PathBuf,
         /// What is wrong with it.
         reason: String,
@@ -47,9 +47,9 @@ pub enum GarbageError {
     /// A plugin said no.
     #[error("CNI plugin {plugin} refused GC: {said}")]
     Refused {
-        /// Its name.
+        /// Type of the plugin, `bridge`.
         plugin: String,
-        /// What it printed.
+        /// Its standard output: a CNI error.
         said: String,
     },
 }

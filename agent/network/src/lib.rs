@@ -28,5 +28,5 @@ pub use self::{
     config::{Config, Plugins},
     conflist::{ConflistError, write_static},
     garbage::{Attached, GarbageError, collect_garbage},
-    run::{Error, run},
+    run::run,
 };

@@ -11,14 +11,14 @@ pub enum Error {
     Resolve {
         /// The host and port asked for.
         host: String,
-        /// Why not.
+        /// Error of the resolver.
         #[source]
         source: io::Error,
     },
     /// There is no route to choose an address by.
     #[error("find this machine's address towards {towards}; name it with --node-ip")]
     NoRoute {
-        /// Where to.
+        /// The address a route was looked up for.
         towards: SocketAddr,
         /// What the kernel said.
         #[source]

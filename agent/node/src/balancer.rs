@@ -130,7 +130,7 @@ impl Balancer {
         tracing::debug!("no API server takes a connection");
     }
 
-    /// Looks at the server in use, for ever, and moves to one that answers where it does not.
+    /// Looks at the server in use, forever, and moves to one that answers where it does not.
     async fn look(&self) -> std::convert::Infallible {
         let mut probe = probe::Probe::default();
         loop {

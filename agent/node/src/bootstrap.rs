@@ -28,36 +28,22 @@ pub enum Error {
         "no valid credentials in {dir} and no token to join with; \
          make one on the server with `windlass token create` and give it with --token"
     )]
-    NoToken {
-        /// Where we looked.
-        dir: String,
-    },
-    /// The credentials' files.
+    NoToken { dir: String },
     #[error("keep the credentials of {node}")]
     Files {
-        /// The node's name.
         node: String,
-        /// Why not.
         #[source]
         source: pki::Error,
     },
     /// A client could not be made of the credentials.
     #[error("use the credentials of {node}: {reason}")]
-    Client {
-        /// The node's name.
-        node: String,
-        /// Why not.
-        reason: String,
-    },
+    Client { node: String, reason: String },
     /// The cluster's authority is unknown.
     #[error("learn about the cluster")]
     ClusterInfo(#[from] cluster_info::Error),
-    /// No client certificate.
     #[error("get a client certificate for {node}")]
     Certificate {
-        /// The node's name.
         node: String,
-        /// Why not.
         #[source]
         source: Box<certificate::Error>,
     },

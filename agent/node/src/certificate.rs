@@ -22,21 +22,16 @@ const PATIENCE: Duration = Duration::from_secs(15 * 60);
 /// Why there is no certificate.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Keys or files.
     #[error("prepare a certificate request for {subject}")]
     Prepare {
-        /// The subject.
         subject: String,
-        /// Why.
         #[source]
         source: pki::Error,
     },
     /// The request could not be written or read.
     #[error("{operation} certificate signing request {name}")]
     Api {
-        /// What was tried.
         operation: &'static str,
-        /// The request's name.
         name: String,
         /// What the API server said.
         #[source]
@@ -45,16 +40,13 @@ pub enum Error {
     /// The request could not be watched.
     #[error("watch certificate signing request {name}")]
     Watch {
-        /// The request's name.
         name: String,
-        /// Why.
         #[source]
         source: Box<kube::runtime::wait::Error>,
     },
-    /// Somebody said no.
+    /// Denied by an approver, or failed by the signer.
     #[error("certificate signing request {name} was {verdict}: {message}")]
     Refused {
-        /// The request's name.
         name: String,
         /// `denied` or `failed`.
         verdict: &'static str,
@@ -63,18 +55,10 @@ pub enum Error {
     },
     /// Nobody said anything, or the request was deleted.
     #[error("certificate signing request {name} was not answered")]
-    Unanswered {
-        /// The request's name.
-        name: String,
-    },
+    Unanswered { name: String },
     /// The certificate is not what was asked for.
     #[error("certificate signing request {name} got an unusable certificate: {reason}")]
-    Unusable {
-        /// The request's name.
-        name: String,
-        /// Why.
-        reason: String,
-    },
+    Unusable { name: String, reason: String },
 }
 
 /// Asks `signer` to certify `subject`, waits, and stores the certificate as that of `role`.

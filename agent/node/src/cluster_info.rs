@@ -18,45 +18,45 @@ pub enum Error {
     /// The address of the server is no URL.
     #[error("the server {server:?} is not of the form https://HOST:PORT")]
     Server {
-        /// As configured.
+        /// As given.
         server: String,
     },
     /// A client could not be made.
     #[error("prepare a connection to {server}")]
     Client {
-        /// The server.
+        /// URL.
         server: String,
-        /// Why.
+        /// Error of the TLS or HTTP client.
         #[source]
         source: Box<kube::Error>,
     },
     /// The ConfigMap could not be read.
     #[error("read kube-public/cluster-info from {server}")]
     Fetch {
-        /// The server.
+        /// URL.
         server: String,
-        /// What it said.
+        /// HTTP or API error.
         #[source]
         source: Box<kube::Error>,
     },
     /// No answer in time.
     #[error("read kube-public/cluster-info from {server}: no answer within {}s", PATIENCE.as_secs())]
     Silence {
-        /// The server.
+        /// URL.
         server: String,
     },
     /// The ConfigMap lacks its kubeconfig.
     #[error("kube-public/cluster-info of {server} holds no kubeconfig")]
     Incomplete {
-        /// The server.
+        /// URL.
         server: String,
     },
     /// The kubeconfig is unusable, or its authority is not the one the token names.
     #[error("trust {server}")]
     Trust {
-        /// The server.
+        /// URL.
         server: String,
-        /// Why not.
+        /// Malformed kubeconfig, or another authority's certificate.
         #[source]
         source: pki::Error,
     },

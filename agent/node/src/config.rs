@@ -32,9 +32,9 @@ pub struct Config {
     pub pod_logs_dir: PathBuf,
     /// Links to the logs by container name (`/var/log/containers`).
     pub container_logs_dir: PathBuf,
-    /// CNI configuration.
+    /// Directory of CNI configuration (`/etc/cni/net.d`).
     pub cni_conf_dir: PathBuf,
-    /// CNI plugins.
+    /// Directory of CNI plugins (`/opt/cni/bin`).
     pub cni_bin_dir: PathBuf,
     /// The container runtime's socket; `None` leaves it to the KubeletConfiguration file.
     pub runtime_endpoint: Option<String>,
@@ -56,9 +56,9 @@ pub struct Config {
     pub kubelet_config: Option<PathBuf>,
     /// A `CredentialProviderConfig`, file or directory, and the directory of the programs it names.
     pub credential_providers: Option<(PathBuf, PathBuf)>,
-    /// Labels at registration.
+    /// Labels the Node gets when it registers.
     pub labels: BTreeMap<String, String>,
-    /// Taints at registration.
+    /// Taints the Node gets when it registers.
     pub taints: Vec<Taint>,
     /// Whether the node registers itself; `None` leaves it to the KubeletConfiguration file.
     pub register: Option<bool>,

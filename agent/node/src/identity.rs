@@ -13,7 +13,7 @@ use pki::part::NodePart;
 use pki::{Certificate, Kubeconfig, files, pem};
 use std::path::{Path, PathBuf};
 
-/// Where everything is.
+/// Paths of a node's kubeconfig and certificates.
 #[derive(Clone, Debug)]
 pub struct Files {
     kubeconfig: PathBuf,
@@ -23,7 +23,7 @@ pub struct Files {
 /// A certificate and its key.
 #[derive(Clone)]
 pub struct KeyPair {
-    /// The certificate, parsed.
+    /// Parsed leaf.
     pub certificate: Certificate,
     /// Its key, as PEM. Never log it.
     pub key_pem: String,
@@ -55,7 +55,7 @@ impl KeyPair {
     }
 }
 
-/// Which certificate.
+/// Which of a node's certificates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// The kubelet as a client of the API server.
@@ -99,12 +99,12 @@ impl Files {
         Self { kubeconfig, pki }
     }
 
-    /// Creates the directories.
+    /// Creates the directories, mode 0700.
     pub fn create(&self) -> Result<(), pki::Error> {
         files::create_private_dir(&self.pki)
     }
 
-    /// The kubeconfig.
+    /// Path of the kubeconfig.
     #[must_use]
     pub fn kubeconfig(&self) -> PathBuf {
         self.kubeconfig.clone()
@@ -155,7 +155,7 @@ impl Files {
         Ok(key)
     }
 
-    /// Forgets that key.
+    /// Deletes the key kept for a pending certificate request.
     pub fn forget_pending_key(&self, role: Role) {
         forget(&self.pending_path(role));
     }

@@ -4,9 +4,9 @@
 //! kubeconfig then. Promises: credentials that are there are used as they are; only a client certificate of its own making is renewed.
 
 use crate::identity::{Files, Role};
-use crate::run::kubelet_task;
+use crate::run::{Error, kubelet_task};
 use crate::tasks::until;
-use crate::{Config, Error, bootstrap, certificate, client, kubelet_parts, rotation};
+use crate::{Config, bootstrap, certificate, client, kubelet_parts, rotation};
 use jiff::Timestamp;
 use pki::Kubeconfig;
 use pki::request::Subject;

@@ -4,12 +4,10 @@
 use crate::Config;
 use crate::identity::{Files, Role};
 use kubelet::eviction;
-use kubelet::node::report::Sources;
-use kubelet::node::resources::Reservation;
-use kubelet::node::{self as node_object, Reported, trouble};
-use kubelet::pressure::threshold::Signal;
-use kubelet::server::{self, config::Authorization};
-use kubelet::{Kubelet, config as kubelet_config};
+use kubelet::node::{self as node_object, Reported, Reservation, Sources, trouble};
+use kubelet::pressure::Signal;
+use kubelet::server::{self, Authorization};
+use kubelet::{ConfigError, Kubelet};
 use machinery::quantity::Quantity;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,7 +24,7 @@ const POD_LOGS: &str = "/var/log/pods";
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// The kubelet's settings: the file's, then what every node of ours has.
-pub(crate) fn settings(config: &Config, files: &Files) -> Result<kubelet::Config, kubelet_config::Error> {
+pub(crate) fn settings(config: &Config, files: &Files) -> Result<kubelet::Config, ConfigError> {
     let (name, ips) = (config.node_name.clone(), config.node_ips.clone());
     let mut out = match &config.kubelet_config {
         Some(path) => kubelet::Config::load(path, name, ips)?,
@@ -56,7 +54,7 @@ pub(crate) fn settings(config: &Config, files: &Files) -> Result<kubelet::Config
     }
     if let Some((path, programs)) = &config.credential_providers {
         out.credential_providers =
-            kubelet::login::provider::load(path, programs).map_err(kubelet_config::Error::from)?.into();
+            kubelet::load_credential_providers(path, programs).map_err(ConfigError::from)?.into();
     }
     out.node_labels.extend(config.labels.clone());
     out.register_with_taints.extend(config.taints.iter().cloned());

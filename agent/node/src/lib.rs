@@ -30,4 +30,4 @@ mod run;
 pub mod tasks;
 
 pub use config::Config;
-pub use run::{Error, run};
+pub use run::run;

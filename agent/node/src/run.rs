@@ -23,25 +23,21 @@ pub enum Error {
     /// The configuration cannot be right.
     #[error("{0}")]
     Config(String),
-    /// The server's address.
     #[error(transparent)]
     Server(#[from] cluster_info::Error),
     /// Our own place, beside which the CNI plugins' program is.
     #[error("find our own executable")]
     Executable(#[source] std::io::Error),
-    /// The kubelet's configuration.
     #[error("configure the kubelet")]
-    Kubelet(#[from] kubelet::config::Error),
+    Kubelet(#[from] kubelet::ConfigError),
     /// The CNI configuration of a stand-alone node.
     #[error("configure the pod network")]
     Network(#[from] network::ConflistError),
-    /// Credentials.
     #[error("join the cluster")]
     Join(#[from] bootstrap::Error),
     /// The API servers' place on this machine.
     #[error("listen for this machine's clients of the API")]
     Balancer(#[source] std::io::Error),
-    /// The serving certificate.
     #[error("make a serving certificate")]
     Serving(#[source] pki::Error),
 }

@@ -20,7 +20,7 @@ pub fn network(
     })
 }
 
-/// The cluster's DNS.
+/// Task that answers the cluster's DNS.
 #[must_use]
 pub fn dns(settings: dns::Config, client: kube::Client, supervisor: &Supervisor) -> Task {
     let supervisor = supervisor.clone();
@@ -30,7 +30,7 @@ pub fn dns(settings: dns::Config, client: kube::Client, supervisor: &Supervisor)
     })
 }
 
-/// The service proxy.
+/// Task that keeps the service proxy's rules.
 #[must_use]
 pub fn proxy(settings: proxy::Config, client: kube::Client, supervisor: &Supervisor) -> Task {
     let supervisor = supervisor.clone();

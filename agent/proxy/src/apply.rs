@@ -26,7 +26,7 @@ pub struct State {
     pub slices: HashMap<ServiceName, BTreeMap<String, Slice>>,
 }
 
-/// The applier.
+/// Keeps the kernel's tables equal to the state it is given.
 pub struct Applier {
     place: Place,
     cluster_cidrs: Vec<IpNet>,

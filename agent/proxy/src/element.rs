@@ -5,13 +5,13 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 
-/// Added to a slot's number when the connection's source shall be rewritten; tested again after routing.
-pub const MASQUERADE_MARK: u32 = 0x1_0000;
+/// Added to a slot's number when the connection's source should be rewritten; tested again after routing.
+pub(crate) const MASQUERADE_MARK: u32 = 0x1_0000;
 /// Added to the number of a sticky endpoint, to tell it from a slot.
-pub const STICKY_MARK: u32 = 0x2_0000;
+pub(crate) const STICKY_MARK: u32 = 0x2_0000;
 
 /// Added for a connection that comes from inside the cluster to a front whose policy is Local for others.
-pub const INSIDE_MARK: u32 = 0x4_0000;
+pub(crate) const INSIDE_MARK: u32 = 0x4_0000;
 
 /// A chain that balances over `slots` endpoints; made once, shared by every front with that many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -24,7 +24,6 @@ pub struct Balancer {
     pub inside: bool,
     /// Seconds a client stays with its endpoint.
     pub sticky: Option<u32>,
-    /// How many endpoints.
     pub slots: usize,
 }
 
@@ -63,9 +62,7 @@ pub enum Value {
     Refuse,
     /// `drop`.
     Drop,
-    /// An endpoint.
     Endpoint(Endpoint),
-    /// A mark.
     Mark(u32),
 }
 
@@ -103,28 +100,22 @@ pub enum Set {
 pub struct Element {
     /// In the IPv6 table.
     pub ipv6: bool,
-    /// Which set.
     pub set: Set,
-    /// Key.
     pub key: Key,
-    /// Value.
     pub value: Value,
 }
 
-/// An element's key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Key {
-    /// An address.
     Address(IpAddr),
-    /// An address twice.
+    /// Source and destination are the same: a hairpin.
     Pair(IpAddr),
-    /// A front.
     Front(Front),
     /// A front and a slot.
     Slot(Front, u32),
 }
 
-/// A service's elements.
+/// All elements of one service.
 #[must_use]
 pub fn elements(rules: &Rules) -> BTreeSet<Element> {
     let mut out = BTreeSet::new();
@@ -175,7 +166,7 @@ fn of_front(front: &Front, target: &Target, inside: bool, out: &mut BTreeSet<Ele
 pub struct Difference {
     /// Elements to delete, before anything is added: a key's value changes by delete and add.
     pub delete: Vec<Element>,
-    /// Elements to add.
+    /// Elements to add, after the deletions.
     pub add: Vec<Element>,
 }
 

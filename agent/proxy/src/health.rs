@@ -40,7 +40,7 @@ pub(crate) struct Status {
     pub(crate) updated: Timestamp,
     /// Since when a change waits.
     pub(crate) waiting: Option<Instant>,
-    /// Whether the node shall get traffic from outside.
+    /// Whether the node should get traffic from outside.
     pub(crate) eligible: bool,
     /// Why the API server does not show us services.
     pub(crate) refused: Option<String>,

@@ -20,7 +20,7 @@
 
 pub mod apply;
 pub mod conntrack;
-pub mod element;
+mod element;
 mod health;
 pub mod model;
 mod readback;
@@ -31,4 +31,5 @@ mod slots;
 mod sysctl;
 pub mod text;
 
-pub use run::{Config, Error, run};
+pub use element::{Difference, elements};
+pub use run::{Config, run};

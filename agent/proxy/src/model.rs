@@ -1,4 +1,4 @@
-//! One service and its slices to the rules the kernel shall have. Pure.
+//! One service and its slices to the rules the kernel should have. Pure.
 //!
 //! Which endpoints may take a connection, and when the source is rewritten, follow upstream's proxy
 //! (`pkg/proxy/topology.go`, KEP-1669 for terminating endpoints).
@@ -13,7 +13,7 @@ use std::net::IpAddr;
 pub struct Endpoint {
     /// Address of the pod or host.
     pub address: IpAddr,
-    /// Its port.
+    /// Target port.
     pub port: u16,
 }
 
@@ -140,7 +140,7 @@ pub fn model<'a>(
 
 /// Ready endpoints of a service on this node, for a load balancer that asks.
 #[must_use]
-pub fn ready_here<'a>(slices: impl Iterator<Item = &'a Slice>, node: &str) -> usize {
+pub(crate) fn ready_here<'a>(slices: impl Iterator<Item = &'a Slice>, node: &str) -> usize {
     let all = slices.flat_map(|slice| &slice.endpoints).filter(|e| e.ready && e.node == node);
     all.map(|e| e.address).collect::<BTreeSet<_>>().len()
 }

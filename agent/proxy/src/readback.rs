@@ -32,7 +32,7 @@ pub(crate) struct Recovered {
 const ENDPOINTS: &[&str] = &["endpoints", "port_endpoints", "sticky", "port_sticky"];
 /// Everything in a mark but a slot's or endpoint's number.
 const FLAGS: u32 = MASQUERADE_MARK | STICKY_MARK | INSIDE_MARK;
-/// Clients closer to their end than this are let go, in milliseconds.
+/// Clients closer to their end than this are dropped, in milliseconds.
 const TOO_LATE: u64 = 10;
 
 impl Recovered {

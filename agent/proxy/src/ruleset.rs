@@ -10,7 +10,7 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 /// The name of our tables.
-pub const TABLE: &str = "windlass";
+pub(crate) const TABLE: &str = "windlass";
 /// Our tables, one for IPv4 and one for IPv6.
 pub const TABLES: &[Table] =
     &[Table { family: Family::Ip, name: TABLE }, Table { family: Family::Ip6, name: TABLE }];
@@ -21,7 +21,7 @@ pub(crate) const CLIENTS: &[&str] = &["clients", "port_clients"];
 
 /// The table of a family.
 #[must_use]
-pub fn table(ipv6: bool) -> Table {
+pub(crate) fn table(ipv6: bool) -> Table {
     TABLES[usize::from(ipv6)]
 }
 
@@ -82,7 +82,6 @@ impl Layout {
         [load, E::Compare(FIRST, Is::Equal, LOCAL.to_ne_bytes().to_vec())]
     }
 
-    /// From a pod.
     fn sent_by_pod(&self) -> [E; 2] {
         [self.load_source(0), E::Member("cluster_cidrs".into(), FIRST, Is::Equal)]
     }
@@ -308,7 +307,7 @@ fn chain(batch: &mut Batch, ipv6: bool, name: &str, rules: &[Vec<E>]) {
     }
 }
 
-/// Deletes, then adds.
+/// Appends the deletions, then the additions, sorted by set.
 pub fn elements(batch: &mut Batch, difference: &Difference) {
     for (list, add) in [(&difference.delete, false), (&difference.add, true)] {
         let mut sorted: Vec<&Element> = list.iter().collect();

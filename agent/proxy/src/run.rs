@@ -145,7 +145,7 @@ struct Proxy {
 }
 
 impl Proxy {
-    /// Our own node: where we are, and whether the world shall send us traffic.
+    /// Our own node: where we are, and whether the world should send us traffic.
     fn node(&mut self, event: Event<Node>) {
         let node = match event {
             Event::Set(_, node) => Some(node),

@@ -7,16 +7,16 @@ use std::net::IpAddr;
 /// Transport protocol of a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Protocol {
-    /// TCP
+    /// `TCP`
     Tcp,
-    /// UDP
+    /// `UDP`
     Udp,
-    /// SCTP
+    /// `SCTP`
     Sctp,
 }
 
 impl Protocol {
-    /// nft's name.
+    /// As nft prints it.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -57,7 +57,7 @@ impl Protocol {
 pub struct Port {
     /// Its name, empty when it is the only one; matches an EndpointSlice port's name.
     pub name: String,
-    /// Protocol.
+    /// `TCP` where the API object names none.
     pub protocol: Protocol,
     /// Port on the service's addresses.
     pub port: u16,
@@ -72,7 +72,7 @@ pub struct Service {
     pub cluster_ips: Vec<IpAddr>,
     /// `spec.externalIPs` and the VIP-mode load balancer addresses: reached from outside.
     pub external_ips: Vec<IpAddr>,
-    /// Ports.
+    /// `spec.ports`.
     pub ports: Vec<Port>,
     /// Session affinity by client address: how long a client stays, in seconds.
     pub affinity: Option<u32>,
@@ -87,36 +87,36 @@ pub struct Service {
 /// One endpoint of a slice with the ports of its slice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SliceEndpoint {
-    /// Address.
+    /// `addresses[0]` of the endpoint.
     pub address: IpAddr,
     /// Condition ready (absent means true).
     pub ready: bool,
     /// Condition serving (absent means ready).
     pub serving: bool,
-    /// Condition terminating.
+    /// Condition terminating (absent means false).
     pub terminating: bool,
     /// The node it runs on.
     pub node: String,
-    /// Zones that shall prefer it (`hints.forZones`).
+    /// Zones that should prefer it (`hints.forZones`).
     pub for_zones: Vec<String>,
-    /// Nodes that shall prefer it (`hints.forNodes`).
+    /// Nodes that should prefer it (`hints.forNodes`).
     pub for_nodes: Vec<String>,
 }
 
-/// An endpoint slice.
+/// What the proxy reads of an EndpointSlice.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Slice {
     /// The service it belongs to (label `kubernetes.io/service-name`).
     pub service: String,
     /// Port name, protocol and number.
     pub ports: Vec<(String, Protocol, u16)>,
-    /// Endpoints.
+    /// Endpoints of `endpoints` with an address.
     pub endpoints: Vec<SliceEndpoint>,
 }
 
 /// Reads a service; `None` when it is not for us: headless, ExternalName, or handed to another proxy by label.
 #[must_use]
-pub fn read_service(service: &core::Service) -> Option<Service> {
+pub(crate) fn read_service(service: &core::Service) -> Option<Service> {
     let spec = service.spec.as_ref()?;
     let labels = service.metadata.labels.as_ref();
     if labels.is_some_and(|l| l.contains_key("service.kubernetes.io/service-proxy-name")) {
@@ -166,7 +166,7 @@ pub fn read_service(service: &core::Service) -> Option<Service> {
 
 /// Reads a slice; `None` when it names no service or holds host names.
 #[must_use]
-pub fn read_slice(slice: &discovery::EndpointSlice) -> Option<Slice> {
+pub(crate) fn read_slice(slice: &discovery::EndpointSlice) -> Option<Slice> {
     let service = slice.metadata.labels.as_ref()?.get("kubernetes.io/service-name")?.clone();
     if slice.address_type == "FQDN" {
         return None;

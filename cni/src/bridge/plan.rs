@@ -1,4 +1,4 @@
-//! What ADD has to do, given what is asked for and what is there. Pure.
+//! What ADD has to do, given the configuration and the present state. Pure.
 
 use std::net::IpAddr;
 
@@ -11,7 +11,7 @@ use crate::{
     result::{Attachment, Route},
 };
 
-/// What is there before an ADD.
+/// The state before an ADD.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Observed {
     /// The bridge, with its addresses.

@@ -1,4 +1,4 @@
-//! bridge: what ADD makes, CHECK sees and DEL takes away.
+//! bridge: what ADD makes, CHECK sees and DEL removes.
 
 use std::net::IpAddr;
 

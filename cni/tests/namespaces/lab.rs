@@ -13,7 +13,6 @@ use nix::sched::{CloneFlags, setns, unshare};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// A network namespace.
 pub(crate) struct Netns(File);
 
 impl Netns {

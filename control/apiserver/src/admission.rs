@@ -70,7 +70,7 @@ pub(crate) struct Attributes<'a> {
     pub old: Option<Value>,
     pub user: &'a User,
     pub dry_run: bool,
-    /// What the client is told of a write that is let through.
+    /// What the client is told of a write that is admitted.
     pub warnings: Warnings,
     /// `CreateOptions` and their like, as webhooks get them; null for connects.
     pub options: Value,

@@ -33,7 +33,6 @@ pub fn text(code: StatusCode, content: impl Into<String>) -> Response {
     response
 }
 
-/// A JSON object.
 pub fn json(code: StatusCode, value: &Value) -> Response {
     bytes(code, JSON, value.to_string())
 }

@@ -29,15 +29,13 @@ use std::sync::Arc;
 
 /// Everybody who proved to be someone.
 pub const AUTHENTICATED: &str = "system:authenticated";
-/// Everybody else.
+/// Group of callers without credentials.
 pub const UNAUTHENTICATED: &str = "system:unauthenticated";
 /// The user nobody proved to be.
 pub const ANONYMOUS: &str = "system:anonymous";
 
-/// A recognised token.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Identity {
-    /// Whose it is.
     pub user: User,
     /// For which of the asked audiences it is good.
     pub audiences: Vec<String>,
@@ -54,15 +52,14 @@ pub struct Config {
     pub service_accounts: Option<pki::service_account::Verifier>,
     /// Audiences of the API server itself; by convention its issuers.
     pub api_audiences: Vec<String>,
-    /// Accept bootstrap tokens.
+    /// Accept bootstrap tokens (Secrets of type `bootstrap.kubernetes.io/token`).
     pub bootstrap_tokens: bool,
-    /// Fixed tokens.
+    /// Tokens with a fixed user, without expiry.
     pub static_tokens: static_token::StaticTokens,
     /// Let requests without credentials in as [`ANONYMOUS`].
     pub anonymous: bool,
 }
 
-/// Recognises callers.
 pub struct Authenticator {
     front_proxies: Option<request_header::FrontProxies>,
     authorities: ArcSwapOption<certificate::Authorities>,

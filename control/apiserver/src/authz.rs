@@ -34,10 +34,8 @@ pub enum Verdict {
     NoOpinion,
 }
 
-/// An authorizer's answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision {
-    /// The verdict.
     pub verdict: Verdict,
     /// Why, for the refusal's message and for access reviews. Often empty.
     pub reason: String,
@@ -66,11 +64,8 @@ impl Decision {
 /// One rule on resources, as SelfSubjectRulesReview lists it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ResourceRule {
-    /// Verbs.
     pub verbs: Vec<String>,
-    /// API groups.
     pub api_groups: Vec<String>,
-    /// Resources.
     pub resources: Vec<String>,
     /// Names; empty for all.
     pub resource_names: Vec<String>,
@@ -79,22 +74,17 @@ pub struct ResourceRule {
 /// One rule on paths.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PathRule {
-    /// Verbs.
     pub verbs: Vec<String>,
-    /// Paths.
     pub paths: Vec<String>,
 }
 
 /// All that is known of what a user may do in a namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rules {
-    /// On resources.
     pub resources: Vec<ResourceRule>,
-    /// On paths.
     pub paths: Vec<PathRule>,
     /// The list may lack some.
     pub incomplete: bool,
-    /// Why it may.
     pub errors: Vec<String>,
 }
 

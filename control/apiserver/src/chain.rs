@@ -42,19 +42,14 @@ pub enum Caller {
 
 /// Everything the filters need.
 pub struct Chain {
-    /// Recognises callers.
     pub authenticator: Arc<Authenticator>,
-    /// Decides.
     pub authorizer: Arc<dyn Authorizer>,
     /// Bounds what is worked on.
     pub flow: Arc<Flow>,
-    /// Counts.
     pub metrics: Arc<Metrics>,
-    /// Requests about resources.
     pub resources: Arc<dyn Resources>,
     /// Requests that other servers answer.
     pub aggregator: Option<Arc<Aggregator>>,
-    /// Other requests.
     pub paths: Arc<dyn Paths>,
     /// Longest time of a request that is not long-running.
     pub longest: Duration,
@@ -70,7 +65,6 @@ fn refuse(status: &Status) -> Refusal {
 }
 
 impl Chain {
-    /// Answers a request.
     pub async fn handle(&self, caller: Caller, request: Request) -> Response {
         let begun = Instant::now();
         let audit_id = audit_id(&request);

@@ -13,7 +13,7 @@ pub type Request = http::Request<Body>;
 /// A finished or streaming answer.
 pub type Response = http::Response<Body>;
 
-/// The authenticated caller.
+/// Authenticated caller, before or after impersonation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct User {
     /// `system:serviceaccount:ns:name`, `system:node:n1`, `alice`, `system:anonymous`.
@@ -39,7 +39,6 @@ pub struct RequestInfo {
     pub api_prefix: String,
     /// API group, empty for core.
     pub group: String,
-    /// API version.
     pub version: String,
     /// Namespace, empty for cluster scope or all namespaces. For the resource `namespaces` itself: its name.
     pub namespace: String,
@@ -75,7 +74,6 @@ impl RequestInfo {
 pub struct Context {
     /// What it is about.
     pub info: RequestInfo,
-    /// Who asks.
     pub user: User,
     /// Decoded query parameters, in order of appearance.
     pub query: Vec<(String, String)>,

@@ -33,7 +33,6 @@ const GROUP: &str = "apidiscovery.k8s.io";
 /// Documents kept; there are as many as groups and versions, so only a flood of custom resources exceeds it.
 const MOST: usize = 1024;
 
-/// Answers discovery requests.
 pub struct Discovery {
     catalog: Arc<Catalog>,
     /// Shown to clients as where this server is: `host:port`.
@@ -94,7 +93,6 @@ impl Form {
 }
 
 impl Discovery {
-    /// Answers from `catalog`.
     #[must_use]
     pub fn new(catalog: Arc<Catalog>, address: String) -> Self {
         Discovery { catalog, address, cache: Mutex::default() }

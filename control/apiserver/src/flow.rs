@@ -1,6 +1,6 @@
 //! Priority and fairness: which flow a request belongs to, and whether it may be worked on now, later, or not.
 //!
-//! Hears of every change to FlowSchemas and PriorityLevelConfigurations; until it has, it works by the two mandatory ones.
+//! Follows every change to FlowSchemas and PriorityLevelConfigurations; until it has, it works by the two mandatory ones.
 //! The server's concurrency is divided among the levels by their shares. Long-running requests hold no seat, watches are
 //! classified all the same. Upstream: `apiserver/pkg/util/flowcontrol`.
 //!
@@ -51,14 +51,13 @@ struct Table {
     levels: BTreeMap<String, Configured>,
 }
 
-/// What is stored.
 #[derive(Default)]
 struct Stored {
     schemas: BTreeMap<String, Schema>,
     levels: BTreeMap<String, (String, Limits)>,
 }
 
-/// Seats requests.
+/// Priority and fairness: admits a request, queues it, or refuses it.
 pub struct Flow {
     /// Seats of the whole server.
     seats: usize,
@@ -167,7 +166,7 @@ impl Flow {
         }
     }
 
-    /// Makes the table anew, keeping levels at work that still limit alike.
+    /// Rebuilds the table, keeping levels at work that still limit alike.
     fn rebuild(&self, stored: &Stored) {
         let before = self.table.load();
         let mut limits = stored.levels.clone();

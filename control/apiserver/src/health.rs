@@ -109,10 +109,9 @@ fn plain_text(HealthResponse { code, text }: HealthResponse) -> Response {
     answer::text(StatusCode::from_u16(code).unwrap_or_default(), text)
 }
 
-/// How each check went that an answer speaks of; for the counters.
+/// How each check of an answer went; for the counters.
 #[derive(Clone, Debug)]
 pub(crate) struct Outcomes {
-    /// Who was asked.
     pub endpoint: Endpoint,
     /// Name, and whether it passed.
     pub checks: Vec<(String, bool)>,

@@ -16,7 +16,7 @@ use std::time::Duration;
 use supervise::Supervisor;
 
 /// Media type of the exposition.
-pub const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+pub(crate) const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 const BUCKETS: [f64; 22] = [
     0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0,
@@ -275,7 +275,7 @@ impl Metrics {
         out
     }
 
-    /// Everything, as text.
+    /// All metrics in Prometheus text format.
     #[must_use]
     pub fn render(&self) -> String {
         let mut out = String::new();

@@ -1,11 +1,15 @@
-//! What the front of the server reads of stored objects, and how it learns of their changes.
+//! What the front of the server reads of stored objects, and how it follows their changes.
 //!
-//! The registry's cache is on the other side of both traits; tests use [`Fixed`].
+//! The registry's cache is on the other side of both traits; tests use `Fixed`.
+
+#[cfg(test)]
+mod fixed;
+
+#[cfg(test)]
+pub(crate) use fixed::Fixed;
 
 use futures::future::BoxFuture;
-use parking_lot::RwLock;
 use serde_json::Value;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Reads single objects. `namespace` is empty for cluster scope; the value may be a moment old.
@@ -28,7 +32,7 @@ pub trait Lookup: Send + Sync {
     ) -> BoxFuture<'a, ()>;
 }
 
-/// Hears of every stored object of the resources in [`OBSERVED`], in the order of their revisions.
+/// Is given every stored object of the resources in [`OBSERVED`], in the order of their revisions.
 pub trait Observer: Send + Sync {
     /// The object was added or changed.
     fn put(&self, group: &str, resource: &str, object: &Value);
@@ -59,53 +63,6 @@ impl Observer for Vec<Arc<dyn Observer>> {
 
     fn delete(&self, group: &str, resource: &str, namespace: &str, name: &str) {
         self.iter().for_each(|o| o.delete(group, resource, namespace, name));
-    }
-}
-
-/// (group, resource, namespace, name)
-type ObjectKey = (String, String, String, String);
-
-/// Objects held in memory: the fake of the registry.
-#[derive(Default)]
-pub struct Fixed(RwLock<BTreeMap<ObjectKey, Arc<Value>>>);
-
-impl Fixed {
-    /// Adds or replaces an object.
-    pub fn put(&self, group: &str, resource: &str, object: Value) {
-        let (namespace, name) = names(&object);
-        let key = (group.into(), resource.into(), namespace.into(), name.into());
-        self.0.write().insert(key, Arc::new(object));
-    }
-
-    /// Removes an object.
-    pub fn delete(&self, group: &str, resource: &str, namespace: &str, name: &str) {
-        self.0.write().remove(&(group.into(), resource.into(), namespace.into(), name.into()));
-    }
-}
-
-impl Lookup for Fixed {
-    fn get<'a>(
-        &'a self,
-        group: &'a str,
-        resource: &'a str,
-        namespace: &'a str,
-        name: &'a str,
-    ) -> BoxFuture<'a, Option<Arc<Value>>> {
-        let key = (group.into(), resource.into(), namespace.into(), name.into());
-        let found = self.0.read().get(&key).cloned();
-        Box::pin(std::future::ready(found))
-    }
-
-    fn label_secret<'a>(
-        &'a self,
-        secret: &'a Value,
-        label: &'static str,
-        value: &'a str,
-    ) -> BoxFuture<'a, ()> {
-        let mut labelled = secret.clone();
-        labelled["metadata"]["labels"][label] = value.into();
-        self.put("", "secrets", labelled);
-        Box::pin(std::future::ready(()))
     }
 }
 

@@ -28,13 +28,12 @@ pub trait Documents: Send + Sync + 'static {
 /// The documents by which others verify service account tokens.
 #[derive(Clone, Debug, Default)]
 pub struct OpenId {
-    /// The discovery document.
+    /// Body of `/.well-known/openid-configuration`.
     pub configuration: Value,
-    /// The key set.
+    /// Body of `/openid/v1/jwks`.
     pub keys: Value,
 }
 
-/// Answers paths.
 pub struct Table {
     /// `/api`, `/apis`.
     pub discovery: Discovery,
@@ -44,7 +43,6 @@ pub struct Table {
     pub metrics: Arc<Metrics>,
     /// `/.well-known/openid-configuration`, `/openid/v1/jwks`.
     pub openid: Option<OpenId>,
-    /// Whatever else.
     pub documents: Vec<Arc<dyn Documents>>,
 }
 

@@ -17,19 +17,19 @@ pub fn parse(query: &str) -> Vec<(String, String)> {
 
 /// The first value of a parameter.
 #[must_use]
-pub fn first<'a>(query: &'a [(String, String)], name: &str) -> Option<&'a str> {
+pub(crate) fn first<'a>(query: &'a [(String, String)], name: &str) -> Option<&'a str> {
     query.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
 }
 
 /// Whether a parameter is set to a true value: present and neither `false` nor `0` (apimachinery's conversion of strings to bool).
 #[must_use]
-pub fn flag(query: &[(String, String)], name: &str) -> bool {
+pub(crate) fn flag(query: &[(String, String)], name: &str) -> bool {
     first(query, name).is_some_and(|v| !v.eq_ignore_ascii_case("false") && v != "0")
 }
 
 /// Encodes pairs as a query string.
 #[must_use]
-pub fn encode<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
+pub(crate) fn encode<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
     let mut out = String::new();
     for (name, value) in pairs {
         if !out.is_empty() {

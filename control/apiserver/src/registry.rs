@@ -11,7 +11,7 @@ pub(crate) mod call;
 mod convert;
 pub(crate) mod custom;
 mod get;
-pub mod hooks;
+pub(crate) mod hooks;
 pub(crate) mod kind;
 pub(crate) mod list;
 pub(crate) mod metadata;
@@ -26,6 +26,8 @@ pub(crate) mod slot;
 pub(crate) mod storage;
 pub(crate) mod stored;
 pub(crate) mod watch;
+
+pub use hooks::Record;
 
 use futures::future::join_all;
 use hooks::Hooks;
@@ -52,7 +54,7 @@ pub struct Config {
     pub node_ports: (u16, u16),
     /// Where other machines reach this server; `None` leaves the `kubernetes` Service without endpoints.
     pub advertise_address: Option<IpAddr>,
-    /// The port there.
+    /// HTTPS port at `advertise_address`.
     pub secure_port: u16,
     /// How the servers behind the `kubernetes` Service are known.
     pub endpoint_reconciler: EndpointReconciler,

@@ -10,7 +10,7 @@ use machinery::fields::FieldSelector;
 const SPECIAL_VERBS: [&str; 2] = ["proxy", "watch"];
 /// What may follow a namespace's name and still be about the namespace itself.
 const NAMESPACE_SUBRESOURCES: [&str; 2] = ["status", "finalize"];
-/// Subresources whose requests may last for ever.
+/// Subresources whose requests may last forever.
 const LONG_RUNNING_SUBRESOURCES: [&str; 5] = ["attach", "exec", "proxy", "log", "portforward"];
 
 /// The path cannot be understood; upstream answers 500 with this text.
@@ -91,7 +91,7 @@ fn resource_verb(method: &Method) -> &'static str {
     }
 }
 
-/// Whether the request may last for ever, so that neither timeout nor in-flight limit applies.
+/// Whether the request may last forever, so that neither timeout nor in-flight limit applies.
 #[must_use]
 pub fn is_long_running(info: &RequestInfo) -> bool {
     if !info.is_resource {

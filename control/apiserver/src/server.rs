@@ -33,7 +33,7 @@ const WAIT_PART: u32 = 4;
 
 /// How a server behaves.
 pub struct Config {
-    /// Who is recognised.
+    /// Which credentials are accepted.
     pub authentication: authn::Config,
     /// Requests that read, at once.
     pub max_requests_in_flight: usize,
@@ -69,7 +69,7 @@ impl Default for Config {
 
 /// What authorisation knows. Made before the registry, which feeds it and asks it.
 pub struct Authorization {
-    /// Roles and bindings.
+    /// Roles and bindings, followed as they change.
     pub policy: Arc<Policy>,
     /// What nodes have a reason to read.
     pub graph: Arc<Graph>,
@@ -90,7 +90,7 @@ impl Default for Authorization {
 }
 
 impl Authorization {
-    /// What must hear of every change to the resources in [`crate::objects::OBSERVED`].
+    /// What must be given every change to the resources in [`crate::objects::OBSERVED`].
     #[must_use]
     pub fn observer(&self) -> Arc<dyn Observer> {
         let observers: Vec<Arc<dyn Observer>> = vec![self.policy.clone(), self.graph.clone()];
@@ -114,13 +114,13 @@ pub struct Parts {
     pub authorization: Authorization,
     /// Checks; `ping` and `shutdown` are added.
     pub health: Arc<Health>,
-    /// Counters.
+    /// Shared with every part that counts.
     pub metrics: Arc<Metrics>,
-    /// Tasks of tunnels.
+    /// Owner of exec, attach, port-forward and proxy tunnels.
     pub tasks: Tasks,
 }
 
-/// The API server.
+/// All filters, handlers and paths of the API server.
 #[derive(Clone)]
 pub struct ApiServer {
     chain: Arc<Chain>,
@@ -180,13 +180,13 @@ impl ApiServer {
         &self.chain.authenticator
     }
 
-    /// What must hear of every change to flow schemas and priority levels.
+    /// What must be given every change to flow schemas and priority levels.
     #[must_use]
     pub fn flow(&self) -> Arc<dyn Observer> {
         self.chain.flow.clone()
     }
 
-    /// Who decides.
+    /// Answers SubjectAccessReviews as well as requests.
     #[must_use]
     pub fn authorizer(&self) -> &Arc<dyn Authorizer> {
         &self.chain.authorizer

@@ -39,11 +39,9 @@ pub struct Connector {
     pub objects: Arc<dyn Lookup>,
     /// Asked again where one right implies another.
     pub authorizer: Arc<dyn Authorizer>,
-    /// Makes connections.
     pub dialer: Arc<Dialer>,
     /// Which of a node's addresses to prefer.
     pub node_addresses: Vec<String>,
-    /// Runs the tunnels.
     pub tasks: Tasks,
 }
 

@@ -35,13 +35,10 @@ pub enum StartError {
     /// An object every cluster has cannot be made.
     #[error("make {what}")]
     Bootstrap {
-        /// Kind and name.
         what: String,
-        /// Why.
         #[source]
         source: Status,
     },
-    /// Stopped while starting.
     #[error("stopped while the watch caches were filled")]
     Stopped,
 }

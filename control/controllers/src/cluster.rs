@@ -21,7 +21,7 @@ use pki::bootstrap::{SECRET_NAMESPACE, SECRET_TYPE};
 use std::sync::Arc;
 use supervise::Scope;
 
-/// Where a cluster tells of itself.
+/// Where a cluster describes itself.
 pub(crate) const INFO: (&str, &str) = ("kube-public", "cluster-info");
 /// The type of such secrets.
 pub(crate) const TOKEN_TYPE: &str = "kubernetes.io/service-account-token";
@@ -34,7 +34,7 @@ pub(crate) struct Cluster {
     /// Secrets of bootstrap tokens only.
     pub bootstrap_tokens: Arc<Informer<Secret>>,
     pub budgets: Arc<Informer<PodDisruptionBudget>>,
-    /// What the cluster tells of itself to those it does not know: that ConfigMap only.
+    /// What the cluster says of itself to clients it does not know: that ConfigMap only.
     pub cluster_info: Arc<Informer<ConfigMap>>,
     pub cluster_roles: Arc<Informer<ClusterRole>>,
     pub config_maps: Arc<Informer<ConfigMap>>,

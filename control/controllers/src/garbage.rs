@@ -1,10 +1,10 @@
-//! The garbage collector: objects go when their last owner is gone, owners wait for (foreground) or let go of (orphan) their dependents.
+//! The garbage collector: objects go when their last owner is gone, owners wait for (foreground) or release (orphan) their dependents.
 //!
 //! Woken by: a change of any object's metadata (one metadata-only watch a kind, found by discovery, custom resources included). Reads: the
 //! graph these watches build; the API server when an owner is not in it as the dependent names it. Writes: deletions, owner references,
 //! the finalizers `foregroundDeletion` and `orphan`, the event `OwnerRefInvalidNamespace`. Promises: nothing is deleted for an owner that was
 //! not seen missing on the API server itself, under apiVersion, kind, namespace, name and uid together: what is missing in one namespace
-//! says nothing of another. Nothing is deleted by name alone (uid and resourceVersion are preconditions), and no owner is let go before
+//! says nothing of another. Nothing is deleted by name alone (uid and resourceVersion are preconditions), and no owner is deleted before
 //! every kind has been listed once.
 
 mod graph;
@@ -38,7 +38,7 @@ use tokio::time::{Instant, timeout};
 
 /// How often new kinds are looked for (upstream's resync period).
 const DISCOVERY_PERIOD: Duration = Duration::from_secs(30);
-/// How long the first lists are waited for: one kind that cannot be listed does not hold up all others for ever (upstream's value).
+/// How long the first lists are waited for: one kind that cannot be listed does not hold up all others forever (upstream's value).
 const FIRST_LISTS: Duration = Duration::from_secs(30);
 /// How long an owner that was not found is known to be absent: uids never come back, but memory is bounded by it.
 const ABSENT_FOR: Duration = Duration::from_secs(60);
@@ -71,7 +71,7 @@ pub(crate) async fn start(scope: &Scope, client: Client, recorder: Recorder, inv
     }
 }
 
-/// Watches every kind there is, for ever.
+/// Watches every kind there is, forever.
 async fn discover(collector: &Arc<Collector>, watches: &Scope) {
     // The watches of a life before ended with it.
     collector.kinds.lock().unwatch();

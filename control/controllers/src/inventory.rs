@@ -31,7 +31,7 @@ impl Inventory {
         self.served.lock().insert(key, Served { resource: resource.clone(), namespaced });
     }
 
-    /// A kind is served no more.
+    /// A kind is no longer served.
     pub(crate) fn forget(&self, resource: &ApiResource) {
         self.served.lock().remove(&(resource.group.clone(), resource.plural.clone()));
     }

@@ -225,7 +225,7 @@ impl NodeLifecycle {
         Ok(())
     }
 
-    /// Whether pods shall leave a node that is not ready, or how long until they may.
+    /// Whether pods should leave a node that is not ready, or how long until they may.
     fn may_evict(&self, node: &Node, health: Health) -> (bool, Option<Duration>) {
         let mut zones: HashMap<(String, String), Zone> = HashMap::new();
         for other in self.nodes.list("").iter().filter(|n| !n.labels().contains_key(UNCOUNTED)) {
@@ -234,7 +234,7 @@ impl NodeLifecycle {
         }
         let all_lost = !zones.is_empty() && zones.values().all(|zone| zone.lost());
         if std::mem::replace(&mut *self.cut_off.lock(), all_lost) && !all_lost {
-            // we hear of some again: the others get time to be heard of
+            // some report again: the others get time to do so
             let now = Instant::now();
             self.seen.lock().values_mut().for_each(|seen| *seen = now);
         }

@@ -42,7 +42,6 @@ pub(crate) fn ready_since(pod: &Pod) -> Option<Timestamp> {
 pub(crate) struct Disruption {
     /// For machines, in CamelCase.
     pub reason: &'static str,
-    /// For people.
     pub message: &'static str,
 }
 

@@ -70,7 +70,7 @@ pub(crate) trait Reconcile: Send + Sync + 'static {
     /// Its name in logs and events, as upstream calls it: `deployment-controller`.
     const NAME: &'static str;
 
-    /// Brings the world closer to what the object says. Gives a delay when it shall be called again without being woken.
+    /// Brings the world closer to what the object says. Gives a delay when it should be called again without being woken.
     fn reconcile(&self, key: &Key) -> impl Future<Output = Result<Option<Duration>, Error>> + Send;
 }
 

@@ -54,7 +54,7 @@ pub type Clients = Arc<dyn Fn(&str) -> Client + Send + Sync>;
 pub struct Config {
     /// Which of them run.
     pub selection: Selection,
-    /// Whom each writes as.
+    /// The user each writes as.
     pub clients: Clients,
     /// Where nodes' pod ranges come from.
     pub node_ranges: Ranges,

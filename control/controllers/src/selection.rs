@@ -10,7 +10,7 @@ const CONTROLLERS: &str = include_str!("../data/controllers.txt");
 #[error("{0:?} is not in the list of known controllers")]
 pub struct UnknownController(pub String);
 
-/// What was chosen.
+/// Which controllers run (`--controllers`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Selection {
     on: BTreeSet<&'static str>,
@@ -18,19 +18,19 @@ pub struct Selection {
     others: bool,
 }
 
-struct Known {
+struct Listed {
     name: &'static str,
     aliases: Vec<&'static str>,
     off: bool,
 }
 
-fn known() -> impl Iterator<Item = Known> {
+fn known() -> impl Iterator<Item = Listed> {
     CONTROLLERS.lines().filter(|line| !line.starts_with('#')).filter_map(|line| {
         let mut words = line.split(' ');
         let (name, mut aliases) = (words.next()?, words.collect::<Vec<_>>());
         let off = aliases.last() == Some(&"off");
         aliases.retain(|alias| *alias != "off");
-        Some(Known { name, aliases, off })
+        Some(Listed { name, aliases, off })
     })
 }
 
@@ -49,7 +49,7 @@ impl Selection {
         let star = words.iter().any(|word| word == "*");
         let mut on: BTreeSet<&str> =
             known().filter(|known| star && !known.off).map(|known| known.name).collect();
-        let all: Vec<Known> = known().collect();
+        let all: Vec<Listed> = known().collect();
         // The first one counts: later ones are undone by it.
         for word in words.iter().rev().filter(|word| *word != "*") {
             let name = word.strip_prefix('-').unwrap_or(word);

@@ -2,10 +2,7 @@
 //! same breath. `cargo run --release -p scheduler --example scheduler_bench`
 
 use k8s_openapi::api::core::v1 as api;
-use scheduler::attempt::{Attempt, attempt};
-use scheduler::cache::Cluster;
-use scheduler::model::node::Grouping;
-use scheduler::model::{NodeInfo, Pod};
+use scheduler::{Attempt, Cluster, Grouping, NodeInfo, Pod, attempt};
 use serde_json::json;
 use std::collections::HashMap;
 use std::sync::Arc;

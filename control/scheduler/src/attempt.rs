@@ -17,7 +17,7 @@ pub enum Attempt {
         error: FitError,
         /// The node that will take it once the victims have left.
         nominate: Option<String>,
-        /// Who must leave.
+        /// Pods to be evicted first.
         victims: Vec<Arc<Pod>>,
     },
 }

@@ -18,7 +18,7 @@ pub enum Plugin {
     VolumeZone,
     PodTopologySpread,
     InterPodAffinity,
-    /// A service outside.
+    /// An HTTP extender.
     Extender,
 }
 
@@ -70,7 +70,7 @@ impl FitError {
 }
 
 /// `0/N nodes are available: ` and how many nodes gave which reason, sorted as text.
-pub fn histogram<'a>(nodes: usize, reasons: impl Iterator<Item = &'a str>) -> String {
+pub(crate) fn histogram<'a>(nodes: usize, reasons: impl Iterator<Item = &'a str>) -> String {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for reason in reasons {
         *counts.entry(reason).or_default() += 1;

@@ -1,7 +1,7 @@
 //! Chooses a node for each pod, and binds it.
 //!
 //! - The pure core: [`model`] (pods and nodes as scheduling sees them), [`plugins`] (filters and scores, one file each),
-//!   [`schedule`] (snapshot and pod to node or [`fit::FitError`]), [`preempt`] (whom to evict), [`attempt`] (both), [`profile`] (which plugins, and how much each counts), [`queue`] (whose turn it is;
+//!   [`schedule`] (snapshot and pod to node or [`fit::FitError`]), [`preempt`] (whom to evict), [`mod@attempt`] (both), [`profile`] (which plugins, and how much each counts), [`queue`] (whose turn it is;
 //!   `now` is an argument), [`cache`] (the cluster with the pods assumed on their nodes).
 //! - [`extender`]: services outside that have a say; `extended`: an attempt with them
 //! - The shell: [`mod@run`] watches (`watch`), schedules, and hands the outcome to [`report`] (bindings, events, conditions), and to [`volumes`] where the pod's
@@ -11,22 +11,32 @@
 
 #![warn(unreachable_pub)]
 
-pub mod attempt;
-pub mod cache;
+mod attempt;
+mod cache;
 mod extended;
 pub mod extender;
 mod extenders;
-pub mod fit;
-pub mod model;
-pub mod plugins;
+mod fit;
+mod model;
+mod plugins;
 mod preempt;
 pub mod profile;
 mod queue;
 mod report;
 mod run;
-pub mod schedule;
+mod schedule;
 mod volumes;
 mod watch;
 
+pub use attempt::{Attempt, attempt};
+pub use cache::Cluster;
+pub use fit::Plugin;
+pub use model::{
+    NodeInfo, Pod,
+    node::{Budget, Grouping},
+    selector::compile as compile_selector,
+    storage::{Class, Disk},
+};
+pub use plugins::volume_needs;
 pub use profile::Config;
 pub use run::{Error, run};

@@ -22,7 +22,7 @@ use std::sync::Arc;
 type Filter = fn(&Pod, &NodeInfo) -> Result<(), Refusal>;
 
 /// Highest score of one plugin.
-pub const MAX_SCORE: i64 = 100;
+pub(crate) const MAX_SCORE: i64 = 100;
 
 /// What the pod's claims need on a node that passed the filters.
 pub fn volume_needs(snapshot: &Snapshot, pod: &Pod, node: &str) -> Needs {
@@ -35,7 +35,7 @@ pub fn volume_needs(snapshot: &Snapshot, pod: &Pod, node: &str) -> Needs {
 }
 
 /// What the filters know of a pod before they see a node.
-pub struct Prepared {
+pub(crate) struct Prepared {
     named: Option<Vec<String>>,
     affinity: inter_pod_affinity::Counts,
     spread: spread::Counts,
@@ -46,7 +46,7 @@ pub struct Prepared {
 
 impl Prepared {
     /// Looks at the whole snapshot once; the error refuses the pod on every node.
-    pub fn new(snapshot: &Snapshot, pod: &Pod) -> Result<Self, (Plugin, String)> {
+    pub(crate) fn new(snapshot: &Snapshot, pod: &Pod) -> Result<Self, (Plugin, String)> {
         volumes::check_claims(snapshot, pod)?;
         let (constraints, defaulted) = snapshot.spread_of(pod);
         Ok(Self {
@@ -59,7 +59,7 @@ impl Prepared {
     }
 
     /// Whether the node takes the pod.
-    pub fn filter(&self, snapshot: &Snapshot, pod: &Pod, node: &NodeInfo) -> Result<(), Refusal> {
+    pub(crate) fn filter(&self, snapshot: &Snapshot, pod: &Pod, node: &NodeInfo) -> Result<(), Refusal> {
         if let Some(named) = &self.named
             && snapshot.profile.filters(Plugin::NodeAffinity)
             && !named.contains(&node.name)
@@ -93,7 +93,7 @@ impl Prepared {
     }
 
     /// Scores of `nodes`, which all passed the filters: the weighted sum of every plugin's.
-    pub fn score(&self, snapshot: &Snapshot, pod: &Pod, nodes: &[Arc<NodeInfo>]) -> Vec<i64> {
+    pub(crate) fn score(&self, snapshot: &Snapshot, pod: &Pod, nodes: &[Arc<NodeInfo>]) -> Vec<i64> {
         let mut total = vec![0; nodes.len()];
         let mut add = |score: Score, scores: &dyn Fn() -> Vec<i64>| {
             let weight = snapshot.profile.weight(score);

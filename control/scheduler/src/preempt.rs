@@ -29,7 +29,7 @@ pub(crate) struct NoPlan {
     pub keeps_nomination: bool,
 }
 
-/// Whom to evict from where: at least one way to do it.
+/// Pods to evict, by node: at least one way to do it.
 pub(crate) fn plans(snapshot: &Snapshot, pod: &Pod, error: &FitError) -> Result<Vec<Plan>, NoPlan> {
     eligible(snapshot, pod, error)?;
     let mut reasons: Vec<String> = Vec::new();

@@ -63,13 +63,13 @@ const ABSENT: [&str; 4] = ["NodeVolumeLimits", "DynamicResources", "GangScheduli
 /// The points at which plugins are switched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Set {
-    /// Every one.
+    /// `multiPoint`: all points.
     MultiPoint,
-    /// Filters.
+    /// `filter`
     Filter,
-    /// Scores.
+    /// `score`
     Score,
-    /// What makes room.
+    /// `postFilter`: preemption.
     PostFilter,
 }
 
@@ -81,7 +81,7 @@ pub enum Change {
         /// Its weight as a score.
         weight: Option<i64>,
     },
-    /// It is off.
+    /// Disabled.
     Off,
 }
 
@@ -99,7 +99,7 @@ pub enum Error {
     Lacking {
         /// In upstream's words.
         what: &'static str,
-        /// The profile's name.
+        /// `schedulerName`.
         profile: &'static str,
     },
     /// An argument with a value it may not have.
@@ -107,7 +107,7 @@ pub enum Error {
     Argument(String),
 }
 
-/// A scheduler's settings.
+/// One scheduler of a KubeSchedulerConfiguration: its plugins and weights.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Profile {
     /// `spec.schedulerName` of its pods.

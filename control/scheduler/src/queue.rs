@@ -45,7 +45,6 @@ type Rank = (Reverse<i32>, Instant, String);
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
     pods: HashMap<String, Waiting>,
-    /// Active pods.
     active: BTreeSet<Rank>,
     /// Pods whose stand ends by itself, by when.
     timed: BTreeSet<(Instant, String)>,

@@ -33,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 const WRITES: usize = 64;
 /// Pods that wait for their volumes at once.
 const WAITS: usize = 4096;
-/// A write that takes longer has failed: it must not hold its place for ever.
+/// A write that takes longer has failed: it must not hold its place forever.
 const LONGEST_WRITE: Duration = Duration::from_secs(30);
 /// Changes taken in before the next pod is scheduled.
 const INPUTS: usize = 512;
@@ -431,7 +431,6 @@ impl Scheduler {
 /// Who makes room for a pod.
 #[derive(Default)]
 struct Room {
-    /// Pods that leave.
     victims: Vec<Arc<Pod>>,
     /// Pods that waited for the same node.
     displaced: Vec<Arc<Pod>>,

@@ -14,7 +14,7 @@ const MIN_FEASIBLE: usize = 100;
 
 /// A node for the pod, or the reasons; preemption is not tried here. `round` differs from call to call: it turns where the search
 /// begins, and picks among nodes of equal score.
-pub fn schedule(snapshot: &Snapshot, pod: &Pod, round: u64) -> Result<String, FitError> {
+pub(crate) fn schedule(snapshot: &Snapshot, pod: &Pod, round: u64) -> Result<String, FitError> {
     let Search { prepared, feasible, error } = search(snapshot, pod, round, true)?;
     match &feasible[..] {
         [] => Err(error),
@@ -112,7 +112,7 @@ pub(crate) fn takes(
 }
 
 /// Whether a refusal by `plugin` may be lifted when `change` happens.
-pub fn may_help(plugin: Plugin, change: Change) -> bool {
+pub(crate) fn may_help(plugin: Plugin, change: Change) -> bool {
     use Change::{NodeChanged, PodGone, PodPlaced, VolumesChanged};
     match plugin {
         Plugin::NodeName | Plugin::NodeUnschedulable | Plugin::TaintToleration | Plugin::NodeAffinity => {

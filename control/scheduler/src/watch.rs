@@ -52,7 +52,6 @@ pub(crate) enum Parsed {
 pub(crate) enum WatchEvent {
     /// The object came or changed.
     Set(String, Parsed),
-    /// It is gone.
     Gone(String),
     /// The first list is complete.
     Synced,

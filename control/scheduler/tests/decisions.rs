@@ -3,12 +3,9 @@
 
 use machinery::binding::Claim;
 use proptest::prelude::*;
-use scheduler::attempt::{Attempt, attempt};
-use scheduler::cache::Cluster;
-use scheduler::model::node::{Budget, Grouping};
-use scheduler::model::selector::compile;
-use scheduler::model::storage::{Class, Disk};
-use scheduler::model::{NodeInfo, Pod};
+use scheduler::{
+    Attempt, Budget, Class, Cluster, Disk, Grouping, NodeInfo, Pod, attempt, compile_selector, volume_needs,
+};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -273,7 +270,7 @@ fn late_claims_go_where_a_volume_is_and_take_it_from_the_next_pod() {
     set_disk(&mut c, "three", "n2", "2Gi");
     let needs = |c: &Cluster, p: &Pod, node: &str| {
         let snapshot = c.snapshot(HashMap::new());
-        scheduler::plugins::volume_needs(&snapshot, p, node)
+        volume_needs(&snapshot, p, node)
     };
     // The small claim must not take the big claim's volume.
     let p = wants("p", &["big", "a"]);
@@ -392,7 +389,8 @@ fn the_cheapest_victims_leave_and_their_budgets_count() {
         "0/3 nodes are available: 1 node(s) had untolerated taint(s), 2 Insufficient cpu."
     );
     // A budget that allows no disruption on n0 makes the other node cheaper.
-    let selector = compile(Some(&serde_json::from_value(json!({"matchLabels": {"app": "kept"}})).unwrap()));
+    let selector =
+        compile_selector(Some(&serde_json::from_value(json!({"matchLabels": {"app": "kept"}})).unwrap()));
     let budget = Budget { namespace: "ns".into(), selector, allowed: 0, disrupted: Vec::new() };
     Arc::make_mut(&mut c.rest.budgets).insert("ns/b".to_owned(), budget);
     for (name, priority) in [("a", 5), ("b", 1)] {
@@ -462,7 +460,7 @@ fn replicas_spread_over_hosts_by_default() {
         kind: "ReplicaSet",
         namespace: "ns".into(),
         name: "rs".into(),
-        selector: compile(Some(&selector)),
+        selector: compile_selector(Some(&selector)),
     };
     Arc::make_mut(&mut c.rest.groupings).insert(("ReplicaSet", "ns/rs".to_owned()), grouping);
     let spread = on_large(c);

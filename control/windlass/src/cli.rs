@@ -180,7 +180,7 @@ pub(crate) struct StorageFlags {
     /// EncryptionConfiguration for what is kept in etcd
     #[arg(long, env = "WINDLASS_ENCRYPTION_PROVIDER_CONFIG", value_name = "FILE")]
     pub(crate) encryption_provider_config: Option<PathBuf>,
-    /// Use the EncryptionConfiguration anew whenever it changes
+    /// Reload the EncryptionConfiguration whenever it changes
     #[arg(
         long,
         env = "WINDLASS_ENCRYPTION_PROVIDER_CONFIG_AUTOMATIC_RELOAD",
@@ -361,7 +361,7 @@ pub(crate) fn parse_life(text: &str) -> Result<Duration, String> {
 pub(crate) struct TokenCreate {
     /// The bootstrap token to make, id.secret [default: a random one]
     pub(crate) token: Option<String>,
-    /// How long it lives, such as 30m or 24h; 0 for ever
+    /// How long it lives, such as 30m or 24h; 0: it never expires
     #[arg(long, default_value = "24h", value_parser = parse_life)]
     pub(crate) ttl: Duration,
     /// What it is for
@@ -399,7 +399,7 @@ pub(crate) struct TokenDelete {
 pub(crate) enum MemberCommand {
     /// List the members
     List(MemberList),
-    /// Remove a member, by its name or id; its server may join anew
+    /// Remove a member, by its name or id; its server may join again
     Remove(MemberRemove),
 }
 
@@ -481,7 +481,7 @@ pub(crate) struct SnapshotRestore {
 pub(crate) enum CertsCommand {
     /// Tell when certificates end and who signed them
     Check(CertsPlace),
-    /// Make a server's certificates anew before their time; a server that runs uses them at once
+    /// Renew a server's certificates before their time; a server that runs uses them at once
     Renew(CertsRenew),
     /// Put another authority in the place of the cluster's, in three steps: prepare, switch, finish
     RotateCa(CertsRotate),
@@ -525,9 +525,9 @@ pub(crate) struct CertsRotate {
 pub(crate) enum RotationStep {
     /// Make the new authority and let everybody trust it beside the present one
     Prepare,
-    /// Let it sign, and certify everything anew
+    /// Let it sign, and certify everything again
     Switch,
-    /// Trust the old one no more
+    /// Stop trusting the old one
     Finish,
 }
 

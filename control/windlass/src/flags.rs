@@ -199,7 +199,6 @@ impl Flags {
         self.given.get(name).map(Vec::as_slice)
     }
 
-    /// A port.
     pub(crate) fn port(&self, name: &str, default: u16) -> Result<u16, Error> {
         let Some(number) = self.int(name) else { return Ok(default) };
         let wrong = |_| Error::Invalid {

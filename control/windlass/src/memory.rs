@@ -32,7 +32,7 @@ pub(crate) async fn beside<T>(work: impl Future<Output = T>) -> T {
     work.await
 }
 
-/// Gives memory back to the system, for ever: the program's pages after the start, and these and what was freed after each burst.
+/// Gives memory back to the system, forever: the program's pages after the start, and these and what was freed after each burst.
 async fn give_back() {
     tokio::time::sleep(STARTED).await;
     release_program();
@@ -89,7 +89,7 @@ fn unchanged(maps: &str, program: &str) -> Vec<Range<usize>> {
 
 /// Lets go of pages of a file; what is needed again is mapped again from the file's cache.
 fn unmap(pages: Range<usize>) {
-    // SAFETY: a private mapping that was never written reads the same after it was let go. The file cannot change while it runs.
+    // SAFETY: a private mapping that was never written reads the same after it was released. The file cannot change while it runs.
     unsafe { libc::madvise(pages.start as *mut libc::c_void, pages.len(), libc::MADV_DONTNEED) };
 }
 

@@ -1,11 +1,10 @@
 //! What reaches a node: CNI configuration, log files, DNS packets.
 
 use bytes::BytesMut;
-use dns::{answer, zone::Zone};
+use dns::{Zone, answer};
 use hickory_proto::op::Message;
 use hickory_proto::rr::Name;
-use kubelet::logs::line::Decoder;
-use kubelet::logs::select::{Options, Selector};
+use kubelet::logs::{Decoder, Options, Selector};
 use windlass_cni::{Call, Environment, Plugin};
 
 /// A network configuration, read by every plugin.

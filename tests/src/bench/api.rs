@@ -16,7 +16,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 /// Objects in the listed namespace, each about a kilobyte.
 const OBJECTS: usize = 2000;
 const LISTS: usize = 15;
-/// Watches open at once, and writes each of them is told of.
+/// Watches open at once, and writes each of them sees.
 const WATCHES: usize = 50;
 const WRITES: usize = 200;
 const ROUNDS: usize = 5;
@@ -111,7 +111,7 @@ async fn writes(api: &Api<ConfigMap>, round: usize) -> Result<f64> {
     Ok(began.elapsed().as_secs_f64() * 1e3)
 }
 
-/// Watches until every write was told of.
+/// Watches until every write was seen.
 async fn follow(api: &Api<ConfigMap>, since: &str) -> Result<()> {
     let mut events = pin!(api.watch(&WatchParams::default().timeout(60), since).await?);
     let mut seen = 0;

@@ -25,9 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Two nodes: `n1` is the server with an agent, `n2` an agent alone.
 pub struct Cluster {
-    /// Its lab.
     pub layout: Layout,
-    /// The administrator's client.
     pub client: Client,
 }
 
@@ -122,7 +120,7 @@ async fn restart(cluster: &Cluster, node: &str) -> Result<f64> {
         renewed.is_some_and(|time| time.0 > clock)
     };
     loop {
-        // until the server is back a watch cannot be opened; afterwards one tells of the renewal
+        // until the server is back a watch cannot be opened; afterwards one shows the renewal
         let config = watcher::Config::default().fields(&format!("metadata.name={node}")).timeout(30);
         let mut leases = pin!(watcher(leases.clone(), config).applied_objects());
         let seen = async {
@@ -157,7 +155,7 @@ fn windlass(layout: &Layout, node: &str) -> Result<init::Service> {
     Ok(init::Service { name: "windlass".into(), argv, env: std::collections::BTreeMap::new() })
 }
 
-/// Waits until `count` of what a watch shows is so.
+/// Waits until `count` of what a watch shows holds.
 ///
 /// # Errors
 /// The watch fails, or it takes too long.

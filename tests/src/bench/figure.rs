@@ -8,9 +8,7 @@ use serde::Serialize;
 pub struct Spread {
     /// The middle one; the mean of the two in the middle of an even count.
     pub median: f64,
-    /// The least.
     pub min: f64,
-    /// The greatest.
     pub max: f64,
     /// How many there were.
     pub samples: usize,
@@ -43,14 +41,11 @@ pub enum Promise {
     RatioAtMost(f64),
 }
 
-/// One measured figure.
 #[derive(Clone, Debug, Serialize)]
 pub struct Figure {
-    /// What was measured.
     pub name: String,
     /// `ms`, `MiB`, `% of a core`, ...
     pub unit: &'static str,
-    /// The measured values.
     pub measured: Spread,
     /// What was done as the reference, and its values.
     pub reference: Option<(&'static str, Spread)>,
@@ -59,7 +54,6 @@ pub struct Figure {
 }
 
 impl Figure {
-    /// Measured by reference.
     #[must_use]
     pub fn ratio(&self) -> Option<f64> {
         self.reference.as_ref().map(|(_, reference)| self.measured.median / reference.median)

@@ -13,7 +13,6 @@ pub fn image() -> String {
     format!("{IMAGE_HOST}/echo:1")
 }
 
-/// The worker's containerd.
 pub struct Floor(Runtime);
 
 impl Floor {

@@ -6,10 +6,9 @@ use anyhow::{Context, Result, anyhow, bail};
 use ipnet::IpNet;
 use nix::sched::{CloneFlags, unshare};
 use proxy::apply::{Applier, ServiceName, State};
-use proxy::element::{Difference, elements};
 use proxy::model::{Place, Rules, model};
 use proxy::service::{Port, Protocol, Service, Slice, SliceEndpoint};
-use proxy::text;
+use proxy::{Difference, elements, text};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr};
@@ -23,7 +22,7 @@ const LOADS: usize = 3;
 const NODE: &str = "n1";
 /// One service changed, in milliseconds.
 const CHANGE: Promise = Promise::AtMost(5.0);
-/// Everything anew, in milliseconds.
+/// A full load, in milliseconds.
 const LOAD: Promise = Promise::AtMost(2000.0);
 
 /// Full loads, then single changes.

@@ -13,13 +13,13 @@ struct Raw {
     dir: PathBuf,
 }
 
-struct Answer {
+struct HttpResponse {
     code: u16,
     body: Value,
     headers: String,
 }
 
-impl Answer {
+impl HttpResponse {
     fn message(&self) -> &str {
         self.body["message"].as_str().unwrap_or_default()
     }
@@ -56,7 +56,7 @@ impl Raw {
     }
 
     /// curl as the administrator.
-    fn send(&self, method: &str, path: &str, content_type: &str, body: &[u8]) -> Answer {
+    fn send(&self, method: &str, path: &str, content_type: &str, body: &[u8]) -> HttpResponse {
         let credentials = ["--cert".into(), self.file("cert"), "--key".into(), self.file("key")];
         self.send_as(&credentials, method, path, content_type, body)
     }
@@ -68,7 +68,7 @@ impl Raw {
         path: &str,
         content_type: &str,
         body: &[u8],
-    ) -> Answer {
+    ) -> HttpResponse {
         let mut command = Command::new("curl");
         command.args(["-sS", "-i", "--max-time", "60", "-X", method, "--cacert", &self.file("ca")]);
         command.args(credentials);
@@ -90,7 +90,11 @@ impl Raw {
         assert!(!text.is_empty(), "{method} {path}: {}", String::from_utf8_lossy(&out.stderr));
         let (headers, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
         let code = headers.split(' ').nth(1).and_then(|c| c.parse().ok()).unwrap_or(0);
-        Answer { code, body: serde_json::from_str(body).unwrap_or(Value::Null), headers: headers.to_owned() }
+        HttpResponse {
+            code,
+            body: serde_json::from_str(body).unwrap_or(Value::Null),
+            headers: headers.to_owned(),
+        }
     }
 }
 

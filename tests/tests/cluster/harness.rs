@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 /// The lab's name: apart from the one a developer may have up.
 pub const LAB: &str = "suite";
 
-/// A running cluster.
 pub struct Cluster {
     kubeconfig: PathBuf,
 }
@@ -65,7 +64,6 @@ pub fn eventually<T>(what: &str, seconds: u64, mut probe: impl FnMut() -> Result
 }
 
 impl Cluster {
-    /// The administrator's kubeconfig.
     pub fn kubeconfig(&self) -> &Path {
         &self.kubeconfig
     }
@@ -133,7 +131,6 @@ fn succeed(args: &[&str], out: Output) -> String {
 /// A namespace of one test.
 pub struct Namespace<'a> {
     cluster: &'a Cluster,
-    /// Its name.
     pub name: String,
 }
 
@@ -152,7 +149,6 @@ impl Namespace<'_> {
         self.cluster.kubectl_output(&all)
     }
 
-    /// Applies a manifest.
     pub fn apply(&self, manifest: &str) -> String {
         self.cluster.apply(&self.name, manifest)
     }

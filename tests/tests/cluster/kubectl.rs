@@ -73,7 +73,6 @@ pub fn warns(line: &'static str, text: &'static str) -> Case {
 }
 
 impl Case {
-    /// What it reads.
     pub fn input(mut self, text: &'static str) -> Self {
         self.input = text;
         self

@@ -28,7 +28,6 @@ pub enum Tree {
 }
 
 impl Tree {
-    /// This machine's.
     pub fn detect() -> Self {
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         Self::from_mountinfo(&mounts)

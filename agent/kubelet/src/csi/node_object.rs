@@ -80,7 +80,7 @@ impl NodeObject {
         api.create(&PostParams::default(), &fresh).await.map_err(|e| told(&e))
     }
 
-    /// Tells of a driver: its name for this node, how many volumes it takes (0: it does not say), and where the node is.
+    /// Reports a driver: its name for this node, how many volumes it takes (0: it does not say), and where the node is.
     pub async fn install(
         &self,
         driver: &str,

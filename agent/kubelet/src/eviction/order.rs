@@ -87,7 +87,7 @@ impl Evictions {
         self.ordered.lock().remove(uid);
     }
 
-    /// Tells of the pressures reported, in the order of [`Pressure::ALL`].
+    /// Sets the pressures reported, in the order of [`Pressure::ALL`].
     pub fn set_pressures(&self, pressures: [bool; Pressure::ALL.len()]) {
         *self.pressures.lock() = pressures;
     }

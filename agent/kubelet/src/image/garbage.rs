@@ -33,8 +33,8 @@ struct Seen {
 
 /// What is to be freed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Wanted {
-    /// So many bytes.
+enum Target {
+    /// Bytes to free.
     Bytes(u64),
     /// Everything unused for so long.
     OlderThan(Duration),
@@ -107,7 +107,7 @@ impl Garbage {
         self.look(&mut records, now).await?;
         let oldest = self.config.image_maximum_gc_age;
         if !oldest.is_zero() && now.duration_since(self.began) > oldest {
-            self.free(&mut records, Wanted::OlderThan(oldest), now).await;
+            self.free(&mut records, Target::OlderThan(oldest), now).await;
         }
         let info = self.runtime.image_fs_info().await?;
         let place = info.image_filesystems.into_iter().find_map(|f| f.fs_id);
@@ -116,7 +116,7 @@ impl Garbage {
         let found = found.filter(|f| f.capacity > 0).ok_or(Error::Capacity)?;
         let (high, low) = (self.config.image_gc_high_percent, self.config.image_gc_low_percent);
         let Some(wanted) = amount_to_free(&found, high, low) else { return Ok(()) };
-        let freed = self.free(&mut records, Wanted::Bytes(wanted), now).await;
+        let freed = self.free(&mut records, Target::Bytes(wanted), now).await;
         if freed >= wanted {
             return Ok(());
         }
@@ -136,7 +136,7 @@ impl Garbage {
         let now = Instant::now();
         let mut records = self.records.lock().await;
         self.look(&mut records, now).await?;
-        Ok(self.free(&mut records, Wanted::Bytes(u64::MAX), now).await)
+        Ok(self.free(&mut records, Target::Bytes(u64::MAX), now).await)
     }
 
     /// Brings the records up to date.
@@ -157,10 +157,10 @@ impl Garbage {
     }
 
     /// Removes images, the longest unused first, until enough is freed; says how much was.
-    async fn free(&self, records: &mut Records, wanted: Wanted, now: Instant) -> u64 {
+    async fn free(&self, records: &mut Records, wanted: Target, now: Instant) -> u64 {
         let mut freed: u64 = 0;
         for id in order(&records.images, wanted, now, self.config.image_minimum_gc_age) {
-            if matches!(wanted, Wanted::Bytes(bytes) if freed >= bytes) {
+            if matches!(wanted, Target::Bytes(bytes) if freed >= bytes) {
                 break;
             }
             match self.runtime.remove_image(&id).await {
@@ -217,7 +217,7 @@ fn used(images: &[v1::Image], containers: &[v1::Container], sandbox: Option<&str
     images.iter().filter(is_named).map(|i| i.id.clone()).collect()
 }
 
-/// Takes in what is there now.
+/// Records the images that exist now.
 fn note(records: &mut Records, images: &[v1::Image], used: &HashSet<String>, now: Instant) {
     let first = records.listed.then_some(now);
     for image in images {
@@ -239,12 +239,12 @@ fn note(records: &mut Records, images: &[v1::Image], used: &HashSet<String>, now
 }
 
 /// The images that may go, the longest unused first, of those the longest here first.
-fn order(images: &BTreeMap<String, Seen>, wanted: Wanted, now: Instant, minimum: Duration) -> Vec<String> {
+fn order(images: &BTreeMap<String, Seen>, wanted: Target, now: Instant, minimum: Duration) -> Vec<String> {
     let may_go = |seen: &&Seen| {
         let idle = seen.used != Some(now) && !seen.pinned;
         match wanted {
-            Wanted::Bytes(_) => idle && seen.first.is_none_or(|first| now.duration_since(first) >= minimum),
-            Wanted::OlderThan(age) => {
+            Target::Bytes(_) => idle && seen.first.is_none_or(|first| now.duration_since(first) >= minimum),
+            Target::OlderThan(age) => {
                 let since = seen.used.or(seen.first);
                 idle && since.is_none_or(|since| now.duration_since(since) > age)
             }
@@ -276,10 +276,10 @@ mod tests {
         note(&mut records, &images[..3], &HashSet::from(["b".to_owned()]), at(0));
         note(&mut records, &images, &in_use, at(100));
         let minimum = Duration::from_secs(120);
-        let all = Wanted::Bytes(u64::MAX);
+        let all = Target::Bytes(u64::MAX);
         assert_eq!(order(&records.images, all, at(100), minimum), ["b"], "c came just now");
         assert_eq!(order(&records.images, all, at(300), minimum), ["c", "b", "a", "p"], "by their last use");
-        let old = Wanted::OlderThan(Duration::from_secs(150));
+        let old = Target::OlderThan(Duration::from_secs(150));
         assert_eq!(order(&records.images, old, at(200), minimum), ["b"]);
         records.images.get_mut("b").unwrap().pinned = true;
         assert!(order(&records.images, old, at(200), minimum).is_empty());

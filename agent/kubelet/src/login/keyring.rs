@@ -19,7 +19,6 @@ const HUB: &str = "index.docker.io";
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "Entry")]
 pub struct Login {
-    /// The name.
     pub username: String,
     /// The password; an identity token's name says so.
     pub password: String,

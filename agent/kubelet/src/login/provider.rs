@@ -33,36 +33,19 @@ const CONFIG_VERSIONS: [&str; 3] =
 pub enum Error {
     /// The configuration, or a program, cannot be read.
     #[error("read {}", .path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    Read { path: PathBuf, source: io::Error },
     /// The configuration says what it may not.
     #[error("credential provider configuration {}: {reason}", .path.display())]
-    Invalid {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        reason: String,
-    },
-    /// The program failed.
+    Invalid { path: PathBuf, reason: String },
     #[error("run credential provider plugin {name}: {reason}")]
     Run {
-        /// The provider.
         name: String,
         /// What happened, with what it said on standard error.
         reason: String,
     },
     /// Its answer is none.
     #[error("answer of credential provider plugin {name}: {reason}")]
-    Answer {
-        /// The provider.
-        name: String,
-        /// What is wrong.
-        reason: String,
-    },
+    Answer { name: String, reason: String },
 }
 
 #[derive(Debug, Deserialize)]
@@ -115,7 +98,6 @@ struct Given {
     password: String,
 }
 
-/// One provider.
 #[derive(Debug)]
 pub struct Provider {
     described: Described,
@@ -209,7 +191,6 @@ fn duration(text: &str) -> Option<Duration> {
 }
 
 impl Provider {
-    /// Its name.
     pub fn name(&self) -> &str {
         &self.described.name
     }

@@ -10,9 +10,7 @@ pub const LONGEST: usize = 64 * 1024;
 /// The stream a line was written to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// Standard output.
     Stdout,
-    /// Standard error.
     Stderr,
 }
 
@@ -21,7 +19,6 @@ pub enum Source {
 pub struct Piece {
     /// When, as the file has it (RFC 3339).
     pub time: Bytes,
-    /// Where to.
     pub source: Source,
     /// What, without the line's end.
     pub content: Bytes,
@@ -31,7 +28,7 @@ pub struct Piece {
     pub newline: bool,
 }
 
-/// A line that is none of CRI's.
+/// A line that is not in CRI's format.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Malformed(pub Bytes);
 
@@ -41,7 +38,7 @@ enum Open {
     No,
     /// The head of a long line was given on.
     Long { time: Bytes, source: Source, partial: bool },
-    /// A long line that is none.
+    /// A long line that is not in CRI's format.
     Junk,
 }
 

@@ -3,7 +3,7 @@
 //! What wakes a reader that follows: a change in the file's directory (inotify). What it reads: its file to the end,
 //! then, when another file has taken the name (rotation), that one from its beginning. What it promises: every byte
 //! once and in order, across rotations, until the container has exited and everything it wrote is read. Whether the
-//! container runs is asked only while nothing is written, once a period as upstream does: runtimes tell of an exit
+//! container runs is asked only while nothing is written, once a period as upstream does: runtimes report an exit
 //! before or after the last write reached the file, so that only silence after the exit is the end.
 
 use super::line::{Decoder, Malformed};

@@ -1,8 +1,8 @@
-//! Containers' logs are cut: a log that has grown to `containerLogMaxSize` is put aside, and only `containerLogMaxFiles` are
+//! Containers' logs are cut: a log that has grown to `containerLogMaxSize` is rotated, and only `containerLogMaxFiles` are
 //! kept.
 //!
 //! Woken every `containerLogMonitorInterval`. Reads the runtime's running containers and their logs' sizes. Writes beside the log: the
-//! last one put aside plain, so that readers finish, older ones compressed. Promises: a crash leaves at worst a file that
+//! last one rotated plain, so that readers finish, older ones compressed. Promises: a crash leaves at worst a file that
 //! the next rotation removes; a log whose container cannot be given the new file gets its name back.
 
 use std::collections::HashMap;
@@ -107,7 +107,7 @@ async fn one(
     Ok(())
 }
 
-/// Removes and compresses what was put aside before, then renames the log; gives its new name.
+/// Removes and compresses what was rotated before, then renames the log; gives its new name.
 fn put_aside(log: &Path, files: u32) -> Result<PathBuf, Error> {
     let kept = clean(log, files)?;
     for plain in kept.iter().filter(|p| !ends(p, COMPRESSED)) {
@@ -129,7 +129,7 @@ fn ends(path: &Path, suffix: &str) -> bool {
     path.as_os_str().to_string_lossy().ends_with(suffix)
 }
 
-/// Removes a container's log and what was put aside of it; fine when it is gone.
+/// Removes a container's log and its rotated files; fine when it is gone.
 pub fn remove(log: &Path) -> Result<(), Error> {
     let gone = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
     let dir = log.parent().unwrap_or(Path::new("/"));
@@ -166,7 +166,7 @@ fn clean(log: &Path, files: u32) -> Result<Vec<PathBuf>, Error> {
         !ends(path, UNFINISHED) && (ends(path, COMPRESSED) || !all.contains(&beside(path, COMPRESSED)))
     };
     let (mut kept, mut goes): (Vec<PathBuf>, Vec<PathBuf>) = all.clone().into_iter().partition(in_use);
-    // The log itself and the one put aside now count, too.
+    // The log itself and the one rotated now count, too.
     let most = usize::try_from(files.saturating_sub(2)).unwrap_or(0);
     goes.extend(kept.drain(..kept.len().saturating_sub(most)));
     for path in goes {

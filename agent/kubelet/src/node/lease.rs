@@ -59,7 +59,7 @@ pub async fn run(
     }
 }
 
-/// Writes the lease once: from what we wrote last, or, when that is refused, from what is there.
+/// Writes the lease once: from what we wrote last, or, when that is refused, from the stored one.
 async fn renew(
     api: &Api<Lease>,
     known: Option<Lease>,

@@ -33,7 +33,6 @@ pub enum Error {
     /// The Node could not be read.
     #[error("read node {node}")]
     Read {
-        /// Its name.
         node: String,
         /// What the API server said.
         #[source]
@@ -42,7 +41,6 @@ pub enum Error {
     /// The status could not be written.
     #[error("patch status of node {node}")]
     Patch {
-        /// Its name.
         node: String,
         /// What the API server said.
         #[source]
@@ -51,30 +49,25 @@ pub enum Error {
     /// The status does not serialise.
     #[error("encode status of node {node}")]
     Encode {
-        /// Its name.
         node: String,
-        /// Why.
         #[source]
         source: serde_json::Error,
     },
     /// No answer in time.
     #[error("report status of node {node}: no answer within {}s", PATIENCE.as_secs())]
-    Silence {
-        /// Its name.
-        node: String,
-    },
+    Silence { node: String },
 }
 
 /// What a node's status is made of, and who is told what changed.
 #[derive(Clone)]
 pub struct Sources {
-    /// The container runtime.
+    /// Lists images for the status.
     pub runtime: Runtime,
     /// What it says of itself.
     pub health: watch::Receiver<runtime::Health>,
     /// What the kubelet says.
     pub reported: watch::Receiver<Reported>,
-    /// Where events go.
+    /// Recorder of node events (`NodeReady`).
     pub events: Recorder,
 }
 
@@ -140,7 +133,6 @@ impl Reporter {
         }
     }
 
-    /// Reads, decides, writes.
     async fn report(&mut self, from_cache: bool) -> Result<(), Error> {
         let name = self.config.name.clone();
         // Resource version 0 allows the API server to answer from its cache; a retry asks for the truth.

@@ -17,7 +17,7 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// What is wrong for so long makes the node not ready; what was well for so long is forgotten. Longer than any pause between lives.
 const LASTS: Duration = Duration::from_secs(30);
 
-/// Keeps the errors in `reported` true, for ever.
+/// Keeps the errors in `reported` true, forever.
 pub async fn follow(scope: Arc<Scope>, reported: watch::Sender<Reported>) {
     let mut troubles = Troubles::default();
     loop {

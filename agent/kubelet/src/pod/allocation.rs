@@ -99,7 +99,6 @@ impl Amounts {
 /// What a container that runs needs in order to have what it was granted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// Nothing.
     None,
     /// Its limits written again.
     Update,

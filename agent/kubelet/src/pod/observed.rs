@@ -65,7 +65,7 @@ pub struct Container {
     pub exit_code: i32,
     /// Why it exited, in the runtime's word.
     pub reason: String,
-    /// Its last words.
+    /// Termination message.
     pub message: String,
     /// The hash of what it was made from; empty when a foreign agent made it.
     pub hash: String,

@@ -37,13 +37,11 @@ pub struct Verdict {
 pub struct Input<'a> {
     /// What is asked for.
     pub pod: &'a Pod,
-    /// What is there.
     pub observed: &'a Observed,
     /// Probe results by container id; running containers without an entry count as not started.
     pub verdicts: &'a BTreeMap<String, Verdict>,
     /// Containers whose postStart hook has not finished (or never ran): they are not started yet.
     pub hooks_pending: &'a BTreeSet<String>,
-    /// Crash loop delays.
     pub backoffs: &'a Backoffs,
     /// Starts that failed and when they may be tried again, by container name.
     pub held: &'a BTreeMap<String, Timestamp>,
@@ -59,20 +57,15 @@ pub struct Input<'a> {
     pub restarting: &'a BTreeSet<String>,
     /// When a failed sandbox may be tried again.
     pub sandbox_held: Option<Timestamp>,
-    /// Stop everything.
     pub terminating: bool,
-    /// The clock.
     pub now: Timestamp,
 }
 
 /// A container to be stopped, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stop {
-    /// The container.
     pub id: String,
-    /// Its name.
     pub name: String,
-    /// The event's text.
     pub message: String,
     /// A grace other than the pod's.
     pub grace: Option<i64>,
@@ -80,22 +73,16 @@ pub struct Stop {
     pub restart: bool,
 }
 
-/// One step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Stop these together.
     StopContainers(Vec<Stop>),
-    /// Stop a sandbox.
     StopSandbox(String),
     /// Give these running containers (id and name), and the pod, the resources they were granted.
     Resize(Vec<(String, String)>),
     /// Kill a container and forget it, but for its log.
     Reset {
-        /// The container.
         id: String,
-        /// Its name.
         name: String,
-        /// It may run.
         runs: bool,
     },
     /// Forget a container that does not run.
@@ -104,25 +91,20 @@ pub enum Action {
     RemoveSandbox(String),
     /// Make the pod's next sandbox.
     CreateSandbox {
-        /// Which try.
         attempt: u32,
     },
     /// Start a container (pulling its image first).
     Start {
-        /// Which.
         name: String,
         /// What it is to the pod.
         role: Role,
-        /// Which try.
         attempt: u32,
         /// When the try before ended, for the backoff.
         ended: Option<Timestamp>,
     },
     /// Start a container that was created and never started.
     StartCreated {
-        /// The container.
         id: String,
-        /// Its name.
         name: String,
     },
 }
@@ -319,7 +301,7 @@ fn asks_for_all(spec: &Spec, container: &Container) -> bool {
         && rule_for(spec, container.exit_code).is_some_and(|rule| rule.action == RESTART_ALL)
 }
 
-/// All containers are to be started again: one ended by such a rule, or its like was seen before (`under_way`) and some
+/// All containers are to be started again: one ended by such a rule, or one like it was seen before (`under_way`) and some
 /// container of that life is still there.
 pub fn restarts_all(pod: &Pod, observed: &Observed, under_way: bool) -> bool {
     let known = |spec: &Spec| observed.latest(&spec.name);

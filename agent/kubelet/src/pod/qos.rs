@@ -13,7 +13,7 @@ pub enum Class {
     Guaranteed,
     /// Something is requested or limited.
     Burstable,
-    /// Nothing is.
+    /// No requests and no limits.
     BestEffort,
 }
 

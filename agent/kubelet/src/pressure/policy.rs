@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::threshold::{Left, Observations, Pressure, Resource, Signal, Threshold, Thresholds};
 
-/// Everything configured.
+/// The `eviction*` fields of the configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Policy {
     /// `evictionHard`.
@@ -28,7 +28,7 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// Only hard thresholds.
+    /// No soft thresholds, no minimum reclaim.
     pub fn hard(hard: Thresholds, transition: Duration) -> Self {
         Self {
             hard,
@@ -73,13 +73,12 @@ impl Policy {
 /// A threshold that wants something done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Met {
-    /// Its signal.
     pub signal: Signal,
     /// Pods may have some time.
     pub soft: bool,
-    /// What should be left,
+    /// What should be left; bytes, inodes or process ids.
     pub threshold: u64,
-    /// and what is.
+    /// Bytes, inodes or process ids.
     pub available: u64,
 }
 
@@ -91,7 +90,6 @@ pub struct Memory {
     pressed: [Option<Instant>; Pressure::ALL.len()],
 }
 
-/// An observation's verdict.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
     /// The pressures to report, in the order of [`Pressure::ALL`].

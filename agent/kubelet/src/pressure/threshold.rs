@@ -11,13 +11,13 @@ pub enum Signal {
     MemoryAvailable,
     /// Bytes of the filesystem of the kubelet's root.
     NodefsAvailable,
-    /// Its inodes.
+    /// Inodes of the same filesystem.
     NodefsInodesFree,
     /// Bytes of the filesystem of the runtime's images.
     ImagefsAvailable,
-    /// Its inodes.
+    /// Inodes of the same filesystem.
     ImagefsInodesFree,
-    /// Process ids.
+    /// Process ids, of the smaller of `pid_max` and `threads-max`.
     PidAvailable,
     /// Bytes of memory left to all pods together.
     AllocatableMemoryAvailable,
@@ -37,7 +37,6 @@ pub enum Resource {
 }
 
 impl Resource {
-    /// Its name.
     pub fn name(self) -> &'static str {
         match self {
             Self::Memory => "memory",
@@ -60,7 +59,6 @@ pub enum Pressure {
 }
 
 impl Pressure {
-    /// All of them.
     pub const ALL: [Pressure; 3] = [Pressure::Memory, Pressure::Disk, Pressure::Pid];
 }
 
@@ -109,14 +107,13 @@ impl Signal {
 pub struct Left {
     /// So much is left,
     pub available: u64,
-    /// of so much.
+    /// Of so much: bytes, inodes or process ids.
     pub capacity: u64,
 }
 
 /// What could be observed.
 pub type Observations = BTreeMap<Signal, Left>;
 
-/// An eviction threshold.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Threshold {
     /// An amount of bytes.
@@ -165,7 +162,7 @@ impl Thresholds {
         Ok(Self(out))
     }
 
-    /// No thresholds.
+    /// No signal has a threshold.
     #[must_use]
     pub fn none() -> Self {
         Self(BTreeMap::new())
@@ -176,7 +173,7 @@ impl Thresholds {
         self.0.iter().map(|(signal, threshold)| (*signal, *threshold))
     }
 
-    /// A signal's threshold.
+    /// The threshold of `signal`; `None`: it never causes pressure.
     #[must_use]
     pub fn of(&self, signal: Signal) -> Option<Threshold> {
         self.0.get(&signal).copied()

@@ -64,7 +64,7 @@ pub fn reason(error: &std::io::Error) -> String {
     }
 }
 
-/// What to ask whom.
+/// A request, and where it goes.
 #[derive(Clone, Debug)]
 pub struct Request {
     tls: bool,

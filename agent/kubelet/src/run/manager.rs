@@ -33,13 +33,13 @@ mod orphans;
 
 use keeping::Keeping;
 
-/// How often everything is listed though events tell of changes.
+/// How often everything is listed though events report changes.
 const AUDIT: Duration = Duration::from_secs(60);
 /// Events of unknown containers cause a list, at most this often.
 const RELIST_PAUSE: Duration = Duration::from_millis(250);
 /// After a list that failed.
 const RELIST_AGAIN: Duration = Duration::from_secs(1);
-/// containerd 1.6 tells of a container's end before CRI shows it (the dead shim is cleaned up first): its worker looks
+/// containerd 1.6 reports a container's end before CRI shows it (the dead shim is cleaned up first): its worker looks
 /// again after these.
 const LOOK_AGAIN: [Duration; 5] = [
     Duration::from_millis(50),
@@ -231,7 +231,7 @@ impl Manager {
         }
     }
 
-    /// Lists everything, wakes the pods that changed, and notes what is there.
+    /// Lists everything, wakes the pods that changed, and records what exists.
     async fn relist(&mut self) {
         let runtime = &self.context.runtime;
         let (sandboxes, containers) =

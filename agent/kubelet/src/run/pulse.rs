@@ -1,4 +1,4 @@
-//! Whether the manager's loop goes round.
+//! Whether the manager's loop makes progress.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,6 @@ const LONGEST: Duration = Duration::from_secs(5 * 60);
 pub struct Pulse(Arc<Mutex<Option<Instant>>>);
 
 impl Pulse {
-    /// It goes round.
     pub(super) fn beat(&self) {
         *self.0.lock() = Some(Instant::now());
     }

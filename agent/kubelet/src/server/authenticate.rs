@@ -20,7 +20,7 @@ const MOST_TOKENS: usize = 4096;
 pub(super) const REVIEW_PATIENCE: Duration = Duration::from_secs(10);
 const AUTHENTICATED: &str = "system:authenticated";
 
-/// A caller.
+/// Who calls, as a certificate or a TokenReview says.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct User {
     /// As roles name it.

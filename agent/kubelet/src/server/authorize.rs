@@ -50,7 +50,6 @@ pub fn subresources(path: &str) -> &'static [&'static str] {
 /// The verdict on a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Go on.
     Allowed,
     /// 403 with this text.
     Forbidden(String),

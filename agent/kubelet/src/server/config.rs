@@ -14,11 +14,11 @@ use std::time::Duration;
 pub struct Config {
     /// This node's name, which reviews are about.
     pub node_name: String,
-    /// Where to listen.
+    /// IP and port, 10250 by default.
     pub address: SocketAddr,
-    /// Certificates.
+    /// Certificate, key and client authorities.
     pub files: super::tls::Files,
-    /// Who callers are.
+    /// Which callers are known, and how.
     pub authentication: Authentication,
     /// What they may do.
     pub authorization: Authorization,
@@ -156,9 +156,9 @@ pub enum Authorization {
     AlwaysAllow,
     /// The API server decides; its answers are kept so long.
     Webhook {
-        /// A yes.
+        /// How long an allowed review is cached.
         allowed: Duration,
-        /// A no.
+        /// How long a denied review is cached.
         denied: Duration,
     },
 }
@@ -199,7 +199,7 @@ impl Authentication {
 }
 
 impl Authorization {
-    /// Reads the section.
+    /// Reads the section `authorization` of a KubeletConfiguration.
     pub fn parse(section: &Value) -> Result<Self, Error> {
         let file: AuthorizationFile = read("authorization", section)?;
         match file.mode.as_deref().unwrap_or("Webhook") {

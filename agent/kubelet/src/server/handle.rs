@@ -1,6 +1,6 @@
 //! One request: who sends it, whether they may, and which handler answers.
 
-use super::answer::{self, Answer};
+use super::answer::{self, HttpResponse};
 use super::authenticate::Authenticator;
 use super::authorize::{Authorizer, Verdict};
 use super::config::Config;
@@ -55,7 +55,7 @@ impl Handler {
         &self,
         peer: &[CertificateDer<'static>],
         request: Request<Incoming>,
-    ) -> Answer {
+    ) -> HttpResponse {
         let path = request.uri().path().to_owned();
         let heads_only = request.method() == Method::HEAD;
         let answer = Box::pin(self.decide(peer, request, &path)).await;
@@ -68,7 +68,7 @@ impl Handler {
         peer: &[CertificateDer<'static>],
         request: Request<Incoming>,
         path: &str,
-    ) -> Answer {
+    ) -> HttpResponse {
         let Some(user) = self.authenticator.user(peer, request.headers()).await else {
             return answer::refused(StatusCode::UNAUTHORIZED, "Unauthorized");
         };
@@ -138,7 +138,7 @@ impl Handler {
         }
     }
 
-    async fn system_logs(&self, path: &str, query: &Query) -> Answer {
+    async fn system_logs(&self, path: &str, query: &Query) -> HttpResponse {
         let root = self.config.system_logs.as_deref();
         if let Some(root) = root.filter(|_| self.config.log_query)
             && let Some(answer) = Box::pin(log_query::serve(root, path, query)).await
@@ -149,12 +149,12 @@ impl Handler {
     }
 
     /// A page of metrics, from a measurement of its own.
-    async fn measured(&self, depth: Depth, page: fn(&Measured, &Path) -> String) -> Answer {
+    async fn measured(&self, depth: Depth, page: fn(&Measured, &Path) -> String) -> HttpResponse {
         let measured = self.stats.measure(depth, |_| true).await;
         answer::typed(StatusCode::OK, METRICS, page(&measured, self.stats.root_dir()))
     }
 
-    async fn summary(&self, query: &Query) -> Answer {
+    async fn summary(&self, query: &Query) -> HttpResponse {
         let brief = query.flag(&["only_cpu_and_memory"]);
         let depth = if brief { Depth::Cgroups } else { Depth::Everything(FRESH) };
         let measured = self.stats.measure(depth, |_| true).await;
@@ -167,7 +167,7 @@ impl Handler {
     }
 
     /// The id of the running container a stream is for.
-    async fn running(&self, target: Target<'_>, container: &str) -> Result<String, Answer> {
+    async fn running(&self, target: Target<'_>, container: &str) -> Result<String, HttpResponse> {
         let view =
             self.pod(target).ok_or_else(|| answer::text(StatusCode::NOT_FOUND, "pod does not exist"))?;
         let named = target.uid.is_none_or(|uid| uid == view.uid());
@@ -185,7 +185,7 @@ impl Handler {
         target: Target<'_>,
         container: &str,
         query: &Query,
-    ) -> Answer {
+    ) -> HttpResponse {
         let streams = match Streams::parse(query) {
             Ok(streams) => streams,
             Err(text) => return answer::text(StatusCode::BAD_REQUEST, text),
@@ -219,7 +219,7 @@ impl Handler {
         }
     }
 
-    async fn remote(&self, request: Request<Incoming>, streams: Streams, url: &str) -> Answer {
+    async fn remote(&self, request: Request<Incoming>, streams: Streams, url: &str) -> HttpResponse {
         if !upgrade::is_upgrade(request.headers()) {
             return answer::text(StatusCode::BAD_REQUEST, "Upgrade request required");
         }
@@ -231,7 +231,12 @@ impl Handler {
         }
     }
 
-    async fn port_forward(&self, request: Request<Incoming>, target: Target<'_>, query: &Query) -> Answer {
+    async fn port_forward(
+        &self,
+        request: Request<Incoming>,
+        target: Target<'_>,
+        query: &Query,
+    ) -> HttpResponse {
         let websocket = upgrade::is_websocket(request.headers());
         let tunnel = websocket && tunnel::is_asked(request.headers());
         // Of the old protocol, which the runtime speaks itself; SPDY names ports in its streams.
@@ -270,7 +275,7 @@ impl Handler {
     }
 
     /// `/run`: the output of a command is the answer.
-    async fn run(&self, target: Target<'_>, container: &str, query: &Query) -> Answer {
+    async fn run(&self, target: Target<'_>, container: &str, query: &Query) -> HttpResponse {
         let id = match self.running(target, container).await {
             Ok(id) => id,
             Err(answer) => return answer,

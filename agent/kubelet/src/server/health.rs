@@ -1,6 +1,6 @@
 //! `/healthz`: upstream's checks, and each of the kubelet's tasks by name.
 
-use super::answer::{self, Answer};
+use super::answer::{self, HttpResponse};
 use super::indicators::Indicators;
 use super::query::Query;
 use crate::run::Pulse;
@@ -15,15 +15,15 @@ const LOOP: &str = "syncloop";
 /// How the kubelet is.
 #[derive(Clone)]
 pub struct Health {
-    /// Its tasks.
+    /// Tasks of the kubelet; each is a check.
     pub scope: Arc<Scope>,
-    /// Its loop.
+    /// When the sync loop last ran.
     pub pulse: Pulse,
 }
 
 impl Health {
     /// Answers for one check, or for all with an empty name, which count in `indicators`.
-    pub(super) fn answer(&self, name: &str, query: &Query, indicators: &Indicators) -> Answer {
+    pub(super) fn answer(&self, name: &str, query: &Query, indicators: &Indicators) -> HttpResponse {
         let checks = checks(checks::of_tasks(self.scope.reports()), self.pulse.check());
         let told = match name {
             "" => {

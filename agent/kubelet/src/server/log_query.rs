@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use super::answer::{self, Answer};
+use super::answer::{self, HttpResponse};
 use super::query::Query;
 use futures::{StreamExt, TryStreamExt};
 use http::StatusCode;
@@ -26,7 +26,7 @@ const FORMATS: [&str; 7] =
 
 /// What is asked for.
 #[derive(Debug, PartialEq, Eq)]
-enum Wanted {
+enum LogQuery {
     /// What the path names.
     Path,
     /// A file, by its path below the directory of logs.
@@ -36,10 +36,10 @@ enum Wanted {
 }
 
 /// Answers a query; `None`: what the path names is asked for.
-pub async fn serve(root: &Path, path: &str, query: &Query) -> Option<Answer> {
+pub async fn serve(root: &Path, path: &str, query: &Query) -> Option<HttpResponse> {
     match wanted(path, query) {
-        Ok(Wanted::Path) => None,
-        Ok(Wanted::File(file)) => Some(match open(root, &file) {
+        Ok(LogQuery::Path) => None,
+        Ok(LogQuery::File(file)) => Some(match open(root, &file) {
             Ok(_) => {
                 let named = format!("/{}", file.display()).replace('%', "%25");
                 Box::pin(super::system_logs::serve(Some(root), &named)).await
@@ -49,7 +49,7 @@ pub async fn serve(root: &Path, path: &str, query: &Query) -> Option<Answer> {
                 answer::refused(StatusCode::NOT_ACCEPTABLE, text)
             }
         }),
-        Ok(Wanted::Services { names, options }) => Some(Box::pin(of_services(root, names, options)).await),
+        Ok(LogQuery::Services { names, options }) => Some(Box::pin(of_services(root, names, options)).await),
         Err((status, faults)) => Some(answer::refused(status, aggregate(&faults))),
     }
 }
@@ -67,7 +67,7 @@ fn invalid(field: &str, value: &str, why: &str) -> String {
 }
 
 /// Reads and checks a query.
-fn wanted(path: &str, query: &Query) -> Result<Wanted, (StatusCode, Vec<String>)> {
+fn wanted(path: &str, query: &Query) -> Result<LogQuery, (StatusCode, Vec<String>)> {
     let (queries, units) = (query.all("query"), query.all("unit"));
     let (asked, mut names) = ([&queries, &units].iter().any(|l| !l.is_empty()), Vec::new());
     let (files, plain): (Vec<String>, Vec<String>) =
@@ -157,10 +157,10 @@ fn wanted(path: &str, query: &Query) -> Result<Wanted, (StatusCode, Vec<String>)
     }
     if let Some(file) = files.into_iter().next() {
         let file = file.replace('\\', "/");
-        return Ok(Wanted::File(PathBuf::from(file.trim_start_matches('/'))));
+        return Ok(LogQuery::File(PathBuf::from(file.trim_start_matches('/'))));
     }
     if names.is_empty() && !matches!(path, "/journal" | "/journal/") {
-        return Ok(Wanted::Path);
+        return Ok(LogQuery::Path);
     }
     let date = |at: Timestamp| at.strftime("%Y-%m-%d %H:%M:%S").to_string();
     let mut of_journal = Vec::new();
@@ -174,7 +174,7 @@ fn wanted(path: &str, query: &Query) -> Result<Wanted, (StatusCode, Vec<String>)
     add("case-sensitive", pattern.map(|_| query.flag(&["case-sensitive"]).to_string()));
     add("boot", boot.map(|boot| boot.to_string()));
     add("output", format.map(str::to_owned));
-    Ok(Wanted::Services { names, options: of_journal })
+    Ok(LogQuery::Services { names, options: of_journal })
 }
 
 /// `-5m`, or `2026-01-31 08:00:00`.
@@ -194,7 +194,7 @@ fn open(root: &Path, file: &Path) -> std::io::Result<std::fs::File> {
     Ok(rustix::fs::openat2(root, file, flags, Mode::empty(), ResolveFlags::BENEATH)?.into())
 }
 
-async fn of_services(root: &Path, names: Vec<String>, options: Vec<String>) -> Answer {
+async fn of_services(root: &Path, names: Vec<String>, options: Vec<String>) -> HttpResponse {
     let known = Command::new("journalctl").args(["--field", "_SYSTEMD_UNIT"]).kill_on_drop(true).output();
     let known = match tokio::time::timeout(DEADLINE, known).await {
         Ok(Ok(output)) if output.status.success() => String::from_utf8_lossy(&output.stdout).into_owned(),
@@ -237,7 +237,7 @@ async fn of_services(root: &Path, names: Vec<String>, options: Vec<String>) -> A
 }
 
 /// What the journal says of services; of everything, where none is named.
-fn of_journal(names: &[String], options: Vec<String>) -> Answer {
+fn of_journal(names: &[String], options: Vec<String>) -> HttpResponse {
     let mut command = Command::new("journalctl");
     command.args(["--utc", "--no-pager"]).args(names.iter().map(|name| format!("--unit={name}")));
     if !options.iter().any(|option| option.starts_with("--output=")) {
@@ -264,7 +264,9 @@ fn of_journal(names: &[String], options: Vec<String>) -> Answer {
     }))
 }
 
-fn streamed(bytes: impl futures::Stream<Item = std::io::Result<bytes::Bytes>> + Send + 'static) -> Answer {
+fn streamed(
+    bytes: impl futures::Stream<Item = std::io::Result<bytes::Bytes>> + Send + 'static,
+) -> HttpResponse {
     let mut answer = answer::typed(StatusCode::OK, KIND, "");
     *answer.body_mut() = StreamBody::new(bytes.map_ok(hyper::body::Frame::data)).boxed_unsync();
     answer
@@ -274,19 +276,19 @@ fn streamed(bytes: impl futures::Stream<Item = std::io::Result<bytes::Bytes>> + 
 mod tests {
     use super::*;
 
-    fn of(query: &str) -> Result<Wanted, (u16, String)> {
+    fn of(query: &str) -> Result<LogQuery, (u16, String)> {
         wanted("/", &Query::new(Some(query)))
             .map_err(|(status, faults)| (status.as_u16(), aggregate(&faults)))
     }
 
     #[test]
     fn queries_are_read_and_refused_in_upstreams_words() {
-        assert_eq!(of(""), Ok(Wanted::Path));
-        assert_eq!(of("query=/sub/a.log"), Ok(Wanted::File("sub/a.log".into())));
+        assert_eq!(of(""), Ok(LogQuery::Path));
+        assert_eq!(of("query=/sub/a.log"), Ok(LogQuery::File("sub/a.log".into())));
         let options = vec!["--since=-5m".to_owned(), "--lines=3".to_owned()];
         assert_eq!(
             of("query=kubelet&tailLines=3&since=-5m"),
-            Ok(Wanted::Services { names: vec!["kubelet".to_owned()], options })
+            Ok(LogQuery::Services { names: vec!["kubelet".to_owned()], options })
         );
         for (query, status, text) in [
             ("query=%20", 400, "unit: Invalid value: \"\": unit cannot be empty"),

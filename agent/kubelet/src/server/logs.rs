@@ -1,6 +1,6 @@
 //! `/containerLogs/{namespace}/{pod}/{container}`.
 
-use super::answer::{self, Answer, Body};
+use super::answer::{self, Body, HttpResponse};
 use super::pods::View;
 use super::query::Query;
 use crate::logs::line::Source;
@@ -17,7 +17,7 @@ use std::path::PathBuf;
 
 /// What is asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Asked {
+pub struct LogRequest {
     pub options: Options,
     /// The container before the present one.
     pub previous: bool,
@@ -33,7 +33,7 @@ pub enum Nonsense {
 }
 
 impl Nonsense {
-    fn answer(self) -> Answer {
+    fn answer(self) -> HttpResponse {
         match self {
             Self::Undecodable => {
                 answer::text(StatusCode::BAD_REQUEST, r#"{"message": "Unable to decode query."}"#)
@@ -46,7 +46,7 @@ impl Nonsense {
 }
 
 /// Reads the parameters. Pure.
-pub fn parse(query: &Query, now: Timestamp) -> Result<Asked, Nonsense> {
+pub fn parse(query: &Query, now: Timestamp) -> Result<LogRequest, Nonsense> {
     use Nonsense::{Invalid, Undecodable};
     let number = |name: &str| match query.get(name) {
         Some(text) => text.parse::<i64>().map(Some).map_err(|_| Undecodable),
@@ -90,7 +90,7 @@ pub fn parse(query: &Query, now: Timestamp) -> Result<Asked, Nonsense> {
         limit: limit.and_then(|n| u64::try_from(n).ok()),
         only,
     };
-    Ok(Asked { options, previous: flag("previous") })
+    Ok(LogRequest { options, previous: flag("previous") })
 }
 
 /// The id of the container whose log is meant, as statuses have it, or why there is none. Pure.
@@ -147,7 +147,7 @@ pub async fn serve(
     pod: &str,
     container: &str,
     query: &Query,
-) -> Answer {
+) -> HttpResponse {
     let asked = match parse(query, Timestamp::now()) {
         Ok(asked) => asked,
         Err(nonsense) => return nonsense.answer(),
@@ -274,7 +274,7 @@ mod tests {
         let since = Some("2026-01-01T00:59:00Z".parse().unwrap());
         let want =
             Options { follow: true, tail: Some(5), since, timestamps: true, limit: Some(9), only: None };
-        assert_eq!(read, Asked { options: want, previous: false });
+        assert_eq!(read, LogRequest { options: want, previous: false });
         assert_eq!(of("tail=all&tailLines=3").unwrap().options.tail, None);
         assert_eq!(of("stream=Stderr").unwrap().options.only, Some(Source::Stderr));
         assert!(of("sinceSeconds=9223372036854775807").unwrap().options.since.is_some());

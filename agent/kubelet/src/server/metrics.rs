@@ -1,6 +1,6 @@
 //! `/metrics`: the process and the kubelet, under upstream's names, in Prometheus' text format.
 
-use super::answer::{self, Answer};
+use super::answer::{self, HttpResponse};
 use super::pods::View;
 use crate::stats::collect::boot_time;
 use cri_proto::client::Runtime;
@@ -44,8 +44,13 @@ impl Metrics {
         *self.requests.lock().entry((path.to_owned(), status.as_u16())).or_default() += 1;
     }
 
-    /// Answers with everything.
-    pub async fn serve(&self, node: &str, views: &[View], runtime: &Runtime, tasks: &Supervisor) -> Answer {
+    pub async fn serve(
+        &self,
+        node: &str,
+        views: &[View],
+        runtime: &Runtime,
+        tasks: &Supervisor,
+    ) -> HttpResponse {
         let mut out = String::new();
         // Writing to a string cannot fail.
         let _ = self.render(&mut out, node, views);

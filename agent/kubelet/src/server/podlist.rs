@@ -1,6 +1,6 @@
 //! `/pods`: the pods of this node with their statuses as they are known here.
 
-use super::answer::{self, Answer};
+use super::answer::{self, HttpResponse};
 use super::pods::View;
 use crate::pod::spec::labels;
 use cri_proto::client::Runtime;
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
 
 /// Answers with a `PodList`.
-pub fn serve(views: &[View]) -> Answer {
+pub fn serve(views: &[View]) -> HttpResponse {
     let items: Result<Vec<Value>, _> = views.iter().map(item).collect();
     match items {
         Ok(items) => list(&items),
@@ -18,12 +18,12 @@ pub fn serve(views: &[View]) -> Answer {
     }
 }
 
-fn list(items: &[Value]) -> Answer {
+fn list(items: &[Value]) -> HttpResponse {
     answer::json(&json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items}))
 }
 
 /// `/runningpods/`: what the runtime runs, whatever the API says: names and images, no more.
-pub async fn running(runtime: &Runtime) -> Answer {
+pub async fn running(runtime: &Runtime) -> HttpResponse {
     match runtime.list_containers(HashMap::new()).await {
         Ok(containers) => list(&running_pods(containers)),
         Err(error) => answer::text(StatusCode::INTERNAL_SERVER_ERROR, error.runtime_message()),

@@ -6,15 +6,15 @@ use std::sync::Arc;
 /// A pod as asked for and its status as computed here, which the API may not have yet.
 #[derive(Clone, Debug)]
 pub struct View {
-    /// The pod.
+    /// As its source has it: API or manifest.
     pub pod: Arc<Pod>,
-    /// Its status.
+    /// Newer than the API's while a report is under way.
     pub status: Arc<PodStatus>,
 }
 
 /// Pods of this node.
 pub trait Pods: Send + Sync + 'static {
-    /// All of them.
+    /// Every pod of this node, in no order.
     fn all(&self) -> Vec<View>;
     /// The one of that name; the newest where an old one is still ending.
     fn by_name(&self, namespace: &str, name: &str) -> Option<View>;

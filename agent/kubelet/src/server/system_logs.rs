@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use super::answer::{self, Answer};
+use super::answer::{self, HttpResponse};
 use futures::TryStreamExt;
 use http::header::{CONTENT_LENGTH, LOCATION};
 use http::{HeaderValue, Response, StatusCode};
@@ -15,7 +15,7 @@ use tokio::io::AsyncReadExt;
 const SNIFFED: u64 = 512;
 
 /// Answers for `path`, which follows `/logs` and is not decoded yet.
-pub async fn serve(root: Option<&Path>, path: &str) -> Answer {
+pub async fn serve(root: Option<&Path>, path: &str) -> HttpResponse {
     let Some(root) = root else {
         return answer::refused(StatusCode::METHOD_NOT_ALLOWED, "logs endpoint is disabled.");
     };
@@ -54,7 +54,7 @@ fn inside(path: &str) -> Option<PathBuf> {
     parts.clone().all(|part| plain(&part)).then(|| parts.collect())
 }
 
-async fn found(at: &Path, path: &str) -> std::io::Result<Answer> {
+async fn found(at: &Path, path: &str) -> std::io::Result<HttpResponse> {
     let metadata = tokio::fs::metadata(at).await?;
     let name = at.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     match (metadata.is_dir(), path.ends_with('/')) {
@@ -67,7 +67,7 @@ async fn found(at: &Path, path: &str) -> std::io::Result<Answer> {
     }
 }
 
-fn moved(to: &str) -> Answer {
+fn moved(to: &str) -> HttpResponse {
     let mut answer = answer::typed(StatusCode::MOVED_PERMANENTLY, "text/html; charset=utf-8", "");
     if let Ok(to) = HeaderValue::try_from(to) {
         answer.headers_mut().insert(LOCATION, to);
@@ -75,7 +75,7 @@ fn moved(to: &str) -> Answer {
     answer
 }
 
-async fn listing(at: &Path) -> std::io::Result<Answer> {
+async fn listing(at: &Path) -> std::io::Result<HttpResponse> {
     let mut entries = tokio::fs::read_dir(at).await?;
     let mut names = Vec::new();
     while let Some(entry) = entries.next_entry().await? {
@@ -121,7 +121,7 @@ fn escaped(name: &str) -> String {
 }
 
 /// A file as it is long now: what is appended meanwhile is the next reader's.
-async fn file(at: &Path, length: u64) -> std::io::Result<Answer> {
+async fn file(at: &Path, length: u64) -> std::io::Result<HttpResponse> {
     let mut start = Vec::new();
     let mut file = tokio::fs::File::open(at).await?;
     (&mut file).take(SNIFFED.min(length)).read_to_end(&mut start).await?;

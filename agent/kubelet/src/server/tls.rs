@@ -16,7 +16,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Where certificates are.
+/// Paths of certificate, key and authorities; replaced files are read again.
 #[derive(Clone, Debug)]
 pub struct Files {
     /// The serving certificate and its chain.
@@ -32,36 +32,16 @@ pub struct Files {
 pub enum Error {
     /// It cannot be looked at.
     #[error("read {}", .path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
+    Read { path: PathBuf, source: std::io::Error },
     /// It is no PEM, or holds nothing of the kind.
     #[error("read PEM of {}", .path.display())]
-    Pem {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: rustls::pki_types::pem::Error,
-    },
+    Pem { path: PathBuf, source: rustls::pki_types::pem::Error },
     /// Key and certificate do not fit, or a certificate cannot be an authority.
     #[error("use {}", .path.display())]
-    Use {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: rustls::Error,
-    },
+    Use { path: PathBuf, source: rustls::Error },
     /// No verifier can be made of the authorities.
     #[error("use authorities of {}", .path.display())]
-    Authorities {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: rustls::server::VerifierBuilderError,
-    },
+    Authorities { path: PathBuf, source: rustls::server::VerifierBuilderError },
 }
 
 type Stamp = Vec<(u64, u64, i64, i64)>;
@@ -141,7 +121,7 @@ fn read_authorities(paths: &[PathBuf]) -> Result<Arc<dyn ClientCertVerifier>, Er
 pub struct Authorities(Arc<Reloading<Arc<dyn ClientCertVerifier>>>);
 
 impl Authorities {
-    /// Reads them.
+    /// Reads a PEM file, and again when it is replaced.
     pub fn new(path: &Path) -> Result<Self, Error> {
         Ok(Self(Arc::new(Reloading::new(vec![path.to_owned()], read_authorities)?)))
     }

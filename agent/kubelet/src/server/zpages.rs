@@ -3,7 +3,7 @@
 //! A text for people, or an object of `config.k8s.io` for those who name its kind in `Accept`
 //! (`application/json;as=Statusz;v=v1beta1;g=config.k8s.io`).
 
-use super::answer::{self, Answer};
+use super::answer::{self, HttpResponse};
 use http::StatusCode;
 use http::header::{ACCEPT, HeaderMap, HeaderValue};
 use jiff::Timestamp;
@@ -24,7 +24,7 @@ enum Form {
     Yaml(&'static str),
 }
 
-pub(super) fn flagz(headers: &HeaderMap, flags: &BTreeMap<String, String>) -> Answer {
+pub(super) fn flagz(headers: &HeaderMap, flags: &BTreeMap<String, String>) -> HttpResponse {
     let text = || {
         let lines = flags.iter().map(|(name, value)| format!("{name}={value}\n"));
         heading("flagz") + &lines.collect::<String>()
@@ -34,7 +34,7 @@ pub(super) fn flagz(headers: &HeaderMap, flags: &BTreeMap<String, String>) -> An
 }
 
 /// `/statusz` of a process that started at `start`.
-pub(super) fn statusz(headers: &HeaderMap, start: Timestamp, now: Timestamp) -> Answer {
+pub(super) fn statusz(headers: &HeaderMap, start: Timestamp, now: Timestamp) -> HttpResponse {
     let up = now.duration_since(start).as_secs().max(0);
     let compiler = concat!("rust", env!("CARGO_PKG_RUST_VERSION"));
     let text = || {
@@ -77,7 +77,7 @@ fn page(
     kind: &str,
     text: impl FnOnce() -> String,
     fields: impl FnOnce() -> Map<String, Value>,
-) -> Answer {
+) -> HttpResponse {
     let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let object = |version: &str| {
         let mut object = fields();
@@ -146,7 +146,7 @@ fn form(accept: &str, kind: &str) -> Option<Form> {
     })
 }
 
-fn not_acceptable() -> Answer {
+fn not_acceptable() -> HttpResponse {
     let mut answer = answer::json(&json!({
         "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "code": 406, "reason": "NotAcceptable",
         "message": "only the following media types are accepted: application/json, application/yaml, text/plain",

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use super::{ApiPods, Pods};
 
-/// Follows the API's pods until cancelled from outside; errors are retried with backoff for ever, and what was known
+/// Follows the API's pods until cancelled from outside; errors are retried with backoff forever, and what was known
 /// stays known: a server that is away stops no pod.
 pub async fn follow(client: kube::Client, node: String, tell: watch::Sender<ApiPods>) {
     let source = Source::all::<Pod>(&client).fields(&format!("spec.nodeName={node}"));

@@ -5,7 +5,7 @@ use super::headers::{self, Deflater, Headers, Inflater};
 /// The version in control frames; 3.1 calls itself 3.
 const VERSION: u16 = 3;
 /// Bytes of a control frame's payload.
-pub const LARGEST_CONTROL: usize = 64 * 1024;
+pub(crate) const LARGEST_CONTROL: usize = 64 * 1024;
 /// Bytes before a frame's payload.
 pub const HEAD: usize = 8;
 /// Flag: no more frames from this side on that stream.
@@ -16,77 +16,77 @@ pub const FIN: u8 = 1;
 pub enum Head {
     /// Bytes of a stream.
     Data {
-        /// The stream.
+        /// Stream id; odd where the client opened it.
         stream: u32,
-        /// The last of them.
+        /// Nothing follows from this side.
         fin: bool,
-        /// How many.
+        /// Bytes of payload.
         length: usize,
     },
-    /// Everything else.
+    /// A frame with a kind.
     Control {
-        /// Which.
+        /// Kind as in SPDY/3.1, section 2.6.
         kind: u16,
-        /// Its flags.
+        /// Bits; [`FIN`] is the first.
         flags: u8,
         /// Bytes of its payload.
         length: usize,
     },
 }
 
-/// A control frame.
+/// Control frames, decoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Control {
     /// A stream is opened; `fin` when its opener says nothing on it.
     SynStream {
-        /// The stream.
+        /// Stream id; odd where the client opened it.
         stream: u32,
-        /// See above.
+        /// The opener sends nothing on it.
         fin: bool,
-        /// Its headers.
+        /// Name and value pairs.
         headers: Headers,
     },
     /// A stream is accepted; `fin` when its accepter says nothing on it.
     SynReply {
-        /// The stream.
+        /// Stream id of the SYN_STREAM.
         stream: u32,
-        /// See above.
+        /// The accepter sends nothing on it.
         fin: bool,
-        /// Its headers.
+        /// Name and value pairs.
         headers: Headers,
     },
     /// A stream is given up.
     RstStream {
-        /// The stream.
+        /// Stream id.
         stream: u32,
-        /// Why.
+        /// Status code of SPDY/3.1, section 2.6.3.
         status: u32,
     },
     /// Parameters of the session: id and value.
     Settings(Vec<(u32, u32)>),
     /// An answer is wanted, or this is one.
     Ping(u32),
-    /// No more streams.
+    /// No new streams are accepted.
     GoAway {
         /// The last one that counts.
         last: u32,
-        /// Why.
+        /// 0: no error; 1: protocol error; 2: internal error.
         status: u32,
     },
-    /// More headers.
+    /// Further headers of an open stream.
     Headers {
-        /// The stream.
+        /// Stream id.
         stream: u32,
-        /// The last frame of it.
+        /// Nothing follows from this side.
         fin: bool,
-        /// They.
+        /// Name and value pairs.
         headers: Headers,
     },
     /// So many more bytes may be sent.
     WindowUpdate {
         /// The stream; 0 is the session.
         stream: u32,
-        /// How many.
+        /// Bytes added to the window.
         delta: u32,
     },
     /// Of no kind we know; passed over.
@@ -105,7 +105,7 @@ pub enum Error {
     /// A payload shorter than its kind has.
     #[error("SPDY control frame of kind {0} is cut short")]
     Short(u16),
-    /// A header block.
+    /// The header block does not decompress or parse.
     #[error(transparent)]
     Headers(#[from] headers::Error),
 }
@@ -167,7 +167,7 @@ impl Control {
         })
     }
 
-    /// The whole frame.
+    /// Head and payload as bytes; headers go through the session's `deflater`.
     pub fn write(&self, deflater: &mut Deflater) -> Result<Vec<u8>, Error> {
         let join = |numbers: &[u32], rest: &[u8]| {
             let mut out: Vec<u8> = numbers.iter().flat_map(|n| n.to_be_bytes()).collect();

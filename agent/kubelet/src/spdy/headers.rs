@@ -4,7 +4,7 @@ use super::dictionary;
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 
 /// Bytes of a header block, uncompressed. The streams of a remote command need a hundred.
-pub const LARGEST: usize = 64 * 1024;
+pub(crate) const LARGEST: usize = 64 * 1024;
 
 /// Pairs in their order. Names are in lower case.
 pub type Headers = Vec<(String, String)>;

@@ -35,16 +35,13 @@ const SILENCE: Duration = Duration::from_millis(50);
 /// The status of a refused stream.
 const REFUSED: u32 = 3;
 
-/// The session broke.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The connection.
     #[error("SPDY connection")]
     Io(#[from] std::io::Error),
     /// What the peer sent.
     #[error(transparent)]
     Frame(#[from] frame::Error),
-    /// Header compression.
     #[error(transparent)]
     Headers(#[from] super::headers::Error),
     /// The session has ended.
@@ -69,7 +66,7 @@ struct Shared {
 struct Replies {
     frames: Vec<Control>,
     grants: BTreeMap<u32, u32>,
-    /// Grants go out.
+    /// Grants are to be sent with the next write.
     due: bool,
 }
 
@@ -131,7 +128,6 @@ impl Shared {
     }
 }
 
-/// Opens streams.
 pub struct Session {
     shared: Arc<Shared>,
     orders: mpsc::Sender<Order>,

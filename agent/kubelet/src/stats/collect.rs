@@ -19,21 +19,15 @@ use crate::pods::View;
 /// A container that runs.
 #[derive(Clone, Debug)]
 pub struct Container {
-    /// Its name.
     pub name: String,
-    /// The runtime's id.
     pub id: String,
-    /// Its image.
     pub image: String,
-    /// When it started.
     pub started: Option<Timestamp>,
     /// What its cgroup counts.
     pub usage: Option<Usage>,
     /// Nanoseconds of processor time a second.
     pub rate: Option<u64>,
-    /// Its writable layer.
     pub layer: Option<Used>,
-    /// Its logs.
     pub logs: Option<Used>,
 }
 
@@ -44,7 +38,6 @@ pub struct VolumeUsage {
     pub name: String,
     /// The claim it is behind.
     pub claim: Option<String>,
-    /// What it takes.
     pub used: Used,
     /// The filesystem it is on.
     pub filesystem: Filesystem,
@@ -52,7 +45,6 @@ pub struct VolumeUsage {
     pub ephemeral: bool,
 }
 
-/// A pod.
 #[derive(Clone, Debug)]
 pub struct PodStats {
     /// The pod and what is known of it.
@@ -61,9 +53,8 @@ pub struct PodStats {
     pub usage: Option<Usage>,
     /// Nanoseconds of processor time a second.
     pub rate: Option<u64>,
-    /// Those that run.
+    /// Running ones only.
     pub containers: Vec<Container>,
-    /// Its interfaces.
     pub interfaces: Vec<Interface>,
     /// Its volumes; empty where disks were not asked for.
     pub volumes: Vec<VolumeUsage>,
@@ -71,35 +62,30 @@ pub struct PodStats {
     pub ephemeral: Option<Used>,
 }
 
-/// A measurement.
 #[derive(Clone, Debug, Default)]
 pub struct Measured {
-    /// When.
     pub at: Timestamp,
-    /// The machine.
     pub machine: Option<Usage>,
     /// Nanoseconds of processor time a second, of the machine.
     pub machine_rate: Option<u64>,
-    /// All pods together.
     pub all_pods: Option<Usage>,
     /// The same rate for them.
     pub all_pods_rate: Option<u64>,
     /// What the machine runs beside pods.
     pub systems: Vec<System>,
-    /// The machine's interfaces.
     pub interfaces: Vec<Interface>,
     /// The filesystem of the kubelet's root.
     pub root: Option<Filesystem>,
     /// The filesystem of images, and what they take of it.
     pub images: Option<(Filesystem, Used)>,
-    /// Pods that run.
+    /// Running ones only.
     pub pods: Vec<PodStats>,
 }
 
 /// What is measured beside processor and memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Depth {
-    /// Nothing.
+    /// Nothing else: cgroups alone are read.
     Cgroups,
     /// Networks and disks; directories are walked again when they were longer ago than this.
     Everything(Duration),

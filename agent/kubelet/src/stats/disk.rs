@@ -41,7 +41,6 @@ pub struct Filesystem {
     pub used: u64,
     /// Inodes in all; 0 where they are not counted.
     pub inodes: u64,
-    /// Inodes left.
     pub inodes_free: u64,
 }
 

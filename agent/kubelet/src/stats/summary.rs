@@ -122,7 +122,7 @@ fn volume(volume: &VolumeUsage, namespace: &str, at: &str) -> Value {
     shown
 }
 
-/// A filesystem of which somebody takes so much.
+/// A filesystem, and how much of it one user takes.
 fn filesystem(found: &Filesystem, used: Used, at: &str) -> Value {
     let mut shown = json!({
         "time": at,

@@ -21,9 +21,7 @@ const ASKED_AGAIN: Duration = Duration::from_secs(30);
 /// A claim of a pod and what it is bound to.
 #[derive(Debug)]
 pub struct Claimed {
-    /// The volume.
     pub volume: PersistentVolume,
-    /// The claim's name.
     pub claim: String,
     /// The pod may only read.
     pub read_only: bool,
@@ -36,7 +34,6 @@ pub struct Claimed {
 }
 
 impl Claimed {
-    /// The volume's name.
     pub fn name(&self) -> &str {
         self.volume.metadata.name.as_deref().unwrap_or_default()
     }
@@ -53,11 +50,11 @@ impl Claimed {
 }
 
 /// By the pod's UID and the volume's name in it.
-type Found = HashMap<(String, String), Arc<Claimed>>;
+type ClaimedVolumes = HashMap<(String, String), Arc<Claimed>>;
 
 /// A shared handle to the claims of this node's pods.
 #[derive(Clone, Debug, Default)]
-pub struct Claims(Arc<Mutex<Found>>);
+pub struct Claims(Arc<Mutex<ClaimedVolumes>>);
 
 impl Claims {
     /// What a volume of a pod was found to be.

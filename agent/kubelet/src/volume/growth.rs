@@ -22,7 +22,7 @@ use crate::recorder::{Kind, Recorder, Subject};
 
 /// How long a sync waits for the API server to say how large the volume is, and then to take what is written.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// The conditions that speak of a resize.
+/// The conditions about a resize.
 const CONDITIONS: [&str; 4] =
     ["FileSystemResizePending", "Resizing", "ControllerResizeError", NODE_RESIZE_ERROR];
 const NODE_RESIZE_ERROR: &str = "NodeResizeError";

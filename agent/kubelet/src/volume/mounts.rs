@@ -35,7 +35,7 @@ pub async fn of_container(
     let file = own.join(format!("{attempt:08x}"));
     let path = labels::message_path(container).to_owned();
     mounts.push(host_mount(&file, &path, false));
-    // A crash may have left this attempt's file with the words of a container that never came to be.
+    // A crash may have left this attempt's file with the words of a container that was never created.
     blocking(move || {
         std::fs::remove_file(&file).or_else(|e| match e.kind() {
             std::io::ErrorKind::NotFound => Ok(()),

@@ -19,15 +19,15 @@ use crate::{probe, volume};
 /// Handles to everything outside a pod: cheap to clone, shared by all workers.
 #[derive(Clone)]
 pub struct Context {
-    /// The configuration.
+    /// Shared by all workers.
     pub config: Arc<Config>,
-    /// The container runtime.
+    /// Client of the container runtime.
     pub runtime: Runtime,
     /// The runtime's name, as container ids are prefixed.
     pub runtime_name: Arc<str>,
     /// Images and their pulls.
     pub images: Images,
-    /// Events.
+    /// Where events about pods go.
     pub recorder: Recorder,
     /// ConfigMaps, Secrets and Services.
     pub objects: Objects,
@@ -35,9 +35,9 @@ pub struct Context {
     pub volumes: volume::Handles,
     /// Evictions on their way.
     pub evictions: Evictions,
-    /// RuntimeClasses.
+    /// Handlers and overhead by RuntimeClass.
     pub runtime_classes: RuntimeClasses,
-    /// Pod cgroups.
+    /// Cgroups of pods and their limits.
     pub cgroups: Cgroups,
     /// The registry of pods.
     pub pods: Pods,
@@ -45,7 +45,7 @@ pub struct Context {
     pub health: tokio::sync::watch::Receiver<crate::node::runtime::Health>,
     /// What probes work with.
     pub probes: probe::Handles,
-    /// The machine.
+    /// Capacity, reservations and topology.
     pub machine: crate::machine::Machine,
 }
 

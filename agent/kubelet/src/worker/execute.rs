@@ -116,7 +116,7 @@ pub struct Start<'a> {
 }
 
 /// Pulls, creates and starts a container; returns its id. `None`: `ending` came while nothing was made yet. Once something
-/// is being made, nothing is cut short: a call dropped half-way leaves behind what nobody knows of.
+/// is being made, nothing is cut short: a call dropped half-way leaves behind what nobody tracks.
 pub async fn start(
     context: &Context,
     start: &Start<'_>,

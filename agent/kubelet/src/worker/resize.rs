@@ -1,4 +1,4 @@
-//! A pod's worker and its resources: it takes up what was granted, brings what runs to it, and tells of it.
+//! A pod's worker and its resources: it takes up what was granted, brings what runs to it, and reports it.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -81,7 +81,7 @@ async fn a_download_by_spdy_must_not_be_cut_short_by_the_end_of_the_command() {
     let port = port().await;
     for size in [100_000, 12_000_000] {
         let (mut session, driver) =
-            session::client(spdy(&port, &format!("command=whole&command={size}&output=1")).await).unwrap();
+            spdy::client(spdy(&port, &format!("command=whole&command={size}&output=1")).await).unwrap();
         let driven = tokio::spawn(driver.run());
         let mut open =
             async |kind: &str| session.open(vec![("streamtype".to_owned(), kind.to_owned())]).await.unwrap();

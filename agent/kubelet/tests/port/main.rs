@@ -25,13 +25,8 @@ use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
-use kubelet::run::Pulse;
-use kubelet::server::config::{Authentication, Authorization};
-use kubelet::server::tls::Files;
-use kubelet::server::{self, Config, Pods, View};
-use kubelet::spdy::session;
-use kubelet::stats::Stats;
-use kubelet::volume::claim::Claims;
+use kubelet::server::{self, Authentication, Authorization, Config, Files, Pods, View};
+use kubelet::{Cgroups, Claims, Pulse, Stats, spdy};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use serde_json::{Value, json};
@@ -211,9 +206,8 @@ async fn port() -> Port {
     };
     let (api, stop) = (Api::default(), CancellationToken::new());
     let settings = Arc::new(kubelet::Config::new("node", Vec::new()));
-    let cgroups = kubelet::cgroup::Cgroups::new(&settings);
-    let stats =
-        Stats::new(settings, runtime.clone(), cgroups, kubelet::pods::Pods::default(), Claims::default());
+    let cgroups = Cgroups::new(&settings);
+    let stats = Stats::new(settings, runtime.clone(), cgroups, kubelet::Pods::default(), Claims::default());
     let client = Some(api.client());
     let scope = Arc::new(Scope::new(&Supervisor::default(), "kubelet/", &stop));
     let health = server::Health { scope, pulse: Pulse::default() };
@@ -458,7 +452,7 @@ async fn spdy(port: &Port, query: &str) -> TokioIo<hyper::upgrade::Upgraded> {
 async fn exec_by_spdy_is_passed_through() {
     let port = port().await;
     let io = spdy(&port, &format!("{COMMAND}&input=1&output=1&error=1")).await;
-    let (mut session, driver) = session::client(io).unwrap();
+    let (mut session, driver) = spdy::client(io).unwrap();
     let driven = tokio::spawn(driver.run());
     let mut open =
         async |kind: &str| session.open(vec![("streamtype".to_owned(), kind.to_owned())]).await.unwrap();

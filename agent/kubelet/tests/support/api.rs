@@ -263,7 +263,6 @@ impl Api {
         self.0.lock().put((resource.to_owned(), namespace, name), object);
     }
 
-    /// Changes a pod.
     pub fn change(&self, name: &str, change: impl FnOnce(&mut Value)) {
         let mut state = self.0.lock();
         let key = pod_key(name);

@@ -59,7 +59,6 @@ struct Counts {
     dropped: Vec<String>,
 }
 
-/// The service.
 #[derive(Clone)]
 pub struct Fake {
     pub world: Arc<Mutex<World>>,

@@ -38,14 +38,12 @@ pub struct World {
     pub layers: HashMap<String, u64>,
 }
 
-/// A sandbox.
 struct Ran {
     config: PodSandboxConfig,
     ready: bool,
     created: i64,
 }
 
-/// A container.
 pub struct Made {
     sandbox: String,
     config: ContainerConfig,

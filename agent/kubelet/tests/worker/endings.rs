@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use kubelet::eviction;
 use kubelet::node::Reported;
-use kubelet::pressure::threshold::{Left, Observations, Signal};
+use kubelet::pressure::{Left, Observations, Signal};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;

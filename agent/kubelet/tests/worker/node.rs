@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kubelet::eviction::Parts;
-use kubelet::node::runtime::Health;
+use kubelet::node::Health;
 use kubelet::{Config, Kubelet};
 use serde_json::{Value, json};
 use supervise::{Scope, Supervisor};
@@ -106,7 +106,7 @@ impl Node {
         assert!(wrongs.is_empty(), "{wrongs:?} after {:?}", self.fake.log());
     }
 
-    /// Waits until something is so.
+    /// Waits until a condition holds.
     pub async fn until(&self, what: &str, done: impl FnMut() -> bool) {
         assert!(
             within(LONGEST, done).await,

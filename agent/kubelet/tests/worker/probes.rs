@@ -5,9 +5,8 @@ use std::sync::Arc;
 
 use cri_proto::client::{Deadlines, Runtime};
 use k8s_openapi::api::core::v1::Container;
-use kubelet::pod::plan::Verdict;
-use kubelet::probe::{Handles, Target, Verdicts, drive};
-use kubelet::recorder::Recorder;
+use kubelet::Recorder;
+use kubelet::probe::{Handles, Target, Verdict, Verdicts, drive};
 use serde_json::{Value, json};
 use supervise::{Scope, Supervisor};
 use tokio::sync::{Notify, watch};

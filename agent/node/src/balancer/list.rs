@@ -19,7 +19,7 @@ impl File {
         Self(dir.join("api-servers.json"))
     }
 
-    /// Nothing where there is none, or it cannot be read: it is written anew when the cluster has been asked.
+    /// Nothing where there is none, or it cannot be read: it is written again when the cluster has been asked.
     pub(super) fn read(&self) -> Vec<String> {
         let text = pki::files::read_optional(&self.0).ok().flatten().unwrap_or_default();
         serde_json::from_str(&text).unwrap_or_default()
@@ -31,7 +31,7 @@ impl File {
     }
 }
 
-/// Says which servers there are, at once and whenever that changes, for ever.
+/// Says which servers there are, at once and whenever that changes, forever.
 pub(super) async fn follow(client: &kube::Client, mut known: impl FnMut(Vec<String>)) {
     let source = Source::of(Api::<EndpointSlice>::namespaced(client.clone(), NAMESPACE));
     let mut changes =

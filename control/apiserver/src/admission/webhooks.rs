@@ -167,7 +167,6 @@ fn judge(hook: &Hook, outcome: Result<(), Failure>) -> Result<(), Status> {
     }
 }
 
-/// Asks a webhook.
 async fn ask(
     registry: &Registry,
     a: &Attributes<'_>,

@@ -67,7 +67,7 @@ pub(super) async fn get(
     Ok((code, body.map_err(|e| e.to_string())?.to_bytes()))
 }
 
-/// Says who asks, and takes away whatever else might say so.
+/// Says who asks, and removes whatever else might say so.
 fn introduce(headers: &mut HeaderMap, user: &User) {
     let said: Vec<HeaderName> = headers
         .keys()

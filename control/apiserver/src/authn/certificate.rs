@@ -28,7 +28,6 @@ pub enum AuthoritiesError {
     /// A certificate cannot be an authority.
     #[error("use client authority")]
     Use(#[source] rustls::Error),
-    /// There is none.
     #[error("build the verifier of client certificates")]
     Build(#[source] rustls::server::VerifierBuilderError),
 }
@@ -51,7 +50,6 @@ impl Authorities {
 /// The other end of a connection.
 #[derive(Default)]
 pub struct Peer {
-    /// Where it is.
     pub address: Option<SocketAddr>,
     /// Its certificates, the leaf first.
     certificates: Vec<CertificateDer<'static>>,
@@ -72,7 +70,7 @@ impl Peer {
         Peer { address, certificates, verified: OnceLock::new() }
     }
 
-    /// Who the certificate says it is by other authorities than the usual ones; it is verified anew.
+    /// Who the certificate says it is by other authorities than the usual ones; it is verified again.
     pub(super) fn user_by(&self, authorities: &Authorities, now: Timestamp) -> Result<Option<User>, String> {
         Ok(verify(&self.certificates, authorities, now)?.map(|verified| verified.user))
     }

@@ -9,7 +9,6 @@ use sha2::{Digest as _, Sha256};
 pub struct StaticTokens(FxHashMap<[u8; 32], User>);
 
 impl StaticTokens {
-    /// Adds a token.
     pub fn add(&mut self, token: &str, user: User) {
         self.0.insert(Sha256::digest(token).into(), user);
     }

@@ -6,15 +6,12 @@ use machinery::fields::FieldSelector;
 /// Who wants to do what.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Attributes {
-    /// Who.
     pub user: User,
     /// Verb of the API, or the lower-case method for paths.
     pub verb: String,
     /// False for paths.
     pub is_resource: bool,
-    /// API group.
     pub group: String,
-    /// API version.
     pub version: String,
     /// Plural name.
     pub resource: String,

@@ -44,7 +44,7 @@ pub fn rules(cluster_role: &str) -> Vec<super::rbac::PolicyRule> {
 pub struct ParseError {
     /// Counted from one.
     pub line: usize,
-    /// What is wrong.
+    /// What the parser expected.
     pub problem: &'static str,
 }
 
@@ -216,7 +216,7 @@ fn plan(wanted: &Value, existing: &impl Fn(&str, &str, &str) -> Option<Value>) -
     let mut merged = found.clone();
     for part in ["labels", "annotations"] {
         let mut all = wanted["metadata"][part].as_object().cloned().unwrap_or_default();
-        // What is there wins over what is wanted: upstream merges specified over expected.
+        // What is stored wins over what is wanted: upstream merges specified over expected.
         all.extend(found["metadata"][part].as_object().cloned().unwrap_or_default());
         merged["metadata"][part] = Value::Object(all);
     }

@@ -20,7 +20,6 @@ pub fn identity(user: &User) -> Option<&str> {
     user.groups.iter().any(|g| g == NODES).then_some(name)
 }
 
-/// Authorises kubelets.
 pub struct Node {
     graph: Arc<Graph>,
     rules: Vec<PolicyRule>,

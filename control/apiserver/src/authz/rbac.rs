@@ -29,7 +29,7 @@ pub struct PolicyRule {
     pub non_resource_urls: Vec<String>,
 }
 
-/// Whom a binding is for.
+/// A subject of a binding.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Subject {
@@ -37,7 +37,6 @@ pub struct Subject {
     pub kind: String,
     /// API group of the kind.
     pub api_group: String,
-    /// Name.
     pub name: String,
     /// Namespace of a service account.
     pub namespace: String,
@@ -47,30 +46,24 @@ pub struct Subject {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct RoleRef {
-    /// API group.
     pub api_group: String,
     /// `Role` or `ClusterRole`.
     pub kind: String,
-    /// Name.
     pub name: String,
 }
 
 /// A RoleBinding, or with an empty namespace a ClusterRoleBinding.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Binding {
-    /// Namespace, or empty.
+    /// Empty for a ClusterRoleBinding.
     pub namespace: String,
-    /// Name.
     pub name: String,
-    /// The role.
     pub role: RoleRef,
-    /// For whom.
     pub subjects: Vec<Subject>,
 }
 
 /// Reads roles and bindings; the registry's cache or a fake.
 pub trait PolicySource: Send + Sync {
-    /// All ClusterRoleBindings.
     fn cluster_bindings(&self) -> Arc<Vec<Arc<Binding>>>;
     /// The RoleBindings of a namespace.
     fn bindings(&self, namespace: &str) -> Arc<Vec<Arc<Binding>>>;
@@ -80,7 +73,6 @@ pub trait PolicySource: Send + Sync {
     fn role(&self, namespace: &str, name: &str) -> Option<Arc<Vec<PolicyRule>>>;
 }
 
-/// Authorises by roles.
 pub struct Rbac<P>(pub P);
 
 impl<P: PolicySource> Rbac<P> {

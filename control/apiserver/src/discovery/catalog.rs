@@ -4,7 +4,6 @@ use machinery::resources as builtin;
 use std::sync::Arc;
 use std::sync::LazyLock;
 
-/// An API group.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Group {
     /// Empty for core.
@@ -103,7 +102,7 @@ pub trait Source: Send + Sync {
     }
 }
 
-/// Everything served.
+/// Groups, versions and resources served, built-in and custom.
 #[derive(Default)]
 pub struct Catalog {
     sources: Vec<Arc<dyn Source>>,

@@ -1,4 +1,4 @@
-//! What discovery and OpenAPI tell of custom resources.
+//! Custom resources in discovery and OpenAPI.
 
 use super::catalog::{Group, Resource, Source, Version};
 use crate::registry::Registry;

@@ -23,7 +23,7 @@ pub(super) enum Response {
 /// How a PriorityLevelConfiguration limits.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Limits {
-    /// Without a limit: requests are seated at once, and counted no more.
+    /// Without a limit: requests are seated at once, and no longer counted.
     pub exempt: bool,
     pub shares: u64,
     pub response: Response,

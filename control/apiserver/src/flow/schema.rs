@@ -7,7 +7,7 @@ use serde_json::Value;
 
 const ACCOUNT: &str = "system:serviceaccount:";
 
-/// Whom a rule is about.
+/// A subject of a rule.
 #[derive(Clone, Debug)]
 enum Subject {
     User(String),
@@ -71,7 +71,6 @@ enum Distinguisher {
     Namespace,
 }
 
-/// A FlowSchema.
 #[derive(Clone, Debug)]
 pub(super) struct Schema {
     pub name: String,

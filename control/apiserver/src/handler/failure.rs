@@ -26,7 +26,7 @@ impl FailureLooks {
         }
     }
 
-    /// The answer, encoded anew where it is a failure that is to look otherwise.
+    /// The answer, encoded again where it is a failure that is to look otherwise.
     pub(crate) fn dress(&self, mut response: Response) -> Response {
         let Some(Failure(status)) = response.extensions_mut().remove() else { return response };
         if let Ok(bytes) = encode(&status, self.media, self.pretty) {

@@ -26,7 +26,6 @@ impl Media {
 /// What an answer is made into before it is encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Shape {
-    /// The object itself.
     Full,
     /// `meta.k8s.io` Table, in this version.
     Table(&'static str),
@@ -34,7 +33,6 @@ pub(crate) enum Shape {
     Partial(&'static str),
 }
 
-/// The negotiated answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Accept {
     pub media: Media,

@@ -57,7 +57,6 @@ impl Patch {
     }
 }
 
-/// An object changed.
 pub(super) async fn patch(x: &Exchange<'_>, body: Body) -> Result<Response, Status> {
     let accept = x.accept(false)?;
     let call = x.call()?;
@@ -189,7 +188,6 @@ fn undeclared(unknown: &str) -> String {
     format!(".{path}: field not declared in schema")
 }
 
-/// Server-side apply.
 async fn apply(
     x: &Exchange<'_>,
     accept: &negotiate::Accept,

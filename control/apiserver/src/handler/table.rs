@@ -43,7 +43,6 @@ pub(crate) fn columns(kind: &Kind) -> Value {
     kind.rules().columns()
 }
 
-/// One row.
 pub(crate) fn row(kind: &Kind, version: &str, object: &Value, include: Include) -> Value {
     let mut row = kind.rules().row(object, jiff::Timestamp::now());
     match include {

@@ -12,7 +12,6 @@ use machinery::object::Gvk;
 use machinery::status::Status;
 use serde_json::Value;
 
-/// One object.
 pub(super) async fn get(x: &Exchange<'_>) -> Result<Response, Status> {
     let accept = x.accept(false)?;
     let name = &x.context.info.name;
@@ -49,7 +48,6 @@ pub(super) async fn watch(x: &Exchange<'_>) -> Result<Response, Status> {
     Ok(stream::response(watch, x.kind, accept, Include::parse(x.context)))
 }
 
-/// A new object.
 pub(super) async fn create(x: &Exchange<'_>, body: Body) -> Result<Response, Status> {
     let accept = x.accept(false)?;
     let mut call = x.call()?;
@@ -61,7 +59,6 @@ pub(super) async fn create(x: &Exchange<'_>, body: Body) -> Result<Response, Sta
     Ok(respond::written(&accept, &x.kind, created, Include::parse(x.context)))
 }
 
-/// An object replaced.
 pub(super) async fn update(x: &Exchange<'_>, body: Body) -> Result<Response, Status> {
     let accept = x.accept(false)?;
     let call = x.call()?;

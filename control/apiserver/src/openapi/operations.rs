@@ -13,11 +13,10 @@ pub struct Operation {
     pub method: &'static str,
     /// `x-kubernetes-action`.
     pub action: &'static str,
-    /// Unique name.
+    /// `operationId`, unique in the document.
     pub id: String,
     /// Group, version and kind it is about.
     pub gvk: (String, String, String),
-    /// Query parameters.
     pub query: Vec<&'static str>,
     /// `apiVersion` and kind of the body.
     pub body: Option<(String, String)>,

@@ -6,7 +6,6 @@ use crate::discovery::{self, Catalog};
 use machinery::release;
 use serde_json::{Map, Value, json};
 
-/// The whole document.
 #[must_use]
 pub fn document(catalog: &Catalog) -> Value {
     let groups = catalog.groups();

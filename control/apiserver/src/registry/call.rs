@@ -13,7 +13,7 @@ use std::sync::Arc;
 /// What a client is told beside the answer.
 pub(crate) type Warnings = Arc<Mutex<Vec<String>>>;
 
-/// A change of an object of the stored version: from what is there to what shall be.
+/// A change of an object of the stored version: from the stored state to the wanted one.
 pub(crate) type Change<'a> = dyn Fn(&Value) -> Result<Value, Status> + Send + Sync + 'a;
 
 /// A subresource whose clients send another kind than the object it changes, such as a Scale.

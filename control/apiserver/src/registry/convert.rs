@@ -1,6 +1,6 @@
 //! Custom objects from one version to another: by name only, or by a webhook (upstream: `pkg/apiserver/conversion`).
 //!
-//! An object in a watch cache, and one just read, is in the version it was stored in; [`Registry::present`] and its like bring it
+//! An object in a watch cache, and one just read, is in the version it was stored in; [`Registry::present`] and functions like it bring it
 //! to the version its client speaks. With a webhook, everything that needs it is asked for at once.
 
 use super::kind::Kind;

@@ -1,14 +1,18 @@
 //! What the registry asks of the front of the server: answers to reviews, what a user may do, and how to carry a
-//! streaming request to a kubelet. The front implements [`Hooks`]; tests use [`AllowAll`].
+//! streaming request to a kubelet. The front implements [`Hooks`]; tests use `AllowAll`.
+
+#[cfg(test)]
+mod allow_all;
+
+#[cfg(test)]
+pub(crate) use allow_all::AllowAll;
 
 use crate::authz::rbac::PolicyRule;
-use crate::authz::rbac::escalation::full_authority;
 use crate::context::{Context, Request, RequestInfo, Response, User};
 use futures::future::BoxFuture;
 use machinery::status::Status;
 use serde_json::Value;
 
-/// An authorizer's answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// Allowed, and why.
@@ -62,36 +66,4 @@ pub trait Record: Send + Sync + 'static {
         action: &'static str,
         note: String,
     );
-}
-
-/// Hooks that allow everything, know no token and reach no kubelet.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct AllowAll;
-
-impl Hooks for AllowAll {
-    fn review<'a>(
-        &'a self,
-        kind: &'a str,
-        _: Value,
-        _: &'a User,
-        _: &'a str,
-    ) -> BoxFuture<'a, Result<Value, Status>> {
-        Box::pin(async move { Err(Status::internal_error(format!("nobody answers a {kind}"))) })
-    }
-
-    fn authorize<'a>(&'a self, _: &'a User, _: &'a RequestInfo) -> BoxFuture<'a, Decision> {
-        Box::pin(async { Decision::Allow(String::new()) })
-    }
-
-    fn rules_of(&self, _: &User, _: &str) -> (Vec<PolicyRule>, Vec<String>) {
-        (full_authority(), Vec::new())
-    }
-
-    fn connect(&self, _: Context, _: Request, _: Value) -> BoxFuture<'static, Response> {
-        Box::pin(async {
-            let mut response = Response::default();
-            *response.status_mut() = http::StatusCode::NOT_IMPLEMENTED;
-            response
-        })
-    }
 }

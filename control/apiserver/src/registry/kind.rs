@@ -15,7 +15,6 @@ use store::Entry;
 /// A resource in one of its versions.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Kind {
-    /// The declaration.
     pub resource: &'static Resource,
     /// The version spoken with the client.
     pub version: &'static str,

@@ -11,7 +11,7 @@ use store::cache::{Cache, ChangeKind, Scope, Watcher};
 use supervise::Task;
 use tokio_util::sync::CancellationToken;
 
-/// The keys of the objects an observer has, by which it hears of what went while it was not looking.
+/// The keys of the objects an observer has, which tell it what was deleted while it was not looking.
 type Keys = BTreeSet<Arc<str>>;
 
 impl Registry {
@@ -52,7 +52,7 @@ fn tell_all(kind: &Kind, cache: &Cache, observer: &dyn Observer, known: &mut Key
     Some(watcher)
 }
 
-/// Follows one resource, from `watcher` on or from what there is now. What is known outlives it, so that whoever follows next tells of
+/// Follows one resource, from `watcher` on or from the present state. What is known outlives it, so that whoever follows next tells of
 /// what went meanwhile.
 async fn follow(
     kind: Kind,

@@ -57,7 +57,7 @@ pub(crate) trait Rules: Send + Sync {
     /// What is wrong with a change.
     fn validate_update(&self, subresource: &str, new: &Value, old: &Value) -> Vec<FieldError>;
 
-    /// What an author ought to know of an object that is accepted all the same, through this subresource (the object itself where empty).
+    /// What an author should know of an object that is accepted all the same, through this subresource (the object itself where empty).
     fn warnings(&self, subresource: &str, object: &Value, old: Option<&Value>) -> Vec<String>;
 
     /// The fields a write of this subresource (the object itself where empty) resets.
@@ -72,7 +72,6 @@ pub(crate) trait Rules: Send + Sync {
     /// The columns of its table.
     fn columns(&self) -> Value;
 
-    /// Its row.
     fn row(&self, object: &Value, now: Timestamp) -> Value;
 
     /// What clients of this version are warned of.

@@ -15,8 +15,8 @@ pub(crate) struct Slot {
     storage: ArcSwapOption<Storage>,
 }
 
-/// The watch cache of a definition. It is made anew when the definition's spec changes, as upstream makes its
-/// storage anew: watches of the old one end.
+/// The watch cache of a definition. It is rebuilt when the definition's spec changes, as upstream rebuilds its
+/// storage: watches of the old one end.
 pub(crate) struct Storage {
     pub cache: Cache,
     /// Cancelled when the cache is no longer fed.

@@ -70,7 +70,6 @@ impl Presenter {
     }
 }
 
-/// One watch.
 pub(crate) struct Watch {
     options: ListOptions,
     watcher: Watcher,

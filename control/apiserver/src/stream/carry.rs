@@ -29,7 +29,6 @@ pub enum Manner {
     Log {
         /// What the failure is about.
         resource: Gr,
-        /// Its name.
         name: String,
     },
     /// Somebody else's HTTP server, below `prefix`.

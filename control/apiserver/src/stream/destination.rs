@@ -34,13 +34,10 @@ pub enum Target {
         /// Path and query.
         path: String,
     },
-    /// A pod.
     Pod(Destination),
     /// Some endpoint of a service.
     Service {
-        /// Namespace.
         namespace: String,
-        /// Name.
         name: String,
         /// `https` to speak TLS.
         scheme: String,
@@ -66,27 +63,22 @@ pub enum Trust {
     Unverified,
 }
 
-/// A URL behind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Destination {
     /// Host name or address.
     pub host: String,
-    /// Port.
     pub port: u16,
-    /// TLS or not.
     pub trust: Trust,
     /// Path and query.
     pub path: String,
 }
 
 impl Destination {
-    /// A kubelet.
     #[must_use]
     pub fn kubelet(host: String, port: u16, path: String) -> Self {
         Destination { host, port, trust: Trust::Kubelet, path }
     }
 
-    /// Something proxied to.
     #[must_use]
     pub fn proxied(scheme: impl AsRef<str>, ip: IpAddr, port: u16, path: String) -> Self {
         let trust = if scheme.as_ref() == "https" { Trust::Unverified } else { Trust::Plain };

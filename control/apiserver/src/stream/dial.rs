@@ -30,7 +30,6 @@ pub enum DialerError {
     /// Broken PEM.
     #[error("read the kubelet client's certificates")]
     Read(#[source] pki::Error),
-    /// rustls refuses them.
     #[error("use the kubelet client's certificates")]
     Use(#[source] rustls::Error),
 }
@@ -56,7 +55,7 @@ impl Dialer {
         Ok(())
     }
 
-    /// Connects.
+    /// Opens a connection, over TLS where the destination asks for it.
     pub async fn dial(&self, destination: &Destination) -> io::Result<Box<dyn Connection>> {
         let late = |_| io::Error::new(io::ErrorKind::TimedOut, "i/o timeout");
         tokio::time::timeout(LONGEST, self.connect(destination)).await.map_err(late)?

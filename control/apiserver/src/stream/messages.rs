@@ -2,7 +2,7 @@
 //! `httpstream/wsstream`, its `Reader`).
 //!
 //! The first message is empty: it shows that the stream has begun. Then every piece of the body is a message, as bytes or as
-//! base64 text by the protocol agreed on, and a normal closure is the end; a closure for an error tells of a body that broke.
+//! base64 text by the protocol agreed on, and a normal closure is the end; a closure for an error means that a body broke.
 
 use crate::answer;
 use crate::context::Body;

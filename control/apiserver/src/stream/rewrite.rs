@@ -1,4 +1,4 @@
-//! What a proxy changes on the way: hop-by-hop headers, where a server behind redirects to, and what it learns of the
+//! What a proxy changes on the way: hop-by-hop headers, where a server behind redirects to, and what it says of the
 //! client. Upstream: `apimachinery/pkg/util/proxy`.
 
 use http::HeaderMap;

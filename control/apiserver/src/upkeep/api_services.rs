@@ -19,7 +19,7 @@ use std::time::Duration;
 
 /// Group of the resource.
 pub(crate) const GROUP: &str = "apiregistration.k8s.io";
-/// How often all is looked at anew.
+/// How often all is looked at again.
 pub(super) const EVERY: Duration = Duration::from_secs(60);
 /// Says who made an APIService: `onstart` for what is built in, `true` for what follows a definition.
 const MANAGED: &str = "kube-aggregator.kubernetes.io/automanaged";

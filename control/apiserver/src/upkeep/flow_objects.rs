@@ -17,7 +17,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How often all is looked at anew.
+/// How often all is looked at again.
 pub(super) const EVERY: Duration = Duration::from_secs(60);
 
 fn kinds() -> Option<(Kind, Kind)> {

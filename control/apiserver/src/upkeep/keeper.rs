@@ -1,8 +1,8 @@
 //! Follows CustomResourceDefinitions.
 //!
 //! Woken by: any change of one. Reads: all of them, from the watch cache. Writes: their accepted names and conditions; the table
-//! of what is served. Promises: a definition says Established only once its objects are served, names belong to whom
-//! they were given first, and what a deleted definition defined is served no more.
+//! of what is served. Promises: a definition says Established only once its objects are served, names belong to those
+//! they were given first, and what a deleted definition defined is no longer served.
 
 use super::removal::Removals;
 use crate::registry::kind::Kind;
@@ -101,7 +101,7 @@ impl Keeper {
         }
     }
 
-    /// Serves a definition no more. Its names are free: others of the group may have been waiting for them.
+    /// Stops serving a definition. Its names are free: others of the group may have been waiting for them.
     async fn went(&mut self, crd: &Value) {
         self.definitions.remove(name(crd));
         self.forget(name(crd));

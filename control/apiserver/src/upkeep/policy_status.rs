@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use store::cache::Scope;
 
-/// How often all is looked at anew.
+/// How often all is looked at again.
 pub(super) const EVERY: Duration = Duration::from_secs(600);
 /// Kinds one policy is checked with.
 const MOST_KINDS: usize = 10;

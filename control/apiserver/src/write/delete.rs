@@ -257,7 +257,7 @@ fn mark(object: &mut Value, now: Timestamp, grace: i64) {
     }
 }
 
-/// The finalizers the garbage collector shall see, if they differ from the present ones.
+/// The finalizers the garbage collector should see, if they differ from the present ones.
 fn collector_finalizers(kind: &Kind, object: &Value, options: &DeleteOptions) -> Option<Vec<String>> {
     let present = finalizers(object);
     let by_default = dependents_by_default(kind.resource);

@@ -94,7 +94,7 @@ fn rules(role: &Value) -> Vec<PolicyRule> {
     role.present("rules").and_then(|rules| Vec::deserialize(rules).ok()).unwrap_or_default()
 }
 
-/// Does the change touch nothing but what the garbage collector must be able to take away?
+/// Does the change touch nothing but what the garbage collector must be able to remove?
 fn only_for_collection(new: &Value, old: Option<&Value>) -> bool {
     let Some(old) = old else { return false };
     let bare = |object: &Value| {

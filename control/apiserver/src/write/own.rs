@@ -20,7 +20,6 @@ fn context() -> Context {
 }
 
 impl Writer {
-    /// Makes `object`.
     pub(crate) async fn make(&self, kind: &Kind, mut object: Value) -> Result<Written, Status> {
         let (namespace, name) = (object::namespace(&object).to_owned(), object::name(&object).to_owned());
         let context = context();

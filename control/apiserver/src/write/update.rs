@@ -1,7 +1,7 @@
 //! UPDATE and PATCH: read, change, admit, validate, compare-and-swap, again if somebody was faster.
 //!
 //! The change is a function from the present object to the wanted one: a PUT ignores its argument, a PATCH applies
-//! itself to it, a subresource writes its part. A change that names a resourceVersion is held to it and never retried;
+//! itself to it, a subresource writes its part. A change that names a resourceVersion applies to that version alone and is never retried;
 //! any other is applied again to what is stored now. A change that changes nothing writes nothing.
 
 use super::delete;
@@ -27,7 +27,6 @@ struct Candidate<'a> {
     old: Value,
     /// Its managed fields, which it gets back when it is valid.
     owners: Option<Value>,
-    /// What is stored.
     entry: Entry,
     /// The client named what it means to replace.
     held: bool,

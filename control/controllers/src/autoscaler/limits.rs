@@ -19,7 +19,7 @@ pub(super) struct History {
 }
 
 /// A condition's status, reason and message.
-pub(super) type Said = (bool, &'static str, &'static str);
+pub(super) type ConditionValue = (bool, &'static str, &'static str);
 
 /// The bounds of one decision.
 #[derive(Clone, Copy, Debug)]
@@ -33,18 +33,18 @@ pub(super) struct Bounds {
 pub(super) struct Decision {
     pub replicas: i32,
     /// For the condition `AbleToScale`.
-    pub able: Said,
+    pub able: ConditionValue,
     /// For the condition `ScalingLimited`.
-    pub limited: Said,
+    pub limited: ConditionValue,
 }
 
-const READY: Said = (true, "ReadyForNewScale", "recommended size matches current size");
-const DOWN_STEADIED: Said = (
+const READY: ConditionValue = (true, "ReadyForNewScale", "recommended size matches current size");
+const DOWN_STEADIED: ConditionValue = (
     true,
     "ScaleDownStabilized",
     "recent recommendations were higher than current one, applying the highest recent recommendation",
 );
-const UP_STEADIED: Said = (
+const UP_STEADIED: ConditionValue = (
     true,
     "ScaleUpStabilized",
     "recent recommendations were lower than current one, applying the lowest recent recommendation",
@@ -148,7 +148,7 @@ impl History {
         Decision { replicas, able, limited: (replicas != steadied, reason, message) }
     }
 
-    fn steady_down(&mut self, wish: i32, now: Instant) -> (i32, Said) {
+    fn steady_down(&mut self, wish: i32, now: Instant) -> (i32, ConditionValue) {
         let recent = self.wishes.iter().filter(|(_, at)| now.duration_since(*at) <= STEADY);
         let highest = recent.map(|(wish, _)| *wish).fold(wish, i32::max);
         self.wish(wish, now);
@@ -161,7 +161,7 @@ impl History {
         bounds: Bounds,
         wish: i32,
         now: Instant,
-    ) -> (i32, Said) {
+    ) -> (i32, ConditionValue) {
         let since = |window: Duration| {
             let recent = self.wishes.iter().filter(move |(_, at)| now.duration_since(*at) < window);
             recent.map(|(wish, _)| *wish)

@@ -28,9 +28,9 @@ pub(super) type Samples = BTreeMap<String, Sample>;
 /// How far use may be from its target before anything is done about it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Tolerance {
-    /// Below.
+    /// Below the target, as a fraction of it.
     pub down: f64,
-    /// Above.
+    /// Above the target, as a fraction of it.
     pub up: f64,
 }
 
@@ -104,7 +104,7 @@ fn group(pods: Pods<'_>, samples: &mut Samples, resource: &str) -> Groups {
     groups
 }
 
-/// From use to replicas. `ratio` is use by target, and what the status tells of it; `full` is what a pod without a sample is taken to use
+/// From use to replicas. `ratio` is use by target, and what the status says of it; `full` is what a pod without a sample is taken to use
 /// when replicas would be taken away. Pods nothing is known of never make the answer bolder, and never turn it round.
 fn settle<U>(
     pods: Pods<'_>,

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 pub(super) struct Status {
     /// Replicas the target is told to have.
     pub current: i32,
-    /// Replicas it shall have.
+    /// Replicas it should have.
     pub desired: i32,
     /// What each metric said.
     pub metrics: Vec<Value>,

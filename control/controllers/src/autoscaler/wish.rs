@@ -1,4 +1,4 @@
-//! How many replicas each metric of an autoscaler asks for, and what its status tells of it.
+//! How many replicas each metric of an autoscaler asks for, and what its status says of it.
 
 use super::metrics::Metrics;
 use super::replicas::{Pods, Samples, Tolerance, by_mean, by_share, by_total, by_utilization};

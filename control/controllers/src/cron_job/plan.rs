@@ -10,12 +10,11 @@ use std::time::Duration;
 
 /// Missed times beyond which a warning is worth it.
 const MANY: i64 = 100;
-/// So much after the time a wake-up comes, so that it does not come before it.
+/// How long after its time a wake-up comes, so that it is never early.
 const DELTA: Duration = Duration::from_millis(100);
 
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Due {
-    /// Nothing yet.
     Not,
     /// The schedule has times that no clock shows.
     Never,

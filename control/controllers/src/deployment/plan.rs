@@ -1,4 +1,4 @@
-//! How many replicas each of a deployment's replica sets shall have. Pure.
+//! How many replicas each of a deployment's replica sets should have. Pure.
 //!
 //! The rules are upstream's rolling update and proportional scaling (`pkg/controller/deployment/{rolling,sync}.go`).
 

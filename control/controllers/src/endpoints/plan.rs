@@ -1,4 +1,4 @@
-//! What a service's slices and Endpoints shall say, and how the slices that are there become so. Pure.
+//! What a service's slices and Endpoints should say, and which writes bring the stored slices there. Pure.
 
 use crate::pods::{finished, ready_since};
 use k8s_openapi::api::core::v1::{
@@ -130,7 +130,7 @@ fn target(pod: &Pod) -> ObjectReference {
     }
 }
 
-/// Who shall prefer an endpoint, for a service that wants its traffic kept close.
+/// Who should prefer an endpoint, for a service that wants its traffic kept close.
 fn hints(service: &Service, zone: Option<&str>, node: Option<&str>) -> Option<EndpointHints> {
     let distribution = service.spec.as_ref()?.traffic_distribution.as_deref()?;
     let for_nodes = match distribution {
@@ -142,7 +142,7 @@ fn hints(service: &Service, zone: Option<&str>, node: Option<&str>) -> Option<En
     (for_zones.is_some() || for_nodes.is_some()).then_some(EndpointHints { for_nodes, for_zones })
 }
 
-/// What the slices shall hold; pods are those the service selects.
+/// What the slices should hold; pods are those the service selects.
 pub(super) fn desired(
     service: &Service,
     pods: &[Arc<Pod>],

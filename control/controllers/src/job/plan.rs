@@ -31,7 +31,6 @@ const BURST: usize = 500;
 #[derive(Debug)]
 pub(super) enum Step {
     Nothing,
-    /// Nothing yet.
     Wait(Duration),
     /// Make these: an index each, or as many without.
     Create(Vec<Option<i32>>),

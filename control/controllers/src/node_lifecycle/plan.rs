@@ -40,7 +40,7 @@ const PRESSURES: [(&str, &str); 4] = [
     ("NetworkUnavailable", "node.kubernetes.io/network-unavailable"),
 ];
 
-/// The taints a node shall have, or `None` when it has them. Taints that are not ours stay. `evicting`: pods shall leave a node that is not
+/// The taints a node should have, or `None` when it has them. Taints that are not ours stay. `evicting`: pods should leave a node that is not
 /// ready.
 pub(super) fn taints(
     node: &Node,

@@ -17,7 +17,7 @@ pub(super) enum Plan {
     Delete(Vec<Arc<Pod>>),
 }
 
-/// Compares what is there with what is wanted. `related` are the pods of sets with the same controller.
+/// Compares present and wanted pods. `related` are the pods of sets with the same controller.
 pub(super) fn plan(wanted: usize, pods: &[Arc<Pod>], related: &[Arc<Pod>], burst: usize) -> Plan {
     let mut there: Vec<Arc<Pod>> = pods.iter().filter(|p| active(p)).cloned().collect();
     if there.len() < wanted {

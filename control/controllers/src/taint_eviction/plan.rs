@@ -7,7 +7,7 @@ use std::time::Duration;
 /// When a pod must leave.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Eviction {
-    /// It tolerates every taint for ever.
+    /// It tolerates every taint forever.
     Never,
     /// It tolerates them for so long.
     After(Duration),

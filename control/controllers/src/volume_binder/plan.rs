@@ -23,7 +23,6 @@ fn word(severity: Severity, reason: &'static str, message: impl Into<String>) ->
 pub(crate) struct Class {
     /// `metadata.name`.
     pub name: String,
-    /// `provisioner`.
     pub provisioner: String,
     /// It binds when the first pod is scheduled.
     pub late: bool,

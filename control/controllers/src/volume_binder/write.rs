@@ -20,7 +20,6 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Writes through `client`.
     pub(super) fn new(client: Client) -> Self {
         Self { client }
     }

@@ -129,7 +129,7 @@ struct Mortal {
 }
 
 impl tower::Service<Request<Body>> for Mortal {
-    type Response = apiserver::context::Response;
+    type Response = apiserver::Response;
     type Error = Infallible;
     type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
 

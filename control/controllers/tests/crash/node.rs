@@ -28,7 +28,6 @@ pub fn objects() -> Vec<Value> {
     NODES.iter().map(node).collect()
 }
 
-/// Starts playing.
 pub fn play(scope: &Scope, client: Client) -> Made {
     let made = Made::default();
     let seen = made.clone();

@@ -1,15 +1,11 @@
 //! An API server on an embedded store, in this process.
 
-use apiserver::context::User;
-use apiserver::discovery::{Catalog, CustomResources};
 use apiserver::local::LocalService;
 use apiserver::registry::{self, Registry};
 use apiserver::server::{Authorization, Config, Parts};
-use apiserver::stream::default_node_addresses;
-use apiserver::stream::dial::Dialer;
 use apiserver::tasks::Tasks;
 use apiserver::write::Writer;
-use apiserver::{ApiServer, Shared};
+use apiserver::{ApiServer, Catalog, CustomResources, Dialer, Shared, User, default_node_addresses};
 use pki::{Authority, Leaf};
 use std::sync::Arc;
 use store::embedded::{Options, Store};

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 /// How a story ended.
 pub struct Ended {
     pub lives: usize,
-    /// What there is, without what is drawn by lot or by the clock: a line an object.
+    /// All objects, without what is random or depends on the clock: a line an object.
     pub objects: Vec<String>,
     /// Pods ever made, by owner.
     pub pods_made: BTreeMap<String, usize>,

@@ -107,18 +107,18 @@ impl NodeInfo {
 pub struct Grouping {
     /// `Service`, or the controller's kind.
     pub kind: &'static str,
-    /// Its namespace.
+    /// `metadata.namespace`.
     pub namespace: String,
-    /// Its name.
+    /// `metadata.name`.
     pub name: String,
     /// Which pods are its.
     pub selector: Selector,
 }
 
-/// A PodDisruptionBudget.
+/// What preemption reads of a PodDisruptionBudget.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Budget {
-    /// Its namespace.
+    /// `metadata.namespace`.
     pub namespace: String,
     /// Which pods are its.
     pub selector: Selector,

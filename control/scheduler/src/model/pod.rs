@@ -13,7 +13,7 @@ pub struct HostPort {
     pub ip: String,
     /// TCP, UDP or SCTP.
     pub protocol: String,
-    /// The port.
+    /// `hostPort`, 1 to 65535.
     pub port: i32,
 }
 
@@ -30,7 +30,7 @@ impl HostPort {
 /// A claim a pod mounts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClaimUse {
-    /// Its name.
+    /// Name of the PersistentVolumeClaim.
     pub name: String,
     /// It is made for the pod's generic ephemeral volume.
     pub ephemeral: bool,
@@ -81,11 +81,11 @@ pub struct Pod {
     pub node_selector: Labels,
     /// Required node affinity: one of the terms must match. `None`: any node.
     pub required_nodes: Option<Vec<NodeTerm>>,
-    /// Preferred node affinity.
+    /// Preferred node affinity: weight and term.
     pub preferred_nodes: Vec<(i64, NodeTerm)>,
-    /// Required pod affinity.
+    /// Required pod affinity: every term must match.
     pub affinity: Vec<PodTerm>,
-    /// Required pod anti-affinity.
+    /// Required pod anti-affinity: no term may match.
     pub anti_affinity: Vec<PodTerm>,
     /// Preferred pod affinity, and anti-affinity with its weights below zero.
     pub preferred_pods: Vec<(i64, PodTerm)>,

@@ -11,7 +11,7 @@ const DEFAULT_MILLI_CPU: i64 = 100;
 /// What scoring assumes of a container that asks for no memory, in bytes.
 const DEFAULT_MEMORY: i64 = 200 << 20;
 
-/// Amounts by resource.
+/// What a pod requests or a node has, by resource.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Resources {
     /// CPU in thousandths of a core.
@@ -69,7 +69,6 @@ impl Resources {
         self.each(other, i64::saturating_add);
     }
 
-    /// Takes `other` away.
     pub fn sub(&mut self, other: &Self) {
         self.each(other, i64::saturating_sub);
     }
@@ -84,13 +83,13 @@ impl From<&Amounts> for Resources {
 }
 
 /// What a pod counts for on its node; a resize under way as far as it can be granted.
-pub fn pod_requests(pod: &api::Pod) -> Resources {
+pub(crate) fn pod_requests(pod: &api::Pod) -> Resources {
     Resources::from(&Asks::of(pod, Side::Requests, Resize::Counted).total())
 }
 
 /// The same with a minimum for each container that asks for no CPU or memory: what scores count, so that pods without
 /// requests spread too.
-pub fn pod_requests_scored(pod: &api::Pod) -> Resources {
+pub(crate) fn pod_requests_scored(pod: &api::Pod) -> Resources {
     let least = Amounts::from([
         ("cpu".to_owned(), Quantity::from_milli(DEFAULT_MILLI_CPU, Format::DecimalSi)),
         ("memory".to_owned(), Quantity::new(DEFAULT_MEMORY, Format::BinarySi)),

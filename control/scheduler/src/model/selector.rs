@@ -22,7 +22,7 @@ fn requirement(key: &str, operator: &str, values: &[String]) -> Option<Requireme
 
 /// `selector` narrowed to the values `labels` has for `keys` (`matchLabelKeys`), or away from them (`mismatchLabelKeys`). Keys the
 /// labels lack are ignored. The API server may have merged them already; twice is no different from once.
-pub fn narrowed<'a>(
+pub(crate) fn narrowed<'a>(
     selector: Selector,
     labels: &std::collections::BTreeMap<String, String>,
     keys: impl Iterator<Item = &'a String>,

@@ -9,14 +9,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Labels that tell where a volume is, the older names last.
-pub const ZONES: [&str; 4] = [
+pub(crate) const ZONES: [&str; 4] = [
     "topology.kubernetes.io/zone",
     "topology.kubernetes.io/region",
     "failure-domain.beta.kubernetes.io/zone",
     "failure-domain.beta.kubernetes.io/region",
 ];
 
-/// A PersistentVolume.
+/// What scheduling reads of a PersistentVolume.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Disk {
     /// What binding looks at.
@@ -49,7 +49,7 @@ impl Disk {
     }
 }
 
-/// A StorageClass.
+/// What scheduling reads of a StorageClass.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Class {
     /// Its volumes are bound when the first pod is scheduled.
@@ -61,7 +61,7 @@ pub struct Class {
 }
 
 impl Class {
-    /// Reads a class.
+    /// From the API object.
     pub fn new(class: &storage::StorageClass) -> Self {
         let terms = class.allowed_topologies.iter().flatten();
         let term = |t: &api::TopologySelectorTerm| {
@@ -88,9 +88,9 @@ impl Class {
 pub struct Storage {
     /// Claims by `namespace/name`.
     pub claims: Arc<HashMap<String, Arc<Claim>>>,
-    /// Volumes by name.
+    /// PersistentVolumes by name.
     pub volumes: Arc<BTreeMap<String, Arc<Disk>>>,
-    /// Classes by name.
+    /// StorageClasses by name.
     pub classes: Arc<HashMap<String, Class>>,
 }
 

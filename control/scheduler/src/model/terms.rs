@@ -6,7 +6,7 @@ use machinery::labels::{Operator, Selector};
 use std::collections::BTreeMap;
 
 /// Labels of an object.
-pub type Labels = BTreeMap<String, String>;
+pub(crate) type Labels = BTreeMap<String, String>;
 
 /// A term of pod affinity or anti-affinity.
 #[derive(Clone, Debug, PartialEq)]

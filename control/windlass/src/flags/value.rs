@@ -11,7 +11,7 @@ pub(crate) enum Kind {
     Duration,
     Ip,
     Text,
-    /// By commas.
+    /// Separated by commas.
     List,
     /// One a flag, which may be repeated.
     Array,
@@ -76,7 +76,7 @@ pub(crate) fn boolean(text: &str) -> Result<bool, String> {
     }
 }
 
-/// What commas part.
+/// The parts between commas.
 pub(crate) fn elements(text: &str) -> Vec<String> {
     text.split(',').map(|part| part.trim().to_owned()).filter(|part| !part.is_empty()).collect()
 }

@@ -83,7 +83,7 @@ impl Account {
         request.headers_mut().insert(header::AUTHORIZATION, token);
         let response = self.bare.send(request).await?;
         if response.status() == StatusCode::UNAUTHORIZED {
-            // Its account was deleted, or the keys changed: the next request asks anew.
+            // Its account was deleted, or the keys changed: the next request asks again.
             *self.token.lock().await = None;
         }
         Ok(response)

@@ -13,23 +13,17 @@ mod roles;
 pub(crate) mod storage;
 
 use anyhow::Context as _;
-use apiserver::aggregation::Aggregator;
-use apiserver::authn::certificate::Authorities;
-use apiserver::authn::request_header::FrontProxies;
-use apiserver::context::User;
-use apiserver::discovery::{Catalog, CustomResources};
 use apiserver::health::Health;
 use apiserver::metrics::Metrics;
-use apiserver::objects::Observer;
-use apiserver::paths::OpenId;
 use apiserver::registry::{self, EndpointReconciler, Registry};
 use apiserver::server::{Authorization, Config, Parts};
-use apiserver::stream::default_node_addresses;
-use apiserver::stream::dial::Dialer;
 use apiserver::tasks::Tasks;
 use apiserver::tls::ServingCertificate;
 use apiserver::write::Writer;
-use apiserver::{ApiServer, Shared, authn};
+use apiserver::{
+    Aggregator, ApiServer, AuthenticationConfig, Authorities, Catalog, CustomResources, Dialer, FrontProxies,
+    Observer, OpenId, Shared, User, default_node_addresses,
+};
 use ipnet::IpNet;
 use logging::Logging;
 use pki::service_account::{SigningKey, Verifier, VerifyingKey};
@@ -45,7 +39,6 @@ use tokio_util::sync::CancellationToken;
 
 /// What an API server is made of.
 pub(crate) struct Settings {
-    /// Where it listens.
     pub(crate) listen: SocketAddr,
     /// Where others reach it.
     pub(crate) advertise: IpAddr,
@@ -53,7 +46,7 @@ pub(crate) struct Settings {
     pub(crate) service_cidrs: Vec<IpNet>,
     /// Who gives out tokens of service accounts; the first one does so from now on.
     pub(crate) issuers: Vec<String>,
-    /// For whom tokens are that name nobody; without any, for the first issuer.
+    /// Audiences of tokens that ask for none; by default the first issuer.
     pub(crate) audiences: Vec<String>,
     /// Signs such tokens; without one none are given out.
     pub(crate) signing_key: Option<Arc<SigningKey>>,
@@ -94,7 +87,7 @@ pub(crate) struct Certificates {
     pub(crate) proxy_client: (String, String),
 }
 
-/// How many requests, how long, and by whom.
+/// Bounds on requests: how many, how long, from which callers.
 pub(crate) struct Limits {
     pub(crate) requests: usize,
     pub(crate) mutating: usize,
@@ -247,7 +240,7 @@ impl Settings {
 fn config(settings: &Settings, front_proxies: Option<FrontProxies>) -> anyhow::Result<Config> {
     let (default, limits) = (Config::default(), &settings.limits);
     let authorities = settings.certificates.client_authorities.as_deref().map(Authorities::from_pem);
-    let authentication = authn::Config {
+    let authentication = AuthenticationConfig {
         front_proxies,
         client_authorities: authorities.transpose().context("client authorities")?,
         service_accounts: Some(Verifier {

@@ -21,7 +21,6 @@ pub(crate) struct Component {
     run: Run,
 }
 
-/// Every part.
 pub(crate) const COMPONENTS: [Component; 7] = [
     Component {
         name: "kube-apiserver",

@@ -19,7 +19,6 @@ use tokio::sync::watch;
 pub(crate) const NAME: &str = "kube-controller-manager";
 const PORT: u16 = 10257;
 
-/// Its task.
 pub(crate) fn task(
     client: kube::Client,
     config: Config,
@@ -48,7 +47,7 @@ pub(crate) async fn run(flags: Flags) -> anyhow::Result<()> {
     alone.run(vec![task]).await
 }
 
-/// Whom the controllers write as.
+/// The user the controllers write as.
 async fn clients(flags: &Flags, root: &kube::Client) -> anyhow::Result<Clients> {
     let root = root.clone();
     if flags.bool("use-service-account-credentials") != Some(true) {

@@ -38,7 +38,7 @@ fn named(id: &Uuid) -> anyhow::Result<String> {
 pub(crate) enum OnLoss {
     /// Contends again: it shares its process with others.
     Contend,
-    /// Cancels this and works no more: its process ends, as upstream's do.
+    /// Cancels this and stops working: its process ends, as upstream's do.
     End(CancellationToken),
 }
 

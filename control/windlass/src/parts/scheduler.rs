@@ -18,7 +18,6 @@ pub(crate) const LEASE: &str = "kube-scheduler";
 pub(crate) const COMPONENT: &str = "default-scheduler";
 const PORT: u16 = 10259;
 
-/// Its task.
 pub(crate) fn task(
     client: kube::Client,
     settings: scheduler::Config,

@@ -6,10 +6,9 @@
 use super::kubeconfig;
 use crate::flags::Flags;
 use anyhow::{Context as _, bail};
-use apiserver::context::Response;
 use apiserver::health::{Endpoint, Health};
-use apiserver::query;
 use apiserver::tls::ServingCertificate;
+use apiserver::{Response, query};
 use client::leader::Elector;
 use futures::future::BoxFuture;
 use http::request::Parts;
@@ -26,9 +25,7 @@ use k8s_openapi::api::authorization::v1::{
 };
 use kube::Api;
 use kube::api::PostParams;
-use kubelet::server::authenticate::{Authenticator, User};
-use kubelet::server::config::Authentication;
-use kubelet::server::tls::{Authorities, Files};
+use kubelet::server::{Authentication, Authenticator, Authorities, Files, User};
 use pki::{Authority, Leaf};
 use rustls::pki_types::CertificateDer;
 use std::convert::Infallible;
@@ -140,7 +137,7 @@ impl Port {
         }
     }
 
-    fn respond(self: Arc<Self>, peer: Arc<Peer>, request: Parts) -> BoxFuture<'static, Answer> {
+    fn respond(self: Arc<Self>, peer: Arc<Peer>, request: Parts) -> BoxFuture<'static, HttpResponse> {
         Box::pin(async move {
             let user = self.answers.authenticator.user(&peer.0, &request.headers).await;
             let (head, body) = self.answers.answer(&request, user).await.into_parts();
@@ -153,7 +150,7 @@ impl Port {
 
 /// A peer's certificates, its own first.
 struct Peer(Vec<CertificateDer<'static>>);
-type Answer = http::Response<Full<bytes::Bytes>>;
+type HttpResponse = http::Response<Full<bytes::Bytes>>;
 
 /// The client a flag's kubeconfig makes, or the part's own.
 async fn asker(flags: &Flags, name: &'static str, own: &kube::Client) -> anyhow::Result<kube::Client> {
@@ -272,7 +269,7 @@ fn tls(flags: &Flags, address: IpAddr) -> anyhow::Result<rustls::ServerConfig> {
     match (flags.text("tls-cert-file"), flags.text("tls-private-key-file")) {
         (Some(certificate), Some(key)) => {
             let files = Files { certificate: certificate.into(), key: key.into(), client_ca: None };
-            return Ok(kubelet::server::tls::server_config(&files)?);
+            return Ok(kubelet::server::server_config(&files)?);
         }
         (None, None) => {}
         _ => bail!("--tls-cert-file and --tls-private-key-file must be given together"),

@@ -86,7 +86,7 @@ pub(super) fn of(
     Ok(tasks)
 }
 
-/// What the API server shows, and whom it believes.
+/// Certificates of the API server, and the authorities it trusts.
 pub(super) fn certificates(pki: &Pki) -> Certificates {
     let pair = |issued: &pki::authority::Issued| (issued.cert_pem.clone(), issued.key_pem.clone());
     Certificates {
@@ -108,7 +108,7 @@ struct Leadership {
     client: kube::Client,
     recorder: Recorder,
     api: Arc<Api>,
-    /// Writes what is told of leadership.
+    /// Writes events about leadership.
     events: Task,
 }
 

@@ -17,7 +17,7 @@ pub struct Node {
     pub memory_capacity: i64,
     /// Whether CPU limits become quotas.
     pub cpu_cfs_quota: bool,
-    /// Their period.
+    /// Period of CPU quotas.
     pub cpu_cfs_quota_period: Duration,
 }
 

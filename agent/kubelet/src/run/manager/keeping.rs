@@ -1,13 +1,12 @@
 //! Keeps the pods' workers.
 //!
 //! Promises: a worker that panics is started again, with backoff, from what is desired and observed then, and neither the manager nor
-//! another worker notices; the manager learns of a worker that is done, however it ended.
+//! another worker notices; the manager is told when a worker is done, however it ended.
 
 use supervise::Work;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-/// Where workers run.
 pub(super) struct Keeping {
     /// One piece a pod.
     pub(super) tasks: Work,
@@ -36,7 +35,7 @@ impl Keeping {
     }
 }
 
-/// Tells of a worker's end when it is dropped.
+/// Reports a worker's end when it is dropped.
 struct Ended {
     uid: String,
     tell: mpsc::UnboundedSender<String>,

@@ -24,7 +24,6 @@ pub const PROTOCOLS: &[(&str, Protocol)] = &[
     ("v4.base64.channel.k8s.io", Protocol::Base64),
 ];
 
-/// Channel numbers.
 pub mod number {
     pub const STDIN: u8 = 0;
     pub const STDOUT: u8 = 1;
@@ -38,40 +37,43 @@ pub mod number {
 
 /// What a client says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Said {
+pub enum ClientMessage {
     /// Bytes for a channel.
     Bytes(u8, Bytes),
     /// Nothing more for a channel.
     Close(u8),
     Leave,
-    /// Nothing for us.
     Nothing,
 }
 
 impl Protocol {
     /// Reads a message; `Err` for what the protocol does not allow.
-    pub fn read(self, message: Message) -> Result<Said, &'static str> {
+    pub fn read(self, message: Message) -> Result<ClientMessage, &'static str> {
         let (channel, rest) = match (message, self) {
-            (Message::Close(_), _) => return Ok(Said::Leave),
-            (Message::Ping(_) | Message::Pong(_) | Message::Frame(_), _) => return Ok(Said::Nothing),
+            (Message::Close(_), _) => return Ok(ClientMessage::Leave),
+            (Message::Ping(_) | Message::Pong(_) | Message::Frame(_), _) => {
+                return Ok(ClientMessage::Nothing);
+            }
             (Message::Binary(mut bytes), Self::Binary { .. }) => {
                 if bytes.is_empty() {
-                    return Ok(Said::Nothing);
+                    return Ok(ClientMessage::Nothing);
                 }
                 let channel = bytes.split_to(1)[0];
                 (channel, bytes)
             }
             (Message::Text(text), Self::Base64) => {
-                let Some((digit, rest)) = text.as_bytes().split_first() else { return Ok(Said::Nothing) };
+                let Some((digit, rest)) = text.as_bytes().split_first() else {
+                    return Ok(ClientMessage::Nothing);
+                };
                 let rest = STANDARD.decode(rest).map_err(|_| "message is no base64")?;
                 (digit.wrapping_sub(b'0'), Bytes::from(rest))
             }
             _ => return Err("message of the other type"),
         };
         if channel == number::CLOSE && self == (Self::Binary { closes: true }) {
-            return rest.first().map(|closed| Said::Close(*closed)).ok_or("no channel to close");
+            return rest.first().map(|closed| ClientMessage::Close(*closed)).ok_or("no channel to close");
         }
-        Ok(Said::Bytes(channel, rest))
+        Ok(ClientMessage::Bytes(channel, rest))
     }
 
     /// A message of a channel.
@@ -95,8 +97,8 @@ mod tests {
     #[test]
     fn closing_is_version_5s_alone() {
         let message = || Message::Binary(vec![255, 0].into());
-        assert_eq!(Protocol::Binary { closes: true }.read(message()), Ok(Said::Close(0)));
-        let bytes = Said::Bytes(255, Bytes::from_static(&[0]));
+        assert_eq!(Protocol::Binary { closes: true }.read(message()), Ok(ClientMessage::Close(0)));
+        let bytes = ClientMessage::Bytes(255, Bytes::from_static(&[0]));
         assert_eq!(Protocol::Binary { closes: false }.read(message()), Ok(bytes));
         assert!(Protocol::Base64.read(message()).is_err());
         assert!(Protocol::Base64.read(Message::Text("0*".into())).is_err());
@@ -107,7 +109,7 @@ mod tests {
         fn messages_come_back(channel in 0u8..5, bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
             for (_, protocol) in PROTOCOLS {
                 let said = protocol.read(protocol.write(channel, &bytes));
-                prop_assert_eq!(said, Ok(Said::Bytes(channel, bytes.clone().into())));
+                prop_assert_eq!(said, Ok(ClientMessage::Bytes(channel, bytes.clone().into())));
             }
         }
     }

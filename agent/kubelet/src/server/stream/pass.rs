@@ -1,7 +1,7 @@
 //! A client's upgraded connection and the runtime's as one: bytes both ways, whatever protocol they are.
 
 use super::upgrade::{Outcome, dial};
-use crate::server::answer::{self, Answer};
+use crate::server::answer::{self, HttpResponse};
 use bytes::Bytes;
 use http::Request;
 use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
@@ -16,7 +16,7 @@ pub async fn serve(
     shutdown: &CancellationToken,
     mut request: Request<Incoming>,
     url: &str,
-) -> Answer {
+) -> HttpResponse {
     let client = hyper::upgrade::on(&mut request);
     let mut headers = request.headers().clone();
     // The caller's credentials are for us; the rest of its connection's headers ends here too.

@@ -6,11 +6,11 @@
 //! is the runtime's own, and where the runtime gave none, it is a failure: its output may have been cut short; when the
 //! command's streams have ended, the client is told by a close; when the client leaves, the runtime's connection is closed.
 
-use super::channel::{PROTOCOLS, Protocol, Said, number};
+use super::channel::{ClientMessage, PROTOCOLS, Protocol, number};
 use super::options::Streams;
 use super::upgrade::{Outcome, dial};
 use super::websocket::{self, Socket};
-use crate::server::answer::Answer;
+use crate::server::answer::HttpResponse;
 use crate::spdy::session::{self, Receiving, Sending};
 use futures::{Sink, SinkExt, Stream, StreamExt};
 use http::header::{CONNECTION, HeaderMap, HeaderValue, UPGRADE};
@@ -48,7 +48,7 @@ pub async fn serve(
     (name, protocol): (&'static str, Protocol),
     streams: Streams,
     url: &str,
-) -> Answer {
+) -> HttpResponse {
     let answer = match websocket::accept(request.headers(), name) {
         Ok(answer) => answer,
         Err(refusal) => return *refusal,
@@ -168,7 +168,7 @@ async fn upward(
     let Up { mut stdin, resize } = up;
     while let Some(message) = client.next().await {
         match protocol.read(message?).map_err(Error::Protocol)? {
-            Said::Bytes(number::STDIN, bytes) => {
+            ClientMessage::Bytes(number::STDIN, bytes) => {
                 if let Some(stdin) = &stdin
                     && stdin.send(bytes).await.is_err()
                 {
@@ -176,22 +176,22 @@ async fn upward(
                     break;
                 }
             }
-            Said::Bytes(number::RESIZE, bytes) => {
+            ClientMessage::Bytes(number::RESIZE, bytes) => {
                 if let Some(resize) = &resize
                     && resize.send(bytes).await.is_err()
                 {
                     break;
                 }
             }
-            Said::Close(number::STDIN) => {
+            ClientMessage::Close(number::STDIN) => {
                 if let Some(stdin) = stdin.take()
                     && stdin.finish().await.is_err()
                 {
                     break;
                 }
             }
-            Said::Leave => return Ok(()),
-            Said::Bytes(..) | Said::Close(_) | Said::Nothing => {}
+            ClientMessage::Leave => return Ok(()),
+            ClientMessage::Bytes(..) | ClientMessage::Close(_) | ClientMessage::Nothing => {}
         }
     }
     // Messages go on being read, so that a leaving client is noticed.

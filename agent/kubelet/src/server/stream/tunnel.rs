@@ -3,7 +3,7 @@
 use super::remote::spdy;
 use super::upgrade::{Outcome, dial};
 use super::websocket::{self, Socket};
-use crate::server::answer::Answer;
+use crate::server::answer::HttpResponse;
 use futures::{SinkExt, StreamExt};
 use http::{HeaderMap, Method, Request};
 use hyper::body::Incoming;
@@ -29,7 +29,7 @@ pub async fn serve(
     shutdown: &CancellationToken,
     mut request: Request<Incoming>,
     url: &str,
-) -> Answer {
+) -> HttpResponse {
     let answer = match websocket::accept(request.headers(), PROTOCOLS[0].0) {
         Ok(answer) => answer,
         Err(refusal) => return *refusal,

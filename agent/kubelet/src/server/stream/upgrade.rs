@@ -1,6 +1,6 @@
 //! Leaving HTTP: a connection to the runtime's streaming server that has switched protocols.
 
-use crate::server::answer::{self, Answer, Body};
+use crate::server::answer::{self, Body, HttpResponse};
 use bytes::Bytes;
 use http::header::{CONNECTION, HOST, HeaderMap, HeaderName, UPGRADE};
 use http::{Method, Request, Response, StatusCode, Uri};
@@ -40,7 +40,7 @@ pub enum Outcome {
     /// It switched: its answer and the bytes behind.
     Switched(Box<(Response<()>, TokioIo<Upgraded>)>),
     /// It did not; its answer goes to the client.
-    Refused(Answer),
+    Refused(HttpResponse),
 }
 
 /// Sends an upgrade request to a streaming URL of the runtime's.

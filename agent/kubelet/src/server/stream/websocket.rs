@@ -1,7 +1,7 @@
 //! A client's WebSocket: its protocol is chosen, its request answered.
 
 use super::upgrade::tokens;
-use crate::server::answer::{self, Answer};
+use crate::server::answer::{self, HttpResponse};
 use bytes::Bytes;
 use futures::StreamExt;
 use http::header::{
@@ -32,7 +32,7 @@ pub fn choose<T: Copy>(headers: &HeaderMap, known: &[(&'static str, T)]) -> Opti
 }
 
 /// The answer that makes the connection a WebSocket, or a refusal.
-pub fn accept(headers: &HeaderMap, protocol: &'static str) -> Result<Answer, Box<Answer>> {
+pub fn accept(headers: &HeaderMap, protocol: &'static str) -> Result<HttpResponse, Box<HttpResponse>> {
     let bad = |text: &str| Box::new(answer::text(StatusCode::BAD_REQUEST, text));
     if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
         return Err(bad("websocket: unsupported version: 13 not found in 'Sec-Websocket-Version' header"));

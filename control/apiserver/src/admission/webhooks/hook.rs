@@ -11,7 +11,6 @@ use std::time::Duration;
 /// Upstream's default, written into every configuration; this is for stored ones without.
 const DEFAULT_SECONDS: u64 = 10;
 
-/// A webhook.
 #[derive(Debug)]
 pub(super) struct Hook {
     pub configuration: String,

@@ -109,7 +109,7 @@ fn bound(object: &Value) -> BoundObject {
     BoundObject { name: object::name(object).to_owned(), uid: object::uid(object).to_owned() }
 }
 
-/// Looks up what the token shall be bound to.
+/// Looks up what the token should be bound to.
 async fn bind(
     x: &Exchange<'_>,
     namespace: &str,

@@ -1,4 +1,4 @@
-//! The Endpoints and EndpointSlice of the `kubernetes` Service, from the addresses that shall be listed.
+//! The Endpoints and EndpointSlice of the `kubernetes` Service, from the addresses that should be listed.
 
 use super::{NAME, NAMESPACE};
 use crate::registry::kind::Kind;
@@ -63,7 +63,6 @@ pub(super) fn counted(listed: Vec<String>, ours: &str, count: usize) -> Vec<Stri
     all
 }
 
-/// Addresses but ours.
 pub(super) fn without(mut listed: Vec<String>, ours: &str) -> Vec<String> {
     listed.retain(|ip| ip != ours);
     listed

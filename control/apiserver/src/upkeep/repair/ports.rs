@@ -114,7 +114,7 @@ fn node_ports(service: &Value) -> Vec<u16> {
     ports
 }
 
-/// Looks at every Service, and writes the allocation anew where it is wrong.
+/// Looks at every Service, and corrects the allocation where it is wrong.
 pub(super) async fn round(writer: &Writer, leaks: &mut Leaks) -> Result<(), Status> {
     let Some(kind) = Kind::of("", "services") else { return Ok(()) };
     let (registry, range) = (&writer.registry, writer.ports.range);

@@ -59,7 +59,7 @@ impl Ground {
         self.writer.make(&Kind::of("", "services").unwrap(), service).await.unwrap().object
     }
 
-    /// Has the caches hear of everything.
+    /// Waits until the caches have everything.
     async fn hear(&self) {
         for (group, plural) in [("", "services"), ("networking.k8s.io", "ipaddresses")] {
             self.writer.registry.fresh(&Kind::of(group, plural).unwrap()).await.unwrap();

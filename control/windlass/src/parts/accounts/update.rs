@@ -26,7 +26,7 @@ impl Patch {
         patches.then(|| Self { uri: parts.uri.clone(), format, bytes: bytes.clone() })
     }
 
-    /// Group, resource and subresource, which one role speaks of.
+    /// Group, resource and subresource, which one role covers.
     pub(super) fn subject(&self) -> String {
         let words: Vec<&str> = self.uri.path().trim_start_matches('/').split('/').collect();
         let after = if words.first() == Some(&"api") { 2 } else { 3 };
@@ -36,7 +36,6 @@ impl Patch {
         format!("{}/{resource}/{subresource}", words.get(1).unwrap_or(&""))
     }
 
-    /// Reads the object.
     pub(super) fn read(&self) -> Option<Request<Body>> {
         let path = self.uri.path();
         let path = path.strip_suffix("/status").unwrap_or(path);

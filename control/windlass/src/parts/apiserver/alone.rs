@@ -4,9 +4,8 @@ use super::{Api, Certificates, Limits, Services, Settings, admission, publish, s
 use crate::flags::Flags;
 use crate::signals::Signals;
 use anyhow::{Context as _, bail, ensure};
-use apiserver::authn::certificate::Authorities;
-use apiserver::authn::request_header::FrontProxies;
 use apiserver::registry::EndpointReconciler;
+use apiserver::{Authorities, FrontProxies};
 use ipnet::IpNet;
 use jiff::Timestamp;
 use pki::service_account::{SigningKey, VerifyingKey};

@@ -1,6 +1,6 @@
 //! What the API server's own tasks say is wrong with an object: events.
 
-use apiserver::registry::hooks::Record;
+use apiserver::registry::Record;
 use client::recorder::{Note, Recorder, Severity};
 use k8s_openapi::api::core::v1::ObjectReference;
 use machinery::object;

@@ -1,7 +1,7 @@
 //! What a new cluster needs to be joined, written through its own API: the system namespaces, `cluster-info` for machines
 //! that do not know us yet, the bindings that let bootstrap tokens ask for node certificates, and the given token.
 //!
-//! Runs once at every start. Promises: what is there and right stays; an administrator's changes to the bindings stay.
+//! Runs once at every start. Promises: what is stored and right stays; an administrator's changes to the bindings stay.
 //! Names are kubeadm's, so that its users and tools find what they know. [`roles`]: who may what; [`kubeadm`]: what `kubeadm join` reads.
 
 mod kubeadm;
@@ -30,7 +30,7 @@ const INFO_NAMESPACE: &str = "kube-public";
 const INFO: &str = "cluster-info";
 const RBAC: &str = "rbac.authorization.k8s.io";
 
-/// What machines are told of a cluster.
+/// What joining machines read of a cluster.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Facts<'a> {
     /// The API server as they reach it.

@@ -1,7 +1,7 @@
 //! The roles and bindings every cluster starts with, written through the API at every start.
 
 use anyhow::Context as _;
-use apiserver::authz::bootstrap::{self, Write};
+use apiserver::bootstrap::{self, Write};
 use futures::{StreamExt as _, TryStreamExt as _};
 use kube::Api;
 use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams, PostParams};

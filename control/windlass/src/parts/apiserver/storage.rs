@@ -146,7 +146,6 @@ impl Cluster {
     }
 }
 
-/// An open store.
 pub(super) struct Storage {
     pub(super) backend: Arc<dyn Backend>,
     /// The same, where it is the embedded one.

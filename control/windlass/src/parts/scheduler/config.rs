@@ -31,7 +31,6 @@ impl Default for Loaded {
     }
 }
 
-/// Reads the file.
 pub(crate) fn load(path: &Path) -> anyhow::Result<Loaded> {
     of(&component_config::load(path, &KIND)?)
 }
@@ -122,7 +121,7 @@ fn profile(item: &Value, percentage: Option<i64>) -> anyhow::Result<Profile> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use scheduler::fit::Plugin;
+    use scheduler::Plugin;
     use scheduler::profile::Score;
 
     fn read(text: &str) -> anyhow::Result<Loaded> {

@@ -178,7 +178,7 @@ mod tests {
             let verbs = role["rules"].as_array().unwrap().iter().flat_map(|r| r["verbs"].as_array().unwrap());
             assert!(verbs.into_iter().all(|verb| verb != "get" && verb != "delete"));
         }
-        let proxy = apiserver::authz::bootstrap::objects()
+        let proxy = apiserver::bootstrap::objects()
             .iter()
             .find(|o| o["kind"] == "ClusterRoleBinding" && o["metadata"]["name"] == "system:node-proxier");
         assert_eq!(proxy.unwrap()["subjects"], json!([user(NodePart::Proxy.user())]));
