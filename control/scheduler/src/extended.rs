@@ -1,4 +1,4 @@
-//! An attempt in which extenders have a say: as [`crate::attempt`], but for the waiting.
+//! An attempt in which extenders have a say: as [`mod@crate::attempt`], but for the waiting.
 
 use crate::attempt::{Attempt, planned};
 use crate::extender::{Extender, Raw};
