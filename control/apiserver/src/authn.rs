@@ -3,8 +3,9 @@
 //! - [`certificate`]: x509 client certificates
 //! - [`secret_token`]: service account tokens kept in secrets
 //! - [`service_account`]: tokens signed by the cluster's key, and what they are bound to
+//! - [`jwt`]: tokens that others sign
 //! - [`bootstrap_token`]: secrets that let a machine join; [`static_token`]: a fixed list
-//! - [`request_header`]: what a proxy in front says
+//! - [`request_header`]: what a proxy in front says; [`header_text`]: how
 //! - [`bearer`]: where a request carries its token; [`review`]: TokenReview
 //!
 //! As upstream: every authenticator is asked, the first success wins; a failed credential is never taken for none.
@@ -12,6 +13,8 @@
 pub mod bearer;
 pub mod bootstrap_token;
 pub mod certificate;
+pub(crate) mod header_text;
+pub mod jwt;
 pub mod request_header;
 pub mod review;
 mod secret_token;
@@ -22,7 +25,7 @@ pub use certificate::Peer;
 
 use crate::context::User;
 use crate::objects::Lookup;
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use http::request::Parts;
 use jiff::Timestamp;
 use std::sync::Arc;
@@ -58,16 +61,22 @@ pub struct Config {
     pub static_tokens: static_token::StaticTokens,
     /// Let requests without credentials in as [`ANONYMOUS`].
     pub anonymous: bool,
+    /// Only for these paths; for all where there is none.
+    pub anonymous_paths: Vec<String>,
+    /// Issuers of tokens outside.
+    pub issuers: jwt::Issuers,
 }
 
 pub struct Authenticator {
-    front_proxies: Option<request_header::FrontProxies>,
+    front_proxies: ArcSwapOption<request_header::FrontProxies>,
     authorities: ArcSwapOption<certificate::Authorities>,
     service_accounts: Option<service_account::Tokens>,
     api_audiences: Vec<String>,
     bootstrap_tokens: bool,
     static_tokens: static_token::StaticTokens,
     anonymous: bool,
+    anonymous_paths: Vec<String>,
+    issuers: ArcSwap<jwt::Issuers>,
     objects: Arc<dyn Lookup>,
 }
 
@@ -81,13 +90,15 @@ impl Authenticator {
     #[must_use]
     pub fn new(config: Config, objects: Arc<dyn Lookup>) -> Self {
         Authenticator {
-            front_proxies: config.front_proxies,
+            front_proxies: ArcSwapOption::new(config.front_proxies.map(Arc::new)),
             authorities: ArcSwapOption::new(config.client_authorities.map(Arc::new)),
             service_accounts: config.service_accounts.map(service_account::Tokens::new),
             api_audiences: config.api_audiences,
             bootstrap_tokens: config.bootstrap_tokens,
             static_tokens: config.static_tokens,
             anonymous: config.anonymous,
+            anonymous_paths: config.anonymous_paths,
+            issuers: ArcSwap::from_pointee(config.issuers),
             objects,
         }
     }
@@ -95,6 +106,19 @@ impl Authenticator {
     /// Replaces the authorities of client certificates, for connections made from now on.
     pub fn set_client_authorities(&self, authorities: certificate::Authorities) {
         self.authorities.store(Some(Arc::new(authorities)));
+    }
+
+    /// Replaces the issuers of tokens outside.
+    pub fn set_issuers(&self, issuers: jwt::Issuers) {
+        self.issuers.store(Arc::new(issuers));
+    }
+
+    /// Replaces the authorities of the proxies in front, if any are believed at all.
+    pub fn set_front_authorities(&self, authorities: &certificate::Authorities) {
+        self.front_proxies.rcu(|known| {
+            let known = known.as_deref()?.clone();
+            Some(Arc::new(request_header::FrontProxies { authorities: authorities.clone(), ..known }))
+        });
     }
 
     /// The user of a request. Removes the credentials from it, so that no backend sees them.
@@ -106,7 +130,7 @@ impl Authenticator {
     ) -> Result<User, Unauthenticated> {
         let mut failures = Vec::new();
         let token = bearer::take(&mut parts.headers);
-        if let Some(proxies) = &self.front_proxies {
+        if let Some(proxies) = self.front_proxies.load_full() {
             match proxies.user(peer, &mut parts.headers, now) {
                 Ok(Some(user)) => return Ok(with_group(user)),
                 Ok(None) => {}
@@ -128,10 +152,16 @@ impl Authenticator {
             }
         }
         match failures.is_empty() {
-            true if self.anonymous => Ok(anonymous()),
+            true if self.lets_in(parts.uri.path()) => Ok(anonymous()),
             true => Err(Unauthenticated("no credentials provided".to_owned())),
             false => Err(Unauthenticated(crate::authz::aggregate(&failures))),
         }
+    }
+
+    /// Whether anybody may ask for a path.
+    fn lets_in(&self, path: &str) -> bool {
+        let paths = &self.anonymous_paths;
+        self.anonymous && (paths.is_empty() || paths.iter().any(|open| open == path))
     }
 
     /// The identity behind a token that is good for one of `audiences` (empty: the API server's own). `Ok(None)` where
@@ -173,7 +203,8 @@ impl Authenticator {
         {
             return Ok(unbound(user));
         }
-        Ok(None)
+        let issuers = self.issuers.load_full();
+        Ok(Box::pin(issuers.user(token, now)).await?.and_then(unbound))
     }
 }
 

@@ -4,6 +4,7 @@
 //! - [`rbac`]: roles and bindings; [`policy`]: those in memory, kept by observed changes
 //! - [`node`]: what kubelets may do, by the [`graph`] of what their pods refer to
 //! - [`bootstrap`]: the roles every cluster starts with
+//! - [`webhook`]: a service outside that is asked
 //! - [`review`]: access reviews, as pure functions of the authorizer
 
 pub mod attributes;
@@ -14,10 +15,13 @@ pub mod node;
 pub mod policy;
 pub mod rbac;
 pub mod review;
+pub mod webhook;
 
 pub use attributes::Attributes;
 
 use crate::context::User;
+use arc_swap::ArcSwap;
+use futures::future::BoxFuture;
 use std::sync::Arc;
 
 /// Members may do anything.
@@ -88,13 +92,42 @@ pub struct Rules {
     pub errors: Vec<String>,
 }
 
-/// Decides on requests. Never waits: everything it needs is in memory.
+/// Decides on requests, most by what is in memory.
 pub trait Authorizer: Send + Sync {
     /// The decision on one request.
     fn authorize(&self, attributes: &Attributes) -> Decision;
 
+    /// The same; it may wait for an answer from outside.
+    fn decide<'a>(&'a self, attributes: &'a Attributes) -> BoxFuture<'a, Decision> {
+        Box::pin(std::future::ready(self.authorize(attributes)))
+    }
+
     /// What `user` may do in `namespace`.
     fn rules_for(&self, user: &User, namespace: &str) -> Rules;
+}
+
+/// What several have said, in order, of whom none decided.
+#[derive(Default)]
+struct Undecided {
+    reasons: Vec<String>,
+    errors: Vec<String>,
+}
+
+impl Undecided {
+    /// The decision, if it is one.
+    fn hear(&mut self, decision: Decision) -> Option<Decision> {
+        if decision.verdict != Verdict::NoOpinion {
+            return Some(decision);
+        }
+        self.reasons.extend(Some(decision.reason).filter(|r| !r.is_empty()));
+        self.errors.extend(Some(decision.error).filter(|e| !e.is_empty()));
+        None
+    }
+
+    fn together(self) -> Decision {
+        let (reason, error) = (self.reasons.join("\n"), aggregate(&self.errors));
+        Decision { verdict: Verdict::NoOpinion, reason, error }
+    }
 }
 
 /// Several authorizers, asked in order.
@@ -111,16 +144,21 @@ impl Union {
 
 impl Authorizer for Union {
     fn authorize(&self, attributes: &Attributes) -> Decision {
-        let (mut reasons, mut errors) = (Vec::new(), Vec::new());
-        for authorizer in &self.0 {
-            let decision = authorizer.authorize(attributes);
-            if decision.verdict != Verdict::NoOpinion {
-                return decision;
+        let mut undecided = Undecided::default();
+        let decided = self.0.iter().find_map(|authorizer| undecided.hear(authorizer.authorize(attributes)));
+        decided.unwrap_or_else(|| undecided.together())
+    }
+
+    fn decide<'a>(&'a self, attributes: &'a Attributes) -> BoxFuture<'a, Decision> {
+        Box::pin(async move {
+            let mut undecided = Undecided::default();
+            for authorizer in &self.0 {
+                if let Some(decision) = undecided.hear(authorizer.decide(attributes).await) {
+                    return decision;
+                }
             }
-            reasons.extend(Some(decision.reason).filter(|r| !r.is_empty()));
-            errors.extend(Some(decision.error).filter(|e| !e.is_empty()));
-        }
-        Decision { verdict: Verdict::NoOpinion, reason: reasons.join("\n"), error: aggregate(&errors) }
+            undecided.together()
+        })
     }
 
     fn rules_for(&self, user: &User, namespace: &str) -> Rules {
@@ -132,6 +170,66 @@ impl Authorizer for Union {
             all.errors.extend(rules.errors);
         }
         all
+    }
+}
+
+/// Authorizers that are replaced by others while the server runs.
+pub struct Changing(ArcSwap<Union>);
+
+impl Changing {
+    /// Asks `union`, until it is replaced.
+    #[must_use]
+    pub fn new(union: Union) -> Self {
+        Changing(ArcSwap::from_pointee(union))
+    }
+
+    /// Asks `union` from now on.
+    pub fn replace(&self, union: Union) {
+        self.0.store(Arc::new(union));
+    }
+}
+
+impl Authorizer for Changing {
+    fn authorize(&self, attributes: &Attributes) -> Decision {
+        self.0.load_full().authorize(attributes)
+    }
+
+    fn decide<'a>(&'a self, attributes: &'a Attributes) -> BoxFuture<'a, Decision> {
+        let union = self.0.load_full();
+        Box::pin(async move { union.decide(attributes).await })
+    }
+
+    fn rules_for(&self, user: &User, namespace: &str) -> Rules {
+        self.0.load_full().rules_for(user, namespace)
+    }
+}
+
+/// Allows or refuses everything (upstream's `AlwaysAllow` and `AlwaysDeny`).
+#[derive(Clone, Copy, Debug)]
+pub struct Always(pub bool);
+
+impl Authorizer for Always {
+    fn authorize(&self, _: &Attributes) -> Decision {
+        match self.0 {
+            true => Decision::allow(""),
+            false => Decision::no_opinion("Everything is forbidden."),
+        }
+    }
+
+    fn rules_for(&self, _: &User, _: &str) -> Rules {
+        let all = || vec!["*".to_owned()];
+        let mut rules = Rules::default();
+        if self.0 {
+            let resources = all();
+            rules.resources.push(ResourceRule {
+                verbs: all(),
+                api_groups: all(),
+                resources,
+                ..Default::default()
+            });
+            rules.paths.push(PathRule { verbs: all(), paths: all() });
+        }
+        rules
     }
 }
 

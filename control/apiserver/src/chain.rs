@@ -112,7 +112,7 @@ impl Chain {
             let user = impersonation::impersonate(&mut parts.headers, user, &*self.authorizer)
                 .map_err(|s| refuse(&s))?;
             let admitted = self.flow.admit(&info, &user).await?;
-            let mut response = match self.authorize(&info, &user, &query) {
+            let mut response = match self.authorize(&info, &user, &query).await {
                 Err(refusal) => *refusal,
                 Ok(()) => {
                     let user_agent = parts.headers.get(USER_AGENT).and_then(|v| v.to_str().ok());
@@ -145,9 +145,14 @@ impl Chain {
         })
     }
 
-    fn authorize(&self, info: &RequestInfo, user: &User, query: &[(String, String)]) -> Result<(), Refusal> {
+    async fn authorize(
+        &self,
+        info: &RequestInfo,
+        user: &User,
+        query: &[(String, String)],
+    ) -> Result<(), Refusal> {
         let attributes = Attributes::of(info, user, query);
-        let decision = self.authorizer.authorize(&attributes);
+        let decision = self.authorizer.decide(&attributes).await;
         if decision.allowed() {
             return Ok(());
         }

@@ -1,6 +1,7 @@
 //! Acting as somebody else, by `Impersonate-*` headers, where the authorizer lets.
 //! Upstream: `apiserver/pkg/endpoints/filters/impersonation`.
 
+use crate::authn::header_text::texts;
 use crate::authn::{ANONYMOUS, AUTHENTICATED, UNAUTHENTICATED};
 use crate::authz::{Attributes, Authorizer, forbidden};
 use crate::context::User;
@@ -48,21 +49,19 @@ struct Impersonation {
 }
 
 fn read(headers: &HeaderMap) -> Result<Impersonation, Status> {
-    let values = |name: &str| -> Vec<String> {
-        headers.get_all(name).iter().filter_map(|v| v.to_str().ok()).map(str::to_owned).collect()
-    };
-    let first = |name: &str| values(name).into_iter().next().filter(|v| !v.is_empty());
+    let values = |name: &str| texts(headers, name).map_err(Status::bad_request);
+    let first = |name: &str| Ok::<_, Status>(values(name)?.into_iter().next().filter(|v| !v.is_empty()));
     let mut wanted = Impersonation {
-        name: first(USER).unwrap_or_default(),
-        uid: first(UID),
-        groups: values(GROUP),
+        name: first(USER)?.unwrap_or_default(),
+        uid: first(UID)?,
+        groups: values(GROUP)?,
         extra: BTreeMap::new(),
     };
     for name in headers.keys() {
         if let Some(key) = name.as_str().strip_prefix(EXTRA) {
             // Header names cannot hold every character of a key, so clients escape it; a broken escape is taken as it is.
             let key = query::decode(key).unwrap_or_else(|| key.to_owned()).to_lowercase();
-            wanted.extra.entry(key).or_default().extend(values(name.as_str()));
+            wanted.extra.entry(key).or_default().extend(values(name.as_str())?);
         }
     }
     let more = wanted.uid.is_some() || !wanted.groups.is_empty() || !wanted.extra.is_empty();
@@ -194,6 +193,18 @@ mod tests {
             (user.uid.as_str(), user.extra["acme.com/project"].as_slice()),
             ("7", &["x".to_owned()][..])
         );
+    }
+
+    #[test]
+    fn a_name_that_is_not_ascii_must_not_be_lost() {
+        let headers = |name: &[u8]| {
+            let mut headers = HeaderMap::new();
+            headers.insert(USER, http::HeaderValue::from_static("bob"));
+            headers.insert(GROUP, http::HeaderValue::from_bytes(name).unwrap());
+            read(&headers)
+        };
+        assert_eq!(headers("組".as_bytes()).unwrap().groups, ["組"]);
+        assert_eq!(headers(b"\xff").unwrap_err().code, 400);
     }
 
     #[test]

@@ -6,7 +6,8 @@ use crate::authz::graph::Graph;
 use crate::authz::node::Node;
 use crate::authz::policy::Policy;
 use crate::authz::rbac::Rbac;
-use crate::authz::{Authorizer, Masters, Union};
+use crate::authz::webhook::Webhook;
+use crate::authz::{Always, Authorizer, Changing, Masters, Union};
 use crate::chain::{Chain, Resources};
 use crate::context::User;
 use crate::discovery::{Catalog, Discovery};
@@ -68,29 +69,55 @@ impl Default for Config {
 }
 
 /// What authorisation knows. Made before the registry, which feeds it and asks it.
+#[derive(Clone)]
 pub struct Authorization {
     /// Roles and bindings, followed as they change.
     pub policy: Arc<Policy>,
     /// What nodes have a reason to read.
     pub graph: Arc<Graph>,
-    /// `system:masters`, then nodes, then roles.
-    pub authorizer: Arc<dyn Authorizer>,
+    /// `system:masters`, then nodes, then roles, unless [`Authorization::use_modes`] says otherwise.
+    pub authorizer: Arc<Changing>,
+}
+
+/// An authorizer by its type in upstream's configuration.
+#[derive(Clone)]
+pub enum Mode {
+    /// `Node`
+    Node,
+    /// `RBAC`
+    Rbac,
+    /// `AlwaysAllow`, or `AlwaysDeny`.
+    Always(bool),
+    /// `Webhook`
+    Webhook(Arc<Webhook>),
 }
 
 impl Default for Authorization {
     fn default() -> Self {
         let (policy, graph) = (Arc::new(Policy::default()), Arc::new(Graph::default()));
-        let authorizer = Union::new(vec![
-            Arc::new(Masters),
-            Arc::new(Node::new(graph.clone())),
-            Arc::new(Rbac(policy.clone())),
-        ]);
-        Authorization { policy, graph, authorizer: Arc::new(authorizer) }
+        let authorizer = Arc::new(Changing::new(Union::new(Vec::new())));
+        let authorization = Authorization { policy, graph, authorizer };
+        authorization.use_modes(&[Mode::Node, Mode::Rbac]);
+        authorization
     }
 }
 
 impl Authorization {
-    /// What must be given every change to the resources in [`crate::objects::OBSERVED`].
+    /// Asks these in order from now on, after `system:masters`.
+    pub fn use_modes(&self, modes: &[Mode]) {
+        let one = |mode: &Mode| -> Arc<dyn Authorizer> {
+            match mode {
+                Mode::Node => Arc::new(Node::new(self.graph.clone())),
+                Mode::Rbac => Arc::new(Rbac(self.policy.clone())),
+                Mode::Always(allow) => Arc::new(Always(*allow)),
+                Mode::Webhook(webhook) => webhook.clone(),
+            }
+        };
+        let masters: Arc<dyn Authorizer> = Arc::new(Masters);
+        self.authorizer.replace(Union::new(std::iter::once(masters).chain(modes.iter().map(one)).collect()));
+    }
+
+    /// What must hear of every change to the resources in [`crate::objects::OBSERVED`].
     #[must_use]
     pub fn observer(&self) -> Arc<dyn Observer> {
         let observers: Vec<Arc<dyn Observer>> = vec![self.policy.clone(), self.graph.clone()];

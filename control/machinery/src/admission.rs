@@ -48,8 +48,24 @@ pub fn compile(
     results: &[ResultType],
 ) -> Result<Expression, CompileError> {
     let variables = environment::variables(declarations);
-    let environment = Environment { variables: &variables, patches: declarations.patches };
-    let (program, estimate) = Program::compile(source, &environment)
+    compile_with(source, &Environment { variables: &variables, patches: declarations.patches }, results)
+}
+
+/// Compiles an expression that may name just these variables.
+pub(crate) fn compile_in(
+    source: &str,
+    variables: &[(&str, Type)],
+    results: &[ResultType],
+) -> Result<Expression, CompileError> {
+    compile_with(source, &Environment { variables, patches: false }, results)
+}
+
+fn compile_with(
+    source: &str,
+    environment: &Environment<'_>,
+    results: &[ResultType],
+) -> Result<Expression, CompileError> {
+    let (program, estimate) = Program::compile(source, environment)
         .map_err(|problems| CompileError(format!("compilation failed: {problems}")))?;
     let kind = estimate.kind;
     if results.is_empty() || results.iter().any(|result| result.is(&kind)) {

@@ -11,7 +11,7 @@
 //! - [`pod_security`]: what pods may ask of their node.
 //! - [`apply`]: server-side apply and `managedFields`.
 //! - [`binding`]: which volume serves a claim.
-//! - [`cel`]: the expression language CEL, with types and costs; [`admission`]: expressions of policies and webhooks in it.
+//! - [`cel`]: the expression language CEL, with types and costs; [`admission`]: expressions of policies and webhooks in it; [`entry`]: those of who may enter.
 //! - [`resources`]: the built-in resources, their defaulting, strategy, validation and printing; [`validation`]: what is refused
 
 #![warn(unreachable_pub)]
@@ -25,6 +25,7 @@ pub mod codec;
 pub mod cron;
 pub mod custom;
 pub mod duration;
+pub mod entry;
 pub mod field;
 pub mod fields;
 mod formats;

@@ -7,7 +7,7 @@
 //! - [`certificate`]: what a certificate says, and when it must be renewed
 //! - [`request`]: certificate signing requests, made and parsed; [`signer`]: the rules of the `kubernetes.io/*` signers
 //! - [`part`]: the parts of a node that have certificates of their own
-//! - [`service_account`]: keys and tokens of service accounts; [`openid`]: the documents that let others verify them
+//! - [`service_account`]: keys and tokens of service accounts; [`openid`]: the documents that let others verify them; [`jwk`]: keys and tokens of others
 //! - [`bootstrap`]: tokens that let a machine join, and the proof that it talks to the right cluster
 //! - [`kubeconfig`]: the file a client reads; [`files`]: writes that are whole or not at all; [`pem`]: text to DER
 //! - [`tls`]: peers whose certificates are judged later, or not at all
@@ -26,6 +26,7 @@ mod error;
 pub mod etcd;
 pub mod expiry;
 pub mod files;
+pub mod jwk;
 mod key;
 pub mod kubeconfig;
 pub mod openid;

@@ -36,6 +36,15 @@ pub(crate) fn load(path: &Path, kind: &Kind) -> anyhow::Result<Document> {
     Ok(document)
 }
 
+/// The same for a file that is of one of several versions.
+pub(crate) fn load_one_of(path: &Path, kinds: &[Kind]) -> anyhow::Result<Document> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+    // What is no YAML at all is refused below.
+    let given: Value = serde_saphyr::from_str(&text).unwrap_or_default();
+    let named = kinds.iter().find(|kind| given["apiVersion"] == kind.api_version).or(kinds.first());
+    load(path, named.context("no kind is expected")?)
+}
+
 /// The document, and the fields in it that have no effect.
 fn read(text: &str, kind: &Kind) -> anyhow::Result<(Document, Vec<String>)> {
     let mut value: Value =

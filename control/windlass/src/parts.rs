@@ -1,7 +1,7 @@
 //! The parts of a cluster: one way to build each, whether `windlass server` assembles them or one is a program of its own.
 //!
 //! - [`component`]: parts as programs, with upstream's flags (`crate::flags`); [`alone`]: what each has that is the only one of its process;
-//!   [`serving`]: its port; [`kubeconfig`]: its way to the API server
+//!   [`serving`]: its port, with proxies in [`front`]; [`kubeconfig`]: its way to the API server
 //! - [`leading`]: a part of which only one works at a time; [`election`]: upstream's flags about that
 //! - [`apiserver`]
 //! - a node's: [`kubelet`], [`proxy`], [`dns`], [`network`]
@@ -14,6 +14,7 @@ pub(crate) mod component;
 pub(crate) mod controllers;
 mod dns;
 mod election;
+mod front;
 pub(crate) mod kubeconfig;
 mod kubelet;
 pub(crate) mod leading;

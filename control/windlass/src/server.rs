@@ -14,6 +14,7 @@ use crate::member::announced::Common;
 use crate::member::stacked::Surroundings;
 use crate::member::token::Invitation;
 use crate::member::{self, Stacked, Start};
+use crate::parts::apiserver::trust::Front;
 use crate::parts::apiserver::{self, Limits, Services, Settings, publish, storage};
 use crate::settings::{self, nth_address};
 use crate::signals::Signals;
@@ -111,7 +112,9 @@ impl Plan {
             signing_key: Some(pki.service_account.clone()),
             verifying_keys: pki.service_account_keys.clone(),
             certificates: tasks::certificates(pki),
-            front_proxies: None,
+            front: Front::ourselves(),
+            authorization: Default::default(),
+            other_issuers: Default::default(),
             services: Services::default(),
             limits: Limits::default(),
         })
@@ -264,9 +267,6 @@ async fn control_plane(
         publish::publish(&client, plan.facts(&server, &pki.trusted, several), plan.token.as_ref())
             .await
             .context("publish what machines need to join")?;
-        publish::request_headers(&client, &pki.trusted, &pki.front_proxy_trusted)
-            .await
-            .context("publish what other API servers need")?;
         tracing::info!("the cluster is ready");
         let tasks = tasks::of(plan, &pki, &api, stacked)?;
         tokio::join!(Box::pin(api.supervisor().run(tasks, shutdown)), agent(plan, &pki, shutdown));
@@ -285,12 +285,11 @@ async fn control_plane(
     done.and(served)
 }
 
-/// Tells machines and other API servers of the authorities there are now.
+/// Tells machines of the authorities there are now; other API servers hear of them by [`apiserver::trust`].
 async fn publish_authorities(plan: &Plan, api: &apiserver::Api, pki: &Pki) -> anyhow::Result<()> {
     let client = api.client("system:apiserver", &["system:masters"]);
     let several = api.embedded_store().is_none();
-    publish::cluster_info(&client, &plan.public_url(), &pki.trusted, several).await?;
-    publish::request_headers(&client, &pki.trusted, &pki.front_proxy_trusted).await
+    publish::cluster_info(&client, &plan.public_url(), &pki.trusted, several).await
 }
 
 /// This machine's agent, unless there is to be none.

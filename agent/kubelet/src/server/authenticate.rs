@@ -34,12 +34,18 @@ pub struct User {
 }
 
 impl User {
+    /// Nobody in particular.
+    pub fn is_anonymous(&self) -> bool {
+        self.name == "system:anonymous"
+    }
+
     fn anonymous() -> Self {
         let groups = vec!["system:unauthenticated".to_owned()];
         Self { name: "system:anonymous".to_owned(), groups, ..Self::default() }
     }
 
-    fn authenticated(mut self) -> Self {
+    /// The caller, who is known by now.
+    pub fn authenticated(mut self) -> Self {
         if !self.groups.iter().any(|group| group == AUTHENTICATED) {
             self.groups.push(AUTHENTICATED.to_owned());
         }

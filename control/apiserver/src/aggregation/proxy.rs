@@ -60,15 +60,16 @@ pub(super) async fn get(
         groups: vec!["system:masters".to_owned()],
         ..User::default()
     };
-    introduce(request.headers_mut(), &own);
+    introduce(request.headers_mut(), &own)?;
     let response = sender.send_request(request).await.map_err(|e| e.to_string())?;
     let code = response.status().as_u16();
     let body = Limited::new(response.into_body(), LONGEST_DOCUMENT).collect().await;
     Ok((code, body.map_err(|e| e.to_string())?.to_bytes()))
 }
 
-/// Says who asks, and removes whatever else might say so.
-fn introduce(headers: &mut HeaderMap, user: &User) {
+/// Says who asks, and takes away whatever else might say so. The error: a name no header can hold, with which the caller would be
+/// taken for somebody else.
+fn introduce(headers: &mut HeaderMap, user: &User) -> Result<(), String> {
     let said: Vec<HeaderName> = headers
         .keys()
         .filter(|name| {
@@ -82,19 +83,25 @@ fn introduce(headers: &mut HeaderMap, user: &User) {
     }
     headers.remove(AUTHORIZATION);
     let mut add = |name: &str, value: &str| {
-        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::from_str(value)) {
-            headers.append(name, value);
+        // UTF-8 as it is, as Go writes it.
+        match (HeaderName::try_from(name), HeaderValue::from_bytes(value.as_bytes())) {
+            (Ok(name), Ok(value)) => {
+                headers.append(name, value);
+                Ok(())
+            }
+            _ => Err(format!("invalid header field value for {name:?}")),
         }
     };
-    add(REMOTE_USER, &user.name);
+    add(REMOTE_USER, &user.name)?;
     if !user.uid.is_empty() {
-        add(REMOTE_UID, &user.uid);
+        add(REMOTE_UID, &user.uid)?;
     }
-    user.groups.iter().for_each(|group| add(REMOTE_GROUP, group));
+    user.groups.iter().try_for_each(|group| add(REMOTE_GROUP, group))?;
     for (key, values) in &user.extra {
         let name = format!("{REMOTE_EXTRA}{}", escaped(key));
-        values.iter().for_each(|value| add(&name, value));
+        values.iter().try_for_each(|value| add(&name, value))?;
     }
+    Ok(())
 }
 
 /// A key of extra as part of a header's name: what no header may hold is percent-encoded.
@@ -133,7 +140,9 @@ pub(super) async fn carry(
     };
     let (mut parts, body) = request.into_parts();
     rewrite::drop_hop_by_hop(&mut parts.headers, upgrade);
-    introduce(&mut parts.headers, &context.user);
+    if let Err(why) = introduce(&mut parts.headers, &context.user) {
+        return unreachable(why);
+    }
     if let Ok(host) = HeaderValue::from_str(&format!("{}:{}", remote.host(), remote.port)) {
         parts.headers.insert(HOST, host);
     }
@@ -179,11 +188,24 @@ mod tests {
             extra: BTreeMap::from([("example.com/Key".to_owned(), vec!["1".to_owned()])]),
             ..User::default()
         };
-        introduce(&mut headers, &user);
+        introduce(&mut headers, &user).unwrap();
         assert_eq!(headers["x-remote-user"], "alice");
         assert_eq!(headers.get_all("x-remote-group").iter().count(), 2);
         assert_eq!(headers["x-remote-extra-example.com%2fkey"], "1");
         assert!(!headers.contains_key("authorization") && !headers.contains_key("x-remote-extra-a"));
         assert!(headers.contains_key("accept"));
+    }
+
+    #[test]
+    fn a_caller_must_not_be_introduced_without_a_part_of_his_name() {
+        let introduced = |name: &str, group: &str| {
+            let mut headers = HeaderMap::new();
+            let user = User { name: name.into(), groups: vec![group.into()], ..User::default() };
+            introduce(&mut headers, &user).map(|()| headers)
+        };
+        let headers = introduced("Grüße", "組").unwrap();
+        assert_eq!(headers["x-remote-user"].as_bytes(), "Grüße".as_bytes());
+        assert_eq!(headers["x-remote-group"].as_bytes(), "組".as_bytes());
+        assert!(introduced("a\nb", "g").is_err() && introduced("a", "g\r").is_err());
     }
 }

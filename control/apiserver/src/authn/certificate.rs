@@ -33,6 +33,12 @@ pub enum AuthoritiesError {
 }
 
 impl Authorities {
+    /// What a verifier says of a chain.
+    #[must_use]
+    pub fn by(verifier: Arc<dyn ClientCertVerifier>) -> Self {
+        Authorities(verifier)
+    }
+
     /// Reads PEM certificates.
     pub fn from_pem(text: &str) -> Result<Self, AuthoritiesError> {
         let mut roots = RootCertStore::empty();

@@ -2,12 +2,14 @@
 //! Upstream: `apiserver/pkg/authentication/request/headerrequest`.
 
 use super::certificate::{Authorities, Peer};
+use super::header_text::{text, texts};
 use crate::context::User;
 use http::HeaderMap;
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 
 /// Which proxies are believed, and the headers they use.
+#[derive(Clone)]
 pub struct FrontProxies {
     /// Who signs their certificates.
     pub authorities: Authorities,
@@ -27,18 +29,20 @@ impl FrontProxies {
     /// The caller the headers name, which are taken out of the request; `None` where they name nobody, or nobody said so who might.
     ///
     /// # Errors
-    /// The peer's certificate is none of these authorities', or of another name.
+    /// The peer's certificate is none of these authorities', or of another name; or a header is no text.
     pub fn user(&self, peer: &Peer, headers: &mut HeaderMap, now: Timestamp) -> Result<Option<User>, String> {
-        let Some(name) = first(headers, &self.users) else { return Ok(None) };
+        let Some(name) = first(headers, &self.users)? else { return Ok(None) };
         let Some(proxy) = peer.user_by(&self.authorities, now)? else { return Ok(None) };
         if !self.allowed.is_empty() && !self.allowed.contains(&proxy.name) {
             return Err(format!("x509: subject with cn={} is not in the allowed list", proxy.name));
         }
+        let groups: Vec<_> =
+            self.groups.iter().map(|header| texts(headers, header)).collect::<Result<_, _>>()?;
         let user = User {
             name,
-            uid: first(headers, &self.uids).unwrap_or_default(),
-            groups: self.groups.iter().flat_map(|header| all(headers, header)).collect(),
-            extra: extra(headers, &self.extras),
+            uid: first(headers, &self.uids)?.unwrap_or_default(),
+            groups: groups.concat(),
+            extra: extra(headers, &self.extras)?,
         };
         for header in self.users.iter().chain(&self.uids).chain(&self.groups) {
             headers.remove(header.as_str());
@@ -50,12 +54,13 @@ impl FrontProxies {
     }
 }
 
-fn all(headers: &HeaderMap, name: &str) -> Vec<String> {
-    headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).map(str::to_owned).collect()
-}
-
-fn first(headers: &HeaderMap, names: &[String]) -> Option<String> {
-    names.iter().filter_map(|name| all(headers, name).into_iter().next()).find(|value| !value.is_empty())
+fn first(headers: &HeaderMap, names: &[String]) -> Result<Option<String>, String> {
+    for name in names {
+        if let Some(value) = texts(headers, name)?.into_iter().next().filter(|value| !value.is_empty()) {
+            return Ok(Some(value));
+        }
+    }
+    Ok(None)
 }
 
 /// What follows a prefix, whose case does not matter.
@@ -64,16 +69,17 @@ fn after<'n>(name: &'n str, prefix: &str) -> Option<&'n str> {
     start.eq_ignore_ascii_case(prefix).then_some(rest)
 }
 
-fn extra(headers: &HeaderMap, prefixes: &[String]) -> BTreeMap<String, Vec<String>> {
+fn extra(headers: &HeaderMap, prefixes: &[String]) -> Result<BTreeMap<String, Vec<String>>, String> {
     let mut out = BTreeMap::<String, Vec<String>>::new();
     for (name, value) in headers {
         let key = prefixes.iter().find_map(|prefix| after(name.as_str(), prefix));
-        let (Some(key), Ok(value)) = (key, value.to_str()) else { continue };
+        let Some(key) = key else { continue };
+        let value = text(name, value)?;
         // A key that is escaped badly is taken as it is, as upstream takes it.
         let key = crate::query::decode(key).unwrap_or_else(|| key.to_owned()).to_lowercase();
-        out.entry(key).or_default().push(value.to_owned());
+        out.entry(key).or_default().push(value);
     }
-    out
+    Ok(out)
 }
 
 #[cfg(test)]
@@ -141,6 +147,26 @@ mod tests {
             ["accept"],
             "nobody else sees them"
         );
+    }
+
+    #[test]
+    fn a_name_that_is_not_ascii_must_not_be_lost() {
+        let World { front, proxies, now } = world();
+        let peer = peer(&front, "front-proxy-client", now);
+        let bytes = |text: &str| HeaderValue::from_bytes(text.as_bytes()).unwrap();
+        let mut named = headers();
+        named.insert("x-remote-user", bytes("Grüße"));
+        named.append("x-remote-group", bytes("組"));
+        named.insert("x-remote-extra-k", bytes("é"));
+        let user = proxies.user(&peer, &mut named, now).unwrap().unwrap();
+        assert_eq!((user.name.as_str(), user.extra["k"][0].as_str()), ("Grüße", "é"));
+        assert_eq!(user.groups, ["a", "b", "組"]);
+        for name in ["x-remote-user", "x-remote-group", "x-remote-uid", "x-remote-extra-k"] {
+            let mut broken = headers();
+            broken.insert(name, HeaderValue::from_bytes(b"\xff").unwrap());
+            let error = proxies.user(&peer, &mut broken, now).unwrap_err();
+            assert_eq!(error, format!("header {name} is not UTF-8"));
+        }
     }
 
     #[test]

@@ -33,6 +33,7 @@ fn world() -> World {
         bootstrap_tokens: true,
         static_tokens,
         anonymous: true,
+        ..Config::default()
     };
     let authenticator = Authenticator::new(config, objects.clone());
     World { key, authority, objects, authenticator }
@@ -248,4 +249,15 @@ async fn a_token_must_not_outlive_its_secret_or_its_account() {
     assert_eq!(ask().await.unwrap_err(), "ServiceAccount UID (9) does not match claim (1)");
     world.objects.delete("", "secrets", "a", "t");
     assert_eq!(ask().await.unwrap_err(), "Token has been invalidated");
+}
+
+#[tokio::test]
+async fn nobody_in_particular_must_not_come_in_where_that_is_not_said() {
+    let config = Config { anonymous: true, anonymous_paths: vec!["/livez".into()], ..Config::default() };
+    let authenticator = Authenticator::new(config, Arc::new(Fixed::default()));
+    for (path, open) in [("/livez", true), ("/livez/ping", false), ("/api", false)] {
+        let (mut parts, ()) = http::Request::get(path).body(()).unwrap().into_parts();
+        let user = authenticator.authenticate(&Peer::default(), &mut parts, now()).await;
+        assert_eq!(user.is_ok(), open, "{path}");
+    }
 }

@@ -1,16 +1,20 @@
 //! The API server: with others in `windlass server`, or alone as kube-apiserver ([`alone`]).
 //!
-//! [`checks`] and [`logging`]: its health by upstream's names; [`events`]: what it says is wrong; [`roles`]: the first roles; [`publish`]: what machines and other API servers
-//! find in it; [`storage`]: where its objects are.
+//! [`checks`] and [`logging`]: its health by upstream's names; [`events`]: what it says is wrong; [`roles`]: the first roles; [`publish`]: what
+//! machines find in it; [`trust`]: whom other API servers are to believe; [`authentication`]: whose tokens are believed, [`authorization`]: who
+//! decides; [`storage`]: where its objects are.
 
 mod admission;
 pub(super) mod alone;
+pub(crate) mod authentication;
+pub(crate) mod authorization;
 mod checks;
 mod events;
 mod logging;
 pub(crate) mod publish;
 mod roles;
 pub(crate) mod storage;
+pub(crate) mod trust;
 
 use anyhow::Context as _;
 use apiserver::health::Health;
@@ -36,6 +40,7 @@ use supervise::{Scope, Supervisor, Task};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use trust::{Front, Trust};
 
 /// What an API server is made of.
 pub(crate) struct Settings {
@@ -52,8 +57,12 @@ pub(crate) struct Settings {
     pub(crate) signing_key: Option<Arc<SigningKey>>,
     pub(crate) verifying_keys: Vec<VerifyingKey>,
     pub(crate) certificates: Certificates,
-    /// Who may say in headers who a caller is.
-    pub(crate) front_proxies: Option<FrontProxies>,
+    /// Proxies in front, here or before other servers; none without authorities of their certificates.
+    pub(crate) front: Front,
+    /// Whose tokens are believed beside our own.
+    pub(crate) other_issuers: authentication::Source,
+    /// Who decides on requests.
+    pub(crate) authorization: authorization::Source,
     pub(crate) services: Services,
     /// The rest, as the crate has it by default.
     pub(crate) limits: Limits,
@@ -80,6 +89,8 @@ pub(crate) struct Certificates {
     pub(crate) serving: (String, String),
     /// Whose client certificates are believed.
     pub(crate) client_authorities: Option<String>,
+    /// Who signs the certificates of proxies in front.
+    pub(crate) front_authorities: Option<String>,
     /// What kubelets are shown.
     pub(crate) kubelet_client: (String, String),
     pub(crate) kubelet_authorities: String,
@@ -87,12 +98,19 @@ pub(crate) struct Certificates {
     pub(crate) proxy_client: (String, String),
 }
 
+impl Certificates {
+    fn trust(&self, front: Front) -> Trust {
+        let front = self.front_authorities.clone().map(|pem| (pem, front));
+        Trust { clients: self.client_authorities.clone(), front }
+    }
+}
+
 /// Bounds on requests: how many, how long, from which callers.
 pub(crate) struct Limits {
     pub(crate) requests: usize,
     pub(crate) mutating: usize,
     pub(crate) timeout: std::time::Duration,
-    pub(crate) anonymous: bool,
+    pub(crate) anonymous: authentication::Anonymous,
     pub(crate) bootstrap_tokens: bool,
 }
 
@@ -109,7 +127,7 @@ impl Default for Limits {
             requests: max_requests_in_flight,
             mutating: max_mutating_requests_in_flight,
             timeout: request_timeout,
-            anonymous: authentication.anonymous,
+            anonymous: authentication::Anonymous { enabled: authentication.anonymous, paths: Vec::new() },
             bootstrap_tokens: authentication.bootstrap_tokens,
         }
     }
@@ -135,11 +153,13 @@ pub(crate) struct Api {
     supervisor: Supervisor,
     health: Arc<Health>,
     logging: Logging,
+    trust: trust::Shared,
+    /// What follows files that say who decides.
+    follows: Mutex<Vec<Task>>,
 }
 
 /// Opens the port, the store, and an API server on them. It answers once [`Api::ready`] has returned.
-pub(crate) async fn start(mut settings: Settings) -> anyhow::Result<Api> {
-    let front_proxies = settings.front_proxies.take();
+pub(crate) async fn start(settings: Settings) -> anyhow::Result<Api> {
     let listener =
         TcpListener::bind(settings.listen).await.with_context(|| format!("listen on {}", settings.listen))?;
     let Storage { backend, embedded, etcd, tasks: storage_tasks } = storage::open(&settings.storage).await?;
@@ -152,6 +172,8 @@ pub(crate) async fn start(mut settings: Settings) -> anyhow::Result<Api> {
     let writer = Writer::new(registry.clone());
     let stored = Shared(writer.clone());
     let authorization = Authorization::default();
+    let authorizers = settings.authorization.apply(&authorization).await?;
+    let follows = settings.authorization.follow(&authorization, authorizers);
     let observer = authorization.observer();
     let certificates = &settings.certificates;
     let (shown, key) = &certificates.kubelet_client;
@@ -186,11 +208,15 @@ pub(crate) async fn start(mut settings: Settings) -> anyhow::Result<Api> {
         metrics: Arc::new(metrics),
         tasks,
     };
-    let server = ApiServer::new(config(&settings, front_proxies)?, parts, stopping.clone());
+    let server = ApiServer::new(config(&settings)?, parts, stopping.clone());
     registry.attach(server.front(dialer.clone(), Arc::new(stored), default_node_addresses()));
     let observer: Arc<dyn Observer> = Arc::new(vec![observer, server.flow()]);
     let certificate = ServingCertificate::from_pem(&certificates.serving.0, &certificates.serving.1)?;
+    let authenticator = server.authenticator().clone();
+    let issuers = settings.other_issuers.follow(move |issuers| authenticator.set_issuers(issuers));
+    let follows = follows.into_iter().chain(issuers).collect();
     let listener = Mutex::new(Some(listener));
+    let trust = Arc::new(Mutex::new(certificates.trust(settings.front.clone())));
     Ok(Api {
         server,
         writer,
@@ -208,6 +234,8 @@ pub(crate) async fn start(mut settings: Settings) -> anyhow::Result<Api> {
         supervisor,
         health,
         logging,
+        trust,
+        follows: Mutex::new(follows),
     })
 }
 
@@ -237,18 +265,23 @@ impl Settings {
     }
 }
 
-fn config(settings: &Settings, front_proxies: Option<FrontProxies>) -> anyhow::Result<Config> {
+fn config(settings: &Settings) -> anyhow::Result<Config> {
     let (default, limits) = (Config::default(), &settings.limits);
     let authorities = settings.certificates.client_authorities.as_deref().map(Authorities::from_pem);
+    let front_authorities = settings.certificates.front_authorities.as_deref();
+    let front_authorities = front_authorities.filter(|_| settings.front.believed).map(Authorities::from_pem);
+    let front_authorities = front_authorities.transpose().context("authorities of proxies in front")?;
     let authentication = AuthenticationConfig {
-        front_proxies,
+        front_proxies: front_authorities.map(|authorities| settings.front.proxies(authorities)),
         client_authorities: authorities.transpose().context("client authorities")?,
         service_accounts: Some(Verifier {
             keys: settings.verifying_keys.clone(),
             issuers: settings.issuers.clone(),
         }),
         api_audiences: settings.audiences(),
-        anonymous: limits.anonymous,
+        anonymous: limits.anonymous.enabled,
+        anonymous_paths: limits.anonymous.paths.clone(),
+        issuers: settings.other_issuers.issuers()?,
         bootstrap_tokens: limits.bootstrap_tokens,
         ..default.authentication
     };
@@ -340,6 +373,16 @@ impl Api {
         &self.health
     }
 
+    /// What follows files that say who decides.
+    pub(crate) fn follows(&self) -> Vec<Task> {
+        std::mem::take(&mut *self.follows.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What keeps telling other API servers whom to believe.
+    pub(crate) fn trust(&self) -> Task {
+        trust::task(self.client("system:apiserver", &["system:masters"]), self.trust.clone())
+    }
+
     /// The task behind the check whether logging works.
     pub(crate) fn logging(&self) -> Task {
         self.logging.task()
@@ -351,9 +394,16 @@ impl Api {
         let (shown, key) = &certificates.kubelet_client;
         self.dialer.replace(&certificates.kubelet_authorities, shown, key)?;
         self.aggregator.replace_identity(certificates.proxy_client.clone());
+        let authenticator = self.server.authenticator();
         if let Some(authorities) = &certificates.client_authorities {
-            self.server.authenticator().set_client_authorities(Authorities::from_pem(authorities)?);
+            authenticator.set_client_authorities(Authorities::from_pem(authorities)?);
         }
+        if let Some(authorities) = &certificates.front_authorities {
+            authenticator.set_front_authorities(&Authorities::from_pem(authorities)?);
+        }
+        let mut trust = self.trust.lock().unwrap_or_else(PoisonError::into_inner);
+        let front = trust.front.take().map(|(_, front)| front).unwrap_or_default();
+        *trust = certificates.trust(front);
         Ok(())
     }
 }

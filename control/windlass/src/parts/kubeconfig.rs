@@ -5,7 +5,7 @@ use anyhow::Context as _;
 use std::path::Path;
 
 /// How to reach the API server by a kubeconfig; `server` is another address of it.
-async fn config(path: &Path, server: Option<&str>) -> anyhow::Result<kube::Config> {
+pub(super) async fn config(path: &Path, server: Option<&str>) -> anyhow::Result<kube::Config> {
     let what = || format!("use kubeconfig {}", path.display());
     let mut parsed = kube::config::Kubeconfig::read_from(path).with_context(what)?;
     if let Some(server) = server {

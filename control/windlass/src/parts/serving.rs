@@ -12,7 +12,7 @@ use apiserver::{Response, query};
 use client::leader::Elector;
 use futures::future::BoxFuture;
 use http::request::Parts;
-use http::{Method, Request, StatusCode};
+use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::rt::Executor;
@@ -59,6 +59,7 @@ struct Answers {
     elector: Option<(&'static str, Elector)>,
     supervisor: Supervisor,
     open: Vec<String>,
+    front: Option<FrontProxies>,
     authenticator: Authenticator,
     authorization: kube::Client,
 }
@@ -87,6 +88,7 @@ impl Port {
             elector,
             supervisor: supervisor.clone(),
             open: open.unwrap_or_else(|| OPEN.map(str::to_owned).into()),
+            front: super::front::proxies(flags)?,
             authenticator: Authenticator::new(
                 authentication,
                 authorities.transpose().context("--client-ca-file")?,
@@ -139,7 +141,7 @@ impl Port {
 
     fn respond(self: Arc<Self>, peer: Arc<Peer>, request: Parts) -> BoxFuture<'static, HttpResponse> {
         Box::pin(async move {
-            let user = self.answers.authenticator.user(&peer.0, &request.headers).await;
+            let user = self.answers.user(&peer.0, &request.headers).await;
             let (head, body) = self.answers.answer(&request, user).await.into_parts();
             // All of it is there already.
             let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
@@ -171,6 +173,20 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
 }
 
 impl Answers {
+    /// The caller; `None` is answered 401.
+    async fn user(&self, chain: &[CertificateDer<'static>], headers: &HeaderMap) -> Option<User> {
+        let said = self.front.as_ref().map_or(Ok(None), |front| super::front::user(front, chain, headers));
+        match said {
+            Ok(Some(user)) => Some(user),
+            Ok(None) => self.authenticator.user(chain, headers).await,
+            Err(error) => {
+                tracing::debug!(error, "headers of a proxy in front are not believed");
+                // As upstream: what is said and not believed does not make the caller anonymous.
+                self.authenticator.user(chain, headers).await.filter(|user| !user.is_anonymous())
+            }
+        }
+    }
+
     async fn answer(&self, request: &Parts, user: Option<User>) -> Response {
         let path = request.uri.path();
         if !self.is_open(path) {

@@ -72,7 +72,8 @@ pub(super) fn of(
             }
         })
     };
-    let mut tasks = vec![api.logging(), scheduler, controllers, leadership.events, certificates];
+    let mut tasks =
+        vec![api.logging(), api.trust(), scheduler, controllers, leadership.events, certificates];
     let embedded = api.embedded_store().cloned().map(Source::Embedded);
     if let Some(source) = embedded.or_else(|| api.etcd().cloned().map(Source::Etcd)) {
         let node = plan.node.node_name.clone();
@@ -92,6 +93,7 @@ pub(super) fn certificates(pki: &Pki) -> Certificates {
     Certificates {
         serving: pair(&pki.apiserver),
         client_authorities: Some(pki.trusted.clone()),
+        front_authorities: Some(pki.front_proxy_trusted.clone()),
         kubelet_client: pair(&pki.apiserver_kubelet_client),
         kubelet_authorities: pki.trusted.clone(),
         proxy_client: pair(&pki.front_proxy_client),

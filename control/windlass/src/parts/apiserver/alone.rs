@@ -1,6 +1,9 @@
 //! The API server as a program of its own, with upstream's flags.
 
-use super::{Api, Certificates, Limits, Services, Settings, admission, publish, storage};
+use super::trust::Front;
+use super::{
+    Api, Certificates, Limits, Services, Settings, admission, authentication, authorization, publish, storage,
+};
 use crate::flags::Flags;
 use crate::signals::Signals;
 use anyhow::{Context as _, bail, ensure};
@@ -37,18 +40,13 @@ pub(crate) async fn run(flags: Flags) -> anyhow::Result<()> {
     let api = Arc::new(super::start(settings).await?);
     tracing::info!(%listen, "the API server listens");
     let shutdown = CancellationToken::new();
-    let authorities = (files.text("client-ca-file"), files.text("requestheader-client-ca-file"));
     let main = async {
         api.ready().await?;
         let client = api.client("system:apiserver", &["system:masters"]);
         publish::namespaces(&client).await.context("make the cluster's first namespaces")?;
-        if let (Some(clients), Some(front)) = authorities {
-            publish::request_headers(&client, &clients?, &front?)
-                .await
-                .context("publish what other API servers need")?;
-        }
         tracing::info!("the API server is ready");
-        let tasks = vec![api.logging(), reread(files, generated, certificates, &api)];
+        let mut tasks = vec![api.logging(), api.trust(), reread(files, generated, certificates, &api)];
+        tasks.extend(api.follows());
         api.supervisor().run(tasks, &shutdown).await;
         anyhow::Ok(())
     };
@@ -148,6 +146,7 @@ impl Files {
             kubelet_authorities: kubelets.unwrap_or_else(|| generated.authority.clone()),
             proxy_client: self.pair("proxy-client-cert-file", "proxy-client-key-file", &generated.client)?,
             client_authorities,
+            front_authorities: self.text("requestheader-client-ca-file").transpose()?,
         })
     }
 }
@@ -173,13 +172,6 @@ impl Generated {
 }
 
 fn settings(flags: &Flags, certificates: Certificates) -> anyhow::Result<Settings> {
-    let modes = flags.list("authorization-mode").unwrap_or_default();
-    if let Some(other) = modes.iter().find(|mode| !["Node", "RBAC"].contains(&mode.as_str())) {
-        bail!("--authorization-mode={other} is not served here: Node,RBAC is");
-    }
-    if !modes.is_empty() && modes.len() != 2 {
-        tracing::warn!("--authorization-mode: Node and RBAC both decide here");
-    }
     let bind = flags.ip("bind-address").unwrap_or(Ipv4Addr::UNSPECIFIED.into());
     let listen = SocketAddr::new(bind, flags.port("secure-port", PORT)?);
     let advertise = match flags.ip("advertise-address").or(Some(bind).filter(|ip| !ip.is_unspecified())) {
@@ -210,6 +202,12 @@ fn settings(flags: &Flags, certificates: Certificates) -> anyhow::Result<Setting
         verifying.extend(signing.iter().map(|key| key.public().clone()));
     }
     let defaults = Limits::default();
+    let other_issuers = authentication::Source::of_flags(flags)?;
+    let anonymous = authentication::Anonymous {
+        enabled: flags.bool("anonymous-auth").unwrap_or(defaults.anonymous.enabled),
+        paths: Vec::new(),
+    };
+    let anonymous = other_issuers.anonymous().unwrap_or(anonymous);
     let count =
         |name: &str, default: usize| flags.int(name).and_then(|n| usize::try_from(n).ok()).unwrap_or(default);
     Ok(Settings {
@@ -222,13 +220,15 @@ fn settings(flags: &Flags, certificates: Certificates) -> anyhow::Result<Setting
         signing_key: signing,
         verifying_keys: verifying,
         certificates,
-        front_proxies: front_proxies(flags)?,
+        front: front(flags),
+        authorization: authorization::Source::of_flags(flags)?,
+        other_issuers,
         services: services(flags)?,
         limits: Limits {
             requests: count("max-requests-inflight", defaults.requests),
             mutating: count("max-mutating-requests-inflight", defaults.mutating),
             timeout: flags.duration("request-timeout").unwrap_or(defaults.timeout),
-            anonymous: flags.bool("anonymous-auth").unwrap_or(defaults.anonymous),
+            anonymous,
             bootstrap_tokens: flags.bool("enable-bootstrap-token-auth").unwrap_or(false),
         },
     })
@@ -271,26 +271,15 @@ fn port_range(text: &str) -> anyhow::Result<(u16, u16)> {
     Ok((first, last))
 }
 
-/// Who may say in headers who a caller is, by upstream's `--requestheader-*`.
-fn front_proxies(flags: &Flags) -> anyhow::Result<Option<FrontProxies>> {
-    let Some(path) = flags.text("requestheader-client-ca-file") else { return Ok(None) };
-    let what = || "--requestheader-client-ca-file";
-    let authorities = pki::files::read(Path::new(path)).with_context(what)?;
-    let list = |name: &str| flags.list(name).map(<[String]>::to_vec).unwrap_or_default();
-    let proxies = FrontProxies {
-        authorities: Authorities::from_pem(&authorities).with_context(what)?,
-        allowed: list("requestheader-allowed-names"),
-        users: list("requestheader-username-headers"),
-        uids: list("requestheader-uid-headers"),
-        groups: list("requestheader-group-headers"),
-        extras: list("requestheader-extra-headers-prefix"),
-    };
-    if proxies.users.is_empty() {
+/// Who may say in headers who a caller is.
+fn front(flags: &Flags) -> Front {
+    let front = Front::of_flags(flags);
+    if flags.text("requestheader-client-ca-file").is_some() && front.users.is_empty() {
         tracing::warn!(
             "--requestheader-client-ca-file without --requestheader-username-headers: no header names a user"
         );
     }
-    Ok(Some(proxies))
+    front
 }
 
 /// Public keys, or the public part of a private one: upstream takes both.
@@ -325,7 +314,7 @@ mod tests {
         assert_eq!(settings.audiences(), ["https://a"]);
         assert_eq!(settings.storage, storage::Settings::Embedded("/d/store.redb".into()));
         assert_eq!((settings.limits.requests, settings.limits.mutating), (7, 200));
-        assert!(!settings.limits.anonymous && !settings.limits.bootstrap_tokens);
+        assert!(!settings.limits.anonymous.enabled && !settings.limits.bootstrap_tokens);
         assert_eq!(settings.services, Services::default());
     }
 

@@ -114,32 +114,6 @@ pub(crate) async fn cluster_info(
     Ok(())
 }
 
-/// By which API servers behind this one know it, and the users it names in headers (upstream:
-/// `pkg/controlplane/controller/clusterauthenticationtrust`).
-pub(crate) async fn request_headers(
-    client: &kube::Client,
-    ca_pem: &str,
-    front_ca_pem: &str,
-) -> anyhow::Result<()> {
-    const NAME: &str = "extension-apiserver-authentication";
-    let api: Api<ConfigMap> = Api::namespaced(client.clone(), "kube-system");
-    let data = json!({
-        "client-ca-file": ca_pem,
-        "requestheader-client-ca-file": front_ca_pem,
-        "requestheader-allowed-names": r#"["front-proxy-client"]"#,
-        "requestheader-username-headers": r#"["X-Remote-User"]"#,
-        "requestheader-uid-headers": r#"["X-Remote-Uid"]"#,
-        "requestheader-group-headers": r#"["X-Remote-Group"]"#,
-        "requestheader-extra-headers-prefix": r#"["X-Remote-Extra-"]"#,
-    });
-    let stored = ensure(&api, json!({"metadata": {"name": NAME}, "data": data})).await?;
-    if serde_json::to_value(&stored.data)? != data {
-        let patch = Patch::Merge(json!({ "data": data }));
-        api.patch(NAME, &PatchParams::default(), &patch).await.with_context(|| format!("update {NAME}"))?;
-    }
-    Ok(())
-}
-
 /// Creates the object unless there is one of its name; gives what is stored.
 async fn ensure<K>(api: &Api<K>, object: Value) -> anyhow::Result<K>
 where

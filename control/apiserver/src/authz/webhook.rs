@@ -1,0 +1,276 @@
+//! Asks a service outside: SubjectAccessReviews over HTTP. Upstream: `apiserver/plugin/pkg/authorizer/webhook`.
+//!
+//! Conditions say which requests it is asked about; answers are kept for a while; a service that does not answer is asked again
+//! a few times, and then the failure policy decides.
+
+use super::{Attributes, Authorizer, Decision, Rules, Verdict};
+use crate::context::User;
+use crate::objects::text;
+use futures::future::BoxFuture;
+use machinery::admission::{CONDITIONS_BUDGET, EvaluationError, Evaluator, Expression};
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Answers that are kept.
+const MOST_KEPT: usize = 8192;
+/// Bytes of attributes whose answer is kept, at most: others would fill the cache at will.
+const LONGEST_KEPT: usize = 10_000;
+/// How often the service is asked.
+const TRIES: u32 = 5;
+/// The pause after the first try; each is half as long again as the one before.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+
+/// Why there is no answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// In words.
+    pub text: String,
+    /// Whether the service may answer when it is asked again.
+    pub passing: bool,
+}
+
+/// The service that is asked.
+pub trait Reviewer: Send + Sync {
+    /// The review, with its status.
+    fn review<'a>(&'a self, review: &'a Value) -> BoxFuture<'a, Result<Value, Failure>>;
+}
+
+/// Which reviews the service understands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// `authorization.k8s.io/v1`
+    V1,
+    /// `authorization.k8s.io/v1beta1`, whose `group` is the users' groups.
+    V1Beta1,
+}
+
+/// A condition, as it is written and as it is evaluated.
+pub struct Condition {
+    /// Its text.
+    pub source: String,
+    /// On `request`, the spec of a review.
+    pub expression: Expression,
+}
+
+/// How a service is asked.
+pub struct Config {
+    /// Which reviews it gets.
+    pub version: Version,
+    /// What all hold of the requests it is asked about.
+    pub conditions: Vec<Condition>,
+    /// How long a permission is kept; zero: not at all.
+    pub allowed_for: Duration,
+    /// How long anything else is kept.
+    pub refused_for: Duration,
+    /// Without an answer, others decide; otherwise nobody gets anything.
+    pub fails_open: bool,
+}
+
+/// The authorizer.
+pub struct Webhook {
+    config: Config,
+    reviewer: Arc<dyn Reviewer>,
+    kept: Mutex<HashMap<String, (Instant, Value)>>,
+}
+
+impl Webhook {
+    /// Asks `reviewer`.
+    #[must_use]
+    pub fn new(config: Config, reviewer: Arc<dyn Reviewer>) -> Self {
+        Webhook { config, reviewer, kept: Mutex::default() }
+    }
+
+    fn failed(&self, error: String) -> Decision {
+        let verdict = if self.config.fails_open { Verdict::NoOpinion } else { Verdict::Deny };
+        Decision { verdict, reason: String::new(), error }
+    }
+
+    /// Whether the service is to be asked at all. One condition that does not hold outweighs others that fail.
+    fn applies(&self, attributes: &Attributes) -> Result<bool, String> {
+        if self.config.conditions.is_empty() {
+            return Ok(true);
+        }
+        let mut evaluator = Evaluator::default();
+        evaluator.bind("request", &request(attributes));
+        evaluator.restart(CONDITIONS_BUDGET);
+        let mut errors = Vec::new();
+        for Condition { source, expression } in &self.config.conditions {
+            match evaluator.evaluate(expression) {
+                Ok(Value::Bool(true)) => {}
+                Ok(_) => return Ok(false),
+                Err(EvaluationError::Failed(e)) => {
+                    errors.push(format!("cel evaluation error: expression '{source}' resulted in error: {e}"))
+                }
+                Err(e) => return Err(e.to_string()),
+            }
+        }
+        if errors.is_empty() { Ok(true) } else { Err(super::aggregate(&errors)) }
+    }
+
+    async fn ask(&self, review: &Value) -> Result<Value, Failure> {
+        let mut pause = FIRST_PAUSE;
+        let mut tries = 1;
+        loop {
+            match self.reviewer.review(review).await {
+                Err(failure) if failure.passing && tries < TRIES => {
+                    tracing::debug!(error = failure.text, "ask an authorization webhook again");
+                    tokio::time::sleep(pause).await;
+                    pause += pause / 2;
+                    tries += 1;
+                }
+                answer => return answer,
+            }
+        }
+    }
+
+    fn known(&self, key: &str) -> Option<Value> {
+        let kept = self.kept.lock();
+        kept.get(key).filter(|(until, _)| *until > Instant::now()).map(|(_, status)| status.clone())
+    }
+
+    fn keep(&self, key: String, status: &Value) {
+        let allowed = status["allowed"] == true;
+        let time = if allowed { self.config.allowed_for } else { self.config.refused_for };
+        if time.is_zero() {
+            return;
+        }
+        let now = Instant::now();
+        let mut kept = self.kept.lock();
+        if kept.len() >= MOST_KEPT {
+            kept.retain(|_, (until, _)| *until > now);
+        }
+        if kept.len() < MOST_KEPT {
+            kept.insert(key, (now + time, status.clone()));
+        }
+    }
+
+    async fn decided(&self, attributes: &Attributes) -> Decision {
+        match self.applies(attributes) {
+            Ok(true) => {}
+            Ok(false) => return Decision::no_opinion(""),
+            Err(error) => return self.failed(error),
+        }
+        let spec = spec(attributes, self.config.version);
+        let key = spec.to_string();
+        if let Some(status) = self.known(&key) {
+            return decision(&status);
+        }
+        let version = match self.config.version {
+            Version::V1 => "authorization.k8s.io/v1",
+            Version::V1Beta1 => "authorization.k8s.io/v1beta1",
+        };
+        let review = json!({
+            "apiVersion": version, "kind": "SubjectAccessReview", "metadata": {}, "spec": spec,
+            "status": {"allowed": false},
+        });
+        match self.ask(&review).await {
+            Ok(answer) => {
+                if length(attributes) < LONGEST_KEPT {
+                    self.keep(key, &answer["status"]);
+                }
+                decision(&answer["status"])
+            }
+            Err(failure) => {
+                tracing::error!(error = failure.text, "Failed to make webhook authorizer request");
+                self.failed(failure.text)
+            }
+        }
+    }
+}
+
+impl Authorizer for Webhook {
+    /// Blocks the thread where the answer is not known: expressions, which ask this way, cannot wait.
+    fn authorize(&self, attributes: &Attributes) -> Decision {
+        let handle = match tokio::runtime::Handle::try_current() {
+            Ok(handle) if handle.runtime_flavor() == tokio::runtime::RuntimeFlavor::MultiThread => handle,
+            _ => return self.failed("an authorization webhook cannot be asked here".to_owned()),
+        };
+        tokio::task::block_in_place(|| handle.block_on(self.decided(attributes)))
+    }
+
+    fn decide<'a>(&'a self, attributes: &'a Attributes) -> BoxFuture<'a, Decision> {
+        Box::pin(self.decided(attributes))
+    }
+
+    fn rules_for(&self, _: &User, _: &str) -> Rules {
+        let error = "webhook authorizer does not support user rule resolution".to_owned();
+        Rules { incomplete: true, errors: vec![error], ..Rules::default() }
+    }
+}
+
+/// What the service said.
+fn decision(status: &Value) -> Decision {
+    let reason = text(status, "/reason").to_owned();
+    let (verdict, error) = match (status["allowed"] == true, status["denied"] == true) {
+        (true, true) => {
+            (Verdict::Deny, "webhook subject access review returned both allow and deny response")
+        }
+        (_, true) => (Verdict::Deny, ""),
+        (true, false) => (Verdict::Allow, ""),
+        (false, false) => (Verdict::NoOpinion, ""),
+    };
+    Decision { verdict, reason, error: error.to_owned() }
+}
+
+fn length(attributes: &Attributes) -> usize {
+    let Attributes { verb, group, version, resource, subresource, namespace, name, path, .. } = attributes;
+    [verb, group, version, resource, subresource, namespace, name, path].iter().map(|text| text.len()).sum()
+}
+
+/// What is asked, every field of it: as conditions see it.
+fn request(attributes: &Attributes) -> Value {
+    let User { name, uid, groups, extra } = &attributes.user;
+    let mut spec = json!({"user": name, "uid": uid, "groups": groups, "extra": extra});
+    match attributes.is_resource {
+        true => {
+            let Attributes { verb, group, version, resource, subresource, namespace, name, .. } = attributes;
+            spec["resourceAttributes"] = json!({
+                "namespace": namespace, "verb": verb, "group": group, "version": version,
+                "resource": resource, "subresource": subresource, "name": name,
+            });
+            let requirement = |term: &machinery::fields::Term| {
+                let operator = if term.equals { "In" } else { "NotIn" };
+                json!({"key": term.field, "operator": operator, "values": [term.value]})
+            };
+            let terms: Vec<Value> = attributes.fields.terms().iter().map(requirement).collect();
+            if !terms.is_empty() {
+                spec["resourceAttributes"]["fieldSelector"] = json!({"requirements": terms});
+            }
+        }
+        false => {
+            spec["nonResourceAttributes"] = json!({"path": attributes.path, "verb": attributes.verb});
+        }
+    }
+    spec
+}
+
+/// The spec that is sent, without what is empty.
+fn spec(attributes: &Attributes, version: Version) -> Value {
+    let mut spec = request(attributes);
+    let is_empty = |value: &Value| match value {
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(fields) => fields.is_empty(),
+        _ => false,
+    };
+    for pointer in ["/resourceAttributes", "/nonResourceAttributes", ""] {
+        if let Some(Value::Object(fields)) = spec.pointer_mut(pointer) {
+            // What is asked is about a resource or about none, however little is said of it.
+            fields.retain(|name, value| name.ends_with("Attributes") || !is_empty(value));
+        }
+    }
+    if version == Version::V1Beta1
+        && let Value::Object(fields) = &mut spec
+        && let Some(groups) = fields.remove("groups")
+    {
+        fields.insert("group".to_owned(), groups);
+    }
+    spec
+}
+
+#[cfg(test)]
+mod tests;

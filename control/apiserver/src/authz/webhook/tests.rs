@@ -1,0 +1,148 @@
+use super::*;
+use crate::authz::{Masters, Union};
+
+/// Answers as it is told, in order; the last answer stays.
+struct Service {
+    answers: Mutex<Vec<Result<Value, Failure>>>,
+    asked: Mutex<Vec<Value>>,
+}
+
+impl Reviewer for Service {
+    fn review<'a>(&'a self, review: &'a Value) -> BoxFuture<'a, Result<Value, Failure>> {
+        self.asked.lock().push(review.clone());
+        let mut answers = self.answers.lock();
+        let answer = if answers.len() > 1 { answers.remove(0) } else { answers[0].clone() };
+        Box::pin(std::future::ready(answer.map(|status| json!({"status": status}))))
+    }
+}
+
+fn service(answers: Vec<Result<Value, Failure>>) -> Arc<Service> {
+    Arc::new(Service { answers: Mutex::new(answers), asked: Mutex::default() })
+}
+
+fn config(conditions: &[&str]) -> Config {
+    let condition = |source: &&str| Condition {
+        source: (*source).to_owned(),
+        expression: machinery::entry::on_review(source).unwrap(),
+    };
+    Config {
+        version: Version::V1,
+        conditions: conditions.iter().map(condition).collect(),
+        allowed_for: Duration::from_secs(300),
+        refused_for: Duration::from_secs(30),
+        fails_open: false,
+    }
+}
+
+fn pods(verb: &str, user: &str) -> Attributes {
+    Attributes {
+        user: User { name: user.into(), groups: vec!["g".into()], ..User::default() },
+        verb: verb.into(),
+        is_resource: true,
+        version: "v1".into(),
+        resource: "pods".into(),
+        namespace: "n".into(),
+        ..Attributes::default()
+    }
+}
+
+fn down() -> Result<Value, Failure> {
+    Err(Failure { text: "connection refused".into(), passing: true })
+}
+
+#[tokio::test]
+async fn the_service_decides_and_is_not_asked_twice() {
+    for (status, verdict) in [
+        (json!({"allowed": true, "reason": "r"}), Verdict::Allow),
+        (json!({"allowed": false}), Verdict::NoOpinion),
+        (json!({"denied": true, "allowed": false}), Verdict::Deny),
+        (json!({"denied": true, "allowed": true}), Verdict::Deny),
+    ] {
+        let service = service(vec![Ok(status.clone())]);
+        let webhook = Webhook::new(config(&[]), service.clone());
+        for _ in 0..2 {
+            assert_eq!(webhook.decide(&pods("get", "alice")).await.verdict, verdict, "{status}");
+        }
+        webhook.decide(&pods("list", "alice")).await;
+        let asked = service.asked.lock();
+        assert_eq!(asked.len(), 2, "{status}");
+        let attributes = json!({"namespace": "n", "verb": "get", "version": "v1", "resource": "pods"});
+        assert_eq!(
+            asked[0]["spec"],
+            json!({"user": "alice", "groups": ["g"], "resourceAttributes": attributes})
+        );
+        assert_eq!(asked[0]["apiVersion"], "authorization.k8s.io/v1");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_must_not_be_kept_longer_than_its_time_nor_without_one() {
+    let service = service(vec![Ok(json!({"allowed": true}))]);
+    let webhook = Webhook::new(config(&[]), service.clone());
+    webhook.decide(&pods("get", "a")).await;
+    tokio::time::advance(Duration::from_secs(301)).await;
+    webhook.decide(&pods("get", "a")).await;
+    assert_eq!(service.asked.lock().len(), 2);
+    let webhook = Webhook::new(Config { allowed_for: Duration::ZERO, ..config(&[]) }, service.clone());
+    for _ in 0..2 {
+        webhook.decide(&pods("get", "a")).await;
+    }
+    assert_eq!(service.asked.lock().len(), 4);
+    let mut long = pods("get", "a");
+    long.name = "x".repeat(LONGEST_KEPT);
+    let webhook = Webhook::new(config(&[]), service.clone());
+    for _ in 0..2 {
+        webhook.decide(&long).await;
+    }
+    assert_eq!(service.asked.lock().len(), 6, "a caller must not fill the cache");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_is_away_must_not_let_anybody_in() {
+    let service = service(vec![down()]);
+    let refused = Webhook::new(config(&[]), service.clone()).decide(&pods("get", "a")).await;
+    assert_eq!((refused.verdict, refused.error.as_str()), (Verdict::Deny, "connection refused"));
+    assert_eq!(service.asked.lock().len(), 5, "it is asked again");
+    let open = Webhook::new(Config { fails_open: true, ..config(&[]) }, service.clone());
+    assert_eq!(open.decide(&pods("get", "a")).await.verdict, Verdict::NoOpinion);
+    let bad = Err(Failure { text: "bad request".into(), passing: false });
+    *service.answers.lock() = vec![bad, Ok(json!({"allowed": true}))];
+    service.asked.lock().clear();
+    let webhook = Webhook::new(config(&[]), service.clone());
+    assert_eq!(webhook.decide(&pods("get", "a")).await.verdict, Verdict::Deny);
+    assert_eq!(service.asked.lock().len(), 1, "what was refused for good is not asked again");
+    assert!(webhook.decide(&pods("get", "a")).await.allowed(), "a failure is not kept");
+}
+
+#[tokio::test]
+async fn a_service_must_not_be_asked_about_what_its_conditions_leave_out() {
+    let service = service(vec![Ok(json!({"allowed": true}))]);
+    let conditions = ["has(request.resourceAttributes)", "request.resourceAttributes.verb == 'get'"];
+    let webhook = Webhook::new(config(&conditions), service.clone());
+    assert_eq!(webhook.decide(&pods("list", "a")).await.verdict, Verdict::NoOpinion);
+    let path = Attributes { path: "/metrics".into(), verb: "get".into(), ..Attributes::default() };
+    assert_eq!(webhook.decide(&path).await.verdict, Verdict::NoOpinion);
+    assert!(service.asked.lock().is_empty());
+    assert!(webhook.decide(&pods("get", "a")).await.allowed());
+    // One that fails, where none is false, is a failure.
+    let webhook = Webhook::new(config(&["request.extra['x'] == ['y']"]), service.clone());
+    let failed = webhook.decide(&pods("get", "a")).await;
+    assert_eq!(failed.verdict, Verdict::Deny);
+    assert!(failed.error.starts_with("cel evaluation error: expression 'request.extra"), "{}", failed.error);
+    let webhook = Webhook::new(config(&["request.extra['x'] == ['y']", "false"]), service.clone());
+    assert_eq!(webhook.decide(&pods("get", "a")).await.verdict, Verdict::NoOpinion);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn authorizers_in_a_row_ask_the_service_in_both_manners() {
+    let service = service(vec![Ok(json!({"denied": true, "reason": "no"}))]);
+    let webhook =
+        Arc::new(Webhook::new(Config { version: Version::V1Beta1, ..config(&[]) }, service.clone()));
+    let union = Union::new(vec![Arc::new(Masters), webhook]);
+    assert_eq!(union.authorize(&pods("get", "a")).verdict, Verdict::Deny);
+    assert_eq!(union.decide(&pods("list", "a")).await.reason, "no");
+    let mut root = pods("get", "root");
+    root.user.groups = vec!["system:masters".into()];
+    assert!(union.decide(&root).await.allowed());
+    assert_eq!(service.asked.lock()[0]["spec"]["group"], json!(["g"]));
+}

@@ -1,0 +1,248 @@
+//! Whom the servers behind this one are to believe: the ConfigMap `kube-system/extension-apiserver-authentication`, by which
+//! they know clients' certificates and the proxy in front of them. Upstream:
+//! `pkg/controlplane/controller/clusterauthenticationtrust`.
+//!
+//! What wakes it: a period, as upstream's. What it reads: the ConfigMap, and what this server believes now. What it writes:
+//! the ConfigMap, in which what other servers have written stays, but for authorities that have expired.
+
+use crate::flags::Flags;
+use anyhow::Context as _;
+use apiserver::authn::certificate::Authorities;
+use apiserver::authn::request_header::FrontProxies;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::Api;
+use kube::api::{Patch, PatchParams, PostParams};
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use supervise::Task;
+
+const NAMESPACE: &str = "kube-system";
+const NAME: &str = "extension-apiserver-authentication";
+/// How often the ConfigMap is looked at.
+const PERIOD: Duration = Duration::from_secs(60);
+const CLIENT_CA: &str = "client-ca-file";
+const FRONT_CA: &str = "requestheader-client-ca-file";
+const UIDS: &str = "requestheader-uid-headers";
+
+/// The proxies in front, and the headers they use.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Front {
+    /// This server itself believes them, too.
+    pub(crate) believed: bool,
+    /// Their certificates' common names; any where there is none.
+    pub(crate) allowed: Vec<String>,
+    pub(crate) users: Vec<String>,
+    pub(crate) uids: Vec<String>,
+    pub(crate) groups: Vec<String>,
+    /// What headers of everything else begin with.
+    pub(crate) extras: Vec<String>,
+}
+
+impl Front {
+    /// This server as the proxy in front of others, by kubeadm's names.
+    pub(crate) fn ourselves() -> Self {
+        let word = |word: &str| vec![word.to_owned()];
+        Self {
+            believed: false,
+            allowed: word("front-proxy-client"),
+            users: word("X-Remote-User"),
+            uids: word("X-Remote-Uid"),
+            groups: word("X-Remote-Group"),
+            extras: word("X-Remote-Extra-"),
+        }
+    }
+
+    /// What `--requestheader-*` say.
+    pub(crate) fn of_flags(flags: &Flags) -> Self {
+        let list = |name: &str| flags.list(name).map(<[String]>::to_vec).unwrap_or_default();
+        Self {
+            believed: true,
+            allowed: list("requestheader-allowed-names"),
+            users: list("requestheader-username-headers"),
+            uids: list(UIDS),
+            groups: list("requestheader-group-headers"),
+            extras: list("requestheader-extra-headers-prefix"),
+        }
+    }
+
+    /// The proxies whose certificates are of these authorities.
+    pub(crate) fn proxies(&self, authorities: Authorities) -> FrontProxies {
+        FrontProxies {
+            authorities,
+            allowed: self.allowed.clone(),
+            users: self.users.clone(),
+            uids: self.uids.clone(),
+            groups: self.groups.clone(),
+            extras: self.extras.clone(),
+        }
+    }
+}
+
+/// What other servers are told.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Trust {
+    /// Who signs clients' certificates, as PEM.
+    pub(super) clients: Option<String>,
+    /// Who signs the certificates of proxies in front, as PEM, and what they say.
+    pub(super) front: Option<(String, Front)>,
+}
+
+type Data = BTreeMap<String, String>;
+
+impl Trust {
+    /// The ConfigMap's data once this is in it.
+    fn put_into(&self, stored: &Data, now: Timestamp) -> anyhow::Result<Data> {
+        let mut data = Data::new();
+        let clients = together(stored.get(CLIENT_CA), self.clients.as_ref(), now).context(CLIENT_CA)?;
+        data.extend(clients.map(|pem| (CLIENT_CA.to_owned(), pem)));
+        let own = self.front.as_ref();
+        let authorities = together(stored.get(FRONT_CA), own.map(|(pem, _)| pem), now).context(FRONT_CA)?;
+        let Some(authorities) = authorities else { return Ok(data) };
+        let front = own.map(|(_, front)| front.clone()).unwrap_or_default();
+        data.insert(FRONT_CA.to_owned(), authorities);
+        for (name, words) in [
+            ("requestheader-username-headers", front.users),
+            (UIDS, front.uids),
+            ("requestheader-group-headers", front.groups),
+            ("requestheader-extra-headers-prefix", front.extras),
+            ("requestheader-allowed-names", front.allowed),
+        ] {
+            let mut all: Vec<String> = match stored.get(name) {
+                Some(text) => serde_json::from_str(text).context(name)?,
+                None => Vec::new(),
+            };
+            for word in words {
+                if !all.contains(&word) {
+                    all.push(word);
+                }
+            }
+            if name != UIDS || !all.is_empty() {
+                data.insert(name.to_owned(), json!(all).to_string());
+            }
+        }
+        Ok(data)
+    }
+}
+
+/// The authorities of both texts that have not expired, each once; `None` where there are none.
+fn together(
+    stored: Option<&String>,
+    own: Option<&String>,
+    now: Timestamp,
+) -> Result<Option<String>, pki::Error> {
+    let mut all: Vec<pki::Certificate> = Vec::new();
+    for text in stored.into_iter().chain(own).filter(|text| !text.trim().is_empty()) {
+        for der in pki::pem::certificates(text.as_bytes())? {
+            let certificate = pki::Certificate::from_der(&der)?;
+            if certificate.not_after >= now && all.iter().all(|known| known.der != certificate.der) {
+                all.push(certificate);
+            }
+        }
+    }
+    let texts = all.iter().map(|certificate| pki::pem::encode("CERTIFICATE", &certificate.der));
+    Ok(Some(texts.collect::<String>()).filter(|text| !text.is_empty()))
+}
+
+/// Brings the ConfigMap to what it is to be.
+pub(super) async fn publish(client: &kube::Client, trust: &Trust) -> anyhow::Result<()> {
+    let api: Api<ConfigMap> = Api::namespaced(client.clone(), NAMESPACE);
+    let stored = api.get_opt(NAME).await.with_context(|| format!("read {NAME}"))?;
+    let before = stored.as_ref().and_then(|map| map.data.clone()).unwrap_or_default();
+    let data = trust.put_into(&before, Timestamp::now())?;
+    if stored.is_some() && data == before {
+        return Ok(());
+    }
+    if stored.is_none() {
+        let map = json!({"metadata": {"name": NAME}, "data": data});
+        let made = api.create(&PostParams::default(), &serde_json::from_value(map)?).await;
+        return made.map(drop).with_context(|| format!("create {NAME}"));
+    }
+    let gone = before.keys().filter(|key| !data.contains_key(*key)).map(|key| (key.clone(), None));
+    let change: BTreeMap<String, Option<String>> =
+        data.iter().map(|(key, text)| (key.clone(), Some(text.clone()))).chain(gone).collect();
+    let patch = Patch::Merge(json!({ "data": change }));
+    let patched = api.patch(NAME, &PatchParams::default(), &patch).await;
+    patched.map(drop).with_context(|| format!("update {NAME}"))
+}
+
+/// What this server believes now, as whoever changes it and whoever publishes it share it.
+pub(super) type Shared = Arc<Mutex<Trust>>;
+
+/// Keeps the ConfigMap.
+pub(super) fn task(client: kube::Client, trust: Shared) -> Task {
+    Task::endless("authentication-trust", move || {
+        let (client, trust) = (client.clone(), trust.clone());
+        async move {
+            loop {
+                let now = trust.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                if let Err(error) = publish(&client, &now).await {
+                    tracing::warn!(error = format!("{error:#}"), "publish what other API servers need");
+                }
+                tokio::time::sleep(PERIOD).await;
+            }
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pki::Authority;
+
+    fn authority(name: &str) -> String {
+        Authority::generate(name, Timestamp::now()).unwrap().cert_pem()
+    }
+
+    fn words(data: &Data, name: &str) -> Vec<String> {
+        serde_json::from_str(&data[name]).unwrap()
+    }
+
+    #[test]
+    fn what_is_published_must_follow_the_flags() {
+        let (clients, front) = (authority("clients"), authority("front"));
+        let headers = Front {
+            users: vec!["X-User".to_owned(), "X-Other".to_owned()],
+            groups: vec!["X-Group".to_owned()],
+            ..Front::default()
+        };
+        let trust = Trust { clients: Some(clients.clone()), front: Some((front.clone(), headers)) };
+        let data = trust.put_into(&Data::new(), Timestamp::now()).unwrap();
+        assert_eq!((&data[CLIENT_CA], &data[FRONT_CA]), (&clients, &front));
+        assert_eq!(words(&data, "requestheader-username-headers"), ["X-User", "X-Other"]);
+        assert_eq!(words(&data, "requestheader-group-headers"), ["X-Group"]);
+        assert_eq!(data["requestheader-allowed-names"], "[]");
+        assert!(!data.contains_key(UIDS));
+        let nothing = Trust { clients: Some(clients), front: None };
+        let data = nothing.put_into(&Data::new(), Timestamp::now()).unwrap();
+        assert_eq!(data.keys().collect::<Vec<_>>(), [CLIENT_CA]);
+    }
+
+    #[test]
+    fn what_another_server_wrote_must_stay_until_it_has_expired() {
+        let now = Timestamp::now();
+        let (old, new) = (authority("old"), authority("new"));
+        let of = |pem: &str| Trust {
+            clients: Some(pem.to_owned()),
+            front: Some((pem.to_owned(), Front::ourselves())),
+        };
+        let first = of(&old).put_into(&Data::new(), now).unwrap();
+        let both = of(&new).put_into(&first, now).unwrap();
+        assert_eq!(both[CLIENT_CA], format!("{old}{new}"));
+        assert_eq!(of(&new).put_into(&both, now).unwrap(), both, "nothing is written twice");
+        assert_eq!(words(&both, "requestheader-allowed-names"), ["front-proxy-client"]);
+        let later = now.checked_add(jiff::SignedDuration::from_hours(24 * 365 * 100)).unwrap();
+        assert!(of(&new).put_into(&both, later).unwrap().is_empty(), "all have expired");
+    }
+
+    #[test]
+    fn what_cannot_be_read_must_not_be_written_over() {
+        for (key, text) in [(CLIENT_CA, "no PEM"), ("requestheader-group-headers", "no JSON")] {
+            let stored = Data::from([(key.to_owned(), text.to_owned())]);
+            let trust = Trust { clients: None, front: Some((authority("front"), Front::ourselves())) };
+            assert!(trust.put_into(&stored, Timestamp::now()).is_err(), "{key}");
+        }
+    }
+}
