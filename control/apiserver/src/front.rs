@@ -64,12 +64,15 @@ impl Hooks for Front {
         fields: &'a str,
     ) -> BoxFuture<'a, Decision> {
         let query = [("fieldSelector".to_owned(), fields.to_owned())];
-        let decision = self.authorizer.authorize(&Attributes::of(info, user, &query));
-        Box::pin(std::future::ready(match decision.verdict {
-            Verdict::Allow => Decision::Allow(decision.reason),
-            Verdict::Deny => Decision::Deny(decision.reason),
-            Verdict::NoOpinion => Decision::NoOpinion(decision.reason),
-        }))
+        let attributes = Attributes::of(info, user, &query);
+        Box::pin(async move {
+            let decision = self.authorizer.decide(&attributes).await;
+            match decision.verdict {
+                Verdict::Allow => Decision::Allow(decision.reason),
+                Verdict::Deny => Decision::Deny(decision.reason),
+                Verdict::NoOpinion => Decision::NoOpinion(decision.reason),
+            }
+        })
     }
 
     fn rules_of(&self, user: &User, namespace: &str) -> (Vec<PolicyRule>, Vec<String>) {

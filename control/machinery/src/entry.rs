@@ -49,21 +49,15 @@ fn lists() -> [(&'static str, Type); 2] {
 }
 
 fn review() -> Type {
-    let selector = |name: &str, requirement: &str| {
+    let selector = |name: &str| {
         let mut fields = texts(&["key", "operator"]);
         fields.push(("values", Type::list(Type::text())));
-        let requirements = Type::list(object(requirement, fields));
+        let requirements = Type::list(object("kubernetes.SelectorRequirement", fields));
         object(name, vec![("rawSelector", Type::text()), ("requirements", requirements)])
     };
     let mut resource = texts(&["namespace", "verb", "group", "version", "resource", "subresource", "name"]);
-    resource.push((
-        "fieldSelector",
-        selector("kubernetes.FieldSelectorAttributes", "kubernetes.FieldSelectorRequirement"),
-    ));
-    resource.push((
-        "labelSelector",
-        selector("kubernetes.LabelSelectorAttributes", "kubernetes.LabelSelectorRequirement"),
-    ));
+    resource.push(("fieldSelector", selector("kubernetes.FieldSelectorAttributes")));
+    resource.push(("labelSelector", selector("kubernetes.LabelSelectorAttributes")));
     let mut spec = texts(&["user", "uid"]);
     spec.extend(lists());
     spec.push(("resourceAttributes", object("kubernetes.ResourceAttributes", resource)));

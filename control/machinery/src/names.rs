@@ -96,12 +96,26 @@ pub(crate) fn dns1123_label(value: &str) -> Vec<String> {
 
 /// A DNS-1123 subdomain: `example.com`. The name of most objects.
 #[must_use]
-pub(crate) fn dns1123_subdomain(value: &str) -> Vec<String> {
+pub fn dns1123_subdomain(value: &str) -> Vec<String> {
     let mut errors = too_long(value, SUBDOMAIN_MAX);
     if !is_subdomain(value) {
         errors.push(regex_error(SUBDOMAIN_MSG, SUBDOMAIN_FMT, &["example.com"]));
     }
     errors
+}
+
+/// What is wrong with a path below a domain, as `example.com/controller`: the part, and why.
+#[must_use]
+pub fn domain_path(value: &str) -> Vec<(&str, String)> {
+    let parts = value.split_once('/').filter(|(host, rest)| !host.is_empty() && !rest.is_empty());
+    let Some((host, rest)) = parts else {
+        return vec![(value, "must be a domain-prefixed path (such as \"acme.io/foo\")".to_owned())];
+    };
+    let mut wrong: Vec<_> = dns1123_subdomain(host).into_iter().map(|why| (host, why)).collect();
+    if !rest.bytes().all(|b| b.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:".contains(&b)) {
+        wrong.push((rest, regex_error("Invalid path", "[A-Za-z0-9/\\-._~%!$&'()*+,;=:]+", &[])));
+    }
+    wrong
 }
 
 /// `*.example.com`.

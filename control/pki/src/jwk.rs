@@ -23,6 +23,8 @@ pub struct Token {
     pub key: String,
     /// What it says.
     pub claims: Map<String, Value>,
+    /// It names extensions that must be understood (RFC 7515, `crit`); none is.
+    critical: bool,
     signed: String,
     signature: Vec<u8>,
 }
@@ -42,6 +44,7 @@ impl Token {
         Some(Self {
             algorithm: word("alg"),
             key: word("kid"),
+            critical: header.get("crit").is_some(),
             claims: serde_json::from_slice(&decode(body)?).ok()?,
             signed: signed.to_owned(),
             signature: decode(signature)?,
@@ -92,7 +95,7 @@ impl KeySet {
             (token.key.is_empty() || key.id == token.key)
                 && (key.algorithm.is_empty() || key.algorithm == token.algorithm)
         };
-        self.0.iter().filter(fits).any(|key| key.verify(token))
+        !token.critical && self.0.iter().filter(fits).any(|key| key.verify(token))
     }
 }
 
@@ -184,6 +187,7 @@ mod tests {
             let token = Token { algorithm: algorithm.to_owned(), ..token.clone() };
             assert!(!KeySet::of(&set).verify(&token), "{algorithm}");
         }
+        assert!(!KeySet::of(&set).verify(&Token { critical: true, ..token.clone() }), "not understood");
         let mut changed = token;
         changed.signed.push('x');
         assert!(!KeySet::of(&set).verify(&changed));

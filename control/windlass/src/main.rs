@@ -30,6 +30,7 @@ mod signals;
 mod snapshot;
 mod token;
 mod version;
+mod watched;
 
 use clap::Parser as _;
 use cli::{Cli, Command};

@@ -2,6 +2,7 @@
 
 use crate::context::{Context, RequestInfo, User};
 use machinery::fields::FieldSelector;
+use machinery::labels::{Requirement, Selector};
 
 /// Who wants to do what.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,6 +26,8 @@ pub struct Attributes {
     pub path: String,
     /// What a list, watch or deletecollection is narrowed to.
     pub fields: FieldSelector,
+    /// The same by labels.
+    pub labels: Vec<Requirement>,
 }
 
 impl Attributes {
@@ -32,7 +35,8 @@ impl Attributes {
     #[must_use]
     pub fn of(info: &RequestInfo, user: &User, query: &[(String, String)]) -> Self {
         let narrowed = matches!(info.verb.as_str(), "list" | "watch" | "deletecollection");
-        let selector = crate::query::first(query, "fieldSelector").filter(|_| narrowed);
+        let selector = |name: &str| crate::query::first(query, name).filter(|_| narrowed);
+        let labels = selector("labelSelector").and_then(|text| Selector::parse(text).ok());
         Attributes {
             user: user.clone(),
             verb: info.verb.clone(),
@@ -44,7 +48,8 @@ impl Attributes {
             namespace: info.namespace.clone(),
             name: info.name.clone(),
             path: info.path.clone(),
-            fields: selector.and_then(|s| FieldSelector::parse(s).ok()).unwrap_or_default(),
+            fields: selector("fieldSelector").and_then(|s| FieldSelector::parse(s).ok()).unwrap_or_default(),
+            labels: labels.map(|labels| labels.requirements().to_vec()).unwrap_or_default(),
         }
     }
 

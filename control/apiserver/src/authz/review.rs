@@ -6,6 +6,7 @@ use crate::context::User;
 use crate::objects::{list, text, texts};
 use machinery::field::{FieldError, Path};
 use machinery::fields::{FieldSelector, escape};
+use machinery::labels::{Operator, Requirement, Selector};
 use machinery::object::Gk;
 use machinery::status::Status;
 use serde_json::{Value, json};
@@ -192,7 +193,21 @@ fn attributes(review: &Value, user: User) -> Attributes {
         name: get("/name"),
         path: String::new(),
         fields: selector(r),
+        labels: labels(r),
     }
+}
+
+/// The same of labels.
+fn labels(resource: &Value) -> Vec<Requirement> {
+    let raw = text(resource, "/labelSelector/rawSelector");
+    if !raw.is_empty() {
+        return Selector::parse(raw).map(|selector| selector.requirements().to_vec()).unwrap_or_default();
+    }
+    let requirements = list(resource, "/labelSelector/requirements").iter().filter_map(|r| {
+        let operator = Operator::of_expression(text(r, "/operator"))?;
+        Requirement::new(text(r, "/key"), operator, texts(r, "/values")).ok()
+    });
+    requirements.collect()
 }
 
 /// The selector of a review; one that does not parse narrows nothing.

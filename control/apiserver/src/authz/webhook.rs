@@ -7,7 +7,8 @@ use super::{Attributes, Authorizer, Decision, Rules, Verdict};
 use crate::context::User;
 use crate::objects::text;
 use futures::future::BoxFuture;
-use machinery::admission::{CONDITIONS_BUDGET, EvaluationError, Evaluator, Expression};
+use machinery::admission::{BUDGET, Evaluator, Expression};
+use machinery::labels::{Operator, Requirement};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -96,16 +97,17 @@ impl Webhook {
         }
         let mut evaluator = Evaluator::default();
         evaluator.bind("request", &request(attributes));
-        evaluator.restart(CONDITIONS_BUDGET);
         let mut errors = Vec::new();
         for Condition { source, expression } in &self.config.conditions {
+            // Each has a budget of its own.
+            evaluator.restart(BUDGET);
             match evaluator.evaluate(expression) {
                 Ok(Value::Bool(true)) => {}
                 Ok(_) => return Ok(false),
-                Err(EvaluationError::Failed(e)) => {
-                    errors.push(format!("cel evaluation error: expression '{source}' resulted in error: {e}"))
+                Err(e) => {
+                    errors
+                        .push(format!("cel evaluation error: expression '{source}' resulted in error: {e}"));
                 }
-                Err(e) => return Err(e.to_string()),
             }
         }
         if errors.is_empty() { Ok(true) } else { Err(super::aggregate(&errors)) }
@@ -143,9 +145,13 @@ impl Webhook {
         if kept.len() >= MOST_KEPT {
             kept.retain(|_, (until, _)| *until > now);
         }
-        if kept.len() < MOST_KEPT {
-            kept.insert(key, (now + time, status.clone()));
+        // The one that ends first makes room: nobody is to keep new answers out by many questions.
+        if kept.len() >= MOST_KEPT
+            && let Some(first) = kept.iter().min_by_key(|(_, (until, _))| *until).map(|(key, _)| key.clone())
+        {
+            kept.remove(&first);
         }
+        kept.insert(key, (now + time, status.clone()));
     }
 
     async fn decided(&self, attributes: &Attributes) -> Decision {
@@ -240,12 +246,32 @@ fn request(attributes: &Attributes) -> Value {
             if !terms.is_empty() {
                 spec["resourceAttributes"]["fieldSelector"] = json!({"requirements": terms});
             }
+            let labels: Vec<Value> = attributes.labels.iter().filter_map(label_requirement).collect();
+            if !labels.is_empty() {
+                spec["resourceAttributes"]["labelSelector"] = json!({"requirements": labels});
+            }
         }
         false => {
             spec["nonResourceAttributes"] = json!({"path": attributes.path, "verb": attributes.verb});
         }
     }
     spec
+}
+
+/// Operators a review does not know are left out: a request is narrowed by more than that.
+fn label_requirement(requirement: &Requirement) -> Option<Value> {
+    let operator = match requirement.operator() {
+        Operator::Equals | Operator::DoubleEquals | Operator::In => "In",
+        Operator::NotEquals | Operator::NotIn => "NotIn",
+        Operator::Exists => "Exists",
+        Operator::DoesNotExist => "DoesNotExist",
+        Operator::GreaterThan | Operator::LessThan => return None,
+    };
+    let mut out = json!({"key": requirement.key(), "operator": operator});
+    if !requirement.values().is_empty() {
+        out["values"] = json!(requirement.values());
+    }
+    Some(out)
 }
 
 /// The spec that is sent, without what is empty.

@@ -9,13 +9,11 @@ use crate::parts::apiserver::{Api, Certificates};
 use crate::parts::leading::{self, OnLoss};
 use crate::parts::{controllers, scheduler};
 use crate::snapshot::keeper::{Keeper, Source};
+use crate::watched::Directories;
 use client::leader::{self, Elector};
 use client::recorder::Recorder;
-use futures::StreamExt as _;
-use inotify::{EventStream, Inotify, WatchMask};
 use jiff::Timestamp;
 use pki::{Authority, Pki};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use supervise::{Task, TaskError};
@@ -23,8 +21,6 @@ use tokio::sync::watch;
 
 /// The longest sleep before the clock is read again: a suspended machine's timers stand still.
 const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
-/// Changes of files this close together are looked at once.
-const SETTLE: Duration = Duration::from_millis(200);
 
 /// Authorities as they are at the time, for those who sign and publish.
 #[derive(Clone)]
@@ -72,8 +68,7 @@ pub(super) fn of(
             }
         })
     };
-    let mut tasks =
-        vec![api.logging(), api.trust(), scheduler, controllers, leadership.events, certificates];
+    let mut tasks = vec![api.logging(), api.trust(), scheduler, controllers, leadership.events, certificates];
     let embedded = api.embedded_store().cloned().map(Source::Embedded);
     if let Some(source) = embedded.or_else(|| api.etcd().cloned().map(Source::Etcd)) {
         let node = plan.node.node_name.clone();
@@ -136,13 +131,7 @@ impl Leadership {
 /// Renews what is due, at two thirds of each certificate's life, and uses what others renewed; the node's are its agent's.
 async fn renew(plan: &Plan, api: &Api, mut pki: Pki, trust: &Trust) -> Result<(), TaskError> {
     let dir = plan.dir.join("pki");
-    let mut changes = match watch_directory(&dir) {
-        Ok(changes) => changes.left_stream(),
-        Err(error) => {
-            tracing::warn!(%error, "changes of certificates are seen late");
-            futures::stream::pending().right_stream()
-        }
-    };
+    let mut changes = Directories::of([dir.as_path()]);
     loop {
         let fresh = Pki::load_or_create(&dir, &plan.names, Timestamp::now())?;
         if certificates(&fresh) != certificates(&pki) {
@@ -159,19 +148,6 @@ async fn renew(plan: &Plan, api: &Api, mut pki: Pki, trust: &Trust) -> Result<()
         identity::write_admin(plan, &pki)?;
         let left = pki.next_renewal()?.duration_since(Timestamp::now());
         let left = Duration::try_from(left).unwrap_or_default().clamp(Duration::from_secs(1), LONGEST_SLEEP);
-        tokio::select! {
-            () = tokio::time::sleep(left) => {}
-            Some(_) = changes.next() => {
-                // Until the writer is done.
-                while tokio::time::timeout(SETTLE, changes.next()).await.is_ok_and(|event| event.is_some()) {}
-            }
-        }
+        changes.changed(left).await;
     }
-}
-
-fn watch_directory(dir: &Path) -> std::io::Result<EventStream<[u8; 4096]>> {
-    let inotify = Inotify::init()?;
-    let mask = WatchMask::MOVED_TO | WatchMask::MOVED_FROM | WatchMask::DELETE | WatchMask::CLOSE_WRITE;
-    inotify.watches().add(dir, mask)?;
-    inotify.into_event_stream([0; 4096])
 }

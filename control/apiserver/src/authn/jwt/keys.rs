@@ -4,6 +4,7 @@
 //! time, and an issuer that does not answer is left alone for a while: anybody can send tokens in its name.
 
 use crate::stream::trusted;
+use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use http::header::{ACCEPT, HOST, USER_AGENT};
@@ -37,19 +38,28 @@ pub trait Keys: Send + Sync {
 }
 
 /// An issuer on the network.
+#[derive(Debug)]
 pub struct Remote {
     issuer: String,
     /// Where the discovery document is.
     discovery: String,
     tls: Arc<ClientConfig>,
-    state: Mutex<State>,
+    /// Read without waiting: a question that anybody provoked holds up nobody whose key is known.
+    known: ArcSwapOption<Known>,
+    /// Held by who asks.
+    asking: Mutex<Asking>,
 }
 
-#[derive(Default)]
-struct State {
+#[derive(Debug)]
+struct Known {
+    at: Instant,
+    keys: Arc<KeySet>,
+}
+
+#[derive(Debug, Default)]
+struct Asking {
     /// Where the keys are.
     place: Option<String>,
-    keys: Option<(Instant, Arc<KeySet>)>,
     failed: Option<(Instant, String)>,
 }
 
@@ -67,36 +77,38 @@ impl Remote {
         let usual = || format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
         let tls = trusted::config(authorities.unwrap_or_default().as_bytes(), false, None)?;
         let discovery = discovery.map_or_else(usual, str::to_owned);
-        Ok(Self { issuer: issuer.to_owned(), discovery, tls, state: Mutex::default() })
+        let (known, asking) = (ArcSwapOption::empty(), Mutex::default());
+        Ok(Self { issuer: issuer.to_owned(), discovery, tls, known, asking })
     }
 
-    /// The keys of `state`, asked for where they are older than `age`.
-    async fn keys(&self, state: &mut State, age: Duration) -> Result<Arc<KeySet>, String> {
-        if let Some((at, keys)) = &state.keys
-            && at.elapsed() < age
+    /// Keys that are not `old`, asked for unless somebody just has.
+    async fn others_than(&self, old: Option<&Arc<KeySet>>) -> Result<Arc<KeySet>, String> {
+        let mut asking = self.asking.lock().await;
+        let known = self.known.load_full();
+        if let Some(known) = &known
+            && (old.is_none_or(|old| !Arc::ptr_eq(&known.keys, old)) || known.at.elapsed() < AFTER_ANSWER)
         {
-            return Ok(keys.clone());
+            return Ok(known.keys.clone());
         }
-        if let Some((at, error)) = &state.failed
+        // Keys that were right are right still.
+        let kept = |error: String| known.as_ref().map(|known| known.keys.clone()).ok_or(error);
+        if let Some((at, error)) = &asking.failed
             && at.elapsed() < AFTER_FAILURE
         {
-            // Keys that were right are right still.
-            let known = state.keys.as_ref().map(|(_, keys)| keys.clone());
-            return known.ok_or_else(|| error.clone());
+            return kept(error.clone());
         }
-        match self.ask(&mut state.place).await {
+        match self.ask(&mut asking.place).await {
             Ok(keys) => {
                 let keys = Arc::new(keys);
-                state.keys = Some((Instant::now(), keys.clone()));
-                state.failed = None;
+                self.known.store(Some(Arc::new(Known { at: Instant::now(), keys: keys.clone() })));
+                asking.failed = None;
                 Ok(keys)
             }
             Err(error) => {
                 tracing::error!(issuer = self.issuer, error, "read an issuer's keys");
                 let error = format!("oidc: authenticator not initialized: {error}");
-                state.failed = Some((Instant::now(), error.clone()));
-                let known = state.keys.as_ref().map(|(_, keys)| keys.clone());
-                known.ok_or(error)
+                asking.failed = Some((Instant::now(), error.clone()));
+                kept(error)
             }
         }
     }
@@ -173,17 +185,34 @@ impl Remote {
 
 impl Keys for Remote {
     fn known(&self) -> BoxFuture<'_, Result<Arc<KeySet>, String>> {
-        Box::pin(async move { self.keys(&mut *self.state.lock().await, Duration::MAX).await })
+        Box::pin(async move {
+            match self.known.load_full() {
+                Some(known) => Ok(known.keys.clone()),
+                None => self.others_than(None).await,
+            }
+        })
     }
 
     fn fresh<'a>(&'a self, old: &'a Arc<KeySet>) -> BoxFuture<'a, Result<Arc<KeySet>, String>> {
-        Box::pin(async move {
-            let mut state = self.state.lock().await;
-            // Another token may have asked meanwhile.
-            match &state.keys {
-                Some((_, keys)) if !Arc::ptr_eq(keys, old) => Ok(keys.clone()),
-                _ => self.keys(&mut state, AFTER_ANSWER).await,
-            }
-        })
+        Box::pin(self.others_than(Some(old)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_question_under_way_must_not_hold_up_those_whose_keys_are_known() {
+        let remote = Remote::new("https://127.0.0.1:1", None, None).unwrap();
+        let error = remote.known().await.unwrap_err();
+        assert!(error.starts_with("oidc: authenticator not initialized: Get"), "{error}");
+        let keys = Arc::new(KeySet::default());
+        remote.known.store(Some(Arc::new(Known { at: Instant::now(), keys: keys.clone() })));
+        let asking = remote.asking.lock().await;
+        let known = tokio::time::timeout(std::time::Duration::from_secs(60), remote.known()).await;
+        assert!(Arc::ptr_eq(&known.unwrap().unwrap(), &keys));
+        drop(asking);
+        assert!(Arc::ptr_eq(&remote.fresh(&keys).await.unwrap(), &keys), "it was asked just now");
     }
 }

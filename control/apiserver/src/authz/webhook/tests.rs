@@ -98,6 +98,19 @@ async fn an_answer_must_not_be_kept_longer_than_its_time_nor_without_one() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn many_questions_must_not_keep_new_answers_out() {
+    let service = service(vec![Ok(json!({"allowed": true}))]);
+    let webhook = Webhook::new(config(&[]), service.clone());
+    for index in 0..MOST_KEPT {
+        webhook.keep(index.to_string(), &json!({"allowed": false}));
+    }
+    webhook.decide(&pods("get", "a")).await;
+    webhook.decide(&pods("get", "a")).await;
+    assert_eq!(service.asked.lock().len(), 1);
+    assert_eq!(webhook.kept.lock().len(), MOST_KEPT);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_service_that_is_away_must_not_let_anybody_in() {
     let service = service(vec![down()]);
     let refused = Webhook::new(config(&[]), service.clone()).decide(&pods("get", "a")).await;
@@ -112,6 +125,31 @@ async fn a_service_that_is_away_must_not_let_anybody_in() {
     assert_eq!(webhook.decide(&pods("get", "a")).await.verdict, Verdict::Deny);
     assert_eq!(service.asked.lock().len(), 1, "what was refused for good is not asked again");
     assert!(webhook.decide(&pods("get", "a")).await.allowed(), "a failure is not kept");
+}
+
+#[tokio::test]
+async fn a_service_must_not_take_a_narrowed_list_for_a_list_of_all() {
+    let service = service(vec![Ok(json!({"allowed": true}))]);
+    let webhook = Webhook::new(config(&[]), service.clone());
+    let narrowed = |selector: &str| Attributes {
+        labels: machinery::labels::Selector::parse(selector).unwrap().requirements().to_vec(),
+        fields: machinery::fields::FieldSelector::parse("spec.nodeName=n1").unwrap(),
+        ..pods("list", "alice")
+    };
+    webhook.decide(&narrowed("a=b,c notin (d),e,!f,g>1")).await;
+    webhook.decide(&narrowed("a=b")).await;
+    let asked = service.asked.lock();
+    assert_eq!(asked.len(), 2, "an answer about one list must not be taken for another's");
+    let attributes = &asked[0]["spec"]["resourceAttributes"];
+    let wanted = json!([
+        {"key": "a", "operator": "In", "values": ["b"]},
+        {"key": "c", "operator": "NotIn", "values": ["d"]},
+        {"key": "e", "operator": "Exists"},
+        {"key": "f", "operator": "DoesNotExist"},
+    ]);
+    assert_eq!(attributes["labelSelector"]["requirements"], wanted);
+    let nodes = json!([{"key": "spec.nodeName", "operator": "In", "values": ["n1"]}]);
+    assert_eq!(attributes["fieldSelector"]["requirements"], nodes);
 }
 
 #[tokio::test]

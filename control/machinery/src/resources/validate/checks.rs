@@ -175,17 +175,8 @@ impl<'v> Cursor<'v> {
 
     /// A path below a domain, as `example.com/controller`.
     pub(super) fn domain_path(self) {
-        if !self.required() {
-            return;
-        }
-        let parts = self.str().split_once('/').filter(|(host, rest)| !host.is_empty() && !rest.is_empty());
-        let Some((host, rest)) = parts else {
-            return self.invalid("must be a domain-prefixed path (such as \"acme.io/foo\")");
-        };
-        self.format_of(host, names::dns1123_subdomain);
-        if !rest.bytes().all(|b| b.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:".contains(&b)) {
-            let regex = "[A-Za-z0-9/\\-._~%!$&'()*+,;=:]+";
-            self.invalid_value(rest, names::regex_error("Invalid path", regex, &[]));
+        if self.required() {
+            names::domain_path(self.str()).into_iter().for_each(|(part, why)| self.invalid_value(part, why));
         }
     }
 

@@ -6,6 +6,7 @@ use super::{
 };
 use crate::flags::Flags;
 use crate::signals::Signals;
+use crate::watched::Directories;
 use anyhow::{Context as _, bail, ensure};
 use apiserver::registry::EndpointReconciler;
 use apiserver::{Authorities, FrontProxies};
@@ -73,8 +74,9 @@ fn reread(files: Arc<Files>, generated: Generated, first: Certificates, api: &Ar
         let (files, generated, mut served, api) =
             (files.clone(), generated.clone(), first.clone(), api.clone());
         async move {
+            let mut changes = Directories::of_files(files.0.iter().map(|(_, path)| path.as_path()));
             loop {
-                tokio::time::sleep(REREAD).await;
+                changes.changed(REREAD).await;
                 let replaced = files.read(&generated).and_then(|now| {
                     if now != served {
                         api.replace(&now)?;
@@ -203,10 +205,15 @@ fn settings(flags: &Flags, certificates: Certificates) -> anyhow::Result<Setting
     }
     let defaults = Limits::default();
     let other_issuers = authentication::Source::of_flags(flags)?;
-    let anonymous = authentication::Anonymous {
-        enabled: flags.bool("anonymous-auth").unwrap_or(defaults.anonymous.enabled),
-        paths: Vec::new(),
-    };
+    let authorization = authorization::Source::of_flags(flags)?;
+    let mut enabled = flags.bool("anonymous-auth").unwrap_or(defaults.anonymous.enabled);
+    if enabled && authorization.allows_all() {
+        tracing::warn!(
+            "AnonymousAuth is not allowed with the AlwaysAllow authorizer. Resetting AnonymousAuth to false"
+        );
+        enabled = false;
+    }
+    let anonymous = authentication::Anonymous { enabled, paths: Vec::new() };
     let anonymous = other_issuers.anonymous().unwrap_or(anonymous);
     let count =
         |name: &str, default: usize| flags.int(name).and_then(|n| usize::try_from(n).ok()).unwrap_or(default);
@@ -221,7 +228,7 @@ fn settings(flags: &Flags, certificates: Certificates) -> anyhow::Result<Setting
         verifying_keys: verifying,
         certificates,
         front: front(flags),
-        authorization: authorization::Source::of_flags(flags)?,
+        authorization,
         other_issuers,
         services: services(flags)?,
         limits: Limits {
@@ -343,6 +350,16 @@ mod tests {
     }
 
     #[test]
+    #[test]
+    fn anybody_must_not_be_let_in_where_everything_is_allowed() {
+        let anonymous = |line: &str| {
+            let issuer = "--advertise-address=192.0.2.1 --service-account-issuer=https://a";
+            of(&format!("{issuer} {line}")).unwrap().limits.anonymous.enabled
+        };
+        assert!(anonymous("") && anonymous("--authorization-mode=RBAC"));
+        assert!(!anonymous("--authorization-mode=RBAC,AlwaysAllow --anonymous-auth=true"));
+    }
+
     fn what_is_not_served_is_refused_by_name() {
         let issuer = "--advertise-address=192.0.2.1 --service-account-issuer=https://a";
         for (line, word) in [

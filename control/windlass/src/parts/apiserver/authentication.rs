@@ -2,33 +2,44 @@
 //! issuer. Upstream: `pkg/kubeapiserver/options/authentication.go`, `apiserver/pkg/apis/apiserver/validation`.
 
 mod issuer;
+mod remotes;
 
 use crate::component_config::{self, Kind};
 use crate::flags::Flags;
+use crate::watched::Directories;
 use anyhow::{Context as _, anyhow, bail};
 use apiserver::authn::jwt::{ALGORITHMS, Issuers};
 use machinery::field::{FieldError, Path as Field};
+use remotes::Remotes;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 use supervise::Task;
 
 const FIELDS: &str = include_str!("../../../data/config/AuthenticationConfiguration.txt");
-const KINDS: [Kind; 2] = [
+const KINDS: [Kind; 3] = [
     Kind { api_version: "apiserver.config.k8s.io/v1", kind: "AuthenticationConfiguration", fields: FIELDS },
     Kind {
         api_version: "apiserver.config.k8s.io/v1beta1",
         kind: "AuthenticationConfiguration",
         fields: FIELDS,
     },
+    Kind {
+        api_version: "apiserver.config.k8s.io/v1alpha1",
+        kind: "AuthenticationConfiguration",
+        fields: FIELDS,
+    },
 ];
 /// How often the file is read again.
 const REREAD: Duration = Duration::from_secs(60);
+/// How long the issuers of a changed file may take to be ready, and how often they are asked in that time.
+const READY: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(10));
 /// Issuers a file may name.
 const MOST_ISSUERS: usize = 64;
 
 /// What names the issuers.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Source {
     /// `--authentication-config`
     file: Option<PathBuf>,
@@ -37,6 +48,7 @@ pub(crate) struct Source {
     algorithms: Vec<String>,
     /// The URLs of our own tokens, which are no other issuer's.
     own: Vec<String>,
+    remotes: Arc<Remotes>,
 }
 
 /// Where anybody may ask.
@@ -58,14 +70,14 @@ impl Source {
             if let Some(other) = algorithms.iter().find(|name| !ALGORITHMS.contains(&name.as_str())) {
                 bail!("--oidc-signing-algs: {other:?} is not verified here: {} are", ALGORITHMS.join(","));
             }
-            let source = Self { file: None, config: oidc.unwrap_or_default(), algorithms, own };
+            let config = oidc.unwrap_or_default();
+            let source = Self { file: None, config, algorithms, own, remotes: Arc::default() };
             source.check(&source.config)?;
             return Ok(source);
         };
         let config =
             component_config::load_one_of(Path::new(path), &KINDS).context("--authentication-config")?.0;
-        let issuers = config["jwt"].as_array().is_some_and(|all| !all.is_empty());
-        if oidc.is_some() && issuers {
+        if oidc.is_some() {
             bail!("authentication-config file and oidc-* flags are mutually exclusive");
         }
         if flags.bool("anonymous-auth").is_some() && !config["anonymous"].is_null() {
@@ -74,7 +86,7 @@ impl Source {
             );
         }
         let algorithms = ALGORITHMS.map(str::to_owned).to_vec();
-        let source = Self { file: Some(path.into()), config, algorithms, own };
+        let source = Self { file: Some(path.into()), config, algorithms, own, remotes: Arc::default() };
         source.check(&source.config)?;
         Ok(source)
     }
@@ -89,6 +101,7 @@ impl Source {
     }
 
     fn issuers_of(&self, config: &Value) -> anyhow::Result<Issuers> {
+        self.remotes.prune();
         let (mut made, mut errors) = (Vec::new(), Vec::new());
         let root = Field::new("jwt");
         let items = config["jwt"].as_array().map_or(&[][..], Vec::as_slice);
@@ -103,7 +116,8 @@ impl Source {
                     errors.push(FieldError::duplicate(&at.child(name), url));
                 }
             }
-            made.extend(issuer::of(item, &root.index(index), &self.algorithms, &self.own, &mut errors));
+            let at = root.index(index);
+            made.extend(issuer::of(item, &at, &self.algorithms, &self.own, &self.remotes, &mut errors));
         }
         let anonymous = &config["anonymous"];
         let conditions = anonymous["conditions"].as_array().is_some_and(|all| !all.is_empty());
@@ -134,28 +148,50 @@ impl Source {
         Some(Task::endless("authentication-config", move || {
             let (path, mut used, put) = (path.clone(), first.clone(), put.clone());
             async move {
+                let mut changes = Directories::of_files([path.as_path()]);
                 loop {
-                    tokio::time::sleep(REREAD).await;
-                    let mut changed = || {
-                        let config = component_config::load_one_of(&path, &KINDS)?.0;
-                        if config == used.config {
-                            return Ok(());
+                    changes.changed(REREAD).await;
+                    match used.follow_once(&path, READY).await {
+                        Ok(None) => {}
+                        Ok(Some(issuers)) => {
+                            put(issuers);
+                            tracing::info!("tokens of other issuers are believed from now on");
                         }
-                        if config["anonymous"] != used.config["anonymous"] {
-                            bail!("changes to the anonymous field need a restart");
+                        Err(error) => {
+                            tracing::error!(error = format!("{error:#}"), "the issuers stay as they are");
                         }
-                        let issuers = used.issuers_of(&config)?;
-                        used.config = config;
-                        put(issuers);
-                        tracing::info!("tokens of other issuers are believed from now on");
-                        anyhow::Ok(())
-                    };
-                    if let Err(error) = changed() {
-                        tracing::error!(error = format!("{error:#}"), "the issuers stay as they are");
                     }
                 }
             }
         }))
+    }
+
+    /// The issuers of the file where it says others than before, once all of them have told their keys.
+    async fn follow_once(
+        &mut self,
+        path: &Path,
+        (longest, again): (Duration, Duration),
+    ) -> anyhow::Result<Option<Issuers>> {
+        let config = component_config::load_one_of(path, &KINDS)?.0;
+        if config == self.config {
+            return Ok(None);
+        }
+        if config["anonymous"] != self.config["anonymous"] {
+            bail!("changes to the anonymous field need a restart");
+        }
+        let issuers = self.issuers_of(&config)?;
+        let late = tokio::time::Instant::now() + longest;
+        loop {
+            let ready = futures::future::try_join_all(issuers.0.iter().map(|issuer| issuer.keys.known()));
+            match tokio::time::timeout_at(late, ready).await {
+                Ok(Ok(_)) => break,
+                Ok(Err(error)) if tokio::time::Instant::now() + again >= late => bail!(error),
+                Ok(Err(_)) => tokio::time::sleep(again).await,
+                Err(_) => bail!("an issuer has not told its keys in {} seconds", longest.as_secs()),
+            }
+        }
+        self.config = config;
+        Ok(Some(issuers))
     }
 }
 

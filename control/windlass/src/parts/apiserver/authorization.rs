@@ -5,11 +5,13 @@ mod remote;
 
 use crate::component_config::{self, Kind};
 use crate::flags::Flags;
+use crate::watched::Directories;
 use anyhow::{Context as _, anyhow, bail};
 use apiserver::authz::webhook::{Condition, Config, Version, Webhook};
 use apiserver::server::{Authorization, Mode};
 use machinery::entry;
 use machinery::field::{FieldError, Path as Field};
+use machinery::names;
 use remote::Remote;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -18,10 +20,15 @@ use std::time::Duration;
 use supervise::Task;
 
 const FIELDS: &str = include_str!("../../../data/config/AuthorizationConfiguration.txt");
-const KINDS: [Kind; 2] = [
+const KINDS: [Kind; 3] = [
     Kind { api_version: "apiserver.config.k8s.io/v1", kind: "AuthorizationConfiguration", fields: FIELDS },
     Kind {
         api_version: "apiserver.config.k8s.io/v1beta1",
+        kind: "AuthorizationConfiguration",
+        fields: FIELDS,
+    },
+    Kind {
+        api_version: "apiserver.config.k8s.io/v1alpha1",
         kind: "AuthorizationConfiguration",
         fields: FIELDS,
     },
@@ -34,6 +41,14 @@ const LONGEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a webhook of flags may take, and how often its file is looked at.
 const TIMEOUT: Duration = Duration::from_secs(30);
 const MOST_CONDITIONS: usize = 64;
+/// Flags that say what the file says.
+const OTHERS: [&str; 5] = [
+    "authorization-mode",
+    "authorization-webhook-config-file",
+    "authorization-webhook-version",
+    "authorization-webhook-cache-authorized-ttl",
+    "authorization-webhook-cache-unauthorized-ttl",
+];
 /// How often the file is read again.
 const REREAD: Duration = Duration::from_secs(60);
 
@@ -78,9 +93,7 @@ impl Source {
     pub(super) fn of_flags(flags: &Flags) -> anyhow::Result<Self> {
         let modes = flags.list("authorization-mode").unwrap_or_default();
         if let Some(path) = flags.text("authorization-config") {
-            let others =
-                ["authorization-mode", "authorization-webhook-config-file", "authorization-webhook-version"];
-            if let Some(other) = others.into_iter().find(|name| flags.list(name).is_some()) {
+            if let Some(other) = OTHERS.into_iter().find(|name| flags.list(name).is_some()) {
                 bail!("--{other} can not be specified when --authorization-config is specified");
             }
             return Ok(Source::File(path.into()));
@@ -102,7 +115,16 @@ impl Source {
             }
             planned.push(one);
         }
+        let asks = planned.iter().any(|one| matches!(one, Planned::Webhook(_)));
+        if flags.text("authorization-webhook-config-file").is_some() && !asks {
+            bail!("cannot specify --authorization-webhook-config-file without mode Webhook");
+        }
         Ok(Source::Modes(planned))
+    }
+
+    /// Whether flags say that everything is allowed.
+    pub(super) fn allows_all(&self) -> bool {
+        matches!(self, Source::Modes(planned) if planned.contains(&Planned::Plain("AlwaysAllow")))
     }
 
     /// What it says now.
@@ -128,30 +150,40 @@ impl Source {
 
     /// Follows a file; `first` is what is in use.
     pub(super) fn follow(&self, authorization: &Authorization, first: Vec<Planned>) -> Option<Task> {
-        let (source, authorization) = (self.clone(), authorization.clone());
-        matches!(self, Source::File(_)).then(|| {
-            Task::endless("authorization-config", move || {
-                let (source, authorization, mut used) =
-                    (source.clone(), authorization.clone(), first.clone());
-                async move {
-                    loop {
-                        tokio::time::sleep(REREAD).await;
-                        let changed = async {
-                            let planned = source.planned()?;
-                            if planned != used {
-                                use_these(&planned, &authorization).await?;
-                                used = planned;
-                                tracing::info!("other authorizers decide from now on");
-                            }
-                            anyhow::Ok(())
-                        };
-                        if let Err(error) = changed.await {
+        let Source::File(path) = self else { return None };
+        let (source, path, authorization) = (self.clone(), path.clone(), authorization.clone());
+        Some(Task::endless("authorization-config", move || {
+            let (source, path, authorization) = (source.clone(), path.clone(), authorization.clone());
+            let mut used = first.clone();
+            async move {
+                let mut changes = Directories::of_files([path.as_path()]);
+                loop {
+                    changes.changed(REREAD).await;
+                    match source.follow_once(&mut used, &authorization).await {
+                        Ok(false) => {}
+                        Ok(true) => tracing::info!("other authorizers decide from now on"),
+                        Err(error) => {
                             tracing::error!(error = format!("{error:#}"), "the authorizers stay as they are");
                         }
                     }
                 }
-            })
-        })
+            }
+        }))
+    }
+
+    /// Has others asked where the file says others than `used`; true where it does.
+    async fn follow_once(
+        &self,
+        used: &mut Vec<Planned>,
+        authorization: &Authorization,
+    ) -> anyhow::Result<bool> {
+        let planned = self.planned()?;
+        if planned == *used {
+            return Ok(false);
+        }
+        use_these(&planned, authorization).await?;
+        *used = planned;
+        Ok(true)
     }
 }
 
@@ -235,6 +267,12 @@ fn of(file: &Value) -> Result<Vec<Planned>, Vec<FieldError>> {
             errors.push(FieldError::required(&at.child("name"), ""));
         } else if names.contains(&name) {
             errors.push(FieldError::duplicate(&at.child("name"), name));
+        } else {
+            let why = names::dns1123_subdomain(name).join(", ");
+            if !why.is_empty() {
+                let detail = format!("authorizer name is invalid: {why}");
+                errors.push(FieldError::invalid(&at.child("name"), name, detail));
+            }
         }
         names.push(name);
         match (known, &item["webhook"]) {
@@ -259,13 +297,13 @@ fn hook(webhook: &Value, at: &Field, errors: &mut Vec<FieldError>) -> Option<Hoo
     let before = errors.len();
     let time = |name: &str| machinery::duration::parse(webhook[name].as_str().unwrap_or("0")).unwrap_or(0);
     let mut ttl = |name: &str, kept: &str, default: Duration| match u64::try_from(time(name)) {
-        _ if webhook[kept] == false => Duration::ZERO,
-        Ok(0) => default,
-        Ok(nanos) => Duration::from_nanos(nanos),
         Err(_) => {
             errors.push(FieldError::invalid(&at.child(name), text(webhook, name), "must be > 0s"));
             Duration::ZERO
         }
+        Ok(_) if webhook[kept] == false => Duration::ZERO,
+        Ok(0) => default,
+        Ok(nanos) => Duration::from_nanos(nanos),
     };
     let allowed_for = ttl("authorizedTTL", "cacheAuthorizedRequests", ALLOWED_FOR);
     let refused_for = ttl("unauthorizedTTL", "cacheUnauthorizedRequests", REFUSED_FOR);

@@ -1,15 +1,15 @@
 //! One issuer of the configuration: what is wrong with it, and what it becomes.
 
+use super::remotes::Remotes;
 use super::text;
 use apiserver::authn::jwt::Issuer;
-use apiserver::authn::jwt::keys::Remote;
 use apiserver::authn::jwt::mapping::{Mapping, Rule, Source};
 use machinery::admission::Expression;
 use machinery::entry;
 use machinery::field::{FieldError, Path};
+use machinery::names;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 type Errors = Vec<FieldError>;
 
@@ -19,6 +19,7 @@ pub(super) fn of(
     at: &Path,
     algorithms: &[String],
     own: &[String],
+    remotes: &Remotes,
     errors: &mut Errors,
 ) -> Option<Issuer> {
     let before = errors.len();
@@ -29,8 +30,8 @@ pub(super) fn of(
     addresses(url, discovery, own, &place, errors);
     let audiences = audiences(issuer, &place, errors);
     let authority = Some(text(issuer, "certificateAuthority")).filter(|pem| !pem.is_empty());
-    let keys = match Remote::new(url, discovery, authority) {
-        Ok(keys) => Some(Arc::new(keys)),
+    let keys = match remotes.of(url, discovery, authority) {
+        Ok(keys) => Some(keys),
         Err(error) => {
             let detail = supervise::chain(&error);
             errors.push(FieldError::invalid(&place.child("certificateAuthority"), "<omitted>", detail));
@@ -260,23 +261,20 @@ fn extra(mappings: &Value, at: &Path, errors: &mut Errors) -> Vec<(String, Expre
     for (index, item) in items(mappings, "extra").iter().enumerate() {
         let at = at.index(index);
         let (field, key) = (at.child("key"), text(item, "key"));
-        let domain = key.split_once('/').filter(|(domain, path)| !domain.is_empty() && !path.is_empty());
-        match domain {
-            _ if key.is_empty() => errors.push(FieldError::required(&field, "")),
-            None => {
-                let detail = "must be a domain-prefixed path (such as \"acme.io/foo\")";
-                errors.push(FieldError::invalid(&field, key, detail));
-            }
-            Some((domain, _)) => {
-                if key != key.to_lowercase() {
-                    errors.push(FieldError::invalid(&field, key, "must be lowercase"));
-                }
-                let reserved = |ours: &str| domain == ours || domain.ends_with(&format!(".{ours}"));
-                if reserved("kubernetes.io") || reserved("k8s.io") {
-                    let detail = "k8s.io, kubernetes.io and their subdomains are reserved for Kubernetes use";
-                    errors.push(FieldError::invalid(&field, key, detail));
-                }
-            }
+        if key.is_empty() {
+            errors.push(FieldError::required(&field, ""));
+        } else {
+            let wrong = names::domain_path(key).into_iter();
+            errors.extend(wrong.map(|(part, why)| FieldError::invalid(&field, part, why)));
+        }
+        if key != key.to_lowercase() {
+            errors.push(FieldError::invalid(&field, key, "must be lowercase"));
+        }
+        let domain = key.split_once('/').map_or("", |(domain, _)| domain);
+        let reserved = |ours: &str| domain == ours || domain.ends_with(&format!(".{ours}"));
+        if reserved("kubernetes.io") || reserved("k8s.io") {
+            let detail = "k8s.io, kubernetes.io and their subdomains are reserved for Kubernetes use";
+            errors.push(FieldError::invalid(&field, key, detail));
         }
         if seen.contains(&key) {
             errors.push(FieldError::duplicate(&field, key));

@@ -85,6 +85,10 @@ fn a_file_that_cannot_be_followed_must_not_be_followed_in_part() {
             "are reserved for Kubernetes use",
         ),
         (
+            mapped(&format!("{NAME}, extra: [{{key: a_b.c/x, valueExpression: claims.x}}]")),
+            "extra[0].key: Invalid value: \"a_b.c\": a lowercase RFC 1123 subdomain",
+        ),
+        (
             with("url: 'https://a', audiences: [k]", &format!("{named}, claimValidationRules: [{{}}]")),
             "claim or expression is required",
         ),
@@ -138,4 +142,41 @@ fn flags_say_the_same_of_one_issuer() {
     }
     let both = read_with(&format!("jwt: [{{{ISSUER}, claimMappings: {{{NAME}}}}}]"), line);
     assert!(format!("{:#}", both.unwrap_err()).contains("mutually exclusive"));
+    assert!(read_with("jwt: []", line).is_err(), "even where the file names no issuer");
+}
+
+#[tokio::test]
+async fn an_issuer_that_does_not_answer_must_not_take_others_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("authentication.yaml");
+    let write = |issuers: &[&str]| {
+        let jwt: Vec<Value> = issuers
+            .iter()
+            .map(|url| {
+                json!({
+                    "issuer": {"url": url, "audiences": ["k"]},
+                    "claimMappings": {"username": {"claim": "sub", "prefix": ""}},
+                })
+            })
+            .collect();
+        let file = json!({"apiVersion": KINDS[0].api_version, "kind": KINDS[0].kind, "jwt": jwt});
+        std::fs::write(&path, file.to_string()).unwrap();
+    };
+    write(&["https://127.0.0.1:1"]);
+    let line = format!("--authentication-config={} --service-account-issuer=https://ours", path.display());
+    let mut source = Source::of_flags(&flags(&line)).unwrap();
+    let issuers = source.issuers().unwrap();
+    let soon = (Duration::from_millis(20), Duration::from_millis(10));
+    assert!(source.follow_once(&path, soon).await.unwrap().is_none(), "nothing was changed");
+    write(&["https://127.0.0.1:1", "https://127.0.0.1:2"]);
+    let error = source.follow_once(&path, soon).await.err().unwrap().to_string();
+    assert!(error.contains("127.0.0.1:"), "{error}");
+    assert_eq!(source.config["jwt"].as_array().unwrap().len(), 1, "what is in use stays");
+    write(&[]);
+    assert!(source.follow_once(&path, soon).await.unwrap().unwrap().0.is_empty());
+    // What was known of an issuer is known still, when the file changes for the sake of another.
+    write(&["https://127.0.0.1:1"]);
+    let again = source.issuers_of(&component_config::load_one_of(&path, &KINDS).unwrap().0).unwrap();
+    let place = |issuers: &Issuers| Arc::as_ptr(&issuers.0[0].keys).cast::<()>();
+    assert_eq!(place(&again), place(&issuers));
 }

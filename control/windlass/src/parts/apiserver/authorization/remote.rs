@@ -37,23 +37,39 @@ impl Remote {
     }
 
     async fn post(&self, review: &Value) -> Result<Value, Failure> {
-        let passing = |text: String| Failure { text, passing: true };
         let broken = |text: String| Failure { text, passing: false };
         let request = http::Request::post(&self.path)
             .header(http::header::CONTENT_TYPE, "application/json")
             .header(http::header::ACCEPT, "application/json, */*")
             .body(Body::from(review.to_string().into_bytes()))
             .map_err(|e| broken(e.to_string()))?;
-        let response = self.client.send(request).await.map_err(|e| passing(supervise::chain(&e)))?;
-        let code = response.status();
+        let response = self.client.send(request).await;
+        let response = response.map_err(|e| Failure { text: supervise::chain(&e), passing: is_reset(&e) })?;
+        let (code, delayed) = (response.status(), asks_for_delay(response.headers()));
         let body = Limited::new(response.into_body(), LONGEST_ANSWER).collect().await;
         let body = body.map_err(|e| broken(format!("read the answer: {e}")))?.to_bytes();
         if !code.is_success() {
             let text = format!("the server answered {code}: {}", String::from_utf8_lossy(&body).trim());
-            return Err(Failure { text, passing: matches!(code.as_u16(), 429 | 500 | 503 | 504) });
+            return Err(Failure { text, passing: delayed || matches!(code.as_u16(), 429 | 500 | 504) });
         }
         serde_json::from_slice(&body).map_err(|e| broken(format!("read the answer: {e}")))
     }
+}
+
+/// Whether the connection was lost under way. A service that is not there is not asked again: everybody would wait for it.
+fn is_reset(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut causes = std::iter::successors(Some(error), |error| error.source());
+    causes.any(|cause| {
+        cause
+            .downcast_ref::<std::io::Error>()
+            .is_some_and(|error| error.kind() == std::io::ErrorKind::ConnectionReset)
+    })
+}
+
+/// Whether the service says when it is to be asked again.
+fn asks_for_delay(headers: &http::HeaderMap) -> bool {
+    let seconds = headers.get(http::header::RETRY_AFTER).and_then(|value| value.to_str().ok());
+    seconds.and_then(|seconds| seconds.parse().ok()).is_some_and(|seconds: u32| seconds > 0)
 }
 
 impl Reviewer for Remote {

@@ -49,6 +49,14 @@ fn a_file_that_cannot_be_followed_must_not_be_followed_in_part() {
             "authorizers[1].type: Duplicate value: \"RBAC\"",
         ),
         ("authorizers: [{type: RBAC}]".to_owned(), "authorizers[0].name: Required value"),
+        (
+            "authorizers: [{type: RBAC, name: A_b}]".to_owned(),
+            "authorizer name is invalid: a lowercase RFC 1123",
+        ),
+        (
+            hook_with("unauthorizedTTL: -1s, cacheUnauthorizedRequests: false"),
+            "unauthorizedTTL: Invalid value",
+        ),
         ("authorizers: [{type: Webhook, name: w}]".to_owned(), "required when type=Webhook"),
         ("authorizers: [{type: RBAC, name: a, webhook: {timeout: 3s}}]".to_owned(), "may only be specified"),
         ("authorizers: [{type: RBAC, name: a, more: 1}]".to_owned(), "unknown field \"authorizers[0].more\""),
@@ -90,6 +98,8 @@ fn modes_must_not_decide_that_were_not_named() {
         "--authorization-mode=Webhook",
         "--authorization-mode=RBAC,RBAC",
         "--authorization-config=/x --authorization-mode=RBAC",
+        "--authorization-config=/x --authorization-webhook-cache-authorized-ttl=1s",
+        "--authorization-mode=RBAC --authorization-webhook-config-file=/x",
         "--authorization-mode=Webhook --authorization-webhook-config-file=/x --authorization-webhook-version=v2",
     ] {
         assert!(of_flags(wrong).is_err(), "{wrong}");
@@ -154,4 +164,29 @@ async fn a_webhook_of_a_kubeconfig_is_asked_at_its_servers_path() {
     assert!(authorization.authorizer.decide(&of("alice")).await.allowed());
     assert!(!authorization.authorizer.decide(&of("bob")).await.allowed());
     task.abort();
+}
+
+#[tokio::test]
+async fn a_file_that_has_become_wrong_must_not_change_who_decides() {
+    use apiserver::authz::{Attributes, Authorizer as _};
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("authorization.yaml");
+    let write = |text: &str| {
+        let head = format!("apiVersion: {}\nkind: {}\n", KINDS[1].api_version, KINDS[1].kind);
+        std::fs::write(&path, head + text).unwrap();
+    };
+    let (source, authorization) = (Source::File(path.clone()), Authorization::default());
+    let allowed = || authorization.authorizer.authorize(&Attributes::default()).allowed();
+    write("authorizers: [{type: AlwaysAllow, name: all}]");
+    let mut used = source.apply(&authorization).await.unwrap();
+    assert!(allowed());
+    assert!(!source.follow_once(&mut used, &authorization).await.unwrap(), "nothing was changed");
+    for wrong in ["authorizers: [{type: RBAC}]", "authorizers: {", "more: 1"] {
+        write(wrong);
+        assert!(source.follow_once(&mut used, &authorization).await.is_err() && allowed(), "{wrong}");
+    }
+    std::fs::remove_file(&path).unwrap();
+    assert!(source.follow_once(&mut used, &authorization).await.is_err() && allowed());
+    write("authorizers: [{type: AlwaysDeny, name: none}]");
+    assert!(source.follow_once(&mut used, &authorization).await.unwrap() && !allowed());
 }
