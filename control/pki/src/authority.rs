@@ -205,8 +205,9 @@ impl Authority {
     ) -> Result<String, Error> {
         let usages: Vec<&str> = usages.iter().map(String::as_str).collect();
         let mut extensions = usage_extensions(&usages)?;
-        if let Some(names) = &request.alt_names {
-            extensions.extend(extension(SUBJECT_ALT_NAME, false, names));
+        let names = request_alt_names(request);
+        if !names.is_empty() {
+            extensions.extend(extension(SUBJECT_ALT_NAME, false, &der::sequence(&[&names])));
         }
         let life = if ttl < SignedDuration::from_hours(8) { ttl } else { ttl - BACKDATE };
         let end = shift(now, life);
@@ -307,27 +308,41 @@ fn signature_algorithm(key: &KeyPair) -> Result<Vec<u8>, Error> {
 
 /// An RDNSequence: each `O`, then `CN`, as Go writes them.
 fn name(common_name: &str, organizations: &[String]) -> Vec<u8> {
-    let attribute = |arc: u64, value: &str| {
-        let pair =
-            der::sequence(&[&der::oid(&[2, 5, 4, arc]), &der::tlv(tag::UTF8_STRING, value.as_bytes())]);
+    const ORGANIZATION: &[u8] = &[0x55, 4, 10];
+    const COMMON_NAME: &[u8] = &[0x55, 4, 3];
+    let organizations = organizations.iter().map(|name| (ORGANIZATION, name.as_str()));
+    name_of(organizations.chain((!common_name.is_empty()).then_some((COMMON_NAME, common_name))))
+}
+
+/// An RDNSequence of attributes, each by the content of its object identifier and its text.
+pub(crate) fn name_of<'a>(attributes: impl Iterator<Item = (&'a [u8], &'a str)>) -> Vec<u8> {
+    let attribute = |(kind, text): (&[u8], &str)| {
+        let pair = der::sequence(&[&der::tlv(tag::OID, kind), &der::tlv(tag::UTF8_STRING, text.as_bytes())]);
         der::tlv(tag::SET, &pair)
     };
-    let mut parts: Vec<u8> = organizations.iter().flat_map(|o| attribute(10, o)).collect();
-    if !common_name.is_empty() {
-        parts.extend(attribute(3, common_name));
-    }
-    der::sequence(&[&parts])
+    der::sequence(&[&attributes.flat_map(attribute).collect::<Vec<u8>>()])
 }
 
 fn alt_names(dns: &[String], ips: &[IpAddr]) -> Vec<u8> {
-    let mut parts: Vec<u8> = dns.iter().flat_map(|name| der::tlv(0x82, name.as_bytes())).collect();
-    for ip in ips {
-        parts.extend(match ip {
-            IpAddr::V4(v4) => der::tlv(0x87, &v4.octets()),
-            IpAddr::V6(v6) => der::tlv(0x87, &v6.octets()),
-        });
-    }
-    der::sequence(&[&parts])
+    der::sequence(&[&texts(0x82, dns), &addresses(ips)])
+}
+
+/// What of a request's alternative names was read; other kinds are nobody's here.
+fn request_alt_names(request: &CertificateRequest) -> Vec<u8> {
+    let CertificateRequest { dns_names, emails, ips, uris, .. } = request;
+    [texts(0x82, dns_names), texts(0x81, emails), addresses(ips), texts(0x86, uris)].concat()
+}
+
+fn texts(tag: u8, all: &[String]) -> Vec<u8> {
+    all.iter().flat_map(|text| der::tlv(tag, text.as_bytes())).collect()
+}
+
+fn addresses(ips: &[IpAddr]) -> Vec<u8> {
+    let one = |ip: &IpAddr| match ip {
+        IpAddr::V4(v4) => der::tlv(0x87, &v4.octets()),
+        IpAddr::V6(v6) => der::tlv(0x87, &v6.octets()),
+    };
+    ips.iter().flat_map(one).collect()
 }
 
 fn extension(arcs: &[u64], critical: bool, value: &[u8]) -> Vec<u8> {
@@ -407,4 +422,20 @@ fn usage_extensions(usages: &[&str]) -> Result<Vec<u8>, Error> {
         out.extend(extension(EXTENDED_KEY_USAGE, false, &der::sequence(&[&oids])));
     }
     Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_several_common_names_another_than_gos_must_not_be_the_user() {
+        let now = Timestamp::now();
+        let authority = Authority::generate("ca", now).unwrap();
+        let subject = name_of([(&[0x55, 4, 3][..], "first"), (&[0x55, 4, 3][..], "last")].into_iter());
+        let key = new_key().unwrap().subject_public_key_info();
+        let span = (shift(now, -BACKDATE), shift(now, LEAF_LIFE));
+        let der = authority.write_leaf(&subject, &key, span, Vec::new()).unwrap();
+        assert_eq!(Certificate::from_der(&der).unwrap().common_name, "last");
+    }
 }

@@ -16,7 +16,7 @@ pub struct Certificate {
     pub not_before: Timestamp,
     /// End of its life.
     pub not_after: Timestamp,
-    /// Subject `CN`, the user name of a client.
+    /// Subject `CN`, the user name of a client; the last of several.
     pub common_name: String,
     /// Every subject `O`, the groups of a client.
     pub organizations: Vec<String>,
@@ -63,7 +63,7 @@ impl Certificate {
             der: der.to_vec(),
             not_before: time(cert.validity().not_before)?,
             not_after: time(cert.validity().not_after)?,
-            common_name: first_string(cert.subject().iter_common_name()),
+            common_name: last_string(cert.subject().iter_common_name()),
             organizations: all_strings(cert.subject().iter_organization()),
             dns_names: Vec::new(),
             ips: Vec::new(),
@@ -156,10 +156,11 @@ pub(crate) fn ip(bytes: &[u8]) -> Option<IpAddr> {
     }
 }
 
-pub(crate) fn first_string<'a>(
-    mut values: impl Iterator<Item = &'a x509_parser::x509::AttributeTypeAndValue<'a>>,
+/// Of several, the last, as Go has it.
+pub(crate) fn last_string<'a>(
+    values: impl Iterator<Item = &'a x509_parser::x509::AttributeTypeAndValue<'a>>,
 ) -> String {
-    values.next().and_then(|v| v.as_str().ok()).unwrap_or_default().to_owned()
+    values.last().and_then(|v| v.as_str().ok()).unwrap_or_default().to_owned()
 }
 
 pub(crate) fn all_strings<'a>(

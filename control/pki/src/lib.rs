@@ -6,7 +6,7 @@
 //! - [`authority`]: a certificate authority that issues leaves and signs requests
 //! - [`certificate`]: what a certificate says, and when it must be renewed
 //! - [`request`]: certificate signing requests, made and parsed; [`signer`]: the rules of the `kubernetes.io/*` signers
-//! - [`part`]: the parts of a node that have certificates of their own
+//! - [`node`]: who a node is; [`part`]: the parts of a node that have certificates of their own
 //! - [`service_account`]: keys and tokens of service accounts; [`openid`]: the documents that let others verify them; [`jwk`]: keys and tokens of others
 //! - [`bootstrap`]: tokens that let a machine join, and the proof that it talks to the right cluster
 //! - [`kubeconfig`]: the file a client reads; [`files`]: writes that are whole or not at all; [`pem`]: text to DER
@@ -29,6 +29,7 @@ pub mod files;
 pub mod jwk;
 mod key;
 pub mod kubeconfig;
+pub mod node;
 pub mod openid;
 pub mod part;
 pub mod pem;

@@ -3,6 +3,7 @@
 
 use crate::CertificateRequest;
 use crate::authority::LEAF_LIFE;
+use crate::node;
 use jiff::SignedDuration;
 use std::collections::BTreeSet;
 
@@ -123,11 +124,11 @@ fn refuse(when: bool, why: Rejection) -> Result<(), Rejection> {
 }
 
 fn organization(request: &CertificateRequest) -> Result<(), Rejection> {
-    refuse(request.organizations != ["system:nodes"], Rejection::Organization)
+    refuse(request.organizations != [node::GROUP], Rejection::Organization)
 }
 
 fn common_name(request: &CertificateRequest) -> Result<(), Rejection> {
-    refuse(!request.common_name.starts_with("system:node:"), Rejection::CommonName)
+    refuse(!request.common_name.starts_with(node::USER_PREFIX), Rejection::CommonName)
 }
 
 /// The usages are those of `wanted`; key encipherment, which only RSA needs, may be left out.

@@ -8,7 +8,7 @@ mod pods;
 mod tokens;
 
 use super::{Attributes, Operation, Seen, Verdict};
-use crate::authz::node::{USER_PREFIX, identity};
+use crate::authz::node::identity;
 use crate::registry::Registry;
 use base64::Engine as _;
 use machinery::access::{Get as _, remove_at};
@@ -125,8 +125,9 @@ fn signing_request(a: &Attributes<'_>, node: &str) -> Result<(), Status> {
     let Some(parsed) = pem.and_then(|pem| pki::CertificateRequest::from_pem(&pem).ok()) else {
         return Err(a.forbidden("unable to parse csr: PEM block type must be CERTIFICATE REQUEST"));
     };
-    if parsed.common_name.strip_prefix(USER_PREFIX) != Some(node) {
-        return Err(a.forbidden(format!("can only create a node CSR with CN={USER_PREFIX}{node}")));
+    let user = pki::node::user(node);
+    if parsed.common_name != user {
+        return Err(a.forbidden(format!("can only create a node CSR with CN={user}")));
     }
     Ok(())
 }

@@ -8,16 +8,12 @@ use crate::context::User;
 use machinery::goformat::go_quote;
 use std::sync::Arc;
 
-const NODES: &str = "system:nodes";
-/// What the name of a node is preceded by in that of its user.
-pub(crate) const USER_PREFIX: &str = "system:node:";
 const LEASE_NAMESPACE: &str = "kube-node-lease";
 
 /// The name of the node a user is; `Some("")` for a member of `system:nodes` that names none.
 #[must_use]
 pub fn identity(user: &User) -> Option<&str> {
-    let name = user.name.strip_prefix(USER_PREFIX)?;
-    user.groups.iter().any(|g| g == NODES).then_some(name)
+    pki::node::of_user(&user.name, &user.groups)
 }
 
 pub struct Node {
@@ -247,7 +243,8 @@ mod tests {
         let query = crate::query::parse(q);
         let mut info = crate::request::parse(&http::Method::GET, path, &query).unwrap();
         info.verb = verb.into();
-        let user = User { name: "system:node:n1".into(), groups: vec![NODES.into()], ..User::default() };
+        let user =
+            User { name: "system:node:n1".into(), groups: vec![pki::node::GROUP.into()], ..User::default() };
         node().authorize(&Attributes::of(&info, &user, &query))
     }
 
@@ -317,7 +314,11 @@ mod tests {
     fn others_are_no_business_of_ours() {
         let user = User { name: "system:node:n1".into(), ..User::default() };
         assert_eq!(identity(&user), None);
-        let nameless = User { name: USER_PREFIX.into(), groups: vec![NODES.into()], ..User::default() };
+        let nameless = User {
+            name: pki::node::USER_PREFIX.into(),
+            groups: vec![pki::node::GROUP.into()],
+            ..User::default()
+        };
         let a = Attributes { user: nameless, ..Attributes::default() };
         assert_eq!(node().authorize(&a).reason, "unknown node for user \"system:node:\"");
     }
