@@ -139,9 +139,14 @@ pub async fn run(client: Client, config: Config, supervisor: &Supervisor, shutdo
     });
     let bundle = root_ca.clone().unwrap_or_else(|| watch::Sender::new(String::new()).subscribe());
     if let Some(key) = service_account_key {
-        start.add("serviceaccount-token-controller", "", 5, |queue, cl| {
+        let tokens = start.add("serviceaccount-token-controller", "", 5, |queue, cl| {
             ServiceAccountTokens::new(&cluster, cl, key, bundle, queue)
         });
+        if let Some((queue, tokens)) = tokens {
+            scope.keep(Task::endless("service-account-token-changes", move || {
+                tokens.clone().follow(queue.clone())
+            }));
+        }
     }
     start.add("service-cidr-controller", "service-cidrs-controller", 1, |queue, cl| {
         ServiceCidrs::new(&cluster, cl, queue)

@@ -1,6 +1,6 @@
 //! Secrets of the type `kubernetes.io/service-account-token` get a token of the account they name, and go with it.
 //!
-//! Woken by: such a secret, a service account. Reads: both; the API server when the account is not known yet. Writes: the secret's `token`,
+//! Woken by: such a secret, a service account, other authorities. Reads: both; the API server when the account is not known yet. Writes: the secret's `token`,
 //! `ca.crt`, `namespace` and annotations; its deletion; an account's list of secrets, when one of these went. Promises: a token that is
 //! there stays; a secret of an account that is gone, or that has another uid, is deleted.
 
@@ -98,6 +98,16 @@ impl ServiceAccountTokens {
         }
     }
 
+    /// Looks at every secret again when other authorities are to be trusted; never returns.
+    pub(crate) async fn follow(self: Arc<Self>, queue: Arc<Queue>) {
+        let mut bundle = self.bundle.clone();
+        while bundle.changed().await.is_ok() {
+            self.secrets.list("").iter().for_each(|secret| queue.add(key_of(&**secret)));
+        }
+        // Nobody is left who could change them.
+        std::future::pending().await
+    }
+
     fn accounts_in(&self, namespace: &str) -> Api<ServiceAccount> {
         Api::namespaced(self.client.clone(), namespace)
     }
@@ -175,7 +185,8 @@ fn missing<E>(
         |name: &str| secret.data.as_ref().and_then(|d| d.get(name)).map_or(&[][..], |ByteString(b)| b);
     let mut data = Map::new();
     let mut put = |name: &str, value: &str| data.insert(name.to_owned(), json!(STANDARD.encode(value)));
-    if there("ca.crt") != bundle.as_bytes() {
+    // Without authorities of ours, what somebody else put there stays.
+    if !bundle.is_empty() && there("ca.crt") != bundle.as_bytes() {
         put("ca.crt", bundle);
     }
     if there("namespace").is_empty() {

@@ -64,6 +64,8 @@ pub struct Pki {
     pub front_proxy_ca: Arc<Authority>,
     /// The same of the front proxy's.
     pub front_proxy_trusted: String,
+    /// Authorities of either name that others have replaced, as PEM: whatever they signed is not to be trusted.
+    pub replaced: String,
     /// Serving certificate of the API server (`apiserver`).
     pub apiserver: Issued,
     /// The API server as a client of kubelets (`apiserver-kubelet-client`).
@@ -93,6 +95,7 @@ impl Pki {
             front_proxy_client: leaf(dir, "front-proxy-client", &front_proxy_ca, &proxy_client, now)?,
             trusted: rotation::trusted(dir, "ca", &ca, now)?,
             front_proxy_trusted: rotation::trusted(dir, "front-proxy-ca", &front_proxy_ca, now)?,
+            replaced: rotation::replaced(dir, "ca")? + &rotation::replaced(dir, "front-proxy-ca")?,
             ca: Arc::new(ca),
             front_proxy_ca: Arc::new(front_proxy_ca),
             service_account: Arc::new(service_account),

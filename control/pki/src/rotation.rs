@@ -1,7 +1,8 @@
 //! Another authority in an authority's place, with overlap: first trusted beside it, then signing, and the old one dropped last.
 //!
-//! `NAME-next.crt`, `NAME-next.key`: trusted, not signing yet. `NAME-old.crt`: trusted, no longer signing; its key is gone. Each step is one
-//! rename at a time, and [`mend`] finishes what a crash interrupted.
+//! `NAME-next.crt`, `NAME-next.key`: trusted, not signing yet. `NAME-old.crt`: trusted, signing no more; its key is gone.
+//! `NAME-replaced.crt`: those of rotations that are over, trusted no more. Each step is one rename at a time, and [`mend`] finishes what a
+//! crash interrupted.
 
 use crate::authority::Authority;
 use crate::certificate::Certificate;
@@ -65,7 +66,17 @@ pub fn rotate(dir: &Path, name: &str, common_name: &str, step: Step, now: Timest
             // A server that watches its directory may have been faster.
             mend(dir, name)
         }
-        Step::Finish => remove(&old(dir, name)),
+        Step::Finish => {
+            let mut all = replaced(dir, name)?;
+            for certificate in Certificate::list_from_pem(&files::read(&old(dir, name))?)? {
+                let text = certificate.to_pem();
+                if !all.contains(&text) {
+                    all.push_str(&text);
+                }
+            }
+            files::write_atomic(&replaced_path(dir, name), all.as_bytes(), PUBLIC)?;
+            remove(&old(dir, name))
+        }
     }
 }
 
@@ -100,6 +111,24 @@ pub(crate) fn trusted(dir: &Path, name: &str, signing: &Authority, now: Timestam
         }
     }
     Ok(all)
+}
+
+/// Authorities of rotations that are over, as PEM; empty where there was none.
+pub(crate) fn replaced(dir: &Path, name: &str) -> Result<String, Error> {
+    Ok(files::read_optional(&replaced_path(dir, name))?.unwrap_or_default())
+}
+
+/// Every authority there is or was under a name, as PEM: whoever names one of them means this cluster.
+///
+/// # Errors
+/// A file cannot be read.
+pub fn known(dir: &Path, name: &str) -> Result<String, Error> {
+    let paths = [paths(dir, name).0, next(dir, name).0, old(dir, name), replaced_path(dir, name)];
+    paths.iter().map(|path| Ok(files::read_optional(path)?.unwrap_or_default())).collect()
+}
+
+fn replaced_path(dir: &Path, name: &str) -> PathBuf {
+    paths(dir, &format!("{name}-replaced")).0
 }
 
 fn next(dir: &Path, name: &str) -> (PathBuf, PathBuf) {
@@ -164,6 +193,8 @@ mod tests {
         }
         assert_eq!(next_step(dir.path(), "ca"), Step::Prepare);
         assert_eq!(Certificate::list_from_pem(&before.trusted).unwrap().len(), 1);
+        assert!(trusts(&before.replaced, &first), "what was replaced is known");
+        assert!(trusts(&known(dir.path(), "ca").unwrap(), &first));
     }
 
     #[test]

@@ -86,3 +86,25 @@ async fn a_secret_written_meanwhile_must_not_lose_what_was_written() {
     tokens.fill(&Key::new("ns", "t"), &known, &account).await.unwrap();
     assert_eq!(fake.get(SECRET), Some(newer));
 }
+
+#[tokio::test]
+async fn a_secret_must_not_keep_an_authority_that_was_replaced() {
+    let fake = Fake::default();
+    let cluster = Cluster::default();
+    let (key, bundle) = (Arc::new(SigningKey::generate().unwrap()), watch::Sender::new("OLD".to_owned()));
+    let queue = Arc::<Queue>::default();
+    let tokens =
+        Arc::new(ServiceAccountTokens::new(&cluster, fake.client(), key, bundle.subscribe(), &queue));
+    fake.put(ACCOUNT, account("u"));
+    fake.put(SECRET, secret("u"));
+    pass(&tokens, &fake).await;
+    let token = decoded(&fake.get(SECRET).unwrap(), "token");
+    bundle.send_replace("NEW".to_owned());
+    pass(&tokens, &fake).await;
+    let filled = fake.get(SECRET).unwrap();
+    assert_eq!((decoded(&filled, "ca.crt").as_str(), decoded(&filled, "token")), ("NEW", token));
+    // Nobody names authorities: those of another stay.
+    bundle.send_replace(String::new());
+    pass(&tokens, &fake).await;
+    assert_eq!(decoded(&fake.get(SECRET).unwrap(), "ca.crt"), "NEW");
+}

@@ -91,6 +91,8 @@ pub(crate) struct Certificates {
     pub(crate) client_authorities: Option<String>,
     /// Who signs the certificates of proxies in front.
     pub(crate) front_authorities: Option<String>,
+    /// Authorities that are believed no more, whoever may have written that they are.
+    pub(crate) replaced: String,
     /// What kubelets are shown.
     pub(crate) kubelet_client: (String, String),
     pub(crate) kubelet_authorities: String,
@@ -101,7 +103,7 @@ pub(crate) struct Certificates {
 impl Certificates {
     fn trust(&self, front: Front) -> Trust {
         let front = self.front_authorities.clone().map(|pem| (pem, front));
-        Trust { clients: self.client_authorities.clone(), front }
+        Trust { clients: self.client_authorities.clone(), front, replaced: self.replaced.clone() }
     }
 }
 
@@ -153,7 +155,9 @@ pub(crate) struct Api {
     supervisor: Supervisor,
     health: Arc<Health>,
     logging: Logging,
-    trust: trust::Shared,
+    trust: watch::Sender<Trust>,
+    /// Proxies in front, as they were set.
+    front: Front,
     /// What follows files that say who decides.
     follows: Mutex<Vec<Task>>,
 }
@@ -216,7 +220,7 @@ pub(crate) async fn start(settings: Settings) -> anyhow::Result<Api> {
     let issuers = settings.other_issuers.follow(move |issuers| authenticator.set_issuers(issuers));
     let follows = follows.into_iter().chain(issuers).collect();
     let listener = Mutex::new(Some(listener));
-    let trust = Arc::new(Mutex::new(certificates.trust(settings.front.clone())));
+    let trust = watch::Sender::new(certificates.trust(settings.front.clone()));
     Ok(Api {
         server,
         writer,
@@ -235,6 +239,7 @@ pub(crate) async fn start(settings: Settings) -> anyhow::Result<Api> {
         health,
         logging,
         trust,
+        front: settings.front,
         follows: Mutex::new(follows),
     })
 }
@@ -380,7 +385,7 @@ impl Api {
 
     /// What keeps telling other API servers whom to believe.
     pub(crate) fn trust(&self) -> Task {
-        trust::task(self.client("system:apiserver", &["system:masters"]), self.trust.clone())
+        trust::task(self.client("system:apiserver", &["system:masters"]), self.trust.subscribe())
     }
 
     /// The task behind the check whether logging works.
@@ -401,9 +406,7 @@ impl Api {
         if let Some(authorities) = &certificates.front_authorities {
             authenticator.set_front_authorities(&Authorities::from_pem(authorities)?);
         }
-        let mut trust = self.trust.lock().unwrap_or_else(PoisonError::into_inner);
-        let front = trust.front.take().map(|(_, front)| front).unwrap_or_default();
-        *trust = certificates.trust(front);
+        self.trust.send_modify(|trust| *trust = certificates.trust(self.front.clone()));
         Ok(())
     }
 }

@@ -149,6 +149,7 @@ impl Files {
             proxy_client: self.pair("proxy-client-cert-file", "proxy-client-key-file", &generated.client)?,
             client_authorities,
             front_authorities: self.text("requestheader-client-ca-file").transpose()?,
+            replaced: String::new(),
         })
     }
 }
@@ -350,7 +351,6 @@ mod tests {
     }
 
     #[test]
-    #[test]
     fn anybody_must_not_be_let_in_where_everything_is_allowed() {
         let anonymous = |line: &str| {
             let issuer = "--advertise-address=192.0.2.1 --service-account-issuer=https://a";
@@ -360,6 +360,7 @@ mod tests {
         assert!(!anonymous("--authorization-mode=RBAC,AlwaysAllow --anonymous-auth=true"));
     }
 
+    #[test]
     fn what_is_not_served_is_refused_by_name() {
         let issuer = "--advertise-address=192.0.2.1 --service-account-issuer=https://a";
         for (line, word) in [

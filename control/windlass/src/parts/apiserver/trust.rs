@@ -2,8 +2,8 @@
 //! they know clients' certificates and the proxy in front of them. Upstream:
 //! `pkg/controlplane/controller/clusterauthenticationtrust`.
 //!
-//! What wakes it: a period, as upstream's. What it reads: the ConfigMap, and what this server believes now. What it writes:
-//! the ConfigMap, in which what other servers have written stays, but for authorities that have expired.
+//! What wakes it: other authorities, and a period, as upstream's. What it reads: the ConfigMap, and what this server believes now. What it
+//! writes: the ConfigMap, in which what other servers have written stays, but for authorities that have expired, or that a rotation replaced.
 
 use crate::flags::Flags;
 use anyhow::Context as _;
@@ -15,12 +15,14 @@ use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::json;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use supervise::Task;
+use supervise::{Backoff, Task};
+use tokio::sync::watch;
 
 const NAMESPACE: &str = "kube-system";
 const NAME: &str = "extension-apiserver-authentication";
+/// The pause after a failure, such as another server's write in between.
+const AGAIN: Duration = Duration::from_millis(200);
 /// How often the ConfigMap is looked at.
 const PERIOD: Duration = Duration::from_secs(60);
 const CLIENT_CA: &str = "client-ca-file";
@@ -88,6 +90,8 @@ pub(super) struct Trust {
     pub(super) clients: Option<String>,
     /// Who signs the certificates of proxies in front, as PEM, and what they say.
     pub(super) front: Option<(String, Front)>,
+    /// Authorities that others have replaced, and that are believed no more; as PEM.
+    pub(super) replaced: String,
 }
 
 type Data = BTreeMap<String, String>;
@@ -96,10 +100,13 @@ impl Trust {
     /// The ConfigMap's data once this is in it.
     fn put_into(&self, stored: &Data, now: Timestamp) -> anyhow::Result<Data> {
         let mut data = Data::new();
-        let clients = together(stored.get(CLIENT_CA), self.clients.as_ref(), now).context(CLIENT_CA)?;
+        let gone = ders(&self.replaced)?;
+        let clients =
+            together(stored.get(CLIENT_CA), self.clients.as_ref(), &gone, now).context(CLIENT_CA)?;
         data.extend(clients.map(|pem| (CLIENT_CA.to_owned(), pem)));
         let own = self.front.as_ref();
-        let authorities = together(stored.get(FRONT_CA), own.map(|(pem, _)| pem), now).context(FRONT_CA)?;
+        let front = own.map(|(pem, _)| pem);
+        let authorities = together(stored.get(FRONT_CA), front, &gone, now).context(FRONT_CA)?;
         let Some(authorities) = authorities else { return Ok(data) };
         let front = own.map(|(_, front)| front.clone()).unwrap_or_default();
         data.insert(FRONT_CA.to_owned(), authorities);
@@ -127,19 +134,27 @@ impl Trust {
     }
 }
 
-/// The authorities of both texts that have not expired, each once; `None` where there are none.
+/// Certificates of a text that may be empty.
+fn ders(text: &str) -> Result<Vec<pki::Certificate>, pki::Error> {
+    if text.trim().is_empty() { Ok(Vec::new()) } else { pki::Certificate::list_from_pem(text) }
+}
+
+/// The authorities of both texts that have not expired, each once, without those of others that are `gone`; `None` where there are none.
 fn together(
     stored: Option<&String>,
     own: Option<&String>,
+    gone: &[pki::Certificate],
     now: Timestamp,
 ) -> Result<Option<String>, pki::Error> {
+    let read = |text: Option<&String>| text.map_or(Ok(Vec::new()), |text| ders(text));
+    let own = read(own)?;
+    let is_in =
+        |all: &[pki::Certificate], one: &pki::Certificate| all.iter().any(|known| known.der == one.der);
     let mut all: Vec<pki::Certificate> = Vec::new();
-    for text in stored.into_iter().chain(own).filter(|text| !text.trim().is_empty()) {
-        for der in pki::pem::certificates(text.as_bytes())? {
-            let certificate = pki::Certificate::from_der(&der)?;
-            if certificate.not_after >= now && all.iter().all(|known| known.der != certificate.der) {
-                all.push(certificate);
-            }
+    let others = read(stored)?.into_iter().filter(|one| is_in(&own, one) || !is_in(gone, one));
+    for certificate in others.chain(own.iter().cloned()) {
+        if certificate.not_after >= now && !is_in(&all, &certificate) {
+            all.push(certificate);
         }
     }
     let texts = all.iter().map(|certificate| pki::pem::encode("CERTIFICATE", &certificate.der));
@@ -152,36 +167,45 @@ pub(super) async fn publish(client: &kube::Client, trust: &Trust) -> anyhow::Res
     let stored = api.get_opt(NAME).await.with_context(|| format!("read {NAME}"))?;
     let before = stored.as_ref().and_then(|map| map.data.clone()).unwrap_or_default();
     let data = trust.put_into(&before, Timestamp::now())?;
-    if stored.is_some() && data == before {
+    if data == before {
         return Ok(());
     }
-    if stored.is_none() {
+    let Some(stored) = stored else {
         let map = json!({"metadata": {"name": NAME}, "data": data});
         let made = api.create(&PostParams::default(), &serde_json::from_value(map)?).await;
         return made.map(drop).with_context(|| format!("create {NAME}"));
-    }
+    };
     let gone = before.keys().filter(|key| !data.contains_key(*key)).map(|key| (key.clone(), None));
     let change: BTreeMap<String, Option<String>> =
         data.iter().map(|(key, text)| (key.clone(), Some(text.clone()))).chain(gone).collect();
-    let patch = Patch::Merge(json!({ "data": change }));
+    // What another server writes meanwhile must not be lost.
+    let version = stored.metadata.resource_version;
+    let patch = Patch::Merge(json!({ "metadata": { "resourceVersion": version }, "data": change }));
     let patched = api.patch(NAME, &PatchParams::default(), &patch).await;
     patched.map(drop).with_context(|| format!("update {NAME}"))
 }
 
-/// What this server believes now, as whoever changes it and whoever publishes it share it.
-pub(super) type Shared = Arc<Mutex<Trust>>;
-
-/// Keeps the ConfigMap.
-pub(super) fn task(client: kube::Client, trust: Shared) -> Task {
+/// Keeps the ConfigMap at what this server believes at the time.
+pub(super) fn task(client: kube::Client, trust: watch::Receiver<Trust>) -> Task {
     Task::endless("authentication-trust", move || {
-        let (client, trust) = (client.clone(), trust.clone());
+        let (client, mut trust) = (client.clone(), trust.clone());
         async move {
+            let mut pauses = Backoff::new(AGAIN, PERIOD);
             loop {
-                let now = trust.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                if let Err(error) = publish(&client, &now).await {
-                    tracing::warn!(error = format!("{error:#}"), "publish what other API servers need");
+                let now = trust.borrow_and_update().clone();
+                match publish(&client, &now).await {
+                    Ok(()) => {
+                        pauses.reset();
+                        tokio::select! {
+                            () = tokio::time::sleep(PERIOD) => {}
+                            Ok(()) = trust.changed() => {}
+                        }
+                    }
+                    Err(error) => {
+                        tracing::warn!(error = format!("{error:#}"), "publish what other API servers need");
+                        pauses.pause().await;
+                    }
                 }
-                tokio::time::sleep(PERIOD).await;
             }
         }
     })
@@ -208,14 +232,18 @@ mod tests {
             groups: vec!["X-Group".to_owned()],
             ..Front::default()
         };
-        let trust = Trust { clients: Some(clients.clone()), front: Some((front.clone(), headers)) };
+        let trust = Trust {
+            clients: Some(clients.clone()),
+            front: Some((front.clone(), headers)),
+            replaced: String::new(),
+        };
         let data = trust.put_into(&Data::new(), Timestamp::now()).unwrap();
         assert_eq!((&data[CLIENT_CA], &data[FRONT_CA]), (&clients, &front));
         assert_eq!(words(&data, "requestheader-username-headers"), ["X-User", "X-Other"]);
         assert_eq!(words(&data, "requestheader-group-headers"), ["X-Group"]);
         assert_eq!(data["requestheader-allowed-names"], "[]");
         assert!(!data.contains_key(UIDS));
-        let nothing = Trust { clients: Some(clients), front: None };
+        let nothing = Trust { clients: Some(clients), ..Trust::default() };
         let data = nothing.put_into(&Data::new(), Timestamp::now()).unwrap();
         assert_eq!(data.keys().collect::<Vec<_>>(), [CLIENT_CA]);
     }
@@ -227,6 +255,7 @@ mod tests {
         let of = |pem: &str| Trust {
             clients: Some(pem.to_owned()),
             front: Some((pem.to_owned(), Front::ourselves())),
+            ..Trust::default()
         };
         let first = of(&old).put_into(&Data::new(), now).unwrap();
         let both = of(&new).put_into(&first, now).unwrap();
@@ -238,10 +267,30 @@ mod tests {
     }
 
     #[test]
+    fn an_authority_that_was_replaced_must_not_be_believed_by_servers_behind_this_one() {
+        let now = Timestamp::now();
+        let (old, new, other) = (authority("old"), authority("new"), authority("other"));
+        let both = format!("{old}{new}");
+        let of = |clients: &str, replaced: &str| Trust {
+            clients: Some(clients.to_owned()),
+            front: Some((clients.to_owned(), Front::ourselves())),
+            replaced: replaced.to_owned(),
+        };
+        let before =
+            of(&both, "").put_into(&Data::from([(CLIENT_CA.to_owned(), other.clone())]), now).unwrap();
+        assert_eq!(before[CLIENT_CA], format!("{other}{both}"));
+        let after = of(&new, &old).put_into(&before, now).unwrap();
+        assert_eq!((&after[CLIENT_CA], &after[FRONT_CA]), (&format!("{other}{new}"), &new));
+        // Whoever trusts it still, as while a step is under way, says so.
+        assert_eq!(of(&both, &old).put_into(&after, now).unwrap()[FRONT_CA], format!("{new}{old}"));
+    }
+
+    #[test]
     fn what_cannot_be_read_must_not_be_written_over() {
         for (key, text) in [(CLIENT_CA, "no PEM"), ("requestheader-group-headers", "no JSON")] {
             let stored = Data::from([(key.to_owned(), text.to_owned())]);
-            let trust = Trust { clients: None, front: Some((authority("front"), Front::ourselves())) };
+            let front = Some((authority("front"), Front::ourselves()));
+            let trust = Trust { front, ..Trust::default() };
             assert!(trust.put_into(&stored, Timestamp::now()).is_err(), "{key}");
         }
     }
