@@ -68,7 +68,7 @@ impl ServiceCidrs {
     }
 }
 
-fn nets(range: &ServiceCIDR) -> Vec<IpNet> {
+pub(crate) fn nets(range: &ServiceCIDR) -> Vec<IpNet> {
     let cidrs = range.spec.iter().flat_map(|s| s.cidrs.iter().flatten());
     cidrs.filter_map(|cidr| cidr.parse().ok()).collect()
 }

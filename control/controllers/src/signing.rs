@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 mod approve;
 mod clean;
+mod serving;
 mod sign;
 
 pub(crate) use approve::Approving;

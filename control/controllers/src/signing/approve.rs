@@ -1,31 +1,38 @@
 //! Approves kubelets' requests.
 //!
-//! Woken by: the request; its node, whose addresses a serving certificate waits for. Reads: both. Writes: the request's approval.
+//! Woken by: the request; its node, whose addresses a serving certificate waits for. Reads: both; whose names and addresses there are. Writes: the request's approval.
 //! Promises: a kubelet's client certificate is approved only if the authoriser lets the requester ask for one
-//! (`certificatesigningrequests/selfnodeclient`, `.../nodeclient`); a serving certificate only for its own node's name and addresses.
+//! (`certificatesigningrequests/selfnodeclient`, `.../nodeclient`); a serving certificate only for its own node's name and addresses, where
+//! nobody else can be taken for by it ([`serving`]).
 //! A node's other parts get theirs by the node's own request, likewise (`.../nodepartclient`, which only we know of), and of the general
 //! client signer nothing else is approved.
 
+use super::serving::{self, Others};
 use super::{Requests, decided, issued, parse, with};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, INFO};
 use crate::informer::{Informer, key_of};
 use crate::queue::{Key, Queue};
 use crate::reconcile::{Doing, Error, Reconcile, found};
+use crate::service_cidr::nets;
+use ipnet::IpNet;
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::ServiceCIDR;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
 use pki::part::NodePart;
 use pki::request::CertificateRequest;
 use pki::signer::Signer;
 use serde_json::json;
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// A request the authoriser does not let through is tried again: what allows it may be written after it.
 const AGAIN: Duration = Duration::from_secs(30);
+/// The label of an EndpointSlice that names its Service.
+const SERVICE_NAME: &str = "kubernetes.io/service-name";
 /// What a requester may be allowed to create, and the text of the approval that follows.
 const SELF: (&str, &str) =
     ("selfnodeclient", "Auto approving self kubelet client certificate after SubjectAccessReview.");
@@ -37,6 +44,10 @@ const PART: (&str, &str) =
 pub(crate) struct Approving {
     requests: Requests,
     nodes: Arc<Informer<Node>>,
+    services: Arc<Informer<Service>>,
+    service_ranges: Arc<Informer<ServiceCIDR>>,
+    endpoints: Arc<Informer<EndpointSlice>>,
+    info: Arc<Informer<ConfigMap>>,
 }
 
 impl Approving {
@@ -46,11 +57,18 @@ impl Approving {
         let (wake, requests) = (queue.clone(), cluster.requests.clone());
         cluster.nodes.on_change(move |_, new| {
             let Some(node) = new else { return };
-            let user = format!("system:node:{}", node.name_any());
+            let user = pki::node::user(&node.name_any());
             let waiting = requests.list("").into_iter().filter(|r| r.spec.username.as_deref() == Some(&user));
             waiting.filter(|r| !decided(r)).for_each(|r| wake.add(key_of(&*r)));
         });
-        Self { requests: Requests::new(cluster, client, queue), nodes: cluster.nodes.clone() }
+        Self {
+            requests: Requests::new(cluster, client, queue),
+            nodes: cluster.nodes.clone(),
+            services: cluster.services.clone(),
+            service_ranges: cluster.service_cidrs.clone(),
+            endpoints: cluster.endpoint_slices.clone(),
+            info: cluster.cluster_info.clone(),
+        }
     }
 }
 
@@ -86,11 +104,17 @@ impl Reconcile for Approving {
                     false => Ok(Some(AGAIN)),
                 }
             }
-            Signer::KubeletServing if self.is_for_own_node(&request, &parsed) => {
-                let message =
-                    "Auto approving kubelet serving certificate for the node's own name and addresses.";
-                self.approve(&request, key, message).await
-            }
+            Signer::KubeletServing => match self.objection(&request, &parsed) {
+                None => {
+                    let message =
+                        "Auto approving kubelet serving certificate for the node's own name and addresses.";
+                    self.approve(&request, key, message).await
+                }
+                Some(why) => {
+                    tracing::debug!(request = %key, why, "a serving certificate is left to people");
+                    Ok(Some(AGAIN))
+                }
+            },
             _ => Ok(None),
         }
     }
@@ -142,21 +166,47 @@ impl Approving {
         Ok(answer.status.is_some_and(|s| s.allowed))
     }
 
-    fn is_for_own_node(&self, request: &CertificateSigningRequest, parsed: &CertificateRequest) -> bool {
+    /// Why a request for a serving certificate is left to people.
+    fn objection(&self, request: &CertificateSigningRequest, parsed: &CertificateRequest) -> Option<String> {
         let own = request.spec.username.as_deref() == Some(&parsed.common_name);
-        let Some(name) = node_of(request).filter(|_| own) else { return false };
-        let Some(node) = self.nodes.get(&Key::new("", name)) else { return false };
-        let addresses = node.status.as_ref().and_then(|s| s.addresses.clone()).unwrap_or_default();
-        let known: BTreeSet<String> =
-            addresses.into_iter().map(|a| a.address).chain([name.to_owned()]).collect();
-        parsed.dns_names.iter().all(|n| known.contains(n))
-            && parsed.ips.iter().all(|ip| known.contains(&ip.to_string()))
+        let Some(name) = node_of(request).filter(|_| own) else {
+            return Some("it is no node's own".to_owned());
+        };
+        let Some(node) = self.nodes.get(&Key::new("", name)) else {
+            return Some("the node is not there".to_owned());
+        };
+        let ranges: Vec<IpNet> = self.service_ranges.list("").iter().flat_map(|range| nets(range)).collect();
+        let others = Others {
+            nodes: &self.nodes.list(""),
+            services: &self.services.list(""),
+            service_ranges: &ranges,
+            api_servers: &self.api_servers(),
+        };
+        serving::objection(&node, parsed, &others)
+    }
+
+    /// Addresses of API servers, and the name by which machines reach one.
+    fn api_servers(&self) -> Vec<String> {
+        let of_api = |slice: &&Arc<EndpointSlice>| {
+            slice.labels().get(SERVICE_NAME).is_some_and(|service| service == "kubernetes")
+        };
+        let slices = self.endpoints.list("default");
+        let endpoints = slices.iter().filter(of_api).flat_map(|slice| slice.endpoints.iter().flatten());
+        let mut all: Vec<String> = endpoints.flat_map(|endpoint| endpoint.addresses.clone()).collect();
+        let info = self.info.get(&Key::new(INFO.0, INFO.1));
+        let text = info.as_ref().and_then(|info| info.data.as_ref()?.get("kubeconfig"));
+        let server =
+            text.and_then(|text| Some(pki::Kubeconfig::parse(text).ok()?.cluster().ok()?.server.clone()));
+        let uri = server.and_then(|server| server.parse::<http::Uri>().ok());
+        all.extend(
+            uri.as_ref().and_then(http::Uri::host).map(|host| host.trim_matches(['[', ']']).to_owned()),
+        );
+        all
     }
 }
 
 /// The node whose kubelet made the request.
 fn node_of(request: &CertificateSigningRequest) -> Option<&str> {
-    let in_group = request.spec.groups.iter().flatten().any(|group| group == "system:nodes");
-    let name = request.spec.username.as_deref()?.strip_prefix("system:node:")?;
-    (in_group && !name.is_empty()).then_some(name)
+    let groups = request.spec.groups.as_deref().unwrap_or_default();
+    pki::node::of_user(request.spec.username.as_deref()?, groups).filter(|name| !name.is_empty())
 }

@@ -73,16 +73,33 @@ pub(super) fn write_node(plan: &Plan, pki: &Pki) -> anyhow::Result<()> {
             files.write_pair(Role::Part(part), &KeyPair { certificate, key_pem: issued.key_pem })?;
         }
     }
-    let serving =
-        |pair: &KeyPair| young(pair) && plan.node.node_ips.iter().all(|ip| pair.certificate.ips.contains(ip));
-    if !files.read_pair(Role::Serving)?.as_ref().is_some_and(serving) {
-        let names = vec![plan.node.node_name.clone()];
-        let mut leaf = Leaf::server(&subject.common_name, names, plan.node.node_ips.clone());
-        leaf.organizations = vec![subject.organization.clone()];
-        let issued = pki.ca.issue(&leaf, now)?;
-        let certificate = Certificate::from_pem(&issued.cert_pem)?;
-        files.write_pair(Role::Serving, &KeyPair { certificate, key_pem: issued.key_pem })?;
-    }
+    write_serving(plan, pki)?;
     files.write_kubeconfig(&plan.local_url(), &pki.trusted, &subject.common_name)?;
+    Ok(())
+}
+
+/// Writes the certificate this machine's kubelet serves with, unless it is young and ours: its addresses are an API server's, too, and so
+/// nobody else certifies them. Before half of its life is over it is not touched, and then made before the node itself asks for another.
+pub(super) fn write_serving(plan: &Plan, pki: &Pki) -> anyhow::Result<()> {
+    let (now, files) = (Timestamp::now(), Files::new(&plan.node.agent_dir()));
+    files.create()?;
+    let subject = Subject::node(&plan.node.node_name);
+    let young = |pair: &KeyPair| {
+        let certificate = &pair.certificate;
+        certificate.common_name == subject.common_name
+            && certificate.is_signed_by(pki.ca.certificate())
+            && !needs_renewal(certificate, now)
+            && now.duration_since(certificate.not_before) < certificate.not_after.duration_since(now)
+            && plan.node.node_ips.iter().all(|ip| certificate.ips.contains(ip))
+    };
+    if files.read_pair(Role::Serving)?.as_ref().is_some_and(young) {
+        return Ok(());
+    }
+    let names = vec![plan.node.node_name.clone()];
+    let mut leaf = Leaf::server(&subject.common_name, names, plan.node.node_ips.clone());
+    leaf.organizations = vec![subject.organization.clone()];
+    let issued = pki.ca.issue(&leaf, now)?;
+    let certificate = Certificate::from_pem(&issued.cert_pem)?;
+    files.write_pair(Role::Serving, &KeyPair { certificate, key_pem: issued.key_pem })?;
     Ok(())
 }

@@ -147,6 +147,9 @@ async fn renew(plan: &Plan, api: &Api, mut pki: Pki, trust: &Trust) -> Result<()
         }
         pki = fresh;
         identity::write_admin(plan, &pki)?;
+        if !plan.flags.no_agent {
+            identity::write_serving(plan, &pki)?;
+        }
         let left = pki.next_renewal()?.duration_since(Timestamp::now());
         let left = Duration::try_from(left).unwrap_or_default().clamp(Duration::from_secs(1), LONGEST_SLEEP);
         changes.changed(left).await;
