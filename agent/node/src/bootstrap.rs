@@ -1,8 +1,9 @@
 //! From a join token to credentials of our own.
 //!
 //! Woken once at start. Reads the agent's files and, where they do not suffice, the cluster; writes the files. Promises:
-//! credentials that work are kept and nothing is asked for; a server that is not up yet is waited for; a server that is
-//! not the one the token names is refused at once; the token is sent only to a server whose authority was verified.
+//! credentials that work are kept and nothing is asked for, whatever became of the authority the token names; a server that is
+//! not up yet is waited for; a server that is not the one the token names is refused at once; the token is sent only to a server whose
+//! authority was verified.
 
 use crate::Config;
 use crate::certificate;
@@ -71,7 +72,7 @@ pub(crate) async fn join(
     let files = Files::new(&config.agent_dir());
     let wrap = |source| Error::Files { node: config.node_name.clone(), source };
     files.create().map_err(wrap)?;
-    if have_credentials(config, server, &files).map_err(wrap)? {
+    if have_credentials(config, server, &files).await.map_err(wrap)? {
         tracing::info!(node = config.node_name, "credentials of an earlier life are still valid");
     } else {
         obtain_with_retries(config, server, &files, shutdown).await?;
@@ -105,9 +106,9 @@ async fn client_of_parsed(parsed: kube::config::Kubeconfig) -> Result<kube::Clie
 
 /// True when the files hold a certificate for this node that is alive, and name this server.
 ///
-/// Of the token only the authority matters: a new token of the same cluster changes nothing, one of another cluster means
-/// that the machine is to join that one.
-fn have_credentials(config: &Config, server: &str, files: &Files) -> Result<bool, pki::Error> {
+/// Who this machine is outweighs the token it was given: a new token of the same cluster changes nothing, nor does an old one whose authority
+/// was replaced since. Only where the server proves, by the authority the token names, that it is of another cluster, that one is to be joined.
+async fn have_credentials(config: &Config, server: &str, files: &Files) -> Result<bool, pki::Error> {
     if !files.kubeconfig().exists() {
         return Ok(false);
     }
@@ -117,15 +118,30 @@ fn have_credentials(config: &Config, server: &str, files: &Files) -> Result<bool
     let authority = cluster.authority_pem()?;
     let ours = pair.certificate.common_name == Subject::node(&config.node_name).common_name;
     let alive = pair.certificate.is_valid_at(Timestamp::now());
-    let same_cluster = match &config.token {
-        Some(token) if token.authority.is_some() => token.check_authority(&authority).is_ok(),
-        _ => true,
-    };
-    if ours && alive && same_cluster && cluster.server != server {
+    if !ours || !alive || is_of_another_cluster(config, server, &authority).await? {
+        return Ok(false);
+    }
+    if cluster.server != server {
         // The server moved; who we are did not.
         files.write_kubeconfig(server, &authority, &pair.certificate.common_name)?;
     }
-    Ok(ours && alive && same_cluster)
+    Ok(true)
+}
+
+/// Whether the server's authorities, the token's among them, are all others than ours.
+async fn is_of_another_cluster(config: &Config, server: &str, ours: &str) -> Result<bool, pki::Error> {
+    let Some(token) = config.token.as_ref().filter(|token| token.authority.is_some()) else {
+        return Ok(false);
+    };
+    if token.check_authority(ours).is_ok() {
+        return Ok(false);
+    }
+    let Ok(theirs) = cluster_info::authority(server, token).await else { return Ok(false) };
+    let keys = |pem: &str| -> Result<Vec<String>, pki::Error> {
+        Ok(Certificate::list_from_pem(pem)?.iter().map(Certificate::public_key_hash).collect())
+    };
+    let ours = keys(ours)?;
+    Ok(!keys(&theirs)?.iter().any(|key| ours.contains(key)))
 }
 
 async fn obtain_with_retries(

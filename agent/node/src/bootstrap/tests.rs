@@ -214,6 +214,35 @@ async fn a_machine_joins_once_and_then_lives_on_its_certificate() {
 }
 
 #[tokio::test]
+async fn a_token_of_a_replaced_authority_must_not_take_a_machine_its_identity() {
+    let (first, other) = (cluster().await, cluster().await);
+    let dir = tempfile::tempdir().unwrap();
+    let token = |of: &Cluster, ca: &Authority| JoinToken::new(of.token.clone(), ca.certificate());
+    let joins = config(dir.path(), Some(token(&first, &first.pki.ca)));
+    let (_, files) = try_join(&joins, &first).await.unwrap();
+    let pair = files.read_pair(Role::Client).unwrap().unwrap().certificate;
+    // What rotations leave: authorities in which the token's is not.
+    let replaced = Authority::generate("kubernetes", Timestamp::now()).unwrap();
+    let before = first.log.lock().unwrap().len();
+    let again = config(dir.path(), Some(token(&first, &replaced)));
+    try_join(&again, &first).await.unwrap();
+    assert_eq!(files.read_pair(Role::Client).unwrap().unwrap().certificate, pair);
+    assert!(first.log.lock().unwrap()[before..].iter().all(|line| !line.contains("Bearer")));
+    // A new authority that is trusted beside ours is the same cluster's.
+    *first.published.lock().unwrap() = Some(replaced.cert_pem() + &first.pki.ca.cert_pem());
+    try_join(&again, &first).await.unwrap();
+    // Nobody answers: the node lives on.
+    let shutdown = CancellationToken::new();
+    let joined = Box::pin(join(&again, "https://127.0.0.1:1", &shutdown));
+    tokio::time::timeout(Duration::from_secs(20), joined).await.unwrap().unwrap();
+    assert_eq!(files.read_pair(Role::Client).unwrap().unwrap().certificate, pair);
+    // Another cluster, which the token names, is joined.
+    try_join(&config(dir.path(), Some(token(&other, &other.pki.ca))), &other).await.unwrap();
+    let moved = files.read_pair(Role::Client).unwrap().unwrap().certificate;
+    assert!(moved.is_signed_by(other.pki.ca.certificate()));
+}
+
+#[tokio::test]
 async fn the_token_must_not_reach_a_server_that_is_not_the_named_one() {
     let cluster = cluster().await;
     let other = Authority::generate("kubernetes", Timestamp::now()).unwrap();

@@ -190,8 +190,10 @@ fn may_pass(error: &anyhow::Error) -> bool {
 async fn fetch(server: &str, invitation: &Invitation, dir: &Path, stacked: bool) -> anyhow::Result<()> {
     let wanted: Vec<_> = FILES.iter().chain(ETCD.iter().filter(|_| stacked)).collect();
     let held = files::read_optional(&dir.join("pki/ca.crt"))?;
-    if let Some(held) = &held {
-        let known = invitation.token.check_authority(held);
+    if held.is_some() {
+        // The first token may name an authority that was replaced since.
+        let known = pki::rotation::known(&dir.join("pki"), "ca")?;
+        let known = invitation.token.check_authority(&known);
         known.with_context(|| format!("{} belongs to another cluster", dir.join("pki").display()))?;
         if wanted.iter().all(|(_, below)| dir.join(below).exists()) {
             return Ok(());

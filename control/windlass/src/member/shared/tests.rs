@@ -66,3 +66,15 @@ fn flags_name_files_and_what_came_from_another_server_fills_them() {
         serde_json::from_slice(&std::fs::read(dir.path().join(LIST)).unwrap()).unwrap();
     assert_eq!(list["external-etcd-ca.crt"], Path::new("/etc/own.crt"));
 }
+
+#[tokio::test]
+async fn a_token_of_a_replaced_authority_must_not_lock_a_server_out() {
+    use pki::rotation::{Step, rotate};
+    let (dir, now) = (tempfile::tempdir().unwrap(), Timestamp::now());
+    let first = server(dir.path());
+    for step in [Step::Prepare, Step::Switch, Step::Finish] {
+        rotate(&dir.path().join("pki"), "ca", "kubernetes", step, now).unwrap();
+        fetch(NOBODY, &invitation(&first, false), dir.path(), false).await.unwrap();
+    }
+    assert_ne!(server(dir.path()), first);
+}
