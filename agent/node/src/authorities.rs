@@ -15,7 +15,7 @@ use supervise::chain;
 use tokio::sync::watch;
 
 /// How often they are asked for; a rotation's steps are to be further apart.
-pub(crate) const PERIOD: Duration = Duration::from_secs(600);
+pub const PERIOD: Duration = Duration::from_secs(600);
 
 /// Never returns. Others are told through `changed`, the node's own client is replaced.
 pub(crate) async fn follow(node: &str, files: &Files, slot: &Slot, changed: &watch::Sender<()>) {
@@ -24,11 +24,8 @@ pub(crate) async fn follow(node: &str, files: &Files, slot: &Slot, changed: &wat
             Ok(false) => {}
             Ok(true) => {
                 tracing::info!("the cluster's authorities are others than before");
-                match bootstrap::client(node, files).await {
-                    Ok(client) => slot.replace(client),
-                    Err(error) => tracing::error!(error = %chain(&error), "use the cluster's authorities"),
-                }
                 changed.send_replace(());
+                bootstrap::replace(node, files, slot).await;
             }
             Err(error) => tracing::debug!(error, "ask for the cluster's authorities"),
         }

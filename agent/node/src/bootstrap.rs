@@ -7,6 +7,7 @@
 
 use crate::Config;
 use crate::certificate;
+use crate::client::Slot;
 use crate::cluster_info;
 use crate::identity::{Files, Role};
 use jiff::Timestamp;
@@ -79,6 +80,20 @@ pub(crate) async fn join(
     }
     let client = client(&config.node_name, &files).await?;
     Ok((client, files))
+}
+
+/// Has the slot's users speak by the stored credentials, as soon as a client can be made of them.
+pub(crate) async fn replace(node: &str, files: &Files, slot: &Slot) {
+    let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
+    loop {
+        match client(node, files).await {
+            Ok(client) => return slot.replace(client),
+            Err(error) => {
+                tracing::error!(error = %chain(&error), "use the node's credentials; will try again");
+            }
+        }
+        backoff.pause().await;
+    }
 }
 
 /// A client of the stored credentials.

@@ -35,6 +35,11 @@ impl Slot {
         self.0.send_replace(Held::Missing(reason.to_owned()));
     }
 
+    /// Whether requests pass through a client now.
+    pub(crate) fn is_held(&self) -> bool {
+        matches!(*self.0.borrow(), Held::Client(_))
+    }
+
     async fn current(&self) -> Result<kube::Client, Missing> {
         let mut held = self.0.subscribe();
         let known = held.wait_for(|held| !matches!(held, Held::Awaited)).await;

@@ -56,14 +56,15 @@ pub async fn run(config: Config, credentials: Credentials, shutdown: Cancellatio
                     let (config, client, files, slot) =
                         (config.clone(), client.clone(), files.clone(), slot.clone());
                     until(token, async move {
-                        rotation::client(&config.node_name, &files, &client, &slot).await;
+                        rotation::client(&config.node_name, &files, &client, &slot, rotation::never()).await;
                     })
                 }));
             }
             tasks.push(Task::new("serving-certificate", move |token| {
                 let (config, client, files) = (config.clone(), client.clone(), files.clone());
                 until(token, async move {
-                    rotation::serving(&config.node_name, &config.node_ips, &files, &client).await;
+                    let never = rotation::never();
+                    rotation::serving(&config.node_name, &config.node_ips, &files, &client, never).await;
                 })
             }));
             tasks

@@ -7,11 +7,12 @@
 //! told why; the request made once is waited for, not made again.
 
 use crate::Config;
+use crate::authorities;
 use crate::bootstrap;
 use crate::certificate;
 use crate::client::{self, Slot};
 use crate::identity::{Files, Role};
-use crate::rotation::until_due;
+use crate::rotation::{Changed, until_due};
 use crate::tasks::until;
 use ::client::recorder::{Note, Recorder, Severity};
 use jiff::Timestamp;
@@ -23,7 +24,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use supervise::{Backoff, Task, chain};
-use tokio::sync::watch;
 
 /// How long a part waits for its certificate before it is told that there is none.
 const GRACE: Duration = Duration::from_secs(5);
@@ -46,7 +46,7 @@ impl Parts {
         config: &Arc<Config>,
         files: &Arc<Files>,
         node: &kube::Client,
-        changed: &watch::Receiver<()>,
+        changed: &Changed,
     ) -> Self {
         let (recorder, writer) = Recorder::new(Some(node.clone()), Some(&config.node_name));
         let mut tasks = vec![writer.task("credential-events")];
@@ -83,7 +83,7 @@ struct Keeper {
     recorder: Recorder,
     grace: Duration,
     /// Told when the cluster's authorities are others.
-    changed: watch::Receiver<()>,
+    changed: Changed,
 }
 
 impl Keeper {
@@ -125,12 +125,22 @@ impl Keeper {
             if let Some(certificate) = &current {
                 match self.connect().await {
                     Ok(client) => self.slot.replace(client),
-                    Err(error) => self.miss(false, &error),
+                    // What was not there, or not readable, may be a moment later.
+                    Err(error) => {
+                        self.miss(self.slot.is_held(), &error);
+                        backoff.pause().await;
+                        continue;
+                    }
                 }
+                backoff.reset();
                 tokio::select! {
                     () = until_due(Some(certificate), &self.files) => {}
-                    // Other authorities: another client of the same certificate.
-                    Ok(()) = changed.changed() => continue,
+                    // Other authorities: another client, of the same certificate unless its own was replaced.
+                    Ok(()) = changed.changed() => {
+                        if !authorities::is_replaced(certificate, &self.files) {
+                            continue;
+                        }
+                    }
                 }
             }
             let asked = self.ask(&subject, current.is_some()).await;

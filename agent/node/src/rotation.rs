@@ -1,6 +1,6 @@
 //! Renews the node's certificates.
 //!
-//! Woken by time: at two thirds of a certificate's life, and at once where there is none. Reads and writes the agent's
+//! Woken by time: at two thirds of a certificate's life, and at once where there is none; by other authorities. Reads and writes the agent's
 //! files and the API's certificate requests. Promises: the client certificate is renewed while it still works; the
 //! serving certificate is requested as soon as the node runs, and until somebody signs it the kubelet serves one of its
 //! own making; a failed renewal is tried again with backoff; users of the client and of the serving certificate get the
@@ -17,34 +17,57 @@ use pki::{Authority, Certificate, Leaf, needs_renewal};
 use std::net::IpAddr;
 use std::time::Duration;
 use supervise::{Backoff, chain};
+use tokio::sync::watch;
 
 /// First and longest pause after a failed renewal.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
 /// The longest sleep before the clock is read again: a suspended machine's timers stand still, and authorities change.
 pub(crate) const LONGEST_SLEEP: Duration = authorities::PERIOD;
 
+/// Told when the cluster's authorities are others; a certificate may be due by that.
+pub(crate) type Changed = watch::Receiver<()>;
+
+/// For credentials whose authorities are an administrator's to change.
+pub(crate) fn never() -> Changed {
+    watch::Sender::new(()).subscribe()
+}
+
 /// Keeps the client certificate young; never returns.
-pub(crate) async fn client(node: &str, files: &Files, client: &kube::Client, slot: &Slot) {
+pub(crate) async fn client(
+    node: &str,
+    files: &Files,
+    client: &kube::Client,
+    slot: &Slot,
+    mut changed: Changed,
+) {
     let subject = Subject::node(node);
     loop {
         let current = files.read_pair(Role::Client).ok().flatten();
-        until_due(current.as_ref().map(|pair| &pair.certificate), files).await;
+        due(current.as_ref().map(|pair| &pair.certificate), files, &mut changed).await;
         let renewed = obtain_with_backoff(client, files, Role::Client, &subject).await;
-        match bootstrap::client(node, files).await {
-            Ok(fresh) => slot.replace(fresh),
-            Err(error) => tracing::error!(error = %chain(&error), "use the renewed client certificate"),
-        }
+        bootstrap::replace(node, files, slot).await;
         tracing::info!(until = %renewed.certificate.not_after, "renewed the client certificate");
     }
 }
 
 /// Keeps the serving certificate young and for the node's present addresses; never returns.
-pub(crate) async fn serving(node: &str, ips: &[IpAddr], files: &Files, client: &kube::Client) {
+pub(crate) async fn serving(
+    node: &str,
+    ips: &[IpAddr],
+    files: &Files,
+    client: &kube::Client,
+    mut changed: Changed,
+) {
     let subject = serving_subject(node, ips);
     loop {
-        let current = files.read_pair(Role::Serving).ok().flatten();
-        let good = current.as_ref().map(|p| &p.certificate).filter(|c| serves(c, &subject) && is_signed(c));
-        until_due(good, files).await;
+        let read = || files.read_pair(Role::Serving).ok().flatten().map(|pair| pair.certificate);
+        let current = read();
+        let good = current.as_ref().filter(|c| serves(c, &subject) && is_signed(c));
+        due(good, files, &mut changed).await;
+        // On a server's machine, the server renews it.
+        if good.is_some() && read() != current {
+            continue;
+        }
         let renewed = obtain_with_backoff(client, files, Role::Serving, &subject).await;
         tracing::info!(until = %renewed.certificate.not_after, "got a serving certificate");
     }
@@ -82,6 +105,20 @@ fn serves(certificate: &Certificate, subject: &Subject) -> bool {
     certificate.common_name == subject.common_name
         && subject.dns_names.iter().all(|name| certificate.dns_names.contains(name))
         && subject.ips.iter().all(|ip| certificate.ips.contains(ip))
+}
+
+/// Sleeps until a certificate is due; not at all without one. Where the authorities change and its own was replaced, it is due at once.
+async fn due(certificate: Option<&Certificate>, files: &Files, changed: &mut Changed) {
+    loop {
+        tokio::select! {
+            () = until_due(certificate, files) => return,
+            Ok(()) = changed.changed() => {
+                if certificate.is_none_or(|certificate| authorities::is_replaced(certificate, files)) {
+                    return;
+                }
+            }
+        }
+    }
 }
 
 /// Sleeps until a certificate is due, or its authority was replaced; not at all without one. Whether it was is looked at after a pause each
@@ -137,6 +174,30 @@ mod tests {
         let moved: IpAddr = "192.0.2.2".parse().unwrap();
         ensure_serving("n1", &[moved], &files).unwrap();
         assert_eq!(read().ips, [moved]);
+    }
+
+    #[tokio::test]
+    async fn a_certificate_of_a_replaced_authority_must_not_wait_for_its_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = Files::new(dir.path());
+        files.create().unwrap();
+        let now = Timestamp::now();
+        let [old, new] = ["old", "new"].map(|name| Authority::generate(name, now).unwrap());
+        let leaf = old.issue(&Leaf::client("u", &[]), now).unwrap();
+        let certificate = Certificate::from_pem(&leaf.cert_pem).unwrap();
+        let write =
+            |authorities: String| files.write_kubeconfig("https://127.0.0.1:1", &authorities, "u").unwrap();
+        let told = watch::Sender::new(());
+        let mut changed = told.subscribe();
+        // Both are trusted, and the old one signs.
+        write(old.cert_pem() + &new.cert_pem());
+        told.send_replace(());
+        let soon = Duration::from_millis(50);
+        assert!(tokio::time::timeout(soon, due(Some(&certificate), &files, &mut changed)).await.is_err());
+        write(new.cert_pem() + &old.cert_pem());
+        told.send_replace(());
+        let at_once = due(Some(&certificate), &files, &mut changed);
+        tokio::time::timeout(Duration::from_secs(60), at_once).await.unwrap();
     }
 
     #[test]

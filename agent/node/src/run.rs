@@ -115,7 +115,8 @@ fn cluster_tasks(
 ) -> Vec<Task> {
     let files = Arc::new(files);
     let changed = watch::Sender::new(());
-    let parts = Parts::new(config, &files, &client, &changed.subscribe());
+    let seen = changed.subscribe();
+    let parts = Parts::new(config, &files, &client, &seen);
     let mut tasks = parts.tasks;
     tasks.extend([
         // The node itself may not read endpoints; its proxy does.
@@ -132,11 +133,13 @@ fn cluster_tasks(
         },
         {
             let (config, client, files) = (config.clone(), client.clone(), files.clone());
+            let seen = seen.clone();
             Task::new("client-certificate", move |token| {
                 let (config, client, files, slot) =
                     (config.clone(), client.clone(), files.clone(), slot.clone());
+                let seen = seen.clone();
                 until(token, async move {
-                    rotation::client(&config.node_name, &files, &client, &slot).await;
+                    rotation::client(&config.node_name, &files, &client, &slot, seen).await;
                 })
             })
         },
@@ -144,8 +147,9 @@ fn cluster_tasks(
             let (config, client) = (config.clone(), client.clone());
             Task::new("serving-certificate", move |token| {
                 let (config, client, files) = (config.clone(), client.clone(), files.clone());
+                let seen = seen.clone();
                 until(token, async move {
-                    rotation::serving(&config.node_name, &config.node_ips, &files, &client).await;
+                    rotation::serving(&config.node_name, &config.node_ips, &files, &client, seen).await;
                 })
             })
         },

@@ -192,7 +192,7 @@ async fn a_machine_joins_once_and_then_lives_on_its_certificate() {
     // The serving certificate is asked for with the new identity, not with the token.
     let ips = ["192.0.2.1".parse().unwrap()];
     rotation::ensure_serving("n1", &ips, &files).unwrap();
-    let renewal = rotation::serving("n1", &ips, &files, &client);
+    let renewal = rotation::serving("n1", &ips, &files, &client, rotation::never());
     let seen = async {
         loop {
             let pair = files.read_pair(Role::Serving).unwrap().unwrap();

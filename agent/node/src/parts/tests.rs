@@ -38,7 +38,7 @@ async fn joined(given: Option<&str>) -> Joined {
         slot,
         recorder: Recorder::new(None, None).0,
         grace: Duration::from_millis(200),
-        changed: watch::Sender::new(()).subscribe(),
+        changed: crate::rotation::never(),
     };
     Joined { cluster, keeper, client, dir }
 }
@@ -126,4 +126,26 @@ async fn a_given_kubeconfig_is_used_and_no_certificate_asked_for() {
     assert_eq!(missing(&joined.ask().await), None);
     assert_eq!(joined.asked_as(), ["Bearer a-token"]);
     assert_eq!(joined.cluster.requests.lock().unwrap().len(), before);
+}
+
+#[tokio::test]
+async fn a_part_that_could_not_connect_once_must_not_stay_without_credentials() {
+    let mut joined = joined(None).await;
+    assert_eq!(missing(&joined.ask().await), None);
+    joined.start_again();
+    let (kubeconfig, held) = (joined.keeper.files.kubeconfig(), joined.dir.path().join("held"));
+    std::fs::rename(&kubeconfig, &held).unwrap();
+    let api = kube::Api::<k8s_openapi::api::core::v1::Service>::all(joined.client.clone());
+    let connected = async {
+        let told = missing(&api.get("x").await.unwrap_err()).unwrap();
+        assert!(told.contains("no credentials of the proxy"), "{told}");
+        std::fs::rename(&held, &kubeconfig).unwrap();
+        while missing(&api.get("x").await.unwrap_err()).is_some() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::select! {
+        () = joined.keeper.run() => panic!("it never ends"),
+        done = tokio::time::timeout(Duration::from_secs(60), connected) => done.unwrap(),
+    }
 }
