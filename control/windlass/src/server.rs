@@ -26,7 +26,11 @@ use pki::{ClusterNames, Pki};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tokio_util::sync::CancellationToken;
+
+/// The health check that fails until machines may join: who waits for a ready server makes tokens next.
+const PUBLISHED: &str = "poststarthook/publish-cluster-info";
 
 /// A server's settings, checked.
 #[derive(Clone, Debug)]
@@ -258,6 +262,12 @@ async fn control_plane(
     let api = Arc::new(apiserver::start(plan.api_server(&pki, stacked.map(|s| &**s))?).await?);
     tracing::info!(listen = %plan.listen, url = plan.public_url(), "the API server listens");
     identity::write_admin(plan, &pki)?;
+    let published = Arc::new(AtomicBool::new(false));
+    let seen = published.clone();
+    api.health().add(PUBLISHED, false, move || match seen.load(Ordering::Acquire) {
+        true => Ok(()),
+        false => Err("what machines need to join is not published yet".to_owned()),
+    });
     let api_stop = CancellationToken::new();
     let main = async {
         api.ready().await?;
@@ -267,6 +277,7 @@ async fn control_plane(
         publish::publish(&client, plan.facts(&server, &pki.trusted, several), plan.token.as_ref())
             .await
             .context("publish what machines need to join")?;
+        published.store(true, Ordering::Release);
         tracing::info!("the cluster is ready");
         let tasks = tasks::of(plan, &pki, &api, stacked)?;
         tokio::join!(Box::pin(api.supervisor().run(tasks, shutdown)), agent(plan, &pki, shutdown));
@@ -289,7 +300,7 @@ async fn control_plane(
 async fn publish_authorities(plan: &Plan, api: &apiserver::Api, pki: &Pki) -> anyhow::Result<()> {
     let client = api.client("system:apiserver", &["system:masters"]);
     let several = api.embedded_store().is_none();
-    publish::cluster_info(&client, &plan.public_url(), &pki.trusted, several).await
+    publish::cluster_info(&client, &plan.public_url(), &pki.trusted, several).await.map(drop)
 }
 
 /// This machine's agent, unless there is to be none.

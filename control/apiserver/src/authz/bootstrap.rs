@@ -199,9 +199,10 @@ pub enum Write {
     Recreate(Value),
 }
 
-/// What to write, given how to look up what exists: `existing(kind, namespace, name)`. Pure; converges in one round.
-pub fn reconcile(existing: impl Fn(&str, &str, &str) -> Option<Value>) -> Vec<Write> {
-    objects().iter().filter_map(|wanted| plan(wanted, &existing)).collect()
+/// What to write so that there are `wanted`, given how to look up what exists: `existing(kind, namespace, name)`. Pure; converges in one
+/// round.
+pub fn reconcile(wanted: &[Value], existing: impl Fn(&str, &str, &str) -> Option<Value>) -> Vec<Write> {
+    wanted.iter().filter_map(|wanted| plan(wanted, &existing)).collect()
 }
 
 fn plan(wanted: &Value, existing: &impl Fn(&str, &str, &str) -> Option<Value>) -> Option<Write> {
@@ -218,7 +219,9 @@ fn plan(wanted: &Value, existing: &impl Fn(&str, &str, &str) -> Option<Value>) -
         let mut all = wanted["metadata"][part].as_object().cloned().unwrap_or_default();
         // What is stored wins over what is wanted: upstream merges specified over expected.
         all.extend(found["metadata"][part].as_object().cloned().unwrap_or_default());
-        merged["metadata"][part] = Value::Object(all);
+        if !all.is_empty() {
+            merged["metadata"][part] = Value::Object(all);
+        }
     }
     if kind.ends_with("Binding") {
         if found["roleRef"] != wanted["roleRef"] {
@@ -340,7 +343,7 @@ mod tests {
     }
 
     fn round(cluster: &mut Cluster) -> Vec<Write> {
-        let writes = reconcile(|k, ns, n| cluster.get(&(k.into(), ns.into(), n.into())).cloned());
+        let writes = reconcile(objects(), |k, ns, n| cluster.get(&(k.into(), ns.into(), n.into())).cloned());
         for write in &writes {
             let (Write::Create(o) | Write::Update(o) | Write::Recreate(o)) = write;
             cluster.insert(key(o), o.clone());

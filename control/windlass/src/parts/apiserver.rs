@@ -313,7 +313,7 @@ impl Api {
         let client = self.client("system:apiserver", &["system:masters"]);
         self.record(&client);
         self.writer.start(self.stopping.clone()).await.context("start the registry")?;
-        roles::reconcile(&client).await.context("write the cluster's first roles")?;
+        roles::write_first(&client).await.context("write the cluster's first roles")?;
         self.registry.observe(&self.observer, &self.stopping);
         self.aggregator.start(&self.stopping);
         self.ready.send_replace(true);

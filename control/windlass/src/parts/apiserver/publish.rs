@@ -1,7 +1,8 @@
 //! What a new cluster needs to be joined, written through its own API: the system namespaces, `cluster-info` for machines
 //! that do not know us yet, the bindings that let bootstrap tokens ask for node certificates, and the given token.
 //!
-//! Runs once at every start. Promises: what is stored and right stays; an administrator's changes to the bindings stay.
+//! Runs once at every start. Promises: what is there and right stays; what an administrator added to roles and bindings stays, and what he
+//! took from them where he says so ([`super::roles`]).
 //! Names are kubeadm's, so that its users and tools find what they know. [`roles`]: who may what; [`kubeadm`]: what `kubeadm join` reads.
 
 mod kubeadm;
@@ -52,8 +53,9 @@ pub(crate) async fn publish(
     token: Option<&BootstrapToken>,
 ) -> anyhow::Result<()> {
     namespaces(client).await?;
-    cluster_info(client, facts.server, facts.ca_pem, facts.several).await?;
-    kubeadm::write(client, &facts).await?;
+    let told = cluster_info(client, facts.server, facts.ca_pem, facts.several).await?;
+    // One endpoint for all who join: servers that start one after the other must not each write their own.
+    kubeadm::write(client, &Facts { server: &told, ..facts }).await?;
     roles::write(client).await?;
     if let Some(token) = token {
         let description = "The server's --token";
@@ -75,23 +77,22 @@ pub(super) async fn namespaces(client: &kube::Client) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What a cluster says to machines that do not know it.
+/// What a cluster says to machines that do not know it; gives the server it names.
 pub(crate) async fn cluster_info(
     client: &kube::Client,
     server: &str,
     ca_pem: &str,
     several: bool,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<String> {
     let kubeconfig = Kubeconfig::new("", server, ca_pem, "", Credentials::Anonymous).to_yaml()?;
     let api: Api<ConfigMap> = Api::namespaced(client.clone(), INFO_NAMESPACE);
     let info = json!({"metadata": {"name": INFO}, "data": {"kubeconfig": kubeconfig}});
     let stored = ensure(&api, info).await?;
     let current = stored.data.as_ref().and_then(|data| data.get("kubeconfig"));
-    let same_authority = |text: &String| {
-        let authority = Kubeconfig::parse(text).and_then(|said| said.cluster()?.authority_pem());
-        authority.is_ok_and(|said| said == ca_pem)
-    };
-    if current != Some(&kubeconfig) && !(several && current.is_some_and(same_authority)) {
+    let said = current.and_then(|text| Kubeconfig::parse(text).ok());
+    let said = said.as_ref().and_then(|said| said.cluster().ok());
+    let other = said.filter(|said| several && said.authority_pem().is_ok_and(|pem| pem == ca_pem));
+    if current != Some(&kubeconfig) && other.is_none() {
         // Signatures of other tokens are of the old text: their holders must not take this one for genuine.
         let mut data = serde_json::Map::from_iter([("kubeconfig".to_owned(), Value::String(kubeconfig))]);
         let keys = stored.data.iter().flatten().map(|(key, _)| key);
@@ -99,6 +100,7 @@ pub(crate) async fn cluster_info(
         let patch = Patch::Merge(json!({ "data": data }));
         api.patch(INFO, &PatchParams::default(), &patch).await.context("update kube-public/cluster-info")?;
     }
+    let told = other.map_or_else(|| server.to_owned(), |said| said.server.clone());
     let roles: Api<Role> = Api::namespaced(client.clone(), INFO_NAMESPACE);
     let name = "kubeadm:bootstrap-signer-clusterinfo";
     let rule =
@@ -111,7 +113,7 @@ pub(crate) async fn cluster_info(
         "subjects": [{"apiGroup": RBAC, "kind": "User", "name": "system:anonymous"}],
     });
     ensure(&bindings, binding).await?;
-    Ok(())
+    Ok(told)
 }
 
 /// Creates the object unless there is one of its name; gives what is stored.

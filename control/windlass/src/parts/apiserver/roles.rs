@@ -1,4 +1,5 @@
-//! The roles and bindings every cluster starts with, written through the API at every start.
+//! Roles and bindings that a cluster must have, written through the API at every start: what is missing in them is added, what an
+//! administrator added stays, and one annotated `rbac.authorization.kubernetes.io/autoupdate: "false"` is left alone.
 
 use anyhow::Context as _;
 use apiserver::bootstrap::{self, Write};
@@ -30,8 +31,13 @@ fn interface(plural: &str) -> ApiResource {
     }
 }
 
-/// Writes what is missing. Another server may be doing the same: what it wrote first counts.
-pub(super) async fn reconcile(client: &kube::Client) -> anyhow::Result<()> {
+/// Writes what every cluster starts with.
+pub(super) async fn write_first(client: &kube::Client) -> anyhow::Result<()> {
+    reconcile(client, bootstrap::objects()).await
+}
+
+/// Writes what is missing of `wanted`, whole objects. Another server may be doing the same: what it wrote first counts.
+pub(super) async fn reconcile(client: &kube::Client, wanted: &[Value]) -> anyhow::Result<()> {
     let mut existing: BTreeMap<(String, String, String), Value> = BTreeMap::new();
     for (kind, plural) in KINDS {
         let api: Api<DynamicObject> = Api::all_with(client.clone(), &interface(plural));
@@ -49,7 +55,7 @@ pub(super) async fn reconcile(client: &kube::Client) -> anyhow::Result<()> {
     let find = |kind: &str, namespace: &str, name: &str| {
         existing.get(&(kind.to_owned(), namespace.to_owned(), name.to_owned())).cloned()
     };
-    let writes = bootstrap::reconcile(find);
+    let writes = bootstrap::reconcile(wanted, find);
     futures::stream::iter(writes)
         .map(|write| apply(client, write))
         .buffer_unordered(AT_ONCE)

@@ -3,10 +3,11 @@
 //! kubeadm's names are kubeadm's (upstream: `cmd/kubeadm/app/phases`), so that its users and tools find what they know. A node's proxy, DNS
 //! and network speak as themselves ([`NodePart`]): nodes may ask for these certificates, and get nothing of what they allow.
 
+use super::super::roles;
 use super::{RBAC, ensure};
 use anyhow::Context as _;
 use k8s_openapi::api::core::v1::ServiceAccount;
-use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 use kube::Api;
 use kube::api::DeleteParams;
 use pki::bootstrap::NODE_GROUP;
@@ -26,20 +27,29 @@ const RETIRED_ROLE: &str = "windlass:node-dns";
 pub(super) async fn write(client: &kube::Client) -> anyhow::Result<()> {
     let account = json!({"metadata": {"name": "kube-proxy"}});
     ensure::<ServiceAccount>(&Api::namespaced(client.clone(), SYSTEM), account).await?;
-    for role in cluster_roles() {
-        ensure::<ClusterRole>(&Api::all(client.clone()), role).await?;
-    }
-    for binding in cluster_bindings() {
-        ensure::<ClusterRoleBinding>(&Api::all(client.clone()), binding).await?;
-    }
-    for (name, map, subjects) in readable_maps() {
-        let role =
-            json!({"metadata": {"name": name}, "rules": [rule("", "configmaps", &["get"], Some(map))]});
-        ensure::<Role>(&Api::namespaced(client.clone(), SYSTEM), role).await?;
-        let binding = binding("Role", name, name, subjects);
-        ensure::<RoleBinding>(&Api::namespaced(client.clone(), SYSTEM), binding).await?;
-    }
+    roles::reconcile(client, &wanted()).await?;
     retire(client).await
+}
+
+/// The roles and bindings, whole.
+fn wanted() -> Vec<Value> {
+    let mut all: Vec<Value> = cluster_roles().into_iter().map(|role| whole("ClusterRole", role)).collect();
+    all.extend(cluster_bindings().into_iter().map(|binding| whole("ClusterRoleBinding", binding)));
+    for (name, map, subjects) in readable_maps() {
+        let rules = [rule("", "configmaps", &["get"], Some(map))];
+        let role = json!({"metadata": {"name": name, "namespace": SYSTEM}, "rules": rules});
+        let mut binding = binding("Role", name, name, subjects);
+        binding["metadata"]["namespace"] = SYSTEM.into();
+        all.extend([whole("Role", role), whole("RoleBinding", binding)]);
+    }
+    all
+}
+
+fn whole(kind: &str, mut object: Value) -> Value {
+    object["apiVersion"] = format!("{RBAC}/v1").into();
+    object["kind"] = kind.into();
+    object["metadata"]["annotations"] = json!({"rbac.authorization.kubernetes.io/autoupdate": "true"});
+    object
 }
 
 fn rule(group: &str, resources: &str, verbs: &[&str], name: Option<&str>) -> Value {
@@ -99,7 +109,10 @@ fn cluster_roles() -> Vec<Value> {
         ),
         (
             PART_APPROVER,
-            vec![rule(CERTIFICATES, "signers", &["approve"], Some("kubernetes.io/kube-apiserver-client"))],
+            // upstream's role for this account knows the kubelets' client certificates only
+            ["kubernetes.io/kube-apiserver-client", "kubernetes.io/kubelet-serving"]
+                .map(|signer| rule(CERTIFICATES, "signers", &["approve"], Some(signer)))
+                .into(),
         ),
     ];
     roles.extend(parts.map(|(part, rules)| (part.user(), rules)));
@@ -166,6 +179,27 @@ mod tests {
         let only =
             rule("certificates.k8s.io", "certificatesigningrequests/nodepartclient", &["create"], None);
         assert_eq!(role["rules"], json!([only]));
+    }
+
+    #[test]
+    fn an_approver_with_an_account_of_its_own_must_not_be_refused() {
+        use pki::signer::Signer;
+        let mut rules = Vec::new();
+        for object in apiserver::authz::bootstrap::objects().iter().cloned().chain(wanted()) {
+            let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+            if object["kind"] == "ClusterRole"
+                && [PART_APPROVER, "system:controller:certificate-controller"].contains(&name.as_str())
+            {
+                rules.extend(object["rules"].as_array().cloned().unwrap());
+            }
+        }
+        for signer in [Signer::ApiServerClient, Signer::ApiServerClientKubelet, Signer::KubeletServing] {
+            let approves = |rule: &Value| {
+                rule["verbs"].as_array().unwrap().contains(&json!("approve"))
+                    && rule["resourceNames"].as_array().unwrap().contains(&json!(signer.name()))
+            };
+            assert!(rules.iter().any(approves), "{}", signer.name());
+        }
     }
 
     #[test]

@@ -35,8 +35,15 @@ fn client(store: &Store) -> kube::Client {
                 }
                 Method::GET => match store.get(&path) {
                     Some(found) => (StatusCode::OK, found.clone()),
-                    None => failure("NotFound", StatusCode::NOT_FOUND),
+                    None => match path.rsplit_once('/') {
+                        Some((_, plural)) if plural.contains("role") => list(&store, plural),
+                        _ => failure("NotFound", StatusCode::NOT_FOUND),
+                    },
                 },
+                Method::PUT => {
+                    store.insert(path, body.clone());
+                    (StatusCode::OK, body)
+                }
                 Method::PATCH => {
                     let found = store.get_mut(&path).unwrap();
                     merge(found, &body);
@@ -55,6 +62,18 @@ fn client(store: &Store) -> kube::Client {
         }
     });
     kube::Client::new(service, "default")
+}
+
+/// The objects of a kind in every namespace.
+fn list(store: &BTreeMap<String, Value>, plural: &str) -> (StatusCode, Value) {
+    let of_kind =
+        |path: &str| path.rsplit_once('/').is_some_and(|(all, _)| all.ends_with(&format!("/{plural}")));
+    let items: Vec<&Value> =
+        store.iter().filter(|(path, _)| of_kind(path)).map(|(_, object)| object).collect();
+    (
+        StatusCode::OK,
+        json!({"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": items}),
+    )
 }
 
 /// A merge patch (RFC 7386).
@@ -150,6 +169,47 @@ async fn a_configuration_somebody_changed_must_not_be_overwritten() {
     assert!(text("kubeadm-config", "ClusterConfiguration").contains("192.0.2.2:6443"));
     assert!(text("kube-proxy", "kubeconfig.conf").contains("https://192.0.2.2:6443"));
     assert_eq!(text("kubelet-config", "kubelet"), own);
+}
+
+#[tokio::test]
+async fn a_role_of_an_earlier_version_must_not_stay_without_what_it_lacks() {
+    let store = Store::default();
+    let roles = "/apis/rbac.authorization.k8s.io/v1/clusterroles";
+    let more = json!({"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]});
+    let approver = format!("{roles}/windlass:node-part-approver");
+    let (kept, binding) =
+        (format!("{roles}/kubeadm:get-nodes"), format!("{BINDINGS_PATH}/kubeadm:node-autoapprove-bootstrap"));
+    let old = json!({"metadata": {"name": "windlass:node-part-approver"}, "rules": [more.clone()]});
+    let off = |name: &str| json!({"name": name, "annotations": {"rbac.authorization.kubernetes.io/autoupdate": "false"}});
+    let emptied = json!({"metadata": off("kubeadm:get-nodes"), "rules": []});
+    let unbound = json!({
+        "metadata": off("kubeadm:node-autoapprove-bootstrap"), "subjects": [],
+        "roleRef": {"apiGroup": RBAC, "kind": "ClusterRole", "name": "system:certificates.k8s.io:certificatesigningrequests:nodeclient"},
+    });
+    for (path, object) in [(&approver, &old), (&kept, &emptied), (&binding, &unbound)] {
+        store.lock().unwrap().insert(path.clone(), object.clone());
+    }
+    publish(&client(&store), facts("https://192.0.2.1:6443"), None).await.unwrap();
+    let store = store.lock().unwrap();
+    let rules = store[&approver]["rules"].as_array().unwrap();
+    assert_eq!((rules.len(), &rules[0]), (3, &more), "what was added stays, what was missing is there");
+    assert_eq!(store[&kept]["rules"], json!([]));
+    assert_eq!(store[&binding]["subjects"], json!([]));
+}
+
+#[tokio::test]
+async fn servers_that_start_one_after_the_other_must_not_each_name_their_own_endpoint() {
+    let store = Store::default();
+    let client = client(&store);
+    for server in ["https://192.0.2.1:6443", "https://192.0.2.2:6443"] {
+        publish(&client, Facts { several: true, ..facts(server) }, None).await.unwrap();
+        let store = store.lock().unwrap();
+        let text = |map: &str, key: &str| {
+            store[&format!("{SYSTEM_MAPS}/{map}")]["data"][key].as_str().unwrap().to_owned()
+        };
+        assert!(text("kubeadm-config", "ClusterConfiguration").contains("192.0.2.1:6443"), "{server}");
+        assert!(text("kube-proxy", "kubeconfig.conf").contains("https://192.0.2.1:6443"), "{server}");
+    }
 }
 
 #[tokio::test]
