@@ -1,10 +1,13 @@
 //! `windlass certs`: when certificates end, their renewal before that, and another authority for the cluster.
 //!
-//! It works on files; a server that runs sees them change, and agents follow what it publishes.
+//! It works on files; a server that runs sees them change, and agents follow what it publishes. [`behind`]: who would be left behind by a step.
+
+mod behind;
 
 use crate::cli::{CertsCommand, CertsPlace, CertsRenew, CertsRotate, RotationStep};
 use crate::{output, settings};
 use anyhow::{Context as _, bail};
+use behind::Rotation;
 use jiff::Timestamp;
 use node::identity::{Files, Role};
 use pki::expiry::{self, Expiries, Expiry};
@@ -14,12 +17,12 @@ use pki::{Certificate, Kubeconfig, LEAVES, Pki};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
-pub(crate) fn run(command: &CertsCommand) -> anyhow::Result<()> {
+pub(crate) async fn run(command: &CertsCommand) -> anyhow::Result<()> {
     let now = Timestamp::now();
     match command {
         CertsCommand::Check(place) => check(place, now),
         CertsCommand::Renew(flags) => renew(flags, now),
-        CertsCommand::RotateCa(flags) => rotate(flags, now),
+        CertsCommand::RotateCa(flags) => rotate(flags, now).await,
     }
 }
 
@@ -133,7 +136,7 @@ fn renew_admin(data_dir: &Path, dir: &Path, now: Timestamp) -> anyhow::Result<()
     Ok(())
 }
 
-fn rotate(flags: &CertsRotate, now: Timestamp) -> anyhow::Result<()> {
+async fn rotate(flags: &CertsRotate, now: Timestamp) -> anyhow::Result<()> {
     let dir = pki_dir(&flags.place.data_dir);
     let step = match flags.step {
         Some(RotationStep::Prepare) => Step::Prepare,
@@ -142,6 +145,15 @@ fn rotate(flags: &CertsRotate, now: Timestamp) -> anyhow::Result<()> {
         None => rotation::next_step(&dir, &flags.name),
     };
     let held = pki::load_authority(&dir, &flags.name)?;
+    if !flags.force && step == rotation::next_step(&dir, &flags.name) {
+        let data_dir = &flags.place.data_dir;
+        let here = expiry::inspect(&dir, &paths(data_dir), now)?.certificates;
+        let asked = Rotation { name: &flags.name, step, dir: &dir, data_dir };
+        let in_the_way = asked.in_the_way(&here, now).await?;
+        if !in_the_way.is_empty() {
+            bail!("not everybody follows yet (--force does it all the same):\n  {}", in_the_way.join("\n  "));
+        }
+    }
     rotation::rotate(&dir, &flags.name, &held.certificate().common_name, step, now)?;
     // Without a server that runs, its next start does the rest.
     let (name, then) = match step {

@@ -516,6 +516,9 @@ pub(crate) struct CertsRotate {
     /// The step to do [default: the next one]
     #[arg(long, value_enum)]
     pub(crate) step: Option<RotationStep>,
+    /// Do it although certificates, nodes or servers do not follow yet
+    #[arg(long)]
+    pub(crate) force: bool,
     #[command(flatten)]
     pub(crate) place: CertsPlace,
 }

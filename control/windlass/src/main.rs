@@ -92,7 +92,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             Command::Snapshot(command) => Box::pin(snapshot::run(command)).await,
             Command::Member(command) => Box::pin(member::command::run(command)).await,
             Command::Kubeconfig(flags) => kubeconfig::run(&flags),
-            Command::Certs(command) => certs::run(&command),
+            Command::Certs(command) => Box::pin(certs::run(&command)).await,
             Command::Version(flags) => version::run(flags.output),
             Command::Exec(flags) => child::exec(&flags),
         }

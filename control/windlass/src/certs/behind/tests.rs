@@ -1,0 +1,113 @@
+use super::*;
+use pki::rotation::rotate;
+use pki::{ClusterNames, Leaf, Pki, expiry};
+use serde_json::json;
+
+/// A server's files at a step, and the certificates that were made before it.
+fn files_at(step: Step) -> (tempfile::TempDir, Pki) {
+    let dir = tempfile::tempdir().unwrap();
+    let now = Timestamp::now();
+    let first = Pki::load_or_create(dir.path(), &ClusterNames::default(), now).unwrap();
+    let before = [Step::Prepare, Step::Switch, Step::Finish];
+    for done in before.into_iter().take_while(|done| *done != step) {
+        rotate(dir.path(), "ca", "kubernetes", done, now).unwrap();
+    }
+    (dir, first)
+}
+
+fn rotation(dir: &Path, step: Step) -> Rotation<'_> {
+    Rotation { name: "ca", step, dir, data_dir: dir }
+}
+
+#[test]
+fn a_certificate_of_the_old_authority_must_not_be_left_behind() {
+    let (dir, first) = files_at(Step::Finish);
+    let now = Timestamp::now();
+    let paths: Vec<_> = pki::LEAVES.iter().map(|(name, ..)| dir.path().join(format!("{name}.crt"))).collect();
+    let held = expiry::inspect(dir.path(), &paths, now).unwrap().certificates;
+    let left = of_the_old("ca", &held);
+    assert_eq!(left.len(), 2, "{left:?}");
+    assert!(left[0].starts_with("apiserver: it is of the old authority"), "{left:?}");
+    assert!(of_the_old("front-proxy-ca", &held).is_empty());
+    let second = Pki::load_or_create(dir.path(), &ClusterNames::default(), now).unwrap();
+    let held = expiry::inspect(dir.path(), &paths, now).unwrap().certificates;
+    assert!(of_the_old("ca", &held).is_empty());
+
+    let judged = |pem: &str| {
+        rotation(dir.path(), Step::Finish).judge(Ok(Certificate::from_pem(pem).unwrap())).unwrap()
+    };
+    assert_eq!(judged(&second.apiserver.cert_pem), None);
+    assert_eq!(judged(&first.apiserver.cert_pem).unwrap(), "its certificate is of the old authority");
+    let stranger =
+        pki::Authority::generate("other", now).unwrap().issue(&Leaf::client("u", &[]), now).unwrap();
+    assert_eq!(judged(&stranger.cert_pem).unwrap(), "its certificate is of neither authority");
+}
+
+#[tokio::test]
+async fn a_step_must_not_be_done_while_nobody_can_say_who_follows() {
+    let now = Timestamp::now();
+    for step in [Step::Switch, Step::Finish] {
+        let (dir, _) = files_at(step);
+        let said = rotation(dir.path(), step).in_the_way(&[], now).await.unwrap();
+        assert!(
+            said.iter().any(|line| line.starts_with("nodes and servers: the cluster cannot be asked")),
+            "{said:?}"
+        );
+        let early = said.iter().any(|line| line.starts_with("agents: they learn"));
+        assert_eq!(early, step == Step::Switch, "{said:?}");
+    }
+    let (dir, _) = files_at(Step::Switch);
+    let later = now + jiff::SignedDuration::from_secs(601);
+    assert_eq!(rotation(dir.path(), Step::Switch).too_early(later).unwrap(), None);
+    let (dir, _) = files_at(Step::Prepare);
+    assert!(rotation(dir.path(), Step::Prepare).in_the_way(&[], now).await.unwrap().is_empty());
+}
+
+/// Serves TLS with a certificate until the test's runtime ends.
+#[allow(clippy::disallowed_methods, reason = "a test")]
+async fn serving(issued: &pki::authority::Issued) -> u16 {
+    let chain = pki::pem::certificates(issued.cert_pem.as_bytes()).unwrap();
+    let key = pki::pem::private_key(issued.key_pem.as_bytes()).unwrap();
+    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let acceptor = tokio_rustls::TlsAcceptor::from(std::sync::Arc::new(config));
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            acceptor.accept(stream).await.ok();
+        }
+    });
+    port
+}
+
+#[tokio::test]
+async fn a_node_or_server_that_has_not_followed_is_named() {
+    let (dir, first) = files_at(Step::Finish);
+    let second = Pki::load_or_create(dir.path(), &ClusterNames::default(), Timestamp::now()).unwrap();
+    let (old, new) = (serving(&first.apiserver).await, serving(&second.apiserver).await);
+    let node = |name: &str, port: u16, ready: &str| -> Node {
+        serde_json::from_value(json!({"metadata": {"name": name}, "status": {
+            "addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],
+            "conditions": [{"type": "Ready", "status": ready}],
+            "daemonEndpoints": {"kubeletEndpoint": {"Port": port}},
+        }}))
+        .unwrap()
+    };
+    let nodes = [node("behind", old, "True"), node("follows", new, "True"), node("away", 1, "Unknown")];
+    let said = rotation(dir.path(), Step::Finish).nodes(&nodes).await.unwrap();
+    assert_eq!(said.len(), 2, "{said:?}");
+    assert_eq!(said[0], "node behind: its certificate is of the old authority");
+    assert!(said[1].starts_with("node away: it does not show its certificate"), "{said:?}");
+    let said = rotation(dir.path(), Step::Switch).nodes(&nodes).await.unwrap();
+    assert_eq!(said, ["node away: it is not ready, and may not know the new authority"]);
+    // This server is no other one.
+    let places = [place("127.0.0.1", new.into()), place("127.0.0.1", old.into())];
+    let said = rotation(dir.path(), Step::Finish).servers(&places).await.unwrap();
+    assert_eq!(said, [format!("server 127.0.0.1:{old}: its certificate is of the old authority")]);
+}
