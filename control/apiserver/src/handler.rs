@@ -104,12 +104,7 @@ async fn route(writer: &Writer, context: Context, request: Request) -> Result<Re
     if !info.subresource.is_empty() && kind.resource.subresource(&info.subresource).is_none() {
         return Err(unknown());
     }
-    // Custom resources are found by paths of their own scope only.
-    let everywhere = matches!(info.verb.as_str(), "list" | "watch");
-    if kind.is_custom()
-        && (kind.resource.namespaced == info.namespace.is_empty()
-            && !(kind.resource.namespaced && everywhere))
-    {
+    if !kind.is_found(&info.namespace, matches!(info.verb.as_str(), "list" | "watch")) {
         return Err(unknown());
     }
     if subresource::connects(&info.subresource) {

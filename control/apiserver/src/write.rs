@@ -102,10 +102,10 @@ impl Writer {
         entry: Entry,
         created: bool,
     ) -> Result<Written, Status> {
-        if kind.is_custom() {
-            object = self.registry.decode(kind, &entry).await?;
-        } else {
+        if kind.reads_as_stored() {
             stored::set_revision(&mut object, entry.mod_revision);
+        } else {
+            object = self.registry.decode(kind, &entry).await?;
         }
         Ok(Written { object, entry: Some(entry), created })
     }

@@ -1,13 +1,13 @@
 //! Custom resources: what a CustomResourceDefinition says, as pure functions.
 //!
 //! - [`definition`]: a CustomResourceDefinition made ready to serve; [`intern`]: names that live as long as the program
-//! - [`schema`]: one node a value; [`prune`]: unknown fields, nulls, defaults; [`meta`]: metadata of the object and of
-//!   objects in it; [`lists`]: sets and maps; [`validate`]: errors in upstream's words
+//! - [`schema`]: one node a value; [`node`]: as all walks see it; [`prune`]: unknown fields, nulls, defaults; [`meta`]: metadata of the
+//!   object and of objects in it; [`lists`]: sets and maps; [`validate`]: errors in upstream's words
 //! - [`strategy`]: what becomes of an object on its way in; [`columns`] and [`jsonpath`]: printing and selecting
 //! - [`names`]: who gets which name; [`conditions`]: the other conditions of a definition
 //! - [`check`]: which definitions are refused; [`structural`]: which schemas are structural; [`rules`]: rules in CEL
 //! - [`review`]: what a conversion webhook is asked, and what of its answer is taken
-//! - [`merge`]: how values merge under server-side apply; [`openapi`]: the schema as clients read it
+//! - `merge`: how values merge under server-side apply; [`openapi`]: the schema as clients read it
 
 pub(crate) mod check;
 pub(crate) mod columns;
@@ -16,9 +16,10 @@ pub mod definition;
 pub(crate) mod intern;
 pub(crate) mod jsonpath;
 pub(crate) mod lists;
-pub mod merge;
+mod merge;
 pub(crate) mod meta;
 pub(crate) mod names;
+pub mod node;
 pub mod openapi;
 pub(crate) mod prune;
 pub mod review;

@@ -1,15 +1,19 @@
 //! The field table: every built-in type's fields, as one compact description that the codecs, pruning, strict
 //! decoding, strategic merge and server-side apply walk.
 //!
-//! - [`descriptions`]: what published schemas say of types and fields.
-//! - `constraints`: what the table allows as values.
+//! - [`descriptions`]: what published schemas say of types and fields; [`openapi`]: what those schemas have in common.
+//! - `constraints`: what the table says values are held to.
 //! - `parse`: `data/fields.txt` into the table, once.
 //! - [`normalize`]: a JSON value by its type: type check, unknown fields, Go's canonical form.
+//! - [`node`]: a value's place in a schema of any source; `prune`: what has no place.
 
 mod constraints;
 pub mod descriptions;
+pub mod node;
 pub(crate) mod normalize;
+pub mod openapi;
 mod parse;
+pub(crate) mod prune;
 
 use crate::object::Gvk;
 use serde_json::Value;
@@ -161,6 +165,8 @@ pub struct Type {
     is_object: bool,
     /// A field of it, or of a structure below it, never changes.
     holds_fixed: bool,
+    /// It applies as a whole wherever it stands.
+    is_atomic: bool,
 }
 
 /// All types of the field table.
@@ -296,6 +302,11 @@ impl Type {
     /// Whether a field of it, or of a structure below it that is in no list, never changes.
     pub(crate) fn holds_fixed(&self) -> bool {
         self.holds_fixed
+    }
+
+    /// Whether it applies as a whole wherever it stands, unless the field says otherwise.
+    pub(crate) fn is_atomic(&self) -> bool {
+        self.is_atomic
     }
 
     /// `v1`, the package as Go code and its error texts name it.

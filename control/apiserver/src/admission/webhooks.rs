@@ -259,10 +259,7 @@ pub(super) fn take(
         _ => {
             kind.to_storage(&mut after);
             kind.default(&mut after);
-            if a.kind.custom.is_some() {
-                // In flight a custom object is in its client's version.
-                a.kind.to_client(&mut after);
-            }
+            a.kind.rules().to_flight(&mut after);
             a.object = Some(after);
         }
     }

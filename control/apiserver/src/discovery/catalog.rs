@@ -1,6 +1,7 @@
 //! Groups, versions and resources served: the built-in ones, and those of sources that change.
 
 use machinery::resources as builtin;
+use machinery::schema::openapi::Dialect;
 use std::sync::Arc;
 use std::sync::LazyLock;
 
@@ -95,9 +96,9 @@ pub trait Source: Send + Sync {
     fn generation(&self) -> u64;
     /// The groups, with all versions.
     fn groups(&self) -> Vec<Group>;
-    /// The OpenAPI schema of a kind, or of its lists, where the source has one; in the words of OpenAPI 2 or 3.
-    fn schema(&self, group: &str, version: &str, kind: &str, v2: bool) -> Option<serde_json::Value> {
-        let _ = (group, version, kind, v2);
+    /// The OpenAPI schema of a kind, or of its lists, where the source has one.
+    fn schema(&self, group: &str, version: &str, kind: &str, dialect: Dialect) -> Option<serde_json::Value> {
+        let _ = (group, version, kind, dialect);
         None
     }
 }
@@ -130,9 +131,9 @@ impl Catalog {
         group: &str,
         version: &str,
         kind: &str,
-        v2: bool,
+        dialect: Dialect,
     ) -> Option<serde_json::Value> {
-        self.sources.iter().find_map(|s| s.schema(group, version, kind, v2))
+        self.sources.iter().find_map(|s| s.schema(group, version, kind, dialect))
     }
 
     /// All groups: the built-in ones in upstream's order, then others by name. A source may add versions and resources to

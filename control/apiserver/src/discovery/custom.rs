@@ -5,6 +5,7 @@ use crate::registry::Registry;
 use machinery::custom::definition::VERBS_TERMINATING;
 use machinery::custom::{Definition, openapi};
 use machinery::names::compare_versions;
+use machinery::schema::openapi::Dialect;
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -63,7 +64,7 @@ impl Source for CustomResources {
         groups(&self.0.custom.all())
     }
 
-    fn schema(&self, group: &str, version: &str, kind: &str, v2: bool) -> Option<Value> {
+    fn schema(&self, group: &str, version: &str, kind: &str, dialect: Dialect) -> Option<Value> {
         let all = self.0.custom.all();
         let found = all.iter().filter(|d| d.group == group).find_map(|definition| {
             let version = definition.served(version)?;
@@ -72,9 +73,9 @@ impl Source for CustomResources {
         });
         let (definition, of) = found?;
         if of.resource.kind == kind {
-            return Some(openapi::object(of, definition.preserve_unknown, v2));
+            return Some(openapi::object(of, definition.preserve_unknown, dialect));
         }
         let name = schema_name(group, version, of.resource.kind);
-        Some(openapi::list(of, &name, v2))
+        Some(openapi::list(of, &name, dialect))
     }
 }

@@ -95,7 +95,7 @@ pub(crate) fn object(
 /// Whether stored bytes of a built-in kind are the answer a client negotiated.
 pub(crate) fn as_stored(accept: &Accept, kind: &Kind) -> bool {
     let plain = accept.media == Media::Json && accept.shape == Shape::Full && !accept.pretty;
-    plain && !kind.is_custom() && kind.is_storage()
+    plain && kind.reads_as_stored() && kind.is_storage()
 }
 
 /// What a write left behind, as the bytes that are stored where those are the answer.

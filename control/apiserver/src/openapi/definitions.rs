@@ -1,28 +1,11 @@
 //! Types as JSON schemas, from the field table.
 
+use crate::discovery::custom::schema_name;
+use crate::discovery::{Catalog, Resource};
 use machinery::schema::descriptions::Descriptions;
+use machinery::schema::openapi::{self, Dialect, describe};
 use machinery::schema::{Field, ListType, PatchStrategy, Shape, Special, Type, TypeId, builtin};
 use serde_json::{Map, Value, json};
-
-/// How a schema refers to another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Dialect {
-    /// OpenAPI 2.
-    V2,
-    /// OpenAPI 3.
-    V3,
-}
-
-impl Dialect {
-    /// A reference to a definition.
-    #[must_use]
-    pub fn reference(self, name: &str) -> Value {
-        match self {
-            Dialect::V2 => json!({"$ref": format!("#/definitions/{name}")}),
-            Dialect::V3 => json!({"$ref": format!("#/components/schemas/{name}")}),
-        }
-    }
-}
 
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
 const EXTENSIONS: &str = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1";
@@ -63,21 +46,11 @@ pub fn all(dialect: Dialect) -> Map<String, Value> {
     out
 }
 
-fn describe(schema: &mut Value, text: Option<String>) {
-    if let Some(text) = text {
-        schema["description"] = text.into();
-    }
-}
-
 fn definition(id: TypeId, kind: &Type, dialect: Dialect, texts: &Descriptions) -> Value {
     let mut properties = Map::new();
     let mut required = Vec::new();
     if kind.is_object() {
-        for name in ["apiVersion", "kind"] {
-            let mut schema = json!({"type": "string"});
-            describe(&mut schema, texts.common(name).map(str::to_owned));
-            properties.insert(name.into(), schema);
-        }
+        openapi::type_meta(&mut properties, texts);
     }
     for field in builtin().properties(id) {
         if field.inline {
@@ -100,8 +73,8 @@ fn definition(id: TypeId, kind: &Type, dialect: Dialect, texts: &Descriptions) -
         required.sort_unstable();
         schema["required"] = json!(required);
     }
-    if let Some(gvk) = group_version_kind(kind) {
-        schema["x-kubernetes-group-version-kind"] = json!([gvk]);
+    if let Some((group, version)) = group_version(kind) {
+        openapi::of_kind(&mut schema, group, version, kind.name);
     }
     if kind.name.ends_with("Selector")
         && kind.package.ends_with("core.v1")
@@ -122,17 +95,15 @@ const ATOMIC_SELECTORS: [&str; 6] = [
     "SecretKeySelector",
 ];
 
-/// Group, version and kind of an object type.
-fn group_version_kind(kind: &Type) -> Option<Value> {
+/// Group and version of an object type.
+fn group_version(kind: &Type) -> Option<(&'static str, &'static str)> {
     if !kind.is_object() {
         return None;
     }
-    let (group, version) = if kind.package.ends_with("apis.meta.v1") {
-        CORE_META_KINDS.contains(&kind.name).then_some(("", "v1"))?
-    } else {
-        published_group(kind)?
-    };
-    Some(json!({"group": group, "version": version, "kind": kind.name}))
+    if kind.package.ends_with("apis.meta.v1") {
+        return CORE_META_KINDS.contains(&kind.name).then_some(("", "v1"));
+    }
+    published_group(kind)
 }
 
 /// The group a package's objects are served in.
@@ -174,14 +145,7 @@ fn property(field: &Field, dialect: Dialect, text: Option<String>) -> Value {
     if let Some(key) = field.patch.merge_key {
         extend("patch-merge-key", key.into());
     }
-    // OpenAPI 3 ignores what stands beside a reference.
-    if dialect == Dialect::V3
-        && let Some(object) = schema.as_object_mut()
-        && object.len() > 1
-        && let Some(reference) = object.remove("$ref")
-    {
-        object.insert("allOf".into(), json!([{"$ref": reference}]));
-    }
+    dialect.settle(&mut schema);
     schema
 }
 
@@ -255,12 +219,24 @@ fn special_definitions(dialect: Dialect) -> Vec<(String, Value)> {
     .collect()
 }
 
-/// The definition of a custom resource that comes without a usable schema, or with one.
+/// The definitions of a resource that is not built in, by name: of its objects, and of its lists where its source describes them.
 #[must_use]
-pub fn custom(schema: Option<Value>, group: &str, version: &str, kind: &str) -> Value {
-    let mut schema = schema
-        .filter(Value::is_object)
-        .unwrap_or_else(|| json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true}));
-    schema["x-kubernetes-group-version-kind"] = json!([{"group": group, "version": version, "kind": kind}]);
-    schema
+pub fn foreign(
+    catalog: &Catalog,
+    group: &str,
+    version: &str,
+    resource: &Resource,
+    dialect: Dialect,
+) -> Vec<(String, Value)> {
+    let undescribed = || json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+    let mut found = Vec::new();
+    for kind in [resource.kind.clone(), resource.lists()] {
+        let schema = catalog.schema(group, version, &kind, dialect);
+        if schema.is_some() || kind == resource.kind {
+            let mut schema = schema.filter(Value::is_object).unwrap_or_else(undescribed);
+            openapi::of_kind(&mut schema, group, version, &kind);
+            found.push((schema_name(group, version, &kind), schema));
+        }
+    }
+    found
 }

@@ -1,9 +1,10 @@
 //! OpenAPI 2: everything in one document.
 
-use super::definitions::{self, Dialect};
+use super::definitions;
 use super::operations::{self, Operation, parameter_type};
 use crate::discovery::{self, Catalog};
 use machinery::release;
+use machinery::schema::openapi::Dialect;
 use serde_json::{Map, Value, json};
 
 #[must_use]
@@ -15,14 +16,13 @@ pub fn document(catalog: &Catalog) -> Value {
             for resource in &v.resources {
                 let api_version = machinery::object::format_api_version(&group.name, &v.name);
                 if definitions::of_kind(&api_version, &resource.kind).is_none() {
-                    for kind in [resource.kind.clone(), resource.lists()] {
-                        let schema = catalog.schema(&group.name, &v.name, &kind, true);
-                        let name = discovery::custom::schema_name(&group.name, &v.name, &kind);
-                        if schema.is_some() || kind == resource.kind {
-                            definitions
-                                .insert(name, definitions::custom(schema, &group.name, &v.name, &kind));
-                        }
-                    }
+                    definitions.extend(definitions::foreign(
+                        catalog,
+                        &group.name,
+                        &v.name,
+                        resource,
+                        Dialect::V2,
+                    ));
                 }
             }
         }

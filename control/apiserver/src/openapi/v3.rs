@@ -1,10 +1,11 @@
 //! OpenAPI 3: one document a group version, with just the types it needs.
 
-use super::definitions::{self, Dialect};
+use super::definitions;
 use super::operations::{self, Operation, parameter_type};
 use super::swagger::{PATCH, definition_name};
-use crate::discovery::{self, Catalog, Version};
+use crate::discovery::{Catalog, Version};
 use machinery::release;
+use machinery::schema::openapi::Dialect;
 use serde_json::{Map, Value, json};
 
 /// The document of a group version.
@@ -17,13 +18,9 @@ pub fn document(catalog: &Catalog, group: &str, of: &Version) -> Value {
         match definitions::of_kind(&api_version, &resource.kind) {
             Some(name) => wanted.push(name),
             None => {
-                for kind in [resource.kind.clone(), resource.lists()] {
-                    let schema = catalog.schema(group, &of.name, &kind, false);
-                    let name = discovery::custom::schema_name(group, &of.name, &kind);
-                    if schema.is_some() || kind == resource.kind {
-                        all.insert(name.clone(), definitions::custom(schema, group, &of.name, &kind));
-                        wanted.push(name);
-                    }
+                for (name, schema) in definitions::foreign(catalog, group, &of.name, resource, Dialect::V3) {
+                    wanted.push(name.clone());
+                    all.insert(name, schema);
                 }
             }
         }

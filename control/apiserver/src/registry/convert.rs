@@ -13,6 +13,7 @@ use machinery::custom::{Conversion, Definition, review};
 use machinery::object::{self, Gvk};
 use machinery::status::Status;
 use serde_json::Value;
+use std::sync::Arc;
 use std::time::Duration;
 use store::Entry;
 
@@ -21,11 +22,15 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Objects asked for at once.
 const AT_ONCE: usize = 500;
 
+/// What converts objects of a kind; none for built-in ones, whose versions are met by [`Kind::to_client`].
+fn definition(kind: &Kind) -> Result<Option<Arc<Definition>>, Status> {
+    kind.custom.map(|slot| slot.definition().ok_or_else(gone)).transpose()
+}
+
 impl Registry {
     /// A stored entry as an object of the version `kind` speaks (built in: the stored version).
     pub(crate) async fn decode(&self, kind: &Kind, entry: &Entry) -> Result<Value, Status> {
-        let Some(slot) = kind.custom else { return kind.decode(entry) };
-        let definition = slot.definition().ok_or_else(gone)?;
+        let Some(definition) = definition(kind)? else { return kind.decode(entry) };
         let mut object = stored::decode(&entry.value, entry.mod_revision)
             .map_err(|e| Status::internal_error(format!("decode {}: {e}", entry.key)))?;
         definition.read(&mut object);
@@ -34,22 +39,20 @@ impl Registry {
 
     /// The bytes to store for an object of the version `kind` speaks.
     pub(crate) async fn encode(&self, kind: &Kind, object: &Value) -> Result<Bytes, Status> {
-        let Some(slot) = kind.custom else { return kind.encode(object) };
-        let definition = slot.definition().ok_or_else(gone)?;
+        let Some(definition) = definition(kind)? else { return kind.encode(object) };
         let stored = self.convert(kind, &definition, object.clone(), definition.storage).await?;
         kind.encode(&stored)
     }
 
     /// An object of a watch cache in the version `kind` speaks (built in: the stored version).
     pub(crate) async fn present(&self, kind: &Kind, object: Value) -> Result<Value, Status> {
-        let Some(slot) = kind.custom else { return Ok(object) };
-        let definition = slot.definition().ok_or_else(gone)?;
+        let Some(definition) = definition(kind)? else { return Ok(object) };
         self.convert(kind, &definition, object, kind.version).await
     }
 
     /// Many objects of a watch cache, as their bytes, in the version `kind` speaks.
     pub(crate) async fn present_all(&self, kind: &Kind, bytes: &[Bytes]) -> Result<Vec<Value>, Status> {
-        let definition = kind.custom.and_then(|s| s.definition()).ok_or_else(gone)?;
+        let definition = definition(kind)?.ok_or_else(gone)?;
         let objects: Vec<Value> = bytes.iter().map(|b| kind.decode_wire(b)).collect::<Result<_, _>>()?;
         self.convert_all(kind, &definition, objects, kind.version).await
     }

@@ -17,7 +17,7 @@ impl Registry {
         name: &str,
         context: &Context,
     ) -> Result<Value, Status> {
-        if kind.is_custom() && asked(context)?.is_none() {
+        if !kind.reads_as_stored() && asked(context)?.is_none() {
             return self.read_required(kind, namespace, name).await;
         }
         let bytes = self.get_bytes(kind, namespace, name, context).await?;

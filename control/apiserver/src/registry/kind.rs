@@ -11,6 +11,7 @@ use machinery::resources::{self, Resource, strategy};
 use machinery::status::Status;
 use serde_json::Value;
 use store::Entry;
+use tokio_util::sync::CancellationToken;
 
 /// A resource in one of its versions.
 #[derive(Clone, Copy, Debug)]
@@ -157,14 +158,27 @@ impl Kind {
         Custom::of(self.custom?.definition()?, self.version)
     }
 
-    /// Whether it is defined by an object.
-    pub(crate) fn is_custom(&self) -> bool {
-        self.custom.is_some()
+    /// Whether a path finds it: custom resources are found by paths of their own scope only, `everywhere` (lists and watches) from outside
+    /// of namespaces, too.
+    pub(crate) fn is_found(&self, namespace: &str, everywhere: bool) -> bool {
+        self.custom.is_none()
+            || self.resource.namespaced != namespace.is_empty()
+            || (self.resource.namespaced && everywhere)
+    }
+
+    /// Cancelled when its objects get another watch cache.
+    pub(crate) fn replaced(&self) -> CancellationToken {
+        self.custom.and_then(Slot::storage).map(|storage| storage.replaced.clone()).unwrap_or_default()
     }
 
     /// True where stored bytes are what this version's clients get.
     pub(crate) fn is_storage(&self) -> bool {
         self.rules().is_storage()
+    }
+
+    /// Whether reading gives what is stored.
+    pub(crate) fn reads_as_stored(&self) -> bool {
+        self.rules().reads_as_stored()
     }
 
     /// Whether a webhook makes this version's objects of stored ones.

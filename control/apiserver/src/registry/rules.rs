@@ -12,20 +12,48 @@ pub(crate) use custom::Custom;
 use jiff::Timestamp;
 use machinery::apply::managed::Managed;
 use machinery::apply::{Applied, Write};
+use machinery::cel::Type;
 use machinery::field::FieldError;
 use machinery::status::Status;
 use serde_json::Value;
+
+/// Where an object says how many of it there are: paths of its fields.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Scaling {
+    /// How many are wanted.
+    pub wanted: String,
+    /// How many there are.
+    pub present: String,
+    pub selects: Selects,
+}
+
+/// Where an object says which pods are its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Selects {
+    /// Nowhere.
+    Nothing,
+    /// There, as a text.
+    Text(String),
+    /// In `spec.selector`, as a label selector or a map.
+    Labels,
+}
 
 /// The rules of one served version of a resource.
 pub(crate) trait Rules: Send + Sync {
     /// True where stored bytes are what this version's clients get.
     fn is_storage(&self) -> bool;
 
+    /// Whether reading gives what is stored: no, where that was written by another schema perhaps.
+    fn reads_as_stored(&self) -> bool;
+
     /// Turns an object of the stored version into one of the client's.
     fn to_client(&self, object: &mut Value);
 
     /// Turns an object of the client's version into one of the stored version.
     fn to_storage(&self, object: &mut Value);
+
+    /// Brings what [`Rules::to_storage`] gave to the version objects have between decoding and the store.
+    fn to_flight(&self, object: &mut Value);
 
     /// The canonical form of an object, and the fields its schema does not have.
     ///
@@ -38,6 +66,15 @@ pub(crate) trait Rules: Send + Sync {
     /// # Errors
     /// As [`Rules::normalize`].
     fn prune(&self, config: &mut Value) -> Result<Vec<String>, String>;
+
+    /// Why nothing new may be created now.
+    fn closed(&self) -> Option<&'static str>;
+
+    /// How it is scaled; none where it is not.
+    fn scaling(&self) -> Option<Scaling>;
+
+    /// What its objects look like to expressions; none where nobody says.
+    fn object_type(&self) -> Option<Type>;
 
     /// Whether it has a protobuf form.
     fn has_protobuf(&self) -> bool;

@@ -162,7 +162,7 @@ impl Registry {
                     .min(timeout.saturating_sub(Duration::from_secs(2)).max(Duration::from_secs(1))),
             last_sent: revision,
             presenter: converted.then(|| Presenter { registry: self.own.clone(), kind: *kind }),
-            replaced: kind.custom.and_then(|s| s.storage()).map(|s| s.replaced.clone()).unwrap_or_default(),
+            replaced: kind.replaced(),
         })
     }
 }

@@ -9,9 +9,8 @@ use crate::registry::Registry;
 use crate::registry::kind::Kind;
 use crate::write::Writer;
 use machinery::access::{Get as _, set_at};
-use machinery::admission::{Typed, kinds};
+use machinery::admission::Typed;
 use machinery::cel::Type;
-use machinery::custom::rules;
 use machinery::object::{self, Gvk, parse_api_version};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -77,7 +76,7 @@ fn kinds(registry: &Registry, policy: &Value) -> BTreeMap<(String, String, Strin
                 for resource in named(rule, "resources").iter().filter(|r| !r.contains(['/', '*'])) {
                     if let Some(kind) = registry.kind(&group, &version, resource)
                         && kinds.len() < MOST_KINDS
-                        && let Some(of) = type_of(&kind)
+                        && let Some(of) = kind.rules().object_type()
                     {
                         kinds.insert((group.clone(), version.clone(), kind.resource.kind.to_owned()), of);
                     }
@@ -88,19 +87,11 @@ fn kinds(registry: &Registry, policy: &Value) -> BTreeMap<(String, String, Strin
     kinds
 }
 
-/// What a kind's objects look like; none where nobody says.
-fn type_of(kind: &Kind) -> Option<Type> {
-    match kind.definition() {
-        Some(custom) => Some(rules::object_type(custom.version().schema.as_ref())),
-        None => kinds::builtin(&kind.gvk()),
-    }
-}
-
 fn checked(registry: &Registry, policy: &Value) -> Vec<Value> {
     let params = policy.present("spec.paramKind").map(|of| {
         let found = parse_api_version(of.text("apiVersion"))
             .and_then(|(group, version)| registry.by_kind(group, version, of.text("kind")));
-        found.and_then(|kind| type_of(&kind)).unwrap_or(Type::Dyn)
+        found.and_then(|kind| kind.rules().object_type()).unwrap_or(Type::Dyn)
     });
     let kinds = kinds(registry, policy);
     let kinds = kinds.into_iter().map(|((group, version, kind), of)| (Gvk::new(&group, &version, &kind), of));
@@ -134,6 +125,7 @@ fn warnings(policy: &Value, kinds: &[(Gvk, Type)], params: Option<&Type>) -> Vec
 #[cfg(test)]
 mod tests {
     use super::*;
+    use machinery::admission::kinds;
 
     #[test]
     fn confused_expressions_are_warned_of() {

@@ -74,8 +74,7 @@ impl Writer {
     ) -> Result<Result<Written, String>, Status> {
         let Call { context, kind, options, .. } = call;
         stamp(&mut object);
-        if kind.definition().is_some_and(|custom| custom.definition().terminating) {
-            let why = "create not allowed while custom resource definition is terminating";
+        if let Some(why) = kind.rules().closed() {
             return Err(Status::forbidden(&kind.gr(), object::name(&object), why));
         }
         // Owners are noted before admission, as upstream notes them: what it adds is nobody's.

@@ -1,6 +1,7 @@
 //! What merges how under server-side apply.
 
-use crate::schema::{ListType, Schema, Shape, TypeId};
+use crate::schema::node::{Builtin, Member, Node, Of};
+use crate::schema::{ListType, Shape};
 use serde_json::{Map, Value};
 
 /// How a value merges.
@@ -18,14 +19,26 @@ pub enum Rule {
     ListSet,
 }
 
-/// The structure of a value, wherever it comes from: the field table, a custom resource's schema, or nothing.
-pub trait Structure: Copy {
-    /// How a value of this structure merges.
+/// A place in a schema that says how values merge: of the field table, of a custom resource, or of nothing.
+pub trait Structure: Node {
+    /// How a value that stands here merges.
     fn rule(&self, value: &Value) -> Rule;
+
+    /// Where a value stands that has no place.
+    fn free(&self) -> Self;
+
     /// The structure of a field or map entry.
-    fn field(&self, name: &str) -> Self;
+    #[must_use]
+    fn field(&self, name: &str) -> Self {
+        self.member(name).node().unwrap_or_else(|| self.free())
+    }
+
     /// The structure of a list's items.
-    fn item(&self) -> Self;
+    #[must_use]
+    fn element(&self) -> Self {
+        self.item().unwrap_or_else(|| self.free())
+    }
+
     /// What a missing list key stands for.
     fn key_default(&self, _key: &str) -> Option<Value> {
         None
@@ -36,121 +49,58 @@ pub trait Structure: Copy {
 #[derive(Clone, Copy, Debug)]
 pub struct Deduced;
 
+impl Node for Deduced {
+    fn member(&self, _: &str) -> Member<Self> {
+        Member::Entry(Deduced)
+    }
+
+    fn item(&self) -> Option<Self> {
+        Some(Deduced)
+    }
+}
+
 impl Structure for Deduced {
     fn rule(&self, value: &Value) -> Rule {
         if value.is_object() { Rule::Map } else { Rule::Atomic }
     }
 
-    fn field(&self, _: &str) -> Self {
+    fn free(&self) -> Self {
         Deduced
-    }
-
-    fn item(&self) -> Self {
-        Deduced
-    }
-}
-
-/// A value of the field table.
-#[derive(Clone, Copy, Debug)]
-pub struct Builtin<'s> {
-    schema: &'s Schema,
-    node: Node<'s>,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Node<'s> {
-    Struct(TypeId),
-    Shape { shape: &'s Shape, list: Option<&'s ListType> },
-    Atomic,
-}
-
-/// Structures that apply as a whole wherever they stand (upstream: `+structType=atomic` on the type).
-const ATOMIC: [&str; 26] = [
-    "ConfigMapKeySelector",
-    "CrossVersionObjectReference",
-    "EndpointAddress",
-    "EndpointPort",
-    "FileKeySelector",
-    "LabelSelector",
-    "LocalObjectReference",
-    "MatchResources",
-    "NamedRuleWithOperations",
-    "NodeSelector",
-    "NodeSelectorTerm",
-    "ObjectFieldSelector",
-    "ObjectReference",
-    "OwnerReference",
-    "ParamKind",
-    "ParamRef",
-    "ResourceFieldSelector",
-    "RoleRef",
-    "ScopeSelector",
-    "ScopedResourceSelectorRequirement",
-    "SecretKeySelector",
-    "SecretReference",
-    "ServiceBackendPort",
-    "Subject",
-    "TopologySelectorTerm",
-    "TypedLocalObjectReference",
-];
-
-impl<'s> Builtin<'s> {
-    /// An object of type `id`.
-    #[must_use]
-    pub fn new(schema: &'s Schema, id: TypeId) -> Self {
-        Builtin { schema, node: Node::Struct(id) }
-    }
-
-    fn of(schema: &'s Schema, shape: &'s Shape, list: Option<&'s ListType>, granular: bool) -> Self {
-        let node = match shape {
-            Shape::Struct(id) if !granular && ATOMIC.contains(&schema.get(*id).name) => Node::Atomic,
-            Shape::Struct(id) => Node::Struct(*id),
-            shape => Node::Shape { shape, list },
-        };
-        Builtin { schema, node }
     }
 }
 
 impl Structure for Builtin<'_> {
     fn rule(&self, value: &Value) -> Rule {
-        match (self.node, value) {
-            (Node::Struct(_), Value::Object(_)) => Rule::Struct,
-            (Node::Shape { shape: Shape::Map(_), .. }, Value::Object(_)) => Rule::Map,
-            (Node::Shape { shape: Shape::List(_), list: Some(list) }, Value::Array(_)) => match list {
-                ListType::Atomic => Rule::Atomic,
-                ListType::Set => Rule::ListSet,
-                ListType::Map(keys) => Rule::ListMap(keys.iter().map(|k| (*k).to_owned()).collect()),
-            },
+        if self.held_by.is_some_and(|field| field.atomic) {
+            return Rule::Atomic;
+        }
+        match (self.of, value) {
+            (Of::Struct { id, .. }, Value::Object(_)) => {
+                // The one reference that is marked granular: a volume's claim.
+                let granular = || self.held_by.is_some_and(|field| field.name == "claimRef");
+                if self.schema.get(id).is_atomic() && !granular() { Rule::Atomic } else { Rule::Struct }
+            }
+            (Of::Shape(Shape::Map(_)), Value::Object(_)) => Rule::Map,
+            (Of::Shape(Shape::List(_)), Value::Array(_)) => {
+                match self.held_by.and_then(|field| field.list.as_ref()) {
+                    Some(ListType::Set) => Rule::ListSet,
+                    Some(ListType::Map(keys)) => {
+                        Rule::ListMap(keys.iter().map(|k| (*k).to_owned()).collect())
+                    }
+                    Some(ListType::Atomic) | None => Rule::Atomic,
+                }
+            }
             _ => Rule::Atomic,
         }
     }
 
-    fn field(&self, name: &str) -> Self {
-        let atomic = Builtin { schema: self.schema, node: Node::Atomic };
-        match self.node {
-            Node::Struct(id) => match self.schema.field(id, name) {
-                Some(field) if field.atomic => atomic,
-                // The one reference that is marked granular: a volume's claim.
-                Some(field) => {
-                    Self::of(self.schema, &field.shape, field.list.as_ref(), field.name == "claimRef")
-                }
-                None => atomic,
-            },
-            Node::Shape { shape: Shape::Map(inner), .. } => Self::of(self.schema, inner, None, false),
-            _ => atomic,
-        }
-    }
-
-    fn item(&self) -> Self {
-        match self.node {
-            Node::Shape { shape: Shape::List(inner), .. } => Self::of(self.schema, inner, None, false),
-            _ => Builtin { schema: self.schema, node: Node::Atomic },
-        }
+    fn free(&self) -> Self {
+        Builtin { of: Of::Nothing, held_by: None, ..*self }
     }
 
     fn key_default(&self, key: &str) -> Option<Value> {
-        match self.node {
-            Node::Struct(id) => self.schema.field(id, key)?.default_value(),
+        match self.of {
+            Of::Struct { id, .. } => self.schema.field(id, key)?.default_value(),
             _ => None,
         }
     }

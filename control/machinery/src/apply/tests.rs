@@ -1,6 +1,7 @@
-use super::structure::{Builtin, Deduced};
+use super::structure::Deduced;
 use super::*;
 use crate::schema::builtin;
+use crate::schema::node::Builtin;
 use proptest::prelude::*;
 use serde_json::json;
 

@@ -43,11 +43,11 @@ fn parts<S: Structure>(structure: S, value: &Value) -> Option<Vec<(String, S, &V
             Some(map.iter().map(|(name, v)| (format!("f:{name}"), structure.field(name), v)).collect())
         }
         (Rule::ListMap(keys), Value::Array(items)) => {
-            let item = structure.item();
+            let item = structure.element();
             items.iter().map(|v| Some((key_element(item, &keys, v)?, item, v))).collect()
         }
         (Rule::ListSet, Value::Array(items)) => {
-            let item = structure.item();
+            let item = structure.element();
             Some(items.iter().map(|v| (format!("v:{v}"), item, v)).collect())
         }
         _ => None,
@@ -77,7 +77,7 @@ fn check<S: Structure>(structure: S, value: &Value, path: &str, errors: &mut Vec
         }
         None => {
             if let (Rule::ListMap(keys), Value::Array(items)) = (structure.rule(value), value) {
-                let keyless = |v: &Value| key_element(structure.item(), &keys, v).is_none();
+                let keyless = |v: &Value| key_element(structure.element(), &keys, v).is_none();
                 if let Some(index) = items.iter().position(keyless) {
                     errors.push(format!("{path}: element {index}: {}", keyless_text(&items[index], &keys)));
                 }
@@ -240,7 +240,7 @@ pub(super) fn remove<S: Structure>(structure: S, value: &mut Value, last: &Set, 
             }
         }
         (Rule::ListMap(keys), Value::Array(items)) => {
-            let item = structure.item();
+            let item = structure.element();
             items.retain(|v| !key_element(item, &keys, v).is_some_and(|e| gone(&e)));
             for value in items {
                 if let Some((Some(last), kept)) = key_element(item, &keys, value).map(|e| below(&e)) {

@@ -219,7 +219,7 @@ impl Definition {
         if !self.preserve_unknown {
             let gone = super::prune::prune(schema, object);
             unknown.extend(gone.iter().map(|path| format!("unknown field \"{path}\"")));
-            super::prune::drop_nulls(version.schema.as_ref(), object);
+            super::prune::drop_nulls(schema, object);
         }
         let mut embedded = Vec::new();
         let root = crate::field::Path::root();

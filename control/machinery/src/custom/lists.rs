@@ -2,39 +2,25 @@
 
 use super::schema::{ListKind, Schema};
 use crate::field::{FieldError, Path};
+use crate::schema::node::parts;
 use serde_json::{Map, Value};
 use std::collections::HashMap;
 
 /// Every item of a set, and every key of a map, that is there more than once.
 pub(crate) fn check(schema: &Schema, value: &Value, path: &Path, errors: &mut Vec<FieldError>) {
-    match value {
-        Value::Object(fields) => {
-            for (name, value) in fields {
-                if let Some(property) = schema.properties.get(name) {
-                    check(property, value, &path.child(name), errors);
-                }
-                if let Some(inner) = schema.additional_schema() {
-                    check(inner, value, &path.key(name), errors);
+    if let Value::Array(items) = value {
+        match schema.list {
+            ListKind::Atomic => {}
+            ListKind::Set => {
+                for i in repeated(items.iter().map(Value::to_string)) {
+                    errors.push(FieldError::duplicate(&path.index(i), items[i].clone()));
                 }
             }
+            ListKind::Map => map(schema, items, path, errors),
         }
-        Value::Array(items) => {
-            match schema.list {
-                ListKind::Atomic => {}
-                ListKind::Set => {
-                    for i in repeated(items.iter().map(Value::to_string)) {
-                        errors.push(FieldError::duplicate(&path.index(i), items[i].clone()));
-                    }
-                }
-                ListKind::Map => map(schema, items, path, errors),
-            }
-            if let Some(inner) = schema.items.as_deref() {
-                for (i, item) in items.iter().enumerate() {
-                    check(inner, item, &path.index(i), errors);
-                }
-            }
-        }
-        _ => {}
+    }
+    for (step, inner, part) in parts(schema, value) {
+        check(inner, part, &step.below(path), errors);
     }
 }
 

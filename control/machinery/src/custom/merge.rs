@@ -1,94 +1,40 @@
-//! How a custom resource's values merge under server-side apply.
+//! How a custom resource's values merge under server-side apply: maps of a value without a schema do, lists do not.
 
-use super::schema::{ListKind, Schema};
-use crate::apply::structure::{Builtin, Rule, Structure};
-use crate::object::Gvk;
-use crate::schema;
+use super::node::Custom;
+use super::schema::ListKind;
+use crate::apply::structure::{Rule, Structure};
 use serde_json::Value;
-
-/// A value of a custom resource.
-#[derive(Clone, Copy, Debug)]
-pub enum Custom<'s> {
-    /// The object, or an object in it.
-    Object(Option<&'s Schema>),
-    /// A value its schema describes.
-    Value(&'s Schema),
-    /// A value no schema describes: maps merge, lists do not.
-    Free,
-    /// `metadata`.
-    Metadata(Builtin<'s>),
-}
-
-/// The structure of `metadata`, as any built-in object has it.
-fn metadata() -> Option<Custom<'static>> {
-    let table = schema::builtin();
-    let id = table.kind(&Gvk::new("", "v1", "ConfigMap"))?;
-    Some(Custom::Metadata(Builtin::new(table, id).field("metadata")))
-}
-
-impl<'s> Custom<'s> {
-    fn of(schema: Option<&'s Schema>) -> Self {
-        match schema {
-            Some(schema) if schema.embedded => Custom::Object(Some(schema)),
-            Some(schema) => Custom::Value(schema),
-            None => Custom::Free,
-        }
-    }
-
-    fn of_field(schema: &'s Schema, name: &str) -> Self {
-        match schema.field(name) {
-            Some(field) => Custom::of(Some(field)),
-            None => Custom::Free,
-        }
-    }
-}
 
 impl Structure for Custom<'_> {
     fn rule(&self, value: &Value) -> Rule {
-        match self {
-            Custom::Metadata(builtin) => builtin.rule(value),
+        let schema = match *self {
+            Custom::Metadata(builtin) => return builtin.rule(value),
             Custom::Free | Custom::Object(None) => {
-                if value.is_object() {
-                    Rule::Struct
-                } else {
-                    Rule::Atomic
-                }
+                return if value.is_object() { Rule::Struct } else { Rule::Atomic };
             }
-            Custom::Object(Some(schema)) | Custom::Value(schema) => match value {
-                Value::Object(_) if schema.map_atomic => Rule::Atomic,
-                Value::Object(_) if schema.additional_schema().is_some() => Rule::Map,
-                Value::Object(_) => Rule::Struct,
-                Value::Array(_) => match schema.list {
-                    ListKind::Atomic => Rule::Atomic,
-                    ListKind::Set => Rule::ListSet,
-                    ListKind::Map => Rule::ListMap(schema.list_keys.clone()),
-                },
-                _ => Rule::Atomic,
+            Custom::Object(Some(schema)) | Custom::Value { schema, .. } => schema,
+        };
+        match value {
+            Value::Object(_) if schema.map_atomic => Rule::Atomic,
+            Value::Object(_) if schema.additional_schema().is_some() => Rule::Map,
+            Value::Object(_) => Rule::Struct,
+            Value::Array(_) => match schema.list {
+                ListKind::Atomic => Rule::Atomic,
+                ListKind::Set => Rule::ListSet,
+                ListKind::Map => Rule::ListMap(schema.list_keys.clone()),
             },
+            _ => Rule::Atomic,
         }
     }
 
-    fn field(&self, name: &str) -> Self {
-        match self {
-            Custom::Metadata(builtin) => Custom::Metadata(builtin.field(name)),
-            Custom::Object(_) if name == "metadata" => metadata().unwrap_or(Custom::Free),
-            Custom::Object(Some(schema)) | Custom::Value(schema) => Custom::of_field(schema, name),
-            Custom::Object(None) | Custom::Free => Custom::Free,
-        }
-    }
-
-    fn item(&self) -> Self {
-        match self {
-            Custom::Metadata(builtin) => Custom::Metadata(builtin.item()),
-            Custom::Object(Some(schema)) | Custom::Value(schema) => Custom::of(schema.items.as_deref()),
-            Custom::Object(None) | Custom::Free => Custom::Free,
-        }
+    fn free(&self) -> Self {
+        Custom::Free
     }
 
     fn key_default(&self, key: &str) -> Option<Value> {
         match self {
             Custom::Metadata(builtin) => builtin.key_default(key),
-            Custom::Object(Some(schema)) | Custom::Value(schema) => {
+            Custom::Object(Some(schema)) | Custom::Value { schema, .. } => {
                 schema.properties.get(key)?.default.clone()
             }
             Custom::Object(None) | Custom::Free => None,
@@ -102,6 +48,7 @@ mod tests {
     use crate::apply::managed::{Managed, Manager};
     use crate::apply::set::Set;
     use crate::apply::{self, Write};
+    use crate::custom::schema::Schema;
     use serde_json::json;
 
     fn schema() -> Schema {

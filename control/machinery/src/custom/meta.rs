@@ -1,21 +1,15 @@
 //! `apiVersion`, `kind` and `metadata` of custom resources and of whole objects embedded in them: they have a type though the
 //! schema says nothing of it.
 
+use super::node;
 use super::schema::Schema;
 use crate::access::Get as _;
 use crate::field::{FieldError, Path};
 use crate::names;
-use crate::object::Gvk;
 use crate::resources::validate;
-use crate::schema::{self, TypeId};
+use crate::schema;
+use crate::schema::node::{Of, parts, parts_mut};
 use serde_json::Value;
-use std::sync::LazyLock;
-
-static OBJECT_META: LazyLock<Option<TypeId>> = LazyLock::new(|| {
-    let table = schema::builtin();
-    let map = table.kind(&Gvk::new("", "v1", "ConfigMap"))?;
-    table.field(map, "metadata")?.struct_type()
-});
 
 /// Brings a `metadata` to its type: what it does not know is dropped and named as `unknown field "metadata.x"`. With
 /// `lenient`, fields of the wrong type are dropped, otherwise they are the error.
@@ -23,7 +17,9 @@ static OBJECT_META: LazyLock<Option<TypeId>> = LazyLock::new(|| {
 /// # Errors
 /// For the first field of the wrong type, in Go's words.
 pub(crate) fn normalize(metadata: &mut Value, prefix: &str, lenient: bool) -> Result<Vec<String>, String> {
-    let Some(id) = *OBJECT_META else { return Ok(Vec::new()) };
+    let Some(Of::Struct { id, .. }) = node::metadata().map(|metadata| metadata.of) else {
+        return Ok(Vec::new());
+    };
     let table = schema::builtin();
     let prefixed = |unknown: Vec<String>| {
         let rename = |text: String| match text.strip_prefix("unknown field \"") {
@@ -66,75 +62,39 @@ pub(crate) fn coerce(
     lenient: bool,
     unknown: &mut Vec<String>,
 ) -> Result<(), FieldError> {
-    match value {
-        Value::Object(fields) => {
-            if schema.embedded {
-                for name in ["apiVersion", "kind"] {
-                    match fields.get(name) {
-                        None | Some(Value::String(_)) => {}
-                        Some(_) if lenient => {
-                            fields.remove(name);
-                        }
-                        Some(other) => {
-                            return Err(FieldError::invalid(
-                                &path.child(name),
-                                other.clone(),
-                                "must be a string",
-                            ));
-                        }
-                    }
+    if let Some(fields) = value.as_object_mut().filter(|_| schema.embedded) {
+        for name in ["apiVersion", "kind"] {
+            match fields.get(name) {
+                None | Some(Value::String(_)) => {}
+                Some(_) if lenient => {
+                    fields.remove(name);
                 }
-                if let Some(metadata) = fields.get_mut("metadata") {
-                    let before = metadata.clone();
-                    match normalize(metadata, &format!("{}.", path.as_str()), lenient) {
-                        Ok(problems) => unknown.extend(problems),
-                        Err(why) => return Err(FieldError::invalid(&path.child("metadata"), before, why)),
-                    }
-                }
-            }
-            for (name, value) in fields.iter_mut() {
-                if let Some(property) = schema.properties.get(name) {
-                    coerce(property, value, &path.child(name), lenient, unknown)?;
-                } else if let Some(inner) = schema.additional_schema() {
-                    coerce(inner, value, &path.key(name), lenient, unknown)?;
+                Some(other) => {
+                    return Err(FieldError::invalid(&path.child(name), other.clone(), "must be a string"));
                 }
             }
         }
-        Value::Array(items) => {
-            if let Some(inner) = schema.items.as_deref() {
-                for (i, item) in items.iter_mut().enumerate() {
-                    coerce(inner, item, &path.index(i), lenient, unknown)?;
-                }
+        if let Some(metadata) = fields.get_mut("metadata") {
+            let before = metadata.clone();
+            match normalize(metadata, &format!("{}.", path.as_str()), lenient) {
+                Ok(problems) => unknown.extend(problems),
+                Err(why) => return Err(FieldError::invalid(&path.child("metadata"), before, why)),
             }
         }
-        _ => {}
+    }
+    for (step, inner, part) in parts_mut(schema, value) {
+        coerce(inner, part, &step.below(path), lenient, unknown)?;
     }
     Ok(())
 }
 
 /// What is wrong with embedded objects, at any depth.
 pub(crate) fn check(schema: &Schema, value: &Value, path: &Path, errors: &mut Vec<FieldError>) {
-    match value {
-        Value::Object(fields) => {
-            if schema.embedded {
-                embedded(value, path, errors);
-            }
-            for (name, value) in fields {
-                if let Some(property) = schema.properties.get(name) {
-                    check(property, value, &path.child(name), errors);
-                } else if let Some(inner) = schema.additional_schema() {
-                    check(inner, value, &path.key(name), errors);
-                }
-            }
-        }
-        Value::Array(items) => {
-            if let Some(inner) = schema.items.as_deref() {
-                for (i, item) in items.iter().enumerate() {
-                    check(inner, item, &path.index(i), errors);
-                }
-            }
-        }
-        _ => {}
+    if schema.embedded && value.is_object() {
+        embedded(value, path, errors);
+    }
+    for (step, inner, part) in parts(schema, value) {
+        check(inner, part, &step.below(path), errors);
     }
 }
 

@@ -6,35 +6,23 @@ use super::structural;
 use crate::access::{Get as _, remove, set};
 use crate::field::Path;
 use crate::schema::descriptions::Descriptions;
+use crate::schema::openapi::{self, Dialect, LIST_META, OBJECT_META, describe};
 use serde_json::{Map, Value, json};
-
-const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
-const LIST_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta";
-
-/// How a definition refers to another.
-fn reference(name: &str, v2: bool) -> Value {
-    // OpenAPI 3 ignores what stands beside a reference.
-    if v2 {
-        json!({"$ref": format!("#/definitions/{name}")})
-    } else {
-        json!({"allOf": [{"$ref": format!("#/components/schemas/{name}")}], "default": {}})
-    }
-}
 
 /// The schema of a version's objects.
 #[must_use]
-pub fn object(version: &Version, preserve_unknown: bool, v2: bool) -> Value {
+pub fn object(version: &Version, preserve_unknown: bool, dialect: Dialect) -> Value {
     let mut out = json!({"type": "object"});
     let structural = version.props.is_object() && structural::check(&version.props, &Path::root()).is_empty();
     let free = preserve_unknown || version.props.flag("x-kubernetes-preserve-unknown-fields");
-    if structural && !(v2 && free) {
+    if structural && !(dialect == Dialect::V2 && free) {
         out = version.props.clone();
         either(&mut out);
-        if v2 {
+        if dialect == Dialect::V2 {
             less(&mut out);
         }
-        embedded(&mut out, v2);
-        type_meta(&mut out, OBJECT_META, v2);
+        embedded(&mut out, dialect);
+        type_meta(&mut out, OBJECT_META, dialect);
     }
     selectable(version, &mut out);
     out
@@ -42,22 +30,18 @@ pub fn object(version: &Version, preserve_unknown: bool, v2: bool) -> Value {
 
 /// The schema of a version's lists; `name` is the definition of its objects.
 #[must_use]
-pub fn list(version: &Version, name: &str, v2: bool) -> Value {
+pub fn list(version: &Version, name: &str, dialect: Dialect) -> Value {
     let resource = version.resource;
-    let item = match v2 {
-        true => json!({"$ref": format!("#/definitions/{name}")}),
-        false => json!({"allOf": [{"$ref": format!("#/components/schemas/{name}")}], "default": {}}),
-    };
     let mut out = json!({
         "type": "object",
         "description": format!("{} is a list of {}", resource.list_kind, resource.kind),
         "required": ["items"],
         "properties": {
-            "items": {"type": "array", "items": item, "description": format!("List of {}.", resource.plural)},
+            "items": {"type": "array", "items": dialect.present(name), "description": format!("List of {}.", resource.plural)},
         },
-        "x-kubernetes-group-version-kind": [{"group": resource.group, "version": version.name, "kind": resource.list_kind}],
     });
-    type_meta(&mut out, LIST_META, v2);
+    openapi::of_kind(&mut out, resource.group, version.name, &resource.list_kind);
+    type_meta(&mut out, LIST_META, dialect);
     selectable(version, &mut out);
     out
 }
@@ -77,18 +61,16 @@ fn properties(schema: &mut Value) -> Option<&mut Map<String, Value>> {
 }
 
 /// Gives a schema the fields every object (or list) has.
-fn type_meta(schema: &mut Value, metadata: &str, v2: bool) {
+fn type_meta(schema: &mut Value, metadata: &str, dialect: Dialect) {
     let texts = Descriptions::read();
     let metadata_text = match metadata {
         LIST_META => texts.of_type("ListMeta"),
         _ => texts.common("metadata").map(str::to_owned),
     };
     let Some(properties) = properties(schema) else { return };
-    for name in ["apiVersion", "kind"] {
-        properties.insert(name.into(), json!({"type": "string", "description": texts.common(name)}));
-    }
-    let mut field = reference(metadata, v2);
-    set(&mut field, "description", metadata_text.unwrap_or_default());
+    openapi::type_meta(properties, &texts);
+    let mut field = dialect.present(metadata);
+    describe(&mut field, metadata_text);
     properties.insert("metadata".into(), field);
 }
 
@@ -103,13 +85,13 @@ fn each(schema: &mut Value, visit: &mut dyn FnMut(&mut Value)) {
     }
 }
 
-fn embedded(schema: &mut Value, v2: bool) {
-    each(schema, &mut |inner| embedded(inner, v2));
-    if v2 && schema.flag("x-kubernetes-preserve-unknown-fields") {
+fn embedded(schema: &mut Value, dialect: Dialect) {
+    each(schema, &mut |inner| embedded(inner, dialect));
+    if dialect == Dialect::V2 && schema.flag("x-kubernetes-preserve-unknown-fields") {
         return;
     }
     if schema.flag("x-kubernetes-embedded-resource") {
-        type_meta(schema, OBJECT_META, v2);
+        type_meta(schema, OBJECT_META, dialect);
         let mut required = schema.items("required").to_vec();
         for name in ["kind", "apiVersion"] {
             if !required.iter().any(|r| r == name) {

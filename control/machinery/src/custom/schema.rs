@@ -1,7 +1,7 @@
 //! A custom resource's schema: one node a value, read from the `JSONSchemaProps` of its definition.
 //!
-//! The node is what pruning, defaulting, validation, apply and rules walk, as they walk the field table for built-in
-//! types. It is made from a definition that was accepted, so what a structural schema may not have is not in it.
+//! The node is what pruning, defaulting, validation, apply and rules walk; what they share with the field table of built-in types is
+//! [`crate::schema::node`]. It is made from a definition that was accepted, so what a structural schema may not have is not in it.
 
 use crate::access::Get as _;
 use crate::cel::Program;

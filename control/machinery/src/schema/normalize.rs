@@ -62,13 +62,6 @@ impl Schema {
         let value = walk.root(id, value)?;
         Ok(Normalized { value, unknown: walk.unknown })
     }
-
-    /// Drops what the type does not know and says what that was; the rest is left as it is written, types unchecked.
-    pub fn prune(&self, id: TypeId, value: &mut Value) -> Vec<String> {
-        let mut prune = Prune { schema: self, path: String::new(), unknown: Vec::new() };
-        prune.message(id, value, true);
-        prune.unknown
-    }
 }
 
 enum Step {
@@ -374,7 +367,7 @@ impl<'s> Walk<'s> {
     }
 }
 
-fn push_name(path: &mut String, name: &str) {
+pub(super) fn push_name(path: &mut String, name: &str) {
     if !path.is_empty() {
         path.push('.');
     }
@@ -449,67 +442,5 @@ fn is_omitted(shape: &Shape, value: &Value) -> bool {
         (_, Value::Array(a)) => a.is_empty(),
         (_, Value::Object(o)) => o.is_empty(),
         _ => false,
-    }
-}
-
-struct Prune<'s> {
-    schema: &'s Schema,
-    path: String,
-    unknown: Vec<String>,
-}
-
-impl Prune<'_> {
-    fn message(&mut self, id: TypeId, value: &mut Value, root: bool) {
-        let Value::Object(map) = value else { return };
-        let is_object = root || self.schema.get(id).is_object;
-        let length = self.path.len();
-        map.retain(|name, value| {
-            self.path.truncate(length);
-            push_name(&mut self.path, name);
-            match self.schema.field(id, name) {
-                Some(field) => self.shape(&field.shape, value),
-                None if is_object && (name == "apiVersion" || name == "kind") => {}
-                None => {
-                    if self.unknown.len() < MAX_STRICT_ERRORS {
-                        self.unknown.push(format!("unknown field {}", crate::goformat::go_quote(&self.path)));
-                    }
-                    return false;
-                }
-            }
-            true
-        });
-        self.path.truncate(length);
-    }
-
-    fn shape(&mut self, shape: &Shape, value: &mut Value) {
-        let length = self.path.len();
-        match (shape, value) {
-            (Shape::Struct(id), value) => self.message(*id, value, false),
-            (Shape::List(inner), Value::Array(items)) if inner.struct_type().is_some() => {
-                for (i, item) in items.iter_mut().enumerate() {
-                    self.path.push_str(&format!("[{i}]"));
-                    self.shape(inner, item);
-                    self.path.truncate(length);
-                }
-            }
-            (Shape::Map(inner), Value::Object(entries)) if inner.struct_type().is_some() => {
-                for (key, item) in entries {
-                    push_name(&mut self.path, key);
-                    self.shape(inner, item);
-                    self.path.truncate(length);
-                }
-            }
-            (
-                Shape::Special(Special::SchemaOrArray | Special::SchemaOrBool | Special::SchemaOrStrings),
-                value @ (Value::Object(_) | Value::Array(_)),
-            ) => {
-                let Some(id) = self.schema.json_schema_props() else { return };
-                match value {
-                    Value::Array(items) => items.iter_mut().for_each(|item| self.message(id, item, false)),
-                    value => self.message(id, value, false),
-                }
-            }
-            _ => {}
-        }
     }
 }

@@ -33,6 +33,36 @@ const TEMPLATES: [&str; 4] =
 const BARE_OBJECTS: [&str; 6] =
     ["AdmissionReview", "ConversionReview", "RangeAllocation", "SerializedReference", "List", "Status"];
 
+/// Structures that apply as a whole wherever they stand (upstream: `+structType=atomic` on the type).
+const ATOMIC: [&str; 26] = [
+    "ConfigMapKeySelector",
+    "CrossVersionObjectReference",
+    "EndpointAddress",
+    "EndpointPort",
+    "FileKeySelector",
+    "LabelSelector",
+    "LocalObjectReference",
+    "MatchResources",
+    "NamedRuleWithOperations",
+    "NodeSelector",
+    "NodeSelectorTerm",
+    "ObjectFieldSelector",
+    "ObjectReference",
+    "OwnerReference",
+    "ParamKind",
+    "ParamRef",
+    "ResourceFieldSelector",
+    "RoleRef",
+    "ScopeSelector",
+    "ScopedResourceSelectorRequirement",
+    "SecretKeySelector",
+    "SecretReference",
+    "ServiceBackendPort",
+    "Subject",
+    "TopologySelectorTerm",
+    "TypedLocalObjectReference",
+];
+
 pub(super) fn table(text: &'static str) -> Schema {
     let packages = read(text);
     let mut ids: HashMap<(&str, &str), TypeId> = HashMap::new();
@@ -61,6 +91,7 @@ pub(super) fn table(text: &'static str) -> Schema {
                 by_number: Box::default(),
                 is_object: false,
                 holds_fixed: false,
+                is_atomic: ATOMIC.contains(name),
             });
         }
         for name in package.aliases.keys() {

@@ -8,10 +8,11 @@ use super::definition::Mutation;
 use super::{Invocation, invocations, is_exempt, refusal};
 use crate::registry::Registry;
 use machinery::apply;
-use machinery::apply::structure::{Builtin, Deduced, Rule, Structure};
+use machinery::apply::structure::{Deduced, Rule, Structure};
 use machinery::cel::patches::TYPE_KEY;
 use machinery::object::{self, Gvk};
 use machinery::schema;
+use machinery::schema::node::Builtin;
 use machinery::status::Status;
 use serde_json::{Map, Value, json};
 
@@ -172,7 +173,7 @@ fn atomics<S: Structure>(structure: S, value: &Value, path: &str, found: &mut Ve
             atomics(structure.field(name), value, &format!("{path}.{name}"), found);
         }),
         Value::Array(items) => items.iter().enumerate().for_each(|(index, value)| {
-            atomics(structure.item(), value, &format!("{path}[{index}]"), found);
+            atomics(structure.element(), value, &format!("{path}[{index}]"), found);
         }),
         _ => {}
     }

@@ -4,10 +4,11 @@ use super::super::{Exchange, body, respond};
 use crate::admission::{Seen, View};
 use crate::context::{Body, Response};
 use crate::registry::kind::Kind;
+use crate::registry::rules::Selects;
 use http::StatusCode;
 use machinery::access::{Get as _, find, object_at, set_at};
-use machinery::custom::definition::Scale;
 use machinery::field::{FieldError, Path};
+use machinery::labels::Selector;
 use machinery::object;
 use machinery::object::{Gk, Gvk};
 use machinery::status::Status;
@@ -28,26 +29,42 @@ static VIEW: View = View {
     },
 };
 
-/// The Scale of an object: a workload, or a custom resource, whose definition says where its replicas are.
+/// The Scale of an object, whose rules say where its replicas are.
 fn of(kind: &Kind, object: &Value) -> Value {
-    match kind.definition() {
-        Some(custom) => match &custom.version().scale {
-            Some(scale) => of_custom(scale, object),
-            None => Value::Null,
-        },
-        None => of_workload(object),
+    let Some(scaling) = kind.rules().scaling() else { return Value::Null };
+    let count = |path: &str| find(object, path).and_then(Value::as_i64).unwrap_or_default();
+    let mut scale = base(object);
+    let replicas = count(&scaling.wanted);
+    if replicas != 0 {
+        set_at(&mut scale, "spec.replicas", replicas);
+    }
+    set_at(&mut scale, "status.replicas", count(&scaling.present));
+    let selector = selector(&scaling.selects, object);
+    if !selector.is_empty() {
+        set_at(&mut scale, "status.selector", selector);
+    }
+    scale
+}
+
+/// The selector of an object's pods in its text form.
+fn selector(selects: &Selects, object: &Value) -> String {
+    match (selects, object.present("spec.selector")) {
+        (Selects::Text(path), _) => find(object, path).and_then(Value::as_str).unwrap_or_default().to_owned(),
+        // A ReplicationController's selector is a plain map.
+        (Selects::Labels, Some(Value::Object(map))) if object::kind(object) == "ReplicationController" => {
+            Selector::from_map(map).to_string()
+        }
+        (Selects::Labels, Some(selector)) => {
+            Selector::from_label_selector(selector).map(|s| s.to_string()).unwrap_or_default()
+        }
+        (Selects::Labels, None) | (Selects::Nothing, _) => String::new(),
     }
 }
 
 /// Sets the wanted replicas of an object.
 fn set_replicas(kind: &Kind, object: &mut Value, replicas: i64) {
-    match kind.definition() {
-        Some(custom) => {
-            if let Some(scale) = &custom.version().scale {
-                set_at(object, &scale.spec_replicas, replicas);
-            }
-        }
-        None => set_at(object, "spec.replicas", replicas),
+    if let Some(scaling) = kind.rules().scaling() {
+        set_at(object, &scaling.wanted, replicas);
     }
 }
 
@@ -62,54 +79,13 @@ fn base(object: &Value) -> Value {
     scale
 }
 
-fn of_custom(paths: &Scale, object: &Value) -> Value {
-    let count = |path: &str| find(object, path).and_then(Value::as_i64).unwrap_or_default();
-    let mut scale = base(object);
-    let replicas = count(&paths.spec_replicas);
-    if replicas != 0 {
-        set_at(&mut scale, "spec.replicas", replicas);
-    }
-    set_at(&mut scale, "status.replicas", count(&paths.status_replicas));
-    let selector = paths.selector.as_deref().and_then(|p| find(object, p)).and_then(Value::as_str);
-    if let Some(selector) = selector.filter(|s| !s.is_empty()) {
-        set_at(&mut scale, "status.selector", selector);
-    }
-    scale
-}
-
-/// The Scale of a workload.
-fn of_workload(workload: &Value) -> Value {
-    let selector = match workload.present("spec.selector") {
-        // A ReplicationController's selector is a plain map.
-        Some(Value::Object(map)) if object::kind(workload) == "ReplicationController" => {
-            machinery::labels::Selector::from_map(map).to_string()
-        }
-        Some(selector) => machinery::labels::Selector::from_label_selector(selector)
-            .map(|s| s.to_string())
-            .unwrap_or_default(),
-        None => String::new(),
-    };
-    let count = |path: &str| workload.int(path).unwrap_or_default();
-    let mut scale = base(workload);
-    set_at(&mut scale, "status.replicas", count("status.replicas"));
-    let replicas = count("spec.replicas");
-    if replicas != 0 {
-        set_at(&mut scale, "spec.replicas", replicas);
-    }
-    if !selector.is_empty() {
-        set_at(&mut scale, "status.selector", selector);
-    }
-    scale
-}
-
 pub(super) async fn get(x: &Exchange<'_>) -> Result<Response, Status> {
     let accept = x.accept(false)?;
     let workload = x.registry.read_required(&x.kind, x.namespace(), &x.context.info.name).await?;
-    if let Some(custom) = x.kind.definition()
-        && let Some(scale) = &custom.version().scale
-        && find(&workload, &scale.spec_replicas).is_none()
+    if let Some(scaling) = x.kind.rules().scaling()
+        && find(&workload, &scaling.wanted).is_none()
     {
-        let why = format!("the spec replicas field {:?} does not exist", scale.spec_replicas);
+        let why = format!("the spec replicas field {:?} does not exist", scaling.wanted);
         return Err(Status::internal_error(why));
     }
     Ok(respond::value(StatusCode::OK, &accept, &of(&x.kind, &workload)))

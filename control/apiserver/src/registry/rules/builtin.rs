@@ -1,14 +1,16 @@
 //! The rules of built-in resources: `machinery`'s pure functions, by the resource's declaration.
 
-use super::{Rules, tls_pair};
+use super::{Rules, Scaling, Selects, tls_pair};
 use jiff::Timestamp;
+use machinery::admission::kinds;
 use machinery::apply::managed::Managed;
-use machinery::apply::structure::Builtin as Structure;
 use machinery::apply::{self, Applied, Write};
+use machinery::cel::Type;
 use machinery::field::FieldError;
 use machinery::object::Gvk;
 use machinery::resources::{Resource, convert, defaults, strategy, table};
 use machinery::schema;
+use machinery::schema::node::Builtin as Structure;
 use machinery::status::Status;
 use machinery::validation;
 use serde_json::{Value, json};
@@ -36,6 +38,10 @@ impl Rules for Builtin {
         convert::is_storage(self.resource, self.version)
     }
 
+    fn reads_as_stored(&self) -> bool {
+        true
+    }
+
     fn to_client(&self, object: &mut Value) {
         if !self.is_storage() {
             convert::from_storage(self.resource, self.version, object);
@@ -47,6 +53,9 @@ impl Rules for Builtin {
         convert::to_storage(self.resource, self.version, object);
     }
 
+    /// In flight it is in the stored version.
+    fn to_flight(&self, _: &mut Value) {}
+
     fn normalize(&self, object: Value) -> Result<(Value, Vec<String>), String> {
         let table = schema::builtin();
         let Some(id) = table.kind(&self.gvk()) else { return Ok((object, Vec::new())) };
@@ -57,6 +66,20 @@ impl Rules for Builtin {
     fn prune(&self, config: &mut Value) -> Result<Vec<String>, String> {
         let table = schema::builtin();
         Ok(table.kind(&self.gvk()).map(|id| table.prune(id, config)).unwrap_or_default())
+    }
+
+    fn closed(&self) -> Option<&'static str> {
+        None
+    }
+
+    fn scaling(&self) -> Option<Scaling> {
+        self.resource.subresource("scale")?;
+        let (wanted, present) = ("spec.replicas".to_owned(), "status.replicas".to_owned());
+        Some(Scaling { wanted, present, selects: Selects::Labels })
+    }
+
+    fn object_type(&self) -> Option<Type> {
+        kinds::builtin(&self.gvk())
     }
 
     fn has_protobuf(&self) -> bool {

@@ -1,11 +1,12 @@
 //! The rules of custom resources, by what their definition says now.
 
-use super::Rules;
+use super::{Rules, Scaling, Selects};
 use jiff::Timestamp;
 use machinery::apply::managed::Managed;
 use machinery::apply::{self, Applied, Write};
-use machinery::custom::merge::Custom as Structure;
-use machinery::custom::{Definition, Version, strategy};
+use machinery::cel::Type;
+use machinery::custom::node::Custom as Structure;
+use machinery::custom::{Definition, Version, rules, strategy};
 use machinery::field::FieldError;
 use machinery::object::{self, Gvk};
 use machinery::status::Status;
@@ -49,6 +50,10 @@ impl Rules for Custom {
         self.definition.storage == self.version().name && !self.definition.asks()
     }
 
+    fn reads_as_stored(&self) -> bool {
+        false
+    }
+
     /// Custom objects come from the registry in the client's version already, but for lists and watches of a definition whose
     /// versions differ by name only.
     fn to_client(&self, object: &mut Value) {
@@ -65,6 +70,10 @@ impl Rules for Custom {
     /// In flight it is in the client's version.
     fn to_storage(&self, _: &mut Value) {}
 
+    fn to_flight(&self, object: &mut Value) {
+        self.to_client(object);
+    }
+
     fn normalize(&self, mut object: Value) -> Result<(Value, Vec<String>), String> {
         let unknown = self.definition.coerce(self.version(), &mut object, false)?;
         Ok((object, unknown))
@@ -72,6 +81,24 @@ impl Rules for Custom {
 
     fn prune(&self, config: &mut Value) -> Result<Vec<String>, String> {
         self.definition.coerce(self.version(), config, false)
+    }
+
+    fn closed(&self) -> Option<&'static str> {
+        let why = "create not allowed while custom resource definition is terminating";
+        self.definition.terminating.then_some(why)
+    }
+
+    fn scaling(&self) -> Option<Scaling> {
+        let scale = self.version().scale.as_ref()?;
+        Some(Scaling {
+            wanted: scale.spec_replicas.clone(),
+            present: scale.status_replicas.clone(),
+            selects: scale.selector.clone().map_or(Selects::Nothing, Selects::Text),
+        })
+    }
+
+    fn object_type(&self) -> Option<Type> {
+        Some(rules::object_type(self.version().schema.as_ref()))
     }
 
     fn has_protobuf(&self) -> bool {
