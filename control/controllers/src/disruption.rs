@@ -3,6 +3,10 @@
 //! Woken by: the budget, its pods, the controllers whose size it counts by, and the end of an eviction's grace. Reads: all of these. Writes:
 //! the budget's status. Promises: a disruption that an eviction has taken (`disruptedPods`) counts until the pod is gone or two minutes have
 //! passed; where the size cannot be known, nothing may be evicted.
+//!
+//! - [`stale`]: the marks of pods that were to go and did not
+
+pub(crate) mod stale;
 
 use crate::claim::{printed, selector};
 use crate::cluster::Cluster;
@@ -58,14 +62,15 @@ impl Disruptions {
                 wake.add(key_of(&**budget));
             }
         });
-        let (wake, budgets) = (queue.clone(), cluster.budgets.clone());
+        let (wake, budgets, events) = (queue.clone(), cluster.budgets.clone(), recorder.clone());
         cluster.pods.on_change(move |old, new| {
             for pod in [old, new].into_iter().flatten() {
-                for budget in budgets.list(pod.namespace().as_deref().unwrap_or_default()) {
-                    if budget_selector(&budget).is_ok_and(|s| s.matches(pod.labels())) {
-                        wake.add(key_of(&*budget));
-                    }
-                }
+                selecting(&budgets, pod).iter().for_each(|budget| wake.add(key_of(&**budget)));
+            }
+            let Some(pod) = new.or(old) else { return };
+            if let Some(message) = several_message(pod, &selecting(&budgets, pod)) {
+                let reason = "MultiplePodDisruptionBudgets";
+                events.record(Self::NAME, &**pod, Severity::Warning, reason, message);
             }
         });
         // the size of a controller changes what its pods' budgets allow; budgets are few
@@ -228,6 +233,28 @@ fn unmanaged_message(selector: Option<&LabelSelector>) -> String {
     )
 }
 
+/// The budgets that select a pod.
+fn selecting(budgets: &Informer<PodDisruptionBudget>, pod: &Pod) -> Vec<Arc<PodDisruptionBudget>> {
+    let mut found = budgets.list(pod.namespace().as_deref().unwrap_or_default());
+    found.retain(|budget| budget_selector(budget).is_ok_and(|s| s.matches(pod.labels())));
+    found
+}
+
+/// What an event says of a pod that several budgets select, which therefore cannot be evicted.
+fn several_message(pod: &Pod, budgets: &[Arc<PodDisruptionBudget>]) -> Option<String> {
+    let [first, _, ..] = budgets else { return None };
+    let (namespace, name) = (pod.namespace().unwrap_or_default(), pod.name_any());
+    let chosen = first.name_any();
+    Some(format!(
+        "Pod {namespace:?}/{name:?} matches multiple PodDisruptionBudgets.  Chose {chosen:?} arbitrarily."
+    ))
+}
+
+/// What an event says of an evicted pod that is still there. Upstream's names the budget's namespace twice, and not its name.
+fn not_deleted_message(namespace: &str) -> String {
+    format!("Pod was expected by PDB {namespace}/{namespace} to be deleted but it wasn't")
+}
+
 fn budget_selector(budget: &PodDisruptionBudget) -> Result<Selector, Error> {
     selector(budget.spec.as_ref().and_then(|s| s.selector.as_ref()), &budget.name_any())
 }
@@ -332,23 +359,14 @@ impl Reconcile for Disruptions {
 
     async fn reconcile(&self, key: &Key) -> Result<Option<Duration>, Error> {
         let Some(budget) = self.budgets.get(key) else { return Ok(None) };
-        let selector = budget_selector(&budget)?;
-        let selected = self.pods.list(&key.namespace).into_iter().filter(|p| selector.matches(p.labels()));
-        let pods: Vec<Arc<Pod>> = selected.collect();
-        if pods.is_empty() {
-            let message = "No matching pods found".to_owned();
-            self.recorder.record(Self::NAME, &*budget, Severity::Normal, "NoPods", message);
-        }
         let now = Timestamp::now();
         let generation = budget.metadata.generation.unwrap_or(0);
         let old = budget.status.clone().unwrap_or_default();
-        let expected = if by_size(&budget) { self.expected(&key.namespace, &pods).await } else { Ok(0) };
-        let outcome = work_out(&budget, &pods, || expected, now);
-        let (new, recheck) = match &outcome {
-            Ok(outcome) => {
+        let (new, recheck) = match &self.look(key, &budget, now).await {
+            Ok((pods, outcome)) => {
                 for name in &outcome.not_deleted {
                     if let Some(pod) = pods.iter().find(|p| p.name_any() == *name) {
-                        let message = format!("Pod was expected by PDB {key} to be deleted but it wasn't");
+                        let message = not_deleted_message(&key.namespace);
                         self.recorder.record(Self::NAME, &**pod, Severity::Warning, "NotDeleted", message);
                     }
                 }
@@ -371,9 +389,6 @@ impl Reconcile for Disruptions {
                 (new, outcome.recheck)
             }
             Err(why) => {
-                let message = format!("Failed to calculate the number of expected pods: {why}");
-                let reason = "CalculateExpectedPodCountFailed";
-                self.recorder.record(Self::NAME, &*budget, Severity::Warning, reason, message);
                 let conditions = condition(&old, false, "SyncFailed", why, generation, now);
                 let new = PodDisruptionBudgetStatus {
                     conditions: Some(conditions),
@@ -390,6 +405,34 @@ impl Reconcile for Disruptions {
 }
 
 impl Disruptions {
+    /// A budget's pods, and what it works out to.
+    ///
+    /// # Errors
+    /// Why that cannot be known; an event says it.
+    async fn look(
+        &self,
+        key: &Key,
+        budget: &PodDisruptionBudget,
+        now: Timestamp,
+    ) -> Result<(Vec<Arc<Pod>>, Outcome), String> {
+        let fails = |reason, what: &str, why: String| {
+            self.recorder.record(Self::NAME, budget, Severity::Warning, reason, format!("{what}: {why}"));
+            why
+        };
+        let selector = budget_selector(budget)
+            .map_err(|error| fails("NoPods", "Failed to get pods", error.to_string()))?;
+        let mut pods = self.pods.list(&key.namespace);
+        pods.retain(|pod| selector.matches(pod.labels()));
+        if pods.is_empty() {
+            self.recorder.record(Self::NAME, budget, Severity::Normal, "NoPods", "No matching pods found");
+        }
+        let expected = if by_size(budget) { self.expected(&key.namespace, &pods).await } else { Ok(0) };
+        let what = "Failed to calculate the number of expected pods";
+        let outcome = work_out(budget, &pods, || expected, now)
+            .map_err(|why| fails("CalculateExpectedPodCountFailed", what, why))?;
+        Ok((pods, outcome))
+    }
+
     async fn write(
         &self,
         key: &Key,
@@ -491,6 +534,38 @@ mod tests {
         let text = "(selector: &LabelSelector{MatchLabels:map[string]string{a: 1,b: 2,},MatchExpressions:\
             []LabelSelectorRequirement{LabelSelectorRequirement{Key:c,Operator:In,Values:[x y],},},}) were found to be unmanaged.";
         assert!(unmanaged_message(Some(&selector)).contains(text));
+    }
+
+    #[test]
+    fn a_pod_of_two_budgets_must_not_pass_in_silence() {
+        let named = |name: &str| {
+            let mut budget = budget(json!({}), json!({}));
+            budget.metadata.name = Some(name.to_owned());
+            Arc::new(budget)
+        };
+        let mut pod = (*pod("p", true)).clone();
+        pod.metadata.namespace = Some("ns".to_owned());
+        assert_eq!(several_message(&pod, &[]), None);
+        assert_eq!(several_message(&pod, &[named("a")]), None);
+        assert_eq!(
+            several_message(&pod, &[named("a"), named("b")]).unwrap(),
+            "Pod \"ns\"/\"p\" matches multiple PodDisruptionBudgets.  Chose \"a\" arbitrarily."
+        );
+    }
+
+    #[tokio::test]
+    async fn a_budget_whose_selector_is_none_must_not_allow_what_it_did() {
+        let fake = crate::fake::Fake::default();
+        let (client, cluster) = (fake.client(), Cluster::default());
+        let (recorder, _writer) = Recorder::new(None, None);
+        let controller = Disruptions::new(&cluster, client, recorder, Arc::default(), &Arc::default());
+        let mut wrong = budget(
+            json!({ "minAvailable": 1, "selector": { "matchExpressions": [{ "key": "a", "operator": "Like" }] } }),
+            json!({}),
+        );
+        wrong.metadata.name = Some("b".to_owned());
+        let why = controller.look(&Key::new("ns", "b"), &wrong, Timestamp::UNIX_EPOCH).await.unwrap_err();
+        assert!(why.contains("Like"), "{why}");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use crate::cron_job::CronJobs;
 use crate::daemon_set::DaemonSets;
 use crate::deployment::Deployments;
 use crate::disruption::Disruptions;
+use crate::disruption::stale::StaleDisruptions;
 use crate::endpoint_mirror::EndpointMirror;
 use crate::endpoints::EndpointSlices;
 use crate::ephemeral_volume::EphemeralVolumes;
@@ -118,6 +119,9 @@ pub async fn run(client: Client, config: Config, supervisor: &Supervisor, shutdo
     });
     start.add("disruption-controller", "disruption-controller", 1, |queue, cl| {
         Disruptions::new(&cluster, cl, rec.clone(), inventory.clone(), queue)
+    });
+    start.add("disruption-controller", "disruption-controller", 1, |queue, cl| {
+        StaleDisruptions::new(&cluster, cl, queue)
     });
     start.add("deployment-controller", "deployment-controller", 5, |queue, cl| {
         Deployments::new(&cluster, cl, rec.clone(), queue)
