@@ -24,7 +24,7 @@ pub struct Unusable {
 }
 
 /// Pods and nodes as the API has them, which is how extenders want them.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Raw {
     pub(crate) pods: HashMap<String, Arc<Value>>,
     pub(crate) nodes: HashMap<String, Arc<Value>>,

@@ -4,15 +4,17 @@
 //! [`Cluster`] and [`Queue`], which this one task alone changes. Writes bindings, events, conditions, and deletes victims. Promises:
 //! a pod is decided on with everything seen so far, counted on its node from that moment, and bound at most once at a time; a
 //! binding that fails is taken back and tried again after a backoff; a pod that fits nowhere is tried again when something
-//! changed that may help it, at the latest after five minutes. It keeps nothing that a restart would lose.
+//! changed that may help it, at the latest after five minutes. While extenders are asked about a pod, no other is decided on (as
+//! upstream's cycle has it; each question ends by its `httpTimeout`), but bindings, watches and the queue's clock go on. It keeps nothing
+//! that a restart would lose.
 
 use crate::attempt::{Attempt, attempt};
 use crate::cache::Cluster;
 use crate::extended::Extended;
 use crate::extender::{Extender, Raw};
 use crate::fit::Plugin;
-use crate::model::Pod;
 use crate::model::storage::Needs;
+use crate::model::{Pod, Snapshot};
 use crate::profile::Config;
 use crate::queue::Queue;
 use crate::report::{Failure, Reporter};
@@ -65,16 +67,17 @@ pub async fn run(
         cluster: Cluster::default(),
         queue: Queue::default(),
         synced: HashSet::new(),
+        deciding: FuturesUnordered::new(),
         writes: FuturesUnordered::new(),
         waits: FuturesUnordered::new(),
         volumes: VolumeWriter::new(client),
         extenders: extenders.into(),
-        raw: Raw::default(),
+        raw: Arc::default(),
         round: 0,
     };
     loop {
         scheduler.take_in(&mut inputs)?;
-        if Box::pin(scheduler.schedule_one()).await {
+        if scheduler.schedule_one() {
             // One pod at a time: what its binding or the watches bring meanwhile counts for the next.
             if shutdown.is_cancelled() {
                 return Ok(());
@@ -95,6 +98,7 @@ pub async fn run(
                 Some((source, event)) => scheduler.take(source, event),
                 None => return Err(Error::WatchesEnded),
             },
+            Some(decided) = scheduler.deciding.next() => scheduler.decided(decided),
             Some(done) = scheduler.writes.next() => scheduler.written(done),
             Some(done) = scheduler.waits.next() => scheduler.written(done),
             () = clock => {}
@@ -148,6 +152,16 @@ enum Done {
     Reported { uid: String, refused: Option<Vec<Plugin>> },
 }
 
+/// What became of an attempt.
+struct Decided {
+    pod: Arc<Pod>,
+    snapshot: Snapshot,
+    /// Which extender binds the pod.
+    binder: Option<usize>,
+    /// The error is an extender's that counts.
+    outcome: Result<Attempt, String>,
+}
+
 struct Scheduler {
     config: Arc<Config>,
     cluster: Cluster,
@@ -155,12 +169,14 @@ struct Scheduler {
     reporter: Reporter,
     /// Watches that have listed once, or could not.
     synced: HashSet<Source>,
+    /// The attempt that waits for extenders; there is one at a time.
+    deciding: FuturesUnordered<BoxFuture<'static, Decided>>,
     writes: FuturesUnordered<BoxFuture<'static, Done>>,
     /// Pods that wait for their volumes to be bound.
     waits: FuturesUnordered<BoxFuture<'static, Done>>,
     volumes: VolumeWriter,
     extenders: Arc<[Extender]>,
-    raw: Raw,
+    raw: Arc<Raw>,
     round: u64,
 }
 
@@ -173,6 +189,9 @@ impl Scheduler {
                 Some(None) => return Err(Error::WatchesEnded),
                 None => break,
             }
+        }
+        while let Some(Some(decided)) = self.deciding.next().now_or_never() {
+            self.decided(decided);
         }
         while let Some(Some(done)) = self.writes.next().now_or_never() {
             self.written(done);
@@ -201,11 +220,15 @@ impl Scheduler {
         let rest = &mut self.cluster.rest;
         let change = match parsed {
             Parsed::Pod(pod, raw) => {
-                self.raw.pods.extend(raw.map(|raw| (pod.uid.clone(), raw)));
+                if let Some(raw) = raw {
+                    Arc::make_mut(&mut self.raw).pods.insert(pod.uid.clone(), raw);
+                }
                 return self.set_pod(Arc::new(*pod));
             }
             Parsed::Node(node, raw) => {
-                self.raw.nodes.extend(raw.map(|raw| (node.name.clone(), raw)));
+                if let Some(raw) = raw {
+                    Arc::make_mut(&mut self.raw).nodes.insert(node.name.clone(), raw);
+                }
                 self.cluster.set_node(*node)
             }
             Parsed::Namespace(labels) => {
@@ -244,13 +267,13 @@ impl Scheduler {
         let rest = &mut self.cluster.rest;
         match source {
             Source::Pods => {
-                self.raw.pods.remove(key);
+                Arc::make_mut(&mut self.raw).pods.remove(key);
                 self.queue.remove(key);
                 let change = self.cluster.remove_pod(key);
                 self.announce(change);
             }
             Source::Nodes => {
-                self.raw.nodes.remove(key);
+                Arc::make_mut(&mut self.raw).nodes.remove(key);
                 self.cluster.remove_node(key);
             }
             Source::Namespaces => drop(Arc::make_mut(&mut rest.namespaces).remove(key)),
@@ -292,9 +315,10 @@ impl Scheduler {
         }
     }
 
-    /// Decides on the next pod; false where there is none, or too much is being written.
-    async fn schedule_one(&mut self) -> bool {
-        if self.synced.len() < SOURCES || self.writes.len() >= WRITES || self.waits.len() >= WAITS {
+    /// Decides on the next pod, or has extenders asked about it; false where there is none, or too much is under way.
+    fn schedule_one(&mut self) -> bool {
+        let busy = !self.deciding.is_empty() || self.writes.len() >= WRITES || self.waits.len() >= WAITS;
+        if self.synced.len() < SOURCES || busy {
             return false;
         }
         let Some(pod) = self.queue.pop(Instant::now()) else { return false };
@@ -306,25 +330,42 @@ impl Scheduler {
         if let Some(profile) = self.config.profile(&pod.scheduler) {
             snapshot.profile = profile.clone();
         }
-        let extenders = self.extenders.clone();
-        let interested: Vec<&Extender> =
-            extenders.iter().filter(|extender| extender.is_interested(&self.raw, &pod.uid)).collect();
-        let binder = extenders
-            .iter()
-            .position(|extender| extender.binds() && extender.is_interested(&self.raw, &pod.uid));
-        let outcome = match interested.is_empty() {
-            true => Ok(attempt(&snapshot, &pod, self.round)),
-            false => {
-                let extended = Extended { extenders: interested, raw: &self.raw };
-                Box::pin(extended.attempt(&snapshot, &pod, self.round)).await
+        let all = self.extenders.iter().enumerate();
+        let interested: Vec<usize> = all
+            .filter(|(_, extender)| extender.is_interested(&self.raw, &pod.uid))
+            .map(|(at, _)| at)
+            .collect();
+        let binds = |at: &usize| self.extenders.get(*at).is_some_and(Extender::binds);
+        let binder = interested.iter().copied().find(binds);
+        if interested.is_empty() {
+            let outcome = Ok(attempt(&snapshot, &pod, self.round));
+            self.decided(Decided { pod, snapshot, binder, outcome });
+            return true;
+        }
+        let (extenders, raw, round) = (self.extenders.clone(), self.raw.clone(), self.round);
+        self.deciding.push(
+            async move {
+                let asked = interested.into_iter().filter_map(|at| extenders.get(at)).collect();
+                let extended = Extended { extenders: asked, raw: &raw };
+                let outcome = Box::pin(extended.attempt(&snapshot, &pod, round)).await;
+                Decided { pod, snapshot, binder, outcome }
             }
-        };
+            .boxed(),
+        );
+        true
+    }
+
+    /// Acts on an attempt. The pod may be gone or placed by somebody else, where it took its time.
+    fn decided(&mut self, decided: Decided) {
+        let Decided { pod, snapshot, binder, outcome } = decided;
+        if self.queue.get(&pod.uid).is_none() {
+            return;
+        }
         let outcome = match outcome {
             Ok(outcome) => outcome,
             Err(message) => {
                 let failure = Failure { reason: "SchedulerError", message, nominate: None };
-                self.report(pod, failure, None, Room::default());
-                return true;
+                return self.report(pod, failure, None, Room::default());
             }
         };
         match outcome {
@@ -335,7 +376,7 @@ impl Scheduler {
                 self.cluster.rest.storage.assume(&needs, &node);
                 self.announce(Some(Change::PodPlaced));
                 if needs.is_empty() {
-                    let reporter = self.reporter.clone();
+                    let (reporter, extenders) = (self.reporter.clone(), self.extenders.clone());
                     self.write(async move {
                         let binder = binder.and_then(|at| extenders.get(at));
                         let result = bind(&reporter, binder, &pod, &node).await;
@@ -358,7 +399,6 @@ impl Scheduler {
                 self.report(pod, failure, Some(error.plugins()), Room { victims, displaced });
             }
         }
-        true
     }
 
     /// Binds the pod once its volumes are bound, which may take as long as it takes to make them: such writes wait apart from the

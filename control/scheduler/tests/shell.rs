@@ -59,6 +59,10 @@ fn node(name: &str, cpu: &str) -> Value {
 }
 
 async fn start(state: State) -> Rig {
+    start_with(state, scheduler::Config::default()).await
+}
+
+async fn start_with(state: State, config: scheduler::Config) -> Rig {
     let state = Arc::new(Mutex::new(state));
     let (write, written) = unbounded_channel();
     let shared = state.clone();
@@ -70,7 +74,7 @@ async fn start(state: State) -> Rig {
     let shutdown = CancellationToken::new();
     let scheduler = tokio::spawn({
         let shutdown = shutdown.clone();
-        async move { scheduler::run(client, Arc::default(), &Supervisor::default(), shutdown).await }
+        async move { scheduler::run(client, Arc::new(config), &Supervisor::default(), shutdown).await }
     });
     Rig { state, written, passed: Vec::new(), shutdown, scheduler }
 }
@@ -299,4 +303,70 @@ async fn an_unreadable_pod_or_node_must_not_hide_another() {
     rig.send("/api/v1/pods", "ADDED", &pod("odd", "500m"));
     assert_eq!(rig.next("/binding").await["metadata"]["name"], "odd");
     rig.stop().await;
+}
+
+/// A pod that an extender is asked about.
+fn managed(name: &str) -> Value {
+    let mut pod = pod(name, "1");
+    pod["spec"]["containers"][0]["resources"]["requests"]["example.com/x"] = json!("1");
+    pod
+}
+
+/// A scheduler with an extender that takes questions and does not answer; it waits `timeout` for that.
+async fn with_mute_extender(
+    state: State,
+    timeout: Duration,
+    ignorable: bool,
+) -> (Rig, tokio::net::TcpListener) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let resource = std::collections::BTreeSet::from(["example.com/x".to_owned()]);
+    let extender = scheduler::extender::Config {
+        url: format!("http://{}", listener.local_addr().unwrap()),
+        filter: "filter".into(),
+        managed: resource.clone(),
+        ignored: resource,
+        ignorable,
+        timeout,
+        ..Default::default()
+    };
+    let config = scheduler::Config { extenders: vec![extender], ..Default::default() };
+    (start_with(state, config).await, listener)
+}
+
+#[tokio::test]
+async fn an_extender_that_does_not_answer_must_not_stop_other_pods() {
+    let pods = vec![managed("asked"), pod("web", "1")];
+    let nodes = vec![node("big", "4")];
+    let timeout = Duration::from_millis(300);
+    let (mut rig, _mute) =
+        with_mute_extender(State { pods, nodes, ..State::default() }, timeout, false).await;
+    assert_eq!(rig.next("/binding").await["metadata"]["name"], "web");
+    let patch = rig.next("PATCH /api/v1/namespaces/ns/pods/asked/status").await;
+    let condition = &patch["status"]["conditions"][0];
+    assert_eq!(condition["reason"], "SchedulerError");
+    assert!(condition["message"].as_str().unwrap().ends_with("context deadline exceeded"), "{condition}");
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn an_ignorable_extender_that_does_not_answer_must_not_stop_its_own_pods() {
+    let (pods, nodes) = (vec![managed("asked")], vec![node("big", "4")]);
+    let timeout = Duration::from_millis(300);
+    let (mut rig, _mute) = with_mute_extender(State { pods, nodes, ..State::default() }, timeout, true).await;
+    assert_eq!(rig.next("/binding").await["metadata"]["name"], "asked");
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_question_that_waits_must_not_hold_up_what_is_seen_meanwhile() {
+    let (pods, nodes) = (vec![managed("asked")], vec![node("big", "4")]);
+    let minute = Duration::from_secs(60);
+    let (rig, mute) = with_mute_extender(State { pods, nodes, ..State::default() }, minute, false).await;
+    let (mut question, _) =
+        tokio::time::timeout(Duration::from_secs(20), mute.accept()).await.unwrap().unwrap();
+    let mut head = [0; 5];
+    tokio::io::AsyncReadExt::read_exact(&mut question, &mut head).await.unwrap();
+    assert_eq!(&head, b"POST ");
+    // The end is seen, too: it does not wait for the answer.
+    tokio::time::timeout(Duration::from_secs(20), rig.stop()).await.expect("the loop waits for the extender");
 }
