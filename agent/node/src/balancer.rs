@@ -4,16 +4,16 @@
 //! - [`choice`]: the servers and which one is used, pure; [`probe`]: whether one answers; [`list`]: which there are, from the cluster, kept on disk
 //!
 //! Woken by connections, by time while there are several servers, and by the `kubernetes` Service's endpoints. Promises: a new connection goes to
-//! a server that takes it; connections to one that has died, is frozen or cut off are ended within five seconds if another one answers, so that
-//! their owners come again; what was known is known after a restart. TLS is the two ends' own: here pass only bytes.
+//! a server that takes it; a server is left when it refuses a connection, or twice in turn does not answer or says that it is not ready, and another
+//! one is better: within five seconds, and all connections to it are ended, so that their owners come again; one slow connection or answer
+//! moves nobody; what was known is known after a restart. TLS is the two ends' own: here pass only bytes.
 
 mod choice;
 mod list;
 mod probe;
 
-use choice::Choice;
-use futures::StreamExt as _;
-use futures::stream::FuturesUnordered;
+use choice::{Choice, Health, better};
+use futures::future::join_all;
 use parking_lot::Mutex;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use supervise::{Supervisor, Task, Work, accept};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 
 /// A name that is in the certificate of every API server, whatever it is called elsewhere: what pods call it.
 const NAME: &str = "kubernetes.default.svc";
@@ -31,9 +32,13 @@ const PORT: u16 = 6444;
 const CONNECTIONS: usize = 512;
 /// How long a server may take to take a connection.
 const CONNECT: Duration = Duration::from_millis(1500);
-/// Between two looks at the server in use, and how long it may take to answer: together with a look at the others within five seconds.
-const LOOK: Duration = Duration::from_millis(1500);
+/// Between two looks at the server in use, before the second look at one that failed the first, and how long an answer may take: a frozen server is
+/// left after `LOOK + PATIENCE + AGAIN + PATIENCE` at the latest, which is less than five seconds.
+const LOOK: Duration = Duration::from_millis(1000);
+const AGAIN: Duration = Duration::from_millis(200);
 const PATIENCE: Duration = Duration::from_millis(1500);
+/// Between two looks at the configured server while another one is in use.
+const RETURN: Duration = Duration::from_secs(15);
 
 /// The servers, a handle.
 #[derive(Clone)]
@@ -42,6 +47,8 @@ pub(crate) struct Balancer {
     listener: Arc<TcpListener>,
     address: SocketAddr,
     list: Arc<list::File>,
+    /// The server in use was slow to take a connection.
+    slow: Arc<Notify>,
 }
 
 impl Balancer {
@@ -64,6 +71,7 @@ impl Balancer {
             address: listener.local_addr()?,
             listener: Arc::new(listener),
             list: Arc::new(list),
+            slow: Arc::default(),
         })
     }
 
@@ -79,7 +87,7 @@ impl Balancer {
             let (this, supervisor) = (this.clone(), supervisor.clone());
             async move {
                 let work = Work::new(&supervisor, "api-balancer/connections");
-                let looking = this.look();
+                let looking = async { tokio::join!(this.look(), this.look_back()).0 };
                 let accepting = accept(&*this.listener, CONNECTIONS, &work, &stop, |stream, _| {
                     let this = this.clone();
                     async move { this.serve(stream).await }
@@ -112,13 +120,28 @@ impl Balancer {
         }
     }
 
-    /// One connection: to the server in use, or to the first of the others that takes it.
+    /// One connection: to the server in use, or to the first of the others that takes it. One that refuses it is left by all; one that is slow
+    /// by this connection only, until it was looked at.
     async fn serve(&self, client: TcpStream) {
         let servers = self.choice.lock().servers();
+        let mut refused = true;
         for server in servers {
-            let connected = tokio::time::timeout(CONNECT, TcpStream::connect(&server)).await;
-            let Ok(Ok(upstream)) = connected else { continue };
-            let cut = self.choice.lock().used(&server);
+            let upstream = match tokio::time::timeout(CONNECT, TcpStream::connect(&server)).await {
+                Ok(Ok(upstream)) => upstream,
+                Ok(Err(_)) => continue,
+                Err(_) => {
+                    refused = false;
+                    self.slow.notify_one();
+                    continue;
+                }
+            };
+            let cut = {
+                let mut choice = self.choice.lock();
+                if refused {
+                    choice.use_server(&server);
+                }
+                choice.connected(&server)
+            };
             // Small requests and answers, each waited for.
             let _ = (upstream.set_nodelay(true), client.set_nodelay(true));
             let joined = splice::join(client, upstream);
@@ -130,41 +153,72 @@ impl Balancer {
         tracing::debug!("no API server takes a connection");
     }
 
-    /// Looks at the server in use, forever, and moves to one that answers where it does not.
+    /// Looks at the server in use, for ever, and moves to a better one where it fails twice.
     async fn look(&self) -> std::convert::Infallible {
         let mut probe = probe::Probe::default();
         loop {
-            tokio::time::sleep(LOOK).await;
+            tokio::select! {
+                () = tokio::time::sleep(LOOK) => {}
+                // What is open already says nothing of new connections.
+                () = self.slow.notified() => probe = probe::Probe::default(),
+            }
             let servers = self.choice.lock().servers();
             // With one there is nothing to choose, and nothing to look at.
             let [current, others @ ..] = servers.as_slice() else { continue };
-            if others.is_empty() || answers(&mut probe, current).await {
+            if others.is_empty() {
                 continue;
             }
-            let mut asked: FuturesUnordered<_> =
-                others
-                    .iter()
-                    .map(|server| async move {
-                        answers(&mut probe::Probe::default(), server).await.then_some(server)
-                    })
-                    .collect();
-            while let Some(answer) = asked.next().await {
-                let Some(server) = answer else { continue };
-                tracing::warn!(from = current, to = server, "the API server does not answer; using another");
-                let _ = self.choice.lock().used(server);
-                break;
+            if health(&mut probe, current).await == Health::Ready {
+                self.choice.lock().end_strays();
+                continue;
+            }
+            // Once may be chance. While it is asked again, so are the others.
+            let again = async {
+                tokio::time::sleep(AGAIN).await;
+                health(&mut probe, current).await
+            };
+            let asked = others.iter().map(|server| async move {
+                (server.as_str(), health(&mut probe::Probe::default(), server).await)
+            });
+            let (now, others) = tokio::join!(again, join_all(asked));
+            let Some(server) = better(now, &others) else { continue };
+            let mut choice = self.choice.lock();
+            // A connection may have moved on meanwhile.
+            if choice.servers().first() == Some(current) {
+                tracing::warn!(from = current, to = server, was = ?now, "the API server fails; using another");
+                choice.use_server(server);
+            }
+        }
+    }
+
+    /// Looks at the configured server while another one is in use, for ever, and moves back once it has been well for long.
+    async fn look_back(&self) -> std::convert::Infallible {
+        let mut probe = probe::Probe::default();
+        loop {
+            tokio::time::sleep(supervise::jittered(RETURN)).await;
+            let preferred = self.choice.lock().preferred().map(str::to_owned);
+            let Some(server) = preferred else { continue };
+            let found = health(&mut probe, &server).await;
+            let mut choice = self.choice.lock();
+            if choice.preferred() == Some(server.as_str()) && choice.may_return(found) {
+                tracing::info!(server, "the configured API server has been well for long; using it again");
+                choice.use_server(&server);
             }
         }
     }
 }
 
-async fn answers(probe: &mut probe::Probe, server: &str) -> bool {
-    let answered = matches!(tokio::time::timeout(PATIENCE, probe.ask(server)).await, Ok(Ok(())));
-    if !answered {
-        // What comes late must not pass for the next answer.
-        *probe = probe::Probe::default();
+async fn health(probe: &mut probe::Probe, server: &str) -> Health {
+    let answer = tokio::time::timeout(PATIENCE, probe.ask(server)).await;
+    match answer {
+        Ok(Ok(status)) if status.is_server_error() => Health::Unready,
+        Ok(Ok(_)) => Health::Ready,
+        Ok(Err(_)) | Err(_) => {
+            // What comes late must not pass for the next answer.
+            *probe = probe::Probe::default();
+            Health::Dead
+        }
     }
-    answered
 }
 
 /// What `server` is called where it is on the loopback: behind the balancer it may be any, and not all have this address in their certificate.

@@ -1,10 +1,10 @@
-//! Whether a server answers: a frozen process takes connections and says nothing.
+//! Whether a server answers, and is ready: a frozen process takes connections and says nothing.
 //!
-//! Any answer counts, a refusal too: it is about who is alive, and is asked without credentials. One connection is used again and again, so that
-//! a look costs no handshake.
+//! It is asked without credentials: a server that refuses to say how it is lives, and counts as ready. One connection is used again and again, so
+//! that a look costs no handshake.
 
 use futures::future::{Either, select};
-use http::{Request, header};
+use http::{Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Bytes;
 use hyper::client::conn::http1::{self, Connection, SendRequest};
@@ -32,18 +32,22 @@ struct Open {
 }
 
 impl Probe {
-    /// Asks `server` whether it lives.
-    pub(super) async fn ask(&mut self, server: &str) -> io::Result<()> {
+    /// Asks `server` whether it is ready; gives what it says.
+    ///
+    /// # Errors
+    /// It says nothing.
+    pub(super) async fn ask(&mut self, server: &str) -> io::Result<StatusCode> {
         if self.0.as_ref().is_none_or(|open| open.server != server || open.requests.is_closed()) {
             self.0 = Some(Open::new(server).await?);
         }
-        let Some(open) = &mut self.0 else { return Ok(()) };
-        let request = Request::get("/livez").header(header::HOST, super::NAME).body(Empty::new());
+        let Some(open) = &mut self.0 else { return Err(io::ErrorKind::NotConnected.into()) };
+        let request = Request::get("/readyz").header(header::HOST, super::NAME).body(Empty::new());
         let request = request.map_err(io::Error::other)?;
         let asked = Box::pin(async {
             let answer = open.requests.send_request(request).await?;
+            let status = answer.status();
             // To its end, or the connection is of no use any more.
-            answer.into_body().collect().await.map(drop)
+            answer.into_body().collect().await.map(|_| status)
         });
         let answered = match select(asked, open.connection.as_mut()).await {
             Either::Left((answered, _)) => answered.map_err(io::Error::other),

@@ -2,6 +2,7 @@ use super::*;
 use jiff::Timestamp;
 use pki::{Authority, Leaf};
 use rustls::ServerConfig;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
@@ -15,6 +16,13 @@ async fn listener() -> (TcpListener, String) {
 
 /// A server that answers every request with a refusal, by TLS.
 async fn living() -> String {
+    answering(|_| 401).await.0
+}
+
+/// A server that answers the request with this number, from 0 on, with that status; and how many there were.
+async fn answering(status: fn(usize) -> u16) -> (String, Arc<AtomicUsize>) {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = asked.clone();
     let (listener, address) = listener().await;
     let now = Timestamp::now();
     let issued = Authority::generate("ca", now).unwrap();
@@ -28,21 +36,20 @@ async fn living() -> String {
     tokio::spawn(async move {
         loop {
             let (stream, _) = listener.accept().await.unwrap();
-            let acceptor = acceptor.clone();
+            let (acceptor, counted) = (acceptor.clone(), counted.clone());
             tokio::spawn(async move {
                 let mut stream = acceptor.accept(stream).await.ok()?;
                 let mut request = vec![0; 4096];
                 while stream.read(&mut request).await.ok()? > 0 {
-                    stream
-                        .write_all(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\n\r\nno")
-                        .await
-                        .ok()?;
+                    let code = status(counted.fetch_add(1, Ordering::SeqCst));
+                    let answer = format!("HTTP/1.1 {code} Said\r\nContent-Length: 2\r\n\r\nno");
+                    stream.write_all(answer.as_bytes()).await.ok()?;
                 }
                 Some(())
             });
         }
     });
-    address
+    (address, asked)
 }
 
 /// In front of `first`, with `others` known; and what ends it.
@@ -98,4 +105,42 @@ async fn the_only_server_must_not_be_given_up_for_nobody() {
     let mut answer = [0; 4];
     held.read_exact(&mut answer).await.unwrap();
     assert_eq!(&answer, b"late");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_says_it_is_not_ready_must_not_be_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let ((first, _), second) = (answering(|_| 500).await, living().await);
+    let (balancer, _stop) = balancer(dir.path(), &first, &[first.clone(), second.clone()]).await;
+    let mut held = TcpStream::connect(balancer.address).await.unwrap();
+    let mut answer = Vec::new();
+    let ended = tokio::time::timeout(Duration::from_secs(20), held.read_to_end(&mut answer)).await;
+    assert!(ended.is_ok(), "the connection is ended");
+    assert_eq!(balancer.choice.lock().servers()[0], second);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_bad_answer_must_not_move_the_node() {
+    let dir = tempfile::tempdir().unwrap();
+    let ((first, asked), second) = (answering(|n| if n % 2 == 0 { 500 } else { 200 }).await, living().await);
+    let (balancer, _stop) = balancer(dir.path(), &first, &[first.clone(), second]).await;
+    let end = Instant::now() + Duration::from_secs(30);
+    while asked.load(Ordering::SeqCst) < 6 {
+        assert!(Instant::now() < end, "nobody asks");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(balancer.choice.lock().servers()[0], first);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_servers_without_their_store_must_not_be_left_in_turn() {
+    let dir = tempfile::tempdir().unwrap();
+    let ((first, asked), (second, _)) = (answering(|_| 500).await, answering(|_| 500).await);
+    let (balancer, _stop) = balancer(dir.path(), &first, &[first.clone(), second]).await;
+    let end = Instant::now() + Duration::from_secs(30);
+    while asked.load(Ordering::SeqCst) < 4 {
+        assert!(Instant::now() < end, "nobody asks");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(balancer.choice.lock().servers()[0], first);
 }
