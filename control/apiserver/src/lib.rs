@@ -55,12 +55,17 @@ mod webhook;
 pub mod write;
 
 pub use aggregation::Aggregator;
-pub use authn::{Config as AuthenticationConfig, certificate::Authorities, request_header::FrontProxies};
-pub use authz::bootstrap;
+pub use authn::{
+    Config as AuthenticationConfig,
+    certificate::{Authorities, Peer},
+    jwt,
+    request_header::FrontProxies,
+};
+pub use authz::{Attributes, Authorizer, bootstrap, webhook as authorization_webhook};
 pub use context::{Response, User};
 pub use discovery::{Catalog, CustomResources};
 pub use objects::Observer;
 pub use paths::OpenId;
 pub use seams::Shared;
 pub use server::ApiServer;
-pub use stream::{default_node_addresses, dial::Dialer};
+pub use stream::{default_node_addresses, dial::Dialer, trusted};

@@ -36,8 +36,8 @@ pub fn strategic(bytes: &[u8]) {
 /// Server-side apply. The same configuration applied again changes nothing.
 pub fn apply(bytes: &[u8]) {
     use machinery::apply::managed::{Managed, Manager};
-    use machinery::apply::structure::Builtin;
     use machinery::apply::{Write, set::Set};
+    use machinery::schema::node::Builtin;
     let Some((schema, id)) = pods() else { return };
     let Ok(config) = serde_json::from_slice::<Value>(bytes) else { return };
     let Ok(config) = schema.normalize(id, config) else { return };

@@ -56,6 +56,7 @@ impl Authorities {
 /// The other end of a connection.
 #[derive(Default)]
 pub struct Peer {
+    /// Absent for requests that come through no socket.
     pub address: Option<SocketAddr>,
     /// Its certificates, the leaf first.
     certificates: Vec<CertificateDer<'static>>,

@@ -7,12 +7,15 @@ use machinery::labels::{Requirement, Selector};
 /// Who wants to do what.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Attributes {
+    /// Who asks.
     pub user: User,
     /// Verb of the API, or the lower-case method for paths.
     pub verb: String,
     /// False for paths.
     pub is_resource: bool,
+    /// API group; empty: the core one.
     pub group: String,
+    /// Version within the group.
     pub version: String,
     /// Plural name.
     pub resource: String,

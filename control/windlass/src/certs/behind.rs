@@ -6,7 +6,7 @@
 
 use crate::parts::kubeconfig;
 use crate::settings;
-use apiserver::stream::trusted;
+use apiserver::trusted;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::api::discovery::v1::EndpointSlice;

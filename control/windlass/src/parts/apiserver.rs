@@ -25,8 +25,8 @@ use apiserver::tasks::Tasks;
 use apiserver::tls::ServingCertificate;
 use apiserver::write::Writer;
 use apiserver::{
-    Aggregator, ApiServer, AuthenticationConfig, Authorities, Catalog, CustomResources, Dialer, FrontProxies,
-    Observer, OpenId, Shared, User, default_node_addresses,
+    Aggregator, ApiServer, AuthenticationConfig, Authorities, Catalog, CustomResources, Dialer, Observer,
+    OpenId, Shared, User, default_node_addresses,
 };
 use ipnet::IpNet;
 use logging::Logging;

@@ -3,12 +3,11 @@
 use super::apiserver::trust::Front;
 use crate::flags::Flags;
 use anyhow::Context as _;
-use apiserver::authn::certificate::{Authorities, Peer};
-use apiserver::authn::request_header::FrontProxies;
+use apiserver::{Authorities, FrontProxies, Peer};
 use http::HeaderMap;
 use jiff::Timestamp;
-use kubelet::server::authenticate::User;
-use kubelet::server::tls;
+use kubelet::server::{Authorities as ClientAuthorities, User};
+
 use pki::tls::AnyPeer;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::pki_types::{CertificateDer, UnixTime};
@@ -21,7 +20,7 @@ use std::sync::Arc;
 pub(super) fn proxies(flags: &Flags) -> anyhow::Result<Option<FrontProxies>> {
     let name = "requestheader-client-ca-file";
     let Some(path) = flags.text(name) else { return Ok(None) };
-    let file = tls::Authorities::new(Path::new(path)).with_context(|| format!("--{name}"))?;
+    let file = ClientAuthorities::new(Path::new(path)).with_context(|| format!("--{name}"))?;
     let authorities = Authorities::by(Arc::new(Reread { file, any: AnyPeer::default() }));
     Ok(Some(names(flags).proxies(authorities)))
 }
@@ -53,7 +52,7 @@ pub(super) fn user(
     let peer = Peer::new(None, chain.to_vec());
     let said = proxies.user(&peer, &mut headers.clone(), Timestamp::now())?;
     Ok(said.map(|user| {
-        let apiserver::context::User { name, uid, groups, extra } = user;
+        let apiserver::User { name, uid, groups, extra } = user;
         User { name, uid, groups, extra }.authenticated()
     }))
 }
@@ -61,7 +60,7 @@ pub(super) fn user(
 /// Judges chains by what a file says now.
 #[derive(Debug)]
 struct Reread {
-    file: tls::Authorities,
+    file: ClientAuthorities,
     /// Checks signatures.
     any: AnyPeer,
 }

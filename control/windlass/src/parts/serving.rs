@@ -8,7 +8,7 @@ use crate::flags::Flags;
 use anyhow::{Context as _, bail};
 use apiserver::health::{Endpoint, Health};
 use apiserver::tls::ServingCertificate;
-use apiserver::{Response, query};
+use apiserver::{FrontProxies, Response, query};
 use client::leader::Elector;
 use futures::future::BoxFuture;
 use http::request::Parts;

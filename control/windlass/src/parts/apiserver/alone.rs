@@ -9,7 +9,6 @@ use crate::signals::Signals;
 use crate::watched::Directories;
 use anyhow::{Context as _, bail, ensure};
 use apiserver::registry::EndpointReconciler;
-use apiserver::{Authorities, FrontProxies};
 use ipnet::IpNet;
 use jiff::Timestamp;
 use pki::service_account::{SigningKey, VerifyingKey};

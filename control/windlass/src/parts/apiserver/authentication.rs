@@ -8,7 +8,7 @@ use crate::component_config::{self, Kind};
 use crate::flags::Flags;
 use crate::watched::Directories;
 use anyhow::{Context as _, anyhow, bail};
-use apiserver::authn::jwt::{ALGORITHMS, Issuers};
+use apiserver::jwt::{ALGORITHMS, Issuers};
 use machinery::field::{FieldError, Path as Field};
 use remotes::Remotes;
 use serde_json::{Value, json};

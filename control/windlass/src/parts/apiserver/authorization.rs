@@ -7,7 +7,7 @@ use crate::component_config::{self, Kind};
 use crate::flags::Flags;
 use crate::watched::Directories;
 use anyhow::{Context as _, anyhow, bail};
-use apiserver::authz::webhook::{Condition, Config, Version, Webhook};
+use apiserver::authorization_webhook::{Condition, Config, Version, Webhook};
 use apiserver::server::{Authorization, Mode};
 use machinery::entry;
 use machinery::field::{FieldError, Path as Field};

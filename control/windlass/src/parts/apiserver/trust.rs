@@ -7,8 +7,8 @@
 
 use crate::flags::Flags;
 use anyhow::Context as _;
-use apiserver::authn::certificate::Authorities;
-use apiserver::authn::request_header::FrontProxies;
+use apiserver::Authorities;
+use apiserver::FrontProxies;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;

@@ -2,8 +2,8 @@
 
 use super::remotes::Remotes;
 use super::text;
-use apiserver::authn::jwt::Issuer;
-use apiserver::authn::jwt::mapping::{Mapping, Rule, Source};
+use apiserver::jwt::Issuer;
+use apiserver::jwt::mapping::{Mapping, Rule, Source};
 use machinery::admission::Expression;
 use machinery::entry;
 use machinery::field::{FieldError, Path};

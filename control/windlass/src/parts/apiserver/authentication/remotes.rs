@@ -1,13 +1,13 @@
 //! Issuers on the network, each once: one that a changed configuration names as before keeps the keys that are known of it.
 
-use apiserver::authn::jwt::keys::Remote;
+use apiserver::jwt::keys::Remote;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// URL, place of the discovery document, authorities.
 type Name = (String, Option<String>, Option<String>);
 /// Why authorities are none.
-type Error = apiserver::stream::trusted::BundleError;
+type Error = apiserver::trusted::BundleError;
 
 /// Those in use, by what they were made of.
 #[derive(Debug, Default)]

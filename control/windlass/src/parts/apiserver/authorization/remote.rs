@@ -1,7 +1,7 @@
 //! The service a kubeconfig names: its server is the address that reviews are posted to, path and all.
 
 use anyhow::Context as _;
-use apiserver::authz::webhook::{Failure, Reviewer};
+use apiserver::authorization_webhook::{Failure, Reviewer};
 use futures::future::BoxFuture;
 use http_body_util::{BodyExt as _, Limited};
 use kube::client::Body;

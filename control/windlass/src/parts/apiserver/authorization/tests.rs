@@ -135,7 +135,7 @@ async fn service() -> (String, tokio::task::JoinHandle<()>) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_webhook_of_a_kubeconfig_is_asked_at_its_servers_path() {
-    use apiserver::authz::{Attributes, Authorizer as _};
+    use apiserver::{Attributes, Authorizer as _};
     let (server, task) = service().await;
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("kubeconfig");
@@ -158,7 +158,7 @@ async fn a_webhook_of_a_kubeconfig_is_asked_at_its_servers_path() {
     let authorization = Authorization::default();
     Source::Modes(vec![Planned::Webhook(hook)]).apply(&authorization).await.unwrap();
     let of = |name: &str| {
-        let user = apiserver::context::User { name: name.to_owned(), ..Default::default() };
+        let user = apiserver::User { name: name.to_owned(), ..Default::default() };
         Attributes { user, verb: "get".to_owned(), path: "/x".to_owned(), ..Attributes::default() }
     };
     assert!(authorization.authorizer.decide(&of("alice")).await.allowed());
@@ -168,7 +168,7 @@ async fn a_webhook_of_a_kubeconfig_is_asked_at_its_servers_path() {
 
 #[tokio::test]
 async fn a_file_that_has_become_wrong_must_not_change_who_decides() {
-    use apiserver::authz::{Attributes, Authorizer as _};
+    use apiserver::{Attributes, Authorizer as _};
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("authorization.yaml");
     let write = |text: &str| {

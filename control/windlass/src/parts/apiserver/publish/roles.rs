@@ -185,7 +185,7 @@ mod tests {
     fn an_approver_with_an_account_of_its_own_must_not_be_refused() {
         use pki::signer::Signer;
         let mut rules = Vec::new();
-        for object in apiserver::authz::bootstrap::objects().iter().cloned().chain(wanted()) {
+        for object in apiserver::bootstrap::objects().iter().cloned().chain(wanted()) {
             let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
             if object["kind"] == "ClusterRole"
                 && [PART_APPROVER, "system:controller:certificate-controller"].contains(&name.as_str())
