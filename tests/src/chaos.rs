@@ -113,5 +113,7 @@ async fn client(kubeconfig: &std::path::Path, server: &str) -> Result<Client> {
     let mut config = Config::from_custom_kubeconfig(parsed, &KubeConfigOptions::default()).await?;
     config.connect_timeout = Some(Duration::from_secs(2));
     config.read_timeout = Some(clients::SILENCE);
+    // What may have happened already is judged by who asked.
+    config.default_retry = false;
     Ok(Client::try_from(config)?)
 }

@@ -210,7 +210,7 @@ mod tests {
         let keys = Arc::new(KeySet::default());
         remote.known.store(Some(Arc::new(Known { at: Instant::now(), keys: keys.clone() })));
         let asking = remote.asking.lock().await;
-        let known = tokio::time::timeout(std::time::Duration::from_secs(60), remote.known()).await;
+        let known = tokio::time::timeout(Duration::from_secs(60), remote.known()).await;
         assert!(Arc::ptr_eq(&known.unwrap().unwrap(), &keys));
         drop(asking);
         assert!(Arc::ptr_eq(&remote.fresh(&keys).await.unwrap(), &keys), "it was asked just now");
