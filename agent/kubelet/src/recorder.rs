@@ -40,14 +40,9 @@ impl Subject {
         Self(claim.object_ref(&()))
     }
 
-    /// The node itself, as upstream refers to it: its name is its UID.
+    /// The node itself.
     pub fn node(name: &str) -> Self {
-        Self(ObjectReference {
-            kind: Some("Node".to_owned()),
-            name: Some(name.to_owned()),
-            uid: Some(name.to_owned()),
-            ..ObjectReference::default()
-        })
+        Self(client::recorder::node(name))
     }
 }
 

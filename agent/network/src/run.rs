@@ -14,11 +14,11 @@ use std::{
 
 use client::{
     Event, Source, mirror,
-    recorder::{Note, Recorder, Severity},
+    recorder::{self, Note, Recorder, Severity},
 };
 use futures::StreamExt;
 use ipnet::IpNet;
-use k8s_openapi::api::core::v1::{Node, ObjectReference};
+use k8s_openapi::api::core::v1::Node;
 use kube::Client;
 use netlink::{Kernel, Protocol, changes::Changes};
 use supervise::{Backoff, Scope, Supervisor};
@@ -279,13 +279,7 @@ impl Network {
     fn report(&mut self, plan: &Plan) {
         let new: Vec<Problem> = plan.problems.difference(&self.problems).cloned().collect();
         self.problems.clone_from(&plan.problems);
-        let about = ObjectReference {
-            kind: Some("Node".into()),
-            name: Some(self.config.node.clone()),
-            // What upstream's kubelet uses for a Node it has not read.
-            uid: Some(self.config.node.clone()),
-            ..ObjectReference::default()
-        };
+        let about = recorder::node(&self.config.node);
         for (index, problem) in new.iter().enumerate() {
             tracing::warn!(%problem, "pods of another node cannot be reached");
             if index >= MOST_EVENTS {

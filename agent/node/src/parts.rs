@@ -14,9 +14,8 @@ use crate::client::{self, Slot};
 use crate::identity::{Files, Role};
 use crate::rotation::{Changed, until_due};
 use crate::tasks::until;
-use ::client::recorder::{Note, Recorder, Severity};
+use ::client::recorder::{self, Note, Recorder, Severity};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::ObjectReference;
 use pki::part::NodePart;
 use pki::request::Subject;
 use pki::{Certificate, files};
@@ -203,13 +202,7 @@ impl Keeper {
         self.slot.miss(&message);
         self.recorder.note(Note {
             component: "windlass-agent",
-            about: ObjectReference {
-                kind: Some("Node".into()),
-                name: Some(self.config.node_name.clone()),
-                // What upstream's kubelet uses for a Node it has not read.
-                uid: Some(self.config.node_name.clone()),
-                ..ObjectReference::default()
-            },
+            about: recorder::node(&self.config.node_name),
             severity: Severity::Warning,
             reason: "MissingCredentials".into(),
             message,

@@ -105,6 +105,18 @@ impl Recorder {
     }
 }
 
+/// A Node as upstream's kubelet refers to it, and its tools find its events: the name stands for the uid, which whoever speaks for a node
+/// need not have read.
+#[must_use]
+pub fn node(name: &str) -> ObjectReference {
+    ObjectReference {
+        kind: Some("Node".to_owned()),
+        name: Some(name.to_owned()),
+        uid: Some(name.to_owned()),
+        ..ObjectReference::default()
+    }
+}
+
 /// Writes what is recorded.
 #[derive(Clone)]
 pub struct Writer(Arc<Inner>);
