@@ -69,3 +69,4 @@ pub use paths::OpenId;
 pub use seams::Shared;
 pub use server::ApiServer;
 pub use stream::{default_node_addresses, dial::Dialer, trusted};
+pub use upkeep::Stop;

@@ -126,6 +126,8 @@ pub struct Registry {
     caches: BTreeMap<&'static str, Cache>,
     feeds: Mutex<Vec<Task>>,
     tasks: OnceLock<Scope>,
+    /// What requests are answered from.
+    serving: OnceLock<Scope>,
     pub(crate) custom: custom::Table,
 }
 
@@ -166,6 +168,7 @@ impl Registry {
             caches,
             feeds: Mutex::new(feeds),
             tasks: OnceLock::new(),
+            serving: OnceLock::new(),
             custom: custom::Table::default(),
         })
     }
@@ -187,6 +190,19 @@ impl Registry {
         self.tasks.get_or_init(|| Scope::new(&self.config.supervisor, "", shutdown))
     }
 
+    /// The tasks without which requests wait in vain; they end once the last request has been answered, with the first call's `drained`.
+    pub(crate) fn serving(&self, drained: &CancellationToken) -> &Scope {
+        self.serving.get_or_init(|| Scope::new(&self.config.supervisor, "", drained))
+    }
+
+    /// Ends the tasks of [`Registry::serving`].
+    pub(crate) async fn end_serving(&self) {
+        if let Some(serving) = self.serving.get() {
+            serving.stop().cancel();
+            serving.ended().await;
+        }
+    }
+
     /// Waits until the registry's tasks have ended.
     pub(crate) async fn tasks_ended(&self) {
         if let Some(tasks) = self.tasks.get() {
@@ -195,8 +211,8 @@ impl Registry {
     }
 
     /// Starts the feeds of the watch caches, and waits until all are filled.
-    pub(crate) async fn fill(&self, shutdown: &CancellationToken) {
-        let tasks = self.tasks(shutdown);
+    pub(crate) async fn fill(&self, drained: &CancellationToken) {
+        let tasks = self.serving(drained);
         std::mem::take(&mut *self.feeds.lock()).into_iter().for_each(|feed| tasks.keep(feed));
         join_all(self.caches.values().map(Cache::ready)).await;
     }

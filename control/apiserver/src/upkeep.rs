@@ -26,6 +26,9 @@ use std::time::Duration;
 use supervise::Task;
 use tokio_util::sync::CancellationToken;
 
+/// How long writes may take whose requests have ended.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// Why the server does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -43,23 +46,41 @@ pub enum StartError {
     Stopped,
 }
 
+/// When a server's tasks end.
+#[derive(Clone, Debug)]
+pub struct Stop {
+    /// The server takes no more connections: what it does on its own ends.
+    pub begun: CancellationToken,
+    /// The last request has been answered: what requests are answered from ends. [`Writer::ended`] cancels it.
+    pub drained: CancellationToken,
+}
+
+impl From<CancellationToken> for Stop {
+    /// Of a server without requests to wait for.
+    fn from(stop: CancellationToken) -> Self {
+        Stop { begun: stop.clone(), drained: stop }
+    }
+}
+
 impl Writer {
     /// Fills the caches, takes stock of Services, makes what every cluster has, and leaves tasks behind that end with
-    /// `shutdown`. Requests are answered once this has returned.
-    pub async fn start(self: &Arc<Self>, shutdown: CancellationToken) -> Result<(), StartError> {
+    /// `stop`. Requests are answered once this has returned.
+    pub async fn start(self: &Arc<Self>, stop: impl Into<Stop>) -> Result<(), StartError> {
+        let stop = stop.into();
+        let shutdown = &stop.begun;
         tokio::select! {
             () = shutdown.cancelled() => return Err(StartError::Stopped),
-            () = self.registry.fill(&shutdown) => {}
+            () = self.registry.fill(&stop.drained) => {}
         }
         for (kind, object) in bootstrap::objects(&self.registry.config.service_cidrs) {
             let what = format!("{} {}", kind.resource.kind, machinery::object::name(&object));
             self.ensure(&kind, object).await.map_err(|source| StartError::Bootstrap { what, source })?;
         }
-        repair::start(self, &shutdown).await?;
-        keeper::keep(self, &shutdown).await;
+        repair::start(self, &stop).await?;
+        keeper::keep(self, &stop).await;
         kubernetes_service::start(self).await;
-        keep_objects(self, &shutdown);
-        let tasks = self.registry.tasks(&shutdown);
+        keep_objects(self, shutdown);
+        let tasks = self.registry.tasks(shutdown);
         let writer = self.clone();
         tasks.keep(Task::new("kubernetes-service", move |stop| {
             let writer = writer.clone();
@@ -84,9 +105,12 @@ impl Writer {
         Ok(())
     }
 
-    /// Waits until the tasks of [`Writer::start`] have ended: some have something to take back when the server stops.
+    /// Waits until the tasks of [`Writer::start`] have ended: some have something to take back when the server stops. To be called once
+    /// the last request has been answered.
     pub async fn ended(&self) {
         self.registry.tasks_ended().await;
+        self.numbers_settled(PATIENCE).await;
+        self.registry.end_serving().await;
     }
 }
 

@@ -30,7 +30,9 @@ use service::Leftovers;
 use service::allocation::PortRange;
 use service::ports::NodePorts;
 use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
 use store::Entry;
+use supervise::Work;
 
 /// What a write left behind.
 #[derive(Debug)]
@@ -45,10 +47,13 @@ pub(crate) struct Written {
 
 /// Writes to a registry.
 pub struct Writer {
+    own: Weak<Writer>,
     pub(crate) registry: Arc<Registry>,
     pub(crate) admission: Admission,
     pub(crate) ports: NodePorts,
     leftovers: Leftovers,
+    /// What goes on with a Service's numbers when the request that began it ends.
+    services: Work,
     events: OnceLock<Arc<dyn Record>>,
 }
 
@@ -63,13 +68,28 @@ impl Writer {
     #[must_use]
     pub fn new(registry: Arc<Registry>) -> Arc<Self> {
         let (first, last) = registry.config.node_ports;
+        let services = Work::new(&registry.config.supervisor, "apiserver/service-numbers");
         Arc::new_cyclic(|own: &Weak<Writer>| Writer {
+            own: own.clone(),
+            services,
             registry,
             admission: Admission::new(own.clone()),
             ports: NodePorts::new(PortRange { first, last }),
             leftovers: Leftovers::default(),
             events: OnceLock::new(),
         })
+    }
+
+    /// Itself, for what outlives a call.
+    fn own(&self) -> Result<Arc<Self>, Status> {
+        self.own.upgrade().ok_or_else(|| Status::service_unavailable("the server is shutting down"))
+    }
+
+    /// Waits until what goes on without its request has ended, for at most `patience`.
+    pub(crate) async fn numbers_settled(&self, patience: Duration) {
+        if !self.services.finish(patience).await {
+            tracing::warn!(left = self.services.len(), "writes of Services did not end in time");
+        }
     }
 
     /// Has the server's own tasks record events; the first one given stays.

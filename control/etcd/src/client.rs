@@ -27,6 +27,10 @@ pub(crate) const ATTEMPT: Duration = Duration::from_secs(3);
 pub(crate) const LONG_ATTEMPT: Duration = Duration::from_secs(30);
 /// How long members are tried in turn: an election takes a second or two.
 const PATIENCE: Duration = Duration::from_secs(12);
+/// The longest pause between two members.
+const PAUSE: Duration = Duration::from_millis(500);
+/// A call is answered or given up within this.
+pub const LONGEST_CALL: Duration = PATIENCE.saturating_add(PAUSE).saturating_add(ATTEMPT);
 /// etcd takes pings more often than every five seconds for abuse (`--grpc-keepalive-min-time`).
 const PING: Duration = Duration::from_secs(6);
 const PING_ANSWER: Duration = Duration::from_secs(3);
@@ -193,7 +197,7 @@ impl Client {
     {
         let until = Instant::now() + PATIENCE;
         let mut effect = Effect::None;
-        let mut pauses = Backoff::new(Duration::from_millis(20), Duration::from_millis(500));
+        let mut pauses = Backoff::new(Duration::from_millis(20), PAUSE);
         for tried in 1.. {
             let members = self.members();
             let turn = members.turn();

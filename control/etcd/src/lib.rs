@@ -19,7 +19,7 @@ mod failure;
 mod snapshot;
 mod watch;
 
-pub use client::{BadEndpoint, Client, Config, Repeat};
+pub use client::{BadEndpoint, Client, Config, LONGEST_CALL, Repeat};
 pub use failure::{Effect, Failure};
 pub use snapshot::SnapshotError;
 pub use watch::WatchStream;

@@ -181,6 +181,10 @@ impl Backend for Etcd {
         self.core.hub.compacted()
     }
 
+    fn longest_write(&self) -> Duration {
+        write::LONGEST
+    }
+
     fn get(&self, key: &str) -> BoxFuture<'_, Result<Option<Entry>, Error>> {
         let key = key.to_owned();
         async move { self.core.get(&key).await }.boxed()

@@ -180,6 +180,14 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// Whether a write that failed so has not happened and will not.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Conflict { .. } | Self::TooLarge { .. } | Self::Unavailable { .. })
+    }
+}
+
 /// The store seen by the API server. Every write is durable (survives `kill -9`) before its future resolves.
 pub trait Backend: Send + Sync + 'static {
     /// The newest committed revision, as far as this process knows.
@@ -190,6 +198,11 @@ pub trait Backend: Send + Sync + 'static {
     }
     /// The oldest revision that is sure to be readable still, in this store and in every cache of it.
     fn compacted(&self) -> Revision;
+    /// How long after its begin a write may happen, whatever becomes of its answer: longer than that only where a member of the store
+    /// itself stands still meanwhile.
+    fn longest_write(&self) -> Duration {
+        Duration::from_secs(15)
+    }
     /// The entry at `key` now.
     fn get(&self, key: &str) -> BoxFuture<'_, Result<Option<Entry>, Error>>;
     /// Entries with `prefix`, in key order, after `start_after` (exclusive), at most `limit` (0: all), as of `at`

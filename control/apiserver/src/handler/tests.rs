@@ -21,6 +21,7 @@ mod escalation;
 mod ground;
 mod lists;
 mod node_restriction;
+mod numbers;
 mod pod_security;
 mod policies;
 mod servers;

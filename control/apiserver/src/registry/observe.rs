@@ -15,9 +15,9 @@ use tokio_util::sync::CancellationToken;
 type Keys = BTreeSet<Arc<str>>;
 
 impl Registry {
-    /// Tells `observer` of every object of the observed resources, now and until `shutdown`. Returns once it knows all there
-    /// is now; call it after [`crate::write::Writer::start`].
-    pub fn observe(self: &Arc<Self>, observer: &Arc<dyn Observer>, shutdown: &CancellationToken) {
+    /// Tells `observer` of every object of the observed resources, now and until the last request has been answered. Returns once it
+    /// knows all there is now; call it after [`crate::write::Writer::start`].
+    pub fn observe(self: &Arc<Self>, observer: &Arc<dyn Observer>, drained: &CancellationToken) {
         for (group, plural) in OBSERVED {
             let Some(kind) = Kind::of(group, plural) else { continue };
             let Ok(cache) = self.cache(&kind) else { continue };
@@ -25,7 +25,7 @@ impl Registry {
             let Some(first) = tell_all(&kind, &cache, &**observer, &mut known.lock()) else { continue };
             let (observer, first) = (observer.clone(), Arc::new(Mutex::new(Some(first))));
             let name = format!("observe/{}", kind.resource.qualified_name());
-            self.tasks(shutdown).keep(Task::endless(name, move || {
+            self.serving(drained).keep(Task::endless(name, move || {
                 let watcher = first.lock().take();
                 follow(kind, cache.clone(), observer.clone(), watcher, known.clone())
             }));

@@ -183,8 +183,7 @@ impl Registry {
     ) -> Result<Option<Entry>, Status> {
         match self.backend.put(key, value, expect, ttl).await {
             Ok(entry) => Ok(Some(entry)),
-            Err(Error::Conflict { .. }) => Ok(None),
-            Err(e) => Err(failed(kind, key.rsplit('/').next().unwrap_or_default(), "write", &e)),
+            Err(error) => refused(kind, key, "write", &error),
         }
     }
 
@@ -197,9 +196,21 @@ impl Registry {
     ) -> Result<Option<(Entry, Revision)>, Status> {
         match self.backend.delete(key, Expect::At(at)).await {
             Ok(removed) => Ok(Some(removed)),
-            Err(Error::Conflict { .. }) => Ok(None),
-            Err(e) => Err(failed(kind, key.rsplit('/').next().unwrap_or_default(), "delete", &e)),
+            Err(error) => refused(kind, key, "delete", &error),
         }
+    }
+}
+
+/// What a write that failed comes to: nothing where the key was not in the expected state.
+pub(crate) fn refused<T>(
+    kind: &Kind,
+    key: &str,
+    operation: &str,
+    error: &Error,
+) -> Result<Option<T>, Status> {
+    match error {
+        Error::Conflict { .. } => Ok(None),
+        error => Err(failed(kind, key.rsplit('/').next().unwrap_or_default(), operation, error)),
     }
 }
 

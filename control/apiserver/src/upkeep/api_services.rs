@@ -6,7 +6,6 @@
 
 use super::reconcile::{self, Read, Round};
 use crate::registry::kind::Kind;
-use crate::registry::options::DeleteOptions;
 use crate::write::Writer;
 use machinery::access::{Get as _, set_at};
 use machinery::object;
@@ -161,7 +160,7 @@ async fn round(writer: &Writer, services: &Kind, definitions: &Kind) -> Result<(
     }
     for (name, found) in &present {
         if object::label(found, MANAGED) == Some("true") && !wanted.contains_key(name) {
-            writer.discard(services, "", name, &DeleteOptions::default()).await?;
+            writer.discard_seen(services, found).await?;
         }
     }
     Ok(())

@@ -142,14 +142,7 @@ impl Identity<'_> {
             let name = object::name(&lease);
             let now = registry.read(&self.kind, NAMESPACE, name).await?;
             if let Some(now) = now.filter(|lease| is_expired(lease, Timestamp::now())) {
-                let exactly = DeleteOptions {
-                    resource_version: Some(object::resource_version(&now).to_owned()),
-                    ..DeleteOptions::default()
-                };
-                match self.writer.discard(&self.kind, NAMESPACE, name, &exactly).await {
-                    Err(error) if error.code != 409 => return Err(error),
-                    _ => {}
-                }
+                self.writer.discard_seen(&self.kind, &now).await?;
             }
         }
         Ok(())

@@ -4,6 +4,7 @@
 //! of what is served. Promises: a definition says Established only once its objects are served, names belong to those
 //! they were given first, and what a deleted definition defined is no longer served.
 
+use super::Stop;
 use super::removal::Removals;
 use crate::registry::kind::Kind;
 use crate::registry::metadata::{deleting, finalizers, name, time};
@@ -21,26 +22,25 @@ use std::sync::Arc;
 use std::time::Duration;
 use store::cache::{Cache, ChangeKind, Scope, Watcher};
 use supervise::{Backoff, Task};
-use tokio_util::sync::CancellationToken;
 
 /// The pauses while the definitions cannot be read.
 const PAUSES: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(30));
 
 /// Serves what is defined already, and leaves a task behind that follows further definitions.
-pub(super) async fn keep(writer: &Arc<Writer>, shutdown: &CancellationToken) {
+pub(super) async fn keep(writer: &Arc<Writer>, stop: &Stop) {
     let Some(kind) = Kind::of("apiextensions.k8s.io", "customresourcedefinitions") else { return };
     let mut keeper = Keeper {
         writer: writer.clone(),
         kind,
         definitions: BTreeMap::new(),
         removals: Removals::default(),
-        shutdown: shutdown.clone(),
+        stop: stop.clone(),
     };
     let Some(first) = keeper.look_at_all().await else { return };
     let first = Mutex::new(Some(first));
     // What is known outlives a life of the task: the next one forgets what went meanwhile.
     let keeper = Arc::new(tokio::sync::Mutex::new(keeper));
-    writer.registry.tasks(shutdown).keep(Task::endless("custom-resource-definitions", move || {
+    writer.registry.tasks(&stop.begun).keep(Task::endless("custom-resource-definitions", move || {
         let (keeper, watcher) = (keeper.clone(), first.lock().take());
         async move { keeper.lock().await.follow(watcher).await }
     }));
@@ -53,7 +53,7 @@ struct Keeper {
     /// Every definition by name, as it was last seen.
     definitions: BTreeMap<String, Value>,
     removals: Removals,
-    shutdown: CancellationToken,
+    stop: Stop,
 }
 
 impl Keeper {
@@ -138,7 +138,7 @@ impl Keeper {
         }
         let crd = self.definitions.get(of);
         if let Some(crd) = crd.filter(|c| deleting(c) && finalizers(c).contains(&FINALIZER)) {
-            self.removals.begin(&self.writer, self.kind, crd, &self.shutdown);
+            self.removals.begin(&self.writer, self.kind, crd, &self.stop.begun);
         }
     }
 
@@ -179,7 +179,7 @@ impl Keeper {
         let registry = &self.writer.registry;
         let (backend, options) = (registry.backend.clone(), registry.config.cache.clone());
         let (cache, feed) = Cache::new(backend, resource.key_prefix.as_str(), extract, options);
-        let tasks = registry.tasks(&self.shutdown);
+        let tasks = registry.serving(&self.stop.drained);
         let storage = Storage::new(cache, tasks.keep_alone(feed_task(&resource.key_prefix, feed)));
         storage.cache.ready().await;
         Some(storage)

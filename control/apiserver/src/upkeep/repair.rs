@@ -9,9 +9,11 @@
 mod addresses;
 mod ports;
 
-use super::StartError;
+use super::{StartError, Stop};
 use crate::registry::kind::Kind;
 use crate::write::Writer;
+use crate::write::service::GRACE;
+use addresses::Suspects;
 use futures::future::BoxFuture;
 use machinery::status::Status;
 use ports::Leaks;
@@ -19,7 +21,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use supervise::{Backoff, Task};
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 /// How often everything is looked at.
 const EVERY: Duration = Duration::from_secs(180);
@@ -27,19 +28,26 @@ const EVERY: Duration = Duration::from_secs(180);
 const PATIENCE: Duration = Duration::from_secs(60);
 const PAUSES: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
 
-/// Starts what hands numbers out, mends what is wrong, and goes on doing so until `shutdown`.
-pub(super) async fn start(writer: &Arc<Writer>, shutdown: &CancellationToken) -> Result<(), StartError> {
-    let tasks = writer.registry.tasks(shutdown);
+/// Starts what hands numbers out, mends what is wrong, and goes on doing so until `stop`.
+pub(super) async fn start(writer: &Arc<Writer>, stop: &Stop) -> Result<(), StartError> {
+    let serving = writer.registry.serving(&stop.drained);
     let of = writer.clone();
-    tasks.keep(Task::endless("node-ports", move || {
+    serving.keep(Task::new("node-ports", move |stop| {
         let writer = of.clone();
-        async move { writer.ports.keep(&writer.registry).await }
+        async move {
+            writer.ports.keep(&writer.registry, &stop).await;
+            Ok(())
+        }
     }));
     let of = writer.clone();
-    tasks.keep(Task::endless("leftover-addresses", move || {
+    serving.keep(Task::new("leftover-addresses", move |stop| {
         let writer = of.clone();
-        async move { writer.clear_leftovers().await }
+        async move {
+            writer.clear_leftovers(&stop).await;
+            Ok(())
+        }
     }));
+    let tasks = writer.registry.tasks(&stop.begun);
     for (group, plural) in [("networking.k8s.io", "servicecidrs"), ("networking.k8s.io", "ipaddresses")] {
         // What was just made is among what addresses are given from.
         if let Some(kind) = Kind::of(group, plural) {
@@ -47,7 +55,8 @@ pub(super) async fn start(writer: &Arc<Writer>, shutdown: &CancellationToken) ->
         }
     }
     first(|| Box::pin(async move { ports::round(writer, &mut Leaks::default()).await })).await?;
-    first(|| Box::pin(async move { addresses::round(writer).await.map(drop) })).await?;
+    first(|| Box::pin(async move { addresses::round(writer, &mut Suspects::default()).await.map(drop) }))
+        .await?;
     let of = writer.clone();
     tasks.keep(Task::endless("service-repair", move || {
         let writer = of.clone();
@@ -75,13 +84,13 @@ async fn first<'a>(done: impl Fn() -> BoxFuture<'a, Result<(), Status>> + Send) 
 }
 
 async fn rounds(writer: &Writer) {
-    let mut leaks = Leaks::default();
+    let (mut leaks, mut suspects) = (Leaks::default(), Suspects::default());
     let mut ports_due = Instant::now() + EVERY;
-    let mut next = EVERY;
+    let mut next = GRACE;
     loop {
         tokio::time::sleep(next).await;
         next = EVERY;
-        match addresses::round(writer).await {
+        match addresses::round(writer, &mut suspects).await {
             Ok(ripe) => next = ripe.unwrap_or(EVERY).min(EVERY),
             Err(error) => tracing::warn!(%error, "repair cluster IPs"),
         }

@@ -112,7 +112,7 @@ impl Writer {
         &self,
         call: &Call<'_>,
         candidate: Candidate<'_>,
-        grant: &mut Grant<'_>,
+        grant: &mut Grant,
     ) -> Result<Result<Written, String>, Status> {
         let Call { kind, options, .. } = call;
         let Candidate { mut attributes, mut object, owners, name } = candidate;
@@ -139,16 +139,9 @@ impl Writer {
             return Err(Status::internal_error("resourceVersion should not be set on objects to be created"));
         }
         let (bytes, ttl) = (self.registry.encode(kind, &object).await?, self.ttl(kind));
-        grant.writing()?;
-        match self.registry.write(kind, &key, bytes, Expect::Absent, ttl).await? {
-            Some(entry) => {
-                grant.written(entry.mod_revision);
-                self.written(kind, object, entry, true).await.map(Ok)
-            }
-            None => {
-                grant.lost();
-                Ok(Err(name))
-            }
+        match grant.write(&self.registry, kind, &key, bytes, Expect::Absent, ttl).await? {
+            Some(entry) => self.written(kind, object, entry, true).await.map(Ok),
+            None => Ok(Err(name)),
         }
     }
 

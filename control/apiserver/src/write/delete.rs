@@ -87,11 +87,9 @@ impl Writer {
                 }
             }
             Plan::Remove(last) => {
-                let Some((_, revision)) = self.registry.remove(kind, &entry.key, entry.mod_revision).await?
-                else {
+                let Some(revision) = service::remove(self, kind, entry, &last).await? else {
                     return Ok(None);
                 };
-                service::release(self, kind, &last, revision).await;
                 let mut last = last;
                 crate::registry::stored::set_revision(&mut last, revision);
                 Ok(Some(gone(kind, last)))

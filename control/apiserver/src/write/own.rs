@@ -69,4 +69,17 @@ impl Writer {
             Err(error) => Err(error),
         }
     }
+
+    /// Deletes an object as it was `seen`. Another of its name, or another state of it, is somebody else's work by now, and stays.
+    pub(crate) async fn discard_seen(&self, kind: &Kind, seen: &Value) -> Result<(), Status> {
+        let exactly = DeleteOptions {
+            uid: Some(object::uid(seen).to_owned()),
+            resource_version: Some(object::resource_version(seen).to_owned()),
+            ..DeleteOptions::default()
+        };
+        match self.discard(kind, object::namespace(seen), object::name(seen), &exactly).await {
+            Err(error) if error.code != 409 => Err(error),
+            _ => Ok(()),
+        }
+    }
 }

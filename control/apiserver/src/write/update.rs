@@ -5,7 +5,7 @@
 //! any other is applied again to what is stored now. A change that changes nothing writes nothing.
 
 use super::delete;
-use super::service::{self, Grant};
+use super::service::Grant;
 use super::{Writer, Written, managed};
 use crate::admission::{self, Attributes, Operation};
 use crate::registry::call::{Call, Change};
@@ -129,7 +129,7 @@ impl Writer {
         &self,
         call: &Call<'_>,
         candidate: Candidate<'_>,
-        grant: &mut Grant<'_>,
+        grant: &mut Grant,
     ) -> Result<Option<Written>, Status> {
         let Candidate { mut attributes, mut new, old, owners, entry, held } = candidate;
         let kind = &call.kind;
@@ -148,18 +148,8 @@ impl Writer {
         if delete::is_finished(kind, &new) && !call.options.dry_run {
             // The last finalizer went: the update is the delete (upstream: `ShouldDeleteDuringUpdate`).
             let last = self.registry.encode(kind, &new).await?;
-            grant.writing()?;
-            let removed = self.remove_last(kind, &entry.key, last, entry.mod_revision).await?;
-            let Some((revision, ours)) = removed else {
-                grant.lost();
-                return Ok(None);
-            };
-            grant.written(revision);
-            // What was given back twice might be somebody else's the second time.
-            if ours {
-                service::release(self, kind, &new, revision).await;
-            }
-            return Ok(Some(Written { object: new, entry: None, created: false }));
+            let finished = grant.finish(self, kind, &entry, last, &new).await?;
+            return Ok(finished.then_some(Written { object: new, entry: None, created: false }));
         }
         let bytes = self.registry.encode(kind, &new).await?;
         // One at rest in another form than it would get now (another key, another version) is written although nothing changes.
@@ -169,20 +159,11 @@ impl Writer {
         if call.options.dry_run {
             return Ok(Some(Written { object: new, entry: None, created: false }));
         }
-        grant.writing()?;
-        match self
-            .registry
-            .write(kind, &entry.key, bytes, Expect::At(entry.mod_revision), self.ttl(kind))
-            .await?
-        {
-            Some(entry) => {
-                grant.written(entry.mod_revision);
-                self.written(kind, new, entry, false).await.map(Some)
-            }
-            None => {
-                grant.lost();
-                if held { Err(Status::conflict_modified(&kind.gr(), &call.name)) } else { Ok(None) }
-            }
+        let (expect, ttl) = (Expect::At(entry.mod_revision), self.ttl(kind));
+        match grant.write(&self.registry, kind, &entry.key, bytes, expect, ttl).await? {
+            Some(entry) => self.written(kind, new, entry, false).await.map(Some),
+            None if held => Err(Status::conflict_modified(&kind.gr(), &call.name)),
+            None => Ok(None),
         }
     }
 }

@@ -18,6 +18,10 @@ use tokio::time::Instant;
 
 /// How long a write whose answer was lost is pursued.
 const PURSUIT: Duration = Duration::from_secs(10);
+/// A write is sent for the last time, and answered or given up, within this.
+pub(super) const LONGEST: Duration = PURSUIT.saturating_add(PAUSE).saturating_add(::etcd::LONGEST_CALL);
+/// The longest pause before it is sent again.
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// What is done about a write that may have happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,7 +113,7 @@ impl Core {
     async fn swap(&self, transaction: TxnRequest, lost: Lost) -> Result<TxnResponse, Failure> {
         let until = Instant::now() + PURSUIT;
         let mut doubt: Option<Failure> = None;
-        let mut pauses = Backoff::new(Duration::from_millis(20), Duration::from_millis(500));
+        let mut pauses = Backoff::new(Duration::from_millis(20), PAUSE);
         loop {
             match self.client.txn(transaction.clone(), Repeat::Unseen).await {
                 Ok(answer) => {

@@ -26,7 +26,7 @@ use apiserver::tls::ServingCertificate;
 use apiserver::write::Writer;
 use apiserver::{
     Aggregator, ApiServer, AuthenticationConfig, Authorities, Catalog, CustomResources, Dialer, Observer,
-    OpenId, Shared, User, default_node_addresses,
+    OpenId, Shared, Stop, User, default_node_addresses,
 };
 use ipnet::IpNet;
 use logging::Logging;
@@ -312,9 +312,10 @@ impl Api {
     pub(crate) async fn ready(&self) -> anyhow::Result<()> {
         let client = self.client("system:apiserver", &["system:masters"]);
         self.record(&client);
-        self.writer.start(self.stopping.clone()).await.context("start the registry")?;
+        let stop = Stop { begun: self.stopping.clone(), drained: CancellationToken::new() };
+        self.writer.start(stop.clone()).await.context("start the registry")?;
         roles::write_first(&client).await.context("write the cluster's first roles")?;
-        self.registry.observe(&self.observer, &self.stopping);
+        self.registry.observe(&self.observer, &stop.drained);
         self.aggregator.start(&self.stopping);
         self.ready.send_replace(true);
         Ok(())

@@ -2,7 +2,6 @@
 
 use super::{NAME, NAMESPACE};
 use crate::registry::kind::Kind;
-use crate::registry::options::DeleteOptions;
 use crate::write::Writer;
 use machinery::access::{Get as _, object_at, set_at};
 use machinery::object;
@@ -128,9 +127,9 @@ pub(super) async fn write(
 
 async fn write_slice(writer: &Writer, kind: &Kind, wanted: Value) -> Result<(), Status> {
     let there = writer.registry.read(kind, NAMESPACE, NAME).await?;
-    if there.is_some_and(|there| there.present("addressType") != wanted.present("addressType")) {
+    if let Some(there) = there.filter(|there| there.present("addressType") != wanted.present("addressType")) {
         // It never changes.
-        writer.discard(kind, NAMESPACE, NAME, &DeleteOptions::default()).await?;
+        writer.discard_seen(kind, &there).await?;
     }
     writer.ensure(kind, wanted.clone()).await?;
     let change = |old: &Value| {

@@ -1,19 +1,19 @@
 //! IPAddresses and the cluster IPs of Services say the same: each looked at from both sides.
 
 use crate::registry::kind::Kind;
-use crate::registry::options::DeleteOptions;
 use crate::registry::storage::unready;
 use crate::write::Writer;
 use crate::write::service::ip_address::{self, family};
 use crate::write::service::{GRACE, held, is_headless, subnet};
-use jiff::Timestamp;
 use machinery::access::Get as _;
 use machinery::object;
 use machinery::status::Status;
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 use store::cache::{ChangeKind, Scope};
+use tokio::time::Instant;
 
 const COMPONENT: &str = "ipallocator-repair-controller";
 const OF_SERVICE: &str = "ClusterIPAllocation";
@@ -81,8 +81,26 @@ enum Fate {
     Goes(&'static str, String),
 }
 
-/// Looks at an IPAddress of the allocator's. `service` is what it names.
-fn fate(address: &Value, service: Option<&Value>, now: Timestamp) -> Fate {
+/// IPAddresses that no Service was seen to have, and when that was seen first: by this server's clock, since the servers that made them may
+/// have others, and by no date.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Suspects(BTreeMap<String, Instant>);
+
+impl Suspects {
+    /// Since when an IPAddress is suspected: now, where it was not.
+    fn since(&self, address: &Value, now: Instant) -> Instant {
+        self.0.get(object::uid(address)).copied().unwrap_or(now)
+    }
+
+    /// Lets time pass.
+    #[cfg(test)]
+    pub(super) fn age(&mut self, by: Duration) {
+        self.0.values_mut().for_each(|since| *since -= by);
+    }
+}
+
+/// Looks at an IPAddress of the allocator's. `service` is what it names; `suspected` for how long it has been seen to have no such Service.
+fn fate(address: &Value, service: Option<&Value>, suspected: Duration) -> Fate {
     let name = object::name(address);
     let Ok(ip) = name.parse::<IpAddr>() else { return Fate::Stays };
     let Some((namespace, of)) = ip_address::parent(address) else {
@@ -104,10 +122,7 @@ fn fate(address: &Value, service: Option<&Value>, now: Timestamp) -> Fate {
     }
     // Its Service may be on its way to the store. Upstream waits no more than five seconds where there is a Service of that name, which is
     // shorter than a second address may take to get into it.
-    let made =
-        machinery::time::parse(address.text("metadata.creationTimestamp")).unwrap_or(Timestamp::UNIX_EPOCH);
-    let age = Duration::try_from(now.duration_since(made)).unwrap_or_default();
-    match (GRACE.checked_sub(age), service) {
+    match (GRACE.checked_sub(suspected), service) {
         (Some(left), _) => Fate::Later(left + Duration::from_secs(1)),
         (None, None) => Fate::Goes(
             "IPAddressNotAllocated",
@@ -151,21 +166,22 @@ impl Look<'_> {
         cached.map(|object| kind.decode_wire(&object.bytes)).transpose()
     }
 
-    async fn trouble(&self, service: &Value, ip: IpAddr) -> Result<Option<Trouble>, Status> {
+    /// What is wrong with an address of a Service, and its IPAddress as it was looked at.
+    async fn trouble(&self, service: &Value, ip: IpAddr) -> Result<Option<(Trouble, Option<Value>)>, Status> {
         let address = self.get(&self.addresses, "", &ip.to_string()).await?;
         let other = match address.as_ref().and_then(ip_address::parent) {
             Some((namespace, name)) => self.get(&self.services, namespace, name).await?,
             None => None,
         };
-        Ok(trouble(service, ip, address.as_ref(), other.as_ref()))
+        Ok(trouble(service, ip, address.as_ref(), other.as_ref()).map(|trouble| (trouble, address)))
     }
 
-    async fn fate(&self, address: &Value) -> Result<Fate, Status> {
+    async fn fate(&self, address: &Value, suspected: Duration) -> Result<Fate, Status> {
         let service = match ip_address::parent(address) {
             Some((namespace, name)) => self.get(&self.services, namespace, name).await?,
             None => None,
         };
-        Ok(fate(address, service.as_ref(), Timestamp::now()))
+        Ok(fate(address, service.as_ref(), suspected))
     }
 
     /// The same, by what the store has now.
@@ -180,7 +196,7 @@ fn unless_failed<T>(looked: Result<T, Status>, key: &str) -> Option<T> {
 }
 
 /// Looks at everything; when the first of what is to go later is due.
-pub(super) async fn round(writer: &Writer) -> Result<Option<Duration>, Status> {
+pub(super) async fn round(writer: &Writer, suspects: &mut Suspects) -> Result<Option<Duration>, Status> {
     let Some((services, addresses)) = kinds() else { return Ok(None) };
     let look = Look { writer, services, addresses, from: Source::Caches };
     let ranges = subnet::all(writer.stored_ranges()?.iter());
@@ -194,15 +210,22 @@ pub(super) async fn round(writer: &Writer) -> Result<Option<Duration>, Status> {
         unless_failed(looked.await, &cached.key);
         tokio::task::coop::consume_budget().await;
     }
-    let mut due = None;
+    let (mut due, mut still) = (None, Suspects::default());
     let snapshot = writer.registry.cache(&addresses)?.snapshot().map_err(|e| unready(&addresses, &e))?;
     for cached in snapshot.range(&addresses.resource.list_key(None), None) {
-        let looked = async { of_address(&look, &addresses.decode_wire(&cached.bytes)?).await };
-        if let Some(left) = unless_failed(looked.await, &cached.key).flatten() {
+        let looked = async {
+            let (address, now) = (addresses.decode_wire(&cached.bytes)?, Instant::now());
+            let since = suspects.since(&address, now);
+            let left = of_address(&look, &address, now.duration_since(since)).await?;
+            Ok(left.map(|left| (object::uid(&address).to_owned(), since, left)))
+        };
+        if let Some((uid, since, left)) = unless_failed(looked.await, &cached.key).flatten() {
+            still.0.insert(uid, since);
             due = Some(due.map_or(left, |due: Duration| due.min(left)));
         }
         tokio::task::coop::consume_budget().await;
     }
+    *suspects = still;
     Ok(due)
 }
 
@@ -272,7 +295,7 @@ async fn of_service(look: &Look<'_>, service: &Value) -> Result<(), Status> {
         if !held(&service).ips.contains(&ip) {
             continue;
         }
-        let Some(trouble) = look.again().trouble(&service, ip).await? else { continue };
+        let Some((trouble, address)) = look.again().trouble(&service, ip).await? else { continue };
         let ranges = subnet::all(writer.stored_ranges()?.iter());
         if !ranges.iter().any(|range| range.holds(ip)) {
             continue;
@@ -280,8 +303,8 @@ async fn of_service(look: &Look<'_>, service: &Value) -> Result<(), Status> {
         if let Some((reason, note)) = trouble.event(ip, &service) {
             writer.warn_of(COMPONENT, &service, reason, OF_SERVICE, note);
         }
-        if matches!(trouble, Trouble::Reference | Trouble::Labels) {
-            writer.discard(&look.addresses, "", &ip.to_string(), &DeleteOptions::default()).await?;
+        if let Some(address) = address.filter(|_| matches!(trouble, Trouble::Reference | Trouble::Labels)) {
+            writer.discard_seen(&look.addresses, &address).await?;
         }
         if trouble != Trouble::Duplicate {
             tracing::warn!(%ip, namespace, name, "the cluster IP of a Service is taken for it again");
@@ -291,25 +314,24 @@ async fn of_service(look: &Look<'_>, service: &Value) -> Result<(), Status> {
     Ok(())
 }
 
-/// Removes an IPAddress that is nobody's, once it is old enough; how long until then.
-async fn of_address(look: &Look<'_>, address: &Value) -> Result<Option<Duration>, Status> {
+/// Removes an IPAddress that is nobody's, once that has been so for long enough; how long until then.
+async fn of_address(
+    look: &Look<'_>,
+    address: &Value,
+    suspected: Duration,
+) -> Result<Option<Duration>, Status> {
     if !ip_address::is_managed(address) || address.present("metadata.deletionTimestamp").is_some() {
         return Ok(None);
     }
-    match look.fate(address).await? {
+    match look.fate(address, suspected).await? {
         Fate::Stays => return Ok(None),
         Fate::Later(left) => return Ok(Some(left)),
         Fate::Goes(..) => {}
     }
-    match look.again().fate(address).await? {
+    match look.again().fate(address, suspected).await? {
         Fate::Goes(reason, note) => {
             look.writer.warn_of(COMPONENT, address, reason, OF_ADDRESS, note);
-            let exactly =
-                DeleteOptions { uid: Some(object::uid(address).to_owned()), ..DeleteOptions::default() };
-            match look.writer.discard(&look.addresses, "", object::name(address), &exactly).await {
-                Err(error) if error.code != 409 => Err(error),
-                _ => Ok(None),
-            }
+            look.writer.discard_seen(&look.addresses, address).await.map(|()| None)
         }
         Fate::Stays | Fate::Later(_) => Ok(None),
     }
@@ -330,25 +352,22 @@ mod tests {
         json!({"metadata": {"namespace": "d", "name": name}, "spec": {"clusterIP": ip, "clusterIPs": [ip]}})
     }
 
-    fn address(of: &str, made: &str) -> Value {
-        let mut address = ip_address::of(ip(), "d", of);
-        address["metadata"]["creationTimestamp"] = made.into();
-        address
+    fn address(of: &str) -> Value {
+        ip_address::of(ip(), "d", of)
     }
 
     #[test]
     fn a_services_address_is_looked_at() {
         let a = service("a", IP);
-        let made = "2026-01-01T00:00:00Z";
         let of = |address: Option<Value>, other: Option<Value>| {
             trouble(&a, ip(), address.as_ref(), other.as_ref())
         };
-        assert_eq!(of(Some(address("a", made)), None), None);
+        assert_eq!(of(Some(address("a")), None), None);
         assert_eq!(of(None, None), Some(Trouble::Missing));
-        assert_eq!(of(Some(address("gone", made)), None), Some(Trouble::Reference));
-        assert_eq!(of(Some(address("b", made)), Some(service("b", IP))), Some(Trouble::Duplicate));
-        assert_eq!(of(Some(address("b", made)), Some(service("b", "10.96.0.8"))), None);
-        let (mut gateway, mut bare) = (address("a", made), address("a", made));
+        assert_eq!(of(Some(address("gone")), None), Some(Trouble::Reference));
+        assert_eq!(of(Some(address("b")), Some(service("b", IP))), Some(Trouble::Duplicate));
+        assert_eq!(of(Some(address("b")), Some(service("b", "10.96.0.8"))), None);
+        let (mut gateway, mut bare) = (address("a"), address("a"));
         gateway["spec"]["parentRef"]["group"] = "gateway.networking.k8s.io".into();
         bare["metadata"]["labels"] = json!({});
         assert_eq!(of(Some(gateway), None), Some(Trouble::Reference));
@@ -357,13 +376,12 @@ mod tests {
 
     #[test]
     fn an_address_whose_service_is_being_made_must_not_be_taken_away() {
-        let now = "2026-01-01T00:10:00Z".parse().unwrap();
-        let young = address("a", "2026-01-01T00:09:30Z");
-        assert_eq!(fate(&young, None, now), Fate::Later(Duration::from_secs(31)));
+        let (address, half) = (address("a"), Duration::from_secs(30));
+        assert_eq!(fate(&address, None, half), Fate::Later(Duration::from_secs(31)));
         // A second address of a Service that is there, or the first of one that had another type.
-        assert_eq!(fate(&young, Some(&service("a", "10.96.0.8")), now), Fate::Later(Duration::from_secs(31)));
-        let old = address("a", "2026-01-01T00:00:00Z");
-        let goes = |service: Option<&Value>| match fate(&old, service, now) {
+        let another = service("a", "10.96.0.8");
+        assert_eq!(fate(&address, Some(&another), half), Fate::Later(Duration::from_secs(31)));
+        let goes = |service: Option<&Value>| match fate(&address, service, Duration::from_secs(600)) {
             Fate::Goes(reason, note) => format!("{reason}: {note}"),
             other => format!("{other:?}"),
         };

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use store::embedded::{Options, Store};
 use store::{Backend, Expect};
-use tokio_util::sync::DropGuard;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 #[derive(Default)]
 struct Told(Mutex<Vec<String>>);
@@ -70,6 +70,14 @@ impl Ground {
         self.backend().get(key).await.unwrap().is_some()
     }
 
+    /// An IPAddress of a Service that is not there, made by a server whose clock is wrong.
+    async fn claim(&self, ip: &str) {
+        let mut address = ip_address::of(ip.parse().unwrap(), "default", "never-made");
+        address["metadata"]["uid"] = ip.into();
+        address["metadata"]["creationTimestamp"] = "2020-01-01T00:00:00Z".into();
+        self.backend().put(&key(ip), stored::encode(&address).unwrap(), Expect::Absent, None).await.unwrap();
+    }
+
     async fn allocation(&self) -> Allocation {
         self.writer.ports.look(&self.writer.registry).await.unwrap().unwrap().0
     }
@@ -114,24 +122,21 @@ async fn a_services_numbers_must_not_stay_free_when_somebody_took_them_away() {
 #[tokio::test]
 async fn what_a_dead_server_claimed_is_free_again_after_a_while() {
     let ground = Ground::new().await;
-    let claim = |ip: &str, made: String| {
-        let mut address = ip_address::of(ip.parse().unwrap(), "default", "never-made");
-        address["metadata"]["uid"] = ip.into();
-        address["metadata"]["creationTimestamp"] = made.into();
-        (key(ip), stored::encode(&address).unwrap())
-    };
-    let now = crate::registry::metadata::time(jiff::Timestamp::now());
-    for (key, bytes) in [claim("10.96.0.70", "2026-01-01T00:00:00Z".into()), claim("10.96.0.71", now)] {
-        ground.backend().put(&key, bytes, Expect::Absent, None).await.unwrap();
-    }
+    ground.claim("10.96.0.70").await;
     let range = ground.writer.ports.range;
     let entry = ground.backend().get(KEY).await.unwrap().unwrap();
     let mut leaked = ground.allocation().await;
     leaked.taken.insert(range.offset(30100).unwrap());
     ground.backend().put(KEY, leaked.bytes().unwrap(), Expect::At(entry.mod_revision), None).await.unwrap();
     ground.hear().await;
-    let due = addresses::round(&ground.writer).await.unwrap().unwrap();
+    let mut suspects = Suspects::default();
+    let due = addresses::round(&ground.writer, &mut suspects).await.unwrap().unwrap();
     assert!(due <= Duration::from_secs(61), "{due:?}");
+    assert!(ground.has(&key("10.96.0.70")).await, "it may be of a Service that is on its way");
+    suspects.age(GRACE + Duration::from_secs(1));
+    ground.claim("10.96.0.71").await;
+    ground.hear().await;
+    addresses::round(&ground.writer, &mut suspects).await.unwrap().unwrap();
     assert!(!ground.has(&key("10.96.0.70")).await);
     assert!(ground.has(&key("10.96.0.71")).await, "it may be of a Service that is on its way");
     assert!(ground.has(&key("10.96.0.1")).await, "the kubernetes Service has it");
@@ -141,4 +146,47 @@ async fn what_a_dead_server_claimed_is_free_again_after_a_while() {
         ports::round(&ground.writer, &mut leaks).await.unwrap();
         assert_eq!(ground.allocation().await.has(range, 30100), look < 3, "look {look}");
     }
+}
+
+#[tokio::test]
+async fn a_claim_must_not_go_by_the_clock_of_the_server_that_made_it() {
+    let ground = Ground::new().await;
+    // Years ago, says that clock.
+    ground.claim("10.96.0.70").await;
+    ground.hear().await;
+    let mut suspects = Suspects::default();
+    for _ in 0..3 {
+        assert!(addresses::round(&ground.writer, &mut suspects).await.unwrap().is_some());
+        assert!(ground.has(&key("10.96.0.70")).await);
+    }
+    // Its Service comes: it is suspected no longer, and from the beginning should that go again.
+    suspects.age(GRACE + Duration::from_secs(1));
+    let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "never-made", "namespace": "default", "uid": "s"},
+        "spec": {"type": "ClusterIP", "clusterIP": "10.96.0.70", "clusterIPs": ["10.96.0.70"], "ports": [{"port": 80}]}});
+    let place = "/registry/services/specs/default/never-made";
+    let bytes = stored::encode(&service).unwrap();
+    let entry = ground.backend().put(place, bytes, Expect::Absent, None).await.unwrap();
+    ground.hear().await;
+    assert_eq!(addresses::round(&ground.writer, &mut suspects).await.unwrap(), None);
+    ground.backend().delete(place, Expect::At(entry.mod_revision)).await.unwrap();
+    ground.hear().await;
+    assert!(addresses::round(&ground.writer, &mut suspects).await.unwrap().is_some());
+    assert!(ground.has(&key("10.96.0.70")).await);
+}
+
+#[tokio::test]
+async fn an_address_that_is_another_by_now_must_not_be_taken_away() {
+    let ground = Ground::new().await;
+    ground.claim("10.96.0.70").await;
+    let kind = Kind::of("networking.k8s.io", "ipaddresses").unwrap();
+    let looked_at = ground.writer.registry.read(&kind, "", "10.96.0.70").await.unwrap().unwrap();
+    // Somebody else gives it back and takes it meanwhile.
+    let entry = ground.backend().get(&key("10.96.0.70")).await.unwrap().unwrap();
+    ground.backend().delete(&key("10.96.0.70"), Expect::At(entry.mod_revision)).await.unwrap();
+    ground.claim("10.96.0.70").await;
+    ground.writer.discard_seen(&kind, &looked_at).await.unwrap();
+    assert!(ground.has(&key("10.96.0.70")).await);
+    let now = ground.writer.registry.read(&kind, "", "10.96.0.70").await.unwrap().unwrap();
+    ground.writer.discard_seen(&kind, &now).await.unwrap();
+    assert!(!ground.has(&key("10.96.0.70")).await);
 }

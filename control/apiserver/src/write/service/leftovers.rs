@@ -3,6 +3,7 @@
 use super::addresses::Claim;
 use crate::write::Writer;
 use tokio::sync::{Mutex, mpsc};
+use tokio_util::sync::CancellationToken;
 
 /// Requests whose leftovers wait.
 const WAITING: usize = 1024;
@@ -28,10 +29,18 @@ impl Leftovers {
 }
 
 impl Writer {
-    /// Gives leftovers back. To be run by one task.
-    pub(crate) async fn clear_leftovers(&self) {
+    /// Gives leftovers back until `stop`. To be run by one task.
+    pub(crate) async fn clear_leftovers(&self, stop: &CancellationToken) {
         let mut waiting = self.leftovers.waiting.lock().await;
-        while let Some(claims) = waiting.recv().await {
+        loop {
+            let received = match stop.run_until_cancelled(waiting.recv()).await {
+                Some(received) => received,
+                None => {
+                    waiting.close();
+                    waiting.recv().await
+                }
+            };
+            let Some(claims) = received else { return };
             for claim in &claims {
                 self.give_address(claim).await;
             }

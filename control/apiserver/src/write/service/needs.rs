@@ -55,6 +55,11 @@ impl Needs {
         Ok(needs)
     }
 
+    /// Nothing is to be taken.
+    pub(super) fn is_empty(&self) -> bool {
+        self.addresses.is_empty() && self.ports.is_empty()
+    }
+
     fn addresses(&mut self, service: &mut Value, old: Option<&Value>) -> Result<(), Status> {
         let before = old.map(held).unwrap_or_default().ips;
         if service_type(service) == "ExternalName" {

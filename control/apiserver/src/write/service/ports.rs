@@ -1,8 +1,8 @@
 //! Node ports: taken from the allocation that every API server of the cluster shares, ours and upstream's.
 //!
 //! One task of a server changes the allocation, by compare-and-swap, and answers everybody who wants or returns ports. What comes while it
-//! writes waits and shares the next write, so that many Services at once cost few. A claim nobody waits for any more is given back with the
-//! next write; what is lost with a server is found by the repair (`upkeep::repair`). Upstream: `core/service/allocator/storage`.
+//! writes waits and shares the next write, so that many Services at once cost few. It is at work until the last request has been answered. A
+//! claim nobody waits for any more is given back with the next write; what is lost with a server is found by the repair (`upkeep::repair`). Upstream: `core/service/allocator/storage`.
 
 use super::GRACE;
 use super::allocation::{Allocation, PortRange};
@@ -14,6 +14,7 @@ use machinery::status::Status;
 use store::{Entry, Error, Expect};
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 /// Where the allocation lies.
 pub(crate) const KEY: &str = "/registry/ranges/servicenodeports";
@@ -98,12 +99,24 @@ impl NodePorts {
         }
     }
 
-    /// Answers orders. To be run by one task.
-    pub(crate) async fn keep(&self, registry: &Registry) {
+    /// Answers orders until `stop`; from then on whoever comes is refused at once. To be run by one task.
+    pub(crate) async fn keep(&self, registry: &Registry, stop: &CancellationToken) {
         let mut keeper = self.keeper.lock().await;
         let Keeper { orders, seen } = &mut *keeper;
         let mut batch = Vec::new();
-        while orders.recv_many(&mut batch, AT_ONCE).await > 0 {
+        loop {
+            let received = stop.run_until_cancelled(orders.recv_many(&mut batch, AT_ONCE)).await;
+            let received = match received {
+                Some(received) => received,
+                None => {
+                    // Who came before is answered.
+                    orders.close();
+                    orders.recv_many(&mut batch, AT_ONCE).await
+                }
+            };
+            if received == 0 {
+                return;
+            }
             // Too long under way: somebody may have them by now.
             batch.retain(|order| !matches!(order, Order::Give { since, .. } if since.elapsed() > GRACE));
             let answers = self.write(registry, seen, &batch).await;
