@@ -5,7 +5,9 @@
 //! `subject` and `review`.
 
 mod certificates;
+mod classes;
 mod conditions;
+mod ingress;
 mod limit_ranger;
 mod matching;
 mod namespace_lifecycle;
@@ -22,6 +24,7 @@ mod service_account;
 mod storage;
 mod subject;
 mod tolerations;
+mod topology_labels;
 mod webhooks;
 
 pub(crate) use crate::registry::call::{Seen, View};
@@ -186,6 +189,8 @@ const MUTATING: &[Step] = &[
     storage::default_class,
     storage::protect,
     runtime_class::merge,
+    ingress::default_class,
+    topology_labels::copy,
     policies::mutate,
     webhooks::mutate,
 ];
@@ -208,8 +213,9 @@ const VALIDATING: &[Step] = &[
     quota::charge,
 ];
 
-/// What users add, which sees requests that are no writes of a resource too, as the rules for kubelets do: a token, an eviction.
-const ADDED_MUTATING: &[Step] = &[policies::mutate, webhooks::mutate];
+/// What sees requests that are no writes of a resource, too (a token, an eviction, a binding): what users add, the rules for
+/// kubelets, the labels of a node's place.
+const ADDED_MUTATING: &[Step] = &[topology_labels::copy, policies::mutate, webhooks::mutate];
 const ADDED_VALIDATING: &[Step] = &[node_restriction::check, policies::validate, webhooks::validate];
 
 /// Lets every mutating step change the object; once more where a webhook changed what another had seen.

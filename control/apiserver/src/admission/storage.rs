@@ -1,6 +1,6 @@
 //! DefaultStorageClass, StorageObjectInUseProtection, PersistentVolumeClaimResize.
 
-use super::{Attributes, Operation, Verdict};
+use super::{Attributes, Operation, Verdict, classes};
 use crate::registry::Registry;
 use crate::registry::kind::Kind;
 use crate::registry::metadata::finalizers;
@@ -22,18 +22,9 @@ pub(super) fn default_class<'a>(registry: &'a Registry, a: &'a mut Attributes<'_
         {
             return Ok(());
         }
-        let Some(kind) = Kind::of("storage.k8s.io", "storageclasses") else { return Ok(()) };
-        let is_default = |c: &Value| DEFAULT.iter().any(|d| object::annotation(c, d) == Some("true"));
-        let mut defaults: Vec<Value> =
-            registry.current(&kind, "").await?.into_iter().filter(is_default).collect();
-        // The newest, and of equally old ones the first by name.
-        defaults.sort_by(|x, y| {
-            object::creation_timestamp(y)
-                .cmp(object::creation_timestamp(x))
-                .then_with(|| object::name(x).cmp(object::name(y)))
-        });
-        if let (Some(class), Some(claim)) = (defaults.first(), &mut a.object) {
-            set_at(claim, "spec.storageClassName", object::name(class));
+        let class = classes::by_default(registry, ("storage.k8s.io", "storageclasses"), &DEFAULT).await?;
+        if let (Some(class), Some(claim)) = (class, &mut a.object) {
+            set_at(claim, "spec.storageClassName", class);
         }
         Ok(())
     })

@@ -6,7 +6,7 @@ use crate::admission::{self, Attributes, Operation, Seen};
 use crate::context::{Body, Response};
 use crate::registry::kind::Kind;
 use crate::registry::metadata::{deleting, time};
-use machinery::access::{Get as _, list_at, set_at};
+use machinery::access::{Get as _, list_at, remove_at, set_at};
 use machinery::field::{FieldError, Path};
 use machinery::object;
 use machinery::object::{Gk, Gr, Gvk};
@@ -76,6 +76,8 @@ pub(super) async fn create(x: &Exchange<'_>, request: Body, name: &str) -> Resul
             return refuse(format!("pod {} has non-empty .spec.schedulingGates", object::name(old)));
         }
         set_at(&mut pod, "spec.nodeName", node.clone());
+        // What was a preemptor's claim to a node is settled.
+        remove_at(&mut pod, "status.nominatedNodeName");
         for (key, value) in binding.texts("metadata.annotations") {
             object::set_annotation(&mut pod, key, Some(value));
         }

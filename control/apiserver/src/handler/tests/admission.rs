@@ -164,3 +164,38 @@ async fn a_runtime_class_gives_its_pods_overhead_and_a_place() {
         "pods \"q\" is forbidden: pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead"
     );
 }
+
+#[tokio::test]
+async fn an_ingress_that_names_no_class_must_not_be_left_without_the_default_one() {
+    let s = Server::start().await;
+    let classes = "/apis/networking.k8s.io/v1/ingressclasses";
+    let class = json!({"metadata": {"name": "front", "annotations": {"ingressclass.kubernetes.io/is-default-class": "true"}},
+        "spec": {"controller": "example.com/front"}});
+    s.ok("POST", classes, class).await;
+    let ingresses = "/apis/networking.k8s.io/v1/namespaces/default/ingresses";
+    let backend = json!({"service": {"name": "s", "port": {"number": 80}}});
+    let made = s
+        .ok("POST", ingresses, json!({"metadata": {"name": "a"}, "spec": {"defaultBackend": backend}}))
+        .await;
+    assert_eq!(made["spec"]["ingressClassName"], "front");
+}
+
+#[tokio::test]
+async fn a_bound_pod_must_not_lack_the_zone_of_its_node_nor_keep_its_nomination() {
+    let s = Server::start().await;
+    let labels = json!({"topology.kubernetes.io/zone": "z", "topology.kubernetes.io/region": "r"});
+    s.ok("POST", "/api/v1/nodes", json!({"metadata": {"name": "n1", "labels": labels}})).await;
+    s.ok("POST", PODS, pod("p")).await;
+    let nominated = json!({"status": {"nominatedNodeName": "n2"}});
+    assert_eq!(s.patch(&format!("{PODS}/p/status"), "merge-patch+json", nominated).await.code, 200);
+    let binding = json!({"metadata": {"name": "p"}, "target": {"kind": "Node", "name": "n1"}});
+    s.ok("POST", &format!("{PODS}/p/binding"), binding).await;
+    let bound = s.get(&format!("{PODS}/p")).await;
+    assert_eq!(bound["metadata"]["labels"]["topology.kubernetes.io/zone"], "z");
+    assert_eq!(bound["metadata"]["labels"]["topology.kubernetes.io/region"], "r");
+    assert!(bound["status"].get("nominatedNodeName").is_none(), "{bound}");
+    let mut placed = pod("q");
+    placed["spec"]["nodeName"] = json!("n1");
+    let placed = s.ok("POST", PODS, placed).await;
+    assert_eq!(placed["metadata"]["labels"]["topology.kubernetes.io/zone"], "z");
+}

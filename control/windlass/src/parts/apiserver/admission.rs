@@ -37,7 +37,7 @@ const PLUGINS: [(&str, bool); 41] = [
     ("PodResizeValidator", true),
     ("PodSecurity", true),
     ("PodTolerationRestriction", false),
-    ("PodTopologyLabels", false),
+    ("PodTopologyLabels", true),
     ("Priority", true),
     ("ResourceQuota", true),
     ("RuntimeClass", true),
