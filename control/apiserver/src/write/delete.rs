@@ -11,7 +11,7 @@ use crate::registry::options::{DeleteOptions, ListOptions, Propagation};
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use machinery::access::{Get as _, remove_at, set_at};
-use machinery::object;
+use machinery::object::{self, Gr};
 use machinery::resources::strategy::{Dependents, dependents_by_default, grace_period_seconds};
 use machinery::status::{Details, Status};
 use serde_json::Value;
@@ -141,33 +141,31 @@ impl Writer {
     }
 }
 
+/// Namespaces and definitions are checked by storages of their own (upstream: `core/namespace/storage`,
+/// `apiextensions/pkg/registry/customresourcedefinition`), all others by `rest.BeforeDelete`, which knows the kind only.
 fn check_preconditions(kind: &Kind, object: &Value, options: &DeleteOptions) -> Result<(), Status> {
-    let name = object::name(object);
-    if let Some(uid) = &options.uid
-        && uid != object::uid(object)
-    {
-        return Err(Status::conflict(
-            &kind.gr(),
-            name,
-            format!(
-                "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
-                object::uid(object)
-            ),
-        ));
+    let own_storage =
+        kind.is("", "namespaces") || kind.is("apiextensions.k8s.io", "customresourcedefinitions");
+    let refused = |field: &str, wanted: &str, is: &str, perhaps: &str| {
+        let name = object::name(object);
+        if own_storage {
+            let why = format!(
+                "Precondition failed: {field} in precondition: {wanted}, {field} in object meta: {is}"
+            );
+            return Err(Status::conflict(&kind.gr(), name, why));
+        }
+        let why = format!(
+            "the {field} in the precondition ({wanted}) does not match the {field} in record ({is}). \
+             The object might have been {perhaps}"
+        );
+        Err(Status::conflict(&Gr::new(kind.resource.group, kind.resource.kind), name, why))
+    };
+    let (uid, version) = (object::uid(object), object::resource_version(object));
+    match (&options.uid, &options.resource_version) {
+        (Some(wanted), _) if wanted != uid => refused("UID", wanted, uid, "deleted and then recreated"),
+        (_, Some(wanted)) if wanted != version => refused("ResourceVersion", wanted, version, "modified"),
+        _ => Ok(()),
     }
-    if let Some(version) = &options.resource_version
-        && version != object::resource_version(object)
-    {
-        return Err(Status::conflict(
-            &kind.gr(),
-            name,
-            format!(
-                "Precondition failed: ResourceVersion in precondition: {version}, ResourceVersion in object meta: {}",
-                object::resource_version(object)
-            ),
-        ));
-    }
-    Ok(())
 }
 
 /// What is to be done with a stored object.
@@ -189,33 +187,25 @@ fn plan(kind: &Kind, stored: &Value, options: &DeleteOptions, now: Timestamp) ->
         return Plan::Mark(object);
     }
     let graceful = kind.is("", "pods");
+    // A negative period means the shortest one.
+    let asked = options.grace.map(|grace| if grace < 0 { 1 } else { grace });
     let mut soon = true;
     let mut changed = false;
     if deleting(&object) {
-        if graceful
-            && let Some(pending) =
-                object.present("metadata.deletionGracePeriodSeconds").and_then(Value::as_i64)
+        // Nothing is left of a period of none: it goes as soon as nothing else holds it.
+        if graceful && let Some(pending) = object::deletion_grace_period_seconds(&object).filter(|p| *p != 0)
         {
-            match options.grace {
-                // Only a shorter grace period may be asked for.
-                Some(grace) if grace < pending => {
-                    let grace = grace.max(0);
-                    let end = object::deletion_timestamp(&object)
-                        .and_then(|t| machinery::time::parse(t).ok())
-                        .unwrap_or(now)
-                        .saturating_add(SignedDuration::from_secs(grace - pending))
-                        .unwrap_or(now);
-                    set_at(&mut object, "metadata.deletionTimestamp", time(end));
-                    set_at(&mut object, "metadata.deletionGracePeriodSeconds", grace);
-                    soon = grace == 0;
-                    changed = true;
-                }
-                Some(0) => soon = true,
-                _ => return Plan::Pending,
-            }
+            let pending = if pending < 0 { 1 } else { pending };
+            // Only a shorter grace period may be asked for.
+            let Some(grace) = asked.filter(|grace| *grace < pending) else { return Plan::Pending };
+            let (end, grace) = shortened(&object, pending, grace, now);
+            set_at(&mut object, "metadata.deletionTimestamp", time(end));
+            set_at(&mut object, "metadata.deletionGracePeriodSeconds", grace);
+            soon = grace == 0;
+            changed = true;
         }
     } else if graceful {
-        let grace = grace_period_seconds(kind.resource, &object, options.grace).unwrap_or(0);
+        let grace = grace_period_seconds(kind.resource, &object, asked).unwrap_or(0);
         if grace > 0 || !finalizers(&object).is_empty() {
             mark(&mut object, now, grace);
             changed = true;
@@ -242,6 +232,20 @@ fn plan(kind: &Kind, stored: &Value, options: &DeleteOptions, now: Timestamp) ->
         (true, true) => Plan::Mark(object),
         (true, false) => Plan::Pending,
         (false, _) => Plan::Remove(object),
+    }
+}
+
+/// When a pod ends whose period of `pending` seconds becomes one of `grace`, and that period: an end that has passed is now,
+/// and still leaves the kubelet a second to see it.
+fn shortened(object: &Value, pending: i64, grace: i64, now: Timestamp) -> (Timestamp, i64) {
+    let end = object::deletion_timestamp(object)
+        .and_then(|t| machinery::time::parse(t).ok())
+        .unwrap_or(now)
+        .saturating_add(SignedDuration::from_secs(grace - pending))
+        .unwrap_or(now);
+    match end < now {
+        true => (now, grace.min(1)),
+        false => (end, grace),
     }
 }
 
@@ -370,6 +374,62 @@ mod tests {
         assert_eq!(shortened["metadata"]["deletionTimestamp"], "2026-01-01T00:00:10Z");
         let kubelet = DeleteOptions { grace: Some(0), ..DeleteOptions::default() };
         assert!(matches!(plan(&kind("pods"), &marked, &kubelet, now()), Plan::Remove(_)));
+    }
+
+    #[test]
+    fn a_shorter_grace_period_must_not_end_in_the_past() {
+        let Plan::Mark(marked) = plan(&kind("pods"), &pod(), &DeleteOptions::default(), now()) else {
+            panic!("not marked")
+        };
+        let later = now() + SignedDuration::from_secs(20);
+        for (asked, period, end) in [(10, 1, "2026-01-01T00:00:20Z"), (25, 25, "2026-01-01T00:00:25Z")] {
+            let sooner = DeleteOptions { grace: Some(asked), ..DeleteOptions::default() };
+            let Plan::Mark(shortened) = plan(&kind("pods"), &marked, &sooner, later) else {
+                panic!("{asked}")
+            };
+            assert_eq!(shortened["metadata"]["deletionTimestamp"], end);
+            assert_eq!(shortened["metadata"]["deletionGracePeriodSeconds"], period);
+        }
+        let longer = DeleteOptions { grace: Some(30), ..DeleteOptions::default() };
+        assert_eq!(plan(&kind("pods"), &marked, &longer, later), Plan::Pending);
+    }
+
+    #[test]
+    fn a_negative_grace_period_must_not_be_taken_for_none() {
+        let negative = DeleteOptions { grace: Some(-1), ..DeleteOptions::default() };
+        let Plan::Mark(marked) = plan(&kind("pods"), &pod(), &negative, now()) else { panic!("not marked") };
+        assert_eq!(marked["metadata"]["deletionGracePeriodSeconds"], 1);
+        let Plan::Mark(first) = plan(&kind("pods"), &pod(), &DeleteOptions::default(), now()) else {
+            panic!("not marked")
+        };
+        let Plan::Mark(again) = plan(&kind("pods"), &first, &negative, now()) else {
+            panic!("not shortened")
+        };
+        assert_eq!(again["metadata"]["deletionGracePeriodSeconds"], 1);
+    }
+
+    #[test]
+    fn a_failed_precondition_must_not_be_told_in_the_words_of_another_storage() {
+        let object = json!({"metadata": {"name": "x", "uid": "u", "resourceVersion": "7"}});
+        let uid = DeleteOptions { uid: Some("o".to_owned()), ..DeleteOptions::default() };
+        let version = DeleteOptions { resource_version: Some("8".to_owned()), ..DeleteOptions::default() };
+        let text = |plural: &str, options: &DeleteOptions| {
+            check_preconditions(&kind(plural), &object, options).unwrap_err().message
+        };
+        assert_eq!(
+            text("pods", &uid),
+            "Operation cannot be fulfilled on Pod \"x\": the UID in the precondition (o) does not match the UID in record (u). \
+             The object might have been deleted and then recreated"
+        );
+        assert_eq!(
+            text("configmaps", &version),
+            "Operation cannot be fulfilled on ConfigMap \"x\": the ResourceVersion in the precondition (8) does not match the \
+             ResourceVersion in record (7). The object might have been modified"
+        );
+        assert_eq!(
+            text("namespaces", &uid),
+            "Operation cannot be fulfilled on namespaces \"x\": Precondition failed: UID in precondition: o, UID in object meta: u"
+        );
     }
 
     #[test]
