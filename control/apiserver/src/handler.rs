@@ -48,7 +48,7 @@ impl<'a> Exchange<'a> {
             namespace,
             name: info.name.clone(),
             subresource: &info.subresource,
-            options: WriteOptions::parse(self.context)?,
+            options: WriteOptions::parse(self.context, patch::applies(&self.headers))?,
             warnings: self.warnings.clone(),
             seen: crate::admission::Seen::default(),
         })

@@ -207,6 +207,13 @@ impl FieldError {
         Self::new(ErrorType::NotSupported, field, value, detail)
     }
 
+    /// As [`FieldError::not_supported`], for values upstream lists in an order of its own.
+    #[must_use]
+    pub fn not_supported_as_listed(field: &Path, value: impl Into<Value>, supported: &[&str]) -> Self {
+        let quoted: Vec<String> = supported.iter().map(|s| go_quote(s)).collect();
+        Self::new(ErrorType::NotSupported, field, value, format!("supported values: {}", quoted.join(", ")))
+    }
+
     /// `f: Forbidden: detail`.
     #[must_use]
     pub fn forbidden(field: &Path, detail: impl Into<String>) -> Self {

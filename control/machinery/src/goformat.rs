@@ -35,7 +35,8 @@ fn escape(out: &mut String, kind: char, width: usize, c: char) {
 }
 
 /// Close to `!unicode.IsPrint`: controls, separators other than the space, format and private characters.
-fn is_unprintable(c: char) -> bool {
+#[must_use]
+pub fn is_unprintable(c: char) -> bool {
     c.is_control()
         || (c.is_whitespace() && c != ' ')
         || matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2064}'

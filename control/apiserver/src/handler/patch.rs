@@ -8,6 +8,7 @@ use crate::registry::kind::Kind;
 use crate::registry::options::FieldValidation;
 use crate::write::managed;
 use bytes::Bytes;
+use http::HeaderMap;
 use machinery::field::{FieldError, Path};
 use machinery::object;
 use machinery::object::{Gk, Gvk};
@@ -57,20 +58,25 @@ impl Patch {
     }
 }
 
+/// The media type a request's body is said to have.
+fn content_type(headers: &HeaderMap) -> &str {
+    let header = headers.get(http::header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    header.split(';').next().unwrap_or_default().trim()
+}
+
+/// Is the request's patch a configuration to apply?
+pub(super) fn applies(headers: &HeaderMap) -> bool {
+    content_type(headers) == APPLY
+}
+
 pub(super) async fn patch(x: &Exchange<'_>, body: Body) -> Result<Response, Status> {
     let accept = x.accept(false)?;
     let call = x.call()?;
-    let content_type =
-        x.headers.get(http::header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
     let bytes = body::read(body).await?;
-    if content_type.split(';').next().unwrap_or_default().trim() == APPLY {
+    if applies(&x.headers) {
         return apply(x, &accept, call, &bytes).await;
     }
-    if call.options.force.is_some() {
-        let error = FieldError::forbidden(&Path::new("force"), "may not be specified for non-apply patch");
-        return Err(options_invalid(&error));
-    }
-    let patch = Patch::parse(content_type, &bytes, &x.kind.gvk())?;
+    let patch = Patch::parse(content_type(&x.headers), &bytes, &x.kind.gvk())?;
     let warnings = Mutex::new(Vec::new());
     let change = |old: &Value| {
         let (new, found) = patched(&x.kind, old, &patch, &bytes, call.options.field_validation)?;
@@ -167,10 +173,6 @@ fn refused_patches_are_printed_as_maps() {
     assert_eq!(printed(b"{"), "{");
 }
 
-fn options_invalid(error: &FieldError) -> Status {
-    Status::invalid(&Gk::new("meta.k8s.io", "PatchOptions"), "", std::slice::from_ref(error))
-}
-
 /// The refusal of a configuration that is not one of its schema; each error as `.spec.x: what is wrong with it`.
 fn untyped(call: &Call<'_>, gvk: &Gvk, config: &Value, errors: &[String]) -> Status {
     let why = match errors {
@@ -194,16 +196,19 @@ async fn apply(
     mut call: Call<'_>,
     bytes: &Bytes,
 ) -> Result<Response, Status> {
-    if x.context.query("fieldManager").unwrap_or_default().is_empty() {
-        let error = FieldError::required(&Path::new("fieldManager"), "is required for apply patch");
-        return Err(options_invalid(&error));
-    }
     call.options.applies = true;
     let gvk = x.kind.gvk();
     let decoded = machinery::codec::yaml::decode(bytes)
         .map_err(|e| Status::bad_request(format!("error decoding YAML: {e}")))?;
     let mut config = decoded.value;
-    if object::kind(&config) != gvk.kind || object::api_version(&config) != gvk.api_version() {
+    if object::api_version(&config) != gvk.api_version() {
+        return Err(Status::bad_request(format!(
+            "Incorrect version specified in apply patch. Specified patch version: {}, expected: {}",
+            object::api_version(&config),
+            gvk.api_version()
+        )));
+    }
+    if object::kind(&config) != gvk.kind {
         return Err(Status::bad_request(format!(
             "the object to apply must be a {} of {}",
             gvk.kind,

@@ -3,11 +3,16 @@
 use super::kind::Kind;
 use super::operation::Operation;
 use crate::context::Context;
+use crate::query;
 use machinery::access::{Get as _, object_at};
+use machinery::field::{FieldError, Path};
 use machinery::fields::FieldSelector;
+use machinery::goformat::{go_quote, is_unprintable};
 use machinery::labels::Selector;
+use machinery::object::Gk;
 use machinery::status::Status;
 use serde_json::{Map, Value, json};
+use std::num::{IntErrorKind, ParseIntError};
 use std::time::Duration;
 use store::Revision;
 
@@ -15,17 +20,48 @@ use store::Revision;
 const META: &str = "meta.k8s.io/v1";
 
 fn flag(context: &Context, name: &str) -> bool {
-    matches!(context.query(name), Some("" | "1" | "true" | "True" | "TRUE" | "t" | "T"))
+    query::flag(&context.query, name)
+}
+
+/// Where it is given at all.
+fn optional_flag(context: &Context, name: &str) -> Option<bool> {
+    context.query(name).map(|_| flag(context, name))
 }
 
 fn number(context: &Context, name: &str) -> Result<Option<i64>, Status> {
-    match context.query(name) {
-        None | Some("") => Ok(None),
-        Some(text) => text.parse().map(Some).map_err(|_| {
-            Status::bad_request(format!(
-                "unable to decode query parameter {name}: strconv.ParseInt: parsing {text:?}: invalid syntax"
-            ))
-        }),
+    let Some(text) = context.query(name) else { return Ok(None) };
+    text.parse().map(Some).map_err(|e: ParseIntError| {
+        let why = match e.kind() {
+            IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => "value out of range",
+            _ => "invalid syntax",
+        };
+        Status::bad_request(format!("strconv.ParseInt: parsing {}: {why}", go_quote(text)))
+    })
+}
+
+/// 422 of options of this kind, where there is anything wrong with them.
+fn valid(kind: &str, errors: &[FieldError]) -> Result<(), Status> {
+    if errors.is_empty() { Ok(()) } else { Err(Status::invalid(&Gk::new("meta.k8s.io", kind), "", errors)) }
+}
+
+/// All there is wrong with `dryRun`: one value that is not `All` is reported with the others.
+fn check_dry_run(values: &[&str], errors: &mut Vec<FieldError>) {
+    if values.iter().any(|value| *value != "All") {
+        errors.push(FieldError::not_supported(&Path::new("dryRun"), json!(values), &["All"]));
+    }
+}
+
+/// The longest name of a field manager, in bytes.
+const MANAGER_MAX: usize = 128;
+
+fn check_manager(manager: &str, errors: &mut Vec<FieldError>) {
+    let path = Path::new("fieldManager");
+    if manager.len() > MANAGER_MAX {
+        errors.push(FieldError::too_long(&path, MANAGER_MAX));
+    }
+    for (at, c) in manager.char_indices().filter(|(_, c)| is_unprintable(*c)) {
+        let why = format!("invalid character U+{:04X} (at position {at})", u32::from(c));
+        errors.push(FieldError::invalid(&path, manager, why));
     }
 }
 
@@ -64,30 +100,43 @@ pub(crate) struct WriteOptions {
 }
 
 impl WriteOptions {
-    pub(crate) fn parse(context: &Context) -> Result<Self, Status> {
-        let mut dry_run = false;
-        for (_, value) in context.query.iter().filter(|(n, _)| n == "dryRun") {
-            match value.as_str() {
-                "All" => dry_run = true,
-                "" => {}
-                other => {
-                    return Err(Status::bad_request(format!(
-                        "dryRun: Unsupported value: {other:?}: supported values: \"All\""
-                    )));
-                }
-            }
+    /// `applies`: the request is an apply, which must say who applies.
+    pub(crate) fn parse(context: &Context, applies: bool) -> Result<Self, Status> {
+        let kind = match context.info.verb.as_str() {
+            "create" => "CreateOptions",
+            "update" => "UpdateOptions",
+            "patch" => "PatchOptions",
+            // Deletes and connects have options of their own.
+            _ => return Ok(WriteOptions::default()),
+        };
+        let all = context.query.iter().filter(|(name, _)| name == "dryRun");
+        let dry_run: Vec<&str> = all.map(|(_, value)| value.as_str()).collect();
+        let manager = context.query("fieldManager").unwrap_or_default();
+        let validation = context.query("fieldValidation").unwrap_or_default();
+        let force = optional_flag(context, "force").filter(|_| kind == "PatchOptions");
+        let mut errors = Vec::new();
+        if applies && manager.is_empty() {
+            let why = "is required for apply patch";
+            errors.push(FieldError::required(&Path::new("fieldManager"), why));
         }
-        let field_validation = match context.query("fieldValidation") {
-            None | Some("") => FieldValidation::default(),
-            Some("Ignore") => FieldValidation::Ignore,
-            Some("Warn") => FieldValidation::Warn,
-            Some("Strict") => FieldValidation::Strict,
-            Some(other) => {
-                return Err(Status::bad_request(format!(
-                    "fieldValidation: Unsupported value: {other:?}: supported values: \"Ignore\", \"Strict\", \"Warn\""
-                )));
+        if !applies && force.is_some() {
+            let why = "may not be specified for non-apply patch";
+            errors.push(FieldError::forbidden(&Path::new("force"), why));
+        }
+        check_manager(manager, &mut errors);
+        check_dry_run(&dry_run, &mut errors);
+        let field_validation = match validation {
+            "Ignore" => FieldValidation::Ignore,
+            "" | "Warn" => FieldValidation::Warn,
+            "Strict" => FieldValidation::Strict,
+            other => {
+                let supported = ["", "Ignore", "Strict", "Warn"];
+                errors.push(FieldError::not_supported(&Path::new("fieldValidation"), other, &supported));
+                FieldValidation::default()
             }
         };
+        valid(kind, &errors)?;
+        let dry_run = !dry_run.is_empty();
         let mut given = Map::new();
         if dry_run {
             given.insert("dryRun".to_owned(), json!(["All"]));
@@ -102,14 +151,7 @@ impl WriteOptions {
             // Upstream: the user agent up to the first slash.
             _ => context.user_agent.split('/').next().unwrap_or_default().to_owned(),
         };
-        Ok(WriteOptions {
-            dry_run,
-            field_manager,
-            field_validation,
-            applies: false,
-            force: context.query("force").map(|f| matches!(f, "true" | "1" | "")),
-            given,
-        })
+        Ok(WriteOptions { dry_run, field_manager, field_validation, applies: false, force, given })
     }
 
     /// `CreateOptions` or `UpdateOptions`; an update by patch has the latter, too.
@@ -127,6 +169,8 @@ impl WriteOptions {
 pub(crate) enum Match {
     NotOlderThan,
     Exact,
+    /// No such way; the options are refused.
+    Unknown,
 }
 
 /// Options of list, watch and deletecollection.
@@ -169,16 +213,10 @@ impl ListOptions {
                 None | Some("") => None,
                 Some("NotOlderThan") => Some(Match::NotOlderThan),
                 Some("Exact") => Some(Match::Exact),
-                Some(other) => {
-                    return Err(Status::bad_request(format!(
-                        "resourceVersionMatch: Unsupported value: {other:?}: supported values: \"Exact\", \"NotOlderThan\""
-                    )));
-                }
+                Some(_) => Some(Match::Unknown),
             },
             bookmarks: flag(context, "allowWatchBookmarks"),
-            send_initial_events: context
-                .query("sendInitialEvents")
-                .map(|_| flag(context, "sendInitialEvents")),
+            send_initial_events: optional_flag(context, "sendInitialEvents"),
             timeout: number(context, "timeoutSeconds")?
                 .and_then(|s| u64::try_from(s).ok())
                 .filter(|s| *s > 0)
@@ -190,54 +228,55 @@ impl ListOptions {
 
     /// Upstream: `apimachinery/pkg/apis/meta/internalversion/validation`.
     fn check(&self, context: &Context, watch: bool) -> Result<(), Status> {
-        let has_match = self.revision_match.is_some();
-        let text = context.query("resourceVersion").unwrap_or_default();
-        let forbidden = |field: &str, why: &str| {
-            Err(Status::failure(
-                422,
-                machinery::status::Reason::Invalid,
-                format!("ListOptions.meta.k8s.io \"\" is invalid: {field}: Forbidden: {why}"),
-            ))
-        };
+        let (text, field) = (context.query("resourceVersion").unwrap_or_default(), "resourceVersionMatch");
+        let given = context.query(field).unwrap_or_default();
+        let mut errors = Vec::new();
+        let mut forbid = |field: &str, why: &str| errors.push(FieldError::forbidden(&Path::new(field), why));
+        let unsupported =
+            |supported: &[&str]| FieldError::not_supported_as_listed(&Path::new(field), given, supported);
+        const AFTER_CONTINUE: &str = "resourceVersionMatch is forbidden when continue is provided";
         if watch {
-            return match (self.send_initial_events, self.revision_match) {
-                (Some(_), None) => forbidden(
-                    "resourceVersionMatch",
-                    "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
-                ),
-                (Some(_), Some(Match::Exact)) => forbidden(
-                    "resourceVersionMatch",
-                    "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
-                ),
-                (None, Some(_)) => forbidden(
-                    "resourceVersionMatch",
-                    "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
-                ),
-                _ => Ok(()),
-            };
+            let starts = self.send_initial_events.is_some();
+            if starts && self.revision_match != Some(Match::NotOlderThan) {
+                forbid(field, "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan");
+            }
+            if let Some(wanted) = self.revision_match {
+                if !starts {
+                    forbid(
+                        field,
+                        "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+                    );
+                }
+                let continued = !self.continue_token.is_empty();
+                if wanted != Match::NotOlderThan {
+                    errors.push(unsupported(&["NotOlderThan"]));
+                }
+                if continued {
+                    errors.push(FieldError::forbidden(&Path::new(field), AFTER_CONTINUE));
+                }
+            }
+            return valid("ListOptions", &errors);
+        }
+        if let Some(wanted) = self.revision_match {
+            if text.is_empty() {
+                forbid(field, "resourceVersionMatch is forbidden unless resourceVersion is provided");
+            }
+            if !self.continue_token.is_empty() {
+                forbid(field, AFTER_CONTINUE);
+            }
+            if wanted == Match::Unknown {
+                errors.push(unsupported(&["Exact", "NotOlderThan", ""]));
+            }
+            if wanted == Match::Exact && text == "0" {
+                let why = "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"";
+                errors.push(FieldError::forbidden(&Path::new(field), why));
+            }
         }
         if self.send_initial_events.is_some() {
-            return forbidden("sendInitialEvents", "sendInitialEvents is forbidden for list");
+            let path = Path::new("sendInitialEvents");
+            errors.push(FieldError::forbidden(&path, "sendInitialEvents is forbidden for list"));
         }
-        if has_match && text.is_empty() {
-            return forbidden(
-                "resourceVersionMatch",
-                "resourceVersionMatch is forbidden unless resourceVersion is provided",
-            );
-        }
-        if has_match && !self.continue_token.is_empty() {
-            return forbidden(
-                "resourceVersionMatch",
-                "resourceVersionMatch is forbidden when continue is provided",
-            );
-        }
-        if self.revision_match == Some(Match::Exact) && text == "0" {
-            return forbidden(
-                "resourceVersionMatch",
-                "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
-            );
-        }
-        Ok(())
+        valid("ListOptions", &errors)
     }
 }
 
@@ -301,44 +340,122 @@ impl DeleteOptions {
             dry_run = body.items("dryRun").iter().filter_map(Value::as_str).collect();
         } else {
             options.grace = number(context, "gracePeriodSeconds")?;
-            options.orphan = context.query("orphanDependents").map(|_| flag(context, "orphanDependents"));
+            options.orphan = optional_flag(context, "orphanDependents");
             propagation = context.query("propagationPolicy");
             dry_run = context.query.iter().filter(|(n, _)| n == "dryRun").map(|(_, v)| v.as_str()).collect();
         }
-        let invalid = |text: String| {
-            Status::failure(
-                422,
-                machinery::status::Reason::Invalid,
-                format!("DeleteOptions.meta.k8s.io \"\" is invalid: {text}"),
-            )
-        };
+        let path = Path::new("propagationPolicy");
+        let mut errors = Vec::new();
+        if let (Some(policy), Some(_)) = (propagation, options.orphan) {
+            let why = "orphanDependents and deletionPropagation cannot be both set";
+            errors.push(FieldError::invalid(&path, policy, why));
+        }
         options.propagation = match propagation {
-            None | Some("") => None,
+            None => None,
             Some("Orphan") => Some(Propagation::Orphan),
             Some("Background") => Some(Propagation::Background),
             Some("Foreground") => Some(Propagation::Foreground),
             Some(other) => {
-                return Err(invalid(format!(
-                    "propagationPolicy: Unsupported value: {other:?}: supported values: \"Foreground\", \"Background\", \"Orphan\", \"nil\""
-                )));
+                let supported = ["Foreground", "Background", "Orphan", "nil"];
+                errors.push(FieldError::not_supported_as_listed(&path, other, &supported));
+                None
             }
         };
-        if options.propagation.is_some() && options.orphan.is_some() {
-            return Err(invalid(
-                "propagationPolicy: Invalid value: \"orphanDependents and deletionPropagation cannot be both set\""
-                    .to_owned(),
-            ));
-        }
-        options.dry_run = match dry_run.as_slice() {
-            [] | [""] => false,
-            all if all.iter().all(|d| *d == "All") => true,
-            other => {
-                return Err(invalid(format!(
-                    "dryRun: Unsupported value: {:?}: supported values: \"All\"",
-                    other.first().copied().unwrap_or_default()
-                )));
-            }
-        };
+        check_dry_run(&dry_run, &mut errors);
+        valid("DeleteOptions", &errors)?;
+        options.dry_run = !dry_run.is_empty();
         Ok(options)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(verb: &str, query: &str) -> Context {
+        let mut context = Context { query: query::parse(query), ..Context::default() };
+        context.info.verb = verb.to_owned();
+        context
+    }
+
+    #[test]
+    fn invalid_options_must_not_be_a_bad_request_without_causes() {
+        let refused = |verb: &str, query: &str, applies: bool| {
+            let status = WriteOptions::parse(&asked(verb, query), applies).unwrap_err();
+            (status.code, status.message)
+        };
+        let invalid = |kind: &str, why: &str| (422, format!("{kind}.meta.k8s.io \"\" is invalid: {why}"));
+        assert_eq!(
+            refused("create", "dryRun=All&dryRun=x", false),
+            invalid("CreateOptions", "dryRun: Unsupported value: [\"All\",\"x\"]: supported values: \"All\"")
+        );
+        assert_eq!(
+            refused("update", "fieldValidation=x", false),
+            invalid(
+                "UpdateOptions",
+                "fieldValidation: Unsupported value: \"x\": supported values: \"\", \"Ignore\", \"Strict\", \"Warn\""
+            )
+        );
+        assert_eq!(
+            refused("patch", "force=true&fieldManager=a%01", false),
+            invalid(
+                "PatchOptions",
+                "[force: Forbidden: may not be specified for non-apply patch, \
+                 fieldManager: Invalid value: \"a\\x01\": invalid character U+0001 (at position 1)]"
+            )
+        );
+        let long = format!("fieldManager={}", "a".repeat(129));
+        assert_eq!(
+            refused("patch", &long, true),
+            invalid("PatchOptions", "fieldManager: Too long: may not be more than 128 bytes")
+        );
+        assert_eq!(
+            refused("patch", "", true),
+            invalid("PatchOptions", "fieldManager: Required value: is required for apply patch")
+        );
+        assert!(WriteOptions::parse(&asked("delete", "dryRun=x"), false).is_ok(), "a delete's are its own");
+    }
+
+    #[test]
+    fn a_delete_must_not_be_told_of_another_policy_than_it_asked_for() {
+        let refused = |body: Value| DeleteOptions::parse(&asked("delete", ""), &body).unwrap_err().message;
+        assert_eq!(
+            refused(json!({"propagationPolicy": "Orphan", "orphanDependents": true, "dryRun": ["x"]})),
+            "DeleteOptions.meta.k8s.io \"\" is invalid: [propagationPolicy: Invalid value: \"Orphan\": orphanDependents and \
+             deletionPropagation cannot be both set, dryRun: Unsupported value: [\"x\"]: supported values: \"All\"]"
+        );
+        assert_eq!(
+            refused(json!({"propagationPolicy": "x"})),
+            "DeleteOptions.meta.k8s.io \"\" is invalid: propagationPolicy: Unsupported value: \"x\": supported values: \
+             \"Foreground\", \"Background\", \"Orphan\", \"nil\""
+        );
+        let error = DeleteOptions::parse(&asked("delete", "gracePeriodSeconds=x"), &Value::Null).unwrap_err();
+        assert_eq!(
+            (error.code, error.message.as_str()),
+            (400, "strconv.ParseInt: parsing \"x\": invalid syntax")
+        );
+    }
+
+    #[test]
+    fn a_list_must_not_be_told_one_fault_of_two() {
+        let Some(kind) = Kind::of("", "configmaps") else { panic!("no config maps") };
+        let refused = |query: &str, watch| {
+            let error = ListOptions::parse(&asked("list", query), &kind, watch).unwrap_err();
+            error.message.replace("ListOptions.meta.k8s.io \"\" is invalid: ", "")
+        };
+        assert_eq!(
+            refused("resourceVersionMatch=x&resourceVersion=1&sendInitialEvents=true", false),
+            "[resourceVersionMatch: Unsupported value: \"x\": supported values: \"Exact\", \"NotOlderThan\", \"\", \
+             sendInitialEvents: Forbidden: sendInitialEvents is forbidden for list]"
+        );
+        assert_eq!(
+            refused("resourceVersionMatch=Exact&sendInitialEvents=false", true),
+            "[resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan, \
+             resourceVersionMatch: Unsupported value: \"Exact\": supported values: \"NotOlderThan\"]"
+        );
+        assert_eq!(
+            refused("limit=99999999999999999999", false),
+            "strconv.ParseInt: parsing \"99999999999999999999\": value out of range"
+        );
     }
 }
