@@ -105,7 +105,7 @@ pub(super) fn secret_update(secret: Cursor<'_>) {
 /// Upstream leaves the index out of these paths.
 pub(super) fn namespace_create(namespace: Cursor<'_>) {
     let finalizers = namespace.field("spec.finalizers");
-    finalizers.items().for_each(|name| meta::finalizer_name(true, name.reported_at(finalizers)));
+    finalizers.items().for_each(|name| meta::finalizer_name(name.reported_at(finalizers)));
 }
 
 /// What holds for every node. Upstream has the taints below `metadata`.
@@ -223,5 +223,5 @@ pub(super) fn namespace_status(namespace: Cursor<'_>) {
 }
 
 pub(super) fn namespace_finalize(namespace: Cursor<'_>) {
-    namespace.each("spec.finalizers").for_each(|name| meta::finalizer_name(true, name));
+    namespace.each("spec.finalizers").for_each(|name| meta::finalizer_name(name));
 }

@@ -57,21 +57,22 @@ pub(super) fn create(resource: &Resource, object: Cursor<'_>) {
         (false, true) => {}
     }
     metadata.field("generation").not_negative();
-    common(resource.group.is_empty(), metadata);
+    common(metadata);
+    kube_finalizers(resource, metadata.field("finalizers"));
 }
 
 /// The metadata of an object that is part of another.
 pub(super) fn embedded(metadata: Cursor<'_>) {
     metadata.field("name").optional_format(names::path_segment);
     metadata.field("namespace").optional_format(names::dns1123_label);
-    common(false, metadata);
+    common(metadata);
 }
 
-fn common(core: bool, metadata: Cursor<'_>) {
+fn common(metadata: Cursor<'_>) {
     metadata.field("labels").labels();
     annotations(metadata.field("annotations"));
     owner_references(metadata.field("ownerReferences"));
-    finalizers(core, metadata.field("finalizers"));
+    finalizers(metadata.field("finalizers"));
 }
 
 /// Annotations' keys are qualified names in any case; all together are bounded.
@@ -127,10 +128,27 @@ fn owner_references(references: Cursor<'_>) {
 /// The finalizers every kind knows without a domain in front.
 const STANDARD_FINALIZERS: [&str; 3] = ["kubernetes", "orphan", "foregroundDeletion"];
 
-/// Finalizers; upstream leaves the index out of their paths. The core group's kinds have standard names or qualified ones.
-fn finalizers(core: bool, finalizers: Cursor<'_>) {
+/// Groups whose kinds validate their metadata as apimachinery does, without the rule of finalizers (upstream: their
+/// `validation` packages do not call `core/validation.ValidateObjectMeta`); custom resources are of none of the others.
+const PLAIN_GROUPS: [&str; 6] = [
+    "admissionregistration.k8s.io",
+    "apiextensions.k8s.io",
+    "apiregistration.k8s.io",
+    "coordination.k8s.io",
+    "node.k8s.io",
+    "policy",
+];
+
+/// Whether finalizers without a domain in front must be [`STANDARD_FINALIZERS`].
+fn has_kube_finalizers(resource: &Resource) -> bool {
+    let plain = PLAIN_GROUPS.contains(&resource.group) || (resource.group, resource.kind) == ("", "Event");
+    !plain && crate::resources::by_group_resource(resource.group, resource.plural).is_some()
+}
+
+/// Finalizers; upstream leaves the index out of their paths.
+fn finalizers(finalizers: Cursor<'_>) {
     for finalizer in finalizers.items() {
-        finalizer_name(core, finalizer.reported_at(finalizers));
+        finalizer.reported_at(finalizers).qualified();
     }
     let has = |name: &str| finalizers.strs().contains(&name);
     if has("orphan") && has("foregroundDeletion") {
@@ -138,11 +156,22 @@ fn finalizers(core: bool, finalizers: Cursor<'_>) {
     }
 }
 
-pub(super) fn finalizer_name(core: bool, finalizer: Cursor<'_>) {
-    finalizer.qualified();
-    if core && !finalizer.str().contains('/') && !STANDARD_FINALIZERS.contains(&finalizer.str()) {
+fn kube_finalizers(resource: &Resource, finalizers: Cursor<'_>) {
+    if !finalizers.is_empty() && has_kube_finalizers(resource) {
+        finalizers.items().for_each(kube_finalizer);
+    }
+}
+
+fn kube_finalizer(finalizer: Cursor<'_>) {
+    if !finalizer.str().contains('/') && !STANDARD_FINALIZERS.contains(&finalizer.str()) {
         finalizer.invalid("name is neither a standard finalizer name nor is it fully qualified");
     }
+}
+
+/// A finalizer of a namespace's spec.
+pub(super) fn finalizer_name(finalizer: Cursor<'_>) {
+    finalizer.qualified();
+    kube_finalizer(finalizer);
 }
 
 /// What no client may change.
@@ -176,5 +205,6 @@ pub(super) fn update(resource: &Resource, object: Cursor<'_>) {
     for key in IMMUTABLE {
         metadata.field(key).immutable();
     }
-    common(resource.group.is_empty(), metadata);
+    common(metadata);
+    kube_finalizers(resource, finalizers);
 }

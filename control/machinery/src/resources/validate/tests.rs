@@ -6,6 +6,7 @@ use crate::resources::{by_group_resource, by_gvk, defaults, strategy};
 use crate::validation::{create, subresource_update, update};
 
 mod jobs;
+mod metadata;
 mod pods;
 
 /// The errors a client would get, after the object went through defaulting and its strategy.
