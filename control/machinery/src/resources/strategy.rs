@@ -13,9 +13,10 @@ mod label_keys;
 mod pod;
 mod reset;
 mod service;
+mod volume;
 mod warnings;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use self::facts::{Facts, facts};
 use super::Resource;
@@ -41,7 +42,7 @@ pub fn prepare_for_create(resource: &Resource, object: &mut Value) {
     }
     match (resource.group, resource.kind) {
         ("", "Namespace") => core::create_namespace(object),
-        ("", "PersistentVolume") => set(object, "status", json!({"phase": "Pending"})),
+        ("", "PersistentVolume") => volume::create(object),
         ("", "PersistentVolumeClaim") => core::create_claim(object),
         ("", "Pod") => {
             pod::create(object);
@@ -114,6 +115,13 @@ pub fn prepare_for_subresource_update(resource: &Resource, subresource: &str, ne
             count_change(&facts(resource), new, old);
         }
         _ => {}
+    }
+}
+
+/// Notes the moment `now` (as it is written) of what a write of this subresource changes, where the kind keeps one.
+pub fn note_transition(resource: &Resource, subresource: &str, new: &mut Value, old: &Value, now: &str) {
+    if (resource.group, resource.kind, subresource) == ("", "PersistentVolume", "status") {
+        volume::note_transition(new, old, now);
     }
 }
 

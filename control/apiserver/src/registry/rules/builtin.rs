@@ -100,7 +100,11 @@ impl Rules for Builtin {
             "" => strategy::prepare_for_update(self.resource, new, old),
             // The scheduler's binding writes spec and status at once, which no client may.
             "binding" => {}
-            _ => strategy::prepare_for_subresource_update(self.resource, subresource, new, old),
+            _ => {
+                strategy::prepare_for_subresource_update(self.resource, subresource, new, old);
+                let now = machinery::time::format(Timestamp::now());
+                strategy::note_transition(self.resource, subresource, new, old, &now);
+            }
         }
         strategy::canonicalize(self.resource, new);
     }

@@ -76,6 +76,7 @@ const CREATES_ON_UPDATE: &[&str] = &[
     "LimitRange",
     "Role",
     "RoleBinding",
+    "RuntimeClass",
     "Service",
 ];
 
@@ -94,7 +95,6 @@ const NO_UNCONDITIONAL_UPDATE: &[&str] = &[
     "PodCertificateRequest",
     "PodDisruptionBudget",
     "RuntimeClass",
-    "ServiceAccount",
     "StorageVersionMigration",
     "ValidatingAdmissionPolicy",
     "ValidatingAdmissionPolicyBinding",
@@ -103,11 +103,13 @@ const NO_UNCONDITIONAL_UPDATE: &[&str] = &[
 ];
 
 const STATUS_KEEPS_METADATA: &[&str] = &[
+    "APIService",
     "DeviceTaintRule",
     "FlowSchema",
     "PodCertificateRequest",
     "PriorityLevelConfiguration",
     "ResourceClaim",
+    "ServiceCIDR",
     "StorageVersionMigration",
     "ValidatingAdmissionPolicy",
     "VolumeAttachment",

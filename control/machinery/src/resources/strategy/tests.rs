@@ -438,3 +438,16 @@ fn an_address_of_a_status_in_an_odd_spelling_must_not_pass_without_a_warning() {
     }
     assert!(status_warnings(resource("", "nodes"), &pod).is_empty());
 }
+
+#[test]
+fn a_put_must_not_be_held_to_the_rules_of_another_kind() {
+    assert!(allow_create_on_update(resource("node.k8s.io", "runtimeclasses")));
+    assert!(allow_unconditional_update(resource("", "serviceaccounts")));
+    for (group, plural) in [("apiregistration.k8s.io", "apiservices"), ("networking.k8s.io", "servicecidrs")]
+    {
+        let old = json!({"metadata": {"name": "x", "labels": {"a": "b"}}});
+        let mut new = json!({"metadata": {"name": "x", "labels": {"a": "c"}}, "status": {}});
+        prepare_for_status_update(resource(group, plural), &mut new, &old);
+        assert_eq!(new["metadata"]["labels"], json!({"a": "b"}), "{plural}");
+    }
+}
