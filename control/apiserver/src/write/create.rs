@@ -8,7 +8,7 @@ use crate::registry::kind::Kind;
 use crate::registry::metadata;
 use machinery::access::{Get as _, object_at, remove_at, set_at};
 use machinery::object;
-use machinery::status::Status;
+use machinery::status::{Reason, Status};
 use serde_json::Value;
 use store::Expect;
 
@@ -136,7 +136,8 @@ impl Writer {
         }
         // The store's own refusal, after everybody else's.
         if object.text("metadata.resourceVersion").parse::<u64>().is_ok_and(|revision| revision != 0) {
-            return Err(Status::internal_error("resourceVersion should not be set on objects to be created"));
+            let why = "resourceVersion should not be set on objects to be created";
+            return Err(Status::failure(500, Reason::Unknown, why));
         }
         let (bytes, ttl) = (self.registry.encode(kind, &object).await?, self.ttl(kind));
         match grant.write(&self.registry, kind, &key, bytes, Expect::Absent, ttl).await? {

@@ -12,7 +12,7 @@ use crate::registry::call::{Call, Change};
 use crate::registry::metadata::{deleting, finalizers};
 use machinery::access::{Get as _, copy_at, remove_at};
 use machinery::field::{FieldError, Path};
-use machinery::object;
+use machinery::object::{self, Gk};
 use machinery::status::Status;
 use serde_json::Value;
 use store::{Entry, Expect};
@@ -69,10 +69,8 @@ impl Writer {
 
     async fn create_by_update(&self, call: &Call<'_>, object: &Value) -> Result<Written, Status> {
         let mut object = object.clone();
-        if !object.text("metadata.resourceVersion").is_empty() {
-            // The client means an object that is gone.
-            return Err(Status::not_found(&call.kind.gr(), &call.name));
-        }
+        // Whatever version the client means, nothing is there to be of it.
+        object::set_resource_version(&mut object, "");
         object::set_name(&mut object, &call.name);
         self.create(call, object).await
     }
@@ -99,7 +97,9 @@ impl Writer {
                 0,
                 "must be specified for an update",
             );
-            return Err(Status::invalid(&kind.gk(), &call.name, &[missing]));
+            // Upstream gives the resource where the kind belongs.
+            let resource = Gk::new(kind.resource.group, kind.resource.plural);
+            return Err(Status::invalid(&resource, &call.name, &[missing]));
         }
         carry_over(&old, &mut new);
         // Owners are noted before admission, as upstream notes them: what it changes is nobody's.
@@ -177,6 +177,12 @@ pub(crate) fn check_names(call: &Call<'_>, object: &Value) -> Result<(), Status>
         ));
     }
     let name = object::name(object);
+    if name.is_empty() {
+        return Err(Status::bad_request(format!(
+            "the name of the object ({} based on URL) was undeterminable: name must be provided",
+            call.name
+        )));
+    }
     if name != call.name {
         return Err(Status::bad_request(format!(
             "the name of the object ({name}) does not match the name on the URL ({})",
@@ -207,22 +213,42 @@ fn check_identity(call: &Call<'_>, old: &Value, new: &Value) -> Result<(), Statu
     Ok(())
 }
 
-/// Metadata no client may change.
+/// Metadata that is the server's: what a client says of it does not count.
+const OWN: [&str; 5] = ["name", "namespace", "generateName", "generation", "resourceVersion"];
+/// Metadata that an object keeps once it has it; a client that sets it on one that has not is refused by validation.
+const KEPT: [&str; 4] = ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"];
+
+/// Metadata no client may change (upstream: `rest.BeforeUpdate`).
 fn carry_over(old: &Value, new: &mut Value) {
-    for own in [
-        "name",
-        "namespace",
-        "uid",
-        "generateName",
-        "creationTimestamp",
-        "deletionTimestamp",
-        "deletionGracePeriodSeconds",
-        "generation",
-        "resourceVersion",
-    ] {
+    for own in OWN {
         copy_at(old, new, &format!("metadata.{own}"));
     }
+    for kept in KEPT {
+        let path = format!("metadata.{kept}");
+        // Upstream's own period yields to one that is sent, for validation to refuse it.
+        let sent = kept == "deletionGracePeriodSeconds" && new.has(&path);
+        if old.has(&path) && !sent {
+            copy_at(old, new, &path);
+        }
+    }
     remove_at(new, "metadata.selfLink");
+}
+
+#[cfg(test)]
+#[test]
+fn a_deletion_timestamp_a_client_sets_on_a_live_object_must_not_be_dropped_unsaid() {
+    use serde_json::json;
+    let going = json!({"metadata": {"name": "x", "deletionTimestamp": "2026-01-01T00:00:00Z", "deletionGracePeriodSeconds": 5, "uid": "u"}});
+    let mut live = going.clone();
+    carry_over(&json!({"metadata": {"name": "x", "uid": "u"}}), &mut live);
+    assert_eq!(live, going, "validation refuses it as immutable");
+    let mut kept =
+        json!({"metadata": {"name": "y", "generation": 9, "deletionTimestamp": "2027-01-01T00:00:00Z"}});
+    carry_over(&going, &mut kept);
+    assert_eq!(kept, going, "what it has, it keeps");
+    let mut sooner = json!({"metadata": {"deletionGracePeriodSeconds": 0}});
+    carry_over(&going, &mut sooner);
+    assert_eq!(sooner["metadata"]["deletionGracePeriodSeconds"], 0, "validation refuses it as immutable");
 }
 
 /// An object that is being deleted gets no new finalizers.

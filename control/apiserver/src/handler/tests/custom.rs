@@ -130,7 +130,10 @@ async fn writes_count_and_subresources_are_apart() {
     let (code, text) = s.refused("PUT", &format!("{WIDGETS}/a"), widget("a", json!({}))).await;
     assert_eq!(code, 422);
     assert!(
-        text.contains("metadata.resourceVersion: Invalid value: 0: must be specified for an update"),
+        text.starts_with("widgets.")
+            && text.ends_with(
+                "is invalid: metadata.resourceVersion: Invalid value: 0: must be specified for an update"
+            ),
         "{text}"
     );
 }
