@@ -5,14 +5,16 @@
 //! sent again whatever became of it; a write only while it is certain that nobody has seen it.
 
 use crate::failure::{Effect, Failure, Verdict, judge};
+use crate::pin::{Headed, Pin};
 use crate::v3::kv_client::KvClient;
 use crate::v3::lease_client::LeaseClient;
+use crate::v3::maintenance_client::MaintenanceClient;
 use crate::v3::{self};
 use crate::watch::WatchStream;
 use parking_lot::RwLock;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 use supervise::Backoff;
 use tokio::time::Instant;
@@ -39,7 +41,7 @@ const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 1 << 30;
 
 /// Where the members are and how they are spoken to.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Config {
     /// `http://HOST:PORT` or `https://HOST:PORT`, at least one.
     pub endpoints: Vec<String>,
@@ -47,6 +49,8 @@ pub struct Config {
     pub authorities: Option<Vec<u8>>,
     /// PEM of our certificate and of its key.
     pub identity: Option<(Vec<u8>, Vec<u8>)>,
+    /// The cluster's id, where it is known: whoever is of another one is not listened to.
+    pub cluster: Option<u64>,
 }
 
 /// Whether a call may be sent again.
@@ -61,10 +65,13 @@ pub enum Repeat {
 struct Member {
     url: String,
     channel: Channel,
+    /// It has said that it is of the right cluster, and has not failed since.
+    known: AtomicBool,
 }
 
 struct Members {
     all: Vec<Member>,
+    pin: Pin,
     /// The member asked, as an index that only grows.
     turn: AtomicUsize,
 }
@@ -162,27 +169,31 @@ impl Client {
         let members = self.members();
         let turn = members.turn();
         let channel = members.member(turn).channel.clone();
-        let opened = tokio::time::timeout(ATTEMPT, WatchStream::open(channel, create)).await;
+        let opened = async {
+            members.recognise(turn).await?;
+            WatchStream::open(channel, create).await
+        };
+        let opened = tokio::time::timeout(ATTEMPT, opened).await;
         let opened = opened.unwrap_or_else(|_| Err(Status::deadline_exceeded("the watch is not taken")));
         if let Err(status) = &opened {
-            members.move_on(turn, status.message());
+            members.fail(turn, status.message());
         }
-        opened.map(|stream| stream.of(turn))
+        opened.map(|stream| stream.of(turn, members.pin))
     }
 
     /// Says that a watch failed or stands still, so that the next goes to another member.
     pub fn abandon(&self, stream: &WatchStream, why: &str) {
-        self.members().move_on(stream.turn, why);
+        self.members().fail(stream.turn, why);
     }
 
     fn members(&self) -> Arc<Members> {
         self.members.read().clone()
     }
 
-    /// A way to the member whose turn it is.
-    pub(crate) fn channel(&self) -> Channel {
+    /// A way to the member whose turn it is, and the cluster it has to be of.
+    pub(crate) fn channel(&self) -> (Channel, Pin) {
         let members = self.members();
-        members.member(members.turn()).channel.clone()
+        (members.member(members.turn()).channel.clone(), members.pin)
     }
 
     /// Calls until a member answers, the call must not be sent again, or patience ends.
@@ -193,6 +204,7 @@ impl Client {
         send: impl Fn(Channel) -> F,
     ) -> Result<T, Failure>
     where
+        T: Headed,
         F: Future<Output = Result<Response<T>, Status>>,
     {
         let until = Instant::now() + PATIENCE;
@@ -201,17 +213,14 @@ impl Client {
         for tried in 1.. {
             let members = self.members();
             let turn = members.turn();
-            let answer = tokio::time::timeout(attempt, send(members.member(turn).channel.clone())).await;
-            let status = match answer {
-                Ok(Ok(response)) => return Ok(response.into_inner()),
-                Ok(Err(status)) => status,
-                Err(_) => Status::deadline_exceeded("the member does not answer"),
+            let (status, verdict) = match members.attempt(turn, attempt, &send).await {
+                Ok(answer) => return Ok(answer),
+                Err(failed) => failed,
             };
-            let verdict = judge(&status);
             if verdict == Verdict::Answer {
                 return Err(Failure { status, effect, unreachable: false });
             }
-            members.move_on(turn, status.message());
+            members.fail(turn, status.message());
             if verdict == Verdict::Lost {
                 effect = Effect::Unknown;
             }
@@ -236,7 +245,7 @@ impl Members {
         }
         // Clients begin with different members.
         let first = RandomState::new().hash_one(()) as usize % all.len();
-        Ok(Self { all, turn: AtomicUsize::new(first) })
+        Ok(Self { all, pin: Pin(config.cluster), turn: AtomicUsize::new(first) })
     }
 
     fn turn(&self) -> usize {
@@ -247,8 +256,42 @@ impl Members {
         &self.all[turn % self.all.len()]
     }
 
-    /// Moves on from the member of `turn`, unless somebody has.
-    fn move_on(&self, turn: usize, why: &str) {
+    /// Calls the member of `turn` once; says what became of it otherwise, and what that means.
+    async fn attempt<T, F>(
+        &self,
+        turn: usize,
+        patience: Duration,
+        send: impl Fn(Channel) -> F,
+    ) -> Result<T, (Status, Verdict)>
+    where
+        T: Headed,
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        let recognised = within(ATTEMPT, self.recognise(turn)).await;
+        recognised.map_err(|status| (status, Verdict::NotSent))?;
+        let answer = within(patience, send(self.member(turn).channel.clone())).await;
+        let ours = answer.and_then(|response| self.pin.check(response.get_ref()).map(|()| response));
+        ours.map(Response::into_inner).map_err(|status| {
+            let verdict = judge(&status);
+            (status, verdict)
+        })
+    }
+
+    /// Makes sure that the member of `turn` is of the cluster it has to be of, before anything is sent that it might obey.
+    async fn recognise(&self, turn: usize) -> Result<(), Status> {
+        let member = self.member(turn);
+        if self.pin == Pin(None) || member.known.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let status = MaintenanceClient::new(member.channel.clone()).status(v3::StatusRequest {}).await?;
+        self.pin.check(status.get_ref())?;
+        member.known.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// The member of `turn` failed: moves on from it, unless somebody has.
+    fn fail(&self, turn: usize, why: &str) {
+        self.member(turn).known.store(false, Ordering::Relaxed);
         let moved =
             self.turn.compare_exchange(turn, turn.wrapping_add(1), Ordering::Relaxed, Ordering::Relaxed);
         if moved.is_ok() && self.all.len() > 1 {
@@ -257,7 +300,12 @@ impl Members {
     }
 }
 
-fn kv(channel: Channel) -> KvClient<Channel> {
+async fn within<T>(patience: Duration, answer: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+    let answer = tokio::time::timeout(patience, answer).await;
+    answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("the member does not answer")))
+}
+
+pub(crate) fn kv(channel: Channel) -> KvClient<Channel> {
     // A page of a list may be large; what etcd accepts bounds what is sent.
     KvClient::new(channel).max_decoding_message_size(usize::MAX)
 }
@@ -292,5 +340,5 @@ fn member(config: &Config, url: &str) -> Result<Member, BadEndpoint> {
             return Err(BadEndpoint { endpoint: url.to_owned(), source });
         }
     }
-    Ok(Member { url: url.to_owned(), channel: endpoint.connect_lazy() })
+    Ok(Member { url: url.to_owned(), channel: endpoint.connect_lazy(), known: AtomicBool::new(false) })
 }

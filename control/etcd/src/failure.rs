@@ -34,8 +34,9 @@ pub(crate) enum Verdict {
     Lost,
 }
 
-/// What a member says that takes no proposals.
-const REFUSED: [&str; 2] = ["etcdserver: no leader", "etcdserver: rpc not supported for learner"];
+/// What a member says that takes no proposals, or that is none of ours.
+const REFUSED: [&str; 3] =
+    ["etcdserver: no leader", "etcdserver: rpc not supported for learner", crate::pin::STRANGER];
 
 /// What a failed attempt means.
 pub(crate) fn judge(status: &Status) -> Verdict {

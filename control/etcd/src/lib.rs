@@ -2,7 +2,7 @@
 //!
 //! - [`v3`]: messages and stubs, generated from `proto/etcd-v3.proto`
 //! - [`Config`], [`Client`]: members with their channels, and calls that move to another member when one does not answer
-//! - `cluster`: who is a member, and changing that; `snapshot`: everything a member keeps, as a file
+//! - `cluster`: who is a member, and changing that; `pin`: which cluster an answer is of; `snapshot`: everything a member keeps, as a file
 //! - [`Failure`]: why a call failed, and whether it may have taken effect all the same
 //! - [`bolt`], [`database`]: a member's file read, and made of what another store held
 //!
@@ -16,10 +16,12 @@ mod client;
 mod cluster;
 pub mod database;
 mod failure;
+mod pin;
 mod snapshot;
 mod watch;
 
 pub use client::{BadEndpoint, Client, Config, LONGEST_CALL, Repeat};
+pub use cluster::Membership;
 pub use failure::{Effect, Failure};
 pub use snapshot::SnapshotError;
 pub use watch::WatchStream;

@@ -41,11 +41,12 @@ impl Client {
     /// # Errors
     /// As [`SnapshotError`] says; what was written until then is left.
     pub async fn snapshot(&self, path: &Path) -> Result<(), SnapshotError> {
-        let channel = self.channel();
+        let (channel, pin) = self.channel();
         // A member that lags behind answers this only once it does no more.
         let fresh = crate::v3::RangeRequest { key: vec![0].into(), ..Default::default() };
         let mut reader = crate::v3::kv_client::KvClient::new(channel.clone());
-        within(reader.range(fresh)).await?;
+        let answer = within(reader.range(fresh)).await?;
+        pin.check(answer.get_ref()).map_err(SnapshotError::Member)?;
         let mut client = MaintenanceClient::new(channel).max_decoding_message_size(usize::MAX);
         let mut stream = within(client.snapshot(SnapshotRequest {})).await?.into_inner();
         let failed = |source| SnapshotError::Write { path: path.to_owned(), source };

@@ -1,5 +1,6 @@
 //! One watch: a stream of its own, so that a slow reader holds nobody else up.
 
+use crate::pin::Pin;
 use crate::v3::watch_client::WatchClient;
 use crate::v3::watch_request::RequestUnion;
 use crate::v3::{WatchCreateRequest, WatchRequest, WatchResponse};
@@ -14,6 +15,7 @@ pub struct WatchStream {
     _requests: mpsc::Sender<WatchRequest>,
     responses: Streaming<WatchResponse>,
     pub(crate) turn: usize,
+    pin: Pin,
 }
 
 impl WatchStream {
@@ -23,19 +25,22 @@ impl WatchStream {
         requests.try_send(create).map_err(|e| Status::internal(e.to_string()))?;
         let mut client = WatchClient::new(channel).max_decoding_message_size(usize::MAX);
         let responses = client.watch(with_leader(ReceiverStream::new(receiver))).await?.into_inner();
-        Ok(Self { _requests: requests, responses, turn: 0 })
+        Ok(Self { _requests: requests, responses, turn: 0, pin: Pin(None) })
     }
 
-    pub(crate) fn of(self, turn: usize) -> Self {
-        Self { turn, ..self }
+    pub(crate) fn of(self, turn: usize, pin: Pin) -> Self {
+        Self { turn, pin, ..self }
     }
 
     /// The next response.
     ///
     /// # Errors
-    /// Where the stream has ended.
+    /// Where the stream has ended, or is another cluster's.
     pub async fn next(&mut self) -> Result<WatchResponse, Status> {
-        self.responses.message().await?.ok_or_else(|| Status::unavailable("the member ended the watch"))
+        let ended = || Status::unavailable("the member ended the watch");
+        let response = self.responses.message().await?.ok_or_else(ended)?;
+        self.pin.check(&response)?;
+        Ok(response)
     }
 }
 

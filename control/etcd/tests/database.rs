@@ -2,74 +2,18 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at the first surprise")]
 
-use etcd::database::{Database, newest};
-use etcd::v3::request_op::Request;
-use etcd::v3::{KeyValue, PutRequest, RangeRequest, RequestOp, TxnRequest, WatchCreateRequest};
-use etcd::{Client, Config, Repeat, bolt};
-use std::net::TcpListener;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+#[path = "database/member.rs"]
+mod member;
 
-const PROGRAM: &str = "/usr/bin/etcd";
-const PATIENCE: Duration = Duration::from_secs(60);
+use etcd::bolt;
+use etcd::database::{Database, newest};
+use etcd::v3::{KeyValue, RangeRequest, WatchCreateRequest};
+use member::{Member, PROGRAM, put, serves, until};
+use std::path::Path;
+
 /// Keys, and the newest revision.
 const KEYS: i64 = 5000;
 const REVISION: i64 = 1_000_000_000;
-
-struct Member {
-    name: &'static str,
-    data: PathBuf,
-    client: String,
-    peer: String,
-    process: Option<Child>,
-}
-
-impl Drop for Member {
-    fn drop(&mut self) {
-        if let Some(mut process) = self.process.take() {
-            let _ = process.kill();
-            let _ = process.wait();
-        }
-    }
-}
-
-impl Member {
-    fn new(dir: &Path, name: &'static str) -> Self {
-        let url = || format!("http://{}", TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
-        Self { name, data: dir.join(name), client: url(), peer: url(), process: None }
-    }
-
-    fn start(&mut self, cluster: &str, state: &str, snapshot_count: u32) {
-        let log = std::fs::File::options().create(true).append(true).open(self.data.with_extension("log"));
-        let mut command = Command::new(PROGRAM);
-        command.args(["--name", self.name, "--initial-cluster", cluster, "--initial-cluster-state", state]);
-        command.args(["--listen-client-urls", &self.client, "--advertise-client-urls", &self.client]);
-        command.args(["--listen-peer-urls", &self.peer, "--initial-advertise-peer-urls", &self.peer]);
-        command.args([
-            "--snapshot-count",
-            &snapshot_count.to_string(),
-            "--experimental-initial-corrupt-check",
-        ]);
-        command.arg("--data-dir").arg(&self.data).stdout(Stdio::null()).stderr(log.unwrap());
-        self.process = Some(command.spawn().unwrap());
-    }
-
-    fn stop(&mut self) {
-        let mut process = self.process.take().unwrap();
-        let pid = process.id().to_string();
-        assert!(Command::new("kill").arg(pid).status().unwrap().success());
-        process.wait().unwrap();
-    }
-
-    fn client(&self) -> Client {
-        Client::new(&Config { endpoints: vec![self.client.clone()], ..Config::default() }).unwrap()
-    }
-
-    fn log(&self) -> String {
-        std::fs::read_to_string(self.data.with_extension("log")).unwrap_or_default()
-    }
-}
 
 /// Every key, of the member asked and nobody else.
 fn all() -> RangeRequest {
@@ -79,29 +23,6 @@ fn all() -> RangeRequest {
         serializable: true,
         ..RangeRequest::default()
     }
-}
-
-async fn until<T, F: Future<Output = Option<T>>>(member: &Member, mut probe: impl FnMut() -> F) -> T {
-    let end = Instant::now() + PATIENCE;
-    loop {
-        if let Some(found) = probe().await {
-            return found;
-        }
-        assert!(Instant::now() < end, "{}", member.log());
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-}
-
-async fn serves(member: &Member) {
-    let client = member.client();
-    until(member, || async { client.member_list().await.ok() }).await;
-}
-
-async fn put(client: &Client, key: &str) -> i64 {
-    let put = PutRequest { key: key.to_owned().into(), value: "v".into(), lease: 0 };
-    let success = vec![RequestOp { request: Some(Request::RequestPut(put)) }];
-    let done = client.txn(TxnRequest { success, ..TxnRequest::default() }, Repeat::Always).await.unwrap();
-    done.header.unwrap().revision
 }
 
 fn key(n: i64) -> KeyValue {
@@ -192,5 +113,5 @@ async fn a_file_made_here_must_be_what_etcd_serves_and_gives_to_others() {
     second.client().snapshot(&snapshot).await.unwrap();
     assert_eq!(newest(&snapshot).unwrap(), REVISION + 1);
     client.member_remove(id).await.unwrap();
-    assert_eq!(client.member_list().await.unwrap().len(), 1);
+    assert_eq!(client.member_list().await.unwrap().members.len(), 1);
 }

@@ -36,8 +36,15 @@ fn replace(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
+/// Gives a file or directory another name in the same directory or another, durably; what has that name already is replaced where the kernel does so.
+pub fn rename(from: &Path, to: &Path) -> Result<(), Error> {
+    fs::rename(from, to).map_err(|source| Error::Write { path: to.to_owned(), source })?;
+    sync_dir(to)?;
+    if from.parent() != to.parent() { sync_dir(from) } else { Ok(()) }
+}
+
 /// Makes a rename or removal of `path` durable.
-pub(crate) fn sync_dir(path: &Path) -> Result<(), Error> {
+pub fn sync_dir(path: &Path) -> Result<(), Error> {
     let dir = path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let synced = File::open(dir).and_then(|dir| dir.sync_all());
     synced.map_err(|source| Error::Write { path: path.to_owned(), source })

@@ -65,25 +65,26 @@ impl Program {
     }
 }
 
-/// Keeps the program running until `shutdown`. Must be awaited on the main thread: the kernel ties the child's life to the
-/// thread that started it.
-pub(crate) async fn keep(program: &Program, shutdown: &CancellationToken) {
+/// Keeps a program called `name` running until `shutdown`, each time as `make` has it. Must be awaited on the main thread: the kernel ties the
+/// child's life to the thread that started it.
+pub(crate) async fn keep(
+    name: &str,
+    make: impl AsyncFn() -> anyhow::Result<Program>,
+    shutdown: &CancellationToken,
+) {
     let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
     while !shutdown.is_cancelled() {
         let started = Instant::now();
-        match program.start() {
-            Ok(child) => match follow(program, child, shutdown).await {
+        let Some(made) = shutdown.run_until_cancelled(make()).await else { return };
+        match made.and_then(|program| Ok((program.start()?, program))) {
+            Ok((child, program)) => match follow(&program, child, shutdown).await {
                 None => return,
                 Some(ended) => {
-                    tracing::error!(program = program.name, %ended, "a child ended; starting it again");
+                    tracing::error!(program = name, %ended, "a child ended; starting it again");
                 }
             },
             Err(error) => {
-                tracing::error!(
-                    program = program.name,
-                    error = format!("{error:#}"),
-                    "start; will try again"
-                );
+                tracing::error!(program = name, error = format!("{error:#}"), "start; will try again");
             }
         }
         if started.elapsed() > HEALTHY_AFTER {
@@ -166,7 +167,7 @@ mod tests {
             }
             shutdown.cancel();
         };
-        let both = async { tokio::join!(keep(&program, &shutdown), watch) };
+        let both = async { tokio::join!(keep("a shell", async || Ok(program.clone()), &shutdown), watch) };
         tokio::time::timeout(Duration::from_secs(20), both).await.unwrap();
         let started = format!("started by {}", std::process::id());
         assert_eq!(read().lines().collect::<Vec<_>>(), [&started, &started, "stopped"]);

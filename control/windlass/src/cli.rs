@@ -150,6 +150,9 @@ pub(crate) struct MemberFlags {
     /// Hash of the public key of the cluster's authority, sha256:HEX, for tokens that do not hold it
     #[arg(long, env = "WINDLASS_CA_CERT_HASH", value_name = "HASH", requires = "server")]
     pub(crate) ca_cert_hash: Option<String>,
+    /// Take the place of this member, whose machine is gone: it is removed once it has not answered for a minute
+    #[arg(long, env = "WINDLASS_REPLACE_MEMBER", value_name = "NAME", requires = "server")]
+    pub(crate) replace_member: Option<String>,
     /// The program of the member beside this server [default: etcd, in the PATH]
     #[arg(long, env = "WINDLASS_ETCD_PROGRAM", value_name = "FILE")]
     pub(crate) etcd_program: Option<PathBuf>,

@@ -4,12 +4,14 @@
 //! - [`stacked`]: a server's member from its start until it has a vote; [`followed`]: the members there are, kept on disk and in the cluster;
 //!   [`announced`]: what the cluster says of them
 //! - [`seed`], [`moving`]: the embedded store becomes the first member's
-//! - [`joining`]: another server becomes a member; [`shared`]: what it must have of the others, sealed; [`token`]: what it is given
+//! - [`joining`]: another server becomes a member, of the cluster that it is of ([`agreement`]) and without harm to it ([`health`]); [`shared`]: what it must have of the others, sealed; [`token`]: what it is given
 //! - [`command`]: `windlass member`
 
+mod agreement;
 pub(crate) mod announced;
 pub(crate) mod command;
 pub(crate) mod followed;
+mod health;
 mod joining;
 mod moving;
 mod place;

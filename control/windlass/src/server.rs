@@ -200,7 +200,7 @@ async fn serve(plan: &mut Plan, shutdown: &CancellationToken) -> anyhow::Result<
     let Some(stacked) = stacked.map(Arc::new) else {
         return Box::pin(control_plane(&plan, pki, None, shutdown)).await;
     };
-    let (etcd, etcd_stop) = (stacked.program()?, CancellationToken::new());
+    let etcd_stop = CancellationToken::new();
     let work = async {
         let done = async {
             match shutdown.run_until_cancelled(Box::pin(stacked.settle())).await {
@@ -216,7 +216,7 @@ async fn serve(plan: &mut Plan, shutdown: &CancellationToken) -> anyhow::Result<
         done
     };
     // Both here, on the main thread: children live with the thread that starts them.
-    tokio::join!(child::keep(&etcd, &etcd_stop), work).1
+    tokio::join!(child::keep("etcd", || stacked.program(), &etcd_stop), work).1
 }
 
 /// What everything else needs: keys and certificates, and a member of etcd to start.
@@ -313,7 +313,7 @@ async fn agent(plan: &Plan, pki: &Pki, shutdown: &CancellationToken) {
         .and_then(child::Program::agent)
         .map_err(|e| anyhow!(e).context("prepare this machine's agent"));
     match prepared {
-        Ok(program) => child::keep(&program, shutdown).await,
+        Ok(program) => child::keep("the agent", async || Ok(program.clone()), shutdown).await,
         Err(error) => tracing::error!(error = format!("{error:#}"), "no agent on this machine"),
     }
 }

@@ -120,6 +120,12 @@ fn restore(flags: &SnapshotRestore) -> anyhow::Result<()> {
         restored.snapshot.created,
         restored.snapshot.revision
     );
+    if let Some(config) = &restored.encryption {
+        let config = config.display();
+        text.push_str(&format!(
+            "objects are read by {config}, unless --encryption-provider-config says otherwise\n"
+        ));
+    }
     if let Some(aside) = &restored.replaced {
         text.push_str(&format!("what was there before is in {}\n", aside.display()));
     }

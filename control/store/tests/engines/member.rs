@@ -71,7 +71,7 @@ impl Cluster {
             let issued = a.issue(&Leaf::client("kube-apiserver-etcd-client", &[]), Timestamp::now()).unwrap();
             (issued.cert_pem.into_bytes(), issued.key_pem.into_bytes())
         });
-        ::etcd::Config { endpoints, authorities, identity }
+        ::etcd::Config { endpoints, authorities, identity, cluster: None }
     }
 
     /// What makes a member take TLS, and client certificates only.

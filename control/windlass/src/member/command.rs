@@ -1,5 +1,6 @@
 //! `windlass member`: on a server with a member of its own, whether that runs or not.
 
+use super::health;
 use super::place::Place;
 use crate::cli::{MemberCommand, MemberList, MemberRemove};
 use crate::{output, settings};
@@ -8,10 +9,6 @@ use etcd::v3::Member;
 use etcd::{Client, Config};
 use serde::Serialize;
 use std::path::Path;
-use std::time::Duration;
-
-/// How long one member may take to say how it is.
-const ALIVE: Duration = Duration::from_secs(3);
 
 pub(crate) async fn run(command: MemberCommand) -> anyhow::Result<()> {
     match command {
@@ -23,7 +20,8 @@ pub(crate) async fn run(command: MemberCommand) -> anyhow::Result<()> {
 /// How members are spoken to from this machine, by what its server has on disk.
 fn connection(data_dir: &Path) -> anyhow::Result<Config> {
     let dir = settings::server_dir(data_dir);
-    let state = Place::of(&dir).read()?;
+    let place = Place::of(&dir);
+    let state = place.read()?;
     let state = state.with_context(|| format!("no member of etcd is in {}", dir.display()))?;
     let read = |below: &str| {
         let path = dir.join("pki").join(below);
@@ -37,6 +35,7 @@ fn connection(data_dir: &Path) -> anyhow::Result<Config> {
         endpoints,
         authorities: Some(read("etcd/ca.crt")?),
         identity: Some((read("apiserver-etcd-client.crt")?, read("apiserver-etcd-client.key")?)),
+        cluster: place.cluster()?,
     })
 }
 
@@ -60,7 +59,16 @@ struct Listed {
 
 async fn list(flags: &MemberList) -> anyhow::Result<()> {
     let connection = connection(&flags.data_dir)?;
-    let members = Client::new(&connection)?.member_list().await?;
+    let client = Client::new(&connection)?;
+    let members = match client.member_list().await {
+        Ok(said) => said.members,
+        Err(failure) => {
+            // Who has lost the majority wants to see the members all the more.
+            let said = client.member_list_of_one().await?;
+            eprintln!("warning: {failure}; these are the members as one of them knows them");
+            said.members
+        }
+    };
     let listed =
         futures::future::join_all(members.into_iter().map(|member| describe(&connection, member))).await;
     let mut rows =
@@ -79,16 +87,12 @@ async fn list(flags: &MemberList) -> anyhow::Result<()> {
 }
 
 async fn describe(connection: &Config, member: Member) -> Listed {
-    let config = Config { endpoints: member.client_ur_ls.clone(), ..connection.clone() };
-    let healthy = match Client::new(&config) {
-        Ok(client) => matches!(tokio::time::timeout(ALIVE, client.status()).await, Ok(Ok(_))),
-        Err(_) => false,
-    };
     Listed {
         id: id(&member),
+        // Who has not started listens nowhere.
+        healthy: !member.client_ur_ls.is_empty() && health::answers(connection, &member).await,
         name: member.name,
         role: if member.is_learner { "learner" } else { "voter" },
-        healthy,
         peer_urls: member.peer_ur_ls,
         client_urls: member.client_ur_ls,
     }
@@ -99,13 +103,22 @@ fn id(member: &Member) -> String {
 }
 
 async fn remove(flags: &MemberRemove) -> anyhow::Result<()> {
-    let client = client(&flags.place.data_dir)?;
-    let members = client.member_list().await?;
+    let connection = connection(&flags.place.data_dir)?;
+    let client = Client::new(&connection)?;
+    let members = client.member_list().await?.members;
     let found = find(&members, &flags.name)?;
     ensure!(
         found.is_learner || members.iter().filter(|member| !member.is_learner).count() > 1,
         "{} is the only member that has the cluster's objects",
         flags.name
+    );
+    let well = health::well(&connection, &members).await;
+    ensure!(
+        found.is_learner || health::keeps_majority(&members, found.id, &well),
+        "without {}, too few of those left are well to decide anything ({} of {} members are): bring one back first",
+        flags.name,
+        well.len(),
+        members.len()
     );
     client.member_remove(found.id).await.with_context(|| format!("remove member {}", flags.name))?;
     let text = format!("removed {} ({})\n", found.name, id(found));

@@ -2,13 +2,14 @@
 //!
 //! Woken by time. Reads etcd's list of members; writes it to this server's disk, where the next start finds it, and into the
 //! cluster ([`super::announced`]), where a server that joins does; tells the store's client. Renews etcd's certificates when they are due.
-//! Promises: a member that has come is used, and one that was removed is no longer, within [`PERIOD`].
+//! Promises: a member that has come is used, and one that was removed is no longer, within [`PERIOD`]. Each turn compares what is with what is to
+//! be: what one that failed left undone, the next does.
 
-use super::announced::publish;
+use super::announced::{self, Announcement};
 use super::joining::voters;
 use super::stacked::Stacked;
 use anyhow::{Context as _, bail};
-use etcd::Client;
+use etcd::{Client, Config};
 use jiff::Timestamp;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,11 +20,17 @@ const PERIOD: Duration = Duration::from_secs(10);
 /// Keeps all who ask up to date.
 pub(crate) fn task(stacked: Arc<Stacked>, etcd: Client, api: kube::Client) -> Task {
     Task::endless("etcd/members", move || {
-        let (stacked, etcd, api) = (stacked.clone(), etcd.clone(), api.clone());
+        let mut follower = Follower {
+            stacked: stacked.clone(),
+            etcd: etcd.clone(),
+            api: api.clone(),
+            renewal: None,
+            used: None,
+            announced: false,
+        };
         async move {
-            let mut renewal = Timestamp::MIN;
             loop {
-                if let Err(error) = turn(&stacked, &etcd, &api, &mut renewal).await {
+                if let Err(error) = follower.turn().await {
                     tracing::debug!(
                         error = format!("{error:#}"),
                         "follow the members of etcd; will try again"
@@ -35,32 +42,79 @@ pub(crate) fn task(stacked: Arc<Stacked>, etcd: Client, api: kube::Client) -> Ta
     })
 }
 
-async fn turn(
-    stacked: &Stacked,
-    etcd: &Client,
-    api: &kube::Client,
-    renewal: &mut Timestamp,
-) -> anyhow::Result<()> {
-    let mut changed = false;
-    if Timestamp::now() >= *renewal {
-        let first = *renewal == Timestamp::MIN;
-        *renewal = stacked.renew(&stacked.dir().join("pki")).context("renew etcd's certificates")?;
-        changed = !first;
+struct Follower {
+    stacked: Arc<Stacked>,
+    etcd: Client,
+    api: kube::Client,
+    /// When certificates are looked at next; at once where it is not known.
+    renewal: Option<Timestamp>,
+    /// What the store's client was told last.
+    used: Option<Config>,
+    /// The settings of this start are in the cluster.
+    announced: bool,
+}
+
+impl Follower {
+    async fn turn(&mut self) -> anyhow::Result<()> {
+        if self.renewal.is_none_or(|due| Timestamp::now() >= due) {
+            let next = self.stacked.renew(&self.stacked.dir().join("pki"));
+            self.renewal = Some(next.context("renew etcd's certificates")?);
+        }
+        // The list itself may need them.
+        self.tell_client()?;
+        // Read before the list, so that nobody's later list is overwritten by ours.
+        let said = announced::find(&self.api).await;
+        let membership = self.etcd.member_list().await?;
+        let members = voters(&membership.members);
+        if members.is_empty() {
+            bail!("etcd names no member");
+        }
+        if self.stacked.state().members != members {
+            let names: Vec<&str> = members.iter().map(|known| known.name.as_str()).collect();
+            tracing::info!(?names, "the members of etcd");
+            self.stacked.note(|state| state.members.clone_from(&members))?;
+        }
+        self.tell_client()?;
+        let endpoints: Vec<&str> =
+            members.iter().flat_map(|known| known.client_urls.iter().map(String::as_str)).collect();
+        let announcement = Announcement {
+            endpoints: endpoints.join(","),
+            cluster: membership.cluster,
+            common: (!self.announced).then(|| self.stacked.common()),
+        };
+        announced::publish(&self.api, said?, &announcement).await?;
+        self.announced = true;
+        Ok(())
     }
-    let members = voters(&etcd.member_list().await?);
-    if members.is_empty() {
-        bail!("etcd names no member");
+
+    fn tell_client(&mut self) -> anyhow::Result<()> {
+        use_members(&self.etcd, &mut self.used, self.stacked.storage()?.client()?)
     }
-    if stacked.state().members != members {
-        let names: Vec<&str> = members.iter().map(|known| known.name.as_str()).collect();
-        tracing::info!(?names, "the members of etcd");
-        stacked.note(|state| state.members.clone_from(&members))?;
-        changed = true;
+}
+
+/// Has the client use what is `wanted` now; `used` is what it was told last.
+fn use_members(client: &Client, used: &mut Option<Config>, wanted: Config) -> anyhow::Result<()> {
+    if used.as_ref() != Some(&wanted) {
+        client.replace(&wanted)?;
+        *used = Some(wanted);
     }
-    if changed {
-        etcd.replace(&stacked.storage()?.client()?)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn members_that_the_client_was_not_told_of_must_not_be_forgotten() {
+        let to = |url: &str| Config { endpoints: vec![url.to_owned()], ..Config::default() };
+        let client = Client::new(&to("http://127.0.0.1:1")).unwrap();
+        let mut used = None;
+        assert!(use_members(&client, &mut used, to("nonsense")).is_err());
+        assert_eq!(used, None, "the next turn tries again");
+        use_members(&client, &mut used, to("http://127.0.0.1:2")).unwrap();
+        assert_eq!(used, Some(to("http://127.0.0.1:2")));
+        assert!(use_members(&client, &mut used, to("nonsense")).is_err());
+        assert_eq!(used, Some(to("http://127.0.0.1:2")));
     }
-    let endpoints: Vec<&str> =
-        members.iter().flat_map(|known| known.client_urls.iter().map(String::as_str)).collect();
-    publish(api, &endpoints.join(","), stacked.common()).await
 }

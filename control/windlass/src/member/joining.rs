@@ -1,19 +1,20 @@
 //! Another server becomes a member: it is added without a vote, starts, and is given its vote once it has caught up ([`super::stacked`]).
 //!
-//! Woken once, at a start. Reads the members there are, from any of them, and our own directory; changes membership one step at a time, looking
-//! again before each. Promises: killed anywhere, the next start goes on from what it finds. A member of ours whose disk is gone is removed and
-//! another one added; a member of our name that answers elsewhere is somebody else's, and stays.
+//! Woken once, at a start. Reads the members there are, from those who are of the right cluster ([`super::agreement`]); changes membership one
+//! step at a time, looking again before each. Promises: killed anywhere, the next start goes on from what it finds. A member of ours whose disk
+//! is gone is removed and another one added. Another server's member goes only if the operator named it (`--replace-member`) or it never had a
+//! vote, and it has been silent for [`health::GONE`]; and nobody goes whom the majority needs.
 
+use super::agreement;
+use super::health::{self, Silence};
 use super::place::{Known, Place};
 use super::program::{Cluster, Member};
-use anyhow::bail;
-use etcd::{Client, Config, v3};
+use anyhow::{bail, ensure};
+use etcd::{Client, Config, Membership, v3};
 use std::path::Path;
 use std::time::Duration;
 use supervise::Backoff;
-
-/// How long a member that may be another's is waited for.
-const ALIVE: Duration = Duration::from_secs(3);
+use tokio::time::Instant;
 
 /// What is to be done next.
 #[derive(Debug, PartialEq, Eq)]
@@ -24,82 +25,187 @@ enum Step {
     Discard,
     /// Our member has lost its disk: remove it.
     Remove(u64),
-    /// A member of our name is at other URLs: remove it unless it answers.
-    Replace(u64, Vec<String>),
+    /// The operator named this one: remove it once it is gone.
+    Replace(u64),
+    /// Somebody else is a member by our name.
+    Taken(u64),
+    /// This one has no vote yet, and etcd takes one such member at a time: wait for it, or remove it once it is gone.
+    Await(u64),
     /// Add us, without a vote.
     Add,
 }
 
 /// Pure.
-fn step(members: &[v3::Member], name: &str, peer: &str, has_data: bool) -> Step {
+fn step(members: &[v3::Member], name: &str, peer: &str, has_data: bool, replaces: Option<&str>) -> Step {
     let ours = members.iter().find(|member| member.peer_ur_ls.iter().any(|url| url == peer));
     match (ours, has_data) {
-        (Some(_), true) => Step::Run,
-        (None, true) => Step::Discard,
+        (Some(_), true) => return Step::Run,
+        (None, true) => return Step::Discard,
         // It has been added, and has never started.
-        (Some(ours), false) if ours.name.is_empty() => Step::Run,
-        (Some(ours), false) => Step::Remove(ours.id),
-        (None, false) => match members.iter().find(|member| member.name == name) {
-            Some(other) => Step::Replace(other.id, other.client_ur_ls.clone()),
-            None => Step::Add,
-        },
+        (Some(ours), false) if ours.name.is_empty() => return Step::Run,
+        (Some(ours), false) => return Step::Remove(ours.id),
+        (None, false) => {}
+    }
+    let by_name = |name: &str| members.iter().find(|member| member.name == name);
+    if let Some(named) = replaces.and_then(by_name) {
+        return Step::Replace(named.id);
+    }
+    match (by_name(name), members.iter().find(|member| member.is_learner)) {
+        (Some(other), _) => Step::Taken(other.id),
+        (None, Some(learner)) => Step::Await(learner.id),
+        (None, None) => Step::Add,
     }
 }
 
-/// Becomes a member, with `connection` to those there are; gives how etcd is to be started. Tries until it has worked, or `stop` comes of
-/// dropping it.
-pub(super) async fn become_member(
-    member: &Member,
-    place: &Place,
-    connection: &Config,
-) -> anyhow::Result<Cluster> {
-    let client = Client::new(connection)?;
-    let mut pauses = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
-    loop {
-        match attempt(member, place, connection, &client).await {
-            Ok(Some(cluster)) => return Ok(cluster),
-            Ok(None) => pauses.reset(),
-            Err(error) if error.is::<etcd::Failure>() => {
-                tracing::warn!(error = format!("{error:#}"), "become a member of etcd; will try again");
-                pauses.pause().await;
+/// A server that is to become a member.
+pub(super) struct Candidate<'a> {
+    pub(super) member: &'a Member,
+    pub(super) place: &'a Place,
+    /// To the members there are said to be.
+    pub(super) connection: &'a Config,
+    /// The cluster they are to be of, where that is known.
+    pub(super) cluster: Option<u64>,
+    /// The member whose place it takes, by the operator's word.
+    pub(super) replaces: Option<&'a str>,
+}
+
+/// How a member is started, and in which cluster.
+pub(super) struct Admitted {
+    pub(super) others: Cluster,
+    pub(super) cluster: u64,
+    /// Members that answered.
+    pub(super) endpoints: Vec<String>,
+}
+
+/// What came of one look.
+enum Looked {
+    Admitted(Admitted),
+    /// Something was done; look again.
+    Done,
+    /// Nothing can be done yet.
+    Wait(String),
+}
+
+/// The members as a candidate found them.
+struct Found<'a> {
+    members: &'a [v3::Member],
+    connection: &'a Config,
+    client: &'a Client,
+}
+
+impl Candidate<'_> {
+    /// Becomes a member; gives how etcd is to be started. Tries until it has worked, or it is dropped.
+    ///
+    /// # Errors
+    /// What only an operator can mend.
+    pub(super) async fn become_member(&self) -> anyhow::Result<Admitted> {
+        let mut pauses = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
+        let mut silence = Silence::default();
+        loop {
+            let why = match self.attempt(&mut silence).await {
+                Ok(Looked::Admitted(admitted)) => return Ok(admitted),
+                Ok(Looked::Done) => {
+                    pauses.reset();
+                    continue;
+                }
+                Ok(Looked::Wait(why)) => why,
+                Err(error) if error.is::<etcd::Failure>() => format!("{error:#}"),
+                Err(error) => return Err(error),
+            };
+            tracing::warn!(why, "become a member of etcd; will try again");
+            pauses.pause().await;
+        }
+    }
+
+    /// One step.
+    async fn attempt(&self, silence: &mut Silence) -> anyhow::Result<Looked> {
+        let answers = agreement::ask(self.connection).await;
+        let Some((endpoints, said)) = agreement::agreed(&answers, self.cluster)? else {
+            return Ok(Looked::Wait("no member of etcd answers that knows a majority".to_owned()));
+        };
+        let Membership { cluster, members } = said;
+        let connection =
+            Config { endpoints: endpoints.clone(), cluster: Some(cluster), ..self.connection.clone() };
+        let client = Client::new(&connection)?;
+        let found = Found { members: &members, connection: &connection, client: &client };
+        let has_data = has_log(&self.place.data());
+        let waits = match step(&members, &self.member.name, &self.member.peer_url(), has_data, self.replaces)
+        {
+            Step::Run => {
+                let others = Cluster::Existing(named(&members, self.member));
+                return Ok(Looked::Admitted(Admitted { others, cluster, endpoints }));
             }
-            Err(error) => return Err(error),
-        }
-    }
-}
-
-/// One step; gives the members once etcd may start.
-async fn attempt(
-    member: &Member,
-    place: &Place,
-    connection: &Config,
-    client: &Client,
-) -> anyhow::Result<Option<Cluster>> {
-    let members = client.member_list().await?;
-    match step(&members, &member.name, &member.peer_url(), has_log(&place.data())) {
-        Step::Run => return Ok(Some(Cluster::Existing(named(&members, member)))),
-        Step::Discard => discard(place)?,
-        Step::Remove(id) => {
-            tracing::info!(id = format!("{id:x}"), "removing our member, whose disk is gone");
-            client.member_remove(id).await?;
-        }
-        Step::Replace(id, urls) => {
-            if answers(connection, &urls).await {
-                bail!(
-                    "another server is the member {:?} of etcd, and it answers at {}: name this one differently",
-                    member.name,
-                    urls.join(", ")
+            Step::Discard => {
+                discard(self.place)?;
+                None
+            }
+            Step::Remove(id) => found.remove(id, "our member, whose disk is gone").await?,
+            Step::Replace(id) => {
+                ensure!(
+                    !found.is_well(id).await,
+                    "--replace-member: the member {:?} is well: stop its server first, or remove it (`windlass member remove`)",
+                    self.replaces.unwrap_or_default()
                 );
+                found.remove_gone(id, silence).await?
             }
-            tracing::info!(id = format!("{id:x}"), "removing the member of our name, which is gone");
-            client.member_remove(id).await?;
-        }
-        Step::Add => {
-            let id = client.member_add_learner(&member.peer_url()).await?;
-            tracing::info!(id = format!("{id:x}"), "a member of etcd, without a vote yet");
+            Step::Taken(id) => bail!(
+                "another server is the member {:?} of etcd ({id:x}): name this one differently; or, if that machine is gone, remove it (`windlass member remove`) or give --replace-member",
+                self.member.name
+            ),
+            Step::Await(id) if found.is_well(id).await => {
+                silence.lasts(id, true, Instant::now());
+                Some(format!("the member {id:x} has no vote yet, and one joins at a time"))
+            }
+            Step::Await(id) => found.remove_gone(id, silence).await?,
+            Step::Add => {
+                let id = client.member_add_learner(&self.member.peer_url()).await?;
+                tracing::info!(id = format!("{id:x}"), "a member of etcd, without a vote yet");
+                None
+            }
+        };
+        Ok(waits.map_or(Looked::Done, Looked::Wait))
+    }
+}
+
+impl Found<'_> {
+    async fn is_well(&self, id: u64) -> bool {
+        match self.members.iter().find(|member| member.id == id) {
+            Some(member) => health::answers(self.connection, member).await,
+            None => false,
         }
     }
-    Ok(None)
+
+    /// Removes another server's member that did not answer just now, if that lasts; or says what is waited for.
+    async fn remove_gone(&self, id: u64, silence: &mut Silence) -> anyhow::Result<Option<String>> {
+        if silence.lasts(id, false, Instant::now()) {
+            return self.remove(id, "a member that is gone").await;
+        }
+        let seconds = health::GONE.as_secs();
+        Ok(Some(format!("the member {id:x} does not answer; it is removed if that lasts for {seconds} s")))
+    }
+
+    /// Removes a member unless the majority needs it; or says so.
+    async fn remove(&self, id: u64, what: &str) -> anyhow::Result<Option<String>> {
+        let votes = self.members.iter().any(|member| member.id == id && !member.is_learner);
+        let well = health::well(self.connection, self.members).await;
+        if votes && !health::keeps_majority(self.members, id, &well) {
+            return Ok(Some(format!("too few others are well to remove {what} ({id:x})")));
+        }
+        tracing::warn!(id = format!("{id:x}"), "removing {what}");
+        self.client.member_remove(id).await?;
+        Ok(None)
+    }
+}
+
+/// The members as etcd is told of them at a first start, which may have to be made again.
+///
+/// # Errors
+/// Nobody says, or our member was removed.
+pub(super) async fn others(member: &Member, connection: &Config) -> anyhow::Result<Cluster> {
+    let members = Client::new(connection)?.member_list().await?.members;
+    let peer = member.peer_url();
+    ensure!(members.iter().any(|known| known.peer_ur_ls.contains(&peer)), "our member was removed");
+    Ok(Cluster::Existing(named(&members, member)))
 }
 
 /// Whether etcd has begun to write here.
@@ -115,13 +221,7 @@ pub(super) fn discard(place: &Place) -> anyhow::Result<()> {
     let moment = jiff::Timestamp::now().as_second();
     let aside = place.path().join(format!("removed-{moment}"));
     tracing::warn!(aside = %aside.display(), "this member was removed; its files are put aside");
-    super::moving::rename(&place.data(), &aside)
-}
-
-async fn answers(connection: &Config, urls: &[String]) -> bool {
-    let config = Config { endpoints: urls.to_vec(), ..connection.clone() };
-    let Ok(client) = Client::new(&config) else { return false };
-    matches!(tokio::time::timeout(ALIVE, client.status()).await, Ok(Ok(_)))
+    Ok(pki::files::rename(&place.data(), &aside)?)
 }
 
 /// Names and peer URLs; one that has not started has no name of its own yet.
@@ -161,7 +261,7 @@ pub(super) async fn get_vote(member: &Member, connection: &Config) -> anyhow::Re
     loop {
         let members = client.member_list().await;
         let why = match members {
-            Ok(members) => match members.iter().find(|m| m.peer_ur_ls.contains(&peer)) {
+            Ok(Membership { members, .. }) => match members.iter().find(|m| m.peer_ur_ls.contains(&peer)) {
                 Some(ours) if !ours.is_learner => return Ok(voters(&members)),
                 Some(ours) => client.member_promote(ours.id).await.err().map(|failure| failure.to_string()),
                 None => bail!("our member was removed before it had its vote; start again"),
@@ -174,13 +274,6 @@ pub(super) async fn get_vote(member: &Member, connection: &Config) -> anyhow::Re
         }
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
-}
-
-/// Whether the members there are no longer know us; `None` where none of them says.
-pub(super) async fn is_removed(member: &Member, connection: &Config) -> Option<bool> {
-    let client = Client::new(connection).ok()?;
-    let listed = tokio::time::timeout(ALIVE, client.member_list()).await.ok()?.ok()?;
-    Some(!listed.iter().any(|known| known.peer_ur_ls.contains(&member.peer_url())))
 }
 
 #[cfg(test)]
@@ -200,19 +293,32 @@ mod tests {
     #[test]
     fn each_start_goes_on_from_what_it_finds() {
         let others = [member(1, "n1", "p1")];
-        assert_eq!(step(&others, "n2", "p2", false), Step::Add);
+        let step = |members: &[v3::Member], has_data| step(members, "n2", "p2", has_data, None);
+        assert_eq!(step(&others, false), Step::Add);
         let added = [others[0].clone(), member(2, "", "p2")];
-        assert_eq!(step(&added, "n2", "p2", false), Step::Run, "killed after it was added");
+        assert_eq!(step(&added, false), Step::Run, "killed after it was added");
         let started = [others[0].clone(), member(2, "n2", "p2")];
-        assert_eq!(step(&started, "n2", "p2", true), Step::Run, "killed after etcd had started");
-        assert_eq!(step(&started, "n2", "p2", false), Step::Remove(2), "its disk is gone");
-        assert_eq!(step(&others, "n2", "p2", true), Step::Discard, "removed meanwhile");
+        assert_eq!(step(&started, true), Step::Run, "killed after etcd had started");
+        assert_eq!(step(&started, false), Step::Remove(2), "its disk is gone");
+        assert_eq!(step(&others, true), Step::Discard, "removed meanwhile");
     }
 
     #[test]
-    fn a_member_of_our_name_elsewhere_must_not_be_removed_unseen() {
+    fn a_member_that_nobody_named_must_not_be_replaced() {
         let others = [member(1, "n1", "p1"), member(2, "n2", "elsewhere")];
-        assert_eq!(step(&others, "n2", "p2", false), Step::Replace(2, vec!["c2".into()]));
+        assert_eq!(step(&others, "n2", "p2", false, None), Step::Taken(2));
+        assert_eq!(step(&others, "n2", "p2", false, Some("n2")), Step::Replace(2));
+        assert_eq!(step(&others, "n3", "p3", false, Some("n2")), Step::Replace(2));
+        assert_eq!(step(&others, "n3", "p3", false, Some("n4")), Step::Add, "it was removed before");
+        assert_eq!(step(&others, "n1", "p1", true, Some("n2")), Step::Run, "who is a member replaces nobody");
+    }
+
+    #[test]
+    fn a_learner_that_died_must_not_keep_others_out() {
+        let learner = v3::Member { is_learner: true, ..member(2, "", "p2") };
+        let others = [member(1, "n1", "p1"), learner];
+        assert_eq!(step(&others, "n3", "p3", false, None), Step::Await(2), "etcd takes no second one");
+        assert_eq!(step(&others, "n2", "p2", false, None), Step::Run, "our own");
     }
 
     #[test]

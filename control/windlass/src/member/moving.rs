@@ -5,6 +5,7 @@
 //! `etcd.moving/`, then renames that to `etcd/`; once etcd has been seen to serve what went in, renames the file. Promises: killed at any
 //! instruction, the next start begins again or goes on; until the last rename the file is as it was, and after it it is kept.
 
+use super::announced;
 use super::place::{Place, State};
 use super::program::Member;
 use super::seed;
@@ -14,8 +15,9 @@ use etcd::Client;
 use etcd::database::Database;
 use etcd::v3::{KeyValue, RangeRequest};
 use jiff::Timestamp;
+use pki::files::rename;
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use store::embedded::{Living, each_living};
@@ -64,7 +66,7 @@ pub(super) async fn build(
     };
     tokio::task::spawn_blocking(exchanged).await??;
     fresh.write(state)?;
-    rename(fresh.path(), place.path())
+    Ok(rename(fresh.path(), place.path())?)
 }
 
 /// Puts another file in the place of etcd's, with what `store` holds; gives the number of keys.
@@ -95,7 +97,7 @@ fn restore(database: &Path, snapshot: &Path) -> anyhow::Result<()> {
     let mut new = Database::begin(database, &made)?;
     let revision = new.copy(snapshot)?;
     new.finish(revision.checked_add(i64::try_from(AHEAD)?).context("there are no revisions left")?)?;
-    rename(&made, database)
+    Ok(rename(&made, database)?)
 }
 
 /// Leases of keys that expire.
@@ -153,6 +155,7 @@ pub(super) async fn finish(client: &Client, server_dir: &Path, prefix: &str) -> 
             "etcd is at revision {now}, the snapshot {} at {revision}",
             snapshot.display()
         );
+        announced::take_back(client, prefix).await?;
         rename(&snapshot, &settings::restored_etcd_file(server_dir))?;
     }
     if !store.exists() {
@@ -185,13 +188,6 @@ pub(super) async fn finish(client: &Client, server_dir: &Path, prefix: &str) -> 
     rename(&store, &aside)?;
     tracing::info!(aside = %aside.display(), "the cluster is in etcd; the store it was in is kept aside");
     Ok(())
-}
-
-/// Durably.
-pub(super) fn rename(from: &Path, to: &Path) -> anyhow::Result<()> {
-    fs::rename(from, to).with_context(|| format!("rename {} to {}", from.display(), to.display()))?;
-    let dir = to.parent().context("a path without a directory")?;
-    File::open(dir).and_then(|dir| dir.sync_all()).with_context(|| format!("sync {}", dir.display()))
 }
 
 fn remove(dir: &Path) -> anyhow::Result<()> {

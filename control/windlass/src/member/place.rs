@@ -1,7 +1,8 @@
 //! Where a member's state is, and what a server is to do at its start by what it finds there.
 //!
 //! `etcd/` in the server's directory: etcd's own `data/`, and `member.json`, which says who the member is and whom it knows. The directory is
-//! there as a whole or not at all where a store moved into it.
+//! there as a whole or not at all where a store moved into it. Beside it `etcd.cluster`, the id of the cluster that the server is of: it is there
+//! from the first answer of that cluster on, and outlives the directory.
 
 use crate::cli::ServerFlags;
 use crate::settings;
@@ -44,6 +45,33 @@ impl Place {
 
     fn file(&self) -> PathBuf {
         self.0.join("member.json")
+    }
+
+    fn cluster_file(&self) -> PathBuf {
+        self.0.with_extension("cluster")
+    }
+
+    /// etcd's id of the cluster that this server is of; `None` where it has not been heard of yet.
+    pub(super) fn cluster(&self) -> anyhow::Result<Option<u64>> {
+        let Some(text) = pki::files::read_optional(&self.cluster_file())? else { return Ok(None) };
+        let id = u64::from_str_radix(text.trim(), 16);
+        Ok(Some(id.with_context(|| format!("read {}", self.cluster_file().display()))?))
+    }
+
+    /// Keeps that id, durably.
+    pub(super) fn remember(&self, cluster: u64) -> anyhow::Result<()> {
+        let text = format!("{cluster:x}\n");
+        Ok(pki::files::write_atomic(&self.cluster_file(), text.as_bytes(), pki::files::PRIVATE)?)
+    }
+
+    /// Begins another cluster.
+    pub(super) fn forget_cluster(&self) -> anyhow::Result<()> {
+        match std::fs::remove_file(self.cluster_file()) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("remove {}", self.cluster_file().display()))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// What is known here; `None` where there is no member.
@@ -118,7 +146,7 @@ impl Start {
         let place = Place::of(dir);
         let store = settings::store_file(dir);
         let (member, asked) = (place.read()?, &flags.member);
-        let moved = settings::moved_store_file(dir);
+        let was_member = settings::moved_store_file(dir).exists() || place.cluster()?.is_some();
         if asked.cluster_init && asked.server.is_some() {
             bail!("--cluster-init begins a cluster, --server joins one");
         }
@@ -140,9 +168,8 @@ impl Start {
             ),
             None if asked.server.is_some() => Self::Join(None),
             // An empty cluster under the authority that agents trust would have them end every pod.
-            None if moved.exists() && !store.exists() && !settings::etcd_file(dir).exists() => bail!(
-                "this cluster's objects moved to etcd ({} is what they were in), and {} is gone: restore a snapshot, or join another server with --server",
-                moved.display(),
+            None if was_member && !store.exists() && !settings::etcd_file(dir).exists() => bail!(
+                "this server's objects were in etcd, and {} is gone: restore a snapshot, or join another server with --server",
                 place.path().display()
             ),
             None if asked.cluster_init || settings::etcd_file(dir).exists() => Self::First,
@@ -190,6 +217,25 @@ mod tests {
         assert_eq!(Start::of(&joins, dir.path()).unwrap(), Start::Join(None));
         std::fs::write(settings::etcd_file(dir.path()), "").unwrap();
         assert_eq!(Start::of(&flags(true, None), dir.path()).unwrap(), Start::First, "what was restored");
+    }
+
+    #[test]
+    fn a_member_that_never_had_a_store_must_not_begin_an_empty_cluster_either() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = || Start::of(&flags(true, None), dir.path());
+        assert_eq!(first().unwrap(), Start::First, "an empty disk");
+        let place = Place::of(dir.path());
+        assert_eq!(place.cluster().unwrap(), None);
+        place.write(&state(true)).unwrap();
+        place.remember(0xcafe).unwrap();
+        assert_eq!(place.cluster().unwrap(), Some(0xcafe));
+        assert_eq!(first().unwrap(), Start::Member(state(true)));
+        // The unit still says --cluster-init.
+        std::fs::remove_dir_all(place.path()).unwrap();
+        assert!(first().unwrap_err().to_string().contains("restore a snapshot"));
+        assert!(Start::of(&flags(false, None), dir.path()).is_err());
+        let joins = flags(false, Some("https://n2:6443"));
+        assert_eq!(Start::of(&joins, dir.path()).unwrap(), Start::Join(None));
     }
 
     #[test]

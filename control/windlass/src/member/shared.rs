@@ -44,10 +44,24 @@ const NAMED: [(&str, &str); 4] = [
     ("external-etcd-ca.crt", "pki/external-etcd-ca.crt"),
     ("external-etcd.crt", "pki/external-etcd.crt"),
     ("external-etcd.key", "pki/external-etcd.key"),
-    ("encryption-provider-config", "encryption-provider-config.yaml"),
+    ENCRYPTION,
 ];
+/// The configuration of encryption at rest, which holds keys.
+pub(crate) const ENCRYPTION: (&str, &str) = ("encryption-provider-config", "encryption-provider-config.yaml");
 /// Where a server says which files its flags name.
 const LIST: &str = "shared.json";
+
+/// The files that the server of `dir` was last told of by flags, or got from another, by their entries.
+fn named(dir: &Path) -> anyhow::Result<BTreeMap<String, PathBuf>> {
+    let Some(text) = files::read_optional(&dir.join(LIST))? else { return Ok(BTreeMap::new()) };
+    serde_json::from_str(&text).context(LIST)
+}
+
+/// The configuration of encryption that the server of `dir` uses: its place in the directory of a server that gets it, and where it is here.
+pub(crate) fn encryption(dir: &Path) -> anyhow::Result<Option<(String, PathBuf)>> {
+    let path = named(dir)?.remove(ENCRYPTION.0);
+    Ok(path.map(|path| (ENCRYPTION.1.to_owned(), path)))
+}
 
 /// Fills what flags leave open with what came from another server, and notes the files for those that ask for them.
 pub(crate) fn settle(flags: &mut crate::cli::StorageFlags, dir: &Path) -> anyhow::Result<()> {
@@ -81,9 +95,7 @@ pub(crate) async fn upload(client: &kube::Client, dir: &Path, key: &CertificateK
             .map(|(entry, below)| (entry.to_owned(), dir.join(below)))
             .filter(|(_, p)| p.exists()),
     );
-    if let Some(text) = files::read_optional(&dir.join(LIST))? {
-        paths.extend(serde_json::from_str::<BTreeMap<String, PathBuf>>(&text).context(LIST)?);
-    }
+    paths.extend(named(dir)?);
     let mut data = BTreeMap::new();
     for (entry, path) in paths {
         let text = std::fs::read(&path).with_context(|| format!("read {}", path.display()))?;

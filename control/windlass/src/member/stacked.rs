@@ -3,10 +3,11 @@
 //! [`Stacked::prepare`] makes ready what etcd starts on; then etcd runs as a child of the server, and beside it [`Stacked::settle`] waits until
 //! it serves. Only then is there an API server.
 
+use super::joining::Candidate;
 use super::moving::{self, Layout, Origin};
 use super::place::{Known, Place, Start, State};
 use super::program::{self, Cluster as Others, Member};
-use super::{announced, joining, shared};
+use super::{agreement, announced, joining, shared};
 use crate::child::Program;
 use crate::cli::ServerFlags;
 use crate::parts::apiserver::storage::Cluster;
@@ -47,7 +48,7 @@ pub(crate) struct Stacked {
     place: Place,
     dir: PathBuf,
     ips: Vec<IpAddr>,
-    /// As they were when it was prepared; for a first start.
+    /// As they were when it was prepared.
     others: Others,
     state: Mutex<State>,
     /// How objects lie in it, and how it is spoken to; the endpoints are the state's.
@@ -108,8 +109,9 @@ impl Stacked {
         }
         let endpoints: Vec<String> =
             known.endpoints().into_iter().filter(|url| *url != known.client_url).collect();
+        let cluster = self.place.cluster()?;
         // Without its files, etcd would begin a cluster of its own.
-        if !joining::has_log(&self.place.data()) && !known.members.is_empty() {
+        if !joining::has_log(&self.place.data()) && (!known.members.is_empty() || cluster.is_some()) {
             if endpoints.is_empty() {
                 bail!(
                     "{} is gone, and no other member has it: restore a snapshot",
@@ -120,10 +122,21 @@ impl Stacked {
             self.note(|state| state.joined = false)?;
             return self.join(of).await;
         }
-        if of.flags.member.server.is_none() || endpoints.is_empty() {
+        let Some(cluster) = cluster.filter(|_| of.flags.member.server.is_some() && !endpoints.is_empty())
+        else {
             return Ok(());
+        };
+        let answers = agreement::ask(&self.connection(endpoints)?).await;
+        for other in answers.iter().filter(|answer| answer.said.cluster != cluster) {
+            let (ours, theirs) = (format!("{cluster:x}"), format!("{:x}", other.said.cluster));
+            tracing::warn!(
+                other.endpoint,
+                ours,
+                theirs,
+                "a member we know is of another cluster of etcd now"
+            );
         }
-        if joining::is_removed(&self.member, &self.connection(endpoints)?).await == Some(true) {
+        if agreement::is_removed(&answers, cluster, &self.member.peer_url()) == Some(true) {
             self.note(|state| state.joined = false)?;
             return self.join(of).await;
         }
@@ -132,6 +145,8 @@ impl Stacked {
 
     /// As the first member, with what the embedded store holds.
     async fn begin(&mut self) -> anyhow::Result<()> {
+        // What it is made of may have been in another one.
+        self.place.forget_cluster()?;
         let (store, snapshot) = (settings::store_file(&self.dir), settings::etcd_file(&self.dir));
         let mut state = self.state();
         state.joined = true;
@@ -154,6 +169,7 @@ impl Stacked {
     /// As another member of the cluster behind `--server`.
     async fn join(&mut self, of: &Surroundings<'_>) -> anyhow::Result<()> {
         let mut endpoints = self.state().endpoints();
+        let mut cluster = self.place.cluster()?;
         if let Some(server) = &of.flags.member.server {
             let admin =
                 of.pki.kubeconfig(server, "kubernetes-admin", &["system:masters"], Timestamp::now())?;
@@ -169,6 +185,15 @@ impl Stacked {
             match told {
                 Ok(Some(told)) => {
                     self.common.agree(&told.common)?;
+                    if let Some((ours, theirs)) =
+                        cluster.zip(told.cluster).filter(|(ours, theirs)| ours != theirs)
+                    {
+                        bail!(
+                            "this server is of the etcd cluster {ours:x}, and {server} of {theirs:x}: to leave the former for good, remove {} and join anew",
+                            self.dir.display()
+                        );
+                    }
+                    cluster = cluster.or(told.cluster);
                     endpoints = told.endpoints;
                 }
                 Ok(None) => bail!(
@@ -181,19 +206,31 @@ impl Stacked {
             }
         }
         ensure!(!endpoints.is_empty(), "no member of etcd is known: give --server");
-        let connection = self.connection(endpoints.clone())?;
-        self.others = joining::become_member(&self.member, &self.place, &connection).await?;
+        let candidate = Candidate {
+            member: &self.member,
+            place: &self.place,
+            connection: &self.connection(endpoints)?,
+            cluster,
+            replaces: of.flags.member.replace_member.as_deref(),
+        };
+        let admitted = candidate.become_member().await?;
+        self.place.remember(admitted.cluster)?;
+        self.others = admitted.others;
         self.note(|state| {
             state.joined = false;
             // Until the list of all is there, whom to ask.
-            state.members =
-                vec![Known { id: 0, name: String::new(), peer_urls: Vec::new(), client_urls: endpoints }];
+            let client_urls = admitted.endpoints;
+            state.members = vec![Known { id: 0, name: String::new(), peer_urls: Vec::new(), client_urls }];
         })
     }
 
-    /// etcd, as it is to run.
-    pub(crate) fn program(&self) -> anyhow::Result<Program> {
-        self.member.program(&self.place, &self.others)
+    /// etcd, as it is to run now: until it has written anything, it looks at the members it is told of, and refuses a list that is old.
+    pub(crate) async fn program(&self) -> anyhow::Result<Program> {
+        if self.state().joined || joining::has_log(&self.place.data()) {
+            return self.member.program(&self.place, &self.others);
+        }
+        let connection = self.connection(self.state().endpoints())?;
+        self.member.program(&self.place, &joining::others(&self.member, &connection).await?)
     }
 
     /// Waits, for as long as it takes, until etcd serves and our member has its vote; then puts a store that has moved aside.
@@ -209,12 +246,20 @@ impl Stacked {
         }
         let client = Client::new(&self.storage()?.client()?)?;
         let mut told = false;
-        while let Err(failure) = client.member_list().await {
-            if !told {
-                tracing::info!(why = %failure, "waiting for etcd");
-                told = true;
+        let said = loop {
+            match client.member_list().await {
+                Ok(said) => break said,
+                Err(failure) if !told => {
+                    tracing::info!(why = %failure, "waiting for etcd");
+                    told = true;
+                }
+                Err(_) => {}
             }
             tokio::time::sleep(LOOK).await;
+        };
+        let is_ours = said.members.iter().any(|member| member.peer_ur_ls.contains(&self.member.peer_url()));
+        if self.place.cluster()?.is_none() && is_ours {
+            self.place.remember(said.cluster)?;
         }
         moving::finish(&client, &self.dir, self.cluster.prefix()).await
     }
@@ -225,7 +270,7 @@ impl Stacked {
         if endpoints.is_empty() {
             endpoints.push(self.member.client_url());
         }
-        Ok(self.cluster.at(endpoints))
+        Ok(self.cluster.at(endpoints, self.place.cluster()?))
     }
 
     /// Renews etcd's certificates where they are due; gives when the next is.
@@ -256,6 +301,6 @@ impl Stacked {
     }
 
     fn connection(&self, endpoints: Vec<String>) -> anyhow::Result<Config> {
-        self.cluster.at(endpoints).client()
+        self.cluster.at(endpoints, self.place.cluster()?).client()
     }
 }

@@ -3,7 +3,7 @@
 use super::archive::{self, Snapshot};
 use anyhow::Context as _;
 use jiff::Timestamp;
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 const SUFFIX: &str = ".tar.gz";
@@ -65,11 +65,10 @@ impl Folder {
             }
             path = self.0.join(format!("{name}-{node}-{second}-{n}{SUFFIX}"));
         }
-        fs::rename(file, &path).with_context(|| format!("write {}", path.display()))?;
+        pki::files::rename(file, &path)?;
         if let Some(work) = file.parent() {
             fs::remove_dir_all(work)?;
         }
-        File::open(&self.0)?.sync_all()?;
         Ok(path)
     }
 

@@ -3,6 +3,7 @@
 use super::archive;
 use super::folder::{self, Folder};
 use super::request::{self, Listener, Request};
+use crate::member::shared;
 use crate::settings;
 use anyhow::{Context as _, anyhow};
 use jiff::Timestamp;
@@ -20,6 +21,8 @@ use tokio_util::sync::CancellationToken;
 const SCHEDULED: &str = "scheduled";
 /// The clock on the wall may be set: it is looked at again after this long.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
+/// First and longest pause before one that failed is tried again; never longer than until the next is due.
+const AGAIN: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(3600));
 /// Requests at once; each waits for the one before it.
 const REQUESTS: usize = 8;
 
@@ -92,6 +95,8 @@ impl Contents<'_> {
         let (folder, name) = (folder.clone(), name.to_owned());
         let written = move || {
             let mut files = archive::files_below(&server_dir, &server_dir.join("pki"))?;
+            // Without it, nobody can read what was encrypted.
+            files.extend(shared::encryption(&server_dir)?);
             // What may be renewed meanwhile is copied first: its digest is of what goes in.
             for (name, path) in &mut files {
                 let copied = work.join(&*name);
@@ -152,8 +157,8 @@ impl Keeper {
     }
 
     async fn follow(&self, schedule: &Schedule) {
-        let mut last = Timestamp::now();
-        while let Some(next) = schedule.next(last) {
+        let mut turns = Turns { last: Timestamp::now(), failed: 0 };
+        while let Some(next) = turns.next(schedule) {
             loop {
                 let left = Duration::try_from(next.duration_since(Timestamp::now())).unwrap_or_default();
                 if left.is_zero() {
@@ -161,10 +166,12 @@ impl Keeper {
                 }
                 tokio::time::sleep(left.min(LONGEST_SLEEP)).await;
             }
+            let done = Box::pin(self.take_scheduled()).await;
             // of times missed while the machine slept, none is made up for
-            last = Timestamp::now();
-            if let Err(error) = Box::pin(self.take_scheduled()).await {
-                tracing::error!(error = format!("{error:#}"), "no snapshot was made");
+            turns = turns.after(Timestamp::now(), done.is_ok());
+            if let Err(error) = done {
+                let again = turns.next(schedule).map(|at| at.to_string());
+                tracing::error!(error = format!("{error:#}"), again, "no snapshot was made");
             }
         }
         tracing::warn!("the schedule of snapshots has no time left");
@@ -200,5 +207,63 @@ impl Keeper {
         let name = folder::parse_name(&request.name).map_err(|e| anyhow!(e))?;
         let folder = request.dir.map_or_else(|| self.plan.folder.clone(), Folder::new);
         self.save(&folder, name).await
+    }
+}
+
+/// When a snapshot is due, by how the last ones went. Pure.
+#[derive(Clone, Copy, Debug)]
+struct Turns {
+    last: Timestamp,
+    /// How many failed since one was made.
+    failed: u32,
+}
+
+impl Turns {
+    fn next(&self, schedule: &Schedule) -> Option<Timestamp> {
+        let regular = schedule.next(self.last);
+        if self.failed == 0 {
+            return regular;
+        }
+        let pause = AGAIN.0.saturating_mul(2_u32.saturating_pow(self.failed - 1)).min(AGAIN.1);
+        let again = self.last.checked_add(pause).ok();
+        regular.into_iter().chain(again).min()
+    }
+
+    fn after(self, now: Timestamp, succeeded: bool) -> Self {
+        Self { last: now, failed: if succeeded { 0 } else { self.failed.saturating_add(1) } }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_that_failed_must_not_wait_for_the_next_period() {
+        let at = |text: &str| format!("2026-11-29T{text}Z").parse::<Timestamp>().unwrap();
+        let schedule = Schedule::parse(Plan::SCHEDULE, TimeZone::UTC).unwrap();
+        let mut turns = Turns { last: at("00:00:00"), failed: 0 };
+        assert_eq!(turns.next(&schedule), Some(at("12:00:00")));
+        for (now, next) in [
+            ("12:00:05", "12:01:05"),
+            ("12:01:10", "12:03:10"),
+            ("12:03:10", "12:07:10"),
+            ("12:30:00", "12:38:00"),
+        ] {
+            turns = turns.after(at(now), false);
+            assert_eq!(turns.next(&schedule), Some(at(next)));
+        }
+        for _ in 0..40 {
+            turns = turns.after(at("13:00:00"), false);
+        }
+        assert_eq!(turns.next(&schedule), Some(at("14:00:00")), "an hour is the longest pause");
+        turns = turns.after(at("23:50:00"), false);
+        assert_eq!(
+            turns.next(&schedule).unwrap(),
+            "2026-11-30T00:00:00Z".parse().unwrap(),
+            "the regular one"
+        );
+        turns = turns.after(at("13:00:00"), true);
+        assert_eq!(turns.next(&schedule), Some("2026-11-30T00:00:00Z".parse().unwrap()));
     }
 }

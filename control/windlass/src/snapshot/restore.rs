@@ -3,12 +3,13 @@
 
 use super::archive::{self, Snapshot};
 use crate::member::AHEAD;
+use crate::member::shared::ENCRYPTION;
 use crate::settings;
 use anyhow::{Context as _, ensure};
 use jiff::Timestamp;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use serde::Serialize;
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What was done.
@@ -19,6 +20,8 @@ pub(super) struct Restored {
     pub(super) snapshot: Snapshot,
     /// Where the state before it is.
     pub(super) replaced: Option<PathBuf>,
+    /// The configuration of encryption that came with it.
+    pub(super) encryption: Option<PathBuf>,
 }
 
 /// Makes the snapshot at `path` the state in `dir`, a server's directory that no server uses.
@@ -44,20 +47,21 @@ pub(super) fn restore(path: &Path, dir: &Path) -> anyhow::Result<Restored> {
     let replaced = if dir.exists() {
         let aside = beside(dir, &format!("before-{}", Timestamp::now().as_second()));
         // Under its last name first: what is named as unfinished is anybody's to remove.
-        fs::rename(&fresh, &aside).with_context(|| format!("name {}", aside.display()))?;
+        pki::files::rename(&fresh, &aside)?;
         renameat2(AT_FDCWD, &aside, AT_FDCWD, dir, RenameFlags::RENAME_EXCHANGE)
             .inspect_err(|_| {
                 // the error that counts is on its way
                 let _ = fs::remove_dir_all(&aside);
             })
             .with_context(|| format!("exchange {} and {}", aside.display(), dir.display()))?;
+        pki::files::sync_dir(dir)?;
         Some(aside)
     } else {
-        fs::rename(&fresh, dir).with_context(|| format!("name {}", dir.display()))?;
+        pki::files::rename(&fresh, dir)?;
         None
     };
-    File::open(parent)?.sync_all()?;
-    Ok(Restored { snapshot, replaced })
+    let encryption = dir.join(ENCRYPTION.1);
+    Ok(Restored { snapshot, replaced, encryption: encryption.exists().then_some(encryption) })
 }
 
 fn beside(dir: &Path, what: &str) -> PathBuf {
@@ -71,6 +75,8 @@ mod tests {
     use super::super::folder::Folder;
     use super::super::keeper::{Contents, Source};
     use super::*;
+    use crate::cli::StorageFlags;
+    use crate::member::shared;
     use bytes::Bytes;
     use std::sync::Arc;
     use store::embedded::{Options, Store};
@@ -112,6 +118,29 @@ mod tests {
         let other = dir.path().join("other/server");
         assert!(restore(&snapshot, &other).unwrap().replaced.is_none());
         assert_eq!(state(&other).await.0, ["/a"]);
+    }
+
+    #[tokio::test]
+    async fn a_restored_server_must_not_lack_what_reads_encrypted_objects() {
+        let dir = tempfile::tempdir().unwrap();
+        let (server, other) = (dir.path().join("server"), dir.path().join("other/server"));
+        write(&server, "/a").await;
+        // Where the operator has it, which no other machine does.
+        let config = dir.path().join("encryption.yaml");
+        fs::write(&config, "keys").unwrap();
+        let mut flags = StorageFlags { encryption_provider_config: Some(config), ..StorageFlags::default() };
+        shared::settle(&mut flags, &server).unwrap();
+        let snapshot = save(&server, &dir.path().join("snapshots")).await;
+        assert!(restore(&snapshot, &other).unwrap().encryption.is_some());
+        let mut flags = StorageFlags::default();
+        shared::settle(&mut flags, &other).unwrap();
+        let found = flags.encryption_provider_config.unwrap();
+        assert!(found.starts_with(&other), "{}", found.display());
+        assert_eq!(fs::read_to_string(found).unwrap(), "keys");
+        // And a snapshot of that one has it again.
+        let again = save(&other, &dir.path().join("snapshots")).await;
+        restore(&again, &dir.path().join("third/server")).unwrap();
+        assert!(dir.path().join("third/server/encryption-provider-config.yaml").exists());
     }
 
     #[tokio::test]

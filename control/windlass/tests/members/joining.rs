@@ -1,6 +1,6 @@
 //! Servers that join, die, lose their disks and come again.
 
-use crate::server::{PATIENCE, Server, etcd_is_there, named};
+use crate::server::{Block, PATIENCE, Server, etcd_is_there, named};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::PostParams;
 use kube::{Api, Client};
@@ -44,8 +44,8 @@ async fn servers_join_however_often_they_are_killed_and_one_may_lose_its_disk() 
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let [mut one, mut two, mut three] =
-        ["127.0.62.1", "127.0.62.2", "127.0.62.3"].map(|ip| Server::new(dir.path(), ip));
+    let block = Block::claim();
+    let [mut one, mut two, mut three] = [1, 2, 3].map(|n| Server::new(dir.path(), &block.ip(n)));
     one.start(&["--cluster-init"]);
     write(&mut one, "first").await;
     let token = one.token(&["--control-plane"]);
@@ -85,9 +85,8 @@ async fn servers_join_however_often_they_are_killed_and_one_may_lose_its_disk() 
     assert_eq!(members(&one).len(), 3, "the member before it is gone: {:?}", members(&one));
 
     // One is taken out, and the rest is two.
-    let name = "n127-0-62-3";
     three.kill();
-    one.says(&["member", "remove", name]);
+    one.says(&["member", "remove", &three.name()]);
     assert_eq!(members(&one).len(), 2);
     write(&mut two, "after").await;
     // With what it has on disk it is nobody's; told to join, it does so anew.
@@ -95,6 +94,24 @@ async fn servers_join_however_often_they_are_killed_and_one_may_lose_its_disk() 
     three.start(&["--server", &one.url(), "--token", &token]);
     reads(&mut three, &["after"]).await;
     assert_eq!(members(&one).len(), 3);
+
+    // Another one's etcd is gone: it must not begin a cluster of its own, whatever its unit says. Told to join, it does so.
+    one.kill();
+    std::fs::remove_dir_all(one.file("etcd")).unwrap();
+    one.start(&["--cluster-init"]);
+    ends(&mut one).await;
+    assert!(one.log().contains("restore a snapshot"), "{}", one.log());
+    one.start(&["--server", &two.url()]);
+    reads(&mut one, &["first", "after"]).await;
+    assert_eq!(members(&two).len(), 3);
+}
+
+async fn ends(server: &mut Server) {
+    let end = Instant::now() + PATIENCE;
+    while !server.has_ended() {
+        assert!(Instant::now() < end, "it must end: {}", server.log());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 #[test]
@@ -105,17 +122,14 @@ fn a_token_for_nodes_must_not_make_a_server() {
     let dir = tempfile::tempdir().unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let mut one = Server::new(dir.path(), "127.0.63.1");
+        let block = Block::claim();
+        let mut one = Server::new(dir.path(), &block.ip(1));
         one.start(&["--cluster-init"]);
         one.ready().await;
         let token = one.token(&[]);
-        let mut two = Server::new(dir.path(), "127.0.63.2");
+        let mut two = Server::new(dir.path(), &block.ip(2));
         two.start(&["--server", &one.url(), "--token", &token]);
-        let end = Instant::now() + PATIENCE;
-        while !two.has_ended() {
-            assert!(Instant::now() < end, "it must end: {}", two.log());
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
+        ends(&mut two).await;
         assert!(two.log().contains("--control-plane"), "{}", two.log());
         assert!(!two.file("pki/ca.key").exists());
     });

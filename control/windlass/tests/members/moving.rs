@@ -1,6 +1,6 @@
 //! The embedded store becomes etcd's, whatever happens on the way.
 
-use crate::server::{Server, etcd_is_there, named};
+use crate::server::{Block, Server, etcd_is_there, named};
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::api::rbac::v1::ClusterRole;
 use kube::api::{ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
@@ -36,7 +36,8 @@ async fn no_object_and_no_revision_must_be_lost_on_the_way_to_etcd() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let mut server = Server::new(dir.path(), "127.0.61.1");
+    let block = Block::claim();
+    let mut server = Server::new(dir.path(), &block.ip(1));
     server.start(&[]);
     let client = server.ready().await;
     let namespace = serde_json::from_value(json!({"metadata": {"name": "moved"}})).unwrap();

@@ -1,13 +1,37 @@
 //! A snapshot of etcd, taken while it is written to, is a cluster again on a machine that has nothing.
 
-use crate::server::{Server, etcd_is_there, named};
-use k8s_openapi::api::core::v1::ConfigMap;
+use crate::server::{Block, PATIENCE, Server, etcd_is_there, named};
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::api::{ListParams, PostParams};
 use kube::{Api, Client, ResourceExt};
-use std::collections::BTreeSet;
+use serde_json::json;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+const ENCRYPTION: &str = "
+apiVersion: apiserver.config.k8s.io/v1
+kind: EncryptionConfiguration
+resources:
+- resources: [secrets]
+  providers:
+  - secretbox: {keys: [{name: k1, secret: MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=}]}
+";
 
 fn maps(client: &Client) -> Api<ConfigMap> {
     Api::namespaced(client.clone(), "default")
+}
+
+/// What servers that join are told, once it is said.
+async fn announced(client: &Client) -> BTreeMap<String, String> {
+    let maps: Api<ConfigMap> = Api::namespaced(client.clone(), "kube-system");
+    let end = Instant::now() + PATIENCE;
+    loop {
+        if let Some(map) = maps.get_opt("windlass-etcd").await.unwrap() {
+            return map.data.unwrap();
+        }
+        assert!(Instant::now() < end, "nothing is said");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -16,9 +40,16 @@ async fn what_was_acknowledged_before_a_snapshot_of_etcd_began_must_come_back() 
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let mut one = Server::new(dir.path(), "127.0.64.1");
-    one.start(&["--cluster-init"]);
+    let block = Block::claim();
+    let mut one = Server::new(dir.path(), &block.ip(1));
+    let keys = dir.path().join("keys.yaml");
+    std::fs::write(&keys, ENCRYPTION).unwrap();
+    one.start(&["--cluster-init", "--encryption-provider-config", keys.to_str().unwrap()]);
     let client = one.ready().await;
+    let secrets = |client: &Client| Api::<Secret>::namespaced(client.clone(), "default");
+    let secret = serde_json::from_value(json!({"metadata": {"name": "sealed"}, "stringData": {"k": "v"}}));
+    secrets(&client).create(&PostParams::default(), &secret.unwrap()).await.unwrap();
+    let before = announced(&client).await;
     let mut written = BTreeSet::new();
     let mut newest = 0;
     for n in 0..200 {
@@ -46,16 +77,24 @@ async fn what_was_acknowledged_before_a_snapshot_of_etcd_began_must_come_back() 
     assert!(file.status.success(), "{}\n{}", String::from_utf8_lossy(&file.stderr), one.log());
     let file = String::from_utf8(file.stdout).unwrap().trim().to_owned();
     one.kill();
+    // Where the other machine has nothing.
+    std::fs::remove_file(&keys).unwrap();
 
-    let mut other = Server::new(dir.path(), "127.0.64.2");
+    let mut other = Server::new(dir.path(), &block.ip(2));
     other.says(&["snapshot", "restore", &file]);
     // Whoever dies at once begins again.
     other.start(&[]);
-    tokio::time::sleep(std::time::Duration::from_millis(700)).await;
+    tokio::time::sleep(Duration::from_millis(700)).await;
     other.kill();
     other.start(&[]);
     let client = other.ready().await;
     assert!(other.file("etcd.db.restored").exists() && !other.file("etcd.db").exists());
+    let sealed = secrets(&client).get("sealed").await.unwrap().data.unwrap();
+    assert_eq!(sealed["k"].0, b"v", "what was encrypted can be read");
+    // A server that joins must not be sent to the members there were.
+    let said = announced(&client).await;
+    assert_eq!(said["endpoints"], format!("https://{}:2379", other.ip));
+    assert_ne!(said["cluster-id"], before["cluster-id"]);
     let list = maps(&client).list(&ListParams::default()).await.unwrap();
     let found: BTreeSet<String> = list.items.iter().map(ResourceExt::name_any).collect();
     assert!(written.is_subset(&found), "{:?}", written.difference(&found).collect::<Vec<_>>());

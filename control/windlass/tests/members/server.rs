@@ -1,16 +1,44 @@
-//! A server on a loopback address of its own.
+//! A server on a loopback address of its own, which no other run on this machine has.
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::ObjectMeta;
 use kube::{Client, Config};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 /// The longest wait for anything: other tests share the machine.
 pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// 254 loopback addresses that nobody else uses for as long as this is held.
+pub struct Block {
+    first: [u8; 3],
+    _claim: TcpListener,
+}
+
+impl Block {
+    /// Whoever listens on a block's last address has it: the kernel lets one do so.
+    pub fn claim() -> Self {
+        const BLOCKS: u32 = 64 * 256;
+        let from = std::process::id().wrapping_mul(31);
+        for n in 0..BLOCKS {
+            let [_, _, high, low] = (from.wrapping_add(n) % BLOCKS).to_be_bytes();
+            let first = [127, 64 + high, low];
+            if let Ok(claim) = TcpListener::bind((Ipv4Addr::new(first[0], first[1], first[2], 254), 6443)) {
+                return Self { first, _claim: claim };
+            }
+        }
+        panic!("every block of loopback addresses is taken");
+    }
+
+    pub fn ip(&self, n: u8) -> String {
+        let [a, b, c] = self.first;
+        Ipv4Addr::new(a, b, c, n).to_string()
+    }
+}
 
 /// Whether there is an etcd to run; a line that says so otherwise.
 pub fn etcd_is_there() -> bool {
@@ -40,6 +68,11 @@ impl Server {
         Self { dir: dir.join(ip), ip: ip.to_owned(), process: None }
     }
 
+    /// Its node's.
+    pub fn name(&self) -> String {
+        format!("n{}", self.ip.replace('.', "-"))
+    }
+
     pub fn url(&self) -> String {
         format!("https://{}:6443", self.ip)
     }
@@ -47,13 +80,7 @@ impl Server {
     pub fn start(&mut self, arguments: &[&str]) {
         let log = std::fs::File::options().create(true).append(true).open(self.log_file()).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_windlass"));
-        command.args([
-            "--config=",
-            "server",
-            "--no-agent",
-            "--node-name",
-            &format!("n{}", self.ip.replace('.', "-")),
-        ]);
+        command.args(["--config=", "server", "--no-agent", "--node-name", &self.name()]);
         command.args(["--node-ip", &self.ip, "--bind-address", &self.ip]).args(arguments);
         command.arg("--data-dir").arg(&self.dir).stdout(Stdio::null()).stderr(log);
         self.process = Some(command.spawn().unwrap());

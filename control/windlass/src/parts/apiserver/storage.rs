@@ -31,6 +31,8 @@ pub(crate) enum Settings {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Cluster {
     servers: Vec<String>,
+    /// etcd's id of it, where that is known.
+    id: Option<u64>,
     cafile: Option<PathBuf>,
     certfile: Option<PathBuf>,
     keyfile: Option<PathBuf>,
@@ -76,6 +78,7 @@ impl Settings {
         };
         Ok(Self::Etcd(Cluster {
             servers: servers.to_vec(),
+            id: None,
             cafile: path("etcd-cafile"),
             certfile: path("etcd-certfile"),
             keyfile: path("etcd-keyfile"),
@@ -92,6 +95,7 @@ impl Cluster {
     fn settings(flags: &StorageFlags) -> anyhow::Result<Self> {
         Ok(Self {
             servers: Vec::new(),
+            id: None,
             cafile: None,
             certfile: None,
             keyfile: None,
@@ -113,9 +117,9 @@ impl Cluster {
         })
     }
 
-    /// The same with these members.
-    pub(crate) fn at(&self, servers: Vec<String>) -> Self {
-        Self { servers, ..self.clone() }
+    /// The same with these members; where `id` is known, answers of other clusters do not count.
+    pub(crate) fn at(&self, servers: Vec<String>, id: Option<u64>) -> Self {
+        Self { servers, id, ..self.clone() }
     }
 
     /// What keys begin with.
@@ -194,7 +198,7 @@ fn client(cluster: &Cluster) -> anyhow::Result<etcd::Config> {
         (None, None) => None,
         _ => bail!("--etcd-certfile and --etcd-keyfile go together"),
     };
-    Ok(etcd::Config { endpoints: cluster.servers.clone(), authorities, identity })
+    Ok(etcd::Config { endpoints: cluster.servers.clone(), authorities, identity, cluster: cluster.id })
 }
 
 fn compaction(text: Option<&str>) -> anyhow::Result<Duration> {
