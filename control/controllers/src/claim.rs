@@ -1,5 +1,6 @@
 //! Which pods are an owner's, and which owner a pod wakes. Shared by every controller that selects pods by labels.
 
+use crate::adoption::{Adopter, Adoption};
 use crate::expectations::Expectations;
 use crate::informer::{Informer, Kind, controller_uid, key_of};
 use crate::pods;
@@ -10,7 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{
     LabelSelector, LabelSelectorRequirement, OwnerReference,
 };
 use kube::api::{Patch, PatchParams};
-use kube::{Api, Client, Resource, ResourceExt};
+use kube::{Api, Client, ResourceExt};
 use machinery::labels::Selector;
 use serde_json::json;
 use std::sync::Arc;
@@ -47,6 +48,8 @@ pub(crate) struct Claim<'a> {
     pub finalizer: Option<&'a str>,
     /// Pods that have ended are neither adopted nor released.
     pub only_active: bool,
+    /// What a pod must be besides selected: others are not adopted, and released where they are the owner's.
+    pub member: Option<&'a (dyn Fn(&Pod) -> bool + Send + Sync)>,
 }
 
 impl Claim<'_> {
@@ -54,23 +57,22 @@ impl Claim<'_> {
     ///
     /// # Errors
     /// The API server refuses a change of owner.
-    pub(crate) async fn pods<K>(
+    pub(crate) async fn pods<K: Adopter>(
         self,
         client: &Client,
         pods: &Informer<Pod>,
         owner: &K,
         key: &Key,
         selector: &Selector,
-    ) -> Result<Vec<Arc<Pod>>, Error>
-    where
-        K: Resource + Sync,
-        K::DynamicType: Default,
-    {
+    ) -> Result<Vec<Arc<Pod>>, Error> {
+        let matches =
+            |pod: &Pod| selector.matches(pod.labels()) && self.member.is_none_or(|member| member(pod));
+        let mut adoption = Adoption::default();
         let uid = owner.meta().uid.clone().unwrap_or_default();
         let leaving = owner.meta().deletion_timestamp.is_some();
         let mut mine = Vec::new();
         for pod in pods.owned_by(&uid) {
-            if selector.matches(pod.labels()) || leaving {
+            if matches(&pod) || leaving {
                 mine.push(pod);
             } else if self.movable(&pod) {
                 let owners: Vec<&OwnerReference> =
@@ -85,7 +87,8 @@ impl Claim<'_> {
             return Ok(mine);
         }
         for pod in pods.list(&key.namespace) {
-            if controller_uid(&*pod).is_none() && self.movable(&pod) && selector.matches(pod.labels()) {
+            if controller_uid(&*pod).is_none() && self.movable(&pod) && matches(&pod) {
+                adoption.allowed(client, owner, key).await?;
                 let reference = pods::controlled_by(owner);
                 let owners: Vec<&OwnerReference> =
                     pod.owner_references().iter().chain([&reference]).collect();

@@ -1,5 +1,6 @@
 //! ControllerRevisions: the templates a DaemonSet or StatefulSet had, so that pods can be told apart by template and a rollout undone.
 
+use crate::adoption::{Adopter, Adoption};
 use crate::cluster::Cluster;
 use crate::deployment::revision::hash;
 use crate::informer::{Informer, controller_uid};
@@ -85,17 +86,14 @@ impl Revisions {
     ///
     /// # Errors
     /// The API server refuses; or, with code 409, another template has the name: count the collision and call again.
-    pub(crate) async fn sync<K>(
+    pub(crate) async fn sync<K: Adopter>(
         &self,
         owner: &K,
         key: &Key,
         selector: &Selector,
         wanted: RevisionSpec<'_>,
-    ) -> Result<History, Error>
-    where
-        K: Resource + Sync,
-        K::DynamicType: Default,
-    {
+    ) -> Result<History, Error> {
+        let mut adoption = Adoption::default();
         let uid = owner.meta().uid.clone().unwrap_or_default();
         let mut all = self.informer.owned_by(&uid);
         for revision in self.informer.list(&key.namespace) {
@@ -103,6 +101,7 @@ impl Revisions {
                 && revision.metadata.deletion_timestamp.is_none()
                 && selector.matches(revision.labels())
             {
+                adoption.allowed(&self.client, owner, key).await?;
                 let owners: Vec<_> =
                     revision.owner_references().iter().cloned().chain([controlled_by(owner)]).collect();
                 let patch = json!({ "metadata": { "uid": revision.uid(), "ownerReferences": owners } });
@@ -177,7 +176,7 @@ impl Revisions {
         }
     }
 
-    /// Removes old revisions beyond the limit, the oldest first, but none that is `live`.
+    /// Removes old revisions beyond the limit, the oldest first, but none that is `live`. A negative limit keeps all.
     ///
     /// # Errors
     /// The API server refuses.
@@ -188,7 +187,7 @@ impl Revisions {
         limit: Option<i32>,
         live: impl Fn(&ControllerRevision) -> bool,
     ) -> Result<(), Error> {
-        let limit = usize::try_from(limit.unwrap_or(10)).unwrap_or(0);
+        let Ok(limit) = usize::try_from(limit.unwrap_or(10)) else { return Ok(()) };
         for revision in surplus(old, limit, live) {
             let name = revision.name_any();
             let deleted = self.api(key).delete(&name, &DeleteParams::default()).await;

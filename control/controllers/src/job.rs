@@ -134,7 +134,7 @@ impl Jobs {
     async fn sync(&self, key: &Key, job: &Job, spec: &JobSpec) -> Result<Option<Duration>, Error> {
         // asked before pods are looked at: what is made meanwhile is not missed
         let met = self.control.expectations.met(key);
-        let claim = Claim { finalizer: Some(FINALIZER), only_active: false };
+        let claim = Claim { finalizer: Some(FINALIZER), ..Claim::default() };
         let pods = claim.pods(&self.control.client, &self.pods, job, key, &job_selector(job)?).await?;
         let released = self.released.lock().clone();
         let mut sync = Sync::new(job, spec, pods, &released, Timestamp::now());

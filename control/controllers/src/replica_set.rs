@@ -151,7 +151,7 @@ impl<K: Replicated> Reconcile for Replicas<K> {
         };
         let set = owner.as_set();
         let selector = set_selector(&set)?;
-        let claim = Claim { only_active: true, finalizer: None };
+        let claim = Claim { only_active: true, ..Claim::default() };
         let pods = claim.pods(&self.control.client, &self.pods, &*owner, key, &selector).await?;
         let ready_to_act = self.control.expectations.met(key) && set.metadata.deletion_timestamp.is_none();
         let acted = if ready_to_act { self.act(&owner, &set, key, &pods).await } else { Ok(()) };
