@@ -7,10 +7,12 @@
 pub(crate) mod plan;
 pub(crate) mod progress;
 pub(crate) mod revision;
+mod rollback;
 
+use crate::adoption::Adoption;
 use crate::cluster::Cluster;
 use crate::informer::{Informer, key_of};
-use crate::pods::{controlled_by, message_of};
+use crate::pods::{controlled_by, message_of, terminating_namespace};
 use crate::queue::{Key, Queue};
 use crate::reconcile::{Doing, Error, Reconcile, code, found};
 use crate::recorder::{Recorder, Severity};
@@ -22,6 +24,7 @@ use kube::{Api, Client, ResourceExt};
 use machinery::intstr::part;
 use machinery::labels::Selector;
 use plan::{Rollout, Set, Sizes};
+use progress::Phase;
 use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
@@ -110,7 +113,8 @@ fn wanted(deployment: &Deployment) -> Rollout {
     let unavailable =
         rolling.and_then(|r| r.max_unavailable.as_ref()).map_or(0, |u| part(u, replicas, false));
     let unavailable = if surge == 0 && unavailable == 0 { 1 } else { unavailable };
-    Rollout { replicas, surge, unavailable: unavailable.min(replicas), recreate }
+    let shown = deployment.status.as_ref().and_then(|s| s.replicas).unwrap_or(0);
+    Rollout { replicas, surge, unavailable: unavailable.min(replicas), recreate, shown }
 }
 
 impl Reconcile for Deployments {
@@ -128,11 +132,14 @@ impl Reconcile for Deployments {
         let mut sets = self.claim(&deployment, key, &selector).await?;
         sets.sort_by_key(|s| (s.creation_timestamp().map(|t| t.0), s.name_any()));
         if deployment.metadata.deletion_timestamp.is_some() {
-            return self.write_status(&deployment, key, &sets).await;
+            return self.write_status(&deployment, key, &sets, Phase::Resting).await;
         }
         let wanted = wanted(&deployment);
         self.note_pause(&deployment, key).await?;
         let paused = deployment.spec.as_ref().and_then(|s| s.paused).unwrap_or(false);
+        if let Some(wished) = rollback::wished(&deployment).filter(|_| !paused) {
+            return self.roll_back(&deployment, key, &mut sets, wanted, wished).await.map(|()| None);
+        }
         if paused || resized(&sets, wanted) {
             self.annotate_new(&deployment, key, &sets).await?;
             let sizes = plan::scale(wanted, &views(&deployment, &sets));
@@ -140,7 +147,7 @@ impl Reconcile for Deployments {
             if paused {
                 self.clean_up(&deployment, key, &sets).await?;
             }
-            return self.write_status(&deployment, key, &sets).await;
+            return self.write_status(&deployment, key, &sets, Phase::Resting).await;
         }
         if wanted.recreate {
             self.recreate(&deployment, key, &mut sets, wanted).await?;
@@ -149,7 +156,7 @@ impl Reconcile for Deployments {
             let sizes = plan::roll(wanted, &views(&deployment, &sets));
             self.resize(&deployment, key, &sets, wanted, &sizes, false).await?;
         }
-        let after = self.write_status(&deployment, key, &sets).await?;
+        let after = self.write_status(&deployment, key, &sets, Phase::Rolling).await?;
         if deployment.status.as_ref().is_some_and(|s| progress::complete(&deployment, s)) {
             self.clean_up(&deployment, key, &sets).await?;
         }
@@ -177,6 +184,7 @@ fn views(deployment: &Deployment, sets: &[Arc<ReplicaSet>]) -> Vec<Set> {
             available: set.status.as_ref().and_then(|s| s.available_replicas).unwrap_or(0),
             new: Some(set.name_any()) == new,
             max_replicas: set.annotations().get(revision::MAX).and_then(|m| m.parse().ok()),
+            desired: set.annotations().get(revision::DESIRED).and_then(|d| d.parse().ok()),
         })
         .collect()
 }
@@ -198,6 +206,7 @@ impl Deployments {
         selector: &Selector,
     ) -> Result<Vec<Arc<ReplicaSet>>, Error> {
         let uid = deployment.uid().unwrap_or_default();
+        let mut adoption = Adoption::default();
         let mut mine = Vec::new();
         let mut changed = Vec::new();
         for set in self.sets.owned_by(&uid) {
@@ -215,6 +224,7 @@ impl Deployments {
                     && set.metadata.deletion_timestamp.is_none()
                     && selector.matches(set.labels())
                 {
+                    adoption.allowed(&self.client, deployment, key).await?;
                     let owners =
                         set.owner_references().iter().cloned().chain([controlled_by(deployment)]).collect();
                     changed.push((set.clone(), owners));
@@ -252,9 +262,15 @@ impl Deployments {
             Err(error) if code(&error) == Some(409) => {
                 return self.taken(deployment, key, &name, error).await;
             }
+            // whatever is made in it fails, and nobody reads of it any more
+            Err(error) if terminating_namespace(&error) => {
+                return Err(error).doing(|| format!("create replica set {}/{name}", key.namespace));
+            }
             Err(error) => {
-                let message = format!("Failed to create new replica set \"{name}\": {}", message_of(&error));
-                self.write_progress(deployment, key, "False", "ReplicaSetCreateError", &message).await?;
+                let (reason, why) = ("ReplicaSetCreateError", message_of(&error));
+                let message = format!("Failed to create new replica set \"{name}\": {why}");
+                self.write_progress(deployment, key, "False", reason, &message).await?;
+                self.recorder.record(Self::NAME, deployment, Severity::Warning, reason, message);
                 return Err(error).doing(|| format!("create replica set {}/{name}", key.namespace));
             }
         };
@@ -354,6 +370,8 @@ impl Deployments {
         let reason = conditions.and_then(|c| c.iter().find(|c| c.type_ == "Progressing")?.reason.as_deref());
         match (paused, reason) {
             (true, Some("DeploymentPaused")) => Ok(()),
+            // that it made no progress is not taken back by a pause
+            (_, Some("ProgressDeadlineExceeded")) => Ok(()),
             (true, _) => {
                 self.write_progress(deployment, key, "Unknown", "DeploymentPaused", "Deployment is paused")
                     .await
@@ -366,6 +384,7 @@ impl Deployments {
         }
     }
 
+    /// Notes how far the rollout is; nothing where no deadline asks for it.
     async fn write_progress(
         &self,
         deployment: &Deployment,
@@ -374,6 +393,9 @@ impl Deployments {
         reason: &str,
         message: &str,
     ) -> Result<(), Error> {
+        if progress::deadline(deployment).is_none() {
+            return Ok(());
+        }
         let old = deployment.status.as_ref().and_then(|s| s.conditions.clone()).unwrap_or_default();
         let mut conditions = old.clone();
         progress::set(
@@ -417,6 +439,31 @@ impl Deployments {
                 let message = format!("Scaled {direction} replica set {name} from {before} to {after}");
                 self.recorder.record(Self::NAME, deployment, Severity::Normal, "ScalingReplicaSet", message);
             }
+        }
+        Ok(())
+    }
+
+    /// Takes the deployment back to an earlier revision, whose template its own change then brings here.
+    async fn roll_back(
+        &self,
+        deployment: &Deployment,
+        key: &Key,
+        sets: &mut Vec<Arc<ReplicaSet>>,
+        wanted: Rollout,
+        wished: i64,
+    ) -> Result<(), Error> {
+        self.ensure_new(deployment, key, sets, wanted).await?;
+        let back = rollback::roll_back(deployment, sets, wished);
+        let tell = |severity| {
+            self.recorder.record(Self::NAME, deployment, severity, back.reason, back.message.clone())
+        };
+        if !back.done {
+            tell(Severity::Warning);
+        }
+        let replaced = self.api(key).replace(&key.name, &PostParams::default(), &back.deployment).await;
+        found(replaced).doing(|| format!("roll deployment {key} back"))?;
+        if back.done {
+            tell(Severity::Normal);
         }
         Ok(())
     }
@@ -488,6 +535,7 @@ impl Deployments {
         deployment: &Deployment,
         key: &Key,
         sets: &[Arc<ReplicaSet>],
+        phase: Phase,
     ) -> Result<Option<Duration>, Error> {
         // what this call wrote is not in `deployment`: the newest conditions count
         let deployment = self
@@ -499,8 +547,12 @@ impl Deployments {
         let Some(deployment) = deployment else { return Ok(None) };
         let new = revision::find_new(&deployment, sets);
         let mut status = progress::counts(&deployment, sets, new);
-        let after =
-            progress::conclude(&deployment, sets, new, wanted(&deployment), &mut status, Timestamp::now());
+        let now = Timestamp::now();
+        progress::availability(wanted(&deployment), &mut status, now);
+        let after = match phase {
+            Phase::Resting => None,
+            Phase::Rolling => progress::conclude(&deployment, sets, new, &mut status, now),
+        };
         let zero_is_absent = |s: &k8s_openapi::api::apps::v1::DeploymentStatus| {
             let mut s = s.clone();
             for count in [

@@ -16,6 +16,8 @@ pub(crate) struct Set {
     pub new: bool,
     /// The greatest total its deployment had when it was scaled last (annotation `max-replicas`).
     pub max_replicas: Option<i32>,
+    /// The deployment's size when the set was scaled last (annotation `desired-replicas`).
+    pub desired: Option<i32>,
 }
 
 /// What matters of a deployment.
@@ -29,6 +31,8 @@ pub(crate) struct Rollout {
     pub unavailable: i32,
     /// Old pods go before new ones come.
     pub recreate: bool,
+    /// `status.replicas`.
+    pub shown: i32,
 }
 
 impl Rollout {
@@ -121,9 +125,8 @@ pub(crate) fn scale(wanted: Rollout, sets: &[Set]) -> Sizes {
         return sizes;
     }
     // the new set does all the work already: what is left of the old goes
-    if newest.is_some_and(|s| {
-        s.replicas == wanted.replicas && s.available == wanted.replicas && s.max_replicas.is_some()
-    }) {
+    if newest.is_some_and(|s| [Some(s.replicas), Some(s.available), s.desired] == [Some(wanted.replicas); 3])
+    {
         sizes.extend(active.iter().filter(|s| !s.new).map(|s| (s.name.clone(), 0)));
         return sizes;
     }
@@ -169,7 +172,10 @@ fn fraction(set: &Set, wanted: Rollout, allowed: i32) -> i32 {
     if wanted.replicas == 0 {
         return -set.replicas;
     }
-    let before = set.max_replicas.filter(|m| *m > 0).unwrap_or(wanted.replicas);
+    let before = set.max_replicas.filter(|m| *m != 0).unwrap_or(wanted.shown);
+    if before == 0 {
+        return 0;
+    }
     let exact = f64::from(set.replicas) * f64::from(allowed) / f64::from(before);
     #[allow(clippy::cast_possible_truncation, reason = "sizes are far below 2^31")]
     let rounded = exact.round() as i32;
@@ -182,11 +188,11 @@ mod tests {
     use proptest::prelude::*;
 
     fn set(name: &str, replicas: i32, available: i32, new: bool) -> Set {
-        Set { name: name.into(), replicas, available, new, max_replicas: None }
+        Set { name: name.into(), replicas, available, new, max_replicas: None, desired: None }
     }
 
     fn wanted(replicas: i32, surge: i32, unavailable: i32) -> Rollout {
-        Rollout { replicas, surge, unavailable, recreate: false }
+        Rollout { replicas, surge, unavailable, recreate: false, shown: 0 }
     }
 
     #[test]
@@ -215,6 +221,22 @@ mod tests {
         let sets = [with_max(set("old", 8, 8, false)), with_max(set("new", 5, 2, true))];
         let sizes = scale(wanted(15, 3, 2), &sets);
         assert_eq!(sizes, Sizes::from([("old".into(), 11), ("new".into(), 7)]));
+    }
+
+    #[test]
+    fn a_new_set_that_was_sized_for_another_deployment_size_must_not_end_the_old_ones() {
+        let full = Set { desired: Some(5), ..set("new", 5, 5, true) };
+        let old = set("old", 3, 3, false);
+        assert_eq!(scale(wanted(5, 3, 0), &[old.clone(), full.clone()]), Sizes::from([("old".into(), 0)]));
+        let stale = Set { desired: Some(8), ..full };
+        assert_ne!(scale(wanted(5, 3, 0), &[old, stale]), Sizes::from([("old".into(), 0)]));
+    }
+
+    #[test]
+    fn without_its_annotation_a_sets_share_is_of_what_the_status_shows() {
+        let shared = |shown| fraction(&set("s", 4, 4, false), Rollout { shown, ..wanted(10, 0, 1) }, 10);
+        assert_eq!(shared(8), 1);
+        assert_eq!(shared(0), 0, "nothing to go by: no change");
     }
 
     proptest! {

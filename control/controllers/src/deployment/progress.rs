@@ -2,14 +2,28 @@
 
 use crate::deployment::plan::Rollout;
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::apps::v1::{Deployment, DeploymentCondition, DeploymentStatus, ReplicaSet};
+use k8s_openapi::api::apps::v1::{
+    Deployment, DeploymentCondition, DeploymentStatus, ReplicaSet, ReplicaSetCondition,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// No deadline (upstream's `MaxInt32`).
-const NO_DEADLINE: i32 = i32::MAX;
+/// What a deployment's status is written after.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// A step of a rollout, which makes progress or does not.
+    Rolling,
+    /// A pause, a change of size or the deployment's end: no progress is expected (upstream's `syncDeploymentStatus`).
+    Resting,
+}
+
+/// Within how many seconds a rollout must make progress, where that is asked for (`MaxInt32` asks for nothing).
+#[must_use]
+pub(crate) fn deadline(deployment: &Deployment) -> Option<i32> {
+    deployment.spec.as_ref()?.progress_deadline_seconds.filter(|seconds| *seconds != i32::MAX)
+}
 
 /// The counts, from all of the deployment's sets.
 #[must_use]
@@ -90,49 +104,37 @@ pub(crate) fn set(conditions: &mut Vec<DeploymentCondition>, mut new: Deployment
     conditions.push(new);
 }
 
-/// `Available`, `Progressing` and `ReplicaFailure` as they follow from the counts. Gives the time until the deadline, if one runs.
+/// The condition `Available`, as it follows from the counts.
+pub(crate) fn availability(wanted: Rollout, status: &mut DeploymentStatus, now: Timestamp) {
+    let enough = status.available_replicas.unwrap_or(0)
+        >= wanted.replicas - if wanted.recreate { 0 } else { wanted.unavailable };
+    let (status_now, reason, message) = if enough {
+        ("True", "MinimumReplicasAvailable", "Deployment has minimum availability.")
+    } else {
+        ("False", "MinimumReplicasUnavailable", "Deployment does not have minimum availability.")
+    };
+    let available = condition("Available", status_now, reason, message, now);
+    set(status.conditions.get_or_insert_default(), available);
+}
+
+/// `Progressing` and `ReplicaFailure` after a step of a rollout. Gives the time until the deadline, if one runs.
 pub(crate) fn conclude(
     deployment: &Deployment,
     sets: &[Arc<ReplicaSet>],
     new: Option<&Arc<ReplicaSet>>,
-    wanted: Rollout,
     status: &mut DeploymentStatus,
     now: Timestamp,
 ) -> Option<Duration> {
     let old_status = deployment.status.clone().unwrap_or_default();
     let mut conditions = status.conditions.take().unwrap_or_default();
-    let enough = status.available_replicas.unwrap_or(0)
-        >= wanted.replicas - if wanted.recreate { 0 } else { wanted.unavailable };
-    let available = if enough {
-        condition(
-            "Available",
-            "True",
-            "MinimumReplicasAvailable",
-            "Deployment has minimum availability.",
-            now,
-        )
-    } else {
-        condition(
-            "Available",
-            "False",
-            "MinimumReplicasUnavailable",
-            "Deployment does not have minimum availability.",
-            now,
-        )
+    let wait = match deadline(deployment) {
+        None => {
+            conditions.retain(|c| c.type_ != "Progressing");
+            None
+        }
+        Some(deadline) => progress(deployment, new, &old_status, status, &mut conditions, deadline, now),
     };
-    set(&mut conditions, available);
-    let deadline = deployment.spec.as_ref().and_then(|s| s.progress_deadline_seconds).unwrap_or(NO_DEADLINE);
-    let wait = if deadline == NO_DEADLINE {
-        None
-    } else {
-        progress(deployment, new, &old_status, status, &mut conditions, deadline, now)
-    };
-    let failure = sets
-        .iter()
-        .flat_map(|s| s.status.as_ref()?.conditions.as_ref())
-        .flatten()
-        .find(|c| c.type_ == "ReplicaFailure");
-    match failure {
+    match failure(sets, new) {
         None => conditions.retain(|c| c.type_ != "ReplicaFailure"),
         Some(failure) => {
             let (reason, message) = (
@@ -144,6 +146,15 @@ pub(crate) fn conclude(
     }
     status.conditions = Some(conditions);
     wait
+}
+
+/// Why some set cannot make its pods: the new one says it first.
+fn failure<'a>(
+    sets: &'a [Arc<ReplicaSet>],
+    new: Option<&'a Arc<ReplicaSet>>,
+) -> Option<&'a ReplicaSetCondition> {
+    let all = new.into_iter().chain(sets).flat_map(|s| s.status.as_ref()?.conditions.as_ref());
+    all.flatten().find(|c| c.type_ == "ReplicaFailure")
 }
 
 fn progress(
@@ -161,9 +172,8 @@ fn progress(
     );
     let current = conditions.iter().find(|c| c.type_ == "Progressing").cloned();
     let reason = current.as_ref().and_then(|c| c.reason.clone()).unwrap_or_default();
-    // a rollout that has come to its end stays so until a new one begins
-    let done_before = reason == "NewReplicaSetAvailable" && status.replicas == status.updated_replicas;
-    if done_before && complete(deployment, status) {
+    // a rollout that has come to its end stays so until a new one begins, whatever becomes of its pods
+    if reason == "NewReplicaSetAvailable" && status.replicas == status.updated_replicas {
         return None;
     }
     if complete(deployment, status) {
@@ -183,10 +193,7 @@ fn progress(
         return Some(seconds(deadline));
     }
     let current = current?;
-    if reason == "NewReplicaSetAvailable"
-        || reason == "ProgressDeadlineExceeded"
-        || reason == "DeploymentPaused"
-    {
+    if reason == "NewReplicaSetAvailable" || reason == "ProgressDeadlineExceeded" {
         return None;
     }
     let from = current.last_update_time.as_ref()?.0;
@@ -204,3 +211,6 @@ fn progress(
 fn seconds(deadline: i32) -> Duration {
     Duration::from_secs(u64::try_from(deadline).unwrap_or(0) + 1)
 }
+
+#[cfg(test)]
+mod tests;

@@ -19,7 +19,7 @@ pub(crate) const DESIRED: &str = "deployment.kubernetes.io/desired-replicas";
 pub(crate) const MAX: &str = "deployment.kubernetes.io/max-replicas";
 
 /// Annotations of a deployment that are not its replica sets' (upstream's `annotationsToSkip`).
-const OWN: [&str; 6] = [
+pub(super) const OWN: [&str; 6] = [
     "kubectl.kubernetes.io/last-applied-configuration",
     REVISION,
     REVISION_HISTORY,
@@ -44,7 +44,8 @@ pub(crate) fn find_new<'a>(
     sets.iter().filter(same).min_by_key(|set| (set.creation_timestamp().map(|t| t.0), set.name_any()))
 }
 
-fn without_hash(template: &PodTemplateSpec) -> PodTemplateSpec {
+/// A template without the label that a set's has.
+pub(super) fn without_hash(template: &PodTemplateSpec) -> PodTemplateSpec {
     let mut template = template.clone();
     if let Some(labels) = template.metadata.as_mut().and_then(|m| m.labels.as_mut()) {
         labels.remove(HASH_LABEL);
@@ -106,13 +107,18 @@ pub(crate) fn new_set(deployment: &Deployment, size: i32, revision: i64, most: i
     }
 }
 
+/// Whether a deployment and its sets have the annotation alike.
+pub(super) fn inherits(name: &str) -> bool {
+    !OWN.contains(&name)
+}
+
 /// The deployment's annotations its sets carry too.
 #[must_use]
 pub(crate) fn inherited(deployment: &Deployment) -> BTreeMap<String, String> {
     deployment
         .annotations()
         .iter()
-        .filter(|(k, _)| !OWN.contains(&k.as_str()))
+        .filter(|(k, _)| inherits(k))
         .map(|(k, v)| (k.clone(), v.clone()))
         .collect()
 }
@@ -135,11 +141,37 @@ pub(crate) fn missing_annotations(
     if old < revision_wanted {
         wanted.insert(REVISION.to_owned(), revision_wanted.to_string());
         if old > 0 {
-            let history = set.annotations().get(REVISION_HISTORY);
-            let history = history.map_or_else(|| old.to_string(), |h| format!("{h},{old}"));
-            wanted.insert(REVISION_HISTORY.to_owned(), history);
+            let before = set.annotations().get(REVISION_HISTORY).map_or("", String::as_str);
+            wanted.insert(REVISION_HISTORY.to_owned(), history(before, old));
         }
     }
     wanted.retain(|k, v| set.annotations().get(k) != Some(v));
     wanted
+}
+
+/// The revisions a set had, with one more; the oldest go where the text would be too long.
+fn history(before: &str, more: i64) -> String {
+    /// In bytes (upstream's `maxRevHistoryLengthInChars`).
+    const LONGEST: usize = 2000;
+    let more = more.to_string();
+    let mut rest = before;
+    while !rest.is_empty() && rest.len() + 1 + more.len() > LONGEST {
+        rest = rest.split_once(',').map_or("", |(_, later)| later);
+    }
+    if rest.is_empty() { more } else { format!("{rest},{more}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_history_of_revisions_must_not_grow_for_ever() {
+        assert_eq!((history("", 3), history("1,2", 3)), ("3".to_owned(), "1,2,3".to_owned()));
+        let mut all = String::new();
+        for revision in 1..2000 {
+            all = history(&all, revision);
+        }
+        assert!(all.len() <= 2000 && all.ends_with(",1998,1999") && !all.starts_with("1,"));
+    }
 }
