@@ -66,6 +66,22 @@ pub(crate) fn found<T>(result: Result<T, kube::Error>) -> Result<Option<T>, kube
     }
 }
 
+/// Failures as one text, as upstream joins them: each once, several in brackets.
+#[must_use]
+pub(crate) fn aggregate(failures: &[String]) -> Option<String> {
+    let mut each: Vec<&str> = Vec::new();
+    for failure in failures {
+        if !each.contains(&failure.as_str()) {
+            each.push(failure);
+        }
+    }
+    match each[..] {
+        [] => None,
+        [only] => Some(only.to_owned()),
+        _ => Some(format!("[{}]", each.join(", "))),
+    }
+}
+
 pub(crate) trait Reconcile: Send + Sync + 'static {
     /// Its name in logs and events, as upstream calls it: `deployment-controller`.
     const NAME: &'static str;

@@ -12,20 +12,42 @@ use crate::claim::{Claim, pod_changed, selector};
 use crate::cluster::Cluster;
 use crate::history::{History, RevisionSpec, Revisions, template_of};
 use crate::informer::{Informer, key_of};
-use crate::pods::{message_of, terminating_namespace};
+use crate::pods::{controlled_by, message_of, terminating_namespace};
 use crate::queue::{Key, Queue};
-use crate::reconcile::{Doing, Error, Reconcile, code, found};
+use crate::reconcile::{Doing, Error, Reconcile, aggregate, code, found};
 use crate::recorder::{Recorder, Severity};
+use identity::ClaimOwners;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client, ResourceExt};
 use machinery::labels::Selector;
-use plan::{Action, Counts, REVISION_LABEL, View, ordinal};
+use plan::{Action, Counts, View, ordinal};
 use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// How far the pod is that has a claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Having {
+    /// It is about to be made.
+    Coming,
+    /// It is there and has not started.
+    Pending,
+    /// It has started.
+    Started,
+    /// The set is too small for it.
+    Surplus,
+}
+
+impl Having {
+    /// It cannot start without its claims.
+    fn needs_claims(self) -> bool {
+        matches!(self, Self::Coming | Self::Pending)
+    }
+}
 
 /// The label of a revision that says its template's hash.
 const HASH_LABEL: &str = "controller.kubernetes.io/hash";
@@ -80,8 +102,10 @@ impl Reconcile for StatefulSets {
     async fn reconcile(&self, key: &Key) -> Result<Option<Duration>, Error> {
         let Some(set) = self.sets.get(key) else { return Ok(None) };
         let selector = set_selector(&set)?;
-        // a pod that another controller's selector happens to match, but whose name is not of this set, stays where it is
-        let claimed = Claim::default().pods(&self.client, &self.pods, &*set, key, &selector).await?;
+        // a pod that is selected, but whose name is not of this set, is none of its pods
+        let is_member = |pod: &Pod| ordinal(&set, pod).is_some();
+        let claim = Claim { member: Some(&is_member), ..Claim::default() };
+        let claimed = claim.pods(&self.client, &self.pods, &*set, key, &selector).await?;
         let pods: Vec<Arc<Pod>> = claimed.into_iter().filter(|p| ordinal(&set, p).is_some()).collect();
         let history = self.history(&set, key, &selector).await?;
         let update = history.current.clone();
@@ -108,11 +132,8 @@ impl Reconcile for StatefulSets {
         let after = self.write_status(&set, key, &counts, &update_name).await?;
         acted?;
         let limit = set.spec.as_ref().and_then(|s| s.revision_history_limit);
-        let live = |revision: &ControllerRevision| {
-            let name = revision.name_any();
-            name == current_name || pods.iter().any(|p| p.labels().get(REVISION_LABEL) == Some(&name))
-        };
-        self.revisions.truncate(key, &history.old, limit, live).await?;
+        let dead = plan::dead_revisions(&history.old, &current_name, &pods);
+        self.revisions.truncate(key, &dead, limit, |_| false).await?;
         Ok(after)
     }
 }
@@ -146,25 +167,15 @@ impl StatefulSets {
                 let template = template_of(revision).ok_or_else(|| {
                     Error::Unusable(format!("controller revision {} has no template", revision.name_any()))
                 })?;
-                self.keep_claims(key, set, ordinal, None).await?;
                 let pod = identity::pod(set, &template, &revision.name_any(), ordinal);
+                self.keep_claims(key, set, &pod, Having::Coming).await?;
                 self.create(key, set, &pod).await
-            }
-            Action::Recreate(pod) => {
-                let failed = crate::pods::phase(&pod) == "Failed";
-                let (reason, what) = if failed {
-                    ("RecreatingFailedPod", "failed")
-                } else {
-                    ("RecreatingTerminatedPod", "terminated")
-                };
-                let message = format!("StatefulSet {key} is recreating {what} Pod {}", pod.name_any());
-                let severity = if failed { Severity::Warning } else { Severity::Normal };
-                self.tell(set, severity, reason, message);
-                self.delete(key, set, &pod).await
             }
             Action::Keep(pod) => {
                 let Some(ordinal) = ordinal(set, &pod) else { return Ok(()) };
-                self.keep_claims(key, set, ordinal, None).await?;
+                let pending = crate::pods::phase(&pod) == "Pending";
+                let having = if pending { Having::Pending } else { Having::Started };
+                self.keep_claims(key, set, &pod, having).await?;
                 let labels = identity::labels(set, ordinal);
                 if labels.iter().all(|(k, v)| pod.labels().get(k) == Some(v)) {
                     return Ok(());
@@ -179,12 +190,10 @@ impl StatefulSets {
                 Ok(())
             }
             Action::Shrink(pod) => {
-                if let Some(ordinal) = ordinal(set, &pod) {
-                    self.keep_claims(key, set, ordinal, Some(&pod)).await?;
-                }
+                self.keep_claims(key, set, &pod, Having::Surplus).await?;
                 self.delete(key, set, &pod).await
             }
-            Action::Replace(pod) => self.delete(key, set, &pod).await,
+            Action::Recreate(pod) | Action::Replace(pod) => self.delete(key, set, &pod).await,
         }
     }
 
@@ -232,42 +241,70 @@ impl StatefulSets {
         }
     }
 
-    /// An ordinal's claims are there, and belong to whom the retention policy says.
+    /// A pod's claims are there before it starts, and belong to whom the retention policy says.
     async fn keep_claims(
         &self,
         key: &Key,
         set: &StatefulSet,
-        ordinal: i32,
-        surplus: Option<&Pod>,
+        pod: &Pod,
+        having: Having,
     ) -> Result<(), Error> {
-        let api: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), &key.namespace);
-        let pod = identity::pod_name(set, ordinal);
-        for (_, mut claim) in identity::claims(set, ordinal) {
+        let Some(ordinal) = ordinal(set, pod) else { return Ok(()) };
+        let reference = controlled_by(pod);
+        let claims = identity::claims(set, ordinal)
+            .into_iter()
+            .map(|(_, claim)| (self.claims.get(&Key::new(&key.namespace, &claim.name_any())), claim));
+        let claims: Vec<_> = claims.collect();
+        let mut missing = Vec::new();
+        for (there, claim) in &claims {
             let name = claim.name_any();
-            if let Some(there) = self.claims.get(&Key::new(&key.namespace, &name)) {
-                let present = there.owner_references();
-                // one that goes with a pod of before must go before its successor comes
-                let stale = present.iter().any(|o| o.kind == "Pod" && o.name == pod) && surplus.is_none();
-                if stale && there.metadata.deletion_timestamp.is_some() {
-                    return Err(Error::Unusable(format!(
-                        "claim {name} of an earlier pod {pod} is still being deleted"
-                    )));
-                }
-                let owners = identity::claim_owners(set, present, surplus, &pod);
-                if owners != present {
-                    let patch = json!({ "metadata": { "uid": there.uid(),
-                        "resourceVersion": there.resource_version(), "ownerReferences": owners } });
-                    let patched = api.patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await;
-                    found(patched)
-                        .doing(|| format!("change the owners of claim {}/{name}", key.namespace))?;
-                }
+            let Some(there) = there else {
+                missing.extend(having.needs_claims().then_some(claim));
                 continue;
+            };
+            if having == Having::Coming
+                && identity::goes_with_an_earlier_pod(set, there.owner_references(), &reference)
+            {
+                return Err(Error::Unusable(format!(
+                    "claim {name} of an earlier pod {} is still being deleted",
+                    pod.name_any()
+                )));
             }
-            if surplus.is_some() {
-                continue;
+        }
+        let mut failures = self.make_claims(key, set, &reference, &missing).await;
+        if having.needs_claims() {
+            let going = claims.iter().filter_map(|(there, _)| there.as_ref());
+            let going = going.filter(|there| there.metadata.deletion_timestamp.is_some());
+            failures.extend(going.map(|there| format!("pvc {} is being deleted", there.name_any())));
+        }
+        if let Some(why) = aggregate(&failures) {
+            if having == Having::Coming {
+                let name = pod.name_any();
+                let message = format!("create Pod {name} in StatefulSet {} failed error: {why}", key.name);
+                self.tell(set, Severity::Warning, "FailedCreate", message);
             }
-            let owners = identity::claim_owners(set, &[], None, &pod);
-            claim.metadata.owner_references = Some(owners).filter(|o| !o.is_empty());
+            return Err(Error::Unusable(format!("claims of pod {}: {why}", pod.name_any())));
+        }
+        for there in claims.iter().filter_map(|(there, _)| there.as_ref()) {
+            self.keep_owners(key, set, there, &reference, having).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes claims; gives why some could not be made.
+    async fn make_claims(
+        &self,
+        key: &Key,
+        set: &StatefulSet,
+        pod: &OwnerReference,
+        missing: &[&PersistentVolumeClaim],
+    ) -> Vec<String> {
+        let api: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), &key.namespace);
+        let mut failures = Vec::new();
+        for claim in missing {
+            let mut claim = (*claim).clone();
+            claim.metadata.owner_references = identity::claim_owners(set, &[], pod, false).changed;
+            let (name, pod) = (claim.name_any(), &pod.name);
             match api.create(&PostParams::default(), &claim).await {
                 Ok(_) => {
                     let message =
@@ -283,11 +320,38 @@ impl StatefulSets {
                         key.name
                     );
                     self.tell(set, Severity::Warning, "FailedCreate", message);
-                    return Err(error).doing(|| format!("create claim {}/{name}", key.namespace));
+                    failures.push(format!("failed to create PVC {name}: {why}"));
                 }
             }
         }
-        Ok(())
+        failures
+    }
+
+    /// Brings a claim's owners in line with the retention policy.
+    async fn keep_owners(
+        &self,
+        key: &Key,
+        set: &StatefulSet,
+        claim: &PersistentVolumeClaim,
+        pod: &OwnerReference,
+        having: Having,
+    ) -> Result<(), Error> {
+        let name = claim.name_any();
+        let ClaimOwners { changed, conflicting } =
+            identity::claim_owners(set, claim.owner_references(), pod, having == Having::Surplus);
+        if conflicting && (changed.is_some() || having.needs_claims()) {
+            let message = format!(
+                "PersistentVolumeClaim {name} has a conflicting OwnerReference that acts as a manging controller, \
+                 the retention policy is ignored for this claim"
+            );
+            self.tell(set, Severity::Warning, "ConflictingController", message);
+        }
+        let Some(owners) = changed else { return Ok(()) };
+        let patch = json!({ "metadata": { "uid": claim.uid(), "resourceVersion": claim.resource_version(),
+            "ownerReferences": owners } });
+        let api: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), &key.namespace);
+        let patched = api.patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await;
+        found(patched).map(drop).doing(|| format!("change the owners of claim {}/{name}", key.namespace))
     }
 
     async fn write_status(

@@ -93,31 +93,80 @@ pub(super) fn claims(set: &StatefulSet, ordinal: i32) -> Vec<(String, Persistent
     made.collect()
 }
 
-/// Who a claim must belong to so that it goes with them, by the retention policy. `surplus` is the pod the set is too small for.
+/// What becomes of a claim's owners.
+#[derive(Debug, PartialEq)]
+pub(super) struct ClaimOwners {
+    /// The new owners, where they change.
+    pub(super) changed: Option<Vec<OwnerReference>>,
+    /// Something else controls the claim, so the retention policy does not count for it.
+    pub(super) conflicting: bool,
+}
+
+/// Whom the retention policy lets a claim go with: the set's deletion, and that of a pod the set is too small for.
+fn retention(set: &StatefulSet) -> (bool, bool) {
+    let policy = set.spec.as_ref().and_then(|s| s.persistent_volume_claim_retention_policy.as_ref());
+    let deletes = |when: Option<&String>| when.map(String::as_str) == Some("Delete");
+    (
+        deletes(policy.and_then(|p| p.when_deleted.as_ref())),
+        deletes(policy.and_then(|p| p.when_scaled.as_ref())),
+    )
+}
+
+/// Whether two references name the same object, or two that followed each other under one name.
+fn same_name(a: &OwnerReference, b: &OwnerReference) -> bool {
+    a.api_version == b.api_version && a.kind == b.kind && a.name == b.name
+}
+
+/// Whether an owner is one that had the name before.
+fn stale(present: &[OwnerReference], owner: &OwnerReference) -> bool {
+    present.iter().find(|o| same_name(o, owner)).is_some_and(|o| o.uid != owner.uid)
+}
+
+/// Whether a claim goes with an earlier pod of the name: it must be gone before the next one comes.
+#[must_use]
+pub(super) fn goes_with_an_earlier_pod(
+    set: &StatefulSet,
+    present: &[OwnerReference],
+    pod: &OwnerReference,
+) -> bool {
+    retention(set).1 && stale(present, pod)
+}
+
+/// Who a claim must belong to so that it goes with them, by the retention policy (upstream's `isClaimOwnerUpToDate` and
+/// `updateClaimOwnerRefForSetAndPod`). `pod` is the one that has the claim, with an empty uid before it is made; `surplus`: the set is
+/// too small for it.
 #[must_use]
 pub(super) fn claim_owners(
     set: &StatefulSet,
     present: &[OwnerReference],
-    surplus: Option<&Pod>,
-    pod_name: &str,
-) -> Vec<OwnerReference> {
-    let policy = set.spec.as_ref().and_then(|s| s.persistent_volume_claim_retention_policy.as_ref());
-    let deletes = |when: Option<&String>| when.map(String::as_str) == Some("Delete");
-    let with_set = deletes(policy.and_then(|p| p.when_deleted.as_ref()));
-    let with_pod = deletes(policy.and_then(|p| p.when_scaled.as_ref()));
-    let set_uid = set.uid().unwrap_or_default();
-    let ours = |o: &OwnerReference| o.uid == set_uid || (o.kind == "Pod" && o.name == pod_name);
-    let mut owners: Vec<OwnerReference> = present.iter().filter(|o| !ours(o)).cloned().collect();
-    match surplus {
-        Some(pod) if with_pod => {
-            let mut reference = controlled_by(pod);
-            (reference.controller, reference.block_owner_deletion) = (None, None);
-            owners.push(reference);
-        }
-        _ if with_set => owners.push(controlled_by(set)),
-        _ => {}
+    pod: &OwnerReference,
+    surplus: bool,
+) -> ClaimOwners {
+    let (with_set, with_pod) = retention(set);
+    let set = &controlled_by(set);
+    let foreign = |o: &OwnerReference| match [set, pod].into_iter().find(|ours| same_name(o, ours)) {
+        Some(ours) => o.uid != ours.uid,
+        None => o.controller == Some(true),
+    };
+    let conflicting = (with_set || with_pod) && present.iter().any(foreign);
+    // what an earlier owner of the name left is the garbage collector's
+    if stale(present, set) || stale(present, pod) {
+        return ClaimOwners { changed: None, conflicting };
     }
-    owners
+    let wanted = match (with_set, with_pod && surplus) {
+        _ if conflicting => None,
+        (_, true) => Some(pod),
+        (true, false) => Some(set),
+        (false, false) => None,
+    };
+    let ours = present.iter().filter(|o| o.uid == set.uid || o.uid == pod.uid);
+    let right = |o: &OwnerReference| o.controller == Some(true) && Some(&o.uid) == wanted.map(|w| &w.uid);
+    let up_to_date = ours.clone().all(right) && ours.count() == usize::from(wanted.is_some());
+    let changed = (!up_to_date).then(|| {
+        let others = present.iter().filter(|o| !same_name(o, set) && !same_name(o, pod));
+        others.chain(wanted).cloned().collect()
+    });
+    ClaimOwners { changed, conflicting }
 }
 
 #[cfg(test)]
@@ -157,21 +206,63 @@ mod tests {
         );
     }
 
+    fn pod_reference(uid: &str) -> OwnerReference {
+        let mut pod = Pod::default();
+        (pod.metadata.name, pod.metadata.uid) = (Some("db-3".into()), Some(uid.into()));
+        controlled_by(&pod)
+    }
+
+    /// What the owners are afterwards.
+    fn after(set: &StatefulSet, present: &[OwnerReference], surplus: bool) -> Vec<OwnerReference> {
+        claim_owners(set, present, &pod_reference("p"), surplus).changed.unwrap_or_else(|| present.to_vec())
+    }
+
+    fn uids(owners: &[OwnerReference]) -> Vec<&str> {
+        owners.iter().map(|o| o.uid.as_str()).collect()
+    }
+
     #[test]
     fn claims_go_with_the_set_or_with_the_pod_it_is_too_small_for() {
         let mut set = set();
-        let mut pod = Pod::default();
-        (pod.metadata.name, pod.metadata.uid) = (Some("db-3".into()), Some("p".into()));
-        let uids = |set: &StatefulSet, present: &[OwnerReference], surplus| {
-            let owners = claim_owners(set, present, surplus, "db-3");
-            owners.iter().map(|o| o.uid.clone()).collect::<Vec<_>>()
-        };
-        assert_eq!(uids(&set, &[], None), ["s"]);
-        let owned = claim_owners(&set, &[], None, "db-3");
-        assert_eq!(uids(&set, &owned, Some(&pod)), ["p"]);
-        let condemned = claim_owners(&set, &owned, Some(&pod), "db-3");
-        assert_eq!(uids(&set, &condemned, None), ["s"], "the set grew again");
+        let owned = after(&set, &[], false);
+        assert_eq!(uids(&owned), ["s"]);
+        let condemned = after(&set, &owned, true);
+        assert_eq!(condemned, [pod_reference("p")], "the pod controls it, and its end waits for the claim's");
+        assert_eq!(uids(&after(&set, &condemned, false)), ["s"], "the set grew again");
         set.spec.as_mut().unwrap().persistent_volume_claim_retention_policy = None;
-        assert_eq!(uids(&set, &owned, Some(&pod)), Vec::<String>::new());
+        assert!(after(&set, &owned, true).is_empty());
+    }
+
+    #[test]
+    fn a_claim_that_another_controls_must_not_get_a_second_controller() {
+        let mut other = pod_reference("x");
+        (other.kind, other.name) = ("Backup".into(), "b".into());
+        let lone = claim_owners(&set(), std::slice::from_ref(&other), &pod_reference("p"), false);
+        assert_eq!(lone, ClaimOwners { changed: None, conflicting: true });
+        let both = claim_owners(&set(), &[other.clone(), controlled_by(&set())], &pod_reference("p"), false);
+        assert_eq!(both, ClaimOwners { changed: Some(vec![other.clone()]), conflicting: true });
+        other.controller = None;
+        assert_eq!(
+            uids(&after(&set(), &[other], false)),
+            ["x", "s"],
+            "an owner that does not control is none of ours"
+        );
+    }
+
+    #[test]
+    fn a_claim_of_an_earlier_owner_must_not_be_taken_over() {
+        let (earlier, next) = ([pod_reference("before")], pod_reference(""));
+        assert_eq!(claim_owners(&set(), &earlier, &pod_reference("p"), false).changed, None);
+        assert!(goes_with_an_earlier_pod(&set(), &earlier, &next), "the next pod waits for its end");
+        let mut kept = set();
+        kept.spec.as_mut().unwrap().persistent_volume_claim_retention_policy = None;
+        assert!(!goes_with_an_earlier_pod(&kept, &earlier, &next), "a claim that is kept is used again");
+    }
+
+    #[test]
+    fn an_owner_of_ours_that_does_not_control_is_made_to() {
+        let mut weak = controlled_by(&set());
+        weak.controller = None;
+        assert_eq!(after(&set(), &[weak], false), [controlled_by(&set())]);
     }
 }

@@ -2,10 +2,9 @@
 
 use crate::pods::{available, phase, ready_since};
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
-use machinery::intstr::part;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -56,6 +55,17 @@ pub(super) struct Counts {
     pub current_revision: String,
     /// Until the next ready pod counts as available.
     pub next_available: Option<Duration>,
+}
+
+/// Those of the old revisions (oldest first) that neither the set comes from nor a pod has: only these count against the history limit.
+#[must_use]
+pub(super) fn dead_revisions(
+    old: &[Arc<ControllerRevision>],
+    current: &str,
+    pods: &[Arc<Pod>],
+) -> Vec<Arc<ControllerRevision>> {
+    let live = |name: &str| name == current || pods.iter().any(|pod| revision(pod) == name);
+    old.iter().filter(|revision| !live(&revision.name_any())).cloned().collect()
 }
 
 /// The ordinal at the end of a pod's name, where the rest is the set's.
@@ -114,13 +124,6 @@ impl View<'_> {
             None => at < self.set.status.as_ref().and_then(|s| s.current_replicas).unwrap_or(0),
         };
         !(self.rolls() && behind)
-    }
-
-    /// Pods there may be too few of during a rollout: rounded up, at least one.
-    fn max_unavailable(&self) -> i32 {
-        let strategy = self.set.spec.as_ref().and_then(|s| s.update_strategy.as_ref());
-        let most = strategy.and_then(|s| s.rolling_update.as_ref()?.max_unavailable.as_ref());
-        most.map_or(1, |most| part(most, self.wanted(), true)).max(1)
     }
 
     /// What the status says.
@@ -205,33 +208,17 @@ impl View<'_> {
         actions
     }
 
-    /// Old pods that may go, the highest ordinal first, none below the partition.
+    /// An old pod that may go: the highest ordinal first, none below the partition, one after the other. Whatever is not well above it is
+    /// waited for (`maxUnavailable` counts with upstream's gate `MaxUnavailableStatefulSet` only, which is off).
     fn roll(&self, by_ordinal: &BTreeMap<i32, &Arc<Pod>>, actions: &mut Vec<Action>) {
-        let most = self.max_unavailable();
-        let missing = (0..self.wanted())
-            .filter(|at| by_ordinal.get(&(self.start() + at)).is_none_or(|p| !self.healthy(p)))
-            .count();
-        // old pods that are not well count too (upstream's MaxUnavailableStatefulSet)
-        let mut may_go = most - i32::try_from(missing).unwrap_or(i32::MAX);
         for at in (self.partition().unwrap_or(0).max(0)..self.wanted()).rev() {
-            let Some(pod) = by_ordinal.get(&(self.start() + at)) else {
-                if most == 1 {
-                    return;
-                }
-                continue;
-            };
+            let Some(pod) = by_ordinal.get(&(self.start() + at)) else { return };
             let old = revision(pod) != self.update && !leaving(pod);
-            if most == 1 {
-                // strictly one after the other: whatever is not well above is waited for
-                if old {
-                    actions.push(Action::Replace((*pod).clone()));
-                }
-                if old || !self.healthy(pod) {
-                    return;
-                }
-            } else if old && may_go > 0 {
-                may_go -= 1;
+            if old {
                 actions.push(Action::Replace((*pod).clone()));
+            }
+            if old || !self.healthy(pod) {
+                return;
             }
         }
     }

@@ -70,7 +70,7 @@ fn a_rollout_goes_down_to_the_partition() {
     assert!(steps(&partitioned, &done).is_empty());
     assert_eq!(steps(&partitioned, &done[1..]), ["+0old"]);
     let fast = set(json!({ "updateStrategy": { "rollingUpdate": { "maxUnavailable": 2 } } }));
-    assert_eq!(steps(&fast, &pods), ["-2", "-1"]);
+    assert_eq!(steps(&fast, &pods), ["-2"], "one after the other: the gate of maxUnavailable is off");
 }
 
 #[test]
@@ -79,7 +79,18 @@ fn a_second_bad_update_must_not_take_more_pods_than_may_be_missing() {
         "updateStrategy": { "rollingUpdate": { "maxUnavailable": 2 } } });
     let set = set(parallel);
     assert_eq!(steps(&set, &[pod(0, "old", true), pod(1, "old", true), pod(2, "bad", false)]), ["-2"]);
-    assert!(steps(&set, &[pod(0, "old", true), pod(1, "bad", false), pod(2, "bad", false)]).is_empty());
+    assert_eq!(steps(&set, &[pod(0, "old", true), pod(1, "bad", false), pod(2, "bad", false)]), ["-2"]);
+    assert!(steps(&set, &[pod(0, "old", true), pod(1, "bad", false), pod(2, "new", false)]).is_empty());
+}
+
+#[test]
+fn revisions_in_use_must_not_push_others_out_of_the_history() {
+    let revision = |name: &str| -> Arc<ControllerRevision> {
+        Arc::new(serde_json::from_value(json!({ "metadata": { "name": name }, "revision": 1 })).unwrap())
+    };
+    let old = ["a", "b", "c", "d"].map(revision);
+    let dead = dead_revisions(&old, "c", &[pod(0, "b", true)]);
+    assert_eq!(dead.iter().map(|r| r.name_any()).collect::<Vec<_>>(), ["a", "d"]);
 }
 
 #[test]
