@@ -243,12 +243,17 @@ impl CronJobs {
                 return Ok(());
             }
             Some("Replace") => {
-                for old in std::mem::take(active) {
+                while let Some(old) = active.first() {
                     let name = old.name.clone().unwrap_or_default();
-                    let there = self.job_api(key).get_opt(&name).await;
-                    if let Some(job) = there.doing(|| format!("read job {}/{name}", key.namespace))? {
-                        self.delete(key, cron, &job).await?;
-                    }
+                    let job = match self.job_api(key).get(&name).await {
+                        Ok(job) => job,
+                        Err(error) => {
+                            self.warn(cron, "FailedGet", format!("Get job: {}", message_of(&error)));
+                            return Err(error).doing(|| format!("read job {}/{name}", key.namespace));
+                        }
+                    };
+                    self.delete(key, cron, &job).await?;
+                    active.remove(0);
                 }
             }
             _ => {}

@@ -188,7 +188,8 @@ impl Jobs {
             Step::Nothing => (there, Ok(())),
             Step::Wait(pause) => {
                 *wait = Some(pause);
-                (there, Ok(()))
+                // so says upstream (`manageJob`): while a failure is waited out, none counts
+                (0, Ok(()))
             }
             Step::Delete(chosen) => {
                 let removals = chosen.iter().map(|pod| async move {

@@ -6,7 +6,7 @@
 use crate::cluster::Cluster;
 use crate::informer::{Informer, key_of};
 use crate::queue::{Key, Queue};
-use crate::reconcile::{Doing, Error, Reconcile, found};
+use crate::reconcile::{Doing, Error, Reconcile, code, found};
 use crate::recorder::{Recorder, Severity};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use k8s_openapi::api::core::v1::Node;
@@ -105,6 +105,10 @@ impl Reconcile for NodeRanges {
         let patch = json!({ "metadata": { "uid": node.uid() }, "spec": { "podCIDR": texts.first(), "podCIDRs": texts } });
         let api: Api<Node> = Api::all(self.client.clone());
         let patched = api.patch(&key.name, &PatchParams::default(), &Patch::Merge(patch)).await;
+        if patched.as_ref().is_err_and(|error| code(error) != Some(404)) {
+            let message = format!("Node {key} status is now: CIDRAssignmentFailed");
+            self.recorder.record(Self::NAME, &*node, Severity::Normal, "CIDRAssignmentFailed", message);
+        }
         found(patched).doing(|| format!("give node {key} the pod range {}", texts.join(",")))?;
         Ok(None)
     }

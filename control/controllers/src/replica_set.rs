@@ -164,7 +164,8 @@ impl<K: Replicated> Replicas<K> {
     async fn act(&self, owner: &K, set: &ReplicaSet, key: &Key, pods: &[Arc<Pod>]) -> Result<(), Error> {
         let wanted = set.spec.as_ref().and_then(|s| s.replicas).unwrap_or(1);
         let related: Vec<Arc<Pod>> = self.related(set);
-        match plan::plan(usize::try_from(wanted).unwrap_or(0), pods, &related, BURST) {
+        let now = Timestamp::now();
+        match plan::plan(usize::try_from(wanted).unwrap_or(0), pods, &related, BURST, now) {
             plan::Plan::Nothing => Ok(()),
             plan::Plan::Create(count) => {
                 let template = set.spec.as_ref().and_then(|s| s.template.clone()).unwrap_or_default();
