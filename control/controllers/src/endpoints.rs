@@ -1,27 +1,39 @@
 //! EndpointSlices and Endpoints: where a service's pods answer.
 //!
-//! Woken by: a service, a pod whose labels (old or new) a service selects, a slice or Endpoints object of ours that somebody changed.
-//! Reads: services, pods, nodes (zones). Writes: the slices managed by `endpointslice-controller.k8s.io`, the Endpoints of services with
+//! Woken by: a service, a pod whose labels (old or new) a service selects, a slice or Endpoints object of ours that somebody changed, a node
+//! by which zones come to share a service's endpoints badly. Reads: services, pods, nodes (zones). Writes: the slices managed by `endpointslice-controller.k8s.io`, the Endpoints of services with
 //! a selector. Promises: a slice is written only if its content changes; an endpoint never is in two slices of the same ports.
 
+mod arrange;
 mod plan;
+mod subsets;
+mod topology;
+mod trigger;
 
 use crate::cluster::Cluster;
 use crate::informer::{Informer, key_of};
-use crate::pods::{controlled_by, generated_name};
+use crate::pods::{controlled_by, generated_name, message_of};
 use crate::queue::{Key, Queue};
-use crate::reconcile::{Doing, Error, Reconcile, found};
+use crate::reconcile::{Doing, Error, Reconcile, aggregate, found};
+use crate::recorder::{Recorder, Severity};
+use arrange::{Arranged, Slot, arrange};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Endpoints, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
-use plan::{Desired, Slot};
+use parking_lot::Mutex;
+use plan::Desired;
 use serde_json::json;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
+use topology::{Held, Zones};
+use trigger::Triggers;
 
+/// Who records events about slices.
+const COMPONENT: &str = "endpoint-slice-controller";
 /// The label by which a slice names its service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 /// The label by which a slice names who keeps it.
@@ -33,19 +45,25 @@ const HEADLESS: &str = "service.kubernetes.io/headless";
 /// The label by which an Endpoints object says that nobody else keeps it.
 const ENDPOINTS_MANAGED_BY: &str = "endpoints.kubernetes.io/managed-by";
 
+/// Services whose endpoints zones share: how many each zone has, by address type.
+type Shared = Arc<Mutex<HashMap<Key, BTreeMap<&'static str, Held>>>>;
+
 pub(crate) struct EndpointSlices {
     services: Arc<Informer<Service>>,
     pods: Arc<Informer<Pod>>,
     nodes: Arc<Informer<Node>>,
     slices: Arc<Informer<EndpointSlice>>,
     endpoints: Arc<Informer<Endpoints>>,
+    shared: Shared,
+    triggers: Triggers,
     client: Client,
+    recorder: Recorder,
 }
 
 impl EndpointSlices {
     /// Registers for what wakes it.
     #[must_use]
-    pub(crate) fn new(cluster: &Cluster, client: Client, queue: &Arc<Queue>) -> Self {
+    pub(crate) fn new(cluster: &Cluster, client: Client, recorder: Recorder, queue: &Arc<Queue>) -> Self {
         let wake = queue.clone();
         cluster.services.on_change(move |old, new| {
             if let Some(service) = new.or(old) {
@@ -83,13 +101,30 @@ impl EndpointSlices {
                 wake.add(key_of(&**endpoints));
             }
         });
+        let shared = Shared::default();
+        let (wake, nodes, sharing) = (queue.clone(), cluster.nodes.clone(), shared.clone());
+        cluster.nodes.on_change(move |old, new| {
+            let counted = |node: Option<&Arc<Node>>| node.and_then(|node| topology::counted(node));
+            if counted(old) == counted(new) || sharing.lock().is_empty() {
+                return;
+            }
+            let zones = Zones::of(&nodes.list(""));
+            for (key, held) in sharing.lock().iter() {
+                if held.values().any(|held| zones.overloads(held)) {
+                    wake.add(key.clone());
+                }
+            }
+        });
         Self {
             services: cluster.services.clone(),
             pods: cluster.pods.clone(),
             nodes: cluster.nodes.clone(),
             slices: cluster.endpoint_slices.clone(),
             endpoints: cluster.endpoints.clone(),
+            shared,
+            triggers: Triggers::default(),
             client,
+            recorder,
         }
     }
 }
@@ -100,6 +135,8 @@ impl Reconcile for EndpointSlices {
     async fn reconcile(&self, key: &Key) -> Result<Option<Duration>, Error> {
         // a service's slices and Endpoints go with it by their owner; Endpoints without an owner are removed here, as upstream does
         let Some(service) = self.services.get(key) else {
+            self.triggers.forget(key);
+            self.shared.lock().remove(key);
             let ours = self.endpoints.get(key).filter(|e| e.labels().contains_key(ENDPOINTS_MANAGED_BY));
             // A service that cannot be read keeps what it has.
             if ours.is_some() && !self.services.exists(key) {
@@ -111,23 +148,53 @@ impl Reconcile for EndpointSlices {
         };
         let has_selector =
             service.spec.as_ref().and_then(|s| s.selector.as_ref()).is_some_and(|s| !s.is_empty());
-        if !has_selector || service.metadata.deletion_timestamp.is_some() {
+        // an external name stands for itself, whatever is selected
+        let external = service.spec.as_ref().and_then(|s| s.type_.as_deref()) == Some("ExternalName");
+        if !has_selector || external || service.metadata.deletion_timestamp.is_some() {
             return Ok(None);
         }
         let pods: Vec<Arc<Pod>> =
             self.pods.list(&key.namespace).into_iter().filter(|pod| plan::selects(&service, pod)).collect();
-        let zone = |node: &str| -> Option<String> {
-            self.nodes.get(&Key::new("", node))?.labels().get("topology.kubernetes.io/zone").cloned()
-        };
-        let desired = plan::desired(&service, &pods, zone);
-        self.reconcile_slices(&service, key, &desired).await?;
-        self.reconcile_endpoints(&service, key, &pods).await?;
-        Ok(None)
+        let trigger = self.triggers.next(key, &service, &pods);
+        let place = |node: &str| self.nodes.get(&Key::new("", node)).map(|node| topology::zone_of(&node));
+        let (desired, mut failures) = plan::desired(&service, &pods, place);
+        let written = self.reconcile_slices(&service, key, &desired, trigger).await;
+        failures.extend(written.as_ref().err().map(|refused| refused.text.clone()));
+        if let Some(why) = aggregate(&failures) {
+            let message = format!("Error updating Endpoint Slices for Service {key}: {why}");
+            let reason = "FailedToUpdateEndpointSlices";
+            self.recorder.record(COMPONENT, &*service, Severity::Warning, reason, message);
+        }
+        let endpoints = self.reconcile_endpoints(&service, key, &pods, trigger).await;
+        written.map_err(|refused| refused.error)?;
+        endpoints?;
+        match aggregate(&failures) {
+            Some(why) => Err(Error::Unusable(format!("endpoint slices of {key}: {why}"))),
+            None => Ok(None),
+        }
     }
 }
 
+/// A write that was refused: as an event says it, and as an error.
+struct Refused {
+    text: String,
+    error: Error,
+}
+
+fn refused(error: kube::Error, what: &str, key: &Key) -> Refused {
+    let text = format!("failed to {what} EndpointSlice for Service {key}: {}", message_of(&error));
+    let error = Error::Api { what: format!("{what} an endpoint slice of {key}"), source: Box::new(error) };
+    Refused { text, error }
+}
+
 impl EndpointSlices {
-    async fn reconcile_slices(&self, service: &Service, key: &Key, desired: &[Desired]) -> Result<(), Error> {
+    async fn reconcile_slices(
+        &self,
+        service: &Service,
+        key: &Key,
+        desired: &[Desired],
+        trigger: Option<Timestamp>,
+    ) -> Result<(), Refused> {
         let api: Api<EndpointSlice> = Api::namespaced(self.client.clone(), &key.namespace);
         let uid = service.uid().unwrap_or_default();
         let existing: Vec<Arc<EndpointSlice>> = self
@@ -140,7 +207,10 @@ impl EndpointSlices {
             })
             .collect();
         let labels = slice_labels(service);
-        for step in plan::arrange(desired, &existing, &labels) {
+        let zones = plan::by_topology(service).then(|| Zones::of(&self.nodes.list("")));
+        let Arranged { steps, shared } = arrange(desired, &existing, &labels, zones.as_ref());
+        self.tell_sharing(service, key, shared, desired);
+        for step in steps {
             match step {
                 Slot::Create(slice) => {
                     let meta = ObjectMeta {
@@ -148,33 +218,76 @@ impl EndpointSlices {
                         generate_name: Some(format!("{}-", key.name)),
                         namespace: Some(key.namespace.to_string()),
                         labels: Some(labels.clone()),
+                        annotations: trigger
+                            .map(|at| BTreeMap::from([(trigger::ANNOTATION.to_owned(), at.to_string())])),
                         owner_references: Some(vec![controlled_by(service)]),
                         ..ObjectMeta::default()
                     };
                     let slice = EndpointSlice { metadata: meta, ..slice };
                     match api.create(&PostParams::default(), &slice).await {
                         Err(error) if crate::pods::terminating_namespace(&error) => {}
-                        created => {
-                            created.map(drop).doing(|| format!("create an endpoint slice of {key}"))?
-                        }
+                        created => drop(created.map_err(|error| refused(error, "create", key))?),
                     }
                 }
                 Slot::Update(name, slice) => {
                     let patch = json!({
-                        "metadata": { "labels": label_changes(&self.slices, key, &name, &labels) },
+                        "metadata": {
+                            "labels": label_changes(&self.slices, key, &name, &labels),
+                            "annotations": { trigger::ANNOTATION: trigger.map(|at| at.to_string()) },
+                        },
                         "endpoints": slice.endpoints,
                         "ports": slice.ports,
                     });
                     let patched = api.patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await;
-                    found(patched).doing(|| format!("update endpoint slice {}/{name}", key.namespace))?;
+                    found(patched).map_err(|error| refused(error, &format!("update {name}"), key))?;
                 }
                 Slot::Delete(name) => {
                     let deleted = api.delete(&name, &DeleteParams::default()).await;
-                    found(deleted).doing(|| format!("delete endpoint slice {}/{name}", key.namespace))?;
+                    found(deleted).map_err(|error| refused(error, &format!("delete {name}"), key))?;
                 }
             }
         }
         Ok(())
+    }
+
+    /// Says when zones begin to share the endpoints, and why they do not.
+    fn tell_sharing(
+        &self,
+        service: &Service,
+        key: &Key,
+        outcomes: BTreeMap<&'static str, Result<Held, String>>,
+        desired: &[Desired],
+    ) {
+        let tell = |severity, reason, message: &str, family: &str| {
+            let message = format!("{message}, addressType: {family}");
+            self.recorder.record(COMPONENT, service, severity, reason, message);
+        };
+        let disabled = "TopologyAwareHintsDisabled";
+        let mut shared = self.shared.lock();
+        if outcomes.is_empty() {
+            if shared.remove(key).is_some()
+                && let Some(group) = desired.first()
+            {
+                let message = "Topology Aware Hints has been disabled";
+                tell(Severity::Warning, disabled, message, group.address_type);
+            }
+            return;
+        }
+        for (family, outcome) in outcomes {
+            match outcome {
+                Err(why) => {
+                    shared.remove(key);
+                    tell(Severity::Warning, disabled, &why, family);
+                }
+                Ok(held) => {
+                    if !shared.contains_key(key) {
+                        let message = "Topology Aware Hints has been enabled";
+                        tell(Severity::Normal, "TopologyAwareHintsEnabled", message, family);
+                    }
+                    shared.entry(key.clone()).or_default().insert(family, held);
+                }
+            }
+        }
     }
 
     async fn reconcile_endpoints(
@@ -182,26 +295,35 @@ impl EndpointSlices {
         service: &Service,
         key: &Key,
         pods: &[Arc<Pod>],
+        trigger: Option<Timestamp>,
     ) -> Result<(), Error> {
         let api: Api<Endpoints> = Api::namespaced(self.client.clone(), &key.namespace);
-        let (subsets, cut) = plan::subsets(service, pods);
+        let (subsets, cut) = subsets::subsets(service, pods);
         let mut labels: BTreeMap<String, String> = service.labels().clone();
         labels.insert(ENDPOINTS_MANAGED_BY.to_owned(), "endpoint-controller".to_owned());
         set_headless(service, &mut labels);
         let over = "endpoints.kubernetes.io/over-capacity";
         let Some(old) = self.endpoints.get(key) else {
-            let annotations = cut.then(|| BTreeMap::from([(over.to_owned(), "truncated".to_owned())]));
+            let cut = cut.then(|| (over.to_owned(), "truncated".to_owned()));
+            let since = trigger.map(|at| (trigger::ANNOTATION.to_owned(), at.to_string()));
+            let annotations: BTreeMap<String, String> = cut.into_iter().chain(since).collect();
             let meta = ObjectMeta {
                 name: Some(key.name.to_string()),
                 namespace: Some(key.namespace.to_string()),
                 labels: Some(labels),
-                annotations,
+                annotations: Some(annotations).filter(|annotations| !annotations.is_empty()),
                 ..ObjectMeta::default()
             };
             let endpoints = Endpoints { metadata: meta, subsets: (!subsets.is_empty()).then_some(subsets) };
             return match api.create(&PostParams::default(), &endpoints).await {
                 Err(error) if crate::pods::terminating_namespace(&error) => Ok(()),
-                created => created.map(drop).doing(|| format!("create endpoints {key}")),
+                Err(error) => {
+                    let why = message_of(&error);
+                    let message = format!("Failed to create endpoint for service {key}: {why}");
+                    self.tell_endpoints(&endpoints, "FailedToCreateEndpoint", message);
+                    Err(error).doing(|| format!("create endpoints {key}"))
+                }
+                Ok(_) => Ok(()),
             };
         };
         let same_labels = *old.labels() == labels;
@@ -212,12 +334,23 @@ impl EndpointSlices {
         let patch = json!({
             "metadata": {
                 "labels": changes(old.labels(), &labels),
-                "annotations": { over: cut.then_some("truncated") },
+                "annotations": {
+                    over: cut.then_some("truncated"),
+                    trigger::ANNOTATION: trigger.map(|at| at.to_string()),
+                },
             },
             "subsets": (!subsets.is_empty()).then_some(subsets),
         });
         let patched = api.patch(&key.name, &PatchParams::default(), &Patch::Merge(patch)).await;
+        if let Err(error) = &patched {
+            let message = format!("Failed to update endpoint {key}: {}", message_of(error));
+            self.tell_endpoints(&old, "FailedToUpdateEndpoint", message);
+        }
         found(patched).map(drop).doing(|| format!("update endpoints {key}"))
+    }
+
+    fn tell_endpoints(&self, endpoints: &Endpoints, reason: &'static str, message: String) {
+        self.recorder.record("endpoint-controller", endpoints, Severity::Warning, reason, message);
     }
 }
 

@@ -127,7 +127,7 @@ pub async fn run(client: Client, config: Config, supervisor: &Supervisor, shutdo
         Deployments::new(&cluster, cl, rec.clone(), queue)
     });
     start.add("endpointslice-controller", "endpointslice-controller", 5, |queue, cl| {
-        EndpointSlices::new(&cluster, cl, queue)
+        EndpointSlices::new(&cluster, cl, rec.clone(), queue)
     });
     start.add("endpointslice-mirroring-controller", "endpointslicemirroring-controller", 5, |queue, cl| {
         EndpointMirror::new(&cluster, cl, rec.clone(), queue)

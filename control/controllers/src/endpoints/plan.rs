@@ -1,11 +1,9 @@
-//! What a service's slices and Endpoints should say, and which writes bring the stored slices there. Pure.
+//! What a service's slices shall say. Pure.
 
 use crate::pods::{finished, ready_since};
-use k8s_openapi::api::core::v1::{
-    EndpointAddress, EndpointPort as SubsetPort, EndpointSubset, ObjectReference, Pod, Service, ServicePort,
-};
+use k8s_openapi::api::core::v1::{ObjectReference, Pod, Service, ServicePort};
 use k8s_openapi::api::discovery::v1::{
-    Endpoint, EndpointConditions, EndpointHints, EndpointPort, EndpointSlice, ForNode, ForZone,
+    Endpoint, EndpointConditions, EndpointHints, EndpointPort, ForNode, ForZone,
 };
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt;
@@ -13,29 +11,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-/// Most endpoints in a slice (upstream's `--max-endpoints-per-slice`).
-const PER_SLICE: usize = 100;
-/// Most addresses in an Endpoints object.
-const MOST_ADDRESSES: usize = 1000;
-
 /// The endpoints that share an address family and port numbers.
 #[derive(Debug)]
 pub(super) struct Desired {
-    address_type: &'static str,
-    ports: Vec<EndpointPort>,
-    endpoints: Vec<Endpoint>,
+    pub(super) address_type: &'static str,
+    pub(super) ports: Vec<EndpointPort>,
+    pub(super) endpoints: Vec<Endpoint>,
 }
 
-/// One step towards the desired slices.
-#[derive(Debug)]
-pub(super) enum Slot {
-    /// Make a slice; its metadata is the caller's.
-    Create(EndpointSlice),
-    /// Replace the content of the named slice.
-    Update(String, EndpointSlice),
-    /// Remove the named slice.
-    Delete(String),
-}
+/// A port on a pod: name, protocol, number and application protocol.
+pub(super) type Port = (String, String, i32, Option<String>);
+
+/// What is known of a node: its zone, if it has one.
+pub(super) type Place = Option<String>;
 
 /// Whether a service's selector chooses a pod.
 pub(super) fn selects(service: &Service, pod: &Pod) -> bool {
@@ -60,7 +48,8 @@ pub(super) fn same_for_services(a: &Pod, b: &Pod) -> bool {
     a.labels() == b.labels() && facts(a) == facts(b)
 }
 
-fn addresses(pod: &Pod) -> Vec<IpAddr> {
+/// A pod's addresses.
+pub(super) fn addresses(pod: &Pod) -> Vec<IpAddr> {
     let Some(status) = pod.status.as_ref() else { return Vec::new() };
     let mut all: Vec<IpAddr> = status.pod_ips.iter().flatten().filter_map(|ip| ip.ip.parse().ok()).collect();
     if all.is_empty() {
@@ -94,12 +83,24 @@ fn number(port: &ServicePort, pod: &Pod) -> Option<i32> {
     }
 }
 
-fn headless(service: &Service) -> bool {
+/// Whether the service has no address of its own.
+pub(super) fn headless(service: &Service) -> bool {
     service.spec.as_ref().and_then(|s| s.cluster_ip.as_deref()) == Some("None")
 }
 
-fn publishes_unready(service: &Service) -> bool {
+/// Whether pods that are not ready count as if they were.
+pub(super) fn publishes_unready(service: &Service) -> bool {
     service.spec.as_ref().and_then(|s| s.publish_not_ready_addresses).unwrap_or(false)
+}
+
+/// The service's ports that the pod has.
+pub(super) fn ports_on(service: &Service, pod: &Pod) -> Vec<Port> {
+    let ports = service.spec.iter().flat_map(|s| s.ports.iter().flatten());
+    let on_pod = ports.filter_map(|p| {
+        let protocol = p.protocol.clone().unwrap_or_else(|| "TCP".to_owned());
+        Some((p.name.clone().unwrap_or_default(), protocol, number(p, pod)?, p.app_protocol.clone()))
+    });
+    on_pod.collect()
 }
 
 /// Families a service answers in.
@@ -113,14 +114,16 @@ fn families(service: &Service) -> BTreeSet<&'static str> {
     }
 }
 
-fn hostname(service: &Service, pod: &Pod) -> Option<String> {
+/// The name a pod has within the service's domain.
+pub(super) fn hostname(service: &Service, pod: &Pod) -> Option<String> {
     let spec = pod.spec.as_ref()?;
     let in_domain =
         spec.subdomain.as_deref() == Some(&service.name_any()) && pod.namespace() == service.namespace();
     spec.hostname.clone().filter(|h| in_domain && !h.is_empty())
 }
 
-fn target(pod: &Pod) -> ObjectReference {
+/// How an endpoint names its pod.
+pub(super) fn target(pod: &Pod) -> ObjectReference {
     ObjectReference {
         kind: Some("Pod".to_owned()),
         namespace: pod.namespace(),
@@ -130,7 +133,16 @@ fn target(pod: &Pod) -> ObjectReference {
     }
 }
 
-/// Who should prefer an endpoint, for a service that wants its traffic kept close.
+/// Whether zones share a service's endpoints by their CPUs, which its `trafficDistribution` then yields to.
+pub(super) fn by_topology(service: &Service) -> bool {
+    let annotations = service.annotations();
+    let mode = annotations
+        .get("service.kubernetes.io/topology-aware-hints")
+        .or_else(|| annotations.get("service.kubernetes.io/topology-mode"));
+    mode.is_some_and(|mode| mode == "Auto" || mode == "auto")
+}
+
+/// Who shall prefer an endpoint, for a service that wants its traffic kept close.
 fn hints(service: &Service, zone: Option<&str>, node: Option<&str>) -> Option<EndpointHints> {
     let distribution = service.spec.as_ref()?.traffic_distribution.as_deref()?;
     let for_nodes = match distribution {
@@ -142,35 +154,38 @@ fn hints(service: &Service, zone: Option<&str>, node: Option<&str>) -> Option<En
     (for_zones.is_some() || for_nodes.is_some()).then_some(EndpointHints { for_nodes, for_zones })
 }
 
-/// What the slices should hold; pods are those the service selects.
+/// What the slices shall hold, and why some pods are in none: pods are those the service selects; `place` tells of a node that there is.
 pub(super) fn desired(
     service: &Service,
     pods: &[Arc<Pod>],
-    zone: impl Fn(&str) -> Option<String>,
-) -> Vec<Desired> {
-    type Group = (&'static str, Vec<(String, String, i32, Option<String>)>);
+    place: impl Fn(&str) -> Option<Place>,
+) -> (Vec<Desired>, Vec<String>) {
+    type Group = (&'static str, Vec<Port>);
     let mut groups: BTreeMap<Group, Vec<Endpoint>> = BTreeMap::new();
-    let service_ports = service.spec.as_ref().and_then(|s| s.ports.clone()).unwrap_or_default();
-    for pod in pods.iter().filter(|p| !finished(p)) {
+    let mut skipped = Vec::new();
+    for pod in pods.iter().filter(|p| !finished(p) && !addresses(p).is_empty()) {
+        let node = pod.spec.as_ref().and_then(|s| s.node_name.clone());
+        let place = node.as_deref().and_then(&place);
+        if place.is_none() && !publishes_unready(service) {
+            let of = service.metadata.namespace.as_deref().unwrap_or_default();
+            skipped.push(format!(
+                "skipping Pod {} for Service {of}/{}: Node {} Not Found",
+                pod.name_any(),
+                service.name_any(),
+                node.unwrap_or_default()
+            ));
+            continue;
+        }
+        let zone = place.flatten();
         for family in families(service) {
             let Some(address) = addresses(pod).into_iter().find(|a| a.is_ipv6() == (family == "IPv6")) else {
                 continue;
             };
-            let ports = service_ports.iter().filter_map(|p| {
-                let protocol = p.protocol.clone().unwrap_or_else(|| "TCP".to_owned());
-                Some((p.name.clone().unwrap_or_default(), protocol, number(p, pod)?, p.app_protocol.clone()))
-            });
-            let ports: Vec<_> = ports.collect();
-            // a pod without the named port is no endpoint, unless the service has no ports at all (headless)
-            if ports.is_empty() && !service_ports.is_empty() {
-                continue;
-            }
             let serving = ready_since(pod).is_some();
             let terminating = pod.metadata.deletion_timestamp.is_some();
-            let node = pod.spec.as_ref().and_then(|s| s.node_name.clone());
-            let zone = node.as_deref().and_then(&zone);
             let ready = publishes_unready(service) || (serving && !terminating);
-            groups.entry((family, ports)).or_default().push(Endpoint {
+            let hinted = ready && !by_topology(service);
+            groups.entry((family, ports_on(service, pod))).or_default().push(Endpoint {
                 addresses: vec![address.to_string()],
                 conditions: Some(EndpointConditions {
                     ready: Some(ready),
@@ -178,9 +193,9 @@ pub(super) fn desired(
                     terminating: Some(terminating),
                 }),
                 hostname: hostname(service, pod),
-                hints: if ready { hints(service, zone.as_deref(), node.as_deref()) } else { None },
-                zone,
-                node_name: node,
+                hints: if hinted { hints(service, zone.as_deref(), node.as_deref()) } else { None },
+                zone: zone.clone(),
+                node_name: node.clone(),
                 target_ref: Some(target(pod)),
                 ..Endpoint::default()
             });
@@ -192,217 +207,48 @@ pub(super) fn desired(
             groups.insert((family, Vec::new()), Vec::new());
         }
     }
-    let port = |(name, protocol, number, app): (String, String, i32, Option<String>)| EndpointPort {
+    let port = |(name, protocol, number, app): Port| EndpointPort {
         name: Some(name),
         protocol: Some(protocol),
         port: Some(number),
         app_protocol: app,
     };
-    groups
-        .into_iter()
-        .map(|((address_type, ports), endpoints)| Desired {
-            address_type,
-            ports: ports.into_iter().map(port).collect(),
-            endpoints,
-        })
-        .collect()
-}
-
-/// Steps from the slices that are there to the desired ones. Endpoints stay in their slice; new ones fill slices with room.
-pub(super) fn arrange(
-    desired: &[Desired],
-    existing: &[Arc<EndpointSlice>],
-    labels: &BTreeMap<String, String>,
-) -> Vec<Slot> {
-    let mut steps = Vec::new();
-    let mut used = BTreeSet::new();
-    for group in desired {
-        let same = existing
-            .iter()
-            .filter(|s| s.address_type == group.address_type && same_ports(s.ports.as_deref(), &group.ports));
-        let same: Vec<&Arc<EndpointSlice>> = same.filter(|s| used.insert(s.name_any())).collect();
-        arrange_group(group, &same, labels, &mut steps);
-    }
-    steps.extend(existing.iter().map(|s| s.name_any()).filter(|name| !used.contains(name)).map(Slot::Delete));
-    // make before break: a service never is without endpoints in between
-    steps.sort_by_key(|s| match s {
-        Slot::Create(_) => 0,
-        Slot::Update(..) => 1,
-        Slot::Delete(_) => 2,
+    let desired = groups.into_iter().map(|((address_type, ports), endpoints)| Desired {
+        address_type,
+        ports: ports.into_iter().map(port).collect(),
+        endpoints,
     });
-    steps
-}
-
-fn same_ports(old: Option<&[EndpointPort]>, new: &[EndpointPort]) -> bool {
-    let facts = |ports: &[EndpointPort]| -> BTreeSet<_> {
-        let fact = |p: &EndpointPort| {
-            (p.name.clone().unwrap_or_default(), p.protocol.clone(), p.port, p.app_protocol.clone())
-        };
-        ports.iter().map(fact).collect()
-    };
-    facts(old.unwrap_or_default()) == facts(new)
-}
-
-fn arrange_group(
-    group: &Desired,
-    existing: &[&Arc<EndpointSlice>],
-    labels: &BTreeMap<String, String>,
-    steps: &mut Vec<Slot>,
-) {
-    let identity =
-        |e: &Endpoint| (e.target_ref.as_ref().and_then(|t| t.uid.clone()), e.addresses.first().cloned());
-    let mut wanted: BTreeMap<_, &Endpoint> = group.endpoints.iter().map(|e| (identity(e), e)).collect();
-    let mut contents: Vec<(&EndpointSlice, Vec<Endpoint>)> = Vec::new();
-    for slice in existing {
-        let kept = slice.endpoints.iter().flatten().filter_map(|e| wanted.remove(&identity(e)));
-        contents.push((slice, kept.cloned().collect()));
-    }
-    let mut newcomers: Vec<Endpoint> = wanted.into_values().cloned().collect();
-    for (_, content) in &mut contents {
-        let room = PER_SLICE.saturating_sub(content.len()).min(newcomers.len());
-        content.extend(newcomers.drain(..room));
-    }
-    let build = |endpoints: Vec<Endpoint>| EndpointSlice {
-        address_type: group.address_type.to_owned(),
-        ports: Some(group.ports.clone()),
-        endpoints: Some(endpoints),
-        ..EndpointSlice::default()
-    };
-    let all_empty = contents.iter().all(|(_, c)| c.is_empty());
-    for (index, (old, content)) in contents.iter().enumerate() {
-        let keep_as_placeholder = all_empty && newcomers.is_empty() && index == 0;
-        if content.is_empty() && !keep_as_placeholder {
-            steps.push(Slot::Delete(old.name_any()));
-        } else if old.endpoints.clone().unwrap_or_default() != *content || old.labels() != labels {
-            steps.push(Slot::Update(old.name_any(), build(content.clone())));
-        }
-    }
-    for chunk in newcomers.chunks(PER_SLICE) {
-        steps.push(Slot::Create(build(chunk.to_vec())));
-    }
-    if contents.is_empty() && newcomers.is_empty() {
-        steps.push(Slot::Create(build(Vec::new())));
-    }
-}
-
-/// The subsets of an Endpoints object, and whether some addresses had to be left out. Only the service's first family.
-pub(super) fn subsets(service: &Service, pods: &[Arc<Pod>]) -> (Vec<EndpointSubset>, bool) {
-    type Port = (String, String, i32, Option<String>);
-    let first = service.spec.as_ref().and_then(|s| s.ip_families.as_ref()?.first().cloned());
-    let v6 = first.as_deref() == Some("IPv6");
-    let service_ports = service.spec.as_ref().and_then(|s| s.ports.clone()).unwrap_or_default();
-    // address -> its ports; addresses with the same ports share a subset
-    let mut of_address: BTreeMap<(IpAddr, bool), (BTreeSet<Port>, EndpointAddress)> = BTreeMap::new();
-    let mut count = 0;
-    let mut cut = false;
-    for pod in pods.iter().filter(|p| !finished(p)) {
-        let terminating = pod.metadata.deletion_timestamp.is_some();
-        if terminating && !publishes_unready(service) {
-            continue;
-        }
-        let Some(ip) = addresses(pod).into_iter().find(|a| a.is_ipv6() == v6) else { continue };
-        let ready = publishes_unready(service) || ready_since(pod).is_some();
-        let ports: BTreeSet<Port> = service_ports
-            .iter()
-            .filter_map(|p| {
-                let protocol = p.protocol.clone().unwrap_or_else(|| "TCP".to_owned());
-                Some((p.name.clone().unwrap_or_default(), protocol, number(p, pod)?, p.app_protocol.clone()))
-            })
-            .collect();
-        if ports.is_empty() && !(service_ports.is_empty() && headless(service)) {
-            continue;
-        }
-        count += 1;
-        if count > MOST_ADDRESSES {
-            cut = true;
-            break;
-        }
-        let address = EndpointAddress {
-            ip: ip.to_string(),
-            hostname: hostname(service, pod),
-            node_name: pod.spec.as_ref().and_then(|s| s.node_name.clone()),
-            target_ref: Some(target(pod)),
-        };
-        of_address.insert((ip, ready), (ports, address));
-    }
-    let mut by_ports: BTreeMap<BTreeSet<Port>, EndpointSubset> = BTreeMap::new();
-    for ((_, ready), (ports, address)) in of_address {
-        let subset = by_ports.entry(ports).or_default();
-        let list = if ready { &mut subset.addresses } else { &mut subset.not_ready_addresses };
-        list.get_or_insert_default().push(address);
-    }
-    let subset = |(ports, mut subset): (BTreeSet<Port>, EndpointSubset)| {
-        let port = |(name, protocol, port, app_protocol): Port| SubsetPort {
-            name: (!name.is_empty()).then_some(name),
-            protocol: Some(protocol),
-            port,
-            app_protocol,
-        };
-        subset.ports = (!ports.is_empty()).then(|| ports.into_iter().map(port).collect());
-        subset
-    };
-    (by_ports.into_iter().map(subset).collect(), cut)
+    (desired.collect(), skipped)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
+    use serde_json::{Value, json};
 
-    fn desired_of(addresses: &BTreeSet<u16>) -> Vec<Desired> {
-        let endpoint = |n: &u16| Endpoint {
-            addresses: vec![format!("10.0.{}.{}", n / 256, n % 256)],
-            target_ref: Some(ObjectReference { uid: Some(n.to_string()), ..ObjectReference::default() }),
-            ..Endpoint::default()
-        };
-        vec![Desired {
-            address_type: "IPv4",
-            ports: Vec::new(),
-            endpoints: addresses.iter().map(endpoint).collect(),
-        }]
+    fn pod(name: &str, node: &str, ready: &str) -> Arc<Pod> {
+        Arc::new(
+            serde_json::from_value(json!({
+                "metadata": {"name": name, "namespace": "d", "uid": name},
+                "spec": {"containers": [], "nodeName": node},
+                "status": {"podIPs": [{"ip": "10.0.0.1"}], "conditions": [{"type": "Ready", "status": ready}]},
+            }))
+            .unwrap(),
+        )
     }
 
-    fn apply(
-        mut slices: Vec<Arc<EndpointSlice>>,
-        steps: Vec<Slot>,
-        next: &mut u32,
-    ) -> Vec<Arc<EndpointSlice>> {
-        for step in steps {
-            match step {
-                Slot::Create(mut slice) => {
-                    *next += 1;
-                    slice.metadata.name = Some(format!("s{next}"));
-                    slices.push(Arc::new(slice));
-                }
-                Slot::Update(name, mut slice) => {
-                    slice.metadata.name = Some(name.clone());
-                    let at = slices.iter().position(|s| s.name_any() == name).unwrap();
-                    slices[at] = Arc::new(slice);
-                }
-                Slot::Delete(name) => slices.retain(|s| s.name_any() != name),
-            }
-        }
-        slices
+    fn service(spec: &Value) -> Service {
+        serde_json::from_value(json!({ "metadata": { "name": "s", "namespace": "d" }, "spec": spec }))
+            .unwrap()
     }
 
     #[test]
     fn ready_endpoints_of_a_service_that_keeps_close_carry_hints() {
-        let pod = |name: &str, node: &str, ready: &str| -> Arc<Pod> {
-            Arc::new(
-                serde_json::from_value(serde_json::json!({
-                    "metadata": {"name": name, "namespace": "d", "uid": name},
-                    "spec": {"containers": [], "nodeName": node},
-                    "status": {"podIPs": [{"ip": "10.0.0.1"}], "conditions": [{"type": "Ready", "status": ready}]},
-                }))
-                .unwrap(),
-            )
-        };
         let pods = [pod("a", "n1", "True"), pod("b", "n2", "False"), pod("c", "n3", "True")];
-        let zone = |node: &str| (node == "n1").then(|| "z1".to_owned());
+        let place = |node: &str| Some((node == "n1").then(|| "z1".to_owned()));
         let told = |distribution: Option<&str>| -> Vec<String> {
-            let spec = serde_json::json!({"ports": [{"port": 80}], "trafficDistribution": distribution});
-            let service = serde_json::from_value(serde_json::json!({"spec": spec})).unwrap();
-            let all = desired(&service, &pods, zone).into_iter().flat_map(|d| d.endpoints);
+            let service = service(&json!({"ports": [{"port": 80}], "trafficDistribution": distribution}));
+            let all = desired(&service, &pods, place).0.into_iter().flat_map(|d| d.endpoints);
             all.map(|e| e.hints.map_or("-".to_owned(), |h| serde_json::to_string(&h).unwrap())).collect()
         };
         let z1 = "{\"forZones\":[{\"name\":\"z1\"}]}";
@@ -413,20 +259,45 @@ mod tests {
         assert_eq!(told(Some("PreferSameNode")), [both, "-", "{\"forNodes\":[{\"name\":\"n3\"}]}"]);
     }
 
-    proptest! {
-        #[test]
-        fn slices_converge_and_hold_every_endpoint_once(rounds in proptest::collection::vec(proptest::collection::btree_set(0u16..400, 0..350), 1..6)) {
-            let (mut slices, mut next, labels) = (Vec::new(), 0, BTreeMap::new());
-            for wanted in rounds {
-                let desired = desired_of(&wanted);
-                slices = apply(slices.clone(), arrange(&desired, &slices, &labels), &mut next);
-                let held: Vec<String> = slices.iter().flat_map(|s| s.endpoints.clone().unwrap()).map(|e| e.addresses[0].clone()).collect();
-                prop_assert_eq!(held.len(), wanted.len());
-                prop_assert_eq!(held.into_iter().collect::<BTreeSet<_>>().len(), wanted.len());
-                prop_assert!(slices.iter().all(|s| s.endpoints.as_ref().unwrap().len() <= PER_SLICE));
-                prop_assert!(!slices.is_empty());
-                prop_assert!(arrange(&desired, &slices, &labels).is_empty(), "a converged state plans nothing");
-            }
-        }
+    #[test]
+    fn a_pod_without_the_named_port_must_not_vanish() {
+        let mut named = (*pod("a", "n", "True")).clone();
+        named.spec.as_mut().unwrap().containers = serde_json::from_value(
+            json!([{ "name": "c", "ports": [{ "name": "web", "containerPort": 8080 }] }]),
+        )
+        .unwrap();
+        let service = service(&json!({ "ports": [{ "port": 80, "targetPort": "web" }] }));
+        let (all, _) = desired(&service, &[Arc::new(named), pod("b", "n", "True")], |_| Some(None));
+        let shown =
+            |d: &Desired| (d.ports.iter().filter_map(|p| p.port).collect::<Vec<_>>(), d.endpoints.len());
+        assert_eq!(all.iter().map(shown).collect::<Vec<_>>(), [(vec![], 1), (vec![8080], 1)]);
+    }
+
+    #[test]
+    fn a_pod_on_a_node_that_is_not_there_must_not_be_an_endpoint() {
+        let pods = [pod("a", "n1", "True"), pod("b", "lost", "True")];
+        let place = |node: &str| (node == "n1").then_some(None);
+        let held = |publishes: bool| {
+            let spec = json!({ "ports": [{ "port": 80 }], "publishNotReadyAddresses": publishes });
+            let (all, skipped) = desired(&service(&spec), &pods, place);
+            (all.iter().map(|d| d.endpoints.len()).sum::<usize>(), skipped)
+        };
+        assert_eq!(held(false), (1, vec!["skipping Pod b for Service d/s: Node lost Not Found".to_owned()]));
+        assert_eq!(held(true), (2, Vec::new()), "who publishes all gets all");
+    }
+
+    #[test]
+    fn topology_mode_goes_before_traffic_distribution() {
+        let mut service =
+            service(&json!({ "ports": [{ "port": 80 }], "trafficDistribution": "PreferClose" }));
+        let hinted = |service: &Service| {
+            let place = |_: &str| Some(Some("z".to_owned()));
+            let (all, _) = desired(service, &[pod("a", "n", "True")], place);
+            all[0].endpoints[0].hints.is_some()
+        };
+        assert!(hinted(&service) && !by_topology(&service));
+        let mode = ("service.kubernetes.io/topology-mode".to_owned(), "Auto".to_owned());
+        service.metadata.annotations = Some(BTreeMap::from([mode]));
+        assert!(!hinted(&service) && by_topology(&service));
     }
 }
