@@ -80,9 +80,11 @@ impl AttachDetach {
         });
         let wake = queue.clone();
         cluster.nodes.on_change(move |old, new| {
-            let in_use = |n: &Arc<Node>| n.status.as_ref().and_then(|s| s.volumes_in_use.clone());
+            let facts = |n: &Arc<Node>| {
+                (n.status.as_ref().and_then(|s| s.volumes_in_use.clone()), is_out_of_service(n))
+            };
             if let Some(node) = new.or(old)
-                && old.map(in_use) != new.map(in_use)
+                && old.map(facts) != new.map(facts)
             {
                 wake.add(key_of(&**node));
             }
@@ -144,6 +146,13 @@ impl AttachDetach {
         all.iter().filter_map(|a| Attachment::new(a)).filter(|a| self.is_ours(a)).collect()
     }
 
+    /// Pods on these nodes that want a volume, by namespace and name.
+    fn users(&self, volume: &str, nodes: &[String]) -> Vec<(String, String)> {
+        let wanted = nodes.iter().flat_map(|node| self.wanted(node).into_values());
+        let pods = wanted.filter(|(one, _)| one.volume == volume).flat_map(|(_, pods)| pods);
+        pods.map(|pod| (pod.namespace().unwrap_or_default(), pod.name_any())).collect()
+    }
+
     fn is_ours(&self, attachment: &Attachment) -> bool {
         let volume = self.volumes.get(&Key::new("", &attachment.volume));
         let node = self.nodes.get(&Key::new("", &attachment.node));
@@ -201,11 +210,22 @@ impl AttachDetach {
     }
 }
 
+/// Whether somebody has said that the node is down for good: what it has mounted is not waited for.
+fn is_out_of_service(node: &Node) -> bool {
+    let taints = node.spec.iter().flat_map(|s| s.taints.iter().flatten());
+    taints.into_iter().any(|taint| taint.key == "node.kubernetes.io/out-of-service")
+}
+
 /// Since when the node is not ready; nothing while it is.
 fn down_since(node: &Node) -> Option<Timestamp> {
     let conditions = node.status.as_ref()?.conditions.as_ref()?;
     let ready = conditions.iter().find(|c| c.type_ == "Ready").filter(|c| c.status != "True")?;
     ready.last_transition_time.as_ref().map(|t| t.0)
+}
+
+/// Whether the node's mounts are not waited for: it is out of service, or silent for long.
+fn is_lost(node: &Node, now: Timestamp) -> bool {
+    is_out_of_service(node) || down_since(node).is_some_and(|since| now.duration_since(since) >= FORCE_DETACH)
 }
 
 impl Reconcile for AttachDetach {
@@ -217,11 +237,9 @@ impl Reconcile for AttachDetach {
         let all = self.attachments();
         let status = node.as_ref().and_then(|n| n.status.as_ref());
         let in_use = status.and_then(|s| s.volumes_in_use.clone()).unwrap_or_default();
-        let lost = node.as_ref().is_none_or(|node| {
-            down_since(node).is_some_and(|since| Timestamp::now().duration_since(since) >= FORCE_DETACH)
-        });
+        let lost = node.as_ref().is_none_or(|node| is_lost(node, Timestamp::now()));
         let names: Vec<&DesiredAttachment> = wanted.values().map(|(w, _)| w).collect();
-        let Plan { attach, refuse, detach, attached, waits } =
+        let Plan { attach, refuse, failed, detach, attached, waits } =
             plan::plan(&key.name, &names, &all, &in_use, lost);
         let tell = |name: &str, severity, reason, text: String| {
             for pod in wanted.get(name).iter().flat_map(|(_, pods)| pods) {
@@ -233,8 +251,16 @@ impl Reconcile for AttachDetach {
                 self.attach(one, &key.name).await?;
             }
         }
-        for (one, why) in &refuse {
-            tell(&one.name, Severity::Warning, "FailedAttachVolume", why.clone());
+        for (one, nodes) in &refuse {
+            let users = self.users(&one.volume, nodes);
+            for pod in wanted.get(&one.name).iter().flat_map(|(_, pods)| pods) {
+                let text = plan::multi_attach(&one.volume, &pod.namespace().unwrap_or_default(), &users);
+                self.recorder.record(COMPONENT, &**pod, Severity::Warning, "FailedAttachVolume", text);
+            }
+        }
+        for (one, why) in &failed {
+            let text = format!("AttachVolume.Attach failed for volume {:?} : {why}", one.volume);
+            tell(&one.name, Severity::Warning, "FailedAttachVolume", text);
         }
         for one in &detach {
             self.detach(one).await?;
@@ -253,5 +279,26 @@ impl Reconcile for AttachDetach {
             self.show(node, &shown).await?;
         }
         Ok((waits || !refuse.is_empty()).then_some(PERIOD))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_that_is_out_of_service_must_not_hold_its_volumes() {
+        let at = |seconds| Timestamp::from_second(seconds).unwrap();
+        let ready = |status: &str| json!([{ "type": "Ready", "status": status, "lastTransitionTime": "1970-01-01T00:00:00Z" }]);
+        let node = |status: &str, taint: Option<&str>| -> Node {
+            let taints = taint.map(|key| json!([{ "key": key, "effect": "NoExecute" }]));
+            serde_json::from_value(json!({ "metadata": {}, "spec": { "taints": taints },
+                "status": { "conditions": ready(status) } }))
+            .unwrap()
+        };
+        assert!(is_lost(&node("True", Some("node.kubernetes.io/out-of-service")), at(1)));
+        assert!(!is_lost(&node("Unknown", Some("node.kubernetes.io/unreachable")), at(1)));
+        assert!(is_lost(&node("Unknown", None), at(360)), "silent for six minutes");
+        assert!(!is_lost(&node("True", None), at(360)));
     }
 }

@@ -46,6 +46,8 @@ pub(crate) struct Attachment {
     pub attached: bool,
     /// It is being undone.
     pub terminating: bool,
+    /// Why the attacher could not do it.
+    pub error: Option<String>,
 }
 
 impl Attachment {
@@ -60,6 +62,7 @@ impl Attachment {
             volume: attachment.spec.source.persistent_volume_name.clone()?,
             attached: attachment.status.as_ref().is_some_and(|s| s.attached),
             terminating: meta.deletion_timestamp.is_some(),
+            error: attachment.status.as_ref().and_then(|s| s.attach_error.as_ref()?.message.clone()),
         })
     }
 }
@@ -85,8 +88,10 @@ pub(crate) fn is_ours(attachment: &Attachment, volume: Option<&PersistentVolume>
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Plan {
     pub attach: Vec<DesiredAttachment>,
-    /// These cannot be: why.
-    pub refuse: Vec<(DesiredAttachment, String)>,
+    /// These cannot be, as other nodes have their volumes: which nodes.
+    pub refuse: Vec<(DesiredAttachment, Vec<String>)>,
+    /// These could not be: what the attacher says.
+    pub failed: Vec<(DesiredAttachment, String)>,
     pub detach: Vec<Attachment>,
     /// What is attached and wanted: as the Node's status names it, to the attachment's name.
     pub attached: BTreeMap<String, String>,
@@ -94,7 +99,8 @@ pub(crate) struct Plan {
     pub waits: bool,
 }
 
-/// Decides. `all` are the attachments of our making; `in_use` is what the Node says it has mounted; `lost`: the node is gone, or silent for long.
+/// Decides. `all` are the attachments of our making; `in_use` is what the Node says it has mounted; `lost`: the node is gone, silent for long
+/// or out of service.
 #[must_use]
 pub(crate) fn plan(
     node: &str,
@@ -109,19 +115,17 @@ pub(crate) fn plan(
             Some(known) => {
                 if known.attached && !known.terminating {
                     plan.attached.insert(one.unique.clone(), one.name.clone());
+                } else if let Some(why) = known.error.as_ref().filter(|_| !known.terminating) {
+                    plan.failed.push(((*one).clone(), why.clone()));
                 }
                 // One that is being undone is made again once it is gone.
                 plan.waits |= known.terminating;
             }
             None => {
-                let elsewhere = all.iter().any(|a| a.volume == one.volume && a.node != node);
-                if elsewhere && !one.shared {
-                    let why = format!(
-                        "Multi-Attach error for volume {:?} Volume is already exclusively attached to one node and can't \
-                         be attached to another",
-                        one.volume
-                    );
-                    plan.refuse.push(((*one).clone(), why));
+                let elsewhere = all.iter().filter(|a| a.volume == one.volume && a.node != node);
+                let elsewhere: Vec<String> = elsewhere.map(|a| a.node.clone()).collect();
+                if !elsewhere.is_empty() && !one.shared {
+                    plan.refuse.push(((*one).clone(), elsewhere));
                 } else {
                     plan.attach.push((*one).clone());
                 }
@@ -140,6 +144,27 @@ pub(crate) fn plan(
         }
     }
     plan
+}
+
+/// What a pod in `namespace` is told of a volume that other nodes have: the names of the pods there that are in its own namespace, and how
+/// many are not. `users` are all of them, by namespace and name.
+#[must_use]
+pub(crate) fn multi_attach(volume: &str, namespace: &str, users: &[(String, String)]) -> String {
+    let near = users.iter().filter(|(of, _)| of == namespace).map(|(_, name)| name.as_str());
+    let near: Vec<&str> = near.collect();
+    let far = users.len() - near.len();
+    let why = match (near.is_empty(), far) {
+        (true, 0) => {
+            "Volume is already exclusively attached to one node and can't be attached to another".to_owned()
+        }
+        (true, far) => format!("Volume is already used by {far} pod(s) in different namespaces"),
+        (false, 0) => format!("Volume is already used by pod(s) {}", near.join(", ")),
+        (false, far) => format!(
+            "Volume is already used by pod(s) {} and {far} pod(s) in different namespaces",
+            near.join(", ")
+        ),
+    };
+    format!("Multi-Attach error for volume {volume:?} {why}")
 }
 
 /// The attachment's name of what the Node's status names.
@@ -171,6 +196,7 @@ mod tests {
             volume: of.volume.clone(),
             attached,
             terminating: false,
+            error: None,
         }
     }
 
@@ -190,9 +216,35 @@ mod tests {
         let all = [attachment(&there, "n1", true)];
         let refused = plan("n2", &[&here], &all, &[], false);
         assert!(refused.attach.is_empty());
-        assert!(refused.refuse[0].1.starts_with("Multi-Attach error for volume \"v\" "));
+        assert_eq!(refused.refuse[0].1, ["n1"]);
         let shared = wanted("v", "n2", "ReadWriteMany");
         assert_eq!(plan("n2", &[&shared], &all, &[], false).attach.len(), 1);
+    }
+
+    #[test]
+    fn what_the_attacher_could_not_do_must_not_stay_unsaid() {
+        let one = wanted("v", "n1", "ReadWriteOnce");
+        let refused = Attachment { error: Some("no such disk".into()), ..attachment(&one, "n1", false) };
+        let said = |known: Attachment| plan("n1", &[&one], &[known], &[], false).failed;
+        assert_eq!(said(refused.clone()), [(one.clone(), "no such disk".to_owned())]);
+        assert!(said(Attachment { attached: true, ..refused.clone() }).is_empty(), "it succeeded since");
+        assert!(said(Attachment { terminating: true, ..refused }).is_empty(), "it is given up");
+    }
+
+    #[test]
+    fn a_pod_must_not_learn_the_names_of_pods_in_other_namespaces() {
+        let user = |namespace: &str, name: &str| (namespace.to_owned(), name.to_owned());
+        let told = |users: &[(String, String)]| {
+            multi_attach("v", "mine", users)
+                .strip_prefix("Multi-Attach error for volume \"v\" ")
+                .unwrap()
+                .to_owned()
+        };
+        let both = [user("mine", "a"), user("other", "secret"), user("mine", "b")];
+        assert_eq!(told(&both[..1]), "Volume is already used by pod(s) a");
+        assert_eq!(told(&both), "Volume is already used by pod(s) a, b and 1 pod(s) in different namespaces");
+        assert_eq!(told(&both[1..2]), "Volume is already used by 1 pod(s) in different namespaces");
+        assert!(told(&[]).starts_with("Volume is already exclusively attached to one node"));
     }
 
     #[test]
