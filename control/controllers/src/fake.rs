@@ -85,7 +85,7 @@ impl State {
             .take_while(|(p, _)| p.starts_with(&below))
             .map(|(_, o)| o)
             .collect();
-        if method == Method::GET && !items.is_empty() {
+        if method == Method::GET && !items.is_empty() && !self.objects.contains_key(path) {
             return (StatusCode::OK, json!({ "kind": "List", "metadata": {}, "items": items }));
         }
         let Some(object) = self.objects.get_mut(path) else {

@@ -11,7 +11,8 @@ mod graph;
 mod identity;
 mod kinds;
 
-use crate::inventory::Inventory;
+use crate::discovery::discover;
+use crate::inventory::{self, Inventory};
 use crate::queue::{Key, Queue};
 use crate::reconcile::{Doing, Error, Reconcile, code, found, work};
 use crate::recorder::{Note, Recorder, Severity};
@@ -25,7 +26,6 @@ use kube::api::{
     DeleteParams, DynamicObject, ObjectMeta, PartialObjectMeta, Patch, PatchParams, Preconditions,
     PropagationPolicy,
 };
-use kube::discovery::Discovery;
 use kube::{Api, Client, ResourceExt};
 use parking_lot::Mutex;
 use serde_json::json;
@@ -36,9 +36,7 @@ use supervise::{Scope, Task};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
-/// How often new kinds are looked for (upstream's resync period).
-const DISCOVERY_PERIOD: Duration = Duration::from_secs(30);
-/// How long the first lists are waited for: one kind that cannot be listed does not hold up all others forever (upstream's value).
+/// How long the first lists are waited for: one kind that cannot be listed does not hold up all others for ever (upstream's value).
 const FIRST_LISTS: Duration = Duration::from_secs(30);
 /// How long an owner that was not found is known to be absent: uids never come back, but memory is bounded by it.
 const ABSENT_FOR: Duration = Duration::from_secs(60);
@@ -62,7 +60,7 @@ pub(crate) async fn start(scope: &Scope, client: Client, recorder: Recorder, inv
         let collector = discovering.clone();
         let watches = Scope::new(&supervisor, "controllers/garbage-collector/", &stop);
         async move {
-            stop.run_until_cancelled(discover(&collector, &watches)).await;
+            stop.run_until_cancelled(watch_all(&collector, &watches)).await;
             Ok(())
         }
     }));
@@ -71,8 +69,8 @@ pub(crate) async fn start(scope: &Scope, client: Client, recorder: Recorder, inv
     }
 }
 
-/// Watches every kind there is, forever.
-async fn discover(collector: &Arc<Collector>, watches: &Scope) {
+/// Watches every kind there is, for ever.
+async fn watch_all(collector: &Arc<Collector>, watches: &Scope) {
     // The watches of a life before ended with it.
     collector.kinds.lock().unwatch();
     loop {
@@ -99,7 +97,7 @@ async fn discover(collector: &Arc<Collector>, watches: &Scope) {
         }
         let now = Instant::now();
         collector.absent.lock().retain(|_, since| now.duration_since(*since) < ABSENT_FOR);
-        tokio::time::sleep(DISCOVERY_PERIOD).await;
+        tokio::time::sleep(inventory::PERIOD).await;
     }
 }
 
@@ -219,8 +217,8 @@ impl Collector {
     }
 
     async fn new_kinds(&self) -> Result<Vec<ServedKind>, kube::Error> {
-        let discovery = Discovery::new(self.client.clone()).run_aggregated().await?;
-        let fresh = self.kinds.lock().learn(&discovery);
+        let offers = discover(&self.client).await?;
+        let fresh = self.kinds.lock().learn(&offers);
         self.complete.notify_one();
         for known in &fresh {
             self.inventory.learn(&known.resource, known.namespaced);

@@ -1,9 +1,17 @@
 //! The kinds the API server has, custom resources included, and word of their objects that go. Filled by the garbage collector, which watches
-//! every kind there is; read by whoever deals with any kind.
+//! every kind there is, or where it does not run by [`follow`]; read by whoever deals with any kind.
 
+use crate::discovery::{Offers, discover};
+use kube::Client;
 use kube::api::ApiResource;
 use parking_lot::{Mutex, RwLock};
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+use supervise::Task;
+
+/// How often new kinds are looked for (upstream's resync period).
+pub(crate) const PERIOD: Duration = Duration::from_secs(30);
 
 /// A kind that is served.
 #[derive(Clone, Debug)]
@@ -31,7 +39,17 @@ impl Inventory {
         self.served.lock().insert(key, Served { resource: resource.clone(), namespaced });
     }
 
-    /// A kind is no longer served.
+    /// These are the kinds that are served, and no others.
+    fn replace(&self, offers: &Offers) {
+        let served = offers.preferred().map(|offer| {
+            let resource = offer.resource.clone();
+            let key = (resource.group.clone(), resource.plural.clone());
+            (key, Served { resource, namespaced: offer.namespaced })
+        });
+        *self.served.lock() = served.collect();
+    }
+
+    /// A kind is served no more.
     pub(crate) fn forget(&self, resource: &ApiResource) {
         self.served.lock().remove(&(resource.group.clone(), resource.plural.clone()));
     }
@@ -57,5 +75,51 @@ impl Inventory {
         for handler in self.handlers.read().iter() {
             handler(&resource.group, &resource.plural, namespace);
         }
+    }
+}
+
+/// Keeps the inventory where no garbage collector does. Nobody hears of objects that go.
+pub(crate) fn follow(client: Client, inventory: Arc<Inventory>) -> Task {
+    Task::endless("discovery", move || {
+        let (client, inventory) = (client.clone(), inventory.clone());
+        async move {
+            loop {
+                match discover(&client).await {
+                    Ok(offers) => inventory.replace(&offers),
+                    Err(error) => {
+                        let error = &error as &dyn std::error::Error;
+                        tracing::debug!(error, "discovery failed; tried again");
+                    }
+                }
+                tokio::time::sleep(PERIOD).await;
+            }
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::discovery::tests::group;
+    use crate::fake::Fake;
+    use serde_json::json;
+    use supervise::{Scope, Supervisor};
+    use tokio_util::sync::CancellationToken;
+
+    #[tokio::test(start_paused = true)]
+    async fn kinds_must_not_be_unknown_where_no_garbage_is_collected() {
+        let fake = Fake::default();
+        let list = |group: serde_json::Value| json!({ "metadata": {}, "items": [group] });
+        fake.put("/api", list(group("", &[("v1", &["pods"])])));
+        fake.put("/apis", list(group("g.io", &[("v1", &["as"]), ("v1beta1", &["bs"])])));
+        let inventory = Arc::new(Inventory::default());
+        let (supervisor, stop) = (Supervisor::default(), CancellationToken::new());
+        let scope = Scope::new(&supervisor, "", &stop);
+        scope.keep(follow(fake.client(), inventory.clone()));
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(inventory.get("", "pods").is_some_and(|served| served.namespaced));
+        assert_eq!(inventory.by_kind("g.io", "bs").unwrap().resource.version, "v1beta1");
+        stop.cancel();
+        scope.ended().await;
     }
 }

@@ -12,7 +12,7 @@
 //!
 //! Shared parts: [`informer`] (one watch a kind), [`queue`] (keys to work on) and [`recorder`] (events) of the crate `client`,
 //! [`reconcile`] (the worker loop and its errors), [`cluster`] (the informers together), [`expectations`] (own writes not seen yet), [`pods`] (making and
-//! removing pods for an owner), [`claim`] (which pods an owner has), [`adoption`] (whether it may take in more), [`inventory`] (every kind there is), [`history`] (controller revisions), [`backoff`]. Deciding is pure and lives in each controller's `plan` file.
+//! removing pods for an owner), [`claim`] (which pods an owner has), [`adoption`] (whether it may take in more), [`discovery`] and [`inventory`] (every kind there is), [`history`] (controller revisions), [`backoff`]. Deciding is pure and lives in each controller's `plan` file.
 
 #![warn(unreachable_pub)]
 
@@ -26,6 +26,7 @@ mod cluster;
 mod cron_job;
 mod daemon_set;
 mod deployment;
+mod discovery;
 mod disruption;
 mod endpoint_mirror;
 mod endpoints;

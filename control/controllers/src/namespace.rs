@@ -5,7 +5,9 @@
 //! is in it; what it waits for stands in its conditions.
 
 use crate::cluster::Cluster;
+use crate::discovery::discover;
 use crate::informer::{Informer, key_of};
+use crate::pods::message_of;
 use crate::queue::{Key, Queue};
 use crate::reconcile::{Doing, Error, Reconcile, code, found};
 use jiff::Timestamp;
@@ -14,7 +16,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{
     ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, PropagationPolicy,
 };
-use kube::discovery::{Discovery, Scope, verbs};
+use kube::discovery::verbs;
 use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -67,37 +69,52 @@ impl Reconcile for Namespaces {
         else {
             return Ok(None);
         };
+        self.wind_up(&namespace, key).await
+    }
+}
+
+impl Namespaces {
+    /// Empties a namespace that is being deleted, and lets it go once it is empty.
+    async fn wind_up(&self, namespace: &Namespace, key: &Key) -> Result<Option<Duration>, Error> {
         let finalizers = namespace.spec.as_ref().and_then(|s| s.finalizers.clone()).unwrap_or_default();
         if !finalizers.iter().any(|f| f == "kubernetes") {
             return Ok(None);
         }
-        let resources = match self.resources().await {
-            Ok(resources) => resources,
+        let undiscovered = |why: String| vec![("NamespaceDeletionDiscoveryFailure", "DiscoveryFailed", why)];
+        let offers = match discover(&self.client).await {
+            Ok(offers) => offers,
             Err(error) => {
-                let failed = ("NamespaceDeletionDiscoveryFailure", "DiscoveryFailed", error.to_string());
-                self.write_conditions(&namespace, key, &[failed], &BTreeMap::new()).await?;
+                let failed = undiscovered(message_of(&error));
+                self.write_conditions(namespace, key, &failed, &BTreeMap::new()).await?;
                 return Err(error).doing(|| "discover what may be in a namespace".to_owned());
             }
         };
+        // what is known goes; for the rest the namespace stays
+        let mut failed = offers.incomplete().map(undiscovered).unwrap_or_default();
+        let emptied = offers.preferred().filter(|o| o.namespaced && o.allows(&[verbs::LIST, verbs::DELETE]));
+        let resources: Vec<&ApiResource> = emptied.map(|offer| &offer.resource).collect();
         let mut left = BTreeMap::new();
         let mut failures = Vec::new();
         // Pods go first: what they use must not be taken from under them.
-        let is_pods = |r: &&ApiResource| r.group.is_empty() && r.plural == "pods";
-        for resource in resources.iter().filter(is_pods) {
+        let (pods, others): (Vec<_>, Vec<_>) =
+            resources.into_iter().partition(|r| r.group.is_empty() && r.plural == "pods");
+        for resource in pods {
             self.empty_one(key, resource, &mut left, &mut failures).await;
             if !left.is_empty() {
+                failed.extend(content_failure(&failures));
                 // Upstream does not count the pods in the conditions of this round.
-                self.write_conditions(&namespace, key, &content_failure(&failures), &BTreeMap::new()).await?;
+                self.write_conditions(namespace, key, &failed, &BTreeMap::new()).await?;
                 return Ok(Some(LOOK_AGAIN));
             }
         }
-        for resource in resources.iter().filter(|r| !is_pods(r)) {
+        for resource in others {
             self.empty_one(key, resource, &mut left, &mut failures).await;
         }
-        if left.is_empty() && failures.is_empty() {
-            return self.let_go(&namespace, key, &finalizers).await.map(|()| None);
+        failed.extend(content_failure(&failures));
+        if left.is_empty() && failed.is_empty() {
+            return self.let_go(namespace, key, &finalizers).await.map(|()| None);
         }
-        self.write_conditions(&namespace, key, &content_failure(&failures), &left).await?;
+        self.write_conditions(namespace, key, &failed, &left).await?;
         Ok(Some(LOOK_AGAIN))
     }
 }
@@ -115,18 +132,6 @@ fn content_failure(failures: &[String]) -> Vec<(&'static str, &'static str, Stri
 }
 
 impl Namespaces {
-    /// Every namespaced resource that can be listed and deleted.
-    async fn resources(&self) -> Result<Vec<ApiResource>, kube::Error> {
-        let discovery = Discovery::new(self.client.clone()).run_aggregated().await?;
-        let all = discovery.groups().flat_map(kube::discovery::ApiGroup::recommended_resources);
-        let emptied = all.filter(|(_, c)| {
-            c.scope == Scope::Namespaced
-                && c.supports_operation(verbs::LIST)
-                && c.supports_operation(verbs::DELETE)
-        });
-        Ok(emptied.map(|(resource, _)| resource).collect())
-    }
-
     /// Deletes all of a kind and notes what is left, or why it could not.
     async fn empty_one(
         &self,
@@ -140,7 +145,7 @@ impl Namespaces {
                 left.insert(format!("{}.{}", resource.plural, resource.group), rest);
             }
             Ok(_) => {}
-            Err(error) => failures.push(error.to_string()),
+            Err(error) => failures.push(message_of(&error)),
         }
     }
 
@@ -284,5 +289,62 @@ impl Namespaces {
         found(api.patch_status(&key.name, &PatchParams::default(), &patch).await)
             .map(drop)
             .doing(|| format!("write the conditions of namespace {key}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::discovery::tests::group;
+    use crate::fake::Fake;
+    use serde_json::Value;
+
+    const NAMESPACE: &str = "/api/v1/namespaces/n";
+    const LEFT: &str = "/apis/g.io/v1beta1/namespaces/n/bs/left";
+
+    /// The namespace after one round, with these groups served and an object of `g.io/v1beta1` in it.
+    async fn emptied(groups: &[Value]) -> (Fake, Value) {
+        let fake = Fake::default();
+        let named = json!({ "metadata": { "name": "n", "uid": "1", "deletionTimestamp": "2026-01-01T00:00:00Z" },
+            "spec": { "finalizers": ["kubernetes"] } });
+        fake.put(NAMESPACE, named.clone());
+        fake.put(
+            LEFT,
+            json!({ "metadata": { "name": "left",
+            "deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": ["x/y"] } }),
+        );
+        fake.put("/api", json!({ "metadata": {}, "items": [] }));
+        fake.put("/apis", json!({ "metadata": {}, "items": groups }));
+        let namespaces = Namespaces::new(&Cluster::default(), fake.client(), &Arc::default());
+        let namespace = serde_json::from_value(named).unwrap();
+        namespaces.wind_up(&namespace, &Key::new("", "n")).await.unwrap();
+        let after = fake.get(NAMESPACE).unwrap();
+        (fake, after)
+    }
+
+    fn condition(namespace: &Value, kind: &str) -> (String, String) {
+        let all = namespace["status"]["conditions"].as_array().unwrap();
+        let one = all.iter().find(|c| c["type"] == kind).unwrap();
+        (one["status"].as_str().unwrap().to_owned(), one["message"].as_str().unwrap().to_owned())
+    }
+
+    #[tokio::test]
+    async fn what_only_an_older_version_has_must_not_be_left_behind() {
+        let (_, after) = emptied(&[group("g.io", &[("v1", &["as"]), ("v1beta1", &["bs"])])]).await;
+        assert_eq!(after["spec"]["finalizers"], json!(["kubernetes"]), "it waits");
+        let (status, message) = condition(&after, "NamespaceContentRemaining");
+        assert_eq!(
+            (status.as_str(), message.as_str()),
+            ("True", "Some resources are remaining: bs.g.io has 1 resource instances")
+        );
+    }
+
+    #[tokio::test]
+    async fn a_namespace_must_not_go_while_a_server_is_silent_that_may_have_more_of_it() {
+        let (fake, after) = emptied(&[group("g.io", &[("v1", &[])])]).await;
+        assert!(fake.writes().iter().all(|write| !write.contains("finalize")));
+        let (status, message) = condition(&after, "NamespaceDeletionDiscoveryFailure");
+        assert_eq!(status, "True");
+        assert!(message.ends_with("g.io/v1: stale GroupVersion discovery: g.io/v1"), "{message}");
     }
 }

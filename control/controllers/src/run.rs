@@ -13,7 +13,7 @@ use crate::endpoint_mirror::EndpointMirror;
 use crate::endpoints::EndpointSlices;
 use crate::ephemeral_volume::EphemeralVolumes;
 use crate::garbage;
-use crate::inventory::Inventory;
+use crate::inventory::{self, Inventory};
 use crate::job::Jobs;
 use crate::namespace::Namespaces;
 use crate::node_ipam::{NodeRanges, Ranges};
@@ -236,11 +236,16 @@ pub async fn run(client: Client, config: Config, supervisor: &Supervisor, shutdo
         pod_garbage.adopt_existing(&left_over);
     }
     let collects = start.selection.has("garbage-collector-controller");
+    let readers =
+        ["disruption-controller", "horizontal-pod-autoscaler-controller", "resourcequota-controller"];
+    let reads = readers.iter().any(|name| start.selection.has(name));
     for begin in start.tasks {
         begin(&scope);
     }
     if collects {
         garbage::start(&scope, clients("generic-garbage-collector"), recorder, inventory).await;
+    } else if reads {
+        scope.keep(inventory::follow(client, inventory));
     }
     scope.ended().await;
 }

@@ -1,8 +1,9 @@
 //! The kinds there are, by discovery: which are watched, and where an owner of an apiVersion and kind is found.
 
 use super::identity::group;
+use crate::discovery::Offers;
 use kube::api::ApiResource;
-use kube::discovery::{Discovery, Scope, verbs};
+use kube::discovery::verbs;
 use std::collections::{HashMap, HashSet};
 
 /// Kinds that nobody owns and nobody should watch.
@@ -30,26 +31,19 @@ pub(super) struct Kinds {
 
 impl Kinds {
     /// Takes in what is served now; gives the kinds that are to be watched from now on.
-    pub(super) fn learn(&mut self, discovery: &Discovery) -> Vec<ServedKind> {
+    pub(super) fn learn(&mut self, offers: &Offers) -> Vec<ServedKind> {
         self.served.clear();
-        for group in discovery.groups() {
-            for version in group.versions() {
-                for (resource, capabilities) in group.versioned_resources(version) {
-                    self.serve(ServedKind { resource, namespaced: capabilities.scope == Scope::Namespaced });
-                }
-            }
+        for offer in &offers.kinds {
+            self.serve(ServedKind { resource: offer.resource.clone(), namespaced: offer.namespaced });
         }
         let mut fresh = Vec::new();
-        for (resource, capabilities) in
-            discovery.groups().flat_map(kube::discovery::ApiGroup::recommended_resources)
-        {
-            let complete =
-                [verbs::LIST, verbs::WATCH, verbs::DELETE].iter().all(|v| capabilities.supports_operation(v));
+        for offer in offers.preferred().filter(|o| o.allows(&[verbs::LIST, verbs::WATCH, verbs::DELETE])) {
+            let resource = &offer.resource;
             let ignored = IGNORED.contains(&(resource.group.as_str(), resource.kind.as_str()));
             let kind = (resource.group.clone(), resource.kind.clone());
-            if complete && !ignored && self.watched.insert(kind.clone()) {
+            if !ignored && self.watched.insert(kind.clone()) {
                 self.listing.insert(kind);
-                fresh.push(ServedKind { resource, namespaced: capabilities.scope == Scope::Namespaced });
+                fresh.push(ServedKind { resource: resource.clone(), namespaced: offer.namespaced });
             }
         }
         fresh
