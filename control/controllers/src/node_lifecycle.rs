@@ -238,7 +238,7 @@ impl NodeLifecycle {
             let now = Instant::now();
             self.seen.lock().values_mut().for_each(|seen| *seen = now);
         }
-        if health == Health::Ready {
+        if matches!(health, Health::Ready | Health::Unsaid) {
             return (false, None);
         }
         let own = plan::zone(node);

@@ -13,6 +13,8 @@ pub(super) enum Health {
     NotReady,
     /// It says nothing.
     Unknown,
+    /// It has said nothing yet, and still has time to.
+    Unsaid,
 }
 
 impl Health {
@@ -24,7 +26,8 @@ impl Health {
             _ if silent => Self::Unknown,
             Some("True") => Self::Ready,
             Some("False") => Self::NotReady,
-            _ => Self::Unknown,
+            Some(_) => Self::Unknown,
+            None => Self::Unsaid,
         }
     }
 }
@@ -51,7 +54,7 @@ pub(super) fn taints(
 ) -> Option<Vec<Taint>> {
     let mut ours: Vec<(&str, &str)> = Vec::new();
     let key = match health {
-        Health::Ready => None,
+        Health::Ready | Health::Unsaid => None,
         Health::NotReady => Some(NOT_READY),
         Health::Unknown => Some(UNREACHABLE),
     };
@@ -152,6 +155,15 @@ impl Zone {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_node_that_has_not_begun_to_speak_must_not_be_tainted() {
+        let new: Node = serde_json::from_value(serde_json::json!({ "metadata": { "name": "n" } })).unwrap();
+        let health = |silent| Health::of(&new, silent);
+        assert_eq!((health(false), health(true)), (Health::Unsaid, Health::Unknown));
+        let tainted = |health| taints(&new, &[], health, true, Timestamp::UNIX_EPOCH).map(|all| all.len());
+        assert_eq!((tainted(health(false)), tainted(health(true))), (None, Some(2)));
+    }
 
     #[test]
     fn taints_follow_health_and_leave_others_alone() {
