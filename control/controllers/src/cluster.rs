@@ -15,7 +15,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::{IPAddress, ServiceCIDR};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::ClusterRole;
-use k8s_openapi::api::storage::v1::{CSIDriver, StorageClass, VolumeAttachment};
+use k8s_openapi::api::storage::v1::{CSIDriver, StorageClass, VolumeAttachment, VolumeAttributesClass};
 use kube::{Api, Client};
 use pki::bootstrap::{SECRET_NAMESPACE, SECRET_TYPE};
 use std::sync::Arc;
@@ -30,6 +30,7 @@ pub(crate) const TOKEN_TYPE: &str = "kubernetes.io/service-account-token";
 #[derive(Default)]
 #[allow(missing_docs, reason = "each field is the informer of the kind it is named for")]
 pub(crate) struct Cluster {
+    pub attributes_classes: Arc<Informer<VolumeAttributesClass>>,
     pub autoscalers: Arc<Informer<HorizontalPodAutoscaler>>,
     /// Secrets of bootstrap tokens only.
     pub bootstrap_tokens: Arc<Informer<Secret>>,
@@ -75,6 +76,7 @@ impl Cluster {
         // of the config maps only the one every namespace has
         let root_ca = Source::all::<ConfigMap>(client).named("kube-root-ca.crt");
         starter.start(&self.config_maps, "configmaps", root_ca);
+        starter.all(&self.attributes_classes);
         starter.all(&self.autoscalers);
         let tokens = Source::of(Api::<Secret>::namespaced(client.clone(), SECRET_NAMESPACE));
         starter.start(
@@ -119,6 +121,7 @@ impl Cluster {
     /// Waits until every first list is complete: before that, what is not in a map may still exist.
     pub(crate) async fn synced(&self) {
         tokio::join!(
+            self.attributes_classes.synced(),
             self.autoscalers.synced(),
             self.bootstrap_tokens.synced(),
             self.budgets.synced(),

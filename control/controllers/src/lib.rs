@@ -3,7 +3,8 @@
 //! - Workloads: [`replica_set`], [`deployment`], [`stateful_set`], [`daemon_set`], [`job`], [`cron_job`], [`ttl_after_finished`], [`autoscaler`],
 //!   [`disruption`], [`stale_disruption`]
 //! - Services: [`endpoints`], [`endpoint_mirror`], [`service_cidr`]
-//! - Volumes: [`volume_binder`], [`ephemeral_volume`], [`volume_expand`], [`volume_protection`], [`attach_detach`]
+//! - Volumes: [`volume_binder`], [`ephemeral_volume`], [`volume_expand`], [`volume_protection`], [`attributes_class_protection`],
+//!   [`attach_detach`]
 //! - Nodes: [`node_ipam`], [`node_lifecycle`], [`node_ttl`], [`taint_eviction`], [`pod_garbage`]
 //! - Accounts and trust: [`service_account`], [`service_account_token`], [`root_ca`], [`role_aggregation`], [`signing`], [`bootstrap_token`]
 //! - Everything: [`garbage`], [`namespace`], [`resource_quota`]
@@ -18,6 +19,7 @@
 
 mod adoption;
 mod attach_detach;
+mod attributes_class_protection;
 mod autoscaler;
 mod backoff;
 mod bootstrap_token;

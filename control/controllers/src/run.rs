@@ -1,6 +1,7 @@
 //! Every controller with its queue and workers, in one list.
 
 use crate::attach_detach::AttachDetach;
+use crate::attributes_class_protection::AttributesClassProtection;
 use crate::autoscaler::Autoscalers;
 use crate::bootstrap_token::{BootstrapSigner, TokenCleaner};
 use crate::cluster::Cluster;
@@ -162,6 +163,8 @@ pub async fn run(client: Client, config: Config, supervisor: &Supervisor, shutdo
     start.add("persistentvolume-protection-controller", "pv-protection-controller", 1, |queue, cl| {
         VolumeProtection::new(&cluster, cl, queue)
     });
+    let name = "volumeattributesclass-protection-controller";
+    start.add(name, name, 1, |queue, cl| AttributesClassProtection::new(&cluster, cl, queue));
     let binder = ("persistentvolume-binder-controller", "persistent-volume-binder");
     let claims =
         start.add(binder.0, binder.1, 1, |queue, cl| ClaimBinder::new(&cluster, cl, rec.clone(), queue));

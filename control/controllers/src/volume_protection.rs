@@ -124,7 +124,11 @@ fn in_use<P: std::borrow::Borrow<Pod>>(claim: &str, pods: &[P]) -> bool {
     pods.iter().map(P::borrow).any(|pod| scheduled(pod) && claims_of(pod).any(|name| name == claim))
 }
 
-async fn hold<K>(api: &Api<K>, object: &K, finalizer: &str) -> Result<Option<Duration>, Error>
+/// Puts the finalizer on an object that has not got it.
+///
+/// # Errors
+/// The API server refuses.
+pub(crate) async fn hold<K>(api: &Api<K>, object: &K, finalizer: &str) -> Result<Option<Duration>, Error>
 where
     K: Kind + DeserializeOwned + Debug,
     K::DynamicType: Default,
@@ -137,7 +141,11 @@ where
     write(api, object, &finalizers).await
 }
 
-async fn release<K>(api: &Api<K>, object: &K, finalizer: &str) -> Result<Option<Duration>, Error>
+/// Takes the finalizer from an object.
+///
+/// # Errors
+/// The API server refuses.
+pub(crate) async fn release<K>(api: &Api<K>, object: &K, finalizer: &str) -> Result<Option<Duration>, Error>
 where
     K: Kind + DeserializeOwned + Debug,
     K::DynamicType: Default,
