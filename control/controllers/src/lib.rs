@@ -1,7 +1,7 @@
 //! The built-in controllers, one module each: what wakes it, what it reads and writes, what it promises stands at the top of each file.
 //!
 //! - Workloads: [`replica_set`], [`deployment`], [`stateful_set`], [`daemon_set`], [`job`], [`cron_job`], [`ttl_after_finished`], [`autoscaler`],
-//!   [`disruption`], [`stale_disruption`]
+//!   [`disruption`]
 //! - Services: [`endpoints`], [`endpoint_mirror`], [`service_cidr`]
 //! - Volumes: [`volume_binder`], [`ephemeral_volume`], [`volume_expand`], [`volume_protection`], [`attributes_class_protection`],
 //!   [`attach_detach`]
@@ -57,7 +57,6 @@ mod service_account;
 mod service_account_token;
 mod service_cidr;
 mod signing;
-mod stale_disruption;
 mod stateful_set;
 mod taint_eviction;
 mod ttl_after_finished;

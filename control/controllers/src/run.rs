@@ -33,7 +33,6 @@ use crate::service_account::ServiceAccounts;
 use crate::service_account_token::ServiceAccountTokens;
 use crate::service_cidr::ServiceCidrs;
 use crate::signing::{Approving, Cleaner, Signing};
-use crate::stale_disruption::StaleDisruptions;
 use crate::stateful_set::StatefulSets;
 use crate::taint_eviction::TaintEviction;
 use crate::ttl_after_finished::TtlAfterFinished;

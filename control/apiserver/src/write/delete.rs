@@ -193,7 +193,8 @@ fn plan(kind: &Kind, stored: &Value, options: &DeleteOptions, now: Timestamp) ->
     let mut changed = false;
     if deleting(&object) {
         // Nothing is left of a period of none: it goes as soon as nothing else holds it.
-        if graceful && let Some(pending) = object::deletion_grace_period_seconds(&object).filter(|p| *p != 0)
+        if graceful
+            && let Some(pending) = object.int("metadata.deletionGracePeriodSeconds").filter(|p| *p != 0)
         {
             let pending = if pending < 0 { 1 } else { pending };
             // Only a shorter grace period may be asked for.
