@@ -1,7 +1,7 @@
 //! Three servers and three members of etcd, of which every twenty seconds one thing is broken and mended again; meanwhile a writer and a
 //! watcher a server, roll-outs and Jobs, and somebody who looks at who leads.
 //!
-//! - [`disorder`]: what is broken, and how; [`clients`]: writers and watchers, which begin at a server of their own and go on at another;
+//! - [`disorder`]: what is broken, and how; [`servers`]: the servers as a client has them; [`clients`]: writers and watchers, which begin at a server of their own and go on at another;
 //!   [`workload`]: roll-outs and Jobs; [`verdict`]: what they must have seen, pure
 //!
 //! What is promised: every write that was acknowledged is there; each watcher saw every change once and in order; nobody was told anything that
@@ -10,6 +10,7 @@
 
 mod clients;
 mod disorder;
+mod servers;
 mod verdict;
 mod workload;
 
@@ -17,10 +18,10 @@ use crate::control::{self, Ask};
 use crate::layout::{Layout, node_address};
 use crate::{reap, up};
 use anyhow::{Context, Result, bail};
-use clients::Seen;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use nix::sched::{CloneFlags, setns};
+use servers::{SILENCE, Seen};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -112,7 +113,7 @@ async fn client(kubeconfig: &std::path::Path, server: &str) -> Result<Client> {
         .for_each(|c| c.server = Some(server.to_owned()));
     let mut config = Config::from_custom_kubeconfig(parsed, &KubeConfigOptions::default()).await?;
     config.connect_timeout = Some(Duration::from_secs(2));
-    config.read_timeout = Some(clients::SILENCE);
+    config.read_timeout = Some(SILENCE);
     // What may have happened already is judged by who asked.
     config.default_retry = false;
     Ok(Client::try_from(config)?)

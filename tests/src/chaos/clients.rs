@@ -1,6 +1,7 @@
 //! Writers and watchers. Each begins at a server of its own and goes on at the next when that one does not answer, as an agent does.
 
-use super::verdict::{Facts, Watched};
+use super::servers::{PAUSE, SETTLE, SILENCE, Seen, Servers};
+use super::verdict::Watched;
 use super::workload;
 use anyhow::{Context as _, Result};
 use futures::TryStreamExt as _;
@@ -8,104 +9,20 @@ use futures::future::join_all;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{ListParams, ObjectMeta, PostParams, WatchEvent, WatchParams};
-use kube::core::NamespaceResourceScope;
-use kube::{Api, Client, Resource, ResourceExt};
+use kube::{Api, Client, ResourceExt};
 use std::pin::pin;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
-/// A server that says nothing for so long is given up.
-pub(super) const SILENCE: Duration = Duration::from_secs(5);
-/// Between two writes of one writer.
-const PAUSE: Duration = Duration::from_millis(50);
-/// How long what is under way at the end may take.
-pub(super) const SETTLE: Duration = Duration::from_secs(60);
-const NAMESPACE: &str = "default";
 /// What the clients' objects are told by.
 const LABEL: &str = "windlass.dev/chaos";
 /// The lease whose holder leads.
 const LEASE: &str = "kube-controller-manager";
 
-/// What the clients have seen so far.
-#[derive(Default)]
-pub(super) struct Seen {
-    facts: Mutex<Facts>,
-    leader: Mutex<Option<u32>>,
-}
-
-impl Seen {
-    pub(super) fn note(&self, note: impl FnOnce(&mut Facts)) {
-        note(&mut self.facts.lock().unwrap_or_else(PoisonError::into_inner));
-    }
-
-    /// Which server leads, from 1.
-    pub(super) fn leader(&self) -> Option<u32> {
-        *self.leader.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// All of it.
-    pub(super) fn taken(&self) -> Facts {
-        std::mem::take(&mut *self.facts.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-/// Servers, in the order of one client.
-pub(super) struct Servers {
-    all: Vec<Client>,
-    at: usize,
-}
-
-impl Servers {
-    fn maps(&self) -> Api<ConfigMap> {
-        self.api()
-    }
-
-    /// Objects of the clients' namespace, at the server whose turn it is.
-    pub(super) fn api<K>(&self) -> Api<K>
-    where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
-    {
-        Api::namespaced(self.all[self.at % self.all.len()].clone(), NAMESPACE)
-    }
-
-    pub(super) fn next(&mut self) {
-        self.at += 1;
-    }
-
-    /// Asks one server after another until one answers; `None` after a minute without an answer, or when the answer is a refusal, which is noted.
-    pub(super) async fn insist<T, F>(
-        &mut self,
-        seen: &Seen,
-        what: &str,
-        ask: impl Fn(&Self) -> F,
-    ) -> Option<T>
-    where
-        F: Future<Output = kube::Result<T>>,
-    {
-        let until = Instant::now() + SETTLE;
-        loop {
-            match tokio::time::timeout(2 * SILENCE, ask(self)).await {
-                Ok(Ok(answer)) => return Some(answer),
-                Ok(Err(kube::Error::Api(status))) if status.code < 500 && status.code != 429 => {
-                    seen.note(|facts| facts.refused.push(format!("{what}: {status:?}")));
-                    return None;
-                }
-                _ if Instant::now() > until => {
-                    seen.note(|facts| facts.refused.push(format!("{what}: no server answered for a minute")));
-                    return None;
-                }
-                _ => self.next(),
-            }
-            tokio::time::sleep(PAUSE).await;
-        }
-    }
-}
-
 /// Writes, watches and looks until `stop`; then waits until every watcher has seen what was acknowledged, and reads it all once more.
 pub(super) async fn run(servers: Vec<Client>, seen: &Seen, stop: &CancellationToken) -> Result<()> {
     let count = servers.len();
-    let each = |at| Servers { all: servers.clone(), at };
+    let each = |at| Servers::new(servers.clone(), at);
     let finished = CancellationToken::new();
     // Before the first object: what comes is seen as it comes, by all.
     let from = newest(each(0)).await.context("no server says what is newest")?;
@@ -115,9 +32,7 @@ pub(super) async fn run(servers: Vec<Client>, seen: &Seen, stop: &CancellationTo
     let writing = async {
         tokio::join!(writers, working);
         let until = Instant::now() + SETTLE;
-        while Instant::now() < until
-            && !seen.facts.lock().unwrap_or_else(PoisonError::into_inner).is_settled(count)
-        {
+        while Instant::now() < until && !seen.is_settled(count) {
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
         for at in 0..count {
@@ -243,8 +158,7 @@ async fn follow(servers: &Servers, from: &mut String, watcher: usize, seen: &See
 async fn lead(mut servers: Servers, seen: &Seen) {
     let (mut renewed, mut changed) = (None, Instant::now());
     loop {
-        let leases: Api<Lease> =
-            Api::namespaced(servers.all[servers.at % servers.all.len()].clone(), "kube-system");
+        let leases: Api<Lease> = Api::namespaced(servers.client(), "kube-system");
         match tokio::time::timeout(SILENCE, leases.get(LEASE)).await {
             Ok(Ok(lease)) => {
                 let spec = lease.spec.unwrap_or_default();
@@ -258,7 +172,7 @@ async fn lead(mut servers: Servers, seen: &Seen) {
                 }
                 let host = spec.holder_identity.unwrap_or_default();
                 let index = host.split('_').next().and_then(|name| name.strip_prefix('n')?.parse().ok());
-                *seen.leader.lock().unwrap_or_else(PoisonError::into_inner) = index;
+                seen.set_leader(index);
             }
             _ => servers.next(),
         }

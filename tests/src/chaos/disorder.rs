@@ -1,7 +1,7 @@
 //! What is broken: a server's process, a member of etcd, a machine, a link; killed, frozen or cut, one at a time, and whole again before the next.
 
 use super::SERVERS;
-use super::clients::Seen;
+use super::servers::Seen;
 use crate::control::{self, Ask};
 use crate::init;
 use crate::layout::Layout;

@@ -1,6 +1,6 @@
 //! Roll-outs of a Deployment and Jobs, one after another, and what is exact about each once it has ended.
 
-use super::clients::{SETTLE, Seen, Servers};
+use super::servers::{SETTLE, Seen, Servers};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
