@@ -176,9 +176,9 @@ impl Kind {
         self.rules().is_storage()
     }
 
-    /// Whether reading gives what is stored.
+    /// Whether reading gives what is stored: a custom object is brought to its definition, or is gone with it.
     pub(crate) fn reads_as_stored(&self) -> bool {
-        self.rules().reads_as_stored()
+        self.custom.is_none()
     }
 
     /// Whether a webhook makes this version's objects of stored ones.

@@ -43,9 +43,6 @@ pub(crate) trait Rules: Send + Sync {
     /// True where stored bytes are what this version's clients get.
     fn is_storage(&self) -> bool;
 
-    /// Whether reading gives what is stored: no, where that was written by another schema perhaps.
-    fn reads_as_stored(&self) -> bool;
-
     /// Turns an object of the stored version into one of the client's.
     fn to_client(&self, object: &mut Value);
 

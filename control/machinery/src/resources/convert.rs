@@ -1,10 +1,12 @@
 //! Between the served versions of a resource and the one version it is kept in.
 //!
 //! Versions that differ in name only need no more than another `apiVersion`. Two differ in shape: events, which the
-//! core group and `events.k8s.io` share, and horizontal pod autoscalers. Secrets have a field that is only ever sent.
+//! core group and `events.k8s.io` share, and horizontal pod autoscalers. Secrets have a field that is only ever sent, nodes and pods
+//! older fields beside those that replaced them.
 
 mod autoscaling;
 mod events;
+mod pairs;
 mod secrets;
 
 use serde_json::Value;
@@ -17,6 +19,9 @@ pub fn to_storage(resource: &Resource, version: &str, object: &mut Value) {
     match (resource.group, resource.plural, version) {
         ("events.k8s.io", "events", _) => events::to_core(object),
         ("autoscaling", "horizontalpodautoscalers", "v1") => autoscaling::v1_to_v2(object),
+        ("autoscaling", "horizontalpodautoscalers", _) => autoscaling::drop_round_trip(object),
+        ("", "nodes", _) => pairs::node(object),
+        ("", "pods", _) => pairs::pod(object),
         ("", "secrets", _) => secrets::fold_string_data(object),
         _ => {}
     }

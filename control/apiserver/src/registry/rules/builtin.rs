@@ -38,10 +38,6 @@ impl Rules for Builtin {
         convert::is_storage(self.resource, self.version)
     }
 
-    fn reads_as_stored(&self) -> bool {
-        true
-    }
-
     fn to_client(&self, object: &mut Value) {
         if !self.is_storage() {
             convert::from_storage(self.resource, self.version, object);

@@ -50,10 +50,6 @@ impl Rules for Custom {
         self.definition.storage == self.version().name && !self.definition.asks()
     }
 
-    fn reads_as_stored(&self) -> bool {
-        false
-    }
-
     /// Custom objects come from the registry in the client's version already, but for lists and watches of a definition whose
     /// versions differ by name only.
     fn to_client(&self, object: &mut Value) {

@@ -6,7 +6,8 @@ mod metrics;
 use serde_json::{Value, json};
 
 use crate::access::{Fields, Get, existing, object, remove, set};
-use metrics::{SOURCES, STATUSES};
+use crate::schema;
+use metrics::Metrics;
 
 const METRICS: &str = "autoscaling.alpha.kubernetes.io/metrics";
 const BEHAVIOR: &str = "autoscaling.alpha.kubernetes.io/behavior";
@@ -22,15 +23,36 @@ fn is_cpu_utilization(metric: &Value, target: &str) -> bool {
         && metric.int(&format!("resource.{target}.averageUtilization")).is_some()
 }
 
-/// Takes an annotation out and reads the JSON in it; what does not parse is dropped, as upstream drops it.
-fn take_annotation(hpa: &mut Value, name: &str) -> Option<Value> {
+/// The annotations by which v1 carries what it has no fields for (upstream: `DropRoundTripHorizontalPodAutoscalerAnnotations`).
+const ROUND_TRIP: [&str; 6] = [
+    METRICS,
+    BEHAVIOR,
+    CURRENT_METRICS,
+    CONDITIONS,
+    "autoscaling.alpha.kubernetes.io/scale-down-tolerance",
+    "autoscaling.alpha.kubernetes.io/scale-up-tolerance",
+];
+
+/// Removes what is another version's, and would be taken for this one's later.
+pub(super) fn drop_round_trip(hpa: &mut Value) {
+    for name in ROUND_TRIP {
+        take(hpa, name);
+    }
+}
+
+fn take(hpa: &mut Value, name: &str) -> Option<Value> {
     let annotations = existing(hpa, "metadata.annotations")?;
     let text = remove(annotations, name)?;
     let emptied = annotations.as_object().is_some_and(Fields::is_empty);
     if emptied {
         remove(existing(hpa, "metadata")?, "annotations");
     }
-    serde_json::from_str(text.as_str()?).ok()
+    Some(text)
+}
+
+/// Takes an annotation out and reads the JSON in it; what does not parse is dropped, as upstream drops it.
+fn take_annotation(hpa: &mut Value, name: &str) -> Option<Value> {
+    serde_json::from_str(take(hpa, name)?.as_str()?).ok()
 }
 
 fn annotate(hpa: &mut Value, name: &str, value: &Value) {
@@ -39,41 +61,81 @@ fn annotate(hpa: &mut Value, name: &str, value: &Value) {
     }
 }
 
-/// Upstream writes `behavior` by the names of Go's fields (`ScaleUp`), and reads any case; so do we.
-fn behavior_of_v1(value: Value) -> Value {
-    rename(value, |name| {
-        let mut letters = name.chars();
-        letters.next().map_or_else(String::new, |first| first.to_lowercase().chain(letters).collect())
-    })
+/// The fields of `behavior` and below, which upstream writes by the names of Go's internal type (`ScaleUp`), nothing left out, and reads
+/// whatever their case.
+const BEHAVIOR_FIELDS: [&str; 9] = [
+    "scaleUp",
+    "scaleDown",
+    "stabilizationWindowSeconds",
+    "selectPolicy",
+    "policies",
+    "tolerance",
+    "type",
+    "value",
+    "periodSeconds",
+];
+
+fn behavior_of_v1(value: Value) -> Option<Value> {
+    let named = rename(value, &|name: &str| {
+        let field = BEHAVIOR_FIELDS.iter().find(|field| field.eq_ignore_ascii_case(name));
+        field.map_or_else(|| name.to_owned(), |field| (*field).to_owned())
+    });
+    decoded("v2", "HorizontalPodAutoscalerBehavior", named)
+        .filter(|b| b.fields("").is_some_and(|b| !b.is_empty()))
 }
 
-fn behavior_in_v1(value: Value) -> Value {
-    rename(value, |name| {
-        let mut letters = name.chars();
-        letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
-    })
+fn behavior_in_v1(behavior: &Value) -> Value {
+    let rules = |name: &str| {
+        behavior.present(name).map_or(Value::Null, |rules| {
+            let field = |name: &str| rules.at(name).clone();
+            let policy = |policy: &Value| {
+                json!({"Type": policy.at("type"), "Value": policy.at("value"), "PeriodSeconds": policy.at("periodSeconds")})
+            };
+            let policies = rules.at("policies").as_array().map(|all| all.iter().map(policy).collect::<Vec<_>>());
+            json!({
+                "StabilizationWindowSeconds": field("stabilizationWindowSeconds"),
+                "SelectPolicy": field("selectPolicy"),
+                "Policies": policies,
+                "Tolerance": field("tolerance"),
+            })
+        })
+    };
+    json!({"ScaleUp": rules("scaleUp"), "ScaleDown": rules("scaleDown")})
 }
 
-/// Renames every key; what is null is left out.
-fn rename(value: Value, name: impl Fn(&str) -> String + Copy) -> Value {
+/// Renames every key.
+fn rename(value: Value, name: &impl Fn(&str) -> String) -> Value {
     match value {
-        Value::Object(fields) => fields
-            .into_iter()
-            .filter(|(_, value)| !value.is_null())
-            .map(|(key, value)| (name(&key), rename(value, name)))
-            .collect(),
+        Value::Object(fields) => {
+            fields.into_iter().map(|(key, value)| (name(&key), rename(value, name))).collect()
+        }
         Value::Array(items) => items.into_iter().map(|item| rename(item, name)).collect(),
         other => other,
     }
 }
 
+/// A value read as a type of `autoscaling/VERSION`: all of it or nothing, as upstream's decoding into Go's type.
+fn decoded(version: &str, name: &str, value: Value) -> Option<Value> {
+    let table = schema::builtin();
+    let package = format!("k8s.io.api.autoscaling.{version}");
+    let (id, _) = table.types().find(|(_, of)| of.name == name && of.package == package)?;
+    table.normalize(id, value).ok().map(|read| read.value)
+}
+
+/// A list of values of a type of v1.
+fn decoded_list(name: &str, value: Option<Value>) -> Option<Vec<Value>> {
+    let Value::Array(items) = value? else { return None };
+    items.into_iter().map(|item| decoded("v1", name, item)).collect()
+}
+
 pub(super) fn v1_to_v2(hpa: &mut Value) {
-    let metrics = take_annotation(hpa, METRICS);
-    let behavior = take_annotation(hpa, BEHAVIOR);
-    let current = take_annotation(hpa, CURRENT_METRICS);
-    let conditions = take_annotation(hpa, CONDITIONS);
+    let metrics = decoded_list("MetricSpec", take_annotation(hpa, METRICS));
+    let behavior = take_annotation(hpa, BEHAVIOR).and_then(behavior_of_v1);
+    let current = decoded_list("MetricStatus", take_annotation(hpa, CURRENT_METRICS));
+    let conditions = decoded_list("HorizontalPodAutoscalerCondition", take_annotation(hpa, CONDITIONS));
+    drop_round_trip(hpa);
     if let Some(spec) = existing(hpa, "spec") {
-        let mut list = SOURCES.to_v2(metrics.as_ref());
+        let mut list = Metrics::Sources.to_v2(metrics.as_deref().unwrap_or_default());
         if let Some(percentage) = remove(spec, "targetCPUUtilizationPercentage").filter(|p| !p.is_null()) {
             list.push(cpu(&percentage));
         }
@@ -81,12 +143,12 @@ pub(super) fn v1_to_v2(hpa: &mut Value) {
             list.push(cpu(&json!(DEFAULT_UTILIZATION)));
         }
         set(spec, "metrics", list);
-        if let Some(behavior) = behavior.map(behavior_of_v1) {
+        if let Some(behavior) = behavior {
             set(spec, "behavior", behavior);
         }
     }
     if let Some(status) = existing(hpa, "status") {
-        let mut list = STATUSES.to_v2(current.as_ref());
+        let mut list = Metrics::Statuses.to_v2(current.as_deref().unwrap_or_default());
         if let Some(percentage) = remove(status, "currentCPUUtilizationPercentage").filter(|p| !p.is_null())
             && current.is_none()
         {
@@ -109,6 +171,7 @@ fn cpu(percentage: &Value) -> Value {
 }
 
 pub(super) fn v2_to_v1(hpa: &mut Value) {
+    drop_round_trip(hpa);
     let mut annotations: Vec<(&str, Value)> = Vec::new();
     if let Some(spec) = existing(hpa, "spec") {
         if let Some(Value::Array(metrics)) = remove(spec, "metrics") {
@@ -119,21 +182,21 @@ pub(super) fn v2_to_v1(hpa: &mut Value) {
                 set(spec, "targetCPUUtilizationPercentage", percentage);
             }
             if !others.is_empty() {
-                annotations.push((METRICS, SOURCES.to_v1(&others)));
+                annotations.push((METRICS, Metrics::Sources.to_v1(&others)));
             }
         }
         if let Some(behavior) = remove(spec, "behavior").filter(|b| !b.is_null()) {
-            annotations.push((BEHAVIOR, behavior_in_v1(behavior)));
+            annotations.push((BEHAVIOR, behavior_in_v1(&behavior)));
         }
     }
     if let Some(status) = existing(hpa, "status") {
         if let Some(Value::Array(metrics)) = remove(status, "currentMetrics") {
-            if let Some(cpu) = metrics.iter().find(|metric| is_cpu_utilization(metric, "current")) {
+            if let Some(cpu) = metrics.iter().rfind(|metric| is_cpu_utilization(metric, "current")) {
                 let percentage = cpu.at("resource.current.averageUtilization").clone();
                 set(status, "currentCPUUtilizationPercentage", percentage);
             }
             if !metrics.is_empty() {
-                annotations.push((CURRENT_METRICS, STATUSES.to_v1(&metrics)));
+                annotations.push((CURRENT_METRICS, Metrics::Statuses.to_v1(&metrics)));
             }
         }
         if let Some(conditions) =

@@ -42,7 +42,8 @@ fn an_autoscaler_loses_nothing_on_its_way_through_v1() {
                 "target": {"type": "Utilization", "averageUtilization": 50}}},
             {"type": "Resource", "resource": {"name": "cpu",
                 "target": {"type": "Utilization", "averageUtilization": 70}}}]},
-        "status": {"currentMetrics": [], "desiredReplicas": 0, "conditions": [{"type": "AbleToScale"}]},
+        "status": {"currentMetrics": [], "desiredReplicas": 0, "conditions": [
+            {"type": "AbleToScale", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}]},
     });
     let mut object = stored.clone();
     from_storage(hpas, "v1", &mut object);
@@ -84,11 +85,102 @@ fn metrics_of_v1_must_not_be_taken_for_those_of_v2() {
         serde_json::from_str(text.unwrap()).unwrap()
     };
     assert_eq!(annotation(&object, "metrics"), v1);
-    let go = json!({"ScaleDown": {"Policies": [{"Type": "Percent", "Value": 10, "PeriodSeconds": 60}]}});
+    let policies = json!([{"Type": "Percent", "Value": 10, "PeriodSeconds": 60}]);
+    let go = json!({"ScaleUp": null, "ScaleDown": {"StabilizationWindowSeconds": null, "SelectPolicy": null,
+        "Policies": policies, "Tolerance": null}});
     assert_eq!(annotation(&object, "behavior"), go);
     assert_eq!(object["status"], json!({"currentReplicas": 0, "desiredReplicas": 0}));
     to_storage(hpas, "v1", &mut object);
     assert_eq!((&object["spec"]["metrics"], &object["spec"]["behavior"]), (&v2, &behavior));
+}
+
+#[test]
+fn current_metrics_of_every_kind_come_back_from_v1() {
+    let hpas = by_group_resource("autoscaling", "horizontalpodautoscalers").unwrap();
+    let other = json!({"apiVersion": "v1", "kind": "Service", "name": "s"});
+    let current = json!([
+        {"type": "Object", "object": {"describedObject": other, "metric": {"name": "a"},
+            "current": {"value": "4", "averageValue": "3"}}},
+        {"type": "Pods", "pods": {"metric": {"name": "m"}, "current": {"averageValue": "1500m"}}},
+        {"type": "Resource", "resource": {"name": "cpu",
+            "current": {"averageUtilization": 50, "averageValue": "1"}}},
+        {"type": "ContainerResource", "containerResource": {"name": "cpu", "container": "c",
+            "current": {"averageUtilization": 60, "averageValue": "1"}}},
+        {"type": "External", "external": {"metric": {"name": "q"}, "current": {"value": "7", "averageValue": "2"}}}]);
+    let mut object = json!({
+        "apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "h"},
+        "spec": {}, "status": {"currentMetrics": current},
+    });
+    from_storage(hpas, "v1", &mut object);
+    assert_eq!(object["status"]["currentCPUUtilizationPercentage"], 50);
+    let text = object["metadata"]["annotations"]["autoscaling.alpha.kubernetes.io/current-metrics"]
+        .as_str()
+        .unwrap();
+    assert!(text.contains(r#""currentAverageValue":"1500m""#), "{text}");
+    to_storage(hpas, "v1", &mut object);
+    assert_eq!(object["status"]["currentMetrics"], current);
+}
+
+/// Go decodes an annotation into its type, and leaves all of it out if it cannot.
+#[test]
+fn what_is_not_of_its_type_must_not_reach_the_store_through_an_annotation() {
+    let hpas = by_group_resource("autoscaling", "horizontalpodautoscalers").unwrap();
+    for (name, text) in [
+        ("behavior", "5"),
+        ("behavior", "{}"),
+        ("behavior", r#"{"ScaleUp":{"StabilizationWindowSeconds":"5"}}"#),
+        ("metrics", r#"["x"]"#),
+        ("metrics", r#"[{"type":"Resource","resource":{"name":"cpu","targetAverageUtilization":"50"}}]"#),
+        ("current-metrics", "{}"),
+        ("conditions", "[1]"),
+    ] {
+        let mut object = json!({"apiVersion": "autoscaling/v1", "kind": "HorizontalPodAutoscaler", "metadata": {
+            "annotations": {format!("autoscaling.alpha.kubernetes.io/{name}"): text}},
+            "spec": {"targetCPUUtilizationPercentage": 7}, "status": {"currentCPUUtilizationPercentage": 6}});
+        to_storage(hpas, "v1", &mut object);
+        assert_eq!(object["spec"].get("behavior"), None, "{text}");
+        assert_eq!(object["spec"]["metrics"].as_array().unwrap().len(), 1, "{text}");
+        assert_eq!(object["status"]["currentMetrics"].as_array().unwrap().len(), 1, "{text}");
+        assert_eq!((object["status"].get("conditions"), object["metadata"].get("annotations")), (None, None));
+    }
+    let shouted = r#"{"SCALEUP":{"stabilizationwindowseconds":5}}"#;
+    let mut object = json!({"apiVersion": "autoscaling/v1", "kind": "HorizontalPodAutoscaler", "metadata": {
+        "annotations": {"autoscaling.alpha.kubernetes.io/behavior": shouted}}, "spec": {}});
+    to_storage(hpas, "v1", &mut object);
+    assert_eq!(object["spec"]["behavior"], json!({"scaleUp": {"stabilizationWindowSeconds": 5}}));
+}
+
+#[test]
+fn an_annotation_left_over_from_v1_must_not_be_kept_for_the_next_client_of_v1() {
+    let hpas = by_group_resource("autoscaling", "horizontalpodautoscalers").unwrap();
+    let mut object = json!({"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": {
+        "annotations": {"autoscaling.alpha.kubernetes.io/metrics": "[]", "mine": "1"}}, "spec": {}});
+    to_storage(hpas, "v2", &mut object);
+    assert_eq!(object["metadata"]["annotations"], json!({"mine": "1"}));
+}
+
+#[test]
+fn an_older_field_must_not_say_other_than_the_one_that_replaced_it() {
+    let (nodes, pods) = (by_group_resource("", "nodes").unwrap(), by_group_resource("", "pods").unwrap());
+    for (given, kept) in [
+        (json!({"podCIDR": "a"}), json!({"podCIDR": "a", "podCIDRs": ["a"]})),
+        (json!({"podCIDRs": ["a", "b"]}), json!({"podCIDR": "a", "podCIDRs": ["a", "b"]})),
+        (json!({"podCIDR": "c", "podCIDRs": ["a", "b"]}), json!({"podCIDR": "c", "podCIDRs": ["c"]})),
+        (json!({}), json!({})),
+    ] {
+        let mut node = json!({"spec": given});
+        to_storage(nodes, "v1", &mut node);
+        assert_eq!(node["spec"], kept);
+    }
+    for (given, kept) in [
+        (json!({"podIP": "a"}), json!({"podIP": "a", "podIPs": [{"ip": "a"}]})),
+        (json!({"podIPs": [{"ip": "a"}]}), json!({"podIP": "a", "podIPs": [{"ip": "a"}]})),
+        (json!({"podIP": "c", "podIPs": [{"ip": "a"}]}), json!({"podIP": "c", "podIPs": [{"ip": "c"}]})),
+    ] {
+        let mut pod = json!({"status": given});
+        to_storage(pods, "v1", &mut pod);
+        assert_eq!(pod["status"], kept);
+    }
 }
 
 #[test]

@@ -1,204 +1,119 @@
 //! Metrics in the form of v1's types (`MetricSpec`, `MetricStatus` of `autoscaling/v1`, which only annotations hold): flat, where v2
-//! groups what identifies a metric and what is aimed at.
+//! groups what identifies a metric and its values.
 
 use serde_json::{Value, json};
 
+use super::decoded;
 use crate::access::{Get, remove_at, set, set_at};
+use crate::quantity::Quantity;
 
-/// A kind of metric: its `type`, its field, and its parts as v2 and v1 name them.
-type Kind = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
+/// Names in v2 and in v1.
+type Names = &'static [(&'static str, &'static str)];
 
-/// What one list of metrics consists of.
-pub(super) struct Metrics {
-    kinds: [Kind; 5],
-    /// Where v2 keeps the values.
-    values: &'static str,
-    /// Quantities that v1 cannot leave out, by the metric's field.
-    never_absent: &'static [(&'static str, &'static str)],
+/// A kind of metric: its field, what identifies it, and its values as a source has them. A status has `current...` for `target...`.
+const KINDS: [(&str, Names, Names); 5] = [
+    (
+        "object",
+        &[("describedObject", "target"), ("metric.name", "metricName"), ("metric.selector", "selector")],
+        &[("value", "targetValue"), ("averageValue", "averageValue")],
+    ),
+    (
+        "pods",
+        &[("metric.name", "metricName"), ("metric.selector", "selector")],
+        &[("averageValue", "targetAverageValue")],
+    ),
+    (
+        "resource",
+        &[("name", "name")],
+        &[("averageUtilization", "targetAverageUtilization"), ("averageValue", "targetAverageValue")],
+    ),
+    (
+        "containerResource",
+        &[("name", "name"), ("container", "container")],
+        &[("averageUtilization", "targetAverageUtilization"), ("averageValue", "targetAverageValue")],
+    ),
+    (
+        "external",
+        &[("metric.name", "metricName"), ("metric.selector", "metricSelector")],
+        &[("value", "targetValue"), ("averageValue", "targetAverageValue")],
+    ),
+];
+
+/// Which list it is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Metrics {
+    /// `spec.metrics`.
+    Sources,
+    /// `status.currentMetrics`.
+    Statuses,
 }
 
-/// `spec.metrics`.
-pub(super) const SOURCES: Metrics = Metrics {
-    kinds: [
-        (
-            "Object",
-            "object",
-            &[
-                ("describedObject", "target"),
-                ("metric.name", "metricName"),
-                ("metric.selector", "selector"),
-                ("target.value", "targetValue"),
-                ("target.averageValue", "averageValue"),
-            ],
-        ),
-        (
-            "Pods",
-            "pods",
-            &[
-                ("metric.name", "metricName"),
-                ("metric.selector", "selector"),
-                ("target.averageValue", "targetAverageValue"),
-            ],
-        ),
-        (
-            "Resource",
-            "resource",
-            &[
-                ("name", "name"),
-                ("target.averageUtilization", "targetAverageUtilization"),
-                ("target.averageValue", "targetAverageValue"),
-            ],
-        ),
-        (
-            "ContainerResource",
-            "containerResource",
-            &[
-                ("name", "name"),
-                ("container", "container"),
-                ("target.averageUtilization", "targetAverageUtilization"),
-                ("target.averageValue", "targetAverageValue"),
-            ],
-        ),
-        (
-            "External",
-            "external",
-            &[
-                ("metric.name", "metricName"),
-                ("metric.selector", "metricSelector"),
-                ("target.value", "targetValue"),
-                ("target.averageValue", "targetAverageValue"),
-            ],
-        ),
-    ],
-    values: "target",
-    never_absent: &[("object", "targetValue"), ("pods", "targetAverageValue")],
-};
-
-/// `status.currentMetrics`.
-pub(super) const STATUSES: Metrics = Metrics {
-    kinds: [
-        (
-            "Object",
-            "object",
-            &[
-                ("describedObject", "target"),
-                ("metric.name", "metricName"),
-                ("metric.selector", "selector"),
-                ("current.value", "currentValue"),
-                ("current.averageValue", "averageValue"),
-            ],
-        ),
-        (
-            "Pods",
-            "pods",
-            &[
-                ("metric.name", "metricName"),
-                ("metric.selector", "selector"),
-                ("current.averageValue", "currentAverageValue"),
-            ],
-        ),
-        (
-            "Resource",
-            "resource",
-            &[
-                ("name", "name"),
-                ("current.averageUtilization", "currentAverageUtilization"),
-                ("current.averageValue", "currentAverageValue"),
-            ],
-        ),
-        (
-            "ContainerResource",
-            "containerResource",
-            &[
-                ("name", "name"),
-                ("container", "container"),
-                ("current.averageUtilization", "currentAverageUtilization"),
-                ("current.averageValue", "currentAverageValue"),
-            ],
-        ),
-        (
-            "External",
-            "external",
-            &[
-                ("metric.name", "metricName"),
-                ("metric.selector", "metricSelector"),
-                ("current.value", "currentValue"),
-                ("current.averageValue", "currentAverageValue"),
-            ],
-        ),
-    ],
-    values: "current",
-    never_absent: &[
-        ("object", "currentValue"),
-        ("pods", "currentAverageValue"),
-        ("resource", "currentAverageValue"),
-        ("containerResource", "currentAverageValue"),
-        ("external", "currentValue"),
-    ],
-};
-
 impl Metrics {
-    pub(super) fn to_v1(&self, metrics: &[Value]) -> Value {
-        metrics.iter().map(|metric| self.each(metric, Direction::ToV1)).collect()
+    /// The list as an annotation has it; what v1 cannot leave out is zero.
+    pub(super) fn to_v1(self, metrics: &[Value]) -> Value {
+        let name = if self == Self::Sources { "MetricSpec" } else { "MetricStatus" };
+        let each = |metric: &Value| {
+            let flat = self.each(metric, |(v2, v1)| (v2.to_owned(), v1.to_owned()));
+            decoded("v1", name, flat.clone()).unwrap_or(flat)
+        };
+        metrics.iter().map(each).collect()
     }
 
-    pub(super) fn to_v2(&self, metrics: Option<&Value>) -> Vec<Value> {
-        let metrics = metrics.and_then(Value::as_array).into_iter().flatten();
-        metrics.map(|metric| self.each(metric, Direction::ToV2)).collect()
-    }
-
-    /// One metric; what a kind does not know of is left out, as decoding into its type does.
-    fn each(&self, metric: &Value, direction: Direction) -> Value {
-        let mut out = json!({"type": metric.text("type")});
-        for (_, field, parts) in self.kinds.iter().filter(|(_, field, _)| metric.at(field).is_object()) {
-            let (from, mut to) = (metric.at(field), json!({}));
-            for (v2, v1) in *parts {
-                let (source, place) = if direction == Direction::ToV1 { (v2, v1) } else { (v1, v2) };
-                let value = from.at(source);
-                if !value.is_null() {
-                    set_at(&mut to, place, value.clone());
-                }
+    /// The list of metrics of v1's types.
+    pub(super) fn to_v2(self, metrics: &[Value]) -> Vec<Value> {
+        let each = |metric| {
+            let mut made = self.each(metric, |(v2, v1)| (v1.to_owned(), v2.to_owned()));
+            if self == Self::Sources {
+                KINDS.iter().for_each(|(field, ..)| aim(field, &mut made));
             }
-            match direction {
-                Direction::ToV1 => self.fill(field, &mut to),
-                Direction::ToV2 if self.values == "target" => aim(field, &mut to),
-                Direction::ToV2 => {}
+            made
+        };
+        metrics.iter().map(each).collect()
+    }
+
+    /// One metric; `from_to` says which of two names, v2's and v1's, a value is read from and which it gets.
+    fn each(self, metric: &Value, from_to: impl Fn((&str, &str)) -> (String, String)) -> Value {
+        let mut out = json!({"type": metric.text("type")});
+        for (field, identity, values) in KINDS.iter().filter(|(field, ..)| metric.at(field).is_object()) {
+            let mut to = json!({});
+            let values = values.iter().map(|(v2, v1)| match self {
+                Self::Sources => (format!("target.{v2}"), (*v1).to_owned()),
+                Self::Statuses => (format!("current.{v2}"), v1.replacen("target", "current", 1)),
+            });
+            let identity = identity.iter().map(|(v2, v1)| ((*v2).to_owned(), (*v1).to_owned()));
+            for (v2, v1) in identity.chain(values) {
+                let (source, place) = from_to((&v2, &v1));
+                if let Some(value) = metric.at(field).present(&source) {
+                    set_at(&mut to, &place, value.clone());
+                }
             }
             set(&mut out, field, to);
         }
         out
     }
+}
 
-    fn fill(&self, field: &str, v1: &mut Value) {
-        for (_, name) in self.never_absent.iter().filter(|(of, _)| *of == field) {
-            if v1.at(name).is_null() {
-                set(v1, name, "0");
-            }
-        }
+/// What v2 says of how a target is meant, by which values it has.
+fn aim(field: &str, metric: &mut Value) {
+    if !metric.at(field).is_object() {
+        return;
     }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Direction {
-    ToV1,
-    ToV2,
-}
-
-/// What v2 says of how its target is meant, by what is there.
-fn aim(field: &str, v2: &mut Value) {
-    let has = |name: &str| !v2.at(&format!("target.{name}")).is_null();
+    let target = format!("{field}.target");
+    let has = |name: &str| metric.present(&format!("{target}.{name}")).is_some();
     let kind = match field {
-        "object" if has("averageValue") => {
-            // v1 cannot leave the value out, and "0" is none.
-            if v2.text("target.value") == "0" {
-                remove_at(v2, "target.value");
-            }
-            "AverageValue"
-        }
+        "object" if has("averageValue") => "AverageValue",
         "object" => "Value",
         "external" if has("value") => "Value",
         "resource" | "containerResource" if has("averageUtilization") => "Utilization",
         _ => "AverageValue",
     };
-    set_at(v2, "target.type", kind);
+    let value = format!("{target}.value");
+    // v1 cannot leave an object's value out.
+    if field == "object"
+        && kind == "AverageValue"
+        && metric.text(&value).parse::<Quantity>().is_ok_and(|value| value.is_zero())
+    {
+        remove_at(metric, &value);
+    }
+    set_at(metric, &format!("{target}.type"), kind);
 }
