@@ -85,7 +85,9 @@ pub struct Config {
     pub root_dir: PathBuf,
     /// Where pods' logs live.
     pub pod_logs_dir: PathBuf,
-    /// `unix:///run/containerd/containerd.sock`.
+    /// Where links to containers' logs are made, for those who collect them.
+    pub container_logs_dir: PathBuf,
+    /// The runtime's socket.
     pub container_runtime_endpoint: String,
     /// Where static pods' manifests are read; none when unset.
     pub static_pod_path: Option<PathBuf>,
@@ -254,6 +256,7 @@ impl Config {
             node_ips,
             root_dir: "/var/lib/kubelet".into(),
             pod_logs_dir: file.pod_logs_dir.unwrap_or_else(|| "/var/log/pods".into()),
+            container_logs_dir: "/var/log/containers".into(),
             container_runtime_endpoint: file
                 .container_runtime_endpoint
                 .unwrap_or_else(|| "unix:///run/containerd/containerd.sock".to_owned()),

@@ -2,9 +2,10 @@
 //!
 //! - [`mod@line`]: bytes to pieces of lines, pure; [`select`]: which pieces are asked for, and how they are written, pure
 //! - [`tail`]: where the last lines begin; [`reader`]: the file, its rotation, and waiting for more
-//! - [`rotate`]: rotation of logs that grew too long
+//! - [`rotate`]: logs that grew too long are put aside; [`links`]: where collectors look for them
 
-pub(crate) mod line;
+pub mod line;
+pub(crate) mod links;
 pub(crate) mod reader;
 pub(crate) mod rotate;
 pub(crate) mod select;

@@ -15,7 +15,7 @@ use crate::csi::{self, Drivers};
 use crate::eviction::order::Evictions;
 use crate::image::Images;
 use crate::image::garbage::Garbage;
-use crate::logs::rotate;
+use crate::logs::{links, rotate};
 use crate::machine::Machine;
 use crate::node;
 use crate::node::runtime::Health;
@@ -81,7 +81,8 @@ impl Kubelet {
         if !config.unsupported.is_empty() {
             tracing::warn!(fields = ?config.unsupported, "configuration fields that are not acted on");
         }
-        for path in [config.root_dir.join("pods"), config.pod_logs_dir.clone()] {
+        let logs = [&config.pod_logs_dir, &config.container_logs_dir].map(Clone::clone);
+        for path in std::iter::once(config.root_dir.join("pods")).chain(logs) {
             std::fs::create_dir_all(&path).map_err(|source| Error::Directory { path, source })?;
         }
         let endpoint = config.container_runtime_endpoint.clone();
@@ -244,6 +245,8 @@ impl Kubelet {
         scope.keep(Task::endless("image-garbage", move || garbage.clone().run()));
         let (runtime, config) = (context.runtime.clone(), context.config.clone());
         scope.keep(Task::endless("log-rotation", move || rotate::run(runtime.clone(), config.clone())));
+        let (runtime, config) = (context.runtime.clone(), context.config.clone());
+        scope.keep(Task::endless("log-links", move || links::run(runtime.clone(), config.clone())));
         let known_rx = known.subscribe();
         let runtime = context.runtime.clone();
         scope.keep(Task::new("runtime-health", move |stop| {

@@ -415,9 +415,11 @@ impl Worker {
                 Action::StopSandbox(id) => runtime.stop_pod_sandbox(&id).await?,
                 Action::RemoveContainer(id) => {
                     let seen = observed.containers.iter().find(|c| c.id == id);
-                    let log = seen.map(|c| c.log_path.clone());
                     runtime.remove_container(&id).await?;
-                    remove_log(log);
+                    if let Some(seen) = seen {
+                        remove_log(&seen.log_path);
+                        execute::unlink_log(&self.context, pod, &seen.name, &id);
+                    }
                 }
                 Action::Reset { id, name, runs } => {
                     if runs {
@@ -464,7 +466,10 @@ impl Worker {
                 }
                 Action::StartCreated { id, name } => {
                     let Some((_, spec)) = crate::pod::container(pod, &name) else { continue };
-                    let started = execute::start_created(&self.context, pod, &spec, &id).await.map(|()| id);
+                    let log = observed.containers.iter().find(|c| c.id == id).map(|c| c.log_path.clone());
+                    let log = log.unwrap_or_default();
+                    let started = execute::start_created(&self.context, pod, &spec, &id, &log).await;
+                    let started = started.map(|()| id);
                     Box::pin(self.started(pod, observed, &name, started)).await;
                 }
             }
@@ -504,9 +509,11 @@ impl Worker {
     }
 }
 
-fn remove_log(path: Option<String>) {
-    let Some(path) = path.filter(|path| !path.is_empty()) else { return };
-    if let Err(error) = crate::logs::rotate::remove(std::path::Path::new(&path)) {
+fn remove_log(path: &str) {
+    if path.is_empty() {
+        return;
+    }
+    if let Err(error) = crate::logs::rotate::remove(std::path::Path::new(path)) {
         let error = &error as &dyn std::error::Error;
         tracing::warn!(path, error, "log of a removed container stays");
     }

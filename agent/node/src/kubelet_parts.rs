@@ -34,6 +34,7 @@ pub(crate) fn settings(config: &Config, files: &Files) -> Result<kubelet::Config
     if config.pod_logs_dir != Path::new(POD_LOGS) {
         out.pod_logs_dir.clone_from(&config.pod_logs_dir);
     }
+    out.container_logs_dir.clone_from(&config.container_logs_dir);
     if let Some(endpoint) = &config.runtime_endpoint {
         out.container_runtime_endpoint.clone_from(endpoint);
     }
@@ -226,6 +227,15 @@ mod tests {
             (shown.max_pods, shown.reservation.cpu_millis, shown.reservation.memory),
             (20, 1100, 64 << 20)
         );
+    }
+
+    #[test]
+    fn a_directory_for_links_to_logs_must_not_be_ignored() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = Config::new("n1", vec!["192.0.2.1".parse().unwrap()]);
+        config.container_logs_dir = "/links".into();
+        let out = settings(&config, &Files::new(dir.path())).unwrap();
+        assert_eq!(out.container_logs_dir, Path::new("/links"));
     }
 
     #[test]

@@ -68,7 +68,7 @@ pub async fn run(runtime: Runtime, config: Arc<Config>) {
 }
 
 /// Where a container's log is, from its labels; `None` for one that is not a pod's.
-fn path_of(config: &Config, container: &cri_proto::v1::Container) -> Option<PathBuf> {
+pub(super) fn path_of(config: &Config, container: &cri_proto::v1::Container) -> Option<PathBuf> {
     use crate::pod::spec::labels;
     let label = |key: &str| container.labels.get(key).map(String::as_str);
     let (namespace, name, uid) =

@@ -44,6 +44,7 @@ impl Worker {
         }
         for container in &observed.containers {
             self.context.runtime.remove_container(&container.id).await?;
+            execute::unlink_log(&self.context, pod, &container.name, &container.id);
         }
         for sandbox in &observed.sandboxes {
             execute::remove_sandbox(&self.context, &sandbox.id).await?;

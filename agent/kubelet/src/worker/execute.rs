@@ -51,7 +51,7 @@ pub async fn create_sandbox(
 ) -> Option<Result<(), String>> {
     let class = pod.spec.as_ref().and_then(|s| s.runtime_class_name.as_deref());
     let handler = tokio::select! {
-        handler = context.runtime_classes.handler(class) => handler,
+        handler = known => handler,
         () = ending => return None,
     };
     Some(match handler {
@@ -132,8 +132,8 @@ pub async fn start(
         Err(failure) => Err(failure),
     };
     let at = Some(container.name.as_str());
-    let id = match created {
-        Ok(id) => id,
+    let (id, log) = match created {
+        Ok(created) => created,
         Err(failure) => {
             let waiting = &failure.waiting;
             let text = match waiting.reason.as_str() {
@@ -153,15 +153,16 @@ pub async fn start(
         }
     };
     context.recorder.normal(pod, at, "Created", "Container created");
-    Some(start_created(context, pod, container, &id).await.map(|()| id))
+    Some(start_created(context, pod, container, &id, &log).await.map(|()| id))
 }
 
-/// Starts a container that was created.
+/// Starts a container that was created with that log.
 pub async fn start_created(
     context: &Context,
     pod: &Pod,
     container: &Container,
     id: &str,
+    log: &str,
 ) -> Result<(), Failure> {
     let at = Some(container.name.as_str());
     if let Err(error) = context.runtime.start_container(id).await {
@@ -170,7 +171,24 @@ pub async fn start_created(
         return Err(failure("RunContainerError", message));
     }
     context.recorder.normal(pod, at, "Started", "Container started");
+    let link = log_link(context, pod, &container.name, id);
+    if let Err(error) = links::make(&link, Path::new(log)) {
+        tracing::warn!(%error, link = %link.display(), "link a container's log");
+    }
     Ok(())
+}
+
+fn log_link(context: &Context, pod: &Pod, container: &str, id: &str) -> PathBuf {
+    let (namespace, pod) = (crate::pod::namespace(pod), crate::pod::name(pod));
+    links::Named { namespace, pod, container, id }.link(&context.config.container_logs_dir)
+}
+
+/// Removes the link to the log of a container that is gone.
+pub fn unlink_log(context: &Context, pod: &Pod, container: &str, id: &str) {
+    let link = log_link(context, pod, container, id);
+    if let Err(error) = links::remove(&link) {
+        tracing::warn!(%error, link = %link.display(), "remove the link to a container's log");
+    }
 }
 
 fn config_error(error: impl std::fmt::Display) -> Failure {
@@ -238,7 +256,7 @@ async fn create(context: &Context, start: &Start<'_>, needs: Needs) -> Result<St
     let config =
         spec::container::config(pod, container, made, &context.config, &node).map_err(config_error)?;
     let log_dir = pod_sandbox.log_directory.clone();
-    std::fs::create_dir_all(std::path::Path::new(&log_dir).join(&container.name))
+    std::fs::create_dir_all(Path::new(&log_dir).join(&container.name))
         .map_err(|e| failure("CreateContainerError", format!("create container log directory: {e}")))?;
     create_resolving_names(context, &sandbox.id, config, pod_sandbox).await
 }
@@ -260,11 +278,14 @@ async fn create_resolving_names(
     sandbox: &str,
     mut config: v1::ContainerConfig,
     pod_sandbox: v1::PodSandboxConfig,
-) -> Result<String, Failure> {
+) -> Result<(String, String), Failure> {
     for _ in 0..NAME_TRIES {
         let call = context.runtime.create_container(sandbox, config.clone(), pod_sandbox.clone());
         let error = match Box::pin(call).await {
-            Ok(id) => return Ok(id),
+            Ok(id) => {
+                let log = Path::new(&pod_sandbox.log_directory).join(&config.log_path);
+                return Ok((id, log.to_string_lossy().into_owned()));
+            }
             Err(error) => error,
         };
         let Some(holder) = error.reserved_for().map(str::to_owned) else {
@@ -273,7 +294,9 @@ async fn create_resolving_names(
         let shown = |e: CriError| failure("CreateContainerError", e.plain_message());
         match context.runtime.container_status(&holder).await {
             // Made by a call whose answer we never got, and not started: it is ours.
-            Ok(status) if status.state() == v1::ContainerState::ContainerCreated => return Ok(holder),
+            Ok(status) if status.state() == v1::ContainerState::ContainerCreated => {
+                return Ok((holder, status.log_path));
+            }
             Ok(_) => {
                 context.runtime.stop_container(&holder, Duration::ZERO).await.map_err(shown)?;
                 context.runtime.remove_container(&holder).await.map_err(shown)?;
@@ -404,8 +427,6 @@ async fn stop_one(
             Err(_) => tracing::info!(container = stop.name, "preStop hook outlived the grace period"),
         }
     }
-    // As upstream: a container gets at least two seconds after its hook, however long that took.
-    let least = if grace.is_zero() { Duration::ZERO } else { Duration::from_secs(2) };
     // Whole seconds, as the runtime takes them: a part of one that has passed takes nothing away.
     let left = grace.saturating_sub(Duration::from_secs(began.elapsed().as_secs())).max(least.min(grace));
     context.runtime.stop_container(&stop.id, left).await

@@ -110,6 +110,7 @@ fn context(dir: &Path) -> Arc<Context> {
     let mut config = Config::new("node", vec![IpAddr::V4(Ipv4Addr::LOCALHOST)]);
     config.root_dir = dir.join("root");
     config.pod_logs_dir = dir.join("logs");
+    config.container_logs_dir = dir.join("links");
     config.cgroups_per_qos = false;
     config.container_runtime_endpoint = format!("unix://{}", dir.join("socket").display());
     let runtime = Runtime::connect(&config.container_runtime_endpoint, Deadlines::default()).unwrap();

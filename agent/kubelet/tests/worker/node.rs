@@ -60,6 +60,7 @@ impl Node {
         let mut config = Config::new("node", vec![IpAddr::V4(Ipv4Addr::LOCALHOST)]);
         config.root_dir = self.path("root");
         config.pod_logs_dir = self.path("logs");
+        config.container_logs_dir = self.path("links");
         config.static_pod_path = Some(self.path("manifests"));
         config.cgroups_per_qos = false;
         // What is late is not to be found by a period.
