@@ -369,7 +369,7 @@ impl Worker {
         self.take_up(pod, observed).await?;
         if let Err(error) = self.context.cgroups.ensure(&self.record.running_pod(pod)).await {
             let text = format!("unable to ensure pod container exists: {error}");
-            self.context.recorder.warning(pod, None, "FailedToCreatePodContainer", text);
+            self.context.recorder.warning(pod, None, "FailedCreatePodContainer", text);
             return Err(error.into());
         }
         match self.volumes(pod, observed).await {
@@ -429,6 +429,7 @@ impl Worker {
                             message: "killing".to_owned(),
                             grace: Some(0),
                             restart: true,
+                            after: Vec::new(),
                         };
                         if !self.stop(pod, observed, vec![stop]).await? {
                             return Ok(Executed::Interrupted);

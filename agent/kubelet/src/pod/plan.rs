@@ -71,6 +71,8 @@ pub struct Stop {
     pub grace: Option<i64>,
     /// It is started again, whatever its policy.
     pub restart: bool,
+    /// Names of containers stopped with it that must have ended first, as long as its grace lasts.
+    pub after: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -336,27 +338,34 @@ fn rule_matches(rule: &ContainerRestartRule, code: i32) -> bool {
     })
 }
 
-/// Stops what may run, sidecars after the others and in reverse order, then every ready sandbox.
+/// Stops what may run, each sidecar once the regular containers and the sidecar after it have ended, then every ready
+/// sandbox. Upstream: `newTerminationOrdering`.
 fn stop_everything(input: &Input<'_>, plan: &mut Plan, reason: &str) {
-    let order: BTreeMap<&str, usize> = super::init_containers(input.pod)
-        .iter()
-        .enumerate()
-        .filter(|(_, c)| is_sidecar(c))
-        .map(|(index, c)| (c.name.as_str(), index))
-        .collect();
-    // Key: regular containers first (none), then sidecars from the last to the first.
-    let mut waves: BTreeMap<Option<std::cmp::Reverse<usize>>, Vec<Stop>> = BTreeMap::new();
-    for container in input.observed.containers.iter().filter(|c| c.may_run()) {
-        let wave = order.get(container.name.as_str()).map(|index| std::cmp::Reverse(*index));
-        waves.entry(wave).or_default().push(stop(container, format!("{reason} {}", container.name)));
+    let main = || super::main_containers(input.pod).iter().map(|c| c.name.clone());
+    let sidecars: Vec<&Spec> = super::init_containers(input.pod).iter().filter(|c| is_sidecar(c)).collect();
+    let after = |name: &str| match sidecars.iter().position(|c| c.name == name) {
+        Some(at) => main().chain(sidecars.get(at + 1).map(|next| next.name.clone())).collect(),
+        None => Vec::new(),
+    };
+    let running = input.observed.containers.iter().filter(|c| c.may_run());
+    let stops: Vec<Stop> =
+        running.map(|c| Stop { after: after(&c.name), ..stop(c, format!("{reason} {}", c.name)) }).collect();
+    if !stops.is_empty() {
+        plan.actions.push(Action::StopContainers(stops));
     }
-    plan.actions.extend(waves.into_values().map(Action::StopContainers));
     let ready = input.observed.sandboxes.iter().filter(|s| s.ready);
     plan.actions.extend(ready.map(|s| Action::StopSandbox(s.id.clone())));
 }
 
 fn stop(container: &Container, message: String) -> Stop {
-    Stop { id: container.id.clone(), name: container.name.clone(), message, grace: None, restart: false }
+    Stop {
+        id: container.id.clone(),
+        name: container.name.clone(),
+        message,
+        grace: None,
+        restart: false,
+        after: Vec::new(),
+    }
 }
 
 /// What runs outside the chosen sandbox, or beside a newer try: leftovers of an interrupted replacement.

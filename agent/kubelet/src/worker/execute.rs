@@ -1,7 +1,8 @@
 //! Carrying out a plan's actions against the runtime. What fails is described for the pod's status and events, and held
 //! back for a while; a new plan is made from what is then seen.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,6 +11,7 @@ use cri_proto::v1;
 use futures::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Container, LifecycleHandler, Pod, Secret};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::hooks;
@@ -317,19 +319,20 @@ async fn create_resolving_names(
 
 async fn pull_secrets(context: &Context, pod: &Pod) -> Vec<Arc<Secret>> {
     let names = pod.spec.as_ref().and_then(|s| s.image_pull_secrets.as_deref()).unwrap_or_default();
-    let mut secrets = Vec::new();
-    for reference in names {
+    let (mut secrets, mut missing) = (Vec::new(), Vec::new());
+    for reference in names.iter().filter(|reference| !reference.name.is_empty()) {
         match context.objects.secret(crate::pod::namespace(pod), &reference.name, crate::pod::uid(pod)).await
         {
             Ok(Some(secret)) => secrets.push(secret),
-            Ok(None) | Err(_) => {
-                let text = format!(
-                    "Unable to retrieve some image pull secrets ({}); attempting to pull the image may not succeed.",
-                    reference.name
-                );
-                context.recorder.warning(pod, None, "FailedToRetrieveImagePullSecret", text);
-            }
+            Ok(None) | Err(_) => missing.push(reference.name.as_str()),
         }
+    }
+    if !missing.is_empty() {
+        let text = format!(
+            "Unable to retrieve some image pull secrets ({}); attempting to pull the image may not succeed.",
+            missing.join(", ")
+        );
+        context.recorder.warning(pod, None, "FailedToRetrieveImagePullSecret", text);
     }
     secrets
 }
@@ -377,8 +380,12 @@ pub async fn post_start(
     })
 }
 
-/// Stops containers together: preStop first, within the grace, then the runtime's stop with what is left of it. What is not
-/// asked of the runtime yet when the stop is given up is left to the one that comes after.
+/// What a container gets to end at least, however little is left of its grace. Upstream: `minimumGracePeriodInSeconds`.
+const LEAST_GRACE: Duration = Duration::from_secs(2);
+
+/// Stops containers together: preStop first, then its turn after others, both within the grace, then the runtime's stop
+/// with what is left of it. What is not asked of the runtime yet when the stop is given up is left to the one that comes
+/// after.
 pub async fn stop(
     context: &Context,
     pod: &Pod,
@@ -387,18 +394,37 @@ pub async fn stop(
     grace: Duration,
     given_up: &CancellationToken,
 ) -> Result<(), CriError> {
-    let each = stops.iter().map(|one| stop_one(context, pod, one, observed, grace, given_up));
+    let ended = &watch::Sender::new(BTreeSet::new());
+    let each = stops.iter().map(|one| async move {
+        let turn = its_turn(one, stops, ended.subscribe());
+        let stopped = stop_one(context, pod, one, observed, grace, (turn, given_up)).await?;
+        if stopped {
+            ended.send_modify(|ids| {
+                ids.insert(one.id.clone());
+            });
+        }
+        Ok(())
+    });
     join_all(each).await.into_iter().collect()
 }
 
+/// Resolves once the containers that are to end before this one have ended; those that are not stopped with it do not run.
+async fn its_turn(stop: &Stop, stops: &[Stop], mut ended: watch::Receiver<BTreeSet<String>>) {
+    let before = |other: &&Stop| stop.after.contains(&other.name);
+    let all = |ids: &BTreeSet<String>| stops.iter().filter(before).all(|other| ids.contains(&other.id));
+    // Its sender lives as long as the stops.
+    ended.wait_for(all).await.ok();
+}
+
+/// Stops a container; `false`: it was given up before the runtime was asked.
 async fn stop_one(
     context: &Context,
     pod: &Pod,
     stop: &Stop,
     observed: &Observed,
     grace: Duration,
-    given_up: &CancellationToken,
-) -> Result<(), CriError> {
+    (turn, given_up): (impl Future<Output = ()>, &CancellationToken),
+) -> Result<bool, CriError> {
     let grace = stop.grace.map_or(grace, |seconds| Duration::from_secs(u64::try_from(seconds).unwrap_or(0)));
     context.recorder.normal(pod, Some(&stop.name), "Killing", stop.message.clone());
     let began = Instant::now();
@@ -417,7 +443,7 @@ async fn stop_one(
         let ips = observed.sandbox().map(|s| s.ips.clone()).unwrap_or_default();
         let hook = hooks::run(context, pod, known.unwrap_or(&fallback), &stop.id, &ips, &handler);
         let hook = tokio::time::timeout(grace, Box::pin(hook));
-        let Some(ended) = given_up.run_until_cancelled(hook).await else { return Ok(()) };
+        let Some(ended) = given_up.run_until_cancelled(hook).await else { return Ok(false) };
         match ended {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
@@ -428,8 +454,13 @@ async fn stop_one(
         }
     }
     // Whole seconds, as the runtime takes them: a part of one that has passed takes nothing away.
-    let left = grace.saturating_sub(Duration::from_secs(began.elapsed().as_secs())).max(least.min(grace));
-    context.runtime.stop_container(&stop.id, left).await
+    let left = || grace.saturating_sub(Duration::from_secs(began.elapsed().as_secs()));
+    let turn = tokio::time::timeout(left(), turn);
+    if given_up.run_until_cancelled(turn).await.is_none() {
+        return Ok(false);
+    }
+    context.runtime.stop_container(&stop.id, left().max(LEAST_GRACE)).await?;
+    Ok(true)
 }
 
 /// When something that failed now is tried again.

@@ -61,6 +61,7 @@ impl Worker {
                 message: "FailedPostStartHook".to_owned(),
                 grace: None,
                 restart: false,
+                after: Vec::new(),
             };
             if let Err(error) = self.stop(pod, observed, vec![stop]).await {
                 tracing::warn!(%error, "stopping a container whose postStart hook failed");

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::node::{Node, Running, one, pod, within};
 
-/// A second's grace is over by then, the long ones of these tests are not.
+/// A second's grace, which is two at least, is over by then, the long ones of these tests are not.
 const SOON: Duration = Duration::from_secs(20);
 const LONG: i64 = 600;
 
@@ -72,7 +72,7 @@ async fn a_kill_for_a_probe_must_not_outlast_its_pods_deletion() {
     failing(&node).await;
     delete(&node, 1);
     assert!(within(SOON, || node.api.pod("p").is_none() && node.is_empty()).await, "{:?}", stops(&node));
-    assert_eq!(stops(&node)[..2], [LONG, 1]);
+    assert_eq!(stops(&node)[..2], [LONG, 2]);
     assert!(node.fake.dropped().is_empty(), "{:?}", node.fake.dropped());
     node.judge();
     kubelet.kill().await;
@@ -131,7 +131,7 @@ async fn an_eviction_must_not_wait_for_a_long_grace() {
         }
         let gone = async { assert!(within(SOON, || node.running().is_empty()).await, "{how}") };
         under_pressure(&kubelet, gone).await;
-        assert_eq!(stops(&node)[..2], [LONG, 1], "{how}");
+        assert_eq!(stops(&node)[..2], [LONG, 2], "{how}");
         assert!(node.fake.dropped().is_empty(), "{how}: {:?}", node.fake.dropped());
         kubelet.kill().await;
     }
@@ -202,5 +202,46 @@ async fn a_pod_that_is_deleted_must_not_be_waited_for_until_its_objects_are_ther
     node.api.delete("p");
     // A pod waits ten seconds for an object.
     assert!(within(Duration::from_secs(5), || node.api.pod("p").is_none()).await);
+    kubelet.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sidecar_must_not_get_a_grace_of_its_own_after_that_of_the_others() {
+    let node = Node::new();
+    let kubelet = node.start().await;
+    let mut side = one("side")["containers"][0].clone();
+    side["restartPolicy"] = json!("Always");
+    side["lifecycle"] = json!({"preStop": {"sleep": {"seconds": 1}}});
+    let mut spec = one("a");
+    spec["initContainers"] = json!([side]);
+    node.fake.world.lock().stubborn.extend(["a".to_owned(), "side".to_owned()]);
+    node.api.put("pods", pod("p", &spec));
+    node.until("it is ready", || node.api.is_ready("p")).await;
+    delete(&node, 5);
+    node.until("both are told that they end", || {
+        node.api.events("Killing").len() == 2 && stops(&node).len() == 1
+    })
+    .await;
+    // Five seconds for one, then the least for the other.
+    assert!(within(SOON, || node.api.pod("p").is_none() && node.is_empty()).await, "{:?}", stops(&node));
+    assert_eq!(stops(&node), [5, 2]);
+    node.judge();
+    kubelet.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sidecar_must_not_wait_out_a_grace_that_the_others_do_not_need() {
+    let node = Node::new();
+    let kubelet = node.start().await;
+    let mut side = one("side")["containers"][0].clone();
+    side["restartPolicy"] = json!("Always");
+    let mut spec = one("a");
+    spec["initContainers"] = json!([side]);
+    node.api.put("pods", pod("p", &spec));
+    node.until("it is ready", || node.api.is_ready("p")).await;
+    delete(&node, LONG);
+    assert!(within(SOON, || node.api.pod("p").is_none() && node.is_empty()).await, "{:?}", stops(&node));
+    assert_eq!(stops(&node), [LONG, LONG]);
+    node.judge();
     kubelet.kill().await;
 }

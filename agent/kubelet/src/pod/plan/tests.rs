@@ -291,17 +291,27 @@ fn sidecars_end_after_the_others_and_in_reverse() {
     world.settle(&[]);
     assert_eq!(world.running(), ["a", "s1", "s2"]);
     world.exit("a", 0);
-    let stops: Vec<String> = world
-        .plan()
-        .actions
-        .iter()
-        .filter_map(|a| match a {
-            Action::StopContainers(stops) => Some(stops[0].name.clone()),
-            _ => None,
-        })
-        .collect();
-    assert_eq!(stops, ["s2", "s1"]);
+    let plan = world.plan();
+    let Action::StopContainers(stops) = &plan.actions[0] else { panic!("{plan:?}") };
+    let mut order: Vec<_> = stops.iter().map(|s| (s.name.as_str(), s.after.join(" "))).collect();
+    order.sort();
+    assert_eq!(order, [("s1", "a s2".to_owned()), ("s2", "a".to_owned())]);
     assert!(world.settle(&[]).finished);
+}
+
+#[test]
+fn a_pods_end_must_not_be_asked_of_its_containers_one_after_another() {
+    let spec = json!({"initContainers": [{"name": "s", "restartPolicy": "Always"}],
+        "containers": [{"name": "a"}, {"name": "b"}]});
+    let mut world = World::new(spec);
+    world.settle(&[]);
+    world.terminating = true;
+    let plan = world.plan();
+    let [Action::StopContainers(stops), Action::StopSandbox(_)] = plan.actions.as_slice() else {
+        panic!("{plan:?}")
+    };
+    let waits = |name: &str| stops.iter().find(|s| s.name == name).unwrap().after.join(" ");
+    assert_eq!((waits("a"), waits("b"), waits("s")), (String::new(), String::new(), "a b".to_owned()));
 }
 
 #[test]
