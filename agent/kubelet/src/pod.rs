@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod};
 
+pub(crate) mod addresses;
 pub(crate) mod allocation;
 pub(crate) mod backoff;
 pub(crate) mod observed;

@@ -49,6 +49,14 @@ impl RuntimeClasses {
         found.ok_or_else(|| Error::NotFound(name.to_owned()))
     }
 
+    /// The handler of a class as far as it is known now; the runtime's default, which is empty, without one.
+    pub fn known(&self, class: Option<&str>) -> Option<String> {
+        match class.filter(|name| !name.is_empty()) {
+            None => Some(String::new()),
+            Some(name) => self.0.borrow().as_ref()?.get(name).cloned(),
+        }
+    }
+
     /// A kubelet without an API server knows no class.
     pub fn none(&self) {
         self.0.send_replace(Some(Handlers::new()));
@@ -84,5 +92,8 @@ mod tests {
         assert_eq!(classes.handler(Some("gvisor")).await.unwrap(), "runsc");
         let missing = classes.handler(Some("kata")).await.unwrap_err();
         assert_eq!(missing.to_string(), "runtimeclass.node.k8s.io \"kata\" not found");
+        let known = |class| classes.known(class);
+        assert_eq!((known(None).as_deref(), known(Some("gvisor")).as_deref()), (Some(""), Some("runsc")));
+        assert_eq!(known(Some("kata")), None);
     }
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
 use supervise::{Backoff, jittered};
 use tokio::sync::{Notify, watch};
 
@@ -315,11 +315,14 @@ impl Worker {
         told.is_some_and(|c| c.status == "True")
     }
 
-    /// How often containers were started, by what was reported of them.
+    /// How often containers were started, by what was reported of them. What is told without a container is counted
+    /// ahead: its next start is the restart that was told.
     fn starts(&self) -> BTreeMap<String, u32> {
         let all = [&self.reported.init_container_statuses, &self.reported.container_statuses];
-        let started = all.into_iter().flatten().flatten().filter(|s| s.container_id.is_some());
-        started.map(|s| (s.name.clone(), u32::try_from(s.restart_count).unwrap_or(0) + 1)).collect()
+        let count = |s: &ContainerStatus| {
+            u32::try_from(s.restart_count).unwrap_or(0) + u32::from(s.container_id.is_some())
+        };
+        all.into_iter().flatten().flatten().map(|s| (s.name.clone(), count(s))).collect()
     }
 
     /// `activeDeadlineSeconds`: marks the pod when it is over, else says when it will be.

@@ -30,6 +30,14 @@ pub struct Sandbox {
     pub ips: Vec<String>,
 }
 
+/// Whom a container's first process runs as.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    pub uid: i64,
+    pub gid: i64,
+    pub groups: Vec<i64>,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     /// Not started yet; left by being started or removed.
@@ -71,6 +79,8 @@ pub struct Container {
     pub hash: String,
     pub log_path: String,
     pub annotations: HashMap<String, String>,
+    /// As far as the runtime tells.
+    pub user: Option<User>,
 }
 
 impl Container {
@@ -240,6 +250,11 @@ async fn read(
         hash: status.annotations.get(labels::CONTAINER_HASH).cloned().unwrap_or_default(),
         log_path: status.log_path,
         annotations: status.annotations,
+        user: status.user.and_then(|user| user.linux).map(|user| User {
+            uid: user.uid,
+            gid: user.gid,
+            groups: user.supplemental_groups,
+        }),
     }
 }
 

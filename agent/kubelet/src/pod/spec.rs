@@ -6,6 +6,7 @@ pub mod downward;
 pub mod env;
 pub mod env_file;
 pub mod labels;
+pub mod recursive;
 pub mod resources;
 pub mod sandbox;
 pub mod security;

@@ -7,13 +7,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     Container as Spec, ContainerState, ContainerStateRunning, ContainerStateTerminated,
-    ContainerStateWaiting, ContainerStatus, EphemeralContainer, HostIP, Pod, PodIP, PodStatus,
-    ResourceRequirements,
+    ContainerStateWaiting, ContainerStatus, ContainerUser, EphemeralContainer, HostIP, LinuxContainerUser,
+    Pod, PodIP, PodStatus, ResourceRequirements, VolumeMount, VolumeMountStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::observed::{Container, Observed, State};
 use super::plan::{self, Verdict, restarts};
+use super::spec::recursive;
 use super::spec::totals::{self, Side};
 use super::{Role, is_sidecar, qos};
 use crate::pod::allocation::Pending;
@@ -67,6 +68,8 @@ pub struct Input<'a> {
     pub host_ips: &'a [String],
     /// What a container id is prefixed with: the runtime's name.
     pub runtime_name: &'a str,
+    /// The pod's runtime handler mounts read-only with all that is below.
+    pub recursive: bool,
     /// The pod's end was decided from outside.
     pub outcome: Option<&'a Outcome>,
     /// No container will run again.
@@ -84,7 +87,7 @@ pub fn compute(input: &Input<'_>) -> PodStatus {
     let of = |specs: &[Spec], init: bool| -> Vec<ContainerStatus> {
         specs.iter().map(|spec| container(input, spec, init, has_init)).collect()
     };
-    let init = of(super::init_containers(pod), true);
+    let mut init = of(super::init_containers(pod), true);
     let mut main = of(super::main_containers(pod), false);
     let mut ephemeral: Vec<ContainerStatus> =
         super::ephemeral_containers(pod).iter().map(|spec| ephemeral(input, spec, has_init)).collect();
@@ -94,6 +97,8 @@ pub fn compute(input: &Input<'_>) -> PodStatus {
     // Init containers are told in the pod's order, the others by name.
     main.sort_by(|a, b| a.name.cmp(&b.name));
     ephemeral.sort_by(|a, b| a.name.cmp(&b.name));
+    let most = MESSAGE_BYTES / (init.len() + main.len() + ephemeral.len()).max(1);
+    init.iter_mut().chain(&mut main).chain(&mut ephemeral).for_each(|status| cut(status, most));
     let running = input.running;
     let pod_ips = addresses(input);
     let previous = input.previous;
@@ -119,6 +124,22 @@ pub fn compute(input: &Input<'_>) -> PodStatus {
             requests: Some(totals::of(running, Side::Requests)).filter(|all| !all.is_empty()),
         }),
         ..Default::default()
+    }
+}
+
+/// What the last words of all of a pod's containers may come to. Upstream: `MaxPodTerminationMessageLogLength`.
+const MESSAGE_BYTES: usize = 12 << 10;
+
+/// Cuts a container's last words, this time's and the last's, to so many bytes.
+fn cut(status: &mut ContainerStatus, most: usize) {
+    for ended in [&mut status.state, &mut status.last_state] {
+        let ended = ended.as_mut().and_then(|state| state.terminated.as_mut());
+        let Some(message) = ended.and_then(|ended| ended.message.as_mut()) else { continue };
+        let mut most = most.min(message.len());
+        while !message.is_char_boundary(most) {
+            most -= 1;
+        }
+        message.truncate(most);
     }
 }
 
@@ -251,8 +272,9 @@ fn container(input: &Input<'_>, spec: &Spec, init: bool, has_init: bool) -> Cont
     .find(|status| status.name == spec.name);
     let idle = waiting(if has_init { "PodInitializing" } else { "ContainerCreating" }, None);
     let mut tries = input.observed.containers.iter().filter(|c| c.name == spec.name);
+    let volume_mounts = before.and_then(|b| b.volume_mounts.clone()).or_else(|| mounts(input, spec));
     let Some(latest) = tries.next() else {
-        return unseen(input, spec, before, idle);
+        return ContainerStatus { volume_mounts, ..unseen(input, spec, before, (init, idle)) };
     };
     let ended_before = tries.find(|c| c.state == State::Exited).map(|c| terminated(input, c));
     let kept = || before.and_then(|b| b.last_state.clone());
@@ -297,8 +319,33 @@ fn container(input: &Input<'_>, spec: &Spec, init: bool, has_init: bool) -> Cont
         state: Some(state),
         allocated_resources: spec.resources.as_ref().and_then(|r| r.requests.clone()),
         resources: Some(resources(input, spec, running)),
+        user: latest.user.as_ref().map(|user| ContainerUser {
+            linux: Some(LinuxContainerUser {
+                uid: user.uid,
+                gid: user.gid,
+                supplemental_groups: Some(user.groups.clone()).filter(|groups| !groups.is_empty()),
+            }),
+        }),
+        volume_mounts,
         ..Default::default()
     }
+}
+
+/// How volumes are mounted into a container, which never changes.
+fn mounts(input: &Input<'_>, spec: &Spec) -> Option<Vec<VolumeMountStatus>> {
+    let one = |mount: &VolumeMount| {
+        let read_only = mount.read_only.filter(|read_only| *read_only);
+        let recursive = recursive::resolve(mount, input.recursive).unwrap_or(false);
+        VolumeMountStatus {
+            name: mount.name.clone(),
+            mount_path: mount.mount_path.clone(),
+            read_only,
+            recursive_read_only: read_only.map(|_| if recursive { "Enabled" } else { "Disabled" }.to_owned()),
+            volume_status: None,
+        }
+    };
+    let all: Vec<_> = spec.volume_mounts.iter().flatten().map(one).collect();
+    (!all.is_empty()).then_some(all)
 }
 
 /// What a running container has of what may change while it runs, and what it was granted of everything else.
@@ -317,15 +364,31 @@ fn resources(input: &Input<'_>, spec: &Spec, running: bool) -> ResourceRequireme
     granted
 }
 
+/// Why a container was taken away, and waits to be started again with all the others.
+const RESTARTING: &str = "RestartingAllContainers";
+const RESTARTING_MESSAGE: &str = "The container is removed because RestartAllContainers in place";
+
+/// All containers are being started again, as far as was told or as is seen.
+fn restarting_all(input: &Input<'_>) -> bool {
+    let told = input.previous.conditions.iter().flatten();
+    let mut told = told.filter(|c| c.type_ == "AllContainersRestarting" && c.status == "True");
+    told.next().is_some() || plan::restarts_all(input.pod, input.observed, false)
+}
+
+fn ended(ended: ContainerStateTerminated) -> Option<ContainerState> {
+    Some(ContainerState { terminated: Some(ended), ..Default::default() })
+}
+
 /// A container the runtime does not know: not made yet, or made and lost.
 fn unseen(
     input: &Input<'_>,
     spec: &Spec,
     before: Option<&ContainerStatus>,
-    idle: ContainerState,
+    (init, idle): (bool, ContainerState),
 ) -> ContainerStatus {
     let why = input.waiting.get(&spec.name);
     let why = why.map(|w| waiting(&w.reason, (!w.message.is_empty()).then(|| w.message.clone())));
+    let waits = why.is_some();
     let mut status = ContainerStatus {
         name: spec.name.clone(),
         image: spec.image.clone().unwrap_or_default(),
@@ -334,36 +397,63 @@ fn unseen(
         started: Some(false),
         ..Default::default()
     };
-    let Some(before) = before else { return status };
+    let made = |c: &Spec| input.observed.latest(&c.name).is_some();
+    let over = init && !is_sidecar(spec) && super::main_containers(input.pod).iter().any(made);
+    let completed = ContainerStateTerminated {
+        reason: Some("Completed".to_owned()),
+        message: Some(
+            "Unable to get init container status from container runtime and pod has been initialized, treat it as \
+             exited normally"
+                .to_owned(),
+        ),
+        ..Default::default()
+    };
+    let Some(before) = before else {
+        if over {
+            (status.state, status.ready) = (ended(completed), true);
+        }
+        return status;
+    };
     status.restart_count = before.restart_count;
     status.image_id.clone_from(&before.image_id);
     status.container_id.clone_from(&before.container_id);
     status.last_state.clone_from(&before.last_state);
     let Some(state) = &before.state else { return status };
-    if let Some(ended) = &state.terminated {
-        if input.finished || input.pod.metadata.deletion_timestamp.is_some() {
+    let ends = input.finished || input.pod.metadata.deletion_timestamp.is_some();
+    if state.waiting.is_none() && !ends && restarting_all(input) {
+        status.state = Some(waiting(RESTARTING, Some(RESTARTING_MESSAGE.to_owned())));
+        status.last_state = ended(ContainerStateTerminated {
+            exit_code: 137,
+            reason: Some(RESTARTING.to_owned()),
+            message: Some(RESTARTING_MESSAGE.to_owned()),
+            ..Default::default()
+        });
+        status.container_id = None;
+        status.restart_count += 1;
+    } else if let Some(terminated) = &state.terminated {
+        if ends || !waits {
             status.state = before.state.clone();
             status.ready = before.ready;
         } else {
-            status.last_state =
-                Some(ContainerState { terminated: Some(ended.clone()), ..Default::default() });
+            status.last_state = ended(terminated.clone());
         }
+    } else if over {
+        (status.state, status.ready) = (ended(completed), true);
     } else if state.running.is_some() {
         if before.last_state.as_ref().is_some_and(|last| last.terminated.is_some()) {
             return status;
         }
         let lost = ContainerStateTerminated {
-            container_id: before.container_id.clone(),
+            container_id: status.container_id.take(),
             exit_code: 137,
             reason: Some("ContainerStatusUnknown".to_owned()),
             message: Some("The container could not be located when the pod was deleted.  The container used to be Running".to_owned()),
             ..Default::default()
         };
-        let lost = Some(ContainerState { terminated: Some(lost), ..Default::default() });
-        if input.finished || input.pod.metadata.deletion_timestamp.is_some() {
-            status.state = lost;
+        if ends {
+            status.state = ended(lost);
         } else {
-            status.last_state = lost;
+            status.last_state = ended(lost);
             status.restart_count += 1;
         }
     }
@@ -372,6 +462,11 @@ fn unseen(
 
 fn exit_code(status: &ContainerStatus) -> Option<i32> {
     status.state.as_ref()?.terminated.as_ref().map(|t| t.exit_code)
+}
+
+/// A container's end: this time's, or else the last one's.
+fn end_of(status: &ContainerStatus) -> Option<&ContainerStateTerminated> {
+    [&status.state, &status.last_state].into_iter().find_map(|state| state.as_ref()?.terminated.as_ref())
 }
 
 fn is_running(status: &ContainerStatus) -> bool {
@@ -387,6 +482,10 @@ fn phase(input: &Input<'_>, init: &[ContainerStatus], main: &[ContainerStatus]) 
     if input.outcome.is_some() {
         return "Failed".to_owned();
     }
+    // What was taken away to be started again is, whatever its policy.
+    let begins_again = |spec: &Spec, role, end: &ContainerStateTerminated| {
+        end.reason.as_deref() == Some(RESTARTING) || restarts(pod, spec, role, end.exit_code)
+    };
     let (mut pending_init, mut failed_init) = (false, false);
     for (spec, status) in super::init_containers(pod).iter().zip(init) {
         let code = exit_code(status);
@@ -395,22 +494,20 @@ fn phase(input: &Input<'_>, init: &[ContainerStatus], main: &[ContainerStatus]) 
             pending_init |= !begun;
             continue;
         }
-        let last = status.last_state.as_ref().and_then(|s| s.terminated.as_ref()).map(|t| t.exit_code);
-        match code.or(last) {
-            Some(0) => {}
-            Some(code) if !restarts(pod, spec, Role::Init, code) => failed_init = true,
+        match end_of(status) {
+            Some(end) if end.exit_code == 0 => {}
+            Some(end) if !begins_again(spec, Role::Init, end) => failed_init = true,
             _ => pending_init = true,
         }
     }
     let (mut running, mut waiting, mut stopped, mut failed, mut again) = (0, 0, 0, 0, 0);
     for (spec, status) in super::main_containers(pod).iter().zip(main) {
-        let last = status.last_state.as_ref().and_then(|s| s.terminated.as_ref()).map(|t| t.exit_code);
-        match (is_running(status), exit_code(status).or(last)) {
+        match (is_running(status), end_of(status)) {
             (true, _) => running += 1,
-            (false, Some(code)) => {
+            (false, Some(end)) => {
                 stopped += 1;
-                failed += i32::from(code != 0);
-                again += i32::from(restarts(pod, spec, Role::Main, code));
+                failed += i32::from(end.exit_code != 0);
+                again += i32::from(begins_again(spec, Role::Main, end));
             }
             (false, None) => waiting += 1,
         }

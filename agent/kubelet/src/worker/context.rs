@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use cri_proto::client::Runtime;
+use cri_proto::v1;
+use k8s_openapi::api::core::v1::{NodeRuntimeHandlerFeatures, Pod};
 
 use crate::cgroup::Cgroups;
 use crate::config::Config;

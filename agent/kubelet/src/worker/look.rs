@@ -5,13 +5,18 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::Pod;
 
 use super::{Error, Worker};
+use crate::pod::addresses;
 use crate::pod::observed::{Observed, State};
 use crate::probe::{self, Target};
 
 impl Worker {
     /// Asks the runtime, and sets the probes going.
     pub(super) async fn look(&mut self, pod: &Arc<Pod>) -> Result<Observed, Error> {
-        let observed = self.observer.look(&self.context.runtime, crate::pod::uid(pod)).await?;
+        let mut observed = self.observer.look(&self.context.runtime, crate::pod::uid(pod)).await?;
+        let node = self.context.config.node_ips.first().copied();
+        for sandbox in &mut observed.sandboxes {
+            sandbox.ips = addresses::of_pod(&sandbox.ips, node);
+        }
         let running = |id: &str| observed.containers.iter().any(|c| c.id == id && c.state == State::Running);
         self.verdicts.retain(running);
         self.hooks_pending.retain(|id| running(id));

@@ -41,6 +41,7 @@ impl Worker {
             progress: self.progress.as_ref(),
             host_ips: &self.context.host_ips(),
             runtime_name: &self.context.runtime_name,
+            recursive: self.context.features(pod).recursive_read_only_mounts == Some(true),
             outcome: self.outcome.as_ref(),
             finished: self.finished,
             now: Timestamp::now(),

@@ -101,6 +101,7 @@ impl World {
                 hash: hash.unwrap_or_default(),
                 log_path: String::new(),
                 annotations: Default::default(),
+                user: None,
             },
         );
         self.observed.containers.sort_by_key(|c| std::cmp::Reverse(c.attempt));

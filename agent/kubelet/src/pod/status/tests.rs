@@ -54,6 +54,7 @@ impl Case {
                 hash: String::new(),
                 log_path: String::new(),
                 annotations: Default::default(),
+                user: None,
             },
         );
         self
@@ -77,6 +78,7 @@ impl Case {
             progress: None,
             host_ips: &["10.0.0.1".to_owned()],
             runtime_name: "containerd",
+            recursive: false,
             outcome: self.outcome.as_ref(),
             finished: self.finished,
             now: now(),
@@ -258,6 +260,101 @@ fn nothing_goes_backwards_when_the_runtime_forgets() {
     assert_eq!(a.restart_count, 6);
     let last = a.last_state.as_ref().unwrap().terminated.as_ref().unwrap();
     assert_eq!(last.reason.as_deref(), Some("ContainerStatusUnknown"));
+}
+
+fn first(status: &PodStatus) -> ContainerStatus {
+    status.container_statuses.as_ref().unwrap()[0].clone()
+}
+
+#[test]
+fn a_restart_of_all_containers_must_not_read_as_containers_that_were_never_made() {
+    let rules = json!([{"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [42]}}]);
+    let container = |name: &str| json!({"name": name, "image": "a:1", "restartPolicy": "Never", "restartPolicyRules": rules});
+    let spec = json!({"restartPolicy": "Never", "containers": [container("a"), container("b")],
+        "initContainers": [{"name": "i", "image": "i:1"}]});
+    let mut case = Case::new(spec).with("i", 0, State::Exited, 0).with("a", 0, State::Running, 0).with(
+        "b",
+        0,
+        State::Exited,
+        42,
+    );
+    case.previous = case.status();
+    assert_eq!(is(&case.previous, "AllContainersRestarting").split(' ').next(), Some("True"));
+    case.observed.containers.clear();
+    let status = case.status();
+    let init = status.init_container_statuses.as_ref().unwrap()[0].clone();
+    for container in [init, first(&status)] {
+        let waiting = container.state.unwrap().waiting.unwrap();
+        assert_eq!(waiting.reason.as_deref(), Some("RestartingAllContainers"));
+        let text = "The container is removed because RestartAllContainers in place";
+        assert_eq!(waiting.message.as_deref(), Some(text));
+        let last = container.last_state.unwrap().terminated.unwrap();
+        assert_eq!((last.exit_code, last.reason.as_deref()), (137, Some("RestartingAllContainers")));
+        assert_eq!((last.message.as_deref(), container.restart_count), (Some(text), 1));
+    }
+    // though no policy would start them again
+    assert_eq!(status.phase.as_deref(), Some("Running"));
+    case.previous = status;
+    assert_eq!(first(&case.status()).restart_count, 1, "it is counted once");
+}
+
+#[test]
+fn an_init_container_the_runtime_lost_must_not_wait_in_a_pod_that_runs() {
+    let spec = json!({"initContainers": [{"name": "i"}, {"name": "s", "restartPolicy": "Always"}],
+        "containers": [{"name": "a"}]});
+    let case = Case::new(spec).with("a", 0, State::Running, 0);
+    let init = case.status().init_container_statuses.unwrap();
+    let lost = init[0].state.as_ref().unwrap().terminated.as_ref().unwrap();
+    assert_eq!((lost.exit_code, lost.reason.as_deref(), init[0].ready), (0, Some("Completed"), true));
+    assert!(init[1].state.as_ref().unwrap().waiting.is_some(), "a sidecar comes again");
+}
+
+#[test]
+fn a_container_that_ended_must_not_be_told_to_be_made_when_the_runtime_lost_it() {
+    let mut case = Case::new(two("Never")).with("a", 0, State::Exited, 3).with("b", 0, State::Running, 0);
+    case.previous = case.status();
+    case.observed.containers.retain(|c| c.name == "b");
+    let ended = first(&case.status()).state.unwrap().terminated.unwrap();
+    assert_eq!(ended.exit_code, 3);
+    let case = case.wait("a", "ErrImagePull");
+    let a = first(&case.status());
+    assert_eq!(a.state.unwrap().waiting.unwrap().reason.as_deref(), Some("ErrImagePull"));
+    assert_eq!(a.last_state.unwrap().terminated.unwrap().exit_code, 3);
+}
+
+#[test]
+fn mounts_and_users_must_not_be_left_out() {
+    let mount = |name: &str, more: Value| {
+        let mut mount = json!({"name": name, "mountPath": format!("/{name}")});
+        mount.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        mount
+    };
+    let spec = json!({"containers": [{"name": "a", "volumeMounts": [
+        mount("w", json!({})), mount("r", json!({"readOnly": true})),
+        mount("p", json!({"readOnly": true, "recursiveReadOnly": "IfPossible"}))]}]});
+    let case = Case::new(spec);
+    let told = |case: &Case| serde_json::to_value(first(&case.status()).volume_mounts).unwrap();
+    let want = json!([{"name": "w", "mountPath": "/w"},
+        {"name": "r", "mountPath": "/r", "readOnly": true, "recursiveReadOnly": "Disabled"},
+        {"name": "p", "mountPath": "/p", "readOnly": true, "recursiveReadOnly": "Disabled"}]);
+    assert_eq!(told(&case), want, "from the first status on");
+    let mut case = case.with("a", 0, State::Running, 0);
+    assert_eq!(told(&case), want);
+    let user = crate::pod::observed::User { uid: 7, gid: 8, groups: vec![8, 9] };
+    case.observed.containers[0].user = Some(user);
+    let user = serde_json::to_value(first(&case.status()).user).unwrap();
+    assert_eq!(user, json!({"linux": {"uid": 7, "gid": 8, "supplementalGroups": [8, 9]}}));
+}
+
+#[test]
+fn the_last_words_of_many_containers_must_not_be_longer_than_a_pods() {
+    let mut case = Case::new(two("Never")).with("a", 0, State::Exited, 1).with("b", 0, State::Exited, 1);
+    case.observed.containers.iter_mut().for_each(|c| c.message = "ü".repeat(4000));
+    let words = first(&case.status()).state.unwrap().terminated.unwrap().message.unwrap();
+    assert_eq!(words.len(), 6144);
+    case.observed.containers.iter_mut().for_each(|c| c.message = "x".to_owned() + &"ü".repeat(4000));
+    let words = first(&case.status()).state.unwrap().terminated.unwrap().message.unwrap();
+    assert_eq!(words.len(), 6143, "no letter is cut in two");
 }
 
 #[test]
