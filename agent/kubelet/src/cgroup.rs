@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::Pod;
 
 use crate::config::{CgroupDriver, Config};
 use crate::machine::Machine;
+use crate::node::machine;
 use crate::pod::qos::{self, Class};
 
 pub(crate) mod limits;
@@ -58,6 +59,8 @@ struct Inner {
     cfs_quota: bool,
     cfs_period_us: i64,
     pids: Option<i64>,
+    /// The sizes of the machine's huge pages, in bytes.
+    page_sizes: Vec<i64>,
 }
 
 impl Cgroups {
@@ -74,6 +77,7 @@ impl Cgroups {
             cfs_quota: config.cpu_cfs_quota,
             cfs_period_us: i64::try_from(config.cpu_cfs_quota_period.as_micros()).unwrap_or(100_000),
             pids: config.pod_pids_limit,
+            page_sizes: machine::page_sizes(),
         })))
     }
 
@@ -89,6 +93,19 @@ impl Cgroups {
             let least = Limits { cpu_milli: Some(0), ..Limits::default() };
             inner.apply(&inner.names(Some(Class::BestEffort), None), &least)?;
             inner.apply(&inner.names(Some(Class::Burstable), None), &Limits::default())
+        })
+        .await
+    }
+
+    /// Gives the class of burstable pods its share of the processors, in thousandths of a core.
+    pub async fn share(&self, burstable: i64) -> Result<(), Error> {
+        let Some(inner) = self.0.clone() else { return Ok(()) };
+        blocking(move || {
+            for (class, milli) in [(Class::BestEffort, 0), (Class::Burstable, burstable)] {
+                let limits = Limits { cpu_milli: Some(milli), ..Limits::default() };
+                inner.apply(&inner.names(Some(class), None), &limits)?;
+            }
+            Ok(())
         })
         .await
     }
@@ -125,6 +142,9 @@ impl Cgroups {
         blocking(move || {
             let mut limits = change(Limits::of_pod(&pod, inner.cfs_quota, inner.cfs_period_us));
             limits.pids = inner.pids;
+            for size in &inner.page_sizes {
+                limits.huge_pages.entry(*size).or_insert(0);
+            }
             inner.apply(&inner.names(Some(qos::class(&pod)), Some(crate::pod::uid(&pod))), &limits)
         })
         .await
@@ -260,4 +280,51 @@ fn pod_uid(name: &str) -> Option<String> {
         return Some(uid.replace('_', "-"));
     }
     name.strip_prefix("pod").map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn cgroups(dir: &Path) -> Cgroups {
+        Cgroups(Some(Arc::new(Inner {
+            tree: Tree::V2(dir.to_owned()),
+            driver: CgroupDriver::Cgroupfs,
+            root: Vec::new(),
+            cfs_quota: true,
+            cfs_period_us: 100_000,
+            pids: None,
+            page_sizes: vec![2 << 20, 1 << 30],
+        })))
+    }
+
+    fn file(dir: &Path, cgroup: &str, name: &str) -> PathBuf {
+        let path = dir.join(cgroup);
+        std::fs::create_dir_all(&path).unwrap();
+        std::fs::write(path.join(name), "").unwrap();
+        path.join(name)
+    }
+
+    #[tokio::test]
+    async fn burstable_pods_must_not_share_what_a_pod_without_requests_gets() {
+        let dir = tempfile::tempdir().unwrap();
+        let of = |class: &str| file(dir.path(), &format!("kubepods/{class}"), "cpu.weight");
+        let (burstable, best_effort) = (of("burstable"), of("besteffort"));
+        cgroups(dir.path()).share(1000).await.unwrap();
+        let weight = |path: &Path| std::fs::read_to_string(path).unwrap();
+        assert_eq!((weight(&burstable).as_str(), weight(&best_effort).as_str()), ("39", "1"));
+    }
+
+    #[tokio::test]
+    async fn a_pod_must_not_have_huge_pages_it_did_not_ask_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let pod = json!({"metadata": {"uid": "u"}, "spec": {"containers": [{"name": "c",
+            "resources": {"requests": {"hugepages-2Mi": "4Mi", "cpu": "1"}, "limits": {"hugepages-2Mi": "4Mi"}}}]}});
+        let of = |size: &str| file(dir.path(), "kubepods/burstable/podu", &format!("hugetlb.{size}.max"));
+        let (small, large) = (of("2MB"), of("1GB"));
+        cgroups(dir.path()).ensure(&Arc::new(serde_json::from_value(pod).unwrap())).await.unwrap();
+        let limit = |path: &Path| std::fs::read_to_string(path).unwrap();
+        assert_eq!((limit(&small).as_str(), limit(&large).as_str()), ("4194304", "0"));
+    }
 }

@@ -105,6 +105,8 @@ pub struct Config {
     pub cpu_cfs_quota: bool,
     /// The period of those quotas.
     pub cpu_cfs_quota_period: Duration,
+    /// Whether memory that runs out kills one process of a container instead of all; without cgroup v2 it always does.
+    pub single_process_oom_kill: bool,
     /// The resolver file pods inherit from.
     pub resolv_conf: Option<PathBuf>,
     /// How many pods the node takes.
@@ -268,6 +270,7 @@ impl Config {
             cgroups_per_qos: file.cgroups_per_qos.unwrap_or(true),
             cpu_cfs_quota: file.cpu_cfs_quota.unwrap_or(true),
             cpu_cfs_quota_period: file.cpu_cfs_quota_period.or(Duration::from_millis(100)),
+            single_process_oom_kill: file.single_process_oom_kill.unwrap_or(false),
             resolv_conf: file
                 .resolv_conf
                 .map_or_else(|| Some("/etc/resolv.conf".into()), Some)
@@ -421,6 +424,8 @@ struct File {
     cpu_cfs_quota: Option<bool>,
     #[serde(rename = "cpuCFSQuotaPeriod")]
     cpu_cfs_quota_period: Span,
+    #[serde(rename = "singleProcessOOMKill")]
+    single_process_oom_kill: Option<bool>,
     resolv_conf: Option<PathBuf>,
     max_pods: Option<u32>,
     pod_pids_limit: Option<i64>,
@@ -556,7 +561,6 @@ const UNSUPPORTED: &[&str] = &[
     "shutdownGracePeriod",
     "shutdownGracePeriodByPodPriority",
     "shutdownGracePeriodCriticalPods",
-    "singleProcessOOMKill",
     "staticPodURL",
     "staticPodURLHeader",
     "streamingConnectionIdleTimeout",

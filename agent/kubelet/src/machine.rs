@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
+use crate::cgroup::tree::Tree;
 use crate::config::Config;
 use crate::node::machine;
 use crate::node::resources::{self, Reservation, Resources};
@@ -19,6 +20,10 @@ pub struct Machine {
     pub allocatable: Arc<Resources>,
     /// What the cgroup of all pods is limited to: without what eviction keeps free.
     pub limit: Arc<Resources>,
+    /// Cgroups are of version 2.
+    pub unified: bool,
+    /// The sizes of its huge pages, in bytes.
+    pub page_sizes: Arc<[i64]>,
 }
 
 impl Machine {
@@ -33,6 +38,8 @@ impl Machine {
             memory: i64::try_from(machine.memory).unwrap_or(i64::MAX),
             allocatable,
             limit: Arc::new(resources::allocatable(&machine, pods, &kept)),
+            unified: matches!(Tree::detect(), Tree::V2(_)),
+            page_sizes: machine::page_sizes().into(),
         }
     }
 }

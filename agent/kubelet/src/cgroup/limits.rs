@@ -1,14 +1,16 @@
 //! The limits of a pod's cgroup: sums over its containers.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::core::v1::{Container, Pod};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-use crate::pod::spec::resources::amount;
+use crate::pod::spec::resources::{amount, page_bytes};
 use crate::pod::spec::totals::{self, Side};
 use crate::quantity::{milli, whole};
 
 /// What is written to a cgroup; `None` is left alone.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
     /// Requested CPU in thousandths of a core, which become shares or weight.
     pub cpu_milli: Option<i64>,
@@ -17,20 +19,28 @@ pub struct Limits {
     /// Bytes of memory.
     pub memory: Option<i64>,
     pub pids: Option<i64>,
+    /// Bytes of huge pages by their size.
+    pub huge_pages: BTreeMap<i64, i64>,
 }
 
 impl Limits {
     /// Room for both: the larger of each.
     pub fn widest(self, other: Self) -> Self {
-        let quota = |limits: Self| limits.cpu_quota.map(|(quota, _)| quota);
+        let quota = |limits: &Self| limits.cpu_quota.map(|(quota, _)| quota);
         // No limit is the largest.
         let larger = |a: Option<i64>, b: Option<i64>| Some(a?.max(b?));
+        let mut huge_pages = self.huge_pages.clone();
+        for (size, bytes) in &other.huge_pages {
+            let own = huge_pages.entry(*size).or_default();
+            *own = (*own).max(*bytes);
+        }
         Self {
             cpu_milli: self.cpu_milli.max(other.cpu_milli),
-            cpu_quota: larger(quota(self), quota(other))
+            cpu_quota: larger(quota(&self), quota(&other))
                 .zip(self.cpu_quota.or(other.cpu_quota).map(|(_, p)| p)),
             memory: larger(self.memory, other.memory),
             pids: self.pids.or(other.pids),
+            huge_pages,
         }
     }
 
@@ -56,6 +66,10 @@ impl Limits {
             cpu_quota: cpu_limit.map(|l| ((l.saturating_mul(period_us) / 1000).max(1000), period_us)),
             memory: limit("memory", whole),
             pids: None,
+            huge_pages: totals::of(pod, Side::Requests)
+                .iter()
+                .filter_map(|(name, amount)| Some((page_bytes(name)?, whole(amount))))
+                .collect(),
         }
     }
 }
@@ -124,6 +138,7 @@ mod tests {
             cpu_quota: Some((cpu * 100, 100_000)),
             memory,
             pids: None,
+            huge_pages: BTreeMap::from([(2 << 20, cpu)]),
         };
         let both = limits(100, Some(7)).widest(limits(200, Some(5)));
         assert_eq!(both, limits(200, Some(7)));

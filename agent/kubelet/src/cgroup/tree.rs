@@ -1,12 +1,13 @@
 //! The cgroup file systems: one hierarchy a controller (v1), or one for all (v2).
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::Error;
 use super::limits::Limits;
-use crate::pod::spec::resources::shares;
+use crate::pod::spec::resources::{page_size, shares};
 
 /// v1 controllers pods get a cgroup in; a hierarchy may carry several.
 const CONTROLLERS: [&str; 9] =
@@ -122,7 +123,7 @@ impl Tree {
                 Self::V2(mount) => Some(mount),
                 Self::V1(mounts) => mounts.get(controller),
             };
-            let Some(file) = root.map(|root| root.join(path).join(file)) else { continue };
+            let Some(file) = root.map(|root| root.join(path).join(&*file)) else { continue };
             // An absent file is a controller this kernel lacks.
             if file.exists() {
                 write(&file, &value)?;
@@ -131,8 +132,8 @@ impl Tree {
         Ok(())
     }
 
-    fn files(&self, limits: &Limits) -> Vec<(&'static str, &'static str, String)> {
-        let mut files = Vec::new();
+    fn files(&self, limits: &Limits) -> Vec<(&'static str, Cow<'static, str>, String)> {
+        let mut files: Vec<(_, &'static str, _)> = Vec::new();
         let unified = matches!(self, Self::V2(_));
         if let Some(milli) = limits.cpu_milli {
             let shares = shares(milli);
@@ -156,7 +157,11 @@ impl Tree {
         if let Some(pids) = limits.pids {
             files.push(("pids", "pids.max", pids.to_string()));
         }
-        files
+        let huge_pages = limits.huge_pages.iter().map(|(size, bytes)| {
+            let file = if unified { "max" } else { "limit_in_bytes" };
+            ("hugetlb", format!("hugetlb.{}.{file}", page_size(*size)).into(), bytes.to_string())
+        });
+        files.into_iter().map(|(of, file, value)| (of, file.into(), value)).chain(huge_pages).collect()
     }
 
     /// Bytes of memory in use below a cgroup, the page cache included.
@@ -327,6 +332,7 @@ mod tests {
             cpu_quota: Some((50_000, 100_000)),
             memory: Some(1 << 20),
             pids: Some(5),
+            huge_pages: BTreeMap::from([(2 << 20, 7)]),
         };
         let dir = tempfile::tempdir().unwrap();
         for (tree, want) in [
@@ -336,7 +342,12 @@ mod tests {
             ),
             (
                 Tree::V1(CONTROLLERS.iter().map(|c| ((*c).to_owned(), dir.path().to_owned())).collect()),
-                vec![("cpu.shares", "1024"), ("cpu.cfs_quota_us", "50000"), ("pids.max", "5")],
+                vec![
+                    ("cpu.shares", "1024"),
+                    ("cpu.cfs_quota_us", "50000"),
+                    ("pids.max", "5"),
+                    ("hugetlb.2MB.limit_in_bytes", "7"),
+                ],
             ),
         ] {
             let path = Path::new("kubepods/podx");

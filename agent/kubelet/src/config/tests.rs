@@ -33,6 +33,10 @@ fn values_are_read_as_upstream_spells_them() {
     assert_eq!(config.runtime_request_timeout, Duration::from_secs(90));
     assert_eq!(config.cgroup_driver, CgroupDriver::Systemd);
     assert_eq!(config.cpu_cfs_quota_period, Duration::from_millis(50));
+    assert!(
+        !config.single_process_oom_kill
+            && parse("singleProcessOOMKill: true").unwrap().single_process_oom_kill
+    );
     assert_eq!(config.pulls, PullParallelism::Parallel(None));
     assert_eq!(config.max_container_restart_period, Duration::from_secs(60));
 }

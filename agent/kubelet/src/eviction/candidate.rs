@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::Pod;
 use machinery::quantity::{Format, Quantity};
 
 use crate::cgroup::limits::requested;
+use crate::pod::spec::totals::{self, Side};
 use crate::pressure::threshold::{Resource, Signal};
 use crate::quantity::whole;
 use crate::stats::collect::PodStats;
@@ -153,17 +154,15 @@ pub fn over_its_limits(candidate: &Candidate, images_apart: bool) -> Option<Stri
         let limits = c.resources.as_ref().and_then(|r| r.limits.as_ref());
         limits.and_then(|l| l.get("ephemeral-storage")).cloned()
     };
-    let limits: Vec<_> = crate::pod::main_containers(pod).iter().map(|c| (c, limit_of(c))).collect();
-    if limits.iter().any(|(_, l)| l.is_some()) {
-        let total: i64 = limits.iter().filter_map(|(_, l)| l.as_ref().map(whole)).sum();
-        if candidate.stats.ephemeral.is_some_and(|used| signed(used.bytes) > total) {
-            let total = bytes(u64::try_from(total).unwrap_or(0));
-            return Some(format!(
-                "Pod ephemeral local storage usage exceeds the total limit of containers {total}. "
-            ));
-        }
+    if let Some(total) = totals::of(pod, Side::Limits).get("ephemeral-storage")
+        && candidate.stats.ephemeral.is_some_and(|used| signed(used.bytes) > whole(total))
+    {
+        let total = &total.0;
+        return Some(format!(
+            "Pod ephemeral local storage usage exceeds the total limit of containers {total}. "
+        ));
     }
-    for (container, limit) in limits {
+    for (container, limit) in crate::pod::main_containers(pod).iter().map(|c| (c, limit_of(c))) {
         let Some(limit) = limit.filter(|l| whole(l) > 0) else { continue };
         let Some(stats) = candidate.stats.containers.iter().find(|c| c.name == container.name) else {
             continue;
@@ -185,12 +184,8 @@ pub fn over_its_limits(candidate: &Candidate, images_apart: bool) -> Option<Stri
 /// Whether the pod's disk use is limited, so that it must be measured.
 pub fn has_disk_limits(pod: &Pod) -> bool {
     let volumes = || pod.spec.iter().flat_map(|s| s.volumes.iter().flatten());
-    let limited = |c: &k8s_openapi::api::core::v1::Container| {
-        let limits = c.resources.as_ref().and_then(|r| r.limits.as_ref());
-        limits.is_some_and(|l| l.contains_key("ephemeral-storage"))
-    };
     volumes().any(|v| v.empty_dir.as_ref().is_some_and(|e| e.size_limit.is_some()))
-        || crate::pod::main_containers(pod).iter().any(limited)
+        || totals::of(pod, Side::Limits).contains_key("ephemeral-storage")
 }
 
 #[cfg(test)]
@@ -294,6 +289,25 @@ mod tests {
             over(spec(json!([]), Some("2Ki")), 1025).as_deref(),
             Some("Pod ephemeral local storage usage exceeds the total limit of containers 2Ki. ")
         );
+    }
+
+    #[test]
+    fn room_that_init_containers_and_sidecars_may_take_must_not_evict_their_pod() {
+        let container = |name: &str, limit: &str, policy: Option<&str>| json!({"name": name, "restartPolicy": policy, "resources": {"limits": {"ephemeral-storage": limit}}});
+        let over = |spec: Value, disk| over_its_limits(&with(spec, "p", 0, disk), false);
+        // twice the disk is used by the pod as a whole
+        let init = json!({"containers": [container("a", "1Ki", None)], "initContainers": [container("i", "4Ki", None)]});
+        assert!(has_disk_limits(&with(init.clone(), "p", 0, 0).pod));
+        assert_eq!(over(init.clone(), 2048), None);
+        assert_eq!(
+            over(init, 2049).as_deref(),
+            Some("Pod ephemeral local storage usage exceeds the total limit of containers 4Ki. ")
+        );
+        let mut side =
+            json!({"containers": [container("a", "1Ki", None)], "overhead": {"ephemeral-storage": "1Ki"}});
+        side["initContainers"] = json!([container("s", "2Ki", Some("Always"))]);
+        assert_eq!(over(side.clone(), 2048), None);
+        assert!(over(side, 2049).is_some());
     }
 
     #[test]

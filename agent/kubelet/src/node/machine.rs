@@ -27,6 +27,8 @@ pub struct Machine {
     pub os_image: String,
 }
 
+/// A folder for each size of huge pages.
+const HUGE_PAGES: &str = "/sys/kernel/mm/hugepages";
 /// The machine id lives at one of these.
 const MACHINE_ID: [&str; 2] = ["/etc/machine-id", "/var/lib/dbus/machine-id"];
 /// The firmware's UUID lives at one of these.
@@ -46,7 +48,7 @@ pub fn read(root_dir: &Path) -> Machine {
         memory: kibibytes(&meminfo, "MemTotal:").unwrap_or(0),
         swap: kibibytes(&meminfo, "SwapTotal:").unwrap_or(0),
         storage: storage(root_dir),
-        huge_pages: huge_pages(Path::new("/sys/kernel/mm/hugepages")),
+        huge_pages: huge_pages(Path::new(HUGE_PAGES)),
         machine_id: first_line(&MACHINE_ID),
         system_uuid: first_line(&SYSTEM_UUID),
         boot_id: first_line(&["/proc/sys/kernel/random/boot_id"]),
@@ -89,6 +91,11 @@ fn storage(root_dir: &Path) -> Option<u64> {
 pub(crate) fn kibibytes(meminfo: &str, field: &str) -> Option<u64> {
     let line = meminfo.lines().find_map(|line| line.strip_prefix(field))?;
     line.split_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1024)
+}
+
+/// The sizes of the machine's huge pages, in bytes.
+pub(crate) fn page_sizes() -> Vec<i64> {
+    huge_pages(Path::new(HUGE_PAGES)).into_keys().filter_map(|size| i64::try_from(size).ok()).collect()
 }
 
 fn huge_pages(dir: &Path) -> BTreeMap<u64, u64> {

@@ -14,7 +14,7 @@ use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
 use serde::{Deserialize, Serialize};
 
 use super::spec::resources::{amount, limit};
-use super::{containers, is_sidecar};
+use super::{Role, containers};
 use crate::quantity::{milli, whole};
 
 /// Why a pod still has what it had.
@@ -107,7 +107,7 @@ pub enum Change {
 }
 
 /// The change between two amounts, by the container's policy.
-pub fn change(container: &Container, granted: Amounts, running: Amounts) -> Change {
+pub fn change(role: Role, container: &Container, granted: Amounts, running: Amounts) -> Change {
     let cpu = (granted.cpu_request, granted.cpu_limit) != (running.cpu_request, running.cpu_limit);
     let memory =
         (granted.memory_request, granted.memory_limit) != (running.memory_request, running.memory_limit);
@@ -119,8 +119,7 @@ pub fn change(container: &Container, granted: Amounts, running: Amounts) -> Chan
         policy.is_some_and(|p| p.restart_policy == "RestartContainer")
     };
     // Init containers that run to completion are never restarted for it.
-    let lasting = container.restart_policy.is_none() || is_sidecar(container);
-    if lasting && ((cpu && restarts("cpu")) || (memory && restarts("memory"))) {
+    if role != Role::Init && ((cpu && restarts("cpu")) || (memory && restarts("memory"))) {
         return Change::Restart;
     }
     Change::Update
@@ -269,9 +268,20 @@ mod tests {
         let base = Amounts::default();
         let cpu = Amounts { cpu_limit: 1, ..base };
         let memory = Amounts { memory_request: 1, ..base };
-        assert_eq!(change(container, base, base), Change::None);
-        assert_eq!(change(container, cpu, base), Change::Update);
-        assert_eq!(change(container, memory, base), Change::Restart);
+        let changed = |granted| change(Role::Main, container, granted, base);
+        assert_eq!(changed(base), Change::None);
+        assert_eq!(changed(cpu), Change::Update);
+        assert_eq!(changed(memory), Change::Restart);
+    }
+
+    #[test]
+    fn a_restart_policy_of_its_own_must_not_keep_a_container_from_the_restart_its_resize_needs() {
+        let mut container = super::super::main_containers(&pod("1"))[0].clone();
+        container.restart_policy = Some("OnFailure".to_owned());
+        let (base, memory) = (Amounts::default(), Amounts { memory_request: 1, ..Amounts::default() });
+        assert_eq!(change(Role::Main, &container, memory, base), Change::Restart);
+        assert_eq!(change(Role::Init, &container, memory, base), Change::Update);
+        assert_eq!(change(Role::Sidecar, &container, memory, base), Change::Restart);
     }
 
     #[test]

@@ -186,12 +186,12 @@ fn resize(input: &Input<'_>, sandbox: &str, plan: &mut Plan) {
         .collect();
     let (now, granted) = (record.running(), &record.granted);
     let (mut stops, mut updates) = (Vec::new(), Vec::new());
-    for (_, spec) in super::containers(input.pod) {
+    for (role, spec) in super::containers(input.pod) {
         let running = input.observed.latest_in(sandbox, &spec.name).filter(|c| c.state == State::Running);
         let Some(running) = running.filter(|c| !stopped.contains(&c.id)) else { continue };
         let before = Amounts::of(now.pod.as_ref(), now.containers.get(&spec.name));
         let after = Amounts::of(granted.pod.as_ref(), granted.containers.get(&spec.name));
-        match allocation::change(spec, after, before) {
+        match allocation::change(role, spec, after, before) {
             Change::None => {}
             Change::Update => updates.push((running.id.clone(), spec.name.clone())),
             Change::Restart => {
@@ -537,10 +537,9 @@ fn start(input: &Input<'_>, spec: &Spec, role: Role, last: Option<&Container>, p
                 return;
             }
             State::Unknown => {
-                plan.actions.push(Action::StopContainers(vec![stop(
-                    last,
-                    format!("Container {} is in unknown state, will be restarted", spec.name),
-                )]));
+                let kind = if role == Role::Main { "Container" } else { "Init container" };
+                let text = format!("{kind} is in \"unknown\" state, try killing it before restart");
+                plan.actions.push(Action::StopContainers(vec![stop(last, text)]));
                 return;
             }
             // What was killed to be started again waits for the failure before it, if there was one.

@@ -27,6 +27,7 @@ use crate::source::{self, ApiPods};
 use crate::worker::context::Context;
 use crate::worker::{Desired, Worker};
 
+mod classes;
 mod grant;
 mod keeping;
 mod orphans;
@@ -90,6 +91,10 @@ pub(super) struct Manager {
     pulse: Pulse,
     /// A list is under way to be made.
     relist_due: bool,
+    /// What burstable pods ask for may have changed.
+    share_due: bool,
+    /// The kernel enforces AppArmor profiles.
+    apparmor: bool,
 }
 
 /// What the manager listens to beside the runtime.
@@ -135,6 +140,8 @@ impl Manager {
             later: FuturesUnordered::new(),
             pulse,
             relist_due: false,
+            share_due: true,
+            apparmor: admit::has_apparmor(),
         }
     }
 
@@ -200,10 +207,12 @@ impl Manager {
                 }
                 Some(uid) = self.ended.recv() => {
                     self.workers.remove(&uid);
+                    self.share_due = true;
                     self.index.retain(|_, seen| seen.uid != uid);
                     self.reconcile().await;
                 }
                 () = &mut audit => {
+                    self.share_due = true;
                     self.relist().await;
                     self.reconcile().await;
                     audit.as_mut().reset(tokio::time::Instant::now() + AUDIT);
@@ -293,6 +302,7 @@ impl Manager {
             }
         }
         self.grant().await;
+        self.share().await;
         if !complete {
             return;
         }
@@ -354,5 +364,6 @@ impl Manager {
         };
         self.keeping.start(uid, worker);
         self.workers.insert(uid.to_owned(), Handle { desired: tell, wake, asked });
+        self.share_due = true;
     }
 }

@@ -13,6 +13,8 @@ use crate::image::Images;
 use crate::objects::Objects;
 use crate::pod::spec::dns::Resolver;
 use crate::pod::spec::downward::Facts;
+use crate::pod::spec::resources;
+use crate::pod::user_namespace::{self, UserNamespaces};
 use crate::pods::Pods;
 use crate::recorder::Recorder;
 use crate::runtime_class::RuntimeClasses;
@@ -52,6 +54,44 @@ pub struct Context {
 }
 
 impl Context {
+    /// Waits until it is known what the runtime can do, for a pod that needs to know.
+    pub async fn features_known(&self, pod: &Pod) {
+        if needs_features(pod) {
+            let mut health = self.health.clone();
+            let known = health.wait_for(|health| *health != Health::default());
+            // What cannot be known is taken for what cannot be done.
+            tokio::time::timeout(PATIENCE, known).await.ok();
+        }
+    }
+
+    /// What the runtime is told of a pod's users.
+    pub fn users(&self, pod: &Pod) -> Result<v1::UserNamespace, user_namespace::Error> {
+        let class = pod.spec.as_ref().and_then(|s| s.runtime_class_name.as_deref());
+        let handler = self.runtime_classes.known(class).unwrap_or_default();
+        self.user_namespaces.of(pod, &handler, self.features(pod).user_namespaces == Some(true))
+    }
+
+    /// What the runtime handler that runs a pod can do; nothing where the handler is not known.
+    pub fn features(&self, pod: &Pod) -> NodeRuntimeHandlerFeatures {
+        let class = pod.spec.as_ref().and_then(|s| s.runtime_class_name.as_deref());
+        let Some(handler) = self.runtime_classes.known(class) else { return Default::default() };
+        let health = self.health.borrow();
+        let found = health.handlers.iter().find(|h| h.name.as_deref().unwrap_or_default() == handler);
+        found.and_then(|handler| handler.features.clone()).unwrap_or_default()
+    }
+
+    /// What the node adds to a container's own numbers.
+    pub fn node(&self) -> resources::Node {
+        let (config, machine) = (&self.config, &self.machine);
+        resources::Node {
+            memory_capacity: machine.memory,
+            cpu_cfs_quota: config.cpu_cfs_quota,
+            cpu_cfs_quota_period: config.cpu_cfs_quota_period,
+            group_oom: machine.unified && !config.single_process_oom_kill,
+            page_sizes: Arc::clone(&machine.page_sizes),
+        }
+    }
+
     /// The host's resolver file as it is now.
     pub fn resolver(&self) -> Resolver {
         let path = self.config.resolv_conf.as_deref();

@@ -250,13 +250,8 @@ async fn create(context: &Context, start: &Start<'_>, needs: Needs) -> Result<St
         devices: volume::mounts::devices(container, start.volumes).map_err(config_error)?,
         target: target(pod, container, start.observed).map_err(config_error)?,
     };
-    let node = spec::resources::Node {
-        memory_capacity: context.machine.memory,
-        cpu_cfs_quota: context.config.cpu_cfs_quota,
-        cpu_cfs_quota_period: context.config.cpu_cfs_quota_period,
-    };
-    let config =
-        spec::container::config(pod, container, made, &context.config, &node).map_err(config_error)?;
+    let config = spec::container::config(pod, container, made, &context.config, &context.node())
+        .map_err(config_error)?;
     let log_dir = pod_sandbox.log_directory.clone();
     std::fs::create_dir_all(Path::new(&log_dir).join(&container.name))
         .map_err(|e| failure("CreateContainerError", format!("create container log directory: {e}")))?;

@@ -109,11 +109,7 @@ async fn carry_out(
     let before = record.running_pod(pod);
     feasible(context, pod, &before, updates).await?;
     context.cgroups.widen(&before, pod).await.map_err(|error| error.to_string())?;
-    let node = resources::Node {
-        memory_capacity: context.machine.memory,
-        cpu_cfs_quota: context.config.cpu_cfs_quota,
-        cpu_cfs_quota_period: context.config.cpu_cfs_quota_period,
-    };
+    let node = context.node();
     for (id, name) in updates {
         let Some((_, container)) = crate::pod::container(pod, name) else { continue };
         let limits = resources::container(pod, &container, &node);

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{Container, Pod, ResourceFieldSelector};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-use crate::quantity::divided;
+use crate::quantity::{divided, milli};
+use machinery::goformat::go_quote;
 
 /// What a pod's fields do not say.
 #[derive(Clone, Debug, Default)]
@@ -63,7 +64,7 @@ pub fn field(pod: &Pod, facts: &Facts, path: &str) -> Result<String, Error> {
 
 /// `key="value"` lines in key order, the value quoted as Go quotes.
 fn lines(map: Option<&BTreeMap<String, String>>) -> String {
-    let lines: Vec<_> = map.into_iter().flatten().map(|(k, v)| format!("{k}={v:?}")).collect();
+    let lines: Vec<_> = map.into_iter().flatten().map(|(k, v)| format!("{k}={}", go_quote(v))).collect();
     lines.join("\n")
 }
 
@@ -88,19 +89,67 @@ pub fn resource(
     if !(matches!(name, "cpu" | "memory" | "ephemeral-storage") || name.starts_with("hugepages-")) {
         return Err(unsupported());
     }
+    let set = |list: Option<&'_ BTreeMap<String, Quantity>>| -> Option<Quantity> {
+        list.and_then(|list| list.get(name)).filter(|amount| milli(amount) != 0).cloned()
+    };
     let quantity = match kind {
-        "limits" => limits.and_then(|m| m.get(name)).or_else(|| facts.allocatable.get(name)),
-        "requests" => requests.and_then(|m| m.get(name)).or_else(|| limits.and_then(|m| m.get(name))),
+        "limits" => set(limits).or_else(|| default_limit(pod, own.is_some(), facts, name)),
+        "requests" => [requests, limits].into_iter().flatten().find_map(|list| list.get(name)).cloned(),
         _ => return Err(unsupported()),
     };
-    let zero = Quantity("0".to_owned());
-    Ok(divided(quantity.unwrap_or(&zero), selector.divisor.as_ref()).to_string())
+    let quantity = quantity.unwrap_or_else(|| Quantity("0".to_owned()));
+    Ok(divided(&quantity, selector.divisor.as_ref()).to_string())
+}
+
+/// What stands for a limit that is not set or zero: what the node offers pods, of which an environment variable is told the
+/// pod's own part. Huge pages are never had without a limit. Upstream: `defaultPodLimitsForDownwardAPI`.
+fn default_limit(pod: &Pod, variable: bool, facts: &Facts, name: &str) -> Option<Quantity> {
+    if name.starts_with("hugepages-") {
+        return None;
+    }
+    let offered = facts.allocatable.get(name)?;
+    let of_pod = pod.spec.as_ref().and_then(|s| s.resources.as_ref()?.limits.as_ref()?.get(name));
+    let of_pod = of_pod.filter(|limit| variable && name != "ephemeral-storage" && milli(limit) != 0);
+    Some(of_pod.unwrap_or(offered).clone())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn a_limit_that_is_not_set_must_not_be_told_as_more_than_the_pod_may_have() {
+        let facts = Facts {
+            allocatable: ["cpu", "memory", "ephemeral-storage", "hugepages-2Mi"]
+                .map(|name| (name.to_owned(), Quantity("64".to_owned())))
+                .into(),
+            ..Facts::default()
+        };
+        let told = |spec: serde_json::Value, name: &str, volume: bool| {
+            let pod: Pod = serde_json::from_value(json!({"spec": spec})).unwrap();
+            let selector = json!({"resource": name, "containerName": if volume { "c" } else { "" }});
+            let container = pod.spec.as_ref().unwrap().containers[0].clone();
+            let own = (!volume).then_some(&container);
+            resource(&pod, own, &facts, &serde_json::from_value(selector).unwrap()).unwrap()
+        };
+        let pod = |limits: serde_json::Value| {
+            json!({"resources": {"limits": {"memory": "7"}},
+            "containers": [{"name": "c", "resources": {"limits": limits}}]})
+        };
+        assert_eq!(told(pod(json!({})), "limits.memory", false), "7");
+        assert_eq!(told(pod(json!({"memory": "0"})), "limits.memory", false), "7", "zero is no limit");
+        assert_eq!(told(pod(json!({"memory": "5"})), "limits.memory", false), "5");
+        assert_eq!(told(pod(json!({})), "limits.memory", true), "64", "files are told the node's");
+        assert_eq!(told(pod(json!({})), "limits.cpu", false), "64");
+        assert_eq!(told(pod(json!({})), "limits.hugepages-2Mi", false), "0");
+    }
+
+    #[test]
+    fn what_go_quotes_must_not_be_quoted_as_rust_does() {
+        let all = BTreeMap::from([("a".to_owned(), "\u{7}é\u{200b}\"".to_owned())]);
+        assert_eq!(lines(Some(&all)), r#"a="\aé\u200b\"""#);
+    }
 
     #[test]
     fn fields_and_resources() {

@@ -1,17 +1,19 @@
 //! Requests and limits as the kernel takes them.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use cri_proto::v1;
 use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
+use super::totals::{self, Side};
 use crate::pod::qos::{self, Class};
 use crate::quantity::{milli, whole};
 
 /// What the node's configuration and machine add to a container's own numbers.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Node {
     /// Bytes of memory of the machine.
     pub memory_capacity: i64,
@@ -19,6 +21,10 @@ pub struct Node {
     pub cpu_cfs_quota: bool,
     /// Period of CPU quotas.
     pub cpu_cfs_quota_period: Duration,
+    /// Whether all processes of a container are killed when one exceeds its memory, which cgroup v2 can.
+    pub group_oom: bool,
+    /// The sizes of huge pages the machine has, in bytes.
+    pub page_sizes: Arc<[i64]>,
 }
 
 /// CPU shares of a request in thousandths of a core.
@@ -60,33 +66,79 @@ pub fn container(pod: &Pod, container: &Container, node: &Node) -> v1::LinuxCont
     let own = container.resources.as_ref();
     let of_pod = pod.spec.as_ref().and_then(|s| s.resources.as_ref());
     let limit_cpu = limit(of_pod, own, "cpu", milli);
-    let request_cpu = amount(own, false, "cpu", milli).or(limit_cpu).unwrap_or(0);
+    let request_cpu = amount(own, false, "cpu", milli);
+    let memory = limit(of_pod, own, "memory", whole).unwrap_or(0);
+    v1::LinuxContainerResources {
+        oom_score_adj: oom_score_adj(pod, container, node.memory_capacity),
+        hugepage_limits: hugepage_limits(of_pod, own, node),
+        ..of_amounts(request_cpu, limit_cpu.unwrap_or(0), memory, node)
+    }
+}
+
+/// What a sandbox is told of its pod: what it asks for without its overhead, and the overhead. Upstream:
+/// `applySandboxResources`.
+pub fn sandbox(pod: &Pod, node: &Node) -> (v1::LinuxContainerResources, v1::LinuxContainerResources) {
+    let (requests, limits) = (totals::stated(pod, Side::Requests), totals::stated(pod, Side::Limits));
+    let limit = |name: &str, read: fn(&Quantity) -> i64| limits.get(name).map_or(0, read);
+    let own = of_amounts(requests.get("cpu").map(milli), limit("cpu", milli), limit("memory", whole), node);
+    let overhead = pod.spec.as_ref().and_then(|s| s.overhead.as_ref()).map(|overhead| {
+        let amount = |name: &str, read: fn(&Quantity) -> i64| overhead.get(name).map_or(0, read);
+        let cpu = amount("cpu", milli);
+        of_amounts(Some(cpu), cpu, amount("memory", whole), node)
+    });
+    (own, overhead.unwrap_or_default())
+}
+
+/// What the kernel is told of thousandths of a core and bytes of memory; a limit of zero is none.
+fn of_amounts(
+    request_cpu: Option<i64>,
+    limit_cpu: i64,
+    memory: i64,
+    node: &Node,
+) -> v1::LinuxContainerResources {
     let period = i64::try_from(node.cpu_cfs_quota_period.as_micros()).unwrap_or(100_000);
-    let (cpu_period, cpu_quota) = match limit_cpu.filter(|limit| *limit > 0) {
-        Some(limit) if node.cpu_cfs_quota => (period, quota(limit, period)),
-        _ => (0, 0),
+    let (cpu_period, cpu_quota) = match limit_cpu > 0 && node.cpu_cfs_quota {
+        true => (period, quota(limit_cpu, period)),
+        false => (0, 0),
     };
-    let hugepages = own.and_then(|r| r.limits.as_ref()).into_iter().flatten();
-    let hugepage_limits = hugepages
-        .filter_map(|(name, quantity)| {
-            let size = whole(&Quantity(name.strip_prefix("hugepages-")?.to_owned()));
-            let limit = u64::try_from(whole(quantity)).ok()?;
-            Some(v1::HugepageLimit { page_size: page_size(size), limit })
-        })
-        .collect();
+    let unified = node.group_oom.then(|| ("memory.oom.group".to_owned(), "1".to_owned()));
     v1::LinuxContainerResources {
         cpu_period,
         cpu_quota,
-        cpu_shares: shares(request_cpu),
-        memory_limit_in_bytes: limit(of_pod, own, "memory", whole).unwrap_or(0),
-        oom_score_adj: oom_score_adj(pod, container, node.memory_capacity),
-        hugepage_limits,
+        cpu_shares: shares(request_cpu.unwrap_or(limit_cpu)),
+        memory_limit_in_bytes: memory,
+        unified: unified.into_iter().collect(),
         ..Default::default()
     }
 }
 
+/// The limit of every size of huge pages the machine has: none of those that are not asked for; what a container states goes
+/// before what its pod does. Upstream: `GetHugepageLimitsFromResources`.
+fn hugepage_limits(
+    pod: Option<&ResourceRequirements>,
+    own: Option<&ResourceRequirements>,
+    node: &Node,
+) -> Vec<v1::HugepageLimit> {
+    let lists = [pod, own].into_iter().flatten().filter_map(|resources| resources.limits.as_ref());
+    let asked: BTreeMap<i64, u64> = lists
+        .flatten()
+        .filter_map(|(name, amount)| Some((page_bytes(name)?, u64::try_from(whole(amount)).ok()?)))
+        .collect();
+    let limit = |size: &i64| v1::HugepageLimit {
+        page_size: page_size(*size),
+        limit: asked.get(size).copied().unwrap_or(0),
+    };
+    node.page_sizes.iter().map(limit).collect()
+}
+
+/// The bytes of a huge page, by its resource's name; `None` for another resource.
+pub fn page_bytes(name: &str) -> Option<i64> {
+    let size = whole(&Quantity(name.strip_prefix("hugepages-")?.to_owned()));
+    (size > 0).then_some(size)
+}
+
 /// `2MB`, as the kernel's files name page sizes.
-fn page_size(bytes: i64) -> String {
+pub fn page_size(bytes: i64) -> String {
     match bytes {
         b if b >= 1 << 30 => format!("{}GB", b >> 30),
         b if b >= 1 << 20 => format!("{}MB", b >> 20),
@@ -143,6 +195,8 @@ mod tests {
             memory_capacity: 4 << 30,
             cpu_cfs_quota: true,
             cpu_cfs_quota_period: Duration::from_millis(100),
+            group_oom: true,
+            page_sizes: Arc::from([2 << 20, 1 << 30]),
         }
     }
 
@@ -156,6 +210,43 @@ mod tests {
         assert_eq!(got.memory_limit_in_bytes, 2 << 30);
         assert_eq!(got.oom_score_adj, 750);
         assert_eq!(got.hugepage_limits[0].page_size, "2MB");
+    }
+
+    #[test]
+    fn one_process_alone_must_not_be_killed_where_all_of_its_container_should_be() {
+        let pod: Pod = serde_json::from_value(json!({"spec": {"containers": [{"name": "c"}]}})).unwrap();
+        let told = |node: &Node| container(&pod, &pod.spec.as_ref().unwrap().containers[0], node).unified;
+        assert_eq!(told(&node()).get("memory.oom.group").map(String::as_str), Some("1"));
+        assert!(told(&Node { group_oom: false, ..node() }).is_empty());
+    }
+
+    #[test]
+    fn huge_pages_that_are_not_asked_for_must_not_be_had() {
+        let pod: Pod = serde_json::from_value(json!({"spec": {
+            "resources": {"limits": {"hugepages-2Mi": "8Mi", "hugepages-1Gi": "1Gi"}},
+            "containers": [{"name": "c", "resources": {"limits": {"hugepages-2Mi": "4Mi"}}}]}}))
+        .unwrap();
+        let limits = |pod: &Pod| -> Vec<(String, u64)> {
+            let got = container(pod, &pod.spec.as_ref().unwrap().containers[0], &node());
+            got.hugepage_limits.into_iter().map(|l| (l.page_size, l.limit)).collect()
+        };
+        assert_eq!(limits(&pod), [("2MB".to_owned(), 4 << 20), ("1GB".to_owned(), 1 << 30)]);
+        let none: Pod = serde_json::from_value(json!({"spec": {"containers": [{"name": "c"}]}})).unwrap();
+        assert_eq!(limits(&none), [("2MB".to_owned(), 0), ("1GB".to_owned(), 0)]);
+    }
+
+    #[test]
+    fn a_sandbox_must_not_be_kept_from_what_its_pod_asks_for() {
+        let pod: Pod = serde_json::from_value(json!({"spec": {
+            "overhead": {"cpu": "250m", "memory": "64Mi"},
+            "containers": [{"name": "c", "resources": {"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "500m"}}}]}}))
+        .unwrap();
+        let (own, overhead) = sandbox(&pod, &node());
+        assert_eq!((own.cpu_shares, own.cpu_quota, own.memory_limit_in_bytes), (512, 100_000, 1 << 30));
+        assert_eq!(
+            (overhead.cpu_shares, overhead.cpu_quota, overhead.memory_limit_in_bytes),
+            (256, 25_000, 64 << 20)
+        );
     }
 
     #[test]

@@ -4,14 +4,15 @@ use cri_proto::v1;
 use k8s_openapi::api::core::v1::Pod;
 
 use super::dns::{self, Resolver};
-use super::{labels, security};
+use super::resources::Node;
+use super::{labels, resources, security};
 use crate::config::Config;
 
 /// No sandbox can be described.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error(transparent)]
-    Security(#[from] security::Error),
+    Name(#[from] dns::TooLong),
     #[error(transparent)]
     Name(#[from] dns::TooLong),
 }
@@ -53,9 +54,10 @@ pub fn config(
         annotations: labels::sandbox_annotations(pod),
         linux: Some(v1::LinuxPodSandboxConfig {
             cgroup_parent,
-            security_context: Some(security::sandbox(pod, config.seccomp_default, &config.root_dir)?),
+            security_context: Some(security),
             sysctls,
-            ..Default::default()
+            overhead: Some(overhead),
+            resources: Some(resources),
         }),
         windows: None,
     })

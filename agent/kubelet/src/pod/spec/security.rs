@@ -76,16 +76,12 @@ pub fn namespaces(pod: &Pod) -> v1::NamespaceOption {
     }
 }
 
-/// The sandbox's security context.
-pub fn sandbox(
-    pod: &Pod,
-    seccomp_default: bool,
-    root: &Path,
-) -> Result<v1::LinuxSandboxSecurityContext, Error> {
+/// The sandbox's security context. Its own process always has the runtime's seccomp profile, whatever the pod's have.
+pub fn sandbox(pod: &Pod) -> v1::LinuxSandboxSecurityContext {
     let own = of_pod(pod);
     let privileged = crate::pod::containers(pod)
         .any(|(_, c)| c.security_context.as_ref().and_then(|s| s.privileged) == Some(true));
-    Ok(v1::LinuxSandboxSecurityContext {
+    v1::LinuxSandboxSecurityContext {
         namespace_options: Some(namespaces(pod)),
         selinux_options: own.and_then(|o| o.se_linux_options.as_ref()).map(selinux),
         run_as_user: own.and_then(|o| o.run_as_user).map(|value| v1::Int64Value { value }),
@@ -93,9 +89,9 @@ pub fn sandbox(
         supplemental_groups: groups(own),
         supplemental_groups_policy: groups_policy(own).into(),
         privileged,
-        seccomp: Some(seccomp(own, None, seccomp_default, root)?),
+        seccomp: Some(profile(ProfileType::RuntimeDefault, String::new())),
         ..Default::default()
-    })
+    }
 }
 
 /// A container's security context. `image` is needed to judge `runAsNonRoot` and for the default user.

@@ -88,6 +88,7 @@ impl Manager {
                 Some(_) => {}
             }
             handle.tell(refused);
+            self.share_due = true;
         }
     }
 
