@@ -14,6 +14,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use crate::login::provider::{self, Provider};
+use crate::pod::user_namespace::{self, UNIT};
 use crate::pressure::policy::Policy;
 use crate::pressure::threshold::{Signal, Thresholds};
 use crate::quantity::whole;
@@ -111,6 +112,8 @@ pub struct Config {
     pub resolv_conf: Option<PathBuf>,
     /// How many pods the node takes.
     pub max_pods: u32,
+    /// How many user and group ids a pod has that does not use the host's.
+    pub ids_per_pod: u32,
     /// How many processes a pod may have; unlimited when unset.
     pub pod_pids_limit: Option<i64>,
     /// Pulls a second (0: unlimited), and their burst.
@@ -276,6 +279,7 @@ impl Config {
                 .map_or_else(|| Some("/etc/resolv.conf".into()), Some)
                 .filter(|p: &PathBuf| !p.as_os_str().is_empty()),
             max_pods: file.max_pods.unwrap_or(110),
+            ids_per_pod: file.user_namespaces.ids_per_pod.unwrap_or(UNIT),
             pod_pids_limit: file.pod_pids_limit.filter(|limit| *limit > 0),
             registry_pull_qps: file.registry_pull_qps.unwrap_or(5),
             registry_burst: file.registry_burst.unwrap_or(10),
@@ -344,6 +348,9 @@ impl Config {
                 "imageGCLowThresholdPercent",
                 "must be less than imageGCHighThresholdPercent, which must be between 0 and 100",
             );
+        }
+        if self.ids_per_pod == 0 || !self.ids_per_pod.is_multiple_of(UNIT) {
+            return invalid("userNamespaces.idsPerPod", "must be a multiple of 65536");
         }
         if self.container_log_max_files < 2 {
             return invalid("containerLogMaxFiles", "must be greater than 1");
@@ -428,6 +435,7 @@ struct File {
     single_process_oom_kill: Option<bool>,
     resolv_conf: Option<PathBuf>,
     max_pods: Option<u32>,
+    user_namespaces: user_namespace::Settings,
     pod_pids_limit: Option<i64>,
     #[serde(rename = "registryPullQPS")]
     registry_pull_qps: Option<u32>,
@@ -572,7 +580,6 @@ const UNSUPPORTED: &[&str] = &[
     "topologyManagerPolicyOptions",
     "topologyManagerScope",
     "tracing",
-    "userNamespaces",
     "volumePluginDir",
     "volumeStatsAggPeriod",
 ];

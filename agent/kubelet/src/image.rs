@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use cri_proto::client::Runtime;
 use cri_proto::v1;
-use k8s_openapi::api::core::v1::{Container, Pod, Secret};
+use k8s_openapi::api::core::v1::{Container, ImageVolumeSource, Pod, Secret};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
@@ -23,6 +23,34 @@ const BACKOFF_FIRST: Duration = Duration::from_secs(10);
 const BACKOFF_LAST: Duration = Duration::from_secs(300);
 /// How many failing images are remembered.
 const REMEMBERED: usize = 1024;
+
+/// An image a pod asks for.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// As the pod names it.
+    pub image: &'a str,
+    /// When it is pulled.
+    pub policy: Option<&'a str>,
+    /// The container that runs it; none for a volume.
+    pub container: Option<&'a str>,
+}
+
+impl<'a> Wanted<'a> {
+    /// A container's.
+    pub fn of(container: &'a Container) -> Self {
+        Self {
+            image: container.image.as_deref().unwrap_or_default(),
+            policy: container.image_pull_policy.as_deref(),
+            container: Some(&container.name),
+        }
+    }
+
+    /// A volume's.
+    pub fn of_volume(source: &'a ImageVolumeSource) -> Self {
+        let image = source.reference.as_deref().unwrap_or_default();
+        Self { image, policy: source.pull_policy.as_deref(), container: None }
+    }
+}
 
 /// An image on this machine.
 #[derive(Clone, Debug)]
@@ -107,18 +135,17 @@ impl Images {
         }
     }
 
-    /// Makes a container's image present, by its pull policy.
+    /// Makes an image present, by its pull policy.
     pub async fn ensure(
         &self,
         pod: &Pod,
-        container: &Container,
+        wanted: Wanted<'_>,
         secrets: &[Arc<Secret>],
         sandbox: v1::PodSandboxConfig,
         recorder: &Recorder,
     ) -> Result<Present, Failure> {
-        let named = container.image.as_deref().unwrap_or_default();
+        let (named, at) = (wanted.image, wanted.container);
         let fail = |reason, message: String, retry| Failure { reason, message, retry };
-        let at = Some(container.name.as_str());
         let Some(image) = with_default_tag(named) else {
             let message = format!(
                 "Failed to apply default image tag \"{named}\": couldn't parse image name \"{named}\": invalid reference format"
@@ -126,8 +153,7 @@ impl Images {
             recorder.warning(pod, at, "InspectFailed", message.clone());
             return Err(fail("InvalidImageName", message, BACKOFF_FIRST));
         };
-        let always = container.image_pull_policy.as_deref() == Some("Always");
-        let never = container.image_pull_policy.as_deref() == Some("Never");
+        let (always, never) = (wanted.policy == Some("Always"), wanted.policy == Some("Never"));
         let found = match always {
             true => Ok(None),
             false => self.runtime.image_status(&image).await,
@@ -158,22 +184,21 @@ impl Images {
             recorder.normal(pod, at, "BackOff", format!("Back-off pulling image \"{named}\""));
             return Err(failure);
         }
-        self.pull(pod, container, &image, secrets, sandbox, recorder, key).await
+        self.pull(pod, wanted, &image, secrets, sandbox, recorder, key).await
     }
 
     #[allow(clippy::too_many_arguments, reason = "one pull, with all that decides it")]
     async fn pull(
         &self,
         pod: &Pod,
-        container: &Container,
+        wanted: Wanted<'_>,
         image: &str,
         secrets: &[Arc<Secret>],
         sandbox: v1::PodSandboxConfig,
         recorder: &Recorder,
         key: (String, String),
     ) -> Result<Present, Failure> {
-        let named = container.image.as_deref().unwrap_or_default();
-        let at = Some(container.name.as_str());
+        let (named, at) = (wanted.image, wanted.container);
         recorder.normal(pod, at, "Pulling", format!("Pulling image \"{named}\""));
         let queued = Instant::now();
         let _slot = self.slots.acquire().await;

@@ -20,6 +20,7 @@ use crate::machine::Machine;
 use crate::node;
 use crate::node::runtime::Health;
 use crate::objects::{Changed, Objects};
+use crate::pod::user_namespace::UserNamespaces;
 use crate::pods::Pods;
 use crate::recorder::Recorder;
 use crate::report::Reports;
@@ -128,6 +129,7 @@ impl Kubelet {
             recorder: recorder.clone(),
             work: scope.vital("probes"),
         };
+        let user_namespaces = UserNamespaces::new(config.root_dir.join("pods"), config.ids_per_pod);
         let context = Arc::new(Context {
             images,
             config,
@@ -143,6 +145,7 @@ impl Kubelet {
             pods,
             health: health.subscribe(),
             machine,
+            user_namespaces,
         });
         Self {
             context,

@@ -8,14 +8,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Pod, Volume};
-use nix::mount::MsFlags;
 use tokio::time::Instant;
 
 use crate::config::Config;
 use crate::csi::Drivers;
 use crate::objects::Objects;
 use crate::pod::spec::downward::{self, Facts};
-use crate::quantity::whole;
 use crate::recorder::Recorder;
 
 pub(crate) mod atomic;
@@ -25,6 +23,7 @@ pub(crate) mod csi;
 pub(crate) mod files;
 mod growth;
 pub(crate) mod hosts;
+pub(crate) mod medium;
 pub(crate) mod mount_table;
 pub(crate) mod mounts;
 pub(crate) mod ownership;
@@ -33,6 +32,7 @@ pub(crate) mod persistent;
 pub(crate) mod token;
 
 use claim::Claims;
+use medium::Medium;
 use token::Tokens;
 
 /// A volume that cannot be set up; the texts are upstream's where it has them.
@@ -73,7 +73,18 @@ pub enum Error {
     Escapes { what: &'static str, path: String },
     /// The kind is not supported here.
     #[error("volume \"{name}\": {kind} volumes are not supported by this kubelet")]
-    Unsupported { name: String, kind: &'static str },
+    Unsupported {
+        /// The volume.
+        name: String,
+        /// Its kind.
+        kind: &'static str,
+    },
+    /// What a volume is to be kept on cannot be had; the text is whole.
+    #[error("{0}")]
+    Medium(String),
+    /// A mount cannot be made; the text is whole.
+    #[error("{0}")]
+    Mount(String),
     /// A claim cannot be used.
     #[error("error processing PVC {claim}: {reason}")]
     Claim { claim: String, reason: String },
@@ -96,10 +107,12 @@ pub enum Error {
     Driver(String),
     /// A container uses a device the pod does not have.
     #[error("cannot find volume \"{volume}\" to pass into container \"{container}\"")]
-    Device { volume: String, container: String },
-    /// A container mounts a volume the pod does not have.
-    #[error("volume \"{0}\" not found in the pod")]
-    Unknown(String),
+    Device {
+        /// The volume.
+        volume: String,
+        /// The container.
+        container: String,
+    },
     /// The file system refused.
     #[error("{operation} {}: {source}", .path.display())]
     Io { operation: &'static str, path: PathBuf, source: std::io::Error },
@@ -131,8 +144,8 @@ pub enum Source {
         /// Containers only read it.
         read_only: bool,
     },
-    /// An image, mounted by the runtime.
-    Image(String),
+    /// An image, which the runtime mounts.
+    Image,
 }
 
 /// A volume's name and where it is.
@@ -280,20 +293,17 @@ async fn set_up_unclaimed(
     }
     if let Some(empty) = &volume.empty_dir {
         let path = directory(handles, pod, "empty-dir", &volume.name);
-        let memory = match empty.medium.as_deref() {
-            Some("Memory") => Some(empty.size_limit.as_ref().map(whole).filter(|size| *size > 0)),
-            _ => None,
-        };
+        let medium = Medium::of(empty, pod, &facts.allocatable)?;
         return blocking(move || {
-            prepare(&path, memory)?;
+            medium.prepare(&path)?;
             // Only the first time: the directory itself is changed last, and tells.
             ownership::apply(&path, &ownership::Change { only_when_different: true, ..change })?;
             Ok(Source::Host { path, read_only: false })
         })
         .await;
     }
-    if let Some(image) = &volume.image {
-        return Ok(Source::Image(image.reference.clone().unwrap_or_default()));
+    if volume.image.is_some() {
+        return Ok(Source::Image);
     }
     if let Some(source) = &volume.csi {
         return Box::pin(csi::set_up_inline(handles, pod, &volume.name, source)).await;
@@ -309,8 +319,9 @@ async fn set_up_unclaimed(
     };
     let payload = ask(ending, payload::of(handles, pod, facts, volume)).await?;
     let path = directory(handles, pod, kind, &volume.name);
+    let medium = if in_memory { Medium::memory(None, pod, &facts.allocatable) } else { Medium::Disk };
     blocking(move || {
-        prepare(&path, in_memory.then_some(None))?;
+        medium.prepare(&path)?;
         let only_when_different = !atomic::write(&path, &payload)?;
         ownership::apply(&path, &ownership::Change { read_only: true, only_when_different, ..change })?;
         Ok(Source::Host { path, read_only: true })
@@ -327,65 +338,8 @@ fn kind_of(volume: &Volume) -> &'static str {
     }
 }
 
-/// Makes a volume's directory; with `memory`, as a tmpfs of that size. Anybody may write there, as upstream has it; in
-/// a tmpfs nobody may remove what is another's.
-fn prepare(path: &std::path::Path, memory: Option<Option<i64>>) -> Result<(), Error> {
-    use std::os::unix::fs::PermissionsExt;
-    let mode = if memory.is_some() { 0o1777 } else { 0o777 };
-    if path.is_dir() && memory.is_none_or(|_| mount_table::is_mount_point(path)) {
-        return Ok(());
-    }
-    std::fs::create_dir_all(path).map_err(io("create volume directory", path))?;
-    if let Some(size) = memory {
-        let options = match size {
-            Some(size) => format!("mode={mode:o},size={size}"),
-            None => format!("mode={mode:o}"),
-        };
-        nix::mount::mount(Some("tmpfs"), path, Some("tmpfs"), MsFlags::empty(), Some(options.as_str()))
-            .map_err(std::io::Error::from)
-            .map_err(io("mount tmpfs on", path))?;
-    }
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(io("set mode of", path))
-}
-
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
     tokio::task::spawn_blocking(work).await.unwrap_or(Err(Error::Interrupted))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::os::unix::fs::PermissionsExt;
-
-    fn mode(path: &std::path::Path) -> u32 {
-        std::fs::metadata(path).unwrap().permissions().mode() & 0o7777
-    }
-
-    #[test]
-    fn anybody_may_write_into_a_volumes_directory() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("a/b");
-        prepare(&path, None).unwrap();
-        assert_eq!(mode(&path), 0o777);
-        // what a container did to it stays
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).unwrap();
-        prepare(&path, None).unwrap();
-        assert_eq!(mode(&path), 0o700);
-    }
-
-    #[test]
-    fn a_tmpfs_must_not_lose_the_sticky_bit() {
-        if !nix::unistd::geteuid().is_root() {
-            eprintln!("skipped: a mount needs root");
-            return;
-        }
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("memory");
-        prepare(&path, Some(Some(1 << 20))).unwrap();
-        let found = mode(&path);
-        nix::mount::umount(&path).unwrap();
-        assert_eq!(found, 0o1777);
-    }
 }

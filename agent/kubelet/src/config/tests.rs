@@ -46,6 +46,7 @@ fn wrong_values_name_their_field() {
     for (body, field) in [
         ("clusterDNS: [dns]", "clusterDNS"),
         ("maxPods: 0", "maxPods"),
+        ("userNamespaces: {idsPerPod: 1000}", "userNamespaces.idsPerPod"),
         ("cgroupRoot: /a/../b", "cgroupRoot"),
         ("syncFrequency: 10", "duration"),
         ("evictionHard: {memory.free: 1Gi}", "unsupported eviction signal memory.free"),

@@ -1,5 +1,7 @@
 //! A container's mounts.
 
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Component, Path, PathBuf};
@@ -11,7 +13,18 @@ use nix::mount::MsFlags;
 use super::{Error, Mounted, Source, blocking, cleanup, files, hosts, io};
 use crate::config::Config;
 use crate::pod::spec::env::expand;
-use crate::pod::spec::labels;
+use crate::pod::spec::{labels, recursive};
+
+/// What a container's mounts are made from.
+pub struct Given<'a> {
+    pub volumes: &'a Mounted,
+    /// The images its volumes are, by the volume's name.
+    pub images: &'a BTreeMap<String, v1::ImageSpec>,
+    pub env: &'a [(String, String)],
+    pub pod_ips: &'a [String],
+    /// The runtime can mount read-only with all that is mounted below.
+    pub recursive: bool,
+}
 
 /// All mounts of one attempt of a container.
 pub async fn of_container(
@@ -19,17 +32,15 @@ pub async fn of_container(
     pod: &Pod,
     container: &Container,
     attempt: u32,
-    volumes: &Mounted,
-    env: &[(String, String)],
-    pod_ips: &[String],
+    given: &Given<'_>,
 ) -> Result<Vec<v1::Mount>, Error> {
     let mut mounts = Vec::new();
     let wanted = container.volume_mounts.as_deref().unwrap_or_default();
     for (index, mount) in wanted.iter().enumerate() {
-        mounts.push(one(config, pod, container, index, mount, volumes, env).await?);
+        mounts.push(one(config, pod, container, index, mount, given).await?);
     }
     if !wanted.iter().any(|m| m.mount_path.trim_end_matches('/') == "/etc/hosts") {
-        mounts.extend(etc_hosts(config, pod, pod_ips).await?);
+        mounts.extend(etc_hosts(config, pod, given.pod_ips).await?);
     }
     let own = config.pod_dir(crate::pod::uid(pod)).join("containers").join(&container.name);
     let file = own.join(format!("{attempt:08x}"));
@@ -92,21 +103,20 @@ async fn one(
     container: &Container,
     index: usize,
     mount: &VolumeMount,
-    volumes: &Mounted,
-    env: &[(String, String)],
+    given: &Given<'_>,
 ) -> Result<v1::Mount, Error> {
-    let source = volumes.get(&mount.name).ok_or_else(|| Error::Unknown(mount.name.clone()))?;
-    let sub_path = match mount.sub_path_expr.as_deref().filter(|e| !e.is_empty()) {
-        Some(expression) => expand(expression, |name| {
-            env.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone())
-        }),
-        None => mount.sub_path.clone().unwrap_or_default(),
+    let unknown = || {
+        let (volume, container) = (&mount.name, &container.name);
+        Error::Mount(format!("cannot find volume \"{volume}\" to mount into container \"{container}\""))
     };
-    let read_only = mount.read_only.unwrap_or(false);
+    let source = given.volumes.get(&mount.name).ok_or_else(unknown)?;
+    let sub_path = sub_path(mount, given.env).map_err(Error::Mount)?;
+    let recursive_read_only = recursive::resolve(mount, given.recursive)
+        .map_err(|why| Error::Mount(format!("failed to resolve recursive read-only mode: {why}")))?;
     let mut made = v1::Mount {
         container_path: absolute(&mount.mount_path),
-        readonly: read_only,
-        recursive_read_only: read_only && mount.recursive_read_only.as_deref() == Some("Enabled"),
+        readonly: mount.read_only.unwrap_or(false),
+        recursive_read_only,
         propagation: match mount.mount_propagation.as_deref() {
             Some("HostToContainer") => v1::MountPropagation::PropagationHostToContainer,
             Some("Bidirectional") => v1::MountPropagation::PropagationBidirectional,
@@ -116,12 +126,12 @@ async fn one(
         ..Default::default()
     };
     match source {
-        Source::Image(reference) => {
-            made.image = Some(v1::ImageSpec { image: reference.clone(), ..Default::default() });
+        Source::Image => {
+            made.image = Some(given.images.get(&mount.name).ok_or_else(unknown)?.clone());
             made.image_sub_path = sub_path;
             made.readonly = true;
         }
-        Source::Device { .. } => return Err(Error::Unknown(mount.name.clone())),
+        Source::Device { .. } => return Err(unknown()),
         Source::Host { path, read_only } if sub_path.is_empty() => {
             made.host_path = path.to_string_lossy().into_owned();
             made.readonly |= *read_only;
@@ -136,10 +146,47 @@ async fn one(
                 .join(index.to_string());
             made.host_path = target.to_string_lossy().into_owned();
             let path = path.clone();
-            blocking(move || bind_sub_path(&path, &sub_path, &target)).await?;
+            let bound = blocking(move || bind_sub_path(&path, &sub_path, &target)).await;
+            bound.map_err(|error| {
+                // As upstream: whoever wrote the pod is not told of the host's files.
+                let (volume, container) = (&mount.name, &container.name);
+                tracing::warn!(%error, volume, container, "prepare a subPath");
+                Error::Mount(format!(
+                    "failed to prepare subPath for volumeMount \"{volume}\" of container \"{container}\""
+                ))
+            })?;
         }
     }
     Ok(made)
+}
+
+/// The path in its volume that a mount shows; empty for all of it. The errors are upstream's texts.
+fn sub_path(mount: &VolumeMount, env: &[(String, String)]) -> Result<String, String> {
+    let path = match mount.sub_path_expr.as_deref().filter(|expression| !expression.is_empty()) {
+        None => mount.sub_path.clone().unwrap_or_default(),
+        Some(expression) => {
+            let missing = RefCell::new(BTreeSet::new());
+            let expanded = expand(expression, |name| {
+                let known = env.iter().find(|(known, value)| known == name && !value.is_empty());
+                if known.is_none() {
+                    missing.borrow_mut().insert(name.to_owned());
+                }
+                known.map(|(_, value)| value.clone())
+            });
+            let missing: Vec<String> = missing.into_inner().into_iter().collect();
+            if !missing.is_empty() {
+                return Err(format!("missing value for {}", missing.join(", ")));
+            }
+            expanded
+        }
+    };
+    if path.starts_with('/') {
+        return Err(format!("error SubPath `{path}` must not be an absolute path"));
+    }
+    if path.split('/').any(|part| part == "..") {
+        return Err(format!("unable to provision SubPath `{path}`: must not contain '..'"));
+    }
+    Ok(path)
 }
 
 /// Upstream takes relative mount paths as from the root.
@@ -213,6 +260,23 @@ mod tests {
         let wanted = dir.path().join("a/b");
         make_like(dir.path(), dir.path(), &wanted).unwrap();
         assert_eq!((mode(&wanted), mode(&dir.path().join("a"))), (0o2777, 0o2777));
+    }
+
+    #[test]
+    fn a_sub_path_must_not_be_named_after_a_variable_that_is_not_there() {
+        let env = [("A".to_owned(), "a".to_owned()), ("EMPTY".to_owned(), String::new())];
+        let path = |field: &str, text: &str| {
+            let mount = serde_json::json!({"name": "v", "mountPath": "/v", field: text});
+            sub_path(&serde_json::from_value(mount).unwrap(), &env)
+        };
+        assert_eq!(path("subPathExpr", "x/$(A)"), Ok("x/a".to_owned()));
+        assert_eq!(path("subPathExpr", "$(Z)/$(A)/$(EMPTY)").unwrap_err(), "missing value for EMPTY, Z");
+        assert_eq!(path("subPath", "$(Z)"), Ok("$(Z)".to_owned()));
+        assert_eq!(path("subPath", "/a").unwrap_err(), "error SubPath `/a` must not be an absolute path");
+        assert_eq!(
+            path("subPath", "a/../b").unwrap_err(),
+            "unable to provision SubPath `a/../b`: must not contain '..'"
+        );
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What every pod worker works with.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use cri_proto::client::Runtime;
 use cri_proto::v1;
@@ -10,6 +11,7 @@ use crate::cgroup::Cgroups;
 use crate::config::Config;
 use crate::eviction::order::Evictions;
 use crate::image::Images;
+use crate::node::runtime::Health;
 use crate::objects::Objects;
 use crate::pod::spec::dns::Resolver;
 use crate::pod::spec::downward::Facts;
@@ -46,11 +48,23 @@ pub struct Context {
     /// The registry of pods.
     pub pods: Pods,
     /// Why pods outside the host's network cannot run, as long as they cannot.
-    pub health: tokio::sync::watch::Receiver<crate::node::runtime::Health>,
+    pub health: tokio::sync::watch::Receiver<Health>,
     /// What probes work with.
     pub probes: probe::Handles,
     /// Capacity, reservations and topology.
     pub machine: crate::machine::Machine,
+    /// Which users pods have that do not use the host's.
+    pub user_namespaces: UserNamespaces,
+}
+
+/// How long what the runtime says of itself is waited for, at a start.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The pod cannot be made without knowing what its runtime handler can do.
+fn needs_features(pod: &Pod) -> bool {
+    let spec = pod.spec.as_ref();
+    let mut mounts = crate::pod::containers(pod).flat_map(|(_, c)| c.volume_mounts.iter().flatten());
+    spec.and_then(|s| s.host_users) == Some(false) || mounts.any(|mount| mount.recursive_read_only.is_some())
 }
 
 impl Context {

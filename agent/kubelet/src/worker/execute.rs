@@ -15,7 +15,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::hooks;
-use crate::image::Present;
+use crate::image::{Present, Wanted};
+use crate::logs::links;
 use crate::pod::observed::Observed;
 use crate::pod::plan::Stop;
 use crate::pod::spec::env::{self, References};
@@ -52,6 +53,10 @@ pub async fn create_sandbox(
     ending: impl Future<Output = ()>,
 ) -> Option<Result<(), String>> {
     let class = pod.spec.as_ref().and_then(|s| s.runtime_class_name.as_deref());
+    let known = async {
+        context.features_known(pod).await;
+        context.runtime_classes.handler(class).await
+    };
     let handler = tokio::select! {
         handler = known => handler,
         () = ending => return None,
@@ -201,28 +206,72 @@ fn config_error(error: impl std::fmt::Display) -> Failure {
 struct Needs {
     pod_sandbox: v1::PodSandboxConfig,
     image: Present,
+    /// Of the volumes it mounts, by name.
+    images: BTreeMap<String, v1::ImageSpec>,
     references: References,
 }
 
 async fn needs(context: &Context, start: &Start<'_>) -> Result<Needs, Failure> {
     let (pod, container) = (start.pod, start.container);
+    context.features_known(pod).await;
     let sandbox = start.observed.sandbox().ok_or_else(|| failure("CreateContainerError", "no sandbox"))?;
     let pod_sandbox = sandbox_config(context, pod, sandbox.attempt).map_err(config_error)?;
     let secrets = pull_secrets(context, pod).await;
-    let image =
-        Box::pin(context.images.ensure(pod, container, &secrets, pod_sandbox.clone(), &context.recorder))
-            .await
-            .map_err(|f| Failure {
-                waiting: Waiting { reason: f.reason.to_owned(), message: f.message },
-                retry: f.retry,
-            })?;
+    let images = image_volumes(context, start, &secrets, &pod_sandbox).await?;
+    let image = ensure(context, pod, Wanted::of(container), &secrets, &pod_sandbox).await?;
     let references = references(context, pod, container, start.volumes).await.map_err(config_error)?;
-    Ok(Needs { pod_sandbox, image, references })
+    Ok(Needs { pod_sandbox, image, images, references })
 }
 
-async fn create(context: &Context, start: &Start<'_>, needs: Needs) -> Result<String, Failure> {
+async fn ensure(
+    context: &Context,
+    pod: &Pod,
+    wanted: Wanted<'_>,
+    secrets: &[Arc<Secret>],
+    pod_sandbox: &v1::PodSandboxConfig,
+) -> Result<Present, Failure> {
+    let ensuring = context.images.ensure(pod, wanted, secrets, pod_sandbox.clone(), &context.recorder);
+    Box::pin(ensuring).await.map_err(|f| Failure {
+        waiting: Waiting { reason: f.reason.to_owned(), message: f.message },
+        retry: f.retry,
+    })
+}
+
+/// Makes the images present that a container mounts as volumes.
+async fn image_volumes(
+    context: &Context,
+    start: &Start<'_>,
+    secrets: &[Arc<Secret>],
+    pod_sandbox: &v1::PodSandboxConfig,
+) -> Result<BTreeMap<String, v1::ImageSpec>, Failure> {
+    let (pod, mounts) = (start.pod, start.container.volume_mounts.as_deref().unwrap_or_default());
+    let mounted = |name: &str| mounts.iter().any(|mount| mount.name == name);
+    let spec = pod.spec.as_ref();
+    let volumes = spec.and_then(|s| s.volumes.as_deref()).unwrap_or_default();
+    let volumes = volumes.iter().filter(|volume| mounted(&volume.name));
+    let mut images = BTreeMap::new();
+    for (volume, source) in volumes.filter_map(|volume| Some((volume, volume.image.as_ref()?))) {
+        let present = ensure(context, pod, Wanted::of_volume(source), secrets, pod_sandbox).await?;
+        let class = spec.and_then(|s| s.runtime_class_name.as_deref());
+        let annotations = pod.metadata.annotations.clone().unwrap_or_default();
+        images.insert(
+            volume.name.clone(),
+            v1::ImageSpec {
+                image: present.reference,
+                user_specified_image: source.reference.clone().unwrap_or_default(),
+                runtime_handler: context.runtime_classes.known(class).unwrap_or_default(),
+                annotations: annotations.into_iter().collect(),
+                ..Default::default()
+            },
+        );
+    }
+    Ok(images)
+}
+
+/// Creates a container; answers its id and its log.
+async fn create(context: &Context, start: &Start<'_>, needs: Needs) -> Result<(String, String), Failure> {
     let (pod, container) = (start.pod, start.container);
-    let Needs { pod_sandbox, image, references } = needs;
+    let Needs { pod_sandbox, image, images, references } = needs;
     let sandbox = start.observed.sandbox().ok_or_else(|| failure("CreateContainerError", "no sandbox"))?;
     let pod_ips = match crate::pod::host_network(pod) {
         true => context.host_ips(),
@@ -230,23 +279,22 @@ async fn create(context: &Context, start: &Start<'_>, needs: Needs) -> Result<St
     };
     let env =
         env::build(pod, container, &references, &context.facts(pod_ips.clone())).map_err(config_error)?;
-    let mounts = Box::pin(volume::mounts::of_container(
-        &context.config,
-        pod,
-        container,
-        start.attempt,
-        start.volumes,
-        &env,
-        &pod_ips,
-    ))
-    .await
-    .map_err(config_error)?;
+    let given = volume::mounts::Given {
+        volumes: start.volumes,
+        images: &images,
+        env: &env,
+        pod_ips: &pod_ips,
+        recursive: context.features(pod).recursive_read_only_mounts == Some(true),
+    };
+    let mounting = volume::mounts::of_container(&context.config, pod, container, start.attempt, &given);
+    let mounts = Box::pin(mounting).await.map_err(config_error)?;
     let made = spec::container::Made {
         attempt: start.attempt,
         image_ref: image.reference,
         image_user: image.user,
         env,
         mounts,
+        users: context.users(pod).map_err(config_error)?,
         devices: volume::mounts::devices(container, start.volumes).map_err(config_error)?,
         target: target(pod, container, start.observed).map_err(config_error)?,
     };

@@ -21,6 +21,8 @@ pub struct Made {
     pub image_user: ImageUser,
     pub env: Vec<(String, String)>,
     pub mounts: Vec<v1::Mount>,
+    /// Its pod's users.
+    pub users: v1::UserNamespace,
     pub devices: Vec<v1::Device>,
     /// The container whose process namespace it joins.
     pub target: Option<String>,
@@ -41,9 +43,17 @@ pub fn config(
     };
     let mut context =
         security::container(pod, container, &made.image_user, config.seccomp_default, &config.root_dir)?;
-    if let (Some(target), Some(namespaces)) = (made.target, context.namespace_options.as_mut()) {
-        namespaces.pid = v1::NamespaceMode::Target.into();
-        namespaces.target_id = target;
+    let mut mounts = made.mounts;
+    for mount in &mut mounts {
+        mount.uid_mappings.clone_from(&made.users.uids);
+        mount.gid_mappings.clone_from(&made.users.gids);
+    }
+    if let Some(namespaces) = context.namespace_options.as_mut() {
+        namespaces.userns_options = Some(made.users);
+        if let Some(target) = made.target {
+            namespaces.pid = v1::NamespaceMode::Target.into();
+            namespaces.target_id = target;
+        }
     }
     let stop_signal = container
         .lifecycle
@@ -66,7 +76,7 @@ pub fn config(
             .iter()
             .map(|(key, value)| v1::KeyValue { key: key.clone(), value: value.clone().into_bytes() })
             .collect(),
-        mounts: made.mounts,
+        mounts,
         devices: made.devices,
         labels: labels::container(pod, container),
         annotations: labels::container_annotations(pod, container, made.attempt),

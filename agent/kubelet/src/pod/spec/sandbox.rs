@@ -7,6 +7,7 @@ use super::dns::{self, Resolver};
 use super::resources::Node;
 use super::{labels, resources, security};
 use crate::config::Config;
+use crate::pod::user_namespace;
 
 /// No sandbox can be described.
 #[derive(Debug, thiserror::Error)]
@@ -14,7 +15,7 @@ pub enum Error {
     #[error(transparent)]
     Name(#[from] dns::TooLong),
     #[error(transparent)]
-    Name(#[from] dns::TooLong),
+    Users(#[from] user_namespace::Error),
 }
 
 /// The sandbox of a pod's `attempt`th try. `cgroup_parent` is spelled for the cgroup driver.
@@ -24,6 +25,8 @@ pub fn config(
     config: &Config,
     host: &Resolver,
     cgroup_parent: String,
+    node: &Node,
+    users: v1::UserNamespace,
 ) -> Result<v1::PodSandboxConfig, Error> {
     let (name, namespace, uid) = (crate::pod::name(pod), crate::pod::namespace(pod), crate::pod::uid(pod));
     let host_network = crate::pod::host_network(pod);
@@ -36,6 +39,11 @@ pub fn config(
         .flatten()
         .map(|s| (super::sysctl::name(&s.name), s.value.clone()))
         .collect();
+    let (resources, overhead) = resources::sandbox(pod, node);
+    let mut security = security::sandbox(pod);
+    if let Some(namespaces) = security.namespace_options.as_mut() {
+        namespaces.userns_options = Some(users);
+    }
     Ok(v1::PodSandboxConfig {
         metadata: Some(v1::PodSandboxMetadata {
             name: name.to_owned(),
