@@ -1,15 +1,17 @@
 //! Whether this node takes a pod: the last word after the scheduler's, and the only one for static pods. Pure.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{AppArmorProfile, Pod};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use crate::cgroup::limits::requested;
 use crate::pod::status::Outcome;
 use crate::quantity::{milli, whole};
 
+pub mod preempt;
 pub mod sysctls;
 
 /// What the node offers.
@@ -21,6 +23,45 @@ pub struct Node<'a> {
     pub allocatable: &'a BTreeMap<String, Quantity>,
     /// Whether the runtime can keep a pod's groups to those it names.
     pub strict_groups: bool,
+    /// Whether the kernel enforces AppArmor profiles.
+    pub apparmor: bool,
+}
+
+/// Whether this machine's kernel enforces AppArmor profiles.
+pub fn has_apparmor() -> bool {
+    let enabled = || std::fs::read("/sys/module/apparmor/parameters/enabled");
+    Path::new("/sys/kernel/security/apparmor").exists()
+        && enabled().is_ok_and(|text| text.first() == Some(&b'Y'))
+}
+
+/// Whether a pod, or one of its containers, asks for an AppArmor profile.
+fn wants_apparmor(pod: &Pod) -> bool {
+    let confined = |profile: Option<&AppArmorProfile>| profile.is_some_and(|p| p.type_ != "Unconfined");
+    let own = pod.spec.as_ref().and_then(|s| s.security_context.as_ref());
+    let ephemeral = crate::pod::ephemeral_containers(pod).iter().map(|c| c.security_context.as_ref());
+    let mut all = crate::pod::containers(pod).map(|(_, c)| c.security_context.as_ref()).chain(ephemeral);
+    confined(own.and_then(|c| c.app_armor_profile.as_ref()))
+        || all.any(|context| confined(context.and_then(|c| c.app_armor_profile.as_ref())))
+}
+
+/// A resource there is not enough of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shortage {
+    /// Its name.
+    pub resource: String,
+    /// How much: thousandths of a core, or units.
+    pub missing: i64,
+    /// Upstream's words for it.
+    pub text: String,
+}
+
+/// What a pod asks for of a resource, as shortages are counted.
+pub fn amount(pod: &Pod, resource: &str) -> i64 {
+    match resource {
+        "pods" => 1,
+        "cpu" => requested(pod, resource, milli),
+        _ => requested(pod, resource, whole),
+    }
 }
 
 /// What is refused before anything is added up: no other pod's end would change it.
@@ -47,42 +88,51 @@ pub fn never(pod: &Pod, node: &Node<'_>, unsafe_sysctls: &[String]) -> Option<Ou
         let why = "SupplementalGroupsPolicy=Strict is not supported in this node";
         return refused("SupplementalGroupsPolicyNotSupported", why.to_owned());
     }
+    if wants_apparmor(pod) && !node.apparmor {
+        let why = "Cannot enforce AppArmor: AppArmor is not enabled on the host";
+        return refused("AppArmor", why.to_owned());
+    }
     None
 }
 
 /// Why a pod is not taken beside the `others`; `None` when it is.
 pub fn refusal(pod: &Pod, others: &[Arc<Pod>], node: &Node<'_>) -> Option<Outcome> {
-    let refused = |reason: &str, message: String| {
-        Some(Outcome { reason: reason.to_owned(), message: format!("Pod was rejected: {message}") })
-    };
-    let predicate = |name: &str, why: &str| refused(name, format!("Predicate {name} failed: {why}"));
-    let short = |resource: &str, asked: i64, used: i64, capacity: i64| {
-        let text = format!(
-            "Node didn't have enough resource: {resource}, requested: {asked}, used: {used}, capacity: {capacity}"
-        );
-        refused(&format!("OutOf{resource}"), text)
-    };
-    let offered = |name: &str, read: fn(&Quantity) -> i64| node.allocatable.get(name).map_or(0, read);
-    let pods = offered("pods", whole);
-    let count = i64::try_from(others.len()).unwrap_or(i64::MAX);
-    if count + 1 > pods {
-        return short("pods", 1, count, pods);
-    }
-    let mut resources = vec![("cpu", milli as fn(&Quantity) -> i64), ("memory", whole)];
-    resources.push(("ephemeral-storage", whole));
+    let short = shortages(pod, others, node).into_iter().next().map(|short| Outcome {
+        reason: format!("OutOf{}", short.resource),
+        message: format!("Pod was rejected: {}", short.text),
+    });
+    short.or_else(|| misplaced(pod, others, node))
+}
+
+/// What there is not enough of for a pod beside the `others`.
+pub fn shortages(pod: &Pod, others: &[Arc<Pod>], node: &Node<'_>) -> Vec<Shortage> {
+    let mut names = vec!["pods", "cpu", "memory", "ephemeral-storage"];
     // Resources the node does not know are the cluster's business.
     let own = |name: &&String| name.contains('/') || name.starts_with("hugepages-");
-    resources.extend(
-        node.allocatable.keys().filter(own).map(|name| (name.as_str(), whole as fn(&Quantity) -> i64)),
-    );
-    for (name, read) in resources {
-        let asked = requested(pod, name, read);
-        let used = others.iter().map(|other| requested(other, name, read)).sum();
-        let capacity = offered(name, read);
-        if asked > 0 && asked + used > capacity {
-            return short(name, asked, used, capacity);
-        }
-    }
+    names.extend(node.allocatable.keys().filter(own).map(String::as_str));
+    let short = |name: &str| {
+        let offered = node.allocatable.get(name);
+        let capacity =
+            offered.map_or(0, |offered| if name == "cpu" { milli(offered) } else { whole(offered) });
+        let asked = amount(pod, name);
+        let used: i64 = others.iter().map(|other| amount(other, name)).sum();
+        (asked > 0 && asked + used > capacity).then(|| Shortage {
+            resource: name.to_owned(),
+            missing: asked + used - capacity,
+            text: format!(
+                "Node didn't have enough resource: {name}, requested: {asked}, used: {used}, capacity: {capacity}"
+            ),
+        })
+    };
+    names.into_iter().filter_map(short).collect()
+}
+
+/// Why a pod does not belong here, however much room there is.
+pub fn misplaced(pod: &Pod, others: &[Arc<Pod>], node: &Node<'_>) -> Option<Outcome> {
+    let predicate = |name: &str, why: &str| {
+        let message = format!("Pod was rejected: Predicate {name} failed: {why}");
+        Some(Outcome { reason: name.to_owned(), message })
+    };
     if let Some(labels) = node.labels
         && let Some(spec) = &pod.spec
         && !machinery::node_terms::allows(spec, node.name, labels)
@@ -144,19 +194,52 @@ mod tests {
             ("pods".to_owned(), quantity("3")),
         ]);
         let labels = BTreeMap::from([("disk".to_owned(), "ssd".to_owned())]);
-        let node = Node { name: "n", labels: Some(&labels), allocatable: &allocatable, strict_groups: false };
+        let node = Node {
+            name: "n",
+            labels: Some(&labels),
+            allocatable: &allocatable,
+            strict_groups: false,
+            apparmor: false,
+        };
         refusal(&pod(spec), others, &node).map(|outcome| outcome.reason)
     }
 
     #[test]
     fn what_no_room_would_change() {
         let allocatable = BTreeMap::new();
-        let node = Node { name: "n", labels: None, allocatable: &allocatable, strict_groups: false };
+        let node = Node {
+            name: "n",
+            labels: None,
+            allocatable: &allocatable,
+            strict_groups: false,
+            apparmor: false,
+        };
         let reason = |spec: Value| never(&pod(spec), &node, &[]).map(|outcome| outcome.reason);
         assert_eq!(reason(json!({"os": {"name": "linux"}})), None);
         assert_eq!(reason(json!({"os": {"name": "windows"}})).as_deref(), Some("PodOSNotSupported"));
         let strict = json!({"securityContext": {"supplementalGroupsPolicy": "Strict"}});
         assert_eq!(reason(strict).as_deref(), Some("SupplementalGroupsPolicyNotSupported"));
+    }
+
+    #[test]
+    fn a_profile_that_nothing_enforces_must_not_be_taken_for_one_that_is() {
+        let allocatable = BTreeMap::new();
+        let reason = |spec: Value, apparmor: bool| {
+            let node =
+                Node { name: "n", labels: None, allocatable: &allocatable, strict_groups: false, apparmor };
+            never(&pod(spec), &node, &[])
+        };
+        let profile = |kind: &str| json!({"securityContext": {"appArmorProfile": {"type": kind}}});
+        let container = json!({"containers": [
+            {"name": "c", "securityContext": {"appArmorProfile": {"type": "RuntimeDefault"}}}]});
+        for asks in [profile("RuntimeDefault"), container] {
+            let refused = reason(asks.clone(), false).unwrap();
+            let text = "Pod was rejected: Cannot enforce AppArmor: AppArmor is not enabled on the host";
+            assert_eq!((refused.reason.as_str(), refused.message.as_str()), ("AppArmor", text));
+            assert_eq!(reason(asks, true), None);
+        }
+        assert_eq!(reason(profile("Unconfined"), false), None);
+        assert_eq!(reason(json!({}), false), None);
     }
 
     #[test]

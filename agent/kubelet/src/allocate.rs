@@ -51,7 +51,13 @@ mod tests {
         let quantity = |text: &str| Quantity(text.to_owned());
         let allocatable =
             BTreeMap::from([("cpu".to_owned(), quantity("2")), ("pods".to_owned(), quantity("3"))]);
-        let node = admit::Node { name: "n", labels: None, allocatable: &allocatable, strict_groups: false };
+        let node = admit::Node {
+            name: "n",
+            labels: None,
+            allocatable: &allocatable,
+            strict_groups: false,
+            apparmor: false,
+        };
         assert_eq!(refusal(&pod("1", 0), &[pod("1", 0)], &node), None);
         let refused = refusal(&pod("1500m", 0), &[pod("1", 0)], &node).unwrap();
         assert_eq!((refused.reason, refused.generation), ("Deferred", 3));

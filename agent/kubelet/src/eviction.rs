@@ -34,7 +34,7 @@ use crate::recorder::{Kind, Recorder, Subject};
 use crate::stats::Stats;
 use crate::stats::collect::Depth;
 use candidate::Candidate;
-use order::{Eviction, Evictions};
+use order::{Cause, Eviction, Evictions};
 
 /// The machine is looked at this often, as upstream's eviction manager does.
 const PERIOD: Duration = Duration::from_secs(10);
@@ -175,7 +175,7 @@ impl Manager {
         let mut gone = Vec::new();
         for candidate in self.candidates(candidate::has_disk_limits, Depth::Everything(PERIOD)).await {
             if let Some(message) = candidate::over_its_limits(&candidate, apart)
-                && self.evict(&candidate, Eviction { message, grace: AT_ONCE, disruption: false })
+                && self.evict(&candidate, Eviction { message, grace: AT_ONCE, cause: Cause::Itself })
             {
                 gone.push(crate::pod::uid(&candidate.pod).to_owned());
             }
@@ -205,7 +205,7 @@ impl Manager {
                 false => AT_ONCE,
             };
             let message = candidate::message(candidate, resource, shown);
-            if self.evict(candidate, Eviction { message, grace, disruption: true }) {
+            if self.evict(candidate, Eviction { message, grace, cause: Cause::Node }) {
                 return vec![crate::pod::uid(&candidate.pod).to_owned()];
             }
         }

@@ -156,10 +156,44 @@ pub fn grace_seconds(pod: &Pod) -> i64 {
     asked.max(0)
 }
 
-/// Upstream's container hash: a changed name or image means a changed container.
+/// Upstream's container hash: a changed name or image means a changed container. What is hashed is not the JSON text but
+/// how upstream's printer shows its bytes (`HashContainer`).
 pub fn container_hash(container: &Container) -> String {
-    let text = serde_json::json!({"image": container.image, "name": container.name}).to_string();
+    let image = container.image.as_deref().unwrap_or_default();
+    let text = serde_json::json!({"image": image, "name": container.name}).to_string();
+    let bytes: Vec<String> = text.bytes().map(|byte| byte.to_string()).collect();
+    fnv(&format!("([]uint8)[{}]", bytes.join(" ")))
+}
+
+/// Whether a container with that hash was made from this spec: also by a kubelet of ours before hashes were upstream's.
+pub fn is_made_from(hash: &str, container: &Container) -> bool {
+    let ours = || fnv(&serde_json::json!({"image": container.image, "name": container.name}).to_string());
+    hash == container_hash(container) || hash == ours()
+}
+
+/// FNV-1a of 32 bits, in hexadecimal.
+fn fnv(text: &str) -> String {
     let hash =
         text.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
     format!("{hash:x}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_container_must_not_be_taken_for_another_by_a_kubelet_that_comes_after() {
+        let container = |image: &str| Container {
+            name: "test_container".to_owned(),
+            image: Some(image.to_owned()),
+            ..Container::default()
+        };
+        let own = container("foo/image:v1");
+        // as upstream's own test has it
+        assert_eq!(container_hash(&own), "8e45cbd0");
+        assert!(is_made_from("8e45cbd0", &own) && !is_made_from("8e45cbd0", &container("foo/image:v2")));
+        let before = fnv(r#"{"image":"foo/image:v1","name":"test_container"}"#);
+        assert!(before != "8e45cbd0" && is_made_from(&before, &own), "of a kubelet of ours before");
+    }
 }

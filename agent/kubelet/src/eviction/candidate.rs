@@ -44,7 +44,8 @@ pub fn is_critical(pod: &Pod) -> bool {
     crate::pod::is_static(pod) || crate::pod::is_mirror(pod) || priority(pod) >= CRITICAL
 }
 
-fn priority(pod: &Pod) -> i32 {
+/// A pod's priority, zero where it has none.
+pub fn priority(pod: &Pod) -> i32 {
     pod.spec.as_ref().and_then(|s| s.priority).unwrap_or(0)
 }
 

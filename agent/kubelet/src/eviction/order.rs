@@ -16,6 +16,8 @@ use crate::pressure::threshold::Pressure;
 
 /// The reason of evicted pods, and of pods refused under pressure.
 pub const REASON: &str = "Evicted";
+/// The reason of pods that make room for a critical one.
+pub const PREEMPTED: &str = "Preempting";
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Eviction {
@@ -23,28 +25,52 @@ pub struct Eviction {
     pub message: String,
     /// Seconds its containers have.
     pub grace: i64,
-    /// The node's distress is the cause, not the pod's own limits.
-    pub disruption: bool,
+    /// Whose fault it is.
+    pub cause: Cause,
+}
+
+/// Why a pod is evicted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// It takes more than its own limits.
+    Itself,
+    /// The node has too little left.
+    Node,
+    /// A critical pod needs its room.
+    Critical,
 }
 
 impl Eviction {
     /// How the pod ends.
     pub fn outcome(&self) -> Outcome {
-        Outcome { reason: REASON.to_owned(), message: self.message.clone() }
+        let reason = if self.cause == Cause::Critical { PREEMPTED } else { REASON };
+        Outcome { reason: reason.to_owned(), message: self.message.clone() }
+    }
+
+    /// The end of a pod whose room a critical one needs.
+    pub fn for_critical() -> Self {
+        let message = "Preempted in order to admit critical pod".to_owned();
+        // No less time than it has anyway.
+        Self { message, grace: i64::MAX, cause: Cause::Critical }
     }
 
     /// Adds the condition `DisruptionTarget` where it belongs.
     pub fn mark(&self, status: &mut PodStatus, generation: Option<i64>, now: jiff::Timestamp) {
         const TYPE: &str = "DisruptionTarget";
         let conditions = status.conditions.get_or_insert_default();
-        if !self.disruption || conditions.iter().any(|c| c.type_ == TYPE) {
+        let message = match self.cause {
+            Cause::Itself => return,
+            Cause::Node => self.message.clone(),
+            Cause::Critical => "Pod was preempted by Kubelet to accommodate a critical pod.".to_owned(),
+        };
+        if conditions.iter().any(|c| c.type_ == TYPE) {
             return;
         }
         conditions.push(PodCondition {
             type_: TYPE.to_owned(),
             status: "True".to_owned(),
             reason: Some("TerminationByKubelet".to_owned()),
-            message: Some(self.message.clone()),
+            message: Some(message),
             last_transition_time: jiff::Timestamp::from_second(now.as_second()).ok().map(Time),
             observed_generation: generation,
             ..PodCondition::default()
@@ -152,9 +178,29 @@ mod tests {
     }
 
     #[test]
+    fn a_pod_that_makes_room_must_not_read_as_one_the_node_was_too_small_for() {
+        let eviction = Eviction::for_critical();
+        assert_eq!(
+            eviction.outcome(),
+            Outcome {
+                reason: "Preempting".into(),
+                message: "Preempted in order to admit critical pod".into()
+            }
+        );
+        let mut status = PodStatus::default();
+        eviction.mark(&mut status, None, jiff::Timestamp::UNIX_EPOCH);
+        let told = status.conditions.unwrap()[0].message.clone().unwrap();
+        assert_eq!(told, "Pod was preempted by Kubelet to accommodate a critical pod.");
+        let mut own = PodStatus::default();
+        let over = Eviction { message: "m".into(), grace: 1, cause: Cause::Itself };
+        over.mark(&mut own, None, jiff::Timestamp::UNIX_EPOCH);
+        assert!(own.conditions.unwrap().is_empty());
+    }
+
+    #[test]
     fn a_pod_is_evicted_once_and_its_worker_woken() {
         let (evictions, mut woken) = Evictions::new();
-        let eviction = Eviction { message: "m".into(), grace: 1, disruption: true };
+        let eviction = Eviction { message: "m".into(), grace: 1, cause: Cause::Node };
         assert!(evictions.order("u", eviction.clone()));
         assert!(!evictions.order("u", eviction.clone()));
         assert_eq!(woken.try_recv().ok().as_deref(), Some("u"));

@@ -504,7 +504,7 @@ fn kill_if_wrong(
     plan: &mut Plan,
 ) -> bool {
     let failed = input.verdicts.get(&running.id).and_then(|v| v.failed.clone());
-    let changed = !running.hash.is_empty() && running.hash != super::container_hash(spec);
+    let changed = !running.hash.is_empty() && !super::is_made_from(&running.hash, spec);
     let (why, grace, again) = match failed {
         _ if changed => ("definition changed".to_owned(), None, true),
         Some((why, grace)) => (why, grace, again),

@@ -18,6 +18,7 @@ use tokio::sync::{Notify, mpsc, watch};
 
 use super::Pulse;
 use crate::admit;
+use crate::eviction::candidate::is_critical;
 use crate::objects::Changed;
 use crate::pod::allocation;
 use crate::pod::spec::labels;
@@ -31,8 +32,10 @@ mod classes;
 mod grant;
 mod keeping;
 mod orphans;
+mod room;
 
 use keeping::Keeping;
+use room::Verdict;
 
 /// How often everything is listed though events report changes.
 const AUDIT: Duration = Duration::from_secs(60);
@@ -330,7 +333,13 @@ impl Manager {
         // What an old pod was granted, if it asks for something else by now.
         let record = old.then(|| allocation::Record::read(&self.context.config.pod_dir(uid))).flatten();
         let admitted = record.map_or_else(|| Arc::clone(pod), |record| record.granted.put(pod));
-        let rejected = if old { None } else { self.refusal(pod).await };
+        let verdict = if old { Verdict::Taken } else { self.judge(pod).await };
+        let rejected = match verdict {
+            Verdict::Taken => None,
+            Verdict::Refused(outcome) => Some(outcome),
+            // It is judged again once others have made room.
+            Verdict::Waits => return,
+        };
         if let Some(outcome) = &rejected {
             let message = outcome.message.trim_start_matches("Pod was rejected: ").to_owned();
             let (kind, reason) = (crate::recorder::Kind::Warning, outcome.reason.clone());
@@ -341,16 +350,23 @@ impl Manager {
         self.start(uid, desired, Arc::clone(pod));
     }
 
-    async fn refusal(&mut self, pod: &Pod) -> Option<crate::pod::status::Outcome> {
+    async fn judge(&mut self, pod: &Pod) -> Verdict {
         if let Some(refused) = self.context.evictions.refusal(pod) {
-            return Some(refused);
+            return Verdict::Refused(refused);
         }
         let allowed = &self.context.config.allowed_unsafe_sysctls;
         if let Some(outcome) = admit::never(pod, &self.node(None), allowed) {
-            return Some(outcome);
+            return Verdict::Refused(outcome);
         }
         let labels = self.labels_for(pod).await;
-        admit::refusal(pod, &self.active(crate::pod::uid(pod)), &self.node(labels.as_ref()))
+        let (others, node) = (self.active(crate::pod::uid(pod)), self.node(labels.as_ref()));
+        if !is_critical(pod) {
+            return admit::refusal(pod, &others, &node).map_or(Verdict::Taken, Verdict::Refused);
+        }
+        match admit::misplaced(pod, &others, &node) {
+            Some(outcome) => Verdict::Refused(outcome),
+            None => self.make_room(pod, &others, &node),
+        }
     }
 
     fn start(&mut self, uid: &str, desired: Desired, asked: Arc<Pod>) {

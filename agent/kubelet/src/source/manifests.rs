@@ -13,7 +13,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use inotify::{Inotify, WatchMask};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Pod, Toleration};
+use k8s_openapi::api::core::v1::{Pod, Toleration, Volume};
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
@@ -205,7 +205,6 @@ pub fn parse(path: &Path, bytes: &[u8], node: &str) -> Result<Pod, Error> {
     }
     let pod: Pod = serde_json::from_value(value).map_err(|e| wrong(e.to_string()))?;
     let mut pod = defaulted(&pod).map_err(|e| wrong(e.to_string()))?;
-    check(&pod).map_err(wrong)?;
     let metadata = &mut pod.metadata;
     let uid = match metadata.uid.take().filter(|uid| is_uid(uid)) {
         Some(uid) => uid,
@@ -224,6 +223,7 @@ pub fn parse(path: &Path, bytes: &[u8], node: &str) -> Result<Pod, Error> {
     annotations.insert(CONFIG_SOURCE.to_owned(), "file".to_owned());
     annotations.insert(CONFIG_SEEN.to_owned(), Timestamp::now().to_string());
     pod.status = None;
+    check(&pod).map_err(|reason| Error::Parse { path: path.to_owned(), reason })?;
     if let Some(spec) = pod.spec.as_mut() {
         spec.node_name = Some(node.to_owned());
         // A static pod stays on its node whatever the node's taints.
@@ -259,45 +259,64 @@ fn uid_of(path: &Path, bytes: &[u8], node: &str) -> String {
     hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// What a static pod must have, and must not: it can refer to nothing of the API.
+/// What a static pod must be: what an API server would take, with nothing that only an API server has.
 fn check(pod: &Pod) -> Result<(), String> {
-    let name = crate::pod::name(pod);
-    let label = |text: &str| {
-        let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-        !text.is_empty()
-            && text.starts_with(inner)
-            && text.ends_with(inner)
-            && text.chars().all(|c| inner(c) || matches!(c, '-' | '.'))
+    let object = serde_json::to_value(pod).map_err(|error| error.to_string())?;
+    let errors = match machinery::resources::by_gvk("", "v1", "Pod") {
+        Some(kind) => machinery::validation::create(kind, &object),
+        None => Vec::new(),
     };
-    if !label(name) || name.len() > 200 {
-        return Err(format!("metadata.name: Invalid value: {name:?}"));
+    if !errors.is_empty() {
+        let all: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        return Err(format!("invalid pod: [{}]", all.join(" ")));
     }
-    if !label(crate::pod::namespace(pod)) || crate::pod::namespace(pod).len() > 63 {
-        return Err(format!("metadata.namespace: Invalid value: {:?}", crate::pod::namespace(pod)));
+    match api_reference(pod) {
+        Some(resource) => Err(format!("static pods may not reference {resource}")),
+        None => Ok(()),
     }
-    let spec = pod.spec.as_ref().ok_or("spec: Required value")?;
-    if spec.containers.is_empty() {
-        return Err("spec.containers: Required value".to_owned());
-    }
-    let mut names = std::collections::BTreeSet::new();
-    for (_, container) in crate::pod::containers(pod) {
-        if !label(&container.name) || container.name.len() > 63 {
-            return Err(format!("spec.containers.name: Invalid value: {:?}", container.name));
-        }
-        if !names.insert(&container.name) {
-            return Err(format!("spec.containers.name: Duplicate value: {:?}", container.name));
-        }
-        if container.image.as_deref().unwrap_or_default().is_empty() {
-            return Err("spec.containers.image: Required value".to_owned());
-        }
-    }
-    let of_api = |v: &&k8s_openapi::api::core::v1::Volume| {
-        v.config_map.is_some() || v.secret.is_some() || v.persistent_volume_claim.is_some()
+}
+
+/// What of the API a pod refers to, in upstream's words (`HasAPIObjectReference`).
+fn api_reference(pod: &Pod) -> Option<&'static str> {
+    let spec = pod.spec.as_ref()?;
+    let volumes = || spec.volumes.iter().flatten();
+    let sources = || volumes().filter_map(|v| v.projected.as_ref()).flat_map(|p| p.sources.iter().flatten());
+    let containers = || crate::pod::containers(pod).map(|(_, container)| container);
+    let variables = || {
+        containers().flat_map(|c| c.env.iter().flatten()).filter_map(|variable| variable.value_from.as_ref())
     };
-    if let Some(volume) = spec.volumes.iter().flatten().find(of_api) {
-        return Err(format!("static pods may not reference API objects: volume {:?}", volume.name));
-    }
-    Ok(())
+    let lists = || containers().flat_map(|c| c.env_from.iter().flatten());
+    let secret_volume = |v: &Volume| {
+        let csi = v.csi.as_ref().is_some_and(|csi| csi.node_publish_secret_ref.is_some());
+        let iscsi = v.iscsi.as_ref().is_some_and(|iscsi| iscsi.secret_ref.is_some());
+        let rbd = v.rbd.as_ref().is_some_and(|rbd| rbd.secret_ref.is_some());
+        let cephfs = v.cephfs.as_ref().is_some_and(|cephfs| cephfs.secret_ref.is_some());
+        let flex = v.flex_volume.as_ref().is_some_and(|flex| flex.secret_ref.is_some());
+        v.secret.is_some() || v.azure_file.is_some() || csi || iscsi || rbd || cephfs || flex
+    };
+    let secrets = spec.image_pull_secrets.iter().flatten().next().is_some()
+        || variables().any(|from| from.secret_key_ref.is_some())
+        || lists().any(|from| from.secret_ref.is_some())
+        || sources().any(|source| source.secret.is_some())
+        || volumes().any(secret_volume);
+    let config_maps = variables().any(|from| from.config_map_key_ref.is_some())
+        || lists().any(|from| from.config_map_ref.is_some())
+        || sources().any(|source| source.config_map.is_some())
+        || volumes().any(|v| v.config_map.is_some());
+    let found = [
+        (spec.service_account_name.as_deref().is_some_and(|name| !name.is_empty()), "serviceaccounts"),
+        (secrets, "secrets"),
+        (config_maps, "configmaps"),
+        (spec.resource_claims.iter().flatten().next().is_some(), "resourceclaims"),
+        (volumes().any(|v| v.csi.is_some()), "csidrivers (via CSI volumes)"),
+        (volumes().any(|v| v.glusterfs.is_some()), "endpoints (via glusterFS volumes)"),
+        (volumes().any(|v| v.persistent_volume_claim.is_some()), "persistentvolumeclaims"),
+        (volumes().any(|v| v.ephemeral.is_some()), "persistentvolumeclaims (via ephemeral volumes)"),
+        (sources().any(|s| s.service_account_token.is_some()), "serviceaccounts (via projected volumes)"),
+        (sources().any(|s| s.cluster_trust_bundle.is_some()), "clustertrustbundles"),
+        (sources().any(|s| s.pod_certificate.is_some()), "podcertificates"),
+    ];
+    found.into_iter().find_map(|(refers, resource)| refers.then_some(resource))
 }
 
 #[cfg(test)]
@@ -356,5 +375,35 @@ mod tests {
         ] {
             assert!(parse(Path::new("/x"), text.as_bytes(), "n").is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_static_pod_must_not_refer_to_what_only_the_api_has() {
+        let refused = |more: &str| {
+            let text = format!(
+                "apiVersion: v1\nkind: Pod\nmetadata: {{name: a}}\nspec: {{containers: [{{name: c, image: a}}], {more}}}\n"
+            );
+            parse(Path::new("/x"), text.as_bytes(), "n").err().map(|error| error.to_string())
+        };
+        for (more, resource) in [
+            ("serviceAccountName: s", "serviceaccounts"),
+            ("imagePullSecrets: [{name: s}]", "secrets"),
+            ("volumes: [{name: v, secret: {secretName: s}}]", "secrets"),
+            ("volumes: [{name: v, projected: {sources: [{configMap: {name: m}}]}}]", "configmaps"),
+            ("volumes: [{name: v, persistentVolumeClaim: {claimName: c}}]", "persistentvolumeclaims"),
+            ("volumes: [{name: v, csi: {driver: d.example.org}}]", "csidrivers (via CSI volumes)"),
+        ] {
+            let error = refused(more).unwrap();
+            assert!(error.ends_with(&format!("static pods may not reference {resource}")), "{more}: {error}");
+        }
+        for more in [
+            "volumes: [{name: v, emptyDir: {}}]",
+            "volumes: [{name: v, hostPath: {path: /}}]",
+            "hostNetwork: true",
+        ] {
+            assert_eq!(refused(more), None, "{more}");
+        }
+        let invalid = refused("restartPolicy: Sometimes").unwrap();
+        assert!(invalid.contains("invalid pod: [spec.restartPolicy: Unsupported value"), "{invalid}");
     }
 }

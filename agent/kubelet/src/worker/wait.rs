@@ -57,7 +57,7 @@ pub(super) async fn less_grace(desired: &mut watch::Receiver<Desired>, grace: Du
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::eviction::order::Eviction;
+    use crate::eviction::order::{Cause, Eviction};
     use std::sync::Arc;
 
     /// A pod by its grace in seconds once it is deleted.
@@ -78,7 +78,7 @@ mod tests {
     }
 
     fn evicted(mut desired: Desired, grace: i64) -> Desired {
-        desired.evicted = Some(Eviction { message: String::new(), grace, disruption: true });
+        desired.evicted = Some(Eviction { message: String::new(), grace, cause: Cause::Node });
         desired
     }
 

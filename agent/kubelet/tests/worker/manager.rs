@@ -286,3 +286,31 @@ async fn a_kubelet_that_dies_at_any_call_must_not_lose_or_leak_a_pod() {
     let wrong: Vec<String> = all.into_iter().filter_map(|life| life.unwrap().err()).collect();
     assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), 2 * acts, wrong.join("\n"));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_critical_pod_must_not_be_refused_while_others_may_make_room() {
+    let node = Node::new();
+    let mut config = node.config();
+    config.max_pods = 1;
+    let kubelet = node.start_with(config).await;
+    node.api.put("pods", pod("plain", &one("a")));
+    node.until("it is ready", || node.api.is_ready("plain")).await;
+    let mut spec = one("b");
+    spec["priority"] = json!(2_000_000_000);
+    node.api.put("pods", pod("critical", &spec));
+    node.until("it runs", || node.api.is_ready("critical")).await;
+    let status = node.api.pod("plain").unwrap()["status"].clone();
+    assert_eq!((&status["phase"], &status["reason"]), (&json!("Failed"), &json!("Preempting")));
+    assert_eq!(status["message"], "Preempted in order to admit critical pod");
+    let conditions = status["conditions"].as_array().unwrap();
+    let told = conditions.iter().find(|c| c["type"] == "DisruptionTarget").unwrap();
+    assert_eq!(told["reason"], "TerminationByKubelet");
+    assert_eq!(told["message"], "Pod was preempted by Kubelet to accommodate a critical pod.");
+    node.until("it is told", || node.api.events("Preempting").len() == 1).await;
+    // another one finds nobody less important
+    node.api.put("pods", pod("second", &spec));
+    node.until("it is refused", || node.api.phase("second") == "Failed").await;
+    assert_eq!(node.running(), ["b"]);
+    node.judge();
+    kubelet.kill().await;
+}

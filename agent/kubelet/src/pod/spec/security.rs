@@ -112,9 +112,7 @@ pub fn container(
     }
     let privileged = own.privileged == Some(true);
     let unmasked = own.proc_mount.as_deref() == Some("Unmasked");
-    let paths = |paths: &[&str]| -> Vec<String> {
-        if unmasked { Vec::new() } else { paths.iter().map(|p| (*p).to_owned()).collect() }
-    };
+    let shown = |paths: Vec<String>| if unmasked { Vec::new() } else { paths };
     let options = own.se_linux_options.as_ref().or_else(|| pods.and_then(|p| p.se_linux_options.as_ref()));
     // A privileged container has no seccomp profile, whatever is asked: upstream and runtimes agree.
     let seccomp = if privileged {
@@ -146,12 +144,27 @@ pub fn container(
         supplemental_groups: groups(pods),
         supplemental_groups_policy: groups_policy(pods).into(),
         no_new_privs: own.allow_privilege_escalation == Some(false),
-        masked_paths: paths(&MASKED),
-        readonly_paths: paths(&READONLY),
+        masked_paths: shown(masked(Path::new("/sys/devices/system/cpu"))),
+        readonly_paths: shown(READONLY.map(str::to_owned).to_vec()),
         seccomp: Some(seccomp),
         apparmor: apparmor(pods, own)?,
         ..Default::default()
     })
+}
+
+/// What containers must not read on this machine: also how hot its processors, which are folders of `cpus`, were.
+fn masked(cpus: &Path) -> Vec<String> {
+    let folders = std::fs::read_dir(cpus).into_iter().flatten().flatten();
+    let number = |name: &str| name.strip_prefix("cpu")?.parse::<u32>().ok();
+    let mut hot: Vec<(u32, String)> = folders
+        .filter_map(|folder| {
+            let path = folder.path().join("thermal_throttle");
+            let number = number(folder.file_name().to_str()?)?;
+            path.exists().then(|| (number, path.to_string_lossy().into_owned()))
+        })
+        .collect();
+    hot.sort();
+    MASKED.map(str::to_owned).into_iter().chain(hot.into_iter().map(|(_, path)| path)).collect()
 }
 
 fn verify_non_root(
@@ -282,6 +295,26 @@ mod tests {
         assert!(got.no_new_privs);
         assert_eq!(got.seccomp.unwrap().localhost_ref, "/k/seccomp/a.json");
         assert!(got.masked_paths.contains(&"/proc/kcore".to_owned()));
+    }
+
+    #[test]
+    fn the_heat_of_processors_must_not_be_readable() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["cpu10/thermal_throttle", "cpu2/thermal_throttle", "cpu3", "cpufreq/thermal_throttle"] {
+            std::fs::create_dir_all(dir.path().join(name)).unwrap();
+        }
+        let path = |name: &str| dir.path().join(name).to_string_lossy().into_owned();
+        let all = masked(dir.path());
+        assert_eq!(all[MASKED.len()..], [path("cpu2/thermal_throttle"), path("cpu10/thermal_throttle")]);
+        assert_eq!(masked(&dir.path().join("absent")), MASKED);
+    }
+
+    #[test]
+    fn a_sandbox_must_not_run_unconfined_because_its_pod_does() {
+        let pod: Pod = serde_json::from_value(json!({"spec": {"containers": [{"name": "c"}],
+            "securityContext": {"seccompProfile": {"type": "Unconfined"}}}}))
+        .unwrap();
+        assert_eq!(sandbox(&pod).seccomp.unwrap().profile_type(), ProfileType::RuntimeDefault);
     }
 
     #[test]

@@ -125,6 +125,7 @@ impl Manager {
             labels,
             allocatable: &self.context.machine.allocatable,
             strict_groups: self.strict_groups(),
+            apparmor: self.apparmor,
         }
     }
 }
