@@ -48,6 +48,8 @@ pub struct Config {
     pub labels: BTreeMap<String, String>,
     /// Taints at registration (`registerWithTaints`).
     pub taints: Vec<Taint>,
+    /// `spec.providerID` at registration (`providerID`).
+    pub provider_id: Option<String>,
     /// Create the Node object when it is missing (`registerNode`).
     pub register: bool,
     /// Port of the kubelet's HTTPS server.
@@ -80,6 +82,7 @@ impl Config {
             ips,
             labels: BTreeMap::new(),
             taints: Vec::new(),
+            provider_id: None,
             register: true,
             port: 10250,
             root_dir,

@@ -22,7 +22,7 @@ use crate::node::runtime::Health;
 use crate::objects::{Changed, Objects};
 use crate::pod::user_namespace::UserNamespaces;
 use crate::pods::Pods;
-use crate::recorder::Recorder;
+use crate::recorder::{Kind, Recorder, Subject};
 use crate::report::Reports;
 use crate::runtime_class::RuntimeClasses;
 use crate::source::{self, ApiPods};
@@ -230,6 +230,7 @@ impl Kubelet {
         // Both senders are held until the end: a source that does not run must not look like one that ended.
         let (statics_tx, statics) = watch::channel(None);
         scope.keep(writer.task("events"));
+        context.recorder.record(Subject::node(&node), Kind::Normal, "Starting", "Starting kubelet.");
         match context.config.static_pod_path.clone() {
             Some(dir) => {
                 let (node, recorder, tell) = (node.clone(), context.recorder.clone(), statics_tx.clone());

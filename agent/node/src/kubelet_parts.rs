@@ -89,6 +89,7 @@ fn presentation(settings: &kubelet::Config) -> Result<node_object::Config, TaskE
     Ok(node_object::Config {
         labels: settings.node_labels.clone(),
         taints: settings.register_with_taints.clone(),
+        provider_id: settings.provider_id.clone(),
         register: settings.register_node,
         port: settings.port,
         max_pods: settings.max_pods,

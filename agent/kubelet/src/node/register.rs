@@ -85,6 +85,7 @@ fn initial_node(config: &Config, status: NodeStatus) -> Node {
         },
         spec: Some(NodeSpec {
             taints: (!config.taints.is_empty()).then(|| config.taints.clone()),
+            provider_id: config.provider_id.clone(),
             ..NodeSpec::default()
         }),
         status: Some(status),
@@ -147,6 +148,14 @@ fn metadata_patch(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_machines_name_with_its_provider_must_not_be_left_out() {
+        let config =
+            Config { provider_id: Some("cloud://7".into()), ..Config::new("n1", vec![], "/".into()) };
+        let spec = initial_node(&config, NodeStatus::default()).spec.unwrap();
+        assert_eq!(spec.provider_id.as_deref(), Some("cloud://7"));
+    }
 
     #[test]
     fn an_existing_node_keeps_what_an_administrator_did() {

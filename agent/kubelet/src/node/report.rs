@@ -82,6 +82,8 @@ pub struct Reporter {
     images: Option<(Instant, Vec<ContainerImage>)>,
     last_report: Option<Instant>,
     enforced_told: bool,
+    /// Whether the scheduler was kept from the node when it was looked at last.
+    unschedulable: bool,
 }
 
 impl Reporter {
@@ -102,6 +104,7 @@ impl Reporter {
             images: None,
             last_report: None,
             enforced_told: false,
+            unschedulable: false,
         }
     }
 
@@ -137,6 +140,7 @@ impl Reporter {
         let name = self.config.name.clone();
         // Resource version 0 allows the API server to answer from its cache; a retry asks for the truth.
         let mut found = self.read(from_cache).await?;
+        self.tell_schedulable(&found);
         let old = found.status.take().unwrap_or_default();
         let outcome = self.compute(&old).await;
         let due = self.last_report.is_none_or(|at| at.elapsed() >= self.config.report_period);
@@ -200,6 +204,17 @@ impl Reporter {
         for reason in &outcome.events {
             let message = format!("Node {name} status is now: {reason}");
             self.events.record(Subject::node(name), Kind::Normal, *reason, message);
+        }
+    }
+
+    /// Tells when somebody keeps the scheduler from the node, or no longer does.
+    fn tell_schedulable(&mut self, node: &Node) {
+        let now = node.spec.as_ref().and_then(|spec| spec.unschedulable) == Some(true);
+        if std::mem::replace(&mut self.unschedulable, now) != now {
+            let (name, reason) =
+                (&self.config.name, if now { "NodeNotSchedulable" } else { "NodeSchedulable" });
+            let message = format!("Node {name} status is now: {reason}");
+            self.events.record(Subject::node(name), Kind::Normal, reason, message);
         }
     }
 

@@ -16,6 +16,15 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 /// Most names an image has in the status.
 const NAMES_PER_IMAGE: usize = 5;
 
+/// What this kubelet can do of what others ask nodes for by name, sorted. Upstream: `nodedeclaredfeatures`, with the feature
+/// gates it has by default.
+const DECLARED_FEATURES: [&str; 4] = [
+    "ExtendWebSocketsToKubelet",
+    "InPlacePodLevelResourcesVerticalScaling",
+    "InPlacePodVerticalScalingInitContainers",
+    "RestartAllContainersOnContainerExits",
+];
+
 /// Everything a status is made of.
 #[derive(Clone, Debug, Default)]
 pub struct Observed {
@@ -68,6 +77,7 @@ pub fn status(config: &Config, observed: &Observed, previous: &NodeStatus, now: 
         daemon_endpoints: Some(NodeDaemonEndpoints {
             kubelet_endpoint: Some(DaemonEndpoint { port: config.port.into() }),
         }),
+        declared_features: Some(DECLARED_FEATURES.map(str::to_owned).to_vec()),
         features: observed.health.features.clone(),
         images: observed.images.clone().or_else(|| previous.images.clone()),
         node_info: Some(system_info(machine, &observed.health)),

@@ -20,8 +20,9 @@ use crate::logs::links;
 use crate::pod::observed::Observed;
 use crate::pod::plan::Stop;
 use crate::pod::spec::env::{self, References};
-use crate::pod::spec::{self, labels};
+use crate::pod::spec::{self, dns, labels};
 use crate::pod::status::Waiting;
+use crate::recorder::{Kind, Subject};
 use crate::volume::{self, Mounted};
 use crate::worker::context::Context;
 
@@ -76,6 +77,7 @@ async fn make_sandbox(
     let log_dir =
         context.config.pod_log_dir(crate::pod::namespace(pod), crate::pod::name(pod), crate::pod::uid(pod));
     std::fs::create_dir_all(&log_dir).map_err(|error| format!("create pod log directory: {error}"))?;
+    warn_of_dns(context, pod);
     for _ in 0..NAME_TRIES {
         let config = sandbox_config(context, pod, attempt).map_err(|error| error.to_string())?;
         let error = match Box::pin(context.runtime.run_pod_sandbox(config, handler)).await {
@@ -98,13 +100,32 @@ async fn make_sandbox(
     Err("its name stays reserved".to_owned())
 }
 
+/// Tells what a pod will not have of its resolver configuration.
+fn warn_of_dns(context: &Context, pod: &Pod) {
+    let (config, resolver) = (&context.config, context.resolver());
+    let (_, warnings) = dns::config(pod, &resolver, &config.cluster_dns, &config.cluster_domain);
+    for warning in warnings {
+        let text = warning.to_string();
+        if warning != dns::Warning::NoCluster {
+            context.recorder.warning(pod, None, "DNSConfigForming", text);
+            continue;
+        }
+        let (node, reason) = (Subject::node(&config.node_name), "MissingClusterDNS");
+        context.recorder.record(node, Kind::Warning, reason, text.clone());
+        let own = format!("pod: \"{}\". {text}", crate::pod::described(pod));
+        context.recorder.warning(pod, None, reason, own);
+    }
+}
+
 /// The sandbox configuration, spelled alike at each use.
 pub fn sandbox_config(
     context: &Context,
     pod: &Pod,
     attempt: u32,
 ) -> Result<v1::PodSandboxConfig, spec::sandbox::Error> {
-    spec::sandbox::config(pod, attempt, &context.config, &context.resolver(), context.cgroups.parent(pod))
+    let (resolver, parent) = (context.resolver(), context.cgroups.parent(pod));
+    let users = context.users(pod)?;
+    spec::sandbox::config(pod, attempt, &context.config, &resolver, parent, &context.node(), users)
 }
 
 /// Stops and removes a sandbox.

@@ -215,3 +215,25 @@ async fn a_status_spoilt_by_others_is_put_right() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_node_the_scheduler_is_kept_from_must_not_be_so_in_silence() {
+    let server = Arc::new(Mutex::new(Server::default()));
+    let told = |s: &Server, reason: &str| -> Vec<String> {
+        let events = s.writes.iter().filter(|(_, body)| body["reason"] == reason);
+        events.map(|(_, body)| body["message"].as_str().unwrap_or_default().to_owned()).collect()
+    };
+    with_node(&server, |_health, _reported| {
+        let server = server.clone();
+        async move {
+            until(&server, |s| s.lease.is_some()).await;
+            for (cordoned, reason) in [(true, "NodeNotSchedulable"), (false, "NodeSchedulable")] {
+                server.lock().unwrap().node.as_mut().unwrap()["spec"]["unschedulable"] = json!(cordoned);
+                until(&server, |s| !told(s, reason).is_empty()).await;
+                let text = format!("Node n1 status is now: {reason}");
+                assert_eq!(told(&server.lock().unwrap(), reason), [text]);
+            }
+        }
+    })
+    .await;
+}

@@ -165,3 +165,11 @@ proptest! {
         prop_assert!(!again.rebooted);
     }
 }
+
+#[test]
+fn what_the_node_can_do_must_not_be_left_out() {
+    let told =
+        status(&config(), &observed(), &NodeStatus::default(), at(0)).status.declared_features.unwrap();
+    assert!(told.contains(&"RestartAllContainersOnContainerExits".to_owned()), "{told:?}");
+    assert!(told.is_sorted(), "{told:?}");
+}

@@ -17,6 +17,28 @@ pub struct Resolver {
 const MAX_SERVERS: usize = 3;
 const MAX_SEARCHES: usize = 32;
 const MAX_SEARCH_CHARS: usize = 2048;
+/// A longer search path makes some resolvers abort.
+const MAX_PATH_CHARS: usize = 253;
+
+/// What could not be had of a pod's resolver configuration; the texts are upstream's.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Warning {
+    #[error(
+        "Nameserver limits were exceeded, some nameservers have been omitted, the applied nameserver line is: {}",
+        .0.join(" ")
+    )]
+    Servers(Vec<String>),
+    #[error(
+        "Search Line limits were exceeded, some search paths have been omitted, the applied search line is: {}",
+        .0.join(" ")
+    )]
+    Searches(Vec<String>),
+    #[error(
+        "kubelet does not have ClusterDNS IP configured and cannot create Pod using \"ClusterFirst\" policy. \
+         Falling back to \"Default\" policy."
+    )]
+    NoCluster,
+}
 
 impl Resolver {
     /// Reads resolv.conf's text; what is not understood is skipped, as the C library does.
@@ -33,11 +55,8 @@ impl Resolver {
             match keyword {
                 Some("nameserver") => resolver.servers.extend(rest().take(1)),
                 Some("search" | "domain") => {
-                    let trim = |word: String| match word.as_str() {
-                        "." => word,
-                        _ => word.trim_end_matches('.').to_owned(),
-                    };
-                    resolver.searches = rest().map(trim).collect();
+                    let words = rest().filter(|word| word != ".");
+                    resolver.searches = words.map(|word| word.trim_end_matches('.').to_owned()).collect();
                 }
                 Some("options") => resolver.options = rest().collect(),
                 _ => {}
@@ -47,8 +66,14 @@ impl Resolver {
     }
 }
 
-/// The resolver configuration of a pod.
-pub fn config(pod: &Pod, host: &Resolver, cluster_dns: &[String], cluster_domain: &str) -> v1::DnsConfig {
+/// The resolver configuration of a pod, and what is missing of it.
+pub fn config(
+    pod: &Pod,
+    host: &Resolver,
+    cluster_dns: &[String],
+    cluster_domain: &str,
+) -> (v1::DnsConfig, Vec<Warning>) {
+    let mut warnings = Vec::new();
     let spec = pod.spec.as_ref();
     let policy = spec.and_then(|s| s.dns_policy.as_deref()).unwrap_or("ClusterFirst");
     let cluster = match policy {
@@ -57,6 +82,9 @@ pub fn config(pod: &Pod, host: &Resolver, cluster_dns: &[String], cluster_domain
         "ClusterFirstWithHostNet" => Some(true),
         _ => Some(!crate::pod::host_network(pod)),
     };
+    if cluster == Some(true) && cluster_dns.is_empty() {
+        warnings.push(Warning::NoCluster);
+    }
     let mut got = match cluster {
         None => v1::DnsConfig::default(),
         // Without a cluster DNS server ClusterFirst falls back to the host's, as upstream's does.
@@ -95,12 +123,20 @@ pub fn config(pod: &Pod, host: &Resolver, cluster_dns: &[String], cluster_domain
             });
         }
     }
-    got.servers.truncate(MAX_SERVERS);
+    if got.servers.len() > MAX_SERVERS {
+        got.servers.truncate(MAX_SERVERS);
+        warnings.push(Warning::Servers(got.servers.clone()));
+    }
+    let asked = got.searches.len();
     got.searches.truncate(MAX_SEARCHES);
+    got.searches.retain(|path| path.len() <= MAX_PATH_CHARS);
     while got.searches.join(" ").len() > MAX_SEARCH_CHARS {
         got.searches.pop();
     }
-    got
+    if got.searches.len() < asked {
+        warnings.push(Warning::Searches(got.searches.clone()));
+    }
+    (got, warnings)
 }
 
 fn unique(all: Vec<String>) -> Vec<String> {
@@ -180,7 +216,7 @@ mod tests {
     }
 
     fn servers(spec: Value) -> (Vec<String>, Vec<String>, Vec<String>) {
-        let got = config(&pod(spec), &host(), &["10.96.0.10".to_owned()], "cluster.local");
+        let (got, _) = config(&pod(spec), &host(), &["10.96.0.10".to_owned()], "cluster.local");
         (got.servers, got.searches, got.options)
     }
 
@@ -205,6 +241,38 @@ mod tests {
         let (_, _, o) =
             servers(json!({"containers": [], "dnsConfig": {"options": [{"name": "ndots", "value": "1"}]}}));
         assert_eq!(o, ["ndots:1"]);
+    }
+
+    #[test]
+    fn what_is_left_out_of_a_resolver_file_must_not_be_left_out_in_silence() {
+        let told = |spec: Value, cluster: &[String]| -> Vec<String> {
+            let (_, warnings) = config(&pod(spec), &host(), cluster, "cluster.local");
+            warnings.iter().map(ToString::to_string).collect()
+        };
+        let cluster = ["10.96.0.10".to_owned()];
+        assert!(told(json!({"containers": []}), &cluster).is_empty());
+        let text = "kubelet does not have ClusterDNS IP configured and cannot create Pod using \"ClusterFirst\" \
+                    policy. Falling back to \"Default\" policy.";
+        assert_eq!(told(json!({"containers": []}), &[]), [text]);
+        assert!(told(json!({"containers": [], "dnsPolicy": "Default"}), &[]).is_empty());
+        let own = |config: Value| json!({"containers": [], "dnsPolicy": "None", "dnsConfig": config});
+        let servers = own(json!({"nameservers": ["1.1.1.1", "1.1.1.2", "1.1.1.3", "1.1.1.4"]}));
+        assert_eq!(
+            told(servers, &cluster),
+            [
+                "Nameserver limits were exceeded, some nameservers have been omitted, the applied nameserver line is: \
+              1.1.1.1 1.1.1.2 1.1.1.3"
+            ]
+        );
+        let searches = own(json!({"nameservers": ["1.1.1.1"], "searches": ["a", "b".repeat(254), "c"]}));
+        assert_eq!(
+            told(searches, &cluster),
+            [
+                "Search Line limits were exceeded, some search paths have been omitted, the applied search line is: a c"
+            ]
+        );
+        let many: Vec<String> = (0..33).map(|n| format!("s{n}")).collect();
+        assert_eq!(told(own(json!({"nameservers": ["1.1.1.1"], "searches": many})), &cluster).len(), 1);
     }
 
     #[test]

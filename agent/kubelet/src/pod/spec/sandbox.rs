@@ -56,7 +56,7 @@ pub fn config(
             false => dns::kernel_name(pod, &config.cluster_domain)?,
         },
         log_directory: config.pod_log_dir(namespace, name, uid).to_string_lossy().into_owned(),
-        dns_config: Some(dns::config(pod, host, &config.cluster_dns, &config.cluster_domain)),
+        dns_config: Some(dns::config(pod, host, &config.cluster_dns, &config.cluster_domain).0),
         port_mappings: if host_network { Vec::new() } else { port_mappings(pod) },
         labels: labels::sandbox(pod),
         annotations: labels::sandbox_annotations(pod),
