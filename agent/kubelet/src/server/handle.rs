@@ -6,7 +6,7 @@ use super::authorize::{Authorizer, Verdict};
 use super::config::Config;
 use super::health::Health;
 use super::indicators::Indicators;
-use super::metrics::Metrics;
+use super::metrics::{Metrics, volumes};
 use super::pods::{Pods, View};
 use super::query::Query;
 use super::route::{Action, Route, Target};
@@ -58,8 +58,8 @@ impl Handler {
     ) -> HttpResponse {
         let path = request.uri().path().to_owned();
         let heads_only = request.method() == Method::HEAD;
+        self.metrics.request(request.method(), &path);
         let answer = Box::pin(self.decide(peer, request, &path)).await;
-        self.metrics.request(&path, answer.status());
         if heads_only { answer::head(answer) } else { answer }
     }
 
@@ -114,7 +114,15 @@ impl Handler {
             Route::Indicators => answer::typed(StatusCode::OK, METRICS, self.indicators.page()),
             Route::Metrics => {
                 let tasks = self.health.scope.supervisor();
-                self.metrics.serve(&self.config.node_name, &self.pods.all(), &self.runtime, tasks).await
+                let pods = self.pods.all();
+                // Nothing is measured for a node without claims.
+                let claims = pods.iter().any(|view| volumes::has_claims(&view.pod));
+                let measured = match claims {
+                    true => self.stats.measure(Depth::Everything(FRESH), volumes::has_claims).await,
+                    false => Measured::default(),
+                };
+                let name = &self.config.node_name;
+                self.metrics.serve(name, &pods, &self.runtime, tasks, &measured).await
             }
             Route::ResourceMetrics => self.measured(Depth::Cgroups, |m, _| resource::of(m)).await,
             Route::ContainerMetrics => {

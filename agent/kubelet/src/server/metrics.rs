@@ -2,14 +2,16 @@
 
 use super::answer::{self, HttpResponse};
 use super::pods::View;
-use crate::stats::collect::boot_time;
+use crate::stats::collect::{Measured, boot_time};
 use cri_proto::client::Runtime;
 use cri_proto::v1::{ContainerState, PodSandboxState};
-use http::StatusCode;
+use http::{Method, StatusCode};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
 use supervise::Supervisor;
+
+pub mod volumes;
 
 /// Bytes of a page; the clock ticks of `/proc` are hundredths of a second wherever Linux runs.
 const PAGE: u64 = 4096;
@@ -17,12 +19,15 @@ const TICKS: f64 = 100.0;
 
 #[derive(Debug, Default)]
 pub struct Metrics {
-    requests: Mutex<BTreeMap<(String, u16), u64>>,
+    /// By method, path, and whether they may last.
+    requests: Mutex<BTreeMap<(&'static str, &'static str, bool), u64>>,
 }
 
 impl Metrics {
     /// Counts a request. Paths are counted by their first part, and strange ones as `other`: clients choose paths.
-    pub fn request(&self, path: &str, status: StatusCode) {
+    pub fn request(&self, method: &Method, path: &str) {
+        const METHODS: [&str; 6] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"];
+        const LASTING: [&str; 3] = ["exec", "attach", "portForward"];
         const KNOWN: &[&str] = &[
             "attach",
             "configz",
@@ -40,21 +45,26 @@ impl Metrics {
             "statusz",
         ];
         let first = path.trim_start_matches('/').split('/').next().unwrap_or_default();
-        let path = if KNOWN.contains(&first) { first } else { "other" };
-        *self.requests.lock().entry((path.to_owned(), status.as_u16())).or_default() += 1;
+        let known = |list: &[&'static str], word: &str| list.iter().copied().find(|known| *known == word);
+        let path = known(KNOWN, first).unwrap_or("other");
+        let method = known(&METHODS, method.as_str()).unwrap_or("other");
+        *self.requests.lock().entry((method, path, LASTING.contains(&path))).or_default() += 1;
     }
 
+    /// Answers with everything.
     pub async fn serve(
         &self,
         node: &str,
         views: &[View],
         runtime: &Runtime,
         tasks: &Supervisor,
-    ) -> HttpResponse {
+        measured: &Measured,
+    ) -> Answer {
         let mut out = String::new();
         // Writing to a string cannot fail.
         let _ = self.render(&mut out, node, views);
         let _ = process(&mut out);
+        let _ = volumes::write(&mut out, measured);
         let _ = supervise::metrics::write(&mut out, tasks);
         let _ = family(
             &mut out,
@@ -134,8 +144,11 @@ impl Metrics {
             .requests
             .lock()
             .iter()
-            .map(|((path, status), count)| {
-                (format!("{{path={path:?},server_type=\"readwrite\",code=\"{status}\"}}"), *count as f64)
+            .map(|((method, path, lasting), count)| {
+                let labels = format!(
+                    "{{long_running=\"{lasting}\",method={method:?},path={path:?},server_type=\"readwrite\"}}"
+                );
+                (labels, *count as f64)
             })
             .collect();
         family(
@@ -202,4 +215,29 @@ fn process(out: &mut String) -> std::fmt::Result {
     )?;
     let open = std::fs::read_dir("/proc/self/fd").ok().map(|entries| entries.count() as f64);
     gauge("process_open_fds", "gauge", "Number of open file descriptors.", open)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_counted_by_what_upstream_counts_them_by() {
+        let metrics = Metrics::default();
+        for (method, path) in
+            [(Method::GET, "/exec/n/p/c"), (Method::GET, "/exec/x"), (Method::POST, "/strange")]
+        {
+            metrics.request(&method, path);
+        }
+        let mut out = String::new();
+        metrics.render(&mut out, "node", &[]).unwrap();
+        let lines: Vec<&str> = out.lines().filter(|l| l.starts_with("kubelet_http_requests_total")).collect();
+        assert_eq!(
+            lines,
+            [
+                "kubelet_http_requests_total{long_running=\"true\",method=\"GET\",path=\"exec\",server_type=\"readwrite\"} 2",
+                "kubelet_http_requests_total{long_running=\"false\",method=\"POST\",path=\"other\",server_type=\"readwrite\"} 1",
+            ]
+        );
+    }
 }
