@@ -6,7 +6,7 @@
 //! follow), and evictions into [`order::Evictions`], which pods' workers carry out. Promises: a condition rises with the
 //! first observation below a threshold, and falls only when none was seen for `evictionPressureTransitionPeriod`; a
 //! signal that cannot be read says nothing; images nobody uses go before pods do; one pod goes at a time, and the next only when
-//! it is gone or [`CLEANUP`] is over.
+//! it is gone or [`CLEANUP`] is over; a pod that has time by a soft threshold has none once a hard one is met.
 //!
 //! - [`signal`]: what is observed; [`crate::pressure`]: the thresholds, and when to act (pure)
 //! - [`candidate`]: which pod goes, and what it is told (pure); [`order`]: evictions on their way to the workers
@@ -150,7 +150,7 @@ impl Manager {
         self.images.dirs.first().is_some_and(|dir| root.is_some() && device(dir) != root)
     }
 
-    /// Pods that may go: those that run and are not ending.
+    /// Pods that may go: those that run, and are not evicted at once already.
     async fn candidates(
         &self,
         only: fn(&k8s_openapi::api::core::v1::Pod) -> bool,
@@ -160,7 +160,7 @@ impl Manager {
         let active = |stats: &crate::stats::collect::PodStats| {
             let phase = stats.view.status.phase.as_deref();
             let uid = crate::pod::uid(&stats.view.pod);
-            !matches!(phase, Some("Succeeded" | "Failed")) && self.parts.evictions.of(uid).is_none()
+            !matches!(phase, Some("Succeeded" | "Failed")) && self.parts.evictions.may_hasten(uid, AT_ONCE)
         };
         let pods = measured.pods.into_iter().filter(active);
         pods.map(|stats| Candidate { pod: stats.view.pod.clone(), stats }).collect()
@@ -237,13 +237,24 @@ impl Manager {
         true
     }
 
-    /// Waits until evicted pods have nothing left that runs.
-    async fn gone(&self, evicted: &[String]) {
-        let quiet = |uid: &String| self.parts.pods.by_uid(uid).is_none_or(|view| view.observed.is_quiet());
+    /// Waits until evicted pods have nothing left that runs, or those that have time must hasten.
+    async fn gone(&mut self, evicted: &[String]) {
         let until = Instant::now() + CLEANUP;
-        while Instant::now() < until && !evicted.iter().all(quiet) {
+        let mut next = Instant::now() + PERIOD;
+        while Instant::now() < until && !evicted.iter().all(|uid| self.is_quiet(uid)) {
             tokio::time::sleep(CLEANUP_LOOK).await;
+            let has_time = |uid: &String| self.parts.evictions.may_hasten(uid, AT_ONCE);
+            if Instant::now() >= next && evicted.iter().any(has_time) {
+                next = Instant::now() + PERIOD;
+                if self.parts.config.clone().eviction.is_hard_met(&self.observe().await) {
+                    return;
+                }
+            }
         }
+    }
+
+    fn is_quiet(&self, uid: &str) -> bool {
+        self.parts.pods.by_uid(uid).is_none_or(|view| view.observed.is_quiet())
     }
 }
 

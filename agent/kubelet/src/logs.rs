@@ -4,7 +4,7 @@
 //! - [`tail`]: where the last lines begin; [`reader`]: the file, its rotation, and waiting for more
 //! - [`rotate`]: logs that grew too long are put aside; [`links`]: where collectors look for them
 
-pub mod line;
+pub(crate) mod line;
 pub(crate) mod links;
 pub(crate) mod reader;
 pub(crate) mod rotate;

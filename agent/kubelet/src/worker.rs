@@ -244,7 +244,8 @@ impl Worker {
         if let Some(outcome) = &desired.rejected {
             self.outcome = Some(outcome.clone());
         }
-        self.evicted = self.evicted.take().or_else(|| desired.evicted.clone());
+        // An eviction that is hastened is the same one with less time.
+        self.evicted = desired.evicted.clone().or(self.evicted.take());
         if let Some(eviction) = &self.evicted
             && self.outcome.is_none()
         {

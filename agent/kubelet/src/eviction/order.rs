@@ -86,19 +86,20 @@ pub struct Evictions {
 }
 
 impl Evictions {
-    /// No evictions; the receiver gets the UIDs of pods whose worker is to be woken. It holds each pod at most once.
+    /// No evictions; the receiver gets the UIDs of pods whose worker is to be woken: once, and again where they are to hasten.
     pub fn new() -> (Self, mpsc::UnboundedReceiver<String>) {
         let (wake, woken) = mpsc::unbounded_channel();
         (Self { ordered: Arc::default(), pressures: Arc::default(), wake }, woken)
     }
 
-    /// Has a pod evicted; false when it already is.
+    /// Has a pod evicted, or hastens the eviction it is in, which keeps its message; false when it has no more time already.
     pub fn order(&self, uid: &str, eviction: Eviction) -> bool {
         let mut ordered = self.ordered.lock();
-        if ordered.contains_key(uid) {
-            return false;
+        match ordered.get_mut(uid) {
+            Some(before) if before.grace <= eviction.grace => return false,
+            Some(before) => before.grace = eviction.grace,
+            None => drop(ordered.insert(uid.to_owned(), eviction)),
         }
-        ordered.insert(uid.to_owned(), eviction);
         // Without a manager nobody runs pods any more.
         self.wake.send(uid.to_owned()).is_ok()
     }
@@ -106,6 +107,11 @@ impl Evictions {
     /// The eviction of a pod.
     pub fn of(&self, uid: &str) -> Option<Eviction> {
         self.ordered.lock().get(uid).cloned()
+    }
+
+    /// Whether a pod can be evicted so that it ends sooner than it does now.
+    pub fn may_hasten(&self, uid: &str, grace: i64) -> bool {
+        self.ordered.lock().get(uid).is_none_or(|eviction| grace < eviction.grace)
     }
 
     /// Forgets a pod that is gone.
@@ -178,23 +184,15 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_that_makes_room_must_not_read_as_one_the_node_was_too_small_for() {
-        let eviction = Eviction::for_critical();
-        assert_eq!(
-            eviction.outcome(),
-            Outcome {
-                reason: "Preempting".into(),
-                message: "Preempted in order to admit critical pod".into()
-            }
-        );
-        let mut status = PodStatus::default();
-        eviction.mark(&mut status, None, jiff::Timestamp::UNIX_EPOCH);
-        let told = status.conditions.unwrap()[0].message.clone().unwrap();
-        assert_eq!(told, "Pod was preempted by Kubelet to accommodate a critical pod.");
-        let mut own = PodStatus::default();
-        let over = Eviction { message: "m".into(), grace: 1, cause: Cause::Itself };
-        over.mark(&mut own, None, jiff::Timestamp::UNIX_EPOCH);
-        assert!(own.conditions.unwrap().is_empty());
+    fn an_eviction_under_way_must_not_keep_a_pod_from_ending_sooner() {
+        let (evictions, mut woken) = Evictions::new();
+        let eviction = |grace| Eviction { message: format!("{grace}"), grace, disruption: true };
+        assert!(evictions.order("u", eviction(600)));
+        assert!(evictions.may_hasten("u", 1) && !evictions.may_hasten("u", 600));
+        assert!(!evictions.order("u", eviction(600)) && !evictions.order("u", eviction(900)));
+        assert!(evictions.order("u", eviction(1)) && !evictions.order("u", eviction(1)));
+        assert_eq!(evictions.of("u"), Some(Eviction { grace: 1, ..eviction(600) }));
+        assert_eq!(std::iter::from_fn(|| woken.try_recv().ok()).collect::<Vec<_>>(), ["u", "u"]);
     }
 
     #[test]

@@ -61,6 +61,13 @@ impl Policy {
         })
     }
 
+    /// Whether a hard threshold is met.
+    pub fn is_hard_met(&self, observed: &Observations) -> bool {
+        self.all().any(|(signal, soft, value)| {
+            !soft && observed.get(&signal).is_some_and(|left| self.is_met(signal, value, *left, false))
+        })
+    }
+
     fn is_met(&self, signal: Signal, value: Threshold, left: Left, reclaim: bool) -> bool {
         let mut wanted = value.of(left.capacity);
         if reclaim && let Some(more) = self.minimum_reclaim.of(signal) {

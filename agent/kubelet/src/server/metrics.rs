@@ -59,7 +59,7 @@ impl Metrics {
         runtime: &Runtime,
         tasks: &Supervisor,
         measured: &Measured,
-    ) -> Answer {
+    ) -> HttpResponse {
         let mut out = String::new();
         // Writing to a string cannot fail.
         let _ = self.render(&mut out, node, views);

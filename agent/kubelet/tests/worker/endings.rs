@@ -94,6 +94,38 @@ async fn a_deletion_with_less_grace_must_not_wait_for_the_one_before_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_soft_eviction_must_not_outlast_a_hard_threshold() {
+    let node = Node::new();
+    let mut config = crate::evictions::bearing(&node);
+    config.eviction.soft = crate::evictions::thresholds("nodefs.available", "200");
+    config.eviction.longest_grace = LONG;
+    let kubelet = node.start_with(config).await;
+    stubborn(&node);
+    let mut spec = one("a");
+    spec["terminationGracePeriodSeconds"] = json!(LONG);
+    node.api.put("pods", pod("p", &spec));
+    node.until("it is ready", || node.api.is_ready("p")).await;
+    let mut parts = kubelet.eviction.clone();
+    let world = Arc::clone(&node.fake.world);
+    parts.observe = Arc::new(move |_: &Path, _: &[std::path::PathBuf]| {
+        // Between the thresholds, and below both once the pod was asked to end.
+        let available = if world.lock().stops.is_empty() { 150 } else { 50 };
+        Observations::from([(Signal::NodefsAvailable, Left { available, capacity: 10_000 })])
+    });
+    let (reported, _told) = watch::channel(Reported::default());
+    let stop = CancellationToken::new();
+    let during = async {
+        let ended = || stops(&node) == [LONG, 1] && is_evicted(&node);
+        assert!(within(SOON * 2, ended).await, "{:?}", stops(&node));
+        stop.cancel();
+    };
+    tokio::join!(eviction::watch(parts, &reported, &stop), during);
+    assert!(node.fake.dropped().is_empty(), "{:?}", node.fake.dropped());
+    node.judge();
+    kubelet.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_eviction_must_not_wait_for_a_pull() {
     let node = Node::new();
     let kubelet = node.start_with(crate::evictions::bearing(&node)).await;

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::node::{Node, one, pod};
 
-fn thresholds(signal: &str, value: &str) -> Thresholds {
+pub fn thresholds(signal: &str, value: &str) -> Thresholds {
     Thresholds::parse(&BTreeMap::from([(signal.to_owned(), value.to_owned())])).unwrap()
 }
 
