@@ -127,7 +127,18 @@ impl Quantity {
         i64::try_from(whole.rescale(0)?).ok()
     }
 
-    /// As a float, rounded to nearest.
+    /// Rounded away from zero to thousandths; written as it was where it has no finer part.
+    #[must_use]
+    pub(crate) fn rounded_to_milli(self) -> Quantity {
+        match self.amount.rescale(-3) {
+            Some(milli) if self.amount.scale < -3 => {
+                Quantity { amount: Decimal::new(milli, -3), format: self.format, text: None }
+            }
+            _ => self,
+        }
+    }
+
+    /// The nearest float.
     #[must_use]
     pub fn as_f64(&self) -> f64 {
         self.amount.value as f64 * 10_f64.powi(self.amount.scale)

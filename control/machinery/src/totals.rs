@@ -132,10 +132,10 @@ impl Asks {
         self
     }
 
-    /// The total without overhead. Regular containers and sidecars add up; every other init container only needs its own room beside
-    /// the sidecars before it; what the pod states for itself replaces the sum.
+    /// What the containers come to without what the pod states for itself, nor overhead (upstream: `AggregateContainerRequests`). Regular containers and sidecars add up; every other init container only needs its own room beside
+    /// the sidecars before it.
     #[must_use]
-    pub fn stated(&self) -> Amounts {
+    pub(crate) fn of_containers(&self) -> Amounts {
         let (mut total, mut sidecars, mut peak) = (Amounts::new(), Amounts::new(), Amounts::new());
         for (part, ask) in &self.containers {
             let own = ask.effective(self.side, self.infeasible);
@@ -152,6 +152,13 @@ impl Asks {
             }
         }
         at_least(&mut total, &peak);
+        total
+    }
+
+    /// The total without overhead; what the pod states for itself replaces what its containers come to.
+    #[must_use]
+    pub fn stated(&self) -> Amounts {
+        let mut total = self.of_containers();
         let pod = self.pod.effective(self.side, self.infeasible);
         for name in self.pod.spec.keys().filter(|name| pod_level(name)) {
             total.insert(name.clone(), pod.get(name).cloned().unwrap_or_else(Quantity::zero));

@@ -3,6 +3,7 @@
 //! Applied to every object that is written; applying it twice changes nothing more.
 
 mod admission;
+mod amounts;
 mod batch;
 mod core;
 mod image;
@@ -43,6 +44,7 @@ const KINDS: &[(&str, &str, Fill)] = &[
     ("", "Pod", pod::pod),
     ("", "PodTemplate", workloads::pod_template),
     ("", "ReplicationController", workloads::replication_controller),
+    ("", "ResourceQuota", core::resource_quota),
     ("", "Secret", core::secret),
     ("", "Service", core::service),
     ("admissionregistration.k8s.io", "MutatingAdmissionPolicy", admission::policy),

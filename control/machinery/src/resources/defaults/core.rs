@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::amounts::{round, round_each};
 use crate::access::{Fields, Get, default, default_text, entries, existing, object, remove, set};
 
 pub(super) fn namespace(namespace: &mut Value) {
@@ -16,7 +17,12 @@ pub(super) fn namespace(namespace: &mut Value) {
     }
 }
 
+pub(super) fn resource_quota(quota: &mut Value) {
+    round(quota, &["spec.hard", "status.hard", "status.used"]);
+}
+
 pub(super) fn node(node: &mut Value) {
+    round(node, &["status.capacity", "status.allocatable"]);
     if let Some(status) = existing(node, "status")
         && let Some(capacity) = status.fields("capacity").cloned()
     {
@@ -37,6 +43,8 @@ pub(super) fn endpoints(endpoints: &mut Value) {
 }
 
 pub(super) fn limit_range(range: &mut Value) {
+    let lists = ["max", "min", "default", "defaultRequest", "maxLimitRequestRatio"];
+    round_each(range, "spec.limits", &lists);
     for item in entries(range, "spec.limits") {
         if item.text("type") != "Container" {
             continue;

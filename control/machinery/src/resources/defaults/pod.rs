@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::{
+    amounts,
     image::pull_policy,
     storage::{claim_spec, iscsi, rbd, scale_io},
 };
@@ -29,8 +30,15 @@ pub(super) fn pod(pod: &mut Value) {
             }
         }
     }
-    if let Some(resources) = existing(spec, "resources") {
-        requests_from_limits(resources);
+    amounts::of_pod(pod);
+    amounts::round(
+        pod,
+        &["status.allocatedResources", "status.resources.limits", "status.resources.requests"],
+    );
+    for list in
+        ["status.initContainerStatuses", "status.containerStatuses", "status.ephemeralContainerStatuses"]
+    {
+        amounts::round_each(pod, list, &["allocatedResources", "resources.limits", "resources.requests"]);
     }
 }
 
@@ -60,7 +68,9 @@ pub(super) fn pod_spec(spec: &mut Value) {
     default_text(spec, "schedulerName", "default-scheduler");
     default(spec, "terminationGracePeriodSeconds", 30);
     default(spec, "securityContext", Fields::new());
+    amounts::round(spec, &["overhead", "resources.limits", "resources.requests"]);
     for list in CONTAINERS {
+        amounts::round_each(spec, list, amounts::RESOURCES);
         for container in entries(spec, list) {
             self::container(container);
         }

@@ -2,9 +2,11 @@
 
 use serde_json::{Value, json};
 
+use super::amounts::{RESOURCES, round};
 use crate::access::{default, default_text, existing, object};
 
 pub(super) fn persistent_volume(volume: &mut Value) {
+    round(volume, &["spec.capacity"]);
     if let Some(status) = object(volume, "status") {
         default_text(status, "phase", "Pending");
     }
@@ -47,6 +49,7 @@ pub(super) fn scale_io(parent: &mut Value) {
 }
 
 pub(super) fn persistent_volume_claim(claim: &mut Value) {
+    round(claim, &["status.capacity", "status.allocatedResources"]);
     if let Some(status) = object(claim, "status") {
         default_text(status, "phase", "Pending");
     }
@@ -56,6 +59,7 @@ pub(super) fn persistent_volume_claim(claim: &mut Value) {
 }
 
 pub(super) fn claim_spec(spec: &mut Value) {
+    round(spec, RESOURCES);
     default(spec, "volumeMode", "Filesystem");
 }
 
