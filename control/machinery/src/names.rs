@@ -257,6 +257,21 @@ pub(crate) fn env_var_name(value: &str) -> Vec<String> {
     errors
 }
 
+/// A whole number in its one form: `-12`, no `+12`, no `012`.
+#[must_use]
+pub(crate) fn decimal_integer(value: &str) -> Vec<String> {
+    if value.is_empty() {
+        return vec!["must be non-empty".to_owned()];
+    }
+    let digits = value.strip_prefix('-').unwrap_or(value);
+    let plain =
+        digits.starts_with(|c: char| ('1'..='9').contains(&c)) && digits.bytes().all(|b| b.is_ascii_digit());
+    if plain || value == "0" {
+        return Vec::new();
+    }
+    vec!["must be a valid decimal integer in canonical form".to_owned()]
+}
+
 /// The name of an HTTP header.
 #[must_use]
 pub(crate) fn http_header_name(value: &str) -> Vec<String> {

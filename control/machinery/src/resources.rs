@@ -9,6 +9,7 @@
 //! - [`table`]: the columns and cells `kubectl get` prints
 
 mod address;
+mod annotations;
 pub mod convert;
 pub mod defaults;
 mod parse;

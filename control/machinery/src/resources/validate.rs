@@ -13,6 +13,7 @@ mod claim;
 mod classes;
 mod core;
 mod cursor;
+mod devices;
 mod difference;
 mod endpoints;
 mod event;
@@ -152,6 +153,7 @@ const COORDINATION: &str = "coordination.k8s.io";
 const FLOWCONTROL: &str = "flowcontrol.apiserver.k8s.io";
 const NETWORKING: &str = "networking.k8s.io";
 const RBAC: &str = "rbac.authorization.k8s.io";
+const RESOURCE: &str = "resource.k8s.io";
 const STORAGE: &str = "storage.k8s.io";
 
 static RULES: &[Rules] = &[
@@ -185,7 +187,8 @@ static RULES: &[Rules] = &[
     rules(FLOWCONTROL, "FlowSchema", flowcontrol::flow_schema).status(flowcontrol::conditions),
     rules(FLOWCONTROL, "PriorityLevelConfiguration", flowcontrol::priority_level)
         .status(flowcontrol::conditions),
-    rules("apiregistration.k8s.io", "APIService", extensions::api_service),
+    rules("apiregistration.k8s.io", "APIService", extensions::api_service)
+        .status(extensions::api_service_status),
     rules("apps", "ControllerRevision", workloads::controller_revision)
         .create(workloads::controller_revision_create),
     rules("apps", "DaemonSet", workloads::daemon_set).status(workloads::daemon_set_status),
@@ -196,7 +199,7 @@ static RULES: &[Rules] = &[
         .status(workloads::stateful_set_status),
     rules("autoscaling", "HorizontalPodAutoscaler", autoscaling::horizontal_pod_autoscaler)
         .status(autoscaling::status),
-    rules("batch", "CronJob", batch::cron_job),
+    rules("batch", "CronJob", batch::cron_job).create(batch::cron_job_create),
     rules("batch", "Job", batch::job).update(batch::job_update).status(batch::job_status),
     rules(CERTIFICATES, "CertificateSigningRequest", certificates::signing_request)
         .update(certificates::signing_request_update)
@@ -220,6 +223,10 @@ static RULES: &[Rules] = &[
     rules(RBAC, "ClusterRoleBinding", policy::role_binding).update(policy::role_binding_update),
     rules(RBAC, "Role", policy::role),
     rules(RBAC, "RoleBinding", policy::role_binding).update(policy::role_binding_update),
+    rules(RESOURCE, "DeviceClass", devices::class),
+    none(RESOURCE, "ResourceClaim").create(devices::claim).update(devices::fixed_spec),
+    none(RESOURCE, "ResourceClaimTemplate").create(devices::claim_template).update(devices::fixed_spec),
+    rules(RESOURCE, "ResourceSlice", devices::slice),
     rules("scheduling.k8s.io", "PriorityClass", policy::priority_class).update(policy::priority_class_update),
     rules(STORAGE, "CSIDriver", classes::csi_driver).update(classes::csi_driver_update),
     rules(STORAGE, "CSINode", classes::csi_node).update(classes::csi_node_update),

@@ -230,8 +230,16 @@ pub(super) fn cron_job(job: Cursor<'_>) {
         if let Err(error) = cron::Schedule::parse(schedule.str(), jiff::tz::TimeZone::UTC) {
             schedule.invalid(error.to_string());
         }
-        if schedule.str().contains("TZ") {
-            schedule.invalid("cannot use TZ or CRON_TZ in schedule, use timeZone field instead");
+        // What an older server let through may stay.
+        let kept = schedule.old.as_str().is_some_and(|old| old.contains("TZ"));
+        match (schedule.str().contains("TZ"), kept) {
+            (true, true) if spec.has("timeZone") => {
+                schedule.invalid("cannot use both timeZone field and TZ or CRON_TZ in schedule");
+            }
+            (true, false) => {
+                schedule.invalid("cannot use TZ or CRON_TZ in schedule, use timeZone field instead");
+            }
+            _ => {}
         }
     }
     spec.plain(&[
@@ -240,8 +248,9 @@ pub(super) fn cron_job(job: Cursor<'_>) {
         "failedJobsHistoryLimit",
         "concurrencyPolicy",
     ]);
-    if spec.has("timeZone") {
-        time_zone(spec.field("timeZone"));
+    let zone = spec.field("timeZone");
+    if zone.is_set() && (!zone.is_update() || zone.value != zone.old) {
+        time_zone(zone);
     }
     let template = spec.field("jobTemplate");
     template.field("metadata.labels").labels();
@@ -249,6 +258,10 @@ pub(super) fn cron_job(job: Cursor<'_>) {
         template.field("spec.manualSelector").unsupported(&["nil", "false"]);
     }
     self::spec(template.field("spec"));
+}
+
+/// Longer names that are there stay.
+pub(super) fn cron_job_create(job: Cursor<'_>) {
     let name = job.field("metadata.name");
     if name.str().len() > CRON_JOB_NAME_MAX {
         name.invalid(names::max_len_error(CRON_JOB_NAME_MAX));

@@ -124,6 +124,16 @@ impl<'v> Cursor<'v> {
         Cursor { value, old: self.old.get(key).unwrap_or(NULL), ..self }.step(self.place, Step::Key(key))
     }
 
+    /// The map itself, at the path of a child that may not be one of the field table.
+    pub(super) fn field_named(self, name: &'v str) -> Self {
+        self.step(self.place, Step::Field(name))
+    }
+
+    /// The map itself, at the path of an entry.
+    pub(super) fn key_named(self, key: &'v str) -> Self {
+        self.step(self.place, Step::Key(key))
+    }
+
     /// The entries of a map.
     pub(super) fn entries(self) -> impl Iterator<Item = (&'v str, Self)> {
         self.value
@@ -295,6 +305,11 @@ impl<'v> Cursor<'v> {
         self.report.errors.borrow_mut().push(error);
     }
 
+    /// Errors that were found elsewhere.
+    pub(super) fn add(self, errors: Vec<FieldError>) {
+        self.report.errors.borrow_mut().extend(errors);
+    }
+
     /// How many errors there are so far.
     pub(super) fn errors(self) -> usize {
         self.report.errors.borrow().len()
@@ -346,6 +361,11 @@ impl<'v> Cursor<'v> {
 
     pub(super) fn unsupported_value(self, value: impl Into<Value>, supported: &[&str]) {
         self.report(FieldError::not_supported(&self.path(), value, supported));
+    }
+
+    /// Values upstream lists in an order of its own.
+    pub(super) fn unsupported_as_listed(self, supported: &[&str]) {
+        self.report(FieldError::not_supported_as_listed(&self.path(), self.shown(), supported));
     }
 
     pub(super) fn duplicate(self) {

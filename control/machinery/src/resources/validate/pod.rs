@@ -1,5 +1,6 @@
 //! Pods, and the pod specs inside templates.
 
+mod annotations;
 mod container;
 mod env;
 mod handler;
@@ -10,13 +11,14 @@ mod scheduling;
 mod security;
 mod update;
 mod volume;
+mod windows;
 
 use std::collections::BTreeSet;
 
 use serde_json::Value;
 
 use super::{cursor::Cursor, meta};
-use crate::names;
+use crate::{access::Get as _, names};
 
 pub(super) use self::resize::resize;
 pub(super) use self::scheduling::tolerations;
@@ -25,7 +27,8 @@ pub(super) use self::update::{update, update_ephemeral_containers, update_status
 /// What holds for every pod, new or changed.
 pub(super) fn pod(pod: Cursor<'_>) {
     let spec = pod.field("spec");
-    self::spec(spec, true);
+    annotations::specific(pod.field("metadata.annotations"), spec);
+    self::spec(spec, Some(pod.text("metadata.name")));
     if spec.text("serviceAccountName").is_empty() {
         for source in spec.each("volumes").flat_map(|volume| volume.field("projected").each("sources")) {
             if source.has("serviceAccountToken") {
@@ -49,24 +52,34 @@ pub(super) fn create(pod: Cursor<'_>) {
     if !spec.text("nodeName").is_empty() && !spec.list("schedulingGates").is_empty() {
         spec.field("nodeName").forbidden("cannot be set until all schedulingGates have been cleared");
     }
+    annotations::match_fields(pod.field("metadata.annotations"), spec);
 }
 
 /// The template of another kind.
 pub(super) fn template(template: Cursor<'_>) {
     // Upstream leaves `metadata` out of these paths.
     template.field("metadata.labels").named("labels").labels();
-    meta::annotations(template.field("metadata.annotations").named("annotations"));
+    let annotations = template.field("metadata.annotations").named("annotations");
+    meta::annotations(annotations);
     let spec = template.field("spec");
-    self::spec(spec, false);
+    annotations::specific(annotations, spec);
+    self::spec(spec, None);
+    annotations::match_fields(annotations, spec);
     if !spec.list("ephemeralContainers").is_empty() {
         spec.field("ephemeralContainers").forbidden("ephemeral containers not allowed in pod template");
     }
 }
 
-/// A pod spec, in upstream's order.
-fn spec(spec: Cursor<'_>, in_pod: bool) {
+/// All containers, in the order upstream visits them in.
+fn containers(spec: Cursor<'_>) -> impl Iterator<Item = Cursor<'_>> {
+    ["initContainers", "containers", "ephemeralContainers"].into_iter().flat_map(move |list| spec.each(list))
+}
+
+/// A pod spec, in upstream's order; `pod` is the name of the pod it is of, none in a template.
+fn spec(spec: Cursor<'_>, pod: Option<&str>) {
+    let in_pod = pod.is_some();
     spec.field("terminationGracePeriodSeconds").required();
-    let volumes = volume::volumes(spec.field("volumes"));
+    let volumes = volume::volumes(spec.field("volumes"), pod.unwrap_or_default());
     let claims = resource_claims(spec.field("resourceClaims"));
     let context = container::Context { spec, volumes, claims };
     container::containers(&context);
@@ -87,6 +100,7 @@ fn spec(spec: Cursor<'_>, in_pod: bool) {
     }
     scheduling::gates(spec.field("schedulingGates"));
     scheduling::spread(spec.field("topologySpreadConstraints"));
+    windows::host_process(spec);
     host_users(spec);
     host_name(spec);
     spec.plain(&["serviceAccountName", "nodeName", "activeDeadlineSeconds", "hostname", "subdomain"]);
@@ -106,6 +120,11 @@ fn spec(spec: Cursor<'_>, in_pod: bool) {
         if os.field("name").required() && !os.field("name").is_enumerated() {
             os.field("name").reported_at(os).enumerated();
         }
+        match os.text("name") {
+            "linux" => windows::no_options(spec),
+            "windows" => windows::no_linux(spec),
+            _ => {}
+        }
     }
     if let Some(group) = spec.field("schedulingGroup").if_set() {
         let name = group.field("podGroupName");
@@ -115,6 +134,7 @@ fn spec(spec: Cursor<'_>, in_pod: bool) {
             name.invalid_value(Value::Null, "must specify one of: `podGroupName`");
         }
     }
+    env::file_keys(spec);
 }
 
 fn resource_claims(claims: Cursor<'_>) -> BTreeSet<&str> {
@@ -175,6 +195,19 @@ fn host_users(spec: Cursor<'_>) {
         if spec.flag(key) {
             spec.field(shown).forbidden("when `hostUsers` is false");
         }
+    }
+    // What an older server let through may still be changed.
+    let mapped = |spec: &Value| {
+        spec.at("hostUsers") == &Value::Bool(false)
+            && ["initContainers", "containers", "ephemeralContainers"]
+                .iter()
+                .any(|list| spec.items(list).iter().any(|c| !c.items("volumeDevices").is_empty()))
+    };
+    if mapped(spec.old) {
+        return;
+    }
+    for container in containers(spec).filter(|container| !container.list("volumeDevices").is_empty()) {
+        container.field("volumeDevices").forbidden("when `hostUsers` is false");
     }
 }
 

@@ -5,8 +5,10 @@ use serde_json::{Value, json};
 use crate::resources::{by_group_resource, by_gvk, defaults, strategy};
 use crate::validation::{create, subresource_update, update};
 
+mod devices;
 mod jobs;
 mod metadata;
+mod pod_rules;
 mod pods;
 
 /// The errors a client would get, after the object went through defaulting and its strategy.

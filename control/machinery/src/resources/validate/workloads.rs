@@ -8,6 +8,11 @@ use crate::access::{Fields, Get as _, existing, remove, same, set};
 /// A template whose pods run for good.
 fn running_template(kind: &str, template: Cursor<'_>) {
     pod::template(template);
+    runs_for_good(kind, template);
+}
+
+/// What a controller keeps running must not end by itself.
+fn runs_for_good(kind: &str, template: Cursor<'_>) {
     let policy = template.field("spec.restartPolicy");
     if policy.str() != "Always" {
         policy.unsupported(&["Always"]);
@@ -97,6 +102,14 @@ fn daemon_rolling_update(rolling: Cursor<'_>) {
 
 /// What holds for every stateful set; a service's name and claims never change, and are not judged again.
 pub(super) fn stateful_set(set: Cursor<'_>) {
+    // A set an older server let through may be changed for all that is wrong with its template.
+    let update = set.is_update();
+    let tolerated = update && !set.was_fine(|old| stateful_set_spec(old, true, false));
+    stateful_set_spec(set, update, tolerated);
+}
+
+/// `kept`: what may not change is not judged again. `tolerated`: neither is the template.
+fn stateful_set_spec(set: Cursor<'_>, kept: bool, tolerated: bool) {
     let spec = set.field("spec");
     let policy = spec.field("podManagementPolicy");
     if policy.required() && !policy.is_enumerated() {
@@ -120,17 +133,18 @@ pub(super) fn stateful_set(set: Cursor<'_>) {
         }
         _ => strategy.invalid("must be 'RollingUpdate' or 'OnDelete'"),
     }
-    if !set.is_update() {
+    if !kept {
         spec.each("volumeClaimTemplates").for_each(|template| claim::of_template(template.field("spec")));
     }
     spec.field("persistentVolumeClaimRetentionPolicy").plain(&["whenDeleted", "whenScaled"]);
     spec.not_negatives(&["replicas", "minReadySeconds", "ordinals.start"]);
-    if !set.is_update() {
+    if !kept {
         spec.field("serviceName").optional_format(crate::names::dns1123_label);
     }
     spec.selects_template("statefulset");
     let template = as_it_will_run(spec.value);
-    spec.field("template").over(&template, |template| running_template("StatefulSet", template));
+    let check = if tolerated { runs_for_good } else { running_template };
+    spec.field("template").over(&template, |template| check("StatefulSet", template));
 }
 
 /// A set's template as its pods will have it: named after the set, with volumes for its claims.

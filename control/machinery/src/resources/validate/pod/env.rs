@@ -1,5 +1,6 @@
 //! Environment variables, and the references to a pod's own fields that volumes share with them.
 
+use super::containers;
 use crate::{names, resources::validate::cursor::Cursor};
 
 const ENV_FIELDS: &[&str] = &[
@@ -44,8 +45,10 @@ pub(super) fn variables(variables: Cursor<'_>) {
                 "fieldRef" => field_ref(source, ENV_FIELDS),
                 "resourceFieldRef" => resource_field_ref(source, false),
                 "fileKeyRef" => {
-                    for key in ["key", "volumeName", "path"] {
-                        source.field(key).required();
+                    source.field("key").required_format(names::env_var_name);
+                    source.field("volumeName").required_format(names::dns1123_label);
+                    if source.field("path").required() {
+                        source.field("path").no_backsteps();
                     }
                 }
                 _ => {
@@ -64,6 +67,22 @@ pub(super) fn variables(variables: Cursor<'_>) {
             continue;
         };
         from.invalid_value("", detail);
+    }
+}
+
+/// The files variables come from are in volumes of the pod that are its own.
+pub(super) fn file_keys(spec: Cursor<'_>) {
+    for container in containers(spec) {
+        let keys = container.each("env").map(|variable| variable.field("valueFrom.fileKeyRef"));
+        for name in keys.filter(|key| key.is_set()).map(|key| key.field("volumeName")) {
+            match spec.each("volumes").rfind(|volume| volume.text("name") == name.str()) {
+                None => name.not_found(),
+                Some(volume) if !volume.has("emptyDir") => {
+                    name.invalid("referenced volume must be of type emptyDir");
+                }
+                Some(_) => {}
+            }
+        }
     }
 }
 

@@ -1,10 +1,10 @@
 //! What decides where a pod goes.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, num::IntErrorKind};
 
 use serde_json::Map;
 
-use crate::{names, resources::validate::cursor::Cursor};
+use crate::{access::Get as _, goformat::go_quote, names, resources::validate::cursor::Cursor};
 
 const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
 const PREFERRED: &str = "preferredDuringSchedulingIgnoredDuringExecution";
@@ -120,7 +120,19 @@ fn label_keys(holder: Cursor<'_>) {
     }
 }
 
+/// A value that taints' are compared with.
+fn compare(value: Cursor<'_>) {
+    value.format(names::decimal_integer);
+    if let Err(e) = value.str().parse::<i64>() {
+        let overflow = matches!(e.kind(), IntErrorKind::PosOverflow | IntErrorKind::NegOverflow);
+        let why = if overflow { "value out of range" } else { "invalid syntax" };
+        value.invalid(format!("strconv.ParseInt: parsing {}: {why}", go_quote(value.str())));
+    }
+}
+
 pub(in crate::resources::validate) fn tolerations(tolerations: Cursor<'_>) {
+    let before = tolerations.old.items("");
+    let compared = before.iter().any(|t| matches!(t.text("operator"), "Lt" | "Gt"));
     for toleration in tolerations.items() {
         let (key, operator) = (toleration.field("key"), toleration.field("operator"));
         let (value, effect) = (toleration.text("value"), toleration.field("effect"));
@@ -142,6 +154,9 @@ pub(in crate::resources::validate) fn tolerations(tolerations: Cursor<'_>) {
                     operator.invalid_value(value, "value must be empty when `operator` is 'Exists'");
                 }
             }
+            // A feature that is off (TaintTolerationComparisonOperators), unless it was used before.
+            "Lt" | "Gt" if compared => compare(toleration.field("value")),
+            "Lt" | "Gt" => operator.unsupported_as_listed(&["Equal", "Exists", "Lt", "Gt"]),
             _ => operator.unsupported(&["Equal", "Exists"]),
         }
         effect.is_plain();

@@ -1,9 +1,11 @@
 //! What may change of a pod that exists.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use super::{annotations, security};
 use crate::{
-    access::{Get as _, copy, entries, existing, remove, same},
+    access::{Fields, Get as _, copy, entries, object, remove, same},
+    field::{FieldError, Path},
     goformat::go_quote,
     resources::validate::{core::one_a_family, cursor::Cursor, difference::changed},
 };
@@ -15,6 +17,7 @@ const UPDATABLE: &str = "`spec.containers[*].image`,`spec.initContainers[*].imag
 pub(in crate::resources::validate) fn update(pod: Cursor<'_>) {
     let spec = pod.field("spec");
     let before = spec.old;
+    annotations::kept(pod.field("metadata.annotations"));
     for list in ["containers", "initContainers"] {
         if spec.list(list).len() != before.items(list).len() {
             return spec.field(list).forbidden("pod updates may not add or remove containers");
@@ -24,10 +27,12 @@ pub(in crate::resources::validate) fn update(pod: Cursor<'_>) {
         return;
     }
     added_tolerations(spec.field("tolerations"));
-    let gates = spec.field("schedulingGates");
-    for gate in gates.items().filter(|gate| !before.items("schedulingGates").contains(gate.value)) {
-        let name = gate.text("name");
-        gates.forbidden(format!("only deletion is allowed, but found new scheduling gate '{name}'"));
+    let gates = before.items("schedulingGates");
+    for gate in spec.each("schedulingGates").map(|gate| gate.field("name")) {
+        if !gates.iter().any(|known| known.text("name") == gate.str()) {
+            let name = gate.str();
+            gate.forbidden(format!("only deletion is allowed, but found new scheduling gate '{name}'"));
+        }
     }
     let mut allowed = spec.value.clone();
     for list in ["containers", "initContainers"] {
@@ -93,27 +98,70 @@ fn gated(spec: Cursor<'_>, allowed: &mut Value) {
         }
         copy(allowed, before, "nodeSelector");
     }
-    let required = "affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms";
-    let (new, old) = (allowed.items(required), before.items(required));
-    let narrowed = old.is_empty()
-        || (new.len() == old.len()
-            && new.iter().zip(old).all(|(new, old)| {
-                ["matchExpressions", "matchFields"]
-                    .iter()
-                    .all(|key| old.items(key).iter().all(|requirement| new.items(key).contains(requirement)))
-            }));
-    if narrowed && allowed.has("affinity.nodeAffinity") {
-        if !before.has("affinity") && allowed.fields("affinity").is_some_and(|affinity| affinity.len() == 1) {
-            remove(allowed, "affinity");
-        } else if let Some(affinity) = existing(allowed, "affinity") {
-            copy(affinity, before.at("affinity"), "nodeAffinity");
+    let affinity = spec.field("affinity.nodeAffinity");
+    if !affinity.changed() {
+        return;
+    }
+    narrowed(affinity);
+    if !before.has("affinity.nodeAffinity") && !allowed.has("affinity") {
+        return;
+    }
+    if !before.has("affinity") && allowed.fields("affinity").is_none_or(only_node_affinity) {
+        remove(allowed, "affinity");
+    } else if let Some(own) = object(allowed, "affinity") {
+        copy(own, before.at("affinity"), "nodeAffinity");
+    }
+}
+
+fn only_node_affinity(affinity: &Fields) -> bool {
+    affinity.iter().all(|(key, value)| key == "nodeAffinity" || value.is_null())
+}
+
+/// Required terms that were there stay, and each is only added to.
+fn narrowed(affinity: Cursor<'_>) {
+    let terms = affinity.field("requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms");
+    let old = terms.old.items("");
+    if !old.is_empty() && old.len() != terms.values().len() {
+        let shown: Value = terms.values().iter().map(printed).collect();
+        let why = "no additions/deletions to non-empty NodeSelectorTerms list are allowed";
+        return terms.invalid_value(shown, why);
+    }
+    for (term, old) in terms.items().zip(old) {
+        if !only_added(term.value, old) {
+            term.invalid_value(printed(term.value), "only additions are allowed (no mutations or deletions)");
         }
     }
+}
+
+/// A term as upstream prints it: its internal type, whose fields have Go's names.
+fn printed(term: &Value) -> Value {
+    let list = |list: &str| -> Value {
+        let items = term.items(list).iter();
+        let print =
+            |r: &Value| json!({"Key": r.at("key"), "Operator": r.at("operator"), "Values": r.at("values")});
+        if term.items(list).is_empty() { Value::Null } else { items.map(print).collect() }
+    };
+    json!({"MatchExpressions": list("matchExpressions"), "MatchFields": list("matchFields")})
+}
+
+/// Requirements are added behind those that were there. A term of none matches nothing, and stays one of none.
+fn only_added(new: &Value, old: &Value) -> bool {
+    let lists = ["matchExpressions", "matchFields"].map(|list| (new.items(list), old.items(list)));
+    if lists.iter().all(|(_, old)| old.is_empty()) {
+        return lists.iter().all(|(new, _)| new.is_empty());
+    }
+    lists.iter().all(|(new, old)| {
+        new.len() >= old.len() && new.iter().zip(old.iter()).all(|(new, old)| same(new, old))
+    })
 }
 
 /// A status may be anything its kubelet says, but containers that ended for good stay ended.
 pub(in crate::resources::validate) fn update_status(pod: Cursor<'_>) {
     let status = pod.field("status");
+    let at = pod.field("metadata.annotations");
+    annotations::kept(at);
+    annotations::specific(at, pod.field("spec"));
+    users(pod, status);
     let policy = pod.old.text("spec.restartPolicy");
     for (list, containers) in
         [("containerStatuses", "containers"), ("initContainerStatuses", "initContainers")]
@@ -136,6 +184,26 @@ pub(in crate::resources::validate) fn update_status(pod: Cursor<'_>) {
     reported(pod, status);
     addresses(status.field("podIPs"));
     addresses(status.field("hostIPs"));
+}
+
+/// As whom containers run: what a pod's system knows, and ids the kernel knows.
+fn users(pod: Cursor<'_>, status: Cursor<'_>) {
+    let lists = ["containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses"];
+    for user in lists.into_iter().flat_map(|list| status.each(list)).map(|of| of.field("user.linux")) {
+        match pod.text("spec.os.name") {
+            "windows" if user.is_set() => user.forbidden("cannot be set for a windows pod"),
+            "" | "linux" if user.is_set() => security::linux_user(user),
+            _ => {}
+        }
+    }
+    for before in status.old.items("ephemeralContainerStatuses").iter().filter(|s| s.has("state.terminated"))
+    {
+        let mut now = status.each("ephemeralContainerStatuses");
+        let now = now.find(|status| status.text("name") == before.text("name"));
+        if let Some(now) = now.filter(|now| !now.has("state.terminated")) {
+            now.field("state").forbidden("may not be transitioned to non-terminated state");
+        }
+    }
 }
 
 /// What a kubelet says of a pod beside its containers.
@@ -179,7 +247,14 @@ fn addresses(list: Cursor<'_>) {
 
 /// Ephemeral containers are added, never changed or taken away.
 pub(in crate::resources::validate) fn update_ephemeral_containers(pod: Cursor<'_>) {
+    if annotations::was_mirror(pod) {
+        // Upstream forgets what else it found, and names no field.
+        pod.forget();
+        let error = FieldError::forbidden(&Path::root(), "static pods do not support ephemeral containers");
+        return pod.add(vec![FieldError { field: String::new(), ..error }]);
+    }
     super::pod(pod);
+    annotations::kept(pod.field("metadata.annotations"));
     let list = pod.field("spec.ephemeralContainers");
     for before in list.old.items("") {
         let name = before.text("name");

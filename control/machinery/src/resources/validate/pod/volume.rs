@@ -2,23 +2,59 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::env::{VOLUME_FIELDS, field_ref, resource_field_ref};
-use crate::resources::validate::{claim, cursor::Cursor, meta, volume_source};
+use serde_json::Value;
 
-/// Checks volumes, and gives those with a name of their own by it.
-pub(super) fn volumes(volumes: Cursor<'_>) -> BTreeMap<&str, Cursor<'_>> {
+use super::env::{VOLUME_FIELDS, field_ref, resource_field_ref};
+use crate::{
+    access::Get as _,
+    goformat::go_quote,
+    names,
+    resources::validate::{claim, cursor::Cursor, meta, volume_source},
+};
+
+/// Checks volumes of the pod of this name (none where it has none), and gives those with a name of their own by it.
+pub(super) fn volumes<'v>(volumes: Cursor<'v>, pod: &str) -> BTreeMap<&'v str, Cursor<'v>> {
+    let claim = |volume: &Cursor<'_>| format!("{pod}-{}", volume.text("name"));
+    let own = volumes.items().filter(|volume| volume.has("ephemeral") && !pod.is_empty());
+    let created: BTreeSet<String> = own.map(|volume| claim(&volume)).collect();
+    // What an older server let through may still be changed.
+    let tokens = Tokens { odd: volumes.old.items("").iter().any(has_odd_token) };
     let mut found = BTreeMap::new();
     for volume in volumes.items() {
         let (before, name) = (volume.errors(), volume.field("name"));
-        source(volume);
+        source(volume, tokens);
+        if volume.has("ephemeral") && !pod.is_empty() && !name.is_empty() {
+            let claim = claim(&volume);
+            for message in names::dns1123_subdomain(&claim) {
+                name.invalid(format!("PVC name {}: {message}", go_quote(&claim)));
+            }
+        }
         if name.required() && name.label() && found.contains_key(name.str()) {
             name.duplicate();
         }
         if volume.errors() == before {
             found.insert(name.str(), volume);
         }
+        let taken = volume.field("persistentVolumeClaim.claimName");
+        if created.contains(taken.str()) {
+            taken.invalid("must not reference a PVC that gets created for an ephemeral volume");
+        }
     }
     found
+}
+
+/// What is let through of the paths of tokens.
+#[derive(Clone, Copy)]
+struct Tokens {
+    /// Even one that leaves its volume.
+    odd: bool,
+}
+
+fn has_odd_token(volume: &Value) -> bool {
+    volume.items("projected.sources").iter().any(|source| {
+        let path = source.text("serviceAccountToken.path");
+        path.starts_with('/') || path.starts_with("..") || path.split('/').any(|part| part == "..")
+    })
 }
 
 /// The fields that are set, by name.
@@ -27,7 +63,7 @@ fn set_fields(holder: Cursor<'_>) -> impl Iterator<Item = (&str, Cursor<'_>)> {
     keys.map(move |key| (key.as_str(), holder.field(key))).filter(|(_, field)| field.is_set())
 }
 
-fn source(volume: Cursor<'_>) {
+fn source(volume: Cursor<'_>, tokens: Tokens) {
     let mut sources = set_fields(volume).filter(|(kind, _)| *kind != "name");
     let Some((kind, source)) = sources.next() else { return volume.missing("must specify a volume type") };
     match kind {
@@ -55,7 +91,7 @@ fn source(volume: Cursor<'_>) {
             mode(source.field("defaultMode"));
             downward_files(source);
         }
-        "projected" => projected(source),
+        "projected" => projected(source, tokens),
         "csi" => {
             source.field("driver").driver_name();
             if let Some(secret) = source.field("nodePublishSecretRef").if_set()
@@ -95,71 +131,95 @@ fn mode(mode: Cursor<'_>) {
 }
 
 fn items(source: Cursor<'_>) {
-    for item in source.each("items") {
-        item.field("key").required();
-        file_path(item.field("path"));
-        mode(item.field("mode"));
-    }
+    source.each("items").for_each(file_of_key);
+}
+
+fn file_of_key(item: Cursor<'_>) {
+    item.field("key").required();
+    file_path(item.field("path"));
+    mode(item.field("mode"));
 }
 
 /// Where a file goes inside its volume; names starting with two dots are the writer's own.
 fn file_path(path: Cursor<'_>) {
     if path.required() {
-        path.descending();
-        if path.str().starts_with("..") && !path.str().starts_with("../") {
-            path.invalid("must not start with '..'");
-        }
+        stays_inside(path);
+    }
+}
+
+fn stays_inside(path: Cursor<'_>) {
+    path.descending();
+    if path.str().starts_with("..") && !path.str().starts_with("../") {
+        path.invalid("must not start with '..'");
     }
 }
 
 /// Upstream leaves the items and their indexes out of these paths.
 fn downward_files(source: Cursor<'_>) {
-    for item in source.each("items").map(|item| item.reported_at(source)) {
-        file_path(item.field("path"));
-        let (field, resource) = (item.field("fieldRef"), item.field("resourceFieldRef"));
-        match (field.is_set(), resource.is_set()) {
-            (true, both) => {
-                field_ref(field, VOLUME_FIELDS);
-                if both {
-                    let detail = "fieldRef and resourceFieldRef can not be specified simultaneously";
-                    item.invalid_value("resource", detail);
-                }
-            }
-            (false, true) => resource_field_ref(resource, true),
-            (false, false) => item.missing("one of fieldRef and resourceFieldRef is required"),
-        }
-        mode(item.field("mode"));
-    }
+    source.each("items").map(|item| item.reported_at(source)).for_each(downward_file);
 }
 
-fn projected(volume: Cursor<'_>) {
+fn downward_file(item: Cursor<'_>) {
+    file_path(item.field("path"));
+    let (field, resource) = (item.field("fieldRef"), item.field("resourceFieldRef"));
+    match (field.is_set(), resource.is_set()) {
+        (true, both) => {
+            field_ref(field, VOLUME_FIELDS);
+            if both {
+                let detail = "fieldRef and resourceFieldRef can not be specified simultaneously";
+                item.invalid_value("resource", detail);
+            }
+        }
+        (false, true) => resource_field_ref(resource, true),
+        (false, false) => item.missing("one of fieldRef and resourceFieldRef is required"),
+    }
+    mode(item.field("mode"));
+}
+
+/// The files of several sources in one volume. A source of a kind that is off is empty, and so is none.
+fn projected(volume: Cursor<'_>, tokens: Tokens) {
     mode(volume.field("defaultMode"));
     let mut paths = BTreeSet::new();
+    let conflict = |at: Cursor<'_>, shown: &str| at.invalid_value(shown, "conflicting duplicate paths");
     for item in volume.each("sources") {
-        let mut sources = set_fields(item);
-        let Some((kind, source)) = sources.next() else {
-            item.missing("must specify a volume type");
-            continue;
-        };
-        match kind {
-            "secret" | "configMap" => {
-                source.field("name").required();
-                items(source);
-            }
-            "downwardAPI" => downward_files(source),
-            "serviceAccountToken" => {
-                source.field("expirationSeconds").token_seconds();
-                file_path(source.field("path"));
-            }
-            _ => {}
-        }
-        let listed = source.list("items").iter().filter_map(|item| item.get("path")?.as_str());
-        for file in source.at("path").as_str().into_iter().chain(listed).filter(|file| !file.is_empty()) {
-            if !paths.insert(file) {
-                source.field("path").invalid_value(file, "conflicting duplicate paths");
+        for source in ["secret", "configMap"].into_iter().filter_map(|kind| item.field(kind).if_set()) {
+            source.field("name").required();
+            for file in source.each("items") {
+                file_of_key(file);
+                let path = file.text("path");
+                if !path.is_empty() && !paths.insert(path) {
+                    conflict(volume, source.text("name"));
+                }
             }
         }
-        sources
-            .for_each(|(_, source)| source.forbidden("may not specify more than 1 volume type per source"));
+        if let Some(source) = item.field("downwardAPI").if_set() {
+            for file in source.each("items") {
+                downward_file(file.reported_at(source));
+                let path = file.text("path");
+                if !path.is_empty() && !paths.insert(path) {
+                    conflict(volume, path);
+                }
+            }
+        }
+        if let Some(token) = item.field("serviceAccountToken").if_set() {
+            token.field("expirationSeconds").token_seconds();
+            // Upstream names the volume's path.
+            let path = token.field("path").reported_at(volume.field("path"));
+            if path.required() && !tokens.odd {
+                stays_inside(path);
+            }
+        }
+        let bundles = ["clusterTrustBundle.path"];
+        let certificates = ["credentialBundlePath", "keyPath", "certificateChainPath"]
+            .map(|key| item.field("podCertificate").text(key));
+        let files = bundles.into_iter().map(|path| item.text(path)).chain(certificates);
+        for path in files.filter(|path| !path.is_empty()) {
+            if !paths.insert(path) {
+                conflict(volume, path);
+            }
+        }
+        if set_fields(item).count() > 1 {
+            item.forbidden("may not specify more than 1 volume type per source");
+        }
     }
 }

@@ -187,3 +187,35 @@ fn a_jobs_status_must_not_take_back_its_end() {
         ]
     );
 }
+
+#[test]
+fn a_schedule_that_is_there_must_not_be_refused_for_what_only_new_ones_are_held_to() {
+    let resource = by_group_resource("batch", "cronjobs").unwrap();
+    let job = |name: &str, schedule: &str, zone: Option<&str>| {
+        let mut job = json!({"metadata": {"name": name, "namespace": "d", "resourceVersion": "1"}, "spec": {"schedule": schedule,
+            "jobTemplate": {"spec": {"template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i:1"}]}}}}}});
+        if let Some(zone) = zone {
+            job["spec"]["timeZone"] = json!(zone);
+        }
+        defaults::apply(resource, &mut job);
+        job
+    };
+    let refused = |new: &Value, old: &Value| -> Vec<String> {
+        update(resource, new, old).iter().map(ToString::to_string).collect()
+    };
+    let long = "n".repeat(53);
+    let old = job(&long, "TZ=UTC * * * * *", Some("Nowhere/Else"));
+    let mut changed = old.clone();
+    changed["spec"]["suspend"] = json!(true);
+    assert_eq!(
+        refused(&changed, &old),
+        [
+            "spec.schedule: Invalid value: \"TZ=UTC * * * * *\": cannot use both timeZone field and TZ or CRON_TZ in schedule"
+        ]
+    );
+    let old = job(&long, "TZ=UTC * * * * *", None);
+    assert_eq!(refused(&job(&long, "TZ=UTC 1 * * * *", None), &old), [""; 0]);
+    let plain = job("j", "* * * * *", None);
+    assert_eq!(refused(&job("j", "TZ=UTC * * * * *", None), &plain).len(), 1);
+    assert_eq!(created("batch", "cronjobs", job(&long, "* * * * *", None)).len(), 1);
+}
