@@ -4,6 +4,7 @@
 
 mod builtin;
 mod custom;
+mod signing_request;
 mod tls_pair;
 
 pub(crate) use builtin::Builtin;
@@ -79,8 +80,8 @@ pub(crate) trait Rules: Send + Sync {
     /// Fills in what the client left out.
     fn default(&self, object: &mut Value);
 
-    /// Makes a new object what objects of its kind start as.
-    fn prepare_create(&self, object: &mut Value);
+    /// Makes a new object what objects of its kind start as; gives what its author is to know of what was brought into another form.
+    fn prepare_create(&self, object: &mut Value) -> Vec<String>;
 
     /// Carries over what this write may not change.
     fn prepare_update(&self, subresource: &str, new: &mut Value, old: &Value);

@@ -89,7 +89,7 @@ impl Writer {
         call.dedup_owners(&mut object, true);
         self.no_escalation(call, &object, None).await?;
         let rules = kind.rules();
-        rules.prepare_create(&mut object);
+        call.warn(rules.prepare_create(&mut object));
         if object::name(&object).is_empty() && kind.resource.is_stored() {
             let missing = machinery::field::FieldError::required(
                 &machinery::field::Path::new("metadata").child("name"),

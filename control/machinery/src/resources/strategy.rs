@@ -4,8 +4,10 @@
 //! [`prepare_for_create`], as some kinds (jobs) write their uid into their spec. Objects have the stored version's form
 //! and are defaulted.
 
+mod app_armor;
 mod core;
 mod daemon_set;
+mod disabled;
 mod facts;
 mod grace;
 mod job;
@@ -40,6 +42,7 @@ pub fn prepare_for_create(resource: &Resource, object: &mut Value) {
     if facts.counts_from_one {
         set_generation(object, 1);
     }
+    disabled::drop(resource, object, &Value::Null);
     match (resource.group, resource.kind) {
         ("", "Namespace") => core::create_namespace(object),
         ("", "PersistentVolume") => volume::create(object),
@@ -47,6 +50,7 @@ pub fn prepare_for_create(resource: &Resource, object: &mut Value) {
         ("", "Pod") => {
             pod::create(object);
             label_keys::merge(object);
+            app_armor::copy_annotations(object);
         }
         ("", "Service") => service::create(object),
         ("", "ServiceAccount") => core::clean_secret_references(object),
@@ -57,15 +61,27 @@ pub fn prepare_for_create(resource: &Resource, object: &mut Value) {
     }
 }
 
+/// What the author of a new object is told before [`prepare_for_create`] brings it into today's form.
+pub fn warnings_of_outdated(resource: &Resource, object: &Value) -> Vec<String> {
+    match (resource.group, resource.kind) {
+        ("", "Pod") => app_armor::warnings(object),
+        _ => Vec::new(),
+    }
+}
+
 /// Carries over what an update of the object itself may not change, and counts a change of its spec.
 pub fn prepare_for_update(resource: &Resource, new: &mut Value, old: &Value) {
     let facts = facts(resource);
     if facts.resets_status || facts.keeps_status_on_update {
         copy(new, old, "status");
     }
+    disabled::drop(resource, new, old);
     match (resource.group, resource.kind) {
         ("", "Namespace") => core::keep_finalizers(new, old),
-        ("", "PersistentVolumeClaim") => core::normalize_data_sources(new),
+        ("", "PersistentVolumeClaim") => {
+            core::drop_foreign_data_sources(new, old);
+            core::normalize_data_sources(new);
+        }
         ("", "Service") => service::update(new, old),
         ("", "ServiceAccount") => core::clean_secret_references(new),
         ("apiextensions.k8s.io", "CustomResourceDefinition") => core::record_stored_version(new),
@@ -88,6 +104,7 @@ pub(crate) fn prepare_for_status_update(resource: &Resource, new: &mut Value, ol
             &["labels", "annotations", "finalizers", "ownerReferences", "deletionTimestamp"],
         );
     }
+    disabled::drop(resource, new, old);
     match (resource.group, resource.kind) {
         ("", "Pod") => pod::update_status(new, old),
         ("apps", "Deployment") => keep_metadata(new, old, &["labels"]),

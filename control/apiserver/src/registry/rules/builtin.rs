@@ -1,6 +1,6 @@
 //! The rules of built-in resources: `machinery`'s pure functions, by the resource's declaration.
 
-use super::{Rules, Scaling, Selects, tls_pair};
+use super::{Rules, signing_request, tls_pair};
 use jiff::Timestamp;
 use machinery::admission::kinds;
 use machinery::apply::managed::Managed;
@@ -86,9 +86,11 @@ impl Rules for Builtin {
         defaults::apply(self.resource, object);
     }
 
-    fn prepare_create(&self, object: &mut Value) {
+    fn prepare_create(&self, object: &mut Value) -> Vec<String> {
+        let outdated = strategy::warnings_of_outdated(self.resource, object);
         strategy::prepare_for_create(self.resource, object);
         strategy::canonicalize(self.resource, object);
+        outdated
     }
 
     fn prepare_update(&self, subresource: &str, new: &mut Value, old: &Value) {
@@ -106,7 +108,11 @@ impl Rules for Builtin {
     }
 
     fn validate_create(&self, object: &Value) -> Vec<FieldError> {
-        validation::create(self.resource, object)
+        let mut errors = validation::create(self.resource, object);
+        if (self.resource.group, self.resource.kind) == ("certificates.k8s.io", "CertificateSigningRequest") {
+            signing_request::insert(object, &mut errors);
+        }
+        errors
     }
 
     fn validate_update(&self, subresource: &str, new: &Value, old: &Value) -> Vec<FieldError> {

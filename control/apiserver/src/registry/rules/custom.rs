@@ -105,8 +105,9 @@ impl Rules for Custom {
         self.definition.default(self.version(), object);
     }
 
-    fn prepare_create(&self, object: &mut Value) {
+    fn prepare_create(&self, object: &mut Value) -> Vec<String> {
         strategy::prepare_create(self.version(), object);
+        Vec::new()
     }
 
     fn prepare_update(&self, subresource: &str, new: &mut Value, old: &Value) {

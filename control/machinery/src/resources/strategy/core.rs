@@ -38,19 +38,35 @@ pub(super) fn keep_finalizers(new: &mut Value, old: &Value) {
 
 pub(super) fn create_claim(claim: &mut Value) {
     set(claim, "status", json!({"phase": "Pending"}));
+    drop_foreign_data_sources(claim, &Value::Null);
     normalize_data_sources(claim);
+}
+
+/// A claim whose old one (null for a new claim) has no source yet takes none from another namespace (CrossNamespaceVolumeDataSource is
+/// off), and by `dataSource` only claims and snapshots; others are dropped in silence, as they ever were.
+pub(super) fn drop_foreign_data_sources(claim: &mut Value, old: &Value) {
+    let Some(spec) = existing(claim, "spec") else { return };
+    if !spec.text("dataSourceRef.namespace").is_empty() && !old.has("spec.dataSourceRef") {
+        remove(spec, "dataSourceRef");
+    }
+    let was_used = old.has("spec.dataSource") || old.has("spec.dataSourceRef");
+    let (source, by_reference) = (spec.at("dataSource"), spec.has("dataSourceRef"));
+    let known = matches!(
+        (source.text("apiGroup"), source.text("kind")),
+        ("", "PersistentVolumeClaim") | ("snapshot.storage.k8s.io", "VolumeSnapshot")
+    );
+    if !was_used && !by_reference && !known {
+        remove(spec, "dataSource");
+    }
 }
 
 /// `dataSource` and `dataSourceRef` say the same, unless the reference names a namespace.
 pub(super) fn normalize_data_sources(claim: &mut Value) {
     let Some(spec) = existing(claim, "spec") else { return };
     let (source, reference) = (spec.at("dataSource").clone(), spec.at("dataSourceRef").clone());
-    if reference.has("namespace") {
-        return;
-    }
     match (source.is_object(), reference.is_object()) {
         (true, false) => set(spec, "dataSourceRef", source),
-        (false, true) => {
+        (false, true) if reference.text("namespace").is_empty() => {
             let mut source = reference;
             remove(&mut source, "namespace");
             set(spec, "dataSource", source);

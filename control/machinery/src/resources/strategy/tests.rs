@@ -451,3 +451,48 @@ fn a_put_must_not_be_held_to_the_rules_of_another_kind() {
         assert_eq!(new["metadata"]["labels"], json!({"a": "b"}), "{plural}");
     }
 }
+
+#[test]
+fn a_claim_must_not_be_filled_from_what_no_driver_is_asked_for() {
+    let claims = resource("", "persistentvolumeclaims");
+    let made = |spec: Value| {
+        let mut claim = json!({"metadata": {"name": "c"}, "spec": spec});
+        prepare_for_create(claims, &mut claim);
+        claim["spec"].clone()
+    };
+    let foreign = json!({"apiGroup": "example.com", "kind": "Thing", "name": "t"});
+    assert_eq!(made(json!({"dataSource": foreign})), json!({}));
+    assert_eq!(
+        made(json!({"dataSourceRef": foreign})),
+        json!({"dataSource": foreign, "dataSourceRef": foreign}),
+        "a reference may name anything"
+    );
+    let mut elsewhere = foreign.clone();
+    elsewhere["namespace"] = json!("other");
+    assert_eq!(made(json!({"dataSourceRef": elsewhere})), json!({}));
+    let old = json!({"metadata": {"name": "c"}, "spec": {"dataSourceRef": elsewhere}});
+    let mut new = old.clone();
+    prepare_for_update(claims, &mut new, &old);
+    assert_eq!(new["spec"], old["spec"], "what is used already stays");
+}
+
+#[test]
+fn an_app_armor_annotation_must_not_be_left_to_readers_of_fields_to_find() {
+    let pods = resource("", "pods");
+    let key = "container.apparmor.security.beta.kubernetes.io/c";
+    let made = |annotation: &str, context: Value| {
+        let mut pod = json!({"metadata": {"name": "p", "annotations": {key: annotation}},
+            "spec": {"containers": [{"name": "c"}], "securityContext": context}});
+        let warned = warnings_of_outdated(pods, &pod);
+        prepare_for_create(pods, &mut pod);
+        (pod["spec"]["containers"][0]["securityContext"]["appArmorProfile"].clone(), warned.len())
+    };
+    let local = json!({"type": "Localhost", "localhostProfile": "x"});
+    assert_eq!(made("localhost/x", json!({})), (local.clone(), 1));
+    assert_eq!(
+        made("localhost/x", json!({"appArmorProfile": local})),
+        (Value::Null, 0),
+        "the pod says it already"
+    );
+    assert_eq!(made("odd", json!({})), (Value::Null, 1));
+}
