@@ -91,15 +91,25 @@ fn column(text: &'static str) -> Column {
 
 /// The columns of a resource's table.
 pub fn columns(resource: &Resource) -> &'static [Column] {
+    columns_of(resource.group, resource.kind)
+}
+
+/// The columns of a kind's table, be it one that is no resource's own, as a Scale is.
+pub fn columns_of(group: &str, kind: &str) -> &'static [Column] {
     PRINTERS
         .iter()
-        .find(|printer| printer.group == resource.group && printer.kind == resource.kind)
+        .find(|printer| printer.group == group && printer.kind == kind)
         .map_or(&DEFAULT, |printer| printer.columns.as_slice())
 }
 
 /// One object's row: as many cells as there are columns.
 pub fn cells(resource: &Resource, object: &Value, now: Timestamp) -> Vec<Value> {
-    let printer = CELLS.iter().find(|(group, kind, _)| *group == resource.group && *kind == resource.kind);
+    cells_of(resource.group, resource.kind, object, now)
+}
+
+/// As [`cells`], of a kind that may be no resource's own.
+pub fn cells_of(group: &str, kind: &str, object: &Value, now: Timestamp) -> Vec<Value> {
+    let printer = CELLS.iter().find(|(g, k, _)| (*g, *k) == (group, kind));
     match printer {
         Some((_, _, cells)) => cells(object, now),
         None => vec![format::name(object), json!(object.text("metadata.creationTimestamp"))],
@@ -142,10 +152,14 @@ static CELLS: &[(&str, &str, Cells)] = &[
     ("apps", "ReplicaSet", workloads::replica_set),
     ("apps", "StatefulSet", workloads::stateful_set),
     ("autoscaling", "HorizontalPodAutoscaler", policy::horizontal_pod_autoscaler),
+    ("autoscaling", "Scale", policy::scale),
     ("batch", "CronJob", workloads::cron_job),
     ("batch", "Job", workloads::job),
     ("certificates.k8s.io", "CertificateSigningRequest", policy::signing_request),
+    ("certificates.k8s.io", "ClusterTrustBundle", policy::trust_bundle),
+    ("certificates.k8s.io", "PodCertificateRequest", policy::pod_certificate_request),
     ("coordination.k8s.io", "Lease", policy::lease),
+    ("coordination.k8s.io", "LeaseCandidate", policy::lease_candidate),
     ("discovery.k8s.io", "EndpointSlice", networking::endpoint_slice),
     ("events.k8s.io", "Event", core::event),
     (FLOW, "FlowSchema", policy::flow_schema),
@@ -160,6 +174,7 @@ static CELLS: &[(&str, &str, Cells)] = &[
     (RBAC, "ClusterRoleBinding", policy::role_binding),
     (RBAC, "RoleBinding", policy::role_binding),
     (RESOURCE, "DeviceClass", policy::name_and_age),
+    (RESOURCE, "DeviceTaintRule", policy::device_taint_rule),
     (RESOURCE, "ResourceClaim", policy::resource_claim),
     (RESOURCE, "ResourceClaimTemplate", policy::name_and_age),
     (RESOURCE, "ResourceSlice", policy::resource_slice),
@@ -170,6 +185,7 @@ static CELLS: &[(&str, &str, Cells)] = &[
     (STORAGE, "StorageClass", storage::storage_class),
     (STORAGE, "VolumeAttachment", storage::volume_attachment),
     (STORAGE, "VolumeAttributesClass", storage::attributes_class),
+    ("storagemigration.k8s.io", "StorageVersionMigration", policy::migration),
 ];
 
 #[cfg(test)]

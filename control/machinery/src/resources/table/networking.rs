@@ -148,7 +148,7 @@ pub(super) fn network_policy(policy: &Value, now: Timestamp) -> Vec<Value> {
     vec![name(policy), json!(selector(policy.at("spec.podSelector"))), age(policy, now)]
 }
 
-pub(super) fn ip_address(address: &Value, now: Timestamp) -> Vec<Value> {
+pub(super) fn ip_address(address: &Value, _: Timestamp) -> Vec<Value> {
     let parent = address.at("spec.parentRef");
     let parts =
         [parent.text("resource"), parent.text("group"), parent.text("namespace"), parent.text("name")];
@@ -156,7 +156,7 @@ pub(super) fn ip_address(address: &Value, now: Timestamp) -> Vec<Value> {
     let kind = if group.is_empty() { resource.to_owned() } else { format!("{resource}.{group}") };
     let text =
         [kind.as_str(), namespace, own].iter().filter(|part| !part.is_empty()).copied().collect::<Vec<_>>();
-    vec![name(address), json!(or(&text.join("/"), "<none>")), age(address, now)]
+    vec![name(address), json!(or(&text.join("/"), "<none>"))]
 }
 
 pub(super) fn service_cidr(range: &Value, now: Timestamp) -> Vec<Value> {

@@ -4,8 +4,8 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{
-    age::{age, human_duration},
-    format::{condition, count, name, or, scalar, some},
+    age::{age, human_duration, since},
+    format::{condition, count, labels, name, or, scalar, some},
 };
 use crate::access::Get;
 
@@ -60,6 +60,56 @@ pub(super) fn lease(lease: &Value, now: Timestamp) -> Vec<Value> {
     vec![name(lease), json!(lease.text("spec.holderIdentity")), age(lease, now)]
 }
 
+pub(super) fn lease_candidate(candidate: &Value, now: Timestamp) -> Vec<Value> {
+    let text = |path: &str| json!(candidate.text(path));
+    let versions = [text("spec.leaseName"), text("spec.binaryVersion"), text("spec.emulationVersion")];
+    [name(candidate)].into_iter().chain(versions).chain([age(candidate, now)]).collect()
+}
+
+pub(super) fn trust_bundle(bundle: &Value, _: Timestamp) -> Vec<Value> {
+    vec![name(bundle), json!(or(bundle.text("spec.signerName"), "<none>"))]
+}
+
+pub(super) fn pod_certificate_request(request: &Value, _: Timestamp) -> Vec<Value> {
+    let mut kinds = request.items("status.conditions").iter().map(|condition| condition.text("type"));
+    let state = kinds.rfind(|kind| ["Issued", "Denied", "Failed"].contains(kind));
+    let text = |path: &str| json!(request.text(path));
+    vec![
+        name(request),
+        text("spec.podName"),
+        text("spec.serviceAccountName"),
+        text("spec.nodeName"),
+        text("spec.signerName"),
+        json!(state.unwrap_or("Pending")),
+        json!(labels(request.at("spec.unverifiedUserAnnotations"))),
+    ]
+}
+
+pub(super) fn device_taint_rule(rule: &Value, now: Timestamp) -> Vec<Value> {
+    let taint = rule.at("spec.taint");
+    let added = taint.text("timeAdded");
+    vec![
+        name(rule),
+        json!(taint.text("key")),
+        json!(taint.text("value")),
+        json!(taint.text("effect")),
+        json!(if added.is_empty() { String::new() } else { since(added, now) }),
+        age(rule, now),
+    ]
+}
+
+pub(super) fn migration(migration: &Value, _: Timestamp) -> Vec<Value> {
+    let (resource, group) = (migration.text("spec.resource.resource"), migration.text("spec.resource.group"));
+    let conditions = migration.items("status.conditions").iter().filter(|c| c.text("status") == "True");
+    let state = conditions.map(|c| c.text("type")).rfind(|t| ["Running", "Failed", "Succeeded"].contains(t));
+    let of = if group.is_empty() { resource.to_owned() } else { format!("{resource}.{group}") };
+    vec![name(migration), json!(of), json!(state.unwrap_or("Unknown"))]
+}
+
+pub(super) fn scale(scale: &Value, now: Timestamp) -> Vec<Value> {
+    vec![name(scale), count(scale, "spec.replicas"), count(scale, "status.replicas"), age(scale, now)]
+}
+
 pub(super) fn signing_request(request: &Value, now: Timestamp) -> Vec<Value> {
     let duration = request.int("spec.expirationSeconds").map_or_else(|| "<none>".to_owned(), human_duration);
     let mut state = match (condition(request, "Denied"), condition(request, "Approved")) {
@@ -101,7 +151,7 @@ pub(super) fn horizontal_pod_autoscaler(hpa: &Value, now: Timestamp) -> Vec<Valu
         json!(format!("{}/{}", target.text("kind"), target.text("name"))),
         json!(or(&some(&metrics, METRICS_SHOWN, ", "), "<none>")),
         json!(scalar(hpa.at("spec.minReplicas"), "<unset>")),
-        json!(scalar(hpa.at("spec.maxReplicas"), "0")),
+        count(hpa, "spec.maxReplicas"),
         count(hpa, "status.currentReplicas"),
         age(hpa, now),
     ]

@@ -254,3 +254,43 @@ fn requests_and_autoscalers_show_their_state() {
 fn other_kinds_show_their_name_and_when_they_were_made() {
     assert_eq!(row("", "limitranges", &json!({"metadata": meta("l")})).0, ["l", "2026-01-01T23:55:00Z"]);
 }
+
+#[test]
+fn a_column_must_not_stand_where_upstream_has_another() {
+    let names = |group: &str, plural: &str| {
+        let columns = columns(by_group_resource(group, plural).unwrap()).iter();
+        columns.map(|column| format!("{}:{}", column.name, column.kind)).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(
+        names("", "events"),
+        "Last Seen:string Type:string Reason:string Object:string Subobject:string Source:string Message:string \
+         First Seen:string Count:string Name:string"
+    );
+    assert_eq!(names("networking.k8s.io", "ipaddresses"), "Name:string ParentRef:string");
+    let event = json!({"metadata": meta("e"), "message": "said", "reportingComponent": "me"});
+    assert_eq!(
+        cells(by_group_resource("", "events").unwrap(), &event, now())[5..7],
+        [json!("me"), json!("said")]
+    );
+}
+
+#[test]
+fn a_kind_with_columns_of_its_own_must_not_be_shown_by_name_and_age_alone() {
+    let bundle = json!({"metadata": meta("b"), "spec": {"signerName": "example.com/s"}});
+    assert_eq!(row("certificates.k8s.io", "clustertrustbundles", &bundle).0.join(" "), "b example.com/s");
+    let request = json!({"metadata": meta("r"), "spec": {"podName": "p", "serviceAccountName": "s", "nodeName": "n",
+        "signerName": "example.com/s"}, "status": {"conditions": [{"type": "Denied"}]}});
+    assert_eq!(
+        row("certificates.k8s.io", "podcertificaterequests", &request).0.join(" "),
+        "r p s n example.com/s Denied <none>"
+    );
+    let rule =
+        json!({"metadata": meta("t"), "spec": {"taint": {"key": "k", "value": "v", "effect": "NoExecute"}}});
+    assert_eq!(row("resource.k8s.io", "devicetaintrules", &rule).0.join(" "), "t k v NoExecute  5m");
+    let migration = json!({"metadata": meta("m"), "spec": {"resource": {"group": "apps", "resource": "deployments"}},
+        "status": {"conditions": [{"type": "Running", "status": "False"}, {"type": "Succeeded", "status": "True"}]}});
+    let shown = row("storagemigration.k8s.io", "storageversionmigrations", &migration).0.join(" ");
+    assert_eq!(shown, "m deployments.apps Succeeded");
+    let candidate = json!({"metadata": meta("c"), "spec": {"leaseName": "l", "binaryVersion": "1.36", "emulationVersion": "1.35"}});
+    assert_eq!(row("coordination.k8s.io", "leasecandidates", &candidate).0.join(" "), "c l 1.36 1.35 5m");
+}
