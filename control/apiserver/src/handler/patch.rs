@@ -59,7 +59,7 @@ impl Patch {
 }
 
 /// The media type a request's body is said to have.
-fn content_type(headers: &HeaderMap) -> &str {
+pub(super) fn content_type(headers: &HeaderMap) -> &str {
     let header = headers.get(http::header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
     header.split(';').next().unwrap_or_default().trim()
 }
@@ -190,17 +190,28 @@ fn undeclared(unknown: &str) -> String {
     format!(".{path}: field not declared in schema")
 }
 
-async fn apply(
-    x: &Exchange<'_>,
-    accept: &negotiate::Accept,
-    mut call: Call<'_>,
-    bytes: &Bytes,
-) -> Result<Response, Status> {
-    call.options.applies = true;
-    let gvk = x.kind.gvk();
+/// What `config` makes of an object of the stored version, or of nothing.
+pub(super) fn applied(call: &Call<'_>, old: Option<&Value>, config: &Value) -> Result<Value, Status> {
+    let kind = &call.kind;
+    let live = old.map(|old| {
+        let mut live = old.clone();
+        kind.to_client(&mut live);
+        object::set_resource_version(&mut live, "");
+        live
+    });
+    let object = managed::apply(call, kind, live.as_ref(), config)?;
+    let (mut object, _) = kind.normalize(object).map_err(Status::bad_request)?;
+    object::set_gvk(&mut object, &kind.gvk());
+    kind.to_storage(&mut object);
+    kind.default(&mut object);
+    Ok(object)
+}
+
+/// A configuration to apply: of this version and kind, and without owners. Beside it, the fields it gave twice.
+pub(super) fn configuration(bytes: &Bytes, gvk: &Gvk) -> Result<(Value, Vec<String>), Status> {
     let decoded = machinery::codec::yaml::decode(bytes)
         .map_err(|e| Status::bad_request(format!("error decoding YAML: {e}")))?;
-    let mut config = decoded.value;
+    let config = decoded.value;
     if object::api_version(&config) != gvk.api_version() {
         return Err(Status::bad_request(format!(
             "Incorrect version specified in apply patch. Specified patch version: {}, expected: {}",
@@ -218,14 +229,26 @@ async fn apply(
     if object::metadata(&config).get("managedFields").is_some() {
         return Err(Status::bad_request("metadata.managedFields must be nil"));
     }
+    Ok((config, decoded.duplicates))
+}
+
+/// Server-side apply.
+async fn apply(
+    x: &Exchange<'_>,
+    accept: &negotiate::Accept,
+    mut call: Call<'_>,
+    bytes: &Bytes,
+) -> Result<Response, Status> {
+    call.options.applies = true;
+    let gvk = x.kind.gvk();
+    let (mut config, duplicates) = configuration(bytes, &gvk)?;
     let unknown = x.kind.rules().prune(&mut config).map_err(Status::bad_request)?;
     // Nobody can own what no schema has: upstream refuses it however lenient the client is.
     if !unknown.is_empty() {
         let errors: Vec<String> = unknown.iter().map(|text| undeclared(text)).collect();
         return Err(untyped(&call, &gvk, &config, &errors));
     }
-    let warnings =
-        body::judge(call.options.field_validation, decoded.duplicates).map_err(Status::bad_request)?;
+    let warnings = body::judge(call.options.field_validation, duplicates).map_err(Status::bad_request)?;
     x.warn(warnings);
     let indistinct = x.kind.rules().indistinct(&config);
     if !indistinct.is_empty() {
@@ -237,21 +260,9 @@ async fn apply(
     if x.kind.resource.namespaced && object::namespace(&config).is_empty() {
         object::set_namespace(&mut config, &call.namespace);
     }
-    let finish = |object: Value| -> Result<Value, Status> {
-        let (mut object, _) = x.kind.normalize(object).map_err(Status::bad_request)?;
-        object::set_gvk(&mut object, &gvk);
-        x.kind.to_storage(&mut object);
-        x.kind.default(&mut object);
-        Ok(object)
-    };
-    let change = |old: &Value| {
-        let mut live = old.clone();
-        x.kind.to_client(&mut live);
-        object::set_resource_version(&mut live, "");
-        finish(managed::apply(&call, &x.kind, Some(&live), &config)?)
-    };
+    let change = |old: &Value| applied(&call, Some(old), &config);
     let fresh = match call.subresource {
-        "" => Some(finish(managed::apply(&call, &x.kind, None, &config)?)?),
+        "" => Some(applied(&call, None, &config)?),
         _ => None,
     };
     let updated = x.writer.update(&call, &change, fresh.as_ref()).await?;

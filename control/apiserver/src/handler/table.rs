@@ -3,6 +3,7 @@
 use crate::context::Context;
 use crate::registry::kind::Kind;
 use machinery::object;
+use machinery::resources;
 use serde_json::{Value, json};
 
 /// What each row carries of its object (`includeObject`).
@@ -55,6 +56,26 @@ pub(crate) fn row(kind: &Kind, version: &str, object: &Value, include: Include) 
         }
     }
     row
+}
+
+/// A table of one Scale, which is no resource's own kind.
+pub(crate) fn of_scale(version: &str, scale: &Value, include: Include) -> Value {
+    let (group, kind) = ("autoscaling", "Scale");
+    let columns: Value =
+        resources::table::columns_of(group, kind).iter().map(resources::table::Column::definition).collect();
+    let mut row = json!({"cells": resources::table::cells_of(group, kind, scale, jiff::Timestamp::now())});
+    match include {
+        Include::None => {}
+        Include::Metadata => row["object"] = partial(version, scale),
+        Include::Object => row["object"] = scale.clone(),
+    }
+    json!({
+        "kind": "Table",
+        "apiVersion": format!("meta.k8s.io/{version}"),
+        "metadata": single_meta(scale),
+        "columnDefinitions": columns,
+        "rows": [row],
+    })
 }
 
 /// A table of objects of the stored version.

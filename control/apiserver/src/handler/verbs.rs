@@ -37,8 +37,13 @@ pub(super) async fn watch(x: &Exchange<'_>) -> Result<Response, Status> {
     let accept = x.accept(true)?;
     let mut options = ListOptions::parse(x.context, &x.kind, true)?;
     // The old form of watching one object names it in the path.
-    if !x.context.info.name.is_empty() && options.fields.is_empty() {
-        options.fields = machinery::fields::FieldSelector::equal("metadata.name", &x.context.info.name);
+    let name = &x.context.info.name;
+    if !name.is_empty() {
+        if options.fields.is_empty() {
+            options.fields = machinery::fields::FieldSelector::equal("metadata.name", name);
+        } else if options.fields.required("metadata.name") != Some(name.as_str()) {
+            return Err(Status::bad_request("fieldSelector metadata.name doesn't match requested name"));
+        }
     }
     let watch = match x.registry.watch(&x.kind, x.namespace(), options).await {
         Ok(watch) => watch,

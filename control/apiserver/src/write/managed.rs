@@ -1,6 +1,6 @@
 //! `metadata.managedFields`: every write leaves who owns what behind it.
 
-use crate::registry::call::Call;
+use crate::registry::call::{Call, Seen};
 use crate::registry::kind::Kind;
 use crate::registry::metadata::time;
 use machinery::access::{Get as _, copy_at, remove_at, set_at};
@@ -113,7 +113,11 @@ fn manager(call: &Call<'_>, applies: bool) -> Manager {
         name: if name.is_empty() { OWN.to_owned() } else { name.clone() },
         applies,
         api_version: call.kind.api_version(),
-        subresource: call.subresource.to_owned(),
+        subresource: match call.seen {
+            // What is written as a Scale is noted as one.
+            Seen::As(view) => view.subresource.to_owned(),
+            _ => call.subresource.to_owned(),
+        },
     }
 }
 

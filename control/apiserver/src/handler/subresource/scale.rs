@@ -1,10 +1,13 @@
 //! `scale`: the replica count of any workload as one kind, `autoscaling/v1` Scale.
 
-use super::super::{Exchange, body, respond};
+use super::super::negotiate::{Accept, Shape};
+use super::super::table::{self, Include};
+use super::super::{Exchange, body, patch, respond};
 use crate::admission::{Seen, View};
 use crate::context::{Body, Response};
+use crate::registry::call::Call;
 use crate::registry::kind::Kind;
-use crate::registry::rules::Selects;
+use crate::write::update::check_names;
 use http::StatusCode;
 use machinery::access::{Get as _, find, object_at, set_at};
 use machinery::field::{FieldError, Path};
@@ -88,20 +91,32 @@ pub(super) async fn get(x: &Exchange<'_>) -> Result<Response, Status> {
         let why = format!("the spec replicas field {:?} does not exist", scaling.wanted);
         return Err(Status::internal_error(why));
     }
-    Ok(respond::value(StatusCode::OK, &accept, &of(&x.kind, &workload)))
+    Ok(answer(x, &accept, of(&x.kind, &workload)))
+}
+
+/// A Scale in the shape its client asked for.
+fn answer(x: &Exchange<'_>, accept: &Accept, scale: Value) -> Response {
+    let shaped = match accept.shape {
+        Shape::Table(version) => table::of_scale(version, &scale, Include::parse(x.context)),
+        Shape::Partial(version) => table::partial(version, &scale),
+        Shape::Full => scale,
+    };
+    respond::value(StatusCode::OK, accept, &shaped)
+}
+
+fn check_replicas(replicas: i64, name: &str) -> Result<(), Status> {
+    if replicas >= 0 {
+        return Ok(());
+    }
+    let path = Path::new("spec").child("replicas");
+    let error = FieldError::invalid(&path, replicas, "must be greater than or equal to 0");
+    Err(Status::invalid(&Gk::new("autoscaling", "Scale"), name, &[error]))
 }
 
 /// The workload with the replicas of a Scale.
 fn scaled(kind: &Kind, workload: &Value, scale: &Value) -> Result<Value, Status> {
     let replicas = scale.present("spec.replicas").and_then(Value::as_i64).unwrap_or_default();
-    if replicas < 0 {
-        let error = FieldError::invalid(
-            &Path::new("spec").child("replicas"),
-            replicas,
-            "must be greater than or equal to 0",
-        );
-        return Err(Status::invalid(&Gk::new("autoscaling", "Scale"), object::name(workload), &[error]));
-    }
+    check_replicas(replicas, object::name(workload))?;
     let mut new = workload.clone();
     set_replicas(kind, &mut new, replicas);
     object::set_resource_version(&mut new, object::resource_version(scale));
@@ -120,15 +135,9 @@ pub(super) async fn update(x: &Exchange<'_>, request: Body) -> Result<Response, 
     let bytes = body::read(request).await?;
     let (scale, warnings) = body::decode(&x.headers, &bytes, &gvk(), call.options.field_validation)?;
     x.warn(warnings);
-    let name = object::name(&scale);
-    if name != call.name {
-        return Err(Status::bad_request(format!(
-            "the name of the object ({name}) does not match the name on the URL ({})",
-            call.name
-        )));
-    }
+    check_names(&call, &scale)?;
     let updated = x.writer.update(&call, &|old| scaled(&x.kind, old, &scale), None).await?;
-    Ok(respond::value(StatusCode::OK, &accept, &of(&x.kind, &updated.object)))
+    Ok(answer(x, &accept, of(&x.kind, &updated.object)))
 }
 
 pub(super) async fn patch(x: &Exchange<'_>, request: Body) -> Result<Response, Status> {
@@ -136,9 +145,14 @@ pub(super) async fn patch(x: &Exchange<'_>, request: Body) -> Result<Response, S
     let mut call = x.call()?;
     call.subresource = "";
     call.seen = Seen::As(&VIEW);
-    let header = x.headers.get(http::header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
     let bytes = body::read(request).await?;
-    let patch = super::super::patch::Patch::parse(header, &bytes, &gvk())?;
+    if patch::applies(&x.headers) {
+        call.options.applies = true;
+        let config = configuration(x, &call, &bytes)?;
+        let updated = x.writer.update(&call, &|old| patch::applied(&call, Some(old), &config), None).await?;
+        return Ok(answer(x, &accept, of(&x.kind, &updated.object)));
+    }
+    let patch = patch::Patch::parse(patch::content_type(&x.headers), &bytes, &gvk())?;
     let change = |old: &Value| {
         let mut scale = of(&x.kind, old);
         object::set_resource_version(&mut scale, "");
@@ -155,5 +169,21 @@ pub(super) async fn patch(x: &Exchange<'_>, request: Body) -> Result<Response, S
         scaled(&x.kind, old, &decoded.value)
     };
     let updated = x.writer.update(&call, &change, None).await?;
-    Ok(respond::value(StatusCode::OK, &accept, &of(&x.kind, &updated.object)))
+    Ok(answer(x, &accept, of(&x.kind, &updated.object)))
+}
+
+/// A Scale that is applied, as the configuration of its workload: of the replicas, where it names any, and nothing else.
+fn configuration(x: &Exchange<'_>, call: &Call<'_>, bytes: &bytes::Bytes) -> Result<Value, Status> {
+    let (scale, _) = patch::configuration(bytes, &gvk())?;
+    let kind = x.kind.gvk();
+    let mut config =
+        json!({"apiVersion": kind.api_version(), "kind": kind.kind, "metadata": {"name": call.name}});
+    if !call.namespace.is_empty() {
+        object::set_namespace(&mut config, &call.namespace);
+    }
+    if let Some(replicas) = scale.int("spec.replicas") {
+        check_replicas(replicas, &call.name)?;
+        set_replicas(&x.kind, &mut config, replicas);
+    }
+    Ok(config)
 }

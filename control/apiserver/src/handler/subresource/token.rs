@@ -37,13 +37,25 @@ pub(super) async fn create(x: &Exchange<'_>, request: Body) -> Result<Response, 
     let Some(key) = &config.service_account_key else {
         return Err(Status::not_found(&Gr::new("", "serviceaccounts/token"), &call.name));
     };
+    let kind = Gk::new("authentication.k8s.io", "TokenRequest");
+    let metadata = Path::new("metadata");
+    for (field, given, own) in [
+        ("name", object::name(&review), &call.name),
+        ("namespace", object::namespace(&review), &call.namespace),
+    ] {
+        if !given.is_empty() && given != own {
+            let why = format!("must match the service account {field} if specified");
+            let error = FieldError::invalid(&metadata.child(field), given, why);
+            return Err(Status::invalid(&kind, &call.name, &[error]));
+        }
+    }
     let account = x.registry.read_required(&x.kind, &call.namespace, &call.name).await?;
-    let name = object::name(&review);
-    if !name.is_empty() && name != call.name {
-        return Err(Status::bad_request(format!(
-            "the name of the object ({name}) does not match the name on the URL ({})",
-            call.name
-        )));
+    let (asked, uid) = (object::uid(&review), object::uid(&account));
+    if !asked.is_empty() && asked != uid {
+        let why = format!(
+            "the UID in the token request ({asked}) does not match the UID of the service account ({uid})"
+        );
+        return Err(Status::conflict(&Gr::new(&kind.group, &kind.kind), &call.name, why));
     }
     let spec = Path::new("spec");
     let seconds = review.present("spec.expirationSeconds").and_then(Value::as_i64).unwrap_or(DEFAULT_SECONDS);
@@ -60,7 +72,7 @@ pub(super) async fn create(x: &Exchange<'_>, request: Body) -> Result<Response, 
         ));
     }
     if !errors.is_empty() {
-        return Err(Status::invalid(&Gk::new("authentication.k8s.io", "TokenRequest"), "", &errors));
+        return Err(Status::invalid(&kind, "", &errors));
     }
     let mut audiences: Vec<String> =
         review.items("spec.audiences").iter().filter_map(|a| a.as_str().map(str::to_owned)).collect();
@@ -76,11 +88,21 @@ pub(super) async fn create(x: &Exchange<'_>, request: Body) -> Result<Response, 
     if let Some(reference) = review.present("spec.boundObjectRef") {
         bind(x, &call.namespace, reference, &account, &mut kubernetes).await?;
     }
-    let extended = config.extend_token_expiration && seconds == WARN_AFTER && kubernetes.pod.is_some();
+    if seconds > config.max_token_seconds {
+        x.warn([format!(
+            "requested expiration of {seconds} seconds shortened to {} seconds",
+            config.max_token_seconds
+        )]);
+    }
+    let seconds = seconds.min(config.max_token_seconds);
+    // Others do not know the mark of a token that outlives its time.
+    let is_ours = audiences.iter().all(|audience| config.api_audiences.contains(audience));
+    let pod_bound = kubernetes.pod.is_some();
+    let extended = config.extend_token_expiration && seconds == WARN_AFTER && pod_bound && is_ours;
     if extended {
         kubernetes.warnafter = Some(now.as_second() + WARN_AFTER);
     }
-    let life = if extended { EXTENDED_SECONDS } else { seconds.min(config.max_token_seconds) };
+    let life = if extended { EXTENDED_SECONDS } else { seconds };
     let claims = Claims {
         aud: audiences.clone(),
         exp: now.as_second() + life,
@@ -98,6 +120,7 @@ pub(super) async fn create(x: &Exchange<'_>, request: Body) -> Result<Response, 
     let end = now.saturating_add(SignedDuration::from_secs(shown)).unwrap_or(Timestamp::MAX);
     object::set_name(&mut review, &call.name);
     object::set_namespace(&mut review, &call.namespace);
+    object::set_uid(&mut review, object::uid(&account));
     set_at(&mut review, "metadata.creationTimestamp", time(now));
     set_at(&mut review, "spec.expirationSeconds", seconds);
     set_at(&mut review, "spec.audiences", json!(audiences));

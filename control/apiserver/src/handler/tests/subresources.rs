@@ -145,3 +145,54 @@ async fn a_part_of_the_control_plane_must_not_be_missing() {
     let (code, text) = s.refused("GET", "/api/v1/componentstatuses/none", Value::Null).await;
     assert_eq!((code, text.as_str()), (404, "componentstatus \"none\" not found"));
 }
+
+#[tokio::test]
+async fn a_scale_must_not_be_shown_as_its_workload_nor_be_owned_as_it() {
+    let s = Server::start().await;
+    let set = json!({"metadata": {"name": "r"}, "spec": {"replicas": 2, "selector": {"matchLabels": {"a": "b"}},
+        "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}}});
+    s.ok("POST", "/apis/apps/v1/namespaces/default/replicasets", set).await;
+    let target = "/apis/apps/v1/namespaces/default/replicasets/r/scale";
+    let table = s
+        .call("GET", target, Value::Null, &[("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")])
+        .await
+        .body;
+    let names: Vec<&str> =
+        table["columnDefinitions"].as_array().unwrap().iter().filter_map(|c| c["name"].as_str()).collect();
+    assert_eq!(names, ["Name", "Desired", "Available", "Age"]);
+    assert_eq!(table["rows"][0]["cells"][1], 2);
+    let config = json!({"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": {"name": "r"}, "spec": {"replicas": 4}});
+    let refused = s.patch(&format!("{target}?fieldManager=me"), "apply-patch+yaml", config.clone()).await;
+    assert_eq!(refused.code, 409, "{}", refused.body);
+    let applied = s.patch(&format!("{target}?fieldManager=me&force=true"), "apply-patch+yaml", config).await;
+    assert_eq!((applied.code, &applied.body["spec"]["replicas"]), (200, &json!(4)), "{}", applied.body);
+    let workload = s.get(target.trim_end_matches("/scale")).await;
+    let owners = workload["metadata"]["managedFields"].as_array().unwrap();
+    let own = owners.iter().find(|o| o["manager"] == "me").unwrap();
+    assert_eq!((&own["subresource"], &own["operation"]), (&json!("scale"), &json!("Apply")));
+    assert_eq!(own["fieldsV1"], json!({"f:spec": {"f:replicas": {}}}));
+}
+
+#[tokio::test]
+async fn a_token_must_not_be_asked_for_in_the_name_of_another_account() {
+    let key = Arc::new(pki::service_account::SigningKey::generate().unwrap());
+    let config = Config { service_account_key: Some(key), max_token_seconds: 3600, ..Config::default() };
+    let s = Server::with(config).await;
+    let target = "/api/v1/namespaces/default/serviceaccounts/default/token";
+    for (metadata, code, why) in [
+        (json!({"name": "other"}), 422, "must match the service account name if specified"),
+        (json!({"namespace": "other"}), 422, "must match the service account namespace if specified"),
+        (
+            json!({"uid": "other"}),
+            409,
+            "the UID in the token request (other) does not match the UID of the service account",
+        ),
+    ] {
+        let (found, text) = s.refused("POST", target, json!({"metadata": metadata, "spec": {}})).await;
+        assert!(found == code && text.contains(why), "{found} {text}");
+    }
+    let answer = s.ask("POST", target, json!({"spec": {"expirationSeconds": 7200}})).await;
+    assert_eq!((answer.code, &answer.body["spec"]["expirationSeconds"]), (201, &json!(3600)));
+    let warned = answer.headers["warning"].to_str().unwrap();
+    assert!(warned.contains("requested expiration of 7200 seconds shortened to 3600 seconds"), "{warned}");
+}
