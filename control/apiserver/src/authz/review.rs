@@ -4,6 +4,7 @@
 use super::{Attributes, Authorizer, Decision, Verdict};
 use crate::context::User;
 use crate::objects::{list, text, texts};
+use machinery::access::set_at;
 use machinery::field::{FieldError, Path};
 use machinery::fields::{FieldSelector, escape};
 use machinery::labels::{Operator, Requirement, Selector};
@@ -37,13 +38,16 @@ pub fn local_subject_access(
     review: &Value,
     namespace: &str,
 ) -> Result<Value, Status> {
-    check("LocalSubjectAccessReview", review, true)?;
-    let asked = text(review, "/spec/resourceAttributes/namespace");
-    if asked != namespace {
-        return Err(Status::bad_request(format!(
-            "spec.resourceAttributes.namespace must match namespace: {namespace}"
-        )));
+    let given = text(review, "/metadata/namespace");
+    if !given.is_empty() && given != namespace {
+        return Err(Status::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
     }
+    let mut review = review.clone();
+    set_at(&mut review, "metadata.namespace", namespace);
+    let review = &review;
+    check("LocalSubjectAccessReview", review, true)?;
     Ok(answer(authorizer, review, spec_user(review)))
 }
 
@@ -76,7 +80,13 @@ pub(crate) fn self_subject_rules(
         .collect();
     let paths: Vec<Value> =
         rules.paths.iter().map(|p| json!({"verbs": p.verbs, "nonResourceURLs": p.paths})).collect();
-    let mut out = review.clone();
+    // Upstream answers with a review of its own.
+    let mut out = json!({"metadata": {}, "spec": {}});
+    for field in ["kind", "apiVersion"] {
+        if let Some(own) = review.get(field) {
+            out[field] = own.clone();
+        }
+    }
     out["status"] =
         json!({"resourceRules": resources, "nonResourceRules": paths, "incomplete": rules.incomplete});
     if !rules.errors.is_empty() {
@@ -136,7 +146,7 @@ fn check(kind: &str, review: &Value, subject: bool) -> Result<(), Status> {
     match (set("/spec/resourceAttributes"), set("/spec/nonResourceAttributes")) {
         (true, true) => errors.push(FieldError::invalid(
             &spec.child("nonResourceAttributes"),
-            review["spec"]["nonResourceAttributes"].clone(),
+            printed(&review["spec"]["nonResourceAttributes"]),
             "cannot be specified in combination with resourceAttributes",
         )),
         (false, false) => errors.push(FieldError::invalid(
@@ -153,14 +163,92 @@ fn check(kind: &str, review: &Value, subject: bool) -> Result<(), Status> {
             "at least one of user or group must be specified",
         ));
     }
-    if kind == "LocalSubjectAccessReview" && set("/spec/nonResourceAttributes") {
+    selectors(review, &mut errors);
+    let local = kind == "LocalSubjectAccessReview";
+    metadata(review, local, &mut errors);
+    let namespace = text(review, "/spec/resourceAttributes/namespace");
+    if local && set("/spec/resourceAttributes") && namespace != text(review, "/metadata/namespace") {
+        let path = spec.child("resourceAttributes").child("namespace");
+        errors.push(FieldError::invalid(&path, namespace, "must match metadata.namespace"));
+    }
+    if local && set("/spec/nonResourceAttributes") {
         errors.push(FieldError::invalid(
             &spec.child("nonResourceAttributes"),
-            review["spec"]["nonResourceAttributes"].clone(),
+            printed(&review["spec"]["nonResourceAttributes"]),
             "disallowed on this kind of request",
         ));
     }
-    if errors.is_empty() { Ok(()) } else { Err(Status::invalid(&Gk::new(GROUP, kind), "", &errors)) }
+    // Upstream has forgotten the kind by then.
+    if errors.is_empty() { Ok(()) } else { Err(Status::invalid(&Gk::new(GROUP, ""), "", &errors)) }
+}
+
+/// As upstream prints its internal type, whose fields have Go's names.
+fn printed(attributes: &Value) -> Value {
+    json!({"Path": text(attributes, "/path"), "Verb": text(attributes, "/verb")})
+}
+
+/// A review is stored nowhere, and so is called nothing. What the server sets itself is not looked at.
+fn metadata(review: &Value, local: bool, errors: &mut Vec<FieldError>) {
+    const OWN: [&str; 7] = [
+        "creationTimestamp",
+        "deletionGracePeriodSeconds",
+        "deletionTimestamp",
+        "managedFields",
+        "namespace",
+        "selfLink",
+        "uid",
+    ];
+    let given = review["metadata"].as_object().into_iter().flatten();
+    let shown: serde_json::Map<String, Value> = given
+        .filter(|(key, value)| !OWN.contains(&key.as_str()) && !value.is_null())
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect();
+    if !shown.is_empty() {
+        let why = if local { "must be empty except for namespace" } else { "must be empty" };
+        errors.push(FieldError::invalid(&Path::new("metadata"), Value::Object(shown), why));
+    }
+}
+
+/// Selectors say one thing, and in one way. Operators nobody here knows are let through.
+fn selectors(review: &Value, errors: &mut Vec<FieldError>) {
+    for which in ["fieldSelector", "labelSelector"] {
+        let selector = &review["spec"]["resourceAttributes"][which];
+        if !selector.is_object() {
+            continue;
+        }
+        let path = Path::new("spec.resourceAttributes").child(which);
+        let (raw, requirements) = (text(selector, "/rawSelector"), list(selector, "/requirements"));
+        if !raw.is_empty() && !requirements.is_empty() {
+            let why = "may not specified at the same time as requirements";
+            errors.push(FieldError::invalid(&path.child("rawSelector"), raw, why));
+        }
+        if raw.is_empty() && requirements.is_empty() {
+            let why = format!("when {path} is specified, requirements or rawSelector is required");
+            errors.push(FieldError::required(&path.child("requirements"), why));
+        }
+        for (index, requirement) in requirements.iter().enumerate() {
+            let at = path.child("requirements").index(index);
+            let (key, values) = (text(requirement, "/key"), list(requirement, "/values"));
+            if which == "fieldSelector" && key.is_empty() {
+                errors.push(FieldError::required(&at.child("key"), "must be specified"));
+            }
+            match text(requirement, "/operator") {
+                "In" | "NotIn" if values.is_empty() => {
+                    let why = "must be specified when `operator` is 'In' or 'NotIn'";
+                    errors.push(FieldError::required(&at.child("values"), why));
+                }
+                "Exists" | "DoesNotExist" if !values.is_empty() => {
+                    let why = "may not be specified when `operator` is 'Exists' or 'DoesNotExist'";
+                    errors.push(FieldError::forbidden(&at.child("values"), why));
+                }
+                _ => {}
+            }
+            if which == "labelSelector" {
+                let wrong = machinery::names::qualified_name(key).into_iter();
+                errors.extend(wrong.map(|why| FieldError::invalid(&at.child("key"), key, why)));
+            }
+        }
+    }
 }
 
 fn answer(authorizer: &dyn Authorizer, review: &Value, user: User) -> Value {
@@ -276,9 +364,41 @@ mod tests {
         );
         assert!(subject_access(&authorizer(), &json!(3)).is_err());
         let local = json!({"spec": {"user": "x", "resourceAttributes": {"namespace": "b"}}});
+        // Upstream: `pkg/apis/authorization/validation`, whose errors come before the storage's own check.
         assert_eq!(
             local_subject_access(&authorizer(), &local, "a").unwrap_err().message,
-            "spec.resourceAttributes.namespace must match namespace: a"
+            ".authorization.k8s.io \"\" is invalid: spec.resourceAttributes.namespace: Invalid value: \"b\": must match metadata.namespace"
+        );
+    }
+
+    #[test]
+    fn a_review_must_not_be_named_nor_select_in_two_ways() {
+        let refused = |review: Value| {
+            let error = subject_access(&authorizer(), &review).unwrap_err();
+            error.message.replace(".authorization.k8s.io \"\" is invalid: ", "")
+        };
+        let attributes = json!({"verb": "get", "resource": "pods"});
+        assert_eq!(
+            refused(
+                json!({"metadata": {"name": "x", "uid": "u"}, "spec": {"user": "x", "resourceAttributes": attributes}})
+            ),
+            "metadata: Invalid value: {\"name\":\"x\"}: must be empty"
+        );
+        let mut twice = attributes.clone();
+        twice["fieldSelector"] =
+            json!({"rawSelector": "a=b", "requirements": [{"key": "a", "operator": "In"}]});
+        assert_eq!(
+            refused(json!({"spec": {"user": "x", "resourceAttributes": twice}})),
+            "[spec.resourceAttributes.fieldSelector.rawSelector: Invalid value: \"a=b\": may not specified at the same time as \
+             requirements, spec.resourceAttributes.fieldSelector.requirements[0].values: Required value: must be specified when \
+             `operator` is 'In' or 'NotIn']"
+        );
+        let mut none = attributes;
+        none["labelSelector"] = json!({});
+        assert_eq!(
+            refused(json!({"spec": {"user": "x", "resourceAttributes": none}})),
+            "spec.resourceAttributes.labelSelector.requirements: Required value: when spec.resourceAttributes.labelSelector is \
+             specified, requirements or rawSelector is required"
         );
     }
 

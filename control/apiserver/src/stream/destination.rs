@@ -219,9 +219,9 @@ fn check_log_options(context: &Context) -> Result<(), Status> {
             "at most one of `sinceTime` or `sinceSeconds` may be specified",
         ));
     }
-    if let Some(stream) = context.query("stream").filter(|s| !matches!(*s, "" | "All" | "Stdout" | "Stderr"))
-    {
-        errors.push(FieldError::not_supported(&Path::new("stream"), stream, &["All", "Stderr", "Stdout"]));
+    // A feature that is off: PodLogsQuerySplitStreams.
+    if context.query("stream").is_some() {
+        errors.push(FieldError::forbidden(&Path::new("stream"), "may not be specified"));
     }
     if errors.is_empty() {
         return Ok(());
