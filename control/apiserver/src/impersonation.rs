@@ -1,12 +1,17 @@
 //! Acting as somebody else, by `Impersonate-*` headers, where the authorizer lets.
 //! Upstream: `apiserver/pkg/endpoints/filters/impersonation`.
+//!
+//! There are several ways to be let ([`mode`]), each with verbs of its own; the last is the old one, for any request.
+
+mod mode;
 
 use crate::authn::header_text::texts;
 use crate::authn::{ANONYMOUS, AUTHENTICATED, UNAUTHENTICATED};
 use crate::authz::{Attributes, Authorizer, forbidden};
-use crate::context::User;
+use crate::context::{RequestInfo, User};
 use crate::query;
 use http::HeaderMap;
+use machinery::goformat::go_quote;
 use machinery::status::Status;
 use std::collections::BTreeMap;
 
@@ -14,30 +19,38 @@ const USER: &str = "impersonate-user";
 const UID: &str = "impersonate-uid";
 const GROUP: &str = "impersonate-group";
 const EXTRA: &str = "impersonate-extra-";
-const AUTHENTICATION: &str = "authentication.k8s.io";
+const NODE: &str = "system:node:";
+const NODES: &str = "system:nodes";
 
-/// The user the request goes on as. Takes the headers out of the request.
+/// The user `user`'s request goes on as. Takes the headers out of the request.
 pub(crate) fn impersonate(
     headers: &mut HeaderMap,
     user: User,
+    info: &RequestInfo,
+    query: &[(String, String)],
     authorizer: &dyn Authorizer,
 ) -> Result<User, Status> {
     if !headers.keys().any(|name| name.as_str().starts_with("impersonate-")) {
         return Ok(user);
     }
     let wanted = read(headers)?;
-    for attributes in wanted.questions(&user) {
-        let decision = authorizer.authorize(&attributes);
-        if !decision.allowed() {
-            return Err(forbidden::status(&attributes, &decision));
-        }
+    if wanted.name.is_empty() {
+        return Ok(user);
     }
+    let request = Attributes::of(info, &user, query);
+    let user = mode::impersonated(&wanted, &request, authorizer)?;
     let names: Vec<_> = headers.keys().filter(|n| n.as_str().starts_with("impersonate-")).cloned().collect();
     for name in names {
         headers.remove(name);
     }
-    tracing::debug!(user = user.name, acting_as = wanted.name, "impersonation");
-    Ok(wanted.user())
+    tracing::debug!(user = request.user.name, acting_as = user.name, "impersonation");
+    Ok(user)
+}
+
+/// Refuses what the authorizer does not allow.
+fn ask(authorizer: &dyn Authorizer, attributes: &Attributes) -> Result<(), Status> {
+    let decision = authorizer.authorize(attributes);
+    if decision.allowed() { Ok(()) } else { Err(forbidden::status(attributes, &decision)) }
 }
 
 #[derive(Debug, Default)]
@@ -66,19 +79,29 @@ fn read(headers: &HeaderMap) -> Result<Impersonation, Status> {
     }
     let more = wanted.uid.is_some() || !wanted.groups.is_empty() || !wanted.extra.is_empty();
     if wanted.name.is_empty() && more {
-        return Err(Status::internal_error(format!("requested {wanted} without impersonating a user")));
+        let why = format!("requested {wanted} without impersonating a user name");
+        return Err(Status::bad_request(why));
     }
     Ok(wanted)
 }
 
+/// As Go prints a `user.DefaultInfo` with `%#v`.
 impl std::fmt::Display for Impersonation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let mut all: Vec<String> = self.groups.iter().map(|g| format!("Group {g}")).collect();
-        all.extend(
-            self.extra.iter().flat_map(|(k, vs)| vs.iter().map(move |v| format!("UserExtra {k}={v}"))),
-        );
-        all.extend(self.uid.iter().map(|u| format!("UID {u}")));
-        write!(f, "[{}]", all.join(" "))
+        let list = |items: &[String]| {
+            let quoted: Vec<String> = items.iter().map(|item| go_quote(item)).collect();
+            format!("[]string{{{}}}", quoted.join(", "))
+        };
+        let groups = if self.groups.is_empty() { "[]string(nil)".to_owned() } else { list(&self.groups) };
+        let extra: Vec<String> =
+            self.extra.iter().map(|(key, values)| format!("{}:{}", go_quote(key), list(values))).collect();
+        let extra = if extra.is_empty() { "(nil)".to_owned() } else { format!("{{{}}}", extra.join(", ")) };
+        let uid = go_quote(self.uid.as_deref().unwrap_or_default());
+        let name = go_quote(&self.name);
+        write!(
+            f,
+            "&user.DefaultInfo{{Name:{name}, UID:{uid}, Groups:{groups}, Extra:map[string][]string{extra}}}"
+        )
     }
 }
 
@@ -88,45 +111,31 @@ impl Impersonation {
         (!namespace.is_empty() && !name.is_empty() && !name.contains(':')).then_some((namespace, name))
     }
 
-    /// May `user` take on each of these?
-    fn questions(&self, user: &User) -> Vec<Attributes> {
-        let ask = |group: &str, resource: &str, name: &str| Attributes {
-            user: user.clone(),
-            verb: "impersonate".into(),
-            is_resource: true,
-            group: group.into(),
-            version: if group.is_empty() { String::new() } else { "v1".into() },
-            resource: resource.into(),
-            name: name.into(),
-            ..Attributes::default()
+    fn node(&self) -> Option<&str> {
+        let edge = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+        let part = |part: &str| {
+            part.starts_with(edge) && part.ends_with(edge) && part.chars().all(|c| edge(c) || c == '-')
         };
-        let mut out = Vec::new();
-        if let Some((namespace, name)) = self.service_account() {
-            out.push(Attributes { namespace: namespace.into(), ..ask("", "serviceaccounts", name) });
-        } else if !self.name.is_empty() {
-            out.push(ask("", "users", &self.name));
-        }
-        out.extend(self.groups.iter().map(|g| ask("", "groups", g)));
-        for (key, values) in &self.extra {
-            out.extend(
-                values
-                    .iter()
-                    .map(|v| Attributes { subresource: key.clone(), ..ask(AUTHENTICATION, "userextras", v) }),
-            );
-        }
-        out.extend(self.uid.iter().map(|u| ask(AUTHENTICATION, "uids", u)));
-        out
+        self.name.strip_prefix(NODE).filter(|name| name.split('.').all(part))
     }
 
-    fn user(self) -> User {
+    fn is_only_a_name(&self) -> bool {
+        self.uid.is_none() && self.groups.is_empty() && self.extra.is_empty()
+    }
+
+    /// Who this is with all groups; `constrained` ways know those of nodes, too.
+    fn user(&self, constrained: bool) -> User {
         let mut groups = self.groups.clone();
         if let Some((namespace, _)) = self.service_account().filter(|_| groups.is_empty()) {
             groups = vec!["system:serviceaccounts".to_owned(), format!("system:serviceaccounts:{namespace}")];
+        } else if constrained && self.node().is_some() {
+            groups = vec![NODES.to_owned()];
         }
         if !groups.iter().any(|g| g == AUTHENTICATED || g == UNAUTHENTICATED) {
             groups.push(if self.name == ANONYMOUS { UNAUTHENTICATED } else { AUTHENTICATED }.to_owned());
         }
-        User { name: self.name, uid: self.uid.unwrap_or_default(), groups, extra: self.extra }
+        let uid = self.uid.clone().unwrap_or_default();
+        User { name: self.name.clone(), uid, groups, extra: self.extra.clone() }
     }
 }
 
@@ -154,7 +163,13 @@ mod tests {
             groups: groups.iter().map(|g| (*g).into()).collect(),
             ..User::default()
         };
-        let out = impersonate(&mut map, user, &authorizer);
+        let info = RequestInfo {
+            verb: "list".into(),
+            is_resource: true,
+            resource: "pods".into(),
+            ..RequestInfo::default()
+        };
+        let out = impersonate(&mut map, user, &info, &[], &authorizer);
         assert!(out.is_err() || map.is_empty());
         out
     }
@@ -165,11 +180,13 @@ mod tests {
         assert_eq!((bob.name.as_str(), bob.groups), ("bob", vec!["system:authenticated".to_owned()]));
         assert_eq!(
             act("alice", &[], &[(USER, "carol")]).unwrap_err().message,
-            r#"users "carol" is forbidden: User "alice" cannot impersonate resource "users" in API group "" at the cluster scope"#
+            // What the first way that fits was refused for.
+            r#"pods is forbidden: User "alice" cannot impersonate-on:user-info:list resource "pods" in API group "" at the cluster scope"#
         );
+        // Upstream: `getImpersonatedUser`, which tells of the first way, though the last was refused for the group.
         assert_eq!(
             act("alice", &[], &[(USER, "bob"), (GROUP, "system:masters")]).unwrap_err().message,
-            r#"groups "system:masters" is forbidden: User "alice" cannot impersonate resource "groups" in API group "" at the cluster scope"#
+            r#"pods is forbidden: User "alice" cannot impersonate-on:user-info:list resource "pods" in API group "" at the cluster scope"#
         );
     }
 
@@ -211,8 +228,12 @@ mod tests {
     fn a_group_without_a_user_is_an_error() {
         let error = act("root", &["system:masters"], &[(GROUP, "g")]).unwrap_err();
         assert_eq!(
-            error.message,
-            "Internal error occurred: requested [Group g] without impersonating a user"
+            (error.code, error.message.as_str()),
+            (
+                400,
+                "requested &user.DefaultInfo{Name:\"\", UID:\"\", Groups:[]string{\"g\"}, Extra:map[string][]string(nil)} without \
+                 impersonating a user name"
+            )
         );
     }
 }
