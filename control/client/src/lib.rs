@@ -31,3 +31,12 @@ pub use informer::Informer;
 pub use key::{Identity, Key};
 pub use mirror::{Event, mirror};
 pub use source::Source;
+
+/// What the API server said, without the client's words around it; where it said nothing, the client's.
+#[must_use]
+pub fn message_of(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        other => other.to_string(),
+    }
+}

@@ -4,6 +4,7 @@ use crate::expectations::Expectations;
 use crate::queue::Key;
 use crate::reconcile::{Doing, Error, code};
 use crate::recorder::{Recorder, Severity};
+pub(crate) use client::message_of;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodCondition, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
@@ -237,15 +238,6 @@ impl PodControl {
                 Err(error).doing(|| format!("delete pod {}/{name}", key.namespace))
             }
         }
-    }
-}
-
-/// What the API server said, without the client's words around it.
-#[must_use]
-pub(crate) fn message_of(error: &kube::Error) -> String {
-    match error {
-        kube::Error::Api(status) => status.message.clone(),
-        other => other.to_string(),
     }
 }
 

@@ -342,6 +342,19 @@ mod tests {
     }
 
     #[test]
+    fn a_node_that_goes_must_not_leave_a_pod_waiting_that_was_to_be_spread() {
+        let now = Instant::now();
+        for (plugin, wakes) in [(Plugin::PodTopologySpread, true), (Plugin::NodeResourcesFit, false)] {
+            let mut q = Queue::default();
+            q.set(pod("a", 0), now);
+            q.pop(now);
+            q.unschedulable("a", vec![plugin], now);
+            q.changed(Change::NodeGone, now);
+            assert_eq!(q.next_flush() == Some(now + FIRST_BACKOFF), wakes, "{plugin:?}");
+        }
+    }
+
+    #[test]
     fn a_change_during_the_attempt_is_not_missed() {
         let now = Instant::now();
         let mut q = Queue::default();

@@ -90,6 +90,13 @@ impl Reporter {
         self.patch_status(pod, status).await;
     }
 
+    /// Says on which node a pod will be, where that is not known yet.
+    pub(crate) async fn nominate(&self, pod: &Pod, node: &str) {
+        if pod.nominated.as_deref() != Some(node) {
+            self.patch_status(pod, json!({"nominatedNodeName": node})).await;
+        }
+    }
+
     /// Says that a pod waits for no node any more.
     pub(crate) async fn displaced(&self, pod: &Pod) {
         self.patch_status(pod, json!({"nominatedNodeName": null})).await;

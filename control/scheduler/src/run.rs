@@ -109,7 +109,7 @@ pub async fn run(
 /// A pod that could not be bound.
 #[derive(Debug, thiserror::Error)]
 enum BindError {
-    #[error(transparent)]
+    #[error("running Bind plugin \"DefaultBinder\": {}", client::message_of(.0))]
     Api(kube::Error),
     #[error("{0}")]
     Volumes(String),
@@ -275,6 +275,7 @@ impl Scheduler {
             Source::Nodes => {
                 Arc::make_mut(&mut self.raw).nodes.remove(key);
                 self.cluster.remove_node(key);
+                self.announce(Some(Change::NodeGone));
             }
             Source::Namespaces => drop(Arc::make_mut(&mut rest.namespaces).remove(key)),
             Source::Claims => drop(Arc::make_mut(&mut rest.storage.claims).remove(key)),
@@ -383,6 +384,8 @@ impl Scheduler {
                         Done::Bound { uid: pod.uid.clone(), result, needs }
                     });
                 } else {
+                    // Others may learn already where it goes, as it takes a while.
+                    self.queue.nominate(&pod.uid, Some(node.clone()));
                     self.bind_with_volumes(pod, node, needs, binder);
                 }
             }
@@ -408,6 +411,10 @@ impl Scheduler {
         let extenders = self.extenders.clone();
         self.waits.push(
             async move {
+                let nominating = reporter.nominate(&pod, &node);
+                if tokio::time::timeout(LONGEST_WRITE, nominating).await.is_err() {
+                    tracing::warn!(pod = pod.key(), "scheduler: naming the pod's node took too long");
+                }
                 let result = match Box::pin(volumes.bind(&pod, &node, &needs)).await {
                     Ok(()) => bind(&reporter, binder.and_then(|at| extenders.get(at)), &pod, &node).await,
                     Err(why) => {
@@ -451,16 +458,10 @@ impl Scheduler {
                     return self.queue.retry(&uid, now);
                 }
                 tracing::warn!(pod = pod.key(), %error, "scheduler: bind");
-                let message = match error {
-                    BindError::Volumes(text) | BindError::Extender(text) => text,
-                    error => format!("binding rejected: running Bind plugin \"DefaultBinder\": {error}"),
-                };
-                self.report(
-                    pod,
-                    Failure { reason: "SchedulerError", message, nominate: None },
-                    None,
-                    Room::default(),
-                );
+                self.queue.nominate(&uid, None);
+                let message = error.to_string();
+                let failure = Failure { reason: "SchedulerError", message, nominate: Some(None) };
+                self.report(pod, failure, None, Room::default());
             }
             Done::Reported { uid, refused: Some(refused) } => self.queue.unschedulable(&uid, refused, now),
             Done::Reported { uid, refused: None } => self.queue.retry(&uid, now),

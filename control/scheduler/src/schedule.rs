@@ -112,8 +112,8 @@ pub(crate) fn takes(
 }
 
 /// Whether a refusal by `plugin` may be lifted when `change` happens.
-pub(crate) fn may_help(plugin: Plugin, change: Change) -> bool {
-    use Change::{NodeChanged, PodGone, PodPlaced, VolumesChanged};
+pub fn may_help(plugin: Plugin, change: Change) -> bool {
+    use Change::{NodeChanged, NodeGone, PodGone, PodPlaced, VolumesChanged};
     match plugin {
         Plugin::NodeName | Plugin::NodeUnschedulable | Plugin::TaintToleration | Plugin::NodeAffinity => {
             change == NodeChanged
@@ -123,9 +123,9 @@ pub(crate) fn may_help(plugin: Plugin, change: Change) -> bool {
         Plugin::NodePorts | Plugin::NodeResourcesFit => matches!(change, NodeChanged | PodGone),
         Plugin::VolumeRestrictions => matches!(change, PodGone | VolumesChanged),
         Plugin::VolumeBinding | Plugin::VolumeZone => matches!(change, NodeChanged | VolumesChanged),
-        Plugin::PodTopologySpread | Plugin::InterPodAffinity => {
-            matches!(change, NodeChanged | PodGone | PodPlaced)
-        }
+        // A domain that is gone is not spread over any more.
+        Plugin::PodTopologySpread => matches!(change, NodeChanged | NodeGone | PodGone | PodPlaced),
+        Plugin::InterPodAffinity => matches!(change, NodeChanged | PodGone | PodPlaced),
     }
 }
 
@@ -134,6 +134,8 @@ pub(crate) fn may_help(plugin: Plugin, change: Change) -> bool {
 pub enum Change {
     /// A node came, or changed in what filters look at.
     NodeChanged,
+    /// A node went.
+    NodeGone,
     /// A pod left a node, or shrank.
     PodGone,
     /// A pod came to a node, or its labels or its namespace's changed.

@@ -46,10 +46,7 @@ impl VolumeWriter {
         let written: Result<(), kube::Error> = tokio::time::timeout(WRITE, write)
             .await
             .unwrap_or_else(|late| Err(kube::Error::Service(late.into())));
-        written.map_err(|error| match error {
-            kube::Error::Api(status) => status.message.clone(),
-            other => other.to_string(),
-        })?;
+        written.map_err(|error| client::message_of(&error))?;
         let wait = async {
             for (_, claim) in &needs.bind {
                 self.bound(pod, claim, None).await?;

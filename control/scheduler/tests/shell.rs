@@ -27,8 +27,12 @@ struct State {
     nodes: Vec<Value>,
     /// Open watches, by path.
     watches: Vec<(String, UnboundedSender<Value>)>,
+    /// What else there is, by the path of its list.
+    others: Vec<(&'static str, Value)>,
     /// How many bindings are refused before one is taken.
     refuse_bindings: usize,
+    /// Claims are not written.
+    refuse_claims: bool,
 }
 
 struct Rig {
@@ -102,13 +106,16 @@ async fn answer(
         let items = match path.as_str() {
             "/api/v1/pods" => state.pods.clone(),
             "/api/v1/nodes" => state.nodes.clone(),
-            _ => Vec::new(),
+            path => state.others.iter().filter(|(list, _)| *list == path).map(|(_, o)| o.clone()).collect(),
         };
         return ok(
             &json!({"apiVersion": "v1", "kind": "List", "metadata": {"resourceVersion": "9"}, "items": items}),
         );
     }
     let mut refused = false;
+    if path.contains("/persistentvolumeclaims/") {
+        refused = state.lock().unwrap().refuse_claims;
+    }
     if path.ends_with("/binding") {
         let mut state = state.lock().unwrap();
         refused = state.refuse_bindings > 0;
@@ -220,14 +227,48 @@ async fn a_binding_that_fails_is_taken_back_and_tried_again() {
     rig.next("/binding").await;
     let event = rig.next("/events").await;
     assert_eq!(event["reason"], "FailedScheduling");
-    assert!(
-        event["note"]
-            .as_str()
-            .unwrap()
-            .starts_with("binding rejected: running Bind plugin \"DefaultBinder\": ")
-    );
+    assert_eq!(event["note"], "running Bind plugin \"DefaultBinder\": no luck");
     // The node has room for one only: it must have been given back.
     assert_eq!(rig.next("/binding").await["target"]["name"], "only");
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_pod_whose_volumes_failed_must_not_stay_nominated() {
+    let mut web = pod("web", "1");
+    web["spec"]["volumes"] = json!([{"name": "v", "persistentVolumeClaim": {"claimName": "data"}}]);
+    let claim = json!({
+        "apiVersion": "v1", "kind": "PersistentVolumeClaim",
+        "metadata": {"name": "data", "namespace": "ns", "uid": "c", "resourceVersion": "5"},
+        "spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": "late",
+            "resources": {"requests": {"storage": "1Gi"}}},
+        "status": {"phase": "Pending"},
+    });
+    let class = json!({
+        "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "provisioner": "p.io",
+        "metadata": {"name": "late", "resourceVersion": "5"}, "volumeBindingMode": "WaitForFirstConsumer",
+    });
+    let mut rig = start(State {
+        pods: vec![web],
+        nodes: vec![node("only", "2")],
+        others: vec![
+            ("/api/v1/persistentvolumeclaims", claim),
+            ("/apis/storage.k8s.io/v1/storageclasses", class),
+        ],
+        refuse_claims: true,
+        ..State::default()
+    })
+    .await;
+    let patch = rig.next("PATCH /api/v1/namespaces/ns/pods/web/status").await;
+    assert_eq!(patch["status"], json!({"nominatedNodeName": "only"}), "before its volumes are made");
+    rig.next("PATCH /api/v1/namespaces/ns/persistentvolumeclaims/data").await;
+    let patch = rig.next("PATCH /api/v1/namespaces/ns/pods/web/status").await;
+    assert_eq!(
+        patch["status"]["conditions"][0]["message"],
+        "running PreBind plugin \"VolumeBinding\": no luck"
+    );
+    assert!(patch["status"].as_object().unwrap().contains_key("nominatedNodeName"), "it is taken back");
+    assert_eq!(patch["status"]["nominatedNodeName"], Value::Null);
     rig.stop().await;
 }
 

@@ -95,6 +95,8 @@ pub struct Pod {
     pub ports: Vec<HostPort>,
     /// Images of its containers, init containers included.
     pub images: Vec<String>,
+    /// Images it mounts as volumes.
+    pub image_volumes: Vec<String>,
     /// PersistentVolumeClaims it mounts.
     pub claims: Vec<ClaimUse>,
     /// The message of its condition `PodScheduled`, where that is false.
@@ -159,6 +161,8 @@ impl Pod {
         self.spread = constraints.map(|c| Spread::new(c, &self.labels)).collect();
         let containers = || spec.init_containers.iter().flatten().chain(&spec.containers);
         self.images = containers().filter_map(|c| c.image.clone()).collect();
+        let mounted = spec.volumes.iter().flatten().filter_map(|v| v.image.as_ref()?.reference.clone());
+        self.image_volumes = mounted.collect();
         // Init containers hold their ports only while they run, unless they run on.
         let holding = containers().filter(|c| {
             c.restart_policy.as_deref() == Some("Always")

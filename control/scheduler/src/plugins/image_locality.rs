@@ -15,6 +15,7 @@ pub(super) fn score(snapshot: &Snapshot, pod: &Pod, nodes: &[Arc<NodeInfo>]) -> 
     let images: Vec<(String, f64)> = pod
         .images
         .iter()
+        .chain(&pod.image_volumes)
         .map(|i| normalized(i))
         .map(|i| {
             let having = snapshot.nodes.iter().filter(|n| n.images.contains_key(&i)).count();
