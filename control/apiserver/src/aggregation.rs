@@ -38,9 +38,27 @@ pub struct Aggregator {
     tasks: Tasks,
     identity: Mutex<Identity>,
     remotes: Parsed<Arc<Remote>>,
-    /// What available servers said they serve, by group and version.
-    discovered: Mutex<BTreeMap<(String, String), Vec<Resource>>>,
+    /// What servers said they serve, by group and version.
+    discovered: Mutex<BTreeMap<(String, String), Said>>,
     generation: AtomicU64,
+}
+
+/// What a server said it serves.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Said {
+    resources: Vec<Resource>,
+    /// It does not answer any more.
+    stale: bool,
+}
+
+impl Said {
+    /// What counts after a server has been asked, and may have said nothing.
+    fn after(before: Option<&Said>, resources: Option<Vec<Resource>>) -> Said {
+        match resources {
+            Some(resources) => Said { resources, stale: false },
+            None => Said { stale: true, ..before.cloned().unwrap_or_default() },
+        }
+    }
 }
 
 impl Aggregator {
@@ -117,33 +135,26 @@ impl Aggregator {
         );
     }
 
-    /// Notes what a server says it serves; `None` where its APIService is gone.
-    fn note(&self, group: &str, version: &str, resources: Option<Vec<Resource>>) {
-        let key = (group.to_owned(), version.to_owned());
+    /// Notes what a server says it serves; with `None` that it does not say, and what it said before may be out of date.
+    fn note(&self, remote: &Remote, resources: Option<Vec<Resource>>) {
+        let key = (remote.group.clone(), remote.version.clone());
         let mut discovered = self.discovered.lock();
-        let changed = match resources {
-            Some(resources) if discovered.get(&key) != Some(&resources) => {
-                discovered.insert(key, resources);
-                true
-            }
-            Some(_) => false,
-            None => discovered.remove(&key).is_some(),
-        };
-        if changed {
+        let before = discovered.get(&key);
+        let said = Said::after(before, resources);
+        if before != Some(&said) {
+            discovered.insert(key, said);
             self.generation.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     /// Forgets what APIServices no longer name.
     fn retain(&self, remotes: &[Arc<Remote>]) {
-        let gone: Vec<(String, String)> = self
-            .discovered
-            .lock()
-            .keys()
-            .filter(|(g, v)| !remotes.iter().any(|r| r.group == *g && r.version == *v))
-            .cloned()
-            .collect();
-        gone.iter().for_each(|(group, version)| self.note(group, version, None));
+        let mut discovered = self.discovered.lock();
+        let before = discovered.len();
+        discovered.retain(|(g, v), _| remotes.iter().any(|r| r.group == *g && r.version == *v));
+        if discovered.len() != before {
+            self.generation.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -154,13 +165,29 @@ impl Source for Aggregator {
 
     fn groups(&self) -> Vec<Group> {
         let mut groups: Vec<Group> = Vec::new();
-        for ((group, version), resources) in &*self.discovered.lock() {
-            let version = Version { name: version.clone(), resources: resources.clone() };
+        for ((group, version), Said { resources, stale }) in &*self.discovered.lock() {
+            let version = Version { name: version.clone(), resources: resources.clone(), stale: *stale };
             match groups.iter_mut().find(|g| g.name == *group) {
                 Some(known) => known.versions.push(version),
                 None => groups.push(Group { name: group.clone(), versions: vec![version] }),
             }
         }
         groups
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_falls_silent_must_not_seem_to_have_nothing() {
+        let has = vec![Resource { plural: "flunders".into(), ..Resource::default() }];
+        let current = Said::after(None, Some(has.clone()));
+        assert_eq!(current, Said { resources: has.clone(), stale: false });
+        let silent = Said::after(Some(&current), None);
+        assert_eq!(silent, Said { resources: has.clone(), stale: true });
+        assert!(Said::after(None, None).stale, "it never said anything");
+        assert!(!Said::after(Some(&silent), Some(has)).stale);
     }
 }

@@ -39,6 +39,8 @@ pub(super) fn protect<'a>(_: &'a Registry, a: &'a mut Attributes<'_>) -> Verdict
             "kubernetes.io/pv-protection"
         } else if a.is("", "persistentvolumeclaims", "") {
             "kubernetes.io/pvc-protection"
+        } else if a.is("storage.k8s.io", "volumeattributesclasses", "") {
+            "kubernetes.io/vac-protection"
         } else {
             return Ok(());
         };

@@ -28,16 +28,14 @@ async fn check(aggregator: &Aggregator, remote: &Remote) -> Result<(), Status> {
     let registry = &aggregator.writer.registry;
     let Some(kind) = Kind::of("apiregistration.k8s.io", "apiservices") else { return Ok(()) };
     let Some(stored) = registry.lookup(&kind, "", &remote.name).await? else { return Ok(()) };
-    let condition = match endpoints(aggregator, remote).await {
-        Err(condition) => condition,
+    let (condition, said) = match endpoints(aggregator, remote).await {
+        Err(condition) => (condition, None),
         Ok(()) => match discover(aggregator, remote).await {
-            Ok(document) => {
-                aggregator.note(&remote.group, &remote.version, Some(resources(&document)));
-                available("True", "Passed", "all checks passed")
-            }
-            Err(why) => available("False", "FailedDiscoveryCheck", &why),
+            Ok(document) => (available("True", "Passed", "all checks passed"), Some(resources(&document))),
+            Err(why) => (available("False", "FailedDiscoveryCheck", &why), None),
         },
     };
+    aggregator.note(remote, said);
     reconcile::say(&aggregator.writer, &kind, &stored, &condition).await
 }
 

@@ -20,6 +20,8 @@ pub struct Version {
     pub name: String,
     /// By name.
     pub resources: Vec<Resource>,
+    /// Its server does not answer: the resources are those it had, if it ever said.
+    pub stale: bool,
 }
 
 /// A resource in one version.
@@ -188,7 +190,7 @@ fn builtin_version(group: &str, version: &str) -> Version {
         .map(|r| Resource::of(r, &r.verbs))
         .collect();
     resources.sort_by(|a, b| a.plural.cmp(&b.plural));
-    Version { name: version.to_owned(), resources }
+    Version { name: version.to_owned(), resources, stale: false }
 }
 
 fn owned(texts: &[&str]) -> Vec<String> {

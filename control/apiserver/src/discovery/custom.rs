@@ -43,6 +43,7 @@ fn groups(definitions: &[Arc<Definition>]) -> Vec<Group> {
                 None => group.versions.push(Version {
                     name: version.name.to_owned(),
                     resources: vec![resource(definition, version)],
+                    stale: false,
                 }),
             }
         }

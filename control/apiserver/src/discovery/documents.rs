@@ -123,7 +123,8 @@ pub fn aggregated(groups: &[&Group], beta: bool) -> Value {
 
 fn aggregated_version(version: &Version) -> Value {
     let resources: Vec<Value> = version.resources.iter().map(aggregated_resource).collect();
-    json!({"version": version.name, "freshness": "Current", "resources": resources})
+    let freshness = if version.stale { "Stale" } else { "Current" };
+    json!({"version": version.name, "freshness": freshness, "resources": resources})
 }
 
 fn aggregated_resource(r: &Resource) -> Value {

@@ -135,7 +135,11 @@ impl Source for Custom {
         let resource = Resource { plural: "widgets".into(), kind: "Widget".into(), ..Resource::default() };
         vec![Group {
             name: "acme.com".into(),
-            versions: vec![Version { name: "v1".into(), resources: vec![resource] }],
+            versions: vec![Version {
+                name: "v1".into(),
+                resources: vec![resource],
+                stale: self.generation() > 1,
+            }],
         }]
     }
 }
@@ -149,6 +153,20 @@ async fn a_custom_resource_appears_when_it_is_defined() {
     custom.0.store(1, Ordering::Relaxed);
     assert_ne!(get(&discovery, "/apis", "*/*").await.1, before);
     assert_eq!(get(&discovery, "/apis/acme.com/v1", "*/*").await.1["resources"][0]["kind"], "Widget");
+}
+
+#[tokio::test]
+async fn a_version_whose_server_is_silent_must_not_pass_for_current() {
+    let custom = Arc::new(Custom(AtomicU64::new(1)));
+    let discovery = Discovery::new(Arc::new(Catalog::new(vec![custom.clone()])), String::new());
+    let accept = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+    for (generation, freshness) in [(1, "Current"), (2, "Stale")] {
+        custom.0.store(generation, Ordering::Relaxed);
+        let document = get(&discovery, "/apis", accept).await.1;
+        let groups = document["items"].as_array().unwrap();
+        let group = groups.iter().find(|g| g["metadata"]["name"] == "acme.com").unwrap();
+        assert_eq!(group["versions"][0]["freshness"], freshness);
+    }
 }
 
 #[tokio::test]

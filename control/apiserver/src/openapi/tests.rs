@@ -131,7 +131,7 @@ impl crate::discovery::Source for Custom {
             verbs: vec!["get".into(), "patch".into()],
             ..Resource::default()
         };
-        let version = Version { name: "v1".into(), resources: vec![resource] };
+        let version = Version { name: "v1".into(), resources: vec![resource], stale: false };
         vec![Group { name: "acme.com".into(), versions: vec![version] }]
     }
 }

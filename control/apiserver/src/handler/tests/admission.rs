@@ -56,6 +56,9 @@ async fn a_new_node_is_tainted_and_claims_are_protected() {
     let claim = s.ok("POST", "/api/v1/namespaces/default/persistentvolumeclaims", claim).await;
     assert_eq!(claim["spec"]["storageClassName"], "fast");
     assert_eq!(claim["metadata"]["finalizers"], json!(["kubernetes.io/pvc-protection"]));
+    let class = json!({"metadata": {"name": "gold"}, "driverName": "d", "parameters": {"iops": "9"}});
+    let class = s.ok("POST", "/apis/storage.k8s.io/v1/volumeattributesclasses", class).await;
+    assert_eq!(class["metadata"]["finalizers"], json!(["kubernetes.io/vac-protection"]));
 }
 
 #[tokio::test]
