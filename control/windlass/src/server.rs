@@ -6,6 +6,7 @@
 //! Each step waits for what it needs to be ready, and for nothing else. Shutdown goes the other way round.
 
 mod identity;
+mod published;
 mod tasks;
 
 use crate::child;
@@ -273,11 +274,7 @@ async fn control_plane(
         api.ready().await?;
         let client = api.client("system:apiserver", &["system:masters"]);
         let several = api.embedded_store().is_none();
-        let server = plan.public_url();
-        publish::publish(&client, plan.facts(&server, &pki.trusted, several), plan.token.as_ref())
-            .await
-            .context("publish what machines need to join")?;
-        published.store(true, Ordering::Release);
+        published::publish_all(plan, &client, &pki, several).await?;
         tracing::info!("the cluster is ready");
         let tasks = tasks::of(plan, &pki, &api, stacked)?;
         tokio::join!(Box::pin(api.supervisor().run(tasks, shutdown)), agent(plan, &pki, shutdown));

@@ -189,7 +189,7 @@ pub(crate) async fn wait(
 }
 
 /// Whether a server said nothing, and not that something is wrong.
-fn may_pass(error: &anyhow::Error) -> bool {
+pub(crate) fn may_pass(error: &anyhow::Error) -> bool {
     let unknown = error.downcast_ref::<node::cluster_info::Error>().is_some_and(|error| !error.is_final());
     unknown
         || error.downcast_ref::<kube::Error>().is_some_and(|error| match error {
