@@ -20,6 +20,7 @@ use crate::parts::apiserver::{self, Limits, Services, Settings, publish, storage
 use crate::settings::{self, nth_address};
 use crate::signals::Signals;
 use crate::snapshot;
+use ::apiserver::health::Health;
 use anyhow::{Context as _, anyhow, bail};
 use jiff::Timestamp;
 use pki::bootstrap::BootstrapToken;
@@ -264,11 +265,7 @@ async fn control_plane(
     tracing::info!(listen = %plan.listen, url = plan.public_url(), "the API server listens");
     identity::write_admin(plan, &pki)?;
     let published = Arc::new(AtomicBool::new(false));
-    let seen = published.clone();
-    api.health().add(PUBLISHED, false, move || match seen.load(Ordering::Acquire) {
-        true => Ok(()),
-        false => Err("what machines need to join is not published yet".to_owned()),
-    });
+    ready_once(api.health(), &published);
     let api_stop = CancellationToken::new();
     let main = async {
         api.ready().await?;
@@ -291,6 +288,15 @@ async fn control_plane(
     };
     let (served, done) = tokio::join!(Box::pin(api.serve(&api_stop)), main);
     done.and(served)
+}
+
+/// Has the server called ready only once what machines need to join is there.
+fn ready_once(health: &Health, published: &Arc<AtomicBool>) {
+    let seen = published.clone();
+    health.add(PUBLISHED, false, move || match seen.load(Ordering::Acquire) {
+        true => Ok(()),
+        false => Err("what machines need to join is not published yet".to_owned()),
+    });
 }
 
 /// Tells machines of the authorities there are now; other API servers hear of them by [`apiserver::trust`].
@@ -327,6 +333,17 @@ mod tests {
             ..NodeFlags::default()
         };
         ServerFlags { node, tls_san: vec!["api.example".into()], ..ServerFlags::default() }
+    }
+
+    #[test]
+    fn a_server_must_not_be_called_ready_before_tokens_can_be_made() {
+        use ::apiserver::health::Endpoint;
+        let (health, published) = (Health::default(), Arc::new(AtomicBool::new(false)));
+        ready_once(&health, &published);
+        let code = |endpoint| health.answer(endpoint, "", &[]).status().as_u16();
+        assert_eq!((code(Endpoint::Ready), code(Endpoint::Live)), (500, 200));
+        published.store(true, Ordering::Release);
+        assert_eq!(code(Endpoint::Ready), 200);
     }
 
     #[test]
