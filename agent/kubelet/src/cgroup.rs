@@ -10,8 +10,8 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::Pod;
 
 use crate::config::{CgroupDriver, Config};
-use crate::machine::Machine;
 use crate::node::machine;
+use crate::node::resources::Resources;
 use crate::pod::qos::{self, Class};
 
 pub(crate) mod limits;
@@ -81,10 +81,10 @@ impl Cgroups {
         })))
     }
 
-    /// Makes the classes' cgroups, bounded to what the node offers pods.
-    pub async fn prepare(&self, machine: &Machine) -> Result<(), Error> {
+    /// Makes the classes' cgroups, bounded to `limit`.
+    pub async fn prepare(&self, limit: &Resources) -> Result<(), Error> {
         let Some(inner) = self.0.clone() else { return Ok(()) };
-        let of = |name: &str| machine.limit.get(name);
+        let of = |name: &str| limit.get(name);
         let cpu = of("cpu").map_or(0, crate::quantity::milli);
         let memory = of("memory").map_or(0, crate::quantity::whole);
         blocking(move || {

@@ -3,6 +3,8 @@
 //! Decoding is strict, as upstream's: an unknown or repeated field is an error. Fields of upstream's that this kubelet
 //! does not act on are accepted, and named once in the log ([`Config::unsupported`]): none is ignored in silence.
 
+pub(crate) mod user_namespaces;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -14,7 +16,6 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use crate::login::provider::{self, Provider};
-use crate::pod::user_namespace::{self, UNIT};
 use crate::pressure::policy::Policy;
 use crate::pressure::threshold::{Signal, Thresholds};
 use crate::quantity::whole;
@@ -279,7 +280,7 @@ impl Config {
                 .map_or_else(|| Some("/etc/resolv.conf".into()), Some)
                 .filter(|p: &PathBuf| !p.as_os_str().is_empty()),
             max_pods: file.max_pods.unwrap_or(110),
-            ids_per_pod: file.user_namespaces.ids_per_pod.unwrap_or(UNIT),
+            ids_per_pod: file.user_namespaces.ids_per_pod.unwrap_or(user_namespaces::UNIT),
             pod_pids_limit: file.pod_pids_limit.filter(|limit| *limit > 0),
             registry_pull_qps: file.registry_pull_qps.unwrap_or(5),
             registry_burst: file.registry_burst.unwrap_or(10),
@@ -349,7 +350,7 @@ impl Config {
                 "must be less than imageGCHighThresholdPercent, which must be between 0 and 100",
             );
         }
-        if self.ids_per_pod == 0 || !self.ids_per_pod.is_multiple_of(UNIT) {
+        if self.ids_per_pod == 0 || !self.ids_per_pod.is_multiple_of(user_namespaces::UNIT) {
             return invalid("userNamespaces.idsPerPod", "must be a multiple of 65536");
         }
         if self.container_log_max_files < 2 {
@@ -435,7 +436,7 @@ struct File {
     single_process_oom_kill: Option<bool>,
     resolv_conf: Option<PathBuf>,
     max_pods: Option<u32>,
-    user_namespaces: user_namespace::Settings,
+    user_namespaces: user_namespaces::Settings,
     pod_pids_limit: Option<i64>,
     #[serde(rename = "registryPullQPS")]
     registry_pull_qps: Option<u32>,

@@ -6,7 +6,7 @@
 //! - [`pod`]: [`pod::plan`] (pure) decides, [`worker::execute`] does, [`pod::status`] (pure) tells; [`pod::spec`] translates
 //!   a pod's fields for the runtime.
 //! - [`volume`], [`cgroup`], [`image`], [`probe`]: what pods need beside containers; [`login`]: to the registries of images.
-//! - [`csi`]: storage drivers of this node.
+//! - [`csi`]: storage drivers of this node; [`user_namespace`]: ids of pods that have their own.
 //! - [`report`] writes statuses to the API, [`recorder`] events; [`objects`] reads ConfigMaps, Secrets and Services,
 //!   [`runtime_class`] RuntimeClasses.
 //! - [`node`]: this machine's Node object and Lease.
@@ -41,6 +41,7 @@ pub mod server;
 mod source;
 pub mod spdy;
 mod stats;
+mod user_namespace;
 mod volume;
 mod worker;
 

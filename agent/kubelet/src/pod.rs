@@ -12,7 +12,6 @@ pub mod plan;
 pub(crate) mod qos;
 pub(crate) mod spec;
 pub(crate) mod status;
-pub(crate) mod user_namespace;
 
 /// Where a pod came from: the annotation `kubernetes.io/config.source`.
 pub const CONFIG_SOURCE: &str = "kubernetes.io/config.source";

@@ -20,13 +20,13 @@ use crate::machine::Machine;
 use crate::node;
 use crate::node::runtime::Health;
 use crate::objects::{Changed, Objects};
-use crate::pod::user_namespace::UserNamespaces;
 use crate::pods::Pods;
 use crate::recorder::{Kind, Recorder, Subject};
 use crate::report::Reports;
 use crate::runtime_class::RuntimeClasses;
 use crate::source::{self, ApiPods};
 use crate::stats::Stats;
+use crate::user_namespace::UserNamespaces;
 use crate::volume::claim::Claims;
 use crate::volume::token::Tokens;
 use crate::worker::context::Context;
@@ -94,7 +94,7 @@ impl Kubelet {
         tracing::info!(runtime = version.runtime_name, version = version.runtime_version, "runtime is ready");
         let machine = Machine::read(&config);
         let cgroups = Cgroups::new(&config);
-        cgroups.prepare(&machine).await.map_err(Error::Cgroups)?;
+        cgroups.prepare(&machine.limit).await.map_err(Error::Cgroups)?;
         Ok(Self::assemble(config, (runtime, version.runtime_name.into()), (machine, cgroups), client, scope))
     }
 

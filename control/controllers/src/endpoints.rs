@@ -5,6 +5,7 @@
 //! a selector. Promises: a slice is written only if its content changes; an endpoint never is in two slices of the same ports.
 
 mod arrange;
+mod content;
 mod plan;
 mod subsets;
 mod topology;
@@ -16,7 +17,8 @@ use crate::pods::{controlled_by, generated_name, message_of};
 use crate::queue::{Key, Queue};
 use crate::reconcile::{Doing, Error, Reconcile, aggregate, found};
 use crate::recorder::{Recorder, Severity};
-use arrange::{Arranged, Slot, arrange};
+use arrange::{Arranged, arrange};
+use content::Slot;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Endpoints, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;

@@ -140,7 +140,7 @@ pub(crate) fn dns1035_label(value: &str) -> Vec<String> {
 
 /// A qualified name, which is what a label key is: `example.com/MyName` or `MyName`.
 #[must_use]
-pub(crate) fn qualified_name(value: &str) -> Vec<String> {
+pub fn qualified_name(value: &str) -> Vec<String> {
     const EXAMPLES: [&str; 3] = ["MyName", "my.name", "123-abc"];
     let parts: Vec<&str> = value.split('/').collect();
     let mut errors = Vec::new();

@@ -112,7 +112,7 @@ pub(crate) fn takes(
 }
 
 /// Whether a refusal by `plugin` may be lifted when `change` happens.
-pub fn may_help(plugin: Plugin, change: Change) -> bool {
+pub(crate) fn may_help(plugin: Plugin, change: Change) -> bool {
     use Change::{NodeChanged, NodeGone, PodGone, PodPlaced, VolumesChanged};
     match plugin {
         Plugin::NodeName | Plugin::NodeUnschedulable | Plugin::TaintToleration | Plugin::NodeAffinity => {

@@ -272,6 +272,7 @@ async fn control_plane(
         let client = api.client("system:apiserver", &["system:masters"]);
         let several = api.embedded_store().is_none();
         published::publish_all(plan, &client, &pki, several).await?;
+        published.store(true, Ordering::Release);
         tracing::info!("the cluster is ready");
         let tasks = tasks::of(plan, &pki, &api, stacked)?;
         tokio::join!(Box::pin(api.supervisor().run(tasks, shutdown)), agent(plan, &pki, shutdown));

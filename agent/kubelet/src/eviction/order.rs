@@ -186,13 +186,33 @@ mod tests {
     #[test]
     fn an_eviction_under_way_must_not_keep_a_pod_from_ending_sooner() {
         let (evictions, mut woken) = Evictions::new();
-        let eviction = |grace| Eviction { message: format!("{grace}"), grace, disruption: true };
+        let eviction = |grace| Eviction { message: format!("{grace}"), grace, cause: Cause::Node };
         assert!(evictions.order("u", eviction(600)));
         assert!(evictions.may_hasten("u", 1) && !evictions.may_hasten("u", 600));
         assert!(!evictions.order("u", eviction(600)) && !evictions.order("u", eviction(900)));
         assert!(evictions.order("u", eviction(1)) && !evictions.order("u", eviction(1)));
         assert_eq!(evictions.of("u"), Some(Eviction { grace: 1, ..eviction(600) }));
         assert_eq!(std::iter::from_fn(|| woken.try_recv().ok()).collect::<Vec<_>>(), ["u", "u"]);
+    }
+
+    #[test]
+    fn a_pod_that_makes_room_must_not_read_as_one_the_node_was_too_small_for() {
+        let eviction = Eviction::for_critical();
+        assert_eq!(
+            eviction.outcome(),
+            Outcome {
+                reason: "Preempting".into(),
+                message: "Preempted in order to admit critical pod".into()
+            }
+        );
+        let mut status = PodStatus::default();
+        eviction.mark(&mut status, None, jiff::Timestamp::UNIX_EPOCH);
+        let told = status.conditions.unwrap()[0].message.clone().unwrap();
+        assert_eq!(told, "Pod was preempted by Kubelet to accommodate a critical pod.");
+        let mut own = PodStatus::default();
+        let over = Eviction { message: "m".into(), grace: 1, cause: Cause::Itself };
+        over.mark(&mut own, None, jiff::Timestamp::UNIX_EPOCH);
+        assert!(own.conditions.unwrap().is_empty());
     }
 
     #[test]

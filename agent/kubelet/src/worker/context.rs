@@ -16,10 +16,10 @@ use crate::objects::Objects;
 use crate::pod::spec::dns::Resolver;
 use crate::pod::spec::downward::Facts;
 use crate::pod::spec::resources;
-use crate::pod::user_namespace::{self, UserNamespaces};
 use crate::pods::Pods;
 use crate::recorder::Recorder;
 use crate::runtime_class::RuntimeClasses;
+use crate::user_namespace::{self, UserNamespaces};
 use crate::{probe, volume};
 
 /// Handles to everything outside a pod: cheap to clone, shared by all workers.

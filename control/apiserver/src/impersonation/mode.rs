@@ -1,7 +1,7 @@
 //! The ways to be let act as somebody else. All but the last are constrained: the author must be let do the very thing in that way
 //! (`impersonate-on:WAY:VERB` on what the request is about), and be that somebody in that way (`impersonate:WAY`).
 
-use super::{Impersonation, NODES, ask};
+use super::{Impersonation, ask};
 use crate::authz::{Attributes, Authorizer, Decision, MASTERS, forbidden};
 use crate::context::User;
 use machinery::status::Status;
@@ -214,6 +214,7 @@ fn odd(extra: &BTreeMap<String, Vec<String>>) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::NODES;
     use super::*;
     use crate::authz::policy::Policy;
     use crate::authz::rbac::Rbac;

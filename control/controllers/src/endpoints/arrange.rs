@@ -1,5 +1,6 @@
 //! How the slices that are there become the desired ones. Pure.
 
+use super::content::{Content, Slot};
 use super::plan::Desired;
 use super::topology::{self, Held, Zones};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort, EndpointSlice};
@@ -10,34 +11,11 @@ use std::sync::Arc;
 /// Most endpoints in a slice (upstream's `--max-endpoints-per-slice`).
 const PER_SLICE: usize = 100;
 
-/// One step towards the desired slices.
-#[derive(Debug)]
-pub(super) enum Slot {
-    /// Make a slice; its metadata is the caller's.
-    Create(EndpointSlice),
-    /// Replace the content of the named slice.
-    Update(String, EndpointSlice),
-    /// Remove the named slice.
-    Delete(String),
-}
-
 /// What is to be done.
 pub(super) struct Arranged {
     pub(super) steps: Vec<Slot>,
     /// By address type, where zones share the endpoints: how many each has, or why they do not share.
     pub(super) shared: BTreeMap<&'static str, Result<Held, String>>,
-}
-
-/// A slice as it shall be.
-pub(super) struct Content {
-    address_type: &'static str,
-    ports: Vec<EndpointPort>,
-    old: Option<Arc<EndpointSlice>>,
-    pub(super) endpoints: Vec<Endpoint>,
-    /// But for hints it is what is there.
-    pub(super) unchanged: bool,
-    /// It stays although it is empty, to say that there are no endpoints.
-    placeholder: bool,
 }
 
 /// Steps from the slices that are there to the desired ones. Endpoints stay in their slice; new ones fill slices with room. With `zones`
@@ -133,35 +111,6 @@ fn fill(
         });
     }
     contents
-}
-
-impl Content {
-    fn goes(&self) -> bool {
-        self.endpoints.is_empty() && !self.placeholder
-    }
-
-    /// The endpoints as they are there.
-    pub(super) fn there(&self) -> &[Endpoint] {
-        self.old.as_ref().and_then(|old| old.endpoints.as_deref()).unwrap_or_default()
-    }
-
-    fn step(self, labels: &BTreeMap<String, String>) -> Option<Slot> {
-        let stands =
-            self.old.as_ref().is_some_and(|old| old.labels() == labels && self.there() == self.endpoints);
-        let goes = self.goes();
-        let slice = EndpointSlice {
-            address_type: self.address_type.to_owned(),
-            ports: Some(self.ports),
-            endpoints: Some(self.endpoints),
-            ..EndpointSlice::default()
-        };
-        match self.old {
-            Some(old) if goes => Some(Slot::Delete(old.name_any())),
-            Some(_) if stands => None,
-            Some(old) => Some(Slot::Update(old.name_any(), slice)),
-            None => Some(Slot::Create(slice)),
-        }
-    }
 }
 
 #[cfg(test)]

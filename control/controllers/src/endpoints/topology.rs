@@ -1,7 +1,7 @@
 //! Which zone shall use which of a service's endpoints in topology mode `Auto`: zones share them by their CPUs, so that none gets more
 //! than a fifth above its part. Pure; the algorithm is upstream's (`k8s.io/endpointslice/topologycache`).
 
-use super::arrange::Content;
+use super::content::Content;
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointHints, ForZone};
 use kube::ResourceExt;

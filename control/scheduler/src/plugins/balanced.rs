@@ -40,7 +40,7 @@ fn balance(parts: [(i64, i64); 2]) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Resources;
+    use crate::model::resources::Resources;
 
     fn amounts(milli_cpu: i64, memory: i64) -> Resources {
         Resources { milli_cpu, memory, ..Resources::default() }

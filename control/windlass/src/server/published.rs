@@ -9,7 +9,7 @@ use pki::Pki;
 use std::time::Duration;
 use supervise::Backoff;
 
-/// What machines need to join, and other API servers to be behind this one.
+/// What machines need to join.
 pub(super) async fn publish_all(
     plan: &Plan,
     client: &kube::Client,
@@ -20,9 +20,7 @@ pub(super) async fn publish_all(
     insist(async || {
         let facts = plan.facts(&server, &pki.trusted, several);
         let published = Box::pin(publish::publish(client, facts, plan.token.as_ref()));
-        published.await.context("publish what machines need to join")?;
-        let headers = publish::request_headers(client, &pki.trusted, &pki.front_proxy_trusted);
-        headers.await.context("publish what other API servers need")
+        published.await.context("publish what machines need to join")
     })
     .await
 }

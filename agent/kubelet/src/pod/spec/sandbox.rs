@@ -7,7 +7,7 @@ use super::dns::{self, Resolver};
 use super::resources::Node;
 use super::{labels, resources, security};
 use crate::config::Config;
-use crate::pod::user_namespace;
+use crate::user_namespace;
 
 /// No sandbox can be described.
 #[derive(Debug, thiserror::Error)]

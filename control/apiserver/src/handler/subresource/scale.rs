@@ -7,6 +7,7 @@ use crate::admission::{Seen, View};
 use crate::context::{Body, Response};
 use crate::registry::call::Call;
 use crate::registry::kind::Kind;
+use crate::registry::rules::Selects;
 use crate::write::update::check_names;
 use http::StatusCode;
 use machinery::access::{Get as _, find, object_at, set_at};

@@ -1,6 +1,6 @@
 //! The rules of built-in resources: `machinery`'s pure functions, by the resource's declaration.
 
-use super::{Rules, signing_request, tls_pair};
+use super::{Rules, Scaling, Selects, signing_request, tls_pair};
 use jiff::Timestamp;
 use machinery::admission::kinds;
 use machinery::apply::managed::Managed;

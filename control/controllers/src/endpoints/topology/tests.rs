@@ -1,5 +1,6 @@
 use super::*;
-use crate::endpoints::arrange::{Slot, arrange};
+use crate::endpoints::arrange::arrange;
+use crate::endpoints::content::Slot;
 use crate::endpoints::plan::Desired;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::json;

@@ -9,23 +9,13 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::config::user_namespaces::UNIT;
 use cri_proto::v1;
 use k8s_openapi::api::core::v1::Pod;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-/// The ids a range has where nothing else is configured, and of which every size is a multiple.
-pub const UNIT: u32 = 1 << 16;
-
 const FILE: &str = "userns";
-
-/// `userNamespaces` of the configuration.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Settings {
-    #[serde(rename = "idsPerPod")]
-    pub ids_per_pod: Option<u32>,
-}
 
 /// Why a pod gets no users of its own; the texts are upstream's where it has them.
 #[derive(Debug, thiserror::Error)]
@@ -123,7 +113,7 @@ impl UserNamespaces {
         if !supported {
             return Err(Error::Unsupported(handler.to_owned()));
         }
-        let slot = self.slot(crate::pod::uid(pod))?;
+        let slot = self.slot(pod.metadata.uid.as_deref().unwrap_or_default())?;
         let ids = vec![v1::IdMapping { host_id: slot * self.size, container_id: 0, length: self.size }];
         Ok(v1::UserNamespace { mode: v1::NamespaceMode::Pod.into(), uids: ids.clone(), gids: ids })
     }
