@@ -86,7 +86,7 @@ fn during(layout: &Layout, plan: &Plan, up: &up::Plan) -> Result<()> {
                     let address = balancer.clone().unwrap_or_else(|| node_address(index));
                     servers.push(client(&kubeconfig, &format!("https://{address}:6443")).await?);
                 }
-                clients::run(servers, &seen, &stop).await
+                Box::pin(clients::run(servers, &seen, &stop)).await
             })
         })
     };

@@ -99,8 +99,8 @@ mod tests {
         let (other, ours) = (answer("e1", 8, &["p1"]), answer("e2", 7, &["p1", "p2"]));
         let error = agreed(std::slice::from_ref(&other), Some(7)).unwrap_err().to_string();
         assert!(error.contains("the etcd cluster 8, and this server is of 7"), "{error}");
-        let (endpoints, said) = agreed(&[other.clone(), ours.clone()], Some(7)).unwrap().unwrap();
-        assert_eq!((endpoints, said), (vec!["e2".to_owned()], ours.said.clone()));
+        let (endpoints, said) = agreed(&[other, ours.clone()], Some(7)).unwrap().unwrap();
+        assert_eq!((endpoints, said), (vec!["e2".to_owned()], ours.said));
         assert!(agreed(&[], Some(7)).unwrap().is_none(), "nobody is no other cluster");
     }
 
@@ -109,6 +109,6 @@ mod tests {
         let (one, two) = (answer("e1", 8, &["p1"]), answer("e2", 7, &["p2"]));
         let error = agreed(&[one.clone(), two], None).unwrap_err().to_string();
         assert!(error.ends_with("e1 of 8, e2 of 7"), "{error}");
-        assert_eq!(agreed(&[one.clone()], None).unwrap().unwrap().1, one.said);
+        assert_eq!(agreed(std::slice::from_ref(&one), None).unwrap().unwrap().1, one.said);
     }
 }

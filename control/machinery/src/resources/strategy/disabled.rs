@@ -75,10 +75,10 @@ const OBJECTS: &[(&str, &str, &[Feature])] = &[
 /// Takes out of an object what belongs to features that are off and `old` (null for a new object) does not use.
 pub(super) fn drop(resource: &Resource, new: &mut Value, old: &Value) {
     let is = |group: &str, kind: &str| (resource.group, resource.kind) == (group, kind);
-    if let Some((.., path)) = POD_SPECS.iter().find(|(group, kind, _)| is(group, kind)) {
-        if let Some(spec) = path.split('.').try_fold(&mut *new, |value, key| value.get_mut(key)) {
-            drop_features(POD_SPEC, spec, old.at(path));
-        }
+    if let Some((.., path)) = POD_SPECS.iter().find(|(group, kind, _)| is(group, kind))
+        && let Some(spec) = path.split('.').try_fold(&mut *new, |value, key| value.get_mut(key))
+    {
+        drop_features(POD_SPEC, spec, old.at(path));
     }
     if let Some((.., features)) = OBJECTS.iter().find(|(group, kind, _)| is(group, kind)) {
         drop_features(features, new, old);

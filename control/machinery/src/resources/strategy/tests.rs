@@ -467,7 +467,7 @@ fn a_claim_must_not_be_filled_from_what_no_driver_is_asked_for() {
         json!({"dataSource": foreign, "dataSourceRef": foreign}),
         "a reference may name anything"
     );
-    let mut elsewhere = foreign.clone();
+    let mut elsewhere = foreign;
     elsewhere["namespace"] = json!("other");
     assert_eq!(made(json!({"dataSourceRef": elsewhere})), json!({}));
     let old = json!({"metadata": {"name": "c"}, "spec": {"dataSourceRef": elsewhere}});

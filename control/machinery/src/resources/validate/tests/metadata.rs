@@ -9,8 +9,11 @@ fn a_finalizer_without_a_domain_must_not_hold_an_object_of_any_group() {
     let mut held = deployment();
     held["metadata"]["finalizers"] = json!(["foo", "foregroundDeletion", "example.com/x"]);
     let refused = format!("metadata.finalizers[0]: Invalid value: \"foo\": {NEITHER}");
-    assert_eq!(created("apps", "deployments", held), [refused.clone()]);
-    assert_eq!(pod_with(|pod| pod["metadata"]["finalizers"] = json!(["foo"])), [refused.clone()]);
+    assert_eq!(created("apps", "deployments", held), std::slice::from_ref(&refused));
+    assert_eq!(
+        pod_with(|pod| pod["metadata"]["finalizers"] = json!(["foo"])),
+        std::slice::from_ref(&refused)
+    );
     let changed =
         updated("apps", "deployments", &deployment(), |new| new["metadata"]["finalizers"] = json!(["foo"]));
     assert_eq!(changed, [refused]);
