@@ -66,6 +66,8 @@ pub struct Config {
     pub root_ca: Option<watch::Receiver<String>>,
     /// Signs the tokens of service accounts that are kept in secrets; without one nobody does.
     pub service_account_key: Option<Arc<SigningKey>>,
+    /// Names and addresses of API servers beside those that the cluster tells of: no kubelet's certificate is to bear them.
+    pub api_servers: Vec<String>,
 }
 
 impl Config {
@@ -85,6 +87,7 @@ impl Config {
             root_ca: Some(watch::Sender::new(authority.cert_pem()).subscribe()),
             authority: Some(watch::Sender::new(authority).subscribe()),
             service_account_key: Some(key),
+            api_servers: Vec::new(),
         }
     }
 }
@@ -95,7 +98,8 @@ pub async fn run(client: Client, config: Config, supervisor: &Supervisor, shutdo
     let cluster = Cluster::default();
     let (recorder, writer) = Recorder::new(Some(client.clone()), None);
     scope.keep(writer.task("events"));
-    let Config { selection, clients, node_ranges, authority, root_ca, service_account_key } = config;
+    let Config { selection, clients, node_ranges, authority, root_ca, service_account_key, api_servers } =
+        config;
     let mut start = Starter { tasks: Vec::new(), selection, clients: clients.clone() };
     let rec = &recorder;
     let inventory = Arc::new(Inventory::default());
@@ -201,7 +205,7 @@ pub async fn run(client: Client, config: Config, supervisor: &Supervisor, shutdo
         );
     }
     start.add("certificatesigningrequest-approving-controller", "certificate-controller", 5, |queue, cl| {
-        Approving::new(&cluster, cl, queue)
+        Approving::new(&cluster, cl, rec.clone(), api_servers, queue)
     });
     start.add("certificatesigningrequest-cleaner-controller", "certificate-controller", 1, |queue, cl| {
         Cleaner::new(&cluster, cl, queue)

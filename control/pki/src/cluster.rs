@@ -50,6 +50,12 @@ impl ClusterNames {
         ips.dedup();
         Self { dns_names, ips }
     }
+
+    /// Names and addresses, as texts.
+    #[must_use]
+    pub fn all(&self) -> Vec<String> {
+        self.dns_names.iter().cloned().chain(self.ips.iter().map(IpAddr::to_string)).collect()
+    }
 }
 
 /// The cluster's trust, loaded.

@@ -13,6 +13,7 @@ use crate::cluster::{Cluster, INFO};
 use crate::informer::{Informer, key_of};
 use crate::queue::{Key, Queue};
 use crate::reconcile::{Doing, Error, Reconcile, found};
+use crate::recorder::{Note, Recorder, Severity, node};
 use crate::service_cidr::nets;
 use ipnet::IpNet;
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
@@ -22,10 +23,12 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
+use parking_lot::Mutex;
 use pki::part::NodePart;
 use pki::request::CertificateRequest;
 use pki::signer::Signer;
 use serde_json::json;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,12 +51,37 @@ pub(crate) struct Approving {
     service_ranges: Arc<Informer<ServiceCIDR>>,
     endpoints: Arc<Informer<EndpointSlice>>,
     info: Arc<Informer<ConfigMap>>,
+    /// Of servers that the cluster may not tell of.
+    api_servers: Vec<String>,
+    recorder: Recorder,
+    told: Told,
+}
+
+/// What was said of requests that are left to people.
+#[derive(Default)]
+struct Told(Mutex<HashMap<Key, String>>);
+
+impl Told {
+    /// Whether this was not said of the request last.
+    fn is_news(&self, key: &Key, why: &str) -> bool {
+        self.0.lock().insert(key.clone(), why.to_owned()).as_deref() != Some(why)
+    }
+
+    fn forget(&self, key: &Key) {
+        self.0.lock().remove(key);
+    }
 }
 
 impl Approving {
     /// Registers for what wakes it.
     #[must_use]
-    pub(crate) fn new(cluster: &Cluster, client: Client, queue: &Arc<Queue>) -> Self {
+    pub(crate) fn new(
+        cluster: &Cluster,
+        client: Client,
+        recorder: Recorder,
+        api_servers: Vec<String>,
+        queue: &Arc<Queue>,
+    ) -> Self {
         let (wake, requests) = (queue.clone(), cluster.requests.clone());
         cluster.nodes.on_change(move |_, new| {
             let Some(node) = new else { return };
@@ -68,6 +96,9 @@ impl Approving {
             service_ranges: cluster.service_cidrs.clone(),
             endpoints: cluster.endpoint_slices.clone(),
             info: cluster.cluster_info.clone(),
+            api_servers,
+            recorder,
+            told: Told::default(),
         }
     }
 }
@@ -76,10 +107,11 @@ impl Reconcile for Approving {
     const NAME: &'static str = "csrapproving";
 
     async fn reconcile(&self, key: &Key) -> Result<Option<Duration>, Error> {
-        let Some(request) = self.requests.known.get(key) else { return Ok(None) };
-        if decided(&request) || issued(&request).is_some() {
+        let request = self.requests.known.get(key).filter(|r| !decided(r) && issued(r).is_none());
+        let Some(request) = request else {
+            self.told.forget(key);
             return Ok(None);
-        }
+        };
         let Some(signer) = Signer::from_name(&request.spec.signer_name) else { return Ok(None) };
         let Ok(parsed) = parse(&request) else { return Ok(None) };
         let usages = request.spec.usages.as_deref().unwrap_or_default();
@@ -111,7 +143,7 @@ impl Reconcile for Approving {
                     self.approve(&request, key, message).await
                 }
                 Some(why) => {
-                    tracing::debug!(request = %key, why, "a serving certificate is left to people");
+                    self.leave(&request, key, &why);
                     Ok(Some(AGAIN))
                 }
             },
@@ -121,6 +153,25 @@ impl Reconcile for Approving {
 }
 
 impl Approving {
+    /// Says that a serving certificate is left to people, once for each reason: until somebody approves, nobody reads logs of the node's
+    /// pods or runs commands in them.
+    fn leave(&self, request: &CertificateSigningRequest, key: &Key, why: &str) {
+        if !self.told.is_news(key, why) {
+            return;
+        }
+        tracing::warn!(request = %key, why, "a serving certificate is left to people");
+        if let Some(name) = node_of(request) {
+            self.recorder.note(Note {
+                component: "certificate-controller",
+                about: node(name),
+                severity: Severity::Warning,
+                reason: "ServingCertificateNotApproved".into(),
+                message: format!("certificate signing request {key} is left to people: {why}"),
+                action: None,
+            });
+        }
+    }
+
     async fn approve(
         &self,
         request: &CertificateSigningRequest,
@@ -193,6 +244,7 @@ impl Approving {
         let slices = self.endpoints.list("default");
         let endpoints = slices.iter().filter(of_api).flat_map(|slice| slice.endpoints.iter().flatten());
         let mut all: Vec<String> = endpoints.flat_map(|endpoint| endpoint.addresses.clone()).collect();
+        all.extend(self.api_servers.iter().cloned());
         let info = self.info.get(&Key::new(INFO.0, INFO.1));
         let text = info.as_ref().and_then(|info| info.data.as_ref()?.get("kubeconfig"));
         let server =
@@ -209,4 +261,18 @@ impl Approving {
 fn node_of(request: &CertificateSigningRequest) -> Option<&str> {
     let groups = request.spec.groups.as_deref().unwrap_or_default();
     pki::node::of_user(request.spec.username.as_deref()?, groups).filter(|name| !name.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_that_is_left_to_people_must_not_be_told_of_again_and_again() {
+        let (told, one, other) = (Told::default(), Key::new("", "a"), Key::new("", "b"));
+        assert!(told.is_news(&one, "x") && !told.is_news(&one, "x"));
+        assert!(told.is_news(&other, "x") && told.is_news(&one, "y") && !told.is_news(&one, "y"));
+        told.forget(&one);
+        assert!(told.is_news(&one, "y") && !told.is_news(&other, "x"));
+    }
 }

@@ -87,6 +87,7 @@ fn config(flags: &Flags, clients: Clients) -> anyhow::Result<Config> {
             .or_else(|| kubeconfig::authority(flags))
             .map(|bundle| watch::Sender::new(bundle).subscribe()),
         service_account_key: key.transpose().context("--service-account-private-key-file")?.map(Arc::new),
+        api_servers: Vec::new(),
     })
 }
 

@@ -53,6 +53,7 @@ pub(super) fn of(
         let config = ::controllers::Config {
             authority: Some(trust.signing.subscribe()),
             root_ca: Some(trust.bundle.subscribe()),
+            api_servers: plan.names.all(),
             ..::controllers::Config::new(&client, ranges, pki.ca.clone(), key)
         };
         let elector = leadership.elector(controllers::NAME, controllers::NAME);
