@@ -94,7 +94,7 @@ pub struct Rules {
 
 /// Decides on requests, most by what is in memory.
 pub trait Authorizer: Send + Sync {
-    /// The decision on one request.
+    /// The decision on one request, for who cannot wait: one that asks outside blocks the thread meanwhile. Whoever can wait asks by `decide`.
     fn authorize(&self, attributes: &Attributes) -> Decision;
 
     /// The same; it may wait for an answer from outside.

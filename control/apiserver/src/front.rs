@@ -3,7 +3,7 @@
 use crate::authn::{self, Authenticator};
 use crate::authz::policy::Policy;
 use crate::authz::rbac::{PolicyRule, Rbac};
-use crate::authz::{Attributes, Authorizer, Verdict, review};
+use crate::authz::{self, Attributes, Authorizer, Verdict, review};
 use crate::context::{Context, Request, RequestInfo, Response, User};
 use crate::health::Health;
 use crate::registry::hooks::{Decision, Hooks};
@@ -28,9 +28,9 @@ impl Front {
         let authorizer = &*self.authorizer;
         match kind {
             "TokenReview" => authn::review::token(&self.authenticator, &object, Timestamp::now()).await,
-            "SubjectAccessReview" => review::subject_access(authorizer, &object),
-            "SelfSubjectAccessReview" => review::self_subject_access(authorizer, &object, user),
-            "LocalSubjectAccessReview" => review::local_subject_access(authorizer, &object, namespace),
+            "SubjectAccessReview" => review::subject_access(authorizer, &object).await,
+            "SelfSubjectAccessReview" => review::self_subject_access(authorizer, &object, user).await,
+            "LocalSubjectAccessReview" => review::local_subject_access(authorizer, &object, namespace).await,
             "SelfSubjectRulesReview" => review::self_subject_rules(authorizer, &object, user),
             "SelfSubjectReview" => Ok(review::self_subject(&object, user)),
             other => Err(Status::internal_error(format!("nobody answers a {other}"))),
@@ -63,16 +63,12 @@ impl Hooks for Front {
         info: &'a RequestInfo,
         fields: &'a str,
     ) -> BoxFuture<'a, Decision> {
-        let query = [("fieldSelector".to_owned(), fields.to_owned())];
-        let attributes = Attributes::of(info, user, &query);
-        Box::pin(async move {
-            let decision = self.authorizer.decide(&attributes).await;
-            match decision.verdict {
-                Verdict::Allow => Decision::Allow(decision.reason),
-                Verdict::Deny => Decision::Deny(decision.reason),
-                Verdict::NoOpinion => Decision::NoOpinion(decision.reason),
-            }
-        })
+        let attributes = narrowed(user, info, fields);
+        Box::pin(async move { told(self.authorizer.decide(&attributes).await) })
+    }
+
+    fn authorize_now(&self, user: &User, info: &RequestInfo, fields: &str) -> Decision {
+        told(self.authorizer.authorize(&narrowed(user, info, fields)))
     }
 
     fn rules_of(&self, user: &User, namespace: &str) -> (Vec<PolicyRule>, Vec<String>) {
@@ -82,5 +78,17 @@ impl Hooks for Front {
     fn connect(&self, context: Context, request: Request, target: Value) -> BoxFuture<'static, Response> {
         let connector = self.connector.clone();
         Box::pin(async move { connector.connect(context, request, &target).await })
+    }
+}
+
+fn narrowed(user: &User, info: &RequestInfo, fields: &str) -> Attributes {
+    Attributes::of(info, user, &[("fieldSelector".to_owned(), fields.to_owned())])
+}
+
+fn told(decision: authz::Decision) -> Decision {
+    match decision.verdict {
+        Verdict::Allow => Decision::Allow(decision.reason),
+        Verdict::Deny => Decision::Deny(decision.reason),
+        Verdict::NoOpinion => Decision::NoOpinion(decision.reason),
     }
 }

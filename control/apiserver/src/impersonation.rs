@@ -22,8 +22,8 @@ const EXTRA: &str = "impersonate-extra-";
 const NODE: &str = "system:node:";
 const NODES: &str = "system:nodes";
 
-/// The user `user`'s request goes on as. Takes the headers out of the request.
-pub(crate) fn impersonate(
+/// The user the request goes on as. Takes the headers out of the request.
+pub(crate) async fn impersonate(
     headers: &mut HeaderMap,
     user: User,
     info: &RequestInfo,
@@ -34,8 +34,11 @@ pub(crate) fn impersonate(
         return Ok(user);
     }
     let wanted = read(headers)?;
-    if wanted.name.is_empty() {
-        return Ok(user);
+    for attributes in wanted.questions(&user) {
+        let decision = authorizer.decide(&attributes).await;
+        if !decision.allowed() {
+            return Err(forbidden::status(&attributes, &decision));
+        }
     }
     let request = Attributes::of(info, &user, query);
     let user = mode::impersonated(&wanted, &request, authorizer)?;
@@ -147,7 +150,7 @@ mod tests {
     use serde_json::json;
     use std::sync::Arc;
 
-    fn act(user: &str, groups: &[&str], headers: &[(&'static str, &str)]) -> Result<User, Status> {
+    async fn act(user: &str, groups: &[&str], headers: &[(&'static str, &str)]) -> Result<User, Status> {
         let policy = Policy::default();
         policy.put(&json!({"kind": "ClusterRole", "metadata": {"name": "r"}, "rules": [
             {"verbs": ["impersonate"], "apiGroups": [""], "resources": ["users"], "resourceNames": ["bob"]}]}));
@@ -163,48 +166,42 @@ mod tests {
             groups: groups.iter().map(|g| (*g).into()).collect(),
             ..User::default()
         };
-        let info = RequestInfo {
-            verb: "list".into(),
-            is_resource: true,
-            resource: "pods".into(),
-            ..RequestInfo::default()
-        };
-        let out = impersonate(&mut map, user, &info, &[], &authorizer);
+        let out = impersonate(&mut map, user, &authorizer).await;
         assert!(out.is_err() || map.is_empty());
         out
     }
 
-    #[test]
-    fn only_who_may_can_act_as_another() {
-        let bob = act("alice", &[], &[(USER, "bob")]).unwrap();
+    #[tokio::test]
+    async fn only_who_may_can_act_as_another() {
+        let bob = act("alice", &[], &[(USER, "bob")]).await.unwrap();
         assert_eq!((bob.name.as_str(), bob.groups), ("bob", vec!["system:authenticated".to_owned()]));
         assert_eq!(
-            act("alice", &[], &[(USER, "carol")]).unwrap_err().message,
-            // What the first way that fits was refused for.
-            r#"pods is forbidden: User "alice" cannot impersonate-on:user-info:list resource "pods" in API group "" at the cluster scope"#
+            act("alice", &[], &[(USER, "carol")]).await.unwrap_err().message,
+            r#"users "carol" is forbidden: User "alice" cannot impersonate resource "users" in API group "" at the cluster scope"#
         );
         // Upstream: `getImpersonatedUser`, which tells of the first way, though the last was refused for the group.
         assert_eq!(
-            act("alice", &[], &[(USER, "bob"), (GROUP, "system:masters")]).unwrap_err().message,
-            r#"pods is forbidden: User "alice" cannot impersonate-on:user-info:list resource "pods" in API group "" at the cluster scope"#
+            act("alice", &[], &[(USER, "bob"), (GROUP, "system:masters")]).await.unwrap_err().message,
+            r#"groups "system:masters" is forbidden: User "alice" cannot impersonate resource "groups" in API group "" at the cluster scope"#
         );
     }
 
-    #[test]
-    fn a_service_account_has_its_groups() {
-        let sa = act("root", &["system:masters"], &[(USER, "system:serviceaccount:a:b")]).unwrap();
+    #[tokio::test]
+    async fn a_service_account_has_its_groups() {
+        let sa = act("root", &["system:masters"], &[(USER, "system:serviceaccount:a:b")]).await.unwrap();
         assert_eq!(sa.groups, ["system:serviceaccounts", "system:serviceaccounts:a", "system:authenticated"]);
-        let nobody = act("root", &["system:masters"], &[(USER, ANONYMOUS)]).unwrap();
+        let nobody = act("root", &["system:masters"], &[(USER, ANONYMOUS)]).await.unwrap();
         assert_eq!(nobody.groups, ["system:unauthenticated"]);
     }
 
-    #[test]
-    fn extra_keys_are_unescaped() {
+    #[tokio::test]
+    async fn extra_keys_are_unescaped() {
         let user = act(
             "root",
             &["system:masters"],
             &[(USER, "bob"), (UID, "7"), ("impersonate-extra-acme.com%2fproject", "x")],
         )
+        .await
         .unwrap();
         assert_eq!(
             (user.uid.as_str(), user.extra["acme.com/project"].as_slice()),
@@ -224,9 +221,9 @@ mod tests {
         assert_eq!(headers(b"\xff").unwrap_err().code, 400);
     }
 
-    #[test]
-    fn a_group_without_a_user_is_an_error() {
-        let error = act("root", &["system:masters"], &[(GROUP, "g")]).unwrap_err();
+    #[tokio::test]
+    async fn a_group_without_a_user_is_an_error() {
+        let error = act("root", &["system:masters"], &[(GROUP, "g")]).await.unwrap_err();
         assert_eq!(
             (error.code, error.message.as_str()),
             (
@@ -235,5 +232,32 @@ mod tests {
                  impersonating a user name"
             )
         );
+    }
+
+    /// Answers those who wait, and nobody else.
+    struct Slow;
+
+    impl Authorizer for Slow {
+        fn authorize(&self, _: &Attributes) -> crate::authz::Decision {
+            panic!("a thread is blocked")
+        }
+
+        fn decide<'a>(&'a self, _: &'a Attributes) -> futures::future::BoxFuture<'a, crate::authz::Decision> {
+            Box::pin(async {
+                tokio::task::yield_now().await;
+                crate::authz::Decision::allow("")
+            })
+        }
+
+        fn rules_for(&self, _: &User, _: &str) -> crate::authz::Rules {
+            crate::authz::Rules::default()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_slow_authorizer_must_not_hold_a_thread_of_who_acts_as_another() {
+        let mut headers = HeaderMap::new();
+        headers.insert(USER, http::HeaderValue::from_static("bob"));
+        assert_eq!(impersonate(&mut headers, User::default(), &Slow).await.unwrap().name, "bob");
     }
 }

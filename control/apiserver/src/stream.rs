@@ -64,7 +64,7 @@ impl Connector {
         let info = &context.info;
         let upgrades = matches!(info.subresource.as_str(), "exec" | "attach" | "portforward");
         if upgrades {
-            self.may_create(context)?;
+            self.may_create(context).await?;
         }
         let target = destination::target(context, request.uri(), object)?;
         let destination = match target {
@@ -108,12 +108,12 @@ impl Connector {
 
     /// A WebSocket opens with GET: whoever may only read must not run commands that way. Upstream's gate
     /// `AuthorizePodWebsocketUpgradeCreatePermission`.
-    fn may_create(&self, context: &Context) -> Result<(), Status> {
+    async fn may_create(&self, context: &Context) -> Result<(), Status> {
         if context.info.verb != "get" {
             return Ok(());
         }
         let attributes = Attributes { verb: "create".into(), ..Attributes::of_context(context) };
-        let decision = self.authorizer.authorize(&attributes);
+        let decision = self.authorizer.decide(&attributes).await;
         if decision.allowed() { Ok(()) } else { Err(forbidden::status(&attributes, &decision)) }
     }
 }

@@ -5,7 +5,6 @@ use crate::context::{RequestInfo, User};
 use crate::registry::Registry;
 use crate::registry::hooks::Decision;
 use crate::registry::kind::Kind;
-use futures::FutureExt as _;
 use machinery::admission::{Authorizer, Check, Evaluator};
 use machinery::status::Status;
 use serde_json::Value;
@@ -106,11 +105,9 @@ fn authorizer(registry: &Registry, a: &Attributes<'_>) -> Option<Authorizer> {
             name: check.name.clone(),
             ..RequestInfo::default()
         };
-        // Deciding waits for nothing.
-        match front.authorize_narrowed(&user, &info, &check.fields).now_or_never() {
-            Some(Decision::Allow(reason)) => (true, reason),
-            Some(Decision::Deny(reason) | Decision::NoOpinion(reason)) => (false, reason),
-            None => (false, String::new()),
+        match front.authorize_now(&user, &info, &check.fields) {
+            Decision::Allow(reason) => (true, reason),
+            Decision::Deny(reason) | Decision::NoOpinion(reason) => (false, reason),
         }
     };
     let request = Check {

@@ -2,28 +2,35 @@
 //!
 //! Conditions say which requests it is asked about; answers are kept for a while; a service that does not answer is asked again
 //! a few times, and then the failure policy decides.
+//!
+//! - [`kept`]: the answers that are kept
+
+mod kept;
 
 use super::{Attributes, Authorizer, Decision, Rules, Verdict};
 use crate::context::User;
-use crate::objects::text;
 use futures::future::BoxFuture;
+use kept::Kept;
 use machinery::admission::{BUDGET, Evaluator, Expression};
 use machinery::labels::{Operator, Requirement};
 use parking_lot::Mutex;
+use serde::Deserialize;
 use serde_json::{Value, json};
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::Instant;
+use tokio::sync::Semaphore;
 
-/// Answers that are kept.
-const MOST_KEPT: usize = 8192;
 /// Bytes of attributes whose answer is kept, at most: others would fill the cache at will.
 const LONGEST_KEPT: usize = 10_000;
+/// What is asked and answered.
+const KIND: &str = "SubjectAccessReview";
 /// How often the service is asked.
 const TRIES: u32 = 5;
 /// The pause after the first try; each is half as long again as the one before.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
+
+/// Threads that wait for answers at once: where many do, others get none, and the runtime keeps threads for everything else.
+const WAITING: usize = 16;
 
 /// Why there is no answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,14 +82,31 @@ pub struct Config {
 pub struct Webhook {
     config: Config,
     reviewer: Arc<dyn Reviewer>,
-    kept: Mutex<HashMap<String, (Instant, Value)>>,
+    kept: Mutex<Kept>,
+    /// Of those who block a thread.
+    waiting: Semaphore,
+}
+
+/// What the service said: the `status` of its review.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+struct Said {
+    allowed: Option<bool>,
+    denied: Option<bool>,
+    reason: Option<String>,
+}
+
+/// A request that the service is to be asked about.
+struct Question {
+    spec: Value,
+    /// By which the answer is known.
+    key: String,
 }
 
 impl Webhook {
     /// Asks `reviewer`.
     #[must_use]
     pub fn new(config: Config, reviewer: Arc<dyn Reviewer>) -> Self {
-        Webhook { config, reviewer, kept: Mutex::default() }
+        Webhook { config, reviewer, kept: Mutex::default(), waiting: Semaphore::new(WAITING) }
     }
 
     fn failed(&self, error: String) -> Decision {
@@ -129,56 +153,44 @@ impl Webhook {
         }
     }
 
-    fn known(&self, key: &str) -> Option<Value> {
-        let kept = self.kept.lock();
-        kept.get(key).filter(|(until, _)| *until > Instant::now()).map(|(_, status)| status.clone())
+    fn keep(&self, key: String, said: Said) {
+        let time = if said.allowed() { self.config.allowed_for } else { self.config.refused_for };
+        if !time.is_zero() {
+            self.kept.lock().keep(key, time, said);
+        }
     }
 
-    fn keep(&self, key: String, status: &Value) {
-        let allowed = status["allowed"] == true;
-        let time = if allowed { self.config.allowed_for } else { self.config.refused_for };
-        if time.is_zero() {
-            return;
-        }
-        let now = Instant::now();
-        let mut kept = self.kept.lock();
-        if kept.len() >= MOST_KEPT {
-            kept.retain(|_, (until, _)| *until > now);
-        }
-        // The one that ends first makes room: nobody is to keep new answers out by many questions.
-        if kept.len() >= MOST_KEPT
-            && let Some(first) = kept.iter().min_by_key(|(_, (until, _))| *until).map(|(key, _)| key.clone())
-        {
-            kept.remove(&first);
-        }
-        kept.insert(key, (now + time, status.clone()));
-    }
-
-    async fn decided(&self, attributes: &Attributes) -> Decision {
+    /// The decision where it is known, or what is to be asked.
+    fn known(&self, attributes: &Attributes) -> Result<Decision, Question> {
         match self.applies(attributes) {
             Ok(true) => {}
-            Ok(false) => return Decision::no_opinion(""),
-            Err(error) => return self.failed(error),
+            Ok(false) => return Ok(Decision::no_opinion("")),
+            Err(error) => return Ok(self.failed(error)),
         }
         let spec = spec(attributes, self.config.version);
         let key = spec.to_string();
-        if let Some(status) = self.known(&key) {
-            return decision(&status);
+        match self.kept.lock().get(&key) {
+            Some(said) => Ok(said.decision()),
+            None => Err(Question { spec, key }),
         }
+    }
+
+    async fn answer(&self, attributes: &Attributes, question: Question) -> Decision {
         let version = match self.config.version {
             Version::V1 => "authorization.k8s.io/v1",
             Version::V1Beta1 => "authorization.k8s.io/v1beta1",
         };
         let review = json!({
-            "apiVersion": version, "kind": "SubjectAccessReview", "metadata": {}, "spec": spec,
+            "apiVersion": version, "kind": KIND, "metadata": {}, "spec": question.spec,
             "status": {"allowed": false},
         });
-        match self.ask(&review).await {
-            Ok(answer) => {
+        match self.ask(&review).await.and_then(|answer| Said::of(&answer, version)) {
+            Ok(said) => {
+                let decision = said.decision();
                 if length(attributes) < LONGEST_KEPT {
-                    self.keep(key, &answer["status"]);
+                    self.keep(question.key, said);
                 }
-                decision(&answer["status"])
+                decision
             }
             Err(failure) => {
                 tracing::error!(error = failure.text, "Failed to make webhook authorizer request");
@@ -186,16 +198,31 @@ impl Webhook {
             }
         }
     }
+
+    async fn decided(&self, attributes: &Attributes) -> Decision {
+        match self.known(attributes) {
+            Ok(decision) => decision,
+            Err(question) => self.answer(attributes, question).await,
+        }
+    }
 }
 
 impl Authorizer for Webhook {
-    /// Blocks the thread where the answer is not known: expressions, which ask this way, cannot wait.
+    /// Blocks the thread where the answer is not known: the expressions of policies ask this way, which cannot wait otherwise. A few threads
+    /// at most wait so; to more, the service does not answer.
     fn authorize(&self, attributes: &Attributes) -> Decision {
+        let question = match self.known(attributes) {
+            Ok(decision) => return decision,
+            Err(question) => question,
+        };
+        let Ok(_permit) = self.waiting.try_acquire() else {
+            return self.failed("too many expressions wait for an authorization webhook".to_owned());
+        };
         let handle = match tokio::runtime::Handle::try_current() {
             Ok(handle) if handle.runtime_flavor() == tokio::runtime::RuntimeFlavor::MultiThread => handle,
             _ => return self.failed("an authorization webhook cannot be asked here".to_owned()),
         };
-        tokio::task::block_in_place(|| handle.block_on(self.decided(attributes)))
+        tokio::task::block_in_place(|| handle.block_on(self.answer(attributes, question)))
     }
 
     fn decide<'a>(&'a self, attributes: &'a Attributes) -> BoxFuture<'a, Decision> {
@@ -208,18 +235,44 @@ impl Authorizer for Webhook {
     }
 }
 
-/// What the service said.
-fn decision(status: &Value) -> Decision {
-    let reason = text(status, "/reason").to_owned();
-    let (verdict, error) = match (status["allowed"] == true, status["denied"] == true) {
-        (true, true) => {
-            (Verdict::Deny, "webhook subject access review returned both allow and deny response")
+impl Said {
+    /// Of an answer; one that is no review, or whose fields are of other types, is none.
+    fn of(answer: &Value, version: &str) -> Result<Self, Failure> {
+        let wrong = |what: String| {
+            let text = format!("the answer of an authorization webhook is no {KIND}: {what}");
+            Failure { text, passing: false }
+        };
+        let Value::Object(fields) = answer else { return Err(wrong("it is no object".to_owned())) };
+        for (name, wanted) in [("kind", KIND), ("apiVersion", version)] {
+            match fields.get(name) {
+                None | Some(Value::Null) => {}
+                Some(Value::String(given)) if given.is_empty() || given == wanted => {}
+                Some(given) => return Err(wrong(format!("its {name} is {given}"))),
+            }
         }
-        (_, true) => (Verdict::Deny, ""),
-        (true, false) => (Verdict::Allow, ""),
-        (false, false) => (Verdict::NoOpinion, ""),
-    };
-    Decision { verdict, reason, error: error.to_owned() }
+        match fields.get("status") {
+            None | Some(Value::Null) => Ok(Said::default()),
+            // A sequence is no status, though it could be read as one.
+            Some(status @ Value::Object(_)) => Said::deserialize(status).map_err(|e| wrong(e.to_string())),
+            Some(_) => Err(wrong("its status is no object".to_owned())),
+        }
+    }
+
+    fn allowed(&self) -> bool {
+        self.allowed == Some(true)
+    }
+
+    fn decision(&self) -> Decision {
+        let (verdict, error) = match (self.allowed(), self.denied == Some(true)) {
+            (true, true) => {
+                (Verdict::Deny, "webhook subject access review returned both allow and deny response")
+            }
+            (_, true) => (Verdict::Deny, ""),
+            (true, false) => (Verdict::Allow, ""),
+            (false, false) => (Verdict::NoOpinion, ""),
+        };
+        Decision { verdict, reason: self.reason.clone().unwrap_or_default(), error: error.to_owned() }
+    }
 }
 
 fn length(attributes: &Attributes) -> usize {

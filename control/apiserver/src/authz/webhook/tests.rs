@@ -12,7 +12,9 @@ impl Reviewer for Service {
         self.asked.lock().push(review.clone());
         let mut answers = self.answers.lock();
         let answer = if answers.len() > 1 { answers.remove(0) } else { answers[0].clone() };
-        Box::pin(std::future::ready(answer.map(|status| json!({"status": status}))))
+        // A whole answer is given as it is.
+        let whole = |said: Value| said.get("whole").cloned().unwrap_or_else(|| json!({"status": said}));
+        Box::pin(std::future::ready(answer.map(whole)))
     }
 }
 
@@ -101,13 +103,13 @@ async fn an_answer_must_not_be_kept_longer_than_its_time_nor_without_one() {
 async fn many_questions_must_not_keep_new_answers_out() {
     let service = service(vec![Ok(json!({"allowed": true}))]);
     let webhook = Webhook::new(config(&[]), service.clone());
-    for index in 0..MOST_KEPT {
-        webhook.keep(index.to_string(), &json!({"allowed": false}));
+    for index in 0..kept::MOST {
+        webhook.keep(index.to_string(), Said { allowed: Some(false), ..Said::default() });
     }
     webhook.decide(&pods("get", "a")).await;
     webhook.decide(&pods("get", "a")).await;
     assert_eq!(service.asked.lock().len(), 1);
-    assert_eq!(webhook.kept.lock().len(), MOST_KEPT);
+    assert_eq!(webhook.kept.lock().len(), kept::MOST);
 }
 
 #[tokio::test(start_paused = true)]
@@ -183,4 +185,54 @@ async fn authorizers_in_a_row_ask_the_service_in_both_manners() {
     root.user.groups = vec!["system:masters".into()];
     assert!(union.decide(&root).await.allowed());
     assert_eq!(service.asked.lock()[0]["spec"]["group"], json!(["g"]));
+}
+
+#[tokio::test]
+async fn an_answer_that_is_no_review_must_not_decide_nor_be_kept() {
+    for wrong in [
+        json!([]),
+        Value::Null,
+        json!("allowed"),
+        json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 500}),
+        json!({"kind": "Pod", "status": {"allowed": true}}),
+        json!({"apiVersion": "authorization.k8s.io/v2", "status": {"allowed": true}}),
+        json!({"status": [true]}),
+        json!({"status": {"allowed": "true"}}),
+        json!({"status": {"allowed": false, "denied": "true"}}),
+        json!({"status": {"allowed": true, "reason": 1}}),
+    ] {
+        let service = service(vec![Ok(json!({"whole": wrong})), Ok(json!({"allowed": true}))]);
+        let webhook = Webhook::new(config(&[]), service.clone());
+        let decision = webhook.decide(&pods("get", "a")).await;
+        assert_eq!(decision.verdict, Verdict::Deny, "{wrong}");
+        assert!(decision.error.contains("is no SubjectAccessReview"), "{wrong}: {}", decision.error);
+        assert!(webhook.decide(&pods("get", "a")).await.allowed(), "{wrong}: it was kept");
+    }
+    let service = service(vec![Ok(json!({"whole": {
+        "kind": "SubjectAccessReview", "apiVersion": "authorization.k8s.io/v1", "status": {"allowed": true, "denied": null},
+    }}))]);
+    assert!(Webhook::new(config(&[]), service).decide(&pods("get", "a")).await.allowed());
+}
+
+/// Never answers.
+struct Hung;
+
+impl Reviewer for Hung {
+    fn review<'a>(&'a self, _: &'a Value) -> BoxFuture<'a, Result<Value, Failure>> {
+        Box::pin(std::future::pending())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn expressions_must_not_take_every_thread_for_a_service_that_hangs() {
+    let webhook = Webhook::new(config(&[]), Arc::new(Hung));
+    let _all = webhook.waiting.try_acquire_many(u32::try_from(WAITING).unwrap()).unwrap();
+    let decision = webhook.authorize(&pods("get", "a"));
+    assert_eq!(decision.verdict, Verdict::Deny);
+    assert!(decision.error.contains("too many expressions"), "{}", decision.error);
+    webhook.keep(
+        spec(&pods("get", "b"), Version::V1).to_string(),
+        Said { allowed: Some(true), ..Said::default() },
+    );
+    assert!(webhook.authorize(&pods("get", "b")).allowed(), "what is known needs no thread");
 }
