@@ -103,7 +103,7 @@ impl Authenticator {
         }
     }
 
-    /// Replaces the authorities of client certificates, for connections made from now on.
+    /// Replaces the authorities of client certificates, on open connections as well.
     pub fn set_client_authorities(&self, authorities: certificate::Authorities) {
         self.authorities.store(Some(Arc::new(authorities)));
     }

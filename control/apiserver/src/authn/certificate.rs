@@ -6,13 +6,14 @@
 
 use crate::context::User;
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use rustls::RootCertStore;
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 use rustls_pki_types::{CertificateDer, UnixTime};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The authorities client certificates may come from.
@@ -39,6 +40,11 @@ impl Authorities {
         Authorities(verifier)
     }
 
+    /// Whether these are the same, not just alike.
+    fn are(&self, others: &Self) -> bool {
+        std::ptr::addr_eq(Arc::as_ptr(&self.0), Arc::as_ptr(&others.0))
+    }
+
     /// Reads PEM certificates.
     pub fn from_pem(text: &str) -> Result<Self, AuthoritiesError> {
         let mut roots = RootCertStore::empty();
@@ -60,9 +66,12 @@ pub struct Peer {
     pub address: Option<SocketAddr>,
     /// Its certificates, the leaf first.
     certificates: Vec<CertificateDer<'static>>,
-    /// Verified at the first request: chains do not change while a connection lives, time does.
-    verified: OnceLock<Result<Option<Verified>, String>>,
+    /// What the authorities said at the first request: chains do not change while a connection lives. Time does, and so may the authorities:
+    /// what others have said is not heard any more.
+    verified: Mutex<Option<(Authorities, Verdict)>>,
 }
+
+type Verdict = Result<Option<Verified>, String>;
 
 #[derive(Clone)]
 struct Verified {
@@ -74,7 +83,7 @@ impl Peer {
     /// A peer that showed these certificates.
     #[must_use]
     pub fn new(address: Option<SocketAddr>, certificates: Vec<CertificateDer<'static>>) -> Self {
-        Peer { address, certificates, verified: OnceLock::new() }
+        Peer { address, certificates, verified: Mutex::default() }
     }
 
     /// Who the certificate says it is by other authorities than the usual ones; it is verified again.
@@ -82,10 +91,21 @@ impl Peer {
         Ok(verify(&self.certificates, authorities, now)?.map(|verified| verified.user))
     }
 
+    fn verdict(&self, authorities: &Authorities, now: Timestamp) -> Verdict {
+        let mut verified = self.verified.lock();
+        match &*verified {
+            Some((by, verdict)) if by.are(authorities) => verdict.clone(),
+            _ => {
+                let verdict = verify(&self.certificates, authorities, now);
+                *verified = Some((authorities.clone(), verdict.clone()));
+                verdict
+            }
+        }
+    }
+
     /// Who the certificate says it is; `None` without a certificate or a common name.
     pub fn user(&self, authorities: &Authorities, now: Timestamp) -> Result<Option<User>, String> {
-        let verified = self.verified.get_or_init(|| verify(&self.certificates, authorities, now)).clone()?;
-        match verified {
+        match self.verdict(authorities, now)? {
             Some(v) if now > v.not_after => {
                 Err("x509: certificate has expired or is not yet valid".to_owned())
             }
@@ -94,11 +114,7 @@ impl Peer {
     }
 }
 
-fn verify(
-    certificates: &[CertificateDer<'static>],
-    authorities: &Authorities,
-    now: Timestamp,
-) -> Result<Option<Verified>, String> {
+fn verify(certificates: &[CertificateDer<'static>], authorities: &Authorities, now: Timestamp) -> Verdict {
     let Some((leaf, intermediates)) = certificates.split_first() else { return Ok(None) };
     let seconds = u64::try_from(now.as_second()).unwrap_or_default();
     let at = UnixTime::since_unix_epoch(Duration::from_secs(seconds));

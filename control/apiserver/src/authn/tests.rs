@@ -261,3 +261,18 @@ async fn nobody_in_particular_must_not_come_in_where_that_is_not_said() {
         assert_eq!(user.is_ok(), open, "{path}");
     }
 }
+
+#[test]
+fn an_authority_that_was_dropped_must_not_be_believed_on_an_open_connection() {
+    let (old, new) = (Authority::generate("a", now()).unwrap(), Authority::generate("b", now()).unwrap());
+    let of = |pem: &str| certificate::Authorities::from_pem(pem).unwrap();
+    let both = of(&format!("{}{}", old.cert_pem(), new.cert_pem()));
+    let peer = world().peer(&old, &Leaf::client("alice", &[]));
+    assert_eq!(peer.user(&both, now()).unwrap().unwrap().name, "alice");
+    assert!(peer.user(&of(&new.cert_pem()), now()).is_err());
+    assert_eq!(peer.user(&of(&old.cert_pem()), now()).unwrap().unwrap().name, "alice");
+    // Nor must one that came later be unknown on it.
+    let peer = world().peer(&new, &Leaf::client("bob", &[]));
+    assert!(peer.user(&of(&old.cert_pem()), now()).is_err());
+    assert_eq!(peer.user(&both, now()).unwrap().unwrap().name, "bob");
+}
