@@ -6,9 +6,6 @@ use crate::stream::trusted::{self, BundleError};
 use base64::Engine as _;
 use futures::future::BoxFuture;
 use http::header::{ACCEPT, CONTENT_TYPE, HOST, USER_AGENT};
-use http_body_util::{BodyExt as _, Limited};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
 use machinery::goformat::go_quote;
 use machinery::object::Gr;
 use machinery::status::Status;
@@ -126,33 +123,14 @@ impl Endpoint {
             Place::Host { name, port } => (name.clone(), *port, name.clone()),
         };
         let stream = trusted::connect(&host, port, &name, tls).await?;
-        let words =
-            |e: hyper::Error| if e.is_incomplete_message() { "EOF".to_owned() } else { e.to_string() };
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(words)?;
-        // The connection lives no longer than the question: both are dropped together.
-        let exchange = async {
-            let request = http::Request::post(format!("{}?timeout={}s", self.path, time.as_secs()))
-                .header(HOST, &self.authority)
-                .header(ACCEPT, "application/json, */*")
-                .header(CONTENT_TYPE, answer::JSON)
-                .header(USER_AGENT, "kube-apiserver-admission")
-                .body(answer::body(review.to_string()))
-                .map_err(|e| e.to_string())?;
-            let response = sender.send_request(request).await.map_err(words)?;
-            let code = response.status().as_u16();
-            let body = Limited::new(response.into_body(), LONGEST_ANSWER);
-            let body = body.collect().await.map_err(|e| e.to_string())?;
-            Ok((code, body.to_bytes()))
-        };
-        tokio::pin!(exchange);
-        tokio::select! {
-            biased;
-            answer = &mut exchange => answer,
-            ended = connection => match ended {
-                Ok(()) => exchange.await,
-                Err(e) => Err(words(e)),
-            },
-        }
+        let question = http::Request::post(format!("{}?timeout={}s", self.path, time.as_secs()))
+            .header(HOST, &self.authority)
+            .header(ACCEPT, "application/json, */*")
+            .header(CONTENT_TYPE, answer::JSON)
+            .header(USER_AGENT, "kube-apiserver-admission")
+            .body(answer::body(review.to_string()))
+            .map_err(|e| e.to_string())?;
+        trusted::exchange(stream, question, LONGEST_ANSWER).await
     }
 }
 

@@ -3,6 +3,11 @@
 //! Failures are described in the words of Go's `net` and `crypto/tls`, since they end up in messages clients match on.
 
 use super::dial::Connection;
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Limited};
+use hyper::body::Body;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
 use pki::tls::AnyPeer;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -60,6 +65,36 @@ pub fn config(
         None => builder.with_no_client_auth(),
     };
     Ok(Arc::new(config))
+}
+
+/// One question on a connection that lives no longer than it: the answer's code, and its body of at most `longest` bytes.
+pub(crate) async fn exchange<B>(
+    stream: Box<dyn Connection>,
+    question: http::Request<B>,
+    longest: usize,
+) -> Result<(u16, Bytes), String>
+where
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let words = |e: hyper::Error| if e.is_incomplete_message() { "EOF".to_owned() } else { e.to_string() };
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(words)?;
+    let exchange = async {
+        let response = sender.send_request(question).await.map_err(words)?;
+        let code = response.status().as_u16();
+        let body = Limited::new(response.into_body(), longest).collect().await;
+        Ok((code, body.map_err(|e| e.to_string())?.to_bytes()))
+    };
+    tokio::pin!(exchange);
+    tokio::select! {
+        biased;
+        answer = &mut exchange => answer,
+        ended = connection => match ended {
+            Ok(()) => exchange.await,
+            Err(e) => Err(words(e)),
+        },
+    }
 }
 
 /// Connects to `host:port` and shakes hands with who proves to be `name`; the error is Go's text.

@@ -1,16 +1,15 @@
 //! An issuer's keys: found by its discovery document when they are first needed, asked for again when a token is by none of them.
 //!
-//! What wakes it: tokens. What it reads: the discovery document, once; the key set. What it promises: one question is under way at a
-//! time, and an issuer that does not answer is left alone for a while: anybody can send tokens in its name.
+//! What wakes it: tokens. What it reads: the discovery document, again where its key set is not to be had or has no new keys; the key set.
+//! What it promises: one question is under way at a time, by the token that began it, and others do not wait for the first keys, nor long for
+//! newer ones; an issuer that does not answer is left alone for a while: anybody can send tokens in its name.
 
 use crate::stream::trusted;
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use http::header::{ACCEPT, HOST, USER_AGENT};
-use http_body_util::{BodyExt as _, Empty, Limited};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use http_body_util::Empty;
 use pki::jwk::KeySet;
 use rustls::ClientConfig;
 use serde_json::Value;
@@ -25,6 +24,10 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const AFTER_FAILURE: Duration = Duration::from_secs(10);
 /// How old a key set is at least when it is asked for again.
 const AFTER_ANSWER: Duration = Duration::from_secs(1);
+/// How long others wait for newer keys that one is asking for.
+const BESIDE: Duration = Duration::from_secs(1);
+/// What upstream says while an issuer has not told its keys.
+const NOT_READY: &str = "oidc: authenticator not initialized";
 /// Bytes of a document.
 const LONGEST: usize = 1 << 20;
 
@@ -83,7 +86,10 @@ impl Remote {
 
     /// Keys that are not `old`, asked for unless somebody just has.
     async fn others_than(&self, old: Option<&Arc<KeySet>>) -> Result<Arc<KeySet>, String> {
-        let mut asking = self.asking.lock().await;
+        let patience = old.map_or(Duration::ZERO, |_| BESIDE);
+        let Ok(mut asking) = tokio::time::timeout(patience, self.asking.lock()).await else {
+            return old.cloned().ok_or_else(|| NOT_READY.to_owned());
+        };
         let known = self.known.load_full();
         if let Some(known) = &known
             && (old.is_none_or(|old| !Arc::ptr_eq(&known.keys, old)) || known.at.elapsed() < AFTER_ANSWER)
@@ -99,6 +105,10 @@ impl Remote {
         }
         match self.ask(&mut asking.place).await {
             Ok(keys) => {
+                if known.as_ref().is_some_and(|known| *known.keys == keys) {
+                    // The key that was wanted may be in a set that is somewhere else by now.
+                    asking.place = None;
+                }
                 let keys = Arc::new(keys);
                 self.known.store(Some(Arc::new(Known { at: Instant::now(), keys: keys.clone() })));
                 asking.failed = None;
@@ -106,7 +116,7 @@ impl Remote {
             }
             Err(error) => {
                 tracing::error!(issuer = self.issuer, error, "read an issuer's keys");
-                let error = format!("oidc: authenticator not initialized: {error}");
+                let error = format!("{NOT_READY}: {error}");
                 asking.failed = Some((Instant::now(), error.clone()));
                 kept(error)
             }
@@ -132,7 +142,12 @@ impl Remote {
                 place.insert(found.to_owned()).clone()
             }
         };
-        Ok(KeySet::of(&self.get(&found).await?))
+        let set = self.get(&found).await;
+        if set.is_err() {
+            // It may have moved.
+            *place = None;
+        }
+        Ok(KeySet::of(&set?))
     }
 
     async fn get(&self, url: &str) -> Result<Value, String> {
@@ -155,31 +170,14 @@ impl Remote {
         let host = authority.host().trim_start_matches('[').trim_end_matches(']');
         let port = authority.port_u16().unwrap_or(443);
         let stream = trusted::connect(host, port, host, self.tls.clone()).await?;
-        let words = |e: hyper::Error| e.to_string();
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(words)?;
         let path = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
-        let request = http::Request::get(path)
+        let question = http::Request::get(path)
             .header(HOST, authority.as_str())
             .header(ACCEPT, "application/json")
             .header(USER_AGENT, "kube-apiserver")
             .body(Empty::<Bytes>::new())
             .map_err(|e| e.to_string())?;
-        let exchange = async {
-            let response = sender.send_request(request).await.map_err(words)?;
-            let code = response.status().as_u16();
-            let body = Limited::new(response.into_body(), LONGEST).collect().await;
-            Ok((code, body.map_err(|e| e.to_string())?.to_bytes()))
-        };
-        tokio::pin!(exchange);
-        // The connection lives no longer than the question.
-        tokio::select! {
-            biased;
-            answer = &mut exchange => answer,
-            ended = connection => match ended {
-                Ok(()) => exchange.await,
-                Err(e) => Err(words(e)),
-            },
-        }
+        trusted::exchange(stream, question, LONGEST).await
     }
 }
 
@@ -214,5 +212,89 @@ mod tests {
         assert!(Arc::ptr_eq(&known.unwrap().unwrap(), &keys));
         drop(asking);
         assert!(Arc::ptr_eq(&remote.fresh(&keys).await.unwrap(), &keys), "it was asked just now");
+    }
+
+    #[tokio::test]
+    async fn callers_must_not_wait_for_an_issuer_that_another_is_asking() {
+        let remote = Remote::new("https://127.0.0.1:1", None, None).unwrap();
+        let asking = remote.asking.lock().await;
+        let at_once = tokio::time::timeout(Duration::from_millis(500), remote.known()).await;
+        assert_eq!(at_once.unwrap().unwrap_err(), NOT_READY);
+        let old = Arc::new(KeySet::default());
+        let soon = tokio::time::timeout(Duration::from_secs(20), remote.fresh(&old)).await;
+        assert!(Arc::ptr_eq(&soon.unwrap().unwrap(), &old));
+        drop(asking);
+    }
+
+    /// An issuer whose key set is where `place` says, and that has served these paths.
+    #[allow(clippy::disallowed_methods, reason = "a test")]
+    async fn issuer(
+        place: Arc<parking_lot::Mutex<&'static str>>,
+    ) -> (Remote, Arc<parking_lot::Mutex<Vec<String>>>) {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let authority = pki::Authority::generate("ca", jiff::Timestamp::now()).unwrap();
+        let leaf = pki::Leaf::server("issuer", Vec::new(), vec!["127.0.0.1".parse().unwrap()]);
+        let issued = authority.issue(&leaf, jiff::Timestamp::now()).unwrap();
+        let chain = pki::pem::certificates(issued.cert_pem.as_bytes()).unwrap();
+        let key = pki::pem::private_key(issued.key_pem.as_bytes()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let tls = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .unwrap();
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("https://{}", listener.local_addr().unwrap());
+        let log = Arc::new(parking_lot::Mutex::new(Vec::new()));
+        let (named, served) = (url.clone(), log.clone());
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+                let mut request = [0; 4096];
+                let length = stream.read(&mut request).await.unwrap_or(0);
+                let request = String::from_utf8_lossy(&request[..length]).into_owned();
+                let path = request.split(' ').nth(1).unwrap_or_default().to_owned();
+                served.lock().push(path.clone());
+                let place = *place.lock();
+                let (code, body) = match path.as_str() {
+                    "/.well-known/openid-configuration" => {
+                        let jwks_uri = format!("{named}{place}");
+                        (200, serde_json::json!({"issuer": named, "jwks_uri": jwks_uri}))
+                    }
+                    path if path == place => (200, serde_json::json!({"keys": []})),
+                    _ => (404, Value::Null),
+                };
+                let body = body.to_string();
+                let answer = format!("HTTP/1.1 {code} X\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+                stream.write_all(answer.as_bytes()).await.ok();
+                stream.shutdown().await.ok();
+            }
+        });
+        (Remote::new(&url, None, Some(&authority.cert_pem())).unwrap(), log)
+    }
+
+    #[tokio::test]
+    async fn keys_that_moved_must_not_be_looked_for_at_their_old_place_for_ever() {
+        let place = Arc::new(parking_lot::Mutex::new("/a"));
+        let (remote, log) = issuer(place.clone()).await;
+        let discovery = "/.well-known/openid-configuration";
+        let mut asking = Asking::default();
+        remote.ask(&mut asking.place).await.unwrap();
+        assert_eq!(*log.lock(), [discovery, "/a"]);
+        remote.ask(&mut asking.place).await.unwrap();
+        assert_eq!(log.lock().pop().unwrap(), "/a", "once is enough while they are there");
+        *place.lock() = "/b";
+        assert!(remote.ask(&mut asking.place).await.is_err());
+        remote.ask(&mut asking.place).await.unwrap();
+        assert_eq!(log.lock()[3..], [discovery, "/b"]);
+        // And where the old place still answers, but has no new keys.
+        let known = Arc::new(KeySet::default());
+        let long_ago = Instant::now().checked_sub(2 * AFTER_ANSWER).unwrap();
+        remote.known.store(Some(Arc::new(Known { at: long_ago, keys: known.clone() })));
+        *remote.asking.lock().await = asking;
+        remote.fresh(&known).await.unwrap();
+        assert!(remote.asking.lock().await.place.is_none());
     }
 }
