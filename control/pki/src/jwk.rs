@@ -2,13 +2,9 @@
 //!
 //! RSA (PKCS #1 and PSS) and ECDSA on P-256 and P-384; keys of other kinds are left out.
 
+use crate::public::{Material, stripped};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL;
-use ring::signature::{
-    ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_2048_8192_SHA384,
-    RSA_PKCS1_2048_8192_SHA512, RSA_PSS_2048_8192_SHA256, RSA_PSS_2048_8192_SHA384, RSA_PSS_2048_8192_SHA512,
-    RsaParameters, RsaPublicKeyComponents, UnparsedPublicKey, VerificationAlgorithm,
-};
 use serde_json::{Map, Value};
 
 /// Longest token looked at, in bytes.
@@ -53,17 +49,6 @@ impl Token {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Material {
-    Rsa {
-        n: Vec<u8>,
-        e: Vec<u8>,
-    },
-    /// An uncompressed point.
-    P256(Vec<u8>),
-    P384(Vec<u8>),
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
 struct Key {
     id: String,
     /// The only algorithm it is for; empty: any that fits.
@@ -101,31 +86,8 @@ impl KeySet {
 
 impl Key {
     fn verify(&self, token: &Token) -> bool {
-        let (message, signature) = (token.signed.as_bytes(), token.signature.as_slice());
-        let by_point = |algorithm: &'static dyn VerificationAlgorithm, point: &[u8]| {
-            UnparsedPublicKey::new(algorithm, point).verify(message, signature).is_ok()
-        };
-        match (&self.material, token.algorithm.as_str()) {
-            (Material::Rsa { n, e }, algorithm) => rsa(algorithm).is_some_and(|parameters| {
-                RsaPublicKeyComponents { n, e }.verify(parameters, message, signature).is_ok()
-            }),
-            (Material::P256(point), "ES256") => by_point(&ECDSA_P256_SHA256_FIXED, point),
-            (Material::P384(point), "ES384") => by_point(&ECDSA_P384_SHA384_FIXED, point),
-            _ => false,
-        }
+        self.material.verify(&token.algorithm, token.signed.as_bytes(), &token.signature)
     }
-}
-
-fn rsa(algorithm: &str) -> Option<&'static RsaParameters> {
-    Some(match algorithm {
-        "RS256" => &RSA_PKCS1_2048_8192_SHA256,
-        "RS384" => &RSA_PKCS1_2048_8192_SHA384,
-        "RS512" => &RSA_PKCS1_2048_8192_SHA512,
-        "PS256" => &RSA_PSS_2048_8192_SHA256,
-        "PS384" => &RSA_PSS_2048_8192_SHA384,
-        "PS512" => &RSA_PSS_2048_8192_SHA512,
-        _ => return None,
-    })
 }
 
 fn key(jwk: &Value) -> Option<Key> {
@@ -144,9 +106,8 @@ fn key(jwk: &Value) -> Option<Key> {
         }
         Some(point)
     };
-    let stripped = |number: Vec<u8>| number.into_iter().skip_while(|byte| *byte == 0).collect::<Vec<u8>>();
     let material = match (word("kty"), word("crv")) {
-        ("RSA", _) => Material::Rsa { n: stripped(number("n")?), e: stripped(number("e")?) },
+        ("RSA", _) => Material::Rsa { n: stripped(&number("n")?), e: stripped(&number("e")?) },
         ("EC", "P-256") => Material::P256(point(32)?),
         ("EC", "P-384") => Material::P384(point(48)?),
         _ => return None,

@@ -12,6 +12,10 @@ use x509_parser::prelude::FromDer as _;
 use x509_parser::public_key::PublicKey;
 use x509_parser::x509::SubjectPublicKeyInfo;
 
+/// The curves, by their object identifiers (RFC 5480, 2.1.1.1).
+const P256: &str = "1.2.840.10045.3.1.7";
+const P384: &str = "1.3.132.0.34";
+
 /// What a signature is checked with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Material {
@@ -34,11 +38,18 @@ impl Material {
         }
         match info.parsed().ok()? {
             PublicKey::RSA(key) => Some(Self::Rsa { n: stripped(key.modulus), e: stripped(key.exponent) }),
-            PublicKey::EC(point) => match (point.data(), point.key_size()) {
-                (data, 256) if data.len() == 65 => Some(Self::P256(data.to_vec())),
-                (data, 384) if data.len() == 97 => Some(Self::P384(data.to_vec())),
-                _ => None,
-            },
+            PublicKey::EC(point) => {
+                let curve = info.algorithm.parameters.as_ref()?.as_oid().ok()?;
+                let uncompressed = |length: usize| {
+                    Some(point.data().to_vec()).filter(|data| data.len() == 1 + 2 * length && data[0] == 4)
+                };
+                // Other curves' points are as long.
+                match curve.to_id_string().as_str() {
+                    P256 => uncompressed(32).map(Self::P256),
+                    P384 => uncompressed(48).map(Self::P384),
+                    _ => None,
+                }
+            }
             _ => None,
         }
     }
@@ -96,4 +107,29 @@ fn rsa(algorithm: &str) -> Option<&'static RsaParameters> {
         "PS512" => &RSA_PSS_2048_8192_SHA512,
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::der;
+
+    fn info(curve: &[u64], point: &[u8]) -> Vec<u8> {
+        let algorithm = der::sequence(&[&der::oid(&[1, 2, 840, 10045, 2, 1]), &der::oid(curve)]);
+        der::sequence(&[&algorithm, &der::bits(point)])
+    }
+
+    #[test]
+    fn a_point_of_another_curve_must_not_be_taken_for_one_of_ours() {
+        let point = |first: u8, length: usize| [vec![first], vec![1; length]].concat();
+        let (p256, p384) = ([1, 2, 840, 10045, 3, 1, 7], [1, 3, 132, 0, 34]);
+        assert_eq!(Material::from_der(&info(&p256, &point(4, 64))), Some(Material::P256(point(4, 64))));
+        assert_eq!(Material::from_der(&info(&p384, &point(4, 96))), Some(Material::P384(point(4, 96))));
+        // secp256k1 and brainpoolP256r1, brainpoolP384r1; and points that are not of their curve's form.
+        assert_eq!(Material::from_der(&info(&[1, 3, 132, 0, 10], &point(4, 64))), None);
+        assert_eq!(Material::from_der(&info(&[1, 3, 36, 3, 3, 2, 8, 1, 1, 7], &point(4, 64))), None);
+        assert_eq!(Material::from_der(&info(&[1, 3, 36, 3, 3, 2, 8, 1, 1, 11], &point(4, 96))), None);
+        assert_eq!(Material::from_der(&info(&p256, &point(4, 96))), None);
+        assert_eq!(Material::from_der(&info(&p256, &point(2, 64))), None);
+    }
 }

@@ -119,19 +119,32 @@ impl VerifyingKey {
     }
 
     /// Every key of a file such as `sa.pub`; old keys may follow the current one. As upstream's, the file may hold public
-    /// keys, certificates and private keys.
+    /// keys, certificates and private keys; what is of no use here is left out.
+    ///
+    /// # Errors
+    /// There is something in it, and nothing of use.
     pub fn list_from_pem(text: &str) -> Result<Vec<Self>, Error> {
-        let mut ders = pem::blocks(text, "PUBLIC KEY");
-        for der in pem::blocks(text, "CERTIFICATE") {
-            ders.push(Certificate::from_der(&der)?.public_key);
-        }
+        let mut found: Vec<Result<Vec<u8>, Error>> =
+            pem::blocks(text, "PUBLIC KEY").into_iter().map(Ok).collect();
+        let certificates = pem::blocks(text, "CERTIFICATE");
+        found.extend(certificates.iter().map(|der| Ok(Certificate::from_der(der)?.public_key)));
         for label in ["PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY"] {
-            for der in pem::blocks(text, label) {
-                let key = parse_key("service account", &pem::encode(label, &der))?;
-                ders.push(key.subject_public_key_info());
+            found.extend(pem::blocks(text, label).iter().map(|der| {
+                let key = parse_key("service account", &pem::encode(label, der))?;
+                Ok(key.subject_public_key_info())
+            }));
+        }
+        let (mut keys, mut failed) = (Vec::new(), None);
+        for found in found {
+            match found.and_then(|der| Self::from_der(&der)) {
+                Ok(key) => keys.push(key),
+                Err(error) => failed = failed.or(Some(error)),
             }
         }
-        ders.iter().map(|der| Self::from_der(der)).collect()
+        match failed {
+            Some(error) if keys.is_empty() => Err(error),
+            _ => Ok(keys),
+        }
     }
 
     /// The key as PEM.

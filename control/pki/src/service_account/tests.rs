@@ -121,6 +121,18 @@ fn an_old_key_still_verifies() {
     assert!(verifier.verify(&token, &audiences(&[ISSUER]), at(NOW)).is_ok());
 }
 
+#[test]
+fn a_key_of_no_use_must_not_take_the_others_with_it() {
+    let (key, _) = pair();
+    let (public, empty) = (key.public().to_pem(), crate::pem::encode("PUBLIC KEY", &[0x30, 0]));
+    let broken = ["CERTIFICATE", "EC PRIVATE KEY"].map(|label| crate::pem::encode(label, &[0x30, 0]));
+    let file = format!("{empty}{}{public}{}", broken[0], broken[1]);
+    assert_eq!(VerifyingKey::list_from_pem(&file).unwrap(), [key.public().clone()]);
+    for useless in [&empty, &broken[0], &broken[1]] {
+        assert!(VerifyingKey::list_from_pem(useless).is_err(), "{useless}");
+    }
+}
+
 /// Keys that openssl made: kubeadm writes RSA keys as PKCS #1, Go writes ECDSA keys as SEC 1.
 const KEYS: [(&str, &str); 4] = [
     ("RS256", include_str!("../../tests/data/rsa-pkcs1.pem")),
