@@ -125,10 +125,13 @@ impl Balancer {
     async fn serve(&self, client: TcpStream) {
         let servers = self.choice.lock().servers();
         let mut refused = true;
-        for server in servers {
-            let upstream = match tokio::time::timeout(CONNECT, TcpStream::connect(&server)).await {
+        for server in &servers {
+            let upstream = match tokio::time::timeout(CONNECT, TcpStream::connect(server)).await {
                 Ok(Ok(upstream)) => upstream,
-                Ok(Err(_)) => continue,
+                Ok(Err(error)) => {
+                    refused &= is_refusal(&error);
+                    continue;
+                }
                 Err(_) => {
                     refused = false;
                     self.slow.notify_one();
@@ -137,10 +140,10 @@ impl Balancer {
             };
             let cut = {
                 let mut choice = self.choice.lock();
-                if refused {
-                    choice.use_server(&server);
+                if refused && let Some(first) = servers.first() {
+                    choice.leave(first, server);
                 }
-                choice.connected(&server)
+                choice.connected(server)
             };
             // Small requests and answers, each waited for.
             let _ = (upstream.set_nodelay(true), client.set_nodelay(true));
@@ -182,11 +185,9 @@ impl Balancer {
             });
             let (now, others) = tokio::join!(again, join_all(asked));
             let Some(server) = better(now, &others) else { continue };
-            let mut choice = self.choice.lock();
             // A connection may have moved on meanwhile.
-            if choice.servers().first() == Some(current) {
+            if self.choice.lock().leave(current, server) {
                 tracing::warn!(from = current, to = server, was = ?now, "the API server fails; using another");
-                choice.use_server(server);
             }
         }
     }
@@ -206,6 +207,11 @@ impl Balancer {
             }
         }
     }
+}
+
+/// Whether the server itself said that it takes no connection: an error of this machine's own, such as of too many files, says nothing of it.
+fn is_refusal(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset)
 }
 
 async fn health(probe: &mut probe::Probe, server: &str) -> Health {

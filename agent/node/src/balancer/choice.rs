@@ -81,6 +81,16 @@ impl Choice {
         }
     }
 
+    /// Uses `server` in place of `from`, if that is still the one in use; true where it was. Who looked at `from` knows nothing of one that was
+    /// chosen meanwhile.
+    pub(super) fn leave(&mut self, from: &str, server: &str) -> bool {
+        let leaves = self.current == from && from != server;
+        if leaves {
+            self.use_server(server);
+        }
+        leaves
+    }
+
     /// The one in use is well: nobody needs another.
     pub(super) fn end_strays(&mut self) {
         std::mem::take(&mut self.strays).cancel();
@@ -137,6 +147,18 @@ mod tests {
         choice.use_server("b:1");
         assert!(stray.is_cancelled() && ours.is_cancelled());
         assert!(!choice.connected("b:1").is_cancelled());
+    }
+
+    #[test]
+    fn an_old_look_at_the_servers_must_not_undo_a_move() {
+        let mut choice = Choice::new("a:1".into());
+        choice.know(vec!["a:1".into(), "b:1".into(), "c:1".into()]);
+        // One that found `a` in use, and went on to `c`, is late: all are at `b` by now.
+        assert!(choice.leave("a:1", "b:1"));
+        let held = choice.connected("b:1");
+        assert!(!choice.leave("a:1", "c:1") && !choice.leave("a:1", "a:1") && !choice.leave("b:1", "b:1"));
+        assert!(!held.is_cancelled());
+        assert_eq!(choice.servers()[0], "b:1");
     }
 
     #[test]

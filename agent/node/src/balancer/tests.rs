@@ -137,10 +137,28 @@ async fn all_servers_without_their_store_must_not_be_left_in_turn() {
     let dir = tempfile::tempdir().unwrap();
     let ((first, asked), (second, _)) = (answering(|_| 500).await, answering(|_| 500).await);
     let (balancer, _stop) = balancer(dir.path(), &first, &[first.clone(), second]).await;
+    // To move away and back would end it.
+    let mut held = TcpStream::connect(balancer.address).await.unwrap();
     let end = Instant::now() + Duration::from_secs(30);
     while asked.load(Ordering::SeqCst) < 4 {
         assert!(Instant::now() < end, "nobody asks");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert_eq!(balancer.choice.lock().servers()[0], first);
+    let mut answer = [0];
+    let ended = tokio::time::timeout(Duration::from_millis(100), held.read(&mut answer)).await;
+    assert!(ended.is_err(), "the connection was ended: {ended:?}");
+}
+
+#[test]
+fn an_error_of_this_machine_must_not_move_everybody() {
+    for (kind, refuses) in [
+        (io::ErrorKind::ConnectionRefused, true),
+        (io::ErrorKind::ConnectionReset, true),
+        (io::ErrorKind::AddrNotAvailable, false),
+        (io::ErrorKind::HostUnreachable, false),
+        (io::ErrorKind::Other, false),
+    ] {
+        assert_eq!(is_refusal(&kind.into()), refuses, "{kind:?}");
+    }
 }
