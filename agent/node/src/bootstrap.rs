@@ -17,6 +17,7 @@ use pki::{Certificate, Kubeconfig, files};
 use std::path::Path;
 use std::time::Duration;
 use supervise::{Backoff, chain};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// First and longest pause between attempts.
@@ -119,44 +120,123 @@ async fn client_of_parsed(parsed: kube::config::Kubeconfig) -> Result<kube::Clie
     kube::Client::try_from(config).map_err(|e| e.to_string())
 }
 
+/// What an earlier life has left.
+struct Left {
+    server: String,
+    authority: String,
+    user: String,
+}
+
+impl Left {
+    /// `None` without a certificate for this node that is alive.
+    fn of(config: &Config, files: &Files) -> Result<Option<Self>, pki::Error> {
+        if !files.kubeconfig().exists() {
+            return Ok(None);
+        }
+        let Some(pair) = files.read_pair(Role::Client)? else { return Ok(None) };
+        let kubeconfig = Kubeconfig::read(&files.kubeconfig())?;
+        let cluster = kubeconfig.cluster()?;
+        let authority = cluster.authority_pem()?;
+        let user = pair.certificate.common_name.clone();
+        let ours = user == Subject::node(&config.node_name).common_name;
+        let alive = pair.certificate.is_valid_at(Timestamp::now());
+        Ok((ours && alive).then(|| Self { server: cluster.server.clone(), authority, user }))
+    }
+
+    /// The server moved; who we are did not.
+    fn move_to(&self, server: &str, files: &Files) -> Result<bool, pki::Error> {
+        let moves = self.server != server;
+        if moves {
+            files.write_kubeconfig(server, &self.authority, &self.user)?;
+        }
+        Ok(moves)
+    }
+}
+
+/// Whose a server is.
+enum Whose {
+    Ours,
+    /// It has proved, by the authority the token names, that it is of another cluster.
+    Anothers,
+    /// It does not say.
+    Unknown(cluster_info::Error),
+}
+
 /// True when the files hold a certificate for this node that is alive, and name this server.
 ///
 /// Who this machine is outweighs the token it was given: a new token of the same cluster changes nothing, nor does an old one whose authority
 /// was replaced since. Only where the server proves, by the authority the token names, that it is of another cluster, that one is to be joined.
+/// What a server is that is not up yet is found out later ([`settle`]); until then all stays as it is.
 async fn have_credentials(config: &Config, server: &str, files: &Files) -> Result<bool, pki::Error> {
-    if !files.kubeconfig().exists() {
-        return Ok(false);
+    let Some(left) = Left::of(config, files)? else { return Ok(false) };
+    match whose(config, server, &left.authority).await? {
+        Whose::Ours => left.move_to(server, files).map(|_| true),
+        Whose::Anothers => Ok(false),
+        Whose::Unknown(error) => {
+            tracing::warn!(error = %chain(&error), "whether the server is of another cluster, as the token says, is not known yet");
+            Ok(true)
+        }
     }
-    let Some(pair) = files.read_pair(Role::Client)? else { return Ok(false) };
-    let kubeconfig = Kubeconfig::read(&files.kubeconfig())?;
-    let cluster = kubeconfig.cluster()?;
-    let authority = cluster.authority_pem()?;
-    let ours = pair.certificate.common_name == Subject::node(&config.node_name).common_name;
-    let alive = pair.certificate.is_valid_at(Timestamp::now());
-    if !ours || !alive || is_of_another_cluster(config, server, &authority).await? {
-        return Ok(false);
-    }
-    if cluster.server != server {
-        // The server moved; who we are did not.
-        files.write_kubeconfig(server, &authority, &pair.certificate.common_name)?;
-    }
-    Ok(true)
 }
 
 /// Whether the server's authorities, the token's among them, are all others than ours.
-async fn is_of_another_cluster(config: &Config, server: &str, ours: &str) -> Result<bool, pki::Error> {
+async fn whose(config: &Config, server: &str, ours: &str) -> Result<Whose, pki::Error> {
     let Some(token) = config.token.as_ref().filter(|token| token.authority.is_some()) else {
-        return Ok(false);
+        return Ok(Whose::Ours);
     };
     if token.check_authority(ours).is_ok() {
-        return Ok(false);
+        return Ok(Whose::Ours);
     }
-    let Ok(theirs) = cluster_info::authority(server, token).await else { return Ok(false) };
+    let theirs = match cluster_info::authority(server, token).await {
+        Ok(theirs) => theirs,
+        // It is not the one the token names.
+        Err(error) if error.is_final() => return Ok(Whose::Ours),
+        Err(error) => return Ok(Whose::Unknown(error)),
+    };
     let keys = |pem: &str| -> Result<Vec<String>, pki::Error> {
         Ok(Certificate::list_from_pem(pem)?.iter().map(Certificate::public_key_hash).collect())
     };
     let ours = keys(ours)?;
-    Ok(!keys(&theirs)?.iter().any(|key| ours.contains(key)))
+    Ok(if keys(&theirs)?.iter().any(|key| ours.contains(key)) { Whose::Ours } else { Whose::Anothers })
+}
+
+/// Asks until it is known whether the server is of the cluster that the token names, and joins that where it is another one. Others are told
+/// through `changed`, the node's own client is replaced.
+pub(crate) async fn settle(
+    config: &Config,
+    server: &str,
+    files: &Files,
+    slot: &Slot,
+    changed: &watch::Sender<()>,
+) {
+    let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
+    loop {
+        match settle_once(config, server, files).await {
+            Ok(false) => return,
+            Ok(true) => {
+                changed.send_replace(());
+                return replace(&config.node_name, files, slot).await;
+            }
+            Err(error) => {
+                tracing::warn!(error = %chain(&error), "find out whose the server is; will try again")
+            }
+        }
+        backoff.pause().await;
+    }
+}
+
+/// True where the credentials are others than before.
+async fn settle_once(config: &Config, server: &str, files: &Files) -> Result<bool, Error> {
+    let wrap = |source| Error::Files { node: config.node_name.clone(), source };
+    if let Some(left) = Left::of(config, files).map_err(wrap)? {
+        match whose(config, server, &left.authority).await.map_err(wrap)? {
+            Whose::Ours => return left.move_to(server, files).map_err(wrap),
+            Whose::Unknown(error) => return Err(error.into()),
+            Whose::Anothers => {}
+        }
+    }
+    obtain(config, server, files).await?;
+    Ok(true)
 }
 
 async fn obtain_with_retries(

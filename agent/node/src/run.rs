@@ -67,7 +67,15 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
             rotation::ensure_serving(&config.node_name, &config.node_ips, &files).map_err(Error::Serving)?;
             let kubelet = kubelet_parts::settings(&config, &files)?;
             let mut tasks = vec![kubelet_task(kubelet, Some(client.clone()), &supervisor)];
-            tasks.extend(cluster_tasks(&config, &balancer, (client, slot), files, network, &supervisor));
+            tasks.extend(cluster_tasks(
+                &config,
+                &server,
+                &balancer,
+                (client, slot),
+                files,
+                network,
+                &supervisor,
+            ));
             (tasks, Some(scope))
         }
         None => {
@@ -107,6 +115,7 @@ pub(crate) fn kubelet_task(
 /// What a node of a cluster runs beside its kubelet.
 fn cluster_tasks(
     config: &Arc<Config>,
+    server: &str,
     balancer: &Balancer,
     (client, slot): (kube::Client, Slot),
     files: Files,
@@ -123,10 +132,13 @@ fn cluster_tasks(
         balancer.others(parts.proxy.clone()),
         {
             let (config, files, slot) = (config.clone(), files.clone(), slot.clone());
+            let server = server.to_owned();
             Task::new("authorities", move |token| {
-                let (config, files) = (config.clone(), files.clone());
+                let (config, files, server) = (config.clone(), files.clone(), server.clone());
                 let (slot, changed) = (slot.clone(), changed.clone());
                 until(token, async move {
+                    // Whose authorities they are comes first.
+                    bootstrap::settle(&config, &server, &files, &slot, &changed).await;
                     authorities::follow(&config.node_name, &files, &slot, &changed).await;
                 })
             })

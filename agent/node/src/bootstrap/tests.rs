@@ -243,6 +243,45 @@ async fn a_token_of_a_replaced_authority_must_not_take_a_machine_its_identity() 
 }
 
 #[tokio::test]
+async fn a_machine_must_not_stay_between_two_clusters() {
+    let (first, other) = (cluster().await, cluster().await);
+    let dir = tempfile::tempdir().unwrap();
+    let token = |of: &Cluster| JoinToken::new(of.token.clone(), of.pki.ca.certificate());
+    let (client, files) = try_join(&config(dir.path(), Some(token(&first))), &first).await.unwrap();
+    let pair = files.read_pair(Role::Client).unwrap().unwrap().certificate;
+    let before = std::fs::read_to_string(files.kubeconfig()).unwrap();
+    // The other cluster's server is not up yet: everything stays, the URL with it.
+    let moved = config(dir.path(), Some(token(&other)));
+    let place = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let shutdown = CancellationToken::new();
+    let silent = format!("https://{place}");
+    let joined = Box::pin(join(&moved, &silent, &shutdown));
+    tokio::time::timeout(Duration::from_secs(20), joined).await.unwrap().unwrap();
+    assert_eq!(std::fs::read_to_string(files.kubeconfig()).unwrap(), before);
+    assert!(settle_once(&moved, &silent, &files).await.is_err(), "it is asked again");
+    assert_eq!(files.read_pair(Role::Client).unwrap().unwrap().certificate, pair);
+    // It comes up, and proves itself.
+    let server = other.server.lock().unwrap().clone();
+    let (_, slot) = crate::client::renewable(client);
+    let changed = watch::Sender::new(());
+    let mut seen = changed.subscribe();
+    let settled = Box::pin(settle(&moved, &server, &files, &slot, &changed));
+    tokio::time::timeout(Duration::from_secs(20), settled).await.unwrap();
+    assert!(seen.has_changed().unwrap());
+    seen.mark_unchanged();
+    let now = files.read_pair(Role::Client).unwrap().unwrap().certificate;
+    assert!(now.is_signed_by(other.pki.ca.certificate()));
+    // And then it is ours.
+    settle(&moved, &server, &files, &slot, &changed).await;
+    assert!(!seen.has_changed().unwrap());
+    // One that is ours, at another place, is found there.
+    let later = "https://127.0.0.1:1";
+    assert!(settle_once(&moved, later, &files).await.unwrap());
+    let written = Kubeconfig::read(&files.kubeconfig()).unwrap().cluster().unwrap().server.clone();
+    assert_eq!(written, later);
+}
+
+#[tokio::test]
 async fn the_token_must_not_reach_a_server_that_is_not_the_named_one() {
     let cluster = cluster().await;
     let other = Authority::generate("kubernetes", Timestamp::now()).unwrap();
