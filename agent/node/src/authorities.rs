@@ -1,6 +1,6 @@
 //! Follows the cluster's authorities, which change while one is put in the place of another.
 //!
-//! Woken: at start and every [`PERIOD`]. Reads: `kube-public/cluster-info`, as nobody, from a server that an authority known so far vouches
+//! Woken: at start, every [`PERIOD`], and soon after a look that failed. Reads: `kube-public/cluster-info`, as nobody, from a server that an authority known so far vouches
 //! for. Writes: the node's kubeconfig and the authority of the kubelet's clients. Promises: authorities are taken over only if they vouch for
 //! that server as well; a cluster that publishes none changes nothing.
 
@@ -11,25 +11,51 @@ use crate::identity::Files;
 use pki::{Certificate, Kubeconfig};
 use std::collections::BTreeSet;
 use std::time::Duration;
-use supervise::chain;
+use supervise::{Backoff, chain};
 use tokio::sync::watch;
 
-/// How often they are asked for; a rotation's steps are to be further apart.
-pub const PERIOD: Duration = Duration::from_secs(600);
+/// How often they are asked for; a rotation's steps are to be further apart ([`LEARNT`]).
+pub(crate) const PERIOD: Duration = Duration::from_secs(600);
+/// The pauses after a look that failed, the first and the longest.
+const AGAIN: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30));
+/// How long after they are published every node whose server can be asked has learnt of them: one look that fails, the next, and both answers.
+pub const LEARNT: Duration = Duration::from_secs(2 * PERIOD.as_secs() + 2 * AGAIN.1.as_secs());
+
+/// When they are asked for again.
+struct Pauses(Backoff);
+
+impl Pauses {
+    fn new() -> Self {
+        Self(Backoff::new(AGAIN.0, AGAIN.1))
+    }
+
+    /// Until the next look after one that went well, or failed.
+    async fn after(&mut self, failed: bool) {
+        if failed {
+            self.0.pause().await;
+        } else {
+            self.0.reset();
+            tokio::time::sleep(PERIOD).await;
+        }
+    }
+}
 
 /// Never returns. Others are told through `changed`, the node's own client is replaced.
 pub(crate) async fn follow(node: &str, files: &Files, slot: &Slot, changed: &watch::Sender<()>) {
+    let mut pauses = Pauses::new();
     loop {
-        match learn(files).await {
+        let learnt = learn(files).await;
+        let failed = learnt.is_err();
+        match learnt {
             Ok(false) => {}
             Ok(true) => {
                 tracing::info!("the cluster's authorities are others than before");
                 changed.send_replace(());
                 bootstrap::replace(node, files, slot).await;
             }
-            Err(error) => tracing::debug!(error, "ask for the cluster's authorities"),
+            Err(error) => tracing::warn!(error, "ask for the cluster's authorities; will try again"),
         }
-        tokio::time::sleep(PERIOD).await;
+        pauses.after(failed).await;
     }
 }
 
@@ -84,6 +110,21 @@ mod tests {
     use pki::Authority;
     use pki::bootstrap::JoinToken;
     use tokio_util::sync::CancellationToken;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_look_that_failed_must_not_be_the_last_for_a_period() {
+        let mut pauses = Pauses::new();
+        let began = tokio::time::Instant::now();
+        for _ in 0..20 {
+            let last = tokio::time::Instant::now();
+            pauses.after(true).await;
+            assert!(last.elapsed() <= 2 * AGAIN.1, "{:?}", last.elapsed());
+        }
+        assert!(began.elapsed() > AGAIN.1, "nor is it asked without a pause");
+        let last = tokio::time::Instant::now();
+        pauses.after(false).await;
+        assert!(last.elapsed() >= PERIOD && LEARNT > 2 * PERIOD);
+    }
 
     #[tokio::test]
     async fn authorities_that_do_not_vouch_for_their_server_must_not_be_believed() {

@@ -29,6 +29,6 @@ mod rotation;
 mod run;
 pub mod tasks;
 
-pub use authorities::PERIOD as AUTHORITIES_PERIOD;
+pub use authorities::LEARNT as AUTHORITIES_LEARNT;
 pub use config::Config;
 pub use run::run;

@@ -149,7 +149,10 @@ async fn rotate(flags: &CertsRotate, now: Timestamp) -> anyhow::Result<()> {
         let data_dir = &flags.place.data_dir;
         let here = expiry::inspect(&dir, &paths(data_dir), now)?.certificates;
         let asked = Rotation { name: &flags.name, step, dir: &dir, data_dir };
-        let in_the_way = asked.in_the_way(&here, now).await?;
+        let behind::Found { in_the_way, unseen } = asked.found(&here, now).await?;
+        for what in unseen {
+            tracing::warn!("cannot be seen from here: {what}");
+        }
         if !in_the_way.is_empty() {
             bail!("not everybody follows yet (--force does it all the same):\n  {}", in_the_way.join("\n  "));
         }
@@ -159,7 +162,7 @@ async fn rotate(flags: &CertsRotate, now: Timestamp) -> anyhow::Result<()> {
     let (name, then) = match step {
         Step::Prepare => (
             "prepare",
-            "the new authority is trusted beside the present one; when agents have learned of it (ten minutes), switch",
+            "the new authority is trusted beside the present one; when agents have learned of it (twenty-one minutes), switch",
         ),
         Step::Switch => (
             "switch",

@@ -7,6 +7,7 @@
 use crate::parts::kubeconfig;
 use crate::settings;
 use apiserver::trusted;
+use futures::StreamExt as _;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -15,6 +16,7 @@ use kube::{Api, ResourceExt};
 use pki::expiry::Expiry;
 use pki::rotation::Step;
 use pki::{Certificate, files};
+use std::future::ready;
 use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -24,6 +26,8 @@ use tokio_rustls::TlsConnector;
 
 /// How long somebody may take to show a certificate, or the API server to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Nodes, or servers, that are looked at at once.
+const AT_ONCE: usize = 32;
 /// How long servers behind the API server take to learn of a front proxy's authority.
 const SERVERS_LEARN: Duration = Duration::from_secs(60);
 
@@ -39,32 +43,33 @@ pub(super) struct Rotation<'r> {
 
 impl Rotation<'_> {
     /// What is in the way of the step, each by its name.
-    pub(super) async fn in_the_way(&self, held: &[Expiry], now: Timestamp) -> anyhow::Result<Vec<String>> {
-        let mut all = Vec::new();
+    pub(super) async fn found(&self, held: &[Expiry], now: Timestamp) -> anyhow::Result<Found> {
+        let mut found = Found::default();
         match self.step {
             // Nothing is taken away, and nobody signs with it yet.
-            Step::Prepare => return Ok(all),
-            Step::Switch => all.extend(self.too_early(now)?),
-            Step::Finish => all.extend(of_the_old(self.name, held)),
+            Step::Prepare => return Ok(found),
+            Step::Switch => found.in_the_way.extend(self.too_early(now)?),
+            Step::Finish => found.in_the_way.extend(of_the_old(self.name, held)),
         }
         match self.cluster().await {
             Ok((nodes, servers)) => {
+                let authorities = self.authorities()?;
                 if self.name == "ca" {
-                    all.extend(self.nodes(&nodes).await?);
+                    found.in_the_way.extend(self.nodes(&nodes, &authorities).await);
                 }
-                all.extend(self.servers(&servers).await?);
+                self.servers(&servers, &authorities, &mut found).await?;
             }
-            Err(error) => {
-                all.push(format!("nodes and servers: the cluster cannot be asked for them: {error:#}"))
-            }
+            Err(error) => found
+                .in_the_way
+                .push(format!("nodes and servers: the cluster cannot be asked for them: {error:#}")),
         }
-        Ok(all)
+        Ok(found)
     }
 
     /// Who follows authorities does so by a period.
     fn too_early(&self, now: Timestamp) -> anyhow::Result<Option<String>> {
         let (period, who) = match self.name {
-            "ca" => (node::AUTHORITIES_PERIOD, "agents"),
+            "ca" => (node::AUTHORITIES_LEARNT, "agents"),
             _ => (SERVERS_LEARN, "servers behind this one"),
         };
         let path = self.dir.join(format!("{}-next.crt", self.name));
@@ -91,61 +96,94 @@ impl Rotation<'_> {
         tokio::time::timeout(PATIENCE, asked).await?
     }
 
-    async fn nodes(&self, nodes: &[Node]) -> anyhow::Result<Vec<String>> {
-        let mut all = Vec::new();
-        for node in nodes {
+    async fn nodes(&self, nodes: &[Node], authorities: &Authorities) -> Vec<String> {
+        let looked = nodes.iter().map(|node| async move {
             let name = node.name_any();
             if self.step == Step::Switch {
-                if !is_ready(node) {
-                    all.push(format!("node {name}: it is not ready, and may not know the new authority"));
-                }
-                continue;
+                let unready = !is_ready(node);
+                return unready
+                    .then(|| format!("node {name}: it is not ready, and may not know the new authority"));
             }
             let why = match kubelet(node) {
-                Some(place) => self.judge(shown(&place).await)?,
+                Some(place) => authorities.judge(shown(&place).await),
                 None => Some("it has no address to look at".to_owned()),
             };
-            all.extend(why.map(|why| format!("node {name}: {why}")));
-        }
-        Ok(all)
+            why.map(|why| format!("node {name}: {why}"))
+        });
+        let looked = futures::stream::iter(looked).buffered(AT_ONCE);
+        looked.filter_map(ready).collect().await
     }
 
     /// Other servers; this one is known by its certificate.
-    async fn servers(&self, places: &[String]) -> anyhow::Result<Vec<String>> {
+    async fn servers(
+        &self,
+        places: &[String],
+        authorities: &Authorities,
+        found: &mut Found,
+    ) -> anyhow::Result<()> {
         let own = Certificate::from_pem(&files::read(&self.dir.join("apiserver.crt"))?)?;
-        let mut all = Vec::new();
-        for place in places {
-            let shown = shown(place).await;
+        let looked = places.iter().map(|place| async move { (place, shown(place).await) });
+        let looked: Vec<_> = futures::stream::iter(looked).buffered(AT_ONCE).collect().await;
+        for (place, shown) in looked {
             if shown.as_ref().is_ok_and(|shown| shown.public_key == own.public_key) {
                 continue;
             }
             let name = self.name;
-            let why = match (self.step, name) {
-                (Step::Finish, "ca") => self.judge(shown)?,
-                (Step::Finish, _) => Some(format!("its {name} files must be those of this one")),
-                _ => Some(format!(
-                    "its pki directory must hold {name}-next.crt and {name}-next.key of this one"
+            match (self.step, name) {
+                (Step::Finish, "ca") => {
+                    let why = authorities.judge(shown);
+                    found.in_the_way.extend(why.map(|why| format!("server {place}: {why}")));
+                }
+                (Step::Finish, _) => {
+                    found.unseen.push(format!("server {place}: its {name} files must be those of this one"));
+                }
+                _ => found.unseen.push(format!(
+                    "server {place}: its pki directory must hold {name}-next.crt and {name}-next.key of this one"
                 )),
-            };
-            all.extend(why.map(|why| format!("server {place}: {why}")));
+            }
         }
-        Ok(all)
+        Ok(())
     }
 
-    /// What is wrong with a certificate, if anything is.
-    fn judge(&self, shown: Result<Certificate, String>) -> anyhow::Result<Option<String>> {
+    fn authorities(&self) -> anyhow::Result<Authorities> {
         let read = |file: String| -> anyhow::Result<Vec<Certificate>> {
             let text = files::read_optional(&self.dir.join(file))?.unwrap_or_default();
             if text.is_empty() { Ok(Vec::new()) } else { Ok(Certificate::list_from_pem(&text)?) }
         };
-        let (new, old) = (read(format!("{}.crt", self.name))?, read(format!("{}-old.crt", self.name))?);
-        let signed = |shown: &Certificate, by: &[Certificate]| by.iter().any(|one| shown.is_signed_by(one));
-        Ok(match shown {
-            Err(error) => Some(format!("it does not show its certificate: {error}")),
-            Ok(shown) if signed(&shown, &new) => None,
-            Ok(shown) if signed(&shown, &old) => Some("its certificate is of the old authority".to_owned()),
-            Ok(_) => Some("its certificate is of neither authority".to_owned()),
+        Ok(Authorities {
+            new: read(format!("{}.crt", self.name))?,
+            old: read(format!("{}-old.crt", self.name))?,
         })
+    }
+}
+
+/// What was found before a step.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// Who does not follow yet.
+    pub(super) in_the_way: Vec<String>,
+    /// What must be so, and shows nowhere: files of other servers.
+    pub(super) unseen: Vec<String>,
+}
+
+/// The one that signs, and the one it replaced.
+struct Authorities {
+    new: Vec<Certificate>,
+    old: Vec<Certificate>,
+}
+
+impl Authorities {
+    /// What is wrong with a certificate, if anything is.
+    fn judge(&self, shown: Result<Certificate, String>) -> Option<String> {
+        let signed = |shown: &Certificate, by: &[Certificate]| by.iter().any(|one| shown.is_signed_by(one));
+        match shown {
+            Err(error) => Some(format!("it does not show its certificate: {error}")),
+            Ok(shown) if signed(&shown, &self.new) => None,
+            Ok(shown) if signed(&shown, &self.old) => {
+                Some("its certificate is of the old authority".to_owned())
+            }
+            Ok(_) => Some("its certificate is of neither authority".to_owned()),
+        }
     }
 }
 

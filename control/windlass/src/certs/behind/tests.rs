@@ -34,7 +34,8 @@ fn a_certificate_of_the_old_authority_must_not_be_left_behind() {
     assert!(of_the_old("ca", &held).is_empty());
 
     let judged = |pem: &str| {
-        rotation(dir.path(), Step::Finish).judge(Ok(Certificate::from_pem(pem).unwrap())).unwrap()
+        let authorities = rotation(dir.path(), Step::Finish).authorities().unwrap();
+        authorities.judge(Ok(Certificate::from_pem(pem).unwrap()))
     };
     assert_eq!(judged(&second.apiserver.cert_pem), None);
     assert_eq!(judged(&first.apiserver.cert_pem).unwrap(), "its certificate is of the old authority");
@@ -48,7 +49,7 @@ async fn a_step_must_not_be_done_while_nobody_can_say_who_follows() {
     let now = Timestamp::now();
     for step in [Step::Switch, Step::Finish] {
         let (dir, _) = files_at(step);
-        let said = rotation(dir.path(), step).in_the_way(&[], now).await.unwrap();
+        let said = rotation(dir.path(), step).found(&[], now).await.unwrap().in_the_way;
         assert!(
             said.iter().any(|line| line.starts_with("nodes and servers: the cluster cannot be asked")),
             "{said:?}"
@@ -57,10 +58,11 @@ async fn a_step_must_not_be_done_while_nobody_can_say_who_follows() {
         assert_eq!(early, step == Step::Switch, "{said:?}");
     }
     let (dir, _) = files_at(Step::Switch);
-    let later = now + jiff::SignedDuration::from_secs(601);
+    let later =
+        now + jiff::SignedDuration::from_secs(1 + i64::try_from(node::AUTHORITIES_LEARNT.as_secs()).unwrap());
     assert_eq!(rotation(dir.path(), Step::Switch).too_early(later).unwrap(), None);
     let (dir, _) = files_at(Step::Prepare);
-    assert!(rotation(dir.path(), Step::Prepare).in_the_way(&[], now).await.unwrap().is_empty());
+    assert!(rotation(dir.path(), Step::Prepare).found(&[], now).await.unwrap().in_the_way.is_empty());
 }
 
 /// Serves TLS with a certificate until the test's runtime ends.
@@ -100,14 +102,39 @@ async fn a_node_or_server_that_has_not_followed_is_named() {
         .unwrap()
     };
     let nodes = [node("behind", old, "True"), node("follows", new, "True"), node("away", 1, "Unknown")];
-    let said = rotation(dir.path(), Step::Finish).nodes(&nodes).await.unwrap();
+    let authorities = rotation(dir.path(), Step::Finish).authorities().unwrap();
+    let said = rotation(dir.path(), Step::Finish).nodes(&nodes, &authorities).await;
     assert_eq!(said.len(), 2, "{said:?}");
     assert_eq!(said[0], "node behind: its certificate is of the old authority");
     assert!(said[1].starts_with("node away: it does not show its certificate"), "{said:?}");
-    let said = rotation(dir.path(), Step::Switch).nodes(&nodes).await.unwrap();
+    let said = rotation(dir.path(), Step::Switch).nodes(&nodes, &authorities).await;
     assert_eq!(said, ["node away: it is not ready, and may not know the new authority"]);
     // This server is no other one.
     let places = [place("127.0.0.1", new.into()), place("127.0.0.1", old.into())];
-    let said = rotation(dir.path(), Step::Finish).servers(&places).await.unwrap();
-    assert_eq!(said, [format!("server 127.0.0.1:{old}: its certificate is of the old authority")]);
+    let mut found = Found::default();
+    rotation(dir.path(), Step::Finish).servers(&places, &authorities, &mut found).await.unwrap();
+    assert!(found.unseen.is_empty(), "{found:?}");
+    assert_eq!(
+        found.in_the_way,
+        [format!("server 127.0.0.1:{old}: its certificate is of the old authority")]
+    );
+}
+
+#[tokio::test]
+async fn another_server_must_not_be_in_the_way_of_a_switch_for_what_nobody_can_see() {
+    let (dir, first) = files_at(Step::Finish);
+    let authorities = rotation(dir.path(), Step::Switch).authorities().unwrap();
+    let places = [place("127.0.0.1", serving(&first.apiserver).await.into())];
+    // This server has another certificate by now, so that one is another server's.
+    Pki::load_or_create(dir.path(), &ClusterNames::default(), Timestamp::now()).unwrap();
+    for (name, step) in
+        [("ca", Step::Switch), ("front-proxy-ca", Step::Switch), ("front-proxy-ca", Step::Finish)]
+    {
+        let mut found = Found::default();
+        let asked = Rotation { name, ..rotation(dir.path(), step) };
+        asked.servers(&places, &authorities, &mut found).await.unwrap();
+        assert!(found.in_the_way.is_empty(), "{found:?}");
+        assert_eq!(found.unseen.len(), 1, "{found:?}");
+        assert!(found.unseen[0].contains(name), "{found:?}");
+    }
 }
