@@ -103,6 +103,22 @@ pub struct Estimate {
     pub cost: u64,
 }
 
+/// Whether an expression, as it is written, reads `operand.field`, `operand.?field` or `has(operand.field)` somewhere (upstream:
+/// `hasSelectExp` of `apiserver/pkg/apis/apiserver/validation`). One that does not parse reads nothing.
+pub(crate) fn selects(text: &str, operand: &str, field: &str) -> bool {
+    read(text).is_ok_and(|expr| selects_in(&expr, operand, field))
+}
+
+fn selects_in(expr: &ast::Expr, operand: &str, field: &str) -> bool {
+    let is_it = match &expr.kind {
+        ast::Kind::Select { operand: of, field: name, .. } | ast::Kind::Has { operand: of, field: name } => {
+            name == field && matches!(&of.kind, ast::Kind::Ident(known) if known == operand)
+        }
+        _ => false,
+    };
+    is_it || parts::parts(expr).into_iter().any(|part| selects_in(part, operand, field))
+}
+
 impl Program {
     /// Parses an expression; nothing is known of its types.
     ///

@@ -5,7 +5,7 @@
 //! - [`on_claims`]: what a token's claims mean, `claims`; [`on_user`]: conditions on who that makes its bearer, `user`
 
 use crate::admission::{CompileError, Expression, ResultType, compile_in};
-use crate::cel::{ObjectType, Type};
+use crate::cel::{self, ObjectType, Type};
 use std::sync::Arc;
 
 /// Compiles a condition on `request`, the spec of a review.
@@ -23,6 +23,12 @@ pub fn on_review(source: &str) -> Result<Expression, CompileError> {
 pub fn on_claims(source: &str, condition: bool) -> Result<Expression, CompileError> {
     let results: &[ResultType] = if condition { &[ResultType::Bool] } else { &[] };
     compile_in(source, &[("claims", Type::map(Type::Dyn))], results)
+}
+
+/// Whether an expression on `claims` reads this one of them.
+#[must_use]
+pub fn reads_claim(source: &str, claim: &str) -> bool {
+    cel::selects(source, "claims", claim)
 }
 
 /// Compiles a condition on `user`.
@@ -109,5 +115,30 @@ mod tests {
         let user = json!({"username": "alice", "groups": []});
         assert_eq!(value(on_user("!user.username.startsWith('system:')"), "user", &user), json!(true));
         assert!(on_user("user.name == ''").is_err());
+    }
+
+    #[test]
+    fn a_claim_that_is_only_written_about_must_not_pass_for_one_that_is_read() {
+        for reads in [
+            "claims.email_verified",
+            "claims . email_verified",
+            "claims.?email_verified.orValue(false)",
+            "has(claims.email_verified) && true",
+            "[1].exists(x, claims.email_verified)",
+            "{'a': claims.email_verified}",
+            "string(claims.email_verified)",
+        ] {
+            assert!(reads_claim(reads, "email_verified"), "{reads}");
+        }
+        for writes in [
+            "claims.email + 'claims.email_verified'",
+            "claims.email // claims.email_verified",
+            "claims.email_verified_at",
+            "claims.nested.email_verified",
+            "others.claims.email_verified",
+            "claims.email_verified +",
+        ] {
+            assert!(!reads_claim(writes, "email_verified"), "{writes}");
+        }
     }
 }

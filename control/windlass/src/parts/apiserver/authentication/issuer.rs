@@ -210,10 +210,11 @@ fn mapping(item: &Value, at: &Path, errors: &mut Errors) -> Option<Mapping> {
     let uid = source(&mappings["uid"], &at.child("uid"), false, errors);
     let extra = extra(mappings, &at.child("extra"), errors);
     let named = text(name, "expression");
-    let verifies = |source: &str| selects(source, "email_verified");
+    let verifies = |source: &str| entry::reads_claim(source, "email_verified");
     let rules = items(item, "claimValidationRules").iter().map(|rule| text(rule, "expression"));
     let extras = items(mappings, "extra").iter().map(|extra| text(extra, "valueExpression"));
-    if selects(named, "email") && !std::iter::once(named).chain(rules).chain(extras).any(verifies) {
+    if entry::reads_claim(named, "email") && !std::iter::once(named).chain(rules).chain(extras).any(verifies)
+    {
         let detail = "claims.email_verified must be used in claimMappings.username.expression or \
             claimMappings.extra[*].valueExpression or claimValidationRules[*].expression when claims.email is used in \
             claimMappings.username.expression";
@@ -289,16 +290,4 @@ fn extra(mappings: &Value, at: &Path, errors: &mut Errors) -> Vec<(String, Expre
         all.extend(compiled(source, &field, errors).map(|expression| (key.to_owned(), expression)));
     }
     all
-}
-
-/// Whether an expression reads `claims.FIELD` or `claims.?FIELD`.
-fn selects(source: &str, field: &str) -> bool {
-    let is_word = |c: char| c.is_alphanumeric() || c == '_';
-    source.match_indices("claims").any(|(at, word)| {
-        let rest = source[at + word.len()..].trim_start();
-        let Some(rest) = rest.strip_prefix('.') else { return false };
-        let rest = rest.trim_start_matches('?').trim_start();
-        !source[..at].ends_with(is_word)
-            && rest.strip_prefix(field).is_some_and(|after| !after.starts_with(is_word))
-    })
 }

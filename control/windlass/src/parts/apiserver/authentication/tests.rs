@@ -75,6 +75,12 @@ fn a_file_that_cannot_be_followed_must_not_be_followed_in_part() {
         ),
         (mapped("username: {claim: sub, expression: claims.sub}"), "claim and expression can't both be set"),
         (mapped("username: {expression: claims.email}"), "claims.email_verified must be used"),
+        (
+            mapped(
+                "username: {expression: 'claims.email != \"claims.email_verified\" ? claims.email : \"\"'}",
+            ),
+            "claims.email_verified must be used",
+        ),
         (mapped("username: {expression: user.name}"), "compilation failed"),
         (
             mapped(&format!("{NAME}, extra: [{{key: plain, valueExpression: claims.x}}]")),
