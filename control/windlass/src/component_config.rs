@@ -16,6 +16,20 @@ pub(crate) struct Kind {
     pub(crate) fields: &'static str,
 }
 
+/// A kind of the API server's configuration, in every version upstream reads it in; their fields are the same.
+pub(crate) const fn of_api_server(kind: &'static str, fields: &'static str) -> [Kind; 3] {
+    [
+        Kind { api_version: "apiserver.config.k8s.io/v1", kind, fields },
+        Kind { api_version: "apiserver.config.k8s.io/v1beta1", kind, fields },
+        Kind { api_version: "apiserver.config.k8s.io/v1alpha1", kind, fields },
+    ]
+}
+
+/// A field's text; empty where it has none.
+pub(crate) fn text<'v>(value: &'v Value, name: &str) -> &'v str {
+    value[name].as_str().unwrap_or_default()
+}
+
 /// A file's content, every field of its type.
 #[derive(Debug)]
 pub(crate) struct Document(pub(crate) Value);
@@ -28,8 +42,15 @@ struct Field {
 
 /// The flag that reads the file, and every file's: read and judged.
 pub(crate) fn load(path: &Path, kind: &Kind) -> anyhow::Result<Document> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
-    let (document, unused) = read(&text, kind).with_context(|| format!("load {}", path.display()))?;
+    judged(path, &text_of(path)?, kind)
+}
+
+fn text_of(path: &Path) -> anyhow::Result<String> {
+    std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))
+}
+
+fn judged(path: &Path, text: &str, kind: &Kind) -> anyhow::Result<Document> {
+    let (document, unused) = read(text, kind).with_context(|| format!("load {}", path.display()))?;
     for path in unused {
         tracing::warn!(kind = kind.kind, "field {path} has no effect here");
     }
@@ -38,11 +59,12 @@ pub(crate) fn load(path: &Path, kind: &Kind) -> anyhow::Result<Document> {
 
 /// The same for a file that is of one of several versions.
 pub(crate) fn load_one_of(path: &Path, kinds: &[Kind]) -> anyhow::Result<Document> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+    // Read once: another may be put in its place meanwhile.
+    let text = text_of(path)?;
     // What is no YAML at all is refused below.
     let given: Value = serde_saphyr::from_str(&text).unwrap_or_default();
     let named = kinds.iter().find(|kind| given["apiVersion"] == kind.api_version).or(kinds.first());
-    load(path, named.context("no kind is expected")?)
+    judged(path, &text, named.context("no kind is expected")?)
 }
 
 /// The document, and the fields in it that have no effect.

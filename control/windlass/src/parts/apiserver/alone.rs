@@ -6,7 +6,7 @@ use super::{
 };
 use crate::flags::Flags;
 use crate::signals::Signals;
-use crate::watched::Directories;
+use crate::watched::{Directories, REREAD};
 use anyhow::{Context as _, bail, ensure};
 use apiserver::registry::EndpointReconciler;
 use ipnet::IpNet;
@@ -16,15 +16,12 @@ use pki::{Authority, Leaf};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 use supervise::Task;
 use tokio_util::sync::CancellationToken;
 
 const PORT: u16 = 6443;
 /// Where the embedded store is, without `--data-dir`.
 const DATA_DIR: &str = "/var/lib/windlass/apiserver";
-/// How often the files of certificates are read again.
-const REREAD: Duration = Duration::from_secs(60);
 
 /// Runs until a signal.
 pub(crate) async fn run(flags: Flags) -> anyhow::Result<()> {

@@ -4,9 +4,9 @@
 mod issuer;
 mod remotes;
 
-use crate::component_config::{self, Kind};
+use crate::component_config::{self, Kind, text};
 use crate::flags::Flags;
-use crate::watched::Directories;
+use crate::watched::{Directories, REREAD};
 use anyhow::{Context as _, anyhow, bail};
 use apiserver::jwt::{ALGORITHMS, Issuers};
 use machinery::field::{FieldError, Path as Field};
@@ -18,21 +18,7 @@ use std::time::Duration;
 use supervise::Task;
 
 const FIELDS: &str = include_str!("../../../data/config/AuthenticationConfiguration.txt");
-const KINDS: [Kind; 3] = [
-    Kind { api_version: "apiserver.config.k8s.io/v1", kind: "AuthenticationConfiguration", fields: FIELDS },
-    Kind {
-        api_version: "apiserver.config.k8s.io/v1beta1",
-        kind: "AuthenticationConfiguration",
-        fields: FIELDS,
-    },
-    Kind {
-        api_version: "apiserver.config.k8s.io/v1alpha1",
-        kind: "AuthenticationConfiguration",
-        fields: FIELDS,
-    },
-];
-/// How often the file is read again.
-const REREAD: Duration = Duration::from_secs(60);
+const KINDS: [Kind; 3] = component_config::of_api_server("AuthenticationConfiguration", FIELDS);
 /// How long the issuers of a changed file may take to be ready, and how often they are asked in that time.
 const READY: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(10));
 /// Issuers a file may name.
@@ -238,10 +224,6 @@ fn oidc(flags: &Flags) -> anyhow::Result<Option<Value>> {
     }
     let one = json!({"issuer": issuer, "claimMappings": mappings, "claimValidationRules": rules});
     Ok(Some(json!({"jwt": [one]})))
-}
-
-fn text<'v>(value: &'v Value, name: &str) -> &'v str {
-    value[name].as_str().unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -3,9 +3,9 @@
 
 mod remote;
 
-use crate::component_config::{self, Kind};
+use crate::component_config::{self, Kind, text};
 use crate::flags::Flags;
-use crate::watched::Directories;
+use crate::watched::{Directories, REREAD};
 use anyhow::{Context as _, anyhow, bail};
 use apiserver::authorization_webhook::{Condition, Config, Version, Webhook};
 use apiserver::server::{Authorization, Mode};
@@ -14,31 +14,22 @@ use machinery::field::{FieldError, Path as Field};
 use machinery::names;
 use remote::Remote;
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use supervise::Task;
 
 const FIELDS: &str = include_str!("../../../data/config/AuthorizationConfiguration.txt");
-const KINDS: [Kind; 3] = [
-    Kind { api_version: "apiserver.config.k8s.io/v1", kind: "AuthorizationConfiguration", fields: FIELDS },
-    Kind {
-        api_version: "apiserver.config.k8s.io/v1beta1",
-        kind: "AuthorizationConfiguration",
-        fields: FIELDS,
-    },
-    Kind {
-        api_version: "apiserver.config.k8s.io/v1alpha1",
-        kind: "AuthorizationConfiguration",
-        fields: FIELDS,
-    },
-];
+const KINDS: [Kind; 3] = component_config::of_api_server("AuthorizationConfiguration", FIELDS);
 /// Types that upstream knows and that decide here.
 const TYPES: [&str; 5] = ["AlwaysAllow", "AlwaysDeny", "Node", "RBAC", "Webhook"];
+/// Of these, those that follow the cluster from the start on, and that cannot be begun with later.
+const KEPT: [&str; 2] = ["Node", "RBAC"];
 const ALLOWED_FOR: Duration = Duration::from_secs(300);
 const REFUSED_FOR: Duration = Duration::from_secs(30);
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a webhook of flags may take, and how often its file is looked at.
+/// How long a webhook of flags may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(30);
 const MOST_CONDITIONS: usize = 64;
 /// Flags that say what the file says.
@@ -49,8 +40,6 @@ const OTHERS: [&str; 5] = [
     "authorization-webhook-cache-authorized-ttl",
     "authorization-webhook-cache-unauthorized-ttl",
 ];
-/// How often the file is read again.
-const REREAD: Duration = Duration::from_secs(60);
 
 /// What names the authorizers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,6 +116,27 @@ impl Source {
         matches!(self, Source::Modes(planned) if planned.contains(&Planned::Plain("AlwaysAllow")))
     }
 
+    /// What it says now, if that keeps the types the server began with.
+    fn replaced(&self, first: &[Planned]) -> anyhow::Result<Vec<Planned>> {
+        let planned = self.planned()?;
+        let types = |all: &[Planned]| -> BTreeSet<&'static str> {
+            let plain = all.iter().filter_map(|one| match one {
+                Planned::Plain(known) => Some(*known),
+                Planned::Webhook(_) => None,
+            });
+            plain.collect()
+        };
+        let (had, has) = (types(first), types(&planned));
+        let missing: Vec<&str> = had.difference(&has).copied().collect();
+        if !missing.is_empty() {
+            bail!("--authorization-config: missing required types: {missing:?}");
+        }
+        if let Some(kind) = KEPT.into_iter().find(|kind| has.contains(kind) && !had.contains(kind)) {
+            bail!("authorizer type {kind} is not allowed if it was not enabled at initial server startup");
+        }
+        Ok(planned)
+    }
+
     /// What it says now.
     fn planned(&self) -> anyhow::Result<Vec<Planned>> {
         match self {
@@ -154,12 +164,12 @@ impl Source {
         let (source, path, authorization) = (self.clone(), path.clone(), authorization.clone());
         Some(Task::endless("authorization-config", move || {
             let (source, path, authorization) = (source.clone(), path.clone(), authorization.clone());
-            let mut used = first.clone();
+            let (first, mut used) = (first.clone(), first.clone());
             async move {
                 let mut changes = Directories::of_files([path.as_path()]);
                 loop {
                     changes.changed(REREAD).await;
-                    match source.follow_once(&mut used, &authorization).await {
+                    match source.follow_once(&first, &mut used, &authorization).await {
                         Ok(false) => {}
                         Ok(true) => tracing::info!("other authorizers decide from now on"),
                         Err(error) => {
@@ -174,10 +184,11 @@ impl Source {
     /// Has others asked where the file says others than `used`; true where it does.
     async fn follow_once(
         &self,
+        first: &[Planned],
         used: &mut Vec<Planned>,
         authorization: &Authorization,
     ) -> anyhow::Result<bool> {
-        let planned = self.planned()?;
+        let planned = self.replaced(first)?;
         if planned == *used {
             return Ok(false);
         }
@@ -273,6 +284,11 @@ fn of(file: &Value) -> Result<Vec<Planned>, Vec<FieldError>> {
                 let detail = format!("authorizer name is invalid: {why}");
                 errors.push(FieldError::invalid(&at.child("name"), name, detail));
             }
+        }
+        let expected = known.to_lowercase();
+        if known != "Webhook" && !name.is_empty() && name != expected {
+            let detail = format!("expected name {expected} for authorizer {known} instead of {name}");
+            errors.push(FieldError::invalid(&at.child("name"), name, detail));
         }
         names.push(name);
         match (known, &item["webhook"]) {
@@ -397,10 +413,6 @@ fn conditions(webhook: &Value, at: &Field, errors: &mut Vec<FieldError>) -> Vec<
         all.push(source.to_owned());
     }
     all
-}
-
-fn text<'v>(value: &'v Value, name: &str) -> &'v str {
-    value[name].as_str().unwrap_or_default()
 }
 
 #[cfg(test)]

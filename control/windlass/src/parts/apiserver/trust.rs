@@ -203,7 +203,12 @@ pub(super) fn task(client: kube::Client, trust: watch::Receiver<Trust>) -> Task 
                     }
                     Err(error) => {
                         tracing::warn!(error = format!("{error:#}"), "publish what other API servers need");
-                        pauses.pause().await;
+                        let pause = pauses.next_pause();
+                        // What could not be written may be of no use any more, and others' access hangs on the new.
+                        tokio::select! {
+                            () = tokio::time::sleep(pause) => {}
+                            Ok(()) = trust.changed() => pauses.reset(),
+                        }
                     }
                 }
             }

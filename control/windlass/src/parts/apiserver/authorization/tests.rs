@@ -50,6 +50,10 @@ fn a_file_that_cannot_be_followed_must_not_be_followed_in_part() {
         ),
         ("authorizers: [{type: RBAC}]".to_owned(), "authorizers[0].name: Required value"),
         (
+            "authorizers: [{type: RBAC, name: roles}]".to_owned(),
+            "expected name rbac for authorizer RBAC instead of roles",
+        ),
+        (
             "authorizers: [{type: RBAC, name: A_b}]".to_owned(),
             "authorizer name is invalid: a lowercase RFC 1123",
         ),
@@ -177,16 +181,52 @@ async fn a_file_that_has_become_wrong_must_not_change_who_decides() {
     };
     let (source, authorization) = (Source::File(path.clone()), Authorization::default());
     let allowed = || authorization.authorizer.authorize(&Attributes::default()).allowed();
-    write("authorizers: [{type: AlwaysAllow, name: all}]");
-    let mut used = source.apply(&authorization).await.unwrap();
+    write("authorizers: [{type: AlwaysAllow, name: alwaysallow}]");
+    let first = source.apply(&authorization).await.unwrap();
+    let mut used = first.clone();
     assert!(allowed());
-    assert!(!source.follow_once(&mut used, &authorization).await.unwrap(), "nothing was changed");
+    assert!(!source.follow_once(&first, &mut used, &authorization).await.unwrap(), "nothing was changed");
     for wrong in ["authorizers: [{type: RBAC}]", "authorizers: {", "more: 1"] {
         write(wrong);
-        assert!(source.follow_once(&mut used, &authorization).await.is_err() && allowed(), "{wrong}");
+        assert!(source.follow_once(&first, &mut used, &authorization).await.is_err() && allowed(), "{wrong}");
     }
     std::fs::remove_file(&path).unwrap();
-    assert!(source.follow_once(&mut used, &authorization).await.is_err() && allowed());
-    write("authorizers: [{type: AlwaysDeny, name: none}]");
-    assert!(source.follow_once(&mut used, &authorization).await.unwrap() && !allowed());
+    assert!(source.follow_once(&first, &mut used, &authorization).await.is_err() && allowed());
+    // More may come; what was there at first stays, whatever its place.
+    write("authorizers: [{type: AlwaysDeny, name: alwaysdeny}, {type: AlwaysAllow, name: alwaysallow}]");
+    assert!(source.follow_once(&first, &mut used, &authorization).await.unwrap() && allowed());
+    assert_eq!(used, [Planned::Plain("AlwaysDeny"), Planned::Plain("AlwaysAllow")]);
+    write("authorizers: [{type: AlwaysAllow, name: alwaysallow}]");
+    assert!(source.follow_once(&first, &mut used, &authorization).await.unwrap(), "what came later may go");
+}
+
+#[tokio::test]
+async fn an_authorizer_of_the_start_must_not_be_dropped_by_a_changed_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("authorization.yaml");
+    let write = |text: &str| {
+        let head = format!("apiVersion: {}\nkind: {}\n", KINDS[0].api_version, KINDS[0].kind);
+        std::fs::write(&path, format!("{head}authorizers: [{text}]")).unwrap();
+    };
+    let (node, rbac, deny) =
+        ("{type: Node, name: node}", "{type: RBAC, name: rbac}", "{type: AlwaysDeny, name: alwaysdeny}");
+    let (source, authorization) = (Source::File(path.clone()), Authorization::default());
+    write(&format!("{node}, {rbac}"));
+    let first = source.apply(&authorization).await.unwrap();
+    let mut used = first.clone();
+    for (left, missing) in [(node, "RBAC"), (rbac, "Node"), (deny, "Node\", \"RBAC")] {
+        write(left);
+        let error = source.follow_once(&first, &mut used, &authorization).await.unwrap_err().to_string();
+        assert!(error.contains(&format!("missing required types: [\"{missing}\"]")), "{left}: {error}");
+        assert_eq!(used, [Planned::Plain("Node"), Planned::Plain("RBAC")]);
+    }
+    write(&format!("{rbac}, {deny}, {node}"));
+    assert!(source.follow_once(&first, &mut used, &authorization).await.unwrap());
+    // The first file had none, and nobody has followed pods for it.
+    write(rbac);
+    let first = source.apply(&authorization).await.unwrap();
+    let mut used = first.clone();
+    write(&format!("{rbac}, {node}"));
+    let error = source.follow_once(&first, &mut used, &authorization).await.unwrap_err().to_string();
+    assert!(error.contains("not enabled at initial server startup"), "{error}");
 }
