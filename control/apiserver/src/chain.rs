@@ -109,7 +109,7 @@ impl Chain {
 
         let rest = async {
             let user = self.authenticate(&caller, &mut parts).await?;
-            let user = impersonation::impersonate(&mut parts.headers, user, &*self.authorizer)
+            let user = impersonation::impersonate(&mut parts.headers, user, &info, &query, &*self.authorizer)
                 .await
                 .map_err(|s| refuse(&s))?;
             let admitted = self.flow.admit(&info, &user).await?;

@@ -44,6 +44,10 @@ pub async fn local_subject_access(
             "the namespace of the provided object does not match the namespace sent on the request",
         ));
     }
+    let mut review = review.clone();
+    set_at(&mut review, "metadata.namespace", namespace);
+    let review = &review;
+    check("LocalSubjectAccessReview", review, true)?;
     Ok(answer(authorizer, review, spec_user(review)).await)
 }
 
@@ -366,7 +370,38 @@ mod tests {
         // Upstream: `pkg/apis/authorization/validation`, whose errors come before the storage's own check.
         assert_eq!(
             local_subject_access(&authorizer(), &local, "a").await.unwrap_err().message,
-            "spec.resourceAttributes.namespace must match namespace: a"
+            ".authorization.k8s.io \"\" is invalid: spec.resourceAttributes.namespace: Invalid value: \"b\": must match metadata.namespace"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_review_must_not_be_named_nor_select_in_two_ways() {
+        let refused = async |review: Value| {
+            let error = subject_access(&authorizer(), &review).await.unwrap_err();
+            error.message.replace(".authorization.k8s.io \"\" is invalid: ", "")
+        };
+        let attributes = json!({"verb": "get", "resource": "pods"});
+        assert_eq!(
+            refused(
+                json!({"metadata": {"name": "x", "uid": "u"}, "spec": {"user": "x", "resourceAttributes": attributes}})
+            ).await,
+            "metadata: Invalid value: {\"name\":\"x\"}: must be empty"
+        );
+        let mut twice = attributes.clone();
+        twice["fieldSelector"] =
+            json!({"rawSelector": "a=b", "requirements": [{"key": "a", "operator": "In"}]});
+        assert_eq!(
+            refused(json!({"spec": {"user": "x", "resourceAttributes": twice}})).await,
+            "[spec.resourceAttributes.fieldSelector.rawSelector: Invalid value: \"a=b\": may not specified at the same time as \
+             requirements, spec.resourceAttributes.fieldSelector.requirements[0].values: Required value: must be specified when \
+             `operator` is 'In' or 'NotIn']"
+        );
+        let mut none = attributes;
+        none["labelSelector"] = json!({});
+        assert_eq!(
+            refused(json!({"spec": {"user": "x", "resourceAttributes": none}})).await,
+            "spec.resourceAttributes.labelSelector.requirements: Required value: when spec.resourceAttributes.labelSelector is \
+             specified, requirements or rawSelector is required"
         );
     }
 

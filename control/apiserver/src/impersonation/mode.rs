@@ -31,14 +31,17 @@ const MODES: [Mode; 5] =
     [Mode::AssociatedNode, Mode::ArbitraryNode, Mode::ServiceAccount, Mode::UserInfo, Mode::Legacy];
 
 /// Who the request goes on as: by the first way that lets. Where none does, the first refusal is the client's.
-pub(super) fn impersonated(
+pub(super) async fn impersonated(
     wanted: &Impersonation,
     request: &Attributes,
     authorizer: &dyn Authorizer,
 ) -> Result<User, Status> {
     let mut refusal = None;
-    for mode in MODES.into_iter().filter(|mode| mode.fits(wanted, &request.user)) {
-        match mode.check(wanted, request, authorizer) {
+    for mode in MODES {
+        if !mode.fits(wanted, &request.user) {
+            continue;
+        }
+        match mode.check(wanted, request, authorizer).await {
             Ok(()) => return Ok(wanted.user(mode != Mode::Legacy)),
             Err(status) => refusal = refusal.or(Some(status)),
         }
@@ -68,7 +71,7 @@ impl Mode {
         }
     }
 
-    fn check(
+    async fn check(
         self,
         wanted: &Impersonation,
         request: &Attributes,
@@ -77,7 +80,8 @@ impl Mode {
         let author = self.author(&request.user);
         if self == Mode::Legacy {
             return Question { mode: self, author: &author, verb: "impersonate".to_owned() }
-                .all(wanted, authorizer);
+                .all(wanted, authorizer)
+                .await;
         }
         let name = self.name();
         let on = Attributes {
@@ -85,8 +89,10 @@ impl Mode {
             verb: format!("impersonate-on:{name}:{}", request.verb),
             ..request.clone()
         };
-        ask(authorizer, &on)?;
-        Question { mode: self, author: &author, verb: format!("impersonate:{name}") }.all(wanted, authorizer)
+        ask(authorizer, &on).await?;
+        Question { mode: self, author: &author, verb: format!("impersonate:{name}") }
+            .all(wanted, authorizer)
+            .await
     }
 
     /// Who asks. What differs from pod to pod of one account is left out where the node was compared already.
@@ -137,13 +143,13 @@ impl Question<'_> {
         if self.constrained() { AUTHENTICATION } else { "" }
     }
 
-    fn all(&self, wanted: &Impersonation, authorizer: &dyn Authorizer) -> Result<(), Status> {
-        ask(authorizer, &self.name(wanted))?;
+    async fn all(&self, wanted: &Impersonation, authorizer: &dyn Authorizer) -> Result<(), Status> {
+        ask(authorizer, &self.name(wanted)).await?;
         if let Some(uid) = &wanted.uid {
-            ask(authorizer, &self.of(AUTHENTICATION, "uids", uid))?;
+            ask(authorizer, &self.of(AUTHENTICATION, "uids", uid)).await?;
         }
-        self.groups(wanted, authorizer)?;
-        self.extra(wanted, authorizer)
+        self.groups(wanted, authorizer).await?;
+        self.extra(wanted, authorizer).await
     }
 
     fn name(&self, wanted: &Impersonation) -> Attributes {
@@ -164,7 +170,7 @@ impl Question<'_> {
         Err(forbidden::status(attributes, &Decision::no_opinion(why)))
     }
 
-    fn groups(&self, wanted: &Impersonation, authorizer: &dyn Authorizer) -> Result<(), Status> {
+    async fn groups(&self, wanted: &Impersonation, authorizer: &dyn Authorizer) -> Result<(), Status> {
         let of = |name: &str| self.of(self.group(), "groups", name);
         if self.constrained() {
             if wanted.groups.iter().any(String::is_empty) {
@@ -173,14 +179,17 @@ impl Question<'_> {
             if wanted.groups.iter().any(|group| group == MASTERS) {
                 return self.refuse(&of(MASTERS), "impersonating the system:masters group is not allowed");
             }
-            if wanted.groups.len() >= MANY && ask(authorizer, &of("*")).is_ok() {
+            if wanted.groups.len() >= MANY && ask(authorizer, &of("*")).await.is_ok() {
                 return Ok(());
             }
         }
-        wanted.groups.iter().try_for_each(|group| ask(authorizer, &of(group)))
+        for group in &wanted.groups {
+            ask(authorizer, &of(group)).await?;
+        }
+        Ok(())
     }
 
-    fn extra(&self, wanted: &Impersonation, authorizer: &dyn Authorizer) -> Result<(), Status> {
+    async fn extra(&self, wanted: &Impersonation, authorizer: &dyn Authorizer) -> Result<(), Status> {
         let of = |key: &str, value: &str| Attributes {
             subresource: key.into(),
             ..self.of(AUTHENTICATION, "userextras", value)
@@ -190,13 +199,16 @@ impl Question<'_> {
                 return self.refuse(&of("", ""), why);
             }
             let values: usize = wanted.extra.values().map(Vec::len).sum();
-            if values.max(wanted.extra.len()) >= MANY && ask(authorizer, &of("*", "*")).is_ok() {
+            if values.max(wanted.extra.len()) >= MANY && ask(authorizer, &of("*", "*")).await.is_ok() {
                 return Ok(());
             }
         }
-        wanted.extra.iter().try_for_each(|(key, values)| {
-            values.iter().try_for_each(|value| ask(authorizer, &of(key, value)))
-        })
+        for (key, values) in &wanted.extra {
+            for value in values {
+                ask(authorizer, &of(key, value)).await?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -220,7 +232,7 @@ mod tests {
     use crate::authz::rbac::Rbac;
     use serde_json::json;
 
-    fn act(
+    async fn act(
         rules: serde_json::Value,
         extra: &[(&str, &str)],
         wanted: &str,
@@ -244,38 +256,38 @@ mod tests {
             ..Attributes::default()
         };
         let wanted = Impersonation { name: wanted.to_owned(), ..Impersonation::default() };
-        impersonated(&wanted, &request, &Rbac(policy))
+        impersonated(&wanted, &request, &Rbac(policy)).await
     }
 
-    #[test]
-    fn who_may_act_as_a_node_for_one_verb_must_not_for_another() {
+    #[tokio::test]
+    async fn who_may_act_as_a_node_for_one_verb_must_not_for_another() {
         let rules = json!([
             {"verbs": ["impersonate:arbitrary-node"], "apiGroups": ["authentication.k8s.io"], "resources": ["nodes"], "resourceNames": ["n"]},
             {"verbs": ["impersonate-on:arbitrary-node:list"], "apiGroups": [""], "resources": ["pods"]},
         ]);
-        let node = act(rules.clone(), &[], "system:node:n", "list").unwrap();
+        let node = act(rules.clone(), &[], "system:node:n", "list").await.unwrap();
         assert_eq!(node.groups, [NODES, "system:authenticated"]);
         assert_eq!(
-            act(rules.clone(), &[], "system:node:n", "delete").unwrap_err().message,
+            act(rules.clone(), &[], "system:node:n", "delete").await.unwrap_err().message,
             "pods is forbidden: User \"system:serviceaccount:a:b\" cannot impersonate-on:arbitrary-node:delete resource \"pods\" in \
              API group \"\" at the cluster scope"
         );
-        assert!(act(rules, &[], "system:node:m", "list").is_err());
+        assert!(act(rules, &[], "system:node:m", "list").await.is_err());
     }
 
-    #[test]
-    fn a_pod_must_not_act_as_a_node_it_is_not_on() {
+    #[tokio::test]
+    async fn a_pod_must_not_act_as_a_node_it_is_not_on() {
         let rules = json!([
             {"verbs": ["impersonate:associated-node"], "apiGroups": ["authentication.k8s.io"], "resources": ["nodes"]},
             {"verbs": ["impersonate-on:associated-node:get"], "apiGroups": [""], "resources": ["pods"]},
         ]);
-        assert!(act(rules.clone(), &[(NODE_NAME, "n")], "system:node:n", "get").is_ok());
-        assert!(act(rules.clone(), &[(NODE_NAME, "m")], "system:node:n", "get").is_err());
-        assert!(act(rules, &[], "system:node:n", "get").is_err());
+        assert!(act(rules.clone(), &[(NODE_NAME, "n")], "system:node:n", "get").await.is_ok());
+        assert!(act(rules.clone(), &[(NODE_NAME, "m")], "system:node:n", "get").await.is_err());
+        assert!(act(rules, &[], "system:node:n", "get").await.is_err());
     }
 
-    #[test]
-    fn nobody_constrained_must_become_a_master() {
+    #[tokio::test]
+    async fn nobody_constrained_must_become_a_master() {
         let rules = json!([{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}]);
         let wanted = Impersonation { groups: vec![MASTERS.to_owned()], ..Impersonation::default() };
         let author = User::default();
@@ -283,7 +295,7 @@ mod tests {
             Question { mode: Mode::UserInfo, author: &author, verb: "impersonate:user-info".into() };
         let policy = Policy::default();
         policy.put(&json!({"kind": "ClusterRole", "metadata": {"name": "r"}, "rules": rules}));
-        let refused = question.groups(&wanted, &Rbac(policy)).unwrap_err();
+        let refused = question.groups(&wanted, &Rbac(policy)).await.unwrap_err();
         assert!(
             refused.message.ends_with("impersonating the system:masters group is not allowed"),
             "{}",
