@@ -157,7 +157,7 @@ impl Left {
 enum Whose {
     Ours,
     /// It has proved, by the authority the token names, that it is of another cluster.
-    Anothers,
+    Foreign,
     /// It does not say.
     Unknown(cluster_info::Error),
 }
@@ -171,7 +171,7 @@ async fn have_credentials(config: &Config, server: &str, files: &Files) -> Resul
     let Some(left) = Left::of(config, files)? else { return Ok(false) };
     match whose(config, server, &left.authority).await? {
         Whose::Ours => left.move_to(server, files).map(|_| true),
-        Whose::Anothers => Ok(false),
+        Whose::Foreign => Ok(false),
         Whose::Unknown(error) => {
             tracing::warn!(error = %chain(&error), "whether the server is of another cluster, as the token says, is not known yet");
             Ok(true)
@@ -197,7 +197,7 @@ async fn whose(config: &Config, server: &str, ours: &str) -> Result<Whose, pki::
         Ok(Certificate::list_from_pem(pem)?.iter().map(Certificate::public_key_hash).collect())
     };
     let ours = keys(ours)?;
-    Ok(if keys(&theirs)?.iter().any(|key| ours.contains(key)) { Whose::Ours } else { Whose::Anothers })
+    Ok(if keys(&theirs)?.iter().any(|key| ours.contains(key)) { Whose::Ours } else { Whose::Foreign })
 }
 
 /// Asks until it is known whether the server is of the cluster that the token names, and joins that where it is another one. Others are told
@@ -232,7 +232,7 @@ async fn settle_once(config: &Config, server: &str, files: &Files) -> Result<boo
         match whose(config, server, &left.authority).await.map_err(wrap)? {
             Whose::Ours => return left.move_to(server, files).map_err(wrap),
             Whose::Unknown(error) => return Err(error.into()),
-            Whose::Anothers => {}
+            Whose::Foreign => {}
         }
     }
     obtain(config, server, files).await?;
