@@ -216,7 +216,8 @@ mod tests {
     #[test]
     fn an_address_must_not_be_judged_while_no_api_server_is_known() {
         let n1 = node("n1", &["192.0.2.1"], json!({}));
-        let others = Others { nodes: std::slice::from_ref(&n1), services: &[], service_ranges: &[], api_servers: &[] };
+        let others =
+            Others { nodes: std::slice::from_ref(&n1), services: &[], service_ranges: &[], api_servers: &[] };
         let why = objection(&n1, &asked(&["n1"], &["192.0.2.1"]), &others).unwrap();
         assert!(why.contains("no address of an API server is known"), "{why}");
         // A mapped address of the node's own is the node's own.
