@@ -31,6 +31,11 @@ struct Placed {
 }
 
 impl Cluster {
+    /// Whether there is such a node.
+    pub(crate) fn has_node(&self, name: &str) -> bool {
+        self.nodes.get(name).is_some_and(|slot| slot.known)
+    }
+
     /// Takes over a node; says what changed for pods that wait.
     pub fn set_node(&mut self, node: NodeInfo) -> Option<Change> {
         let slot = self.nodes.entry(node.name.clone()).or_default();

@@ -373,6 +373,10 @@ impl Scheduler {
             Attempt::Placed(node) => {
                 let needs = crate::plugins::volume_needs(&snapshot, &pod, &node);
                 drop(snapshot);
+                // While extenders were asked, what was decided on may have become another's, or have gone.
+                if !self.cluster.has_node(&node) || !self.cluster.rest.storage.holds(&needs) {
+                    return self.queue.retry(&pod.uid, Instant::now());
+                }
                 self.cluster.assume(&pod, &node);
                 self.cluster.rest.storage.assume(&needs, &node);
                 self.announce(Some(Change::PodPlaced));

@@ -281,7 +281,9 @@ fn late_claims_go_where_a_volume_is_and_take_it_from_the_next_pod() {
     c.rest.storage.assume(&found, "n2");
     assert_eq!(place(&mut c, &wants("q", &["b"])), "n1");
     let of_q = needs(&c, &wants("q", &["b"]), "n1");
+    assert!(c.rest.storage.holds(&of_q));
     c.rest.storage.assume(&of_q, "n1");
+    assert!(!c.rest.storage.holds(&of_q), "what one pod counts on must not be given to another");
     let none = "3 node(s) didn't find available persistent volumes to bind";
     assert!(why(&c, &wants("r", &["c"])).contains(none));
     c.rest.storage.forget(&of_q);
@@ -293,6 +295,7 @@ fn late_claims_go_where_a_volume_is_and_take_it_from_the_next_pod() {
     let s = wants("s", &["d"]);
     let found = needs(&c, &s, "n0");
     assert_eq!(found.provision.len(), 1);
+    assert!(c.rest.storage.holds(&found));
     c.rest.storage.assume(&found, "n0");
     assert_eq!(place(&mut c, &s), "n0");
 }

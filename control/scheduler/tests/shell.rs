@@ -375,7 +375,7 @@ async fn with_mute_extender(
 }
 
 #[tokio::test]
-async fn an_extender_that_does_not_answer_must_not_stop_other_pods() {
+async fn an_extender_that_does_not_answer_must_not_stop_pods_that_come_after() {
     let pods = vec![managed("asked"), pod("web", "1")];
     let nodes = vec![node("big", "4")];
     let timeout = Duration::from_millis(300);

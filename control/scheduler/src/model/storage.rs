@@ -111,6 +111,13 @@ impl Needs {
 }
 
 impl Storage {
+    /// Whether everything is still what a pod's needs were read from.
+    pub fn holds(&self, needs: &Needs) -> bool {
+        let claims = needs.bind.iter().map(|(_, claim)| claim).chain(&needs.provision);
+        needs.bind.iter().all(|(disk, _)| self.volumes.get(&disk.volume.name) == Some(disk))
+            && claims.into_iter().all(|claim| self.claims.get(&claim.key()) == Some(claim))
+    }
+
     /// Counts on a pod's needs being met; the pod's claims and volumes look so to the next pod.
     pub fn assume(&mut self, needs: &Needs, node: &str) {
         for (disk, claim) in &needs.bind {
