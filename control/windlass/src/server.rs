@@ -275,7 +275,9 @@ async fn control_plane(
         published.store(true, Ordering::Release);
         tracing::info!("the cluster is ready");
         let tasks = tasks::of(plan, &pki, &api, stacked)?;
-        tokio::join!(Box::pin(api.supervisor().run(tasks, shutdown)), agent(plan, &pki, shutdown));
+        // Before the tasks, one of which renews what this writes.
+        let agent = agent(plan, &pki);
+        tokio::join!(Box::pin(api.supervisor().run(tasks, shutdown)), keep_agent(agent, shutdown));
         anyhow::Ok(())
     };
     let main = async {
@@ -307,18 +309,23 @@ async fn publish_authorities(plan: &Plan, api: &apiserver::Api, pki: &Pki) -> an
     publish::cluster_info(&client, &plan.public_url(), &pki.trusted, several).await.map(drop)
 }
 
-/// This machine's agent, unless there is to be none.
-async fn agent(plan: &Plan, pki: &Pki, shutdown: &CancellationToken) {
+/// How this machine's agent is started, unless there is to be none.
+fn agent(plan: &Plan, pki: &Pki) -> Option<child::Program> {
     if plan.flags.no_agent {
-        return;
+        return None;
     }
     let prepared = identity::write_node(plan, pki)
         .and_then(|()| plan.agent_arguments())
         .and_then(child::Program::agent)
         .map_err(|e| anyhow!(e).context("prepare this machine's agent"));
-    match prepared {
-        Ok(program) => child::keep("the agent", async || Ok(program.clone()), shutdown).await,
-        Err(error) => tracing::error!(error = format!("{error:#}"), "no agent on this machine"),
+    prepared
+        .inspect_err(|error| tracing::error!(error = format!("{error:#}"), "no agent on this machine"))
+        .ok()
+}
+
+async fn keep_agent(program: Option<child::Program>, shutdown: &CancellationToken) {
+    if let Some(program) = program {
+        child::keep("the agent", async || Ok(program.clone()), shutdown).await;
     }
 }
 
