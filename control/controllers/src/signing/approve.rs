@@ -136,6 +136,8 @@ impl Reconcile for Approving {
                     false => Ok(Some(AGAIN)),
                 }
             }
+            // A node that registers itself asks before it is there; its coming wakes the request.
+            Signer::KubeletServing if !self.knows_node_of(&request) => Ok(Some(AGAIN)),
             Signer::KubeletServing => match self.objection(&request, &parsed) {
                 None => {
                     let message =
@@ -215,6 +217,10 @@ impl Approving {
             .await
             .doing(|| format!("review access for {}", request.name_any()))?;
         Ok(answer.status.is_some_and(|s| s.allowed))
+    }
+
+    fn knows_node_of(&self, request: &CertificateSigningRequest) -> bool {
+        node_of(request).is_none_or(|name| self.nodes.get(&Key::new("", name)).is_some())
     }
 
     /// Why a request for a serving certificate is left to people.
