@@ -59,13 +59,21 @@ pub(crate) struct EndpointSlices {
     shared: Shared,
     triggers: Triggers,
     client: Client,
+    /// With which Endpoints are written; none where the controller of that name is off.
+    of_endpoints: Option<Client>,
     recorder: Recorder,
 }
 
 impl EndpointSlices {
     /// Registers for what wakes it.
     #[must_use]
-    pub(crate) fn new(cluster: &Cluster, client: Client, recorder: Recorder, queue: &Arc<Queue>) -> Self {
+    pub(crate) fn new(
+        cluster: &Cluster,
+        client: Client,
+        of_endpoints: Option<Client>,
+        recorder: Recorder,
+        queue: &Arc<Queue>,
+    ) -> Self {
         let wake = queue.clone();
         cluster.services.on_change(move |old, new| {
             if let Some(service) = new.or(old) {
@@ -126,6 +134,7 @@ impl EndpointSlices {
             shared,
             triggers: Triggers::default(),
             client,
+            of_endpoints,
             recorder,
         }
     }
@@ -141,8 +150,10 @@ impl Reconcile for EndpointSlices {
             self.shared.lock().remove(key);
             let ours = self.endpoints.get(key).filter(|e| e.labels().contains_key(ENDPOINTS_MANAGED_BY));
             // A service that cannot be read keeps what it has.
-            if ours.is_some() && !self.services.exists(key) {
-                let api: Api<Endpoints> = Api::namespaced(self.client.clone(), &key.namespace);
+            if let Some(client) = self.of_endpoints.clone().filter(|_| ours.is_some())
+                && !self.services.exists(key)
+            {
+                let api: Api<Endpoints> = Api::namespaced(client, &key.namespace);
                 let deleted = api.delete(&key.name, &DeleteParams::default()).await;
                 found(deleted).doing(|| format!("delete endpoints {key}"))?;
             }
@@ -299,7 +310,8 @@ impl EndpointSlices {
         pods: &[Arc<Pod>],
         trigger: Option<Timestamp>,
     ) -> Result<(), Error> {
-        let api: Api<Endpoints> = Api::namespaced(self.client.clone(), &key.namespace);
+        let Some(client) = self.of_endpoints.clone() else { return Ok(()) };
+        let api: Api<Endpoints> = Api::namespaced(client, &key.namespace);
         let (subsets, cut) = subsets::subsets(service, pods);
         let mut labels: BTreeMap<String, String> = service.labels().clone();
         labels.insert(ENDPOINTS_MANAGED_BY.to_owned(), "endpoint-controller".to_owned());

@@ -131,8 +131,10 @@ pub async fn run(client: Client, config: Config, supervisor: &Supervisor, shutdo
     start.add("deployment-controller", "deployment-controller", 5, |queue, cl| {
         Deployments::new(&cluster, cl, rec.clone(), queue)
     });
+    // Upstream has a controller, and an account, for each of the two kinds.
+    let of_endpoints = start.selection.has("endpoints-controller").then(|| clients("endpoint-controller"));
     start.add("endpointslice-controller", "endpointslice-controller", 5, |queue, cl| {
-        EndpointSlices::new(&cluster, cl, rec.clone(), queue)
+        EndpointSlices::new(&cluster, cl, of_endpoints, rec.clone(), queue)
     });
     start.add("endpointslice-mirroring-controller", "endpointslicemirroring-controller", 5, |queue, cl| {
         EndpointMirror::new(&cluster, cl, rec.clone(), queue)
