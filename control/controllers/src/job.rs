@@ -47,6 +47,8 @@ pub(crate) struct Jobs {
     control: Arc<PodControl>,
     /// Failures since the last success, of each job.
     records: Mutex<HashMap<Key, Record>>,
+    /// Uid and version of jobs as we last wrote them.
+    written: Mutex<HashMap<Key, (String, u64)>>,
     /// Pods whose finalizer is off although the informer does not show it yet.
     released: Arc<Mutex<HashSet<String>>>,
 }
@@ -62,6 +64,7 @@ impl Jobs {
             pods: cluster.pods.clone(),
             control: Arc::new(control),
             records: Mutex::default(),
+            written: Mutex::default(),
             released: Arc::default(),
         };
         let wake = queue.clone();
@@ -92,6 +95,14 @@ impl Jobs {
     }
 }
 
+fn version_of(job: &Job) -> Option<u64> {
+    job.metadata.resource_version.as_deref()?.parse().ok()
+}
+
+fn is_older(job: &Job, (uid, version): &(String, u64)) -> bool {
+    job.metadata.uid.as_ref() == Some(uid) && version_of(job).is_some_and(|seen| seen < *version)
+}
+
 fn job_selector(job: &Job) -> Result<Selector, Error> {
     selector(job.spec.as_ref().and_then(|s| s.selector.as_ref()), &job.name_any())
 }
@@ -105,8 +116,13 @@ impl Reconcile for Jobs {
         let Some(job) = job else {
             self.control.expectations.forget(key);
             self.records.lock().remove(key);
+            self.written.lock().remove(key);
             return Ok(None);
         };
+        if self.is_stale(key, &job) {
+            // What is on its way wakes it.
+            return Ok(None);
+        }
         let Some(spec) = &job.spec else { return Ok(None) };
         if spec.managed_by.as_deref().is_some_and(|m| m != MANAGER) {
             return Ok(None);
@@ -287,7 +303,16 @@ impl Jobs {
         }});
         let patched = api.patch_status(&key.name, &PatchParams::default(), &Patch::Merge(patch)).await;
         let patched = patched.doing(|| format!("write the status of job {key}"))?;
+        if let (Some(uid), Some(version)) = (patched.uid(), version_of(&patched)) {
+            self.written.lock().insert(key.clone(), (uid, version));
+        }
         Ok(patched.resource_version())
+    }
+
+    /// Whether the informer shows a job from before our last write of its status: pods that write counted were let go of, and would be made
+    /// again (upstream: the gate `StaleControllerConsistencyJob`).
+    fn is_stale(&self, key: &Key, job: &Job) -> bool {
+        self.written.lock().get(key).is_some_and(|written| is_older(job, written))
     }
 
     /// Takes the finalizer from a pod.
@@ -341,4 +366,21 @@ fn note_removed(sync: &mut Sync<'_>, pods: &[Arc<Pod>], results: &[Result<(), Er
     sync.terminating = sync.terminating.saturating_add(count);
     sync.ready -= i32::try_from(removed.iter().filter(|p| ready_since(p).is_some()).count()).unwrap_or(0);
     count
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_from_before_what_was_counted_must_not_be_gone_by() {
+        let job = |uid: &str, version: &str| -> Job {
+            serde_json::from_value(json!({"metadata": {"name": "j", "uid": uid, "resourceVersion": version}}))
+                .unwrap()
+        };
+        let written = ("u".to_owned(), 10);
+        assert!(is_older(&job("u", "9"), &written));
+        assert!(!is_older(&job("u", "10"), &written) && !is_older(&job("u", "11"), &written));
+        assert!(!is_older(&job("v", "9"), &written), "another job of that name");
+    }
 }
