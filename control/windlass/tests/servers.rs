@@ -221,10 +221,13 @@ async fn two_servers_on_one_etcd_must_not_give_an_address_or_a_port_twice() {
     println!("two servers made {} Services in {took:?}", 2 * count);
     assert_eq!(taken(&a).await, given(&b, 2 * count).await, "each address is written down, and nothing else");
     let endpoints: Api<Endpoints> = Api::namespaced(a.clone(), "default");
-    let listed = endpoints.get("kubernetes").await.unwrap().subsets.unwrap();
-    let listed: Vec<String> =
-        listed[0].addresses.iter().flatten().map(|address| address.ip.clone()).collect();
-    assert_eq!(listed, [address(0), address(1)]);
+    let lists_both = |endpoints: Option<&Endpoints>| {
+        let subsets = endpoints.and_then(|endpoints| endpoints.subsets.as_ref());
+        let listed = subsets.into_iter().flatten().flat_map(|subset| subset.addresses.iter().flatten());
+        listed.map(|address| address.ip.clone()).eq([address(0), address(1)])
+    };
+    let listed = kube::runtime::wait::await_condition(endpoints, "kubernetes", lists_both);
+    tokio::time::timeout(Duration::from_secs(60), listed).await.expect("both are listed").unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

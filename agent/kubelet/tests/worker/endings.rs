@@ -115,7 +115,7 @@ async fn a_soft_eviction_must_not_outlast_a_hard_threshold() {
     let (reported, _told) = watch::channel(Reported::default());
     let stop = CancellationToken::new();
     let during = async {
-        let ended = || stops(&node) == [LONG, 1] && is_evicted(&node);
+        let ended = || stops(&node) == [LONG, 2] && is_evicted(&node);
         assert!(within(SOON * 2, ended).await, "{:?}", stops(&node));
         stop.cancel();
     };
