@@ -3,6 +3,9 @@
 use super::decimal::Decimal;
 use super::{BINARY, EXA, Error, Format, Quantity, SI};
 
+/// Far past any use, and far from overflowing a scale.
+const LARGEST_EXPONENT: i32 = 1_000_000;
+
 /// The finest place kept: nano.
 const NANO: i32 = -9;
 const MAX_ALLOWED: i128 = i64::MAX as i128;
@@ -53,8 +56,8 @@ fn interpret(suffix: &str) -> Option<Suffix> {
         return Some(Suffix::Two(*exponent));
     }
     let exponent: i32 = suffix.strip_prefix(['e', 'E'])?.parse().ok()?;
-    // Far past any use, and far from overflowing a scale.
-    (exponent.unsigned_abs() <= 1_000_000).then_some(Suffix::Ten(exponent, Format::DecimalExponent))
+    (exponent.unsigned_abs() <= LARGEST_EXPONENT.unsigned_abs())
+        .then_some(Suffix::Ten(exponent, Format::DecimalExponent))
 }
 
 /// Digits as a decimal; past 38 digits rounded up.
@@ -91,6 +94,11 @@ pub(super) fn quantity(text: &str) -> Result<Quantity, Error> {
         Suffix::Ten(exponent, format) => {
             let number = number(parts.whole, parts.fraction).ok_or(Error::Numeric)?;
             let scale = number.scale.checked_add(exponent).ok_or(Error::Numeric)?;
+            // Written canonically, digits move into the exponent: it must be one that can be read again.
+            let digits = number.value.unsigned_abs().checked_ilog10().unwrap_or(0);
+            if scale.saturating_add_unsigned(digits) > LARGEST_EXPONENT {
+                return Err(Error::Numeric);
+            }
             (Decimal::new(number.value, scale), format)
         }
         Suffix::Two(exponent) => (binary(&parts, exponent), Format::BinarySi),

@@ -82,6 +82,17 @@ fn texts_that_are_no_quantity() {
 }
 
 #[test]
+fn what_is_written_must_not_be_too_large_to_be_read() {
+    for text in ["0200e1000000", "1000e999999", "123456789e999995"] {
+        assert!(Quantity::parse(text).is_err(), "{text}");
+    }
+    for text in ["1e1000000", "200e999998", "0e1000000"] {
+        let canonical = q(text).canonical();
+        assert_eq!(q(&canonical).canonical(), canonical, "{text}");
+    }
+}
+
+#[test]
 fn values_round_away_from_zero_and_saturate() {
     assert_eq!(q("1.1").value(), 2);
     assert_eq!(q("-1.1").value(), -2);
