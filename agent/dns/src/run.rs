@@ -28,7 +28,7 @@ pub struct Config {
     pub addresses: Vec<IpAddr>,
     /// The cluster domain, `cluster.local`.
     pub domain: String,
-    /// Names the resolvers for everything else.
+    /// Names the resolvers foreverything else.
     pub resolv_conf: PathBuf,
 }
 

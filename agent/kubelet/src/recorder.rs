@@ -46,7 +46,7 @@ impl Subject {
     }
 }
 
-/// The sending side, for everyone.
+/// The sending side, foreveryone.
 #[derive(Clone, Debug)]
 pub struct Recorder(client::recorder::Recorder);
 

@@ -40,7 +40,7 @@ const AUDIT_PERIOD: Duration = Duration::from_secs(60);
 const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
 /// Changes of nodes this close together make one round.
 const GATHER: Duration = Duration::from_millis(20);
-/// The same for the kernel's word, which comes several times for every pod that starts or ends.
+/// The same for the kernel's word, which comes several times forevery pod that starts or ends.
 const GATHER_KERNEL: Duration = Duration::from_millis(200);
 /// How long a round may take: the kernel answers at once, or not at all.
 const ROUND: Duration = Duration::from_secs(30);

@@ -156,7 +156,7 @@ impl Balancer {
         tracing::debug!("no API server takes a connection");
     }
 
-    /// Looks at the server in use, for ever, and moves to a better one where it fails twice.
+    /// Looks at the server in use, forever, and moves to a better one where it fails twice.
     async fn look(&self) -> std::convert::Infallible {
         let mut probe = probe::Probe::default();
         loop {
@@ -192,7 +192,7 @@ impl Balancer {
         }
     }
 
-    /// Looks at the configured server while another one is in use, for ever, and moves back once it has been well for long.
+    /// Looks at the configured server while another one is in use, forever, and moves back once it has been well for long.
     async fn look_back(&self) -> std::convert::Infallible {
         let mut probe = probe::Probe::default();
         loop {

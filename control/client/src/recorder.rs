@@ -66,7 +66,7 @@ pub struct Note {
     pub action: Option<(&'static str, Option<ObjectReference>)>,
 }
 
-/// Where events are recorded. A cheap handle for everyone.
+/// Where events are recorded. A cheap handle foreveryone.
 #[derive(Clone, Debug)]
 pub struct Recorder(mpsc::Sender<Note>);
 

@@ -36,7 +36,7 @@ use supervise::{Scope, Task};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
-/// How long the first lists are waited for: one kind that cannot be listed does not hold up all others for ever (upstream's value).
+/// How long the first lists are waited for: one kind that cannot be listed does not hold up all others forever (upstream's value).
 const FIRST_LISTS: Duration = Duration::from_secs(30);
 /// How long an owner that was not found is known to be absent: uids never come back, but memory is bounded by it.
 const ABSENT_FOR: Duration = Duration::from_secs(60);
@@ -69,7 +69,7 @@ pub(crate) async fn start(scope: &Scope, client: Client, recorder: Recorder, inv
     }
 }
 
-/// Watches every kind there is, for ever.
+/// Watches every kind there is, forever.
 async fn watch_all(collector: &Arc<Collector>, watches: &Scope) {
     // The watches of a life before ended with it.
     collector.kinds.lock().unwatch();

@@ -51,7 +51,7 @@ pub(super) struct Announcement<'a> {
     /// The members' client URLs, with commas.
     pub(super) endpoints: String,
     pub(super) cluster: u64,
-    /// What its flags say, once a start: written at every look, servers that differ would overwrite each other for ever.
+    /// What its flags say, once a start: written at every look, servers that differ would overwrite each other forever.
     pub(super) common: Option<&'a Common>,
 }
 

@@ -1,4 +1,4 @@
-//! Metadata, for every kind.
+//! Metadata, forevery kind.
 
 use super::cursor::Cursor;
 use crate::{access::Get as _, goformat::go_quote, names, resources::Resource, schema::Format};
