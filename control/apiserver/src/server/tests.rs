@@ -99,7 +99,7 @@ async fn world() -> World {
     bootstrap::objects().iter().for_each(|o| authorization.policy.put(o));
     let client = authority.issue(&Leaf::client("apiserver", &["system:masters"]), now()).unwrap();
     let tasks = Tasks::default();
-    let dialer = Dialer::new(&authority.cert_pem(), &client.cert_pem, &client.key_pem).unwrap();
+    let dialer = Dialer::new(Some(&authority.cert_pem()), &client.cert_pem, &client.key_pem).unwrap();
     let dialer = Arc::new(dialer);
     let connector = Connector {
         objects: objects.clone(),

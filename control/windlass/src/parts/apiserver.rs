@@ -95,7 +95,8 @@ pub(crate) struct Certificates {
     pub(crate) replaced: String,
     /// What kubelets are shown.
     pub(crate) kubelet_client: (String, String),
-    pub(crate) kubelet_authorities: String,
+    /// Who signs the certificates of kubelets; any are believed where there is none.
+    pub(crate) kubelet_authorities: Option<String>,
     /// What other API servers are shown.
     pub(crate) proxy_client: (String, String),
 }
@@ -181,7 +182,7 @@ pub(crate) async fn start(settings: Settings) -> anyhow::Result<Api> {
     let observer = authorization.observer();
     let certificates = &settings.certificates;
     let (shown, key) = &certificates.kubelet_client;
-    let dialer = Dialer::new(&certificates.kubelet_authorities, shown, key);
+    let dialer = Dialer::new(certificates.kubelet_authorities.as_deref(), shown, key);
     let dialer = Arc::new(dialer.context("prepare the kubelet client")?);
     let (health, stopping) = (Arc::new(Health::new(supervisor.clone())), CancellationToken::new());
     let logging = Logging::default();
@@ -398,7 +399,7 @@ impl Api {
     pub(crate) fn replace(&self, certificates: &Certificates) -> anyhow::Result<()> {
         self.certificate.replace(&certificates.serving.0, &certificates.serving.1)?;
         let (shown, key) = &certificates.kubelet_client;
-        self.dialer.replace(&certificates.kubelet_authorities, shown, key)?;
+        self.dialer.replace(certificates.kubelet_authorities.as_deref(), shown, key)?;
         self.aggregator.replace_identity(certificates.proxy_client.clone());
         let authenticator = self.server.authenticator();
         if let Some(authorities) = &certificates.client_authorities {

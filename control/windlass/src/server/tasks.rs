@@ -92,7 +92,7 @@ pub(super) fn certificates(pki: &Pki) -> Certificates {
         front_authorities: Some(pki.front_proxy_trusted.clone()),
         replaced: pki.replaced.clone(),
         kubelet_client: pair(&pki.apiserver_kubelet_client),
-        kubelet_authorities: pki.trusted.clone(),
+        kubelet_authorities: Some(pki.trusted.clone()),
         proxy_client: pair(&pki.front_proxy_client),
     }
 }

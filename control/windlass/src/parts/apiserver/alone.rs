@@ -132,7 +132,6 @@ impl Files {
 
     fn read(&self, generated: &Generated) -> anyhow::Result<Certificates> {
         let client_authorities = self.text("client-ca-file").transpose()?;
-        let kubelets = self.text("kubelet-certificate-authority").transpose()?.or(client_authorities.clone());
         Ok(Certificates {
             serving: self.pair("tls-cert-file", "tls-private-key-file", &generated.serving)?,
             kubelet_client: self.pair(
@@ -140,8 +139,7 @@ impl Files {
                 "kubelet-client-key",
                 &generated.client,
             )?,
-            // Upstream believes any kubelet without --kubelet-certificate-authority; ours are to be known.
-            kubelet_authorities: kubelets.unwrap_or_else(|| generated.authority.clone()),
+            kubelet_authorities: self.text("kubelet-certificate-authority").transpose()?,
             proxy_client: self.pair("proxy-client-cert-file", "proxy-client-key-file", &generated.client)?,
             client_authorities,
             front_authorities: self.text("requestheader-client-ca-file").transpose()?,
@@ -152,7 +150,6 @@ impl Files {
 
 /// Certificates of nobody's, for those that were not given.
 struct Generated {
-    authority: String,
     serving: (String, String),
     client: (String, String),
 }
@@ -166,7 +163,7 @@ impl Generated {
         let serving = authority.issue(&Leaf::server("localhost", vec!["localhost".to_owned()], ips), now)?;
         let client = authority.issue(&Leaf::client("nobody", &[]), now)?;
         let pair = |issued: pki::authority::Issued| (issued.cert_pem, issued.key_pem);
-        Ok(Self { authority: authority.cert_pem(), serving: pair(serving), client: pair(client) })
+        Ok(Self { serving: pair(serving), client: pair(client) })
     }
 }
 
