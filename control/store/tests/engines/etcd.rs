@@ -159,6 +159,42 @@ async fn servers_agree_on_who_compacts() {
     let (two, _more) = open_with(often()).await;
     let first = one.put("/registry/a", value(0), Expect::Absent, None).await.unwrap().mod_revision;
     let mut at = first;
+/// What opens one value does not answer.
+struct Hung;
+
+impl Encoding for Hung {
+    fn encode(&self, _key: &str, value: Bytes) -> Result<Bytes, Source> {
+        Ok(value)
+    }
+
+    fn decode(&self, _key: &str, stored: Bytes) -> Result<Decoded, Unreadable> {
+        match &*stored {
+            b"sealed" => Err(Unreadable::Yet(Box::pin(std::future::pending()))),
+            _ => Ok(Decoded { value: stored, stale: false }),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plugin_that_hangs_must_not_hold_up_other_kinds() {
+    let Some(cluster) = Cluster::start(1) else { return };
+    let client = Client::new(&cluster.config()).unwrap();
+    let (store, _tasks) = open_with(Options { encoding: Arc::new(Hung), ..options(&cluster) }).await;
+    let from = store.revision();
+    let mut pods = store.watch("/registry/pods/", from).unwrap();
+    let mut secrets = store.watch("/registry/secrets/", from).unwrap();
+    at_once(&client, &[("/registry/secrets/d/a", value(1)), ("/registry/pods/d/a", value(1))]).await;
+    // Both follow by now.
+    for watch in [&mut pods, &mut secrets] {
+        assert_eq!(soon(watch.next()).await.unwrap().unwrap().revision(), from + 1);
+    }
+    at_once(&client, &[("/registry/secrets/d/b", "sealed".into())]).await;
+    at_once(&client, &[("/registry/pods/d/b", value(2))]).await;
+    assert_eq!(soon(pods.next()).await.unwrap().unwrap().revision(), from + 3);
+    let told = tokio::time::timeout(Duration::from_millis(100), secrets.next()).await;
+    assert!(told.is_err(), "it waits, and passes nothing over: {told:?}");
+}
+
     let gone = async {
         while !matches!(two.list("/registry/", None, 0, Some(first)).await, Err(Error::Compacted { .. })) {
             at = one.put("/registry/a", value(1), Expect::At(at), None).await.unwrap().mod_revision;
