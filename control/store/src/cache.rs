@@ -349,17 +349,17 @@ impl Shared {
         self.fresh.send_replace(Some(revision));
     }
 
-    /// Runs `change` on the state, which thereby comes to `revision`.
+    /// Runs `change` on the state, which thereby comes to `revision`, with all that happened at it.
     ///
-    /// Several changes may share a revision (keys of one lease that ended), so one of the revision come to is not old yet.
-    fn update(&self, revision: Revision, change: impl FnOnce(&mut State) -> Option<Change>) {
+    /// Progress may have told of a revision before, so one of the revision come to is not old yet.
+    fn update(&self, revision: Revision, change: impl FnOnce(&mut State) -> Vec<Change>) {
         let mut state = self.state.lock();
         if revision < state.revision {
             return;
         }
-        let change = change(&mut state);
+        let changes = change(&mut state);
         state.revision = revision;
-        if let Some(change) = change.map(Arc::new) {
+        for change in changes.into_iter().map(Arc::new) {
             state.changed = revision;
             state.fanout.publish(&change);
             state.ring.push(change);

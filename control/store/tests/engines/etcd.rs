@@ -89,6 +89,35 @@ async fn changes_of_one_revision_must_not_hide_each_other() {
     feed.abort();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_must_see_half_of_a_revision() {
+    let Some(cluster) = Cluster::start(1) else { return };
+    let client = Client::new(&cluster.config()).unwrap();
+    let (store, _tasks) = open_etcd(&cluster, "/registry").await;
+    let store: Arc<dyn Backend> = Arc::new(store);
+    let extract = |e: &store::Entry| Indexed { bytes: e.value.clone(), ..Indexed::default() };
+    let (cache, feed) = Cache::new(store.clone(), "/registry/events/", extract, Default::default());
+    let feed = tokio::spawn(feed.run());
+    cache.ready().await;
+    for round in 1..=10 {
+        // As keys of one lease go.
+        let keys: Vec<String> = (0..100).map(|n| format!("/registry/events/d/{round}-{n}")).collect();
+        let writes: Vec<(&str, Bytes)> = keys.iter().map(|key| (key.as_str(), value(1))).collect();
+        let looking = async {
+            loop {
+                let seen = cache.snapshot().unwrap().count("/registry/events/", None);
+                assert_eq!(seen % 100, 0, "half of it is there");
+                if seen == round * 100 {
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::join!(at_once(&client, &writes), soon(looking));
+    }
+    feed.abort();
+}
+
 /// Refuses one value.
 struct Picky;
 
@@ -130,35 +159,6 @@ async fn an_unreadable_change_beside_a_readable_one_must_not_be_read_for_ever() 
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn answers_in_parts_are_put_together() {
-    let Some(cluster) = Cluster::start(1) else { return };
-    let client = Client::new(&cluster.config()).unwrap();
-    let (store, _tasks) = open_etcd(&cluster, "/registry").await;
-    let from = store.revision();
-    // Each revision has several values, and all together many times what etcd sends in one part.
-    for round in 0..12u8 {
-        let big = |n: u8| Bytes::from(vec![round * 3 + n; 400_000]);
-        let keys = ["/registry/a", "/registry/b", "/registry/c"];
-        let writes: Vec<_> = keys.iter().zip(0..).map(|(key, n)| (*key, big(n))).collect();
-        at_once(&client, &writes).await;
-    }
-    let mut watch = store.watch("/registry/", from).unwrap();
-    for n in 0..36u8 {
-        let Event::Put { entry, .. } = soon(watch.next()).await.unwrap().unwrap() else { panic!() };
-        assert_eq!((entry.value[0], entry.mod_revision), (n, from + 1 + u64::from(n) / 3));
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn servers_agree_on_who_compacts() {
-    let Some(cluster) = Cluster::start(1) else { return };
-    let client = Client::new(&cluster.config()).unwrap();
-    let often = || Options { compaction_interval: Duration::from_millis(400), ..options(&cluster) };
-    let (one, _tasks) = open_with(often()).await;
-    let (two, _more) = open_with(often()).await;
-    let first = one.put("/registry/a", value(0), Expect::Absent, None).await.unwrap().mod_revision;
-    let mut at = first;
 /// What opens one value does not answer.
 struct Hung;
 
@@ -195,6 +195,35 @@ async fn a_plugin_that_hangs_must_not_hold_up_other_kinds() {
     assert!(told.is_err(), "it waits, and passes nothing over: {told:?}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_in_parts_are_put_together() {
+    let Some(cluster) = Cluster::start(1) else { return };
+    let client = Client::new(&cluster.config()).unwrap();
+    let (store, _tasks) = open_etcd(&cluster, "/registry").await;
+    let from = store.revision();
+    // Each revision has several values, and all together many times what etcd sends in one part.
+    for round in 0..12u8 {
+        let big = |n: u8| Bytes::from(vec![round * 3 + n; 400_000]);
+        let keys = ["/registry/a", "/registry/b", "/registry/c"];
+        let writes: Vec<_> = keys.iter().zip(0..).map(|(key, n)| (*key, big(n))).collect();
+        at_once(&client, &writes).await;
+    }
+    let mut watch = store.watch("/registry/", from).unwrap();
+    for n in 0..36u8 {
+        let Event::Put { entry, .. } = soon(watch.next()).await.unwrap().unwrap() else { panic!() };
+        assert_eq!((entry.value[0], entry.mod_revision), (n, from + 1 + u64::from(n) / 3));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn servers_agree_on_who_compacts() {
+    let Some(cluster) = Cluster::start(1) else { return };
+    let client = Client::new(&cluster.config()).unwrap();
+    let often = || Options { compaction_interval: Duration::from_millis(400), ..options(&cluster) };
+    let (one, _tasks) = open_with(often()).await;
+    let (two, _more) = open_with(often()).await;
+    let first = one.put("/registry/a", value(0), Expect::Absent, None).await.unwrap().mod_revision;
+    let mut at = first;
     let gone = async {
         while !matches!(two.list("/registry/", None, 0, Some(first)).await, Err(Error::Compacted { .. })) {
             at = one.put("/registry/a", value(1), Expect::At(at), None).await.unwrap().mod_revision;
