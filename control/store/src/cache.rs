@@ -225,6 +225,19 @@ impl Cache {
         self.shared.wait_until_fresh(revision).await.map(|()| revision)
     }
 
+    /// Everything committed before the call: as the cache has it, or as the store does where the watch stands still (upstream: the cacher's delegator
+    /// goes on to etcd).
+    pub async fn newest(&self) -> Result<Snapshot, Error> {
+        match self.refresh().await {
+            Ok(_) => self.snapshot(),
+            Err(Error::NotFresh { asked, .. }) => {
+                let loaded = self.shared.load(Some(asked)).await;
+                Ok(loaded.map_err(|e| Error::Unavailable { why: supervise::chain(&e) })?.snapshot())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// All objects as of one revision.
     pub fn snapshot(&self) -> Result<Snapshot, Error> {
         let state = self.shared.ready_state()?;

@@ -18,6 +18,7 @@ mod applies;
 mod custom;
 mod deletion;
 mod escalation;
+mod gate;
 mod ground;
 mod lists;
 mod node_restriction;
