@@ -123,6 +123,41 @@ impl Client {
         .await
     }
 
+    /// As [`Client::range`] of one key, but asks a second member beside the first where that says nothing for `patience`: whoever looks how the
+    /// members are must not hang with a frozen one. The second one's answer moves all calls on to it.
+    ///
+    /// # Errors
+    /// As [`Failure`] says.
+    pub async fn range_hedged(
+        &self,
+        request: v3::RangeRequest,
+        patience: Duration,
+    ) -> Result<v3::RangeResponse, Failure> {
+        let mut first = std::pin::pin!(self.range(request.clone()));
+        let members = self.members();
+        let turn = members.turn();
+        if let Ok(answer) = tokio::time::timeout(patience, &mut first).await {
+            return answer;
+        }
+        if members.all.len() == 1 {
+            return first.await;
+        }
+        let send = |channel| {
+            let request = request.clone();
+            async move { kv(channel).range(request).await }
+        };
+        tokio::select! {
+            answer = &mut first => answer,
+            second = members.attempt(turn.wrapping_add(1), ATTEMPT, send) => match second {
+                Ok(answer) => {
+                    members.fail(turn, "another one was faster by far");
+                    Ok(answer)
+                }
+                Err(_) => first.await,
+            },
+        }
+    }
+
     /// Runs a transaction.
     ///
     /// # Errors

@@ -34,7 +34,7 @@ use crate::{Backend, Entry, Error, Event, Expect, Page, Revision};
 pub use ::etcd::Config;
 pub use keys::{rooted, stored};
 
-use ::etcd::Client;
+use ::etcd::{Client, Failure};
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -145,16 +145,20 @@ impl Core {
 
     /// etcd's newest revision, asked for after the call began.
     async fn ask_newest(&self) -> Result<Revision, Error> {
-        self.newest
-            .get(|| async {
-                let marks = compactor::marks(&self.client).await;
-                let (revision, compacted) =
-                    marks.map_err(|f| failure::of_read("read the newest revision".to_owned(), f))?;
-                self.heard(revision);
-                self.hub.forget(compacted);
-                Ok(revision)
-            })
-            .await
+        self.newest.get(|| async { self.note(compactor::marks(&self.client).await) }).await
+    }
+
+    /// The same, asked for whoever looks how etcd is: not together with those who wait for a frozen member.
+    async fn look(&self, patience: Duration) -> Result<Revision, Error> {
+        self.note(compactor::marks_hedged(&self.client, patience).await)
+    }
+
+    fn note(&self, marks: Result<(Revision, Revision), Failure>) -> Result<Revision, Error> {
+        let (revision, compacted) =
+            marks.map_err(|f| failure::of_read("read the newest revision".to_owned(), f))?;
+        self.heard(revision);
+        self.hub.forget(compacted);
+        Ok(revision)
     }
 }
 

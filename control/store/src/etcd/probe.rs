@@ -11,6 +11,9 @@ const EVERY: Duration = Duration::from_secs(2);
 /// How long an answer may take (upstream: `--etcd-healthcheck-timeout`, 2 s).
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// How long the member in use may say nothing before another one is asked beside it.
+const HEDGE: Duration = Duration::from_millis(700);
+
 pub(super) fn task(core: &Arc<Core>) -> Task {
     let core = core.clone();
     Task::endless("etcd/probe", move || {
@@ -25,7 +28,7 @@ pub(super) fn task(core: &Arc<Core>) -> Task {
                     core.stalled.notify_one();
                 }
                 had = responses;
-                let answer = tokio::time::timeout(PATIENCE, core.ask_newest()).await;
+                let answer = tokio::time::timeout(PATIENCE, core.look(HEDGE)).await;
                 let ailing = match answer {
                     Ok(Ok(revision)) => {
                         wanted = revision;
