@@ -167,7 +167,8 @@ pub(crate) struct Api {
 pub(crate) async fn start(settings: Settings) -> anyhow::Result<Api> {
     let listener =
         TcpListener::bind(settings.listen).await.with_context(|| format!("listen on {}", settings.listen))?;
-    let Storage { backend, embedded, etcd, tasks: storage_tasks } = storage::open(&settings.storage).await?;
+    let Storage { backend, embedded, etcd, encryption, tasks: storage_tasks } =
+        storage::open(&settings.storage).await?;
     let supervisor = Supervisor::default();
     // Not with the listeners: requests that end after them write, too.
     let keeping = Scope::new(&supervisor, "", &CancellationToken::new());
@@ -191,6 +192,9 @@ pub(crate) async fn start(settings: Settings) -> anyhow::Result<Api> {
     for (name, live) in [("etcd", true), ("etcd-readiness", false)] {
         let backend = backend.clone();
         health.add(name, live, move || backend.health().map_err(|error| error.to_string()));
+    }
+    if let Some(encryption) = encryption {
+        health.add("kms-providers", true, move || encryption.check());
     }
     let ready = watch::Sender::new(false);
     checks::add(&health, &ready, &registry);

@@ -136,7 +136,7 @@ impl Cluster {
     pub(crate) async fn encoding(&self) -> anyhow::Result<(Arc<dyn Encoding>, Vec<Task>)> {
         let Some(path) = &self.encryption else {
             let plain = Layers { outer: encryption::Unsealed, inner: apiserver::etcd::Upstream };
-            return Ok((Arc::new(plain), Vec::new()));
+            return Ok((Arc::new(plain), Vec::new(), None));
         };
         let encryption = Encryption::load(path, &self.prefix, apiserver::etcd::group_resource);
         let encryption =
@@ -146,7 +146,8 @@ impl Cluster {
         if self.reload {
             tasks.push(encryption.reload(path.clone()));
         }
-        Ok((Arc::new(Layers { outer: encryption, inner: apiserver::etcd::Upstream }), tasks))
+        let told = (self.reload || encryption.has_plugins()).then(|| encryption.clone());
+        Ok((Arc::new(Layers { outer: encryption, inner: apiserver::etcd::Upstream }), tasks, told))
     }
 }
 
@@ -155,6 +156,12 @@ pub(super) struct Storage {
     /// The same, where it is the embedded one.
     pub(super) embedded: Option<Arc<embedded::Store>>,
     /// The members, where it is etcd.
+        let (encoding, tasks, _) = self.sealed().await?;
+        Ok((encoding, tasks))
+    }
+
+    /// The same, and what tells of the plugins, where there are any or may be.
+    async fn sealed(&self) -> anyhow::Result<(Arc<dyn Encoding>, Vec<Task>, Option<Arc<Encryption>>)> {
     pub(super) etcd: Option<::etcd::Client>,
     /// To run for as long as the store is used.
     pub(super) tasks: Vec<Task>,
@@ -170,13 +177,21 @@ pub(super) async fn open(settings: &Settings) -> anyhow::Result<Storage> {
     let opened =
         tokio::task::spawn_blocking(move || embedded::Store::open(&path, embedded::Options::default()));
     let store = Arc::new(opened.await.context("open the store")??);
-    Ok(Storage { backend: store.clone(), embedded: Some(store), etcd: None, tasks: Vec::new() })
+    Ok(Storage {
+        backend: store.clone(),
+        embedded: Some(store),
+        etcd: None,
+        encryption: None,
+        tasks: Vec::new(),
+    })
 }
 
 async fn open_etcd(cluster: &Cluster) -> anyhow::Result<Storage> {
-    let (encoding, mut tasks) = cluster.encoding().await?;
+    let (encoding, mut tasks, encryption) = cluster.sealed().await?;
     let options = etcd::Options {
         client: client(cluster)?,
+    /// Tells of KMS plugins, where there are any or may be.
+    pub(super) encryption: Option<Arc<Encryption>>,
         prefix: cluster.prefix.clone(),
         compaction_interval: cluster.compaction,
         encoding,
@@ -184,7 +199,7 @@ async fn open_etcd(cluster: &Cluster) -> anyhow::Result<Storage> {
     let (store, own) = Etcd::open(options).await.context("open the store in etcd")?;
     tasks.extend(own);
     let members = store.client();
-    Ok(Storage { backend: Arc::new(store), embedded: None, etcd: Some(members), tasks })
+    Ok(Storage { backend: Arc::new(store), embedded: None, etcd: Some(members), encryption, tasks })
 }
 
 fn client(cluster: &Cluster) -> anyhow::Result<etcd::Config> {
