@@ -20,13 +20,14 @@ use supervise::Task;
 use tokio_util::sync::CancellationToken;
 
 const PORT: u16 = 6443;
-/// Where the embedded store is, without `--data-dir`.
+/// Where the program's lock is, without `--data-dir`.
 const DATA_DIR: &str = "/var/lib/windlass/apiserver";
 
 /// Runs until a signal.
 pub(crate) async fn run(flags: Flags) -> anyhow::Result<()> {
     let signals = Signals::take().context("take over signals")?;
     admission::check(&flags)?;
+    storage::Settings::check(&flags)?;
     let files = Arc::new(Files::of(&flags));
     let generated = Generated::new(&flags)?;
     let settings = settings(&flags, files.read(&generated)?)?;

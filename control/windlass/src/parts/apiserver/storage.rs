@@ -19,6 +19,17 @@ const COMPACTION: Duration = Duration::from_secs(300);
 /// What keys begin with, as upstream's.
 pub(crate) const PREFIX: &str = "/registry";
 
+/// Flags of kube-apiserver that say something of etcd.
+const OF_ETCD: [&str; 7] = [
+    "etcd-cafile",
+    "etcd-certfile",
+    "etcd-keyfile",
+    "etcd-prefix",
+    "etcd-compaction-interval",
+    "encryption-provider-config",
+    "encryption-provider-config-automatic-reload",
+];
+
 /// What objects are kept in.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Settings {
@@ -63,15 +74,25 @@ impl Settings {
         }))
     }
 
+    /// Whether flags of kube-apiserver say where objects are: one that lost the line would serve an empty cluster with the keys of the one there
+    /// is. Pure.
+    ///
+    /// # Errors
+    /// Neither an etcd is named (upstream: `options.EtcdOptions.Validate`) nor the directory of an embedded store.
+    pub(super) fn check(flags: &Flags) -> anyhow::Result<()> {
+        let etcd = flags.list("etcd-servers").is_some_and(|servers| !servers.is_empty());
+        ensure!(
+            etcd || flags.text("data-dir").is_some(),
+            "--etcd-servers must be specified (or --data-dir, for a store embedded in the program)"
+        );
+        Ok(())
+    }
+
     /// What flags of kube-apiserver name.
     pub(super) fn alone(flags: &Flags, file: PathBuf) -> anyhow::Result<Self> {
         let path = |name: &str| flags.text(name).map(PathBuf::from);
         let Some(servers) = flags.list("etcd-servers").filter(|servers| !servers.is_empty()) else {
-            if let Some(other) =
-                ["etcd-cafile", "etcd-certfile", "etcd-keyfile", "encryption-provider-config"]
-                    .into_iter()
-                    .find(|name| flags.text(name).is_some())
-            {
+            if let Some(other) = OF_ETCD.into_iter().find(|name| flags.text(name).is_some()) {
                 bail!("--{other} without --etcd-servers: the embedded store has no such setting");
             }
             return Ok(Self::Embedded(file));
@@ -134,6 +155,12 @@ impl Cluster {
 
     /// How objects lie in it, and what is to run for as long as that is used.
     pub(crate) async fn encoding(&self) -> anyhow::Result<(Arc<dyn Encoding>, Vec<Task>)> {
+        let (encoding, tasks, _) = self.sealed().await?;
+        Ok((encoding, tasks))
+    }
+
+    /// The same, and what tells of the plugins, where there are any or may be.
+    async fn sealed(&self) -> anyhow::Result<(Arc<dyn Encoding>, Vec<Task>, Option<Arc<Encryption>>)> {
         let Some(path) = &self.encryption else {
             let plain = Layers { outer: encryption::Unsealed, inner: apiserver::etcd::Upstream };
             return Ok((Arc::new(plain), Vec::new(), None));
@@ -156,13 +183,9 @@ pub(super) struct Storage {
     /// The same, where it is the embedded one.
     pub(super) embedded: Option<Arc<embedded::Store>>,
     /// The members, where it is etcd.
-        let (encoding, tasks, _) = self.sealed().await?;
-        Ok((encoding, tasks))
-    }
-
-    /// The same, and what tells of the plugins, where there are any or may be.
-    async fn sealed(&self) -> anyhow::Result<(Arc<dyn Encoding>, Vec<Task>, Option<Arc<Encryption>>)> {
     pub(super) etcd: Option<::etcd::Client>,
+    /// Tells of KMS plugins, where there are any or may be.
+    pub(super) encryption: Option<Arc<Encryption>>,
     /// To run for as long as the store is used.
     pub(super) tasks: Vec<Task>,
 }
@@ -190,8 +213,6 @@ async fn open_etcd(cluster: &Cluster) -> anyhow::Result<Storage> {
     let (encoding, mut tasks, encryption) = cluster.sealed().await?;
     let options = etcd::Options {
         client: client(cluster)?,
-    /// Tells of KMS plugins, where there are any or may be.
-    pub(super) encryption: Option<Arc<Encryption>>,
         prefix: cluster.prefix.clone(),
         compaction_interval: cluster.compaction,
         encoding,
@@ -226,6 +247,7 @@ fn compaction(text: Option<&str>) -> anyhow::Result<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::parts::component::Component;
 
     #[test]
     fn intervals_are_written_as_go_writes_them() {
@@ -246,6 +268,26 @@ mod tests {
             panic!("the embedded store")
         };
         assert!(client(&cluster).is_err());
+    }
+
+    #[test]
+    fn a_kube_apiserver_that_lost_its_etcd_must_not_serve_an_empty_cluster() {
+        let flags = |line: &[&str]| {
+            let line: Vec<String> = line.iter().map(|word| (*word).to_owned()).collect();
+            Component::named("kube-apiserver").unwrap().table().parse(&line).unwrap()
+        };
+        for lost in [&[][..], &["--etcd-servers="], &["--secure-port=6443"], &["--data-dir="]] {
+            let error = Settings::check(&flags(lost)).unwrap_err().to_string();
+            assert!(error.starts_with("--etcd-servers must be specified"), "{lost:?}: {error}");
+        }
+        Settings::check(&flags(&["--data-dir=/d"])).unwrap();
+        Settings::check(&flags(&["--etcd-servers=http://e:2379"])).unwrap();
+        for (name, value) in OF_ETCD.into_iter().zip(["/x", "/x", "/x", "/x", "1m", "/x", "true"]) {
+            let (flag, etcd) = (format!("--{name}={value}"), "--etcd-servers=http://e:2379");
+            let error = Settings::alone(&flags(&["--data-dir=/d", &flag]), "/s".into()).unwrap_err();
+            assert!(error.to_string().contains(&format!("--{name} without")), "{error}");
+            Settings::alone(&flags(&[etcd, &flag]), "/s".into()).unwrap();
+        }
     }
 
     #[test]
