@@ -53,7 +53,7 @@ impl Endpoint {
 
     /// Whether a check is one of this endpoint's: some say only whether requests may be sent here.
     fn has(self, check: &str) -> bool {
-        const READINESS: [&str; 3] = ["etcd-readiness", "informer-sync", "shutdown"];
+        const READINESS: [&str; 4] = ["etcd-readiness", "etcd-member", "informer-sync", "shutdown"];
         self == Endpoint::Ready || !READINESS.contains(&check)
     }
 

@@ -30,6 +30,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio_util::sync::CancellationToken;
+use tokio::time::Instant;
 
 /// The health check that fails until machines may join: who waits for a ready server makes tokens next.
 const PUBLISHED: &str = "poststarthook/publish-cluster-info";
@@ -218,7 +219,7 @@ async fn serve(plan: &mut Plan, shutdown: &CancellationToken) -> anyhow::Result<
         done
     };
     // Both here, on the main thread: children live with the thread that starts them.
-    tokio::join!(child::keep("etcd", || stacked.program(), &etcd_stop), work).1
+    tokio::join!(child::keep("etcd", || stacked.program(), stacked.life(), &etcd_stop), work).1
 }
 
 /// What everything else needs: keys and certificates, and a member of etcd to start.
@@ -281,6 +282,10 @@ async fn control_plane(
         anyhow::Ok(())
     };
     let main = async {
+    if let Some(life) = stacked.map(|stacked| stacked.life().clone()) {
+        // The store goes on with the other members, and nobody would see that a majority hangs on fewer of them.
+        api.health().add("etcd-member", false, move || life.check(Instant::now()));
+    }
         let done = tokio::select! {
             done = Box::pin(main) => done,
             // Not while it is ready: the parts above have an order of their own.
@@ -325,7 +330,7 @@ fn agent(plan: &Plan, pki: &Pki) -> Option<child::Program> {
 
 async fn keep_agent(program: Option<child::Program>, shutdown: &CancellationToken) {
     if let Some(program) = program {
-        child::keep("the agent", async || Ok(program.clone()), shutdown).await;
+        child::keep("the agent", async || Ok(program.clone()), &child::Life::default(), shutdown).await;
     }
 }
 

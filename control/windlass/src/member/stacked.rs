@@ -8,7 +8,7 @@ use super::moving::{self, Layout, Origin};
 use super::place::{Known, Place, Start, State};
 use super::program::{self, Cluster as Others, Member};
 use super::{agreement, announced, joining, shared};
-use crate::child::Program;
+use crate::child::{Life, Program};
 use crate::cli::ServerFlags;
 use crate::parts::apiserver::storage::Cluster;
 use crate::settings;
@@ -54,6 +54,8 @@ pub(crate) struct Stacked {
     /// How objects lie in it, and how it is spoken to; the endpoints are the state's.
     cluster: Cluster,
     common: announced::Common,
+    /// How its etcd fares.
+    life: Life,
 }
 
 impl Stacked {
@@ -87,6 +89,7 @@ impl Stacked {
             state: Mutex::new(known.clone().unwrap_or(fresh)),
             cluster,
             common: of.common.clone(),
+            life: Life::default(),
         };
         match known {
             _ if joins => this.join(&of).await?,
@@ -280,6 +283,10 @@ impl Stacked {
     }
 
     pub(super) fn common(&self) -> &announced::Common {
+    pub(crate) fn life(&self) -> &Life {
+        &self.life
+    }
+
         &self.common
     }
 

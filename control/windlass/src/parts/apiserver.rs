@@ -202,6 +202,9 @@ pub(crate) async fn start(settings: Settings) -> anyhow::Result<Api> {
     metrics.tasks(&supervisor);
     let help = "Objects of the API that could not be read, once a version";
     metrics.count("windlass_unreadable_objects", help, client::decode::unreadable);
+    let help =
+        "How often a child of the server, its agent or its etcd, ended by itself or could not be started";
+    metrics.count("windlass_child_ends", help, crate::child::ends);
     let aggregator = Aggregator::new(writer.clone(), tasks.clone(), certificates.proxy_client.clone());
     let parts = Parts {
         aggregator: Some(aggregator.clone()),
