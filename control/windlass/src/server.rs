@@ -12,6 +12,7 @@ mod tasks;
 use crate::child;
 use crate::cli::{AgentFlags, ServerFlags};
 use crate::member::announced::Common;
+use crate::member::objects::{self, Objects};
 use crate::member::stacked::Surroundings;
 use crate::member::token::Invitation;
 use crate::member::{self, Stacked, Start};
@@ -142,18 +143,22 @@ impl Plan {
         format!("https://{}", SocketAddr::new(self.advertise, self.listen.port()))
     }
 
+    /// What keys in etcd begin with.
+    fn prefix(&self) -> &str {
+        self.flags.storage.etcd_prefix.as_deref().unwrap_or(storage::PREFIX)
+    }
+
     /// What must be the same at every server.
     fn common(&self) -> Common {
         let ranges = |ranges: &[ipnet::IpNet]| {
             let texts: Vec<String> = ranges.iter().map(ToString::to_string).collect();
             texts.join(",")
         };
-        let prefix = self.flags.storage.etcd_prefix.as_deref().unwrap_or(storage::PREFIX);
         Common::new([
             ("service-cidr", ranges(&self.node.service_cidrs)),
             ("cluster-cidr", ranges(&self.node.cluster_cidrs)),
             ("cluster-domain", self.node.cluster_domain.clone()),
-            ("etcd-prefix", store::etcd::rooted(prefix)),
+            ("etcd-prefix", store::etcd::rooted(self.prefix())),
         ])
     }
 
@@ -243,6 +248,15 @@ async fn prepare(plan: &mut Plan) -> anyhow::Result<(Pki, Option<Stacked>)> {
     }
     member::shared::settle(&mut plan.flags.storage, &plan.dir)?;
     let pki = Pki::load_or_create(&plan.dir.join("pki"), &plan.names, Timestamp::now())
+    if start != Start::Embedded {
+        Objects::read(&plan.dir)?.settle(&mut plan.flags.storage, &plan.dir)?;
+    }
+    if start == Start::External
+        && let storage::Settings::Etcd(cluster) =
+            storage::Settings::new(&plan.flags.storage, settings::store_file(&plan.dir))?
+    {
+        objects::check(&etcd::Client::new(&cluster.client()?)?, &plan.dir, cluster.prefix()).await?;
+    }
         .context("prepare keys and certificates")?;
     let surroundings = Surroundings {
         flags: &plan.flags,
@@ -278,6 +292,11 @@ async fn control_plane(
         let tasks = tasks::of(plan, &pki, &api, stacked)?;
         // Before the tasks, one of which renews what this writes.
         let agent = agent(plan, &pki);
+        if let (None, Some(etcd)) = (stacked, api.etcd())
+            && let Err(error) = objects::note_external(etcd, &plan.dir, plan.prefix()).await
+        {
+            tracing::warn!(error = format!("{error:#}"), "note where the objects are");
+        }
         tokio::join!(Box::pin(api.supervisor().run(tasks, shutdown)), keep_agent(agent, shutdown));
         anyhow::Ok(())
     };

@@ -7,7 +7,7 @@ use super::joining::Candidate;
 use super::moving::{self, Layout, Origin};
 use super::place::{Known, Place, Start, State};
 use super::program::{self, Cluster as Others, Member};
-use super::{agreement, announced, joining, shared};
+use super::{agreement, announced, joining, objects, shared};
 use crate::child::{Life, Program};
 use crate::cli::ServerFlags;
 use crate::parts::apiserver::storage::Cluster;
@@ -155,7 +155,7 @@ impl Stacked {
         state.joined = true;
         let origin = if snapshot.exists() {
             tracing::info!(snapshot = %snapshot.display(), "restoring the cluster");
-            Origin::Snapshot(snapshot)
+            Origin::Snapshot(snapshot, objects::Objects::read(&self.dir)?.floor.unwrap_or(0))
         } else if store.exists() {
             tracing::info!(store = %store.display(), "moving the cluster to etcd");
             let (encoding, _tasks) = self.cluster.encoding().await?;
@@ -264,7 +264,8 @@ impl Stacked {
         if self.place.cluster()?.is_none() && is_ours {
             self.place.remember(said.cluster)?;
         }
-        moving::finish(&client, &self.dir, self.cluster.prefix()).await
+        moving::finish(&client, &self.dir, self.cluster.prefix()).await?;
+        objects::note_member(&self.dir, self.cluster.prefix())
     }
 
     /// Where objects are.
@@ -282,11 +283,11 @@ impl Stacked {
         Ok(EtcdPki::load_or_create(pki, &self.member.name, &names, Timestamp::now())?.next_renewal()?)
     }
 
-    pub(super) fn common(&self) -> &announced::Common {
     pub(crate) fn life(&self) -> &Life {
         &self.life
     }
 
+    pub(super) fn common(&self) -> &announced::Common {
         &self.common
     }
 
