@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use serde::Serialize;
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 /// What was done.
@@ -29,6 +30,7 @@ pub(super) fn restore(path: &Path, dir: &Path) -> anyhow::Result<Restored> {
     let parent = dir.parent().context("the server's directory has no parent")?;
     pki::files::create_private_dir(parent)?;
     let _lock = if dir.exists() { Some(crate::lock::take(dir, "windlass server")?) } else { None };
+    check_exchangeable(dir, parent)?;
     let fresh = beside(dir, "restoring");
     if fresh.exists() {
         fs::remove_dir_all(&fresh).with_context(|| format!("remove {}", fresh.display()))?;
@@ -45,11 +47,11 @@ pub(super) fn restore(path: &Path, dir: &Path) -> anyhow::Result<Restored> {
         store::embedded::advance(&store, ahead)?;
     } else {
         ensure!(settings::etcd_file(&fresh).exists(), "{} holds no objects", path.display());
-    }
-    let replaced = if dir.exists() {
         // It is moved forward when the first member is made of it, at the next start.
         let known = Objects { prefix: snapshot.prefix.clone(), floor: Some(floor), ..Objects::default() };
         known.write(&fresh)?;
+    }
+    let replaced = if dir.exists() {
         let aside = beside(dir, &format!("before-{}", Timestamp::now().as_second()));
         // Under its last name first: what is named as unfinished is anybody's to remove.
         pki::files::rename(&fresh, &aside)?;
@@ -69,6 +71,20 @@ pub(super) fn restore(path: &Path, dir: &Path) -> anyhow::Result<Restored> {
     Ok(Restored { snapshot, replaced, encryption: encryption.exists().then_some(encryption) })
 }
 
+/// # Errors
+/// The server's directory is a disk of its own: no other directory can take its place in one step.
+fn check_exchangeable(dir: &Path, parent: &Path) -> anyhow::Result<()> {
+    let device = |path: &Path| fs::metadata(path).map(|found| found.dev());
+    if dir.exists() {
+        ensure!(
+            device(dir)? == device(parent)?,
+            "{} is mounted: unmount it, restore, move what is in the new directory to the disk, and mount that again",
+            dir.display()
+        );
+    }
+    Ok(())
+}
+
 fn beside(dir: &Path, what: &str) -> PathBuf {
     let mut name = dir.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{what}"));
@@ -81,6 +97,7 @@ mod tests {
     use super::super::keeper::{Contents, Source};
     use super::*;
     use crate::cli::StorageFlags;
+    use crate::member::objects::AHEAD;
     use crate::member::shared;
     use bytes::Bytes;
     use std::sync::Arc;
@@ -97,7 +114,6 @@ mod tests {
     async fn save(dir: &Path, to: &Path) -> PathBuf {
         let store = Store::open(settings::store_file(dir), Options::default()).unwrap();
         let source = Source::Embedded(Arc::new(store));
-    use crate::member::objects::AHEAD;
         let contents = Contents { source: &source, server_dir: dir, node: "n1" };
         contents.save(&Folder::new(to.to_owned()), "on-demand").await.unwrap()
     }
@@ -126,6 +142,40 @@ mod tests {
         let other = dir.path().join("other/server");
         assert!(restore(&snapshot, &other).unwrap().replaced.is_none());
         assert_eq!(state(&other).await.0, ["/a"]);
+    }
+
+    #[tokio::test]
+    async fn a_second_restore_must_not_go_back_behind_the_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let server = dir.path().join("server");
+        write(&server, "/a").await;
+        let early = save(&server, &dir.path().join("snapshots")).await;
+        write(&server, "/b").await;
+        let late = save(&server, &dir.path().join("snapshots")).await;
+        restore(&late, &server).unwrap();
+        write(&server, "/c").await;
+        let seen = state(&server).await.1;
+        let mut before = seen;
+        // The other one; the same again.
+        for snapshot in [&early, &early] {
+            restore(snapshot, &server).unwrap();
+            let now = state(&server).await.1;
+            assert!(now > before, "{now} after {before}");
+            before = now;
+        }
+        // On a machine that knows nothing of what was served.
+        let other = dir.path().join("other/server");
+        restore(&early, &other).unwrap();
+        assert!(state(&other).await.1 > seen);
+    }
+
+    #[test]
+    fn a_mounted_directory_must_not_be_found_out_after_the_work() {
+        let dir = tempfile::tempdir().unwrap();
+        check_exchangeable(&dir.path().join("nothing"), dir.path()).unwrap();
+        check_exchangeable(dir.path(), dir.path().parent().unwrap()).unwrap();
+        let error = check_exchangeable(Path::new("/proc"), Path::new("/")).unwrap_err().to_string();
+        assert!(error.starts_with("/proc is mounted"), "{error}");
     }
 
     #[tokio::test]
