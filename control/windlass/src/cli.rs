@@ -475,6 +475,9 @@ pub(crate) struct SnapshotSave {
 pub(crate) struct SnapshotRestore {
     /// The snapshot: a file, or the name of one in the directory of snapshots
     pub(crate) snapshot: PathBuf,
+    /// Restore it although other members of the server's etcd run, or cannot be asked
+    #[arg(long)]
+    pub(crate) force: bool,
     #[command(flatten)]
     pub(crate) place: SnapshotPlace,
 }
