@@ -30,8 +30,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use tokio_util::sync::CancellationToken;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 /// The health check that fails until machines may join: who waits for a ready server makes tokens next.
 const PUBLISHED: &str = "poststarthook/publish-cluster-info";
@@ -167,6 +167,7 @@ impl Plan {
         publish::Facts {
             server,
             several,
+            gone: None,
             ca_pem,
             domain: &self.node.cluster_domain,
             dns: &self.node.cluster_dns,
@@ -247,7 +248,6 @@ async fn prepare(plan: &mut Plan) -> anyhow::Result<(Pki, Option<Stacked>)> {
         joined.await.with_context(|| format!("join {server}"))?;
     }
     member::shared::settle(&mut plan.flags.storage, &plan.dir)?;
-    let pki = Pki::load_or_create(&plan.dir.join("pki"), &plan.names, Timestamp::now())
     if start != Start::Embedded {
         Objects::read(&plan.dir)?.settle(&mut plan.flags.storage, &plan.dir)?;
     }
@@ -257,6 +257,7 @@ async fn prepare(plan: &mut Plan) -> anyhow::Result<(Pki, Option<Stacked>)> {
     {
         objects::check(&etcd::Client::new(&cluster.client()?)?, &plan.dir, cluster.prefix()).await?;
     }
+    let pki = Pki::load_or_create(&plan.dir.join("pki"), &plan.names, Timestamp::now())
         .context("prepare keys and certificates")?;
     let surroundings = Surroundings {
         flags: &plan.flags,
@@ -281,30 +282,30 @@ async fn control_plane(
     identity::write_admin(plan, &pki)?;
     let published = Arc::new(AtomicBool::new(false));
     ready_once(api.health(), &published);
+    if let Some(life) = stacked.map(|stacked| stacked.life().clone()) {
+        // The store goes on with the other members, and nobody would see that a majority hangs on fewer of them.
+        api.health().add("etcd-member", false, move || life.check(Instant::now()));
+    }
     let api_stop = CancellationToken::new();
     let main = async {
         api.ready().await?;
         let client = api.client("system:apiserver", &["system:masters"]);
         let several = api.embedded_store().is_none();
         published::publish_all(plan, &client, &pki, several).await?;
-        published.store(true, Ordering::Release);
-        tracing::info!("the cluster is ready");
-        let tasks = tasks::of(plan, &pki, &api, stacked)?;
-        // Before the tasks, one of which renews what this writes.
-        let agent = agent(plan, &pki);
         if let (None, Some(etcd)) = (stacked, api.etcd())
             && let Err(error) = objects::note_external(etcd, &plan.dir, plan.prefix()).await
         {
             tracing::warn!(error = format!("{error:#}"), "note where the objects are");
         }
+        published.store(true, Ordering::Release);
+        tracing::info!("the cluster is ready");
+        let tasks = tasks::of(plan, &pki, &api, stacked)?;
+        // Before the tasks, one of which renews what this writes.
+        let agent = agent(plan, &pki);
         tokio::join!(Box::pin(api.supervisor().run(tasks, shutdown)), keep_agent(agent, shutdown));
         anyhow::Ok(())
     };
     let main = async {
-    if let Some(life) = stacked.map(|stacked| stacked.life().clone()) {
-        // The store goes on with the other members, and nobody would see that a majority hangs on fewer of them.
-        api.health().add("etcd-member", false, move || life.check(Instant::now()));
-    }
         let done = tokio::select! {
             done = Box::pin(main) => done,
             // Not while it is ready: the parts above have an order of their own.
@@ -330,7 +331,8 @@ fn ready_once(health: &Health, published: &Arc<AtomicBool>) {
 async fn publish_authorities(plan: &Plan, api: &apiserver::Api, pki: &Pki) -> anyhow::Result<()> {
     let client = api.client("system:apiserver", &["system:masters"]);
     let several = api.embedded_store().is_none();
-    publish::cluster_info(&client, &plan.public_url(), &pki.trusted, several).await.map(drop)
+    let url = plan.public_url();
+    publish::cluster_info(&client, &plan.facts(&url, &pki.trusted, several)).await.map(drop)
 }
 
 /// How this machine's agent is started, unless there is to be none.

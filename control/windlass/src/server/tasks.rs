@@ -3,7 +3,7 @@
 //! The renewal is woken by a certificate that is due and by a change in the directory of keys and certificates (`windlass certs`); what it
 //! finds there is used without a restart: by the port, by those who sign and publish authorities, and by what machines are told.
 
-use super::{Plan, identity};
+use super::{Plan, identity, published};
 use crate::member::{Stacked, followed};
 use crate::parts::apiserver::{Api, Certificates};
 use crate::parts::leading::{self, OnLoss};
@@ -59,6 +59,7 @@ pub(super) fn of(
         let elector = leadership.elector(controllers::NAME, controllers::NAME);
         controllers::task(client, config, supervisor, Some(elector), OnLoss::Contend)
     };
+    let bundle = trust.bundle.subscribe();
     let certificates = {
         let (plan, api, pki) = (plan.clone(), api.clone(), pki.clone());
         Task::new("certificates", move |token| {
@@ -75,6 +76,10 @@ pub(super) fn of(
         let node = plan.node.node_name.clone();
         let snapshots = Keeper::new(plan.snapshots.clone(), source, plan.dir.clone(), node);
         tasks.extend(snapshots.tasks(supervisor));
+    }
+    if api.embedded_store().is_none() {
+        let client = api.client("system:apiserver", &["system:masters"]);
+        tasks.push(published::endpoint(plan.clone(), client, bundle));
     }
     if let Some((stacked, etcd)) = stacked.zip(api.etcd()) {
         let client = api.client("system:apiserver", &["system:masters"]);

@@ -96,6 +96,7 @@ fn facts(server: &str) -> Facts<'_> {
     Facts {
         server,
         several: false,
+        gone: None,
         ca_pem: "CA",
         domain: "cluster.local",
         dns: &DNS,
@@ -210,6 +211,46 @@ async fn servers_that_start_one_after_the_other_must_not_each_name_their_own_end
         assert!(text("kubeadm-config", "ClusterConfiguration").contains("192.0.2.1:6443"), "{server}");
         assert!(text("kube-proxy", "kubeconfig.conf").contains("https://192.0.2.1:6443"), "{server}");
     }
+}
+
+#[tokio::test]
+async fn those_who_join_must_not_be_sent_to_a_server_that_is_gone() {
+    let store = Store::default();
+    let client = client(&store);
+    let (first, second) = ("https://192.0.2.1:6443", "https://192.0.2.2:6443");
+    publish(&client, Facts { several: true, ..facts(first) }, None).await.unwrap();
+    assert_eq!(told(&client).await.unwrap().as_deref(), Some(first));
+    let moved = Facts { several: true, gone: Some(first), ..facts(second) };
+    for server in [second, "https://192.0.2.3:6443"] {
+        // The second to notice leaves what the first has written.
+        endpoint(&client, Facts { server, ..moved }).await.unwrap();
+        assert_eq!(told(&client).await.unwrap().as_deref(), Some(second));
+    }
+    let store = store.lock().unwrap();
+    for (map, key) in [("kubeadm-config", "ClusterConfiguration"), ("kube-proxy", "kubeconfig.conf")] {
+        let text = store[&format!("{SYSTEM_MAPS}/{map}")]["data"][key].as_str().unwrap();
+        assert!(text.contains("192.0.2.2:6443") && !text.contains("192.0.2.1"), "{text}");
+    }
+}
+
+#[test]
+fn a_balancer_must_not_pass_for_a_server_that_is_gone() {
+    let living: Vec<SocketAddr> = ["192.0.2.2:6443", "[2001:db8::2]:6443"].map(|a| a.parse().unwrap()).into();
+    let own: [IpAddr; 2] = ["192.0.2.3", "192.0.2.100"].map(|ip| ip.parse().unwrap());
+    for (server, there) in [
+        ("https://192.0.2.1:6443", false),
+        ("https://192.0.2.2:6443", true),
+        ("https://192.0.2.2:443", false),
+        ("https://[2001:db8::2]:6443", true),
+        ("https://192.0.2.3:6443", true),
+        // By --tls-san.
+        ("https://192.0.2.100:443", true),
+        ("https://api.example:6443", true),
+        ("nonsense and more", false),
+    ] {
+        assert_eq!(is_there(server, &living, &own), there, "{server}");
+    }
+    assert!(is_there("https://127.0.5.1:6443", &[], &own), "nobody says which there are");
 }
 
 #[tokio::test]
