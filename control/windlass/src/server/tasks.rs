@@ -102,6 +102,10 @@ pub(super) fn certificates(pki: &Pki) -> Certificates {
     }
 }
 
+/// How long the parts of a server lead after each renewal, and how long they try to renew that: less than the parts of upstream do, so that with the
+/// period between two looks another one leads within 15 seconds. Whoever contends goes by what the lease says.
+const LEASE: Duration = Duration::from_secs(12);
+const RENEW: Duration = Duration::from_secs(8);
 /// Users of the parts in this process.
 const SCHEDULER_USER: &str = "system:kube-scheduler";
 const CONTROLLERS_USER: &str = "system:kube-controller-manager";
@@ -126,7 +130,8 @@ impl Leadership {
     }
 
     fn elector(&self, lease: &str, component: &'static str) -> Elector {
-        let settings = leader::Settings::new(lease);
+        let settings =
+            leader::Settings { lease: LEASE, renew_deadline: RENEW, ..leader::Settings::new(lease) };
         let elector =
             Elector::new(settings, self.client.clone(), &self.identity, component, self.recorder.clone());
         let watched = elector.clone();
