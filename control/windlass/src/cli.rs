@@ -376,6 +376,9 @@ pub(crate) struct TokenCreate {
     /// A token for another server: for two hours, what servers share is kept in the cluster under a key that only the token holds
     #[arg(long)]
     pub(crate) control_plane: bool,
+    /// The key to keep them under [default: a new one]
+    #[arg(long, value_name = "KEY", requires = "control_plane")]
+    pub(crate) certificate_key: Option<String>,
     #[command(flatten)]
     pub(crate) admin: Admin,
 }

@@ -105,12 +105,8 @@ impl Plan {
     }
 
     /// What the API server is made of.
-    fn api_server(&self, pki: &Pki, stacked: Option<&Stacked>) -> anyhow::Result<Settings> {
-        let storage = match stacked {
-            Some(stacked) => storage::Settings::Etcd(stacked.storage()?),
-            None => storage::Settings::new(&self.flags.storage, settings::store_file(&self.dir))?,
-        };
-        Ok(Settings {
+    fn api_server(&self, pki: &Pki, storage: storage::Settings) -> Settings {
+        Settings {
             listen: self.listen,
             advertise: self.advertise,
             storage,
@@ -125,7 +121,15 @@ impl Plan {
             other_issuers: Default::default(),
             services: Services::default(),
             limits: Limits::default(),
-        })
+        }
+    }
+
+    /// Where objects are kept.
+    fn storage(&self, stacked: Option<&Stacked>) -> anyhow::Result<storage::Settings> {
+        match stacked {
+            Some(stacked) => Ok(storage::Settings::Etcd(stacked.storage()?)),
+            None => storage::Settings::new(&self.flags.storage, settings::store_file(&self.dir)),
+        }
     }
 
     /// The API server as this machine reaches it.
@@ -163,16 +167,23 @@ impl Plan {
     }
 
     /// What machines are told of the cluster.
-    fn facts<'a>(&'a self, server: &'a str, ca_pem: &'a str, several: bool) -> publish::Facts<'a> {
+    fn facts<'a>(
+        &'a self,
+        server: &'a str,
+        ca_pem: &'a str,
+        etcd: Option<&'a storage::SharedEtcd>,
+    ) -> publish::Facts<'a> {
         publish::Facts {
             server,
-            several,
+            several: etcd.is_some(),
             gone: None,
             ca_pem,
             domain: &self.node.cluster_domain,
             dns: &self.node.cluster_dns,
             pod_ranges: &self.node.cluster_cidrs,
             service_ranges: &self.node.service_cidrs,
+            names: &self.flags.tls_san,
+            etcd,
         }
     }
 
@@ -277,7 +288,8 @@ async fn control_plane(
     stacked: Option<&Arc<Stacked>>,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<()> {
-    let api = Arc::new(apiserver::start(plan.api_server(&pki, stacked.map(|s| &**s))?).await?);
+    let storage = plan.storage(stacked.map(|s| &**s))?;
+    let api = Arc::new(apiserver::start(plan.api_server(&pki, storage)).await?);
     tracing::info!(listen = %plan.listen, url = plan.public_url(), "the API server listens");
     identity::write_admin(plan, &pki)?;
     let published = Arc::new(AtomicBool::new(false));
@@ -290,8 +302,7 @@ async fn control_plane(
     let main = async {
         api.ready().await?;
         let client = api.client("system:apiserver", &["system:masters"]);
-        let several = api.embedded_store().is_none();
-        published::publish_all(plan, &client, &pki, several).await?;
+        published::publish_all(plan, &client, &pki, api.shared_etcd()).await?;
         if let (None, Some(etcd)) = (stacked, api.etcd())
             && let Err(error) = objects::note_external(etcd, &plan.dir, plan.prefix()).await
         {
@@ -330,9 +341,8 @@ fn ready_once(health: &Health, published: &Arc<AtomicBool>) {
 /// Tells machines of the authorities there are now; other API servers hear of them by [`apiserver::trust`].
 async fn publish_authorities(plan: &Plan, api: &apiserver::Api, pki: &Pki) -> anyhow::Result<()> {
     let client = api.client("system:apiserver", &["system:masters"]);
-    let several = api.embedded_store().is_none();
     let url = plan.public_url();
-    publish::cluster_info(&client, &plan.facts(&url, &pki.trusted, several)).await.map(drop)
+    publish::cluster_info(&client, &plan.facts(&url, &pki.trusted, api.shared_etcd())).await.map(drop)
 }
 
 /// How this machine's agent is started, unless there is to be none.

@@ -8,6 +8,7 @@
 use super::announced::{self, Announcement};
 use super::joining::voters;
 use super::stacked::Stacked;
+use crate::parts::apiserver::publish::kubeadm;
 use anyhow::{Context as _, bail};
 use etcd::{Client, Config};
 use jiff::Timestamp;
@@ -27,6 +28,7 @@ pub(crate) fn task(stacked: Arc<Stacked>, etcd: Client, api: kube::Client) -> Ta
             renewal: None,
             used: None,
             announced: false,
+            named: Vec::new(),
         };
         async move {
             loop {
@@ -52,6 +54,8 @@ struct Follower {
     used: Option<Config>,
     /// The settings of this start are in the cluster.
     announced: bool,
+    /// The members that a control plane of kubeadm's was told of last.
+    named: Vec<String>,
 }
 
 impl Follower {
@@ -75,8 +79,8 @@ impl Follower {
             self.stacked.note(|state| state.members.clone_from(&members))?;
         }
         self.tell_client()?;
-        let endpoints: Vec<&str> =
-            members.iter().flat_map(|known| known.client_urls.iter().map(String::as_str)).collect();
+        let endpoints: Vec<String> =
+            members.iter().flat_map(|known| known.client_urls.iter().cloned()).collect();
         let announcement = Announcement {
             endpoints: endpoints.join(","),
             cluster: membership.cluster,
@@ -84,6 +88,10 @@ impl Follower {
         };
         announced::publish(&self.api, said?, &announcement).await?;
         self.announced = true;
+        if self.named != endpoints {
+            kubeadm::follow_etcd(&self.api, &endpoints).await?;
+            self.named = endpoints;
+        }
         Ok(())
     }
 

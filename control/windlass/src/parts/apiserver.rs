@@ -148,6 +148,7 @@ pub(crate) struct Api {
     listener: Mutex<Option<TcpListener>>,
     embedded: Option<Arc<Store>>,
     etcd: Option<etcd::Client>,
+    shared_etcd: Option<storage::SharedEtcd>,
     /// The store's own tasks.
     keeping: Scope,
     /// Ends watches, listeners and the registry's tasks.
@@ -240,6 +241,7 @@ pub(crate) async fn start(settings: Settings) -> anyhow::Result<Api> {
         listener,
         embedded,
         etcd,
+        shared_etcd: settings.storage.shared(),
         keeping,
         stopping,
         ready,
@@ -380,6 +382,11 @@ impl Api {
     /// The members of the etcd where they are.
     pub(crate) fn etcd(&self) -> Option<&etcd::Client> {
         self.etcd.as_ref()
+    }
+
+    /// What others are told of that etcd.
+    pub(crate) fn shared_etcd(&self) -> Option<&storage::SharedEtcd> {
+        self.shared_etcd.as_ref()
     }
 
     /// Its health checks, for the parts beside it to add theirs.

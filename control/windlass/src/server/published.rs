@@ -4,6 +4,7 @@
 use super::Plan;
 use crate::member::shared::may_pass;
 use crate::parts::apiserver::publish;
+use crate::parts::apiserver::storage::SharedEtcd;
 use anyhow::Context as _;
 use pki::Pki;
 use std::sync::Arc;
@@ -19,11 +20,11 @@ pub(super) async fn publish_all(
     plan: &Plan,
     client: &kube::Client,
     pki: &Pki,
-    several: bool,
+    etcd: Option<&SharedEtcd>,
 ) -> anyhow::Result<()> {
     let server = plan.public_url();
     insist(async || {
-        let facts = plan.facts(&server, &pki.trusted, several);
+        let facts = plan.facts(&server, &pki.trusted, etcd);
         let published = Box::pin(publish::publish(client, facts, plan.token.as_ref()));
         published.await.context("publish what machines need to join")
     })
@@ -31,14 +32,19 @@ pub(super) async fn publish_all(
 }
 
 /// Keeps machines that join from being sent to a server that is gone, where there are several; `bundle` are the authorities of the time.
-pub(super) fn endpoint(plan: Arc<Plan>, client: kube::Client, bundle: watch::Receiver<String>) -> Task {
+pub(super) fn endpoint(
+    plan: Arc<Plan>,
+    client: kube::Client,
+    etcd: SharedEtcd,
+    bundle: watch::Receiver<String>,
+) -> Task {
     Task::endless("published-endpoint", move || {
-        let (plan, client, bundle) = (plan.clone(), client.clone(), bundle.clone());
+        let (plan, client, etcd, bundle) = (plan.clone(), client.clone(), etcd.clone(), bundle.clone());
         async move {
             let mut missing = Missing::default();
             loop {
                 tokio::time::sleep(jittered(LOOK)).await;
-                let looked = look(&plan, &client, &bundle, &mut missing).await;
+                let looked = look(&plan, &client, &etcd, &bundle, &mut missing).await;
                 if let Err(error) = looked {
                     tracing::debug!(
                         error = format!("{error:#}"),
@@ -53,6 +59,7 @@ pub(super) fn endpoint(plan: Arc<Plan>, client: kube::Client, bundle: watch::Rec
 async fn look(
     plan: &Plan,
     client: &kube::Client,
+    etcd: &SharedEtcd,
     bundle: &watch::Receiver<String>,
     missing: &mut Missing,
 ) -> anyhow::Result<()> {
@@ -60,7 +67,7 @@ async fn look(
     let is_there = publish::is_there(&told, &publish::living(client).await?, &plan.names.ips);
     let Some(gone) = missing.seen(&told, is_there) else { return Ok(()) };
     let (server, ca_pem) = (plan.public_url(), bundle.borrow().clone());
-    publish::endpoint(client, publish::Facts { gone, ..plan.facts(&server, &ca_pem, true) }).await
+    publish::endpoint(client, publish::Facts { gone, ..plan.facts(&server, &ca_pem, Some(etcd)) }).await
 }
 
 /// The server that machines are told of and that was not there at the last look: one may be missing while it starts.

@@ -77,9 +77,9 @@ pub(super) fn of(
         let snapshots = Keeper::new(plan.snapshots.clone(), source, plan.dir.clone(), node);
         tasks.extend(snapshots.tasks(supervisor));
     }
-    if api.embedded_store().is_none() {
+    if let Some(etcd) = api.shared_etcd() {
         let client = api.client("system:apiserver", &["system:masters"]);
-        tasks.push(published::endpoint(plan.clone(), client, bundle));
+        tasks.push(published::endpoint(plan.clone(), client, etcd.clone(), bundle));
     }
     if let Some((stacked, etcd)) = stacked.zip(api.etcd()) {
         let client = api.client("system:apiserver", &["system:masters"]);

@@ -5,9 +5,10 @@
 //! took from them where he says so ([`super::roles`]).
 //! Names are kubeadm's, so that its users and tools find what they know. [`roles`]: who may what; [`kubeadm`]: what `kubeadm join` reads.
 
-mod kubeadm;
+pub(crate) mod kubeadm;
 mod roles;
 
+use super::storage::SharedEtcd;
 use anyhow::Context as _;
 use ipnet::IpNet;
 use jiff::Timestamp;
@@ -48,6 +49,10 @@ pub(crate) struct Facts<'a> {
     pub(crate) dns: &'a [IpAddr],
     pub(crate) pod_ranges: &'a [IpNet],
     pub(crate) service_ranges: &'a [IpNet],
+    /// Other names and addresses of every API server's certificate.
+    pub(crate) names: &'a [String],
+    /// Where objects are; none where nobody else can get at them.
+    pub(crate) etcd: Option<&'a SharedEtcd>,
 }
 
 pub(crate) async fn publish(

@@ -54,7 +54,34 @@ pub(crate) struct Cluster {
     reload: bool,
 }
 
+/// An etcd as every API server on it is to use it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SharedEtcd {
+    /// Its members' client URLs.
+    pub(crate) endpoints: Vec<String>,
+    /// Its members' certificates are checked against authorities in a file.
+    pub(crate) authority: bool,
+    /// It knows its clients by their certificates.
+    pub(crate) client: bool,
+    /// What keys begin with.
+    pub(crate) prefix: String,
+    /// What is kept in it is encrypted.
+    pub(crate) encrypted: bool,
+}
+
 impl Settings {
+    /// The etcd that others may use as well.
+    pub(crate) fn shared(&self) -> Option<SharedEtcd> {
+        let Self::Etcd(cluster) = self else { return None };
+        Some(SharedEtcd {
+            endpoints: cluster.servers.clone(),
+            authority: cluster.cafile.is_some(),
+            client: cluster.certfile.is_some() && cluster.keyfile.is_some(),
+            prefix: etcd::rooted(&cluster.prefix),
+            encrypted: cluster.encryption.is_some(),
+        })
+    }
+
     /// What flags of `windlass server` name: an etcd, or the embedded store in `file`.
     pub(crate) fn new(flags: &StorageFlags, file: PathBuf) -> anyhow::Result<Self> {
         if flags.etcd_servers.is_empty() {
