@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use supervise::Backoff;
 use tokio::process::{Child, Command};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -78,12 +79,23 @@ impl Program {
     }
 }
 
-/// Keeps a program called `name` running until `shutdown`, each time as `make` has it; `life` tells how that goes. Must be awaited on the main thread: the kernel ties the
+/// How a child came to its end.
+#[derive(Debug, PartialEq, Eq)]
+enum End {
+    /// By itself; how.
+    Itself(String),
+    /// It is to start again.
+    Again,
+    Shutdown,
+}
+
+/// Keeps a program called `name` running until `shutdown`, each time as `make` has it, and ends it to start it again when `again` says so; `life` tells how that goes. Must be awaited on the main thread: the kernel ties the
 /// child's life to the thread that started it.
 pub(crate) async fn keep(
     name: &str,
     make: impl AsyncFn() -> anyhow::Result<Program>,
     life: &Life,
+    again: &Notify,
     shutdown: &CancellationToken,
 ) {
     let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
@@ -93,9 +105,13 @@ pub(crate) async fn keep(
         match made.and_then(|program| Ok((program.start()?, program))) {
             Ok((child, program)) => {
                 life.started(Instant::now());
-                match follow(&program, child, shutdown).await {
-                    None => return,
-                    Some(ended) => {
+                match follow(&program, child, again, shutdown).await {
+                    End::Shutdown => return,
+                    End::Again => {
+                        backoff.reset();
+                        continue;
+                    }
+                    End::Itself(ended) => {
                         tracing::error!(program = name, %ended, "a child ended; starting it again");
                         life.ended(Instant::now(), ended);
                     }
@@ -118,17 +134,18 @@ pub(crate) async fn keep(
     }
 }
 
-/// Waits for the child's end, or ends it; `None` when it was asked to.
-async fn follow(program: &Program, mut child: Child, shutdown: &CancellationToken) -> Option<String> {
-    tokio::select! {
-        ended = child.wait() => return Some(describe(ended)),
-        () = shutdown.cancelled() => {}
-    }
+/// Waits for the child's end, or ends it.
+async fn follow(program: &Program, mut child: Child, again: &Notify, shutdown: &CancellationToken) -> End {
+    let end = tokio::select! {
+        ended = child.wait() => return End::Itself(describe(ended)),
+        () = shutdown.cancelled() => End::Shutdown,
+        () = again.notified() => End::Again,
+    };
     if stop(&mut child).await.is_none() {
         tracing::warn!(program = program.name, "it does not stop; killing it");
         let _ = child.kill().await;
     }
-    None
+    end
 }
 
 /// Asks a child to end, and waits for that; `None` where it does not.
@@ -188,12 +205,42 @@ mod tests {
             }
             shutdown.cancel();
         };
-        let both =
-            async { tokio::join!(keep("a shell", async || Ok(program.clone()), &life, &shutdown), watch) };
+        let again = Notify::new();
+        let kept = keep("a shell", async || Ok(program.clone()), &life, &again, &shutdown);
+        let both = async { tokio::join!(kept, watch) };
         tokio::time::timeout(Duration::from_secs(20), both).await.unwrap();
         let started = format!("started by {}", std::process::id());
         assert_eq!(read().lines().collect::<Vec<_>>(), [&started, &started, "stopped"]);
         assert!(life.check(Instant::now() + HEALTHY_AFTER / 2).is_ok(), "it ran again");
         assert!(ends() > 0);
+    }
+
+    #[tokio::test]
+    async fn a_child_that_is_to_start_again_must_not_be_waited_for_as_one_that_failed() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("log");
+        let program = shell(&format!(
+            "trap 'echo stopped >> {0}; exit 0' TERM; echo started >> {0}; while :; do sleep 0.05; done",
+            log.display()
+        ));
+        let (shutdown, again) = (CancellationToken::new(), Notify::new());
+        let lines = async |count: usize| {
+            while std::fs::read_to_string(&log).unwrap_or_default().lines().count() < count {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let watch = async {
+            lines(1).await;
+            again.notify_one();
+            let asked = Instant::now();
+            lines(3).await;
+            assert!(asked.elapsed() < BACKOFF.0 * 4, "{:?}", asked.elapsed());
+            shutdown.cancel();
+        };
+        let kept = keep("a shell", async || Ok(program.clone()), &Life::default(), &again, &shutdown);
+        let both = async { tokio::join!(kept, watch) };
+        tokio::time::timeout(Duration::from_secs(20), both).await.unwrap();
+        let read = std::fs::read_to_string(&log).unwrap();
+        assert_eq!(read.lines().collect::<Vec<_>>(), ["started", "stopped", "started", "stopped"]);
     }
 }

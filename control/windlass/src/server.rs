@@ -30,6 +30,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -236,7 +237,8 @@ async fn serve(plan: &mut Plan, shutdown: &CancellationToken) -> anyhow::Result<
         done
     };
     // Both here, on the main thread: children live with the thread that starts them.
-    tokio::join!(child::keep("etcd", || stacked.program(), stacked.life(), &etcd_stop), work).1
+    let kept = child::keep("etcd", || stacked.program(), stacked.life(), stacked.again(), &etcd_stop);
+    tokio::join!(kept, work).1
 }
 
 /// What everything else needs: keys and certificates, and a member of etcd to start.
@@ -361,7 +363,8 @@ fn agent(plan: &Plan, pki: &Pki) -> Option<child::Program> {
 
 async fn keep_agent(program: Option<child::Program>, shutdown: &CancellationToken) {
     if let Some(program) = program {
-        child::keep("the agent", async || Ok(program.clone()), &child::Life::default(), shutdown).await;
+        let life = child::Life::default();
+        child::keep("the agent", async || Ok(program.clone()), &life, &Notify::new(), shutdown).await;
     }
 }
 

@@ -19,8 +19,9 @@ use pki::Pki;
 use pki::etcd::EtcdPki;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 /// Between two looks whether etcd serves.
@@ -56,6 +57,9 @@ pub(crate) struct Stacked {
     common: announced::Common,
     /// How its etcd fares.
     life: Life,
+    /// The authorities that etcd read at its start: it reads them once.
+    began_with: Mutex<Option<String>>,
+    again: Notify,
 }
 
 impl Stacked {
@@ -90,6 +94,8 @@ impl Stacked {
             cluster,
             common: of.common.clone(),
             life: Life::default(),
+            began_with: Mutex::default(),
+            again: Notify::new(),
         };
         match known {
             _ if joins => this.join(&of).await?,
@@ -165,7 +171,7 @@ impl Stacked {
         };
         let client = Client::new(&self.connection(vec![self.member.client_url()])?)?;
         moving::build(&self.member, &self.place, &client, &state, origin).await?;
-        *self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = state;
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = state;
         Ok(())
     }
 
@@ -229,6 +235,8 @@ impl Stacked {
 
     /// etcd, as it is to run now: until it has written anything, it looks at the members it is told of, and refuses a list that is old.
     pub(crate) async fn program(&self) -> anyhow::Result<Program> {
+        let authorities = self.authorities()?;
+        *self.began_with.lock().unwrap_or_else(PoisonError::into_inner) = authorities;
         if self.state().joined || joining::has_log(&self.place.data()) {
             return self.member.program(&self.place, &self.others);
         }
@@ -287,6 +295,25 @@ impl Stacked {
         &self.life
     }
 
+    fn authorities(&self) -> anyhow::Result<Option<String>> {
+        Ok(pki::files::read_optional(&self.member.pki.authority_file())?)
+    }
+
+    /// Whether there are other authorities than those that etcd began with.
+    pub(super) fn is_behind(&self) -> anyhow::Result<bool> {
+        Ok(self.authorities()? != *self.began_with.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Has etcd end and start again.
+    pub(super) fn start_again(&self) {
+        self.again.notify_one();
+    }
+
+    /// Says when etcd is to start again.
+    pub(crate) fn again(&self) -> &Notify {
+        &self.again
+    }
+
     pub(super) fn common(&self) -> &announced::Common {
         &self.common
     }
@@ -296,7 +323,7 @@ impl Stacked {
     }
 
     pub(super) fn state(&self) -> State {
-        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Changes what is known, here and on disk.
@@ -304,7 +331,7 @@ impl Stacked {
         let mut state = self.state();
         change(&mut state);
         self.place.write(&state)?;
-        *self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = state;
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = state;
         Ok(())
     }
 
