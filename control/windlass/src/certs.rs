@@ -173,7 +173,8 @@ async fn rotate(flags: &CertsRotate, now: Timestamp) -> anyhow::Result<()> {
     let (name, then) = match step {
         Step::Prepare => (
             "prepare",
-            "the new authority is trusted beside the present one; when agents have learned of it (twenty-one minutes), switch",
+            "the new authority is trusted beside the present one; give other servers its files (NAME-next.crt, NAME-next.key). When \
+             agents have learned of it (twenty-one minutes at the most), switch, which asks nodes and servers",
         ),
         Step::Switch => (
             "switch",

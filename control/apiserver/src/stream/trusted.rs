@@ -68,7 +68,10 @@ pub fn config(
 }
 
 /// One question on a connection that lives no longer than it: the answer's code, and its body of at most `longest` bytes.
-pub(crate) async fn exchange<B>(
+///
+/// # Errors
+/// What went wrong, in words.
+pub async fn exchange<B>(
     stream: Box<dyn Connection>,
     question: http::Request<B>,
     longest: usize,

@@ -39,6 +39,17 @@ const FILES: [(&str, &str); 6] = [
 ];
 /// With an etcd of the servers' own.
 const ETCD: [(&str, &str); 2] = [("etcd-ca.key", "pki/etcd/ca.key"), ("etcd-ca.crt", "pki/etcd/ca.crt")];
+/// Authorities of a rotation that is under way, and of those before it.
+const ROTATION: [(&str, &str); 8] = [
+    ("ca-next.key", "pki/ca-next.key"),
+    ("ca-next.crt", "pki/ca-next.crt"),
+    ("ca-old.crt", "pki/ca-old.crt"),
+    ("ca-replaced.crt", "pki/ca-replaced.crt"),
+    ("front-proxy-ca-next.key", "pki/front-proxy-ca-next.key"),
+    ("front-proxy-ca-next.crt", "pki/front-proxy-ca-next.crt"),
+    ("front-proxy-ca-old.crt", "pki/front-proxy-ca-old.crt"),
+    ("front-proxy-ca-replaced.crt", "pki/front-proxy-ca-replaced.crt"),
+];
 /// Files that a flag may name, and their places at a server that got them from another.
 const NAMED: [(&str, &str); 4] = [EXTERNAL[0], EXTERNAL[1], EXTERNAL[2], ENCRYPTION];
 /// How an etcd is spoken to that is not the server's own.
@@ -123,7 +134,7 @@ pub(crate) async fn upload(client: &kube::Client, dir: &Path, key: &CertificateK
 fn sealed(dir: &Path, key: &CertificateKey) -> anyhow::Result<BTreeMap<String, ByteString>> {
     let place = |(entry, below): (&str, &str)| (entry.to_owned(), dir.join(below));
     let mut paths: BTreeMap<String, PathBuf> = FILES.into_iter().map(place).collect();
-    let others = ETCD.into_iter().chain(OWN);
+    let others = ETCD.into_iter().chain(OWN).chain(ROTATION);
     paths.extend(others.map(place).filter(|(_, path)| path.exists()));
     paths.extend(named(dir)?);
     let mut data: BTreeMap<String, ByteString> =
@@ -262,7 +273,7 @@ async fn fetch(server: &str, invitation: &Invitation, dir: &Path, stacked: bool)
     );
     files::create_private_dir(&dir.join("pki/etcd"))?;
     // Whether all is there is told by the first two lists: what else there is comes before them.
-    for (entry, below) in NAMED.iter().chain(&ETCD).chain(&FILES) {
+    for (entry, below) in NAMED.iter().chain(&ROTATION).chain(&ETCD).chain(&FILES) {
         if stacked && EXTERNAL.iter().any(|(external, _)| external == entry) {
             continue;
         }
