@@ -237,7 +237,8 @@ mod tests {
             assert!(asked.elapsed() < BACKOFF.0 * 4, "{:?}", asked.elapsed());
             shutdown.cancel();
         };
-        let kept = keep("a shell", async || Ok(program.clone()), &Life::default(), &again, &shutdown);
+        let life = Life::default();
+        let kept = keep("a shell", async || Ok(program.clone()), &life, &again, &shutdown);
         let both = async { tokio::join!(kept, watch) };
         tokio::time::timeout(Duration::from_secs(20), both).await.unwrap();
         let read = std::fs::read_to_string(&log).unwrap();

@@ -24,7 +24,7 @@ pub(crate) const AHEAD: u64 = 1_000_000_000;
 pub(crate) struct Objects {
     /// etcd's id, in hexadecimal, of the cluster of others that they are in.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) external: Option<String>,
+    pub(crate) external: Option<String>,
     /// What their keys in etcd begin with.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) prefix: Option<String>,
