@@ -29,6 +29,7 @@ pub mod entry;
 pub mod field;
 pub mod fields;
 mod formats;
+pub mod gates;
 pub mod goformat;
 pub mod intstr;
 pub mod labels;

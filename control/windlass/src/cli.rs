@@ -105,6 +105,9 @@ pub(crate) struct ServerFlags {
     #[command(flatten)]
     #[serde(flatten)]
     pub(crate) member: MemberFlags,
+    /// A flag of kube-apiserver for the API server, NAME=VALUE without dashes; may be repeated
+    #[arg(long, env = "WINDLASS_KUBE_APISERVER_ARG", value_name = "FLAG=VALUE")]
+    pub(crate) kube_apiserver_arg: Vec<String>,
     /// Do not make this machine a node
     #[arg(long, env = "WINDLASS_NO_AGENT")]
     pub(crate) no_agent: bool,

@@ -6,7 +6,7 @@
 
 mod value;
 
-pub(crate) use value::Kind;
+pub(crate) use value::{Kind, boolean};
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -171,6 +171,11 @@ impl Flags {
         &self.unused
     }
 
+    /// The flags that were given.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.given.keys().copied()
+    }
+
     /// A flag's text, unless it is empty, which stands for "not given".
     pub(crate) fn text(&self, name: &str) -> Option<&str> {
         let last = self.given.get(name).and_then(|values| values.last());
@@ -178,10 +183,14 @@ impl Flags {
     }
 
     pub(crate) fn bool(&self, name: &str) -> Option<bool> {
-        self.text(name).and_then(|text| value::boolean(text).ok())
+        self.text(name).and_then(|text| boolean(text).ok())
     }
 
     pub(crate) fn int(&self, name: &str) -> Option<i64> {
+        self.text(name).and_then(|text| text.parse().ok())
+    }
+
+    pub(crate) fn float(&self, name: &str) -> Option<f64> {
         self.text(name).and_then(|text| text.parse().ok())
     }
 

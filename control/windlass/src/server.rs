@@ -17,7 +17,7 @@ use crate::member::stacked::Surroundings;
 use crate::member::token::Invitation;
 use crate::member::{self, Stacked, Start};
 use crate::parts::apiserver::trust::Front;
-use crate::parts::apiserver::{self, Limits, Services, Settings, publish, storage};
+use crate::parts::apiserver::{self, Flagged, Limits, Settings, publish, storage};
 use crate::settings::{self, nth_address};
 use crate::signals::Signals;
 use crate::snapshot;
@@ -106,23 +106,24 @@ impl Plan {
     }
 
     /// What the API server is made of.
-    fn api_server(&self, pki: &Pki, storage: storage::Settings) -> Settings {
-        Settings {
+    fn api_server(&self, pki: &Pki, storage: storage::Settings) -> anyhow::Result<Settings> {
+        let flags = apiserver::settings::of_arguments(&self.flags.kube_apiserver_arg)?;
+        let flagged = Flagged::of_flags(&flags, &::apiserver::registry::Config::default())?;
+        let limits = Limits::of_flags(&flags, &flagged, Limits::default())?;
+        Ok(Settings {
             listen: self.listen,
             advertise: self.advertise,
             storage,
             service_cidrs: self.node.service_cidrs.clone(),
             issuers: vec![format!("https://kubernetes.default.svc.{}", self.node.cluster_domain)],
-            audiences: Vec::new(),
+            audiences: flags.list("api-audiences").map(<[String]>::to_vec).unwrap_or_default(),
             signing_key: Some(pki.service_account.clone()),
             verifying_keys: pki.service_account_keys.clone(),
             certificates: tasks::certificates(pki),
             front: Front::ourselves(),
-            authorization: Default::default(),
-            other_issuers: Default::default(),
-            services: Services::default(),
-            limits: Limits::default(),
-        }
+            flagged,
+            limits,
+        })
     }
 
     /// Where objects are kept.
@@ -291,7 +292,7 @@ async fn control_plane(
     shutdown: &CancellationToken,
 ) -> anyhow::Result<()> {
     let storage = plan.storage(stacked.map(|s| &**s))?;
-    let api = Arc::new(apiserver::start(plan.api_server(&pki, storage)).await?);
+    let api = Arc::new(apiserver::start(plan.api_server(&pki, storage)?).await?);
     tracing::info!(listen = %plan.listen, url = plan.public_url(), "the API server listens");
     identity::write_admin(plan, &pki)?;
     let published = Arc::new(AtomicBool::new(false));

@@ -27,6 +27,7 @@ mod pod_security;
 mod policies;
 mod servers;
 mod services;
+mod settings;
 mod subresources;
 mod supervision;
 mod watches;

@@ -238,7 +238,7 @@ impl ServerCertVerifier for Bundle {
 }
 
 /// The DNS names a certificate is for.
-fn names(certificate: &CertificateDer<'_>) -> impl Iterator<Item = String> {
+pub(crate) fn names(certificate: &CertificateDer<'_>) -> impl Iterator<Item = String> + use<> {
     use x509_parser::extensions::GeneralName;
     let mut names = Vec::new();
     if let Ok((_, parsed)) = x509_parser::parse_x509_certificate(certificate)

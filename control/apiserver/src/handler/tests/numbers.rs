@@ -94,7 +94,8 @@ async fn writes_and_reads_must_not_hang_while_the_server_drains() {
     let (store, ground) = ground::open().await;
     let registry = Registry::new(store, Config::default());
     registry.attach(Arc::new(hooks::AllowAll));
-    let stop = Stop { begun: CancellationToken::new(), drained: CancellationToken::new() };
+    let begun = CancellationToken::new();
+    let stop = Stop { leaving: begun.clone(), begun, drained: CancellationToken::new() };
     let writer = Writer::new(registry.clone());
     writer.start(stop.clone()).await.unwrap();
     let s = Server { writer, registry, _stop: stop.begun.clone().drop_guard(), _ground: ground };

@@ -52,6 +52,9 @@ pub(crate) struct Cluster {
     compaction: Duration,
     encryption: Option<PathBuf>,
     reload: bool,
+    /// Built-in kinds lie there as JSON.
+    json: bool,
+    tuning: etcd::Tuning,
 }
 
 /// An etcd as every API server on it is to use it.
@@ -117,6 +120,7 @@ impl Settings {
 
     /// What flags of kube-apiserver name.
     pub(super) fn alone(flags: &Flags, file: PathBuf) -> anyhow::Result<Self> {
+        let json = as_json(flags)?;
         let path = |name: &str| flags.text(name).map(PathBuf::from);
         let Some(servers) = flags.list("etcd-servers").filter(|servers| !servers.is_empty()) else {
             if let Some(other) = OF_ETCD.into_iter().find(|name| flags.text(name).is_some()) {
@@ -134,6 +138,8 @@ impl Settings {
             compaction: flags.duration("etcd-compaction-interval").unwrap_or(COMPACTION),
             encryption: path("encryption-provider-config"),
             reload: flags.bool("encryption-provider-config-automatic-reload").unwrap_or(false),
+            json,
+            tuning: tuning(flags),
         }))
     }
 }
@@ -151,6 +157,8 @@ impl Cluster {
             compaction: compaction(flags.etcd_compaction_interval.as_deref())?,
             encryption: flags.encryption_provider_config.clone(),
             reload: flags.encryption_provider_config_automatic_reload,
+            json: false,
+            tuning: etcd::Tuning::default(),
         })
     }
 
@@ -188,8 +196,9 @@ impl Cluster {
 
     /// The same, and what tells of the plugins, where there are any or may be.
     async fn sealed(&self) -> anyhow::Result<(Arc<dyn Encoding>, Vec<Task>, Option<Arc<Encryption>>)> {
+        let inner = apiserver::etcd::Form { json: self.json };
         let Some(path) = &self.encryption else {
-            let plain = Layers { outer: encryption::Unsealed, inner: apiserver::etcd::Upstream };
+            let plain = Layers { outer: encryption::Unsealed, inner };
             return Ok((Arc::new(plain), Vec::new(), None));
         };
         let encryption = Encryption::load(path, &self.prefix, apiserver::etcd::group_resource);
@@ -201,7 +210,7 @@ impl Cluster {
             tasks.push(encryption.reload(path.clone()));
         }
         let told = (self.reload || encryption.has_plugins()).then(|| encryption.clone());
-        Ok((Arc::new(Layers { outer: encryption, inner: apiserver::etcd::Upstream }), tasks, told))
+        Ok((Arc::new(Layers { outer: encryption, inner }), tasks, told))
     }
 }
 
@@ -243,6 +252,7 @@ async fn open_etcd(cluster: &Cluster) -> anyhow::Result<Storage> {
         prefix: cluster.prefix.clone(),
         compaction_interval: cluster.compaction,
         encoding,
+        tuning: cluster.tuning,
     };
     let (store, own) = Etcd::open(options).await.context("open the store in etcd")?;
     tasks.extend(own);
@@ -264,6 +274,35 @@ fn client(cluster: &Cluster) -> anyhow::Result<etcd::Config> {
     Ok(etcd::Config { endpoints: cluster.servers.clone(), authorities, identity, cluster: cluster.id })
 }
 
+fn tuning(flags: &Flags) -> etcd::Tuning {
+    let default = etcd::Tuning::default();
+    let seconds =
+        flags.int("lease-reuse-duration-seconds").map(|seconds| u64::try_from(seconds).unwrap_or(0));
+    etcd::Tuning {
+        lease_reuse: seconds.unwrap_or(default.lease_reuse),
+        health: flags.duration("etcd-healthcheck-timeout").unwrap_or(default.health),
+        ready: flags.duration("etcd-readycheck-timeout").unwrap_or(default.ready),
+    }
+}
+
+/// Whether `--storage-media-type` asks for JSON.
+fn as_json(flags: &Flags) -> anyhow::Result<bool> {
+    const TYPES: [&str; 3] = ["application/json", "application/vnd.kubernetes.protobuf", "application/yaml"];
+    if let Some(other) = flags.text("storage-backend").filter(|backend| *backend != "etcd3") {
+        bail!(
+            "--storage-backend={other} invalid, allowed values: etcd3. If not specified, it will default to 'etcd3'"
+        );
+    }
+    match flags.text("storage-media-type") {
+        None | Some("application/vnd.kubernetes.protobuf") => Ok(false),
+        Some("application/json") => Ok(true),
+        Some("application/yaml") => bail!("--storage-media-type=application/yaml is not written here"),
+        Some(other) => {
+            bail!("--storage-media-type {other:?} invalid, allowed values: {}", TYPES.join(", "))
+        }
+    }
+}
+
 fn compaction(text: Option<&str>) -> anyhow::Result<Duration> {
     let Some(text) = text else { return Ok(COMPACTION) };
     let nanos =
@@ -282,6 +321,41 @@ mod tests {
         assert_eq!(compaction(Some("0")).unwrap(), Duration::ZERO);
         assert!(compaction(Some("-1s")).is_err() && compaction(Some("soon")).is_err());
         assert_eq!(compaction(None).unwrap(), COMPACTION);
+    }
+
+    #[test]
+    fn how_objects_lie_in_etcd_is_settled_by_flags() {
+        let of = |line: &str| {
+            let line: Vec<String> =
+                format!("--etcd-servers=http://e {line}").split_whitespace().map(str::to_owned).collect();
+            let table = crate::parts::component::Component::named("kube-apiserver").unwrap().table();
+            match Settings::alone(&table.parse(&line).unwrap(), "/s".into()) {
+                Ok(Settings::Etcd(cluster)) => Ok((cluster.json, cluster.tuning)),
+                Ok(Settings::Embedded(_)) => panic!("the embedded store"),
+                Err(error) => Err(error.to_string()),
+            }
+        };
+        let (default, seven) = (etcd::Tuning::default(), Duration::from_secs(7));
+        for (line, expected) in [
+            ("--etcd-healthcheck-timeout=7s", (false, etcd::Tuning { health: seven, ..default })),
+            ("--etcd-readycheck-timeout=7s", (false, etcd::Tuning { ready: seven, ..default })),
+            ("", (false, default)),
+            (
+                "--storage-media-type=application/vnd.kubernetes.protobuf --storage-backend=etcd3",
+                (false, default),
+            ),
+            ("--storage-media-type=application/json", (true, default)),
+            ("--lease-reuse-duration-seconds=10", (false, etcd::Tuning { lease_reuse: 10, ..default })),
+        ] {
+            assert_eq!(of(line), Ok(expected), "{line}");
+        }
+        for (line, why) in [
+            ("--storage-media-type=application/yaml", "is not written here"),
+            ("--storage-media-type=text/plain", "invalid, allowed values: application/json"),
+            ("--storage-backend=etcd2", "allowed values: etcd3"),
+        ] {
+            assert!(of(line).unwrap_err().contains(why), "{line}");
+        }
     }
 
     #[test]
