@@ -196,3 +196,16 @@ async fn one_frozen_member_must_not_make_an_idle_server_unready() {
         assert!(ailed < Duration::from_secs(3), "member {n}: {ailed:?}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_must_not_fail_for_one_frozen_member() {
+    let Some(cluster) = Cluster::start(3) else { return };
+    let dir = tempfile::tempdir().unwrap();
+    cluster.freeze(0, true);
+    // Clients begin with different members.
+    for n in 0..6 {
+        let client = ::etcd::Client::new(&cluster.config()).unwrap();
+        soon(client.snapshot(&dir.path().join(n.to_string()))).await.unwrap();
+    }
+    cluster.freeze(0, false);
+}
