@@ -131,10 +131,7 @@ impl Stacked {
             self.note(|state| state.joined = false)?;
             return self.join(of).await;
         }
-        let Some(cluster) = cluster.filter(|_| of.flags.member.server.is_some() && !endpoints.is_empty())
-        else {
-            return Ok(());
-        };
+        let Some(cluster) = cluster.filter(|_| !endpoints.is_empty()) else { return Ok(()) };
         let answers = agreement::ask(&self.connection(endpoints)?).await;
         for other in answers.iter().filter(|answer| answer.said.cluster != cluster) {
             let (ours, theirs) = (format!("{cluster:x}"), format!("{:x}", other.said.cluster));
@@ -146,6 +143,12 @@ impl Stacked {
             );
         }
         if agreement::is_removed(&answers, cluster, &self.member.peer_url()) == Some(true) {
+            // etcd itself would end again and again, and say so to its log only.
+            ensure!(
+                of.flags.member.server.is_some(),
+                "the member {} of etcd was removed: to join anew, start this server with --server",
+                known.name
+            );
             self.note(|state| state.joined = false)?;
             return self.join(of).await;
         }
