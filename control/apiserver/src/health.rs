@@ -3,6 +3,7 @@
 
 use crate::answer;
 use crate::context::Response;
+use futures::future::BoxFuture;
 use http::StatusCode;
 use parking_lot::RwLock;
 use std::sync::Arc;
@@ -14,11 +15,14 @@ use tokio::time::Instant;
 /// Why a check fails; told to those who may ask for a single check.
 pub type Failure = String;
 type Ask = Arc<dyn Fn() -> Result<(), Failure> + Send + Sync>;
+/// Asks a part of the control plane that is a program of its own how it is: what it says, whether that is good or not.
+type Probe = Arc<dyn Fn() -> BoxFuture<'static, Result<String, Failure>> + Send + Sync>;
 
 /// The checks of a server. A check must not wait: it reads a state that others keep.
 #[derive(Default)]
 pub struct Health {
     checks: RwLock<Vec<Named>>,
+    neighbours: RwLock<Vec<(&'static str, Probe)>>,
     tasks: Supervisor,
     /// Until then it is alive, whatever has not started.
     grace: RwLock<Option<Instant>>,
@@ -100,6 +104,22 @@ impl Health {
     ) {
         let (name, check) = (name.to_owned(), Arc::new(check));
         self.checks.write().push(Named { name, check, live, starts: false });
+    }
+
+    /// Has `componentstatuses` ask a part of the control plane that is a program of its own.
+    pub fn add_neighbour(
+        &self,
+        name: &'static str,
+        probe: impl Fn() -> BoxFuture<'static, Result<String, Failure>> + Send + Sync + 'static,
+    ) {
+        self.neighbours.write().push((name, Arc::new(probe)));
+    }
+
+    /// What a part says that is a program of its own; `None` for one that is not.
+    pub(crate) async fn ask(&self, name: &str) -> Option<Result<String, Failure>> {
+        let probe =
+            self.neighbours.read().iter().find(|(known, _)| *known == name).map(|(_, p)| p.clone())?;
+        Some(probe().await)
     }
 
     /// Answers a request: `path` below the endpoint names a single check, `verbose` lists them, `exclude` leaves some out.

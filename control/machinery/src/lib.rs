@@ -8,7 +8,7 @@
 //! - [`schema`]: the field table, pruning and the canonical form; [`codec`]: JSON, YAML, protobuf.
 //! - [`patch`]: JSON patch, merge patch, strategic merge patch.
 //! - [`totals`]: what a pod asks for over all its containers; [`taints`]: which taints a pod tolerates; [`node_terms`]: which nodes it means.
-//! - [`pod_security`]: what pods may ask of their node.
+//! - [`pod_security`]: what pods may ask of their node; [`pod_secrets`]: which secrets they name.
 //! - [`apply`]: server-side apply and `managedFields`.
 //! - [`binding`]: which volume serves a claim.
 //! - [`cel`]: the expression language CEL, with types and costs; [`admission`]: expressions of policies and webhooks in it; [`entry`]: those of who may enter.
@@ -37,6 +37,7 @@ pub mod names;
 pub mod node_terms;
 pub mod object;
 pub mod patch;
+pub mod pod_secrets;
 pub mod pod_security;
 pub mod quantity;
 pub mod release;
