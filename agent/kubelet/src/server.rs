@@ -31,6 +31,7 @@ mod tls;
 mod zpages;
 
 pub use authenticate::{Authenticator, User};
+pub use cache::Cache;
 pub use config::{Authentication, Authorization, Config};
 pub use health::Health;
 pub use pods::{Pods, View};

@@ -168,7 +168,7 @@ impl Pki {
         expiration_seconds: Option<i32>,
         now: Timestamp,
     ) -> Result<String, Error> {
-        self.ca.sign(request, usages, signer::lifetime(expiration_seconds), now)
+        self.ca.sign(request, usages, signer::lifetime(expiration_seconds, LEAF_LIFE), now)
     }
 }
 

@@ -1,6 +1,6 @@
 //! The API server: with others in `windlass server`, or alone as kube-apiserver ([`alone`]).
 //!
-//! [`checks`] and [`logging`]: its health by upstream's names; [`events`]: what it says is wrong; [`roles`]: the first roles; [`publish`]: what
+//! [`checks`] and [`logging`]: its health by upstream's names; [`neighbours`]: that of parts beside it; [`events`]: what it says is wrong; [`roles`]: the first roles; [`publish`]: what
 //! machines find in it; [`trust`]: whom other API servers are to believe; [`authentication`]: whose tokens are believed, [`authorization`]: who
 //! decides, both perhaps by asking others ([`reviewer`]); [`storage`]: where its objects are; [`serving`]: how it serves; [`objects`]: what;
 //! [`settings`]: all that flags settle of any API server, in `windlass server`, too, [`metrics`] and [`gates`] among it; [`csv`]: tables.
@@ -16,6 +16,7 @@ mod gates;
 mod logging;
 mod metrics;
 mod objects;
+mod neighbours;
 pub(crate) mod publish;
 mod reviewer;
 mod roles;

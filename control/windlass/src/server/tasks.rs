@@ -51,7 +51,7 @@ pub(super) fn of(
         let client = api.client(CONTROLLERS_USER, &["system:masters"]);
         let (ranges, key) = (plan.node.cluster_cidrs.clone(), pki.service_account.clone());
         let config = ::controllers::Config {
-            authority: Some(trust.signing.subscribe()),
+            authorities: ::controllers::Authorities::all(&trust.signing.subscribe()),
             root_ca: Some(trust.bundle.subscribe()),
             api_servers: plan.names.all(),
             ..::controllers::Config::new(&client, ranges, pki.ca.clone(), key)

@@ -1,7 +1,7 @@
 //! The API server as a program of its own, with upstream's flags.
 
 use super::trust::Front;
-use super::{Api, Certificates, Flagged, Limits, Settings, admission, publish, storage};
+use super::{Api, Certificates, Flagged, Limits, Settings, admission, neighbours, publish, storage};
 use crate::flags::Flags;
 use crate::signals::Signals;
 use crate::watched::{Directories, REREAD};
@@ -34,6 +34,7 @@ pub(crate) async fn run(flags: Flags) -> anyhow::Result<()> {
     let _lock = crate::lock::take(&dir, "API server")?;
     let (listen, certificates) = (settings.listen, settings.certificates.clone());
     let api = Arc::new(super::start(settings).await?);
+    neighbours::add(api.health())?;
     tracing::info!(%listen, "the API server listens");
     let shutdown = CancellationToken::new();
     let main = async {
