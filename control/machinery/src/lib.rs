@@ -3,7 +3,8 @@
 //! - [`field`]: paths and field errors; [`status`]: the error a client sees.
 //! - [`object`]: `metadata` of a `serde_json::Value`, kinds and resources by name; [`access`]: values by dotted paths.
 //! - [`quantity`], [`intstr`], [`time`], [`duration`], [`cron`], [`names`], [`labels`], [`fields`], [`formats`]: the scalar languages of the API.
-//! - [`goformat`]: Go's `%q` and `%v`, for error texts; [`release`]: the version of Kubernetes this is.
+//! - [`goformat`]: Go's `%q` and `%v`, for error texts; [`release`]: the version of Kubernetes this is, [`gates`]: its feature gates.
+//! - [`unset`]: whether a value of a configuration says anything.
 //! - [`custom`]: custom resources: their definitions, schemas, rules and printing
 //! - [`schema`]: the field table, pruning and the canonical form; [`codec`]: JSON, YAML, protobuf.
 //! - [`patch`]: JSON patch, merge patch, strategic merge patch.
@@ -47,4 +48,5 @@ pub mod status;
 pub mod taints;
 pub mod time;
 pub mod totals;
+pub mod unset;
 pub mod validation;
