@@ -9,8 +9,8 @@ use crate::model::{Front, Place, Rules, Target, model};
 use crate::readback::Recovered;
 use crate::ruleset;
 use crate::service::{Service, Slice};
-use crate::sysctl;
-use ipnet::IpNet;
+use crate::shape::Shape;
+use crate::sysctl::{self, Limits};
 use netlink::nft::{Batch, Error, Kernel};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -29,7 +29,8 @@ pub struct State {
 /// Keeps the kernel's tables equal to the state it is given.
 pub struct Applier {
     place: Place,
-    cluster_cidrs: Vec<IpNet>,
+    shape: Shape,
+    limits: Limits,
     applied: HashMap<ServiceName, Rules>,
     balancers: BTreeSet<Balancer>,
     /// How many services want a hairpin element: services may share an endpoint.
@@ -48,16 +49,31 @@ pub struct Applied {
 impl Applier {
     /// An applier that has applied nothing yet: its first transaction replaces whatever is there.
     #[must_use]
-    pub fn new(node: String, cluster_cidrs: Vec<IpNet>) -> Self {
+    pub fn new(node: String, shape: impl Into<Shape>) -> Self {
         Self {
             place: Place { node, zone: String::new() },
-            cluster_cidrs,
+            shape: shape.into(),
+            limits: Limits::default(),
             applied: HashMap::new(),
             balancers: BTreeSet::new(),
             shared: HashMap::new(),
             in_step: false,
             kernel: Kernel::default(),
         }
+    }
+
+    /// Sets the limits of connection tracking that go with the first transaction.
+    #[must_use]
+    pub fn with_limits(self, limits: Limits) -> Self {
+        Self { limits, ..self }
+    }
+
+    /// What the ruleset is made for now. True when it changed: the next [`Applier::apply`] replaces everything.
+    pub fn set_shape(&mut self, shape: Shape) -> bool {
+        let changed = self.shape != shape;
+        self.shape = shape;
+        self.in_step = self.in_step && !changed;
+        changed
     }
 
     /// The node's zone, empty for none. True when it changed: then every service is to be applied.
@@ -163,7 +179,7 @@ impl Applier {
         let whole = Difference { delete: Vec::new(), add: wanted.iter().cloned().collect() };
         let mut balancers = BTreeSet::new();
         let mut batch = Batch::default();
-        ruleset::tables(&mut batch, &self.cluster_cidrs);
+        ruleset::tables(&mut batch, &self.shape);
         ruleset::balancers(&mut batch, &whole, &mut balancers);
         ruleset::elements(&mut batch, &whole);
         let all = || next.values();
@@ -174,7 +190,7 @@ impl Applier {
         });
         self.kernel.commit(batch).await?;
         if started {
-            sysctl::set();
+            sysctl::set(&self.limits);
         }
         self.applied = next;
         self.shared = shared;
