@@ -150,7 +150,8 @@ mod tests {
         for _ in 0..4 {
             assert_eq!(ask(&client).await.unwrap(), "here");
         }
-        assert_eq!(began.elapsed().as_millis(), 1000, "two at once, then two a second");
+        let took = began.elapsed().as_millis();
+        assert!((1000..1010).contains(&took), "two at once, then two a second: {took}");
     }
 
     #[tokio::test]

@@ -60,7 +60,7 @@ mod tests {
         for _ in 0..4 {
             rate.take().await;
         }
-        assert_eq!(began.elapsed().as_millis(), 2000, "two a second");
+        assert!((2000..2010).contains(&began.elapsed().as_millis()), "two a second: {:?}", began.elapsed());
         tokio::time::sleep(Duration::from_secs(60)).await;
         let again = Instant::now();
         for _ in 0..3 {
