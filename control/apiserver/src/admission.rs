@@ -30,6 +30,7 @@ mod webhooks;
 pub(crate) use crate::registry::call::{Seen, View};
 pub(crate) use crate::registry::operation::Operation;
 
+use crate::audit::{Level, Trail};
 use crate::context::User;
 use crate::registry::Registry;
 use crate::registry::call::{Call, Warnings, Writes};
@@ -81,6 +82,8 @@ pub(crate) struct Attributes<'a> {
     pub seen: Seen,
     /// The kind of `object` where it is not the resource's own: a Binding, an Eviction, PodExecOptions.
     pub sent: Option<Gvk>,
+    /// What is to be written of the request.
+    pub audit: &'a Trail,
     /// Which webhooks have been called, and are to be called again.
     rounds: webhooks::Rounds,
 }
@@ -112,6 +115,7 @@ impl<'a> Attributes<'a> {
             options: call.options.as_sent(operation),
             seen: call.seen,
             sent: None,
+            audit: &call.context.audit,
             rounds: webhooks::Rounds::default(),
         }
     }
@@ -162,6 +166,11 @@ impl<'a> Attributes<'a> {
     /// 403 about this object.
     pub(crate) fn forbidden(&self, why: impl std::fmt::Display) -> Status {
         Status::forbidden(&self.kind.gr(), &self.name, why)
+    }
+
+    /// Has the audit log say something of the request, under a key that a plugin or its author chose.
+    pub(crate) fn annotate(&self, entry: impl FnOnce() -> (String, String)) {
+        self.audit.annotate_admission(Level::Metadata, entry);
     }
 
     /// The object to be (null where there is none).

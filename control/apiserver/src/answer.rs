@@ -1,6 +1,6 @@
 //! Small finished answers.
 
-use crate::context::{Body, Response};
+use crate::facts::{Body, Response};
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{HeaderName, StatusCode};

@@ -43,7 +43,12 @@ pub struct Identity {
     pub user: User,
     /// For which of the asked audiences it is good.
     pub audiences: Vec<String>,
+    /// What the audit log is to say of the credential.
+    pub notes: Notes,
 }
+
+/// Annotations of the audit log.
+pub type Notes = Vec<(&'static str, String)>;
 
 /// What the authenticator needs to know. Absent parts recognise nobody.
 #[derive(Default)]
@@ -130,12 +135,13 @@ impl Authenticator {
         });
     }
 
-    /// The user of a request. Removes the credentials from it, so that no backend sees them.
+    /// The user of a request. Removes the credentials from it, so that no backend sees them; `notes` get what the audit log is to say.
     pub async fn authenticate(
         &self,
         peer: &Peer,
         parts: &mut Parts,
         now: Timestamp,
+        notes: &mut Notes,
     ) -> Result<User, Unauthenticated> {
         let mut failures = Vec::new();
         let token = bearer::take(&mut parts.headers);
@@ -155,7 +161,10 @@ impl Authenticator {
         }
         if let Some(token) = token {
             match self.authenticate_token(&token, &self.api_audiences, now).await {
-                Ok(Some(identity)) => return Ok(identity.user),
+                Ok(Some(identity)) => {
+                    notes.extend(identity.notes);
+                    return Ok(identity.user);
+                }
                 Ok(None) => failures.push("invalid bearer token".to_owned()),
                 Err(e) => failures.extend(["invalid bearer token".to_owned(), e]),
             }
@@ -187,7 +196,7 @@ impl Authenticator {
             let audiences: Vec<String> =
                 audiences.iter().filter(|a| self.api_audiences.contains(a)).cloned().collect();
             (self.api_audiences.is_empty() || !audiences.is_empty())
-                .then(|| Identity { user: with_group(user), audiences })
+                .then(|| Identity { user: with_group(user), audiences, notes: Notes::new() })
         };
         if let Some(user) = self.static_tokens.user(token) {
             return Ok(unbound(user));
@@ -212,8 +221,8 @@ impl Authenticator {
         }
         if let Some(webhook) = &self.webhook {
             match webhook.identify(token, audiences, &self.api_audiences).await {
-                Ok(Some(Identity { user, audiences })) => {
-                    return Ok(Some(Identity { user: with_group(user), audiences }));
+                Ok(Some(identity)) => {
+                    return Ok(Some(Identity { user: with_group(identity.user), ..identity }));
                 }
                 Ok(None) => {}
                 Err(refusal) => refusals.push(refusal),
@@ -234,12 +243,13 @@ impl Authenticator {
             return Ok(Some(Identity { user: with_group(identity.user), ..identity }));
         }
         let Some(claims) = tokens.legacy(token)? else { return Ok(None) };
-        let user = secret_token::identify(&claims, token, &*self.objects, now, self.unseen_secrets).await?;
+        let (user, notes) =
+            secret_token::identify(&claims, token, &*self.objects, now, self.unseen_secrets).await?;
         let own: Vec<String> = audiences.iter().filter(|a| self.api_audiences.contains(a)).cloned().collect();
         if own.is_empty() && !self.api_audiences.is_empty() {
             return Err(service_account::wrong_audience(&self.api_audiences, audiences));
         }
-        Ok(Some(Identity { user: with_group(user), audiences: own }))
+        Ok(Some(Identity { user: with_group(user), audiences: own, notes }))
     }
 }
 

@@ -19,6 +19,7 @@ pub mod review;
 pub mod webhook;
 
 pub use attributes::Attributes;
+pub(crate) use machinery::goformat::aggregate;
 
 use crate::context::User;
 use arc_swap::ArcSwap;
@@ -231,21 +232,6 @@ impl Authorizer for Always {
             rules.paths.push(PathRule { verbs: all(), paths: all() });
         }
         rules
-    }
-}
-
-/// Several errors in one text, as apimachinery's aggregate prints them.
-pub(crate) fn aggregate(errors: &[String]) -> String {
-    let mut unique: Vec<&str> = Vec::new();
-    for error in errors {
-        if !unique.contains(&error.as_str()) {
-            unique.push(error);
-        }
-    }
-    match unique.as_slice() {
-        [] => String::new(),
-        [one] => (*one).to_owned(),
-        many => format!("[{}]", many.join(", ")),
     }
 }
 

@@ -1,7 +1,8 @@
 //! What every request goes through, in order. The order is upstream's and stands in one place: [`Chain::filters`].
 
 use crate::aggregation::Aggregator;
-use crate::authn::{Authenticator, Peer};
+use crate::audit::{Arrival, Auditor, Layer, Trail};
+use crate::authn::{Authenticator, Notes, Peer};
 use crate::authz::{Attributes, Authorizer, forbidden};
 use crate::context::{Body, Context, Request, RequestInfo, Response, User};
 use crate::flow::Flow;
@@ -16,6 +17,7 @@ use futures::future::BoxFuture;
 use http::header::{CACHE_CONTROL, HeaderValue, USER_AGENT};
 use http::{HeaderName, Method, StatusCode};
 use jiff::Timestamp;
+use machinery::goformat::go_quote;
 use machinery::status::{Reason, Status};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -44,6 +46,8 @@ pub enum Caller {
 
 /// Everything the filters need.
 pub struct Chain {
+    /// Writes what is asked and answered; nobody does without.
+    pub auditor: Option<Arc<Auditor>>,
     pub authenticator: Arc<Authenticator>,
     pub authorizer: Arc<dyn Authorizer>,
     /// Bounds what is worked on.
@@ -65,6 +69,13 @@ pub struct Chain {
 
 /// An answer found before the end of the chain.
 type Refusal = Box<Response>;
+
+/// What the filters have found out so far: it outlives them, however they end.
+#[derive(Default)]
+struct Seen {
+    info: RequestInfo,
+    trail: Trail,
+}
 
 fn refuse(status: &Status) -> Refusal {
     Box::new(answer::status(status))
@@ -89,14 +100,20 @@ impl Chain {
         let head = request.method() == Method::HEAD;
         let looks =
             FailureLooks::of(request.headers(), &query::parse(request.uri().query().unwrap_or_default()));
-        let mut info = RequestInfo::default();
-        let outcome = AssertUnwindSafe(self.filters(caller, request, &mut info)).catch_unwind().await;
-        let mut response = match outcome {
-            Ok(Ok(response)) => response,
-            Ok(Err(refusal)) => *refusal,
-            Err(_) => panicked(&info, &audit_id),
+        let mut seen = Seen::default();
+        let filters = self.filters(caller, request, &audit_id, &mut seen);
+        let outcome = AssertUnwindSafe(filters).catch_unwind().await;
+        let Seen { info, trail } = seen;
+        let response = match outcome {
+            Ok(Ok(response)) => trail.answered(response).await,
+            Ok(Err(refusal)) => trail.answered(*refusal).await,
+            Err(payload) => {
+                let why = said(&*payload).to_owned();
+                trail.panicked(&why).await;
+                panicked(&info, &audit_id)
+            }
         };
-        response = looks.dress(response);
+        let mut response = looks.dress(response);
         if head {
             *response.body_mut() = Body::default();
         }
@@ -107,37 +124,64 @@ impl Chain {
         response
     }
 
-    /// The filters, in order: request info, deadline, authentication, impersonation, limits, authorisation, dispatch.
-    /// Around them stand the panic guard, the audit id and the metrics. Limits come after authentication as upstream's
+    /// The filters, in order: request info, deadline, authentication, audit, impersonation, limits, authorisation, dispatch.
+    /// Around them stand the panic guard, the last stage of the audit, the audit id and the metrics. Limits come after authentication as upstream's
     /// do, since who asks decides which ones hold.
     async fn filters(
         &self,
         caller: Caller,
         request: Request,
-        seen: &mut RequestInfo,
+        audit_id: &HeaderValue,
+        seen: &mut Seen,
     ) -> Result<Response, Refusal> {
+        let received = self.auditor.as_ref().map(|_| Timestamp::now());
         let (mut parts, body) = request.into_parts();
         let query = query::parse(parts.uri.query().unwrap_or_default());
         let info = request::parse(&parts.method, parts.uri.path(), &query)
             .map_err(|e| refuse(&Status::internal_error(e)))?;
-        *seen = info.clone();
+        let Seen { info: known, trail } = seen;
+        *known = info.clone();
+        let known = &*known;
         let long_running = request::is_long_running(&info);
         // A long-running request's `timeout` is the business of whoever answers it.
         let time = if long_running { Ok(self.longest) } else { deadline::of(&query, self.longest) };
-        let time = time.map_err(|s| refuse(&s))?;
+        let audit = |parts: &http::request::Parts, user: Option<&User>| {
+            self.audit(audit_id, received, parts, &caller, user, known)
+        };
+        let time = match time {
+            Ok(time) => time,
+            Err(status) => return Err(unaudited(&audit(&parts, None), refuse(&status)).await),
+        };
 
         let rest = async {
-            let user = self.authenticate(&caller, &mut parts).await?;
-            let user = impersonation::impersonate(&mut parts.headers, user, &info, &query, &*self.authorizer)
-                .await
-                .map_err(|s| refuse(&s))?;
-            let admitted = self.flow.admit(&info, &user).await?;
-            let mut response = match self.authorize(&info, &user, &query).await {
+            let begun = received.map(|_| Instant::now());
+            let mut notes = Notes::new();
+            let user = match self.authenticate(&caller, &mut parts, &mut notes).await {
+                Ok(user) => user,
+                Err(refusal) => return Err(unaudited(&audit(&parts, None), refusal).await),
+            };
+            *trail = audit(&parts, Some(&user));
+            let trail = &*trail;
+            if let Some(begun) = begun {
+                trail.took(Layer::Authentication, begun.elapsed());
+            }
+            for (key, note) in notes {
+                trail.annotate(key, || note);
+            }
+            if !trail.received().await {
+                return Err(Box::new(unstored(&parts.uri)));
+            }
+            let impersonation =
+                impersonation::impersonate(&mut parts.headers, user, &info, &query, &*self.authorizer, trail);
+            let user = trail.timed(Layer::Impersonation, impersonation).await.map_err(|s| refuse(&s))?;
+            let admitted = trail.timed(Layer::Queue, self.flow.admit(&info, &user)).await?;
+            let authorized = self.authorize(&info, &user, &query, trail);
+            let mut response = match trail.timed(Layer::Authorization, authorized).await {
                 Err(refusal) => *refusal,
                 Ok(()) => {
                     let user_agent = parts.headers.get(USER_AGENT).and_then(|v| v.to_str().ok());
                     let user_agent = user_agent.unwrap_or_default().to_owned();
-                    let context = Context { info, user, query, user_agent };
+                    let context = Context { info, user, query, user_agent, audit: trail.clone() };
                     self.dispatch(context, Request::from_parts(parts, body)).await
                 }
             };
@@ -155,12 +199,35 @@ impl Chain {
         }
     }
 
-    async fn authenticate(&self, caller: &Caller, parts: &mut http::request::Parts) -> Result<User, Refusal> {
+    /// The trail of a request; an empty one where nothing is audited.
+    fn audit(
+        &self,
+        id: &HeaderValue,
+        at: Option<Timestamp>,
+        parts: &http::request::Parts,
+        caller: &Caller,
+        user: Option<&User>,
+        info: &RequestInfo,
+    ) -> Trail {
+        let (Some(auditor), Some(at)) = (&self.auditor, at) else { return Trail::default() };
+        let address = match caller {
+            Caller::Remote(peer) => peer.address.map(|address| address.ip()),
+            Caller::Local(_) => None,
+        };
+        auditor.begin(&Arrival { id, at, uri: &parts.uri, headers: &parts.headers, address }, user, info)
+    }
+
+    async fn authenticate(
+        &self,
+        caller: &Caller,
+        parts: &mut http::request::Parts,
+        notes: &mut Notes,
+    ) -> Result<User, Refusal> {
         let peer = match caller {
             Caller::Local(user) => return Ok((**user).clone()),
             Caller::Remote(peer) => peer,
         };
-        self.authenticator.authenticate(peer, parts, Timestamp::now()).await.map_err(|e| {
+        self.authenticator.authenticate(peer, parts, Timestamp::now(), notes).await.map_err(|e| {
             tracing::debug!(error = %e, path = parts.uri.path(), "unauthenticated request");
             refuse(&Status::failure(401, Reason::Unauthorized, "Unauthorized"))
         })
@@ -171,9 +238,13 @@ impl Chain {
         info: &RequestInfo,
         user: &User,
         query: &[(String, String)],
+        trail: &Trail,
     ) -> Result<(), Refusal> {
         let attributes = Attributes::of(info, user, query);
         let decision = self.authorizer.decide(&attributes).await;
+        let verdict = if decision.allowed() { "allow" } else { "forbid" };
+        trail.annotate("authorization.k8s.io/decision", || verdict.to_owned());
+        trail.annotate("authorization.k8s.io/reason", || decision.reason.clone());
         if decision.allowed() {
             return Ok(());
         }
@@ -198,10 +269,22 @@ impl Chain {
     }
 }
 
-/// The id the client gave the request, or a new one.
+/// Tells the log of a request that was refused before it was known who asks.
+async fn unaudited(trail: &Trail, mut refusal: Refusal) -> Refusal {
+    trail.refused(&mut refusal).await;
+    refusal
+}
+
+/// The answer to a request that goes no further since its audit event could not be kept.
+fn unstored(uri: &http::Uri) -> Response {
+    let target = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+    let text = format!("Internal Server Error: {}: failed to store audit event\n", go_quote(target));
+    answer::text(StatusCode::INTERNAL_SERVER_ERROR, text)
+}
+
+/// The id the client gave the request, as it is, or a new one.
 fn audit_id(request: &Request) -> HeaderValue {
-    let given =
-        request.headers().get(&AUDIT_ID).filter(|v| !v.is_empty() && v.len() <= 64 && v.to_str().is_ok());
+    let given = request.headers().get(&AUDIT_ID).filter(|v| !v.is_empty());
     given.cloned().unwrap_or_else(|| {
         let id = uuid::Uuid::new_v4().to_string();
         HeaderValue::from_str(&id).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
@@ -212,6 +295,12 @@ fn finish(response: &mut Response, audit_id: HeaderValue) {
     let headers = response.headers_mut();
     headers.insert(AUDIT_ID, audit_id);
     headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
+}
+
+/// What a panic said.
+fn said(payload: &(dyn std::any::Any + Send)) -> &str {
+    let text = payload.downcast_ref::<&str>().copied();
+    text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a text")
 }
 
 fn panicked(info: &RequestInfo, audit_id: &HeaderValue) -> Response {

@@ -24,6 +24,7 @@ use http::{HeaderMap, StatusCode};
 use machinery::object::Gr;
 use machinery::status::{Reason, Status};
 use negotiate::{Media, Shape};
+use serde_json::Value;
 
 pub(crate) use failure::FailureLooks;
 
@@ -76,6 +77,20 @@ impl<'a> Exchange<'a> {
         self.warnings.lock().extend(warnings);
     }
 
+    /// Writes the object that was sent, of the stored version, to the audit log.
+    pub(crate) fn audit(&self, sent: &Value) {
+        self.context.audit.request_object(sent, || {
+            let mut shown = sent.clone();
+            self.kind.to_client(&mut shown);
+            shown
+        });
+    }
+
+    /// The same for an object in its client's version, which is of another kind than the resource.
+    pub(crate) fn audit_as_is(&self, sent: &Value) {
+        self.context.audit.request_object(sent, || sent.clone());
+    }
+
     /// The object's namespace, empty for cluster scope.
     pub(crate) fn namespace(&self) -> &str {
         if self.kind.resource.namespaced { &self.context.info.namespace } else { "" }
@@ -85,7 +100,11 @@ impl<'a> Exchange<'a> {
 /// Answers one request about a resource.
 pub async fn handle(writer: &Writer, context: Context, request: Request) -> Response {
     let looks = FailureLooks::of(request.headers(), &context.query);
-    looks.dress(route(writer, context, request).await.unwrap_or_else(|status| respond::failure(&status)))
+    let trail = context.audit.clone();
+    let answered = route(writer, context, request).await;
+    let mut response = answered.unwrap_or_else(|status| respond::failure(&status));
+    trail.note(&mut response);
+    looks.dress(response)
 }
 
 /// 404 of a path that names no resource: `the server could not find the requested resource`.
@@ -127,8 +146,11 @@ async fn route(writer: &Writer, context: Context, request: Request) -> Result<Re
         kind,
         warnings: Warnings::default(),
     };
-    exchange.warn(deprecation(&exchange.kind));
-    exchange.warn(exchange.kind.rules().deprecation());
+    let deprecations = [deprecation(&exchange.kind), exchange.kind.rules().deprecation()];
+    if deprecations.iter().any(Option::is_some) {
+        context.audit.annotate("k8s.io/deprecated", || "true".to_owned());
+    }
+    exchange.warn(deprecations.into_iter().flatten());
     let result = if info.subresource.is_empty() {
         if kind.resource.is_stored() {
             match info.verb.as_str() {

@@ -2,7 +2,7 @@
 //! Upstream: `apiserver/pkg/server/healthz`.
 
 use crate::answer;
-use crate::context::Response;
+use crate::facts::Response;
 use futures::future::BoxFuture;
 use http::StatusCode;
 use parking_lot::RwLock;

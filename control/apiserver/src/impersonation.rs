@@ -5,6 +5,7 @@
 
 mod mode;
 
+use crate::audit::Trail;
 use crate::authn::header_text::texts;
 use crate::authn::{ANONYMOUS, AUTHENTICATED, UNAUTHENTICATED};
 use crate::authz::{Attributes, Authorizer, forbidden};
@@ -29,6 +30,7 @@ pub(crate) async fn impersonate(
     info: &RequestInfo,
     query: &[(String, String)],
     authorizer: &dyn Authorizer,
+    trail: &Trail,
 ) -> Result<User, Status> {
     if !headers.keys().any(|name| name.as_str().starts_with("impersonate-")) {
         return Ok(user);
@@ -38,11 +40,12 @@ pub(crate) async fn impersonate(
         return Ok(user);
     }
     let request = Attributes::of(info, &user, query);
-    let user = mode::impersonated(&wanted, &request, authorizer).await?;
+    let (user, constraint) = mode::impersonated(&wanted, &request, authorizer).await?;
     let names: Vec<_> = headers.keys().filter(|n| n.as_str().starts_with("impersonate-")).cloned().collect();
     for name in names {
         headers.remove(name);
     }
+    trail.impersonates(&user, &constraint);
     tracing::debug!(user = request.user.name, acting_as = user.name, "impersonation");
     Ok(user)
 }
@@ -169,7 +172,7 @@ mod tests {
             resource: "pods".into(),
             ..RequestInfo::default()
         };
-        let out = impersonate(&mut map, user, &info, &[], &authorizer).await;
+        let out = impersonate(&mut map, user, &info, &[], &authorizer, &Trail::default()).await;
         assert!(out.is_err() || map.is_empty());
         out
     }
@@ -263,10 +266,17 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(USER, http::HeaderValue::from_static("bob"));
         assert_eq!(
-            impersonate(&mut headers, User::default(), &RequestInfo::default(), &[], &Slow)
-                .await
-                .unwrap()
-                .name,
+            impersonate(
+                &mut headers,
+                User::default(),
+                &RequestInfo::default(),
+                &[],
+                &Slow,
+                &Trail::default()
+            )
+            .await
+            .unwrap()
+            .name,
             "bob"
         );
     }

@@ -6,7 +6,8 @@
 //! - [`run`]: a listener; [`serve`]: one connection; [`tls`]: certificates; [`local`]: no socket; [`tasks`]: what outlives a request
 //! - [`chain`]: the filters every request goes through, in order, with [`request`] and [`query`] (what it is about),
 //!   [`deadline`], [`authn`], [`impersonation`], [`flow`], [`authz`], and [`drain`] for what outlives a request, and [`shutdown`]
-//! - [`context`]: what the filters found, as the registry gets it; [`objects`]: what they read of stored objects
+//! - [`audit`]: what is written of every request
+//! - [`facts`]: who asks for what; [`context`]: what the filters found, as the registry gets it; [`objects`]: what they read of stored objects
 //! - [`answer`]: small finished answers; [`headers`]: what is said beside every one
 //!
 //! What is no resource: [`paths`] (the table), [`discovery`], [`openapi`],
@@ -20,6 +21,7 @@
 mod admission;
 mod aggregation;
 mod answer;
+pub mod audit;
 mod authn;
 mod authz;
 mod chain;
@@ -28,6 +30,7 @@ mod deadline;
 mod discovery;
 mod drain;
 pub mod etcd;
+mod facts;
 mod flow;
 mod front;
 mod handler;
@@ -77,3 +80,4 @@ pub use server::ApiServer;
 pub use shutdown::Shutdown;
 pub use stream::{default_node_addresses, dial::Dialer, trusted};
 pub use upkeep::Stop;
+pub use webhook::credentials as webhook_credentials;

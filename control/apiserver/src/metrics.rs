@@ -4,7 +4,7 @@ mod shown;
 
 pub use shown::Shown;
 
-use crate::context::{RequestInfo, Response};
+use crate::facts::{RequestInfo, Response};
 use crate::health::Outcomes;
 use parking_lot::Mutex;
 use prometheus_client::collector::Collector;

@@ -32,11 +32,14 @@ pub(crate) mod watch;
 pub use hooks::Record;
 pub use served::Served;
 
+use crate::webhook::credentials::Credentials;
 use futures::future::join_all;
 use hooks::Hooks;
 use ipnet::IpNet;
 use kind::Kind;
+use machinery::pod_security::configuration::Configuration as PodSecurity;
 use machinery::resources;
+use machinery::resources::quota::limited::Limited;
 use machinery::status::Status;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -93,6 +96,14 @@ pub struct Config {
     pub max_token_seconds: i64,
     /// Whether the tokens of projected volumes outlive what they say by a year's grace, as upstream's do by default.
     pub extend_token_expiration: bool,
+    /// What PodSecurity does where labels say nothing, and whom it does not judge.
+    pub pod_security: PodSecurity,
+    /// What may be used under a quota that covers it only.
+    pub limited_resources: Vec<Limited>,
+    /// How this server proves itself to mutating webhooks; not at all without.
+    pub mutating_webhooks: Option<Arc<dyn Credentials>>,
+    /// The same to validating webhooks.
+    pub validating_webhooks: Option<Arc<dyn Credentials>>,
     /// How the watch caches behave.
     pub cache: cache::Options,
     /// Where the registry's tasks are listed: one a watch cache, and those that keep objects.
@@ -139,6 +150,10 @@ impl Default for Config {
             service_account_issuer: issuer,
             max_token_seconds: 1 << 32,
             extend_token_expiration: true,
+            pod_security: PodSecurity::default(),
+            limited_resources: Vec::new(),
+            mutating_webhooks: None,
+            validating_webhooks: None,
             cache: cache::Options::default(),
             supervisor: Supervisor::default(),
         }

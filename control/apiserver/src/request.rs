@@ -1,7 +1,7 @@
 //! What a request is about: path, method and query to [`RequestInfo`].
 //! Upstream: `apiserver/pkg/endpoints/request/requestinfo.go`.
 
-use crate::context::RequestInfo;
+use crate::facts::RequestInfo;
 use crate::query;
 use http::Method;
 use machinery::fields::FieldSelector;

@@ -1,6 +1,7 @@
 //! The server as a program assembles it: configuration in, something that listens and something that is called directly out.
 
 use crate::aggregation::Aggregator;
+use crate::audit::Auditor;
 use crate::authn::{self, Authenticator};
 use crate::authz::abac::Abac;
 use crate::authz::graph::Graph;
@@ -59,6 +60,8 @@ pub struct Config {
     pub shutdown: Shutdown,
     /// Bounds of a listener.
     pub limits: Limits,
+    /// Writes what is asked and answered; nobody does without.
+    pub audit: Option<Arc<Auditor>>,
 }
 
 impl Default for Config {
@@ -79,6 +82,7 @@ impl Default for Config {
             headers: Headers::default(),
             shutdown: Shutdown::default(),
             limits: Limits::default(),
+            audit: None,
         }
     }
 }
@@ -203,6 +207,7 @@ impl ApiServer {
             false => Flow::plain(reading, writing, parts.metrics.clone()),
         };
         let chain = Chain {
+            auditor: config.audit,
             authenticator: Arc::new(Authenticator::new(config.authentication, parts.objects)),
             authorizer: parts.authorization.authorizer.clone(),
             flow: Arc::new(flow),
@@ -283,6 +288,13 @@ impl ApiServer {
     #[must_use]
     pub fn local_service(&self, user: User) -> LocalService {
         LocalService::new(self.chain.clone(), user)
+    }
+
+    /// Waits until the audit log is written, for at most `patience` a step. Requests that come later are not in it.
+    pub async fn finish_audit(&self, patience: Duration) {
+        if let Some(auditor) = &self.chain.auditor {
+            auditor.finish(patience).await;
+        }
     }
 
     /// Serves until the server is stopped and its connections have ended.

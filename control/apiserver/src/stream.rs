@@ -92,7 +92,7 @@ impl Connector {
             "log" => Manner::Log { resource: Gr::new("", "pods"), name: info.name.clone() },
             _ => Manner::Proxy { prefix: destination::proxy_prefix(request.uri().path(), context) },
         };
-        carry::carry(&self.dialer, &self.tasks, request, destination, manner).await
+        carry::carry(&self.dialer, &self.tasks, request, destination, manner, &context.audit).await
     }
 
     async fn kubelet(&self, node: &str, path: String) -> Result<Destination, Status> {

@@ -1,11 +1,14 @@
 //! Asks a webhook over HTTPS. Upstream: `apiserver/pkg/util/webhook/client.go` on client-go's REST client.
 
+pub mod credentials;
+
 use crate::answer;
 use crate::objects::text;
 use crate::stream::trusted::{self, BundleError};
 use base64::Engine as _;
+use credentials::{Credential, Credentials};
 use futures::future::BoxFuture;
-use http::header::{ACCEPT, CONTENT_TYPE, HOST, USER_AGENT};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, USER_AGENT};
 use machinery::goformat::go_quote;
 use machinery::object::Gr;
 use machinery::status::Status;
@@ -45,6 +48,8 @@ pub(crate) struct Endpoint {
     /// `name:port`, as requests name the host.
     authority: String,
     path: String,
+    /// Whose servers are believed; the machine's own authorities where empty.
+    bundle: Vec<u8>,
     tls: Result<Arc<ClientConfig>, String>,
 }
 
@@ -54,7 +59,9 @@ impl Endpoint {
         let bundle = base64::engine::general_purpose::STANDARD
             .decode(text(config, "/caBundle"))
             .map_err(|_| BundleError::Unreadable);
-        let tls = bundle.and_then(|bundle| trusted::config(&bundle, false, None)).map_err(|e| e.to_string());
+        let tls = bundle.as_ref().map_err(ToString::to_string);
+        let tls = tls.and_then(|bundle| trusted::config(bundle, false, None).map_err(|e| e.to_string()));
+        let bundle = bundle.unwrap_or_default();
         match config.get("service").filter(|service| !service.is_null()) {
             Some(service) => {
                 let (namespace, name) = (text(service, "/namespace"), text(service, "/name"));
@@ -64,6 +71,7 @@ impl Endpoint {
                     authority: format!("{name}.{namespace}.svc:{port}"),
                     place: Place::Service { namespace: namespace.to_owned(), name: name.to_owned(), port },
                     path: rooted(text(service, "/path")),
+                    bundle,
                     tls,
                 }
             }
@@ -78,22 +86,24 @@ impl Endpoint {
                     authority: authority.to_owned(),
                     place: Place::Host { name, port },
                     path: rooted(path),
+                    bundle,
                     tls,
                 }
             }
         }
     }
 
-    /// Sends `review`; the error is the reason after `failed calling webhook "x": `.
+    /// Sends `review`, with what `credentials` say is shown to the webhook; the error is the reason after `failed calling webhook "x": `.
     pub(crate) async fn ask(
         &self,
         services: &dyn Services,
+        credentials: Option<&dyn Credentials>,
         review: &Value,
         time: Duration,
     ) -> Result<Value, String> {
         let url = format!("https://{}{}?timeout={}s", self.authority, self.path, time.as_secs());
         let posting = |why: &str| format!("failed to call webhook: Post {}: {why}", go_quote(&url));
-        let asked = tokio::time::timeout(time, self.post(services, review, time));
+        let asked = tokio::time::timeout(time, self.post(services, credentials, review, time));
         let (code, body) = match asked.await {
             Ok(Ok(answer)) => answer,
             Ok(Err(why)) => return Err(posting(&why)),
@@ -111,10 +121,18 @@ impl Endpoint {
     async fn post(
         &self,
         services: &dyn Services,
+        credentials: Option<&dyn Credentials>,
         review: &Value,
         time: Duration,
     ) -> Result<(u16, bytes::Bytes), String> {
-        let tls = self.tls.clone()?;
+        let mut tls = self.tls.clone()?;
+        let Credential { identity, authorization } = match credentials {
+            Some(credentials) => self.shown(credentials)?,
+            None => Credential::default(),
+        };
+        if identity.is_some() {
+            tls = trusted::config(&self.bundle, false, identity).map_err(|e| e.to_string())?;
+        }
         let (host, port, name) = match &self.place {
             Place::Service { namespace, name, port } => {
                 let (host, port) = services.reach(namespace, name, *port).await.map_err(|e| e.message)?;
@@ -123,14 +141,26 @@ impl Endpoint {
             Place::Host { name, port } => (name.clone(), *port, name.clone()),
         };
         let stream = trusted::connect(&host, port, &name, tls).await?;
-        let question = http::Request::post(format!("{}?timeout={}s", self.path, time.as_secs()))
+        let mut question = http::Request::post(format!("{}?timeout={}s", self.path, time.as_secs()))
             .header(HOST, &self.authority)
             .header(ACCEPT, "application/json, */*")
             .header(CONTENT_TYPE, answer::JSON)
             .header(USER_AGENT, "kube-apiserver-admission")
             .body(answer::body(review.to_string()))
             .map_err(|e| e.to_string())?;
+        if let Some(authorization) = authorization {
+            question.headers_mut().insert(AUTHORIZATION, authorization);
+        }
         trusted::exchange(stream, question, LONGEST_ANSWER).await
+    }
+
+    fn shown(&self, credentials: &dyn Credentials) -> Result<Credential, String> {
+        match &self.place {
+            Place::Service { namespace, name, port } => {
+                credentials.shown(&format!("{name}.{namespace}.svc"), *port)
+            }
+            Place::Host { name, port } => credentials.shown(name, *port),
+        }
     }
 }
 

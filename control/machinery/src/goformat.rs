@@ -43,6 +43,22 @@ pub fn is_unprintable(c: char) -> bool {
             | '\u{feff}' | '\u{e000}'..='\u{f8ff}' | '\u{f0000}'..)
 }
 
+/// Several errors in one text, as apimachinery's aggregate prints them.
+#[must_use]
+pub fn aggregate(errors: &[String]) -> String {
+    let mut unique: Vec<&str> = Vec::new();
+    for error in errors {
+        if !unique.contains(&error.as_str()) {
+            unique.push(error);
+        }
+    }
+    match unique.as_slice() {
+        [] => String::new(),
+        [one] => (*one).to_owned(),
+        many => format!("[{}]", many.join(", ")),
+    }
+}
+
 /// `%v` of an integer or a float64.
 #[must_use]
 pub(crate) fn go_number(n: &Number) -> String {

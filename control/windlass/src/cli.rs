@@ -1,6 +1,12 @@
 //! Commands and flags. Flags of `server` and `agent` have no defaults here: those come after the configuration file
 //! (`settings`). Every flag can be given as `WINDLASS_FLAG_NAME` in the environment.
 
+mod api_server;
+mod logging;
+
+pub(crate) use api_server::ApiServerFlags;
+pub(crate) use logging::{LogFormat, Logging};
+
 use crate::output::Output;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -33,26 +39,6 @@ pub(crate) struct Cli {
 /// clap's own parser refuses the empty path, which here means "no file".
 fn maybe_empty_path() -> impl TypedValueParser<Value = PathBuf> {
     OsStringValueParser::new().map(PathBuf::from)
-}
-
-/// How much is logged, and how.
-#[derive(Debug, Args)]
-pub(crate) struct Logging {
-    /// Log level or filter, such as `debug` or `info,kubelet=debug`
-    #[arg(long, global = true, env = "RUST_LOG", value_name = "FILTER")]
-    pub(crate) log_level: Option<String>,
-    /// Log as lines of text or of JSON
-    #[arg(long, global = true, env = "WINDLASS_LOG_FORMAT", value_enum, default_value = "text")]
-    pub(crate) log_format: LogFormat,
-}
-
-/// Form of log lines.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum LogFormat {
-    /// For people.
-    Text,
-    /// For machines.
-    Json,
 }
 
 /// What to do.
@@ -123,6 +109,9 @@ pub(crate) struct ServerFlags {
     /// Directory of snapshots [default: snapshots in the data directory]
     #[arg(long, env = "WINDLASS_SNAPSHOT_DIR", value_name = "DIR")]
     pub(crate) snapshot_dir: Option<PathBuf>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) api_server: ApiServerFlags,
     #[command(flatten)]
     #[serde(flatten)]
     pub(crate) storage: StorageFlags,

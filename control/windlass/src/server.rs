@@ -8,6 +8,7 @@
 mod identity;
 mod published;
 mod tasks;
+mod upstream;
 
 use crate::child;
 use crate::cli::{AgentFlags, ServerFlags};
@@ -107,7 +108,9 @@ impl Plan {
 
     /// What the API server is made of.
     fn api_server(&self, pki: &Pki, storage: storage::Settings) -> anyhow::Result<Settings> {
-        let flags = apiserver::settings::of_arguments(&self.flags.kube_apiserver_arg)?;
+        let mut given = self.flags.kube_apiserver_arg.clone();
+        given.extend(upstream::arguments(&self.flags.api_server)?);
+        let flags = apiserver::settings::of_arguments(&given)?;
         let flagged = Flagged::of_flags(&flags, &::apiserver::registry::Config::default())?;
         let limits = Limits::of_flags(&flags, &flagged, Limits::default())?;
         Ok(Settings {

@@ -13,10 +13,11 @@ use jiff::Timestamp;
 use machinery::access::{Get as _, object_at, set_at};
 use machinery::object;
 use machinery::quantity::{Format, Quantity};
-use machinery::resources::quota::{Counted, Write};
-use machinery::status::Status;
+use machinery::resources::quota::{Counted, Write, limited as limits};
+use machinery::status::{Reason, Status};
 use machinery::totals::{Amounts, amounts};
 use serde_json::Value;
+use std::collections::BTreeSet;
 
 pub(super) fn charge<'a>(registry: &'a Registry, a: &'a mut Attributes<'_>) -> Verdict<'a> {
     Box::pin(async move {
@@ -36,10 +37,13 @@ pub(super) fn charge<'a>(registry: &'a Registry, a: &'a mut Attributes<'_>) -> V
         let now = Timestamp::now();
         let usage = counted.usage(new, now);
         let before = if write == Write::Update { counted.usage(old, now) } else { Amounts::new() };
-        let nothing = Amounts::new();
-        let mut charges = Vec::new();
+        let (nothing, limited) = (Amounts::new(), &registry.config.limited_resources);
+        let (mut charges, mut covered, mut scopes) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
         for quota in registry.current(&quotas, &a.namespace).await? {
-            let name = object::name(&quota);
+            let name = object::name(&quota).to_owned();
+            if !limited.is_empty() {
+                scopes.extend(counted.scopes_of(&quota, new).into_iter().map(str::to_owned));
+            }
             let (hard, used) = (listed(&quota, "hard"), listed(&quota, "used"));
             let tracked: Vec<&str> = hard.keys().map(String::as_str).filter(|k| counted.tracks(k)).collect();
             if tracked.is_empty() || !counted.in_scopes(&quota, new) {
@@ -55,16 +59,52 @@ pub(super) fn charge<'a>(registry: &'a Registry, a: &'a mut Attributes<'_>) -> V
             // what the quota did not count before comes to it whole
             let counted_before = write == Write::Update && counted.in_scopes(&quota, old);
             let growth = growth(&usage, if counted_before { &before } else { &nothing });
-            exceeded(a, name, &hard, &used, &growth)?;
-            if growth.keys().any(|k| hard.contains_key(k)) {
-                charges.push((name.to_owned(), growth));
+            covered.extend(tracked.into_iter().map(str::to_owned));
+            charges.push((name, hard, used, growth));
+        }
+        if !limited.is_empty() {
+            let grows = match charges.is_empty() {
+                true => !growth(&usage, &before).is_empty(),
+                false => charges.iter().any(|(.., growth)| !growth.is_empty()),
+            };
+            if grows {
+                let uses = limits::uses(limited, a.kind.resource.group, a.kind.resource.plural, &usage);
+                uncovered(a, &uses, &covered)?;
+                uncovered_scopes(limits::scopes(limited, counted, new), &scopes)?;
             }
         }
-        for (name, growth) in charges {
-            take(a, &quotas, &name, &growth).await?;
+        for (name, hard, used, growth) in &charges {
+            exceeded(a, name, hard, used, growth)?;
+        }
+        for (name, hard, _, growth) in charges {
+            if growth.keys().any(|k| hard.contains_key(k)) {
+                take(a, &quotas, &name, &growth).await?;
+            }
         }
         Ok(())
     })
+}
+
+/// Refuses uses that no quota covers and that are limited to those.
+fn uncovered(a: &Attributes<'_>, uses: &BTreeSet<&str>, covered: &BTreeSet<String>) -> Result<(), Status> {
+    let left: Vec<&str> = uses.iter().copied().filter(|name| !covered.contains(*name)).collect();
+    match left.is_empty() {
+        true => Ok(()),
+        false => Err(a.forbidden(format!("insufficient quota to consume: {}", left.join(",")))),
+    }
+}
+
+/// The same for scopes.
+fn uncovered_scopes(limited: Vec<(String, String)>, covered: &BTreeSet<String>) -> Result<(), Status> {
+    let left: Vec<String> =
+        limited.into_iter().filter(|(name, _)| !covered.contains(name)).map(|(_, printed)| printed).collect();
+    match left.is_empty() {
+        true => Ok(()),
+        false => {
+            let why = format!("insufficient quota to match these scopes: [{}]", left.join(" "));
+            Err(Status::failure(500, Reason::Unknown, why))
+        }
+    }
 }
 
 /// Refuses what would pass a limit. A status write is recorded whatever it comes to: what it tells has happened.

@@ -5,8 +5,9 @@
 //! was given. Promises that a request is held no longer than each webhook's own timeout, and that requests about webhook
 //! and policy configurations never reach a webhook: a broken one can always be removed.
 //!
-//! - [`hook`]: a webhook as configured; [`rounds`]: calling again; the call: [`crate::webhook`]
+//! - [`annotate`]: what the audit log says of them; [`hook`]: a webhook as configured; [`rounds`]: calling again; the call: [`crate::webhook`]
 
+mod annotate;
 mod hook;
 mod rounds;
 
@@ -15,6 +16,7 @@ pub(crate) use rounds::Rounds;
 use super::review;
 use super::subject::{Subject, shown};
 use super::{Attributes, Seen, Verdict};
+use crate::audit::Layer;
 use crate::registry::Registry;
 use crate::registry::kind::Kind;
 use crate::registry::parsed::Parsed;
@@ -106,13 +108,17 @@ async fn meant(registry: &Registry, a: &Attributes<'_>, hook: &Hook) -> Result<O
 }
 
 async fn mutate_all(registry: &Registry, a: &mut Attributes<'_>, hooks: &[Hook]) -> Result<(), Status> {
-    for hook in hooks {
+    for (index, hook) in hooks.iter().enumerate() {
         let Some(kind) = meant(registry, a, hook).await? else { continue };
         // Nobody is called for the first time in the second round.
         if a.rounds.is_second() && !a.rounds.webhooks.is_due(&hook.identity) {
             continue;
         }
-        let outcome = change(registry, a, hook, &kind).await;
+        let audit = a.audit;
+        let place = format!("round_{}_index_{index}", u8::from(a.rounds.is_second()));
+        let changing = change(registry, a, hook, &kind, &place);
+        let outcome = audit.timed(Layer::MutatingWebhooks, changing).await;
+        annotate::mutated(audit, hook, &place, matches!(outcome, Ok(true)));
         if matches!(outcome, Ok(true)) {
             a.rounds.webhooks.changed();
             a.rounds.want();
@@ -120,7 +126,8 @@ async fn mutate_all(registry: &Registry, a: &mut Attributes<'_>, hooks: &[Hook])
         if hook.reinvoked {
             a.rounds.webhooks.note(&hook.identity);
         }
-        judge(hook, outcome.map(|_| ()))?;
+        let prefix = annotate::MUTATION;
+        judge(hook, outcome.map(|_| ()), || annotate::failed_open(audit, hook, prefix, &place))?;
     }
     Ok(())
 }
@@ -139,15 +146,20 @@ pub(super) fn validate<'a>(registry: &'a Registry, a: &'a mut Attributes<'_>) ->
             }
         }
         let a = &*a;
-        let calls = due.iter().map(|(hook, kind)| async move {
-            judge(hook, ask(registry, a, hook, kind, false).await.map(|_| ()))
+        let calls = due.iter().enumerate().map(|(index, (hook, kind))| async move {
+            let asking = ask(registry, a, hook, kind, false);
+            let outcome = a.audit.timed(Layer::ValidatingWebhooks, asking).await;
+            let place = || format!("round_0_index_{index}");
+            judge(hook, outcome.map(|_| ()), || {
+                annotate::failed_open(a.audit, hook, annotate::VALIDATION, &place());
+            })
         });
         join_all(calls).await.into_iter().collect()
     })
 }
 
 /// What a failure comes to under the webhook's policy.
-fn judge(hook: &Hook, outcome: Result<(), Failure>) -> Result<(), Status> {
+fn judge(hook: &Hook, outcome: Result<(), Failure>, failed_open: impl FnOnce()) -> Result<(), Status> {
     match outcome {
         Ok(()) => Ok(()),
         Err(Failure::Refused(status)) => Err(*status),
@@ -159,6 +171,7 @@ fn judge(hook: &Hook, outcome: Result<(), Failure>) -> Result<(), Status> {
                     webhook = hook.name,
                     "failing open: {text}"
                 );
+                failed_open();
                 return Ok(());
             }
             tracing::warn!(configuration = hook.configuration, webhook = hook.name, "failing closed: {text}");
@@ -187,12 +200,15 @@ async fn ask(
     let uid = uuid::Uuid::new_v4().to_string();
     let (object, old) = shown(a, kind);
     let review = review::request(a, kind, &object, &old, version, &uid);
-    let answered = hook.endpoint.ask(registry, &review, hook.timeout).await.map_err(Failure::Calling)?;
+    let config = &registry.config;
+    let credentials = if mutating { &config.mutating_webhooks } else { &config.validating_webhooks };
+    let asking = hook.endpoint.ask(registry, credentials.as_deref(), &review, hook.timeout);
+    let answered = asking.await.map_err(Failure::Calling)?;
     let answer = review::answer(&answered, version, &uid, mutating)
         .map_err(|why| Failure::Calling(format!("received invalid webhook response: {why}")))?;
     a.warnings.lock().extend(answer.warnings.iter().cloned());
     for (key, value) in &answer.annotations {
-        tracing::info!(webhook = hook.name, key, value, "audit annotation");
+        a.annotate(|| (format!("{}/{key}", hook.name), value.clone()));
     }
     match &answer.refused {
         Some(result) => Err(Failure::refused(review::refusal(&hook.name, result))),
@@ -206,6 +222,7 @@ async fn change(
     a: &mut Attributes<'_>,
     hook: &Hook,
     kind: &Kind,
+    place: &str,
 ) -> Result<bool, Failure> {
     let answer = ask(registry, a, hook, kind, true).await?;
     let Some((patch, patch_type)) = answer.patch else { return Ok(false) };
@@ -227,7 +244,9 @@ async fn change(
     let (before, _) = shown(a, kind);
     let mut after = before.clone();
     json_patch::patch(&mut after, &operations).map_err(|e| internal(e.to_string()))?;
-    take(a, kind, &before, after).map_err(internal)
+    let changed = take(a, kind, &before, after).map_err(internal)?;
+    annotate::patched(a.audit, hook, place, &operations);
+    Ok(changed)
 }
 
 /// Makes `after`, changed from `before` as `kind`'s version has it, the object to be: read, defaulted, converted back.

@@ -159,7 +159,7 @@ pub(super) async fn carry(
     };
     if let (StatusCode::SWITCHING_PROTOCOLS, Some(client)) = (response.status(), client) {
         let server = hyper::upgrade::on(&mut response);
-        aggregator.tasks.spawn(carry::tunnel(client, server));
+        aggregator.tasks.spawn(context.audit.clone().until(carry::tunnel(client, server)));
         let mut switched = response.map(|_| answer::body(Bytes::new()));
         rewrite::drop_hop_by_hop(switched.headers_mut(), true);
         return switched;

@@ -1,7 +1,7 @@
 //! Service account tokens: signed by the cluster's key, and good while what they are bound to lives.
 //! Upstream: `pkg/serviceaccount/{jwt,claims}.go`.
 
-use super::Identity;
+use super::{Identity, Notes};
 use crate::context::User;
 use crate::objects::{Lookup, text};
 use jiff::{SignedDuration, Timestamp};
@@ -39,7 +39,7 @@ impl Tokens {
             Err(e) => return Err(e.to_string()),
         };
         let user = check(&verified.claims, objects, now).await?;
-        Ok(Some(Identity { user, audiences: verified.audiences }))
+        Ok(Some(Identity { user, audiences: verified.audiences, notes: stale(&verified.claims, now) }))
     }
 }
 
@@ -109,13 +109,15 @@ async fn check(claims: &Claims, objects: &dyn Lookup, now: Timestamp) -> Result<
     if !claims.jti.is_empty() {
         say("credential-id", format!("JTI={}", claims.jti));
     }
-    if k.warnafter.is_some_and(|at| at != 0 && now.as_second() > at) {
-        tracing::debug!(
-            subject = claims.sub,
-            "stale service account token: the client does not reload its token"
-        );
-    }
     Ok(User { extra, ..user(&k.namespace, &account.name, &account.uid) })
+}
+
+/// What is said of a token whose client should have read another by now.
+fn stale(claims: &Claims, now: Timestamp) -> Notes {
+    let over = claims.kubernetes.warnafter.filter(|at| *at != 0).map(|at| now.as_second() - at);
+    let text = |over| format!("subject: {}, seconds after warning threshold: {over}", claims.sub);
+    let note = |over| ("authentication.k8s.io/stale-token", text(over));
+    over.filter(|over| *over > 0).map(note).into_iter().collect()
 }
 
 /// A service account as a user.

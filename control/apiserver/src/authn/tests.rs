@@ -69,7 +69,7 @@ impl World {
             request.headers_mut().insert("authorization", value.parse().unwrap());
         }
         let (mut parts, ()) = request.into_parts();
-        let user = self.authenticator.authenticate(&peer, &mut parts, now()).await;
+        let user = self.authenticator.authenticate(&peer, &mut parts, now(), &mut Notes::new()).await;
         assert!(parts.headers.is_empty(), "credentials stay in the request");
         user.map_err(|e| e.to_string())
     }
@@ -209,6 +209,24 @@ async fn no_credentials_is_anonymous_and_bad_ones_are_not() {
 }
 
 #[tokio::test]
+async fn a_token_whose_client_should_have_read_another_is_noted() {
+    let world = world();
+    for (warnafter, noted) in
+        [(None, None), (Some(now().as_second() + 1), None), (Some(now().as_second() - 7), Some(7))]
+    {
+        let mut claims = claims();
+        claims.kubernetes.warnafter = warnafter;
+        let token = world.key.sign(&claims).unwrap();
+        let identity = world.authenticator.authenticate_token(&token, &[], now()).await.unwrap().unwrap();
+        let text =
+            |over| format!("subject: system:serviceaccount:a:sa, seconds after warning threshold: {over}");
+        let expected: Vec<_> =
+            noted.map(|over| ("authentication.k8s.io/stale-token", text(over))).into_iter().collect();
+        assert_eq!(identity.notes, expected);
+    }
+}
+
+#[tokio::test]
 async fn a_token_must_not_outlive_its_secret_or_its_account() {
     let world = world();
     let token = world.key.sign_legacy(&LegacyClaims::new("a", "sa", "1", "t")).unwrap();
@@ -224,6 +242,12 @@ async fn a_token_must_not_outlive_its_secret_or_its_account() {
     );
     assert_eq!(identity.audiences, ["api"]);
     assert!(identity.user.extra.is_empty());
+    let subject = "system:serviceaccount:a:sa".to_owned();
+    let noted = [
+        ("authentication.k8s.io/legacy-token", subject),
+        ("authentication.k8s.io/legacy-token-manual-secret", "t".to_owned()),
+    ];
+    assert_eq!(identity.notes, noted);
     let used = world.objects.get("", "secrets", "a", "t").await.unwrap();
     assert_eq!(used["metadata"]["labels"], json!({"kubernetes.io/legacy-token-last-used": "2026-06-01"}));
 
@@ -319,7 +343,7 @@ async fn nobody_in_particular_must_not_come_in_where_that_is_not_said() {
     let authenticator = Authenticator::new(config, Arc::new(Fixed::default()));
     for (path, open) in [("/livez", true), ("/livez/ping", false), ("/api", false)] {
         let (mut parts, ()) = http::Request::get(path).body(()).unwrap().into_parts();
-        let user = authenticator.authenticate(&Peer::default(), &mut parts, now()).await;
+        let user = authenticator.authenticate(&Peer::default(), &mut parts, now(), &mut Notes::new()).await;
         assert_eq!(user.is_ok(), open, "{path}");
     }
 }

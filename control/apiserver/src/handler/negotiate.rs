@@ -1,5 +1,6 @@
 //! What the client wants back: media type, shape and looks.
 
+use crate::audit::Level;
 use crate::context::Context;
 use http::HeaderMap;
 use http::header::{ACCEPT, ACCEPT_ENCODING};
@@ -39,6 +40,8 @@ pub(crate) struct Accept {
     pub shape: Shape,
     pub pretty: bool,
     pub gzip: bool,
+    /// How much of the answer the audit log wants.
+    pub audit: Level,
 }
 
 pub(crate) const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
@@ -111,7 +114,8 @@ pub(crate) fn accept(
         .get(ACCEPT_ENCODING)
         .and_then(|v| v.to_str().ok())
         .is_some_and(|v| v.split(',').any(|e| e.split(';').next().unwrap_or_default().trim() == "gzip"));
-    Ok(Accept { media, shape, pretty: pretty(context.query("pretty"), &context.user_agent), gzip })
+    let pretty = pretty(context.query("pretty"), &context.user_agent);
+    Ok(Accept { media, shape, pretty, gzip, audit: context.audit.level() })
 }
 
 /// Is the answer for a person's eyes?

@@ -73,6 +73,7 @@ pub(super) async fn patch(x: &Exchange<'_>, body: Body) -> Result<Response, Stat
     let accept = x.accept(false)?;
     let call = x.call()?;
     let bytes = body::read(body).await?;
+    x.context.audit.request_patch(&bytes);
     if applies(&x.headers) {
         return apply(x, &accept, call, &bytes).await;
     }

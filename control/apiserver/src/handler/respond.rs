@@ -2,11 +2,13 @@
 
 use super::negotiate::{Accept, Media, Shape};
 use super::table;
+use crate::audit::{Level, Logged};
 use crate::context::Response;
 use crate::registry::kind::Kind;
 use crate::registry::list::List;
 use crate::registry::stored;
 use crate::write::Written;
+use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, VARY};
@@ -39,6 +41,11 @@ pub(crate) fn encode(value: &Value, media: Media, pretty: bool) -> Result<Vec<u8
     }
 }
 
+/// Whether an answer's bytes are its object's JSON, and nothing else.
+fn is_plain(accept: &Accept) -> bool {
+    accept.media == Media::Json && !accept.pretty
+}
+
 fn answer(code: StatusCode, accept: &Accept, bytes: Vec<u8>) -> Response {
     let compressed = (accept.gzip && bytes.len() >= GZIP_FROM)
         .then(|| {
@@ -47,8 +54,13 @@ fn answer(code: StatusCode, accept: &Accept, bytes: Vec<u8>) -> Response {
         })
         .flatten();
     let gzipped = compressed.is_some();
-    let mut response = Response::new(crate::answer::body(compressed.unwrap_or(bytes)));
+    let bytes = Bytes::from(bytes);
+    let body = compressed.map_or_else(|| bytes.clone(), Bytes::from);
+    let mut response = Response::new(crate::answer::body(body));
     *response.status_mut() = code;
+    if accept.audit == Level::RequestResponse && is_plain(accept) {
+        response.extensions_mut().insert(Logged { object: Some(bytes), status: None });
+    }
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(accept.media.content_type()));
     if gzipped {
@@ -60,10 +72,27 @@ fn answer(code: StatusCode, accept: &Accept, bytes: Vec<u8>) -> Response {
 
 /// A value as it is.
 pub(crate) fn value(code: StatusCode, accept: &Accept, value: &Value) -> Response {
-    match encode(value, accept.media, accept.pretty) {
+    let mut response = match encode(value, accept.media, accept.pretty) {
         Ok(bytes) => answer(code, accept, bytes),
-        Err(status) => failure(&status),
+        Err(status) => return failure(&status),
+    };
+    log(&mut response, accept, value);
+    response
+}
+
+/// Leaves with an answer what the audit log wants of it and its bytes do not say.
+fn log(response: &mut Response, accept: &Accept, value: &Value) {
+    let status = machinery::object::kind(value) == "Status";
+    let encoded = accept.audit == Level::RequestResponse && !is_plain(accept);
+    if accept.audit == Level::None || !(status || encoded) {
+        return;
     }
+    let mut logged = response.extensions_mut().remove::<Logged>().unwrap_or_default();
+    if encoded {
+        logged.object = Some(codec::json::encode(value).into());
+    }
+    logged.status = status.then(|| value.clone());
+    response.extensions_mut().insert(logged);
 }
 
 /// A failure, to be encoded as its client asked.
@@ -94,8 +123,7 @@ pub(crate) fn object(
 
 /// Whether stored bytes of a built-in kind are the answer a client negotiated.
 pub(crate) fn as_stored(accept: &Accept, kind: &Kind) -> bool {
-    let plain = accept.media == Media::Json && accept.shape == Shape::Full && !accept.pretty;
-    plain && kind.reads_as_stored() && kind.is_storage()
+    is_plain(accept) && accept.shape == Shape::Full && kind.reads_as_stored() && kind.is_storage()
 }
 
 /// What a write left behind, as the bytes that are stored where those are the answer.
@@ -133,7 +161,7 @@ pub(crate) fn bytes(accept: &Accept, bytes: &[u8]) -> Response {
 
 /// A list, in the negotiated shape; JSON of the stored version is put together from stored bytes.
 pub(crate) fn list(accept: &Accept, kind: &Kind, list: &List, include: table::Include) -> Response {
-    if accept.media == Media::Json && accept.shape == Shape::Full && !accept.pretty && kind.is_storage() {
+    if is_plain(accept) && accept.shape == Shape::Full && kind.is_storage() {
         return answer(StatusCode::OK, accept, concatenate(kind, list));
     }
     let mut items = Vec::with_capacity(list.items.len());

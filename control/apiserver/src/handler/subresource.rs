@@ -42,6 +42,7 @@ async fn replace(x: &Exchange<'_>, body: Body) -> Result<Response, Status> {
     let bytes = body::read(body).await?;
     let (object, warnings) = body::decode_kind(&x.headers, &bytes, &x.kind, call.options.field_validation)?;
     x.warn(warnings);
+    x.audit(&object);
     update::check_names(&call, &object)?;
     let updated = x.writer.update(&call, &|_| Ok(object.clone()), None).await?;
     Ok(respond::written(&accept, &x.kind, updated, Include::parse(x.context)))

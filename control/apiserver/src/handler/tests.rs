@@ -15,6 +15,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 mod admission;
 mod applies;
+mod audit;
 mod custom;
 mod deletion;
 mod escalation;
@@ -106,7 +107,7 @@ impl Server {
         let method: Method = method.parse().unwrap();
         let query = crate::query::parse(query);
         let info = crate::request::parse(&method, path, &query).unwrap();
-        let context = Context { info, user, query, user_agent: "test/1".into() };
+        let context = Context { info, user, query, user_agent: "test/1".into(), ..Context::default() };
         let mut request = http::Request::builder().method(method).uri(path);
         for (name, value) in headers {
             request = request.header(*name, *value);

@@ -59,6 +59,7 @@ pub(super) async fn create(x: &Exchange<'_>, body: Body) -> Result<Response, Sta
     let bytes = body::read(body).await?;
     let (object, warnings) = body::decode_kind(&x.headers, &bytes, &x.kind, call.options.field_validation)?;
     x.warn(warnings);
+    x.audit(&object);
     call.name = String::new();
     let created = x.writer.create(&call, object).await?;
     Ok(respond::written(&accept, &x.kind, created, Include::parse(x.context)))
@@ -70,6 +71,7 @@ pub(super) async fn update(x: &Exchange<'_>, body: Body) -> Result<Response, Sta
     let bytes = body::read(body).await?;
     let (object, warnings) = body::decode_kind(&x.headers, &bytes, &x.kind, call.options.field_validation)?;
     x.warn(warnings);
+    x.audit(&object);
     update::check_names(&call, &object)?;
     let mut object = object;
     call.dedup_owners(&mut object, false);
@@ -95,6 +97,13 @@ async fn delete_options(x: &Exchange<'_>, body: Body) -> Result<DeleteOptions, S
             "decoded object cannot be converted to DeleteOptions: {kind}"
         )));
     }
+    x.context.audit.request_object(&normalized.value, || {
+        let mut shown = normalized.value.clone();
+        if machinery::object::api_version(&shown).is_empty() {
+            machinery::object::set_gvk(&mut shown, &gvk);
+        }
+        shown
+    });
     DeleteOptions::parse(x.context, &normalized.value)
 }
 

@@ -30,19 +30,20 @@ enum Mode {
 const MODES: [Mode; 5] =
     [Mode::AssociatedNode, Mode::ArbitraryNode, Mode::ServiceAccount, Mode::UserInfo, Mode::Legacy];
 
-/// Who the request goes on as: by the first way that lets. Where none does, the first refusal is the client's.
+/// Who the request goes on as: by the first way that lets; and the verb of that way, where it is constrained. Where none lets, the first
+/// refusal is the client's.
 pub(super) async fn impersonated(
     wanted: &Impersonation,
     request: &Attributes,
     authorizer: &dyn Authorizer,
-) -> Result<User, Status> {
+) -> Result<(User, String), Status> {
     let mut refusal = None;
     for mode in MODES {
         if !mode.fits(wanted, &request.user) {
             continue;
         }
         match mode.check(wanted, request, authorizer).await {
-            Ok(()) => return Ok(wanted.user(mode != Mode::Legacy)),
+            Ok(()) => return Ok((wanted.user(mode != Mode::Legacy), mode.constraint())),
             Err(status) => refusal = refusal.or(Some(status)),
         }
     }
@@ -57,6 +58,14 @@ impl Mode {
             Mode::ServiceAccount => "serviceaccount",
             Mode::UserInfo => "user-info",
             Mode::Legacy => "",
+        }
+    }
+
+    /// The verb of being somebody by this way, but for the old one, which is not constrained.
+    fn constraint(self) -> String {
+        match self {
+            Mode::Legacy => String::new(),
+            _ => format!("impersonate:{}", self.name()),
         }
     }
 
@@ -90,9 +99,7 @@ impl Mode {
             ..request.clone()
         };
         ask(authorizer, &on).await?;
-        Question { mode: self, author: &author, verb: format!("impersonate:{name}") }
-            .all(wanted, authorizer)
-            .await
+        Question { mode: self, author: &author, verb: self.constraint() }.all(wanted, authorizer).await
     }
 
     /// Who asks. What differs from pod to pod of one account is left out where the node was compared already.
@@ -256,7 +263,7 @@ mod tests {
             ..Attributes::default()
         };
         let wanted = Impersonation { name: wanted.to_owned(), ..Impersonation::default() };
-        impersonated(&wanted, &request, &Rbac(policy)).await
+        impersonated(&wanted, &request, &Rbac(policy)).await.map(|(user, _)| user)
     }
 
     #[tokio::test]

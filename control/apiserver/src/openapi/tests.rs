@@ -19,7 +19,7 @@ async fn ask(
     let info =
         RequestInfo { path: parts.uri.path().to_owned(), verb: "get".into(), ..RequestInfo::default() };
     let query = query::parse(parts.uri.query().unwrap_or_default());
-    let context = Context { info, user: User::default(), query, user_agent: String::new() };
+    let context = Context { info, user: User::default(), query, ..Context::default() };
     let (head, body) = openapi.answer(&context, &parts)?.into_parts();
     let bytes = body.collect().await.unwrap().to_bytes().to_vec();
     Some((Response::from_parts(head, answer::body("")), bytes))

@@ -120,7 +120,7 @@ impl Registry {
     ) -> BoxFuture<'a, Result<Value, String>> {
         Box::pin(async move {
             let endpoint = Endpoint::parse(webhook.get("clientConfig").unwrap_or(&Value::Null));
-            let answer = endpoint.ask(self, review, PATIENCE).await;
+            let answer = endpoint.ask(self, None, review, PATIENCE).await;
             answer.map_err(|why| why.strip_prefix("failed to call webhook: ").unwrap_or(&why).to_owned())
         })
     }

@@ -1,5 +1,7 @@
 //! The whole front over loopback TLS: a fake registry behind it, and a fake kubelet behind that.
 
+mod audit;
+
 use super::*;
 use crate::answer;
 use crate::authz::bootstrap;

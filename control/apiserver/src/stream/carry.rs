@@ -5,6 +5,7 @@ use super::destination::Destination;
 use super::dial::Dialer;
 use super::{html, messages, rewrite};
 use crate::answer;
+use crate::audit::Trail;
 use crate::context::{Body, Request, Response};
 use crate::tasks::Tasks;
 use bytes::Bytes;
@@ -38,13 +39,14 @@ pub enum Manner {
     },
 }
 
-/// Carries `request` to `destination` and the answer back.
+/// Carries `request` to `destination` and the answer back; `trail` ends with what leaves HTTP.
 pub async fn carry(
     dialer: &Dialer,
     tasks: &Tasks,
     mut request: Request,
     destination: Destination,
     manner: Manner,
+    trail: &Trail,
 ) -> Result<Response, Status> {
     // A log's reader may want messages; the kubelet is asked in plain HTTP all the same.
     let reader = match manner {
@@ -76,7 +78,7 @@ pub async fn carry(
             return Err(Status::internal_error("the server behind switched protocols unasked"));
         };
         let server = hyper::upgrade::on(&mut response);
-        tasks.spawn(tunnel(client, server));
+        tasks.spawn(trail.clone().until(tunnel(client, server)));
         let mut answer = response.map(|_| answer::body(Bytes::new()));
         rewrite::drop_hop_by_hop(answer.headers_mut(), true);
         return Ok(answer);
@@ -91,7 +93,7 @@ pub async fn carry(
             let response = log(response, &resource, &name).await?;
             let Some((agreed, client)) = reader else { return Ok(response) };
             let answer = agreed.answer();
-            tasks.spawn(agreed.send(client, response.into_body()));
+            tasks.spawn(trail.clone().until(agreed.send(client, response.into_body())));
             Ok(answer)
         }
         Manner::Proxy { prefix } => {

@@ -50,45 +50,87 @@ impl fmt::Display for Rule {
     }
 }
 
-/// What is refused, and what is warned of.
+/// What is refused, what is warned of, and what is audited.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
     /// Pods that violate it are refused.
     pub enforce: Rule,
     /// What is warned of.
     pub warn: Rule,
+    /// What the audit log tells of.
+    pub audit: Rule,
 }
 
 impl Policy {
-    /// Reads the labels. An unreadable level is the strictest, an unreadable version the latest; both are reported.
+    /// Reads the labels; what they leave open is `defaults`'. An unreadable level is the strictest to enforce and none to tell of, an
+    /// unreadable version the latest; both are reported.
     #[must_use]
-    pub fn read(namespace: &Value) -> (Self, Vec<FieldError>) {
-        let mut errors = Vec::new();
-        let mut rule = |mode: &str| {
-            let level = label(namespace, mode).map(|text| {
-                level(text).unwrap_or_else(|| {
-                    errors.push(invalid(mode, text, "must be one of privileged, baseline, restricted"));
-                    Level::Restricted
-                })
-            });
-            let key = format!("{mode}-version");
-            let version = label(namespace, &key).map(|text| {
-                version(text).unwrap_or_else(|| {
-                    errors.push(invalid(&key, text, "must be \"latest\" or \"v1.x\""));
-                    None
-                })
-            });
-            (level, version)
-        };
-        let ((enforce, version), _audit, (warn, warn_version)) =
-            (rule("enforce"), rule("audit"), rule("warn"));
-        let enforce = Rule { level: enforce.unwrap_or_default(), version: version.flatten() };
-        let warn = match warn {
-            Some(level) => Rule { level, version: warn_version.flatten() },
-            // Workloads whose pods would be refused are worth a warning without being asked for it.
-            None => Rule { level: enforce.level, version: warn_version.unwrap_or(enforce.version) },
-        };
-        (Policy { enforce, warn }, errors)
+    pub fn read(namespace: &Value, defaults: &Policy) -> (Self, Vec<FieldError>) {
+        let (mut policy, mut errors) = (defaults.clone(), Vec::new());
+        let enforce = set(namespace, "enforce", Level::Restricted, &mut policy.enforce, &mut errors);
+        set(namespace, "audit", Level::Privileged, &mut policy.audit, &mut errors);
+        let warn = set(namespace, "warn", Level::Privileged, &mut policy.warn, &mut errors);
+        // Workloads whose pods would be refused are worth a warning without being asked for it.
+        if warn.level == Given::Not
+            && enforce.level == Given::Readable
+            && policy.enforce.level > policy.warn.level
+        {
+            policy.warn.level = policy.enforce.level;
+            if warn.version == Given::Not {
+                policy.warn.version = policy.enforce.version;
+            }
+        }
+        (policy, errors)
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Given {
+    Not,
+    Readable,
+    Unreadable,
+}
+
+/// What the labels of a mode say.
+struct Labels {
+    level: Given,
+    version: Given,
+}
+
+/// Sets what the labels of `mode` say; an unreadable level is `otherwise`.
+fn set(
+    namespace: &Value,
+    mode: &str,
+    otherwise: Level,
+    rule: &mut Rule,
+    errors: &mut Vec<FieldError>,
+) -> Labels {
+    let mut labels = Labels { level: Given::Not, version: Given::Not };
+    if let Some(text) = label(namespace, mode) {
+        let read = level(text);
+        labels.level = if read.is_some() { Given::Readable } else { Given::Unreadable };
+        rule.level = read.unwrap_or_else(|| {
+            errors.push(invalid(mode, text, "must be one of privileged, baseline, restricted"));
+            otherwise
+        });
+    }
+    let key = format!("{mode}-version");
+    if let Some(text) = label(namespace, &key) {
+        let read = version(text);
+        labels.version = if read.is_some() { Given::Readable } else { Given::Unreadable };
+        rule.version = read.unwrap_or_else(|| {
+            errors.push(invalid(&key, text, "must be \"latest\" or \"v1.x\""));
+            None
+        });
+    }
+    labels
+}
+
+impl Rule {
+    /// A rule by the names of its level and version; none where either is no such name.
+    #[must_use]
+    pub fn named(level_name: &str, version_name: &str) -> Option<Self> {
+        Some(Rule { level: level(level_name)?, version: version(version_name)? })
     }
 }
 

@@ -1,7 +1,9 @@
 //! What a ResourceQuota counts: which of its resources an object uses, how much, and whether its scopes hold the object. Pure; the API
 //! server charges writes with it, the controller recounts with it.
 //!
-//! Rules: upstream's evaluators (`pkg/quota/v1/evaluator/core`, and the generic object count).
+//! [`limited`]: what may be used under a quota only. Rules: upstream's evaluators (`pkg/quota/v1/evaluator/core`, and the generic object count).
+
+pub mod limited;
 
 use super::strategy::qos_class;
 use crate::access::Get;
@@ -141,6 +143,21 @@ impl<'a> Counted<'a> {
             .iter()
             .map(|e| self.in_scope(object, e.text("scopeName"), e.text("operator"), e.items("values")));
         plain.all(|held| held) && selected.all(|held| held)
+    }
+
+    /// Those of a quota's scopes that hold the object, by name.
+    #[must_use]
+    pub fn scopes_of<'q>(self, quota: &'q Value, object: &Value) -> Vec<&'q str> {
+        let plain = quota.items("spec.scopes").iter().filter_map(Value::as_str);
+        let plain = plain.filter(|scope| self.in_scope(object, scope, "Exists", &[]));
+        let selected = quota.items("spec.scopeSelector.matchExpressions").iter();
+        plain.chain(selected.filter(|e| self.is_selected(e, object)).map(|e| e.text("scopeName"))).collect()
+    }
+
+    /// Whether a scope selector's requirement holds the object.
+    fn is_selected(self, requirement: &Value, object: &Value) -> bool {
+        let (scope, operator) = (requirement.text("scopeName"), requirement.text("operator"));
+        self.in_scope(object, scope, operator, requirement.items("values"))
     }
 
     fn in_scope(self, object: &Value, scope: &str, operator: &str, values: &[Value]) -> bool {

@@ -2,11 +2,12 @@
 //!
 //! [`checks`] and [`logging`]: its health by upstream's names; [`neighbours`]: that of parts beside it; [`events`]: what it says is wrong; [`roles`]: the first roles; [`publish`]: what
 //! machines find in it; [`trust`]: whom other API servers are to believe; [`authentication`]: whose tokens are believed, [`authorization`]: who
-//! decides, both perhaps by asking others ([`reviewer`]); [`storage`]: where its objects are; [`serving`]: how it serves; [`objects`]: what;
-//! [`settings`]: all that flags settle of any API server, in `windlass server`, too, [`metrics`] and [`gates`] among it; [`csv`]: tables.
+//! decides, both perhaps by asking others ([`reviewer`]); [`storage`]: where its objects are; [`serving`]: how it serves; [`objects`]: what; [`audit`]: what is written of requests;
+//! [`admission`]: how they are admitted; [`settings`]: all that flags settle of any API server, in `windlass server`, too, [`metrics`] and [`gates`] among it; [`csv`]: tables.
 
-mod admission;
+pub(crate) mod admission;
 pub(super) mod alone;
+pub(crate) mod audit;
 pub(crate) mod authentication;
 pub(crate) mod authorization;
 mod checks;
@@ -51,6 +52,9 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use trust::{Front, Trust};
 
+/// How long events of the audit log that wait may take to be written when the server stops.
+const AUDIT_PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
+
 /// What an API server is made of.
 pub(crate) struct Settings {
     pub(crate) listen: SocketAddr,
@@ -82,6 +86,10 @@ pub(crate) struct Flagged {
     pub(crate) tokens: authentication::Tokens,
     /// Who decides on requests.
     pub(crate) authorization: authorization::Source,
+    /// What is written of requests, and where.
+    pub(crate) audit: audit::Source,
+    /// How requests are admitted.
+    pub(crate) admission: admission::Configured,
     pub(crate) services: Services,
     pub(crate) serving: serving::Serving,
     /// What is served, and what becomes of objects.
@@ -263,7 +271,8 @@ pub(crate) async fn start(settings: Settings) -> anyhow::Result<Api> {
         metrics: Arc::new(metrics),
         tasks,
     };
-    let mut config = config(&settings)?;
+    let audit = flagged.audit.start(&supervisor, &parts.metrics).await?;
+    let mut config = Config { audit, ..config(&settings)? };
     config.authentication.webhook = flagged.tokens.webhook().await?;
     let server = ApiServer::new(config, parts, stopping.clone());
     let node_addresses = match flagged.node_addresses.as_slice() {
@@ -316,6 +325,10 @@ fn registry_config(settings: &Settings) -> registry::Config {
         service_account_key: settings.signing_key.clone(),
         service_account_issuer: settings.issuers.first().unwrap_or(&default.service_account_issuer).clone(),
         api_audiences: settings.audiences(),
+        pod_security: settings.flagged.admission.pod_security.clone(),
+        limited_resources: settings.flagged.admission.limited_resources.clone(),
+        mutating_webhooks: settings.flagged.admission.mutating_webhooks.clone(),
+        validating_webhooks: settings.flagged.admission.validating_webhooks.clone(),
         ..default
     }
 }
@@ -441,6 +454,7 @@ impl Api {
         };
         // Others are told that it is gone.
         self.writer.ended().await;
+        self.server.finish_audit(AUDIT_PATIENCE).await;
         served
     }
 

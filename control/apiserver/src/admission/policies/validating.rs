@@ -6,14 +6,46 @@ use super::definition::{Policy, Validation};
 use super::{Invocation, invocations, is_exempt, refusal};
 use crate::registry::Registry;
 use machinery::admission::{BUDGET, EvaluationError, Evaluator};
+use serde::Serialize;
 use serde_json::Value;
+use std::collections::BTreeMap;
 
 /// Bytes of a message that an expression makes.
 const MESSAGE_MAX: usize = 5 * 1024;
 
+/// Bytes of the value of an audit annotation.
+const ANNOTATION_MAX: usize = 10 * 1024;
+
+/// What an evaluation comes to.
+#[derive(Debug, Default, PartialEq)]
+struct Judgement {
+    denials: Vec<Denial>,
+    /// Audit annotations, by their keys within the policy.
+    annotations: Vec<(String, String)>,
+}
+
+impl Judgement {
+    fn denied(denial: Denial) -> Self {
+        Self { denials: vec![denial], annotations: Vec::new() }
+    }
+}
+
+/// A validation that failed, as the audit log has it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Failed<'a> {
+    message: &'a str,
+    policy: &'a str,
+    binding: &'a str,
+    expression_index: usize,
+    validation_actions: &'a [String],
+}
+
 /// One reason to refuse the request.
 #[derive(Debug, PartialEq)]
 struct Denial {
+    /// Which of the validations.
+    index: usize,
     message: String,
     /// Empty for failures.
     reason: String,
@@ -42,9 +74,12 @@ pub(in super::super) fn validate<'a>(registry: &'a Registry, a: &'a mut Attribut
             let binding = failure.binding.map(|b| b.name.as_str());
             denied.push((worded(&failure.policy.name, binding, &failure.message), String::new()));
         }
+        let mut annotations = Annotations::default();
         for invocation in &due {
             let subject = Subject::in_namespace(registry, a, &invocation.kind).await?;
-            for denial in evaluate(registry, a, invocation, &subject) {
+            let judgement = evaluate(registry, a, invocation, &subject);
+            annotations.add(&invocation.policy.name, judgement.annotations);
+            for denial in judgement.denials {
                 let (policy, binding) = (&invocation.policy.name, &invocation.binding.name);
                 let actions = &invocation.binding.actions;
                 if denial.always || actions.iter().any(|action| action == "Deny") {
@@ -61,15 +96,48 @@ pub(in super::super) fn validate<'a>(registry: &'a Registry, a: &'a mut Attribut
                     ));
                 }
                 if actions.iter().any(|action| action == "Audit") {
-                    tracing::info!(policy, binding, message = denial.message, "audit: validation failed");
+                    a.annotate(|| {
+                        let failed = Failed {
+                            message: &denial.message,
+                            policy,
+                            binding,
+                            expression_index: denial.index,
+                            validation_actions: actions,
+                        };
+                        let value = serde_json::to_string(&[failed]).unwrap_or_default();
+                        ("validation.policy.admission.k8s.io/validation_failure".to_owned(), value)
+                    });
                 }
             }
         }
+        annotations.publish(a);
         match denied.first() {
             None => Ok(()),
             Some((message, reason)) => Err(refusal(a, message, vec![message.clone()], reason)),
         }
     })
+}
+
+/// The audit annotations of all evaluations: by policy and key, the values without those that came before.
+#[derive(Default)]
+struct Annotations(BTreeMap<(String, String), Vec<String>>);
+
+impl Annotations {
+    fn add(&mut self, policy: &str, annotations: Vec<(String, String)>) {
+        for (key, mut value) in annotations {
+            value.truncate(value.floor_char_boundary(ANNOTATION_MAX));
+            let values = self.0.entry((policy.to_owned(), key)).or_default();
+            if !values.contains(&value) {
+                values.push(value);
+            }
+        }
+    }
+
+    fn publish(self, a: &Attributes<'_>) {
+        for ((policy, key), values) in self.0 {
+            a.annotate(|| (format!("{policy}/{key}"), values.join(", ")));
+        }
+    }
 }
 
 fn worded(policy: &str, binding: Option<&str>, message: &str) -> String {
@@ -86,26 +154,28 @@ fn evaluate(
     a: &Attributes<'_>,
     invocation: &Invocation<'_>,
     subject: &Subject,
-) -> Vec<Denial> {
+) -> Judgement {
     let policy = invocation.policy;
     let mut evaluator = subject.evaluator(registry, a);
     evaluator.bind("params", &invocation.param);
-    let failure = |message: String| Denial { message, reason: String::new(), always: false };
+    let failure = |message: String| {
+        Judgement::denied(Denial { index: 0, message, reason: String::new(), always: false })
+    };
     match policy.conditions.hold(&mut evaluator, policy.ignores_failure) {
         Ok(true) => {}
-        Ok(false) => return Vec::new(),
-        Err(message) => return vec![failure(message)],
+        Ok(false) => return Judgement::default(),
+        Err(message) => return failure(message),
     }
     subject.show_namespace(&mut evaluator);
     policy.compose(&mut evaluator);
     judge(policy, &mut evaluator).unwrap_or_else(|over| {
         // What was found before does not count.
-        if policy.ignores_failure { Vec::new() } else { vec![failure(over.to_string())] }
+        if policy.ignores_failure { Judgement::default() } else { failure(over.to_string()) }
     })
 }
 
 /// The outcomes of all validations, then their messages, then the annotations; the error is that they cost too much.
-fn judge(policy: &Policy, evaluator: &mut Evaluator<'_>) -> Result<Vec<Denial>, EvaluationError> {
+fn judge(policy: &Policy, evaluator: &mut Evaluator<'_>) -> Result<Judgement, EvaluationError> {
     evaluator.restart(BUDGET);
     let mut outcomes = Vec::with_capacity(policy.validations.len());
     for validation in &policy.validations {
@@ -122,7 +192,8 @@ fn judge(policy: &Policy, evaluator: &mut Evaluator<'_>) -> Result<Vec<Denial>, 
             None => Ok(None),
         })
         .collect();
-    let mut denials = Vec::new();
+    let mut judgement = Judgement::default();
+    let denials = &mut judgement.denials;
     for (at, (validation, outcome)) in policy.validations.iter().zip(outcomes).enumerate() {
         let failed = match (outcome, &messages) {
             (Err(message), _) => message,
@@ -131,6 +202,7 @@ fn judge(policy: &Policy, evaluator: &mut Evaluator<'_>) -> Result<Vec<Denial>, 
             (Ok(_), Ok(messages)) => {
                 let made = messages.get(at).and_then(Option::as_ref);
                 denials.push(Denial {
+                    index: at,
                     message: message(validation, made),
                     reason: if validation.reason.is_empty() {
                         "Invalid".into()
@@ -143,28 +215,33 @@ fn judge(policy: &Policy, evaluator: &mut Evaluator<'_>) -> Result<Vec<Denial>, 
             }
         };
         if !policy.ignores_failure {
-            denials.push(Denial { message: failed, reason: String::new(), always: false });
+            denials.push(Denial { index: at, message: failed, reason: String::new(), always: false });
         }
     }
-    denials.extend(annotate(policy, evaluator)?);
-    Ok(denials)
+    annotate(policy, evaluator, &mut judgement)?;
+    Ok(judgement)
 }
 
-/// The values of the audit annotations go to the log.
-fn annotate(policy: &Policy, evaluator: &mut Evaluator<'_>) -> Result<Vec<Denial>, EvaluationError> {
+/// Adds the audit annotations, and denials of those that fail.
+fn annotate(
+    policy: &Policy,
+    evaluator: &mut Evaluator<'_>,
+    judgement: &mut Judgement,
+) -> Result<(), EvaluationError> {
     evaluator.restart(BUDGET);
-    let mut denials = Vec::new();
     for (key, annotation) in &policy.annotations {
         match settled(annotation.evaluate(evaluator))? {
             Ok(Value::String(value)) if !value.trim().is_empty() => {
-                tracing::info!(policy = policy.name, key, value = value.trim(), "audit annotation");
+                judgement.annotations.push((key.clone(), value.trim().to_owned()));
             }
             Ok(_) => {}
             Err(_) if policy.ignores_failure => {}
-            Err(message) => denials.push(Denial { message, reason: String::new(), always: true }),
+            Err(message) => {
+                judgement.denials.push(Denial { index: 0, message, reason: String::new(), always: true });
+            }
         }
     }
-    Ok(denials)
+    Ok(())
 }
 
 /// A value or a failure; the error is that nothing further is to be evaluated.

@@ -20,6 +20,7 @@ pub(super) async fn create(x: &Exchange<'_>, request: Body, name: &str) -> Resul
     let gvk = Gvk::new("", "v1", "Binding");
     let (binding, warnings) = body::decode(&x.headers, &bytes, &gvk, call.options.field_validation)?;
     x.warn(warnings);
+    x.audit_as_is(&binding);
     let mut attributes = Attributes::of_sent(&x.writer.admission, &call, Operation::Create, gvk, binding);
     admission::sent(x.registry, &mut attributes).await?;
     let binding = attributes.object.take().unwrap_or_default();

@@ -33,6 +33,7 @@ pub(super) async fn create(x: &Exchange<'_>, request: Body) -> Result<Response, 
     let gvk = Gvk::new("policy", "v1", "Eviction");
     let (eviction, warnings) = body::decode(&x.headers, &bytes, &gvk, call.options.field_validation)?;
     x.warn(warnings);
+    x.audit_as_is(&eviction);
     let name = object::name(&eviction);
     if name != call.name {
         return Err(Status::bad_request("name in URL does not match name in Eviction object"));

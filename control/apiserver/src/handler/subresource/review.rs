@@ -11,6 +11,7 @@ pub(super) async fn create(x: &Exchange<'_>, request: Body) -> Result<Response, 
     let bytes = body::read(request).await?;
     let (review, warnings) = body::decode(&x.headers, &bytes, &x.kind.gvk(), call.options.field_validation)?;
     x.warn(warnings);
+    x.audit_as_is(&review);
     let mut attributes =
         Attributes::of_sent(&x.writer.admission, &call, Operation::Create, x.kind.gvk(), review);
     admission::sent(x.registry, &mut attributes).await?;

@@ -136,6 +136,7 @@ pub(super) async fn update(x: &Exchange<'_>, request: Body) -> Result<Response, 
     let bytes = body::read(request).await?;
     let (scale, warnings) = body::decode(&x.headers, &bytes, &gvk(), call.options.field_validation)?;
     x.warn(warnings);
+    x.audit_as_is(&scale);
     check_names(&call, &scale)?;
     let updated = x.writer.update(&call, &|old| scaled(&x.kind, old, &scale), None).await?;
     Ok(answer(x, &accept, of(&x.kind, &updated.object)))
@@ -147,6 +148,7 @@ pub(super) async fn patch(x: &Exchange<'_>, request: Body) -> Result<Response, S
     call.subresource = "";
     call.seen = Seen::As(&VIEW);
     let bytes = body::read(request).await?;
+    x.context.audit.request_patch(&bytes);
     if patch::applies(&x.headers) {
         call.options.applies = true;
         let config = configuration(x, &call, &bytes)?;

@@ -30,6 +30,7 @@ pub(super) async fn create(x: &Exchange<'_>, request: Body) -> Result<Response, 
     let gvk = Gvk::new("authentication.k8s.io", "v1", "TokenRequest");
     let (review, warnings) = body::decode(&x.headers, &bytes, &gvk, call.options.field_validation)?;
     x.warn(warnings);
+    x.audit_as_is(&review);
     let mut attributes = Attributes::of_sent(&x.writer.admission, &call, Operation::Create, gvk, review);
     admission::sent(x.registry, &mut attributes).await?;
     let mut review = attributes.object.take().unwrap_or_default();
@@ -115,6 +116,9 @@ pub(super) async fn create(x: &Exchange<'_>, request: Body) -> Result<Response, 
     };
     let token =
         key.sign(&claims).map_err(|e| Status::internal_error(format!("failed to generate token: {e}")))?;
+    x.context
+        .audit
+        .annotate("authentication.kubernetes.io/issued-credential-id", || format!("JTI={}", claims.jti));
     // The client learns when to fetch another, which for an extended token is long before its end.
     let shown = if extended { WARN_AFTER } else { life };
     let end = now.saturating_add(SignedDuration::from_secs(shown)).unwrap_or(Timestamp::MAX);

@@ -16,14 +16,14 @@ const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 type Answers = Arc<dyn Fn(&str, &Value) -> Value + Send + Sync>;
 
 /// A webhook server: `answer` gets the path and the review's request, and gives the response but for its uid.
-struct Hook {
+pub(super) struct Hook {
     port: u16,
     bundle: String,
     asked: Arc<Mutex<Vec<Value>>>,
 }
 
 impl Hook {
-    async fn start(answer: impl Fn(&str, &Value) -> Value + Send + Sync + 'static) -> Self {
+    pub(super) async fn start(answer: impl Fn(&str, &Value) -> Value + Send + Sync + 'static) -> Self {
         let answer: Answers = Arc::new(answer);
         let now = Timestamp::now();
         let authority = Authority::generate("hook-ca", now).unwrap();
@@ -74,12 +74,12 @@ impl Hook {
         Hook { port, bundle, asked }
     }
 
-    fn by_url(&self, path: &str) -> Value {
+    pub(super) fn by_url(&self, path: &str) -> Value {
         json!({"url": format!("https://localhost:{}{path}", self.port), "caBundle": self.bundle})
     }
 }
 
-fn webhook(name: &str, client: Value, resources: &Value) -> Value {
+pub(super) fn webhook(name: &str, client: Value, resources: &Value) -> Value {
     json!({
         "name": format!("{name}.example.com"),
         "clientConfig": client,
@@ -89,7 +89,7 @@ fn webhook(name: &str, client: Value, resources: &Value) -> Value {
     })
 }
 
-async fn configure(s: &Server, mutating: bool, name: &str, webhooks: Value) {
+pub(super) async fn configure(s: &Server, mutating: bool, name: &str, webhooks: Value) {
     let (kind, plural) = if mutating {
         ("MutatingWebhookConfiguration", "mutatingwebhookconfigurations")
     } else {

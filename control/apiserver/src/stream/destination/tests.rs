@@ -6,7 +6,7 @@ fn ask(method: &str, url: &str, object: &Value) -> Result<Target, Status> {
     let uri: Uri = url.parse().unwrap();
     let query = query::parse(uri.query().unwrap_or_default());
     let info = crate::request::parse(&method.parse().unwrap(), uri.path(), &query).unwrap();
-    let context = Context { info, user: User::default(), query, user_agent: String::new() };
+    let context = Context { info, user: User::default(), query, ..Context::default() };
     target(&context, &uri, object)
 }
 

@@ -1,4 +1,10 @@
-//! Upstream's admission plugins, as `--enable-admission-plugins` and `--disable-admission-plugins` name them.
+//! Upstream's admission plugins, as `--enable-admission-plugins` and `--disable-admission-plugins` name them, and what they are told
+//! ([`configuration`], [`credentials`]).
+
+mod configuration;
+mod credentials;
+
+pub(crate) use configuration::Configured;
 
 use crate::flags::Flags;
 use anyhow::bail;

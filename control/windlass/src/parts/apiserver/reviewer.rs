@@ -2,6 +2,7 @@
 
 use anyhow::Context as _;
 use apiserver::authorization_webhook::{Failure, Reviewer};
+use bytes::Bytes;
 use futures::future::BoxFuture;
 use http_body_util::{BodyExt as _, Limited};
 use kube::client::Body;
@@ -13,7 +14,7 @@ use std::time::Duration;
 const LONGEST_ANSWER: usize = 1 << 20;
 
 /// Posts reviews there.
-pub(super) struct Remote {
+pub(in crate::parts::apiserver) struct Remote {
     client: kube::Client,
     path: String,
     timeout: Duration,
@@ -21,7 +22,10 @@ pub(super) struct Remote {
 
 impl Remote {
     /// By a kubeconfig, or by the pod's own account.
-    pub(super) async fn new(kubeconfig: Option<&Path>, timeout: Duration) -> anyhow::Result<Self> {
+    pub(in crate::parts::apiserver) async fn new(
+        kubeconfig: Option<&Path>,
+        timeout: Duration,
+    ) -> anyhow::Result<Self> {
         let mut config = match kubeconfig {
             Some(path) => crate::parts::kubeconfig::config(path, None).await?,
             None => kube::Config::incluster().context("connectionInfo: InClusterConfig, and in no pod")?,
@@ -36,12 +40,18 @@ impl Remote {
         Ok(Self { client: kube::Client::try_from(config)?, path, timeout })
     }
 
-    async fn post(&self, review: &Value) -> Result<Value, Failure> {
+    /// Posts JSON, and gives what is answered.
+    pub(in crate::parts::apiserver) async fn send(&self, json: Vec<u8>) -> Result<Bytes, Failure> {
+        let late = |_| Err(Failure { text: "context deadline exceeded".to_owned(), passing: false });
+        tokio::time::timeout(self.timeout, self.post(json)).await.unwrap_or_else(late)
+    }
+
+    async fn post(&self, json: Vec<u8>) -> Result<Bytes, Failure> {
         let broken = |text: String| Failure { text, passing: false };
         let request = http::Request::post(&self.path)
             .header(http::header::CONTENT_TYPE, "application/json")
             .header(http::header::ACCEPT, "application/json, */*")
-            .body(Body::from(review.to_string().into_bytes()))
+            .body(Body::from(json))
             .map_err(|e| broken(e.to_string()))?;
         let response = self.client.send(request).await;
         let response = response.map_err(|e| Failure { text: supervise::chain(&e), passing: is_reset(&e) })?;
@@ -52,7 +62,7 @@ impl Remote {
             let text = format!("the server answered {code}: {}", String::from_utf8_lossy(&body).trim());
             return Err(Failure { text, passing: delayed || matches!(code.as_u16(), 429 | 500 | 504) });
         }
-        serde_json::from_slice(&body).map_err(|e| broken(format!("read the answer: {e}")))
+        Ok(body)
     }
 }
 
@@ -75,8 +85,9 @@ fn asks_for_delay(headers: &http::HeaderMap) -> bool {
 impl Reviewer for Remote {
     fn review<'a>(&'a self, review: &'a Value) -> BoxFuture<'a, Result<Value, Failure>> {
         Box::pin(async move {
-            let late = |_| Err(Failure { text: "context deadline exceeded".to_owned(), passing: false });
-            tokio::time::timeout(self.timeout, self.post(review)).await.unwrap_or_else(late)
+            let answer = self.send(review.to_string().into_bytes()).await?;
+            serde_json::from_slice(&answer)
+                .map_err(|e| Failure { text: format!("read the answer: {e}"), passing: false })
         })
     }
 }

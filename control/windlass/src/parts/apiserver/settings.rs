@@ -3,7 +3,7 @@
 
 use super::serving::{Serving, not_negative};
 use super::{
-    Accounts, Flagged, Limits, Services, admission, authentication, authorization, gates, metrics, objects,
+    Accounts, Flagged, Limits, Services, admission, audit, authentication, authorization, gates, metrics, objects,
 };
 use crate::flags::Flags;
 use crate::parts::component::Component;
@@ -63,6 +63,8 @@ impl Flagged {
             other_issuers: authentication::Source::of_flags(flags)?,
             tokens: authentication::Tokens::of_flags(flags)?,
             authorization: authorization::Source::of_flags(flags)?,
+            audit: audit::Source::of_flags(flags)?,
+            admission: admission::Configured::of_flags(flags)?,
             services: services(flags)?,
             serving: Serving::of_flags(flags)?,
             objects: objects::of_flags(flags, default)?,
