@@ -315,7 +315,6 @@ fn pod(label: &str, kind: Kind) -> Option<Vec<RecordData>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::dashed;
 
     fn port(name: &str, number: u16) -> Port {
         Port { name: name.into(), protocol: "tcp".into(), number }

@@ -4,15 +4,20 @@
 //! change is one transaction of exactly the elements that differ. After a failed transaction, or when the table was taken away, one
 //! transaction replaces everything: there is no moment without rules.
 
-use crate::element::{Balancer, Difference, Element, Set, elements};
+use crate::claims::Claims;
+use crate::element::{Balancer, Difference, Element, Value, elements};
 use crate::model::{Front, Place, Rules, Target, model};
 use crate::readback::Recovered;
 use crate::ruleset;
-use crate::service::{Service, Slice};
+use crate::service::{Protocol, Service, Slice};
 use crate::sysctl;
 use ipnet::IpNet;
 use netlink::nft::{Batch, Error, Kernel};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+
+/// The port DNS is asked at.
+const DNS: u16 = 53;
 
 /// Name of a service: namespace and name.
 pub type ServiceName = (String, String);
@@ -30,9 +35,13 @@ pub struct State {
 pub struct Applier {
     place: Place,
     cluster_cidrs: Vec<IpNet>,
+    /// Addresses whose port 53 this node answers itself.
+    dns: Vec<IpAddr>,
+    claims: Claims,
     applied: HashMap<ServiceName, Rules>,
     balancers: BTreeSet<Balancer>,
-    /// How many services want a hairpin element: services may share an endpoint.
+    /// How many services want an element that leads nowhere, such as a hairpin: services may share an endpoint. Whatever leads
+    /// somewhere is a front's, and a front has one owner.
     shared: HashMap<Element, u32>,
     in_step: bool,
     kernel: Kernel,
@@ -52,12 +61,20 @@ impl Applier {
         Self {
             place: Place { node, zone: String::new() },
             cluster_cidrs,
+            dns: Vec::new(),
+            claims: Claims::default(),
             applied: HashMap::new(),
             balancers: BTreeSet::new(),
             shared: HashMap::new(),
             in_step: false,
             kernel: Kernel::default(),
         }
+    }
+
+    /// Leaves port 53 of these addresses to this node's own DNS; what else a service has there is served.
+    #[must_use]
+    pub fn beside_dns(self, addresses: Vec<IpAddr>) -> Self {
+        Self { dns: addresses, ..self }
     }
 
     /// The node's zone, empty for none. True when it changed: then every service is to be applied.
@@ -78,7 +95,12 @@ impl Applier {
         let mut next = HashMap::new();
         let mut difference = Difference::default();
         let mut shared: HashMap<Element, i64> = HashMap::new();
+        // should the transaction fail, the next one goes through all services and claims again
+        let mut affected = dirty.clone();
         for name in dirty {
+            affected.append(&mut self.claims.set(name, state.services.get(name)));
+        }
+        for name in &affected {
             let empty = Rules::default();
             let old = self.applied.get(name).unwrap_or(&empty);
             let new = self.rules(state, name, old);
@@ -90,7 +112,7 @@ impl Applier {
                 [(change.delete, -1, &mut difference.delete), (change.add, 1, &mut difference.add)]
             {
                 for element in list {
-                    if element.set == Set::Hairpin {
+                    if element.value == Value::Member {
                         *shared.entry(element).or_default() += delta;
                     } else {
                         into.push(element);
@@ -145,11 +167,15 @@ impl Applier {
         let mut next = HashMap::new();
         let mut shared: HashMap<Element, u32> = HashMap::new();
         let mut wanted = BTreeSet::new();
+        self.claims = Claims::default();
+        for (name, service) in &state.services {
+            self.claims.set(name, Some(service));
+        }
         for name in state.services.keys() {
             let old = self.applied.get(name).unwrap_or(&left.rules);
             let rules = self.rules(state, name, old);
             for element in elements(&rules) {
-                if element.set == Set::Hairpin {
+                if element.value == Value::Member {
                     *shared.entry(element.clone()).or_default() += 1;
                 }
                 wanted.insert(element);
@@ -186,10 +212,19 @@ impl Applier {
     fn rules(&self, state: &State, name: &ServiceName, old: &Rules) -> Rules {
         let none = BTreeMap::new();
         let slices = state.slices.get(name).unwrap_or(&none).values();
-        state
-            .services
-            .get(name)
-            .map_or_else(Rules::default, |service| model(service, &slices, &self.place, old))
+        let Some(service) = state.services.get(name) else { return Rules::default() };
+        let mut rules = model(service, &slices, &self.place, old);
+        rules.keep(|front| !self.is_own(front) && self.claims.owns(name, front));
+        rules.cluster_ips.retain(|ip| !self.dns.contains(ip));
+        rules
+    }
+
+    /// Whether this node's own DNS answers there.
+    fn is_own(&self, front: &Front) -> bool {
+        match front {
+            Front::Address(ip, Protocol::Tcp | Protocol::Udp, DNS) => self.dns.contains(ip),
+            Front::Address(..) | Front::NodePort(..) => false,
+        }
     }
 
     /// Looks whether both tables are still there; if not, the next [`Applier::apply`] replaces everything.

@@ -5,6 +5,7 @@
 //!
 //! - [`service`]: the few fields of Service and EndpointSlice that matter
 //! - [`model`]: one service and its slices to its [`model::Rules`]; pure
+//! - `claims`: whose a front is that several services ask for; pure
 //! - [`slots`]: which endpoint holds which slot, moving as few as possible; pure
 //! - [`element`]: rules as set elements, and the difference between two of them; pure
 //! - [`ruleset`]: tables, chains and elements as transactions; pure
@@ -19,6 +20,7 @@
 #![warn(unreachable_pub)]
 
 pub mod apply;
+mod claims;
 pub mod conntrack;
 mod element;
 mod health;

@@ -79,6 +79,14 @@ pub struct Rules {
     pub local_endpoints: BTreeSet<IpAddr>,
 }
 
+impl Rules {
+    /// Without the fronts that are another service's.
+    pub(crate) fn keep(&mut self, owned: impl Fn(&Front) -> bool) {
+        self.fronts.retain(|front, _| owned(front));
+        self.inside.retain(|front, _| owned(front));
+    }
+}
+
 /// Where the proxy is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Place {
@@ -98,7 +106,7 @@ pub fn model<'a>(
 ) -> Rules {
     let mut rules = Rules { cluster_ips: service.cluster_ips.iter().copied().collect(), ..Rules::default() };
     for port in &service.ports {
-        for v6 in families(service) {
+        for v6 in service.families() {
             let candidates = Candidates::collect(slices.clone(), port, v6, place);
             rules.local_endpoints.extend(candidates.local_addresses());
             let (everywhere, here) = (candidates.everywhere(), candidates.here());
@@ -143,10 +151,6 @@ pub fn model<'a>(
 pub(crate) fn ready_here<'a>(slices: impl Iterator<Item = &'a Slice>, node: &str) -> usize {
     let all = slices.flat_map(|slice| &slice.endpoints).filter(|e| e.ready && e.node == node);
     all.map(|e| e.address).collect::<BTreeSet<_>>().len()
-}
-
-fn families(service: &Service) -> BTreeSet<bool> {
-    service.cluster_ips.iter().map(IpAddr::is_ipv6).collect()
 }
 
 fn balance(

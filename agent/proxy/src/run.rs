@@ -36,7 +36,7 @@ pub struct Config {
     pub node: String,
     /// Where pods have their addresses.
     pub cluster_cidrs: Vec<IpNet>,
-    /// Service addresses answered by the node itself (the cluster's DNS): left alone.
+    /// Service addresses whose port 53 the node answers itself (the cluster's DNS): left alone.
     pub local_addresses: Vec<IpAddr>,
     /// Where `/healthz` and `/livez` are answered (upstream: port 10256 on every address).
     pub healthz: SocketAddr,
@@ -76,8 +76,7 @@ pub async fn run(
     let mut proxy = Proxy {
         node: config.node.clone(),
         health: Health::new(supervisor),
-        applier: Applier::new(config.node, config.cluster_cidrs),
-        local: config.local_addresses,
+        applier: Applier::new(config.node, config.cluster_cidrs).beside_dns(config.local_addresses),
         state: State::default(),
         dirty: BTreeSet::new(),
         listed: (false, false, false),
@@ -138,7 +137,6 @@ struct Proxy {
     node: String,
     health: Health,
     applier: Applier,
-    local: Vec<IpAddr>,
     state: State,
     dirty: BTreeSet<ServiceName>,
     listed: (bool, bool, bool),
@@ -188,10 +186,7 @@ impl Proxy {
     }
 
     fn set_service(&mut self, name: ServiceName, service: Option<&Service>) {
-        let service = service
-            .and_then(read_service)
-            .filter(|s| !s.cluster_ips.iter().any(|ip| self.local.contains(ip)));
-        let changed = match service {
+        let changed = match service.and_then(read_service) {
             Some(service) => {
                 self.state.services.insert(name.clone(), service.clone()).as_ref() != Some(&service)
             }

@@ -1,7 +1,10 @@
 //! The few fields of Service and EndpointSlice the proxy keeps, read from the API's types.
 
+use crate::model::Front;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 /// Transport protocol of a port.
@@ -68,6 +71,8 @@ pub struct Port {
 /// A service the proxy serves.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Service {
+    /// `metadata.creationTimestamp`: of services that ask for the same address and port the oldest has it.
+    pub created: Timestamp,
     /// `spec.clusterIPs`.
     pub cluster_ips: Vec<IpAddr>,
     /// `spec.externalIPs` and the VIP-mode load balancer addresses: reached from outside.
@@ -82,6 +87,31 @@ pub struct Service {
     pub internal_local: bool,
     /// `spec.healthCheckNodePort`, 0 for none.
     pub health_check_node_port: u16,
+}
+
+impl Service {
+    /// The families it is served in, `true` for IPv6.
+    pub(crate) fn families(&self) -> BTreeSet<bool> {
+        self.cluster_ips.iter().map(IpAddr::is_ipv6).collect()
+    }
+
+    /// Every front it asks for, whatever is behind it, and whether that is anything but one of its cluster IPs.
+    pub(crate) fn fronts(&self) -> BTreeMap<Front, bool> {
+        let families = self.families();
+        let mut out = BTreeMap::new();
+        for port in &self.ports {
+            let at = |ip: &IpAddr| Front::Address(*ip, port.protocol, port.port);
+            let external = self.external_ips.iter().filter(|ip| families.contains(&ip.is_ipv6()));
+            out.extend(external.map(|ip| (at(ip), true)));
+            out.extend(self.cluster_ips.iter().map(|ip| (at(ip), false)));
+            if port.node_port != 0 {
+                out.extend(
+                    families.iter().map(|v6| (Front::NodePort(*v6, port.protocol, port.node_port), true)),
+                );
+            }
+        }
+        out
+    }
 }
 
 /// One endpoint of a slice with the ports of its slice.
@@ -154,6 +184,7 @@ pub(crate) fn read_service(service: &core::Service) -> Option<Service> {
         config.and_then(|c| c.timeout_seconds).and_then(|s| u32::try_from(s).ok()).unwrap_or(10800)
     });
     Some(Service {
+        created: service.metadata.creation_timestamp.as_ref().map(|time| time.0).unwrap_or_default(),
         cluster_ips,
         external_ips,
         ports: ports.collect(),

@@ -212,6 +212,85 @@ fn a_flow_whose_client_closed_must_not_be_forgotten_after_a_minute() {
     });
 }
 
+fn of(other: &str) -> ServiceName {
+    ("default".into(), other.into())
+}
+
+/// A service of its own cluster IP that says `external` is its address, too.
+fn claiming(cluster: &str, external: &str, created: i64) -> Service {
+    Service {
+        created: jiff::Timestamp::from_second(created).unwrap(),
+        cluster_ips: vec![cluster.parse().unwrap()],
+        external_ips: vec![external.parse().unwrap()],
+        ..service(0)
+    }
+}
+
+#[test]
+fn two_services_at_one_address_must_not_stop_the_others() {
+    in_namespace(|| async {
+        ip("route add 198.51.100.0/24 dev lo");
+        for last in 2..=4 {
+            serve(&format!("10.244.0.{last}"));
+        }
+        let mut applier = applier();
+        let mut state = state(service(0), slice(&["10.244.0.2"], Protocol::Tcp));
+        for (other, endpoint, created) in [("one", "10.244.0.3", 1), ("two", "10.244.0.4", 2)] {
+            state
+                .services
+                .insert(of(other), claiming(&format!("10.96.0.6{created}"), "198.51.100.1", created));
+            state.slices.insert(of(other), slice(&[endpoint], Protocol::Tcp));
+        }
+        // all at once, as at a start
+        applier.apply(&state, &BTreeSet::new()).await.unwrap();
+        let answers = ["10.96.0.50:80", "10.96.0.61:80", "10.96.0.62:80", "198.51.100.1:80"];
+        let first = |to: &str| ask(to).unwrap().0;
+        assert_eq!(answers.map(first), ["10.244.0.2", "10.244.0.3", "10.244.0.4", "10.244.0.3"]);
+        // the owner goes, and the other comes into it
+        state.services.remove(&of("one"));
+        applier.apply(&state, &BTreeSet::from([of("one")])).await.unwrap();
+        assert_eq!(first("198.51.100.1:80"), "10.244.0.4");
+        // one that asks for another's cluster IP, one by one
+        state.services.insert(of("thief"), claiming("10.96.0.63", "10.96.0.50", -1));
+        state.slices.insert(of("thief"), slice(&["10.244.0.3"], Protocol::Tcp));
+        applier.apply(&state, &BTreeSet::from([of("thief")])).await.unwrap();
+        assert_eq!(["10.96.0.50:80", "10.96.0.63:80"].map(first), ["10.244.0.2", "10.244.0.3"]);
+        state.services.remove(&of("thief"));
+        applier.apply(&state, &BTreeSet::from([of("thief")])).await.unwrap();
+        assert_eq!(first("10.96.0.50:80"), "10.244.0.2");
+    });
+}
+
+#[test]
+fn a_service_at_the_dns_address_must_not_be_skipped_whole() {
+    in_namespace(|| async {
+        serve("10.244.0.2");
+        ip("addr add 10.96.0.10/32 dev lo");
+        let mut applier = applier().beside_dns(vec!["10.96.0.10".parse().unwrap()]);
+        let port = |name: &str, port, node_port| Port {
+            name: name.into(),
+            protocol: Protocol::Tcp,
+            port,
+            node_port,
+        };
+        let dns = Service {
+            cluster_ips: vec!["10.96.0.10".parse().unwrap()],
+            ports: vec![port("dns", 53, 30053), port("metrics", 9153, 0)],
+            ..Service::default()
+        };
+        let mut slices = slice(&["10.244.0.2"], Protocol::Tcp);
+        for slice in slices.values_mut() {
+            slice.ports = ["dns", "metrics"].map(|name| (name.to_owned(), Protocol::Tcp, 8080)).into();
+        }
+        applier.apply(&state(dns, slices), &BTreeSet::new()).await.unwrap();
+        assert_eq!(ask("10.96.0.10:9153").unwrap().0, "10.244.0.2");
+        assert_eq!(ask("192.168.7.1:30053").unwrap().0, "10.244.0.2");
+        let own = TcpListener::bind("10.96.0.10:53").unwrap();
+        std::thread::spawn(move || own.accept().unwrap().0.write_all(b"ourselves x").unwrap());
+        assert_eq!(ask("10.96.0.10:53").unwrap().0, "ourselves");
+    });
+}
+
 #[test]
 fn udp_flows_move_when_their_endpoint_goes() {
     in_namespace(|| async {
