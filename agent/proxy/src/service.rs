@@ -121,7 +121,7 @@ pub struct SliceEndpoint {
     pub address: IpAddr,
     /// Condition ready (absent means true).
     pub ready: bool,
-    /// Condition serving (absent means ready).
+    /// Condition serving (absent means true, as upstream's `endpointslicecache.go` reads it).
     pub serving: bool,
     /// Condition terminating (absent means false).
     pub terminating: bool,
@@ -214,7 +214,7 @@ pub(crate) fn read_slice(slice: &discovery::EndpointSlice) -> Option<Slice> {
             // all addresses of an endpoint are the same endpoint; upstream uses the first
             address: e.addresses.first()?.parse().ok()?,
             ready,
-            serving: conditions.and_then(|c| c.serving).unwrap_or(ready),
+            serving: conditions.and_then(|c| c.serving).unwrap_or(true),
             terminating: conditions.and_then(|c| c.terminating).unwrap_or(false),
             node: e.node_name.clone().unwrap_or_default(),
             for_zones: hints
@@ -230,4 +230,29 @@ pub(crate) fn read_slice(slice: &discovery::EndpointSlice) -> Option<Slice> {
         })
     });
     Some(Slice { service, ports: ports.collect(), endpoints: endpoints.collect() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn endpoint(conditions: Value) -> SliceEndpoint {
+        let slice = json!({
+            "metadata": {"labels": {"kubernetes.io/service-name": "web"}},
+            "addressType": "IPv4",
+            "endpoints": [{"addresses": ["10.0.0.1"], "conditions": conditions}],
+        });
+        read_slice(&serde_json::from_value(slice).unwrap()).unwrap().endpoints.remove(0)
+    }
+
+    #[test]
+    fn an_endpoint_that_leaves_must_not_be_lost_for_want_of_a_condition() {
+        let leaving = endpoint(json!({"ready": false, "terminating": true}));
+        assert_eq!((leaving.ready, leaving.serving, leaving.terminating), (false, true, true));
+        let gone = endpoint(json!({"ready": false, "serving": false, "terminating": true}));
+        assert_eq!((gone.ready, gone.serving), (false, false));
+        let plain = endpoint(json!({}));
+        assert_eq!((plain.ready, plain.serving, plain.terminating), (true, true, false));
+    }
 }
