@@ -5,6 +5,7 @@
 //! transaction replaces everything: there is no moment without rules.
 
 use crate::claims::Claims;
+use crate::conntrack::Stale;
 use crate::element::{Balancer, Difference, Element, Value, elements};
 use crate::model::{Front, Place, Rules, Target, model};
 use crate::readback::Recovered;
@@ -50,8 +51,10 @@ pub struct Applier {
 /// What one application did.
 #[derive(Debug, Default)]
 pub struct Applied {
-    /// Elements removed and added; conntrack forgets what the removed ones led to.
+    /// Elements removed and added.
     pub difference: Difference,
+    /// Flows that conntrack is to forget.
+    pub stale: Stale,
 }
 
 impl Applier {
@@ -93,7 +96,7 @@ impl Applier {
             return self.replace(state).await;
         }
         let mut next = HashMap::new();
-        let mut difference = Difference::default();
+        let (mut difference, mut stale) = (Difference::default(), Stale::default());
         let mut shared: HashMap<Element, i64> = HashMap::new();
         // should the transaction fail, the next one goes through all services and claims again
         let mut affected = dirty.clone();
@@ -107,6 +110,7 @@ impl Applier {
             if *old == new {
                 continue;
             }
+            stale.add(old, &new);
             let change = Difference::between(&elements(old), &elements(&new));
             for (list, delta, into) in
                 [(change.delete, -1, &mut difference.delete), (change.add, 1, &mut difference.add)]
@@ -148,7 +152,7 @@ impl Applier {
                 self.applied.insert(name, rules)
             };
         }
-        Ok(Applied { difference })
+        Ok(Applied { difference, stale })
     }
 
     /// Everything in one transaction. Before it, what is to outlive it is read from the kernel: the sticky clients, and at an agent's
@@ -206,7 +210,10 @@ impl Applier {
         self.shared = shared;
         self.balancers = balancers;
         self.in_step = true;
-        Ok(Applied { difference: Difference::between(&before, &wanted) })
+        // nobody knows what was tracked while these rules were not there
+        let mut stale = Stale::default();
+        self.applied.values().for_each(|rules| stale.add(&Rules::default(), rules));
+        Ok(Applied { difference: Difference::between(&before, &wanted), stale })
     }
 
     fn rules(&self, state: &State, name: &ServiceName, old: &Rules) -> Rules {

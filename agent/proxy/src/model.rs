@@ -7,6 +7,7 @@ use crate::service::{Port, Protocol, Service, Slice, SliceEndpoint};
 use crate::slots::assign;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 /// Where a connection is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -77,6 +78,8 @@ pub struct Rules {
     pub cluster_ips: BTreeSet<IpAddr>,
     /// Addresses of endpoints that are, or may be, on this node: they may reach themselves through the service.
     pub local_endpoints: BTreeSet<IpAddr>,
+    /// Every endpoint behind a UDP front that still serves, whether new flows go to it or not.
+    pub serving: BTreeMap<Front, Arc<BTreeSet<Endpoint>>>,
 }
 
 impl Rules {
@@ -84,6 +87,7 @@ impl Rules {
     pub(crate) fn keep(&mut self, owned: impl Fn(&Front) -> bool) {
         self.fronts.retain(|front, _| owned(front));
         self.inside.retain(|front, _| owned(front));
+        self.serving.retain(|front, _| owned(front));
     }
 }
 
@@ -110,6 +114,11 @@ pub fn model<'a>(
             let candidates = Candidates::collect(slices.clone(), port, v6, place);
             rules.local_endpoints.extend(candidates.local_addresses());
             let (everywhere, here) = (candidates.everywhere(), candidates.here());
+            if port.protocol == Protocol::Udp {
+                let serving = Arc::new(candidates.selected(|e| e.serving));
+                let fronts = service.fronts_of(port).into_keys().filter(|front| front.is_ipv6() == v6);
+                rules.serving.extend(fronts.map(|front| (front, serving.clone())));
+            }
             let sticky = service.affinity;
             for ip in service.cluster_ips.iter().filter(|ip| ip.is_ipv6() == v6) {
                 let front = Front::Address(*ip, port.protocol, port.port);

@@ -259,7 +259,7 @@ impl Proxy {
         match self.applier.apply(&self.state, &dirty).await {
             Ok(applied) => {
                 self.tell_balancers();
-                if let Err(error) = conntrack::forget(&applied.difference).await {
+                if let Err(error) = conntrack::forget(applied.stale).await {
                     tracing::warn!(
                         error = &error as &dyn std::error::Error,
                         "stale connections are left to time out"

@@ -97,18 +97,18 @@ impl Service {
 
     /// Every front it asks for, whatever is behind it, and whether that is anything but one of its cluster IPs.
     pub(crate) fn fronts(&self) -> BTreeMap<Front, bool> {
+        self.ports.iter().flat_map(|port| self.fronts_of(port)).collect()
+    }
+
+    /// The same for one of its ports.
+    pub(crate) fn fronts_of(&self, port: &Port) -> BTreeMap<Front, bool> {
         let families = self.families();
-        let mut out = BTreeMap::new();
-        for port in &self.ports {
-            let at = |ip: &IpAddr| Front::Address(*ip, port.protocol, port.port);
-            let external = self.external_ips.iter().filter(|ip| families.contains(&ip.is_ipv6()));
-            out.extend(external.map(|ip| (at(ip), true)));
-            out.extend(self.cluster_ips.iter().map(|ip| (at(ip), false)));
-            if port.node_port != 0 {
-                out.extend(
-                    families.iter().map(|v6| (Front::NodePort(*v6, port.protocol, port.node_port), true)),
-                );
-            }
+        let at = |ip: &IpAddr| Front::Address(*ip, port.protocol, port.port);
+        let external = self.external_ips.iter().filter(|ip| families.contains(&ip.is_ipv6()));
+        let mut out: BTreeMap<Front, bool> = external.map(|ip| (at(ip), true)).collect();
+        out.extend(self.cluster_ips.iter().map(|ip| (at(ip), false)));
+        if port.node_port != 0 {
+            out.extend(families.iter().map(|v6| (Front::NodePort(*v6, port.protocol, port.node_port), true)));
         }
         out
     }

@@ -322,7 +322,19 @@ fn udp_flows_move_when_their_endpoint_goes() {
         assert_eq!(talk().to_string(), "10.244.0.2");
         state.slices.insert(name(), slice(&["10.244.0.3"], Protocol::Udp));
         let applied = applier.apply(&state, &BTreeSet::from([name()])).await.unwrap();
-        assert_eq!(conntrack::forget(&applied.difference).await.unwrap(), 1);
+        assert_eq!(conntrack::forget(applied.stale).await.unwrap(), 1);
+        assert_eq!(talk().to_string(), "10.244.0.3");
+        // it is about to end and serves what it has; new flows go elsewhere
+        let mut slices = slice(&["10.244.0.2", "10.244.0.3"], Protocol::Udp);
+        for endpoint in slices.values_mut().flat_map(|slice| &mut slice.endpoints) {
+            (endpoint.terminating, endpoint.ready) = match endpoint.address.to_string().as_str() {
+                "10.244.0.3" => (true, false),
+                _ => (false, true),
+            };
+        }
+        state.slices.insert(name(), slices);
+        let applied = applier.apply(&state, &BTreeSet::from([name()])).await.unwrap();
+        assert_eq!(conntrack::forget(applied.stale).await.unwrap(), 0);
         assert_eq!(talk().to_string(), "10.244.0.3");
     });
 }
