@@ -238,11 +238,12 @@ fn rules(batch: &mut Batch, ipv6: bool) {
             E::Verdict(Verdict::Goto("refuse".into())),
         ],
     );
-    add("closed_services", [&local[..], &by(true, "closed_ports")].concat());
     let new = bits(E::Conntrack(FIRST, Conntrack::State), NEW, Is::Different, 0);
     for chain in ["filter_input", "filter_forward", "filter_output"] {
         add(chain, [&new[..], &[jump("closed_services")]].concat());
     }
+    // node ports are nothing to the programs on loopback, and nothing to other machines' ports
+    add("filter_input", [&new[..], &to_node, &by(true, "closed_ports")].concat());
 }
 
 /// The chains a difference needs that are not there yet; makes them in both tables and remembers them in `known`.

@@ -80,9 +80,11 @@ fn table(out: &mut String, family: &Family, cidrs: &[String]) {
   chain closed_services {{
     {h} daddr . meta l4proto . th dport vmap @closed
     {h} daddr @cluster_ips goto refuse
-    fib daddr type local meta l4proto . th dport vmap @closed_ports
   }}
-  chain filter_input {{ type filter hook input priority -1; ct state new jump closed_services; }}
+  chain filter_input {{ type filter hook input priority -1;
+    ct state new jump closed_services
+    ct state new fib daddr type local {h} daddr != {loopback} meta l4proto . th dport vmap @closed_ports
+  }}
   chain filter_forward {{ type filter hook forward priority -1; ct state new jump closed_services; }}
   chain filter_output {{ type filter hook output priority -1; ct state new jump closed_services; }}
 }}

@@ -148,6 +148,17 @@ fn a_service_without_endpoints_refuses_at_once_and_recovers() {
 }
 
 #[test]
+fn a_closed_node_port_must_not_shut_out_a_program_on_loopback() {
+    in_namespace(|| async {
+        applier().apply(&state(service(30080), BTreeMap::new()), &BTreeSet::new()).await.unwrap();
+        let own = TcpListener::bind("127.0.0.1:30080").unwrap();
+        std::thread::spawn(move || own.accept().unwrap().0.write_all(b"loopback x").unwrap());
+        assert_eq!(ask("127.0.0.1:30080").unwrap().0, "loopback");
+        assert_eq!(ask("192.168.7.1:30080").unwrap_err().kind(), std::io::ErrorKind::ConnectionRefused);
+    });
+}
+
+#[test]
 fn a_sticky_client_stays_until_its_endpoint_goes() {
     in_namespace(|| async {
         for last in 2..=5 {
