@@ -7,6 +7,7 @@
 use crate::claims::Claims;
 use crate::conntrack::Stale;
 use crate::element::{Balancer, Difference, Element, Value, elements};
+use crate::guard::guarded;
 use crate::model::{Front, Place, Rules, Target, model};
 use crate::readback::Recovered;
 use crate::ruleset;
@@ -36,6 +37,8 @@ pub struct State {
 pub struct Applier {
     place: Place,
     cluster_cidrs: Vec<IpNet>,
+    /// This node's own.
+    addresses: Vec<IpAddr>,
     /// Addresses whose port 53 this node answers itself.
     dns: Vec<IpAddr>,
     claims: Claims,
@@ -64,6 +67,7 @@ impl Applier {
         Self {
             place: Place { node, zone: String::new() },
             cluster_cidrs,
+            addresses: Vec::new(),
             dns: Vec::new(),
             claims: Claims::default(),
             applied: HashMap::new(),
@@ -221,6 +225,7 @@ impl Applier {
         let slices = state.slices.get(name).unwrap_or(&none).values();
         let Some(service) = state.services.get(name) else { return Rules::default() };
         let mut rules = model(service, &slices, &self.place, old);
+        rules.guarded = guarded(service, &self.addresses);
         rules.keep(|front| !self.is_own(front) && self.claims.owns(name, front));
         rules.cluster_ips.retain(|ip| !self.dns.contains(ip));
         rules
@@ -232,6 +237,13 @@ impl Applier {
             Front::Address(ip, Protocol::Tcp | Protocol::Udp, DNS) => self.dns.contains(ip),
             Front::Address(..) | Front::NodePort(..) => false,
         }
+    }
+
+    /// The node's own addresses. True when they changed: then every service is to be applied.
+    pub fn set_addresses(&mut self, addresses: Vec<IpAddr>) -> bool {
+        let changed = self.addresses != addresses;
+        self.addresses = addresses;
+        changed
     }
 
     /// Looks whether both tables are still there; if not, the next [`Applier::apply`] replaces everything.

@@ -1,6 +1,7 @@
 //! Rules as elements of nftables sets and maps, and the difference between two. Pure.
 
 use crate::model::{Endpoint, Front, Rules, Target};
+use ipnet::IpNet;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
@@ -93,6 +94,10 @@ pub enum Set {
     Closed,
     /// Front to refuse or drop, by node port.
     ClosedPorts,
+    /// Fronts that not everybody may reach.
+    Guarded,
+    /// Those fronts and from where they are reached.
+    Allowed,
 }
 
 /// One element of one set.
@@ -113,6 +118,8 @@ pub enum Key {
     Front(Front),
     /// A front and a slot.
     Slot(Front, u32),
+    /// A front and a range of sources.
+    Source(Front, IpNet),
 }
 
 /// All elements of one service.
@@ -122,6 +129,13 @@ pub fn elements(rules: &Rules) -> BTreeSet<Element> {
     let address = |set, ip: &IpAddr, key| Element { ipv6: ip.is_ipv6(), set, key, value: Value::Member };
     out.extend(rules.cluster_ips.iter().map(|ip| address(Set::ClusterIps, ip, Key::Address(*ip))));
     out.extend(rules.local_endpoints.iter().map(|ip| address(Set::Hairpin, ip, Key::Pair(*ip))));
+    for (front, ranges) in &rules.guarded {
+        let mut put = |set, key| {
+            out.insert(Element { ipv6: front.is_ipv6(), set, key, value: Value::Member });
+        };
+        put(Set::Guarded, Key::Front(*front));
+        ranges.iter().for_each(|range| put(Set::Allowed, Key::Source(*front, *range)));
+    }
     for (front, target) in &rules.fronts {
         of_front(front, target, false, &mut out);
     }

@@ -7,6 +7,7 @@
 //! - [`model`]: one service and its slices to its [`model::Rules`]; pure
 //! - `claims`: whose a front is that several services ask for; pure
 //! - [`slots`]: which endpoint holds which slot, moving as few as possible; pure
+//! - `guard`: from where a load balancer's addresses may be reached; pure
 //! - [`element`]: rules as set elements, and the difference between two of them; pure
 //! - [`ruleset`]: tables, chains and elements as transactions; pure
 //! - [`text`]: the same in nft's language, for people, tests and benches; pure
@@ -23,6 +24,7 @@ pub mod apply;
 mod claims;
 pub mod conntrack;
 mod element;
+mod guard;
 mod health;
 pub mod model;
 mod readback;

@@ -5,6 +5,7 @@
 
 use crate::service::{Port, Protocol, Service, Slice, SliceEndpoint};
 use crate::slots::assign;
+use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -80,6 +81,8 @@ pub struct Rules {
     pub local_endpoints: BTreeSet<IpAddr>,
     /// Every endpoint behind a UDP front that still serves, whether new flows go to it or not.
     pub serving: BTreeMap<Front, Arc<BTreeSet<Endpoint>>>,
+    /// Fronts that are reached from these ranges only, which do not overlap.
+    pub guarded: BTreeMap<Front, Vec<IpNet>>,
 }
 
 impl Rules {
@@ -88,6 +91,7 @@ impl Rules {
         self.fronts.retain(|front, _| owned(front));
         self.inside.retain(|front, _| owned(front));
         self.serving.retain(|front, _| owned(front));
+        self.guarded.retain(|front, _| owned(front));
     }
 }
 

@@ -148,6 +148,8 @@ fn sets(batch: &mut Batch, ipv6: bool) {
         Set::new(CLIENTS[1], &with(&port, a)).to(&mark).dynamic(STICKY_CLIENTS),
         Set::new("closed", &front).to_verdicts(),
         Set::new("closed_ports", &port).to_verdicts(),
+        Set::new("guarded", &front),
+        Set::new("allowed", &with(&front, a)).ranges(),
     ] {
         batch.add_set(table, &set);
     }
@@ -162,6 +164,9 @@ fn chains(batch: &mut Batch, ipv6: bool) {
         ("nat_output", hook("nat", Hook::OUTPUT, Hook::DSTNAT)),
         ("nat_postrouting", hook("nat", Hook::POSTROUTING, Hook::SRCNAT)),
         ("closed_services", None),
+        ("guard", None),
+        ("guard_prerouting", hook("filter", Hook::PREROUTING, Hook::DSTNAT - 10)),
+        ("guard_output", hook("filter", Hook::OUTPUT, Hook::DSTNAT - 10)),
         ("filter_input", hook("filter", Hook::INPUT, -1)),
         ("filter_forward", hook("filter", Hook::FORWARD, -1)),
         ("filter_output", hook("filter", Hook::OUTPUT, -1)),
@@ -241,6 +246,16 @@ fn rules(batch: &mut Batch, ipv6: bool) {
     let new = bits(E::Conntrack(FIRST, Conntrack::State), NEW, Is::Different, 0);
     for chain in ["filter_input", "filter_forward", "filter_output"] {
         add(chain, [&new[..], &[jump("closed_services")]].concat());
+    }
+    let (mut strangers, next) = layout.load_front(false);
+    strangers.push(E::Member("guarded".into(), FIRST, Is::Equal));
+    strangers.extend(layout.load_front(false).0);
+    strangers.push(layout.load_source(next));
+    strangers.push(E::Member("allowed".into(), FIRST, Is::Different));
+    strangers.push(E::Verdict(Verdict::Drop));
+    add("guard", strangers);
+    for chain in ["guard_prerouting", "guard_output"] {
+        add(chain, [&new[..], &[jump("guard")]].concat());
     }
     // node ports are nothing to the programs on loopback, and nothing to other machines' ports
     add("filter_input", [&new[..], &to_node, &by(true, "closed_ports")].concat());
@@ -331,6 +346,11 @@ fn encode(element: &Element, with_value: bool) -> nft::Element {
         Key::Pair(ip) => Bytes::default().address(ip).address(ip),
         Key::Front(front) => front_bytes(front),
         Key::Slot(front, slot) => front_bytes(front).mark(slot),
+        Key::Source(front, range) => front_bytes(front).address(range.network()),
+    };
+    let end = match element.key {
+        Key::Source(front, range) => Some(front_bytes(front).address(range.broadcast())),
+        _ => None,
     };
     let verdict = |verdict| Some(nft::Value::Verdict(verdict));
     let value = match &element.value {
@@ -344,7 +364,7 @@ fn encode(element: &Element, with_value: bool) -> nft::Element {
         }
         Value::Mark(mark) => Some(nft::Value::Bytes(Bytes::default().mark(*mark))),
     };
-    nft::Element { value, ..nft::Element::member(key) }
+    nft::Element { value, end, ..nft::Element::member(key) }
 }
 
 /// A front as a key, or as the beginning of one.
@@ -375,6 +395,8 @@ impl Set {
             Self::PortSticky => "port_sticky",
             Self::Closed => "closed",
             Self::ClosedPorts => "closed_ports",
+            Self::Guarded => "guarded",
+            Self::Allowed => "allowed",
         }
     }
 }

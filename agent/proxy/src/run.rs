@@ -161,7 +161,10 @@ impl Proxy {
             node.metadata.deletion_timestamp.is_none() && taints.into_iter().all(|t| t.key != LEAVING)
         });
         self.health.set(|status| status.eligible = stays);
-        if self.applier.set_zone(zone.unwrap_or_default()) {
+        let addresses = node.as_ref().map(addresses);
+        // a node that is not there for a moment keeps its own
+        let moved = addresses.is_some_and(|addresses| self.applier.set_addresses(addresses));
+        if self.applier.set_zone(zone.unwrap_or_default()) | moved {
             self.dirty.extend(self.state.services.keys().cloned());
         }
     }
@@ -273,6 +276,12 @@ impl Proxy {
             }
         }
     }
+}
+
+/// The node's addresses, as its object has them.
+fn addresses(node: &Node) -> Vec<IpAddr> {
+    let all = node.status.iter().flat_map(|status| status.addresses.iter().flatten());
+    all.filter_map(|address| address.address.parse().ok()).collect()
 }
 
 fn name(key: &Key) -> (String, String) {

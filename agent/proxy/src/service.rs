@@ -1,6 +1,7 @@
 //! The few fields of Service and EndpointSlice the proxy keeps, read from the API's types.
 
 use crate::model::Front;
+use ipnet::IpNet;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
@@ -77,6 +78,10 @@ pub struct Service {
     pub cluster_ips: Vec<IpAddr>,
     /// `spec.externalIPs` and the VIP-mode load balancer addresses: reached from outside.
     pub external_ips: Vec<IpAddr>,
+    /// Those of them that are a load balancer's.
+    pub load_balancer_ips: Vec<IpAddr>,
+    /// `spec.loadBalancerSourceRanges`: who may use these; anybody where none is given.
+    pub source_ranges: Vec<IpNet>,
     /// `spec.ports`.
     pub ports: Vec<Port>,
     /// Session affinity by client address: how long a client stays, in seconds.
@@ -168,9 +173,11 @@ pub(crate) fn read_service(service: &core::Service) -> Option<Service> {
     let ingress =
         service.status.as_ref().and_then(|s| s.load_balancer.as_ref()).and_then(|l| l.ingress.as_ref());
     let vip = |i: &&core::LoadBalancerIngress| i.ip_mode.as_deref() != Some("Proxy");
-    external_ips.extend(
-        ingress.into_iter().flatten().filter(vip).filter_map(|i| i.ip.as_deref()?.parse::<IpAddr>().ok()),
-    );
+    let ingress = ingress.into_iter().flatten().filter(vip);
+    let load_balancer_ips: Vec<IpAddr> = ingress.filter_map(|i| i.ip.as_deref()?.parse().ok()).collect();
+    external_ips.extend(&load_balancer_ips);
+    // validation lets blanks through
+    let ranges = spec.load_balancer_source_ranges.iter().flatten();
     let ports = spec.ports.iter().flatten().filter_map(|p| {
         Some(Port {
             name: p.name.clone().unwrap_or_default(),
@@ -187,6 +194,8 @@ pub(crate) fn read_service(service: &core::Service) -> Option<Service> {
         created: service.metadata.creation_timestamp.as_ref().map(|time| time.0).unwrap_or_default(),
         cluster_ips,
         external_ips,
+        load_balancer_ips,
+        source_ranges: ranges.filter_map(|range| range.trim().parse().ok()).collect(),
         ports: ports.collect(),
         affinity,
         external_local: spec.external_traffic_policy.as_deref() == Some("Local"),

@@ -59,6 +59,8 @@ fn table(out: &mut String, family: &Family, cidrs: &[String]) {
   map port_clients {{ type inet_proto . inet_service . {a} : mark; size {STICKY_CLIENTS}; flags dynamic,timeout; }}
   map closed {{ type {a} . inet_proto . inet_service : verdict; }}
   map closed_ports {{ type inet_proto . inet_service : verdict; }}
+  set guarded {{ type {a} . inet_proto . inet_service; }}
+  set allowed {{ type {a} . inet_proto . inet_service . {a}; flags interval; }}
   chain refuse {{ meta l4proto tcp reject with tcp reset; reject; }}
   chain services {{
     {h} saddr @cluster_cidrs {h} daddr . meta l4proto . th dport vmap @inside
@@ -81,6 +83,11 @@ fn table(out: &mut String, family: &Family, cidrs: &[String]) {
     {h} daddr . meta l4proto . th dport vmap @closed
     {h} daddr @cluster_ips goto refuse
   }}
+  chain guard {{
+    {h} daddr . meta l4proto . th dport @guarded {h} daddr . meta l4proto . th dport . {h} saddr != @allowed drop
+  }}
+  chain guard_prerouting {{ type filter hook prerouting priority -110; ct state new jump guard; }}
+  chain guard_output {{ type filter hook output priority -110; ct state new jump guard; }}
   chain filter_input {{ type filter hook input priority -1;
     ct state new jump closed_services
     ct state new fib daddr type local {h} daddr != {loopback} meta l4proto . th dport vmap @closed_ports
@@ -191,6 +198,10 @@ fn key(out: &mut String, key: Key) {
         Key::Slot(f, slot) => {
             front(out, f);
             write!(out, " . {slot:#x}")
+        }
+        Key::Source(f, range) => {
+            front(out, f);
+            write!(out, " . {range}")
         }
     };
 }

@@ -273,6 +273,44 @@ fn two_services_at_one_address_must_not_stop_the_others() {
 }
 
 #[test]
+fn a_load_balancer_must_not_be_reached_from_outside_its_ranges() {
+    in_namespace(|| async {
+        ip("route add 198.51.100.0/24 dev lo");
+        ip("addr add 192.0.2.7/32 dev lo");
+        ip("addr add 192.0.2.200/32 dev lo");
+        serve("10.244.0.2");
+        let vip: IpAddr = "198.51.100.1".parse().unwrap();
+        let of = |ranges: &[&str]| Service {
+            external_ips: vec![vip],
+            load_balancer_ips: vec![vip],
+            source_ranges: ranges.iter().map(|range| range.parse().unwrap()).collect(),
+            ..service(30080)
+        };
+        let from = async |source: &str, to: &str| {
+            let socket = tokio::net::TcpSocket::new_v4().unwrap();
+            socket.bind(SocketAddr::new(source.parse().unwrap(), 0)).unwrap();
+            let connected = socket.connect(to.parse().unwrap());
+            tokio::time::timeout(Duration::from_millis(500), connected).await.is_ok_and(|c| c.is_ok())
+        };
+        let (near, far, front) = ("192.0.2.7", "192.0.2.200", "198.51.100.1:80");
+        let mut applier = applier();
+        let mut state = state(of(&["192.0.2.0/25", "192.0.2.7/32"]), slice(&["10.244.0.2"], Protocol::Tcp));
+        applier.apply(&state, &BTreeSet::new()).await.unwrap();
+        assert!(from(near, front).await && !from(far, front).await);
+        for other in ["192.168.7.1:30080", "10.96.0.50:80"] {
+            assert!(from(far, other).await, "{other} is not subject to it");
+        }
+        // ranges change one by one, and go
+        for (ranges, who) in [(&["192.0.2.128/25"][..], far), (&["192.0.2.0/24"], near), (&[], far)] {
+            state.services.insert(name(), of(ranges));
+            applier.apply(&state, &BTreeSet::from([name()])).await.unwrap();
+            assert!(from(who, front).await, "{ranges:?}");
+            assert_eq!(from("192.168.7.1", front).await, ranges.is_empty(), "{ranges:?}");
+        }
+    });
+}
+
+#[test]
 fn a_service_at_the_dns_address_must_not_be_skipped_whole() {
     in_namespace(|| async {
         serve("10.244.0.2");
