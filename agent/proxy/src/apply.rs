@@ -37,6 +37,9 @@ pub struct State {
 pub struct Applier {
     place: Place,
     cluster_cidrs: Vec<IpNet>,
+    /// Where cluster IPs may be, and what of that is in the kernel.
+    service_cidrs: Vec<IpNet>,
+    service_cidrs_applied: Vec<IpNet>,
     /// This node's own.
     addresses: Vec<IpAddr>,
     /// Addresses whose port 53 this node answers itself.
@@ -67,6 +70,8 @@ impl Applier {
         Self {
             place: Place { node, zone: String::new() },
             cluster_cidrs,
+            service_cidrs: Vec::new(),
+            service_cidrs_applied: Vec::new(),
             addresses: Vec::new(),
             dns: Vec::new(),
             claims: Claims::default(),
@@ -138,12 +143,16 @@ impl Applier {
             }
         }
         let mut batch = Batch::default();
+        if self.service_cidrs_applied != self.service_cidrs {
+            ruleset::service_cidrs(&mut batch, &self.service_cidrs);
+        }
         ruleset::balancers(&mut batch, &difference, &mut self.balancers);
         ruleset::elements(&mut batch, &difference);
         if let Err(error) = self.kernel.commit(batch).await {
             self.in_step = false;
             return Err(error);
         }
+        self.service_cidrs_applied.clone_from(&self.service_cidrs);
         for (element, delta) in shared {
             let count = i64::from(self.shared.get(&element).copied().unwrap_or(0)) + delta;
             self.shared.insert(element, u32::try_from(count).unwrap_or(0));
@@ -198,6 +207,7 @@ impl Applier {
         let mut balancers = BTreeSet::new();
         let mut batch = Batch::default();
         ruleset::tables(&mut batch, &self.cluster_cidrs);
+        ruleset::service_cidrs(&mut batch, &self.service_cidrs);
         ruleset::balancers(&mut batch, &whole, &mut balancers);
         ruleset::elements(&mut batch, &whole);
         let all = || next.values();
@@ -210,6 +220,7 @@ impl Applier {
         if started {
             sysctl::set();
         }
+        self.service_cidrs_applied.clone_from(&self.service_cidrs);
         self.applied = next;
         self.shared = shared;
         self.balancers = balancers;
@@ -244,6 +255,11 @@ impl Applier {
         let changed = self.addresses != addresses;
         self.addresses = addresses;
         changed
+    }
+
+    /// Where cluster IPs may be: connections to one that no service has are dropped. The next [`Applier::apply`] says so to the kernel.
+    pub fn set_service_cidrs(&mut self, cidrs: Vec<IpNet>) {
+        self.service_cidrs = cidrs;
     }
 
     /// Looks whether both tables are still there; if not, the next [`Applier::apply`] replaces everything.

@@ -124,6 +124,15 @@ pub fn tables(batch: &mut Batch, cluster_cidrs: &[IpNet]) {
     }
 }
 
+/// Says where cluster IPs may be: what goes to one that no service has goes nowhere.
+pub fn service_cidrs(batch: &mut Batch, cidrs: &[IpNet]) {
+    for ipv6 in [false, true] {
+        batch.flush_set(table(ipv6), "service_cidrs");
+        let ranges = nft::interval::intervals(cidrs.iter().copied(), ipv6);
+        batch.add_elements(table(ipv6), "service_cidrs", &ranges);
+    }
+}
+
 fn sets(batch: &mut Batch, ipv6: bool) {
     use netlink::nft::Set;
     let table = table(ipv6);
@@ -134,6 +143,7 @@ fn sets(batch: &mut Batch, ipv6: bool) {
     let mark = [Field::Mark];
     for set in [
         Set::new("cluster_cidrs", &[a]).intervals(),
+        Set::new("service_cidrs", &[a]).intervals(),
         Set::new("cluster_ips", &[a]),
         Set::new("hairpin", &[a, a]),
         Set::new("services", &front).to_verdicts(),
@@ -164,6 +174,7 @@ fn chains(batch: &mut Batch, ipv6: bool) {
         ("nat_output", hook("nat", Hook::OUTPUT, Hook::DSTNAT)),
         ("nat_postrouting", hook("nat", Hook::POSTROUTING, Hook::SRCNAT)),
         ("closed_services", None),
+        ("unallocated", None),
         ("guard", None),
         ("guard_prerouting", hook("filter", Hook::PREROUTING, Hook::DSTNAT - 10)),
         ("guard_output", hook("filter", Hook::OUTPUT, Hook::DSTNAT - 10)),
@@ -246,6 +257,20 @@ fn rules(batch: &mut Batch, ipv6: bool) {
     let new = bits(E::Conntrack(FIRST, Conntrack::State), NEW, Is::Different, 0);
     for chain in ["filter_input", "filter_forward", "filter_output"] {
         add(chain, [&new[..], &[jump("closed_services")]].concat());
+    }
+    // an address of this node is somebody's, whatever range it is in
+    add(
+        "unallocated",
+        vec![
+            layout.load_destination(0),
+            E::Member("service_cidrs".into(), FIRST, Is::Equal),
+            E::DestinationType(FIRST),
+            E::Compare(FIRST, Is::Different, LOCAL.to_ne_bytes().to_vec()),
+            E::Verdict(Verdict::Drop),
+        ],
+    );
+    for chain in ["filter_forward", "filter_output"] {
+        add(chain, [&new[..], &[jump("unallocated")]].concat());
     }
     let (mut strangers, next) = layout.load_front(false);
     strangers.push(E::Member("guarded".into(), FIRST, Is::Equal));

@@ -1,6 +1,6 @@
 //! The watches and the loop that applies what they show.
 //!
-//! Woken by: a change of a Service or EndpointSlice, of this node's zone, the audit period, shutdown. Reads: the newest state of the
+//! Woken by: a change of a Service, EndpointSlice or ServiceCIDR, of this node's zone or addresses, the audit period, shutdown. Reads: the newest state of the
 //! services that changed. Writes: the tables `windlass`, conntrack entries, what load balancers ask for. Promises: changes that
 //! arrive while a transaction runs go into the next one together; nothing is applied before every watch has shown everything once, so
 //! a restart never takes rules away; shutdown leaves the rules in place.
@@ -16,6 +16,7 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::ServiceCIDR;
 use kube::Client;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -73,12 +74,14 @@ pub async fn run(
     let mut services = mirror::<Service>(Source::all::<Service>(&client).labels(SERVED));
     let mut slices = mirror::<EndpointSlice>(Source::all::<EndpointSlice>(&client).labels(SLICES));
     let mut nodes = mirror::<Node>(Source::all::<Node>(&client).named(&config.node));
+    let mut ranges = mirror::<ServiceCIDR>(Source::all::<ServiceCIDR>(&client));
     let mut proxy = Proxy {
         node: config.node.clone(),
         health: Health::new(supervisor),
         applier: Applier::new(config.node, config.cluster_cidrs).beside_dns(config.local_addresses),
         state: State::default(),
         dirty: BTreeSet::new(),
+        ranges: BTreeMap::new(),
         listed: (false, false, false),
     };
     let stop = shutdown.child_token();
@@ -93,6 +96,7 @@ pub async fn run(
             event = services.next() => proxy.service(event.ok_or(Error::WatchesEnded)?),
             event = slices.next() => proxy.slice(event.ok_or(Error::WatchesEnded)?),
             event = nodes.next() => proxy.node(event.ok_or(Error::WatchesEnded)?),
+            event = ranges.next() => proxy.range(event.ok_or(Error::WatchesEnded)?),
             () = sleep_until(audit) => {
                 audit = Instant::now() + AUDIT_PERIOD;
                 match proxy.applier.audit().await {
@@ -112,6 +116,9 @@ pub async fn run(
         }
         while let Some(Some(event)) = slices.next().now_or_never() {
             proxy.slice(event);
+        }
+        while let Some(Some(event)) = ranges.next().now_or_never() {
+            proxy.range(event);
         }
         if retry.is_some_and(|at| at > Instant::now()) {
             continue;
@@ -139,6 +146,8 @@ struct Proxy {
     applier: Applier,
     state: State,
     dirty: BTreeSet<ServiceName>,
+    /// Ranges of cluster IPs, by the name of their ServiceCIDR.
+    ranges: BTreeMap<String, Vec<IpNet>>,
     listed: (bool, bool, bool),
 }
 
@@ -167,6 +176,21 @@ impl Proxy {
         if self.applier.set_zone(zone.unwrap_or_default()) | moved {
             self.dirty.extend(self.state.services.keys().cloned());
         }
+    }
+
+    /// Nothing waits for these: a control plane that has none, or does not show them, has services all the same.
+    fn range(&mut self, event: Event<ServiceCIDR>) {
+        match event {
+            Event::Set(key, range) => {
+                let texts = range.spec.iter().flat_map(|spec| spec.cidrs.iter().flatten());
+                let cidrs = texts.filter_map(|text| text.parse().ok()).collect();
+                self.ranges.insert(key.name.as_ref().to_owned(), cidrs);
+            }
+            Event::Gone(gone) => drop(self.ranges.remove(&*gone.key.name)),
+            Event::Synced | Event::Failed(_) | Event::Unreadable(_) => return,
+        }
+        let all: BTreeSet<IpNet> = self.ranges.values().flatten().copied().collect();
+        self.applier.set_service_cidrs(all.into_iter().collect());
     }
 
     /// Until everything was shown once, those who ask how we are learn that we may not see it.

@@ -45,6 +45,7 @@ fn table(out: &mut String, family: &Family, cidrs: &[String]) {
         out,
         "table {table} {TABLE}\ndelete table {table} {TABLE}\ntable {table} {TABLE} {{
   set cluster_cidrs {{ type {a}; flags interval; {elements} }}
+  set service_cidrs {{ type {a}; flags interval; }}
   set cluster_ips {{ type {a}; }}
   set hairpin {{ type {a} . {a}; }}
   map services {{ type {a} . inet_proto . inet_service : verdict; }}
@@ -83,6 +84,7 @@ fn table(out: &mut String, family: &Family, cidrs: &[String]) {
     {h} daddr . meta l4proto . th dport vmap @closed
     {h} daddr @cluster_ips goto refuse
   }}
+  chain unallocated {{ {h} daddr @service_cidrs fib daddr type != local drop; }}
   chain guard {{
     {h} daddr . meta l4proto . th dport @guarded {h} daddr . meta l4proto . th dport . {h} saddr != @allowed drop
   }}
@@ -92,8 +94,14 @@ fn table(out: &mut String, family: &Family, cidrs: &[String]) {
     ct state new jump closed_services
     ct state new fib daddr type local {h} daddr != {loopback} meta l4proto . th dport vmap @closed_ports
   }}
-  chain filter_forward {{ type filter hook forward priority -1; ct state new jump closed_services; }}
-  chain filter_output {{ type filter hook output priority -1; ct state new jump closed_services; }}
+  chain filter_forward {{ type filter hook forward priority -1;
+    ct state new jump closed_services
+    ct state new jump unallocated
+  }}
+  chain filter_output {{ type filter hook output priority -1;
+    ct state new jump closed_services
+    ct state new jump unallocated
+  }}
 }}
 "
     );

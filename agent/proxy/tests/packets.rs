@@ -311,6 +311,45 @@ fn a_load_balancer_must_not_be_reached_from_outside_its_ranges() {
 }
 
 #[test]
+fn packets_to_a_cluster_ip_that_no_service_has_must_not_leave_the_node() {
+    in_namespace(|| async {
+        ip("addr add 10.96.0.10/32 dev lo");
+        let service = Service { cluster_ips: vec!["10.96.0.50".parse().unwrap()], ..service(0) };
+        let mut state = state(service, BTreeMap::new());
+        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        // what the node itself sends and may not is refused at once
+        let leaves = |to: &str| match socket.send_to(b"?", to) {
+            Ok(_) => true,
+            Err(error) => {
+                assert_eq!(error.kind(), std::io::ErrorKind::PermissionDenied, "{to}");
+                false
+            }
+        };
+        let mut applier = applier();
+        applier.apply(&state, &BTreeSet::new()).await.unwrap();
+        assert!(leaves("10.96.0.77:53") && leaves("10.97.0.1:53"), "nobody knows what is a cluster IP");
+        let cidrs = |text: &str| vec![text.parse::<IpNet>().unwrap()];
+        applier.set_service_cidrs(cidrs("10.96.0.0/16"));
+        applier.apply(&state, &BTreeSet::new()).await.unwrap();
+        assert!(!leaves("10.96.0.77:53") && leaves("10.97.0.1:53"));
+        assert!(leaves("10.96.0.10:53"), "an address of the node's own");
+        assert_eq!(ask("10.96.0.50:80").unwrap_err().kind(), std::io::ErrorKind::ConnectionRefused);
+        applier.set_service_cidrs(cidrs("10.97.0.0/16"));
+        applier.apply(&state, &BTreeSet::new()).await.unwrap();
+        assert!(leaves("10.96.0.77:53") && !leaves("10.97.0.1:53"));
+        state.services.clear();
+        run_nft("flush ruleset");
+        assert!(!applier.audit().await.unwrap());
+        applier.apply(&state, &BTreeSet::new()).await.unwrap();
+        assert!(!leaves("10.97.0.1:53"), "nor after everything was made again");
+    });
+}
+
+fn run_nft(words: &str) {
+    assert!(std::process::Command::new("nft").args(words.split(' ')).status().unwrap().success());
+}
+
+#[test]
 fn a_service_at_the_dns_address_must_not_be_skipped_whole() {
     in_namespace(|| async {
         serve("10.244.0.2");
@@ -396,7 +435,7 @@ fn a_table_taken_away_is_noticed_and_replaced() {
         let state = state(service(0), slice(&["10.244.0.2"], Protocol::Tcp));
         applier.apply(&state, &BTreeSet::new()).await.unwrap();
         assert!(applier.audit().await.unwrap());
-        assert!(std::process::Command::new("nft").args(["flush", "ruleset"]).status().unwrap().success());
+        run_nft("flush ruleset");
         assert!(!applier.audit().await.unwrap());
         applier.apply(&state, &BTreeSet::new()).await.unwrap();
         ask("10.96.0.50:80").unwrap();
