@@ -159,11 +159,13 @@ pub fn model<'a>(
     rules
 }
 
-/// Ready endpoints of a service on this node, for a load balancer that asks.
+/// Ready endpoints of a service on this node, for a load balancer that asks. A pod of two families is in slices of both and one all the
+/// same: the family with more of them counts.
 #[must_use]
 pub(crate) fn ready_here<'a>(slices: impl Iterator<Item = &'a Slice>, node: &str) -> usize {
     let all = slices.flat_map(|slice| &slice.endpoints).filter(|e| e.ready && e.node == node);
-    all.map(|e| e.address).collect::<BTreeSet<_>>().len()
+    let (v4, v6): (BTreeSet<IpAddr>, BTreeSet<IpAddr>) = all.map(|e| e.address).partition(IpAddr::is_ipv4);
+    v4.len().max(v6.len())
 }
 
 fn balance(
