@@ -8,7 +8,7 @@ use crate::claims::Claims;
 use crate::conntrack::Stale;
 use crate::element::{Balancer, Difference, Element, Value, elements};
 use crate::guard::guarded;
-use crate::model::{Front, Place, Rules, Target, model};
+use crate::model::{Front, NoLocal, Place, Rules, Target, model};
 use crate::readback::Recovered;
 use crate::ruleset;
 use crate::service::{Protocol, Service, Slice};
@@ -46,6 +46,7 @@ pub struct Applier {
     dns: Vec<IpAddr>,
     claims: Claims,
     applied: HashMap<ServiceName, Rules>,
+    no_local: NoLocal,
     balancers: BTreeSet<Balancer>,
     /// How many services want an element that leads nowhere, such as a hairpin: services may share an endpoint. Whatever leads
     /// somewhere is a front's, and a front has one owner.
@@ -61,6 +62,10 @@ pub struct Applied {
     pub difference: Difference,
     /// Flows that conntrack is to forget.
     pub stale: Stale,
+    /// All rules were made again.
+    pub whole: bool,
+    /// Ports without endpoints here, of all services.
+    pub no_local: NoLocal,
 }
 
 impl Applier {
@@ -76,6 +81,7 @@ impl Applier {
             dns: Vec::new(),
             claims: Claims::default(),
             applied: HashMap::new(),
+            no_local: NoLocal::default(),
             balancers: BTreeSet::new(),
             shared: HashMap::new(),
             in_step: false,
@@ -159,13 +165,15 @@ impl Applier {
         }
         self.shared.retain(|_, count| *count > 0);
         for (name, rules) in next {
+            let before = self.applied.get(&name).map(|rules| rules.no_local).unwrap_or_default();
+            self.no_local.change(before, rules.no_local);
             if rules == Rules::default() {
                 self.applied.remove(&name)
             } else {
                 self.applied.insert(name, rules)
             };
         }
-        Ok(Applied { difference, stale })
+        Ok(Applied { difference, stale, whole: false, no_local: self.no_local })
     }
 
     /// Everything in one transaction. Before it, what is to outlive it is read from the kernel: the sticky clients, and at an agent's
@@ -227,8 +235,13 @@ impl Applier {
         self.in_step = true;
         // nobody knows what was tracked while these rules were not there
         let mut stale = Stale::default();
-        self.applied.values().for_each(|rules| stale.add(&Rules::default(), rules));
-        Ok(Applied { difference: Difference::between(&before, &wanted), stale })
+        self.no_local = NoLocal::default();
+        for rules in self.applied.values() {
+            stale.add(&Rules::default(), rules);
+            self.no_local.change(NoLocal::default(), rules.no_local);
+        }
+        let difference = Difference::between(&before, &wanted);
+        Ok(Applied { difference, stale, whole: true, no_local: self.no_local })
     }
 
     fn rules(&self, state: &State, name: &ServiceName, old: &Rules) -> Rules {

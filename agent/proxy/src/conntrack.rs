@@ -16,6 +16,11 @@ use std::sync::Arc;
 pub struct Stale(BTreeMap<Front, Arc<BTreeSet<Endpoint>>>);
 
 impl Stale {
+    /// Whether nothing is to be forgotten.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Adds what becomes stale where a service's rules change.
     pub(crate) fn add(&mut self, old: &Rules, new: &Rules) {
         let changed = new.serving.iter().filter(|(front, serving)| {
@@ -32,17 +37,25 @@ impl Stale {
     }
 }
 
-/// Deletes the entries that are stale. Costs nothing when no UDP front is touched.
+/// Deletes the entries that are stale, and says how many of each family. Costs nothing when no UDP front is touched.
 ///
 /// # Errors
 /// The kernel does not list or delete entries.
-pub async fn forget(stale: Stale) -> Result<usize, Error> {
-    if stale.0.is_empty() {
-        return Ok(0);
+pub async fn forget(stale: Stale) -> Result<[usize; 2], Error> {
+    if stale.is_empty() {
+        return Ok([0; 2]);
     }
-    let is_stale =
-        move |flow: &Flow| flow.protocol == UDP && stale.holds(flow.destination, flow.answers_from);
-    let forget = move |socket: &mut netlink::Socket| conntrack::forget(socket, &is_stale);
+    let forget = move |socket: &mut netlink::Socket| {
+        let mut counts = [0; 2];
+        for (count, ipv6) in counts.iter_mut().zip([false, true]) {
+            *count = conntrack::forget(socket, |flow: &Flow| {
+                flow.protocol == UDP
+                    && flow.destination.0.is_ipv6() == ipv6
+                    && stale.holds(flow.destination, flow.answers_from)
+            })?;
+        }
+        Ok(counts)
+    };
     Kernel::of(Netlink::Netfilter).call(forget).await
 }
 

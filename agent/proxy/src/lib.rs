@@ -15,6 +15,7 @@
 //! - [`apply`]: the shadow of what is in the kernel; one transaction a change
 //! - [`conntrack`]: forgetting flows to endpoints that are gone
 //! - `sysctl`: limits of connection tracking
+//! - `metrics`: what is counted
 //! - `health`: what load balancers and people ask over HTTP
 //! - [`mod@run`]: the watches
 
@@ -26,6 +27,7 @@ pub mod conntrack;
 mod element;
 mod guard;
 mod health;
+mod metrics;
 pub mod model;
 mod readback;
 pub mod ruleset;

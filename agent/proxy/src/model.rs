@@ -67,6 +67,25 @@ pub enum Target {
     Drop,
 }
 
+/// Counts of ports without endpoints here, of IPv4 and IPv6.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NoLocal {
+    /// By `internalTrafficPolicy`.
+    pub internal: [i64; 2],
+    /// By `externalTrafficPolicy`.
+    pub external: [i64; 2],
+}
+
+impl NoLocal {
+    /// Counts one service as `new`, which was counted as `old`.
+    pub(crate) fn change(&mut self, old: Self, new: Self) {
+        for index in 0..2 {
+            self.internal[index] += new.internal[index] - old.internal[index];
+            self.external[index] += new.external[index] - old.external[index];
+        }
+    }
+}
+
 /// All of one service.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rules {
@@ -81,6 +100,8 @@ pub struct Rules {
     pub local_endpoints: BTreeSet<IpAddr>,
     /// Every endpoint behind a UDP front that still serves, whether new flows go to it or not.
     pub serving: BTreeMap<Front, Arc<BTreeSet<Endpoint>>>,
+    /// Ports whose policy is Local and that have endpoints, but none here.
+    pub no_local: NoLocal,
     /// Fronts that are reached from these ranges only, which do not overlap.
     pub guarded: BTreeMap<Front, Vec<IpNet>>,
 }
@@ -139,6 +160,11 @@ pub fn model<'a>(
                 addresses.map(|ip| Front::Address(*ip, port.protocol, port.port)).collect();
             if port.node_port != 0 {
                 outside.push(Front::NodePort(v6, port.protocol, port.node_port));
+            }
+            if here.is_empty() && !everywhere.is_empty() {
+                let NoLocal { internal, external } = &mut rules.no_local;
+                internal[usize::from(v6)] += i64::from(service.internal_local);
+                external[usize::from(v6)] += i64::from(service.external_local && !outside.is_empty());
             }
             for front in outside {
                 let before = old.fronts.get(&front);

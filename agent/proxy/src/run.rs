@@ -6,8 +6,9 @@
 //! a restart never takes rules away; shutdown leaves the rules in place.
 
 use crate::apply::{Applier, ServiceName, State};
-use crate::conntrack;
+use crate::conntrack::{self, Stale};
 use crate::health::Health;
+use crate::metrics::{Change, Extent, Metrics};
 use crate::model::ready_here;
 use crate::service::{read_service, read_slice};
 use client::{Event, Key, Source, mirror};
@@ -20,6 +21,7 @@ use k8s_openapi::api::networking::v1::ServiceCIDR;
 use kube::Client;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 use supervise::{Backoff, Supervisor};
 use tokio::time::{Instant, sleep_until};
@@ -75,9 +77,13 @@ pub async fn run(
     let mut slices = mirror::<EndpointSlice>(Source::all::<EndpointSlice>(&client).labels(SLICES));
     let mut nodes = mirror::<Node>(Source::all::<Node>(&client).named(&config.node));
     let mut ranges = mirror::<ServiceCIDR>(Source::all::<ServiceCIDR>(&client));
+    let metrics = Arc::new(Metrics::default());
     let mut proxy = Proxy {
+        started: Timestamp::now(),
+        triggered: Vec::new(),
+        metrics: metrics.clone(),
         node: config.node.clone(),
-        health: Health::new(supervisor),
+        health: Health::new(supervisor, metrics),
         applier: Applier::new(config.node, config.cluster_cidrs).beside_dns(config.local_addresses),
         state: State::default(),
         dirty: BTreeSet::new(),
@@ -131,6 +137,7 @@ pub async fn run(
             }
             Err(error) => {
                 let now = std::time::Instant::now();
+                proxy.metrics.failed();
                 proxy.health.set(|status| status.waiting = status.waiting.or(Some(now)));
                 let pause = backoff.next_pause();
                 tracing::error!(error = &error as &dyn std::error::Error, ?pause, "services not applied");
@@ -140,7 +147,17 @@ pub async fn run(
     }
 }
 
+/// Where the controller of endpoints says when what it wrote down happened.
+const TRIGGERED: &str = "endpoints.kubernetes.io/last-change-trigger-time";
+
+/// As many changes are timed at once.
+const MOST_TRIGGERED: usize = 10_000;
+
 struct Proxy {
+    started: Timestamp,
+    /// Changes of endpoints that wait: of IPv6, and when they happened.
+    triggered: Vec<(bool, Timestamp)>,
+    metrics: Arc<Metrics>,
     node: String,
     health: Health,
     applier: Applier,
@@ -220,6 +237,7 @@ impl Proxy {
             None => self.state.services.remove(&name).is_some(),
         };
         if changed {
+            self.metrics.changed(Change::Service);
             self.dirty.insert(name);
         }
     }
@@ -256,12 +274,17 @@ impl Proxy {
                     self.state.slices.remove(&old_owner);
                 }
             }
+            self.metrics.changed(Change::Endpoints);
             self.dirty.insert(old_owner);
         }
         if let (Some(owner), Some(new)) = (owner, new) {
             let all = self.state.slices.entry(owner.clone()).or_default();
             if all.get(slice_name) != Some(&new) {
                 all.insert(slice_name.clone(), new);
+                self.metrics.changed(Change::Endpoints);
+                if self.triggered.len() < MOST_TRIGGERED {
+                    self.triggered.extend(slice.and_then(|slice| triggered(slice, self.started)));
+                }
                 self.dirty.insert(owner);
             }
         }
@@ -277,21 +300,36 @@ impl Proxy {
         self.health.sync(&wanted.collect());
     }
 
+    async fn forget(&self, stale: Stale) {
+        if stale.is_empty() {
+            return;
+        }
+        let began = std::time::Instant::now();
+        match conntrack::forget(stale).await {
+            Ok(counts) => self.metrics.forgot(began.elapsed(), counts),
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, "stale connections are left to time out");
+            }
+        }
+    }
+
     async fn apply(&mut self) -> Result<(), netlink::nft::Error> {
         if self.listed != (true, true, true) {
             return Ok(());
         }
         self.health.set(|status| status.refused = None);
         let dirty = std::mem::take(&mut self.dirty);
+        let began = std::time::Instant::now();
         match self.applier.apply(&self.state, &dirty).await {
             Ok(applied) => {
-                self.tell_balancers();
-                if let Err(error) = conntrack::forget(applied.stale).await {
-                    tracing::warn!(
-                        error = &error as &dyn std::error::Error,
-                        "stale connections are left to time out"
-                    );
+                let extent = if applied.whole { Extent::Full } else { Extent::Partial };
+                self.metrics.applied(extent, began.elapsed(), applied.no_local);
+                for (ipv6, at) in self.triggered.drain(..) {
+                    self.metrics.programmed(ipv6, Timestamp::now().duration_since(at).as_secs_f64());
                 }
+                self.tell_balancers();
+                self.forget(applied.stale).await;
                 Ok(())
             }
             Err(error) => {
@@ -306,6 +344,12 @@ impl Proxy {
 fn addresses(node: &Node) -> Vec<IpAddr> {
     let all = node.status.iter().flat_map(|status| status.addresses.iter().flatten());
     all.filter_map(|address| address.address.parse().ok()).collect()
+}
+
+/// When a change of endpoints happened. What happened before the proxy was there is not its delay.
+fn triggered(slice: &EndpointSlice, started: Timestamp) -> Option<(bool, Timestamp)> {
+    let at = slice.metadata.annotations.as_ref()?.get(TRIGGERED)?.parse::<Timestamp>().ok()?;
+    (at > started).then_some((slice.address_type == "IPv6", at))
 }
 
 fn name(key: &Key) -> (String, String) {
