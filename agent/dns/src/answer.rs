@@ -71,7 +71,7 @@ fn reverse(query: &Query, zone: &Zone, domain: &Name, mut response: Message) -> 
     }
     response.metadata.authoritative = true;
     for name in names {
-        if let Some(host) = below(name, domain) {
+        if let Some(host) = below(&name, domain) {
             response.add_answer(Record::from_rdata(query.name().clone(), TTL, RData::PTR(PTR(host))));
         }
     }

@@ -2,9 +2,10 @@
 //!
 //! Names are given as labels, lower case, without the cluster domain: `web.default.svc` is `["web", "default", "svc"]`.
 
-use crate::record::{Endpoint, Port, Service, Slice};
+use crate::record::{Endpoint, Port, Service, Slice, dashed};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 /// What may be asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,8 +53,19 @@ pub struct Zone {
     listed: bool,
     /// Addresses that answer for the zone.
     servers: Vec<IpAddr>,
-    /// Owner of an address, for reverse questions: a host name below the domain.
-    reverse: HashMap<IpAddr, Vec<String>>,
+    /// Services of a cluster IP, for reverse questions: names below the domain.
+    clusters: HashMap<IpAddr, Vec<String>>,
+    /// Endpoints at an address, likewise.
+    owners: HashMap<IpAddr, Vec<Owner>>,
+}
+
+/// An endpoint as the owner of an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Owner {
+    /// Its host name; without one it is called by its address.
+    host: Option<Box<str>>,
+    /// `web.default.svc`
+    service: Arc<str>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -103,7 +115,7 @@ impl Zone {
         let host = format!("{name}.{namespace}.svc");
         for (service, add) in [(old, false), (service, true)] {
             if let Some(Service::Cluster(addresses, _)) = service {
-                addresses.into_iter().for_each(|a| self.set_reverse(a, &host, add));
+                addresses.into_iter().for_each(|a| index(&mut self.clusters, a, host.clone(), add));
             }
         }
         self.forget_empty(namespace);
@@ -121,27 +133,14 @@ impl Zone {
             space.slices.entry(slice.service.clone()).or_default().insert(name.to_owned(), slice.clone());
         }
         for (slice, add) in removed.into_iter().map(|s| (s, false)).chain(slice.map(|s| (s, true))) {
-            for endpoint in slice.endpoints.iter().filter(|e| e.named) {
-                self.set_reverse(
-                    endpoint.address,
-                    &format!("{}.{}.{namespace}.svc", endpoint.host, slice.service),
-                    add,
-                );
+            let service: Arc<str> = format!("{}.{namespace}.svc", slice.service).into();
+            for endpoint in slice.endpoints {
+                let host = endpoint.named.then(|| endpoint.host.into());
+                let owner = Owner { host, service: service.clone() };
+                index(&mut self.owners, endpoint.address, owner, add);
             }
         }
         self.forget_empty(namespace);
-    }
-
-    fn set_reverse(&mut self, address: IpAddr, host: &str, add: bool) {
-        let hosts = self.reverse.entry(address).or_default();
-        if add {
-            hosts.push(host.to_owned());
-        } else if let Some(at) = hosts.iter().position(|h| h == host) {
-            hosts.swap_remove(at);
-        }
-        if hosts.is_empty() {
-            self.reverse.remove(&address);
-        }
     }
 
     fn forget_empty(&mut self, namespace: &str) {
@@ -150,10 +149,22 @@ impl Zone {
         }
     }
 
-    /// The names an address has.
+    /// The names an address has: a cluster IP its service's, else one for each service it is an endpoint of.
     #[must_use]
-    pub fn reverse(&self, address: IpAddr) -> &[String] {
-        self.reverse.get(&address).map_or(&[], Vec::as_slice)
+    pub fn reverse(&self, address: IpAddr) -> Vec<String> {
+        if let Some(services) = self.clusters.get(&address) {
+            return services.clone();
+        }
+        let owners = self.owners.get(&address).into_iter().flatten();
+        let mut names: Vec<String> = owners
+            .map(|Owner { host, service }| match host {
+                Some(host) => format!("{host}.{service}"),
+                None => format!("{}.{service}", dashed(address)),
+            })
+            .collect();
+        names.sort_unstable();
+        names.dedup();
+        names
     }
 
     /// What is found under a name; `None` when there is no such name.
@@ -188,7 +199,7 @@ impl Zone {
     fn name_servers(&self) -> Vec<RecordData> {
         let mut by_host: BTreeMap<&str, Vec<IpAddr>> = BTreeMap::new();
         for address in &self.servers {
-            for host in self.reverse(*address) {
+            for host in self.clusters.get(address).into_iter().flatten() {
                 by_host.entry(host).or_default().push(*address);
             }
         }
@@ -237,12 +248,15 @@ impl Zone {
     }
 
     fn host(&self, host: &str, service: &str, namespace: &str, kind: Kind) -> Option<Vec<RecordData>> {
-        self.find(service, namespace).filter(|s| **s == Service::Headless)?;
-        let found: Vec<IpAddr> = self
+        // whatever address the service has of its own, its endpoints are called by name, too
+        self.find(service, namespace).filter(|s| !matches!(s, Service::External(_)))?;
+        let mut found: Vec<IpAddr> = self
             .endpoints(service, namespace)
             .filter(|e| e.host.eq_ignore_ascii_case(host))
             .map(|e| e.address)
             .collect();
+        found.sort_unstable();
+        found.dedup();
         if found.is_empty() { None } else { Some(addresses(found, kind)) }
     }
 
@@ -282,17 +296,42 @@ impl Zone {
                     addresses: addresses.clone(),
                 })
                 .collect(),
-            Some(Service::Headless) => self
-                .endpoints(service, namespace)
-                .flat_map(|e| e.ports.iter().filter(|p| wanted(p)).map(move |p| (e, p)))
-                .map(|(e, p)| RecordData::Port {
-                    number: p.number,
-                    host: format!("{}.{host}", e.host),
-                    addresses: vec![e.address],
-                })
-                .collect(),
+            Some(Service::Headless) => {
+                let endpoints = self.endpoints(service, namespace);
+                let all = endpoints.flat_map(|e| e.ports.iter().filter(|p| wanted(p)).map(move |p| (e, p)));
+                // an endpoint of two families is in slices of both, and one host all the same
+                let mut at: HashMap<(u16, &str), usize> = HashMap::new();
+                let mut out: Vec<(u16, &str, Vec<IpAddr>)> = Vec::new();
+                for (endpoint, port) in all {
+                    let index = *at.entry((port.number, endpoint.host.as_str())).or_insert_with(|| {
+                        out.push((port.number, endpoint.host.as_str(), Vec::new()));
+                        out.len() - 1
+                    });
+                    out[index].2.push(endpoint.address);
+                }
+                out.into_iter()
+                    .map(|(number, name, addresses)| RecordData::Port {
+                        number,
+                        host: format!("{name}.{host}"),
+                        addresses,
+                    })
+                    .collect()
+            }
             Some(Service::External(_)) | None => Vec::new(),
         }
+    }
+}
+
+/// Adds one to what an address leads to, or takes it away.
+fn index<T: PartialEq>(map: &mut HashMap<IpAddr, Vec<T>>, address: IpAddr, one: T, add: bool) {
+    let all = map.entry(address).or_default();
+    if add {
+        all.push(one);
+    } else if let Some(at) = all.iter().position(|other| *other == one) {
+        all.swap_remove(at);
+    }
+    if all.is_empty() {
+        map.remove(&address);
     }
 }
 
@@ -401,10 +440,85 @@ mod tests {
         let ip = |s: &str| s.parse::<IpAddr>().unwrap();
         assert_eq!(zone.reverse(ip("10.96.0.5")), ["web.default.svc"]);
         assert_eq!(zone.reverse(ip("10.244.0.7")), ["db-0.db.default.svc"]);
-        assert!(zone.reverse(ip("10.244.1.9")).is_empty(), "an endpoint without a host name has none");
+        assert_eq!(zone.reverse(ip("10.244.1.9")), ["10-244-1-9.db.default.svc"], "named by its address");
         zone.set_service("default", "web", None);
         zone.set_slice("default", "db-x", None);
-        assert!(zone.reverse(ip("10.96.0.5")).is_empty() && zone.reverse(ip("10.244.0.7")).is_empty());
+        for gone in ["10.96.0.5", "10.244.0.7", "10.244.1.9"] {
+            assert!(zone.reverse(ip(gone)).is_empty(), "{gone}");
+        }
+    }
+
+    #[test]
+    fn a_cluster_ip_must_not_be_called_by_an_endpoints_name() {
+        let mut zone = zone();
+        let ip = |s: &str| s.parse::<IpAddr>().unwrap();
+        let endpoint = |address: &str| Endpoint {
+            address: ip(address),
+            host: dashed(ip(address)),
+            named: false,
+            ports: Vec::new(),
+        };
+        let slice = |service: &str| Slice {
+            service: service.into(),
+            endpoints: vec![endpoint("10.96.0.5"), endpoint("10.244.1.9"), endpoint("fd00::7")],
+        };
+        zone.set_slice("default", "web-x", Some(slice("web")));
+        zone.set_slice("default", "web-y", Some(slice("web")));
+        assert_eq!(zone.reverse(ip("10.96.0.5")), ["web.default.svc"]);
+        let both = ["10-244-1-9.db.default.svc", "10-244-1-9.web.default.svc"];
+        assert_eq!(zone.reverse(ip("10.244.1.9")), both, "one for each service");
+        zone.set_slice("default", "web-x", None);
+        assert_eq!(zone.reverse(ip("10.244.1.9")), both, "another slice has it still");
+        assert_eq!(zone.reverse(ip("fd00::7")), ["fd00--7.web.default.svc"]);
+    }
+
+    #[test]
+    fn endpoints_of_a_service_with_an_address_must_not_be_without_a_name() {
+        let mut zone = zone();
+        let ip = |s: &str| s.parse::<IpAddr>().unwrap();
+        let endpoint = |address: &str, host: Option<&str>| Endpoint {
+            address: ip(address),
+            host: host.map_or_else(|| dashed(ip(address)), str::to_owned),
+            named: host.is_some(),
+            ports: vec![port("http", 8080)],
+        };
+        let endpoints = vec![endpoint("10.244.0.7", Some("web-0")), endpoint("10.244.0.8", None)];
+        zone.set_slice(
+            "default",
+            "web-x",
+            Some(Slice { service: "web".into(), endpoints: endpoints.clone() }),
+        );
+        zone.set_slice("default", "out-x", Some(Slice { service: "out".into(), endpoints }));
+        let of = |name: &str| ask(&zone, name, Kind::A);
+        assert_eq!(of("web-0.web.default.svc"), Some(vec!["10.244.0.7".to_owned()]));
+        assert_eq!(of("10-244-0-8.web.default.svc"), Some(vec!["10.244.0.8".to_owned()]));
+        assert_eq!(of("web-1.web.default.svc"), None);
+        assert_eq!(of("web-0.out.default.svc"), None, "an external name has no endpoints");
+        assert_eq!(of("web.default.svc"), Some(vec!["10.96.0.5".to_owned()]));
+    }
+
+    #[test]
+    fn an_endpoint_of_two_families_must_not_be_told_twice() {
+        let mut zone = zone();
+        let endpoint = |address: &str| Endpoint {
+            address: address.parse().unwrap(),
+            host: "db-7".into(),
+            named: true,
+            ports: vec![port("sql", 5432)],
+        };
+        for (name, address) in [("db-4", "10.244.0.9"), ("db-4b", "10.244.0.9"), ("db-6", "fd00::9")] {
+            let endpoints = vec![endpoint(address)];
+            zone.set_slice("default", name, Some(Slice { service: "db".into(), endpoints }));
+        }
+        let found = zone.lookup(&["_sql", "_tcp", "db", "default", "svc"], Kind::Srv).unwrap();
+        let of = |wanted: &str| -> Vec<&RecordData> {
+            let is = |data: &&RecordData| matches!(data, RecordData::Port { host, .. } if host.starts_with(wanted));
+            found.iter().filter(is).collect()
+        };
+        let [RecordData::Port { addresses, .. }] = of("db-7.")[..] else { panic!("{found:?}") };
+        assert!(addresses.contains(&"fd00::9".parse().unwrap()) && addresses.len() == 3);
+        assert_eq!(found.len(), 3, "{found:?}");
+        assert_eq!(ask(&zone, "db-7.db.default.svc", Kind::A), Some(vec!["10.244.0.9".to_owned()]));
     }
 
     #[test]
