@@ -4,13 +4,16 @@
 //! - [`zone`]: every name of the cluster domain, and what a question about it finds; pure
 //! - [`answer`]: a request to a response, or to "ask elsewhere"; pure
 //! - [`upstream`]: asking elsewhere
-//! - [`serve`]: the sockets
+//! - `listen`, `redirect`: the sockets' addresses, and questions led there
+//! - [`serve`]: what the sockets do
 //! - [`mod@run`]: the address, the watches
 
 #![warn(unreachable_pub)]
 
 pub mod answer;
+mod listen;
 pub mod record;
+mod redirect;
 mod run;
 pub mod serve;
 mod upstream;
