@@ -105,6 +105,8 @@ pub async fn run(
             () = sleep_until(audit) => {
                 audit = Instant::now() + AUDIT_PERIOD;
                 redirect.look_after().await.map_err(Error::Redirect)?;
+                // the host may have moved to another network
+                answerer.set_upstream(read_resolv_conf(&config.resolv_conf, &config.addresses));
             }
             Some(event) = services.next() => match event {
                 Event::Set(key, service) => {

@@ -1,7 +1,7 @@
 //! The sockets: a datagram or a stream's message in, [`decide`], the answer out. Requests in flight are bounded.
 
 use crate::answer::{Decision, decide, encode, rotate};
-use crate::upstream;
+use crate::upstream::{self, Upstream};
 use crate::zone::Zone;
 use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::Name;
@@ -23,6 +23,8 @@ const FORWARDS: usize = 1024;
 const STREAMS: usize = 256;
 /// First and longest pause after the kernel refused to give us a question.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
+/// Bytes of a datagram whoever sends it.
+const USUAL_ROOM: usize = 4096;
 /// How long a stream may be silent.
 const STREAM_IDLE: Duration = Duration::from_secs(10);
 
@@ -30,7 +32,7 @@ const STREAM_IDLE: Duration = Duration::from_secs(10);
 pub struct Answerer {
     zone: RwLock<Zone>,
     domain: Name,
-    upstream: Vec<SocketAddr>,
+    upstream: Upstream,
     forwards: Arc<Semaphore>,
     forwarding: Work,
     streams: Work,
@@ -45,7 +47,7 @@ impl Answerer {
         Self {
             zone: RwLock::default(),
             domain,
-            upstream,
+            upstream: Upstream::new(upstream),
             forwards: Arc::new(Semaphore::new(FORWARDS)),
             forwarding: Work::new(supervisor, "dns/forward"),
             streams: Work::new(supervisor, "dns/stream"),
@@ -57,6 +59,13 @@ impl Answerer {
     /// Applies a change to the zone; answers see it at once.
     pub fn change(&self, change: impl FnOnce(&mut Zone)) {
         change(&mut self.zone.write());
+    }
+
+    /// Asks these for the rest from now on.
+    pub(crate) fn set_upstream(&self, servers: Vec<SocketAddr>) {
+        if self.upstream.set(servers) {
+            tracing::info!("other resolvers are asked from now on");
+        }
     }
 
     /// Says that the zone is complete: from now on "no such name" is true.
@@ -157,7 +166,7 @@ impl Answerer {
     async fn elsewhere(&self, request: &Message, bytes: &[u8], decision: Decision, udp: bool) -> Vec<u8> {
         let asked = match decision {
             Decision::Chase(response, next) => self.chase(*response, next, request, udp).await,
-            _ => upstream::ask(bytes, &self.upstream, udp).await,
+            _ => self.upstream.ask(bytes, udp, room(request)).await,
         };
         asked.unwrap_or_else(|error| {
             tracing::debug!(error = &error as &dyn std::error::Error, "no answer from upstream");
@@ -177,7 +186,7 @@ impl Answerer {
         question.metadata.recursion_desired = true;
         question.add_query(next);
         let bytes = question.to_vec().unwrap_or_default();
-        match upstream::ask(&bytes, &self.upstream, udp).await {
+        match self.upstream.ask(&bytes, udp, USUAL_ROOM).await {
             Ok(answer) => {
                 if let Ok(answer) = Message::from_vec(&answer) {
                     response.metadata.truncation |= answer.metadata.truncation;
@@ -190,6 +199,12 @@ impl Answerer {
         }
         Ok(encode(&response, request, udp).unwrap_or_else(|_| failure(request, ResponseCode::ServFail)))
     }
+}
+
+/// Bytes a datagram may have that answers a request as it came: what its client takes, and the resolver is told.
+fn room(request: &Message) -> usize {
+    let offered = request.edns.as_ref().map_or(0, |edns| usize::from(edns.max_payload()));
+    offered.max(USUAL_ROOM)
 }
 
 fn failure(request: &Message, code: ResponseCode) -> Vec<u8> {
