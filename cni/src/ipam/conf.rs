@@ -27,8 +27,9 @@ impl Conf {
             .ok_or_else(|| Error::config("ipam", "IPAM config missing 'ipam' key"))?;
         ipam.take::<String>("type")?;
         ipam.take::<String>("name")?;
-        let directory: PathBuf =
-            ipam.take("dataDir")?.unwrap_or_else(|| PathBuf::from("/var/lib/cni/networks"));
+        // an empty one would be wherever the runtime happens to run
+        let directory = ipam.take::<PathBuf>("dataDir")?.filter(|path| !path.as_os_str().is_empty());
+        let directory = directory.unwrap_or_else(|| PathBuf::from("/var/lib/cni/networks"));
         let resolv_conf = ipam.take::<PathBuf>("resolvConf")?.filter(|path| !path.as_os_str().is_empty());
         let routes = read_routes(&mut ipam)?;
 
