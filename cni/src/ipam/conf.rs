@@ -129,3 +129,26 @@ fn read_requested(call: &Call, fields: &mut Fields, runtime: Option<Fields>) -> 
     }
     Ok(requested)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Environment;
+    use serde_json::json;
+
+    #[test]
+    fn an_empty_directory_must_not_be_wherever_the_runtime_runs() {
+        let directory = |given: Value| {
+            let variables = [("CNI_COMMAND", "STATUS"), ("CNI_PATH", "/opt/cni/bin")];
+            let look =
+                |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, v)| (*v).to_owned());
+            let ipam = json!({"type": "host-local", "dataDir": given, "subnet": "10.88.0.0/24"});
+            let conf = json!({"cniVersion": "1.1.0", "name": "pods", "type": "host-local", "ipam": ipam});
+            let call = Call::parse(Environment::read(look).unwrap(), conf.to_string().as_bytes()).unwrap();
+            Conf::read(&call).unwrap().directory
+        };
+        assert_eq!(directory(json!("")), PathBuf::from("/var/lib/cni/networks/pods"));
+        assert_eq!(directory(Value::Null), PathBuf::from("/var/lib/cni/networks/pods"));
+        assert_eq!(directory(json!("/leases")), PathBuf::from("/leases/pods"));
+    }
+}
