@@ -1,7 +1,7 @@
 //! The tables `windlass` as a transaction: sets, chains and rules once, then elements. Pure. [`text`](crate::text) says the same in
 //! nft's language.
 
-use crate::element::{Balancer, Difference, Element, INSIDE_MARK, Key, MASQUERADE_MARK, Set, Value};
+use crate::element::{Balancer, Difference, Element, Key, Set, Value};
 use crate::model::Front;
 use ipnet::IpNet;
 use netlink::nft::expression::{Base, Conntrack, Expression as E, Is, Meta, Register, Reject};
@@ -25,6 +25,8 @@ pub(crate) fn table(ipv6: bool) -> Table {
     TABLES[usize::from(ipv6)]
 }
 
+/// The one bit of a packet's mark that is ours, from translation until its source is rewritten: upstream's `masqueradeBit`.
+pub(crate) const MASQUERADE_MARK: u32 = 1 << 14;
 /// `IPS_DST_NAT`
 const TRANSLATED: u32 = 0x20;
 /// The bit of the state "new".
@@ -140,7 +142,7 @@ fn sets(batch: &mut Batch, ipv6: bool) {
     let (front, port) = ([a, Field::Protocol, Field::Port], [Field::Protocol, Field::Port]);
     let with = |key: &[Field], more: Field| key.iter().copied().chain([more]).collect::<Vec<_>>();
     let endpoint = [a, Field::Port];
-    let mark = [Field::Mark];
+    let number = [Field::Priority];
     for set in [
         Set::new("cluster_cidrs", &[a]).intervals(),
         Set::new("service_cidrs", &[a]).intervals(),
@@ -150,12 +152,12 @@ fn sets(batch: &mut Batch, ipv6: bool) {
         Set::new("node_ports", &port).to_verdicts(),
         Set::new("inside", &front).to_verdicts(),
         Set::new("inside_ports", &port).to_verdicts(),
-        Set::new("endpoints", &with(&front, Field::Mark)).to(&endpoint),
-        Set::new("port_endpoints", &with(&port, Field::Mark)).to(&endpoint),
-        Set::new("sticky", &with(&front, Field::Mark)).to(&mark),
-        Set::new("port_sticky", &with(&port, Field::Mark)).to(&mark),
-        Set::new(CLIENTS[0], &with(&front, a)).to(&mark).dynamic(STICKY_CLIENTS),
-        Set::new(CLIENTS[1], &with(&port, a)).to(&mark).dynamic(STICKY_CLIENTS),
+        Set::new("endpoints", &with(&front, Field::Priority)).to(&endpoint),
+        Set::new("port_endpoints", &with(&port, Field::Priority)).to(&endpoint),
+        Set::new("sticky", &with(&front, Field::Priority)).to(&number),
+        Set::new("port_sticky", &with(&port, Field::Priority)).to(&number),
+        Set::new(CLIENTS[0], &with(&front, a)).to(&number).dynamic(STICKY_CLIENTS),
+        Set::new(CLIENTS[1], &with(&port, a)).to(&number).dynamic(STICKY_CLIENTS),
         Set::new("closed", &front).to_verdicts(),
         Set::new("closed_ports", &port).to_verdicts(),
         Set::new("guarded", &front),
@@ -221,10 +223,9 @@ fn rules(batch: &mut Batch, ipv6: bool) {
     let untranslated = bits(status, TRANSLATED, Is::Different, TRANSLATED);
     add("nat_postrouting", [&untranslated[..], &[E::Verdict(Verdict::Return)]].concat());
     let marked = bits(E::Meta(FIRST, Meta::Mark), MASQUERADE_MARK, Is::Different, 0);
-    add("nat_postrouting", [&marked[..], &[E::MasqueradeFullyRandom]].concat());
-    // the node's own source may be the front's address
-    let inside = bits(E::Meta(FIRST, Meta::Mark), INSIDE_MARK, Is::Different, 0);
-    add("nat_postrouting", [&inside[..], &from_here, &[E::MasqueradeFullyRandom]].concat());
+    let unmark = E::FlipBits(FIRST, MASQUERADE_MARK);
+    let unmark = [E::Meta(FIRST, Meta::Mark), unmark, E::Set(Meta::Mark, FIRST), E::MasqueradeFullyRandom];
+    add("nat_postrouting", [&marked[..], &unmark].concat());
     add(
         "nat_postrouting",
         vec![
@@ -307,36 +308,53 @@ fn balancer_chains(batch: &mut Batch, ipv6: bool, balancer: Balancer) {
             ("endpoints".into(), "sticky".into(), CLIENTS[0].into())
         };
     let (front, next) = layout.load_front(balancer.node_port);
-    let by_mark = |map: Cow<'static, str>| {
-        [&front[..], &[E::Meta(Register(next), Meta::Mark), E::Lookup(map, FIRST, FIRST)]].concat()
+    let by_number = |map: Cow<'static, str>| {
+        [&front[..], &[E::Meta(Register(next), Meta::Priority), E::Lookup(map, FIRST, FIRST)]].concat()
     };
     let port = Register(layout.words());
-    let dnat = [&by_mark(endpoints)[..], &[E::Dnat { ipv6, address: FIRST, port }]].concat();
+    let dnat = [&by_number(endpoints)[..], &[E::Dnat { ipv6, address: FIRST, port }]].concat();
     let draw = vec![
         E::Random {
             to: FIRST,
             modulus: u32::try_from(balancer.slots).unwrap_or(u32::MAX),
             offset: balancer.base(),
         },
-        E::SetMark(FIRST),
+        E::Set(Meta::Priority, FIRST),
     ];
     let name = balancer.to_string();
+    let mut rules = marking(balancer);
     let Some(seconds) = balancer.sticky else {
-        return chain(batch, ipv6, &name, &[draw, dnat]);
+        rules.extend([draw, dnat]);
+        return chain(batch, ipv6, &name, &rules);
     };
     let client = [&front[..], &[layout.load_source(next)]].concat();
     let value = Register(next + layout.words());
     let remember =
         E::Remember { map: clients.clone(), key: FIRST, value, timeout: u64::from(seconds) * 1000 };
-    let remember = [&client[..], &[E::Meta(value, Meta::Mark), remember]].concat();
+    let remember = [&client[..], &[E::Meta(value, Meta::Priority), remember]].concat();
     let (known, fresh) = (format!("{name}-known"), format!("{name}-fresh"));
     let goto = |chain: &str| E::Verdict(Verdict::Goto(chain.to_owned().into()));
-    let numbered = [&by_mark(sticky)[..], &[E::SetMark(FIRST)]].concat();
+    let numbered = [&by_number(sticky)[..], &[E::Set(Meta::Priority, FIRST)]].concat();
     chain(batch, ipv6, &fresh, &[draw, numbered, remember.clone(), dnat.clone()]);
     // a client whose endpoint is gone finds no endpoint for its number and goes on to a new draw
     chain(batch, ipv6, &known, &[remember, dnat, vec![goto(&fresh)]]);
-    let recall = [E::Lookup(clients, FIRST, FIRST), E::SetMark(FIRST), goto(&known)];
-    chain(batch, ipv6, &name, &[[&client[..], &recall].concat(), vec![goto(&fresh)]]);
+    let recall = [E::Lookup(clients, FIRST, FIRST), E::Set(Meta::Priority, FIRST), goto(&known)];
+    rules.extend([[&client[..], &recall].concat(), vec![goto(&fresh)]]);
+    chain(batch, ipv6, &name, &rules);
+}
+
+/// What marks connections whose source is to be rewritten once they are routed.
+fn marking(balancer: Balancer) -> Vec<Vec<E>> {
+    let mark = [E::Meta(FIRST, Meta::Mark), E::SetBits(FIRST, MASQUERADE_MARK), E::Set(Meta::Mark, FIRST)];
+    let mut rules = Vec::new();
+    if balancer.masquerade {
+        rules.push(mark.to_vec());
+    }
+    if balancer.inside {
+        // the node's own source may be the front's address
+        rules.push([&Layout::is_local(E::SourceType(FIRST))[..], &mark].concat());
+    }
+    rules
 }
 
 fn chain(batch: &mut Batch, ipv6: bool, name: &str, rules: &[Vec<E>]) {
@@ -387,7 +405,7 @@ fn encode(element: &Element, with_value: bool) -> nft::Element {
         Value::Endpoint(endpoint) => {
             Some(nft::Value::Bytes(Bytes::default().address(endpoint.address).port(endpoint.port)))
         }
-        Value::Mark(mark) => Some(nft::Value::Bytes(Bytes::default().mark(*mark))),
+        Value::Number(number) => Some(nft::Value::Bytes(Bytes::default().mark(*number))),
     };
     nft::Element { value, end, ..nft::Element::member(key) }
 }

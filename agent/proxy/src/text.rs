@@ -1,9 +1,9 @@
 //! What [`ruleset`](crate::ruleset) makes, in nft's language: the reference that tests and benches hold it against, and the
 //! clearest description of it.
 
-use crate::element::{Balancer, Difference, Element, INSIDE_MARK, Key, MASQUERADE_MARK, Value};
+use crate::element::{Balancer, Difference, Element, Key, Value};
 use crate::model::Front;
-use crate::ruleset::{STICKY_CLIENTS, TABLE};
+use crate::ruleset::{MASQUERADE_MARK, STICKY_CLIENTS, TABLE};
 use ipnet::IpNet;
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -52,12 +52,12 @@ fn table(out: &mut String, family: &Family, cidrs: &[String]) {
   map node_ports {{ type inet_proto . inet_service : verdict; }}
   map inside {{ type {a} . inet_proto . inet_service : verdict; }}
   map inside_ports {{ type inet_proto . inet_service : verdict; }}
-  map endpoints {{ type {a} . inet_proto . inet_service . mark : {a} . inet_service; }}
-  map port_endpoints {{ type inet_proto . inet_service . mark : {a} . inet_service; }}
-  map sticky {{ type {a} . inet_proto . inet_service . mark : mark; }}
-  map port_sticky {{ type inet_proto . inet_service . mark : mark; }}
-  map clients {{ type {a} . inet_proto . inet_service . {a} : mark; size {STICKY_CLIENTS}; flags dynamic,timeout; }}
-  map port_clients {{ type inet_proto . inet_service . {a} : mark; size {STICKY_CLIENTS}; flags dynamic,timeout; }}
+  map endpoints {{ type {a} . inet_proto . inet_service . classid : {a} . inet_service; }}
+  map port_endpoints {{ type inet_proto . inet_service . classid : {a} . inet_service; }}
+  map sticky {{ type {a} . inet_proto . inet_service . classid : classid; }}
+  map port_sticky {{ type inet_proto . inet_service . classid : classid; }}
+  map clients {{ type {a} . inet_proto . inet_service . {a} : classid; size {STICKY_CLIENTS}; flags dynamic,timeout; }}
+  map port_clients {{ type inet_proto . inet_service . {a} : classid; size {STICKY_CLIENTS}; flags dynamic,timeout; }}
   map closed {{ type {a} . inet_proto . inet_service : verdict; }}
   map closed_ports {{ type inet_proto . inet_service : verdict; }}
   set guarded {{ type {a} . inet_proto . inet_service; }}
@@ -75,8 +75,7 @@ fn table(out: &mut String, family: &Family, cidrs: &[String]) {
   chain nat_output {{ type nat hook output priority -100; jump services; }}
   chain nat_postrouting {{ type nat hook postrouting priority srcnat;
     ct status & dnat != dnat return
-    meta mark & {MASQUERADE_MARK:#x} != 0 masquerade fully-random
-    meta mark & {INSIDE_MARK:#x} != 0 fib saddr type local masquerade fully-random
+    meta mark & {MASQUERADE_MARK:#x} != 0 meta mark set meta mark ^ {MASQUERADE_MARK:#x} masquerade fully-random
     {h} saddr . {h} daddr @hairpin masquerade fully-random
     {h} saddr != @cluster_cidrs ct original {h} daddr @cluster_ips masquerade fully-random
   }}
@@ -130,29 +129,40 @@ fn balancer_chain(out: &mut String, family: &Family, balancer: Balancer) {
         (format!("{h} daddr . meta l4proto . th dport"), "endpoints", "sticky", "clients")
     };
     let base = balancer.base();
-    let dnat = format!("dnat {h} to {front} . meta mark map @{endpoints}");
-    let draw = format!("meta mark set numgen random mod {} offset {base}", balancer.slots);
+    let dnat = format!("dnat {h} to {front} . meta priority map @{endpoints}");
+    let draw = format!("meta priority set numgen random mod {} offset {base}", balancer.slots);
+    let mark = format!("meta mark set meta mark | {MASQUERADE_MARK:#010x}");
+    let mut rules = Vec::new();
+    if balancer.masquerade {
+        rules.push(mark.clone());
+    }
+    if balancer.inside {
+        rules.push(format!("fib saddr type local {mark}"));
+    }
     let Some(seconds) = balancer.sticky else {
-        return chain(out, table, &balancer.to_string(), &[draw, dnat]);
+        rules.extend([draw, dnat]);
+        return chain(out, table, &balancer.to_string(), &rules);
     };
     // nft before 1.0.7 runs out of registers here for IPv6; the kernel has enough
     let client = format!("{front} . {h} saddr");
-    let remember = format!("update @{clients} {{ {client} timeout {seconds}s : meta mark }}");
+    let remember = format!("update @{clients} {{ {client} timeout {seconds}s : meta priority }}");
     let (known, fresh) = (format!("{balancer}-known"), format!("{balancer}-fresh"));
     chain(
         out,
         table,
         &fresh,
-        &[draw, format!("meta mark set {front} . meta mark map @{sticky}"), remember.clone(), dnat.clone()],
+        &[
+            draw,
+            format!("meta priority set {front} . meta priority map @{sticky}"),
+            remember.clone(),
+            dnat.clone(),
+        ],
     );
     // a client whose endpoint is gone finds no endpoint for its number and goes on to a new draw
     chain(out, table, &known, &[remember, dnat, format!("goto {fresh}")]);
-    chain(
-        out,
-        table,
-        &balancer.to_string(),
-        &[format!("meta mark set {client} map @{clients} goto {known}"), format!("goto {fresh}")],
-    );
+    rules.push(format!("meta priority set {client} map @{clients} goto {known}"));
+    rules.push(format!("goto {fresh}"));
+    chain(out, table, &balancer.to_string(), &rules);
 }
 
 fn chain(out: &mut String, table: &str, name: &str, rules: &[String]) {
@@ -205,7 +215,7 @@ fn key(out: &mut String, key: Key) {
         }
         Key::Slot(f, slot) => {
             front(out, f);
-            write!(out, " . {slot:#x}")
+            write!(out, " . {}", number(slot))
         }
         Key::Source(f, range) => {
             front(out, f);
@@ -221,6 +231,11 @@ fn value(out: &mut String, value: &Value) {
         Value::Refuse => write!(out, " : goto refuse"),
         Value::Drop => write!(out, " : drop"),
         Value::Endpoint(endpoint) => write!(out, " : {} . {}", endpoint.address, endpoint.port),
-        Value::Mark(mark) => write!(out, " : {mark:#x}"),
+        Value::Number(own) => write!(out, " : {}", number(*own)),
     };
+}
+
+/// A number as nft writes a class of traffic.
+fn number(number: u32) -> String {
+    format!("{:x}:{:x}", number >> 16, number & 0xffff)
 }

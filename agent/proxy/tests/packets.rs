@@ -345,8 +345,39 @@ fn packets_to_a_cluster_ip_that_no_service_has_must_not_leave_the_node() {
     });
 }
 
-fn run_nft(words: &str) {
-    assert!(std::process::Command::new("nft").args(words.split(' ')).status().unwrap().success());
+fn run_nft(text: &str) -> String {
+    let output = std::process::Command::new("nft").arg(text).output().unwrap();
+    assert!(output.status.success(), "{text}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn a_mark_that_others_gave_a_packet_must_not_be_changed_nor_ours_stay() {
+    in_namespace(|| async {
+        serve("10.244.0.2");
+        applier()
+            .apply(&state(service(30080), slice(&["10.244.0.2"], Protocol::Tcp)), &BTreeSet::new())
+            .await
+            .unwrap();
+        run_nft(
+            "table ip other {
+                counter theirs { }
+                counter changed { }
+                chain before { type route hook output priority -150; ct state new meta mark set 0x1 }
+                chain after { type filter hook postrouting priority 200;
+                    ct state new meta mark 0x1 counter name theirs
+                    ct state new meta mark != 0x1 counter name changed
+                }
+            }",
+        );
+        let counted = |name: &str| run_nft(&format!("list counter ip other {name}"));
+        assert!(counted("theirs").contains("packets 0 "));
+        for to in ["10.96.0.50:80", "192.168.7.1:30080"] {
+            ask(to).unwrap();
+        }
+        assert!(counted("theirs").contains("packets 2 "), "{}", counted("theirs"));
+        assert!(counted("changed").contains("packets 0 "), "{}", counted("changed"));
+    });
 }
 
 #[test]
