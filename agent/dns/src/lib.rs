@@ -5,6 +5,7 @@
 //! - [`answer`]: a request to a response, or to "ask elsewhere"; pure
 //! - [`upstream`]: asking elsewhere
 //! - `listen`, `redirect`: the sockets' addresses, and questions led there
+//! - `metrics`, `monitor`: what is counted, and who may ask for it
 //! - [`serve`]: what the sockets do
 //! - [`mod@run`]: the address, the watches
 
@@ -12,6 +13,8 @@
 
 pub mod answer;
 mod listen;
+mod metrics;
+mod monitor;
 pub mod record;
 mod redirect;
 mod run;

@@ -5,6 +5,7 @@
 //! other names are forwarded from the first moment; the address stays on `lo` at shutdown, a restart only pauses answers.
 
 use crate::listen::listen;
+use crate::monitor;
 use crate::record::{read_service, read_slice};
 use crate::redirect::{Redirect, Server};
 use crate::serve::Answerer;
@@ -20,7 +21,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use supervise::{Scope, Supervisor, Task};
+use supervise::{Scope, Supervisor, Task, Work};
+use tokio::net::TcpListener;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -92,6 +94,9 @@ pub async fn run(
             }
         }));
     }
+    for address in &config.addresses {
+        servers.extend(monitored(*address, &answerer, supervisor, &scope).await?);
+    }
     let mut redirect = Redirect::new(servers);
     redirect.put().await.map_err(Error::Redirect)?;
     let mut audit = Instant::now() + AUDIT_PERIOD;
@@ -143,6 +148,29 @@ pub async fn run(
             answerer.know_everything();
         }
     }
+}
+
+/// Answers over HTTP what monitors ask CoreDNS at these ports of the address.
+async fn monitored(
+    address: IpAddr,
+    answerer: &Arc<Answerer>,
+    supervisor: &Supervisor,
+    scope: &Scope,
+) -> Result<Vec<Server>, Error> {
+    let bound =
+        TcpListener::bind((address, 0)).await.and_then(|listener| Ok((listener.local_addr()?, listener)));
+    let (answers, listener) = bound.map_err(|e| Error::Listen(address, e))?;
+    let (listener, answerer) = (Arc::new(listener), answerer.clone());
+    let work = Work::new(supervisor, "dns/monitor");
+    scope.keep(Task::new(format!("monitor {address}"), move |stop| {
+        let served = monitor::serve(answerer.clone(), listener.clone(), work.clone(), stop);
+        async move {
+            served.await;
+            Ok(())
+        }
+    }));
+    let asked = |port| SocketAddr::new(address, port);
+    Ok(monitor::PORTS.map(|port| Server { asked: asked(port), answers, datagrams: false }).into())
 }
 
 /// Gives `lo` the address; it may have it already.

@@ -1,15 +1,16 @@
 //! The sockets: a datagram or a stream's message in, [`decide`], the answer out. Requests in flight are bounded.
 
 use crate::answer::{Decision, decide, encode, rotate};
+use crate::metrics::{By, Metrics};
 use crate::upstream::{self, Upstream};
 use crate::zone::Zone;
 use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::Name;
 use parking_lot::RwLock;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use supervise::{Backoff, Supervisor, Work, accept};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
@@ -38,6 +39,7 @@ pub struct Answerer {
     streams: Work,
     complete: AtomicBool,
     answered: AtomicUsize,
+    metrics: Metrics,
 }
 
 impl Answerer {
@@ -53,7 +55,18 @@ impl Answerer {
             streams: Work::new(supervisor, "dns/stream"),
             complete: AtomicBool::new(false),
             answered: AtomicUsize::new(0),
+            metrics: Metrics::default(),
         }
+    }
+
+    /// What is counted, as text.
+    pub(crate) fn metrics(&self) -> String {
+        self.metrics.render()
+    }
+
+    /// Whether the zone is complete.
+    pub(crate) fn knows_everything(&self) -> bool {
+        self.complete.load(Ordering::Acquire)
     }
 
     /// Applies a change to the zone; answers see it at once.
@@ -77,8 +90,7 @@ impl Answerer {
         let decision = decide(request, &self.zone.read(), &self.domain);
         match decision {
             Decision::Respond(mut response)
-                if response.metadata.response_code == ResponseCode::NXDomain
-                    && !self.complete.load(Ordering::Acquire) =>
+                if response.metadata.response_code == ResponseCode::NXDomain && !self.knows_everything() =>
             {
                 response.metadata.response_code = ResponseCode::ServFail;
                 response.authorities.clear();
@@ -115,8 +127,10 @@ impl Answerer {
                 }
                 continue;
             };
+            let began = Instant::now();
             let decision = self.decide(&request);
             if let Decision::Respond(response) = &decision {
+                self.count(&request, (true, from.ip()), response.metadata.response_code, began);
                 if let Ok(answer) = encode(response, &request, true) {
                     let _ = socket.send_to(&answer, from).await;
                 }
@@ -129,6 +143,7 @@ impl Answerer {
             let (this, socket, bytes) = (self.clone(), socket.clone(), bytes.to_vec());
             self.forwarding.spawn(async move {
                 let answer = this.elsewhere(&request, &bytes, decision, true).await;
+                this.count_elsewhere(&request, (true, from.ip()), &answer, began);
                 let _ = socket.send_to(&answer, from).await;
                 drop(permit);
             });
@@ -137,30 +152,46 @@ impl Answerer {
 
     /// Answers streams until `stop`.
     pub async fn listen(self: Arc<Self>, listener: Arc<TcpListener>, stop: CancellationToken) {
-        let serve = |stream, _| {
+        let serve = |stream, from: SocketAddr| {
             let this = self.clone();
             // What ends a stream is its client's affair.
-            async move { drop(this.stream(stream).await) }
+            async move { drop(this.stream(stream, from.ip()).await) }
         };
         accept(&*listener, STREAMS, &self.streams, &stop, serve).await;
     }
 
-    async fn stream(&self, mut stream: TcpStream) -> std::io::Result<()> {
+    async fn stream(&self, mut stream: TcpStream, from: IpAddr) -> std::io::Result<()> {
         loop {
             let length = timeout(STREAM_IDLE, stream.read_u16()).await??;
             let mut bytes = vec![0; usize::from(length)];
             timeout(STREAM_IDLE, stream.read_exact(&mut bytes)).await??;
             let Ok(request) = Message::from_vec(&bytes) else { return Ok(()) };
+            let began = Instant::now();
             let decision = self.decide(&request);
             let answer = match decision {
                 Decision::Respond(response) => {
+                    self.count(&request, (false, from), response.metadata.response_code, began);
                     encode(&response, &request, false).map_err(std::io::Error::other)?
                 }
-                other => self.elsewhere(&request, &bytes, other, false).await,
+                other => {
+                    let answer = self.elsewhere(&request, &bytes, other, false).await;
+                    self.count_elsewhere(&request, (false, from), &answer, began);
+                    answer
+                }
             };
             let length = u16::try_from(answer.len()).map_err(std::io::Error::other)?;
             stream.write_all(&[&length.to_be_bytes(), answer.as_slice()].concat()).await?;
         }
+    }
+
+    fn count(&self, request: &Message, from: (bool, IpAddr), code: ResponseCode, began: Instant) {
+        self.metrics.answered(request, &self.domain, from, (By::Zone, code), began);
+    }
+
+    /// The code of an answer that others gave is in the last bits of its fourth byte.
+    fn count_elsewhere(&self, request: &Message, from: (bool, IpAddr), answer: &[u8], began: Instant) {
+        let code = answer.get(3).map_or(ResponseCode::ServFail, |byte| ResponseCode::from(0, byte & 0xf));
+        self.metrics.answered(request, &self.domain, from, (By::Upstream, code), began);
     }
 
     async fn elsewhere(&self, request: &Message, bytes: &[u8], decision: Decision, udp: bool) -> Vec<u8> {

@@ -79,6 +79,40 @@ fn a_dns_server_of_the_hosts_own_must_not_exclude_ours_nor_ours_it() {
 }
 
 #[test]
+fn what_is_counted_of_questions_must_not_be_hidden() {
+    services::in_network_namespace(|| async {
+        beside(async || {
+            answered("good", &["10.96.0.50"]).await;
+            let get = async |port: u16, path: &str| {
+                use tokio::io::{AsyncReadExt, AsyncWriteExt};
+                let mut stream = tokio::net::TcpStream::connect(("10.96.0.10", port)).await.unwrap();
+                let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+                stream.write_all(request.as_bytes()).await.unwrap();
+                let mut text = String::new();
+                stream.read_to_string(&mut text).await.unwrap();
+                text
+            };
+            let text = get(9153, "/metrics").await;
+            for line in [
+                r#"coredns_dns_requests_total{server="dns://:53",zone="cluster.local.",view="",proto="udp",family="1",type="A"}"#,
+                r#"coredns_dns_responses_total{server="dns://:53",zone="cluster.local.",view="",rcode="NOERROR",plugin="kubernetes"}"#,
+                r#"coredns_dns_request_duration_seconds_bucket{le="0.00025","#,
+            ] {
+                assert!(text.contains(line), "{line}\n{text}");
+            }
+            assert!(get(8080, "/health").await.starts_with("HTTP/1.1 200"));
+            let ready = async {
+                while !get(8181, "/ready").await.starts_with("HTTP/1.1 200") {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(20), ready).await.unwrap();
+        })
+        .await;
+    });
+}
+
+#[test]
 fn a_host_port_must_not_take_the_clusters_questions() {
     services::in_network_namespace(|| async {
         // as the plugin portmap leads host port 53 to a pod
