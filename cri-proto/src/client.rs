@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tonic::transport::{Channel, Endpoint};
@@ -13,6 +14,10 @@ use tonic::{Code, Response, Status};
 use crate::v1;
 use crate::v1::image_service_client::ImageServiceClient;
 use crate::v1::runtime_service_client::RuntimeServiceClient;
+
+mod error;
+
+pub use error::{Error, go_code};
 
 /// The largest message either side may send, as upstream's kubelet: a list of 11,000 containers fits.
 pub const MAX_MESSAGE_BYTES: usize = 16 << 20;
@@ -32,121 +37,25 @@ impl Default for Deadlines {
     }
 }
 
-/// A CRI call that did not succeed.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The endpoint cannot be a runtime's.
-    #[error("runtime endpoint {endpoint:?}: want unix:///path/to/socket")]
-    Endpoint {
-        /// Endpoint as configured.
-        endpoint: String,
-    },
-    /// The runtime answered with an error, or could not be reached.
-    #[error("{operation} {subject}: {}", .status.message())]
-    Call {
-        /// CRI method, `RunPodSandbox`.
-        operation: &'static str,
-        /// What it was about: an id or a name.
-        subject: String,
-        /// What gRPC said; boxed for its size.
-        status: Box<Status>,
-    },
-    /// No answer in time.
-    #[error("{operation} {subject}: no answer within {}s", .limit.as_secs())]
-    Deadline {
-        /// CRI method, `RunPodSandbox`.
-        operation: &'static str,
-        /// What it was about.
-        subject: String,
-        /// The deadline that passed.
-        limit: Duration,
-    },
-    /// The answer lacks what CRI says it holds.
-    #[error("{operation} {subject}: the answer has no {field}")]
-    Incomplete {
-        /// CRI method, `RunPodSandbox`.
-        operation: &'static str,
-        /// What it was about.
-        subject: String,
-        /// Name of the missing field.
-        field: &'static str,
-    },
-}
+/// Told of every call that is over: its method, how long it took, whether it failed.
+pub type CallObserver = Arc<dyn Fn(&'static str, Duration, bool) + Send + Sync>;
 
-impl Error {
-    /// The runtime's own words, as upstream quotes them in events and statuses.
-    pub fn runtime_message(&self) -> String {
-        match self {
-            Self::Call { status, .. } => {
-                format!("rpc error: code = {} desc = {}", go_code(status.code()), status.message())
-            }
-            Self::Deadline { .. } => {
-                "rpc error: code = DeadlineExceeded desc = context deadline exceeded".to_owned()
-            }
-            other => other.to_string(),
-        }
-    }
+#[derive(Clone)]
+struct Observed(CallObserver);
 
-    /// The runtime's own words without the code: what statuses of containers quote.
-    pub fn plain_message(&self) -> String {
-        match self {
-            Self::Call { status, .. } => status.message().to_owned(),
-            Self::Deadline { .. } => "context deadline exceeded".to_owned(),
-            other => other.to_string(),
-        }
-    }
-
-    /// The gRPC code, `DeadlineExceeded` for our own deadline.
-    pub fn code(&self) -> Code {
-        match self {
-            Self::Call { status, .. } => status.code(),
-            Self::Deadline { .. } => Code::DeadlineExceeded,
-            Self::Endpoint { .. } | Self::Incomplete { .. } => Code::Internal,
-        }
-    }
-
-    /// The subject does not exist (any more).
-    pub fn is_not_found(&self) -> bool {
-        self.code() == Code::NotFound
-    }
-
-    /// The id holding the name, when the call failed because the name is reserved.
-    ///
-    /// containerd says `name "a_b_c_d_0" is reserved for "ID"`; the reservation outlives a call that timed out.
-    pub fn reserved_for(&self) -> Option<&str> {
-        let Self::Call { status, .. } = self else { return None };
-        let (_, rest) = status.message().split_once("is reserved for \"")?;
-        rest.split('"').next().filter(|id| !id.is_empty())
-    }
-}
-
-/// The name Go's gRPC prints for a code; clients match on these texts.
-pub fn go_code(code: Code) -> &'static str {
-    match code {
-        Code::Ok => "OK",
-        Code::Cancelled => "Canceled",
-        Code::Unknown => "Unknown",
-        Code::InvalidArgument => "InvalidArgument",
-        Code::DeadlineExceeded => "DeadlineExceeded",
-        Code::NotFound => "NotFound",
-        Code::AlreadyExists => "AlreadyExists",
-        Code::PermissionDenied => "PermissionDenied",
-        Code::ResourceExhausted => "ResourceExhausted",
-        Code::FailedPrecondition => "FailedPrecondition",
-        Code::Aborted => "Aborted",
-        Code::OutOfRange => "OutOfRange",
-        Code::Unimplemented => "Unimplemented",
-        Code::Internal => "Internal",
-        Code::Unavailable => "Unavailable",
-        Code::DataLoss => "DataLoss",
-        Code::Unauthenticated => "Unauthenticated",
+impl std::fmt::Debug for Observed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Observed").finish_non_exhaustive()
     }
 }
 
 /// A container runtime: cheap to clone, shared by every task.
 #[derive(Clone, Debug)]
 pub struct Runtime {
+    observer: Option<Observed>,
     channel: Channel,
+    /// Of the image service, which may be another program.
+    images: Channel,
     deadlines: Deadlines,
 }
 
@@ -154,16 +63,19 @@ impl Runtime {
     /// A client of the runtime at `endpoint` (`unix:///path`, or a bare absolute path as upstream also takes).
     /// Nothing is connected yet: the first call does that. Needs a tokio runtime around it.
     pub fn connect(endpoint: &str, deadlines: Deadlines) -> Result<Self, Error> {
-        let wrong = || Error::Endpoint { endpoint: endpoint.to_owned() };
-        let path = endpoint.strip_prefix("unix://").unwrap_or(endpoint);
-        if !path.starts_with('/') {
-            return Err(wrong());
-        }
-        let channel = Endpoint::from_shared(format!("unix://{path}"))
-            .map_err(|_| wrong())?
-            .connect_timeout(Duration::from_secs(5))
-            .connect_lazy();
-        Ok(Self { channel, deadlines })
+        let channel = channel(endpoint)?;
+        Ok(Self { observer: None, images: channel.clone(), channel, deadlines })
+    }
+
+    /// The same with an image service at another endpoint.
+    pub fn with_images_at(self, endpoint: &str) -> Result<Self, Error> {
+        Ok(Self { images: channel(endpoint)?, ..self })
+    }
+
+    /// The same client, whose calls are told to `observer` when they are over.
+    #[must_use]
+    pub fn observed(self, observer: CallObserver) -> Self {
+        Self { observer: Some(Observed(observer)), ..self }
     }
 
     pub(crate) fn channel(&self) -> Channel {
@@ -177,7 +89,7 @@ impl Runtime {
     }
 
     fn images(&self) -> ImageServiceClient<Channel> {
-        ImageServiceClient::new(self.channel.clone())
+        ImageServiceClient::new(self.images.clone())
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES)
     }
@@ -262,7 +174,7 @@ impl Runtime {
         // Upstream gives sandboxes twice the time: the network plugin runs inside the call.
         let limit = self.deadlines.request * 2;
         let answer =
-            within("RunPodSandbox", &subject, limit, self.runtime().run_pod_sandbox(request)).await?;
+            self.within("RunPodSandbox", &subject, limit, self.runtime().run_pod_sandbox(request)).await?;
         Ok(answer.pod_sandbox_id)
     }
 
@@ -332,7 +244,7 @@ impl Runtime {
         let timeout = i64::try_from(grace.as_secs()).unwrap_or(i64::MAX);
         let request = v1::StopContainerRequest { container_id: id.to_owned(), timeout };
         let limit = self.deadlines.request.saturating_add(grace);
-        gone_is_done(within("StopContainer", id, limit, self.runtime().stop_container(request)).await)
+        gone_is_done(self.within("StopContainer", id, limit, self.runtime().stop_container(request)).await)
     }
 
     /// Removes a container, killing it if it runs; fine when it is gone.
@@ -404,7 +316,7 @@ impl Runtime {
             let answer = call.await.map_err(|status| failed("ExecSync", id, status))?;
             return Ok(answer.into_inner());
         }
-        within("ExecSync", id, timeout.saturating_add(self.deadlines.request), call).await
+        self.within("ExecSync", id, timeout.saturating_add(self.deadlines.request), call).await
     }
 
     /// A streaming URL for a command in a container.
@@ -423,6 +335,23 @@ impl Runtime {
     pub async fn port_forward(&self, request: v1::PortForwardRequest) -> Result<String, Error> {
         let id = request.pod_sandbox_id.clone();
         Ok(self.call("PortForward", &id, self.runtime().port_forward(request)).await?.url)
+    }
+
+    /// Writes a container to the file `location`. `patience` counts where it is longer than that for other calls.
+    pub async fn checkpoint_container(
+        &self,
+        id: &str,
+        location: &str,
+        patience: Duration,
+    ) -> Result<(), Error> {
+        let limit = self.deadlines.request.max(patience);
+        let request = v1::CheckpointContainerRequest {
+            container_id: id.to_owned(),
+            location: location.to_owned(),
+            timeout: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX),
+        };
+        let mut client = self.runtime();
+        self.within("CheckpointContainer", id, limit, client.checkpoint_container(request)).await.map(drop)
     }
 
     /// Usage of the containers with all of `labels`.
@@ -460,15 +389,18 @@ impl Runtime {
         sandbox_config: Option<v1::PodSandboxConfig>,
     ) -> Result<String, Error> {
         let request = v1::PullImageRequest { image: Some(image_spec(image)), auth, sandbox_config };
-        let mut client = self.images();
-        tokio::select! {
-            answer = client.pull_image(request) => {
-                Ok(answer.map_err(|status| failed("PullImage", image, status))?.into_inner().image_ref)
-            }
+        let (mut client, began) = (self.images(), tokio::time::Instant::now());
+        let pulled = tokio::select! {
+            answer = client.pull_image(request) => match answer {
+                Ok(answer) => Ok(answer.into_inner().image_ref),
+                Err(status) => Err(failed("PullImage", image, status)),
+            },
             limit = self.silence() => {
                 Err(Error::Deadline { operation: "PullImage", subject: image.to_owned(), limit })
             }
-        }
+        };
+        self.tell("PullImage", began, pulled.is_err());
+        pulled
     }
 
     /// Returns once the runtime has not answered for the silence limit.
@@ -500,8 +432,37 @@ impl Runtime {
         subject: &str,
         call: impl Future<Output = Result<Response<T>, Status>>,
     ) -> Result<T, Error> {
-        within(operation, subject, self.deadlines.request, call).await
+        self.within(operation, subject, self.deadlines.request, call).await
     }
+
+    async fn within<T>(
+        &self,
+        operation: &'static str,
+        subject: &str,
+        limit: Duration,
+        call: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Result<T, Error> {
+        let began = tokio::time::Instant::now();
+        let done = within(operation, subject, limit, call).await;
+        self.tell(operation, began, done.is_err());
+        done
+    }
+
+    fn tell(&self, operation: &'static str, began: tokio::time::Instant, failed: bool) {
+        if let Some(Observed(observer)) = &self.observer {
+            observer(operation, began.elapsed(), failed);
+        }
+    }
+}
+
+fn channel(endpoint: &str) -> Result<Channel, Error> {
+    let wrong = || Error::Endpoint { endpoint: endpoint.to_owned() };
+    let path = endpoint.strip_prefix("unix://").unwrap_or(endpoint);
+    if !path.starts_with('/') {
+        return Err(wrong());
+    }
+    let endpoint = Endpoint::from_shared(format!("unix://{path}")).map_err(|_| wrong())?;
+    Ok(endpoint.connect_timeout(Duration::from_secs(5)).connect_lazy())
 }
 
 fn image_spec(image: &str) -> v1::ImageSpec {

@@ -16,11 +16,9 @@ mod workload;
 
 use crate::control::{self, Ask};
 use crate::layout::{Layout, node_address};
-use crate::{reap, up};
+use crate::{network, reap, up};
 use anyhow::{Context, Result, bail};
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Client, Config};
-use nix::sched::{CloneFlags, setns};
+use kube::Client;
 use servers::{SILENCE, Seen};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -56,13 +54,7 @@ pub fn run(layout: &Layout, plan: &Plan) -> Result<()> {
         kubeconfig: std::env::temp_dir().join(format!("windlass-{}-kubeconfig", layout.name())),
         programs: plan.programs.clone(),
     };
-    let done = during(layout, plan, &up);
-    if done.is_ok() {
-        reap::lab(layout)?;
-    } else {
-        eprintln!("the lab {} is left for a look; take it down with: lab --lab {0} down", layout.name());
-    }
-    done
+    reap::after(layout, during(layout, plan, &up))
 }
 
 fn during(layout: &Layout, plan: &Plan, up: &up::Plan) -> Result<()> {
@@ -74,11 +66,8 @@ fn during(layout: &Layout, plan: &Plan, up: &up::Plan) -> Result<()> {
     let clients = {
         let (seen, stop, kubeconfig) = (seen.clone(), stop.clone(), up.kubeconfig.clone());
         let balancer = up.balancer_address();
-        // Sockets are made in the network of the thread that makes them.
         std::thread::spawn(move || -> Result<()> {
-            let network =
-                std::fs::File::open(format!("/proc/{inside}/ns/net")).context("find the lab's network")?;
-            setns(network, CloneFlags::CLONE_NEWNET).context("enter the lab's network")?;
+            network::enter(inside)?;
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(async {
                 let mut servers = Vec::new();
@@ -105,13 +94,7 @@ fn during(layout: &Layout, plan: &Plan, up: &up::Plan) -> Result<()> {
 
 /// A client of one server, with the patience of a watcher that must notice a frozen one.
 async fn client(kubeconfig: &std::path::Path, server: &str) -> Result<Client> {
-    let mut parsed = Kubeconfig::read_from(kubeconfig).context("read the kubeconfig")?;
-    parsed
-        .clusters
-        .iter_mut()
-        .filter_map(|named| named.cluster.as_mut())
-        .for_each(|c| c.server = Some(server.to_owned()));
-    let mut config = Config::from_custom_kubeconfig(parsed, &KubeConfigOptions::default()).await?;
+    let mut config = up::config_for(kubeconfig, server).await?;
     config.connect_timeout = Some(Duration::from_secs(2));
     config.read_timeout = Some(SILENCE);
     // What may have happened already is judged by who asked.

@@ -12,6 +12,7 @@
 //! - [`shell`]: running programs, with errors that say what failed
 //! - [`up`]: bringing a cluster up and showing it
 //! - [`chaos`]: three servers, of which one after another is killed, frozen or cut off
+//! - [`restoring`]: a server's machine that is lost, and its snapshot on another; [`patience`]: waiting for what becomes true
 //! - [`mod@bench`]: the figures of SPECIFICATION.md
 
 pub mod bench;
@@ -23,8 +24,10 @@ pub mod init;
 pub mod layout;
 pub mod machine;
 pub mod network;
+pub mod patience;
 pub mod reap;
 pub mod registry;
+pub mod restoring;
 pub mod shell;
 pub mod supervisor;
 pub mod up;

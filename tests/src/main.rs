@@ -4,7 +4,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
 use lab::control::{self, Ask};
 use lab::layout::Layout;
-use lab::{bench, chaos, init, machine, reap, supervisor, up};
+use lab::{bench, chaos, init, machine, reap, restoring, supervisor, up};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
@@ -12,7 +12,7 @@ use std::process::Command;
 #[derive(Parser)]
 #[command(about = "A cluster of nodes in namespaces on this machine", version)]
 struct Cli {
-    /// Name of the lab; several may run side by side only with different names [default: default; for bench and chaos their own]
+    /// Name of the lab; several may run side by side only with different names [default: default; for bench, chaos and restore their own]
     #[arg(long, global = true)]
     lab: Option<String>,
     #[command(subcommand)]
@@ -100,6 +100,15 @@ enum Action {
         #[command(flatten)]
         around: Around,
     },
+    /// Saves a server under load, loses its machine, and restores it on another, on a lab of its own
+    Restore {
+        /// Objects are in etcd, not in the embedded store
+        #[arg(long)]
+        etcd: bool,
+        /// Writes per second while the snapshot is made
+        #[arg(long, default_value_t = 500)]
+        rate: u32,
+    },
     #[command(hide = true)]
     Supervise,
     #[command(hide = true)]
@@ -133,6 +142,7 @@ fn main() -> Result<()> {
     let usual = match cli.action {
         Action::Bench { .. } => "bench",
         Action::Chaos { .. } => "chaos",
+        Action::Restore { .. } => "restore",
         _ => "default",
     };
     let layout = Layout::new(cli.lab.as_deref().unwrap_or(usual));
@@ -181,6 +191,9 @@ fn main() -> Result<()> {
             let length = std::time::Duration::from_secs(60 * minutes);
             let (etcd, balancer) = (around.etcd(), around.balancer);
             chaos::run(&layout, &chaos::Plan { programs: programs()?, length, etcd, balancer })
+        }
+        Action::Restore { etcd, rate } => {
+            restoring::run(&layout, &restoring::Plan { programs: programs()?, etcd, rate })
         }
         Action::Supervise => supervisor::main(&layout),
         Action::Launch { node } => machine::launch(&layout, &node).map(|never| match never {}),

@@ -2,7 +2,8 @@
 
 use crate::layout::{GATEWAY, PREFIX};
 use crate::shell::run;
-use anyhow::Result;
+use anyhow::{Context as _, Result};
+use nix::sched::{CloneFlags, setns};
 
 const BRIDGE: &str = "lab0";
 
@@ -25,6 +26,15 @@ pub fn make_bridge() -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Enters the network of process `pid` on this thread: sockets are made in the network of the thread that makes them.
+///
+/// # Errors
+/// The process is gone, or the kernel refuses.
+pub fn enter(pid: i32) -> Result<()> {
+    let network = std::fs::File::open(format!("/proc/{pid}/ns/net")).context("find the lab's network")?;
+    setns(network, CloneFlags::CLONE_NEWNET).context("enter the lab's network")
 }
 
 /// Connects the network namespace of process `pid` to the bridge as `eth0` with `address`.

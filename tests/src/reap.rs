@@ -30,6 +30,18 @@ pub fn lab(layout: &Layout) -> Result<()> {
     Ok(())
 }
 
+/// Removes a lab after its work is `done`; one whose work failed is left for a look.
+///
+/// # Errors
+/// What the work failed by, or as [`lab`].
+pub fn after(layout: &Layout, done: Result<()>) -> Result<()> {
+    if done.is_ok() {
+        return lab(layout);
+    }
+    eprintln!("the lab {} is left for a look; take it down with: lab --lab {0} down", layout.name());
+    done
+}
+
 fn end_supervisor(layout: &Layout) -> Result<()> {
     let Ok(text) = fs::read_to_string(layout.pid_file()) else { return Ok(()) };
     let pid: i32 = text.trim().parse().with_context(|| format!("parse {}", layout.pid_file().display()))?;

@@ -34,6 +34,8 @@ pub enum Etcd {
     Stacked,
     /// Members that are services of their own, whom the servers only know by their URLs.
     External,
+    /// One server runs a member as well, as the first of several would.
+    Alone,
 }
 
 /// What to bring up.
@@ -69,9 +71,10 @@ impl Plan {
     /// What every server is started with to find its objects, the first one to begin.
     fn storage(&self, first: bool) -> Vec<String> {
         match self.etcd {
+            Etcd::Alone if first => vec!["--cluster-init".to_owned()],
             _ if self.servers < 2 => Vec::new(),
             Etcd::Stacked if first => vec!["--cluster-init".to_owned()],
-            Etcd::Stacked => Vec::new(),
+            Etcd::Stacked | Etcd::Alone => Vec::new(),
             Etcd::External => vec!["--etcd-servers".to_owned(), etcd::urls(self.servers)],
         }
     }
@@ -356,9 +359,9 @@ pub async fn admin_client(layout: &Layout, plan: &Plan, server: &str, api: &str)
             Ok(text) => {
                 write_private(&plan.kubeconfig, &text)?;
                 let client = client(&plan.kubeconfig).await?;
-                match client.request_text(ready_request()?).await {
-                    Ok(_) => return Ok(client),
-                    Err(error) => anyhow!(error),
+                match is_ready(&client).await {
+                    Ok(()) => return Ok(client),
+                    Err(error) => error,
                 }
             }
             Err(error) => error,
@@ -372,8 +375,13 @@ pub async fn admin_client(layout: &Layout, plan: &Plan, server: &str, api: &str)
     }
 }
 
-fn ready_request() -> Result<hyper::Request<Vec<u8>>> {
-    Ok(hyper::Request::get("/readyz").body(Vec::new())?)
+/// Whether the API server behind a client is ready.
+///
+/// # Errors
+/// It is not.
+pub async fn is_ready(client: &Client) -> Result<()> {
+    let ready = hyper::Request::get("/readyz").body(Vec::new())?;
+    Ok(client.request_text(ready).await.map(drop)?)
 }
 
 fn write_private(path: &Path, text: &str) -> Result<()> {
@@ -394,10 +402,23 @@ fn write_private(path: &Path, text: &str) -> Result<()> {
 /// The file is missing or names credentials that cannot be read.
 pub async fn client(kubeconfig: &Path) -> Result<Client> {
     let config = Kubeconfig::read_from(kubeconfig).context("read the kubeconfig")?;
-    let config = Config::from_custom_kubeconfig(config, &KubeConfigOptions::default())
-        .await
-        .context("use the kubeconfig")?;
-    Client::try_from(config).context("make a client")
+    Client::try_from(config_of(config).await?).context("make a client")
+}
+
+async fn config_of(kubeconfig: Kubeconfig) -> Result<Config> {
+    let options = KubeConfigOptions::default();
+    Config::from_custom_kubeconfig(kubeconfig, &options).await.context("use the kubeconfig")
+}
+
+/// How `server` is spoken to by the credentials of a kubeconfig file, whatever server that names.
+///
+/// # Errors
+/// As [`client`].
+pub async fn config_for(kubeconfig: &Path, server: &str) -> Result<Config> {
+    let mut parsed = Kubeconfig::read_from(kubeconfig).context("read the kubeconfig")?;
+    let clusters = parsed.clusters.iter_mut().filter_map(|named| named.cluster.as_mut());
+    clusters.for_each(|cluster| cluster.server = Some(server.to_owned()));
+    config_of(parsed).await
 }
 
 /// Waits until a node's condition Ready is True.

@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
+use crate::config::reserved::Reserved;
 use crate::config::{CgroupDriver, Config};
 use crate::node::machine;
 use crate::node::resources::Resources;
@@ -43,6 +45,15 @@ pub enum Error {
     },
     #[error("systemd slice {slice}: {reason}")]
     Systemd { slice: String, reason: String },
+    /// What is reserved cannot be enforced.
+    #[error("Failed to enforce {title} Reserved Cgroup Limits on {cgroup:?}: {reason}")]
+    Reserved {
+        /// `Kube` or `System`.
+        title: &'static str,
+        /// As configured.
+        cgroup: String,
+        reason: String,
+    },
     /// The blocking task died.
     #[error("cgroup operation interrupted")]
     Interrupted,
@@ -93,6 +104,28 @@ impl Cgroups {
             let least = Limits { cpu_milli: Some(0), ..Limits::default() };
             inner.apply(&inner.names(Some(Class::BestEffort), None), &least)?;
             inner.apply(&inner.names(Some(Class::Burstable), None), &Limits::default())
+        })
+        .await
+    }
+
+    /// Limits a cgroup of others to what is reserved for it; it must be there.
+    pub(crate) async fn limit_reserved(
+        &self,
+        reserved: &Reserved,
+        amounts: &BTreeMap<String, String>,
+    ) -> Result<(), Error> {
+        let Some(inner) = self.0.clone() else { return Ok(()) };
+        let Reserved { title, cgroup, compressible } = reserved.clone();
+        let limits = limits_of(amounts, compressible);
+        let failed = move |reason| Error::Reserved { title, cgroup: cgroup.clone(), reason };
+        let path = reserved.cgroup.clone();
+        blocking(move || {
+            // As it is spelt: systemd's own cgroups are named with their slices.
+            let place: PathBuf = path.split('/').filter(|part| !part.is_empty()).collect();
+            if !inner.tree.exists(&place) {
+                return Err(failed(format!("{path} cgroup does not exist")));
+            }
+            inner.tree.apply(&place, &limits).map_err(|error| failed(error.to_string()))
         })
         .await
     }
@@ -178,6 +211,19 @@ impl Cgroups {
             classes.iter().flat_map(|class| inner.list(*class)).collect()
         });
         found.await.unwrap_or_default()
+    }
+}
+
+/// Reserved amounts as a cgroup's limits.
+fn limits_of(amounts: &BTreeMap<String, String>, compressible: bool) -> Limits {
+    let quantity = |name: &str| amounts.get(name).map(|text| Quantity(text.clone()));
+    let whole =
+        |name: &str| quantity(name).map(|amount| crate::quantity::whole(&amount)).filter(|_| !compressible);
+    Limits {
+        cpu_milli: quantity("cpu").map(|amount| crate::quantity::milli(&amount)),
+        memory: whole("memory").filter(|bytes| *bytes > 0),
+        pids: whole("pid").filter(|count| *count > 0),
+        ..Limits::default()
     }
 }
 
@@ -314,6 +360,32 @@ mod tests {
         cgroups(dir.path()).share(1000).await.unwrap();
         let weight = |path: &Path| std::fs::read_to_string(path).unwrap();
         assert_eq!((weight(&burstable).as_str(), weight(&best_effort).as_str()), ("39", "1"));
+    }
+
+    #[tokio::test]
+    async fn what_is_reserved_is_a_limit_of_the_cgroup_it_is_reserved_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let of = |name: &str| file(dir.path(), "system.slice", name);
+        let (memory, pids, cpu) = (of("memory.max"), of("pids.max"), of("cpu.weight"));
+        let amounts = [("cpu", "1"), ("memory", "1Gi"), ("pid", "100")];
+        let amounts = amounts.map(|(name, amount)| (name.to_owned(), amount.to_owned())).into();
+        let reserved = |cgroup: &str, compressible| Reserved {
+            title: "System",
+            cgroup: cgroup.to_owned(),
+            compressible,
+        };
+        let limited = cgroups(dir.path());
+        let text = |path: &Path| std::fs::read_to_string(path).unwrap();
+        limited.limit_reserved(&reserved("/system.slice", true), &amounts).await.unwrap();
+        assert_eq!((text(&memory).as_str(), text(&pids).as_str(), text(&cpu).as_str()), ("", "", "39"));
+        limited.limit_reserved(&reserved("/system.slice", false), &amounts).await.unwrap();
+        assert_eq!((text(&memory).as_str(), text(&pids).as_str()), ("1073741824", "100"));
+        let error =
+            limited.limit_reserved(&reserved("/none", false), &amounts).await.unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "Failed to enforce System Reserved Cgroup Limits on \"/none\": /none cgroup does not exist"
+        );
     }
 
     #[tokio::test]

@@ -3,22 +3,39 @@
 //! Decoding is strict, as upstream's: an unknown or repeated field is an error. Fields of upstream's that this kubelet
 //! does not act on are accepted, and named once in the log ([`Config::unsupported`]): none is ignored in silence.
 
+//!
+//! - [`sources`]: the file, drop-ins over it, flags over both; [`file`]: the file as upstream spells it; [`check`]: what is refused
+//! - [`reserved`]: what is kept from pods, and whether it is enforced; [`host`]: what the kubelet asks of its machine;
+//!   [`tls`]: what its port agrees on; [`manifest`]: a URL of pods
+
+pub(crate) mod check;
+mod file;
+pub(crate) mod host;
+pub(crate) mod manifest;
+pub(crate) mod reserved;
+pub(crate) mod sources;
+pub(crate) mod tls;
 pub(crate) mod user_namespaces;
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use serde_json::Value;
 
 use crate::login::provider::{self, Provider};
 use crate::pressure::policy::Policy;
-use crate::pressure::threshold::{Signal, Thresholds};
+use crate::pressure::threshold::Thresholds;
 use crate::quantity::whole;
+use file::File;
+use host::Host;
+use manifest::ManifestUrl;
+use reserved::Enforcement;
+use sources::Sources;
 
 /// The API version of the file.
 pub const API_VERSION: &str = "kubelet.config.k8s.io/v1beta1";
@@ -39,6 +56,17 @@ pub enum Error {
     Decode {
         /// What the decoder said.
         reason: String,
+    },
+    /// A value is out of its bounds, in upstream's words.
+    #[error("invalid configuration: {0}")]
+    Bounds(String),
+    /// A drop-in is no `KubeletConfiguration`.
+    #[error("kubelet drop-in {}", .path.display())]
+    DropIn {
+        /// Path of the drop-in.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: Box<Error>,
     },
     /// Credential providers are not usable.
     #[error("set up credential providers")]
@@ -93,6 +121,8 @@ pub struct Config {
     pub container_runtime_endpoint: String,
     /// Where static pods' manifests are read; none when unset.
     pub static_pod_path: Option<PathBuf>,
+    /// Where a manifest of static pods is fetched from.
+    pub static_pod_url: Option<ManifestUrl>,
     /// DNS servers of pods.
     pub cluster_dns: Vec<String>,
     /// `cluster.local`.
@@ -113,6 +143,10 @@ pub struct Config {
     pub resolv_conf: Option<PathBuf>,
     /// How many pods the node takes.
     pub max_pods: u32,
+    /// How many pods it takes for each processor; zero: as many as `max_pods` says.
+    pub pods_per_core: u32,
+    /// How many images the node's status lists; -1: all.
+    pub node_status_max_images: i32,
     /// How many user and group ids a pod has that does not use the host's.
     pub ids_per_pod: u32,
     /// How many processes a pod may have; unlimited when unset.
@@ -179,12 +213,56 @@ pub struct Config {
     pub container_log_max_files: u32,
     /// How often logs are looked at.
     pub container_log_monitor_interval: Duration,
+    /// How many containers' logs are rotated at once.
+    pub container_log_workers: usize,
+    /// How often manifests are read though no change was announced.
+    pub file_check_frequency: Duration,
+    /// The runtime's socket for images, where that is another one.
+    pub image_service_endpoint: Option<String>,
+    /// Range of pods' addresses that the runtime is told of, for a node without API server.
+    pub pod_cidr: Option<String>,
+    /// Pods' use of the node's disk is counted and limited (`localStorageCapacityIsolation`).
+    pub local_storage: bool,
+    /// For how long volumes' sizes are kept; `None`: they are not measured.
+    pub volume_stats_period: Option<Duration>,
+    /// What of the reserved resources is enforced.
+    pub enforcement: Enforcement,
+    /// Allocatable is what is not reserved, eviction thresholds aside (`--experimental-allocatable-ignore-eviction`).
+    pub ignore_eviction: bool,
+    /// What the kubelet asks of its machine and of its own process.
+    pub host: Host,
+    /// Requests to the API a second, and at once, events and heartbeats aside; `None`: as many as there are (`kubeAPIQPS`, `kubeAPIBurst`).
+    pub requests: Option<(u32, u32)>,
+    /// The client certificate is renewed (`rotateCertificates`).
+    pub rotate_client: bool,
+    /// The serving certificate is asked of the API server (`serverTLSBootstrap`).
+    pub rotate_serving: bool,
+    /// Another program knows this node's machine and prepares it (`--cloud-provider=external`).
+    pub cloud_external: bool,
+    /// Addresses were given, not found.
+    pub node_ips_given: bool,
+    /// Files that hold the machine's id, the first that is there counts (`--machine-id-file`).
+    pub machine_id_files: Vec<PathBuf>,
+    /// The same for the id of its boot (`--boot-id-file`).
+    pub boot_id_files: Vec<PathBuf>,
     /// Fields of the file that are set and not acted on.
     pub unsupported: Vec<String>,
+    /// Feature gates that somebody set.
+    pub feature_gates: BTreeMap<String, bool>,
     /// `authentication` and `authorization` of the file, for the HTTPS server.
     pub authentication: Value,
     /// The section `authorization` of the file.
     pub authorization: Value,
+    /// The HTTPS port is served at all (`enableServer`).
+    pub serve: bool,
+    /// Where `/healthz` is answered to this machine, without TLS; `None`: nowhere.
+    pub healthz: Option<SocketAddr>,
+    /// Port where everybody may read, without TLS; `None`: there is none.
+    pub read_only: Option<u16>,
+    /// The oldest version of TLS (`VersionTLS12`), and names of TLS 1.2's cipher suites, all of them where there is none.
+    pub tls_min_version: Option<String>,
+    /// See `tls_min_version`.
+    pub tls_cipher_suites: Vec<String>,
     /// Exec, attach, port-forward, run and logs are served (`enableDebuggingHandlers`).
     pub debugging: bool,
     /// The machine's logs are served (`enableSystemLogHandler`),
@@ -211,29 +289,36 @@ impl Config {
 
     /// Reads a configuration file.
     pub fn load(path: &Path, node_name: impl Into<String>, node_ips: Vec<IpAddr>) -> Result<Self, Error> {
-        let text =
-            std::fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
-        Self::parse(&text, node_name, node_ips)
+        Self::read(&Sources { file: Some(path.to_owned()), ..Sources::default() }, node_name, node_ips)
     }
 
     /// Reads a configuration file's text (YAML or JSON).
     pub fn parse(text: &str, node_name: impl Into<String>, node_ips: Vec<IpAddr>) -> Result<Self, Error> {
-        let file: File = serde_saphyr::from_str(text)
-            .map_err(|error| Error::Decode { reason: error.to_string().trim().to_owned() })?;
-        for (field, got, want) in
-            [("apiVersion", &file.api_version, API_VERSION), ("kind", &file.kind, "KubeletConfiguration")]
-        {
-            if got.as_deref() != Some(want) {
-                return Err(Error::Invalid { field, reason: format!("{got:?} is not {want:?}") });
-            }
-        }
+        Self::of(sources::document(text)?, node_name.into(), node_ips)
+    }
+
+    /// Reads everything a kubelet may be told by: files, and flags over them.
+    pub fn read(
+        sources: &Sources,
+        node_name: impl Into<String>,
+        node_ips: Vec<IpAddr>,
+    ) -> Result<Self, Error> {
+        Self::of(sources.merged()?, node_name.into(), node_ips)
+    }
+
+    fn of(document: Value, node_name: String, node_ips: Vec<IpAddr>) -> Result<Self, Error> {
+        check::bounds(&document)?;
+        let file = File::of(document)?;
         let eviction = match &file.eviction_hard {
             Some(thresholds) => Thresholds::parse(thresholds)
                 .map_err(|reason| Error::Invalid { field: "evictionHard", reason })?,
             None => Thresholds::default(),
         };
         let eviction = file.soft_eviction(Policy::hard(eviction, Duration::ZERO))?;
-        let config = Self::from_file(file, node_name.into(), node_ips, eviction);
+        let healthz = file.healthz()?;
+        let mut config = Self::from_file(file, node_name, node_ips, eviction);
+        config.healthz = healthz;
+        config.host.reserve_cpus(&mut config.kube_reserved, &mut config.system_reserved)?;
         config.check()?;
         Ok(config)
     }
@@ -254,8 +339,8 @@ impl Config {
             (Some(true), _) | (None, None | Some(1)) => PullParallelism::Serial,
             (_, most) => PullParallelism::Parallel(most),
         };
-        let unsupported =
-            file.unsupported.iter().filter(|(_, v)| !v.is_null()).map(|(k, _)| k.clone()).collect();
+        let (unsupported, host, enforcement) = (file.without_effect(), file.host(), file.enforcement());
+        let (requests, static_pod_url) = (file.requests(), file.manifest_url());
         let seconds = Duration::from_secs;
         Self {
             node_name,
@@ -267,6 +352,7 @@ impl Config {
                 .container_runtime_endpoint
                 .unwrap_or_else(|| "unix:///run/containerd/containerd.sock".to_owned()),
             static_pod_path: file.static_pod_path.filter(|p| !p.as_os_str().is_empty()),
+            static_pod_url,
             cluster_dns: file.cluster_dns,
             cluster_domain: file.cluster_domain,
             cgroup_root: file.cgroup_root,
@@ -280,6 +366,8 @@ impl Config {
                 .map_or_else(|| Some("/etc/resolv.conf".into()), Some)
                 .filter(|p: &PathBuf| !p.as_os_str().is_empty()),
             max_pods: file.max_pods.unwrap_or(110),
+            pods_per_core: file.pods_per_core,
+            node_status_max_images: file.node_status_max_images.unwrap_or(50),
             ids_per_pod: file.user_namespaces.ids_per_pod.unwrap_or(user_namespaces::UNIT),
             pod_pids_limit: file.pod_pids_limit.filter(|limit| *limit > 0),
             registry_pull_qps: file.registry_pull_qps.unwrap_or(5),
@@ -319,7 +407,29 @@ impl Config {
                 .filter(|bytes| *bytes > 0),
             container_log_max_files: file.container_log_max_files.unwrap_or(5),
             container_log_monitor_interval: file.container_log_monitor_interval.or(seconds(10)),
+            container_log_workers: file.container_log_max_workers.unwrap_or(1),
+            file_check_frequency: file.file_check_frequency.or(seconds(20)),
+            image_service_endpoint: file.image_service_endpoint.filter(|text| !text.is_empty()),
+            pod_cidr: file.pod_cidr.filter(|text| !text.is_empty()),
+            local_storage: file.local_storage_capacity_isolation.unwrap_or(true),
+            volume_stats_period: file.volume_stats_agg_period.unless_negative(seconds(60)),
+            enforcement,
+            ignore_eviction: false,
+            host,
+            requests,
+            rotate_client: file.rotate_certificates,
+            rotate_serving: file.server_tls_bootstrap,
+            cloud_external: false,
+            node_ips_given: false,
+            machine_id_files: Vec::new(),
+            boot_id_files: Vec::new(),
             unsupported,
+            feature_gates: file.feature_gates,
+            serve: file.enable_server.unwrap_or(true),
+            healthz: Some(file::HEALTHZ),
+            read_only: file.read_only_port.filter(|port| *port > 0),
+            tls_min_version: file.tls_min_version.filter(|text| !text.is_empty()),
+            tls_cipher_suites: file.tls_cipher_suites,
             authentication: file.authentication,
             authorization: file.authorization,
             debugging: file.enable_debugging_handlers.unwrap_or(true),
@@ -330,39 +440,6 @@ impl Config {
             tls_cert_file: file.tls_cert_file.filter(|p| !p.as_os_str().is_empty()),
             tls_private_key_file: file.tls_private_key_file.filter(|p| !p.as_os_str().is_empty()),
         }
-    }
-
-    fn check(&self) -> Result<(), Error> {
-        let invalid = |field, reason: &str| Err(Error::Invalid { field, reason: reason.to_owned() });
-        if self.cluster_dns.iter().any(|server| server.parse::<IpAddr>().is_err()) {
-            return invalid("clusterDNS", "every entry must be an IP address");
-        }
-        if self.max_pods == 0 {
-            return invalid("maxPods", "must be greater than 0");
-        }
-        let (first, last) = (Duration::from_secs(1), Duration::from_secs(300));
-        if !(first..=last).contains(&self.max_container_restart_period) {
-            return invalid("crashLoopBackOff.maxContainerRestartPeriod", "must be between 1s and 300s");
-        }
-        if self.image_gc_high_percent > 100 || self.image_gc_low_percent >= self.image_gc_high_percent {
-            return invalid(
-                "imageGCLowThresholdPercent",
-                "must be less than imageGCHighThresholdPercent, which must be between 0 and 100",
-            );
-        }
-        if self.ids_per_pod == 0 || !self.ids_per_pod.is_multiple_of(user_namespaces::UNIT) {
-            return invalid("userNamespaces.idsPerPod", "must be a multiple of 65536");
-        }
-        if self.container_log_max_files < 2 {
-            return invalid("containerLogMaxFiles", "must be greater than 1");
-        }
-        if !self.cgroups_per_qos && !matches!(self.cgroup_root.as_str(), "" | "/") {
-            return invalid("cgroupRoot", "needs cgroupsPerQOS");
-        }
-        if self.cgroup_root.split('/').any(|part| part == "..") {
-            return invalid("cgroupRoot", "must not contain '..'");
-        }
-        Ok(())
     }
 
     /// The directory of a pod's volumes and state.
@@ -378,218 +455,6 @@ impl Config {
     /// The node's primary address as text; empty when it has none.
     pub fn host_ip(&self) -> String {
         self.node_ips.first().map(IpAddr::to_string).unwrap_or_default()
-    }
-}
-
-/// A Go duration (`1m30s`), zero when absent.
-#[derive(Clone, Copy, Debug, Default)]
-struct Span(Duration);
-
-impl Span {
-    fn or(self, default: Duration) -> Duration {
-        if self.0.is_zero() { default } else { self.0 }
-    }
-}
-
-impl<'de> Deserialize<'de> for Span {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        go_duration(&text)
-            .map(Span)
-            .ok_or_else(|| serde::de::Error::custom(format!("time: invalid duration {text:?}")))
-    }
-}
-
-/// `None` for what is no duration, and for negative ones.
-fn go_duration(text: &str) -> Option<Duration> {
-    let nanos = machinery::duration::parse(text).ok()?;
-    u64::try_from(nanos).ok().map(Duration::from_nanos)
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-struct CrashLoop {
-    max_container_restart_period: Span,
-}
-
-/// The file as upstream spells it.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct File {
-    api_version: Option<String>,
-    kind: Option<String>,
-    pod_logs_dir: Option<PathBuf>,
-    container_runtime_endpoint: Option<String>,
-    static_pod_path: Option<PathBuf>,
-    #[serde(rename = "clusterDNS")]
-    cluster_dns: Vec<String>,
-    cluster_domain: String,
-    cgroup_root: String,
-    cgroup_driver: CgroupDriver,
-    #[serde(rename = "cgroupsPerQOS")]
-    cgroups_per_qos: Option<bool>,
-    #[serde(rename = "cpuCFSQuota")]
-    cpu_cfs_quota: Option<bool>,
-    #[serde(rename = "cpuCFSQuotaPeriod")]
-    cpu_cfs_quota_period: Span,
-    #[serde(rename = "singleProcessOOMKill")]
-    single_process_oom_kill: Option<bool>,
-    resolv_conf: Option<PathBuf>,
-    max_pods: Option<u32>,
-    user_namespaces: user_namespaces::Settings,
-    pod_pids_limit: Option<i64>,
-    #[serde(rename = "registryPullQPS")]
-    registry_pull_qps: Option<u32>,
-    registry_burst: Option<u32>,
-    serialize_image_pulls: Option<bool>,
-    max_parallel_image_pulls: Option<u32>,
-    #[serde(rename = "eventRecordQPS")]
-    event_record_qps: Option<u32>,
-    event_burst: Option<u32>,
-    runtime_request_timeout: Span,
-    sync_frequency: Span,
-    crash_loop_back_off: CrashLoop,
-    allowed_unsafe_sysctls: Vec<String>,
-    seccomp_default: Option<bool>,
-    enable_debugging_handlers: Option<bool>,
-    enable_system_log_handler: Option<bool>,
-    enable_system_log_query: Option<bool>,
-    kubelet_cgroups: Option<String>,
-    system_cgroups: Option<String>,
-    address: Option<IpAddr>,
-    port: Option<u16>,
-    node_status_update_frequency: Span,
-    node_status_report_frequency: Span,
-    node_lease_duration_seconds: Option<i32>,
-    register_node: Option<bool>,
-    register_with_taints: Vec<k8s_openapi::api::core::v1::Taint>,
-    kube_reserved: BTreeMap<String, String>,
-    system_reserved: BTreeMap<String, String>,
-    eviction_hard: Option<BTreeMap<String, String>>,
-    eviction_pressure_transition_period: Span,
-    eviction_soft: BTreeMap<String, String>,
-    eviction_soft_grace_period: BTreeMap<String, String>,
-    eviction_minimum_reclaim: BTreeMap<String, String>,
-    eviction_max_pod_grace_period: Option<i64>,
-    #[serde(rename = "imageGCHighThresholdPercent")]
-    image_gc_high_threshold_percent: Option<u32>,
-    #[serde(rename = "imageGCLowThresholdPercent")]
-    image_gc_low_threshold_percent: Option<u32>,
-    #[serde(rename = "imageMinimumGCAge")]
-    image_minimum_gc_age: Span,
-    #[serde(rename = "imageMaximumGCAge")]
-    image_maximum_gc_age: Span,
-    container_log_monitor_interval: Span,
-    #[serde(rename = "providerID")]
-    provider_id: Option<String>,
-    container_log_max_size: Option<String>,
-    container_log_max_files: Option<u32>,
-    authentication: Value,
-    authorization: Value,
-    tls_cert_file: Option<PathBuf>,
-    tls_private_key_file: Option<PathBuf>,
-    #[serde(flatten, deserialize_with = "known_only")]
-    unsupported: BTreeMap<String, Value>,
-}
-
-impl File {
-    /// Adds what the file says of soft thresholds, each of which needs a grace period.
-    fn soft_eviction(&self, policy: Policy) -> Result<Policy, Error> {
-        let invalid = |field| move |reason| Error::Invalid { field, reason };
-        let soft = Thresholds::parse(&self.eviction_soft).map_err(invalid("evictionSoft"))?;
-        let mut soft_grace = BTreeMap::new();
-        for (name, text) in &self.eviction_soft_grace_period {
-            let field = "evictionSoftGracePeriod";
-            let signal = Signal::named(name).map_err(invalid(field))?;
-            let span = go_duration(text).ok_or_else(|| format!("invalid eviction grace period: {text}"));
-            soft_grace.insert(signal, span.map_err(invalid(field))?);
-        }
-        if let Some((signal, _)) = soft.all().find(|(signal, _)| !soft_grace.contains_key(signal)) {
-            let reason = format!("grace period must be specified for the soft eviction threshold {signal:?}");
-            return Err(Error::Invalid { field: "evictionSoft", reason });
-        }
-        let reclaim = Thresholds::parse(&self.eviction_minimum_reclaim);
-        let minimum_reclaim = reclaim.map_err(invalid("evictionMinimumReclaim"))?;
-        Ok(Policy { soft, soft_grace, minimum_reclaim, ..policy })
-    }
-}
-
-/// Upstream's fields this kubelet does not act on; anything else is unknown.
-const UNSUPPORTED: &[&str] = &[
-    "configMapAndSecretChangeDetectionStrategy",
-    "containerLogMaxWorkers",
-    "contentType",
-    "cpuManagerPolicy",
-    "cpuManagerPolicyOptions",
-    "cpuManagerReconcilePeriod",
-    "enableContentionProfiling",
-    "enableControllerAttachDetach",
-    "enableDebugFlagsHandler",
-    "enableProfilingHandler",
-    "enableServer",
-    "enforceNodeAllocatable",
-    "failCgroupV1",
-    "failSwapOn",
-    "featureGates",
-    "fileCheckFrequency",
-    "hairpinMode",
-    "healthzBindAddress",
-    "healthzPort",
-    "httpCheckFrequency",
-    "imagePullCredentialsVerificationPolicy",
-    "imageServiceEndpoint",
-    "iptablesDropBit",
-    "iptablesMasqueradeBit",
-    "kernelMemcgNotification",
-    "kubeAPIBurst",
-    "kubeAPIQPS",
-    "kubeReservedCgroup",
-    "localStorageCapacityIsolation",
-    "logging",
-    "makeIPTablesUtilChains",
-    "maxOpenFiles",
-    "memoryManagerPolicy",
-    "memoryReservationPolicy",
-    "memorySwap",
-    "memoryThrottlingFactor",
-    "mergeDefaultEvictionSettings",
-    "nodeStatusMaxImages",
-    "oomScoreAdj",
-    "podCIDR",
-    "podsPerCore",
-    "preloadedImagesVerificationAllowlist",
-    "protectKernelDefaults",
-    "qosReserved",
-    "readOnlyPort",
-    "reservedMemory",
-    "reservedSystemCPUs",
-    "rotateCertificates",
-    "runOnce",
-    "serverTLSBootstrap",
-    "showHiddenMetricsForVersion",
-    "shutdownGracePeriod",
-    "shutdownGracePeriodByPodPriority",
-    "shutdownGracePeriodCriticalPods",
-    "staticPodURL",
-    "staticPodURLHeader",
-    "streamingConnectionIdleTimeout",
-    "systemReservedCgroup",
-    "tlsCipherSuites",
-    "tlsCurvePreferences",
-    "tlsMinVersion",
-    "topologyManagerPolicy",
-    "topologyManagerPolicyOptions",
-    "topologyManagerScope",
-    "tracing",
-    "volumePluginDir",
-    "volumeStatsAggPeriod",
-];
-
-fn known_only<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, Value>, D::Error> {
-    let rest = BTreeMap::<String, Value>::deserialize(deserializer)?;
-    match rest.keys().find(|key| !UNSUPPORTED.contains(&key.as_str())) {
-        None => Ok(rest),
-        Some(key) => Err(serde::de::Error::custom(format!("strict decoding error: unknown field {key:?}"))),
     }
 }
 

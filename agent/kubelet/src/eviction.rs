@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use client::recorder::Annotations;
 use cri_proto::client::Runtime;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -26,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::image::garbage::Garbage;
+use crate::meters::{EVICTIONS, Meters};
 use crate::node::Reported;
 use crate::pods::Pods;
 use crate::pressure::policy::{Memory, Met};
@@ -67,6 +69,8 @@ pub struct Parts {
     pub recorder: Recorder,
     /// Evictions on their way.
     pub evictions: Evictions,
+    /// What is counted.
+    pub(crate) meters: Meters,
     /// What is left; [`signal::observe`] asks the kernel.
     pub observe: Observe,
 }
@@ -168,14 +172,19 @@ impl Manager {
 
     /// Ends pods whose disk use exceeds what they themselves say is their limit.
     async fn end_those_over_their_limits(&self) -> Vec<String> {
-        if !self.parts.pods.all().iter().any(|view| candidate::has_disk_limits(&view.pod)) {
+        let limited = |view: &crate::pods::View| candidate::has_disk_limits(&view.pod);
+        if !self.parts.config.local_storage || !self.parts.pods.all().iter().any(limited) {
             return Vec::new();
         }
         let apart = self.images_apart();
         let mut gone = Vec::new();
         for candidate in self.candidates(candidate::has_disk_limits, Depth::Everything(PERIOD)).await {
             if let Some(message) = candidate::over_its_limits(&candidate, apart)
-                && self.evict(&candidate, Eviction { message, grace: AT_ONCE, cause: Cause::Itself })
+                && self.evict(
+                    &candidate,
+                    Eviction { message, grace: AT_ONCE, cause: Cause::Itself },
+                    Annotations::new(),
+                )
             {
                 gone.push(crate::pod::uid(&candidate.pod).to_owned());
             }
@@ -205,7 +214,10 @@ impl Manager {
                 false => AT_ONCE,
             };
             let message = candidate::message(candidate, resource, shown);
-            if self.evict(candidate, Eviction { message, grace, cause: Cause::Node }) {
+            let annotations = candidate::annotations(candidate, resource);
+            if self.evict(candidate, Eviction { message, grace, cause: Cause::Node }, annotations) {
+                let labels = format!("{{eviction_signal={:?}}}", met.signal.name());
+                self.parts.meters.add(&EVICTIONS, labels, 1.0);
                 return vec![crate::pod::uid(&candidate.pod).to_owned()];
             }
         }
@@ -223,7 +235,7 @@ impl Manager {
         !self.parts.config.eviction.is_starved(&observed)
     }
 
-    fn evict(&self, candidate: &Candidate, eviction: Eviction) -> bool {
+    fn evict(&self, candidate: &Candidate, eviction: Eviction, annotations: Annotations) -> bool {
         let pod = &candidate.pod;
         if candidate::is_critical(pod) {
             tracing::warn!(pod = crate::pod::described(pod), "a critical pod is not evicted");
@@ -233,7 +245,8 @@ impl Manager {
         if !self.parts.evictions.order(crate::pod::uid(pod), eviction) {
             return false;
         }
-        self.parts.recorder.warning(pod, None, order::REASON, message);
+        let subject = Subject::pod(pod, None);
+        self.parts.recorder.annotated(subject, Kind::Warning, (order::REASON, message), annotations);
         true
     }
 

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use client::Rate;
 use cri_proto::client::Runtime;
 use cri_proto::v1;
 use k8s_openapi::api::core::v1::{Container, ImageVolumeSource, Pod, Secret};
@@ -89,29 +90,6 @@ pub struct Images {
     node_logins: NodeLogins,
 }
 
-/// Pulls a second, with a burst.
-struct Rate {
-    per_second: f64,
-    burst: f64,
-    tokens: f64,
-    filled: Instant,
-}
-
-impl Rate {
-    async fn take(&mut self) {
-        if self.per_second <= 0.0 {
-            return;
-        }
-        let now = Instant::now();
-        let earned = now.duration_since(self.filled).as_secs_f64() * self.per_second;
-        self.tokens = (self.tokens + earned).min(self.burst) - 1.0;
-        self.filled = now;
-        if self.tokens < 0.0 {
-            tokio::time::sleep(Duration::from_secs_f64(-self.tokens / self.per_second)).await;
-        }
-    }
-}
-
 impl Images {
     /// A puller bounded as configured.
     pub fn new(runtime: Runtime, config: &Config) -> Self {
@@ -119,13 +97,7 @@ impl Images {
             PullParallelism::Serial => 1,
             PullParallelism::Parallel(most) => most.unwrap_or(MAX_PARALLEL_PULLS).max(1),
         };
-        let burst = f64::from(config.registry_burst.max(1));
-        let rate = Rate {
-            per_second: f64::from(config.registry_pull_qps),
-            burst,
-            tokens: burst,
-            filled: Instant::now(),
-        };
+        let rate = Rate::new(f64::from(config.registry_pull_qps), config.registry_burst);
         Self {
             runtime,
             slots: Arc::new(Semaphore::new(usize::try_from(slots).unwrap_or(1))),

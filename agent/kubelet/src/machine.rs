@@ -8,7 +8,7 @@ use crate::cgroup::tree::Tree;
 use crate::config::Config;
 use crate::node::machine;
 use crate::node::resources::{self, Reservation, Resources};
-use crate::pressure::threshold::Signal;
+use crate::pressure::threshold::{Signal, Threshold};
 use crate::quantity::{milli, whole};
 
 /// The machine's size as pods' limits depend on it.
@@ -18,7 +18,7 @@ pub struct Machine {
     pub memory: i64,
     /// What pods may ask for in total.
     pub allocatable: Arc<Resources>,
-    /// What the cgroup of all pods is limited to: without what eviction keeps free.
+    /// What the cgroup of all pods is limited to: without what eviction keeps free, or all there is where nothing is enforced.
     pub limit: Arc<Resources>,
     /// Cgroups are of version 2.
     pub unified: bool,
@@ -29,11 +29,19 @@ pub struct Machine {
 impl Machine {
     /// Reads memory, CPUs and disk; `config` says what is reserved.
     pub fn read(config: &Config) -> Self {
-        let machine = machine::read(&config.root_dir);
-        let pods = resources::pods(&machine, config.max_pods, 0);
+        Self::of(machine::read(&config.root_dir), config)
+    }
+
+    fn of(mut machine: machine::Machine, config: &Config) -> Self {
+        machine.storage = machine.storage.filter(|_| config.local_storage);
+        let pods = resources::pods(&machine, config.max_pods, config.pods_per_core);
         let reserved = reservation(config);
         let allocatable = Arc::new(resources::allocatable(&machine, pods, &reserved));
-        let kept = Reservation { eviction_memory: None, eviction_storage: None, ..reserved };
+        let none = Reservation { eviction_memory: None, eviction_storage: None, ..Reservation::default() };
+        let kept = match config.enforcement.limits_pods() {
+            true => Reservation { eviction_memory: None, eviction_storage: None, ..reserved },
+            false => none,
+        };
         Self {
             memory: i64::try_from(machine.memory).unwrap_or(i64::MAX),
             allocatable,
@@ -55,7 +63,58 @@ fn reservation(config: &Config) -> Reservation {
         cpu_millis: sum("cpu", milli),
         memory: sum("memory", whole),
         storage: sum("ephemeral-storage", whole),
-        eviction_memory: config.eviction_hard.of(Signal::MemoryAvailable),
-        eviction_storage: config.eviction_hard.of(Signal::NodefsAvailable),
+        eviction_memory: kept_free(config, Signal::MemoryAvailable),
+        eviction_storage: kept_free(config, Signal::NodefsAvailable),
+    }
+}
+
+/// What eviction keeps free of a resource, where allocatable is counted without it.
+pub fn kept_free(config: &Config, signal: Signal) -> Option<Threshold> {
+    config.eviction_hard.of(signal).filter(|_| !config.ignore_eviction)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_of_what_pods_get_must_not_do_nothing() {
+        let machine = machine::Machine {
+            cpus: 4,
+            memory: 8 << 30,
+            storage: Some(100 << 30),
+            ..machine::Machine::default()
+        };
+        let of = |body: &str| {
+            let head = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n";
+            let config = Config::parse(&format!("{head}{body}"), "n", Vec::new()).unwrap();
+            Machine::of(machine.clone(), &config)
+        };
+        let amount = |resources: &Resources, name: &str| resources.get(name).map(|q| q.0.clone());
+        let usual = of("");
+        assert_eq!(amount(&usual.allocatable, "pods").as_deref(), Some("110"));
+        assert_eq!(amount(&of("podsPerCore: 3").allocatable, "pods").as_deref(), Some("12"));
+        assert_eq!(
+            amount(&of("reservedSystemCPUs: 0-1\nkubeReserved: {cpu: 500m}").allocatable, "cpu").as_deref(),
+            Some("2")
+        );
+        let isolated = of("localStorageCapacityIsolation: false");
+        assert_eq!(amount(&isolated.allocatable, "ephemeral-storage"), None);
+        let reserved = "kubeReserved: {cpu: 500m}\n";
+        assert_eq!(amount(&of(reserved).limit, "cpu").as_deref(), Some("3500m"));
+        let free = of(&format!("{reserved}enforceNodeAllocatable: [none]"));
+        assert_eq!(amount(&free.limit, "cpu").as_deref(), Some("4"), "nothing is enforced");
+        assert_eq!(
+            amount(&free.allocatable, "cpu").as_deref(),
+            Some("3500m"),
+            "and it is reserved all the same"
+        );
+        let head = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n";
+        let mut config = Config::parse(head, "n", Vec::new()).unwrap();
+        config.ignore_eviction = true;
+        assert_eq!(
+            amount(&Machine::of(machine.clone(), &config).allocatable, "memory").as_deref(),
+            Some("8Gi")
+        );
     }
 }

@@ -70,6 +70,21 @@ pub struct Config {
     pub lease_duration: Duration,
     /// Most images in the status, -1 for all (`nodeStatusMaxImages`).
     pub max_images: i32,
+    /// The filesystem of the root is shown as the node's ephemeral storage (`localStorageCapacityIsolation`).
+    pub local_storage: bool,
+    /// Files that hold the machine's id; the usual ones where none is there.
+    pub machine_id_files: Vec<PathBuf>,
+    /// The same for the id of its boot.
+    pub boot_id_files: Vec<PathBuf>,
+    /// Another program prepares the node (`--cloud-provider=external`).
+    pub cloud: Option<Cloud>,
+}
+
+/// A node that a cloud's own program prepares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cloud {
+    /// The node's addresses were given to the kubelet, not found by it: they are a hint to that program.
+    pub ips_given: bool,
 }
 
 impl Config {
@@ -93,6 +108,10 @@ impl Config {
             report_period: Duration::from_secs(5 * 60),
             lease_duration: Duration::from_secs(40),
             max_images: 50,
+            local_storage: true,
+            machine_id_files: Vec::new(),
+            boot_id_files: Vec::new(),
+            cloud: None,
         }
     }
 }

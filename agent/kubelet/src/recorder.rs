@@ -1,6 +1,6 @@
 //! Events of this node's kubelet. Recording never waits; counting, bounds and writing are the crate `client`'s.
 
-use client::recorder::{Note, Severity, Writer};
+use client::recorder::{Annotations, Note, Severity, Writer};
 use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolumeClaim, Pod};
 use kube::Resource;
 use std::borrow::Cow;
@@ -53,7 +53,13 @@ pub struct Recorder(client::recorder::Recorder);
 impl Recorder {
     /// A recorder of this node's kubelet, and what writes for it; without a client records are only logged.
     pub fn new(client: Option<kube::Client>, node: &str) -> (Self, Writer) {
-        let (recorder, writer) = client::recorder::Recorder::new(client, Some(node));
+        Self::limited(client, node, 0, 1)
+    }
+
+    /// The same, with so many events a second and at once (`eventRecordQPS`, 0: no limit; `eventBurst`).
+    pub fn limited(client: Option<kube::Client>, node: &str, per_second: u32, burst: u32) -> (Self, Writer) {
+        let rate = client::Rate::new(f64::from(per_second), burst);
+        let (recorder, writer) = client::recorder::Recorder::limited(client, Some(node), rate);
         (Self(recorder), writer)
     }
 
@@ -65,6 +71,17 @@ impl Recorder {
         reason: impl Into<Cow<'static, str>>,
         message: impl Into<String>,
     ) {
+        self.annotated(subject, kind, (reason, message), Annotations::new());
+    }
+
+    /// The same with annotations on the event.
+    pub fn annotated(
+        &self,
+        subject: Subject,
+        kind: Kind,
+        (reason, message): (impl Into<Cow<'static, str>>, impl Into<String>),
+        annotations: Annotations,
+    ) {
         let (about, reason, message) = (subject.0, reason.into(), message.into());
         tracing::info!(
             subject = %format_args!(
@@ -75,7 +92,8 @@ impl Recorder {
             reason = &*reason,
             "{message}"
         );
-        self.0.note(Note { component: "kubelet", about, severity: kind, reason, message, action: None });
+        let note = Note { component: "kubelet", about, severity: kind, reason, message, action: None };
+        self.0.annotated(note, annotations);
     }
 
     /// A normal event of a pod or container.

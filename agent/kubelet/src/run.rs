@@ -11,6 +11,7 @@ use tokio::sync::{Mutex, mpsc, watch};
 
 use crate::cgroup::Cgroups;
 use crate::config::Config;
+use crate::config::manifest::ManifestUrl;
 use crate::csi::{self, Drivers};
 use crate::eviction::order::Evictions;
 use crate::image::Images;
@@ -48,6 +49,9 @@ pub enum Error {
     /// The runtime is not there.
     #[error("container runtime {endpoint}")]
     Runtime { endpoint: String, source: cri_proto::client::Error },
+    /// The machine is not one to run on.
+    #[error(transparent)]
+    Host(#[from] crate::host::Error),
     /// The classes' cgroups cannot be made.
     #[error("prepare cgroups")]
     Cgroups(#[source] crate::cgroup::Error),
@@ -82,6 +86,10 @@ impl Kubelet {
         if !config.unsupported.is_empty() {
             tracing::warn!(fields = ?config.unsupported, "configuration fields that are not acted on");
         }
+        let gates = config.feature_gates.iter().map(|(name, on)| (name.as_str(), *on));
+        for warning in machinery::gates::check(gates).unwrap_or_default() {
+            tracing::warn!("{warning}");
+        }
         let logs = [&config.pod_logs_dir, &config.container_logs_dir].map(Clone::clone);
         for path in std::iter::once(config.root_dir.join("pods")).chain(logs) {
             std::fs::create_dir_all(&path).map_err(|source| Error::Directory { path, source })?;
@@ -89,12 +97,27 @@ impl Kubelet {
         let endpoint = config.container_runtime_endpoint.clone();
         let failed = |source| Error::Runtime { endpoint: endpoint.clone(), source };
         let deadlines = Deadlines { request: config.runtime_request_timeout, ..Deadlines::default() };
-        let runtime = Runtime::connect(&endpoint, deadlines).map_err(failed)?;
+        let mut runtime = Runtime::connect(&endpoint, deadlines).map_err(failed)?;
+        if let Some(images) = &config.image_service_endpoint {
+            let failed = |source| Error::Runtime { endpoint: images.clone(), source };
+            runtime = runtime.with_images_at(images).map_err(failed)?;
+        }
         let version = runtime.wait_until_ready(RUNTIME_START).await.map_err(failed)?;
         tracing::info!(runtime = version.runtime_name, version = version.runtime_version, "runtime is ready");
         let machine = Machine::read(&config);
+        crate::host::prepare(&config.host, machine.unified)?;
         let cgroups = Cgroups::new(&config);
         cgroups.prepare(&machine.limit).await.map_err(Error::Cgroups)?;
+        for reserved in config.enforcement.reserved() {
+            let amounts =
+                if reserved.title == "Kube" { &config.kube_reserved } else { &config.system_reserved };
+            cgroups.limit_reserved(&reserved, amounts).await.map_err(Error::Cgroups)?;
+        }
+        if let Some(range) = config.pod_cidr.as_ref().filter(|_| client.is_none())
+            && let Err(error) = runtime.update_runtime_config(range).await
+        {
+            tracing::warn!(%error, range, "tell the runtime the range of pods");
+        }
         Ok(Self::assemble(config, (runtime, version.runtime_name.into()), (machine, cgroups), client, scope))
     }
 
@@ -106,15 +129,20 @@ impl Kubelet {
         client: Option<kube::Client>,
         scope: Arc<Scope>,
     ) -> Self {
-        let (recorder, writer) = Recorder::new(client.clone(), &config.node_name);
+        let (qps, burst) = (config.event_record_qps, config.event_burst);
+        let (recorder, writer) = Recorder::limited(client.clone(), &config.node_name, qps, burst);
         let (objects, changed) = Objects::new(client.clone(), &scope);
         let health = watch::Sender::new(Health::default());
         let (evictions, evicted) = Evictions::new();
-        let images = Images::new(runtime.clone(), &config);
         let config = Arc::new(config);
         let (pods, claims) = (Pods::default(), Claims::default());
         let stats =
             Stats::new(config.clone(), runtime.clone(), cgroups.clone(), pods.clone(), claims.clone());
+        let meters = stats.meters();
+        let counting = meters.clone();
+        let runtime =
+            runtime.observed(Arc::new(move |operation, span, failed| counting.call(operation, span, failed)));
+        let images = Images::new(runtime.clone(), &config);
         let garbage = Garbage::new(runtime.clone(), config.clone(), recorder.clone());
         let volumes = volume::Handles {
             config: config.clone(),
@@ -146,6 +174,7 @@ impl Kubelet {
             health: health.subscribe(),
             machine,
             user_namespaces,
+            meters,
         });
         Self {
             context,
@@ -193,6 +222,7 @@ impl Kubelet {
             garbage: self.garbage.clone(),
             recorder: self.recorder(),
             evictions: self.context.evictions.clone(),
+            meters: self.context.meters.clone(),
             observe: Arc::new(crate::eviction::signal::observe),
         }
     }
@@ -231,15 +261,9 @@ impl Kubelet {
         let (statics_tx, statics) = watch::channel(None);
         scope.keep(writer.task("events"));
         context.recorder.record(Subject::node(&node), Kind::Normal, "Starting", "Starting kubelet.");
-        match context.config.static_pod_path.clone() {
-            Some(dir) => {
-                let (node, recorder, tell) = (node.clone(), context.recorder.clone(), statics_tx.clone());
-                scope.keep(Task::endless("static-pods", move || {
-                    source::manifests::follow(dir.clone(), node.clone(), recorder.clone(), tell.clone())
-                }));
-            }
-            None => drop(statics_tx.send_replace(Some(Arc::default()))),
-        }
+        follow_manifests(&scope, &context, &statics_tx);
+        let (of, recorder) = (node.clone(), context.recorder.clone());
+        scope.keep(Task::endless("system-oom", move || crate::oom::watch(of.clone(), recorder.clone())));
         let objects = client.clone().map(|client| csi::node_object::NodeObject::new(client, &node));
         let (plugins, drivers) =
             (context.config.root_dir.join(csi::REGISTRY), context.volumes.drivers.clone());
@@ -293,6 +317,39 @@ impl Kubelet {
         // Workers stop where they are: whatever they were doing is found and finished by the next kubelet.
         workers.finish(STOP_PATIENCE).await;
         drop((statics_tx, known));
+    }
+}
+
+/// Follows the directory and the URL of manifests there are.
+fn follow_manifests(scope: &Scope, context: &Context, tell: &watch::Sender<Option<Arc<source::Pods>>>) {
+    let (config, recorder) = (&context.config, context.recorder.clone());
+    let (node, period) = (config.node_name.clone(), config.file_check_frequency);
+    let directory = |dir: PathBuf, tell: watch::Sender<_>| {
+        let (node, recorder) = (node.clone(), recorder.clone());
+        scope.keep(Task::endless("static-pods", move || {
+            source::manifests::follow(dir.clone(), period, node.clone(), recorder.clone(), tell.clone())
+        }));
+    };
+    let url = |from: ManifestUrl, tell: watch::Sender<_>| {
+        let node = node.clone();
+        scope.keep(Task::endless("static-pods-url", move || {
+            source::url::follow(from.clone(), node.clone(), tell.clone())
+        }));
+    };
+    match (config.static_pod_path.clone(), config.static_pod_url.clone()) {
+        (None, None) => drop(tell.send_replace(Some(Arc::default()))),
+        (Some(dir), None) => directory(dir, tell.clone()),
+        (None, Some(from)) => url(from, tell.clone()),
+        (Some(dir), Some(from)) => {
+            let (one, first) = watch::channel(None);
+            let (other, second) = watch::channel(None);
+            directory(dir, one);
+            url(from, other);
+            let tell = tell.clone();
+            scope.keep(Task::endless("static-pods-joined", move || {
+                source::url::join(first.clone(), second.clone(), tell.clone())
+            }));
+        }
     }
 }
 

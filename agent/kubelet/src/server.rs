@@ -4,7 +4,7 @@
 //! - [`authenticate`], [`authorize`]: who calls and what they may, decided by the API server; [`cache`] keeps its answers
 //! - [`route`], [`query`]: what is asked for; `handle`: which handler answers; [`answer`]: the shapes of answers
 //! - [`health`], [`logs`], [`podlist`], `system_logs`, [`metrics`], `indicators`, `zpages`: answers of their own; [`stream`]: exec, attach and port-forward
-//! - [`pods`]: what the port needs to know of pods
+//! - [`pods`]: what the port needs to know of pods; [`plain`]: ports without TLS; `checkpoint`: containers written to files
 //!
 //! [`run`] accepts connections until it is told to stop: requests under way then have [`DRAIN`] to finish, and streams,
 //! which end when their users like, are cut.
@@ -13,6 +13,7 @@ pub(crate) mod answer;
 mod authenticate;
 pub(crate) mod authorize;
 pub(crate) mod cache;
+mod checkpoint;
 mod config;
 mod flags;
 mod handle;
@@ -21,6 +22,7 @@ mod indicators;
 mod log_query;
 pub(crate) mod logs;
 pub(crate) mod metrics;
+pub mod plain;
 pub(crate) mod podlist;
 mod pods;
 pub(crate) mod query;
@@ -30,7 +32,9 @@ mod system_logs;
 mod tls;
 mod zpages;
 
+pub use crate::config::tls::Agreed;
 pub use authenticate::{Authenticator, User};
+pub use cache::Cache;
 pub use config::{Authentication, Authorization, Config};
 pub use health::Health;
 pub use pods::{Pods, View};
@@ -39,17 +43,18 @@ pub use tls::{Authorities, Files, server_config};
 use crate::stats::Stats;
 use authorize::Authorizer;
 use cri_proto::client::Runtime;
-use handle::Handler;
+use handle::{Gate, Handler};
 use http::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use jiff::Timestamp;
+use rustls::pki_types::CertificateDer;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
@@ -103,24 +108,16 @@ pub async fn serve(
     client: Option<kube::Client>,
     health: Health,
 ) -> Result<(), Error> {
-    let acceptor = TlsAcceptor::from(Arc::new(server_config(&config.files)?));
+    let acceptor = TlsAcceptor::from(Arc::new(tls::agreed_config(&config.files, &config.agreed)?));
     let authorities = config.files.client_ca.as_deref().map(Authorities::new).transpose()?;
     let shutdown = health.scope.stop().clone();
     let (connections, streams) = (health.scope.work("connections"), health.scope.work("streams"));
-    let handler = Arc::new(Handler {
+    let gate = Gate {
         authenticator: Authenticator::new(config.authentication.clone(), authorities, client.clone()),
         authorizer: Authorizer::new(config.authorization.clone(), &config.node_name, client),
-        metrics: metrics::Metrics::default(),
-        indicators: indicators::Indicators::default(),
-        started: Timestamp::now(),
-        config,
-        pods,
-        runtime,
-        stats,
-        health,
-        streams: streams.clone(),
-        shutdown: shutdown.clone(),
-    });
+    };
+    let parts = handle::Parts { pods, runtime, stats, health, streams: streams.clone() };
+    let handler = Arc::new(Handler::new(config, Some(gate), parts));
     tracing::info!(address = ?listener.local_addr().ok(), "serving the kubelet's port");
     let serve = |stream, peer| Box::pin(connection(stream, peer, acceptor.clone(), handler.clone()));
     supervise::accept(&listener, MOST_CONNECTIONS, &connections, &shutdown, serve).await;
@@ -145,6 +142,17 @@ async fn connection(stream: TcpStream, peer: SocketAddr, acceptor: TlsAcceptor, 
     };
     let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
     let chain: Arc<[_]> = chain.iter().map(|c| c.clone().into_owned()).collect();
+    speak(stream, peer, chain, handler).await;
+}
+
+/// Serves HTTP on a connection until it ends, or the server does.
+async fn speak<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    stream: S,
+    peer: SocketAddr,
+    chain: Arc<[CertificateDer<'static>]>,
+    handler: Arc<Handler>,
+) {
+    let shutdown = handler.shutdown.clone();
     let service = service_fn(move |request: Request<Incoming>| {
         let (handler, chain) = (handler.clone(), chain.clone());
         async move { Ok::<_, Infallible>(handler.handle(&chain, request).await) }

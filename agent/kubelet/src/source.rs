@@ -1,4 +1,4 @@
-//! Where pods come from: the API server and a directory of manifests.
+//! Where pods come from: the API server, a directory of manifests, a URL.
 //!
 //! Each source tells its pods as one map, `None` until it has been read once: only when every source has been read may
 //! anything that runs be called an orphan.
@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::Pod;
 pub(crate) mod api;
 pub(crate) mod manifests;
 pub(crate) mod mirror;
+pub(crate) mod url;
 
 /// Pods by UID.
 pub type Pods = BTreeMap<String, Arc<Pod>>;

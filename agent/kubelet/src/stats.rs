@@ -25,6 +25,7 @@ use parking_lot::Mutex;
 
 use crate::cgroup::Cgroups;
 use crate::config::Config;
+use crate::meters::Meters;
 use crate::pods::Pods;
 use crate::volume::claim::Claims;
 
@@ -54,6 +55,7 @@ pub struct Stats {
     disk: disk::Cache,
     /// When this kubelet began.
     began: Timestamp,
+    meters: Meters,
 }
 
 impl Stats {
@@ -68,7 +70,13 @@ impl Stats {
             looks: Arc::default(),
             disk: disk::Cache::default(),
             began: Timestamp::now(),
+            meters: Meters::default(),
         }
+    }
+
+    /// What this kubelet counts of its own work.
+    pub(crate) fn meters(&self) -> Meters {
+        self.meters.clone()
     }
 
     /// Nanoseconds of processor time a second, between the last look and this one; without one, the mean since `began`.
@@ -98,6 +106,11 @@ impl Stats {
     /// What all pods use together. Blocking.
     pub fn pods_usage(&self) -> Option<crate::cgroup::usage::Usage> {
         self.cgroups.pods_usage()
+    }
+
+    /// Networks and disks, as old as they may be for those who ask (`volumeStatsAggPeriod`).
+    pub fn usual_depth(&self) -> collect::Depth {
+        collect::Depth::Everything(self.config.volume_stats_period.unwrap_or(disk::FRESH))
     }
 
     /// The configuration these are measured under.

@@ -17,6 +17,7 @@ use supervise::{Backoff, jittered};
 use tokio::sync::{Notify, watch};
 
 use crate::eviction::order::Eviction;
+use crate::meters::{WORKER_DURATION, WORKER_START};
 use crate::pod::allocation::Pending;
 use crate::pod::allocation::Record;
 use crate::pod::backoff::Backoffs;
@@ -107,6 +108,10 @@ pub struct Worker {
     awaits_network: bool,
     /// The attempts whose backoff was reported, by container.
     noted: BTreeMap<String, Option<u32>>,
+    /// When the pod came to this worker.
+    seen: tokio::time::Instant,
+    /// It was looked at before.
+    synced: bool,
 }
 
 /// What a sync leaves to wait for.
@@ -184,6 +189,8 @@ impl Worker {
             mount_held: None,
             awaits_network: false,
             noted: BTreeMap::new(),
+            seen: tokio::time::Instant::now(),
+            synced: false,
         }
     }
 
@@ -206,7 +213,12 @@ impl Worker {
         let mut retry = Backoff::new(RETRY_FIRST, RETRY_LAST);
         loop {
             let desired = self.desired.borrow_and_update().clone();
-            let (wait, failed) = match Box::pin(self.sync(&desired)).await {
+            let kind = self.kind(&desired);
+            let began = tokio::time::Instant::now();
+            let synced = Box::pin(self.sync(&desired)).await;
+            let labels = format!("{{operation_type={kind:?}}}");
+            self.context.meters.observe(&WORKER_DURATION, labels, began.elapsed());
+            let (wait, failed) = match synced {
                 Ok(Next::Done) => return,
                 Ok(Next::Again) => continue,
                 Ok(Next::Wait(until)) => {
@@ -235,6 +247,21 @@ impl Worker {
                 }
                 () = tokio::time::sleep(wait) => {}
             }
+        }
+    }
+
+    /// What a sync is for, as upstream counts it.
+    fn kind(&mut self, desired: &Desired) -> &'static str {
+        let ends = desired.removed || desired.pod.metadata.deletion_timestamp.is_some();
+        let first = !std::mem::replace(&mut self.synced, true);
+        if first && !ends {
+            self.context.meters.observe(&WORKER_START, "", self.seen.elapsed());
+        }
+        match (self.torn_down, ends || self.outcome.is_some(), first) {
+            (true, ..) => "terminated",
+            (_, true, _) => "terminating",
+            (_, _, true) => "create",
+            _ => "sync",
         }
     }
 

@@ -5,13 +5,14 @@
 //!
 //! Woken by connections, by time while there are several servers, and by the `kubernetes` Service's endpoints. Promises: a new connection goes to
 //! a server that takes it; a server is left when it refuses a connection, or twice in turn does not answer or says that it is not ready, and another
-//! one is better: within five seconds, and all connections to it are ended, so that their owners come again; one slow connection or answer
+//! one is better; so is one that is not of our cluster, whoever answers there: within five seconds, and all connections to it are ended, so that their owners come again; one slow connection or answer
 //! moves nobody; what was known is known after a restart. TLS is the two ends' own: here pass only bytes.
 
 mod choice;
 mod list;
 mod probe;
 
+use crate::identity::Files;
 use choice::{Choice, Health, better};
 use futures::future::join_all;
 use parking_lot::Mutex;
@@ -47,6 +48,7 @@ pub(crate) struct Balancer {
     listener: Arc<TcpListener>,
     address: SocketAddr,
     list: Arc<list::File>,
+    trust: probe::Trust,
     /// The server in use was slow to take a connection.
     slow: Arc<Notify>,
 }
@@ -71,6 +73,7 @@ impl Balancer {
             address: listener.local_addr()?,
             listener: Arc::new(listener),
             list: Arc::new(list),
+            trust: probe::Trust(Some(Files::new(dir).client_ca())),
             slow: Arc::default(),
         })
     }
@@ -158,12 +161,12 @@ impl Balancer {
 
     /// Looks at the server in use, forever, and moves to a better one where it fails twice.
     async fn look(&self) -> std::convert::Infallible {
-        let mut probe = probe::Probe::default();
+        let mut probe = probe::Probe::new(&self.trust);
         loop {
             tokio::select! {
                 () = tokio::time::sleep(LOOK) => {}
                 // What is open already says nothing of new connections.
-                () = self.slow.notified() => probe = probe::Probe::default(),
+                () = self.slow.notified() => probe.reset(),
             }
             let servers = self.choice.lock().servers();
             // With one there is nothing to choose, and nothing to look at.
@@ -181,7 +184,7 @@ impl Balancer {
                 health(&mut probe, current).await
             };
             let asked = others.iter().map(|server| async move {
-                (server.as_str(), health(&mut probe::Probe::default(), server).await)
+                (server.as_str(), health(&mut probe::Probe::new(&self.trust), server).await)
             });
             let (now, others) = tokio::join!(again, join_all(asked));
             let Some(server) = better(now, &others) else { continue };
@@ -194,7 +197,7 @@ impl Balancer {
 
     /// Looks at the configured server while another one is in use, forever, and moves back once it has been well for long.
     async fn look_back(&self) -> std::convert::Infallible {
-        let mut probe = probe::Probe::default();
+        let mut probe = probe::Probe::new(&self.trust);
         loop {
             tokio::time::sleep(supervise::jittered(RETURN)).await;
             let preferred = self.choice.lock().preferred().map(str::to_owned);
@@ -221,7 +224,7 @@ async fn health(probe: &mut probe::Probe, server: &str) -> Health {
         Ok(Ok(_)) => Health::Ready,
         Ok(Err(_)) | Err(_) => {
             // What comes late must not pass for the next answer.
-            *probe = probe::Probe::default();
+            probe.reset();
             Health::Dead
         }
     }

@@ -8,6 +8,7 @@ use ::client::credentials::Missing;
 use futures::future::BoxFuture;
 use http::{Request, Response};
 use kube::client::Body;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use tokio::sync::watch;
 
@@ -84,6 +85,39 @@ impl tower::Service<Request<Body>> for Through {
     }
 }
 
+/// The same client, with no more than so many requests a second and at once; a request beyond waits (`kubeAPIQPS`, `kubeAPIBurst`).
+#[must_use]
+pub fn limited(client: kube::Client, per_second: f64, burst: u32) -> kube::Client {
+    let namespace = client.default_namespace().to_owned();
+    let rate = Arc::new(parking_lot::Mutex::new(::client::Rate::new(per_second, burst)));
+    kube::Client::new(Limited { client, rate }, namespace)
+}
+
+struct Limited {
+    client: kube::Client,
+    rate: Arc<parking_lot::Mutex<::client::Rate>>,
+}
+
+impl tower::Service<Request<Body>> for Limited {
+    type Response = Response<Body>;
+    type Error = tower::BoxError;
+    type Future = BoxFuture<'static, Result<Response<Body>, tower::BoxError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), tower::BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let (client, pause) = (self.client.clone(), self.rate.lock().reserve());
+        Box::pin(async move {
+            if !pause.is_zero() {
+                tokio::time::sleep(pause).await;
+            }
+            Ok(client.send(request).await?)
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -107,6 +141,17 @@ mod tests {
         assert_eq!(ask(&client).await.unwrap(), "old");
         slot.replace(answering("new"));
         assert_eq!(ask(&client).await.unwrap(), "new");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn requests_beyond_the_rate_wait_and_come_through() {
+        let client = limited(answering("here"), 2.0, 2);
+        let began = tokio::time::Instant::now();
+        for _ in 0..4 {
+            assert_eq!(ask(&client).await.unwrap(), "here");
+        }
+        let took = began.elapsed().as_millis();
+        assert!((1000..1010).contains(&took), "two at once, then two a second: {took}");
     }
 
     #[tokio::test]

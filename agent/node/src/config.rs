@@ -54,6 +54,22 @@ pub struct Config {
     pub static_pod_path: Option<PathBuf>,
     /// A `KubeletConfiguration` file.
     pub kubelet_config: Option<PathBuf>,
+    /// A directory of files laid over it.
+    pub kubelet_drop_ins: Option<PathBuf>,
+    /// What a kubelet's flags say, as a `KubeletConfiguration` has it; goes before the files.
+    pub kubelet_flags: serde_json::Value,
+    /// Some of the addresses were given, not found.
+    pub node_ips_given: bool,
+    /// Another program knows this machine and prepares its node (`--cloud-provider=external`).
+    pub cloud_external: bool,
+    /// Files that hold the machine's id, and its boot's; the usual places where there are none.
+    pub machine_id_files: Vec<PathBuf>,
+    /// See `machine_id_files`.
+    pub boot_id_files: Vec<PathBuf>,
+    /// The kubelet sets the kernel's settings that pods need, as upstream's does.
+    pub tune_kernel: bool,
+    /// What eviction keeps free is not taken from what pods may have.
+    pub ignore_eviction: bool,
     /// A `CredentialProviderConfig`, file or directory, and the directory of the programs it names.
     pub credential_providers: Option<(PathBuf, PathBuf)>,
     /// Labels the Node gets when it registers.
@@ -91,6 +107,14 @@ impl Config {
             pod_cidrs: Vec::new(),
             static_pod_path: Some("/etc/windlass/manifests".into()),
             kubelet_config: None,
+            kubelet_drop_ins: None,
+            kubelet_flags: serde_json::Value::Null,
+            node_ips_given: false,
+            cloud_external: false,
+            machine_id_files: Vec::new(),
+            boot_id_files: Vec::new(),
+            tune_kernel: false,
+            ignore_eviction: false,
             credential_providers: None,
             labels: BTreeMap::new(),
             taints: Vec::new(),

@@ -49,8 +49,9 @@ pub async fn run(config: Config, credentials: Credentials, shutdown: Cancellatio
     let tasks = match client {
         Some(first) => {
             let (client, slot) = client::renewable(first);
+            let (rotate_client, rotate_serving) = (settings.rotate_client, settings.rotate_serving);
             let mut tasks = vec![kubelet_task(settings, Some(client.clone()), &supervisor)];
-            if files.read_pair(Role::Client).map_err(Error::Serving)?.is_some() {
+            if rotate_client && files.read_pair(Role::Client).map_err(Error::Serving)?.is_some() {
                 let (config, files, client) = (config.clone(), files.clone(), client.clone());
                 tasks.push(Task::new("client-certificate", move |token| {
                     let (config, client, files, slot) =
@@ -60,13 +61,16 @@ pub async fn run(config: Config, credentials: Credentials, shutdown: Cancellatio
                     })
                 }));
             }
-            tasks.push(Task::new("serving-certificate", move |token| {
-                let (config, client, files) = (config.clone(), client.clone(), files.clone());
-                until(token, async move {
-                    let never = rotation::never();
-                    rotation::serving(&config.node_name, &config.node_ips, &files, &client, never).await;
-                })
-            }));
+            // Otherwise it is the one of our own making, as upstream's, or what the files name.
+            if rotate_serving {
+                tasks.push(Task::new("serving-certificate", move |token| {
+                    let (config, client, files) = (config.clone(), client.clone(), files.clone());
+                    until(token, async move {
+                        let never = rotation::never();
+                        rotation::serving(&config.node_name, &config.node_ips, &files, &client, never).await;
+                    })
+                }));
+            }
             tasks
         }
         None => vec![kubelet_task(settings, None, &supervisor)],

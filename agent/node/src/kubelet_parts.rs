@@ -2,12 +2,13 @@
 //! server, the Node object and its Lease.
 
 use crate::Config;
+use crate::client::limited;
 use crate::identity::{Files, Role};
 use kubelet::eviction;
-use kubelet::node::{self as node_object, Reported, Reservation, Sources, trouble};
+use kubelet::node::{self as node_object, Cloud, Reported, Reservation, Sources, trouble};
 use kubelet::pressure::Signal;
 use kubelet::server::{self, Authorization};
-use kubelet::{ConfigError, Kubelet};
+use kubelet::{ConfigError, Kubelet, kept_free};
 use machinery::quantity::Quantity;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,10 +27,18 @@ const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// The kubelet's settings: the file's, then what every node of ours has.
 pub(crate) fn settings(config: &Config, files: &Files) -> Result<kubelet::Config, ConfigError> {
     let (name, ips) = (config.node_name.clone(), config.node_ips.clone());
-    let mut out = match &config.kubelet_config {
-        Some(path) => kubelet::Config::load(path, name, ips)?,
-        None => kubelet::Config::new(name, ips),
+    let sources = kubelet::Sources {
+        file: config.kubelet_config.clone(),
+        drop_ins: config.kubelet_drop_ins.clone(),
+        flags: config.kubelet_flags.clone(),
     };
+    let mut out = kubelet::Config::read(&sources, name, ips)?;
+    out.node_ips_given = config.node_ips_given;
+    out.cloud_external = config.cloud_external;
+    out.machine_id_files.clone_from(&config.machine_id_files);
+    out.boot_id_files.clone_from(&config.boot_id_files);
+    out.ignore_eviction = config.ignore_eviction;
+    out.host.tune_kernel = config.tune_kernel;
     out.root_dir.clone_from(&config.kubelet_root);
     if config.pod_logs_dir != Path::new(POD_LOGS) {
         out.pod_logs_dir.clone_from(&config.pod_logs_dir);
@@ -58,7 +67,9 @@ pub(crate) fn settings(config: &Config, files: &Files) -> Result<kubelet::Config
             kubelet::load_credential_providers(path, programs).map_err(ConfigError::from)?.into();
     }
     out.node_labels.extend(config.labels.clone());
-    out.register_with_taints.extend(config.taints.iter().cloned());
+    if !config.taints.is_empty() {
+        out.register_with_taints.clone_from(&config.taints);
+    }
     if let Some(register) = config.register {
         out.register_node = register;
     }
@@ -93,9 +104,15 @@ fn presentation(settings: &kubelet::Config) -> Result<node_object::Config, TaskE
         register: settings.register_node,
         port: settings.port,
         max_pods: settings.max_pods,
+        pods_per_core: settings.pods_per_core,
+        max_images: settings.node_status_max_images,
+        local_storage: settings.local_storage,
+        machine_id_files: settings.machine_id_files.clone(),
+        boot_id_files: settings.boot_id_files.clone(),
+        cloud: settings.cloud_external.then_some(Cloud { ips_given: settings.node_ips_given }),
         reservation: Reservation {
-            eviction_memory: settings.eviction_hard.of(Signal::MemoryAvailable),
-            eviction_storage: settings.eviction_hard.of(Signal::NodefsAvailable),
+            eviction_memory: kept_free(settings, Signal::MemoryAvailable),
+            eviction_storage: kept_free(settings, Signal::NodefsAvailable),
             ..reservation(&[&settings.kube_reserved, &settings.system_reserved])?
         },
         check_period: settings.node_status_update_frequency,
@@ -137,7 +154,11 @@ pub(crate) async fn run(
     let scope = Arc::new(Scope::new(&supervisor, "kubelet/", &stop));
     // Tasks hold the scope: it ends with us, however we end.
     let _guard = scope.stop().clone().drop_guard();
-    let preparing = Box::pin(Kubelet::prepare(settings, client.clone(), scope.clone()));
+    let for_pods = match settings.requests {
+        Some((qps, burst)) => client.clone().map(|client| limited(client, f64::from(qps), burst)),
+        None => client.clone(),
+    };
+    let preparing = Box::pin(Kubelet::prepare(settings, for_pods, scope.clone()));
     let Some(prepared) = stop.run_until_cancelled(preparing).await else { return Ok(()) };
     let kubelet = prepared?;
     let settings = kubelet.config();
@@ -156,9 +177,18 @@ pub(crate) async fn run(
     scope.keep(Task::endless("volumes-in-use", move || show(in_use.clone(), report.clone())));
     let (of, report) = (scope.clone(), reporting.clone());
     scope.keep(Task::endless("health", move || trouble::follow(of.clone(), report.clone())));
+    if let Some(number) = settings.read_only {
+        let port = server::Config { address: (settings.address, number).into(), ..port.clone() };
+        scope.keep(serve(port, &kubelet, Access::Everybody, scope.clone()));
+    }
+    if let Some(address) = settings.healthz {
+        let of = scope.clone();
+        scope.keep(Task::endless("healthz", move || server::plain::healthz(address, of.clone())));
+    }
     // Reviews are the API server's: a node without one has nobody to ask, and serves only if everybody may.
-    if client.is_some() || port.authorization == Authorization::AlwaysAllow {
-        scope.keep(serve(port, &kubelet, client.clone(), scope.clone()));
+    let somebody_decides = client.is_some() || port.authorization == Authorization::AlwaysAllow;
+    if settings.serve && somebody_decides {
+        scope.keep(serve(port, &kubelet, Access::Known(client.clone()), scope.clone()));
     }
     if let Some(client) = client {
         let (runtime, health, events) = (kubelet.runtime(), kubelet.health(), kubelet.recorder());
@@ -185,16 +215,36 @@ async fn show(mut in_use: watch::Receiver<BTreeSet<String>>, report: watch::Send
     }
 }
 
-/// Serves the kubelet's port. What keeps it from being served (an address in use, a certificate that is not there yet)
+/// Whom a port is for.
+#[derive(Clone)]
+enum Access {
+    /// Those who are known, by TLS; the client reviews who they are.
+    Known(Option<kube::Client>),
+    /// Everybody, to read, without TLS.
+    Everybody,
+}
+
+/// Serves a port of the kubelet's. What keeps it from being served (an address in use, a certificate that is not there yet)
 /// does not keep pods from running: it is tried again.
-fn serve(port: server::Config, kubelet: &Kubelet, client: Option<kube::Client>, scope: Arc<Scope>) -> Task {
+fn serve(port: server::Config, kubelet: &Kubelet, access: Access, scope: Arc<Scope>) -> Task {
     let pods: Arc<dyn server::Pods> = Arc::new(kubelet.pods());
     let (runtime, stats) = (kubelet.runtime(), kubelet.stats());
     let health = server::Health { scope, pulse: kubelet.pulse() };
-    Task::new("server", move |_| {
+    let name = if matches!(access, Access::Everybody) { "read-only-server" } else { "server" };
+    Task::new(name, move |_| {
         let (port, pods, runtime, stats) = (port.clone(), pods.clone(), runtime.clone(), stats.clone());
-        let served = server::run(port, pods, runtime, stats, client.clone(), health.clone());
-        async move { Ok(Box::pin(served).await?) }
+        let (access, health) = (access.clone(), health.clone());
+        async move {
+            match access {
+                Access::Known(client) => {
+                    Box::pin(server::run(port, pods, runtime, stats, client, health)).await?;
+                }
+                Access::Everybody => {
+                    Box::pin(server::plain::read_only(port, pods, runtime, stats, health)).await?;
+                }
+            }
+            Ok(())
+        }
     })
 }
 

@@ -11,7 +11,6 @@ use crate::identity::Files;
 use crate::parts::Parts;
 use crate::tasks::until;
 use crate::{authorities, cluster_info, kubelet_parts, lost, rotation, tasks};
-use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use supervise::{Scope, Supervisor, Task, chain};
 use tokio::sync::watch;
@@ -182,17 +181,10 @@ fn dns_settings(config: &Config) -> dns::Config {
     }
 }
 
-/// Upstream's ports of a node's service proxy.
-const PROXY_HEALTH_PORT: u16 = 10256;
-const PROXY_STATUS_PORT: u16 = 10249;
-
 fn proxy_settings(config: &Config) -> proxy::Config {
     proxy::Config {
-        node: config.node_name.clone(),
-        cluster_cidrs: config.cluster_cidrs.clone(),
         local_addresses: config.cluster_dns.clone(),
-        healthz: (Ipv6Addr::UNSPECIFIED, PROXY_HEALTH_PORT).into(),
-        mode: (Ipv4Addr::LOCALHOST, PROXY_STATUS_PORT).into(),
+        ..proxy::Config::new(config.node_name.clone(), config.cluster_cidrs.clone())
     }
 }
 

@@ -12,7 +12,8 @@ use crate::model::{Front, NoLocal, Place, Rules, Target, model};
 use crate::readback::Recovered;
 use crate::ruleset;
 use crate::service::{Protocol, Service, Slice};
-use crate::sysctl;
+use crate::shape::Shape;
+use crate::sysctl::{self, Limits};
 use ipnet::IpNet;
 use netlink::nft::{Batch, Error, Kernel};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -36,7 +37,8 @@ pub struct State {
 /// Keeps the kernel's tables equal to the state it is given.
 pub struct Applier {
     place: Place,
-    cluster_cidrs: Vec<IpNet>,
+    shape: Shape,
+    limits: Limits,
     /// Where cluster IPs may be, and what of that is in the kernel.
     service_cidrs: Vec<IpNet>,
     service_cidrs_applied: Vec<IpNet>,
@@ -71,10 +73,11 @@ pub struct Applied {
 impl Applier {
     /// An applier that has applied nothing yet: its first transaction replaces whatever is there.
     #[must_use]
-    pub fn new(node: String, cluster_cidrs: Vec<IpNet>) -> Self {
+    pub fn new(node: String, shape: impl Into<Shape>) -> Self {
         Self {
             place: Place { node, zone: String::new() },
-            cluster_cidrs,
+            shape: shape.into(),
+            limits: Limits::default(),
             service_cidrs: Vec::new(),
             service_cidrs_applied: Vec::new(),
             addresses: Vec::new(),
@@ -93,6 +96,20 @@ impl Applier {
     #[must_use]
     pub fn beside_dns(self, addresses: Vec<IpAddr>) -> Self {
         Self { dns: addresses, ..self }
+    }
+
+    /// Sets the limits of connection tracking that go with the first transaction.
+    #[must_use]
+    pub fn with_limits(self, limits: Limits) -> Self {
+        Self { limits, ..self }
+    }
+
+    /// What the ruleset is made for now. True when it changed: the next [`Applier::apply`] replaces everything.
+    pub fn set_shape(&mut self, shape: Shape) -> bool {
+        let changed = self.shape != shape;
+        self.shape = shape;
+        self.in_step = self.in_step && !changed;
+        changed
     }
 
     /// The node's zone, empty for none. True when it changed: then every service is to be applied.
@@ -214,7 +231,7 @@ impl Applier {
         let whole = Difference { delete: Vec::new(), add: wanted.iter().cloned().collect() };
         let mut balancers = BTreeSet::new();
         let mut batch = Batch::default();
-        ruleset::tables(&mut batch, &self.cluster_cidrs);
+        ruleset::tables(&mut batch, &self.shape);
         ruleset::service_cidrs(&mut batch, &self.service_cidrs);
         ruleset::balancers(&mut batch, &whole, &mut balancers);
         ruleset::elements(&mut batch, &whole);
@@ -226,7 +243,7 @@ impl Applier {
         });
         self.kernel.commit(batch).await?;
         if started {
-            sysctl::set();
+            sysctl::set(&self.limits);
         }
         self.service_cidrs_applied.clone_from(&self.service_cidrs);
         self.applied = next;

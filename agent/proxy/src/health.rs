@@ -2,7 +2,7 @@
 //!
 //! - for each service with a `healthCheckNodePort`: whether a ready endpoint is on this node, in upstream's words
 //!   (`pkg/proxy/healthcheck/service_health.go`);
-//! - `/healthz` and `/livez` of the proxy itself: healthy unless a change waits for longer than [`PATIENCE`], or the API server never showed us
+//! - `/healthz` and `/livez` of the proxy itself: healthy unless a change waits too long, or the API server never showed us
 //!   any service because we lack the credentials; `/healthz` also asks whether the node may get traffic at all;
 //! - `/proxyMode` and `/metrics`, for this machine only.
 
@@ -25,8 +25,6 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// How long a change may wait before the proxy calls itself unhealthy.
-const PATIENCE: Duration = Duration::from_secs(60);
 /// Connections a listener serves at a time.
 const MOST_CONNECTIONS: usize = 64;
 /// The longest a connection lasts.
@@ -41,6 +39,8 @@ pub(crate) struct Status {
     pub(crate) updated: Timestamp,
     /// Since when a change waits.
     pub(crate) waiting: Option<Instant>,
+    /// How long it may.
+    pub(crate) patience: Duration,
     /// Whether the node should get traffic from outside.
     pub(crate) eligible: bool,
     /// Why the API server does not show us services.
@@ -49,7 +49,7 @@ pub(crate) struct Status {
 
 impl Status {
     fn healthy(&self) -> bool {
-        self.refused.is_none() && self.waiting.is_none_or(|since| since.elapsed() < PATIENCE)
+        self.refused.is_none() && self.waiting.is_none_or(|since| since.elapsed() < self.patience)
     }
 }
 
@@ -67,8 +67,9 @@ pub(crate) struct Health {
 }
 
 impl Health {
-    pub(crate) fn new(supervisor: &Supervisor, metrics: Arc<Metrics>) -> Self {
-        let status = Status { updated: Timestamp::now(), waiting: None, eligible: true, refused: None };
+    pub(crate) fn new(supervisor: &Supervisor, patience: Duration, metrics: Arc<Metrics>) -> Self {
+        let (updated, eligible) = (Timestamp::now(), true);
+        let status = Status { updated, waiting: None, patience, eligible, refused: None };
         let listening = Work::new(supervisor, "proxy/health");
         let serving = Work::new(supervisor, "proxy/health/connection");
         Self {
@@ -87,8 +88,13 @@ impl Health {
     }
 
     /// Answers for the proxy itself until cancelled. A port that cannot be had is left alone with a warning: services matter more.
-    pub(crate) fn serve_own(&self, healthz: SocketAddr, mode: SocketAddr, shutdown: &CancellationToken) {
+    pub(crate) fn serve_own(
+        &self,
+        (healthz, mode): (Option<SocketAddr>, Option<SocketAddr>),
+        shutdown: &CancellationToken,
+    ) {
         for (address, own) in [(healthz, true), (mode, false)] {
+            let Some(address) = address else { continue };
             match listen(address) {
                 Ok(listener) => {
                     let status = self.status.subscribe();
@@ -153,13 +159,17 @@ impl Health {
 }
 
 /// Listens on both families, or on IPv4 where there is no IPv6.
-fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
-    let listener = match std::net::TcpListener::bind(address) {
+pub(crate) fn bind(address: SocketAddr) -> std::io::Result<std::net::TcpListener> {
+    match std::net::TcpListener::bind(address) {
         Err(_) if address.ip() == Ipv6Addr::UNSPECIFIED => {
-            std::net::TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port()))?
+            std::net::TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port()))
         }
-        other => other?,
-    };
+        other => other,
+    }
+}
+
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let listener = bind(address)?;
     listener.set_nonblocking(true)?;
     TcpListener::from_std(listener)
 }
@@ -284,6 +294,11 @@ mod tests {
         (code, String::from_utf8(bytes.to_vec()).unwrap())
     }
 
+    fn status() -> Status {
+        let (updated, patience) = (Timestamp::UNIX_EPOCH, Duration::from_secs(60));
+        Status { updated, waiting: None, patience, eligible: true, refused: None }
+    }
+
     #[tokio::test]
     async fn a_service_is_answered_for_in_upstreams_words() {
         let name = ("d".to_owned(), "web".to_owned());
@@ -298,8 +313,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_proxy_is_unhealthy_when_a_change_waits_and_ineligible_only_for_healthz() {
-        let mut status =
-            Status { updated: Timestamp::UNIX_EPOCH, waiting: None, eligible: true, refused: None };
+        let mut status = status();
         assert_eq!(body(about_proxy("/healthz", &status)).await.0, 200);
         assert!(
             body(about_proxy("/healthz", &status)).await.1.contains("\"nodeEligible\":true,\"healthy\":true")
@@ -307,7 +321,7 @@ mod tests {
         status.eligible = false;
         assert_eq!(body(about_proxy("/healthz", &status)).await.0, 503);
         assert_eq!(body(about_proxy("/livez", &status)).await.0, 200);
-        status.waiting = Instant::now().checked_sub(PATIENCE + Duration::from_secs(1));
+        status.waiting = Instant::now().checked_sub(Duration::from_secs(61));
         let (code, text) = body(about_proxy("/livez", &status)).await;
         assert_eq!((code, text.contains("1970-01-01")), (503, true));
         assert_eq!(body(about_proxy("/other", &status)).await.0, 404);
@@ -317,7 +331,7 @@ mod tests {
     #[tokio::test]
     async fn a_proxy_without_credentials_says_so() {
         let refused = Some("no credentials of the proxy".to_owned());
-        let status = Status { updated: Timestamp::UNIX_EPOCH, waiting: None, eligible: true, refused };
+        let status = Status { refused, ..status() };
         for path in ["/healthz", "/livez"] {
             let (code, text) = body(about_proxy(path, &status)).await;
             assert!(code == 503 && text.contains("\"message\":\"no credentials of the proxy\""), "{text}");
@@ -345,10 +359,10 @@ mod tests {
     async fn what_is_counted_must_not_be_hidden() {
         let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let (healthz, mode) = (free(), free());
-        let health = Health::new(&Supervisor::default(), Arc::default());
+        let health = Health::new(&Supervisor::default(), Duration::from_secs(60), Arc::default());
         let stop = CancellationToken::new();
         let _stopped = stop.clone().drop_guard();
-        health.serve_own(healthz, mode, &stop);
+        health.serve_own((Some(healthz), Some(mode)), &stop);
         assert!(whole(healthz.port(), "/healthz").await.unwrap().starts_with("HTTP/1.1 200"));
         let text = whole(mode.port(), "/metrics").await.unwrap();
         assert!(
@@ -361,7 +375,7 @@ mod tests {
     #[tokio::test]
     async fn listeners_follow_the_services() {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let mut health = Health::new(&Supervisor::default(), Arc::default());
+        let mut health = Health::new(&Supervisor::default(), Duration::from_secs(60), Arc::default());
         let name = ("d".to_owned(), "web".to_owned());
         health.sync(&BTreeMap::from([(name.clone(), (port, 0))]));
         assert_eq!(ask(port).await.unwrap(), "HTTP/1.1 503 Service Unavailable");

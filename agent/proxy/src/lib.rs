@@ -9,6 +9,7 @@
 //! - [`slots`]: which endpoint holds which slot, moving as few as possible; pure
 //! - `guard`: from where a load balancer's addresses may be reached; pure
 //! - [`element`]: rules as set elements, and the difference between two of them; pure
+//! - [`shape`]: what of the tables follows from settings and from the node; pure
 //! - [`ruleset`]: tables, chains and elements as transactions; pure
 //! - [`text`]: the same in nft's language, for people, tests and benches; pure
 //! - `readback`: what an earlier run left in the kernel
@@ -33,9 +34,11 @@ mod readback;
 pub mod ruleset;
 mod run;
 pub mod service;
+pub mod shape;
 mod slots;
 mod sysctl;
 pub mod text;
 
 pub use element::{Difference, elements};
-pub use run::{Config, run};
+pub use run::{Config, Error, HEALTH_PORT, STATUS_PORT, run};
+pub use sysctl::{Limits, set as set_limits};

@@ -3,7 +3,7 @@
 
 use crate::element::{Balancer, Difference, Element, Key, Set, Value};
 use crate::model::Front;
-use ipnet::IpNet;
+use crate::shape::{Pods, Shape};
 use netlink::nft::expression::{Base, Conntrack, Expression as E, Is, Meta, Register, Reject};
 use netlink::nft::{self, Batch, Bytes, Chain, Family, Field, Hook, Table, Verdict};
 use std::borrow::Cow;
@@ -84,8 +84,23 @@ impl Layout {
         [load, E::Compare(FIRST, Is::Equal, LOCAL.to_ne_bytes().to_vec())]
     }
 
-    fn sent_by_pod(&self) -> [E; 2] {
-        [self.load_source(0), E::Member("cluster_cidrs".into(), FIRST, Is::Equal)]
+    /// Whether a packet is, or is not, one of this node's pods.
+    fn sent_by_pod(&self, shape: &Shape, is: Is) -> [E; 2] {
+        match &shape.pods {
+            Pods::Ranges(_) => [self.load_source(0), E::Member("cluster_cidrs".into(), FIRST, is)],
+            Pods::Interface(name) => by_link(whole_name(name), is),
+            Pods::InterfacePrefix(prefix) => by_link(prefix.as_bytes().to_vec(), is),
+        }
+    }
+
+    /// The destination is an address of the node's that node ports are on, loopback ones aside.
+    fn has_node_ports(&self, shape: &Shape) -> Vec<E> {
+        let mut rule = Self::is_local(E::DestinationType(FIRST)).to_vec();
+        if shape.node_ports(self.ipv6).is_some() {
+            rule.push(self.load_destination(0));
+            rule.push(E::Member(NODE_PORT_ADDRESSES.into(), FIRST, Is::Equal));
+        }
+        rule
     }
 
     fn not_loopback(&self) -> [E; 2] {
@@ -102,6 +117,22 @@ impl Layout {
 
 const FIRST: Register = Register(0);
 
+/// The ranges node ports are on, where they are not on each address.
+pub(crate) const NODE_PORT_ADDRESSES: &str = "node_port_addresses";
+/// Bytes of a link's name, `IFNAMSIZ`.
+const LINK_NAME: usize = 16;
+
+fn by_link(name: Vec<u8>, is: Is) -> [E; 2] {
+    [E::Meta(FIRST, Meta::InputName), E::Compare(FIRST, is, name)]
+}
+
+/// A name with all that follows it, so that no longer one is meant.
+fn whole_name(name: &str) -> Vec<u8> {
+    let mut bytes = name.as_bytes().to_vec();
+    bytes.resize(LINK_NAME, 0);
+    bytes
+}
+
 fn jump(chain: &'static str) -> E {
     E::Verdict(Verdict::Jump(chain.into()))
 }
@@ -110,19 +141,21 @@ fn bits(load: E, mask: u32, is: Is, value: u32) -> [E; 3] {
     [load, E::Mask(FIRST, mask.to_ne_bytes().to_vec()), E::Compare(FIRST, is, value.to_ne_bytes().to_vec())]
 }
 
-/// Replaces both tables: empty maps and the rules that read them. Pods have addresses in `cluster_cidrs`; a connection from elsewhere
-/// to a cluster IP gets the node's address as its source, since only pods have a way back by themselves.
-pub fn tables(batch: &mut Batch, cluster_cidrs: &[IpNet]) {
+/// Replaces both tables: empty maps and the rules that read them. A connection to a cluster IP from elsewhere than a pod gets the
+/// node's address as its source, since only pods have a way back by themselves.
+pub fn tables(batch: &mut Batch, shape: &Shape) {
     for ipv6 in [false, true] {
         batch.replace_table(table(ipv6));
         sets(batch, ipv6);
-        batch.add_elements(
-            table(ipv6),
-            "cluster_cidrs",
-            &nft::interval::intervals(cluster_cidrs.iter().copied(), ipv6),
-        );
+        let ranges = shape.pod_ranges().iter().copied();
+        batch.add_elements(table(ipv6), "cluster_cidrs", &nft::interval::intervals(ranges, ipv6));
+        if let Some(ranges) = shape.node_ports(ipv6) {
+            let set = nft::Set::new(NODE_PORT_ADDRESSES, &[Layout::of(ipv6).address]).intervals();
+            batch.add_set(table(ipv6), &set);
+            batch.add_elements(table(ipv6), NODE_PORT_ADDRESSES, &nft::interval::intervals(ranges, ipv6));
+        }
         chains(batch, ipv6);
-        rules(batch, ipv6);
+        rules(batch, ipv6, shape);
     }
 }
 
@@ -188,7 +221,7 @@ fn chains(batch: &mut Batch, ipv6: bool) {
     }
 }
 
-fn rules(batch: &mut Batch, ipv6: bool) {
+fn rules(batch: &mut Batch, ipv6: bool, shape: &Shape) {
     let layout = Layout::of(ipv6);
     let mut add = |chain: &str, rule: Vec<E>| batch.add_rule(table(ipv6), chain, &rule);
     add(
@@ -205,9 +238,8 @@ fn rules(batch: &mut Batch, ipv6: bool) {
         rule.push(E::VerdictLookup(map.into(), FIRST));
         rule
     };
-    let (local, from_here) =
-        (Layout::is_local(E::DestinationType(FIRST)), Layout::is_local(E::SourceType(FIRST)));
-    let inside = [layout.sent_by_pod(), from_here.clone()];
+    let (local, from_here) = (layout.has_node_ports(shape), Layout::is_local(E::SourceType(FIRST)));
+    let inside = [layout.sent_by_pod(shape, Is::Equal), from_here.clone()];
     for from in &inside {
         add("services", [&from[..], &by(false, "inside")].concat());
     }
@@ -236,16 +268,14 @@ fn rules(batch: &mut Batch, ipv6: bool) {
         ],
     );
     let original = if ipv6 { Conntrack::OriginalDestination6 } else { Conntrack::OriginalDestination4 };
-    add(
-        "nat_postrouting",
-        vec![
-            layout.load_source(0),
-            E::Member("cluster_cidrs".into(), FIRST, Is::Different),
-            E::Conntrack(FIRST, original),
-            E::Member("cluster_ips".into(), FIRST, Is::Equal),
-            E::MasqueradeFullyRandom,
-        ],
-    );
+    let stranger = layout.sent_by_pod(shape, Is::Different).to_vec();
+    let to_cluster_ip = [
+        E::Conntrack(FIRST, original),
+        E::Member("cluster_ips".into(), FIRST, Is::Equal),
+        E::MasqueradeFullyRandom,
+    ];
+    let from = if shape.masquerade_all { Vec::new() } else { stranger };
+    add("nat_postrouting", [&from[..], &to_cluster_ip].concat());
     add("closed_services", by(false, "closed"));
     add(
         "closed_services",

@@ -7,10 +7,12 @@
 
 use crate::apply::{Applier, ServiceName, State};
 use crate::conntrack::{self, Stale};
-use crate::health::Health;
+use crate::health::{Health, bind};
 use crate::metrics::{Change, Extent, Metrics};
 use crate::model::ready_here;
 use crate::service::{read_service, read_slice};
+use crate::shape::{Detect, NodePorts, Pods, Settings};
+use crate::sysctl::Limits;
 use client::{Event, Key, Source, mirror};
 use futures::{FutureExt, StreamExt};
 use ipnet::IpNet;
@@ -20,15 +22,13 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
 use kube::Client;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use supervise::{Backoff, Supervisor};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-/// How often the tables are looked for; somebody's `nft flush ruleset` is mended within this time.
-const AUDIT_PERIOD: Duration = Duration::from_secs(15);
 /// First and longest pause after a failed transaction.
 const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
 
@@ -37,15 +37,75 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_
 pub struct Config {
     /// This node's name: endpoints on it are local.
     pub node: String,
-    /// Where pods have their addresses.
-    pub cluster_cidrs: Vec<IpNet>,
+    /// How traffic of pods is told from other traffic.
+    pub detect: Detect,
     /// Service addresses whose port 53 the node answers itself (the cluster's DNS): left alone.
     pub local_addresses: Vec<IpAddr>,
-    /// Where `/healthz` and `/livez` are answered (upstream: port 10256 on every address).
-    pub healthz: SocketAddr,
-    /// Where `/proxyMode` is answered (upstream: port 10249 on the loopback address).
-    pub mode: SocketAddr,
+    /// Where `/healthz` and `/livez` are answered (upstream: port 10256 on every address); `None`: nowhere.
+    pub healthz: Option<SocketAddr>,
+    /// Where `/proxyMode` is answered (upstream: port 10249 on the loopback address); `None`: nowhere.
+    pub mode: Option<SocketAddr>,
+    /// Where node ports are.
+    pub node_ports: NodePorts,
+    /// The node's primary address, whatever its object says (`bindAddress`).
+    pub bind: Option<IpAddr>,
+    /// Every connection to a cluster IP gets the node's address as its source (`masqueradeAll`).
+    pub masquerade_all: bool,
+    /// Limits of connection tracking.
+    pub limits: Limits,
+    /// How long changes are gathered after a transaction (`minSyncPeriod`).
+    pub pause: Duration,
+    /// How often the tables are looked for; somebody's `nft flush ruleset` is mended within this time (`syncPeriod`).
+    pub audit: Duration,
+    /// How long a change may wait before the proxy calls itself unhealthy; upstream: twice its `syncPeriod`.
+    pub patience: Duration,
 }
+
+impl Config {
+    /// The defaults for a node.
+    #[must_use]
+    pub fn new(node: String, cluster_cidrs: Vec<IpNet>) -> Self {
+        Self {
+            node,
+            detect: Detect::Fixed(Pods::Ranges(cluster_cidrs)),
+            local_addresses: Vec::new(),
+            healthz: Some((Ipv6Addr::UNSPECIFIED, HEALTH_PORT).into()),
+            mode: Some((Ipv4Addr::LOCALHOST, STATUS_PORT).into()),
+            node_ports: NodePorts::Ranges(Vec::new()),
+            bind: None,
+            masquerade_all: false,
+            limits: Limits::default(),
+            pause: Duration::ZERO,
+            audit: Duration::from_secs(15),
+            patience: Duration::from_secs(60),
+        }
+    }
+
+    /// Whether the proxy's own ports are to be had now (`bindAddressHardFail`).
+    ///
+    /// # Errors
+    /// The first that is not.
+    pub fn check_ports(&self) -> Result<(), Error> {
+        for address in [self.healthz, self.mode].into_iter().flatten() {
+            bind(address).map_err(|source| Error::Listen { address, source })?;
+        }
+        Ok(())
+    }
+
+    fn settings(&self) -> Settings {
+        Settings {
+            detect: self.detect.clone(),
+            masquerade_all: self.masquerade_all,
+            node_ports: self.node_ports.clone(),
+            bind: self.bind,
+        }
+    }
+}
+
+/// Upstream's ports.
+pub const HEALTH_PORT: u16 = 10256;
+/// See [`HEALTH_PORT`].
+pub const STATUS_PORT: u16 = 10249;
 
 /// The label that names a node's zone.
 const ZONE: &str = "topology.kubernetes.io/zone";
@@ -58,6 +118,14 @@ pub enum Error {
     /// The watches ended, which they do not do by themselves.
     #[error("the watches ended")]
     WatchesEnded,
+    /// A port of ours is not to be had, and must be.
+    #[error("listen on {address}")]
+    Listen {
+        /// Where it should listen.
+        address: SocketAddr,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
 }
 
 /// Runs until cancelled; the rules stay.
@@ -78,13 +146,18 @@ pub async fn run(
     let mut nodes = mirror::<Node>(Source::all::<Node>(&client).named(&config.node));
     let mut ranges = mirror::<ServiceCIDR>(Source::all::<ServiceCIDR>(&client));
     let metrics = Arc::new(Metrics::default());
+    let settings = config.settings();
+    let applier = Applier::new(config.node.clone(), settings.shape(None))
+        .with_limits(config.limits)
+        .beside_dns(config.local_addresses);
     let mut proxy = Proxy {
         started: Timestamp::now(),
         triggered: Vec::new(),
         metrics: metrics.clone(),
-        node: config.node.clone(),
-        health: Health::new(supervisor, metrics),
-        applier: Applier::new(config.node, config.cluster_cidrs).beside_dns(config.local_addresses),
+        node: config.node,
+        settings,
+        health: Health::new(supervisor, config.patience, metrics),
+        applier,
         state: State::default(),
         dirty: BTreeSet::new(),
         ranges: BTreeMap::new(),
@@ -92,9 +165,10 @@ pub async fn run(
     };
     let stop = shutdown.child_token();
     let _stopped = stop.clone().drop_guard();
-    proxy.health.serve_own(config.healthz, config.mode, &stop);
-    let mut audit = Instant::now() + AUDIT_PERIOD;
+    proxy.health.serve_own((config.healthz, config.mode), &stop);
+    let mut audit = Instant::now() + config.audit;
     let mut retry: Option<Instant> = None;
+    let mut gathered = Instant::now();
     let mut backoff = Backoff::new(RETRY.0, RETRY.1);
     loop {
         tokio::select! {
@@ -104,7 +178,7 @@ pub async fn run(
             event = nodes.next() => proxy.node(event.ok_or(Error::WatchesEnded)?),
             event = ranges.next() => proxy.range(event.ok_or(Error::WatchesEnded)?),
             () = sleep_until(audit) => {
-                audit = Instant::now() + AUDIT_PERIOD;
+                audit = Instant::now() + config.audit;
                 match proxy.applier.audit().await {
                     Ok(true) => continue,
                     Ok(false) => {}
@@ -129,10 +203,15 @@ pub async fn run(
         if retry.is_some_and(|at| at > Instant::now()) {
             continue;
         }
+        if gathered > Instant::now() {
+            retry = Some(gathered);
+            continue;
+        }
         retry = match proxy.apply().await {
             Ok(()) => {
                 proxy.health.set(|status| (status.updated, status.waiting) = (Timestamp::now(), None));
                 backoff.reset();
+                gathered = Instant::now() + config.pause;
                 None
             }
             Err(error) => {
@@ -159,6 +238,7 @@ struct Proxy {
     triggered: Vec<(bool, Timestamp)>,
     metrics: Arc<Metrics>,
     node: String,
+    settings: Settings,
     health: Health,
     applier: Applier,
     state: State,
@@ -187,8 +267,11 @@ impl Proxy {
             node.metadata.deletion_timestamp.is_none() && taints.into_iter().all(|t| t.key != LEAVING)
         });
         self.health.set(|status| status.eligible = stays);
+        // A node that is gone for a moment keeps its addresses.
+        if node.is_some() && self.applier.set_shape(self.settings.shape(node.as_ref())) {
+            tracing::info!("the node's addresses or pod ranges changed: all rules are made again");
+        }
         let addresses = node.as_ref().map(addresses);
-        // a node that is not there for a moment keeps its own
         let moved = addresses.is_some_and(|addresses| self.applier.set_addresses(addresses));
         if self.applier.set_zone(zone.unwrap_or_default()) | moved {
             self.dirty.extend(self.state.services.keys().cloned());
@@ -354,4 +437,20 @@ fn triggered(slice: &EndpointSlice, started: Timestamp) -> Option<(bool, Timesta
 
 fn name(key: &Key) -> (String, String) {
     (key.namespace.as_ref().to_owned(), key.name.as_ref().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_that_is_taken_must_not_look_free() {
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = taken.local_addr().unwrap();
+        let config = Config { healthz: None, mode: Some(address), ..Config::new("n".into(), Vec::new()) };
+        assert!(
+            matches!(config.check_ports(), Err(Error::Listen { address: named, .. }) if named == address)
+        );
+        assert!(Config { mode: None, ..config }.check_ports().is_ok(), "neither is asked for");
+    }
 }

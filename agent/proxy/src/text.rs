@@ -3,8 +3,8 @@
 
 use crate::element::{Balancer, Difference, Element, Key, Value};
 use crate::model::Front;
-use crate::ruleset::{MASQUERADE_MARK, STICKY_CLIENTS, TABLE};
-use ipnet::IpNet;
+use crate::ruleset::{MASQUERADE_MARK, NODE_PORT_ADDRESSES, STICKY_CLIENTS, TABLE};
+use crate::shape::{Pods, Shape};
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
@@ -23,28 +23,52 @@ fn family(ipv6: bool) -> &'static Family {
     if ipv6 { &IPV6 } else { &IPV4 }
 }
 
-/// Replaces both tables: empty maps and the rules that read them. Pods have addresses in `cluster_cidrs`; a connection from elsewhere
-/// to a cluster IP gets the node's address as its source, since only pods have a way back by themselves.
+/// Replaces both tables: empty maps and the rules that read them. A connection to a cluster IP from elsewhere than a pod gets the
+/// node's address as its source, since only pods have a way back by themselves.
 #[must_use]
-pub fn tables(cluster_cidrs: &[IpNet]) -> String {
+pub fn tables(shape: &Shape) -> String {
     let mut out = String::new();
     for ipv6 in [false, true] {
-        let cidrs: Vec<String> =
-            cluster_cidrs.iter().filter(|c| c.addr().is_ipv6() == ipv6).map(ToString::to_string).collect();
-        table(&mut out, family(ipv6), &cidrs);
+        table(&mut out, shape, ipv6);
     }
     out
 }
 
-fn table(out: &mut String, family: &Family, cidrs: &[String]) {
-    let Family { table, header: h, address: a, loopback } = family;
-    let elements =
-        if cidrs.is_empty() { String::new() } else { format!("elements = {{ {} }};", cidrs.join(", ")) };
+fn list(ranges: impl Iterator<Item = String>) -> String {
+    let all: Vec<String> = ranges.collect();
+    if all.is_empty() { String::new() } else { format!("elements = {{ {} }};", all.join(", ")) }
+}
+
+/// What tells pods' packets from others; the second is its contrary.
+fn sent_by_pod(shape: &Shape, header: &str) -> (String, String) {
+    let (what, value) = match &shape.pods {
+        Pods::Ranges(_) => (format!("{header} saddr"), "@cluster_cidrs".to_owned()),
+        Pods::Interface(name) => ("iifname".to_owned(), format!("{name:?}")),
+        Pods::InterfacePrefix(prefix) => ("iifname".to_owned(), format!("\"{prefix}*\"")),
+    };
+    (format!("{what} {value}"), format!("{what} != {value}"))
+}
+
+fn table(out: &mut String, shape: &Shape, ipv6: bool) {
+    let Family { table, header: h, address: a, loopback } = family(ipv6);
+    let own = shape.pod_ranges().iter().filter(|range| range.addr().is_ipv6() == ipv6);
+    let elements = list(own.map(ToString::to_string));
+    let (pod, stranger) = sent_by_pod(shape, h);
+    let stranger = if shape.masquerade_all { String::new() } else { stranger };
+    let (ports, on_ports) = match shape.node_ports(ipv6) {
+        Some(ranges) => {
+            let elements = list(ranges.iter().map(ToString::to_string));
+            let set = format!("set {NODE_PORT_ADDRESSES} {{ type {a}; flags interval; {elements} }}");
+            (set, format!("{h} daddr @{NODE_PORT_ADDRESSES}"))
+        }
+        None => (String::new(), String::new()),
+    };
     // `table; delete; table` in one transaction replaces it whether it was there or not
     let _ = write!(
         out,
         "table {table} {TABLE}\ndelete table {table} {TABLE}\ntable {table} {TABLE} {{
   set cluster_cidrs {{ type {a}; flags interval; {elements} }}
+  {ports}
   set service_cidrs {{ type {a}; flags interval; }}
   set cluster_ips {{ type {a}; }}
   set hairpin {{ type {a} . {a}; }}
@@ -64,12 +88,12 @@ fn table(out: &mut String, family: &Family, cidrs: &[String]) {
   set allowed {{ type {a} . inet_proto . inet_service . {a}; flags interval; }}
   chain refuse {{ meta l4proto tcp reject with tcp reset; reject; }}
   chain services {{
-    {h} saddr @cluster_cidrs {h} daddr . meta l4proto . th dport vmap @inside
+    {pod} {h} daddr . meta l4proto . th dport vmap @inside
     fib saddr type local {h} daddr . meta l4proto . th dport vmap @inside
     {h} daddr . meta l4proto . th dport vmap @services
-    {h} saddr @cluster_cidrs fib daddr type local {h} daddr != {loopback} meta l4proto . th dport vmap @inside_ports
-    fib saddr type local fib daddr type local {h} daddr != {loopback} meta l4proto . th dport vmap @inside_ports
-    fib daddr type local {h} daddr != {loopback} meta l4proto . th dport vmap @node_ports
+    {pod} fib daddr type local {on_ports} {h} daddr != {loopback} meta l4proto . th dport vmap @inside_ports
+    fib saddr type local fib daddr type local {on_ports} {h} daddr != {loopback} meta l4proto . th dport vmap @inside_ports
+    fib daddr type local {on_ports} {h} daddr != {loopback} meta l4proto . th dport vmap @node_ports
   }}
   chain nat_prerouting {{ type nat hook prerouting priority dstnat; jump services; }}
   chain nat_output {{ type nat hook output priority -100; jump services; }}
@@ -77,7 +101,7 @@ fn table(out: &mut String, family: &Family, cidrs: &[String]) {
     ct status & dnat != dnat return
     meta mark & {MASQUERADE_MARK:#x} != 0 meta mark set meta mark ^ {MASQUERADE_MARK:#x} masquerade fully-random
     {h} saddr . {h} daddr @hairpin masquerade fully-random
-    {h} saddr != @cluster_cidrs ct original {h} daddr @cluster_ips masquerade fully-random
+    {stranger} ct original {h} daddr @cluster_ips masquerade fully-random
   }}
   chain closed_services {{
     {h} daddr . meta l4proto . th dport vmap @closed
@@ -91,7 +115,7 @@ fn table(out: &mut String, family: &Family, cidrs: &[String]) {
   chain guard_output {{ type filter hook output priority -110; ct state new jump guard; }}
   chain filter_input {{ type filter hook input priority -1;
     ct state new jump closed_services
-    ct state new fib daddr type local {h} daddr != {loopback} meta l4proto . th dport vmap @closed_ports
+    ct state new fib daddr type local {on_ports} {h} daddr != {loopback} meta l4proto . th dport vmap @closed_ports
   }}
   chain filter_forward {{ type filter hook forward priority -1;
     ct state new jump closed_services

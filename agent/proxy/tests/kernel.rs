@@ -9,6 +9,7 @@ use proxy::apply::{Applier, State};
 use proxy::model::{Place, Rules, model};
 use proxy::ruleset::{self, TABLES};
 use proxy::service::{Port, Protocol, Service, Slice, SliceEndpoint};
+use proxy::shape::{Pods, Shape};
 use proxy::{Difference, elements, text};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -119,6 +120,11 @@ fn state(shape: &[(u8, bool, u8, u8)]) -> State {
 
 /// The state in nft's language.
 fn reference(state: &State, old: &BTreeMap<String, Rules>) -> String {
+    shaped(&cidrs().into(), state, old)
+}
+
+/// The same for another shape.
+fn shaped(shape: &Shape, state: &State, old: &BTreeMap<String, Rules>) -> String {
     let mut wanted = BTreeSet::new();
     let none = Rules::default();
     for ((namespace, name), service) in &state.services {
@@ -126,7 +132,7 @@ fn reference(state: &State, old: &BTreeMap<String, Rules>) -> String {
         wanted.extend(elements(&model(service, &slices.values(), &place(), old.get(name).unwrap_or(&none))));
     }
     let whole = Difference { delete: Vec::new(), add: wanted.into_iter().collect() };
-    let mut out = text::tables(&cidrs());
+    let mut out = text::tables(shape);
     out.push_str(&text::balancers(&whole, &mut BTreeSet::new()));
     out.push_str(&text::elements(&whole));
     out
@@ -154,6 +160,41 @@ fn what_is_written_is_what_nft_reads_of_the_same_in_its_own_language() {
     assert!(ours.len() > 60, "{}", ours.len());
     let differences: Vec<_> = ours.symmetric_difference(&theirs).collect();
     assert!(differences.is_empty(), "{differences:#?}");
+}
+
+#[test]
+fn rules_of_every_shape_read_as_meant() {
+    let usual = || Shape::from(cidrs());
+    let ranges: Vec<IpNet> = ["192.168.7.0/24", "fd00:7::/64"].map(|c| c.parse().unwrap()).to_vec();
+    let shapes = [
+        Shape { masquerade_all: true, ..usual() },
+        Shape { node_port_ranges: ranges.clone(), ..usual() },
+        Shape { node_port_ranges: ranges[..1].to_vec(), ..usual() },
+        Shape { pods: Pods::Interface("cni0".into()), ..usual() },
+        Shape { pods: Pods::InterfacePrefix("veth".into()), ..usual() },
+    ];
+    let plain = in_namespace(|| async {
+        applier().apply(&state(&[(1, false, 3, 1)]), &BTreeSet::new()).await.unwrap();
+        listed()
+    });
+    for shape in shapes {
+        let (of, same) = (shape.clone(), shape.clone());
+        let ours = in_namespace(move || async move {
+            let mut applier = applier();
+            applier.apply(&state(&[(1, false, 3, 1)]), &BTreeSet::new()).await.unwrap();
+            // A node that changes gets other rules, and its services stay.
+            assert!(applier.set_shape(of.clone()) && !applier.set_shape(of));
+            applier.apply(&state(&[(1, false, 3, 1)]), &BTreeSet::new()).await.unwrap();
+            listed()
+        });
+        let theirs = in_namespace(move || async move {
+            feed_nft(&shaped(&same, &state(&[(1, false, 3, 1)]), &BTreeMap::new()));
+            listed()
+        });
+        let differences: Vec<_> = ours.symmetric_difference(&theirs).collect();
+        assert!(differences.is_empty(), "{shape:?}: {differences:#?}");
+        assert_ne!(ours, plain, "{shape:?}");
+    }
 }
 
 #[test]
@@ -249,7 +290,7 @@ fn a_refused_transaction_changes_nothing_and_names_what_was_refused() {
 fn many_elements_are_one_transaction() {
     in_namespace(|| async {
         let mut batch = Batch::default();
-        ruleset::tables(&mut batch, &cidrs());
+        ruleset::tables(&mut batch, &cidrs().into());
         let all: Vec<Element> = (0..200_000u32)
             .map(|n| Element::member(Bytes::default().address(std::net::Ipv4Addr::from_bits(n).into())))
             .collect();

@@ -29,11 +29,9 @@ fn a_service_that_is_hard_to_read_must_not_hide_the_others() {
     services::in_network_namespace(|| async {
         let fake = services::server();
         let config = proxy::Config {
-            node: "n1".to_owned(),
-            cluster_cidrs: Vec::new(),
-            local_addresses: Vec::new(),
-            healthz: "127.0.0.1:10256".parse().unwrap(),
-            mode: "127.0.0.1:10249".parse().unwrap(),
+            healthz: Some("127.0.0.1:10256".parse().unwrap()),
+            mode: Some("127.0.0.1:10249".parse().unwrap()),
+            ..proxy::Config::new("n1".to_owned(), Vec::new())
         };
         let (supervisor, stop) = (Supervisor::default(), CancellationToken::new());
         let running = proxy::run(config, fake.client(), &supervisor, stop.clone());

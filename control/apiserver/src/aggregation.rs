@@ -75,6 +75,11 @@ impl Aggregator {
         })
     }
 
+    /// Whether servers may send clients elsewhere.
+    fn passes_redirects(&self) -> bool {
+        self.writer.registry.config.pass_redirects
+    }
+
     /// Shows another certificate from the next connection on.
     pub fn replace_identity(&self, identity: Identity) {
         *self.identity.lock() = identity;

@@ -3,7 +3,7 @@
 //! - [`certificate`]: x509 client certificates
 //! - [`secret_token`]: service account tokens kept in secrets
 //! - [`service_account`]: tokens signed by the cluster's key, and what they are bound to
-//! - [`jwt`]: tokens that others sign
+//! - [`jwt`]: tokens that others sign; [`token_webhook`]: tokens that a service outside knows
 //! - [`bootstrap_token`]: secrets that let a machine join; [`static_token`]: a fixed list
 //! - [`request_header`]: what a proxy in front says; [`header_text`]: how
 //! - [`bearer`]: where a request carries its token; [`review`]: TokenReview
@@ -20,6 +20,7 @@ pub mod review;
 mod secret_token;
 pub mod service_account;
 pub mod static_token;
+pub mod token_webhook;
 
 pub use certificate::Peer;
 
@@ -65,6 +66,10 @@ pub struct Config {
     pub anonymous_paths: Vec<String>,
     /// Issuers of tokens outside.
     pub issuers: jwt::Issuers,
+    /// Who is asked about tokens that nobody here knows.
+    pub webhook: Option<token_webhook::TokenWebhook>,
+    /// Believe service account tokens that are kept in secrets although nobody looks whether they still are.
+    pub unseen_secrets: bool,
 }
 
 pub struct Authenticator {
@@ -77,6 +82,8 @@ pub struct Authenticator {
     anonymous: bool,
     anonymous_paths: Vec<String>,
     issuers: ArcSwap<jwt::Issuers>,
+    webhook: Option<token_webhook::TokenWebhook>,
+    unseen_secrets: bool,
     objects: Arc<dyn Lookup>,
 }
 
@@ -99,6 +106,8 @@ impl Authenticator {
             anonymous: config.anonymous,
             anonymous_paths: config.anonymous_paths,
             issuers: ArcSwap::from_pointee(config.issuers),
+            webhook: config.webhook,
+            unseen_secrets: config.unseen_secrets,
             objects,
         }
     }
@@ -174,29 +183,21 @@ impl Authenticator {
     ) -> Result<Option<Identity>, String> {
         let audiences = if audiences.is_empty() { &self.api_audiences } else { audiences };
         // Tokens that say nothing of audiences are meant for the API server.
-        let own = || audiences.iter().filter(|a| self.api_audiences.contains(a)).cloned().collect::<Vec<_>>();
         let unbound = |user| {
-            let audiences = own();
+            let audiences: Vec<String> =
+                audiences.iter().filter(|a| self.api_audiences.contains(a)).cloned().collect();
             (self.api_audiences.is_empty() || !audiences.is_empty())
                 .then(|| Identity { user: with_group(user), audiences })
         };
         if let Some(user) = self.static_tokens.user(token) {
             return Ok(unbound(user));
         }
-        if let Some(tokens) = &self.service_accounts
-            && let Some(identity) = tokens.identify(token, audiences, &*self.objects, now).await?
-        {
-            return Ok(Some(Identity { user: with_group(identity.user), audiences: identity.audiences }));
-        }
-        if let Some(tokens) = &self.service_accounts
-            && let Some(claims) = tokens.legacy(token)?
-        {
-            let user = secret_token::identify(&claims, token, &*self.objects, now).await?;
-            let own = own();
-            if own.is_empty() && !self.api_audiences.is_empty() {
-                return Err(service_account::wrong_audience(&self.api_audiences, audiences));
-            }
-            return Ok(Some(Identity { user: with_group(user), audiences: own }));
+        // As upstream: one who refuses a token leaves it to the others to know it.
+        let mut refusals = Vec::new();
+        match self.service_account(token, audiences, now).await {
+            Ok(Some(identity)) => return Ok(Some(identity)),
+            Ok(None) => {}
+            Err(refusal) => refusals.push(refusal),
         }
         if self.bootstrap_tokens
             && let Some(user) = bootstrap_token::identify(token, &*self.objects, now).await
@@ -204,7 +205,41 @@ impl Authenticator {
             return Ok(unbound(user));
         }
         let issuers = self.issuers.load_full();
-        Ok(Box::pin(issuers.user(token, now)).await?.and_then(unbound))
+        match Box::pin(issuers.user(token, now)).await {
+            Ok(Some(user)) => return Ok(unbound(user)),
+            Ok(None) => {}
+            Err(refusal) => refusals.push(refusal),
+        }
+        if let Some(webhook) = &self.webhook {
+            match webhook.identify(token, audiences, &self.api_audiences).await {
+                Ok(Some(Identity { user, audiences })) => {
+                    return Ok(Some(Identity { user: with_group(user), audiences }));
+                }
+                Ok(None) => {}
+                Err(refusal) => refusals.push(refusal),
+            }
+        }
+        if refusals.is_empty() { Ok(None) } else { Err(crate::authz::aggregate(&refusals)) }
+    }
+
+    /// The service account behind a token of this cluster's.
+    async fn service_account(
+        &self,
+        token: &str,
+        audiences: &[String],
+        now: Timestamp,
+    ) -> Result<Option<Identity>, String> {
+        let Some(tokens) = &self.service_accounts else { return Ok(None) };
+        if let Some(identity) = tokens.identify(token, audiences, &*self.objects, now).await? {
+            return Ok(Some(Identity { user: with_group(identity.user), ..identity }));
+        }
+        let Some(claims) = tokens.legacy(token)? else { return Ok(None) };
+        let user = secret_token::identify(&claims, token, &*self.objects, now, self.unseen_secrets).await?;
+        let own: Vec<String> = audiences.iter().filter(|a| self.api_audiences.contains(a)).cloned().collect();
+        if own.is_empty() && !self.api_audiences.is_empty() {
+            return Err(service_account::wrong_audience(&self.api_audiences, audiences));
+        }
+        Ok(Some(Identity { user: with_group(user), audiences: own }))
     }
 }
 

@@ -4,9 +4,10 @@
 //! - [`rbac`]: roles and bindings; [`policy`]: those in memory, kept by observed changes
 //! - [`node`]: what kubelets may do, by the [`graph`] of what their pods refer to
 //! - [`bootstrap`]: the roles every cluster starts with
-//! - [`webhook`]: a service outside that is asked
+//! - [`webhook`]: a service outside that is asked; [`abac`]: policies of a file
 //! - [`review`]: access reviews, as pure functions of the authorizer
 
+pub mod abac;
 pub mod attributes;
 pub mod bootstrap;
 pub mod forbidden;

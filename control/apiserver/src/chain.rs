@@ -6,8 +6,10 @@ use crate::authz::{Attributes, Authorizer, forbidden};
 use crate::context::{Body, Context, Request, RequestInfo, Response, User};
 use crate::flow::Flow;
 use crate::handler::FailureLooks;
+use crate::headers::Headers;
 use crate::metrics::Metrics;
 use crate::paths::Paths;
+use crate::shutdown::Ending;
 use crate::{answer, deadline, drain, impersonation, query, request};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -53,6 +55,10 @@ pub struct Chain {
     pub paths: Arc<dyn Paths>,
     /// Longest time of a request that is not long-running.
     pub longest: Duration,
+    /// What is said beside every answer.
+    pub headers: Headers,
+    /// How the server stops.
+    pub ending: Arc<Ending>,
     /// Cancelled when the server stops: ends watches.
     pub stopping: CancellationToken,
 }
@@ -68,6 +74,18 @@ impl Chain {
     pub async fn handle(&self, caller: Caller, request: Request) -> Response {
         let begun = Instant::now();
         let audit_id = audit_id(&request);
+        let remote = matches!(caller, Caller::Remote(_));
+        if let Some(refusal) = self.ending.refusal(&request).filter(|_| remote) {
+            return refusal;
+        }
+        let origin = self.headers.origin(request.headers());
+        // Browsers ask without credentials whether they may ask with them.
+        if origin.is_some() && request.method() == Method::OPTIONS {
+            let mut response = Headers::preflight();
+            finish(&mut response, audit_id);
+            self.headers.dress(&mut response, origin);
+            return response;
+        }
         let head = request.method() == Method::HEAD;
         let looks =
             FailureLooks::of(request.headers(), &query::parse(request.uri().query().unwrap_or_default()));
@@ -85,6 +103,7 @@ impl Chain {
         let known = !info.is_resource || self.resources.knows(&info);
         self.metrics.observe(&info, &response, begun.elapsed(), known);
         finish(&mut response, audit_id);
+        self.headers.dress(&mut response, origin);
         response
     }
 
@@ -125,9 +144,10 @@ impl Chain {
             admitted.mark(&mut response);
             Ok(response)
         };
+        let _under_way = (!long_running).then(|| self.ending.enter());
         if long_running {
             let response = rest.await?;
-            return Ok(response.map(|body| drain::until(body, &self.stopping)));
+            return Ok(response.map(|body| drain::until(body, &self.stopping, self.ending.spread())));
         }
         match tokio::time::timeout(time, rest).await {
             Ok(answer) => answer,

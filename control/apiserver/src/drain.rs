@@ -1,25 +1,43 @@
-//! Bodies that end when the server stops, so that watchers reconnect elsewhere instead of holding up the shutdown.
+//! Bodies that end when the server stops, so that watchers reconnect elsewhere instead of holding up the shutdown; where that is set, not
+//! all at once, so that others are not asked by all of them in the same moment. Upstream: `filters/watch_termination.go`.
 
 use crate::context::{Body, BoxError};
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt as _;
-use std::future::Future as _;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 
 struct Until {
     inner: Body,
-    stopping: Pin<Box<WaitForCancellationFutureOwned>>,
+    stopping: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
-/// `body`, cut short where `stopping` is cancelled.
-pub(crate) fn until(body: Body, stopping: &CancellationToken) -> Body {
+/// `body`, cut short where `stopping` is cancelled, at some moment of `spread` after that.
+pub(crate) fn until(body: Body, stopping: &CancellationToken, spread: Duration) -> Body {
     if body.is_end_stream() || body.size_hint().exact().is_some() {
         return body;
     }
-    Until { inner: body, stopping: Box::pin(stopping.clone().cancelled_owned()) }.boxed_unsync()
+    let stopped = stopping.clone().cancelled_owned();
+    let stopping = async move {
+        stopped.await;
+        if !spread.is_zero() {
+            tokio::time::sleep(spread.mul_f64(fraction())).await;
+        }
+    };
+    Until { inner: body, stopping: Box::pin(stopping) }.boxed_unsync()
+}
+
+/// Some number from 0 up to 1.
+pub(crate) fn fraction() -> f64 {
+    let mut bits = [0; 4];
+    // Without a random source, the middle.
+    match getrandom::fill(&mut bits) {
+        Ok(()) => f64::from(u32::from_ne_bytes(bits)) / (f64::from(u32::MAX) + 1.0),
+        Err(_) => 0.5,
+    }
 }
 
 impl http_body::Body for Until {
@@ -42,5 +60,34 @@ impl http_body::Body for Until {
 
     fn size_hint(&self) -> SizeHint {
         SizeHint::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::StreamBody;
+    use tokio::time::Instant;
+
+    fn endless() -> Body {
+        StreamBody::new(futures::stream::pending::<Result<Frame<Bytes>, BoxError>>()).boxed_unsync()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn watches_must_not_all_end_at_once_where_they_have_time() {
+        let stopping = CancellationToken::new();
+        stopping.cancel();
+        let begun = Instant::now();
+        until(endless(), &stopping, Duration::ZERO).collect().await.unwrap();
+        assert_eq!(begun.elapsed(), Duration::ZERO, "at once by default");
+        let mut ends = Vec::new();
+        for _ in 0..50 {
+            let begun = Instant::now();
+            until(endless(), &stopping, Duration::from_secs(60)).collect().await.unwrap();
+            ends.push(begun.elapsed());
+        }
+        assert!(ends.iter().all(|end| *end <= Duration::from_secs(61)));
+        assert!(ends.iter().any(|end| *end < Duration::from_secs(30)));
+        assert!(ends.iter().any(|end| *end > Duration::from_secs(30)));
     }
 }

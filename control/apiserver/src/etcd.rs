@@ -32,12 +32,32 @@ static BY_PREFIX: LazyLock<HashMap<&'static str, &'static Resource>> = LazyLock:
 const BESIDE: [(&str, &str); 2] =
     [("/registry/ranges/", "services"), ("/registry/masterleases/", "apiServerIPInfo")];
 
-/// Values as upstream's API server lays them out.
+/// Values as upstream's API server lays them out by default.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Upstream;
 
 impl Encoding for Upstream {
     fn encode(&self, key: &str, value: Bytes) -> Result<Bytes, Source> {
+        Form::default().encode(key, value)
+    }
+
+    fn decode(&self, key: &str, stored: Bytes) -> Result<Decoded, Unreadable> {
+        Form::default().decode(key, stored)
+    }
+}
+
+/// Values as upstream's API server lays them out, built-in kinds in the form that is set (`--storage-media-type`).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Form {
+    /// JSON in place of protobuf.
+    pub json: bool,
+}
+
+impl Encoding for Form {
+    fn encode(&self, key: &str, value: Bytes) -> Result<Bytes, Source> {
+        if self.json && !resource(key).is_some_and(is_json) {
+            return Ok(value);
+        }
         if beside(key).is_some() {
             return Ok(proto::encode(schema::builtin(), &serde_json::from_slice(&value)?)?.into());
         }
@@ -66,7 +86,8 @@ impl Encoding for Upstream {
             true => proto::decode(schema::builtin(), &stored, None)?,
             false => serde_json::from_slice(&stored)?,
         };
-        let stale = is_proto == is_json(resource) || object::api_version(&object) != at_rest(resource);
+        let stale =
+            is_proto == (self.json || is_json(resource)) || object::api_version(&object) != at_rest(resource);
         let value = stored::encode(&canonical(resource, &mut object)?)?;
         Ok(Decoded { value, stale })
     }

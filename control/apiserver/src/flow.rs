@@ -5,8 +5,10 @@
 //! classified all the same. Upstream: `apiserver/pkg/util/flowcontrol`.
 //!
 //! - [`schema`]: which flow; [`level`]: seats and queues of one level, on [`shuffle`]; [`defaults`]: the objects every cluster has
+//! - [`in_flight`]: what limits requests where all this is switched off
 
 pub mod defaults;
+mod in_flight;
 mod level;
 mod schema;
 mod shuffle;
@@ -19,6 +21,7 @@ use crate::request::{is_long_running, is_read_only};
 use arc_swap::ArcSwap;
 use http::header::{HeaderName, HeaderValue, RETRY_AFTER};
 use http::{HeaderMap, StatusCode};
+use in_flight::InFlight;
 use level::{Level, Limits, Seat};
 use parking_lot::Mutex;
 use prometheus_client::metrics::gauge::Gauge;
@@ -28,6 +31,7 @@ use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::OwnedSemaphorePermit;
 
 /// Group of both resources.
 pub const GROUP: &str = "flowcontrol.apiserver.k8s.io";
@@ -66,6 +70,8 @@ pub struct Flow {
     stored: Mutex<Stored>,
     table: ArcSwap<Table>,
     metrics: Arc<Metrics>,
+    /// Limits in place of all others.
+    plain: Option<InFlight>,
 }
 
 /// A classified request that may be worked on; its place is given back when this is dropped.
@@ -73,6 +79,7 @@ pub struct Flow {
 pub struct Admitted {
     marks: Marks,
     _seat: Option<Seat>,
+    _place: Option<OwnedSemaphorePermit>,
     gauge: Option<Gauge>,
 }
 
@@ -112,16 +119,32 @@ impl Flow {
     /// Seats `seats` requests at once; others wait at most `longest`.
     #[must_use]
     pub fn new(seats: usize, longest: Duration, metrics: Arc<Metrics>) -> Self {
-        let flow = Flow { seats, longest, stored: Mutex::default(), table: ArcSwap::default(), metrics };
+        let (stored, table) = (Mutex::default(), ArcSwap::default());
+        let flow = Flow { seats, longest, stored, table, metrics, plain: None };
         flow.rebuild(&flow.stored.lock());
         flow
+    }
+
+    /// Neither priority nor fairness: so many requests at once that read, and that write; zero: any number.
+    #[must_use]
+    pub fn plain(reading: usize, writing: usize, metrics: Arc<Metrics>) -> Self {
+        let plain = Some(InFlight::new(reading, writing));
+        Flow { plain, ..Flow::new(reading.saturating_add(writing), Duration::ZERO, metrics) }
     }
 
     /// A place for the request, or the answer to one too many.
     pub async fn admit(&self, info: &RequestInfo, user: &User) -> Result<Admitted, Box<Response>> {
         let long_running = is_long_running(info);
         if long_running && info.verb != "watch" {
-            return Ok(Admitted { marks: Marks::default(), _seat: None, gauge: None });
+            return Ok(Admitted { marks: Marks::default(), _seat: None, _place: None, gauge: None });
+        }
+        if let Some(plain) = &self.plain {
+            let place = match long_running {
+                true => None,
+                false => plain.admit(info, user).map_err(|_| Box::new(too_many()))?,
+            };
+            let gauge = (!long_running).then(|| self.busy(info));
+            return Ok(Admitted { marks: Marks::default(), _seat: None, _place: place, gauge });
         }
         let (level, marks, hash) = self.classify(info, user);
         let seat = if long_running {
@@ -137,13 +160,15 @@ impl Flow {
                 }
             }
         };
-        let gauge = seat
-            .is_some()
-            .then(|| self.metrics.inflight(if is_read_only(info) { "readOnly" } else { "mutating" }));
-        if let Some(gauge) = &gauge {
-            gauge.inc();
-        }
-        Ok(Admitted { marks, _seat: seat, gauge })
+        let gauge = seat.is_some().then(|| self.busy(info));
+        Ok(Admitted { marks, _seat: seat, _place: None, gauge })
+    }
+
+    /// Counts a request that is worked on.
+    fn busy(&self, info: &RequestInfo) -> Gauge {
+        let gauge = self.metrics.inflight(if is_read_only(info) { "readOnly" } else { "mutating" });
+        gauge.inc();
+        gauge
     }
 
     fn classify(&self, info: &RequestInfo, user: &User) -> (Arc<Level>, Marks, u64) {
@@ -339,6 +364,17 @@ mod tests {
         assert!(flow.admit(&list_pods(), &root).await.is_ok());
         drop(held);
         assert!(flow.admit(&list_pods(), &alice).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn without_fairness_nothing_is_classified_and_watches_need_no_place() {
+        let flow = Flow::plain(1, 1, Arc::new(Metrics::default()));
+        let alice = user("alice", &["system:authenticated"]);
+        let held = flow.admit(&list_pods(), &alice).await.unwrap();
+        assert_eq!((held.marks.schema.as_str(), held.gauge.is_some()), ("", true));
+        assert_eq!(flow.admit(&list_pods(), &alice).await.unwrap_err().status().as_u16(), 429);
+        let watch = RequestInfo { verb: "watch".into(), ..list_pods() };
+        assert!(flow.admit(&watch, &alice).await.is_ok());
     }
 
     #[test]

@@ -53,6 +53,10 @@ impl Hooks for Front {
         self.health.passes(check)
     }
 
+    fn ask_neighbour<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Option<Result<String, String>>> {
+        Box::pin(self.health.ask(name))
+    }
+
     fn authorize<'a>(&'a self, user: &'a User, info: &'a RequestInfo) -> BoxFuture<'a, Decision> {
         self.authorize_narrowed(user, info, "")
     }

@@ -3,21 +3,29 @@
 
 use crate::answer;
 use crate::context::Response;
+use futures::future::BoxFuture;
 use http::StatusCode;
 use parking_lot::RwLock;
 use std::sync::Arc;
+use std::time::Duration;
 use supervise::Supervisor;
 use supervise::checks::{self, Check, HealthResponse};
+use tokio::time::Instant;
 
 /// Why a check fails; told to those who may ask for a single check.
 pub type Failure = String;
 type Ask = Arc<dyn Fn() -> Result<(), Failure> + Send + Sync>;
+/// Asks a part of the control plane that is a program of its own how it is: what it says, whether that is good or not.
+type Probe = Arc<dyn Fn() -> BoxFuture<'static, Result<String, Failure>> + Send + Sync>;
 
 /// The checks of a server. A check must not wait: it reads a state that others keep.
 #[derive(Default)]
 pub struct Health {
     checks: RwLock<Vec<Named>>,
+    neighbours: RwLock<Vec<(&'static str, Probe)>>,
     tasks: Supervisor,
+    /// Until then it is alive, whatever has not started.
+    grace: RwLock<Option<Instant>>,
 }
 
 #[derive(Clone)]
@@ -25,6 +33,8 @@ struct Named {
     name: String,
     check: Ask,
     live: bool,
+    /// Whether it says that something has started.
+    starts: bool,
 }
 
 /// Which of the three is asked.
@@ -53,7 +63,7 @@ impl Endpoint {
 
     /// Whether a check is one of this endpoint's: some say only whether requests may be sent here.
     fn has(self, check: &str) -> bool {
-        const READINESS: [&str; 3] = ["etcd-readiness", "informer-sync", "shutdown"];
+        const READINESS: [&str; 4] = ["etcd-readiness", "etcd-member", "informer-sync", "shutdown"];
         self == Endpoint::Ready || !READINESS.contains(&check)
     }
 
@@ -71,7 +81,18 @@ impl Health {
     /// Checks of a server whose tasks are checks, too.
     #[must_use]
     pub fn new(tasks: Supervisor) -> Self {
-        Self { checks: RwLock::default(), tasks }
+        Self { tasks, ..Self::default() }
+    }
+
+    /// From now on it may take so long to start: until then `/livez` takes it that what has not started will.
+    pub fn give_time(&self, to_start: Duration) {
+        *self.grace.write() = Instant::now().checked_add(to_start);
+    }
+
+    /// Adds a check that fails until something has started.
+    pub fn add_start(&self, name: &str, check: impl Fn() -> Result<(), Failure> + Send + Sync + 'static) {
+        let (name, check) = (name.to_owned(), Arc::new(check));
+        self.checks.write().push(Named { name, check, live: true, starts: true });
     }
 
     /// Adds a check. One that is not `live` says whether requests can be served, not whether a restart would help.
@@ -81,13 +102,34 @@ impl Health {
         live: bool,
         check: impl Fn() -> Result<(), Failure> + Send + Sync + 'static,
     ) {
-        self.checks.write().push(Named { name: name.to_owned(), check: Arc::new(check), live });
+        let (name, check) = (name.to_owned(), Arc::new(check));
+        self.checks.write().push(Named { name, check, live, starts: false });
+    }
+
+    /// Has `componentstatuses` ask a part of the control plane that is a program of its own.
+    pub fn add_neighbour(
+        &self,
+        name: &'static str,
+        probe: impl Fn() -> BoxFuture<'static, Result<String, Failure>> + Send + Sync + 'static,
+    ) {
+        self.neighbours.write().push((name, Arc::new(probe)));
+    }
+
+    /// What a part says that is a program of its own; `None` for one that is not.
+    pub(crate) async fn ask(&self, name: &str) -> Option<Result<String, Failure>> {
+        let probe =
+            self.neighbours.read().iter().find(|(known, _)| *known == name).map(|(_, p)| p.clone())?;
+        Some(probe().await)
     }
 
     /// Answers a request: `path` below the endpoint names a single check, `verbose` lists them, `exclude` leaves some out.
     pub fn answer(&self, endpoint: Endpoint, single: &str, query: &[(String, String)]) -> Response {
         let shown = |c: &&Named| endpoint != Endpoint::Live || c.live;
-        let state = |c: &Named| Check { name: c.name.as_str().into(), state: (c.check)() };
+        let patient = endpoint == Endpoint::Live && self.grace.read().is_some_and(|end| Instant::now() < end);
+        let state = |c: &Named| {
+            let state = if c.starts && patient { Ok(()) } else { (c.check)() };
+            Check { name: c.name.as_str().into(), state }
+        };
         let mut checks: Vec<Check> = self.checks.read().iter().filter(shown).map(state).collect();
         checks.extend(checks::of_tasks(self.tasks.reports()));
         if !single.is_empty() {
@@ -160,6 +202,18 @@ mod tests {
             (health.passes("ping"), health.passes("store"), health.passes("none")),
             (Some(true), Some(false), None)
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_may_still_start_must_not_be_called_dead() {
+        let health = Health::default();
+        health.add_start("poststarthook/start-registry", || Err("not finished".into()));
+        assert_eq!(ask(&health, "/livez").await.0, 500, "without time of its own it has none");
+        health.give_time(Duration::from_secs(60));
+        assert_eq!((ask(&health, "/livez").await.0, ask(&health, "/readyz").await.0), (200, 500));
+        assert_eq!(ask(&health, "/healthz").await.0, 500);
+        tokio::time::advance(Duration::from_secs(61)).await;
+        assert_eq!(ask(&health, "/livez").await.0, 500);
     }
 
     #[tokio::test]

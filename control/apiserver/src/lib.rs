@@ -5,9 +5,9 @@
 //! The way in:
 //! - [`run`]: a listener; [`serve`]: one connection; [`tls`]: certificates; [`local`]: no socket; [`tasks`]: what outlives a request
 //! - [`chain`]: the filters every request goes through, in order, with [`request`] and [`query`] (what it is about),
-//!   [`deadline`], [`authn`], [`impersonation`], [`flow`], [`authz`], and [`drain`] for what outlives a request
+//!   [`deadline`], [`authn`], [`impersonation`], [`flow`], [`authz`], and [`drain`] for what outlives a request, and [`shutdown`]
 //! - [`context`]: what the filters found, as the registry gets it; [`objects`]: what they read of stored objects
-//! - [`answer`]: small finished answers
+//! - [`answer`]: small finished answers; [`headers`]: what is said beside every one
 //!
 //! What is no resource: [`paths`] (the table), [`discovery`], [`openapi`],
 //! [`health`], [`metrics`], [`version`], with [`negotiate`].
@@ -31,6 +31,7 @@ pub mod etcd;
 mod flow;
 mod front;
 mod handler;
+mod headers;
 pub mod health;
 mod impersonation;
 pub mod local;
@@ -46,6 +47,7 @@ mod run;
 mod seams;
 mod serve;
 pub mod server;
+mod shutdown;
 mod stream;
 pub mod tasks;
 pub mod tls;
@@ -60,13 +62,18 @@ pub use authn::{
     certificate::{Authorities, Peer},
     jwt,
     request_header::FrontProxies,
+    static_token::StaticTokens,
+    token_webhook::TokenWebhook,
 };
-pub use authz::{Attributes, Authorizer, bootstrap, webhook as authorization_webhook};
+pub use authz::{Attributes, Authorizer, abac::Abac, bootstrap, webhook as authorization_webhook};
 pub use context::{Response, User};
 pub use discovery::{Catalog, CustomResources};
+pub use headers::Headers;
 pub use objects::Observer;
 pub use paths::OpenId;
 pub use seams::Shared;
+pub use serve::Limits;
 pub use server::ApiServer;
+pub use shutdown::Shutdown;
 pub use stream::{default_node_addresses, dial::Dialer, trusted};
 pub use upkeep::Stop;

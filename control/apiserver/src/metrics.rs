@@ -1,4 +1,8 @@
-//! What the server counts, under upstream's names, as OpenMetrics text.
+//! What the server counts, under upstream's names, as OpenMetrics text, as far as it is [`shown`].
+
+mod shown;
+
+pub use shown::Shown;
 
 use crate::context::{RequestInfo, Response};
 use crate::health::Outcomes;
@@ -133,6 +137,7 @@ impl Collector for Counted {
 
 /// The counters of one server.
 pub struct Metrics {
+    shown: Shown,
     registry: Mutex<Registry>,
     indicators: Indicators,
     requests: Family<RequestLabels, Counter>,
@@ -145,6 +150,7 @@ impl Default for Metrics {
     fn default() -> Self {
         let durations: Durations = Family::new_with_constructor(|| Histogram::new(BUCKETS));
         let metrics = Metrics {
+            shown: Shown::default(),
             registry: Mutex::default(),
             indicators: Indicators::new(),
             requests: Family::default(),
@@ -189,6 +195,12 @@ impl Metrics {
     /// Adds the metrics of another part of the program.
     pub fn register(&self, add: impl FnOnce(&mut Registry)) {
         add(&mut self.registry.lock());
+    }
+
+    /// Shows no more than that.
+    #[must_use]
+    pub fn showing(self, shown: Shown) -> Self {
+        Metrics { shown, ..self }
     }
 
     /// Adds what is counted of tasks.
@@ -282,13 +294,26 @@ impl Metrics {
         if let Err(e) = encode(&mut out, &self.registry.lock()) {
             tracing::warn!(error = %e, "metrics cannot be written");
         }
-        out
+        self.shown.of(out)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_not_to_be_shown_is_not_rendered() {
+        let rendered = |shown: Shown| {
+            let metrics = Metrics::default().showing(shown);
+            metrics.inflight("readOnly").inc();
+            metrics.render()
+        };
+        let name = "apiserver_current_inflight_requests";
+        assert!(rendered(Shown::default()).contains(name));
+        let shown = Shown { disabled: vec![name.to_owned()], ..Shown::default() };
+        assert!(!rendered(shown).contains(name));
+    }
 
     #[test]
     fn requests_are_counted_under_upstreams_names() {

@@ -4,6 +4,7 @@
 //! - reading: `get`, `list`, `watch`, with their `options`; `observe` for the front
 //! - a write as all see it: `call`, `operation`, `options`
 //! - custom resources: `custom` (what is served) on `slot`; `convert` between their versions
+//! - `served`: which built-in resources there are for clients
 //! - configuration read from stored objects: `parsed`; where Services are: `reachable`; members of objects: `metadata`
 //! - [`hooks`]: what the front of the server does for us (`crate::front`)
 
@@ -22,12 +23,14 @@ mod page_token;
 pub(crate) mod parsed;
 mod reachable;
 pub(crate) mod rules;
+mod served;
 pub(crate) mod slot;
 pub(crate) mod storage;
 pub(crate) mod stored;
 pub(crate) mod watch;
 
 pub use hooks::Record;
+pub use served::Served;
 
 use futures::future::join_all;
 use hooks::Hooks;
@@ -60,6 +63,24 @@ pub struct Config {
     pub endpoint_reconciler: EndpointReconciler,
     /// This machine's name, from which the server's identity follows; without it there is no Lease.
     pub host_name: Option<String>,
+    /// Node port of the `kubernetes` Service; without one it has none.
+    pub service_node_port: Option<u16>,
+    /// The built-in resources that are served.
+    pub served: Served,
+    /// A watch whose client sets it no time lasts this long, up to twice.
+    pub watch_time: Duration,
+    /// How many objects of a collection are deleted at once.
+    pub delete_workers: usize,
+    /// Whether a garbage collector deletes dependents, so that deletes are to wait for it.
+    pub garbage_collection: bool,
+    /// Whether containers may be privileged.
+    pub privileged: bool,
+    /// How many seconds a new pod stays on a node that is not ready, and on one that is not reachable.
+    pub toleration_seconds: (i64, i64),
+    /// Whether aggregated servers may send clients elsewhere.
+    pub pass_redirects: bool,
+    /// Whether Services are called at their cluster IPs, which must be routed where the server is, and not at their endpoints.
+    pub by_cluster_ip: bool,
     /// How long events are kept.
     pub event_ttl: Duration,
     /// Signs service account tokens; without it no tokens are given out.
@@ -103,6 +124,15 @@ impl Default for Config {
             secure_port: 6443,
             endpoint_reconciler: EndpointReconciler::default(),
             host_name: None,
+            service_node_port: None,
+            served: Served::default(),
+            watch_time: Duration::from_secs(1800),
+            delete_workers: 1,
+            garbage_collection: true,
+            privileged: true,
+            toleration_seconds: (300, 300),
+            pass_redirects: false,
+            by_cluster_ip: false,
             event_ttl: Duration::from_secs(3600),
             service_account_key: None,
             api_audiences: vec![issuer.clone()],

@@ -3,26 +3,19 @@
 use crate::chain::Chain;
 use crate::serve::{self, Limits};
 use crate::tasks::Tasks;
-use rustls::ServerConfig;
+use crate::tls::End;
 use std::sync::Arc;
 use supervise::accept;
-use tokio::net::TcpListener;
-use tokio_rustls::TlsAcceptor;
+use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 /// Accepts connections until `chain.stopping` is cancelled, then lets requests finish for at most `limits.drain`.
-pub(crate) async fn run(
-    listener: TcpListener,
-    tls: ServerConfig,
-    chain: Arc<Chain>,
-    tasks: Tasks,
-    limits: Limits,
-) {
-    let acceptor = TlsAcceptor::from(Arc::new(tls));
+pub(crate) async fn run(listener: TcpListener, tls: End, chain: Arc<Chain>, tasks: Tasks, limits: Limits) {
     let abandon = CancellationToken::new();
     let connections = &tasks.connections;
-    let serve = |stream, address| {
-        let (acceptor, chain, abandon) = (acceptor.clone(), chain.clone(), abandon.clone());
+    let serve = |stream: TcpStream, address| {
+        let acceptor = tls.acceptor(stream.local_addr().ok().map(|called| called.ip()));
+        let (chain, abandon) = (chain.clone(), abandon.clone());
         let streams = tasks.streams.clone();
         async move {
             // Boxed: it holds the whole chain of a request, and there may be thousands.

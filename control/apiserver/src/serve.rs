@@ -2,9 +2,10 @@
 
 use crate::authn::Peer;
 use crate::chain::{Caller, Chain};
-use crate::context::{Body, BoxError, Request};
-use crate::request;
+use crate::context::{Body, BoxError, Request, Response};
+use crate::{drain, request};
 use bytes::Bytes;
+use http::header::CONNECTION;
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::{Body as _, Frame, Incoming, SizeHint};
 use hyper::service::service_fn;
@@ -20,6 +21,7 @@ use std::time::Duration;
 use supervise::Work;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
 
 /// The bounds of a listener.
 #[derive(Clone, Copy, Debug)]
@@ -34,6 +36,17 @@ pub struct Limits {
     pub body: usize,
     /// Time for requests to finish when the server stops.
     pub drain: Duration,
+    /// Whether HTTP/2 is spoken.
+    pub http2: bool,
+    /// The part of requests after which an HTTP/2 connection is ended, so that its client meets other servers, too.
+    pub goaway: f64,
+}
+
+impl Limits {
+    /// Whether this request is the last on its connection.
+    fn ends_here(&self) -> bool {
+        self.goaway > 0.0 && drain::fraction() < self.goaway
+    }
 }
 
 impl Default for Limits {
@@ -44,6 +57,8 @@ impl Default for Limits {
             handshake: Duration::from_secs(32),
             body: 3 * 1024 * 1024,
             drain: Duration::from_secs(10),
+            http2: true,
+            goaway: 0.0,
         }
     }
 }
@@ -82,11 +97,22 @@ pub(crate) async fn connection(
     let certificates = certificates.iter().map(|c| c.clone().into_owned()).collect();
     let caller = Caller::Remote(Arc::new(Peer::new(Some(address), certificates)));
 
+    let leave = CancellationToken::new();
+    let left = leave.clone();
     let service = service_fn(move |request: http::Request<Incoming>| {
-        let (chain, caller) = (chain.clone(), caller.clone());
+        let (chain, caller, leave) = (chain.clone(), caller.clone(), leave.clone());
         async move {
+            let http2 = request.version() == http::Version::HTTP_2;
             let (request, kept) = keep(bounded(request, limits.body));
-            let response = chain.handle(caller, request).await;
+            let mut response = chain.handle(caller, request).await;
+            // HTTP/2 has no such header: the connection is ended once its requests are (GOAWAY).
+            let closes = |response: &mut Response| {
+                response.headers().get(CONNECTION).is_some_and(|said| said == "close")
+                    && response.headers_mut().remove(CONNECTION).is_some()
+            };
+            if http2 && (closes(&mut response) || limits.ends_here()) {
+                leave.cancel();
+            }
             Ok::<_, Infallible>(match kept {
                 Some(kept) => response.map(|body| UntilRead::new(body, kept).boxed_unsync()),
                 None => response,
@@ -94,6 +120,9 @@ pub(crate) async fn connection(
         }
     });
     let mut builder = Builder::new(Streams(streams));
+    if !limits.http2 {
+        builder = builder.http1_only();
+    }
     builder.http1().timer(TokioTimer::new()).header_read_timeout(limits.handshake).keep_alive(true);
     builder
         .http2()
@@ -105,13 +134,21 @@ pub(crate) async fn connection(
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        () = stopping.cancelled() => {
+        () = either(&stopping, &left) => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
     };
     if let Err(e) = ended {
         tracing::debug!(error = %e, %address, "connection ended");
+    }
+}
+
+/// Until one of two is cancelled.
+async fn either(one: &CancellationToken, other: &CancellationToken) {
+    tokio::select! {
+        () = one.cancelled() => {}
+        () = other.cancelled() => {}
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::aggregation::Aggregator;
 use crate::authn::{self, Authenticator};
+use crate::authz::abac::Abac;
 use crate::authz::graph::Graph;
 use crate::authz::node::Node;
 use crate::authz::policy::Policy;
@@ -13,6 +14,7 @@ use crate::context::User;
 use crate::discovery::{Catalog, Discovery};
 use crate::flow::Flow;
 use crate::front::Front;
+use crate::headers::Headers;
 use crate::health::Health;
 use crate::local::LocalService;
 use crate::metrics::Metrics;
@@ -21,9 +23,10 @@ use crate::openapi::OpenApi;
 use crate::paths::{Documents, OpenId, Table};
 use crate::run;
 use crate::serve::Limits;
+use crate::shutdown::{Ending, Shutdown};
 use crate::stream::{Connector, dial::Dialer};
 use crate::tasks::Tasks;
-use crate::tls::{self, ServingCertificate, TlsError};
+use crate::tls::{Agreed, End, ServingCertificate, TlsError};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -40,12 +43,20 @@ pub struct Config {
     pub max_requests_in_flight: usize,
     /// Requests that write, at once.
     pub max_mutating_requests_in_flight: usize,
+    /// Whether the sum of both is shared out by priority and fairness.
+    pub fair: bool,
     /// Longest time of a request that is not long-running.
     pub request_timeout: Duration,
     /// Where clients find the server, `host:port`.
     pub advertise: String,
     /// How others verify service account tokens.
     pub openid: Option<OpenId>,
+    /// What handshakes may agree on.
+    pub agreed: Agreed,
+    /// What is said beside every answer.
+    pub headers: Headers,
+    /// How it stops.
+    pub shutdown: Shutdown,
     /// Bounds of a listener.
     pub limits: Limits,
 }
@@ -60,9 +71,13 @@ impl Default for Config {
             },
             max_requests_in_flight: 400,
             max_mutating_requests_in_flight: 200,
+            fair: true,
             request_timeout: Duration::from_secs(60),
             advertise: String::new(),
             openid: None,
+            agreed: Agreed::default(),
+            headers: Headers::default(),
+            shutdown: Shutdown::default(),
             limits: Limits::default(),
         }
     }
@@ -88,6 +103,8 @@ pub enum Mode {
     Rbac,
     /// `AlwaysAllow`, or `AlwaysDeny`.
     Always(bool),
+    /// `ABAC`
+    Abac(Arc<Abac>),
     /// `Webhook`
     Webhook(Arc<Webhook>),
 }
@@ -110,6 +127,7 @@ impl Authorization {
                 Mode::Node => Arc::new(Node::new(self.graph.clone())),
                 Mode::Rbac => Arc::new(Rbac(self.policy.clone())),
                 Mode::Always(allow) => Arc::new(Always(*allow)),
+                Mode::Abac(policies) => policies.clone(),
                 Mode::Webhook(webhook) => webhook.clone(),
             }
         };
@@ -155,6 +173,7 @@ pub struct ApiServer {
     health: Arc<Health>,
     tasks: Tasks,
     limits: Limits,
+    agreed: Agreed,
 }
 
 impl ApiServer {
@@ -162,8 +181,9 @@ impl ApiServer {
     #[must_use]
     pub fn new(config: Config, parts: Parts, stopping: CancellationToken) -> Self {
         parts.health.add("ping", true, || Ok(()));
-        let stopped = stopping.clone();
-        parts.health.add("shutdown", false, move || match stopped.is_cancelled() {
+        let ending = Arc::new(Ending::new(config.shutdown, stopping.clone()));
+        let ends = ending.clone();
+        parts.health.add("shutdown", false, move || match ends.has_begun() {
             true => Err("process is shutting down".to_owned()),
             false => Ok(()),
         });
@@ -177,19 +197,22 @@ impl ApiServer {
             openid: config.openid,
             documents,
         };
+        let (reading, writing) = (config.max_requests_in_flight, config.max_mutating_requests_in_flight);
+        let flow = match config.fair {
+            true => Flow::new(reading + writing, config.request_timeout / WAIT_PART, parts.metrics.clone()),
+            false => Flow::plain(reading, writing, parts.metrics.clone()),
+        };
         let chain = Chain {
             authenticator: Arc::new(Authenticator::new(config.authentication, parts.objects)),
             authorizer: parts.authorization.authorizer.clone(),
-            flow: Arc::new(Flow::new(
-                config.max_requests_in_flight + config.max_mutating_requests_in_flight,
-                config.request_timeout / WAIT_PART,
-                parts.metrics.clone(),
-            )),
+            flow: Arc::new(flow),
             metrics: parts.metrics,
             resources: parts.resources,
             aggregator: parts.aggregator,
             paths: Arc::new(table),
             longest: config.request_timeout,
+            headers: config.headers,
+            ending,
             stopping,
         };
         ApiServer {
@@ -197,8 +220,21 @@ impl ApiServer {
             policy: parts.authorization.policy,
             health,
             tasks: parts.tasks,
-            limits: config.limits,
+            // Watches that are given time have it.
+            limits: Limits { drain: config.limits.drain + config.shutdown.watches, ..config.limits },
+            agreed: config.agreed,
         }
+    }
+
+    /// Cancelled when it has begun to stop, before it takes no more connections.
+    #[must_use]
+    pub fn leaving(&self) -> CancellationToken {
+        self.chain.ending.begun()
+    }
+
+    /// Stops it, as it was told to.
+    pub async fn end(&self) {
+        self.chain.ending.end(self.chain.longest).await;
     }
 
     /// Who tells callers apart: TokenReview asks it, and its authorities can be replaced.
@@ -255,7 +291,7 @@ impl ApiServer {
         listener: TcpListener,
         certificate: Arc<ServingCertificate>,
     ) -> Result<(), TlsError> {
-        let tls = tls::server_config(certificate)?;
+        let tls = End::new(certificate, &self.agreed)?;
         run::run(listener, tls, self.chain.clone(), self.tasks.clone(), self.limits).await;
         Ok(())
     }

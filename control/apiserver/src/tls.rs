@@ -1,12 +1,23 @@
 //! The server's end of TLS: certificates that can be replaced while it runs, and client certificates that are asked for
 //! but judged later, by [`crate::authn::certificate`].
+//!
+//! [`named`]: certificates for those who ask for a name of theirs; [`Agreed`]: what a handshake may agree on.
+
+mod named;
+
+pub use named::NamedPair;
 
 use arc_swap::ArcSwap;
-use rustls::ServerConfig;
-use rustls::crypto::ring;
+use named::Names;
+use rustls::crypto::{CryptoProvider, ring};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+use rustls::version::TLS13;
+use rustls::{CipherSuite, NamedGroup, ProtocolVersion, ServerConfig, SupportedProtocolVersion};
+use std::net::IpAddr;
 use std::sync::Arc;
+
+static NEWEST: [&SupportedProtocolVersion; 1] = [&TLS13];
 
 /// A certificate cannot be served with.
 #[derive(Debug, thiserror::Error)]
@@ -19,20 +30,40 @@ pub enum TlsError {
     Use(#[source] rustls::Error),
 }
 
-/// The serving certificate, replaced as a whole.
+/// The serving certificates, replaced as a whole: one for all, and others by the names that clients ask for.
 #[derive(Debug)]
-pub struct ServingCertificate(ArcSwap<CertifiedKey>);
+pub struct ServingCertificate(ArcSwap<Served>);
+
+#[derive(Clone, Debug)]
+struct Served {
+    default: Arc<CertifiedKey>,
+    names: Names,
+}
 
 impl ServingCertificate {
     /// Reads a certificate chain and its key.
     pub fn from_pem(certificates: &str, key: &str) -> Result<Arc<Self>, TlsError> {
-        Ok(Arc::new(ServingCertificate(ArcSwap::from_pointee(read(certificates, key)?))))
+        let default = Arc::new(read(certificates, key)?);
+        Ok(Arc::new(ServingCertificate(ArcSwap::from_pointee(Served { default, names: Names::default() }))))
     }
 
     /// Serves with another certificate from the next handshake on.
     pub fn replace(&self, certificates: &str, key: &str) -> Result<(), TlsError> {
-        self.0.store(Arc::new(read(certificates, key)?));
+        let default = Arc::new(read(certificates, key)?);
+        self.0.rcu(|served| Served { default: default.clone(), ..Served::clone(served) });
         Ok(())
+    }
+
+    /// Serves with these to those who ask for one of their names, from the next handshake on. The first that has a name has it.
+    pub fn replace_named(&self, pairs: &[NamedPair]) -> Result<(), TlsError> {
+        let names = Names::of(pairs)?;
+        self.0.rcu(|served| Served { names: names.clone(), ..Served::clone(served) });
+        Ok(())
+    }
+
+    /// Whether some are served by the address that was called, for clients that ask for no name.
+    pub(crate) fn has_addresses(&self) -> bool {
+        self.0.load().names.has_addresses()
     }
 }
 
@@ -42,22 +73,118 @@ fn read(certificates: &str, key: &str) -> Result<CertifiedKey, TlsError> {
     CertifiedKey::from_der(chain, key, &ring::default_provider()).map_err(TlsError::Use)
 }
 
-impl ResolvesServerCert for ServingCertificate {
-    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.0.load_full())
+/// The certificates as a handshake sees them.
+#[derive(Debug)]
+struct Resolver {
+    served: Arc<ServingCertificate>,
+    /// The address of ours that was called.
+    called: Option<IpAddr>,
+}
+
+impl ResolvesServerCert for Resolver {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let served = self.served.0.load();
+        let named = match hello.server_name() {
+            Some(name) => served.names.of_name(name),
+            None => self.called.and_then(|ip| served.names.of_address(ip)),
+        };
+        Some(named.unwrap_or_else(|| served.default.clone()))
+    }
+}
+
+/// What a handshake may agree on; all that is known by default.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Agreed {
+    /// Nothing older than TLS 1.3.
+    pub only_tls13: bool,
+    /// Of TLS 1.2's suites just these; those of TLS 1.3 are not chosen, as in Go.
+    pub suites: Option<Vec<CipherSuite>>,
+    /// Key exchanges just in these groups.
+    pub groups: Option<Vec<NamedGroup>>,
+    /// HTTP/1.1 alone.
+    pub no_http2: bool,
+}
+
+impl Agreed {
+    /// The suites of TLS 1.2 there are.
+    #[must_use]
+    pub fn known_suites() -> Vec<CipherSuite> {
+        let all = ring::default_provider().cipher_suites;
+        let old = all.iter().filter(|suite| suite.version().version == ProtocolVersion::TLSv1_2);
+        old.map(|suite| suite.suite()).collect()
+    }
+
+    /// The groups of key exchanges there are.
+    #[must_use]
+    pub fn known_groups() -> Vec<NamedGroup> {
+        ring::default_provider().kx_groups.iter().map(|group| group.name()).collect()
+    }
+
+    fn versions(&self) -> &'static [&'static SupportedProtocolVersion] {
+        if self.only_tls13 { &NEWEST } else { rustls::DEFAULT_VERSIONS }
+    }
+
+    fn provider(&self) -> CryptoProvider {
+        let mut provider = ring::default_provider();
+        if let Some(suites) = &self.suites {
+            provider.cipher_suites.retain(|suite| {
+                suite.version().version == ProtocolVersion::TLSv1_3 || suites.contains(&suite.suite())
+            });
+        }
+        if let Some(groups) = &self.groups {
+            provider.kx_groups.retain(|group| groups.contains(&group.name()));
+        }
+        provider
     }
 }
 
 /// TLS 1.2 and 1.3, HTTP/2 preferred.
 pub fn server_config(certificate: Arc<ServingCertificate>) -> Result<ServerConfig, TlsError> {
-    let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
+    agreed_config(certificate, &Agreed::default())
+}
+
+/// The same, with what may be agreed on.
+pub fn agreed_config(
+    certificate: Arc<ServingCertificate>,
+    agreed: &Agreed,
+) -> Result<ServerConfig, TlsError> {
+    let resolver = Resolver { served: certificate, called: None };
+    let mut config = ServerConfig::builder_with_provider(Arc::new(agreed.provider()))
+        .with_protocol_versions(agreed.versions())
         .map_err(TlsError::Use)?
         .with_client_cert_verifier(Arc::new(pki::tls::AnyPeer::default()))
-        .with_cert_resolver(certificate);
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        .with_cert_resolver(Arc::new(resolver));
+    config.alpn_protocols = match agreed.no_http2 {
+        true => vec![b"http/1.1".to_vec()],
+        false => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
+    };
     // A resumed session would not show the client's certificate again to a changed set of authorities.
     config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     Ok(config)
 }
+
+/// The end of TLS of a listener.
+pub(crate) struct End {
+    config: Arc<ServerConfig>,
+    served: Arc<ServingCertificate>,
+}
+
+impl End {
+    pub(crate) fn new(served: Arc<ServingCertificate>, agreed: &Agreed) -> Result<Self, TlsError> {
+        Ok(Self { config: Arc::new(agreed_config(served.clone(), agreed)?), served })
+    }
+
+    /// What a connection to this address of ours is accepted with.
+    pub(crate) fn acceptor(&self, called: Option<IpAddr>) -> tokio_rustls::TlsAcceptor {
+        if !self.served.has_addresses() {
+            return self.config.clone().into();
+        }
+        let mut config = ServerConfig::clone(&self.config);
+        config.cert_resolver = Arc::new(Resolver { served: self.served.clone(), called });
+        Arc::new(config).into()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -49,6 +49,8 @@ pub enum StartError {
 /// When a server's tasks end.
 #[derive(Clone, Debug)]
 pub struct Stop {
+    /// The server serves on for a while, and others are to be asked from now on.
+    pub leaving: CancellationToken,
     /// The server takes no more connections: what it does on its own ends.
     pub begun: CancellationToken,
     /// The last request has been answered: what requests are answered from ends. [`Writer::ended`] cancels it.
@@ -58,7 +60,7 @@ pub struct Stop {
 impl From<CancellationToken> for Stop {
     /// Of a server without requests to wait for.
     fn from(stop: CancellationToken) -> Self {
-        Stop { begun: stop.clone(), drained: stop }
+        Stop { leaving: stop.clone(), begun: stop.clone(), drained: stop }
     }
 }
 
@@ -81,11 +83,12 @@ impl Writer {
         kubernetes_service::start(self).await;
         keep_objects(self, shutdown);
         let tasks = self.registry.tasks(shutdown);
-        let writer = self.clone();
+        let (writer, leaving) = (self.clone(), stop.leaving.clone());
         tasks.keep(Task::new("kubernetes-service", move |stop| {
-            let writer = writer.clone();
+            let (writer, leaving) = (writer.clone(), leaving.clone());
             async move {
-                kubernetes_service::keep(&writer, stop).await;
+                kubernetes_service::keep(&writer, leaving).await;
+                stop.cancelled().await;
                 Ok(())
             }
         }));

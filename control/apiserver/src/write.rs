@@ -12,6 +12,7 @@ pub(crate) mod delete;
 mod escalation;
 pub(crate) mod managed;
 mod own;
+mod privileged;
 pub(crate) mod service;
 mod system;
 pub(crate) mod update;

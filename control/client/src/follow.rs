@@ -3,6 +3,7 @@
 //! Nothing here depends on a kind, so that a component with thirty watches has this code once. Memory: one page of a list, one event of
 //! a watch. After an error it goes on with backoff from where it was, and from a new list where the server has forgotten that.
 
+use crate::deadline::within;
 use crate::decode::Metadata;
 use crate::source::Source;
 use futures::stream::{BoxStream, StreamExt, unfold};
@@ -19,6 +20,8 @@ use tokio::time::{Instant, timeout};
 const PAUSES: (Duration, Duration) = (Duration::from_millis(800), Duration::from_secs(30));
 /// A server ends a watch after 290 seconds, as it is asked to; one that is silent for longer is not there any more.
 const SILENCE: Duration = Duration::from_secs(295);
+/// One that sends bookmarks does so every minute, with up to a quarter more (upstream: `defaultBookmarkFrequency`): it is not there any more sooner.
+const BOOKMARKED: Duration = Duration::from_secs(100);
 /// A watch that ends sooner did not work: the next one waits.
 const SHORT: Duration = Duration::from_secs(1);
 /// The longest event taken; objects are far below.
@@ -106,7 +109,7 @@ pub(crate) enum Raw {
 /// Follows forever.
 pub(crate) fn follow(source: Source) -> BoxStream<'static, Raw> {
     let backoff = Backoff::new(PAUSES.0, PAUSES.1);
-    let follow = Follow { source, state: State::Begin, backoff, failed: false };
+    let follow = Follow { source, state: State::Begin, backoff, failed: false, bookmarks: false };
     unfold(follow, |mut follow| async move { Some((follow.next().await, follow)) }).boxed()
 }
 
@@ -134,6 +137,8 @@ struct Follow {
     state: State,
     backoff: Backoff,
     failed: bool,
+    /// The server sends bookmarks.
+    bookmarks: bool,
 }
 
 impl Follow {
@@ -169,7 +174,7 @@ impl Follow {
     async fn page(&mut self, next: Option<String>) -> Result<State, Error> {
         let path = || self.source.path.clone();
         let asked = async { self.source.client.request_text(self.source.list(next)?).await };
-        let text = asked.await.map_err(|e| Error::List { path: path(), source: Box::new(e) })?;
+        let text = within(asked).await.map_err(|e| Error::List { path: path(), source: Box::new(e) })?;
         let list = List::read(&text).map_err(|source| Error::Page { path: path(), source })?;
         let items: Vec<Box<RawValue>> =
             list.items.unwrap_or_default().into_iter().map(ToOwned::to_owned).collect();
@@ -182,7 +187,7 @@ impl Follow {
 
     async fn open(&mut self, version: String) -> (Option<Raw>, State) {
         let asked = async { self.source.client.request_stream(self.source.watch(&version)?).await };
-        match asked.await {
+        match within(asked).await {
             Ok(reader) => {
                 (None, State::Watching { version, reader: Box::pin(reader), since: Instant::now() })
             }
@@ -196,7 +201,8 @@ impl Follow {
 
     async fn event(&mut self, version: String, mut reader: Reader, since: Instant) -> (Option<Raw>, State) {
         let mut line = Vec::new();
-        match timeout(SILENCE, read_line(&mut reader, &mut line)).await {
+        let silence = if self.bookmarks { BOOKMARKED } else { SILENCE };
+        match timeout(silence, read_line(&mut reader, &mut line)).await {
             Ok(Ok(true)) => {}
             Ok(Err(source)) if source.kind() != std::io::ErrorKind::UnexpectedEof => {
                 let path = self.source.path.clone();
@@ -227,8 +233,10 @@ impl Follow {
                 let state = if code == 410 { State::Begin } else { State::Known(version) };
                 return (Some(Raw::Failed(error)), state);
             }
-            // BOOKMARK
-            _ => None,
+            kind => {
+                self.bookmarks |= kind == "BOOKMARK";
+                None
+            }
         };
         self.backoff.reset();
         (raw, State::Watching { version, reader, since })

@@ -189,8 +189,17 @@ impl Elector {
                 tracing::info!(lease, leader = seen, "somebody else leads");
             }
             holder = seen;
-            sleep(jittered(self.settings.retry)).await;
+            sleep(self.pause()).await;
         }
+    }
+
+    /// Until the next attempt: a period, or less where the lease that another has is over before that, unless it is renewed.
+    fn pause(&self) -> Duration {
+        let period = jittered(self.settings.retry);
+        let left =
+            self.state.lock().election.runs_out().map(|at| at.saturating_duration_since(Instant::now()));
+        // One that is over was tried for just now.
+        left.filter(|left| !left.is_zero()).map_or(period, |left| left.min(period))
     }
 
     /// Renews the lease; ends when it is lost.

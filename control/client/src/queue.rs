@@ -65,6 +65,14 @@ impl Queue {
         self.woken.notify_one();
     }
 
+    /// Queues a key after the time in which changes of it are gathered; at once where there is none.
+    pub fn add_gathered(&self, key: Key, gather: Duration) {
+        match gather.is_zero() {
+            true => self.add(key),
+            false => self.add_after(key, gather),
+        }
+    }
+
     /// The next key to work on; give it back with [`Queue::done`].
     pub async fn next(&self) -> Key {
         loop {
@@ -186,6 +194,22 @@ mod tests {
         assert_eq!(before.elapsed().as_secs(), 20);
         queue.done(taken, Ok(None));
         assert!(tokio::time::timeout(Duration::from_secs(3600), queue.next()).await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn changes_that_are_gathered_are_worked_on_once() {
+        let queue = Queue::default();
+        let (at_once, gathered) = (Key::new("", "a"), Key::new("", "g"));
+        let before = Instant::now();
+        for _ in 0..3 {
+            queue.add_gathered(gathered.clone(), Duration::from_secs(5));
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        queue.add_gathered(at_once.clone(), Duration::ZERO);
+        assert_eq!((queue.next().await, before.elapsed().as_secs()), (at_once, 3));
+        assert_eq!((queue.next().await, before.elapsed().as_secs()), (gathered, 5));
+        let more = tokio::time::timeout(Duration::from_secs(3600), queue.next()).await;
+        assert!(more.is_err(), "worked on twice");
     }
 
     #[tokio::test(start_paused = true)]

@@ -6,6 +6,7 @@
 mod correlate;
 mod recent;
 
+use crate::rate::Rate;
 use correlate::{Correlator, Style, Write};
 use jiff::Timestamp;
 use k8s_openapi::NamespaceResourceScope;
@@ -16,6 +17,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
@@ -66,23 +68,37 @@ pub struct Note {
     pub action: Option<(&'static str, Option<ObjectReference>)>,
 }
 
+/// Annotations of an event.
+pub type Annotations = BTreeMap<String, String>;
+
 /// Where events are recorded. A cheap handle foreveryone.
 #[derive(Clone, Debug)]
-pub struct Recorder(mpsc::Sender<Note>);
+pub struct Recorder(mpsc::Sender<(Note, Annotations)>);
 
 impl Recorder {
     /// A recorder, and what writes for it: as `host`, where the component is one a node or server. Without a client nothing is written.
     #[must_use]
     pub fn new(client: Option<Client>, host: Option<&str>) -> (Self, Writer) {
+        Self::limited(client, host, Rate::new(0.0, 1))
+    }
+
+    /// The same, with no more than so many events written a second.
+    #[must_use]
+    pub fn limited(client: Option<Client>, host: Option<&str>, rate: Rate) -> (Self, Writer) {
         let (queue, notes) = mpsc::channel(QUEUE);
-        let writing = Writing { notes, correlator: Correlator::new(host), pending: None };
+        let writing = Writing { notes, correlator: Correlator::new(host), pending: None, rate };
         (Self(queue), Writer(Arc::new(Inner { client, writing: Mutex::new(writing) })))
     }
 
     /// Queues an event; drops it when the queue is full.
     pub fn note(&self, note: Note) {
-        if let Err(full) = self.0.try_send(note) {
-            let dropped = full.into_inner();
+        self.annotated(note, Annotations::new());
+    }
+
+    /// The same with annotations, which equal events that only count have from the first.
+    pub fn annotated(&self, note: Note, annotations: Annotations) {
+        if let Err(full) = self.0.try_send((note, annotations)) {
+            let (dropped, _) = full.into_inner();
             tracing::debug!(reason = &*dropped.reason, "too many events; this one is dropped");
         }
     }
@@ -127,7 +143,8 @@ struct Inner {
 }
 
 struct Writing {
-    notes: mpsc::Receiver<Note>,
+    notes: mpsc::Receiver<(Note, Annotations)>,
+    rate: Rate,
     correlator: Correlator,
     /// Being written; a life that ends meanwhile leaves it to the next.
     pending: Option<Write>,
@@ -142,13 +159,19 @@ impl Writer {
 
     async fn run(self) {
         let mut writing = self.0.writing.lock().await;
-        let Writing { notes, correlator, pending } = &mut *writing;
+        let Writing { notes, rate, correlator, pending } = &mut *writing;
         loop {
             if let (Some(client), Some(write)) = (&self.0.client, pending.take()) {
+                rate.take().await;
                 put(client, &write).await;
             }
             match notes.recv().await {
-                Some(note) => *pending = correlator.correlate(&note, Timestamp::now()),
+                Some((note, annotations)) => {
+                    *pending = correlator.correlate(&note, Timestamp::now());
+                    if let Some(write) = pending.as_mut().filter(|_| !annotations.is_empty()) {
+                        write.annotate(annotations);
+                    }
+                }
                 // Nobody is left who could record.
                 None => std::future::pending().await,
             }

@@ -1,6 +1,6 @@
 //! Volumes of storage drivers are attached to the nodes whose pods want them, and detached when none does.
 //!
-//! Woken by: pods, claims, volumes, drivers, attachments and nodes that change, and a period as the retry. Reads: those. Writes:
+//! Woken by: pods, claims, volumes, drivers, attachments and nodes that change, and a period as the retry (all of them by another). Reads: those. Writes:
 //! VolumeAttachments, which drivers' attachers act on, and `status.volumesAttached` of the Node. Promises: a volume for one node is
 //! attached to one node at a time; attachments that others made are left alone; what the Node says is in use is not detached while the node lives.
 //!
@@ -41,6 +41,8 @@ pub(crate) struct AttachDetach {
     nodes: Arc<Informer<Node>>,
     drivers: Arc<Informer<CSIDriver>>,
     attachments: Arc<Informer<VolumeAttachment>>,
+    /// Whether a node that is silent for long loses its volumes.
+    force_detach: bool,
     client: Client,
     recorder: Recorder,
 }
@@ -53,7 +55,13 @@ fn node_of(pod: &Pod) -> Option<Key> {
 impl AttachDetach {
     /// Registers for what wakes it.
     #[must_use]
-    pub(crate) fn new(cluster: &Cluster, client: Client, recorder: Recorder, queue: &Arc<Queue>) -> Self {
+    pub(crate) fn new(
+        cluster: &Cluster,
+        client: Client,
+        recorder: Recorder,
+        force_detach: bool,
+        queue: &Arc<Queue>,
+    ) -> Self {
         let wake = queue.clone();
         cluster.pods.on_change(move |old, new| {
             for pod in old.into_iter().chain(new) {
@@ -100,9 +108,18 @@ impl AttachDetach {
             nodes: cluster.nodes.clone(),
             drivers: cluster.csi_drivers.clone(),
             attachments: cluster.volume_attachments.clone(),
+            force_detach,
             client,
             recorder,
         }
+    }
+
+    /// Every node there is, and every one that something is attached to.
+    pub(crate) fn nodes(&self) -> Vec<Key> {
+        let nodes = self.nodes.list("");
+        let attached = self.attachments.list("");
+        let gone = attached.iter().map(|attachment| Key::new("", &attachment.spec.node_name));
+        nodes.iter().map(|node| key_of(&**node)).chain(gone).collect()
     }
 
     /// What the node's pods want attached, by attachment, and who wants it.
@@ -223,9 +240,10 @@ fn down_since(node: &Node) -> Option<Timestamp> {
     ready.last_transition_time.as_ref().map(|t| t.0)
 }
 
-/// Whether the node's mounts are not waited for: it is out of service, or silent for long.
-fn is_lost(node: &Node, now: Timestamp) -> bool {
-    is_out_of_service(node) || down_since(node).is_some_and(|since| now.duration_since(since) >= FORCE_DETACH)
+/// Whether the node's mounts are not waited for: it is out of service, or with `force` silent for long.
+fn is_lost(node: &Node, force: bool, now: Timestamp) -> bool {
+    let silent = || down_since(node).is_some_and(|since| now.duration_since(since) >= FORCE_DETACH);
+    is_out_of_service(node) || (force && silent())
 }
 
 impl Reconcile for AttachDetach {
@@ -237,7 +255,7 @@ impl Reconcile for AttachDetach {
         let all = self.attachments();
         let status = node.as_ref().and_then(|n| n.status.as_ref());
         let in_use = status.and_then(|s| s.volumes_in_use.clone()).unwrap_or_default();
-        let lost = node.as_ref().is_none_or(|node| is_lost(node, Timestamp::now()));
+        let lost = node.as_ref().is_none_or(|node| is_lost(node, self.force_detach, Timestamp::now()));
         let names: Vec<&DesiredAttachment> = wanted.values().map(|(w, _)| w).collect();
         let Plan { attach, refuse, failed, detach, attached, waits } =
             plan::plan(&key.name, &names, &all, &in_use, lost);
@@ -296,9 +314,11 @@ mod tests {
                 "status": { "conditions": ready(status) } }))
             .unwrap()
         };
-        assert!(is_lost(&node("True", Some("node.kubernetes.io/out-of-service")), at(1)));
-        assert!(!is_lost(&node("Unknown", Some("node.kubernetes.io/unreachable")), at(1)));
-        assert!(is_lost(&node("Unknown", None), at(360)), "silent for six minutes");
-        assert!(!is_lost(&node("True", None), at(360)));
+        assert!(is_lost(&node("True", Some("node.kubernetes.io/out-of-service")), true, at(1)));
+        assert!(!is_lost(&node("Unknown", Some("node.kubernetes.io/unreachable")), true, at(1)));
+        assert!(is_lost(&node("Unknown", None), true, at(360)), "silent for six minutes");
+        assert!(!is_lost(&node("Unknown", None), false, at(360)), "nobody is to detach by force");
+        assert!(is_lost(&node("Unknown", Some("node.kubernetes.io/out-of-service")), false, at(1)));
+        assert!(!is_lost(&node("True", None), true, at(360)));
     }
 }

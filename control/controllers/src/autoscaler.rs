@@ -1,6 +1,6 @@
 //! As many replicas as metrics ask for: HorizontalPodAutoscalers.
 //!
-//! Woken by: an autoscaler whose spec changed, and every 15 seconds. Reads: the target's scale, its pods, the metrics APIs. Writes: the target's
+//! Woken by: an autoscaler whose spec changed, and every period. Reads: the target's scale, its pods, the metrics APIs. Writes: the target's
 //! scale, the autoscaler's status, events. Promises: while a metric cannot be had no replica is taken away; what was wished and done lately
 //! steadies the next decision, and is forgotten by a restart, which begins with the present number.
 
@@ -13,6 +13,7 @@ mod wish;
 use crate::cluster::Cluster;
 use crate::informer::{Informer, key_of};
 use crate::inventory::Inventory;
+use crate::options::{Autoscaling, paced};
 use crate::queue::{Key, Queue};
 use crate::reconcile::{Doing, Error, Reconcile, found};
 use crate::recorder::{Recorder, Severity};
@@ -32,9 +33,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use wish::Wishes;
 
-/// How often metrics are asked for (upstream's `--horizontal-pod-autoscaler-sync-period`).
-const PERIOD: Duration = Duration::from_secs(15);
-
 pub(crate) struct Autoscalers {
     autoscalers: Arc<Informer<Autoscaler>>,
     pods: Arc<Informer<Pod>>,
@@ -42,6 +40,7 @@ pub(crate) struct Autoscalers {
     histories: Mutex<HashMap<Key, History>>,
     /// Which pods each autoscaler was found to be about.
     selectors: Mutex<HashMap<Key, Selector>>,
+    options: Autoscaling,
     client: Client,
     recorder: Recorder,
 }
@@ -57,6 +56,7 @@ impl Autoscalers {
         client: Client,
         recorder: Recorder,
         inventory: Arc<Inventory>,
+        options: Autoscaling,
         queue: &Arc<Queue>,
     ) -> Self {
         let wake = queue.clone();
@@ -74,6 +74,7 @@ impl Autoscalers {
             inventory,
             histories: Mutex::default(),
             selectors: Mutex::default(),
+            options,
             client,
             recorder,
         }
@@ -139,7 +140,7 @@ impl Autoscalers {
     }
 
     fn history<T>(&self, key: &Key, with: impl FnOnce(&mut History) -> T) -> T {
-        with(self.histories.lock().entry(key.clone()).or_default())
+        with(self.histories.lock().entry(key.clone()).or_insert_with(|| History::new(self.options.steady)))
     }
 
     async fn scale(
@@ -238,7 +239,8 @@ impl Autoscalers {
             pods: &pods,
             current: scale.spec.as_ref().and_then(|s| s.replicas).unwrap_or(0),
             observed: scale.status.as_ref().map_or(0, |s| s.replicas),
-            tolerance: wish::tolerance(autoscaler),
+            tolerance: wish::tolerance(autoscaler, self.options.tolerance),
+            options: self.options,
         };
         let specs = autoscaler.spec.metrics.as_deref().unwrap_or_default();
         let (mut best, mut failures) = ((0, String::new()), Vec::new());
@@ -325,6 +327,6 @@ impl Reconcile for Autoscalers {
             let patched = api.patch_status(&key.name, &PatchParams::default(), &Patch::Merge(patch)).await;
             found(patched).doing(|| format!("write the status of horizontal pod autoscaler {key}"))?;
         }
-        Ok(Some(PERIOD))
+        Ok(Some(paced(self.options.period)))
     }
 }

@@ -10,6 +10,7 @@ mod plan;
 use crate::cluster::Cluster;
 use crate::endpoints::changes;
 use crate::informer::{Informer, key_of};
+use crate::options::EndpointWrites;
 use crate::pods::{controlled_by, generated_name, terminating_namespace};
 use crate::queue::{Key, Queue};
 use crate::reconcile::{Doing, Error, Reconcile, found};
@@ -19,7 +20,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
-use plan::{MOST_ADDRESSES, Step};
+use plan::Step;
 use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +32,8 @@ pub(crate) struct EndpointMirror {
     services: Arc<Informer<Service>>,
     endpoints: Arc<Informer<Endpoints>>,
     slices: Arc<Informer<EndpointSlice>>,
+    /// Most addresses of a subset that are mirrored.
+    most: usize,
     client: Client,
     recorder: Recorder,
 }
@@ -38,7 +41,13 @@ pub(crate) struct EndpointMirror {
 impl EndpointMirror {
     /// Registers for what wakes it.
     #[must_use]
-    pub(crate) fn new(cluster: &Cluster, client: Client, recorder: Recorder, queue: &Arc<Queue>) -> Self {
+    pub(crate) fn new(
+        cluster: &Cluster,
+        client: Client,
+        recorder: Recorder,
+        options: EndpointWrites,
+        queue: &Arc<Queue>,
+    ) -> Self {
         let wake = queue.clone();
         cluster.services.on_change(move |old, new| {
             let without = |service: Option<&Arc<Service>>| service.is_some_and(|s| !plan::has_selector(s));
@@ -60,7 +69,8 @@ impl EndpointMirror {
         cluster.endpoint_slices.on_change(move |old, new| {
             for slice in [old, new].into_iter().flatten().filter(|slice| plan::is_mirror(slice)) {
                 if let Some(service) = plan::service_of(slice) {
-                    wake.add(Key::new(slice.namespace().as_deref().unwrap_or_default(), service));
+                    let key = Key::new(slice.namespace().as_deref().unwrap_or_default(), service);
+                    wake.add_gathered(key, options.mirror_gather);
                 }
             }
         });
@@ -68,6 +78,7 @@ impl EndpointMirror {
             services: cluster.services.clone(),
             endpoints: cluster.endpoints.clone(),
             slices: cluster.endpoint_slices.clone(),
+            most: options.mirrored,
             client,
             recorder,
         }
@@ -97,7 +108,7 @@ impl Reconcile for EndpointMirror {
         let steps = match endpoints.as_ref().filter(|_| served) {
             None => existing.iter().map(|slice| Step::Delete(slice.name_any())).collect(),
             Some(endpoints) => {
-                let desired = plan::desired(endpoints);
+                let desired = plan::desired(endpoints, self.most);
                 self.warn(endpoints, &desired);
                 plan::steps(endpoints, &desired, &existing)
             }
@@ -121,8 +132,8 @@ impl EndpointMirror {
         }
         if desired.skipped > desired.invalid {
             let message = format!(
-                "A max of {MOST_ADDRESSES} addresses can be mirrored to EndpointSlices per Endpoints subset. {} addresses were skipped",
-                desired.skipped
+                "A max of {} addresses can be mirrored to EndpointSlices per Endpoints subset. {} addresses were skipped",
+                self.most, desired.skipped
             );
             warn("TooManyAddressesToMirror", message);
         }

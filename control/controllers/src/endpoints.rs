@@ -1,11 +1,13 @@
-//! EndpointSlices and Endpoints: where a service's pods answer.
+//! EndpointSlices: where a service's pods answer. The same as Endpoints, by a controller of its own: [`objects`].
 //!
-//! Woken by: a service, a pod whose labels (old or new) a service selects, a slice or Endpoints object of ours that somebody changed, a node
-//! by which zones come to share a service's endpoints badly. Reads: services, pods, nodes (zones). Writes: the slices managed by `endpointslice-controller.k8s.io`, the Endpoints of services with
-//! a selector. Promises: a slice is written only if its content changes; an endpoint never is in two slices of the same ports.
+//! Woken by: a service, a pod whose labels (old or new) a service selects, a slice of ours that somebody changed, a node by which zones come
+//! to share a service's endpoints badly. Reads: services, pods, nodes (zones). Writes: the slices managed by
+//! `endpointslice-controller.k8s.io`. Promises: a slice is written only if its content changes; an endpoint never is in two slices of the
+//! same ports.
 
 mod arrange;
 mod content;
+mod objects;
 mod plan;
 mod subsets;
 mod topology;
@@ -13,18 +15,20 @@ mod trigger;
 
 use crate::cluster::Cluster;
 use crate::informer::{Informer, key_of};
+use crate::options::EndpointWrites;
 use crate::pods::{controlled_by, generated_name, message_of};
 use crate::queue::{Key, Queue};
-use crate::reconcile::{Doing, Error, Reconcile, aggregate, found};
+use crate::reconcile::{Error, Reconcile, aggregate, found};
 use crate::recorder::{Recorder, Severity};
 use arrange::{Arranged, arrange};
 use content::Slot;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Endpoints, Node, Pod, Service};
+use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
+pub(crate) use objects::EndpointsObjects;
 use parking_lot::Mutex;
 use plan::Desired;
 use serde_json::json;
@@ -44,8 +48,6 @@ const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 const MANAGER: &str = "endpointslice-controller.k8s.io";
 /// Marks what belongs to a headless service.
 const HEADLESS: &str = "service.kubernetes.io/headless";
-/// The label by which an Endpoints object says that nobody else keeps it.
-const ENDPOINTS_MANAGED_BY: &str = "endpoints.kubernetes.io/managed-by";
 
 /// Services whose endpoints zones share: how many each zone has, by address type.
 type Shared = Arc<Mutex<HashMap<Key, BTreeMap<&'static str, Held>>>>;
@@ -55,12 +57,11 @@ pub(crate) struct EndpointSlices {
     pods: Arc<Informer<Pod>>,
     nodes: Arc<Informer<Node>>,
     slices: Arc<Informer<EndpointSlice>>,
-    endpoints: Arc<Informer<Endpoints>>,
     shared: Shared,
     triggers: Triggers,
+    /// Most endpoints in a slice.
+    per_slice: usize,
     client: Client,
-    /// With which Endpoints are written; none where the controller of that name is off.
-    of_endpoints: Option<Client>,
     recorder: Recorder,
 }
 
@@ -70,45 +71,21 @@ impl EndpointSlices {
     pub(crate) fn new(
         cluster: &Cluster,
         client: Client,
-        of_endpoints: Option<Client>,
         recorder: Recorder,
+        options: EndpointWrites,
         queue: &Arc<Queue>,
     ) -> Self {
-        let wake = queue.clone();
-        cluster.services.on_change(move |old, new| {
-            if let Some(service) = new.or(old) {
-                wake.add(key_of(&**service));
-            }
-        });
-        let (wake, services) = (queue.clone(), cluster.services.clone());
-        cluster.pods.on_change(move |old, new| {
-            // most changes of a pod are none to its services
-            if let (Some(old), Some(new)) = (old, new)
-                && plan::same_for_services(old, new)
-            {
-                return;
-            }
-            let Some(namespace) = new.or(old).and_then(|pod| pod.namespace()) else { return };
-            for service in services.list(&namespace) {
-                if [old, new].into_iter().flatten().any(|pod| plan::selects(&service, pod)) {
-                    wake.add(key_of(&*service));
-                }
-            }
-        });
+        let gather = options.slices_gather;
+        follow(cluster, gather, queue);
         let wake = queue.clone();
         cluster.endpoint_slices.on_change(move |old, new| {
             for slice in [old, new].into_iter().flatten() {
                 if slice.labels().get(MANAGED_BY).map(String::as_str) == Some(MANAGER)
                     && let Some(service) = slice.labels().get(SERVICE_NAME)
                 {
-                    wake.add(Key::new(slice.namespace().as_deref().unwrap_or_default(), service));
+                    let key = Key::new(slice.namespace().as_deref().unwrap_or_default(), service);
+                    wake.add_gathered(key, gather);
                 }
-            }
-        });
-        let wake = queue.clone();
-        cluster.endpoints.on_change(move |old, new| {
-            if let Some(endpoints) = new.or(old) {
-                wake.add(key_of(&**endpoints));
             }
         });
         let shared = Shared::default();
@@ -130,44 +107,69 @@ impl EndpointSlices {
             pods: cluster.pods.clone(),
             nodes: cluster.nodes.clone(),
             slices: cluster.endpoint_slices.clone(),
-            endpoints: cluster.endpoints.clone(),
             shared,
             triggers: Triggers::default(),
+            per_slice: options.per_slice,
             client,
-            of_endpoints,
             recorder,
         }
     }
+}
+
+/// Wakes services by themselves, and after `gather` by the pods they select.
+fn follow(cluster: &Cluster, gather: Duration, queue: &Arc<Queue>) {
+    let wake = queue.clone();
+    cluster.services.on_change(move |old, new| {
+        if let Some(service) = new.or(old) {
+            wake.add(key_of(&**service));
+        }
+    });
+    let (wake, services) = (queue.clone(), cluster.services.clone());
+    cluster.pods.on_change(move |old, new| {
+        // most changes of a pod are none to its services
+        if let (Some(old), Some(new)) = (old, new)
+            && plan::same_for_services(old, new)
+        {
+            return;
+        }
+        let Some(namespace) = new.or(old).and_then(|pod| pod.namespace()) else { return };
+        for service in services.list(&namespace) {
+            if [old, new].into_iter().flatten().any(|pod| plan::selects(&service, pod)) {
+                wake.add_gathered(key_of(&*service), gather);
+            }
+        }
+    });
+}
+
+/// Whether a service's pods are looked for: it selects some, and is no name for something outside.
+fn has_pods(service: &Service) -> bool {
+    let spec = service.spec.as_ref();
+    let selects = spec.and_then(|s| s.selector.as_ref()).is_some_and(|s| !s.is_empty());
+    // an external name stands for itself, whatever is selected
+    let external = spec.and_then(|s| s.type_.as_deref()) == Some("ExternalName");
+    selects && !external && service.metadata.deletion_timestamp.is_none()
+}
+
+/// The pods a service selects.
+fn pods_of(service: &Service, pods: &Informer<Pod>) -> Vec<Arc<Pod>> {
+    let all = pods.list(&service.namespace().unwrap_or_default());
+    all.into_iter().filter(|pod| plan::selects(service, pod)).collect()
 }
 
 impl Reconcile for EndpointSlices {
     const NAME: &'static str = "endpointslice-controller";
 
     async fn reconcile(&self, key: &Key) -> Result<Option<Duration>, Error> {
-        // a service's slices and Endpoints go with it by their owner; Endpoints without an owner are removed here, as upstream does
+        // its slices go with it by their owner
         let Some(service) = self.services.get(key) else {
             self.triggers.forget(key);
             self.shared.lock().remove(key);
-            let ours = self.endpoints.get(key).filter(|e| e.labels().contains_key(ENDPOINTS_MANAGED_BY));
-            // A service that cannot be read keeps what it has.
-            if let Some(client) = self.of_endpoints.clone().filter(|_| ours.is_some())
-                && !self.services.exists(key)
-            {
-                let api: Api<Endpoints> = Api::namespaced(client, &key.namespace);
-                let deleted = api.delete(&key.name, &DeleteParams::default()).await;
-                found(deleted).doing(|| format!("delete endpoints {key}"))?;
-            }
             return Ok(None);
         };
-        let has_selector =
-            service.spec.as_ref().and_then(|s| s.selector.as_ref()).is_some_and(|s| !s.is_empty());
-        // an external name stands for itself, whatever is selected
-        let external = service.spec.as_ref().and_then(|s| s.type_.as_deref()) == Some("ExternalName");
-        if !has_selector || external || service.metadata.deletion_timestamp.is_some() {
+        if !has_pods(&service) {
             return Ok(None);
         }
-        let pods: Vec<Arc<Pod>> =
-            self.pods.list(&key.namespace).into_iter().filter(|pod| plan::selects(&service, pod)).collect();
+        let pods = pods_of(&service, &self.pods);
         let trigger = self.triggers.next(key, &service, &pods);
         let place = |node: &str| self.nodes.get(&Key::new("", node)).map(|node| topology::zone_of(&node));
         let (desired, mut failures) = plan::desired(&service, &pods, place);
@@ -178,9 +180,7 @@ impl Reconcile for EndpointSlices {
             let reason = "FailedToUpdateEndpointSlices";
             self.recorder.record(COMPONENT, &*service, Severity::Warning, reason, message);
         }
-        let endpoints = self.reconcile_endpoints(&service, key, &pods, trigger).await;
         written.map_err(|refused| refused.error)?;
-        endpoints?;
         match aggregate(&failures) {
             Some(why) => Err(Error::Unusable(format!("endpoint slices of {key}: {why}"))),
             None => Ok(None),
@@ -221,7 +221,7 @@ impl EndpointSlices {
             .collect();
         let labels = slice_labels(service);
         let zones = plan::by_topology(service).then(|| Zones::of(&self.nodes.list("")));
-        let Arranged { steps, shared } = arrange(desired, &existing, &labels, zones.as_ref());
+        let Arranged { steps, shared } = arrange(desired, &existing, &labels, zones.as_ref(), self.per_slice);
         self.tell_sharing(service, key, shared, desired);
         for step in steps {
             match step {
@@ -301,70 +301,6 @@ impl EndpointSlices {
                 }
             }
         }
-    }
-
-    async fn reconcile_endpoints(
-        &self,
-        service: &Service,
-        key: &Key,
-        pods: &[Arc<Pod>],
-        trigger: Option<Timestamp>,
-    ) -> Result<(), Error> {
-        let Some(client) = self.of_endpoints.clone() else { return Ok(()) };
-        let api: Api<Endpoints> = Api::namespaced(client, &key.namespace);
-        let (subsets, cut) = subsets::subsets(service, pods);
-        let mut labels: BTreeMap<String, String> = service.labels().clone();
-        labels.insert(ENDPOINTS_MANAGED_BY.to_owned(), "endpoint-controller".to_owned());
-        set_headless(service, &mut labels);
-        let over = "endpoints.kubernetes.io/over-capacity";
-        let Some(old) = self.endpoints.get(key) else {
-            let cut = cut.then(|| (over.to_owned(), "truncated".to_owned()));
-            let since = trigger.map(|at| (trigger::ANNOTATION.to_owned(), at.to_string()));
-            let annotations: BTreeMap<String, String> = cut.into_iter().chain(since).collect();
-            let meta = ObjectMeta {
-                name: Some(key.name.to_string()),
-                namespace: Some(key.namespace.to_string()),
-                labels: Some(labels),
-                annotations: Some(annotations).filter(|annotations| !annotations.is_empty()),
-                ..ObjectMeta::default()
-            };
-            let endpoints = Endpoints { metadata: meta, subsets: (!subsets.is_empty()).then_some(subsets) };
-            return match api.create(&PostParams::default(), &endpoints).await {
-                Err(error) if crate::pods::terminating_namespace(&error) => Ok(()),
-                Err(error) => {
-                    let why = message_of(&error);
-                    let message = format!("Failed to create endpoint for service {key}: {why}");
-                    self.tell_endpoints(&endpoints, "FailedToCreateEndpoint", message);
-                    Err(error).doing(|| format!("create endpoints {key}"))
-                }
-                Ok(_) => Ok(()),
-            };
-        };
-        let same_labels = *old.labels() == labels;
-        let same_cut = old.annotations().contains_key(over) == cut;
-        if same_labels && same_cut && old.subsets.clone().unwrap_or_default() == subsets {
-            return Ok(());
-        }
-        let patch = json!({
-            "metadata": {
-                "labels": changes(old.labels(), &labels),
-                "annotations": {
-                    over: cut.then_some("truncated"),
-                    trigger::ANNOTATION: trigger.map(|at| at.to_string()),
-                },
-            },
-            "subsets": (!subsets.is_empty()).then_some(subsets),
-        });
-        let patched = api.patch(&key.name, &PatchParams::default(), &Patch::Merge(patch)).await;
-        if let Err(error) = &patched {
-            let message = format!("Failed to update endpoint {key}: {}", message_of(error));
-            self.tell_endpoints(&old, "FailedToUpdateEndpoint", message);
-        }
-        found(patched).map(drop).doing(|| format!("update endpoints {key}"))
-    }
-
-    fn tell_endpoints(&self, endpoints: &Endpoints, reason: &'static str, message: String) {
-        self.recorder.record("endpoint-controller", endpoints, Severity::Warning, reason, message);
     }
 }
 

@@ -1,5 +1,7 @@
 //! An API server for tests: objects by path, preconditions and merge patches, and what was asked.
 
+use crate::informer::{Informer, Kind};
+use client::Source;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use kube::Client;
@@ -8,6 +10,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use supervise::Scope;
 
 #[derive(Clone, Default)]
 pub(crate) struct Fake(Arc<Mutex<State>>);
@@ -25,6 +28,19 @@ impl Fake {
 
     pub(crate) fn get(&self, path: &str) -> Option<Value> {
         self.0.lock().objects.get(path).cloned()
+    }
+
+    /// Has these objects listed, and an informer know them.
+    pub(crate) async fn shown<K: Kind<DynamicType = ()>>(
+        &self,
+        scope: &Scope,
+        informer: &Arc<Informer<K>>,
+        items: Vec<Value>,
+    ) {
+        let list = json!({ "metadata": { "resourceVersion": "1" }, "items": items });
+        self.put(&K::url_path(&(), None), list);
+        scope.keep(informer.task(K::plural(&()).into_owned(), Source::all::<K>(&self.client())));
+        informer.synced().await;
     }
 
     /// What lies under a path.

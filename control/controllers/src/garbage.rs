@@ -11,8 +11,8 @@ mod graph;
 mod identity;
 mod kinds;
 
-use crate::discovery::discover;
-use crate::inventory::{self, Inventory};
+use crate::discovery::Offers;
+use crate::inventory::Inventory;
 use crate::queue::{Key, Queue};
 use crate::reconcile::{Doing, Error, Reconcile, code, found, work};
 use crate::recorder::{Note, Recorder, Severity};
@@ -50,54 +50,69 @@ struct Collector {
     inventory: Arc<Inventory>,
     recorder: Recorder,
     queue: Arc<Queue>,
+    /// Who owns whom is remembered; otherwise only objects that go are told of.
+    collects: bool,
 }
 
-/// Starts it. What it finds of kinds goes into `inventory`. Returns once every kind has been listed and the workers are there.
-pub(crate) async fn start(scope: &Scope, client: Client, recorder: Recorder, inventory: Arc<Inventory>) {
-    let collector = Arc::new(Collector::new(client, recorder, inventory));
-    let (discovering, supervisor) = (collector.clone(), scope.supervisor().clone());
-    scope.keep(Task::new("garbage-collector-discovery", move |stop| {
-        let collector = discovering.clone();
-        let watches = Scope::new(&supervisor, "controllers/garbage-collector/", &stop);
+/// Starts it, for the kinds in `inventory`. Returns once every kind has been listed and the workers are there.
+pub(crate) async fn start(
+    scope: &Scope,
+    client: Client,
+    recorder: Recorder,
+    inventory: Arc<Inventory>,
+    workers: usize,
+) {
+    let collector = Arc::new(Collector::new(client, recorder, inventory, true));
+    follow(scope, "garbage-collector", &collector);
+    if scope.stop().run_until_cancelled(collector.first_lists()).await.is_some() {
+        work(scope, &collector.queue, &collector, workers);
+    }
+}
+
+/// Tells of objects of every kind that go, where no garbage is collected.
+pub(crate) fn listen(scope: &Scope, client: Client, recorder: Recorder, inventory: Arc<Inventory>) {
+    follow(scope, "object-monitor", &Arc::new(Collector::new(client, recorder, inventory, false)));
+}
+
+/// Keeps the watches.
+fn follow(scope: &Scope, name: &str, collector: &Arc<Collector>) {
+    let (collector, supervisor) = (collector.clone(), scope.supervisor().clone());
+    let prefix = format!("controllers/{name}/");
+    scope.keep(Task::new(format!("{name}-kinds"), move |stop| {
+        let collector = collector.clone();
+        let watches = Scope::new(&supervisor, &prefix, &stop);
         async move {
             stop.run_until_cancelled(watch_all(&collector, &watches)).await;
             Ok(())
         }
     }));
-    if scope.stop().run_until_cancelled(collector.first_lists()).await.is_some() {
-        work(scope, &collector.queue, &collector, 8);
-    }
 }
 
 /// Watches every kind there is, forever.
 async fn watch_all(collector: &Arc<Collector>, watches: &Scope) {
     // The watches of a life before ended with it.
     collector.kinds.lock().unwatch();
+    let mut offers = collector.inventory.offers();
     loop {
-        match collector.new_kinds().await {
-            Ok(kinds) => {
-                for known in kinds {
-                    let collector = collector.clone();
-                    let name = format!("{}.{}", known.resource.plural, known.resource.group);
-                    // It ends by itself when the kind goes.
-                    let _ = watches.keep_alone(Task::new(name.trim_end_matches('.'), move |stop| {
-                        let (collector, known) = (collector.clone(), known.clone());
-                        async move {
-                            if stop.run_until_cancelled(watch(&collector, &known)).await.is_some() {
-                                stop.cancel();
-                            }
-                            Ok(())
-                        }
-                    }));
+        let newest = offers.borrow_and_update().clone();
+        for known in newest.iter().flat_map(|offers| collector.new_kinds(offers)) {
+            let collector = collector.clone();
+            let name = format!("{}.{}", known.resource.plural, known.resource.group);
+            // It ends by itself when the kind goes.
+            let _ = watches.keep_alone(Task::new(name.trim_end_matches('.'), move |stop| {
+                let (collector, known) = (collector.clone(), known.clone());
+                async move {
+                    if stop.run_until_cancelled(watch(&collector, &known)).await.is_some() {
+                        stop.cancel();
+                    }
+                    Ok(())
                 }
-            }
-            Err(error) => {
-                tracing::debug!(error = &error as &dyn std::error::Error, "discovery failed; tried again")
-            }
+            }));
         }
         let now = Instant::now();
         collector.absent.lock().retain(|_, since| now.duration_since(*since) < ABSENT_FOR);
-        tokio::time::sleep(inventory::PERIOD).await;
+        // The collector itself holds the sender.
+        let _ = offers.changed().await;
     }
 }
 
@@ -203,7 +218,7 @@ impl Reconcile for Collector {
 }
 
 impl Collector {
-    fn new(client: Client, recorder: Recorder, inventory: Arc<Inventory>) -> Self {
+    fn new(client: Client, recorder: Recorder, inventory: Arc<Inventory>, collects: bool) -> Self {
         Self {
             client,
             graph: Mutex::default(),
@@ -213,17 +228,14 @@ impl Collector {
             inventory,
             recorder,
             queue: Arc::default(),
+            collects,
         }
     }
 
-    async fn new_kinds(&self) -> Result<Vec<ServedKind>, kube::Error> {
-        let offers = discover(&self.client).await?;
-        let fresh = self.kinds.lock().learn(&offers);
+    fn new_kinds(&self, offers: &Offers) -> Vec<ServedKind> {
+        let fresh = self.kinds.lock().learn(offers);
         self.complete.notify_one();
-        for known in &fresh {
-            self.inventory.learn(&known.resource, known.namespaced);
-        }
-        Ok(fresh)
+        fresh
     }
 
     /// Before every kind is listed an owner may seem to have no dependents.
@@ -246,6 +258,9 @@ impl Collector {
     }
 
     fn observe(&self, node: Node) {
+        if !self.collects {
+            return;
+        }
         let outcome = self.graph.lock().observe(node);
         self.take(outcome);
     }

@@ -1,5 +1,5 @@
-//! The kinds the API server has, custom resources included, and word of their objects that go. Filled by the garbage collector, which watches
-//! every kind there is, or where it does not run by [`follow`]; read by whoever deals with any kind.
+//! The kinds the API server has, custom resources included, and word of their objects that go. Kept by [`follow`], the one that asks for them;
+//! read by whoever deals with any kind. Of objects that go, those tell who watch every kind ([`crate::garbage`]).
 
 use crate::discovery::{Offers, discover};
 use kube::Client;
@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 use supervise::Task;
+use tokio::sync::watch;
 
 /// How often new kinds are looked for (upstream's resync period).
 pub(crate) const PERIOD: Duration = Duration::from_secs(30);
@@ -29,24 +30,26 @@ type Handler = Box<dyn Fn(&str, &str, &str) + Send + Sync>;
 #[derive(Default)]
 pub(crate) struct Inventory {
     served: Mutex<HashMap<(String, String), Served>>,
+    /// What was found last.
+    offers: watch::Sender<Option<Arc<Offers>>>,
     handlers: RwLock<Vec<Handler>>,
 }
 
 impl Inventory {
-    /// A kind is served.
-    pub(crate) fn learn(&self, resource: &ApiResource, namespaced: bool) {
-        let key = (resource.group.clone(), resource.plural.clone());
-        self.served.lock().insert(key, Served { resource: resource.clone(), namespaced });
+    /// Everything that is served in every version, as it is found; nothing before the first time.
+    pub(crate) fn offers(&self) -> watch::Receiver<Option<Arc<Offers>>> {
+        self.offers.subscribe()
     }
 
     /// These are the kinds that are served, and no others.
-    fn replace(&self, offers: &Offers) {
+    pub(crate) fn replace(&self, offers: Offers) {
         let served = offers.preferred().map(|offer| {
             let resource = offer.resource.clone();
             let key = (resource.group.clone(), resource.plural.clone());
             (key, Served { resource, namespaced: offer.namespaced })
         });
         *self.served.lock() = served.collect();
+        self.offers.send_replace(Some(Arc::new(offers)));
     }
 
     /// A kind is served no more.
@@ -65,7 +68,7 @@ impl Inventory {
         served.values().find(|s| s.resource.group == group && s.resource.kind == kind).cloned()
     }
 
-    /// Has `handler` called when objects of a kind are gone. Register before the garbage collector runs.
+    /// Has `handler` called when objects of a kind are gone. Register before any kind is watched.
     pub(crate) fn on_gone(&self, handler: impl Fn(&str, &str, &str) + Send + Sync + 'static) {
         self.handlers.write().push(Box::new(handler));
     }
@@ -78,14 +81,14 @@ impl Inventory {
     }
 }
 
-/// Keeps the inventory where no garbage collector does. Nobody hears of objects that go.
+/// Keeps the inventory.
 pub(crate) fn follow(client: Client, inventory: Arc<Inventory>) -> Task {
     Task::endless("discovery", move || {
         let (client, inventory) = (client.clone(), inventory.clone());
         async move {
             loop {
                 match discover(&client).await {
-                    Ok(offers) => inventory.replace(&offers),
+                    Ok(offers) => inventory.replace(offers),
                     Err(error) => {
                         let error = &error as &dyn std::error::Error;
                         tracing::debug!(error, "discovery failed; tried again");
@@ -107,7 +110,7 @@ mod tests {
     use tokio_util::sync::CancellationToken;
 
     #[tokio::test(start_paused = true)]
-    async fn kinds_must_not_be_unknown_where_no_garbage_is_collected() {
+    async fn every_kind_that_is_served_becomes_known() {
         let fake = Fake::default();
         let list = |group: serde_json::Value| json!({ "metadata": {}, "items": [group] });
         fake.put("/api", list(group("", &[("v1", &["pods"])])));
@@ -116,7 +119,9 @@ mod tests {
         let (supervisor, stop) = (Supervisor::default(), CancellationToken::new());
         let scope = Scope::new(&supervisor, "", &stop);
         scope.keep(follow(fake.client(), inventory.clone()));
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        let mut offers = inventory.offers();
+        let found = offers.wait_for(Option::is_some).await.unwrap().clone().unwrap();
+        assert_eq!((found.kinds.len(), found.incomplete()), (3, None));
         assert!(inventory.get("", "pods").is_some_and(|served| served.namespaced));
         assert_eq!(inventory.by_kind("g.io", "bs").unwrap().resource.version, "v1beta1");
         stop.cancel();

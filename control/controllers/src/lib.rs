@@ -6,10 +6,10 @@
 //! - Volumes: [`volume_binder`], [`ephemeral_volume`], [`volume_expand`], [`volume_protection`], [`attributes_class_protection`],
 //!   [`attach_detach`]
 //! - Nodes: [`node_ipam`], [`node_lifecycle`], [`node_ttl`], [`taint_eviction`], [`pod_garbage`]
-//! - Accounts and trust: [`service_account`], [`service_account_token`], [`root_ca`], [`role_aggregation`], [`signing`], [`bootstrap_token`]
+//! - Accounts and trust: [`service_account`], [`service_account_token`], [`legacy_token`], [`root_ca`], [`role_aggregation`], [`signing`], [`bootstrap_token`]
 //! - Everything: [`garbage`], [`namespace`], [`resource_quota`]
 //!
-//! [`mod@run`] starts them, in one list, those that the [`Selection`] has.
+//! [`mod@run`] starts them, in one list, those that the [`Selection`] has; [`options`] and [`workers`]: what may be set of them.
 //!
 //! Shared parts: [`informer`] (one watch a kind), [`queue`] (keys to work on) and [`recorder`] (events) of the crate `client`,
 //! [`reconcile`] (the worker loop and its errors), [`cluster`] (the informers together), [`expectations`] (own writes not seen yet), [`pods`] (making and
@@ -40,10 +40,12 @@ mod garbage;
 mod history;
 mod inventory;
 mod job;
+mod legacy_token;
 mod namespace;
 mod node_ipam;
 mod node_lifecycle;
 mod node_ttl;
+mod options;
 mod pod_garbage;
 mod pods;
 mod reconcile;
@@ -63,8 +65,12 @@ mod ttl_after_finished;
 mod volume_binder;
 mod volume_expand;
 mod volume_protection;
+mod workers;
 
 use client::{informer, queue, recorder};
 pub use node_ipam::Ranges;
+pub use options::{Autoscaling, EndpointWrites, NodeHealth, Options, Volumes};
 pub use run::{Clients, Config, run};
 pub use selection::{Selection, UnknownController};
+pub use signing::Authorities;
+pub use workers::{Refused, Workers};

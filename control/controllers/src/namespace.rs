@@ -1,6 +1,6 @@
 //! Emptying a namespace that is being deleted, then letting it go.
 //!
-//! Woken by: the namespace, a pod of it that is gone, its own timer while something is left. Reads: discovery, lists of every namespaced
+//! Woken by: the namespace, a pod of it that is gone, its own timer while something is left, a period as the retry of what failed. Reads: discovery, lists of every namespaced
 //! resource. Writes: deletions, the namespace's conditions and at last its finalizers. Promises: the namespace does not go while anything
 //! is in it; what it waits for stands in its conditions.
 
@@ -51,6 +51,13 @@ impl Namespaces {
             }
         });
         Self { namespaces: cluster.namespaces.clone(), client }
+    }
+
+    /// The namespaces that are being deleted.
+    pub(crate) fn terminating(&self) -> Vec<Key> {
+        let all = self.namespaces.list("");
+        let going = all.iter().filter(|namespace| namespace.metadata.deletion_timestamp.is_some());
+        going.map(|namespace| key_of(&**namespace)).collect()
     }
 }
 

@@ -9,6 +9,7 @@ mod plan;
 
 use crate::cluster::Cluster;
 use crate::informer::{Informer, key_of};
+use crate::options::NodeHealth;
 use crate::pods;
 use crate::queue::{Key, Queue};
 use crate::reconcile::{Doing, Error, Reconcile, found};
@@ -27,10 +28,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How long a node may be silent (upstream's `--node-monitor-grace-period`).
-const GRACE: Duration = Duration::from_secs(50);
-/// How long a node may take to say anything at all (upstream's `--node-startup-grace-period`).
-const STARTUP: Duration = Duration::from_secs(60);
+/// No node is looked at more often by itself, whatever the period.
+const SHORTEST: Duration = Duration::from_millis(100);
 /// Nodes with this label do not count when it is judged whether a zone is lost.
 const UNCOUNTED: &str = "node.kubernetes.io/exclude-disruption";
 /// Labels and the older names they have too.
@@ -50,6 +49,7 @@ pub(crate) struct NodeLifecycle {
     paced: Mutex<HashMap<(String, String), Instant>>,
     /// Every zone was lost when last looked at.
     cut_off: Mutex<bool>,
+    options: NodeHealth,
     client: Client,
     recorder: Recorder,
 }
@@ -57,7 +57,13 @@ pub(crate) struct NodeLifecycle {
 impl NodeLifecycle {
     /// Registers for what wakes it.
     #[must_use]
-    pub(crate) fn new(cluster: &Cluster, client: Client, recorder: Recorder, queue: &Arc<Queue>) -> Self {
+    pub(crate) fn new(
+        cluster: &Cluster,
+        client: Client,
+        recorder: Recorder,
+        options: NodeHealth,
+        queue: &Arc<Queue>,
+    ) -> Self {
         let seen: Arc<Mutex<BTreeMap<Key, Instant>>> = Arc::default();
         let unmarked: Arc<Mutex<BTreeSet<Key>>> = Arc::default();
         let (wake, heard, nodes) = (queue.clone(), seen.clone(), cluster.nodes.clone());
@@ -110,6 +116,7 @@ impl NodeLifecycle {
             unmarked,
             paced: Mutex::default(),
             cut_off: Mutex::new(false),
+            options,
             client,
             recorder,
         }
@@ -134,7 +141,7 @@ impl Reconcile for NodeLifecycle {
         }
         let last = *self.seen.lock().entry(key.clone()).or_insert_with(Instant::now);
         let silent_for = last.elapsed();
-        let grace = if ready(&node).is_some() { GRACE } else { STARTUP };
+        let grace = if ready(&node).is_some() { self.options.grace } else { self.options.startup };
         if silent_for >= grace {
             self.call_silent(&node, key).await?;
         }
@@ -148,7 +155,7 @@ impl Reconcile for NodeLifecycle {
             self.mark_pods_unready(key).await?;
             self.unmarked.lock().remove(key);
         }
-        let next = grace.saturating_sub(silent_for).max(Duration::from_secs(1));
+        let next = grace.saturating_sub(silent_for).max(self.options.period).max(SHORTEST);
         Ok(Some(wait.map_or(next, |wait| next.min(wait))))
     }
 }
@@ -242,7 +249,7 @@ impl NodeLifecycle {
             return (false, None);
         }
         let own = plan::zone(node);
-        match zones.get(&own).copied().unwrap_or_default().pace(all_lost) {
+        match zones.get(&own).copied().unwrap_or_default().pace(all_lost, &self.options) {
             Pace::Halted => (plan::evicted(node) && !all_lost, None),
             Pace::One(_) if plan::evicted(node) => (true, None),
             Pace::One(pause) => {

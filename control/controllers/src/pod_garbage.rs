@@ -23,8 +23,6 @@ use tokio::time::Instant;
 
 /// How long a node may be missing before its pods go.
 const QUARANTINE: Duration = Duration::from_secs(40);
-/// How many pods that have ended may stay (upstream's `--terminated-pod-gc-threshold`).
-const KEPT: usize = 12_500;
 const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 
 /// The controller. A key is a pod, a node (without namespace), or empty: all pods that have ended.
@@ -33,6 +31,8 @@ pub(crate) struct PodGarbage {
     nodes: Arc<Informer<Node>>,
     /// Nodes missing since.
     missing: Mutex<BTreeMap<Key, Instant>>,
+    /// How many pods that have ended may stay; all of them without.
+    kept: Option<usize>,
     client: Client,
 }
 
@@ -64,7 +64,7 @@ fn surplus(mut ended: Vec<Arc<Pod>>, kept: usize) -> Vec<Arc<Pod>> {
 impl PodGarbage {
     /// Registers for what wakes it.
     #[must_use]
-    pub(crate) fn new(cluster: &Cluster, client: Client, queue: &Arc<Queue>) -> Self {
+    pub(crate) fn new(cluster: &Cluster, client: Client, kept: Option<usize>, queue: &Arc<Queue>) -> Self {
         let (wake, nodes) = (queue.clone(), cluster.nodes.clone());
         cluster.pods.on_change(move |old, new| {
             let Some(pod) = new else { return };
@@ -89,7 +89,13 @@ impl PodGarbage {
                 wake.add(Key::new("", &node.name_any()));
             }
         });
-        Self { pods: cluster.pods.clone(), nodes: cluster.nodes.clone(), missing: Mutex::default(), client }
+        Self {
+            pods: cluster.pods.clone(),
+            nodes: cluster.nodes.clone(),
+            missing: Mutex::default(),
+            kept,
+            client,
+        }
     }
 
     fn pods_on(&self, node: &str) -> Vec<Arc<Pod>> {
@@ -164,8 +170,10 @@ impl Reconcile for PodGarbage {
             return self.node(key).await;
         }
         let ended: Vec<Arc<Pod>> = self.pods.list("").into_iter().filter(|p| pods::finished(p)).collect();
-        for pod in surplus(ended, KEPT) {
-            self.remove(&pod, None).await?;
+        if let Some(kept) = self.kept {
+            for pod in surplus(ended, kept) {
+                self.remove(&pod, None).await?;
+            }
         }
         Ok(None)
     }

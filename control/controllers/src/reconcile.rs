@@ -1,5 +1,6 @@
 //! The worker loop every controller runs, and what may go wrong in one.
 
+use crate::options::paced;
 use crate::queue::{Key, Queue};
 use std::sync::Arc;
 use std::time::Duration;
@@ -88,6 +89,29 @@ pub(crate) trait Reconcile: Send + Sync + 'static {
 
     /// Brings the world closer to what the object says. Gives a delay when it should be called again without being woken.
     fn reconcile(&self, key: &Key) -> impl Future<Output = Result<Option<Duration>, Error>> + Send;
+}
+
+/// Wakes `keys` again every `period`, whatever happened; never with a period of nothing.
+pub(crate) fn resync(
+    scope: &Scope,
+    name: &'static str,
+    queue: &Arc<Queue>,
+    period: Duration,
+    keys: impl Fn() -> Vec<Key> + Send + Sync + 'static,
+) {
+    if period.is_zero() {
+        return;
+    }
+    let (queue, keys) = (queue.clone(), Arc::new(keys));
+    scope.keep(Task::endless(name, move || {
+        let (queue, keys) = (queue.clone(), keys.clone());
+        async move {
+            loop {
+                tokio::time::sleep(paced(period)).await;
+                keys().into_iter().for_each(|key| queue.add(key));
+            }
+        }
+    }));
 }
 
 /// Keeps `workers` workers on a queue. A reconciliation that panics is counted and tried again after its key's backoff.
@@ -184,6 +208,20 @@ mod tests {
         assert!(supervisor.down().is_empty(), "back within a second");
         queue.add(Key::new("n", "poison"));
         fake.called("poison", 3).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn everything_is_looked_at_again_every_period() {
+        let (supervisor, queue) = (Supervisor::default(), Arc::new(Queue::default()));
+        let scope = Scope::new(&supervisor, "", &CancellationToken::new());
+        resync(&scope, "never", &queue, Duration::ZERO, || vec![Key::new("", "never")]);
+        resync(&scope, "often", &queue, Duration::from_secs(30), || vec![Key::new("", "often")]);
+        let start = tokio::time::Instant::now();
+        for round in 1..=3 {
+            let key = queue.next().await;
+            assert_eq!((&*key.name, start.elapsed().as_secs()), ("often", round * 30));
+            queue.done(key, Ok(None));
+        }
     }
 
     #[tokio::test(start_paused = true)]

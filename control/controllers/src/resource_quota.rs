@@ -1,6 +1,6 @@
 //! How much of each ResourceQuota is used.
 //!
-//! Woken by: a quota that is new or whose limits changed, objects that go or end, and every five minutes whatever happened. Reads: pods,
+//! Woken by: a quota that is new or whose limits changed, objects that go or end, and every period whatever happened. Reads: pods,
 //! services and claims of the quota's namespace; objects of any other kind it counts, by a list of their metadata. Writes: the quota's
 //! status. Promises: what the API server charged for a write that then failed is given back at the next recount; a status is replaced only
 //! if it is still the one that was read, so a charge made meanwhile is never lost.
@@ -8,6 +8,7 @@
 use crate::cluster::Cluster;
 use crate::informer::{Informer, Kind, key_of};
 use crate::inventory::Inventory;
+use crate::options::paced;
 use crate::queue::{Key, Queue};
 use crate::reconcile::{Doing, Error, Reconcile, found};
 use jiff::Timestamp;
@@ -22,8 +23,6 @@ use serde_json::{Map, Value, json};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How often everything is counted again (upstream's `--resource-quota-sync-period`).
-const RESYNC: Duration = Duration::from_secs(300);
 /// Objects asked for at once.
 const PAGE: u32 = 500;
 /// Kinds counted from their informers.
@@ -35,6 +34,8 @@ pub(crate) struct ResourceQuotas {
     services: Arc<Informer<Service>>,
     claims: Arc<Informer<PersistentVolumeClaim>>,
     inventory: Arc<Inventory>,
+    /// How often everything is counted again.
+    period: Duration,
     client: Client,
 }
 
@@ -45,6 +46,7 @@ impl ResourceQuotas {
         cluster: &Cluster,
         client: Client,
         inventory: Arc<Inventory>,
+        period: Duration,
         queue: &Arc<Queue>,
     ) -> Self {
         let wake = queue.clone();
@@ -71,6 +73,7 @@ impl ResourceQuotas {
             services: cluster.services.clone(),
             claims: cluster.persistent_volume_claims.clone(),
             inventory,
+            period: paced(period),
             client,
         }
     }
@@ -243,7 +246,7 @@ impl Reconcile for ResourceQuotas {
             let patched = api.patch_status(&key.name, &PatchParams::default(), &patch).await;
             found(patched).doing(|| format!("write the status of resource quota {key}"))?;
         }
-        Ok(Some(RESYNC))
+        Ok(Some(self.period))
     }
 }
 

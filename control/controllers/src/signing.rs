@@ -11,11 +11,13 @@ use pki::request::CertificateRequest;
 use std::sync::Arc;
 
 mod approve;
+mod authorities;
 mod clean;
 mod serving;
 mod sign;
 
 pub(crate) use approve::Approving;
+pub use authorities::Authorities;
 pub(crate) use clean::Cleaner;
 pub(crate) use sign::Signing;
 

@@ -14,6 +14,7 @@ mod write;
 
 use crate::cluster::Cluster;
 use crate::informer::{Informer, key_of};
+use crate::options::{Volumes, paced};
 use crate::queue::{Key, Queue};
 use crate::reconcile::{Doing, Error, Reconcile, found};
 use crate::recorder::{Recorder, Severity};
@@ -29,8 +30,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use write::Writer;
 
-/// Claims that wait and volumes that cannot be reclaimed are looked at again this often, as upstream's binder does.
-const PERIOD: Duration = Duration::from_secs(15);
 /// Upstream's name for events of both.
 const COMPONENT: &str = "persistentvolume-controller";
 
@@ -42,6 +41,7 @@ pub(crate) struct ClaimBinder {
     pods: Arc<Informer<Pod>>,
     /// Every volume in its compact form, kept by the informer's handler.
     compact: Arc<RwLock<BTreeMap<String, Arc<Volume>>>>,
+    options: Volumes,
     recorder: Recorder,
     write: Writer,
 }
@@ -49,13 +49,20 @@ pub(crate) struct ClaimBinder {
 impl ClaimBinder {
     /// Registers for what wakes it.
     #[must_use]
-    pub(crate) fn new(cluster: &Cluster, client: Client, recorder: Recorder, queue: &Arc<Queue>) -> Self {
+    pub(crate) fn new(
+        cluster: &Cluster,
+        client: Client,
+        recorder: Recorder,
+        options: Volumes,
+        queue: &Arc<Queue>,
+    ) -> Self {
         let binder = Self {
             claims: cluster.persistent_volume_claims.clone(),
             volumes: cluster.persistent_volumes.clone(),
             classes: cluster.storage_classes.clone(),
             pods: cluster.pods.clone(),
             compact: Arc::default(),
+            options,
             recorder,
             write: Writer::new(client),
         };
@@ -124,11 +131,19 @@ impl Reconcile for ClaimBinder {
             let volumes: Vec<Arc<Volume>> = self.compact.read().values().cloned().collect();
             let volumes: Vec<&Volume> = volumes.iter().map(|v| &**v).collect();
             let (classes, waiting) = (self.classes(), self.waiting(key));
-            plan::for_claim(&view, &Around { volumes: &volumes, classes: &classes, waiting: &waiting })
+            let around = Around {
+                volumes: &volumes,
+                classes: &classes,
+                waiting: &waiting,
+                provisions: self.options.provisions,
+            };
+            plan::for_claim(&view, &around)
         };
         match outcome {
             ForClaim::Bind(volume) => {
-                let Some(volume) = self.volumes.get(&Key::new("", &volume)) else { return Ok(Some(PERIOD)) };
+                let Some(volume) = self.volumes.get(&Key::new("", &volume)) else {
+                    return Ok(Some(paced(self.options.bind_period)));
+                };
                 self.write.bind(&volume, &claim).await?;
                 return Ok(None);
             }
@@ -155,7 +170,7 @@ impl Reconcile for ClaimBinder {
             }
             ForClaim::Say(word) => say(&self.recorder, &*claim, word),
         }
-        Ok(Some(PERIOD))
+        Ok(Some(paced(self.options.bind_period)))
     }
 }
 
@@ -168,6 +183,8 @@ pub(crate) struct VolumeBinder {
     recorder: Recorder,
     write: Writer,
     claim_queue: Arc<Queue>,
+    /// What waits is looked at again this often.
+    period: Duration,
 }
 
 impl VolumeBinder {
@@ -177,6 +194,7 @@ impl VolumeBinder {
         cluster: &Cluster,
         client: Client,
         recorder: Recorder,
+        options: Volumes,
         claims: &Arc<Queue>,
         queue: &Arc<Queue>,
     ) -> Self {
@@ -204,6 +222,7 @@ impl VolumeBinder {
             client,
             recorder,
             claim_queue: claims.clone(),
+            period: paced(options.bind_period),
         }
     }
 
@@ -249,10 +268,10 @@ impl VolumeBinder {
                     let message = format!("Volume is used by pods: {}", users.join(","));
                     let word = Word { severity: Severity::Normal, reason: "VolumeFailedRecycle", message };
                     say(&self.recorder, &volume, word);
-                    return Ok(Some(PERIOD));
+                    return Ok(Some(self.period));
                 }
                 let message = "No recycler plugin found for the volume!".to_owned();
-                (Word { severity: Severity::Warning, reason: "VolumeFailedRecycle", message }, PERIOD)
+                (Word { severity: Severity::Warning, reason: "VolumeFailedRecycle", message }, self.period)
             }
             reclaim::Step::DeleteHostPath(path) => match reclaim::delete_host_path(path).await {
                 Ok(()) => {
@@ -263,7 +282,7 @@ impl VolumeBinder {
                     return Ok(None);
                 }
                 Err(message) => {
-                    (Word { severity: Severity::Warning, reason: "VolumeFailedDelete", message }, PERIOD)
+                    (Word { severity: Severity::Warning, reason: "VolumeFailedDelete", message }, self.period)
                 }
             },
         };
@@ -308,7 +327,7 @@ impl Reconcile for VolumeBinder {
                 if let Some(claim) = known {
                     say(&self.recorder, &*claim, of_claim);
                 }
-                return Ok(Some(PERIOD));
+                return Ok(Some(self.period));
             }
             ForVolume::Unbind => self.write.unbind(&volume).await?,
             ForVolume::Reclaim => return self.reclaim(&volume).await,

@@ -7,6 +7,8 @@ use crate::provider::Provider;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::Deserialize;
+use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -87,7 +89,7 @@ fn invalid(path: impl Into<String>, why: impl Into<String>) -> Invalid {
 }
 
 /// Which resources a rule is for.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Pattern {
     One {
         plural: String,
@@ -108,11 +110,31 @@ impl Pattern {
         }
     }
 
+    /// Whether nothing of `other` is left for a later rule.
+    fn masks(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::All, _) => true,
+            (Self::Group(group), Self::One { group: of, .. } | Self::Group(of)) => group == of,
+            _ => false,
+        }
+    }
+
     fn names(&self, of_group: &str, of_plural: &str) -> bool {
         match self {
             Self::One { plural, group } => plural == of_plural && group == of_group,
             Self::Group(group) => group == of_group,
             Self::All => true,
+        }
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::One { plural, group } if group.is_empty() => write!(f, "{plural}"),
+            Self::One { plural, group } => write!(f, "{plural}.{group}"),
+            Self::Group(group) => write!(f, "*.{group}"),
+            Self::All => write!(f, "*.*"),
         }
     }
 }
@@ -156,9 +178,12 @@ pub(crate) fn parse(text: &str) -> Result<Rules, Invalid> {
         ));
     }
     required("resources", &file.resources)?;
+    check_plugins(&file.resources)?;
+    check_masks(&file.resources)?;
     let rules = file.resources.into_iter().enumerate().map(|(n, rule)| {
         let path = format!("resources[{n}]");
         required(&format!("{path}.resources"), &rule.resources)?;
+        check_overlap(&format!("{path}.resources"), &rule.resources)?;
         rule.resources.iter().try_for_each(|name| check_name(&format!("{path}.resources"), name))?;
         required(&format!("{path}.providers"), &rule.providers)?;
         let providers = rule.providers.into_iter().enumerate();
@@ -178,6 +203,58 @@ fn required<T>(path: &str, list: &[T]) -> Result<(), Invalid> {
     }
 }
 
+/// Names of plugins are in what they sealed: of two of one name, one would be asked to open what the other sealed.
+fn check_plugins(rules: &[ResourceRule]) -> Result<(), Invalid> {
+    let mut names = BTreeSet::new();
+    for (n, rule) in rules.iter().enumerate() {
+        for (m, kms) in rule.providers.iter().enumerate().filter_map(|(m, p)| Some((m, p.kms.as_ref()?))) {
+            if !names.insert(&kms.name) {
+                let name = &kms.name;
+                let why = format!("duplicate KMS provider name {name}, names must be unique");
+                let path = format!("resources[{n}].providers[{m}].kms.name");
+                return Err(invalid(path, format!("Invalid value: {name:?}: {why}")));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// One list must not name anything twice.
+fn check_overlap(path: &str, names: &[String]) -> Result<(), Invalid> {
+    let all: Vec<Pattern> = names.iter().map(|name| Pattern::parse(name)).collect();
+    let pairs =
+        || all.iter().enumerate().flat_map(|(n, one)| all[n + 1..].iter().map(move |other| (one, other)));
+    let why = if pairs().any(|(one, other)| one == other) {
+        "the same resource cannot be specified multiple times"
+    } else if pairs().any(|(one, other)| one.masks(other) || other.masks(one)) {
+        "using overlapping resources such as 'secrets' and '*.' in the same resource list is not allowed as they will be masked"
+    } else {
+        return Ok(());
+    };
+    let names: Vec<String> = names.iter().map(|name| format!("{name:?}")).collect();
+    Err(invalid(path, format!("Invalid value: [{}]: {why}", names.join(","))))
+}
+
+/// A rule must not be for what an earlier one has taken.
+fn check_masks(rules: &[ResourceRule]) -> Result<(), Invalid> {
+    let mut earlier: Vec<Pattern> = Vec::new();
+    for (n, rule) in rules.iter().enumerate() {
+        let patterns: Vec<Pattern> = rule.resources.iter().map(|name| Pattern::parse(name)).collect();
+        for pattern in &patterns {
+            if let Some(mask) = earlier.iter().find(|mask| mask.masks(pattern)) {
+                let why = format!(
+                    "resource {:?} is masked by earlier rule {:?}",
+                    pattern.to_string(),
+                    mask.to_string()
+                );
+                return Err(invalid(format!("resources[{n}].resources"), why));
+            }
+        }
+        earlier.extend(patterns);
+    }
+    Ok(())
+}
+
 fn check_name(path: &str, name: &str) -> Result<(), Invalid> {
     let why = match name {
         "*" => "use '*.' to encrypt all the resources from core API group or *.* to encrypt all resources",
@@ -187,6 +264,9 @@ fn check_name(path: &str, name: &str) -> Result<(), Invalid> {
         _ if name.chars().any(char::is_uppercase) => "resource name should not contain capital letters",
         _ if name.ends_with(".events.k8s.io") => {
             "'*.events.k8s.io' objects are stored using the 'events' API group in etcd. Use 'events' instead in the config file"
+        }
+        _ if name != "*.*" && name.ends_with(".*") => {
+            "encrypting the same resource across groups is not supported"
         }
         _ if name.ends_with(".extensions") => {
             "'extensions' group has been removed and cannot be used for encryption"

@@ -34,6 +34,9 @@ const KEY_ID: usize = 1 << 10;
 const SEALED_SEED: usize = 1 << 10;
 const ANNOTATIONS: usize = 32 << 10;
 
+/// Seeds that are kept: one for each start of each server since the values were last written.
+const KNOWN: usize = 4096;
+
 type Annotations = HashMap<String, Vec<u8>>;
 type Seed = [u8; SEED];
 
@@ -60,8 +63,10 @@ pub(crate) struct Kms {
     channel: Channel,
     timeout: Duration,
     current: ArcSwapOption<Current>,
-    /// By digest of how they were sealed.
+    /// By digest of how they were sealed; at most [`KNOWN`].
     known: Mutex<HashMap<[u8; 32], Origin>>,
+    /// What went wrong at the last look.
+    failing: Mutex<Option<String>>,
 }
 
 impl Kms {
@@ -79,11 +84,29 @@ impl Kms {
             timeout,
             current: ArcSwapOption::empty(),
             known: Mutex::default(),
+            failing: Mutex::default(),
         })
     }
 
     /// Asks for the plugin's key, and has a new seed sealed where it is another than before.
     pub(crate) async fn look(&self) -> Result<(), Source> {
+        let looked = self.ask_key().await;
+        *self.failing.lock() = looked.as_ref().err().map(|why| supervise::chain(&**why));
+        looked
+    }
+
+    /// # Errors
+    /// Why nothing can be sealed, now or soon.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        if let Some(why) = &*self.failing.lock() {
+            return Err(why.clone());
+        }
+        let current = self.current.load();
+        let holds = current.as_ref().is_some_and(|current| Instant::now() < *current.until.lock());
+        if holds { Ok(()) } else { Err("the plugin has not answered lately".to_owned()) }
+    }
+
+    async fn ask_key(&self) -> Result<(), Source> {
         let status = self.ask(|mut c| async move { c.status(StatusRequest {}).await }).await?;
         if !matches!(status.version.as_str(), "v2" | "v2beta1") {
             return Err(format!("got an invalid version {:?}", status.version).into());
@@ -114,7 +137,7 @@ impl Kms {
             return Err("the plugin's answer is empty or too large".into());
         }
         let digest = digest(1, &sealed.ciphertext, &sealed.key_id, &sealed.annotations);
-        self.known.lock().insert(digest, Origin::Seed(seed));
+        self.keep_known(digest, Origin::Seed(seed));
         self.current.store(Some(Arc::new(Current {
             key_id: sealed.key_id,
             sealed_seed: sealed.ciphertext,
@@ -227,8 +250,17 @@ impl Kms {
             ),
             _ => return Err(format!("unknown kind {kind} of a sealed key").into()),
         };
-        self.known.lock().insert(digest, origin);
+        self.keep_known(digest, origin);
         Ok(())
+    }
+
+    fn keep_known(&self, digest: [u8; 32], origin: Origin) {
+        let mut known = self.known.lock();
+        // Any of them: the plugin opens it again when it is needed.
+        if let Some(other) = known.keys().next().copied().filter(|_| known.len() >= KNOWN) {
+            known.remove(&other);
+        }
+        known.insert(digest, origin);
     }
 
     async fn ask<T, F>(

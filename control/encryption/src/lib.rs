@@ -103,6 +103,26 @@ impl Encryption {
         all_answer(&self.rules.load_full()).await;
     }
 
+    /// Whether every plugin gives its key, as far as was seen.
+    ///
+    /// # Errors
+    /// Which do not, and why (upstream: the check `kms-providers`).
+    pub fn check(&self) -> Result<(), String> {
+        let rules = self.rules.load();
+        let failing = rules.plugins().enumerate().filter_map(|(n, kms)| {
+            let why = kms.check().err()?;
+            Some(format!("kms-provider-{n}: {why}"))
+        });
+        let failing: Vec<String> = failing.collect();
+        if failing.is_empty() { Ok(()) } else { Err(failing.join(", ")) }
+    }
+
+    /// Whether any plugin is asked for keys.
+    #[must_use]
+    pub fn has_plugins(&self) -> bool {
+        self.rules.load().plugins().next().is_some()
+    }
+
     /// Keeps up with the plugins' keys.
     pub fn plugins(self: &Arc<Self>) -> Task {
         let encryption = self.clone();

@@ -189,6 +189,40 @@ fn a_configuration_that_cannot_be_obeyed_is_refused_in_upstreams_words() {
 }
 
 #[test]
+fn two_plugins_must_not_have_one_name_nor_a_resource_two_rules() {
+    let why = |text: &str| config::parse(text).map(|_| ()).err().map(|why| why.to_string());
+    let kms = "kms: {apiVersion: v2, name: k, endpoint: 'unix:///k'}";
+    let twice = "resources[0].providers[1].kms.name: Invalid value: \"k\": duplicate KMS provider name k, names must be unique";
+    assert_eq!(why(&text("secrets", &[kms, kms])).unwrap(), twice);
+    let identity =
+        "- resources: [secrets]\n  providers: [{kms: {apiVersion: v2, name: k, endpoint: 'unix:///l'}}]\n";
+    let other = format!("{}{identity}", text("configmaps", &[kms]));
+    assert!(why(&other).unwrap().starts_with("resources[1].providers[0].kms.name: "), "another rule's, too");
+
+    let names = |names: &str| why(&text(names, &["identity: {}"]));
+    let same = "resources[0].resources: Invalid value: [\"secrets\",\"secrets\"]: the same resource cannot be specified multiple times";
+    assert_eq!(names("secrets, secrets").unwrap(), same);
+    for overlapping in ["secrets, '*.'", "'*.apps', deployments.apps", "'*.*', secrets", "secrets, '*.*'"] {
+        assert!(names(overlapping).unwrap().contains("using overlapping resources"), "{overlapping}");
+    }
+    assert_eq!(names("secrets, '*.apps'"), None);
+    assert!(
+        names("'pods.*'").unwrap().ends_with("encrypting the same resource across groups is not supported")
+    );
+
+    let second = |first: &str, second: &str| {
+        why(&format!(
+            "{}- resources: [{second}]\n  providers: [{{identity: {{}}}}]\n",
+            text(first, &["identity: {}"])
+        ))
+    };
+    let masked = "resources[1].resources: resource \"secrets\" is masked by earlier rule \"*.\"";
+    assert_eq!(second("'*.'", "secrets").unwrap(), masked);
+    assert!(second("'*.*'", "'*.apps'").unwrap().ends_with("is masked by earlier rule \"*.*\""));
+    assert_eq!(second("secrets", "'*.'"), None, "the narrower one first");
+}
+
+#[test]
 fn a_secret_must_not_be_quoted_in_an_error() {
     let file = text("secrets", &["aesgcm: {keys: [{name: k, secret: c2VjcmV0, other: c2VjcmV0}]}"]);
     let error = config::parse(&file).map(|_| ()).unwrap_err().to_string();

@@ -123,6 +123,41 @@ impl Client {
         .await
     }
 
+    /// As [`Client::range`] of one key, but asks a second member beside the first where that says nothing for `patience`: whoever looks how the
+    /// members are must not hang with a frozen one. The second one's answer moves all calls on to it.
+    ///
+    /// # Errors
+    /// As [`Failure`] says.
+    pub async fn range_hedged(
+        &self,
+        request: v3::RangeRequest,
+        patience: Duration,
+    ) -> Result<v3::RangeResponse, Failure> {
+        let mut first = std::pin::pin!(self.range(request.clone()));
+        let members = self.members();
+        let turn = members.turn();
+        if let Ok(answer) = tokio::time::timeout(patience, &mut first).await {
+            return answer;
+        }
+        if members.all.len() == 1 {
+            return first.await;
+        }
+        let send = |channel| {
+            let request = request.clone();
+            async move { kv(channel).range(request).await }
+        };
+        tokio::select! {
+            answer = &mut first => answer,
+            second = members.attempt(turn.wrapping_add(1), ATTEMPT, send) => match second {
+                Ok(answer) => {
+                    members.fail(turn, "another one was faster by far");
+                    Ok(answer)
+                }
+                Err(_) => first.await,
+            },
+        }
+    }
+
     /// Runs a transaction.
     ///
     /// # Errors
@@ -190,10 +225,22 @@ impl Client {
         self.members.read().clone()
     }
 
-    /// A way to the member whose turn it is, and the cluster it has to be of.
-    pub(crate) fn channel(&self) -> (Channel, Pin) {
+    /// Has one member after the other `begin` something that is of a single member, given the cluster it has to be of, until one does.
+    pub(crate) async fn with_some_member<T, F>(&self, begin: impl Fn(Channel, Pin) -> F) -> Result<T, Status>
+    where
+        F: Future<Output = Result<T, Status>>,
+    {
         let members = self.members();
-        (members.member(members.turn()).channel.clone(), members.pin)
+        let mut left = members.all.len();
+        loop {
+            let turn = members.turn();
+            let begun = begin(members.member(turn).channel.clone(), members.pin).await;
+            left = left.saturating_sub(1);
+            match begun {
+                Err(status) if left > 0 => members.fail(turn, status.message()),
+                begun => return begun,
+            }
+        }
     }
 
     /// Calls until a member answers, the call must not be sent again, or patience ends.
@@ -300,7 +347,10 @@ impl Members {
     }
 }
 
-async fn within<T>(patience: Duration, answer: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+pub(crate) async fn within<T>(
+    patience: Duration,
+    answer: impl Future<Output = Result<T, Status>>,
+) -> Result<T, Status> {
     let answer = tokio::time::timeout(patience, answer).await;
     answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("the member does not answer")))
 }

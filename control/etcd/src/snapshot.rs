@@ -1,8 +1,8 @@
 //! Everything a member keeps, taken while it serves.
 
-use crate::client::Client;
-use crate::v3::SnapshotRequest;
+use crate::client::{ATTEMPT, Client, kv, within};
 use crate::v3::maintenance_client::MaintenanceClient;
+use crate::v3::{RangeRequest, SnapshotRequest};
 use sha2::{Digest as _, Sha256};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -35,24 +35,25 @@ pub enum SnapshotError {
 }
 
 impl Client {
-    /// Writes the file of the member whose turn it is to `path`, durably, checked by the digest that comes with it. Everything acknowledged
-    /// before the call is in it: the member is asked for a fresh read first.
+    /// Writes the file of a member, the first one that begins to give it, to `path`, durably, checked by the digest that comes with it.
+    /// Everything acknowledged before the call is in it: the member is asked for a fresh read first.
     ///
     /// # Errors
     /// As [`SnapshotError`] says; what was written until then is left.
     pub async fn snapshot(&self, path: &Path) -> Result<(), SnapshotError> {
-        let (channel, pin) = self.channel();
-        // A member that lags behind answers this only once it does no more.
-        let fresh = crate::v3::RangeRequest { key: vec![0].into(), ..Default::default() };
-        let mut reader = crate::v3::kv_client::KvClient::new(channel.clone());
-        let answer = within(reader.range(fresh)).await?;
-        pin.check(answer.get_ref()).map_err(SnapshotError::Member)?;
-        let mut client = MaintenanceClient::new(channel).max_decoding_message_size(usize::MAX);
-        let mut stream = within(client.snapshot(SnapshotRequest {})).await?.into_inner();
+        let begun = self.with_some_member(|channel, pin| async move {
+            // A member that lags behind answers this only once it does no more.
+            let fresh = RangeRequest { key: vec![0].into(), ..RangeRequest::default() };
+            let answer = within(ATTEMPT, kv(channel.clone()).range(fresh)).await?;
+            pin.check(answer.get_ref())?;
+            let mut client = MaintenanceClient::new(channel).max_decoding_message_size(usize::MAX);
+            within(PATIENCE, client.snapshot(SnapshotRequest {})).await
+        });
+        let mut stream = begun.await.map_err(SnapshotError::Member)?.into_inner();
         let failed = |source| SnapshotError::Write { path: path.to_owned(), source };
         let mut file = tokio::fs::File::create(path).await.map_err(failed)?;
         let (mut hash, mut tail) = (Sha256::new(), Vec::new());
-        while let Some(piece) = within(stream.message()).await? {
+        while let Some(piece) = within(PATIENCE, stream.message()).await.map_err(SnapshotError::Member)? {
             // The last bytes may be the digest: they wait for those behind them.
             tail.extend_from_slice(&piece.blob);
             let ready = tail.len().saturating_sub(DIGEST);
@@ -65,11 +66,4 @@ impl Client {
         }
         file.sync_all().await.map_err(failed)
     }
-}
-
-async fn within<T>(answer: impl Future<Output = Result<T, Status>>) -> Result<T, SnapshotError> {
-    let answer = tokio::time::timeout(PATIENCE, answer).await;
-    answer
-        .unwrap_or_else(|_| Err(Status::deadline_exceeded("the member does not answer")))
-        .map_err(SnapshotError::Member)
 }

@@ -3,12 +3,13 @@
 //! - [`field`]: paths and field errors; [`status`]: the error a client sees.
 //! - [`object`]: `metadata` of a `serde_json::Value`, kinds and resources by name; [`access`]: values by dotted paths.
 //! - [`quantity`], [`intstr`], [`time`], [`duration`], [`cron`], [`names`], [`labels`], [`fields`], [`formats`]: the scalar languages of the API.
-//! - [`goformat`]: Go's `%q` and `%v`, for error texts; [`release`]: the version of Kubernetes this is.
+//! - [`goformat`]: Go's `%q` and `%v`, for error texts; [`release`]: the version of Kubernetes this is, [`gates`]: its feature gates.
+//! - [`unset`]: whether a value of a configuration says anything.
 //! - [`custom`]: custom resources: their definitions, schemas, rules and printing
 //! - [`schema`]: the field table, pruning and the canonical form; [`codec`]: JSON, YAML, protobuf.
 //! - [`patch`]: JSON patch, merge patch, strategic merge patch.
 //! - [`totals`]: what a pod asks for over all its containers; [`taints`]: which taints a pod tolerates; [`node_terms`]: which nodes it means.
-//! - [`pod_security`]: what pods may ask of their node.
+//! - [`pod_security`]: what pods may ask of their node; [`pod_secrets`]: which secrets they name.
 //! - [`apply`]: server-side apply and `managedFields`.
 //! - [`binding`]: which volume serves a claim.
 //! - [`cel`]: the expression language CEL, with types and costs; [`admission`]: expressions of policies and webhooks in it; [`entry`]: those of who may enter.
@@ -29,6 +30,7 @@ pub mod entry;
 pub mod field;
 pub mod fields;
 mod formats;
+pub mod gates;
 pub mod goformat;
 pub mod intstr;
 pub mod labels;
@@ -36,6 +38,7 @@ pub mod names;
 pub mod node_terms;
 pub mod object;
 pub mod patch;
+pub mod pod_secrets;
 pub mod pod_security;
 pub mod quantity;
 pub mod release;
@@ -45,4 +48,5 @@ pub mod status;
 pub mod taints;
 pub mod time;
 pub mod totals;
+pub mod unset;
 pub mod validation;

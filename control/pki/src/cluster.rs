@@ -12,7 +12,7 @@ use crate::files::{self, PRIVATE, PUBLIC};
 use crate::key::parse_key;
 use crate::kubeconfig::{Credentials, Kubeconfig};
 use crate::service_account::{SigningKey, VerifyingKey};
-use crate::{Error, rotation, signer};
+use crate::{Error, etcd, rotation, signer};
 use jiff::Timestamp;
 use rcgen::PublicKeyData as _;
 use std::net::IpAddr;
@@ -141,7 +141,8 @@ impl Pki {
     /// Issues one of the certificates again before its time, as it is, with another key. A server that runs sees it in its directory.
     pub fn renew(dir: &Path, name: &str, now: Timestamp) -> Result<(), Error> {
         let fail = |reason: &str| Error::Authority { name: name.to_owned(), reason: reason.to_owned() };
-        let Some((_, ca, purpose)) = LEAVES.into_iter().find(|(leaf, ..)| *leaf == name) else {
+        let mut leaves = LEAVES.into_iter().chain(etcd::LEAVES);
+        let Some((_, ca, purpose)) = leaves.find(|(leaf, ..)| *leaf == name) else {
             return Err(fail("no such certificate can be renewed"));
         };
         let (cert_path, key_path) = files::paths(dir, name);
@@ -167,7 +168,7 @@ impl Pki {
         expiration_seconds: Option<i32>,
         now: Timestamp,
     ) -> Result<String, Error> {
-        self.ca.sign(request, usages, signer::lifetime(expiration_seconds), now)
+        self.ca.sign(request, usages, signer::lifetime(expiration_seconds, LEAF_LIFE), now)
     }
 }
 

@@ -25,6 +25,14 @@ const PEER: &str = "etcd/peer";
 const HEALTH: &str = "etcd/healthcheck-client";
 const CLIENT: &str = "apiserver-etcd-client";
 
+/// Leaves as [`crate::LEAVES`], where a server has a member of etcd beside it.
+pub const LEAVES: [(&str, &str, Purpose); 4] = [
+    (SERVER, AUTHORITY, Purpose::ServerAndClient),
+    (PEER, AUTHORITY, Purpose::ServerAndClient),
+    (HEALTH, AUTHORITY, Purpose::Client),
+    (CLIENT, AUTHORITY, Purpose::Client),
+];
+
 impl EtcdPki {
     /// Loads what is below `dir`, completing and renewing what is needed, for a member called `name`. Idempotent and crash-safe.
     ///
@@ -113,7 +121,13 @@ mod tests {
             dir.path().join("etcd/ca.key").exists() && dir.path().join("apiserver-etcd-client.key").exists()
         );
 
-        EtcdPki::load_or_create(dir.path(), "n1", &names, now).unwrap();
+        let made = EtcdPki::load_or_create(dir.path(), "n1", &names, now).unwrap();
+        assert_eq!(made.leaves.len(), LEAVES.len());
+        assert!(
+            LEAVES
+                .iter()
+                .all(|(name, ..)| made.file(name, "crt").exists() && made.file(name, "key").exists())
+        );
         assert_eq!(read(&first.peer_files().0), peer);
         let due = first.next_renewal().unwrap();
         let renewed = EtcdPki::load_or_create(dir.path(), "n1", &names, due).unwrap();

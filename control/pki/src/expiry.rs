@@ -36,15 +36,25 @@ pub struct Expiries {
 }
 
 /// Names of authorities; the first signs.
-const AUTHORITIES: [&str; 6] =
-    ["ca", "ca-next", "ca-old", "front-proxy-ca", "front-proxy-ca-next", "front-proxy-ca-old"];
+const AUTHORITIES: [&str; 7] =
+    ["ca", "ca-next", "ca-old", "front-proxy-ca", "front-proxy-ca-next", "front-proxy-ca-old", "etcd/ca"];
+
+/// What kubeadm calls the certificate that is in a file `NAME.crt` of a server's directory.
+#[must_use]
+pub fn called(name: &str) -> String {
+    name.replace('/', "-")
+}
 
 /// Looks at certificates and at kubeconfigs that hold one; the authorities are those of `dir`. Files that are not there are passed over.
 pub fn inspect(dir: &Path, paths: &[PathBuf], now: Timestamp) -> Result<Expiries, Error> {
     let mut authorities = Vec::new();
     for name in AUTHORITIES {
         if let Some(text) = files::read_optional(&dir.join(format!("{name}.crt")))? {
-            authorities.push((name, Certificate::from_pem(&text)?, dir.join(format!("{name}.key")).exists()));
+            authorities.push((
+                called(name),
+                Certificate::from_pem(&text)?,
+                dir.join(format!("{name}.key")).exists(),
+            ));
         }
     }
     let of = |name: &str, certificate: &Certificate, ca: Option<(&str, bool)>, external: bool| Expiry {
@@ -74,10 +84,11 @@ pub fn inspect(dir: &Path, paths: &[PathBuf], now: Timestamp) -> Result<Expiries
         };
         let certificate = Certificate::from_pem(&held)?;
         let signer = authorities.iter().find(|(_, authority, _)| certificate.is_signed_by(authority));
-        let signer = signer.map(|(name, _, key)| (*name, *key));
-        let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
-        let name = name.strip_suffix(".crt").or(name.strip_suffix(".pem")).unwrap_or(name);
-        found.certificates.push(of(name, &certificate, signer, !signer.is_some_and(|(_, key)| key)));
+        let signer = signer.map(|(name, _, key)| (name.as_str(), *key));
+        let name = path.strip_prefix(dir).ok().or(path.file_name().map(Path::new));
+        let name = name.and_then(Path::to_str).unwrap_or_default();
+        let name = called(name.strip_suffix(".crt").or(name.strip_suffix(".pem")).unwrap_or(name));
+        found.certificates.push(of(&name, &certificate, signer, !signer.is_some_and(|(_, key)| key)));
     }
     Ok(found)
 }

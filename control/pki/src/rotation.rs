@@ -62,7 +62,7 @@ pub fn rotate(dir: &Path, name: &str, common_name: &str, step: Step, now: Timest
                 return Err(fail("the life of the authority that was prepared has not begun, or is over"));
             }
             files::write_atomic(&old(dir, name), files::read(&certificate)?.as_bytes(), PUBLIC)?;
-            rename(&next_key, &key)?;
+            files::rename(&next_key, &key)?;
             // A server that watches its directory may have been faster.
             mend(dir, name)
         }
@@ -80,6 +80,18 @@ pub fn rotate(dir: &Path, name: &str, common_name: &str, step: Step, now: Timest
     }
 }
 
+/// The authority that a rotation has prepared and that does not sign yet; `None` where there is none.
+///
+/// # Errors
+/// A file cannot be read, or is none.
+pub fn prepared(dir: &Path, name: &str) -> Result<Option<Authority>, Error> {
+    let (certificate, key) = next(dir, name);
+    match (files::read_optional(&certificate)?, files::read_optional(&key)?) {
+        (Some(certificate), Some(key)) => Authority::from_pem(&certificate, &key).map(Some),
+        _ => Ok(None),
+    }
+}
+
 /// Finishes a switch that was interrupted: the key is the new one already, the certificate beside it is not.
 pub(crate) fn mend(dir: &Path, name: &str) -> Result<(), Error> {
     let ((certificate, key), (next_certificate, next_key)) = (paths(dir, name), next(dir, name));
@@ -92,7 +104,7 @@ pub(crate) fn mend(dir: &Path, name: &str) -> Result<(), Error> {
     };
     let prepared = Certificate::from_pem(&text)?;
     let signs = rcgen::PublicKeyData::subject_public_key_info(&parse_key(name, &key)?) == prepared.public_key;
-    match signs.then(|| rename(&next_certificate, &certificate)) {
+    match signs.then(|| files::rename(&next_certificate, &certificate)) {
         Some(Err(Error::Write { source, .. })) if source.kind() == std::io::ErrorKind::NotFound => Ok(()),
         Some(renamed) => renamed,
         None => Ok(()),
@@ -137,11 +149,6 @@ fn next(dir: &Path, name: &str) -> (PathBuf, PathBuf) {
 
 fn old(dir: &Path, name: &str) -> PathBuf {
     paths(dir, &format!("{name}-old")).0
-}
-
-fn rename(from: &Path, to: &Path) -> Result<(), Error> {
-    std::fs::rename(from, to).map_err(|source| Error::Write { path: to.to_owned(), source })?;
-    files::sync_dir(to)
 }
 
 fn remove(path: &Path) -> Result<(), Error> {

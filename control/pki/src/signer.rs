@@ -2,7 +2,6 @@
 //! Upstream: `pkg/apis/certificates/helpers.go`, `pkg/controller/certificates/signer`.
 
 use crate::CertificateRequest;
-use crate::authority::LEAF_LIFE;
 use crate::node;
 use jiff::SignedDuration;
 use std::collections::BTreeSet;
@@ -82,12 +81,13 @@ impl Signer {
     }
 }
 
-/// How long a certificate lives when `spec.expirationSeconds` asks for so much: at most a year, at least ten minutes.
+/// How long a certificate lives when `spec.expirationSeconds` asks for so much: at most `longest`, which upstream's signers leave a year
+/// unless told otherwise ([`crate::authority::LEAF_LIFE`]), and at least ten minutes where a life is asked for that is shorter than both.
 #[must_use]
-pub fn lifetime(expiration_seconds: Option<i32>) -> SignedDuration {
-    match expiration_seconds {
-        None => LEAF_LIFE,
-        Some(seconds) => SignedDuration::from_secs(seconds.into()).clamp(SHORTEST_LIFE, LEAF_LIFE),
+pub fn lifetime(expiration_seconds: Option<i32>, longest: SignedDuration) -> SignedDuration {
+    match expiration_seconds.map(|seconds| SignedDuration::from_secs(seconds.into())) {
+        Some(asked) if asked <= longest => asked.max(SHORTEST_LIFE),
+        _ => longest,
     }
 }
 

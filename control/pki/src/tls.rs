@@ -1,4 +1,4 @@
-//! TLS peers whose certificates are judged later, or not at all.
+//! TLS peers whose certificates are judged later, by what is so at the time, or not at all.
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
@@ -62,6 +62,46 @@ impl ClientCertVerifier for AnyPeer {
         _: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
         Ok(ClientCertVerified::assertion())
+    }
+
+    holds_the_key!();
+}
+
+/// A server's view of clients, whose chains are judged anew each time: the leaf first, at a moment.
+pub struct Judge<F>(WebPkiSupportedAlgorithms, F);
+
+impl<F> Judge<F>
+where
+    F: Fn(&[CertificateDer<'_>], UnixTime) -> Result<(), rustls::Error>,
+{
+    /// One that judges by `judge`.
+    pub fn new(judge: F) -> Self {
+        Judge(AnyPeer::default().0, judge)
+    }
+}
+
+impl<F> std::fmt::Debug for Judge<F> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Judge")
+    }
+}
+
+impl<F> ClientCertVerifier for Judge<F>
+where
+    F: Fn(&[CertificateDer<'_>], UnixTime) -> Result<(), rustls::Error> + Send + Sync,
+{
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        let chain: Vec<CertificateDer<'_>> = std::iter::once(leaf).chain(intermediates).cloned().collect();
+        (self.1)(&chain, now).map(|()| ClientCertVerified::assertion())
     }
 
     holds_the_key!();

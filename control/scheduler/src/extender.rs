@@ -8,6 +8,7 @@ use crate::model::{NodeInfo, Pod};
 use crate::preempt::Plan;
 use kube::client::Body;
 use kube::config::AuthInfo;
+use parking_lot::RwLock;
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -23,16 +24,39 @@ pub struct Unusable {
     reason: String,
 }
 
-/// Pods and nodes as the API has them, which is how extenders want them.
-#[derive(Clone, Debug, Default)]
+/// Pods and nodes as the API has them, which is how extenders want them. They are written while extenders are asked, who see each as it
+/// is at that moment: what would be one state for all of an attempt would be a copy of everything for each.
+#[derive(Debug, Default)]
 pub(crate) struct Raw {
-    pub(crate) pods: HashMap<String, Arc<Value>>,
-    pub(crate) nodes: HashMap<String, Arc<Value>>,
+    /// By uid.
+    pods: RwLock<HashMap<String, Arc<Value>>>,
+    /// By name.
+    nodes: RwLock<HashMap<String, Arc<Value>>>,
 }
 
 impl Raw {
-    fn pod(&self, uid: &str) -> &Value {
-        self.pods.get(uid).map_or(&Value::Null, |pod| pod)
+    pub(crate) fn set_pod(&self, uid: &str, pod: Arc<Value>) {
+        self.pods.write().insert(uid.to_owned(), pod);
+    }
+
+    pub(crate) fn remove_pod(&self, uid: &str) {
+        self.pods.write().remove(uid);
+    }
+
+    pub(crate) fn set_node(&self, name: &str, node: Arc<Value>) {
+        self.nodes.write().insert(name.to_owned(), node);
+    }
+
+    pub(crate) fn remove_node(&self, name: &str) {
+        self.nodes.write().remove(name);
+    }
+
+    fn pod(&self, uid: &str) -> Arc<Value> {
+        self.pods.read().get(uid).cloned().unwrap_or_default()
+    }
+
+    fn node(&self, name: &str) -> Option<Arc<Value>> {
+        self.nodes.read().get(name).cloned()
     }
 }
 
@@ -86,7 +110,7 @@ impl Extender {
 
     /// Whether it has a say about this pod.
     pub(crate) fn is_interested(&self, raw: &Raw, uid: &str) -> bool {
-        self.config.managed.is_empty() || asks_for(raw.pod(uid), &self.config.managed)
+        self.config.managed.is_empty() || asks_for(&raw.pod(uid), &self.config.managed)
     }
 
     /// The nodes that it leaves; of the others it says why.
@@ -180,7 +204,7 @@ impl Extender {
         for plan in &plans {
             let one = |pod: &Arc<Pod>| match self.config.cached {
                 true => json!({"UID": pod.uid}),
-                false => raw.pod(&pod.uid).clone(),
+                false => (*raw.pod(&pod.uid)).clone(),
             };
             let pods: Vec<Value> = plan.victims.iter().map(one).collect();
             victims.insert(plan.node.clone(), json!({"Pods": pods, "NumPDBViolations": plan.violations}));
@@ -190,7 +214,7 @@ impl Extender {
             false => (Value::Object(victims), Value::Null),
         };
         let question =
-            json!({"Pod": raw.pod(uid), "NodeNameToVictims": whole, "NodeNameToMetaVictims": meta});
+            json!({"Pod": *raw.pod(uid), "NodeNameToVictims": whole, "NodeNameToMetaVictims": meta});
         let answer = self.send(&self.config.preempt, &question).await?;
         let mut agreed = Vec::new();
         for (name, said) in field(&answer, "NodeNameToMetaVictims").as_object().into_iter().flatten() {
@@ -222,12 +246,12 @@ impl Extender {
     /// The pod and the nodes, as both verbs about nodes have them.
     fn question(&self, raw: &Raw, uid: &str, nodes: &[Arc<NodeInfo>]) -> Value {
         let names = || nodes.iter().map(|node| node.name.clone()).collect::<Vec<_>>();
-        let items = || nodes.iter().filter_map(|node| raw.nodes.get(&node.name)).map(|node| (**node).clone());
+        let items = || nodes.iter().filter_map(|node| raw.node(&node.name)).map(|node| (*node).clone());
         let (nodes, names) = match self.config.cached {
             true => (Value::Null, json!(names())),
             false => (json!({"metadata": {}, "items": items().collect::<Vec<_>>()}), Value::Null),
         };
-        json!({"Pod": raw.pod(uid), "Nodes": nodes, "NodeNames": names})
+        json!({"Pod": *raw.pod(uid), "Nodes": nodes, "NodeNames": names})
     }
 
     async fn send(&self, verb: &str, question: &Value) -> Result<Value, String> {

@@ -39,4 +39,5 @@ pub use model::{
 };
 pub use plugins::volume_needs;
 pub use profile::Config;
+pub use queue::Waits;
 pub use run::{Error, run};

@@ -15,7 +15,7 @@ use crate::fit::{Plugin, Refusal};
 use crate::model::storage::Needs;
 use crate::model::terms::Spread;
 use crate::model::{NodeInfo, Pod, Snapshot};
-use crate::profile::Score;
+use crate::profile::{Score, Set};
 use std::sync::Arc;
 
 /// A filter that looks at a pod and a node only.
@@ -26,8 +26,8 @@ pub(crate) const MAX_SCORE: i64 = 100;
 
 /// What the pod's claims need on a node that passed the filters.
 pub fn volume_needs(snapshot: &Snapshot, pod: &Pod, node: &str) -> Needs {
-    // Without its filter nobody has looked for any.
-    if !snapshot.profile.filters(Plugin::VolumeBinding) {
+    // Without its filter nobody has looked for any; and they are bound only where it is to do so.
+    if !snapshot.profile.binds_volumes() {
         return Needs::default();
     }
     let node = snapshot.nodes.iter().find(|n| n.name == node);
@@ -50,7 +50,8 @@ impl Prepared {
         volumes::check_claims(snapshot, pod)?;
         let (constraints, defaulted) = snapshot.spread_of(pod);
         Ok(Self {
-            named: node_affinity::named(pod),
+            named: node_affinity::named(pod)
+                .filter(|_| snapshot.profile.is_on(Set::PreFilter, "NodeAffinity")),
             affinity: inter_pod_affinity::Counts::new(snapshot, pod),
             spread: spread::Counts::new(snapshot, pod, &constraints),
             constraints,
@@ -61,7 +62,6 @@ impl Prepared {
     /// Whether the node takes the pod.
     pub(crate) fn filter(&self, snapshot: &Snapshot, pod: &Pod, node: &NodeInfo) -> Result<(), Refusal> {
         if let Some(named) = &self.named
-            && snapshot.profile.filters(Plugin::NodeAffinity)
             && !named.contains(&node.name)
         {
             let reason = "node(s) didn't satisfy plugin(s) [NodeAffinity]";

@@ -3,7 +3,13 @@
 //! Upstream: `pkg/scheduler/apis/config`. What a plugin does at several points (a filter that also scores) is switched at each point, or at
 //! all of them (`MultiPoint`).
 
+mod points;
+
+pub use points::Set;
+
 use crate::fit::Plugin;
+use crate::queue::Waits;
+use points::Known;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -24,21 +30,29 @@ pub enum Score {
     ImageLocality,
 }
 
-/// Name, the filter it is, the score it is.
-const PLUGINS: [(&str, Option<Plugin>, Option<Score>); 13] = [
-    ("NodeUnschedulable", Some(Plugin::NodeUnschedulable), None),
-    ("NodeName", Some(Plugin::NodeName), None),
-    ("TaintToleration", Some(Plugin::TaintToleration), Some(Score::TaintToleration)),
-    ("NodeAffinity", Some(Plugin::NodeAffinity), Some(Score::NodeAffinity)),
-    ("NodePorts", Some(Plugin::NodePorts), None),
-    ("NodeResourcesFit", Some(Plugin::NodeResourcesFit), Some(Score::NodeResourcesFit)),
-    ("VolumeRestrictions", Some(Plugin::VolumeRestrictions), None),
-    ("VolumeBinding", Some(Plugin::VolumeBinding), None),
-    ("VolumeZone", Some(Plugin::VolumeZone), None),
-    ("PodTopologySpread", Some(Plugin::PodTopologySpread), Some(Score::PodTopologySpread)),
-    ("InterPodAffinity", Some(Plugin::InterPodAffinity), Some(Score::InterPodAffinity)),
-    ("NodeResourcesBalancedAllocation", None, Some(Score::NodeResourcesBalancedAllocation)),
-    ("ImageLocality", None, Some(Score::ImageLocality)),
+/// The plugins that filter here.
+const FILTERS: [(&str, Plugin); 11] = [
+    ("NodeUnschedulable", Plugin::NodeUnschedulable),
+    ("NodeName", Plugin::NodeName),
+    ("TaintToleration", Plugin::TaintToleration),
+    ("NodeAffinity", Plugin::NodeAffinity),
+    ("NodePorts", Plugin::NodePorts),
+    ("NodeResourcesFit", Plugin::NodeResourcesFit),
+    ("VolumeRestrictions", Plugin::VolumeRestrictions),
+    ("VolumeBinding", Plugin::VolumeBinding),
+    ("VolumeZone", Plugin::VolumeZone),
+    ("PodTopologySpread", Plugin::PodTopologySpread),
+    ("InterPodAffinity", Plugin::InterPodAffinity),
+];
+/// The plugins that score here.
+const SCORES: [(&str, Score); 7] = [
+    ("TaintToleration", Score::TaintToleration),
+    ("NodeAffinity", Score::NodeAffinity),
+    ("PodTopologySpread", Score::PodTopologySpread),
+    ("InterPodAffinity", Score::InterPodAffinity),
+    ("NodeResourcesFit", Score::NodeResourcesFit),
+    ("NodeResourcesBalancedAllocation", Score::NodeResourcesBalancedAllocation),
+    ("ImageLocality", Score::ImageLocality),
 ];
 /// Upstream's weights.
 const WEIGHTS: [(Score, i64); 7] = [
@@ -50,28 +64,6 @@ const WEIGHTS: [(Score, i64); 7] = [
     (Score::NodeResourcesBalancedAllocation, 1),
     (Score::ImageLocality, 1),
 ];
-const PREEMPTION: &str = "DefaultPreemption";
-const GATES: &str = "SchedulingGates";
-/// What no scheduler is without, and what it is then said to lack.
-const ESSENTIAL: [(&str, &str); 2] = [
-    ("PrioritySort", "one queue sort plugin required"),
-    ("DefaultBinder", "at least one bind plugin is needed"),
-];
-/// Plugins of upstream's that are not here: off they are what they are.
-const ABSENT: [&str; 4] = ["NodeVolumeLimits", "DynamicResources", "GangScheduling", "NodeDeclaredFeatures"];
-
-/// The points at which plugins are switched.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Set {
-    /// `multiPoint`: all points.
-    MultiPoint,
-    /// `filter`
-    Filter,
-    /// `score`
-    Score,
-    /// `postFilter`: preemption.
-    PostFilter,
-}
 
 /// What happens to a plugin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,16 +81,41 @@ pub enum Change {
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// No plugin of that name.
-    #[error("{0:?} does not exist")]
+    #[error("{0} does not exist")]
     Unknown(String),
-    /// A plugin without which nothing is scheduled.
-    #[error("plugin {0:?} cannot be changed here")]
-    Fixed(String),
-    /// A profile without such a plugin.
-    #[error("{what} for profile with scheduler name {profile:?}")]
-    Lacking {
-        /// In upstream's words.
-        what: &'static str,
+    /// A plugin that does nothing at this point.
+    #[error("plugin {name:?} does not extend {kind} plugin")]
+    Elsewhere {
+        /// The plugin.
+        name: String,
+        /// What it would have to be.
+        kind: &'static str,
+    },
+    /// A plugin that is switched on twice at one point.
+    #[error("plugin {name:?} already registered as {kind:?}")]
+    Twice {
+        /// The plugin.
+        name: String,
+        /// What it is already.
+        kind: &'static str,
+    },
+    /// A profile (`schedulerName`) that does not know whose turn it is.
+    #[error("only one queue sort plugin required for profile with scheduler name {0:?}, but got 0")]
+    Unsorted(&'static str),
+    /// A profile (`schedulerName`) that binds nothing.
+    #[error("at least one bind plugin is needed for profile with scheduler name {0:?}")]
+    Unbound(&'static str),
+    /// A plugin that is on at one point and off at the other that it cannot do without there: upstream begins with it, and fails for every pod.
+    #[error(
+        "plugin {name:?} does nothing as {kind} without its {lacks} for profile with scheduler name {profile:?}"
+    )]
+    Halved {
+        /// The plugin.
+        name: &'static str,
+        /// Where it is on.
+        kind: &'static str,
+        /// Where it is off.
+        lacks: &'static str,
         /// `schedulerName`.
         profile: &'static str,
     },
@@ -112,16 +129,16 @@ pub enum Error {
 pub struct Profile {
     /// `spec.schedulerName` of its pods.
     pub name: &'static str,
-    /// Filters that are off.
-    off: BTreeSet<Plugin>,
+    /// Plugins that are off, by the point where they are.
+    off: BTreeSet<(Set, &'static str)>,
+    /// The filters among them, which are asked about for every node.
+    filters_off: BTreeSet<Plugin>,
     /// Weights of the scores that are on.
     weights: BTreeMap<Score, i64>,
     /// Whether pods of lower priority are evicted for its pods.
     pub preempts: bool,
     /// Whether pods with scheduling gates wait.
     pub gates: bool,
-    /// What of [`ESSENTIAL`] was switched off with all others, and not on again.
-    lacks: BTreeSet<&'static str>,
     /// Fuller nodes first instead of emptier ones.
     pub most_allocated: bool,
     /// Of how many nodes of a hundred it is enough to know that they take the pod; 0: by their number.
@@ -133,10 +150,10 @@ impl Default for Profile {
         Self {
             name: NAME,
             off: BTreeSet::new(),
+            filters_off: BTreeSet::new(),
             weights: WEIGHTS.into(),
             preempts: true,
             gates: true,
-            lacks: BTreeSet::new(),
             most_allocated: false,
             percentage: 0,
         }
@@ -147,7 +164,7 @@ impl Profile {
     /// Whether a filter is asked.
     #[must_use]
     pub fn filters(&self, plugin: Plugin) -> bool {
-        !self.off.contains(&plugin)
+        !self.filters_off.contains(&plugin)
     }
 
     /// How much a score counts; 0 where it is off.
@@ -156,37 +173,48 @@ impl Profile {
         self.weights.get(&score).copied().unwrap_or_default()
     }
 
+    /// Whether a plugin is on at a point.
+    #[must_use]
+    pub fn is_on(&self, set: Set, name: &'static str) -> bool {
+        !self.off.contains(&(set, name))
+    }
+
+    /// Whether volumes are bound for its pods before these are.
+    #[must_use]
+    pub fn binds_volumes(&self) -> bool {
+        [Set::Filter, Set::Reserve, Set::PreBind].iter().all(|set| self.is_on(*set, "VolumeBinding"))
+    }
+
     /// Switches a plugin, or with `*` all of them off.
     ///
     /// # Errors
-    /// There is none of that name, or it cannot be switched.
+    /// There is none of that name, or it does nothing at this point.
     pub fn change(&mut self, set: Set, name: &str, change: Change) -> Result<(), Error> {
         if name == "*" && change == Change::Off {
-            PLUGINS.iter().for_each(|plugin| self.switch(set, plugin, change));
-            self.preempts &= !matches!(set, Set::MultiPoint | Set::PostFilter);
-            if set == Set::MultiPoint {
-                self.gates = false;
-                self.lacks = ESSENTIAL.map(|(name, _)| name).into();
+            points::plugins().for_each(|plugin| self.switch(set, plugin, change));
+            return Ok(());
+        }
+        let plugin = points::find(name).ok_or_else(|| Error::Unknown(format!("{} {name:?}", set.kind())))?;
+        if change != Change::Off && set != Set::MultiPoint && !plugin.points.contains(&set) {
+            return Err(Error::Elsewhere { name: name.to_owned(), kind: set.kind() });
+        }
+        self.switch(set, plugin, change);
+        Ok(())
+    }
+
+    /// Checks a list of plugins that are to be on.
+    ///
+    /// # Errors
+    /// One of them is there twice.
+    pub fn each_once<'a>(set: Set, names: impl Iterator<Item = &'a str>) -> Result<(), Error> {
+        let mut seen = BTreeSet::new();
+        for name in names {
+            if !seen.insert(name) {
+                let first = points::find(name).and_then(|plugin| plugin.points.iter().min().copied());
+                let at = if set == Set::MultiPoint { first.unwrap_or(set) } else { set };
+                return Err(Error::Twice { name: name.to_owned(), kind: at.kind() });
             }
-            return Ok(());
         }
-        if name == PREEMPTION && matches!(set, Set::MultiPoint | Set::PostFilter) {
-            self.preempts = change != Change::Off;
-            return Ok(());
-        }
-        if name == GATES {
-            self.gates = change != Change::Off || set != Set::MultiPoint && self.gates;
-            return Ok(());
-        }
-        if ESSENTIAL.iter().any(|(known, _)| *known == name) {
-            self.lacks.remove(name);
-            return if change == Change::Off { Err(Error::Fixed(name.to_owned())) } else { Ok(()) };
-        }
-        if ABSENT.contains(&name) {
-            return Ok(());
-        }
-        let plugin = PLUGINS.iter().find(|(known, ..)| *known == name);
-        self.switch(set, plugin.ok_or_else(|| Error::Unknown(name.to_owned()))?, change);
         Ok(())
     }
 
@@ -195,30 +223,42 @@ impl Profile {
     /// # Errors
     /// It cannot work.
     pub fn whole(self) -> Result<Self, Error> {
-        match ESSENTIAL.iter().find(|(name, _)| self.lacks.contains(name)) {
-            Some((_, what)) => Err(Error::Lacking { what, profile: self.name }),
-            None => Ok(self),
+        if !self.is_on(Set::QueueSort, "PrioritySort") {
+            return Err(Error::Unsorted(self.name));
         }
+        if !self.is_on(Set::Bind, "DefaultBinder") {
+            return Err(Error::Unbound(self.name));
+        }
+        for plugin in points::plugins() {
+            for (at, needed) in plugin.needs {
+                if self.is_on(*at, plugin.name) && !self.is_on(*needed, plugin.name) {
+                    let (kind, lacks) = (at.kind(), needed.kind());
+                    return Err(Error::Halved { name: plugin.name, kind, lacks, profile: self.name });
+                }
+            }
+        }
+        Ok(self)
     }
 
-    fn switch(
-        &mut self,
-        set: Set,
-        (_, filter, score): &(&str, Option<Plugin>, Option<Score>),
-        change: Change,
-    ) {
-        if let (Some(filter), Set::MultiPoint | Set::Filter) = (filter, set) {
+    fn switch(&mut self, set: Set, plugin: &'static Known, change: Change) {
+        for point in plugin.points.iter().copied().filter(|point| set == Set::MultiPoint || set == *point) {
             match change {
-                Change::On { .. } => self.off.remove(filter),
-                Change::Off => self.off.insert(*filter),
+                Change::On { .. } => self.off.remove(&(point, plugin.name)),
+                Change::Off => self.off.insert((point, plugin.name)),
             };
+            if point == Set::Score
+                && let Some((_, score)) = SCORES.iter().find(|(name, _)| *name == plugin.name)
+            {
+                match change {
+                    Change::On { weight } => self.weights.insert(*score, weight.unwrap_or(1)),
+                    Change::Off => self.weights.remove(score),
+                };
+            }
         }
-        if let (Some(score), Set::MultiPoint | Set::Score) = (score, set) {
-            match change {
-                Change::On { weight } => self.weights.insert(*score, weight.unwrap_or(1)),
-                Change::Off => self.weights.remove(score),
-            };
-        }
+        let filters_off = FILTERS.iter().filter(|(name, _)| !self.is_on(Set::Filter, name));
+        self.filters_off = filters_off.map(|(_, filter)| *filter).collect();
+        self.preempts = self.is_on(Set::PostFilter, "DefaultPreemption");
+        self.gates = self.is_on(Set::PreEnqueue, "SchedulingGates");
     }
 
     /// Takes a plugin's arguments; gives those that have no effect here.
@@ -226,12 +266,8 @@ impl Profile {
     /// # Errors
     /// There is no such plugin, or an argument is wrong.
     pub fn configure(&mut self, name: &str, args: &Value) -> Result<Vec<String>, Error> {
-        let known = PLUGINS.iter().any(|(known, ..)| *known == name)
-            || [PREEMPTION, GATES].contains(&name)
-            || ESSENTIAL.iter().any(|(known, _)| *known == name)
-            || ABSENT.contains(&name);
-        if !known {
-            return Err(Error::Unknown(name.to_owned()));
+        if points::find(name).is_none() {
+            return Err(Error::Unknown(format!("{name:?}")));
         }
         let mut unused = Vec::new();
         for (field, value) in args.as_object().into_iter().flatten() {
@@ -272,11 +308,13 @@ pub struct Config {
     pub profiles: Vec<Arc<Profile>>,
     /// Services outside that have a say; those that may fail come last.
     pub extenders: Vec<crate::extenders::Config>,
+    /// How long pods wait that could not be scheduled.
+    pub waits: Waits,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { profiles: vec![Arc::default()], extenders: Vec::new() }
+        Self { profiles: vec![Arc::default()], extenders: Vec::new(), waits: Waits::default() }
     }
 }
 
@@ -289,69 +327,4 @@ impl Config {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_switched_at_one_point_must_not_change_another() {
-        let mut profile = Profile::default();
-        profile.change(Set::Score, "TaintToleration", Change::Off).unwrap();
-        assert!(profile.filters(Plugin::TaintToleration) && profile.weight(Score::TaintToleration) == 0);
-        profile.change(Set::Filter, "NodeAffinity", Change::Off).unwrap();
-        assert!(!profile.filters(Plugin::NodeAffinity) && profile.weight(Score::NodeAffinity) == 2);
-        profile.change(Set::Filter, "*", Change::Off).unwrap();
-        profile.change(Set::Filter, "NodeName", Change::On { weight: None }).unwrap();
-        assert!(profile.filters(Plugin::NodeName) && !profile.filters(Plugin::NodePorts) && profile.preempts);
-        profile.change(Set::MultiPoint, "*", Change::Off).unwrap();
-        assert!(!profile.preempts && profile.weight(Score::ImageLocality) == 0);
-        profile.change(Set::MultiPoint, "TaintToleration", Change::On { weight: None }).unwrap();
-        assert!(profile.filters(Plugin::TaintToleration) && profile.weight(Score::TaintToleration) == 1);
-    }
-
-    #[test]
-    fn all_plugins_off_must_not_leave_any_on() {
-        let mut profile = Profile::default();
-        profile.change(Set::MultiPoint, "*", Change::Off).unwrap();
-        for plugin in
-            [Plugin::VolumeRestrictions, Plugin::VolumeBinding, Plugin::VolumeZone, Plugin::NodePorts]
-        {
-            assert!(!profile.filters(plugin), "{plugin:?}");
-        }
-        assert!(!profile.gates);
-        let error = profile.clone().whole().unwrap_err().to_string();
-        assert_eq!(
-            error,
-            "one queue sort plugin required for profile with scheduler name \"default-scheduler\""
-        );
-        let on = Change::On { weight: None };
-        profile.change(Set::MultiPoint, "PrioritySort", on).unwrap();
-        assert!(profile.clone().whole().unwrap_err().to_string().starts_with("at least one bind plugin"));
-        profile.change(Set::MultiPoint, "DefaultBinder", on).unwrap();
-        profile.change(Set::MultiPoint, "VolumeZone", on).unwrap();
-        let profile = profile.whole().unwrap();
-        assert!(profile.filters(Plugin::VolumeZone) && !profile.filters(Plugin::VolumeBinding));
-    }
-
-    #[test]
-    fn a_set_of_filters_that_is_off_must_not_take_the_gates_with_it() {
-        let mut profile = Profile::default();
-        profile.change(Set::Filter, "*", Change::Off).unwrap();
-        assert!(profile.gates && !profile.filters(Plugin::VolumeBinding));
-        assert!(profile.clone().whole().is_ok());
-        profile.change(Set::MultiPoint, "NodeVolumeLimits", Change::Off).unwrap();
-        profile.change(Set::MultiPoint, "SchedulingGates", Change::Off).unwrap();
-        assert!(!profile.whole().unwrap().gates);
-    }
-
-    #[test]
-    fn a_plugin_that_is_not_here_must_not_be_switched_in_silence() {
-        let mut profile = Profile::default();
-        assert_eq!(profile.change(Set::Score, "Foo", Change::Off), Err(Error::Unknown("Foo".into())));
-        let fixed = profile.change(Set::MultiPoint, "DefaultBinder", Change::Off);
-        assert_eq!(fixed, Err(Error::Fixed("DefaultBinder".into())));
-        let unused = profile.configure("InterPodAffinity", &serde_json::json!({"hardPodAffinityWeight": 5}));
-        assert_eq!(unused.unwrap(), ["hardPodAffinityWeight"]);
-        let wrong = serde_json::json!({"scoringStrategy": {"type": "Fullest"}});
-        assert!(profile.configure("NodeResourcesFit", &wrong).is_err());
-    }
-}
+mod tests;

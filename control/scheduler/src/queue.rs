@@ -9,11 +9,26 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// First wait after a failed attempt; doubles.
-const FIRST_BACKOFF: Duration = Duration::from_secs(1);
-const LONGEST_BACKOFF: Duration = Duration::from_secs(10);
-/// A pod that no change has helped is tried again after this.
-const LONGEST_WAIT: Duration = Duration::from_secs(300);
+/// How long pods wait that could not be scheduled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waits {
+    /// First wait after a failed attempt; doubles (`podInitialBackoffSeconds`).
+    pub first: Duration,
+    /// The longest wait after a failed attempt (`podMaxBackoffSeconds`).
+    pub longest: Duration,
+    /// A pod that no change has helped is tried again after this (`--pod-max-in-unschedulable-pods-duration`).
+    pub unschedulable: Duration,
+}
+
+impl Default for Waits {
+    fn default() -> Self {
+        Self {
+            first: Duration::from_secs(1),
+            longest: Duration::from_secs(10),
+            unschedulable: Duration::from_secs(300),
+        }
+    }
+}
 
 /// Where a pod stands; how it is left.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,7 +37,7 @@ enum Stand {
     Active,
     /// Left when the moment has come.
     Backoff(Instant),
-    /// Left when a change may help one of the filters that refused, or after [`LONGEST_WAIT`].
+    /// Left when a change may help one of the filters that refused, or after [`Waits::unschedulable`].
     Unschedulable { refused: Vec<Plugin>, since: Instant },
     /// Being scheduled, bound or reported; left by the outcome. Changes meanwhile are kept: they may help.
     InFlight { changes: Vec<Change> },
@@ -52,14 +67,15 @@ pub(crate) struct Queue {
     attentive: HashSet<String>,
     /// Pods with a nomination.
     nominees: HashSet<String>,
+    waits: Waits,
 }
 
 impl Stand {
     /// When the stand ends by itself.
-    fn ends(&self) -> Option<Instant> {
+    fn ends(&self, waits: &Waits) -> Option<Instant> {
         match self {
             Self::Backoff(until) => Some(*until),
-            Self::Unschedulable { since, .. } => Some(*since + LONGEST_WAIT),
+            Self::Unschedulable { since, .. } => Some(*since + waits.unschedulable),
             _ => None,
         }
     }
@@ -70,9 +86,10 @@ impl Waiting {
         (Reverse(self.pod.priority), self.since, self.pod.uid.clone())
     }
 
-    fn backoff_ends(&self) -> Instant {
-        let doubled = FIRST_BACKOFF * 2_u32.saturating_pow(self.attempts.saturating_sub(1).min(10));
-        if self.attempts == 0 { self.since } else { self.since + doubled.min(LONGEST_BACKOFF) }
+    fn backoff_ends(&self, waits: &Waits) -> Instant {
+        let doubled =
+            waits.first.saturating_mul(2_u32.saturating_pow(self.attempts.saturating_sub(1).min(31)));
+        if self.attempts == 0 { self.since } else { self.since + doubled.min(waits.longest) }
     }
 }
 
@@ -83,19 +100,24 @@ fn differs(a: &Pod, b: &Pod) -> bool {
 }
 
 impl Queue {
+    /// An empty one.
+    pub(crate) fn new(waits: Waits) -> Self {
+        Self { waits, ..Self::default() }
+    }
+
     /// The only way a pod's stand changes, so that the indexes follow.
     fn stand(&mut self, uid: &str, stand: Stand) {
         let Some(waiting) = self.pods.get_mut(uid) else { return };
         if waiting.stand == Stand::Active {
             self.active.remove(&waiting.rank());
         }
-        if let Some(ends) = waiting.stand.ends() {
+        if let Some(ends) = waiting.stand.ends(&self.waits) {
             self.timed.remove(&(ends, uid.to_owned()));
         }
         if stand == Stand::Active {
             self.active.insert(waiting.rank());
         }
-        if let Some(ends) = stand.ends() {
+        if let Some(ends) = stand.ends(&self.waits) {
             self.timed.insert((ends, uid.to_owned()));
         }
         if matches!(stand, Stand::Unschedulable { .. } | Stand::InFlight { .. }) {
@@ -125,7 +147,7 @@ impl Queue {
 
     /// Active, or first to the end of its backoff.
     fn ready(&mut self, uid: &str, now: Instant) {
-        let Some(ends) = self.pods.get(uid).map(Waiting::backoff_ends) else { return };
+        let Some(ends) = self.pods.get(uid).map(|waiting| waiting.backoff_ends(&self.waits)) else { return };
         self.stand(uid, if ends <= now { Stand::Active } else { Stand::Backoff(ends) });
     }
 
@@ -278,6 +300,28 @@ fn helps(refused: &[Plugin], change: Change) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const FIRST_BACKOFF: Duration = Duration::from_secs(1);
+    const LONGEST_WAIT: Duration = Duration::from_secs(300);
+
+    #[test]
+    fn every_wait_is_as_it_is_set() {
+        let seconds = Duration::from_secs;
+        let waits = Waits { first: seconds(3), longest: seconds(20), unschedulable: seconds(90) };
+        let mut now = Instant::now();
+        let mut q = Queue::new(waits);
+        q.set(pod("a", 0), now);
+        for want in [3, 6, 12, 20, 20] {
+            assert!(q.pop(now).is_some());
+            q.retry("a", now);
+            assert_eq!(q.next_flush(), Some(now + seconds(want)));
+            now += seconds(want);
+            q.flush(now);
+        }
+        assert!(q.pop(now).is_some());
+        q.unschedulable("a", vec![Plugin::NodeName], now);
+        assert_eq!(q.next_flush(), Some(now + seconds(90)));
+    }
 
     fn pod(uid: &str, priority: i32) -> Arc<Pod> {
         Arc::new(Pod { uid: uid.to_owned(), priority, ..Pod::default() })

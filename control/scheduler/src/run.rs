@@ -4,7 +4,7 @@
 //! [`Cluster`] and [`Queue`], which this one task alone changes. Writes bindings, events, conditions, and deletes victims. Promises:
 //! a pod is decided on with everything seen so far, counted on its node from that moment, and bound at most once at a time; a
 //! binding that fails is taken back and tried again after a backoff; a pod that fits nowhere is tried again when something
-//! changed that may help it, at the latest after five minutes. While extenders are asked about a pod, no other is decided on (as
+//! changed that may help it, at the latest after a while ([`crate::queue::Waits`]). While extenders are asked about a pod, no other is decided on (as
 //! upstream's cycle has it; each question ends by its `httpTimeout`), but bindings, watches and the queue's clock go on. It keeps nothing
 //! that a restart would lose.
 
@@ -63,9 +63,9 @@ pub async fn run(
     let mut inputs = watches(&client, !extenders.is_empty());
     let mut scheduler = Scheduler {
         reporter: Reporter::new(client.clone(), config.clone(), &scope),
+        queue: Queue::new(config.waits),
         config,
         cluster: Cluster::default(),
-        queue: Queue::default(),
         synced: HashSet::new(),
         deciding: FuturesUnordered::new(),
         writes: FuturesUnordered::new(),
@@ -221,13 +221,13 @@ impl Scheduler {
         let change = match parsed {
             Parsed::Pod(pod, raw) => {
                 if let Some(raw) = raw {
-                    Arc::make_mut(&mut self.raw).pods.insert(pod.uid.clone(), raw);
+                    self.raw.set_pod(&pod.uid, raw);
                 }
                 return self.set_pod(Arc::new(*pod));
             }
             Parsed::Node(node, raw) => {
                 if let Some(raw) = raw {
-                    Arc::make_mut(&mut self.raw).nodes.insert(node.name.clone(), raw);
+                    self.raw.set_node(&node.name, raw);
                 }
                 self.cluster.set_node(*node)
             }
@@ -267,13 +267,13 @@ impl Scheduler {
         let rest = &mut self.cluster.rest;
         match source {
             Source::Pods => {
-                Arc::make_mut(&mut self.raw).pods.remove(key);
+                self.raw.remove_pod(key);
                 self.queue.remove(key);
                 let change = self.cluster.remove_pod(key);
                 self.announce(change);
             }
             Source::Nodes => {
-                Arc::make_mut(&mut self.raw).nodes.remove(key);
+                self.raw.remove_node(key);
                 self.cluster.remove_node(key);
                 self.announce(Some(Change::NodeGone));
             }

@@ -225,6 +225,19 @@ impl Cache {
         self.shared.wait_until_fresh(revision).await.map(|()| revision)
     }
 
+    /// Everything committed before the call: as the cache has it, or as the store does where the watch stands still (upstream: the cacher's delegator
+    /// goes on to etcd).
+    pub async fn newest(&self) -> Result<Snapshot, Error> {
+        match self.refresh().await {
+            Ok(_) => self.snapshot(),
+            Err(Error::NotFresh { asked, .. }) => {
+                let loaded = self.shared.load(Some(asked)).await;
+                Ok(loaded.map_err(|e| Error::Unavailable { why: supervise::chain(&e) })?.snapshot())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// All objects as of one revision.
     pub fn snapshot(&self) -> Result<Snapshot, Error> {
         let state = self.shared.ready_state()?;
@@ -349,17 +362,17 @@ impl Shared {
         self.fresh.send_replace(Some(revision));
     }
 
-    /// Runs `change` on the state, which thereby comes to `revision`.
+    /// Runs `change` on the state, which thereby comes to `revision`, with all that happened at it.
     ///
-    /// Several changes may share a revision (keys of one lease that ended), so one of the revision come to is not old yet.
-    fn update(&self, revision: Revision, change: impl FnOnce(&mut State) -> Option<Change>) {
+    /// Progress may have told of a revision before, so one of the revision come to is not old yet.
+    fn update(&self, revision: Revision, change: impl FnOnce(&mut State) -> Vec<Change>) {
         let mut state = self.state.lock();
         if revision < state.revision {
             return;
         }
-        let change = change(&mut state);
+        let changes = change(&mut state);
         state.revision = revision;
-        if let Some(change) = change.map(Arc::new) {
+        for change in changes.into_iter().map(Arc::new) {
             state.changed = revision;
             state.fanout.publish(&change);
             state.ring.push(change);

@@ -18,7 +18,7 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use read::Reader;
 use retention::Retention;
-pub use snapshot::{Living, advance, each_living};
+pub use snapshot::{Living, advance, each_living, newest};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

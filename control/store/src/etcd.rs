@@ -34,7 +34,7 @@ use crate::{Backend, Entry, Error, Event, Expect, Page, Revision};
 pub use ::etcd::Config;
 pub use keys::{rooted, stored};
 
-use ::etcd::Client;
+use ::etcd::{Client, Failure};
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -63,6 +63,26 @@ pub struct Options {
     pub compaction_interval: Duration,
     /// How values lie there.
     pub encoding: Arc<dyn Encoding>,
+    /// How long what may take or last.
+    pub tuning: Tuning,
+}
+
+/// How long what may take or last, as upstream has it by default.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tuning {
+    /// For how many seconds keys that expire are given the same lease, at most.
+    pub lease_reuse: u64,
+    /// How long a healthy etcd takes to answer.
+    pub health: Duration,
+    /// How long one takes to answer that is ready for requests.
+    pub ready: Duration,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        let patience = Duration::from_secs(2);
+        Tuning { lease_reuse: 60, health: patience, ready: patience }
+    }
 }
 
 /// A store in etcd.
@@ -80,8 +100,9 @@ struct Core {
     known: AtomicU64,
     newest: Newest,
     leases: Leases,
+    tuning: Tuning,
     /// Why the last probe failed.
-    ailing: Mutex<Option<String>>,
+    ailing: Mutex<Ailing>,
     /// How many responses the common watch has had, parts included.
     responses: AtomicU64,
     /// The common watch stands still.
@@ -106,7 +127,8 @@ impl Etcd {
             hub: Arc::new(Hub::new(revision, compacted)),
             known: AtomicU64::new(revision),
             newest: Newest::default(),
-            leases: Leases::default(),
+            leases: Leases::new(options.tuning.lease_reuse),
+            tuning: options.tuning,
             ailing: Mutex::default(),
             responses: AtomicU64::new(0),
             stalled: Notify::new(),
@@ -145,16 +167,36 @@ impl Core {
 
     /// etcd's newest revision, asked for after the call began.
     async fn ask_newest(&self) -> Result<Revision, Error> {
-        self.newest
-            .get(|| async {
-                let marks = compactor::marks(&self.client).await;
-                let (revision, compacted) =
-                    marks.map_err(|f| failure::of_read("read the newest revision".to_owned(), f))?;
-                self.heard(revision);
-                self.hub.forget(compacted);
-                Ok(revision)
-            })
-            .await
+        self.newest.get(|| async { self.note(compactor::marks(&self.client).await) }).await
+    }
+
+    /// The same, asked for whoever looks how etcd is: not together with those who wait for a frozen member.
+    async fn look(&self, patience: Duration) -> Result<Revision, Error> {
+        self.note(compactor::marks_hedged(&self.client, patience).await)
+    }
+
+    fn note(&self, marks: Result<(Revision, Revision), Failure>) -> Result<Revision, Error> {
+        let (revision, compacted) =
+            marks.map_err(|f| failure::of_read("read the newest revision".to_owned(), f))?;
+        self.heard(revision);
+        self.hub.forget(compacted);
+        Ok(revision)
+    }
+}
+
+/// What is wrong with etcd, in words.
+#[derive(Default)]
+struct Ailing {
+    /// So that it is not healthy.
+    health: Option<String>,
+    /// So that it is not ready.
+    ready: Option<String>,
+}
+
+fn unless(why: Option<&str>) -> Result<(), Error> {
+    match why {
+        None => Ok(()),
+        Some(why) => Err(Error::Unavailable { what: "reach etcd".to_owned(), source: why.to_owned().into() }),
     }
 }
 
@@ -226,12 +268,11 @@ impl Backend for Etcd {
     }
 
     fn health(&self) -> Result<(), Error> {
-        match &*self.core.ailing.lock() {
-            None => Ok(()),
-            Some(why) => {
-                Err(Error::Unavailable { what: "reach etcd".to_owned(), source: why.clone().into() })
-            }
-        }
+        unless(self.core.ailing.lock().health.as_deref())
+    }
+
+    fn readiness(&self) -> Result<(), Error> {
+        unless(self.core.ailing.lock().ready.as_deref())
     }
 
     fn compact(&self, revision: Revision) -> BoxFuture<'_, Result<(), Error>> {

@@ -237,6 +237,13 @@ pub trait Backend: Send + Sync + 'static {
     fn health(&self) -> Result<(), Error> {
         Ok(())
     }
+    /// Whether requests can be answered in time. Costs nothing.
+    ///
+    /// # Errors
+    /// Why they cannot.
+    fn readiness(&self) -> Result<(), Error> {
+        self.health()
+    }
     /// Forgets history older than `revision`; `revision` itself stays readable.
     fn compact(&self, revision: Revision) -> BoxFuture<'_, Result<(), Error>>;
 }

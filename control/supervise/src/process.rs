@@ -14,6 +14,14 @@ pub fn started() -> Option<f64> {
     Some(boot + ticks / TICKS)
 }
 
+/// Tells the kernel how gladly it ends this process where memory runs out: -1000 (never) to 1000 (first).
+///
+/// # Errors
+/// Only root may lower it.
+pub fn set_oom_score(score: i32) -> std::io::Result<()> {
+    std::fs::write("/proc/self/oom_score_adj", score.to_string())
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::SystemTime;

@@ -13,8 +13,9 @@ use node::identity::{Files, Role};
 use pki::expiry::{self, Expiries, Expiry};
 use pki::part::NodePart;
 use pki::rotation::{self, Step};
-use pki::{Certificate, Kubeconfig, LEAVES, Pki};
+use pki::{Certificate, Kubeconfig, LEAVES, Pki, etcd};
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 pub(crate) async fn run(command: &CertsCommand) -> anyhow::Result<()> {
@@ -35,7 +36,8 @@ fn pki_dir(data_dir: &Path) -> PathBuf {
 
 /// What may be on this machine: a server's, a node's.
 fn paths(data_dir: &Path) -> Vec<PathBuf> {
-    let leaves = LEAVES.iter().map(|(name, ..)| pki_dir(data_dir).join(format!("{name}.crt")));
+    let leaves = LEAVES.iter().chain(&etcd::LEAVES);
+    let leaves = leaves.map(|(name, ..)| pki_dir(data_dir).join(format!("{name}.crt")));
     let files = Files::new(&data_dir.join("agent"));
     let parts = NodePart::ALL.map(Role::Part);
     let node = [Role::Client, Role::Serving].into_iter().chain(parts).map(|role| files.pair(role));
@@ -97,22 +99,31 @@ fn duration(seconds: i64) -> String {
 
 fn renew(flags: &CertsRenew, now: Timestamp) -> anyhow::Result<()> {
     let place = &flags.place;
-    let known: Vec<&str> = LEAVES.iter().map(|(name, ..)| *name).chain([ADMIN]).collect();
+    let dir = pki_dir(&place.data_dir);
+    // A server without a member of etcd has none of its leaves.
+    let of_etcd =
+        etcd::LEAVES.iter().map(|(leaf, ..)| *leaf).filter(|leaf| dir.join(format!("{leaf}.crt")).exists());
+    let files: BTreeMap<String, &str> = LEAVES
+        .iter()
+        .map(|(leaf, ..)| *leaf)
+        .chain(of_etcd)
+        .map(|leaf| (expiry::called(leaf), leaf))
+        .collect();
     let names: Vec<&str> = match flags.names.as_slice() {
-        [all] if all == "all" => known.clone(),
+        [all] if all == "all" => files.keys().map(String::as_str).chain([ADMIN]).collect(),
         names => names.iter().map(String::as_str).collect(),
     };
-    if let Some(unknown) = names.iter().find(|name| !known.contains(*name)) {
+    if let Some(unknown) = names.iter().find(|name| **name != ADMIN && !files.contains_key(**name)) {
+        let known: Vec<&str> = files.keys().map(String::as_str).chain([ADMIN]).collect();
         bail!(
             "{unknown:?} is not one of {}; a node's certificates are renewed by its agent",
             known.join(", ")
         );
     }
-    let dir = pki_dir(&place.data_dir);
     for name in &names {
-        match *name {
-            ADMIN => renew_admin(&place.data_dir, &dir, now)?,
-            leaf => Pki::renew(&dir, leaf, now)?,
+        match files.get(*name) {
+            Some(leaf) => Pki::renew(&dir, leaf, now)?,
+            None => renew_admin(&place.data_dir, &dir, now)?,
         }
     }
     let lines: String = names.iter().map(|name| format!("renewed {name}\n")).collect();
@@ -162,7 +173,8 @@ async fn rotate(flags: &CertsRotate, now: Timestamp) -> anyhow::Result<()> {
     let (name, then) = match step {
         Step::Prepare => (
             "prepare",
-            "the new authority is trusted beside the present one; when agents have learned of it (twenty-one minutes), switch",
+            "the new authority is trusted beside the present one; give other servers its files (NAME-next.crt, NAME-next.key). When \
+             agents have learned of it (twenty-one minutes at the most), switch, which asks nodes and servers",
         ),
         Step::Switch => (
             "switch",
@@ -223,10 +235,47 @@ mod tests {
             names: names.iter().map(|n| (*n).to_owned()).collect(),
             place: CertsPlace { data_dir: dir.path().to_owned(), output: output::Output::Json },
         };
-        assert!(renew(&flags(&["ca"]), later).is_err());
+        assert!(renew(&flags(&["ca"]), later).is_err() && renew(&flags(&["etcd-peer"]), later).is_err());
         renew(&flags(&["all"]), later).unwrap();
         assert!(ends().iter().zip(&before).all(|(new, old)| new.0 == old.0 && new.1 > old.1));
         let kubeconfig = Kubeconfig::read(&settings::admin_kubeconfig(dir.path())).unwrap();
         assert_eq!(kubeconfig.cluster().unwrap().server, "https://h:6443");
+    }
+
+    #[test]
+    fn certificates_of_etcd_must_not_end_unseen() {
+        let dir = tempfile::tempdir().unwrap();
+        let start: Timestamp = "2026-03-01T12:00:00Z".parse().unwrap();
+        let later: Timestamp = "2026-05-01T12:00:00Z".parse().unwrap();
+        let names = ClusterNames { dns_names: vec!["n1".into()], ips: vec!["192.0.2.1".parse().unwrap()] };
+        let pki = pki_dir(dir.path());
+        Pki::load_or_create(&pki, &names, start).unwrap();
+        let made = etcd::EtcdPki::load_or_create(&pki, "n1", &names, start).unwrap();
+        let found = || expiry::inspect(&pki, &paths(dir.path()), later).unwrap();
+        let ends = || -> BTreeMap<String, (String, Timestamp)> {
+            let each = found().certificates.into_iter();
+            each.map(|c| (c.name, (c.ca_name, c.expiration_date))).collect()
+        };
+        let (before, year) = (ends(), start + jiff::SignedDuration::from_hours(365 * 24));
+        let of_etcd = ["apiserver-etcd-client", "etcd-healthcheck-client", "etcd-peer", "etcd-server"];
+        for name in of_etcd {
+            assert_eq!(before[name], ("etcd-ca".to_owned(), year), "{name}");
+        }
+        assert!(found().certificate_authorities.iter().any(|ca| ca.name == "etcd-ca"));
+        let flags = |names: &[&str]| CertsRenew {
+            names: names.iter().map(|n| (*n).to_owned()).collect(),
+            place: CertsPlace { data_dir: dir.path().to_owned(), output: output::Output::Json },
+        };
+        let peer = Certificate::from_pem(&std::fs::read_to_string(made.peer_files().0).unwrap()).unwrap();
+        renew(&flags(&["etcd-peer"]), later).unwrap();
+        let renewed = Certificate::from_pem(&std::fs::read_to_string(made.peer_files().0).unwrap()).unwrap();
+        assert!(renewed.not_after > peer.not_after && renewed.ips == peer.ips);
+        assert_eq!(ends()["etcd-server"], before["etcd-server"], "and no other");
+        // Still what a start takes for good.
+        etcd::EtcdPki::load_or_create(&pki, "n1", &names, later).unwrap();
+        assert_eq!(ends()["etcd-peer"].1, renewed.not_after);
+        let all = flags(&of_etcd);
+        renew(&all, later).unwrap();
+        assert!(of_etcd.iter().all(|name| ends()[*name].1 > year));
     }
 }

@@ -4,6 +4,10 @@
 //! agent is stopped first, while the API server still answers it, and etcd last. A program that is not ours cannot ask the kernel for that
 //! signal: [`exec`] does before it becomes the program.
 
+mod life;
+
+pub(crate) use life::Life;
+
 use crate::agent::{PARENT, follow_parent};
 use crate::cli::ExecFlags;
 use anyhow::Context as _;
@@ -13,9 +17,11 @@ use std::ffi::OsStr;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use supervise::Backoff;
 use tokio::process::{Child, Command};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -28,6 +34,14 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::fro
 const HEALTHY_AFTER: Duration = Duration::from_secs(60);
 /// How long it may take to stop.
 const STOP_PATIENCE: Duration = Duration::from_secs(20);
+
+/// How often a child ended by itself, or could not be started.
+static ENDS: AtomicU64 = AtomicU64::new(0);
+
+/// How often children of this process ended by themselves, or could not be started.
+pub(crate) fn ends() -> u64 {
+    ENDS.load(Ordering::Relaxed)
+}
 
 #[derive(Clone, Debug)]
 pub(crate) struct Program {
@@ -65,11 +79,23 @@ impl Program {
     }
 }
 
-/// Keeps a program called `name` running until `shutdown`, each time as `make` has it. Must be awaited on the main thread: the kernel ties the
+/// How a child came to its end.
+#[derive(Debug, PartialEq, Eq)]
+enum End {
+    /// By itself; how.
+    Itself(String),
+    /// It is to start again.
+    Again,
+    Shutdown,
+}
+
+/// Keeps a program called `name` running until `shutdown`, each time as `make` has it, and ends it to start it again when `again` says so; `life` tells how that goes. Must be awaited on the main thread: the kernel ties the
 /// child's life to the thread that started it.
 pub(crate) async fn keep(
     name: &str,
     make: impl AsyncFn() -> anyhow::Result<Program>,
+    life: &Life,
+    again: &Notify,
     shutdown: &CancellationToken,
 ) {
     let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
@@ -77,16 +103,27 @@ pub(crate) async fn keep(
         let started = Instant::now();
         let Some(made) = shutdown.run_until_cancelled(make()).await else { return };
         match made.and_then(|program| Ok((program.start()?, program))) {
-            Ok((child, program)) => match follow(&program, child, shutdown).await {
-                None => return,
-                Some(ended) => {
-                    tracing::error!(program = name, %ended, "a child ended; starting it again");
+            Ok((child, program)) => {
+                life.started(Instant::now());
+                match follow(&program, child, again, shutdown).await {
+                    End::Shutdown => return,
+                    End::Again => {
+                        backoff.reset();
+                        continue;
+                    }
+                    End::Itself(ended) => {
+                        tracing::error!(program = name, %ended, "a child ended; starting it again");
+                        life.ended(Instant::now(), ended);
+                    }
                 }
-            },
+            }
             Err(error) => {
-                tracing::error!(program = name, error = format!("{error:#}"), "start; will try again");
+                let error = format!("{error:#}");
+                tracing::error!(program = name, error, "start; will try again");
+                life.ended(Instant::now(), error);
             }
         }
+        ENDS.fetch_add(1, Ordering::Relaxed);
         if started.elapsed() > HEALTHY_AFTER {
             backoff.reset();
         }
@@ -97,17 +134,18 @@ pub(crate) async fn keep(
     }
 }
 
-/// Waits for the child's end, or ends it; `None` when it was asked to.
-async fn follow(program: &Program, mut child: Child, shutdown: &CancellationToken) -> Option<String> {
-    tokio::select! {
-        ended = child.wait() => return Some(describe(ended)),
-        () = shutdown.cancelled() => {}
-    }
+/// Waits for the child's end, or ends it.
+async fn follow(program: &Program, mut child: Child, again: &Notify, shutdown: &CancellationToken) -> End {
+    let end = tokio::select! {
+        ended = child.wait() => return End::Itself(describe(ended)),
+        () = shutdown.cancelled() => End::Shutdown,
+        () = again.notified() => End::Again,
+    };
     if stop(&mut child).await.is_none() {
         tracing::warn!(program = program.name, "it does not stop; killing it");
         let _ = child.kill().await;
     }
-    None
+    end
 }
 
 /// Asks a child to end, and waits for that; `None` where it does not.
@@ -159,7 +197,7 @@ mod tests {
              test $(wc -l < {0}) -ge 2 || exit 3; while :; do sleep 0.05; done",
             log.display()
         ));
-        let shutdown = CancellationToken::new();
+        let (life, shutdown) = (Life::default(), CancellationToken::new());
         let read = || std::fs::read_to_string(&log).unwrap_or_default();
         let watch = async {
             while read().lines().count() < 2 {
@@ -167,9 +205,43 @@ mod tests {
             }
             shutdown.cancel();
         };
-        let both = async { tokio::join!(keep("a shell", async || Ok(program.clone()), &shutdown), watch) };
+        let again = Notify::new();
+        let kept = keep("a shell", async || Ok(program.clone()), &life, &again, &shutdown);
+        let both = async { tokio::join!(kept, watch) };
         tokio::time::timeout(Duration::from_secs(20), both).await.unwrap();
         let started = format!("started by {}", std::process::id());
         assert_eq!(read().lines().collect::<Vec<_>>(), [&started, &started, "stopped"]);
+        assert!(life.check(Instant::now() + HEALTHY_AFTER / 2).is_ok(), "it ran again");
+        assert!(ends() > 0);
+    }
+
+    #[tokio::test]
+    async fn a_child_that_is_to_start_again_must_not_be_waited_for_as_one_that_failed() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("log");
+        let program = shell(&format!(
+            "trap 'echo stopped >> {0}; exit 0' TERM; echo started >> {0}; while :; do sleep 0.05; done",
+            log.display()
+        ));
+        let (shutdown, again) = (CancellationToken::new(), Notify::new());
+        let lines = async |count: usize| {
+            while std::fs::read_to_string(&log).unwrap_or_default().lines().count() < count {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let watch = async {
+            lines(1).await;
+            again.notify_one();
+            let asked = Instant::now();
+            lines(3).await;
+            assert!(asked.elapsed() < BACKOFF.0 * 4, "{:?}", asked.elapsed());
+            shutdown.cancel();
+        };
+        let life = Life::default();
+        let kept = keep("a shell", async || Ok(program.clone()), &life, &again, &shutdown);
+        let both = async { tokio::join!(kept, watch) };
+        tokio::time::timeout(Duration::from_secs(20), both).await.unwrap();
+        let read = std::fs::read_to_string(&log).unwrap();
+        assert_eq!(read.lines().collect::<Vec<_>>(), ["started", "stopped", "started", "stopped"]);
     }
 }

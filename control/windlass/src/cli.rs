@@ -105,6 +105,9 @@ pub(crate) struct ServerFlags {
     #[command(flatten)]
     #[serde(flatten)]
     pub(crate) member: MemberFlags,
+    /// A flag of kube-apiserver for the API server, NAME=VALUE without dashes; may be repeated
+    #[arg(long, env = "WINDLASS_KUBE_APISERVER_ARG", value_name = "FLAG=VALUE")]
+    pub(crate) kube_apiserver_arg: Vec<String>,
     /// Do not make this machine a node
     #[arg(long, env = "WINDLASS_NO_AGENT")]
     pub(crate) no_agent: bool,
@@ -376,6 +379,9 @@ pub(crate) struct TokenCreate {
     /// A token for another server: for two hours, what servers share is kept in the cluster under a key that only the token holds
     #[arg(long)]
     pub(crate) control_plane: bool,
+    /// The key to keep them under [default: a new one]
+    #[arg(long, value_name = "KEY", requires = "control_plane")]
+    pub(crate) certificate_key: Option<String>,
     #[command(flatten)]
     pub(crate) admin: Admin,
 }
@@ -475,6 +481,9 @@ pub(crate) struct SnapshotSave {
 pub(crate) struct SnapshotRestore {
     /// The snapshot: a file, or the name of one in the directory of snapshots
     pub(crate) snapshot: PathBuf,
+    /// Restore it although other members of the server's etcd run, or cannot be asked
+    #[arg(long)]
+    pub(crate) force: bool,
     #[command(flatten)]
     pub(crate) place: SnapshotPlace,
 }

@@ -4,6 +4,7 @@
 //! warning, unless it says nothing (`null`, empty, zero), as files that were written with every default do.
 
 use anyhow::{Context as _, bail};
+use machinery::unset::says_nothing;
 use serde_json::Value;
 use std::path::Path;
 use std::time::Duration;
@@ -178,17 +179,6 @@ fn walk(value: &Value, path: &str, shape: &str, visit: &mut impl FnMut(&str, &st
             }
         }
         _ => {}
-    }
-}
-
-fn says_nothing(value: &Value) -> bool {
-    match value {
-        Value::Null | Value::Bool(false) => true,
-        Value::Number(number) => number.as_f64() == Some(0.0),
-        Value::String(text) => text.is_empty() || machinery::duration::parse(text) == Ok(0),
-        Value::Array(items) => items.iter().all(says_nothing),
-        Value::Object(fields) => fields.values().all(says_nothing),
-        Value::Bool(true) => false,
     }
 }
 

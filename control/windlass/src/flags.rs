@@ -6,7 +6,7 @@
 
 mod value;
 
-pub(crate) use value::Kind;
+pub(crate) use value::{Kind, boolean};
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -29,12 +29,17 @@ pub(crate) enum Error {
     Arguments { component: String, arguments: String },
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Flag {
     name: &'static str,
     kind: Kind,
     used: bool,
+    /// What it sets of the component's configuration, by paths between commas; empty where that has no field for it.
+    fields: &'static str,
 }
+
+/// Stands in a table for "without effect".
+const UNUSED: &str = "unused";
 
 /// The flags of a component.
 #[derive(Clone, Debug)]
@@ -44,13 +49,16 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    /// Reads a table: a line a flag, its name, its type, and `unused` where it has no effect here.
+    /// Reads a table: a line a flag, its name, its type, and `unused` where it has no effect here, or the field of the component's
+    /// configuration that it is.
     pub(crate) fn read(component: &'static str, text: &'static str) -> Self {
         let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
         let flag = |line: &'static str| {
             let mut words = line.split(' ');
             let (name, kind) = (words.next()?, Kind::named(words.next()?)?);
-            Some(Flag { name, kind, used: words.next().is_none() })
+            let fields = words.next().unwrap_or_default();
+            let used = fields != UNUSED;
+            Some(Flag { name, kind, used, fields: if used { fields } else { "" } })
         };
         Self { component, flags: lines.filter_map(flag).collect() }
     }
@@ -73,7 +81,7 @@ impl Table {
 
     /// Reads a command line.
     pub(crate) fn parse(&self, arguments: &[String]) -> Result<Flags, Error> {
-        let mut flags = Flags { given: BTreeMap::new(), unused: Vec::new() };
+        let mut flags = Flags::default();
         let (mut rest, mut positional) = (arguments.iter(), Vec::new());
         while let Some(argument) = rest.next() {
             if argument == "--" {
@@ -137,6 +145,8 @@ impl Table {
 pub(crate) struct Flags {
     given: BTreeMap<&'static str, Vec<String>>,
     unused: Vec<&'static str>,
+    /// Those given that are fields of the component's configuration.
+    fields: Vec<Flag>,
 }
 
 impl Flags {
@@ -149,13 +159,31 @@ impl Flags {
             values.clear();
         }
         match flag.kind {
-            Kind::List | Kind::Map => values.extend(value::elements(&value)),
+            Kind::List | Kind::Map | Kind::Gates | Kind::Multimap => values.extend(value::elements(&value)),
             _ => values.push(value),
         }
         if !flag.used && !self.unused.contains(&flag.name) {
             self.unused.push(flag.name);
         }
+        if !flag.fields.is_empty() && !self.fields.contains(&flag) {
+            self.fields.push(flag);
+        }
         Ok(())
+    }
+
+    /// What the flags say as the component's configuration would: only what was given, by the fields the table names.
+    pub(crate) fn document(&self) -> serde_json::Value {
+        let mut out = serde_json::Value::Object(serde_json::Map::new());
+        for flag in &self.fields {
+            let values = self.given.get(flag.name).map(Vec::as_slice).unwrap_or_default();
+            let Some(value) = flag.kind.json(values) else { continue };
+            for path in flag.fields.split(',') {
+                // Every step is an object, made by the step before.
+                let place = path.split('.').fold(&mut out, |at, name| &mut at[name]);
+                *place = value.clone();
+            }
+        }
+        out
     }
 
     /// Warns of what was given and has no effect.
@@ -171,6 +199,11 @@ impl Flags {
         &self.unused
     }
 
+    /// The flags that were given.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.given.keys().copied()
+    }
+
     /// A flag's text, unless it is empty, which stands for "not given".
     pub(crate) fn text(&self, name: &str) -> Option<&str> {
         let last = self.given.get(name).and_then(|values| values.last());
@@ -178,10 +211,14 @@ impl Flags {
     }
 
     pub(crate) fn bool(&self, name: &str) -> Option<bool> {
-        self.text(name).and_then(|text| value::boolean(text).ok())
+        self.text(name).and_then(|text| boolean(text).ok())
     }
 
     pub(crate) fn int(&self, name: &str) -> Option<i64> {
+        self.text(name).and_then(|text| text.parse().ok())
+    }
+
+    pub(crate) fn float(&self, name: &str) -> Option<f64> {
         self.text(name).and_then(|text| text.parse().ok())
     }
 

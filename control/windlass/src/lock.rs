@@ -30,18 +30,49 @@ pub(crate) async fn wait(dir: &Path, what: &str, stop: &CancellationToken) -> an
     if let Err(TryLockError::WouldBlock) = file.try_lock() {
         tracing::info!("waiting for another {what}{} to end", holder(&mut file));
     }
+    match locked(file, dir, stop).await? {
+        Some(file) => sign(file, dir).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Takes the lock of a file, as soon as whoever has it is gone; what is in the file stays. `None`: `stop` came first.
+pub(crate) async fn wait_for_file(path: &Path, stop: &CancellationToken) -> anyhow::Result<Option<Lock>> {
+    Ok(locked(open_file(path)?, path, stop).await?.map(|file| Lock { _file: file }))
+}
+
+async fn locked(file: File, what: &Path, stop: &CancellationToken) -> anyhow::Result<Option<File>> {
     // locks taken twice by one process are one lock
     let locking = tokio::task::spawn_blocking(move || file.lock().map(|()| file));
     let Some(locked) = stop.run_until_cancelled(locking).await else { return Ok(None) };
     let locked = locked.context("wait for a lock")?;
-    sign(locked.with_context(|| format!("lock {}", dir.display()))?, dir).map(Some)
+    locked.map(Some).with_context(|| format!("lock {}", what.display()))
+}
+
+/// Comes true when a file is opened or removed. A file that cannot be watched is never.
+pub(crate) async fn opened(path: &Path) {
+    use inotify::{Inotify, WatchMask};
+    let watched = Inotify::init().and_then(|inotify| {
+        inotify.watches().add(path, WatchMask::OPEN | WatchMask::DELETE_SELF)?;
+        inotify.into_event_stream(vec![0; 4096])
+    });
+    match watched {
+        Ok(mut events) => drop(futures::StreamExt::next(&mut events).await),
+        Err(error) => {
+            tracing::error!(path = %path.display(), %error, "cannot watch the lock file");
+            std::future::pending().await
+        }
+    }
 }
 
 fn open(dir: &Path) -> anyhow::Result<File> {
-    let path = dir.join("lock");
+    open_file(&dir.join("lock"))
+}
+
+fn open_file(path: &Path) -> anyhow::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
-    options.open(&path).with_context(|| format!("open lock {}", path.display()))
+    options.open(path).with_context(|| format!("open lock {}", path.display()))
 }
 
 fn holder(file: &mut File) -> String {
@@ -92,6 +123,27 @@ mod tests {
         assert!(locked.unwrap().is_none());
         // What still waits below ends with the test.
         drop(held);
+    }
+
+    #[tokio::test]
+    async fn whoever_opens_a_lock_file_is_noticed_by_whoever_has_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("kubelet.lock");
+        std::fs::write(&path, "mine").unwrap();
+        let stop = CancellationToken::new();
+        let held = wait_for_file(&path, &stop).await.unwrap().unwrap();
+        let noticed = opened(&path);
+        let other = async {
+            tokio::task::yield_now().await;
+            wait_for_file(&path, &stop).await.unwrap()
+        };
+        let first = async {
+            noticed.await;
+            drop(held);
+        };
+        let (second, ()) = tokio::join!(other, first);
+        assert!(second.is_some());
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "mine", "its content is not ours");
     }
 
     #[tokio::test]

@@ -4,6 +4,7 @@
 //! - [`stacked`]: a server's member from its start until it has a vote; [`followed`]: the members there are, kept on disk and in the cluster;
 //!   [`announced`]: what the cluster says of them
 //! - [`seed`], [`moving`]: the embedded store becomes the first member's
+//! - [`objects`]: what is known of where the objects are, for a start that would begin without them
 //! - [`joining`]: another server becomes a member, of the cluster that it is of ([`agreement`]) and without harm to it ([`health`]); [`shared`]: what it must have of the others, sealed; [`token`]: what it is given
 //! - [`command`]: `windlass member`
 
@@ -14,6 +15,7 @@ pub(crate) mod followed;
 mod health;
 mod joining;
 mod moving;
+pub(crate) mod objects;
 mod place;
 mod program;
 mod seed;
@@ -21,6 +23,5 @@ pub(crate) mod shared;
 pub(crate) mod stacked;
 pub(crate) mod token;
 
-pub(crate) use moving::AHEAD;
 pub(crate) use place::{Place, Start};
 pub(crate) use stacked::Stacked;

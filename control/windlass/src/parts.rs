@@ -1,7 +1,7 @@
 //! The parts of a cluster: one way to build each, whether `windlass server` assembles them or one is a program of its own.
 //!
 //! - [`component`]: parts as programs, with upstream's flags (`crate::flags`); [`alone`]: what each has that is the only one of its process;
-//!   [`serving`]: its port, with proxies in [`front`]; [`kubeconfig`]: its way to the API server
+//!   [`serving`]: its port, with proxies in [`front`] and handshakes by [`tls`]; [`kubeconfig`]: its way to the API server, [`throttle`]: how often
 //! - [`leading`]: a part of which only one works at a time; [`election`]: upstream's flags about that
 //! - [`apiserver`]
 //! - a node's: [`kubelet`], [`proxy`], [`dns`], [`network`]
@@ -22,6 +22,8 @@ mod network;
 mod proxy;
 pub(crate) mod scheduler;
 mod serving;
+mod throttle;
+mod tls;
 
 use crate::flags::Flags;
 use anyhow::{Context as _, anyhow, bail};

@@ -12,11 +12,12 @@ mod tasks;
 use crate::child;
 use crate::cli::{AgentFlags, ServerFlags};
 use crate::member::announced::Common;
+use crate::member::objects::{self, Objects};
 use crate::member::stacked::Surroundings;
 use crate::member::token::Invitation;
 use crate::member::{self, Stacked, Start};
 use crate::parts::apiserver::trust::Front;
-use crate::parts::apiserver::{self, Limits, Services, Settings, publish, storage};
+use crate::parts::apiserver::{self, Flagged, Limits, Settings, publish, storage};
 use crate::settings::{self, nth_address};
 use crate::signals::Signals;
 use crate::snapshot;
@@ -29,6 +30,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// The health check that fails until machines may join: who waits for a ready server makes tokens next.
@@ -103,27 +106,32 @@ impl Plan {
     }
 
     /// What the API server is made of.
-    fn api_server(&self, pki: &Pki, stacked: Option<&Stacked>) -> anyhow::Result<Settings> {
-        let storage = match stacked {
-            Some(stacked) => storage::Settings::Etcd(stacked.storage()?),
-            None => storage::Settings::new(&self.flags.storage, settings::store_file(&self.dir))?,
-        };
+    fn api_server(&self, pki: &Pki, storage: storage::Settings) -> anyhow::Result<Settings> {
+        let flags = apiserver::settings::of_arguments(&self.flags.kube_apiserver_arg)?;
+        let flagged = Flagged::of_flags(&flags, &::apiserver::registry::Config::default())?;
+        let limits = Limits::of_flags(&flags, &flagged, Limits::default())?;
         Ok(Settings {
             listen: self.listen,
             advertise: self.advertise,
             storage,
             service_cidrs: self.node.service_cidrs.clone(),
             issuers: vec![format!("https://kubernetes.default.svc.{}", self.node.cluster_domain)],
-            audiences: Vec::new(),
+            audiences: flags.list("api-audiences").map(<[String]>::to_vec).unwrap_or_default(),
             signing_key: Some(pki.service_account.clone()),
             verifying_keys: pki.service_account_keys.clone(),
             certificates: tasks::certificates(pki),
             front: Front::ourselves(),
-            authorization: Default::default(),
-            other_issuers: Default::default(),
-            services: Services::default(),
-            limits: Limits::default(),
+            flagged,
+            limits,
         })
+    }
+
+    /// Where objects are kept.
+    fn storage(&self, stacked: Option<&Stacked>) -> anyhow::Result<storage::Settings> {
+        match stacked {
+            Some(stacked) => Ok(storage::Settings::Etcd(stacked.storage()?)),
+            None => storage::Settings::new(&self.flags.storage, settings::store_file(&self.dir)),
+        }
     }
 
     /// The API server as this machine reaches it.
@@ -141,31 +149,43 @@ impl Plan {
         format!("https://{}", SocketAddr::new(self.advertise, self.listen.port()))
     }
 
+    /// What keys in etcd begin with.
+    fn prefix(&self) -> &str {
+        self.flags.storage.etcd_prefix.as_deref().unwrap_or(storage::PREFIX)
+    }
+
     /// What must be the same at every server.
     fn common(&self) -> Common {
         let ranges = |ranges: &[ipnet::IpNet]| {
             let texts: Vec<String> = ranges.iter().map(ToString::to_string).collect();
             texts.join(",")
         };
-        let prefix = self.flags.storage.etcd_prefix.as_deref().unwrap_or(storage::PREFIX);
         Common::new([
             ("service-cidr", ranges(&self.node.service_cidrs)),
             ("cluster-cidr", ranges(&self.node.cluster_cidrs)),
             ("cluster-domain", self.node.cluster_domain.clone()),
-            ("etcd-prefix", store::etcd::rooted(prefix)),
+            ("etcd-prefix", store::etcd::rooted(self.prefix())),
         ])
     }
 
     /// What machines are told of the cluster.
-    fn facts<'a>(&'a self, server: &'a str, ca_pem: &'a str, several: bool) -> publish::Facts<'a> {
+    fn facts<'a>(
+        &'a self,
+        server: &'a str,
+        ca_pem: &'a str,
+        etcd: Option<&'a storage::SharedEtcd>,
+    ) -> publish::Facts<'a> {
         publish::Facts {
             server,
-            several,
+            several: etcd.is_some(),
+            gone: None,
             ca_pem,
             domain: &self.node.cluster_domain,
             dns: &self.node.cluster_dns,
             pod_ranges: &self.node.cluster_cidrs,
             service_ranges: &self.node.service_cidrs,
+            names: &self.flags.tls_san,
+            etcd,
         }
     }
 
@@ -218,7 +238,8 @@ async fn serve(plan: &mut Plan, shutdown: &CancellationToken) -> anyhow::Result<
         done
     };
     // Both here, on the main thread: children live with the thread that starts them.
-    tokio::join!(child::keep("etcd", || stacked.program(), &etcd_stop), work).1
+    let kept = child::keep("etcd", || stacked.program(), stacked.life(), stacked.again(), &etcd_stop);
+    tokio::join!(kept, work).1
 }
 
 /// What everything else needs: keys and certificates, and a member of etcd to start.
@@ -241,6 +262,15 @@ async fn prepare(plan: &mut Plan) -> anyhow::Result<(Pki, Option<Stacked>)> {
         joined.await.with_context(|| format!("join {server}"))?;
     }
     member::shared::settle(&mut plan.flags.storage, &plan.dir)?;
+    if start != Start::Embedded {
+        Objects::read(&plan.dir)?.settle(&mut plan.flags.storage, &plan.dir)?;
+    }
+    if start == Start::External
+        && let storage::Settings::Etcd(cluster) =
+            storage::Settings::new(&plan.flags.storage, settings::store_file(&plan.dir))?
+    {
+        objects::check(&etcd::Client::new(&cluster.client()?)?, &plan.dir, cluster.prefix()).await?;
+    }
     let pki = Pki::load_or_create(&plan.dir.join("pki"), &plan.names, Timestamp::now())
         .context("prepare keys and certificates")?;
     let surroundings = Surroundings {
@@ -261,17 +291,26 @@ async fn control_plane(
     stacked: Option<&Arc<Stacked>>,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<()> {
-    let api = Arc::new(apiserver::start(plan.api_server(&pki, stacked.map(|s| &**s))?).await?);
+    let storage = plan.storage(stacked.map(|s| &**s))?;
+    let api = Arc::new(apiserver::start(plan.api_server(&pki, storage)?).await?);
     tracing::info!(listen = %plan.listen, url = plan.public_url(), "the API server listens");
     identity::write_admin(plan, &pki)?;
     let published = Arc::new(AtomicBool::new(false));
     ready_once(api.health(), &published);
+    if let Some(life) = stacked.map(|stacked| stacked.life().clone()) {
+        // The store goes on with the other members, and nobody would see that a majority hangs on fewer of them.
+        api.health().add("etcd-member", false, move || life.check(Instant::now()));
+    }
     let api_stop = CancellationToken::new();
     let main = async {
         api.ready().await?;
         let client = api.client("system:apiserver", &["system:masters"]);
-        let several = api.embedded_store().is_none();
-        published::publish_all(plan, &client, &pki, several).await?;
+        published::publish_all(plan, &client, &pki, api.shared_etcd()).await?;
+        if let (None, Some(etcd)) = (stacked, api.etcd())
+            && let Err(error) = objects::note_external(etcd, &plan.dir, plan.prefix()).await
+        {
+            tracing::warn!(error = format!("{error:#}"), "note where the objects are");
+        }
         published.store(true, Ordering::Release);
         tracing::info!("the cluster is ready");
         let tasks = tasks::of(plan, &pki, &api, stacked)?;
@@ -305,8 +344,8 @@ fn ready_once(health: &Health, published: &Arc<AtomicBool>) {
 /// Tells machines of the authorities there are now; other API servers hear of them by [`apiserver::trust`].
 async fn publish_authorities(plan: &Plan, api: &apiserver::Api, pki: &Pki) -> anyhow::Result<()> {
     let client = api.client("system:apiserver", &["system:masters"]);
-    let several = api.embedded_store().is_none();
-    publish::cluster_info(&client, &plan.public_url(), &pki.trusted, several).await.map(drop)
+    let url = plan.public_url();
+    publish::cluster_info(&client, &plan.facts(&url, &pki.trusted, api.shared_etcd())).await.map(drop)
 }
 
 /// How this machine's agent is started, unless there is to be none.
@@ -325,7 +364,8 @@ fn agent(plan: &Plan, pki: &Pki) -> Option<child::Program> {
 
 async fn keep_agent(program: Option<child::Program>, shutdown: &CancellationToken) {
     if let Some(program) = program {
-        child::keep("the agent", async || Ok(program.clone()), shutdown).await;
+        let life = child::Life::default();
+        child::keep("the agent", async || Ok(program.clone()), &life, &Notify::new(), shutdown).await;
     }
 }
 

@@ -14,7 +14,7 @@ use crate::cli::{SnapshotCommand, SnapshotPlace, SnapshotRestore, SnapshotSave};
 use crate::member;
 use crate::output;
 use crate::settings;
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{Context as _, anyhow, bail, ensure};
 use archive::Snapshot;
 use folder::Folder;
 use keeper::{Contents, Source};
@@ -31,7 +31,7 @@ pub(crate) async fn run(command: SnapshotCommand) -> anyhow::Result<()> {
     match command {
         SnapshotCommand::Save(flags) => save(&flags).await,
         SnapshotCommand::List(place) => list(&place),
-        SnapshotCommand::Restore(flags) => restore(&flags),
+        SnapshotCommand::Restore(flags) => restore(&flags).await,
     }
 }
 
@@ -108,11 +108,30 @@ fn list(place: &SnapshotPlace) -> anyhow::Result<()> {
     output::print(place.output, &output::table(&rows), &listed)
 }
 
-fn restore(flags: &SnapshotRestore) -> anyhow::Result<()> {
+/// The members of the cluster that is replaced, which must not serve it any more: two clusters under one authority would have agents end the pods
+/// of either in turn.
+async fn others(flags: &SnapshotRestore) -> anyhow::Result<Vec<String>> {
+    let asked = match member::command::others(&flags.place.data_dir).await {
+        Err(error) if flags.force => {
+            tracing::warn!(error = format!("{error:#}"), "ask the other members of etcd");
+            return Ok(Vec::new());
+        }
+        asked => asked.context("ask the other members of etcd; --force restores without")?,
+    };
+    ensure!(
+        flags.force || asked.running.is_empty(),
+        "{} of the cluster that this server is of still run: stop their servers and empty them first (--force restores all the same)",
+        asked.running.join(", ")
+    );
+    Ok(asked.known)
+}
+
+async fn restore(flags: &SnapshotRestore) -> anyhow::Result<()> {
     let given = &flags.snapshot;
     let within = folder(&flags.place).path().join(given);
     let path = if given.exists() { given } else { &within };
     let dir = settings::server_dir(&flags.place.data_dir);
+    let others = others(flags).await?;
     let restored = restore::restore(path, &dir)?;
     let mut text = format!(
         "{} holds the cluster of {}, revision {}; start `windlass server`\n",
@@ -120,6 +139,12 @@ fn restore(flags: &SnapshotRestore) -> anyhow::Result<()> {
         restored.snapshot.created,
         restored.snapshot.revision
     );
+    if !others.is_empty() {
+        text.push_str(&format!(
+            "empty the servers of {} before they start again: they are of the cluster before\n",
+            others.join(", ")
+        ));
+    }
     if let Some(config) = &restored.encryption {
         let config = config.display();
         text.push_str(&format!(

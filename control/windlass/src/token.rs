@@ -39,6 +39,11 @@ async fn connect(admin: &Admin) -> anyhow::Result<Cluster> {
 }
 
 async fn create(flags: &TokenCreate) -> anyhow::Result<()> {
+    let key: Option<CertificateKey> = match (flags.control_plane, &flags.certificate_key) {
+        (false, _) => None,
+        (true, Some(text)) => Some(text.parse().context("--certificate-key")?),
+        (true, None) => Some(CertificateKey::generate()?),
+    };
     let token: BootstrapToken = match &flags.token {
         Some(text) => text.parse()?,
         None => BootstrapToken::generate()?,
@@ -58,11 +63,11 @@ async fn create(flags: &TokenCreate) -> anyhow::Result<()> {
     let server = Kubeconfig::parse(&info)?.cluster()?.server.clone();
     let words = join_words(&server, &token, &authority);
     let joins = JoinToken::new(token, &authority);
-    let kubeadm = format!("kubeadm join {words}");
-    let (text, command) = if flags.control_plane {
-        let (dir, key) = (settings::server_dir(&flags.admin.data_dir), CertificateKey::generate()?);
-        shared::upload(&cluster.client, &dir, &key).await.context("share this server's files")?;
-        let text = member::token::expose(&joins, &key);
+    let kubeadm = kubeadm_command(&words, key.as_ref());
+    let (text, command) = if let Some(key) = &key {
+        let dir = settings::server_dir(&flags.admin.data_dir);
+        shared::upload(&cluster.client, &dir, key).await.context("share this server's files")?;
+        let text = member::token::expose(&joins, key);
         let command = format!("windlass server --server {server} --token {text}");
         (text, command)
     } else {
@@ -82,6 +87,12 @@ fn join_words(server: &str, token: &BootstrapToken, authority: &pki::Certificate
         token.expose(),
         authority.public_key_hash()
     )
+}
+
+/// With a key, another control plane: where objects are in etcd.
+fn kubeadm_command(words: &str, key: Option<&CertificateKey>) -> String {
+    let plane = key.map(|key| format!(" --control-plane --certificate-key {}", key.expose()));
+    format!("kubeadm join {words}{}", plane.unwrap_or_default())
 }
 
 /// A token as `list` shows it: never its secret.
@@ -169,6 +180,19 @@ mod tests {
         assert_eq!(before.usages, ["authentication", "signing"]);
         assert!(!serde_json::to_string(&before).unwrap().contains(token.secret()));
         assert!(describe(&secret, end).unwrap().expired);
+    }
+
+    #[test]
+    fn kubeadm_must_not_be_told_to_join_a_control_plane_without_its_key() {
+        let token: BootstrapToken = "abcdef.0123456789abcdef".parse().unwrap();
+        let ca = pki::Authority::generate("kubernetes", Timestamp::now()).unwrap();
+        let words = join_words("https://192.0.2.1:6443", &token, ca.certificate());
+        let node = kubeadm_command(&words, None);
+        assert!(node.starts_with("kubeadm join 192.0.2.1:6443 --token abcdef.0123456789abcdef --discovery"));
+        assert!(!node.contains("--control-plane"));
+        let key = CertificateKey::generate().unwrap();
+        let plane = kubeadm_command(&words, Some(&key));
+        assert_eq!(plane, format!("{node} --control-plane --certificate-key {}", key.expose()));
     }
 
     #[test]

@@ -63,6 +63,10 @@ impl Place {
     }
 
     fn api_server(&self) -> Process {
+        self.api_server_with(&[])
+    }
+
+    fn api_server_with(&self, more: &[String]) -> Process {
         let pki = |name: &str| self.file("pki").join(name).display().to_string();
         let flags = [
             format!("--data-dir={}", self.file("data").display()),
@@ -84,7 +88,7 @@ impl Place {
             format!("--tls-cert-file={}", pki("apiserver.crt")),
             format!("--tls-private-key-file={}", pki("apiserver.key")),
         ];
-        self.start("apiserver", &flags)
+        self.start("apiserver", &[&flags, more].concat())
     }
 
     fn scheduler(&self, port: u16) -> Process {
@@ -225,6 +229,46 @@ async fn parts_that_are_processes_of_their_own_place_the_pods_of_a_deployment() 
         }
         assert_eq!(asked(port, "/metrics").await, Some(403), "{name}: counters are not for everybody");
     }
+}
+
+#[tokio::test]
+async fn flags_of_the_api_server_reach_the_server_that_runs() {
+    let place = Place::new();
+    let tokens = place.file("tokens.csv");
+    std::fs::write(&tokens, "sesame,robot,1,\"system:masters,bots\"\n").unwrap();
+    let _api = place.api_server_with(&[
+        format!("--token-auth-file={}", tokens.display()),
+        "--runtime-config=batch/v1=false".to_owned(),
+        "--disabled-metrics=apiserver_current_inflight_requests".to_owned(),
+        "--enable-priority-and-fairness=false".to_owned(),
+        "--tls-min-version=VersionTLS13".to_owned(),
+        "--feature-gates=APIServerTracing=true".to_owned(),
+    ]);
+    let path = place.kubeconfig("nobody", &[]);
+    let parsed = kube::config::Kubeconfig::read_from(path).unwrap();
+    let options = kube::config::KubeConfigOptions::default();
+    let mut config = kube::Config::from_custom_kubeconfig(parsed, &options).await.unwrap();
+    let token = "sesame".to_owned();
+    config.auth_info = kube::config::AuthInfo { token: Some(token.into()), ..Default::default() };
+    let robot = Client::try_from(config).unwrap();
+    let get = async |path: &str| robot.request_text(http::Request::get(path).body(Vec::new()).unwrap()).await;
+    place.until("the API server is ready", async || get("/readyz").await.is_ok()).await;
+    let who = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"});
+    let ask = http::Request::post("/apis/authentication.k8s.io/v1/selfsubjectreviews")
+        .header("content-type", "application/json")
+        .body(serde_json::to_vec(&who).unwrap())
+        .unwrap();
+    let said: serde_json::Value = robot.request(ask).await.unwrap();
+    assert_eq!(said["status"]["userInfo"]["username"], "robot");
+    assert_eq!(
+        said["status"]["userInfo"]["groups"],
+        json!(["system:masters", "bots", "system:authenticated"])
+    );
+    assert!(get("/apis/apps/v1").await.is_ok());
+    assert!(get("/apis/batch/v1").await.is_err());
+    let metrics = get("/metrics").await.unwrap();
+    assert!(metrics.contains("apiserver_request_total"));
+    assert!(!metrics.contains("apiserver_current_inflight_requests"));
 }
 
 #[test]

@@ -52,7 +52,14 @@ impl Floor {
             }),
             hostname: name.clone(),
             log_directory,
-            linux: Some(v1::LinuxPodSandboxConfig::default()),
+            linux: Some(v1::LinuxPodSandboxConfig {
+                // what every kubelet asks for (`pkg/kubelet/kuberuntime/kuberuntime_sandbox.go`)
+                security_context: Some(v1::LinuxSandboxSecurityContext {
+                    seccomp: Some(v1::SecurityProfile::default()),
+                    ..Default::default()
+                }),
+                ..Default::default()
+            }),
             ..Default::default()
         };
         let id = Box::pin(self.0.run_pod_sandbox(sandbox.clone(), "")).await?;

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// How long nobody may lead: a lease of 15 seconds, and what whoever takes it over waits between two looks (2 s, and a fifth of it).
-pub(super) const LEADERLESS: Duration = Duration::from_secs(18);
+/// How long nobody may lead, and half a second by which whoever looks may be late.
+pub(super) const LEADERLESS: Duration = Duration::from_millis(15_500);
 
 /// What clients saw.
 #[derive(Debug, Default)]

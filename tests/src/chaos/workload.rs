@@ -1,6 +1,7 @@
 //! Roll-outs of a Deployment and Jobs, one after another, and what is exact about each once it has ended.
 
 use super::servers::{SETTLE, Seen, Servers};
+use crate::patience::eventually;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
@@ -15,7 +16,6 @@ const COUNT: i32 = 4;
 const NAME: &str = "chaos";
 /// Longer than a machine is without power and its pods then take, twice.
 const PATIENCE: Duration = SETTLE.saturating_mul(2);
-const LOOK: Duration = Duration::from_millis(250);
 
 /// Works until `stop`, and then until what is under way has ended.
 pub(super) async fn run(rollouts: Servers, jobs: Servers, seen: &Seen, stop: &CancellationToken) {
@@ -32,9 +32,10 @@ async fn roll_out(mut servers: Servers, seen: &Seen, stop: &CancellationToken) {
         if apply::<Deployment>(&mut servers, seen, NAME, &wanted).await.is_none() {
             return;
         }
-        let ended =
-            eventually(&format!("roll-out {round}"), async || look_at_rollout(&mut servers, seen).await)
-                .await;
+        let ended = eventually(&format!("roll-out {round}"), PATIENCE, async || {
+            look_at_rollout(&mut servers, seen).await
+        })
+        .await;
         seen.note(|facts| match ended {
             Ok(()) => {
                 facts.work.rollouts += 1;
@@ -54,7 +55,7 @@ async fn run_jobs(mut servers: Servers, seen: &Seen, stop: &CancellationToken) {
         if apply::<Job>(&mut servers, seen, &name, &job(&name)).await.is_none() {
             return;
         }
-        let ended = eventually(&name, async || look_at_job(&mut servers, seen, &name).await).await;
+        let ended = eventually(&name, PATIENCE, async || look_at_job(&mut servers, seen, &name).await).await;
         seen.note(|facts| match ended {
             Ok(()) => {
                 facts.work.jobs += 1;
@@ -62,18 +63,6 @@ async fn run_jobs(mut servers: Servers, seen: &Seen, stop: &CancellationToken) {
             }
             Err(wrong) => facts.work.wrong.push(wrong),
         });
-    }
-}
-
-/// Looks until it is as it must be; what it last was, after [`PATIENCE`].
-async fn eventually(what: &str, mut look: impl AsyncFnMut() -> Result<(), String>) -> Result<(), String> {
-    let until = Instant::now() + PATIENCE;
-    loop {
-        match look().await {
-            Ok(()) => return Ok(()),
-            Err(last) if Instant::now() > until => return Err(format!("{what}: {last}")),
-            Err(_) => tokio::time::sleep(LOOK).await,
-        }
     }
 }
 

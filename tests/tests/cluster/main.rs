@@ -10,6 +10,7 @@ mod identities;
 mod kills;
 mod kubectl;
 mod private_images;
+mod restoring;
 mod services;
 mod workloads;
 mod zz_teardown;

@@ -70,3 +70,35 @@ fn soft_thresholds_need_their_grace_and_old_logs_their_number() {
     assert!(parse("imageGCHighThresholdPercent: 70").is_err(), "not above the low one");
     assert_eq!(parse("containerLogMaxSize: 1Mi").unwrap().container_log_max_bytes, Some(1 << 20));
 }
+
+#[test]
+fn what_says_nothing_or_asks_for_what_is_done_must_not_be_warned_of() {
+    let quiet = parse(
+        "logging: {flushFrequency: 0, options: {json: {infoBufferSize: '0'}}, verbosity: 0}\nmemorySwap: {}\n\
+         cpuManagerPolicy: none\ntopologyManagerScope: container\nshutdownGracePeriod: 0s\nstreamingConnectionIdleTimeout: 0s\n",
+    );
+    assert!(quiet.unwrap().unsupported.is_empty());
+    let loud = parse(
+        "cpuManagerPolicy: static\nshutdownGracePeriod: 30s\nmemorySwap: {swapBehavior: LimitedSwap}\n",
+    );
+    assert_eq!(loud.unwrap().unsupported, ["cpuManagerPolicy", "memorySwap", "shutdownGracePeriod"]);
+}
+
+#[test]
+fn ports_and_what_they_are_for_are_as_configured() {
+    let usual = parse("").unwrap();
+    assert_eq!(usual.healthz, Some("127.0.0.1:10248".parse().unwrap()));
+    assert!(usual.serve && usual.read_only.is_none() && !usual.rotate_client && !usual.rotate_serving);
+    let other =
+        parse("healthzBindAddress: '::1'\nhealthzPort: 1\nreadOnlyPort: 10255\nenableServer: false\n")
+            .unwrap();
+    assert_eq!(other.healthz, Some("[::1]:1".parse().unwrap()));
+    assert_eq!((other.serve, other.read_only), (false, Some(10255)));
+    assert_eq!(parse("healthzPort: 0").unwrap().healthz, None);
+    assert!(parse("healthzBindAddress: host").is_err());
+    assert_eq!(parse("volumeStatsAggPeriod: -1s").unwrap().volume_stats_period, None);
+    assert_eq!(
+        parse("volumeStatsAggPeriod: 2m").unwrap().volume_stats_period,
+        Some(Duration::from_secs(120))
+    );
+}

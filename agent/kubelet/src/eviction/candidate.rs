@@ -1,6 +1,7 @@
 //! Pods that may be evicted: what they use, what they asked for, and in which order they go. Pure.
 
 use std::cmp::{Ordering, Reverse};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
@@ -115,25 +116,54 @@ pub fn message(candidate: &Candidate, resource: Resource, met: Option<(u64, u64)
     if let Some((threshold, available)) = met {
         text += &format!("Threshold quantity: {}, available: {}. ", bytes(threshold), bytes(available));
     }
-    for container in &candidate.stats.containers {
-        let used = match resource {
-            Resource::Memory => container.usage.as_ref().map(|u| u.working_set),
-            Resource::Storage => container.layer.zip(container.logs).map(|(l, g)| l.bytes + g.bytes),
-            Resource::Inodes | Resource::Processes => None,
-        };
-        let spec = crate::pod::containers(&candidate.pod).find(|(_, c)| c.name == container.name);
-        let (Some(used), Some((_, spec))) = (used, spec) else { continue };
-        let asked = spec.resources.as_ref().and_then(|r| r.requests.as_ref()).and_then(|r| r.get(name));
-        if signed(used) > asked.map_or(0, whole) {
-            let asked = asked.map_or("0", |q| q.0.as_str());
-            text += &format!(
-                "Container {} was using {}, request is {asked}, has larger consumption of {name}. ",
-                container.name,
-                bytes(used)
-            );
-        }
+    for Offender { container, used, asked } in offenders(candidate, resource) {
+        text += &format!(
+            "Container {container} was using {}, request is {asked}, has larger consumption of {name}. ",
+            bytes(used)
+        );
     }
     text
+}
+
+/// What programs read of the event: what ran out, and which containers use more than they asked for.
+pub fn annotations(candidate: &Candidate, resource: Resource) -> BTreeMap<String, String> {
+    let offenders = offenders(candidate, resource);
+    let joined = |of: fn(&Offender<'_>) -> String| offenders.iter().map(of).collect::<Vec<_>>().join(",");
+    [
+        ("offending_containers", joined(|offender| offender.container.to_owned())),
+        ("offending_containers_usage", joined(|offender| bytes(offender.used))),
+        ("starved_resource", resource.name().to_owned()),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .into()
+}
+
+/// A container that uses more than it asked for.
+struct Offender<'a> {
+    container: &'a str,
+    /// Bytes.
+    used: u64,
+    asked: &'a str,
+}
+
+fn offenders(candidate: &Candidate, resource: Resource) -> Vec<Offender<'_>> {
+    let of = |stats: &'_ crate::stats::collect::Container| match resource {
+        Resource::Memory => stats.usage.as_ref().map(|u| u.working_set),
+        Resource::Storage => stats.layer.zip(stats.logs).map(|(l, g)| l.bytes + g.bytes),
+        Resource::Inodes | Resource::Processes => None,
+    };
+    let all = candidate.stats.containers.iter().filter_map(|stats| {
+        let (used, name) = (of(stats)?, resource.name());
+        let (_, spec) = crate::pod::containers(&candidate.pod).find(|(_, c)| c.name == stats.name)?;
+        let asked = spec.resources.as_ref().and_then(|r| r.requests.as_ref()).and_then(|r| r.get(name));
+        let asked_text = asked.map_or("0", |q| q.0.as_str());
+        (signed(used) > asked.map_or(0, whole)).then_some(Offender {
+            container: &stats.name,
+            used,
+            asked: asked_text,
+        })
+    });
+    all.collect()
 }
 
 /// Why a pod that takes more of the node's disk than it may must go; `None` while it does not.
@@ -268,6 +298,14 @@ mod tests {
             "The node was low on resource: memory. Threshold quantity: 100Mi, available: 50Mi. \
              Container c was using 20Mi, request is 10Mi, has larger consumption of memory. "
         );
+        let told = annotations(&greedy, Resource::Memory);
+        let told: Vec<_> = told.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let expected = [
+            ("offending_containers", "c"),
+            ("offending_containers_usage", "20Mi"),
+            ("starved_resource", "memory"),
+        ];
+        assert_eq!(told, expected);
         let modest = candidate("modest", 0, "10Mi", 1, 0);
         assert_eq!(message(&modest, Resource::Memory, None), "The node was low on resource: memory. ");
     }

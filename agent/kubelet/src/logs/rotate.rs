@@ -17,6 +17,7 @@ use cri_proto::client::Runtime;
 use cri_proto::v1::ContainerState;
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use futures::StreamExt;
 
 use crate::config::Config;
 
@@ -58,12 +59,17 @@ pub async fn run(runtime: Runtime, config: Arc<Config>) {
                 continue;
             }
         };
-        for container in running {
-            if let Err(error) = one(&runtime, &config, &container, size, files).await {
-                let error = &error as &dyn std::error::Error;
-                tracing::warn!(container = container.id, error, "rotate a container's log");
-            }
-        }
+        let (runtime, config) = (&runtime, &config);
+        let rotated = futures::stream::iter(running).for_each_concurrent(
+            config.container_log_workers,
+            |container| async move {
+                if let Err(error) = one(runtime, config, &container, size, files).await {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(container = container.id, error, "rotate a container's log");
+                }
+            },
+        );
+        rotated.await;
     }
 }
 

@@ -116,8 +116,9 @@ fn huge_pages(dir: &Path) -> BTreeMap<u64, u64> {
         .collect()
 }
 
-fn first_line(paths: &[&str]) -> String {
-    let read = |path: &&str| fs::read_to_string(path).ok();
+/// Content of the first file that is there and not empty; empty without one.
+pub(crate) fn first_line<P: AsRef<Path>>(paths: &[P]) -> String {
+    let read = |path: &P| fs::read_to_string(path).ok();
     let clean = |text: String| text.trim_matches(|c: char| c.is_whitespace() || c == '\0').to_owned();
     paths.iter().filter_map(read).map(clean).find(|text| !text.is_empty()).unwrap_or_default()
 }

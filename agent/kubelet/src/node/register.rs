@@ -7,7 +7,7 @@
 use super::Config;
 use super::machine::architecture;
 use super::report::Reporter;
-use k8s_openapi::api::core::v1::{Node, NodeSpec, NodeStatus};
+use k8s_openapi::api::core::v1::{Node, NodeSpec, NodeStatus, Taint};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
@@ -21,6 +21,11 @@ use tokio_util::sync::CancellationToken;
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(7));
 /// Tells the attach/detach controller that it owns attaching for this node.
 const ATTACH_ANNOTATION: &str = "volumes.kubernetes.io/controller-managed-attach-detach";
+
+/// Tells a cloud's own program which addresses the node was given.
+const PROVIDED_IPS: &str = "alpha.kubernetes.io/provided-node-ip";
+/// Keeps pods away until a cloud's own program has prepared the node.
+const UNPREPARED: &str = "node.cloudprovider.kubernetes.io/uninitialized";
 
 /// Tries until the node is registered; `None` when `shutdown` came first.
 pub async fn until_registered(reporter: &mut Reporter, shutdown: &CancellationToken) -> Option<Node> {
@@ -76,15 +81,29 @@ async fn reconcile(api: &Api<Node>, wanted: &Node, config: &Config) -> Result<No
 fn initial_node(config: &Config, status: NodeStatus) -> Node {
     let mut labels = builtin_labels(config);
     labels.extend(config.labels.clone());
+    let mut annotations = BTreeMap::from([(ATTACH_ANNOTATION.to_owned(), "true".to_owned())]);
+    let mut taints = config.taints.clone();
+    if let Some(cloud) = config.cloud {
+        taints.push(Taint {
+            key: UNPREPARED.to_owned(),
+            value: Some("true".to_owned()),
+            effect: "NoSchedule".to_owned(),
+            time_added: None,
+        });
+        if cloud.ips_given {
+            let ips: Vec<String> = config.ips.iter().map(ToString::to_string).collect();
+            annotations.insert(PROVIDED_IPS.to_owned(), ips.join(","));
+        }
+    }
     Node {
         metadata: ObjectMeta {
             name: Some(config.name.clone()),
             labels: Some(labels),
-            annotations: Some(BTreeMap::from([(ATTACH_ANNOTATION.to_owned(), "true".to_owned())])),
+            annotations: Some(annotations),
             ..ObjectMeta::default()
         },
         spec: Some(NodeSpec {
-            taints: (!config.taints.is_empty()).then(|| config.taints.clone()),
+            taints: (!taints.is_empty()).then_some(taints),
             provider_id: config.provider_id.clone(),
             ..NodeSpec::default()
         }),
@@ -133,14 +152,20 @@ fn metadata_patch(
             labels.insert(name.to_owned(), want.into());
         }
     }
-    let attach =
-        found.annotations.as_ref().and_then(|a| a.get(ATTACH_ANNOTATION)).is_some_and(|v| v == "true");
-    let mut metadata = Map::new();
-    if !labels.is_empty() {
-        metadata.insert("labels".to_owned(), labels.into());
+    let annotation =
+        |meta: &ObjectMeta, name: &str| meta.annotations.as_ref().and_then(|a| a.get(name)).cloned();
+    let mut annotations = Map::new();
+    for name in [ATTACH_ANNOTATION, PROVIDED_IPS] {
+        let want = annotation(wanted, name);
+        if annotation(found, name) != want {
+            annotations.insert(name.to_owned(), want.map_or(Value::Null, Value::from));
+        }
     }
-    if !attach {
-        metadata.insert("annotations".to_owned(), json!({ ATTACH_ANNOTATION: "true" }));
+    let mut metadata = Map::new();
+    for (field, changes) in [("labels", labels), ("annotations", annotations)] {
+        if !changes.is_empty() {
+            metadata.insert(field.to_owned(), changes.into());
+        }
     }
     (!metadata.is_empty()).then(|| json!({ "metadata": metadata }))
 }
@@ -155,6 +180,34 @@ mod tests {
             Config { provider_id: Some("cloud://7".into()), ..Config::new("n1", vec![], "/".into()) };
         let spec = initial_node(&config, NodeStatus::default()).spec.unwrap();
         assert_eq!(spec.provider_id.as_deref(), Some("cloud://7"));
+    }
+
+    #[test]
+    fn a_node_of_a_cloud_waits_to_be_prepared_and_says_its_addresses() {
+        let ips = vec!["192.0.2.1".parse().unwrap(), "fd00::1".parse().unwrap()];
+        let of = |cloud| {
+            initial_node(
+                &Config { cloud, ..Config::new("n1", ips.clone(), "/".into()) },
+                NodeStatus::default(),
+            )
+        };
+        let given = of(Some(super::super::Cloud { ips_given: true }));
+        let taint = given.spec.as_ref().unwrap().taints.as_ref().unwrap()[0].clone();
+        assert_eq!(
+            (taint.key.as_str(), taint.value.as_deref(), taint.effect.as_str()),
+            (UNPREPARED, Some("true"), "NoSchedule")
+        );
+        assert_eq!(given.metadata.annotations.as_ref().unwrap()[PROVIDED_IPS], "192.0.2.1,fd00::1");
+        let found = of(Some(super::super::Cloud { ips_given: false }));
+        assert!(!found.metadata.annotations.as_ref().unwrap().contains_key(PROVIDED_IPS));
+        let usual = of(None);
+        assert_eq!(usual.spec.unwrap().taints, None);
+        let patch = metadata_patch(&given.metadata, &usual.metadata, &BTreeMap::new());
+        assert_eq!(
+            patch,
+            Some(json!({"metadata": {"annotations": {PROVIDED_IPS: null}}})),
+            "what is stale goes"
+        );
     }
 
     #[test]

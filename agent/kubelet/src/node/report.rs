@@ -175,9 +175,25 @@ impl Reporter {
         let images = self.images().await;
         let health = self.health.borrow_and_update().clone();
         let reported = self.reported.borrow_and_update().clone();
-        let machine = machine::read(&self.config.root_dir);
+        let machine = self.machine();
         let observed = Observed { machine, health, reported, images };
         status::status(&self.config, &observed, old, Timestamp::now())
+    }
+
+    fn machine(&self) -> machine::Machine {
+        let config = &self.config;
+        let mut machine = machine::read(&config.root_dir);
+        machine.storage = machine.storage.filter(|_| config.local_storage);
+        for (files, id) in [
+            (&config.machine_id_files, &mut machine.machine_id),
+            (&config.boot_id_files, &mut machine.boot_id),
+        ] {
+            let named = machine::first_line(files);
+            if !named.is_empty() {
+                *id = named;
+            }
+        }
+        machine
     }
 
     /// The runtime's images, listed again when the last list is old.

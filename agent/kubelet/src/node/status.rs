@@ -4,7 +4,7 @@ use super::condition::{StatusEvent, conditions};
 use super::machine::{Machine, architecture};
 use super::resources::{allocatable, capacity, pods};
 use super::runtime::Health;
-use super::{Config, KUBELET_VERSION, Reported};
+use super::{Cloud, Config, KUBELET_VERSION, Reported};
 use cri_proto::v1::Image;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
@@ -70,7 +70,7 @@ pub fn status(config: &Config, observed: &Observed, previous: &NodeStatus, now: 
     let rebooted = !old_boot.is_empty() && old_boot != machine.boot_id;
     let volumes = &observed.reported.volumes_in_use;
     let status = NodeStatus {
-        addresses: Some(addresses(config)),
+        addresses: Some(addresses(config, previous)),
         allocatable: Some(all_allocatable),
         capacity: Some(all_capacity),
         conditions: Some(conditions),
@@ -92,9 +92,16 @@ fn some_if_any<T: Clone>(list: &[T]) -> Option<Vec<T>> {
     (!list.is_empty()).then(|| list.to_vec())
 }
 
-fn addresses(config: &Config) -> Vec<NodeAddress> {
+/// A cloud's own program says them better, and nobody else where none was given. Upstream: `nodestatus.NodeAddress`.
+fn addresses(config: &Config, previous: &NodeStatus) -> Vec<NodeAddress> {
     let address = |kind: &str, address: String| NodeAddress { type_: kind.to_owned(), address };
-    let ips = config.ips.iter().map(|ip| address("InternalIP", ip.to_string()));
+    let known = previous.addresses.as_deref().unwrap_or_default();
+    let own = match config.cloud {
+        Some(_) if !known.is_empty() => return known.to_vec(),
+        Some(Cloud { ips_given: false }) => &[],
+        _ => config.ips.as_slice(),
+    };
+    let ips = own.iter().map(|ip| address("InternalIP", ip.to_string()));
     ips.chain([address("Hostname", config.hostname.clone())]).collect()
 }
 

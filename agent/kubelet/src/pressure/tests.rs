@@ -61,3 +61,10 @@ fn thresholds_are_read_as_upstream_spells_them() {
         assert!(parse(name, text).is_err(), "{name} {text}");
     }
 }
+
+#[test]
+fn thresholds_of_containers_layers_must_not_be_refused_nor_count() {
+    let file = |text: &str| BTreeMap::from([("containerfs.available".to_owned(), text.to_owned())]);
+    assert_eq!(Thresholds::parse(&file("10%")).unwrap(), Thresholds::none());
+    assert!(Thresholds::parse(&file("lots")).is_err());
+}

@@ -81,6 +81,13 @@ impl Signal {
         ("pid.available", Signal::PidAvailable),
     ];
 
+    /// As configuration and metrics name it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        let known = Self::NAMES.iter().find(|(_, signal)| *signal == self);
+        known.map_or("allocatableMemory.available", |(name, _)| name)
+    }
+
     /// The condition it leads to.
     #[must_use]
     pub fn pressure(self) -> Pressure {
@@ -156,8 +163,13 @@ impl Thresholds {
     pub fn parse(file: &BTreeMap<String, String>) -> Result<Self, String> {
         let mut out = BTreeMap::new();
         for (name, text) in file {
+            let threshold = value(name, text)?;
+            if is_container_filesystem(name) {
+                tracing::warn!("found {name} for eviction. ignoring");
+                continue;
+            }
             let signal = Signal::named(name)?;
-            out.extend(value(name, text)?.map(|threshold| (signal, threshold)));
+            out.extend(threshold.map(|threshold| (signal, threshold)));
         }
         Ok(Self(out))
     }
@@ -190,6 +202,13 @@ impl Thresholds {
     pub fn is_met(&self, signal: Signal, left: Left) -> bool {
         self.of(signal).is_some_and(|threshold| left.available < threshold.of(left.capacity))
     }
+}
+
+/// Signals of the filesystem of containers' layers: known, but what is configured of them does not count. It is the one of images, or the
+/// node's, whose thresholds are its own (upstream: `UpdateContainerFsThresholds`).
+#[must_use]
+pub fn is_container_filesystem(name: &str) -> bool {
+    matches!(name, "containerfs.available" | "containerfs.inodesFree")
 }
 
 /// A threshold's text; shares of 0% and 100% turn a threshold off.

@@ -19,6 +19,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use super::Pulse;
 use crate::admit;
 use crate::eviction::candidate::is_critical;
+use crate::meters::{PLEG_DURATION, PLEG_INTERVAL, PLEG_SEEN};
 use crate::objects::Changed;
 use crate::pod::allocation;
 use crate::pod::spec::labels;
@@ -86,6 +87,8 @@ pub(super) struct Manager {
     ended: mpsc::UnboundedReceiver<String>,
     index: HashMap<String, Seen>,
     listed: bool,
+    /// When everything was last listed.
+    relisted: Option<tokio::time::Instant>,
     statics: watch::Receiver<Option<Arc<source::Pods>>>,
     known: watch::Receiver<ApiPods>,
     changed: mpsc::UnboundedReceiver<Changed>,
@@ -136,6 +139,7 @@ impl Manager {
             ended,
             index: HashMap::new(),
             listed: false,
+            relisted: None,
             statics,
             known,
             changed,
@@ -245,9 +249,15 @@ impl Manager {
 
     /// Lists everything, wakes the pods that changed, and records what exists.
     async fn relist(&mut self) {
-        let runtime = &self.context.runtime;
+        let (runtime, meters) = (&self.context.runtime, &self.context.meters);
+        let began = tokio::time::Instant::now();
+        if let Some(last) = self.relisted.replace(began) {
+            meters.observe(&PLEG_INTERVAL, "", began.duration_since(last));
+        }
+        meters.set(&PLEG_SEEN, jiff::Timestamp::now().as_second() as f64);
         let (sandboxes, containers) =
             tokio::join!(runtime.list_pod_sandboxes(HashMap::new()), runtime.list_containers(HashMap::new()));
+        meters.observe(&PLEG_DURATION, "", began.elapsed());
         let (sandboxes, containers) = match (sandboxes, containers) {
             (Ok(sandboxes), Ok(containers)) => (sandboxes, containers),
             (Err(error), _) | (_, Err(error)) => {

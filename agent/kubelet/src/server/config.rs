@@ -1,6 +1,7 @@
 //! What the port is told: `authentication` and `authorization` of a `KubeletConfiguration`, with upstream's defaults.
 
 use super::flags;
+use crate::config::tls::Agreed;
 use crate::eviction::candidate::bytes;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -18,6 +19,8 @@ pub struct Config {
     pub address: SocketAddr,
     /// Certificate, key and client authorities.
     pub files: super::tls::Files,
+    /// Versions and suites of TLS.
+    pub agreed: Agreed,
     /// Which callers are known, and how.
     pub authentication: Authentication,
     /// What they may do.
@@ -48,6 +51,8 @@ impl Config {
                 key: kubelet.tls_private_key_file.clone().ok_or_else(|| missing("tlsPrivateKeyFile"))?,
                 client_ca,
             },
+            agreed: Agreed::of(kubelet.tls_min_version.as_deref(), &kubelet.tls_cipher_suites)
+                .map_err(|reason| Error { section: "tlsCipherSuites", reason })?,
             authentication,
             authorization: Authorization::parse(&kubelet.authorization)?,
             flags: flags::of(kubelet, &shown),
@@ -132,6 +137,33 @@ fn shown(kubelet: &crate::Config) -> Value {
         ("syncFrequency", json!(seconds(kubelet.sync_frequency))),
         ("systemCgroups", json!(kubelet.system_cgroup)),
         ("systemReserved", json!(kubelet.system_reserved)),
+        ("containerLogMaxWorkers", json!(kubelet.container_log_workers)),
+        ("enableServer", json!(kubelet.serve)),
+        ("enforceNodeAllocatable", json!(kubelet.enforcement.wanted())),
+        ("failCgroupV1", json!(kubelet.host.refuse_cgroup_v1)),
+        ("failSwapOn", json!(kubelet.host.refuse_swap)),
+        ("featureGates", json!(kubelet.feature_gates)),
+        ("fileCheckFrequency", json!(seconds(kubelet.file_check_frequency))),
+        ("healthzBindAddress", json!(kubelet.healthz.map(|address| address.ip()))),
+        ("healthzPort", json!(kubelet.healthz.map_or(0, |address| address.port()))),
+        ("imageServiceEndpoint", json!(kubelet.image_service_endpoint)),
+        ("localStorageCapacityIsolation", json!(kubelet.local_storage)),
+        ("maxOpenFiles", json!(kubelet.host.max_open_files)),
+        ("nodeStatusMaxImages", json!(kubelet.node_status_max_images)),
+        ("oomScoreAdj", json!(kubelet.host.oom_score)),
+        ("podCIDR", json!(kubelet.pod_cidr)),
+        ("podsPerCore", json!(kubelet.pods_per_core)),
+        ("protectKernelDefaults", json!(kubelet.host.protect_kernel)),
+        ("readOnlyPort", json!(kubelet.read_only.unwrap_or(0))),
+        ("reservedSystemCPUs", json!(kubelet.host.reserved_cpus)),
+        ("rotateCertificates", json!(kubelet.rotate_client)),
+        ("serverTLSBootstrap", json!(kubelet.rotate_serving)),
+        ("tlsCipherSuites", json!(kubelet.tls_cipher_suites)),
+        ("tlsMinVersion", json!(kubelet.tls_min_version)),
+        (
+            "volumeStatsAggPeriod",
+            json!(kubelet.volume_stats_period.map_or_else(|| "-1s".to_owned(), seconds)),
+        ),
         ("tlsCertFile", json!(kubelet.tls_cert_file)),
         ("tlsPrivateKeyFile", json!(kubelet.tls_private_key_file)),
     ];

@@ -12,10 +12,10 @@ use super::query::Query;
 use super::route::{Action, Route, Target};
 use super::stream::options::{self, Streams};
 use super::stream::{pass, remote, target, tunnel, upgrade};
-use super::{log_query, logs, podlist, system_logs, zpages};
+use super::{checkpoint, log_query, logs, podlist, system_logs, zpages};
+use crate::meters::{HTTP_DURATION, HTTP_INFLIGHT, Meters};
 use crate::node::machine;
 use crate::stats::collect::{Depth, Measured};
-use crate::stats::disk::FRESH;
 use crate::stats::{Stats, cadvisor, resource, summary};
 use cri_proto::client::Runtime;
 use cri_proto::v1;
@@ -25,31 +25,87 @@ use jiff::Timestamp;
 use rustls::pki_types::CertificateDer;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use supervise::Work;
 use tokio_util::sync::CancellationToken;
 
 /// The content type of metrics.
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// What all requests share.
-pub(super) struct Handler {
-    pub(super) config: Config,
-    pub(super) pods: Arc<dyn Pods>,
-    pub(super) runtime: Runtime,
+/// Who may come in: the callers that are known, and what they may.
+pub(super) struct Gate {
     pub(super) authenticator: Authenticator,
     pub(super) authorizer: Authorizer,
-    pub(super) metrics: Metrics,
-    pub(super) indicators: Indicators,
-    /// When the kubelet started.
-    pub(super) started: Timestamp,
+}
+
+/// A request that is being answered; whatever ends it, it is counted no more.
+struct Inflight<'a>(&'a Meters, &'a str);
+
+impl<'a> Inflight<'a> {
+    fn new(meters: &'a Meters, labels: &'a str) -> Self {
+        meters.add(&HTTP_INFLIGHT, labels, 1.0);
+        Self(meters, labels)
+    }
+}
+
+impl Drop for Inflight<'_> {
+    fn drop(&mut self) {
+        self.0.add(&HTTP_INFLIGHT, self.1, -1.0);
+    }
+}
+
+/// What answers are made of.
+pub(super) struct Parts {
+    pub(super) pods: Arc<dyn Pods>,
+    pub(super) runtime: Runtime,
     pub(super) stats: Stats,
     pub(super) health: Health,
     pub(super) streams: Work,
+}
+
+/// What all requests share.
+pub(super) struct Handler {
+    config: Config,
+    /// None where everybody may come in.
+    gate: Option<Gate>,
+    pods: Arc<dyn Pods>,
+    runtime: Runtime,
+    metrics: Metrics,
+    indicators: Indicators,
+    /// When the kubelet started.
+    started: Timestamp,
+    stats: Stats,
+    health: Health,
+    streams: Work,
     pub(super) shutdown: CancellationToken,
 }
 
 impl Handler {
+    pub(super) fn new(config: Config, gate: Option<Gate>, parts: Parts) -> Self {
+        let Parts { pods, runtime, stats, health, streams } = parts;
+        let shutdown = health.scope.stop().clone();
+        let metrics = Metrics::new(if gate.is_some() { "readwrite" } else { "readonly" });
+        let (indicators, started) = (Indicators::default(), Timestamp::now());
+        Self { config, gate, pods, runtime, metrics, indicators, started, stats, health, streams, shutdown }
+    }
+
+    /// Whether the caller may do this; else what they are told.
+    async fn enter(
+        &self,
+        gate: &Gate,
+        peer: &[CertificateDer<'static>],
+        request: &Request<Incoming>,
+    ) -> Result<(), HttpResponse> {
+        let Some(user) = gate.authenticator.user(peer, request.headers()).await else {
+            return Err(answer::refused(StatusCode::UNAUTHORIZED, "Unauthorized"));
+        };
+        match gate.authorizer.verdict(&user, request.method(), request.uri().path()).await {
+            Verdict::Allowed => Ok(()),
+            Verdict::Forbidden(text) => Err(answer::refused(StatusCode::FORBIDDEN, text)),
+            Verdict::Failed(text) => Err(answer::refused(StatusCode::INTERNAL_SERVER_ERROR, text)),
+        }
+    }
+
     /// Answers one request of a peer that showed these certificates.
     pub(super) async fn handle(
         &self,
@@ -58,8 +114,12 @@ impl Handler {
     ) -> HttpResponse {
         let path = request.uri().path().to_owned();
         let heads_only = request.method() == Method::HEAD;
-        self.metrics.request(request.method(), &path);
+        let labels = self.metrics.request(request.method(), &path);
+        let (meters, began) = (self.stats.meters(), Instant::now());
+        let inflight = Inflight::new(&meters, &labels);
         let answer = Box::pin(self.decide(peer, request, &path)).await;
+        drop(inflight);
+        meters.observe(&HTTP_DURATION, labels, began.elapsed());
         if heads_only { answer::head(answer) } else { answer }
     }
 
@@ -69,13 +129,10 @@ impl Handler {
         request: Request<Incoming>,
         path: &str,
     ) -> HttpResponse {
-        let Some(user) = self.authenticator.user(peer, request.headers()).await else {
-            return answer::refused(StatusCode::UNAUTHORIZED, "Unauthorized");
-        };
-        match self.authorizer.verdict(&user, request.method(), path).await {
-            Verdict::Allowed => {}
-            Verdict::Forbidden(text) => return answer::refused(StatusCode::FORBIDDEN, text),
-            Verdict::Failed(text) => return answer::refused(StatusCode::INTERNAL_SERVER_ERROR, text),
+        if let Some(gate) = &self.gate
+            && let Err(refused) = self.enter(gate, peer, &request).await
+        {
+            return refused;
         }
         let route = Route::of(path);
         if !allowed(&route).contains(request.method()) {
@@ -86,6 +143,7 @@ impl Handler {
             Route::ContainerLogs { .. }
                 | Route::Container { .. }
                 | Route::PortForward(_)
+                | Route::Checkpoint { .. }
                 | Route::RunningPods
                 | Route::SystemLogs(_)
         );
@@ -118,15 +176,15 @@ impl Handler {
                 // Nothing is measured for a node without claims.
                 let claims = pods.iter().any(|view| volumes::has_claims(&view.pod));
                 let measured = match claims {
-                    true => self.stats.measure(Depth::Everything(FRESH), volumes::has_claims).await,
+                    true => self.stats.measure(self.stats.usual_depth(), volumes::has_claims).await,
                     false => Measured::default(),
                 };
                 let name = &self.config.node_name;
-                self.metrics.serve(name, &pods, &self.runtime, tasks, &measured).await
+                self.metrics.serve(name, &pods, &self.runtime, tasks, (&measured, &self.stats.meters())).await
             }
             Route::ResourceMetrics => self.measured(Depth::Cgroups, |m, _| resource::of(m)).await,
             Route::ContainerMetrics => {
-                self.measured(Depth::Everything(FRESH), |m, root| cadvisor::of(m, &machine::read(root))).await
+                self.measured(self.stats.usual_depth(), |m, root| cadvisor::of(m, &machine::read(root))).await
             }
             // Probes are not counted; an empty page is a valid one.
             Route::ProbeMetrics => answer::typed(StatusCode::OK, METRICS, String::new()),
@@ -140,6 +198,10 @@ impl Handler {
             }
             Route::Container { action, target, container } => {
                 Box::pin(self.container(request, action, target, container, &query)).await
+            }
+            Route::Checkpoint { namespace, pod, container } => {
+                let (root, view) = (self.stats.root_dir(), self.pods.by_name(namespace, pod));
+                checkpoint::serve(&self.runtime, root, view, container, &query).await
             }
             Route::PortForward(target) => Box::pin(self.port_forward(request, target, &query)).await,
             Route::Unknown => answer::text(StatusCode::NOT_FOUND, "404: Page Not Found"),
@@ -164,7 +226,7 @@ impl Handler {
 
     async fn summary(&self, query: &Query) -> HttpResponse {
         let brief = query.flag(&["only_cpu_and_memory"]);
-        let depth = if brief { Depth::Cgroups } else { Depth::Everything(FRESH) };
+        let depth = if brief { Depth::Cgroups } else { self.stats.usual_depth() };
         let measured = self.stats.measure(depth, |_| true).await;
         let memory = machine::read(self.stats.root_dir()).memory;
         answer::json(&summary::of(&measured, self.stats.node_name(), memory, brief))
@@ -323,7 +385,7 @@ fn allowed(route: &Route<'_>) -> &'static [Method] {
         Method::OPTIONS,
     ];
     match route {
-        Route::Container { action: Action::Run, .. } => &[Method::POST],
+        Route::Container { action: Action::Run, .. } | Route::Checkpoint { .. } => &[Method::POST],
         Route::Container { .. } | Route::PortForward(_) => STREAM,
         Route::Summary => STREAM,
         // What upstream gives Go's own mux, which looks at no method.

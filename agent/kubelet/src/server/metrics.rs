@@ -2,6 +2,7 @@
 
 use super::answer::{self, HttpResponse};
 use super::pods::View;
+use crate::meters::Meters;
 use crate::stats::collect::{Measured, boot_time};
 use cri_proto::client::Runtime;
 use cri_proto::v1::{ContainerState, PodSandboxState};
@@ -17,19 +18,28 @@ pub mod volumes;
 const PAGE: u64 = 4096;
 const TICKS: f64 = 100.0;
 
-#[derive(Debug, Default)]
+/// What is counted of one port.
+#[derive(Debug)]
 pub struct Metrics {
+    /// `readwrite` or `readonly`.
+    server: &'static str,
     /// By method, path, and whether they may last.
     requests: Mutex<BTreeMap<(&'static str, &'static str, bool), u64>>,
 }
 
 impl Metrics {
-    /// Counts a request. Paths are counted by their first part, and strange ones as `other`: clients choose paths.
-    pub fn request(&self, method: &Method, path: &str) {
+    /// Nothing counted yet.
+    pub fn new(server: &'static str) -> Self {
+        Self { server, requests: Mutex::default() }
+    }
+
+    /// Counts a request, and gives the labels it is counted by. Paths are counted by their first part, and strange ones as `other`: clients choose paths.
+    pub fn request(&self, method: &Method, path: &str) -> String {
         const METHODS: [&str; 6] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"];
         const LASTING: [&str; 3] = ["exec", "attach", "portForward"];
         const KNOWN: &[&str] = &[
             "attach",
+            "checkpoint",
             "configz",
             "containerLogs",
             "exec",
@@ -48,7 +58,14 @@ impl Metrics {
         let known = |list: &[&'static str], word: &str| list.iter().copied().find(|known| *known == word);
         let path = known(KNOWN, first).unwrap_or("other");
         let method = known(&METHODS, method.as_str()).unwrap_or("other");
-        *self.requests.lock().entry((method, path, LASTING.contains(&path))).or_default() += 1;
+        let lasting = LASTING.contains(&path);
+        *self.requests.lock().entry((method, path, lasting)).or_default() += 1;
+        self.labels(method, path, lasting)
+    }
+
+    fn labels(&self, method: &str, path: &str, lasting: bool) -> String {
+        let server = self.server;
+        format!("{{long_running=\"{lasting}\",method={method:?},path={path:?},server_type={server:?}}}")
     }
 
     /// Answers with everything.
@@ -58,12 +75,13 @@ impl Metrics {
         views: &[View],
         runtime: &Runtime,
         tasks: &Supervisor,
-        measured: &Measured,
+        (measured, meters): (&Measured, &Meters),
     ) -> HttpResponse {
         let mut out = String::new();
         // Writing to a string cannot fail.
         let _ = self.render(&mut out, node, views);
         let _ = process(&mut out);
+        let _ = meters.write(&mut out);
         let _ = volumes::write(&mut out, measured);
         let _ = supervise::metrics::write(&mut out, tasks);
         let _ = family(
@@ -144,12 +162,7 @@ impl Metrics {
             .requests
             .lock()
             .iter()
-            .map(|((method, path, lasting), count)| {
-                let labels = format!(
-                    "{{long_running=\"{lasting}\",method={method:?},path={path:?},server_type=\"readwrite\"}}"
-                );
-                (labels, *count as f64)
-            })
+            .map(|((method, path, lasting), count)| (self.labels(method, path, *lasting), *count as f64))
             .collect();
         family(
             out,
@@ -223,7 +236,7 @@ mod tests {
 
     #[test]
     fn requests_are_counted_by_what_upstream_counts_them_by() {
-        let metrics = Metrics::default();
+        let metrics = Metrics::new("readwrite");
         for (method, path) in
             [(Method::GET, "/exec/n/p/c"), (Method::GET, "/exec/x"), (Method::POST, "/strange")]
         {

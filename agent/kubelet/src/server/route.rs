@@ -24,6 +24,12 @@ pub enum Route<'a> {
         pod: &'a str,
         container: &'a str,
     },
+    /// `/checkpoint/NAMESPACE/POD/CONTAINER`
+    Checkpoint {
+        namespace: &'a str,
+        pod: &'a str,
+        container: &'a str,
+    },
     RunningPods,
     /// `/logs/PATH`: the machine's own, by the path below their directory.
     SystemLogs(&'a str),
@@ -97,6 +103,7 @@ impl<'a> Route<'a> {
             &["containerLogs", namespace, pod, container] => {
                 Self::ContainerLogs { namespace, pod, container }
             }
+            &["checkpoint", namespace, pod, container] => Self::Checkpoint { namespace, pod, container },
             ["exec", rest @ ..] => container(Action::Exec, rest),
             ["attach", rest @ ..] => container(Action::Attach, rest),
             ["run", rest @ ..] => container(Action::Run, rest),
@@ -123,6 +130,8 @@ mod tests {
             ("/pods/", Route::Pods),
             ("/containerLogs/n/p/c", Route::ContainerLogs { namespace: "n", pod: "p", container: "c" }),
             ("/containerLogs/n/p/", Route::Unknown),
+            ("/checkpoint/n/p/c", Route::Checkpoint { namespace: "n", pod: "p", container: "c" }),
+            ("/checkpoint/n/p", Route::Unknown),
             ("/exec/n/p/c", Route::Container { action: Action::Exec, target: target(None), container: "c" }),
             (
                 "/attach/n/p/u/c",

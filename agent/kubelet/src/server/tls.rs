@@ -4,6 +4,7 @@
 //! certificate is one rename away from being served, and nothing has to be told. A file that cannot be used leaves the
 //! one before in use.
 
+use crate::config::tls::Agreed;
 use parking_lot::Mutex;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
@@ -146,10 +147,15 @@ impl ResolvesServerCert for Serving {
 
 /// TLS 1.2 and 1.3, HTTP/2 preferred.
 pub fn server_config(files: &Files) -> Result<ServerConfig, Error> {
+    agreed_config(files, &Agreed::default())
+}
+
+/// The same with the versions and suites that may be agreed on.
+pub(super) fn agreed_config(files: &Files, agreed: &Agreed) -> Result<ServerConfig, Error> {
     let serving = Serving(Reloading::new(vec![files.certificate.clone(), files.key.clone()], read_pair)?);
     let failed = |source| Error::Use { path: files.certificate.clone(), source };
-    let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
+    let mut config = ServerConfig::builder_with_provider(Arc::new(agreed.provider()))
+        .with_protocol_versions(agreed.versions())
         .map_err(failed)?
         // A stranger is answered 401, not cut off.
         .with_client_cert_verifier(Arc::new(pki::tls::AnyPeer::default()))

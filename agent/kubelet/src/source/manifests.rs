@@ -23,8 +23,6 @@ use crate::recorder::{Kind, Recorder, Subject};
 
 /// The largest manifest read.
 const MAX_BYTES: u64 = 10 << 20;
-/// How often the directory is read though no event announced a change (upstream's `fileCheckFrequency`).
-const PERIOD: Duration = Duration::from_secs(20);
 /// Writers make several changes: the last of a burst is waited for.
 const SETTLE: Duration = Duration::from_millis(100);
 
@@ -42,8 +40,14 @@ pub enum Error {
     Parse { path: PathBuf, reason: String },
 }
 
-/// Follows a directory until cancelled from outside.
-pub async fn follow(dir: PathBuf, node: String, recorder: Recorder, tell: watch::Sender<Option<Arc<Pods>>>) {
+/// Follows a directory until cancelled from outside; it is read every `period` even when no change was announced (`fileCheckFrequency`).
+pub async fn follow(
+    dir: PathBuf,
+    period: Duration,
+    node: String,
+    recorder: Recorder,
+    tell: watch::Sender<Option<Arc<Pods>>>,
+) {
     let mut directory = Directory { dir, node, recorder, known: BTreeMap::new() };
     loop {
         let mut changes = match watch_directory(&directory.dir) {
@@ -75,7 +79,7 @@ pub async fn follow(dir: PathBuf, node: String, recorder: Recorder, tell: watch:
                                 break;
                             }
                         }
-                        () = tokio::time::sleep(PERIOD) => {}
+                        () = tokio::time::sleep(period) => {}
                     }
                 }
                 None => {
@@ -203,12 +207,47 @@ pub fn parse(path: &Path, bytes: &[u8], node: &str) -> Result<Pod, Error> {
     if !is("kind", "Pod") || !is("apiVersion", "v1") {
         return Err(wrong("want kind Pod of apiVersion v1".to_owned()));
     }
+    adopt(value, bytes, Origin::File(path), node)
+}
+
+/// Where a manifest is from.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Origin<'a> {
+    File(&'a Path),
+    Url(&'a str),
+}
+
+impl Origin<'_> {
+    /// The word pods are annotated with.
+    fn word(self) -> &'static str {
+        match self {
+            Self::File(_) => "file",
+            Self::Url(_) => "http",
+        }
+    }
+
+    fn place(self) -> PathBuf {
+        match self {
+            Self::File(path) => path.to_owned(),
+            Self::Url(url) => PathBuf::from(url),
+        }
+    }
+}
+
+/// A decoded pod as this node runs it; `bytes` are what it was decoded from.
+pub(super) fn adopt(
+    value: serde_json::Value,
+    bytes: &[u8],
+    origin: Origin<'_>,
+    node: &str,
+) -> Result<Pod, Error> {
+    let wrong = |reason: String| Error::Parse { path: origin.place(), reason };
     let pod: Pod = serde_json::from_value(value).map_err(|e| wrong(e.to_string()))?;
     let mut pod = defaulted(&pod).map_err(|e| wrong(e.to_string()))?;
     let metadata = &mut pod.metadata;
     let uid = match metadata.uid.take().filter(|uid| is_uid(uid)) {
         Some(uid) => uid,
-        None => uid_of(path, bytes, node),
+        None => uid_of(origin, bytes, node),
     };
     metadata.uid = Some(uid.clone());
     metadata.name = metadata.name.take().map(|name| format!("{name}-{}", node.to_lowercase()));
@@ -220,10 +259,10 @@ pub fn parse(path: &Path, bytes: &[u8], node: &str) -> Result<Pod, Error> {
     let annotations = metadata.annotations.get_or_insert_default();
     annotations.remove(CONFIG_MIRROR);
     annotations.insert(CONFIG_HASH.to_owned(), uid);
-    annotations.insert(CONFIG_SOURCE.to_owned(), "file".to_owned());
+    annotations.insert(CONFIG_SOURCE.to_owned(), origin.word().to_owned());
     annotations.insert(CONFIG_SEEN.to_owned(), Timestamp::now().to_string());
     pod.status = None;
-    check(&pod).map_err(|reason| Error::Parse { path: path.to_owned(), reason })?;
+    check(&pod).map_err(wrong)?;
     if let Some(spec) = pod.spec.as_mut() {
         spec.node_name = Some(node.to_owned());
         // A static pod stays on its node whatever the node's taints.
@@ -251,11 +290,14 @@ fn is_uid(text: &str) -> bool {
     !text.is_empty() && text.len() <= 64 && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
 }
 
-/// The same file with the same content on the same node is the same pod, also after a restart.
-fn uid_of(path: &Path, bytes: &[u8], node: &str) -> String {
+/// The same place with the same content on the same node is the same pod, also after a restart.
+fn uid_of(origin: Origin<'_>, bytes: &[u8], node: &str) -> String {
     let mut hash = Sha256::new();
     hash.update(bytes);
-    hash.update(format!("host:{node}file:{}", path.display()));
+    hash.update(match origin {
+        Origin::File(path) => format!("host:{node}file:{}", path.display()),
+        Origin::Url(url) => format!("host:{node}url:{url}"),
+    });
     hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -232,7 +232,11 @@ impl Stats {
         stats.ephemeral = Some(all);
     }
 
+    /// Nothing where volumes are not to be measured.
     fn volumes(&self, pod: &Pod, age: Duration) -> Vec<VolumeUsage> {
+        if self.config.volume_stats_period.is_none() {
+            return Vec::new();
+        }
         let claims = self.claims.of_pod(crate::pod::uid(pod));
         let volumes = pod.spec.iter().flat_map(|s| s.volumes.iter().flatten());
         volumes.filter_map(|volume| self.volume(pod, volume, &claims, age)).collect()

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// A directory is not walked again before this is over (upstream's `volumeStatsAggPeriod`).
+/// Sizes older than this are forgotten first.
 pub const FRESH: Duration = Duration::from_secs(60);
 /// How many directories' sizes are remembered.
 const REMEMBERED: usize = 8192;

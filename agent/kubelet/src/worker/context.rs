@@ -11,6 +11,7 @@ use crate::cgroup::Cgroups;
 use crate::config::Config;
 use crate::eviction::order::Evictions;
 use crate::image::Images;
+use crate::meters::Meters;
 use crate::node::runtime::Health;
 use crate::objects::Objects;
 use crate::pod::spec::dns::Resolver;
@@ -55,6 +56,8 @@ pub struct Context {
     pub machine: crate::machine::Machine,
     /// Which users pods have that do not use the host's.
     pub user_namespaces: UserNamespaces,
+    /// What is counted.
+    pub meters: Meters,
 }
 
 /// How long what the runtime says of itself is waited for, at a start.

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::hooks;
 use crate::image::{Present, Wanted};
 use crate::logs::links;
+use crate::meters::{PODS_FAILED, PODS_STARTED};
 use crate::pod::observed::Observed;
 use crate::pod::plan::Stop;
 use crate::pod::spec::env::{self, References};
@@ -62,10 +63,15 @@ pub async fn create_sandbox(
         handler = known => handler,
         () = ending => return None,
     };
-    Some(match handler {
+    context.meters.add(&PODS_STARTED, "", 1.0);
+    let made = match handler {
         Ok(handler) => make_sandbox(context, pod, attempt, &handler).await,
         Err(error) => Err(error.to_string()),
-    })
+    };
+    if made.is_err() {
+        context.meters.add(&PODS_FAILED, "", 1.0);
+    }
+    Some(made)
 }
 
 async fn make_sandbox(

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
 
 use super::{Worker, execute};
+use crate::meters::POD_START;
 use crate::pod::observed::Observed;
 use crate::pod::plan::Plan;
 use crate::pod::status;
@@ -51,6 +52,10 @@ impl Worker {
             && status::is_terminal(status.phase.as_deref())
         {
             eviction.mark(&mut status, pod.metadata.generation, Timestamp::now());
+        }
+        let runs = |status: &PodStatus| status.phase.as_deref() == Some("Running");
+        if runs(&status) && !runs(&self.reported) {
+            self.context.meters.observe(&POD_START, "", self.seen.elapsed());
         }
         if *self.reported != status {
             self.reported = Arc::new(status);

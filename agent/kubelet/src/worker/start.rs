@@ -7,8 +7,9 @@ use k8s_openapi::api::core::v1::Pod;
 
 use super::wait::must_end;
 use super::{Worker, execute};
+use crate::meters::{CONTAINERS_FAILED, CONTAINERS_STARTED};
 use crate::pod::observed::Observed;
-use crate::pod::plan;
+use crate::pod::{Role, plan};
 
 impl Worker {
     /// After a start: its hook, or what to say about its failure.
@@ -19,6 +20,17 @@ impl Worker {
         name: &str,
         started: Result<String, execute::Failure>,
     ) {
+        let kind = match crate::pod::container(pod, name) {
+            Some((Role::Init | Role::Sidecar, _)) => "init_container",
+            Some((Role::Ephemeral, _)) => "ephemeral_container",
+            _ => "container",
+        };
+        let meters = &self.context.meters;
+        meters.add(&CONTAINERS_STARTED, format!("{{container_type={kind:?}}}"), 1.0);
+        if let Err(failure) = &started {
+            let code = failure.waiting.reason.as_str();
+            meters.add(&CONTAINERS_FAILED, format!("{{code={code:?},container_type={kind:?}}}"), 1.0);
+        }
         let outcome = match started {
             Ok(id) => self.hook(pod, observed, name, id).await,
             Err(failure) => Err(failure),

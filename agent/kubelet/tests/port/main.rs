@@ -25,7 +25,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
-use kubelet::server::{self, Authentication, Authorization, Config, Files, Pods, View};
+use kubelet::server::{self, Agreed, Authentication, Authorization, Config, Files, Pods, View};
 use kubelet::{Cgroups, Claims, Pulse, Stats, spdy};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -78,6 +78,7 @@ const RULES: &[(&str, &str)] = &[
     ("apiserver", "metrics"),
     ("apiserver", "statusz"),
     ("apiserver", "configz"),
+    ("apiserver", "checkpoint"),
 ];
 
 #[derive(Clone, Default)]
@@ -166,6 +167,8 @@ fn one_container(log: &Path) -> world::World {
 struct Port {
     dir: tempfile::TempDir,
     address: SocketAddr,
+    /// Where everybody may read.
+    open: SocketAddr,
     authority: Authority,
     api: Api,
     stop: CancellationToken,
@@ -196,6 +199,7 @@ async fn port() -> Port {
             key: path("pair.pem"),
             client_ca: Some(path("ca.pem")),
         },
+        agreed: Agreed::default(),
         authentication: Authentication::default(),
         authorization: Authorization::default(),
         shown: json!({}),
@@ -205,14 +209,20 @@ async fn port() -> Port {
         log_query: false,
     };
     let (api, stop) = (Api::default(), CancellationToken::new());
-    let settings = Arc::new(kubelet::Config::new("node", Vec::new()));
+    let mut settings = kubelet::Config::new("node", Vec::new());
+    settings.root_dir = path("root");
+    let settings = Arc::new(settings);
     let cgroups = Cgroups::new(&settings);
     let stats = Stats::new(settings, runtime.clone(), cgroups, kubelet::Pods::default(), Claims::default());
     let client = Some(api.client());
     let scope = Arc::new(Scope::new(&Supervisor::default(), "kubelet/", &stop));
     let health = server::Health { scope, pulse: Pulse::default() };
+    let open = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (for_all, one) = (Config { address: open, ..config.clone() }, Arc::new(OnePod));
+    let read = server::plain::read_only(for_all, one, runtime.clone(), stats.clone(), health.clone());
+    tokio::spawn(read);
     let served = server::serve(listener, config, Arc::new(OnePod), runtime, stats, client, health);
-    Port { dir, address, authority, api, stop, served: tokio::spawn(served), fake }
+    Port { dir, address, open, authority, api, stop, served: tokio::spawn(served), fake }
 }
 
 type Pair = (rcgen::Certificate, KeyPair);
@@ -305,6 +315,79 @@ async fn callers_are_known_and_permitted_by_the_api_server() {
     let list: Value = serde_json::from_str(&port.get(None, Some("token-of-old"), "/pods").await.1).unwrap();
     assert_eq!(port.api.reviews.load(Ordering::SeqCst), before, "answers are kept");
     assert_eq!((&list["kind"], &list["items"][0]["status"]["phase"]), (&json!("PodList"), &json!("Running")));
+    port.end().await;
+}
+
+#[tokio::test]
+async fn what_everybody_may_read_must_not_be_more_than_that() {
+    let port = port().await;
+    let ask = async |method: Method, path: &str| {
+        let stream = loop {
+            match TcpStream::connect(port.open).await {
+                Ok(stream) => break stream,
+                Err(_) => tokio::task::yield_now().await,
+            }
+        };
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        let request = Request::builder().method(method).uri(path).header("host", "node");
+        let response = sender.send_request(request.body(Full::<Bytes>::default()).unwrap()).await.unwrap();
+        let (head, body) = response.into_parts();
+        let text = String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap();
+        (head.status.as_u16(), text)
+    };
+    let (code, pods) = ask(Method::GET, "/pods").await;
+    assert!(code == 200 && pods.contains("\"PodList\""), "{pods}");
+    assert_eq!(ask(Method::GET, "/healthz").await, (200, "ok".to_owned()));
+    let (code, metrics) = ask(Method::GET, "/metrics").await;
+    assert!(code == 200 && metrics.contains("server_type=\"readonly\""), "{metrics}");
+    for (method, path) in [
+        (Method::POST, "/run/n/p/c?cmd=ls"),
+        (Method::POST, "/exec/n/p/c?command=ls&output=1"),
+        (Method::GET, "/containerLogs/n/p/c"),
+        (Method::GET, "/runningpods/"),
+        (Method::POST, "/checkpoint/n/p/c"),
+    ] {
+        assert_eq!(ask(method, path).await, (405, "Debug endpoints are disabled.\n".to_owned()), "{path}");
+    }
+    assert_eq!(ask(Method::GET, "/configz").await.0, 404);
+    port.end().await;
+}
+
+#[tokio::test]
+async fn a_checkpoint_is_made_of_the_running_container_and_refused_in_upstreams_words() {
+    let port = port().await;
+    let ours = port.authority.issue("apiserver", "system:masters");
+    for (method, path, code, text) in [
+        (Method::POST, "/checkpoint/n/q/c", 404, "pod does not exist"),
+        (Method::POST, "/checkpoint/n/p/d", 404, "container d does not exist"),
+        (
+            Method::POST,
+            "/checkpoint/n/p/c?timeout=1&timeout=x",
+            404,
+            "cannot parse value of timeout parameter",
+        ),
+        (
+            Method::POST,
+            "/checkpoint/n/p/c?timeout=-1",
+            500,
+            "checkpointing of n/p/c failed (CheckpointContainer requires the timeout value to be > 0)",
+        ),
+        (Method::GET, "/checkpoint/n/p/c", 405, "405: Method Not Allowed"),
+    ] {
+        let (head, body) = port.ask(method, Some(&ours), None, path).await;
+        assert_eq!((head.status.as_u16(), body.as_str()), (code, text), "{path}");
+    }
+    let (head, body) = port.ask(Method::POST, Some(&ours), None, "/checkpoint/n/p/c?timeout=500").await;
+    assert_eq!(head.status, StatusCode::OK, "{body}");
+    let answer: Value = serde_json::from_str(&body).unwrap();
+    let file = std::path::Path::new(answer["items"][0].as_str().unwrap());
+    assert_eq!(file.parent(), Some(port.dir.path().join("root/checkpoints").as_path()));
+    assert!(file.file_name().unwrap().to_str().unwrap().starts_with("checkpoint-p_n-c-"), "{body}");
+    assert!(
+        std::fs::read_to_string(file).unwrap().ends_with(" 500"),
+        "the caller's patience is the runtime's"
+    );
     port.end().await;
 }
 

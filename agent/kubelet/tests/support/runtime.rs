@@ -282,7 +282,6 @@ impl RuntimeService for Fake {
         pod_sandbox_stats(PodSandboxStatsRequest) -> PodSandboxStatsResponse;
         list_pod_sandbox_stats(ListPodSandboxStatsRequest) -> ListPodSandboxStatsResponse;
         update_runtime_config(UpdateRuntimeConfigRequest) -> UpdateRuntimeConfigResponse;
-        checkpoint_container(CheckpointContainerRequest) -> CheckpointContainerResponse;
         list_metric_descriptors(ListMetricDescriptorsRequest) -> ListMetricDescriptorsResponse;
         list_pod_sandbox_metrics(ListPodSandboxMetricsRequest) -> ListPodSandboxMetricsResponse;
         runtime_config(RuntimeConfigRequest) -> RuntimeConfigResponse;
@@ -327,6 +326,16 @@ impl RuntimeService for Fake {
             Some((event, events))
         };
         Ok(Response::new(Box::pin(futures::stream::unfold(self.events.subscribe(), next))))
+    }
+
+    async fn checkpoint_container(
+        &self,
+        asked: Request<CheckpointContainerRequest>,
+    ) -> Answer<CheckpointContainerResponse> {
+        let asked = asked.into_inner();
+        let content = format!("{} {}", asked.container_id, asked.timeout);
+        std::fs::write(&asked.location, content).map_err(|error| Status::internal(error.to_string()))?;
+        Ok(Response::new(CheckpointContainerResponse {}))
     }
 
     async fn exec_sync(&self, asked: Request<ExecSyncRequest>) -> Answer<ExecSyncResponse> {

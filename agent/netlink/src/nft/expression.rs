@@ -43,6 +43,8 @@ pub enum Meta {
     Mark = 3,
     /// The number of the link it came by; `lo` is 1 in every namespace.
     InputInterface = 4,
+    /// The name of that link, sixteen bytes filled up with zeros; all zeros where there is none.
+    InputName = 6,
     /// IPv4 or IPv6, as `NFPROTO_*` in one byte.
     NetworkProtocol = 15,
     /// Transport protocol, one byte.

@@ -1,7 +1,7 @@
 //! Which servers there are, and which one is used.
 //!
 //! The rule is that of k3s's load balancer: one server for all connections; another one only when that one fails, and the configured one first. What
-//! k3s has not: the configured one is used again once it has been well for long.
+//! k3s has not: the configured one is used again once it has been well for long, unless the cluster has had it and has it no more.
 
 use tokio_util::sync::CancellationToken;
 
@@ -30,6 +30,8 @@ pub(super) struct Choice {
     strays: CancellationToken,
     /// How often in turn the configured one was well while another is in use.
     steady: u32,
+    /// The cluster named the configured one, and does so no more: it is the last to be tried, and is not returned to.
+    has_left: bool,
 }
 
 impl Choice {
@@ -41,13 +43,16 @@ impl Choice {
             cut: CancellationToken::new(),
             strays: CancellationToken::new(),
             steady: 0,
+            has_left: false,
         }
     }
 
     /// The one in use, then the others, the configured one first.
     pub(super) fn servers(&self) -> Vec<String> {
         let mut all = vec![self.current.clone()];
-        for server in std::iter::once(&self.configured).chain(&self.known) {
+        let (first, last) =
+            if self.has_left { (None, Some(&self.configured)) } else { (Some(&self.configured), None) };
+        for server in first.into_iter().chain(&self.known).chain(last) {
             if !all.contains(server) {
                 all.push(server.clone());
             }
@@ -62,6 +67,8 @@ impl Choice {
         if self.known == servers {
             return false;
         }
+        let is_named = servers.contains(&self.configured);
+        self.has_left = !is_named && (self.has_left || self.known.contains(&self.configured));
         self.known = servers;
         true
     }
@@ -98,7 +105,7 @@ impl Choice {
 
     /// The configured server, where another one is in use.
     pub(super) fn preferred(&self) -> Option<&str> {
-        (self.current != self.configured).then_some(self.configured.as_str())
+        (self.current != self.configured && !self.has_left).then_some(self.configured.as_str())
     }
 
     /// Takes note of how the configured server is while another one is in use; true once it may be used again.
@@ -187,6 +194,20 @@ mod tests {
             }
         }
         assert!(!choice.may_return(Ready), "counted anew");
+    }
+
+    #[test]
+    fn a_server_that_left_the_cluster_must_not_be_returned_to() {
+        let mut choice = Choice::new("a:1".into());
+        choice.know(vec!["a:1".into(), "b:1".into(), "c:1".into()]);
+        choice.use_server("b:1");
+        choice.know(vec!["b:1".into(), "c:1".into()]);
+        assert_eq!(choice.preferred(), None);
+        assert_eq!(choice.servers(), ["b:1", "c:1", "a:1"], "the last to be tried");
+        choice.know(vec!["b:1".into()]);
+        assert_eq!(choice.preferred(), None, "it is not there again");
+        choice.know(vec!["a:1".into(), "b:1".into()]);
+        assert_eq!(choice.preferred(), Some("a:1"), "now it is");
     }
 
     #[test]

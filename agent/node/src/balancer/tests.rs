@@ -21,12 +21,16 @@ async fn living() -> String {
 
 /// A server that answers the request with this number, from 0 on, with that status; and how many there were.
 async fn answering(status: fn(usize) -> u16) -> (String, Arc<AtomicUsize>) {
+    of(&Authority::generate("ca", Timestamp::now()).unwrap(), NAME, status).await
+}
+
+/// The same, with a certificate of that authority for this name.
+async fn of(authority: &Authority, name: &str, status: fn(usize) -> u16) -> (String, Arc<AtomicUsize>) {
     let asked = Arc::new(AtomicUsize::new(0));
     let counted = asked.clone();
     let (listener, address) = listener().await;
-    let now = Timestamp::now();
-    let issued = Authority::generate("ca", now).unwrap();
-    let issued = issued.issue(&Leaf::server("api", vec![NAME.into()], Vec::new()), now).unwrap();
+    let leaf = Leaf::server("api", vec![name.into()], Vec::new());
+    let issued = authority.issue(&leaf, Timestamp::now()).unwrap();
     let chain = pki::pem::certificates(issued.cert_pem.as_bytes()).unwrap();
     let key = pki::pem::private_key(issued.key_pem.as_bytes()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -117,6 +121,24 @@ async fn a_server_that_says_it_is_not_ready_must_not_be_kept() {
     let ended = tokio::time::timeout(Duration::from_secs(20), held.read_to_end(&mut answer)).await;
     assert!(ended.is_ok(), "the connection is ended");
     assert_eq!(balancer.choice.lock().servers()[0], second);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_not_of_the_cluster_must_not_be_kept() {
+    let [ours, stranger] = ["ca", "ca"].map(|name| Authority::generate(name, Timestamp::now()).unwrap());
+    for (authority, name) in [(&stranger, NAME), (&ours, "another.name")] {
+        let dir = tempfile::tempdir().unwrap();
+        let ca = Files::new(dir.path()).client_ca();
+        std::fs::create_dir_all(ca.parent().unwrap()).unwrap();
+        std::fs::write(ca, ours.cert_pem()).unwrap();
+        let (first, second) = (of(authority, name, |_| 200).await.0, of(&ours, NAME, |_| 200).await.0);
+        let (balancer, _stop) = balancer(dir.path(), &first, &[first.clone(), second.clone()]).await;
+        let mut held = TcpStream::connect(balancer.address).await.unwrap();
+        let mut answer = Vec::new();
+        let ended = tokio::time::timeout(Duration::from_secs(20), held.read_to_end(&mut answer)).await;
+        assert!(ended.is_ok(), "the connection is ended");
+        assert_eq!(balancer.choice.lock().servers()[0], second);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

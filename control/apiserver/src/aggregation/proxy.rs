@@ -7,7 +7,7 @@ use crate::context::{Context, Request, Response, User};
 use crate::stream::{carry, rewrite, trusted};
 use crate::webhook::Services as _;
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, HOST, HeaderName, HeaderValue, USER_AGENT};
+use http::header::{AUTHORIZATION, HOST, HeaderName, HeaderValue, LOCATION, USER_AGENT};
 use http::{HeaderMap, StatusCode, Version};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::client::conn::http1;
@@ -18,6 +18,8 @@ const REMOTE_USER: &str = "x-remote-user";
 const REMOTE_UID: &str = "x-remote-uid";
 const REMOTE_GROUP: &str = "x-remote-group";
 const REMOTE_EXTRA: &str = "x-remote-extra-";
+/// What a client is told whom a server would send elsewhere.
+const REDIRECTED: &str = "the backend attempted to redirect this request, which is not permitted";
 /// Bytes of a discovery document.
 const LONGEST_DOCUMENT: usize = 4 * 1024 * 1024;
 
@@ -161,6 +163,12 @@ pub(super) async fn carry(
         let mut switched = response.map(|_| answer::body(Bytes::new()));
         rewrite::drop_hop_by_hop(switched.headers_mut(), true);
         return switched;
+    }
+    if response.status().is_redirection()
+        && response.headers().contains_key(LOCATION)
+        && !aggregator.passes_redirects()
+    {
+        return answer::bytes(StatusCode::BAD_GATEWAY, answer::TEXT, REDIRECTED);
     }
     rewrite::drop_hop_by_hop(response.headers_mut(), false);
     response.map(|body| body.map_err(Into::into).boxed_unsync())

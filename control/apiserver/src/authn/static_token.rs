@@ -9,6 +9,7 @@ use sha2::{Digest as _, Sha256};
 pub struct StaticTokens(FxHashMap<[u8; 32], User>);
 
 impl StaticTokens {
+    /// Whoever shows `token` is `user` from now on.
     pub fn add(&mut self, token: &str, user: User) {
         self.0.insert(Sha256::digest(token).into(), user);
     }

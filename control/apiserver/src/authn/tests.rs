@@ -252,6 +252,68 @@ async fn a_token_must_not_outlive_its_secret_or_its_account() {
 }
 
 #[tokio::test]
+async fn a_token_whose_secret_is_gone_is_good_only_where_nobody_is_to_look() {
+    let world = world();
+    let token = world.key.sign_legacy(&LegacyClaims::new("a", "sa", "1", "t")).unwrap();
+    let ask = async |unseen_secrets: bool| {
+        let keys = vec![world.key.public().clone()];
+        let config = Config {
+            service_accounts: Some(Verifier { keys, issuers: vec!["api".into()] }),
+            unseen_secrets,
+            ..Config::default()
+        };
+        let authenticator = Authenticator::new(config, world.objects.clone());
+        authenticator.authenticate_token(&token, &[], now()).await.map(|identity| identity.unwrap().user.name)
+    };
+    assert_eq!(ask(false).await, Err("Token has been invalidated".to_owned()));
+    assert_eq!(ask(true).await, Ok("system:serviceaccount:a:sa".to_owned()));
+}
+
+/// A service outside that knows one token.
+struct Outside(&'static str);
+
+impl crate::authz::webhook::Reviewer for Outside {
+    fn review<'a>(
+        &'a self,
+        review: &'a serde_json::Value,
+    ) -> futures::future::BoxFuture<'a, Result<serde_json::Value, crate::authz::webhook::Failure>> {
+        let known = review["spec"]["token"] == self.0;
+        let status = json!({"authenticated": known, "user": {"username": "outsider"}});
+        Box::pin(async move { Ok(json!({"status": status})) })
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_is_refused_here_must_not_be_kept_from_others_who_know_it() {
+    let (world, own) = (world(), claims());
+    let expired = world.key.sign(&Claims { exp: 1, iat: None, nbf: None, ..own }).unwrap();
+    let outside: &'static str = Box::leak(expired.clone().into_boxed_str());
+    let config = Config {
+        service_accounts: Some(Verifier {
+            keys: vec![world.key.public().clone()],
+            issuers: vec!["api".into()],
+        }),
+        api_audiences: vec!["api".into()],
+        webhook: Some(token_webhook::TokenWebhook::new(
+            Arc::new(Outside(outside)),
+            true,
+            std::time::Duration::ZERO,
+        )),
+        ..Config::default()
+    };
+    let authenticator = Authenticator::new(config, world.objects.clone());
+    let identity = authenticator.authenticate_token(&expired, &[], now()).await.unwrap().unwrap();
+    assert_eq!(
+        (identity.user.name.as_str(), identity.user.groups),
+        ("outsider", vec![AUTHENTICATED.to_owned()])
+    );
+    let other = world.key.sign(&Claims { exp: 2, ..claims() }).unwrap();
+    let refusal = authenticator.authenticate_token(&other, &[], now()).await.unwrap_err();
+    assert_eq!(refusal, "service account token has expired", "nobody else knows it");
+    assert_eq!(authenticator.authenticate_token("nobody's", &[], now()).await, Ok(None));
+}
+
+#[tokio::test]
 async fn nobody_in_particular_must_not_come_in_where_that_is_not_said() {
     let config = Config { anonymous: true, anonymous_paths: vec!["/livez".into()], ..Config::default() };
     let authenticator = Authenticator::new(config, Arc::new(Fixed::default()));

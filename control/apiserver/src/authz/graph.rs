@@ -165,6 +165,7 @@ impl Observer for Graph {
 
 /// Calls `found` with every object of the pod's own namespace that the pod refers to.
 pub(crate) fn references(pod: &Value, mut found: impl FnMut(Vertex, &str)) {
+    machinery::pod_secrets::named(pod).into_iter().for_each(|name| found(Vertex::Secret, name));
     let mut one = |kind, value: &Value, pointer: &str| {
         let name = text(value, pointer);
         if !name.is_empty() {
@@ -172,17 +173,12 @@ pub(crate) fn references(pod: &Value, mut found: impl FnMut(Vertex, &str)) {
         }
     };
     one(Vertex::ServiceAccount, pod, "/spec/serviceAccountName");
-    for secret in list(pod, "/spec/imagePullSecrets") {
-        one(Vertex::Secret, secret, "/name");
-    }
     for containers in ["/spec/containers", "/spec/initContainers", "/spec/ephemeralContainers"] {
         for container in list(pod, containers) {
             for source in list(container, "/envFrom") {
-                one(Vertex::Secret, source, "/secretRef/name");
                 one(Vertex::ConfigMap, source, "/configMapRef/name");
             }
             for variable in list(container, "/env") {
-                one(Vertex::Secret, variable, "/valueFrom/secretKeyRef/name");
                 one(Vertex::ConfigMap, variable, "/valueFrom/configMapKeyRef/name");
             }
         }
@@ -192,7 +188,6 @@ pub(crate) fn references(pod: &Value, mut found: impl FnMut(Vertex, &str)) {
             one(kind, volume, pointer);
         }
         for source in list(volume, "/projected/sources") {
-            one(Vertex::Secret, source, "/secret/name");
             one(Vertex::ConfigMap, source, "/configMap/name");
         }
         if volume.get("ephemeral").is_some_and(|e| !e.is_null()) {
@@ -219,21 +214,9 @@ fn found_claim(pod: &Value, volume: &Value, one: &mut impl FnMut(Vertex, &Value,
     one(Vertex::VolumeClaim, &Value::String(name), "");
 }
 
-/// Where a pod's volume names another object.
-const VOLUME_REFERENCES: [(Vertex, &str); 12] = [
-    (Vertex::Secret, "/secret/secretName"),
-    (Vertex::ConfigMap, "/configMap/name"),
-    (Vertex::VolumeClaim, "/persistentVolumeClaim/claimName"),
-    (Vertex::Secret, "/azureFile/secretName"),
-    (Vertex::Secret, "/cephfs/secretRef/name"),
-    (Vertex::Secret, "/cinder/secretRef/name"),
-    (Vertex::Secret, "/flexVolume/secretRef/name"),
-    (Vertex::Secret, "/rbd/secretRef/name"),
-    (Vertex::Secret, "/scaleIO/secretRef/name"),
-    (Vertex::Secret, "/iscsi/secretRef/name"),
-    (Vertex::Secret, "/storageos/secretRef/name"),
-    (Vertex::Secret, "/csi/nodePublishSecretRef/name"),
-];
+/// Where a pod's volume names another object than a secret.
+const VOLUME_REFERENCES: [(Vertex, &str); 2] =
+    [(Vertex::ConfigMap, "/configMap/name"), (Vertex::VolumeClaim, "/persistentVolumeClaim/claimName")];
 
 fn persistent_volume_secrets(volume: &Value, claim_namespace: &str, mut found: impl FnMut(&str, &str)) {
     // A CSI driver's controller secrets are no node's business.

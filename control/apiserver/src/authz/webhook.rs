@@ -102,6 +102,23 @@ struct Question {
     key: String,
 }
 
+/// Asks again where that may help.
+pub(crate) async fn ask(reviewer: &dyn Reviewer, review: &Value) -> Result<Value, Failure> {
+    let mut pause = FIRST_PAUSE;
+    let mut tries = 1;
+    loop {
+        match reviewer.review(review).await {
+            Err(failure) if failure.passing && tries < TRIES => {
+                tracing::debug!(error = failure.text, "ask a webhook again");
+                tokio::time::sleep(pause).await;
+                pause += pause / 2;
+                tries += 1;
+            }
+            answer => return answer,
+        }
+    }
+}
+
 impl Webhook {
     /// Asks `reviewer`.
     #[must_use]
@@ -137,22 +154,6 @@ impl Webhook {
         if errors.is_empty() { Ok(true) } else { Err(super::aggregate(&errors)) }
     }
 
-    async fn ask(&self, review: &Value) -> Result<Value, Failure> {
-        let mut pause = FIRST_PAUSE;
-        let mut tries = 1;
-        loop {
-            match self.reviewer.review(review).await {
-                Err(failure) if failure.passing && tries < TRIES => {
-                    tracing::debug!(error = failure.text, "ask an authorization webhook again");
-                    tokio::time::sleep(pause).await;
-                    pause += pause / 2;
-                    tries += 1;
-                }
-                answer => return answer,
-            }
-        }
-    }
-
     fn keep(&self, key: String, said: Said) {
         let time = if said.allowed() { self.config.allowed_for } else { self.config.refused_for };
         if !time.is_zero() {
@@ -184,7 +185,7 @@ impl Webhook {
             "apiVersion": version, "kind": KIND, "metadata": {}, "spec": question.spec,
             "status": {"allowed": false},
         });
-        match self.ask(&review).await.and_then(|answer| Said::of(&answer, version)) {
+        match ask(&*self.reviewer, &review).await.and_then(|answer| Said::of(&answer, version)) {
             Ok(said) => {
                 let decision = said.decision();
                 if length(attributes) < LONGEST_KEPT {

@@ -1,5 +1,6 @@
 //! Groups, versions and resources served: the built-in ones, and those of sources that change.
 
+use crate::registry::Served;
 use machinery::resources as builtin;
 use machinery::schema::openapi::Dialect;
 use std::sync::Arc;
@@ -109,6 +110,8 @@ pub trait Source: Send + Sync {
 #[derive(Default)]
 pub struct Catalog {
     sources: Vec<Arc<dyn Source>>,
+    /// The built-in groups, as far as they are served.
+    builtin: Option<Vec<Group>>,
 }
 
 static BUILTIN: LazyLock<Vec<Group>> = LazyLock::new(builtin_groups);
@@ -117,7 +120,21 @@ impl Catalog {
     /// The built-in resources and those of `sources`.
     #[must_use]
     pub fn new(sources: Vec<Arc<dyn Source>>) -> Self {
-        Catalog { sources }
+        Catalog { sources, builtin: None }
+    }
+
+    /// Of the built-in resources just those that are served.
+    #[must_use]
+    pub fn serving(self, served: &Served) -> Self {
+        let mut groups = BUILTIN.clone();
+        for group in &mut groups {
+            for version in &mut group.versions {
+                version.resources.retain(|r| served.serves(&group.name, &version.name, &r.plural));
+            }
+            group.versions.retain(|version| !version.resources.is_empty());
+        }
+        groups.retain(|group| !group.versions.is_empty());
+        Catalog { builtin: Some(groups), ..self }
     }
 
     /// Changes whenever [`Catalog::groups`] would answer anything else.
@@ -142,7 +159,7 @@ impl Catalog {
     /// a built-in group, never replace any.
     #[must_use]
     pub fn groups(&self) -> Vec<Group> {
-        let mut groups = BUILTIN.clone();
+        let mut groups = self.builtin.as_ref().unwrap_or(&BUILTIN).clone();
         let mut added: Vec<Group> = Vec::new();
         for group in self.sources.iter().flat_map(|s| s.groups()) {
             let known = groups.iter_mut().chain(added.iter_mut()).find(|g| g.name == group.name);

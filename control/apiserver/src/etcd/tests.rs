@@ -216,3 +216,35 @@ proptest! {
         let _ = Upstream.decode("/registry/pods/d/a", bytes.into());
     }
 }
+
+#[test]
+fn what_lies_in_another_form_than_is_set_is_read_and_called_stale() {
+    let (key, json) = ("/registry/configmaps/a/b", Form { json: true });
+    let value = stored::encode(
+        &json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "b", "namespace": "a"}}),
+    );
+    let value = value.unwrap();
+    let at_rest = json.encode(key, value.clone()).unwrap();
+    assert_eq!(at_rest, value);
+    let read =
+        |form: Form, stored: &Bytes| form.decode(key, stored.clone()).map_err(|_| "unreadable").unwrap();
+    let proto = Upstream.encode(key, value.clone()).unwrap();
+    for (form, stored, stale) in [
+        (json, &at_rest, false),
+        (json, &proto, true),
+        (Form::default(), &proto, false),
+        (Form::default(), &at_rest, true),
+    ] {
+        let decoded = read(form, stored);
+        assert_eq!((decoded.value.clone(), decoded.stale), (value.clone(), stale));
+    }
+    let definition = json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "x"}, "spec": {"group": "g", "scope": "Cluster", "names": {"plural": "xs", "kind": "X"}, "versions": []}});
+    let key = "/registry/apiextensions.k8s.io/customresourcedefinitions/x";
+    let value = stored::encode(&definition).unwrap();
+    assert_eq!(
+        json.encode(key, value.clone()).unwrap(),
+        Upstream.encode(key, value).unwrap(),
+        "JSON in any case"
+    );
+}

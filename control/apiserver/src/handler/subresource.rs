@@ -51,8 +51,8 @@ async fn replace(x: &Exchange<'_>, body: Body) -> Result<Response, Status> {
 pub(super) async fn unstored(x: &Exchange<'_>, body: Body) -> Result<Response, Status> {
     match (x.kind.resource.group, x.kind.resource.plural, x.context.info.verb.as_str()) {
         ("", "bindings", "create") => binding::create(x, body, "").await,
-        ("", "componentstatuses", "get") => components::get(x),
-        ("", "componentstatuses", "list") => components::list(x),
+        ("", "componentstatuses", "get") => components::get(x).await,
+        ("", "componentstatuses", "list") => components::list(x).await,
         ("authentication.k8s.io" | "authorization.k8s.io", _, "create") => review::create(x, body).await,
         _ => Err(Status::method_not_supported(&x.kind.gr(), &x.context.info.verb)),
     }

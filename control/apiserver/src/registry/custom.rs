@@ -45,12 +45,14 @@ impl Table {
 impl Registry {
     /// The resource that a path names, built in or custom.
     pub(crate) fn kind(&self, group: &str, version: &str, plural: &str) -> Option<Kind> {
-        Kind::find(group, version, plural).or_else(|| {
-            let slot = *self.custom.slots.read().get(&format!("{plural}.{group}"))?;
-            let definition = slot.definition()?;
-            let version = definition.served(version)?;
-            Some(Kind { resource: version.resource, version: version.name, custom: Some(slot) })
-        })
+        let builtin = Kind::find(group, version, plural);
+        if builtin.is_some() {
+            return builtin.filter(|_| self.config.served.serves(group, version, plural));
+        }
+        let slot = *self.custom.slots.read().get(&format!("{plural}.{group}"))?;
+        let definition = slot.definition()?;
+        let version = definition.served(version)?;
+        Some(Kind { resource: version.resource, version: version.name, custom: Some(slot) })
     }
 
     /// The resource whose objects are of that kind, built in or custom.

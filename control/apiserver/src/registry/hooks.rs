@@ -57,6 +57,10 @@ pub trait Hooks: Send + Sync + 'static {
     fn passes(&self, _check: &str) -> Option<bool> {
         None
     }
+    /// What a part of the control plane says of itself that is a program of its own; `None` for one that is not.
+    fn ask_neighbour<'a>(&'a self, _name: &'a str) -> BoxFuture<'a, Option<Result<String, String>>> {
+        std::future::ready(None).boxed()
+    }
     /// Carries out `exec attach portforward log proxy` on `target` (the stored pod, service or node).
     fn connect(&self, context: Context, request: Request, target: Value) -> BoxFuture<'static, Response>;
 }

@@ -1,7 +1,8 @@
 //! LIST: a page of a resource as of one revision.
 //!
 //! Lists are answered by the watch cache: at the newest revision once the cache has come to it (a consistent read), at
-//! whatever it has for resourceVersion 0, and at a past revision while it still knows it; otherwise by the store.
+//! whatever it has for resourceVersion 0, and at a past revision while it still knows it; otherwise by the store, as is what a cache
+//! that stands still has not come to (upstream: the cacher's delegator falls back to etcd).
 //! Objects are handed on as the shared bytes the cache holds.
 
 use super::kind::Kind;
@@ -12,7 +13,7 @@ use machinery::status::Status;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use store::Revision;
-use store::cache::{Cached, Scope};
+use store::cache::{Cached, Error, Scope};
 
 /// A page of objects in the stored version.
 #[derive(Debug, Default)]
@@ -102,9 +103,13 @@ impl Registry {
         let mut at = None;
         if options.continue_token.is_empty() {
             match (options.revision, options.revision_match) {
-                (None, _) => {
-                    cache.refresh().await.map_err(|e| storage::unready(kind, &e))?;
-                }
+                (None, _) => match cache.refresh().await {
+                    Err(Error::NotFresh { asked, .. }) => {
+                        return self.list_from_store(kind, &prefix, None, asked, options).await;
+                    }
+                    Err(error) => return Err(storage::unready(kind, &error)),
+                    Ok(_) => {}
+                },
                 (Some(revision), Some(Match::Exact)) => at = Some(revision),
                 // Upstream: a limited list at a revision without a match is exact ("legacy exact").
                 (Some(revision), None) if options.limit > 0 && revision > 0 => at = Some(revision),
@@ -135,11 +140,10 @@ impl Registry {
             // What the store has forgotten the cache does not tell either, though nothing may have changed since.
             Some(revision) if revision < self.backend.compacted() => None,
             Some(revision) => {
-                // The snapshot must have come to the revision before it can show it.
-                if cache.revision().is_ok_and(|r| r < revision) {
-                    cache.wait_until_fresh(revision).await.map_err(|e| storage::unready(kind, &e))?;
-                }
-                cache.snapshot_at(revision)
+                // The snapshot must have come to the revision before it can show it; the store has.
+                let behind = cache.revision().is_ok_and(|r| r < revision)
+                    && cache.wait_until_fresh(revision).await.is_err();
+                cache.snapshot_at(revision).filter(|_| !behind)
             }
         };
         let Some(snapshot) = snapshot else {

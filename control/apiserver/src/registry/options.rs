@@ -297,6 +297,8 @@ pub(crate) struct DeleteOptions {
     pub orphan: Option<bool>,
     pub propagation: Option<Propagation>,
     pub dry_run: bool,
+    /// Nobody collects dependents: the server's own word, not the client's.
+    pub uncollected: bool,
 }
 
 impl DeleteOptions {

@@ -1,5 +1,5 @@
 //! Where a Service can be reached from this server: at one of its endpoints, since a server need not be where cluster IPs
-//! are routed. Upstream: `kube-aggregator/pkg/apiserver/resolvers.go`.
+//! are routed, unless it is told that they are. Upstream: `kube-aggregator/pkg/apiserver/resolvers.go`.
 
 use super::Registry;
 use super::kind::Kind;
@@ -41,6 +41,9 @@ impl Registry {
                 go_quote(name)
             ))
         })?;
+        if self.config.by_cluster_ip {
+            return cluster_ip(&service, port);
+        }
         let mut places = Vec::new();
         for slice in self.cached(&slices, namespace)? {
             if object::label(&slice, "kubernetes.io/service-name").unwrap_or_default() == name {
@@ -55,6 +58,14 @@ impl Registry {
         }
         let chosen = usize::try_from(self.random()).unwrap_or_default() % places.len();
         Ok(places.swap_remove(chosen))
+    }
+}
+
+/// The cluster IP, at which the port is the Service's own.
+fn cluster_ip(service: &Value, port: u16) -> Result<Address, Status> {
+    match service.text("spec.clusterIP") {
+        "" | "None" => Err(Status::internal_error("cannot route to service with ClusterIP \"None\"")),
+        ip => Ok((ip.to_owned(), port)),
     }
 }
 
@@ -105,5 +116,12 @@ mod tests {
         });
         assert_eq!(ready(&slice, "b"), [("10.0.0.2".to_owned(), 2), ("10.0.0.3".to_owned(), 2)]);
         assert_eq!(ready(&slice, "c"), []);
+    }
+
+    #[test]
+    fn a_headless_service_must_not_be_called_at_a_cluster_ip() {
+        let of = |ip: &str| cluster_ip(&json!({"spec": {"clusterIP": ip}}), 443);
+        assert_eq!(of("10.96.0.7").ok(), Some(("10.96.0.7".to_owned(), 443)));
+        assert!(of("None").is_err() && of("").is_err());
     }
 }

@@ -139,23 +139,18 @@ impl Registry {
 
     /// Every object, as new as the store has them, not decoded.
     pub(crate) async fn fresh(&self, kind: &Kind) -> Result<Snapshot, Status> {
-        let cache = self.cache(kind)?;
-        cache.refresh().await.map_err(|e| unready(kind, &e))?;
-        cache.snapshot().map_err(|e| unready(kind, &e))
+        self.cache(kind)?.newest().await.map_err(|e| unready(kind, &e))
     }
 
     /// Every object of a namespace (all, where empty), as new as the store has them.
     pub(crate) async fn current(&self, kind: &Kind, namespace: &str) -> Result<Vec<Value>, Status> {
-        self.cache(kind)?.refresh().await.map_err(|e| unready(kind, &e))?;
-        self.cached(kind, namespace)
+        decoded(kind, namespace, &self.fresh(kind).await?)
     }
 
     /// Every object of a namespace (all, where empty) as the watch cache has it now.
     pub(crate) fn cached(&self, kind: &Kind, namespace: &str) -> Result<Vec<Value>, Status> {
-        let cache = self.cache(kind)?;
-        let snapshot = cache.snapshot().map_err(|e| unready(kind, &e))?;
-        let prefix = kind.resource.list_key(Some(namespace));
-        snapshot.range(&prefix, None).map(|o| kind.decode_wire(&o.bytes)).collect()
+        let snapshot = self.cache(kind)?.snapshot().map_err(|e| unready(kind, &e))?;
+        decoded(kind, namespace, &snapshot)
     }
 
     /// One object as the watch cache has it, or from the store where the cache does not know it (yet).
@@ -234,6 +229,12 @@ pub(crate) fn failed(kind: &Kind, name: &str, operation: &str, error: &Error) ->
             Status::internal_error(other)
         }
     }
+}
+
+/// The objects of a namespace (all, where empty).
+fn decoded(kind: &Kind, namespace: &str, snapshot: &Snapshot) -> Result<Vec<Value>, Status> {
+    let prefix = kind.resource.list_key(Some(namespace));
+    snapshot.range(&prefix, None).map(|o| kind.decode_wire(&o.bytes)).collect()
 }
 
 /// A cache that cannot answer, as clients see it.

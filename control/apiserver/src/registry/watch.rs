@@ -21,8 +21,6 @@ use tokio_util::sync::CancellationToken;
 
 /// Bookmarks come about this often, and once shortly before a watch times out.
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
-/// Upstream's `--min-request-timeout`: a watch without its own lasts this long, up to twice.
-const DEFAULT_TIMEOUT: Duration = Duration::from_secs(1800);
 
 /// What a watch yields.
 #[derive(Debug, Clone)]
@@ -147,7 +145,7 @@ impl Registry {
         };
         let initial = if converted { self.converted(kind, &options, initial).await? } else { initial };
         let jitter = f64::from(u16::try_from(self.random() % 1000).unwrap_or(0)) / 1000.0;
-        let timeout = options.timeout.unwrap_or_else(|| DEFAULT_TIMEOUT.mul_f64(1.0 + jitter));
+        let timeout = options.timeout.unwrap_or_else(|| self.config.watch_time.mul_f64(1.0 + jitter));
         let now = Instant::now();
         let initial_end = (streaming == Some(true) && options.bookmarks).then_some(revision);
         Ok(Watch {

@@ -21,6 +21,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::task::JoinHandle;
 
+mod settings;
+
 const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// Answers every request with what it was asked; some names have a behaviour.
@@ -78,6 +80,10 @@ fn now() -> jiff::Timestamp {
 }
 
 async fn world() -> World {
+    world_with(|_| ()).await
+}
+
+async fn world_with(change: impl FnOnce(&mut Config)) -> World {
     let authority = Authority::generate("kubernetes", now()).unwrap();
     let (kubelet_port, kubelet) = fake_kubelet(&authority).await;
     let objects = Arc::new(Fixed::default());
@@ -99,7 +105,7 @@ async fn world() -> World {
     bootstrap::objects().iter().for_each(|o| authorization.policy.put(o));
     let client = authority.issue(&Leaf::client("apiserver", &["system:masters"]), now()).unwrap();
     let tasks = Tasks::default();
-    let dialer = Dialer::new(&authority.cert_pem(), &client.cert_pem, &client.key_pem).unwrap();
+    let dialer = Dialer::new(Some(&authority.cert_pem()), &client.cert_pem, &client.key_pem).unwrap();
     let dialer = Arc::new(dialer);
     let connector = Connector {
         objects: objects.clone(),
@@ -108,7 +114,7 @@ async fn world() -> World {
         node_addresses: default_node_addresses(),
         tasks: tasks.clone(),
     };
-    let config = Config {
+    let mut config = Config {
         authentication: authn::Config {
             client_authorities: Some(
                 authn::certificate::Authorities::from_pem(&authority.cert_pem()).unwrap(),
@@ -120,6 +126,7 @@ async fn world() -> World {
         limits: Limits { body: 1000, ..Limits::default() },
         ..Config::default()
     };
+    change(&mut config);
     let parts = Parts {
         aggregator: None,
         objects: objects.clone(),
@@ -148,7 +155,7 @@ async fn world() -> World {
 async fn fake_kubelet(authority: &Authority) -> (u16, JoinHandle<()>) {
     let serving = authority.issue(&Leaf::server("kubelet", vec![], vec![LOCALHOST]), now()).unwrap();
     let certificate = ServingCertificate::from_pem(&serving.cert_pem, &serving.key_pem).unwrap();
-    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls::server_config(certificate).unwrap()));
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(crate::tls::server_config(certificate).unwrap()));
     let listener = TcpListener::bind((LOCALHOST, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let serving = async move {

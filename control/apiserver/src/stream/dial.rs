@@ -35,8 +35,9 @@ pub enum DialerError {
 }
 
 impl Dialer {
-    /// Trusts kubelets of `authorities`, and shows them `certificate`. All PEM.
-    pub fn new(authorities: &str, certificate: &str, key: &str) -> Result<Self, DialerError> {
+    /// Trusts kubelets of `authorities` (any kubelet where there are none, as upstream without
+    /// `--kubelet-certificate-authority`), and shows them `certificate`. All PEM.
+    pub fn new(authorities: Option<&str>, certificate: &str, key: &str) -> Result<Self, DialerError> {
         // Who asks for `https:` to a pod or service wants its encryption; upstream checks no more.
         let unverified =
             ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
@@ -50,7 +51,12 @@ impl Dialer {
     }
 
     /// Uses other certificates from the next connection on.
-    pub fn replace(&self, authorities: &str, certificate: &str, key: &str) -> Result<(), DialerError> {
+    pub fn replace(
+        &self,
+        authorities: Option<&str>,
+        certificate: &str,
+        key: &str,
+    ) -> Result<(), DialerError> {
         self.kubelet.store(Arc::new(kubelet_config(authorities, certificate, key)?));
         Ok(())
     }
@@ -75,17 +81,74 @@ impl Dialer {
     }
 }
 
-fn kubelet_config(authorities: &str, certificate: &str, key: &str) -> Result<ClientConfig, DialerError> {
-    let mut roots = RootCertStore::empty();
-    for der in pki::pem::certificates(authorities.as_bytes()).map_err(DialerError::Read)? {
-        roots.add(der).map_err(DialerError::Use)?;
-    }
+fn kubelet_config(
+    authorities: Option<&str>,
+    certificate: &str,
+    key: &str,
+) -> Result<ClientConfig, DialerError> {
+    let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(DialerError::Use)?;
+    let builder = match authorities {
+        Some(authorities) => {
+            let mut roots = RootCertStore::empty();
+            for der in pki::pem::certificates(authorities.as_bytes()).map_err(DialerError::Read)? {
+                roots.add(der).map_err(DialerError::Use)?;
+            }
+            builder.with_root_certificates(roots)
+        }
+        None => builder.dangerous().with_custom_certificate_verifier(Arc::new(pki::tls::AnyPeer::default())),
+    };
     let chain = pki::pem::certificates(certificate.as_bytes()).map_err(DialerError::Read)?;
     let key = pki::pem::private_key(key.as_bytes()).map_err(DialerError::Read)?;
-    ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(DialerError::Use)?
-        .with_root_certificates(roots)
-        .with_client_auth_cert(chain, key)
-        .map_err(DialerError::Use)
+    builder.with_client_auth_cert(chain, key).map_err(DialerError::Use)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+mod tests {
+    use super::*;
+    use jiff::Timestamp;
+    use pki::authority::{Authority, Leaf};
+    use std::net::Ipv4Addr;
+    use tokio::net::TcpListener;
+    use tokio_rustls::TlsAcceptor;
+
+    /// A kubelet of another authority than ours that takes one connection; its address.
+    async fn kubelet(of: &Authority) -> Destination {
+        let leaf = Leaf::server("n1", vec!["n1".to_owned()], vec![Ipv4Addr::LOCALHOST.into()]);
+        let issued = of.issue(&leaf, Timestamp::now()).unwrap();
+        let config =
+            rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+                .with_safe_default_protocol_versions()
+                .unwrap()
+                .with_no_client_auth()
+                .with_single_cert(
+                    pki::pem::certificates(issued.cert_pem.as_bytes()).unwrap(),
+                    pki::pem::private_key(issued.key_pem.as_bytes()).unwrap(),
+                )
+                .unwrap();
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            let _ = TlsAcceptor::from(Arc::new(config)).accept(stream).await;
+        });
+        Destination::kubelet(Ipv4Addr::LOCALHOST.to_string(), port, String::new())
+    }
+
+    #[tokio::test]
+    async fn without_an_authority_a_kubelet_that_signed_for_itself_must_not_be_refused() {
+        let authority = |name: &str| Authority::generate(name, Timestamp::now()).unwrap();
+        let (ours, theirs) = (authority("ours"), authority("theirs"));
+        let client = ours.issue(&Leaf::client("kube-apiserver", &[]), Timestamp::now()).unwrap();
+        let dialer = |of: Option<&str>| Dialer::new(of, &client.cert_pem, &client.key_pem).unwrap();
+        assert!(dialer(None).dial(&kubelet(&theirs).await).await.is_ok());
+        let (own, other) = (ours.cert_pem(), theirs.cert_pem());
+        assert!(dialer(Some(&own)).dial(&kubelet(&theirs).await).await.is_err());
+        assert!(dialer(Some(&other)).dial(&kubelet(&theirs).await).await.is_ok());
+        let replaced = dialer(Some(&own));
+        replaced.replace(None, &client.cert_pem, &client.key_pem).unwrap();
+        assert!(replaced.dial(&kubelet(&theirs).await).await.is_ok());
+    }
 }

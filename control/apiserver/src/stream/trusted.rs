@@ -68,7 +68,10 @@ pub fn config(
 }
 
 /// One question on a connection that lives no longer than it: the answer's code, and its body of at most `longest` bytes.
-pub(crate) async fn exchange<B>(
+///
+/// # Errors
+/// What went wrong, in words.
+pub async fn exchange<B>(
     stream: Box<dyn Connection>,
     question: http::Request<B>,
     longest: usize,
@@ -235,7 +238,7 @@ impl ServerCertVerifier for Bundle {
 }
 
 /// The DNS names a certificate is for.
-fn names(certificate: &CertificateDer<'_>) -> impl Iterator<Item = String> {
+pub(crate) fn names(certificate: &CertificateDer<'_>) -> impl Iterator<Item = String> + use<> {
     use x509_parser::extensions::GeneralName;
     let mut names = Vec::new();
     if let Ok((_, parsed)) = x509_parser::parse_x509_certificate(certificate)

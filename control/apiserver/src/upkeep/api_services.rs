@@ -5,6 +5,7 @@
 //! Upstream: `kube-aggregator/pkg/controllers/{autoregister,status/local}`, `pkg/controlplane/apiserver/aggregator.go`.
 
 use super::reconcile::{self, Read, Round};
+use crate::registry::Served;
 use crate::registry::kind::Kind;
 use crate::write::Writer;
 use machinery::access::{Get as _, set_at};
@@ -88,10 +89,10 @@ fn api_service(group: &str, version: &str, managed: &str, priorities: (i64, i64)
     })
 }
 
-/// What is built in.
-fn builtin() -> impl Iterator<Item = Value> {
-    resources::groups().iter().flat_map(|group| {
-        group.versions.iter().map(|version| {
+/// What is built in and served.
+fn builtin(served: &Served) -> impl Iterator<Item = Value> {
+    resources::groups().iter().flat_map(move |group| {
+        group.versions.iter().filter(move |version| served.has(group.name, version)).map(move |version| {
             // A group nobody has given a priority stands behind all that have one.
             let of_group = GROUPS.iter().find(|(name, _)| *name == group.name).map_or(15000, |(_, p)| *p);
             api_service(group.name, version, "onstart", (of_group, version_priority(group.name, version)))
@@ -134,7 +135,7 @@ pub(super) fn reconcile(writer: Arc<Writer>) -> Round {
 async fn round(writer: &Writer, services: &Kind, definitions: &Kind) -> Result<(), Status> {
     let definitions = writer.registry.cached(definitions, "")?;
     let wanted: BTreeMap<String, Value> = defined(&definitions)
-        .chain(builtin())
+        .chain(builtin(&writer.registry.config.served))
         .map(|service| (object::name(&service).to_owned(), service))
         .collect();
     let present: BTreeMap<String, Value> = writer
@@ -159,7 +160,11 @@ async fn round(writer: &Writer, services: &Kind, definitions: &Kind) -> Result<(
         }
     }
     for (name, found) in &present {
-        if object::label(found, MANAGED) == Some("true") && !wanted.contains_key(name) {
+        let unserved = || {
+            let known = builtin(&Served::default()).any(|service| object::name(&service) == name);
+            object::label(found, MANAGED) == Some("onstart") && known
+        };
+        if !wanted.contains_key(name) && (object::label(found, MANAGED) == Some("true") || unserved()) {
             writer.discard_seen(services, found).await?;
         }
     }
@@ -189,7 +194,7 @@ mod tests {
 
     #[test]
     fn the_core_group_comes_first_and_stable_versions_before_others() {
-        let all: Vec<Value> = builtin().collect();
+        let all: Vec<Value> = builtin(&Served::default()).collect();
         let of = |name: &str| {
             let found = all.iter().find(|s| s["metadata"]["name"] == name).unwrap();
             (found["spec"]["groupPriorityMinimum"].clone(), found["spec"]["versionPriority"].clone())

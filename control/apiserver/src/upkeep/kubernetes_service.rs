@@ -79,6 +79,16 @@ fn service(writer: &Writer) -> Value {
             "ports": [{"name": "https", "protocol": "TCP", "port": 443, "targetPort": writer.registry.config.secure_port}],
         },
     });
+    if let Some(port) = writer.registry.config.service_node_port {
+        set_at(&mut service, "spec.type", "NodePort");
+        set_at(
+            &mut service,
+            "spec.ports",
+            json!([{
+                "name": "https", "protocol": "TCP", "port": 443, "targetPort": writer.registry.config.secure_port, "nodePort": port,
+            }]),
+        );
+    }
     if let Some(ip) = service_ip(writer) {
         set_at(&mut service, "spec.clusterIP", ip.to_string());
         set_at(&mut service, "spec.clusterIPs", json!([ip.to_string()]));

@@ -1,12 +1,13 @@
 //! CREATE: name, stamp, admit, validate, write once.
 
 use super::service::Grant;
-use super::{Writer, Written, managed, system};
+use super::{Writer, Written, managed, privileged, system};
 use crate::admission::{self, Attributes, Operation};
 use crate::registry::call::Call;
 use crate::registry::kind::Kind;
 use crate::registry::metadata;
 use machinery::access::{Get as _, object_at, remove_at, set_at};
+use machinery::field::{FieldError, Path};
 use machinery::object;
 use machinery::status::{Reason, Status};
 use serde_json::Value;
@@ -91,8 +92,8 @@ impl Writer {
         let rules = kind.rules();
         call.warn(rules.prepare_create(&mut object));
         if object::name(&object).is_empty() && kind.resource.is_stored() {
-            let missing = machinery::field::FieldError::required(
-                &machinery::field::Path::new("metadata").child("name"),
+            let missing = FieldError::required(
+                &Path::new("metadata").child("name"),
                 "name or generateName is required",
             );
             return Err(Status::invalid(&kind.gk(), "", &[missing]));
@@ -117,7 +118,8 @@ impl Writer {
         let Call { kind, options, .. } = call;
         let Candidate { mut attributes, mut object, owners, name } = candidate;
         let rules = kind.rules();
-        let errors = rules.validate_create(&object);
+        let mut errors = rules.validate_create(&object);
+        errors.extend(self.disallowed(call, &object));
         if !errors.is_empty() {
             return Err(Status::invalid(&kind.gk(), &name, &errors));
         }
@@ -143,6 +145,14 @@ impl Writer {
         match grant.write(&self.registry, kind, &key, bytes, Expect::Absent, ttl).await? {
             Some(entry) => self.written(kind, object, entry, true).await.map(Ok),
             None => Ok(Err(name)),
+        }
+    }
+
+    /// What is wrong with an object by this server's settings.
+    pub(super) fn disallowed(&self, call: &Call<'_>, object: &Value) -> Vec<FieldError> {
+        match self.registry.config.privileged {
+            true => Vec::new(),
+            false => privileged::refused(&call.kind, call.subresource, object),
         }
     }
 

@@ -60,6 +60,8 @@ impl Writer {
         object: &Value,
         options: &DeleteOptions,
     ) -> Result<Option<Deleted>, Status> {
+        let uncollected = !self.registry.config.garbage_collection;
+        let options = &DeleteOptions { uncollected, ..options.clone() };
         let plan = plan(kind, object, options, Timestamp::now());
         if options.dry_run {
             return Ok(Some(match plan {
@@ -123,21 +125,37 @@ impl Writer {
     ) -> Result<crate::registry::list::List, Status> {
         let mut page = self.registry.list(&call.kind, &call.namespace, list).await?;
         let mut deleted = Vec::with_capacity(page.items.len());
-        for bytes in &page.items {
-            let object = call.kind.decode_wire(bytes)?;
-            let one = Call {
-                namespace: object::namespace(&object).to_owned(),
-                name: object::name(&object).to_owned(),
-                ..call.clone()
-            };
-            match self.delete(&one, options).await {
-                Ok(_) => deleted.push(bytes.clone()),
-                Err(e) if e.code == 404 => {}
-                Err(e) => return Err(e),
+        for some in page.items.chunks(self.registry.config.delete_workers.max(1)) {
+            let mut each = Vec::with_capacity(some.len());
+            for bytes in some {
+                each.push(Box::pin(self.delete_one(call, bytes, options)));
+            }
+            for (gone, bytes) in futures::future::join_all(each).await.into_iter().zip(some) {
+                match gone {
+                    Ok(()) => deleted.push(bytes.clone()),
+                    Err(e) if e.code == 404 => {}
+                    Err(e) => return Err(e),
+                }
             }
         }
         page.items = deleted;
         Ok(page)
+    }
+
+    /// Deletes one object of a collection.
+    async fn delete_one(
+        &self,
+        call: &Call<'_>,
+        bytes: &Bytes,
+        options: &DeleteOptions,
+    ) -> Result<(), Status> {
+        let object = call.kind.decode_wire(bytes)?;
+        let one = Call {
+            namespace: object::namespace(&object).to_owned(),
+            name: object::name(&object).to_owned(),
+            ..call.clone()
+        };
+        self.delete(&one, options).await.map(drop)
     }
 }
 
@@ -264,7 +282,7 @@ fn mark(object: &mut Value, now: Timestamp, grace: i64) {
 fn collector_finalizers(kind: &Kind, object: &Value, options: &DeleteOptions) -> Option<Vec<String>> {
     let present = finalizers(object);
     let by_default = dependents_by_default(kind.resource);
-    if by_default == Dependents::Unsupported {
+    if by_default == Dependents::Unsupported || options.uncollected {
         return None;
     }
     let orphan_by_default = by_default == Dependents::Orphan;

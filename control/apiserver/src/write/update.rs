@@ -136,6 +136,7 @@ impl Writer {
         let rules = kind.rules();
         let mut errors = new_finalizers(&old, &new);
         errors.extend(rules.validate_update(call.subresource, &new, &old));
+        errors.extend(self.disallowed(call, &new));
         if !errors.is_empty() {
             return Err(Status::invalid(&kind.gk(), &call.name, &errors));
         }

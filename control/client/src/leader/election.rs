@@ -83,15 +83,19 @@ impl Election {
     /// Whether the lease is good still.
     #[must_use]
     pub fn valid(&self, now: Instant) -> bool {
-        let until = |(record, at): &(Record, Instant)| *at + seconds(record.seconds);
-        self.seen.as_ref().map(until).is_some_and(|until| until > now)
+        self.runs_out().is_some_and(|until| until > now)
+    }
+
+    /// When the lease is over unless its holder, whoever that is, renews it.
+    #[must_use]
+    pub fn runs_out(&self) -> Option<Instant> {
+        self.seen.as_ref().map(|(record, at)| *at + seconds(record.seconds))
     }
 
     /// Until when our own lease is good for sure; `None` while it is not ours.
     #[must_use]
     pub fn until(&self) -> Option<Instant> {
-        let (record, at) = self.seen.as_ref().filter(|_| self.leads())?;
-        Some(*at + seconds(record.seconds))
+        self.runs_out().filter(|_| self.leads())
     }
 
     /// The lease was read: what does not change ages.

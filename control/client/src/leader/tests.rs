@@ -122,6 +122,32 @@ async fn of_two_only_one_leads_and_the_other_takes_over_from_one_that_was_killed
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_lease_that_is_over_must_not_wait_for_the_next_look() {
+    for _ in 0..20 {
+        let server = Server::default();
+        let a = Part::start(&server, "a");
+        a.leads_after().await;
+        let b = Part::start(&server, "b");
+        sleep(Duration::from_secs(7)).await;
+        // Renewed now, and never again.
+        let version = || server.lease.lock().as_ref().unwrap()["metadata"]["resourceVersion"].clone();
+        let before = version();
+        while version() == before {
+            sleep(Duration::from_millis(10)).await;
+        }
+        a.ended.abort();
+        let start = Instant::now();
+        while !b.works() {
+            sleep(Duration::from_millis(10)).await;
+        }
+        let settings = Settings::new("kube-scheduler");
+        let most = settings.lease + settings.retry.mul_f64(1.1) + Duration::from_millis(100);
+        let after = start.elapsed();
+        assert!(after >= settings.lease - Duration::from_millis(100) && after <= most, "{after:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_that_stops_must_not_make_the_next_wait() {
     let server = Server::default();
     let a = Part::start(&server, "a");

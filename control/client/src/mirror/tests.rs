@@ -51,6 +51,31 @@ async fn one_unreadable_object_must_not_hide_another() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_watch_that_falls_silent_must_not_be_believed_for_five_minutes() {
+    for (bookmark, least, most) in [(true, 100, 105), (false, 295, 300)] {
+        let fake = Fake::new(vec![object("a", "1", 1)]);
+        let mut events = mirror::<Pod>(Source::all::<Pod>(&fake.client()));
+        expect(&mut events, &["set n/a 1", "synced"]).await;
+        let watch = async {
+            fake.watched().await;
+            if bookmark {
+                fake.send("BOOKMARK", json!({"metadata": {"resourceVersion": "105"}}));
+            }
+            let began = tokio::time::Instant::now();
+            while fake.asked().len() < 3 {
+                tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+            }
+            fake.send("ADDED", object("b", "2", 110));
+            began.elapsed().as_secs()
+        };
+        let (silent, ()) = tokio::join!(watch, expect(&mut events, &["set n/b 2"]));
+        assert!((least..=most).contains(&silent), "{silent} s");
+        let again = fake.asked().pop().unwrap();
+        assert_eq!(again.contains("resourceVersion=105"), bookmark, "it goes on from there: {again}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_went_during_a_lapse_is_told_as_gone() {
     let fake = Fake::new(vec![object("a", "1", 1), object("b", "2", 2), nonsense("c", "3", 3)]);
     let mut events = mirror::<Pod>(Source::all::<Pod>(&fake.client()));

@@ -25,6 +25,8 @@ const BURST: f64 = 25.0;
 const REFILL: f64 = 1.0 / 300.0;
 /// A series ends when nothing was added for so long.
 const SERIES_ENDS: SignedDuration = SignedDuration::from_mins(6);
+/// How the text of an event that stands for many begins.
+const COMBINED: &str = "(combined from similar events): ";
 /// The longest text of an event with a series, in bytes, and what shows that it was cut.
 const NOTE: usize = 1024;
 const MORE: &str = " ...";
@@ -34,6 +36,20 @@ const MORE: &str = " ...";
 pub(super) struct Write {
     pub(super) event: Style,
     pub(super) patch: Option<Value>,
+}
+
+impl Write {
+    /// Adds annotations to an event that is one of its own; one that stands for many has none.
+    pub(super) fn annotate(&mut self, annotations: super::Annotations) {
+        let metadata = match &mut self.event {
+            Style::Counted(event) if event.message.as_deref().is_some_and(|m| m.starts_with(COMBINED)) => {
+                return;
+            }
+            Style::Counted(event) => &mut event.metadata,
+            Style::Series(event) => &mut event.metadata,
+        };
+        metadata.annotations = Some(annotations);
+    }
 }
 
 /// The two APIs of events.
@@ -134,7 +150,7 @@ impl Correlator {
         if let Some(any) = similar.texts.iter().next().cloned() {
             similar.texts.remove(&any);
         }
-        (group, format!("(combined from similar events): {}", note.message))
+        (group, format!("{COMBINED}{}", note.message))
     }
 
     fn admit(&mut self, subject: String, now: Timestamp) -> bool {
@@ -271,6 +287,24 @@ mod tests {
 
     fn at(seconds: i64) -> Timestamp {
         Timestamp::from_second(1_000_000 + seconds).unwrap()
+    }
+
+    #[test]
+    fn annotations_are_of_one_event_and_not_of_a_group() {
+        let mut correlator = Correlator::new(None);
+        let annotations = || super::super::Annotations::from([("a".to_owned(), "b".to_owned())]);
+        let mut last = None;
+        for number in 0..12 {
+            let mut write = correlator.correlate(&note("p", &number.to_string()), at(number)).unwrap();
+            write.annotate(annotations());
+            if number == 0 {
+                assert_eq!(counted(&write).metadata.annotations, Some(annotations()));
+            }
+            last = Some(write);
+        }
+        let last = last.unwrap();
+        assert!(counted(&last).message.as_deref().unwrap().starts_with(COMBINED));
+        assert_eq!(counted(&last).metadata.annotations, None);
     }
 
     #[test]

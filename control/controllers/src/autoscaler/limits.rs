@@ -4,15 +4,14 @@
 use k8s_openapi::api::autoscaling::v2::{HPAScalingPolicy, HPAScalingRules, HorizontalPodAutoscalerBehavior};
 use std::time::{Duration, Instant};
 
-/// For how long the highest wish counts before replicas are taken away (upstream's
-/// `--horizontal-pod-autoscaler-downscale-stabilization`).
-const STEADY: Duration = Duration::from_secs(300);
-/// Nothing older is asked for: the longest window and the longest period the API admits are shorter.
+/// Nothing older is asked for, unless wishes count for longer: the longest window and the longest period the API admits are shorter.
 const REMEMBERED: Duration = Duration::from_secs(3600);
 
 /// What an autoscaler wished and did lately.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct History {
+    /// For how long the highest wish counts before replicas are taken away, where the autoscaler does not say.
+    steady: Duration,
     wishes: Vec<(i32, Instant)>,
     added: Vec<(i32, Instant)>,
     removed: Vec<(i32, Instant)>,
@@ -98,12 +97,16 @@ impl Rules {
         Self::new(behavior.scale_up.as_ref(), Duration::ZERO, &[("Percent", 100), ("Pods", 4)])
     }
 
-    fn down(behavior: &HorizontalPodAutoscalerBehavior) -> Self {
-        Self::new(behavior.scale_down.as_ref(), STEADY, &[("Percent", 100)])
+    fn down(behavior: &HorizontalPodAutoscalerBehavior, steady: Duration) -> Self {
+        Self::new(behavior.scale_down.as_ref(), steady, &[("Percent", 100)])
     }
 }
 
 impl History {
+    pub(super) fn new(steady: Duration) -> Self {
+        Self { steady, wishes: Vec::new(), added: Vec::new(), removed: Vec::new() }
+    }
+
     /// What is asked before the first metric counts as wished.
     pub(super) fn begin(&mut self, current: i32, now: Instant) {
         if self.wishes.is_empty() {
@@ -120,7 +123,8 @@ impl History {
     }
 
     fn wish(&mut self, wish: i32, now: Instant) {
-        self.wishes.retain(|(_, at)| now.duration_since(*at) <= REMEMBERED);
+        let remembered = self.steady.max(REMEMBERED);
+        self.wishes.retain(|(_, at)| now.duration_since(*at) <= remembered);
         self.wishes.push((wish, now));
     }
 
@@ -149,7 +153,7 @@ impl History {
     }
 
     fn steady_down(&mut self, wish: i32, now: Instant) -> (i32, ConditionValue) {
-        let recent = self.wishes.iter().filter(|(_, at)| now.duration_since(*at) <= STEADY);
+        let recent = self.wishes.iter().filter(|(_, at)| now.duration_since(*at) <= self.steady);
         let highest = recent.map(|(wish, _)| *wish).fold(wish, i32::max);
         self.wish(wish, now);
         (highest, if highest == wish { READY } else { DOWN_STEADIED })
@@ -167,7 +171,7 @@ impl History {
             recent.map(|(wish, _)| *wish)
         };
         let lowest = since(Rules::up(behavior).window).fold(wish, i32::min);
-        let highest = since(Rules::down(behavior).window).fold(wish, i32::max);
+        let highest = since(Rules::down(behavior, self.steady).window).fold(wish, i32::max);
         let steadied = bounds.current.max(lowest).min(highest);
         self.wish(wish, now);
         let able = match steadied == wish {
@@ -215,7 +219,7 @@ impl History {
                 return (most, why);
             }
         } else if wish < current {
-            let rate = self.rate(&Rules::down(behavior), current, false, now).min(current);
+            let rate = self.rate(&Rules::down(behavior, self.steady), current, false, now).min(current);
             let (fewest, why) = if min < rate { (rate, TOO_FAST_DOWN) } else { (min, TOO_FEW) };
             if wish < fewest {
                 return (fewest, why);
@@ -241,13 +245,35 @@ mod tests {
     use super::*;
     use serde_json::json;
 
+    fn history() -> History {
+        History::new(Duration::from_secs(300))
+    }
+
+    #[test]
+    fn how_long_a_wish_counts_is_as_it_is_set() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let slow: HorizontalPodAutoscalerBehavior =
+            serde_json::from_value(json!({"scaleUp": {"stabilizationWindowSeconds": 0}})).unwrap();
+        for behavior in [None, Some(&slow)] {
+            for (steady, replicas) in [(300, 8), (10, 2), (7200, 8)] {
+                let mut history = History::new(Duration::from_secs(steady));
+                history.begin(8, start);
+                let early = history.decide(behavior, bounds(8), 2, at(30)).replicas;
+                assert_eq!(early, replicas, "{steady} seconds, {behavior:?}");
+                let late = history.decide(behavior, bounds(8), 2, at(4000)).replicas;
+                assert_eq!(late == 8, steady > 4000, "{steady} seconds, {behavior:?}");
+            }
+        }
+    }
+
     fn bounds(current: i32) -> Bounds {
         Bounds { min: 1, max: 20, current }
     }
 
     #[test]
     fn replicas_go_only_when_nobody_wished_more_for_five_minutes() {
-        let (mut history, start) = (History::default(), Instant::now());
+        let (mut history, start) = (history(), Instant::now());
         history.begin(8, start);
         let at = |seconds| start + Duration::from_secs(seconds);
         let early = history.decide(None, bounds(8), 2, at(30));
@@ -258,12 +284,12 @@ mod tests {
 
     #[test]
     fn without_behaviour_replicas_double_at_most() {
-        let mut history = History::default();
+        let mut history = history();
         let decision = history.decide(None, bounds(3), 15, Instant::now());
         assert_eq!((decision.replicas, decision.limited.0, decision.limited.1), (6, true, "ScaleUpLimit"));
-        let within = History::default().decide(None, bounds(1), 4, Instant::now());
+        let within = self::history().decide(None, bounds(1), 4, Instant::now());
         assert_eq!(within.limited.1, "DesiredWithinRange");
-        let few = History::default().decide(None, bounds(3), 0, Instant::now());
+        let few = self::history().decide(None, bounds(3), 0, Instant::now());
         assert_eq!((few.replicas, few.limited.1), (1, "TooFewReplicas"));
     }
 
@@ -274,7 +300,7 @@ mod tests {
             "scaleDown": {"selectPolicy": "Disabled", "stabilizationWindowSeconds": 0},
         }))
         .unwrap();
-        let (mut history, start) = (History::default(), Instant::now());
+        let (mut history, start) = (history(), Instant::now());
         let at = |seconds| start + Duration::from_secs(seconds);
         let first = history.decide(Some(&behavior), bounds(2), 10, at(0));
         assert_eq!((first.replicas, first.limited.1), (5, "ScaleUpLimit"));

@@ -1,5 +1,6 @@
 //! How many replicas a metric asks for. Pure. Amounts are in thousandths; errors are upstream's words, for conditions and events.
 
+use crate::options::Autoscaling;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Container, Pod};
 use kube::ResourceExt;
@@ -8,11 +9,6 @@ use machinery::totals::{Asks, Resize, Side, pod_level};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
-
-/// How long a pod's CPU use may be that of its start (upstream's `--horizontal-pod-autoscaler-cpu-initialization-period`).
-const CPU_START: Duration = Duration::from_secs(300);
-/// How long a pod may take to say for the first time whether it is ready.
-const FIRST_READINESS: Duration = Duration::from_secs(30);
 
 /// What was measured of a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +44,8 @@ pub(super) struct Pods<'a> {
     /// How many the target has been told to have.
     pub replicas: i32,
     pub now: Timestamp,
+    /// How long a pod's start may take.
+    pub options: Autoscaling,
 }
 
 struct Groups {
@@ -65,17 +63,17 @@ fn readiness(pod: &Pod) -> Option<(bool, Timestamp)> {
 }
 
 /// A CPU sample of a pod that only starts says nothing about its work.
-fn starting(pod: &Pod, sample: &Sample, now: Timestamp) -> bool {
+fn starting(pod: &Pod, sample: &Sample, now: Timestamp, options: &Autoscaling) -> bool {
     let started = pod.status.as_ref().and_then(|s| s.start_time.as_ref()).map(|t| t.0);
     let (Some((unready, since)), Some(started)) = (readiness(pod), started) else { return true };
     let after = |at: Timestamp, time: Duration| {
         at.saturating_add(SignedDuration::try_from(time).unwrap_or(SignedDuration::MAX))
             .unwrap_or(Timestamp::MAX)
     };
-    if after(started, CPU_START) > now {
+    if after(started, options.cpu_start) > now {
         unready || sample.at < after(since, sample.window)
     } else {
-        unready && after(started, FIRST_READINESS) > since
+        unready && after(started, options.first_readiness) > since
     }
 }
 
@@ -93,7 +91,7 @@ fn group(pods: Pods<'_>, samples: &mut Samples, resource: &str) -> Groups {
         } else {
             match samples.get(&name) {
                 None => drop(groups.missing.insert(name)),
-                Some(sample) if resource == "cpu" && starting(pod, sample, pods.now) => {
+                Some(sample) if resource == "cpu" && starting(pod, sample, pods.now, &pods.options) => {
                     samples.remove(&name);
                     groups.unready.insert(name);
                 }
@@ -298,7 +296,12 @@ mod tests {
         values: &[(&str, i64)],
         target: i32,
     ) -> Result<(i32, (i32, i64)), String> {
-        let pods = Pods { all, replicas: i32::try_from(all.len()).unwrap(), now: now() };
+        let pods = Pods {
+            all,
+            replicas: i32::try_from(all.len()).unwrap(),
+            now: now(),
+            options: Autoscaling::default(),
+        };
         by_utilization(pods, TOLERANCE, ("cpu", ""), target, samples(values))
     }
 
@@ -338,7 +341,7 @@ mod tests {
     fn a_starting_pods_cpu_does_not_count() {
         let all = [pod("a", "Running"), pod("b", "Running")];
         let early = Timestamp::from_second(60).unwrap();
-        let pods = Pods { all: &all, replicas: 2, now: early };
+        let pods = Pods { all: &all, replicas: 2, now: early, options: Autoscaling::default() };
         let old = |value| Sample {
             value,
             at: Timestamp::from_second(30).unwrap(),
@@ -350,9 +353,28 @@ mod tests {
     }
 
     #[test]
+    fn how_long_a_start_may_take_is_as_it_is_set() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let sample = Sample { value: 1, at: at(30), window: Duration::from_secs(30) };
+        let usual = Autoscaling::default();
+        // ready since its tenth second; the sample began before that
+        let ready = pod("a", "Running");
+        assert!(starting(&ready, &sample, at(60), &usual));
+        let short = Autoscaling { cpu_start: Duration::from_secs(20), ..usual };
+        assert!(!starting(&ready, &sample, at(60), &short), "its start is over");
+        let mut unready = (*ready).clone();
+        if let Some(conditions) = unready.status.as_mut().and_then(|s| s.conditions.as_mut()) {
+            conditions[0].status = "False".to_owned();
+        }
+        assert!(starting(&unready, &sample, at(400), &usual), "it has never been ready");
+        let none = Autoscaling { first_readiness: Duration::from_secs(5), ..usual };
+        assert!(!starting(&unready, &sample, at(400), &none), "it was ready and is so no more");
+    }
+
+    #[test]
     fn shared_and_total_amounts() {
         let all = [pod("a", "Running"), pod("b", "Running")];
-        let pods = Pods { all: &all, replicas: 2, now: now() };
+        let pods = Pods { all: &all, replicas: 2, now: now(), options: Autoscaling::default() };
         assert_eq!(by_total(pods, TOLERANCE, 1000, 2500), Ok(5));
         assert_eq!(by_total(pods, TOLERANCE, 1000, 1050), Ok(2));
         assert_eq!(by_total(Pods { replicas: 0, ..pods }, TOLERANCE, 1000, 2500), Ok(3));

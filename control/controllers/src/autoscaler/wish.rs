@@ -4,6 +4,7 @@ use super::metrics::Metrics;
 use super::replicas::{Pods, Samples, Tolerance, by_mean, by_share, by_total, by_utilization};
 use crate::claim::printed;
 use crate::inventory::Inventory;
+use crate::options::Autoscaling;
 use jiff::Timestamp;
 use k8s_openapi::api::autoscaling::v2::{HorizontalPodAutoscaler, MetricSpec, MetricTarget};
 use k8s_openapi::api::core::v1::Pod;
@@ -13,9 +14,6 @@ use machinery::labels::Selector;
 use machinery::quantity::{Format, Quantity};
 use serde_json::{Value, json};
 use std::sync::Arc;
-
-/// Upstream's `--horizontal-pod-autoscaler-tolerance`.
-const TOLERANCE: f64 = 0.1;
 
 /// What a metric asks for.
 pub(super) struct Wish {
@@ -35,11 +33,11 @@ pub(super) struct Failure {
     pub why: String,
 }
 
-/// How far from their targets this autoscaler's metrics may be.
-pub(super) fn tolerance(autoscaler: &HorizontalPodAutoscaler) -> Tolerance {
+/// How far from their targets this autoscaler's metrics may be; `usual` where it does not say.
+pub(super) fn tolerance(autoscaler: &HorizontalPodAutoscaler, usual: f64) -> Tolerance {
     let behavior = autoscaler.spec.behavior.as_ref();
     let stated = |quantity: Option<&ApiQuantity>| {
-        quantity.and_then(|q| Quantity::parse(&q.0).ok()).map_or(TOLERANCE, |q| q.as_f64())
+        quantity.and_then(|q| Quantity::parse(&q.0).ok()).map_or(usual, |q| q.as_f64())
     };
     Tolerance {
         down: stated(behavior.and_then(|b| b.scale_down.as_ref()?.tolerance.as_ref())),
@@ -61,6 +59,7 @@ pub(super) struct Wishes<'a> {
     pub observed: i32,
     /// How far from targets is near enough.
     pub tolerance: Tolerance,
+    pub options: Autoscaling,
 }
 
 fn milli(quantity: &ApiQuantity) -> i64 {
@@ -83,7 +82,7 @@ fn query(selector: Option<&LabelSelector>) -> Result<String, String> {
 
 impl Wishes<'_> {
     fn pods(&self) -> Pods<'_> {
-        Pods { all: self.pods, replicas: self.current, now: Timestamp::now() }
+        Pods { all: self.pods, replicas: self.current, now: Timestamp::now(), options: self.options }
     }
 
     /// What one metric asks for.

@@ -7,8 +7,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-/// Most addresses of a subset that are mirrored (upstream's `--mirroring-max-endpoints-per-subset`).
-pub(super) const MOST_ADDRESSES: usize = 1000;
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 const MANAGER: &str = "endpointslicemirroring-controller.k8s.io";
@@ -116,15 +114,15 @@ fn repack(endpoints: &Endpoints) -> Vec<Offer> {
     together.into_iter().map(|(addresses, ports)| (ports, full(addresses))).collect()
 }
 
-/// The slices that mirror an Endpoints object, without metadata.
-pub(super) fn desired(endpoints: &Endpoints) -> Mirrored {
+/// The slices that mirror an Endpoints object, at most `most` addresses of each subset, without metadata.
+pub(super) fn desired(endpoints: &Endpoints, most: usize) -> Mirrored {
     let mut mirrored = Mirrored::default();
     let mut groups: BTreeMap<(&'static str, Vec<Port>), BTreeMap<Identity, Endpoint>> = BTreeMap::new();
     for (ports, addresses) in repack(endpoints) {
         let mut added = 0;
         let total = addresses.len();
         for (address, ready) in addresses {
-            if added >= MOST_ADDRESSES {
+            if added >= most {
                 break;
             }
             let Ok(ip) = address.ip.parse::<IpAddr>() else {
@@ -156,7 +154,7 @@ pub(super) fn desired(endpoints: &Endpoints) -> Mirrored {
         mirrored.slices.push(EndpointSlice {
             address_type: address_type.to_owned(),
             ports: Some(ports.into_iter().map(port).collect()),
-            endpoints: Some(endpoints.into_values().take(MOST_ADDRESSES).collect()),
+            endpoints: Some(endpoints.into_values().take(most).collect()),
             ..EndpointSlice::default()
         });
     }
@@ -234,6 +232,10 @@ mod tests {
         serde_json::from_value(json!({"metadata": meta, "subsets": subsets})).unwrap()
     }
 
+    fn whole(endpoints: &Endpoints) -> Mirrored {
+        desired(endpoints, 1000)
+    }
+
     fn text(mirrored: &Mirrored) -> Vec<String> {
         let slice = |slice: &EndpointSlice| {
             let ports: Vec<String> =
@@ -250,7 +252,7 @@ mod tests {
 
     #[test]
     fn subsets_become_slices_by_family_and_ports() {
-        let mirrored = desired(&endpoints(json!([
+        let mirrored = whole(&endpoints(json!([
             {"addresses": [{"ip": "10.0.0.2"}, {"ip": "fd00::2"}, {"ip": "no"}], "ports": [{"port": 80}]},
             {"addresses": [{"ip": "10.0.0.2"}], "notReadyAddresses": [{"ip": "10.0.0.3"}], "ports": [{"port": 81, "name": "b"}]},
             {"notReadyAddresses": [{"ip": "10.0.0.2"}], "ports": [{"port": 80}]},
@@ -258,21 +260,24 @@ mod tests {
         let want = ["IPv4 80 !10.0.0.2", "IPv4 81 10.0.0.2,!10.0.0.3", "IPv6 80 fd00::2"];
         assert_eq!(text(&mirrored), want);
         assert_eq!((mirrored.invalid, mirrored.skipped), (1, 1));
-        let together = desired(&endpoints(json!([
+        let together = whole(&endpoints(json!([
             {"addresses": [{"ip": "10.0.0.2"}], "ports": [{"port": 80, "name": "a"}]},
             {"addresses": [{"ip": "10.0.0.2"}], "ports": [{"port": 81, "name": "b"}]},
         ])));
         assert_eq!(text(&together), ["IPv4 80,81 10.0.0.2"]);
-        assert!(desired(&endpoints(json!([]))).slices.is_empty(), "no addresses, no slice");
+        assert!(whole(&endpoints(json!([]))).slices.is_empty(), "no addresses, no slice");
     }
 
     #[test]
-    fn only_a_thousand_addresses_of_a_subset_are_mirrored() {
+    fn only_so_many_addresses_of_a_subset_are_mirrored() {
         let addresses: Vec<_> =
             (0..1200).map(|n| json!({"ip": format!("10.0.{}.{}", n / 250, n % 250)})).collect();
-        let mirrored = desired(&endpoints(json!([{"addresses": addresses, "ports": [{"port": 80}]}])));
-        assert_eq!(mirrored.slices[0].endpoints.as_ref().unwrap().len(), MOST_ADDRESSES);
-        assert_eq!((mirrored.invalid, mirrored.skipped), (0, 200));
+        let endpoints = endpoints(json!([{"addresses": addresses, "ports": [{"port": 80}]}]));
+        for (most, skipped) in [(1000, 200), (10, 1190)] {
+            let mirrored = desired(&endpoints, most);
+            assert_eq!(mirrored.slices[0].endpoints.as_ref().unwrap().len(), most);
+            assert_eq!((mirrored.invalid, mirrored.skipped), (0, skipped));
+        }
     }
 
     fn apply(
@@ -286,7 +291,7 @@ mod tests {
             slice.metadata.annotations = Some(annotations(endpoints));
             slice.metadata.owner_references = Some(vec![crate::pods::controlled_by(endpoints)]);
         };
-        for step in steps(endpoints, &desired(endpoints), &slices) {
+        for step in steps(endpoints, &whole(endpoints), &slices) {
             match step {
                 Step::Create(mut slice) => {
                     *next += 1;
@@ -324,7 +329,7 @@ mod tests {
                 }).collect();
                 let wanted: BTreeSet<(String, i32)> = round.iter().map(|(n, v6, port, _)| (if *v6 { format!("fd00::{n}") } else { format!("10.0.0.{n}") }, *port)).collect();
                 prop_assert_eq!(offered, wanted);
-                prop_assert!(steps(&endpoints, &desired(&endpoints), &slices).is_empty(), "a converged state plans nothing");
+                prop_assert!(steps(&endpoints, &whole(&endpoints), &slices).is_empty(), "a converged state plans nothing");
                 prop_assert!(slices.iter().all(|s| is_mirror(s) && service_of(s) == Some("db") && s.annotations().len() == 1));
             }
         }

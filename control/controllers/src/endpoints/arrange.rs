@@ -8,9 +8,6 @@ use kube::ResourceExt;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// Most endpoints in a slice (upstream's `--max-endpoints-per-slice`).
-const PER_SLICE: usize = 100;
-
 /// What is to be done.
 pub(super) struct Arranged {
     pub(super) steps: Vec<Slot>,
@@ -18,13 +15,14 @@ pub(super) struct Arranged {
     pub(super) shared: BTreeMap<&'static str, Result<Held, String>>,
 }
 
-/// Steps from the slices that are there to the desired ones. Endpoints stay in their slice; new ones fill slices with room. With `zones`
-/// these share the endpoints.
+/// Steps from the slices that are there to the desired ones. Endpoints stay in their slice; new ones fill slices with fewer than `most`. With
+/// `zones` these share the endpoints.
 pub(super) fn arrange(
     desired: &[Desired],
     existing: &[Arc<EndpointSlice>],
     labels: &BTreeMap<String, String>,
     zones: Option<&Zones>,
+    most: usize,
 ) -> Arranged {
     let mut used = BTreeSet::new();
     let mut contents = Vec::new();
@@ -33,7 +31,7 @@ pub(super) fn arrange(
             .iter()
             .filter(|s| s.address_type == group.address_type && same_ports(s.ports.as_deref(), &group.ports));
         let same: Vec<&Arc<EndpointSlice>> = same.filter(|s| used.insert(s.name_any())).collect();
-        contents.extend(fill(group, &same, labels));
+        contents.extend(fill(group, &same, labels, most.max(1)));
     }
     let mut shared = BTreeMap::new();
     if let Some(zones) = zones {
@@ -75,6 +73,7 @@ fn fill(
     group: &Desired,
     existing: &[&Arc<EndpointSlice>],
     labels: &BTreeMap<String, String>,
+    most: usize,
 ) -> Vec<Content> {
     let identity =
         |e: &Endpoint| (e.target_ref.as_ref().and_then(|t| t.uid.clone()), e.addresses.first().cloned());
@@ -94,10 +93,10 @@ fn fill(
     }
     let mut newcomers: Vec<Endpoint> = wanted.into_values().cloned().collect();
     for content in &mut contents {
-        let room = PER_SLICE.saturating_sub(content.endpoints.len()).min(newcomers.len());
+        let room = most.saturating_sub(content.endpoints.len()).min(newcomers.len());
         content.endpoints.extend(newcomers.drain(..room));
     }
-    contents.extend(newcomers.chunks(PER_SLICE).map(|chunk| content(None, chunk.to_vec())));
+    contents.extend(newcomers.chunks(most).map(|chunk| content(None, chunk.to_vec())));
     if contents.is_empty() {
         contents.push(content(None, Vec::new()));
     }
@@ -124,7 +123,7 @@ mod tests {
         existing: &[Arc<EndpointSlice>],
         labels: &BTreeMap<String, String>,
     ) -> Vec<Slot> {
-        arrange(desired, existing, labels, None).steps
+        arrange(desired, existing, labels, None, 100).steps
     }
 
     fn desired_of(addresses: &BTreeSet<u16>) -> Vec<Desired> {
@@ -138,6 +137,22 @@ mod tests {
             ports: Vec::new(),
             endpoints: addresses.iter().map(endpoint).collect(),
         }]
+    }
+
+    #[test]
+    fn a_slice_takes_no_more_than_it_may() {
+        let (desired, labels) = (desired_of(&(0..250).collect()), BTreeMap::new());
+        for (most, sizes) in [(100, vec![100, 100, 50]), (1000, vec![250]), (200, vec![200, 50])] {
+            let steps = arrange(&desired, &[], &labels, None, most).steps;
+            let size = |slot: &Slot| match slot {
+                Slot::Create(slice) => slice.endpoints.as_ref().map(Vec::len),
+                _ => None,
+            };
+            assert_eq!(steps.iter().filter_map(size).collect::<Vec<_>>(), sizes, "{most}");
+        }
+        let there = apply(Vec::new(), arrange(&desired, &[], &labels, None, 200).steps, &mut 0);
+        let fewer = arrange(&desired, &there, &labels, None, 100).steps;
+        assert!(fewer.is_empty(), "what is there is not dealt anew");
     }
 
     fn apply(
@@ -173,7 +188,7 @@ mod tests {
                 let held: Vec<String> = slices.iter().flat_map(|s| s.endpoints.clone().unwrap()).map(|e| e.addresses[0].clone()).collect();
                 prop_assert_eq!(held.len(), wanted.len());
                 prop_assert_eq!(held.into_iter().collect::<BTreeSet<_>>().len(), wanted.len());
-                prop_assert!(slices.iter().all(|s| s.endpoints.as_ref().unwrap().len() <= PER_SLICE));
+                prop_assert!(slices.iter().all(|s| s.endpoints.as_ref().unwrap().len() <= 100));
                 prop_assert!(!slices.is_empty());
                 prop_assert!(steps(&desired, &slices, &labels).is_empty(), "a converged state plans nothing");
             }

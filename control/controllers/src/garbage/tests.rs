@@ -15,7 +15,7 @@ fn collector(fake: &Fake) -> Collector {
 fn recording(fake: &Fake) -> (Collector, Writer) {
     let client = fake.client();
     let (recorder, writing) = Recorder::new(Some(client.clone()), None);
-    let collector = Collector::new(client, recorder, Arc::default());
+    let collector = Collector::new(client, recorder, Arc::default(), true);
     let served = [
         ("", "ConfigMap", "configmaps", true),
         ("", "Secret", "secrets", true),
@@ -203,4 +203,31 @@ async fn an_owner_that_lets_go_must_not_keep_a_dependent() {
     }
     let owner = fake.get(&path("ConfigMap", "a", &json!("owner"))).unwrap();
     assert_eq!(owner["metadata"]["finalizers"], json!([]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn objects_that_go_must_not_be_unheard_of_where_no_garbage_is_collected() {
+    let fake = Fake::default();
+    let list = |items: Value| json!({ "metadata": { "resourceVersion": "1" }, "items": items });
+    fake.put("/api", list(json!([crate::discovery::tests::group("", &[("v1", &["configmaps"])])])));
+    fake.put("/apis", list(json!([crate::discovery::tests::group("g.io", &[("v1", &["as"])])])));
+    let owned = object("n", "a", "ua", &[("configmaps", "gone", "ug")]);
+    fake.put("/apis/g.io/v1/as", list(json!([owned])));
+    fake.put("/api/v1/configmaps", list(json!([])));
+    let (inventory, (told, mut heard)) =
+        (Arc::new(Inventory::default()), tokio::sync::mpsc::unbounded_channel());
+    inventory.on_gone(move |group, plural, _| drop(told.send(format!("{plural}.{group}"))));
+    let (supervisor, stop) = (Supervisor::default(), CancellationToken::new());
+    let scope = Scope::new(&supervisor, "", &stop);
+    let (recorder, _writing) = Recorder::new(None, None);
+    scope.keep(crate::inventory::follow(fake.client(), inventory.clone()));
+    listen(&scope, fake.client(), recorder, inventory);
+    // Whoever counts is told to count anew once a kind is watched, and from then on of each object.
+    let mut kinds = [heard.recv().await.unwrap(), heard.recv().await.unwrap()];
+    kinds.sort();
+    assert_eq!(kinds, ["as.g.io", "configmaps."]);
+    let none: [String; 0] = [];
+    assert_eq!(fake.writes(), none, "nobody collects");
+    stop.cancel();
+    scope.ended().await;
 }

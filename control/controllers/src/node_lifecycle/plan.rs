@@ -1,5 +1,6 @@
 //! Taints that follow from a node's state. Pure.
 
+use crate::options::NodeHealth;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Taint};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -125,13 +126,6 @@ pub(super) struct Zone {
     pub unready: usize,
 }
 
-/// Between two nodes of a zone that is well, or wholly lost (upstream's `--node-eviction-rate`).
-const PAUSE: Duration = Duration::from_secs(10);
-/// The same where much of a large zone is lost (upstream's `--secondary-node-eviction-rate`).
-const LONG_PAUSE: Duration = Duration::from_secs(100);
-/// A zone with more nodes is large (upstream's `--large-cluster-size-threshold`).
-const LARGE: usize = 50;
-
 impl Zone {
     /// All of it is lost.
     pub(super) fn lost(self) -> bool {
@@ -139,15 +133,26 @@ impl Zone {
     }
 
     /// The pace in this zone; `all_lost`: every zone is lost.
-    pub(super) fn pace(self, all_lost: bool) -> Pace {
+    pub(super) fn pace(self, all_lost: bool, options: &NodeHealth) -> Pace {
         let size = self.ready + self.unready;
-        // more than two nodes and at least 55 of 100 (upstream's `--unhealthy-zone-threshold`)
-        let partly = self.unready > 2 && self.unready * 100 >= size * 55;
+        let partly = self.unready > 2 && self.unready as f32 / size as f32 >= options.unhealthy;
         match (all_lost, self.lost(), partly) {
             (true, ..) => Pace::Halted,
-            (_, true, _) | (_, _, false) => Pace::One(PAUSE),
-            (_, _, true) if size > LARGE => Pace::One(LONG_PAUSE),
+            (_, true, _) | (_, _, false) => Pace::of(options.rate),
+            (_, _, true) if i64::try_from(size).unwrap_or(i64::MAX) > options.large => {
+                Pace::of(options.slow_rate)
+            }
             (_, _, true) => Pace::Halted,
+        }
+    }
+}
+
+impl Pace {
+    /// From so many nodes a second; none or fewer: from none.
+    fn of(rate: f32) -> Self {
+        match Duration::try_from_secs_f64(1.0 / f64::from(rate)) {
+            Ok(pause) if rate > 0.0 => Self::One(pause),
+            _ => Self::Halted,
         }
     }
 }
@@ -186,12 +191,40 @@ mod tests {
 
     #[test]
     fn pods_stay_where_it_is_likelier_that_we_are_cut_off() {
-        let zone = |ready, unready| Zone { ready, unready };
-        assert_eq!(zone(0, 1).pace(true), Pace::Halted);
-        assert_eq!(zone(0, 5).pace(false), Pace::One(PAUSE));
-        assert_eq!(zone(3, 1).pace(false), Pace::One(PAUSE));
-        assert_eq!(zone(1, 2).pace(false), Pace::One(PAUSE));
-        assert_eq!(zone(2, 3).pace(false), Pace::Halted);
-        assert_eq!(zone(20, 40).pace(false), Pace::One(LONG_PAUSE));
+        assert_eq!(seconds((0, 1), true, &NodeHealth::default()), None);
+        for (zone, pause) in [
+            ((0, 5), Some(10)),
+            ((3, 1), Some(10)),
+            ((1, 2), Some(10)),
+            ((2, 3), None),
+            ((20, 40), Some(100)),
+        ] {
+            assert_eq!(seconds(zone, false, &NodeHealth::default()), pause, "{zone:?}");
+        }
+    }
+
+    /// Whole seconds between two nodes of a zone with so many ready and unready ones; `None`: no pod leaves.
+    fn seconds((ready, unready): (usize, usize), all_lost: bool, options: &NodeHealth) -> Option<u64> {
+        match (Zone { ready, unready }).pace(all_lost, options) {
+            Pace::Halted => None,
+            Pace::One(pause) => Some(pause.as_secs_f64().round() as u64),
+        }
+    }
+
+    #[test]
+    fn every_setting_of_the_pace_counts() {
+        let usual = NodeHealth::default();
+        for (options, zone, pause) in [
+            (NodeHealth { rate: 0.5, ..usual }, (3, 1), Some(2)),
+            (NodeHealth { rate: 0.0, ..usual }, (3, 1), None),
+            (NodeHealth { slow_rate: 0.25, ..usual }, (20, 40), Some(4)),
+            (NodeHealth { large: 60, ..usual }, (20, 40), None),
+            (NodeHealth { large: 4, ..usual }, (2, 3), Some(100)),
+            (NodeHealth { unhealthy: 0.7, ..usual }, (2, 3), Some(10)),
+            (NodeHealth { unhealthy: 0.3, ..usual }, (6, 3), None),
+        ] {
+            assert_eq!(seconds(zone, false, &options), pause, "{options:?} {zone:?}");
+            assert_ne!(seconds(zone, false, &usual), pause, "the default does the same: {zone:?}");
+        }
     }
 }

@@ -1,26 +1,26 @@
-//! Signs requests that were approved, as upstream's four signers do.
+//! Signs requests that were approved, as upstream's four signers do, each that has an authority.
 //!
 //! Woken by: the request. Reads: it. Writes: its certificate, or a `Failed` condition.
 
-use super::{Requests, has, issued, parse, with};
+use super::{Authorities, Requests, has, issued, parse, with};
 use crate::cluster::Cluster;
 use crate::queue::{Key, Queue};
 use crate::reconcile::{Doing, Error, Reconcile, found};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use kube::Client;
 use kube::api::{Patch, PatchParams};
-use pki::authority::Authority;
 use pki::signer::{Signer, lifetime};
 use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
 
 pub(crate) struct Signing {
     requests: Requests,
-    authority: watch::Receiver<Arc<Authority>>,
+    authorities: Authorities,
+    /// The longest life of a certificate.
+    longest: SignedDuration,
 }
 
 impl Signing {
@@ -29,10 +29,11 @@ impl Signing {
     pub(crate) fn new(
         cluster: &Cluster,
         client: Client,
-        authority: watch::Receiver<Arc<Authority>>,
+        authorities: Authorities,
+        longest: SignedDuration,
         queue: &Arc<Queue>,
     ) -> Self {
-        Self { requests: Requests::new(cluster, client, queue), authority }
+        Self { requests: Requests::new(cluster, client, queue), authorities, longest }
     }
 }
 
@@ -45,11 +46,11 @@ impl Reconcile for Signing {
         if !has(&request, "Approved") || has(&request, "Failed") || issued(&request).is_some() {
             return Ok(None);
         }
+        let Some(authority) = self.authorities.of(signer) else { return Ok(None) };
         let usages = request.spec.usages.clone().unwrap_or_default();
         let signed = parse(&request).and_then(|parsed| {
             signer.validate(&parsed, &usages).map_err(|e| e.to_string())?;
-            let life = lifetime(request.spec.expiration_seconds);
-            let authority = self.authority.borrow().clone();
+            let life = lifetime(request.spec.expiration_seconds, self.longest);
             authority.sign(&parsed, &usages, life, Timestamp::now()).map_err(|e| e.to_string())
         });
         let patch = match signed {

@@ -56,6 +56,8 @@ pub(crate) struct Around<'a> {
     pub classes: &'a [Class],
     /// Pods that name the claim and have no node yet, in order of name.
     pub waiting: &'a [String],
+    /// Whether provisioners are asked at all.
+    pub provisions: bool,
 }
 
 impl Around<'_> {
@@ -136,6 +138,9 @@ fn unnamed(claim: &Claim, around: &Around<'_>) -> ForClaim {
     if claim.class().is_empty() {
         let text = "no persistent volumes available for this claim and no storage class is set";
         return ForClaim::Pending(Some(word(Severity::Normal, "FailedBinding", text)));
+    }
+    if !around.provisions {
+        return ForClaim::Pending(None);
     }
     let failed = |text: String| ForClaim::Say(word(Severity::Warning, "ProvisioningFailed", text));
     let Some(class) = class else {

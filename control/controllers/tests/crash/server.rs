@@ -28,7 +28,8 @@ impl Server {
         let now = jiff::Timestamp::now();
         let authority = Arc::new(Authority::generate("kubernetes", now).unwrap());
         let leaf = authority.issue(&Leaf::client("apiserver", &["system:masters"]), now).unwrap();
-        let dialer = Arc::new(Dialer::new(&authority.cert_pem(), &leaf.cert_pem, &leaf.key_pem).unwrap());
+        let dialer =
+            Arc::new(Dialer::new(Some(&authority.cert_pem()), &leaf.cert_pem, &leaf.key_pem).unwrap());
         let authorization = Authorization::default();
         let parts = Parts {
             aggregator: None,

@@ -142,11 +142,38 @@ async fn a_plugin_that_is_silent_for_long_must_not_be_sealed_with() {
     kms.look().await.unwrap();
     let sealed = kms.seal(b"v", KEY).unwrap();
     *plugin.healthz.lock() = "ill";
+    assert!(kms.check().is_ok());
     assert_eq!(kms.look().await.unwrap_err().to_string(), "got a healthz status \"ill\"");
+    assert_eq!(
+        kms.check().unwrap_err(),
+        "got a healthz status \"ill\"",
+        "it is told before nothing is sealed any more"
+    );
     // What the next three minutes without a good answer come to.
     *kms.current.load_full().unwrap().until.lock() = Instant::now();
     assert!(kms.seal(b"v", KEY).is_err());
     assert_eq!(open(&kms, &sealed).await, (b"v".to_vec(), false));
+}
+
+#[tokio::test]
+async fn a_plugin_that_was_never_heard_must_not_pass_for_well() {
+    let dir = tempfile::tempdir().unwrap();
+    let kms = client(&dir.path().join("nobody.sock"));
+    assert!(kms.check().is_err());
+    assert!(kms.look().await.is_err() && kms.check().is_err());
+}
+
+#[tokio::test]
+async fn seeds_of_all_servers_there_ever_were_must_not_be_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let kms = client(&dir.path().join("nobody.sock"));
+    for n in 0..2 * KNOWN {
+        let mut digest = [0; 32];
+        digest[..8].copy_from_slice(&n.to_le_bytes());
+        kms.keep_known(digest, Origin::Seed([0; SEED]));
+        assert!(kms.known.lock().contains_key(&digest), "the newest is kept");
+    }
+    assert_eq!(kms.known.lock().len(), KNOWN);
 }
 
 /// RFC 5869, test case 1: the first block of its output.

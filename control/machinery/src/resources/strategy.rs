@@ -27,6 +27,7 @@ use crate::schema;
 
 pub(crate) use self::pod::qos_class;
 pub use self::{
+    disabled::pod_spec,
     facts::Dependents,
     grace::{dependents_by_default, grace_period_seconds, orphaning_warning},
     reset::{reset_fields, reset_fields_of_custom},

@@ -150,7 +150,7 @@ fn a_kubelets_requests_are_signed() {
     let client = CertificateRequest::from_pem(&subject.request(&key).unwrap()).unwrap();
     let client_usages = usages(&["digital signature", "client auth"]);
     assert_eq!(Signer::ApiServerClientKubelet.validate(&client, &client_usages), Ok(()));
-    let text = ca.sign(&client, &client_usages, signer::lifetime(None), start()).unwrap();
+    let text = ca.sign(&client, &client_usages, signer::lifetime(None, LEAF_LIFE), start()).unwrap();
     let cert = Certificate::from_pem(&text).unwrap();
     assert_eq!(
         (cert.common_name.as_str(), cert.organizations.clone()),
@@ -163,7 +163,7 @@ fn a_kubelets_requests_are_signed() {
     let serving = CertificateRequest::from_pem(&subject.request(&key).unwrap()).unwrap();
     let serving_usages = usages(&["server auth", "digital signature", "key encipherment"]);
     assert_eq!(Signer::KubeletServing.validate(&serving, &serving_usages), Ok(()));
-    let text = ca.sign(&serving, &serving_usages, signer::lifetime(Some(60)), start()).unwrap();
+    let text = ca.sign(&serving, &serving_usages, signer::lifetime(Some(60), LEAF_LIFE), start()).unwrap();
     let cert = Certificate::from_pem(&text).unwrap();
     assert_eq!((cert.dns_names, cert.ips), (subject.dns_names, subject.ips));
     assert_eq!(cert.not_after, start() + signer::SHORTEST_LIFE);
@@ -256,4 +256,20 @@ fn a_certificate_renewed_by_hand_says_the_same_with_another_key() {
         assert_eq!(says(&new), says(&old));
     }
     assert!(Pki::renew(dir.path(), "ca", later).is_err());
+}
+
+#[test]
+fn a_certificate_must_not_live_longer_than_its_signer_lets_it() {
+    let (hours, minutes) = (SignedDuration::from_hours, SignedDuration::from_mins);
+    for (asked, longest, life) in [
+        (None, hours(2), hours(2)),
+        (Some(3600), hours(2), hours(1)),
+        (Some(86400), hours(2), hours(2)),
+        (Some(60), hours(2), minutes(10)),
+        (None, minutes(5), minutes(5)),
+        (Some(600), minutes(5), minutes(5)),
+        (Some(60), minutes(5), minutes(10)),
+    ] {
+        assert_eq!(signer::lifetime(asked, longest), life, "{asked:?} of {longest:?}");
+    }
 }

@@ -48,27 +48,27 @@ fn parsed(pod: &Value) -> Arc<Pod> {
 
 /// Three nodes of one CPU, each with a pod `p-NODE` where `full`.
 fn cluster(full: bool) -> (Snapshot, Raw) {
-    let (mut raw, mut cluster) = (Raw::default(), crate::cache::Cluster::default());
+    let (raw, mut cluster) = (Raw::default(), crate::cache::Cluster::default());
     for name in ["a", "b", "c"] {
         let node = json!({
             "apiVersion": "v1", "kind": "Node", "metadata": {"name": name},
             "status": {"allocatable": {"cpu": "1", "memory": "1Gi", "pods": "10"}},
         });
         cluster.set_node(NodeInfo::new(&serde_json::from_value(node.clone()).unwrap()));
-        raw.nodes.insert(name.into(), Arc::new(node));
+        raw.set_node(name, Arc::new(node));
         if full {
             let pod = pod(&format!("p-{name}"), 0, Some(name));
             cluster.set_pod(parsed(&pod));
-            raw.pods.insert(format!("p-{name}"), Arc::new(pod));
+            raw.set_pod(&format!("p-{name}"), Arc::new(pod));
         }
     }
     (cluster.snapshot(HashMap::new()), raw)
 }
 
 async fn attempt(extenders: &[&Extender], full: bool) -> Result<Attempt, String> {
-    let (snapshot, mut raw) = cluster(full);
+    let (snapshot, raw) = cluster(full);
     let pod = pod("new", 10, None);
-    raw.pods.insert("new".into(), Arc::new(pod.clone()));
+    raw.set_pod("new", Arc::new(pod.clone()));
     let extended = Extended { extenders: extenders.to_vec(), raw: &raw };
     extended.attempt(&snapshot, &parsed(&pod), 1).await
 }
@@ -186,9 +186,9 @@ async fn an_extender_binds_and_is_asked_about_its_pods_only() {
         false => (200, json!({"error": "no"})),
     });
     let new = pod("new", 0, None);
-    let mut raw = Raw::default();
-    raw.pods.insert("new".into(), Arc::new(new.clone()));
-    raw.pods.insert("plain".into(), Arc::new(json!({"spec": {"containers": [{"name": "c"}]}})));
+    let raw = Raw::default();
+    raw.set_pod("new", Arc::new(new.clone()));
+    raw.set_pod("plain", Arc::new(json!({"spec": {"containers": [{"name": "c"}]}})));
     assert!(one.is_interested(&raw, "new") && !one.is_interested(&raw, "plain"));
     one.bind(&parsed(&new), "a").await.unwrap();
     assert_eq!(one.bind(&parsed(&new), "b").await.unwrap_err(), "no");

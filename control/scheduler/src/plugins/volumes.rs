@@ -4,13 +4,14 @@ use crate::fit::{Plugin, Refusal};
 use crate::model::pod::ClaimUse;
 use crate::model::storage::{Disk, Needs};
 use crate::model::{NodeInfo, Pod, Snapshot};
+use crate::profile::Set;
 use machinery::binding::{Claim, NO_PROVISIONER, Search, Volume, best};
 use machinery::goformat::go_quote;
 use std::sync::Arc;
 
 /// What is wrong with the pod's claims on any node.
 pub(super) fn check_claims(snapshot: &Snapshot, pod: &Pod) -> Result<(), (Plugin, String)> {
-    if !snapshot.profile.filters(Plugin::VolumeBinding) {
+    if !snapshot.profile.is_on(Set::PreFilter, "VolumeBinding") {
         return Ok(());
     }
     let refuse = |why: String| Err((Plugin::VolumeBinding, why));

@@ -7,7 +7,7 @@
 use super::object::{Cached, Change, ChangeKind};
 use super::{Shared, State};
 use crate::{Entry, Error, Event, Revision};
-use futures::StreamExt;
+use futures::{FutureExt as _, StreamExt as _};
 use std::sync::Arc;
 use std::time::Duration;
 use supervise::Backoff;
@@ -42,18 +42,8 @@ impl Feed {
 
     /// Lists everything and makes it the cache's state.
     async fn fill(&self) -> Result<Revision, Error> {
-        let Shared { prefix, backend, .. } = &*self.shared;
-        let mut page = backend.list(prefix, None, PAGE, None).await?;
-        let revision = page.revision;
-        let mut state = State::new(revision, self.shared.options.history);
-        loop {
-            for entry in &page.entries {
-                state.map.insert(self.cached(entry));
-            }
-            let Some(last) = page.entries.last().filter(|_| page.more) else { break };
-            let after = last.key.clone();
-            page = backend.list(prefix, Some(&after), PAGE, Some(revision)).await?;
-        }
+        let state = self.shared.load(None).await?;
+        let revision = state.revision;
         self.shared.replace(state);
         Ok(revision)
     }
@@ -65,38 +55,78 @@ impl Feed {
             Ok(watch) => watch,
             Err(e) => return e,
         };
-        while let Some(event) = watch.next().await {
-            match event {
-                Ok(event) => self.apply(event),
+        let mut behind = None;
+        loop {
+            let first = match behind.take() {
+                Some(event) => event,
+                None => match watch.next().await {
+                    Some(event) => event,
+                    None => return Error::Closed { what: format!("watch {prefix}") },
+                },
+            };
+            let mut events = match first {
+                Ok(event) => vec![event],
                 Err(e) => return e,
+            };
+            // The backend hands on whole revisions, so what belongs together is there at once.
+            let revision = events.first().map(Event::revision);
+            while let Some(Some(event)) = watch.next().now_or_never() {
+                match event {
+                    Ok(event) if Some(event.revision()) == revision => events.push(event),
+                    other => {
+                        behind = Some(other);
+                        break;
+                    }
+                }
             }
+            self.apply(events);
         }
-        Error::Closed { what: format!("watch {prefix}") }
     }
 
-    fn apply(&self, event: Event) {
-        match event {
-            Event::Put { entry, .. } => {
-                // Decoding the object is the costly part: before the lock is taken.
-                let object = self.cached(&entry);
-                self.shared.update(entry.mod_revision, |state| {
-                    let prev = state.map.insert(object.clone());
-                    let kind = if prev.is_some() { ChangeKind::Modified } else { ChangeKind::Added };
-                    Some(Change { kind, object, prev, revision: entry.mod_revision })
-                });
-            }
+    /// Takes over what happened at one revision: nobody sees half of it.
+    fn apply(&self, events: Vec<Event>) {
+        let Some(revision) = events.first().map(Event::revision) else { return };
+        // Decoding the objects is the costly part: before the lock is taken.
+        let written = events.into_iter().filter_map(|event| match event {
+            Event::Put { entry, .. } => Some((true, self.shared.cached(&entry))),
             Event::Delete { prev, revision } => {
-                let object = self.cached(&Entry { mod_revision: revision, ..prev });
-                self.shared.update(revision, |state| {
-                    let prev = Some(state.map.remove(&object.key)?);
-                    Some(Change { kind: ChangeKind::Deleted, object, prev, revision })
-                });
+                Some((false, self.shared.cached(&Entry { mod_revision: revision, ..prev })))
             }
-            Event::Progress { revision } => self.shared.update(revision, |_| None),
+            Event::Progress { .. } => None,
+        });
+        let written: Vec<_> = written.collect();
+        self.shared.update(revision, |state| {
+            let changes = written.into_iter().filter_map(|(is_there, object)| {
+                if !is_there {
+                    let prev = Some(state.map.remove(&object.key)?);
+                    return Some(Change { kind: ChangeKind::Deleted, object, prev, revision });
+                }
+                let prev = state.map.insert(object.clone());
+                let kind = if prev.is_some() { ChangeKind::Modified } else { ChangeKind::Added };
+                Some(Change { kind, object, prev, revision })
+            });
+            changes.collect()
+        });
+    }
+}
+
+impl Shared {
+    /// Everything as the backend has it at `at` (now where there is none), as a state of its own.
+    pub(super) async fn load(&self, at: Option<Revision>) -> Result<State, Error> {
+        let mut page = self.backend.list(&self.prefix, None, PAGE, at).await?;
+        let revision = page.revision;
+        let mut state = State::new(revision, self.options.history);
+        loop {
+            for entry in &page.entries {
+                state.map.insert(self.cached(entry));
+            }
+            let Some(last) = page.entries.last().filter(|_| page.more) else { return Ok(state) };
+            let after = last.key.clone();
+            page = self.backend.list(&self.prefix, Some(&after), PAGE, Some(revision)).await?;
         }
     }
 
     fn cached(&self, entry: &Entry) -> Arc<Cached> {
-        Arc::new(Cached::new(&self.shared.prefix, entry, (self.shared.extract)(entry)))
+        Arc::new(Cached::new(&self.prefix, entry, (self.extract)(entry)))
     }
 }

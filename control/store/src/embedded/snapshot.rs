@@ -71,6 +71,15 @@ pub fn advance(path: &Path, by: Revision) -> Result<Revision, Error> {
     forward().map_err(|source| tables::failed("advance", path, source))
 }
 
+/// The newest revision of the closed store at `path`.
+///
+/// # Errors
+/// With a file that is no store, or is open.
+pub fn newest(path: &Path) -> Result<Revision, Error> {
+    let read = || -> Result<Revision, Source> { Ok(tables::marks(&open(path)?.begin_read()?)?.revision) };
+    read().map_err(|source| tables::failed("read", path, source))
+}
+
 /// A key as it is in a closed store.
 #[derive(Debug)]
 pub struct Living {

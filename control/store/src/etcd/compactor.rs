@@ -9,7 +9,7 @@ use crate::{Error, Revision};
 use ::etcd::v3::compare::{CompareResult, CompareTarget, TargetUnion};
 use ::etcd::v3::request_op::Request;
 use ::etcd::v3::response_op::Response;
-use ::etcd::v3::{Compare, KeyValue, PutRequest, RangeRequest, RequestOp, TxnRequest};
+use ::etcd::v3::{Compare, KeyValue, PutRequest, RangeRequest, RangeResponse, RequestOp, TxnRequest};
 use ::etcd::{Client, Failure, Repeat};
 use bytes::Bytes;
 use std::sync::Arc;
@@ -35,10 +35,24 @@ pub(super) fn told(value: &[u8]) -> Revision {
 
 /// etcd's newest revision, by quorum, and the one compacted last.
 pub(super) async fn marks(client: &Client) -> Result<(Revision, Revision), Failure> {
-    let request = RangeRequest { key: Bytes::from_static(KEY), ..RangeRequest::default() };
-    let found = client.range(request).await?;
+    client.range(of_marks()).await.map(|found| read_marks(&found))
+}
+
+/// The same, of a second member where the first says nothing for `patience`.
+pub(super) async fn marks_hedged(
+    client: &Client,
+    patience: Duration,
+) -> Result<(Revision, Revision), Failure> {
+    client.range_hedged(of_marks(), patience).await.map(|found| read_marks(&found))
+}
+
+fn of_marks() -> RangeRequest {
+    RangeRequest { key: Bytes::from_static(KEY), ..RangeRequest::default() }
+}
+
+fn read_marks(found: &RangeResponse) -> (Revision, Revision) {
     let revision = found.header.map_or(0, |h| unsigned(h.revision));
-    Ok((revision, found.kvs.first().map_or(0, |kv| told(&kv.value))))
+    (revision, found.kvs.first().map_or(0, |kv| told(&kv.value)))
 }
 
 /// Compacts once an interval, if it is our turn.

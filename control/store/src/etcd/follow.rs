@@ -2,20 +2,25 @@
 //!
 //! Woken by etcd. Writes the hub; nobody else publishes. What is published is whole revisions, so a watch that breaks is opened again after
 //! the last one published, at another member, and nothing is lost or doubled. Where etcd has compacted the history between, it goes on at
-//! the newest revision, and each watch on the hub finds out for itself what it missed: whose own history is gone is told so.
+//! the newest revision, and each watch on the hub finds out for itself what it missed: whose own history is gone is told so. What cannot be read
+//! without asking somebody, a KMS plugin, is not waited for: the watches that it concerns read it by themselves.
 
 use super::compactor;
 use super::keys::everything;
 use super::response::{Ended, Parts};
 use super::{Core, signed};
-use crate::encoding::Unreadable;
+use crate::encoding::{Source, Unreadable};
 use crate::{Entry, Error, Event, Revision};
 use ::etcd::v3::event::EventType;
 use ::etcd::v3::{self, KeyValue, WatchCreateRequest};
+use futures::future::BoxFuture;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use supervise::{Backoff, Task};
+
+/// How often a change is read again: it has two values, and keys come and go.
+const FETCHES: usize = 3;
 
 pub(super) fn task(core: &Arc<Core>) -> Task {
     let core = core.clone();
@@ -70,7 +75,7 @@ async fn follow(core: &Core) -> String {
         };
         match taken {
             Ok(None) => {}
-            Ok(Some(batch)) => publish(core, batch.events, batch.revision).await,
+            Ok(Some(batch)) => publish(core, batch.events, batch.revision),
             Err(Ended::Refused(why)) => break why,
             Err(Ended::Compacted(oldest)) => {
                 core.hub.forget(oldest);
@@ -88,7 +93,7 @@ async fn follow(core: &Core) -> String {
 }
 
 /// Hands whole revisions to the watches.
-async fn publish(core: &Core, raw: Vec<v3::Event>, revision: Revision) {
+fn publish(core: &Core, raw: Vec<v3::Event>, revision: Revision) {
     let mut events = Vec::with_capacity(raw.len());
     let mut unreadable = Vec::new();
     // Asked before it is asked what is heard: watches that join from here on read the history.
@@ -104,9 +109,10 @@ async fn publish(core: &Core, raw: Vec<v3::Event>, revision: Revision) {
         if !core.hub.hears(&key) {
             continue;
         }
-        match core.event(event).await {
+        match core.read_event(&event) {
             Ok(event) => events.push(event),
-            Err(error) => {
+            Err(Untold::Yet(..)) => unreadable.push(key),
+            Err(Untold::Never(error)) => {
                 tracing::error!(key, error = &error as &dyn std::error::Error, "etcd: an unreadable change");
                 unreadable.push(key);
             }
@@ -116,42 +122,68 @@ async fn publish(core: &Core, raw: Vec<v3::Event>, revision: Revision) {
     core.hub.publish_heard(revision, &events, joined, &unreadable);
 }
 
+/// Why what was stored cannot be told.
+enum Untold {
+    /// Not before the value of this key has what this future fetches.
+    Yet(String, BoxFuture<'static, Result<(), Source>>),
+    Never(Error),
+}
+
+fn damaged(key: &str, source: Source) -> Error {
+    Error::Engine { what: format!("decode {key}"), source }
+}
+
+/// Reads again after each fetch that it takes.
+async fn fetching<T>(read: impl Fn() -> Result<T, Untold>) -> Result<T, Error> {
+    for tried in 0.. {
+        match read() {
+            Ok(told) => return Ok(told),
+            Err(Untold::Never(error)) => return Err(error),
+            Err(Untold::Yet(key, _)) if tried == FETCHES => {
+                return Err(damaged(&key, "its key was fetched and is gone again".into()));
+            }
+            Err(Untold::Yet(key, fetch)) => fetch.await.map_err(|source| damaged(&key, source))?,
+        }
+    }
+    unreachable!("the loop ends by returning only")
+}
+
 impl Core {
     /// A change as watches get it; its key is one of ours.
     pub(super) async fn event(&self, event: v3::Event) -> Result<Event, Error> {
-        let deletion = event.r#type() == EventType::Delete;
-        let kv = event.kv.unwrap_or_default();
-        let prev = match event.prev_kv {
-            Some(prev) => Some(self.entry(prev).await?),
-            None => None,
-        };
-        if !deletion {
-            return Ok(Event::Put { entry: self.entry(kv).await?, prev });
-        }
-        let revision = super::unsigned(kv.mod_revision);
-        let prev = prev.ok_or_else(|| Error::Engine {
-            what: format!("watch {}", String::from_utf8_lossy(&kv.key)),
-            source: format!("the value deleted at revision {revision} has been compacted").into(),
-        })?;
-        Ok(Event::Delete { prev, revision })
+        fetching(|| self.read_event(&event)).await
     }
 
     /// A key with its value, as those above the store see it.
     pub(super) async fn entry(&self, kv: KeyValue) -> Result<Entry, Error> {
+        fetching(|| self.read_entry(&kv)).await
+    }
+
+    fn read_event(&self, event: &v3::Event) -> Result<Event, Untold> {
+        let deletion = event.r#type() == EventType::Delete;
+        let prev = event.prev_kv.as_ref().map(|prev| self.read_entry(prev)).transpose()?;
+        let kv = event.kv.clone().unwrap_or_default();
+        if !deletion {
+            return Ok(Event::Put { entry: self.read_entry(&kv)?, prev });
+        }
+        let revision = super::unsigned(kv.mod_revision);
+        let prev = prev.ok_or_else(|| {
+            Untold::Never(Error::Engine {
+                what: format!("watch {}", String::from_utf8_lossy(&kv.key)),
+                source: format!("the value deleted at revision {revision} has been compacted").into(),
+            })
+        })?;
+        Ok(Event::Delete { prev, revision })
+    }
+
+    fn read_entry(&self, kv: &KeyValue) -> Result<Entry, Untold> {
         let key = self.keys.named(&kv.key);
         let key = key.unwrap_or_else(|| String::from_utf8_lossy(&kv.key).into_owned());
-        let damaged = |source| Error::Engine { what: format!("decode {key}"), source };
         let decoded = match self.encoding.decode(&key, kv.value.clone()) {
-            Err(Unreadable::Yet(fetch)) => {
-                fetch.await.map_err(damaged)?;
-                self.encoding.decode(&key, kv.value)
-            }
-            other => other,
+            Ok(decoded) => decoded,
+            Err(Unreadable::Yet(fetch)) => return Err(Untold::Yet(key, fetch)),
+            Err(Unreadable::Damaged(source)) => return Err(Untold::Never(damaged(&key, source))),
         };
-        let decoded = decoded.map_err(|why| match why {
-            Unreadable::Damaged(source) => damaged(source),
-            Unreadable::Yet(_) => damaged("its key was fetched and is gone again".into()),
-        })?;
         Ok(Entry {
             key: key.into(),
             value: decoded.value,

@@ -25,6 +25,7 @@ on_both!(
     history_is_bounded_and_says_so,
     freshness_is_waited_for_and_bounded,
     pages_show_one_moment,
+    a_watch_that_stands_still_must_not_hide_what_is_newer,
 );
 
 struct Rig {
@@ -78,6 +79,20 @@ async fn a_watch_sees_additions_changes_and_deletions_with_what_was_before(groun
         assert_eq!(got, (want.0, want.1.to_owned(), want.2.map(str::to_owned), want.3));
     }
     assert_eq!(watch.progress().await, Some(5));
+}
+
+async fn a_watch_that_stands_still_must_not_hide_what_is_newer(ground: Ground) {
+    let options = Options { fresh_timeout: Duration::from_millis(200), ..Options::default() };
+    let mut rig = rig(ground, options).await;
+    // Nobody brings what happens from here on.
+    rig.feed.abort();
+    assert!((&mut rig.feed).await.unwrap_err().is_cancelled());
+    let at = write(&rig.store, "/registry/pods/x/a", "n1").await;
+    rig.store.delete("/registry/pods/old/a", Expect::At(1)).await.unwrap();
+    assert!(matches!(rig.cache.refresh().await, Err(Error::NotFresh { .. })));
+    let newest = soon(rig.cache.newest()).await.unwrap();
+    assert_eq!((newest.revision(), newest.count(PODS, None)), (at + 1, 1));
+    assert_eq!(newest.get("/registry/pods/x/a").unwrap().bytes, format!("n1@{at}"));
 }
 
 async fn a_pod_that_moves_is_news_for_both_nodes(ground: Ground) {

@@ -89,6 +89,35 @@ async fn changes_of_one_revision_must_not_hide_each_other() {
     feed.abort();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_must_see_half_of_a_revision() {
+    let Some(cluster) = Cluster::start(1) else { return };
+    let client = Client::new(&cluster.config()).unwrap();
+    let (store, _tasks) = open_etcd(&cluster, "/registry").await;
+    let store: Arc<dyn Backend> = Arc::new(store);
+    let extract = |e: &store::Entry| Indexed { bytes: e.value.clone(), ..Indexed::default() };
+    let (cache, feed) = Cache::new(store.clone(), "/registry/events/", extract, Default::default());
+    let feed = tokio::spawn(feed.run());
+    cache.ready().await;
+    for round in 1..=10 {
+        // As keys of one lease go.
+        let keys: Vec<String> = (0..100).map(|n| format!("/registry/events/d/{round}-{n}")).collect();
+        let writes: Vec<(&str, Bytes)> = keys.iter().map(|key| (key.as_str(), value(1))).collect();
+        let looking = async {
+            loop {
+                let seen = cache.snapshot().unwrap().count("/registry/events/", None);
+                assert_eq!(seen % 100, 0, "half of it is there");
+                if seen == round * 100 {
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::join!(at_once(&client, &writes), soon(looking));
+    }
+    feed.abort();
+}
+
 /// Refuses one value.
 struct Picky;
 
@@ -128,6 +157,42 @@ async fn an_unreadable_change_beside_a_readable_one_must_not_be_read_for_ever() 
         }
         assert!(soon(watch.next()).await.unwrap().is_err());
     }
+}
+
+/// What opens one value does not answer.
+struct Hung;
+
+impl Encoding for Hung {
+    fn encode(&self, _key: &str, value: Bytes) -> Result<Bytes, Source> {
+        Ok(value)
+    }
+
+    fn decode(&self, _key: &str, stored: Bytes) -> Result<Decoded, Unreadable> {
+        match &*stored {
+            b"sealed" => Err(Unreadable::Yet(Box::pin(std::future::pending()))),
+            _ => Ok(Decoded { value: stored, stale: false }),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plugin_that_hangs_must_not_hold_up_other_kinds() {
+    let Some(cluster) = Cluster::start(1) else { return };
+    let client = Client::new(&cluster.config()).unwrap();
+    let (store, _tasks) = open_with(Options { encoding: Arc::new(Hung), ..options(&cluster) }).await;
+    let from = store.revision();
+    let mut pods = store.watch("/registry/pods/", from).unwrap();
+    let mut secrets = store.watch("/registry/secrets/", from).unwrap();
+    at_once(&client, &[("/registry/secrets/d/a", value(1)), ("/registry/pods/d/a", value(1))]).await;
+    // Both follow by now.
+    for watch in [&mut pods, &mut secrets] {
+        assert_eq!(soon(watch.next()).await.unwrap().unwrap().revision(), from + 1);
+    }
+    at_once(&client, &[("/registry/secrets/d/b", "sealed".into())]).await;
+    at_once(&client, &[("/registry/pods/d/b", value(2))]).await;
+    assert_eq!(soon(pods.next()).await.unwrap().unwrap().revision(), from + 3);
+    let told = tokio::time::timeout(Duration::from_millis(100), secrets.next()).await;
+    assert!(told.is_err(), "it waits, and passes nothing over: {told:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

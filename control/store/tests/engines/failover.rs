@@ -177,3 +177,35 @@ async fn a_store_without_a_quorum_says_so_and_comes_back() {
     let revision = store.put("/registry/b", Bytes::new(), Expect::Absent, None).await.unwrap().mod_revision;
     assert_eq!(soon(watch.next()).await.unwrap().unwrap().revision(), revision);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_frozen_member_must_not_make_an_idle_server_unready() {
+    let Some(cluster) = Cluster::start(3) else { return };
+    let (store, _tasks) = open_etcd(&cluster, "/registry").await;
+    // Whichever it uses.
+    for n in 0..3 {
+        cluster.freeze(n, true);
+        let (began, mut ailed) = (std::time::Instant::now(), Duration::ZERO);
+        while began.elapsed() < Duration::from_secs(9) {
+            let looked = std::time::Instant::now();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            ailed += if store.health().is_err() { looked.elapsed() } else { Duration::ZERO };
+        }
+        cluster.freeze(n, false);
+        healthy(&cluster, n).await;
+        assert!(ailed < Duration::from_secs(3), "member {n}: {ailed:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_must_not_fail_for_one_frozen_member() {
+    let Some(cluster) = Cluster::start(3) else { return };
+    let dir = tempfile::tempdir().unwrap();
+    cluster.freeze(0, true);
+    // Clients begin with different members.
+    for n in 0..6 {
+        let client = ::etcd::Client::new(&cluster.config()).unwrap();
+        soon(client.snapshot(&dir.path().join(n.to_string()))).await.unwrap();
+    }
+    cluster.freeze(0, false);
+}

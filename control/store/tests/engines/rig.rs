@@ -94,6 +94,7 @@ pub fn options(cluster: &Cluster) -> Options {
         client: cluster.config(),
         prefix: "/registry".to_owned(),
         compaction_interval: Duration::ZERO,
+        tuning: store::etcd::Tuning::default(),
         encoding: Arc::new(Plain),
     }
 }

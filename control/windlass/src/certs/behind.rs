@@ -1,8 +1,11 @@
 //! Who would be left behind by a step of a rotation: before the new authority signs, everybody is to trust it; before the old one is
 //! dropped, nobody is to show a certificate of it any more.
 //!
-//! Nodes and other servers are looked at where they serve: what they show there is renewed as everything else of theirs is. What has not
+//! Nodes and other servers are looked at where they serve. Before the switch they are shown a certificate of the new authority, and tell whether they
+//! believe it ([`shown`]); before the end, what they show themselves is looked at, which is renewed as everything else of theirs is. What has not
 //! been given a place to look at (kubeconfigs that were given out, clients outside) is nobody's to know.
+
+mod shown;
 
 use crate::parts::kubeconfig;
 use crate::settings;
@@ -14,9 +17,9 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 use pki::expiry::Expiry;
-use pki::rotation::Step;
+use pki::rotation::{self, Step};
 use pki::{Certificate, files};
-use std::future::ready;
+use shown::{Said, Shown};
 use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -48,20 +51,27 @@ impl Rotation<'_> {
         match self.step {
             // Nothing is taken away, and nobody signs with it yet.
             Step::Prepare => return Ok(found),
-            Step::Switch => found.in_the_way.extend(self.too_early(now)?),
+            Step::Switch => {}
             Step::Finish => found.in_the_way.extend(of_the_old(self.name, held)),
         }
+        let mut all_told = false;
         match self.cluster().await {
             Ok((nodes, servers)) => {
-                let authorities = self.authorities()?;
+                let authorities = self.authorities(now)?;
                 if self.name == "ca" {
-                    found.in_the_way.extend(self.nodes(&nodes, &authorities).await);
+                    self.nodes(&nodes, &authorities, &mut found).await;
+                    all_told = authorities.shown.is_some();
                 }
                 self.servers(&servers, &authorities, &mut found).await?;
+                all_told &= found.in_the_way.is_empty() && found.unseen.is_empty();
             }
             Err(error) => found
                 .in_the_way
                 .push(format!("nodes and servers: the cluster cannot be asked for them: {error:#}")),
+        }
+        // Who was asked, and believes, need not be waited for.
+        if self.step == Step::Switch && !all_told {
+            found.in_the_way.extend(self.too_early(now)?);
         }
         Ok(found)
     }
@@ -96,22 +106,21 @@ impl Rotation<'_> {
         tokio::time::timeout(PATIENCE, asked).await?
     }
 
-    async fn nodes(&self, nodes: &[Node], authorities: &Authorities) -> Vec<String> {
+    async fn nodes(&self, nodes: &[Node], authorities: &Authorities, found: &mut Found) {
         let looked = nodes.iter().map(|node| async move {
-            let name = node.name_any();
-            if self.step == Step::Switch {
-                let unready = !is_ready(node);
-                return unready
-                    .then(|| format!("node {name}: it is not ready, and may not know the new authority"));
-            }
-            let why = match kubelet(node) {
-                Some(place) => authorities.judge(shown(&place).await),
-                None => Some("it has no address to look at".to_owned()),
+            let said = match (kubelet(node), &authorities.shown) {
+                _ if self.step == Step::Switch && !is_ready(node) => {
+                    Said::Not("it is not ready, and may not know the new authority".to_owned())
+                }
+                (_, None) if self.step == Step::Switch => Said::Believed,
+                (None, _) => Said::Not("it has no address to look at".to_owned()),
+                (Some(place), Some(shown)) if self.step == Step::Switch => shown.to_kubelet(&place).await,
+                (Some(place), _) => authorities.judge(shown(&place).await).map_or(Said::Believed, Said::Not),
             };
-            why.map(|why| format!("node {name}: {why}"))
+            (format!("node {}", node.name_any()), said)
         });
-        let looked = futures::stream::iter(looked).buffered(AT_ONCE);
-        looked.filter_map(ready).collect().await
+        let looked: Vec<_> = futures::stream::iter(looked).buffered(AT_ONCE).collect().await;
+        looked.into_iter().for_each(|(who, said)| found.add(&who, said));
     }
 
     /// Other servers; this one is known by its certificate.
@@ -128,31 +137,38 @@ impl Rotation<'_> {
             if shown.as_ref().is_ok_and(|shown| shown.public_key == own.public_key) {
                 continue;
             }
-            let name = self.name;
-            match (self.step, name) {
-                (Step::Finish, "ca") => {
-                    let why = authorities.judge(shown);
-                    found.in_the_way.extend(why.map(|why| format!("server {place}: {why}")));
+            let (name, who) = (self.name, format!("server {place}"));
+            match (self.step, name, &authorities.shown) {
+                (Step::Finish, "ca", _) => {
+                    found.add(&who, authorities.judge(shown).map_or(Said::Believed, Said::Not));
                 }
-                (Step::Finish, _) => {
-                    found.unseen.push(format!("server {place}: its {name} files must be those of this one"));
+                (Step::Switch, "ca", Some(certificate)) => match certificate.to_server(place).await {
+                    Said::Not(why) => found.in_the_way.push(format!(
+                        "{who}: {why}: its pki directory must hold {name}-next.crt and {name}-next.key of this one"
+                    )),
+                    said => found.add(&who, said),
+                },
+                (Step::Finish, ..) => {
+                    found.unseen.push(format!("{who}: its {name} files must be those of this one"));
                 }
                 _ => found.unseen.push(format!(
-                    "server {place}: its pki directory must hold {name}-next.crt and {name}-next.key of this one"
+                    "{who}: its pki directory must hold {name}-next.crt and {name}-next.key of this one"
                 )),
             }
         }
         Ok(())
     }
 
-    fn authorities(&self) -> anyhow::Result<Authorities> {
+    fn authorities(&self, now: Timestamp) -> anyhow::Result<Authorities> {
         let read = |file: String| -> anyhow::Result<Vec<Certificate>> {
             let text = files::read_optional(&self.dir.join(file))?.unwrap_or_default();
             if text.is_empty() { Ok(Vec::new()) } else { Ok(Certificate::list_from_pem(&text)?) }
         };
+        let prepared = rotation::prepared(self.dir, self.name)?;
         Ok(Authorities {
             new: read(format!("{}.crt", self.name))?,
             old: read(format!("{}-old.crt", self.name))?,
+            shown: prepared.map(|prepared| Shown::new(&prepared, now)).transpose()?,
         })
     }
 }
@@ -166,10 +182,21 @@ pub(super) struct Found {
     pub(super) unseen: Vec<String>,
 }
 
-/// The one that signs, and the one it replaced.
+impl Found {
+    fn add(&mut self, who: &str, said: Said) {
+        match said {
+            Said::Believed => {}
+            Said::Not(why) => self.in_the_way.push(format!("{who}: {why}")),
+            Said::Unclear(why) => self.unseen.push(format!("{who}: {why}")),
+        }
+    }
+}
+
+/// The one that signs, the one it replaced, and a client of the one that is to replace it.
 struct Authorities {
     new: Vec<Certificate>,
     old: Vec<Certificate>,
+    shown: Option<Shown>,
 }
 
 impl Authorities {

@@ -79,6 +79,39 @@ fn a_flag_without_effect_is_named_once() {
 }
 
 #[test]
+fn flags_that_are_fields_must_not_be_written_otherwise_than_a_file_has_them() {
+    const TABLE: &str = "on bool a.on\nnumber int a.number\nspan duration span\nshare float share\nlist list list\n\
+        map map map\ngates gates gates\nheaders multimap headers\naddress ip address\nname string name\nboth int b.x,c.x\n\
+        other string\nidle string unused";
+    let table = Table::read("x", TABLE);
+    let of = |line: &str| {
+        let arguments: Vec<String> = line.split(' ').filter(|w| !w.is_empty()).map(str::to_owned).collect();
+        table.parse(&arguments).map(|flags| flags.document())
+    };
+    let cases = [
+        ("", serde_json::json!({})),
+        ("--other=x --idle=y", serde_json::json!({})),
+        ("--on --number=-3", serde_json::json!({"a": {"on": true, "number": -3}})),
+        (
+            "--on=false --span=1m --share=0.5",
+            serde_json::json!({"a": {"on": false}, "span": "1m", "share": 0.5}),
+        ),
+        ("--list=a,b --list=c", serde_json::json!({"list": ["a", "b", "c"]})),
+        ("--map=m.available<10%,n=1", serde_json::json!({"map": {"m.available": "10%", "n": "1"}})),
+        ("--gates=A=true,B=false --gates=A=0", serde_json::json!({"gates": {"A": false, "B": false}})),
+        ("--headers=a:x,b:y,a:z", serde_json::json!({"headers": {"a": ["x", "z"], "b": ["y"]}})),
+        ("--address= --name=", serde_json::json!({"name": ""})),
+        ("--both=7", serde_json::json!({"b": {"x": 7}, "c": {"x": 7}})),
+    ];
+    for (line, expected) in cases {
+        assert_eq!(of(line).unwrap(), expected, "{line}");
+    }
+    for wrong in ["--gates=A", "--gates=A=maybe", "--headers=a"] {
+        assert!(of(wrong).is_err(), "{wrong}");
+    }
+}
+
+#[test]
 fn every_line_of_every_table_is_a_flag() {
     for component in &COMPONENTS {
         let lines = component.flags.lines().filter(|line| !line.starts_with('#') && !line.is_empty());

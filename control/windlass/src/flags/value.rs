@@ -1,5 +1,6 @@
 //! Types of flags, and what their values may be.
 
+use serde_json::{Map, Value, json};
 use std::net::IpAddr;
 
 /// The type of a flag.
@@ -17,9 +18,13 @@ pub(crate) enum Kind {
     Array,
     /// `key=value` by commas.
     Map,
+    /// `key=true` or `key=false` by commas.
+    Gates,
+    /// `key:value` by commas; a key may have several.
+    Multimap,
 }
 
-const KINDS: [(&str, Kind); 9] = [
+const KINDS: [(&str, Kind); 11] = [
     ("bool", Kind::Bool),
     ("int", Kind::Int),
     ("float", Kind::Float),
@@ -29,6 +34,8 @@ const KINDS: [(&str, Kind); 9] = [
     ("list", Kind::List),
     ("array", Kind::Array),
     ("map", Kind::Map),
+    ("gates", Kind::Gates),
+    ("multimap", Kind::Multimap),
 ];
 
 impl Kind {
@@ -42,7 +49,7 @@ impl Kind {
 
     /// Whether what is given twice counts twice.
     pub(crate) fn adds_up(self) -> bool {
-        matches!(self, Self::List | Self::Array | Self::Map)
+        matches!(self, Self::List | Self::Array | Self::Map | Self::Gates | Self::Multimap)
     }
 
     /// Whether a value is of this type; the error is what Go says.
@@ -58,9 +65,54 @@ impl Kind {
                 Some(pair) => Err(format!("malformed pair, expect string=string: {pair}")),
                 None => Ok(()),
             },
+            Self::Gates => elements(text).iter().try_for_each(|pair| gate(pair).map(drop)),
+            Self::Multimap => match elements(text).iter().find(|pair| !pair.contains(':')) {
+                Some(pair) => Err(format!("malformed pair, expect string:string: {pair}")),
+                None => Ok(()),
+            },
             Self::Text | Self::List | Self::Array => Ok(()),
         }
     }
+
+    /// The value as a configuration file has it; `None` for one that leaves its field as it is.
+    pub(crate) fn json(self, values: &[String]) -> Option<Value> {
+        let last = values.last().map(String::as_str);
+        match self {
+            Self::Bool => boolean(last?).ok().map(Value::Bool),
+            Self::Int => last?.parse::<i64>().ok().map(Value::from),
+            Self::Float => last?.parse::<f64>().ok().map(Value::from),
+            Self::Ip => last.filter(|text| !text.is_empty()).map(Value::from),
+            Self::Duration | Self::Text => last.map(Value::from),
+            Self::List | Self::Array => Some(json!(values)),
+            Self::Map => {
+                let pairs = values.iter().filter_map(|pair| pair.split_once(['=', '<']));
+                let pairs = pairs.map(|(key, value)| (key.trim().to_owned(), json!(value.trim())));
+                Some(Value::Object(pairs.collect()))
+            }
+            Self::Gates => {
+                let pairs = values.iter().filter_map(|pair| gate(pair).ok());
+                Some(Value::Object(pairs.map(|(key, on)| (key.to_owned(), json!(on))).collect()))
+            }
+            Self::Multimap => {
+                let mut all: Map<String, Value> = Map::new();
+                for (key, value) in values.iter().filter_map(|pair| pair.split_once(':')) {
+                    let list = all.entry(key.trim()).or_insert_with(|| json!([]));
+                    if let Value::Array(list) = list {
+                        list.push(json!(value.trim()));
+                    }
+                }
+                Some(Value::Object(all))
+            }
+        }
+    }
+}
+
+/// A feature gate and what it is set to.
+fn gate(pair: &str) -> Result<(&str, bool), String> {
+    let (key, value) = pair.split_once('=').ok_or_else(|| format!("missing bool value for {pair}"))?;
+    let (key, value) = (key.trim(), value.trim());
+    let on = boolean(value).map_err(|error| format!("invalid value of {key}: {value}, err: {error}"))?;
+    Ok((key, on))
 }
 
 fn number<T: std::str::FromStr>(text: &str, function: &str) -> Result<(), String> {

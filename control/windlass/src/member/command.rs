@@ -1,12 +1,13 @@
 //! `windlass member`: on a server with a member of its own, whether that runs or not.
 
-use super::health;
+use super::health::{self, PATIENCE};
 use super::place::Place;
 use crate::cli::{MemberCommand, MemberList, MemberRemove};
 use crate::{output, settings};
 use anyhow::{Context as _, bail, ensure};
 use etcd::v3::Member;
 use etcd::{Client, Config};
+use futures::future::join_all;
 use serde::Serialize;
 use std::path::Path;
 
@@ -44,6 +45,46 @@ pub(crate) fn client(data_dir: &Path) -> anyhow::Result<Client> {
     Ok(Client::new(&connection(data_dir)?)?)
 }
 
+/// The other members that a server knows.
+#[derive(Debug, Default)]
+pub(crate) struct Others {
+    /// All, by name.
+    pub(crate) known: Vec<String>,
+    /// Those that run.
+    pub(crate) running: Vec<String>,
+}
+
+/// Asks each of the other members by itself: one that has no majority runs all the same, and has it again when the others come back.
+///
+/// # Errors
+/// It is not known how they are spoken to.
+pub(crate) async fn others(data_dir: &Path) -> anyhow::Result<Others> {
+    let Some(state) = Place::of(&settings::server_dir(data_dir)).read()? else {
+        return Ok(Others::default());
+    };
+    let others: Vec<_> = state.members.iter().filter(|known| known.name != state.name).collect();
+    if others.is_empty() {
+        return Ok(Others::default());
+    }
+    let connection = connection(data_dir)?;
+    let asked = others.iter().map(|known| {
+        let alone = Config { endpoints: known.client_urls.clone(), ..connection.clone() };
+        async move {
+            let answer = async { Client::new(&alone).ok()?.member_list_of_one().await.ok() };
+            tokio::time::timeout(PATIENCE, answer).await.ok().flatten().is_some()
+        }
+    });
+    let runs = join_all(asked).await;
+    let name = |known: &&super::place::Known| match known.name.as_str() {
+        "" => known.client_urls.join(","),
+        name => name.to_owned(),
+    };
+    Ok(Others {
+        running: others.iter().zip(&runs).filter(|(_, runs)| **runs).map(|(known, _)| name(known)).collect(),
+        known: others.iter().map(name).collect(),
+    })
+}
+
 /// A member as it is printed.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -69,8 +110,7 @@ async fn list(flags: &MemberList) -> anyhow::Result<()> {
             said.members
         }
     };
-    let listed =
-        futures::future::join_all(members.into_iter().map(|member| describe(&connection, member))).await;
+    let listed = join_all(members.into_iter().map(|member| describe(&connection, member))).await;
     let mut rows =
         vec![["ID", "NAME", "ROLE", "HEALTHY", "PEER URL", "CLIENT URL"].map(str::to_owned).to_vec()];
     for one in &listed {

@@ -1,21 +1,27 @@
 //! The members there are, as they come and go.
 //!
 //! Woken by time. Reads etcd's list of members; writes it to this server's disk, where the next start finds it, and into the
-//! cluster ([`super::announced`]), where a server that joins does; tells the store's client. Renews etcd's certificates when they are due.
+//! cluster ([`super::announced`]), where a server that joins does; tells the store's client. Renews etcd's certificates when they are due, and has
+//! etcd start again where its authority was: one member after another.
 //! Promises: a member that has come is used, and one that was removed is no longer, within [`PERIOD`]. Each turn compares what is with what is to
 //! be: what one that failed left undone, the next does.
 
 use super::announced::{self, Announcement};
 use super::joining::voters;
+use super::place::Known;
 use super::stacked::Stacked;
+use crate::parts::apiserver::publish::kubeadm;
 use anyhow::{Context as _, bail};
 use etcd::{Client, Config};
 use jiff::Timestamp;
 use std::sync::Arc;
 use std::time::Duration;
 use supervise::{Task, jittered};
+use tokio::time::Instant;
 
 const PERIOD: Duration = Duration::from_secs(10);
+/// How long each member has to start again before the next one does.
+const TURN: Duration = Duration::from_secs(120);
 
 /// Keeps all who ask up to date.
 pub(crate) fn task(stacked: Arc<Stacked>, etcd: Client, api: kube::Client) -> Task {
@@ -27,6 +33,8 @@ pub(crate) fn task(stacked: Arc<Stacked>, etcd: Client, api: kube::Client) -> Ta
             renewal: None,
             used: None,
             announced: false,
+            named: Vec::new(),
+            behind: None,
         };
         async move {
             loop {
@@ -52,6 +60,10 @@ struct Follower {
     used: Option<Config>,
     /// The settings of this start are in the cluster.
     announced: bool,
+    /// The members that a control plane of kubeadm's was told of last.
+    named: Vec<String>,
+    /// Since when there are authorities that etcd has not read.
+    behind: Option<Instant>,
 }
 
 impl Follower {
@@ -75,8 +87,8 @@ impl Follower {
             self.stacked.note(|state| state.members.clone_from(&members))?;
         }
         self.tell_client()?;
-        let endpoints: Vec<&str> =
-            members.iter().flat_map(|known| known.client_urls.iter().map(String::as_str)).collect();
+        let endpoints: Vec<String> =
+            members.iter().flat_map(|known| known.client_urls.iter().cloned()).collect();
         let announcement = Announcement {
             endpoints: endpoints.join(","),
             cluster: membership.cluster,
@@ -84,12 +96,37 @@ impl Follower {
         };
         announced::publish(&self.api, said?, &announcement).await?;
         self.announced = true;
+        if self.named != endpoints {
+            kubeadm::follow_etcd(&self.api, &endpoints).await?;
+            self.named = endpoints;
+        }
+        self.follow_authorities(&members)
+    }
+
+    /// An authority is renewed around its key: until the life of the old one is over, members that read it at different times know each other.
+    fn follow_authorities(&mut self, members: &[Known]) -> anyhow::Result<()> {
+        if !self.stacked.is_behind()? {
+            self.behind = None;
+            return Ok(());
+        }
+        let since = *self.behind.get_or_insert_with(Instant::now);
+        if since.elapsed() >= wait(members, &self.stacked.state().name) {
+            tracing::info!("etcd's authority is another: etcd starts again");
+            self.stacked.start_again();
+            self.behind = None;
+        }
         Ok(())
     }
 
     fn tell_client(&mut self) -> anyhow::Result<()> {
         use_members(&self.etcd, &mut self.used, self.stacked.storage()?.client()?)
     }
+}
+
+/// How long a member waits for those that are named before it.
+fn wait(members: &[Known], name: &str) -> Duration {
+    let before = members.iter().filter(|known| known.name.as_str() < name).count();
+    TURN * u32::try_from(before).unwrap_or(u32::MAX)
 }
 
 /// Has the client use what is `wanted` now; `used` is what it was told last.
@@ -104,6 +141,21 @@ fn use_members(client: &Client, used: &mut Option<Config>, wanted: Config) -> an
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn members_must_not_start_again_at_once() {
+        let known = |name: &str| Known {
+            id: 0,
+            name: name.to_owned(),
+            peer_urls: Vec::new(),
+            client_urls: Vec::new(),
+        };
+        let members = ["n2", "n1", "n3"].map(known);
+        let mut waits = members.clone().map(|member| wait(&members, &member.name));
+        waits.sort();
+        assert_eq!(waits, [Duration::ZERO, TURN, 2 * TURN]);
+        assert!(TURN > 2 * PERIOD, "who looks late is done before the next begins");
+    }
 
     #[tokio::test]
     async fn members_that_the_client_was_not_told_of_must_not_be_forgotten() {

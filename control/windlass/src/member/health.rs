@@ -8,12 +8,14 @@ use etcd::v3::Member;
 use etcd::{Client, Config};
 use futures::future::join_all;
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
 /// How long one member may take to say how it is.
-const PATIENCE: Duration = Duration::from_secs(3);
+pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 /// Who has not answered for so long does not come back by itself: longer than a restart and most starts of a machine.
 pub(super) const GONE: Duration = Duration::from_secs(60);
 
@@ -35,6 +37,14 @@ async fn listens(url: &str) -> bool {
         return false;
     };
     matches!(tokio::time::timeout(PATIENCE, TcpStream::connect(address)).await, Ok(Ok(_)))
+}
+
+/// Whether this machine has `address`, and nobody listens there.
+///
+/// # Errors
+/// Why a member cannot.
+pub(super) async fn is_free(address: SocketAddr) -> io::Result<()> {
+    TcpListener::bind(address).await.map(drop)
 }
 
 /// Those of `members` with a vote who say that they are well, by id.
@@ -97,8 +107,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn an_address_of_somebody_else_must_not_pass_for_free() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        assert_eq!(is_free(address).await.unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        drop(listener);
+        is_free(address).await.unwrap();
+        // Of the range for documentation: no machine has it.
+        let other = is_free("192.0.2.1:2380".parse().unwrap()).await.unwrap_err();
+        assert_eq!(other.kind(), io::ErrorKind::AddrNotAvailable);
+    }
+
+    #[tokio::test]
     async fn who_has_not_started_is_known_by_its_address() {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("https://{}", listener.local_addr().unwrap());
         let learner = Member { peer_ur_ls: vec![url], is_learner: true, ..voter(1) };
         assert!(answers(&Config::default(), &learner).await);

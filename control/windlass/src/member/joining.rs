@@ -2,8 +2,9 @@
 //!
 //! Woken once, at a start. Reads the members there are, from those who are of the right cluster ([`super::agreement`]); changes membership one
 //! step at a time, looking again before each. Promises: killed anywhere, the next start goes on from what it finds. A member of ours whose disk
-//! is gone is removed and another one added. Another server's member goes only if the operator named it (`--replace-member`) or it never had a
-//! vote, and it has been silent for [`health::GONE`]; and nobody goes whom the majority needs.
+//! is gone is removed and another one added: it has our name and address, nobody is at that address, and the address is this machine's. Another
+//! server's member goes only if the operator named it (`--replace-member`) or it never had a vote, and it has been silent for [`health::GONE`];
+//! and nobody goes whom the majority needs.
 
 use super::agreement;
 use super::health::{self, Silence};
@@ -29,6 +30,8 @@ enum Step {
     Replace(u64),
     /// Somebody else is a member by our name.
     Taken(u64),
+    /// Somebody else is the member at our address.
+    Elsewhere(u64),
     /// This one has no vote yet, and etcd takes one such member at a time: wait for it, or remove it once it is gone.
     Await(u64),
     /// Add us, without a vote.
@@ -43,7 +46,9 @@ fn step(members: &[v3::Member], name: &str, peer: &str, has_data: bool, replaces
         (None, true) => return Step::Discard,
         // It has been added, and has never started.
         (Some(ours), false) if ours.name.is_empty() => return Step::Run,
-        (Some(ours), false) => return Step::Remove(ours.id),
+        (Some(ours), false) if ours.name == name => return Step::Remove(ours.id),
+        (Some(other), false) if replaces == Some(&other.name) => return Step::Replace(other.id),
+        (Some(other), false) => return Step::Elsewhere(other.id),
         (None, false) => {}
     }
     let by_name = |name: &str| members.iter().find(|member| member.name == name);
@@ -129,8 +134,16 @@ impl Candidate<'_> {
         let client = Client::new(&connection)?;
         let found = Found { members: &members, connection: &connection, client: &client };
         let has_data = has_log(&self.place.data());
-        let waits = match step(&members, &self.member.name, &self.member.peer_url(), has_data, self.replaces)
+        let step = step(&members, &self.member.name, &self.member.peer_url(), has_data, self.replaces);
+        if matches!(step, Step::Remove(_) | Step::Replace(_) | Step::Add)
+            && let Err(why) = health::is_free(self.member.peer_address()).await
         {
+            if let Step::Remove(id) = step {
+                found.keep_well(id, &self.member.name).await?;
+            }
+            return Ok(Looked::Wait(format!("etcd cannot listen on {}: {why}", self.member.peer_url())));
+        }
+        let waits = match step {
             Step::Run => {
                 let others = Cluster::Existing(named(&members, self.member));
                 return Ok(Looked::Admitted(Admitted { others, cluster, endpoints }));
@@ -139,7 +152,16 @@ impl Candidate<'_> {
                 discard(self.place)?;
                 None
             }
-            Step::Remove(id) => found.remove(id, "our member, whose disk is gone").await?,
+            Step::Remove(id) => {
+                found.keep_well(id, &self.member.name).await?;
+                found.remove(id, "our member, whose disk is gone").await?
+            }
+            Step::Elsewhere(id) => bail!(
+                "{} is the address of the member {:?} of etcd ({id:x}), and this one is {:?}: look at --node-ip; or, if that machine is gone, remove it (`windlass member remove`) or give --replace-member",
+                self.member.peer_url(),
+                found.name(id),
+                self.member.name
+            ),
             Step::Replace(id) => {
                 ensure!(
                     !found.is_well(id).await,
@@ -173,6 +195,20 @@ impl Found<'_> {
             Some(member) => health::answers(self.connection, member).await,
             None => false,
         }
+    }
+
+    fn name(&self, id: u64) -> &str {
+        self.members.iter().find(|member| member.id == id).map_or("", |member| member.name.as_str())
+    }
+
+    /// # Errors
+    /// The member `id`, which has our name and address, is well: it is another process than we are.
+    async fn keep_well(&self, id: u64, name: &str) -> anyhow::Result<()> {
+        ensure!(
+            !self.is_well(id).await,
+            "the member {name:?} of etcd ({id:x}) is well, and this server has none of its files: another server is {name:?} at the same address"
+        );
+        Ok(())
     }
 
     /// Removes another server's member that did not answer just now, if that lasts; or says what is waited for.
@@ -311,6 +347,30 @@ mod tests {
         assert_eq!(step(&others, "n3", "p3", false, Some("n2")), Step::Replace(2));
         assert_eq!(step(&others, "n3", "p3", false, Some("n4")), Step::Add, "it was removed before");
         assert_eq!(step(&others, "n1", "p1", true, Some("n2")), Step::Run, "who is a member replaces nobody");
+    }
+
+    #[test]
+    fn a_member_at_our_address_must_not_be_removed_by_another_name() {
+        let others = [member(1, "n1", "p1"), member(2, "n2", "p2")];
+        assert_eq!(step(&others, "n4", "p2", false, None), Step::Elsewhere(2), "a copied --node-ip");
+        assert_eq!(step(&others, "n4", "p2", false, Some("n1")), Step::Elsewhere(2), "another was named");
+        assert_eq!(step(&others, "n4", "p2", false, Some("n2")), Step::Replace(2), "by the operator's word");
+        assert_eq!(step(&others, "n2", "p2", false, Some("n1")), Step::Remove(2), "its own lost disk");
+    }
+
+    #[tokio::test]
+    async fn a_member_that_answers_must_not_pass_for_one_without_a_disk() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let peer = format!("https://{}", listener.local_addr().unwrap());
+        // One that has not told its client's address yet is known by its peer's.
+        let members = [v3::Member { client_ur_ls: Vec::new(), ..member(2, "n2", &peer) }];
+        let connection = Config { endpoints: vec!["http://127.0.0.1:1".to_owned()], ..Config::default() };
+        let client = Client::new(&connection).unwrap();
+        let found = Found { members: &members, connection: &connection, client: &client };
+        let error = found.keep_well(2, "n2").await.unwrap_err().to_string();
+        assert!(error.contains("another server is \"n2\""), "{error}");
+        drop(listener);
+        found.keep_well(2, "n2").await.unwrap();
     }
 
     #[test]

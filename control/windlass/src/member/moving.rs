@@ -6,6 +6,7 @@
 //! instruction, the next start begins again or goes on; until the last rename the file is as it was, and after it it is kept.
 
 use super::announced;
+use super::objects::{self, Held};
 use super::place::{Place, State};
 use super::program::Member;
 use super::seed;
@@ -13,7 +14,7 @@ use crate::settings;
 use anyhow::{Context as _, anyhow, ensure};
 use etcd::Client;
 use etcd::database::Database;
-use etcd::v3::{KeyValue, RangeRequest};
+use etcd::v3::KeyValue;
 use jiff::Timestamp;
 use pki::files::rename;
 use std::collections::BTreeMap;
@@ -22,10 +23,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use store::embedded::{Living, each_living};
 use store::encoding::Encoding;
-
-/// How far revisions move forward: further than any server wrote between the snapshot and its end, so that no revision
-/// comes again with another meaning. etcd's own tools advise as much.
-pub(crate) const AHEAD: u64 = 1_000_000_000;
 
 /// Keys that expire within one span share a lease, in milliseconds.
 const SPAN: i64 = 60_000;
@@ -40,8 +37,8 @@ pub(super) struct Layout {
 pub(super) enum Origin {
     /// The embedded store.
     Store(PathBuf, Layout),
-    /// A snapshot of etcd.
-    Snapshot(PathBuf),
+    /// A snapshot of etcd, and the least revision that it goes on at.
+    Snapshot(PathBuf, u64),
 }
 
 /// Builds the member's directory.
@@ -62,7 +59,7 @@ pub(super) async fn build(
             tracing::info!(objects = count, "the store's objects are in etcd's file");
             Ok(())
         }
-        Origin::Snapshot(snapshot) => restore(&database, &snapshot),
+        Origin::Snapshot(snapshot, floor) => restore(&database, &snapshot, floor),
     };
     tokio::task::spawn_blocking(exchanged).await??;
     fresh.write(state)?;
@@ -92,11 +89,12 @@ fn exchange(database: &Path, store: &Path, layout: &Layout) -> anyhow::Result<us
 }
 
 /// Puts another file in the place of etcd's, with what a snapshot has, moved forward.
-fn restore(database: &Path, snapshot: &Path) -> anyhow::Result<()> {
+fn restore(database: &Path, snapshot: &Path, floor: u64) -> anyhow::Result<()> {
     let made = database.with_extension("made");
     let mut new = Database::begin(database, &made)?;
     let revision = new.copy(snapshot)?;
-    new.finish(revision.checked_add(i64::try_from(AHEAD)?).context("there are no revisions left")?)?;
+    let revision = objects::forward(u64::try_from(revision)?, Timestamp::now())?.max(floor);
+    new.finish(i64::try_from(revision).context("the revision is too large for etcd")?)?;
     Ok(rename(&made, database)?)
 }
 
@@ -148,11 +146,15 @@ pub(super) async fn finish(client: &Client, server_dir: &Path, prefix: &str) -> 
     if snapshot.exists() {
         let path = snapshot.clone();
         let revision = tokio::task::spawn_blocking(move || etcd::database::newest(&path)).await??;
-        let now = client.range(RangeRequest { key: vec![0].into(), ..RangeRequest::default() }).await?;
-        let now = now.header.map_or(0, |header| header.revision);
+        let Held { revision: now, count, .. } = Held::ask(client, prefix).await?;
         ensure!(
             now > revision,
             "etcd is at revision {now}, the snapshot {} at {revision}",
+            snapshot.display()
+        );
+        ensure!(
+            count > 0,
+            "the snapshot {} holds no objects under {prefix:?}: give the --etcd-prefix it was made with",
             snapshot.display()
         );
         announced::take_back(client, prefix).await?;
@@ -161,14 +163,7 @@ pub(super) async fn finish(client: &Client, server_dir: &Path, prefix: &str) -> 
     if !store.exists() {
         return Ok(());
     }
-    let from = store::etcd::stored(prefix, "/registry/");
-    let mut end = from.to_vec();
-    end.pop();
-    end.push(b'/' + 1);
-    let request =
-        RangeRequest { key: from, range_end: end.into(), count_only: true, ..RangeRequest::default() };
-    let counted = client.range(request).await.context("count what is in etcd")?;
-    let (found, now) = (counted.count, counted.header.map_or(0, |header| header.revision));
+    let Held { count: found, revision: now, .. } = Held::ask(client, prefix).await?;
     let (path, moment) = (store.clone(), u64::try_from(Timestamp::now().as_millisecond())?);
     let (revision, expected) = tokio::task::spawn_blocking(move || {
         let mut expected = 0_i64;

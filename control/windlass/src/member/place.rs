@@ -4,6 +4,7 @@
 //! there as a whole or not at all where a store moved into it. Beside it `etcd.cluster`, the id of the cluster that the server is of: it is there
 //! from the first answer of that cluster on, and outlives the directory.
 
+use super::objects::{self, Objects};
 use crate::cli::ServerFlags;
 use crate::settings;
 use anyhow::{Context as _, bail};
@@ -47,7 +48,7 @@ impl Place {
         self.0.join("member.json")
     }
 
-    fn cluster_file(&self) -> PathBuf {
+    pub(super) fn cluster_file(&self) -> PathBuf {
         self.0.with_extension("cluster")
     }
 
@@ -157,7 +158,17 @@ impl Start {
                     "--etcd-servers names an etcd of others, and this server has a member of its own ({dir})"
                 );
             }
+            let own: Vec<String> = objects::own(dir).iter().map(|path| path.display().to_string()).collect();
+            if !own.is_empty() {
+                bail!(
+                    "--etcd-servers names an etcd of others, and this server's objects are, or were, its own ({}): start it without, or with --cluster-init; or, to leave them for good, move these files away",
+                    own.join(", ")
+                );
+            }
             return Ok(Self::External);
+        }
+        if member.is_none() {
+            Objects::read(dir)?.stay(dir)?;
         }
         Ok(match member {
             Some(state) if state.joined => Self::Member(state),
@@ -236,6 +247,42 @@ mod tests {
         assert!(Start::of(&flags(false, None), dir.path()).is_err());
         let joins = flags(false, Some("https://n2:6443"));
         assert_eq!(Start::of(&joins, dir.path()).unwrap(), Start::Join(None));
+    }
+
+    #[test]
+    fn objects_of_its_own_must_not_be_left_for_an_etcd_of_others() {
+        let storage = StorageFlags { etcd_servers: vec!["https://e:2379".into()], ..StorageFlags::default() };
+        let external = ServerFlags { storage, ..ServerFlags::default() };
+        type Place = fn(&Path) -> PathBuf;
+        let places: [Place; 4] =
+            [settings::store_file, settings::moved_store_file, settings::etcd_file, |dir| {
+                super::Place::of(dir).cluster_file()
+            }];
+        for place in places {
+            let dir = tempfile::tempdir().unwrap();
+            assert_eq!(Start::of(&external, dir.path()).unwrap(), Start::External);
+            let file = place(dir.path());
+            std::fs::write(&file, "cafe").unwrap();
+            let error = Start::of(&external, dir.path()).unwrap_err().to_string();
+            assert!(error.contains(file.to_str().unwrap()), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_server_on_an_etcd_of_others_must_not_begin_a_store_of_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let noted = Objects { external: Some("cafe".into()), ..Objects::default() };
+        noted.write(dir.path()).unwrap();
+        for flags in [flags(false, None), flags(true, None), flags(false, Some("https://n2:6443"))] {
+            let error = Start::of(&flags, dir.path()).unwrap_err().to_string();
+            assert!(error.contains("give --etcd-servers"), "{error}");
+        }
+        Objects::default().write(dir.path()).unwrap();
+        assert_eq!(
+            Start::of(&flags(false, None), dir.path()).unwrap(),
+            Start::Embedded,
+            "by the operator's word"
+        );
     }
 
     #[test]

@@ -44,6 +44,11 @@ impl Member {
         url(self.ip, PEER_PORT)
     }
 
+    /// Where it listens for other members.
+    pub(super) fn peer_address(&self) -> SocketAddr {
+        SocketAddr::new(self.ip, PEER_PORT)
+    }
+
     /// As it is to be run on `place`.
     pub(super) fn program(&self, place: &Place, cluster: &Cluster) -> anyhow::Result<Program> {
         Program::other("etcd", &self.program, self.arguments(place, cluster, SNAPSHOT_COUNT))

@@ -39,12 +39,30 @@ const FILES: [(&str, &str); 6] = [
 ];
 /// With an etcd of the servers' own.
 const ETCD: [(&str, &str); 2] = [("etcd-ca.key", "pki/etcd/ca.key"), ("etcd-ca.crt", "pki/etcd/ca.crt")];
+/// Authorities of a rotation that is under way, and of those before it.
+const ROTATION: [(&str, &str); 8] = [
+    ("ca-next.key", "pki/ca-next.key"),
+    ("ca-next.crt", "pki/ca-next.crt"),
+    ("ca-old.crt", "pki/ca-old.crt"),
+    ("ca-replaced.crt", "pki/ca-replaced.crt"),
+    ("front-proxy-ca-next.key", "pki/front-proxy-ca-next.key"),
+    ("front-proxy-ca-next.crt", "pki/front-proxy-ca-next.crt"),
+    ("front-proxy-ca-old.crt", "pki/front-proxy-ca-old.crt"),
+    ("front-proxy-ca-replaced.crt", "pki/front-proxy-ca-replaced.crt"),
+];
 /// Files that a flag may name, and their places at a server that got them from another.
-const NAMED: [(&str, &str); 4] = [
+const NAMED: [(&str, &str); 4] = [EXTERNAL[0], EXTERNAL[1], EXTERNAL[2], ENCRYPTION];
+/// How an etcd is spoken to that is not the server's own.
+const EXTERNAL: [(&str, &str); 3] = [
     ("external-etcd-ca.crt", "pki/external-etcd-ca.crt"),
     ("external-etcd.crt", "pki/external-etcd.crt"),
     ("external-etcd.key", "pki/external-etcd.key"),
-    ENCRYPTION,
+];
+/// The same of the members beside servers, which are external to a control plane of kubeadm's.
+const OWN: [(&str, &str); 3] = [
+    (EXTERNAL[0].0, "pki/etcd/ca.crt"),
+    (EXTERNAL[1].0, "pki/apiserver-etcd-client.crt"),
+    (EXTERNAL[2].0, "pki/apiserver-etcd-client.key"),
 ];
 /// The configuration of encryption at rest, which holds keys.
 pub(crate) const ENCRYPTION: (&str, &str) = ("encryption-provider-config", "encryption-provider-config.yaml");
@@ -88,19 +106,7 @@ pub(crate) fn settle(flags: &mut crate::cli::StorageFlags, dir: &Path) -> anyhow
 
 /// Puts the files of the server's directory `dir` into the cluster, in place of what was there.
 pub(crate) async fn upload(client: &kube::Client, dir: &Path, key: &CertificateKey) -> anyhow::Result<()> {
-    let mut paths: BTreeMap<String, PathBuf> =
-        FILES.into_iter().map(|(entry, below)| (entry.to_owned(), dir.join(below))).collect();
-    paths.extend(
-        ETCD.into_iter()
-            .map(|(entry, below)| (entry.to_owned(), dir.join(below)))
-            .filter(|(_, p)| p.exists()),
-    );
-    paths.extend(named(dir)?);
-    let mut data = BTreeMap::new();
-    for (entry, path) in paths {
-        let text = std::fs::read(&path).with_context(|| format!("read {}", path.display()))?;
-        data.insert(entry, ByteString(key.seal(&text)?));
-    }
+    let data = sealed(dir, key)?;
     let secrets: Api<Secret> = Api::namespaced(client.clone(), SECRET_NAMESPACE);
     let owner = clock(&secrets).await.context("create the token that ends with the shared files")?;
     let secret = Secret {
@@ -121,6 +127,23 @@ pub(crate) async fn upload(client: &kube::Client, dir: &Path, key: &CertificateK
         .await
         .with_context(|| format!("create secret {SECRET}"))?;
     readable(client).await
+}
+
+/// The Secret's entries, of the files of the server's directory `dir`. kubeadm asks for every entry of an external etcd, and takes an empty one
+/// for a file that there is none of.
+fn sealed(dir: &Path, key: &CertificateKey) -> anyhow::Result<BTreeMap<String, ByteString>> {
+    let place = |(entry, below): (&str, &str)| (entry.to_owned(), dir.join(below));
+    let mut paths: BTreeMap<String, PathBuf> = FILES.into_iter().map(place).collect();
+    let others = ETCD.into_iter().chain(OWN).chain(ROTATION);
+    paths.extend(others.map(place).filter(|(_, path)| path.exists()));
+    paths.extend(named(dir)?);
+    let mut data: BTreeMap<String, ByteString> =
+        EXTERNAL.into_iter().map(|(entry, _)| (entry.to_owned(), ByteString(Vec::new()))).collect();
+    for (entry, path) in paths {
+        let text = std::fs::read(&path).with_context(|| format!("read {}", path.display()))?;
+        data.insert(entry, ByteString(key.seal(&text)?));
+    }
+    Ok(data)
 }
 
 /// A token that nobody knows, whose end takes the files along.
@@ -250,7 +273,10 @@ async fn fetch(server: &str, invitation: &Invitation, dir: &Path, stacked: bool)
     );
     files::create_private_dir(&dir.join("pki/etcd"))?;
     // Whether all is there is told by the first two lists: what else there is comes before them.
-    for (entry, below) in NAMED.iter().chain(&ETCD).chain(&FILES) {
+    for (entry, below) in NAMED.iter().chain(&ROTATION).chain(&ETCD).chain(&FILES) {
+        if stacked && EXTERNAL.iter().any(|(external, _)| external == entry) {
+            continue;
+        }
         let Some(text) = open.get(entry) else { continue };
         let public = [".crt", ".pub"].iter().any(|end| below.ends_with(end));
         files::write_atomic(&dir.join(below), text, if public { files::PUBLIC } else { files::PRIVATE })?;

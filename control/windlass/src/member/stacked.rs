@@ -7,8 +7,8 @@ use super::joining::Candidate;
 use super::moving::{self, Layout, Origin};
 use super::place::{Known, Place, Start, State};
 use super::program::{self, Cluster as Others, Member};
-use super::{agreement, announced, joining, shared};
-use crate::child::Program;
+use super::{agreement, announced, joining, objects, shared};
+use crate::child::{Life, Program};
 use crate::cli::ServerFlags;
 use crate::parts::apiserver::storage::Cluster;
 use crate::settings;
@@ -19,8 +19,9 @@ use pki::Pki;
 use pki::etcd::EtcdPki;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 /// Between two looks whether etcd serves.
@@ -54,6 +55,11 @@ pub(crate) struct Stacked {
     /// How objects lie in it, and how it is spoken to; the endpoints are the state's.
     cluster: Cluster,
     common: announced::Common,
+    /// How its etcd fares.
+    life: Life,
+    /// The authorities that etcd read at its start: it reads them once.
+    began_with: Mutex<Option<String>>,
+    again: Notify,
 }
 
 impl Stacked {
@@ -87,6 +93,9 @@ impl Stacked {
             state: Mutex::new(known.clone().unwrap_or(fresh)),
             cluster,
             common: of.common.clone(),
+            life: Life::default(),
+            began_with: Mutex::default(),
+            again: Notify::new(),
         };
         match known {
             _ if joins => this.join(&of).await?,
@@ -122,10 +131,7 @@ impl Stacked {
             self.note(|state| state.joined = false)?;
             return self.join(of).await;
         }
-        let Some(cluster) = cluster.filter(|_| of.flags.member.server.is_some() && !endpoints.is_empty())
-        else {
-            return Ok(());
-        };
+        let Some(cluster) = cluster.filter(|_| !endpoints.is_empty()) else { return Ok(()) };
         let answers = agreement::ask(&self.connection(endpoints)?).await;
         for other in answers.iter().filter(|answer| answer.said.cluster != cluster) {
             let (ours, theirs) = (format!("{cluster:x}"), format!("{:x}", other.said.cluster));
@@ -137,6 +143,12 @@ impl Stacked {
             );
         }
         if agreement::is_removed(&answers, cluster, &self.member.peer_url()) == Some(true) {
+            // etcd itself would end again and again, and say so to its log only.
+            ensure!(
+                of.flags.member.server.is_some(),
+                "the member {} of etcd was removed: to join anew, start this server with --server",
+                known.name
+            );
             self.note(|state| state.joined = false)?;
             return self.join(of).await;
         }
@@ -152,7 +164,7 @@ impl Stacked {
         state.joined = true;
         let origin = if snapshot.exists() {
             tracing::info!(snapshot = %snapshot.display(), "restoring the cluster");
-            Origin::Snapshot(snapshot)
+            Origin::Snapshot(snapshot, objects::Objects::read(&self.dir)?.floor.unwrap_or(0))
         } else if store.exists() {
             tracing::info!(store = %store.display(), "moving the cluster to etcd");
             let (encoding, _tasks) = self.cluster.encoding().await?;
@@ -162,7 +174,7 @@ impl Stacked {
         };
         let client = Client::new(&self.connection(vec![self.member.client_url()])?)?;
         moving::build(&self.member, &self.place, &client, &state, origin).await?;
-        *self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = state;
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = state;
         Ok(())
     }
 
@@ -226,6 +238,8 @@ impl Stacked {
 
     /// etcd, as it is to run now: until it has written anything, it looks at the members it is told of, and refuses a list that is old.
     pub(crate) async fn program(&self) -> anyhow::Result<Program> {
+        let authorities = self.authorities()?;
+        *self.began_with.lock().unwrap_or_else(PoisonError::into_inner) = authorities;
         if self.state().joined || joining::has_log(&self.place.data()) {
             return self.member.program(&self.place, &self.others);
         }
@@ -261,7 +275,8 @@ impl Stacked {
         if self.place.cluster()?.is_none() && is_ours {
             self.place.remember(said.cluster)?;
         }
-        moving::finish(&client, &self.dir, self.cluster.prefix()).await
+        moving::finish(&client, &self.dir, self.cluster.prefix()).await?;
+        objects::note_member(&self.dir, self.cluster.prefix())
     }
 
     /// Where objects are.
@@ -279,6 +294,29 @@ impl Stacked {
         Ok(EtcdPki::load_or_create(pki, &self.member.name, &names, Timestamp::now())?.next_renewal()?)
     }
 
+    pub(crate) fn life(&self) -> &Life {
+        &self.life
+    }
+
+    fn authorities(&self) -> anyhow::Result<Option<String>> {
+        Ok(pki::files::read_optional(&self.member.pki.authority_file())?)
+    }
+
+    /// Whether there are other authorities than those that etcd began with.
+    pub(super) fn is_behind(&self) -> anyhow::Result<bool> {
+        Ok(self.authorities()? != *self.began_with.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Has etcd end and start again.
+    pub(super) fn start_again(&self) {
+        self.again.notify_one();
+    }
+
+    /// Says when etcd is to start again.
+    pub(crate) fn again(&self) -> &Notify {
+        &self.again
+    }
+
     pub(super) fn common(&self) -> &announced::Common {
         &self.common
     }
@@ -288,7 +326,7 @@ impl Stacked {
     }
 
     pub(super) fn state(&self) -> State {
-        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Changes what is known, here and on disk.
@@ -296,7 +334,7 @@ impl Stacked {
         let mut state = self.state();
         change(&mut state);
         self.place.write(&state)?;
-        *self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = state;
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = state;
         Ok(())
     }
 

@@ -33,13 +33,13 @@ pub(crate) struct Alone {
 }
 
 impl Alone {
-    /// Opens its port and prepares to contend for `lease` as `component`, the source of events.
+    /// Opens its port and prepares to contend for `lease` as `component`, the source of events. `tolerant`: [`Port::open`].
     pub(crate) async fn prepare(
         flags: &Flags,
         client: kube::Client,
         lease: Option<Settings>,
         component: &'static str,
-        (name, port): (&'static str, u16),
+        (name, port, tolerant): (&'static str, u16, bool),
     ) -> anyhow::Result<Self> {
         let signals = Signals::take().context("take over signals")?;
         let supervisor = Supervisor::default();
@@ -48,7 +48,7 @@ impl Alone {
         let elector =
             lease.map(|lease| Elector::new(lease, client.clone(), &identity, component, recorder.clone()));
         let shown = elector.clone().map(|elector| (name, elector));
-        let port = Port::open(flags, port, &client, &supervisor, shown).await?;
+        let port = Port::open(flags, (port, tolerant), &client, &supervisor, shown).await?;
         let events = writer.task("leadership-events");
         Ok(Self { signals, client, supervisor, elector, events, port, lost: CancellationToken::new() })
     }
@@ -62,7 +62,7 @@ impl Alone {
     pub(crate) async fn run(self, mut tasks: Vec<Task>) -> anyhow::Result<()> {
         let Self { signals, supervisor, events, port, lost, .. } = self;
         tasks.push(events);
-        tasks.extend(port.map(Port::task));
+        tasks.extend(port.into_iter().flat_map(Port::tasks));
         let shutdown = CancellationToken::new();
         let work = async {
             let running = supervisor.run(tasks, &shutdown);

@@ -1,18 +1,27 @@
 //! The API server: with others in `windlass server`, or alone as kube-apiserver ([`alone`]).
 //!
-//! [`checks`] and [`logging`]: its health by upstream's names; [`events`]: what it says is wrong; [`roles`]: the first roles; [`publish`]: what
+//! [`checks`] and [`logging`]: its health by upstream's names; [`neighbours`]: that of parts beside it; [`events`]: what it says is wrong; [`roles`]: the first roles; [`publish`]: what
 //! machines find in it; [`trust`]: whom other API servers are to believe; [`authentication`]: whose tokens are believed, [`authorization`]: who
-//! decides; [`storage`]: where its objects are.
+//! decides, both perhaps by asking others ([`reviewer`]); [`storage`]: where its objects are; [`serving`]: how it serves; [`objects`]: what;
+//! [`settings`]: all that flags settle of any API server, in `windlass server`, too, [`metrics`] and [`gates`] among it; [`csv`]: tables.
 
 mod admission;
 pub(super) mod alone;
 pub(crate) mod authentication;
 pub(crate) mod authorization;
 mod checks;
+mod csv;
 mod events;
+mod gates;
 mod logging;
+mod metrics;
+mod objects;
+mod neighbours;
 pub(crate) mod publish;
+mod reviewer;
 mod roles;
+mod serving;
+pub(crate) mod settings;
 pub(crate) mod storage;
 pub(crate) mod trust;
 
@@ -59,13 +68,37 @@ pub(crate) struct Settings {
     pub(crate) certificates: Certificates,
     /// Proxies in front, here or before other servers; none without authorities of their certificates.
     pub(crate) front: Front,
+    /// What else flags settle.
+    pub(crate) flagged: Flagged,
+    pub(crate) limits: Limits,
+}
+
+/// What flags settle of any API server, whatever settles the rest.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Flagged {
     /// Whose tokens are believed beside our own.
     pub(crate) other_issuers: authentication::Source,
+    /// Tokens that nobody signs.
+    pub(crate) tokens: authentication::Tokens,
     /// Who decides on requests.
     pub(crate) authorization: authorization::Source,
     pub(crate) services: Services,
-    /// The rest, as the crate has it by default.
-    pub(crate) limits: Limits,
+    pub(crate) serving: serving::Serving,
+    /// What is served, and what becomes of objects.
+    pub(crate) objects: registry::Config,
+    pub(crate) accounts: Accounts,
+    pub(crate) metrics: apiserver::metrics::Shown,
+    /// Which of a node's addresses its kubelet is called at; ours, where none is named.
+    pub(crate) node_addresses: Vec<String>,
+}
+
+/// What tokens of service accounts come with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Accounts {
+    /// Where others find the keys that verify them; at this server, where nobody says.
+    pub(crate) keys_uri: Option<String>,
+    /// Tokens that are kept in secrets are believed although nobody looks whether they still are.
+    pub(crate) unseen: bool,
 }
 
 /// What Services are given, and who is behind that of the API itself.
@@ -95,7 +128,8 @@ pub(crate) struct Certificates {
     pub(crate) replaced: String,
     /// What kubelets are shown.
     pub(crate) kubelet_client: (String, String),
-    pub(crate) kubelet_authorities: String,
+    /// Who signs the certificates of kubelets; any are believed where there is none.
+    pub(crate) kubelet_authorities: Option<String>,
     /// What other API servers are shown.
     pub(crate) proxy_client: (String, String),
 }
@@ -111,6 +145,8 @@ impl Certificates {
 pub(crate) struct Limits {
     pub(crate) requests: usize,
     pub(crate) mutating: usize,
+    /// Whether the sum of both is shared out by priority and fairness.
+    pub(crate) fair: bool,
     pub(crate) timeout: std::time::Duration,
     pub(crate) anonymous: authentication::Anonymous,
     pub(crate) bootstrap_tokens: bool,
@@ -121,6 +157,7 @@ impl Default for Limits {
         let Config {
             max_requests_in_flight,
             max_mutating_requests_in_flight,
+            fair,
             request_timeout,
             authentication,
             ..
@@ -128,6 +165,7 @@ impl Default for Limits {
         Self {
             requests: max_requests_in_flight,
             mutating: max_mutating_requests_in_flight,
+            fair,
             timeout: request_timeout,
             anonymous: authentication::Anonymous { enabled: authentication.anonymous, paths: Vec::new() },
             bootstrap_tokens: authentication.bootstrap_tokens,
@@ -147,6 +185,7 @@ pub(crate) struct Api {
     listener: Mutex<Option<TcpListener>>,
     embedded: Option<Arc<Store>>,
     etcd: Option<etcd::Client>,
+    shared_etcd: Option<storage::SharedEtcd>,
     /// The store's own tasks.
     keeping: Scope,
     /// Ends watches, listeners and the registry's tasks.
@@ -164,9 +203,10 @@ pub(crate) struct Api {
 
 /// Opens the port, the store, and an API server on them. It answers once [`Api::ready`] has returned.
 pub(crate) async fn start(settings: Settings) -> anyhow::Result<Api> {
-    let listener =
-        TcpListener::bind(settings.listen).await.with_context(|| format!("listen on {}", settings.listen))?;
-    let Storage { backend, embedded, etcd, tasks: storage_tasks } = storage::open(&settings.storage).await?;
+    let flagged = &settings.flagged;
+    let listener = flagged.serving.listen(settings.listen)?;
+    let Storage { backend, embedded, etcd, encryption, tasks: storage_tasks } =
+        storage::open(&settings.storage).await?;
     let supervisor = Supervisor::default();
     // Not with the listeners: requests that end after them write, too.
     let keeping = Scope::new(&supervisor, "", &CancellationToken::new());
@@ -176,49 +216,67 @@ pub(crate) async fn start(settings: Settings) -> anyhow::Result<Api> {
     let writer = Writer::new(registry.clone());
     let stored = Shared(writer.clone());
     let authorization = Authorization::default();
-    let authorizers = settings.authorization.apply(&authorization).await?;
-    let follows = settings.authorization.follow(&authorization, authorizers);
+    let authorizers = flagged.authorization.apply(&authorization).await?;
+    let follows = flagged.authorization.follow(&authorization, authorizers);
     let observer = authorization.observer();
     let certificates = &settings.certificates;
     let (shown, key) = &certificates.kubelet_client;
-    let dialer = Dialer::new(&certificates.kubelet_authorities, shown, key);
+    let dialer = Dialer::new(certificates.kubelet_authorities.as_deref(), shown, key);
     let dialer = Arc::new(dialer.context("prepare the kubelet client")?);
     let (health, stopping) = (Arc::new(Health::new(supervisor.clone())), CancellationToken::new());
     let logging = Logging::default();
     let log = logging.clone();
+    if !flagged.serving.to_start.is_zero() {
+        health.give_time(flagged.serving.to_start);
+    }
     health.add("log", true, move || log.check(Instant::now()));
     for (name, live) in [("etcd", true), ("etcd-readiness", false)] {
         let backend = backend.clone();
-        health.add(name, live, move || backend.health().map_err(|error| error.to_string()));
+        let state = move || if live { backend.health() } else { backend.readiness() };
+        health.add(name, live, move || state().map_err(|error| error.to_string()));
+    }
+    if let Some(encryption) = encryption {
+        health.add("kms-providers", true, move || encryption.check());
     }
     let ready = watch::Sender::new(false);
     checks::add(&health, &ready, &registry);
-    let (tasks, metrics) = (Tasks::new(&supervisor), Metrics::default());
+    let tasks = Tasks::new(&supervisor);
+    let metrics = Metrics::default().showing(flagged.metrics.clone());
     metrics.tasks(&supervisor);
     let help = "Objects of the API that could not be read, once a version";
     metrics.count("windlass_unreadable_objects", help, client::decode::unreadable);
+    let help =
+        "How often a child of the server, its agent or its etcd, ended by itself or could not be started";
+    metrics.count("windlass_child_ends", help, crate::child::ends);
     let aggregator = Aggregator::new(writer.clone(), tasks.clone(), certificates.proxy_client.clone());
     let parts = Parts {
         aggregator: Some(aggregator.clone()),
         objects: Arc::new(stored.clone()),
         resources: Arc::new(stored.clone()),
-        catalog: Arc::new(Catalog::new(vec![
-            Arc::new(CustomResources(registry.clone())),
-            aggregator.clone(),
-        ])),
+        catalog: Arc::new(
+            Catalog::new(vec![Arc::new(CustomResources(registry.clone())), aggregator.clone()])
+                .serving(&flagged.objects.served),
+        ),
         documents: Vec::new(),
         authorization,
         health: health.clone(),
         metrics: Arc::new(metrics),
         tasks,
     };
-    let server = ApiServer::new(config(&settings)?, parts, stopping.clone());
-    registry.attach(server.front(dialer.clone(), Arc::new(stored), default_node_addresses()));
+    let mut config = config(&settings)?;
+    config.authentication.webhook = flagged.tokens.webhook().await?;
+    let server = ApiServer::new(config, parts, stopping.clone());
+    let node_addresses = match flagged.node_addresses.as_slice() {
+        [] => default_node_addresses(),
+        named => named.to_vec(),
+    };
+    registry.attach(server.front(dialer.clone(), Arc::new(stored), node_addresses));
     let observer: Arc<dyn Observer> = Arc::new(vec![observer, server.flow()]);
     let certificate = ServingCertificate::from_pem(&certificates.serving.0, &certificates.serving.1)?;
     let authenticator = server.authenticator().clone();
-    let issuers = settings.other_issuers.follow(move |issuers| authenticator.set_issuers(issuers));
-    let follows = follows.into_iter().chain(issuers).collect();
+    let issuers = flagged.other_issuers.follow(move |issuers| authenticator.set_issuers(issuers));
+    let named = flagged.serving.show(&certificate)?;
+    let follows = follows.into_iter().chain(issuers).chain(named).collect();
     let listener = Mutex::new(Some(listener));
     let trust = watch::Sender::new(certificates.trust(settings.front.clone()));
     Ok(Api {
@@ -232,6 +290,7 @@ pub(crate) async fn start(settings: Settings) -> anyhow::Result<Api> {
         listener,
         embedded,
         etcd,
+        shared_etcd: settings.storage.shared(),
         keeping,
         stopping,
         ready,
@@ -245,19 +304,19 @@ pub(crate) async fn start(settings: Settings) -> anyhow::Result<Api> {
 }
 
 fn registry_config(settings: &Settings) -> registry::Config {
-    let default = registry::Config::default();
+    let default = settings.flagged.objects.clone();
     registry::Config {
         service_cidrs: settings.service_cidrs.clone(),
         // No pod reaches a loopback: such a server is in nobody's endpoints.
         advertise_address: Some(settings.advertise).filter(|ip| !ip.is_loopback()),
         secure_port: settings.listen.port(),
-        node_ports: settings.services.node_ports,
-        endpoint_reconciler: settings.services.endpoints,
+        node_ports: settings.flagged.services.node_ports,
+        endpoint_reconciler: settings.flagged.services.endpoints,
         host_name: node::config::host_name().ok(),
         service_account_key: settings.signing_key.clone(),
-        service_account_issuer: settings.issuers.first().cloned().unwrap_or(default.service_account_issuer),
+        service_account_issuer: settings.issuers.first().unwrap_or(&default.service_account_issuer).clone(),
         api_audiences: settings.audiences(),
-        ..registry::Config::default()
+        ..default
     }
 }
 
@@ -286,25 +345,45 @@ fn config(settings: &Settings) -> anyhow::Result<Config> {
         api_audiences: settings.audiences(),
         anonymous: limits.anonymous.enabled,
         anonymous_paths: limits.anonymous.paths.clone(),
-        issuers: settings.other_issuers.issuers()?,
+        issuers: settings.flagged.other_issuers.issuers()?,
+        static_tokens: settings.flagged.tokens.fixed.clone(),
+        unseen_secrets: settings.flagged.accounts.unseen,
         bootstrap_tokens: limits.bootstrap_tokens,
         ..default.authentication
     };
-    let advertise = SocketAddr::new(settings.advertise, settings.listen.port()).to_string();
-    let keys_uri = format!("https://{advertise}{}", pki::openid::KEYS_PATH);
+    let port = settings.listen.port();
+    let advertise = match settings.flagged.serving.external.as_deref() {
+        None => SocketAddr::new(settings.advertise, port).to_string(),
+        Some(host) => external(host, port),
+    };
+    let own_keys = || format!("https://{advertise}{}", pki::openid::KEYS_PATH);
+    let keys_uri = settings.flagged.accounts.keys_uri.clone().unwrap_or_else(own_keys);
     let openid = settings.issuers.first().map(|issuer| OpenId {
         configuration: pki::openid::configuration(issuer, &keys_uri, &settings.verifying_keys),
         keys: pki::openid::key_set(&settings.verifying_keys),
     });
-    Ok(Config {
+    let config = Config {
         authentication,
         advertise,
         openid,
         max_requests_in_flight: limits.requests,
         max_mutating_requests_in_flight: limits.mutating,
+        fair: limits.fair,
         request_timeout: limits.timeout,
         ..Config::default()
-    })
+    };
+    Ok(settings.flagged.serving.put_into(config))
+}
+
+/// The server as clients outside name it: its port is added where the name has none.
+fn external(host: &str, port: u16) -> String {
+    match host.parse::<IpAddr>() {
+        Ok(ip) => SocketAddr::new(ip, port).to_string(),
+        Err(_) if host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok()) => {
+            host.to_owned()
+        }
+        Err(_) => format!("{host}:{port}"),
+    }
 }
 
 impl Api {
@@ -312,7 +391,8 @@ impl Api {
     pub(crate) async fn ready(&self) -> anyhow::Result<()> {
         let client = self.client("system:apiserver", &["system:masters"]);
         self.record(&client);
-        let stop = Stop { begun: self.stopping.clone(), drained: CancellationToken::new() };
+        let (begun, drained) = (self.stopping.clone(), CancellationToken::new());
+        let stop = Stop { leaving: self.server.leaving(), begun, drained };
         self.writer.start(stop.clone()).await.context("start the registry")?;
         roles::write_first(&client).await.context("write the cluster's first roles")?;
         self.registry.observe(&self.observer, &stop.drained);
@@ -352,7 +432,7 @@ impl Api {
         let listener = listener.context("the API server is served already")?;
         let stopper = async {
             stop.cancelled().await;
-            self.stopping.cancel();
+            self.server.end().await;
             std::future::pending::<()>().await;
         };
         let served = tokio::select! {
@@ -372,6 +452,11 @@ impl Api {
     /// The members of the etcd where they are.
     pub(crate) fn etcd(&self) -> Option<&etcd::Client> {
         self.etcd.as_ref()
+    }
+
+    /// What others are told of that etcd.
+    pub(crate) fn shared_etcd(&self) -> Option<&storage::SharedEtcd> {
+        self.shared_etcd.as_ref()
     }
 
     /// Its health checks, for the parts beside it to add theirs.
@@ -398,7 +483,7 @@ impl Api {
     pub(crate) fn replace(&self, certificates: &Certificates) -> anyhow::Result<()> {
         self.certificate.replace(&certificates.serving.0, &certificates.serving.1)?;
         let (shown, key) = &certificates.kubelet_client;
-        self.dialer.replace(&certificates.kubelet_authorities, shown, key)?;
+        self.dialer.replace(certificates.kubelet_authorities.as_deref(), shown, key)?;
         self.aggregator.replace_identity(certificates.proxy_client.clone());
         let authenticator = self.server.authenticator();
         if let Some(authorities) = &certificates.client_authorities {

@@ -1,14 +1,17 @@
-//! The controllers: with others in `windlass server`, or alone as kube-controller-manager.
+//! The controllers: with others in `windlass server`, or alone as kube-controller-manager, by its flags ([`options`], [`signers`]).
+
+mod options;
+mod signers;
 
 use super::alone::Alone;
 use super::leading::{self, OnLoss};
+use super::throttle::{Limit, limited};
 use super::{accounts, election, kubeconfig};
 use crate::flags::Flags;
 use anyhow::{Context as _, bail};
 use client::leader::{Elector, Settings};
 use controllers::{Clients, Config, Ranges, Selection};
 use ipnet::IpNet;
-use pki::Authority;
 use pki::service_account::SigningKey;
 use std::path::Path;
 use std::sync::Arc;
@@ -17,7 +20,12 @@ use tokio::sync::watch;
 
 /// Upstream's name of its lease, and of who its events are of.
 pub(crate) const NAME: &str = "kube-controller-manager";
-const PORT: u16 = 10257;
+/// Upstream's limit of each client, where one of the two is given.
+pub(crate) const LIMIT: Limit = Limit { qps: 20.0, burst: 30 };
+/// Controllers' accounts whose clients may ask more, and how many times as much at length and at once, as upstream's.
+const BUSY: [(&str, f64, u32); 2] =
+    [("generic-garbage-collector", 2.0, 1), ("namespace-controller", 20.0, 100)];
+pub(crate) const PORT: u16 = 10257;
 
 pub(crate) fn task(
     client: kube::Client,
@@ -39,24 +47,31 @@ pub(crate) fn task(
 /// Runs alone until a signal.
 pub(crate) async fn run(flags: Flags) -> anyhow::Result<()> {
     let client = kubeconfig::of_flags(&flags, None).await?;
-    let clients = clients(&flags, &client).await?;
+    let limit = Limit::of_flags(&flags, LIMIT)?;
+    let clients = clients(&flags, &client, limit).await?;
     let config = config(&flags, clients)?;
     let lease = election::settings(&flags, true, Settings::new(NAME))?;
-    let alone = Alone::prepare(&flags, client, lease, NAME, (NAME, PORT)).await?;
-    let task = task(alone.client.clone(), config, &alone.supervisor, alone.elector.clone(), alone.on_loss());
+    let alone = Alone::prepare(&flags, client, lease, NAME, (NAME, PORT, false)).await?;
+    // Its lease is kept by a client that waits for nobody.
+    let client = limited(alone.client.clone(), limit);
+    let task = task(client, config, &alone.supervisor, alone.elector.clone(), alone.on_loss());
     alone.run(vec![task]).await
 }
 
-/// The user the controllers write as.
-async fn clients(flags: &Flags, root: &kube::Client) -> anyhow::Result<Clients> {
+/// The user the controllers write as; each asks no more often than `limit`.
+async fn clients(flags: &Flags, root: &kube::Client, limit: Option<Limit>) -> anyhow::Result<Clients> {
     let root = root.clone();
+    let own = move |account: &str| {
+        let busy = BUSY.iter().find(|(busy, ..)| *busy == account);
+        limit.map(|limit| busy.map_or(limit, |(_, qps, burst)| limit.times(*qps, *burst)))
+    };
     if flags.bool("use-service-account-credentials") != Some(true) {
-        return Ok(Arc::new(move |_| root.clone()));
+        return Ok(Arc::new(move |account: &str| limited(root.clone(), own(account))));
     }
     let bare = kubeconfig::bare(flags).await?;
-    Ok(Arc::new(move |account| match account {
-        "" => root.clone(),
-        account => accounts::client(&root, &bare, account),
+    Ok(Arc::new(move |account: &str| match account {
+        "" => limited(root.clone(), own(account)),
+        account => accounts::client(&root, &limited(bare.clone(), own(account)), account),
     }))
 }
 
@@ -70,24 +85,18 @@ fn config(flags: &Flags, clients: Clients) -> anyhow::Result<Config> {
         Some(words) => Selection::parse(words).context("--controllers")?,
         None => Selection::parse(&["*".to_owned()])?,
     };
-    let authority = match (read("cluster-signing-cert-file")?, read("cluster-signing-key-file")?) {
-        (Some(certificate), Some(key)) => Some(Arc::new(
-            Authority::from_pem(&certificate, &key).context("use --cluster-signing-cert-file")?,
-        )),
-        (None, None) => None,
-        _ => bail!("--cluster-signing-cert-file and --cluster-signing-key-file must be given together"),
-    };
     let key = read("service-account-private-key-file")?.map(|text| SigningKey::from_pem(&text));
     Ok(Config {
         selection,
         clients,
         node_ranges: ranges(flags)?,
-        authority: authority.map(|authority| watch::Sender::new(authority).subscribe()),
+        authorities: signers::of(flags)?,
         root_ca: read("root-ca-file")?
             .or_else(|| kubeconfig::authority(flags))
             .map(|bundle| watch::Sender::new(bundle).subscribe()),
         service_account_key: key.transpose().context("--service-account-private-key-file")?.map(Arc::new),
         api_servers: Vec::new(),
+        options: options::of(flags)?,
     })
 }
 
@@ -134,7 +143,7 @@ mod tests {
     fn without_flags_nothing_is_signed_or_given() {
         let config = of("").unwrap();
         assert!(
-            config.authority.is_none() && config.root_ca.is_none() && config.service_account_key.is_none()
+            config.authorities.is_empty() && config.root_ca.is_none() && config.service_account_key.is_none()
         );
         assert!(config.node_ranges.cluster.is_empty(), "node ranges are asked for");
         assert!(!config.selection.has("bootstrap-signer-controller"), "as upstream");
@@ -155,7 +164,6 @@ mod tests {
         for (line, word) in [
             ("--allocate-node-cidrs", "--cluster-cidr"),
             ("--controllers=foo", "\"foo\" is not in the list of known controllers"),
-            ("--cluster-signing-cert-file=/x", "--cluster-signing-cert-file"),
             ("--root-ca-file=/nowhere", "--root-ca-file"),
             ("--cluster-cidr=x", "--cluster-cidr"),
         ] {

@@ -7,12 +7,8 @@ use apiserver::{Authorities, FrontProxies, Peer};
 use http::HeaderMap;
 use jiff::Timestamp;
 use kubelet::server::{Authorities as ClientAuthorities, User};
-
-use pki::tls::AnyPeer;
-use rustls::client::danger::HandshakeSignatureValid;
-use rustls::pki_types::{CertificateDer, UnixTime};
-use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{DigitallySignedStruct, DistinguishedName, SignatureScheme};
+use pki::tls::Judge;
+use rustls::pki_types::CertificateDer;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -21,7 +17,7 @@ pub(super) fn proxies(flags: &Flags) -> anyhow::Result<Option<FrontProxies>> {
     let name = "requestheader-client-ca-file";
     let Some(path) = flags.text(name) else { return Ok(None) };
     let file = ClientAuthorities::new(Path::new(path)).with_context(|| format!("--{name}"))?;
-    let authorities = Authorities::by(Arc::new(Reread { file, any: AnyPeer::default() }));
+    let authorities = Authorities::by(Arc::new(Judge::new(move |chain, now| file.verify(chain, now))));
     Ok(Some(names(flags).proxies(authorities)))
 }
 
@@ -55,52 +51,6 @@ pub(super) fn user(
         let apiserver::User { name, uid, groups, extra } = user;
         User { name, uid, groups, extra }.authenticated()
     }))
-}
-
-/// Judges chains by what a file says now.
-#[derive(Debug)]
-struct Reread {
-    file: ClientAuthorities,
-    /// Checks signatures.
-    any: AnyPeer,
-}
-
-impl ClientCertVerifier for Reread {
-    fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        &[]
-    }
-
-    fn verify_client_cert(
-        &self,
-        leaf: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        now: UnixTime,
-    ) -> Result<ClientCertVerified, rustls::Error> {
-        let chain: Vec<CertificateDer<'_>> = std::iter::once(leaf).chain(intermediates).cloned().collect();
-        self.file.verify(&chain, now).map(|()| ClientCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        ClientCertVerifier::verify_tls12_signature(&self.any, message, certificate, signature)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        ClientCertVerifier::verify_tls13_signature(&self.any, message, certificate, signature)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        ClientCertVerifier::supported_verify_schemes(&self.any)
-    }
 }
 
 #[cfg(test)]

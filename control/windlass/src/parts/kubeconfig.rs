@@ -22,7 +22,8 @@ pub(super) async fn config(path: &Path, server: Option<&str>) -> anyhow::Result<
 /// A client by a kubeconfig; `server` is another address of the API server.
 pub(crate) async fn client(path: &Path, server: Option<&str>) -> anyhow::Result<kube::Client> {
     let config = config(path, server).await?;
-    kube::Client::try_from(config).with_context(|| format!("use kubeconfig {}", path.display()))
+    let client = kube::Client::try_from(config).with_context(|| format!("use kubeconfig {}", path.display()));
+    client.map(client::bounded)
 }
 
 /// The authority of the API server by `--kubeconfig`, by the pod's own account without.
@@ -46,7 +47,7 @@ pub(crate) async fn of_flags(flags: &Flags, file: Option<&str>) -> anyhow::Resul
     if flags.text("kubeconfig").or(file).or(flags.text("master")).is_none() {
         tracing::warn!("Neither --kubeconfig nor --master was specified. Using the inClusterConfig");
     }
-    Ok(kube::Client::try_from(of(flags, file).await?)?)
+    Ok(client::bounded(kube::Client::try_from(of(flags, file).await?)?))
 }
 
 async fn of(flags: &Flags, file: Option<&str>) -> anyhow::Result<kube::Config> {

@@ -6,6 +6,7 @@ use crate::signals::Signals;
 use anyhow::{Context as _, bail};
 use node::kubelet_alone::{self, Credentials};
 use std::net::IpAddr;
+use std::path::PathBuf;
 use tokio_util::sync::CancellationToken;
 
 /// Runs until a signal.
@@ -15,30 +16,56 @@ pub(crate) async fn run(flags: Flags) -> anyhow::Result<()> {
     std::fs::create_dir_all(&config.kubelet_root)
         .with_context(|| format!("make {}", config.kubelet_root.display()))?;
     let shutdown = CancellationToken::new();
+    let lock_file = flags.text("lock-file").map(PathBuf::from);
+    let watched = lock_file.clone().filter(|_| flags.bool("exit-on-lock-contention") == Some(true));
     let work = async {
         // pods have one owner: a kubelet that is still stopping goes first
         let lock = crate::lock::wait(&config.kubelet_root, "kubelet", &shutdown).await?;
         let Some(_lock) = lock else { return Ok(()) };
-        Ok(Box::pin(kubelet_alone::run(config, credentials, shutdown.clone())).await?)
+        let file = match &lock_file {
+            Some(path) => match crate::lock::wait_for_file(path, &shutdown).await? {
+                Some(lock) => Some(lock),
+                None => return Ok(()),
+            },
+            None => None,
+        };
+        let running = Box::pin(kubelet_alone::run(config, credentials, shutdown.clone()));
+        tokio::pin!(running);
+        let ended = tokio::select! {
+            ended = &mut running => ended,
+            () = contention(watched) => {
+                tracing::info!("another process wants the lock file: ending");
+                shutdown.cancel();
+                running.await
+            }
+        };
+        drop(file);
+        Ok(ended?)
     };
     signals.until_done(&shutdown, Box::pin(work)).await
+}
+
+/// Comes true when somebody else opens the lock file, where the kubelet is to end then (`--exit-on-lock-contention`).
+async fn contention(file: Option<PathBuf>) {
+    match file {
+        Some(file) => crate::lock::opened(&file).await,
+        None => std::future::pending().await,
+    }
 }
 
 fn settings(flags: &Flags) -> anyhow::Result<(node::Config, Credentials)> {
     let name = super::node_name(flags.text("hostname-override"))?;
     let mut config = node::Config::new(&name, addresses(flags)?);
+    config.node_ips_given = given_addresses(flags)?.iter().any(|ip| !ip.is_unspecified());
     config.kubelet_config = flags.text("config").map(Into::into);
+    config.kubelet_drop_ins = flags.text("config-dir").map(Into::into);
+    config.kubelet_flags = flags.document();
     config.runtime_endpoint = flags.text("container-runtime-endpoint").map(str::to_owned);
-    config.static_pod_path = flags.text("pod-manifest-path").map(Into::into);
-    config.cgroup_root = flags.text("cgroup-root").map(str::to_owned);
-    config.cluster_dns = match flags.list("cluster-dns") {
-        Some(addresses) => addresses
-            .iter()
-            .map(|text| text.parse().with_context(|| format!("--cluster-dns: {text:?}")))
-            .collect::<anyhow::Result<_>>()?,
-        None => Vec::new(),
-    };
-    config.cluster_domain = flags.text("cluster-domain").unwrap_or_default().to_owned();
+    // What neither files nor flags say is upstream's default, not that of an agent of ours.
+    config.static_pod_path = None;
+    config.tune_kernel = true;
+    config.cluster_dns = Vec::new();
+    config.cluster_domain = String::new();
     if let Some(path) = flags.text("resolv-conf") {
         config.resolv_conf = path.into();
     }
@@ -61,6 +88,20 @@ fn settings(flags: &Flags) -> anyhow::Result<(node::Config, Credentials)> {
     config.taints =
         list("register-with-taints").iter().map(|t| parse_taint(t)).collect::<anyhow::Result<_>>()?;
     config.register = flags.bool("register-node");
+    let files = |name: &str| {
+        let texts = flags.text(name).unwrap_or_default().split(',').filter(|text| !text.is_empty());
+        texts.map(Into::into).collect()
+    };
+    config.machine_id_files = files("machine-id-file");
+    config.boot_id_files = files("boot-id-file");
+    config.ignore_eviction = flags.bool("experimental-allocatable-ignore-eviction") == Some(true);
+    config.cloud_external = match flags.text("cloud-provider") {
+        None => false,
+        Some("external") => true,
+        Some(other) => bail!(
+            "cloud provider {other:?} was specified, but built-in cloud providers are disabled. Please set --cloud-provider=external and migrate to an external cloud provider"
+        ),
+    };
     let credentials = Credentials {
         kubeconfig: flags.text("kubeconfig").map(Into::into),
         bootstrap: flags.text("bootstrap-kubeconfig").map(Into::into),
@@ -69,15 +110,21 @@ fn settings(flags: &Flags) -> anyhow::Result<(node::Config, Credentials)> {
     if credentials.kubeconfig.is_none() && credentials.bootstrap.is_some() {
         bail!("--bootstrap-kubeconfig needs --kubeconfig, which it makes");
     }
+    if flags.bool("exit-on-lock-contention") == Some(true) && flags.text("lock-file").is_none() {
+        bail!("cannot exit on lock file contention: no lock file specified");
+    }
     Ok((config, credentials))
+}
+
+fn given_addresses(flags: &Flags) -> anyhow::Result<Vec<IpAddr>> {
+    let texts =
+        flags.text("node-ip").unwrap_or_default().split(',').map(str::trim).filter(|text| !text.is_empty());
+    texts.map(|text| text.parse().with_context(|| format!("bad --node-ip {text:?}"))).collect()
 }
 
 /// `--node-ip`: one address, one of each family, or `0.0.0.0` and `::` for "of that family".
 fn addresses(flags: &Flags) -> anyhow::Result<Vec<IpAddr>> {
-    let texts =
-        flags.text("node-ip").unwrap_or_default().split(',').map(str::trim).filter(|text| !text.is_empty());
-    let given = texts.map(|text| text.parse::<IpAddr>().with_context(|| format!("bad --node-ip {text:?}")));
-    let given = given.collect::<anyhow::Result<Vec<IpAddr>>>()?;
+    let given = given_addresses(flags)?;
     match given.as_slice() {
         [] => Ok(vec![node::address::own(None)?]),
         [only] if only.is_unspecified() => Ok(vec![node::address::own(None)?]),
@@ -88,43 +135,4 @@ fn addresses(flags: &Flags) -> anyhow::Result<Vec<IpAddr>> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::parts::component::Component;
-
-    fn of(line: &str) -> anyhow::Result<(node::Config, Credentials)> {
-        let arguments: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
-        settings(&Component::named("kubelet").unwrap().table().parse(&arguments)?)
-    }
-
-    #[test]
-    fn what_a_unit_of_kubeadms_says_is_done() {
-        let line = "--bootstrap-kubeconfig=/b --kubeconfig=/k --config=/c --hostname-override=N1 --node-ip=192.0.2.1 \
-            --container-runtime-endpoint=unix:///run/x --node-labels=a=b,c= \
-            --register-with-taints=node-role.kubernetes.io/control-plane=:NoSchedule";
-        let (config, credentials) = of(line).unwrap();
-        assert_eq!((config.node_name.as_str(), config.node_ips.len()), ("n1", 1));
-        assert_eq!(config.kubelet_config.as_deref(), Some("/c".as_ref()));
-        assert_eq!(config.runtime_endpoint.as_deref(), Some("unix:///run/x"));
-        assert_eq!((config.labels.len(), config.taints.len()), (2, 1));
-        assert_eq!(credentials.kubeconfig.as_deref(), Some("/k".as_ref()));
-        assert_eq!(credentials.certificates.as_path(), std::path::Path::new("/var/lib/kubelet/pki"));
-        assert!(config.static_pod_path.is_none(), "the file names it");
-        assert_eq!(config.register, None, "the file says it");
-        let (config, _) = of("--register-node=false --node-ip=192.0.2.1").unwrap();
-        assert_eq!(config.register, Some(false));
-    }
-
-    #[test]
-    fn what_cannot_be_is_refused() {
-        for line in [
-            "--node-ip=192.0.2.1,192.0.2.2",
-            "--node-ip=x",
-            "--bootstrap-kubeconfig=/b --node-ip=192.0.2.1",
-            "--node-ip=192.0.2.1 --register-with-taints=a",
-            "--node-ip=192.0.2.1 --node-labels=x",
-        ] {
-            assert!(of(line).is_err(), "{line}");
-        }
-    }
-}
+mod tests;

@@ -1,11 +1,15 @@
 //! The service proxy alone, as kube-proxy.
+//!
+//! Its flags and its file are one document: where there is a file it alone counts, but for the node's name, as upstream's.
+
+mod settings;
+mod written;
 
 use super::{alone, kubeconfig};
 use crate::component_config::{self, Document, Kind};
 use crate::flags::Flags;
 use anyhow::{Context as _, anyhow};
-use ipnet::IpNet;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use serde_json::Value;
 use std::path::Path;
 
 /// The kind of the file.
@@ -14,81 +18,94 @@ const KIND: Kind = Kind {
     kind: "KubeProxyConfiguration",
     fields: include_str!("../../data/config/KubeProxyConfiguration.txt"),
 };
-/// Upstream's ports.
-const HEALTH_PORT: u16 = 10256;
-const STATUS_PORT: u16 = 10249;
 
-/// Runs until a signal.
+/// Runs until a signal, unless it is asked for one thing only.
 pub(crate) async fn run(flags: Flags) -> anyhow::Result<()> {
-    super::refuse_once(&flags)?;
-    let file = match flags.text("config") {
+    let document = match flags.text("config") {
         Some(path) => component_config::load(Path::new(path), &KIND).context("--config")?,
-        None => Document(serde_json::Value::Null),
+        None => of_flags(&flags)?,
     };
-    let settings = settings(&flags, &file)?;
-    let client = kubeconfig::of_flags(&flags, file.text("/clientConnection/kubeconfig")).await?;
-    alone::run(|supervisor| vec![node::tasks::proxy(settings, client, supervisor)]).await
-}
-
-/// Flags count where there is no file, as upstream's; the node's name always does.
-fn settings(flags: &Flags, file: &Document) -> anyhow::Result<proxy::Config> {
-    let flag = |name: &str| flags.text(name).filter(|_| file.0.is_null());
-    if let Some(mode) = flag("proxy-mode").or(file.text("/mode")).filter(|mode| *mode != "nftables") {
-        tracing::warn!("proxy mode {mode} is not here: nftables is used");
+    let (settings, warnings) =
+        settings::read(&document, flags.text("hostname-override")).context("failed validate")?;
+    for warning in warnings {
+        tracing::warn!("{warning}");
     }
-    let name = flags.text("hostname-override").or(file.text("/hostnameOverride"));
-    let cidrs = flag("cluster-cidr").or(file.text("/clusterCIDR")).unwrap_or_default().split(',');
-    let cidrs = cidrs.map(str::trim).filter(|text| !text.is_empty());
-    let address = |name: &str, field: &str, default: (Ipv4Addr, u16)| {
-        let text = flag(name).or(file.text(field));
-        text.map_or(Ok(default.into()), |text| endpoint(text, default.1).map_err(|e| anyhow!("{name}: {e}")))
+    if let Some(path) = flags.text("write-config-to") {
+        return written::write(Path::new(path), &document);
+    }
+    if flags.bool("cleanup") == Some(true) {
+        return proxy::apply::remove_tables().await.context("remove our rules");
+    }
+    if flags.bool("init-only") == Some(true) {
+        proxy::set_limits(&settings.proxy.limits);
+        return Ok(());
+    }
+    if settings.must_listen {
+        settings.proxy.check_ports().map_err(|e| anyhow!("{}", supervise::chain(&e)))?;
+    }
+    if let Err(error) = supervise::process::set_oom_score(settings.oom_score) {
+        tracing::info!(%error, score = settings.oom_score, "the kernel's preference for ending us is as it was");
+    }
+    let client = kubeconfig::of_flags(&flags, document.text("/clientConnection/kubeconfig")).await?;
+    let client = match settings.requests {
+        Some((qps, burst)) => node::limited_client(client, qps, burst),
+        None => client,
     };
-    Ok(proxy::Config {
-        node: super::node_name(name)?,
-        cluster_cidrs: cidrs
-            .map(|text| text.parse::<IpNet>().with_context(|| format!("cluster CIDR {text:?}")))
-            .collect::<anyhow::Result<_>>()?,
-        // Its DNS is a Service like others.
-        local_addresses: Vec::new(),
-        healthz: address(
-            "healthz-bind-address",
-            "/healthzBindAddress",
-            (Ipv4Addr::UNSPECIFIED, HEALTH_PORT),
-        )?,
-        mode: address("metrics-bind-address", "/metricsBindAddress", (Ipv4Addr::LOCALHOST, STATUS_PORT))?,
-    })
+    alone::run(|supervisor| vec![node::tasks::proxy(settings.proxy, client, supervisor)]).await
 }
 
-/// An address with or without a port.
-fn endpoint(text: &str, port: u16) -> anyhow::Result<SocketAddr> {
-    let with_port = text.parse::<SocketAddr>().ok();
-    let address = with_port.or_else(|| text.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, port)));
-    address.with_context(|| format!("{text:?} is no address"))
+/// The flags as a file would have them; deprecated ones for ports complete addresses, and port 0 is none.
+fn of_flags(flags: &Flags) -> anyhow::Result<Document> {
+    let mut document = flags.document();
+    for (flag, field, default) in [
+        ("healthz-port", "healthzBindAddress", proxy::HEALTH_PORT),
+        ("metrics-port", "metricsBindAddress", proxy::STATUS_PORT),
+    ] {
+        let Some(port) = flags.text(flag).map(|_| flags.port(flag, default)).transpose()? else { continue };
+        let address = document[field].as_str().map(str::to_owned);
+        document[field] = match (port, address) {
+            (0, _) => Value::String(settings::NOWHERE.to_owned()),
+            (port, Some(address)) => Value::String(settings::with_port(&address, port)),
+            (port, None) => Value::String(settings::default_address(&document, field, port)),
+        };
+    }
+    Ok(Document(document))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::parts::component::Component;
-    use serde_json::json;
 
-    fn of(line: &str, file: serde_json::Value) -> anyhow::Result<proxy::Config> {
+    fn of(line: &str) -> anyhow::Result<Document> {
         let arguments: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
-        let flags = Component::named("kube-proxy").unwrap().table().parse(&arguments)?;
-        settings(&flags, &Document(file))
+        of_flags(&Component::named("kube-proxy").unwrap().table().parse(&arguments)?)
     }
 
     #[test]
-    fn the_file_counts_and_the_node_is_named_by_the_flag() {
-        let file = json!({"clusterCIDR": "10.1.0.0/16,fd00::/48", "hostnameOverride": "other",
-            "healthzBindAddress": "127.0.0.1:1", "metricsBindAddress": "::1"});
-        let config = of("--hostname-override=N1 --cluster-cidr=10.2.0.0/16", file).unwrap();
-        assert_eq!((config.node.as_str(), config.cluster_cidrs.len()), ("n1", 2));
-        assert_eq!(config.healthz, "127.0.0.1:1".parse().unwrap());
-        assert_eq!(config.mode, "[::1]:10249".parse().unwrap());
-        let bare = of("--hostname-override=n --cluster-cidr=10.2.0.0/16", serde_json::Value::Null).unwrap();
-        assert_eq!(bare.cluster_cidrs, ["10.2.0.0/16".parse().unwrap()]);
-        assert_eq!(bare.healthz, "0.0.0.0:10256".parse().unwrap());
-        assert!(of("--cluster-cidr=x", serde_json::Value::Null).is_err());
+    fn the_old_flags_for_ports_must_not_be_ignored() {
+        let read = |line: &str| settings::read(&of(line).unwrap(), Some("n")).unwrap().0.proxy;
+        let cases = [
+            ("", Some("0.0.0.0:10256"), Some("127.0.0.1:10249")),
+            ("--healthz-port=0 --metrics-port=0", None, None),
+            ("--healthz-port=1 --metrics-port=2", Some("0.0.0.0:1"), Some("127.0.0.1:2")),
+            (
+                "--healthz-bind-address=127.0.0.1 --healthz-port=1",
+                Some("127.0.0.1:1"),
+                Some("127.0.0.1:10249"),
+            ),
+            (
+                "--healthz-bind-address=127.0.0.1:5 --healthz-port=1",
+                Some("127.0.0.1:5"),
+                Some("127.0.0.1:10249"),
+            ),
+            ("--bind-address=:: --metrics-port=3", Some("[::]:10256"), Some("[::1]:3")),
+        ];
+        for (line, healthz, metrics) in cases {
+            let config = read(line);
+            assert_eq!(config.healthz, healthz.map(|a| a.parse().unwrap()), "{line}");
+            assert_eq!(config.mode, metrics.map(|a| a.parse().unwrap()), "{line}");
+        }
+        assert!(of("--healthz-port=70000").is_err());
     }
 }

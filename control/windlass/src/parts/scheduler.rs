@@ -5,6 +5,7 @@ mod extenders;
 
 use super::alone::Alone;
 use super::leading::{self, OnLoss};
+use super::throttle::{Limit, limited};
 use super::{election, kubeconfig};
 use crate::flags::Flags;
 use anyhow::Context as _;
@@ -16,7 +17,9 @@ use supervise::{Supervisor, Task};
 /// Upstream's names of its lease, and of who its events are of.
 pub(crate) const LEASE: &str = "kube-scheduler";
 pub(crate) const COMPONENT: &str = "default-scheduler";
-const PORT: u16 = 10259;
+/// Upstream's limit of its client, where one of the two is given.
+pub(crate) const LIMIT: Limit = Limit { qps: 50.0, burst: 100 };
+pub(crate) const PORT: u16 = 10259;
 
 pub(crate) fn task(
     client: kube::Client,
@@ -35,14 +38,19 @@ pub(crate) fn task(
 /// Runs alone until a signal.
 pub(crate) async fn run(flags: Flags) -> anyhow::Result<()> {
     super::refuse_once(&flags)?;
-    let file = match flags.text("config") {
+    let mut file = match flags.text("config") {
         Some(path) => config::load(Path::new(path)).context("--config")?,
-        None => config::Loaded::default(),
+        // With a file, what it says counts alone.
+        None => config::Loaded { limit: Limit::of_flags(&flags, LIMIT)?, ..config::Loaded::default() },
     };
+    if let Some(longest) = flags.duration("pod-max-in-unschedulable-pods-duration") {
+        file.scheduler.waits.unschedulable = longest;
+    }
     let client = kubeconfig::of_flags(&flags, file.kubeconfig.as_deref()).await?;
     let lease = election::settings(&flags, file.elect, file.leader)?;
-    let alone = Alone::prepare(&flags, client, lease, COMPONENT, (LEASE, PORT)).await?;
-    let task =
-        task(alone.client.clone(), file.scheduler, &alone.supervisor, alone.elector.clone(), alone.on_loss());
+    let alone = Alone::prepare(&flags, client, lease, COMPONENT, (LEASE, PORT, true)).await?;
+    // Its lease is kept by a client that waits for nobody.
+    let client = limited(alone.client.clone(), file.limit);
+    let task = task(client, file.scheduler, &alone.supervisor, alone.elector.clone(), alone.on_loss());
     alone.run(vec![task]).await
 }

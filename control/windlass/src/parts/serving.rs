@@ -1,7 +1,10 @@
 //! The secure port of a part alone: `/healthz`, `/livez`, `/readyz` and `/metrics`, as upstream's scheduler and controller manager have it.
 //!
 //! Health is everybody's to read; the rest is for those the API server lets: it is asked who the caller is (TokenReview, unless a
-//! certificate of `--client-ca-file` says so) and what it may do (SubjectAccessReview of the path).
+//! certificate of `--client-ca-file` says so, or of an authority that the cluster names ([`lookup`])) and what it may do (SubjectAccessReview of the path).
+
+mod lookup;
+mod reviews;
 
 use super::kubeconfig;
 use crate::flags::Flags;
@@ -20,13 +23,10 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use jiff::Timestamp;
-use k8s_openapi::api::authorization::v1::{
-    NonResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec,
-};
-use kube::Api;
-use kube::api::PostParams;
 use kubelet::server::{Authentication, Authenticator, Authorities, Files, User};
+use lookup::{Believed, Lookup};
 use pki::{Authority, Leaf};
+use reviews::Reviews;
 use rustls::pki_types::CertificateDer;
 use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -42,8 +42,6 @@ use tokio_util::sync::CancellationToken;
 const CONNECTIONS: usize = 256;
 /// The longest handshake, and the longest wait for a request's head.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long an answer about a token is kept (upstream: `--authentication-token-webhook-cache-ttl`).
-const KEPT: Duration = Duration::from_secs(10);
 /// Paths nobody is asked about (upstream: `--authorization-always-allow-paths`).
 const OPEN: [&str; 3] = ["/healthz", "/readyz", "/livez"];
 
@@ -60,15 +58,18 @@ struct Answers {
     supervisor: Supervisor,
     open: Vec<String>,
     front: Option<FrontProxies>,
+    /// Whom to believe where the flags do not say.
+    lookup: Arc<Lookup>,
     authenticator: Authenticator,
-    authorization: kube::Client,
+    reviews: Reviews,
 }
 
 impl Port {
-    /// Opens the port of the flags, or none where they say 0. `client` asks the API server unless a kubeconfig for that is named.
+    /// Opens the port of the flags, or none where they say 0. `client` asks the API server unless a kubeconfig for that is named. `tolerant`:
+    /// it is opened although the API server does not say whom to believe, if the flags do not say otherwise.
     pub(crate) async fn open(
         flags: &Flags,
-        default_port: u16,
+        (default_port, tolerant): (u16, bool),
         client: &kube::Client,
         supervisor: &Supervisor,
         elector: Option<(&'static str, Elector)>,
@@ -80,7 +81,8 @@ impl Port {
         let address = SocketAddr::new(flags.ip("bind-address").unwrap_or(Ipv4Addr::UNSPECIFIED.into()), port);
         let tls = Arc::new(tls(flags, address.ip())?);
         let authorities = flags.text("client-ca-file").map(|path| Authorities::new(Path::new(path)));
-        let authentication = Authentication { anonymous: true, tokens: true, cache: KEPT };
+        let cache = flags.duration("authentication-token-webhook-cache-ttl").unwrap_or(reviews::KEPT);
+        let authentication = Authentication { anonymous: true, tokens: true, cache };
         let reviewer = asker(flags, "authentication-kubeconfig", client).await?;
         let open = flags.list("authorization-always-allow-paths").map(<[String]>::to_vec);
         let answers = Answers {
@@ -89,27 +91,30 @@ impl Port {
             supervisor: supervisor.clone(),
             open: open.unwrap_or_else(|| OPEN.map(str::to_owned).into()),
             front: super::front::proxies(flags)?,
+            lookup: Arc::new(Lookup::new(flags, reviewer.clone(), tolerant).await?),
             authenticator: Authenticator::new(
                 authentication,
                 authorities.transpose().context("--client-ca-file")?,
                 Some(reviewer),
             ),
-            authorization: asker(flags, "authorization-kubeconfig", client).await?,
+            reviews: Reviews::new(flags, asker(flags, "authorization-kubeconfig", client).await?),
         };
         let listener = TcpListener::bind(address).await.with_context(|| format!("listen on {address}"))?;
         Ok(Some(Self { listener, acceptor: TlsAcceptor::from(tls), answers }))
     }
 
-    /// Serves it until told to stop.
-    pub(crate) fn task(self) -> Task {
+    /// Serves it until told to stop, and keeps up with whom to believe.
+    pub(crate) fn tasks(self) -> Vec<Task> {
+        let lookup = self.answers.lookup.task();
         let port = Arc::new(self);
-        Task::new("secure-port", move |stop| {
+        let serving = Task::new("secure-port", move |stop| {
             let port = port.clone();
             async move {
                 port.serve(&stop).await;
                 Ok(())
             }
-        })
+        });
+        std::iter::once(serving).chain(lookup).collect()
     }
 
     async fn serve(self: Arc<Self>, stop: &CancellationToken) {
@@ -175,15 +180,29 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
 impl Answers {
     /// The caller; `None` is answered 401.
     async fn user(&self, chain: &[CertificateDer<'static>], headers: &HeaderMap) -> Option<User> {
-        let said = self.front.as_ref().map_or(Ok(None), |front| super::front::user(front, chain, headers));
-        match said {
+        let believed = self.lookup.believed();
+        let front = self.front.as_ref().or(believed.front.as_ref());
+        match front.map_or(Ok(None), |front| super::front::user(front, chain, headers)) {
             Ok(Some(user)) => Some(user),
-            Ok(None) => self.authenticator.user(chain, headers).await,
+            Ok(None) => self.known(&believed, chain, headers).await,
             Err(error) => {
                 tracing::debug!(error, "headers of a proxy in front are not believed");
                 // As upstream: what is said and not believed does not make the caller anonymous.
-                self.authenticator.user(chain, headers).await.filter(|user| !user.is_anonymous())
+                self.known(&believed, chain, headers).await.filter(|user| !user.is_anonymous())
             }
+        }
+    }
+
+    /// The caller by its certificate or its token.
+    async fn known(
+        &self,
+        believed: &Believed,
+        chain: &[CertificateDer<'static>],
+        headers: &HeaderMap,
+    ) -> Option<User> {
+        match believed.user(chain) {
+            Some(user) => Some(user),
+            None => self.authenticator.user(chain, headers).await,
         }
     }
 
@@ -192,7 +211,7 @@ impl Answers {
         if !self.is_open(path) {
             let Some(user) = user else { return text(StatusCode::UNAUTHORIZED, "Unauthorized") };
             let verb = request.method.as_str().to_lowercase();
-            match self.may(&user, &verb, path).await {
+            match self.reviews.may(&user, &verb, path).await {
                 Ok(true) => {}
                 Ok(false) => {
                     let words = format!("forbidden: User {:?} cannot {verb} path {path:?}", user.name);
@@ -223,25 +242,6 @@ impl Answers {
             None => path == open,
         };
         self.open.iter().any(matches)
-    }
-
-    async fn may(&self, user: &User, verb: &str, path: &str) -> Result<bool, kube::Error> {
-        let attributes = NonResourceAttributes { path: Some(path.to_owned()), verb: Some(verb.to_owned()) };
-        let spec = SubjectAccessReviewSpec {
-            user: Some(user.name.clone()),
-            uid: Some(user.uid.clone()).filter(|uid| !uid.is_empty()),
-            groups: Some(user.groups.clone()),
-            extra: (!user.extra.is_empty()).then(|| user.extra.clone()),
-            non_resource_attributes: Some(attributes),
-            ..SubjectAccessReviewSpec::default()
-        };
-        let review = SubjectAccessReview { spec, ..SubjectAccessReview::default() };
-        let answer = Api::all(self.authorization.clone()).create(&PostParams::default(), &review).await?;
-        Ok(answer.status.is_some_and(
-            |status: k8s_openapi::api::authorization::v1::SubjectAccessReviewStatus| {
-                status.allowed && status.denied != Some(true)
-            },
-        ))
     }
 
     fn metrics(&self) -> String {

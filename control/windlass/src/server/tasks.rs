@@ -3,7 +3,7 @@
 //! The renewal is woken by a certificate that is due and by a change in the directory of keys and certificates (`windlass certs`); what it
 //! finds there is used without a restart: by the port, by those who sign and publish authorities, and by what machines are told.
 
-use super::{Plan, identity};
+use super::{Plan, identity, published};
 use crate::member::{Stacked, followed};
 use crate::parts::apiserver::{Api, Certificates};
 use crate::parts::leading::{self, OnLoss};
@@ -51,7 +51,7 @@ pub(super) fn of(
         let client = api.client(CONTROLLERS_USER, &["system:masters"]);
         let (ranges, key) = (plan.node.cluster_cidrs.clone(), pki.service_account.clone());
         let config = ::controllers::Config {
-            authority: Some(trust.signing.subscribe()),
+            authorities: ::controllers::Authorities::all(&trust.signing.subscribe()),
             root_ca: Some(trust.bundle.subscribe()),
             api_servers: plan.names.all(),
             ..::controllers::Config::new(&client, ranges, pki.ca.clone(), key)
@@ -59,6 +59,7 @@ pub(super) fn of(
         let elector = leadership.elector(controllers::NAME, controllers::NAME);
         controllers::task(client, config, supervisor, Some(elector), OnLoss::Contend)
     };
+    let bundle = trust.bundle.subscribe();
     let certificates = {
         let (plan, api, pki) = (plan.clone(), api.clone(), pki.clone());
         Task::new("certificates", move |token| {
@@ -70,11 +71,16 @@ pub(super) fn of(
         })
     };
     let mut tasks = vec![api.logging(), api.trust(), scheduler, controllers, leadership.events, certificates];
+    tasks.extend(api.follows());
     let embedded = api.embedded_store().cloned().map(Source::Embedded);
     if let Some(source) = embedded.or_else(|| api.etcd().cloned().map(Source::Etcd)) {
         let node = plan.node.node_name.clone();
         let snapshots = Keeper::new(plan.snapshots.clone(), source, plan.dir.clone(), node);
         tasks.extend(snapshots.tasks(supervisor));
+    }
+    if let Some(etcd) = api.shared_etcd() {
+        let client = api.client("system:apiserver", &["system:masters"]);
+        tasks.push(published::endpoint(plan.clone(), client, etcd.clone(), bundle));
     }
     if let Some((stacked, etcd)) = stacked.zip(api.etcd()) {
         let client = api.client("system:apiserver", &["system:masters"]);
@@ -92,11 +98,15 @@ pub(super) fn certificates(pki: &Pki) -> Certificates {
         front_authorities: Some(pki.front_proxy_trusted.clone()),
         replaced: pki.replaced.clone(),
         kubelet_client: pair(&pki.apiserver_kubelet_client),
-        kubelet_authorities: pki.trusted.clone(),
+        kubelet_authorities: Some(pki.trusted.clone()),
         proxy_client: pair(&pki.front_proxy_client),
     }
 }
 
+/// How long the parts of a server lead after each renewal, and how long they try to renew that: less than the parts of upstream do, so that with the
+/// period between two looks another one leads within 15 seconds. Whoever contends goes by what the lease says.
+const LEASE: Duration = Duration::from_secs(12);
+const RENEW: Duration = Duration::from_secs(8);
 /// Users of the parts in this process.
 const SCHEDULER_USER: &str = "system:kube-scheduler";
 const CONTROLLERS_USER: &str = "system:kube-controller-manager";
@@ -121,7 +131,8 @@ impl Leadership {
     }
 
     fn elector(&self, lease: &str, component: &'static str) -> Elector {
-        let settings = leader::Settings::new(lease);
+        let settings =
+            leader::Settings { lease: LEASE, renew_deadline: RENEW, ..leader::Settings::new(lease) };
         let elector =
             Elector::new(settings, self.client.clone(), &self.identity, component, self.recorder.clone());
         let watched = elector.clone();

@@ -33,6 +33,9 @@ pub(crate) struct Snapshot {
     pub(crate) node: String,
     /// The newest revision in it.
     pub(crate) revision: u64,
+    /// What keys begin with, where they are etcd's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) prefix: Option<String>,
     /// What is in it, by its path below the server's directory.
     files: BTreeMap<String, Content>,
 }
@@ -44,11 +47,12 @@ struct Content {
     sha256: String,
 }
 
-/// Writes a snapshot of `files` (path in the archive, path here) to `to`, which must not exist, durably.
+/// Writes a snapshot of `files` (path in the archive, path here) to `to`, which must not exist, durably. The `prefix` is etcd's.
 pub(crate) fn write(
     to: &Path,
     node: &str,
     revision: u64,
+    prefix: Option<String>,
     files: &[(String, PathBuf)],
 ) -> anyhow::Result<Snapshot> {
     let mut contents = BTreeMap::new();
@@ -63,6 +67,7 @@ pub(crate) fn write(
         created: Timestamp::now(),
         node: node.to_owned(),
         revision,
+        prefix,
         files: contents,
     };
     let file = OpenOptions::new().write(true).create_new(true).mode(pki::files::PRIVATE).open(to)?;
@@ -206,7 +211,7 @@ mod tests {
         let mut files = files_below(&server, &server.join("pki")).unwrap();
         files.push(("store.redb".into(), server.join("store.redb")));
         let path = dir.join("snapshot");
-        write(&path, "n1", 42, &files).unwrap();
+        write(&path, "n1", 42, Some("/a".into()), &files).unwrap();
         path
     }
 
@@ -222,6 +227,7 @@ mod tests {
         let to = dir.path().join("new");
         let snapshot = unpack(&path, &to).unwrap();
         assert_eq!((snapshot.revision, snapshot.node.as_str()), (42, "n1"));
+        assert_eq!(snapshot.prefix.as_deref(), Some("/a"));
         assert_eq!(snapshot, inspect(&path).unwrap());
         assert_eq!(contents(&to).len(), 3);
         assert_eq!(contents(&to), contents(&dir.path().join("server")));
@@ -232,7 +238,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("evil"), "evil").unwrap();
         let path = dir.path().join("snapshot");
-        write(&path, "n1", 1, &[("pki/x".to_owned(), dir.path().join("evil"))]).unwrap();
+        write(&path, "n1", 1, None, &[("pki/x".to_owned(), dir.path().join("evil"))]).unwrap();
         // the library refuses to write such a name: the bytes are changed behind its back
         let mut tar = Vec::new();
         GzDecoder::new(File::open(&path).unwrap()).read_to_end(&mut tar).unwrap();

@@ -118,7 +118,7 @@ mod tests {
 
     fn save(folder: &Folder, name: &str, node: &str, revision: u64) -> PathBuf {
         let file = folder.begin(node).unwrap().join("new");
-        archive::write(&file, node, revision, &[]).unwrap();
+        archive::write(&file, node, revision, None, &[]).unwrap();
         folder.finish(&file, name, node).unwrap()
     }
 

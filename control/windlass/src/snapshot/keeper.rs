@@ -3,6 +3,7 @@
 use super::archive;
 use super::folder::{self, Folder};
 use super::request::{self, Listener, Request};
+use crate::member::objects::Objects;
 use crate::member::shared;
 use crate::settings;
 use anyhow::{Context as _, anyhow};
@@ -105,8 +106,9 @@ impl Contents<'_> {
                 *path = copied;
             }
             files.push((store.to_owned(), copy));
+            let prefix = Objects::read(&server_dir)?.prefix;
             let file = work.join("snapshot");
-            archive::write(&file, &node, revision, &files).context("write the snapshot")?;
+            archive::write(&file, &node, revision, prefix, &files).context("write the snapshot")?;
             folder.finish(&file, &name, &node)
         };
         tokio::task::spawn_blocking(written).await?

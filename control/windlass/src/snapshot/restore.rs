@@ -2,7 +2,7 @@
 //! the one or the other. What was there is kept.
 
 use super::archive::{self, Snapshot};
-use crate::member::AHEAD;
+use crate::member::objects::{self, Objects};
 use crate::member::shared::ENCRYPTION;
 use crate::settings;
 use anyhow::{Context as _, ensure};
@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use serde::Serialize;
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 /// What was done.
@@ -29,6 +30,7 @@ pub(super) fn restore(path: &Path, dir: &Path) -> anyhow::Result<Restored> {
     let parent = dir.parent().context("the server's directory has no parent")?;
     pki::files::create_private_dir(parent)?;
     let _lock = if dir.exists() { Some(crate::lock::take(dir, "windlass server")?) } else { None };
+    check_exchangeable(dir, parent)?;
     let fresh = beside(dir, "restoring");
     if fresh.exists() {
         fs::remove_dir_all(&fresh).with_context(|| format!("remove {}", fresh.display()))?;
@@ -38,11 +40,16 @@ pub(super) fn restore(path: &Path, dir: &Path) -> anyhow::Result<Restored> {
         let _ = fs::remove_dir_all(&fresh);
     })?;
     let store = settings::store_file(&fresh);
-    // What was in etcd is moved forward when its first member is made of it, at the next start.
+    // Clients have seen the revisions of what is replaced, and may come back with them.
+    let floor = objects::forward(snapshot.revision.max(objects::served(dir)), Timestamp::now())?;
     if store.exists() {
-        store::embedded::advance(&store, AHEAD)?;
+        let ahead = floor.saturating_sub(store::embedded::newest(&store)?);
+        store::embedded::advance(&store, ahead)?;
     } else {
         ensure!(settings::etcd_file(&fresh).exists(), "{} holds no objects", path.display());
+        // It is moved forward when the first member is made of it, at the next start.
+        let known = Objects { prefix: snapshot.prefix.clone(), floor: Some(floor), ..Objects::default() };
+        known.write(&fresh)?;
     }
     let replaced = if dir.exists() {
         let aside = beside(dir, &format!("before-{}", Timestamp::now().as_second()));
@@ -64,6 +71,20 @@ pub(super) fn restore(path: &Path, dir: &Path) -> anyhow::Result<Restored> {
     Ok(Restored { snapshot, replaced, encryption: encryption.exists().then_some(encryption) })
 }
 
+/// # Errors
+/// The server's directory is a disk of its own: no other directory can take its place in one step.
+fn check_exchangeable(dir: &Path, parent: &Path) -> anyhow::Result<()> {
+    let device = |path: &Path| fs::metadata(path).map(|found| found.dev());
+    if dir.exists() {
+        ensure!(
+            device(dir)? == device(parent)?,
+            "{} is mounted: unmount it, restore, move what is in the new directory to the disk, and mount that again",
+            dir.display()
+        );
+    }
+    Ok(())
+}
+
 fn beside(dir: &Path, what: &str) -> PathBuf {
     let mut name = dir.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{what}"));
@@ -76,6 +97,7 @@ mod tests {
     use super::super::keeper::{Contents, Source};
     use super::*;
     use crate::cli::StorageFlags;
+    use crate::member::objects::AHEAD;
     use crate::member::shared;
     use bytes::Bytes;
     use std::sync::Arc;
@@ -111,13 +133,49 @@ mod tests {
         let snapshot = save(&server, &dir.path().join("snapshots")).await;
         write(&server, "/b").await;
         let restored = restore(&snapshot, &server).unwrap();
-        assert_eq!(state(&server).await, (vec!["/a".to_owned()], 1 + AHEAD, "/a".to_owned()));
+        let (keys, revision, key) = state(&server).await;
+        assert_eq!((keys, key), (vec!["/a".to_owned()], "/a".to_owned()));
+        assert!(revision > 1 + AHEAD, "{revision}");
         let aside = restored.replaced.unwrap();
         assert_eq!(state(&aside).await, (vec!["/a".to_owned(), "/b".to_owned()], 2, "/b".to_owned()));
         // on a machine that has nothing
         let other = dir.path().join("other/server");
         assert!(restore(&snapshot, &other).unwrap().replaced.is_none());
         assert_eq!(state(&other).await.0, ["/a"]);
+    }
+
+    #[tokio::test]
+    async fn a_second_restore_must_not_go_back_behind_the_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let server = dir.path().join("server");
+        write(&server, "/a").await;
+        let early = save(&server, &dir.path().join("snapshots")).await;
+        write(&server, "/b").await;
+        let late = save(&server, &dir.path().join("snapshots")).await;
+        restore(&late, &server).unwrap();
+        write(&server, "/c").await;
+        let seen = state(&server).await.1;
+        let mut before = seen;
+        // The other one; the same again.
+        for snapshot in [&early, &early] {
+            restore(snapshot, &server).unwrap();
+            let now = state(&server).await.1;
+            assert!(now > before, "{now} after {before}");
+            before = now;
+        }
+        // On a machine that knows nothing of what was served.
+        let other = dir.path().join("other/server");
+        restore(&early, &other).unwrap();
+        assert!(state(&other).await.1 > seen);
+    }
+
+    #[test]
+    fn a_mounted_directory_must_not_be_found_out_after_the_work() {
+        let dir = tempfile::tempdir().unwrap();
+        check_exchangeable(&dir.path().join("nothing"), dir.path()).unwrap();
+        check_exchangeable(dir.path(), dir.path().parent().unwrap()).unwrap();
+        let error = check_exchangeable(Path::new("/proc"), Path::new("/")).unwrap_err().to_string();
+        assert!(error.starts_with("/proc is mounted"), "{error}");
     }
 
     #[tokio::test]

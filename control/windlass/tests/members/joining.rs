@@ -89,7 +89,10 @@ async fn servers_join_however_often_they_are_killed_and_one_may_lose_its_disk() 
     one.says(&["member", "remove", &three.name()]);
     assert_eq!(members(&one).len(), 2);
     write(&mut two, "after").await;
-    // With what it has on disk it is nobody's; told to join, it does so anew.
+    // With what it has on disk it is nobody's, and says so; told to join, it does so anew.
+    three.start(&["--cluster-init"]);
+    ends(&mut three).await;
+    assert!(three.log().contains("was removed: to join anew"), "{}", three.log());
     let token = one.token(&["--control-plane"]);
     three.start(&["--server", &one.url(), "--token", &token]);
     reads(&mut three, &["after"]).await;

@@ -103,3 +103,40 @@ async fn what_was_acknowledged_before_a_snapshot_of_etcd_began_must_come_back() 
     maps(&client).create(&PostParams::default(), &named("and-goes-on")).await.unwrap();
     other.stop();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_must_not_be_restored_beside_members_that_serve() {
+    if !etcd_is_there() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let block = Block::claim();
+    let [mut one, mut two] = [1, 2].map(|n| Server::new(dir.path(), &block.ip(n)));
+    one.start(&["--cluster-init", "--etcd-prefix", "/elsewhere"]);
+    let client = one.ready().await;
+    maps(&client).create(&PostParams::default(), &named("kept")).await.unwrap();
+    let token = one.token(&["--control-plane"]);
+    two.start(&["--server", &one.url(), "--token", &token, "--etcd-prefix", "/elsewhere"]);
+    two.ready().await;
+    // The first is told of the second a moment later.
+    let known = |one: &Server| std::fs::read_to_string(one.file("etcd/member.json")).unwrap();
+    let end = Instant::now() + PATIENCE;
+    while !known(&one).contains(&two.name()) {
+        assert!(Instant::now() < end, "{}", known(&one));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let file = one.says(&["snapshot", "save"]);
+    one.kill();
+    let refused = one.windlass(&["snapshot", "restore", &file]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains(&two.name()), "{said}");
+    assert!(one.file("etcd/member.json").exists(), "nothing has changed");
+    two.kill();
+    let said = one.says(&["snapshot", "restore", &file]);
+    assert!(said.contains(&format!("empty the servers of {}", two.name())), "{said}");
+    // Under the prefix it had, which nobody has to name again.
+    one.start(&[]);
+    let client = one.ready().await;
+    maps(&client).get("kept").await.unwrap();
+    one.stop();
+}

@@ -173,3 +173,21 @@ fn what_the_node_can_do_must_not_be_left_out() {
     assert!(told.contains(&"RestartAllContainersOnContainerExits".to_owned()), "{told:?}");
     assert!(told.is_sorted(), "{told:?}");
 }
+
+#[test]
+fn a_clouds_own_addresses_must_not_be_written_over() {
+    let of = |cloud, previous: &NodeStatus| {
+        let config = Config { cloud, ..config() };
+        let now = Timestamp::from_second(1).unwrap();
+        let addresses = status(&config, &Observed::default(), previous, now).status.addresses.unwrap();
+        addresses.into_iter().map(|a| a.address).collect::<Vec<_>>()
+    };
+    let none = NodeStatus::default();
+    assert_eq!(of(None, &none), ["192.0.2.1", "2001:db8::1", "n1"]);
+    assert_eq!(of(Some(Cloud { ips_given: true }), &none), ["192.0.2.1", "2001:db8::1", "n1"]);
+    assert_eq!(of(Some(Cloud { ips_given: false }), &none), ["n1"]);
+    let told = NodeAddress { type_: "ExternalIP".into(), address: "203.0.113.9".into() };
+    let known = NodeStatus { addresses: Some(vec![told]), ..NodeStatus::default() };
+    assert_eq!(of(Some(Cloud { ips_given: true }), &known), ["203.0.113.9"]);
+    assert_eq!(of(None, &known), ["192.0.2.1", "2001:db8::1", "n1"]);
+}

@@ -1,8 +1,8 @@
 //! An issuer's keys: found by its discovery document when they are first needed, asked for again when a token is by none of them.
 //!
 //! What wakes it: tokens. What it reads: the discovery document, again where its key set is not to be had or has no new keys; the key set.
-//! What it promises: one question is under way at a time, by the token that began it, and others do not wait for the first keys, nor long for
-//! newer ones; an issuer that does not answer is left alone for a while: anybody can send tokens in its name.
+//! What it promises: one question is under way at a time; nobody waits long for it, and whoever comes next goes on with it; while another does so,
+//! nobody waits for the first keys at all. An issuer that does not answer is left alone for a while: anybody can send tokens in its name.
 
 use crate::stream::trusted;
 use arc_swap::ArcSwapOption;
@@ -13,6 +13,7 @@ use http_body_util::Empty;
 use pki::jwk::KeySet;
 use rustls::ClientConfig;
 use serde_json::Value;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Mutex;
@@ -24,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const AFTER_FAILURE: Duration = Duration::from_secs(10);
 /// How old a key set is at least when it is asked for again.
 const AFTER_ANSWER: Duration = Duration::from_secs(1);
-/// How long others wait for newer keys that one is asking for.
+/// How long a token waits for an answer, and for newer keys that another is asking for.
 const BESIDE: Duration = Duration::from_secs(1);
 /// What upstream says while an issuer has not told its keys.
 const NOT_READY: &str = "oidc: authenticator not initialized";
@@ -43,10 +44,7 @@ pub trait Keys: Send + Sync {
 /// An issuer on the network.
 #[derive(Debug)]
 pub struct Remote {
-    issuer: String,
-    /// Where the discovery document is.
-    discovery: String,
-    tls: Arc<ClientConfig>,
+    source: Arc<Source>,
     /// Read without waiting: a question that anybody provoked holds up nobody whose key is known.
     known: ArcSwapOption<Known>,
     /// Held by who asks.
@@ -59,11 +57,34 @@ struct Known {
     keys: Arc<KeySet>,
 }
 
-#[derive(Debug, Default)]
+/// Where an issuer's documents are.
+#[derive(Debug)]
+struct Source {
+    issuer: String,
+    /// Where the discovery document is.
+    discovery: String,
+    tls: Arc<ClientConfig>,
+}
+
+/// The keys, and where they are.
+type Answer = (Result<KeySet, String>, Option<String>);
+
+#[derive(Default)]
 struct Asking {
     /// Where the keys are.
     place: Option<String>,
     failed: Option<(Instant, String)>,
+    /// A question that nobody waits for now.
+    under_way: Option<BoxFuture<'static, Answer>>,
+}
+
+impl fmt::Debug for Asking {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Asking")
+            .field("place", &self.place)
+            .field("failed", &self.failed)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Remote {
@@ -81,7 +102,8 @@ impl Remote {
         let tls = trusted::config(authorities.unwrap_or_default().as_bytes(), false, None)?;
         let discovery = discovery.map_or_else(usual, str::to_owned);
         let (known, asking) = (ArcSwapOption::empty(), Mutex::default());
-        Ok(Self { issuer: issuer.to_owned(), discovery, tls, known, asking })
+        let source = Arc::new(Source { issuer: issuer.to_owned(), discovery, tls });
+        Ok(Self { source, known, asking })
     }
 
     /// Keys that are not `old`, asked for unless somebody just has.
@@ -103,7 +125,19 @@ impl Remote {
         {
             return kept(error.clone());
         }
-        match self.ask(&mut asking.place).await {
+        let mut question: BoxFuture<'static, Answer> = match asking.under_way.take() {
+            Some(question) => question,
+            None => {
+                let (source, place) = (self.source.clone(), asking.place.take());
+                Box::pin(async move { source.ask(place).await })
+            }
+        };
+        let Ok((answer, place)) = tokio::time::timeout(BESIDE, &mut question).await else {
+            asking.under_way = Some(question);
+            return kept(NOT_READY.to_owned());
+        };
+        asking.place = place;
+        match answer {
             Ok(keys) => {
                 if known.as_ref().is_some_and(|known| *known.keys == keys) {
                     // The key that was wanted may be in a set that is somewhere else by now.
@@ -115,15 +149,22 @@ impl Remote {
                 Ok(keys)
             }
             Err(error) => {
-                tracing::error!(issuer = self.issuer, error, "read an issuer's keys");
+                tracing::error!(issuer = self.source.issuer, error, "read an issuer's keys");
                 let error = format!("{NOT_READY}: {error}");
                 asking.failed = Some((Instant::now(), error.clone()));
                 kept(error)
             }
         }
     }
+}
 
-    async fn ask(&self, place: &mut Option<String>) -> Result<KeySet, String> {
+impl Source {
+    async fn ask(&self, mut place: Option<String>) -> Answer {
+        let answer = self.keys(&mut place).await;
+        (answer, place)
+    }
+
+    async fn keys(&self, place: &mut Option<String>) -> Result<KeySet, String> {
         let found = match place.clone() {
             Some(found) => found,
             None => {
@@ -215,6 +256,25 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn no_caller_must_wait_for_an_issuer_that_is_silent() {
+        // It takes connections, and says nothing.
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let remote = Remote::new(&format!("https://{}", listener.local_addr().unwrap()), None, None).unwrap();
+        for _ in 0..2 {
+            let began = Instant::now();
+            assert_eq!(remote.known().await.unwrap_err(), NOT_READY);
+            assert!(began.elapsed() < PATIENCE / 2, "{:?}", began.elapsed());
+        }
+        assert!(
+            remote.asking.lock().await.under_way.is_some(),
+            "the second went on with the first one's question"
+        );
+        let (_first, _) = listener.accept().await.unwrap();
+        let second = tokio::time::timeout(Duration::from_millis(100), listener.accept()).await;
+        assert!(second.is_err(), "and asked no other");
+    }
+
+    #[tokio::test]
     async fn callers_must_not_wait_for_an_issuer_that_another_is_asking() {
         let remote = Remote::new("https://127.0.0.1:1", None, None).unwrap();
         let asking = remote.asking.lock().await;
@@ -281,13 +341,13 @@ mod tests {
         let (remote, log) = issuer(place.clone()).await;
         let discovery = "/.well-known/openid-configuration";
         let mut asking = Asking::default();
-        remote.ask(&mut asking.place).await.unwrap();
+        remote.source.keys(&mut asking.place).await.unwrap();
         assert_eq!(*log.lock(), [discovery, "/a"]);
-        remote.ask(&mut asking.place).await.unwrap();
+        remote.source.keys(&mut asking.place).await.unwrap();
         assert_eq!(log.lock().pop().unwrap(), "/a", "once is enough while they are there");
         *place.lock() = "/b";
-        assert!(remote.ask(&mut asking.place).await.is_err());
-        remote.ask(&mut asking.place).await.unwrap();
+        assert!(remote.source.keys(&mut asking.place).await.is_err());
+        remote.source.keys(&mut asking.place).await.unwrap();
         assert_eq!(log.lock()[3..], [discovery, "/b"]);
         // And where the old place still answers, but has no new keys.
         let known = Arc::new(KeySet::default());

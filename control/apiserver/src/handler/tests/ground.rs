@@ -36,6 +36,7 @@ pub(super) async fn open() -> (Arc<dyn Backend>, Box<dyn Any + Send + Sync>) {
         .unwrap();
     let member = Member(member);
     let options = store::etcd::Options {
+        tuning: store::etcd::Tuning::default(),
         client: Config { endpoints: vec![urls[0].clone()], ..Config::default() },
         prefix: "/registry".to_owned(),
         compaction_interval: std::time::Duration::ZERO,

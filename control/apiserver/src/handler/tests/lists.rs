@@ -158,3 +158,19 @@ async fn events_are_one_collection_in_two_groups() {
         1
     );
 }
+
+#[tokio::test]
+async fn a_cache_that_stands_still_must_not_refuse_a_list() {
+    let (s, gate) = gate::gated().await;
+    s.ok("POST", MAPS, config_map("a")).await;
+    assert_eq!(names(&s, MAPS).await, ["a"]);
+    gate.still.store(true, std::sync::atomic::Ordering::SeqCst);
+    s.ok("POST", MAPS, config_map("b")).await;
+    assert_eq!(names(&s, MAPS).await, ["a", "b"], "as the store has it");
+    let page = s.get(&format!("{MAPS}?limit=1")).await;
+    assert_eq!(page["items"].as_array().unwrap().len(), 1);
+    let token = page["metadata"]["continue"].as_str().unwrap();
+    assert_eq!(names(&s, &format!("{MAPS}?limit=1&continue={token}")).await, ["b"]);
+    let ahead = s.ask("GET", &format!("{MAPS}?resourceVersion=99999999"), Value::Null).await;
+    assert_eq!(ahead.code, 504, "what a client knows and the store does not");
+}

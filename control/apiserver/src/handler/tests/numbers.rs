@@ -1,133 +1,17 @@
 //! A Service's numbers where requests end at any moment, and while the server drains.
 
+use super::gate::{Gate, Next, gated};
 use super::*;
 use crate::upkeep::Stop;
-use bytes::Bytes;
-use futures::FutureExt as _;
-use futures::future::BoxFuture;
-use futures::stream::BoxStream;
-use parking_lot::Mutex;
-use store::{Entry, Error, Event, Expect, Page, Revision};
-use tokio::sync::Notify;
 
 const SERVICES: &str = "/api/v1/namespaces/default/services";
 const ADDRESSES: &str = "/apis/networking.k8s.io/v1/ipaddresses";
 const SPECS: &str = "/registry/services/specs/";
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What becomes of the next write of a key that begins so.
-#[derive(Clone, Copy)]
-enum Next {
-    /// It waits until the gate is opened.
-    Waits(&'static str),
-    /// Nobody takes it.
-    Fails(&'static str),
-}
-
-/// A store with a gate in front of it.
-struct Gate {
-    inner: Arc<dyn Backend>,
-    next: Mutex<Option<Next>>,
-    reached: Notify,
-    open: Notify,
-}
-
-impl Gate {
-    async fn pass(&self, key: &str) -> Result<(), Error> {
-        let next = {
-            let mut next = self.next.lock();
-            let hit =
-                matches!(*next, Some(Next::Waits(prefix) | Next::Fails(prefix)) if key.starts_with(prefix));
-            if hit { next.take() } else { None }
-        };
-        match next {
-            None => Ok(()),
-            Some(Next::Waits(_)) => {
-                self.reached.notify_one();
-                self.open.notified().await;
-                Ok(())
-            }
-            Some(Next::Fails(_)) => {
-                Err(Error::Unavailable { what: format!("write {key}"), source: "no member".into() })
-            }
-        }
-    }
-}
-
-impl Backend for Gate {
-    fn revision(&self) -> Revision {
-        self.inner.revision()
-    }
-
-    fn newest(&self) -> BoxFuture<'_, Result<Revision, Error>> {
-        self.inner.newest()
-    }
-
-    fn compacted(&self) -> Revision {
-        self.inner.compacted()
-    }
-
-    fn get(&self, key: &str) -> BoxFuture<'_, Result<Option<Entry>, Error>> {
-        self.inner.get(key)
-    }
-
-    fn list(
-        &self,
-        prefix: &str,
-        start_after: Option<&str>,
-        limit: usize,
-        at: Option<Revision>,
-    ) -> BoxFuture<'_, Result<Page, Error>> {
-        self.inner.list(prefix, start_after, limit, at)
-    }
-
-    fn put(
-        &self,
-        key: &str,
-        value: Bytes,
-        expect: Expect,
-        ttl: Option<Duration>,
-    ) -> BoxFuture<'_, Result<Entry, Error>> {
-        let key = key.to_owned();
-        async move {
-            self.pass(&key).await?;
-            self.inner.put(&key, value, expect, ttl).await
-        }
-        .boxed()
-    }
-
-    fn delete(&self, key: &str, expect: Expect) -> BoxFuture<'_, Result<(Entry, Revision), Error>> {
-        let key = key.to_owned();
-        async move {
-            self.pass(&key).await?;
-            self.inner.delete(&key, expect).await
-        }
-        .boxed()
-    }
-
-    fn watch(&self, prefix: &str, from: Revision) -> Result<BoxStream<'static, Result<Event, Error>>, Error> {
-        self.inner.watch(prefix, from)
-    }
-
-    fn request_progress(&self, prefix: &str) {
-        self.inner.request_progress(prefix);
-    }
-
-    fn compact(&self, revision: Revision) -> BoxFuture<'_, Result<(), Error>> {
-        self.inner.compact(revision)
-    }
-}
-
 fn node_port(name: &str, ip: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name},
         "spec": {"type": "NodePort", "clusterIP": ip, "ports": [{"port": 80, "nodePort": 30500}]}})
-}
-
-async fn gated() -> (Server, Arc<Gate>) {
-    let (inner, ground) = ground::open().await;
-    let gate = Arc::new(Gate { inner, next: Mutex::default(), reached: Notify::new(), open: Notify::new() });
-    let server = Server::on(gate.clone(), Config::default(), Arc::new(hooks::AllowAll), ground).await;
-    (server, gate)
 }
 
 impl Server {
@@ -210,7 +94,8 @@ async fn writes_and_reads_must_not_hang_while_the_server_drains() {
     let (store, ground) = ground::open().await;
     let registry = Registry::new(store, Config::default());
     registry.attach(Arc::new(hooks::AllowAll));
-    let stop = Stop { begun: CancellationToken::new(), drained: CancellationToken::new() };
+    let begun = CancellationToken::new();
+    let stop = Stop { leaving: begun.clone(), begun, drained: CancellationToken::new() };
     let writer = Writer::new(registry.clone());
     writer.start(stop.clone()).await.unwrap();
     let s = Server { writer, registry, _stop: stop.begun.clone().drop_guard(), _ground: ground };

@@ -29,7 +29,7 @@ fn shared(
     desired: Desired,
     there: &[Arc<EndpointSlice>],
 ) -> (Result<Held, String>, Vec<Arc<EndpointSlice>>) {
-    let mut arranged = arrange(&[desired], there, &BTreeMap::new(), Some(zones));
+    let mut arranged = arrange(&[desired], there, &BTreeMap::new(), Some(zones), 100);
     let slices = arranged.steps.into_iter().filter_map(|step| match step {
         Slot::Create(mut slice) | Slot::Update(_, mut slice) => {
             slice.metadata.name = Some("s".to_owned());

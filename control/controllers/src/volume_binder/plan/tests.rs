@@ -29,7 +29,7 @@ fn class(name: &str, provisioner: &str, late: bool) -> Class {
 fn decide(claim: &Claim, volumes: &[Volume], classes: &[Class], waiting: &[&str]) -> ForClaim {
     let volumes: Vec<&Volume> = volumes.iter().collect();
     let waiting: Vec<String> = waiting.iter().map(|p| (*p).to_owned()).collect();
-    for_claim(claim, &Around { volumes: &volumes, classes, waiting: &waiting })
+    for_claim(claim, &Around { volumes: &volumes, classes, waiting: &waiting, provisions: true })
 }
 
 fn said(outcome: &ForClaim) -> (&str, &str) {
@@ -154,4 +154,18 @@ fn a_volume_follows_its_claim() {
     let mut block = held("u");
     block.block = true;
     assert!(matches!(for_volume(&block, Some(&with("")), false), ForVolume::Mismatch(..)));
+}
+
+#[test]
+fn a_provisioner_must_not_be_asked_where_that_is_switched_off() {
+    let classes = [class("own", "example.com/p", false), class("none", NO_PROVISIONER, false)];
+    let free = volume(json!({"spec": {"storageClassName": "own"}}));
+    let decide = |name: &str, volumes: &[&Volume]| {
+        let claim = claim(json!({"spec": {"storageClassName": name}}));
+        for_claim(&claim, &Around { volumes, classes: &classes, waiting: &[], provisions: false })
+    };
+    for name in ["own", "none", "gone"] {
+        assert_eq!(decide(name, &[]), ForClaim::Pending(None), "{name}");
+    }
+    assert_eq!(decide("own", &[&free]), ForClaim::Bind("v".into()), "what is there is bound all the same");
 }

@@ -48,6 +48,13 @@ const POD_SPECS: &[(&str, &str, &str)] = &[
     ("batch", "Job", "spec.template.spec"),
 ];
 
+/// Where the objects of a resource have a pod spec; nowhere, for most.
+#[must_use]
+pub fn pod_spec(resource: &Resource) -> Option<&'static str> {
+    let is = |(group, kind, _): &&(&str, &str, &str)| (resource.group, resource.kind) == (*group, *kind);
+    POD_SPECS.iter().find(is).map(|(.., path)| *path)
+}
+
 /// Of whole objects.
 const OBJECTS: &[(&str, &str, &[Feature])] = &[
     (
@@ -75,7 +82,7 @@ const OBJECTS: &[(&str, &str, &[Feature])] = &[
 /// Takes out of an object what belongs to features that are off and `old` (null for a new object) does not use.
 pub(super) fn drop(resource: &Resource, new: &mut Value, old: &Value) {
     let is = |group: &str, kind: &str| (resource.group, resource.kind) == (group, kind);
-    if let Some((.., path)) = POD_SPECS.iter().find(|(group, kind, _)| is(group, kind))
+    if let Some(path) = pod_spec(resource)
         && let Some(spec) = path.split('.').try_fold(&mut *new, |value, key| value.get_mut(key))
     {
         drop_features(POD_SPEC, spec, old.at(path));

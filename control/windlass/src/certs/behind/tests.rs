@@ -34,7 +34,7 @@ fn a_certificate_of_the_old_authority_must_not_be_left_behind() {
     assert!(of_the_old("ca", &held).is_empty());
 
     let judged = |pem: &str| {
-        let authorities = rotation(dir.path(), Step::Finish).authorities().unwrap();
+        let authorities = rotation(dir.path(), Step::Finish).authorities(Timestamp::now()).unwrap();
         authorities.judge(Ok(Certificate::from_pem(pem).unwrap()))
     };
     assert_eq!(judged(&second.apiserver.cert_pem), None);
@@ -102,13 +102,17 @@ async fn a_node_or_server_that_has_not_followed_is_named() {
         .unwrap()
     };
     let nodes = [node("behind", old, "True"), node("follows", new, "True"), node("away", 1, "Unknown")];
-    let authorities = rotation(dir.path(), Step::Finish).authorities().unwrap();
-    let said = rotation(dir.path(), Step::Finish).nodes(&nodes, &authorities).await;
-    assert_eq!(said.len(), 2, "{said:?}");
-    assert_eq!(said[0], "node behind: its certificate is of the old authority");
-    assert!(said[1].starts_with("node away: it does not show its certificate"), "{said:?}");
-    let said = rotation(dir.path(), Step::Switch).nodes(&nodes, &authorities).await;
-    assert_eq!(said, ["node away: it is not ready, and may not know the new authority"]);
+    let authorities = rotation(dir.path(), Step::Finish).authorities(Timestamp::now()).unwrap();
+    let said = async |step| {
+        let mut found = Found::default();
+        rotation(dir.path(), step).nodes(&nodes, &authorities, &mut found).await;
+        found.in_the_way
+    };
+    let behind = said(Step::Finish).await;
+    assert_eq!(behind.len(), 2, "{behind:?}");
+    assert_eq!(behind[0], "node behind: its certificate is of the old authority");
+    assert!(behind[1].starts_with("node away: it does not show its certificate"), "{behind:?}");
+    assert_eq!(said(Step::Switch).await, ["node away: it is not ready, and may not know the new authority"]);
     // This server is no other one.
     let places = [place("127.0.0.1", new.into()), place("127.0.0.1", old.into())];
     let mut found = Found::default();
@@ -123,7 +127,7 @@ async fn a_node_or_server_that_has_not_followed_is_named() {
 #[tokio::test]
 async fn another_server_must_not_be_in_the_way_of_a_switch_for_what_nobody_can_see() {
     let (dir, first) = files_at(Step::Finish);
-    let authorities = rotation(dir.path(), Step::Switch).authorities().unwrap();
+    let authorities = rotation(dir.path(), Step::Switch).authorities(Timestamp::now()).unwrap();
     let places = [place("127.0.0.1", serving(&first.apiserver).await.into())];
     // This server has another certificate by now, so that one is another server's.
     Pki::load_or_create(dir.path(), &ClusterNames::default(), Timestamp::now()).unwrap();
@@ -137,4 +141,75 @@ async fn another_server_must_not_be_in_the_way_of_a_switch_for_what_nobody_can_s
         assert_eq!(found.unseen.len(), 1, "{found:?}");
         assert!(found.unseen[0].contains(name), "{found:?}");
     }
+}
+
+/// Serves TLS as [`serving`] does, and answers each request by whether the client shows a certificate of `believed`.
+#[allow(clippy::disallowed_methods, reason = "a test")]
+async fn answering(issued: &pki::authority::Issued, believed: Certificate) -> u16 {
+    use pki::tls::AnyPeer;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let chain = pki::pem::certificates(issued.cert_pem.as_bytes()).unwrap();
+    let key = pki::pem::private_key(issued.key_pem.as_bytes()).unwrap();
+    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_client_cert_verifier(std::sync::Arc::new(AnyPeer::default()))
+        .with_single_cert(chain, key)
+        .unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let acceptor = tokio_rustls::TlsAcceptor::from(std::sync::Arc::new(config));
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+            let leaf =
+                stream.get_ref().1.peer_certificates().map(|all| Certificate::from_der(&all[0]).unwrap());
+            let known = leaf.filter(|leaf| leaf.is_signed_by(&believed));
+            let (line, body) = match &known {
+                Some(leaf) => ("403 Forbidden", format!("Forbidden (user={}, verb=get)", leaf.common_name)),
+                None => ("401 Unauthorized", "Unauthorized".to_owned()),
+            };
+            let mut request = [0; 2048];
+            let _ = stream.read(&mut request).await;
+            let text = format!(
+                "HTTP/1.1 {line}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+                body.len()
+            );
+            let _ = stream.write_all(text.as_bytes()).await;
+            let _ = stream.shutdown().await;
+        }
+    });
+    port
+}
+
+#[tokio::test]
+async fn whoever_does_not_believe_the_prepared_authority_must_not_be_left_behind_by_the_switch() {
+    let (dir, first) = files_at(Step::Switch);
+    let prepared = rotation::prepared(dir.path(), "ca").unwrap().unwrap();
+    let stranger = first.ca.issue(&Leaf::server("other", vec![], vec![]), Timestamp::now()).unwrap();
+    let follows = answering(&stranger, prepared.certificate().clone()).await;
+    let behind = answering(&stranger, first.ca.certificate().clone()).await;
+    let node = |name: &str, port: u16| -> Node {
+        serde_json::from_value(json!({"metadata": {"name": name}, "status": {
+            "addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],
+            "conditions": [{"type": "Ready", "status": "True"}],
+            "daemonEndpoints": {"kubeletEndpoint": {"Port": port}},
+        }}))
+        .unwrap()
+    };
+    let asked = rotation(dir.path(), Step::Switch);
+    let authorities = asked.authorities(Timestamp::now()).unwrap();
+    let mut found = Found::default();
+    asked.nodes(&[node("follows", follows), node("behind", behind)], &authorities, &mut found).await;
+    assert_eq!(found.in_the_way, ["node behind: it does not believe the prepared authority yet"]);
+    let mut found = Found::default();
+    let places = [follows, behind].map(|port| place("127.0.0.1", port.into()));
+    asked.servers(&places, &authorities, &mut found).await.unwrap();
+    assert_eq!((found.in_the_way.len(), found.unseen.len()), (1, 0), "{found:?}");
+    assert!(
+        found.in_the_way[0].starts_with(&format!("server 127.0.0.1:{behind}: it does not believe")),
+        "{found:?}"
+    );
+    assert!(found.in_the_way[0].contains("ca-next.key"), "{found:?}");
 }

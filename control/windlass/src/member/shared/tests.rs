@@ -78,3 +78,40 @@ async fn a_token_of_a_replaced_authority_must_not_lock_a_server_out() {
     }
     assert_ne!(server(dir.path()), first);
 }
+
+#[test]
+fn a_control_plane_of_kubeadms_must_not_lack_an_entry() {
+    let (own, others) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let key = CertificateKey::generate().unwrap();
+    for dir in [own.path(), others.path()] {
+        server(dir);
+    }
+    let entry = |dir: &Path, name: &str| {
+        let text = sealed(dir, &key).unwrap().remove(name).unwrap().0;
+        if text.is_empty() { String::new() } else { String::from_utf8(key.open(&text).unwrap()).unwrap() }
+    };
+    let read = |path: PathBuf| std::fs::read_to_string(path).unwrap();
+    // `copycerts` refuses a Secret in which one of them is missing.
+    let asked = EXTERNAL.map(|(entry, _)| entry);
+    for dir in [own.path(), others.path()] {
+        for name in ["ca.crt", "ca.key", "front-proxy-ca.crt", "front-proxy-ca.key", "sa.pub", "sa.key"] {
+            assert_eq!(entry(dir, name), read(dir.join("pki").join(name)));
+        }
+        assert_eq!(asked.map(|name| entry(dir, name)), [""; 3], "no file, an empty entry");
+    }
+    let names = ClusterNames::default();
+    pki::etcd::EtcdPki::load_or_create(&own.path().join("pki"), "n1", &names, Timestamp::now()).unwrap();
+    let files = ["etcd/ca.crt", "apiserver-etcd-client.crt", "apiserver-etcd-client.key"];
+    let files = files.map(|name| read(own.path().join("pki").join(name)));
+    assert_eq!(asked.map(|name| entry(own.path(), name)), files, "of the members beside servers");
+    // An etcd of others, by the files that flags name.
+    let named = others.path().join("named");
+    std::fs::write(&named, "theirs").unwrap();
+    let mut flags = StorageFlags {
+        etcd_servers: vec!["https://192.0.2.9:2379".into()],
+        etcd_cafile: Some(named.clone()),
+        ..StorageFlags::default()
+    };
+    settle(&mut flags, others.path()).unwrap();
+    assert_eq!(asked.map(|name| entry(others.path(), name)), ["theirs", "", ""]);
+}

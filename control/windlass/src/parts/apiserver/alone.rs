@@ -1,14 +1,12 @@
 //! The API server as a program of its own, with upstream's flags.
 
 use super::trust::Front;
-use super::{
-    Api, Certificates, Limits, Services, Settings, admission, authentication, authorization, publish, storage,
-};
+use super::{Api, Certificates, Flagged, Limits, Settings, admission, neighbours, publish, storage};
 use crate::flags::Flags;
 use crate::signals::Signals;
 use crate::watched::{Directories, REREAD};
-use anyhow::{Context as _, bail, ensure};
-use apiserver::registry::EndpointReconciler;
+use anyhow::{Context as _, bail};
+use apiserver::registry;
 use ipnet::IpNet;
 use jiff::Timestamp;
 use pki::service_account::{SigningKey, VerifyingKey};
@@ -20,13 +18,14 @@ use supervise::Task;
 use tokio_util::sync::CancellationToken;
 
 const PORT: u16 = 6443;
-/// Where the embedded store is, without `--data-dir`.
+/// Where the program's lock is, without `--data-dir`.
 const DATA_DIR: &str = "/var/lib/windlass/apiserver";
 
 /// Runs until a signal.
 pub(crate) async fn run(flags: Flags) -> anyhow::Result<()> {
     let signals = Signals::take().context("take over signals")?;
     admission::check(&flags)?;
+    storage::Settings::check(&flags)?;
     let files = Arc::new(Files::of(&flags));
     let generated = Generated::new(&flags)?;
     let settings = settings(&flags, files.read(&generated)?)?;
@@ -35,6 +34,7 @@ pub(crate) async fn run(flags: Flags) -> anyhow::Result<()> {
     let _lock = crate::lock::take(&dir, "API server")?;
     let (listen, certificates) = (settings.listen, settings.certificates.clone());
     let api = Arc::new(super::start(settings).await?);
+    neighbours::add(api.health())?;
     tracing::info!(%listen, "the API server listens");
     let shutdown = CancellationToken::new();
     let main = async {
@@ -132,7 +132,6 @@ impl Files {
 
     fn read(&self, generated: &Generated) -> anyhow::Result<Certificates> {
         let client_authorities = self.text("client-ca-file").transpose()?;
-        let kubelets = self.text("kubelet-certificate-authority").transpose()?.or(client_authorities.clone());
         Ok(Certificates {
             serving: self.pair("tls-cert-file", "tls-private-key-file", &generated.serving)?,
             kubelet_client: self.pair(
@@ -140,8 +139,7 @@ impl Files {
                 "kubelet-client-key",
                 &generated.client,
             )?,
-            // Upstream believes any kubelet without --kubelet-certificate-authority; ours are to be known.
-            kubelet_authorities: kubelets.unwrap_or_else(|| generated.authority.clone()),
+            kubelet_authorities: self.text("kubelet-certificate-authority").transpose()?,
             proxy_client: self.pair("proxy-client-cert-file", "proxy-client-key-file", &generated.client)?,
             client_authorities,
             front_authorities: self.text("requestheader-client-ca-file").transpose()?,
@@ -152,7 +150,6 @@ impl Files {
 
 /// Certificates of nobody's, for those that were not given.
 struct Generated {
-    authority: String,
     serving: (String, String),
     client: (String, String),
 }
@@ -166,7 +163,7 @@ impl Generated {
         let serving = authority.issue(&Leaf::server("localhost", vec!["localhost".to_owned()], ips), now)?;
         let client = authority.issue(&Leaf::client("nobody", &[]), now)?;
         let pair = |issued: pki::authority::Issued| (issued.cert_pem, issued.key_pem);
-        Ok(Self { authority: authority.cert_pem(), serving: pair(serving), client: pair(client) })
+        Ok(Self { serving: pair(serving), client: pair(client) })
     }
 }
 
@@ -193,6 +190,9 @@ fn settings(flags: &Flags, certificates: Certificates) -> anyhow::Result<Setting
     if issuers.is_empty() {
         bail!("--service-account-issuer is a required flag");
     }
+    if let Some(twice) = issuers.iter().enumerate().find(|(at, issuer)| issuers[..*at].contains(issuer)) {
+        bail!("service-account-issuer {:?} is already specified", twice.1);
+    }
     let mut verifying = Vec::new();
     for path in flags.list("service-account-key-file").unwrap_or_default() {
         verifying.extend(verifying_keys(&read(path).context("--service-account-key-file")?)?);
@@ -200,20 +200,9 @@ fn settings(flags: &Flags, certificates: Certificates) -> anyhow::Result<Setting
     if verifying.is_empty() {
         verifying.extend(signing.iter().map(|key| key.public().clone()));
     }
-    let defaults = Limits::default();
-    let other_issuers = authentication::Source::of_flags(flags)?;
-    let authorization = authorization::Source::of_flags(flags)?;
-    let mut enabled = flags.bool("anonymous-auth").unwrap_or(defaults.anonymous.enabled);
-    if enabled && authorization.allows_all() {
-        tracing::warn!(
-            "AnonymousAuth is not allowed with the AlwaysAllow authorizer. Resetting AnonymousAuth to false"
-        );
-        enabled = false;
-    }
-    let anonymous = authentication::Anonymous { enabled, paths: Vec::new() };
-    let anonymous = other_issuers.anonymous().unwrap_or(anonymous);
-    let count =
-        |name: &str, default: usize| flags.int(name).and_then(|n| usize::try_from(n).ok()).unwrap_or(default);
+    // As upstream: who wants privileged containers says so.
+    let objects = registry::Config { privileged: false, ..registry::Config::default() };
+    let flagged = Flagged::of_flags(flags, &objects)?;
     Ok(Settings {
         listen,
         advertise,
@@ -225,54 +214,9 @@ fn settings(flags: &Flags, certificates: Certificates) -> anyhow::Result<Setting
         verifying_keys: verifying,
         certificates,
         front: front(flags),
-        authorization,
-        other_issuers,
-        services: services(flags)?,
-        limits: Limits {
-            requests: count("max-requests-inflight", defaults.requests),
-            mutating: count("max-mutating-requests-inflight", defaults.mutating),
-            timeout: flags.duration("request-timeout").unwrap_or(defaults.timeout),
-            anonymous,
-            bootstrap_tokens: flags.bool("enable-bootstrap-token-auth").unwrap_or(false),
-        },
+        limits: Limits::of_flags(flags, &flagged, Limits { bootstrap_tokens: false, ..Limits::default() })?,
+        flagged,
     })
-}
-
-/// What Services are given, and who is behind that of the API itself.
-fn services(flags: &Flags) -> anyhow::Result<Services> {
-    let default = Services::default();
-    let node_ports = match flags.text("service-node-port-range") {
-        Some(text) => port_range(text).with_context(|| format!("--service-node-port-range: {text:?}"))?,
-        None => default.node_ports,
-    };
-    let count = flags.int("apiserver-count").unwrap_or(1);
-    let Some(count) = usize::try_from(count).ok().filter(|count| *count > 0) else {
-        bail!("--apiserver-count should be a positive number, but value '{count}' provided");
-    };
-    let endpoints = match flags.text("endpoint-reconciler-type") {
-        None | Some("lease") => EndpointReconciler::Lease,
-        Some("master-count") => EndpointReconciler::MasterCount(count),
-        Some("none") => EndpointReconciler::None,
-        Some(other) => {
-            bail!("--endpoint-reconciler-type={other}: must be one of [master-count, lease, none]")
-        }
-    };
-    Ok(Services { node_ports, endpoints })
-}
-
-/// Ports from the first to the last: `30000-32767`, `30000+2767`, or one.
-fn port_range(text: &str) -> anyhow::Result<(u16, u16)> {
-    let text = text.trim();
-    let (first, last) = match (text.split_once('-'), text.split_once('+')) {
-        (Some((first, last)), _) => (first.parse()?, last.parse()?),
-        (None, Some((first, more))) => {
-            let (first, more): (u16, u16) = (first.parse()?, more.parse()?);
-            (first, first.checked_add(more).context("the last port is above 65535")?)
-        }
-        (None, None) => (text.parse()?, text.parse()?),
-    };
-    ensure!(first > 0 && first <= last, "the first port must be above 0 and not above the last");
-    Ok((first, last))
 }
 
 /// Who may say in headers who a caller is.
@@ -296,8 +240,10 @@ fn verifying_keys(text: &str) -> anyhow::Result<Vec<VerifyingKey>> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Services;
     use super::*;
     use crate::parts::component::Component;
+    use apiserver::registry::EndpointReconciler;
 
     fn of(line: &str) -> anyhow::Result<Settings> {
         let arguments: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
@@ -319,14 +265,14 @@ mod tests {
         assert_eq!(settings.storage, storage::Settings::Embedded("/d/store.redb".into()));
         assert_eq!((settings.limits.requests, settings.limits.mutating), (7, 200));
         assert!(!settings.limits.anonymous.enabled && !settings.limits.bootstrap_tokens);
-        assert_eq!(settings.services, Services::default());
+        assert_eq!(settings.flagged.services, Services::default());
     }
 
     #[test]
     fn what_services_are_given_is_settled_by_flags() {
         let services = |line: &str| {
             let issuer = "--advertise-address=192.0.2.1 --service-account-issuer=https://a";
-            of(&format!("{issuer} {line}")).map(|settings| settings.services)
+            of(&format!("{issuer} {line}")).map(|settings| settings.flagged.services)
         };
         let ports = |text: &str| services(&format!("--service-node-port-range={text}")).map(|s| s.node_ports);
         assert_eq!(ports("30000-30100").unwrap(), (30000, 30100));
@@ -361,7 +307,9 @@ mod tests {
         let issuer = "--advertise-address=192.0.2.1 --service-account-issuer=https://a";
         for (line, word) in [
             ("--advertise-address=192.0.2.1", "--service-account-issuer"),
-            (&format!("{issuer} --authorization-mode=ABAC"), "ABAC"),
+            (&format!("{issuer} --authorization-mode=ABAC"), "ABAC's authorization policy file not passed"),
+            (&format!("{issuer} --authorization-policy-file=/p"), "without mode ABAC"),
+            (&format!("{issuer} --service-account-issuer=https://a"), "\"https://a\" is already specified"),
             (&format!("{issuer} --enable-admission-plugins=Foo"), "\"Foo\" is unknown"),
             (&format!("{issuer} --tls-cert-file=/x"), "--tls-private-key-file"),
             (&format!("{issuer} --client-ca-file=/nowhere"), "--client-ca-file"),
@@ -370,6 +318,36 @@ mod tests {
             let error = format!("{:#}", of(line).err().expect(line));
             assert!(error.contains(word), "{line}: {error}");
         }
+    }
+
+    #[test]
+    fn clients_outside_are_told_the_names_that_were_set() {
+        let told = |line: &str| {
+            let issuer = "--advertise-address=192.0.2.1 --service-account-issuer=https://a";
+            let config = super::super::config(&of(&format!("{issuer} {line}")).unwrap()).unwrap();
+            let keys = config.openid.unwrap().configuration["jwks_uri"].as_str().unwrap().to_owned();
+            (config.advertise, keys)
+        };
+        for (line, address, keys) in [
+            ("", "192.0.2.1:6443", "https://192.0.2.1:6443/openid/v1/jwks"),
+            ("--external-hostname=api.test", "api.test:6443", "https://api.test:6443/openid/v1/jwks"),
+            ("--external-hostname=api.test:443", "api.test:443", "https://api.test:443/openid/v1/jwks"),
+            (
+                "--external-hostname=2001:db8::1",
+                "[2001:db8::1]:6443",
+                "https://[2001:db8::1]:6443/openid/v1/jwks",
+            ),
+            ("--service-account-jwks-uri=https://k.test/j", "192.0.2.1:6443", "https://k.test/j"),
+        ] {
+            assert_eq!(told(line), (address.to_owned(), keys.to_owned()), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_server_of_its_own_must_be_told_that_containers_may_be_privileged() {
+        let issuer = "--advertise-address=192.0.2.1 --service-account-issuer=https://a";
+        let allowed = |line: &str| of(&format!("{issuer} {line}")).unwrap().flagged.objects.privileged;
+        assert!(!allowed("") && allowed("--allow-privileged=true") && !allowed("--allow-privileged=false"));
     }
 
     #[test]

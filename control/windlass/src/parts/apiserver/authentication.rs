@@ -3,6 +3,9 @@
 
 mod issuer;
 mod remotes;
+mod tokens;
+
+pub(crate) use tokens::Tokens;
 
 use crate::component_config::{self, Kind, text};
 use crate::flags::Flags;

@@ -1,18 +1,17 @@
 //! Which authorizers decide, and in which order: `--authorization-config`, or `--authorization-mode` with the flags about a webhook.
 //! Upstream: `pkg/kubeapiserver/authorizer`, `apiserver/pkg/apis/apiserver/validation`.
 
-mod remote;
-
+use super::reviewer::Remote;
 use crate::component_config::{self, Kind, text};
 use crate::flags::Flags;
 use crate::watched::{Directories, REREAD};
 use anyhow::{Context as _, anyhow, bail};
+use apiserver::Abac;
 use apiserver::authorization_webhook::{Condition, Config, Version, Webhook};
 use apiserver::server::{Authorization, Mode};
 use machinery::entry;
 use machinery::field::{FieldError, Path as Field};
 use machinery::names;
-use remote::Remote;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -61,6 +60,8 @@ impl Default for Source {
 pub(crate) enum Planned {
     /// By its type.
     Plain(&'static str),
+    /// By the policies of a file.
+    Abac(Abac),
     Webhook(Hook),
 }
 
@@ -87,17 +88,13 @@ impl Source {
             }
             return Ok(Source::File(path.into()));
         }
-        if modes.is_empty() {
-            return Ok(Source::default());
-        }
         let mut planned = Vec::new();
         for mode in modes {
-            let Some(known) = TYPES.iter().find(|known| *known == mode) else {
-                bail!("--authorization-mode={mode} is not served here: {} are", TYPES.join(","));
-            };
-            let one = match *known {
-                "Webhook" => Planned::Webhook(Hook::of_flags(flags)?),
-                plain => Planned::Plain(plain),
+            let one = match (mode.as_str(), TYPES.iter().find(|known| *known == mode)) {
+                ("ABAC", _) => Planned::Abac(policies(flags)?),
+                (_, Some(&"Webhook")) => Planned::Webhook(Hook::of_flags(flags)?),
+                (_, Some(plain)) => Planned::Plain(plain),
+                (_, None) => bail!("authorization-mode {mode:?} is not a valid mode"),
             };
             if planned.contains(&one) {
                 bail!("--authorization-mode: mode {mode:?} is specified more than once");
@@ -108,7 +105,11 @@ impl Source {
         if flags.text("authorization-webhook-config-file").is_some() && !asks {
             bail!("cannot specify --authorization-webhook-config-file without mode Webhook");
         }
-        Ok(Source::Modes(planned))
+        let reads = planned.iter().any(|one| matches!(one, Planned::Abac(_)));
+        if flags.text("authorization-policy-file").is_some() && !reads {
+            bail!("cannot specify --authorization-policy-file without mode ABAC");
+        }
+        Ok(if planned.is_empty() { Source::default() } else { Source::Modes(planned) })
     }
 
     /// Whether flags say that everything is allowed.
@@ -122,7 +123,7 @@ impl Source {
         let types = |all: &[Planned]| -> BTreeSet<&'static str> {
             let plain = all.iter().filter_map(|one| match one {
                 Planned::Plain(known) => Some(*known),
-                Planned::Webhook(_) => None,
+                Planned::Abac(_) | Planned::Webhook(_) => None,
             });
             plain.collect()
         };
@@ -205,11 +206,19 @@ async fn use_these(planned: &[Planned], authorization: &Authorization) -> anyhow
             Planned::Plain("Node") => Mode::Node,
             Planned::Plain("RBAC") => Mode::Rbac,
             Planned::Plain(other) => Mode::Always(*other == "AlwaysAllow"),
+            Planned::Abac(policies) => Mode::Abac(Arc::new(policies.clone())),
             Planned::Webhook(hook) => Mode::Webhook(Arc::new(hook.make().await?)),
         });
     }
     authorization.use_modes(&modes);
     Ok(())
+}
+
+fn policies(flags: &Flags) -> anyhow::Result<Abac> {
+    let path = flags.text("authorization-policy-file");
+    let path = path.context("authorization-mode ABAC's authorization policy file not passed")?;
+    let text = pki::files::read(Path::new(path)).context("--authorization-policy-file")?;
+    Abac::parse(path, &text).map_err(|why| anyhow!(why))
 }
 
 impl Hook {

@@ -33,7 +33,7 @@ const STARTED: [&str; 20] = [
 pub(super) fn add(health: &Health, ready: &watch::Sender<bool>, registry: &Arc<Registry>) {
     for name in STARTED {
         let seen = ready.subscribe();
-        health.add(name, true, move || if *seen.borrow() { Ok(()) } else { Err("not finished".to_owned()) });
+        health.add_start(name, move || if *seen.borrow() { Ok(()) } else { Err("not finished".to_owned()) });
     }
     let registry = registry.clone();
     health.add("informer-sync", false, move || match registry.unsynced().as_slice() {

@@ -5,16 +5,18 @@
 //! took from them where he says so ([`super::roles`]).
 //! Names are kubeadm's, so that its users and tools find what they know. [`roles`]: who may what; [`kubeadm`]: what `kubeadm join` reads.
 
-mod kubeadm;
+pub(crate) mod kubeadm;
 mod roles;
 
+use super::storage::SharedEtcd;
 use anyhow::Context as _;
 use ipnet::IpNet;
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Resource};
 use pki::Kubeconfig;
 use pki::bootstrap::{BootstrapToken, SECRET_NAMESPACE, SECRET_TYPE};
@@ -23,7 +25,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::fmt::Debug;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// Namespaces every cluster has.
 const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
@@ -38,6 +40,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) server: &'a str,
     /// With several servers, another one's address in `cluster-info` is as good as ours.
     pub(crate) several: bool,
+    /// The one that is there no more, where `cluster-info` names such.
+    pub(crate) gone: Option<&'a str>,
     /// The authorities of its certificate, as PEM.
     pub(crate) ca_pem: &'a str,
     /// The cluster's DNS domain, and where it is answered.
@@ -45,6 +49,10 @@ pub(crate) struct Facts<'a> {
     pub(crate) dns: &'a [IpAddr],
     pub(crate) pod_ranges: &'a [IpNet],
     pub(crate) service_ranges: &'a [IpNet],
+    /// Other names and addresses of every API server's certificate.
+    pub(crate) names: &'a [String],
+    /// Where objects are; none where nobody else can get at them.
+    pub(crate) etcd: Option<&'a SharedEtcd>,
 }
 
 pub(crate) async fn publish(
@@ -53,9 +61,7 @@ pub(crate) async fn publish(
     token: Option<&BootstrapToken>,
 ) -> anyhow::Result<()> {
     namespaces(client).await?;
-    let told = cluster_info(client, facts.server, facts.ca_pem, facts.several).await?;
-    // One endpoint for all who join: servers that start one after the other must not each write their own.
-    kubeadm::write(client, &Facts { server: &told, ..facts }).await?;
+    endpoint(client, facts).await?;
     roles::write(client).await?;
     if let Some(token) = token {
         let description = "The server's --token";
@@ -68,6 +74,48 @@ pub(crate) async fn publish(
     Ok(())
 }
 
+/// The server that those are told of who join, in all that names it.
+pub(crate) async fn endpoint(client: &kube::Client, facts: Facts<'_>) -> anyhow::Result<()> {
+    let told = cluster_info(client, &facts).await?;
+    // One endpoint for all who join: servers that start one after the other must not each write their own.
+    kubeadm::write(client, &Facts { server: &told, ..facts }).await
+}
+
+/// The server that `cluster-info` names.
+pub(crate) async fn told(client: &kube::Client) -> anyhow::Result<Option<String>> {
+    let api: Api<ConfigMap> = Api::namespaced(client.clone(), INFO_NAMESPACE);
+    let info = api.get_opt(INFO).await.context("read kube-public/cluster-info")?;
+    let text = info.and_then(|info| info.data?.remove("kubeconfig"));
+    Ok(text.and_then(|text| Some(Kubeconfig::parse(&text).ok()?.cluster().ok()?.server.clone())))
+}
+
+/// The API servers there are: the endpoints of the Service `kubernetes`.
+pub(crate) async fn living(client: &kube::Client) -> anyhow::Result<Vec<SocketAddr>> {
+    let api: Api<EndpointSlice> = Api::namespaced(client.clone(), "default");
+    let of_api = ListParams::default().labels("kubernetes.io/service-name=kubernetes");
+    let slices = api.list(&of_api).await.context("list the API servers")?;
+    let each = slices.items.iter().flat_map(|slice| {
+        let ports = slice.ports.iter().flatten().filter_map(|port| u16::try_from(port.port?).ok());
+        let ports: Vec<u16> = ports.collect();
+        let addresses = slice.endpoints.iter().flatten().flat_map(|endpoint| &endpoint.addresses);
+        let ips = addresses.filter_map(|text| text.parse::<IpAddr>().ok());
+        ips.flat_map(move |ip| ports.clone().into_iter().map(move |port| SocketAddr::new(ip, port)))
+    });
+    Ok(each.collect())
+}
+
+/// Whether `server` may be told to those who join, where `living` are the servers there are and `own` the addresses in this one's certificate. A
+/// name, and an address that this server's operator has given it, lead to whichever server is there. Pure.
+pub(crate) fn is_there(server: &str, living: &[SocketAddr], own: &[IpAddr]) -> bool {
+    let Ok(server) = server.parse::<http::Uri>() else { return false };
+    let host = server.host().unwrap_or_default().trim_matches(['[', ']']);
+    let Ok(ip) = host.parse::<IpAddr>() else { return true };
+    // Servers on a loopback are in nobody's endpoints.
+    living.is_empty()
+        || own.contains(&ip)
+        || living.contains(&SocketAddr::new(ip, server.port_u16().unwrap_or(443)))
+}
+
 /// The namespaces every cluster has.
 pub(super) async fn namespaces(client: &kube::Client) -> anyhow::Result<()> {
     for name in NAMESPACES {
@@ -78,12 +126,8 @@ pub(super) async fn namespaces(client: &kube::Client) -> anyhow::Result<()> {
 }
 
 /// What a cluster says to machines that do not know it; gives the server it names.
-pub(crate) async fn cluster_info(
-    client: &kube::Client,
-    server: &str,
-    ca_pem: &str,
-    several: bool,
-) -> anyhow::Result<String> {
+pub(crate) async fn cluster_info(client: &kube::Client, facts: &Facts<'_>) -> anyhow::Result<String> {
+    let Facts { server, ca_pem, several, gone, .. } = *facts;
     let kubeconfig = Kubeconfig::new("", server, ca_pem, "", Credentials::Anonymous).to_yaml()?;
     let api: Api<ConfigMap> = Api::namespaced(client.clone(), INFO_NAMESPACE);
     let info = json!({"metadata": {"name": INFO}, "data": {"kubeconfig": kubeconfig}});
@@ -91,7 +135,9 @@ pub(crate) async fn cluster_info(
     let current = stored.data.as_ref().and_then(|data| data.get("kubeconfig"));
     let said = current.and_then(|text| Kubeconfig::parse(text).ok());
     let said = said.as_ref().and_then(|said| said.cluster().ok());
-    let other = said.filter(|said| several && said.authority_pem().is_ok_and(|pem| pem == ca_pem));
+    let other = said.filter(|said| {
+        several && gone != Some(&said.server) && said.authority_pem().is_ok_and(|pem| pem == ca_pem)
+    });
     if current != Some(&kubeconfig) && other.is_none() {
         // Signatures of other tokens are of the old text: their holders must not take this one for genuine.
         let mut data = serde_json::Map::from_iter([("kubeconfig".to_owned(), Value::String(kubeconfig))]);

@@ -19,6 +19,17 @@ const COMPACTION: Duration = Duration::from_secs(300);
 /// What keys begin with, as upstream's.
 pub(crate) const PREFIX: &str = "/registry";
 
+/// Flags of kube-apiserver that say something of etcd.
+const OF_ETCD: [&str; 7] = [
+    "etcd-cafile",
+    "etcd-certfile",
+    "etcd-keyfile",
+    "etcd-prefix",
+    "etcd-compaction-interval",
+    "encryption-provider-config",
+    "encryption-provider-config-automatic-reload",
+];
+
 /// What objects are kept in.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Settings {
@@ -41,9 +52,39 @@ pub(crate) struct Cluster {
     compaction: Duration,
     encryption: Option<PathBuf>,
     reload: bool,
+    /// Built-in kinds lie there as JSON.
+    json: bool,
+    tuning: etcd::Tuning,
+}
+
+/// An etcd as every API server on it is to use it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SharedEtcd {
+    /// Its members' client URLs.
+    pub(crate) endpoints: Vec<String>,
+    /// Its members' certificates are checked against authorities in a file.
+    pub(crate) authority: bool,
+    /// It knows its clients by their certificates.
+    pub(crate) client: bool,
+    /// What keys begin with.
+    pub(crate) prefix: String,
+    /// What is kept in it is encrypted.
+    pub(crate) encrypted: bool,
 }
 
 impl Settings {
+    /// The etcd that others may use as well.
+    pub(crate) fn shared(&self) -> Option<SharedEtcd> {
+        let Self::Etcd(cluster) = self else { return None };
+        Some(SharedEtcd {
+            endpoints: cluster.servers.clone(),
+            authority: cluster.cafile.is_some(),
+            client: cluster.certfile.is_some() && cluster.keyfile.is_some(),
+            prefix: etcd::rooted(&cluster.prefix),
+            encrypted: cluster.encryption.is_some(),
+        })
+    }
+
     /// What flags of `windlass server` name: an etcd, or the embedded store in `file`.
     pub(crate) fn new(flags: &StorageFlags, file: PathBuf) -> anyhow::Result<Self> {
         if flags.etcd_servers.is_empty() {
@@ -63,15 +104,26 @@ impl Settings {
         }))
     }
 
+    /// Whether flags of kube-apiserver say where objects are: one that lost the line would serve an empty cluster with the keys of the one there
+    /// is. Pure.
+    ///
+    /// # Errors
+    /// Neither an etcd is named (upstream: `options.EtcdOptions.Validate`) nor the directory of an embedded store.
+    pub(super) fn check(flags: &Flags) -> anyhow::Result<()> {
+        let etcd = flags.list("etcd-servers").is_some_and(|servers| !servers.is_empty());
+        ensure!(
+            etcd || flags.text("data-dir").is_some(),
+            "--etcd-servers must be specified (or --data-dir, for a store embedded in the program)"
+        );
+        Ok(())
+    }
+
     /// What flags of kube-apiserver name.
     pub(super) fn alone(flags: &Flags, file: PathBuf) -> anyhow::Result<Self> {
+        let json = as_json(flags)?;
         let path = |name: &str| flags.text(name).map(PathBuf::from);
         let Some(servers) = flags.list("etcd-servers").filter(|servers| !servers.is_empty()) else {
-            if let Some(other) =
-                ["etcd-cafile", "etcd-certfile", "etcd-keyfile", "encryption-provider-config"]
-                    .into_iter()
-                    .find(|name| flags.text(name).is_some())
-            {
+            if let Some(other) = OF_ETCD.into_iter().find(|name| flags.text(name).is_some()) {
                 bail!("--{other} without --etcd-servers: the embedded store has no such setting");
             }
             return Ok(Self::Embedded(file));
@@ -86,6 +138,8 @@ impl Settings {
             compaction: flags.duration("etcd-compaction-interval").unwrap_or(COMPACTION),
             encryption: path("encryption-provider-config"),
             reload: flags.bool("encryption-provider-config-automatic-reload").unwrap_or(false),
+            json,
+            tuning: tuning(flags),
         }))
     }
 }
@@ -103,6 +157,8 @@ impl Cluster {
             compaction: compaction(flags.etcd_compaction_interval.as_deref())?,
             encryption: flags.encryption_provider_config.clone(),
             reload: flags.encryption_provider_config_automatic_reload,
+            json: false,
+            tuning: etcd::Tuning::default(),
         })
     }
 
@@ -134,9 +190,16 @@ impl Cluster {
 
     /// How objects lie in it, and what is to run for as long as that is used.
     pub(crate) async fn encoding(&self) -> anyhow::Result<(Arc<dyn Encoding>, Vec<Task>)> {
+        let (encoding, tasks, _) = self.sealed().await?;
+        Ok((encoding, tasks))
+    }
+
+    /// The same, and what tells of the plugins, where there are any or may be.
+    async fn sealed(&self) -> anyhow::Result<(Arc<dyn Encoding>, Vec<Task>, Option<Arc<Encryption>>)> {
+        let inner = apiserver::etcd::Form { json: self.json };
         let Some(path) = &self.encryption else {
-            let plain = Layers { outer: encryption::Unsealed, inner: apiserver::etcd::Upstream };
-            return Ok((Arc::new(plain), Vec::new()));
+            let plain = Layers { outer: encryption::Unsealed, inner };
+            return Ok((Arc::new(plain), Vec::new(), None));
         };
         let encryption = Encryption::load(path, &self.prefix, apiserver::etcd::group_resource);
         let encryption =
@@ -146,7 +209,8 @@ impl Cluster {
         if self.reload {
             tasks.push(encryption.reload(path.clone()));
         }
-        Ok((Arc::new(Layers { outer: encryption, inner: apiserver::etcd::Upstream }), tasks))
+        let told = (self.reload || encryption.has_plugins()).then(|| encryption.clone());
+        Ok((Arc::new(Layers { outer: encryption, inner }), tasks, told))
     }
 }
 
@@ -156,6 +220,8 @@ pub(super) struct Storage {
     pub(super) embedded: Option<Arc<embedded::Store>>,
     /// The members, where it is etcd.
     pub(super) etcd: Option<::etcd::Client>,
+    /// Tells of KMS plugins, where there are any or may be.
+    pub(super) encryption: Option<Arc<Encryption>>,
     /// To run for as long as the store is used.
     pub(super) tasks: Vec<Task>,
 }
@@ -170,21 +236,28 @@ pub(super) async fn open(settings: &Settings) -> anyhow::Result<Storage> {
     let opened =
         tokio::task::spawn_blocking(move || embedded::Store::open(&path, embedded::Options::default()));
     let store = Arc::new(opened.await.context("open the store")??);
-    Ok(Storage { backend: store.clone(), embedded: Some(store), etcd: None, tasks: Vec::new() })
+    Ok(Storage {
+        backend: store.clone(),
+        embedded: Some(store),
+        etcd: None,
+        encryption: None,
+        tasks: Vec::new(),
+    })
 }
 
 async fn open_etcd(cluster: &Cluster) -> anyhow::Result<Storage> {
-    let (encoding, mut tasks) = cluster.encoding().await?;
+    let (encoding, mut tasks, encryption) = cluster.sealed().await?;
     let options = etcd::Options {
         client: client(cluster)?,
         prefix: cluster.prefix.clone(),
         compaction_interval: cluster.compaction,
         encoding,
+        tuning: cluster.tuning,
     };
     let (store, own) = Etcd::open(options).await.context("open the store in etcd")?;
     tasks.extend(own);
     let members = store.client();
-    Ok(Storage { backend: Arc::new(store), embedded: None, etcd: Some(members), tasks })
+    Ok(Storage { backend: Arc::new(store), embedded: None, etcd: Some(members), encryption, tasks })
 }
 
 fn client(cluster: &Cluster) -> anyhow::Result<etcd::Config> {
@@ -201,6 +274,35 @@ fn client(cluster: &Cluster) -> anyhow::Result<etcd::Config> {
     Ok(etcd::Config { endpoints: cluster.servers.clone(), authorities, identity, cluster: cluster.id })
 }
 
+fn tuning(flags: &Flags) -> etcd::Tuning {
+    let default = etcd::Tuning::default();
+    let seconds =
+        flags.int("lease-reuse-duration-seconds").map(|seconds| u64::try_from(seconds).unwrap_or(0));
+    etcd::Tuning {
+        lease_reuse: seconds.unwrap_or(default.lease_reuse),
+        health: flags.duration("etcd-healthcheck-timeout").unwrap_or(default.health),
+        ready: flags.duration("etcd-readycheck-timeout").unwrap_or(default.ready),
+    }
+}
+
+/// Whether `--storage-media-type` asks for JSON.
+fn as_json(flags: &Flags) -> anyhow::Result<bool> {
+    const TYPES: [&str; 3] = ["application/json", "application/vnd.kubernetes.protobuf", "application/yaml"];
+    if let Some(other) = flags.text("storage-backend").filter(|backend| *backend != "etcd3") {
+        bail!(
+            "--storage-backend={other} invalid, allowed values: etcd3. If not specified, it will default to 'etcd3'"
+        );
+    }
+    match flags.text("storage-media-type") {
+        None | Some("application/vnd.kubernetes.protobuf") => Ok(false),
+        Some("application/json") => Ok(true),
+        Some("application/yaml") => bail!("--storage-media-type=application/yaml is not written here"),
+        Some(other) => {
+            bail!("--storage-media-type {other:?} invalid, allowed values: {}", TYPES.join(", "))
+        }
+    }
+}
+
 fn compaction(text: Option<&str>) -> anyhow::Result<Duration> {
     let Some(text) = text else { return Ok(COMPACTION) };
     let nanos =
@@ -211,6 +313,7 @@ fn compaction(text: Option<&str>) -> anyhow::Result<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::parts::component::Component;
 
     #[test]
     fn intervals_are_written_as_go_writes_them() {
@@ -218,6 +321,41 @@ mod tests {
         assert_eq!(compaction(Some("0")).unwrap(), Duration::ZERO);
         assert!(compaction(Some("-1s")).is_err() && compaction(Some("soon")).is_err());
         assert_eq!(compaction(None).unwrap(), COMPACTION);
+    }
+
+    #[test]
+    fn how_objects_lie_in_etcd_is_settled_by_flags() {
+        let of = |line: &str| {
+            let line: Vec<String> =
+                format!("--etcd-servers=http://e {line}").split_whitespace().map(str::to_owned).collect();
+            let table = crate::parts::component::Component::named("kube-apiserver").unwrap().table();
+            match Settings::alone(&table.parse(&line).unwrap(), "/s".into()) {
+                Ok(Settings::Etcd(cluster)) => Ok((cluster.json, cluster.tuning)),
+                Ok(Settings::Embedded(_)) => panic!("the embedded store"),
+                Err(error) => Err(error.to_string()),
+            }
+        };
+        let (default, seven) = (etcd::Tuning::default(), Duration::from_secs(7));
+        for (line, expected) in [
+            ("--etcd-healthcheck-timeout=7s", (false, etcd::Tuning { health: seven, ..default })),
+            ("--etcd-readycheck-timeout=7s", (false, etcd::Tuning { ready: seven, ..default })),
+            ("", (false, default)),
+            (
+                "--storage-media-type=application/vnd.kubernetes.protobuf --storage-backend=etcd3",
+                (false, default),
+            ),
+            ("--storage-media-type=application/json", (true, default)),
+            ("--lease-reuse-duration-seconds=10", (false, etcd::Tuning { lease_reuse: 10, ..default })),
+        ] {
+            assert_eq!(of(line), Ok(expected), "{line}");
+        }
+        for (line, why) in [
+            ("--storage-media-type=application/yaml", "is not written here"),
+            ("--storage-media-type=text/plain", "invalid, allowed values: application/json"),
+            ("--storage-backend=etcd2", "allowed values: etcd3"),
+        ] {
+            assert!(of(line).unwrap_err().contains(why), "{line}");
+        }
     }
 
     #[test]
@@ -231,6 +369,26 @@ mod tests {
             panic!("the embedded store")
         };
         assert!(client(&cluster).is_err());
+    }
+
+    #[test]
+    fn a_kube_apiserver_that_lost_its_etcd_must_not_serve_an_empty_cluster() {
+        let flags = |line: &[&str]| {
+            let line: Vec<String> = line.iter().map(|word| (*word).to_owned()).collect();
+            Component::named("kube-apiserver").unwrap().table().parse(&line).unwrap()
+        };
+        for lost in [&[][..], &["--etcd-servers="], &["--secure-port=6443"], &["--data-dir="]] {
+            let error = Settings::check(&flags(lost)).unwrap_err().to_string();
+            assert!(error.starts_with("--etcd-servers must be specified"), "{lost:?}: {error}");
+        }
+        Settings::check(&flags(&["--data-dir=/d"])).unwrap();
+        Settings::check(&flags(&["--etcd-servers=http://e:2379"])).unwrap();
+        for (name, value) in OF_ETCD.into_iter().zip(["/x", "/x", "/x", "/x", "1m", "/x", "true"]) {
+            let (flag, etcd) = (format!("--{name}={value}"), "--etcd-servers=http://e:2379");
+            let error = Settings::alone(&flags(&["--data-dir=/d", &flag]), "/s".into()).unwrap_err();
+            assert!(error.to_string().contains(&format!("--{name} without")), "{error}");
+            Settings::alone(&flags(&[etcd, &flag]), "/s".into()).unwrap();
+        }
     }
 
     #[test]

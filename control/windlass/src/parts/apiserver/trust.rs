@@ -19,14 +19,14 @@ use std::time::Duration;
 use supervise::{Backoff, Task};
 use tokio::sync::watch;
 
-const NAMESPACE: &str = "kube-system";
-const NAME: &str = "extension-apiserver-authentication";
+pub(crate) const NAMESPACE: &str = "kube-system";
+pub(crate) const NAME: &str = "extension-apiserver-authentication";
 /// The pause after a failure, such as another server's write in between.
 const AGAIN: Duration = Duration::from_millis(200);
 /// How often the ConfigMap is looked at.
 const PERIOD: Duration = Duration::from_secs(60);
-const CLIENT_CA: &str = "client-ca-file";
-const FRONT_CA: &str = "requestheader-client-ca-file";
+pub(crate) const CLIENT_CA: &str = "client-ca-file";
+pub(crate) const FRONT_CA: &str = "requestheader-client-ca-file";
 const UIDS: &str = "requestheader-uid-headers";
 
 /// The proxies in front, and the headers they use.
@@ -68,6 +68,25 @@ impl Front {
             groups: list("requestheader-group-headers"),
             extras: list("requestheader-extra-headers-prefix"),
         }
+    }
+
+    /// What the ConfigMap says.
+    ///
+    /// # Errors
+    /// A list in it is none.
+    pub(crate) fn of_map(map: &ConfigMap) -> anyhow::Result<Self> {
+        let list = |name: &'static str| -> anyhow::Result<Vec<String>> {
+            let text = map.data.as_ref().and_then(|data| data.get(name));
+            text.map_or(Ok(Vec::new()), |text| serde_json::from_str(text).context(name))
+        };
+        Ok(Self {
+            believed: true,
+            allowed: list("requestheader-allowed-names")?,
+            users: list("requestheader-username-headers")?,
+            uids: list(UIDS)?,
+            groups: list("requestheader-group-headers")?,
+            extras: list("requestheader-extra-headers-prefix")?,
+        })
     }
 
     /// The proxies whose certificates are of these authorities.

@@ -1,13 +1,17 @@
 //! KubeSchedulerConfiguration: its file to the scheduler's own settings.
 
 use super::extenders;
-use crate::component_config::{self, Document, Kind};
+use crate::component_config::{self, Document, Kind, text};
+use crate::parts::throttle::Limit;
 use anyhow::bail;
 use client::leader::Settings;
+use scheduler::Waits;
 use scheduler::profile::{Change, Profile, Set};
-use serde_json::Value;
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The kind of the file.
 const KIND: Kind = Kind {
@@ -22,12 +26,14 @@ pub(crate) struct Loaded {
     pub(crate) elect: bool,
     pub(crate) leader: Settings,
     pub(crate) kubeconfig: Option<String>,
+    /// How often the API server is asked; without one as often as there is something to ask.
+    pub(crate) limit: Option<Limit>,
 }
 
 impl Default for Loaded {
     fn default() -> Self {
         let leader = Settings::new(super::LEASE);
-        Self { scheduler: scheduler::Config::default(), elect: true, leader, kubeconfig: None }
+        Self { scheduler: scheduler::Config::default(), elect: true, leader, kubeconfig: None, limit: None }
     }
 }
 
@@ -57,6 +63,10 @@ fn of(file: &Document) -> anyhow::Result<Loaded> {
         }
     }
     let percentage = file.0.get("percentageOfNodesToScore").and_then(Value::as_i64);
+    if let Some(wrong) = file.0.get("parallelism").and_then(Value::as_i64).filter(|given| *given <= 0) {
+        bail!("parallelism: Invalid value: {wrong}: should be an integer value greater than zero");
+    }
+    queue_sort(file.items("/profiles"))?;
     let mut profiles: Vec<Arc<Profile>> = Vec::new();
     for (index, item) in file.items("/profiles").iter().enumerate() {
         let made = profile(item, percentage).map_err(|e| e.context(format!("profiles[{index}]")))?;
@@ -69,11 +79,90 @@ fn of(file: &Document) -> anyhow::Result<Loaded> {
         profiles.push(Arc::new(profile(&Value::Null, percentage)?));
     }
     Ok(Loaded {
-        scheduler: scheduler::Config { profiles, extenders: extenders::of(file.items("/extenders"))? },
+        scheduler: scheduler::Config {
+            profiles,
+            extenders: extenders::of(file.items("/extenders"))?,
+            waits: waits(file)?,
+        },
+        limit: limit(file)?,
         elect: file.bool("/leaderElection/leaderElect").unwrap_or(true),
         leader,
         kubeconfig: file.text("/clientConnection/kubeconfig").map(str::to_owned),
     })
+}
+
+/// The one queue is sorted in one way.
+fn queue_sort(profiles: &[Value]) -> anyhow::Result<()> {
+    let set = |profile: &Value| {
+        let sort = &profile["plugins"]["queueSort"];
+        json!({"enabled": sort.get("enabled").cloned().unwrap_or_default(), "disabled": sort.get("disabled").cloned().unwrap_or_default()})
+    };
+    let Some((first, rest)) = profiles.split_first() else { return Ok(()) };
+    let enabled = first["plugins"]["queueSort"]["enabled"].as_array().map_or(0, Vec::len);
+    if enabled > 1 {
+        bail!(
+            "profiles[0].plugins.queueSort.Enabled: Invalid value: {enabled}: only one queue sort plugin can be enabled"
+        );
+    }
+    match rest.iter().position(|profile| set(profile) != set(first)) {
+        None => Ok(()),
+        Some(index) => {
+            let (at, value) = (index + 1, set(&rest[index]));
+            bail!(
+                "profiles[{at}].plugins.queueSort: Invalid value: {value}: must be the same for all profiles"
+            )
+        }
+    }
+}
+
+/// Plugins that are no more (upstream's `invalidPluginsByVersion`).
+const REMOVED: [&str; 4] = ["AzureDiskLimits", "CinderLimits", "EBSLimits", "GCEPDLimits"];
+
+fn removed() -> String {
+    let version = KIND.api_version;
+    format!("was invalid in version {version:?} (KubeSchedulerConfiguration is version {version:?})")
+}
+
+/// No pod waits longer, whatever is said: nobody lives to see it, and clocks end somewhere.
+const LONGEST_WAIT: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+/// How long pods wait that could not be scheduled.
+fn waits(file: &Document) -> anyhow::Result<Waits> {
+    let mut waits = Waits::default();
+    let seconds = |name: &str| file.0.get(name).and_then(Value::as_i64);
+    for (name, span) in
+        [("podInitialBackoffSeconds", &mut waits.first), ("podMaxBackoffSeconds", &mut waits.longest)]
+    {
+        if let Some(given) = seconds(name) {
+            *span = Duration::from_secs(u64::try_from(given).unwrap_or(0)).min(LONGEST_WAIT);
+        }
+    }
+    if waits.first.is_zero() {
+        let given = seconds("podInitialBackoffSeconds").unwrap_or_default();
+        bail!("podInitialBackoffSeconds: Invalid value: {given}: must be greater than 0");
+    }
+    if waits.longest < waits.first {
+        let usual = || waits.longest.as_secs().to_string();
+        let given = seconds("podMaxBackoffSeconds").map_or_else(usual, |given| given.to_string());
+        bail!(
+            "podMaxBackoffSeconds: Invalid value: {given}: must be greater than or equal to PodInitialBackoffSeconds"
+        );
+    }
+    Ok(waits)
+}
+
+/// How often the API server is asked.
+fn limit(file: &Document) -> anyhow::Result<Option<Limit>> {
+    let connection = file.0.get("clientConnection");
+    let given = |name: &str| connection.and_then(|connection| connection.get(name));
+    let burst = given("burst").and_then(Value::as_i64);
+    if let Some(burst) = burst.filter(|burst| *burst < 0) {
+        bail!("clientConnection.burst: Invalid value: {burst}: must be non-negative");
+    }
+    // Nothing stands for the default.
+    let (qps, burst) =
+        (given("qps").and_then(Value::as_f64).filter(|qps| *qps != 0.0), burst.filter(|burst| *burst != 0));
+    Ok(Limit::given(qps, burst, super::LIMIT))
 }
 
 fn profile(item: &Value, percentage: Option<i64>) -> anyhow::Result<Profile> {
@@ -87,15 +176,16 @@ fn profile(item: &Value, percentage: Option<i64>) -> anyhow::Result<Profile> {
         bail!("percentageOfNodesToScore: Invalid value: {own}: not in valid range [0-100]");
     }
     profile.percentage = own;
-    for (point, set) in [
-        ("multiPoint", Set::MultiPoint),
-        ("filter", Set::Filter),
-        ("score", Set::Score),
-        ("postFilter", Set::PostFilter),
-    ] {
+    for (set, point) in Set::all() {
+        let enabled = item["plugins"][point]["enabled"].as_array().into_iter().flatten();
+        Profile::each_once(set, enabled.map(|plugin| text(plugin, "name")))
+            .map_err(|e| anyhow::anyhow!("plugins.{point}.enabled: {e}"))?;
         for (list, on) in [("disabled", false), ("enabled", true)] {
-            for plugin in item["plugins"][point][list].as_array().into_iter().flatten() {
-                let name = plugin["name"].as_str().unwrap_or_default();
+            for (index, plugin) in item["plugins"][point][list].as_array().into_iter().flatten().enumerate() {
+                let name = text(plugin, "name");
+                if on && set != Set::MultiPoint && REMOVED.contains(&name) {
+                    bail!("plugins.{point}.enabled[{index}]: Invalid value: {name:?}: {}", removed());
+                }
                 let change = match on {
                     true => Change::On { weight: plugin["weight"].as_i64().filter(|weight| *weight != 0) },
                     false => Change::Off,
@@ -106,8 +196,15 @@ fn profile(item: &Value, percentage: Option<i64>) -> anyhow::Result<Profile> {
             }
         }
     }
+    let mut configured = BTreeSet::new();
     for (index, entry) in item["pluginConfig"].as_array().into_iter().flatten().enumerate() {
-        let name = entry["name"].as_str().unwrap_or_default();
+        let name = text(entry, "name");
+        if !configured.insert(name) {
+            bail!("pluginConfig[{index}]: Duplicate value: {name:?}");
+        }
+        if REMOVED.contains(&name) {
+            bail!("pluginConfig[{index}]: Invalid value: {name:?}: {}", removed());
+        }
         let unused = profile
             .configure(name, &entry["args"])
             .map_err(|e| anyhow::anyhow!("pluginConfig[{index}]: {e}"))?;
@@ -119,93 +216,4 @@ fn profile(item: &Value, percentage: Option<i64>) -> anyhow::Result<Profile> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use scheduler::Plugin;
-    use scheduler::profile::Score;
-
-    fn read(text: &str) -> anyhow::Result<Loaded> {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("config.yaml");
-        let head = format!("apiVersion: {}\nkind: {}\n", KIND.api_version, KIND.kind);
-        std::fs::write(&path, head + text).unwrap();
-        load(&path)
-    }
-
-    #[test]
-    fn an_empty_file_is_the_default_scheduler() {
-        let loaded = read("").unwrap();
-        assert_eq!(loaded.scheduler, scheduler::Config::default());
-        assert!(loaded.elect);
-        assert_eq!(loaded.leader, Settings::new("kube-scheduler"));
-    }
-
-    #[test]
-    fn profiles_switch_plugins_and_weigh_them() {
-        let text = "
-leaderElection: {leaderElect: false, leaseDuration: 30s, resourceName: other}
-clientConnection: {kubeconfig: /k}
-percentageOfNodesToScore: 40
-profiles:
-- schedulerName: packing
-  percentageOfNodesToScore: 70
-  plugins:
-    multiPoint: {disabled: [{name: TaintToleration}]}
-    filter: {disabled: [{name: NodePorts}]}
-    score: {disabled: [{name: '*'}], enabled: [{name: NodeResourcesFit, weight: 5}, {name: ImageLocality}]}
-    postFilter: {disabled: [{name: DefaultPreemption}]}
-  pluginConfig:
-  - name: NodeResourcesFit
-    args: {scoringStrategy: {type: MostAllocated}}
-- {}
-";
-        let loaded = read(text).unwrap();
-        assert!(!loaded.elect);
-        assert_eq!((loaded.leader.lease.as_secs(), loaded.leader.name.as_str()), (30, "other"));
-        assert_eq!(loaded.kubeconfig.as_deref(), Some("/k"));
-        let [packing, default] = &loaded.scheduler.profiles[..] else { panic!("two profiles") };
-        assert_eq!((packing.name, packing.percentage), ("packing", 70));
-        assert!(!packing.filters(Plugin::NodePorts) && !packing.filters(Plugin::TaintToleration));
-        assert!(packing.filters(Plugin::NodeResourcesFit) && !packing.preempts && packing.most_allocated);
-        assert_eq!(packing.weight(Score::NodeResourcesFit), 5);
-        assert_eq!((packing.weight(Score::ImageLocality), packing.weight(Score::NodeAffinity)), (1, 0));
-        assert_eq!((default.name, default.percentage), ("default-scheduler", 40));
-    }
-
-    #[test]
-    fn a_weight_must_not_be_refused_where_it_means_nothing() {
-        let points = ["multiPoint", "filter", "score", "postFilter"];
-        for (point, list) in points.iter().flat_map(|point| [(point, "enabled"), (point, "disabled")]) {
-            let name = if *point == "postFilter" { "DefaultPreemption" } else { "TaintToleration" };
-            let text =
-                format!("profiles: [{{plugins: {{{point}: {{{list}: [{{name: {name}, weight: 4}}]}}}}}}]");
-            let loaded = read(&text).unwrap_or_else(|error| panic!("{text}: {error:#}"));
-            let weight = loaded.scheduler.profiles[0].weight(Score::TaintToleration);
-            let expected = match (["multiPoint", "score"].contains(point), list) {
-                (true, "enabled") => 4,
-                (true, _) => 0,
-                (false, _) => 3,
-            };
-            assert_eq!(weight, expected, "{text}");
-        }
-    }
-
-    #[test]
-    fn what_is_unknown_or_doubled_is_refused_by_name() {
-        for (text, word) in [
-            ("profiles: [{schedulerNames: x}]", "unknown field \"profiles[0].schedulerNames\""),
-            ("profiles: [{plugins: {score: {enabled: [{name: Foo}]}}}]", "\"Foo\""),
-            (
-                "profiles: [{plugins: {multiPoint: {disabled: [{name: '*'}]}}}]",
-                "one queue sort plugin required",
-            ),
-            ("profiles: [{}, {}]", "Duplicate value: \"default-scheduler\""),
-            ("profiles: [{percentageOfNodesToScore: 101}]", "not in valid range [0-100]"),
-            ("profiles: [{pluginConfig: [{name: Foo, args: {}}]}]", "\"Foo\""),
-            ("leaderElection: {resourceLock: endpoints}", "leases"),
-        ] {
-            let error = format!("{:#}", read(text).err().expect(text));
-            assert!(error.contains(word), "{text}: {error}");
-        }
-    }
-}
+mod tests;

@@ -4,6 +4,7 @@
 //! A map that carries the digest of its contents is ours to bring up to date, as kubeadm regenerates its own; one that was changed stays.
 
 use super::{Facts, ensure};
+use crate::parts::apiserver::storage::{self, SharedEtcd};
 use anyhow::Context as _;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
@@ -19,6 +20,10 @@ const DIGEST: &str = "kubeadm.kubernetes.io/component-config.hash";
 const CERTIFICATES: &str = "/etc/kubernetes/pki";
 const MANIFESTS: &str = "/etc/kubernetes/manifests";
 const CLUSTER: &str = "kubernetes";
+const MAP: &str = "kubeadm-config";
+const KEY: &str = "ClusterConfiguration";
+/// Where an API server on a node of kubeadm's is to find how objects are encrypted; its operator lays it there.
+const ENCRYPTION: &str = "/etc/kubernetes/encryption-provider-config.yaml";
 
 type Data = BTreeMap<&'static str, String>;
 
@@ -45,6 +50,44 @@ pub(super) async fn write(client: &kube::Client, facts: &Facts<'_>) -> anyhow::R
     Ok(())
 }
 
+/// Names the members of etcd as they are now, for another control plane that joins; what somebody changed stays.
+pub(crate) async fn follow_etcd(client: &kube::Client, endpoints: &[String]) -> anyhow::Result<()> {
+    let api: Api<ConfigMap> = Api::namespaced(client.clone(), NAMESPACE);
+    // Until a server has published it, there is nothing to bring up to date.
+    let Some(map) = api.get_opt(MAP).await.with_context(|| format!("read {MAP}"))? else { return Ok(()) };
+    let held = map.data.unwrap_or_default();
+    let signed = map.metadata.annotations.unwrap_or_default().remove(DIGEST);
+    if signed != Some(digest(held.values())) {
+        return Ok(());
+    }
+    let Some(text) = held.get(KEY).map_or(Ok(None), |text| moved(text, endpoints))? else { return Ok(()) };
+    let patch = json!({
+        "metadata": {
+            "resourceVersion": map.metadata.resource_version,
+            "annotations": {DIGEST: digest(std::iter::once(&text))},
+        },
+        "data": {KEY: &text},
+    });
+    let patched = api.patch(MAP, &PatchParams::default(), &Patch::Merge(patch)).await;
+    patched.map(drop).with_context(|| format!("update {MAP}"))
+}
+
+/// The text of a configuration with these members; `None` where it names them already, or no etcd.
+fn moved(text: &str, endpoints: &[String]) -> anyhow::Result<Option<String>> {
+    let mut cluster: Value = serde_saphyr::from_str(text).with_context(|| format!("{MAP}: {KEY}"))?;
+    let Some(named) = cluster.pointer_mut("/etcd/external/endpoints") else { return Ok(None) };
+    let endpoints = json!(endpoints);
+    if *named == endpoints {
+        return Ok(None);
+    }
+    *named = endpoints;
+    yaml(&cluster).map(Some)
+}
+
+fn yaml(value: &Value) -> anyhow::Result<String> {
+    serde_saphyr::to_string(value).context("write a configuration")
+}
+
 /// Of the values in the order of their keys.
 fn digest<'a>(values: impl Iterator<Item = &'a String>) -> String {
     let all: String = values.map(String::as_str).collect();
@@ -52,9 +95,8 @@ fn digest<'a>(values: impl Iterator<Item = &'a String>) -> String {
 }
 
 fn maps(facts: &Facts<'_>) -> anyhow::Result<[(&'static str, Data); 3]> {
-    let yaml = |value: &Value| serde_saphyr::to_string(value).context("write a configuration");
     Ok([
-        ("kubeadm-config", Data::from([("ClusterConfiguration", yaml(&cluster(facts))?)])),
+        (MAP, Data::from([(KEY, yaml(&cluster(facts))?)])),
         ("kubelet-config", Data::from([("kubelet", yaml(&kubelet(facts))?)])),
         (
             "kube-proxy",
@@ -71,7 +113,7 @@ fn joined<T: ToString>(items: &[T]) -> String {
 }
 
 fn cluster(facts: &Facts<'_>) -> Value {
-    json!({
+    let mut cluster = json!({
         "apiVersion": "kubeadm.k8s.io/v1beta4",
         "kind": "ClusterConfiguration",
         "clusterName": CLUSTER,
@@ -84,6 +126,54 @@ fn cluster(facts: &Facts<'_>) -> Value {
             "podSubnet": joined(facts.pod_ranges),
             "serviceSubnet": joined(facts.service_ranges),
         },
+    });
+    let server = api_server(facts);
+    if server.as_object().is_some_and(|server| !server.is_empty()) {
+        cluster["apiServer"] = server;
+    }
+    if let Some(etcd) = facts.etcd {
+        cluster["etcd"] = json!({ "external": external(etcd) });
+    }
+    cluster
+}
+
+/// What every API server must be told that kubeadm would not tell it by itself.
+fn api_server(facts: &Facts<'_>) -> Value {
+    let mut server = serde_json::Map::new();
+    if !facts.names.is_empty() {
+        server.insert("certSANs".to_owned(), json!(facts.names));
+    }
+    let mut arguments = Vec::new();
+    if let Some(etcd) = facts.etcd {
+        if etcd.prefix != storage::PREFIX {
+            arguments.push(json!({"name": "etcd-prefix", "value": etcd.prefix}));
+        }
+        if etcd.encrypted {
+            const NAME: &str = "encryption-provider-config";
+            arguments.push(json!({"name": NAME, "value": ENCRYPTION}));
+            // The pod waits for the file: a server without it would keep secrets in the open.
+            let volume = json!({"name": NAME, "hostPath": ENCRYPTION, "mountPath": ENCRYPTION, "pathType": "File", "readOnly": true});
+            server.insert("extraVolumes".to_owned(), json!([volume]));
+        }
+    }
+    if !arguments.is_empty() {
+        server.insert("extraArgs".to_owned(), arguments.into());
+    }
+    server.into()
+}
+
+/// To kubeadm, members beside our servers are external as those of others are: it would look for its own in static pods. The files are those it
+/// gets from the Secret `kubeadm-certs`.
+fn external(etcd: &SharedEtcd) -> Value {
+    let file = |there: bool, name: &str| match there {
+        true => format!("{CERTIFICATES}/{name}"),
+        false => String::new(),
+    };
+    json!({
+        "endpoints": etcd.endpoints,
+        "caFile": file(etcd.authority, "etcd/ca.crt"),
+        "certFile": file(etcd.client, "apiserver-etcd-client.crt"),
+        "keyFile": file(etcd.client, "apiserver-etcd-client.key"),
     })
 }
 

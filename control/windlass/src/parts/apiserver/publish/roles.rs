@@ -122,6 +122,8 @@ fn cluster_roles() -> Vec<Value> {
 fn cluster_bindings() -> Vec<Value> {
     let bind = |name: &str, role: &str, subject: Value| binding("ClusterRole", name, role, vec![subject]);
     vec![
+        // administrators by kubeadm's kubeconfigs, and its API servers at kubelets
+        bind("kubeadm:cluster-admins", "cluster-admin", group("kubeadm:cluster-admins")),
         bind("kubeadm:kubelet-bootstrap", "system:node-bootstrapper", group(NODE_GROUP)),
         bind("kubeadm:node-autoapprove-bootstrap", &format!("{CSR}:nodeclient"), group(NODE_GROUP)),
         bind("kubeadm:node-autoapprove-certificate-rotation", &format!("{CSR}:selfnodeclient"), group(NODES)),

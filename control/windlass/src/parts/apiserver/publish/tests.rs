@@ -96,11 +96,14 @@ fn facts(server: &str) -> Facts<'_> {
     Facts {
         server,
         several: false,
+        gone: None,
         ca_pem: "CA",
         domain: "cluster.local",
         dns: &DNS,
         pod_ranges: &[],
         service_ranges: &[],
+        names: &[],
+        etcd: None,
     }
 }
 
@@ -212,12 +215,130 @@ async fn servers_that_start_one_after_the_other_must_not_each_name_their_own_end
     }
 }
 
+/// The ClusterConfiguration there is now.
+fn configuration(store: &Store) -> Value {
+    let map = store.lock().unwrap()[&format!("{SYSTEM_MAPS}/kubeadm-config")].clone();
+    serde_saphyr::from_str(map["data"]["ClusterConfiguration"].as_str().unwrap()).unwrap()
+}
+
+fn shared_etcd() -> SharedEtcd {
+    SharedEtcd {
+        endpoints: vec!["https://192.0.2.1:2379".into()],
+        authority: true,
+        client: true,
+        prefix: "/registry".into(),
+        encrypted: false,
+    }
+}
+
+#[tokio::test]
+async fn a_control_plane_of_kubeadms_must_not_begin_an_etcd_of_its_own() {
+    let (store, etcd) = (Store::default(), shared_etcd());
+    let client = client(&store);
+    publish(&client, facts("https://192.0.2.1:6443"), None).await.unwrap();
+    // Nobody else can get at an embedded store.
+    assert!(configuration(&store).get("etcd").is_none() && configuration(&store).get("apiServer").is_none());
+    let facts = Facts { several: true, etcd: Some(&etcd), ..facts("https://192.0.2.1:6443") };
+    publish(&client, facts, None).await.unwrap();
+    let external = json!({
+        "endpoints": ["https://192.0.2.1:2379"],
+        "caFile": "/etc/kubernetes/pki/etcd/ca.crt",
+        "certFile": "/etc/kubernetes/pki/apiserver-etcd-client.crt",
+        "keyFile": "/etc/kubernetes/pki/apiserver-etcd-client.key",
+    });
+    assert_eq!(configuration(&store)["etcd"], json!({ "external": external }));
+    assert!(configuration(&store).get("apiServer").is_none());
+    // kubeadm takes none of these files where etcd asks for none.
+    let plain = SharedEtcd { authority: false, client: false, ..etcd.clone() };
+    publish(&client, Facts { etcd: Some(&plain), ..facts }, None).await.unwrap();
+    let external = configuration(&store)["etcd"]["external"].clone();
+    assert_eq!([&external["caFile"], &external["certFile"], &external["keyFile"]], ["", "", ""]);
+    // Whoever read or wrote other keys, or in the open, would be no server of this cluster.
+    let other = SharedEtcd { prefix: "/ours".into(), encrypted: true, ..etcd.clone() };
+    let names = ["api.example".to_owned()];
+    publish(&client, Facts { etcd: Some(&other), names: &names, ..facts }, None).await.unwrap();
+    let server = configuration(&store)["apiServer"].clone();
+    assert_eq!(server["certSANs"], json!(["api.example"]));
+    let file = "/etc/kubernetes/encryption-provider-config.yaml";
+    let arguments = [("etcd-prefix", "/ours"), ("encryption-provider-config", file)];
+    assert_eq!(
+        server["extraArgs"],
+        json!(arguments.map(|(name, value)| json!({"name": name, "value": value})))
+    );
+    assert_eq!(
+        (&server["extraVolumes"][0]["hostPath"], &server["extraVolumes"][0]["pathType"]),
+        (&json!(file), &json!("File"))
+    );
+}
+
+#[tokio::test]
+async fn a_control_plane_of_kubeadms_must_not_be_sent_to_members_that_are_gone() {
+    let (store, etcd) = (Store::default(), shared_etcd());
+    let client = client(&store);
+    let now = ["https://192.0.2.2:2379".to_owned(), "https://192.0.2.3:2379".to_owned()];
+    kubeadm::follow_etcd(&client, &now).await.unwrap();
+    assert!(store.lock().unwrap().is_empty(), "what nobody has published yet");
+    let facts = Facts { several: true, etcd: Some(&etcd), ..facts("https://192.0.2.1:6443") };
+    publish(&client, facts, None).await.unwrap();
+    kubeadm::follow_etcd(&client, &now).await.unwrap();
+    assert_eq!(configuration(&store)["etcd"]["external"]["endpoints"], json!(now));
+    // It is ours still, and not what somebody changed.
+    publish(&client, facts, None).await.unwrap();
+    assert_eq!(configuration(&store)["etcd"]["external"]["endpoints"], json!(etcd.endpoints));
+    let path = format!("{SYSTEM_MAPS}/kubeadm-config");
+    let own = "etcd: {external: {endpoints: [https://balancer.example:2379]}}\n";
+    store.lock().unwrap().get_mut(&path).unwrap()["data"]["ClusterConfiguration"] = own.into();
+    kubeadm::follow_etcd(&client, &now).await.unwrap();
+    assert_eq!(store.lock().unwrap()[&path]["data"]["ClusterConfiguration"], own);
+}
+
+#[tokio::test]
+async fn those_who_join_must_not_be_sent_to_a_server_that_is_gone() {
+    let store = Store::default();
+    let client = client(&store);
+    let (first, second) = ("https://192.0.2.1:6443", "https://192.0.2.2:6443");
+    publish(&client, Facts { several: true, ..facts(first) }, None).await.unwrap();
+    assert_eq!(told(&client).await.unwrap().as_deref(), Some(first));
+    let moved = Facts { several: true, gone: Some(first), ..facts(second) };
+    for server in [second, "https://192.0.2.3:6443"] {
+        // The second to notice leaves what the first has written.
+        endpoint(&client, Facts { server, ..moved }).await.unwrap();
+        assert_eq!(told(&client).await.unwrap().as_deref(), Some(second));
+    }
+    let store = store.lock().unwrap();
+    for (map, key) in [("kubeadm-config", "ClusterConfiguration"), ("kube-proxy", "kubeconfig.conf")] {
+        let text = store[&format!("{SYSTEM_MAPS}/{map}")]["data"][key].as_str().unwrap();
+        assert!(text.contains("192.0.2.2:6443") && !text.contains("192.0.2.1"), "{text}");
+    }
+}
+
+#[test]
+fn a_balancer_must_not_pass_for_a_server_that_is_gone() {
+    let living: Vec<SocketAddr> = ["192.0.2.2:6443", "[2001:db8::2]:6443"].map(|a| a.parse().unwrap()).into();
+    let own: [IpAddr; 2] = ["192.0.2.3", "192.0.2.100"].map(|ip| ip.parse().unwrap());
+    for (server, there) in [
+        ("https://192.0.2.1:6443", false),
+        ("https://192.0.2.2:6443", true),
+        ("https://192.0.2.2:443", false),
+        ("https://[2001:db8::2]:6443", true),
+        ("https://192.0.2.3:6443", true),
+        // By --tls-san.
+        ("https://192.0.2.100:443", true),
+        ("https://api.example:6443", true),
+        ("nonsense and more", false),
+    ] {
+        assert_eq!(is_there(server, &living, &own), there, "{server}");
+    }
+    assert!(is_there("https://127.0.5.1:6443", &[], &own), "nobody says which there are");
+}
+
 #[tokio::test]
 async fn kubeadm_finds_the_roles_it_knows() {
     let store = Store::default();
     publish(&client(&store), facts("https://192.0.2.1:6443"), None).await.unwrap();
     let store = store.lock().unwrap();
     for name in [
+        "cluster-admins",
         "kubelet-bootstrap",
         "node-autoapprove-bootstrap",
         "node-autoapprove-certificate-rotation",

@@ -1,4 +1,4 @@
-//! The service a kubeconfig names: its server is the address that reviews are posted to, path and all.
+//! The service outside that is asked, by a kubeconfig: its server is the address that reviews are posted to, path and all.
 
 use anyhow::Context as _;
 use apiserver::authorization_webhook::{Failure, Reviewer};

@@ -1,0 +1,165 @@
+//! How often a part asks the API server: upstream's `--kube-api-qps` and `--kube-api-burst`, a bucket of so many requests that fills at so
+//! many a second. Each client has a bucket of its own, as upstream's have; without the flags nobody waits: the API server's flow control is fairer.
+
+use crate::flags::Flags;
+use anyhow::bail;
+use futures::future::BoxFuture;
+use http::{Request, Response};
+use kube::client::Body;
+use parking_lot::Mutex;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How often one client may ask.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Limit {
+    /// Requests a second.
+    pub(crate) qps: f64,
+    /// Requests at once.
+    pub(crate) burst: u32,
+}
+
+impl Limit {
+    /// What is given, the rest by `default`; `None` where nothing is, or the rate is below nothing, which stands for no limit.
+    pub(crate) fn given(qps: Option<f64>, burst: Option<i64>, default: Self) -> Option<Self> {
+        if qps.is_none() && burst.is_none() {
+            return None;
+        }
+        let qps = qps.unwrap_or(default.qps);
+        let burst = burst.map_or(default.burst, |burst| u32::try_from(burst).unwrap_or(u32::MAX));
+        (qps > 0.0).then_some(Self { qps, burst: burst.max(1) })
+    }
+
+    /// What the flags say. Nothing at all stands for client-go's own default.
+    pub(crate) fn of_flags(flags: &Flags, default: Self) -> anyhow::Result<Option<Self>> {
+        const NOTHING: Limit = Limit { qps: 5.0, burst: 10 };
+        let burst = flags.int("kube-api-burst");
+        if let Some(burst) = burst.filter(|burst| *burst < 0) {
+            bail!("clientConnection.burst: Invalid value: {burst}: must be non-negative");
+        }
+        let qps = flags.float("kube-api-qps").map(|qps| if qps == 0.0 { NOTHING.qps } else { qps });
+        let burst = burst.map(|burst| if burst == 0 { NOTHING.burst.into() } else { burst });
+        Ok(Self::given(qps, burst, default))
+    }
+
+    /// The same for a client that asks more than others.
+    pub(crate) fn times(self, qps: f64, burst: u32) -> Self {
+        Self { qps: self.qps * qps, burst: self.burst.saturating_mul(burst) }
+    }
+}
+
+/// What is left of a client's limit.
+struct Bucket {
+    limit: Limit,
+    left: f64,
+    /// When `left` was so much.
+    at: Instant,
+}
+
+impl Bucket {
+    fn new(limit: Limit, now: Instant) -> Self {
+        Self { limit, left: limit.burst.into(), at: now }
+    }
+
+    /// Takes one request, and says how long it has to wait for its turn.
+    fn take(&mut self, now: Instant) -> Duration {
+        let filled = now.duration_since(self.at).as_secs_f64() * self.limit.qps;
+        self.left = (self.left + filled).min(self.limit.burst.into()) - 1.0;
+        self.at = now;
+        Duration::try_from_secs_f64((-self.left).max(0.0) / self.limit.qps).unwrap_or(Duration::MAX)
+    }
+}
+
+/// The client, asking no more often than `limit`.
+pub(crate) fn limited(client: kube::Client, limit: Option<Limit>) -> kube::Client {
+    let Some(limit) = limit else { return client };
+    let namespace = client.default_namespace().to_owned();
+    let bucket = Arc::new(Mutex::new(Bucket::new(limit, Instant::now())));
+    kube::Client::new(Throttled { client, bucket }, namespace)
+}
+
+#[derive(Clone)]
+struct Throttled {
+    client: kube::Client,
+    bucket: Arc<Mutex<Bucket>>,
+}
+
+impl tower::Service<Request<Body>> for Throttled {
+    type Response = Response<Body>;
+    type Error = kube::Error;
+    type Future = BoxFuture<'static, Result<Response<Body>, kube::Error>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), kube::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let wait = self.bucket.lock().take(Instant::now());
+        let client = self.client.clone();
+        Box::pin(async move {
+            if !wait.is_zero() {
+                tokio::time::sleep(wait).await;
+            }
+            client.send(request).await
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parts::component::Component;
+    use crate::parts::{controllers, scheduler};
+
+    #[test]
+    fn without_flags_nobody_waits() {
+        let of = |name: &str, line: &str, default| {
+            let arguments: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+            let flags = Component::named(name).unwrap().table().parse(&arguments).unwrap();
+            assert!(flags.unused().is_empty(), "{name} {line}");
+            Limit::of_flags(&flags, default).map_err(|error| error.to_string())
+        };
+        for (name, default) in
+            [("kube-controller-manager", controllers::LIMIT), ("kube-scheduler", scheduler::LIMIT)]
+        {
+            let of = |line: &str| of(name, line, default);
+            assert_eq!(of(""), Ok(None));
+            assert_eq!(of("--kube-api-qps=7"), Ok(Some(Limit { qps: 7.0, ..default })));
+            assert_eq!(of("--kube-api-burst=7"), Ok(Some(Limit { burst: 7, ..default })));
+            assert_eq!(of("--kube-api-qps=-1"), Ok(None));
+            assert_eq!(of("--kube-api-qps=0 --kube-api-burst=0"), Ok(Some(Limit { qps: 5.0, burst: 10 })));
+            let error = of("--kube-api-burst=-1").unwrap_err();
+            assert_eq!(error, "clientConnection.burst: Invalid value: -1: must be non-negative");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_asks_no_more_often_than_it_may() {
+        let (asked, times) = (Arc::new(Mutex::new(Vec::new())), 7);
+        let noted = asked.clone();
+        let start = Instant::now();
+        let server = tower::service_fn(move |_: Request<Body>| {
+            noted.lock().push(start.elapsed().as_millis());
+            async { Ok::<_, std::convert::Infallible>(Response::new(Body::empty())) }
+        });
+        let client = limited(kube::Client::new(server, "d"), Some(Limit { qps: 2.0, burst: 3 }));
+        assert_eq!(client.default_namespace(), "d");
+        let request =
+            || async { client.send(Request::get("/").body(Body::empty()).unwrap()).await.map(drop) };
+        let all: Vec<_> = (0..times).map(|_| request()).collect();
+        for answer in futures::future::join_all(all).await {
+            answer.unwrap();
+        }
+        assert_eq!(*asked.lock(), [0, 0, 0, 500, 1000, 1500, 2000]);
+        // What was not asked for a while may be asked at once, but no more than that.
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        asked.lock().clear();
+        for _ in 0..4 {
+            request().await.unwrap();
+        }
+        let first = asked.lock()[0];
+        assert_eq!(asked.lock().iter().map(|at| at - first).collect::<Vec<_>>(), [0, 0, 0, 500]);
+    }
+}
