@@ -93,6 +93,14 @@ impl Layout {
         }
     }
 
+    /// Whose connections to a cluster IP get the node's address as their source; `None`: nobody's, since nobody knows pods of this family.
+    fn strangers(&self, shape: &Shape) -> Option<Vec<E>> {
+        if shape.masquerade_all {
+            return Some(Vec::new());
+        }
+        shape.knows_pods(self.ipv6).then(|| self.sent_by_pod(shape, Is::Different).to_vec())
+    }
+
     /// The destination is an address of the node's that node ports are on, loopback ones aside.
     fn has_node_ports(&self, shape: &Shape) -> Vec<E> {
         let mut rule = Self::is_local(E::DestinationType(FIRST)).to_vec();
@@ -238,8 +246,13 @@ fn rules(batch: &mut Batch, ipv6: bool, shape: &Shape) {
         rule.push(E::VerdictLookup(map.into(), FIRST));
         rule
     };
-    let (local, from_here) = (layout.has_node_ports(shape), Layout::is_local(E::SourceType(FIRST)));
-    let inside = [layout.sent_by_pod(shape, Is::Equal), from_here.clone()];
+    let local = layout.has_node_ports(shape);
+    let inside = [layout.sent_by_pod(shape, Is::Equal), Layout::is_local(E::SourceType(FIRST))];
+    // told here and not after routing, where nobody knows by which link a packet came
+    if let Some(from) = layout.strangers(shape) {
+        let to_cluster_ip = [layout.load_destination(0), E::Member("cluster_ips".into(), FIRST, Is::Equal)];
+        add("services", [&from[..], &to_cluster_ip, &mark()].concat());
+    }
     for from in &inside {
         add("services", [&from[..], &by(false, "inside")].concat());
     }
@@ -267,15 +280,6 @@ fn rules(batch: &mut Batch, ipv6: bool, shape: &Shape) {
             E::MasqueradeFullyRandom,
         ],
     );
-    let original = if ipv6 { Conntrack::OriginalDestination6 } else { Conntrack::OriginalDestination4 };
-    let stranger = layout.sent_by_pod(shape, Is::Different).to_vec();
-    let to_cluster_ip = [
-        E::Conntrack(FIRST, original),
-        E::Member("cluster_ips".into(), FIRST, Is::Equal),
-        E::MasqueradeFullyRandom,
-    ];
-    let from = if shape.masquerade_all { Vec::new() } else { stranger };
-    add("nat_postrouting", [&from[..], &to_cluster_ip].concat());
     add("closed_services", by(false, "closed"));
     add(
         "closed_services",
@@ -373,16 +377,20 @@ fn balancer_chains(batch: &mut Batch, ipv6: bool, balancer: Balancer) {
     chain(batch, ipv6, &name, &rules);
 }
 
+/// Marks a connection whose source is to be rewritten.
+fn mark() -> [E; 3] {
+    [E::Meta(FIRST, Meta::Mark), E::SetBits(FIRST, MASQUERADE_MARK), E::Set(Meta::Mark, FIRST)]
+}
+
 /// What marks connections whose source is to be rewritten once they are routed.
 fn marking(balancer: Balancer) -> Vec<Vec<E>> {
-    let mark = [E::Meta(FIRST, Meta::Mark), E::SetBits(FIRST, MASQUERADE_MARK), E::Set(Meta::Mark, FIRST)];
     let mut rules = Vec::new();
     if balancer.masquerade {
-        rules.push(mark.to_vec());
+        rules.push(mark().to_vec());
     }
     if balancer.inside {
         // the node's own source may be the front's address
-        rules.push([&Layout::is_local(E::SourceType(FIRST))[..], &mark].concat());
+        rules.push([&Layout::is_local(E::SourceType(FIRST))[..], &mark()].concat());
     }
     rules
 }

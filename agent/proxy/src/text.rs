@@ -54,7 +54,12 @@ fn table(out: &mut String, shape: &Shape, ipv6: bool) {
     let own = shape.pod_ranges().iter().filter(|range| range.addr().is_ipv6() == ipv6);
     let elements = list(own.map(ToString::to_string));
     let (pod, stranger) = sent_by_pod(shape, h);
-    let stranger = if shape.masquerade_all { String::new() } else { stranger };
+    let mark = format!("{h} daddr @cluster_ips meta mark set meta mark | {MASQUERADE_MARK:#x}");
+    let strangers = match shape.masquerade_all {
+        true => mark,
+        false if shape.knows_pods(ipv6) => format!("{stranger} {mark}"),
+        false => String::new(),
+    };
     let (ports, on_ports) = match shape.node_ports(ipv6) {
         Some(ranges) => {
             let elements = list(ranges.iter().map(ToString::to_string));
@@ -88,6 +93,7 @@ fn table(out: &mut String, shape: &Shape, ipv6: bool) {
   set allowed {{ type {a} . inet_proto . inet_service . {a}; flags interval; }}
   chain refuse {{ meta l4proto tcp reject with tcp reset; reject; }}
   chain services {{
+    {strangers}
     {pod} {h} daddr . meta l4proto . th dport vmap @inside
     fib saddr type local {h} daddr . meta l4proto . th dport vmap @inside
     {h} daddr . meta l4proto . th dport vmap @services
@@ -101,7 +107,6 @@ fn table(out: &mut String, shape: &Shape, ipv6: bool) {
     ct status & dnat != dnat return
     meta mark & {MASQUERADE_MARK:#x} != 0 meta mark set meta mark ^ {MASQUERADE_MARK:#x} masquerade fully-random
     {h} saddr . {h} daddr @hairpin masquerade fully-random
-    {stranger} ct original {h} daddr @cluster_ips masquerade fully-random
   }}
   chain closed_services {{
     {h} daddr . meta l4proto . th dport vmap @closed

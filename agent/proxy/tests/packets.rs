@@ -212,6 +212,21 @@ fn only_strangers_are_masqueraded() {
 }
 
 #[test]
+fn where_nobody_knows_pods_their_addresses_must_not_be_lost() {
+    in_namespace(|| async {
+        serve("10.244.0.2");
+        let state = state(service(0), slice(&["10.244.0.2"], Protocol::Tcp));
+        let listed = |family: &str| run_nft(&format!("list chain {family} windlass services"));
+        let rewrites = |family: &str| listed(family).contains("daddr @cluster_ips meta mark set");
+        applier().apply(&state, &BTreeSet::new()).await.unwrap();
+        assert!(rewrites("ip") && !rewrites("ip6"), "ranges of one family alone");
+        Applier::new("n1".into(), Vec::<IpNet>::new()).apply(&state, &BTreeSet::new()).await.unwrap();
+        assert!(!rewrites("ip") && !rewrites("ip6"));
+        ask("10.96.0.50:80").unwrap();
+    });
+}
+
+#[test]
 fn a_flow_whose_client_closed_must_not_be_forgotten_after_a_minute() {
     in_namespace(|| async {
         applier().apply(&state(service(0), BTreeMap::new()), &BTreeSet::new()).await.unwrap();
