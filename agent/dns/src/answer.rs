@@ -12,6 +12,8 @@ pub(crate) const TTL: u32 = 30;
 const PLAIN_PAYLOAD: u16 = 512;
 /// The largest datagram we send at all: what passes every link unfragmented.
 const LARGEST_PAYLOAD: u16 = 1232;
+/// An alias of an alias is followed so far, as CoreDNS does.
+const MOST_ALIASES: usize = 8;
 /// The only version of EDNS there is (RFC 6891).
 const EDNS_VERSION: u8 = 0;
 
@@ -53,11 +55,11 @@ pub fn decide(request: &Message, zone: &Zone, domain: &Name) -> Decision {
     if query.query_class() != DNSClass::IN {
         return Decision::Forward;
     }
-    if query.query_type() == RecordType::PTR {
-        return reverse(query, zone, domain, response);
-    }
     if !domain.zone_of(query.name()) {
-        return Decision::Forward;
+        return match query.query_type() {
+            RecordType::PTR => reverse(query, zone, domain, response),
+            _ => Decision::Forward,
+        };
     }
     response.metadata.authoritative = true;
     in_domain(query, zone, domain, response)
@@ -71,7 +73,7 @@ fn reverse(query: &Query, zone: &Zone, domain: &Name, mut response: Message) -> 
     }
     response.metadata.authoritative = true;
     for name in names {
-        if let Some(host) = below(name, domain) {
+        if let Some(host) = below(&name, domain) {
             response.add_answer(Record::from_rdata(query.name().clone(), TTL, RData::PTR(PTR(host))));
         }
     }
@@ -79,9 +81,6 @@ fn reverse(query: &Query, zone: &Zone, domain: &Name, mut response: Message) -> 
 }
 
 fn in_domain(query: &Query, zone: &Zone, domain: &Name, mut response: Message) -> Decision {
-    let name = query.name().to_lowercase();
-    let extra = usize::from(name.num_labels().saturating_sub(domain.num_labels()));
-    let labels: Option<Vec<&str>> = name.iter().take(extra).map(|l| std::str::from_utf8(l).ok()).collect();
     let kind = match query.query_type() {
         RecordType::A => Kind::A,
         RecordType::AAAA => Kind::Aaaa,
@@ -91,21 +90,19 @@ fn in_domain(query: &Query, zone: &Zone, domain: &Name, mut response: Message) -
         RecordType::NS => Kind::Ns,
         _ => Kind::Other,
     };
-    let found = labels.and_then(|labels| zone.lookup(&labels, kind));
-    let Some(found) = found else {
+    let Some(found) = look(query.name(), kind, zone, domain) else {
         response.metadata.response_code = ResponseCode::NXDomain;
         response.add_authority(authority(domain));
         return Decision::Respond(Box::new(response));
     };
     if found.is_empty() {
-        if query.query_type() == RecordType::SOA && extra == 0 {
+        if query.query_type() == RecordType::SOA && query.name().num_labels() == domain.num_labels() {
             response.add_answer(authority(domain));
         } else {
             response.add_authority(authority(domain));
         }
         return Decision::Respond(Box::new(response));
     }
-    let mut chase = None;
     for item in found {
         let owner = query.name().clone();
         match item {
@@ -116,12 +113,12 @@ fn in_domain(query: &Query, zone: &Zone, domain: &Name, mut response: Message) -
                 response.add_answer(Record::from_rdata(owner, TTL, RData::TXT(TXT::new(vec![text]))));
             }
             RecordData::Alias(target) => {
-                let Ok(mut target) = Name::from_ascii(&target) else { continue };
-                target.set_fqdn(true);
-                response.add_answer(Record::from_rdata(owner, TTL, RData::CNAME(CNAME(target.clone()))));
+                let Some(target) = absolute(&target) else { continue };
+                // such a name has nothing else
                 if kind != Kind::Cname {
-                    chase = Some(Query::query(target, query.query_type()));
+                    return follow(query, target, kind, zone, domain, response);
                 }
+                response.add_answer(Record::from_rdata(owner, TTL, RData::CNAME(CNAME(target))));
             }
             RecordData::Port { number, host, addresses } => {
                 let Some(host) = below(&host, domain) else { continue };
@@ -139,35 +136,67 @@ fn in_domain(query: &Query, zone: &Zone, domain: &Name, mut response: Message) -
             }
         }
     }
-    match chase {
-        // an alias into the cluster is answered here
-        Some(next) if domain.zone_of(next.name()) => {
-            let mut inner = Message::new(0, MessageType::Query, OpCode::Query);
-            inner.add_query(next);
-            if let Decision::Respond(found) = in_cluster_alias(&inner, zone, domain) {
-                response.answers.extend(found.answers);
-            }
-            Decision::Respond(Box::new(response))
-        }
-        Some(next) => Decision::Chase(Box::new(response), next),
-        None => Decision::Respond(Box::new(response)),
-    }
+    Decision::Respond(Box::new(response))
 }
 
-/// One step only: an alias to an alias within the cluster may be a circle.
-fn in_cluster_alias(inner: &Message, zone: &Zone, domain: &Name) -> Decision {
-    let Some(query) = inner.queries.first() else { return Decision::Forward };
-    let name = query.name().to_lowercase();
+/// What is found under a name of the domain.
+fn look(name: &Name, kind: Kind, zone: &Zone, domain: &Name) -> Option<Vec<RecordData>> {
+    let name = name.to_lowercase();
     let extra = usize::from(name.num_labels().saturating_sub(domain.num_labels()));
     let labels: Option<Vec<&str>> = name.iter().take(extra).map(|l| std::str::from_utf8(l).ok()).collect();
-    let kind = if query.query_type() == RecordType::AAAA { Kind::Aaaa } else { Kind::A };
-    let mut response = Message::response(0, OpCode::Query);
-    for item in labels.and_then(|labels| zone.lookup(&labels, kind)).unwrap_or_default() {
-        if let RecordData::Address(ip) = item {
-            response.add_answer(Record::from_rdata(query.name().clone(), TTL, address(ip)));
+    zone.lookup(&labels?, kind)
+}
+
+/// Follows an alias to what it stands for, or out of the domain. One that leads nowhere, in circles or too far has nothing of what was
+/// asked for, as CoreDNS answers.
+fn follow(
+    query: &Query,
+    target: Name,
+    kind: Kind,
+    zone: &Zone,
+    domain: &Name,
+    mut response: Message,
+) -> Decision {
+    let (mut owner, mut target) = (query.name().clone(), target);
+    let mut seen = vec![owner.to_lowercase()];
+    for _ in 0..MOST_ALIASES {
+        response.add_answer(Record::from_rdata(owner, TTL, RData::CNAME(CNAME(target.clone()))));
+        if !domain.zone_of(&target) {
+            return Decision::Chase(Box::new(response), Query::query(target, query.query_type()));
         }
+        let lower = target.to_lowercase();
+        if seen.contains(&lower) {
+            break;
+        }
+        seen.push(lower);
+        let (aliases, mut next) = (response.answers.len(), None);
+        for item in look(&target, kind, zone, domain).unwrap_or_default() {
+            let data = match item {
+                RecordData::Address(ip) => address(ip),
+                RecordData::Text(text) => RData::TXT(TXT::new(vec![text])),
+                RecordData::Alias(name) => {
+                    next = absolute(&name);
+                    continue;
+                }
+                RecordData::Port { .. } | RecordData::Server { .. } => continue,
+            };
+            response.add_answer(Record::from_rdata(target.clone(), TTL, data));
+        }
+        if response.answers.len() > aliases {
+            return Decision::Respond(Box::new(response));
+        }
+        let Some(name) = next else { break };
+        owner = std::mem::replace(&mut target, name);
     }
+    response.answers.clear();
+    response.add_authority(authority(domain));
     Decision::Respond(Box::new(response))
+}
+
+fn absolute(name: &str) -> Option<Name> {
+    let mut name = Name::from_ascii(name).ok()?;
+    name.set_fqdn(true);
+    Some(name)
 }
 
 /// The addresses of a host an answer names, each once.
@@ -253,3 +282,6 @@ pub fn encode(
     }
     with(least)
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,13 +4,19 @@
 //! - [`zone`]: every name of the cluster domain, and what a question about it finds; pure
 //! - [`answer`]: a request to a response, or to "ask elsewhere"; pure
 //! - [`upstream`]: asking elsewhere
-//! - [`serve`]: the sockets
+//! - `listen`, `redirect`: the sockets' addresses, and questions led there
+//! - `metrics`, `monitor`: what is counted, and who may ask for it
+//! - [`serve`]: what the sockets do
 //! - [`mod@run`]: the address, the watches
 
 #![warn(unreachable_pub)]
 
 pub mod answer;
+mod listen;
+mod metrics;
+mod monitor;
 pub mod record;
+mod redirect;
 mod run;
 pub mod serve;
 mod upstream;

@@ -1,10 +1,13 @@
 //! The address and the watches.
 //!
-//! Woken by: a change of a Service, EndpointSlice or Namespace, shutdown. Reads: these watches. Writes: the cluster DNS address on `lo`, the zone.
-//! Promises: until the lists of services and slices are complete a name that is not known yet is a server failure, never "no such name" (clients keep that);
+//! Woken by: a change of a Service, EndpointSlice or Namespace, the audit period, shutdown. Reads: these watches. Writes: the cluster DNS address
+//! on `lo`, the tables `windlass-dns`, the zone. Promises: until the lists of services and slices are complete a name that is not known yet is a server failure, never "no such name" (clients keep that);
 //! other names are forwarded from the first moment; the address stays on `lo` at shutdown, a restart only pauses answers.
 
+use crate::listen::listen;
+use crate::monitor;
 use crate::record::{read_service, read_slice};
+use crate::redirect::{Redirect, Server};
 use crate::serve::Answerer;
 use crate::upstream::read_resolv_conf;
 use client::{Event, Identity, Source, mirror};
@@ -13,18 +16,25 @@ use hickory_proto::rr::Name;
 use k8s_openapi::api::core::v1::{Namespace, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Client;
-use netlink::{Kernel, Protocol, Socket, address};
+use netlink::{Kernel, Protocol, Socket, address, nft};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
-use supervise::{Scope, Supervisor, Task};
-use tokio::net::{TcpListener, UdpSocket};
+use std::time::Duration;
+use supervise::{Scope, Supervisor, Task, Work};
+use tokio::net::TcpListener;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
+
+/// The port everybody asks at.
+const PORT: u16 = 53;
+/// How often the redirection is looked for; somebody's `nft flush ruleset` is mended within this time.
+const AUDIT_PERIOD: Duration = Duration::from_secs(15);
 
 /// Where and for what to answer.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The cluster DNS addresses; put on `lo` and answered on port 53.
+    /// The cluster DNS addresses; put on `lo`; what is asked at their port 53 is answered.
     pub addresses: Vec<IpAddr>,
     /// The cluster domain, `cluster.local`.
     pub domain: String,
@@ -40,9 +50,12 @@ pub enum Error {
     /// The address cannot be put on `lo`.
     #[error("put {0} on lo")]
     Address(IpAddr, #[source] netlink::Error),
-    /// Port 53 cannot be used.
+    /// No port of the address can be used.
     #[error("answer on {0}")]
-    Listen(SocketAddr, #[source] std::io::Error),
+    Listen(IpAddr, #[source] std::io::Error),
+    /// Questions cannot be led to the sockets.
+    #[error("lead questions to the sockets that answer them")]
+    Redirect(#[source] nft::Error),
 }
 
 /// Answers until cancelled.
@@ -61,11 +74,14 @@ pub async fn run(
     let scope = Scope::new(supervisor, "dns/", &shutdown);
     let answerer = Arc::new(Answerer::new(domain, upstream, supervisor));
     answerer.change(|zone| zone.set_servers(&config.addresses));
+    let mut servers = Vec::new();
     for address in &config.addresses {
         put_on_loopback(*address).await.map_err(|e| Error::Address(*address, e))?;
-        let at = SocketAddr::new(*address, 53);
-        let datagrams = Arc::new(UdpSocket::bind(at).await.map_err(|e| Error::Listen(at, e))?);
-        let streams = Arc::new(TcpListener::bind(at).await.map_err(|e| Error::Listen(at, e))?);
+        let at = SocketAddr::new(*address, PORT);
+        let (datagrams, streams) = listen(*address).await.map_err(|e| Error::Listen(*address, e))?;
+        let answers = streams.local_addr().map_err(|e| Error::Listen(*address, e))?;
+        servers.push(Server { asked: at, answers, datagrams: true });
+        let (datagrams, streams) = (Arc::new(datagrams), Arc::new(streams));
         let answering = answerer.clone();
         scope
             .keep(Task::endless(format!("udp {at}"), move || answering.clone().datagrams(datagrams.clone())));
@@ -78,6 +94,12 @@ pub async fn run(
             }
         }));
     }
+    for address in &config.addresses {
+        servers.extend(monitored(*address, &answerer, supervisor, &scope).await?);
+    }
+    let mut redirect = Redirect::new(servers);
+    redirect.put().await.map_err(Error::Redirect)?;
+    let mut audit = Instant::now() + AUDIT_PERIOD;
     let mut services = mirror::<Service>(Source::all::<Service>(&client));
     let mut slices = mirror::<EndpointSlice>(Source::all::<EndpointSlice>(&client));
     let mut namespaces = mirror::<Namespace>(Source::all::<Namespace>(&client));
@@ -85,6 +107,12 @@ pub async fn run(
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
+            () = sleep_until(audit) => {
+                audit = Instant::now() + AUDIT_PERIOD;
+                redirect.look_after().await.map_err(Error::Redirect)?;
+                // the host may have moved to another network
+                answerer.set_upstream(read_resolv_conf(&config.resolv_conf, &config.addresses));
+            }
             Some(event) = services.next() => match event {
                 Event::Set(key, service) => {
                     let service = read_service(&service);
@@ -120,6 +148,29 @@ pub async fn run(
             answerer.know_everything();
         }
     }
+}
+
+/// Answers over HTTP what monitors ask CoreDNS at these ports of the address.
+async fn monitored(
+    address: IpAddr,
+    answerer: &Arc<Answerer>,
+    supervisor: &Supervisor,
+    scope: &Scope,
+) -> Result<Vec<Server>, Error> {
+    let bound =
+        TcpListener::bind((address, 0)).await.and_then(|listener| Ok((listener.local_addr()?, listener)));
+    let (answers, listener) = bound.map_err(|e| Error::Listen(address, e))?;
+    let (listener, answerer) = (Arc::new(listener), answerer.clone());
+    let work = Work::new(supervisor, "dns/monitor");
+    scope.keep(Task::new(format!("monitor {address}"), move |stop| {
+        let served = monitor::serve(answerer.clone(), listener.clone(), work.clone(), stop);
+        async move {
+            served.await;
+            Ok(())
+        }
+    }));
+    let asked = |port| SocketAddr::new(address, port);
+    Ok(monitor::PORTS.map(|port| Server { asked: asked(port), answers, datagrams: false }).into())
 }
 
 /// Gives `lo` the address; it may have it already.

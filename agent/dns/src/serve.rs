@@ -1,15 +1,16 @@
 //! The sockets: a datagram or a stream's message in, [`decide`], the answer out. Requests in flight are bounded.
 
 use crate::answer::{Decision, decide, encode, rotate};
-use crate::upstream;
+use crate::metrics::{By, Metrics};
+use crate::upstream::{self, Upstream};
 use crate::zone::Zone;
 use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::Name;
 use parking_lot::RwLock;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use supervise::{Backoff, Supervisor, Work, accept};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
@@ -23,6 +24,8 @@ const FORWARDS: usize = 1024;
 const STREAMS: usize = 256;
 /// First and longest pause after the kernel refused to give us a question.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
+/// Bytes of a datagram whoever sends it.
+const USUAL_ROOM: usize = 4096;
 /// How long a stream may be silent.
 const STREAM_IDLE: Duration = Duration::from_secs(10);
 
@@ -30,12 +33,13 @@ const STREAM_IDLE: Duration = Duration::from_secs(10);
 pub struct Answerer {
     zone: RwLock<Zone>,
     domain: Name,
-    upstream: Vec<SocketAddr>,
+    upstream: Upstream,
     forwards: Arc<Semaphore>,
     forwarding: Work,
     streams: Work,
     complete: AtomicBool,
     answered: AtomicUsize,
+    metrics: Metrics,
 }
 
 impl Answerer {
@@ -45,18 +49,36 @@ impl Answerer {
         Self {
             zone: RwLock::default(),
             domain,
-            upstream,
+            upstream: Upstream::new(upstream),
             forwards: Arc::new(Semaphore::new(FORWARDS)),
             forwarding: Work::new(supervisor, "dns/forward"),
             streams: Work::new(supervisor, "dns/stream"),
             complete: AtomicBool::new(false),
             answered: AtomicUsize::new(0),
+            metrics: Metrics::default(),
         }
+    }
+
+    /// What is counted, as text.
+    pub(crate) fn metrics(&self) -> String {
+        self.metrics.render()
+    }
+
+    /// Whether the zone is complete.
+    pub(crate) fn knows_everything(&self) -> bool {
+        self.complete.load(Ordering::Acquire)
     }
 
     /// Applies a change to the zone; answers see it at once.
     pub fn change(&self, change: impl FnOnce(&mut Zone)) {
         change(&mut self.zone.write());
+    }
+
+    /// Asks these for the rest from now on.
+    pub(crate) fn set_upstream(&self, servers: Vec<SocketAddr>) {
+        if self.upstream.set(servers) {
+            tracing::info!("other resolvers are asked from now on");
+        }
     }
 
     /// Says that the zone is complete: from now on "no such name" is true.
@@ -68,8 +90,7 @@ impl Answerer {
         let decision = decide(request, &self.zone.read(), &self.domain);
         match decision {
             Decision::Respond(mut response)
-                if response.metadata.response_code == ResponseCode::NXDomain
-                    && !self.complete.load(Ordering::Acquire) =>
+                if response.metadata.response_code == ResponseCode::NXDomain && !self.knows_everything() =>
             {
                 response.metadata.response_code = ResponseCode::ServFail;
                 response.authorities.clear();
@@ -106,8 +127,10 @@ impl Answerer {
                 }
                 continue;
             };
+            let began = Instant::now();
             let decision = self.decide(&request);
             if let Decision::Respond(response) = &decision {
+                self.count(&request, (true, from.ip()), response.metadata.response_code, began);
                 if let Ok(answer) = encode(response, &request, true) {
                     let _ = socket.send_to(&answer, from).await;
                 }
@@ -120,6 +143,7 @@ impl Answerer {
             let (this, socket, bytes) = (self.clone(), socket.clone(), bytes.to_vec());
             self.forwarding.spawn(async move {
                 let answer = this.elsewhere(&request, &bytes, decision, true).await;
+                this.count_elsewhere(&request, (true, from.ip()), &answer, began);
                 let _ = socket.send_to(&answer, from).await;
                 drop(permit);
             });
@@ -128,36 +152,52 @@ impl Answerer {
 
     /// Answers streams until `stop`.
     pub async fn listen(self: Arc<Self>, listener: Arc<TcpListener>, stop: CancellationToken) {
-        let serve = |stream, _| {
+        let serve = |stream, from: SocketAddr| {
             let this = self.clone();
             // What ends a stream is its client's affair.
-            async move { drop(this.stream(stream).await) }
+            async move { drop(this.stream(stream, from.ip()).await) }
         };
         accept(&*listener, STREAMS, &self.streams, &stop, serve).await;
     }
 
-    async fn stream(&self, mut stream: TcpStream) -> std::io::Result<()> {
+    async fn stream(&self, mut stream: TcpStream, from: IpAddr) -> std::io::Result<()> {
         loop {
             let length = timeout(STREAM_IDLE, stream.read_u16()).await??;
             let mut bytes = vec![0; usize::from(length)];
             timeout(STREAM_IDLE, stream.read_exact(&mut bytes)).await??;
             let Ok(request) = Message::from_vec(&bytes) else { return Ok(()) };
+            let began = Instant::now();
             let decision = self.decide(&request);
             let answer = match decision {
                 Decision::Respond(response) => {
+                    self.count(&request, (false, from), response.metadata.response_code, began);
                     encode(&response, &request, false).map_err(std::io::Error::other)?
                 }
-                other => self.elsewhere(&request, &bytes, other, false).await,
+                other => {
+                    let answer = self.elsewhere(&request, &bytes, other, false).await;
+                    self.count_elsewhere(&request, (false, from), &answer, began);
+                    answer
+                }
             };
             let length = u16::try_from(answer.len()).map_err(std::io::Error::other)?;
             stream.write_all(&[&length.to_be_bytes(), answer.as_slice()].concat()).await?;
         }
     }
 
+    fn count(&self, request: &Message, from: (bool, IpAddr), code: ResponseCode, began: Instant) {
+        self.metrics.answered(request, &self.domain, from, (By::Zone, code), began);
+    }
+
+    /// The code of an answer that others gave is in the last bits of its fourth byte.
+    fn count_elsewhere(&self, request: &Message, from: (bool, IpAddr), answer: &[u8], began: Instant) {
+        let code = answer.get(3).map_or(ResponseCode::ServFail, |byte| ResponseCode::from(0, byte & 0xf));
+        self.metrics.answered(request, &self.domain, from, (By::Upstream, code), began);
+    }
+
     async fn elsewhere(&self, request: &Message, bytes: &[u8], decision: Decision, udp: bool) -> Vec<u8> {
         let asked = match decision {
             Decision::Chase(response, next) => self.chase(*response, next, request, udp).await,
-            _ => upstream::ask(bytes, &self.upstream, udp).await,
+            _ => self.upstream.ask(bytes, udp, room(request)).await,
         };
         asked.unwrap_or_else(|error| {
             tracing::debug!(error = &error as &dyn std::error::Error, "no answer from upstream");
@@ -177,7 +217,7 @@ impl Answerer {
         question.metadata.recursion_desired = true;
         question.add_query(next);
         let bytes = question.to_vec().unwrap_or_default();
-        match upstream::ask(&bytes, &self.upstream, udp).await {
+        match self.upstream.ask(&bytes, udp, USUAL_ROOM).await {
             Ok(answer) => {
                 if let Ok(answer) = Message::from_vec(&answer) {
                     response.metadata.truncation |= answer.metadata.truncation;
@@ -190,6 +230,12 @@ impl Answerer {
         }
         Ok(encode(&response, request, udp).unwrap_or_else(|_| failure(request, ResponseCode::ServFail)))
     }
+}
+
+/// Bytes a datagram may have that answers a request as it came: what its client takes, and the resolver is told.
+fn room(request: &Message) -> usize {
+    let offered = request.edns.as_ref().map_or(0, |edns| usize::from(edns.max_payload()));
+    offered.max(USUAL_ROOM)
 }
 
 fn failure(request: &Message, code: ResponseCode) -> Vec<u8> {

@@ -2,9 +2,10 @@
 //!
 //! Names are given as labels, lower case, without the cluster domain: `web.default.svc` is `["web", "default", "svc"]`.
 
-use crate::record::{Endpoint, Port, Service, Slice};
+use crate::record::{Endpoint, Port, Service, Slice, dashed};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 /// What may be asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,8 +53,19 @@ pub struct Zone {
     listed: bool,
     /// Addresses that answer for the zone.
     servers: Vec<IpAddr>,
-    /// Owner of an address, for reverse questions: a host name below the domain.
-    reverse: HashMap<IpAddr, Vec<String>>,
+    /// Services of a cluster IP, for reverse questions: names below the domain.
+    clusters: HashMap<IpAddr, Vec<String>>,
+    /// Endpoints at an address, likewise.
+    owners: HashMap<IpAddr, Vec<Owner>>,
+}
+
+/// An endpoint as the owner of an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Owner {
+    /// Its host name; without one it is called by its address.
+    host: Option<Box<str>>,
+    /// `web.default.svc`
+    service: Arc<str>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -103,7 +115,7 @@ impl Zone {
         let host = format!("{name}.{namespace}.svc");
         for (service, add) in [(old, false), (service, true)] {
             if let Some(Service::Cluster(addresses, _)) = service {
-                addresses.into_iter().for_each(|a| self.set_reverse(a, &host, add));
+                addresses.into_iter().for_each(|a| index(&mut self.clusters, a, host.clone(), add));
             }
         }
         self.forget_empty(namespace);
@@ -121,27 +133,14 @@ impl Zone {
             space.slices.entry(slice.service.clone()).or_default().insert(name.to_owned(), slice.clone());
         }
         for (slice, add) in removed.into_iter().map(|s| (s, false)).chain(slice.map(|s| (s, true))) {
-            for endpoint in slice.endpoints.iter().filter(|e| e.named) {
-                self.set_reverse(
-                    endpoint.address,
-                    &format!("{}.{}.{namespace}.svc", endpoint.host, slice.service),
-                    add,
-                );
+            let service: Arc<str> = format!("{}.{namespace}.svc", slice.service).into();
+            for endpoint in slice.endpoints {
+                let host = endpoint.named.then(|| endpoint.host.into());
+                let owner = Owner { host, service: service.clone() };
+                index(&mut self.owners, endpoint.address, owner, add);
             }
         }
         self.forget_empty(namespace);
-    }
-
-    fn set_reverse(&mut self, address: IpAddr, host: &str, add: bool) {
-        let hosts = self.reverse.entry(address).or_default();
-        if add {
-            hosts.push(host.to_owned());
-        } else if let Some(at) = hosts.iter().position(|h| h == host) {
-            hosts.swap_remove(at);
-        }
-        if hosts.is_empty() {
-            self.reverse.remove(&address);
-        }
     }
 
     fn forget_empty(&mut self, namespace: &str) {
@@ -150,10 +149,22 @@ impl Zone {
         }
     }
 
-    /// The names an address has.
+    /// The names an address has: a cluster IP its service's, else one for each service it is an endpoint of.
     #[must_use]
-    pub fn reverse(&self, address: IpAddr) -> &[String] {
-        self.reverse.get(&address).map_or(&[], Vec::as_slice)
+    pub fn reverse(&self, address: IpAddr) -> Vec<String> {
+        if let Some(services) = self.clusters.get(&address) {
+            return services.clone();
+        }
+        let owners = self.owners.get(&address).into_iter().flatten();
+        let mut names: Vec<String> = owners
+            .map(|Owner { host, service }| match host {
+                Some(host) => format!("{host}.{service}"),
+                None => format!("{}.{service}", dashed(address)),
+            })
+            .collect();
+        names.sort_unstable();
+        names.dedup();
+        names
     }
 
     /// What is found under a name; `None` when there is no such name.
@@ -188,7 +199,7 @@ impl Zone {
     fn name_servers(&self) -> Vec<RecordData> {
         let mut by_host: BTreeMap<&str, Vec<IpAddr>> = BTreeMap::new();
         for address in &self.servers {
-            for host in self.reverse(*address) {
+            for host in self.clusters.get(address).into_iter().flatten() {
                 by_host.entry(host).or_default().push(*address);
             }
         }
@@ -237,12 +248,15 @@ impl Zone {
     }
 
     fn host(&self, host: &str, service: &str, namespace: &str, kind: Kind) -> Option<Vec<RecordData>> {
-        self.find(service, namespace).filter(|s| **s == Service::Headless)?;
-        let found: Vec<IpAddr> = self
+        // whatever address the service has of its own, its endpoints are called by name, too
+        self.find(service, namespace).filter(|s| !matches!(s, Service::External(_)))?;
+        let mut found: Vec<IpAddr> = self
             .endpoints(service, namespace)
             .filter(|e| e.host.eq_ignore_ascii_case(host))
             .map(|e| e.address)
             .collect();
+        found.sort_unstable();
+        found.dedup();
         if found.is_empty() { None } else { Some(addresses(found, kind)) }
     }
 
@@ -282,17 +296,42 @@ impl Zone {
                     addresses: addresses.clone(),
                 })
                 .collect(),
-            Some(Service::Headless) => self
-                .endpoints(service, namespace)
-                .flat_map(|e| e.ports.iter().filter(|p| wanted(p)).map(move |p| (e, p)))
-                .map(|(e, p)| RecordData::Port {
-                    number: p.number,
-                    host: format!("{}.{host}", e.host),
-                    addresses: vec![e.address],
-                })
-                .collect(),
+            Some(Service::Headless) => {
+                let endpoints = self.endpoints(service, namespace);
+                let all = endpoints.flat_map(|e| e.ports.iter().filter(|p| wanted(p)).map(move |p| (e, p)));
+                // an endpoint of two families is in slices of both, and one host all the same
+                let mut at: HashMap<(u16, &str), usize> = HashMap::new();
+                let mut out: Vec<(u16, &str, Vec<IpAddr>)> = Vec::new();
+                for (endpoint, port) in all {
+                    let index = *at.entry((port.number, endpoint.host.as_str())).or_insert_with(|| {
+                        out.push((port.number, endpoint.host.as_str(), Vec::new()));
+                        out.len() - 1
+                    });
+                    out[index].2.push(endpoint.address);
+                }
+                out.into_iter()
+                    .map(|(number, name, addresses)| RecordData::Port {
+                        number,
+                        host: format!("{name}.{host}"),
+                        addresses,
+                    })
+                    .collect()
+            }
             Some(Service::External(_)) | None => Vec::new(),
         }
+    }
+}
+
+/// Adds one to what an address leads to, or takes it away.
+fn index<T: PartialEq>(map: &mut HashMap<IpAddr, Vec<T>>, address: IpAddr, one: T, add: bool) {
+    let all = map.entry(address).or_default();
+    if add {
+        all.push(one);
+    } else if let Some(at) = all.iter().position(|other| *other == one) {
+        all.swap_remove(at);
+    }
+    if all.is_empty() {
+        map.remove(&address);
     }
 }
 
@@ -313,142 +352,4 @@ fn pod(label: &str, kind: Kind) -> Option<Vec<RecordData>> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::record::dashed;
-
-    fn port(name: &str, number: u16) -> Port {
-        Port { name: name.into(), protocol: "tcp".into(), number }
-    }
-
-    fn zone() -> Zone {
-        let mut zone = Zone::default();
-        let ip = |s: &str| s.parse::<IpAddr>().unwrap();
-        zone.set_service(
-            "default",
-            "web",
-            Some(Service::Cluster(vec![ip("10.96.0.5"), ip("fd00::5")], vec![port("http", 80)])),
-        );
-        zone.set_service("default", "db", Some(Service::Headless));
-        zone.set_service("default", "idle", Some(Service::Headless));
-        zone.set_service("default", "out", Some(Service::External("example.org".into())));
-        let endpoint = |address: &str, host: Option<&str>| Endpoint {
-            address: ip(address),
-            host: host.map_or_else(|| dashed(ip(address)), str::to_owned),
-            named: host.is_some(),
-            ports: vec![port("sql", 5432)],
-        };
-        let endpoints = vec![endpoint("10.244.0.7", Some("db-0")), endpoint("10.244.1.9", None)];
-        zone.set_slice("default", "db-x", Some(Slice { service: "db".into(), endpoints }));
-        zone
-    }
-
-    fn ask(zone: &Zone, name: &str, kind: Kind) -> Option<Vec<String>> {
-        let labels: Vec<&str> = name.split('.').collect();
-        let text = |found: RecordData| match found {
-            RecordData::Address(ip) => ip.to_string(),
-            RecordData::Port { number, host, .. } => format!("{host}:{number}"),
-            RecordData::Alias(name) => format!("-> {name}"),
-            RecordData::Text(text) => text,
-            RecordData::Server { host, addresses } => format!("{host} {addresses:?}"),
-        };
-        zone.lookup(&labels, kind).map(|found| found.into_iter().map(text).collect())
-    }
-
-    #[test]
-    fn names_of_the_specification() {
-        let zone = zone();
-        let table: &[(&str, Kind, Option<&[&str]>)] = &[
-            ("web.default.svc", Kind::A, Some(&["10.96.0.5"])),
-            ("web.default.svc", Kind::Aaaa, Some(&["fd00::5"])),
-            ("web.default.svc", Kind::Txt, Some(&[])),
-            ("nope.default.svc", Kind::A, None),
-            ("web.nowhere.svc", Kind::A, None),
-            ("default.svc", Kind::A, Some(&[])),
-            ("nowhere.svc", Kind::A, None),
-            ("_http._tcp.web.default.svc", Kind::Srv, Some(&["web.default.svc:80"])),
-            ("_http._udp.web.default.svc", Kind::Srv, None),
-            ("_tcp.web.default.svc", Kind::A, Some(&[])),
-            ("db.default.svc", Kind::A, Some(&["10.244.0.7", "10.244.1.9"])),
-            ("db.default.svc", Kind::Aaaa, Some(&[])),
-            ("db-0.db.default.svc", Kind::A, Some(&["10.244.0.7"])),
-            ("10-244-1-9.db.default.svc", Kind::A, Some(&["10.244.1.9"])),
-            ("db-1.db.default.svc", Kind::A, None),
-            (
-                "_sql._tcp.db.default.svc",
-                Kind::Srv,
-                Some(&["db-0.db.default.svc:5432", "10-244-1-9.db.default.svc:5432"]),
-            ),
-            ("idle.default.svc", Kind::A, None),
-            ("out.default.svc", Kind::A, Some(&["-> example.org"])),
-            ("out.default.svc", Kind::Cname, Some(&["-> example.org"])),
-            ("10-1-2-3.default.pod", Kind::A, Some(&["10.1.2.3"])),
-            ("10-1-2.default.pod", Kind::A, None),
-            ("fd00--7.default.pod", Kind::Aaaa, Some(&["fd00::7"])),
-            ("fd00-0-0-0-0-0-0-7.default.pod", Kind::Aaaa, Some(&["fd00::7"])),
-            ("out.default.svc", Kind::Srv, Some(&[])),
-            ("dns-version", Kind::Txt, Some(&["1.1.0"])),
-            ("nonsense", Kind::A, None),
-        ];
-        for (name, kind, want) in table {
-            let want = want.map(|w| w.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>());
-            assert_eq!(ask(&zone, name, *kind), want, "{name} {kind:?}");
-        }
-    }
-
-    #[test]
-    fn reverse_names_come_and_go_with_their_owner() {
-        let mut zone = zone();
-        let ip = |s: &str| s.parse::<IpAddr>().unwrap();
-        assert_eq!(zone.reverse(ip("10.96.0.5")), ["web.default.svc"]);
-        assert_eq!(zone.reverse(ip("10.244.0.7")), ["db-0.db.default.svc"]);
-        assert!(zone.reverse(ip("10.244.1.9")).is_empty(), "an endpoint without a host name has none");
-        zone.set_service("default", "web", None);
-        zone.set_slice("default", "db-x", None);
-        assert!(zone.reverse(ip("10.96.0.5")).is_empty() && zone.reverse(ip("10.244.0.7")).is_empty());
-    }
-
-    #[test]
-    fn a_namespace_without_services_must_not_be_missing_nor_a_missing_one_hold_pods() {
-        let mut zone = zone();
-        let pod = "10-1-2-3.nowhere.pod";
-        assert_eq!(
-            ask(&zone, pod, Kind::A),
-            Some(vec!["10.1.2.3".to_owned()]),
-            "it may be one that is not known yet"
-        );
-        zone.set_namespace("bare", true);
-        zone.know_namespaces();
-        for (name, exists) in
-            [("bare.svc", true), ("bare.pod", true), ("nowhere.svc", false), ("nowhere.pod", false)]
-        {
-            assert_eq!(ask(&zone, name, Kind::A), exists.then(Vec::new), "{name}");
-        }
-        assert_eq!(ask(&zone, pod, Kind::A), None);
-        assert_eq!(ask(&zone, "10-1-2-3.bare.pod", Kind::A), Some(vec!["10.1.2.3".to_owned()]));
-        assert_eq!(
-            ask(&zone, "10-1-2-3.default.pod", Kind::Aaaa),
-            Some(vec![]),
-            "its services were seen first"
-        );
-        zone.set_namespace("bare", false);
-        assert_eq!(ask(&zone, "bare.svc", Kind::A), None);
-    }
-
-    #[test]
-    fn the_zone_must_not_be_without_a_name_server() {
-        let mut zone = zone();
-        let ip = |s: &str| s.parse::<IpAddr>().unwrap();
-        let servers = |zone: &Zone| match &zone.lookup(&[], Kind::Ns).unwrap()[..] {
-            [RecordData::Server { host, addresses }] => (host.clone(), addresses.clone()),
-            other => panic!("{other:?}"),
-        };
-        zone.set_servers(&[ip("10.96.0.10"), ip("fd00::a")]);
-        assert_eq!(servers(&zone), ("ns.dns".to_owned(), vec![ip("10.96.0.10"), ip("fd00::a")]));
-        assert_eq!(ask(&zone, "ns.dns", Kind::Aaaa), Some(vec!["fd00::a".to_owned()]));
-        let service = Service::Cluster(vec![ip("10.96.0.10")], vec![port("dns", 53)]);
-        zone.set_service("kube-system", "kube-dns", Some(service));
-        assert_eq!(servers(&zone), ("kube-dns.kube-system.svc".to_owned(), vec![ip("10.96.0.10")]));
-        assert_eq!(zone.lookup(&["default", "svc"], Kind::Ns), Some(Vec::new()), "no zone of its own");
-    }
-}
+mod tests;

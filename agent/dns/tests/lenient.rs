@@ -43,6 +43,88 @@ async fn answered(name: &str, expected: &[&str]) {
     );
 }
 
+/// Runs DNS beside `look`, and stops it.
+async fn beside(look: impl AsyncFnOnce()) {
+    let fake = services::server();
+    let config = dns::Config {
+        addresses: vec!["10.96.0.10".parse().unwrap()],
+        domain: "cluster.local".to_owned(),
+        resolv_conf: "/nonexistent".into(),
+    };
+    let (supervisor, stop) = (Supervisor::default(), CancellationToken::new());
+    let running = dns::run(config, fake.client(), &supervisor, stop.clone());
+    let look = async {
+        look().await;
+        stop.cancel();
+    };
+    let (ended, ()) = tokio::join!(running, look);
+    ended.unwrap();
+}
+
+#[test]
+fn a_dns_server_of_the_hosts_own_must_not_exclude_ours_nor_ours_it() {
+    services::in_network_namespace(|| async {
+        let theirs = UdpSocket::bind("0.0.0.0:53").await.unwrap();
+        let streams = tokio::net::TcpListener::bind("0.0.0.0:53").await.unwrap();
+        beside(async || {
+            answered("good", &["10.96.0.50"]).await;
+            drop((theirs, streams));
+            UdpSocket::bind("0.0.0.0:53").await.unwrap();
+            tokio::net::TcpListener::bind("0.0.0.0:53").await.unwrap();
+            let mut stream = tokio::net::TcpStream::connect(SERVER).await.unwrap();
+            tokio::io::AsyncWriteExt::write_all(&mut stream, &[0, 0]).await.unwrap();
+        })
+        .await;
+    });
+}
+
+#[test]
+fn what_is_counted_of_questions_must_not_be_hidden() {
+    services::in_network_namespace(|| async {
+        beside(async || {
+            answered("good", &["10.96.0.50"]).await;
+            let get = async |port: u16, path: &str| {
+                use tokio::io::{AsyncReadExt, AsyncWriteExt};
+                let mut stream = tokio::net::TcpStream::connect(("10.96.0.10", port)).await.unwrap();
+                let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+                stream.write_all(request.as_bytes()).await.unwrap();
+                let mut text = String::new();
+                stream.read_to_string(&mut text).await.unwrap();
+                text
+            };
+            let text = get(9153, "/metrics").await;
+            for line in [
+                r#"coredns_dns_requests_total{server="dns://:53",zone="cluster.local.",view="",proto="udp",family="1",type="A"}"#,
+                r#"coredns_dns_responses_total{server="dns://:53",zone="cluster.local.",view="",rcode="NOERROR",plugin="kubernetes"}"#,
+                r#"coredns_dns_request_duration_seconds_bucket{le="0.00025","#,
+            ] {
+                assert!(text.contains(line), "{line}\n{text}");
+            }
+            assert!(get(8080, "/health").await.starts_with("HTTP/1.1 200"));
+            let ready = async {
+                while !get(8181, "/ready").await.starts_with("HTTP/1.1 200") {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(20), ready).await.unwrap();
+        })
+        .await;
+    });
+}
+
+#[test]
+fn a_host_port_must_not_take_the_clusters_questions() {
+    services::in_network_namespace(|| async {
+        // as the plugin portmap leads host port 53 to a pod
+        let rules = "table inet windlass-cni {
+            chain output { type nat hook output priority -101; fib daddr type local jump hostports; }
+            chain hostports { meta nfproto ipv4 udp dport 53 dnat ip to 192.0.2.1:53; }
+        }";
+        assert!(std::process::Command::new("nft").arg(rules).status().unwrap().success());
+        beside(async || answered("good", &["10.96.0.50"]).await).await;
+    });
+}
+
 #[test]
 fn a_service_that_is_hard_to_read_must_not_silence_the_others() {
     services::in_network_namespace(|| async {

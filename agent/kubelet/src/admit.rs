@@ -149,7 +149,7 @@ pub fn misplaced(pod: &Pod, others: &[Arc<Pod>], node: &Node<'_>) -> Option<Outc
 type HostPort = (String, String, i32);
 
 fn host_ports(pod: &Pod) -> Vec<HostPort> {
-    let ports = crate::pod::containers(pod).flat_map(|(_, c)| c.ports.iter().flatten());
+    let ports = crate::pod::lasting_containers(pod).flat_map(|c| c.ports.iter().flatten());
     ports
         .filter_map(|port| {
             let number = port.host_port.filter(|p| *p > 0)?;
@@ -240,6 +240,19 @@ mod tests {
         }
         assert_eq!(reason(profile("Unconfined"), false), None);
         assert_eq!(reason(json!({}), false), None);
+    }
+
+    #[test]
+    fn an_init_containers_port_must_not_keep_a_pod_out() {
+        let with = |policy: Value| {
+            json!({"initContainers": [{"name": "i", "restartPolicy": policy,
+                "ports": [{"containerPort": 1, "hostPort": 80}]}]})
+        };
+        let (once, sidecar) = (with(Value::Null), with(json!("Always")));
+        let taken = [pod(sidecar.clone())];
+        assert_eq!(reason(once.clone(), &taken), None);
+        assert_eq!(reason(sidecar.clone(), &taken).as_deref(), Some("NodePorts"));
+        assert_eq!(reason(sidecar, &[pod(once)]), None, "nor does it take it from others");
     }
 
     #[test]

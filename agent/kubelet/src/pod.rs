@@ -99,6 +99,11 @@ pub fn containers(pod: &Pod) -> impl Iterator<Item = (Role, &Container)> {
     init.chain(main_containers(pod).iter().map(|c| (Role::Main, c)))
 }
 
+/// Those that run as long as the pod does, and so hold its host ports: sidecars and regular containers.
+pub fn lasting_containers(pod: &Pod) -> impl Iterator<Item = &Container> {
+    containers(pod).filter(|(role, _)| !matches!(role, Role::Init)).map(|(_, container)| container)
+}
+
 /// Ephemeral containers, in order.
 pub fn ephemeral_containers(pod: &Pod) -> &[EphemeralContainer] {
     pod.spec.as_ref().and_then(|s| s.ephemeral_containers.as_deref()).unwrap_or_default()

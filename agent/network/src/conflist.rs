@@ -11,6 +11,8 @@ use serde_json::{Value, json};
 use crate::{Config, config::Plugins};
 
 const FILE: &str = "10-windlass.conflist";
+/// The network's name; host-local keeps its leases in a directory of that name.
+pub(crate) const NETWORK: &str = "windlass";
 
 /// The configuration could not be put in place.
 #[derive(Debug, thiserror::Error)]
@@ -75,7 +77,7 @@ fn render(config: &Config, pod_cidrs: &[IpNet], masquerade: Masquerade) -> Value
     json!({
         // The newest that containerd 1.6 speaks.
         "cniVersion": "1.0.0",
-        "name": "windlass",
+        "name": NETWORK,
         "plugins": [bridge, { "type": "portmap", "capabilities": { "portMappings": true } }],
     })
 }

@@ -27,6 +27,6 @@ mod sysctl;
 pub use self::{
     config::{Config, Plugins},
     conflist::{ConflistError, write_static},
-    garbage::{Attached, GarbageError, collect_garbage},
+    garbage::{Attached, GarbageError, collect_garbage, release_lost},
     run::run,
 };

@@ -10,7 +10,7 @@ use crate::config::{Config, check_node_name};
 use crate::identity::Files;
 use crate::parts::Parts;
 use crate::tasks::until;
-use crate::{authorities, cluster_info, kubelet_parts, rotation, tasks};
+use crate::{authorities, cluster_info, kubelet_parts, lost, rotation, tasks};
 use std::sync::Arc;
 use supervise::{Scope, Supervisor, Task, chain};
 use tokio::sync::watch;
@@ -65,7 +65,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
             let (client, slot) = client::renewable(first);
             rotation::ensure_serving(&config.node_name, &config.node_ips, &files).map_err(Error::Serving)?;
             let kubelet = kubelet_parts::settings(&config, &files)?;
-            let mut tasks = vec![kubelet_task(kubelet, Some(client.clone()), &supervisor)];
+            let lost = lost::task(&kubelet.container_runtime_endpoint, &network);
+            let mut tasks = vec![kubelet_task(kubelet, Some(client.clone()), &supervisor), lost];
             tasks.extend(cluster_tasks(
                 &config,
                 &server,
@@ -90,7 +91,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
                 .and_then(|()| rotation::ensure_serving(&config.node_name, &config.node_ips, &files));
             prepared.map_err(Error::Serving)?;
             let kubelet = kubelet_parts::settings(&config, &files)?;
-            let mut tasks = vec![kubelet_task(kubelet, None, &supervisor)];
+            let lost = lost::task(&kubelet.container_runtime_endpoint, &network);
+            let mut tasks = vec![kubelet_task(kubelet, None, &supervisor), lost];
             tasks.extend(standalone_tasks(&config, files));
             (tasks, None)
         }

@@ -4,15 +4,23 @@
 //! change is one transaction of exactly the elements that differ. After a failed transaction, or when the table was taken away, one
 //! transaction replaces everything: there is no moment without rules.
 
-use crate::element::{Balancer, Difference, Element, Set, elements};
-use crate::model::{Front, Place, Rules, Target, model};
+use crate::claims::Claims;
+use crate::conntrack::Stale;
+use crate::element::{Balancer, Difference, Element, Value, elements};
+use crate::guard::guarded;
+use crate::model::{Front, NoLocal, Place, Rules, Target, model};
 use crate::readback::Recovered;
 use crate::ruleset;
-use crate::service::{Service, Slice};
+use crate::service::{Protocol, Service, Slice};
 use crate::shape::Shape;
 use crate::sysctl::{self, Limits};
+use ipnet::IpNet;
 use netlink::nft::{Batch, Error, Kernel};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+
+/// The port DNS is asked at.
+const DNS: u16 = 53;
 
 /// Name of a service: namespace and name.
 pub type ServiceName = (String, String);
@@ -31,9 +39,19 @@ pub struct Applier {
     place: Place,
     shape: Shape,
     limits: Limits,
+    /// Where cluster IPs may be, and what of that is in the kernel.
+    service_cidrs: Vec<IpNet>,
+    service_cidrs_applied: Vec<IpNet>,
+    /// This node's own.
+    addresses: Vec<IpAddr>,
+    /// Addresses whose port 53 this node answers itself.
+    dns: Vec<IpAddr>,
+    claims: Claims,
     applied: HashMap<ServiceName, Rules>,
+    no_local: NoLocal,
     balancers: BTreeSet<Balancer>,
-    /// How many services want a hairpin element: services may share an endpoint.
+    /// How many services want an element that leads nowhere, such as a hairpin: services may share an endpoint. Whatever leads
+    /// somewhere is a front's, and a front has one owner.
     shared: HashMap<Element, u32>,
     in_step: bool,
     kernel: Kernel,
@@ -42,8 +60,14 @@ pub struct Applier {
 /// What one application did.
 #[derive(Debug, Default)]
 pub struct Applied {
-    /// Elements removed and added; conntrack forgets what the removed ones led to.
+    /// Elements removed and added.
     pub difference: Difference,
+    /// Flows that conntrack is to forget.
+    pub stale: Stale,
+    /// All rules were made again.
+    pub whole: bool,
+    /// Ports without endpoints here, of all services.
+    pub no_local: NoLocal,
 }
 
 impl Applier {
@@ -54,12 +78,24 @@ impl Applier {
             place: Place { node, zone: String::new() },
             shape: shape.into(),
             limits: Limits::default(),
+            service_cidrs: Vec::new(),
+            service_cidrs_applied: Vec::new(),
+            addresses: Vec::new(),
+            dns: Vec::new(),
+            claims: Claims::default(),
             applied: HashMap::new(),
+            no_local: NoLocal::default(),
             balancers: BTreeSet::new(),
             shared: HashMap::new(),
             in_step: false,
             kernel: Kernel::default(),
         }
+    }
+
+    /// Leaves port 53 of these addresses to this node's own DNS; what else a service has there is served.
+    #[must_use]
+    pub fn beside_dns(self, addresses: Vec<IpAddr>) -> Self {
+        Self { dns: addresses, ..self }
     }
 
     /// Sets the limits of connection tracking that go with the first transaction.
@@ -92,21 +128,27 @@ impl Applier {
             return self.replace(state).await;
         }
         let mut next = HashMap::new();
-        let mut difference = Difference::default();
+        let (mut difference, mut stale) = (Difference::default(), Stale::default());
         let mut shared: HashMap<Element, i64> = HashMap::new();
+        // should the transaction fail, the next one goes through all services and claims again
+        let mut affected = dirty.clone();
         for name in dirty {
+            affected.append(&mut self.claims.set(name, state.services.get(name)));
+        }
+        for name in &affected {
             let empty = Rules::default();
             let old = self.applied.get(name).unwrap_or(&empty);
             let new = self.rules(state, name, old);
             if *old == new {
                 continue;
             }
+            stale.add(old, &new);
             let change = Difference::between(&elements(old), &elements(&new));
             for (list, delta, into) in
                 [(change.delete, -1, &mut difference.delete), (change.add, 1, &mut difference.add)]
             {
                 for element in list {
-                    if element.set == Set::Hairpin {
+                    if element.value == Value::Member {
                         *shared.entry(element).or_default() += delta;
                     } else {
                         into.push(element);
@@ -124,25 +166,31 @@ impl Applier {
             }
         }
         let mut batch = Batch::default();
+        if self.service_cidrs_applied != self.service_cidrs {
+            ruleset::service_cidrs(&mut batch, &self.service_cidrs);
+        }
         ruleset::balancers(&mut batch, &difference, &mut self.balancers);
         ruleset::elements(&mut batch, &difference);
         if let Err(error) = self.kernel.commit(batch).await {
             self.in_step = false;
             return Err(error);
         }
+        self.service_cidrs_applied.clone_from(&self.service_cidrs);
         for (element, delta) in shared {
             let count = i64::from(self.shared.get(&element).copied().unwrap_or(0)) + delta;
             self.shared.insert(element, u32::try_from(count).unwrap_or(0));
         }
         self.shared.retain(|_, count| *count > 0);
         for (name, rules) in next {
+            let before = self.applied.get(&name).map(|rules| rules.no_local).unwrap_or_default();
+            self.no_local.change(before, rules.no_local);
             if rules == Rules::default() {
                 self.applied.remove(&name)
             } else {
                 self.applied.insert(name, rules)
             };
         }
-        Ok(Applied { difference })
+        Ok(Applied { difference, stale, whole: false, no_local: self.no_local })
     }
 
     /// Everything in one transaction. Before it, what is to outlive it is read from the kernel: the sticky clients, and at an agent's
@@ -161,11 +209,15 @@ impl Applier {
         let mut next = HashMap::new();
         let mut shared: HashMap<Element, u32> = HashMap::new();
         let mut wanted = BTreeSet::new();
+        self.claims = Claims::default();
+        for (name, service) in &state.services {
+            self.claims.set(name, Some(service));
+        }
         for name in state.services.keys() {
             let old = self.applied.get(name).unwrap_or(&left.rules);
             let rules = self.rules(state, name, old);
             for element in elements(&rules) {
-                if element.set == Set::Hairpin {
+                if element.value == Value::Member {
                     *shared.entry(element.clone()).or_default() += 1;
                 }
                 wanted.insert(element);
@@ -180,6 +232,7 @@ impl Applier {
         let mut balancers = BTreeSet::new();
         let mut batch = Batch::default();
         ruleset::tables(&mut batch, &self.shape);
+        ruleset::service_cidrs(&mut batch, &self.service_cidrs);
         ruleset::balancers(&mut batch, &whole, &mut balancers);
         ruleset::elements(&mut batch, &whole);
         let all = || next.values();
@@ -192,20 +245,51 @@ impl Applier {
         if started {
             sysctl::set(&self.limits);
         }
+        self.service_cidrs_applied.clone_from(&self.service_cidrs);
         self.applied = next;
         self.shared = shared;
         self.balancers = balancers;
         self.in_step = true;
-        Ok(Applied { difference: Difference::between(&before, &wanted) })
+        // nobody knows what was tracked while these rules were not there
+        let mut stale = Stale::default();
+        self.no_local = NoLocal::default();
+        for rules in self.applied.values() {
+            stale.add(&Rules::default(), rules);
+            self.no_local.change(NoLocal::default(), rules.no_local);
+        }
+        let difference = Difference::between(&before, &wanted);
+        Ok(Applied { difference, stale, whole: true, no_local: self.no_local })
     }
 
     fn rules(&self, state: &State, name: &ServiceName, old: &Rules) -> Rules {
         let none = BTreeMap::new();
         let slices = state.slices.get(name).unwrap_or(&none).values();
-        state
-            .services
-            .get(name)
-            .map_or_else(Rules::default, |service| model(service, &slices, &self.place, old))
+        let Some(service) = state.services.get(name) else { return Rules::default() };
+        let mut rules = model(service, &slices, &self.place, old);
+        rules.guarded = guarded(service, &self.addresses);
+        rules.keep(|front| !self.is_own(front) && self.claims.owns(name, front));
+        rules.cluster_ips.retain(|ip| !self.dns.contains(ip));
+        rules
+    }
+
+    /// Whether this node's own DNS answers there.
+    fn is_own(&self, front: &Front) -> bool {
+        match front {
+            Front::Address(ip, Protocol::Tcp | Protocol::Udp, DNS) => self.dns.contains(ip),
+            Front::Address(..) | Front::NodePort(..) => false,
+        }
+    }
+
+    /// The node's own addresses. True when they changed: then every service is to be applied.
+    pub fn set_addresses(&mut self, addresses: Vec<IpAddr>) -> bool {
+        let changed = self.addresses != addresses;
+        self.addresses = addresses;
+        changed
+    }
+
+    /// Where cluster IPs may be: connections to one that no service has are dropped. The next [`Applier::apply`] says so to the kernel.
+    pub fn set_service_cidrs(&mut self, cidrs: Vec<IpNet>) {
+        self.service_cidrs = cidrs;
     }
 
     /// Looks whether both tables are still there; if not, the next [`Applier::apply`] replaces everything.

@@ -1,24 +1,27 @@
 //! Rules as elements of nftables sets and maps, and the difference between two. Pure.
 
 use crate::model::{Endpoint, Front, Rules, Target};
+use ipnet::IpNet;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 
-/// Added to a slot's number when the connection's source should be rewritten; tested again after routing.
-pub(crate) const MASQUERADE_MARK: u32 = 0x1_0000;
+/// Where the numbers of slots and sticky endpoints begin. A packet carries one in its priority while it is looked for an endpoint, since its
+/// mark is routed by and belongs to others; no class of traffic has such a number.
+pub(crate) const SLOTS: u32 = 0xfff0_0000;
+/// Added to the numbers of a front whose connections get the node's address as their source.
+pub(crate) const MASQUERADE: u32 = 0x1_0000;
 /// Added to the number of a sticky endpoint, to tell it from a slot.
-pub(crate) const STICKY_MARK: u32 = 0x2_0000;
-
+pub(crate) const STICKY: u32 = 0x2_0000;
 /// Added for a connection that comes from inside the cluster to a front whose policy is Local for others.
-pub(crate) const INSIDE_MARK: u32 = 0x4_0000;
+pub(crate) const INSIDE: u32 = 0x4_0000;
 
 /// A chain that balances over `slots` endpoints; made once, shared by every front with that many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Balancer {
     /// Keyed by port alone, for node ports.
     pub node_port: bool,
-    /// Marks connections whose source is rewritten.
+    /// The source of its connections is rewritten.
     pub masquerade: bool,
     /// For connections from inside the cluster.
     pub inside: bool,
@@ -48,7 +51,7 @@ impl Balancer {
 /// What is added to the slots' numbers of a front.
 #[must_use]
 pub(crate) fn base(masquerade: bool, inside: bool) -> u32 {
-    (if masquerade { MASQUERADE_MARK } else { 0 }) | (if inside { INSIDE_MARK } else { 0 })
+    SLOTS | (if masquerade { MASQUERADE } else { 0 }) | (if inside { INSIDE } else { 0 })
 }
 
 /// What an element's key maps to.
@@ -63,7 +66,8 @@ pub enum Value {
     /// `drop`.
     Drop,
     Endpoint(Endpoint),
-    Mark(u32),
+    /// The number of a sticky endpoint.
+    Number(u32),
 }
 
 /// The sets and maps of a table.
@@ -93,6 +97,10 @@ pub enum Set {
     Closed,
     /// Front to refuse or drop, by node port.
     ClosedPorts,
+    /// Fronts that not everybody may reach.
+    Guarded,
+    /// Those fronts and from where they are reached.
+    Allowed,
 }
 
 /// One element of one set.
@@ -113,6 +121,8 @@ pub enum Key {
     Front(Front),
     /// A front and a slot.
     Slot(Front, u32),
+    /// A front and a range of sources.
+    Source(Front, IpNet),
 }
 
 /// All elements of one service.
@@ -122,6 +132,13 @@ pub fn elements(rules: &Rules) -> BTreeSet<Element> {
     let address = |set, ip: &IpAddr, key| Element { ipv6: ip.is_ipv6(), set, key, value: Value::Member };
     out.extend(rules.cluster_ips.iter().map(|ip| address(Set::ClusterIps, ip, Key::Address(*ip))));
     out.extend(rules.local_endpoints.iter().map(|ip| address(Set::Hairpin, ip, Key::Pair(*ip))));
+    for (front, ranges) in &rules.guarded {
+        let mut put = |set, key| {
+            out.insert(Element { ipv6: front.is_ipv6(), set, key, value: Value::Member });
+        };
+        put(Set::Guarded, Key::Front(*front));
+        ranges.iter().for_each(|range| put(Set::Allowed, Key::Source(*front, *range)));
+    }
     for (front, target) in &rules.fronts {
         of_front(front, target, false, &mut out);
     }
@@ -153,9 +170,9 @@ fn of_front(front: &Front, target: &Target, inside: bool, out: &mut BTreeSet<Ele
         match ids.get(endpoint) {
             None => put(endpoints, Key::Slot(*front, slot), Value::Endpoint(*endpoint)),
             Some(id) => {
-                let mark = base + STICKY_MARK + id;
-                put(pick(Set::Sticky, Set::PortSticky), Key::Slot(*front, slot), Value::Mark(mark));
-                put(endpoints, Key::Slot(*front, mark), Value::Endpoint(*endpoint));
+                let number = base + STICKY + id;
+                put(pick(Set::Sticky, Set::PortSticky), Key::Slot(*front, slot), Value::Number(number));
+                put(endpoints, Key::Slot(*front, number), Value::Endpoint(*endpoint));
             }
         }
     }

@@ -4,9 +4,10 @@
 //!   (`pkg/proxy/healthcheck/service_health.go`);
 //! - `/healthz` and `/livez` of the proxy itself: healthy unless a change waits too long, or the API server never showed us
 //!   any service because we lack the credentials; `/healthz` also asks whether the node may get traffic at all;
-//! - `/proxyMode`, for this machine only.
+//! - `/proxyMode` and `/metrics`, for this machine only.
 
 use crate::apply::ServiceName;
+use crate::metrics::{MEDIA_TYPE, Metrics};
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, header};
 use http_body_util::Full;
@@ -56,6 +57,7 @@ impl Status {
 type Checked = (u16, usize);
 
 pub(crate) struct Health {
+    metrics: Arc<Metrics>,
     listening: Work,
     serving: Work,
     status: watch::Sender<Status>,
@@ -65,12 +67,13 @@ pub(crate) struct Health {
 }
 
 impl Health {
-    pub(crate) fn new(supervisor: &Supervisor, patience: Duration) -> Self {
+    pub(crate) fn new(supervisor: &Supervisor, patience: Duration, metrics: Arc<Metrics>) -> Self {
         let (updated, eligible) = (Timestamp::now(), true);
         let status = Status { updated, waiting: None, patience, eligible, refused: None };
         let listening = Work::new(supervisor, "proxy/health");
         let serving = Work::new(supervisor, "proxy/health/connection");
         Self {
+            metrics,
             listening,
             serving,
             status: watch::Sender::new(status),
@@ -95,9 +98,18 @@ impl Health {
             match listen(address) {
                 Ok(listener) => {
                     let status = self.status.subscribe();
+                    let metrics = self.metrics.clone();
                     let answer = move |path: &str| {
                         let status = status.borrow().clone();
-                        if own { about_proxy(path, &status) } else { about_mode(path, &status) }
+                        match (own, path) {
+                            (true, _) => {
+                                let response = about_proxy(path, &status);
+                                metrics.asked(path, response.status().as_u16());
+                                response
+                            }
+                            (false, "/metrics") => respond(StatusCode::OK, MEDIA_TYPE, metrics.render()),
+                            (false, _) => about_mode(path, &status),
+                        }
                     };
                     self.listening.spawn(serve(
                         listener,
@@ -330,18 +342,40 @@ mod tests {
         );
     }
 
-    async fn ask(port: u16) -> Option<String> {
+    async fn whole(port: u16, path: &str) -> Option<String> {
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.ok()?;
-        stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.ok()?;
+        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.ok()?;
         let mut text = String::new();
         stream.read_to_string(&mut text).await.ok()?;
-        text.lines().next().map(str::to_owned)
+        Some(text)
+    }
+
+    async fn ask(port: u16) -> Option<String> {
+        whole(port, "/").await?.lines().next().map(str::to_owned)
+    }
+
+    #[tokio::test]
+    async fn what_is_counted_must_not_be_hidden() {
+        let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let (healthz, mode) = (free(), free());
+        let health = Health::new(&Supervisor::default(), Duration::from_secs(60), Arc::default());
+        let stop = CancellationToken::new();
+        let _stopped = stop.clone().drop_guard();
+        health.serve_own((Some(healthz), Some(mode)), &stop);
+        assert!(whole(healthz.port(), "/healthz").await.unwrap().starts_with("HTTP/1.1 200"));
+        let text = whole(mode.port(), "/metrics").await.unwrap();
+        assert!(
+            text.contains(MEDIA_TYPE) && text.contains("kubeproxy_proxy_healthz_total{code=\"200\"} 1"),
+            "{text}"
+        );
+        assert!(whole(healthz.port(), "/metrics").await.unwrap().starts_with("HTTP/1.1 404"));
     }
 
     #[tokio::test]
     async fn listeners_follow_the_services() {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let mut health = Health::new(&Supervisor::default(), Duration::from_secs(60));
+        let mut health = Health::new(&Supervisor::default(), Duration::from_secs(60), Arc::default());
         let name = ("d".to_owned(), "web".to_owned());
         health.sync(&BTreeMap::from([(name.clone(), (port, 0))]));
         assert_eq!(ask(port).await.unwrap(), "HTTP/1.1 503 Service Unavailable");

@@ -5,7 +5,9 @@
 //!
 //! - [`service`]: the few fields of Service and EndpointSlice that matter
 //! - [`model`]: one service and its slices to its [`model::Rules`]; pure
+//! - `claims`: whose a front is that several services ask for; pure
 //! - [`slots`]: which endpoint holds which slot, moving as few as possible; pure
+//! - `guard`: from where a load balancer's addresses may be reached; pure
 //! - [`element`]: rules as set elements, and the difference between two of them; pure
 //! - [`shape`]: what of the tables follows from settings and from the node; pure
 //! - [`ruleset`]: tables, chains and elements as transactions; pure
@@ -14,15 +16,19 @@
 //! - [`apply`]: the shadow of what is in the kernel; one transaction a change
 //! - [`conntrack`]: forgetting flows to endpoints that are gone
 //! - `sysctl`: limits of connection tracking
+//! - `metrics`: what is counted
 //! - `health`: what load balancers and people ask over HTTP
 //! - [`mod@run`]: the watches
 
 #![warn(unreachable_pub)]
 
 pub mod apply;
+mod claims;
 pub mod conntrack;
 mod element;
+mod guard;
 mod health;
+mod metrics;
 pub mod model;
 mod readback;
 pub mod ruleset;

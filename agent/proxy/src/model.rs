@@ -5,8 +5,10 @@
 
 use crate::service::{Port, Protocol, Service, Slice, SliceEndpoint};
 use crate::slots::assign;
+use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 /// Where a connection is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -65,6 +67,25 @@ pub enum Target {
     Drop,
 }
 
+/// Counts of ports without endpoints here, of IPv4 and IPv6.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NoLocal {
+    /// By `internalTrafficPolicy`.
+    pub internal: [i64; 2],
+    /// By `externalTrafficPolicy`.
+    pub external: [i64; 2],
+}
+
+impl NoLocal {
+    /// Counts one service as `new`, which was counted as `old`.
+    pub(crate) fn change(&mut self, old: Self, new: Self) {
+        for index in 0..2 {
+            self.internal[index] += new.internal[index] - old.internal[index];
+            self.external[index] += new.external[index] - old.external[index];
+        }
+    }
+}
+
 /// All of one service.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rules {
@@ -77,6 +98,22 @@ pub struct Rules {
     pub cluster_ips: BTreeSet<IpAddr>,
     /// Addresses of endpoints that are, or may be, on this node: they may reach themselves through the service.
     pub local_endpoints: BTreeSet<IpAddr>,
+    /// Every endpoint behind a UDP front that still serves, whether new flows go to it or not.
+    pub serving: BTreeMap<Front, Arc<BTreeSet<Endpoint>>>,
+    /// Ports whose policy is Local and that have endpoints, but none here.
+    pub no_local: NoLocal,
+    /// Fronts that are reached from these ranges only, which do not overlap.
+    pub guarded: BTreeMap<Front, Vec<IpNet>>,
+}
+
+impl Rules {
+    /// Without the fronts that are another service's.
+    pub(crate) fn keep(&mut self, owned: impl Fn(&Front) -> bool) {
+        self.fronts.retain(|front, _| owned(front));
+        self.inside.retain(|front, _| owned(front));
+        self.serving.retain(|front, _| owned(front));
+        self.guarded.retain(|front, _| owned(front));
+    }
 }
 
 /// Where the proxy is.
@@ -98,10 +135,15 @@ pub fn model<'a>(
 ) -> Rules {
     let mut rules = Rules { cluster_ips: service.cluster_ips.iter().copied().collect(), ..Rules::default() };
     for port in &service.ports {
-        for v6 in families(service) {
+        for v6 in service.families() {
             let candidates = Candidates::collect(slices.clone(), port, v6, place);
             rules.local_endpoints.extend(candidates.local_addresses());
             let (everywhere, here) = (candidates.everywhere(), candidates.here());
+            if port.protocol == Protocol::Udp {
+                let serving = Arc::new(candidates.selected(|e| e.serving));
+                let fronts = service.fronts_of(port).into_keys().filter(|front| front.is_ipv6() == v6);
+                rules.serving.extend(fronts.map(|front| (front, serving.clone())));
+            }
             let sticky = service.affinity;
             for ip in service.cluster_ips.iter().filter(|ip| ip.is_ipv6() == v6) {
                 let front = Front::Address(*ip, port.protocol, port.port);
@@ -118,6 +160,11 @@ pub fn model<'a>(
                 addresses.map(|ip| Front::Address(*ip, port.protocol, port.port)).collect();
             if port.node_port != 0 {
                 outside.push(Front::NodePort(v6, port.protocol, port.node_port));
+            }
+            if here.is_empty() && !everywhere.is_empty() {
+                let NoLocal { internal, external } = &mut rules.no_local;
+                internal[usize::from(v6)] += i64::from(service.internal_local);
+                external[usize::from(v6)] += i64::from(service.external_local && !outside.is_empty());
             }
             for front in outside {
                 let before = old.fronts.get(&front);
@@ -138,15 +185,13 @@ pub fn model<'a>(
     rules
 }
 
-/// Ready endpoints of a service on this node, for a load balancer that asks.
+/// Ready endpoints of a service on this node, for a load balancer that asks. A pod of two families is in slices of both and one all the
+/// same: the family with more of them counts.
 #[must_use]
 pub(crate) fn ready_here<'a>(slices: impl Iterator<Item = &'a Slice>, node: &str) -> usize {
     let all = slices.flat_map(|slice| &slice.endpoints).filter(|e| e.ready && e.node == node);
-    all.map(|e| e.address).collect::<BTreeSet<_>>().len()
-}
-
-fn families(service: &Service) -> BTreeSet<bool> {
-    service.cluster_ips.iter().map(IpAddr::is_ipv6).collect()
+    let (v4, v6): (BTreeSet<IpAddr>, BTreeSet<IpAddr>) = all.map(|e| e.address).partition(IpAddr::is_ipv4);
+    v4.len().max(v6.len())
 }
 
 fn balance(

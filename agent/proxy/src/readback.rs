@@ -1,7 +1,7 @@
 //! What an earlier run of the agent left in the kernel, read back so that slots stay and sticky clients keep their endpoint. Pure but
 //! for [`Recovered::read`].
 
-use crate::element::{INSIDE_MARK, MASQUERADE_MARK, STICKY_MARK, base};
+use crate::element::{INSIDE, MASQUERADE, SLOTS, STICKY, base};
 use crate::model::{Endpoint, Front, Rules, Target};
 use crate::ruleset::{CLIENTS, front_bytes, table};
 use crate::service::Protocol;
@@ -30,8 +30,8 @@ pub(crate) struct Recovered {
 
 /// The maps of endpoints, then those of slots to sticky endpoints' numbers.
 const ENDPOINTS: &[&str] = &["endpoints", "port_endpoints", "sticky", "port_sticky"];
-/// Everything in a mark but a slot's or endpoint's number.
-const FLAGS: u32 = MASQUERADE_MARK | STICKY_MARK | INSIDE_MARK;
+/// Everything beside a slot's or endpoint's own number.
+const FLAGS: u32 = SLOTS | MASQUERADE | STICKY | INSIDE;
 /// Clients closer to their end than this are dropped, in milliseconds.
 const TOO_LATE: u64 = 10;
 
@@ -64,7 +64,7 @@ impl Recovered {
                 let Some((front, slot)) = front.and_then(|front| Some((front, key.mark()?))) else {
                     continue;
                 };
-                let side = (front, slot & INSIDE_MARK != 0);
+                let side = (front, slot & INSIDE != 0);
                 if index < 2 {
                     let Some(endpoint) = value.endpoint(ipv6) else { continue };
                     endpoints.entry(side).or_default().insert(slot, endpoint);
@@ -74,10 +74,10 @@ impl Recovered {
             }
         }
         for ((front, inside), by_mark) in endpoints {
-            let masquerade = by_mark.keys().any(|mark| mark & MASQUERADE_MARK != 0);
+            let masquerade = by_mark.keys().any(|mark| mark & MASQUERADE != 0);
             let ids: BTreeMap<Endpoint, u32> = by_mark
                 .iter()
-                .filter(|(mark, _)| **mark & STICKY_MARK != 0)
+                .filter(|(mark, _)| **mark & STICKY != 0)
                 .map(|(mark, endpoint)| (*endpoint, mark & !FLAGS))
                 .collect();
             // in the order of their slots
@@ -112,7 +112,7 @@ impl Recovered {
             if left < TOO_LATE {
                 continue;
             }
-            let mark = base(*masquerade, client.inside) + STICKY_MARK + client.id;
+            let mark = base(*masquerade, client.inside) + STICKY + client.id;
             let node_port = matches!(client.front, Front::NodePort(..));
             lists.entry((client.front.is_ipv6(), node_port)).or_default().push(nft::Element {
                 value: Some(nft::Value::Bytes(Bytes::default().mark(mark))),
@@ -131,7 +131,7 @@ fn client(element: &nft::Element, ipv6: bool, node_port: bool) -> Option<Client>
     let front = key.front(ipv6, node_port)?;
     let address = key.address(ipv6)?;
     let mark = Reader(element.target()).mark()?;
-    let inside = mark & INSIDE_MARK != 0;
+    let inside = mark & INSIDE != 0;
     Some(Client { front, inside, address, id: mark & !FLAGS, lifetime: element.lifetime? })
 }
 

@@ -1,7 +1,7 @@
 //! The tables `windlass` as a transaction: sets, chains and rules once, then elements. Pure. [`text`](crate::text) says the same in
 //! nft's language.
 
-use crate::element::{Balancer, Difference, Element, INSIDE_MARK, Key, MASQUERADE_MARK, Set, Value};
+use crate::element::{Balancer, Difference, Element, Key, Set, Value};
 use crate::model::Front;
 use crate::shape::{Pods, Shape};
 use netlink::nft::expression::{Base, Conntrack, Expression as E, Is, Meta, Register, Reject};
@@ -25,6 +25,8 @@ pub(crate) fn table(ipv6: bool) -> Table {
     TABLES[usize::from(ipv6)]
 }
 
+/// The one bit of a packet's mark that is ours, from translation until its source is rewritten: upstream's `masqueradeBit`.
+pub(crate) const MASQUERADE_MARK: u32 = 1 << 14;
 /// `IPS_DST_NAT`
 const TRANSLATED: u32 = 0x20;
 /// The bit of the state "new".
@@ -89,6 +91,14 @@ impl Layout {
             Pods::Interface(name) => by_link(whole_name(name), is),
             Pods::InterfacePrefix(prefix) => by_link(prefix.as_bytes().to_vec(), is),
         }
+    }
+
+    /// Whose connections to a cluster IP get the node's address as their source; `None`: nobody's, since nobody knows pods of this family.
+    fn strangers(&self, shape: &Shape) -> Option<Vec<E>> {
+        if shape.masquerade_all {
+            return Some(Vec::new());
+        }
+        shape.knows_pods(self.ipv6).then(|| self.sent_by_pod(shape, Is::Different).to_vec())
     }
 
     /// The destination is an address of the node's that node ports are on, loopback ones aside.
@@ -157,6 +167,15 @@ pub fn tables(batch: &mut Batch, shape: &Shape) {
     }
 }
 
+/// Says where cluster IPs may be: what goes to one that no service has goes nowhere.
+pub fn service_cidrs(batch: &mut Batch, cidrs: &[IpNet]) {
+    for ipv6 in [false, true] {
+        batch.flush_set(table(ipv6), "service_cidrs");
+        let ranges = nft::interval::intervals(cidrs.iter().copied(), ipv6);
+        batch.add_elements(table(ipv6), "service_cidrs", &ranges);
+    }
+}
+
 fn sets(batch: &mut Batch, ipv6: bool) {
     use netlink::nft::Set;
     let table = table(ipv6);
@@ -164,23 +183,26 @@ fn sets(batch: &mut Batch, ipv6: bool) {
     let (front, port) = ([a, Field::Protocol, Field::Port], [Field::Protocol, Field::Port]);
     let with = |key: &[Field], more: Field| key.iter().copied().chain([more]).collect::<Vec<_>>();
     let endpoint = [a, Field::Port];
-    let mark = [Field::Mark];
+    let number = [Field::Priority];
     for set in [
         Set::new("cluster_cidrs", &[a]).intervals(),
+        Set::new("service_cidrs", &[a]).intervals(),
         Set::new("cluster_ips", &[a]),
         Set::new("hairpin", &[a, a]),
         Set::new("services", &front).to_verdicts(),
         Set::new("node_ports", &port).to_verdicts(),
         Set::new("inside", &front).to_verdicts(),
         Set::new("inside_ports", &port).to_verdicts(),
-        Set::new("endpoints", &with(&front, Field::Mark)).to(&endpoint),
-        Set::new("port_endpoints", &with(&port, Field::Mark)).to(&endpoint),
-        Set::new("sticky", &with(&front, Field::Mark)).to(&mark),
-        Set::new("port_sticky", &with(&port, Field::Mark)).to(&mark),
-        Set::new(CLIENTS[0], &with(&front, a)).to(&mark).dynamic(STICKY_CLIENTS),
-        Set::new(CLIENTS[1], &with(&port, a)).to(&mark).dynamic(STICKY_CLIENTS),
+        Set::new("endpoints", &with(&front, Field::Priority)).to(&endpoint),
+        Set::new("port_endpoints", &with(&port, Field::Priority)).to(&endpoint),
+        Set::new("sticky", &with(&front, Field::Priority)).to(&number),
+        Set::new("port_sticky", &with(&port, Field::Priority)).to(&number),
+        Set::new(CLIENTS[0], &with(&front, a)).to(&number).dynamic(STICKY_CLIENTS),
+        Set::new(CLIENTS[1], &with(&port, a)).to(&number).dynamic(STICKY_CLIENTS),
         Set::new("closed", &front).to_verdicts(),
         Set::new("closed_ports", &port).to_verdicts(),
+        Set::new("guarded", &front),
+        Set::new("allowed", &with(&front, a)).ranges(),
     ] {
         batch.add_set(table, &set);
     }
@@ -195,6 +217,10 @@ fn chains(batch: &mut Batch, ipv6: bool) {
         ("nat_output", hook("nat", Hook::OUTPUT, Hook::DSTNAT)),
         ("nat_postrouting", hook("nat", Hook::POSTROUTING, Hook::SRCNAT)),
         ("closed_services", None),
+        ("unallocated", None),
+        ("guard", None),
+        ("guard_prerouting", hook("filter", Hook::PREROUTING, Hook::DSTNAT - 10)),
+        ("guard_output", hook("filter", Hook::OUTPUT, Hook::DSTNAT - 10)),
         ("filter_input", hook("filter", Hook::INPUT, -1)),
         ("filter_forward", hook("filter", Hook::FORWARD, -1)),
         ("filter_output", hook("filter", Hook::OUTPUT, -1)),
@@ -220,8 +246,13 @@ fn rules(batch: &mut Batch, ipv6: bool, shape: &Shape) {
         rule.push(E::VerdictLookup(map.into(), FIRST));
         rule
     };
-    let (local, from_here) = (layout.has_node_ports(shape), Layout::is_local(E::SourceType(FIRST)));
-    let inside = [layout.sent_by_pod(shape, Is::Equal), from_here.clone()];
+    let local = layout.has_node_ports(shape);
+    let inside = [layout.sent_by_pod(shape, Is::Equal), Layout::is_local(E::SourceType(FIRST))];
+    // told here and not after routing, where nobody knows by which link a packet came
+    if let Some(from) = layout.strangers(shape) {
+        let to_cluster_ip = [layout.load_destination(0), E::Member("cluster_ips".into(), FIRST, Is::Equal)];
+        add("services", [&from[..], &to_cluster_ip, &mark()].concat());
+    }
     for from in &inside {
         add("services", [&from[..], &by(false, "inside")].concat());
     }
@@ -237,10 +268,9 @@ fn rules(batch: &mut Batch, ipv6: bool, shape: &Shape) {
     let untranslated = bits(status, TRANSLATED, Is::Different, TRANSLATED);
     add("nat_postrouting", [&untranslated[..], &[E::Verdict(Verdict::Return)]].concat());
     let marked = bits(E::Meta(FIRST, Meta::Mark), MASQUERADE_MARK, Is::Different, 0);
-    add("nat_postrouting", [&marked[..], &[E::MasqueradeFullyRandom]].concat());
-    // the node's own source may be the front's address
-    let inside = bits(E::Meta(FIRST, Meta::Mark), INSIDE_MARK, Is::Different, 0);
-    add("nat_postrouting", [&inside[..], &from_here, &[E::MasqueradeFullyRandom]].concat());
+    let unmark = E::FlipBits(FIRST, MASQUERADE_MARK);
+    let unmark = [E::Meta(FIRST, Meta::Mark), unmark, E::Set(Meta::Mark, FIRST), E::MasqueradeFullyRandom];
+    add("nat_postrouting", [&marked[..], &unmark].concat());
     add(
         "nat_postrouting",
         vec![
@@ -250,15 +280,6 @@ fn rules(batch: &mut Batch, ipv6: bool, shape: &Shape) {
             E::MasqueradeFullyRandom,
         ],
     );
-    let original = if ipv6 { Conntrack::OriginalDestination6 } else { Conntrack::OriginalDestination4 };
-    let stranger = layout.sent_by_pod(shape, Is::Different).to_vec();
-    let to_cluster_ip = [
-        E::Conntrack(FIRST, original),
-        E::Member("cluster_ips".into(), FIRST, Is::Equal),
-        E::MasqueradeFullyRandom,
-    ];
-    let from = if shape.masquerade_all { Vec::new() } else { stranger };
-    add("nat_postrouting", [&from[..], &to_cluster_ip].concat());
     add("closed_services", by(false, "closed"));
     add(
         "closed_services",
@@ -268,11 +289,36 @@ fn rules(batch: &mut Batch, ipv6: bool, shape: &Shape) {
             E::Verdict(Verdict::Goto("refuse".into())),
         ],
     );
-    add("closed_services", [&local[..], &by(true, "closed_ports")].concat());
     let new = bits(E::Conntrack(FIRST, Conntrack::State), NEW, Is::Different, 0);
     for chain in ["filter_input", "filter_forward", "filter_output"] {
         add(chain, [&new[..], &[jump("closed_services")]].concat());
     }
+    // an address of this node is somebody's, whatever range it is in
+    add(
+        "unallocated",
+        vec![
+            layout.load_destination(0),
+            E::Member("service_cidrs".into(), FIRST, Is::Equal),
+            E::DestinationType(FIRST),
+            E::Compare(FIRST, Is::Different, LOCAL.to_ne_bytes().to_vec()),
+            E::Verdict(Verdict::Drop),
+        ],
+    );
+    for chain in ["filter_forward", "filter_output"] {
+        add(chain, [&new[..], &[jump("unallocated")]].concat());
+    }
+    let (mut strangers, next) = layout.load_front(false);
+    strangers.push(E::Member("guarded".into(), FIRST, Is::Equal));
+    strangers.extend(layout.load_front(false).0);
+    strangers.push(layout.load_source(next));
+    strangers.push(E::Member("allowed".into(), FIRST, Is::Different));
+    strangers.push(E::Verdict(Verdict::Drop));
+    add("guard", strangers);
+    for chain in ["guard_prerouting", "guard_output"] {
+        add(chain, [&new[..], &[jump("guard")]].concat());
+    }
+    // node ports are nothing to the programs on loopback, and nothing to other machines' ports
+    add("filter_input", [&new[..], &to_node, &by(true, "closed_ports")].concat());
 }
 
 /// The chains a difference needs that are not there yet; makes them in both tables and remembers them in `known`.
@@ -296,36 +342,57 @@ fn balancer_chains(batch: &mut Batch, ipv6: bool, balancer: Balancer) {
             ("endpoints".into(), "sticky".into(), CLIENTS[0].into())
         };
     let (front, next) = layout.load_front(balancer.node_port);
-    let by_mark = |map: Cow<'static, str>| {
-        [&front[..], &[E::Meta(Register(next), Meta::Mark), E::Lookup(map, FIRST, FIRST)]].concat()
+    let by_number = |map: Cow<'static, str>| {
+        [&front[..], &[E::Meta(Register(next), Meta::Priority), E::Lookup(map, FIRST, FIRST)]].concat()
     };
     let port = Register(layout.words());
-    let dnat = [&by_mark(endpoints)[..], &[E::Dnat { ipv6, address: FIRST, port }]].concat();
+    let dnat = [&by_number(endpoints)[..], &[E::Dnat { ipv6, address: FIRST, port }]].concat();
     let draw = vec![
         E::Random {
             to: FIRST,
             modulus: u32::try_from(balancer.slots).unwrap_or(u32::MAX),
             offset: balancer.base(),
         },
-        E::SetMark(FIRST),
+        E::Set(Meta::Priority, FIRST),
     ];
     let name = balancer.to_string();
+    let mut rules = marking(balancer);
     let Some(seconds) = balancer.sticky else {
-        return chain(batch, ipv6, &name, &[draw, dnat]);
+        rules.extend([draw, dnat]);
+        return chain(batch, ipv6, &name, &rules);
     };
     let client = [&front[..], &[layout.load_source(next)]].concat();
     let value = Register(next + layout.words());
     let remember =
         E::Remember { map: clients.clone(), key: FIRST, value, timeout: u64::from(seconds) * 1000 };
-    let remember = [&client[..], &[E::Meta(value, Meta::Mark), remember]].concat();
+    let remember = [&client[..], &[E::Meta(value, Meta::Priority), remember]].concat();
     let (known, fresh) = (format!("{name}-known"), format!("{name}-fresh"));
     let goto = |chain: &str| E::Verdict(Verdict::Goto(chain.to_owned().into()));
-    let numbered = [&by_mark(sticky)[..], &[E::SetMark(FIRST)]].concat();
+    let numbered = [&by_number(sticky)[..], &[E::Set(Meta::Priority, FIRST)]].concat();
     chain(batch, ipv6, &fresh, &[draw, numbered, remember.clone(), dnat.clone()]);
     // a client whose endpoint is gone finds no endpoint for its number and goes on to a new draw
     chain(batch, ipv6, &known, &[remember, dnat, vec![goto(&fresh)]]);
-    let recall = [E::Lookup(clients, FIRST, FIRST), E::SetMark(FIRST), goto(&known)];
-    chain(batch, ipv6, &name, &[[&client[..], &recall].concat(), vec![goto(&fresh)]]);
+    let recall = [E::Lookup(clients, FIRST, FIRST), E::Set(Meta::Priority, FIRST), goto(&known)];
+    rules.extend([[&client[..], &recall].concat(), vec![goto(&fresh)]]);
+    chain(batch, ipv6, &name, &rules);
+}
+
+/// Marks a connection whose source is to be rewritten.
+fn mark() -> [E; 3] {
+    [E::Meta(FIRST, Meta::Mark), E::SetBits(FIRST, MASQUERADE_MARK), E::Set(Meta::Mark, FIRST)]
+}
+
+/// What marks connections whose source is to be rewritten once they are routed.
+fn marking(balancer: Balancer) -> Vec<Vec<E>> {
+    let mut rules = Vec::new();
+    if balancer.masquerade {
+        rules.push(mark().to_vec());
+    }
+    if balancer.inside {
+        // the node's own source may be the front's address
+        rules.push([&Layout::is_local(E::SourceType(FIRST))[..], &mark()].concat());
+    }
+    rules
 }
 
 fn chain(batch: &mut Batch, ipv6: bool, name: &str, rules: &[Vec<E>]) {
@@ -360,6 +427,11 @@ fn encode(element: &Element, with_value: bool) -> nft::Element {
         Key::Pair(ip) => Bytes::default().address(ip).address(ip),
         Key::Front(front) => front_bytes(front),
         Key::Slot(front, slot) => front_bytes(front).mark(slot),
+        Key::Source(front, range) => front_bytes(front).address(range.network()),
+    };
+    let end = match element.key {
+        Key::Source(front, range) => Some(front_bytes(front).address(range.broadcast())),
+        _ => None,
     };
     let verdict = |verdict| Some(nft::Value::Verdict(verdict));
     let value = match &element.value {
@@ -371,9 +443,9 @@ fn encode(element: &Element, with_value: bool) -> nft::Element {
         Value::Endpoint(endpoint) => {
             Some(nft::Value::Bytes(Bytes::default().address(endpoint.address).port(endpoint.port)))
         }
-        Value::Mark(mark) => Some(nft::Value::Bytes(Bytes::default().mark(*mark))),
+        Value::Number(number) => Some(nft::Value::Bytes(Bytes::default().mark(*number))),
     };
-    nft::Element { value, ..nft::Element::member(key) }
+    nft::Element { value, end, ..nft::Element::member(key) }
 }
 
 /// A front as a key, or as the beginning of one.
@@ -404,6 +476,8 @@ impl Set {
             Self::PortSticky => "port_sticky",
             Self::Closed => "closed",
             Self::ClosedPorts => "closed_ports",
+            Self::Guarded => "guarded",
+            Self::Allowed => "allowed",
         }
     }
 }

@@ -1,13 +1,14 @@
 //! The watches and the loop that applies what they show.
 //!
-//! Woken by: a change of a Service or EndpointSlice, of this node's zone, the audit period, shutdown. Reads: the newest state of the
+//! Woken by: a change of a Service, EndpointSlice or ServiceCIDR, of this node's zone or addresses, the audit period, shutdown. Reads: the newest state of the
 //! services that changed. Writes: the tables `windlass`, conntrack entries, what load balancers ask for. Promises: changes that
 //! arrive while a transaction runs go into the next one together; nothing is applied before every watch has shown everything once, so
 //! a restart never takes rules away; shutdown leaves the rules in place.
 
 use crate::apply::{Applier, ServiceName, State};
-use crate::conntrack;
+use crate::conntrack::{self, Stale};
 use crate::health::{Health, bind};
+use crate::metrics::{Change, Extent, Metrics};
 use crate::model::ready_here;
 use crate::service::{read_service, read_slice};
 use crate::shape::{Detect, NodePorts, Pods, Settings};
@@ -18,9 +19,11 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::ServiceCIDR;
 use kube::Client;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 use supervise::{Backoff, Supervisor};
 use tokio::time::{Instant, sleep_until};
@@ -36,7 +39,7 @@ pub struct Config {
     pub node: String,
     /// How traffic of pods is told from other traffic.
     pub detect: Detect,
-    /// Service addresses answered by the node itself (the cluster's DNS): left alone.
+    /// Service addresses whose port 53 the node answers itself (the cluster's DNS): left alone.
     pub local_addresses: Vec<IpAddr>,
     /// Where `/healthz` and `/livez` are answered (upstream: port 10256 on every address); `None`: nowhere.
     pub healthz: Option<SocketAddr>,
@@ -141,16 +144,23 @@ pub async fn run(
     let mut services = mirror::<Service>(Source::all::<Service>(&client).labels(SERVED));
     let mut slices = mirror::<EndpointSlice>(Source::all::<EndpointSlice>(&client).labels(SLICES));
     let mut nodes = mirror::<Node>(Source::all::<Node>(&client).named(&config.node));
+    let mut ranges = mirror::<ServiceCIDR>(Source::all::<ServiceCIDR>(&client));
+    let metrics = Arc::new(Metrics::default());
     let settings = config.settings();
-    let applier = Applier::new(config.node.clone(), settings.shape(None)).with_limits(config.limits);
+    let applier = Applier::new(config.node.clone(), settings.shape(None))
+        .with_limits(config.limits)
+        .beside_dns(config.local_addresses);
     let mut proxy = Proxy {
+        started: Timestamp::now(),
+        triggered: Vec::new(),
+        metrics: metrics.clone(),
         node: config.node,
         settings,
-        health: Health::new(supervisor, config.patience),
+        health: Health::new(supervisor, config.patience, metrics),
         applier,
-        local: config.local_addresses,
         state: State::default(),
         dirty: BTreeSet::new(),
+        ranges: BTreeMap::new(),
         listed: (false, false, false),
     };
     let stop = shutdown.child_token();
@@ -166,6 +176,7 @@ pub async fn run(
             event = services.next() => proxy.service(event.ok_or(Error::WatchesEnded)?),
             event = slices.next() => proxy.slice(event.ok_or(Error::WatchesEnded)?),
             event = nodes.next() => proxy.node(event.ok_or(Error::WatchesEnded)?),
+            event = ranges.next() => proxy.range(event.ok_or(Error::WatchesEnded)?),
             () = sleep_until(audit) => {
                 audit = Instant::now() + config.audit;
                 match proxy.applier.audit().await {
@@ -186,6 +197,9 @@ pub async fn run(
         while let Some(Some(event)) = slices.next().now_or_never() {
             proxy.slice(event);
         }
+        while let Some(Some(event)) = ranges.next().now_or_never() {
+            proxy.range(event);
+        }
         if retry.is_some_and(|at| at > Instant::now()) {
             continue;
         }
@@ -202,6 +216,7 @@ pub async fn run(
             }
             Err(error) => {
                 let now = std::time::Instant::now();
+                proxy.metrics.failed();
                 proxy.health.set(|status| status.waiting = status.waiting.or(Some(now)));
                 let pause = backoff.next_pause();
                 tracing::error!(error = &error as &dyn std::error::Error, ?pause, "services not applied");
@@ -211,14 +226,25 @@ pub async fn run(
     }
 }
 
+/// Where the controller of endpoints says when what it wrote down happened.
+const TRIGGERED: &str = "endpoints.kubernetes.io/last-change-trigger-time";
+
+/// As many changes are timed at once.
+const MOST_TRIGGERED: usize = 10_000;
+
 struct Proxy {
+    started: Timestamp,
+    /// Changes of endpoints that wait: of IPv6, and when they happened.
+    triggered: Vec<(bool, Timestamp)>,
+    metrics: Arc<Metrics>,
     node: String,
     settings: Settings,
     health: Health,
     applier: Applier,
-    local: Vec<IpAddr>,
     state: State,
     dirty: BTreeSet<ServiceName>,
+    /// Ranges of cluster IPs, by the name of their ServiceCIDR.
+    ranges: BTreeMap<String, Vec<IpNet>>,
     listed: (bool, bool, bool),
 }
 
@@ -245,9 +271,26 @@ impl Proxy {
         if node.is_some() && self.applier.set_shape(self.settings.shape(node.as_ref())) {
             tracing::info!("the node's addresses or pod ranges changed: all rules are made again");
         }
-        if self.applier.set_zone(zone.unwrap_or_default()) {
+        let addresses = node.as_ref().map(addresses);
+        let moved = addresses.is_some_and(|addresses| self.applier.set_addresses(addresses));
+        if self.applier.set_zone(zone.unwrap_or_default()) | moved {
             self.dirty.extend(self.state.services.keys().cloned());
         }
+    }
+
+    /// Nothing waits for these: a control plane that has none, or does not show them, has services all the same.
+    fn range(&mut self, event: Event<ServiceCIDR>) {
+        match event {
+            Event::Set(key, range) => {
+                let texts = range.spec.iter().flat_map(|spec| spec.cidrs.iter().flatten());
+                let cidrs = texts.filter_map(|text| text.parse().ok()).collect();
+                self.ranges.insert(key.name.as_ref().to_owned(), cidrs);
+            }
+            Event::Gone(gone) => drop(self.ranges.remove(&*gone.key.name)),
+            Event::Synced | Event::Failed(_) | Event::Unreadable(_) => return,
+        }
+        let all: BTreeSet<IpNet> = self.ranges.values().flatten().copied().collect();
+        self.applier.set_service_cidrs(all.into_iter().collect());
     }
 
     /// Until everything was shown once, those who ask how we are learn that we may not see it.
@@ -270,16 +313,14 @@ impl Proxy {
     }
 
     fn set_service(&mut self, name: ServiceName, service: Option<&Service>) {
-        let service = service
-            .and_then(read_service)
-            .filter(|s| !s.cluster_ips.iter().any(|ip| self.local.contains(ip)));
-        let changed = match service {
+        let changed = match service.and_then(read_service) {
             Some(service) => {
                 self.state.services.insert(name.clone(), service.clone()).as_ref() != Some(&service)
             }
             None => self.state.services.remove(&name).is_some(),
         };
         if changed {
+            self.metrics.changed(Change::Service);
             self.dirty.insert(name);
         }
     }
@@ -316,12 +357,17 @@ impl Proxy {
                     self.state.slices.remove(&old_owner);
                 }
             }
+            self.metrics.changed(Change::Endpoints);
             self.dirty.insert(old_owner);
         }
         if let (Some(owner), Some(new)) = (owner, new) {
             let all = self.state.slices.entry(owner.clone()).or_default();
             if all.get(slice_name) != Some(&new) {
                 all.insert(slice_name.clone(), new);
+                self.metrics.changed(Change::Endpoints);
+                if self.triggered.len() < MOST_TRIGGERED {
+                    self.triggered.extend(slice.and_then(|slice| triggered(slice, self.started)));
+                }
                 self.dirty.insert(owner);
             }
         }
@@ -337,21 +383,36 @@ impl Proxy {
         self.health.sync(&wanted.collect());
     }
 
+    async fn forget(&self, stale: Stale) {
+        if stale.is_empty() {
+            return;
+        }
+        let began = std::time::Instant::now();
+        match conntrack::forget(stale).await {
+            Ok(counts) => self.metrics.forgot(began.elapsed(), counts),
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, "stale connections are left to time out");
+            }
+        }
+    }
+
     async fn apply(&mut self) -> Result<(), netlink::nft::Error> {
         if self.listed != (true, true, true) {
             return Ok(());
         }
         self.health.set(|status| status.refused = None);
         let dirty = std::mem::take(&mut self.dirty);
+        let began = std::time::Instant::now();
         match self.applier.apply(&self.state, &dirty).await {
             Ok(applied) => {
-                self.tell_balancers();
-                if let Err(error) = conntrack::forget(&applied.difference).await {
-                    tracing::warn!(
-                        error = &error as &dyn std::error::Error,
-                        "stale connections are left to time out"
-                    );
+                let extent = if applied.whole { Extent::Full } else { Extent::Partial };
+                self.metrics.applied(extent, began.elapsed(), applied.no_local);
+                for (ipv6, at) in self.triggered.drain(..) {
+                    self.metrics.programmed(ipv6, Timestamp::now().duration_since(at).as_secs_f64());
                 }
+                self.tell_balancers();
+                self.forget(applied.stale).await;
                 Ok(())
             }
             Err(error) => {
@@ -360,6 +421,18 @@ impl Proxy {
             }
         }
     }
+}
+
+/// The node's addresses, as its object has them.
+fn addresses(node: &Node) -> Vec<IpAddr> {
+    let all = node.status.iter().flat_map(|status| status.addresses.iter().flatten());
+    all.filter_map(|address| address.address.parse().ok()).collect()
+}
+
+/// When a change of endpoints happened. What happened before the proxy was there is not its delay.
+fn triggered(slice: &EndpointSlice, started: Timestamp) -> Option<(bool, Timestamp)> {
+    let at = slice.metadata.annotations.as_ref()?.get(TRIGGERED)?.parse::<Timestamp>().ok()?;
+    (at > started).then_some((slice.address_type == "IPv6", at))
 }
 
 fn name(key: &Key) -> (String, String) {

@@ -1,7 +1,11 @@
 //! The few fields of Service and EndpointSlice the proxy keeps, read from the API's types.
 
+use crate::model::Front;
+use ipnet::IpNet;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 /// Transport protocol of a port.
@@ -68,10 +72,16 @@ pub struct Port {
 /// A service the proxy serves.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Service {
+    /// `metadata.creationTimestamp`: of services that ask for the same address and port the oldest has it.
+    pub created: Timestamp,
     /// `spec.clusterIPs`.
     pub cluster_ips: Vec<IpAddr>,
     /// `spec.externalIPs` and the VIP-mode load balancer addresses: reached from outside.
     pub external_ips: Vec<IpAddr>,
+    /// Those of them that are a load balancer's.
+    pub load_balancer_ips: Vec<IpAddr>,
+    /// `spec.loadBalancerSourceRanges`: who may use these; anybody where none is given.
+    pub source_ranges: Vec<IpNet>,
     /// `spec.ports`.
     pub ports: Vec<Port>,
     /// Session affinity by client address: how long a client stays, in seconds.
@@ -84,6 +94,31 @@ pub struct Service {
     pub health_check_node_port: u16,
 }
 
+impl Service {
+    /// The families it is served in, `true` for IPv6.
+    pub(crate) fn families(&self) -> BTreeSet<bool> {
+        self.cluster_ips.iter().map(IpAddr::is_ipv6).collect()
+    }
+
+    /// Every front it asks for, whatever is behind it, and whether that is anything but one of its cluster IPs.
+    pub(crate) fn fronts(&self) -> BTreeMap<Front, bool> {
+        self.ports.iter().flat_map(|port| self.fronts_of(port)).collect()
+    }
+
+    /// The same for one of its ports.
+    pub(crate) fn fronts_of(&self, port: &Port) -> BTreeMap<Front, bool> {
+        let families = self.families();
+        let at = |ip: &IpAddr| Front::Address(*ip, port.protocol, port.port);
+        let external = self.external_ips.iter().filter(|ip| families.contains(&ip.is_ipv6()));
+        let mut out: BTreeMap<Front, bool> = external.map(|ip| (at(ip), true)).collect();
+        out.extend(self.cluster_ips.iter().map(|ip| (at(ip), false)));
+        if port.node_port != 0 {
+            out.extend(families.iter().map(|v6| (Front::NodePort(*v6, port.protocol, port.node_port), true)));
+        }
+        out
+    }
+}
+
 /// One endpoint of a slice with the ports of its slice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SliceEndpoint {
@@ -91,7 +126,7 @@ pub struct SliceEndpoint {
     pub address: IpAddr,
     /// Condition ready (absent means true).
     pub ready: bool,
-    /// Condition serving (absent means ready).
+    /// Condition serving (absent means true, as upstream's `endpointslicecache.go` reads it).
     pub serving: bool,
     /// Condition terminating (absent means false).
     pub terminating: bool,
@@ -138,9 +173,11 @@ pub(crate) fn read_service(service: &core::Service) -> Option<Service> {
     let ingress =
         service.status.as_ref().and_then(|s| s.load_balancer.as_ref()).and_then(|l| l.ingress.as_ref());
     let vip = |i: &&core::LoadBalancerIngress| i.ip_mode.as_deref() != Some("Proxy");
-    external_ips.extend(
-        ingress.into_iter().flatten().filter(vip).filter_map(|i| i.ip.as_deref()?.parse::<IpAddr>().ok()),
-    );
+    let ingress = ingress.into_iter().flatten().filter(vip);
+    let load_balancer_ips: Vec<IpAddr> = ingress.filter_map(|i| i.ip.as_deref()?.parse().ok()).collect();
+    external_ips.extend(&load_balancer_ips);
+    // validation lets blanks through
+    let ranges = spec.load_balancer_source_ranges.iter().flatten();
     let ports = spec.ports.iter().flatten().filter_map(|p| {
         Some(Port {
             name: p.name.clone().unwrap_or_default(),
@@ -154,8 +191,11 @@ pub(crate) fn read_service(service: &core::Service) -> Option<Service> {
         config.and_then(|c| c.timeout_seconds).and_then(|s| u32::try_from(s).ok()).unwrap_or(10800)
     });
     Some(Service {
+        created: service.metadata.creation_timestamp.as_ref().map(|time| time.0).unwrap_or_default(),
         cluster_ips,
         external_ips,
+        load_balancer_ips,
+        source_ranges: ranges.filter_map(|range| range.trim().parse().ok()).collect(),
         ports: ports.collect(),
         affinity,
         external_local: spec.external_traffic_policy.as_deref() == Some("Local"),
@@ -183,7 +223,7 @@ pub(crate) fn read_slice(slice: &discovery::EndpointSlice) -> Option<Slice> {
             // all addresses of an endpoint are the same endpoint; upstream uses the first
             address: e.addresses.first()?.parse().ok()?,
             ready,
-            serving: conditions.and_then(|c| c.serving).unwrap_or(ready),
+            serving: conditions.and_then(|c| c.serving).unwrap_or(true),
             terminating: conditions.and_then(|c| c.terminating).unwrap_or(false),
             node: e.node_name.clone().unwrap_or_default(),
             for_zones: hints
@@ -199,4 +239,29 @@ pub(crate) fn read_slice(slice: &discovery::EndpointSlice) -> Option<Slice> {
         })
     });
     Some(Slice { service, ports: ports.collect(), endpoints: endpoints.collect() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn endpoint(conditions: Value) -> SliceEndpoint {
+        let slice = json!({
+            "metadata": {"labels": {"kubernetes.io/service-name": "web"}},
+            "addressType": "IPv4",
+            "endpoints": [{"addresses": ["10.0.0.1"], "conditions": conditions}],
+        });
+        read_slice(&serde_json::from_value(slice).unwrap()).unwrap().endpoints.remove(0)
+    }
+
+    #[test]
+    fn an_endpoint_that_leaves_must_not_be_lost_for_want_of_a_condition() {
+        let leaving = endpoint(json!({"ready": false, "terminating": true}));
+        assert_eq!((leaving.ready, leaving.serving, leaving.terminating), (false, true, true));
+        let gone = endpoint(json!({"ready": false, "serving": false, "terminating": true}));
+        assert_eq!((gone.ready, gone.serving), (false, false));
+        let plain = endpoint(json!({}));
+        assert_eq!((plain.ready, plain.serving, plain.terminating), (true, true, false));
+    }
 }

@@ -41,6 +41,14 @@ impl Shape {
         (!own.is_empty() && own.iter().all(|range| range.prefix_len() > 0)).then_some(own)
     }
 
+    /// Whether pods of a family can be told from others.
+    pub(crate) fn knows_pods(&self, ipv6: bool) -> bool {
+        match &self.pods {
+            Pods::Ranges(ranges) => ranges.iter().any(|range| range.addr().is_ipv6() == ipv6),
+            Pods::Interface(_) | Pods::InterfacePrefix(_) => true,
+        }
+    }
+
     /// The ranges of pods in a family.
     pub(crate) fn pod_ranges(&self) -> &[IpNet] {
         match &self.pods {

@@ -1,9 +1,9 @@
 //! What [`ruleset`](crate::ruleset) makes, in nft's language: the reference that tests and benches hold it against, and the
 //! clearest description of it.
 
-use crate::element::{Balancer, Difference, Element, INSIDE_MARK, Key, MASQUERADE_MARK, Value};
+use crate::element::{Balancer, Difference, Element, Key, Value};
 use crate::model::Front;
-use crate::ruleset::{NODE_PORT_ADDRESSES, STICKY_CLIENTS, TABLE};
+use crate::ruleset::{MASQUERADE_MARK, NODE_PORT_ADDRESSES, STICKY_CLIENTS, TABLE};
 use crate::shape::{Pods, Shape};
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -54,7 +54,12 @@ fn table(out: &mut String, shape: &Shape, ipv6: bool) {
     let own = shape.pod_ranges().iter().filter(|range| range.addr().is_ipv6() == ipv6);
     let elements = list(own.map(ToString::to_string));
     let (pod, stranger) = sent_by_pod(shape, h);
-    let stranger = if shape.masquerade_all { String::new() } else { stranger };
+    let mark = format!("{h} daddr @cluster_ips meta mark set meta mark | {MASQUERADE_MARK:#x}");
+    let strangers = match shape.masquerade_all {
+        true => mark,
+        false if shape.knows_pods(ipv6) => format!("{stranger} {mark}"),
+        false => String::new(),
+    };
     let (ports, on_ports) = match shape.node_ports(ipv6) {
         Some(ranges) => {
             let elements = list(ranges.iter().map(ToString::to_string));
@@ -69,22 +74,26 @@ fn table(out: &mut String, shape: &Shape, ipv6: bool) {
         "table {table} {TABLE}\ndelete table {table} {TABLE}\ntable {table} {TABLE} {{
   set cluster_cidrs {{ type {a}; flags interval; {elements} }}
   {ports}
+  set service_cidrs {{ type {a}; flags interval; }}
   set cluster_ips {{ type {a}; }}
   set hairpin {{ type {a} . {a}; }}
   map services {{ type {a} . inet_proto . inet_service : verdict; }}
   map node_ports {{ type inet_proto . inet_service : verdict; }}
   map inside {{ type {a} . inet_proto . inet_service : verdict; }}
   map inside_ports {{ type inet_proto . inet_service : verdict; }}
-  map endpoints {{ type {a} . inet_proto . inet_service . mark : {a} . inet_service; }}
-  map port_endpoints {{ type inet_proto . inet_service . mark : {a} . inet_service; }}
-  map sticky {{ type {a} . inet_proto . inet_service . mark : mark; }}
-  map port_sticky {{ type inet_proto . inet_service . mark : mark; }}
-  map clients {{ type {a} . inet_proto . inet_service . {a} : mark; size {STICKY_CLIENTS}; flags dynamic,timeout; }}
-  map port_clients {{ type inet_proto . inet_service . {a} : mark; size {STICKY_CLIENTS}; flags dynamic,timeout; }}
+  map endpoints {{ type {a} . inet_proto . inet_service . classid : {a} . inet_service; }}
+  map port_endpoints {{ type inet_proto . inet_service . classid : {a} . inet_service; }}
+  map sticky {{ type {a} . inet_proto . inet_service . classid : classid; }}
+  map port_sticky {{ type inet_proto . inet_service . classid : classid; }}
+  map clients {{ type {a} . inet_proto . inet_service . {a} : classid; size {STICKY_CLIENTS}; flags dynamic,timeout; }}
+  map port_clients {{ type inet_proto . inet_service . {a} : classid; size {STICKY_CLIENTS}; flags dynamic,timeout; }}
   map closed {{ type {a} . inet_proto . inet_service : verdict; }}
   map closed_ports {{ type inet_proto . inet_service : verdict; }}
+  set guarded {{ type {a} . inet_proto . inet_service; }}
+  set allowed {{ type {a} . inet_proto . inet_service . {a}; flags interval; }}
   chain refuse {{ meta l4proto tcp reject with tcp reset; reject; }}
   chain services {{
+    {strangers}
     {pod} {h} daddr . meta l4proto . th dport vmap @inside
     fib saddr type local {h} daddr . meta l4proto . th dport vmap @inside
     {h} daddr . meta l4proto . th dport vmap @services
@@ -96,19 +105,31 @@ fn table(out: &mut String, shape: &Shape, ipv6: bool) {
   chain nat_output {{ type nat hook output priority -100; jump services; }}
   chain nat_postrouting {{ type nat hook postrouting priority srcnat;
     ct status & dnat != dnat return
-    meta mark & {MASQUERADE_MARK:#x} != 0 masquerade fully-random
-    meta mark & {INSIDE_MARK:#x} != 0 fib saddr type local masquerade fully-random
+    meta mark & {MASQUERADE_MARK:#x} != 0 meta mark set meta mark ^ {MASQUERADE_MARK:#x} masquerade fully-random
     {h} saddr . {h} daddr @hairpin masquerade fully-random
-    {stranger} ct original {h} daddr @cluster_ips masquerade fully-random
   }}
   chain closed_services {{
     {h} daddr . meta l4proto . th dport vmap @closed
     {h} daddr @cluster_ips goto refuse
-    fib daddr type local {on_ports} meta l4proto . th dport vmap @closed_ports
   }}
-  chain filter_input {{ type filter hook input priority -1; ct state new jump closed_services; }}
-  chain filter_forward {{ type filter hook forward priority -1; ct state new jump closed_services; }}
-  chain filter_output {{ type filter hook output priority -1; ct state new jump closed_services; }}
+  chain unallocated {{ {h} daddr @service_cidrs fib daddr type != local drop; }}
+  chain guard {{
+    {h} daddr . meta l4proto . th dport @guarded {h} daddr . meta l4proto . th dport . {h} saddr != @allowed drop
+  }}
+  chain guard_prerouting {{ type filter hook prerouting priority -110; ct state new jump guard; }}
+  chain guard_output {{ type filter hook output priority -110; ct state new jump guard; }}
+  chain filter_input {{ type filter hook input priority -1;
+    ct state new jump closed_services
+    ct state new fib daddr type local {on_ports} {h} daddr != {loopback} meta l4proto . th dport vmap @closed_ports
+  }}
+  chain filter_forward {{ type filter hook forward priority -1;
+    ct state new jump closed_services
+    ct state new jump unallocated
+  }}
+  chain filter_output {{ type filter hook output priority -1;
+    ct state new jump closed_services
+    ct state new jump unallocated
+  }}
 }}
 "
     );
@@ -137,29 +158,40 @@ fn balancer_chain(out: &mut String, family: &Family, balancer: Balancer) {
         (format!("{h} daddr . meta l4proto . th dport"), "endpoints", "sticky", "clients")
     };
     let base = balancer.base();
-    let dnat = format!("dnat {h} to {front} . meta mark map @{endpoints}");
-    let draw = format!("meta mark set numgen random mod {} offset {base}", balancer.slots);
+    let dnat = format!("dnat {h} to {front} . meta priority map @{endpoints}");
+    let draw = format!("meta priority set numgen random mod {} offset {base}", balancer.slots);
+    let mark = format!("meta mark set meta mark | {MASQUERADE_MARK:#010x}");
+    let mut rules = Vec::new();
+    if balancer.masquerade {
+        rules.push(mark.clone());
+    }
+    if balancer.inside {
+        rules.push(format!("fib saddr type local {mark}"));
+    }
     let Some(seconds) = balancer.sticky else {
-        return chain(out, table, &balancer.to_string(), &[draw, dnat]);
+        rules.extend([draw, dnat]);
+        return chain(out, table, &balancer.to_string(), &rules);
     };
     // nft before 1.0.7 runs out of registers here for IPv6; the kernel has enough
     let client = format!("{front} . {h} saddr");
-    let remember = format!("update @{clients} {{ {client} timeout {seconds}s : meta mark }}");
+    let remember = format!("update @{clients} {{ {client} timeout {seconds}s : meta priority }}");
     let (known, fresh) = (format!("{balancer}-known"), format!("{balancer}-fresh"));
     chain(
         out,
         table,
         &fresh,
-        &[draw, format!("meta mark set {front} . meta mark map @{sticky}"), remember.clone(), dnat.clone()],
+        &[
+            draw,
+            format!("meta priority set {front} . meta priority map @{sticky}"),
+            remember.clone(),
+            dnat.clone(),
+        ],
     );
     // a client whose endpoint is gone finds no endpoint for its number and goes on to a new draw
     chain(out, table, &known, &[remember, dnat, format!("goto {fresh}")]);
-    chain(
-        out,
-        table,
-        &balancer.to_string(),
-        &[format!("meta mark set {client} map @{clients} goto {known}"), format!("goto {fresh}")],
-    );
+    rules.push(format!("meta priority set {client} map @{clients} goto {known}"));
+    rules.push(format!("goto {fresh}"));
+    chain(out, table, &balancer.to_string(), &rules);
 }
 
 fn chain(out: &mut String, table: &str, name: &str, rules: &[String]) {
@@ -212,7 +244,11 @@ fn key(out: &mut String, key: Key) {
         }
         Key::Slot(f, slot) => {
             front(out, f);
-            write!(out, " . {slot:#x}")
+            write!(out, " . {}", number(slot))
+        }
+        Key::Source(f, range) => {
+            front(out, f);
+            write!(out, " . {range}")
         }
     };
 }
@@ -224,6 +260,11 @@ fn value(out: &mut String, value: &Value) {
         Value::Refuse => write!(out, " : goto refuse"),
         Value::Drop => write!(out, " : drop"),
         Value::Endpoint(endpoint) => write!(out, " : {} . {}", endpoint.address, endpoint.port),
-        Value::Mark(mark) => write!(out, " : {mark:#x}"),
+        Value::Number(own) => write!(out, " : {}", number(*own)),
     };
+}
+
+/// A number as nft writes a class of traffic.
+fn number(number: u32) -> String {
+    format!("{:x}:{:x}", number >> 16, number & 0xffff)
 }

@@ -148,6 +148,17 @@ fn a_service_without_endpoints_refuses_at_once_and_recovers() {
 }
 
 #[test]
+fn a_closed_node_port_must_not_shut_out_a_program_on_loopback() {
+    in_namespace(|| async {
+        applier().apply(&state(service(30080), BTreeMap::new()), &BTreeSet::new()).await.unwrap();
+        let own = TcpListener::bind("127.0.0.1:30080").unwrap();
+        std::thread::spawn(move || own.accept().unwrap().0.write_all(b"loopback x").unwrap());
+        assert_eq!(ask("127.0.0.1:30080").unwrap().0, "loopback");
+        assert_eq!(ask("192.168.7.1:30080").unwrap_err().kind(), std::io::ErrorKind::ConnectionRefused);
+    });
+}
+
+#[test]
 fn a_sticky_client_stays_until_its_endpoint_goes() {
     in_namespace(|| async {
         for last in 2..=5 {
@@ -201,6 +212,21 @@ fn only_strangers_are_masqueraded() {
 }
 
 #[test]
+fn where_nobody_knows_pods_their_addresses_must_not_be_lost() {
+    in_namespace(|| async {
+        serve("10.244.0.2");
+        let state = state(service(0), slice(&["10.244.0.2"], Protocol::Tcp));
+        let listed = |family: &str| run_nft(&format!("list chain {family} windlass services"));
+        let rewrites = |family: &str| listed(family).contains("daddr @cluster_ips meta mark set");
+        applier().apply(&state, &BTreeSet::new()).await.unwrap();
+        assert!(rewrites("ip") && !rewrites("ip6"), "ranges of one family alone");
+        Applier::new("n1".into(), Vec::<IpNet>::new()).apply(&state, &BTreeSet::new()).await.unwrap();
+        assert!(!rewrites("ip") && !rewrites("ip6"));
+        ask("10.96.0.50:80").unwrap();
+    });
+}
+
+#[test]
 fn a_flow_whose_client_closed_must_not_be_forgotten_after_a_minute() {
     in_namespace(|| async {
         applier().apply(&state(service(0), BTreeMap::new()), &BTreeSet::new()).await.unwrap();
@@ -209,6 +235,193 @@ fn a_flow_whose_client_closed_must_not_be_forgotten_after_a_minute() {
             std::fs::read_to_string(path).unwrap().trim().to_owned()
         };
         assert_eq!((of("close_wait").as_str(), of("established").as_str()), ("3600", "86400"));
+    });
+}
+
+fn of(other: &str) -> ServiceName {
+    ("default".into(), other.into())
+}
+
+/// A service of its own cluster IP that says `external` is its address, too.
+fn claiming(cluster: &str, external: &str, created: i64) -> Service {
+    Service {
+        created: jiff::Timestamp::from_second(created).unwrap(),
+        cluster_ips: vec![cluster.parse().unwrap()],
+        external_ips: vec![external.parse().unwrap()],
+        ..service(0)
+    }
+}
+
+#[test]
+fn two_services_at_one_address_must_not_stop_the_others() {
+    in_namespace(|| async {
+        ip("route add 198.51.100.0/24 dev lo");
+        for last in 2..=4 {
+            serve(&format!("10.244.0.{last}"));
+        }
+        let mut applier = applier();
+        let mut state = state(service(0), slice(&["10.244.0.2"], Protocol::Tcp));
+        for (other, endpoint, created) in [("one", "10.244.0.3", 1), ("two", "10.244.0.4", 2)] {
+            state
+                .services
+                .insert(of(other), claiming(&format!("10.96.0.6{created}"), "198.51.100.1", created));
+            state.slices.insert(of(other), slice(&[endpoint], Protocol::Tcp));
+        }
+        // all at once, as at a start
+        applier.apply(&state, &BTreeSet::new()).await.unwrap();
+        let answers = ["10.96.0.50:80", "10.96.0.61:80", "10.96.0.62:80", "198.51.100.1:80"];
+        let first = |to: &str| ask(to).unwrap().0;
+        assert_eq!(answers.map(first), ["10.244.0.2", "10.244.0.3", "10.244.0.4", "10.244.0.3"]);
+        // the owner goes, and the other comes into it
+        state.services.remove(&of("one"));
+        applier.apply(&state, &BTreeSet::from([of("one")])).await.unwrap();
+        assert_eq!(first("198.51.100.1:80"), "10.244.0.4");
+        // one that asks for another's cluster IP, one by one
+        state.services.insert(of("thief"), claiming("10.96.0.63", "10.96.0.50", -1));
+        state.slices.insert(of("thief"), slice(&["10.244.0.3"], Protocol::Tcp));
+        applier.apply(&state, &BTreeSet::from([of("thief")])).await.unwrap();
+        assert_eq!(["10.96.0.50:80", "10.96.0.63:80"].map(first), ["10.244.0.2", "10.244.0.3"]);
+        state.services.remove(&of("thief"));
+        applier.apply(&state, &BTreeSet::from([of("thief")])).await.unwrap();
+        assert_eq!(first("10.96.0.50:80"), "10.244.0.2");
+    });
+}
+
+#[test]
+fn a_load_balancer_must_not_be_reached_from_outside_its_ranges() {
+    in_namespace(|| async {
+        ip("route add 198.51.100.0/24 dev lo");
+        ip("addr add 192.0.2.7/32 dev lo");
+        ip("addr add 192.0.2.200/32 dev lo");
+        serve("10.244.0.2");
+        let vip: IpAddr = "198.51.100.1".parse().unwrap();
+        let of = |ranges: &[&str]| Service {
+            external_ips: vec![vip],
+            load_balancer_ips: vec![vip],
+            source_ranges: ranges.iter().map(|range| range.parse().unwrap()).collect(),
+            ..service(30080)
+        };
+        let from = async |source: &str, to: &str| {
+            let socket = tokio::net::TcpSocket::new_v4().unwrap();
+            socket.bind(SocketAddr::new(source.parse().unwrap(), 0)).unwrap();
+            let connected = socket.connect(to.parse().unwrap());
+            tokio::time::timeout(Duration::from_millis(500), connected).await.is_ok_and(|c| c.is_ok())
+        };
+        let (near, far, front) = ("192.0.2.7", "192.0.2.200", "198.51.100.1:80");
+        let mut applier = applier();
+        let mut state = state(of(&["192.0.2.0/25", "192.0.2.7/32"]), slice(&["10.244.0.2"], Protocol::Tcp));
+        applier.apply(&state, &BTreeSet::new()).await.unwrap();
+        assert!(from(near, front).await && !from(far, front).await);
+        for other in ["192.168.7.1:30080", "10.96.0.50:80"] {
+            assert!(from(far, other).await, "{other} is not subject to it");
+        }
+        // ranges change one by one, and go
+        for (ranges, who) in [(&["192.0.2.128/25"][..], far), (&["192.0.2.0/24"], near), (&[], far)] {
+            state.services.insert(name(), of(ranges));
+            applier.apply(&state, &BTreeSet::from([name()])).await.unwrap();
+            assert!(from(who, front).await, "{ranges:?}");
+            assert_eq!(from("192.168.7.1", front).await, ranges.is_empty(), "{ranges:?}");
+        }
+    });
+}
+
+#[test]
+fn packets_to_a_cluster_ip_that_no_service_has_must_not_leave_the_node() {
+    in_namespace(|| async {
+        ip("addr add 10.96.0.10/32 dev lo");
+        let service = Service { cluster_ips: vec!["10.96.0.50".parse().unwrap()], ..service(0) };
+        let mut state = state(service, BTreeMap::new());
+        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        // what the node itself sends and may not is refused at once
+        let leaves = |to: &str| match socket.send_to(b"?", to) {
+            Ok(_) => true,
+            Err(error) => {
+                assert_eq!(error.kind(), std::io::ErrorKind::PermissionDenied, "{to}");
+                false
+            }
+        };
+        let mut applier = applier();
+        applier.apply(&state, &BTreeSet::new()).await.unwrap();
+        assert!(leaves("10.96.0.77:53") && leaves("10.97.0.1:53"), "nobody knows what is a cluster IP");
+        let cidrs = |text: &str| vec![text.parse::<IpNet>().unwrap()];
+        applier.set_service_cidrs(cidrs("10.96.0.0/16"));
+        applier.apply(&state, &BTreeSet::new()).await.unwrap();
+        assert!(!leaves("10.96.0.77:53") && leaves("10.97.0.1:53"));
+        assert!(leaves("10.96.0.10:53"), "an address of the node's own");
+        assert_eq!(ask("10.96.0.50:80").unwrap_err().kind(), std::io::ErrorKind::ConnectionRefused);
+        applier.set_service_cidrs(cidrs("10.97.0.0/16"));
+        applier.apply(&state, &BTreeSet::new()).await.unwrap();
+        assert!(leaves("10.96.0.77:53") && !leaves("10.97.0.1:53"));
+        state.services.clear();
+        run_nft("flush ruleset");
+        assert!(!applier.audit().await.unwrap());
+        applier.apply(&state, &BTreeSet::new()).await.unwrap();
+        assert!(!leaves("10.97.0.1:53"), "nor after everything was made again");
+    });
+}
+
+fn run_nft(text: &str) -> String {
+    let output = std::process::Command::new("nft").arg(text).output().unwrap();
+    assert!(output.status.success(), "{text}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn a_mark_that_others_gave_a_packet_must_not_be_changed_nor_ours_stay() {
+    in_namespace(|| async {
+        serve("10.244.0.2");
+        applier()
+            .apply(&state(service(30080), slice(&["10.244.0.2"], Protocol::Tcp)), &BTreeSet::new())
+            .await
+            .unwrap();
+        run_nft(
+            "table ip other {
+                counter theirs { }
+                counter changed { }
+                chain before { type route hook output priority -150; ct state new meta mark set 0x1 }
+                chain after { type filter hook postrouting priority 200;
+                    ct state new meta mark 0x1 counter name theirs
+                    ct state new meta mark != 0x1 counter name changed
+                }
+            }",
+        );
+        let counted = |name: &str| run_nft(&format!("list counter ip other {name}"));
+        assert!(counted("theirs").contains("packets 0 "));
+        for to in ["10.96.0.50:80", "192.168.7.1:30080"] {
+            ask(to).unwrap();
+        }
+        assert!(counted("theirs").contains("packets 2 "), "{}", counted("theirs"));
+        assert!(counted("changed").contains("packets 0 "), "{}", counted("changed"));
+    });
+}
+
+#[test]
+fn a_service_at_the_dns_address_must_not_be_skipped_whole() {
+    in_namespace(|| async {
+        serve("10.244.0.2");
+        ip("addr add 10.96.0.10/32 dev lo");
+        let mut applier = applier().beside_dns(vec!["10.96.0.10".parse().unwrap()]);
+        let port = |name: &str, port, node_port| Port {
+            name: name.into(),
+            protocol: Protocol::Tcp,
+            port,
+            node_port,
+        };
+        let dns = Service {
+            cluster_ips: vec!["10.96.0.10".parse().unwrap()],
+            ports: vec![port("dns", 53, 30053), port("metrics", 9153, 0)],
+            ..Service::default()
+        };
+        let mut slices = slice(&["10.244.0.2"], Protocol::Tcp);
+        for slice in slices.values_mut() {
+            slice.ports = ["dns", "metrics"].map(|name| (name.to_owned(), Protocol::Tcp, 8080)).into();
+        }
+        applier.apply(&state(dns, slices), &BTreeSet::new()).await.unwrap();
+        assert_eq!(ask("10.96.0.10:9153").unwrap().0, "10.244.0.2");
+        assert_eq!(ask("192.168.7.1:30053").unwrap().0, "10.244.0.2");
+        let own = TcpListener::bind("10.96.0.10:53").unwrap();
+        std::thread::spawn(move || own.accept().unwrap().0.write_all(b"ourselves x").unwrap());
+        assert_eq!(ask("10.96.0.10:53").unwrap().0, "ourselves");
     });
 }
 
@@ -243,7 +456,19 @@ fn udp_flows_move_when_their_endpoint_goes() {
         assert_eq!(talk().to_string(), "10.244.0.2");
         state.slices.insert(name(), slice(&["10.244.0.3"], Protocol::Udp));
         let applied = applier.apply(&state, &BTreeSet::from([name()])).await.unwrap();
-        assert_eq!(conntrack::forget(&applied.difference).await.unwrap(), 1);
+        assert_eq!(conntrack::forget(applied.stale).await.unwrap(), [1, 0]);
+        assert_eq!(talk().to_string(), "10.244.0.3");
+        // it is about to end and serves what it has; new flows go elsewhere
+        let mut slices = slice(&["10.244.0.2", "10.244.0.3"], Protocol::Udp);
+        for endpoint in slices.values_mut().flat_map(|slice| &mut slice.endpoints) {
+            (endpoint.terminating, endpoint.ready) = match endpoint.address.to_string().as_str() {
+                "10.244.0.3" => (true, false),
+                _ => (false, true),
+            };
+        }
+        state.slices.insert(name(), slices);
+        let applied = applier.apply(&state, &BTreeSet::from([name()])).await.unwrap();
+        assert_eq!(conntrack::forget(applied.stale).await.unwrap(), [0, 0]);
         assert_eq!(talk().to_string(), "10.244.0.3");
     });
 }
@@ -256,7 +481,7 @@ fn a_table_taken_away_is_noticed_and_replaced() {
         let state = state(service(0), slice(&["10.244.0.2"], Protocol::Tcp));
         applier.apply(&state, &BTreeSet::new()).await.unwrap();
         assert!(applier.audit().await.unwrap());
-        assert!(std::process::Command::new("nft").args(["flush", "ruleset"]).status().unwrap().success());
+        run_nft("flush ruleset");
         assert!(!applier.audit().await.unwrap());
         applier.apply(&state, &BTreeSet::new()).await.unwrap();
         ask("10.96.0.50:80").unwrap();

@@ -27,8 +27,9 @@ impl Conf {
             .ok_or_else(|| Error::config("ipam", "IPAM config missing 'ipam' key"))?;
         ipam.take::<String>("type")?;
         ipam.take::<String>("name")?;
-        let directory: PathBuf =
-            ipam.take("dataDir")?.unwrap_or_else(|| PathBuf::from("/var/lib/cni/networks"));
+        // an empty one would be wherever the runtime happens to run
+        let directory = ipam.take::<PathBuf>("dataDir")?.filter(|path| !path.as_os_str().is_empty());
+        let directory = directory.unwrap_or_else(|| PathBuf::from("/var/lib/cni/networks"));
         let resolv_conf = ipam.take::<PathBuf>("resolvConf")?.filter(|path| !path.as_os_str().is_empty());
         let routes = read_routes(&mut ipam)?;
 
@@ -127,4 +128,27 @@ fn read_requested(call: &Call, fields: &mut Fields, runtime: Option<Fields>) -> 
         }
     }
     Ok(requested)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Environment;
+    use serde_json::json;
+
+    #[test]
+    fn an_empty_directory_must_not_be_wherever_the_runtime_runs() {
+        let directory = |given: Value| {
+            let variables = [("CNI_COMMAND", "STATUS"), ("CNI_PATH", "/opt/cni/bin")];
+            let look =
+                |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, v)| (*v).to_owned());
+            let ipam = json!({"type": "host-local", "dataDir": given, "subnet": "10.88.0.0/24"});
+            let conf = json!({"cniVersion": "1.1.0", "name": "pods", "type": "host-local", "ipam": ipam});
+            let call = Call::parse(Environment::read(look).unwrap(), conf.to_string().as_bytes()).unwrap();
+            Conf::read(&call).unwrap().directory
+        };
+        assert_eq!(directory(json!("")), PathBuf::from("/var/lib/cni/networks/pods"));
+        assert_eq!(directory(Value::Null), PathBuf::from("/var/lib/cni/networks/pods"));
+        assert_eq!(directory(json!("/leases")), PathBuf::from("/leases/pods"));
+    }
 }

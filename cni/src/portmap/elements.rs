@@ -14,11 +14,11 @@ pub(super) fn elements(conf: &Conf, addresses: &[IpNet], comment: &str) -> Vec<P
     for address in addresses {
         let v4 = address.addr().is_ipv4();
         for mapping in conf.mappings.iter().filter(|mapping| mapping.only_v4.is_none_or(|only| only == v4)) {
-            placed.push(translation(mapping, address.addr(), comment));
-            for hairpin in hairpins(conf, mapping, *address, comment) {
-                // One host port on several of the host's addresses needs it once.
-                if !placed.contains(&hairpin) {
-                    placed.push(hairpin);
+            // One mapping said twice is one, and one host port on several of the host's addresses needs one hairpin.
+            let translation = translation(mapping, address.addr(), comment);
+            for element in [translation].into_iter().chain(hairpins(conf, mapping, *address, comment)) {
+                if !placed.contains(&element) {
+                    placed.push(element);
                 }
             }
         }
@@ -69,4 +69,32 @@ fn hairpins(conf: &Conf, mapping: &Mapping, container: IpNet, comment: &str) -> 
             },
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::portmap::conf::Protocol;
+
+    #[test]
+    fn a_mapping_said_twice_must_not_be_taken_for_two() {
+        let mapping = |container_port| Mapping {
+            host_port: 8080,
+            container_port,
+            protocol: Protocol::UDP,
+            host_ip: None,
+            only_v4: None,
+        };
+        let of = |mappings: Vec<Mapping>| {
+            let conf = Conf { mappings, snat: true, masquerade_all: false };
+            elements(&conf, &["10.88.0.2/24".parse().unwrap()], "it")
+        };
+        let once = of(vec![mapping(80)]);
+        assert_eq!(of(vec![mapping(80), mapping(80)]), once);
+        assert_eq!(
+            of(vec![mapping(80), mapping(81)]).len(),
+            once.len() + 1,
+            "one port that leads to two is an error"
+        );
+    }
 }

@@ -104,7 +104,7 @@ fn full_text(state: &State, cidrs: &[IpNet]) -> String {
         )));
     }
     let whole = Difference { delete: Vec::new(), add: wanted.into_iter().collect() };
-    let mut out = text::tables(cidrs);
+    let mut out = text::tables(&cidrs.to_vec().into());
     out.push_str(&text::balancers(&whole, &mut BTreeSet::new()));
     out.push_str(&text::elements(&whole));
     out

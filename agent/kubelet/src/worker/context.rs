@@ -111,9 +111,10 @@ impl Context {
 
     /// The host's resolver file as it is now.
     pub fn resolver(&self) -> Resolver {
-        let path = self.config.resolv_conf.as_deref();
-        let text = path.and_then(|path| std::fs::read_to_string(path).ok());
-        Resolver::parse(&text.unwrap_or_default())
+        let Some(path) = self.config.resolv_conf.as_deref() else {
+            return Resolver::absent(&self.config.node_ips);
+        };
+        Resolver::parse(&std::fs::read_to_string(path).unwrap_or_default())
     }
 
     /// The node's addresses as text.

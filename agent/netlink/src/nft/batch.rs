@@ -122,6 +122,14 @@ impl Batch {
         self.elements(DELETE_ELEMENT, 0, "delete elements of set", table, set, elements);
     }
 
+    /// Deletes all elements of a set.
+    pub fn flush_set(&mut self, table: Table, set: &str) {
+        self.message(DELETE_ELEMENT, 0, "flush set", table, set, |w| {
+            w.text(1, table.name);
+            w.text(2, set);
+        });
+    }
+
     fn elements(
         &mut self,
         kind: u16,

@@ -37,6 +37,8 @@ pub enum Base {
 /// `NFT_META_*`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Meta {
+    /// The packet's priority (`skb->priority`).
+    Priority = 2,
     /// The packet's mark (`skb->mark`).
     Mark = 3,
     /// The number of the link it came by; `lo` is 1 in every namespace.
@@ -82,8 +84,8 @@ pub enum Expression {
     Payload(Register, Base, u32, u32),
     /// Loads what the kernel knows of the packet.
     Meta(Register, Meta),
-    /// Sets the packet's mark.
-    SetMark(Register),
+    /// Sets what the kernel knows of the packet; its mark or its priority.
+    Set(Meta, Register),
     /// Loads what the kernel knows of the connection.
     Conntrack(Register, Conntrack),
     /// Loads the kind of address the destination is for this machine (`RTN_*`).
@@ -101,6 +103,10 @@ pub enum Expression {
     },
     /// Ands a register with bytes.
     Mask(Register, Vec<u8>),
+    /// Sets the bits of the last number in a register's four bytes.
+    SetBits(Register, u32),
+    /// Turns them over.
+    FlipBits(Register, u32),
     /// Compares a register with bytes.
     Compare(Register, Is, Vec<u8>),
     /// Is the key in the set?
@@ -146,11 +152,11 @@ impl Expression {
     pub(crate) fn write(&self, writer: &mut Writer) {
         let name = match self {
             Self::Payload(..) => "payload",
-            Self::Meta(..) | Self::SetMark(..) => "meta",
+            Self::Meta(..) | Self::Set(..) => "meta",
             Self::Conntrack(..) => "ct",
             Self::DestinationType(..) | Self::SourceType(..) => "fib",
             Self::Random { .. } => "numgen",
-            Self::Mask(..) => "bitwise",
+            Self::Mask(..) | Self::SetBits(..) | Self::FlipBits(..) => "bitwise",
             Self::Compare(..) => "cmp",
             Self::Member(..) | Self::Lookup(..) | Self::VerdictLookup(..) => "lookup",
             Self::Remember { .. } => "dynset",
@@ -177,8 +183,8 @@ impl Expression {
                 w.u32(1, to.number());
                 w.u32(2, *key as u32);
             }
-            Self::SetMark(from) => {
-                w.u32(2, Meta::Mark as u32);
+            Self::Set(key, from) => {
+                w.u32(2, *key as u32);
                 w.u32(3, from.number());
             }
             Self::Conntrack(to, key) => {
@@ -205,12 +211,12 @@ impl Expression {
                 w.u32(3, 1);
                 w.u32(4, *offset);
             }
-            Self::Mask(register, mask) => {
-                w.u32(1, register.number());
-                w.u32(2, register.number());
-                w.u32(3, u32::try_from(mask.len()).unwrap_or(u32::MAX));
-                w.nested(4, |w| w.raw(1, mask));
-                w.nested(5, |w| w.raw(1, &vec![0; mask.len()]));
+            Self::Mask(register, mask) => bitwise(w, *register, mask, &vec![0; mask.len()]),
+            Self::SetBits(register, bits) => {
+                bitwise(w, *register, &(!bits).to_ne_bytes(), &bits.to_ne_bytes());
+            }
+            Self::FlipBits(register, bits) => {
+                bitwise(w, *register, &u32::MAX.to_ne_bytes(), &bits.to_ne_bytes());
             }
             Self::Compare(from, is, bytes) => {
                 w.u32(1, from.number());
@@ -266,4 +272,13 @@ impl Expression {
             }
         }
     }
+}
+
+/// A register anded with one number and xored with another.
+fn bitwise(w: &mut Writer, register: Register, and: &[u8], xor: &[u8]) {
+    w.u32(1, register.number());
+    w.u32(2, register.number());
+    w.u32(3, u32::try_from(and.len()).unwrap_or(u32::MAX));
+    w.nested(4, |w| w.raw(1, and));
+    w.nested(5, |w| w.raw(1, xor));
 }

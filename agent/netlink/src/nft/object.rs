@@ -54,8 +54,10 @@ pub enum Field {
     Protocol,
     /// Two bytes, big endian.
     Port,
-    /// Four bytes.
+    /// A packet's mark, four bytes.
     Mark,
+    /// A packet's priority, four bytes.
+    Priority,
 }
 
 impl Field {
@@ -66,6 +68,8 @@ impl Field {
             Self::Protocol => 12,
             Self::Port => 13,
             Self::Mark => 19,
+            // as a class of traffic, which is what nft calls a priority's type
+            Self::Priority => 23,
         }
     }
 
@@ -73,7 +77,7 @@ impl Field {
     #[must_use]
     pub fn size(self) -> usize {
         match self {
-            Self::Ipv4 | Self::Mark => 4,
+            Self::Ipv4 | Self::Mark | Self::Priority => 4,
             Self::Ipv6 => 16,
             Self::Protocol => 1,
             Self::Port => 2,

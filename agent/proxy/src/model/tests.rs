@@ -117,6 +117,14 @@ fn a_load_balancer_counts_addresses_ready_here() {
 }
 
 #[test]
+fn a_load_balancer_must_not_count_a_pod_of_two_families_twice() {
+    let both = [slice(&["10.0.0.1 n1 r"]), slice(&["fd00::1 n1 r", "fd00::2 n2 r"])];
+    assert_eq!(ready_here(both.iter(), "n1"), 1);
+    let one = [slice(&["10.0.0.1 n1 r"]), slice(&["fd00::1 n1 r", "fd00::2 n1 r"])];
+    assert_eq!(ready_here(one.iter(), "n1"), 2);
+}
+
+#[test]
 fn an_endpoint_without_a_node_must_not_miss_its_own_answers() {
     let place = Place { node: "n1".into(), zone: String::new() };
     let slice = slice(&["10.0.0.1 n1 r", "10.0.0.2 n2 r", "10.0.0.3  r", "10.0.0.4  n"]);

@@ -3,7 +3,7 @@
 //!
 //! What the service said of a token is kept for a while, be it that nobody is behind it; its failures are not.
 
-use super::Identity;
+use super::{Identity, Notes};
 use crate::authz::webhook::{Failure, Reviewer, ask};
 use crate::context::User;
 use parking_lot::Mutex;
@@ -143,7 +143,7 @@ fn judge(status: Status, wanted: &[String], own: &[String]) -> Result<Said, Stri
         let error = status.error.filter(|error| !error.is_empty());
         return error.map_or(Ok(None), Err);
     }
-    Ok(Some(Identity { user: status.user.unwrap_or_default().into(), audiences }))
+    Ok(Some(Identity { user: status.user.unwrap_or_default().into(), audiences, notes: Notes::new() }))
 }
 
 fn key(token: &str, audiences: &[String]) -> Key {

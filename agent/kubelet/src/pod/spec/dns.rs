@@ -2,6 +2,7 @@
 
 use cri_proto::v1;
 use k8s_openapi::api::core::v1::Pod;
+use std::net::IpAddr;
 
 /// The host's resolver file, parsed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -11,6 +12,8 @@ pub struct Resolver {
     /// The last `search` line.
     pub searches: Vec<String>,
     pub options: Vec<String>,
+    /// There is no such file by configuration: a pod that would have the host's resolvers has nobody to ask but itself.
+    absent: bool,
 }
 
 /// Upstream's bounds; more is cut.
@@ -41,6 +44,17 @@ pub enum Warning {
 }
 
 impl Resolver {
+    /// What stands for a file where none is configured (`resolvConf: ""`): the loopback address of each family of the node's addresses, so that the
+    /// runtime does not take the host's file. Upstream: `GetPodDNS`.
+    pub fn absent(node_ips: &[IpAddr]) -> Self {
+        let loopback = |ip: &IpAddr| if ip.is_ipv6() { "::1" } else { "127.0.0.1" }.to_owned();
+        let mut servers: Vec<String> = node_ips.iter().map(loopback).collect();
+        if servers.is_empty() {
+            servers.push("127.0.0.1".to_owned());
+        }
+        Self { servers, absent: true, ..Self::default() }
+    }
+
     /// Reads resolv.conf's text; what is not understood is skipped, as the C library does.
     pub fn parse(text: &str) -> Self {
         let mut resolver = Self::default();
@@ -54,11 +68,11 @@ impl Resolver {
             let rest = || words.map(str::to_owned);
             match keyword {
                 Some("nameserver") => resolver.servers.extend(rest().take(1)),
-                Some("search" | "domain") => {
+                Some("search") => {
                     let words = rest().filter(|word| word != ".");
                     resolver.searches = words.map(|word| word.trim_end_matches('.').to_owned()).collect();
                 }
-                Some("options") => resolver.options = rest().collect(),
+                Some("options") => rest().for_each(|option| set_option(&mut resolver.options, option)),
                 _ => {}
             }
         }
@@ -105,7 +119,7 @@ pub fn config(
         }
         Some(_) => v1::DnsConfig {
             servers: host.servers.clone(),
-            searches: host.searches.clone(),
+            searches: if host.absent { vec![".".to_owned()] } else { host.searches.clone() },
             options: host.options.clone(),
         },
     };
@@ -116,11 +130,8 @@ pub fn config(
         got.searches = unique(got.searches);
         for option in own.options.iter().flatten() {
             let Some(name) = option.name.as_deref() else { continue };
-            got.options.retain(|known| known.split(':').next() != Some(name));
-            got.options.push(match option.value.as_deref() {
-                Some(value) => format!("{name}:{value}"),
-                None => name.to_owned(),
-            });
+            let value = option.value.as_deref().filter(|value| !value.is_empty());
+            set_option(&mut got.options, value.map_or(name.to_owned(), |value| format!("{name}:{value}")));
         }
     }
     if got.servers.len() > MAX_SERVERS {
@@ -137,6 +148,14 @@ pub fn config(
         warnings.push(Warning::Searches(got.searches.clone()));
     }
     (got, warnings)
+}
+
+/// Sets an option in place of one of the same name.
+fn set_option(options: &mut Vec<String>, option: String) {
+    let name = |option: &str| option.split(':').next().map(str::to_owned);
+    let own = name(&option);
+    options.retain(|known| name(known) != own);
+    options.push(option);
 }
 
 fn unique(all: Vec<String>) -> Vec<String> {
@@ -241,6 +260,32 @@ mod tests {
         let (_, _, o) =
             servers(json!({"containers": [], "dnsConfig": {"options": [{"name": "ndots", "value": "1"}]}}));
         assert_eq!(o, ["ndots:1"]);
+    }
+
+    #[test]
+    fn a_resolver_file_must_not_be_read_by_other_rules_than_upstreams() {
+        let text = "domain corp.local\nsearch a.\nnameserver 9.9.9.9\noptions ndots:2 rotate\ndomain x\noptions ndots:3 edns0\n";
+        let read = Resolver::parse(text);
+        assert_eq!(read.searches, ["a"], "`domain` is no search path");
+        assert_eq!(read.options, ["rotate", "ndots:3", "edns0"], "lines add up");
+        let (_, _, options) = servers(json!({"containers": [], "dnsConfig": {"options": [
+            {"name": "single-request-reopen", "value": ""}, {"name": "ndots"}]}}));
+        assert_eq!(options, ["single-request-reopen", "ndots"], "no value, no colon");
+    }
+
+    #[test]
+    fn a_pod_must_not_get_the_hosts_resolvers_where_there_are_none_for_it() {
+        let of = |policy: &str, ips: &[&str]| {
+            let ips: Vec<IpAddr> = ips.iter().map(|ip| ip.parse().unwrap()).collect();
+            let pod = pod(json!({"containers": [], "dnsPolicy": policy}));
+            let (got, _) = config(&pod, &Resolver::absent(&ips), &["10.96.0.10".to_owned()], "cluster.local");
+            (got.servers.join(" "), got.searches.join(" "))
+        };
+        let words = |servers: &str, searches: &str| (servers.to_owned(), searches.to_owned());
+        assert_eq!(of("Default", &["192.0.2.1", "fd00::1"]), words("127.0.0.1 ::1", "."));
+        assert_eq!(of("Default", &[]), words("127.0.0.1", "."));
+        let cluster = words("10.96.0.10", "ns.svc.cluster.local svc.cluster.local cluster.local");
+        assert_eq!(of("ClusterFirst", &["192.0.2.1"]), cluster);
     }
 
     #[test]

@@ -71,10 +71,13 @@ pub fn config(
     })
 }
 
+/// Of the containers that run while the pod does, each host port once. An init container's are nobody's: it may name those of a container
+/// after it (upstream: `generatePodSandboxConfig`, which leaves out sidecars' as well).
 fn port_mappings(pod: &Pod) -> Vec<v1::PortMapping> {
-    let ports = crate::pod::containers(pod).flat_map(|(_, c)| c.ports.iter().flatten());
-    ports
-        .map(|port| v1::PortMapping {
+    let ports = crate::pod::lasting_containers(pod).flat_map(|c| c.ports.iter().flatten());
+    let mut out: Vec<v1::PortMapping> = Vec::new();
+    for port in ports {
+        let mapping = v1::PortMapping {
             protocol: match port.protocol.as_deref() {
                 Some("UDP") => v1::Protocol::Udp,
                 Some("SCTP") => v1::Protocol::Sctp,
@@ -84,6 +87,40 @@ fn port_mappings(pod: &Pod) -> Vec<v1::PortMapping> {
             container_port: port.container_port,
             host_port: port.host_port.unwrap_or(0),
             host_ip: port.host_ip.clone().unwrap_or_default(),
-        })
-        .collect()
+        };
+        let taken = |other: &v1::PortMapping| {
+            (other.protocol, &other.host_ip, other.host_port)
+                == (mapping.protocol, &mapping.host_ip, mapping.host_port)
+        };
+        if mapping.host_port == 0 || !out.iter().any(taken) {
+            out.push(mapping);
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn an_init_containers_host_port_must_not_be_mapped_beside_the_same_of_another() {
+        let port = |container: u16, host: u16| json!([{"containerPort": container, "hostPort": host}]);
+        let pod: Pod = serde_json::from_value(json!({"spec": {
+            "initContainers": [
+                {"name": "once", "ports": port(1, 8080)},
+                {"name": "sidecar", "restartPolicy": "Always", "ports": port(2, 9090)},
+            ],
+            "containers": [
+                {"name": "a", "ports": port(3, 8080)},
+                {"name": "b", "ports": port(4, 9090)},
+                {"name": "c", "ports": [{"containerPort": 5}, {"containerPort": 6}]},
+                {"name": "d", "ports": [{"containerPort": 7, "hostPort": 9090, "protocol": "UDP"}]},
+            ],
+        }}))
+        .unwrap();
+        let mapped: Vec<_> = port_mappings(&pod).iter().map(|m| (m.container_port, m.host_port)).collect();
+        assert_eq!(mapped, [(2, 9090), (3, 8080), (5, 0), (6, 0), (7, 9090)]);
+    }
 }

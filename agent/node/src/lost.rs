@@ -1,0 +1,46 @@
+//! Addresses and host ports of sandboxes that the container runtime forgot.
+//!
+//! Woken by the clock. Reads the leases of addresses and the runtime's list of sandboxes; has the CNI plugins detach what is on the first
+//! list for long and not on the second. Promises: a sandbox that is being made, or that the runtime lists in whatever state, keeps
+//! what it has.
+
+use cri_proto::client::{Deadlines, Runtime};
+use std::collections::HashMap;
+use std::time::Duration;
+use supervise::{Task, chain};
+use tokio::time::sleep;
+
+/// How often it is looked; a host port that is in the way of a new pod is not for longer.
+const PERIOD: Duration = Duration::from_secs(900);
+
+/// Looks after what the runtime at `endpoint` forgot of `network`.
+pub(crate) fn task(endpoint: &str, network: &network::Config) -> Task {
+    let (endpoint, network) = (endpoint.to_owned(), network.clone());
+    Task::endless("lost-sandboxes", move || {
+        let (endpoint, network) = (endpoint.clone(), network.clone());
+        async move {
+            loop {
+                match round(&endpoint, &network).await {
+                    Ok(lost) if lost.is_empty() => {}
+                    Ok(lost) => tracing::warn!(?lost, "the container runtime forgot these; detached"),
+                    Err(error) => {
+                        tracing::warn!(error = %chain(&error), "look for sandboxes the runtime forgot");
+                    }
+                }
+                sleep(PERIOD).await;
+            }
+        }
+    })
+}
+
+async fn round(
+    endpoint: &str,
+    network: &network::Config,
+) -> Result<Vec<network::Attached>, network::GarbageError> {
+    network::release_lost(network, async {
+        let runtime = Runtime::connect(endpoint, Deadlines::default())?;
+        let sandboxes = runtime.list_pod_sandboxes(HashMap::new()).await?;
+        Ok::<_, cri_proto::client::Error>(sandboxes.into_iter().map(|sandbox| sandbox.id).collect())
+    })
+    .await
+}
