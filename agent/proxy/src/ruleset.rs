@@ -4,6 +4,7 @@
 use crate::element::{Balancer, Difference, Element, Key, Set, Value};
 use crate::model::Front;
 use crate::shape::{Pods, Shape};
+use ipnet::IpNet;
 use netlink::nft::expression::{Base, Conntrack, Expression as E, Is, Meta, Register, Reject};
 use netlink::nft::{self, Batch, Bytes, Chain, Family, Field, Hook, Table, Verdict};
 use std::borrow::Cow;

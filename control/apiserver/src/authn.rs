@@ -195,8 +195,11 @@ impl Authenticator {
         let unbound = |user| {
             let audiences: Vec<String> =
                 audiences.iter().filter(|a| self.api_audiences.contains(a)).cloned().collect();
-            (self.api_audiences.is_empty() || !audiences.is_empty())
-                .then(|| Identity { user: with_group(user), audiences, notes: Notes::new() })
+            (self.api_audiences.is_empty() || !audiences.is_empty()).then(|| Identity {
+                user: with_group(user),
+                audiences,
+                notes: Notes::new(),
+            })
         };
         if let Some(user) = self.static_tokens.user(token) {
             return Ok(unbound(user));

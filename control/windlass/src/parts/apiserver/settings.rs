@@ -3,7 +3,8 @@
 
 use super::serving::{Serving, not_negative};
 use super::{
-    Accounts, Flagged, Limits, Services, admission, audit, authentication, authorization, gates, metrics, objects,
+    Accounts, Flagged, Limits, Services, admission, audit, authentication, authorization, gates, metrics,
+    objects,
 };
 use crate::flags::Flags;
 use crate::parts::component::Component;
