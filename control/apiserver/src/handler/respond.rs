@@ -55,11 +55,14 @@ fn answer(code: StatusCode, accept: &Accept, bytes: Vec<u8>) -> Response {
         .flatten();
     let gzipped = compressed.is_some();
     let bytes = Bytes::from(bytes);
-    let body = compressed.map_or_else(|| bytes.clone(), Bytes::from);
+    // A copy is shared, which costs: none is made for nobody.
+    let wanted = accept.audit == Level::RequestResponse && is_plain(accept);
+    let logged = wanted.then(|| bytes.clone());
+    let body = compressed.map_or(bytes, Bytes::from);
     let mut response = Response::new(crate::answer::body(body));
     *response.status_mut() = code;
-    if accept.audit == Level::RequestResponse && is_plain(accept) {
-        response.extensions_mut().insert(Logged { object: Some(bytes), status: None });
+    if logged.is_some() {
+        response.extensions_mut().insert(Logged { object: logged, status: None });
     }
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(accept.media.content_type()));
