@@ -78,7 +78,7 @@ pub(crate) struct Settings {
 }
 
 /// What flags settle of any API server, whatever settles the rest.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Flagged {
     /// Whose tokens are believed beside our own.
     pub(crate) other_issuers: authentication::Source,

@@ -328,7 +328,7 @@ mod tests {
         let of = |line: &str| {
             let line: Vec<String> =
                 format!("--etcd-servers=http://e {line}").split_whitespace().map(str::to_owned).collect();
-            let table = crate::parts::component::Component::named("kube-apiserver").unwrap().table();
+            let table = Component::named("kube-apiserver").unwrap().table();
             match Settings::alone(&table.parse(&line).unwrap(), "/s".into()) {
                 Ok(Settings::Etcd(cluster)) => Ok((cluster.json, cluster.tuning)),
                 Ok(Settings::Embedded(_)) => panic!("the embedded store"),
