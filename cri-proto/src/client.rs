@@ -173,8 +173,9 @@ impl Runtime {
             v1::RunPodSandboxRequest { config: Some(config), runtime_handler: runtime_handler.to_owned() };
         // Upstream gives sandboxes twice the time: the network plugin runs inside the call.
         let limit = self.deadlines.request * 2;
-        let answer =
-            self.within("RunPodSandbox", &subject, limit, self.runtime().run_pod_sandbox(request)).await?;
+        let mut runtime = self.runtime();
+        let call = self.within("RunPodSandbox", &subject, limit, runtime.run_pod_sandbox(request));
+        let answer = Box::pin(call).await?;
         Ok(answer.pod_sandbox_id)
     }
 
@@ -443,7 +444,8 @@ impl Runtime {
         call: impl Future<Output = Result<Response<T>, Status>>,
     ) -> Result<T, Error> {
         let began = tokio::time::Instant::now();
-        let done = within(operation, subject, limit, call).await;
+        // a future holds what is passed on once a layer
+        let done = within(operation, subject, limit, Box::pin(call)).await;
         self.tell(operation, began, done.is_err());
         done
     }

@@ -20,6 +20,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 /// The machine of the server, which is lost, and the one of the pods, which is not.
@@ -150,7 +151,9 @@ async fn write_all(client: &Client, rate: u32, written: &Written, stop: &Cancell
     let write = |writer: u32| {
         let api = api.clone();
         async move {
-            let mut ticks = tokio::time::interval(pause);
+            let mut ticks = tokio::time::interval_at(tokio::time::Instant::now(), pause);
+            // what a stall cost is caught up: so many a second in the mean
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
             for n in 0_u64.. {
                 tokio::select! {
                     _ = ticks.tick() => {}

@@ -21,12 +21,15 @@ struct Claimant {
 /// Whether a front is anything but the service's own cluster IP, and who asks for it.
 type Claim = (bool, Arc<Claimant>);
 
+/// Who a service is, and which fronts it asks for.
+type Asked = (Arc<Claimant>, Box<[(Front, bool)]>);
+
 /// Who asks for which front.
 #[derive(Debug, Default)]
 pub(crate) struct Claims {
     /// The first is the owner.
     by_front: HashMap<Front, Vec<Claim>>,
-    by_service: HashMap<ServiceName, (Arc<Claimant>, Box<[(Front, bool)]>)>,
+    by_service: HashMap<ServiceName, Asked>,
 }
 
 impl Claims {

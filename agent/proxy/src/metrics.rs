@@ -263,7 +263,6 @@ mod tests {
         for line in [
             r#"kubeproxy_sync_proxy_rules_duration_seconds_bucket{le="0.004",ip_family="IPv4"} 1"#,
             r#"kubeproxy_sync_full_proxy_rules_duration_seconds_count{ip_family="IPv6"} 1"#,
-            "# TYPE kubeproxy_sync_partial_proxy_rules_duration_seconds histogram",
             r#"kubeproxy_sync_proxy_rules_last_timestamp_seconds{ip_family="IPv4"} "#,
             r#"kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds{ip_family="IPv6"} "#,
             "kubeproxy_sync_proxy_rules_endpoint_changes_pending 1",
@@ -282,5 +281,8 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line}\n{text}");
         }
+        metrics.applied(Extent::Partial, Duration::from_millis(3), NoLocal::default());
+        let partial = r#"kubeproxy_sync_partial_proxy_rules_duration_seconds_count{ip_family="IPv4"} 1"#;
+        assert!(metrics.render().contains(partial));
     }
 }

@@ -113,7 +113,8 @@ pub(super) fn check(config: &Config) -> Result<(), Error> {
             ));
         }
     }
-    if !config.host.reserved_cpus.is_empty() && !(kube.is_empty() && system.is_empty()) {
+    let groups = !kube.is_empty() || !system.is_empty();
+    if groups && !config.host.reserved_cpus.is_empty() {
         return refused(
             "can't use reservedSystemCPUs (--reserved-cpus) with systemReservedCgroup (--system-reserved-cgroup) or kubeReservedCgroup (--kube-reserved-cgroup)"
                 .to_owned(),

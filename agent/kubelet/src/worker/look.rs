@@ -12,7 +12,7 @@ use crate::probe::{self, Target};
 impl Worker {
     /// Asks the runtime, and sets the probes going.
     pub(super) async fn look(&mut self, pod: &Arc<Pod>) -> Result<Observed, Error> {
-        let mut observed = self.observer.look(&self.context.runtime, crate::pod::uid(pod)).await?;
+        let mut observed = Box::pin(self.observer.look(&self.context.runtime, crate::pod::uid(pod))).await?;
         let node = self.context.config.node_ips.first().copied();
         for sandbox in &mut observed.sandboxes {
             sandbox.ips = addresses::of_pod(&sandbox.ips, node);

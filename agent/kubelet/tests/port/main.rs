@@ -381,7 +381,7 @@ async fn a_checkpoint_is_made_of_the_running_container_and_refused_in_upstreams_
     let (head, body) = port.ask(Method::POST, Some(&ours), None, "/checkpoint/n/p/c?timeout=500").await;
     assert_eq!(head.status, StatusCode::OK, "{body}");
     let answer: Value = serde_json::from_str(&body).unwrap();
-    let file = std::path::Path::new(answer["items"][0].as_str().unwrap());
+    let file = Path::new(answer["items"][0].as_str().unwrap());
     assert_eq!(file.parent(), Some(port.dir.path().join("root/checkpoints").as_path()));
     assert!(file.file_name().unwrap().to_str().unwrap().starts_with("checkpoint-p_n-c-"), "{body}");
     assert!(

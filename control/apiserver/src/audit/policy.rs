@@ -233,7 +233,8 @@ impl WrittenRule {
             }
         }
         errors.extend(stage_errors(&self.omit_stages, &path.child("omitStages")));
-        if !self.non_resource_urls.is_empty() && !(self.resources.is_empty() && self.namespaces.is_empty()) {
+        let resources = !self.resources.is_empty() || !self.namespaces.is_empty();
+        if resources && !self.non_resource_urls.is_empty() {
             let why = "rules cannot apply to both regular resources and non-resource URLs";
             errors.push(FieldError::invalid(&urls, json!(self.non_resource_urls), why));
         }

@@ -13,8 +13,11 @@ pub struct Served {
     resources: BTreeMap<(String, String, String), bool>,
 }
 
+/// A word for versions, and whether one is among them.
+type Versions = (&'static str, fn(&str) -> bool);
+
 /// Classes of versions, in the order in which they are switched.
-const CLASSES: [(&str, fn(&str) -> bool); 4] = [
+const CLASSES: [Versions; 4] = [
     ("api/all", |_| true),
     ("api/ga", |version| class(version) == Class::Stable),
     ("api/beta", |version| class(version) == Class::Beta),

@@ -105,7 +105,11 @@ fn kubelet_config(
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+#[allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test stops at the first surprise, and ends what it spawns"
+)]
 mod tests {
     use super::*;
     use jiff::Timestamp;

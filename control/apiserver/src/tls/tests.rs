@@ -83,7 +83,7 @@ async fn a_client_is_shown_the_certificate_of_the_name_it_asks_for() {
     served.replace(&renewed.certificates, &renewed.key).unwrap();
     assert_eq!(shake(&end, "other.test", ANY, None).await.unwrap().0, first(&renewed));
     assert_eq!(shake(&end, "b.wild.test", ANY, None).await.unwrap().0, first(&wild), "names stay");
-    served.replace_named(&[own.clone()]).unwrap();
+    served.replace_named(std::slice::from_ref(&own)).unwrap();
     assert_eq!(shake(&end, "own.test", ANY, None).await.unwrap().0, first(&own));
 }
 

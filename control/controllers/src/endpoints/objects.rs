@@ -176,12 +176,18 @@ mod tests {
         let theirs = EndpointSlices::new(&cluster, fake.client(), recorder, options, &Arc::default());
         let meta =
             |name: &str| json!({ "name": name, "namespace": "n", "uid": name, "resourceVersion": "1" });
-        let mut pod = json!({ "metadata": meta("p"), "spec": { "containers": [] },
+        let mut pod = json!({ "metadata": meta("p"), "spec": { "nodeName": "m", "containers": [] },
             "status": { "podIP": "10.0.0.1", "podIPs": [{ "ip": "10.0.0.1" }] } });
         pod["metadata"]["labels"] = json!({ "a": "b" });
         let spec = json!({ "selector": { "a": "b" }, "clusterIP": "10.96.0.9", "ipFamilies": ["IPv4"], "ports": [{ "port": 80 }] });
         let none: Vec<Value> = Vec::new();
         fake.shown(&scope, &cluster.services, vec![json!({ "metadata": meta("s"), "spec": spec })]).await;
+        fake.shown(
+            &scope,
+            &cluster.nodes,
+            vec![json!({ "metadata": { "name": "m", "uid": "m", "resourceVersion": "1" } })],
+        )
+        .await;
         fake.shown(&scope, &cluster.pods, vec![pod]).await;
         fake.shown(&scope, &cluster.endpoints, none.clone()).await;
         fake.shown(&scope, &cluster.endpoint_slices, none).await;

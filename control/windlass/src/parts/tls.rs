@@ -200,7 +200,7 @@ mod tests {
             ),
             (
                 "--tls-curve-preferences=4588,29,24",
-                Agreed { groups: Some(vec![NamedGroup::X25519, NamedGroup::secp384r1]), ..default.clone() },
+                Agreed { groups: Some(vec![NamedGroup::X25519, NamedGroup::secp384r1]), ..default },
             ),
         ] {
             assert_eq!(agreed(&flags(line)).unwrap(), expected, "{line}");

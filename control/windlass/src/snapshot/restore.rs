@@ -52,7 +52,7 @@ pub(super) fn restore(path: &Path, dir: &Path) -> anyhow::Result<Restored> {
         known.write(&fresh)?;
     }
     let replaced = if dir.exists() {
-        let aside = beside(dir, &format!("before-{}", Timestamp::now().as_second()));
+        let aside = aside(dir, Timestamp::now());
         // Under its last name first: what is named as unfinished is anybody's to remove.
         pki::files::rename(&fresh, &aside)?;
         renameat2(AT_FDCWD, &aside, AT_FDCWD, dir, RenameFlags::RENAME_EXCHANGE)
@@ -83,6 +83,19 @@ fn check_exchangeable(dir: &Path, parent: &Path) -> anyhow::Result<()> {
         );
     }
     Ok(())
+}
+
+/// Where what is replaced at `now` goes: a place that is free, as there may be several restores in a second.
+fn aside(dir: &Path, now: Timestamp) -> PathBuf {
+    let first = format!("before-{}", now.as_second());
+    let mut aside = beside(dir, &first);
+    for n in 2.. {
+        if !aside.exists() {
+            break;
+        }
+        aside = beside(dir, &format!("{first}-{n}"));
+    }
+    aside
 }
 
 fn beside(dir: &Path, what: &str) -> PathBuf {

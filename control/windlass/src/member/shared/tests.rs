@@ -109,7 +109,7 @@ fn a_control_plane_of_kubeadms_must_not_lack_an_entry() {
     std::fs::write(&named, "theirs").unwrap();
     let mut flags = StorageFlags {
         etcd_servers: vec!["https://192.0.2.9:2379".into()],
-        etcd_cafile: Some(named.clone()),
+        etcd_cafile: Some(named),
         ..StorageFlags::default()
     };
     settle(&mut flags, others.path()).unwrap();

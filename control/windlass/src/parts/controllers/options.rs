@@ -252,7 +252,8 @@ mod tests {
                 "cloud provider \"aws\" was specified, but built-in cloud providers are disabled",
             ),
         ] {
-            let error = read(line).err().expect(line).to_string();
+            let Err(error) = read(line) else { panic!("{line}") };
+            let error = error.to_string();
             assert!(error.contains(words), "{line}: {error}");
         }
         for line in ["--cloud-provider=external", "--cidr-allocator-type=RangeAllocator", "--cloud-provider="]

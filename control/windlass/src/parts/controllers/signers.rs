@@ -133,7 +133,8 @@ mod tests {
                 "--cluster-signing-cert-file",
             ),
         ] {
-            let error = format!("{:#}", read_line(line).err().expect(line));
+            let Err(error) = read_line(line) else { panic!("{line}") };
+            let error = format!("{error:#}");
             assert!(error.contains(words), "{line}: {error}");
         }
     }

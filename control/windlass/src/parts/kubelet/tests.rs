@@ -103,8 +103,8 @@ fn a_flag_must_not_do_nothing_nor_other_than_its_field() {
         ("--local-storage-capacity-isolation=false", "localStorageCapacityIsolation: false"),
         ("--manifest-url=http://m/", "staticPodURL: http://m/"),
         (
-            "--manifest-url=http://m/ --manifest-url-header=a:x,a:y,b:z --http-check-frequency=3s",
-            "staticPodURL: http://m/\nstaticPodURLHeader: {a: [x, y], b: [z]}\nhttpCheckFrequency: 3s",
+            "--manifest-url=http://m/ --manifest-url-header=a:x,a:w,b:z --http-check-frequency=3s",
+            "staticPodURL: http://m/\nstaticPodURLHeader: {a: [x, w], b: [z]}\nhttpCheckFrequency: 3s",
         ),
         ("--max-open-files=5", "maxOpenFiles: 5"),
         ("--max-pods=5", "maxPods: 5"),

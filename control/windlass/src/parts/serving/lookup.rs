@@ -194,7 +194,8 @@ mod tests {
     fn failure(code: u16) -> kube::Client {
         server(
             code,
-            json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "message": "no" }),
+            json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "message": "no",
+                "reason": if code == 404 { "NotFound" } else { "ServiceUnavailable" } }),
         )
     }
 

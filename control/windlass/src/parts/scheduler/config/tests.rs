@@ -28,13 +28,13 @@ profiles:
 - schedulerName: packing
   percentageOfNodesToScore: 70
   plugins:
-multiPoint: {disabled: [{name: TaintToleration}]}
-filter: {disabled: [{name: NodePorts}]}
-score: {disabled: [{name: '*'}], enabled: [{name: NodeResourcesFit, weight: 5}, {name: ImageLocality}]}
-postFilter: {disabled: [{name: DefaultPreemption}]}
+    multiPoint: {disabled: [{name: TaintToleration}]}
+    filter: {disabled: [{name: NodePorts}]}
+    score: {disabled: [{name: '*'}], enabled: [{name: NodeResourcesFit, weight: 5}, {name: ImageLocality}]}
+    postFilter: {disabled: [{name: DefaultPreemption}]}
   pluginConfig:
   - name: NodeResourcesFit
-args: {scoringStrategy: {type: MostAllocated}}
+    args: {scoringStrategy: {type: MostAllocated}}
 - {}
 ";
     let loaded = read(text).unwrap();
