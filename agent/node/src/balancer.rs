@@ -12,12 +12,12 @@ mod choice;
 mod list;
 mod probe;
 
-use crate::identity::Files;
+use crate::identity::{Files, NAME};
 use choice::{Choice, Health, better};
 use futures::future::join_all;
 use parking_lot::Mutex;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,8 +25,6 @@ use supervise::{Supervisor, Task, Work, accept};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 
-/// A name that is in the certificate of every API server, whatever it is called elsewhere: what pods call it.
-const NAME: &str = "kubernetes.default.svc";
 /// Where the servers are on this machine, unless somebody else is there.
 const PORT: u16 = 6444;
 /// Connections at once: a node's watches, and what its kubelet asks meanwhile.
@@ -228,12 +226,6 @@ async fn health(probe: &mut probe::Probe, server: &str) -> Health {
             Health::Dead
         }
     }
-}
-
-/// What `server` is called where it is on the loopback: behind the balancer it may be any, and not all have this address in their certificate.
-pub(crate) fn name(server: &str) -> Option<&'static str> {
-    let server: http::Uri = server.parse().ok()?;
-    server.host()?.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback()).then_some(NAME)
 }
 
 /// `HOST:PORT`.

@@ -271,7 +271,7 @@ async fn obtain(config: &Config, server: &str, files: &Files) -> Result<(), Erro
     let authority = cluster_info::authority(server, token).await?;
     let credentials = Credentials::Token(token.token.expose());
     let bootstrap = Kubeconfig::new("kubernetes", server, &authority, "bootstrap", credentials);
-    let bootstrap = bootstrap.called(crate::balancer::name(server));
+    let bootstrap = bootstrap.called(crate::identity::loopback_name(server));
     let client = client_of(&bootstrap.to_yaml().map_err(wrap)?)
         .await
         .map_err(|reason| Error::Client { node: node.clone(), reason })?;

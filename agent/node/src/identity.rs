@@ -7,10 +7,10 @@
 //! - `pki/PART-client-current.pem`, `PART.kubeconfig`: the same of the node's other parts, which speak as themselves
 //! - `pki/kubelet-client.key.new`, `pki/kubelet-server.key.new`: the key of a certificate that is asked for
 
-use crate::balancer;
 use pki::kubeconfig::Credentials;
 use pki::part::NodePart;
 use pki::{Certificate, Kubeconfig, files, pem};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 /// Paths of a node's kubeconfig and certificates.
@@ -190,6 +190,15 @@ impl Files {
         let path = self.pair(Role::Client).to_string_lossy().into_owned();
         let credentials = Credentials::CertificateFile(path);
         let kubeconfig = Kubeconfig::new("kubernetes", server, ca_pem, user, credentials);
-        kubeconfig.called(balancer::name(server)).write(&self.kubeconfig())
+        kubeconfig.called(loopback_name(server)).write(&self.kubeconfig())
     }
+}
+
+/// A name that is in the certificate of every API server, whatever it is called elsewhere: what pods call it.
+pub(crate) const NAME: &str = "kubernetes.default.svc";
+
+/// What `server` is called where it is on the loopback: behind the balancer it may be any, and not all have this address in their certificate.
+pub(crate) fn loopback_name(server: &str) -> Option<&'static str> {
+    let server: http::Uri = server.parse().ok()?;
+    server.host()?.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback()).then_some(NAME)
 }

@@ -11,6 +11,7 @@ use crate::guard::guarded;
 use crate::model::{Front, NoLocal, Place, Rules, Target, model};
 use crate::readback::Recovered;
 use crate::ruleset;
+pub use crate::service::ServiceName;
 use crate::service::{Protocol, Service, Slice};
 use crate::shape::Shape;
 use crate::sysctl::{self, Limits};
@@ -21,9 +22,6 @@ use std::net::IpAddr;
 
 /// The port DNS is asked at.
 const DNS: u16 = 53;
-
-/// Name of a service: namespace and name.
-pub type ServiceName = (String, String);
 
 /// The newest known services and slices.
 #[derive(Debug, Default)]

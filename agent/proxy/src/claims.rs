@@ -4,9 +4,9 @@
 //! A cluster IP was given to its service by the API server and comes before what people wrote; then the older service keeps its front. The
 //! others are served where they stand alone, and come into their own once the owner goes.
 
-use crate::apply::ServiceName;
 use crate::model::Front;
 use crate::service::Service;
+use crate::service::ServiceName;
 use jiff::Timestamp;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;

@@ -3,6 +3,7 @@
 //! Which endpoints may take a connection, and when the source is rewritten, follow upstream's proxy
 //! (`pkg/proxy/topology.go`, KEP-1669 for terminating endpoints).
 
+pub use crate::service::Front;
 use crate::service::{Port, Protocol, Service, Slice, SliceEndpoint};
 use crate::slots::assign;
 use ipnet::IpNet;
@@ -17,34 +18,6 @@ pub struct Endpoint {
     pub address: IpAddr,
     /// Target port.
     pub port: u16,
-}
-
-/// What a client connects to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Front {
-    /// An address of the service.
-    Address(IpAddr, Protocol, u16),
-    /// A port on any of the node's own addresses; the flag says IPv6.
-    NodePort(bool, Protocol, u16),
-}
-
-impl Front {
-    /// Whether the front belongs to the IPv6 table.
-    #[must_use]
-    pub fn is_ipv6(&self) -> bool {
-        match self {
-            Self::Address(ip, ..) => ip.is_ipv6(),
-            Self::NodePort(v6, ..) => *v6,
-        }
-    }
-
-    /// Protocol and port.
-    #[must_use]
-    pub fn port(&self) -> (Protocol, u16) {
-        match *self {
-            Self::Address(_, protocol, port) | Self::NodePort(_, protocol, port) => (protocol, port),
-        }
-    }
 }
 
 /// What happens to a connection to a front.

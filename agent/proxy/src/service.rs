@@ -1,12 +1,42 @@
 //! The few fields of Service and EndpointSlice the proxy keeps, read from the API's types.
 
-use crate::model::Front;
 use ipnet::IpNet;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+
+/// Name of a service: namespace and name.
+pub type ServiceName = (String, String);
+
+/// What a client connects to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Front {
+    /// An address of the service.
+    Address(IpAddr, Protocol, u16),
+    /// A port on any of the node's own addresses; the flag says IPv6.
+    NodePort(bool, Protocol, u16),
+}
+
+impl Front {
+    /// Whether the front belongs to the IPv6 table.
+    #[must_use]
+    pub fn is_ipv6(&self) -> bool {
+        match self {
+            Self::Address(ip, ..) => ip.is_ipv6(),
+            Self::NodePort(v6, ..) => *v6,
+        }
+    }
+
+    /// Protocol and port.
+    #[must_use]
+    pub fn port(&self) -> (Protocol, u16) {
+        match *self {
+            Self::Address(_, protocol, port) | Self::NodePort(_, protocol, port) => (protocol, port),
+        }
+    }
+}
 
 /// Transport protocol of a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -378,7 +378,7 @@ fn a_mark_that_others_gave_a_packet_must_not_be_changed_nor_ours_stay() {
             "table ip other {
                 counter theirs { }
                 counter changed { }
-                chain before { type route hook output priority -150; ct state new meta mark set 0x1 }
+                chain before { type route hook output priority -150; ct state new meta mark set 0x1; }
                 chain after { type filter hook postrouting priority 200;
                     ct state new meta mark 0x1 counter name theirs
                     ct state new meta mark != 0x1 counter name changed

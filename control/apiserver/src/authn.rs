@@ -25,14 +25,13 @@ pub mod token_webhook;
 pub use certificate::Peer;
 
 use crate::context::User;
+pub use crate::facts::AUTHENTICATED;
 use crate::objects::Lookup;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use http::request::Parts;
 use jiff::Timestamp;
 use std::sync::Arc;
 
-/// Everybody who proved to be someone.
-pub const AUTHENTICATED: &str = "system:authenticated";
 /// Group of callers without credentials.
 pub const UNAUTHENTICATED: &str = "system:unauthenticated";
 /// The user nobody proved to be.

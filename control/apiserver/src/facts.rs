@@ -4,6 +4,9 @@ use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
 use std::collections::BTreeMap;
 
+/// Everybody who proved to be someone.
+pub const AUTHENTICATED: &str = "system:authenticated";
+
 /// Any error a body stream may end with.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// A request or response body.

@@ -12,7 +12,7 @@ use crate::files::{self, PRIVATE, PUBLIC};
 use crate::key::parse_key;
 use crate::kubeconfig::{Credentials, Kubeconfig};
 use crate::service_account::{SigningKey, VerifyingKey};
-use crate::{Error, etcd, rotation, signer};
+use crate::{Error, rotation, signer};
 use jiff::Timestamp;
 use rcgen::PublicKeyData as _;
 use std::net::IpAddr;
@@ -136,28 +136,6 @@ impl Pki {
         let Issued { cert_pem, key_pem } = self.ca.issue(&Leaf::client(user, groups), now)?;
         let credentials = Credentials::Certificate { cert_pem, key_pem };
         Ok(Kubeconfig::new("kubernetes", server, &self.trusted, user, credentials))
-    }
-
-    /// Issues one of the certificates again before its time, as it is, with another key. A server that runs sees it in its directory.
-    pub fn renew(dir: &Path, name: &str, now: Timestamp) -> Result<(), Error> {
-        let fail = |reason: &str| Error::Authority { name: name.to_owned(), reason: reason.to_owned() };
-        let mut leaves = LEAVES.into_iter().chain(etcd::LEAVES);
-        let Some((_, ca, purpose)) = leaves.find(|(leaf, ..)| *leaf == name) else {
-            return Err(fail("no such certificate can be renewed"));
-        };
-        let (cert_path, key_path) = files::paths(dir, name);
-        let old = Certificate::from_pem(&files::read(&cert_path)?)?;
-        let leaf = Leaf {
-            common_name: old.common_name,
-            organizations: old.organizations,
-            dns_names: old.dns_names,
-            ips: old.ips,
-            purpose,
-            lifetime: LEAF_LIFE,
-        };
-        let issued = load_authority(dir, ca)?.issue(&leaf, now)?;
-        files::write_atomic(&key_path, issued.key_pem.as_bytes(), PRIVATE)?;
-        files::write_atomic(&cert_path, issued.cert_pem.as_bytes(), PUBLIC)
     }
 
     /// Signs a request under a signer's rules, as the `csrsigning` controllers do. The answer is PEM.

@@ -34,6 +34,7 @@ pub mod openid;
 pub mod part;
 pub mod pem;
 mod public;
+mod renewal;
 pub mod request;
 pub mod rotation;
 pub mod sealed;

@@ -38,6 +38,5 @@ pub use model::{
     storage::{Class, Disk},
 };
 pub use plugins::volume_needs;
-pub use profile::Config;
-pub use queue::Waits;
+pub use profile::{Config, Waits};
 pub use run::{Error, run};

@@ -8,11 +8,11 @@ mod points;
 pub use points::Set;
 
 use crate::fit::Plugin;
-use crate::queue::Waits;
 use points::Known;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The default scheduler's name in `spec.schedulerName` and in events.
 pub(crate) const NAME: &str = "default-scheduler";
@@ -298,6 +298,27 @@ impl Profile {
             }
         }
         Ok(unused)
+    }
+}
+
+/// How long pods wait that could not be scheduled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waits {
+    /// First wait after a failed attempt; doubles (`podInitialBackoffSeconds`).
+    pub first: Duration,
+    /// The longest wait after a failed attempt (`podMaxBackoffSeconds`).
+    pub longest: Duration,
+    /// A pod that no change has helped is tried again after this (`--pod-max-in-unschedulable-pods-duration`).
+    pub unschedulable: Duration,
+}
+
+impl Default for Waits {
+    fn default() -> Self {
+        Self {
+            first: Duration::from_secs(1),
+            longest: Duration::from_secs(10),
+            unschedulable: Duration::from_secs(300),
+        }
     }
 }
 

@@ -3,32 +3,12 @@
 
 use crate::fit::Plugin;
 use crate::model::Pod;
+use crate::profile::Waits;
 use crate::schedule::{Change, may_help};
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-/// How long pods wait that could not be scheduled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Waits {
-    /// First wait after a failed attempt; doubles (`podInitialBackoffSeconds`).
-    pub first: Duration,
-    /// The longest wait after a failed attempt (`podMaxBackoffSeconds`).
-    pub longest: Duration,
-    /// A pod that no change has helped is tried again after this (`--pod-max-in-unschedulable-pods-duration`).
-    pub unschedulable: Duration,
-}
-
-impl Default for Waits {
-    fn default() -> Self {
-        Self {
-            first: Duration::from_secs(1),
-            longest: Duration::from_secs(10),
-            unschedulable: Duration::from_secs(300),
-        }
-    }
-}
+use std::time::Instant;
 
 /// Where a pod stands; how it is left.
 #[derive(Clone, Debug, PartialEq)]
@@ -300,6 +280,7 @@ fn helps(refused: &[Plugin], change: Change) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     const FIRST_BACKOFF: Duration = Duration::from_secs(1);
     const LONGEST_WAIT: Duration = Duration::from_secs(300);

@@ -4,7 +4,7 @@
 //! [`Cluster`] and [`Queue`], which this one task alone changes. Writes bindings, events, conditions, and deletes victims. Promises:
 //! a pod is decided on with everything seen so far, counted on its node from that moment, and bound at most once at a time; a
 //! binding that fails is taken back and tried again after a backoff; a pod that fits nowhere is tried again when something
-//! changed that may help it, at the latest after a while ([`crate::queue::Waits`]). While extenders are asked about a pod, no other is decided on (as
+//! changed that may help it, at the latest after a while ([`crate::profile::Waits`]). While extenders are asked about a pod, no other is decided on (as
 //! upstream's cycle has it; each question ends by its `httpTimeout`), but bindings, watches and the queue's clock go on. It keeps nothing
 //! that a restart would lose.
 

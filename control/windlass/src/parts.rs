@@ -28,6 +28,11 @@ mod tls;
 use crate::flags::Flags;
 use anyhow::{Context as _, anyhow, bail};
 
+/// Where controllers that are a program of their own answer, unless a flag says otherwise.
+const CONTROLLERS_PORT: u16 = 10257;
+/// The same of a scheduler.
+const SCHEDULER_PORT: u16 = 10259;
+
 /// Refuses flags that make upstream's programs do one thing and end: ours would not end.
 fn refuse_once(flags: &Flags) -> anyhow::Result<()> {
     for name in ["cleanup", "init-only", "write-config-to"] {

@@ -19,6 +19,7 @@ use crate::member::token::Invitation;
 use crate::member::{self, Stacked, Start};
 use crate::parts::apiserver::trust::Front;
 use crate::parts::apiserver::{self, Flagged, Limits, Settings, publish, storage};
+use crate::parts::component::Component;
 use crate::settings::{self, nth_address};
 use crate::signals::Signals;
 use crate::snapshot;
@@ -110,7 +111,8 @@ impl Plan {
     fn api_server(&self, pki: &Pki, storage: storage::Settings) -> anyhow::Result<Settings> {
         let mut given = self.flags.kube_apiserver_arg.clone();
         given.extend(upstream::arguments(&self.flags.api_server)?);
-        let flags = apiserver::settings::of_arguments(&given)?;
+        let component = Component::named("kube-apiserver").context("there is no kube-apiserver")?;
+        let flags = apiserver::settings::of_arguments(&component.table(), &given)?;
         let flagged = Flagged::of_flags(&flags, &::apiserver::registry::Config::default())?;
         let limits = Limits::of_flags(&flags, &flagged, Limits::default())?;
         Ok(Settings {

@@ -1,8 +1,8 @@
 //! Policies of a file, a line each. Upstream: `pkg/auth/authorizer/abac`, `pkg/apis/abac`.
 
 use super::{Attributes, Authorizer, Decision, PathRule, ResourceRule, Rules};
-use crate::authn::AUTHENTICATED;
 use crate::context::User;
+use crate::facts::AUTHENTICATED;
 use serde::Deserialize;
 use serde_json::Value;
 

@@ -2,7 +2,7 @@
 //! dropped, nobody is to show a certificate of it any more.
 //!
 //! Nodes and other servers are looked at where they serve. Before the switch they are shown a certificate of the new authority, and tell whether they
-//! believe it ([`shown`]); before the end, what they show themselves is looked at, which is renewed as everything else of theirs is. What has not
+//! believe it ([`mod@shown`]); before the end, what they show themselves is looked at, which is renewed as everything else of theirs is. What has not
 //! been given a place to look at (kubeconfigs that were given out, clients outside) is nobody's to know.
 
 mod shown;

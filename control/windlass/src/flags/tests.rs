@@ -80,7 +80,8 @@ fn a_flag_without_effect_is_named_once() {
 
 #[test]
 fn flags_that_are_fields_must_not_be_written_otherwise_than_a_file_has_them() {
-    const TABLE: &str = "on bool a.on\nnumber int a.number\nspan duration span\nshare float share\nlist list list\n\
+    const TABLE: &str = "on bool a.on\n\
+        number int a.number\nspan duration span\nshare float share\nlist list list\n\
         map map map\ngates gates gates\nheaders multimap headers\naddress ip address\nname string name\nboth int b.x,c.x\n\
         other string\nidle string unused";
     let table = Table::read("x", TABLE);

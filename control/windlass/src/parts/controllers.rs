@@ -25,8 +25,6 @@ pub(crate) const LIMIT: Limit = Limit { qps: 20.0, burst: 30 };
 /// Controllers' accounts whose clients may ask more, and how many times as much at length and at once, as upstream's.
 const BUSY: [(&str, f64, u32); 2] =
     [("generic-garbage-collector", 2.0, 1), ("namespace-controller", 20.0, 100)];
-pub(crate) const PORT: u16 = 10257;
-
 pub(crate) fn task(
     client: kube::Client,
     config: Config,
@@ -51,7 +49,7 @@ pub(crate) async fn run(flags: Flags) -> anyhow::Result<()> {
     let clients = clients(&flags, &client, limit).await?;
     let config = config(&flags, clients)?;
     let lease = election::settings(&flags, true, Settings::new(NAME))?;
-    let alone = Alone::prepare(&flags, client, lease, NAME, (NAME, PORT, false)).await?;
+    let alone = Alone::prepare(&flags, client, lease, NAME, (NAME, super::CONTROLLERS_PORT, false)).await?;
     // Its lease is kept by a client that waits for nobody.
     let client = limited(alone.client.clone(), limit);
     let task = task(client, config, &alone.supervisor, alone.elector.clone(), alone.on_loss());

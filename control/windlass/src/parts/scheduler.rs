@@ -19,8 +19,6 @@ pub(crate) const LEASE: &str = "kube-scheduler";
 pub(crate) const COMPONENT: &str = "default-scheduler";
 /// Upstream's limit of its client, where one of the two is given.
 pub(crate) const LIMIT: Limit = Limit { qps: 50.0, burst: 100 };
-pub(crate) const PORT: u16 = 10259;
-
 pub(crate) fn task(
     client: kube::Client,
     settings: scheduler::Config,
@@ -48,7 +46,8 @@ pub(crate) async fn run(flags: Flags) -> anyhow::Result<()> {
     }
     let client = kubeconfig::of_flags(&flags, file.kubeconfig.as_deref()).await?;
     let lease = election::settings(&flags, file.elect, file.leader)?;
-    let alone = Alone::prepare(&flags, client, lease, COMPONENT, (LEASE, PORT, true)).await?;
+    let alone =
+        Alone::prepare(&flags, client, lease, COMPONENT, (LEASE, super::SCHEDULER_PORT, true)).await?;
     // Its lease is kept by a client that waits for nobody.
     let client = limited(alone.client.clone(), file.limit);
     let task = task(client, file.scheduler, &alone.supervisor, alone.elector.clone(), alone.on_loss());

@@ -15,6 +15,7 @@ mod tests {
     use crate::cli::{Cli, Command};
     use crate::flags::Flags;
     use crate::parts::apiserver::settings::of_arguments;
+    use crate::parts::component::Component;
     use clap::Parser as _;
 
     fn flags(arguments: &[&str]) -> ApiServerFlags {
@@ -26,7 +27,8 @@ mod tests {
     }
 
     fn read(flags: &ApiServerFlags) -> anyhow::Result<Flags> {
-        of_arguments(&arguments(flags)?)
+        let table = Component::named("kube-apiserver").unwrap().table();
+        of_arguments(&table, &arguments(flags)?)
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! How scheduler and controllers are that are programs of their own on this machine, for `componentstatuses`. As upstream: those on the
 //! usual ports, whatever their certificates. Upstream: `pkg/registry/core/rest`, `serversToValidate`.
 
-use crate::parts::{controllers, scheduler};
+use crate::parts::{CONTROLLERS_PORT, SCHEDULER_PORT};
 use anyhow::Context as _;
 use apiserver::health::Health;
 use futures::FutureExt as _;
@@ -14,7 +14,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Has `health` ask them.
 pub(super) fn add(health: &Health) -> anyhow::Result<()> {
-    for (name, port) in [("controller-manager", controllers::PORT), ("scheduler", scheduler::PORT)] {
+    for (name, port) in [("controller-manager", CONTROLLERS_PORT), ("scheduler", SCHEDULER_PORT)] {
         let client = client(port).with_context(|| format!("prepare to ask the {name}"))?;
         health.add_neighbour(name, move || {
             let client = client.clone();

@@ -6,8 +6,7 @@ use super::{
     Accounts, Flagged, Limits, Services, admission, audit, authentication, authorization, gates, metrics,
     objects,
 };
-use crate::flags::Flags;
-use crate::parts::component::Component;
+use crate::flags::{Flags, Table};
 use anyhow::{Context as _, anyhow, bail, ensure};
 use apiserver::registry::{self, EndpointReconciler};
 
@@ -40,11 +39,10 @@ const OWN_WHOLE: [&str; 24] = [
     "version",
 ];
 
-/// Reads what `windlass server` is told for its API server: flags of kube-apiserver without their dashes.
-pub(crate) fn of_arguments(given: &[String]) -> anyhow::Result<Flags> {
-    let component = Component::named("kube-apiserver").context("there is no kube-apiserver")?;
+/// Reads what `windlass server` is told for its API server: flags of kube-apiserver, whose `table` it is, without their dashes.
+pub(crate) fn of_arguments(table: &Table, given: &[String]) -> anyhow::Result<Flags> {
     let line: Vec<String> = given.iter().map(|word| format!("--{}", word.trim_start_matches('-'))).collect();
-    let flags = component.table().parse(&line).map_err(|e| anyhow!(e)).context("--kube-apiserver-arg")?;
+    let flags = table.parse(&line).map_err(|e| anyhow!(e)).context("--kube-apiserver-arg")?;
     for name in flags.names() {
         if OWN_WHOLE.contains(&name) || OWN.iter().any(|start| name.starts_with(start)) {
             bail!("--kube-apiserver-arg={name}: the server settles this by itself");
@@ -170,6 +168,7 @@ fn port_range(text: &str) -> anyhow::Result<(u16, u16)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::parts::component::Component;
 
     fn flags(line: &str) -> anyhow::Result<Flags> {
         let arguments: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
@@ -234,7 +233,9 @@ mod tests {
 
     #[test]
     fn a_server_must_not_be_told_what_it_settles_by_itself() {
-        let of = |words: &[&str]| of_arguments(&words.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>());
+        let table = Component::named("kube-apiserver").unwrap().table();
+        let of =
+            |words: &[&str]| of_arguments(&table, &words.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>());
         let flags = of(&["event-ttl=2h", "--profiling=false", "enable-garbage-collector"]).unwrap();
         assert_eq!(flags.duration("event-ttl").unwrap().as_secs(), 7200);
         assert_eq!(flags.bool("enable-garbage-collector"), Some(true));
