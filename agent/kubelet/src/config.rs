@@ -4,7 +4,7 @@
 //! does not act on are accepted, and named once in the log ([`Config::unsupported`]): none is ignored in silence.
 
 //!
-//! - [`sources`]: the file, drop-ins over it, flags over both; [`file`]: the file as upstream spells it; [`check`]: what is refused
+//! - [`sources`]: the file, drop-ins over it, flags over both; [`mod@file`]: the file as upstream spells it; [`check`]: what is refused
 //! - [`reserved`]: what is kept from pods, and whether it is enforced; [`host`]: what the kubelet asks of its machine;
 //!   [`tls`]: what its port agrees on; [`manifest`]: a URL of pods
 
