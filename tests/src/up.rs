@@ -405,6 +405,16 @@ pub async fn client(kubeconfig: &Path) -> Result<Client> {
     Client::try_from(config_of(config).await?).context("make a client")
 }
 
+/// A client for a kubeconfig file that asks once: the second that kube waits before it asks again would be measured as ours.
+///
+/// # Errors
+/// As [`client`].
+pub async fn client_without_retries(kubeconfig: &Path) -> Result<Client> {
+    let kubeconfig = Kubeconfig::read_from(kubeconfig).context("read the kubeconfig")?;
+    let config = Config { default_retry: false, ..config_of(kubeconfig).await? };
+    Client::try_from(config).context("make a client")
+}
+
 async fn config_of(kubeconfig: Kubeconfig) -> Result<Config> {
     let options = KubeConfigOptions::default();
     Config::from_custom_kubeconfig(kubeconfig, &options).await.context("use the kubeconfig")

@@ -176,9 +176,11 @@ impl Applier {
         self.service_cidrs_applied.clone_from(&self.service_cidrs);
         for (element, delta) in shared {
             let count = i64::from(self.shared.get(&element).copied().unwrap_or(0)) + delta;
-            self.shared.insert(element, u32::try_from(count).unwrap_or(0));
+            match u32::try_from(count) {
+                Ok(count @ 1..) => self.shared.insert(element, count),
+                Ok(0) | Err(_) => self.shared.remove(&element),
+            };
         }
-        self.shared.retain(|_, count| *count > 0);
         for (name, rules) in next {
             let before = self.applied.get(&name).map(|rules| rules.no_local).unwrap_or_default();
             self.no_local.change(before, rules.no_local);
@@ -206,7 +208,7 @@ impl Applier {
         };
         let mut next = HashMap::new();
         let mut shared: HashMap<Element, u32> = HashMap::new();
-        let mut wanted = BTreeSet::new();
+        let mut wanted = Vec::new();
         self.claims = Claims::default();
         for (name, service) in &state.services {
             self.claims.set(name, Some(service));
@@ -218,10 +220,12 @@ impl Applier {
                 if element.value == Value::Member {
                     *shared.entry(element.clone()).or_default() += 1;
                 }
-                wanted.insert(element);
+                wanted.push(element);
             }
             next.insert(name.clone(), rules);
         }
+        // sorted once: much quicker than one by one
+        let wanted: BTreeSet<Element> = wanted.into_iter().collect();
         let mut before: BTreeSet<Element> = self.applied.values().flat_map(elements).collect();
         if started {
             before.extend(elements(&left.rules));

@@ -85,6 +85,7 @@ pub async fn start(layout: &Layout, plan: &Plan, report: &mut Report) -> Result<
                 report.plain("server cold: start to its node Ready", "ms", &servers, Some(READY))?;
                 report.plain("agent joins: start to node Ready", "ms", &joins, Some(READY))?;
             }
+            let client = up::client_without_retries(&up_plan.kubeconfig).await?;
             return Ok(Cluster { layout: layout.clone(), client });
         }
     }

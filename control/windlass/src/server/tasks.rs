@@ -107,6 +107,9 @@ pub(super) fn certificates(pki: &Pki) -> Certificates {
 /// period between two looks another one leads within 15 seconds. Whoever contends goes by what the lease says.
 const LEASE: Duration = Duration::from_secs(12);
 const RENEW: Duration = Duration::from_secs(8);
+/// Between two renewals on a store that is this server's own: nobody but an administrator's own scheduler or controllers contends there, and each
+/// renewal is a write that an idle machine does not need. Upstream's lease lasts three of them.
+const ALONE: Duration = Duration::from_secs(5);
 /// Users of the parts in this process.
 const SCHEDULER_USER: &str = "system:kube-scheduler";
 const CONTROLLERS_USER: &str = "system:kube-controller-manager";
@@ -131,8 +134,11 @@ impl Leadership {
     }
 
     fn elector(&self, lease: &str, component: &'static str) -> Elector {
-        let settings =
-            leader::Settings { lease: LEASE, renew_deadline: RENEW, ..leader::Settings::new(lease) };
+        let upstreams = leader::Settings::new(lease);
+        let settings = match self.api.shared_etcd() {
+            Some(_) => leader::Settings { lease: LEASE, renew_deadline: RENEW, ..upstreams },
+            None => leader::Settings { retry: ALONE, ..upstreams },
+        };
         let elector =
             Elector::new(settings, self.client.clone(), &self.identity, component, self.recorder.clone());
         let watched = elector.clone();
