@@ -66,7 +66,7 @@ fn compile_with(
     results: &[ResultType],
 ) -> Result<Expression, CompileError> {
     let (program, estimate) = Program::compile(source, environment)
-        .map_err(|problems| CompileError(format!("compilation failed: {problems}")))?;
+        .map_err(|problems| CompileError(format!("{} failed: {problems}", problems.step())))?;
     let kind = estimate.kind;
     if results.is_empty() || results.iter().any(|result| result.is(&kind)) {
         return Ok(Expression { program, kind });

@@ -23,6 +23,7 @@ mod overload;
 mod parser;
 mod parts;
 pub mod patches;
+mod place;
 mod table;
 pub(crate) mod types;
 pub(crate) mod value;
@@ -55,11 +56,15 @@ pub struct Problem {
 
 /// All that is wrong with an expression, as cel-go prints it: place, text, the line and a mark under it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub struct Problems(String);
+pub struct Problems {
+    text: String,
+    /// It compiles, yet a constant part of it cannot be made.
+    constant: bool,
+}
 
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.text)
     }
 }
 
@@ -75,7 +80,13 @@ impl Problems {
             let dots = ".".repeat(column);
             format!("ERROR: <input>:{}:{}: {}\n | {shown}\n | {dots}^", line + 1, column + 1, problem.text)
         };
-        Problems(problems.iter().map(one).collect::<Vec<_>>().join("\n"))
+        Problems { text: problems.iter().map(one).collect::<Vec<_>>().join("\n"), constant: false }
+    }
+
+    /// At which step it failed, in upstream's words.
+    #[must_use]
+    pub fn step(&self) -> &'static str {
+        if self.constant { "program instantiation" } else { "compilation" }
     }
 }
 
@@ -126,7 +137,8 @@ impl Program {
     /// With where and why it is none.
     pub fn parse(text: &str) -> Result<Self, Problems> {
         let mut expr = read(text)?;
-        optimize::optimize(&mut expr);
+        // What cannot be made fails where it is evaluated.
+        let _ = optimize::optimize(&mut expr);
         Ok(Program { expr })
     }
 
@@ -138,7 +150,8 @@ impl Program {
         let mut expr = read(text)?;
         names::qualify(&mut expr, environment.variables);
         let estimate = check::check(&expr, environment).map_err(|problems| Problems::new(text, problems))?;
-        optimize::optimize(&mut expr);
+        optimize::optimize(&mut expr)
+            .map_err(|error| Problems { text: error.to_string(), constant: true })?;
         Ok((Program { expr }, estimate))
     }
 

@@ -130,14 +130,14 @@ fn namespace() -> Type {
     metadata.extend([
         ("labels", Type::map(Type::text())),
         ("annotations", Type::map(Type::text())),
-        ("creationTimestamp", Type::Time),
-        ("deletionTimestamp", Type::Time),
+        ("creationTimestamp", Type::time()),
+        ("deletionTimestamp", Type::time()),
         ("deletionGracePeriodSeconds", Type::Int),
         ("generation", Type::Int),
         ("finalizers", Type::list(Type::text())),
     ]);
     let mut condition = texts(&["status", "type", "message", "reason"]);
-    condition.push(("lastTransitionTime", Type::Time));
+    condition.push(("lastTransitionTime", Type::time()));
     let conditions = Type::list(object("kubernetes.NamespaceCondition", condition));
     let status = [("conditions", conditions), ("phase", Type::text())];
     let spec = [("finalizers", Type::list(Type::text()))];

@@ -47,7 +47,7 @@ fn value(table: &Schema, shape: &Shape, within: &mut Vec<TypeId>) -> Type {
         Shape::Float64 => Type::Double,
         Shape::String | Shape::Special(Special::Quantity | Special::Duration) => Type::text(),
         Shape::Bytes => Type::Bytes(crate::cel::types::UNBOUNDED),
-        Shape::Special(Special::Time | Special::MicroTime) => Type::Time,
+        Shape::Special(Special::Time | Special::MicroTime) => Type::time(),
         Shape::Struct(id) if within.contains(id) => Type::Dyn,
         Shape::Struct(id) => object(fields(table, *id, within)),
         Shape::List(item) => Type::list(value(table, item, within)),

@@ -3,12 +3,14 @@
 
 mod call;
 mod fold;
+mod formats;
 mod literals;
 mod structs;
 
 use super::ast::{Expr, Fold, Kind};
 use super::cost::{self, ANY, Node, Size};
 use super::names::dotted;
+use super::place::Place;
 use super::types::{Type, type_value};
 use super::value::Value;
 use super::words::escaped;
@@ -23,7 +25,7 @@ pub(super) fn check(expr: &Expr, environment: &Environment<'_>) -> Result<Estima
     let local = |(name, kind): &(&str, Type)| Local {
         name: (*name).to_owned(),
         kind: kind.clone(),
-        path: vec![(*name).to_owned()],
+        place: None,
         size: None,
         entry: None,
     };
@@ -33,14 +35,17 @@ pub(super) fn check(expr: &Expr, environment: &Environment<'_>) -> Result<Estima
         names: variables.iter().map(local).collect(),
         patches,
         problems: Vec::new(),
+        literals: Vec::new(),
         mixed: 0,
+        listed: Vec::new(),
     };
     let node = checker.visit(expr);
     if checker.problems.is_empty() {
         checker.problems = literals::wrong(expr);
+        checker.problems.append(&mut checker.literals);
     }
     if checker.problems.is_empty() {
-        Ok(Estimate { kind: node.kind, cost: node.cost })
+        Ok(Estimate { kind: node.kind.settled(), cost: node.cost })
     } else {
         Err(checker.problems)
     }
@@ -73,7 +78,8 @@ pub(crate) fn mentions(expr: &Expr, variable: &str) -> bool {
 struct Local {
     name: String,
     kind: Type,
-    path: Vec<String>,
+    /// Where what a macro bound to it stands; a variable's own is its name.
+    place: Option<Place>,
     size: Option<Size>,
     entry: Option<(Size, Size)>,
 }
@@ -85,15 +91,23 @@ struct Checker {
     /// Whether there are types of patches.
     patches: bool,
     problems: Vec<Problem>,
+    /// What is wrong with literals, which is told where nothing else is wrong.
+    literals: Vec<Problem>,
     /// How many calls around may be given lists of anything: `format`.
     mixed: usize,
+    /// The types of the items of the list literal that was visited last.
+    listed: Vec<Type>,
 }
 
 /// How large a value of a declared type is.
 fn declared(kind: &Type) -> u64 {
     match kind {
-        Type::Text(most) | Type::Bytes(most) | Type::List(_, most) | Type::Map(_, _, most) => *most,
-        Type::Time | Type::Duration => 32,
+        Type::Text(most)
+        | Type::Bytes(most)
+        | Type::Time(most)
+        | Type::List(_, most)
+        | Type::Map(_, _, most) => *most,
+        Type::Duration => super::types::TIME,
         Type::Dyn => super::types::UNBOUNDED - 2,
         _ => 0,
     }
@@ -105,9 +119,9 @@ impl Checker {
         Type::Dyn
     }
 
-    /// How large the value at a place is by its declaration. As upstream, whatever a path begins with is taken for `self`.
-    fn size_at(&self, path: &[String]) -> Option<Size> {
-        let (_, steps) = path.split_first()?;
+    /// How large the value at a place is by its declaration. As upstream, whatever a place begins with is taken for `self`.
+    fn size_at(&self, steps: &[String]) -> Option<Size> {
+        let (_, steps) = steps.split_first()?;
         let mut here = self.root.as_ref()?;
         for step in steps {
             here = match (here, step.as_str()) {
@@ -121,30 +135,35 @@ impl Checker {
         Some(Size { min: 0, max: declared(here) })
     }
 
-    /// A node whose size is known by its place or its type, where it was not computed.
+    /// A node whose size is known, where it can be: as it was computed, by its place, by its type, as the macro bound it. When this
+    /// is asked matters (see [`Place`]): upstream asks for an argument's once it is visited, and for a loop's range after the loop.
     fn sized(&self, mut node: Node) -> Node {
-        let scalar = match &node.kind {
-            Type::Optional(inner) => inner.is_scalar(),
-            kind => kind.is_scalar(),
-        };
-        node.size = node.size.or_else(|| self.size_at(&node.path)).or(scalar.then_some(Size::of(1)));
-        if !node.path.is_empty() {
-            let items: Vec<String> = node.path.iter().cloned().chain(["@items".to_owned()]).collect();
-            node.items = self.size_at(&items).unwrap_or(ANY);
+        let by_type = || is_scalar(&node.kind).then_some(Size::of(1));
+        let mut steps = node.place.steps();
+        node.size = node.size.or_else(|| self.size_at(&steps)).or_else(by_type).or(node.bound);
+        if !steps.is_empty() {
+            steps.push("@items".to_owned());
+            node.items = self.size_at(&steps).unwrap_or(ANY);
         }
         node
     }
 
+    /// A part whose size is asked for at once.
+    fn value(&mut self, expr: &Expr) -> Node {
+        let node = self.visit(expr);
+        self.sized(node)
+    }
+
     fn visit(&mut self, expr: &Expr) -> Node {
-        let node = match &expr.kind {
+        match &expr.kind {
             Kind::Literal(value) => literal(value),
-            Kind::Ident(name) => return self.ident(expr.at, name),
+            Kind::Ident(name) => self.ident(expr.at, name),
             Kind::Select { operand, field, optional } => {
                 if let Some(name) = dotted(operand).map(|p| format!("{p}.{field}"))
                     && !self.names.iter().any(|l| name.starts_with(&format!("{}.", l.name)))
                     && type_value(&name).is_some()
                 {
-                    Node { path: vec![name], ..Node::new(Type::Type, 1) }
+                    Node { place: Place::of(&name), ..Node::new(Type::Type, 1) }
                 } else {
                     let of = self.visit(operand);
                     let kind = self.field(expr.at, &of.kind, field);
@@ -152,9 +171,8 @@ impl Checker {
                         Node::new(optional_of(kind), of.cost.saturating_add(1))
                     } else {
                         let step = u64::from(matches!(of.kind, Type::Map(..) | Type::Object(_)));
-                        let mut path = of.path;
-                        path.push(field.clone());
-                        Node { path, ..Node::new(kind, of.cost.saturating_add(step)) }
+                        let place = of.place.step(field);
+                        Node { place, ..Node::new(kind, of.cost.saturating_add(step)) }
                     }
                 }
             }
@@ -170,26 +188,24 @@ impl Checker {
             Kind::Struct { name, fields } => self.literal_of(expr.at, name, fields),
             Kind::Fold(fold) => self.fold(expr.at, fold),
             Kind::Bind { operand, variable, body, flat } => self.bind(operand, variable, body, *flat),
-        };
-        self.sized(node)
+        }
     }
 
     fn ident(&mut self, at: usize, name: &str) -> Node {
         if let Some(local) = self.names.iter().rev().find(|l| l.name == name) {
-            let (size, entry) = (local.size, local.entry);
-            let node = Node { path: local.path.clone(), ..Node::new(local.kind.clone(), 1) };
-            let node = self.sized(node);
-            return Node { size: node.size.or(size), entry, ..node };
+            let place = local.place.clone().unwrap_or_else(|| Place::of(name));
+            let (bound, entry) = (local.size, local.entry);
+            return Node { place, bound, entry, ..Node::new(local.kind.clone(), 1) };
         }
         let kind = match type_value(name) {
             Some(_) => Type::Type,
             None => self.wrong(at, format!("undeclared reference to '{name}' (in container '')")),
         };
-        self.sized(Node { path: vec![name.to_owned()], ..Node::new(kind, 1) })
+        Node { place: Place::of(name), ..Node::new(kind, 1) }
     }
 
     fn index(&mut self, at: usize, operand: &Expr, index: &Expr, optional: bool) -> Node {
-        let (of, by) = (self.visit(operand), self.visit(index));
+        let (of, by) = (self.value(operand), self.value(index));
         let cost = of.cost.saturating_add(by.cost).saturating_add(1);
         let (inner, wraps) = match &of.kind {
             Type::Optional(inner) => ((**inner).clone(), true),
@@ -198,7 +214,7 @@ impl Checker {
         let (kind, step) = match &inner {
             Type::List(item, _) if by.kind.fits(&Type::Int) => ((**item).clone(), "@items"),
             Type::Map(key, value, _) if by.kind.fits(key) => ((**value).clone(), "@values"),
-            Type::Dyn => (Type::Dyn, "@values"),
+            Type::Dyn | Type::Free => (Type::Dyn, "@values"),
             _ => {
                 let name = if optional { "_[?_]" } else { "_[_]" };
                 (self.no_overload(at, name, &[&of.kind, &by.kind], false), "@values")
@@ -207,52 +223,78 @@ impl Checker {
         if wraps {
             return Node::new(optional_of(kind), cost);
         }
-        let mut path = of.path;
-        path.push(step.to_owned());
-        Node { path, size: of.entry.map(|(_, value)| value), ..Node::new(kind, cost) }
+        let place = of.place.step(step);
+        self.sized(Node { place, size: of.entry.map(|(_, value)| value), ..Node::new(kind, cost) })
     }
 
-    /// The type of items so far and one more.
-    fn joined(&mut self, at: usize, so_far: Option<Type>, kind: Type) -> Type {
+    /// The type of items so far and one more; of mixed ones, any.
+    fn joined(so_far: Option<Type>, kind: &Type) -> Type {
         match so_far {
-            None => kind,
-            Some(known) if known.fits(&kind) => known.join(&kind),
-            Some(_) if self.mixed > 0 => Type::Dyn,
-            Some(known) => {
-                self.wrong(at, format!("expected type '{known}' but found '{kind}'"));
-                known
+            None => kind.clone(),
+            Some(known) if known.fits(kind) => known.join(kind),
+            Some(_) => Type::Dyn,
+        }
+    }
+
+    /// Literals are of one type (upstream: cel-go's `ValidateHomogeneousAggregateLiterals`): the first item's. Whether that is so.
+    fn alike(&mut self, at: usize, first: Option<&Type>, kind: &Type) -> bool {
+        let differs = first.filter(|first| self.mixed == 0 && !first.same(kind));
+        let Some(first) = differs else { return true };
+        self.literals.push(Problem { at, text: format!("expected type '{first}' but found '{kind}'") });
+        false
+    }
+
+    /// The type of an item's value where the item is left out if there is none: `?a`.
+    fn unwrapped(&mut self, at: usize, kind: Type, optional: bool) -> Type {
+        match kind {
+            Type::Optional(inner) if optional => *inner,
+            kind if optional && !matches!(kind, Type::Dyn | Type::Free) => {
+                let text = format!("expected type 'optional_type({kind})' but found '{kind}'");
+                self.wrong(at, text);
+                kind
             }
+            kind => kind,
         }
     }
 
     fn list(&mut self, items: &[(Expr, bool)]) -> Node {
-        let (mut kind, mut cost) = (None, cost::LIST);
-        let mut size: Option<Size> = None;
+        let (mut kind, mut cost, mut kinds) = (None, cost::LIST, Vec::with_capacity(items.len()));
+        let (mut size, mut alike): (Option<Size>, bool) = (None, true);
         for (item, optional) in items {
-            let node = self.visit(item);
+            let node = self.value(item);
             cost = cost.saturating_add(node.cost);
             size = Some(size.map_or(node.size(), |s| s.union(node.size())));
-            let of = if *optional { inner_of(node.kind) } else { node.kind };
-            kind = Some(self.joined(item.at, kind, of));
+            let of = self.unwrapped(item.at, node.kind, *optional);
+            kind = Some(Self::joined(kind, &of));
+            alike = alike && self.alike(item.at, kinds.first(), &of);
+            kinds.push(of);
         }
-        let list = Type::List(Box::new(kind.unwrap_or(Type::Dyn)), items.len() as u64);
+        self.listed = kinds;
+        let list = Type::List(Box::new(kind.unwrap_or(Type::Free)), items.len() as u64);
         let entry = Some((Size::of(1), size.unwrap_or(Size::of(0))));
         Node { size: Some(Size::of(items.len() as u64)), entry, ..Node::new(list, cost) }
     }
 
     fn map(&mut self, entries: &[(Expr, Expr, bool)]) -> Node {
         let (mut keys, mut values, mut cost) = (None, None, cost::MAP);
+        let mut first: Option<(Type, Type)> = None;
         let mut sizes: Option<(Size, Size)> = None;
         for (key, value, optional) in entries {
+            // Upstream asks for both sizes after it visited both.
             let (k, v) = (self.visit(key), self.visit(value));
+            let (k, v) = (self.sized(k), self.sized(v));
             cost = cost.saturating_add(k.cost).saturating_add(v.cost);
             let (ks, vs) = (k.size(), v.size());
             sizes = Some(sizes.map_or((ks, vs), |(a, b)| (a.union(ks), b.union(vs))));
-            keys = Some(self.joined(key.at, keys, k.kind));
-            let of = if *optional { inner_of(v.kind) } else { v.kind };
-            values = Some(self.joined(value.at, values, of));
+            let of = self.unwrapped(value.at, v.kind, *optional);
+            let (known_key, known_value) = first.as_ref().map(|(key, value)| (key, value)).unzip();
+            self.alike(key.at, known_key, &k.kind);
+            self.alike(value.at, known_value, &of);
+            keys = Some(Self::joined(keys, &k.kind));
+            values = Some(Self::joined(values, &of));
+            first = first.or(Some((k.kind, of)));
         }
-        let (key, value) = (keys.unwrap_or(Type::Dyn), values.unwrap_or(Type::Dyn));
+        let (key, value) = (keys.unwrap_or(Type::Free), values.unwrap_or(Type::Free));
         let map = Type::Map(Box::new(key), Box::new(value), entries.len() as u64);
         let entry = sizes.or(Some((Size::of(0), Size::of(0))));
         Node { size: Some(Size::of(entries.len() as u64)), entry, ..Node::new(map, cost) }
@@ -271,7 +313,7 @@ impl Checker {
             },
             Type::Map(_, value, _) => (**value).clone(),
             Type::Optional(inner) => optional_of(self.field(at, inner, field)),
-            Type::Dyn => Type::Dyn,
+            Type::Dyn | Type::Free => Type::Dyn,
             // As upstream: they are objects of whose fields nobody knows.
             Type::Named(name) if !name.starts_with("net.") => {
                 self.wrong(at, format!("unexpected failed resolution of '{name}'"))
@@ -288,6 +330,14 @@ impl Checker {
         let text =
             format!("found no matching overload for '{function}' applied to '{of}({})'", rest.join(", "));
         self.wrong(at, text)
+    }
+}
+
+/// Of one size whatever its value.
+fn is_scalar(kind: &Type) -> bool {
+    match kind {
+        Type::Optional(inner) => is_scalar(inner),
+        kind => kind.is_scalar(),
     }
 }
 

@@ -2,6 +2,7 @@
 //! `interpreter/runtimecost.go`, Kubernetes' `cel/library/cost.go`). A rule is accepted or refused by the first, so that it is
 //! upstream's to the unit.
 
+use super::place::Place;
 use super::types::Type;
 use super::value::Value;
 
@@ -58,15 +59,17 @@ pub(super) struct Node {
     pub(super) entry: Option<(Size, Size)>,
     /// How large its items are by its type.
     pub(super) items: Size,
-    /// Its place among the variables' fields.
-    pub(super) path: Vec<String>,
+    /// How large the value of a macro's variable is, where neither its place nor its type says it.
+    pub(super) bound: Option<Size>,
+    pub(super) place: Place,
     /// Its value, where it is an integer written out.
     pub(super) literal: Option<i64>,
 }
 
 impl Node {
     pub(super) fn new(kind: Type, cost: u64) -> Self {
-        Node { kind, cost, size: None, entry: None, items: ANY, path: Vec::new(), literal: None }
+        let place = Place::default();
+        Node { kind, cost, size: None, bound: None, entry: None, items: ANY, place, literal: None }
     }
 
     pub(super) fn size(&self) -> Size {

@@ -76,7 +76,13 @@ fn is_ordered(kind: &Type) -> bool {
     kind.is_number()
         || matches!(
             kind,
-            Type::Bool | Type::Text(_) | Type::Bytes(_) | Type::Time | Type::Duration | Type::Dyn
+            Type::Bool
+                | Type::Text(_)
+                | Type::Bytes(_)
+                | Type::Time(_)
+                | Type::Duration
+                | Type::Dyn
+                | Type::Free
         )
 }
 
@@ -92,21 +98,16 @@ impl Sig {
                 fits && bind(&mut bound[0], kind)
             }
             (Sig::B, kind) => bind(&mut bound[1], kind),
-            (_, Type::Dyn) | (Sig::Dyn, _) => true,
+            (_, Type::Dyn | Type::Free) | (Sig::Dyn, _) => true,
             (Sig::Bool, Type::Bool)
             | (Sig::Int, Type::Int)
             | (Sig::Uint, Type::Uint)
             | (Sig::Double, Type::Double)
             | (Sig::Text, Type::Text(_))
             | (Sig::Bytes, Type::Bytes(_))
-            | (Sig::Time, Type::Time)
+            | (Sig::Time, Type::Time(_))
             | (Sig::Duration, Type::Duration)
             | (Sig::Type, Type::Type) => true,
-            (Sig::List(_), kind @ Type::List(..)) | (Sig::Map(..), kind @ Type::Map(..))
-                if kind.is_empty_literal() =>
-            {
-                true
-            }
             (Sig::List(of), Type::List(item, _)) => of.takes(item, bound),
             (Sig::Map(key, value), Type::Map(k, v, _)) => key.takes(k, bound) && value.takes(v, bound),
             (Sig::Optional(of), Type::Optional(inner)) => of.takes(inner, bound),
@@ -124,7 +125,7 @@ impl Sig {
             Sig::Double => Type::Double,
             Sig::Text => Type::text(),
             Sig::Bytes => Type::Bytes(super::types::UNBOUNDED),
-            Sig::Time => Type::Time,
+            Sig::Time => Type::time(),
             Sig::Duration => Type::Duration,
             Sig::Type => Type::Type,
             Sig::List(of) => Type::list(of.made(bound)),
@@ -134,8 +135,8 @@ impl Sig {
             }
             Sig::Optional(of) => Type::Optional(Box::new(of.made(bound))),
             Sig::Named(name) => Type::Named(name),
-            Sig::A | Sig::Ordered => bound[0].clone().unwrap_or(Type::Dyn),
-            Sig::B => bound[1].clone().unwrap_or(Type::Dyn),
+            Sig::A | Sig::Ordered => bound[0].clone().unwrap_or(Type::Free),
+            Sig::B => bound[1].clone().unwrap_or(Type::Free),
         }
     }
 

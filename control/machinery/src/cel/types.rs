@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 /// The largest size assumed where nothing bounds it: what fits into a request.
 pub(crate) const UNBOUNDED: u64 = 3 * 1024 * 1024;
+/// The longest time and the longest duration in JSON, with quotes (upstream: `MaxDatetimeSizeJSON`, `MaxDurationSizeJSON`).
+pub(crate) const TIME: u64 = 32;
 
 /// Names that are types.
 const TYPES: [&str; 18] = [
@@ -49,6 +51,8 @@ pub struct ObjectType {
 pub enum Type {
     /// `dyn`: anything.
     Dyn,
+    /// What nothing has settled yet: the type of the items of `[]`.
+    Free,
     /// `null`.
     Null,
     /// `bool`.
@@ -63,8 +67,8 @@ pub enum Type {
     Text(u64),
     /// `bytes` of that length at most.
     Bytes(u64),
-    /// `google.protobuf.Timestamp`.
-    Time,
+    /// `google.protobuf.Timestamp`, written in so many characters at most.
+    Time(u64),
     /// `google.protobuf.Duration`.
     Duration,
     /// A list of so many items at most.
@@ -84,7 +88,7 @@ pub enum Type {
 impl fmt::Display for Type {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Type::Dyn => f.write_str("dyn"),
+            Type::Dyn | Type::Free => f.write_str("dyn"),
             Type::Null => f.write_str("null"),
             Type::Bool => f.write_str("bool"),
             Type::Int => f.write_str("int"),
@@ -92,7 +96,7 @@ impl fmt::Display for Type {
             Type::Double => f.write_str("double"),
             Type::Text(_) => f.write_str("string"),
             Type::Bytes(_) => f.write_str("bytes"),
-            Type::Time => f.write_str("timestamp"),
+            Type::Time(_) => f.write_str("timestamp"),
             Type::Duration => f.write_str("duration"),
             Type::List(item, _) => write!(f, "list({item})"),
             Type::Map(key, value, _) => write!(f, "map({key}, {value})"),
@@ -111,6 +115,12 @@ impl Type {
         Type::Text(UNBOUNDED)
     }
 
+    /// `google.protobuf.Timestamp` with a date and a time of day.
+    #[must_use]
+    pub fn time() -> Self {
+        Type::Time(TIME)
+    }
+
     /// A list of any length.
     #[must_use]
     pub fn list(item: Type) -> Self {
@@ -127,8 +137,9 @@ impl Type {
     #[must_use]
     pub fn fits(&self, other: &Type) -> bool {
         match (self, other) {
-            (Type::Dyn, _) | (_, Type::Dyn) => true,
+            (Type::Dyn | Type::Free, _) | (_, Type::Dyn | Type::Free) => true,
             (Type::Text(_), Type::Text(_)) | (Type::Bytes(_), Type::Bytes(_)) => true,
+            (Type::Time(_), Type::Time(_)) => true,
             (Type::List(a, _), Type::List(b, _)) => a.fits(b),
             (Type::Map(ak, av, _), Type::Map(bk, bv, _)) => ak.fits(bk) && av.fits(bv),
             (Type::Optional(a), Type::Optional(b)) => a.fits(b),
@@ -138,17 +149,33 @@ impl Type {
         }
     }
 
-    fn may_be_null(&self) -> bool {
-        matches!(self, Type::Object(_) | Type::Time | Type::Duration | Type::Optional(_) | Type::Named(_))
+    /// Whether two are one type, sizes aside.
+    pub(super) fn same(&self, other: &Type) -> bool {
+        match (self, other) {
+            (Type::Free, _) | (_, Type::Free) => true,
+            (Type::Text(_), Type::Text(_)) | (Type::Bytes(_), Type::Bytes(_)) => true,
+            (Type::Time(_), Type::Time(_)) => true,
+            (Type::List(a, _), Type::List(b, _)) | (Type::Optional(a), Type::Optional(b)) => a.same(b),
+            (Type::Map(ak, av, _), Type::Map(bk, bv, _)) => ak.same(bk) && av.same(bv),
+            (a, b) => a == b,
+        }
     }
 
-    /// `[]` and `{}`, which say nothing of what may be in them.
-    pub(super) fn is_empty_literal(&self) -> bool {
+    /// What nothing has settled is anything.
+    pub(super) fn settled(self) -> Type {
         match self {
-            Type::List(item, 0) => **item == Type::Dyn,
-            Type::Map(key, value, 0) => **key == Type::Dyn && **value == Type::Dyn,
-            _ => false,
+            Type::Free => Type::Dyn,
+            Type::List(item, most) => Type::List(Box::new(item.settled()), most),
+            Type::Map(key, value, most) => {
+                Type::Map(Box::new(key.settled()), Box::new(value.settled()), most)
+            }
+            Type::Optional(inner) => Type::Optional(Box::new(inner.settled())),
+            other => other,
         }
+    }
+
+    fn may_be_null(&self) -> bool {
+        matches!(self, Type::Object(_) | Type::Time(_) | Type::Duration | Type::Optional(_) | Type::Named(_))
     }
 
     /// The type both are of, where one fits the other.
@@ -157,7 +184,7 @@ impl Type {
         match (self, other) {
             (a, b) if a == b => a.clone(),
             (a, b) if !a.fits(b) => Type::Dyn,
-            (empty, of) | (of, empty) if empty.is_empty_literal() => of.clone(),
+            (Type::Free, of) | (of, Type::Free) => of.clone(),
             (Type::List(a, most), Type::List(b, other)) => Type::List(Box::new(a.join(b)), *most.max(other)),
             (Type::Map(ak, av, most), Type::Map(bk, bv, other)) => {
                 Type::Map(Box::new(ak.join(bk)), Box::new(av.join(bv)), *most.max(other))
@@ -174,7 +201,7 @@ impl Type {
     pub fn declared(&self) -> String {
         match self {
             Type::Null => "null_type".to_owned(),
-            Type::Time => "google.protobuf.Timestamp".to_owned(),
+            Type::Time(_) => "google.protobuf.Timestamp".to_owned(),
             Type::Duration => "google.protobuf.Duration".to_owned(),
             Type::List(item, _) => format!("list({})", item.declared()),
             Type::Map(key, value, _) => format!("map({}, {})", key.declared(), value.declared()),
@@ -187,7 +214,7 @@ impl Type {
     #[must_use]
     pub fn size(&self) -> u64 {
         match self {
-            Type::Dyn => UNBOUNDED,
+            Type::Dyn | Type::Free => UNBOUNDED,
             Type::Text(size) | Type::Bytes(size) | Type::List(_, size) | Type::Map(_, _, size) => *size,
             Type::Object(object) => object.fields.len() as u64,
             Type::Optional(inner) => inner.size(),
@@ -206,7 +233,7 @@ impl Type {
 
     /// Of one size whatever its value.
     pub(super) fn is_scalar(&self) -> bool {
-        self.is_number() || matches!(self, Type::Bool | Type::Time | Type::Duration)
+        self.is_number() || matches!(self, Type::Bool | Type::Time(_) | Type::Duration)
     }
 
     pub(super) fn is_number(&self) -> bool {

@@ -49,14 +49,14 @@ impl Budget {
     }
 
     /// How many values of a schema there may be at this place of an object.
-    fn count(&self, schema: &Schema) -> u64 {
+    fn count(&self, schema: &Schema, root: bool) -> u64 {
         let most = |step: &Step| match step {
             Step::Field => Some(1),
             Step::List(most) | Step::Map(most) => most.map(|m| u64::try_from(m).unwrap_or_default()),
         };
         let bounded: Option<Vec<u64>> = self.scopes.iter().map(most).collect();
         // Where a bound is missing, as many as fit into a request.
-        bounded.map_or_else(|| types::most(schema), |b| b.into_iter().fold(1, u64::saturating_mul))
+        bounded.map_or_else(|| types::most(schema, root), |b| b.into_iter().fold(1, u64::saturating_mul))
     }
 
     fn spend(&mut self, cost: u64, path: &Path) {
@@ -344,7 +344,7 @@ pub(super) fn compile_all(
             |at: &str, why: String| errors.push(FieldError::invalid(&path.child(at), raw.clone(), why));
         let mut costs = Vec::new();
         match Program::compile(rule.rule.trim(), &environment) {
-            Err(problems) => invalid("rule", format!("compilation failed: {problems}")),
+            Err(problems) => invalid("rule", format!("{} failed: {problems}", problems.step())),
             Ok((_, known)) if known.kind != Type::Bool => {
                 invalid("rule", "cel expression must evaluate to a bool".to_owned());
             }
@@ -353,7 +353,8 @@ pub(super) fn compile_all(
         if !rule.message_expression.trim().is_empty() {
             match Program::compile(rule.message_expression.trim(), &environment) {
                 Err(problems) => {
-                    invalid("messageExpression", format!("messageExpression compilation failed: {problems}"));
+                    let step = if problems.step() == "compilation" { "compilation" } else { "instantiation" };
+                    invalid("messageExpression", format!("messageExpression {step} failed: {problems}"));
                 }
                 Ok((_, known)) if !matches!(known.kind, Type::Text(_)) => {
                     invalid("messageExpression", "messageExpression must evaluate to a string".to_owned());
@@ -364,7 +365,7 @@ pub(super) fn compile_all(
             }
         }
         for (at, name, cost) in costs {
-            let cost = if at == "rule" { cost.saturating_mul(budget.count(&schema)) } else { cost };
+            let cost = if at == "rule" { cost.saturating_mul(budget.count(&schema, root)) } else { cost };
             if cost > RULE_LIMIT && !unchanged {
                 let why = too_dear(name, cost, RULE_LIMIT);
                 errors.push(FieldError::forbidden(&path.child(at), why));

@@ -1,12 +1,14 @@
 //! Calls: which function is meant, and what it costs at most.
 
-use super::super::ast::Expr;
+use super::super::ast::{Expr, Kind};
 use super::super::cost::{ANY, Node, Size};
 use super::super::library::json_patches::SPACE;
 use super::super::names::dotted;
 use super::super::overload::Overload;
+use super::super::place::Place;
 use super::super::table;
-use super::{Checker, Type};
+use super::super::value::Value;
+use super::{Checker, Type, formats, is_scalar};
 
 impl Checker {
     pub(super) fn call(&mut self, at: usize, target: Option<&Expr>, function: &str, args: &[Expr]) -> Node {
@@ -19,12 +21,17 @@ impl Checker {
         };
         let mixes = usize::from(function == "format");
         self.mixed += mixes;
-        let mut nodes: Vec<Node> = Vec::with_capacity(args.len() + 1);
-        if let Some(target) = target {
-            nodes.push(self.visit(target));
-        }
-        nodes.extend(args.iter().map(|a| self.visit(a)));
+        // Upstream visits what a function is called on after its arguments.
+        let given: Vec<Node> = args.iter().map(|a| self.value(a)).collect();
+        let formatted = std::mem::take(&mut self.listed);
+        let on = target.map(|target| self.value(target));
         self.mixed -= mixes;
+        if let (Some(target), "format", [Expr { kind: Kind::List(items), .. }]) = (target, function, args)
+            && let Kind::Literal(Value::Text(text)) = &target.kind
+        {
+            self.literals.extend(formats::wrong(at, text, items, &formatted));
+        }
+        let nodes: Vec<Node> = on.into_iter().chain(given).collect();
         match (function, nodes.as_slice()) {
             ("_&&_" | "_||_", [_, _]) => self.logical(at, function, &nodes),
             ("_?_:_", [condition, yes, no]) => self.conditional(at, condition, yes, no),
@@ -90,25 +97,33 @@ impl Checker {
 
     /// `optMap` and `optFlatMap`: is there a value, what becomes of it; upstream evaluates the optional for each.
     pub(super) fn bind(&mut self, operand: &Expr, variable: &str, body: &Expr, flat: bool) -> Node {
-        let of = self.visit(operand);
+        let of = self.value(operand);
         let kind = super::inner_of(of.kind.clone());
-        if !matches!(of.kind, Type::Optional(_) | Type::Dyn) {
+        if !matches!(of.kind, Type::Optional(_) | Type::Dyn | Type::Free) {
             self.no_overload(operand.at, "hasValue", &[&of.kind], true);
         }
         let local = super::Local {
             name: variable.to_owned(),
             size: kind.is_scalar().then_some(Size::of(1)),
             kind,
-            path: Vec::new(),
+            place: Some(Place::default()),
             entry: None,
         };
         self.names.push(local);
-        let out = self.visit(body);
+        let out = self.value(body);
         self.names.pop();
-        let kind = if flat { out.kind } else { super::optional_of(out.kind) };
+        if flat && !matches!(out.kind, Type::Optional(_) | Type::Dyn | Type::Free) {
+            let none = Type::Optional(Box::new(Type::Dyn));
+            self.no_overload(operand.at, "_?_:_", &[&Type::Bool, &out.kind, &none], false);
+        }
+        let size = out.size();
+        let kind = if flat { out.kind } else { Type::Optional(Box::new(out.kind)) };
+        // Either an optional of the value or none, which is of the same type.
+        let none = if is_scalar(&kind) { Size::of(1) } else { ANY };
+        let size = Some(if flat { size.union(none) } else { none });
         let taken = of.cost.saturating_add(1 + super::cost::LIST).saturating_add(out.cost);
         let taken = taken.saturating_add(u64::from(!flat));
-        Node { size: Some(ANY), ..Node::new(kind, of.cost.saturating_add(1).saturating_add(taken)) }
+        Node { size, ..Node::new(kind, of.cost.saturating_add(1).saturating_add(taken)) }
     }
 }
 

@@ -14,8 +14,8 @@ const EMPTY: Option<(Size, Size)> = Some((Size::of(1), Size::of(0)));
 
 impl Checker {
     fn push_item(&mut self, name: &str, kind: &Type, range: &Node, step: &str, size: Option<Size>) {
-        let path = range.path.iter().cloned().chain([step.to_owned()]).collect();
-        self.names.push(Local { name: name.to_owned(), kind: kind.clone(), path, size, entry: None });
+        let place = Some(range.place.step(step));
+        self.names.push(Local { name: name.to_owned(), kind: kind.clone(), place, size, entry: None });
     }
 
     fn wants_bool(&mut self, at: usize, kind: &Type) {
@@ -37,7 +37,7 @@ impl Checker {
         let (key, item) = match &range.kind {
             Type::List(item, _) => (Type::Int, (**item).clone()),
             Type::Map(key, value, _) => ((**key).clone(), (**value).clone()),
-            Type::Dyn => (Type::Dyn, Type::Dyn),
+            Type::Dyn | Type::Free => (Type::Dyn, Type::Dyn),
             other => {
                 let why = "(must be list, map, or dynamic)";
                 let text = format!("expression of type '{other}' cannot be range of a comprehension {why}");
@@ -58,7 +58,10 @@ impl Checker {
             None => self.push_item(&fold.variable, &single, range, key_step, key_size),
         }
         let variable = match fold.kind {
-            Macro::Filter => self.ident(at, &fold.variable).size(),
+            Macro::Filter => {
+                let item = self.ident(at, &fold.variable);
+                self.sized(item).size()
+            }
             _ => Size::of(0),
         };
         let filter = fold.filter.as_ref().map(|f| {
@@ -66,7 +69,7 @@ impl Checker {
             self.wants_bool(f.at, &node.kind);
             node.cost
         });
-        let body = self.visit(&fold.body);
+        let body = self.value(&fold.body);
         self.names.truncate(depth);
         if matches!(fold.kind, Macro::All | Macro::Exists | Macro::ExistsOne | Macro::Filter) {
             self.wants_bool(fold.body.at, &body.kind);
@@ -84,7 +87,8 @@ impl Checker {
             Macro::TransformMapEntry => (cost::MAP, body.cost.saturating_add(READ + 1), READ),
         };
         let step = step.saturating_add(filter.unwrap_or(0));
-        let count = range.size();
+        // Upstream asks how many there are after it visited the body.
+        let count = self.sized(range.clone()).size();
         let cost = range.cost.saturating_add(init + result).saturating_add(count.max.saturating_mul(step));
         let size = Some(if init == 0 { Size::of(1) } else { count });
         let (kind, entry) = match fold.kind {
@@ -103,7 +107,7 @@ impl Checker {
     }
 
     fn entry_map(&mut self, body: &Expr, kind: Type) -> Type {
-        if matches!(kind, Type::Map(..) | Type::Dyn) {
+        if matches!(kind, Type::Map(..) | Type::Dyn | Type::Free) {
             return kind;
         }
         self.no_overload(body.at, "cel.@mapInsert", &[&Type::Dyn, &kind], false)
@@ -112,6 +116,7 @@ impl Checker {
     /// `list.sortBy(x, key)`: the list is bound, its keys are made, and it is sorted by them.
     fn sort_by(&mut self, at: usize, fold: &Fold, range: &Node) -> Node {
         // The bound variable is read twice.
+        let range = self.sized(range.clone());
         let bound = Node { cost: READ, ..range.clone() };
         let keys = self.over(at, &Fold { kind: Macro::Map, ..fold.clone() }, &bound);
         let sorted = self.invoke(at, "@sortByAssociatedKeys", true, &[bound, keys]);

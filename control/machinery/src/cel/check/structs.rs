@@ -3,7 +3,7 @@
 use super::super::ast::Field;
 use super::super::cost::{self, Node};
 use super::super::patches;
-use super::{Checker, Type};
+use super::Checker;
 
 impl Checker {
     pub(super) fn literal_of(&mut self, at: usize, name: &str, fields: &[Field]) -> Node {
@@ -16,16 +16,7 @@ impl Checker {
             let value = self.visit(&field.value);
             cost = cost.saturating_add(value.cost);
             let wanted = self.field(field.at, &kind, &field.name);
-            let given = match value.kind {
-                Type::Optional(inner) if field.optional => *inner,
-                given if field.optional && given != Type::Dyn => {
-                    let wanted = Type::Optional(Box::new(given.clone()));
-                    let text = format!("expected type '{wanted}' but found '{given}'");
-                    self.wrong(field.value.at, text);
-                    given
-                }
-                given => given,
-            };
+            let given = self.unwrapped(field.value.at, value.kind, field.optional);
             if !wanted.fits(&given) {
                 let name = &field.name;
                 let text =

@@ -6,7 +6,7 @@ use super::super::overload::{Overload, Sig, body, global, list, member};
 use super::super::value::Value;
 use regex::Regex;
 
-pub(super) fn compiled(text: &str) -> Result<Regex, Error> {
+pub(in super::super) fn compiled(text: &str) -> Result<Regex, Error> {
     Regex::new(text).or_else(|_| fail(format!("error parsing regexp: {text}")))
 }
 

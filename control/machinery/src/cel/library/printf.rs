@@ -36,8 +36,74 @@ pub(super) fn format(text: &str, args: &[Value]) -> Evaluated {
     Ok(Value::text_of(&out))
 }
 
-/// What a clause makes of its argument, and what is behind the clause.
-fn clause<'t>(text: &'t str, arg: &Value) -> Result<(String, &'t str), String> {
+/// What a clause writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) enum Clause {
+    /// `%s`
+    Text,
+    /// `%d`
+    Integer,
+    /// `%f`
+    Fixed,
+    /// `%e`
+    Scientific,
+    /// `%b`
+    Binary,
+    /// `%o`
+    Octal,
+    /// `%x`, `%X`
+    Hex,
+}
+
+impl Clause {
+    /// As an error says it.
+    pub(in super::super) fn takes(self) -> &'static str {
+        match self {
+            Clause::Text => {
+                "string clause can only be used on strings, bools, bytes, ints, doubles, maps, lists, types, durations, and timestamps"
+            }
+            Clause::Integer => "decimal clause can only be used on integers",
+            Clause::Fixed => "fixed-point clause can only be used on doubles",
+            Clause::Scientific => "scientific clause can only be used on doubles",
+            Clause::Binary => "only integers and bools can be formatted as binary",
+            Clause::Octal => "octal clause can only be used on integers",
+            Clause::Hex => "only integers, byte buffers, and strings can be formatted as hex",
+        }
+    }
+}
+
+/// The clauses of a format, where so many arguments are given.
+///
+/// # Errors
+/// With why it is none, or wants more.
+pub(in super::super) fn clauses(text: &str, given: usize) -> Result<Vec<Clause>, String> {
+    let (mut out, mut rest) = (Vec::new(), text);
+    while let Some(at) = rest.find('%') {
+        rest = &rest[at + 1..];
+        if let Some(after) = rest.strip_prefix('%') {
+            rest = after;
+            continue;
+        }
+        if out.len() >= given && !rest.is_empty() {
+            return Err(format!("index {} out of range", out.len()));
+        }
+        let read = read(rest)?;
+        out.push(read.clause);
+        rest = read.rest;
+    }
+    Ok(out)
+}
+
+/// A clause as it was read.
+struct Read<'t> {
+    clause: Clause,
+    precision: usize,
+    upper: bool,
+    /// What is behind it.
+    rest: &'t str,
+}
+
+fn read(text: &str) -> Result<Read<'_>, String> {
     if text.is_empty() {
         return Err("unexpected end of string".to_owned());
     }
@@ -57,32 +123,42 @@ fn clause<'t>(text: &'t str, arg: &Value) -> Result<(String, &'t str), String> {
     };
     let mut chars = text.chars();
     let verb = chars.next().unwrap_or_default();
-    let written = match verb {
-        's' => shown(arg),
-        'd' => match arg {
-            Value::Int(_) | Value::Uint(_) => Ok(arg.text()),
-            _ => Err(wrong("decimal clause can only be used on integers", arg)),
-        },
-        'f' => float(arg)
-            .map(|n| fixed(n, precision))
-            .ok_or_else(|| wrong("fixed-point clause can only be used on doubles", arg)),
-        'e' => float(arg)
-            .map(|n| scientific(n, precision))
-            .ok_or_else(|| wrong("scientific clause can only be used on doubles", arg)),
-        'b' => match arg {
-            Value::Bool(is) => Ok(u8::from(*is).to_string()),
-            _ => integer(arg, |n| format!("{n:b}"))
-                .ok_or_else(|| wrong("only integers and bools can be formatted as binary", arg)),
-        },
-        'o' => integer(arg, |n| format!("{n:o}"))
-            .ok_or_else(|| wrong("octal clause can only be used on integers", arg)),
-        'x' | 'X' => hex(arg).map(|text| if verb == 'X' { text.to_uppercase() } else { text }),
+    let clause = match verb {
+        's' => Clause::Text,
+        'd' => Clause::Integer,
+        'f' => Clause::Fixed,
+        'e' => Clause::Scientific,
+        'b' => Clause::Binary,
+        'o' => Clause::Octal,
+        'x' | 'X' => Clause::Hex,
         other => {
             let why = format!("unrecognized formatting clause \"{other}\"");
             return Err(format!("could not parse formatting clause: {why}"));
         }
     };
-    written.map(|text| (text, chars.as_str())).map_err(|why| format!("error during formatting: {why}"))
+    Ok(Read { clause, precision, upper: verb == 'X', rest: chars.as_str() })
+}
+
+/// What a clause makes of its argument, and what is behind the clause.
+fn clause<'t>(text: &'t str, arg: &Value) -> Result<(String, &'t str), String> {
+    let Read { clause, precision, upper, rest } = read(text)?;
+    let written = match clause {
+        Clause::Text => shown(arg),
+        Clause::Integer => matches!(arg, Value::Int(_) | Value::Uint(_))
+            .then(|| arg.text())
+            .ok_or_else(|| wrong(clause.takes(), arg)),
+        Clause::Fixed => float(arg).map(|n| fixed(n, precision)).ok_or_else(|| wrong(clause.takes(), arg)),
+        Clause::Scientific => {
+            float(arg).map(|n| scientific(n, precision)).ok_or_else(|| wrong(clause.takes(), arg))
+        }
+        Clause::Binary => match arg {
+            Value::Bool(is) => Ok(u8::from(*is).to_string()),
+            _ => integer(arg, |n| format!("{n:b}")).ok_or_else(|| wrong(clause.takes(), arg)),
+        },
+        Clause::Octal => integer(arg, |n| format!("{n:o}")).ok_or_else(|| wrong(clause.takes(), arg)),
+        Clause::Hex => hex(arg).map(|text| if upper { text.to_uppercase() } else { text }),
+    };
+    written.map(|text| (text, rest)).map_err(|why| format!("error during formatting: {why}"))
 }
 
 fn wrong(why: &str, arg: &Value) -> String {
@@ -162,8 +238,7 @@ fn hex(arg: &Value) -> Result<String, String> {
     match arg {
         Value::Text(text) => Ok(bytes(text.as_bytes())),
         Value::Bytes(of) => Ok(bytes(of)),
-        other => integer(other, |n| format!("{n:x}"))
-            .ok_or_else(|| wrong("only integers, byte buffers, and strings can be formatted as hex", other)),
+        other => integer(other, |n| format!("{n:x}")).ok_or_else(|| wrong(Clause::Hex.takes(), other)),
     }
 }
 
@@ -195,10 +270,7 @@ fn shown(arg: &Value) -> Result<String, String> {
         | Value::Duration(_)
         | Value::Type(_)
         | Value::Null => Ok(arg.text()),
-        other => {
-            let kinds = "strings, bools, bytes, ints, doubles, maps, lists, types, durations, and timestamps";
-            Err(wrong(&format!("string clause can only be used on {kinds}"), other))
-        }
+        other => Err(wrong(Clause::Text.takes(), other)),
     }
 }
 
