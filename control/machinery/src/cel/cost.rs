@@ -144,6 +144,11 @@ fn traverse(size: u64) -> u64 {
     scaled(size, TRAVERSE)
 }
 
+/// Looking so many times, multiplied in the order in which upstream does it.
+fn again(size: u64, times: u64) -> u64 {
+    (size as f64 * times as f64 * TRAVERSE).ceil() as u64
+}
+
 fn pattern(text: u64, pattern: u64) -> u64 {
     traverse(text.saturating_add(1)).saturating_mul(scaled(pattern, PATTERN))
 }
@@ -245,7 +250,8 @@ impl Cost {
             }
             Cost::Sort(at) => {
                 let text = match args.get(at).map(|a| &a.kind) {
-                    Some(Type::List(item, _)) => is_text(item) && args.len() + 1 > at,
+                    // Of anything, the dearest.
+                    Some(Type::List(item, _)) => is_text(item) || **item == Type::Dyn,
                     _ => false,
                 };
                 listed(if text { 2.0 + TRAVERSE } else { 2.0 }, size(at).times(size(at)))
@@ -259,7 +265,7 @@ impl Cost {
         let listed = |factor: f64, made: u64| (made as f64 * factor) as u64 + 1 + LIST;
         match self {
             Cost::Fixed(cost) => cost,
-            Cost::Text(times) => scaled(size(0), TRAVERSE * times as f64),
+            Cost::Text(times) => again(size(0), times),
             Cost::Same | Cost::Encoded | Cost::Decoded | Cost::Quoted | Cost::Affix => traverse(size(0)),
             Cost::Contains => traverse(size(0)).saturating_mul(traverse(size(1))),
             Cost::Pattern | Cost::Found => pattern(size(0), size(1)),
@@ -281,8 +287,8 @@ impl Cost {
             Cost::Concat => traverse(size(0).saturating_add(size(1))),
             Cost::Append => 1,
             Cost::Items => args.first().map_or(1, walked),
-            Cost::Split | Cost::Replace => scaled(size(0), 2.0 * TRAVERSE),
-            Cost::Join => scaled(value.size(), 2.0 * TRAVERSE),
+            Cost::Split | Cost::Replace => again(size(0), 2),
+            Cost::Join => again(value.size(), 2),
             Cost::InNetwork(parsed) => traverse(2 * size(0)) + if parsed { traverse(size(1)) } else { 0 },
             Cost::Subnet(parsed) => {
                 traverse(2 * size(0)) + traverse(size(0)) + 1 + if parsed { traverse(size(1)) } else { 0 }

@@ -1,5 +1,6 @@
 //! Evaluation, at a bounded cost: every step is paid for, and texts and lists by their size (upstream: cel-go's runtime cost).
 
+mod attribute;
 mod fold;
 
 use super::ast::{Expr, Kind};
@@ -7,9 +8,7 @@ use super::cost;
 use super::fault::{Error, Evaluated, fail, no_overload};
 use super::names::dotted;
 use super::table;
-use super::types::type_value;
-use super::value::{Key, Struct, Value};
-use super::words::escaped;
+use super::value::{Struct, Value};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -29,10 +28,24 @@ impl<F: Fn(&str) -> Option<Value>> Variables for F {
     }
 }
 
+/// A variable of a macro.
+pub(super) struct Bound {
+    pub(super) name: String,
+    pub(super) value: Value,
+    /// What making it costs once it is read.
+    pub(super) unpaid: u64,
+}
+
+impl Bound {
+    pub(super) fn new(name: &str, value: Value) -> Self {
+        Bound { name: name.to_owned(), value, unpaid: 0 }
+    }
+}
+
 pub(super) struct Run<'v> {
     pub(super) variables: &'v dyn Variables,
     /// Bound by macros, innermost last.
-    pub(super) bound: Vec<(String, Value)>,
+    pub(super) bound: Vec<Bound>,
     pub(super) spent: u64,
     pub(super) limit: u64,
 }
@@ -44,44 +57,12 @@ impl Run<'_> {
         if self.spent > self.limit { Err(Error::Cost) } else { Ok(()) }
     }
 
-    /// Evaluates what stands in an index or behind `?`: that a name is read is not paid for there.
-    fn plain(&mut self, expr: &Expr) -> Evaluated {
-        let value = self.eval(expr)?;
-        if is_attribute(expr) {
-            self.spent = self.spent.saturating_sub(1);
-        }
-        Ok(value)
-    }
-
-    /// Pays for a step down: one more where it begins at what is no variable's field.
-    fn step(&mut self, operand: &Expr) -> Result<(), Error> {
-        self.pay(if is_attribute(operand) { 1 } else { 2 })
-    }
-
     pub(super) fn eval(&mut self, expr: &Expr) -> Evaluated {
         match &expr.kind {
             Kind::Literal(value) => Ok(value.clone()),
-            Kind::Ident(name) => self.ident(name),
-            Kind::Select { operand, field, optional } => self.select(operand, field, *optional),
-            Kind::Has { operand, field } => {
-                if let Some(value) = self.lazy(operand, field) {
-                    self.pay(1)?;
-                    return value.map(|_| Value::Bool(true));
-                }
-                let value = self.eval(operand)?;
-                has(&value, field)
-            }
-            Kind::Index { operand, index, optional } => {
-                let (value, index) = (self.eval(operand)?, self.plain(index)?);
-                self.step(operand)?;
-                let inner = match &value {
-                    Value::Optional(Some(inner)) => Some((**inner).clone()),
-                    Value::Optional(None) => return Ok(Value::Optional(None)),
-                    _ => None,
-                };
-                let wraps = *optional || inner.is_some();
-                found(entry(inner.as_ref().unwrap_or(&value), &index), wraps)
-            }
+            Kind::Ident(_) | Kind::Select { .. } | Kind::Index { .. } => self.attribute(expr),
+            Kind::Has { operand, field } => self.has(operand, field),
+            Kind::Call { target: None, function, .. } if function == "_?_:_" => self.attribute(expr),
             Kind::Call { target, function, args } => self.call(target.as_deref(), function, args),
             Kind::List(items) => {
                 self.pay(cost::LIST)?;
@@ -125,80 +106,36 @@ impl Run<'_> {
                 Ok(Value::Struct(Arc::new(Struct { name: name.clone(), fields: out })))
             }
             Kind::Fold(fold) => self.fold(fold),
-            Kind::Bind { operand, variable, body, flat } => {
-                let before = self.spent;
-                let Value::Optional(inner) = self.eval(operand)? else { return no_overload() };
-                let asked = self.spent - before;
-                self.pay(1)?;
-                let Some(inner) = inner else {
-                    self.pay(1)?;
-                    return Ok(Value::Optional(None));
-                };
-                // Upstream evaluates it for its value again.
-                self.pay(asked.saturating_add(1 + u64::from(!*flat)))?;
-                self.bound.push((variable.clone(), (*inner).clone()));
-                let value = self.eval(body);
-                self.bound.pop();
-                let value = value?;
-                Ok(if *flat { value } else { Value::Optional(Some(Arc::new(value))) })
-            }
+            Kind::Bind { operand, variable, body, flat } => self.bind(operand, variable, body, *flat),
         }
     }
 
-    fn ident(&mut self, name: &str) -> Evaluated {
-        let found = match self.bound.iter().rev().find(|(n, _)| n == name) {
-            Some((_, value)) => Some(value.clone()),
-            None => self.variables.get(name),
+    /// `optMap` and `optFlatMap`.
+    fn bind(&mut self, operand: &Expr, variable: &str, body: &Expr, flat: bool) -> Evaluated {
+        let before = self.spent;
+        let Value::Optional(inner) = self.eval(operand)? else { return no_overload() };
+        let asked = self.spent - before;
+        self.pay(1)?;
+        let Some(inner) = inner else {
+            self.pay(1)?;
+            return Ok(Value::Optional(None));
         };
-        match (found, type_value(name)) {
-            (Some(value), _) => {
-                self.pay(1)?;
-                Ok(value)
-            }
-            (None, Some(name)) => Ok(Value::Type(name.into())),
-            (None, None) => fail(format!("no such attribute(s): {name}")),
-        }
-    }
-
-    /// A field that is evaluated when it is read.
-    fn lazy(&self, operand: &Expr, field: &str) -> Option<Evaluated> {
-        let Kind::Ident(variable) = &operand.kind else { return None };
-        let shadowed = self.bound.iter().any(|(bound, _)| bound == variable);
-        if shadowed { None } else { self.variables.lazy(variable, field) }
-    }
-
-    fn select(&mut self, operand: &Expr, field: &str, optional: bool) -> Evaluated {
-        // A name with dots may be a type's.
-        if let Some(name) = dotted(operand).map(|p| format!("{p}.{field}"))
-            && let Some(name) = type_value(&name)
-        {
-            return Ok(Value::Type(name.into()));
-        }
-        if let Some(value) = self.lazy(operand, field) {
-            self.pay(2)?;
+        // Upstream evaluates it for its value again, once the variable is read.
+        self.bound.push(Bound { unpaid: asked + 1, ..Bound::new(variable, (*inner).clone()) });
+        let value = self.eval(body);
+        self.bound.pop();
+        if flat {
             return value;
         }
-        let value = self.eval(operand)?;
-        self.step(operand)?;
-        match &value {
-            Value::Optional(None) => Ok(Value::Optional(None)),
-            Value::Struct(of) if optional && !of.has(field) => Ok(Value::Optional(None)),
-            Value::Optional(Some(inner)) => found(member(inner, field), true),
-            value => found(member(value, field), optional),
-        }
+        let value = value?;
+        self.pay(1)?;
+        Ok(Value::Optional(Some(Arc::new(value))))
     }
 
     fn call(&mut self, target: Option<&Expr>, function: &str, args: &[Expr]) -> Evaluated {
         match (target, function, args) {
             (None, "_&&_", [a, b]) => return self.both(a, b, false),
             (None, "_||_", [a, b]) => return self.both(a, b, true),
-            (None, "_?_:_", [condition, yes, no]) => {
-                return match self.eval(condition)? {
-                    Value::Bool(true) => self.plain(yes),
-                    Value::Bool(false) => self.plain(no),
-                    _ => no_overload(),
-                };
-            }
             (Some(of), "or" | "orValue", [other]) => {
                 return match self.eval(of)? {
                     Value::Optional(Some(inner)) if function == "orValue" => Ok((*inner).clone()),
@@ -208,7 +145,9 @@ impl Run<'_> {
                 };
             }
             // A list that is written out is a set.
-            (None, "@in", [item, Expr { kind: Kind::Literal(Value::List(items)), .. }]) => {
+            (None, "@in", [item, Expr { kind: Kind::Literal(Value::List(items)), .. }])
+                if items.iter().all(is_primitive) =>
+            {
                 let item = self.eval(item)?;
                 return Ok(Value::Bool(items.contains(&item)));
             }
@@ -221,14 +160,40 @@ impl Run<'_> {
             None => (target, function),
         };
         let mut values = Vec::with_capacity(args.len() + 1);
+        let count = args.len() + usize::from(target.is_some());
+        let both = matches!(function, "_==_" | "_!=_");
+        let mut failed = None;
         for arg in target.into_iter().chain(args) {
-            values.push(self.eval(arg)?);
+            match self.eval(arg) {
+                Ok(value) => values.push(value),
+                Err(Error::Cost) => return Err(Error::Cost),
+                // A call whose arguments were all evaluated is paid for, though one has failed.
+                Err(error) => {
+                    failed = failed.or(Some(error));
+                    values.push(Value::Null);
+                    if !both {
+                        break;
+                    }
+                }
+            }
         }
-        self.invoke(function, target.is_some(), &values)
+        match failed {
+            None => self.invoke(function, target.is_some(), &values),
+            Some(error) => {
+                if values.len() == count
+                    && let Some(overload) =
+                        table::named(function, target.is_some()).find(|o| o.args.len() == count)
+                {
+                    self.pay(overload.cost.spent(&values, &Value::Null))?;
+                }
+                Err(error)
+            }
+        }
     }
 
     pub(super) fn invoke(&mut self, function: &str, member: bool, args: &[Value]) -> Evaluated {
         let Some(overload) = table::named(function, member).find(|o| o.accepts(args)) else {
+            self.pay(1)?;
             return no_overload();
         };
         // What may grow by a number alone is paid for before it is made.
@@ -238,9 +203,9 @@ impl Run<'_> {
                 return Err(Error::Cost);
             }
         }
-        let value = (overload.body)(args)?;
-        self.pay(overload.cost.spent(args, &value))?;
-        Ok(value)
+        let value = (overload.body)(args);
+        self.pay(overload.cost.spent(args, value.as_ref().unwrap_or(&Value::Null)))?;
+        value
     }
 
     /// `&&` and `||`: one side decides, whatever is wrong with the other.
@@ -260,71 +225,7 @@ impl Run<'_> {
     }
 }
 
-/// A variable, or what is reached from one by fields and indices.
-fn is_attribute(expr: &Expr) -> bool {
-    match &expr.kind {
-        Kind::Ident(_) => true,
-        Kind::Select { operand, .. } | Kind::Index { operand, .. } => is_attribute(operand),
-        _ => false,
-    }
-}
-
-fn found(value: Result<Option<Value>, String>, optional: bool) -> Evaluated {
-    match value {
-        Ok(Some(value)) if optional => Ok(Value::Optional(Some(Arc::new(value)))),
-        Ok(Some(value)) => Ok(value),
-        Ok(None) if optional => Ok(Value::Optional(None)),
-        Ok(None) => no_overload(),
-        Err(_) if optional => Ok(Value::Optional(None)),
-        Err(text) => fail(text),
-    }
-}
-
-/// A field; the error is that there is none.
-fn member(value: &Value, field: &str) -> Result<Option<Value>, String> {
-    match value {
-        Value::Map(entries) => match field_of(entries, field) {
-            Some(value) => Ok(Some(value.clone())),
-            None => Err(format!("no such key: {field}")),
-        },
-        Value::Struct(of) => Ok(Some(of.get(field))),
-        Value::Null => Err(format!("no such key: {field}")),
-        _ => Ok(None),
-    }
-}
-
-fn field_of<'v>(entries: &'v BTreeMap<Key, Value>, field: &str) -> Option<&'v Value> {
-    let get = |name: &str| entries.get(&Key::Text(name.into()));
-    get(field).or_else(|| get(&escaped(field)?))
-}
-
-fn has(value: &Value, field: &str) -> Evaluated {
-    match value {
-        Value::Optional(None) => Ok(Value::Bool(false)),
-        Value::Optional(Some(inner)) => has(inner, field),
-        Value::Map(entries) => Ok(Value::Bool(field_of(entries, field).is_some())),
-        Value::Struct(of) => Ok(Value::Bool(of.has(field))),
-        Value::Null => Ok(Value::Bool(false)),
-        _ => no_overload(),
-    }
-}
-
-fn entry(value: &Value, index: &Value) -> Result<Option<Value>, String> {
-    match (value, index) {
-        (Value::List(items), Value::Int(_) | Value::Uint(_) | Value::Double(_)) => {
-            let at = match index.key() {
-                Some(Key::Number(n)) => usize::try_from(n).ok(),
-                _ => None,
-            };
-            match at.and_then(|at| items.get(at)) {
-                Some(value) => Ok(Some(value.clone())),
-                None => Err(format!("index out of bounds: {}", index.text())),
-            }
-        }
-        (Value::Map(entries), index) => match index.key().and_then(|k| entries.get(&k)) {
-            Some(value) => Ok(Some(value.clone())),
-            None => Err(format!("no such key: {}", index.text())),
-        },
-        _ => Ok(None),
-    }
+/// What cel-go keeps in a set where it is in a list that is written out.
+fn is_primitive(value: &Value) -> bool {
+    matches!(value, Value::Bool(_) | Value::Int(_) | Value::Uint(_) | Value::Double(_) | Value::Text(_))
 }

@@ -1,10 +1,10 @@
 //! Macros over lists and maps.
 
-use super::super::ast::{Fold, Macro};
+use super::super::ast::{Fold, Kind, Macro};
 use super::super::cost;
 use super::super::fault::{Error, Evaluated, fail, no_overload};
 use super::super::value::{Key, Value};
-use super::Run;
+use super::{Bound, Run};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -59,10 +59,10 @@ impl Run<'_> {
             let single = if is_map { &key } else { &value };
             match &fold.second {
                 Some(second) => {
-                    self.bound.push((fold.variable.clone(), key.clone()));
-                    self.bound.push((second.clone(), value.clone()));
+                    self.bound.push(Bound::new(&fold.variable, key.clone()));
+                    self.bound.push(Bound::new(second, value.clone()));
                 }
-                None => self.bound.push((fold.variable.clone(), single.clone())),
+                None => self.bound.push(Bound::new(&fold.variable, single.clone())),
             }
             let single = single.clone();
             let step = self.turn(fold, &single, &key, &mut gathered);
@@ -127,7 +127,9 @@ impl Run<'_> {
                 }
             }
             Macro::Map | Macro::TransformList | Macro::SortBy => {
-                self.pay(1 + cost::LIST + 1)?;
+                // A list of what is constant is constant.
+                let constant = matches!(fold.body.kind, Kind::Literal(_));
+                self.pay(1 + if constant { 0 } else { cost::LIST } + 1)?;
                 gathered.items.push(value);
             }
             Macro::TransformMap => {

@@ -114,7 +114,6 @@ pub(super) fn all() -> Vec<Overload> {
         global("!_", vec![Bool], Bool, ONE, body!([Value::Bool(is)] => Ok(Value::Bool(!is)))),
         global("-_", vec![Int], Int, ONE, body!([Value::Int(n)] => checked(n.checked_neg()))),
         global("-_", vec![Double], Double, ONE, body!([Value::Double(n)] => Ok(Value::Double(-n)))),
-        global("-_", vec![Duration], Duration, ONE, body!([Value::Duration(n)] => span(n.checked_neg()))),
         global("@in", vec![A, list(A)], Bool, Cost::Member, |args| match args {
             [item, Value::List(items)] => Ok(Value::Bool(items.contains(item))),
             _ => no_overload(),
