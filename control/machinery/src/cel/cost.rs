@@ -133,6 +133,8 @@ pub(super) enum Cost {
     Flatten,
     /// The list, every item against every other; the argument whose items are compared.
     Sort(usize),
+    /// The same of the first; the estimate does not look at how long texts are.
+    Distinct,
 }
 
 fn scaled(size: u64, factor: f64) -> u64 {
@@ -248,6 +250,7 @@ impl Cost {
                 let depth = if args.len() > 1 { literal(1).map_or(f64::MAX, |n| n as f64) } else { 1.0 };
                 listed(depth.max(0.0), size(0))
             }
+            Cost::Distinct => listed(2.0, size(0).times(size(0))),
             Cost::Sort(at) => {
                 let text = match args.get(at).map(|a| &a.kind) {
                     // Of anything, the dearest.
@@ -307,6 +310,7 @@ impl Cost {
                 };
                 listed(depth, size(0))
             }
+            Cost::Distinct => Cost::Sort(0).spent(args, value),
             Cost::Sort(at) => {
                 let text = match args.get(at) {
                     Some(Value::List(items)) => {

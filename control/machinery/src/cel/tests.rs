@@ -272,3 +272,159 @@ proptest! {
         prop_assert_eq!(value, Ok(Value::Int(b * 2)));
     }
 }
+
+/// What each costs when it is run, worked out by hand from upstream's `interpreter/runtimecost.go` and its plan of attributes.
+#[track_caller]
+fn spends(cases: &[(&str, u64)]) {
+    let object = json!({"s": "Rook takes x", "n": 3, "b": true, "l": [1, 2, 3], "ls": ["a", "b"], "o": {"x": 1, "y": "text"}});
+    let value = Value::from_json(&object);
+    let names = |name: &str| (name == "self").then(|| value.clone());
+    for (text, cost) in cases {
+        let (outcome, spent) = Program::parse(text).unwrap().eval(&names, PER_CALL);
+        assert!(outcome.is_ok(), "{text}: {outcome:?}");
+        assert_eq!(spent, *cost, "{text}");
+    }
+}
+
+#[test]
+fn steps_to_what_is_absent_must_not_be_paid_for() {
+    spends(&[
+        // The variable is read; nothing behind it is there.
+        ("!self.?zzz.a.b.c.hasValue()", 1 + 1 + 1),
+        ("self.?o.x.hasValue()", 1 + 2 + 1),
+        ("!self.l[?7].hasValue()", 1 + 1 + 1 + 1),
+        ("!self.?zzz[0].hasValue()", 1 + 1 + 1),
+        ("has(self.?o.x)", 2),
+        ("!has(self.?zzz.x)", 1),
+    ]);
+}
+
+#[test]
+fn a_condition_must_not_cost_beside_what_it_decides_between() {
+    spends(&[
+        ("self.b ? true : false", 2),
+        // A branch is a part of the attribute: that it is read is not paid for.
+        ("self.b ? self.b : self.zzz", 2 + 1),
+        ("(self.b ? self.o : self.zzz).x == 1", 2 + 1 + 1 + 1),
+        ("(self.b ? {'x': 1} : {'x': 2}).x == 1", 2 + 1 + 1),
+        ("{'a': self.n}.a == 3", 30 + 2 + 1 + 1 + 1),
+        ("self.l[self.b ? 0 : 1] == 1", 2 + 2 + 1 + 1),
+        ("has({'a': self.n}.a)", 30 + 2 + 1),
+    ]);
+}
+
+#[test]
+fn a_bound_value_that_is_not_read_must_not_be_made_twice() {
+    spends(&[
+        ("self.?n.optMap(x, 1).hasValue()", 2 + 1 + 1 + 1),
+        ("self.?n.optMap(x, x).hasValue()", 2 + 1 + (2 + 1 + 1) + 1 + 1),
+        ("self.?n.optMap(x, x + x).hasValue()", 2 + 1 + (2 + 1 + 1 + 1 + 1) + 1 + 1),
+        ("self.?n.optFlatMap(x, optional.of(x)).hasValue()", 2 + 1 + (2 + 1 + 1) + 1 + 1),
+        ("!self.?zzz.optMap(x, x).hasValue()", 1 + 1 + 1 + 1 + 1),
+    ]);
+}
+
+#[test]
+fn constants_must_not_cost_when_they_are_used() {
+    spends(&[
+        ("self.n in []", 0),
+        ("self.n in [1, 2]", 2),
+        ("!([1] in [[self.n], [2]])", 10 + 10 + 2 + 2 + 1),
+        ("!([self.n] in [[1], [2]])", 10 + 2 + 2 + 1),
+        ("self.l.map(x, 1) == [1, 1, 1]", 2 + 3 * 2 + 1 + 1),
+        ("self.l.map(x, x) == [1, 2, 3]", 2 + 3 * (2 + 10 + 1) + 1 + 1),
+        ("type(1) == int && dyn(1) == 1", 1 + 1),
+        ("self.ls.distinct() == ['a', 'b']", 2 + (8 + 1 + 10) + 1),
+        ("self.l.distinct() == [1, 2, 3]", 2 + (18 + 1 + 10) + 1),
+        ("self.ls.join('-') == 'a-b'", 2 + 1 + 1),
+    ]);
+}
+
+#[test]
+fn a_call_that_fails_must_not_be_free() {
+    spends(&[
+        // `1 / 0` costs 1, and so does what compares it.
+        ("1 / 0 == 1 || true", 1 + 1),
+        ("true || 1 / 0 == 1", 0),
+        ("!(self.zzz == 1) || true", 2 + 1 + 1),
+    ]);
+}
+
+fn refused(text: &str) -> Problems {
+    Program::compile(text, &Environment { variables: &[("self", known())], patches: false }).unwrap_err()
+}
+
+#[test]
+fn what_cannot_be_made_of_constants_must_not_be_accepted() {
+    for (text, step, why) in [
+        ("int('abc') == 1", "program instantiation", "strconv.ParseInt: parsing \"abc\": invalid syntax"),
+        ("double('abc') == 1.0", "program instantiation", "strconv.ParseFloat"),
+        ("bool('abc')", "program instantiation", "type conversion error from 'string' to 'bool'"),
+        ("uint(-1) == 1u", "program instantiation", "unsigned integer overflow"),
+        ("self.y.find('[') == ''", "program instantiation", "error parsing regexp"),
+        ("self.y.findAll('[').size() == 0", "program instantiation", "error parsing regexp"),
+        ("matches(self.y, '[')", "program instantiation", "error parsing regexp"),
+        ("self.y.matches('[')", "compilation", "invalid matches argument"),
+        ("timestamp(9223372036854775807) > timestamp(0)", "compilation", "invalid timestamp argument"),
+        ("-duration('1h') < duration('1h')", "compilation", "found no matching overload for '-_'"),
+    ] {
+        let found = refused(text);
+        assert_eq!(found.step(), step, "{text}: {found}");
+        assert!(found.to_string().contains(why), "{text}: {found}");
+    }
+}
+
+#[test]
+fn literals_of_several_types_must_not_be_accepted() {
+    for (text, why) in [
+        ("[1, 'a'].size() == 2", "1:5: expected type 'int' but found 'string'"),
+        ("[1, dyn('a')].size() == 2", "expected type 'int' but found 'dyn'"),
+        ("[[1], ['a']].size() == 2", "expected type 'list(int)' but found 'list(string)'"),
+        ("{'a': 1, 'b': 'c'}.size() == 2", "expected type 'int' but found 'string'"),
+        ("{'a': 1, 2: 1}.size() == 2", "expected type 'string' but found 'int'"),
+        ("self.list.all(x, x in ['a', 1])", "expected type 'string' but found 'int'"),
+    ] {
+        let found = refused(text).to_string();
+        assert!(found.contains(why), "{text}: {found}");
+    }
+    for text in
+        ["[[], [1]].size() == 2", "'%d %s'.format([1, 'a']) == ''", "'%s'.format([[1, 'a'].map(x, x)]) == ''"]
+    {
+        let found = Program::compile(text, &Environment { variables: &[("self", known())], patches: false });
+        assert!(found.is_ok(), "{text}: {found:?}");
+    }
+}
+
+#[test]
+fn a_format_must_not_be_given_what_it_does_not_take() {
+    for (text, why) in [
+        (
+            "'%d'.format(['a']) == ''",
+            "error during formatting: decimal clause can only be used on integers, was given string",
+        ),
+        (
+            "'%f'.format([1]) == ''",
+            "error during formatting: fixed-point clause can only be used on doubles, was given int",
+        ),
+        ("'%d'.format([[1]]) == ''", "was given list"),
+        ("'%s %s'.format(['a']) == ''", "index 1 out of range"),
+        ("'%s'.format(['a', 'b']) == ''", "too many arguments supplied to string.format (expected 1, got 2)"),
+        ("'%q'.format(['a']) == ''", "unrecognized formatting clause \"q\""),
+        ("'%'.format(['a']) == ''", "unexpected end of string"),
+    ] {
+        let found = refused(text).to_string();
+        assert!(found.contains(why), "{text}: {found}");
+    }
+}
+
+#[test]
+fn a_type_must_not_be_lost_where_a_branch_is_empty() {
+    let kind = |text: &str| {
+        let environment = Environment { variables: &[("self", known())], patches: false };
+        Program::compile(text, &environment).map(|(_, known)| known.kind).map_err(|e| e.to_string())
+    };
+    assert_eq!(kind("(self.x > 1 ? optional.of(true) : optional.none()).value()"), Ok(Type::Bool));
+    assert_eq!(kind("(self.x > 1 ? [] : [true])[0]"), Ok(Type::Bool));
+    assert_eq!(kind("optional.none().orValue(true)"), Ok(Type::Bool));
+    assert_eq!(kind("[][0]"), Ok(Type::Dyn));
+}

@@ -109,8 +109,34 @@ pub(crate) fn any(schema: &Schema) -> bool {
 #[must_use]
 pub(crate) fn check(schema: &Schema, new: &Value, old: Option<&Value>, path: &Path) -> Vec<FieldError> {
     let mut walk = Walk { errors: Vec::new(), left: PER_OBJECT, ended: false };
-    walk.visit(schema, new, old, path, true);
+    walk.visit(schema, Pair { new, old, kept: None }, path, true);
     walk.errors
+}
+
+/// A value and what it was.
+#[derive(Clone, Copy)]
+struct Pair<'v> {
+    new: &'v Value,
+    /// What `oldSelf` is.
+    old: Option<&'v Value>,
+    /// The nearest value around that can be matched with what it was, where this one cannot: now and before.
+    kept: Option<(&'v Value, &'v Value)>,
+}
+
+impl<'v> Pair<'v> {
+    /// Now and before: itself or the nearest around.
+    fn matched(self) -> Option<(&'v Value, &'v Value)> {
+        self.old.map(|old| (self.new, old)).or(self.kept)
+    }
+
+    fn inner(self, new: &'v Value, old: Option<&'v Value>) -> Self {
+        Pair { new, old, kept: self.matched() }
+    }
+
+    /// Whether what it is about did not change: that is not held against its author.
+    fn is_unchanged(self) -> bool {
+        self.matched().is_some_and(|(new, old)| new == old)
+    }
 }
 
 struct Walk {
@@ -120,21 +146,25 @@ struct Walk {
 }
 
 impl Walk {
-    fn visit(&mut self, schema: &Schema, new: &Value, old: Option<&Value>, path: &Path, root: bool) {
+    fn visit(&mut self, schema: &Schema, pair: Pair<'_>, path: &Path, root: bool) {
+        let Pair { new, old, .. } = pair;
         if self.ended || new.is_null() || !any(schema) {
             return;
         }
         if !schema.rules.is_empty() {
-            self.rules(schema, new, old, path, root);
+            self.rules(schema, pair, path, root);
+            if self.ended {
+                return;
+            }
         }
         match new {
             Value::Object(fields) => {
                 for (name, value) in fields {
-                    let before = old.and_then(|o| o.get(name)).filter(|_| !schema.map_atomic);
+                    let before = old.and_then(|o| o.get(name));
                     if let Some(property) = schema.properties.get(name) {
-                        self.visit(property, value, before, &path.child(name), property.embedded);
+                        self.visit(property, pair.inner(value, before), &path.child(name), property.embedded);
                     } else if let Some(inner) = schema.additional_schema() {
-                        self.visit(inner, value, before, &path.key(name), inner.embedded);
+                        self.visit(inner, pair.inner(value, before), &path.key(name), inner.embedded);
                     }
                 }
             }
@@ -142,27 +172,22 @@ impl Walk {
                 let Some(inner) = schema.items.as_deref() else { return };
                 for (i, item) in items.iter().enumerate() {
                     let before = old.and_then(|o| schema.old_item(item, o));
-                    self.visit(inner, item, before, &path.index(i), inner.embedded);
+                    self.visit(inner, pair.inner(item, before), &path.index(i), inner.embedded);
                 }
             }
             _ => {}
         }
     }
 
-    fn rules(&mut self, schema: &Schema, new: &Value, old: Option<&Value>, path: &Path, root: bool) {
-        let old = old.filter(|o| !o.is_null());
+    fn rules(&mut self, schema: &Schema, pair: Pair<'_>, path: &Path, root: bool) {
+        let new = pair.new;
+        let old = pair.old.filter(|o| !o.is_null());
         let now = types::value(schema, new, root);
         let before = old.map(|o| types::value(schema, o, root));
-        let unchanged = old == Some(new);
+        if self.left == 0 {
+            return self.out_of_budget(schema, path);
+        }
         for rule in &schema.rules {
-            if self.left == 0 {
-                let why = "validation failed due to running out of cost budget, no further validation rules will be run";
-                self.errors.push(FieldError::invalid(path, schema.kind.as_str(), why));
-                self.ended = true;
-            }
-            if self.ended {
-                return;
-            }
             let optional = rule.optional_old_self == Some(true);
             let Some(program) = &rule.program else { continue };
             let transition = program.mentions("oldSelf");
@@ -176,14 +201,27 @@ impl Walk {
                 _ => None,
             };
             let (outcome, spent) = program.eval(&names, PER_CALL);
-            self.left = self.left.saturating_sub(spent);
+            match self.left.checked_sub(spent) {
+                Some(left) => self.left = left,
+                None => return self.out_of_budget(schema, path),
+            }
             match outcome {
                 Ok(Cel::Bool(true)) => {}
-                Ok(_) if unchanged && !transition => {}
+                Ok(_) if !transition && pair.is_unchanged() => {}
                 Ok(_) => self.broken(schema, rule, &names, new, path),
                 Err(error) => self.failed(schema, rule, &error, path),
             }
+            if self.ended {
+                return;
+            }
         }
+    }
+
+    fn out_of_budget(&mut self, schema: &Schema, path: &Path) {
+        let why =
+            "validation failed due to running out of cost budget, no further validation rules will be run";
+        self.errors.push(FieldError::invalid(path, schema.kind.as_str(), why));
+        self.ended = true;
     }
 
     fn failed(&mut self, schema: &Schema, rule: &Rule, error: &Error, path: &Path) {

@@ -165,7 +165,7 @@ pub(super) fn all() -> Vec<Overload> {
             Cost::Reverse,
             body!([L(items)] => Ok(Value::list_of(items.iter().rev().cloned().collect()))),
         ),
-        member("distinct", vec![list(A)], list(A), Sort(0), body!([L(items)] => distinct(items))),
+        member("distinct", vec![list(A)], list(A), Cost::Distinct, body!([L(items)] => distinct(items))),
         global(
             "sets.contains",
             vec![list(A), list(A)],

@@ -173,9 +173,6 @@ fn node(
     }
     for (name, of) in properties.into_iter().flatten() {
         let mut inner = place.clone();
-        if s.text("x-kubernetes-map-type") == "atomic" {
-            inner.uncorrelated.get_or_insert_with(|| path.clone());
-        }
         let of_object = matches!(name.as_str(), "metadata" | "kind" | "apiVersion");
         if of_object && (place.root || s.flag("x-kubernetes-embedded-resource")) {
             inner.in_metadata = true;

@@ -125,3 +125,142 @@ fn the_order_of_sets_and_maps_must_not_matter() {
         assert_eq!(of_lists(rule, object.clone()), Vec::<String>::new(), "{rule}");
     }
 }
+
+fn estimate(properties: Value, rule: &str) -> u64 {
+    let schema = Schema::from_props(&json!({"type": "object", "properties": properties}));
+    let names = [("self", types::of(&schema, false).unwrap())];
+    Program::compile(rule, &Environment { variables: &names, patches: false }).unwrap().1.cost
+}
+
+/// Upstream keeps places as Go slices. `x`, an item of `self.list`, has room behind it: what is read of `x` later overwrites what
+/// was read before, and the range of a loop is asked for its size after its body was visited.
+#[test]
+fn a_loop_must_not_be_estimated_by_a_place_of_its_own() {
+    let item = json!({"type": "object", "properties": {
+        "few": {"type": "array", "maxItems": 2, "items": {"type": "integer"}},
+        "many": {"type": "array", "maxItems": 50, "items": {"type": "integer"}}}});
+    let of = |rule: &str| {
+        let properties = json!({"list": {"type": "array", "maxItems": 1, "items": item}});
+        estimate(properties, rule)
+    };
+    // Item: read (2), condition (2), accumulator (1).
+    let loops = |items: u64, each: u64| items * (each + 3) + 1;
+    assert_eq!(of("self.list.all(x, x.few.all(y, y > 0))"), 2 + loops(1, 2 + loops(2, 2)));
+    assert_eq!(
+        of("self.list.all(x, x.few.all(y, y > x.many.size()))"),
+        2 + loops(1, 2 + loops(50, 1 + 3 + 1)),
+        "the loop over `few` is as long as `many`"
+    );
+    assert_eq!(
+        of("self.list.all(x, x.many.all(y, y > x.few.size()))"),
+        2 + loops(1, 2 + loops(2, 1 + 3 + 1)),
+        "and the other way round"
+    );
+    // At a place that is full there is no room: nothing is shared.
+    let properties = json!({"few": {"type": "array", "maxItems": 2, "items": {"type": "integer"}},
+        "many": {"type": "array", "maxItems": 50, "items": {"type": "integer"}}});
+    assert_eq!(estimate(properties, "self.few.all(y, y > self.many.size())"), 2 + loops(2, 1 + 3 + 1));
+}
+
+#[test]
+fn a_date_must_not_be_taken_to_be_as_long_as_a_time() {
+    let properties = json!({"day": {"type": "string", "format": "date"}, "at": {"type": "string", "format": "date-time"},
+        "text": {"type": "string", "format": "datetime", "maxLength": 1}});
+    assert_eq!(estimate(properties.clone(), "self.day == self.day"), 4 + 2);
+    assert_eq!(estimate(properties.clone(), "self.at == self.at"), 4 + 4);
+    assert_eq!(estimate(properties, "self.text == 'a'"), 2 + 1, "`datetime` is a text like any other");
+}
+
+#[test]
+fn objects_at_two_places_must_not_be_of_one_type() {
+    let properties = json!({"a": {"type": "object", "properties": {"x": {"type": "string"}}},
+        "b": {"type": "object", "properties": {"x": {"type": "string"}}}});
+    let schema = Schema::from_props(&json!({"type": "object", "properties": properties}));
+    let names = [("self", types::of(&schema, false).unwrap())];
+    let compile = |rule: &str| Program::compile(rule, &Environment { variables: &names, patches: false });
+    assert!(compile("self.a == self.a && self.a.x == self.b.x").is_ok());
+    let found = compile("self.a == self.b").unwrap_err().to_string();
+    assert!(
+        found.contains("found no matching overload for '_==_' applied to '(selfType.a, selfType.b)'"),
+        "{found}"
+    );
+    assert!(compile("[self.a, self.b].size() == 2").is_err());
+}
+
+#[test]
+fn fields_named_like_reserved_words_must_not_be_out_of_reach() {
+    let words = ["namespace", "if", "package", "function", "true", "in", "a.b", "a-b", "a/b", "a__b"];
+    let properties: serde_json::Map<String, Value> =
+        words.iter().map(|word| ((*word).to_owned(), json!({"type": "string"}))).collect();
+    let schema = Schema::from_props(&json!({"type": "object", "properties": properties}));
+    let names = [("self", types::of(&schema, false).unwrap())];
+    let compile = |rule: &str| Program::compile(rule, &Environment { variables: &names, patches: false });
+    for field in [
+        "namespace",
+        "__namespace__",
+        "if",
+        "__if__",
+        "package",
+        "function",
+        "__in__",
+        "__true__",
+        "a__dot__b",
+        "a__dash__b",
+        "a__slash__b",
+        "a__underscores__b",
+    ] {
+        assert!(compile(&format!("has(self.{field}) && self.{field} == ''")).is_ok(), "{field}");
+    }
+    for field in ["in", "true", "null"] {
+        assert!(compile(&format!("self.{field} == ''")).is_err(), "{field}");
+    }
+}
+
+fn between(schema: &Value, new: &Value, old: &Value) -> Vec<String> {
+    let schema = Schema::from_props(schema);
+    check(&schema, new, Some(old), &Path::root()).iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn an_old_self_must_not_be_lost_below_an_atomic_map() {
+    let schema = |kind: &str| {
+        json!({"type": "object", "properties": {"m": {"type": "object", "x-kubernetes-map-type": kind, "properties": {
+            "x": {"type": "integer", "x-kubernetes-validations": [{"rule": "self >= oldSelf"}]}}}}})
+    };
+    let of = |x: i64| json!({"m": {"x": x}});
+    for kind in ["atomic", "granular"] {
+        assert_eq!(between(&schema(kind), &of(1), &of(2)).len(), 1, "{kind}");
+        assert!(between(&schema(kind), &of(2), &of(1)).is_empty(), "{kind}");
+    }
+    let refused = |props: &Value| {
+        let mut budget = Budget::default();
+        compile_all(props.at("properties.m.properties.x"), false, &Path::new("x"), None, false, &mut budget)
+    };
+    assert!(refused(&schema("atomic")).is_empty());
+}
+
+#[test]
+fn what_is_within_what_did_not_change_must_not_be_held_against_its_author() {
+    let item = json!({"type": "string", "x-kubernetes-validations": [{"rule": "self != 'bad'"}]});
+    for kind in ["atomic", "set"] {
+        let schema = json!({"type": "object", "properties": {"other": {"type": "integer"},
+            "l": {"type": "array", "x-kubernetes-list-type": kind, "items": item}}});
+        let of = |other: i64, l: Value| json!({"other": other, "l": l});
+        assert!(between(&schema, &of(1, json!(["bad"])), &of(2, json!(["bad"]))).is_empty(), "{kind}");
+        assert_eq!(between(&schema, &of(1, json!(["bad", "c"])), &of(1, json!(["bad"]))).len(), 1, "{kind}");
+        assert_eq!(check(&Schema::from_props(&schema), &of(1, json!(["bad"])), None, &Path::root()).len(), 1);
+    }
+}
+
+#[test]
+fn a_rule_must_not_spend_more_than_is_left() {
+    // Eleven rules of 950,000 each; ten million may be spent.
+    let rule = json!({"rule": "self.all(x, self.all(y, x <= y || x > y))"});
+    let schema =
+        json!({"type": "array", "items": {"type": "integer"}, "x-kubernetes-validations": vec![rule; 30]});
+    let items: Vec<i64> = vec![1; 300];
+    let errors = check(&Schema::from_props(&schema), &json!(items), None, &Path::root());
+    let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    assert!(errors[0].contains("validation failed due to running out of cost budget"), "{errors:?}");
+}
