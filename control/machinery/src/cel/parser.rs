@@ -149,19 +149,25 @@ impl Parser {
                 return Err(Problem { at, text: format!("expression recursion limit exceeded: {DEEPEST}") });
             }
         }
-        let mut out = self.member()?;
-        for operator in operators.into_iter().rev() {
-            out = match (operator, out.kind) {
-                ("-_", Kind::Literal(Value::Int(n))) => {
-                    Expr { at, kind: Kind::Literal(Value::Int(n.wrapping_neg())) }
-                }
-                ("-_", Kind::Literal(Value::Double(n))) => {
-                    Expr { at, kind: Kind::Literal(Value::Double(-n)) }
-                }
-                (operator, kind) => call(at, operator, vec![Expr { at: out.at, kind }]),
-            };
+        let Some(operator) = operators.first().copied() else { return self.member() };
+        if operators.iter().any(|other| *other != operator) {
+            return Err(self.unexpected("an expression"));
         }
-        Ok(out)
+        let literal = matches!(self.peek(), Token::Literal(_));
+        let out = self.member()?;
+        // As cel-go reads them, two are none.
+        if operators.len() % 2 == 0 {
+            return Ok(out);
+        }
+        Ok(match (operator, out.kind) {
+            ("-_", Kind::Literal(Value::Int(n))) if literal => {
+                Expr { at, kind: Kind::Literal(Value::Int(n.wrapping_neg())) }
+            }
+            ("-_", Kind::Literal(Value::Double(n))) if literal => {
+                Expr { at, kind: Kind::Literal(Value::Double(-n)) }
+            }
+            (operator, kind) => call(at, operator, vec![Expr { at: out.at, kind }]),
+        })
     }
 
     fn member(&mut self) -> Parsed {
@@ -174,10 +180,7 @@ impl Parser {
             let at = self.place();
             if self.takes(".") {
                 let optional = self.takes("?");
-                let Token::Ident(name) = self.next() else {
-                    self.at -= 1;
-                    return Err(self.unexpected("IDENTIFIER"));
-                };
+                let name = self.field_name()?;
                 let open = self.place();
                 out = if !optional && self.takes("(") {
                     let args = self.list(")")?;
@@ -202,26 +205,36 @@ impl Parser {
         }
     }
 
+    /// Fields may be called like reserved words, all but those that are tokens: `in`, `true`, `false`, `null`.
+    fn field_name(&mut self) -> Result<String, Problem> {
+        match self.next() {
+            Token::Ident(name) if name != "in" => Ok(name),
+            _ => {
+                self.at -= 1;
+                Err(self.unexpected("IDENTIFIER"))
+            }
+        }
+    }
+
     fn list(&mut self, end: &'static str) -> Result<Vec<Expr>, Problem> {
         let mut out = Vec::new();
-        while !self.takes(end) {
+        if self.takes(end) {
+            return Ok(out);
+        }
+        loop {
             out.push(self.expression()?);
             if !self.takes(",") {
                 self.expect(end)?;
-                break;
+                return Ok(out);
             }
         }
-        Ok(out)
     }
 
     fn fields(&mut self) -> Result<Vec<Field>, Problem> {
         let mut out = Vec::new();
         while !self.takes("}") {
             let optional = self.takes("?");
-            let Token::Ident(name) = self.next() else {
-                self.at -= 1;
-                return Err(self.unexpected("IDENTIFIER"));
-            };
+            let name = self.field_name()?;
             let at = self.place();
             self.expect(":")?;
             out.push(Field { at, name, value: self.expression()?, optional });

@@ -428,3 +428,22 @@ fn a_type_must_not_be_lost_where_a_branch_is_empty() {
     assert_eq!(kind("optional.none().orValue(true)"), Ok(Type::Bool));
     assert_eq!(kind("[][0]"), Ok(Type::Dyn));
 }
+
+#[test]
+fn signs_that_cancel_must_not_cost() {
+    let cost = |text: &str| {
+        let environment = Environment { variables: &[("self", known())], patches: false };
+        Program::compile(text, &environment).map(|(_, known)| known.cost).map_err(|e| e.to_string())
+    };
+    assert_eq!(cost("!!(self.x == 1)"), Ok(2), "cel-go drops them in pairs");
+    assert_eq!(cost("!(self.x == 1)"), Ok(3));
+    assert_eq!(cost("!!!(self.x == 1)"), Ok(3));
+    assert_eq!(cost("-(-self.x) == 1"), Ok(5));
+    assert_eq!(cost("--self.x == 1"), Ok(2));
+    assert_eq!(cost("-(1) == self.x"), Ok(3));
+    assert_eq!(cost("-1 == self.x"), Ok(2));
+    for text in ["!-self.x", "size(self.y,) == 1", "self.in == 1", "self.?in.hasValue()"] {
+        assert!(cost(text).is_err(), "{text}");
+    }
+    assert!(cost("[1, 2,].size() == 2 && {'a': 1,}.size() == 1").is_ok());
+}

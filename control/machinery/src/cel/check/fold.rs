@@ -115,10 +115,11 @@ impl Checker {
 
     /// `list.sortBy(x, key)`: the list is bound, its keys are made, and it is sorted by them.
     fn sort_by(&mut self, at: usize, fold: &Fold, range: &Node) -> Node {
-        // The bound variable is read twice.
-        let range = self.sized(range.clone());
-        let bound = Node { cost: READ, ..range.clone() };
+        // The bound variable is read twice, each time as a variable is.
+        let known = self.sized(range.clone());
+        let bound = Node { cost: READ, size: None, bound: known.size, ..range.clone() };
         let keys = self.over(at, &Fold { kind: Macro::Map, ..fold.clone() }, &bound);
+        let bound = self.sized(bound);
         let sorted = self.invoke(at, "@sortByAssociatedKeys", true, &[bound, keys]);
         let cost = sorted.cost.saturating_add(cost::LIST).saturating_add(range.cost);
         Node { cost, ..sorted }
