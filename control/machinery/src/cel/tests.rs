@@ -233,6 +233,12 @@ fn types_are_checked_before_anything_is_evaluated() {
         ("self.x +", "Syntax error"),
         ("self.x.all(y, true)", "expression of type 'int' cannot be range of a comprehension"),
         ("self.list.all(y, y)", "expected type 'bool' but found 'string'"),
+        (
+            "self.list.exists_one(y, y)",
+            "found no matching overload for '_?_:_' applied to '(string, int, int)'",
+        ),
+        ("self.list.filter(y, y)", "applied to '(string, list(string), list(string))'"),
+        ("self.list.map(y, y, 1)", "applied to '(string, list(int), list(int))'"),
     ] {
         let found = compile(text).unwrap_err().to_string();
         assert!(found.contains(error), "{text}: {found}");

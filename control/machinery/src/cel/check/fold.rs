@@ -24,6 +24,13 @@ impl Checker {
         }
     }
 
+    /// cel-go writes a filter as a condition between two accumulators.
+    fn decides(&mut self, at: usize, kind: &Type, accumulator: &Type) {
+        if !kind.fits(&Type::Bool) {
+            self.no_overload(at, "_?_:_", &[kind, accumulator, accumulator], false);
+        }
+    }
+
     pub(super) fn fold(&mut self, at: usize, fold: &Fold) -> Node {
         let range = self.visit(&fold.range);
         if fold.kind == Macro::SortBy {
@@ -57,23 +64,26 @@ impl Checker {
             None if is_list => self.push_item(&fold.variable, &single, range, value_step, value_size),
             None => self.push_item(&fold.variable, &single, range, key_step, key_size),
         }
-        let variable = match fold.kind {
-            Macro::Filter => {
-                let item = self.ident(at, &fold.variable);
-                self.sized(item).size()
-            }
-            _ => Size::of(0),
-        };
-        let filter = fold.filter.as_ref().map(|f| {
-            let node = self.visit(f);
-            self.wants_bool(f.at, &node.kind);
-            node.cost
-        });
+        let filter = fold.filter.as_ref().map(|f| self.visit(f));
         let body = self.value(&fold.body);
+        // What passes a filter is listed after it was asked.
+        let listed = (fold.kind == Macro::Filter).then(|| self.ident(at, &fold.variable));
+        let variable = listed.map_or(Size::of(0), |item| self.sized(item).size());
         self.names.truncate(depth);
-        if matches!(fold.kind, Macro::All | Macro::Exists | Macro::ExistsOne | Macro::Filter) {
-            self.wants_bool(fold.body.at, &body.kind);
+        match fold.kind {
+            Macro::All | Macro::Exists => self.wants_bool(fold.body.at, &body.kind),
+            Macro::ExistsOne => self.decides(at, &body.kind, &Type::Int),
+            Macro::Filter => self.decides(at, &body.kind, &Type::list(single.clone())),
+            Macro::TransformMap | Macro::TransformMapEntry => {
+                let map = Type::Map(Box::new(Type::Dyn), Box::new(Type::Dyn), 0);
+                filter.iter().for_each(|f| self.decides(at, &f.kind, &map));
+            }
+            Macro::Map | Macro::TransformList | Macro::SortBy => {
+                let list = Type::list(body.kind.clone());
+                filter.iter().for_each(|f| self.decides(at, &f.kind, &list));
+            }
         }
+        let filter = filter.map(|node| node.cost);
         let (init, step, result) = match fold.kind {
             // Each begins by asking whether the answer is known.
             Macro::All => (0, body.cost.saturating_add(READ + 1 + READ), READ),
