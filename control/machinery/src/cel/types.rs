@@ -36,6 +36,11 @@ pub(super) fn type_value(name: &str) -> Option<&'static str> {
     TYPES.into_iter().find(|t| *t == name)
 }
 
+/// Whether a type's name with dots begins so.
+pub(super) fn begins_type(name: &str) -> bool {
+    TYPES.into_iter().filter_map(|t| t.split_once('.')).any(|(first, _)| first == name)
+}
+
 /// An object's fields, by their names in expressions.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ObjectType {

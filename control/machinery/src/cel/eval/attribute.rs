@@ -5,7 +5,7 @@
 use super::super::ast::{Expr, Kind};
 use super::super::fault::{Evaluated, fail, no_overload};
 use super::super::names::dotted;
-use super::super::types::type_value;
+use super::super::types::{begins_type, type_value};
 use super::super::value::{Key, Value};
 use super::super::words::escaped;
 use super::Run;
@@ -46,8 +46,14 @@ fn chain(expr: &Expr) -> (&Expr, Vec<Step<'_>>) {
 
 /// A name with dots may be a type's.
 fn named_type(expr: &Expr) -> Option<&'static str> {
-    match &expr.kind {
-        Kind::Select { optional: false, .. } => dotted(expr).and_then(|name| type_value(&name)),
+    let mut first = expr;
+    while let Kind::Select { operand, optional: false, .. } = &first.kind {
+        first = operand;
+    }
+    match (&expr.kind, &first.kind) {
+        (Kind::Select { .. }, Kind::Ident(name)) if begins_type(name) => {
+            dotted(expr).and_then(|name| type_value(&name))
+        }
         _ => None,
     }
 }
@@ -65,17 +71,19 @@ impl Run<'_> {
     /// The value of an attribute that is no part of another.
     pub(super) fn attribute(&mut self, expr: &Expr) -> Evaluated {
         let (root, steps) = chain(expr);
-        let is_type = |name: &str| type_value(name).is_some() && self.variable(name).is_none();
         let free = match &root.kind {
-            Kind::Ident(name) => steps.is_empty() && is_type(name),
+            Kind::Ident(name) => {
+                steps.is_empty() && type_value(name).is_some() && self.variable(name).is_none()
+            }
             _ => is_condition(root) || (steps.is_empty() && named_type(root).is_some()),
         };
         self.pay(u64::from(!free))?;
-        self.resolve(expr)
+        let (value, steps) = self.root(root, &steps)?;
+        self.follow(value, steps)
     }
 
     /// The same where it is an index, a branch, or where another attribute goes on: that it is read is not paid for there.
-    pub(super) fn resolve(&mut self, expr: &Expr) -> Evaluated {
+    fn resolve(&mut self, expr: &Expr) -> Evaluated {
         let (root, steps) = chain(expr);
         let (value, steps) = self.root(root, &steps)?;
         self.follow(value, steps)
