@@ -9,7 +9,7 @@ use http::header::{
     STRICT_TRANSPORT_SECURITY,
 };
 use http::{HeaderMap, HeaderName, StatusCode};
-use regex::Regex;
+use machinery::re2::{self, Regex};
 
 /// What every page that is allowed at all is told.
 const ALLOWED: [(HeaderName, &str); 4] = [
@@ -34,7 +34,7 @@ impl Headers {
     ///
     /// # Errors
     /// For an expression that is none.
-    pub fn allow_origins(&mut self, expressions: &[String]) -> Result<(), regex::Error> {
+    pub fn allow_origins(&mut self, expressions: &[String]) -> Result<(), re2::Error> {
         self.origins = expressions.iter().map(|text| Regex::new(text)).collect::<Result<_, _>>()?;
         Ok(())
     }

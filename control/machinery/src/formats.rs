@@ -1,8 +1,8 @@
 //! `format` of a schema: which are known, and what they ask of a text.
 
 use crate::names;
+use crate::re2::Regex;
 use base64::Engine as _;
-use regex::Regex;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::LazyLock;
 

@@ -6,7 +6,7 @@
 //! |---|---|
 //! | [`codec`] | JSON, YAML and protobuf bodies |
 //! | [`patch`] | the three kinds of patches, and apply |
-//! | [`selector`] | label and field selectors, quantities, durations, expressions |
+//! | [`selector`] | label and field selectors, quantities, durations, expressions, patterns |
 //! | [`path`] | URLs of the API |
 //! | [`node`] | CNI configuration, lines of container logs, DNS packets |
 
@@ -66,6 +66,14 @@ pub const TARGETS: &[Target] = &[
         name: "cel",
         read: selector::expression,
         seeds: &[b"self.a.all(x, x in [1, 2u, 3.0]) ? 'b'.matches('c+') : has(self.d)", b"[1][0] + {1: 2}[1]"],
+    },
+    Target {
+        name: "pattern",
+        read: selector::pattern,
+        seeds: &[
+            br"^(?P<a>[^()[\]]+|\Q.*\E)(?i:k\x{17f}\07){,5}{2,3}?\pL\P{^Greek}[[:^alpha:]\d-]$",
+            br"(?U)(?:(a*)+|(|b)??)*\b(?m-s:^.$)",
+        ],
     },
     Target {
         name: "path",

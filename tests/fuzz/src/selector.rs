@@ -4,6 +4,7 @@ use machinery::cel::Program;
 use machinery::fields::FieldSelector;
 use machinery::labels::Selector;
 use machinery::quantity::Quantity;
+use machinery::re2::Regex;
 
 fn text(bytes: &[u8], read: impl FnOnce(&str)) {
     if let Ok(text) = std::str::from_utf8(bytes) {
@@ -51,5 +52,20 @@ pub fn duration(bytes: &[u8]) {
 pub fn expression(bytes: &[u8]) {
     text(bytes, |text| {
         let _ = Program::parse(text);
+    });
+}
+
+/// A regular expression, over its own text; where it matches it is found, and nothing is found outside. (A translation that the crate
+/// does not take stops the program.)
+pub fn pattern(bytes: &[u8]) {
+    text(bytes, |text| {
+        let Ok(regex) = Regex::new(text) else { return };
+        let mut from = 0;
+        for found in regex.find_iter(text) {
+            let at = text.get(from..).and_then(|rest| rest.find(found.as_str()));
+            assert!(at.is_some(), "{text}: {found:?}");
+            from += at.unwrap_or_default();
+        }
+        assert_eq!(regex.is_match(text), regex.find(text).is_some());
     });
 }

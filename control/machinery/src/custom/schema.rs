@@ -5,9 +5,10 @@
 
 use crate::access::Get as _;
 use crate::cel::Program;
-use regex::Regex;
+use crate::re2::Regex;
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
 /// What a schema says of entries that are no property.
 #[derive(Clone, Debug)]
@@ -18,11 +19,18 @@ pub enum Additional {
     Schema(Box<Schema>),
 }
 
-/// A regular expression and its text; none where the text is none this program can compile.
+/// A regular expression, compiled when it is first asked for.
 #[derive(Clone, Debug)]
 pub struct Pattern {
     pub text: String,
-    pub regex: Option<Regex>,
+    regex: OnceLock<Option<Regex>>,
+}
+
+impl Pattern {
+    /// None where the text is no expression.
+    pub(crate) fn regex(&self) -> Option<&Regex> {
+        self.regex.get_or_init(|| Regex::new(&self.text).ok()).as_ref()
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -186,8 +194,7 @@ impl Schema {
             multiple_of: number(props, "multipleOf"),
             max_length: props.int("maxLength"),
             min_length: props.int("minLength"),
-            pattern: (!text.is_empty())
-                .then(|| Pattern { text: text.to_owned(), regex: Regex::new(text).ok() }),
+            pattern: (!text.is_empty()).then(|| Pattern { text: text.to_owned(), regex: OnceLock::new() }),
             max_items: props.int("maxItems"),
             min_items: props.int("minItems"),
             max_properties: props.int("maxProperties"),

@@ -3,7 +3,6 @@
 
 use crate::access::Get as _;
 use crate::field::{FieldError, Path};
-use regex::Regex;
 use serde_json::{Value, json};
 
 /// How deep schemas may nest; deeper ones are refused before they exhaust the stack.
@@ -177,9 +176,7 @@ fn values(
     }
     let pattern = s.text("pattern");
     if let Err(error) = Regex::new(pattern) {
-        let text = error.to_string();
-        let last = text.lines().last().unwrap_or_default().trim_start_matches("error: ");
-        let why = format!("must be a valid regular expression, but isn't: error parsing regexp: {last}");
+        let why = format!("must be a valid regular expression, but isn't: {error}");
         errors.push(FieldError::invalid(&path.child("pattern"), pattern, why));
     }
 }

@@ -4,10 +4,10 @@ use super::super::cost::Cost;
 use super::super::fault::{Error, Evaluated, fail};
 use super::super::overload::{Overload, Sig, body, global, list, member};
 use super::super::value::Value;
-use regex::Regex;
+use crate::re2::Regex;
 
 pub(in super::super) fn compiled(text: &str) -> Result<Regex, Error> {
-    Regex::new(text).or_else(|_| fail(format!("error parsing regexp: {text}")))
+    Regex::lately(text).or_else(|why| fail(why.to_string()))
 }
 
 fn matches(text: &str, pattern: &str) -> Evaluated {

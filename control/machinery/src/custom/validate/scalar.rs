@@ -86,7 +86,7 @@ pub(super) fn text(schema: &Schema, text: &str, path: &str) -> Outcome {
         return refused(Wrong::Other, format!("should be at least {least} chars long"));
     }
     match &schema.pattern {
-        Some(pattern) => match &pattern.regex {
+        Some(pattern) => match pattern.regex() {
             Some(regex) if regex.is_match(text) => Outcome::default(),
             Some(_) => refused(Wrong::Other, format!("should match '{}'", pattern.text)),
             None => refused(Wrong::Other, format!("should match '{}, but pattern is invalid'", pattern.text)),
