@@ -55,11 +55,12 @@ pub fn expression(bytes: &[u8]) {
     });
 }
 
-/// A regular expression, over its own text; where it matches it is found, and nothing is found outside. (A translation that the crate
-/// does not take stops the program.)
+/// A regular expression, over the beginning of its own text; where it matches it is found, and nothing is found outside. (A translation
+/// that the crate does not take stops the program.)
 pub fn pattern(bytes: &[u8]) {
     text(bytes, |text| {
         let Ok(regex) = Regex::new(text) else { return };
+        let text = text.char_indices().nth(16).and_then(|(end, _)| text.get(..end)).unwrap_or(text);
         let mut from = 0;
         for found in regex.find_iter(text) {
             let at = text.get(from..).and_then(|rest| rest.find(found.as_str()));

@@ -3,6 +3,7 @@
 
 use crate::access::Get as _;
 use crate::field::{FieldError, Path};
+use crate::re2::Regex;
 use serde_json::{Value, json};
 
 /// How deep schemas may nest; deeper ones are refused before they exhaust the stack.
