@@ -3,7 +3,8 @@
 //!
 //! | module | |
 //! |---|---|
-//! | [`parse`] | the language, by [`group`], [`bracket`], [`escape`]; [`stack`] and [`factor`] keep Go's limits |
+//! | [`parse`] | the language, by [`group`], [`bracket`], [`escape`], onto the [`stack`] |
+//! | [`held`] | Go's limits; [`factor`] and [`merge`]: what it makes simpler before they are looked at |
 //! | [`node`] | the tree; [`set`]: sets of characters, [`names`]: their names |
 //! | [`print`] | the tree in the syntax of the `regex` crate, which matches it; [`machine`] does where that would take too much memory |
 //! | [`fault`] | errors, in Go's words |
@@ -15,7 +16,9 @@ mod escape;
 mod factor;
 mod fault;
 mod group;
+mod held;
 mod machine;
+mod merge;
 mod names;
 mod node;
 mod parse;
@@ -55,6 +58,7 @@ pub struct Match<'t> {
 }
 
 impl<'t> Match<'t> {
+    /// What was matched.
     #[must_use]
     pub fn as_str(&self) -> &'t str {
         self.text.get(self.start..self.end).unwrap_or_default()
@@ -99,6 +103,7 @@ impl Regex {
         Ok(regex)
     }
 
+    /// Whether it matches anywhere in a text.
     #[must_use]
     pub fn is_match(&self, text: &str) -> bool {
         match &*self.0 {

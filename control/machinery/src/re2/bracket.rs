@@ -1,10 +1,9 @@
 //! Sets of characters in brackets.
 
 use super::escape;
-use super::fault::{Code, Error};
+use super::fault::{Code, Error, before};
 use super::names;
 use super::node::{Flags, Rune};
-use super::parse::before;
 use super::set;
 use regex_syntax::hir::ClassUnicode;
 

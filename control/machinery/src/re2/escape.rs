@@ -1,9 +1,8 @@
 //! What a backslash begins.
 
-use super::fault::{Code, Error};
+use super::fault::{Code, Error, before};
 use super::names::{self, Ranges};
 use super::node::{Flags, Rune};
-use super::parse::before;
 use super::set;
 use regex_syntax::hir::{ClassUnicode, ClassUnicodeRange};
 

@@ -1,19 +1,49 @@
 //! Alternatives with their common beginnings taken out, as upstream does while it reads; sizes and heights are of what results.
 
 use super::fault::Code;
+use super::held::Held;
+use super::merge::{clean, merge, rank};
 use super::node::{Flags, Node, Op, Rune};
-use super::stack::{Stack, clean, merge, rank};
 use std::mem;
 
 type Parts = Result<Vec<Node>, Code>;
 
-pub(super) fn factored(stack: &mut Stack, parts: Vec<Node>) -> Parts {
+/// A concatenation or alternation, never of others of its kind.
+pub(super) fn collapse(held: &mut Held, mut parts: Vec<Node>, op: Op) -> Result<Node, Code> {
+    if parts.len() == 1
+        && let Some(only) = parts.pop()
+    {
+        return Ok(only);
+    }
+    held.make();
+    let mut flat = Vec::with_capacity(parts.len());
+    for part in parts {
+        if part.op == op {
+            flat.extend(part.parts);
+            held.spare();
+        } else {
+            flat.push(part);
+        }
+    }
+    if op == Op::Alternate {
+        flat = factored(held, flat)?;
+        if flat.len() == 1
+            && let Some(only) = flat.pop()
+        {
+            held.spare();
+            return Ok(only);
+        }
+    }
+    Ok(Node::new(op, Flags::default(), flat))
+}
+
+fn factored(held: &mut Held, parts: Vec<Node>) -> Parts {
     if parts.len() < 2 {
         return Ok(parts);
     }
-    let parts = literals(stack, parts)?;
-    let parts = chars(stack, parts)?;
-    let mut parts = classes(stack, parts);
+    let parts = literals(held, parts)?;
+    let parts = chars(held, parts)?;
+    let mut parts = classes(held, parts);
     parts.dedup_by(|next, before| next.op == Op::Empty && before.op == Op::Empty);
     Ok(parts)
 }
@@ -35,7 +65,7 @@ fn leading_literal(node: &Node) -> (&[Rune], bool) {
 }
 
 /// Common literals.
-fn literals(stack: &mut Stack, parts: Vec<Node>) -> Parts {
+fn literals(held: &mut Held, parts: Vec<Node>) -> Parts {
     let mut out = Vec::new();
     let mut run: Vec<Node> = Vec::new();
     let (mut common, mut fold) = (Vec::new(), false);
@@ -46,16 +76,16 @@ fn literals(stack: &mut Stack, parts: Vec<Node>) -> Parts {
             common.truncate(same);
         } else {
             let (runes, old_fold) = (runes.to_vec(), mem::replace(&mut fold, its_fold));
-            end_literals(stack, &mut out, mem::take(&mut run), mem::replace(&mut common, runes), old_fold)?;
+            end_literals(held, &mut out, mem::take(&mut run), mem::replace(&mut common, runes), old_fold)?;
         }
         run.push(part);
     }
-    end_literals(stack, &mut out, run, common, fold)?;
+    end_literals(held, &mut out, run, common, fold)?;
     Ok(out)
 }
 
 fn end_literals(
-    stack: &mut Stack,
+    held: &mut Held,
     out: &mut Vec<Node>,
     mut run: Vec<Node>,
     common: Vec<Rune>,
@@ -65,37 +95,37 @@ fn end_literals(
         out.append(&mut run);
         return Ok(());
     }
-    stack.make();
+    held.make();
     let mut rest = Vec::with_capacity(run.len());
     for part in run {
-        let mut part = without_literal(stack, part, common.len());
-        stack.check(&mut part)?;
+        let mut part = without_literal(held, part, common.len());
+        held.check(&mut part)?;
         rest.push(part);
     }
     let flags = Flags::default().with(Flags::FOLD, fold);
     let first = Node::new(Op::Literal(common), flags, Vec::new());
-    end(stack, out, first, rest)
+    end(held, out, first, rest)
 }
 
 /// A beginning and the alternatives after it.
-fn end(stack: &mut Stack, out: &mut Vec<Node>, first: Node, rest: Vec<Node>) -> Result<(), Code> {
-    let rest = stack.collapse(rest, Op::Alternate)?;
-    stack.make();
+fn end(held: &mut Held, out: &mut Vec<Node>, first: Node, rest: Vec<Node>) -> Result<(), Code> {
+    let rest = collapse(held, rest, Op::Alternate)?;
+    held.make();
     out.push(Node::new(Op::Concat, Flags::default(), vec![first, rest]));
     Ok(())
 }
 
 /// A part without the first runes of the literal it begins with.
-fn without_literal(stack: &mut Stack, mut node: Node, count: usize) -> Node {
+fn without_literal(held: &mut Held, mut node: Node, count: usize) -> Node {
     if node.op == Op::Concat && !node.parts.is_empty() {
         let first = node.parts.remove(0);
-        let first = without_literal(stack, first, count);
+        let first = without_literal(held, first, count);
         if first.op == Op::Empty {
-            stack.spare();
+            held.spare();
         } else {
             node.parts.insert(0, first);
         }
-        return alone(stack, node);
+        return alone(held, node);
     }
     if let Op::Literal(runes) = &mut node.op {
         runes.drain(..count.min(runes.len()));
@@ -107,10 +137,10 @@ fn without_literal(stack: &mut Stack, mut node: Node, count: usize) -> Node {
 }
 
 /// What is left of a concatenation, which is itself where that is more than one part.
-fn alone(stack: &mut Stack, mut node: Node) -> Node {
+fn alone(held: &mut Held, mut node: Node) -> Node {
     match node.parts.pop() {
         Some(only) if node.parts.is_empty() => {
-            stack.spare();
+            held.spare();
             only
         }
         Some(last) => {
@@ -134,20 +164,20 @@ fn same(a: &Node, b: &Node) -> bool {
 }
 
 /// Common sets of characters.
-fn chars(stack: &mut Stack, parts: Vec<Node>) -> Parts {
+fn chars(held: &mut Held, parts: Vec<Node>) -> Parts {
     let mut out = Vec::new();
     let mut run: Vec<Node> = Vec::new();
     for part in parts {
         if !run.first().is_some_and(|first| same(leading(first), leading(&part))) {
-            end_chars(stack, &mut out, mem::take(&mut run))?;
+            end_chars(held, &mut out, mem::take(&mut run))?;
         }
         run.push(part);
     }
-    end_chars(stack, &mut out, run)?;
+    end_chars(held, &mut out, run)?;
     Ok(out)
 }
 
-fn end_chars(stack: &mut Stack, out: &mut Vec<Node>, mut run: Vec<Node>) -> Result<(), Code> {
+fn end_chars(held: &mut Held, out: &mut Vec<Node>, mut run: Vec<Node>) -> Result<(), Code> {
     let first = match run.first() {
         Some(first) if run.len() > 1 => leading(first).clone(),
         _ => {
@@ -158,38 +188,38 @@ fn end_chars(stack: &mut Stack, out: &mut Vec<Node>, mut run: Vec<Node>) -> Resu
     let mut rest = Vec::with_capacity(run.len());
     for (at, mut part) in run.into_iter().enumerate() {
         if at > 0 {
-            stack.spare();
+            held.spare();
         }
         let mut part = if part.op == Op::Concat {
             part.parts.remove(0);
-            alone(stack, part)
+            alone(held, part)
         } else {
-            stack.make();
+            held.make();
             Node::new(Op::Empty, Flags::default(), Vec::new())
         };
-        stack.check(&mut part)?;
+        held.check(&mut part)?;
         rest.push(part);
     }
-    end(stack, out, first, rest)
+    end(held, out, first, rest)
 }
 
 /// Neighbours that are sets become one.
-fn classes(stack: &mut Stack, parts: Vec<Node>) -> Vec<Node> {
+fn classes(held: &mut Held, parts: Vec<Node>) -> Vec<Node> {
     let mut out: Vec<Node> = Vec::with_capacity(parts.len());
     let mut run: Vec<Node> = Vec::new();
     for part in parts {
         if part.is_char() {
             run.push(part);
         } else {
-            out.extend(united(stack, mem::take(&mut run)));
+            out.extend(united(held, mem::take(&mut run)));
             out.push(part);
         }
     }
-    out.extend(united(stack, run));
+    out.extend(united(held, run));
     out
 }
 
-fn united(stack: &mut Stack, mut run: Vec<Node>) -> Option<Node> {
+fn united(held: &mut Held, mut run: Vec<Node>) -> Option<Node> {
     if run.len() < 2 {
         return run.pop();
     }
@@ -199,7 +229,7 @@ fn united(stack: &mut Stack, mut run: Vec<Node>) -> Option<Node> {
     let mut all = run.next()?;
     for part in run {
         merge(&mut all, &part);
-        stack.spare();
+        held.spare();
     }
     clean(&mut all);
     Some(all)

@@ -50,3 +50,8 @@ pub struct Error {
     code: Code,
     part: String,
 }
+
+/// What of a text is before a tail of it.
+pub(super) fn before<'a>(text: &'a str, tail: &str) -> &'a str {
+    text.get(..text.len().saturating_sub(tail.len())).unwrap_or(text)
+}

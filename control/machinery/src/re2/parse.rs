@@ -2,16 +2,16 @@
 
 use super::bracket;
 use super::escape;
-use super::fault::{Code, Error};
+use super::fault::{Code, Error, before};
 use super::group;
 use super::node::{Flags, Node, Op, Place};
 use super::stack::Stack;
 
 /// What is read, and what of it is left.
-pub(super) struct Reader<'a> {
-    pub(super) rest: &'a str,
-    pub(super) flags: Flags,
-    pub(super) stack: Stack,
+struct Reader<'a> {
+    rest: &'a str,
+    flags: Flags,
+    stack: Stack,
     whole: &'a str,
 }
 
@@ -20,7 +20,7 @@ pub(super) struct Reader<'a> {
 /// # Errors
 /// Where Go finds one, in its words.
 pub(super) fn parse(text: &str) -> Result<Node, Error> {
-    let mut reader = Reader { rest: text, flags: Flags::default(), stack: Stack::new(), whole: text };
+    let mut reader = Reader { rest: text, flags: Flags::default(), stack: Stack::default(), whole: text };
     // where the repetition began that was the last thing read
     let mut repeated: Option<&str> = None;
     while let Some(c) = reader.rest.chars().next() {
@@ -30,14 +30,9 @@ pub(super) fn parse(text: &str) -> Result<Node, Error> {
     reader.stack.whole().ok_or_else(|| Code::MissingParen.of(text))
 }
 
-/// What of a text is before a tail of it.
-pub(super) fn before<'a>(text: &'a str, tail: &str) -> &'a str {
-    text.get(..text.len().saturating_sub(tail.len())).unwrap_or(text)
-}
-
 impl<'a> Reader<'a> {
     /// A fault that is the whole expression's.
-    pub(super) fn whole(&self, result: Result<(), Code>) -> Result<(), Error> {
+    fn whole(&self, result: Result<(), Code>) -> Result<(), Error> {
         result.map_err(|code| code.of(self.whole))
     }
 
@@ -45,7 +40,7 @@ impl<'a> Reader<'a> {
         self.rest = self.rest.get(bytes..).unwrap_or_default();
     }
 
-    pub(super) fn op(&mut self, op: Op) -> Result<(), Error> {
+    fn op(&mut self, op: Op) -> Result<(), Error> {
         let result = self.stack.op(op, self.flags);
         self.whole(result)
     }
@@ -59,7 +54,13 @@ impl<'a> Reader<'a> {
     fn step(&mut self, c: char, repeated: Option<&str>) -> Result<Option<&'a str>, Error> {
         let from = self.rest;
         match c {
-            '(' if from.starts_with("(?") => group::open(self)?,
+            '(' if from.starts_with("(?") => {
+                let opened = group::open(from, self.flags)?;
+                if let Some(op) = opened.op {
+                    self.op(op)?;
+                }
+                (self.flags, self.rest) = (opened.flags, opened.rest);
+            }
             '\\' => self.backslash()?,
             '[' => {
                 let (set, rest) = bracket::read(from, self.flags)?;
@@ -161,9 +162,7 @@ impl<'a> Reader<'a> {
             let result = self.stack.class(set, self.flags);
             return self.whole(result);
         }
-        // upstream makes a set before it looks, and uses its memory again
-        self.stack.make();
-        self.stack.spare();
+        self.stack.glance();
         let (rune, rest) = escape::rune(from)?;
         self.rest = rest;
         self.literal(rune)
