@@ -1,6 +1,7 @@
 //! Writes: what lies between a decoded object and the store.
 //!
-//! - verbs: `create`, `update` (and patch), `delete`; who owns which field: `managed`; who may grant which right: `escalation`
+//! - verbs: `create`, `update` (and patch), `delete`; who owns which field: `managed`; who may grant which right: `escalation`;
+//!   who may have which device: `devices`
 //! - what Services are given: `service`; what else the server fills in: `system`; how a definition goes: `definition`
 //! - `own`: the server's own writes
 //!
@@ -9,6 +10,7 @@
 pub(crate) mod create;
 pub(crate) mod definition;
 pub(crate) mod delete;
+mod devices;
 mod escalation;
 pub(crate) mod managed;
 mod own;

@@ -270,13 +270,16 @@ impl fmt::Display for FieldError {
 
 impl std::error::Error for FieldError {}
 
-/// Strings in Go's quotes, numbers and booleans bare, structures as JSON; Go's nil is the quoted word null.
+/// Strings in Go's quotes, numbers, booleans and null bare, structures as the JSON of Go, which spells out what HTML could misread.
 fn render_value(value: &Value) -> String {
     match value {
-        Value::Null => "\"null\"".to_owned(),
         Value::String(s) => go_quote(s),
         Value::Number(n) => go_number(n),
-        other => other.to_string(),
+        Value::Null | Value::Bool(_) => value.to_string(),
+        Value::Array(_) | Value::Object(_) => {
+            let json = value.to_string();
+            json.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026")
+        }
     }
 }
 
@@ -322,7 +325,11 @@ mod tests {
             (FieldError::invalid(&f, "a\"b\n", "no"), r#"spec.x: Invalid value: "a\"b\n": no"#),
             (FieldError::invalid(&f, -3, "must be positive"), "spec.x: Invalid value: -3: must be positive"),
             (FieldError::invalid(&f, true, "no"), "spec.x: Invalid value: true: no"),
-            (FieldError::invalid(&f, Value::Null, "no"), "spec.x: Invalid value: \"null\": no"),
+            (FieldError::invalid(&f, Value::Null, "no"), "spec.x: Invalid value: null: no"),
+            (
+                FieldError::duplicate(&f, json!(["<a&b>"])),
+                "spec.x: Duplicate value: [\"\\u003ca\\u0026b\\u003e\"]",
+            ),
             (FieldError::invalid(&f, json!({"a": 1}), "no"), "spec.x: Invalid value: {\"a\":1}: no"),
             (FieldError::duplicate(&f, "v"), "spec.x: Duplicate value: \"v\""),
             (FieldError::not_found(&f, "v"), "spec.x: Not found: \"v\""),

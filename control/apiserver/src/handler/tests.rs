@@ -18,6 +18,7 @@ mod applies;
 mod audit;
 mod custom;
 mod deletion;
+mod devices;
 mod escalation;
 mod gate;
 mod ground;

@@ -91,15 +91,17 @@ impl Writer {
         self.no_escalation(call, &object, None).await?;
         let rules = kind.rules();
         call.warn(rules.prepare_create(&mut object));
+        system::before_create(kind, context, &mut object);
+        // Nothing is granted to what has no name; what else is wrong with it is said all the same.
         if object::name(&object).is_empty() && kind.resource.is_stored() {
-            let missing = FieldError::required(
-                &Path::new("metadata").child("name"),
-                "name or generateName is required",
-            );
-            return Err(Status::invalid(&kind.gk(), "", &[missing]));
+            let mut errors = self.faults(call, &object).await?;
+            if errors.is_empty() {
+                let name = Path::new("metadata").child("name");
+                errors.push(FieldError::required(&name, "name or generateName is required"));
+            }
+            return Err(Status::invalid(&kind.gk(), "", &errors));
         }
         let name = object::name(&object).to_owned();
-        system::before_create(kind, context, &mut object);
         // Numbers are granted before validation, as upstream grants them: what is validated is what is stored.
         let mut grant = Grant::for_create(self, call, &mut object).await?;
         let candidate = Candidate { attributes, object, owners, name };
@@ -118,8 +120,7 @@ impl Writer {
         let Call { kind, options, .. } = call;
         let Candidate { mut attributes, mut object, owners, name } = candidate;
         let rules = kind.rules();
-        let mut errors = rules.validate_create(&object);
-        errors.extend(self.disallowed(call, &object));
+        let errors = self.faults(call, &object).await?;
         if !errors.is_empty() {
             return Err(Status::invalid(&kind.gk(), &name, &errors));
         }
@@ -146,6 +147,14 @@ impl Writer {
             Some(entry) => self.written(kind, object, entry, true).await.map(Ok),
             None => Ok(Err(name)),
         }
+    }
+
+    /// Everything that is wrong with a new object, whoever says so.
+    async fn faults(&self, call: &Call<'_>, object: &Value) -> Result<Vec<FieldError>, Status> {
+        let mut errors = self.disallowed_devices(call, object, None).await?;
+        errors.extend(call.kind.rules().validate_create(object));
+        errors.extend(self.disallowed(call, object));
+        Ok(errors)
     }
 
     /// What is wrong with an object by this server's settings.

@@ -135,6 +135,7 @@ impl Writer {
         let kind = &call.kind;
         let rules = kind.rules();
         let mut errors = new_finalizers(&old, &new);
+        errors.extend(self.disallowed_devices(call, &new, Some(&old)).await?);
         errors.extend(rules.validate_update(call.subresource, &new, &old));
         errors.extend(self.disallowed(call, &new));
         if !errors.is_empty() {

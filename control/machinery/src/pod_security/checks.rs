@@ -11,25 +11,26 @@ use std::collections::BTreeSet;
 type Finding = Option<(String, String)>;
 type Check = fn(&Rule, &Value) -> Finding;
 
-/// The checks, by whether `restricted` replaces them.
-const BASELINE: &[(Check, bool)] = &[
-    (app_armor, false),
-    (capabilities_baseline, true),
-    (host_namespaces, false),
-    (host_paths, true),
-    (host_ports, false),
-    (host_probes, false),
-    (privileged, false),
-    (proc_mount, false),
-    (selinux, false),
-    (seccomp_baseline, true),
-    (sysctls, false),
-    (host_process, false),
+/// The checks, and since which minor version `restricted` has one in place of them.
+const BASELINE: &[(Check, Option<u32>)] = &[
+    (app_armor, None),
+    (capabilities_baseline, Some(22)),
+    (host_namespaces, None),
+    (host_paths, Some(0)),
+    (host_ports, None),
+    (host_probes, None),
+    (privileged, None),
+    (proc_mount_baseline, Some(35)),
+    (selinux, None),
+    (seccomp_baseline, Some(19)),
+    (sysctls, None),
+    (host_process, None),
 ];
 
 const RESTRICTED: &[Check] = &[
     privilege_escalation,
     capabilities_restricted,
+    proc_mount_restricted,
     restricted_volumes,
     non_root,
     root_user,
@@ -53,7 +54,9 @@ fn findings(rule: &Rule, pod: &Value) -> Vec<(String, String)> {
     let restricted = rule.level == Level::Restricted;
     let baseline = BASELINE
         .iter()
-        .filter(|(_, replaced)| rule.level >= Level::Baseline && !(restricted && *replaced))
+        .filter(|(_, replaced)| {
+            rule.level >= Level::Baseline && !(restricted && replaced.is_some_and(|minor| rule.since(minor)))
+        })
         .map(|(check, _)| *check);
     let strict = RESTRICTED.iter().copied().filter(|_| restricted);
     baseline.chain(strict).filter_map(|check| check(rule, pod)).collect()
@@ -113,6 +116,11 @@ fn is(value: Option<&Value>, wanted: bool) -> bool {
 /// Restricted rules about Linux do not hold for pods that say they are none, since 1.25.
 fn is_windows(rule: &Rule, pod: &Value) -> bool {
     rule.since(25) && pod.text("spec.os.name") == "windows"
+}
+
+/// Since 1.35 root in a pod's own user namespace is nobody of the node's.
+fn is_in_user_namespace(rule: &Rule, pod: &Value) -> bool {
+    rule.since(35) && pod.at("spec.hostUsers") == &Value::Bool(false)
 }
 
 const APP_ARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
@@ -277,7 +285,16 @@ fn privileged(_: &Rule, pod: &Value) -> Finding {
     found("privileged", format!("{who} must not set securityContext.privileged=true"))
 }
 
-fn proc_mount(_: &Rule, pod: &Value) -> Finding {
+fn proc_mount_baseline(rule: &Rule, pod: &Value) -> Finding {
+    if is_in_user_namespace(rule, pod) { None } else { proc_mount(pod) }
+}
+
+/// Unlike the looser level, this one makes no difference between user namespaces.
+fn proc_mount_restricted(rule: &Rule, pod: &Value) -> Finding {
+    if rule.since(35) { proc_mount(pod) } else { None }
+}
+
+fn proc_mount(pod: &Value) -> Finding {
     let mut types = BTreeSet::new();
     let containers = bad_containers(pod, |c| {
         let kind = c.text("securityContext.procMount");
@@ -388,10 +405,7 @@ fn privilege_escalation(rule: &Rule, pod: &Value) -> Finding {
 }
 
 fn capabilities_restricted(rule: &Rule, pod: &Value) -> Finding {
-    if !rule.since(22) {
-        return capabilities_baseline(rule, pod);
-    }
-    if is_windows(rule, pod) {
+    if !rule.since(22) || is_windows(rule, pod) {
         return None;
     }
     let keeping =
@@ -447,7 +461,10 @@ fn restricted_volumes(_: &Rule, pod: &Value) -> Finding {
     found("restricted volume types", detail)
 }
 
-fn non_root(_: &Rule, pod: &Value) -> Finding {
+fn non_root(rule: &Rule, pod: &Value) -> Finding {
+    if is_in_user_namespace(rule, pod) {
+        return None;
+    }
     let set = pod_context(pod, "runAsNonRoot");
     let explicit = bad_containers(pod, |c| is(context(c, "runAsNonRoot"), false));
     if let Some(who) = blame(is(set, false), &explicit) {
@@ -463,7 +480,7 @@ fn non_root(_: &Rule, pod: &Value) -> Finding {
 
 fn root_user(rule: &Rule, pod: &Value) -> Finding {
     let root = |user: Option<&Value>| user.and_then(Value::as_i64) == Some(0);
-    if !rule.since(23) {
+    if !rule.since(23) || is_in_user_namespace(rule, pod) {
         return None;
     }
     let containers = bad_containers(pod, |c| root(context(c, "runAsUser")));
@@ -557,5 +574,36 @@ mod tests {
             ["runAsUser=0 (pod must not set runAsUser=0)"]
         );
         assert!(violations(&Rule { level: Level::Restricted, version: Some(22) }, &root).is_empty());
+    }
+
+    #[test]
+    fn a_pod_in_its_own_user_namespace_must_not_be_refused_what_is_harmless_there() {
+        let pod = |host_users: Value| json!({"spec": {"hostUsers": host_users, "containers": [{"name": "c", "securityContext": {"procMount": "Unmasked"}}]}});
+        let at = |level: Level, version: Option<u32>| Rule { level, version };
+        let baseline = |version, pod: &Value| violations(&at(Level::Baseline, version), pod);
+        assert_eq!(baseline(None, &pod(json!(false))), [""; 0]);
+        assert_eq!(baseline(Some(35), &pod(json!(false))), [""; 0]);
+        let refused = ["procMount (container \"c\" must not set securityContext.procMount to \"Unmasked\")"];
+        assert_eq!(baseline(Some(34), &pod(json!(false))), refused, "older rules know no user namespaces");
+        assert_eq!(baseline(None, &pod(json!(true))), refused);
+        assert_eq!(baseline(None, &pod(Value::Null)), refused);
+        let strict = reasons(&at(Level::Restricted, None), &pod(json!(false)));
+        assert_eq!(
+            strict,
+            ["allowPrivilegeEscalation != false", "unrestricted capabilities", "procMount", "seccompProfile"],
+            "root is harmless there, an unmasked /proc is still not restricted"
+        );
+        let older = reasons(&at(Level::Restricted, Some(34)), &pod(json!(false)));
+        assert!(older.contains(&"runAsNonRoot != true".to_owned()), "{older:?}");
+    }
+
+    #[test]
+    fn an_old_restricted_level_must_not_lose_what_baseline_forbids() {
+        let pod = json!({"spec": {"containers": [{"name": "c", "securityContext": {
+            "runAsNonRoot": true, "allowPrivilegeEscalation": false, "capabilities": {"add": ["NET_RAW"]}}}]}});
+        let old = Rule { level: Level::Restricted, version: Some(18) };
+        assert_eq!(reasons(&old, &pod), ["non-default capabilities"]);
+        let newer = Rule { level: Level::Restricted, version: Some(22) };
+        assert_eq!(reasons(&newer, &pod), ["unrestricted capabilities", "seccompProfile"]);
     }
 }

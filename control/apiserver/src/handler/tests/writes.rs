@@ -1,6 +1,30 @@
 use super::*;
 
 #[tokio::test]
+async fn a_missing_name_must_not_hide_what_else_is_wrong() {
+    let s = Server::start().await;
+    let (code, text) = s.refused("POST", MAPS, json!({"metadata": {"labels": {"a": "-"}}})).await;
+    assert_eq!(code, 422);
+    assert!(
+        text.starts_with("ConfigMap \"\" is invalid: [metadata.name: Required value: name or generateName is required, metadata.labels: "),
+        "{text}"
+    );
+    for (target, mut object) in [
+        (PODS, json!({"spec": {"containers": []}})),
+        ("/apis/apps/v1/namespaces/default/deployments", json!({"spec": {}})),
+        ("/api/v1/namespaces/default/services", json!({"spec": {"ports": []}})),
+    ] {
+        object["metadata"] = json!({});
+        let answer = s.ask("POST", target, object).await;
+        assert_eq!(answer.code, 422, "{target}");
+        let causes = answer.body["details"]["causes"].as_array().unwrap();
+        let fields: Vec<&str> = causes.iter().filter_map(|cause| cause["field"].as_str()).collect();
+        assert_eq!(fields[0], "metadata.name", "{target}");
+        assert!(fields.iter().any(|field| field.starts_with("spec.")), "{target}: {fields:?}");
+    }
+}
+
+#[tokio::test]
 async fn create_stamps_and_get_returns_it() {
     let s = Server::start().await;
     let mut map = config_map("a");

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::{access::Get as _, resources::Resource};
 
-/// A feature of this release that is off by default, and where its fields are: names with dots between, `[]` for each item.
+/// A feature of this release that is off by default, and where its fields are: names with dots between, `[]` for each item of a list or map.
 struct Feature {
     paths: &'static [&'static str],
     /// A field above that goes when nothing is left in it.
@@ -73,6 +73,23 @@ const OBJECTS: &[(&str, &str, &[Feature])] = &[
     ),
     // MaxUnavailableStatefulSet
     ("apps", "StatefulSet", &[feature(&["spec.updateStrategy.rollingUpdate.maxUnavailable"])]),
+    // CoordinatedLeaderElection
+    ("coordination.k8s.io", "Lease", &[feature(&["spec.strategy"]), feature(&["spec.preferredHolder"])]),
+    (
+        "resource.k8s.io",
+        "ResourceSlice",
+        &[
+            // DRANodeAllocatableResources
+            feature(&["spec.devices[].nodeAllocatableResourceMappings"]),
+            // DRAListTypeAttributes
+            feature(&[
+                "spec.devices[].attributes[].bools",
+                "spec.devices[].attributes[].ints",
+                "spec.devices[].attributes[].strings",
+                "spec.devices[].attributes[].versions",
+            ]),
+        ],
+    ),
     // Kubelets were configured by objects once.
     ("", "Node", &[feature(&["spec.configSource"]), feature(&["status.config"])]),
     // VolumeLimitScaling
@@ -98,7 +115,7 @@ fn drop_features(features: &[Feature], new: &mut Value, old: &Value) {
     }
 }
 
-/// The first name of a path, whether it is of a list, and what follows.
+/// The first name of a path, whether it is of a list or map, and what follows.
 fn step(path: &str) -> (&str, bool, Option<&str>) {
     let (first, rest) = path.split_once('.').map_or((path, None), |(first, rest)| (first, Some(rest)));
     let name = first.strip_suffix("[]");
@@ -110,7 +127,10 @@ fn is_used(value: &Value, path: &str) -> bool {
     let Some(below) = value.get(name).filter(|below| !below.is_null()) else { return false };
     match rest {
         None => true,
-        Some(rest) if is_list => below.items("").iter().any(|item| is_used(item, rest)),
+        Some(rest) if is_list => {
+            let entries = below.as_object().into_iter().flat_map(serde_json::Map::values);
+            below.items("").iter().chain(entries).any(|item| is_used(item, rest))
+        }
         Some(rest) => is_used(below, rest),
     }
 }
@@ -124,8 +144,12 @@ fn remove(value: &mut Value, path: &str, holder: Option<&str>) {
     };
     let Some(below) = fields.get_mut(name) else { return };
     if is_list {
-        let items = below.as_array_mut().into_iter().flatten();
-        return items.for_each(|item| remove(item, rest, holder));
+        match below {
+            Value::Array(items) => items.iter_mut().for_each(|item| remove(item, rest, holder)),
+            Value::Object(entries) => entries.values_mut().for_each(|entry| remove(entry, rest, holder)),
+            _ => {}
+        }
+        return;
     }
     let before = below.clone();
     remove(below, rest, holder);
@@ -189,10 +213,28 @@ mod tests {
                 json!({"spec": {"preventPodSchedulingIfMissing": true}}),
                 "spec.preventPodSchedulingIfMissing",
             ),
+            ("coordination.k8s.io", "leases", json!({"spec": {"strategy": "s"}}), "spec.strategy"),
         ] {
             let mut new = object.clone();
             drop(by_group_resource(group, plural).unwrap(), &mut new, &Value::Null);
             assert!(!new.has(path), "{plural} {new}");
         }
+    }
+
+    #[test]
+    fn a_device_must_not_have_attributes_of_a_feature_that_is_off() {
+        let slices = by_group_resource("resource.k8s.io", "resourceslices").unwrap();
+        let slice =
+            |attributes: Value| json!({"spec": {"devices": [{"name": "d", "attributes": attributes}]}});
+        let used = slice(json!({"a": {"ints": [1]}, "b": {"string": "x"}}));
+        let mut new = used.clone();
+        drop(slices, &mut new, &Value::Null);
+        assert_eq!(new, slice(json!({"a": {}, "b": {"string": "x"}})));
+        let mut kept = used.clone();
+        drop(slices, &mut kept, &slice(json!({"z": {"bools": [true]}})));
+        assert_eq!(kept, used, "any list that is used already keeps all");
+        let mut mapped = json!({"spec": {"devices": [{"nodeAllocatableResourceMappings": {"cpu": {}}}]}});
+        drop(slices, &mut mapped, &used);
+        assert_eq!(mapped, json!({"spec": {"devices": [{}]}}), "of another feature");
     }
 }

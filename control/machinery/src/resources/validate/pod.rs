@@ -90,9 +90,6 @@ fn spec(spec: Cursor<'_>, pod: Option<&str>) {
     spec.plain(&["restartPolicy", "dnsPolicy"]);
     spec.field("nodeSelector").labels();
     security::pod(spec);
-    for secret in spec.each("imagePullSecrets") {
-        secret.field("name").required();
-    }
     scheduling::affinity(spec.field("affinity"));
     dns_config(spec);
     for gate in spec.each("readinessGates") {

@@ -20,7 +20,7 @@ fn a_claim_must_not_ask_for_what_no_driver_could_give() {
     sub["name"] = json!("s");
     assert_eq!(
         refused(json!({"name": "a", "exactly": gpu, "firstAvailable": [sub]})),
-        [format!("spec.devices.requests[0]: Invalid value: \"null\": {either}, but multiple fields are set")]
+        [format!("spec.devices.requests[0]: Invalid value: null: {either}, but multiple fields are set")]
     );
     assert_eq!(
         refused(

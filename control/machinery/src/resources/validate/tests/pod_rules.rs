@@ -116,6 +116,43 @@ fn a_pod_must_not_have_what_its_system_has_not() {
 }
 
 #[test]
+fn a_pod_must_not_mix_processes_of_the_host_with_others() {
+    let refused = |pod: Value, first: Value, second: Value| {
+        pod_with(|p| {
+            let container = |name: &str, own: &Value| {
+                let context = json!({"windowsOptions": {"hostProcess": own}});
+                json!({"name": name, "image": "i:1", "securityContext": context})
+            };
+            p["spec"]["os"] = json!({"name": "windows"});
+            p["spec"]["hostNetwork"] = json!(true);
+            p["spec"]["securityContext"] = json!({"windowsOptions": {"hostProcess": pod}});
+            p["spec"]["containers"] = json!([container("a", &first), container("b", &second)]);
+        })
+    };
+    let mixed = "spec: Invalid value: \"\": If pod contains any hostProcess containers then all containers must be \
+                 HostProcess containers";
+    assert_eq!(refused(Value::Null, json!(true), Value::Null), [mixed]);
+    assert_eq!(refused(Value::Null, json!(true), json!(false)), [mixed]);
+    assert_eq!(
+        refused(json!(true), Value::Null, json!(false)),
+        [
+            "spec.containers[1].securityContext.windowsOptions.hostProcess: Invalid value: false: pod hostProcess value \
+             must be identical if both are specified, was true",
+            mixed
+        ]
+    );
+    assert_eq!(refused(json!(true), Value::Null, json!(true)), [""; 0]);
+}
+
+#[test]
+fn a_secret_without_a_name_must_not_keep_a_pod_from_being_made() {
+    assert_eq!(pod_with(|p| p["spec"]["imagePullSecrets"] = json!([{"name": ""}, {}])), [""; 0]);
+    let mut workload = super::deployment();
+    workload["spec"]["template"]["spec"]["imagePullSecrets"] = json!([{}]);
+    assert_eq!(super::created("apps", "deployments", workload), [""; 0]);
+}
+
+#[test]
 fn a_pod_in_its_hosts_namespaces_must_not_set_the_hosts_sysctls() {
     let refused = |sysctl: &str| {
         pod_with(|p| {
