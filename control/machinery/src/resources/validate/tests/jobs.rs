@@ -183,7 +183,7 @@ fn a_jobs_status_must_not_take_back_its_end() {
             "status.failedIndexes: Invalid value: \"1\": cannot set non-null failedIndexes when backoffLimitPerIndex is null",
             "status.failedIndexes: Invalid value: \"1\": failedIndexes and completedIndexes overlap at index: 1",
             "status.failed: Invalid value: 1: cannot decrease the failed counter",
-            "status.startTime: Invalid value: \"null\": field is immutable for unsuspended job once set",
+            "status.startTime: Invalid value: null: field is immutable for unsuspended job once set",
         ]
     );
 }
