@@ -56,8 +56,6 @@ fn definition(id: TypeId, kind: &Type, dialect: Dialect, texts: &Descriptions) -
         if field.inline {
             continue;
         }
-        // Upstream also lists fields that are always written; the table cannot tell those from optional ones, and a client
-        // that refuses what the server takes is worse than one that lets the server refuse.
         if field.required {
             required.push(field.name);
         }

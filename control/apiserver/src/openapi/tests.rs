@@ -206,6 +206,49 @@ async fn no_object_must_go_without_words_for_what_every_object_has() {
     }
 }
 
+/// What `kubectl explain` prints: a description of each field, and which are `-required-`.
+#[tokio::test]
+async fn explain_must_not_come_to_a_field_without_words() {
+    let index = json_of("/openapi/v3").await;
+    let v3 = index["paths"].as_object().unwrap().keys().map(|path| format!("/openapi/v3/{path}"));
+    let mut seen = 0;
+    for url in std::iter::once("/openapi/v2".to_owned()).chain(v3.filter(|url| !url.contains("version"))) {
+        let document = json_of(&url).await;
+        let schemas = document.get("definitions").unwrap_or(&document["components"]["schemas"]);
+        for (name, schema) in schemas.as_object().into_iter().flatten() {
+            assert!(schema["description"].as_str().is_some_and(|d| !d.is_empty()), "{url} {name}");
+            for (field, property) in schema["properties"].as_object().into_iter().flatten() {
+                let words = property["description"].as_str().unwrap_or_default();
+                assert!(!words.is_empty(), "{url} {name}.{field}");
+                seen += 1;
+            }
+            for field in schema["required"].as_array().into_iter().flatten() {
+                assert!(schema["properties"].get(field.as_str().unwrap()).is_some(), "{url} {name}: {field}");
+            }
+        }
+    }
+    assert!(seen > 4000, "{seen}");
+}
+
+#[tokio::test]
+async fn a_field_that_must_be_there_must_not_be_explained_as_optional() {
+    let required = |document: &Value, of: &str| {
+        let schemas = document.get("definitions").unwrap_or(&document["components"]["schemas"]);
+        schemas[of]["required"].clone()
+    };
+    for (url, of, wanted) in [
+        ("/openapi/v2", "io.k8s.api.core.v1.PodSpec", json!(["containers"])),
+        ("/openapi/v2", "io.k8s.api.core.v1.Volume", json!(["name"])),
+        ("/openapi/v3/apis/apps/v1", "io.k8s.api.apps.v1.DeploymentSpec", json!(["selector", "template"])),
+        ("/openapi/v3/apis/apps/v1", "io.k8s.api.core.v1.VolumeMount", json!(["mountPath", "name"])),
+        ("/openapi/v3/apis/batch/v1", "io.k8s.api.batch.v1.CronJobSpec", json!(["jobTemplate", "schedule"])),
+        ("/openapi/v3/api/v1", "io.k8s.api.core.v1.ServiceSpec", Value::Null),
+        ("/openapi/v3/api/v1", "io.k8s.api.core.v1.PodList", json!(["items"])),
+    ] {
+        assert_eq!(required(&json_of(url).await, of), wanted, "{url} {of}");
+    }
+}
+
 #[tokio::test]
 async fn the_index_leads_to_every_group_version() {
     let openapi = openapi();

@@ -17,7 +17,11 @@ struct Package {
 
 /// Types the table leaves out: one frames other objects, the others have no fields.
 const BY_HAND: [(&str, &str, &[&str]); 3] = [
-    ("meta.v1", "WatchEvent", &["  type 1 string always", "  object 2 runtime.RawExtension always"]),
+    (
+        "meta.v1",
+        "WatchEvent",
+        &["  type 1 string always required", "  object 2 runtime.RawExtension always required"],
+    ),
     ("apiextensions.v1", "CustomResourceSubresourceStatus", &[]),
     ("apiserverinternal.v1alpha1", "StorageVersionSpec", &[]),
 ];
