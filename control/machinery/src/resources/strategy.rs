@@ -7,6 +7,7 @@
 mod app_armor;
 mod core;
 mod daemon_set;
+mod devices;
 mod disabled;
 mod facts;
 mod grace;
@@ -15,6 +16,7 @@ mod label_keys;
 mod pod;
 mod reset;
 mod service;
+mod topology;
 mod volume;
 mod warnings;
 
@@ -58,6 +60,7 @@ pub fn prepare_for_create(resource: &Resource, object: &mut Value) {
         ("apiextensions.k8s.io", "CustomResourceDefinition") => core::record_stored_version(object),
         ("apps", "DaemonSet") => daemon_set::create(object),
         ("batch", "Job") => job::create(object),
+        ("discovery.k8s.io", "EndpointSlice") => topology::drop_labels(object, &Value::Null),
         _ => {}
     }
 }
@@ -88,6 +91,7 @@ pub fn prepare_for_update(resource: &Resource, new: &mut Value, old: &Value) {
         ("apiextensions.k8s.io", "CustomResourceDefinition") => core::record_stored_version(new),
         ("apps", "DaemonSet") => daemon_set::update(new, old),
         ("certificates.k8s.io", "CertificateSigningRequest") => copy(new, old, "spec"),
+        ("discovery.k8s.io", "EndpointSlice") => topology::drop_labels(new, old),
         _ => {}
     }
     count_change(&facts, new, old);
@@ -110,6 +114,7 @@ pub(crate) fn prepare_for_status_update(resource: &Resource, new: &mut Value, ol
         ("", "Pod") => pod::update_status(new, old),
         ("apps", "Deployment") => keep_metadata(new, old, &["labels"]),
         ("certificates.k8s.io", "CertificateSigningRequest") => core::keep_approval(new, old),
+        ("resource.k8s.io", "ResourceClaim") => devices::drop_deallocated(new, old),
         _ => {}
     }
 }

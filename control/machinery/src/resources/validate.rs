@@ -223,10 +223,15 @@ static RULES: &[Rules] = &[
     rules(RBAC, "ClusterRoleBinding", policy::role_binding).update(policy::role_binding_update),
     rules(RBAC, "Role", policy::role),
     rules(RBAC, "RoleBinding", policy::role_binding).update(policy::role_binding_update),
-    rules(RESOURCE, "DeviceClass", devices::class),
-    none(RESOURCE, "ResourceClaim").create(devices::claim).update(devices::fixed_spec),
-    none(RESOURCE, "ResourceClaimTemplate").create(devices::claim_template).update(devices::fixed_spec),
-    rules(RESOURCE, "ResourceSlice", devices::slice),
+    rules(RESOURCE, "DeviceClass", devices::claims::class),
+    rules(RESOURCE, "DeviceTaintRule", devices::taints::rule).status(devices::taints::rule_status),
+    none(RESOURCE, "ResourceClaim")
+        .create(devices::claims::claim)
+        .update(devices::claims::fixed_spec)
+        .status(devices::status::status),
+    rules(RESOURCE, "ResourceClaimTemplate", devices::claims::claim_template)
+        .update(devices::claims::fixed_spec),
+    rules(RESOURCE, "ResourceSlice", devices::slices::slice),
     rules("scheduling.k8s.io", "PriorityClass", policy::priority_class).update(policy::priority_class_update),
     rules(STORAGE, "CSIDriver", classes::csi_driver).update(classes::csi_driver_update),
     rules(STORAGE, "CSINode", classes::csi_node).update(classes::csi_node_update),

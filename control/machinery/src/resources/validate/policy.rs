@@ -89,7 +89,7 @@ pub(super) fn disruption_budget_status(budget: Cursor<'_>) {
 }
 
 /// Conditions in the form all newer kinds share.
-fn conditions(conditions: Cursor<'_>) {
+pub(super) fn conditions(conditions: Cursor<'_>) {
     let mut seen = BTreeSet::new();
     for condition in conditions.items() {
         let kind = condition.field("type");

@@ -62,7 +62,7 @@ fn is_native(name: &str) -> bool {
 }
 
 /// A resource somebody else offers, in whole units.
-fn is_extended(name: &str) -> bool {
+pub(super) fn is_extended(name: &str) -> bool {
     !is_native(name)
         && !name.starts_with("requests.")
         && names::qualified_name(&format!("requests.{name}")).is_empty()
