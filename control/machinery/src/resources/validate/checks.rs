@@ -189,11 +189,11 @@ impl<'v> Cursor<'v> {
         }
     }
 
-    /// Labels: keys are qualified names, values label values.
+    /// Labels: keys are qualified names, values label values. Upstream leaves the key out of the paths of both.
     pub(super) fn labels(self) {
         for (key, entry) in self.entries() {
             self.format_of(key, names::qualified_name);
-            entry.format(names::label_value);
+            self.format_of(entry.str(), names::label_value);
         }
     }
 }

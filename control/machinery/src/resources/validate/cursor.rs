@@ -320,12 +320,13 @@ impl<'v> Cursor<'v> {
         self.report.errors.borrow_mut().clear();
     }
 
-    /// The value as upstream prints it: absent text and numbers are empty and zero unless they are pointers.
+    /// The value as upstream prints it: absent text, numbers and truths are empty, zero and false unless they are pointers.
     fn shown(self) -> Value {
         match (self.value, self.field) {
             (Value::Null, Some(field)) if !field.pointer => match field.shape {
                 Shape::String => Value::from(""),
                 Shape::Int32 | Shape::Int64 => Value::from(0),
+                Shape::Bool => Value::from(false),
                 _ => Value::Null,
             },
             (value, _) => value.clone(),

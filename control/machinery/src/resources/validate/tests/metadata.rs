@@ -28,6 +28,20 @@ fn a_finalizer_without_a_domain_must_not_be_refused_where_upstream_takes_it() {
 }
 
 #[test]
+fn a_label_must_not_be_told_of_at_a_place_clients_do_not_look_at() {
+    let why = &crate::names::label_value("-x")[0];
+    let refused = |path: &str| [format!("{path}: Invalid value: \"-x\": {why}")];
+    let bad = json!({"a": "-x"});
+    let map = json!({"metadata": {"name": "m", "namespace": "d", "labels": bad}});
+    assert_eq!(created("", "configmaps", map), refused("metadata.labels"));
+    assert_eq!(pod_with(|pod| pod["spec"]["nodeSelector"] = bad.clone()), refused("spec.nodeSelector"));
+    let mut held = deployment();
+    held["spec"]["template"]["metadata"]["labels"]["c"] = json!("-x");
+    let said = created("apps", "deployments", held);
+    assert_eq!(said, refused("spec.template.labels"));
+}
+
+#[test]
 fn an_api_service_must_not_hide_its_group_nor_trust_what_it_does_not_ask() {
     let refused = |spec: Value| {
         let name =
