@@ -212,7 +212,7 @@ async fn explain_must_not_come_to_a_field_without_words() {
     let index = json_of("/openapi/v3").await;
     let v3 = index["paths"].as_object().unwrap().keys().map(|path| format!("/openapi/v3/{path}"));
     let mut seen = 0;
-    for url in std::iter::once("/openapi/v2".to_owned()).chain(v3.filter(|url| !url.contains("version"))) {
+    for url in std::iter::once("/openapi/v2".to_owned()).chain(v3) {
         let document = json_of(&url).await;
         let schemas = document.get("definitions").unwrap_or(&document["components"]["schemas"]);
         for (name, schema) in schemas.as_object().into_iter().flatten() {
