@@ -16,15 +16,23 @@ pub mod structure;
 mod typed;
 
 use crate::goformat::go_quote;
+use crate::object;
 use crate::status::{Cause, Status};
 use managed::{Managed, Manager};
 use serde_json::Value;
 use set::Set;
 use structure::Structure;
 
-use typed::compare;
 pub(crate) use typed::field_set;
-pub use typed::{indistinct, merge};
+use typed::{Comparison, compare};
+pub use typed::{merge, untypable};
+
+/// The one manager that takes over what its own client-side applies left behind.
+const KUBECTL: &str = "kubectl";
+/// Where a client-side apply keeps the configuration it applied.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+/// All annotations of an object together, in bytes.
+const ANNOTATIONS_MAX: usize = 256 * 1024;
 
 /// One write, as ownership sees it.
 #[derive(Clone, Debug)]
@@ -100,16 +108,72 @@ pub fn apply<S: Structure>(
         .filter(|(_, set)| !set.is_empty())
         .collect();
     if !write.force && !conflicts.is_empty() {
-        return Err(conflict_status(&conflicts));
+        let refused = not_given_way(structure, live, manager, &conflicts);
+        if !refused.is_empty() {
+            return Err(conflict_status(&refused));
+        }
     }
     for (other, lost) in &conflicts {
         managed.lose(other, lost);
     }
     managed.lose_all(&comparison.removed, Some(manager));
-    let changes = !comparison.is_empty() || applied != last;
-    managed.put(manager.clone(), applied, changes.then_some(write.now));
+    // Who comes to own what is there already has changed nothing, and no time is noted.
+    let differs = object != *live;
+    managed.put(manager.clone(), applied, differs.then_some(write.now));
     managed.drop_empty();
-    Ok(Applied { object, managed, changed: changes })
+    if manager.name == KUBECTL {
+        renew_last_applied(&mut object, config);
+    }
+    let changed = managed != *owners || object != *live;
+    Ok(Applied { object, managed, changed })
+}
+
+/// The conflicts that are left when `manager` may have what its client-side apply once set and nobody changed since (upstream:
+/// `lastAppliedManager`).
+fn not_given_way<S: Structure>(
+    structure: S,
+    live: &Value,
+    manager: &Manager,
+    conflicts: &[(Manager, Set)],
+) -> Vec<(Manager, Set)> {
+    let given_way = match manager.name == KUBECTL {
+        true => last_applied(structure, live, &manager.api_version),
+        false => Set::default(),
+    };
+    let left = conflicts.iter().map(|(other, set)| (other.clone(), set.difference(&given_way)));
+    left.filter(|(_, set)| !set.is_empty()).collect()
+}
+
+/// The fields an object has from the configuration that a client-side apply left in it; none of a configuration in another version.
+fn last_applied<S: Structure>(structure: S, live: &Value, api_version: &str) -> Set {
+    let text = object::annotation(live, LAST_APPLIED).unwrap_or_default();
+    let Ok(last) = serde_json::from_str::<Value>(text) else { return Set::default() };
+    if object::api_version(&last) != api_version || !untypable(structure, &last).is_empty() {
+        return Set::default();
+    }
+    let Comparison { added, modified, removed } = compare(structure, &last, live);
+    field_set(structure, &last).difference(&modified).difference(&added).difference(&removed)
+}
+
+/// A client-side apply after this one is to find the configuration of this one (upstream: `lastAppliedUpdater`).
+fn renew_last_applied(object: &mut Value, config: &Value) {
+    if object::annotation(object, LAST_APPLIED).is_none_or(str::is_empty) {
+        return;
+    }
+    let mut config = config.clone();
+    if let Some(annotations) = config.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {
+        annotations.remove(LAST_APPLIED);
+    }
+    let Some(annotations) = object.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) else {
+        return;
+    };
+    // As Go writes it, which escapes what a browser could take for markup.
+    let text = config.to_string().replace('&', "\\u0026").replace('<', "\\u003c").replace('>', "\\u003e");
+    annotations.insert(LAST_APPLIED.to_owned(), format!("{text}\n").into());
+    let size = |(name, value): (&String, &Value)| name.len() + value.as_str().map_or(0, str::len);
+    if annotations.iter().map(size).sum::<usize>() > ANNOTATIONS_MAX {
+        annotations.remove(LAST_APPLIED);
+    }
 }
 
 /// The owners after `live` was changed into `new` by anything but apply. For a create, `live` is the type's zero value

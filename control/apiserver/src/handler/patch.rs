@@ -185,12 +185,6 @@ fn untyped(call: &Call<'_>, gvk: &Gvk, config: &Value, errors: &[String]) -> Sta
     Status::failure(500, Reason::Unknown, format!("failed to create typed patch object ({what}): {why}"))
 }
 
-/// `unknown field "spec.x"` as the error of a field its schema does not have.
-fn undeclared(unknown: &str) -> String {
-    let path = unknown.trim_start_matches("unknown field ").trim_matches('"');
-    format!(".{path}: field not declared in schema")
-}
-
 /// What `config` makes of an object of the stored version, or of nothing.
 pub(super) fn applied(call: &Call<'_>, old: Option<&Value>, config: &Value) -> Result<Value, Status> {
     let kind = &call.kind;
@@ -243,18 +237,15 @@ async fn apply(
     call.options.applies = true;
     let gvk = x.kind.gvk();
     let (mut config, duplicates) = configuration(bytes, &gvk)?;
-    let unknown = x.kind.rules().prune(&mut config).map_err(Status::bad_request)?;
     // Nobody can own what no schema has: upstream refuses it however lenient the client is.
-    if !unknown.is_empty() {
-        let errors: Vec<String> = unknown.iter().map(|text| undeclared(text)).collect();
-        return Err(untyped(&call, &gvk, &config, &errors));
+    let untypable = x.kind.rules().untypable(&config);
+    if !untypable.is_empty() {
+        return Err(untyped(&call, &gvk, &config, &untypable));
     }
     let warnings = body::judge(call.options.field_validation, duplicates).map_err(Status::bad_request)?;
     x.warn(warnings);
-    let indistinct = x.kind.rules().indistinct(&config);
-    if !indistinct.is_empty() {
-        return Err(untyped(&call, &gvk, &config, &indistinct));
-    }
+    // What a schema takes and does not keep goes without a word, as it goes from what upstream decodes after the merge.
+    x.kind.rules().prune(&mut config).map_err(Status::bad_request)?;
     if object::name(&config).is_empty() {
         object::set_name(&mut config, &call.name);
     }

@@ -115,8 +115,8 @@ pub(crate) trait Rules: Send + Sync {
     /// What a new object is compared with to find what its author owns.
     fn zero(&self, object: &Value) -> Value;
 
-    /// Why a configuration cannot be applied: what its lists name twice, or not at all.
-    fn indistinct(&self, config: &Value) -> Vec<String>;
+    /// Why a configuration cannot be applied: fields that are declared nowhere, what its lists name twice, or not at all.
+    fn untypable(&self, config: &Value) -> Vec<String>;
 
     /// The owners after a write made `new` of `live`; none where the kind has no schema.
     fn owners(&self, live: &Value, new: &Value, present: &Managed, write: &Write<'_>) -> Option<Managed>;

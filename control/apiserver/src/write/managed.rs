@@ -12,6 +12,8 @@ use serde_json::{Value, json};
 
 /// The manager of writes that name none: the server's own.
 const OWN: &str = "kube-apiserver";
+/// The manager of all that was there before anybody's writes were noted.
+const BEFORE: &str = "before-first-apply";
 
 /// `config` applied over `live` (none: over nothing), both in the client's version: the object, its owners noted.
 pub(crate) fn apply(
@@ -21,14 +23,20 @@ pub(crate) fn apply(
     config: &Value,
 ) -> Result<Value, Status> {
     let (gvk, rules) = (kind.gvk(), kind.rules());
-    let (bare, present) = match live {
+    let now = time(jiff::Timestamp::now());
+    let reset = Set::of_fields(rules.reset_fields(call.subresource));
+    let (bare, mut present) = match live {
         Some(live) => (without(live), owners(live)),
         // Nothing is there: what is applied is all there is.
         None => (json!({"apiVersion": gvk.api_version(), "kind": gvk.kind}), Managed::default()),
     };
-    let now = time(jiff::Timestamp::now());
+    if live.is_some() && present.entries().is_empty() {
+        // Upstream: `skipNonAppliedManager`.
+        let before = Manager { name: BEFORE.to_owned(), ..manager(call, false) };
+        let write = Write { manager: &before, now: &now, force: true, reset: &reset };
+        present = rules.owners(&rules.zero(&bare), &bare, &present, &write).unwrap_or_default();
+    }
     let own = manager(call, true);
-    let reset = Set::of_fields(rules.reset_fields(call.subresource));
     let force = call.options.force.unwrap_or(false);
     let write = Write { manager: &own, now: &now, force, reset: &reset };
     let Applied { mut object, managed, .. } = rules.apply(&bare, config, &present, &write)?;
@@ -49,6 +57,10 @@ pub(super) fn track(call: &Call<'_>, old: Option<&Value>, new: &mut Value) {
         Some(asked) => chosen(&asked).unwrap_or(noted),
         None => noted,
     };
+    // What nobody's writes were noted of stays so until somebody applies (upstream: `skipNonAppliedManager`).
+    if old.is_some() && present.entries().is_empty() {
+        return;
+    }
     let now = time(jiff::Timestamp::now());
     let own = manager(call, false);
     let reset = Set::of_fields(rules.reset_fields(call.subresource));

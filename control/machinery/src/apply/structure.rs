@@ -19,6 +19,17 @@ pub enum Rule {
     ListSet,
 }
 
+/// How a name stands to an object's structure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Naming {
+    /// A field of a structure, which is owned by what is in it.
+    Declared,
+    /// An entry of a map, or a field nobody describes: it is owned as such.
+    Open,
+    /// There is no such field, and nobody can own it.
+    Undeclared,
+}
+
 /// A place in a schema that says how values merge: of the field table, of a custom resource, or of nothing.
 pub trait Structure: Node {
     /// How a value that stands here merges.
@@ -26,6 +37,16 @@ pub trait Structure: Node {
 
     /// Where a value stands that has no place.
     fn free(&self) -> Self;
+
+    /// How a member of an object that stands here is named.
+    fn naming(&self, name: &str) -> Naming {
+        match self.member(name) {
+            Member::Field(_) | Member::Elsewhere(_) => Naming::Declared,
+            Member::Kept if matches!(name, "apiVersion" | "kind") => Naming::Declared,
+            Member::Entry(_) | Member::Kept => Naming::Open,
+            Member::Unknown => Naming::Undeclared,
+        }
+    }
 
     /// The structure of a field or map entry.
     #[must_use]

@@ -229,30 +229,30 @@ fn a_field_the_server_resets_must_not_be_owned_nor_lost() {
 fn one_key_twice_must_not_be_applied() {
     let twice = |containers: Value| json!({"spec": {"template": {"spec": {"containers": containers}}}});
     assert_eq!(
-        indistinct(deployment(), &twice(json!([{"name": "a"}, {"name": "b"}, {"name": "a"}]))),
+        untypable(deployment(), &twice(json!([{"name": "a"}, {"name": "b"}, {"name": "a"}]))),
         [".spec.template.spec.containers: duplicate entries for key [name=\"a\"]"]
     );
     // The default of a key counts as the key.
     let ports =
         json!([{"name": "a", "ports": [{"containerPort": 1}, {"containerPort": 1, "protocol": "TCP"}]}]);
     assert_eq!(
-        indistinct(deployment(), &twice(ports)),
+        untypable(deployment(), &twice(ports)),
         [
             ".spec.template.spec.containers[name=\"a\"].ports: duplicate entries for key [containerPort=1,protocol=\"TCP\"]"
         ]
     );
     assert_eq!(
-        indistinct(deployment(), &json!({"metadata": {"finalizers": ["x", "x"]}})),
+        untypable(deployment(), &json!({"metadata": {"finalizers": ["x", "x"]}})),
         [".metadata.finalizers: duplicate entries for key [=\"x\"]"]
     );
     assert_eq!(
-        indistinct(deployment(), &twice(json!([{"image": "i"}]))),
+        untypable(deployment(), &twice(json!([{"image": "i"}]))),
         [
             ".spec.template.spec.containers: element 0: associative list with keys has an element that omits all \
           key fields [\"name\"] (and doesn't have default values for any key fields)"
         ]
     );
-    assert!(indistinct(deployment(), &config(None, "i")).is_empty());
+    assert!(untypable(deployment(), &config(None, "i")).is_empty());
 }
 
 #[test]
@@ -271,6 +271,86 @@ fn a_stored_list_with_one_key_twice_must_not_lose_its_other_items() {
     let one =
         applied(&live, &env(json!([{"name": "x", "value": "5"}])), &Managed::default(), "me", false).unwrap();
     assert_eq!(names(&one.object), ["5", "3"]);
+}
+
+#[test]
+fn who_comes_to_own_what_is_there_must_not_be_noted_as_changing_it() {
+    let first = applied(&json!({}), &config(Some(1), "i"), &Managed::default(), "one", false).unwrap();
+    let later = |manager: &Manager, config: &Value| {
+        let write = Write { now: "2025-01-01T00:00:00Z", ..write(manager) };
+        apply(deployment(), &first.object, config, &first.managed, &write).unwrap()
+    };
+    let time = |applied: &Applied, name: &str| applied.managed.get(&applier(name)).unwrap().time.clone();
+    let same = later(&applier("two"), &config(Some(1), "i"));
+    assert!(same.changed && same.object == first.object);
+    assert_eq!((time(&same, "one").as_str(), time(&same, "two").as_str()), (NOW, ""));
+    // One who gives a field up that another could still hold changes the object, and is noted.
+    let less = later(&applier("one"), &config(None, "i"));
+    assert_eq!(time(&less, "one"), "2025-01-01T00:00:00Z");
+}
+
+#[test]
+fn what_kubectl_applied_on_its_side_must_not_conflict_with_kubectl() {
+    let last = config(Some(1), "i");
+    let mut live = last.clone();
+    live["metadata"]["annotations"] = json!({ LAST_APPLIED: last.to_string() });
+    let client_side = updater("kubectl-client-side-apply");
+    let owners = update(deployment(), &json!({}), &live, &Managed::default(), &write(&client_side));
+    let next = config(Some(2), "i");
+    let taken = applied(&live, &next, &owners, "kubectl", false).unwrap();
+    assert_eq!(taken.object["spec"]["replicas"], 2);
+    assert_eq!(taken.object["metadata"]["annotations"][LAST_APPLIED], format!("{next}\n"));
+    assert_eq!(applied(&live, &next, &owners, "another", false).unwrap_err().code, 409);
+    // What somebody else changed since is theirs.
+    let mut scaled = live.clone();
+    scaled["spec"]["replicas"] = 5.into();
+    let theirs = update(deployment(), &live, &scaled, &owners, &write(&updater("hpa")));
+    assert_eq!(
+        applied(&scaled, &next, &theirs, "kubectl", false).unwrap_err().message,
+        "Apply failed with 1 conflict: conflict with \"hpa\" using apps/v1: .spec.replicas"
+    );
+    // A configuration of another version says nothing of this one.
+    let mut other = live.clone();
+    other["metadata"]["annotations"][LAST_APPLIED] =
+        last.to_string().replace("apps/v1", "apps/v1beta1").into();
+    assert_eq!(applied(&other, &next, &owners, "kubectl", false).unwrap_err().code, 409);
+}
+
+#[test]
+fn an_empty_list_of_items_must_not_be_owned() {
+    let ports = |ports: Value| json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "ports": ports}]}}}});
+    let item = ".spec.template.spec.containers[name=\"c\"]";
+    let owned = |config: &Value| field_set(deployment(), config).paths();
+    assert_eq!(owned(&ports(json!([]))), [item.to_owned(), format!("{item}.name")]);
+    assert_eq!(
+        owned(&ports(Value::Null)),
+        [item.to_owned(), format!("{item}.name"), format!("{item}.ports")]
+    );
+    let whole =
+        json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "args": [], "resources": {}}]}}}});
+    assert_eq!(
+        owned(&whole),
+        [item.to_owned(), format!("{item}.args"), format!("{item}.name"), format!("{item}.resources")]
+    );
+}
+
+#[test]
+fn a_field_nobody_declared_must_be_named_where_it_stands() {
+    let containers = |container: Value| json!({"spec": {"template": {"spec": {"containers": [container]}}}});
+    for (container, want) in [
+        (json!({"name": "c", "odd": 1}), ".spec.template.spec.containers[name=\"c\"].odd"),
+        (
+            json!({"name": "c", "envFrom": [{}, {"secretRef": {"odd": 1}}]}),
+            ".spec.template.spec.containers[name=\"c\"].envFrom[1].secretRef.odd",
+        ),
+        (
+            json!({"name": "c", "resources": {"limits": {"any": 1}, "odd": 1}}),
+            ".spec.template.spec.containers[name=\"c\"].resources.odd",
+        ),
+    ] {
+        let want = format!("{want}: field not declared in schema");
+        assert_eq!(untypable(deployment(), &containers(container)), [want]);
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::order::{self, Take};
 use super::set::{Set, show};
-use super::structure::{Rule, Structure, key_element};
+use super::structure::{Naming, Rule, Structure, key_element};
 use crate::goformat::go_quote;
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, HashSet};
@@ -28,12 +28,6 @@ impl Comparison {
             removed: self.removed.outside(fields),
         }
     }
-
-    /// True where nothing differs.
-    #[must_use]
-    pub(crate) fn is_empty(&self) -> bool {
-        self.added.is_empty() && self.modified.is_empty() && self.removed.is_empty()
-    }
 }
 
 /// A value's parts by path element; `None` for a value that merges as a whole. A stored list may have one element twice.
@@ -54,35 +48,72 @@ fn parts<S: Structure>(structure: S, value: &Value) -> Option<Vec<(String, S, &V
     }
 }
 
-/// What keeps a configuration from being applied: items of a list that share a key, or have none.
-/// Each as `.spec.ports: duplicate entries for key [port=80]`.
-pub fn indistinct<S: Structure>(structure: S, value: &Value) -> Vec<String> {
+/// What keeps a configuration from being applied: fields its schema does not have, and items of a list that share a key, or have
+/// none. Each as `.spec.ports: duplicate entries for key [port=80]`.
+pub fn untypable<S: Structure>(structure: S, value: &Value) -> Vec<String> {
     let mut errors = Vec::new();
-    check(structure, value, "", &mut errors);
+    check(structure, value, &mut String::new(), &mut errors);
     errors
 }
 
-fn check<S: Structure>(structure: S, value: &Value, path: &str, errors: &mut Vec<String>) {
-    match parts(structure, value) {
-        Some(parts) => {
+fn check<S: Structure>(structure: S, value: &Value, path: &mut String, errors: &mut Vec<String>) {
+    let length = path.len();
+    match value {
+        Value::Object(fields) => {
+            for (name, part) in fields {
+                path.push_str(&show(&format!("f:{name}")));
+                let unknown = structure.naming(name) == Naming::Undeclared;
+                if unknown {
+                    errors.push(format!("{path}: field not declared in schema"));
+                } else {
+                    check(structure.field(name), part, path, errors);
+                }
+                path.truncate(length);
+                // One of an object is all upstream names.
+                if unknown {
+                    return;
+                }
+            }
+        }
+        Value::Array(items) => {
+            let (rule, inner) = (structure.rule(value), structure.element());
             let mut seen = HashSet::new();
-            let is_list = value.is_array();
-            for (element, structure, part) in parts {
+            for (index, item) in items.iter().enumerate() {
+                let element = match element(inner, &rule, index, item) {
+                    Ok(element) => element,
+                    Err(why) => return errors.push(format!("{path}: element {index}: {why}")),
+                };
                 let shown = show(&element);
-                if is_list && !seen.insert(element) {
+                if !seen.insert(element) {
                     errors.push(format!("{path}: duplicate entries for key {shown}"));
                 }
-                check(structure, part, &format!("{path}{shown}"), errors);
+                path.push_str(&shown);
+                check(inner, item, path, errors);
+                path.truncate(length);
             }
         }
-        None => {
-            if let (Rule::ListMap(keys), Value::Array(items)) = (structure.rule(value), value) {
-                let keyless = |v: &Value| key_element(structure.element(), &keys, v).is_none();
-                if let Some(index) = items.iter().position(keyless) {
-                    errors.push(format!("{path}: element {index}: {}", keyless_text(&items[index], &keys)));
-                }
-            }
+        _ => {}
+    }
+}
+
+/// The path element of a list's item, or why it has none.
+fn element<S: Structure>(inner: S, rule: &Rule, index: usize, item: &Value) -> Result<String, String> {
+    match (rule, item) {
+        (Rule::ListMap(keys), Value::Object(_)) => {
+            key_element(inner, keys, item).ok_or_else(|| keyless_text(item, keys))
         }
+        (Rule::ListMap(keys), _) => Err(keyless_text(item, keys)),
+        (Rule::ListSet, Value::Null) => {
+            Err("associative list without keys has an element that's an explicit null".to_owned())
+        }
+        (Rule::ListSet, Value::Object(_)) => {
+            Err("associative list without keys has an element that's a map type".to_owned())
+        }
+        (Rule::ListSet, Value::Array(_)) => {
+            Err("not supported: associative list with lists as elements".to_owned())
+        }
+        (Rule::ListSet, value) => Ok(format!("v:{value}")),
+        (Rule::Atomic | Rule::Struct | Rule::Map, _) => Ok(format!("i:{index}")),
     }
 }
 
@@ -109,21 +140,19 @@ pub(crate) fn field_set<S: Structure>(structure: S, value: &Value) -> Set {
 }
 
 fn collect<S: Structure>(structure: S, value: &Value, path: &mut Vec<String>, set: &mut Set) {
-    let named = structure.rule(value) == Rule::Struct;
-    match parts(structure, value) {
-        Some(parts) if !parts.is_empty() => {
-            for (element, structure, part) in parts {
-                let is_field_of_struct = named;
-                path.push(element);
-                // Entries of maps and items of lists are owned as such, structures' fields only by what is in them.
-                if !is_field_of_struct {
-                    set.insert(path);
-                }
-                collect(structure, part, path, set);
-                path.pop();
-            }
+    let is_struct = structure.rule(value) == Rule::Struct;
+    let Some(parts) = parts(structure, value) else { return set.insert(path) };
+    for (element, inner, part) in parts {
+        // Entries of maps and items of lists are owned as such, structures' fields only by what is in them.
+        let declared = is_struct
+            && element.strip_prefix("f:").is_some_and(|name| structure.naming(name) == Naming::Declared);
+        let is_empty = part.is_null() || part.as_object().is_some_and(Map::is_empty);
+        path.push(element);
+        if is_empty || !declared {
+            set.insert(path);
         }
-        _ => set.insert(path),
+        collect(inner, part, path, set);
+        path.pop();
     }
 }
 

@@ -1,17 +1,37 @@
 //! How a custom resource's values merge under server-side apply: maps of a value without a schema do, lists do not.
 
 use super::node::Custom;
-use super::schema::ListKind;
-use crate::apply::structure::{Rule, Structure};
+use super::schema::{Additional, ListKind};
+use crate::apply::structure::{Naming, Rule, Structure};
+use crate::schema::node::Node as _;
 use serde_json::Value;
+
+impl Custom<'_> {
+    /// Whether fields nobody describes may stand here and anywhere below, even where pruning drops them.
+    fn keeps(&self) -> bool {
+        match *self {
+            Custom::Metadata(_) => false,
+            Custom::Free | Custom::Object(None) => true,
+            Custom::Object(Some(schema)) => schema.preserve,
+            Custom::Value { schema, keeps } => keeps || schema.preserve,
+        }
+    }
+
+    /// The same below a place that keeps what nobody describes.
+    fn below(self, keeper: bool) -> Self {
+        match self {
+            Custom::Value { schema, keeps } => Custom::Value { schema, keeps: keeps || keeper },
+            other => other,
+        }
+    }
+}
 
 impl Structure for Custom<'_> {
     fn rule(&self, value: &Value) -> Rule {
         let schema = match *self {
             Custom::Metadata(builtin) => return builtin.rule(value),
-            Custom::Free | Custom::Object(None) => {
-                return if value.is_object() { Rule::Struct } else { Rule::Atomic };
-            }
+            Custom::Free => return if value.is_object() { Rule::Map } else { Rule::Atomic },
+            Custom::Object(None) => return if value.is_object() { Rule::Struct } else { Rule::Atomic },
             Custom::Object(Some(schema)) | Custom::Value { schema, .. } => schema,
         };
         match value {
@@ -29,6 +49,37 @@ impl Structure for Custom<'_> {
 
     fn free(&self) -> Self {
         Custom::Free
+    }
+
+    /// As kube-openapi's `schemaconv` has it: an object of no properties takes any, and so does what is below one that keeps them.
+    fn naming(&self, name: &str) -> Naming {
+        let (schema, whole) = match *self {
+            Custom::Metadata(builtin) => return builtin.naming(name),
+            Custom::Free => return Naming::Open,
+            Custom::Object(schema) => (schema, true),
+            Custom::Value { schema, .. } => (Some(schema), schema.embedded),
+        };
+        if whole && matches!(name, "apiVersion" | "kind" | "metadata") {
+            return Naming::Declared;
+        }
+        let Some(schema) = schema else { return Naming::Open };
+        if schema.properties.contains_key(name) {
+            return Naming::Declared;
+        }
+        let open = match &schema.additional {
+            Some(Additional::Schema(_)) => true,
+            Some(Additional::Any(any)) => *any,
+            None => self.keeps() || (schema.properties.is_empty() && !whole),
+        };
+        if open { Naming::Open } else { Naming::Undeclared }
+    }
+
+    fn field(&self, name: &str) -> Self {
+        self.member(name).node().unwrap_or(Custom::Free).below(self.keeps())
+    }
+
+    fn element(&self) -> Self {
+        self.item().unwrap_or(Custom::Free).below(self.keeps())
     }
 
     fn key_default(&self, key: &str) -> Option<Value> {
@@ -102,5 +153,59 @@ mod tests {
         )
         .unwrap_err();
         assert_eq!(refused.message, "Apply failed with 1 conflict: conflict with \"one\": .spec.args");
+    }
+
+    fn open_schema() -> Schema {
+        Schema::from_props(
+            &json!({"type": "object", "properties": {"spec": {"type": "object", "properties": {
+            "any": {"type": "object"},
+            "more": {"type": "object", "additionalProperties": true},
+            "closed": {"type": "object", "properties": {"x": {"type": "string"}}},
+            "set": {"type": "array", "x-kubernetes-list-type": "set", "items": {"type": "string"}},
+            "free": {"type": "object", "x-kubernetes-preserve-unknown-fields": true,
+                "properties": {"inner": {"type": "object", "properties": {"x": {"type": "string"}}}}}}}}}),
+        )
+    }
+
+    #[test]
+    fn a_field_of_an_open_object_must_not_be_refused() {
+        let schema = open_schema();
+        let refused = |spec: Value| apply::untypable(Custom::Object(Some(&schema)), &json!({"spec": spec}));
+        for open in [
+            json!({"any": {"a": {"b": [{"c": 1}]}}}),
+            json!({"more": {"a": {"b": 1}}}),
+            json!({"free": {"a": {"b": 1}, "inner": {"y": 1}}}),
+        ] {
+            assert_eq!(refused(open.clone()), [""; 0], "{open}");
+        }
+        assert_eq!(refused(json!({"closed": {"y": 1}})), [".spec.closed.y: field not declared in schema"]);
+        assert_eq!(refused(json!({"other": 1})), [".spec.other: field not declared in schema"]);
+        let null =
+            ".spec.set: element 1: associative list without keys has an element that's an explicit null";
+        assert_eq!(refused(json!({"set": ["a", null]})), [null]);
+        let root = json!({"apiVersion": "a/v1", "kind": "W", "metadata": {"name": "x", "odd": 1}});
+        let structure = Custom::Object(Some(&schema));
+        assert_eq!(apply::untypable(structure, &root), [".metadata.odd: field not declared in schema"]);
+    }
+
+    #[test]
+    fn a_map_nobody_describes_must_be_owned_itself() {
+        let schema = open_schema();
+        let owned =
+            |spec: Value| apply::field_set(Custom::Object(Some(&schema)), &json!({"spec": spec})).paths();
+        assert_eq!(
+            owned(json!({"any": {"a": {"b": 1}}})),
+            [".spec.any.a", ".spec.any.a.b"],
+            "the declared field is owned by what is in it"
+        );
+        assert_eq!(owned(json!({"more": {"a": {}}})), [".spec.more.a"]);
+        assert_eq!(
+            owned(json!({"free": {"a": {"b": {"c": [1]}}, "inner": {"x": "1"}}})),
+            [".spec.free.a", ".spec.free.a.b", ".spec.free.a.b.c", ".spec.free.inner.x"]
+        );
+        let nothing_said =
+            apply::field_set(Custom::Object(None), &json!({"kind": "W", "spec": {"a": {"b": 1}}}));
+        assert_eq!(nothing_said.paths(), [".kind", ".spec", ".spec.a", ".spec.a.b"]);
+        assert_eq!(owned(json!({"closed": {}, "set": []})), [".spec.closed"], "an empty list has nobody");
     }
 }

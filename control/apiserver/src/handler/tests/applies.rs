@@ -219,3 +219,74 @@ async fn what_the_server_grants_must_not_be_owned_by_who_writes() {
     });
     assert_eq!(granted(&made.await.body), 0);
 }
+
+#[tokio::test]
+async fn what_was_there_before_the_first_apply_must_not_be_lost_to_it() {
+    let s = Server::start().await;
+    let target = format!("{MAPS}/a");
+    let map = |value: &str| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"k": value}});
+    s.ok("POST", MAPS, map("1")).await;
+    let forgotten = json!({"metadata": {"managedFields": [{}]}});
+    let forgot = s.patch(&target, "merge-patch+json", forgotten).await.body;
+    assert!(!forgot["metadata"]["managedFields"].is_array(), "{forgot}");
+    let changed = s.patch(&target, "merge-patch+json", json!({"data": {"l": "2"}})).await.body;
+    assert!(
+        !changed["metadata"]["managedFields"].is_array(),
+        "nobody is noted until somebody applies: {changed}"
+    );
+    let apply = format!("{target}?fieldManager=me");
+    let refused = s.patch(&apply, "apply-patch+yaml", map("3")).await;
+    assert_eq!(
+        refused.body["message"],
+        "Apply failed with 1 conflict: conflict with \"before-first-apply\" using v1: .data.k"
+    );
+    let agreed = s.patch(&apply, "apply-patch+yaml", map("1")).await.body;
+    let managers = agreed["metadata"]["managedFields"].as_array().unwrap();
+    let names: Vec<&str> = managers.iter().filter_map(|m| m["manager"].as_str()).collect();
+    assert_eq!(names, ["me", "before-first-apply"]);
+}
+
+#[tokio::test]
+async fn owners_of_the_spec_and_of_the_status_must_not_conflict() {
+    let s = Server::start().await;
+    let target = format!("{DEPLOYMENTS}/d");
+    let mut both = deployment();
+    both["status"] = json!({"replicas": 3});
+    apply(&s, &target, &both).await;
+    let status = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"},
+        "spec": {"replicas": 9}, "status": {"replicas": 4}});
+    let by = |who: &str| format!("{target}/status?fieldManager={who}");
+    assert_eq!(s.patch(&by("b"), "apply-patch+yaml", status.clone()).await.code, 200);
+    let mut other = status;
+    other["status"]["replicas"] = json!(5);
+    assert_eq!(s.patch(&by("c"), "apply-patch+yaml", other).await.code, 409, "b owns it");
+}
+
+#[tokio::test]
+async fn a_field_the_server_granted_must_not_conflict_with_who_applies_it() {
+    let s = Server::start().await;
+    let target = "/api/v1/namespaces/default/services/s";
+    let service =
+        |spec: Value| json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s"}, "spec": spec});
+    apply(&s, target, &service(json!({"selector": {"a": "b"}, "ports": [{"port": 80}]}))).await;
+    let other = service(json!({"ipFamilyPolicy": "PreferDualStack"}));
+    let answer = s.patch(&format!("{target}?fieldManager=b"), "apply-patch+yaml", other).await;
+    assert_eq!(answer.code, 200, "{}", answer.body);
+    let again = service(json!({"sessionAffinity": "ClientIP"}));
+    let answer = s.patch(&format!("{target}?fieldManager=c"), "apply-patch+yaml", again).await;
+    assert_eq!(answer.code, 200, "what was left to its default is nobody's: {}", answer.body);
+}
+
+#[tokio::test]
+async fn an_undeclared_field_of_a_custom_resource_must_not_be_applied() {
+    let s = custom::defined().await;
+    let config = json!({"apiVersion": "acme.com/v1", "kind": "Widget", "metadata": {"name": "o"},
+        "spec": {"replicas": 1, "undeclared": 1}});
+    let target = format!("{}/o?fieldManager=me", custom::WIDGETS);
+    let refused = s.patch(&target, "apply-patch+yaml", config).await;
+    assert_eq!(
+        refused.body["message"],
+        "failed to create typed patch object (default/o; acme.com/v1, Kind=Widget): \
+         .spec.undeclared: field not declared in schema"
+    );
+}

@@ -170,8 +170,8 @@ impl Rules for Builtin {
         normalized.map_or(empty, |normalized| normalized.value)
     }
 
-    fn indistinct(&self, config: &Value) -> Vec<String> {
-        structure(config).map(|structure| apply::indistinct(structure, config)).unwrap_or_default()
+    fn untypable(&self, config: &Value) -> Vec<String> {
+        structure(config).map(|structure| apply::untypable(structure, config)).unwrap_or_default()
     }
 
     fn owners(&self, live: &Value, new: &Value, present: &Managed, write: &Write<'_>) -> Option<Managed> {

@@ -161,8 +161,11 @@ impl Rules for Custom {
         json!({"apiVersion": gvk.api_version(), "kind": gvk.kind})
     }
 
-    fn indistinct(&self, config: &Value) -> Vec<String> {
-        apply::indistinct(self.structure(), config)
+    fn untypable(&self, config: &Value) -> Vec<String> {
+        // Where a definition of old keeps every unknown field, none is undeclared.
+        let structure =
+            if self.definition.preserve_unknown { Structure::Object(None) } else { self.structure() };
+        apply::untypable(structure, config)
     }
 
     fn owners(&self, live: &Value, new: &Value, present: &Managed, write: &Write<'_>) -> Option<Managed> {
