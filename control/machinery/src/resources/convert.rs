@@ -1,8 +1,8 @@
 //! Between the served versions of a resource and the one version it is kept in.
 //!
 //! Versions that differ in name only need no more than another `apiVersion`. Two differ in shape: events, which the
-//! core group and `events.k8s.io` share, and horizontal pod autoscalers. Secrets have a field that is only ever sent, nodes and pods
-//! older fields beside those that replaced them.
+//! core group and `events.k8s.io` share, and horizontal pod autoscalers. Secrets have a field that is only ever sent, nodes, pods and
+//! templates older fields beside those that replaced them.
 
 mod autoscaling;
 mod events;
@@ -12,7 +12,8 @@ mod secrets;
 use serde_json::Value;
 
 use super::Resource;
-use crate::access::set;
+use super::strategy::pod_spec;
+use crate::access::{existing, set};
 
 /// Turns an object of a served version into the one that is stored.
 pub fn to_storage(resource: &Resource, version: &str, object: &mut Value) {
@@ -20,10 +21,16 @@ pub fn to_storage(resource: &Resource, version: &str, object: &mut Value) {
         ("events.k8s.io", "events", _) => events::to_core(object),
         ("autoscaling", "horizontalpodautoscalers", "v1") => autoscaling::v1_to_v2(object),
         ("autoscaling", "horizontalpodautoscalers", _) => autoscaling::drop_round_trip(object),
+        ("apps", "daemonsets", _) => pairs::daemon_set(object),
         ("", "nodes", _) => pairs::node(object),
         ("", "pods", _) => pairs::pod(object),
         ("", "secrets", _) => secrets::fold_string_data(object),
         _ => {}
+    }
+    if let Some(path) = pod_spec(resource)
+        && let Some(spec) = existing(object, path)
+    {
+        pairs::service_account(spec);
     }
     set(object, "apiVersion", resource.storage_api_version());
 }

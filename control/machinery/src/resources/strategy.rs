@@ -161,7 +161,6 @@ pub fn allow_unconditional_update(resource: &Resource) -> bool {
 /// Brings an object that passed validation to its one form: lists whose order or repeats mean nothing.
 pub fn canonicalize(resource: &Resource, object: &mut Value) {
     match (resource.group, resource.kind) {
-        ("", "Endpoints") => core::repack_subsets(object),
         // A generated name was not known when the object was defaulted.
         ("", "Namespace") => core::label_with_name(object),
         _ => {}

@@ -306,6 +306,8 @@ impl<'s> Walk<'s> {
     fn null_item(&mut self, shape: &Shape, holder: TypeId) -> Result<Value, TypeError> {
         match shape {
             Shape::Struct(id) => self.message(*id, Value::Null, Some(holder), false),
+            // No bytes are as many as none.
+            Shape::Bytes => Ok("".into()),
             shape => Ok(zero(shape)),
         }
     }

@@ -229,3 +229,16 @@ fn an_enumeration_is_found_behind_lists_maps_and_other_packages() {
     );
     assert_eq!(values("v1", "Pod", &["spec", "schedulerName"]), [""; 0]);
 }
+
+#[test]
+fn bytes_that_are_null_must_not_stay_null() {
+    for (kind, field) in [("Secret", "data"), ("ConfigMap", "binaryData")] {
+        let id = builtin().named("v1", kind).unwrap();
+        let kept = |bytes: Value| {
+            let object = Value::Object([(field.to_owned(), bytes)].into_iter().collect());
+            builtin().normalize(id, object).unwrap().value[field].clone()
+        };
+        assert_eq!(kept(json!({"a": null, "b": "aGk="})), json!({"a": "", "b": "aGk="}), "{kind}");
+        assert_eq!(kept(Value::Null), Value::Null, "{kind}");
+    }
+}

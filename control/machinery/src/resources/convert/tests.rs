@@ -199,3 +199,46 @@ fn string_data_wins_over_data_and_is_not_stored() {
     to_storage(secrets, "v1", &mut secret);
     assert_eq!(secret, json!({"apiVersion": "v1", "data": {"a": "eg==", "b": "eQ=="}}));
 }
+
+#[test]
+fn a_service_account_must_not_have_one_name_only() {
+    for (group, plural, path) in [
+        ("apps", "deployments", "/spec/template/spec"),
+        ("batch", "cronjobs", "/spec/jobTemplate/spec/template/spec"),
+        ("", "podtemplates", "/template/spec"),
+        ("", "pods", "/spec"),
+    ] {
+        let resource = by_group_resource(group, plural).unwrap();
+        for (given, kept) in [
+            (json!({"serviceAccount": "a"}), json!({"serviceAccount": "a", "serviceAccountName": "a"})),
+            (json!({"serviceAccountName": "a"}), json!({"serviceAccount": "a", "serviceAccountName": "a"})),
+            (
+                json!({"serviceAccountName": "a", "serviceAccount": "b"}),
+                json!({"serviceAccount": "a", "serviceAccountName": "a"}),
+            ),
+            (json!({}), json!({})),
+        ] {
+            let names = path.trim_start_matches('/').split('/').rev();
+            let mut object = names.fold(given.clone(), |inner, name| {
+                let mut outer = serde_json::Map::new();
+                outer.insert(name.to_owned(), inner);
+                Value::Object(outer)
+            });
+            to_storage(resource, resource.storage_version, &mut object);
+            assert_eq!(object.pointer(path), Some(&kept), "{plural}: {given}");
+        }
+    }
+}
+
+#[test]
+fn a_daemon_set_must_not_be_without_the_count_of_its_templates() {
+    let sets = by_group_resource("apps", "daemonsets").unwrap();
+    let counted = |annotations: Value| {
+        let mut set = json!({"metadata": {"name": "d", "annotations": annotations}});
+        to_storage(sets, "v1", &mut set);
+        set["metadata"]["annotations"]["deprecated.daemonset.template.generation"].clone()
+    };
+    assert_eq!(counted(json!({"a": "b"})), "0");
+    assert_eq!(counted(Value::Null), "0");
+    assert_eq!(counted(json!({"deprecated.daemonset.template.generation": "7"})), "7");
+}

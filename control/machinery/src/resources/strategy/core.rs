@@ -1,11 +1,9 @@
-//! Smaller kinds: namespaces, claims, service accounts, signing requests, custom resource definitions, endpoints.
-
-use std::collections::BTreeMap;
+//! Smaller kinds: namespaces, claims, service accounts, signing requests, custom resource definitions.
 
 use serde_json::{Value, json};
 
 use super::keep_generation;
-use crate::access::{Fields, Get, copy, entries, existing, object, remove, set};
+use crate::access::{Get, copy, entries, existing, object, remove, set};
 
 /// The finalizer a namespace keeps until everything in it is gone.
 const NAMESPACE_FINALIZER: &str = "kubernetes";
@@ -120,59 +118,4 @@ pub(super) fn approve(new: &mut Value, old: &Value) {
     if let Some(status) = object(new, "status") {
         copy(status, old.at("status"), "certificate");
     }
-}
-
-/// Ports by their JSON text, and whether they are ready.
-type PortsReady = BTreeMap<String, (Value, bool)>;
-/// Ports, ready addresses, other addresses.
-type Subset = (Vec<Value>, Vec<Value>, Vec<Value>);
-
-/// Endpoints in one form: one subset for each set of ports, addresses sorted, each once, ready winning over not ready.
-pub(super) fn repack_subsets(endpoints: &mut Value) {
-    if endpoints.items("subsets").is_empty() {
-        return;
-    }
-    // Address (by ip, then target) and whether it is ready, to the ports it serves.
-    let mut ports_of: BTreeMap<(String, String), (Value, PortsReady)> = BTreeMap::new();
-    for subset in endpoints.items("subsets") {
-        for (list, ready) in [("addresses", true), ("notReadyAddresses", false)] {
-            for address in subset.items(list) {
-                let id = (address.text("ip").to_owned(), address.text("targetRef.uid").to_owned());
-                let (_, ports) = ports_of.entry(id).or_insert_with(|| (address.clone(), BTreeMap::new()));
-                for port in subset.items("ports") {
-                    let port = ports.entry(port.to_string()).or_insert_with(|| (port.clone(), false));
-                    port.1 |= ready;
-                }
-                if subset.items("ports").is_empty() {
-                    ports.entry(String::new()).or_insert_with(|| (Value::Null, false)).1 |= ready;
-                }
-            }
-        }
-    }
-    let mut subsets: BTreeMap<Vec<String>, Subset> = BTreeMap::new();
-    for (address, ports) in ports_of.into_values() {
-        for ready in [true, false] {
-            let chosen: Vec<_> = ports.iter().filter(|(_, (_, is))| *is == ready).collect();
-            if chosen.is_empty() {
-                continue;
-            }
-            let key = chosen.iter().map(|(text, _)| (*text).clone()).collect();
-            let (list, ready_list, other_list) = subsets.entry(key).or_default();
-            *list = chosen.iter().map(|(_, (port, _))| port.clone()).filter(|port| !port.is_null()).collect();
-            if ready { ready_list } else { other_list }.push(address.clone());
-        }
-    }
-    let subsets: Vec<Value> = subsets
-        .into_values()
-        .map(|(ports, ready, other)| {
-            let mut subset = Fields::new();
-            for (key, list) in [("addresses", ready), ("notReadyAddresses", other), ("ports", ports)] {
-                if !list.is_empty() {
-                    subset.insert(key.to_owned(), Value::Array(list));
-                }
-            }
-            Value::Object(subset)
-        })
-        .collect();
-    set(endpoints, "subsets", subsets);
 }

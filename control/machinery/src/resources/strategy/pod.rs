@@ -11,7 +11,13 @@ use crate::{
 pub(super) fn create(pod: &mut Value) {
     let mut status = json!({"phase": "Pending", "qosClass": qos_class(pod)});
     if !pod.items("spec.schedulingGates").is_empty() {
-        set(&mut status, "conditions", json!([scheduling_gated_condition()]));
+        let mut condition = scheduling_gated_condition();
+        // It is so since the pod was made.
+        let made = pod.text("metadata.creationTimestamp");
+        if !made.is_empty() {
+            set(&mut condition, "lastTransitionTime", made);
+        }
+        set(&mut status, "conditions", json!([condition]));
     }
     set(pod, "status", status);
 }

@@ -21,6 +21,10 @@ fn a_gated_pod_says_why_it_is_not_scheduled() {
     let mut pod = json!({"spec": {"schedulingGates": [{"name": "g"}]}});
     prepare_for_create(resource("", "pods"), &mut pod);
     assert_eq!(pod["status"]["conditions"][0]["reason"], "SchedulingGated");
+    let mut stamped = json!({"metadata": {"creationTimestamp": "2026-01-01T00:00:00Z"},
+        "spec": {"schedulingGates": [{"name": "g"}]}});
+    prepare_for_create(resource("", "pods"), &mut stamped);
+    assert_eq!(stamped["status"]["conditions"][0]["lastTransitionTime"], "2026-01-01T00:00:00Z");
 }
 
 #[test]
@@ -269,17 +273,20 @@ fn a_signing_requests_decision_and_certificate_have_different_writers() {
 }
 
 #[test]
-fn endpoints_are_kept_in_one_form() {
-    let mut endpoints = json!({"subsets": [
+fn subsets_of_endpoints_must_not_be_joined_or_sorted() {
+    let endpoints = resource("", "endpoints");
+    let written = json!({"metadata": {"name": "e"}, "subsets": [
         {"addresses": [{"ip": "10.0.0.2"}], "ports": [{"port": 80}]},
         {"addresses": [{"ip": "10.0.0.1"}], "ports": [{"port": 80}]},
         {"notReadyAddresses": [{"ip": "10.0.0.1"}, {"ip": "10.0.0.3"}], "ports": [{"port": 80}]}]});
-    canonicalize(resource("", "endpoints"), &mut endpoints);
-    assert_eq!(
-        endpoints["subsets"],
-        json!([{"addresses": [{"ip": "10.0.0.1"}, {"ip": "10.0.0.2"}],
-            "notReadyAddresses": [{"ip": "10.0.0.3"}], "ports": [{"port": 80}]}])
-    );
+    let mut made = written.clone();
+    prepare_for_create(endpoints, &mut made);
+    canonicalize(endpoints, &mut made);
+    assert_eq!(made["subsets"], written["subsets"]);
+    let mut changed = written.clone();
+    prepare_for_update(endpoints, &mut changed, &json!({"metadata": {"name": "e"}}));
+    canonicalize(endpoints, &mut changed);
+    assert_eq!(changed["subsets"], written["subsets"]);
 }
 
 #[test]
