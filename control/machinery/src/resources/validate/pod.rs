@@ -9,6 +9,7 @@ mod resources;
 mod restart;
 mod scheduling;
 mod security;
+mod status;
 mod update;
 mod volume;
 mod windows;
@@ -22,7 +23,8 @@ use crate::{access::Get as _, names};
 
 pub(super) use self::resize::resize;
 pub(super) use self::scheduling::tolerations;
-pub(super) use self::update::{update, update_ephemeral_containers, update_status};
+pub(super) use self::status::update_status;
+pub(super) use self::update::{update, update_ephemeral_containers};
 
 /// What holds forevery pod, new or changed.
 pub(super) fn pod(pod: Cursor<'_>) {

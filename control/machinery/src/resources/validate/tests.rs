@@ -9,6 +9,7 @@ mod devices;
 mod jobs;
 mod metadata;
 mod pod_rules;
+mod pod_status;
 mod pods;
 
 /// The errors a client would get, after the object went through defaulting and its strategy.

@@ -2,12 +2,12 @@
 
 use serde_json::{Value, json};
 
-use super::{annotations, security};
+use super::annotations;
 use crate::{
     access::{Fields, Get as _, copy, entries, object, remove, same},
     field::{FieldError, Path},
     goformat::go_quote,
-    resources::validate::{core::one_a_family, cursor::Cursor, difference::changed},
+    resources::validate::{cursor::Cursor, difference::changed},
 };
 
 const UPDATABLE: &str = "`spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,\
@@ -153,96 +153,6 @@ fn only_added(new: &Value, old: &Value) -> bool {
     lists.iter().all(|(new, old)| {
         new.len() >= old.len() && new.iter().zip(old.iter()).all(|(new, old)| same(new, old))
     })
-}
-
-/// A status may be anything its kubelet says, but containers that ended for good stay ended.
-pub(in crate::resources::validate) fn update_status(pod: Cursor<'_>) {
-    let status = pod.field("status");
-    let at = pod.field("metadata.annotations");
-    annotations::kept(at);
-    annotations::specific(at, pod.field("spec"));
-    users(pod, status);
-    let policy = pod.old.text("spec.restartPolicy");
-    for (list, containers) in
-        [("containerStatuses", "containers"), ("initContainerStatuses", "initContainers")]
-    {
-        for before in status.old.items(list) {
-            let (ended, name) = (before.at("state.terminated"), before.text("name"));
-            let mut own = pod.old.at("spec").items(containers).iter();
-            let own = own.find(|container| container.text("name") == name);
-            // A pod that restarts, or a container with a policy of its own, may leave any state.
-            let restarts = policy == "Always" || own.is_some_and(|own| !own.text("restartPolicy").is_empty());
-            if ended.is_null() || restarts || (ended.int("exitCode") != Some(0) && policy != "Never") {
-                continue;
-            }
-            let now = status.each(list).find(|status| status.text("name") == name);
-            if let Some(now) = now.filter(|now| !now.has("state.terminated")) {
-                now.field("state").forbidden("may not be transitioned to non-terminated state");
-            }
-        }
-    }
-    reported(pod, status);
-    addresses(status.field("podIPs"));
-    addresses(status.field("hostIPs"));
-}
-
-/// As whom containers run: what a pod's system knows, and ids the kernel knows.
-fn users(pod: Cursor<'_>, status: Cursor<'_>) {
-    let lists = ["containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses"];
-    for user in lists.into_iter().flat_map(|list| status.each(list)).map(|of| of.field("user.linux")) {
-        match pod.text("spec.os.name") {
-            "windows" if user.is_set() => user.forbidden("cannot be set for a windows pod"),
-            "" | "linux" if user.is_set() => security::linux_user(user),
-            _ => {}
-        }
-    }
-    for before in status.old.items("ephemeralContainerStatuses").iter().filter(|s| s.has("state.terminated"))
-    {
-        let mut now = status.each("ephemeralContainerStatuses");
-        let now = now.find(|status| status.text("name") == before.text("name"));
-        if let Some(now) = now.filter(|now| !now.has("state.terminated")) {
-            now.field("state").forbidden("may not be transitioned to non-terminated state");
-        }
-    }
-}
-
-/// What a kubelet says of a pod beside its containers.
-fn reported(pod: Cursor<'_>, status: Cursor<'_>) {
-    let observed = |of: Cursor<'_>| {
-        let seen = of.field("observedGeneration");
-        if seen.number().is_some_and(|seen| seen < 0) {
-            seen.invalid("must be a non-negative integer");
-        }
-    };
-    for condition in status.each("conditions") {
-        observed(condition);
-        if !["PodScheduled", "Ready", "Initialized"].contains(&condition.text("type")) {
-            condition.field("type").named("Type").qualified();
-        }
-    }
-    if pod.text("spec.nodeName") != pod.old.text("spec.nodeName") {
-        status.field("nodeName").forbidden("may not be changed directly");
-    }
-    let nominated = status.field("nominatedNodeName");
-    if nominated.changed() && !nominated.is_empty() {
-        nominated.subdomain();
-        if !pod.old.text("spec.nodeName").is_empty() {
-            nominated.forbidden("may not be set on pods that are already bound to a node");
-        }
-    }
-    observed(status);
-    status.field("qosClass").immutable();
-}
-
-/// A pod's or its host's addresses: one of each family at most. Those reported before are not judged again.
-fn addresses(list: Cursor<'_>) {
-    let known: Vec<&str> = list.old.items("").iter().map(|ip| ip.text("ip")).collect();
-    for address in list.items() {
-        address.field("ip").reported_at(address).ip(&known);
-    }
-    if !one_a_family(&list.items().map(|address| address.text("ip")).collect::<Vec<_>>()) {
-        list.invalid("may specify no more than one IP for each IP family");
-    }
 }
 
 /// Ephemeral containers are added, never changed or taken away.

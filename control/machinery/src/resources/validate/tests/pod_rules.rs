@@ -338,8 +338,8 @@ fn a_status_must_not_say_of_a_pod_what_its_system_has_not() {
     assert_eq!(
         refused,
         [
-            "status.containerStatuses[0].user.linux: Forbidden: cannot be set for a windows pod",
             "status.ephemeralContainerStatuses[0].state: Forbidden: may not be transitioned to non-terminated state",
+            "status.containerStatuses[0].user.linux: Forbidden: cannot be set for a windows pod",
         ]
     );
 }
