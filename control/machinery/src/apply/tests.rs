@@ -5,6 +5,8 @@ use crate::schema::node::Builtin;
 use proptest::prelude::*;
 use serde_json::json;
 
+mod model;
+
 const NOW: &str = "2024-01-01T00:00:00Z";
 
 fn applier(name: &str) -> Manager {
