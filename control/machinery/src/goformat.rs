@@ -100,6 +100,35 @@ pub fn go_value(value: &Value) -> String {
     }
 }
 
+/// `%T` of what JSON decodes to.
+#[must_use]
+pub fn go_type(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "<nil>",
+        Value::Bool(_) => "bool",
+        Value::Number(n) if n.is_f64() => "float64",
+        Value::Number(_) => "int64",
+        Value::String(_) => "string",
+        Value::Array(_) => "[]interface {}",
+        Value::Object(_) => "map[string]interface {}",
+    }
+}
+
+/// `%#v` of what JSON decodes to: `map[string]interface {}{"a":1}`.
+#[must_use]
+pub fn go_syntax(value: &Value) -> String {
+    let list = |parts: Vec<String>| format!("{}{{{}}}", go_type(value), parts.join(", "));
+    match value {
+        Value::Null => "interface {}(nil)".to_owned(),
+        Value::Bool(_) | Value::Number(_) => go_value(value),
+        Value::String(text) => go_quote(text),
+        Value::Array(items) => list(items.iter().map(go_syntax).collect()),
+        Value::Object(map) => {
+            list(map.iter().map(|(k, v)| format!("{}:{}", go_quote(k), go_syntax(v))).collect())
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

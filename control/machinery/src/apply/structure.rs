@@ -1,7 +1,7 @@
 //! What merges how under server-side apply.
 
 use crate::schema::node::{Builtin, Member, Node, Of};
-use crate::schema::{ListType, Shape};
+use crate::schema::{ListType, Shape, Special};
 use serde_json::{Map, Value};
 
 /// How a value merges.
@@ -30,6 +30,25 @@ pub enum Naming {
     Undeclared,
 }
 
+/// What a place takes, as far as upstream's typed values ask; null is taken anywhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Takes {
+    /// A number, whole or not.
+    Number,
+    /// A text.
+    Text,
+    /// True or false.
+    Flag,
+    /// Anything but a list or an object.
+    Scalar,
+    /// A list.
+    List,
+    /// An object.
+    Object,
+    /// Whatever is written.
+    Anything,
+}
+
 /// A place in a schema that says how values merge: of the field table, of a custom resource, or of nothing.
 pub trait Structure: Node {
     /// How a value that stands here merges.
@@ -37,6 +56,11 @@ pub trait Structure: Node {
 
     /// Where a value stands that has no place.
     fn free(&self) -> Self;
+
+    /// What may stand here.
+    fn takes(&self) -> Takes {
+        Takes::Anything
+    }
 
     /// How a member of an object that stands here is named.
     fn naming(&self, name: &str) -> Naming {
@@ -117,6 +141,20 @@ impl Structure for Builtin<'_> {
 
     fn free(&self) -> Self {
         Builtin { of: Of::Nothing, held_by: None, ..*self }
+    }
+
+    fn takes(&self) -> Takes {
+        match self.of {
+            Of::Struct { .. } | Of::Shape(Shape::Map(_)) => Takes::Object,
+            Of::Shape(Shape::List(_) | Shape::Items) => Takes::List,
+            Of::Shape(Shape::Bool) => Takes::Flag,
+            Of::Shape(Shape::Int32 | Shape::Int64 | Shape::Float64) => Takes::Number,
+            Of::Shape(Shape::String | Shape::Bytes | Shape::Special(Special::Duration)) => Takes::Text,
+            Of::Shape(Shape::Special(
+                Special::Quantity | Special::IntOrString | Special::Time | Special::MicroTime,
+            )) => Takes::Scalar,
+            Of::Shape(_) | Of::Nothing => Takes::Anything,
+        }
     }
 
     fn key_default(&self, key: &str) -> Option<Value> {

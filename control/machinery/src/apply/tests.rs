@@ -356,6 +356,41 @@ fn a_field_nobody_declared_must_be_named_where_it_stands() {
 }
 
 #[test]
+fn a_value_of_another_type_must_not_be_applied() {
+    let container = |field: &str, value: Value| {
+        let container = json!({"name": "c", field: value});
+        untypable(deployment(), &json!({"spec": {"template": {"spec": {"containers": [container]}}}}))
+    };
+    let at = ".spec.template.spec.containers[name=\"c\"]";
+    for (field, value, why) in [
+        ("image", json!(1), "image: expected string, got &value.valueUnstructured{Value:1}"),
+        (
+            "image",
+            json!({"a": ["b"]}),
+            "image: expected string, got &value.valueUnstructured{Value:map[string]interface {}{\"a\":[]interface {}{\"b\"}}}",
+        ),
+        ("tty", json!("yes"), "tty: expected boolean, got &{yes}"),
+        ("args", json!("a"), "args: expected list, got &{a}"),
+        ("resources", json!([1]), "resources: expected map, got &{[1]}"),
+        (
+            "ports",
+            json!([{"containerPort": "80"}]),
+            "ports[containerPort=\"80\",protocol=\"TCP\"].containerPort: expected numeric (int or float), got string",
+        ),
+        (
+            "resources",
+            json!({"limits": {"cpu": {}}}),
+            "resources.limits.cpu: expected any scalar, got &{map[]}",
+        ),
+    ] {
+        assert_eq!(container(field, value), [format!("{at}.{why}")]);
+    }
+    for fine in [json!({"limits": {"cpu": 0.5, "memory": "1Gi"}}), Value::Null] {
+        assert_eq!(container("resources", fine), [""; 0]);
+    }
+}
+
+#[test]
 fn owners_are_compared_without_their_times() {
     let first =
         applied(&json!({}), &config(Some(1), "i"), &Managed::default(), "one", false).unwrap().managed;

@@ -2,8 +2,8 @@
 
 use super::order::{self, Take};
 use super::set::{Set, show};
-use super::structure::{Naming, Rule, Structure, key_element};
-use crate::goformat::go_quote;
+use super::structure::{Naming, Rule, Structure, Takes, key_element};
+use crate::goformat::{go_quote, go_syntax, go_type, go_value};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, HashSet};
 
@@ -57,6 +57,9 @@ pub fn untypable<S: Structure>(structure: S, value: &Value) -> Vec<String> {
 }
 
 fn check<S: Structure>(structure: S, value: &Value, path: &mut String, errors: &mut Vec<String>) {
+    if let Some(why) = mistyped(structure.takes(), value) {
+        return errors.push(format!("{path}: {why}"));
+    }
     let length = path.len();
     match value {
         Value::Object(fields) => {
@@ -94,6 +97,32 @@ fn check<S: Structure>(structure: S, value: &Value, path: &mut String, errors: &
         }
         _ => {}
     }
+}
+
+/// Why a value cannot stand where such values do, as Go prints it.
+fn mistyped(takes: Takes, value: &Value) -> Option<String> {
+    let fits = match takes {
+        Takes::Number => value.is_number(),
+        Takes::Text => value.is_string(),
+        Takes::Flag => value.is_boolean(),
+        Takes::Scalar => !value.is_object() && !value.is_array(),
+        Takes::List => value.is_array(),
+        Takes::Object => value.is_object(),
+        Takes::Anything => true,
+    };
+    let wanted = match takes {
+        _ if fits || value.is_null() => return None,
+        Takes::Number => return Some(format!("expected numeric (int or float), got {}", go_type(value))),
+        Takes::Text => {
+            let found = go_syntax(value);
+            return Some(format!("expected string, got &value.valueUnstructured{{Value:{found}}}"));
+        }
+        Takes::Flag => "boolean",
+        Takes::Scalar => "any scalar",
+        Takes::List => "list",
+        Takes::Object | Takes::Anything => "map",
+    };
+    Some(format!("expected {wanted}, got &{{{}}}", go_value(value)))
 }
 
 /// The path element of a list's item, or why it has none.

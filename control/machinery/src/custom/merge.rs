@@ -2,7 +2,7 @@
 
 use super::node::Custom;
 use super::schema::{Additional, ListKind};
-use crate::apply::structure::{Naming, Rule, Structure};
+use crate::apply::structure::{Naming, Rule, Structure, Takes};
 use crate::schema::node::Node as _;
 use serde_json::Value;
 
@@ -49,6 +49,24 @@ impl Structure for Custom<'_> {
 
     fn free(&self) -> Self {
         Custom::Free
+    }
+
+    fn takes(&self) -> Takes {
+        match *self {
+            Custom::Metadata(builtin) => builtin.takes(),
+            Custom::Free => Takes::Anything,
+            Custom::Object(_) => Takes::Object,
+            Custom::Value { schema, .. } if schema.int_or_string => Takes::Anything,
+            Custom::Value { schema, .. } => match (schema.kind.as_str(), schema.format.as_str()) {
+                ("object", _) => Takes::Object,
+                ("array", _) => Takes::List,
+                ("integer" | "number", _) => Takes::Number,
+                ("boolean", _) => Takes::Flag,
+                ("string", "" | "byte") => Takes::Text,
+                ("string", _) => Takes::Scalar,
+                _ => Takes::Anything,
+            },
+        }
     }
 
     /// As kube-openapi's `schemaconv` has it: an object of no properties takes any, and so does what is below one that keeps them.

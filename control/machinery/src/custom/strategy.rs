@@ -7,6 +7,7 @@ use super::schema::Schema;
 use super::{lists, meta, validate};
 use crate::access::{Get as _, copy, find, remove};
 use crate::field::{ErrorType, FieldError, Path};
+use crate::goformat::{go_type, go_value};
 use crate::object;
 use crate::resources::validate as builtin;
 use serde_json::Value;
@@ -175,16 +176,7 @@ fn type_meta(version: &Version, object: &Value) -> Vec<FieldError> {
 }
 
 fn accessor(path: &str, value: &Value, wanted: &str) -> String {
-    let found = match value {
-        Value::Null => "<nil>",
-        Value::Bool(_) => "bool",
-        Value::Number(n) if n.is_f64() => "float64",
-        Value::Number(_) => "int64",
-        Value::String(_) => "string",
-        Value::Array(_) => "[]interface {}",
-        Value::Object(_) => "map[string]interface {}",
-    };
-    let shown = crate::goformat::go_value(value);
+    let (shown, found) = (go_value(value), go_type(value));
     format!("{path} accessor error: {shown} is of the type {found}, expected {wanted}")
 }
 
