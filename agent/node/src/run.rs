@@ -41,21 +41,27 @@ pub enum Error {
     Serving(#[source] pki::Error),
 }
 
-/// Runs the agent until `shutdown`. Errors are those of the start; later ones are a task's own, logged and survived.
-pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Error> {
+/// Runs the agent until `shutdown`, its tasks kept by `supervisor` and those of `beside` with them, which stop first. Errors are those of the
+/// start; later ones are a task's own, logged and survived.
+pub async fn run(
+    config: Config,
+    supervisor: &Supervisor,
+    mut beside: Vec<Task>,
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
     check_node_name(&config.node_name).map_err(Error::Config)?;
     if config.node_ips.is_empty() {
         return Err(Error::Config("the node has no address".to_owned()));
     }
     let network = config.network().map_err(Error::Executable)?;
-    let (config, supervisor) = (Arc::new(config), Supervisor::default());
+    let config = Arc::new(config);
     // The way to the servers outlasts those who use it.
     let (tasks, _way) = match config.server.clone() {
         Some(server) => {
             let (dir, first) = (config.agent_dir(), cluster_info::parse_server(&server)?);
             let balancer = Balancer::bind(&dir, &first).await.map_err(Error::Balancer)?;
-            let scope = Scope::new(&supervisor, "", &CancellationToken::new());
-            scope.keep(balancer.connections(&supervisor));
+            let scope = Scope::new(supervisor, "", &CancellationToken::new());
+            scope.keep(balancer.connections(supervisor));
             let server = balancer.url();
             let joined = Box::pin(bootstrap::join(&config, &server, &shutdown)).await;
             let (first, files) = match joined {
@@ -66,7 +72,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
             rotation::ensure_serving(&config.node_name, &config.node_ips, &files).map_err(Error::Serving)?;
             let kubelet = kubelet_parts::settings(&config, &files)?;
             let lost = lost::task(&kubelet.container_runtime_endpoint, &network);
-            let mut tasks = vec![kubelet_task(kubelet, Some(client.clone()), &supervisor), lost];
+            let mut tasks = vec![kubelet_task(kubelet, Some(client.clone()), supervisor), lost];
             tasks.extend(cluster_tasks(
                 &config,
                 &server,
@@ -74,7 +80,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
                 (client, slot),
                 files,
                 network,
-                &supervisor,
+                supervisor,
             ));
             (tasks, Some(scope))
         }
@@ -92,12 +98,13 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
             prepared.map_err(Error::Serving)?;
             let kubelet = kubelet_parts::settings(&config, &files)?;
             let lost = lost::task(&kubelet.container_runtime_endpoint, &network);
-            let mut tasks = vec![kubelet_task(kubelet, None, &supervisor), lost];
+            let mut tasks = vec![kubelet_task(kubelet, None, supervisor), lost];
             tasks.extend(standalone_tasks(&config, files));
             (tasks, None)
         }
     };
-    supervisor.run(tasks, &shutdown).await;
+    beside.extend(tasks);
+    supervisor.run(beside, &shutdown).await;
     Ok(())
 }
 

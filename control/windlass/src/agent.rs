@@ -1,12 +1,14 @@
 //! `windlass agent`: this machine as a node.
 
 use crate::cli::AgentFlags;
+use crate::notify;
 use crate::signals::Signals;
 use anyhow::{Context as _, anyhow, bail};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 use nix::unistd::getppid;
 use pki::bootstrap::{AuthorityHash, JoinToken};
+use supervise::Supervisor;
 use tokio_util::sync::CancellationToken;
 
 /// Set by a server for its child: the server's process id, with which the child dies.
@@ -25,7 +27,9 @@ pub(crate) async fn run(flags: AgentFlags) -> anyhow::Result<()> {
         let lock = crate::lock::wait(&dir, "windlass agent", &shutdown).await?;
         let Some(_lock) = lock else { return Ok(()) };
         tracing::info!(node = config.node_name, ips = ?config.node_ips, server = config.server, "agent starts");
-        Ok(Box::pin(node::run(config, shutdown.clone())).await?)
+        let supervisor = Supervisor::default();
+        let beside = notify::task(&supervisor).into_iter().collect();
+        Ok(Box::pin(node::run(config, &supervisor, beside, shutdown.clone())).await?)
     };
     signals.until_done(&shutdown, work).await
 }

@@ -75,6 +75,7 @@ impl Program {
         // What is meant for the server must not reach the agent; it gets all it needs as arguments.
         let told = |name: &OsStr| is_ours(name) && name != "WINDLASS_LOG_FORMAT" && name != PARENT;
         std::env::vars_os().filter(|(name, _)| told(name)).for_each(|(name, _)| _ = command.env_remove(name));
+        crate::notify::VARIABLES.iter().for_each(|name| _ = command.env_remove(name));
         command.spawn().with_context(|| format!("start {}", self.path.display()))
     }
 }

@@ -5,7 +5,7 @@
 //! - `parts`: what a control plane is made of, one way to build each
 //! - `flags`, `component_config`: flags and configuration files as upstream's components take them
 //! - `member`: the etcd members beside servers
-//! - `lock`: one program a data directory; `watched`: files that others change; `memory`: what is freed is given back
+//! - `notify`: what systemd is told; `lock`: one program a data directory; `watched`: files that others change; `memory`: what is freed is given back
 //! - `snapshot`: a cluster saved and restored
 //! - `token`, `kubeconfig`, `certs`, `version`: commands that answer and end; `output`: their text and JSON
 
@@ -22,6 +22,7 @@ mod lock;
 mod logging;
 mod member;
 mod memory;
+mod notify;
 mod output;
 mod parts;
 mod server;

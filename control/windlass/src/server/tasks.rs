@@ -71,6 +71,7 @@ pub(super) fn of(
         })
     };
     let mut tasks = vec![api.logging(), api.trust(), scheduler, controllers, leadership.events, certificates];
+    tasks.extend(crate::notify::task(supervisor));
     tasks.extend(api.follows());
     let embedded = api.embedded_store().cloned().map(Source::Embedded);
     if let Some(source) = embedded.or_else(|| api.etcd().cloned().map(Source::Etcd)) {
