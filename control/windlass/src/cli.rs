@@ -3,9 +3,11 @@
 
 mod api_server;
 mod logging;
+mod machine;
 
 pub(crate) use api_server::ApiServerFlags;
 pub(crate) use logging::{LogFormat, Logging};
+pub(crate) use machine::{CheckFlags, CheckRole, ResetFlags, UpgradeFlags, VersionFlags};
 
 use crate::output::Output;
 use clap::builder::{OsStringValueParser, TypedValueParser};
@@ -62,7 +64,13 @@ pub(crate) enum Command {
     /// Look at, renew and replace the certificates of this machine
     #[command(subcommand)]
     Certs(CertsCommand),
-    /// Print the version
+    /// Look for what keeps this machine from working, and name remedies
+    Check(CheckFlags),
+    /// End this machine's pods and remove all state of ours from it
+    Reset(ResetFlags),
+    /// Put another release in the place of this machine's programs
+    Upgrade(UpgradeFlags),
+    /// Print the version and the commit it was built from
     Version(VersionFlags),
     /// Become another program that dies with the server: how a server starts etcd
     #[command(hide = true)]
@@ -553,14 +561,6 @@ pub(crate) struct KubeconfigFlags {
     /// Directory of the server's state
     #[arg(long, env = "WINDLASS_DATA_DIR", value_name = "DIR", default_value = DATA_DIR)]
     pub(crate) data_dir: PathBuf,
-    /// Form of what is printed
-    #[arg(short, long, value_enum, default_value = "text")]
-    pub(crate) output: Output,
-}
-
-/// `version`
-#[derive(Debug, Args)]
-pub(crate) struct VersionFlags {
     /// Form of what is printed
     #[arg(short, long, value_enum, default_value = "text")]
     pub(crate) output: Output,

@@ -6,13 +6,14 @@
 //! - `flags`, `component_config`: flags and configuration files as upstream's components take them
 //! - `member`: the etcd members beside servers
 //! - `notify`: what systemd is told; `lock`: one program a data directory; `watched`: files that others change; `memory`: what is freed is given back
-//! - `snapshot`: a cluster saved and restored
+//! - `snapshot`: a cluster saved and restored; `check`, `reset`, `upgrade`: the machine itself and the programs on it
 //! - `token`, `kubeconfig`, `certs`, `version`: commands that answer and end; `output`: their text and JSON
 
 #![warn(unreachable_pub)]
 
 mod agent;
 mod certs;
+mod check;
 mod child;
 mod cli;
 mod component_config;
@@ -25,11 +26,13 @@ mod memory;
 mod notify;
 mod output;
 mod parts;
+mod reset;
 mod server;
 mod settings;
 mod signals;
 mod snapshot;
 mod token;
+mod upgrade;
 mod version;
 mod watched;
 
@@ -94,6 +97,9 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             Command::Member(command) => Box::pin(member::command::run(command)).await,
             Command::Kubeconfig(flags) => kubeconfig::run(&flags),
             Command::Certs(command) => Box::pin(certs::run(&command)).await,
+            Command::Check(flags) => Box::pin(check::run(&flags, &file)).await,
+            Command::Reset(flags) => Box::pin(reset::run(&flags, &file)).await,
+            Command::Upgrade(flags) => Box::pin(upgrade::run(&flags)).await,
             Command::Version(flags) => version::run(flags.output),
             Command::Exec(flags) => child::exec(&flags),
         }

@@ -1,0 +1,245 @@
+//! `windlass reset`: this machine as it was before it was a node. Pods end; their network, mounts and cgroups go, and all state of ours.
+//!
+//! Each step is tried, whatever became of those before it; what could not be undone is told at the end, and a second run goes on there. A
+//! directory in which something is still mounted is left alone: what is mounted may be somebody's data.
+
+mod plan;
+
+use crate::cli::{AgentFlags, NodeFlags, ResetFlags};
+use crate::{lock, output, settings};
+use anyhow::{Context as _, bail};
+use cri_proto::client::{Deadlines, Runtime};
+use futures::StreamExt as _;
+use plan::{Places, Table};
+use serde_json::json;
+use std::collections::HashMap;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+use tokio::process::Command;
+
+const RUNTIME: &str = "unix:///run/containerd/containerd.sock";
+/// What every sandbox of a kubelet is labelled with.
+const POD_UID: &str = "io.kubernetes.pod.uid";
+/// Sandboxes that are stopped at a time.
+const AT_A_TIME: usize = 8;
+/// The longest that one call to the runtime, or one program, is waited for.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// The bridge of pods, and the protocol number of our routes.
+const BRIDGE: &str = "cni0";
+const PROTOCOL: &str = "87";
+
+pub(crate) async fn run(flags: &ResetFlags, file: &Option<PathBuf>) -> anyhow::Result<()> {
+    let node = settings::merge(AgentFlags::default(), file)?.node;
+    let places = places(&node);
+    if !flags.yes {
+        let all: Vec<String> = places.directories.iter().map(|dir| dir.display().to_string()).collect();
+        bail!("this ends every pod of this machine and removes {}; give --yes to do it", all.join(", "));
+    }
+    // Held to the end: nothing may start pods meanwhile.
+    let mut locks = Vec::new();
+    for (dir, what) in [("server", "windlass server"), ("agent", "windlass agent")] {
+        let dir = places.data_dir.join(dir);
+        if dir.is_dir() {
+            locks.push(
+                lock::take(&dir, what)
+                    .context("stop it first: systemctl stop windlass-server windlass-agent")?,
+            );
+        }
+    }
+    let mut failed = Failures::default();
+    let endpoint = node.container_runtime_endpoint.as_deref().unwrap_or(RUNTIME);
+    let pods = failed.of("end the pods", end_pods(endpoint).await).unwrap_or_default();
+    let tables = failed.of("remove nftables tables", remove_tables().await).unwrap_or_default();
+    failed.of("remove the pods' bridge", remove_bridge().await);
+    failed.of("remove routes", program("ip", &["route", "flush", "proto", PROTOCOL]).await);
+    let mounts = unmount(&places, &mut failed);
+    remove_cgroups(&mut failed).await;
+    drop(locks);
+    for dir in &places.directories {
+        failed.of("remove", remove_directory(dir));
+    }
+    for path in plan::own_files(&places.cni_conf_dir, &places.cni_bin_dir, &listing) {
+        failed.of("remove", gone(std::fs::remove_file(&path)).with_context(|| path.display().to_string()));
+    }
+    let data = json!({"pods": pods, "tables": tables, "mounts": mounts, "failed": failed.0});
+    let lines: String = failed.0.iter().map(|failure| format!("  {failure}\n")).collect();
+    let text = format!("ended {pods} pods, removed {tables} nftables tables and {mounts} mounts\n{lines}");
+    output::print(flags.output, &text, &data)?;
+    if !failed.0.is_empty() {
+        bail!("{} of the steps failed; run this again once what they say is mended", failed.0.len());
+    }
+    Ok(())
+}
+
+/// What could not be undone.
+#[derive(Debug, Default)]
+struct Failures(Vec<String>);
+
+impl Failures {
+    fn of<T>(&mut self, what: &str, done: anyhow::Result<T>) -> Option<T> {
+        done.inspect_err(|error| self.0.push(format!("{what}: {error:#}"))).ok()
+    }
+}
+
+fn places(node: &NodeFlags) -> Places {
+    let or = |path: &Option<PathBuf>, usual: &str| path.clone().unwrap_or_else(|| usual.into());
+    let kubelet_root = or(&node.kubelet_root, "/var/lib/kubelet");
+    let data_dir = node.data_dir();
+    let directories = vec![
+        kubelet_root.clone(),
+        or(&node.pod_logs_dir, "/var/log/pods"),
+        or(&node.container_logs_dir, "/var/log/containers"),
+        "/var/lib/cni/networks/windlass".into(),
+        "/run/windlass".into(),
+        data_dir.clone(),
+    ];
+    Places {
+        kubelet_root,
+        data_dir,
+        cni_conf_dir: or(&node.cni_conf_dir, "/etc/cni/net.d"),
+        cni_bin_dir: or(&node.cni_bin_dir, "/opt/cni/bin"),
+        directories,
+    }
+}
+
+/// Stops and removes every sandbox of a kubelet; gives their number. A machine without a runtime has none.
+async fn end_pods(endpoint: &str) -> anyhow::Result<usize> {
+    if !Path::new(endpoint.trim_start_matches("unix://")).exists() {
+        return Ok(0);
+    }
+    let deadlines = Deadlines { request: PATIENCE, ..Deadlines::default() };
+    let runtime = Runtime::connect(endpoint, deadlines)?;
+    let sandboxes = runtime.list_pod_sandboxes(HashMap::new()).await?;
+    let ours: Vec<String> =
+        sandboxes.into_iter().filter(|sandbox| sandbox.labels.contains_key(POD_UID)).map(|s| s.id).collect();
+    let count = ours.len();
+    let ended: Vec<_> = futures::stream::iter(ours)
+        .map(|id| {
+            let runtime = &runtime;
+            async move {
+                runtime.stop_pod_sandbox(&id).await?;
+                runtime.remove_pod_sandbox(&id).await
+            }
+        })
+        .buffer_unordered(AT_A_TIME)
+        .collect()
+        .await;
+    ended.into_iter().collect::<Result<Vec<()>, _>>()?;
+    Ok(count)
+}
+
+/// Runs a program to its end.
+async fn program(name: &str, arguments: &[&str]) -> anyhow::Result<String> {
+    let what = || format!("{name} {}", arguments.join(" "));
+    let mut command = Command::new(name);
+    command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
+    let output = tokio::time::timeout(PATIENCE, command.output()).await.with_context(what)?;
+    let output = output.with_context(what)?;
+    if !output.status.success() {
+        bail!("{}: {}", what(), String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+async fn remove_tables() -> anyhow::Result<usize> {
+    let tables = plan::own_tables(&program("nft", &["list", "tables"]).await?);
+    for Table { family, name } in &tables {
+        program("nft", &["delete", "table", family, name]).await?;
+    }
+    Ok(tables.len())
+}
+
+async fn remove_bridge() -> anyhow::Result<()> {
+    if Path::new("/sys/class/net").join(BRIDGE).exists() {
+        program("ip", &["link", "delete", BRIDGE]).await?;
+    }
+    Ok(())
+}
+
+/// Unmounts what pods had mounted; gives the number of mounts.
+fn unmount(places: &Places, failed: &mut Failures) -> usize {
+    let table = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let below = plan::mounts_below(&table, &places.kubelet_root);
+    for path in &below {
+        let done = nix::mount::umount2(path, nix::mount::MntFlags::MNT_DETACH);
+        failed.of("unmount", done.with_context(|| path.display().to_string()));
+    }
+    below.len()
+}
+
+/// Removes the pods' cgroups of every hierarchy; systemd is asked for those that are its own.
+async fn remove_cgroups(failed: &mut Failures) {
+    if Path::new("/run/systemd/system").is_dir() {
+        // Fails where there is no such slice, which is as good.
+        let _ = program("systemctl", &["stop", "kubepods.slice"]).await;
+    }
+    for root in plan::own_cgroups(&listing) {
+        let mut directories = below(&root);
+        directories.push(root);
+        for directory in directories {
+            let removed = gone(std::fs::remove_dir(&directory));
+            failed.of("remove cgroup", removed.with_context(|| directory.display().to_string()));
+        }
+    }
+}
+
+/// The directories below one, the deepest first.
+fn below(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for child in listing(dir).into_iter().filter(|path| path.is_dir() && !path.is_symlink()) {
+        found.extend(below(&child));
+        found.push(child);
+    }
+    found
+}
+
+fn listing(dir: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).collect()
+}
+
+/// Removes a directory and all below it, unless something is mounted there.
+fn remove_directory(dir: &Path) -> anyhow::Result<()> {
+    let table = std::fs::read_to_string("/proc/self/mounts").context("read /proc/self/mounts")?;
+    if let Some(inside) = plan::mounts_below(&table, dir).iter().find(|path| *path != dir) {
+        bail!("{}: {} is still mounted", dir.display(), inside.display());
+    }
+    match std::fs::remove_dir_all(dir) {
+        // A filesystem of its own: emptied, and left where it is.
+        Err(error) if error.kind() == ErrorKind::ResourceBusy => Ok(()),
+        done => gone(done).with_context(|| dir.display().to_string()),
+    }
+}
+
+/// What is gone already is as good as removed.
+fn gone(done: std::io::Result<()>) -> std::io::Result<()> {
+    match done {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        done => done,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_failure_must_not_end_the_others() {
+        let mut failed = Failures::default();
+        assert_eq!(failed.of("a", Err::<(), _>(anyhow::anyhow!("broken"))), None);
+        assert_eq!(failed.of("b", Ok(3)), Some(3));
+        assert_eq!(failed.0, ["a: broken"]);
+    }
+
+    #[test]
+    fn what_is_gone_already_must_not_be_a_failure() {
+        let dir = tempfile::tempdir().unwrap();
+        remove_directory(&dir.path().join("never")).unwrap();
+        std::fs::create_dir_all(dir.path().join("a/b/c")).unwrap();
+        assert_eq!(below(dir.path()), ["a/b/c", "a/b", "a"].map(|path| dir.path().join(path)));
+        remove_directory(&dir.path().join("a")).unwrap();
+        assert!(!dir.path().join("a").exists());
+    }
+}

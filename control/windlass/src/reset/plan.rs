@@ -1,0 +1,122 @@
+//! What of a machine is ours, by what it says. Pure, but for the listing of directories, which is an argument.
+
+use std::path::{Path, PathBuf};
+
+/// Where a node keeps its things.
+#[derive(Clone, Debug)]
+pub(super) struct Places {
+    pub(super) data_dir: PathBuf,
+    pub(super) kubelet_root: PathBuf,
+    pub(super) cni_conf_dir: PathBuf,
+    pub(super) cni_bin_dir: PathBuf,
+    /// Directories that are ours as a whole, the one with the credentials last.
+    pub(super) directories: Vec<PathBuf>,
+}
+
+/// A table of nftables.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Table {
+    pub(super) family: String,
+    pub(super) name: String,
+}
+
+/// Our tables of those that `nft list tables` names.
+pub(super) fn own_tables(listed: &str) -> Vec<Table> {
+    let own = |line: &str| {
+        let mut words = line.split_whitespace();
+        words.next().filter(|word| *word == "table")?;
+        let (family, name) = (words.next()?, words.next()?);
+        let ours = name == "windlass" || name.starts_with("windlass-");
+        ours.then(|| Table { family: family.to_owned(), name: name.to_owned() })
+    };
+    listed.lines().filter_map(own).collect()
+}
+
+/// Mounts below a directory, the one on it included, the last one first: as `/proc/self/mounts` has them, with its escapes undone.
+pub(super) fn mounts_below(table: &str, dir: &Path) -> Vec<PathBuf> {
+    let places = table.lines().filter_map(|line| line.split_whitespace().nth(1)).map(unescaped);
+    let mut found: Vec<PathBuf> = places.filter(|path| path.starts_with(dir)).collect();
+    found.reverse();
+    found
+}
+
+/// Blanks and backslashes are written as three octal digits.
+fn unescaped(text: &str) -> PathBuf {
+    let mut out = text.to_owned();
+    for (escape, plain) in [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")] {
+        out = out.replace(escape, plain);
+    }
+    out.into()
+}
+
+/// The roots of the pods' cgroups: of the one hierarchy, or of each.
+pub(super) fn own_cgroups(listing: &impl Fn(&Path) -> Vec<PathBuf>) -> Vec<PathBuf> {
+    const NAMES: [&str; 2] = ["kubepods", "kubepods.slice"];
+    let root = Path::new("/sys/fs/cgroup");
+    let hierarchies = std::iter::once(root.to_owned()).chain(listing(root));
+    let roots = hierarchies.flat_map(|hierarchy| listing(&hierarchy));
+    roots.filter(|path| path.file_name().is_some_and(|name| NAMES.iter().any(|own| name == *own))).collect()
+}
+
+/// Our files in directories that others use, too: the CNI configuration, and the plugins that are links to our program.
+pub(super) fn own_files(
+    conf_dir: &Path,
+    bin_dir: &Path,
+    listing: &impl Fn(&Path) -> Vec<PathBuf>,
+) -> Vec<PathBuf> {
+    let is_ours = |path: &PathBuf| {
+        let target = std::fs::read_link(path).unwrap_or_default();
+        target.file_name().is_some_and(|name| name == "windlass-cni")
+    };
+    let mut found = vec![conf_dir.join("10-windlass.conflist")];
+    found.extend(listing(bin_dir).into_iter().filter(is_ours));
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_of_others_must_not_be_removed() {
+        let listed = "table ip filter\ntable ip windlass\ntable inet windlass-cni\ntable inet windlassian\n";
+        let names: Vec<String> =
+            own_tables(listed).into_iter().map(|t| format!("{} {}", t.family, t.name)).collect();
+        assert_eq!(names, ["ip windlass", "inet windlass-cni"]);
+    }
+
+    #[test]
+    fn what_is_mounted_beside_pods_must_not_be_unmounted() {
+        let table = "/dev/sda1 / ext4 rw 0 0\n\
+                     tmpfs /var/lib/kubelet/pods/a tmpfs rw 0 0\n\
+                     tmpfs /var/lib/kubelet/pods/a/b\\040c tmpfs rw 0 0\n\
+                     tmpfs /var/lib/kubelet-other tmpfs rw 0 0\n";
+        let found = mounts_below(table, Path::new("/var/lib/kubelet"));
+        assert_eq!(found, ["/var/lib/kubelet/pods/a/b c", "/var/lib/kubelet/pods/a"].map(PathBuf::from));
+    }
+
+    #[test]
+    fn cgroups_of_every_hierarchy_are_found() {
+        let listing = |dir: &Path| -> Vec<PathBuf> {
+            let names: &[&str] = match dir.to_str() {
+                Some("/sys/fs/cgroup") => &["memory", "systemd", "kubepods.slice", "system.slice"],
+                Some("/sys/fs/cgroup/memory" | "/sys/fs/cgroup/systemd") => &["kubepods", "user"],
+                _ => &[],
+            };
+            names.iter().map(|name| dir.join(name)).collect()
+        };
+        let found = own_cgroups(&listing);
+        let wanted = ["kubepods.slice", "memory/kubepods", "systemd/kubepods"];
+        assert_eq!(found, wanted.map(|name| Path::new("/sys/fs/cgroup").join(name)));
+    }
+
+    #[test]
+    fn plugins_of_others_must_not_be_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("/usr/local/bin/windlass-cni", dir.path().join("bridge")).unwrap();
+        std::fs::write(dir.path().join("calico"), "").unwrap();
+        let listing = |at: &Path| vec![at.join("bridge"), at.join("calico")];
+        let found = own_files(Path::new("/etc/cni/net.d"), dir.path(), &listing);
+        assert_eq!(found, ["/etc/cni/net.d/10-windlass.conflist".into(), dir.path().join("bridge")]);
+    }
+}
