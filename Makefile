@@ -5,7 +5,7 @@ export CARGO_TARGET_DIR
 RELEASE := $(CARGO_TARGET_DIR)/release
 LAB := $(RELEASE)/lab
 
-.PHONY: up down build packages test bench lint fuzz
+.PHONY: up down build packages dist test bench lint fuzz
 
 up: build ## a two-node cluster with the example workload; writes ./kubeconfig
 	$(LAB) up --kubeconfig $(CURDIR)/kubeconfig
@@ -19,6 +19,9 @@ build: packages ## release build of every program
 
 packages: ## the Debian packages the lab uses, installed where missing
 	tests/packages
+
+dist: ## the release of this commit for this architecture, as a tarball and a .deb, in target/dist-out
+	control/windlass/dist/make $(CARGO_TARGET_DIR)/dist-out
 
 test: packages ## every suite: unit, property, component, lab
 	tests/suites
