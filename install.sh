@@ -295,7 +295,7 @@ unmount() {
 undo() {
     local kind=$1 what=$2 rest=$3
     case $kind in
-    made) rm -f "$what" "$what.windlass-new" ;;
+    made) rm -rf "$what" "$what.windlass-new" "$what.old" "$(dirname "$what")/.windlass-release" ;;
     changed)
         cp -a "$BEFORE$what" "$what.windlass-new"
         mv -T "$what.windlass-new" "$what" ;;
