@@ -12,6 +12,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use crate::config::reserved::Reserved;
 use crate::config::{CgroupDriver, Config};
+use crate::dbus::SYSTEM_BUS;
 use crate::node::machine;
 use crate::node::resources::Resources;
 use crate::pod::qos::{self, Class};
@@ -23,6 +24,7 @@ pub(crate) mod tree;
 pub(crate) mod usage;
 
 use limits::Limits;
+use systemd::Systemd;
 use tree::Tree;
 use usage::Usage;
 
@@ -66,6 +68,7 @@ pub struct Cgroups(Option<Arc<Inner>>);
 struct Inner {
     tree: Tree,
     driver: CgroupDriver,
+    systemd: Systemd,
     root: Vec<String>,
     cfs_quota: bool,
     cfs_period_us: i64,
@@ -84,6 +87,7 @@ impl Cgroups {
         Self(Some(Arc::new(Inner {
             tree: Tree::detect(),
             driver: config.cgroup_driver,
+            systemd: Systemd::new(SYSTEM_BUS.as_ref()),
             root,
             cfs_quota: config.cpu_cfs_quota,
             cfs_period_us: i64::try_from(config.cpu_cfs_quota_period.as_micros()).unwrap_or(100_000),
@@ -120,12 +124,17 @@ impl Cgroups {
         let failed = move |reason| Error::Reserved { title, cgroup: cgroup.clone(), reason };
         let path = reserved.cgroup.clone();
         blocking(move || {
-            // As it is spelt: systemd's own cgroups are named with their slices.
-            let place: PathBuf = path.split('/').filter(|part| !part.is_empty()).collect();
+            let slice = (inner.driver == CgroupDriver::Systemd).then(|| systemd::names(&path));
+            let place: PathBuf = match &slice {
+                Some(names) => systemd::path(names),
+                // As it is spelt.
+                None => path.split('/').filter(|part| !part.is_empty()).collect(),
+            };
             if !inner.tree.exists(&place) {
                 return Err(failed(format!("{path} cgroup does not exist")));
             }
-            inner.tree.apply(&place, &limits).map_err(|error| failed(error.to_string()))
+            let told = slice.map_or(Ok(()), |names| inner.systemd.limit(&names, &limits, inner.unified()));
+            told.and_then(|()| inner.tree.apply(&place, &limits)).map_err(|error| failed(error.to_string()))
         })
         .await
     }
@@ -149,7 +158,8 @@ impl Cgroups {
         let names = inner.names(Some(qos::class(pod)), Some(crate::pod::uid(pod)));
         match inner.driver {
             CgroupDriver::Cgroupfs => format!("/{}", names.join("/")),
-            CgroupDriver::Systemd => systemd::slice(&names),
+            // Runtimes take the slice's name of it, the path's last part.
+            CgroupDriver::Systemd => format!("/{}", systemd::path(&names).display()),
         }
     }
 
@@ -294,12 +304,18 @@ impl Inner {
         }
     }
 
+    fn unified(&self) -> bool {
+        matches!(self.tree, Tree::V2(_))
+    }
+
     fn apply(&self, names: &[String], limits: &Limits) -> Result<(), Error> {
+        let (mut limits, path) = (limits.clone(), self.path(names));
         if self.driver == CgroupDriver::Systemd {
-            systemd::ensure(&systemd::slice(names))?;
+            limits.cpu_quota = limits.cpu_quota.map(systemd::rounded);
+            self.systemd.ensure(names, &limits, self.unified(), self.tree.exists(&path))?;
         }
-        self.tree.ensure(&self.path(names))?;
-        self.tree.apply(&self.path(names), limits)
+        self.tree.ensure(&path)?;
+        self.tree.apply(&path, &limits)
     }
 
     fn remove(&self, names: &[String]) -> Result<(), Error> {
@@ -308,7 +324,7 @@ impl Inner {
             return Ok(());
         }
         if self.driver == CgroupDriver::Systemd {
-            systemd::stop(&systemd::slice(names))?;
+            self.systemd.stop(names)?;
         }
         self.tree.remove(&path)
     }
@@ -331,12 +347,14 @@ fn pod_uid(name: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dbus::fake::{Bus, Reply};
     use serde_json::json;
 
     fn cgroups(dir: &Path) -> Cgroups {
         Cgroups(Some(Arc::new(Inner {
             tree: Tree::V2(dir.to_owned()),
             driver: CgroupDriver::Cgroupfs,
+            systemd: Systemd::new(&dir.join("no-bus")),
             root: Vec::new(),
             cfs_quota: true,
             cfs_period_us: 100_000,
@@ -386,6 +404,51 @@ mod tests {
             error,
             "Failed to enforce System Reserved Cgroup Limits on \"/none\": /none cgroup does not exist"
         );
+    }
+
+    fn by_systemd(dir: &Path, bus: &Path) -> Cgroups {
+        Cgroups(Some(Arc::new(Inner {
+            tree: Tree::V2(dir.to_owned()),
+            driver: CgroupDriver::Systemd,
+            systemd: Systemd::new(bus),
+            root: Vec::new(),
+            cfs_quota: true,
+            cfs_period_us: 100_000,
+            pids: None,
+            page_sizes: Vec::new(),
+        })))
+    }
+
+    #[tokio::test]
+    async fn pods_are_slices_whose_files_say_what_their_units_do() {
+        let bus = Bus::start(|call| match call.member.as_str() {
+            "StartTransientUnit" => vec![Reply::Error("org.freedesktop.systemd1.UnitExists", "it is there")],
+            _ => vec![Reply::Return(Vec::new())],
+        });
+        let dir = tempfile::tempdir().unwrap();
+        let pod = json!({"metadata": {"uid": "1-2"}, "spec": {"containers": [{"name": "c",
+            "resources": {"requests": {"cpu": "1"}, "limits": {"cpu": "123m"}}}]}});
+        let pod: Arc<Pod> = Arc::new(serde_json::from_value(pod).unwrap());
+        let slice = "kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1_2.slice";
+        let quota = file(dir.path(), slice, "cpu.max");
+        let limited = by_systemd(dir.path(), bus.path());
+        assert_eq!(limited.parent(&pod), format!("/{slice}"));
+        limited.ensure(&pod).await.unwrap();
+        assert_eq!(std::fs::read_to_string(quota).unwrap(), "13000 100000");
+        assert_eq!(bus.calls("SetUnitProperties").len(), 1);
+        assert_eq!(limited.pods().await, ["1-2"]);
+    }
+
+    #[tokio::test]
+    async fn a_reserved_slice_must_not_be_limited_behind_systemds_back() {
+        let bus = Bus::start(|_| vec![Reply::Return(Vec::new())]);
+        let dir = tempfile::tempdir().unwrap();
+        let memory = file(dir.path(), "a.slice/a-b.slice", "memory.max");
+        let amounts = BTreeMap::from([("memory".to_owned(), "1Gi".to_owned())]);
+        let reserved = Reserved { title: "Kube", cgroup: "/a-b.slice".to_owned(), compressible: false };
+        by_systemd(dir.path(), bus.path()).limit_reserved(&reserved, &amounts).await.unwrap();
+        assert_eq!(std::fs::read_to_string(memory).unwrap(), "1073741824");
+        assert_eq!(bus.members(), ["Hello", "SetUnitProperties"]);
     }
 
     #[tokio::test]

@@ -6,6 +6,7 @@
 //! - [`pod`]: [`pod::plan`] (pure) decides, [`worker::execute`] does, [`pod::status`] (pure) tells; [`pod::spec`] translates
 //!   a pod's fields for the runtime.
 //! - [`volume`], [`cgroup`], [`image`], [`probe`]: what pods need beside containers; [`login`]: to the registries of images.
+//! - `dbus`: what systemd and logind are asked over.
 //! - [`csi`]: storage drivers of this node; [`user_namespace`]: ids of pods that have their own.
 //! - [`report`] writes statuses to the API, [`recorder`] events; [`objects`] reads ConfigMaps, Secrets and Services,
 //!   [`runtime_class`] RuntimeClasses.
@@ -21,6 +22,7 @@ mod allocate;
 mod cgroup;
 mod config;
 pub mod csi;
+mod dbus;
 pub mod eviction;
 mod host;
 mod image;

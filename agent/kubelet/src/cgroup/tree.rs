@@ -200,8 +200,9 @@ impl Tree {
     }
 }
 
-/// The kernel's own conversion of v1 shares (2..262144) to v2 weight (1..10000).
-fn weight(shares: i64) -> i64 {
+/// Shares of v1 (2..262144) as weight of v2 (1..10000), as upstream's kubelet converts them for pods and their classes. Runtimes convert those of containers, newer
+/// ones by another formula.
+pub(super) fn weight(shares: i64) -> i64 {
     1 + ((shares.clamp(2, 262_144) - 2) * 9999) / 262_142
 }
 
