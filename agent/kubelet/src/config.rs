@@ -6,13 +6,14 @@
 //!
 //! - [`sources`]: the file, drop-ins over it, flags over both; [`mod@file`]: the file as upstream spells it; [`check`]: what is refused
 //! - [`reserved`]: what is kept from pods, and whether it is enforced; [`host`]: what the kubelet asks of its machine;
-//!   [`tls`]: what its port agrees on; [`manifest`]: a URL of pods
+//!   [`tls`]: what its port agrees on; [`manifest`]: a URL of pods; [`shutdown`]: how long pods have at the machine's end
 
 pub(crate) mod check;
 mod file;
 pub(crate) mod host;
 pub(crate) mod manifest;
 pub(crate) mod reserved;
+pub(crate) mod shutdown;
 pub(crate) mod sources;
 pub(crate) mod tls;
 pub(crate) mod user_namespaces;
@@ -35,6 +36,7 @@ use file::File;
 use host::Host;
 use manifest::ManifestUrl;
 use reserved::Enforcement;
+use shutdown::Period;
 use sources::Sources;
 
 /// The API version of the file.
@@ -197,6 +199,8 @@ pub struct Config {
     pub eviction_hard: Thresholds,
     /// Every threshold, and what goes with them.
     pub eviction: Policy,
+    /// How long pods have when the machine shuts down, the lowest priority first; empty: it is not waited with.
+    pub shutdown: Vec<Period>,
     /// The image filesystem is cleared of unused images from this share on, in percent,
     pub image_gc_high_percent: u32,
     /// down to this one.
@@ -316,6 +320,7 @@ impl Config {
         };
         let eviction = file.soft_eviction(Policy::hard(eviction, Duration::ZERO))?;
         let healthz = file.healthz()?;
+        file.shutdown().check()?;
         let mut config = Self::from_file(file, node_name, node_ips, eviction);
         config.healthz = healthz;
         config.host.reserve_cpus(&mut config.kube_reserved, &mut config.system_reserved)?;
@@ -341,6 +346,7 @@ impl Config {
         };
         let (unsupported, host, enforcement) = (file.without_effect(), file.host(), file.enforcement());
         let (requests, static_pod_url) = (file.requests(), file.manifest_url());
+        let shutdown = file.shutdown().periods();
         let seconds = Duration::from_secs;
         Self {
             node_name,
@@ -396,6 +402,7 @@ impl Config {
             system_reserved: file.system_reserved,
             eviction_hard,
             eviction,
+            shutdown,
             image_gc_high_percent: file.image_gc_high_threshold_percent.unwrap_or(85),
             image_gc_low_percent: file.image_gc_low_threshold_percent.unwrap_or(80),
             image_minimum_gc_age: file.image_minimum_gc_age.or(seconds(120)),

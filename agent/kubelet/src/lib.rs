@@ -12,6 +12,7 @@
 //!   [`runtime_class`] RuntimeClasses.
 //! - [`node`]: this machine's Node object and Lease; `oom`: processes the kernel ended for want of memory.
 //! - [`server`]: the HTTPS port, 10250; [`spdy`]: how it asks the runtime for streams; [`logs`] reads containers' logs, `logline` a single line.
+//! - [`shutdown`]: pods that end before the machine does.
 //! - [`eviction`]: what the machine runs out of, and who goes then; [`pressure`]: the thresholds; [`stats`]: what everything uses; [`meters`]: what the
 //!   kubelet counts of its own work.
 //! - [`pods`]: the registry others ask; [`admit`]: whether the node takes a pod, [`allocate`]: whether it grants a
@@ -44,6 +45,7 @@ mod report;
 mod run;
 mod runtime_class;
 pub mod server;
+pub mod shutdown;
 mod source;
 pub mod spdy;
 mod stats;

@@ -67,6 +67,8 @@ macro_rules! families {
 
 families! {
     EVICTIONS = "kubelet_evictions" Counter false &[], "[ALPHA] Cumulative number of pod evictions by eviction signal";
+    SHUTDOWN_END = "kubelet_graceful_shutdown_end_time_seconds" Gauge true &[], "[ALPHA] Last graceful shutdown end time since unix epoch in seconds";
+    SHUTDOWN_START = "kubelet_graceful_shutdown_start_time_seconds" Gauge true &[], "[ALPHA] Last graceful shutdown start time since unix epoch in seconds";
     HTTP_INFLIGHT = "kubelet_http_inflight_requests" Gauge false &[], "[ALPHA] Number of the inflight http requests";
     HTTP_DURATION = "kubelet_http_requests_duration_seconds" Histogram false USUAL, "[ALPHA] Duration in seconds to serve http requests";
     PLEG_DISCARDED = "kubelet_pleg_discard_events" Counter true &[], "[ALPHA] The number of discard events in PLEG.";

@@ -129,6 +129,8 @@ pub struct Reported {
     pub volumes_in_use: Vec<String>,
     /// The cgroup of all pods is limited to what is allocatable.
     pub allocatable_enforced: bool,
+    /// The machine is to shut down.
+    pub shutting_down: bool,
     /// Why the kubelet is not ready, apart from the runtime, such as `PLEG is not healthy: ...`.
     pub errors: Vec<String>,
 }

@@ -227,6 +227,18 @@ impl Kubelet {
         }
     }
 
+    /// What the task of the machine's shutdown works with.
+    pub fn shutdown(&self) -> crate::shutdown::Parts {
+        crate::shutdown::Parts {
+            config: self.config(),
+            pods: self.pods(),
+            evictions: self.context.evictions.clone(),
+            recorder: self.recorder(),
+            meters: self.context.meters.clone(),
+            places: crate::shutdown::Places::default(),
+        }
+    }
+
     /// Client of the container runtime; cheap to clone.
     pub fn runtime(&self) -> Runtime {
         self.context.runtime.clone()

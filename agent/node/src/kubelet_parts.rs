@@ -8,7 +8,7 @@ use kubelet::eviction;
 use kubelet::node::{self as node_object, Cloud, Reported, Reservation, Sources, trouble};
 use kubelet::pressure::Signal;
 use kubelet::server::{self, Authorization};
-use kubelet::{ConfigError, Kubelet, kept_free};
+use kubelet::{ConfigError, Kubelet, kept_free, shutdown};
 use machinery::quantity::Quantity;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -173,6 +173,8 @@ pub(crate) async fn run(
             Ok(())
         }
     }));
+    let (parts, report) = (kubelet.shutdown(), reporting.clone());
+    scope.keep(Task::endless("node-shutdown", move || shutdown::watch(parts.clone(), report.clone())));
     let (in_use, report) = (kubelet.drivers().in_use(), reporting.clone());
     scope.keep(Task::endless("volumes-in-use", move || show(in_use.clone(), report.clone())));
     let (of, report) = (scope.clone(), reporting.clone());

@@ -3,6 +3,7 @@
 use super::host::Host;
 use super::manifest::ManifestUrl;
 use super::reserved::Enforcement;
+use super::shutdown::{Period, Shutdown};
 use super::{API_VERSION, CgroupDriver, Error, user_namespaces};
 use crate::pressure::policy::Policy;
 use crate::pressure::threshold::{Signal, Thresholds, is_container_filesystem};
@@ -147,6 +148,9 @@ pub(super) struct File {
     pub(super) pod_cidr: Option<String>,
     pub(super) local_storage_capacity_isolation: Option<bool>,
     pub(super) volume_stats_agg_period: SignedSpan,
+    shutdown_grace_period: Span,
+    shutdown_grace_period_critical_pods: Span,
+    shutdown_grace_period_by_pod_priority: Vec<Period>,
     enforce_node_allocatable: Option<Vec<String>>,
     kube_reserved_cgroup: String,
     system_reserved_cgroup: String,
@@ -263,6 +267,15 @@ impl File {
         }
     }
 
+    /// How long pods have when the machine shuts down.
+    pub(super) fn shutdown(&self) -> Shutdown {
+        Shutdown {
+            whole: self.shutdown_grace_period.0,
+            critical: self.shutdown_grace_period_critical_pods.0,
+            by_priority: self.shutdown_grace_period_by_pod_priority.clone(),
+        }
+    }
+
     /// What of the reservations is enforced.
     pub(super) fn enforcement(&self) -> Enforcement {
         let (kube, system) = (self.kube_reserved_cgroup.clone(), self.system_reserved_cgroup.clone());
@@ -319,9 +332,6 @@ const UNSUPPORTED: &[&str] = &[
     "qosReserved",
     "reservedMemory",
     "showHiddenMetricsForVersion",
-    "shutdownGracePeriod",
-    "shutdownGracePeriodByPodPriority",
-    "shutdownGracePeriodCriticalPods",
     "tlsCurvePreferences",
     "topologyManagerPolicy",
     "topologyManagerPolicyOptions",

@@ -78,10 +78,20 @@ fn what_says_nothing_or_asks_for_what_is_done_must_not_be_warned_of() {
          cpuManagerPolicy: none\ntopologyManagerScope: container\nshutdownGracePeriod: 0s\nstreamingConnectionIdleTimeout: 0s\n",
     );
     assert!(quiet.unwrap().unsupported.is_empty());
-    let loud = parse(
-        "cpuManagerPolicy: static\nshutdownGracePeriod: 30s\nmemorySwap: {swapBehavior: LimitedSwap}\n",
-    );
-    assert_eq!(loud.unwrap().unsupported, ["cpuManagerPolicy", "memorySwap", "shutdownGracePeriod"]);
+    let loud = parse("cpuManagerPolicy: static\nmemoryManagerPolicy: Static\n");
+    assert_eq!(loud.unwrap().unsupported, ["cpuManagerPolicy", "memoryManagerPolicy"]);
+}
+
+#[test]
+fn pods_have_their_time_when_the_machine_shuts_down() {
+    let of = |body: &str| parse(body).map(|config| config.shutdown);
+    assert!(of("").unwrap().is_empty());
+    let periods = of("shutdownGracePeriod: 1m\nshutdownGracePeriodCriticalPods: 20s\n").unwrap();
+    assert_eq!(periods.iter().map(|period| period.seconds).collect::<Vec<_>>(), [40, 20]);
+    let listed = "shutdownGracePeriodByPodPriority:\n- {priority: 100, shutdownGracePeriodSeconds: 5}\n\
+                  - {priority: 0, shutdownGracePeriodSeconds: 7}\n";
+    assert_eq!(of(listed).unwrap()[0].seconds, 7, "the lowest first");
+    assert!(of("shutdownGracePeriodCriticalPods: 20s").is_err());
 }
 
 #[test]

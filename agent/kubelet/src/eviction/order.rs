@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use k8s_openapi::api::core::v1::{Pod, PodCondition, PodStatus, Taint};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -18,6 +19,10 @@ use crate::pressure::threshold::Pressure;
 pub const REASON: &str = "Evicted";
 /// The reason of pods that make room for a critical one.
 pub const PREEMPTED: &str = "Preempting";
+/// The reason of pods that end because the machine shuts down,
+const TERMINATED: &str = "Terminated";
+/// and of those that are refused because of it.
+const SHUTDOWN: &str = "NodeShutdown";
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Eviction {
@@ -38,12 +43,18 @@ pub enum Cause {
     Node,
     /// A critical pod needs its room.
     Critical,
+    /// The machine shuts down.
+    Shutdown,
 }
 
 impl Eviction {
     /// How the pod ends.
     pub fn outcome(&self) -> Outcome {
-        let reason = if self.cause == Cause::Critical { PREEMPTED } else { REASON };
+        let reason = match self.cause {
+            Cause::Itself | Cause::Node => REASON,
+            Cause::Critical => PREEMPTED,
+            Cause::Shutdown => TERMINATED,
+        };
         Outcome { reason: reason.to_owned(), message: self.message.clone() }
     }
 
@@ -60,7 +71,7 @@ impl Eviction {
         let conditions = status.conditions.get_or_insert_default();
         let message = match self.cause {
             Cause::Itself => return,
-            Cause::Node => self.message.clone(),
+            Cause::Node | Cause::Shutdown => self.message.clone(),
             Cause::Critical => "Pod was preempted by Kubelet to accommodate a critical pod.".to_owned(),
         };
         if conditions.iter().any(|c| c.type_ == TYPE) {
@@ -82,6 +93,7 @@ impl Eviction {
 pub struct Evictions {
     ordered: Arc<Mutex<HashMap<String, Eviction>>>,
     pressures: Arc<Mutex<[bool; Pressure::ALL.len()]>>,
+    shutting_down: Arc<AtomicBool>,
     wake: mpsc::UnboundedSender<String>,
 }
 
@@ -89,7 +101,8 @@ impl Evictions {
     /// No evictions; the receiver gets the UIDs of pods whose worker is to be woken: once, and again where they are to hasten.
     pub fn new() -> (Self, mpsc::UnboundedReceiver<String>) {
         let (wake, woken) = mpsc::unbounded_channel();
-        (Self { ordered: Arc::default(), pressures: Arc::default(), wake }, woken)
+        let (ordered, pressures, shutting_down) = (Arc::default(), Arc::default(), Arc::default());
+        (Self { ordered, pressures, shutting_down, wake }, woken)
     }
 
     /// Has a pod evicted, or hastens the eviction it is in, which keeps its message; false when it has no more time already.
@@ -124,8 +137,17 @@ impl Evictions {
         *self.pressures.lock() = pressures;
     }
 
+    /// The machine is to shut down, or no longer.
+    pub fn set_shutting_down(&self, is: bool) {
+        self.shutting_down.store(is, Ordering::SeqCst);
+    }
+
     /// Why the node takes no such pod now.
     pub fn refusal(&self, pod: &Pod) -> Option<Outcome> {
+        if self.shutting_down.load(Ordering::SeqCst) {
+            let message = "Pod was rejected: Pod was rejected as the node is shutting down.".to_owned();
+            return Some(Outcome { reason: SHUTDOWN.to_owned(), message });
+        }
         refusal(pod, *self.pressures.lock())
     }
 }
@@ -213,6 +235,17 @@ mod tests {
         let over = Eviction { message: "m".into(), grace: 1, cause: Cause::Itself };
         over.mark(&mut own, None, jiff::Timestamp::UNIX_EPOCH);
         assert!(own.conditions.unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_pod_that_ends_with_the_machine_must_not_read_as_one_the_node_was_too_small_for() {
+        let text = "Pod was terminated in response to imminent node shutdown.";
+        let eviction = Eviction { message: text.into(), grace: 1, cause: Cause::Shutdown };
+        assert_eq!(eviction.outcome(), Outcome { reason: "Terminated".into(), message: text.into() });
+        let mut status = PodStatus::default();
+        eviction.mark(&mut status, None, jiff::Timestamp::UNIX_EPOCH);
+        let told = &status.conditions.unwrap()[0];
+        assert_eq!((told.type_.as_str(), told.message.as_deref()), ("DisruptionTarget", Some(text)));
     }
 
     #[test]

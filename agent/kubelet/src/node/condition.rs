@@ -108,7 +108,8 @@ fn not_ready(reported: &Reported, health: &Health, capacity: &Resources) -> Opti
     let mut reasons: Vec<String> = Vec::new();
     let missing =
         (!missing.is_empty()).then(|| format!("missing node capacity for resources: {}", missing.join(", ")));
-    for reason in health.errors.iter().chain(&reported.errors).chain(&missing) {
+    let shutdown = reported.shutting_down.then(|| "node is shutting down".to_owned());
+    for reason in health.errors.iter().chain(&reported.errors).chain(&shutdown).chain(&missing) {
         if !reasons.contains(reason) {
             reasons.push(reason.clone());
         }

@@ -133,6 +133,7 @@ fn shown(kubelet: &crate::Config) -> Value {
         ("runtimeRequestTimeout", json!(seconds(kubelet.runtime_request_timeout))),
         ("seccompDefault", json!(kubelet.seccomp_default)),
         ("serializeImagePulls", json!(serial)),
+        ("shutdownGracePeriodByPodPriority", json!(kubelet.shutdown)),
         ("staticPodPath", json!(kubelet.static_pod_path)),
         ("syncFrequency", json!(seconds(kubelet.sync_frequency))),
         ("systemCgroups", json!(kubelet.system_cgroup)),
