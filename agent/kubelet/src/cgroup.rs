@@ -18,6 +18,7 @@ use crate::node::resources::Resources;
 use crate::pod::qos::{self, Class};
 
 pub(crate) mod limits;
+pub(crate) mod pressure;
 mod process;
 pub(crate) mod systemd;
 pub(crate) mod tree;
@@ -264,17 +265,19 @@ impl Cgroups {
     pub fn pod_usage(&self, pod: &Pod, containers: &[String]) -> PodUsage {
         let Some(inner) = &self.0 else { return PodUsage::default() };
         let path = inner.path(&inner.names(Some(qos::class(pod)), Some(crate::pod::uid(pod))));
-        let mut usage = PodUsage {
-            pod: inner.tree.usage(&path),
-            process: inner.tree.any_process(&path),
-            ..PodUsage::default()
-        };
-        // Runtimes name a container's cgroup by its id alone, or put it into a scope's name.
-        for child in inner.tree.children(&path) {
-            if let Some(id) = containers.iter().find(|id| child.contains(id.as_str())) {
-                usage.containers.extend(inner.tree.usage(&path.join(&child)).map(|u| (id.clone(), u)));
-            }
+        let mut usage = PodUsage { pod: inner.tree.usage(&path), ..PodUsage::default() };
+        let children = inner.tree.children(&path);
+        for id in containers {
+            // Runtimes name a container's cgroup by its id alone, or put it into a scope's name. The shortest is its own: what watches
+            // it may have one that is named for it, too, and is not of the pod's network.
+            let named = children.iter().filter(|child| child.contains(id.as_str()));
+            let Some(own) = named.min_by_key(|child| child.len()).map(|child| path.join(child)) else {
+                continue;
+            };
+            usage.process = usage.process.or_else(|| inner.tree.any_process(&own));
+            usage.containers.extend(inner.tree.usage(&own).map(|u| (id.clone(), u)));
         }
+        usage.process = usage.process.or_else(|| inner.tree.any_process(&path));
         usage
     }
 }
@@ -417,6 +420,27 @@ mod tests {
             pids: None,
             page_sizes: Vec::new(),
         })))
+    }
+
+    #[test]
+    fn what_watches_a_container_must_not_be_counted_as_the_container() {
+        let dir = tempfile::tempdir().unwrap();
+        let pod: Pod =
+            serde_json::from_value(json!({"metadata": {"uid": "u"}, "spec": {"containers": []}})).unwrap();
+        for (child, bytes, pid) in [("crio-f1", "500", "7"), ("crio-conmon-f1", "3", "5")] {
+            let cgroup = format!("kubepods/besteffort/podu/{child}");
+            for (name, text) in [
+                ("memory.current", bytes),
+                ("memory.stat", "anon 1\n"),
+                ("cpu.stat", "usage_usec 1\n"),
+                ("cgroup.procs", pid),
+            ] {
+                std::fs::write(file(dir.path(), &cgroup, name), text).unwrap();
+            }
+        }
+        let used = cgroups(dir.path()).pod_usage(&pod, &["f1".to_owned()]);
+        assert_eq!(used.containers["f1"].memory, 500);
+        assert_eq!(used.process, Some(7));
     }
 
     #[tokio::test]

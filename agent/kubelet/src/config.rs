@@ -199,6 +199,8 @@ pub struct Config {
     pub eviction_hard: Thresholds,
     /// Every threshold, and what goes with them.
     pub eviction: Policy,
+    /// Burstable pods get a share of the machine's swap, and others none (`memorySwap.swapBehavior`).
+    pub limited_swap: bool,
     /// How long pods have when the machine shuts down, the lowest priority first; empty: it is not waited with.
     pub shutdown: Vec<Period>,
     /// The image filesystem is cleared of unused images from this share on, in percent,
@@ -321,6 +323,7 @@ impl Config {
         let eviction = file.soft_eviction(Policy::hard(eviction, Duration::ZERO))?;
         let healthz = file.healthz()?;
         file.shutdown().check()?;
+        file.memory_swap.is_limited()?;
         let mut config = Self::from_file(file, node_name, node_ips, eviction);
         config.healthz = healthz;
         config.host.reserve_cpus(&mut config.kube_reserved, &mut config.system_reserved)?;
@@ -402,6 +405,7 @@ impl Config {
             system_reserved: file.system_reserved,
             eviction_hard,
             eviction,
+            limited_swap: file.memory_swap.is_limited().unwrap_or(false),
             shutdown,
             image_gc_high_percent: file.image_gc_high_threshold_percent.unwrap_or(85),
             image_gc_low_percent: file.image_gc_low_threshold_percent.unwrap_or(80),

@@ -237,7 +237,7 @@ impl Manager {
 
     fn evict(&self, candidate: &Candidate, eviction: Eviction, annotations: Annotations) -> bool {
         let pod = &candidate.pod;
-        if candidate::is_critical(pod) {
+        if crate::pod::is_critical(pod) {
             tracing::warn!(pod = crate::pod::described(pod), "a critical pod is not evicted");
             return false;
         }

@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
+use crate::cgroup::Cgroups;
 use crate::cgroup::tree::Tree;
 use crate::config::Config;
 use crate::node::machine;
 use crate::node::resources::{self, Reservation, Resources};
+use crate::pod::spec::resources::Swap;
 use crate::pressure::threshold::{Signal, Threshold};
 use crate::quantity::{milli, whole};
 
@@ -24,6 +26,8 @@ pub struct Machine {
     pub unified: bool,
     /// The sizes of its huge pages, in bytes.
     pub page_sizes: Arc<[i64]>,
+    /// Its swap, and what containers may have of it.
+    pub swap: Swap,
 }
 
 impl Machine {
@@ -42,12 +46,16 @@ impl Machine {
             true => Reservation { eviction_memory: None, eviction_storage: None, ..reserved },
             false => none,
         };
+        let unified = matches!(Tree::detect(), Tree::V2(_));
+        let capacity = i64::try_from(machine.swap).unwrap_or(i64::MAX);
+        let swap = Swap { counted: Cgroups::limit_swap(), unified, shared: config.limited_swap, capacity };
         Self {
             memory: i64::try_from(machine.memory).unwrap_or(i64::MAX),
             allocatable,
             limit: Arc::new(resources::allocatable(&machine, pods, &kept)),
-            unified: matches!(Tree::detect(), Tree::V2(_)),
+            unified,
             page_sizes: machine::page_sizes().into(),
+            swap,
         }
     }
 }

@@ -4,6 +4,8 @@ use std::borrow::Cow;
 
 use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod};
 
+use crate::config::shutdown::SYSTEM_CRITICAL;
+
 pub(crate) mod addresses;
 pub(crate) mod allocation;
 pub(crate) mod backoff;
@@ -60,6 +62,16 @@ pub fn annotation<'a>(pod: &'a Pod, key: &str) -> Option<&'a str> {
 /// The pod comes from a manifest, not from the API.
 pub fn is_static(pod: &Pod) -> bool {
     annotation(pod, CONFIG_SOURCE).is_some_and(|source| source != "api")
+}
+
+/// Whether the node cannot do without a pod: it is never evicted. Upstream: `IsCriticalPod`.
+pub fn is_critical(pod: &Pod) -> bool {
+    is_static(pod) || is_mirror(pod) || priority(pod) >= SYSTEM_CRITICAL
+}
+
+/// A pod's priority, zero where it has none.
+pub fn priority(pod: &Pod) -> i32 {
+    pod.spec.as_ref().and_then(|s| s.priority).unwrap_or(0)
 }
 
 /// The pod only shows a static pod in the API.

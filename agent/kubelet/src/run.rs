@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cri_proto::client::{Deadlines, Runtime};
+use cri_proto::v1;
 use supervise::{Scope, Task};
 use tokio::sync::{Mutex, mpsc, watch};
 
 use crate::cgroup::Cgroups;
-use crate::config::Config;
 use crate::config::manifest::ManifestUrl;
+use crate::config::{CgroupDriver, Config};
 use crate::csi::{self, Drivers};
 use crate::eviction::order::Evictions;
 use crate::image::Images;
@@ -79,7 +80,7 @@ pub struct Kubelet {
 impl Kubelet {
     /// Waits for the runtime and prepares this machine; all tasks will be the scope's.
     pub async fn prepare(
-        config: Config,
+        mut config: Config,
         client: Option<kube::Client>,
         scope: Arc<Scope>,
     ) -> Result<Self, Error> {
@@ -104,6 +105,7 @@ impl Kubelet {
         }
         let version = runtime.wait_until_ready(RUNTIME_START).await.map_err(failed)?;
         tracing::info!(runtime = version.runtime_name, version = version.runtime_version, "runtime is ready");
+        config.cgroup_driver = driver(&runtime, config.cgroup_driver).await.map_err(failed)?;
         let machine = Machine::read(&config);
         crate::host::prepare(&config.host, machine.unified)?;
         let cgroups = Cgroups::new(&config);
@@ -329,6 +331,28 @@ impl Kubelet {
         // Workers stop where they are: whatever they were doing is found and finished by the next kubelet.
         workers.finish(STOP_PATIENCE).await;
         drop((statics_tx, known));
+    }
+}
+
+/// Who makes pods' cgroups: what the runtime says, since it makes those inside them, or else what is configured. Upstream:
+/// `getCgroupDriverFromCRI`.
+async fn driver(
+    runtime: &Runtime,
+    configured: CgroupDriver,
+) -> Result<CgroupDriver, cri_proto::client::Error> {
+    let told = runtime.runtime_config().await?;
+    let driver = chosen(told.as_ref(), configured);
+    tracing::info!(?driver, ?configured, told = told.is_some(), "who makes cgroups");
+    Ok(driver)
+}
+
+/// Old runtimes do not say, and what is unknown is not followed.
+fn chosen(told: Option<&v1::RuntimeConfigResponse>, configured: CgroupDriver) -> CgroupDriver {
+    let linux = told.and_then(|config| config.linux.as_ref());
+    match linux.map(|linux| v1::CgroupDriver::try_from(linux.cgroup_driver)) {
+        Some(Ok(v1::CgroupDriver::Systemd)) => CgroupDriver::Systemd,
+        Some(Ok(v1::CgroupDriver::Cgroupfs)) => CgroupDriver::Cgroupfs,
+        Some(Err(_)) | None => configured,
     }
 }
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::Pod;
 
 use super::{Shortage, amount};
-use crate::eviction::candidate::{is_critical, priority};
 use crate::pod::qos::{self, Class};
+use crate::pod::{is_critical, priority};
 
 /// Whether a pod may take another's room.
 fn goes_before(pod: &Pod, other: &Pod) -> bool {

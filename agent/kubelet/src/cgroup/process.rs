@@ -10,6 +10,16 @@ impl Cgroups {
         accounted(&text, matches!(Tree::detect(), Tree::V2(_)))
     }
 
+    /// Whether cgroups of this machine can limit swap. Blocking. The root of v2 has no such file: ours is looked at.
+    pub fn limit_swap() -> bool {
+        let file = match Tree::detect() {
+            Tree::V2(mount) => Self::of_process(std::process::id())
+                .map(|own| mount.join(own.trim_start_matches('/')).join("memory.swap.max")),
+            Tree::V1(mounts) => mounts.get("memory").map(|mount| mount.join("memory.memsw.limit_in_bytes")),
+        };
+        file.is_some_and(|file| file.exists())
+    }
+
     /// What a cgroup uses, by its path from the hierarchy's root. Blocking.
     pub fn usage_of(path: &str) -> Option<Usage> {
         Tree::detect().usage(path.trim_start_matches('/').as_ref())

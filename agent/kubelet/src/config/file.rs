@@ -67,6 +67,25 @@ pub(super) struct CrashLoop {
     pub(super) max_container_restart_period: Span,
 }
 
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub(super) struct MemorySwap {
+    pub(super) swap_behavior: String,
+}
+
+impl MemorySwap {
+    /// Burstable pods get a share of the machine's swap.
+    pub(super) fn is_limited(&self) -> Result<bool, Error> {
+        match self.swap_behavior.as_str() {
+            "" | "NoSwap" => Ok(false),
+            "LimitedSwap" => Ok(true),
+            other => Err(Error::Bounds(format!(
+                "memorySwap.swapBehavior {other:?} must be one of: \"\", \"LimitedSwap\" or \"NoSwap\""
+            ))),
+        }
+    }
+}
+
 /// The file as upstream spells it.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -151,6 +170,7 @@ pub(super) struct File {
     shutdown_grace_period: Span,
     shutdown_grace_period_critical_pods: Span,
     shutdown_grace_period_by_pod_priority: Vec<Period>,
+    pub(super) memory_swap: MemorySwap,
     enforce_node_allocatable: Option<Vec<String>>,
     kube_reserved_cgroup: String,
     system_reserved_cgroup: String,
@@ -326,7 +346,6 @@ const UNSUPPORTED: &[&str] = &[
     "logging",
     "memoryManagerPolicy",
     "memoryReservationPolicy",
-    "memorySwap",
     "memoryThrottlingFactor",
     "preloadedImagesVerificationAllowlist",
     "qosReserved",

@@ -83,6 +83,15 @@ fn what_says_nothing_or_asks_for_what_is_done_must_not_be_warned_of() {
 }
 
 #[test]
+fn swap_is_shared_only_where_the_file_says_so() {
+    assert!(!parse("").unwrap().limited_swap);
+    assert!(!parse("memorySwap: {swapBehavior: NoSwap}").unwrap().limited_swap);
+    assert!(parse("memorySwap: {swapBehavior: LimitedSwap}").unwrap().limited_swap);
+    let error = parse("memorySwap: {swapBehavior: Unlimited}").unwrap_err().to_string();
+    assert!(error.contains("swapBehavior \"Unlimited\" must be one of"), "{error}");
+}
+
+#[test]
 fn pods_have_their_time_when_the_machine_shuts_down() {
     let of = |body: &str| parse(body).map(|config| config.shutdown);
     assert!(of("").unwrap().is_empty());

@@ -8,14 +8,12 @@ use k8s_openapi::api::core::v1::Pod;
 use machinery::quantity::{Format, Quantity};
 
 use crate::cgroup::limits::requested;
+use crate::pod::priority;
 use crate::pod::spec::totals::{self, Side};
 use crate::pressure::threshold::{Resource, Signal};
 use crate::quantity::whole;
 use crate::stats::collect::PodStats;
 use crate::stats::disk::Used;
-
-/// Pods of at least this priority are never evicted.
-const CRITICAL: i32 = 2_000_000_000;
 
 /// Which parts of a pod are on the disk that runs full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,16 +36,6 @@ fn parts(signal: Signal, images_apart: bool) -> Parts {
 pub struct Candidate {
     pub pod: Arc<Pod>,
     pub stats: PodStats,
-}
-
-/// Whether the pod is never evicted.
-pub fn is_critical(pod: &Pod) -> bool {
-    crate::pod::is_static(pod) || crate::pod::is_mirror(pod) || priority(pod) >= CRITICAL
-}
-
-/// A pod's priority, zero where it has none.
-pub fn priority(pod: &Pod) -> i32 {
-    pod.spec.as_ref().and_then(|s| s.priority).unwrap_or(0)
 }
 
 impl Candidate {
@@ -352,7 +340,7 @@ mod tests {
     #[test]
     fn critical_pods_stay() {
         let pod = |priority: i32| candidate("p", priority, "1", 1, 1).pod;
-        assert!(!is_critical(&pod(1)));
-        assert!(is_critical(&pod(CRITICAL)));
+        assert!(!crate::pod::is_critical(&pod(1)));
+        assert!(crate::pod::is_critical(&pod(2_000_000_000)));
     }
 }

@@ -10,7 +10,7 @@ use machinery::taints::any_tolerates;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
-use super::candidate::is_critical;
+use crate::pod::is_critical;
 use crate::pod::qos::{self, Class};
 use crate::pod::status::Outcome;
 use crate::pressure::threshold::Pressure;

@@ -18,11 +18,10 @@ use tokio::sync::{Notify, mpsc, watch};
 
 use super::Pulse;
 use crate::admit;
-use crate::eviction::candidate::is_critical;
 use crate::meters::{PLEG_DURATION, PLEG_INTERVAL, PLEG_SEEN};
 use crate::objects::Changed;
-use crate::pod::allocation;
 use crate::pod::spec::labels;
+use crate::pod::{allocation, is_critical};
 use crate::recorder::Subject;
 use crate::report::Reports;
 use crate::source::{self, ApiPods};

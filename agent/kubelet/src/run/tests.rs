@@ -32,6 +32,20 @@ fn parts() -> Parts {
     Parts { kubelet, scope, supervisor, _dir: dir }
 }
 
+#[test]
+fn cgroups_must_not_be_made_in_another_way_than_the_runtime_makes_them() {
+    let told = |driver: i32| v1::RuntimeConfigResponse {
+        linux: Some(v1::LinuxRuntimeConfiguration { cgroup_driver: driver }),
+    };
+    let (systemd, cgroupfs) = (v1::CgroupDriver::Systemd as i32, v1::CgroupDriver::Cgroupfs as i32);
+    assert_eq!(chosen(Some(&told(systemd)), CgroupDriver::Cgroupfs), CgroupDriver::Systemd);
+    assert_eq!(chosen(Some(&told(cgroupfs)), CgroupDriver::Systemd), CgroupDriver::Cgroupfs);
+    let silent = v1::RuntimeConfigResponse { linux: None };
+    for old in [None, Some(&silent), Some(&told(77))] {
+        assert_eq!(chosen(old, CgroupDriver::Systemd), CgroupDriver::Systemd);
+    }
+}
+
 async fn until(what: &str, done: impl Fn() -> bool) {
     let look = async {
         while !done() {

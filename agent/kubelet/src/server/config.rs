@@ -118,6 +118,7 @@ fn shown(kubelet: &crate::Config) -> Value {
         ("kubeletCgroups", json!(kubelet.kubelet_cgroup)),
         ("maxParallelImagePulls", json!(parallel)),
         ("maxPods", json!(kubelet.max_pods)),
+        ("memorySwap", json!({"swapBehavior": if kubelet.limited_swap { "LimitedSwap" } else { "NoSwap" }})),
         ("nodeLeaseDurationSeconds", json!(kubelet.node_lease_duration_seconds)),
         ("nodeStatusReportFrequency", json!(seconds(kubelet.node_status_report_frequency))),
         ("nodeStatusUpdateFrequency", json!(seconds(kubelet.node_status_update_frequency))),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Pod;
 
 use crate::config::shutdown::Period;
-use crate::eviction::candidate::priority;
+use crate::pod::priority;
 
 /// Pods that end together, and what they have for it.
 #[derive(Clone, Debug)]

@@ -15,7 +15,7 @@ struct Family {
     value: fn(&Usage) -> Option<f64>,
 }
 
-const FAMILIES: [Family; 8] = [
+const FAMILIES: [Family; 20] = [
     Family {
         name: "container_cpu_usage_seconds_total",
         kind: "counter",
@@ -71,6 +71,90 @@ const FAMILIES: [Family; 8] = [
         help: "Number of threads running inside the container",
         labels: "",
         value: |u| u.processes.map(|p| p as f64),
+    },
+    Family {
+        name: "container_cpu_user_seconds_total",
+        kind: "counter",
+        help: "Cumulative user cpu time consumed in seconds.",
+        labels: "",
+        value: |u| Some(u.user as f64 / 1e9),
+    },
+    Family {
+        name: "container_cpu_system_seconds_total",
+        kind: "counter",
+        help: "Cumulative system cpu time consumed in seconds.",
+        labels: "",
+        value: |u| Some(u.system as f64 / 1e9),
+    },
+    Family {
+        name: "container_cpu_cfs_periods_total",
+        kind: "counter",
+        help: "Number of elapsed enforcement period intervals.",
+        labels: "",
+        value: |u| u.throttling.map(|t| t.periods as f64),
+    },
+    Family {
+        name: "container_cpu_cfs_throttled_periods_total",
+        kind: "counter",
+        help: "Number of throttled period intervals.",
+        labels: "",
+        value: |u| u.throttling.map(|t| t.throttled as f64),
+    },
+    Family {
+        name: "container_cpu_cfs_throttled_seconds_total",
+        kind: "counter",
+        help: "Total time duration the container has been throttled.",
+        labels: "",
+        value: |u| u.throttling.map(|t| t.waited as f64 / 1e9),
+    },
+    Family {
+        name: "container_oom_events_total",
+        kind: "counter",
+        help: "Count of out of memory events observed for the container",
+        labels: "",
+        value: |u| u.oom_kills.map(|count| count as f64),
+    },
+    Family {
+        name: "container_pressure_cpu_stalled_seconds_total",
+        kind: "counter",
+        help: "Total time duration no tasks in the container could make progress due to CPU congestion.",
+        labels: "",
+        value: |u| u.pressures.cpu.map(|p| p.full.total as f64 / 1e6),
+    },
+    Family {
+        name: "container_pressure_cpu_waiting_seconds_total",
+        kind: "counter",
+        help: "Total time duration tasks in the container have waited due to CPU congestion.",
+        labels: "",
+        value: |u| u.pressures.cpu.map(|p| p.some.total as f64 / 1e6),
+    },
+    Family {
+        name: "container_pressure_memory_stalled_seconds_total",
+        kind: "counter",
+        help: "Total time duration no tasks in the container could make progress due to memory congestion.",
+        labels: "",
+        value: |u| u.pressures.memory.map(|p| p.full.total as f64 / 1e6),
+    },
+    Family {
+        name: "container_pressure_memory_waiting_seconds_total",
+        kind: "counter",
+        help: "Total time duration tasks in the container have waited due to memory congestion.",
+        labels: "",
+        value: |u| u.pressures.memory.map(|p| p.some.total as f64 / 1e6),
+    },
+    Family {
+        name: "container_pressure_io_stalled_seconds_total",
+        kind: "counter",
+        help: "Total time duration no tasks in the container could make progress due to IO congestion.",
+        labels: "",
+        value: |u| u.pressures.io.map(|p| p.full.total as f64 / 1e6),
+    },
+    Family {
+        name: "container_pressure_io_waiting_seconds_total",
+        kind: "counter",
+        help: "Total time duration tasks in the container have waited due to IO congestion.",
+        labels: "",
+        value: |u| u.pressures.io.map(|p| p.some.total as f64 / 1e6),
     },
 ];
 

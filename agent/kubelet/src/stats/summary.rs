@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 use super::collect::{Container, Measured, PodStats, VolumeUsage, began, boot_time};
 use super::disk::{Filesystem, Used};
 use super::network::{DEFAULT, Interface};
+use crate::cgroup::pressure::{Pressure, Stall};
 use crate::cgroup::usage::Usage;
 
 /// The summary. With `brief`, only processor and memory (`?only_cpu_and_memory=true`).
@@ -42,7 +43,7 @@ fn time(at: Timestamp) -> String {
     Timestamp::from_second(at.as_second()).unwrap_or(at).to_string()
 }
 
-/// Adds `cpu`, `memory` and `swap`.
+/// Adds `cpu`, `memory`, `io` and `swap`.
 fn counted(into: &mut Value, usage: Option<&Usage>, rate: Option<u64>, at: &str, capacity: Option<u64>) {
     let Some(usage) = usage else { return };
     let mut cpu = json!({"time": at, "usageCoreNanoSeconds": usage.cpu});
@@ -60,11 +61,32 @@ fn counted(into: &mut Value, usage: Option<&Usage>, rate: Option<u64>, at: &str,
     if let Some(limit) = capacity.or(usage.memory_limit) {
         memory["availableBytes"] = json!(limit.saturating_sub(usage.working_set));
     }
+    if let Some(stalled) = &usage.pressures.cpu {
+        cpu["psi"] = psi(stalled);
+    }
+    if let Some(stalled) = &usage.pressures.memory {
+        memory["psi"] = psi(stalled);
+    }
     into["cpu"] = cpu;
     into["memory"] = memory;
+    if let Some(stalled) = &usage.pressures.io {
+        into["io"] = json!({"time": at, "psi": psi(stalled)});
+    }
     if let Some(swap) = usage.swap {
         into["swap"] = json!({"time": at, "swapUsageBytes": swap});
+        if let Some(limit) = usage.swap_limit {
+            into["swap"]["swapAvailableBytes"] = json!(limit.saturating_sub(swap));
+        }
     }
+}
+
+/// `PSIStats`; its totals are in nanoseconds.
+fn psi(stalled: &Pressure) -> Value {
+    let of = |stall: &Stall| {
+        let [avg10, avg60, avg300] = stall.percents();
+        json!({"total": stall.total.saturating_mul(1000), "avg10": avg10, "avg60": avg60, "avg300": avg300})
+    };
+    json!({"full": of(&stalled.full), "some": of(&stalled.some)})
 }
 
 fn pod(pod: &PodStats, measured: &Measured, brief: bool, at: &str) -> Value {
@@ -238,6 +260,26 @@ mod tests {
         let brief = of(&measured(), "node", 1000, true);
         assert!(brief["pods"][0].get("network").is_none() && brief["node"].get("fs").is_none());
         assert_eq!(brief["pods"][0]["cpu"]["usageCoreNanoSeconds"], 5);
+    }
+
+    #[test]
+    fn what_is_waited_for_and_what_swap_is_left_is_told_where_it_is_counted() {
+        let mut shown = json!({});
+        let bare = Usage { swap: Some(3), ..Usage::default() };
+        counted(&mut shown, Some(&bare), None, "t", None);
+        assert_eq!(shown["swap"], json!({"time": "t", "swapUsageBytes": 3}));
+        assert!(shown.get("io").is_none() && shown["cpu"].get("psi").is_none());
+        let some = Stall { averages: [150, 7, 0], total: 12 };
+        let pressure = Some(Pressure { some, full: Stall::default() });
+        let mut usage = Usage { swap_limit: Some(10), ..bare };
+        (usage.pressures.cpu, usage.pressures.io) = (pressure, pressure);
+        counted(&mut shown, Some(&usage), None, "t", None);
+        let psi = json!({
+            "full": {"total": 0, "avg10": 0.0, "avg60": 0.0, "avg300": 0.0},
+            "some": {"total": 12_000, "avg10": 1.5, "avg60": 0.07, "avg300": 0.0},
+        });
+        assert_eq!((&shown["cpu"]["psi"], &shown["io"]["psi"]), (&psi, &psi));
+        assert_eq!(shown["swap"]["swapAvailableBytes"], 7);
     }
 
     #[test]

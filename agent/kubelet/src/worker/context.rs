@@ -106,6 +106,7 @@ impl Context {
             cpu_cfs_quota_period: config.cpu_cfs_quota_period,
             group_oom: machine.unified && !config.single_process_oom_kill,
             page_sizes: Arc::clone(&machine.page_sizes),
+            swap: machine.swap,
         }
     }
 

@@ -25,6 +25,21 @@ pub struct Node {
     pub group_oom: bool,
     /// The sizes of huge pages the machine has, in bytes.
     pub page_sizes: Arc<[i64]>,
+    /// What containers may have of its swap.
+    pub swap: Swap,
+}
+
+/// What containers may have of the machine's swap.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Swap {
+    /// Cgroups can limit it.
+    pub counted: bool,
+    /// Cgroups are of version 2.
+    pub unified: bool,
+    /// Burstable pods get a share of it (`memorySwap.swapBehavior: LimitedSwap`).
+    pub shared: bool,
+    /// Bytes of it.
+    pub capacity: i64,
 }
 
 /// CPU shares of a request in thousandths of a core.
@@ -68,11 +83,34 @@ pub fn container(pod: &Pod, container: &Container, node: &Node) -> v1::LinuxCont
     let limit_cpu = limit(of_pod, own, "cpu", milli);
     let request_cpu = amount(own, false, "cpu", milli);
     let memory = limit(of_pod, own, "memory", whole).unwrap_or(0);
-    v1::LinuxContainerResources {
+    let mut resources = v1::LinuxContainerResources {
         oom_score_adj: oom_score_adj(pod, container, node.memory_capacity),
         hugepage_limits: hugepage_limits(of_pod, own, node),
         ..of_amounts(request_cpu, limit_cpu.unwrap_or(0), memory, node)
+    };
+    match node.swap {
+        Swap { counted: false, .. } => {}
+        // With memory: as much of both as of memory alone.
+        Swap { unified: false, .. } => resources.memory_swap_limit_in_bytes = memory,
+        Swap { unified: true, .. } => {
+            let bytes = swap(pod, container, node);
+            resources.unified.insert("memory.swap.max".to_owned(), bytes.to_string());
+        }
     }
+    resources
+}
+
+/// Bytes of swap a container may have: of the machine's the part that it asks for of the machine's memory. Upstream:
+/// `GetContainerSwapBehavior`, `calcSwapForBurstablePods`.
+fn swap(pod: &Pod, container: &Container, node: &Node) -> i64 {
+    let own = |limits| amount(container.resources.as_ref(), limits, "memory", whole).unwrap_or(0);
+    let (request, limit) = (own(false), own(true));
+    let burstable = qos::class(pod) == Class::Burstable && !crate::pod::is_critical(pod);
+    if !node.swap.shared || !burstable || request == limit || request > node.memory_capacity {
+        return 0;
+    }
+    let share = request as f64 / node.memory_capacity.max(1) as f64;
+    (share * node.swap.capacity as f64) as i64
 }
 
 /// What a sandbox is told of its pod: what it asks for without its overhead, and the overhead. Upstream:
@@ -197,7 +235,34 @@ mod tests {
             cpu_cfs_quota_period: Duration::from_millis(100),
             group_oom: true,
             page_sizes: Arc::from([2 << 20, 1 << 30]),
+            swap: Swap::default(),
         }
+    }
+
+    #[test]
+    fn pods_must_not_swap_beyond_their_share() {
+        let told = |swap: Swap, resources: serde_json::Value, priority: i32| {
+            let spec = json!({"priority": priority, "containers": [{"name": "c", "resources": resources}]});
+            let pod: Pod = serde_json::from_value(json!({"spec": spec})).unwrap();
+            container(&pod, &pod.spec.as_ref().unwrap().containers[0], &Node { swap, ..node() })
+        };
+        let most = |swap: Swap, resources: serde_json::Value, priority: i32| {
+            told(swap, resources, priority).unified.get("memory.swap.max").cloned()
+        };
+        let shared = Swap { counted: true, unified: true, shared: true, capacity: 1 << 30 };
+        let burstable = json!({"requests": {"memory": "1Gi"}});
+        let quarter = (1_i64 << 28).to_string();
+        assert_eq!(most(shared, burstable.clone(), 0).as_deref(), Some(quarter.as_str()));
+        let none = Some("0");
+        assert_eq!(most(Swap { shared: false, ..shared }, burstable.clone(), 0).as_deref(), none);
+        assert_eq!(most(shared, burstable.clone(), 2_000_000_000).as_deref(), none, "critical");
+        assert_eq!(most(shared, json!({}), 0).as_deref(), none, "best effort");
+        let equal = json!({"requests": {"memory": "1Gi"}, "limits": {"memory": "1Gi"}});
+        assert_eq!(most(shared, equal.clone(), 0).as_deref(), none);
+        assert_eq!(most(shared, json!({"requests": {"memory": "8Gi"}}), 0).as_deref(), none, "no machine's");
+        assert_eq!(most(Swap { counted: false, ..shared }, burstable, 0), None);
+        let first = told(Swap { unified: false, ..shared }, equal, 0);
+        assert_eq!((first.memory_swap_limit_in_bytes, first.unified.len()), (1 << 30, 1));
     }
 
     #[test]
