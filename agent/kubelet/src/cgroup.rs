@@ -48,6 +48,9 @@ pub enum Error {
     },
     #[error("systemd slice {slice}: {reason}")]
     Systemd { slice: String, reason: String },
+    /// A cgroup of version 2 that limits nothing.
+    #[error("cgroup {cgroup} has some missing controllers: {missing}")]
+    Controllers { cgroup: String, missing: String },
     /// What is reserved cannot be enforced.
     #[error("Failed to enforce {title} Reserved Cgroup Limits on {cgroup:?}: {reason}")]
     Reserved {
@@ -105,7 +108,12 @@ impl Cgroups {
         let memory = of("memory").map_or(0, crate::quantity::whole);
         blocking(move || {
             let all = Limits { cpu_milli: Some(cpu), memory: Some(memory), ..Limits::default() };
-            inner.apply(&inner.names(None, None), &all)?;
+            let names = inner.names(None, None);
+            inner.apply(&names, &all)?;
+            let missing = inner.tree.missing(&inner.path(&names));
+            if !missing.is_empty() {
+                return Err(Error::Controllers { cgroup: names.join("/"), missing: missing.join(", ") });
+            }
             let least = Limits { cpu_milli: Some(0), ..Limits::default() };
             inner.apply(&inner.names(Some(Class::BestEffort), None), &least)?;
             inner.apply(&inner.names(Some(Class::Burstable), None), &Limits::default())

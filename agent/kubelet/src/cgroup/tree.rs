@@ -12,6 +12,8 @@ use crate::pod::spec::resources::{page_size, shares};
 /// v1 controllers pods get a cgroup in; a hierarchy may carry several.
 const CONTROLLERS: [&str; 9] =
     ["cpu", "cpuacct", "cpuset", "memory", "pids", "hugetlb", "blkio", "freezer", "devices"];
+/// v2 controllers that pods' limits are of.
+const NEEDED: [&str; 5] = ["cpu", "cpuset", "hugetlb", "memory", "pids"];
 /// What the option of a v1 hierarchy without controllers begins with, as systemd's own does.
 const NAMED: &str = "name=";
 /// The v2 hierarchy of a hybrid machine, among its v1 ones.
@@ -117,6 +119,16 @@ impl Tree {
         Ok(())
     }
 
+    /// Controllers that pods need, that the machine has, and that were not passed on to a cgroup: what is written to it would limit nothing.
+    /// Upstream: `Validate` of `cgroupV2impl`.
+    pub fn missing(&self, path: &Path) -> Vec<&'static str> {
+        let Self::V2(mount) = self else { return Vec::new() };
+        let read = |at: &Path| std::fs::read_to_string(at.join("cgroup.controllers")).unwrap_or_default();
+        let (offered, own) = (read(mount), read(&mount.join(path)));
+        let has = |text: &str, name: &str| text.split_whitespace().any(|found| found == name);
+        NEEDED.into_iter().filter(|name| has(&offered, name) && !has(&own, name)).collect()
+    }
+
     pub fn apply(&self, path: &Path, limits: &Limits) -> Result<(), Error> {
         for (controller, file, value) in self.files(limits) {
             let root = match self {
@@ -157,9 +169,11 @@ impl Tree {
         if let Some(pids) = limits.pids {
             files.push(("pids", "pids.max", pids.to_string()));
         }
-        let huge_pages = limits.huge_pages.iter().map(|(size, bytes)| {
-            let file = if unified { "max" } else { "limit_in_bytes" };
-            ("hugetlb", format!("hugetlb.{}.{file}", page_size(*size)).into(), bytes.to_string())
+        // Those in use, and those that are reserved for mappings, which older kernels do not limit.
+        let huge_pages = limits.huge_pages.iter().flat_map(|(size, bytes)| {
+            let (size, file) = (page_size(*size), if unified { "max" } else { "limit_in_bytes" });
+            [format!("hugetlb.{size}.{file}"), format!("hugetlb.{size}.rsvd.{file}")]
+                .map(|file| ("hugetlb", file.into(), bytes.to_string()))
         });
         files.into_iter().map(|(of, file, value)| (of, file.into(), value)).chain(huge_pages).collect()
     }
@@ -327,6 +341,23 @@ mod tests {
     }
 
     #[test]
+    fn a_cgroup_without_controllers_must_not_be_taken_for_a_limit() {
+        let dir = tempfile::tempdir().unwrap();
+        let put = |cgroup: &str, text: &str| {
+            let path = dir.path().join(cgroup);
+            std::fs::create_dir_all(&path).unwrap();
+            std::fs::write(path.join("cgroup.controllers"), text).unwrap();
+        };
+        let tree = Tree::V2(dir.path().to_owned());
+        put("", "cpuset cpu io memory pids misc\n");
+        put("kubepods", "cpu memory\n");
+        assert_eq!(tree.missing(Path::new("kubepods")), ["cpuset", "pids"]);
+        put("kubepods", "cpuset cpu memory pids\n");
+        assert!(tree.missing(Path::new("kubepods")).is_empty());
+        assert!(Tree::V1(BTreeMap::new()).missing(Path::new("kubepods")).is_empty());
+    }
+
+    #[test]
     fn limits_are_written_as_each_version_spells_them() {
         let limits = Limits {
             cpu_milli: Some(1000),
@@ -339,7 +370,12 @@ mod tests {
         for (tree, want) in [
             (
                 Tree::V2(dir.path().into()),
-                vec![("cpu.weight", "39"), ("cpu.max", "50000 100000"), ("memory.max", "1048576")],
+                vec![
+                    ("cpu.weight", "39"),
+                    ("cpu.max", "50000 100000"),
+                    ("memory.max", "1048576"),
+                    ("hugetlb.2MB.rsvd.max", "7"),
+                ],
             ),
             (
                 Tree::V1(CONTROLLERS.iter().map(|c| ((*c).to_owned(), dir.path().to_owned())).collect()),
