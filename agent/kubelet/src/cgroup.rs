@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use parking_lot::Mutex;
 
 use crate::config::reserved::Reserved;
 use crate::config::{CgroupDriver, Config};
@@ -79,6 +80,8 @@ struct Inner {
     pids: Option<i64>,
     /// The sizes of the machine's huge pages, in bytes.
     page_sizes: Vec<i64>,
+    /// Limits of all pods together that could not be set yet.
+    unmet: Mutex<Option<Limits>>,
 }
 
 impl Cgroups {
@@ -97,6 +100,7 @@ impl Cgroups {
             cfs_period_us: i64::try_from(config.cpu_cfs_quota_period.as_micros()).unwrap_or(100_000),
             pids: config.pod_pids_limit,
             page_sizes: machine::page_sizes(),
+            unmet: Mutex::default(),
         })))
     }
 
@@ -109,7 +113,10 @@ impl Cgroups {
         blocking(move || {
             let all = Limits { cpu_milli: Some(cpu), memory: Some(memory), ..Limits::default() };
             let names = inner.names(None, None);
-            inner.apply(&names, &all)?;
+            match inner.apply(&names, &all) {
+                Err(error @ Error::Write { .. }) => inner.not_yet(all, &error),
+                other => other?,
+            }
             let missing = inner.tree.missing(&inner.path(&names));
             if !missing.is_empty() {
                 return Err(Error::Controllers { cgroup: names.join("/"), missing: missing.join(", ") });
@@ -148,10 +155,16 @@ impl Cgroups {
         .await
     }
 
-    /// Gives the class of burstable pods its share of the processors, in thousandths of a core.
+    /// Gives the class of burstable pods its share of the processors, in thousandths of a core. What could not be set before is tried again.
     pub async fn share(&self, burstable: i64) -> Result<(), Error> {
         let Some(inner) = self.0.clone() else { return Ok(()) };
         blocking(move || {
+            let unmet = inner.unmet.lock().take();
+            if let Some(limits) = unmet
+                && let Err(error) = inner.apply(&inner.names(None, None), &limits)
+            {
+                inner.not_yet(limits, &error);
+            }
             for (class, milli) in [(Class::BestEffort, 0), (Class::Burstable, burstable)] {
                 let limits = Limits { cpu_milli: Some(milli), ..Limits::default() };
                 inner.apply(&inner.names(Some(class), None), &limits)?;
@@ -315,6 +328,12 @@ impl Inner {
         }
     }
 
+    /// Pods use more than they may have from now on: who evicts them must be able to start.
+    fn not_yet(&self, limits: Limits, error: &Error) {
+        tracing::warn!(%error, "pods are not limited to what is allocatable yet");
+        *self.unmet.lock() = Some(limits);
+    }
+
     fn unified(&self) -> bool {
         matches!(self.tree, Tree::V2(_))
     }
@@ -371,6 +390,7 @@ mod tests {
             cfs_period_us: 100_000,
             pids: None,
             page_sizes: vec![2 << 20, 1 << 30],
+            unmet: Mutex::default(),
         })))
     }
 
@@ -389,6 +409,24 @@ mod tests {
         cgroups(dir.path()).share(1000).await.unwrap();
         let weight = |path: &Path| std::fs::read_to_string(path).unwrap();
         assert_eq!((weight(&burstable).as_str(), weight(&best_effort).as_str()), ("39", "1"));
+    }
+
+    #[tokio::test]
+    async fn pods_that_use_too_much_must_not_keep_the_kubelet_from_starting() {
+        let dir = tempfile::tempdir().unwrap();
+        let limit = dir.path().join("kubepods/memory.max");
+        // Writing to it fails, as the kernel has it where more is in use.
+        std::fs::create_dir_all(&limit).unwrap();
+        let limited = cgroups(dir.path());
+        let allocatable = Resources::from([("memory".to_owned(), Quantity("1Gi".to_owned()))]);
+        limited.prepare(&allocatable).await.unwrap();
+        std::fs::remove_dir(&limit).unwrap();
+        std::fs::write(&limit, "max").unwrap();
+        limited.share(0).await.unwrap();
+        assert_eq!(std::fs::read_to_string(&limit).unwrap(), "1073741824");
+        std::fs::write(&limit, "max").unwrap();
+        limited.share(0).await.unwrap();
+        assert_eq!(std::fs::read_to_string(&limit).unwrap(), "max", "what is set is not set again");
     }
 
     #[tokio::test]
@@ -427,6 +465,7 @@ mod tests {
             cfs_period_us: 100_000,
             pids: None,
             page_sizes: Vec::new(),
+            unmet: Mutex::default(),
         })))
     }
 

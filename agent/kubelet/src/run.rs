@@ -275,6 +275,11 @@ impl Kubelet {
         let (statics_tx, statics) = watch::channel(None);
         scope.keep(writer.task("events"));
         context.recorder.record(Subject::node(&node), Kind::Normal, "Starting", "Starting kubelet.");
+        for reserved in context.config.enforcement.reserved() {
+            let (title, cgroup) = (reserved.title.to_lowercase(), reserved.cgroup);
+            let text = format!("Updated limits on {title} reserved cgroup {cgroup}");
+            context.recorder.record(Subject::node(&node), Kind::Normal, "NodeAllocatableEnforced", text);
+        }
         follow_manifests(&scope, &context, &statics_tx);
         let (of, recorder) = (node.clone(), context.recorder.clone());
         scope.keep(Task::endless("system-oom", move || crate::oom::watch(of.clone(), recorder.clone())));

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::pressure::{self, Pressure};
 use super::tree::Tree;
+use crate::node::machine::kibibytes;
 
 /// What a cgroup and those below it use.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -116,6 +117,11 @@ impl Tree {
             Self::V1(_) => counted("total_inactive_file"),
             Self::V2(_) => counted("inactive_file"),
         };
+        if matches!(self, Self::V2(_)) && path.as_os_str().is_empty() {
+            // The root does not count it: it is the machine's.
+            let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+            (usage.swap, usage.swap_limit) = machine_swap(&meminfo).unzip();
+        }
         usage.working_set = usage.memory.saturating_sub(droppable.unwrap_or(0));
         usage.memory_limit = usage.memory_limit.filter(|limit| *limit < NO_LIMIT);
         usage.processes = number("pids", "pids.current");
@@ -178,6 +184,12 @@ impl Tree {
     }
 }
 
+/// How much of the machine's swap is in use, and how much there is.
+fn machine_swap(meminfo: &str) -> Option<(u64, u64)> {
+    let all = kibibytes(meminfo, "SwapTotal:")?;
+    Some((all.saturating_sub(kibibytes(meminfo, "SwapFree:")?), all))
+}
+
 /// One line of a statistics file.
 fn counter(text: &str, name: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
@@ -221,6 +233,13 @@ mod tests {
         assert_eq!((two.swap, two.swap_limit, two.oom_kills), (Some(8), Some(64), Some(1)));
         assert_eq!((one.throttling, one.pressures, two.throttling), (None, Pressures::default(), None));
         assert_eq!(Tree::V2(dir.path().join("two")).usage(Path::new("none")), None);
+    }
+
+    #[test]
+    fn the_machines_swap_is_told_by_its_root() {
+        let text = "MemTotal: 9 kB\nSwapTotal:       8 kB\nSwapFree:        5 kB\n";
+        assert_eq!(machine_swap(text), Some((3 << 10, 8 << 10)));
+        assert_eq!(machine_swap(""), None);
     }
 
     #[test]

@@ -130,7 +130,7 @@ async fn a_machine_must_not_be_left_with_less_time_than_pods_have() {
 #[tokio::test]
 async fn a_group_must_not_be_waited_for_longer_than_it_was_promised() {
     let bus = logind(60);
-    let Node { parts, mut woken, .. } = node(&bus);
+    let Node { parts, mut woken, dir: _dir } = node(&bus);
     tokio::time::pause();
     let began = Instant::now();
     parts.end_pods(None).await;

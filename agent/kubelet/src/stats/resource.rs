@@ -32,7 +32,7 @@ fn swap(usage: &Usage) -> Option<f64> {
     usage.swap.map(|bytes| bytes as f64)
 }
 
-const CONTAINER: [Family; 3] = [
+const CONTAINER: [Family; 4] = [
     Family {
         name: "container_cpu_usage_seconds_total",
         kind: "counter",
@@ -50,6 +50,12 @@ const CONTAINER: [Family; 3] = [
         kind: "gauge",
         help: "[ALPHA] Current amount of the container swap usage in bytes. Reported only on non-windows systems",
         value: swap,
+    },
+    Family {
+        name: "container_swap_limit_bytes",
+        kind: "gauge",
+        help: "[ALPHA] Current amount of the container swap limit in bytes. Reported only on non-windows systems",
+        value: |usage| usage.swap_limit.map(|bytes| bytes as f64),
     },
 ];
 
