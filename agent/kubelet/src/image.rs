@@ -7,11 +7,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use client::Rate;
 use cri_proto::client::Runtime;
 use cri_proto::v1;
 use k8s_openapi::api::core::v1::{Container, ImageVolumeSource, Pod, Secret};
 use parking_lot::Mutex;
+use supervise::Rate;
 use tokio::sync::Semaphore;
 
 use crate::config::{Config, MAX_PARALLEL_PULLS, PullParallelism};

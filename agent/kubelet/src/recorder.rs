@@ -58,7 +58,7 @@ impl Recorder {
 
     /// The same, with so many events a second and at once (`eventRecordQPS`, 0: no limit; `eventBurst`).
     pub fn limited(client: Option<kube::Client>, node: &str, per_second: u32, burst: u32) -> (Self, Writer) {
-        let rate = client::Rate::new(f64::from(per_second), burst);
+        let rate = supervise::Rate::new(f64::from(per_second), burst);
         let (recorder, writer) = client::recorder::Recorder::limited(client, Some(node), rate);
         (Self(recorder), writer)
     }

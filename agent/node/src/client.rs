@@ -89,13 +89,13 @@ impl tower::Service<Request<Body>> for Through {
 #[must_use]
 pub fn limited(client: kube::Client, per_second: f64, burst: u32) -> kube::Client {
     let namespace = client.default_namespace().to_owned();
-    let rate = Arc::new(parking_lot::Mutex::new(::client::Rate::new(per_second, burst)));
+    let rate = Arc::new(parking_lot::Mutex::new(supervise::Rate::new(per_second, burst)));
     kube::Client::new(Limited { client, rate }, namespace)
 }
 
 struct Limited {
     client: kube::Client,
-    rate: Arc<parking_lot::Mutex<::client::Rate>>,
+    rate: Arc<parking_lot::Mutex<supervise::Rate>>,
 }
 
 impl tower::Service<Request<Body>> for Limited {

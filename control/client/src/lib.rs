@@ -7,7 +7,7 @@
 //! - [`decode`]: an object is read by itself and leniently, so that no single one blinds a watcher
 //! - [`Key`], [`queue`]: what is reconciled, each key at most once at a time
 //! - [`leader`]: one of several leads, by a Lease
-//! - [`Rate`]: so many a second; [`recorder`]: events, counted and bounded as upstream's recorder does it
+//! - [`recorder`]: events, counted and bounded as upstream's recorder does it
 //! - `fake`, for tests: an API server as far as watches need one
 //!
 //! Pauses, tasks and the accept loop are the crate `supervise`'s.
@@ -25,7 +25,6 @@ mod key;
 pub mod leader;
 mod mirror;
 pub mod queue;
-mod rate;
 pub mod recorder;
 mod source;
 
@@ -34,7 +33,6 @@ pub use follow::Error;
 pub use informer::Informer;
 pub use key::{Identity, Key};
 pub use mirror::{Event, mirror};
-pub use rate::Rate;
 pub use source::Source;
 
 /// What the API server said, without the client's words around it; where it said nothing, the client's.

@@ -6,7 +6,6 @@
 mod correlate;
 mod recent;
 
-use crate::rate::Rate;
 use correlate::{Correlator, Style, Write};
 use jiff::Timestamp;
 use k8s_openapi::NamespaceResourceScope;
@@ -21,7 +20,7 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
-use supervise::{Backoff, Task};
+use supervise::{Backoff, Rate, Task};
 use tokio::sync::{Mutex, mpsc};
 
 /// Events waiting to be written, as upstream's broadcaster holds them.

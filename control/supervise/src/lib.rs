@@ -9,7 +9,8 @@
 //!   logged, and harms no other
 //! - [`checks`]: what health endpoints say of tasks and other checks; [`metrics`]: what is counted of tasks
 //! - [`process`]: this process, as the kernel sees it
-//! - [`accept()`]: the loop that accepts connections; [`Backoff`]: pauses that double, with jitter
+//! - [`accept()`]: the loop that accepts connections; [`Backoff`]: pauses that double, with jitter;
+//!   [`Rate`]: so many a second
 
 #![warn(unreachable_pub)]
 
@@ -18,6 +19,7 @@ mod backoff;
 pub mod checks;
 pub mod metrics;
 pub mod process;
+mod rate;
 mod scope;
 mod supervisor;
 mod task;
@@ -25,6 +27,7 @@ mod work;
 
 pub use accept::accept;
 pub use backoff::{Backoff, jittered};
+pub use rate::Rate;
 pub use scope::Scope;
 pub use supervisor::{Down, Kind, Report, Supervisor};
 pub use task::{Task, TaskError};

@@ -9,10 +9,9 @@ use super::event::Event;
 use futures::future::BoxFuture;
 use std::sync::Arc;
 use std::time::Duration;
-use supervise::{Supervisor, Work};
+use supervise::{Rate, Supervisor, Work};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Mutex, Semaphore, mpsc};
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 const PLUGIN: &str = "buffered";
@@ -29,7 +28,7 @@ pub struct Batches {
     /// How long events wait for others.
     pub wait: Duration,
     /// Batches a second, and how many at once after a pause; no bound without.
-    pub throttle: Option<(f64, usize)>,
+    pub throttle: Option<(f64, u32)>,
     /// Whether a batch goes out while the one before is under way.
     pub overlapping: bool,
 }
@@ -108,12 +107,12 @@ impl Worker {
     /// Until it is stopped and nothing is left.
     async fn run(self: Arc<Self>) {
         let mut queue = self.queue.lock().await;
-        let mut bucket = self.batches.throttle.map(|(qps, burst)| Bucket::full(qps, burst));
+        let mut rate = self.batches.throttle.map(|(per_second, burst)| Rate::new(per_second, burst));
         loop {
             let (batch, goes_on) = self.collect(&mut queue).await;
             if !batch.is_empty() {
-                if let Some(bucket) = &mut bucket {
-                    bucket.take().await;
+                if let Some(rate) = &mut rate {
+                    rate.take().await;
                 }
                 self.clone().write(batch).await;
             }
@@ -161,31 +160,5 @@ impl Worker {
             self.backend.process(batch).await;
             drop(permit);
         });
-    }
-}
-
-/// Lets through so many a second, and after a pause so many at once.
-struct Bucket {
-    qps: f64,
-    burst: f64,
-    tokens: f64,
-    at: Instant,
-}
-
-impl Bucket {
-    fn full(qps: f64, burst: usize) -> Self {
-        let burst = f64::from(u32::try_from(burst).unwrap_or(u32::MAX));
-        Self { qps, burst, tokens: burst, at: Instant::now() }
-    }
-
-    async fn take(&mut self) {
-        let now = Instant::now();
-        self.tokens = (self.tokens + (now - self.at).as_secs_f64() * self.qps).min(self.burst);
-        self.at = now;
-        self.tokens -= 1.0;
-        if self.tokens < 0.0 {
-            tokio::time::sleep(Duration::try_from_secs_f64(-self.tokens / self.qps).unwrap_or_default())
-                .await;
-        }
     }
 }

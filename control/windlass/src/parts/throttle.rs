@@ -3,14 +3,6 @@
 
 use crate::flags::Flags;
 use anyhow::bail;
-use futures::future::BoxFuture;
-use http::{Request, Response};
-use kube::client::Body;
-use parking_lot::Mutex;
-use std::sync::Arc;
-use std::task::{Context, Poll};
-use std::time::Duration;
-use tokio::time::Instant;
 
 /// How often one client may ask.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -50,60 +42,11 @@ impl Limit {
     }
 }
 
-/// What is left of a client's limit.
-struct Bucket {
-    limit: Limit,
-    left: f64,
-    /// When `left` was so much.
-    at: Instant,
-}
-
-impl Bucket {
-    fn new(limit: Limit, now: Instant) -> Self {
-        Self { limit, left: limit.burst.into(), at: now }
-    }
-
-    /// Takes one request, and says how long it has to wait for its turn.
-    fn take(&mut self, now: Instant) -> Duration {
-        let filled = now.duration_since(self.at).as_secs_f64() * self.limit.qps;
-        self.left = (self.left + filled).min(self.limit.burst.into()) - 1.0;
-        self.at = now;
-        Duration::try_from_secs_f64((-self.left).max(0.0) / self.limit.qps).unwrap_or(Duration::MAX)
-    }
-}
-
 /// The client, asking no more often than `limit`.
 pub(crate) fn limited(client: kube::Client, limit: Option<Limit>) -> kube::Client {
-    let Some(limit) = limit else { return client };
-    let namespace = client.default_namespace().to_owned();
-    let bucket = Arc::new(Mutex::new(Bucket::new(limit, Instant::now())));
-    kube::Client::new(Throttled { client, bucket }, namespace)
-}
-
-#[derive(Clone)]
-struct Throttled {
-    client: kube::Client,
-    bucket: Arc<Mutex<Bucket>>,
-}
-
-impl tower::Service<Request<Body>> for Throttled {
-    type Response = Response<Body>;
-    type Error = kube::Error;
-    type Future = BoxFuture<'static, Result<Response<Body>, kube::Error>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), kube::Error>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let wait = self.bucket.lock().take(Instant::now());
-        let client = self.client.clone();
-        Box::pin(async move {
-            if !wait.is_zero() {
-                tokio::time::sleep(wait).await;
-            }
-            client.send(request).await
-        })
+    match limit {
+        Some(limit) => node::limited_client(client, limit.qps, limit.burst),
+        None => client,
     }
 }
 
@@ -112,6 +55,12 @@ mod tests {
     use super::*;
     use crate::parts::component::Component;
     use crate::parts::{controllers, scheduler};
+    use http::{Request, Response};
+    use kube::client::Body;
+    use parking_lot::Mutex;
+    use std::sync::Arc;
+    use std::time::Duration;
+    use tokio::time::Instant;
 
     #[test]
     fn without_flags_nobody_waits() {

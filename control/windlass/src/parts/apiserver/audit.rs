@@ -135,7 +135,7 @@ impl Defaults {
                     bail!("{} {qps}, must be a positive number", what("throttle QPS")());
                 }
                 let burst = positive(int("batch-throttle-burst", default.1), what("throttle burst"))?;
-                Some((qps, usize::try_from(burst)?))
+                Some((qps, u32::try_from(burst).unwrap_or(u32::MAX)))
             }
         };
         let wait = flags.duration(&self.flag("batch-max-wait")).unwrap_or(self.wait);

@@ -30,7 +30,7 @@ impl Rate {
         self.tokens = (self.tokens + earned).min(self.burst) - 1.0;
         self.filled = now;
         if self.tokens < 0.0 {
-            Duration::from_secs_f64(-self.tokens / self.per_second)
+            Duration::try_from_secs_f64(-self.tokens / self.per_second).unwrap_or(Duration::MAX)
         } else {
             Duration::ZERO
         }
