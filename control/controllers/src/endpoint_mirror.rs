@@ -8,8 +8,8 @@
 mod plan;
 
 use crate::cluster::Cluster;
-use crate::endpoints::changes;
-use crate::informer::{Informer, key_of};
+use crate::endpoints::{Reach, changes};
+use crate::informer::key_of;
 use crate::options::EndpointWrites;
 use crate::pods::{controlled_by, generated_name, terminating_namespace};
 use crate::queue::{Key, Queue};
@@ -29,13 +29,9 @@ use std::time::Duration;
 const COMPONENT: &str = "endpoint-slice-mirroring-controller";
 
 pub(crate) struct EndpointMirror {
-    services: Arc<Informer<Service>>,
-    endpoints: Arc<Informer<Endpoints>>,
-    slices: Arc<Informer<EndpointSlice>>,
+    reach: Reach,
     /// Most addresses of a subset that are mirrored.
     most: usize,
-    client: Client,
-    recorder: Recorder,
 }
 
 impl EndpointMirror {
@@ -74,14 +70,7 @@ impl EndpointMirror {
                 }
             }
         });
-        Self {
-            services: cluster.services.clone(),
-            endpoints: cluster.endpoints.clone(),
-            slices: cluster.endpoint_slices.clone(),
-            most: options.mirrored,
-            client,
-            recorder,
-        }
+        Self { reach: Reach::of(cluster, client, recorder), most: options.mirrored }
     }
 }
 
@@ -90,6 +79,7 @@ impl Reconcile for EndpointMirror {
 
     async fn reconcile(&self, key: &Key) -> Result<Option<Duration>, Error> {
         let existing: Vec<Arc<EndpointSlice>> = self
+            .reach
             .slices
             .list(&key.namespace)
             .into_iter()
@@ -99,12 +89,12 @@ impl Reconcile for EndpointMirror {
                     && s.metadata.deletion_timestamp.is_none()
             })
             .collect();
-        let endpoints = self.endpoints.get(key).filter(|e| plan::may_mirror(e));
-        if self.services.get(key).is_none() && self.services.exists(key) {
+        let endpoints = self.reach.endpoints.get(key).filter(|e| plan::may_mirror(e));
+        if self.reach.services.get(key).is_none() && self.reach.services.exists(key) {
             // It cannot be read, and keeps what it has.
             return Ok(None);
         }
-        let served = self.services.get(key).is_some_and(|service| !plan::has_selector(&service));
+        let served = self.reach.services.get(key).is_some_and(|service| !plan::has_selector(&service));
         let steps = match endpoints.as_ref().filter(|_| served) {
             None => existing.iter().map(|slice| Step::Delete(slice.name_any())).collect(),
             Some(endpoints) => {
@@ -123,7 +113,7 @@ impl Reconcile for EndpointMirror {
 impl EndpointMirror {
     fn warn(&self, endpoints: &Endpoints, desired: &plan::Mirrored) {
         let warn = |reason, message| {
-            self.recorder.record(COMPONENT, endpoints, Severity::Warning, reason, message);
+            self.reach.recorder.record(COMPONENT, endpoints, Severity::Warning, reason, message);
         };
         if desired.invalid > 0 {
             let message =
@@ -146,7 +136,7 @@ impl EndpointMirror {
         step: Step,
         existing: &[Arc<EndpointSlice>],
     ) -> Result<(), Error> {
-        let api: Api<EndpointSlice> = Api::namespaced(self.client.clone(), &key.namespace);
+        let api: Api<EndpointSlice> = Api::namespaced(self.reach.client.clone(), &key.namespace);
         match (step, endpoints) {
             (Step::Create(slice), Some(endpoints)) if endpoints.metadata.deletion_timestamp.is_none() => {
                 let prefix = format!("{}-", key.name);

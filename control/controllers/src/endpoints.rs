@@ -23,7 +23,7 @@ use crate::recorder::{Recorder, Severity};
 use arrange::{Arranged, arrange};
 use content::Slot;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use k8s_openapi::api::core::v1::{Endpoints, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
@@ -52,17 +52,36 @@ const HEADLESS: &str = "service.kubernetes.io/headless";
 /// Services whose endpoints zones share: how many each zone has, by address type.
 type Shared = Arc<Mutex<HashMap<Key, BTreeMap<&'static str, Held>>>>;
 
+/// What each controller of endpoints reads, and what it writes and records with.
+pub(crate) struct Reach {
+    pub(crate) services: Arc<Informer<Service>>,
+    pub(crate) pods: Arc<Informer<Pod>>,
+    pub(crate) endpoints: Arc<Informer<Endpoints>>,
+    pub(crate) slices: Arc<Informer<EndpointSlice>>,
+    pub(crate) client: Client,
+    pub(crate) recorder: Recorder,
+}
+
+impl Reach {
+    pub(crate) fn of(cluster: &Cluster, client: Client, recorder: Recorder) -> Self {
+        Self {
+            services: cluster.services.clone(),
+            pods: cluster.pods.clone(),
+            endpoints: cluster.endpoints.clone(),
+            slices: cluster.endpoint_slices.clone(),
+            client,
+            recorder,
+        }
+    }
+}
+
 pub(crate) struct EndpointSlices {
-    services: Arc<Informer<Service>>,
-    pods: Arc<Informer<Pod>>,
+    reach: Reach,
     nodes: Arc<Informer<Node>>,
-    slices: Arc<Informer<EndpointSlice>>,
     shared: Shared,
     triggers: Triggers,
     /// Most endpoints in a slice.
     per_slice: usize,
-    client: Client,
-    recorder: Recorder,
 }
 
 impl EndpointSlices {
@@ -103,15 +122,11 @@ impl EndpointSlices {
             }
         });
         Self {
-            services: cluster.services.clone(),
-            pods: cluster.pods.clone(),
+            reach: Reach::of(cluster, client, recorder),
             nodes: cluster.nodes.clone(),
-            slices: cluster.endpoint_slices.clone(),
             shared,
             triggers: Triggers::default(),
             per_slice: options.per_slice,
-            client,
-            recorder,
         }
     }
 }
@@ -161,7 +176,7 @@ impl Reconcile for EndpointSlices {
 
     async fn reconcile(&self, key: &Key) -> Result<Option<Duration>, Error> {
         // its slices go with it by their owner
-        let Some(service) = self.services.get(key) else {
+        let Some(service) = self.reach.services.get(key) else {
             self.triggers.forget(key);
             self.shared.lock().remove(key);
             return Ok(None);
@@ -169,7 +184,7 @@ impl Reconcile for EndpointSlices {
         if !has_pods(&service) {
             return Ok(None);
         }
-        let pods = pods_of(&service, &self.pods);
+        let pods = pods_of(&service, &self.reach.pods);
         let trigger = self.triggers.next(key, &service, &pods);
         let place = |node: &str| self.nodes.get(&Key::new("", node)).map(|node| topology::zone_of(&node));
         let (desired, mut failures) = plan::desired(&service, &pods, place);
@@ -178,7 +193,7 @@ impl Reconcile for EndpointSlices {
         if let Some(why) = aggregate(&failures) {
             let message = format!("Error updating Endpoint Slices for Service {key}: {why}");
             let reason = "FailedToUpdateEndpointSlices";
-            self.recorder.record(COMPONENT, &*service, Severity::Warning, reason, message);
+            self.reach.recorder.record(COMPONENT, &*service, Severity::Warning, reason, message);
         }
         written.map_err(|refused| refused.error)?;
         match aggregate(&failures) {
@@ -208,9 +223,10 @@ impl EndpointSlices {
         desired: &[Desired],
         trigger: Option<Timestamp>,
     ) -> Result<(), Refused> {
-        let api: Api<EndpointSlice> = Api::namespaced(self.client.clone(), &key.namespace);
+        let api: Api<EndpointSlice> = Api::namespaced(self.reach.client.clone(), &key.namespace);
         let uid = service.uid().unwrap_or_default();
         let existing: Vec<Arc<EndpointSlice>> = self
+            .reach
             .slices
             .owned_by(&uid)
             .into_iter()
@@ -245,7 +261,7 @@ impl EndpointSlices {
                 Slot::Update(name, slice) => {
                     let patch = json!({
                         "metadata": {
-                            "labels": label_changes(&self.slices, key, &name, &labels),
+                            "labels": label_changes(&self.reach.slices, key, &name, &labels),
                             "annotations": { trigger::ANNOTATION: trigger.map(|at| at.to_string()) },
                         },
                         "endpoints": slice.endpoints,
@@ -273,7 +289,7 @@ impl EndpointSlices {
     ) {
         let tell = |severity, reason, message: &str, family: &str| {
             let message = format!("{message}, addressType: {family}");
-            self.recorder.record(COMPONENT, service, severity, reason, message);
+            self.reach.recorder.record(COMPONENT, service, severity, reason, message);
         };
         let disabled = "TopologyAwareHintsDisabled";
         let mut shared = self.shared.lock();

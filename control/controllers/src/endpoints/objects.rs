@@ -4,9 +4,9 @@
 //! Writes: the Endpoints of services with a selector. Promises: an object is written only if its content changes; Endpoints that nobody owns
 //! go with their service, as upstream's do.
 
-use super::{Triggers, changes, follow, has_pods, pods_of, set_headless, subsets, trigger};
+use super::{Reach, Triggers, changes, follow, has_pods, pods_of, set_headless, subsets, trigger};
 use crate::cluster::Cluster;
-use crate::informer::{Informer, key_of};
+use crate::informer::key_of;
 use crate::options::EndpointWrites;
 use crate::pods::message_of;
 use crate::queue::{Key, Queue};
@@ -26,12 +26,8 @@ use std::time::Duration;
 const MANAGED_BY: &str = "endpoints.kubernetes.io/managed-by";
 
 pub(crate) struct EndpointsObjects {
-    services: Arc<Informer<Service>>,
-    pods: Arc<Informer<Pod>>,
-    endpoints: Arc<Informer<Endpoints>>,
+    reach: Reach,
     triggers: Triggers,
-    client: Client,
-    recorder: Recorder,
 }
 
 impl EndpointsObjects {
@@ -52,23 +48,16 @@ impl EndpointsObjects {
                 wake.add_gathered(key_of(&**endpoints), gather);
             }
         });
-        Self {
-            services: cluster.services.clone(),
-            pods: cluster.pods.clone(),
-            endpoints: cluster.endpoints.clone(),
-            triggers: Triggers::default(),
-            client,
-            recorder,
-        }
+        Self { reach: Reach::of(cluster, client, recorder), triggers: Triggers::default() }
     }
 
     async fn remove_left_over(&self, key: &Key) -> Result<(), Error> {
-        let ours = self.endpoints.get(key).is_some_and(|e| e.labels().contains_key(MANAGED_BY));
+        let ours = self.reach.endpoints.get(key).is_some_and(|e| e.labels().contains_key(MANAGED_BY));
         // A service that cannot be read keeps what it has.
-        if !ours || self.services.exists(key) {
+        if !ours || self.reach.services.exists(key) {
             return Ok(());
         }
-        let api: Api<Endpoints> = Api::namespaced(self.client.clone(), &key.namespace);
+        let api: Api<Endpoints> = Api::namespaced(self.reach.client.clone(), &key.namespace);
         let deleted = api.delete(&key.name, &DeleteParams::default()).await;
         found(deleted).map(drop).doing(|| format!("delete endpoints {key}"))
     }
@@ -78,12 +67,12 @@ impl Reconcile for EndpointsObjects {
     const NAME: &'static str = "endpoints-controller";
 
     async fn reconcile(&self, key: &Key) -> Result<Option<Duration>, Error> {
-        let Some(service) = self.services.get(key) else {
+        let Some(service) = self.reach.services.get(key) else {
             self.triggers.forget(key);
             return self.remove_left_over(key).await.map(|()| None);
         };
         if has_pods(&service) {
-            let pods = pods_of(&service, &self.pods);
+            let pods = pods_of(&service, &self.reach.pods);
             let trigger = self.triggers.next(key, &service, &pods);
             self.write(&service, key, &pods, trigger).await?;
         }
@@ -99,13 +88,13 @@ impl EndpointsObjects {
         pods: &[Arc<Pod>],
         trigger: Option<Timestamp>,
     ) -> Result<(), Error> {
-        let api: Api<Endpoints> = Api::namespaced(self.client.clone(), &key.namespace);
+        let api: Api<Endpoints> = Api::namespaced(self.reach.client.clone(), &key.namespace);
         let (subsets, cut) = subsets::subsets(service, pods);
         let mut labels: BTreeMap<String, String> = service.labels().clone();
         labels.insert(MANAGED_BY.to_owned(), "endpoint-controller".to_owned());
         set_headless(service, &mut labels);
         let over = "endpoints.kubernetes.io/over-capacity";
-        let Some(old) = self.endpoints.get(key) else {
+        let Some(old) = self.reach.endpoints.get(key) else {
             let cut = cut.then(|| (over.to_owned(), "truncated".to_owned()));
             let since = trigger.map(|at| (trigger::ANNOTATION.to_owned(), at.to_string()));
             let annotations: BTreeMap<String, String> = cut.into_iter().chain(since).collect();
@@ -152,7 +141,7 @@ impl EndpointsObjects {
     }
 
     fn tell(&self, endpoints: &Endpoints, reason: &'static str, message: String) {
-        self.recorder.record("endpoint-controller", endpoints, Severity::Warning, reason, message);
+        self.reach.recorder.record("endpoint-controller", endpoints, Severity::Warning, reason, message);
     }
 }
 
