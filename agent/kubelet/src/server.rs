@@ -32,11 +32,11 @@ mod system_logs;
 mod tls;
 mod zpages;
 
-pub use crate::config::tls::Agreed;
 pub use authenticate::{Authenticator, User};
 pub use cache::Cache;
 pub use config::{Authentication, Authorization, Config};
 pub use health::Health;
+pub use pki::handshake::Agreed;
 pub use pods::{Pods, View};
 pub use tls::{Authorities, Files, server_config};
 
@@ -108,7 +108,7 @@ pub async fn serve(
     client: Option<kube::Client>,
     health: Health,
 ) -> Result<(), Error> {
-    let acceptor = TlsAcceptor::from(Arc::new(tls::agreed_config(&config.files, &config.agreed)?));
+    let acceptor = TlsAcceptor::from(Arc::new(tls::server_config(&config.files, &config.agreed)?));
     let authorities = config.files.client_ca.as_deref().map(Authorities::new).transpose()?;
     let shutdown = health.scope.stop().clone();
     let (connections, streams) = (health.scope.work("connections"), health.scope.work("streams"));

@@ -6,18 +6,16 @@
 mod named;
 
 pub use named::NamedPair;
+pub use pki::handshake::Agreed;
 
 use arc_swap::ArcSwap;
 use named::Names;
-use rustls::crypto::{CryptoProvider, ring};
+use rustls::ServerConfig;
+use rustls::crypto::ring;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls::version::TLS13;
-use rustls::{CipherSuite, NamedGroup, ProtocolVersion, ServerConfig, SupportedProtocolVersion};
 use std::net::IpAddr;
 use std::sync::Arc;
-
-static NEWEST: [&SupportedProtocolVersion; 1] = [&TLS13];
 
 /// A certificate cannot be served with.
 #[derive(Debug, thiserror::Error)]
@@ -92,59 +90,8 @@ impl ResolvesServerCert for Resolver {
     }
 }
 
-/// What a handshake may agree on; all that is known by default.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Agreed {
-    /// Nothing older than TLS 1.3.
-    pub only_tls13: bool,
-    /// Of TLS 1.2's suites just these; those of TLS 1.3 are not chosen, as in Go.
-    pub suites: Option<Vec<CipherSuite>>,
-    /// Key exchanges just in these groups.
-    pub groups: Option<Vec<NamedGroup>>,
-    /// HTTP/1.1 alone.
-    pub no_http2: bool,
-}
-
-impl Agreed {
-    /// The suites of TLS 1.2 there are.
-    #[must_use]
-    pub fn known_suites() -> Vec<CipherSuite> {
-        let all = ring::default_provider().cipher_suites;
-        let old = all.iter().filter(|suite| suite.version().version == ProtocolVersion::TLSv1_2);
-        old.map(|suite| suite.suite()).collect()
-    }
-
-    /// The groups of key exchanges there are.
-    #[must_use]
-    pub fn known_groups() -> Vec<NamedGroup> {
-        ring::default_provider().kx_groups.iter().map(|group| group.name()).collect()
-    }
-
-    fn versions(&self) -> &'static [&'static SupportedProtocolVersion] {
-        if self.only_tls13 { &NEWEST } else { rustls::DEFAULT_VERSIONS }
-    }
-
-    fn provider(&self) -> CryptoProvider {
-        let mut provider = ring::default_provider();
-        if let Some(suites) = &self.suites {
-            provider.cipher_suites.retain(|suite| {
-                suite.version().version == ProtocolVersion::TLSv1_3 || suites.contains(&suite.suite())
-            });
-        }
-        if let Some(groups) = &self.groups {
-            provider.kx_groups.retain(|group| groups.contains(&group.name()));
-        }
-        provider
-    }
-}
-
-/// TLS 1.2 and 1.3, HTTP/2 preferred.
-pub fn server_config(certificate: Arc<ServingCertificate>) -> Result<ServerConfig, TlsError> {
-    agreed_config(certificate, &Agreed::default())
-}
-
-/// The same, with what may be agreed on.
-pub fn agreed_config(
+/// The server's end, with what may be agreed on.
+pub fn server_config(
     certificate: Arc<ServingCertificate>,
     agreed: &Agreed,
 ) -> Result<ServerConfig, TlsError> {
@@ -154,10 +101,7 @@ pub fn agreed_config(
         .map_err(TlsError::Use)?
         .with_client_cert_verifier(Arc::new(pki::tls::AnyPeer::default()))
         .with_cert_resolver(Arc::new(resolver));
-    config.alpn_protocols = match agreed.no_http2 {
-        true => vec![b"http/1.1".to_vec()],
-        false => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
-    };
+    config.alpn_protocols = agreed.protocols();
     // A resumed session would not show the client's certificate again to a changed set of authorities.
     config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
@@ -172,7 +116,7 @@ pub(crate) struct End {
 
 impl End {
     pub(crate) fn new(served: Arc<ServingCertificate>, agreed: &Agreed) -> Result<Self, TlsError> {
-        Ok(Self { config: Arc::new(agreed_config(served.clone(), agreed)?), served })
+        Ok(Self { config: Arc::new(server_config(served.clone(), agreed)?), served })
     }
 
     /// What a connection to this address of ours is accepted with.

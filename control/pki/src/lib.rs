@@ -10,7 +10,7 @@
 //! - [`service_account`]: keys and tokens of service accounts; [`openid`]: the documents that let others verify them; [`jwk`]: keys and tokens of others
 //! - [`bootstrap`]: tokens that let a machine join, and the proof that it talks to the right cluster
 //! - [`kubeconfig`]: the file a client reads; [`files`]: writes that are whole or not at all; [`pem`]: text to DER
-//! - [`tls`]: peers whose certificates are judged later, or not at all
+//! - [`tls`]: peers whose certificates are judged later, or not at all; [`handshake`]: what both sides may agree on
 //! - `key`: private keys; `der`: the few ASN.1 forms a certificate is made of; `error`: what can go wrong, for all of them
 //!
 //! Nothing here reads the clock: `now` is an argument.
@@ -26,6 +26,7 @@ mod error;
 pub mod etcd;
 pub mod expiry;
 pub mod files;
+pub mod handshake;
 pub mod jwk;
 mod key;
 pub mod kubeconfig;

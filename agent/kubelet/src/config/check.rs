@@ -108,7 +108,7 @@ impl Config {
                 "enableSystemLogHandler is required for enableSystemLogQuery".to_owned(),
             ));
         }
-        tls::Agreed::of(self.tls_min_version.as_deref(), &self.tls_cipher_suites).map_err(Error::Bounds)?;
+        tls::agreed(self.tls_min_version.as_deref(), &self.tls_cipher_suites).map_err(Error::Bounds)?;
         reserved::check(self)
     }
 }

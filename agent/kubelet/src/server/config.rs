@@ -1,8 +1,9 @@
 //! What the port is told: `authentication` and `authorization` of a `KubeletConfiguration`, with upstream's defaults.
 
 use super::flags;
-use crate::config::tls::Agreed;
+use crate::config::tls;
 use crate::eviction::candidate::bytes;
+use pki::handshake::Agreed;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -51,7 +52,7 @@ impl Config {
                 key: kubelet.tls_private_key_file.clone().ok_or_else(|| missing("tlsPrivateKeyFile"))?,
                 client_ca,
             },
-            agreed: Agreed::of(kubelet.tls_min_version.as_deref(), &kubelet.tls_cipher_suites)
+            agreed: tls::agreed(kubelet.tls_min_version.as_deref(), &kubelet.tls_cipher_suites)
                 .map_err(|reason| Error { section: "tlsCipherSuites", reason })?,
             authentication,
             authorization: Authorization::parse(&kubelet.authorization)?,

@@ -4,8 +4,8 @@
 //! certificate is one rename away from being served, and nothing has to be told. A file that cannot be used leaves the
 //! one before in use.
 
-use crate::config::tls::Agreed;
 use parking_lot::Mutex;
+use pki::handshake::Agreed;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
@@ -145,13 +145,8 @@ impl ResolvesServerCert for Serving {
     }
 }
 
-/// TLS 1.2 and 1.3, HTTP/2 preferred.
-pub fn server_config(files: &Files) -> Result<ServerConfig, Error> {
-    agreed_config(files, &Agreed::default())
-}
-
-/// The same with the versions and suites that may be agreed on.
-pub(super) fn agreed_config(files: &Files, agreed: &Agreed) -> Result<ServerConfig, Error> {
+/// The server's end, with what may be agreed on.
+pub fn server_config(files: &Files, agreed: &Agreed) -> Result<ServerConfig, Error> {
     let serving = Serving(Reloading::new(vec![files.certificate.clone(), files.key.clone()], read_pair)?);
     let failed = |source| Error::Use { path: files.certificate.clone(), source };
     let mut config = ServerConfig::builder_with_provider(Arc::new(agreed.provider()))
@@ -160,7 +155,7 @@ pub(super) fn agreed_config(files: &Files, agreed: &Agreed) -> Result<ServerConf
         // A stranger is answered 401, not cut off.
         .with_client_cert_verifier(Arc::new(pki::tls::AnyPeer::default()))
         .with_cert_resolver(Arc::new(serving));
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.alpn_protocols = agreed.protocols();
     // A resumed session would not show the client's certificate again to a changed set of authorities.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;

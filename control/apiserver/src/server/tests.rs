@@ -157,7 +157,9 @@ async fn world_with(change: impl FnOnce(&mut Config)) -> World {
 async fn fake_kubelet(authority: &Authority) -> (u16, JoinHandle<()>) {
     let serving = authority.issue(&Leaf::server("kubelet", vec![], vec![LOCALHOST]), now()).unwrap();
     let certificate = ServingCertificate::from_pem(&serving.cert_pem, &serving.key_pem).unwrap();
-    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(crate::tls::server_config(certificate).unwrap()));
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(
+        crate::tls::server_config(certificate, &Agreed::default()).unwrap(),
+    ));
     let listener = TcpListener::bind((LOCALHOST, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let serving = async move {

@@ -11,7 +11,7 @@ use crate::flags::Flags;
 use anyhow::{Context as _, bail};
 use apiserver::health::{Endpoint, Health};
 use apiserver::tls::ServingCertificate;
-use apiserver::{FrontProxies, Response, query};
+use apiserver::{FrontProxies, Limits, Response, query};
 use client::leader::Elector;
 use futures::future::BoxFuture;
 use http::request::Parts;
@@ -25,6 +25,7 @@ use hyper_util::server::conn::auto::Builder;
 use jiff::Timestamp;
 use kubelet::server::{Authentication, Authenticator, Authorities, Files, User};
 use lookup::{Believed, Lookup};
+use pki::handshake::Agreed;
 use pki::{Authority, Leaf};
 use reviews::Reviews;
 use rustls::pki_types::CertificateDer;
@@ -49,7 +50,24 @@ const OPEN: [&str; 3] = ["/healthz", "/readyz", "/livez"];
 pub(crate) struct Port {
     listener: TcpListener,
     acceptor: TlsAcceptor,
+    http2: Http2,
     answers: Answers,
+}
+
+/// Whether HTTP/2 is spoken, and how many requests one connection has at once (`--disable-http2-serving`, `--http2-max-streams-per-connection`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Http2 {
+    served: bool,
+    streams: u32,
+}
+
+impl Http2 {
+    fn of(flags: &Flags, agreed: &Agreed) -> Self {
+        let streams = flags.int("http2-max-streams-per-connection").and_then(|n| u32::try_from(n).ok());
+        // Zero is the default.
+        let streams = streams.filter(|n| *n > 0).unwrap_or_else(|| Limits::default().streams);
+        Self { served: !agreed.no_http2, streams }
+    }
 }
 
 struct Answers {
@@ -79,7 +97,9 @@ impl Port {
             return Ok(None);
         }
         let address = SocketAddr::new(flags.ip("bind-address").unwrap_or(Ipv4Addr::UNSPECIFIED.into()), port);
-        let tls = Arc::new(tls(flags, address.ip())?);
+        let agreed = super::tls::agreed(flags)?;
+        let http2 = Http2::of(flags, &agreed);
+        let tls = Arc::new(tls(flags, address.ip(), &agreed)?);
         let authorities = flags.text("client-ca-file").map(|path| Authorities::new(Path::new(path)));
         let cache = flags.duration("authentication-token-webhook-cache-ttl").unwrap_or(reviews::KEPT);
         let authentication = Authentication { anonymous: true, tokens: true, cache };
@@ -100,7 +120,7 @@ impl Port {
             reviews: Reviews::new(flags, asker(flags, "authorization-kubeconfig", client).await?),
         };
         let listener = TcpListener::bind(address).await.with_context(|| format!("listen on {address}"))?;
-        Ok(Some(Self { listener, acceptor: TlsAcceptor::from(tls), answers }))
+        Ok(Some(Self { listener, acceptor: TlsAcceptor::from(tls), http2, answers }))
     }
 
     /// Serves it until told to stop, and keeps up with whom to believe.
@@ -138,6 +158,10 @@ impl Port {
         });
         let mut builder = Builder::new(streams);
         builder.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE);
+        builder.http2().max_concurrent_streams(self.http2.streams);
+        if !self.http2.served {
+            builder = builder.http1_only();
+        }
         let serving = builder.serve_connection(TokioIo::new(stream), service);
         if let Some(Err(error)) = stop.run_until_cancelled(serving).await {
             tracing::debug!(%error, "connection ended");
@@ -281,11 +305,11 @@ fn text(code: StatusCode, words: impl Into<String>) -> Response {
 }
 
 /// The certificate of the flags, read again when its files change; without one, one nobody signed.
-fn tls(flags: &Flags, address: IpAddr) -> anyhow::Result<rustls::ServerConfig> {
+fn tls(flags: &Flags, address: IpAddr, agreed: &Agreed) -> anyhow::Result<rustls::ServerConfig> {
     match (flags.text("tls-cert-file"), flags.text("tls-private-key-file")) {
         (Some(certificate), Some(key)) => {
             let files = Files { certificate: certificate.into(), key: key.into(), client_ca: None };
-            return Ok(kubelet::server::server_config(&files)?);
+            return Ok(kubelet::server::server_config(&files, agreed)?);
         }
         (None, None) => {}
         _ => bail!("--tls-cert-file and --tls-private-key-file must be given together"),
@@ -296,5 +320,47 @@ fn tls(flags: &Flags, address: IpAddr) -> anyhow::Result<rustls::ServerConfig> {
     let leaf = Leaf::server("localhost", vec!["localhost".to_owned()], ips);
     let issued = authority.issue(&leaf, now)?;
     let certificate = ServingCertificate::from_pem(&issued.cert_pem, &issued.key_pem)?;
-    Ok(apiserver::tls::server_config(certificate)?)
+    Ok(apiserver::tls::server_config(certificate, agreed)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parts::component::Component;
+
+    #[test]
+    fn a_flag_of_the_port_must_not_be_taken_and_not_heard() {
+        for part in ["kube-scheduler", "kube-controller-manager"] {
+            let of = |line: &str| {
+                let arguments: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+                let flags = Component::named(part).unwrap().table().parse(&arguments).unwrap();
+                assert!(flags.unused().is_empty(), "{part} {line}");
+                super::super::tls::agreed(&flags).map(|agreed| (Http2::of(&flags, &agreed), agreed, flags))
+            };
+            let (usual, agreed, _) = of("").unwrap();
+            assert_eq!(
+                (usual, &agreed),
+                (Http2 { served: true, streams: Limits::default().streams }, &Agreed::default())
+            );
+            assert_eq!(of("--http2-max-streams-per-connection=7").unwrap().0, Http2 { streams: 7, ..usual });
+            assert_eq!(of("--http2-max-streams-per-connection=0").unwrap().0, usual);
+            let (http2, agreed, flags) =
+                of("--disable-http2-serving --tls-min-version=VersionTLS13").unwrap();
+            assert_eq!((http2.served, agreed.only_tls13), (false, true));
+            let config = tls(&flags, Ipv4Addr::LOCALHOST.into(), &agreed).unwrap();
+            assert_eq!(config.alpn_protocols, [b"http/1.1".to_vec()]);
+            let few =
+                of("--tls-cipher-suites=TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256 --tls-curve-preferences=29")
+                    .unwrap()
+                    .1;
+            assert_eq!(
+                (few.suites.map(|all| all.len()), few.groups.map(|all| all.len())),
+                (Some(1), Some(1))
+            );
+            assert_eq!(
+                of("--tls-min-version=TLS13").unwrap_err().to_string(),
+                "unknown tls version \"TLS13\""
+            );
+        }
+    }
 }

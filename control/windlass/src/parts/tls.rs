@@ -2,73 +2,24 @@
 //! `component-base/cli/flag/{ciphersuites,curves,namedcertkey}_flag.go`, `apiserver/pkg/server/options/serving.go`.
 
 use crate::flags::Flags;
-use anyhow::{Context as _, bail, ensure};
-use apiserver::tls::{Agreed, NamedPair};
-use rustls::{CipherSuite, NamedGroup};
-use std::collections::BTreeSet;
+use anyhow::{Context as _, anyhow, ensure};
+use apiserver::tls::NamedPair;
+use pki::handshake::{self, Agreed};
+use rustls::{CipherSuite, NamedGroup, ProtocolVersion};
 use std::path::PathBuf;
-
-/// The suites of TLS 1.2 that are here, by Go's names; two of them have an older one.
-const SUITES: [(&str, CipherSuite); 8] = [
-    ("TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256", CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256),
-    ("TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384", CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384),
-    ("TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305", CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256),
-    (
-        "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256",
-        CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
-    ),
-    ("TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256),
-    ("TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384", CipherSuite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384),
-    ("TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305", CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256),
-    ("TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256", CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256),
-];
-/// The suites of TLS 1.3, which Go takes and does not choose among.
-const SUITES_13: [&str; 3] =
-    ["TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256"];
-/// Suites of Go's that are not here: without forward secrecy, or broken.
-const ABSENT: [&str; 16] = [
-    "TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA",
-    "TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA256",
-    "TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA",
-    "TLS_ECDHE_ECDSA_WITH_RC4_128_SHA",
-    "TLS_ECDHE_RSA_WITH_3DES_EDE_CBC_SHA",
-    "TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA",
-    "TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA256",
-    "TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA",
-    "TLS_ECDHE_RSA_WITH_RC4_128_SHA",
-    "TLS_RSA_WITH_3DES_EDE_CBC_SHA",
-    "TLS_RSA_WITH_AES_128_CBC_SHA",
-    "TLS_RSA_WITH_AES_128_CBC_SHA256",
-    "TLS_RSA_WITH_AES_128_GCM_SHA256",
-    "TLS_RSA_WITH_AES_256_CBC_SHA",
-    "TLS_RSA_WITH_AES_256_GCM_SHA384",
-    "TLS_RSA_WITH_RC4_128_SHA",
-];
-/// Go's groups by number, and those of them that are here.
-const GROUPS: [(u16, Option<NamedGroup>); 7] = [
-    (23, Some(NamedGroup::secp256r1)),
-    (24, Some(NamedGroup::secp384r1)),
-    (25, None),
-    (29, Some(NamedGroup::X25519)),
-    (4587, None),
-    (4588, None),
-    (4589, None),
-];
 
 /// What the flags let a handshake agree on. What is allowed and not here is never agreed on: of that a warning tells, unless nothing else
 /// is allowed.
 pub(crate) fn agreed(flags: &Flags) -> anyhow::Result<Agreed> {
-    let only_tls13 = match flags.text("tls-min-version") {
-        None | Some("VersionTLS12") => false,
-        Some("VersionTLS13") => true,
-        Some(older @ ("VersionTLS10" | "VersionTLS11")) => {
-            tracing::warn!("--tls-min-version={older}: nothing older than TLS 1.2 is spoken here");
-            false
-        }
-        Some(other) => bail!("unknown tls version {other:?}"),
+    let oldest = match flags.text("tls-min-version") {
+        None => ProtocolVersion::TLSv1_2,
+        Some(name) => handshake::oldest(name).map_err(|e| anyhow!(e))?,
     };
+    if matches!(oldest, ProtocolVersion::TLSv1_0 | ProtocolVersion::TLSv1_1) {
+        tracing::warn!("--tls-min-version={oldest:?}: nothing older than TLS 1.2 is spoken here");
+    }
     Ok(Agreed {
-        only_tls13,
+        only_tls13: oldest == ProtocolVersion::TLSv1_3,
         suites: suites(flags.list("tls-cipher-suites").unwrap_or_default())?,
         groups: groups(flags.list("tls-curve-preferences").unwrap_or_default())?,
         no_http2: flags.bool("disable-http2-serving").unwrap_or(false),
@@ -79,51 +30,35 @@ fn suites(names: &[String]) -> anyhow::Result<Option<Vec<CipherSuite>>> {
     if names.is_empty() {
         return Ok(None);
     }
-    let (mut suites, mut absent) = (Vec::new(), Vec::new());
-    for name in names {
-        match SUITES.iter().find(|(known, _)| known == name) {
-            Some((_, suite)) => suites.push(*suite),
-            None if SUITES_13.contains(&name.as_str()) => {}
-            None if ABSENT.contains(&name.as_str()) => absent.push(name.as_str()),
-            None => bail!("Cipher suite {name} not supported or doesn't exist"),
-        }
-    }
-    ensure!(absent.len() < names.len(), "--tls-cipher-suites: none of them is here: {}", absent.join(","));
-    if !absent.is_empty() {
-        tracing::warn!("--tls-cipher-suites: these are not here and never agreed on: {}", absent.join(","));
-    }
-    Ok(Some(suites))
+    let named = handshake::suites(names).map_err(|e| anyhow!(e))?;
+    warn_of_absent("tls-cipher-suites", &named.absent, names.len())?;
+    Ok(Some(named.here))
 }
 
-fn groups(numbers: &[String]) -> anyhow::Result<Option<Vec<NamedGroup>>> {
-    if numbers.is_empty() {
+fn groups(texts: &[String]) -> anyhow::Result<Option<Vec<NamedGroup>>> {
+    if texts.is_empty() {
         return Ok(None);
     }
-    let (mut groups, mut seen, mut absent) = (Vec::new(), BTreeSet::new(), Vec::new());
-    for text in numbers {
-        let number: i32 = text.parse().map_err(|_| {
-            anyhow::anyhow!(
+    let number = |text: &String| {
+        text.parse().map_err(|_| {
+            anyhow!(
                 "invalid argument {text:?} for \"--tls-curve-preferences\" flag: strconv.ParseInt: parsing {text:?}: invalid syntax"
             )
-        })?;
-        let Some(id) = u16::try_from(number).ok().filter(|id| *id > 0) else {
-            bail!("curve preference {number} is out of range (must be 1-65535)");
-        };
-        ensure!(seen.insert(id), "duplicate curve preference {id}");
-        match GROUPS.iter().find(|(known, _)| *known == id) {
-            Some((_, Some(group))) => groups.push(*group),
-            Some((_, None)) => absent.push(text.as_str()),
-            None => bail!("curve preference {id} is not supported by the current Go version"),
-        }
-    }
-    ensure!(!groups.is_empty(), "--tls-curve-preferences: none of them is here: {}", absent.join(","));
+        })
+    };
+    let numbers = texts.iter().map(number).collect::<anyhow::Result<Vec<i32>>>()?;
+    let named = handshake::groups(&numbers).map_err(|e| anyhow!(e))?;
+    warn_of_absent("tls-curve-preferences", &named.absent, texts.len())?;
+    Ok(Some(named.here))
+}
+
+/// Of `all` that a flag names, some are not here: it is refused if nothing else is left.
+fn warn_of_absent(flag: &str, absent: &[String], all: usize) -> anyhow::Result<()> {
+    ensure!(absent.len() < all, "--{flag}: none of them is here: {}", absent.join(","));
     if !absent.is_empty() {
-        tracing::warn!(
-            "--tls-curve-preferences: these are not here and never agreed on: {}",
-            absent.join(",")
-        );
+        tracing::warn!("--{flag}: these are not here and never agreed on: {}", absent.join(","));
     }
-    Ok(Some(groups))
+    Ok(())
 }
 
 /// Files of a certificate and its key, and whom it is shown to.
@@ -141,7 +76,7 @@ impl NamedFiles {
         all.iter()
             .map(|text| {
                 Self::parse(text).map_err(|why| {
-                    anyhow::anyhow!("invalid argument {text:?} for \"--tls-sni-cert-key\" flag: {why}")
+                    anyhow!("invalid argument {text:?} for \"--tls-sni-cert-key\" flag: {why}")
                 })
             })
             .collect()
@@ -223,13 +158,6 @@ mod tests {
         ] {
             assert_eq!(agreed(&flags(line)).unwrap_err().to_string(), why, "{line}");
         }
-    }
-
-    #[test]
-    fn every_suite_and_group_of_the_tables_is_here() {
-        let (suites, groups) = (Agreed::known_suites(), Agreed::known_groups());
-        assert!(SUITES.iter().all(|(_, suite)| suites.contains(suite)));
-        assert!(GROUPS.iter().filter_map(|(_, group)| *group).all(|group| groups.contains(&group)));
     }
 
     #[test]
