@@ -109,7 +109,11 @@ impl LogFile {
             false => file.write_all(line),
         };
         self.torn = written.is_err();
-        *held += length;
+        match written {
+            Ok(()) => *held += length,
+            // What was not written fills no file: a full disk must not have the files before it set aside and removed.
+            Err(_) => *held = file.metadata().map_or(*held, |now| now.len()),
+        }
         written.map(|()| changed)
     }
 
@@ -130,7 +134,12 @@ impl LogFile {
     /// Sets the file aside and begins another, of the same mode and owner.
     fn rotate(&mut self, now: Timestamp) -> io::Result<()> {
         self.open = None;
-        let before = fs::metadata(&self.path)?;
+        let before = match fs::metadata(&self.path) {
+            Ok(before) => before,
+            // Somebody took it away: there is nothing to set aside.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return self.reopen(),
+            Err(e) => return Err(e),
+        };
         let naming = Naming::of(&self.path);
         let mut at = now;
         // Two within a millisecond must not be one.

@@ -1,6 +1,6 @@
 //! Events as lines of a file, or of the standard output. Upstream: `apiserver/plugin/pkg/audit/log`.
 //!
-//! Files are written to on threads that may block, so that a disk that hangs holds up the requests that wait for it and nothing else.
+//! Files are written to on a thread that may block, one for all: a disk that hangs holds up the requests that wait for it and nothing else.
 
 use super::backend::Backend;
 use super::counters::Counters;
@@ -15,6 +15,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use supervise::{Supervisor, Work};
+use tokio::sync::oneshot;
 
 const PLUGIN: &str = "log";
 
@@ -69,22 +70,31 @@ impl Log {
             Output::File(path, rotation) => Some(LogFile::create(path, *rotation)?),
         };
         let lines = Lines {
-            format: self.format,
-            output: self.output,
-            file: Arc::new(Mutex::new(file)),
-            tidied: Arc::default(),
-            tidying: Work::new(supervisor, "apiserver/audit-log-files"),
-            counters: counters.clone(),
+            writer: Arc::new(Writer {
+                format: self.format,
+                output: self.output,
+                file: Arc::new(tokio::sync::Mutex::new(file)),
+                tidied: Arc::default(),
+                tidying: Work::new(supervisor, "apiserver/audit-log-files"),
+                counters: counters.clone(),
+            }),
+            writing: Work::new(supervisor, "apiserver/audit-log"),
         };
         Ok(self.delivery.before(Box::new(lines), supervisor, counters))
     }
 }
 
 struct Lines {
+    writer: Arc<Writer>,
+    /// Writes that began: a client that hangs up must not take its event with it.
+    writing: Work,
+}
+
+struct Writer {
     format: Format,
     output: Output,
-    /// None: the standard output.
-    file: Arc<Mutex<Option<LogFile>>>,
+    /// None: the standard output. Its holder is the one that has a thread: those that wait need none.
+    file: Arc<tokio::sync::Mutex<Option<LogFile>>>,
     /// Held by who tidies files that were set aside.
     tidied: Arc<Mutex<()>>,
     tidying: Work,
@@ -117,7 +127,28 @@ fn write(format: Format, file: &mut Option<LogFile>, events: Vec<Arc<Event>>) ->
     (failures, changed)
 }
 
-impl Lines {
+impl Writer {
+    /// Writes events in their turn; false if some were lost.
+    async fn write(&self, events: Vec<Arc<Event>>) -> bool {
+        let (format, all) = (self.format, events.clone());
+        let mut file = self.file.clone().lock_owned().await;
+        let written = tokio::task::spawn_blocking(move || write(format, &mut file, events)).await;
+        let (failures, changed) = match written {
+            Ok(written) => written,
+            Err(e) => {
+                self.counters.lost(PLUGIN, &e.to_string(), &all);
+                return false;
+            }
+        };
+        if changed {
+            self.tidy();
+        }
+        for (event, why) in &failures {
+            self.counters.lost(PLUGIN, why, std::slice::from_ref(event));
+        }
+        failures.is_empty()
+    }
+
     /// Removes and compresses what was set aside, meanwhile.
     fn tidy(&self) {
         let Output::File(path, rotation) = &self.output else { return };
@@ -138,30 +169,24 @@ impl Lines {
 
 impl Backend for Lines {
     fn process(&self, events: Vec<Arc<Event>>) -> BoxFuture<'_, bool> {
-        let (format, file) = (self.format, self.file.clone());
-        Box::pin(async move {
-            let all = events.clone();
-            let written = tokio::task::spawn_blocking(move || write(format, &mut file.lock(), events)).await;
-            let (failures, changed) = match written {
-                Ok(written) => written,
-                Err(e) => {
-                    self.counters.lost(PLUGIN, &e.to_string(), &all);
-                    return false;
-                }
-            };
-            if changed {
-                self.tidy();
-            }
-            for (event, why) in &failures {
-                self.counters.lost(PLUGIN, why, std::slice::from_ref(event));
-            }
-            failures.is_empty()
-        })
+        let (done, heard) = oneshot::channel();
+        let writer = self.writer.clone();
+        self.writing.spawn(async move {
+            // Nobody may wait any more.
+            let _ = done.send(writer.write(events).await);
+        });
+        Box::pin(async move { heard.await.unwrap_or(false) })
     }
 
     fn finish(&self, patience: Duration) -> BoxFuture<'_, ()> {
         Box::pin(async move {
-            self.tidying.finish(patience).await;
+            if !self.writing.finish(patience).await {
+                tracing::warn!("audit events are not written: the log takes too long");
+            }
+            self.writer.tidying.finish(patience).await;
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -56,6 +56,30 @@ fn a_line_must_not_be_written_on_the_half_line_of_a_killed_server() {
 }
 
 #[test]
+fn a_full_disk_must_not_have_what_was_written_set_aside() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("audit.log");
+    std::os::unix::fs::symlink("/dev/full", &path).unwrap();
+    let mut log = LogFile::create(&path, Rotation { size: Some(10), ..Rotation::default() }).unwrap();
+    for _ in 0..5 {
+        assert_eq!(log.write(b"12345\n", Timestamp::now()).unwrap_err().kind(), io::ErrorKind::StorageFull);
+    }
+    assert_eq!(names(dir.path()), ["audit.log"]);
+}
+
+#[test]
+fn a_log_that_was_taken_away_must_not_cost_the_line_that_fills_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("audit.log");
+    let mut log = LogFile::create(&path, Rotation { size: Some(10), ..Rotation::default() }).unwrap();
+    log.write(b"12345678\n", Timestamp::now()).unwrap();
+    fs::remove_file(&path).unwrap();
+    log.write(b"87654321\n", Timestamp::now()).unwrap();
+    assert_eq!(fs::read_to_string(&path).unwrap(), "87654321\n");
+    assert_eq!(names(dir.path()), ["audit.log"]);
+}
+
+#[test]
 fn what_was_set_aside_is_kept_by_number_and_age() {
     let day = |n: u32| (at(&format!("2026-01-{n:02}T00:00:00Z")), format!("a-{n}"));
     let zipped = |n: u32| (day(n).0, format!("a-{n}.gz"));
