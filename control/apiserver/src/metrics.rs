@@ -6,6 +6,7 @@ pub use shown::Shown;
 
 use crate::facts::{RequestInfo, Response};
 use crate::health::Outcomes;
+use machinery::gates;
 use parking_lot::Mutex;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
@@ -49,6 +50,12 @@ struct DurationLabels {
     subresource: String,
     verb: String,
     version: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FeatureLabels {
+    name: &'static str,
+    stage: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -186,6 +193,13 @@ impl Default for Metrics {
                 "Seats of each priority level",
                 metrics.seats.clone(),
             );
+            let features = Family::<FeatureLabels, Gauge>::default();
+            for gate in gates::all() {
+                let labels = FeatureLabels { name: gate.name, stage: gate.stage() };
+                features.get_or_create(&labels).set(i64::from(gate.default));
+            }
+            let (name, help) = gates::METRIC;
+            registry.register(name, help, features);
         });
         metrics
     }

@@ -2,8 +2,56 @@
 //! here: a gate that asks for another state than the default is named in a warning, or refused where upstream refuses it.
 
 const TABLE: &str = include_str!("../data/gates.txt");
-/// Gates that stand for many.
-const GROUPS: [&str; 2] = ["AllAlpha", "AllBeta"];
+/// Gates that stand for those of a stage which nobody sets by name.
+const GROUPS: [(&str, &str); 2] = [("AllAlpha", "alpha"), ("AllBeta", "beta")];
+
+/// A gate as this release has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gate {
+    /// Its name.
+    pub name: &'static str,
+    /// Whether the feature is on, here always.
+    pub default: bool,
+    /// `alpha`, `beta`, `ga` or `deprecated`.
+    stage: &'static str,
+    /// It cannot be changed.
+    locked: bool,
+}
+
+impl Gate {
+    /// The stage as upstream's metric names it; empty for what is stable.
+    #[must_use]
+    pub fn stage(&self) -> String {
+        if self.stage == "ga" { String::new() } else { self.stage.to_uppercase() }
+    }
+}
+
+/// Every gate.
+pub fn all() -> impl Iterator<Item = Gate> {
+    TABLE.lines().filter(|line| !line.starts_with('#')).filter_map(|line| {
+        let mut words = line.split(' ');
+        let (name, default, stage) = (words.next()?, words.next()? == "true", words.next()?);
+        Some(Gate { name, default, stage, locked: words.next().is_some() })
+    })
+}
+
+/// Metric of which features are on, under upstream's name (`component-base/metrics/prometheus/feature`).
+pub const METRIC: (&str, &str) = (
+    "kubernetes_feature_enabled",
+    "[BETA] This metric records the data about the stage and enablement of a k8s feature.",
+);
+
+/// The metric as text, for parts that write theirs by hand.
+#[must_use]
+pub fn metrics() -> String {
+    let (name, help) = METRIC;
+    let mut out = format!("# HELP {name} {help}\n# TYPE {name} gauge\n");
+    for gate in all() {
+        let on = u8::from(gate.default);
+        out.push_str(&format!("{name}{{name={:?},stage={:?}}} {on}\n", gate.name, gate.stage()));
+    }
+    out
+}
 
 /// What is to be said of a gate that somebody sets.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,18 +69,18 @@ pub enum Finding {
 /// Judges one gate.
 #[must_use]
 pub fn judge(name: &str, on: bool) -> Finding {
-    if GROUPS.contains(&name) {
-        return if on { Finding::WithoutEffect } else { Finding::Default };
+    if let Some((_, stage)) = GROUPS.iter().find(|(group, _)| *group == name) {
+        let same = all().filter(|gate| gate.stage == *stage && !gate.locked).all(|gate| gate.default == on);
+        return if same { Finding::Default } else { Finding::WithoutEffect };
     }
-    let line = TABLE.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    let Some(line) = line else { return Finding::Unknown };
-    let (default, locked) = line.split_once(' ').map_or((line, false), |(default, _)| (default, true));
-    match (default == "true", locked) {
-        (default, _) if default == on => Finding::Default,
-        (default, true) => {
-            Finding::Locked(format!("cannot set feature gate {name} to {on}, feature is locked to {default}"))
-        }
-        (_, false) => Finding::WithoutEffect,
+    let Some(gate) = all().find(|gate| gate.name == name) else { return Finding::Unknown };
+    match (gate.default == on, gate.locked) {
+        (true, _) => Finding::Default,
+        (false, true) => Finding::Locked(format!(
+            "cannot set feature gate {name} to {on}, feature is locked to {}",
+            gate.default
+        )),
+        (false, false) => Finding::WithoutEffect,
     }
 }
 
@@ -63,7 +111,9 @@ mod tests {
         assert_eq!(judge("ContainerCheckpoint", false), Finding::WithoutEffect);
         assert_eq!(judge("MemoryQoS", true), Finding::WithoutEffect);
         assert_eq!(judge("AllAlpha", true), Finding::WithoutEffect);
-        assert_eq!(judge("AllBeta", false), Finding::Default);
+        assert_eq!(judge("AllAlpha", false), Finding::Default);
+        // Most features of that stage are on by default.
+        assert_eq!(judge("AllBeta", false), Finding::WithoutEffect);
         assert_eq!(judge("Container", true), Finding::Unknown, "half a name");
         let locked = judge("APIServerTracing", false);
         let words = "cannot set feature gate APIServerTracing to false, feature is locked to true";
@@ -82,11 +132,31 @@ mod tests {
     }
 
     #[test]
-    fn every_line_names_a_gate_and_its_default() {
+    fn every_line_names_a_gate_its_default_and_its_stage() {
         let lines = TABLE.lines().filter(|line| !line.starts_with('#'));
         for line in lines {
             let words: Vec<&str> = line.split(' ').collect();
-            assert!(matches!(words[..], [_, "true" | "false"] | [_, "true" | "false", "locked"]), "{line}");
+            assert!(
+                matches!(
+                    words[..],
+                    [_, "true" | "false", "alpha" | "beta" | "ga" | "deprecated"]
+                        | [_, "true" | "false", "alpha" | "beta" | "ga" | "deprecated", "locked"]
+                ),
+                "{line}"
+            );
         }
+    }
+
+    #[test]
+    fn a_feature_must_not_be_shown_in_another_state_than_it_has() {
+        let text = metrics();
+        for line in [
+            "kubernetes_feature_enabled{name=\"APIServerTracing\",stage=\"\"} 1",
+            "kubernetes_feature_enabled{name=\"MemoryQoS\",stage=\"ALPHA\"} 0",
+            "kubernetes_feature_enabled{name=\"AllBeta\",stage=\"BETA\"} 0",
+        ] {
+            assert!(text.lines().any(|shown| shown == line), "{line}");
+        }
+        assert_eq!(text.lines().count(), all().count() + 2);
     }
 }

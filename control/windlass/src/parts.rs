@@ -1,7 +1,7 @@
 //! The parts of a cluster: one way to build each, whether `windlass server` assembles them or one is a program of its own.
 //!
 //! - [`component`]: parts as programs, with upstream's flags (`crate::flags`); [`alone`]: what each has that is the only one of its process;
-//!   [`serving`]: its port, with proxies in [`front`] and handshakes by [`tls`]; [`kubeconfig`]: its way to the API server, [`throttle`]: how often
+//!   [`serving`]: its port, with proxies in [`front`] and handshakes by [`tls`]; [`gates`]: features and versions; [`kubeconfig`]: its way to the API server, [`throttle`]: how often
 //! - [`leading`]: a part of which only one works at a time; [`election`]: upstream's flags about that
 //! - [`apiserver`]
 //! - a node's: [`kubelet`], [`proxy`], [`dns`], [`network`]
@@ -15,6 +15,7 @@ pub(crate) mod controllers;
 mod dns;
 mod election;
 mod front;
+mod gates;
 pub(crate) mod kubeconfig;
 mod kubelet;
 pub(crate) mod leading;

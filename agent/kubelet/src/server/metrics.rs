@@ -84,6 +84,7 @@ impl Metrics {
         let _ = meters.write(&mut out);
         let _ = volumes::write(&mut out, measured);
         let _ = supervise::metrics::write(&mut out, tasks);
+        out.push_str(&machinery::gates::metrics());
         let _ = family(
             &mut out,
             "windlass_unreadable_objects_total",

@@ -41,6 +41,7 @@ impl Alone {
         component: &'static str,
         (name, port, tolerant): (&'static str, u16, bool),
     ) -> anyhow::Result<Self> {
+        super::gates::check(flags)?.iter().for_each(|warning| tracing::warn!("{warning}"));
         let signals = Signals::take().context("take over signals")?;
         let supervisor = Supervisor::default();
         let (recorder, writer) = Recorder::new(Some(client.clone()), None);

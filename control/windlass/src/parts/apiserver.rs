@@ -3,7 +3,7 @@
 //! [`checks`] and [`logging`]: its health by upstream's names; [`neighbours`]: that of parts beside it; [`events`]: what it says is wrong; [`roles`]: the first roles; [`publish`]: what
 //! machines find in it; [`trust`]: whom other API servers are to believe; [`authentication`]: whose tokens are believed, [`authorization`]: who
 //! decides, both perhaps by asking others ([`reviewer`]); [`storage`]: where its objects are; [`serving`]: how it serves; [`objects`]: what; [`audit`]: what is written of requests;
-//! [`admission`]: how they are admitted; [`settings`]: all that flags settle of any API server, in `windlass server`, too, [`metrics`] and [`gates`] among it; [`csv`]: tables.
+//! [`admission`]: how they are admitted; [`settings`]: all that flags settle of any API server, in `windlass server`, too, [`metrics`] among it; [`csv`]: tables.
 
 pub(crate) mod admission;
 pub(super) mod alone;
@@ -13,7 +13,6 @@ pub(crate) mod authorization;
 mod checks;
 mod csv;
 mod events;
-mod gates;
 mod logging;
 mod metrics;
 mod neighbours;

@@ -278,6 +278,7 @@ impl Answers {
             out.push_str("# TYPE leader_election_master_status gauge\n");
             out.push_str(&format!("leader_election_master_status{{name={name:?}}} {leads}\n"));
         }
+        out.push_str(&machinery::gates::metrics());
         if let Some(started) = supervise::process::started() {
             out.push_str("# TYPE process_start_time_seconds gauge\n");
             out.push_str(&format!("process_start_time_seconds {started}\n"));

@@ -3,10 +3,10 @@
 
 use super::serving::{Serving, not_negative};
 use super::{
-    Accounts, Flagged, Limits, Services, admission, audit, authentication, authorization, gates, metrics,
-    objects,
+    Accounts, Flagged, Limits, Services, admission, audit, authentication, authorization, metrics, objects,
 };
 use crate::flags::{Flags, Table};
+use crate::parts::gates;
 use anyhow::{Context as _, anyhow, bail, ensure};
 use apiserver::registry::{self, EndpointReconciler};
 

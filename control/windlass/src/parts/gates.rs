@@ -97,9 +97,31 @@ mod tests {
     use super::*;
     use crate::parts::component::Component;
 
-    fn of(line: &str) -> anyhow::Result<Vec<String>> {
+    fn of_part(part: &str, line: &str) -> anyhow::Result<Vec<String>> {
         let arguments: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
-        check(&Component::named("kube-apiserver").unwrap().table().parse(&arguments)?)
+        let flags = Component::named(part).unwrap().table().parse(&arguments)?;
+        assert!(flags.unused().is_empty(), "{part} {line}");
+        check(&flags)
+    }
+
+    fn of(line: &str) -> anyhow::Result<Vec<String>> {
+        of_part("kube-apiserver", line)
+    }
+
+    #[test]
+    fn a_gate_nobody_knows_must_not_be_taken_by_any_part() {
+        for part in ["kube-apiserver", "kube-scheduler", "kube-controller-manager"] {
+            let refused = |line: &str| of_part(part, line).unwrap_err().to_string();
+            assert_eq!(refused("--feature-gates=Soon=true"), "unrecognized feature gate: Soon", "{part}");
+            assert_eq!(
+                refused("--feature-gates=APIServerTracing=false"),
+                "cannot set feature gate APIServerTracing to false, feature is locked to true",
+                "{part}"
+            );
+            let all = "feature gate AllBeta=false has no effect here";
+            assert_eq!(of_part(part, "--feature-gates=AllBeta=false").unwrap(), [all], "{part}");
+            assert!(of_part(part, "--emulated-version=1.36").unwrap().is_empty(), "{part}");
+        }
     }
 
     #[test]
