@@ -127,7 +127,7 @@ impl Aggregator {
         ];
         let reads = kinds.into_iter().filter_map(|(group, plural)| reconcile::all(group, plural)).collect();
         let aggregator = self.clone();
-        reconcile::keep_up(
+        let _ = reconcile::keep_up(
             &self.writer.registry,
             "aggregated-servers",
             reads,

@@ -5,21 +5,21 @@
 //! - [`swagger`]: both as OpenAPI 2; [`v3`]: as OpenAPI 3; [`gnostic`]: OpenAPI 2 as the protobuf kubectl asks for
 //!
 //! kubectl explains, validates and merges by these documents, and decides by the query parameters of the write operations
-//! whether the server can validate and dry-run. A document is made when first asked for and kept compressed; it is made
-//! again when the catalog's generation changes.
+//! whether the server can validate and dry-run. A document is made when it is asked for, and [`kept`] while it is asked for again; one of a
+//! group version is made anew when that group version changes. What the index says of it ([`Catalog::hash`]) is found without making it.
 
 pub mod definitions;
 pub mod gnostic;
+mod kept;
 pub mod operations;
 pub mod swagger;
 pub mod v3;
 
 use crate::answer;
 use crate::context::{Context, Response};
-use crate::discovery::Catalog;
+use crate::discovery::{Catalog, Version};
 use crate::paths::Documents;
 use crate::{negotiate, query};
-use bytes::Bytes;
 use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
@@ -29,12 +29,12 @@ use http::header::{
 };
 use http::request::Parts;
 use http::{HeaderMap, Method, StatusCode};
-use machinery::release;
+use kept::{Document, Kept};
 use machinery::status::Status;
 use parking_lot::Mutex;
-use rustc_hash::FxHashMap;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha512};
+use std::collections::BTreeMap;
 use std::io::{self, Read as _, Write as _};
 use std::sync::Arc;
 
@@ -45,34 +45,29 @@ const PROTOBUF: [&str; 3] = [
     "application/com.github.googleapis.gnostic.openapiv2@68f4ded+protobuf",
 ];
 const V3: &str = "/openapi/v3";
-/// Documents kept; there is one a group version.
-const MOST: usize = 512;
 
 /// Answers `/openapi/...`.
 pub struct OpenApi {
     catalog: Arc<Catalog>,
-    cache: Mutex<Cache>,
+    index: Mutex<Option<(u64, Arc<Index>)>>,
+    kept: Mutex<Kept>,
 }
 
-#[derive(Default)]
-struct Cache {
-    generation: u64,
-    documents: FxHashMap<String, Document>,
-}
+/// The group versions of one generation of the catalog, by path.
+type Index = BTreeMap<String, Place>;
 
-/// A document, compressed.
-#[derive(Clone)]
-struct Document {
-    gzip: Bytes,
-    etag: HeaderValue,
-    media_type: &'static str,
+/// A group version, and what changes with its description.
+struct Place {
+    group: String,
+    version: Version,
+    hash: String,
 }
 
 impl OpenApi {
     /// Describes what `catalog` serves.
     #[must_use]
     pub fn new(catalog: Arc<Catalog>) -> Self {
-        OpenApi { catalog, cache: Mutex::default() }
+        OpenApi { catalog, index: Mutex::default(), kept: Mutex::default() }
     }
 
     fn v2(&self, headers: &HeaderMap) -> Response {
@@ -81,55 +76,61 @@ impl OpenApi {
             return answer::status(&Status::not_acceptable(&offered));
         };
         let catalog = &self.catalog;
+        let of = catalog.generation().to_string();
         let document = if chosen == answer::JSON {
-            self.document("v2", answer::JSON, || swagger::document(catalog).to_string().into_bytes())
+            self.document("v2", &of, answer::JSON, headers, || swagger::json(catalog))
         } else {
-            self.document("v2+protobuf", PROTOBUF[0], || gnostic::encode(&swagger::document(catalog)))
+            let make = || gnostic::encode(&swagger::document(catalog));
+            self.document("v2+protobuf", &of, PROTOBUF[0], headers, make)
         };
         send(document, headers)
     }
 
-    /// The list of group versions, each with a URL that changes with its content.
-    fn index(&self) -> Value {
-        let mut paths = serde_json::Map::new();
-        for group in self.catalog.groups() {
+    fn index(&self) -> Arc<Index> {
+        let generation = self.catalog.generation();
+        if let Some((of, index)) = &*self.index.lock()
+            && *of == generation
+        {
+            return index.clone();
+        }
+        let mut index = Index::new();
+        for group in self.catalog.groups().iter() {
             for version in &group.versions {
-                let path = group_version_path(&group.name, &version.name);
-                let url = format!("{V3}/{path}?hash={}", self.hash(&path));
-                paths.insert(path, json!({"serverRelativeURL": url}));
+                let hash = self.catalog.hash(&group.name, version);
+                let place = Place { group: group.name.clone(), version: version.clone(), hash };
+                index.insert(group_version_path(&group.name, &version.name), place);
             }
         }
+        let index = Arc::new(index);
+        // Documents of what is no longer served are not asked for again.
+        self.kept.lock().retain(|key| !key.contains('/') || index.contains_key(key));
+        *self.index.lock() = Some((generation, index.clone()));
+        index
+    }
+
+    /// The list of group versions, each with a URL that changes with its content.
+    fn listed(&self) -> Value {
+        let url = |(path, place): (&String, &Place)| {
+            (path.clone(), json!({"serverRelativeURL": format!("{V3}/{path}?hash={}", place.hash)}))
+        };
+        let paths: serde_json::Map<String, Value> = self.index().iter().map(url).collect();
         json!({"paths": paths})
     }
 
-    /// Built-in descriptions change with the program only, others with the catalog.
-    fn hash(&self, path: &str) -> String {
-        let mut hash = Sha512::new();
-        hash.update(release::GIT_VERSION);
-        hash.update(self.catalog.generation().to_le_bytes());
-        hash.update(path);
-        hex(&hash.finalize())
-    }
-
     fn group_version(&self, path: &str, context: &Context, headers: &HeaderMap) -> Option<Response> {
-        let groups = self.catalog.groups();
-        let (group, version) = groups.iter().find_map(|group| {
-            let named = |v: &&crate::discovery::Version| group_version_path(&group.name, &v.name) == path;
-            Some((group, group.versions.iter().find(named)?))
-        })?;
-        let current = self.hash(path);
+        let index = self.index();
+        let place = index.get(path)?;
         let asked = query::first(&context.query, "hash");
-        if asked.is_some_and(|h| h != current) {
+        if asked.is_some_and(|h| h != place.hash) {
             let mut response = answer::text(StatusCode::MOVED_PERMANENTLY, "");
-            answer::set(&mut response, LOCATION, &format!("{V3}/{path}?hash={current}"));
+            answer::set(&mut response, LOCATION, &format!("{V3}/{path}?hash={}", place.hash));
             return Some(response);
         }
         if negotiate::choose(headers, &[answer::JSON]).is_none() {
             return Some(answer::status(&Status::not_acceptable(&[answer::JSON])));
         }
-        let catalog = &self.catalog;
-        let document = self.document(path, answer::JSON, || {
-            v3::document(catalog, &group.name, version).to_string().into_bytes()
+        let document = self.document(path, &place.hash, answer::JSON, headers, || {
+            v3::document(&self.catalog, &place.group, &place.version).to_string().into_bytes()
         });
         let mut response = send(document, headers);
         if asked.is_some() {
@@ -138,35 +139,66 @@ impl OpenApi {
         Some(response)
     }
 
+    /// The document of `key` as it is `of`, in the encoding that is asked for.
     fn document(
         &self,
         key: &str,
+        of: &str,
         media_type: &'static str,
+        headers: &HeaderMap,
         make: impl FnOnce() -> Vec<u8>,
     ) -> io::Result<Document> {
-        let generation = self.catalog.generation();
-        {
-            let cache = self.cache.lock();
-            if cache.generation == generation
-                && let Some(document) = cache.documents.get(key)
-            {
-                return Ok(document.clone());
+        let gzip = accepts_gzip(headers);
+        let (exact, other) = {
+            let mut kept = self.kept.lock();
+            let exact = kept.get(key, of, gzip);
+            let other = if exact.is_none() { kept.get(key, of, !gzip) } else { None };
+            (exact, other)
+        };
+        if let Some(document) = exact {
+            return Ok(document);
+        }
+        // The whole of the API is large, and read by few: it is kept compressed only.
+        let whole = key.starts_with("v2");
+        let level = if whole { Compression::default() } else { Compression::fast() };
+        let document = match other {
+            Some(other) => {
+                let bytes = if gzip { compressed(&other.bytes, level)? } else { plain(&other.bytes)? };
+                Document { bytes: bytes.into(), gzip, ..other }
             }
+            None => {
+                let bytes = make();
+                let etag = HeaderValue::from_str(&format!("\"{}\"", hex(&Sha512::digest(&bytes))))
+                    .unwrap_or_else(|_| HeaderValue::from_static("\"\""));
+                let made = Document { bytes: bytes.into(), etag, media_type, gzip: false };
+                let zipped = match gzip || whole {
+                    true => Some(compressed(&made.bytes, level)?),
+                    false => None,
+                };
+                let zipped = zipped.map(|bytes| Document { bytes: bytes.into(), gzip: true, ..made.clone() });
+                if let Some(zipped) = zipped.clone().filter(|_| !gzip) {
+                    self.kept.lock().put(key, of, zipped);
+                }
+                zipped.filter(|_| gzip).unwrap_or(made)
+            }
+        };
+        if gzip || !whole {
+            self.kept.lock().put(key, of, document.clone());
         }
-        let bytes = make();
-        let etag = HeaderValue::from_str(&format!("\"{}\"", hex(&Sha512::digest(&bytes))))
-            .unwrap_or_else(|_| HeaderValue::from_static("\"\""));
-        let mut encoder = GzEncoder::new(Vec::with_capacity(bytes.len() / 8), Compression::default());
-        encoder.write_all(&bytes)?;
-        let document = Document { gzip: encoder.finish()?.into(), etag, media_type };
-        let mut cache = self.cache.lock();
-        if cache.generation != generation || cache.documents.len() >= MOST {
-            cache.documents.clear();
-            cache.generation = generation;
-        }
-        cache.documents.insert(key.to_owned(), document.clone());
         Ok(document)
     }
+}
+
+fn compressed(bytes: &[u8], level: Compression) -> io::Result<Vec<u8>> {
+    let mut encoder = GzEncoder::new(Vec::with_capacity(bytes.len() / 8), level);
+    encoder.write_all(bytes)?;
+    encoder.finish()
+}
+
+fn plain(bytes: &[u8]) -> io::Result<Vec<u8>> {
+    let mut plain = Vec::new();
+    GzDecoder::new(bytes).read_to_end(&mut plain)?;
+    Ok(plain)
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -185,15 +217,11 @@ fn send(document: io::Result<Document>, headers: &HeaderMap) -> Response {
     let mut response = Response::new(answer::body(""));
     if headers.get(IF_NONE_MATCH) == Some(&document.etag) {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
-    } else if accepts_gzip(headers) {
-        *response.body_mut() = answer::body(document.gzip.clone());
-        response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     } else {
-        let mut plain = Vec::new();
-        if let Err(e) = GzDecoder::new(&*document.gzip).read_to_end(&mut plain) {
-            return answer::status(&Status::internal_error(e));
+        *response.body_mut() = answer::body(document.bytes.clone());
+        if document.gzip {
+            response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         }
-        *response.body_mut() = answer::body(plain);
     }
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(document.media_type));
@@ -213,13 +241,8 @@ fn accepts_gzip(headers: &HeaderMap) -> bool {
 
 impl Documents for OpenApi {
     fn paths(&self) -> Vec<String> {
-        let mut paths = vec!["/openapi/v2".to_owned(), V3.to_owned()];
-        for group in self.catalog.groups() {
-            let of =
-                |v: &crate::discovery::Version| format!("{V3}/{}", group_version_path(&group.name, &v.name));
-            paths.extend(group.versions.iter().map(of));
-        }
-        paths
+        let fixed = ["/openapi/v2".to_owned(), V3.to_owned()];
+        fixed.into_iter().chain(self.index().keys().map(|path| format!("{V3}/{path}"))).collect()
     }
 
     fn answer(&self, context: &Context, request: &Parts) -> Option<Response> {
@@ -228,7 +251,7 @@ impl Documents for OpenApi {
         }
         match context.info.path.trim_end_matches('/') {
             "/openapi/v2" => Some(self.v2(&request.headers)),
-            V3 => Some(answer::json(StatusCode::OK, &self.index())),
+            V3 => Some(answer::json(StatusCode::OK, &self.listed())),
             path => self.group_version(path.strip_prefix(V3)?.strip_prefix('/')?, context, &request.headers),
         }
     }

@@ -3,7 +3,7 @@
 //! - a resource in one version: `kind`, its `rules`; objects at rest: `stored`; the store and the caches: `storage`; `page_token`
 //! - reading: `get`, `list`, `watch`, with their `options`; `observe` for the front
 //! - a write as all see it: `call`, `operation`, `options`
-//! - custom resources: `custom` (what is served) on `slot`; `convert` between their versions
+//! - custom resources: `custom` (what is served) on `slot`, `serving` (what one definition says); `convert` between their versions
 //! - `served`: which built-in resources there are for clients
 //! - configuration read from stored objects: `parsed`; where Services are: `reachable`; members of objects: `metadata`
 //! - [`hooks`]: what the front of the server does for us (`crate::front`)
@@ -24,6 +24,7 @@ pub(crate) mod parsed;
 mod reachable;
 pub(crate) mod rules;
 mod served;
+pub(crate) mod serving;
 pub(crate) mod slot;
 pub(crate) mod storage;
 pub(crate) mod stored;

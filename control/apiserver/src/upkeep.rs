@@ -124,11 +124,21 @@ fn keep_objects(writer: &Arc<Writer>, shutdown: &CancellationToken) {
     let kept: [(&'static str, Option<Vec<reconcile::Read>>, Duration, Reconcile); 4] = [
         ("flow-objects", flow_objects::reads(), flow_objects::EVERY, flow_objects::reconcile),
         ("policy-status", policy_status::reads(), policy_status::EVERY, policy_status::reconcile),
-        ("api-services", api_services::reads(), api_services::EVERY, api_services::reconcile),
+        (api_services::NAME, api_services::reads(), api_services::EVERY, api_services::reconcile),
         ("legacy-tokens", legacy_tokens::reads(), legacy_tokens::EVERY, legacy_tokens::reconcile),
     ];
     for (name, reads, period, reconcile) in kept {
         let (Some(reads), of) = (reads, writer.clone()) else { continue };
-        reconcile::keep_up(&writer.registry, name, reads, period, move || reconcile(of.clone()), shutdown);
+        let bell = reconcile::keep_up(
+            &writer.registry,
+            name,
+            reads,
+            period,
+            move || reconcile(of.clone()),
+            shutdown,
+        );
+        if name == api_services::NAME {
+            reconcile::follow_definitions(&writer.registry, bell, shutdown);
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Custom resources: what a CustomResourceDefinition says, as pure functions.
 //!
-//! - [`definition`]: a CustomResourceDefinition made ready to serve; [`intern`]: names that live as long as the program
+//! - [`outline`]: a CustomResourceDefinition but for its schemas; [`definition`]: with them, ready to serve; [`intern`]: names that live as long as the program
 //! - [`schema`]: one node a value; [`node`]: as all walks see it; [`prune`]: unknown fields, nulls, defaults; [`meta`]: metadata of the
 //!   object and of objects in it; [`lists`]: sets and maps; [`validate`]: errors in upstream's words
 //! - [`strategy`]: what becomes of an object on its way in; [`columns`] and [`jsonpath`]: printing and selecting
@@ -18,9 +18,10 @@ pub(crate) mod jsonpath;
 pub(crate) mod lists;
 mod merge;
 pub(crate) mod meta;
-pub(crate) mod names;
+pub mod names;
 pub mod node;
 pub mod openapi;
+pub mod outline;
 pub(crate) mod prune;
 pub mod review;
 pub mod rules;
@@ -30,3 +31,5 @@ pub(crate) mod structural;
 pub(crate) mod validate;
 
 pub use definition::{Conversion, Definition, Version};
+pub use names::Register;
+pub use outline::{Outline, Sketch};

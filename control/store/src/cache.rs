@@ -208,6 +208,13 @@ impl Cache {
         let _ = self.shared.fresh.subscribe().wait_for(Option::is_some).await;
     }
 
+    /// Waits for the first list, as long as a read waits for a revision ([`Options::fresh_timeout`]).
+    pub async fn filled(&self) -> Result<(), Error> {
+        let limit = self.shared.options.fresh_timeout;
+        let waited = tokio::time::timeout(limit, self.ready()).await;
+        waited.map_err(|_| Error::NotReady { prefix: self.shared.prefix.clone() })
+    }
+
     /// The revision the cache has come to.
     pub fn revision(&self) -> Result<Revision, Error> {
         self.snapshot().map(|s| s.revision)

@@ -3,8 +3,10 @@
 use crate::registry::Served;
 use machinery::resources as builtin;
 use machinery::schema::openapi::Dialect;
-use std::sync::Arc;
-use std::sync::LazyLock;
+use parking_lot::Mutex;
+use sha2::{Digest as _, Sha512};
+use std::collections::BTreeMap;
+use std::sync::{Arc, LazyLock};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Group {
@@ -99,6 +101,11 @@ pub trait Source: Send + Sync {
     fn generation(&self) -> u64;
     /// The groups, with all versions.
     fn groups(&self) -> Vec<Group>;
+    /// Puts into a hash what the description of a group version is made of, beside what [`Source::groups`] says of it: a source whose
+    /// schemas change with nothing else.
+    fn content(&self, group: &str, version: &str, into: &mut Sha512) {
+        let _ = (group, version, into);
+    }
     /// The OpenAPI schema of a kind, or of its lists, where the source has one.
     fn schema(&self, group: &str, version: &str, kind: &str, dialect: Dialect) -> Option<serde_json::Value> {
         let _ = (group, version, kind, dialect);
@@ -112,6 +119,8 @@ pub struct Catalog {
     sources: Vec<Arc<dyn Source>>,
     /// The built-in groups, as far as they are served.
     builtin: Option<Vec<Group>>,
+    /// What was put together last, and of which generation.
+    known: Mutex<Option<(u64, Arc<Vec<Group>>)>>,
 }
 
 static BUILTIN: LazyLock<Vec<Group>> = LazyLock::new(builtin_groups);
@@ -120,7 +129,7 @@ impl Catalog {
     /// The built-in resources and those of `sources`.
     #[must_use]
     pub fn new(sources: Vec<Arc<dyn Source>>) -> Self {
-        Catalog { sources, builtin: None }
+        Catalog { sources, ..Self::default() }
     }
 
     /// Of the built-in resources just those that are served.
@@ -158,19 +167,44 @@ impl Catalog {
     /// All groups: the built-in ones in upstream's order, then others by name. A source may add versions and resources to
     /// a built-in group, never replace any.
     #[must_use]
-    pub fn groups(&self) -> Vec<Group> {
+    pub fn groups(&self) -> Arc<Vec<Group>> {
+        let generation = self.generation();
+        if let Some((of, groups)) = &*self.known.lock()
+            && *of == generation
+        {
+            return groups.clone();
+        }
+        let groups = Arc::new(self.collect());
+        *self.known.lock() = Some((generation, groups.clone()));
+        groups
+    }
+
+    fn collect(&self) -> Vec<Group> {
         let mut groups = self.builtin.as_ref().unwrap_or(&BUILTIN).clone();
-        let mut added: Vec<Group> = Vec::new();
+        let mut added: BTreeMap<String, Group> = BTreeMap::new();
         for group in self.sources.iter().flat_map(|s| s.groups()) {
-            let known = groups.iter_mut().chain(added.iter_mut()).find(|g| g.name == group.name);
-            match known {
-                Some(known) => merge(known, group),
-                None => added.push(group),
+            if let Some(known) = groups.iter_mut().find(|g| g.name == group.name) {
+                merge(known, group);
+            } else if let Some(known) = added.get_mut(&group.name) {
+                merge(known, group);
+            } else {
+                added.insert(group.name.clone(), group);
             }
         }
-        added.sort_by(|a, b| a.name.cmp(&b.name));
-        groups.append(&mut added);
+        groups.extend(added.into_values());
         groups
+    }
+
+    /// A text that changes with the description of a group version, and with that alone: it is the same on every server of the same
+    /// program, and nothing is described to find it.
+    #[must_use]
+    pub(crate) fn hash(&self, group: &str, version: &Version) -> String {
+        let mut hash = Sha512::new();
+        hash.update(machinery::release::GIT_VERSION);
+        // All that is said of its resources.
+        hash.update(format!("{group}/{version:?}"));
+        self.sources.iter().for_each(|source| source.content(group, &version.name, &mut hash));
+        hash.finalize().iter().map(|b| format!("{b:02X}")).collect()
     }
 }
 

@@ -2,11 +2,15 @@
 
 use super::catalog::{Group, Resource, Source, Version};
 use crate::registry::Registry;
+use crate::registry::serving::Serving;
 use machinery::custom::definition::VERBS_TERMINATING;
-use machinery::custom::{Definition, openapi};
+use machinery::custom::outline::Listed;
+use machinery::custom::{Outline, openapi};
 use machinery::names::compare_versions;
 use machinery::schema::openapi::Dialect;
 use serde_json::Value;
+use sha2::{Digest as _, Sha512};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// The custom resources of a registry.
@@ -20,40 +24,40 @@ pub fn schema_name(group: &str, version: &str, kind: &str) -> String {
     format!("{}.{version}.{kind}", turned.join("."))
 }
 
-fn resource(definition: &Definition, version: &machinery::custom::Version) -> Resource {
+fn resource(outline: &Outline, version: &Listed) -> Resource {
     let of = version.resource;
-    Resource::of(of, if definition.terminating { &VERBS_TERMINATING } else { &of.verbs })
+    Resource::of(of, if outline.terminating { &VERBS_TERMINATING } else { &of.verbs })
 }
 
-fn groups(definitions: &[Arc<Definition>]) -> Vec<Group> {
-    let mut groups: Vec<Group> = Vec::new();
-    for definition in definitions.iter().filter(|d| d.established) {
-        let group = match groups.iter_mut().position(|g| g.name == definition.group) {
-            Some(at) => at,
-            None => {
-                groups.push(Group { name: definition.group.to_owned(), versions: Vec::new() });
-                groups.len() - 1
-            }
-        };
-        let Some(group) = groups.get_mut(group) else { continue };
-        for version in definition.versions.iter().filter(|v| v.served) {
-            let at = group.versions.iter().position(|v| v.name == version.name);
-            match at.and_then(|at| group.versions.get_mut(at)) {
-                Some(known) => known.resources.push(resource(definition, version)),
+fn groups(all: &[Arc<Serving>]) -> Vec<Group> {
+    let mut groups: BTreeMap<&str, Group> = BTreeMap::new();
+    for outline in all.iter().map(|serving| &serving.outline).filter(|outline| outline.established) {
+        let new = || Group { name: outline.group.to_owned(), versions: Vec::new() };
+        let group = groups.entry(outline.group).or_insert_with(new);
+        for version in outline.versions.iter().filter(|v| v.served) {
+            match group.versions.iter_mut().find(|v| v.name == version.name) {
+                Some(known) => known.resources.push(resource(outline, version)),
                 None => group.versions.push(Version {
                     name: version.name.to_owned(),
-                    resources: vec![resource(definition, version)],
+                    resources: vec![resource(outline, version)],
                     stale: false,
                 }),
             }
         }
     }
+    let mut groups: Vec<Group> = groups.into_values().collect();
     for group in &mut groups {
         group.versions.sort_by(|a, b| compare_versions(&b.name, &a.name));
         group.versions.iter_mut().for_each(|v| v.resources.sort_by(|a, b| a.plural.cmp(&b.plural)));
     }
     groups.retain(|g| !g.versions.is_empty());
     groups
+}
+
+impl CustomResources {
+    fn of(&self, group: &str) -> impl Iterator<Item = Arc<Serving>> {
+        self.0.custom.all().into_iter().filter(move |serving| serving.outline.group == group)
+    }
 }
 
 impl Source for CustomResources {
@@ -65,18 +69,27 @@ impl Source for CustomResources {
         groups(&self.0.custom.all())
     }
 
+    fn content(&self, group: &str, version: &str, into: &mut Sha512) {
+        for serving in self.of(group).filter(|s| s.outline.established) {
+            if serving.outline.served(version).is_some() {
+                into.update(serving.outline.digest);
+                into.update([u8::from(serving.outline.terminating)]);
+            }
+        }
+    }
+
     fn schema(&self, group: &str, version: &str, kind: &str, dialect: Dialect) -> Option<Value> {
-        let all = self.0.custom.all();
-        let found = all.iter().filter(|d| d.group == group).find_map(|definition| {
-            let version = definition.served(version)?;
-            let of = version.resource;
-            (of.kind == kind || of.list_kind == kind).then_some((definition, version))
+        let found = self.of(group).find_map(|serving| {
+            let of = serving.outline.served(version)?;
+            let resource = of.resource;
+            (resource.kind == kind || resource.list_kind == kind).then(|| (serving.clone(), of.clone()))
         });
-        let (definition, of) = found?;
+        let (serving, of) = found?;
         if of.resource.kind == kind {
-            return Some(openapi::object(of, definition.preserve_unknown, dialect));
+            let free = serving.outline.preserve_unknown;
+            return Some(openapi::object(&of, serving.schema(version), free, dialect));
         }
         let name = schema_name(group, version, of.resource.kind);
-        Some(openapi::list(of, &name, dialect))
+        Some(openapi::list(&of, &name, dialect))
     }
 }

@@ -17,6 +17,7 @@ mod admission;
 mod applies;
 mod audit;
 mod custom;
+mod definitions;
 mod deletion;
 mod devices;
 mod escalation;

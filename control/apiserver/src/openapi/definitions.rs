@@ -5,7 +5,10 @@ use crate::discovery::{Catalog, Resource};
 use machinery::schema::descriptions::Descriptions;
 use machinery::schema::openapi::{self, Dialect, describe};
 use machinery::schema::{Field, ListType, PatchStrategy, Shape, Special, Type, TypeId, builtin};
+use rustc_hash::FxHashMap;
 use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
 const EXTENSIONS: &str = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1";
@@ -28,22 +31,89 @@ pub fn of_kind(api_version: &str, kind: &str) -> Option<String> {
     builtin().named(api_version, kind).map(|id| name(builtin().get(id)))
 }
 
-/// Every definition by name.
-#[must_use]
-pub fn all(dialect: Dialect) -> Map<String, Value> {
-    let texts = Descriptions::read();
-    let mut out = Map::new();
-    for (id, kind) in builtin().types() {
-        if !UNPUBLISHED.iter().any(|p| kind.package.contains(p)) {
-            out.insert(name(kind), definition(id, kind, dialect, &texts));
+/// Definitions, each made when it is asked for: a document needs a few of them.
+pub struct Definitions<'c> {
+    catalog: &'c Catalog,
+    dialect: Dialect,
+    texts: Descriptions,
+    special: FxHashMap<String, Value>,
+    /// Of resources that are not built in: the kind behind a name.
+    foreign: BTreeMap<String, Foreign>,
+}
+
+/// A kind that is not built in.
+struct Foreign {
+    group: String,
+    version: String,
+    kind: String,
+}
+
+/// The types of the field table by the names of their definitions.
+static TYPES: LazyLock<BTreeMap<String, TypeId>> = LazyLock::new(|| {
+    let published =
+        builtin().types().filter(|(_, kind)| !UNPUBLISHED.iter().any(|p| kind.package.contains(p)));
+    published.map(|(id, kind)| (name(kind), id)).collect()
+});
+
+impl<'c> Definitions<'c> {
+    /// What is built in, and nothing else yet.
+    #[must_use]
+    pub fn new(catalog: &'c Catalog, dialect: Dialect) -> Self {
+        let texts = Descriptions::read();
+        let patch = (format!("{META}.Patch"), json!({"type": "object"}));
+        let special = special_definitions(dialect).into_iter().chain([patch]).map(|(name, mut schema)| {
+            describe(&mut schema, texts.of_type(name.rsplit('.').next().unwrap_or_default()));
+            (name, schema)
+        });
+        Definitions { catalog, dialect, special: special.collect(), foreign: BTreeMap::new(), texts }
+    }
+
+    /// Takes in a resource that is not built in: its objects, and its lists where its source describes them. Gives the names.
+    pub fn add(&mut self, group: &str, version: &str, resource: &Resource) -> Vec<String> {
+        let described = |kind: &str| {
+            // A list's schema says little: to ask for it is to learn whether there is one.
+            kind == resource.kind || self.catalog.schema(group, version, kind, self.dialect).is_some()
+        };
+        let kinds = [resource.kind.clone(), resource.lists()];
+        let kinds: Vec<String> = kinds.into_iter().filter(|kind| described(kind)).collect();
+        let mut names = Vec::new();
+        for kind in kinds {
+            let name = schema_name(group, version, &kind);
+            let of = Foreign { group: group.to_owned(), version: version.to_owned(), kind };
+            self.foreign.insert(name.clone(), of);
+            names.push(name);
         }
+        names
     }
-    let patch = (format!("{META}.Patch"), json!({"type": "object"}));
-    for (name, mut schema) in special_definitions(dialect).into_iter().chain([patch]) {
-        describe(&mut schema, texts.of_type(name.rsplit('.').next().unwrap_or_default()));
-        out.insert(name, schema);
+
+    /// Whether anything is defined by that name.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        TYPES.contains_key(name) || self.special.contains_key(name) || self.foreign.contains_key(name)
     }
-    out
+
+    /// What is defined by that name.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<Value> {
+        if let Some(of) = self.foreign.get(name) {
+            let undescribed = || json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+            let schema = self.catalog.schema(&of.group, &of.version, &of.kind, self.dialect);
+            let mut schema = schema.filter(Value::is_object).unwrap_or_else(undescribed);
+            openapi::of_kind(&mut schema, &of.group, &of.version, &of.kind);
+            return Some(schema);
+        }
+        if let Some(schema) = self.special.get(name) {
+            return Some(schema.clone());
+        }
+        let id = *TYPES.get(name)?;
+        Some(definition(id, builtin().get(id), self.dialect, &self.texts))
+    }
+
+    /// Every name.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        let all = TYPES.keys().chain(self.special.keys().filter(|name| !TYPES.contains_key(*name)));
+        all.chain(self.foreign.keys()).map(String::as_str)
+    }
 }
 
 fn definition(id: TypeId, kind: &Type, dialect: Dialect, texts: &Descriptions) -> Value {
@@ -215,26 +285,4 @@ fn special_definitions(dialect: Dialect) -> Vec<(String, Value)> {
     .into_iter()
     .map(|(special, schema)| (special_name(special), schema))
     .collect()
-}
-
-/// The definitions of a resource that is not built in, by name: of its objects, and of its lists where its source describes them.
-#[must_use]
-pub fn foreign(
-    catalog: &Catalog,
-    group: &str,
-    version: &str,
-    resource: &Resource,
-    dialect: Dialect,
-) -> Vec<(String, Value)> {
-    let undescribed = || json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
-    let mut found = Vec::new();
-    for kind in [resource.kind.clone(), resource.lists()] {
-        let schema = catalog.schema(group, version, &kind, dialect);
-        if schema.is_some() || kind == resource.kind {
-            let mut schema = schema.filter(Value::is_object).unwrap_or_else(undescribed);
-            openapi::of_kind(&mut schema, group, version, &kind);
-            found.push((schema_name(group, version, &kind), schema));
-        }
-    }
-    found
 }

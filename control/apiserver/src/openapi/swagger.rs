@@ -1,28 +1,22 @@
 //! OpenAPI 2: everything in one document.
 
-use super::definitions;
+use super::definitions::{self, Definitions};
 use super::operations::{self, Operation, parameter_type};
 use crate::discovery::{self, Catalog};
 use machinery::release;
 use machinery::schema::openapi::Dialect;
 use serde_json::{Map, Value, json};
 
-#[must_use]
-pub fn document(catalog: &Catalog) -> Value {
+/// The document but for its definitions, and what those are.
+fn parts(catalog: &Catalog) -> (Value, Definitions<'_>) {
     let groups = catalog.groups();
-    let mut definitions = definitions::all(Dialect::V2);
-    for group in &groups {
+    let mut definitions = Definitions::new(catalog, Dialect::V2);
+    for group in &*groups {
         for v in &group.versions {
             for resource in &v.resources {
                 let api_version = machinery::object::format_api_version(&group.name, &v.name);
                 if definitions::of_kind(&api_version, &resource.kind).is_none() {
-                    definitions.extend(definitions::foreign(
-                        catalog,
-                        &group.name,
-                        &v.name,
-                        resource,
-                        Dialect::V2,
-                    ));
+                    definitions.add(&group.name, &v.name, resource);
                 }
             }
         }
@@ -32,22 +26,54 @@ pub fn document(catalog: &Catalog) -> Value {
         let item = paths.entry(operation.path.clone()).or_insert_with(|| path_item(&operation.path));
         item[operation.method] = render(&operation, &definitions);
     }
-    json!({
+    let document = json!({
         "swagger": "2.0",
         "info": {"title": "Kubernetes", "version": release::GIT_VERSION},
         "paths": paths,
-        "definitions": definitions,
         "securityDefinitions": {"BearerToken": {
             "type": "apiKey", "in": "header", "name": "authorization", "description": "Bearer Token authentication"}},
         "security": [{"BearerToken": []}],
-    })
+    });
+    (document, definitions)
+}
+
+/// The document as a value.
+#[must_use]
+pub fn document(catalog: &Catalog) -> Value {
+    let (mut document, definitions) = parts(catalog);
+    let all: Map<String, Value> =
+        definitions.names().filter_map(|name| Some((name.to_owned(), definitions.get(name)?))).collect();
+    document["definitions"] = all.into();
+    document
+}
+
+/// The document as JSON. Definitions are written one at a time: of hundreds of custom resources, they are many times larger as values.
+#[must_use]
+pub fn json(catalog: &Catalog) -> Vec<u8> {
+    let (document, definitions) = parts(catalog);
+    let mut out = document.to_string().into_bytes();
+    // It is an object with members: the definitions are its last.
+    out.pop();
+    out.extend_from_slice(b",\"definitions\":{");
+    let mut first = true;
+    for name in definitions.names() {
+        let Some(schema) = definitions.get(name) else { continue };
+        if !std::mem::take(&mut first) {
+            out.push(b',');
+        }
+        out.extend_from_slice(Value::from(name).to_string().as_bytes());
+        out.push(b':');
+        out.extend_from_slice(schema.to_string().as_bytes());
+    }
+    out.extend_from_slice(b"}}");
+    out
 }
 
 /// What every PATCH takes.
 pub(super) const PATCH: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Patch";
 
 /// The definition that describes a kind; `None` where nothing does.
-pub(super) fn definition_name(of: &(String, String), definitions: &Map<String, Value>) -> Option<String> {
+pub(super) fn definition_name(of: &(String, String), definitions: &Definitions<'_>) -> Option<String> {
     let (api_version, kind) = of;
     if kind == "Patch" {
         return Some(PATCH.to_owned());
@@ -57,7 +83,7 @@ pub(super) fn definition_name(of: &(String, String), definitions: &Map<String, V
             let (group, version) = api_version.split_once('/')?;
             Some(discovery::custom::schema_name(group, version, kind))
         })
-        .filter(|name| definitions.contains_key(name))
+        .filter(|name| definitions.has(name))
 }
 
 fn path_item(path: &str) -> Value {
@@ -69,7 +95,7 @@ fn path_item(path: &str) -> Value {
     if parameters.is_empty() { json!({}) } else { json!({"parameters": parameters}) }
 }
 
-fn render(o: &Operation, definitions: &Map<String, Value>) -> Value {
+fn render(o: &Operation, definitions: &Definitions<'_>) -> Value {
     let reference = |of: &Option<(String, String)>| {
         Some(Dialect::V2.reference(&definition_name(of.as_ref()?, definitions)?))
     };

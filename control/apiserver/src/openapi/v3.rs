@@ -1,6 +1,6 @@
 //! OpenAPI 3: one document a group version, with just the types it needs.
 
-use super::definitions;
+use super::definitions::{self, Definitions};
 use super::operations::{self, Operation, parameter_type};
 use super::swagger::{PATCH, definition_name};
 use crate::discovery::{Catalog, Version};
@@ -11,18 +11,13 @@ use serde_json::{Map, Value, json};
 /// The document of a group version.
 #[must_use]
 pub fn document(catalog: &Catalog, group: &str, of: &Version) -> Value {
-    let mut all = definitions::all(Dialect::V3);
+    let mut all = Definitions::new(catalog, Dialect::V3);
     let api_version = machinery::object::format_api_version(group, &of.name);
     let mut wanted = vec![PATCH.to_owned()];
     for resource in &of.resources {
         match definitions::of_kind(&api_version, &resource.kind) {
             Some(name) => wanted.push(name),
-            None => {
-                for (name, schema) in definitions::foreign(catalog, group, &of.name, resource, Dialect::V3) {
-                    wanted.push(name.clone());
-                    all.insert(name, schema);
-                }
-            }
+            None => wanted.extend(all.add(group, &of.name, resource)),
         }
     }
     let mut paths = Map::new();
@@ -41,15 +36,15 @@ pub fn document(catalog: &Catalog, group: &str, of: &Version) -> Value {
 }
 
 /// The definitions that are wanted, and those they refer to.
-fn reachable(mut open: Vec<String>, all: &Map<String, Value>) -> Map<String, Value> {
+fn reachable(mut open: Vec<String>, all: &Definitions<'_>) -> Map<String, Value> {
     let mut out = Map::new();
     while let Some(name) = open.pop() {
         if out.contains_key(&name) {
             continue;
         }
         if let Some(schema) = all.get(&name) {
-            references(schema, &mut open);
-            out.insert(name, schema.clone());
+            references(&schema, &mut open);
+            out.insert(name, schema);
         }
     }
     out
@@ -79,7 +74,7 @@ fn path_item(path: &str) -> Value {
     if parameters.is_empty() { json!({}) } else { json!({"parameters": parameters}) }
 }
 
-fn render(o: &Operation, all: &Map<String, Value>) -> Value {
+fn render(o: &Operation, all: &Definitions<'_>) -> Value {
     let reference =
         |of: &Option<(String, String)>| Some(Dialect::V3.reference(&definition_name(of.as_ref()?, all)?));
     let mut ok = json!({"description": "OK"});

@@ -24,7 +24,7 @@ const AT_ONCE: usize = 500;
 
 /// What converts objects of a kind; none for built-in ones, whose versions are met by [`Kind::to_client`].
 fn definition(kind: &Kind) -> Result<Option<Arc<Definition>>, Status> {
-    kind.custom.map(|slot| slot.definition().ok_or_else(gone)).transpose()
+    kind.custom.map(|slot| slot.serving().map(|serving| serving.definition()).ok_or_else(gone)).transpose()
 }
 
 impl Registry {

@@ -4,18 +4,32 @@
 
 use super::Registry;
 use super::kind::Kind;
-use super::slot::Slot;
-use machinery::custom::Definition;
+use super::serving::Serving;
+use super::slot::{Slot, gone};
+use super::storage::{extract_custom, feed_task};
+use bytes::Bytes;
+use machinery::custom::Outline;
+use machinery::status::Status;
 use parking_lot::RwLock;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+use store::cache::Cache;
+use tokio::sync::watch;
 
 /// All definitions ever served by this registry, by their names (`widgets.acme.com`).
-#[derive(Default)]
 pub(crate) struct Table {
     slots: RwLock<BTreeMap<String, &'static Slot>>,
-    generation: AtomicU64,
+    generation: watch::Sender<u64>,
+    /// How often a definition was compiled.
+    compilations: Arc<AtomicU64>,
+}
+
+impl Default for Table {
+    fn default() -> Self {
+        Table { slots: RwLock::default(), generation: watch::Sender::new(0), compilations: Arc::default() }
+    }
 }
 
 impl Table {
@@ -27,18 +41,58 @@ impl Table {
         self.slots.write().entry(name.to_owned()).or_insert_with(|| Box::leak(Box::default()))
     }
 
-    /// Grows whenever what is served changes.
-    pub(crate) fn generation(&self) -> u64 {
-        self.generation.load(Ordering::Acquire)
+    /// Serves a definition from now on: `source` is its JSON.
+    pub(crate) fn serve(&self, outline: Outline, source: Bytes) {
+        let slot = self.slot(&outline.name);
+        let published = |o: &Outline| (o.established, o.terminating);
+        let present = slot.serving();
+        let shown = present.is_some_and(|p| {
+            p.outline.same_storage(&outline) && published(&p.outline) == published(&outline)
+        });
+        // Where nothing that clients see changes, the new bytes still take the place of the old ones, which nobody else holds.
+        slot.serve(Serving::new(outline, source, self.compilations.clone()));
+        if !shown {
+            self.changed();
+        }
     }
 
-    pub(crate) fn changed(&self) {
-        self.generation.fetch_add(1, Ordering::Release);
+    /// Serves the definition of this name no longer.
+    pub(crate) fn forget(&self, name: &str) {
+        let Some(slot) = self.slots.read().get(name).copied() else { return };
+        if slot.serving().is_some() {
+            slot.clear();
+            self.changed();
+        }
+    }
+
+    /// Grows whenever what is served changes.
+    pub(crate) fn generation(&self) -> u64 {
+        *self.generation.borrow()
+    }
+
+    /// Tells of every change of [`Table::generation`].
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.generation.subscribe()
+    }
+
+    fn changed(&self) {
+        self.generation.send_modify(|generation| *generation += 1);
     }
 
     /// Every definition served now.
-    pub(crate) fn all(&self) -> Vec<Arc<Definition>> {
-        self.slots.read().values().filter_map(|slot| slot.definition()).collect()
+    pub(crate) fn all(&self) -> Vec<Arc<Serving>> {
+        self.slots.read().values().filter_map(|slot| slot.serving()).collect()
+    }
+
+    /// Gives back what was compiled of definitions that nobody has used for so long.
+    pub(crate) fn rest(&self, idle: Duration) {
+        self.all().iter().for_each(|serving| serving.rest(idle));
+    }
+
+    /// How often a definition was compiled.
+    #[cfg(test)]
+    pub(crate) fn compilations(&self) -> u64 {
+        self.compilations.load(std::sync::atomic::Ordering::Relaxed)
     }
 }
 
@@ -50,8 +104,8 @@ impl Registry {
             return builtin.filter(|_| self.config.served.serves(group, version, plural));
         }
         let slot = *self.custom.slots.read().get(&format!("{plural}.{group}"))?;
-        let definition = slot.definition()?;
-        let version = definition.served(version)?;
+        let serving = slot.serving()?;
+        let version = serving.outline.served(version)?;
         Some(Kind { resource: version.resource, version: version.name, custom: Some(slot) })
     }
 
@@ -59,8 +113,8 @@ impl Registry {
     pub(crate) fn by_kind(&self, group: &str, version: &str, kind: &str) -> Option<Kind> {
         Kind::by_kind(group, version, kind).or_else(|| {
             let all = self.custom.all();
-            let found = all.iter().filter(|d| d.group == group).find_map(|definition| {
-                definition.served(version).map(|v| v.resource).filter(|resource| resource.kind == kind)
+            let found = all.iter().filter(|s| s.outline.group == group).find_map(|serving| {
+                serving.outline.served(version).map(|v| v.resource).filter(|resource| resource.kind == kind)
             })?;
             self.kind(group, version, found.plural)
         })
@@ -70,9 +124,24 @@ impl Registry {
     pub(crate) fn kind_of(&self, group: &str, plural: &str) -> Option<Kind> {
         Kind::of(group, plural).or_else(|| {
             let slot = *self.custom.slots.read().get(&format!("{plural}.{group}"))?;
-            let definition = slot.definition()?;
-            let version = definition.version(definition.storage)?;
+            let serving = slot.serving()?;
+            let version = serving.outline.version(serving.outline.storage)?;
             Some(Kind { resource: version.resource, version: version.name, custom: Some(slot) })
         })
+    }
+
+    /// The watch cache of a definition's objects. Nothing is read for one that nobody has asked for.
+    pub(super) fn custom_cache(&self, slot: &'static Slot) -> Result<Cache, Status> {
+        let (serving, storage) = slot.serving().zip(slot.storage()).ok_or_else(gone)?;
+        let outline = &serving.outline;
+        let stored = outline.version(outline.storage).ok_or_else(gone)?;
+        let tasks =
+            self.serving.get().ok_or_else(|| Status::service_unavailable("the server is starting"))?;
+        Ok(storage.cache(|| {
+            let prefix = stored.resource.key_prefix.as_str();
+            let extract = move |entry: &store::Entry| extract_custom(slot, entry);
+            let (cache, feed) = Cache::new(self.backend.clone(), prefix, extract, self.config.cache.clone());
+            (cache, tasks.keep_alone(feed_task(prefix, feed)))
+        }))
     }
 }

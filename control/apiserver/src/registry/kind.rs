@@ -67,8 +67,9 @@ impl Kind {
             resources::all().iter().filter(move |r| self.custom.is_none() && same(r)).flat_map(|resource| {
                 resource.versions.iter().map(move |version| Kind { resource, version, custom: None })
             });
-        let served = self.custom.and_then(Slot::definition);
-        let versions = served.map(|d| d.versions.iter().map(|v| (v.served, v.name, v.resource)).collect());
+        let served = self.custom.and_then(Slot::serving);
+        let versions =
+            served.map(|s| s.outline.versions.iter().map(|v| (v.served, v.name, v.resource)).collect());
         let versions: Vec<(bool, &'static str, &'static Resource)> = versions.unwrap_or_default();
         let subresource = subresource.to_owned();
         let custom = versions.into_iter().filter(move |(served, _, resource)| {
@@ -155,7 +156,7 @@ impl Kind {
 
     /// What the definition says now of this version; none for built-in resources, and for a custom one that is no longer served.
     pub(crate) fn definition(&self) -> Option<Custom> {
-        Custom::of(self.custom?.definition()?, self.version)
+        Custom::of(self.custom?.serving()?, self.version)
     }
 
     /// Whether a path finds it: custom resources are found by paths of their own scope only, `everywhere` (lists and watches) from outside
@@ -183,7 +184,7 @@ impl Kind {
 
     /// Whether a webhook makes this version's objects of stored ones.
     pub(crate) fn is_converted(&self) -> bool {
-        self.definition().is_some_and(|custom| custom.definition().asks())
+        self.custom.and_then(Slot::serving).is_some_and(|serving| serving.outline.asks())
     }
 
     /// Turns an object of the stored version into one of the client's.

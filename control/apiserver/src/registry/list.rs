@@ -97,7 +97,7 @@ impl Registry {
     }
 
     async fn list_stored(&self, kind: &Kind, namespace: &str, options: &ListOptions) -> Result<List, Status> {
-        let cache = self.cache(kind)?;
+        let cache = self.filled(kind).await?;
         let prefix = kind.resource.list_key(Some(namespace));
         let mut after = None;
         let mut at = None;

@@ -1,62 +1,78 @@
 //! One definition's place. A [`Kind`](super::kind::Kind) of a custom resource points to it, and finds there what the
 //! definition says now; where it went meanwhile, there is nothing.
 
+use super::serving::Serving;
 use arc_swap::ArcSwapOption;
-use machinery::custom::Definition;
 use machinery::status::{Reason, Status};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use store::cache::Cache;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// What a definition says now, and its objects.
 #[derive(Default)]
 pub(crate) struct Slot {
-    definition: ArcSwapOption<Definition>,
+    serving: ArcSwapOption<Serving>,
     storage: ArcSwapOption<Storage>,
 }
 
-/// The watch cache of a definition. It is rebuilt when the definition's spec changes, as upstream rebuilds its
-/// storage: watches of the old one end.
+/// The watch cache of a definition, made when it is first asked for. It is replaced when the definition's spec changes, as upstream
+/// replaces its storage: watches of the old one end.
+#[derive(Default)]
 pub(crate) struct Storage {
-    pub cache: Cache,
-    /// Cancelled when the cache is no longer fed.
+    /// Cancelled when another takes its place.
     pub replaced: CancellationToken,
-    _stop: DropGuard,
+    /// The cache, and what ends its feed with it.
+    fed: OnceLock<(Cache, DropGuard)>,
 }
 
 impl Storage {
-    /// A cache that is fed until `replaced` is cancelled, or nobody holds the storage.
-    pub(crate) fn new(cache: Cache, replaced: CancellationToken) -> Self {
-        Storage { cache, _stop: replaced.clone().drop_guard(), replaced }
+    /// The cache; `make` makes it, and gives what ends its feed.
+    pub(crate) fn cache(&self, make: impl FnOnce() -> (Cache, CancellationToken)) -> Cache {
+        let fed = self.fed.get_or_init(|| {
+            let (cache, feed) = make();
+            (cache, feed.drop_guard())
+        });
+        fed.0.clone()
+    }
+
+    /// Whether anybody has asked for it yet.
+    #[cfg(test)]
+    pub(crate) fn is_fed(&self) -> bool {
+        self.fed.get().is_some()
     }
 }
 
 impl std::fmt::Debug for Slot {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Slot").field(&self.definition().map(|d| d.name.clone())).finish()
+        f.debug_tuple("Slot").field(&self.serving().map(|s| s.outline.name.clone())).finish()
     }
 }
 
 impl Slot {
-    pub(crate) fn definition(&self) -> Option<Arc<Definition>> {
-        self.definition.load_full()
+    pub(crate) fn serving(&self) -> Option<Arc<Serving>> {
+        self.serving.load_full()
     }
 
     pub(crate) fn storage(&self) -> Option<Arc<Storage>> {
         self.storage.load_full()
     }
 
-    /// Serves a definition; with a new storage, ends the old one's watches.
-    pub(crate) fn serve(&self, definition: Definition, storage: Option<Storage>) {
-        self.definition.store(Some(Arc::new(definition)));
-        if let Some(storage) = storage {
-            self.end(Some(Arc::new(storage)));
+    /// Serves a definition; one whose objects are kept in another way ends the watches of the one before.
+    pub(crate) fn serve(&self, serving: Serving) {
+        let present = self.serving();
+        let same = present.as_ref().is_some_and(|p| p.outline.same_storage(&serving.outline));
+        if let Some(present) = present.filter(|_| same) {
+            serving.take_over(&present);
+        }
+        self.serving.store(Some(Arc::new(serving)));
+        if !same {
+            self.end(Some(Arc::default()));
         }
     }
 
     /// Serves nothing any more.
     pub(crate) fn clear(&self) {
-        self.definition.store(None);
+        self.serving.store(None);
         self.end(None);
     }
 

@@ -1,10 +1,11 @@
 //! The store and the watch caches as the verbs see them: objects in and out, failures as statuses.
 
 use super::kind::Kind;
+use super::slot::Slot;
 use super::{Registry, stored};
 use bytes::Bytes;
 use machinery::access::Get as _;
-use machinery::custom::{Definition, Version};
+use machinery::custom::Version;
 use machinery::fields::FieldSelector;
 use machinery::status::{Cause, Details, Reason, Status};
 use serde_json::Value;
@@ -33,10 +34,12 @@ pub(super) fn extract(kinds: &[Kind], entry: &Entry) -> Indexed {
 }
 
 /// What the watch cache keeps of a custom object: its bytes as clients of the stored version read them.
-pub(crate) fn extract_custom(definition: &Definition, entry: &Entry) -> Indexed {
-    let Ok(mut object) = serde_json::from_slice::<Value>(&entry.value) else {
+pub(super) fn extract_custom(slot: &Slot, entry: &Entry) -> Indexed {
+    let read = slot.serving().zip(serde_json::from_slice::<Value>(&entry.value).ok());
+    let Some((serving, mut object)) = read else {
         return Indexed { bytes: stored::wire(&entry.value, entry.mod_revision), ..Indexed::default() };
     };
+    let definition = serving.definition();
     definition.read(&mut object);
     let bytes = match stored::encode(&object) {
         Ok(bytes) => stored::wire(&bytes, entry.mod_revision),
@@ -79,7 +82,7 @@ pub(super) fn custom_fields<'a>(
 
 /// The task that fills the watch cache of a key prefix, `/registry/pods/`: one a cache, so that none ends with another. A new life
 /// lists again and ends the watches of the one before.
-pub(crate) fn feed_task(prefix: &str, feed: Feed) -> Task {
+pub(super) fn feed_task(prefix: &str, feed: Feed) -> Task {
     let resource = prefix.trim_start_matches("/registry/").trim_end_matches('/');
     Task::endless(format!("feed/{resource}"), move || feed.clone().run())
 }
@@ -95,12 +98,21 @@ impl Registry {
     /// The watch cache of a resource.
     pub(crate) fn cache(&self, kind: &Kind) -> Result<Cache, Status> {
         if let Some(slot) = kind.custom {
-            return slot.storage().map(|s| s.cache.clone()).ok_or_else(super::slot::gone);
+            return self.custom_cache(slot);
         }
         self.caches
             .get(kind.resource.key_prefix.as_str())
             .cloned()
             .ok_or_else(|| Status::internal_error(format!("{} has no watch cache", kind.gr())))
+    }
+
+    /// The watch cache of a resource, filled: one that nobody asked for before is filled now.
+    pub(crate) async fn filled(&self, kind: &Kind) -> Result<Cache, Status> {
+        let cache = self.cache(kind)?;
+        if kind.custom.is_some() {
+            cache.filled().await.map_err(|e| unready(kind, &e))?;
+        }
+        Ok(cache)
     }
 
     /// The stored entry, read from the store itself.

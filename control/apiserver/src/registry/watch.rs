@@ -111,7 +111,7 @@ impl Registry {
         namespace: &str,
         options: ListOptions,
     ) -> Result<Watch, Status> {
-        let cache = self.cache(kind)?;
+        let cache = self.filled(kind).await?;
         let converted = kind.is_converted();
         let scope = scope(kind, namespace, &options);
         let unready = |e: store::cache::Error| storage::unready(kind, &e);

@@ -1,6 +1,6 @@
 //! The APIService objects of what is served here: one for each version of each group, always available.
 //!
-//! Woken by changes of APIServices and CustomResourceDefinitions, and every minute. Makes what is missing, brings the spec of
+//! Woken by changes of APIServices and of what definitions serve, and every minute. Makes what is missing, brings the spec of
 //! what it manages back, removes those of groups that no definition serves any more, and says that they are available.
 //! Upstream: `kube-aggregator/pkg/controllers/{autoregister,status/local}`, `pkg/controlplane/apiserver/aggregator.go`.
 
@@ -9,6 +9,7 @@ use crate::registry::Served;
 use crate::registry::kind::Kind;
 use crate::write::Writer;
 use machinery::access::{Get as _, set_at};
+use machinery::custom::Outline;
 use machinery::object;
 use machinery::resources;
 use machinery::status::Status;
@@ -19,6 +20,8 @@ use std::time::Duration;
 
 /// Group of the resource.
 pub(crate) const GROUP: &str = "apiregistration.k8s.io";
+/// Of the task.
+pub(super) const NAME: &str = "api-services";
 /// How often all is looked at again.
 pub(super) const EVERY: Duration = Duration::from_secs(60);
 /// Says who made an APIService: `onstart` for what is built in, `true` for what follows a definition.
@@ -100,41 +103,28 @@ fn builtin(served: &Served) -> impl Iterator<Item = Value> {
     })
 }
 
-/// What the definitions serve.
-fn defined(definitions: &[Value]) -> impl Iterator<Item = Value> {
-    let established = |definition: &&Value| {
-        definition
-            .items("status.conditions")
-            .iter()
-            .any(|c| c.text("type") == "Established" && c.text("status") == "True")
-    };
-    definitions.iter().filter(established).flat_map(|definition| {
-        let group = definition.text("spec.group");
-        definition
-            .items("spec.versions")
-            .iter()
-            .filter(|version| version.present("served") == Some(&Value::Bool(true)))
-            .map(move |version| api_service(group, version.text("name"), "true", (1000, 100)))
-    })
+/// What a definition serves.
+fn defined(outline: &Outline) -> impl Iterator<Item = Value> {
+    let served = outline.versions.iter().filter(|version| outline.established && version.served);
+    served.map(|version| api_service(outline.group, version.name, "true", (1000, 100)))
 }
 
 pub(super) fn reads() -> Option<Vec<Read>> {
-    let definitions = reconcile::all("apiextensions.k8s.io", "customresourcedefinitions")?;
-    Some(vec![reconcile::all(GROUP, "apiservices")?, definitions])
+    Some(vec![reconcile::all(GROUP, "apiservices")?])
 }
 
 pub(super) fn reconcile(writer: Arc<Writer>) -> Round {
     Box::pin(async move {
-        let services = Kind::of(GROUP, "apiservices");
-        let definitions = Kind::of("apiextensions.k8s.io", "customresourcedefinitions");
-        let (Some(services), Some(definitions)) = (services, definitions) else { return Ok(()) };
-        round(&writer, &services, &definitions).await
+        let Some(services) = Kind::of(GROUP, "apiservices") else { return Ok(()) };
+        round(&writer, &services).await
     })
 }
 
-async fn round(writer: &Writer, services: &Kind, definitions: &Kind) -> Result<(), Status> {
-    let definitions = writer.registry.cached(definitions, "")?;
-    let wanted: BTreeMap<String, Value> = defined(&definitions)
+async fn round(writer: &Writer, services: &Kind) -> Result<(), Status> {
+    let definitions = writer.registry.custom.all();
+    let wanted: BTreeMap<String, Value> = definitions
+        .iter()
+        .flat_map(|serving| defined(&serving.outline))
         .chain(builtin(&writer.registry.config.served))
         .map(|service| (object::name(&service).to_owned(), service))
         .collect();
@@ -191,6 +181,7 @@ async fn make_available(writer: &Writer, services: &Kind, service: &Value) -> Re
 #[cfg(test)]
 mod tests {
     use super::*;
+    use machinery::custom::Sketch;
 
     #[test]
     fn the_core_group_comes_first_and_stable_versions_before_others() {
@@ -208,12 +199,17 @@ mod tests {
 
     #[test]
     fn definitions_count_once_they_are_established() {
-        let mut definition = json!({"spec": {"group": "g.io", "versions": [
-            {"name": "v1", "served": true}, {"name": "v0", "served": false}]}});
-        assert_eq!(defined(std::slice::from_ref(&definition)).count(), 0);
-        definition["status"] = json!({"conditions": [{"type": "Established", "status": "True"}]});
-        let names: Vec<String> =
-            defined(std::slice::from_ref(&definition)).map(|s| object::name(&s).to_owned()).collect();
-        assert_eq!(names, ["v1.g.io"]);
+        let names = json!({"plural": "as", "singular": "a", "kind": "A", "listKind": "AList"});
+        let of = |established: &str| {
+            let definition = json!({"metadata": {"name": "as.g.io"}, "spec": {"group": "g.io", "versions": [
+                {"name": "v1", "served": true, "storage": true}, {"name": "v0", "served": false}]},
+                "status": {"acceptedNames": names, "conditions": [{"type": "NamesAccepted", "status": "True"},
+                    {"type": "Established", "status": established}]}});
+            let sketch = Sketch::read(definition.to_string().as_bytes()).unwrap();
+            let outline = Outline::of(&sketch, &sketch.crd).unwrap();
+            defined(&outline).map(|s| object::name(&s).to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(of("False"), Vec::<String>::new());
+        assert_eq!(of("True"), ["v1.g.io"]);
     }
 }

@@ -1,30 +1,36 @@
 //! Follows CustomResourceDefinitions.
 //!
-//! Woken by: any change of one. Reads: all of them, from the watch cache. Writes: their accepted names and conditions; the table
-//! of what is served. Promises: a definition says Established only once its objects are served, names belong to those
-//! they were given first, and what a deleted definition defined is no longer served.
+//! Woken by: changes of them. Reads: those that changed, from the watch cache, without their schemas; with them once a generation. Writes:
+//! their accepted names and conditions; the table of what is served. Promises: a definition says Established only once its objects are
+//! served, names belong to those they were given first, what a deleted definition defined is no longer served, and a change of one
+//! costs no look at any other, but for those that wait for names it gave up.
 
 use super::Stop;
 use super::removal::Removals;
 use crate::registry::kind::Kind;
-use crate::registry::metadata::{deleting, finalizers, name, time};
-use crate::registry::slot::Storage;
-use crate::registry::storage::{extract_custom, feed_task};
+use crate::registry::metadata::{deleting, finalizers, time};
 use crate::write::Writer;
 use crate::write::definition::FINALIZER;
-use machinery::custom::{Definition, conditions};
+use futures::FutureExt as _;
+use futures::future::join_all;
+use machinery::access::Get as _;
+use machinery::custom::definition::is_true;
+use machinery::custom::{Outline, Register, Sketch, conditions};
 use machinery::object;
-use machinery::resources::Resource;
 use parking_lot::Mutex;
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
-use store::cache::{Cache, ChangeKind, Scope, Watcher};
+use store::cache::{Cached, Scope, Watcher};
 use supervise::{Backoff, Task};
 
 /// The pauses while the definitions cannot be read.
 const PAUSES: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(30));
+/// Changes looked at together, so that their writes share what a commit costs.
+const AT_ONCE: usize = 16;
+/// How long what is compiled of a definition outlives its last use; looked for as often.
+const IDLE: Duration = Duration::from_secs(120);
 
 /// Serves what is defined already, and leaves a task behind that follows further definitions.
 pub(super) async fn keep(writer: &Arc<Writer>, stop: &Stop) {
@@ -32,17 +38,30 @@ pub(super) async fn keep(writer: &Arc<Writer>, stop: &Stop) {
     let mut keeper = Keeper {
         writer: writer.clone(),
         kind,
-        definitions: BTreeMap::new(),
+        known: BTreeMap::new(),
+        names: Register::default(),
+        waiting: BTreeSet::new(),
         removals: Removals::default(),
         stop: stop.clone(),
     };
-    let Some(first) = keeper.look_at_all().await else { return };
-    let first = Mutex::new(Some(first));
+    let Some((first, all)) = keeper.take_stock() else { return };
+    let first = Mutex::new(Some((first, all)));
     // What is known outlives a life of the task: the next one forgets what went meanwhile.
     let keeper = Arc::new(tokio::sync::Mutex::new(keeper));
-    writer.registry.tasks(&stop.begun).keep(Task::endless("custom-resource-definitions", move || {
-        let (keeper, watcher) = (keeper.clone(), first.lock().take());
-        async move { keeper.lock().await.follow(watcher).await }
+    let tasks = writer.registry.tasks(&stop.begun);
+    tasks.keep(Task::endless("custom-resource-definitions", move || {
+        let (keeper, begin) = (keeper.clone(), first.lock().take());
+        async move { keeper.lock().await.follow(begin).await }
+    }));
+    let writer = writer.clone();
+    tasks.keep(Task::endless("idle-definitions", move || {
+        let writer = writer.clone();
+        async move {
+            loop {
+                tokio::time::sleep(IDLE).await;
+                writer.registry.custom.rest(IDLE);
+            }
+        }
     }));
 }
 
@@ -50,147 +69,189 @@ struct Keeper {
     writer: Arc<Writer>,
     /// The resource of definitions.
     kind: Kind,
-    /// Every definition by name, as it was last seen.
-    definitions: BTreeMap<String, Value>,
+    /// By name: the uid and generation whose schemas were looked at last.
+    known: BTreeMap<String, Option<(String, i64)>>,
+    /// The names that are given.
+    names: Register,
+    /// Those that did not get every name they want: by group and name.
+    waiting: BTreeSet<(String, String)>,
     removals: Removals,
     stop: Stop,
 }
 
+/// A definition that is looked at.
+struct Looked {
+    name: String,
+    sketch: Sketch,
+    /// What it is to be, without its schemas; none where it is that already.
+    planned: Option<Value>,
+    /// Its schemas are new to us.
+    schemas: bool,
+}
+
 impl Keeper {
-    /// Looks at every definition, and gives the watch that goes on from there.
-    async fn look_at_all(&mut self) -> Option<Watcher> {
+    /// Serves every definition as it says it is, with no look at its schemas. Gives the watch that goes on from there, and the names of
+    /// all, to be looked at.
+    fn take_stock(&mut self) -> Option<(Watcher, Vec<String>)> {
         let cache = self.writer.registry.cache(&self.kind).ok()?;
         let (snapshot, watcher) = cache.snapshot_and_watch(&Scope::All).ok()?;
-        let all = snapshot.range(&self.kind.resource.key_prefix, None);
-        let all = all.filter_map(|o| self.kind.decode_wire(&o.bytes).ok());
-        let all = all.map(|crd| (name(&crd).to_owned(), crd)).collect();
-        let before = std::mem::replace(&mut self.definitions, all);
-        for gone in before.keys().filter(|name| !self.definitions.contains_key(*name)) {
-            self.forget(gone);
+        let mut before = std::mem::take(&mut self.known);
+        let mut all = Vec::new();
+        for object in snapshot.range(&self.kind.resource.key_prefix, None) {
+            let Ok(sketch) = Sketch::read(&object.bytes) else { continue };
+            let (name, crd) = (object.name.to_string(), &sketch.crd);
+            let settled = is_true(crd, "Established").then(|| seen(crd));
+            self.known.insert(name.clone(), before.remove(&name).flatten().or(settled));
+            self.names.hold(&name, crd.text("spec.group"), crd.at("status.acceptedNames"));
+            self.install(object, &sketch, &sketch.crd);
+            all.push(name);
         }
-        let names: Vec<String> = self.definitions.keys().cloned().collect();
-        for name in names {
-            self.look_at(&name).await;
+        for gone in before.into_keys() {
+            self.forget(&gone);
         }
-        Some(watcher)
+        Some((watcher, all))
     }
 
-    async fn follow(&mut self, mut watcher: Option<Watcher>) {
+    async fn follow(&mut self, begin: Option<(Watcher, Vec<String>)>) {
         let mut pauses = PAUSES;
+        let mut begin = begin;
         loop {
-            while let Some(change) = match &mut watcher {
-                Some(watcher) => watcher.next().await,
-                None => None,
-            } {
-                let Ok(crd) = self.kind.decode_wire(&change.object.bytes) else { continue };
-                if change.kind == ChangeKind::Deleted {
-                    self.went(&crd).await;
-                } else {
-                    let of = name(&crd).to_owned();
-                    self.definitions.insert(of.clone(), crd);
-                    self.look_at(&of).await;
+            if let Some((mut watcher, all)) = begin.take() {
+                pauses.reset();
+                let mut due: BTreeSet<String> = all.into_iter().collect();
+                loop {
+                    while let Some(change) = watcher.next().now_or_never().flatten() {
+                        due.insert(change.object.name.to_string());
+                    }
+                    if due.is_empty() {
+                        let Some(change) = watcher.next().await else { break };
+                        due.insert(change.object.name.to_string());
+                        continue;
+                    }
+                    let rest = due.iter().nth(AT_ONCE).cloned();
+                    let later = rest.map(|from| due.split_off(&from)).unwrap_or_default();
+                    let freed = self.look_at(std::mem::replace(&mut due, later)).await;
+                    due.extend(freed);
                 }
             }
             let Ok(cache) = self.writer.registry.cache(&self.kind) else { return };
             cache.ready().await;
-            watcher = self.look_at_all().await;
-            match &watcher {
-                Some(_) => pauses.reset(),
-                None => pauses.pause().await,
+            begin = self.take_stock();
+            if begin.is_none() {
+                pauses.pause().await;
             }
         }
     }
 
-    /// Stops serving a definition. Its names are free: others of the group may have been waiting for them.
-    async fn went(&mut self, crd: &Value) {
-        self.definitions.remove(name(crd));
-        self.forget(name(crd));
-        let group = &crd["spec"]["group"];
-        let waiting = self.definitions.iter().filter(|(_, other)| other["spec"]["group"] == *group);
-        let waiting: Vec<String> = waiting.map(|(name, _)| name.clone()).collect();
-        for name in waiting {
-            self.look_at(&name).await;
-        }
-    }
-
-    /// Brings one definition to what it should say, and serves what it says.
-    async fn look_at(&mut self, of: &str) {
-        let Some(crd) = self.definitions.get(of) else { return };
-        let others: Vec<Value> =
-            self.definitions.iter().filter(|(n, _)| *n != of).map(|(_, c)| c.clone()).collect();
-        let planned = conditions::plan(crd, &others, &time(jiff::Timestamp::now()));
-        self.install(planned.as_ref().unwrap_or(crd)).await;
-        if planned.is_some() {
-            let change = |old: &Value| {
-                let mut new = conditions::plan(old, &others, &time(jiff::Timestamp::now()))
-                    .unwrap_or_else(|| old.clone());
-                object::set_resource_version(&mut new, "");
-                Ok(new)
-            };
-            match self.writer.amend(&self.kind, "", of, "status", &change).await {
-                Ok(written) => {
-                    self.definitions.insert(of.to_owned(), written);
-                }
-                Err(error) if error.code == 404 => {}
-                // The next look at it, which its author's next write or our restart brings, tries again.
-                Err(error) => tracing::warn!(%error, definition = of, "write the status of a definition"),
+    /// Brings definitions to what they should say, and serves what they say. Gives those to look at for names that are free now.
+    async fn look_at(&mut self, due: BTreeSet<String>) -> Vec<String> {
+        let Ok(snapshot) = self.writer.registry.cache(&self.kind).and_then(|cache| {
+            cache.snapshot().map_err(|e| crate::registry::storage::unready(&self.kind, &e))
+        }) else {
+            return Vec::new();
+        };
+        let mut freed = BTreeSet::new();
+        let mut looked = Vec::new();
+        for name in due {
+            match snapshot.get(&self.kind.resource.key("", &name)) {
+                None => freed.extend(self.forget(&name)),
+                Some(object) => match self.plan(object) {
+                    Some((of, frees)) => {
+                        freed.extend(frees.then(|| of.sketch.crd.text("spec.group").to_owned()));
+                        looked.push(of);
+                    }
+                    None => continue,
+                },
             }
         }
-        let crd = self.definitions.get(of);
-        if let Some(crd) = crd.filter(|c| deleting(c) && finalizers(c).contains(&FINALIZER)) {
+        let this = &*self;
+        let written = join_all(looked.into_iter().map(|of| async move {
+            let outcome = this.report(&of).await;
+            (of, outcome)
+        }))
+        .await;
+        for (of, outcome) in written {
+            self.wrote(of, outcome);
+        }
+        let waits = |(group, _): &&(String, String)| freed.contains(group);
+        self.waiting.iter().filter(waits).map(|(_, name)| name.clone()).collect()
+    }
+
+    /// What a definition is to say: its names are its own from now on, and it is served. True where it gave names up.
+    fn plan(&mut self, object: &Arc<Cached>) -> Option<(Looked, bool)> {
+        let sketch = Sketch::read(&object.bytes).ok()?;
+        let name = object.name.to_string();
+        let schemas = self.known.get(&name).is_none_or(|known| *known != Some(seen(&sketch.crd)));
+        let whole = if schemas { self.kind.decode_wire(&object.bytes).ok() } else { None };
+        let now = time(jiff::Timestamp::now());
+        let planned = conditions::plan(&sketch.crd, whole.as_ref(), &self.names, &now);
+        let crd = planned.as_ref().unwrap_or(&sketch.crd);
+        let group = crd.text("spec.group").to_owned();
+        let frees = self.names.hold(&name, &group, crd.at("status.acceptedNames"));
+        let place = (group, name.clone());
+        match is_true(crd, "NamesAccepted") {
+            true => drop(self.waiting.remove(&place)),
+            false => drop(self.waiting.insert(place)),
+        }
+        self.install(object, &sketch, crd);
+        let known = self.known.entry(name.clone()).or_default();
+        if planned.is_none() {
+            *known = Some(seen(&sketch.crd));
+        }
+        Some((Looked { name, sketch, planned, schemas }, frees))
+    }
+
+    /// Writes what a definition is to say.
+    async fn report(&self, of: &Looked) -> Result<(), machinery::status::Status> {
+        if of.planned.is_none() {
+            return Ok(());
+        }
+        let change = |old: &Value| {
+            let now = time(jiff::Timestamp::now());
+            let whole = of.schemas.then_some(old);
+            let mut new = conditions::plan(old, whole, &self.names, &now).unwrap_or_else(|| old.clone());
+            object::set_resource_version(&mut new, "");
+            Ok(new)
+        };
+        self.writer.amend(&self.kind, "", &of.name, "status", &change).await.map(drop)
+    }
+
+    /// After a definition says what it should: its instances go where it is being deleted.
+    fn wrote(&mut self, of: Looked, outcome: Result<(), machinery::status::Status>) {
+        match outcome {
+            Ok(()) => drop(self.known.insert(of.name.clone(), Some(seen(&of.sketch.crd)))),
+            Err(error) if error.code == 404 => {}
+            // The next look at it, which its author's next write or our restart brings, tries again.
+            Err(error) => tracing::warn!(%error, definition = of.name, "write the status of a definition"),
+        }
+        let crd = of.planned.as_ref().unwrap_or(&of.sketch.crd);
+        if deleting(crd) && finalizers(crd).contains(&FINALIZER) {
             self.removals.begin(&self.writer, self.kind, crd, &self.stop.begun);
         }
     }
 
-    /// Serves what a definition says, once its objects are known.
-    async fn install(&self, crd: &Value) {
+    /// Serves what a definition says with the status of `planned`.
+    fn install(&self, object: &Cached, sketch: &Sketch, planned: &Value) {
         let served = &self.writer.registry.custom;
-        let slot = served.slot(name(crd));
-        let present = slot.definition();
-        let definition = match Definition::compile(crd) {
-            Ok(definition) => definition,
+        match Outline::of(sketch, planned) {
+            Ok(outline) => served.serve(outline, object.bytes.clone()),
             Err(reason) => {
                 tracing::debug!(%reason, "a definition is not served");
-                self.forget(name(crd));
-                return;
+                served.forget(&object.name);
             }
-        };
-        let same = present.as_ref().is_some_and(|p| p.same_storage(&definition));
-        let published = |d: &Definition| (d.established, d.terminating);
-        if same && present.as_deref().is_some_and(|p| published(p) == published(&definition)) {
-            return;
-        }
-        let storage = match same {
-            true => None,
-            false => match self.storage_of(&definition).await {
-                Some(storage) => Some(storage),
-                None => return,
-            },
-        };
-        slot.serve(definition, storage);
-        served.changed();
-    }
-
-    /// A watch cache of a definition's objects, filled.
-    async fn storage_of(&self, definition: &Definition) -> Option<Storage> {
-        let resource: &'static Resource = definition.version(definition.storage)?.resource;
-        let reader = Arc::new(definition.clone());
-        let extract = move |entry: &store::Entry| extract_custom(&reader, entry);
-        let registry = &self.writer.registry;
-        let (backend, options) = (registry.backend.clone(), registry.config.cache.clone());
-        let (cache, feed) = Cache::new(backend, resource.key_prefix.as_str(), extract, options);
-        let tasks = registry.serving(&self.stop.drained);
-        let storage = Storage::new(cache, tasks.keep_alone(feed_task(&resource.key_prefix, feed)));
-        storage.cache.ready().await;
-        Some(storage)
-    }
-
-    fn forget(&self, name: &str) {
-        let served = &self.writer.registry.custom;
-        let slot = served.slot(name);
-        if slot.definition().is_some() {
-            slot.clear();
-            served.changed();
         }
     }
+
+    /// Serves a definition that went no longer; its names are free. Gives its group, others of which may have been waiting for them.
+    fn forget(&mut self, name: &str) -> Option<String> {
+        self.known.remove(name);
+        self.waiting.retain(|(_, waits)| waits != name);
+        self.writer.registry.custom.forget(name);
+        self.names.release(name)
+    }
+}
+
+/// The state of a definition's schemas.
+fn seen(crd: &Value) -> (String, i64) {
+    (object::uid(crd).to_owned(), object::generation(crd))
 }

@@ -36,7 +36,8 @@ pub(crate) fn all(group: &str, plural: &str) -> Option<Read> {
 }
 
 /// Runs `reconcile` now, after every change of what it `reads`, and every `period`, until `shutdown`, in a task `name`. It reads the
-/// newest state and brings objects to what they should be; a round that fails is logged and repeated with backoff.
+/// newest state and brings objects to what they should be; a round that fails is logged and repeated with backoff. Gives the bell that calls
+/// for a round, for what is no object.
 pub(crate) fn keep_up(
     registry: &Arc<Registry>,
     name: &'static str,
@@ -44,7 +45,7 @@ pub(crate) fn keep_up(
     period: Duration,
     reconcile: impl Fn() -> Round + Send + Sync + 'static,
     shutdown: &CancellationToken,
-) {
+) -> Arc<Notify> {
     let tasks = registry.tasks(shutdown);
     let changed = Arc::new(Notify::new());
     for (kind, scope) in reads {
@@ -54,10 +55,29 @@ pub(crate) fn keep_up(
             async move { tell_changes(&registry, &kind, &scope, &changed).await }
         }));
     }
-    let reconcile = Arc::new(reconcile);
+    let (reconcile, bell) = (Arc::new(reconcile), changed.clone());
     tasks.keep(Task::endless(name, move || {
         let (reconcile, changed) = (reconcile.clone(), changed.clone());
         async move { rounds(name, &*reconcile, &changed, period).await }
+    }));
+    bell
+}
+
+/// Rings `bell` whenever what definitions serve changes.
+pub(super) fn follow_definitions(registry: &Arc<Registry>, bell: Arc<Notify>, shutdown: &CancellationToken) {
+    let registry = registry.clone();
+    let tasks = registry.tasks(shutdown);
+    let served = registry.clone();
+    tasks.keep(Task::endless("served-definitions", move || {
+        let (mut changes, bell) = (served.custom.changes(), bell.clone());
+        async move {
+            loop {
+                bell.notify_one();
+                if changes.changed().await.is_err() {
+                    return;
+                }
+            }
+        }
     }));
 }
 

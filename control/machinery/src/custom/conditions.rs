@@ -1,6 +1,7 @@
 //! The conditions of a definition beside those of its names, and writing them.
 
 use super::definition::{condition, is_true};
+use super::names::Register;
 use crate::access::{Get as _, object, set};
 use serde_json::{Value, json};
 
@@ -131,9 +132,10 @@ pub(crate) fn take(crd: &mut Value, kind: &str) -> bool {
     changed
 }
 
-/// Everything a definition's status is to say, short of its instances' deletion; none where it says so already.
+/// Everything a definition's status is to say, short of its instances' deletion; none where it says so already. `whole` is the definition
+/// with its schemas, where those are to be looked at.
 #[must_use]
-pub fn plan(crd: &Value, others: &[Value], now: &str) -> Option<Value> {
+pub fn plan(crd: &Value, whole: Option<&Value>, others: &Register, now: &str) -> Option<Value> {
     let mut new = crd.clone();
     let mut changed = false;
     if let Some(naming) = super::names::plan(crd, others) {
@@ -143,23 +145,22 @@ pub fn plan(crd: &Value, others: &[Value], now: &str) -> Option<Value> {
         write(&mut new, naming.names_accepted, now);
         changed = true;
     }
-    for (kind, wanted) in [
-        ("Established", established(&new)),
-        ("KubernetesAPIApprovalPolicyConformant", approval_condition(&new)),
-    ] {
-        let _ = kind;
+    for wanted in [established(&new), approval_condition(&new)] {
         changed |= wanted.is_some_and(|c| write(&mut new, c, now));
     }
-    changed |= match structural_condition(&new) {
-        Some(wanted) => write(&mut new, wanted, now),
-        None => take(&mut new, "NonStructuralSchema"),
-    };
+    if let Some(whole) = whole {
+        changed |= match structural_condition(whole) {
+            Some(wanted) => write(&mut new, wanted, now),
+            None => take(&mut new, "NonStructuralSchema"),
+        };
+    }
     changed.then_some(new)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::custom::{Outline, Sketch};
 
     fn crd() -> Value {
         json!({"metadata": {"name": "widgets.acme.com", "uid": "1"}, "spec": {"group": "acme.com", "scope": "Namespaced",
@@ -169,11 +170,13 @@ mod tests {
 
     #[test]
     fn a_plan_carried_out_leaves_nothing_to_plan() {
-        let new = plan(&crd(), &[], "2026-01-01T00:00:00Z").unwrap();
+        let (crd, nobody) = (crd(), Register::default());
+        let new = plan(&crd, Some(&crd), &nobody, "2026-01-01T00:00:00Z").unwrap();
         assert!(is_true(&new, "NamesAccepted") && is_true(&new, "Established"));
-        assert_eq!(plan(&new, &[], "2026-01-01T00:00:01Z"), None);
-        assert!(super::super::Definition::compile(&new).is_ok());
-        assert!(super::super::Definition::compile(&crd()).is_err());
+        assert_eq!(plan(&new, Some(&new), &nobody, "2026-01-01T00:00:01Z"), None);
+        let sketch = Sketch::read(crd.to_string().as_bytes()).unwrap();
+        assert!(Outline::of(&sketch, &new).is_ok());
+        assert!(Outline::of(&sketch, &crd).is_err());
     }
 
     #[test]

@@ -1,21 +1,16 @@
 //! A CustomResourceDefinition made ready to serve.
 
 use super::columns::Columns;
-use super::intern;
 use super::jsonpath::JsonPath;
+use super::outline::Outline;
 use super::schema::Schema;
 use crate::access::Get as _;
-use crate::names::compare_versions;
 use crate::object::{self, Gvk};
-use crate::resources::{Resource, Subresource};
+use crate::resources::Resource;
 use serde_json::Value;
-use std::sync::Arc;
 
-/// Upstream's order in discovery.
-const VERBS: [&str; 8] = ["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"];
 /// What discovery lists while the definition is being deleted.
 pub const VERBS_TERMINATING: [&str; 5] = ["delete", "deletecollection", "get", "list", "watch"];
-const SUBRESOURCE_VERBS: [&str; 3] = ["get", "patch", "update"];
 
 /// How objects come from one version to another.
 #[derive(Clone, Debug, PartialEq)]
@@ -57,8 +52,6 @@ pub struct Version {
     pub resource: &'static Resource,
     /// What objects look like; none keeps nothing but metadata.
     pub schema: Option<Schema>,
-    /// The schema as it is written.
-    pub props: Value,
     /// `/status` is served.
     pub status: bool,
     /// `/scale` is served.
@@ -71,16 +64,12 @@ pub struct Version {
     pub warning: Option<String>,
 }
 
-/// A CustomResourceDefinition, compiled.
+/// A CustomResourceDefinition, compiled: what its objects are written and read by.
 #[derive(Clone, Debug)]
 pub struct Definition {
-    /// `widgets.acme.com`.
-    pub name: String,
-    /// The uid of the CustomResourceDefinition.
-    pub uid: String,
     /// `spec.group`.
     pub group: &'static str,
-    /// All versions, the preferred one first.
+    /// All versions, in the order of [`Outline::versions`].
     pub versions: Vec<Version>,
     /// The version objects are kept in.
     pub storage: &'static str,
@@ -88,12 +77,6 @@ pub struct Definition {
     pub conversion: Conversion,
     /// Of old definitions: nothing is pruned.
     pub preserve_unknown: bool,
-    /// It is being deleted: nothing new is created.
-    pub terminating: bool,
-    /// Discovery lists it.
-    pub established: bool,
-    /// Its `spec` and accepted names: what decides how objects are kept.
-    pub spec: Arc<Value>,
 }
 
 /// Why a definition cannot be served.
@@ -123,69 +106,38 @@ pub fn is_true(crd: &Value, kind: &str) -> bool {
 }
 
 impl Definition {
-    /// Reads a CustomResourceDefinition.
-    ///
-    /// # Errors
-    /// Where it cannot be served (yet).
-    pub fn compile(crd: &Value) -> Result<Self, Unserved> {
-        let name = object::name(crd).to_owned();
-        let full = || Unserved::Full(name.clone());
-        if !is_true(crd, "NamesAccepted") && !is_true(crd, "Established") {
-            return Err(Unserved::Names(name));
+    /// What `outline` leaves out, from the definition as it is written.
+    #[must_use]
+    pub fn of(outline: &Outline, crd: &Value) -> Self {
+        let versions = outline.versions.iter().map(|listed| {
+            let all = crd.items("spec.versions");
+            let of = all.iter().find(|of| of.text("name") == listed.name).unwrap_or(&Value::Null);
+            let props = of.at("schema.openAPIV3Schema");
+            Version {
+                name: listed.name,
+                served: listed.served,
+                resource: listed.resource,
+                schema: Some(props).filter(|p| p.is_object()).map(Schema::from_props),
+                status: listed.status,
+                scale: listed.scale.clone(),
+                columns: Columns::new(of.items("additionalPrinterColumns")),
+                selectable: listed.selectable.clone(),
+                warning: listed.warning.clone(),
+            }
+        });
+        Definition {
+            group: outline.group,
+            versions: versions.collect(),
+            storage: outline.storage,
+            conversion: outline.conversion.clone(),
+            preserve_unknown: outline.preserve_unknown,
         }
-        let (spec, accepted) = (crd.at("spec"), crd.at("status.acceptedNames"));
-        if ["plural", "singular", "kind", "listKind"].iter().any(|n| accepted.text(n).is_empty()) {
-            return Err(Unserved::Names(name));
-        }
-        let storage = spec.items("versions").iter().find(|v| v.flag("storage"));
-        let storage = intern::text(storage.ok_or_else(|| Unserved::Storage(name.clone()))?.text("name"))
-            .ok_or_else(full)?;
-        let template = template(spec, accepted, storage).ok_or_else(full)?;
-        let mut versions = Vec::new();
-        for of in spec.items("versions") {
-            versions.push(version(spec, &template, of).ok_or_else(full)?);
-        }
-        versions.sort_by(|a, b| compare_versions(b.name, a.name));
-        let kept = serde_json::json!({"spec": spec, "acceptedNames": accepted});
-        Ok(Definition {
-            uid: object::uid(crd).to_owned(),
-            group: template.group,
-            versions,
-            storage,
-            conversion: match spec.text("conversion.strategy") {
-                "Webhook" => Conversion::Webhook(spec.at("conversion.webhook").clone()),
-                _ => Conversion::None,
-            },
-            preserve_unknown: spec.flag("preserveUnknownFields"),
-            terminating: is_true(crd, "Terminating"),
-            established: is_true(crd, "Established"),
-            spec: Arc::new(kept),
-            name,
-        })
     }
 
     /// A version, served or not.
     #[must_use]
     pub fn version(&self, name: &str) -> Option<&Version> {
         self.versions.iter().find(|v| v.name == name)
-    }
-
-    /// A version clients may use.
-    #[must_use]
-    pub fn served(&self, name: &str) -> Option<&Version> {
-        self.version(name).filter(|v| v.served)
-    }
-
-    /// Whether objects are kept and served as `other` keeps and serves them.
-    #[must_use]
-    pub fn same_storage(&self, other: &Definition) -> bool {
-        self.uid == other.uid && self.spec == other.spec
-    }
-
-    /// Whether another version of an object is a webhook's to make.
-    #[must_use]
-    pub fn asks(&self) -> bool {
-        self.conversion != Conversion::None
     }
 
     /// Brings an object, as a client sent it or as it was stored, to what its version's schema knows. Gives the strict
@@ -288,96 +240,6 @@ fn go_type(value: &Value) -> &'static str {
         Value::Array(_) => "[]interface {}",
         Value::Object(_) => "map[string]interface {}",
     }
-}
-
-/// The declaration all versions share.
-fn template(spec: &Value, accepted: &Value, storage: &'static str) -> Option<Resource> {
-    let texts = |key: &str| intern::texts(accepted.items(key).iter().filter_map(Value::as_str));
-    let group = intern::text(spec.text("group"))?;
-    let plural = intern::text(accepted.text("plural"))?;
-    let mut versions: Vec<&str> =
-        spec.items("versions").iter().filter(|v| v.flag("served")).map(|v| v.text("name")).collect();
-    versions.sort_by(|a, b| compare_versions(b, a));
-    Some(Resource {
-        group,
-        versions: intern::texts(versions)?,
-        storage_group: group,
-        storage_version: storage,
-        kind: intern::text(accepted.text("kind"))?,
-        list_kind: accepted.text("listKind").to_owned(),
-        plural,
-        singular: accepted.text("singular").to_owned(),
-        short_names: texts("shortNames")?,
-        categories: texts("categories")?,
-        namespaced: spec.text("scope") == "Namespaced",
-        verbs: VERBS.to_vec(),
-        subresources: Vec::new(),
-        key_prefix: format!("/registry/{group}/{plural}/"),
-        fields: Vec::new(),
-        hash_version: storage,
-    })
-}
-
-fn version(spec: &Value, template: &Resource, of: &Value) -> Option<Version> {
-    let props = of.at("schema.openAPIV3Schema");
-    let mut resource = template.clone();
-    let mut subresource = |name, kind, group_version| {
-        let verbs = SUBRESOURCE_VERBS.to_vec();
-        resource.subresources.push(Subresource { name, kind, group_version, verbs });
-    };
-    let status = of.has("subresources.status");
-    if status {
-        subresource("status", template.kind, None);
-    }
-    let scale = of.has("subresources.scale").then(|| {
-        subresource("scale", "Scale", Some(("autoscaling", "v1")));
-        let scale = of.at("subresources.scale");
-        Scale {
-            spec_replicas: scale.text("specReplicasPath").to_owned(),
-            status_replicas: scale.text("statusReplicasPath").to_owned(),
-            selector: Some(scale.text("labelSelectorPath")).filter(|p| !p.is_empty()).map(str::to_owned),
-        }
-    });
-    let mut selectable = Vec::new();
-    for field in of.items("selectableFields") {
-        let path = field.text("jsonPath");
-        if let Ok(parsed) = JsonPath::parse(path) {
-            selectable.push(Selectable { name: intern::text(path.trim_start_matches('.'))?, path: parsed });
-        }
-    }
-    resource.fields = selectable.iter().map(|s| s.name).collect();
-    let name = intern::text(of.text("name"))?;
-    Some(Version {
-        name,
-        served: of.flag("served"),
-        resource: intern::resource(resource)?,
-        schema: Some(props).filter(|p| p.is_object()).map(Schema::from_props),
-        props: props.clone(),
-        status,
-        scale,
-        columns: Columns::new(of.items("additionalPrinterColumns")),
-        selectable,
-        warning: of.flag("deprecated").then(|| deprecation(spec, of)),
-    })
-}
-
-/// The warning clients of a deprecated version get, unless its author wrote another.
-fn deprecation(spec: &Value, of: &Value) -> String {
-    if let Some(own) = of.at("deprecationWarning").as_str() {
-        return own.to_owned();
-    }
-    let (group, kind) = (spec.text("group"), spec.text("names.kind"));
-    let old = of.text("name");
-    let mut message = format!("{group}/{old} {kind} is deprecated");
-    let newer = spec.items("versions").iter().filter(|v| v.flag("served") && !v.flag("deprecated"));
-    let best = newer
-        .map(|v| v.text("name"))
-        .filter(|v| compare_versions(v, old).is_gt())
-        .max_by(|a, b| compare_versions(a, b));
-    if let Some(best) = best {
-        message.push_str(&format!("; use {group}/{best} {kind}"));
-    }
-    message
 }
 
 #[cfg(test)]

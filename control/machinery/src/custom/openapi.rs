@@ -1,7 +1,7 @@
 //! A custom resource's schema as clients read it (upstream: `pkg/controller/openapi`): the author's schema, with the fields every
 //! object has. OpenAPI 2 cannot say all that a schema says: there it says less.
 
-use super::definition::Version;
+use super::outline::Listed;
 use super::structural;
 use crate::access::{Get as _, remove, set};
 use crate::field::Path;
@@ -9,14 +9,14 @@ use crate::schema::descriptions::Descriptions;
 use crate::schema::openapi::{self, Dialect, LIST_META, OBJECT_META, describe};
 use serde_json::{Map, Value, json};
 
-/// The schema of a version's objects.
+/// The schema of a version's objects, which its definition writes as `props`.
 #[must_use]
-pub fn object(version: &Version, preserve_unknown: bool, dialect: Dialect) -> Value {
+pub fn object(version: &Listed, props: Value, preserve_unknown: bool, dialect: Dialect) -> Value {
     let mut out = json!({"type": "object"});
-    let structural = version.props.is_object() && structural::check(&version.props, &Path::root()).is_empty();
-    let free = preserve_unknown || version.props.flag("x-kubernetes-preserve-unknown-fields");
+    let structural = props.is_object() && structural::check(&props, &Path::root()).is_empty();
+    let free = preserve_unknown || props.flag("x-kubernetes-preserve-unknown-fields");
     if structural && !(dialect == Dialect::V2 && free) {
-        out = version.props.clone();
+        out = props;
         either(&mut out);
         if dialect == Dialect::V2 {
             less(&mut out);
@@ -30,7 +30,7 @@ pub fn object(version: &Version, preserve_unknown: bool, dialect: Dialect) -> Va
 
 /// The schema of a version's lists; `name` is the definition of its objects.
 #[must_use]
-pub fn list(version: &Version, name: &str, dialect: Dialect) -> Value {
+pub fn list(version: &Listed, name: &str, dialect: Dialect) -> Value {
     let resource = version.resource;
     let mut out = json!({
         "type": "object",
@@ -46,7 +46,7 @@ pub fn list(version: &Version, name: &str, dialect: Dialect) -> Value {
     out
 }
 
-fn selectable(version: &Version, schema: &mut Value) {
+fn selectable(version: &Listed, schema: &mut Value) {
     if !version.selectable.is_empty() {
         let fields: Vec<Value> = version.selectable.iter().map(|s| json!({"fieldPath": s.name})).collect();
         set(schema, "x-kubernetes-selectable-fields", fields);

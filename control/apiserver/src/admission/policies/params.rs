@@ -50,6 +50,7 @@ pub(super) async fn collect(
     } else if let Some(selector) = reference.present("selector") {
         let selector = Selector::from_label_selector(selector).map_err(|e| e.to_string())?;
         let empty = Map::new();
+        registry.filled(&kind).await.map_err(|e| e.message)?;
         let all = registry.cached(&kind, namespace).map_err(|e| e.message)?;
         found.extend(all.into_iter().filter(|o| selector.matches(object::labels(o).unwrap_or(&empty))));
     }

@@ -1,43 +1,52 @@
 //! The rules of custom resources, by what their definition says now.
 
 use super::{Rules, Scaling, Selects};
+use crate::registry::serving::Serving;
 use jiff::Timestamp;
 use machinery::apply::managed::Managed;
 use machinery::apply::{self, Applied, Write};
 use machinery::cel::Type;
 use machinery::custom::node::Custom as Structure;
+use machinery::custom::outline::Listed;
 use machinery::custom::{Definition, Version, rules, strategy};
 use machinery::field::FieldError;
 use machinery::object::{self, Gvk};
 use machinery::status::Status;
 use serde_json::{Value, json};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// A version that a definition serves.
 pub(crate) struct Custom {
-    definition: Arc<Definition>,
+    serving: Arc<Serving>,
     /// Where in the definition the version is.
     at: usize,
+    /// Compiled once something is asked that the outline does not say.
+    definition: OnceLock<Arc<Definition>>,
 }
 
 impl Custom {
-    /// What `definition` says of a version; none where it has none of that name.
-    pub(crate) fn of(definition: Arc<Definition>, version: &str) -> Option<Self> {
-        let at = definition.versions.iter().position(|v| v.name == version)?;
-        Some(Custom { definition, at })
+    /// What a definition says of a version; none where it has none of that name.
+    pub(crate) fn of(serving: Arc<Serving>, version: &str) -> Option<Self> {
+        let at = serving.outline.versions.iter().position(|v| v.name == version)?;
+        Some(Custom { serving, at, definition: OnceLock::new() })
     }
 
-    pub(crate) fn definition(&self) -> &Definition {
-        &self.definition
+    fn definition(&self) -> &Definition {
+        self.definition.get_or_init(|| self.serving.definition())
+    }
+
+    fn listed(&self) -> &Listed {
+        // The index was found in this very outline.
+        &self.serving.outline.versions[self.at]
     }
 
     pub(crate) fn version(&self) -> &Version {
-        // The index was found in this very definition.
-        &self.definition.versions[self.at]
+        // A definition has the versions of its outline, in its order.
+        &self.definition().versions[self.at]
     }
 
     fn gvk(&self) -> Gvk {
-        Gvk::new(self.definition.group, self.version().name, self.version().resource.kind)
+        Gvk::new(self.serving.outline.group, self.listed().name, self.listed().resource.kind)
     }
 
     fn structure(&self) -> Structure<'_> {
@@ -47,7 +56,7 @@ impl Custom {
 
 impl Rules for Custom {
     fn is_storage(&self) -> bool {
-        self.definition.storage == self.version().name && !self.definition.asks()
+        self.serving.outline.storage == self.listed().name && !self.serving.outline.asks()
     }
 
     /// Custom objects come from the registry in the client's version already, but for lists and watches of a definition whose
@@ -57,7 +66,7 @@ impl Rules for Custom {
         if object::api_version(object) != gvk.api_version() {
             object::set_gvk(object, &gvk);
             // What is stored was brought to its schema; what this version's does not know goes now.
-            if let Err(error) = self.definition.coerce(self.version(), object, true) {
+            if let Err(error) = self.definition().coerce(self.version(), object, true) {
                 tracing::warn!(error, kind = %gvk, "convert an object");
             }
         }
@@ -71,21 +80,21 @@ impl Rules for Custom {
     }
 
     fn normalize(&self, mut object: Value) -> Result<(Value, Vec<String>), String> {
-        let unknown = self.definition.coerce(self.version(), &mut object, false)?;
+        let unknown = self.definition().coerce(self.version(), &mut object, false)?;
         Ok((object, unknown))
     }
 
     fn prune(&self, config: &mut Value) -> Result<Vec<String>, String> {
-        self.definition.coerce(self.version(), config, false)
+        self.definition().coerce(self.version(), config, false)
     }
 
     fn closed(&self) -> Option<&'static str> {
         let why = "create not allowed while custom resource definition is terminating";
-        self.definition.terminating.then_some(why)
+        self.serving.outline.terminating.then_some(why)
     }
 
     fn scaling(&self) -> Option<Scaling> {
-        let scale = self.version().scale.as_ref()?;
+        let scale = self.listed().scale.as_ref()?;
         Some(Scaling {
             wanted: scale.spec_replicas.clone(),
             present: scale.status_replicas.clone(),
@@ -102,7 +111,7 @@ impl Rules for Custom {
     }
 
     fn default(&self, object: &mut Value) {
-        self.definition.default(self.version(), object);
+        self.definition().default(self.version(), object);
     }
 
     fn prepare_create(&self, object: &mut Value) -> Vec<String> {
@@ -133,7 +142,7 @@ impl Rules for Custom {
     }
 
     fn reset_fields(&self, subresource: &str) -> &'static [&'static str] {
-        machinery::resources::strategy::reset_fields_of_custom(self.version().status, subresource)
+        machinery::resources::strategy::reset_fields_of_custom(self.listed().status, subresource)
     }
 
     fn creates_on_update(&self) -> bool {
@@ -153,7 +162,7 @@ impl Rules for Custom {
     }
 
     fn deprecation(&self) -> Option<String> {
-        self.version().warning.clone()
+        self.listed().warning.clone()
     }
 
     fn zero(&self, _: &Value) -> Value {

@@ -1,5 +1,11 @@
 use super::*;
+use crate::custom::Sketch;
 use serde_json::json;
+
+fn outline(crd: &Value) -> Outline {
+    let sketch = Sketch::read(crd.to_string().as_bytes()).unwrap();
+    Outline::of(&sketch, &sketch.crd).unwrap()
+}
 
 fn crd() -> Value {
     let names = json!({"plural": "widgets", "singular": "widget", "kind": "Widget", "listKind": "WidgetList", "shortNames": ["wd"]});
@@ -18,8 +24,9 @@ fn crd() -> Value {
 
 #[test]
 fn a_definition_is_read_whole() {
-    let definition = Definition::compile(&crd()).unwrap();
-    assert_eq!((definition.storage, definition.established, definition.terminating), ("v1", true, false));
+    let outline = outline(&crd());
+    let definition = Definition::of(&outline, &crd());
+    assert_eq!((definition.storage, outline.established, outline.terminating), ("v1", true, false));
     let [v1, beta] = definition.versions.as_slice() else { panic!("two versions") };
     assert_eq!((v1.name, v1.resource.key_prefix.as_str()), ("v1", "/registry/acme.com/widgets/"));
     assert_eq!(v1.resource.subresources.iter().map(|s| s.name).collect::<Vec<_>>(), ["status", "scale"]);
@@ -29,14 +36,14 @@ fn a_definition_is_read_whole() {
         Some("acme.com/v1beta1 Widget is deprecated; use acme.com/v1 Widget")
     );
     // The same definition again needs no more memory.
-    let again = Definition::compile(&crd()).unwrap();
+    let again = self::outline(&crd());
     assert!(std::ptr::eq(again.versions[0].resource, v1.resource));
-    assert!(again.same_storage(&definition));
+    assert!(again.same_storage(&outline));
 }
 
 #[test]
 fn objects_are_brought_to_their_schema() {
-    let definition = Definition::compile(&crd()).unwrap();
+    let definition = Definition::of(&outline(&crd()), &crd());
     let version = definition.version("v1").unwrap();
     let mut object = json!({"apiVersion": "acme.com/v1", "kind": "Widget", "extra": 1,
         "metadata": {"name": "x", "nonsense": 1}, "spec": {"color": null, "size": 2}});
