@@ -186,7 +186,7 @@ pub(crate) fn list(accept: &Accept, kind: &Kind, list: &List, include: table::In
         Shape::Full => {
             for item in &mut items {
                 kind.to_client(item);
-                if let Some(item) = item.as_object_mut() {
+                if let Some(item) = item.as_object_mut().filter(|_| kind.custom.is_none()) {
                     item.remove("apiVersion");
                     item.remove("kind");
                 }
@@ -208,8 +208,8 @@ fn list_meta(list: &List) -> Value {
     meta
 }
 
-/// The list's JSON from its items' bytes. As upstream's, items of a list do not repeat `apiVersion` and `kind`: both are the
-/// first members of stored bytes, so leaving them out is a cut.
+/// The list's JSON from its items' bytes. As upstream's, items of a list do not repeat `apiVersion` and `kind`, but those of custom resources:
+/// both are the first members of stored bytes, so leaving them out is a cut.
 fn concatenate(kind: &Kind, list: &List) -> Vec<u8> {
     let head =
         format!("{{\"apiVersion\":{},\"kind\":{},", json!(kind.api_version()), json!(kind.resource.kind));
@@ -228,7 +228,7 @@ fn concatenate(kind: &Kind, list: &List) -> Vec<u8> {
         if i > 0 {
             out.push(b',');
         }
-        match item.strip_prefix(head.as_bytes()) {
+        match item.strip_prefix(head.as_bytes()).filter(|_| kind.custom.is_none()) {
             Some(rest) => {
                 out.push(b'{');
                 out.extend_from_slice(rest);

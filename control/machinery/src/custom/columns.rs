@@ -21,7 +21,7 @@ struct Column {
 }
 
 impl Columns {
-    /// Reads `additionalPrinterColumns`. As upstream, one path that does not parse leaves the default columns.
+    /// Reads `additionalPrinterColumns`. As upstream, a path that does not parse leaves the columns before it.
     #[must_use]
     pub(crate) fn new(columns: &[Value]) -> Self {
         let read = |of: &Value| {
@@ -37,10 +37,9 @@ impl Columns {
             });
             Some(Column { header, kind, path: JsonPath::parse(path).ok()? })
         };
-        let read: Option<Vec<Column>> = columns.iter().map(read).collect();
-        match read {
-            Some(columns) if !columns.is_empty() => Columns(columns),
-            _ => Columns(age().into_iter().collect()),
+        match columns {
+            [] => Columns(age().into_iter().collect()),
+            columns => Columns(columns.iter().map_while(read).collect()),
         }
     }
 
@@ -77,10 +76,12 @@ impl Column {
     fn cell(&self, object: &Value, now: Timestamp) -> Value {
         let Some(value) = self.path.first(object) else { return Value::Null };
         match (self.kind.as_str(), value) {
+            // What Go's templates print of nothing.
+            ("string", Value::Null) => "<no value>".into(),
             (_, Value::Null) => Value::Null,
             ("string", Value::String(text)) => text.clone().into(),
             ("string", Value::Number(number)) => go_number(number).into(),
-            ("string", other) => other.to_string().into(),
+            ("string", other) => go_json(other).into(),
             ("integer", Value::Number(number)) => {
                 // A cast, as upstream's: the fraction is cut.
                 number.as_i64().or_else(|| number.as_f64().map(|f| f as i64)).map_or(Value::Null, Value::from)
@@ -96,9 +97,56 @@ impl Column {
     }
 }
 
+/// A value as Go's encoder writes it: nothing in it that a page would take for markup.
+fn go_json(value: &Value) -> String {
+    let mut out = String::new();
+    for c in value.to_string().chars() {
+        match c {
+            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => out.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_column_through_a_list_must_not_blank_the_others() {
+        let of = |name: &str, path: &str| json!({"name": name, "type": "string", "jsonPath": path});
+        let columns = Columns::new(&[
+            of("Host", ".spec.l[].h"),
+            of("Every", ".spec.l[*].h"),
+            of("Of", ".spec.l.h"),
+            of("Third", ".spec.l[2].h"),
+            of("Color", ".spec.color"),
+            of("Null", ".spec.null"),
+            of("Rule", ".spec.rule"),
+        ]);
+        let now = "2026-01-01T00:00:00Z".parse().unwrap();
+        let object = json!({"metadata": {"name": "x"}, "spec": {"l": [{"h": "one"}, {"h": "two"}], "color": "red",
+            "null": null, "rule": ["a<b"]}});
+        assert_eq!(
+            json!(columns.cells(&object, now)),
+            json!(["x", "one", "one", null, null, "red", "<no value>", "[\"a\\u003cb\"]"])
+        );
+        let empty = json!({"metadata": {"name": "y"}, "spec": {"l": [], "color": "blue"}});
+        assert_eq!(
+            json!(columns.cells(&empty, now)),
+            json!(["y", null, null, null, null, "blue", null, null])
+        );
+    }
+
+    #[test]
+    fn a_column_that_does_not_parse_must_not_take_those_before_it() {
+        let of = |name: &str, path: &str| json!({"name": name, "type": "string", "jsonPath": path});
+        let columns = Columns::new(&[of("A", ".a"), of("B", ".b[x]"), of("C", ".c")]);
+        let names: Vec<Value> =
+            columns.headers().as_array().unwrap().iter().map(|header| header["name"].clone()).collect();
+        assert_eq!(json!(names), json!(["Name", "A"]));
+    }
 
     #[test]
     fn cells_are_of_their_columns_type() {

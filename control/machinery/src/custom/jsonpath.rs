@@ -1,5 +1,5 @@
 //! The part of client-go's JSONPath that printer columns and selectable fields use: `.spec.a`, `.a['b.c']`, `.list[0]`,
-//! `.list[*]`, `.list[1:3]`, `..a` and `.list[?(@.type=="Ready")].status`.
+//! `.list[]`, `.list[*]`, `.list[1:3]`, `.list[0,2]`, `..a` and `.list[?(@.type=="Ready")].status`.
 
 use serde_json::Value;
 
@@ -17,6 +17,8 @@ enum Step {
     Slice(Option<i64>, Option<i64>, i64),
     Deep(String),
     Where(Vec<Step>, Operator, Operand),
+    /// What each of the paths leads to.
+    Union(Vec<Vec<Step>>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -58,50 +60,69 @@ impl JsonPath {
         Ok(JsonPath(steps))
     }
 
-    /// The first value the path leads to.
+    /// The first value the path leads to; none where it leads nowhere, or asks of a value what it does not have (an index beyond a list).
     #[must_use]
     pub fn first<'v>(&self, value: &'v Value) -> Option<&'v Value> {
-        find(&self.0, value).first().copied()
+        find(&self.0, value).ok()?.first().copied()
     }
 }
 
-fn find<'v>(steps: &[Step], value: &'v Value) -> Vec<&'v Value> {
+/// The path asks of a value what it does not have. Upstream evaluates nothing more of it then.
+struct Unfit;
+
+fn find<'v>(steps: &[Step], value: &'v Value) -> Result<Vec<&'v Value>, Unfit> {
     let mut found = vec![value];
     for step in steps {
         let mut next = Vec::new();
         for value in found {
-            apply(step, value, &mut next);
+            apply(step, value, &mut next)?;
         }
         found = next;
     }
-    found
+    Ok(found)
 }
 
-fn apply<'v>(step: &Step, value: &'v Value, out: &mut Vec<&'v Value>) {
+/// As client-go's `eval` functions: a field of a list is none, an index needs a list that has it.
+fn apply<'v>(step: &Step, value: &'v Value, out: &mut Vec<&'v Value>) -> Result<(), Unfit> {
     match (step, value) {
         (Step::Field(name), Value::Object(fields)) => out.extend(fields.get(name)),
-        // As client-go: a field of a list is that of all its items.
-        (Step::Field(_), Value::Array(items)) => items.iter().for_each(|item| apply(step, item, out)),
         (Step::Every, Value::Array(items)) => out.extend(items),
         (Step::Every, Value::Object(fields)) => out.extend(fields.values()),
+        (Step::Index(_) | Step::Slice(..), Value::Null) => {}
         (Step::Index(i), Value::Array(items)) => {
             let index = if *i < 0 { items.len() as i64 + i } else { *i };
-            out.extend(usize::try_from(index).ok().and_then(|i| items.get(i)));
+            let item = usize::try_from(index).ok().and_then(|i| items.get(i));
+            out.push(item.ok_or(Unfit)?);
         }
         (Step::Slice(from, to, step), Value::Array(items)) => {
             let length = items.len() as i64;
-            let place = |n: i64| (if n < 0 { length + n } else { n }).clamp(0, length) as usize;
-            let (from, to) = (from.map_or(0, place), to.map_or(items.len(), place));
-            if from < to {
-                out.extend(items[from..to].iter().step_by((*step).max(1) as usize));
+            let place = |n: i64| if n < 0 { length + n } else { n };
+            let (from, to) = (from.map_or(0, place), to.map_or(length, place));
+            if from == to {
+                return Ok(());
             }
+            let from = usize::try_from(from).ok().filter(|from| *from < items.len()).ok_or(Unfit)?;
+            let chosen = usize::try_from(to).ok().and_then(|to| items.get(from..to)).ok_or(Unfit)?;
+            let step = usize::try_from(*step).ok().filter(|step| *step > 0).ok_or(Unfit)?;
+            out.extend(chosen.iter().step_by(step));
         }
         (Step::Deep(name), value) => deep(name, value, out),
         (Step::Where(path, operator, operand), Value::Array(items)) => {
-            out.extend(items.iter().filter(|item| holds(path, *operator, operand, item)));
+            for item in items {
+                if holds(path, *operator, operand, item)? {
+                    out.push(item);
+                }
+            }
+        }
+        (Step::Index(_) | Step::Slice(..) | Step::Where(..), _) => return Err(Unfit),
+        (Step::Union(paths), value) => {
+            for path in paths {
+                out.extend(find(path, value)?);
+            }
         }
         _ => {}
     }
+    Ok(())
 }
 
 fn deep<'v>(name: &str, value: &'v Value, out: &mut Vec<&'v Value>) {
@@ -115,29 +136,44 @@ fn deep<'v>(name: &str, value: &'v Value, out: &mut Vec<&'v Value>) {
     }
 }
 
-fn holds(path: &[Step], operator: Operator, operand: &Operand, item: &Value) -> bool {
+fn holds(path: &[Step], operator: Operator, operand: &Operand, item: &Value) -> Result<bool, Unfit> {
     let left = find(path, item);
+    if operator == Operator::Exists {
+        // Upstream gives the item itself where its path does not fit.
+        return Ok(left.map_or(true, |found| !found.is_empty()));
+    }
     let right = match operand {
-        Operand::Nothing => None,
-        Operand::Literal(value) => Some(value),
-        Operand::Path(path) => find(path, item).first().copied(),
+        Operand::Nothing => Vec::new(),
+        Operand::Literal(value) => vec![value],
+        Operand::Path(path) => find(path, item)?,
     };
-    let Some(left) = left.first() else { return false };
-    let order = || match (left, right?) {
-        (Value::Number(a), Value::Number(b)) => a.as_f64()?.partial_cmp(&b.as_f64()?),
+    let (left, right) = match (left?.as_slice(), right.as_slice()) {
+        ([], _) | (_, []) => return Ok(false),
+        ([left], [right]) => (*left, *right),
+        // One at a time can be compared.
+        _ => return Err(Unfit),
+    };
+    let order = match (left, right) {
+        (Value::Number(a), Value::Number(b)) if a.is_f64() == b.is_f64() => match (a.as_i64(), b.as_i64()) {
+            (Some(a), Some(b)) => Some(a.cmp(&b)),
+            _ => a.as_f64().zip(b.as_f64()).and_then(|(a, b)| a.partial_cmp(&b)),
+        },
         (Value::String(a), Value::String(b)) => Some(a.cmp(b)),
-        (Value::Bool(a), Value::Bool(b)) => Some(a.cmp(b)),
+        (Value::Bool(a), Value::Bool(b)) if matches!(operator, Operator::Equal | Operator::NotEqual) => {
+            Some(a.cmp(b))
+        }
         _ => None,
     };
-    match operator {
+    let order = order.ok_or(Unfit)?;
+    Ok(match operator {
         Operator::Exists => true,
-        Operator::Equal => order().is_some_and(std::cmp::Ordering::is_eq),
-        Operator::NotEqual => order().is_some_and(std::cmp::Ordering::is_ne),
-        Operator::Less => order().is_some_and(std::cmp::Ordering::is_lt),
-        Operator::LessOrEqual => order().is_some_and(std::cmp::Ordering::is_le),
-        Operator::Greater => order().is_some_and(std::cmp::Ordering::is_gt),
-        Operator::GreaterOrEqual => order().is_some_and(std::cmp::Ordering::is_ge),
-    }
+        Operator::Equal => order.is_eq(),
+        Operator::NotEqual => order.is_ne(),
+        Operator::Less => order.is_lt(),
+        Operator::LessOrEqual => order.is_le(),
+        Operator::Greater => order.is_gt(),
+        Operator::GreaterOrEqual => order.is_ge(),
+    })
 }
 
 fn steps(text: &str) -> Result<Vec<Step>, &'static str> {
@@ -224,8 +260,16 @@ fn bracket(inside: &[char]) -> Result<Step, &'static str> {
     if let Some(filter) = text.strip_prefix("?(").and_then(|t| t.strip_suffix(')')) {
         return filter_step(filter);
     }
+    if text.contains(',') {
+        let each = |part: &str| bracket(&part.trim().chars().collect::<Vec<_>>()).map(|step| vec![step]);
+        return Ok(Step::Union(text.split(',').map(each).collect::<Result<_, _>>()?));
+    }
     if let Some(quoted) = unquote(text) {
         return Ok(Step::Field(quoted));
+    }
+    if text.is_empty() {
+        // client-go reads `[]` as the slice that ends behind its first item.
+        return Ok(Step::Index(0));
     }
     let number = |t: &str| {
         if t.is_empty() { Ok(None) } else { t.parse().map(Some).map_err(|_| "invalid array index") }
@@ -306,9 +350,39 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_path_through_a_list_leads_where_client_go_goes() {
+        let value = json!({"l": [{"h": "x", "n": 1, "on": true}, {"h": "y", "n": 2.5}], "none": [], "text": "t", "null": null});
+        for (path, expected) in [
+            (".l[].h", Some(json!("x"))),
+            (".l[*].h", Some(json!("x"))),
+            (".l[:].h", Some(json!("x"))),
+            (".l[1,0].h", Some(json!("y"))),
+            (".l[0]['n','h']", Some(json!(1))),
+            // A field of a list is none.
+            (".l.h", None),
+            (".none[].h", None),
+            (".none[*].h", None),
+            (".text[0]", None),
+            (".null[0]", None),
+            (".l[2].h", None),
+            (".l[-3].h", None),
+            (".l[0:3].h", None),
+            (".l[1:1].h", None),
+            (".text[?(@.h==\"x\")].h", None),
+            (".l[?(@.h==\"y\")].n", Some(json!(2.5))),
+            (".l[?(@.on==true)].h", Some(json!("x"))),
+            // A text is not compared with a number, nor a whole number with another: nothing is said then.
+            (".l[?(@.h>1)].h", None),
+            (".l[?(@.n>0)].h", None),
+        ] {
+            assert_eq!(JsonPath::parse(path).unwrap().first(&value), expected.as_ref(), "{path}");
+        }
+    }
+
     proptest! {
         #[test]
-        fn no_path_panics(path in "[.a\\[\\]0-9*?(@)='\":\\\\-]{0,24}") {
+        fn no_path_panics(path in "[.a\\[\\]0-9*?(@)='\",:\\\\-]{0,24}") {
             if let Ok(path) = JsonPath::parse(&path) {
                 let _ = path.first(&json!({"a": [{"a": 1}, {"a": [0]}]}));
             }

@@ -97,6 +97,30 @@ async fn a_definition_is_established_and_its_objects_are_served() {
 }
 
 #[tokio::test]
+async fn items_of_a_list_must_not_lose_what_they_are() {
+    let s = defined().await;
+    s.ok("POST", WIDGETS, widget("a", json!({}))).await;
+    let beta = "/apis/acme.com/v1beta1/namespaces/default/widgets";
+    for (path, version) in
+        [(WIDGETS, "acme.com/v1"), (beta, "acme.com/v1beta1"), ("/apis/acme.com/v1/widgets", "acme.com/v1")]
+    {
+        for query in ["", "?resourceVersion=0", "?limit=1", "?pretty=true"] {
+            let list = s.get(&format!("{path}{query}")).await;
+            let item = &list["items"][0];
+            assert_eq!(
+                (&item["apiVersion"], &item["kind"]),
+                (&json!(version), &json!("Widget")),
+                "{path}{query}"
+            );
+        }
+    }
+    let (_, _, yaml) = asked(&s, "GET", WIDGETS, "application/yaml").await;
+    assert!(String::from_utf8_lossy(&yaml).contains("kind: Widget\n"));
+    s.ok("POST", MAPS, config_map("a")).await;
+    assert!(s.get(MAPS).await["items"][0].get("kind").is_none(), "those of built-in kinds do not say it");
+}
+
+#[tokio::test]
 async fn writes_count_and_subresources_are_apart() {
     let s = defined().await;
     let mut made = s.ok("POST", WIDGETS, widget("a", json!({"replicas": 1}))).await;
