@@ -10,10 +10,11 @@
 //! - [`pods`]: pod start against the same CRI calls made directly
 //! - [`floor`]: those calls
 //! - [`services`]: the proxy's applier against bare `nft`, in a network namespace of its own
-//! - [`api`]: lists and watches
+//! - [`api`]: lists and watches; [`definitions`]: custom resources by the hundred
 
 mod api;
 mod cluster;
+mod definitions;
 mod figure;
 mod floor;
 mod pods;
@@ -39,6 +40,8 @@ pub enum Part {
     Services,
     /// API lists and watches.
     Api,
+    /// 700 custom resource definitions.
+    Definitions,
 }
 
 /// Which figures are measured, and how often.
@@ -67,7 +70,7 @@ pub fn run(layout: &Layout, plan: &Plan) -> Result<()> {
     if plan.wants(Part::Services) {
         services::measure(&mut report)?;
     }
-    let on_a_cluster = [Part::Ready, Part::Footprint, Part::Pods, Part::Api];
+    let on_a_cluster = [Part::Ready, Part::Footprint, Part::Pods, Part::Api, Part::Definitions];
     if on_a_cluster.into_iter().any(|part| plan.wants(part)) {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         let measured = runtime.block_on(on_cluster(layout, plan, &mut report));
@@ -93,6 +96,9 @@ async fn on_cluster(layout: &Layout, plan: &Plan, report: &mut Report) -> Result
     }
     if plan.wants(Part::Api) {
         Box::pin(api::measure(&cluster, report)).await?;
+    }
+    if plan.wants(Part::Definitions) {
+        Box::pin(definitions::measure(&cluster, report)).await?;
     }
     Ok(())
 }

@@ -110,6 +110,28 @@ pub async fn restarts(cluster: &Cluster, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
+/// Milliseconds from the server's start until it says that it is ready.
+///
+/// # Errors
+/// It does not.
+pub async fn restart_until_ready(cluster: &Cluster) -> Result<f64> {
+    let service = windlass(&cluster.layout, "n1")?;
+    control::ask_init(&cluster.layout, "n1", &Ask::Stop { name: "windlass".into() })?;
+    let began = Instant::now();
+    control::ask_init(&cluster.layout, "n1", &Ask::Start(service))?;
+    loop {
+        let request = hyper::Request::get("/readyz").body(Vec::new())?;
+        // Nobody listens at first: there is no event to wait for.
+        if cluster.client.request_text(request).await.is_ok() {
+            return Ok(began.elapsed().as_secs_f64() * 1e3);
+        }
+        if began.elapsed() > PATIENCE {
+            bail!("the server is not ready within {PATIENCE:?}");
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
 async fn restart(cluster: &Cluster, node: &str) -> Result<f64> {
     let service = windlass(&cluster.layout, node)?;
     control::ask_init(&cluster.layout, node, &Ask::Stop { name: "windlass".into() })?;

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 /// How long nothing is done before a measurement, and how long it takes.
 const REST: Duration = Duration::from_secs(30);
+/// Longer than anything that nobody uses is kept.
+const SETTLE: Duration = Duration::from_secs(250);
 /// Looks a measurement consists of.
 const LOOKS: u32 = 6;
 
@@ -97,6 +99,27 @@ async fn watch(cluster: &Cluster) -> Result<Vec<(String, Usage)>> {
         }
     }
     Ok(all)
+}
+
+/// MiB that the first node's process of a role has now.
+///
+/// # Errors
+/// There is none.
+pub fn resident(cluster: &Cluster, role: &str) -> Result<f64> {
+    let nodes = control::ask(&cluster.layout, &Ask::Status)?.nodes;
+    let found = machine::windlass(nodes.get("n1").context("node n1 does not run")?)?;
+    let (_, pid) =
+        found.into_iter().find(|(of, _)| of == role).with_context(|| format!("no {role} runs on n1"))?;
+    memory(pid).map(|(rss, _)| rss)
+}
+
+/// The same after so long that what is kept for a while only is given back.
+///
+/// # Errors
+/// As [`resident`].
+pub async fn settled(cluster: &Cluster, role: &str) -> Result<f64> {
+    tokio::time::sleep(SETTLE).await;
+    resident(cluster, role)
 }
 
 /// Processor time of a process, its ended threads included. The kernel tells it in hundredths of a second: 0.2% of a look.

@@ -17,7 +17,10 @@ use supervise::Task;
 /// What the watch cache keeps of an entry. `kinds` are the resources stored under the same prefix.
 pub(super) fn extract(kinds: &[Kind], entry: &Entry) -> Indexed {
     let bytes = stored::wire(&entry.value, entry.mod_revision);
-    let Ok(object) = serde_json::from_slice::<Value>(&entry.value) else {
+    // Where nothing but metadata is selected by, nothing else is taken apart: definitions are large.
+    let plain = kinds.iter().all(|kind| kind.resource.fields.is_empty());
+    let read = if plain { metadata_of(&entry.value) } else { serde_json::from_slice::<Value>(&entry.value) };
+    let Ok(object) = read else {
         // Unreadable values are listed as they are: whoever wrote them must be able to see and delete them.
         return Indexed { bytes, ..Indexed::default() };
     };
@@ -31,6 +34,17 @@ pub(super) fn extract(kinds: &[Kind], entry: &Entry) -> Indexed {
         }
     }
     Indexed { bytes, labels, fields }
+}
+
+/// An object with its metadata, and nothing else of it.
+fn metadata_of(bytes: &[u8]) -> serde_json::Result<Value> {
+    #[derive(serde::Deserialize)]
+    struct Object {
+        #[serde(default)]
+        metadata: Value,
+    }
+    let Object { metadata } = serde_json::from_slice(bytes)?;
+    Ok(serde_json::json!({"metadata": metadata}))
 }
 
 /// What the watch cache keeps of a custom object: its bytes as clients of the stored version read them.
