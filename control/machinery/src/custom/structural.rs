@@ -308,4 +308,22 @@ mod tests {
             ],
         );
     }
+
+    #[test]
+    fn a_pattern_that_go_cannot_read_must_not_be_taken_and_others_are() {
+        for (pattern, why) in [
+            ("a++", "invalid nested repetition operator: `++`"),
+            ("(?x)", "invalid or unsupported Perl syntax: `(?x`"),
+            ("[[:foo:]]", "invalid character class range: `[:foo:]`"),
+            ("x[a", "missing closing ]: `[a`"),
+        ] {
+            let said = format!(
+                "s.not.pattern: Invalid value: \"{pattern}\": must be a valid regular expression, but isn't: error parsing regexp: {why}"
+            );
+            refused(json!({"type": "string", "not": {"pattern": pattern}}), &[&said]);
+        }
+        for pattern in [r"[^()[\]]+", r"\Q..\E", r"\07", "a{,5}", "{", ""] {
+            refused(json!({"type": "string", "pattern": pattern}), &[]);
+        }
+    }
 }

@@ -57,65 +57,75 @@ impl Program {
         self.steps[at] = if lazy { Step::Split(end, at + 1) } else { Step::Split(at + 1, end) };
     }
 
-    fn parts(&mut self, node: &Node) -> Result<(), TooLarge> {
-        node.parts.iter().try_for_each(|part| self.node(part))
+    /// Whether all of them can match nothing.
+    fn parts(&mut self, node: &Node) -> Result<bool, TooLarge> {
+        node.parts.iter().try_fold(true, |empty, part| Ok(self.node(part)? && empty))
     }
 
-    fn node(&mut self, node: &Node) -> Result<(), TooLarge> {
+    /// Whether it can match nothing.
+    fn node(&mut self, node: &Node) -> Result<bool, TooLarge> {
         let lazy = node.flags.has(Flags::LAZY);
-        match &node.op {
-            Op::Empty => {}
-            Op::Literal(runes) => {
-                for rune in runes {
-                    let step = if node.flags.has(Flags::FOLD) {
-                        Step::Set(self.orbit(*rune))
-                    } else {
-                        Step::Char(*rune)
-                    };
-                    self.push(step)?;
-                }
-            }
-            Op::Class(set) => drop(self.push(Step::Set(Arc::clone(set)))?),
-            Op::Dot => drop(self.push(Step::Dot)?),
-            Op::Any => drop(self.push(Step::Any)?),
-            Op::At(place) => drop(self.push(Step::At(*place))?),
-            Op::Plus => self.plus(node, lazy)?,
-            Op::Star => self.star(node, lazy)?,
-            Op::Quest => self.optional(node, 1, lazy)?,
-            Op::Repeat { least, most } => {
-                let without_end = most.is_none();
-                for _ in 0..least.saturating_sub(u32::from(without_end)) {
-                    self.parts(node)?;
-                }
-                match most {
-                    None if *least == 0 => self.star(node, lazy)?,
-                    None => self.plus(node, lazy)?,
-                    Some(most) => self.optional(node, most.saturating_sub(*least), lazy)?,
-                }
-            }
-            Op::Alternate => self.alternate(node)?,
-            Op::Capture | Op::Concat | Op::Open { .. } | Op::Bar => self.parts(node)?,
-        }
-        Ok(())
+        let step = match &node.op {
+            Op::Class(set) => Step::Set(Arc::clone(set)),
+            Op::Dot => Step::Dot,
+            Op::Any => Step::Any,
+            Op::At(place) => Step::At(*place),
+            Op::Empty => return Ok(true),
+            Op::Literal(runes) => return self.literal(runes, node.flags.has(Flags::FOLD)),
+            Op::Plus => return self.plus(node, lazy),
+            Op::Star => return self.star(node, lazy),
+            Op::Quest => return self.optional(node, 1, lazy),
+            Op::Repeat { least, most } => return self.repeat(node, *least, *most, lazy),
+            Op::Alternate => return self.alternate(node),
+            Op::Capture | Op::Concat | Op::Open { .. } | Op::Bar => return self.parts(node),
+        };
+        self.push(step)?;
+        Ok(matches!(node.op, Op::At(_)))
     }
 
-    fn plus(&mut self, node: &Node, lazy: bool) -> Result<(), TooLarge> {
+    fn literal(&mut self, runes: &[Rune], fold: bool) -> Result<bool, TooLarge> {
+        for rune in runes {
+            let step = if fold { Step::Set(self.orbit(*rune)) } else { Step::Char(*rune) };
+            self.push(step)?;
+        }
+        Ok(runes.is_empty())
+    }
+
+    fn repeat(&mut self, node: &Node, least: u32, most: Option<u32>, lazy: bool) -> Result<bool, TooLarge> {
+        let mut empty = true;
+        for _ in 0..least.saturating_sub(u32::from(most.is_none())) {
+            empty = self.parts(node)?;
+        }
+        match most {
+            None if least == 0 => self.star(node, lazy),
+            None => self.plus(node, lazy),
+            Some(most) => self.optional(node, most.saturating_sub(least), lazy).map(|_| empty),
+        }
+    }
+
+    fn plus(&mut self, node: &Node, lazy: bool) -> Result<bool, TooLarge> {
         let start = self.steps.len();
-        self.parts(node)?;
+        let empty = self.parts(node)?;
         let next = self.steps.len() + 1;
         self.push(if lazy { Step::Split(next, start) } else { Step::Split(start, next) })?;
-        Ok(())
+        Ok(empty)
     }
 
-    fn star(&mut self, node: &Node, lazy: bool) -> Result<(), TooLarge> {
+    /// As upstream: of what can match nothing, once or more often, or not at all; else the preferences would be other ones.
+    fn star(&mut self, node: &Node, lazy: bool) -> Result<bool, TooLarge> {
         let at = self.push(Step::Match)?;
-        self.plus(node, lazy)?;
+        if self.parts(node)? {
+            let next = self.steps.len() + 1;
+            self.push(if lazy { Step::Split(next, at + 1) } else { Step::Split(at + 1, next) })?;
+        } else {
+            self.push(Step::Jump(at))?;
+        }
         self.land(at, lazy);
-        Ok(())
+        Ok(true)
     }
 
     /// Up to so many times, each only after the one before.
-    fn optional(&mut self, node: &Node, times: u32, lazy: bool) -> Result<(), TooLarge> {
+    fn optional(&mut self, node: &Node, times: u32, lazy: bool) -> Result<bool, TooLarge> {
         let mut splits = Vec::new();
         for _ in 0..times {
             splits.push(self.push(Step::Match)?);
@@ -124,18 +134,19 @@ impl Program {
         for at in splits {
             self.land(at, lazy);
         }
-        Ok(())
+        Ok(true)
     }
 
-    fn alternate(&mut self, node: &Node) -> Result<(), TooLarge> {
+    fn alternate(&mut self, node: &Node) -> Result<bool, TooLarge> {
         let mut ends = Vec::new();
+        let mut empty = false;
         for (at, part) in node.parts.iter().enumerate() {
             if at + 1 == node.parts.len() {
-                self.node(part)?;
+                empty |= self.node(part)?;
                 break;
             }
             let split = self.push(Step::Match)?;
-            self.node(part)?;
+            empty |= self.node(part)?;
             ends.push(self.push(Step::Match)?);
             self.land(split, false);
         }
@@ -143,7 +154,7 @@ impl Program {
         for at in ends {
             self.steps[at] = Step::Jump(end);
         }
-        Ok(())
+        Ok(empty)
     }
 }
 
@@ -195,7 +206,7 @@ impl Machine {
     /// None where it would be too large.
     pub(super) fn new(node: &Node) -> Option<Machine> {
         let mut program = Program::default();
-        program.node(node).and_then(|()| program.push(Step::Match)).ok()?;
+        program.node(node).and_then(|_| program.push(Step::Match)).ok()?;
         Some(Machine { steps: program.steps })
     }
 

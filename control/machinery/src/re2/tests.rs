@@ -88,7 +88,7 @@ fn limits_are_go_s() {
 }
 
 /// A pattern, a text, and what follows one another in it.
-const FOUND: [(&str, &str, &[&str]); 61] = [
+const FOUND: [(&str, &str, &[&str]); 62] = [
     (r"[^()[\]]+", "a(b)[c]", &["a", "b", "c"]),
     (r"\Qa.b*\E+", "a.b** axb", &["a.b**"]),
     (r"\Q[x", "a[x", &["[x"]),
@@ -148,6 +148,7 @@ const FOUND: [(&str, &str, &[&str]); 61] = [
     ("a*", "baac", &["", "aa", ""]),
     ("(|a)+", "aa", &["", "", ""]),
     ("(a*)*|b", "aab", &["aa", ""]),
+    (r"(?:(\w\b|\S*?)([K-k]|\b)*?)*", "_-,:=!", &["_-", "", "", "", ""]),
     (r"\pL+\PL", "é1", &["é1"]),
     (r"\p{^Greek}|\P{^Nd}", "α1", &["1"]),
     (r"\p{greek}\p{Lowercase_Letter}\p{lower-case letter}", "αab", &["αab"]),

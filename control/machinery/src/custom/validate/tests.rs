@@ -15,6 +15,21 @@ fn refused(of: Value, value: Value, text: &str) {
 }
 
 #[test]
+fn a_pattern_must_not_match_what_go_s_does_not() {
+    for (pattern, good, bad) in [
+        (r"^\d+$", "12", "1٣"),
+        (r"^\w$", "_", "é"),
+        (r"^[^()[\]]+$", "ab", "a]"),
+        ("^a{,5}$", "a{,5}", "aaa"),
+        ("^.$", "é", "\n"),
+    ] {
+        let schema = spec(json!({"type": "string", "pattern": pattern}));
+        let told = |text: &str| texts(&schema, &json!({"spec": {"x": text}})).len();
+        assert_eq!((told(good), told(bad)), (0, 1), "{pattern}");
+    }
+}
+
+#[test]
 fn errors_are_upstreams() {
     refused(
         json!({"type": "string"}),
