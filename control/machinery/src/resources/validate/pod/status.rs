@@ -124,7 +124,8 @@ fn restarts(container: &Value, pod_policy: &str, code: i64) -> bool {
     if !own.is_empty() && rule.is_some_and(|rule| rule.text("action") == "Restart") {
         return true;
     }
-    match if own.is_empty() { pod_policy } else { own } {
+    let policy = if own.is_empty() { pod_policy } else { own };
+    match policy {
         "OnFailure" => code != 0,
         "Never" => false,
         _ => true,
