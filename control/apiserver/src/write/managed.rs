@@ -49,9 +49,16 @@ pub(super) fn track(call: &Call<'_>, old: Option<&Value>, new: &mut Value) {
     let rules = call.kind.rules();
     let asked = new.present("metadata.managedFields").cloned();
     remove_at(new, "metadata.managedFields");
+    // Owners own fields of the version they wrote in.
+    let in_version = |mut object: Value| {
+        rules.to_client(&mut object);
+        object
+    };
+    let converted = (!rules.is_storage()).then(|| in_version(new.clone()));
+    let written: &Value = converted.as_ref().unwrap_or(&*new);
     let (live, noted) = match old {
-        Some(old) => (without(old), owners(old)),
-        None => (rules.zero(new), Managed::default()),
+        Some(old) => (in_version(without(old)), owners(old)),
+        None => (rules.zero(written), Managed::default()),
     };
     let present = match asked.filter(|_| call.subresource.is_empty()) {
         Some(asked) => chosen(&asked).unwrap_or(noted),
@@ -65,7 +72,8 @@ pub(super) fn track(call: &Call<'_>, old: Option<&Value>, new: &mut Value) {
     let own = manager(call, false);
     let reset = Set::of_fields(rules.reset_fields(call.subresource));
     let write = Write { manager: &own, now: &now, force: true, reset: &reset };
-    if let Some(managed) = rules.owners(&live, new, &present, &write) {
+    let managed = rules.owners(&live, written, &present, &write);
+    if let Some(managed) = managed {
         note(new, &managed);
     }
 }

@@ -290,3 +290,23 @@ async fn an_undeclared_field_of_a_custom_resource_must_not_be_applied() {
          .spec.undeclared: field not declared in schema"
     );
 }
+
+#[tokio::test]
+async fn a_field_must_not_be_owned_by_its_name_in_another_version() {
+    let s = Server::start().await;
+    let scaler = json!({"apiVersion": "autoscaling/v1", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "h"},
+        "spec": {"maxReplicas": 3, "targetCPUUtilizationPercentage": 50,
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "d"}}});
+    let made = s.ok("POST", "/apis/autoscaling/v1/namespaces/default/horizontalpodautoscalers", scaler).await;
+    assert_eq!(made["metadata"]["managedFields"][0]["apiVersion"], "autoscaling/v1");
+    let paths = owned(&made);
+    assert!(paths.contains(&"f:spec/f:targetCPUUtilizationPercentage".to_owned()), "{paths:?}");
+    assert!(!paths.contains(&"f:spec/f:metrics".to_owned()), "{paths:?}");
+    let event = json!({"apiVersion": "events.k8s.io/v1", "kind": "Event", "metadata": {"name": "e"},
+        "eventTime": "2026-01-01T00:00:00.000000Z", "reportingController": "example.com/c", "reportingInstance": "i",
+        "action": "Do", "reason": "Done", "type": "Normal", "note": "n",
+        "regarding": {"kind": "Pod", "namespace": "default", "name": "p"}});
+    let made = s.ok("POST", "/apis/events.k8s.io/v1/namespaces/default/events", event).await;
+    let paths = owned(&made);
+    assert!(paths.contains(&"f:note".to_owned()) && !paths.contains(&"f:message".to_owned()), "{paths:?}");
+}
