@@ -48,6 +48,10 @@ fn wanted(flags: &CheckFlags, file: &Option<PathBuf>) -> anyhow::Result<Wanted> 
             kubelet_config: node.kubelet_config.clone(),
             node_name: node.node_name.clone(),
             cluster_dns: node.cluster_dns()?,
+            is_other_runtime: node
+                .container_runtime_endpoint
+                .as_ref()
+                .is_some_and(|socket| !socket.contains("containerd")),
             ports: vec![KUBELET_PORT],
             is_server: false,
             is_running: flags.running,

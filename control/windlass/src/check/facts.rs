@@ -16,6 +16,8 @@ pub(super) struct Wanted {
     /// Its node's name, where it is not the host's.
     pub(super) node_name: Option<String>,
     pub(super) cluster_dns: Vec<IpAddr>,
+    /// Its container runtime is another one than containerd, whose settings are not looked at.
+    pub(super) is_other_runtime: bool,
     /// Ports that it listens on.
     pub(super) ports: Vec<u16>,
     pub(super) is_server: bool,

@@ -122,7 +122,10 @@ fn cgroups(facts: &Facts, _: &Wanted) -> Vec<Finding> {
     }
 }
 
-fn containerd(facts: &Facts, _: &Wanted) -> Vec<Finding> {
+fn containerd(facts: &Facts, wanted: &Wanted) -> Vec<Finding> {
+    if wanted.is_other_runtime {
+        return Vec::new();
+    }
     let Some(text) = &facts.containerd else {
         return vec![error(
             "containerd is not installed",
@@ -175,7 +178,10 @@ fn runtime_driver(config: &str) -> &'static str {
     "cgroupfs"
 }
 
-fn cgroup_driver(facts: &Facts, _: &Wanted) -> Vec<Finding> {
+fn cgroup_driver(facts: &Facts, wanted: &Wanted) -> Vec<Finding> {
+    if wanted.is_other_runtime {
+        return Vec::new();
+    }
     let Some(config) = &facts.containerd_config else { return Vec::new() };
     let (runtime, kubelet) = (runtime_driver(config), facts.kubelet_driver.as_deref().unwrap_or("cgroupfs"));
     let mut found = Vec::new();

@@ -122,6 +122,13 @@ fn ports_of_the_program_itself_must_not_be_called_taken() {
 }
 
 #[test]
+fn a_machine_with_another_runtime_must_not_be_asked_for_containerd() {
+    let facts = Facts { containerd: None, containerd_config: None, containerd_runs: false, ..sound() };
+    let other = Wanted { is_other_runtime: true, ..wanted() };
+    assert!(looks(&facts, &other).iter().all(|look| look.finding.level == Level::Ok));
+}
+
+#[test]
 fn a_remedy_stands_below_its_finding() {
     let mut facts = sound();
     facts.nft = None;
