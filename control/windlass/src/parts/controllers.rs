@@ -10,7 +10,7 @@ use super::{accounts, election, kubeconfig};
 use crate::flags::Flags;
 use anyhow::{Context as _, bail};
 use client::leader::{Elector, Settings};
-use controllers::{Clients, Config, Ranges, Selection};
+use controllers::{Authorities, Clients, Config, Ranges, Selection};
 use ipnet::IpNet;
 use pki::service_account::SigningKey;
 use std::path::Path;
@@ -47,13 +47,14 @@ pub(crate) async fn run(flags: Flags) -> anyhow::Result<()> {
     let client = kubeconfig::of_flags(&flags, None).await?;
     let limit = Limit::of_flags(&flags, LIMIT)?;
     let clients = clients(&flags, &client, limit).await?;
-    let config = config(&flags, clients)?;
+    let (authorities, pairs) = signers::of(&flags)?;
+    let config = config(&flags, clients, authorities)?;
     let lease = election::settings(&flags, true, Settings::new(NAME))?;
     let alone = Alone::prepare(&flags, client, lease, NAME, (NAME, super::CONTROLLERS_PORT, false)).await?;
     // Its lease is kept by a client that waits for nobody.
     let client = limited(alone.client.clone(), limit);
     let task = task(client, config, &alone.supervisor, alone.elector.clone(), alone.on_loss());
-    alone.run(vec![task]).await
+    alone.run(std::iter::once(task).chain(pairs.task()).collect()).await
 }
 
 /// The user the controllers write as; each asks no more often than `limit`.
@@ -74,7 +75,7 @@ async fn clients(flags: &Flags, root: &kube::Client, limit: Option<Limit>) -> an
 }
 
 /// The settings the flags say.
-fn config(flags: &Flags, clients: Clients) -> anyhow::Result<Config> {
+fn config(flags: &Flags, clients: Clients, authorities: Authorities) -> anyhow::Result<Config> {
     let read = |name: &str| {
         let read = |path| pki::files::read(Path::new(path)).with_context(|| format!("--{name}"));
         flags.text(name).map(read).transpose()
@@ -88,7 +89,7 @@ fn config(flags: &Flags, clients: Clients) -> anyhow::Result<Config> {
         selection,
         clients,
         node_ranges: ranges(flags)?,
-        authorities: signers::of(flags)?,
+        authorities,
         root_ca: read("root-ca-file")?
             .or_else(|| kubeconfig::authority(flags))
             .map(|bundle| watch::Sender::new(bundle).subscribe()),
@@ -134,7 +135,7 @@ mod tests {
             Ok::<_, std::convert::Infallible>(http::Response::new(kube::client::Body::empty()))
         });
         let clients: Clients = Arc::new(move |_| kube::Client::new(nobody, "default"));
-        config(&flags, clients)
+        config(&flags, clients, signers::of(&flags)?.0)
     }
 
     #[test]
