@@ -21,13 +21,13 @@ enum Held {
     Missing(String),
 }
 
-/// Changes the client behind [`renewable`] or [`awaited`].
+/// Changes the client behind [`renewable`], or one that was awaited.
 #[derive(Clone)]
-pub(crate) struct Slot(watch::Sender<Held>);
+pub struct Slot(watch::Sender<Held>);
 
 impl Slot {
     /// Lets all requests from now on pass through `client`.
-    pub(crate) fn replace(&self, client: kube::Client) {
+    pub fn replace(&self, client: kube::Client) {
         self.0.send_replace(Held::Client(client));
     }
 
@@ -55,7 +55,7 @@ impl Slot {
 
 /// A client whose requests pass through whatever the slot holds at the time.
 #[must_use]
-pub(crate) fn renewable(first: kube::Client) -> (kube::Client, Slot) {
+pub fn renewable(first: kube::Client) -> (kube::Client, Slot) {
     let namespace = first.default_namespace().to_owned();
     let slot = Slot(watch::Sender::new(Held::Client(first)));
     (kube::Client::new(Through(slot.clone()), namespace), slot)

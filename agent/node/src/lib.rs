@@ -32,6 +32,6 @@ mod run;
 pub mod tasks;
 
 pub use authorities::LEARNT as AUTHORITIES_LEARNT;
-pub use client::limited as limited_client;
+pub use client::{Slot as ClientSlot, limited as limited_client, renewable as renewable_client};
 pub use config::Config;
 pub use run::run;

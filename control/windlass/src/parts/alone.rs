@@ -10,12 +10,13 @@ use client::recorder::Recorder;
 use supervise::{Supervisor, Task};
 use tokio_util::sync::CancellationToken;
 
-/// Runs tasks that need no leadership until a signal.
-pub(crate) async fn run(tasks: impl FnOnce(&Supervisor) -> Vec<Task>) -> anyhow::Result<()> {
+/// Runs a part that needs no leadership until a signal, and what renews its client.
+pub(crate) async fn run(renewal: Option<Task>, part: impl FnOnce(&Supervisor) -> Task) -> anyhow::Result<()> {
     let signals = Signals::take().context("take over signals")?;
     let (supervisor, shutdown) = (Supervisor::default(), CancellationToken::new());
     let running = async {
-        supervisor.run(tasks(&supervisor), &shutdown).await;
+        let tasks: Vec<Task> = std::iter::once(part(&supervisor)).chain(renewal).collect();
+        supervisor.run(tasks, &shutdown).await;
         Ok(())
     };
     signals.until_done(&shutdown, Box::pin(running)).await

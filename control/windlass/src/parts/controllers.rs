@@ -44,7 +44,7 @@ pub(crate) fn task(
 
 /// Runs alone until a signal.
 pub(crate) async fn run(flags: Flags) -> anyhow::Result<()> {
-    let client = kubeconfig::of_flags(&flags, None).await?;
+    let (client, renewal) = kubeconfig::of_flags(&flags, None).await?;
     let limit = Limit::of_flags(&flags, LIMIT)?;
     let clients = clients(&flags, &client, limit).await?;
     let (authorities, pairs) = signers::of(&flags)?;
@@ -54,7 +54,7 @@ pub(crate) async fn run(flags: Flags) -> anyhow::Result<()> {
     // Its lease is kept by a client that waits for nobody.
     let client = limited(alone.client.clone(), limit);
     let task = task(client, config, &alone.supervisor, alone.elector.clone(), alone.on_loss());
-    alone.run(std::iter::once(task).chain(pairs.task()).collect()).await
+    alone.run(std::iter::once(task).chain(pairs.task()).chain(renewal).collect()).await
 }
 
 /// The user the controllers write as; each asks no more often than `limit`.

@@ -8,8 +8,8 @@ use std::net::IpAddr;
 /// Runs until a signal.
 pub(crate) async fn run(flags: Flags) -> anyhow::Result<()> {
     let settings = settings(&flags)?;
-    let client = kubeconfig::of_flags(&flags, None).await?;
-    alone::run(|supervisor| vec![node::tasks::dns(settings, client, supervisor)]).await
+    let (client, renewal) = kubeconfig::of_flags(&flags, None).await?;
+    alone::run(renewal, |supervisor| node::tasks::dns(settings, client, supervisor)).await
 }
 
 fn settings(flags: &Flags) -> anyhow::Result<dns::Config> {

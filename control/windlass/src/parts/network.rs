@@ -8,8 +8,8 @@ use ipnet::IpNet;
 /// Runs until a signal.
 pub(crate) async fn run(flags: Flags) -> anyhow::Result<()> {
     let settings = settings(&flags)?;
-    let client = kubeconfig::of_flags(&flags, None).await?;
-    alone::run(|supervisor| vec![node::tasks::network(settings, client.clone(), client, supervisor)]).await
+    let (client, renewal) = kubeconfig::of_flags(&flags, None).await?;
+    alone::run(renewal, |supervisor| node::tasks::network(settings, client.clone(), client, supervisor)).await
 }
 
 fn settings(flags: &Flags) -> anyhow::Result<network::Config> {

@@ -46,12 +46,13 @@ pub(crate) async fn run(flags: Flags) -> anyhow::Result<()> {
     if let Err(error) = supervise::process::set_oom_score(settings.oom_score) {
         tracing::info!(%error, score = settings.oom_score, "the kernel's preference for ending us is as it was");
     }
-    let client = kubeconfig::of_flags(&flags, document.text("/clientConnection/kubeconfig")).await?;
+    let (client, renewal) =
+        kubeconfig::of_flags(&flags, document.text("/clientConnection/kubeconfig")).await?;
     let client = match settings.requests {
         Some((qps, burst)) => node::limited_client(client, qps, burst),
         None => client,
     };
-    alone::run(|supervisor| vec![node::tasks::proxy(settings.proxy, client, supervisor)]).await
+    alone::run(renewal, |supervisor| node::tasks::proxy(settings.proxy, client, supervisor)).await
 }
 
 /// The flags as a file would have them; deprecated ones for ports complete addresses, and port 0 is none.

@@ -44,12 +44,12 @@ pub(crate) async fn run(flags: Flags) -> anyhow::Result<()> {
     if let Some(longest) = flags.duration("pod-max-in-unschedulable-pods-duration") {
         file.scheduler.waits.unschedulable = longest;
     }
-    let client = kubeconfig::of_flags(&flags, file.kubeconfig.as_deref()).await?;
+    let (client, renewal) = kubeconfig::of_flags(&flags, file.kubeconfig.as_deref()).await?;
     let lease = election::settings(&flags, file.elect, file.leader)?;
     let alone =
         Alone::prepare(&flags, client, lease, COMPONENT, (LEASE, super::SCHEDULER_PORT, true)).await?;
     // Its lease is kept by a client that waits for nobody.
     let client = limited(alone.client.clone(), file.limit);
     let task = task(client, file.scheduler, &alone.supervisor, alone.elector.clone(), alone.on_loss());
-    alone.run(vec![task]).await
+    alone.run(std::iter::once(task).chain(renewal).collect()).await
 }
