@@ -9,12 +9,14 @@
 use crate::apply::ServiceName;
 use crate::metrics::{MEDIA_TYPE, Metrics};
 use bytes::Bytes;
+use client::recorder::{Note, Recorder, Severity};
 use http::{Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ObjectReference;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -57,6 +59,8 @@ impl Status {
 type Checked = (u16, usize);
 
 pub(crate) struct Health {
+    node: String,
+    recorder: Recorder,
     metrics: Arc<Metrics>,
     listening: Work,
     serving: Work,
@@ -67,12 +71,20 @@ pub(crate) struct Health {
 }
 
 impl Health {
-    pub(crate) fn new(supervisor: &Supervisor, patience: Duration, metrics: Arc<Metrics>) -> Self {
+    /// Says on services of `node`'s, by `recorder`, what keeps load balancers from asking for them.
+    pub(crate) fn new(
+        supervisor: &Supervisor,
+        patience: Duration,
+        metrics: Arc<Metrics>,
+        (node, recorder): (String, Recorder),
+    ) -> Self {
         let (updated, eligible) = (Timestamp::now(), true);
         let status = Status { updated, waiting: None, patience, eligible, refused: None };
         let listening = Work::new(supervisor, "proxy/health");
         let serving = Work::new(supervisor, "proxy/health/connection");
         Self {
+            node,
+            recorder,
             metrics,
             listening,
             serving,
@@ -151,6 +163,7 @@ impl Health {
                 Err(error) => {
                     if self.failed.insert(name.clone(), *port) != Some(*port) {
                         tracing::warn!(service = ?name, port, %error, "a load balancer cannot ask for this service");
+                        self.recorder.note(unheard(&self.node, name, *port, &error));
                     }
                 }
             }
@@ -282,6 +295,25 @@ fn about_mode(path: &str, status: &Status) -> HttpResponse {
     }
 }
 
+/// What upstream records of a port that is not to be had.
+fn unheard(node: &str, (namespace, name): &ServiceName, port: u16, error: &std::io::Error) -> Note {
+    let service = format!("{namespace}/{name}");
+    Note {
+        component: "kube-proxy",
+        about: ObjectReference {
+            kind: Some("Service".to_owned()),
+            namespace: Some(namespace.clone()),
+            name: Some(name.clone()),
+            api_version: Some("v1".to_owned()),
+            ..ObjectReference::default()
+        },
+        severity: Severity::Warning,
+        reason: "FailedToStartServiceHealthcheck".into(),
+        message: format!("node {node} failed to start healthcheck {service:?} on port {port}: {error}"),
+        action: Some(("Listen", None)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -355,11 +387,37 @@ mod tests {
         whole(port, "/").await?.lines().next().map(str::to_owned)
     }
 
+    fn health() -> Health {
+        let (recorder, _) = Recorder::new(None, Some("n"));
+        let reports = ("n".to_owned(), recorder);
+        Health::new(&Supervisor::default(), Duration::from_secs(60), Arc::default(), reports)
+    }
+
+    #[tokio::test]
+    async fn a_port_that_is_taken_must_not_be_known_to_the_log_alone() {
+        let taken = listen(SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0))).unwrap();
+        let port = taken.local_addr().unwrap().port();
+        let name = ("d".to_owned(), "web".to_owned());
+        let mut health = health();
+        health.sync(&BTreeMap::from([(name.clone(), (port, 1))]));
+        assert_eq!(health.failed, BTreeMap::from([(name.clone(), port)]), "it is said");
+        let note = unheard("n", &name, port, &std::io::Error::other("taken"));
+        let text = format!("node n failed to start healthcheck \"d/web\" on port {port}: taken");
+        assert_eq!((&*note.reason, note.message), ("FailedToStartServiceHealthcheck", text));
+        assert_eq!(
+            (note.about.kind.as_deref(), note.about.namespace.as_deref(), note.about.name.as_deref()),
+            (Some("Service"), Some("d"), Some("web"))
+        );
+        drop(taken);
+        health.sync(&BTreeMap::from([(name, (port, 1))]));
+        assert!(health.failed.is_empty(), "it is tried again");
+    }
+
     #[tokio::test]
     async fn what_is_counted_must_not_be_hidden() {
         let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let (healthz, mode) = (free(), free());
-        let health = Health::new(&Supervisor::default(), Duration::from_secs(60), Arc::default());
+        let health = health();
         let stop = CancellationToken::new();
         let _stopped = stop.clone().drop_guard();
         health.serve_own((Some(healthz), Some(mode)), &stop);
@@ -375,7 +433,7 @@ mod tests {
     #[tokio::test]
     async fn listeners_follow_the_services() {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let mut health = Health::new(&Supervisor::default(), Duration::from_secs(60), Arc::default());
+        let mut health = health();
         let name = ("d".to_owned(), "web".to_owned());
         health.sync(&BTreeMap::from([(name.clone(), (port, 0))]));
         assert_eq!(ask(port).await.unwrap(), "HTTP/1.1 503 Service Unavailable");

@@ -13,6 +13,7 @@ use crate::model::ready_here;
 use crate::service::{read_service, read_slice};
 use crate::shape::{Detect, NodePorts, Pods, Settings};
 use crate::sysctl::Limits;
+use client::recorder::Recorder;
 use client::{Event, Key, Source, mirror};
 use futures::{FutureExt, StreamExt};
 use ipnet::IpNet;
@@ -25,7 +26,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
-use supervise::{Backoff, Supervisor};
+use supervise::{Backoff, Scope, Supervisor};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -146,6 +147,10 @@ pub async fn run(
     let mut nodes = mirror::<Node>(Source::all::<Node>(&client).named(&config.node));
     let mut ranges = mirror::<ServiceCIDR>(Source::all::<ServiceCIDR>(&client));
     let metrics = Arc::new(Metrics::default());
+    let (recorder, writer) = Recorder::new(Some(client.clone()), Some(&config.node));
+    let scope = Scope::new(supervisor, "proxy/", &shutdown);
+    scope.keep(writer.task("events"));
+    let reports = (config.node.clone(), recorder);
     let settings = config.settings();
     let applier = Applier::new(config.node.clone(), settings.shape(None))
         .with_limits(config.limits)
@@ -156,7 +161,7 @@ pub async fn run(
         metrics: metrics.clone(),
         node: config.node,
         settings,
-        health: Health::new(supervisor, config.patience, metrics),
+        health: Health::new(supervisor, config.patience, metrics, reports),
         applier,
         state: State::default(),
         dirty: BTreeSet::new(),
