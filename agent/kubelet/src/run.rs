@@ -120,7 +120,10 @@ impl Kubelet {
         {
             tracing::warn!(%error, range, "tell the runtime the range of pods");
         }
-        Ok(Self::assemble(config, (runtime, version.runtime_name.into()), (machine, cgroups), client, scope))
+        let kubelet =
+            Self::assemble(config, (runtime, version.runtime_name.into()), (machine, cgroups), client, scope);
+        kubelet.context.check_resolver();
+        Ok(kubelet)
     }
 
     /// Puts the parts together: on a runtime that answers, and a machine that is prepared.

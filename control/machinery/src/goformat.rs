@@ -2,6 +2,8 @@
 
 use serde_json::{Number, Value};
 use std::fmt::Write;
+use std::io;
+use std::path::Path;
 
 /// `strconv.Quote`: double quotes, with control and unprintable characters escaped.
 #[must_use]
@@ -127,6 +129,17 @@ pub fn go_syntax(value: &Value) -> String {
             list(map.iter().map(|(k, v)| format!("{}:{}", go_quote(k), go_syntax(v))).collect())
         }
     }
+}
+
+/// What Go's `os` says of an operation on a file that failed.
+#[must_use]
+pub fn path_error(operation: &str, path: &Path, error: &io::Error) -> String {
+    let reason = match error.kind() {
+        io::ErrorKind::NotFound => "no such file or directory".to_owned(),
+        io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
+        _ => error.to_string(),
+    };
+    format!("{operation} {}: {reason}", path.display())
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use super::tail;
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use inotify::{EventStream, Inotify, WatchMask};
+use machinery::goformat::path_error;
 use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -33,13 +34,13 @@ pub trait Writer: Send + Sync {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The path leads nowhere.
-    #[error("failed to try resolving symlinks in path {:?}: {}", .path, go_error("lstat", .path, .source))]
+    #[error("failed to try resolving symlinks in path {:?}: {}", .path, path_error("lstat", .path, .source))]
     Resolve { path: PathBuf, source: std::io::Error },
     /// The file cannot be opened.
-    #[error("failed to open log file {:?}: {}", .path, go_error("open", .path, .source))]
+    #[error("failed to open log file {:?}: {}", .path, path_error("open", .path, .source))]
     Open { path: PathBuf, source: std::io::Error },
     /// The file cannot be read.
-    #[error("failed to read log file {:?}: {}", .path, go_error("read", .path, .source))]
+    #[error("failed to read log file {:?}: {}", .path, path_error("read", .path, .source))]
     Read { path: PathBuf, source: std::io::Error },
     /// It is no log.
     #[error("unsupported log format: {:?}", String::from_utf8_lossy(.0))]
@@ -47,15 +48,6 @@ pub enum Error {
     /// Whether the container runs cannot be told.
     #[error("{0}")]
     Writer(String),
-}
-
-fn go_error(operation: &str, path: &Path, error: &std::io::Error) -> String {
-    let reason = match error.kind() {
-        std::io::ErrorKind::NotFound => "no such file or directory".to_owned(),
-        std::io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
-        _ => error.to_string(),
-    };
-    format!("{operation} {}: {reason}", path.display())
 }
 
 /// Reads one container's log.

@@ -14,11 +14,11 @@ use crate::image::Images;
 use crate::meters::Meters;
 use crate::node::runtime::Health;
 use crate::objects::Objects;
-use crate::pod::spec::dns::Resolver;
+use crate::pod::spec::dns::{Resolver, exceeded};
 use crate::pod::spec::downward::Facts;
 use crate::pod::spec::resources;
 use crate::pods::Pods;
-use crate::recorder::Recorder;
+use crate::recorder::{Kind, Recorder, Subject};
 use crate::runtime_class::RuntimeClasses;
 use crate::user_namespace::{self, UserNamespaces};
 use crate::{probe, volume};
@@ -107,6 +107,16 @@ impl Context {
             group_oom: machine.unified && !config.single_process_oom_kill,
             page_sizes: Arc::clone(&machine.page_sizes),
             swap: machine.swap,
+        }
+    }
+
+    /// Tells on the node what pods will not have of the host's resolver file.
+    pub fn check_resolver(&self) {
+        let Some(path) = self.config.resolv_conf.as_deref() else { return };
+        let read = std::fs::read_to_string(path);
+        if let Some(message) = exceeded(path, read.as_deref(), &self.config.cluster_domain) {
+            let node = Subject::node(&self.config.node_name);
+            self.recorder.record(node, Kind::Warning, "CheckLimitsForResolvConf", message);
         }
     }
 

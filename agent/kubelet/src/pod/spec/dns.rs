@@ -2,7 +2,9 @@
 
 use cri_proto::v1;
 use k8s_openapi::api::core::v1::Pod;
+use machinery::goformat::path_error;
 use std::net::IpAddr;
+use std::path::Path;
 
 /// The host's resolver file, parsed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -78,6 +80,33 @@ impl Resolver {
         }
         resolver
     }
+}
+
+/// What pods will not have of a host's resolver file, in upstream's words (`CheckLimitsForResolvConf`); the first of several.
+pub fn exceeded(path: &Path, text: Result<&str, &std::io::Error>, cluster_domain: &str) -> Option<String> {
+    let text = match text {
+        Ok(text) => text,
+        Err(error) => return Some(path_error("open", path, error)),
+    };
+    let searches = Resolver::parse(text).searches;
+    // The cluster's own three come first.
+    let most = if cluster_domain.is_empty() { MAX_SEARCHES } else { MAX_SEARCHES - 3 };
+    let file = path.display();
+    if searches.len() > most {
+        return Some(format!(
+            "Resolv.conf file '{file}' contains search line consisting of more than {most} domains!"
+        ));
+    }
+    if searches.iter().any(|search| search.len() > MAX_PATH_CHARS) {
+        return Some(format!(
+            "Resolv.conf file \"{file}\" contains a search path which length is more than allowed {MAX_PATH_CHARS} chars!"
+        ));
+    }
+    (searches.join(" ").len() > MAX_SEARCH_CHARS).then(|| {
+        format!(
+            "Resolv.conf file '{file}' contains search line which length is more than allowed {MAX_SEARCH_CHARS} chars!"
+        )
+    })
 }
 
 /// The resolver configuration of a pod, and what is missing of it.
@@ -228,6 +257,29 @@ mod tests {
 
     fn pod(spec: Value) -> Pod {
         serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "ns"}, "spec": spec})).unwrap()
+    }
+
+    #[test]
+    fn a_search_line_that_pods_cannot_have_must_not_pass_in_silence() {
+        let path = Path::new("/etc/resolv.conf");
+        let told = |searches: &[String], domain: &str| {
+            exceeded(path, Ok(&format!("nameserver 9.9.9.9\nsearch {}\n", searches.join(" "))), domain)
+        };
+        let many = |count: usize, length: usize| vec!["a".repeat(length); count];
+        assert_eq!(told(&many(29, 5), "cluster.local"), None);
+        assert_eq!(told(&many(32, 5), ""), None);
+        let start = "Resolv.conf file '/etc/resolv.conf' contains search line";
+        let domains = format!("{start} consisting of more than 29 domains!");
+        assert_eq!(told(&many(30, 5), "cluster.local"), Some(domains));
+        let path_length = "Resolv.conf file \"/etc/resolv.conf\" contains a search path which length is more than allowed 253 chars!";
+        assert_eq!(told(&many(1, 254), "cluster.local").as_deref(), Some(path_length));
+        let line_length = format!("{start} which length is more than allowed 2048 chars!");
+        assert_eq!(told(&many(20, 200), "cluster.local"), Some(line_length));
+        let gone = std::io::Error::from(std::io::ErrorKind::NotFound);
+        assert_eq!(
+            exceeded(path, Err(&gone), "cluster.local").as_deref(),
+            Some("open /etc/resolv.conf: no such file or directory")
+        );
     }
 
     fn host() -> Resolver {
