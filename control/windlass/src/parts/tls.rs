@@ -40,7 +40,7 @@ fn groups(texts: &[String]) -> anyhow::Result<Option<Vec<NamedGroup>>> {
         return Ok(None);
     }
     let number = |text: &String| {
-        text.parse().map_err(|_| {
+        text.parse::<i32>().map_err(|_| {
             anyhow!(
                 "invalid argument {text:?} for \"--tls-curve-preferences\" flag: strconv.ParseInt: parsing {text:?}: invalid syntax"
             )
