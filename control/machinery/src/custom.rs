@@ -1,7 +1,7 @@
 //! Custom resources: what a CustomResourceDefinition says, as pure functions.
 //!
 //! - [`outline`]: a CustomResourceDefinition but for its schemas; [`definition`]: with them, ready to serve; [`intern`]: names that live as long as the program
-//! - [`schema`]: one node a value; [`node`]: as all walks see it; [`prune`]: unknown fields, nulls, defaults; [`meta`]: metadata of the
+//! - [`schema`]: one node a value; `expression`: a rule's, parsed when it is asked for; [`node`]: as all walks see it; [`prune`]: unknown fields, nulls, defaults; [`meta`]: metadata of the
 //!   object and of objects in it; [`lists`]: sets and maps; [`validate`]: errors in upstream's words
 //! - [`strategy`]: what becomes of an object on its way in; [`columns`] and [`jsonpath`]: printing and selecting
 //! - [`names`]: who gets which name; [`conditions`]: the other conditions of a definition
@@ -13,6 +13,7 @@ pub(crate) mod check;
 pub(crate) mod columns;
 pub mod conditions;
 pub mod definition;
+mod expression;
 pub(crate) mod intern;
 pub(crate) mod jsonpath;
 pub(crate) mod lists;

@@ -3,8 +3,8 @@
 //! The node is what pruning, defaulting, validation, apply and rules walk; what they share with the field table of built-in types is
 //! [`crate::schema::node`]. It is made from a definition that was accepted, so what a structural schema may not have is not in it.
 
+use super::expression::Expression;
 use crate::access::Get as _;
-use crate::cel::Program;
 use crate::re2::Regex;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -65,10 +65,10 @@ pub struct Rule {
     pub field_path: String,
     /// `oldSelf` is an optional, and the rule holds for new objects too.
     pub optional_old_self: Option<bool>,
-    /// The rule, parsed; none where it is no expression.
-    pub program: Option<Program>,
+    /// The rule's expression.
+    pub program: Option<Expression>,
     /// The expression of the message.
-    pub message_program: Option<Program>,
+    pub message_program: Option<Expression>,
 }
 
 impl Rule {
@@ -244,11 +244,6 @@ impl Schema {
     }
 }
 
-fn parsed(text: &str) -> Option<Program> {
-    let text = text.trim();
-    if text.is_empty() { None } else { Program::parse(text).ok() }
-}
-
 fn rule(of: &Value) -> Rule {
     Rule {
         rule: of.text("rule").to_owned(),
@@ -257,7 +252,7 @@ fn rule(of: &Value) -> Rule {
         reason: of.text("reason").to_owned(),
         field_path: of.text("fieldPath").to_owned(),
         optional_old_self: of.at("optionalOldSelf").as_bool(),
-        program: parsed(of.text("rule")),
-        message_program: parsed(of.text("messageExpression")),
+        program: Expression::of(of.text("rule")),
+        message_program: Expression::of(of.text("messageExpression")),
     }
 }

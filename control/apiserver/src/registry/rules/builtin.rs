@@ -33,6 +33,21 @@ impl Builtin {
     }
 }
 
+/// Does work whose time grows with the object in a way that other requests of this thread need not wait for it: a definition's rules are
+/// compiled, and their costs estimated, in some milliseconds.
+fn apart<T>(resource: &Resource, work: impl FnOnce() -> T) -> T {
+    let several = || {
+        let runtime = tokio::runtime::Handle::try_current();
+        runtime.is_ok_and(|r| r.runtime_flavor() == tokio::runtime::RuntimeFlavor::MultiThread)
+    };
+    match (resource.group, resource.kind) {
+        ("apiextensions.k8s.io", "CustomResourceDefinition") if several() => {
+            tokio::task::block_in_place(work)
+        }
+        _ => work(),
+    }
+}
+
 impl Rules for Builtin {
     fn is_storage(&self) -> bool {
         convert::is_storage(self.resource, self.version)
@@ -108,7 +123,7 @@ impl Rules for Builtin {
     }
 
     fn validate_create(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = validation::create(self.resource, object);
+        let mut errors = apart(self.resource, || validation::create(self.resource, object));
         if (self.resource.group, self.resource.kind) == ("certificates.k8s.io", "CertificateSigningRequest") {
             signing_request::insert(object, &mut errors);
         }
@@ -117,7 +132,7 @@ impl Rules for Builtin {
 
     fn validate_update(&self, subresource: &str, new: &Value, old: &Value) -> Vec<FieldError> {
         match subresource {
-            "" => validation::update(self.resource, new, old),
+            "" => apart(self.resource, || validation::update(self.resource, new, old)),
             sub => validation::subresource_update(self.resource, sub, new, old),
         }
     }
