@@ -155,13 +155,12 @@ impl Keeper {
         for name in due {
             match snapshot.get(&self.kind.resource.key("", &name)) {
                 None => freed.extend(self.forget(&name)),
-                Some(object) => match self.plan(object) {
-                    Some((of, frees)) => {
+                Some(object) => {
+                    if let Some((of, frees)) = self.plan(object) {
                         freed.extend(frees.then(|| of.sketch.crd.text("spec.group").to_owned()));
                         looked.push(of);
                     }
-                    None => continue,
-                },
+                }
             }
         }
         let this = &*self;
