@@ -11,7 +11,7 @@ mod logind;
 mod order;
 mod record;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -167,6 +167,16 @@ proptest! {
 }
 
 #[test]
+fn a_node_that_shuts_down_must_not_be_ready() {
+    let mut seen = observed();
+    seen.reported.shutting_down = true;
+    let told = status(&config(), &seen, &NodeStatus::default(), at(0)).status;
+    let ready = condition(&told, "Ready");
+    assert_eq!((ready.status.as_str(), ready.reason.as_deref()), ("False", Some("KubeletNotReady")));
+    assert_eq!(ready.message.as_deref(), Some("node is shutting down"));
+}
+
+#[test]
 fn what_the_node_can_do_must_not_be_left_out() {
     let told =
         status(&config(), &observed(), &NodeStatus::default(), at(0)).status.declared_features.unwrap();
