@@ -411,7 +411,8 @@ pub async fn client(kubeconfig: &Path) -> Result<Client> {
 /// As [`client`].
 pub async fn client_without_retries(kubeconfig: &Path) -> Result<Client> {
     let kubeconfig = Kubeconfig::read_from(kubeconfig).context("read the kubeconfig")?;
-    let config = Config { default_retry: false, ..config_of(kubeconfig).await? };
+    let mut config = config_of(kubeconfig).await?;
+    config.default_retry = false;
     Client::try_from(config).context("make a client")
 }
 

@@ -151,6 +151,7 @@ impl Port {
         let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
         let peer = Arc::new(Peer(certificates.iter().map(|c| c.clone().into_owned()).collect()));
         let streams = Streams(Work::new(&self.answers.supervisor, "secure-port/streams"));
+        let http2 = self.http2;
         let service = service_fn(move |request: Request<Incoming>| {
             let (port, peer) = (self.clone(), peer.clone());
             // Nothing here reads a body.
@@ -158,8 +159,8 @@ impl Port {
         });
         let mut builder = Builder::new(streams);
         builder.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE);
-        builder.http2().max_concurrent_streams(self.http2.streams);
-        if !self.http2.served {
+        builder.http2().max_concurrent_streams(http2.streams);
+        if !http2.served {
             builder = builder.http1_only();
         }
         let serving = builder.serve_connection(TokioIo::new(stream), service);

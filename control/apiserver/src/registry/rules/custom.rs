@@ -173,7 +173,7 @@ impl Rules for Custom {
     fn untypable(&self, config: &Value) -> Vec<String> {
         // Where a definition of old keeps every unknown field, none is undeclared.
         let structure =
-            if self.definition.preserve_unknown { Structure::Object(None) } else { self.structure() };
+            if self.definition().preserve_unknown { Structure::Object(None) } else { self.structure() };
         apply::untypable(structure, config)
     }
 
