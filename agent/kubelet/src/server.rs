@@ -108,7 +108,7 @@ pub async fn serve(
     client: Option<kube::Client>,
     health: Health,
 ) -> Result<(), Error> {
-    let acceptor = TlsAcceptor::from(Arc::new(tls::server_config(&config.files, &config.agreed)?));
+    let acceptor = TlsAcceptor::from(Arc::new(server_config(&config.files, &config.agreed)?));
     let authorities = config.files.client_ca.as_deref().map(Authorities::new).transpose()?;
     let shutdown = health.scope.stop().clone();
     let (connections, streams) = (health.scope.work("connections"), health.scope.work("streams"));

@@ -192,6 +192,7 @@ const MUTATING: &[Step] = &[
     namespace_lifecycle::check,
     limit_ranger::default,
     service_account::default,
+    node_restriction::check,
     nodes::taint_new,
     priority::resolve,
     tolerations::default,
@@ -215,7 +216,6 @@ const VALIDATING: &[Step] = &[
     certificates::approval,
     certificates::signing,
     certificates::subject,
-    node_restriction::check,
     pod_resize::check,
     policies::validate,
     webhooks::validate,
@@ -224,8 +224,9 @@ const VALIDATING: &[Step] = &[
 
 /// What sees requests that are no writes of a resource, too (a token, an eviction, a binding): what users add, the rules for
 /// kubelets, the labels of a node's place.
-const ADDED_MUTATING: &[Step] = &[topology_labels::copy, policies::mutate, webhooks::mutate];
-const ADDED_VALIDATING: &[Step] = &[node_restriction::check, policies::validate, webhooks::validate];
+const ADDED_MUTATING: &[Step] =
+    &[node_restriction::check, topology_labels::copy, policies::mutate, webhooks::mutate];
+const ADDED_VALIDATING: &[Step] = &[policies::validate, webhooks::validate];
 
 /// Lets every mutating step change the object; once more where a webhook changed what another had seen.
 pub(crate) async fn mutate(registry: &Registry, attributes: &mut Attributes<'_>) -> Result<(), Status> {

@@ -62,7 +62,7 @@ impl Shutdown {
                 return refused(format!("{field} {span} must be either zero or otherwise >= 1 sec"));
             }
         }
-        if !self.by_priority.is_empty() && !(whole.is_zero() && critical.is_zero()) {
+        if !(self.by_priority.is_empty() || whole.is_zero() && critical.is_zero()) {
             return refused(
                 "Cannot specify both shutdownGracePeriodByPodPriority and shutdownGracePeriod at the same time"
                     .to_owned(),

@@ -160,10 +160,9 @@ pub fn allow_unconditional_update(resource: &Resource) -> bool {
 
 /// Brings an object that passed validation to its one form: lists whose order or repeats mean nothing.
 pub fn canonicalize(resource: &Resource, object: &mut Value) {
-    match (resource.group, resource.kind) {
-        // A generated name was not known when the object was defaulted.
-        ("", "Namespace") => core::label_with_name(object),
-        _ => {}
+    // A generated name was not known when the object was defaulted.
+    if (resource.group, resource.kind) == ("", "Namespace") {
+        core::label_with_name(object);
     }
 }
 

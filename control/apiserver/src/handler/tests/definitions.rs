@@ -181,18 +181,22 @@ async fn a_definition_that_waits_for_a_name_must_not_wait_for_ever() {
     until(|| served("as")).await;
     s.ok("POST", CRDS, of("bs")).await;
     let path = format!("{CRDS}/bs.shared.io");
-    let reason =
-        |crd: &Value| crd["status"]["conditions"][0]["reason"].as_str().unwrap_or_default().to_owned();
-    for _ in 0..400 {
-        if reason(&s.get(&path).await) == "ShortNamesConflict" {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    becomes(&s, &path, "/status/conditions/0/reason", &json!("ShortNamesConflict")).await;
     assert!(!served("bs"));
     // The first gives the name up, and stays.
     let names = json!({"spec": {"names": {"shortNames": null}}});
     assert_eq!(s.patch(&format!("{CRDS}/as.shared.io"), "merge-patch+json", names).await.code, 200);
     until(|| served("bs")).await;
-    assert_eq!(s.get(&path).await["status"]["acceptedNames"]["shortNames"], json!(["x"]));
+    becomes(&s, &path, "/status/acceptedNames/shortNames", &json!(["x"])).await;
+}
+
+/// Waits until a field of an object has a value; as a rule, that is within milliseconds.
+async fn becomes(s: &Server, path: &str, field: &str, value: &Value) {
+    for _ in 0..1000 {
+        if s.get(path).await.pointer(field) == Some(value) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("{path}: {}", s.get(path).await);
 }

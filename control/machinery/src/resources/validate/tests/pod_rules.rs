@@ -147,9 +147,9 @@ fn a_pod_must_not_mix_processes_of_the_host_with_others() {
 #[test]
 fn a_secret_without_a_name_must_not_keep_a_pod_from_being_made() {
     assert_eq!(pod_with(|p| p["spec"]["imagePullSecrets"] = json!([{"name": ""}, {}])), [""; 0]);
-    let mut workload = super::deployment();
+    let mut workload = deployment();
     workload["spec"]["template"]["spec"]["imagePullSecrets"] = json!([{}]);
-    assert_eq!(super::created("apps", "deployments", workload), [""; 0]);
+    assert_eq!(created("apps", "deployments", workload), [""; 0]);
 }
 
 #[test]
