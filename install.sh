@@ -104,14 +104,15 @@ packages() {
         apt-get -s install --no-install-recommends "${wanted[@]}" >/dev/null 2>&1 || apt-get update -qq || true
         # With all that comes along, so that all of it can go again. A run of before may have left some of them half configured.
         dpkg --configure -a || true
-        new=$(apt-get -s install --no-install-recommends "${wanted[@]}" | sed -n 's/^Inst \([^ ]*\).*/\1/p') ||
+        new=$(apt-get -s install --no-install-recommends "${wanted[@]}" | sed -n 's/^Inst \([^ ]*\) (.*/\1/p') ||
             die "apt-get finds no ${wanted[*]}" "add a package source that has them, or install them by hand, and run this again"
         for package in $new; do record package "$package"; done
         apt-get install -y -qq --no-install-recommends -o DPkg::Lock::Timeout=300 "${wanted[@]}" </dev/null
     elif command -v dnf >/dev/null; then
-        for package in "${wanted[@]}"; do record package "$package"; done
-        dnf install -y -q "${wanted[@]}" </dev/null ||
+        dnf install -y -q --downloadonly "${wanted[@]}" </dev/null ||
             die "dnf finds no ${wanted[*]}" "enable a repository that has them (on Red Hat's family, containerd is not in the base ones), and run this again"
+        for package in "${wanted[@]}"; do record package "$package"; done
+        dnf install -y -q "${wanted[@]}" </dev/null
     else
         die "this distribution has neither apt-get nor dnf" "install ${wanted[*]} by hand and run this again"
     fi
@@ -172,7 +173,7 @@ containerd_sections() {
             }
             !inside { next }
             /^[ \t]*sandbox_image *=/ || (images && /^[ \t]*sandbox *=/) { sub(/=.*/, "= \"" pause "\"") }
-            /^[ \t]*bin_dir *=/ { sub(/=.*/, "= \"/opt/cni/bin\"") }
+            /^[ \t]*bin_dir *=/ && !/= *(""|\047\047)[ \t]*$/ { sub(/=.*/, "= \"/opt/cni/bin\"") }
             /^[ \t]*bin_dirs *=/ && !/\/opt\/cni\/bin/ { sub(/\[/, "[\"/opt/cni/bin\", ") }
             /^[ \t]*conf_dir *=/ { sub(/=.*/, "= \"/etc/cni/net.d\"") }
             runc && /^[ \t]*SystemdCgroup *=/ { sub(/=.*/, "= " systemd) }
@@ -217,6 +218,7 @@ containerd_config() {
 setting() {
     local key=$1 value=$2
     [[ $value =~ ^(true|false|[0-9]+)$ ]] || value="'${value//\'/\'\'}'"
+    ! grep -qxF "$key: $value" "$ETC/config.yaml" || return 0
     {
         awk -v key="$key" '
             { if ($0 ~ /^[^ \t#-]/) gone = index($0, key ":") == 1 }
@@ -269,7 +271,7 @@ runtime() {
 service() {
     local unit=windlass-$ROLE.service looks=(--role "$ROLE")
     # Ports in use are its own while it runs.
-    if systemctl is-active -q "$unit"; then looks+=(--running); fi
+    [[ $(systemctl is-active "$unit" 2>/dev/null) != @(active|activating|reloading|deactivating) ]] || looks+=(--running)
     "$BIN/windlass" check "${looks[@]}" || [ -n "$FORCE" ] || die "the looks above found what keeps Windlass from working" "mend it and run this again, or give --force"
     was "$unit"
     systemctl enable -q "$unit"
@@ -295,12 +297,15 @@ unmount() {
 undo() {
     local kind=$1 what=$2 rest=$3
     case $kind in
-    made) rm -rf "$what" "$what.windlass-new" "$what.old" "$(dirname "$what")/.windlass-release" ;;
+    made)
+        rm -rf "$what" "$what.windlass-new"
+        # what an upgrade leaves beside a program
+        case $what in */bin/windlass*) rm -rf "$what.old" "$(dirname "$what")/.windlass-release" ;; esac ;;
     changed)
         cp -a "$BEFORE$what" "$what.windlass-new"
         mv -T "$what.windlass-new" "$what" ;;
     dir) rmdir "$what" 2>/dev/null || true ;;
-    tree) [ -n "$KEEP_PACKAGES" ] || { unmount "$what" && rm -rf --one-file-system "$what"; } ;;
+    tree) [ -n "$KEEP_PACKAGES" ] || command -v containerd >/dev/null || { unmount "$what" && rm -rf --one-file-system "$what"; } ;;
     module) modprobe -r "$what" 2>/dev/null || true ;;
     sysctl) sysctl -q -e -w "$what=$rest" || true ;;
     unit)
@@ -311,6 +316,10 @@ undo() {
         [ -z "$KEEP_PACKAGES" ] || return 0
         if command -v apt-get >/dev/null; then
             dpkg-query -W "$what" >/dev/null 2>&1 || return 0
+            local other
+            for other in $(apt-get -s purge "$what" 2>/dev/null | sed -nE 's/^(Purg|Remv) ([^ ]*).*/\2/p'); do
+                grep -qxF "package $other" "$RECORD" || { say "$what stays: $other needs it" && return 0; }
+            done
             apt-get purge -y -qq -o DPkg::Lock::Timeout=300 "$what" </dev/null
         else
             dnf remove -y -q "$what" </dev/null

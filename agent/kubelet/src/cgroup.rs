@@ -117,7 +117,7 @@ impl Cgroups {
                 Err(error @ Error::Write { .. }) => inner.not_yet(all, &error),
                 other => other?,
             }
-            let missing = inner.tree.missing(&inner.path(&names));
+            let missing = inner.settled(&inner.path(&names))?;
             if !missing.is_empty() {
                 return Err(Error::Controllers { cgroup: names.join("/"), missing: missing.join(", ") });
             }
@@ -126,6 +126,11 @@ impl Cgroups {
             inner.apply(&inner.names(Some(Class::Burstable), None), &Limits::default())
         })
         .await
+    }
+
+    /// Whether the cgroup of all pods has its limits: there is one, and it took them.
+    pub(crate) fn is_limited(&self) -> bool {
+        self.0.as_ref().is_some_and(|inner| inner.unmet.lock().is_none())
     }
 
     /// Limits a cgroup of others to what is reserved for it; it must be there.
@@ -148,6 +153,11 @@ impl Cgroups {
             };
             if !inner.tree.exists(&place) {
                 return Err(failed(format!("{path} cgroup does not exist")));
+            }
+            let missing = inner.tree.missing(&place);
+            if !missing.is_empty() {
+                let missing = missing.join(", ");
+                return Err(failed(format!("cgroup {path:?} has some missing controllers: {missing}")));
             }
             let told = slice.map_or(Ok(()), |names| inner.systemd.limit(&names, &limits, inner.unified()));
             told.and_then(|()| inner.tree.apply(&place, &limits)).map_err(|error| failed(error.to_string()))
@@ -348,13 +358,30 @@ impl Inner {
         self.tree.apply(&path, &limits)
     }
 
+    /// The controllers that a cgroup lacks. systemd takes away what it was not asked for, some time after it was told limits: passed on again.
+    fn settled(&self, path: &Path) -> Result<Vec<&'static str>, Error> {
+        let mut missing = self.tree.missing(path);
+        for _ in 0..10 {
+            if missing.is_empty() {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(100));
+            self.tree.ensure(path)?;
+            missing = self.tree.missing(path);
+        }
+        Ok(missing)
+    }
+
     fn remove(&self, names: &[String]) -> Result<(), Error> {
         let path = self.path(names);
         if !self.tree.exists(&path) {
             return Ok(());
         }
-        if self.driver == CgroupDriver::Systemd {
-            self.systemd.stop(names)?;
+        // The directories go whatever systemd says of the unit.
+        if self.driver == CgroupDriver::Systemd
+            && let Err(error) = self.systemd.stop(names)
+        {
+            tracing::warn!(%error, "a slice is not stopped; its cgroup goes all the same");
         }
         self.tree.remove(&path)
     }

@@ -259,6 +259,11 @@ impl Kubelet {
         self.context.recorder.clone()
     }
 
+    /// All pods together are limited to what may be given to them.
+    pub fn limits_pods(&self) -> bool {
+        self.context.cgroups.is_limited()
+    }
+
     /// Settings this kubelet runs with.
     pub fn config(&self) -> Arc<Config> {
         Arc::clone(&self.context.config)

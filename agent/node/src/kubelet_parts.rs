@@ -162,9 +162,9 @@ pub(crate) async fn run(
     let Some(prepared) = stop.run_until_cancelled(preparing).await else { return Ok(()) };
     let kubelet = prepared?;
     let settings = kubelet.config();
-    // `prepare` limited the cgroup of all pods. Volumes that are attached show as they come into use.
+    // Volumes that are attached show as they come into use.
     let (reporting, reported) =
-        watch::channel(Reported { allocatable_enforced: settings.cgroups_per_qos, ..Reported::default() });
+        watch::channel(Reported { allocatable_enforced: kubelet.limits_pods(), ..Reported::default() });
     let (parts, report) = (kubelet.eviction(), reporting.clone());
     scope.keep(Task::new("eviction", move |stop| {
         let (parts, report) = (parts.clone(), report.clone());

@@ -37,6 +37,11 @@ pub(crate) async fn run(flags: &ResetFlags, file: &Option<PathBuf>) -> anyhow::R
         let all: Vec<String> = places.directories.iter().map(|dir| dir.display().to_string()).collect();
         bail!("this ends every pod of this machine and removes {}; give --yes to do it", all.join(", "));
     }
+    // Where neither ever ran, the pods of this machine are another kubelet's.
+    if !["server", "agent"].iter().any(|dir| places.data_dir.join(dir).is_dir()) {
+        let nothing = json!({"pods": 0, "tables": 0, "mounts": 0, "failed": []});
+        return output::print(flags.output, "nothing of ours is here\n", &nothing);
+    }
     // Held to the end: nothing may start pods meanwhile.
     let mut locks = Vec::new();
     for (dir, what) in [("server", "windlass server"), ("agent", "windlass agent")] {
@@ -54,12 +59,19 @@ pub(crate) async fn run(flags: &ResetFlags, file: &Option<PathBuf>) -> anyhow::R
     let tables = failed.of("remove nftables tables", remove_tables().await).unwrap_or_default();
     failed.of("remove the pods' bridge", remove_bridge().await);
     failed.of("remove routes", program("ip", &["route", "flush", "proto", PROTOCOL]).await);
+    failed.of("remove routes", program("ip", &["-6", "route", "flush", "proto", PROTOCOL]).await);
     let mounts = unmount(&places, &mut failed);
     remove_cgroups(&mut failed).await;
     drop(locks);
     for dir in &places.directories {
+        // What says that a node was here goes last, so that a second run goes on.
+        if dir.starts_with(&places.data_dir) && !failed.0.is_empty() {
+            continue;
+        }
         failed.of("remove", remove_directory(dir));
     }
+    // Where nobody keeps anything else there.
+    let _ = std::fs::remove_dir(&places.data_dir);
     for path in plan::own_files(&places.cni_conf_dir, &places.cni_bin_dir, &listing) {
         failed.of("remove", gone(std::fs::remove_file(&path)).with_context(|| path.display().to_string()));
     }
@@ -93,7 +105,9 @@ fn places(node: &NodeFlags) -> Places {
         or(&node.container_logs_dir, "/var/log/containers"),
         "/var/lib/cni/networks/windlass".into(),
         "/run/windlass".into(),
-        data_dir.clone(),
+        data_dir.join("snapshots"),
+        data_dir.join("agent"),
+        data_dir.join("server"),
     ];
     Places {
         kubelet_root,
@@ -161,7 +175,11 @@ async fn remove_bridge() -> anyhow::Result<()> {
 /// Unmounts what pods had mounted; gives the number of mounts.
 fn unmount(places: &Places, failed: &mut Failures) -> usize {
     let table = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-    let below = plan::mounts_below(&table, &places.kubelet_root);
+    // The table has real paths.
+    let root = std::fs::canonicalize(&places.kubelet_root).unwrap_or_else(|_| places.kubelet_root.clone());
+    let mut below = plan::mounts_below(&table, &root);
+    // A filesystem that the root is of its own is the operator's.
+    below.retain(|path| *path != root);
     for path in &below {
         let done = nix::mount::umount2(path, nix::mount::MntFlags::MNT_DETACH);
         failed.of("unmount", done.with_context(|| path.display().to_string()));
@@ -203,7 +221,8 @@ fn listing(dir: &Path) -> Vec<PathBuf> {
 /// Removes a directory and all below it, unless something is mounted there.
 fn remove_directory(dir: &Path) -> anyhow::Result<()> {
     let table = std::fs::read_to_string("/proc/self/mounts").context("read /proc/self/mounts")?;
-    if let Some(inside) = plan::mounts_below(&table, dir).iter().find(|path| *path != dir) {
+    let real = std::fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned());
+    if let Some(inside) = plan::mounts_below(&table, &real).iter().find(|path| **path != real) {
         bail!("{}: {} is still mounted", dir.display(), inside.display());
     }
     match std::fs::remove_dir_all(dir) {

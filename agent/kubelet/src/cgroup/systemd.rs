@@ -80,7 +80,10 @@ fn properties(limits: &Limits, unified: bool) -> Vec<Property> {
         out.push((named("CPUWeight", "CPUShares"), amount(if unified { weight(shares) } else { shares })));
     }
     if let Some((quota @ 1.., period @ 1..)) = limits.cpu_quota {
-        out.push(("CPUQuotaPeriodUSec", amount(period)));
+        // systemd knows it since 242, and refuses every property for one that it does not know; this is its own period.
+        if period != 100_000 {
+            out.push(("CPUQuotaPeriodUSec", amount(period)));
+        }
         out.push(("CPUQuotaPerSecUSec", amount(per_second(quota, period))));
     }
     out.extend(limits.memory.map(|bytes| (named("MemoryMax", "MemoryLimit"), amount(bytes))));
@@ -118,12 +121,21 @@ pub struct Systemd {
     bus: PathBuf,
     /// Limits of the slices that were made.
     told: Mutex<BTreeMap<String, Limits>>,
+    /// The bus takes so many connections of one user.
+    turns: tokio::sync::Semaphore,
 }
+
+/// Connections to the bus at once.
+const CONNECTIONS: usize = 8;
 
 impl Systemd {
     /// The systemd that is asked over the bus at `bus`.
     pub fn new(bus: &Path) -> Self {
-        Self { bus: bus.to_owned(), told: Mutex::default() }
+        Self {
+            bus: bus.to_owned(),
+            told: Mutex::default(),
+            turns: tokio::sync::Semaphore::const_new(CONNECTIONS),
+        }
     }
 
     /// Starts a slice below its parent's unless it is there, and gives it its limits. `here`: its cgroup is there.
@@ -156,6 +168,10 @@ impl Systemd {
         let failed = |reason: String| Error::Systemd { slice: slice.to_owned(), reason };
         let runtime = Handle::try_current().map_err(|error| failed(error.to_string()))?;
         let late = || failed(format!("no end of it within {PATIENCE:?}"));
+        let work = async {
+            let _turn = self.turns.acquire().await;
+            work.await
+        };
         let done = runtime.block_on(async { tokio::time::timeout(PATIENCE, work).await });
         done.map_err(|_| late())?.map_err(|error| failed(error.to_string()))
     }
@@ -263,7 +279,7 @@ mod tests {
             ..Limits::default()
         };
         let number = Value::U64;
-        let quota = [("CPUQuotaPeriodUSec", number(100_000)), ("CPUQuotaPerSecUSec", number(130_000))];
+        let quota = [("CPUQuotaPerSecUSec", number(130_000))];
         let both = |cpu, memory: &'static str| {
             let mut want = vec![cpu];
             want.extend(quota.clone());
@@ -273,6 +289,9 @@ mod tests {
         assert_eq!(properties(&limits, true), both(("CPUWeight", number(39)), "MemoryMax"));
         assert_eq!(properties(&limits, false), both(("CPUShares", number(1024)), "MemoryLimit"));
         assert!(properties(&Limits::default(), true).is_empty());
+        let other = Limits { cpu_quota: Some((12_500, 50_000)), ..Limits::default() };
+        let of_its_own = [("CPUQuotaPeriodUSec", number(50_000)), ("CPUQuotaPerSecUSec", number(250_000))];
+        assert_eq!(properties(&other, true), of_its_own);
         assert_eq!(rounded((12_345, 100_000)), (13_000, 100_000), "what the file says is what the unit says");
         assert_eq!(rounded((50_000, 100_000)), (50_000, 100_000));
         assert_eq!(rounded((-1, 100_000)), (-1, 100_000));

@@ -122,7 +122,13 @@ impl Tree {
     /// Controllers that pods need, that the machine has, and that were not passed on to a cgroup: what is written to it would limit nothing.
     /// Upstream: `Validate` of `cgroupV2impl`.
     pub fn missing(&self, path: &Path) -> Vec<&'static str> {
-        let Self::V2(mount) = self else { return Vec::new() };
+        let mount = match self {
+            Self::V2(mount) => mount,
+            Self::V1(mounts) => {
+                let lacks = |name: &&'static str| mounts.get(*name).is_some_and(|at| !at.join(path).is_dir());
+                return NEEDED.into_iter().filter(lacks).collect();
+            }
+        };
         let read = |at: &Path| std::fs::read_to_string(at.join("cgroup.controllers")).unwrap_or_default();
         let (offered, own) = (read(mount), read(&mount.join(path)));
         let has = |text: &str, name: &str| text.split_whitespace().any(|found| found == name);

@@ -60,7 +60,8 @@ impl Logind {
 
     /// Has it tell of shutdowns.
     pub(super) async fn listen(&mut self) -> Result<(), Error> {
-        let rule = format!("type='signal',interface='{MANAGER}',member='{EVENT}',path='{PATH}'");
+        let rule =
+            format!("type='signal',sender='{LOGIND}',interface='{MANAGER}',member='{EVENT}',path='{PATH}'");
         self.0.listen(&rule).await
     }
 

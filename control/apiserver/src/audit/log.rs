@@ -127,6 +127,9 @@ fn write(format: Format, file: &mut Option<LogFile>, events: Vec<Arc<Event>>) ->
     (failures, changed)
 }
 
+/// Writes that wait at most for a log that hangs; what is beyond is lost, and counted.
+const WAITING: usize = 4096;
+
 impl Writer {
     /// Writes events in their turn; false if some were lost.
     async fn write(&self, events: Vec<Arc<Event>>) -> bool {
@@ -169,6 +172,10 @@ impl Writer {
 
 impl Backend for Lines {
     fn process(&self, events: Vec<Arc<Event>>) -> BoxFuture<'_, bool> {
+        if self.writing.len() >= WAITING {
+            self.writer.counters.lost(PLUGIN, "too many events wait for the log", &events);
+            return Box::pin(std::future::ready(false));
+        }
         let (done, heard) = oneshot::channel();
         let writer = self.writer.clone();
         self.writing.spawn(async move {

@@ -38,7 +38,7 @@ impl Registry {
             let entry = self.entry(kind, namespace, name).await?.ok_or_else(not_found)?;
             return Ok(stored::wire(&entry.value, entry.mod_revision));
         };
-        let cache = self.cache(kind)?;
+        let cache = self.filled(kind).await?;
         cache.wait_until_fresh(not_older).await.map_err(|e| storage::unready(kind, &e))?;
         let found = cache.get(&kind.resource.key(namespace, name)).map_err(|e| storage::unready(kind, &e))?;
         found.map(|object| object.bytes.clone()).ok_or_else(not_found)

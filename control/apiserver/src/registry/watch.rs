@@ -111,6 +111,8 @@ impl Registry {
         namespace: &str,
         options: ListOptions,
     ) -> Result<Watch, Status> {
+        // Before the cache is taken: where another takes its place meanwhile, the watch ends.
+        let replaced = kind.replaced();
         let cache = self.filled(kind).await?;
         let converted = kind.is_converted();
         let scope = scope(kind, namespace, &options);
@@ -160,7 +162,7 @@ impl Registry {
                     .min(timeout.saturating_sub(Duration::from_secs(2)).max(Duration::from_secs(1))),
             last_sent: revision,
             presenter: converted.then(|| Presenter { registry: self.own.clone(), kind: *kind }),
-            replaced: kind.replaced(),
+            replaced,
         })
     }
 }

@@ -31,6 +31,8 @@ const PAUSES: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_
 const AT_ONCE: usize = 16;
 /// How long what is compiled of a definition outlives its last use; looked for as often.
 const IDLE: Duration = Duration::from_secs(120);
+/// Before a status that could not be written is written again.
+const AGAIN: Duration = Duration::from_secs(2);
 
 /// Serves what is defined already, and leaves a task behind that follows further definitions.
 pub(super) async fn keep(writer: &Arc<Writer>, stop: &Stop) {
@@ -41,6 +43,7 @@ pub(super) async fn keep(writer: &Arc<Writer>, stop: &Stop) {
         known: BTreeMap::new(),
         names: Register::default(),
         waiting: BTreeSet::new(),
+        failed: BTreeSet::new(),
         removals: Removals::default(),
         stop: stop.clone(),
     };
@@ -75,6 +78,8 @@ struct Keeper {
     names: Register,
     /// Those that did not get every name they want: by group and name.
     waiting: BTreeSet<(String, String)>,
+    /// Those whose status could not be written.
+    failed: BTreeSet<String>,
     removals: Removals,
     stop: Stop,
 }
@@ -124,8 +129,16 @@ impl Keeper {
                         due.insert(change.object.name.to_string());
                     }
                     if due.is_empty() {
-                        let Some(change) = watcher.next().await else { break };
-                        due.insert(change.object.name.to_string());
+                        let next = match self.failed.is_empty() {
+                            true => Some(watcher.next().await),
+                            false => tokio::time::timeout(AGAIN, watcher.next()).await.ok(),
+                        };
+                        due.append(&mut self.failed);
+                        match next {
+                            Some(Some(change)) => drop(due.insert(change.object.name.to_string())),
+                            Some(None) => break,
+                            None => {}
+                        }
                         continue;
                     }
                     let rest = due.iter().nth(AT_ONCE).cloned();
@@ -220,8 +233,10 @@ impl Keeper {
         match outcome {
             Ok(()) => drop(self.known.insert(of.name.clone(), Some(seen(&of.sketch.crd)))),
             Err(error) if error.code == 404 => {}
-            // The next look at it, which its author's next write or our restart brings, tries again.
-            Err(error) => tracing::warn!(%error, definition = of.name, "write the status of a definition"),
+            Err(error) => {
+                tracing::warn!(%error, definition = of.name, "write the status of a definition");
+                self.failed.insert(of.name.clone());
+            }
         }
         let crd = of.planned.as_ref().unwrap_or(&of.sketch.crd);
         if deleting(crd) && finalizers(crd).contains(&FINALIZER) {
@@ -244,6 +259,7 @@ impl Keeper {
     /// Serves a definition that went no longer; its names are free. Gives its group, others of which may have been waiting for them.
     fn forget(&mut self, name: &str) -> Option<String> {
         self.known.remove(name);
+        self.failed.remove(name);
         self.waiting.retain(|(_, waits)| waits != name);
         self.writer.registry.custom.forget(name);
         self.names.release(name)

@@ -117,7 +117,10 @@ impl Removal {
         self.report(progress, false).await.map_err(|e| (FAILED, e))?;
         let (plural, group) = of.split_once('.').unwrap_or((of, ""));
         let registry = &self.writer.registry;
-        let Some(kind) = registry.kind_of(group, plural) else { return Ok(()) };
+        let Some(kind) = registry.kind_of(group, plural) else {
+            let why = "the definition is not served: its instances cannot be deleted";
+            return Err((FAILED, Status::service_unavailable(why)));
+        };
         let cache = registry.cache(&kind).map_err(|e| (FAILED, e))?;
         let unready = |e: store::cache::Error| (FAILED, unready(&kind, &e));
         cache.refresh().await.map_err(unready)?;

@@ -142,6 +142,10 @@ impl Writer {
             let why = "resourceVersion should not be set on objects to be created";
             return Err(Status::failure(500, Reason::Unknown, why));
         }
+        if kind.custom.is_some() {
+            // A watch that goes on from this object needs a cache that is older than it; without one it begins anew.
+            let _ = self.registry.filled(kind).await;
+        }
         let (bytes, ttl) = (self.registry.encode(kind, &object).await?, self.ttl(kind));
         match grant.write(&self.registry, kind, &key, bytes, Expect::Absent, ttl).await? {
             Some(entry) => self.written(kind, object, entry, true).await.map(Ok),

@@ -51,7 +51,7 @@ impl Writer {
 
     async fn is_admin_namespace(&self, name: &str) -> Result<bool, Status> {
         let Some(namespaces) = Kind::of("", "namespaces") else { return Ok(false) };
-        let namespace = self.registry.lookup(&namespaces, "", name).await?;
+        let namespace = self.registry.read(&namespaces, "", name).await?;
         Ok(namespace.is_some_and(|namespace| is_labelled(&namespace)))
     }
 

@@ -5,6 +5,10 @@ use serde_json::Value;
 
 /// Steps of one path at most.
 const MOST_STEPS: usize = 64;
+/// Bytes of one path at most: filters stand within filters.
+const LONGEST: usize = 1024;
+/// Values that a path may lead to at any step: a union may name one value twice.
+const MOST_FOUND: usize = 100_000;
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct JsonPath(Vec<Step>);
@@ -53,6 +57,9 @@ impl JsonPath {
     /// # Errors
     /// For a path of another language.
     pub(crate) fn parse(path: &str) -> Result<Self, Error> {
+        if path.len() > LONGEST {
+            return Err(Error { path: path.to_owned(), why: "too long" });
+        }
         let bare = path.trim();
         let bare = bare.strip_prefix('{').and_then(|p| p.strip_suffix('}')).unwrap_or(bare);
         let bare = bare.strip_prefix('$').unwrap_or(bare);
@@ -76,6 +83,9 @@ fn find<'v>(steps: &[Step], value: &'v Value) -> Result<Vec<&'v Value>, Unfit> {
         let mut next = Vec::new();
         for value in found {
             apply(step, value, &mut next)?;
+            if next.len() > MOST_FOUND {
+                return Err(Unfit);
+            }
         }
         found = next;
     }

@@ -15,7 +15,7 @@ pub(super) struct Ring {
 }
 
 /// Of the objects in changes that are kept. What they were before is an earlier change's object, or one change's worth more.
-const MOST_BYTES: usize = 8 * 1024 * 1024;
+const MOST_BYTES: usize = 32 * 1024 * 1024;
 /// Changes that are kept however large they are (upstream's least capacity: 100).
 const LEAST: usize = 100;
 

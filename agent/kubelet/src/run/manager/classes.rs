@@ -9,6 +9,9 @@ use crate::cgroup::limits::requested;
 use crate::pod::qos::{self, Class};
 use crate::quantity::milli;
 
+/// How long the class's limits may keep the manager.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(2);
+
 impl Manager {
     /// Gives the class of burstable pods the processor time that its pods ask for together: once something may have changed of
     /// that. Upstream: `setCPUCgroupConfig`.
@@ -17,8 +20,11 @@ impl Manager {
             return;
         }
         let asked = burstable(&self.active(""));
-        if let Err(error) = self.context.cgroups.share(asked).await {
-            tracing::warn!(%error, "give the burstable pods their share of the processors");
+        // It goes on by itself: whoever waits for systemd must not keep the others.
+        match tokio::time::timeout(PATIENCE, self.context.cgroups.share(asked)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "give the burstable pods their share of the processors"),
+            Err(_) => tracing::warn!("the burstable pods' share of the processors takes its time"),
         }
     }
 }
