@@ -1,6 +1,6 @@
 //! Custom resources: what a CustomResourceDefinition says, as pure functions.
 //!
-//! - [`outline`]: a CustomResourceDefinition but for its schemas; [`definition`]: with them, ready to serve; [`intern`]: names that live as long as the program
+//! - [`outline`]: a CustomResourceDefinition but for its schemas; [`definition`]: with them, ready to serve; [`declared`]: what both have; [`intern`]: names that live as long as the program
 //! - [`schema`]: one node a value; `expression`: a rule's, parsed when it is asked for; [`node`]: as all walks see it; [`prune`]: unknown fields, nulls, defaults; [`meta`]: metadata of the
 //!   object and of objects in it; [`lists`]: sets and maps; [`validate`]: errors in upstream's words
 //! - [`strategy`]: what becomes of an object on its way in; [`columns`] and [`jsonpath`]: printing and selecting
@@ -12,6 +12,7 @@
 pub(crate) mod check;
 pub(crate) mod columns;
 pub mod conditions;
+mod declared;
 pub mod definition;
 mod expression;
 pub(crate) mod intern;

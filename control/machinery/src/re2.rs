@@ -6,7 +6,7 @@
 //! | [`parse`] | the language, by [`group`], [`bracket`], [`escape`], onto the [`stack`] |
 //! | [`held`] | Go's limits; [`factor`] and [`merge`]: what it makes simpler before they are looked at |
 //! | [`node`] | the tree; [`set`]: sets of characters, [`names`]: their names |
-//! | [`print`] | the tree in the syntax of the `regex` crate, which matches it; [`machine`] does where that would take too much memory |
+//! | [`mod@print`] | the tree in the syntax of the `regex` crate, which matches it; [`machine`] does where that would take too much memory |
 //! | [`fault`] | errors, in Go's words |
 //!
 //! Texts are UTF-8, so nothing here is about bytes that are not. Groups are not captured: nothing of the API asks for them.

@@ -1,7 +1,8 @@
 //! A CustomResourceDefinition made ready to serve.
 
 use super::columns::Columns;
-use super::jsonpath::JsonPath;
+pub(crate) use super::declared::condition;
+pub use super::declared::{Conversion, Scale, Selectable, Unserved, is_true};
 use super::outline::Outline;
 use super::schema::Schema;
 use crate::access::Get as _;
@@ -11,35 +12,6 @@ use serde_json::Value;
 
 /// What discovery lists while the definition is being deleted.
 pub const VERBS_TERMINATING: [&str; 5] = ["delete", "deletecollection", "get", "list", "watch"];
-
-/// How objects come from one version to another.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Conversion {
-    /// Another `apiVersion`, nothing else.
-    None,
-    /// Somebody is asked: `spec.conversion.webhook`.
-    Webhook(Value),
-}
-
-/// The scale subresource's paths: `.spec.replicas`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Scale {
-    /// Path of the desired replica count.
-    pub spec_replicas: String,
-    /// Path of the observed replica count.
-    pub status_replicas: String,
-    /// The selector in its text form; none where pods cannot be selected.
-    pub selector: Option<String>,
-}
-
-/// A field that may be selected by.
-#[derive(Clone, Debug)]
-pub struct Selectable {
-    /// As a selector names it: `spec.host`.
-    pub name: &'static str,
-    /// Where the value is.
-    pub path: JsonPath,
-}
 
 /// An entry of `spec.versions`, compiled.
 #[derive(Clone, Debug)]
@@ -77,32 +49,6 @@ pub struct Definition {
     pub conversion: Conversion,
     /// Of old definitions: nothing is pruned.
     pub preserve_unknown: bool,
-}
-
-/// Why a definition cannot be served.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Unserved {
-    /// Its names are not accepted yet.
-    #[error("the names of {0} are not accepted")]
-    Names(String),
-    /// No version is marked as stored.
-    #[error("{0} has no storage version")]
-    Storage(String),
-    /// Too many definitions came and went.
-    #[error("too many names of custom resources are known to serve {0}")]
-    Full(String),
-}
-
-/// The condition of a definition.
-#[must_use]
-pub(crate) fn condition<'a>(crd: &'a Value, kind: &str) -> Option<&'a Value> {
-    crd.items("status.conditions").iter().find(|c| c.text("type") == kind)
-}
-
-/// Whether a condition is there and true.
-#[must_use]
-pub fn is_true(crd: &Value, kind: &str) -> bool {
-    condition(crd, kind).is_some_and(|c| c.text("status") == "True")
 }
 
 impl Definition {

@@ -1,7 +1,7 @@
 //! A CustomResourceDefinition without its schemas: all that paths, discovery and storage ask of it. Schemas are most of a definition's
 //! bytes, so hundreds of definitions cost little until their objects are written ([`super::Definition`]).
 
-use super::definition::{Conversion, Scale, Selectable, Unserved, is_true};
+use super::declared::{Conversion, Scale, Selectable, Unserved, is_true};
 use super::intern;
 use super::jsonpath::JsonPath;
 use crate::access::Get as _;
