@@ -22,6 +22,7 @@ mod deletion;
 mod devices;
 mod escalation;
 mod gate;
+mod granting;
 mod ground;
 mod lists;
 mod node_restriction;

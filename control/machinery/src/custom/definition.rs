@@ -6,6 +6,7 @@ pub use super::declared::{Conversion, Scale, Selectable, Unserved, is_true};
 use super::outline::Outline;
 use super::schema::Schema;
 use crate::access::Get as _;
+use crate::goformat::go_type;
 use crate::object::{self, Gvk};
 use crate::resources::Resource;
 use serde_json::Value;
@@ -173,18 +174,6 @@ fn whole_numbers(value: &mut Value) {
         Value::Array(items) => items.iter_mut().for_each(whole_numbers),
         Value::Object(fields) => fields.values_mut().for_each(whole_numbers),
         _ => {}
-    }
-}
-
-fn go_type(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "<nil>",
-        Value::Bool(_) => "bool",
-        Value::Number(n) if n.is_f64() => "float64",
-        Value::Number(_) => "int64",
-        Value::String(_) => "string",
-        Value::Array(_) => "[]interface {}",
-        Value::Object(_) => "map[string]interface {}",
     }
 }
 

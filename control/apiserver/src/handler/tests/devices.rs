@@ -1,9 +1,5 @@
+use super::granting::Granting;
 use super::*;
-use crate::authz::rbac::PolicyRule;
-use crate::context::{Request, RequestInfo};
-use crate::registry::hooks::{Decision, Hooks};
-use futures::future::BoxFuture;
-use machinery::status::Status;
 
 const CLAIMS: &str = "/apis/resource.k8s.io/v1/namespaces/default/resourceclaims";
 const TEMPLATES: &str = "/apis/resource.k8s.io/v1/namespaces/default/resourceclaimtemplates";
@@ -50,40 +46,10 @@ async fn a_namespace_without_the_label_must_not_get_devices_that_are_others() {
     s.ok("POST", TEMPLATES, template("c", json!(true))).await;
 }
 
-/// Lets everybody do everything but bind claims.
-struct NoBinding;
-
-impl Hooks for NoBinding {
-    fn review<'a>(
-        &'a self,
-        _: &'a str,
-        review: Value,
-        _: &'a User,
-        _: &'a str,
-    ) -> BoxFuture<'a, Result<Value, Status>> {
-        Box::pin(async { Ok(review) })
-    }
-
-    fn authorize<'a>(&'a self, _: &'a User, info: &'a RequestInfo) -> BoxFuture<'a, Decision> {
-        Box::pin(std::future::ready(if info.subresource == "binding" {
-            Decision::NoOpinion(String::new())
-        } else {
-            Decision::Allow(String::new())
-        }))
-    }
-
-    fn rules_of(&self, _: &User, _: &str) -> (Vec<PolicyRule>, Vec<String>) {
-        (Vec::new(), Vec::new())
-    }
-
-    fn connect(&self, _: Context, _: Request, _: Value) -> BoxFuture<'static, Response> {
-        Box::pin(async { Response::default() })
-    }
-}
-
 #[tokio::test]
 async fn who_may_write_a_status_must_not_thereby_allocate_devices() {
-    let s = Server::with_hooks(Config::default(), Arc::new(NoBinding)).await;
+    let but_binding = Granting::by(|_, info| info.subresource != "binding");
+    let s = Server::with_hooks(Config::default(), but_binding).await;
     let made = s.ok("POST", CLAIMS, claim("c", Value::Null)).await;
     let mut bound = made;
     bound["status"] = json!({"allocation": {"devices": {"results": [

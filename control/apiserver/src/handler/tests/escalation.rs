@@ -1,48 +1,22 @@
+use super::granting::Granting;
 use super::*;
 use crate::authz::rbac::PolicyRule;
-use crate::context::{Request, RequestInfo};
-use crate::registry::hooks::{Decision, Hooks};
-use futures::future::BoxFuture;
-use machinery::status::Status;
+use crate::context::RequestInfo;
 
-/// Alice reads pods, and may bind the role `loose`.
-struct Modest;
-
-impl Hooks for Modest {
-    fn review<'a>(
-        &'a self,
-        _: &'a str,
-        review: Value,
-        _: &'a User,
-        _: &'a str,
-    ) -> BoxFuture<'a, Result<Value, Status>> {
-        Box::pin(async { Ok(review) })
-    }
-
-    fn authorize<'a>(&'a self, user: &'a User, info: &'a RequestInfo) -> BoxFuture<'a, Decision> {
+/// Everybody reads pods and may bind the role `loose`; Eve may escalate.
+fn modest() -> Arc<Granting> {
+    let own = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect();
+    let reads = PolicyRule {
+        verbs: own(&["get", "list"]),
+        api_groups: own(&[""]),
+        resources: own(&["pods"]),
+        ..PolicyRule::default()
+    };
+    let may = |user: &User, info: &RequestInfo| {
         let binds = info.verb == "bind" && info.resource == "clusterroles" && info.name == "loose";
-        let escalates = info.verb == "escalate" && user.name == "eve";
-        Box::pin(std::future::ready(if binds || escalates {
-            Decision::Allow(String::new())
-        } else {
-            Decision::NoOpinion(String::new())
-        }))
-    }
-
-    fn rules_of(&self, _: &User, _: &str) -> (Vec<PolicyRule>, Vec<String>) {
-        let own = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect();
-        let rule = PolicyRule {
-            verbs: own(&["get", "list"]),
-            api_groups: own(&[""]),
-            resources: own(&["pods"]),
-            ..PolicyRule::default()
-        };
-        (vec![rule], Vec::new())
-    }
-
-    fn connect(&self, _: Context, _: Request, _: Value) -> BoxFuture<'static, Response> {
-        Box::pin(async { Response::default() })
-    }
+        binds || info.verb == "escalate" && user.name == "eve"
+    };
+    Arc::new(Granting { may, rules: vec![reads] })
 }
 
 const ROLES: &str = "/apis/rbac.authorization.k8s.io/v1/namespaces/default/roles";
@@ -67,7 +41,7 @@ fn binding(kind: &str, role: &str) -> Value {
 
 #[tokio::test]
 async fn nobody_writes_a_role_beyond_his_own() {
-    let s = Server::with_hooks(Config::default(), Arc::new(Modest)).await;
+    let s = Server::with_hooks(Config::default(), modest()).await;
     assert_eq!(as_user(&s, "alice", "POST", ROLES, role("r", &["get"], "pods")).await.0, 201);
     let refusal = "user \"alice\" (groups=[\"system:authenticated\"]) is attempting to grant RBAC permissions not currently held:\n\
                    {APIGroups:[\"\"], Resources:[\"secrets\"], Verbs:[\"get\" \"watch\"]}";
@@ -90,7 +64,7 @@ async fn nobody_writes_a_role_beyond_his_own() {
 
 #[tokio::test]
 async fn nobody_binds_a_role_beyond_his_own() {
-    let s = Server::with_hooks(Config::default(), Arc::new(Modest)).await;
+    let s = Server::with_hooks(Config::default(), modest()).await;
     for (name, verb) in [("loose", "delete"), ("tight", "delete"), ("plain", "get")] {
         s.ok("POST", CLUSTER_ROLES, role(name, &[verb], "pods")).await;
     }

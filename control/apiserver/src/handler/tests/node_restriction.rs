@@ -1,49 +1,20 @@
+use super::granting::Granting;
 use super::*;
-use crate::authz::rbac::PolicyRule;
-use crate::context::{Request, RequestInfo};
-use crate::registry::hooks::{Decision, Hooks};
 use base64::Engine as _;
-use futures::future::BoxFuture;
-use machinery::status::Status;
 use pki::request::{Subject, new_key};
 use pki::service_account::SigningKey;
 
-/// No role lets anybody ask for an audience.
-struct NoAudiences;
-
-impl Hooks for NoAudiences {
-    fn review<'a>(
-        &'a self,
-        _: &'a str,
-        review: Value,
-        _: &'a User,
-        _: &'a str,
-    ) -> BoxFuture<'a, Result<Value, Status>> {
-        Box::pin(async { Ok(review) })
-    }
-
-    fn authorize<'a>(&'a self, _: &'a User, info: &'a RequestInfo) -> BoxFuture<'a, Decision> {
+/// No role lets anybody ask for an audience, but for the default one of the vault.
+fn audiences() -> Arc<Granting> {
+    Granting::by(|_, info| {
         let asked = info.verb == "request-serviceaccounts-token-audience";
-        let allowed = asked && info.resource == "vault" && info.name == "default";
-        Box::pin(std::future::ready(if allowed || !asked {
-            Decision::Allow(String::new())
-        } else {
-            Decision::NoOpinion(String::new())
-        }))
-    }
-
-    fn rules_of(&self, _: &User, _: &str) -> (Vec<PolicyRule>, Vec<String>) {
-        (Vec::new(), Vec::new())
-    }
-
-    fn connect(&self, _: Context, _: Request, _: Value) -> BoxFuture<'static, Response> {
-        Box::pin(async { Response::default() })
-    }
+        !asked || info.resource == "vault" && info.name == "default"
+    })
 }
 
 async fn server() -> Server {
     let key = Some(Arc::new(SigningKey::generate().unwrap()));
-    Server::with_hooks(Config { service_account_key: key, ..Config::default() }, Arc::new(NoAudiences)).await
+    Server::with_hooks(Config { service_account_key: key, ..Config::default() }, audiences()).await
 }
 
 /// What `n1` is told.
