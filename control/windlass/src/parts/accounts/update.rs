@@ -36,10 +36,11 @@ impl Patch {
         format!("{}/{resource}/{subresource}", words.get(1).unwrap_or(&""))
     }
 
+    /// Asks for the object, which a role may let one read whose parts it lets one write only.
     pub(super) fn read(&self) -> Option<Request<Body>> {
         let path = self.uri.path();
-        let path = path.strip_suffix("/status").unwrap_or(path);
-        Request::get(path).body(Body::empty()).ok()
+        let whole = PARTS.iter().find_map(|part| path.strip_suffix(part)).unwrap_or(path);
+        Request::get(whole).body(Body::empty()).ok()
     }
 
     /// Writes the object changed; `None` where the patch cannot be applied to it.
@@ -59,6 +60,8 @@ impl Patch {
 }
 
 const STRATEGIC: &str = "application/strategic-merge-patch+json";
+/// Subresources that are the object itself, of which a write changes a part; a Scale is an object of its own.
+const PARTS: &[&str] = &["/status", "/approval", "/finalize", "/ephemeralcontainers", "/resize"];
 
 #[cfg(test)]
 mod tests {
@@ -84,6 +87,20 @@ mod tests {
             assert_eq!(patch(path, merge, &json!({})).unwrap().subject(), subject, "{path}");
         }
         assert!(patch("/api/v1/nodes/n1", "application/apply-patch+yaml", &json!({})).is_none());
+    }
+
+    #[test]
+    fn a_part_that_may_only_be_written_must_not_be_read() {
+        let read = |path: &str| {
+            let patch = patch(path, "application/merge-patch+json", &json!({})).unwrap();
+            patch.read().unwrap().uri().path().to_owned()
+        };
+        let requests = "/apis/certificates.k8s.io/v1/certificatesigningrequests/csr-1";
+        assert_eq!(read(&format!("{requests}/approval")), requests);
+        assert_eq!(read(&format!("{requests}/status")), requests);
+        assert_eq!(read("/api/v1/namespaces/n/finalize"), "/api/v1/namespaces/n");
+        let scale = "/apis/apps/v1/namespaces/n/deployments/d/scale";
+        assert_eq!(read(scale), scale, "it is no Deployment");
     }
 
     #[tokio::test]
