@@ -17,6 +17,7 @@ use crate::shape::Shape;
 use crate::sysctl::{self, Limits};
 use ipnet::IpNet;
 use netlink::nft::{Batch, Error, Kernel};
+use std::cell::LazyCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
@@ -218,19 +219,21 @@ impl Applier {
             let rules = self.rules(state, name, old);
             for element in elements(&rules) {
                 if element.value == Value::Member {
-                    *shared.entry(element.clone()).or_default() += 1;
+                    let count = shared.entry(element.clone()).or_default();
+                    *count += 1;
+                    if *count > 1 {
+                        continue;
+                    }
                 }
                 wanted.push(element);
             }
             next.insert(name.clone(), rules);
         }
-        // sorted once: much quicker than one by one
-        let wanted: BTreeSet<Element> = wanted.into_iter().collect();
         let mut before: BTreeSet<Element> = self.applied.values().flat_map(elements).collect();
         if started {
             before.extend(elements(&left.rules));
         }
-        let whole = Difference { delete: Vec::new(), add: wanted.iter().cloned().collect() };
+        let whole = Difference { delete: Vec::new(), add: wanted };
         let mut balancers = BTreeSet::new();
         let mut batch = Batch::default();
         ruleset::tables(&mut batch, &self.shape);
@@ -238,8 +241,9 @@ impl Applier {
         ruleset::balancers(&mut batch, &whole, &mut balancers);
         ruleset::elements(&mut batch, &whole);
         let all = || next.values();
-        let outside: HashMap<&Front, &Target> = all().flat_map(|rules: &Rules| &rules.fronts).collect();
-        let inside: HashMap<&Front, &Target> = all().flat_map(|rules| &rules.inside).collect();
+        type Targets<'a> = HashMap<&'a Front, &'a Target>;
+        let outside = LazyCell::new(|| all().flat_map(|rules: &Rules| &rules.fronts).collect::<Targets<'_>>());
+        let inside = LazyCell::new(|| all().flat_map(|rules| &rules.inside).collect::<Targets<'_>>());
         left.restore_clients(&mut batch, |front, from_inside| {
             if from_inside { inside.get(front).copied() } else { outside.get(front).copied() }
         });
@@ -259,7 +263,10 @@ impl Applier {
             stale.add(&Rules::default(), rules);
             self.no_local.change(NoLocal::default(), rules.no_local);
         }
-        let difference = Difference::between(&before, &wanted);
+        let difference = match before.is_empty() {
+            true => whole,
+            false => Difference::between(&before, &whole.add.into_iter().collect()),
+        };
         Ok(Applied { difference, stale, whole: true, no_local: self.no_local })
     }
 
