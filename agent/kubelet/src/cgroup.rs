@@ -403,8 +403,8 @@ fn pod_uid(name: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use super::systemd::fake::{self, Jobs};
     use super::*;
-    use crate::dbus::fake::{Bus, Reply};
     use serde_json::json;
 
     fn cgroups(dir: &Path) -> Cgroups {
@@ -519,10 +519,7 @@ mod tests {
 
     #[tokio::test]
     async fn pods_are_slices_whose_files_say_what_their_units_do() {
-        let bus = Bus::start(|call| match call.member.as_str() {
-            "StartTransientUnit" => vec![Reply::Error("org.freedesktop.systemd1.UnitExists", "it is there")],
-            _ => vec![Reply::Return(Vec::new())],
-        });
+        let bus = fake::systemd(Jobs::Exists);
         let dir = tempfile::tempdir().unwrap();
         let pod = json!({"metadata": {"uid": "1-2"}, "spec": {"containers": [{"name": "c",
             "resources": {"requests": {"cpu": "1"}, "limits": {"cpu": "123m"}}}]}});
@@ -539,7 +536,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_reserved_slice_must_not_be_limited_behind_systemds_back() {
-        let bus = Bus::start(|_| vec![Reply::Return(Vec::new())]);
+        let bus = fake::systemd(Jobs::Succeed);
         let dir = tempfile::tempdir().unwrap();
         let memory = file(dir.path(), "a.slice/a-b.slice", "memory.max");
         let amounts = BTreeMap::from([("memory".to_owned(), "1Gi".to_owned())]);

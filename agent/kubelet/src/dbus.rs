@@ -3,8 +3,8 @@
 //! Our own, since what is needed is small (calls, signals, files that come with an answer) and `zbus` brings an executor, a reactor and threads of its
 //! own into an agent that is to be small. [`wire`] and [`message`] are pure; this is the connection.
 //!
-//! Promises: every call has an answer or an error within [`PATIENCE`]; a signal that comes meanwhile is kept for [`Connection::signal`]; a connection
-//! that failed is of no further use, and is made anew by whoever needs it.
+//! Promises: every call has an answer or an error within [`PATIENCE`]; a signal that comes meanwhile is kept for [`Connection::signal`], which gives
+//! none that somebody else sent in its sender's place; a connection that failed is of no further use, and is made anew by whoever needs it.
 
 pub(crate) mod message;
 pub(crate) mod wire;
@@ -12,7 +12,7 @@ pub(crate) mod wire;
 #[cfg(test)]
 pub(crate) mod fake;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
@@ -42,6 +42,8 @@ const MOST_SIGNALS: usize = 1024;
 const BUS: &str = "org.freedesktop.DBus";
 const BUS_PATH: &str = "/org/freedesktop/DBus";
 const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
+/// Nobody has the name that was asked about.
+const NO_OWNER: &str = "org.freedesktop.DBus.Error.NameHasNoOwner";
 
 /// Why the bus is of no use.
 #[derive(Debug, thiserror::Error)]
@@ -91,6 +93,28 @@ pub(crate) struct Answer {
     pub(crate) files: Vec<OwnedFd>,
 }
 
+/// A signal that is waited for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Signal {
+    /// The well-known name of whose it is.
+    pub(crate) sender: &'static str,
+    pub(crate) path: &'static str,
+    pub(crate) interface: &'static str,
+    pub(crate) member: &'static str,
+}
+
+impl Signal {
+    fn rule(&self) -> String {
+        let Self { sender, path, interface, member } = self;
+        format!("type='signal',sender='{sender}',path='{path}',interface='{interface}',member='{member}'")
+    }
+
+    fn is(&self, message: &Message) -> bool {
+        (self.path, self.interface, self.member)
+            == (message.path.as_str(), message.interface.as_str(), message.member.as_str())
+    }
+}
+
 /// A connection to a bus.
 #[derive(Debug)]
 pub(crate) struct Connection {
@@ -99,6 +123,8 @@ pub(crate) struct Connection {
     input: Vec<u8>,
     files: VecDeque<OwnedFd>,
     signals: VecDeque<Message>,
+    /// Who had a well-known name when the bus was asked last. The bus gives what a connection is called to no other one.
+    owners: BTreeMap<&'static str, String>,
 }
 
 impl Connection {
@@ -107,7 +133,8 @@ impl Connection {
         let opening = async {
             let stream = UnixStream::connect(path).await?;
             let (input, files, signals) = (Vec::new(), VecDeque::new(), VecDeque::new());
-            let mut bus = Self { stream, serial: 0, input, files, signals };
+            let owners = BTreeMap::new();
+            let mut bus = Self { stream, serial: 0, input, files, signals, owners };
             bus.greet().await?;
             Ok::<_, Error>(bus)
         };
@@ -219,23 +246,57 @@ impl Connection {
         self.signals.push_back(signal);
     }
 
-    /// Has the bus pass on signals that match a rule (`type='signal',member='JobRemoved'`).
-    pub(crate) async fn listen(&mut self, rule: &str) -> Result<(), Error> {
-        self.call(Message::call(BUS, BUS_PATH, BUS, "AddMatch", vec![Value::text(rule)])).await?;
+    /// Has the bus pass on a signal.
+    pub(crate) async fn listen(&mut self, signal: &Signal) -> Result<(), Error> {
+        self.call(Message::call(BUS, BUS_PATH, BUS, "AddMatch", vec![Value::text(signal.rule())])).await?;
         Ok(())
     }
 
-    /// The next signal, however long it takes; nothing of it is lost where this is dropped.
-    pub(crate) async fn signal(&mut self) -> Result<Message, Error> {
-        if let Some(kept) = self.signals.pop_front() {
-            return Ok(kept);
-        }
+    /// The next such signal, however long it takes; none is lost where this is dropped. What the bus was told to pass on is not all that comes:
+    /// anybody may send a signal straight to this connection, so the sender must be the one who has the name.
+    pub(crate) async fn signal(&mut self, wanted: &Signal) -> Result<Message, Error> {
+        // Whom the bus was asked about.
+        let mut asked = String::new();
         loop {
-            let (message, _) = self.receive().await?;
-            if message.kind == Kind::Signal {
-                return Ok(message);
+            let Some(signal) = self.signals.pop_front() else {
+                let (message, _) = self.receive().await?;
+                if message.kind == Kind::Signal {
+                    self.keep(message);
+                }
+                continue;
+            };
+            if !wanted.is(&signal) {
+                continue;
             }
+            if self.owners.get(wanted.sender).is_some_and(|owner| *owner == signal.sender) {
+                return Ok(signal);
+            }
+            if asked == signal.sender {
+                tracing::warn!(
+                    sender = asked,
+                    name = wanted.sender,
+                    "a signal in the place of somebody else"
+                );
+                continue;
+            }
+            asked.clone_from(&signal.sender);
+            self.signals.push_front(signal);
+            self.find_owner(wanted.sender).await?;
         }
+    }
+
+    /// Asks who has a well-known name now.
+    async fn find_owner(&mut self, name: &'static str) -> Result<(), Error> {
+        match self.call(Message::call(BUS, BUS_PATH, BUS, "GetNameOwner", vec![Value::text(name)])).await {
+            Ok(answer) => {
+                let owner = answer.body.first().and_then(Value::as_text);
+                let owner = owner.ok_or(Error::Unexpected("GetNameOwner"))?;
+                self.owners.insert(name, owner.to_owned());
+            }
+            Err(error) if error.name() == Some(NO_OWNER) => drop(self.owners.remove(name)),
+            Err(error) => return Err(error),
+        }
+        Ok(())
     }
 
     /// A property of an object.
@@ -260,6 +321,8 @@ mod tests {
     use super::fake::{Bus, Reply};
     use super::*;
 
+    const HAPPENED: Signal = Signal { sender: "org.example", path: "/o", interface: "i", member: "Happened" };
+
     #[tokio::test]
     async fn calls_are_answered_and_signals_that_come_meanwhile_must_not_be_lost() {
         let bus = Bus::start(|call| match call.member.as_str() {
@@ -271,16 +334,40 @@ mod tests {
             _ => vec![Reply::Return(Vec::new())],
         });
         let mut connection = Connection::open(bus.path()).await.unwrap();
-        connection.listen("type='signal'").await.unwrap();
+        connection.listen(&HAPPENED).await.unwrap();
         let value = connection.property("org.example", "/o", "i", "Delay").await.unwrap();
         assert_eq!(value, Value::U64(5));
-        let signal = connection.signal().await.unwrap();
+        let signal = connection.signal(&HAPPENED).await.unwrap();
         assert_eq!((signal.member.as_str(), signal.body.as_slice()), ("Happened", &[Value::U32(1)][..]));
         let error =
             connection.call(Message::call("org.example", "/o", "i", "Fail", Vec::new())).await.unwrap_err();
         assert_eq!(error.to_string(), "Fail: not so (org.example.No)");
         assert_eq!(error.name(), Some("org.example.No"));
-        assert_eq!(bus.members(), ["Hello", "AddMatch", "Get", "Fail"]);
+        assert_eq!(bus.members(), ["Hello", "AddMatch", "Get", "GetNameOwner", "Fail"]);
+        let rule = bus.calls("AddMatch").remove(0).body;
+        let text = "type='signal',sender='org.example',path='/o',interface='i',member='Happened'";
+        assert_eq!(rule, [Value::text(text)]);
+    }
+
+    #[tokio::test]
+    async fn a_signal_in_the_place_of_somebody_else_must_not_be_taken_for_theirs() {
+        let bus = Bus::start(|_| vec![Reply::Return(Vec::new())]);
+        let mut connection = Connection::open(bus.path()).await.unwrap();
+        let tell =
+            |sender: &str, number| bus.tell_as(sender, "/o", "i", "Happened", vec![Value::U32(number)]);
+        tell(":1.99", 1);
+        bus.tell("/o", "i", "SomethingElse", vec![Value::U32(2)]);
+        bus.tell("/o", "i", "Happened", vec![Value::U32(3)]);
+        assert_eq!(connection.signal(&HAPPENED).await.unwrap().body, [Value::U32(3)]);
+        // The name has gone to another connection.
+        bus.give_names_to(":1.7");
+        tell(":1.7", 4);
+        assert_eq!(connection.signal(&HAPPENED).await.unwrap().body, [Value::U32(4)]);
+        // Nobody has it.
+        bus.give_names_to("");
+        tell(":1.8", 5);
+        let none = connection.signal(&HAPPENED);
+        assert!(tokio::time::timeout(Duration::from_millis(100), none).await.is_err());
     }
 
     #[tokio::test]

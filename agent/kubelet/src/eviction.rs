@@ -267,7 +267,7 @@ impl Manager {
     }
 
     fn is_quiet(&self, uid: &str) -> bool {
-        self.parts.pods.by_uid(uid).is_none_or(|view| view.observed.is_quiet())
+        self.parts.pods.is_quiet(uid)
     }
 }
 

@@ -49,6 +49,8 @@ pub mod shutdown;
 mod source;
 pub mod spdy;
 mod stats;
+#[cfg(test)]
+mod until;
 mod user_namespace;
 mod volume;
 mod worker;

@@ -240,7 +240,7 @@ impl Kubelet {
             evictions: self.context.evictions.clone(),
             recorder: self.recorder(),
             meters: self.context.meters.clone(),
-            places: crate::shutdown::Places::default(),
+            machine: crate::shutdown::Machine::default(),
         }
     }
 

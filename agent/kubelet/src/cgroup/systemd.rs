@@ -4,6 +4,9 @@
 //! reloads. The files are written all the same: systemd has no property for huge pages, and does not realize a slice before something runs in it.
 //! `cgroups-rs` is not used: its client starts no unit without processes, and knows neither v2's root nor removal of what others left inside.
 
+#[cfg(test)]
+pub(crate) mod fake;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -16,7 +19,7 @@ use super::limits::Limits;
 use super::tree::weight;
 use crate::dbus::message::Message;
 use crate::dbus::wire::Value;
-use crate::dbus::{self, Connection};
+use crate::dbus::{self, Connection, Signal};
 use crate::pod::spec::resources::shares;
 
 const SYSTEMD: &str = "org.freedesktop.systemd1";
@@ -29,7 +32,7 @@ const MODE: &str = "replace";
 /// How long systemd may take for a slice.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// The ends of all jobs.
-const JOBS: &str = "type='signal',sender='org.freedesktop.systemd1',interface='org.freedesktop.systemd1.Manager',member='JobRemoved'";
+const JOBS: Signal = Signal { sender: SYSTEMD, path: PATH, interface: MANAGER, member: "JobRemoved" };
 /// Quotas are whole percents of a processor: microseconds a second.
 const QUOTA_STEP: i64 = 10_000;
 
@@ -225,15 +228,15 @@ async fn reset(bus: &mut Connection, slice: &str) {
 async fn job(bus: &mut Connection, call: Message) -> Result<(), dbus::Error> {
     let member = call.member.clone();
     // Before the call: the job may be done before its answer is here.
-    bus.listen(JOBS).await?;
+    bus.listen(&JOBS).await?;
     let answer = bus.call(call).await?;
     let Some(Value::Path(own)) = answer.body.into_iter().next() else {
         return Err(dbus::Error::Unexpected("a job's path"));
     };
     loop {
-        let signal = bus.signal().await?;
+        let signal = bus.signal(&JOBS).await?;
         let [_, Value::Path(job), _, Value::Text(result)] = signal.body.as_slice() else { continue };
-        if signal.member != "JobRemoved" || *job != own {
+        if *job != own {
             continue;
         }
         return match result.as_str() {
@@ -249,8 +252,8 @@ async fn job(bus: &mut Connection, call: Message) -> Result<(), dbus::Error> {
 
 #[cfg(test)]
 mod tests {
+    use super::fake::{Jobs, systemd};
     use super::*;
-    use crate::dbus::fake::{Bus, Reply};
     use std::sync::Arc;
 
     fn owned(names: &[&str]) -> Vec<String> {
@@ -297,37 +300,13 @@ mod tests {
         assert_eq!(rounded((-1, 100_000)), (-1, 100_000));
     }
 
-    fn systemd(result: &'static str) -> Bus {
-        Bus::start(move |call| match call.member.as_str() {
-            "StartTransientUnit" if result == "exists" => vec![Reply::Error(EXISTS, "there is one")],
-            "StopUnit" if result == "none" => vec![Reply::Error(NO_UNIT, "there is none")],
-            "StartTransientUnit" | "StopUnit" => {
-                let removed = |job: &str| {
-                    vec![
-                        Value::U32(1),
-                        Value::Path(job.to_owned()),
-                        Value::text("kubepods.slice"),
-                        Value::text(result),
-                    ]
-                };
-                vec![
-                    Reply::Signal(PATH, MANAGER, "JobRemoved", removed("/job/1")),
-                    Reply::Return(vec![Value::Path("/job/2".into())]),
-                    Reply::Signal(PATH, MANAGER, "JobRemoved", removed("/job/2")),
-                ]
-            }
-            "ResetFailedUnit" => vec![Reply::Error(NO_UNIT, "it did not fail")],
-            _ => vec![Reply::Return(Vec::new())],
-        })
-    }
-
     async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
         tokio::task::spawn_blocking(work).await.unwrap()
     }
 
     #[tokio::test]
     async fn a_slice_is_started_once_and_told_its_limits_when_they_change() {
-        let bus = systemd("done");
+        let bus = systemd(Jobs::Succeed);
         let driver = Arc::new(Systemd::new(bus.path()));
         let ensure = |pids: i64, here: bool| {
             let driver = Arc::clone(&driver);
@@ -336,7 +315,8 @@ mod tests {
         };
         ensure(5, false).await.unwrap();
         ensure(5, true).await.unwrap();
-        assert_eq!(bus.members(), ["Hello", "AddMatch", "StartTransientUnit", "SetUnitProperties"]);
+        let called = ["Hello", "AddMatch", "StartTransientUnit", "GetNameOwner", "SetUnitProperties"];
+        assert_eq!(bus.members(), called);
         let started = bus.calls("StartTransientUnit").remove(0).body;
         assert_eq!(started[..2], [Value::text("kubepods-podx.slice"), Value::text("replace")]);
         let Value::Array(_, properties) = &started[2] else { panic!("{started:?}") };
@@ -354,7 +334,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_slice_that_is_there_or_is_gone_must_not_be_an_error() {
-        let exists = systemd("exists");
+        let exists = systemd(Jobs::Exists);
         let driver = Systemd::new(exists.path());
         let limits = Limits { memory: Some(1), ..Limits::default() };
         blocking(move || driver.ensure(&owned(&["kubepods"]), &limits, true, true)).await.unwrap();
@@ -363,14 +343,22 @@ mod tests {
             1,
             "one that is there gets its limits all the same"
         );
-        let none = systemd("none");
+        let none = systemd(Jobs::None);
         let driver = Systemd::new(none.path());
         blocking(move || driver.stop(&owned(&["kubepods", "podx"]))).await.unwrap();
     }
 
     #[tokio::test]
+    async fn a_stranger_must_not_say_how_a_job_ended() {
+        let bus = systemd(Jobs::FailBehindAStranger);
+        let driver = Systemd::new(bus.path());
+        let failed = blocking(move || driver.ensure(&owned(&["kubepods"]), &Limits::default(), true, false));
+        assert!(failed.await.is_err());
+    }
+
+    #[tokio::test]
     async fn a_job_that_failed_must_not_be_taken_for_a_slice() {
-        let bus = systemd("failed");
+        let bus = systemd(Jobs::Fail);
         let driver = Systemd::new(bus.path());
         let failed = blocking(move || driver.ensure(&owned(&["kubepods"]), &Limits::default(), true, false));
         let error = failed.await.unwrap_err().to_string();

@@ -1,4 +1,4 @@
-//! A bus for tests: it answers calls as it is told, and remembers them.
+//! A bus for tests: it answers calls as it is told, and remembers them. One connection has all names, and sends what nobody else is said to.
 
 use std::io::{IoSlice, Read, Write};
 use std::mem::MaybeUninit;
@@ -21,9 +21,14 @@ pub(crate) enum Reply {
     Error(&'static str, &'static str),
     /// It tells of something: of which object, by which interface and name.
     Signal(&'static str, &'static str, &'static str, Vec<Value>),
+    /// The same, as somebody else.
+    SignalAs(&'static str, &'static str, &'static str, &'static str, Vec<Value>),
     /// It gives a file, whose other end [`Bus::is_held`] looks at.
     File,
 }
+
+/// What the connection that has the names is called.
+const OWNER: &str = ":1.1";
 
 type Answers = dyn Fn(&Message) -> Vec<Reply> + Send + Sync;
 
@@ -33,6 +38,7 @@ pub(crate) struct Bus {
     calls: Arc<Mutex<Vec<Message>>>,
     peers: Arc<Mutex<Vec<UnixStream>>>,
     held: Arc<Mutex<Vec<UnixStream>>>,
+    owner: Arc<Mutex<String>>,
     _dir: tempfile::TempDir,
 }
 
@@ -48,16 +54,18 @@ impl Bus {
             Arc::<Mutex<Vec<_>>>::default(),
             Arc::<Mutex<Vec<_>>>::default(),
         );
+        let owner = Arc::new(Mutex::new(OWNER.to_owned()));
         let (remembered, known, kept) = (Arc::clone(&calls), Arc::clone(&peers), Arc::clone(&held));
+        let names = Arc::clone(&owner);
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 known.lock().push(stream.try_clone().unwrap());
-                let (answers, remembered, kept) =
-                    (Arc::clone(&answers), Arc::clone(&remembered), Arc::clone(&kept));
-                std::thread::spawn(move || serve(stream, &*answers, &remembered, &kept));
+                let (answers, remembered, kept, names) =
+                    (Arc::clone(&answers), Arc::clone(&remembered), Arc::clone(&kept), Arc::clone(&names));
+                std::thread::spawn(move || serve(stream, &*answers, &remembered, &kept, &names));
             }
         });
-        Self { path, calls, peers, held, _dir: dir }
+        Self { path, calls, peers, held, owner, _dir: dir }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -76,11 +84,21 @@ impl Bus {
 
     /// Tells everybody who is connected.
     pub(crate) fn tell(&self, path: &str, interface: &str, member: &str, body: Vec<Value>) {
-        let bytes = signal(path, interface, member, body).encode();
+        self.tell_as(OWNER, path, interface, member, body);
+    }
+
+    /// The same, as somebody else.
+    pub(crate) fn tell_as(&self, sender: &str, path: &str, interface: &str, member: &str, body: Vec<Value>) {
+        let bytes = signal(sender, path, interface, member, body).encode();
         for mut peer in self.peers.lock().iter() {
             // One that left is told nothing.
             peer.write_all(&bytes).ok();
         }
+    }
+
+    /// Another connection has the names from now on; nobody, where its name is empty.
+    pub(crate) fn give_names_to(&self, connection: &str) {
+        connection.clone_into(&mut self.owner.lock());
     }
 
     /// A file that was given away is still open.
@@ -94,8 +112,9 @@ impl Bus {
     }
 }
 
-fn signal(path: &str, interface: &str, member: &str, body: Vec<Value>) -> Message {
-    Message { kind: Kind::Signal, serial: 1, ..Message::call("", path, interface, member, body) }
+fn signal(sender: &str, path: &str, interface: &str, member: &str, body: Vec<Value>) -> Message {
+    let call = Message::call("", path, interface, member, body);
+    Message { kind: Kind::Signal, serial: 1, sender: sender.to_owned(), ..call }
 }
 
 fn serve(
@@ -103,6 +122,7 @@ fn serve(
     answers: &Answers,
     calls: &Mutex<Vec<Message>>,
     held: &Mutex<Vec<UnixStream>>,
+    owner: &Mutex<String>,
 ) {
     let mut input = Vec::new();
     let read = |stream: &mut UnixStream, input: &mut Vec<u8>| {
@@ -132,6 +152,15 @@ fn serve(
         let bytes: Vec<u8> = input.drain(..length).collect();
         let call = Message::decode(&bytes).unwrap();
         calls.lock().push(call.clone());
+        if call.member == "GetNameOwner" {
+            let owner = owner.lock().clone();
+            let reply = match owner.as_str() {
+                "" => Reply::Error("org.freedesktop.DBus.Error.NameHasNoOwner", "nobody has it"),
+                owner => Reply::Return(vec![Value::text(owner)]),
+            };
+            send(&mut stream, &call, reply, held);
+            continue;
+        }
         for reply in answers(&call) {
             send(&mut stream, &call, reply, held);
         }
@@ -145,7 +174,10 @@ fn send(stream: &mut UnixStream, call: &Message, reply: Reply, held: &Mutex<Vec<
         Reply::Error(name, text) => {
             Message { kind: Kind::Error, error: name.to_owned(), body: vec![Value::text(text)], ..answer }
         }
-        Reply::Signal(path, interface, member, body) => signal(path, interface, member, body),
+        Reply::Signal(path, interface, member, body) => signal(OWNER, path, interface, member, body),
+        Reply::SignalAs(sender, path, interface, member, body) => {
+            signal(sender, path, interface, member, body)
+        }
         Reply::File => {
             let (own, theirs) = UnixStream::pair().unwrap();
             held.lock().push(own);

@@ -142,9 +142,14 @@ impl Evictions {
         self.shutting_down.store(is, Ordering::SeqCst);
     }
 
+    /// The machine is to shut down.
+    pub fn is_shutting_down(&self) -> bool {
+        self.shutting_down.load(Ordering::SeqCst)
+    }
+
     /// Why the node takes no such pod now.
     pub fn refusal(&self, pod: &Pod) -> Option<Outcome> {
-        if self.shutting_down.load(Ordering::SeqCst) {
+        if self.is_shutting_down() {
             let message = "Pod was rejected: Pod was rejected as the node is shutting down.".to_owned();
             return Some(Outcome { reason: SHUTDOWN.to_owned(), message });
         }

@@ -344,7 +344,15 @@ impl Manager {
         let admitted = record.map_or_else(|| Arc::clone(pod), |record| record.granted.put(pod));
         let verdict = if old { Verdict::Taken } else { self.judge(pod).await };
         let rejected = match verdict {
-            Verdict::Taken => None,
+            // Counted first: a shutdown that has begun meanwhile finds it, or it is found here.
+            Verdict::Taken => {
+                self.context.pods.take(&admitted);
+                let refused = self.context.evictions.refusal(pod).filter(|_| !old);
+                if refused.is_some() {
+                    self.context.pods.forget(uid);
+                }
+                refused
+            }
             Verdict::Refused(outcome) => Some(outcome),
             // It is judged again once others have made room.
             Verdict::Waits => return,

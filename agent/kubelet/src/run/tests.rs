@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::probe::{self, Target, Verdicts};
+use crate::until::until;
 use cri_proto::client::Deadlines;
 use k8s_openapi::api::core::v1::Container;
 use serde_json::json;
@@ -44,15 +45,6 @@ fn cgroups_must_not_be_made_in_another_way_than_the_runtime_makes_them() {
     for old in [None, Some(&silent), Some(&told(77))] {
         assert_eq!(chosen(old, CgroupDriver::Systemd), CgroupDriver::Systemd);
     }
-}
-
-async fn until(what: &str, done: impl Fn() -> bool) {
-    let look = async {
-        while !done() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    };
-    assert!(tokio::time::timeout(Duration::from_secs(10), look).await.is_ok(), "{what}");
 }
 
 #[tokio::test]

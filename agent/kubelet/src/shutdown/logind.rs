@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use crate::dbus::message::Message;
 use crate::dbus::wire::Value;
-use crate::dbus::{Connection, Error};
+use crate::dbus::{Connection, Error, Signal};
 
 const LOGIND: &str = "org.freedesktop.login1";
 const PATH: &str = "/org/freedesktop/login1";
 const MANAGER: &str = "org.freedesktop.login1.Manager";
-const EVENT: &str = "PrepareForShutdown";
+const EVENT: Signal = Signal { sender: LOGIND, path: PATH, interface: MANAGER, member: "PrepareForShutdown" };
 /// Where its settings are amended.
 pub(super) const DROP_INS: &str = "/etc/systemd/logind.conf.d";
 const DROP_IN: &str = "99-kubelet.conf";
@@ -60,21 +60,24 @@ impl Logind {
 
     /// Has it tell of shutdowns.
     pub(super) async fn listen(&mut self) -> Result<(), Error> {
-        let rule =
-            format!("type='signal',sender='{LOGIND}',interface='{MANAGER}',member='{EVENT}',path='{PATH}'");
-        self.0.listen(&rule).await
+        self.0.listen(&EVENT).await
     }
 
-    /// The next thing it tells: the machine is to shut down, or no longer.
+    /// The next thing it tells: the machine is to shut down, or no longer. Nothing is lost where this is dropped.
     pub(super) async fn event(&mut self) -> Result<bool, Error> {
         loop {
-            let signal = self.0.signal().await?;
-            if signal.interface == MANAGER
-                && signal.member == EVENT
-                && let [Value::Bool(shuts_down), ..] = signal.body.as_slice()
-            {
+            let signal = self.0.signal(&EVENT).await?;
+            if let [Value::Bool(shuts_down), ..] = signal.body.as_slice() {
                 return Ok(*shuts_down);
             }
+        }
+    }
+
+    /// The machine shuts down now, as far as it knows.
+    pub(super) async fn is_preparing(&mut self) -> Result<bool, Error> {
+        match self.0.property(LOGIND, PATH, MANAGER, "PreparingForShutdown").await? {
+            Value::Bool(shuts_down) => Ok(shuts_down),
+            _ => Err(Error::Unexpected("PreparingForShutdown")),
         }
     }
 }
