@@ -53,10 +53,10 @@ pub enum Error {
     #[error("cgroup {cgroup} has some missing controllers: {missing}")]
     Controllers { cgroup: String, missing: String },
     /// What is reserved cannot be enforced.
-    #[error("Failed to enforce {title} Reserved Cgroup Limits on {cgroup:?}: {reason}")]
+    #[error("Failed to enforce {title} Cgroup Limits on {cgroup:?}: {reason}")]
     Reserved {
-        /// `Kube` or `System`.
-        title: &'static str,
+        /// `Kube Reserved`, `System Reserved Compressible`.
+        title: String,
         /// As configured.
         cgroup: String,
         reason: String,
@@ -80,8 +80,17 @@ struct Inner {
     pids: Option<i64>,
     /// The sizes of the machine's huge pages, in bytes.
     page_sizes: Vec<i64>,
+    /// The machine's processors, as the kernel lists them.
+    cpus: Option<String>,
     /// Limits of all pods together that could not be set yet.
     unmet: Mutex<Option<Limits>>,
+    made: Mutex<BTreeMap<PathBuf, Made>>,
+}
+
+/// A cgroup as it was when it got its limits last.
+struct Made {
+    identity: Vec<u64>,
+    limits: Limits,
 }
 
 impl Cgroups {
@@ -100,7 +109,9 @@ impl Cgroups {
             cfs_period_us: i64::try_from(config.cpu_cfs_quota_period.as_micros()).unwrap_or(100_000),
             pids: config.pod_pids_limit,
             page_sizes: machine::page_sizes(),
+            cpus: Some(machine::online()).filter(|cpus| !cpus.is_empty()),
             unmet: Mutex::default(),
+            made: Mutex::default(),
         })))
     }
 
@@ -111,7 +122,9 @@ impl Cgroups {
         let cpu = of("cpu").map_or(0, crate::quantity::milli);
         let memory = of("memory").map_or(0, crate::quantity::whole);
         blocking(move || {
-            let all = Limits { cpu_milli: Some(cpu), memory: Some(memory), ..Limits::default() };
+            // systemd takes the controller away again that it was not told is needed. Upstream: `getCgroupConfig`.
+            let cpus = inner.cpus.clone();
+            let all = Limits { cpu_milli: Some(cpu), memory: Some(memory), cpus, ..Limits::default() };
             let names = inner.names(None, None);
             match inner.apply(&names, &all) {
                 Err(error @ Error::Write { .. }) => inner.not_yet(all, &error),
@@ -128,9 +141,26 @@ impl Cgroups {
         .await
     }
 
-    /// Whether the cgroup of all pods has its limits: there is one, and it took them.
-    pub(crate) fn is_limited(&self) -> bool {
-        self.0.as_ref().is_some_and(|inner| inner.unmet.lock().is_none())
+    /// Gives the cgroup of all pods the limits that it could not get before; false where pods have none. Upstream:
+    /// `enforceNodeAllocatableCgroups`.
+    pub(crate) async fn enforce(&self) -> Result<bool, Error> {
+        let Some(inner) = self.0.clone() else { return Ok(false) };
+        let enforcing = blocking(move || {
+            let unmet = inner.unmet.lock().clone();
+            if let Some(limits) = unmet {
+                inner.apply(&inner.names(None, None), &limits)?;
+                *inner.unmet.lock() = None;
+            }
+            Ok(())
+        });
+        enforcing.await.map(|()| true)
+    }
+
+    /// The cgroup of all pods, as upstream's messages name it: `["kubepods"]`.
+    pub(crate) fn shown(&self) -> String {
+        let names = self.0.as_ref().map(|inner| inner.names(None, None)).unwrap_or_default();
+        let quoted: Vec<String> = names.iter().map(|name| format!("{name:?}")).collect();
+        format!("[{}]", quoted.join(" "))
     }
 
     /// Limits a cgroup of others to what is reserved for it; it must be there.
@@ -141,8 +171,9 @@ impl Cgroups {
     ) -> Result<(), Error> {
         let Some(inner) = self.0.clone() else { return Ok(()) };
         let Reserved { title, cgroup, compressible } = reserved.clone();
-        let limits = limits_of(amounts, compressible);
-        let failed = move |reason| Error::Reserved { title, cgroup: cgroup.clone(), reason };
+        let limits = Limits { cpus: inner.cpus.clone(), ..limits_of(amounts, compressible) };
+        let title = format!("{title} Reserved{}", if compressible { " Compressible" } else { "" });
+        let failed = move |reason| Error::Reserved { title: title.clone(), cgroup: cgroup.clone(), reason };
         let path = reserved.cgroup.clone();
         blocking(move || {
             let slice = (inner.driver == CgroupDriver::Systemd).then(|| systemd::names(&path));
@@ -165,16 +196,10 @@ impl Cgroups {
         .await
     }
 
-    /// Gives the class of burstable pods its share of the processors, in thousandths of a core. What could not be set before is tried again.
+    /// Gives the class of burstable pods its share of the processors, in thousandths of a core.
     pub async fn share(&self, burstable: i64) -> Result<(), Error> {
         let Some(inner) = self.0.clone() else { return Ok(()) };
         blocking(move || {
-            let unmet = inner.unmet.lock().take();
-            if let Some(limits) = unmet
-                && let Err(error) = inner.apply(&inner.names(None, None), &limits)
-            {
-                inner.not_yet(limits, &error);
-            }
             for (class, milli) in [(Class::BestEffort, 0), (Class::Burstable, burstable)] {
                 let limits = Limits { cpu_milli: Some(milli), ..Limits::default() };
                 inner.apply(&inner.names(Some(class), None), &limits)?;
@@ -348,14 +373,34 @@ impl Inner {
         matches!(self.tree, Tree::V2(_))
     }
 
+    /// Makes a cgroup that has these limits. Those above it that others removed since they had theirs get them again.
     fn apply(&self, names: &[String], limits: &Limits) -> Result<(), Error> {
+        for above in (self.root.len() + 1..names.len()).filter_map(|depth| names.get(..depth)) {
+            let path = self.path(above);
+            let lost = self.made.lock().get(&path).map(|made| (made.identity.clone(), made.limits.clone()));
+            if let Some((identity, limits)) = lost
+                && identity != self.tree.identity(&path)
+            {
+                tracing::warn!(cgroup = %path.display(), "a cgroup of pods was removed, and is made again");
+                self.limit(above, &limits)?;
+            }
+        }
+        self.limit(names, limits)
+    }
+
+    fn limit(&self, names: &[String], limits: &Limits) -> Result<(), Error> {
         let (mut limits, path) = (limits.clone(), self.path(names));
         if self.driver == CgroupDriver::Systemd {
             limits.cpu_quota = limits.cpu_quota.map(systemd::rounded);
-            self.systemd.ensure(names, &limits, self.unified(), self.tree.exists(&path))?;
+            let identity = self.tree.identity(&path);
+            let here = self.made.lock().get(&path).is_some_and(|made| made.identity == identity);
+            self.systemd.ensure(names, &limits, self.unified(), here)?;
         }
         self.tree.ensure(&path)?;
-        self.tree.apply(&path, &limits)
+        self.tree.apply(&path, &limits)?;
+        let identity = self.tree.identity(&path);
+        self.made.lock().insert(path, Made { identity, limits });
+        Ok(())
     }
 
     /// The controllers that a cgroup lacks. systemd takes away what it was not asked for, some time after it was told limits: passed on again.
@@ -374,7 +419,9 @@ impl Inner {
 
     fn remove(&self, names: &[String]) -> Result<(), Error> {
         let path = self.path(names);
+        self.made.lock().remove(&path);
         if !self.tree.exists(&path) {
+            self.systemd.forget(names);
             return Ok(());
         }
         // The directories go whatever systemd says of the unit.
@@ -402,159 +449,4 @@ fn pod_uid(name: &str) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::systemd::fake::{self, Jobs};
-    use super::*;
-    use serde_json::json;
-
-    fn cgroups(dir: &Path) -> Cgroups {
-        Cgroups(Some(Arc::new(Inner {
-            tree: Tree::V2(dir.to_owned()),
-            driver: CgroupDriver::Cgroupfs,
-            systemd: Systemd::new(&dir.join("no-bus")),
-            root: Vec::new(),
-            cfs_quota: true,
-            cfs_period_us: 100_000,
-            pids: None,
-            page_sizes: vec![2 << 20, 1 << 30],
-            unmet: Mutex::default(),
-        })))
-    }
-
-    fn file(dir: &Path, cgroup: &str, name: &str) -> PathBuf {
-        let path = dir.join(cgroup);
-        std::fs::create_dir_all(&path).unwrap();
-        std::fs::write(path.join(name), "").unwrap();
-        path.join(name)
-    }
-
-    #[tokio::test]
-    async fn burstable_pods_must_not_share_what_a_pod_without_requests_gets() {
-        let dir = tempfile::tempdir().unwrap();
-        let of = |class: &str| file(dir.path(), &format!("kubepods/{class}"), "cpu.weight");
-        let (burstable, best_effort) = (of("burstable"), of("besteffort"));
-        cgroups(dir.path()).share(1000).await.unwrap();
-        let weight = |path: &Path| std::fs::read_to_string(path).unwrap();
-        assert_eq!((weight(&burstable).as_str(), weight(&best_effort).as_str()), ("39", "1"));
-    }
-
-    #[tokio::test]
-    async fn pods_that_use_too_much_must_not_keep_the_kubelet_from_starting() {
-        let dir = tempfile::tempdir().unwrap();
-        let limit = dir.path().join("kubepods/memory.max");
-        // Writing to it fails, as the kernel has it where more is in use.
-        std::fs::create_dir_all(&limit).unwrap();
-        let limited = cgroups(dir.path());
-        let allocatable = Resources::from([("memory".to_owned(), Quantity("1Gi".to_owned()))]);
-        limited.prepare(&allocatable).await.unwrap();
-        std::fs::remove_dir(&limit).unwrap();
-        std::fs::write(&limit, "max").unwrap();
-        limited.share(0).await.unwrap();
-        assert_eq!(std::fs::read_to_string(&limit).unwrap(), "1073741824");
-        std::fs::write(&limit, "max").unwrap();
-        limited.share(0).await.unwrap();
-        assert_eq!(std::fs::read_to_string(&limit).unwrap(), "max", "what is set is not set again");
-    }
-
-    #[tokio::test]
-    async fn what_is_reserved_is_a_limit_of_the_cgroup_it_is_reserved_for() {
-        let dir = tempfile::tempdir().unwrap();
-        let of = |name: &str| file(dir.path(), "system.slice", name);
-        let (memory, pids, cpu) = (of("memory.max"), of("pids.max"), of("cpu.weight"));
-        let amounts = [("cpu", "1"), ("memory", "1Gi"), ("pid", "100")];
-        let amounts = amounts.map(|(name, amount)| (name.to_owned(), amount.to_owned())).into();
-        let reserved = |cgroup: &str, compressible| Reserved {
-            title: "System",
-            cgroup: cgroup.to_owned(),
-            compressible,
-        };
-        let limited = cgroups(dir.path());
-        let text = |path: &Path| std::fs::read_to_string(path).unwrap();
-        limited.limit_reserved(&reserved("/system.slice", true), &amounts).await.unwrap();
-        assert_eq!((text(&memory).as_str(), text(&pids).as_str(), text(&cpu).as_str()), ("", "", "39"));
-        limited.limit_reserved(&reserved("/system.slice", false), &amounts).await.unwrap();
-        assert_eq!((text(&memory).as_str(), text(&pids).as_str()), ("1073741824", "100"));
-        let error =
-            limited.limit_reserved(&reserved("/none", false), &amounts).await.unwrap_err().to_string();
-        assert_eq!(
-            error,
-            "Failed to enforce System Reserved Cgroup Limits on \"/none\": /none cgroup does not exist"
-        );
-    }
-
-    fn by_systemd(dir: &Path, bus: &Path) -> Cgroups {
-        Cgroups(Some(Arc::new(Inner {
-            tree: Tree::V2(dir.to_owned()),
-            driver: CgroupDriver::Systemd,
-            systemd: Systemd::new(bus),
-            root: Vec::new(),
-            cfs_quota: true,
-            cfs_period_us: 100_000,
-            pids: None,
-            page_sizes: Vec::new(),
-            unmet: Mutex::default(),
-        })))
-    }
-
-    #[test]
-    fn what_watches_a_container_must_not_be_counted_as_the_container() {
-        let dir = tempfile::tempdir().unwrap();
-        let pod: Pod =
-            serde_json::from_value(json!({"metadata": {"uid": "u"}, "spec": {"containers": []}})).unwrap();
-        for (child, bytes, pid) in [("crio-f1", "500", "7"), ("crio-conmon-f1", "3", "5")] {
-            let cgroup = format!("kubepods/besteffort/podu/{child}");
-            for (name, text) in [
-                ("memory.current", bytes),
-                ("memory.stat", "anon 1\n"),
-                ("cpu.stat", "usage_usec 1\n"),
-                ("cgroup.procs", pid),
-            ] {
-                std::fs::write(file(dir.path(), &cgroup, name), text).unwrap();
-            }
-        }
-        let used = cgroups(dir.path()).pod_usage(&pod, &["f1".to_owned()]);
-        assert_eq!(used.containers["f1"].memory, 500);
-        assert_eq!(used.process, Some(7));
-    }
-
-    #[tokio::test]
-    async fn pods_are_slices_whose_files_say_what_their_units_do() {
-        let bus = fake::systemd(Jobs::Exists);
-        let dir = tempfile::tempdir().unwrap();
-        let pod = json!({"metadata": {"uid": "1-2"}, "spec": {"containers": [{"name": "c",
-            "resources": {"requests": {"cpu": "1"}, "limits": {"cpu": "123m"}}}]}});
-        let pod: Arc<Pod> = Arc::new(serde_json::from_value(pod).unwrap());
-        let slice = "kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1_2.slice";
-        let quota = file(dir.path(), slice, "cpu.max");
-        let limited = by_systemd(dir.path(), bus.path());
-        assert_eq!(limited.parent(&pod), format!("/{slice}"));
-        limited.ensure(&pod).await.unwrap();
-        assert_eq!(std::fs::read_to_string(quota).unwrap(), "13000 100000");
-        assert_eq!(bus.calls("SetUnitProperties").len(), 1);
-        assert_eq!(limited.pods().await, ["1-2"]);
-    }
-
-    #[tokio::test]
-    async fn a_reserved_slice_must_not_be_limited_behind_systemds_back() {
-        let bus = fake::systemd(Jobs::Succeed);
-        let dir = tempfile::tempdir().unwrap();
-        let memory = file(dir.path(), "a.slice/a-b.slice", "memory.max");
-        let amounts = BTreeMap::from([("memory".to_owned(), "1Gi".to_owned())]);
-        let reserved = Reserved { title: "Kube", cgroup: "/a-b.slice".to_owned(), compressible: false };
-        by_systemd(dir.path(), bus.path()).limit_reserved(&reserved, &amounts).await.unwrap();
-        assert_eq!(std::fs::read_to_string(memory).unwrap(), "1073741824");
-        assert_eq!(bus.members(), ["Hello", "SetUnitProperties"]);
-    }
-
-    #[tokio::test]
-    async fn a_pod_must_not_have_huge_pages_it_did_not_ask_for() {
-        let dir = tempfile::tempdir().unwrap();
-        let pod = json!({"metadata": {"uid": "u"}, "spec": {"containers": [{"name": "c",
-            "resources": {"requests": {"hugepages-2Mi": "4Mi", "cpu": "1"}, "limits": {"hugepages-2Mi": "4Mi"}}}]}});
-        let of = |size: &str| file(dir.path(), "kubepods/burstable/podu", &format!("hugetlb.{size}.max"));
-        let (small, large) = (of("2MB"), of("1GB"));
-        cgroups(dir.path()).ensure(&Arc::new(serde_json::from_value(pod).unwrap())).await.unwrap();
-        let limit = |path: &Path| std::fs::read_to_string(path).unwrap();
-        assert_eq!((limit(&small).as_str(), limit(&large).as_str()), ("4194304", "0"));
-    }
-}
+pub(crate) mod tests;

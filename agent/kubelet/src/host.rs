@@ -2,6 +2,7 @@
 //! `pkg/kubelet/cm/container_manager_linux.go`.
 
 use crate::config::host::{Host, cpus};
+use crate::node::machine;
 use rustix::process::{Resource, Rlimit, setrlimit};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -52,10 +53,7 @@ pub(crate) fn prepare(host: &Host, unified: bool) -> Result<(), Error> {
     let facts = Facts {
         swap: swaps.lines().count() > 1,
         unified,
-        online: std::fs::read_to_string("/sys/devices/system/cpu/online")
-            .unwrap_or_default()
-            .trim()
-            .to_owned(),
+        online: machine::online(),
         tunables: TUNABLES.map(|(name, _)| number(name)),
     };
     for (name, value) in judge(host, &facts)? {

@@ -12,7 +12,7 @@
 //!   [`runtime_class`] RuntimeClasses.
 //! - [`node`]: this machine's Node object and Lease; `oom`: processes the kernel ended for want of memory.
 //! - [`server`]: the HTTPS port, 10250; [`spdy`]: how it asks the runtime for streams; [`logs`] reads containers' logs, `logline` a single line.
-//! - [`shutdown`]: pods that end before the machine does.
+//! - [`shutdown`]: pods that end before the machine does; [`enforcement`]: the limits of all pods together.
 //! - [`eviction`]: what the machine runs out of, and who goes then; [`pressure`]: the thresholds; [`stats`]: what everything uses; [`meters`]: what the
 //!   kubelet counts of its own work.
 //! - [`pods`]: the registry others ask; [`admit`]: whether the node takes a pod, [`allocate`]: whether it grants a
@@ -24,6 +24,7 @@ mod cgroup;
 mod config;
 pub mod csi;
 mod dbus;
+pub mod enforcement;
 pub mod eviction;
 mod host;
 mod image;

@@ -1,5 +1,8 @@
 //! Events of this node's kubelet. Recording never waits; counting, bounds and writing are the crate `client`'s.
 
+#[cfg(test)]
+pub(crate) mod fake;
+
 use client::recorder::{Annotations, Note, Severity, Writer};
 use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolumeClaim, Pod};
 use kube::Resource;

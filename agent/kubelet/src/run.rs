@@ -44,6 +44,9 @@ pub use pulse::Pulse;
 const RUNTIME_START: Duration = Duration::from_secs(300);
 /// How long workers may take to stop.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
+/// How often the runtime is asked at start how it is configured, and the pause before it is asked again, as upstream's.
+const ASKS: (u32, Duration) = (3, Duration::from_secs(2));
+
 /// Why the kubelet cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -259,9 +262,13 @@ impl Kubelet {
         self.context.recorder.clone()
     }
 
-    /// All pods together are limited to what may be given to them.
-    pub fn limits_pods(&self) -> bool {
-        self.context.cgroups.is_limited()
+    /// What the task that limits all pods together works with.
+    pub fn enforcement(&self) -> crate::enforcement::Parts {
+        crate::enforcement::Parts {
+            config: self.config(),
+            cgroups: self.context.cgroups.clone(),
+            recorder: self.recorder(),
+        }
     }
 
     /// Settings this kubelet runs with.
@@ -347,13 +354,28 @@ impl Kubelet {
     }
 }
 
+/// Asks again what fails: a runtime may be starting still.
+async fn patiently<T, E: std::fmt::Display, F: Future<Output = Result<T, E>>>(
+    what: &str,
+    mut ask: impl FnMut() -> F,
+) -> Result<T, E> {
+    for _ in 1..ASKS.0 {
+        match ask().await {
+            Ok(answer) => return Ok(answer),
+            Err(error) => tracing::warn!(%error, what, "the runtime is asked again"),
+        }
+        tokio::time::sleep(ASKS.1).await;
+    }
+    ask().await
+}
+
 /// Who makes pods' cgroups: what the runtime says, since it makes those inside them, or else what is configured. Upstream:
 /// `getCgroupDriverFromCRI`.
 async fn driver(
     runtime: &Runtime,
     configured: CgroupDriver,
 ) -> Result<CgroupDriver, cri_proto::client::Error> {
-    let told = runtime.runtime_config().await?;
+    let told = patiently("RuntimeConfig", || runtime.runtime_config()).await?;
     let driver = chosen(told.as_ref(), configured);
     tracing::info!(?driver, ?configured, told = told.is_some(), "who makes cgroups");
     Ok(driver)

@@ -8,7 +8,7 @@ use kubelet::eviction;
 use kubelet::node::{self as node_object, Cloud, Reported, Reservation, Sources, trouble};
 use kubelet::pressure::Signal;
 use kubelet::server::{self, Authorization};
-use kubelet::{ConfigError, Kubelet, kept_free, shutdown};
+use kubelet::{ConfigError, Kubelet, enforcement, kept_free, shutdown};
 use machinery::quantity::Quantity;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -162,9 +162,9 @@ pub(crate) async fn run(
     let Some(prepared) = stop.run_until_cancelled(preparing).await else { return Ok(()) };
     let kubelet = prepared?;
     let settings = kubelet.config();
-    // Volumes that are attached show as they come into use.
-    let (reporting, reported) =
-        watch::channel(Reported { allocatable_enforced: kubelet.limits_pods(), ..Reported::default() });
+    let (reporting, reported) = watch::channel(Reported::default());
+    let (parts, report) = (kubelet.enforcement(), reporting.clone());
+    scope.keep(Task::endless("node-allocatable", move || enforcement::keep(parts.clone(), report.clone())));
     let (parts, report) = (kubelet.eviction(), reporting.clone());
     scope.keep(Task::new("eviction", move |stop| {
         let (parts, report) = (parts.clone(), report.clone());
@@ -175,6 +175,7 @@ pub(crate) async fn run(
     }));
     let (parts, report) = (kubelet.shutdown(), reporting.clone());
     scope.keep(Task::endless("node-shutdown", move || shutdown::watch(parts.clone(), report.clone())));
+    // Volumes that are attached show as they come into use.
     let (in_use, report) = (kubelet.drivers().in_use(), reporting.clone());
     scope.keep(Task::endless("volumes-in-use", move || show(in_use.clone(), report.clone())));
     let (of, report) = (scope.clone(), reporting.clone());

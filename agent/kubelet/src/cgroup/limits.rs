@@ -16,6 +16,8 @@ pub struct Limits {
     pub cpu_milli: Option<i64>,
     /// CPU quota and period in microseconds.
     pub cpu_quota: Option<(i64, i64)>,
+    /// The processors, as the kernel lists them.
+    pub cpus: Option<String>,
     /// Bytes of memory.
     pub memory: Option<i64>,
     pub pids: Option<i64>,
@@ -38,6 +40,7 @@ impl Limits {
             cpu_milli: self.cpu_milli.max(other.cpu_milli),
             cpu_quota: larger(quota(&self), quota(&other))
                 .zip(self.cpu_quota.or(other.cpu_quota).map(|(_, p)| p)),
+            cpus: self.cpus.or(other.cpus),
             memory: larger(self.memory, other.memory),
             pids: self.pids.or(other.pids),
             huge_pages,
@@ -64,6 +67,7 @@ impl Limits {
         Self {
             cpu_milli: Some(cpu),
             cpu_quota: cpu_limit.map(|l| ((l.saturating_mul(period_us) / 1000).max(1000), period_us)),
+            cpus: None,
             memory: limit("memory", whole),
             pids: None,
             huge_pages: totals::of(pod, Side::Requests)
@@ -136,6 +140,7 @@ mod tests {
         let limits = |cpu: i64, memory: Option<i64>| Limits {
             cpu_milli: Some(cpu),
             cpu_quota: Some((cpu * 100, 100_000)),
+            cpus: None,
             memory,
             pids: None,
             huge_pages: BTreeMap::from([(2 << 20, cpu)]),

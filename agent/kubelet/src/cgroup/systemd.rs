@@ -7,7 +7,7 @@
 #[cfg(test)]
 pub(crate) mod fake;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use tokio::runtime::Handle;
 use super::Error;
 use super::limits::Limits;
 use super::tree::weight;
+use crate::config::host::cpus;
 use crate::dbus::message::Message;
 use crate::dbus::wire::Value;
 use crate::dbus::{self, Connection, Signal};
@@ -83,16 +84,42 @@ fn properties(limits: &Limits, unified: bool) -> Vec<Property> {
         out.push((named("CPUWeight", "CPUShares"), amount(if unified { weight(shares) } else { shares })));
     }
     if let Some((quota @ 1.., period @ 1..)) = limits.cpu_quota {
-        // systemd knows it since 242, and refuses every property for one that it does not know; this is its own period.
+        // Its own period needs no word.
         if period != 100_000 {
             out.push(("CPUQuotaPeriodUSec", amount(period)));
         }
         out.push(("CPUQuotaPerSecUSec", amount(per_second(quota, period))));
     }
+    let cpus = limits.cpus.as_deref().and_then(|list| cpus(list).ok()).filter(|cpus| !cpus.is_empty());
+    out.extend(cpus.map(|cpus| ("AllowedCPUs", mask(&cpus))));
     out.extend(limits.memory.map(|bytes| (named("MemoryMax", "MemoryLimit"), amount(bytes))));
     // It takes no zero.
     out.extend(limits.pids.map(|count| ("TasksMax", amount(count.max(1)))));
     out
+}
+
+/// Processors as the bits of bytes, the first one's the lowest of the first byte.
+fn mask(cpus: &BTreeSet<u32>) -> Value {
+    let mut bytes = Vec::new();
+    for (byte, bit) in cpus.iter().filter_map(|cpu| Some((usize::try_from(cpu / 8).ok()?, cpu % 8))) {
+        bytes.resize(bytes.len().max(byte + 1), 0_u8);
+        bytes[byte] |= 1_u8 << bit;
+    }
+    Value::Array("y".to_owned(), bytes.into_iter().map(Value::Byte).collect())
+}
+
+/// Properties that older ones do not know, and since when they are known. One that is unknown has all others refused.
+const YOUNG: [(&str, u32); 2] = [("CPUQuotaPeriodUSec", 242), ("AllowedCPUs", 244)];
+
+/// Since when a property is known, if that is of interest.
+fn known_since(property: &Property) -> Option<u32> {
+    YOUNG.iter().find(|(name, _)| *name == property.0).map(|(_, since)| *since)
+}
+
+/// The number of a version (`v252.22-1~deb12u1`); zero where it has none.
+fn number(version: &str) -> u32 {
+    let digits = version.trim_start_matches(['"', 'v']).split(|c: char| !c.is_ascii_digit()).next();
+    digits.and_then(|digits| digits.parse().ok()).unwrap_or(0)
 }
 
 /// What a slice is when it is started.
@@ -141,7 +168,7 @@ impl Systemd {
         }
     }
 
-    /// Starts a slice below its parent's unless it is there, and gives it its limits. `here`: its cgroup is there.
+    /// Starts a slice below its parent's unless it is there, and gives it its limits. `here`: its cgroup is the one of which it was told.
     pub fn ensure(&self, names: &[String], limits: &Limits, unified: bool, here: bool) -> Result<(), Error> {
         let parent = slice(names.get(..names.len().saturating_sub(1)).unwrap_or_default());
         let slice = slice(names);
@@ -162,9 +189,19 @@ impl Systemd {
 
     /// Stops a slice, with all that is in it; fine where there is none.
     pub fn stop(&self, names: &[String]) -> Result<(), Error> {
+        self.forget(names);
         let slice = slice(names);
-        self.told.lock().remove(&slice);
         self.run(&slice, stop(&self.bus, &slice))
+    }
+
+    #[cfg(test)]
+    pub fn told_nothing(&self) -> bool {
+        self.told.lock().is_empty()
+    }
+
+    /// Forgets what was told of a slice.
+    pub fn forget(&self, names: &[String]) {
+        self.told.lock().remove(&slice(names));
     }
 
     fn run(&self, slice: &str, work: impl Future<Output = Result<(), dbus::Error>>) -> Result<(), Error> {
@@ -198,6 +235,12 @@ async fn bring(
             }
             Ok(()) => {}
         }
+    }
+    let mut limits = limits;
+    if limits.iter().any(|property| known_since(property).is_some()) {
+        let version = bus.property(SYSTEMD, PATH, MANAGER, "Version").await?;
+        let version = number(version.as_text().unwrap_or_default());
+        limits.retain(|property| known_since(property).is_none_or(|since| since <= version));
     }
     if !limits.is_empty() {
         // For as long as the machine runs: the next kubelet says it again.
@@ -252,7 +295,7 @@ async fn job(bus: &mut Connection, call: Message) -> Result<(), dbus::Error> {
 
 #[cfg(test)]
 mod tests {
-    use super::fake::{Jobs, systemd};
+    use super::fake::{Jobs, set, systemd, systemd_of};
     use super::*;
     use std::sync::Arc;
 
@@ -298,6 +341,37 @@ mod tests {
         assert_eq!(rounded((12_345, 100_000)), (13_000, 100_000), "what the file says is what the unit says");
         assert_eq!(rounded((50_000, 100_000)), (50_000, 100_000));
         assert_eq!(rounded((-1, 100_000)), (-1, 100_000));
+    }
+
+    #[test]
+    fn processors_are_bits_of_bytes() {
+        let of = |list: &str| {
+            let limits = Limits { cpus: Some(list.to_owned()), ..Limits::default() };
+            properties(&limits, true)
+        };
+        let bytes = |bytes: &[u8]| {
+            let bytes = bytes.iter().copied().map(Value::Byte).collect();
+            vec![("AllowedCPUs", Value::Array("y".to_owned(), bytes))]
+        };
+        assert_eq!(of("0-3"), bytes(&[0b1111]));
+        assert_eq!(of("1,9-10"), bytes(&[0b10, 0b110]));
+        assert!(of("").is_empty() && of("x").is_empty(), "systemd takes no empty mask");
+        for (text, want) in [("252.22-1~deb12u1", 252), ("v245", 245), ("\"v249.4-1.fc35\"", 249), ("x", 0)] {
+            assert_eq!(number(text), want, "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_property_that_systemd_does_not_know_yet_must_not_have_the_others_refused() {
+        for (version, want) in [("243", vec!["TasksMax"]), ("244.1", vec!["AllowedCPUs", "TasksMax"])] {
+            let bus = systemd_of(Jobs::Succeed, version);
+            let driver = Systemd::new(bus.path());
+            let limits = Limits { cpus: Some("0-1".into()), pids: Some(5), ..Limits::default() };
+            blocking(move || driver.limit(&owned(&["system"]), &limits, true)).await.unwrap();
+            let told = set(&bus.calls("SetUnitProperties").remove(0));
+            let names: Vec<&str> = told.iter().map(|(name, _)| name.as_str()).collect();
+            assert_eq!(names, want, "{version}");
+        }
     }
 
     async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {

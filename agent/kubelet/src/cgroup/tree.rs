@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::Error;
@@ -95,6 +96,12 @@ impl Tree {
         self.all_roots().iter().any(|root| root.join(path).is_dir())
     }
 
+    /// What tells a cgroup from another one that had its name before, or has it later: none where it is not there.
+    pub fn identity(&self, path: &Path) -> Vec<u64> {
+        let found = self.all_roots().into_iter().filter_map(|root| std::fs::metadata(root.join(path)).ok());
+        found.map(|directory| directory.ino()).collect()
+    }
+
     /// Makes a cgroup and its parents in every hierarchy.
     pub fn ensure(&self, path: &Path) -> Result<(), Error> {
         for root in self.roots() {
@@ -167,6 +174,10 @@ impl Tree {
                 files.push(("cpu", "cpu.cfs_period_us", period.to_string()));
                 files.push(("cpu", "cpu.cfs_quota_us", quota.to_string()));
             }
+        }
+        // One of v1 has its parent's.
+        if let Some(cpus) = limits.cpus.as_ref().filter(|_| unified) {
+            files.push(("cpuset", "cpuset.cpus", cpus.clone()));
         }
         if let Some(bytes) = limits.memory {
             let file = if unified { "memory.max" } else { "memory.limit_in_bytes" };
@@ -368,6 +379,7 @@ mod tests {
         let limits = Limits {
             cpu_milli: Some(1000),
             cpu_quota: Some((50_000, 100_000)),
+            cpus: Some("0-3".to_owned()),
             memory: Some(1 << 20),
             pids: Some(5),
             huge_pages: BTreeMap::from([(2 << 20, 7)]),
@@ -379,6 +391,7 @@ mod tests {
                 vec![
                     ("cpu.weight", "39"),
                     ("cpu.max", "50000 100000"),
+                    ("cpuset.cpus", "0-3"),
                     ("memory.max", "1048576"),
                     ("hugetlb.2MB.rsvd.max", "7"),
                 ],

@@ -80,6 +80,11 @@ fn cpus() -> u64 {
         .unwrap_or(0)
 }
 
+/// The processors that are on, as the kernel lists them (`0-3,8`); empty where it does not say.
+pub(crate) fn online() -> String {
+    first_line(&["/sys/devices/system/cpu/online"])
+}
+
 fn storage(root_dir: &Path) -> Option<u64> {
     let stat = nix::sys::statvfs::statvfs(root_dir).ok()?;
     #[allow(clippy::useless_conversion, reason = "the types differ between architectures")]

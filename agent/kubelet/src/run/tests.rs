@@ -47,6 +47,25 @@ fn cgroups_must_not_be_made_in_another_way_than_the_runtime_makes_them() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_runtime_that_fails_once_must_not_keep_the_kubelet_from_starting() {
+    let (mut asked, began) = (0, tokio::time::Instant::now());
+    let answer = patiently("it", || {
+        asked += 1;
+        std::future::ready(if asked < 3 { Err("not yet") } else { Ok(asked) })
+    });
+    assert_eq!(answer.await, Ok(3));
+    let took = began.elapsed();
+    assert!((2 * ASKS.1..3 * ASKS.1).contains(&took), "{took:?}");
+    let mut asked = 0;
+    let never = patiently("it", || {
+        asked += 1;
+        std::future::ready(Err::<(), _>("never"))
+    });
+    assert_eq!(never.await, Err("never"));
+    assert_eq!(asked, 3);
+}
+
 #[tokio::test]
 async fn a_service_that_panics_must_not_be_noticed_by_the_others() {
     let Parts { kubelet, scope, supervisor, _dir } = parts();

@@ -22,7 +22,13 @@ pub(crate) enum Jobs {
 
 /// A systemd whose jobs end in that way; each is preceded by the end of a job of somebody else.
 pub(crate) fn systemd(jobs: Jobs) -> Bus {
+    systemd_of(jobs, "252.22-1~deb12u1")
+}
+
+/// The same of a version.
+pub(crate) fn systemd_of(jobs: Jobs, version: &'static str) -> Bus {
     Bus::start(move |call| match (call.member.as_str(), jobs) {
+        ("Get", _) => vec![Reply::Return(vec![Value::Variant(Box::new(Value::text(version)))])],
         ("StartTransientUnit", Jobs::Exists) => vec![Reply::Error(EXISTS, "there is one")],
         ("StopUnit", Jobs::None) => vec![Reply::Error(NO_UNIT, "there is none")],
         ("StartTransientUnit" | "StopUnit", _) => job(jobs),
@@ -32,7 +38,7 @@ pub(crate) fn systemd(jobs: Jobs) -> Bus {
 }
 
 /// The properties that a call sets, by name.
-pub(crate) fn properties(call: &Message) -> Vec<(String, Value)> {
+pub(crate) fn set(call: &Message) -> Vec<(String, Value)> {
     let lists = call.body.iter().filter_map(|value| match value {
         Value::Array(of, properties) if of == "(sv)" => Some(properties),
         _ => None,
