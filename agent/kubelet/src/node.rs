@@ -144,20 +144,20 @@ pub fn keep(scope: &Scope, config: Config, client: kube::Client, sources: Source
         let (config, registered) = (node.clone(), registered.clone());
         let mut reporter = report::Reporter::new(config, of.clone(), sources.clone());
         async move {
-            if let Some(node) = Box::pin(register::until_registered(&mut reporter, &stop)).await {
+            while let Some(node) = Box::pin(register::until_registered(&mut reporter, &stop)).await {
                 registered.send_replace(Some(node.metadata.uid.unwrap_or_default()));
                 Box::pin(reporter.run(&stop)).await;
+                if stop.is_cancelled() {
+                    break;
+                }
             }
             Ok(())
         }
     }));
     scope.keep(Task::new("node-lease", move |stop| {
-        let (client, config, mut uid) = (client.clone(), config.clone(), uid.clone());
+        let (client, config, uid) = (client.clone(), config.clone(), uid.clone());
         async move {
-            let registered = stop.run_until_cancelled(uid.wait_for(Option::is_some)).await;
-            if let Some(Ok(uid)) = registered.map(|known| known.map(|uid| uid.clone().unwrap_or_default())) {
-                Box::pin(lease::run(client, &config.name, &uid, config.lease_duration, &stop)).await;
-            }
+            Box::pin(lease::keep(client, &config.name, uid, config.lease_duration, &stop)).await;
             Ok(())
         }
     }));

@@ -11,6 +11,7 @@ use kube::Api;
 use kube::api::PostParams;
 use std::time::Duration;
 use supervise::Backoff;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// Where node leases live.
@@ -18,8 +19,35 @@ pub const NAMESPACE: &str = "kube-node-lease";
 /// First and longest pause after a failure, as upstream's.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(7));
 
+/// Renews until `shutdown`, once the Node is known, as a lease of the Node that has the newest UID.
+pub async fn keep(
+    client: kube::Client,
+    node: &str,
+    mut uid: watch::Receiver<Option<String>>,
+    duration: Duration,
+    shutdown: &CancellationToken,
+) {
+    let renewing = async {
+        loop {
+            let known = uid.wait_for(Option::is_some).await.map(|known| known.clone());
+            let Ok(Some(owner)) = known else { return };
+            let another = async {
+                if uid.wait_for(|now| now.as_ref() != Some(&owner)).await.is_err() {
+                    // Nobody registers it any more.
+                    std::future::pending::<()>().await;
+                }
+            };
+            tokio::select! {
+                () = Box::pin(run(client.clone(), node, &owner, duration, shutdown)) => return,
+                () = another => {}
+            }
+        }
+    };
+    shutdown.run_until_cancelled(renewing).await;
+}
+
 /// Renews until `shutdown`.
-pub async fn run(
+async fn run(
     client: kube::Client,
     node: &str,
     node_uid: &str,

@@ -1,13 +1,15 @@
 //! Creates the Node object, or reconciles the one an earlier life left behind.
 //!
 //! Woken once at start. Reads the machine and the Node; writes the Node. An existing object keeps everything an
-//! administrator did to it (labels, taints, cordon); only the built-in labels and the attach annotation are put right.
+//! administrator did to it (labels, taints, cordon); only the built-in labels and the attach annotation are put right. Where it was another
+//! machine's (one that was made anew under the same name), the devices that one had are none until somebody says otherwise.
 //! Promises: returns only with the object in the API server (or at shutdown); retries with backoff, never gives up.
 
 use super::Config;
 use super::machine::architecture;
 use super::report::Reporter;
 use k8s_openapi::api::core::v1::{Node, NodeSpec, NodeStatus, Taint};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
@@ -26,6 +28,10 @@ const ATTACH_ANNOTATION: &str = "volumes.kubernetes.io/controller-managed-attach
 const PROVIDED_IPS: &str = "alpha.kubernetes.io/provided-node-ip";
 /// Keeps pods away until a cloud's own program has prepared the node.
 const UNPREPARED: &str = "node.cloudprovider.kubernetes.io/uninitialized";
+
+/// What the names of resources have that are no devices: those of Kubernetes itself, and those that quotas are of.
+const NATIVE: &str = "kubernetes.io/";
+const REQUESTS: &str = "requests.";
 
 /// Tries until the node is registered; `None` when `shutdown` came first.
 pub async fn until_registered(reporter: &mut Reporter, shutdown: &CancellationToken) -> Option<Node> {
@@ -70,11 +76,33 @@ async fn register(reporter: &mut Reporter) -> Result<Node, kube::Error> {
 }
 
 async fn reconcile(api: &Api<Node>, wanted: &Node, config: &Config) -> Result<Node, kube::Error> {
-    let found = api.get(&config.name).await?;
-    match metadata_patch(&found.metadata, &wanted.metadata, &config.labels) {
-        None => Ok(found),
-        Some(patch) => api.patch(&config.name, &PatchParams::default(), &Patch::Strategic(patch)).await,
+    let mut found = api.get(&config.name).await?;
+    let params = PatchParams::default();
+    if let Some(patch) = metadata_patch(&found.metadata, &wanted.metadata, &config.labels) {
+        found = api.patch(&config.name, &params, &Patch::Strategic(patch)).await?;
     }
+    if let Some(patch) = devices_patch(found.status.as_ref(), wanted.status.as_ref()) {
+        tracing::info!(node = %config.name, "the node was another machine's: its devices are none");
+        found = api.patch_status(&config.name, &params, &Patch::Strategic(patch)).await?;
+    }
+    Ok(found)
+}
+
+/// The devices of a node that was another machine's, each none. Pure. Upstream: `reconcileExtendedResource`, which knows a machine that was made
+/// anew by the records of devices that it lacks.
+fn devices_patch(found: Option<&NodeStatus>, wanted: Option<&NodeStatus>) -> Option<Value> {
+    let machine = |status: Option<&NodeStatus>| {
+        let id = status?.node_info.as_ref()?.machine_id.clone();
+        Some(id).filter(|id| !id.is_empty())
+    };
+    let (before, now) = (machine(found)?, machine(wanted)?);
+    let none = |(name, amount): (&String, &Quantity)| {
+        let device = name.contains('/') && !name.contains(NATIVE) && !name.starts_with(REQUESTS);
+        (device && amount.0 != "0").then(|| (name.clone(), Value::from("0")))
+    };
+    let devices: Map<String, Value> = found?.capacity.iter().flatten().filter_map(none).collect();
+    (before != now && !devices.is_empty())
+        .then(|| json!({"status": {"capacity": devices, "allocatable": devices}}))
 }
 
 /// The object a new node starts as. Pure.
@@ -208,6 +236,26 @@ mod tests {
             Some(json!({"metadata": {"annotations": {PROVIDED_IPS: null}}})),
             "what is stale goes"
         );
+    }
+
+    #[test]
+    fn devices_of_a_machine_that_is_no_more_must_not_be_offered() {
+        let status = |machine: &str| -> NodeStatus {
+            let info = json!({"architecture": "", "bootID": "", "containerRuntimeVersion": "", "kernelVersion": "",
+                "kubeProxyVersion": "", "kubeletVersion": "", "machineID": machine, "operatingSystem": "", "osImage": "",
+                "systemUUID": ""});
+            let capacity = json!({"cpu": "2", "example.com/gpu": "8", "example.com/none": "0", "x.kubernetes.io/y": "1"});
+            serde_json::from_value(json!({"nodeInfo": info, "capacity": capacity})).unwrap()
+        };
+        let (old, new) = (status("old"), status("new"));
+        let none = json!({"example.com/gpu": "0"});
+        let patch = devices_patch(Some(&old), Some(&new));
+        assert_eq!(patch, Some(json!({"status": {"capacity": none, "allocatable": none}})));
+        assert_eq!(devices_patch(Some(&old), Some(&old)), None, "one that was only started again has them");
+        for unknown in [Some(&status("")), None] {
+            assert_eq!(devices_patch(unknown, Some(&new)), None);
+            assert_eq!(devices_patch(Some(&old), unknown), None);
+        }
     }
 
     #[test]

@@ -2,9 +2,9 @@
 //!
 //! Woken by a change of the runtime's health or of what the kubelet reports, and every `check_period`. Reads the machine,
 //! the runtime's images, and the Node (from the API server's cache). Writes `status` by a strategic merge patch of what
-//! differs, when something differs or `report_period` is over, and then the events that go with it. Promises: other
-//! writers' conditions, resources and fields survive; a failed write is tried again at the next wake-up; a burst of
-//! changes becomes one write.
+//! differs, when something differs or `report_period` is over, and then the events that go with it; and tells the runtime the ranges of the
+//! node's pods. Promises: other writers' conditions, resources and fields survive; a failed write is tried again at the next wake-up; a burst of
+//! changes becomes one write; a Node that was removed while the API could not be reached is noticed.
 
 use super::status::{self, Observed, Outcome};
 use super::{Config, Reported, machine, patch, runtime};
@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerImage, Node, NodeStatus};
 use kube::Api;
 use kube::api::{Patch, PatchParams};
+use kube::core::Status;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -82,6 +83,9 @@ pub struct Reporter {
     images: Option<(Instant, Vec<ContainerImage>)>,
     last_report: Option<Instant>,
     enforced_told: bool,
+    /// The ranges of the node's pods, as the Node had them last, and as the runtime was told them.
+    ranges: String,
+    ranges_told: String,
     /// Whether the scheduler was kept from the node when it was looked at last.
     unschedulable: bool,
 }
@@ -104,24 +108,57 @@ impl Reporter {
             images: None,
             last_report: None,
             enforced_told: false,
+            ranges: String::new(),
+            ranges_told: String::new(),
             unschedulable: false,
         }
     }
 
-    /// Reports until `shutdown`.
+    /// Reports until `shutdown`, or until the Node turns out to have been removed while the API could not be reached: nobody was there to see it go,
+    /// and this machine is back. One that is removed while the API can be reached is removed for good, until the kubelet is started again: as
+    /// upstream's.
     pub async fn run(&mut self, shutdown: &CancellationToken) {
+        let mut away = false;
         loop {
             self.tell_enforced();
-            if let Err(error) = self.report_with_retries().await {
-                let cause = std::error::Error::source(&error).map(ToString::to_string);
-                tracing::warn!(error = %error, cause, "report node status; will try again");
+            match self.report_with_retries().await {
+                Ok(()) => away = false,
+                Err(error) if error.is_absent() && away => {
+                    tracing::warn!(node = %self.config.name, "the node was removed while the API could not be reached");
+                    return;
+                }
+                Err(error) => {
+                    away = error.is_unanswered();
+                    let cause = std::error::Error::source(&error).map(ToString::to_string);
+                    tracing::warn!(error = %error, cause, "report node status; will try again");
+                }
             }
+            self.tell_ranges().await;
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 Ok(()) = self.health.changed() => {}
                 Ok(()) = self.reported.changed() => {}
                 () = tokio::time::sleep(self.config.check_period) => {}
             }
+        }
+    }
+
+    /// Tells the runtime the ranges of the node's pods, where they are others than it was told. Upstream: `updatePodCIDR`.
+    async fn tell_ranges(&mut self) {
+        if self.ranges.is_empty() || self.ranges == self.ranges_told {
+            return;
+        }
+        // A runtime that hangs must not keep the status from being reported.
+        let telling = tokio::time::timeout(PATIENCE, self.runtime.update_runtime_config(&self.ranges));
+        match telling.await {
+            Ok(Ok(())) => {
+                tracing::info!(before = self.ranges_told, now = self.ranges, "the ranges of the node's pods");
+                self.ranges_told.clone_from(&self.ranges);
+            }
+            Ok(Err(error)) => {
+                tracing::warn!(%error, ranges = self.ranges, "tell the runtime the ranges of pods");
+            }
+            Err(_) => tracing::warn!(ranges = self.ranges, "tell the runtime the ranges of pods: no answer"),
         }
     }
 
@@ -141,6 +178,12 @@ impl Reporter {
         // Resource version 0 allows the API server to answer from its cache; a retry asks for the truth.
         let mut found = self.read(from_cache).await?;
         self.tell_schedulable(&found);
+        self.ranges = found
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.pod_cidrs.as_ref())
+            .map(|all| all.join(","))
+            .unwrap_or_default();
         let old = found.status.take().unwrap_or_default();
         let outcome = self.compute(&old).await;
         let due = self.last_report.is_none_or(|at| at.elapsed() >= self.config.report_period);
@@ -245,9 +288,29 @@ impl Reporter {
     }
 }
 
+impl Error {
+    /// There is no such Node.
+    fn is_absent(&self) -> bool {
+        matches!(self.answer(), Some(status) if status.is_not_found())
+    }
+
+    /// The API server could not be reached, or had no answer.
+    fn is_unanswered(&self) -> bool {
+        !matches!(self, Self::Encode { .. }) && self.answer().is_none_or(|status| status.code >= 500)
+    }
+
+    /// What the API server said.
+    fn answer(&self) -> Option<&Status> {
+        let (Self::Read { source, .. } | Self::Patch { source, .. }) = self else { return None };
+        match &**source {
+            kube::Error::Api(status) => Some(&**status),
+            _ => None,
+        }
+    }
+}
+
 fn is_conflict(error: &Error) -> bool {
-    matches!(error, Error::Patch { source, .. }
-        if matches!(&**source, kube::Error::Api(status) if status.is_conflict()))
+    matches!(error, Error::Patch { .. }) && error.answer().is_some_and(Status::is_conflict)
 }
 
 #[cfg(test)]

@@ -139,6 +139,10 @@ impl State {
             (&Method::POST, _) => {
                 let mut object = body;
                 let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+                let key = (asked.resource.clone(), asked.namespace.clone(), name.clone());
+                if asked.name.is_none() && self.objects.contains_key(&key) {
+                    return refusal(409, "AlreadyExists");
+                }
                 object["metadata"]["uid"] = format!("made-{}", self.version).into();
                 whole(201, self.put((asked.resource, asked.namespace, name), object))
             }
@@ -148,6 +152,7 @@ impl State {
                 merge(&mut object, &body["status"]);
                 whole(200, self.put(asked.key(), object))
             }
+            (&Method::PUT, Some(_)) => whole(200, self.put(asked.key(), body)),
             (&Method::DELETE, Some(_)) => found(self.remove(&asked.key())),
             _ => refusal(405, "MethodNotAllowed"),
         }

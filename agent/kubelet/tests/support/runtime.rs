@@ -281,11 +281,20 @@ impl RuntimeService for Fake {
         container_stats(ContainerStatsRequest) -> ContainerStatsResponse;
         pod_sandbox_stats(PodSandboxStatsRequest) -> PodSandboxStatsResponse;
         list_pod_sandbox_stats(ListPodSandboxStatsRequest) -> ListPodSandboxStatsResponse;
-        update_runtime_config(UpdateRuntimeConfigRequest) -> UpdateRuntimeConfigResponse;
         list_metric_descriptors(ListMetricDescriptorsRequest) -> ListMetricDescriptorsResponse;
         list_pod_sandbox_metrics(ListPodSandboxMetricsRequest) -> ListPodSandboxMetricsResponse;
         runtime_config(RuntimeConfigRequest) -> RuntimeConfigResponse;
         update_pod_sandbox_resources(UpdatePodSandboxResourcesRequest) -> UpdatePodSandboxResourcesResponse;
+    }
+
+    async fn update_runtime_config(
+        &self,
+        asked: Request<UpdateRuntimeConfigRequest>,
+    ) -> Answer<UpdateRuntimeConfigResponse> {
+        let network = asked.into_inner().runtime_config.and_then(|config| config.network_config);
+        let ranges = network.unwrap_or_default().pod_cidr;
+        self.act(format!("use ranges {ranges}"), |_| Ok(())).await?;
+        Ok(Response::new(UpdateRuntimeConfigResponse {}))
     }
 
     async fn run_pod_sandbox(&self, asked: Request<RunPodSandboxRequest>) -> Answer<RunPodSandboxResponse> {

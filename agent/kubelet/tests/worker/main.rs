@@ -15,6 +15,7 @@ mod life;
 mod manager;
 mod node;
 mod probes;
+mod ranges;
 #[path = "../support/runtime.rs"]
 #[allow(dead_code, reason = "a worker asks for less than the port")]
 mod runtime;

@@ -325,6 +325,68 @@ async fn a_denied_request_is_asked_again_with_another_key() {
 }
 
 #[tokio::test]
+async fn a_machine_that_was_made_anew_must_not_be_kept_from_its_name() {
+    let cluster = cluster().await;
+    let (before, now) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let token = || Some(JoinToken::new(cluster.token.clone(), cluster.pki.ca.certificate()));
+    let (_, old) = try_join(&config(before.path(), token()), &cluster).await.unwrap();
+    let (_, new) = try_join(&config(now.path(), token()), &cluster).await.unwrap();
+    let certificate = |files: &Files| files.read_pair(Role::Client).unwrap().unwrap().certificate;
+    assert_eq!(certificate(&new).common_name, certificate(&old).common_name);
+    assert_ne!(certificate(&new).public_key_hash(), certificate(&old).public_key_hash());
+    assert_eq!(cluster.requests.lock().unwrap().len(), 2, "each has a request of its own");
+}
+
+#[tokio::test]
+async fn a_machine_that_was_renamed_must_not_speak_by_its_old_name() {
+    let cluster = cluster().await;
+    let dir = tempfile::tempdir().unwrap();
+    let token = || Some(JoinToken::new(cluster.token.clone(), cluster.pki.ca.certificate()));
+    let (_, files) = try_join(&config(dir.path(), token()), &cluster).await.unwrap();
+    rotation::ensure_serving("n1", &["192.0.2.1".parse().unwrap()], &files).unwrap();
+    let old_part = files.pair(Role::Part(pki::part::NodePart::Proxy));
+    std::fs::write(&old_part, "of the node before").unwrap();
+    let renamed = |token| Config { node_name: "n2".to_owned(), ..config(dir.path(), token) };
+    // Nobody lets it in, and it is told what to do.
+    let error = try_join(&renamed(None), &cluster).await.err().unwrap().to_string();
+    assert!(error.contains("windlass token create"), "{error}");
+    let (_, files) = try_join(&renamed(token()), &cluster).await.unwrap();
+    let certificate = files.read_pair(Role::Client).unwrap().unwrap().certificate;
+    assert_eq!(certificate.common_name, "system:node:n2");
+    let written = Kubeconfig::read(&files.kubeconfig()).unwrap().to_yaml().unwrap();
+    assert!(written.contains("system:node:n2") && !written.contains("system:node:n1"), "{written}");
+    assert!(!old_part.exists(), "what its parts had is of the node before");
+    rotation::ensure_serving("n2", &["192.0.2.1".parse().unwrap()], &files).unwrap();
+    let serving = files.read_pair(Role::Serving).unwrap().unwrap().certificate;
+    assert_eq!((serving.common_name.as_str(), serving.dns_names), ("system:node:n2", vec!["n2".to_owned()]));
+    // And from then on it needs no token.
+    let before = cluster.log.lock().unwrap().len();
+    try_join(&renamed(None), &cluster).await.unwrap();
+    assert_eq!(cluster.log.lock().unwrap().len(), before);
+}
+
+#[tokio::test]
+async fn a_machine_that_was_away_longer_than_its_certificate_lives_joins_again() {
+    let cluster = cluster().await;
+    let dir = tempfile::tempdir().unwrap();
+    let token = || Some(JoinToken::new(cluster.token.clone(), cluster.pki.ca.certificate()));
+    let (_, files) = try_join(&config(dir.path(), token()), &cluster).await.unwrap();
+    let long_ago = Timestamp::now() - jiff::SignedDuration::from_hours(24 * 400);
+    let key = pki::request::new_key().unwrap();
+    let request = Subject::node("n1").request(&key).unwrap();
+    let request = CertificateRequest::from_pem(&request).unwrap();
+    let usages = ["digital signature".to_owned(), "client auth".to_owned()];
+    let spent = cluster.pki.sign(&request, &usages, None, long_ago).unwrap();
+    let certificate = Certificate::from_pem(&spent).unwrap();
+    files.write_pair(Role::Client, &crate::identity::KeyPair { certificate, key_pem: key }).unwrap();
+    // Without a token nobody knows it any more; with one it is as new.
+    assert!(try_join(&config(dir.path(), None), &cluster).await.is_err());
+    try_join(&config(dir.path(), token()), &cluster).await.unwrap();
+    let now = files.read_pair(Role::Client).unwrap().unwrap().certificate;
+    assert!(now.is_valid_at(Timestamp::now()));
+}
+
+#[tokio::test]
 async fn a_killed_agent_takes_up_its_request() {
     let cluster = cluster().await;
     let dir = tempfile::tempdir().unwrap();

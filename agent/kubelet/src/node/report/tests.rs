@@ -15,18 +15,33 @@ use supervise::{Scope, Supervisor};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+mod returning;
+
 /// What the fake server was asked to write, and the node it holds.
 #[derive(Default)]
 struct Server {
     node: Option<Value>,
     lease: Option<Value>,
     writes: Vec<(String, Value)>,
+    /// How often the node was asked for.
+    reads: usize,
+    /// So many nodes were made.
+    made: usize,
+    /// It has no answer,
+    away: bool,
+    /// and had none so often when it was asked for the node.
+    unheard: usize,
 }
 
 impl Server {
     fn answer(&mut self, method: &Method, path: &str, body: Value) -> (StatusCode, Value) {
-        if method != Method::GET {
-            self.writes.push((format!("{method} {path}"), body.clone()));
+        if self.away {
+            self.unheard += usize::from(path == "/api/v1/nodes/n1");
+            return (StatusCode::SERVICE_UNAVAILABLE, failure("ServiceUnavailable", 503));
+        }
+        match method == Method::GET {
+            true => self.reads += usize::from(path == "/api/v1/nodes/n1"),
+            false => self.writes.push((format!("{method} {path}"), body.clone())),
         }
         let is_lease = path.contains("/leases");
         let slot = if is_lease { &mut self.lease } else { &mut self.node };
@@ -38,7 +53,10 @@ impl Server {
             ("POST", _) if slot.is_some() => (StatusCode::CONFLICT, failure("AlreadyExists", 409)),
             ("POST", _) => {
                 let mut stored = body;
-                stored["metadata"]["uid"] = json!("uid-of-n1");
+                self.made += usize::from(!is_lease);
+                let uid =
+                    if self.made == 1 { "uid-of-n1".to_owned() } else { format!("uid-{}-of-n1", self.made) };
+                stored["metadata"]["uid"] = json!(uid);
                 stored["metadata"]["resourceVersion"] = json!("1");
                 *slot = Some(stored.clone());
                 (StatusCode::CREATED, stored)
@@ -62,13 +80,36 @@ impl Server {
                             list.push(new.clone());
                         }
                     } else {
-                        node["status"][name] = value.clone();
+                        merge(&mut node["status"][name], value);
                     }
                 }
                 (StatusCode::OK, node.clone())
             }
+            ("PATCH", "/api/v1/nodes/n1") => {
+                let Some(node) = slot else { return (StatusCode::NOT_FOUND, failure("NotFound", 404)) };
+                merge(&mut node["metadata"], &body["metadata"]);
+                (StatusCode::OK, node.clone())
+            }
             other => panic!("unexpected request {other:?}"),
         }
+    }
+}
+
+/// Enough of a strategic merge for objects, and for lists that are replaced.
+fn merge(into: &mut Value, patch: &Value) {
+    match patch {
+        Value::Object(fields) if into.is_object() => {
+            for (name, value) in fields {
+                match value {
+                    Value::Null => drop(into.as_object_mut().unwrap().remove(name)),
+                    value => merge(&mut into[name], value),
+                }
+            }
+        }
+        Value::Array(list) => {
+            *into = list.iter().filter(|one| one.get("$patch").is_none()).cloned().collect();
+        }
+        value => *into = value.clone(),
     }
 }
 
@@ -96,6 +137,8 @@ fn client(server: &Arc<Mutex<Server>>) -> kube::Client {
 fn config() -> Config {
     Config {
         check_period: Duration::from_millis(20),
+        // What every machine has.
+        machine_id_files: vec!["/proc/sys/kernel/random/boot_id".into()],
         lease_duration: Duration::from_millis(200),
         ..Config::new("n1", vec!["192.0.2.1".parse().unwrap()], "/".into())
     }
