@@ -275,6 +275,8 @@ pub struct Config {
     pub system_logs: bool,
     /// and those of its services (`enableSystemLogQuery`).
     pub system_log_query: bool,
+    /// Chains of iptables that other programs look for are made (`makeIPTablesUtilChains`).
+    pub iptables_chains: bool,
     /// The kubelet's own cgroup, where it is not the one it runs in (`kubeletCgroups`).
     pub kubelet_cgroup: Option<String>,
     /// The cgroup of what is neither a pod nor ours (`systemCgroups`).
@@ -446,6 +448,7 @@ impl Config {
             debugging: file.enable_debugging_handlers.unwrap_or(true),
             system_logs: file.enable_system_log_handler.unwrap_or(true),
             system_log_query: file.enable_system_log_query.unwrap_or(false),
+            iptables_chains: file.make_iptables_util_chains.unwrap_or(true),
             kubelet_cgroup: file.kubelet_cgroups.filter(|name| !name.is_empty()),
             system_cgroup: file.system_cgroups.filter(|name| !name.is_empty()),
             tls_cert_file: file.tls_cert_file.filter(|p| !p.as_os_str().is_empty()),

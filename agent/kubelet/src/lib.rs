@@ -6,12 +6,13 @@
 //! - [`pod`]: [`pod::plan`] (pure) decides, [`worker::execute`] does, [`pod::status`] (pure) tells; [`pod::spec`] translates
 //!   a pod's fields for the runtime.
 //! - [`volume`], [`cgroup`], [`image`], [`probe`]: what pods need beside containers; [`login`]: to the registries of images.
-//! - `dbus`: what systemd and logind are asked over.
+//! - `dbus`: what systemd and logind are asked over; `directory`: directories of a mode.
 //! - [`csi`]: storage drivers of this node; [`user_namespace`]: ids of pods that have their own.
 //! - [`report`] writes statuses to the API, [`recorder`] events; [`objects`] reads ConfigMaps, Secrets and Services,
 //!   [`runtime_class`] RuntimeClasses.
 //! - [`node`]: this machine's Node object and Lease; `oom`: processes the kernel ended for want of memory.
 //! - [`server`]: the HTTPS port, 10250; [`spdy`]: how it asks the runtime for streams; [`logs`] reads containers' logs, `logline` a single line.
+//! - [`iptables`]: chains that other programs look for.
 //! - [`shutdown`]: pods that end before the machine does; [`enforcement`]: the limits of all pods together.
 //! - [`eviction`]: what the machine runs out of, and who goes then; [`pressure`]: the thresholds; [`stats`]: what everything uses; [`meters`]: what the
 //!   kubelet counts of its own work.
@@ -24,10 +25,12 @@ mod cgroup;
 mod config;
 pub mod csi;
 mod dbus;
+mod directory;
 pub mod enforcement;
 pub mod eviction;
 mod host;
 mod image;
+pub mod iptables;
 mod login;
 mod logline;
 pub mod logs;

@@ -14,6 +14,7 @@ use crate::cgroup::Cgroups;
 use crate::config::manifest::ManifestUrl;
 use crate::config::{CgroupDriver, Config};
 use crate::csi::{self, Drivers};
+use crate::directory;
 use crate::eviction::order::Evictions;
 use crate::image::Images;
 use crate::image::garbage::Garbage;
@@ -94,9 +95,14 @@ impl Kubelet {
         for warning in machinery::gates::check(gates).unwrap_or_default() {
             tracing::warn!("{warning}");
         }
-        let logs = [&config.pod_logs_dir, &config.container_logs_dir].map(Clone::clone);
-        for path in std::iter::once(config.root_dir.join("pods")).chain(logs) {
-            std::fs::create_dir_all(&path).map_err(|source| Error::Directory { path, source })?;
+        // Upstream's modes.
+        let directories = [
+            (config.root_dir.join("pods"), 0o750),
+            (config.pod_logs_dir.clone(), 0o750),
+            (config.container_logs_dir.clone(), 0o755),
+        ];
+        for (path, mode) in directories {
+            directory::make(&path, mode).map_err(|source| Error::Directory { path, source })?;
         }
         let endpoint = config.container_runtime_endpoint.clone();
         let failed = |source| Error::Runtime { endpoint: endpoint.clone(), source };

@@ -8,7 +8,7 @@ use kubelet::eviction;
 use kubelet::node::{self as node_object, Cloud, Reported, Reservation, Sources, trouble};
 use kubelet::pressure::Signal;
 use kubelet::server::{self, Authorization};
-use kubelet::{ConfigError, Kubelet, enforcement, kept_free, shutdown};
+use kubelet::{ConfigError, Kubelet, enforcement, iptables, kept_free, shutdown};
 use machinery::quantity::Quantity;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -173,6 +173,9 @@ pub(crate) async fn run(
             Ok(())
         }
     }));
+    if settings.iptables_chains {
+        scope.keep(Task::endless("iptables", iptables::keep));
+    }
     let (parts, report) = (kubelet.shutdown(), reporting.clone());
     scope.keep(Task::endless("node-shutdown", move || shutdown::watch(parts.clone(), report.clone())));
     // Volumes that are attached show as they come into use.

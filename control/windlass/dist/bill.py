@@ -20,17 +20,18 @@ links = {
 with open(os.path.join(metadata["workspace_root"], "Cargo.lock"), "rb") as file:
     sums = {(p["name"], p["version"]): p.get("checksum") for p in tomllib.load(file)["package"]}
 
+# Procedural macros run in the compiler: nothing is linked of them, nor of what only they use.
+macros = {one for one, package in packages.items() if any("proc-macro" in target["kind"] for target in package["targets"])}
+
 # From the programs along what is linked; what only builds or tests use is not in them.
 reached, next_ones = set(), [i for i, p in packages.items() if p["name"] in ("windlass", "windlass-cni")]
 while next_ones:
     one = next_ones.pop()
-    if one not in reached:
+    if one not in reached | macros:
         reached.add(one)
         next_ones += links[one]
 linked = sorted((packages[one] for one in reached), key=lambda p: (p["name"], p["version"]))
 foreign = [p for p in linked if p["source"]]
-# Procedural macros run in the compiler; nothing of them is linked.
-foreign = [p for p in foreign if not any("proc-macro" in target["kind"] for target in p["targets"])]
 
 
 def component(package):

@@ -29,9 +29,16 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// The bridge of pods, and the protocol number of our routes.
 const BRIDGE: &str = "cni0";
 const PROTOCOL: &str = "87";
+/// What the kubelet writes for logind, and how that begins.
+const DELAY: &str = "/etc/systemd/logind.conf.d/99-kubelet.conf";
+const DELAY_BEGINS: &str = "# Kubelet logind override";
 
 pub(crate) async fn run(flags: &ResetFlags, file: &Option<PathBuf>) -> anyhow::Result<()> {
-    let node = settings::merge(AgentFlags::default(), file)?.node;
+    let (flags_of_file, wrong) = settings::merge_leniently(AgentFlags::default(), file);
+    for error in wrong {
+        tracing::warn!("passed over: {error:#}");
+    }
+    let node = flags_of_file.node;
     let places = places(&node);
     if !flags.yes {
         let all: Vec<String> = places.directories.iter().map(|dir| dir.display().to_string()).collect();
@@ -58,6 +65,7 @@ pub(crate) async fn run(flags: &ResetFlags, file: &Option<PathBuf>) -> anyhow::R
     let pods = failed.of("end the pods", end_pods(endpoint).await).unwrap_or_default();
     let tables = failed.of("remove nftables tables", remove_tables().await).unwrap_or_default();
     failed.of("remove the pods' bridge", remove_bridge().await);
+    failed.of("remove chains of iptables", remove_chains().await);
     failed.of("remove routes", program("ip", &["route", "flush", "proto", PROTOCOL]).await);
     failed.of("remove routes", program("ip", &["-6", "route", "flush", "proto", PROTOCOL]).await);
     let mounts = unmount(&places, &mut failed);
@@ -74,6 +82,11 @@ pub(crate) async fn run(flags: &ResetFlags, file: &Option<PathBuf>) -> anyhow::R
     let _ = std::fs::remove_dir(&places.data_dir);
     for path in plan::own_files(&places.cni_conf_dir, &places.cni_bin_dir, &listing) {
         failed.of("remove", gone(std::fs::remove_file(&path)).with_context(|| path.display().to_string()));
+    }
+    if failed.of("remove logind's setting", remove_delay(Path::new(DELAY))) == Some(true) {
+        // It reads its settings again; what it waits for is as before.
+        let again = program("systemctl", &["kill", "--signal=HUP", "systemd-logind.service"]).await;
+        failed.of("have logind read its settings", again);
     }
     let data = json!({"pods": pods, "tables": tables, "mounts": mounts, "failed": failed.0});
     let lines: String = failed.0.iter().map(|failure| format!("  {failure}\n")).collect();
@@ -165,6 +178,42 @@ async fn remove_tables() -> anyhow::Result<usize> {
     Ok(tables.len())
 }
 
+/// Removes the chains that kubelets make for other programs, and the tables that hold nothing then.
+async fn remove_chains() -> anyhow::Result<()> {
+    for name in ["iptables", "ip6tables"] {
+        for words in plan::CHAINS {
+            let arguments: Vec<&str> = ["-w", "5"].into_iter().chain(words.split(' ')).collect();
+            // There is no such program, chain or rule, which is as good.
+            let _ = program(name, &arguments).await;
+        }
+    }
+    for table in plan::listed_tables(&program("nft", &["list", "tables"]).await?) {
+        let Table { family, name } = &table;
+        if plan::is_of_iptables(&table)
+            && plan::is_empty(&program("nft", &["list", "table", family, name]).await?)
+        {
+            program("nft", &["delete", "table", family, name]).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes the setting by which a kubelet has logind wait for pods, and its directory where nobody keeps anything else there; false where there is none.
+fn remove_delay(path: &Path) -> anyhow::Result<bool> {
+    let text = match std::fs::read_to_string(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+        text => text.with_context(|| path.display().to_string())?,
+    };
+    if !text.starts_with(DELAY_BEGINS) {
+        return Ok(false);
+    }
+    std::fs::remove_file(path).with_context(|| path.display().to_string())?;
+    if let Some(dir) = path.parent() {
+        let _ = std::fs::remove_dir(dir);
+    }
+    Ok(true)
+}
+
 async fn remove_bridge() -> anyhow::Result<()> {
     if Path::new("/sys/class/net").join(BRIDGE).exists() {
         program("ip", &["link", "delete", BRIDGE]).await?;
@@ -250,6 +299,19 @@ mod tests {
         assert_eq!(failed.of("a", Err::<(), _>(anyhow::anyhow!("broken"))), None);
         assert_eq!(failed.of("b", Ok(3)), Some(3));
         assert_eq!(failed.0, ["a: broken"]);
+    }
+
+    #[test]
+    fn what_logind_was_told_for_pods_must_not_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("logind.conf.d/99-kubelet.conf");
+        assert!(!remove_delay(&path).unwrap());
+        std::fs::create_dir(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, "# Mine\n[Login]\nInhibitDelayMaxSec=7\n").unwrap();
+        assert!(!remove_delay(&path).unwrap() && path.exists(), "an operator's own stays");
+        std::fs::write(&path, "# Kubelet logind override\n[Login]\nInhibitDelayMaxSec=30\n").unwrap();
+        assert!(remove_delay(&path).unwrap());
+        assert!(!path.parent().unwrap().exists());
     }
 
     #[test]

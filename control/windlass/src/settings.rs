@@ -19,45 +19,79 @@ const FILE: &str = "/etc/windlass/config.yaml";
 
 /// Fills what flags leave open from the file: the named one, or the usual one if it is there. An empty name means none.
 pub(crate) fn merge<T: Serialize + DeserializeOwned>(flags: T, file: &Option<PathBuf>) -> anyhow::Result<T> {
+    let Some((path, text)) = read(file)? else { return Ok(flags) };
+    merge_text(flags, &text).with_context(|| reading(&path))
+}
+
+/// The same of what can be read of the file, and what cannot be: for those who undo, whom no wrong word may keep from it.
+pub(crate) fn merge_leniently<T: Serialize + DeserializeOwned + Clone>(
+    flags: T,
+    file: &Option<PathBuf>,
+) -> (T, Vec<anyhow::Error>) {
+    let (path, text) = match read(file) {
+        Ok(Some(found)) => found,
+        Ok(None) => return (flags, Vec::new()),
+        Err(error) => return (flags, vec![error]),
+    };
+    let (merged, wrong) = match laid_over(flags.clone(), &text) {
+        Ok(done) => done,
+        Err(error) => (flags, vec![error]),
+    };
+    (merged, wrong.into_iter().map(|error| error.context(reading(&path))).collect())
+}
+
+fn reading(path: &Path) -> String {
+    format!("read configuration {}", path.display())
+}
+
+/// The file and its text; none where there is none to be read.
+fn read(file: &Option<PathBuf>) -> anyhow::Result<Option<(PathBuf, String)>> {
     let path = file.clone().unwrap_or_else(|| FILE.into());
     if path.as_os_str().is_empty() {
-        return Ok(flags);
+        return Ok(None);
     }
-    let text = match std::fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(e) if file.is_none() && e.kind() == std::io::ErrorKind::NotFound => return Ok(flags),
-        Err(e) => return Err(e).with_context(|| format!("read configuration {}", path.display())),
-    };
-    merge_text(flags, &text).with_context(|| format!("read configuration {}", path.display()))
+    match std::fs::read_to_string(&path) {
+        Ok(text) => Ok(Some((path, text))),
+        Err(e) if file.is_none() && e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e).with_context(|| reading(&path)),
+    }
 }
 
 fn merge_text<T: Serialize + DeserializeOwned>(flags: T, text: &str) -> anyhow::Result<T> {
+    let (merged, wrong) = laid_over(flags, text)?;
+    wrong.into_iter().next().map_or(Ok(merged), Err)
+}
+
+/// Flags, and what a file says where they say nothing; what of the file is wrong is told, and left out.
+fn laid_over<T: Serialize + DeserializeOwned>(
+    flags: T,
+    text: &str,
+) -> anyhow::Result<(T, Vec<anyhow::Error>)> {
     let file: Value = serde_saphyr::from_str(text).map_err(|e| anyhow!("{}", e.to_string().trim()))?;
     let mut file = match file {
-        Value::Null => return Ok(flags),
+        Value::Null => return Ok((flags, Vec::new())),
         Value::Object(map) => map,
         _ => bail!("a mapping of settings is expected"),
     };
     let mut merged = fields(&flags)?;
     let known: [Map<String, Value>; 2] = [fields(&ServerFlags::default())?, fields(&AgentFlags::default())?];
-    if let Some(unknown) = file.keys().find(|key| !known.iter().any(|k| k.contains_key(*key))) {
-        bail!("unknown setting {unknown:?}");
-    }
+    let unknown = file.keys().filter(|key| !known.iter().any(|k| k.contains_key(*key)));
+    let mut wrong: Vec<anyhow::Error> = unknown.map(|key| anyhow!("unknown setting {key:?}")).collect();
     for (name, value) in &mut merged {
         let unset =
             matches!(value, Value::Null | Value::Bool(false)) || value.as_array().is_some_and(Vec::is_empty);
-        if let Some(given) = file.remove(name).filter(|_| unset) {
-            // A list of one may be written without its dash.
-            let listed = value.is_array() && !given.is_array();
-            *value = if listed { Value::Array(vec![given]) } else { given };
+        let Some(given) = file.remove(name).filter(|_| unset) else { continue };
+        // A list of one may be written without its dash.
+        let listed = value.is_array() && !given.is_array();
+        let given = if listed { Value::Array(vec![given]) } else { given };
+        // One setting at a time, so that an error names its setting.
+        let one = Map::from_iter([(name.clone(), given.clone())]);
+        match serde_json::from_value::<T>(Value::Object(one)).with_context(|| format!("setting {name:?}")) {
+            Ok(_) => *value = given,
+            Err(error) => wrong.push(error),
         }
     }
-    // One setting at a time first, so that an error names its setting.
-    for (name, value) in &merged {
-        let one = Map::from_iter([(name.clone(), value.clone())]);
-        serde_json::from_value::<T>(Value::Object(one)).with_context(|| format!("setting {name:?}"))?;
-    }
-    Ok(serde_json::from_value(Value::Object(merged))?)
+    Ok((serde_json::from_value(Value::Object(merged))?, wrong))
 }
 
 /// Every setting by name, those that are not given as null, false or an empty list.

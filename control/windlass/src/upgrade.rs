@@ -43,7 +43,7 @@ pub(crate) async fn run(flags: &UpgradeFlags) -> anyhow::Result<()> {
     let after = after.context("the release's program does not run on this machine; nothing was changed")?;
     let mut units = Vec::new();
     for unit in UNITS {
-        if systemctl(&["is-active", "-q", unit], PATIENCE).await.is_ok() {
+        if is_running(&state(unit).await?) {
             units.push(unit);
         }
     }
@@ -78,16 +78,28 @@ async fn version(program: &Path) -> anyhow::Result<Value> {
     serde_json::from_slice(&output.stdout).with_context(what)
 }
 
-async fn systemctl(arguments: &[&str], patience: Duration) -> anyhow::Result<()> {
+/// What systemd says of a unit: `active`.
+async fn state(unit: &str) -> anyhow::Result<String> {
+    let said = systemctl(&["show", "--property=ActiveState", "--value", unit], PATIENCE).await?;
+    Ok(said.trim().to_owned())
+}
+
+/// A unit that is at work, or on its way there: one that fails again and again is `activating` in between, and the new programs may be what mends it.
+fn is_running(state: &str) -> bool {
+    ["active", "activating", "reloading", "refreshing", "deactivating"].contains(&state)
+}
+
+/// Runs it to its end; gives what it says.
+async fn systemctl(arguments: &[&str], patience: Duration) -> anyhow::Result<String> {
     let what = || format!("systemctl {}", arguments.join(" "));
     let mut command = Command::new("systemctl");
-    command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
-    let status = tokio::time::timeout(patience, command.status()).await.with_context(what)?;
-    let status = status.with_context(what)?;
-    if !status.success() {
-        bail!("{}: {status}", what());
+    command.args(arguments).stdin(Stdio::null()).stderr(Stdio::inherit()).kill_on_drop(true);
+    let output = tokio::time::timeout(patience, command.output()).await.with_context(what)?;
+    let output = output.with_context(what)?;
+    if !output.status.success() {
+        bail!("{}: {}", what(), output.status);
     }
-    Ok(())
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// Puts the staged programs in the place of those in `dir` and restarts what runs; where that fails, the old ones are back.
@@ -185,6 +197,16 @@ mod tests {
 
     fn content(dir: &Path, program: &str) -> String {
         fs::read_to_string(dir.join(program)).unwrap()
+    }
+
+    #[test]
+    fn a_unit_that_fails_again_and_again_must_not_be_taken_for_a_stopped_one() {
+        for running in ["active", "activating", "reloading"] {
+            assert!(is_running(running), "{running}");
+        }
+        for stopped in ["inactive", "failed", ""] {
+            assert!(!is_running(stopped), "{stopped}");
+        }
     }
 
     #[tokio::test]

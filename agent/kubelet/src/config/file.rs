@@ -196,6 +196,8 @@ pub(super) struct File {
     static_pod_url: String,
     #[serde(rename = "staticPodURLHeader")]
     static_pod_url_header: BTreeMap<String, Vec<String>>,
+    #[serde(rename = "makeIPTablesUtilChains")]
+    pub(super) make_iptables_util_chains: Option<bool>,
     healthz_bind_address: Option<String>,
     healthz_port: Option<u16>,
     pub(super) read_only_port: Option<u16>,
@@ -205,8 +207,6 @@ pub(super) struct File {
     run_once: bool,
     streaming_connection_idle_timeout: Span,
     merge_default_eviction_settings: bool,
-    #[serde(rename = "makeIPTablesUtilChains")]
-    make_iptables_util_chains: Option<bool>,
     iptables_masquerade_bit: Option<i32>,
     iptables_drop_bit: Option<i32>,
     pub(super) authentication: Value,

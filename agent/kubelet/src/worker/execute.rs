@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::hooks;
+use crate::directory;
 use crate::image::{Present, Wanted};
 use crate::logs::links;
 use crate::meters::{PODS_FAILED, PODS_STARTED};
@@ -29,6 +30,8 @@ use crate::worker::context::Context;
 
 /// Failed creations are tried again after this long.
 const RETRY: Duration = Duration::from_secs(10);
+/// The mode of directories of logs, as upstream's.
+const LOGS: u32 = 0o755;
 /// A reserved name is resolved this often before the failure is shown.
 const NAME_TRIES: u32 = 3;
 
@@ -82,7 +85,7 @@ async fn make_sandbox(
 ) -> Result<(), String> {
     let log_dir =
         context.config.pod_log_dir(crate::pod::namespace(pod), crate::pod::name(pod), crate::pod::uid(pod));
-    std::fs::create_dir_all(&log_dir).map_err(|error| format!("create pod log directory: {error}"))?;
+    directory::make(&log_dir, LOGS).map_err(|error| format!("create pod log directory: {error}"))?;
     warn_of_dns(context, pod);
     for _ in 0..NAME_TRIES {
         let config = sandbox_config(context, pod, attempt).map_err(|error| error.to_string())?;
@@ -328,7 +331,7 @@ async fn create(context: &Context, start: &Start<'_>, needs: Needs) -> Result<(S
     let config = spec::container::config(pod, container, made, &context.config, &context.node())
         .map_err(config_error)?;
     let log_dir = pod_sandbox.log_directory.clone();
-    std::fs::create_dir_all(Path::new(&log_dir).join(&container.name))
+    directory::make(&Path::new(&log_dir).join(&container.name), LOGS)
         .map_err(|e| failure("CreateContainerError", format!("create container log directory: {e}")))?;
     create_resolving_names(context, &sandbox.id, config, pod_sandbox).await
 }

@@ -20,16 +20,49 @@ pub(super) struct Table {
     pub(super) name: String,
 }
 
-/// Our tables of those that `nft list tables` names.
-pub(super) fn own_tables(listed: &str) -> Vec<Table> {
-    let own = |line: &str| {
+/// The tables that `nft list tables` names.
+pub(super) fn listed_tables(listed: &str) -> Vec<Table> {
+    let table = |line: &str| {
         let mut words = line.split_whitespace();
         words.next().filter(|word| *word == "table")?;
-        let (family, name) = (words.next()?, words.next()?);
-        let ours = name == "windlass" || name.starts_with("windlass-");
-        ours.then(|| Table { family: family.to_owned(), name: name.to_owned() })
+        let (family, name) = (words.next()?.to_owned(), words.next()?.to_owned());
+        Some(Table { family, name })
     };
-    listed.lines().filter_map(own).collect()
+    listed.lines().filter_map(table).collect()
+}
+
+/// Our tables among them.
+pub(super) fn own_tables(listed: &str) -> Vec<Table> {
+    let ours = |table: &Table| table.name == "windlass" || table.name.starts_with("windlass-");
+    listed_tables(listed).into_iter().filter(ours).collect()
+}
+
+/// What takes a kubelet's chains for other programs out of iptables, in this order.
+pub(super) const CHAINS: [&str; 8] = [
+    "-t filter -D OUTPUT -j KUBE-FIREWALL",
+    "-t filter -D INPUT -j KUBE-FIREWALL",
+    "-t filter -F KUBE-FIREWALL",
+    "-t filter -X KUBE-FIREWALL",
+    "-t mangle -X KUBE-IPTABLES-HINT",
+    "-t mangle -X KUBE-KUBELET-CANARY",
+    "-t nat -X KUBE-KUBELET-CANARY",
+    "-t filter -X KUBE-KUBELET-CANARY",
+];
+
+/// A table that iptables keeps in nftables and makes whenever it needs it, of those a kubelet has it make.
+pub(super) fn is_of_iptables(table: &Table) -> bool {
+    ["ip", "ip6"].contains(&table.family.as_str())
+        && ["mangle", "nat", "filter"].contains(&table.name.as_str())
+}
+
+/// Nothing is in a table but chains that let everything pass: without it all is the same.
+pub(super) fn is_empty(listed: &str) -> bool {
+    let frame = |line: &str| {
+        let chain = line.starts_with("chain ") && line.ends_with('{');
+        let hook = line.starts_with("type ") && line.ends_with("policy accept;");
+        line.is_empty() || line == "}" || line.starts_with("table ") || line.starts_with('#') || chain || hook
+    };
+    listed.lines().map(str::trim).all(frame)
 }
 
 /// Mounts below a directory, the one on it included, the last one first: as `/proc/self/mounts` has them, with its escapes undone.
@@ -83,6 +116,19 @@ mod tests {
         let names: Vec<String> =
             own_tables(listed).into_iter().map(|t| format!("{} {}", t.family, t.name)).collect();
         assert_eq!(names, ["ip windlass", "inet windlass-cni"]);
+    }
+
+    #[test]
+    fn a_table_of_iptables_that_holds_something_must_not_be_removed() {
+        let empty = "# Warning: table ip filter is managed by iptables-nft, do not touch!\ntable ip filter {\n\tchain INPUT {\n\
+                     \t\ttype filter hook input priority filter; policy accept;\n\t}\n}\n";
+        assert!(is_empty(empty));
+        let rule = empty.replace("policy accept;", "policy accept;\n\t\tip saddr 192.0.2.1 counter drop");
+        let policy = empty.replace("policy accept;", "policy drop;");
+        assert!(!is_empty(&rule) && !is_empty(&policy));
+        let tables = listed_tables("table ip filter\ntable inet filter\ntable ip raw\ntable ip6 nat\n");
+        let of: Vec<bool> = tables.iter().map(is_of_iptables).collect();
+        assert_eq!(of, [true, false, false, true]);
     }
 
     #[test]

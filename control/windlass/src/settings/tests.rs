@@ -84,3 +84,24 @@ fn lives_are_durations() {
     assert_eq!(parse_life("0"), Ok(Duration::ZERO));
     assert!(parse_life("soon").is_err() && parse_life("-1h").is_err());
 }
+
+#[test]
+fn a_wrong_word_must_not_keep_anybody_from_undoing() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("config.yaml");
+    let read = |text: &str| {
+        std::fs::write(&path, text).unwrap();
+        merge_leniently(AgentFlags::default(), &Some(path.clone()))
+    };
+    let (flags, wrong) = read("nonsense: 1\nnode-ip: [here]\ndata-dir: /data\n");
+    assert_eq!(flags.node.data_dir(), Path::new("/data"));
+    let texts: Vec<String> = wrong.iter().map(|error| format!("{error:#}")).collect();
+    assert_eq!(texts.len(), 2, "{texts:?}");
+    assert!(texts[0].ends_with("unknown setting \"nonsense\"") && texts[1].contains("setting \"node-ip\""));
+    for unreadable in ["- a list\n", "a: [\n"] {
+        let (flags, wrong) = read(unreadable);
+        assert_eq!((flags, wrong.len()), (AgentFlags::default(), 1));
+    }
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(merge_leniently(AgentFlags::default(), &Some(path.clone())).1.len(), 1);
+}
