@@ -10,6 +10,7 @@ use crate::write::managed;
 use bytes::Bytes;
 use http::HeaderMap;
 use machinery::field::{FieldError, Path};
+use machinery::goformat::go_value;
 use machinery::object;
 use machinery::object::{Gk, Gvk};
 use machinery::patch::{self, APPLY, JSON, MERGE, STRATEGIC, json, merge, strategic};
@@ -127,42 +128,8 @@ fn patched(
 
 /// A patch as upstream prints what it refuses: a decoded Go value, `map[a:map[b:1] c:[2 3]]`.
 fn printed(patch: &[u8]) -> String {
-    fn print(value: &Value, out: &mut String) {
-        match value {
-            Value::Null => out.push_str("<nil>"),
-            Value::Bool(b) => out.push_str(if *b { "true" } else { "false" }),
-            Value::Number(n) => out.push_str(&n.to_string()),
-            Value::String(s) => out.push_str(s),
-            Value::Array(items) => {
-                out.push('[');
-                for (index, item) in items.iter().enumerate() {
-                    if index > 0 {
-                        out.push(' ');
-                    }
-                    print(item, out);
-                }
-                out.push(']');
-            }
-            Value::Object(fields) => {
-                out.push_str("map[");
-                for (index, (name, field)) in fields.iter().enumerate() {
-                    if index > 0 {
-                        out.push(' ');
-                    }
-                    out.push_str(name);
-                    out.push(':');
-                    print(field, out);
-                }
-                out.push(']');
-            }
-        }
-    }
     match serde_json::from_slice(patch) {
-        Ok(decoded) => {
-            let mut out = String::new();
-            print(&decoded, &mut out);
-            out
-        }
+        Ok(decoded) => go_value(&decoded),
         Err(_) => String::from_utf8_lossy(patch).into_owned(),
     }
 }
@@ -171,6 +138,7 @@ fn printed(patch: &[u8]) -> String {
 #[test]
 fn refused_patches_are_printed_as_maps() {
     assert_eq!(printed(br#"{"b":{"c":[1,"x",null]},"a":true}"#), "map[a:true b:map[c:[1 x <nil>]]]");
+    assert_eq!(printed(br#"{"a":1e21,"b":1e-7,"c":1.5}"#), "map[a:1e+21 b:1e-07 c:1.5]");
     assert_eq!(printed(b"{"), "{");
 }
 
