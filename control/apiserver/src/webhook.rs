@@ -93,6 +93,18 @@ impl Endpoint {
         }
     }
 
+    /// From a conversion's `WebhookClientConfig`: a bundle of nothing but blanks is none (upstream: `webhookClientConfigForCRD`).
+    pub(crate) fn of_conversion(config: &Value) -> Self {
+        let bundle = base64::engine::general_purpose::STANDARD.decode(text(config, "/caBundle"));
+        let mut config = config.clone();
+        if let (Some(fields), true) =
+            (config.as_object_mut(), bundle.is_ok_and(|bundle| bundle.trim_ascii().is_empty()))
+        {
+            fields.remove("caBundle");
+        }
+        Self::parse(&config)
+    }
+
     /// Sends `review`, with what `credentials` say is shown to the webhook; the error is the reason after `failed calling webhook "x": `.
     pub(crate) async fn ask(
         &self,
@@ -195,6 +207,13 @@ mod tests {
         let bare = Endpoint::parse(&json!({"url": "https://[::1]"}));
         assert!(matches!(bare.place, Place::Host { ref name, port: 443 } if name == "::1"));
         assert_eq!(bare.path, "/");
+    }
+
+    #[test]
+    fn a_bundle_of_blanks_must_not_keep_a_conversion_from_its_webhook() {
+        let config = json!({"url": "https://h.example", "caBundle": "IAog"});
+        assert!(Endpoint::parse(&config).tls.is_err(), "for admission it is a bundle that cannot be read");
+        assert!(Endpoint::of_conversion(&config).bundle.is_empty());
     }
 
     #[test]

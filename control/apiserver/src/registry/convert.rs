@@ -119,7 +119,7 @@ impl Registry {
         review: &'a Value,
     ) -> BoxFuture<'a, Result<Value, String>> {
         Box::pin(async move {
-            let endpoint = Endpoint::parse(webhook.get("clientConfig").unwrap_or(&Value::Null));
+            let endpoint = Endpoint::of_conversion(webhook.get("clientConfig").unwrap_or(&Value::Null));
             let answer = endpoint.ask(self, None, review, PATIENCE).await;
             answer.map_err(|why| why.strip_prefix("failed to call webhook: ").unwrap_or(&why).to_owned())
         })
