@@ -5,21 +5,27 @@
 //! of the front proxy's certificate. Reads APIServices, Services and EndpointSlices in the watch cache; writes the Available
 //! condition. Promises that a group version served here is never handed over.
 //!
-//! - [`remote`]: an APIService as it is used; [`availability`]: whether it answers; [`proxy`]: requests carried there
+//! - [`remote`]: an APIService as it is used; [`availability`]: whether it answers; [`proxy`]: requests carried there; [`description`]: how it
+//!   describes itself
 
 mod availability;
+mod description;
 mod proxy;
 mod remote;
 
 use crate::context::{Context, Request, RequestInfo, Response};
-use crate::discovery::{Group, Resource, Source, Version};
+use crate::discovery::{Described, Group, Resource, Source, Version};
 use crate::registry::kind::Kind;
 use crate::registry::parsed::Parsed;
 use crate::tasks::Tasks;
 use crate::upkeep::reconcile;
 use crate::write::Writer;
+use description::Description;
+use machinery::names::compare_versions;
 use parking_lot::Mutex;
 use remote::Remote;
+use sha2::{Digest as _, Sha512};
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -32,14 +38,21 @@ const EVERY: Duration = Duration::from_secs(30);
 /// The certificate shown to other servers, and its key: PEM.
 pub type Identity = (String, String);
 
+/// A group and a version of it.
+type Place = (String, String);
+
 /// What is known of other servers.
 pub struct Aggregator {
     writer: Arc<Writer>,
     tasks: Tasks,
     identity: Mutex<Identity>,
     remotes: Parsed<Arc<Remote>>,
-    /// What servers said they serve, by group and version.
-    discovered: Mutex<BTreeMap<(String, String), Said>>,
+    /// What servers said they serve.
+    discovered: Mutex<BTreeMap<Place, Said>>,
+    /// How they described it.
+    described: Mutex<BTreeMap<Place, Description>>,
+    /// The priorities of the group versions that are theirs.
+    priorities: Mutex<BTreeMap<Place, (i64, i64)>>,
     generation: AtomicU64,
 }
 
@@ -71,6 +84,8 @@ impl Aggregator {
             identity: Mutex::new(identity),
             remotes: Parsed::default(),
             discovered: Mutex::default(),
+            described: Mutex::default(),
+            priorities: Mutex::default(),
             generation: AtomicU64::new(0),
         })
     }
@@ -118,7 +133,7 @@ impl Aggregator {
         self.remote_for(info).is_some()
     }
 
-    /// Keeps the Available conditions until `stop`.
+    /// Keeps the Available conditions, and what is known of other servers, until `stop`.
     pub fn start(self: &Arc<Self>, stop: &CancellationToken) {
         let kinds = [
             ("apiregistration.k8s.io", "apiservices"),
@@ -126,6 +141,7 @@ impl Aggregator {
             ("discovery.k8s.io", "endpointslices"),
         ];
         let reads = kinds.into_iter().filter_map(|(group, plural)| reconcile::all(group, plural)).collect();
+        description::keep(self, stop);
         let aggregator = self.clone();
         let _ = reconcile::keep_up(
             &self.writer.registry,
@@ -142,7 +158,7 @@ impl Aggregator {
 
     /// Notes what a server says it serves; with `None` that it does not say, and what it said before may be out of date.
     fn note(&self, remote: &Remote, resources: Option<Vec<Resource>>) {
-        let key = (remote.group.clone(), remote.version.clone());
+        let key = remote.place();
         let mut discovered = self.discovered.lock();
         let before = discovered.get(&key);
         let said = Said::after(before, resources);
@@ -152,12 +168,26 @@ impl Aggregator {
         }
     }
 
-    /// Forgets what APIServices no longer name.
+    /// What is known of how a group version is described.
+    fn description(&self, remote: &Remote) -> Option<Description> {
+        self.described.lock().get(&remote.place()).cloned()
+    }
+
+    /// Notes how a server describes its group version now.
+    fn describe(&self, remote: &Remote, now: Description) {
+        if self.described.lock().insert(remote.place(), now.clone()).as_ref() != Some(&now) {
+            self.generation.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Notes which group versions are other servers' now, and forgets what was known of others.
     fn retain(&self, remotes: &[Arc<Remote>]) {
-        let mut discovered = self.discovered.lock();
-        let before = discovered.len();
-        discovered.retain(|(g, v), _| remotes.iter().any(|r| r.group == *g && r.version == *v));
-        if discovered.len() != before {
+        let now: BTreeMap<Place, _> = remotes.iter().map(|r| (r.place(), r.priorities)).collect();
+        self.discovered.lock().retain(|place, _| now.contains_key(place));
+        self.described.lock().retain(|place, _| now.contains_key(place));
+        let mut before = self.priorities.lock();
+        if *before != now {
+            *before = now;
             self.generation.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -169,16 +199,42 @@ impl Source for Aggregator {
     }
 
     fn groups(&self) -> Vec<Group> {
-        let mut groups: Vec<Group> = Vec::new();
-        for ((group, version), Said { resources, stale }) in &*self.discovered.lock() {
-            let version = Version { name: version.clone(), resources: resources.clone(), stale: *stale };
-            match groups.iter_mut().find(|g| g.name == *group) {
-                Some(known) => known.versions.push(version),
-                None => groups.push(Group { name: group.clone(), versions: vec![version] }),
-            }
-        }
-        groups
+        ordered(&self.discovered.lock(), &self.priorities.lock())
     }
+
+    fn content(&self, group: &str, version: &str, into: &mut Sha512) {
+        if let Some(v3) = self.described(group, version).and_then(|described| described.v3) {
+            into.update(&v3);
+        }
+    }
+
+    fn described(&self, group: &str, version: &str) -> Option<Described> {
+        let place = (group.to_owned(), version.to_owned());
+        self.described.lock().get(&place).map(Description::said)
+    }
+}
+
+/// Groups, each as far in front as its APIServices say, and so its versions (upstream: `SortedByGroupAndVersion`).
+fn ordered(discovered: &BTreeMap<Place, Said>, priorities: &BTreeMap<Place, (i64, i64)>) -> Vec<Group> {
+    let mut groups: BTreeMap<&str, (i64, Vec<(i64, Version)>)> = BTreeMap::new();
+    for (place, Said { resources, stale }) in discovered {
+        let (of_group, of_version) = priorities.get(place).copied().unwrap_or_default();
+        let (group, name) = place;
+        let version = Version { name: name.clone(), resources: resources.clone(), stale: *stale };
+        let (priority, versions) = groups.entry(group.as_str()).or_default();
+        *priority = of_group.max(*priority);
+        versions.push((of_version, version));
+    }
+    let in_order = |(name, (priority, mut versions)): (&str, (i64, Vec<(i64, Version)>))| {
+        versions.sort_by(|(a, left), (b, right)| {
+            b.cmp(a).then_with(|| compare_versions(&right.name, &left.name))
+        });
+        let versions = versions.into_iter().map(|(_, version)| version).collect();
+        Group { name: name.to_owned(), priority, versions }
+    };
+    let mut groups: Vec<Group> = groups.into_iter().map(in_order).collect();
+    groups.sort_by_key(|group| Reverse(group.priority));
+    groups
 }
 
 #[cfg(test)]
@@ -194,5 +250,27 @@ mod tests {
         assert_eq!(silent, Said { resources: has.clone(), stale: true });
         assert!(Said::after(None, None).stale, "it never said anything");
         assert!(!Said::after(Some(&silent), Some(has)).stale);
+    }
+
+    #[test]
+    fn a_stable_version_must_not_stand_behind_others_for_its_name() {
+        let place = |group: &str, version: &str| (group.to_owned(), version.to_owned());
+        let known = [
+            ("b.io", "v1alpha1", (100, 10)),
+            ("b.io", "v1", (100, 10)),
+            ("b.io", "v1beta1", (100, 10)),
+            ("a.io", "v1", (100, 10)),
+            ("c.io", "v1", (100, 10)),
+            ("c.io", "v2alpha1", (2000, 20)),
+        ];
+        let discovered = known.iter().map(|(g, v, _)| (place(g, v), Said::default())).collect();
+        let priorities = known.iter().map(|(g, v, p)| (place(g, v), *p)).collect();
+        let groups = ordered(&discovered, &priorities);
+        let named = |group: &Group| {
+            let versions: Vec<&str> = group.versions.iter().map(|v| v.name.as_str()).collect();
+            format!("{} {}", group.name, versions.join(" "))
+        };
+        let named: Vec<String> = groups.iter().map(named).collect();
+        assert_eq!(named, ["c.io v2alpha1 v1", "a.io v1", "b.io v1 v1beta1 v1alpha1"]);
     }
 }

@@ -10,7 +10,7 @@ pub(crate) mod custom;
 mod documents;
 
 pub use catalog::Catalog;
-pub(crate) use catalog::{Group, Resource, Source, Subresource, Version};
+pub(crate) use catalog::{Described, Group, Resource, Source, Subresource, Version};
 pub use custom::CustomResources;
 
 use crate::context::Response;

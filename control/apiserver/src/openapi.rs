@@ -3,6 +3,7 @@
 //! - [`definitions`]: types, from the field table of [`machinery::schema`]
 //! - [`operations`]: what can be done at which path, from the catalog
 //! - [`swagger`]: both as OpenAPI 2; [`v3`]: as OpenAPI 3; [`gnostic`]: OpenAPI 2 as the protobuf kubectl asks for
+//! - [`merge`]: what other servers describe; [`upgrade`]: their OpenAPI 2 as OpenAPI 3
 //!
 //! kubectl explains, validates and merges by these documents, and decides by the query parameters of the write operations
 //! whether the server can validate and dry-run. A document is made when it is asked for, and [`kept`] while it is asked for again; one of a
@@ -11,8 +12,10 @@
 pub mod definitions;
 pub mod gnostic;
 mod kept;
+pub(crate) mod merge;
 pub mod operations;
 pub mod swagger;
+pub(crate) mod upgrade;
 pub mod v3;
 
 use crate::answer;
@@ -51,6 +54,8 @@ pub struct OpenApi {
     catalog: Arc<Catalog>,
     index: Mutex<Option<(u64, Arc<Index>)>>,
     kept: Mutex<Kept>,
+    /// Held by who makes a description of everything: that takes a second of a processor, and who asks meanwhile wants the same.
+    making: Mutex<()>,
 }
 
 /// The group versions of one generation of the catalog, by path.
@@ -67,7 +72,7 @@ impl OpenApi {
     /// Describes what `catalog` serves.
     #[must_use]
     pub fn new(catalog: Arc<Catalog>) -> Self {
-        OpenApi { catalog, index: Mutex::default(), kept: Mutex::default() }
+        OpenApi { catalog, index: Mutex::default(), kept: Mutex::default(), making: Mutex::default() }
     }
 
     fn v2(&self, headers: &HeaderMap) -> Response {
@@ -130,7 +135,10 @@ impl OpenApi {
             return Some(answer::status(&Status::not_acceptable(&[answer::JSON])));
         }
         let document = self.document(path, &place.hash, answer::JSON, headers, || {
-            v3::document(&self.catalog, &place.group, &place.version).to_string().into_bytes()
+            match self.catalog.described(&place.group, &place.version.name).v3 {
+                Some(theirs) => theirs.to_vec(),
+                None => v3::document(&self.catalog, &place.group, &place.version).to_string().into_bytes(),
+            }
         });
         let mut response = send(document, headers);
         if asked.is_some() {
@@ -149,17 +157,27 @@ impl OpenApi {
         make: impl FnOnce() -> Vec<u8>,
     ) -> io::Result<Document> {
         let gzip = accepts_gzip(headers);
-        let (exact, other) = {
+        // The whole of the API is large, and read by few: it is kept compressed only.
+        let whole = key.starts_with("v2");
+        let known = || {
             let mut kept = self.kept.lock();
             let exact = kept.get(key, of, gzip);
             let other = if exact.is_none() { kept.get(key, of, !gzip) } else { None };
             (exact, other)
         };
+        let mut found = known();
+        let making = match &found {
+            (None, None) if whole => Some(self.making.lock()),
+            _ => None,
+        };
+        if making.is_some() {
+            // Somebody else may have made it just now.
+            found = known();
+        }
+        let (exact, other) = found;
         if let Some(document) = exact {
             return Ok(document);
         }
-        // The whole of the API is large, and read by few: it is kept compressed only.
-        let whole = key.starts_with("v2");
         let level = if whole { Compression::default() } else { Compression::fast() };
         let document = match other {
             Some(other) => {

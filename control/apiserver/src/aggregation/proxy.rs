@@ -7,12 +7,13 @@ use crate::context::{Context, Request, Response, User};
 use crate::stream::{carry, rewrite, trusted};
 use crate::webhook::Services as _;
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, HOST, HeaderName, HeaderValue, LOCATION, USER_AGENT};
+use http::header::{
+    ACCEPT, AUTHORIZATION, ETAG, HOST, HeaderName, HeaderValue, IF_NONE_MATCH, LOCATION, USER_AGENT,
+};
 use http::{HeaderMap, StatusCode, Version};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use machinery::status::Status;
 
 const REMOTE_USER: &str = "x-remote-user";
 const REMOTE_UID: &str = "x-remote-uid";
@@ -20,23 +21,49 @@ const REMOTE_GROUP: &str = "x-remote-group";
 const REMOTE_EXTRA: &str = "x-remote-extra-";
 /// What a client is told whom a server would send elsewhere.
 const REDIRECTED: &str = "the backend attempted to redirect this request, which is not permitted";
-/// Bytes of a discovery document.
-const LONGEST_DOCUMENT: usize = 4 * 1024 * 1024;
 
 type Sender = http1::SendRequest<crate::context::Body>;
 
-/// A connection to some endpoint of the server; the error is Go's text.
-async fn connect(aggregator: &Aggregator, remote: &Remote) -> Result<Sender, String> {
+/// Why there is no connection.
+enum Trouble {
+    /// No place is known where the Service answers.
+    Nowhere(String),
+    /// The APIService, or what is shown to servers, is of no use.
+    Unusable(String),
+    /// Go's text of what failed.
+    Failed(String),
+}
+
+impl Trouble {
+    fn text(self) -> String {
+        match self {
+            Trouble::Nowhere(why) | Trouble::Unusable(why) | Trouble::Failed(why) => why,
+        }
+    }
+
+    /// What a caller is told of it; upstream tells it as text.
+    fn answer(self) -> Response {
+        match self {
+            Trouble::Nowhere(_) => unavailable("service unavailable"),
+            Trouble::Unusable(why) => answer::text(StatusCode::INTERNAL_SERVER_ERROR, format!("{why}\n")),
+            Trouble::Failed(why) => unavailable(&why),
+        }
+    }
+}
+
+fn unavailable(why: &str) -> Response {
+    answer::text(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n"))
+}
+
+/// A connection to some endpoint of the server.
+async fn connect(aggregator: &Aggregator, remote: &Remote) -> Result<Sender, Trouble> {
     let identity = aggregator.identity.lock().clone();
-    let tls = remote.tls(&identity)?;
-    let (host, port) = aggregator
-        .writer
-        .registry
-        .reach(&remote.namespace, &remote.service, remote.port)
-        .await
-        .map_err(|e| e.message)?;
-    let stream = trusted::connect(&host, port, &remote.host(), tls).await?;
-    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|e| e.to_string())?;
+    let tls = remote.tls(&identity).map_err(Trouble::Unusable)?;
+    let reached = aggregator.writer.registry.reach(&remote.namespace, &remote.service, remote.port).await;
+    let (host, port) = reached.map_err(|e| Trouble::Nowhere(e.message))?;
+    let stream = trusted::connect(&host, port, &remote.host(), tls).await.map_err(Trouble::Failed)?;
+    let shaken = http1::handshake(TokioIo::new(stream)).await;
+    let (sender, connection) = shaken.map_err(|e| Trouble::Failed(e.to_string()))?;
     aggregator.tasks.spawn(async move {
         if let Err(e) = connection.with_upgrades().await {
             tracing::debug!(error = %e, "connection to an aggregated server ended");
@@ -45,28 +72,51 @@ async fn connect(aggregator: &Aggregator, remote: &Remote) -> Result<Sender, Str
     Ok(sender)
 }
 
+/// What this server asks another itself.
+pub(super) struct Question<'a> {
+    pub path: &'a str,
+    /// Whom it says it is: a name and a group, if any.
+    pub user: (&'a str, Option<&'a str>),
+    /// The state that is known already, as the other calls it; empty for none.
+    pub known: &'a str,
+    /// Bytes of the answer.
+    pub longest: usize,
+}
+
+/// What it is answered.
+pub(super) struct Answered {
+    pub code: u16,
+    pub etag: String,
+    pub body: Bytes,
+}
+
 /// Asks the server for a document, as this server itself.
 pub(super) async fn get(
     aggregator: &Aggregator,
     remote: &Remote,
-    path: &str,
-) -> Result<(u16, Bytes), String> {
-    let mut sender = connect(aggregator, remote).await?;
-    let mut request = http::Request::get(path)
+    question: &Question<'_>,
+) -> Result<Answered, String> {
+    let mut sender = connect(aggregator, remote).await.map_err(Trouble::text)?;
+    let mut request = http::Request::get(question.path)
         .header(HOST, format!("{}:{}", remote.host(), remote.port))
         .header(USER_AGENT, "kube-apiserver")
+        .header(ACCEPT, answer::JSON)
         .body(answer::body(Bytes::new()))
         .map_err(|e| e.to_string())?;
-    let own = User {
-        name: "system:kube-aggregator".to_owned(),
-        groups: vec!["system:masters".to_owned()],
-        ..User::default()
-    };
-    introduce(request.headers_mut(), &own)?;
+    if let Ok(known) = HeaderValue::from_str(question.known)
+        && !known.is_empty()
+    {
+        request.headers_mut().insert(IF_NONE_MATCH, known);
+    }
+    let (name, group) = question.user;
+    let groups = group.into_iter().map(str::to_owned).collect();
+    introduce(request.headers_mut(), &User { name: name.to_owned(), groups, ..User::default() })?;
     let response = sender.send_request(request).await.map_err(|e| e.to_string())?;
     let code = response.status().as_u16();
-    let body = Limited::new(response.into_body(), LONGEST_DOCUMENT).collect().await;
-    Ok((code, body.map_err(|e| e.to_string())?.to_bytes()))
+    let etag =
+        response.headers().get(ETAG).and_then(|etag| etag.to_str().ok()).unwrap_or_default().to_owned();
+    let body = Limited::new(response.into_body(), question.longest).collect().await;
+    Ok(Answered { code, etag, body: body.map_err(|e| e.to_string())?.to_bytes() })
 }
 
 /// Says who asks, and takes away whatever else might say so. The error: a name no header can hold, with which the caller would be
@@ -129,21 +179,18 @@ pub(super) async fn carry(
     mut request: Request,
 ) -> Response {
     if !remote.available {
-        return answer::text(StatusCode::SERVICE_UNAVAILABLE, "service unavailable\n");
+        return unavailable("service unavailable");
     }
     let upgrade = rewrite::is_upgrade(request.headers());
     let client = upgrade.then(|| hyper::upgrade::on(&mut request));
-    let unreachable = |why: String| {
-        answer::status(&Status::service_unavailable(format!("error trying to reach service: {why}")))
-    };
     let mut sender = match connect(aggregator, remote).await {
         Ok(sender) => sender,
-        Err(why) => return unreachable(why),
+        Err(trouble) => return trouble.answer(),
     };
     let (mut parts, body) = request.into_parts();
     rewrite::drop_hop_by_hop(&mut parts.headers, upgrade);
     if let Err(why) = introduce(&mut parts.headers, &context.user) {
-        return unreachable(why);
+        return unavailable(&why);
     }
     if let Ok(host) = HeaderValue::from_str(&format!("{}:{}", remote.host(), remote.port)) {
         parts.headers.insert(HOST, host);
@@ -155,7 +202,9 @@ pub(super) async fn carry(
     let body = if upgrade { answer::body(Bytes::new()) } else { body };
     let mut response = match sender.send_request(http::Request::from_parts(parts, body)).await {
         Ok(response) => response,
-        Err(e) => return unreachable(e.to_string()),
+        Err(e) => {
+            return unavailable(&if e.is_incomplete_message() { "EOF".to_owned() } else { e.to_string() });
+        }
     };
     if let (StatusCode::SWITCHING_PROTOCOLS, Some(client)) = (response.status(), client) {
         let server = hyper::upgrade::on(&mut response);

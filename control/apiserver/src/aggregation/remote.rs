@@ -18,6 +18,8 @@ pub(super) struct Remote {
     pub namespace: String,
     pub service: String,
     pub port: u16,
+    /// Of its group among groups, and of the version in it: the greater, the further in front.
+    pub priorities: (i64, i64),
     /// Whether its Available condition is true.
     pub available: bool,
     bundle: Vec<u8>,
@@ -44,12 +46,18 @@ impl Remote {
             namespace: text(service, "/namespace").to_owned(),
             service: text(service, "/name").to_owned(),
             port: port.unwrap_or(443),
+            priorities: (number(spec, "groupPriorityMinimum"), number(spec, "versionPriority")),
             available,
             bundle: base64::engine::general_purpose::STANDARD
                 .decode(text(spec, "/caBundle"))
                 .unwrap_or_default(),
             unverified: spec.get("insecureSkipTLSVerify").and_then(Value::as_bool).unwrap_or_default(),
         })
+    }
+
+    /// Its group and version.
+    pub(super) fn place(&self) -> (String, String) {
+        (self.group.clone(), self.version.clone())
     }
 
     /// The name its certificate must be for.
@@ -71,6 +79,10 @@ impl Remote {
         );
         trusted::config(&self.bundle, self.unverified, Some(shown)).map_err(|e| e.to_string())
     }
+}
+
+fn number(spec: &Value, name: &str) -> i64 {
+    spec.get(name).and_then(Value::as_i64).unwrap_or_default()
 }
 
 /// The resources of an `APIResourceList`.

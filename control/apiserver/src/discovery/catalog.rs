@@ -1,10 +1,12 @@
 //! Groups, versions and resources served: the built-in ones, and those of sources that change.
 
 use crate::registry::Served;
+use bytes::Bytes;
 use machinery::resources as builtin;
 use machinery::schema::openapi::Dialect;
 use parking_lot::Mutex;
 use sha2::{Digest as _, Sha512};
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
@@ -12,6 +14,8 @@ use std::sync::{Arc, LazyLock};
 pub struct Group {
     /// Empty for core.
     pub name: String,
+    /// The greater, the further in front among groups that are not built in.
+    pub priority: i64,
     /// The preferred one first.
     pub versions: Vec<Version>,
 }
@@ -95,6 +99,15 @@ pub struct Subresource {
     pub verbs: Vec<String>,
 }
 
+/// What another server says of a group version of its own, as JSON.
+#[derive(Clone, Debug, Default)]
+pub struct Described {
+    /// In OpenAPI 2: paths, and the definitions they need.
+    pub v2: Option<Bytes>,
+    /// In OpenAPI 3.
+    pub v3: Option<Bytes>,
+}
+
 /// Resources that are not built in.
 pub trait Source: Send + Sync {
     /// Grows whenever [`Source::groups`] would answer anything else.
@@ -105,6 +118,11 @@ pub trait Source: Send + Sync {
     /// schemas change with nothing else.
     fn content(&self, group: &str, version: &str, into: &mut Sha512) {
         let _ = (group, version, into);
+    }
+    /// How another server describes a group version: it then stands for what would be made of [`Source::groups`].
+    fn described(&self, group: &str, version: &str) -> Option<Described> {
+        let _ = (group, version);
+        None
     }
     /// The OpenAPI schema of a kind, or of its lists, where the source has one.
     fn schema(&self, group: &str, version: &str, kind: &str, dialect: Dialect) -> Option<serde_json::Value> {
@@ -164,7 +182,13 @@ impl Catalog {
         self.sources.iter().find_map(|s| s.schema(group, version, kind, dialect))
     }
 
-    /// All groups: the built-in ones in upstream's order, then others by name. A source may add versions and resources to
+    /// How another server describes a group version, where it is another's.
+    #[must_use]
+    pub(crate) fn described(&self, group: &str, version: &str) -> Described {
+        self.sources.iter().find_map(|s| s.described(group, version)).unwrap_or_default()
+    }
+
+    /// All groups: the built-in ones in upstream's order, then others by priority and name. A source may add versions and resources to
     /// a built-in group, never replace any.
     #[must_use]
     pub fn groups(&self) -> Arc<Vec<Group>> {
@@ -191,7 +215,9 @@ impl Catalog {
                 added.insert(group.name.clone(), group);
             }
         }
-        groups.extend(added.into_values());
+        let mut added: Vec<Group> = added.into_values().collect();
+        added.sort_by_key(|group| Reverse(group.priority));
+        groups.extend(added);
         groups
     }
 
@@ -209,6 +235,7 @@ impl Catalog {
 }
 
 fn merge(into: &mut Group, group: Group) {
+    into.priority = into.priority.max(group.priority);
     for version in group.versions {
         match into.versions.iter_mut().find(|v| v.name == version.name) {
             None => into.versions.push(version),
@@ -229,6 +256,7 @@ fn builtin_groups() -> Vec<Group> {
         .iter()
         .map(|group| Group {
             name: group.name.to_owned(),
+            priority: 0,
             versions: group.versions.iter().map(|version| builtin_version(group.name, version)).collect(),
         })
         .collect()

@@ -13,6 +13,9 @@ use sha2::{Digest as _, Sha512};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+/// Of every group of custom resources (upstream: `autoregister`'s APIServices of definitions).
+const PRIORITY: i64 = 1000;
+
 /// The custom resources of a registry.
 #[derive(Clone, Debug)]
 pub struct CustomResources(pub Arc<Registry>);
@@ -32,7 +35,7 @@ fn resource(outline: &Outline, version: &Listed) -> Resource {
 fn groups(all: &[Arc<Serving>]) -> Vec<Group> {
     let mut groups: BTreeMap<&str, Group> = BTreeMap::new();
     for outline in all.iter().map(|serving| &serving.outline).filter(|outline| outline.established) {
-        let new = || Group { name: outline.group.to_owned(), versions: Vec::new() };
+        let new = || Group { name: outline.group.to_owned(), priority: PRIORITY, versions: Vec::new() };
         let group = groups.entry(outline.group).or_insert_with(new);
         for version in outline.versions.iter().filter(|v| v.served) {
             match group.versions.iter_mut().find(|v| v.name == version.name) {

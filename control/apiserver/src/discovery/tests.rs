@@ -135,6 +135,7 @@ impl Source for Custom {
         let resource = Resource { plural: "widgets".into(), kind: "Widget".into(), ..Resource::default() };
         vec![Group {
             name: "acme.com".into(),
+            priority: 0,
             versions: vec![Version {
                 name: "v1".into(),
                 resources: vec![resource],

@@ -22,6 +22,13 @@ pub fn encode(document: &Value) -> Vec<u8> {
             definitions.named(1, name, |m| schema(m, definition));
         }
     });
+    if let Some(shared) = document.get("parameters") {
+        out.message(10, |parameters| {
+            for (name, of) in entries(shared) {
+                parameters.named(1, name, |m| parameter(m, of));
+            }
+        });
+    }
     for requirement in items(&document["security"]) {
         out.message(12, |m| {
             for (name, _) in entries(requirement) {
@@ -78,16 +85,24 @@ fn operation(out: &mut Message, o: &Value) {
     extensions(out, 13, o);
 }
 
-/// ParametersItem { Parameter { BodyParameter | NonBodyParameter { query | path } } }
+/// ParametersItem { Parameter | JsonReference }
 fn parameters_item(out: &mut Message, p: &Value) {
-    out.message(1, |parameter| match p["in"].as_str() {
-        Some("body") => parameter.message(1, |body| {
+    match p.get("$ref") {
+        Some(reference) => out.message(2, |m| m.text(1, reference)),
+        None => out.message(1, |m| parameter(m, p)),
+    }
+}
+
+/// Parameter { BodyParameter | NonBodyParameter { query | path } }
+fn parameter(out: &mut Message, p: &Value) {
+    match p["in"].as_str() {
+        Some("body") => out.message(1, |body| {
             body.text(2, &p["name"]);
             body.text(3, &p["in"]);
             body.flag(4, &p["required"]);
             body.message(5, |m| schema(m, &p["schema"]));
         }),
-        Some(place) => parameter.message(2, |plain| {
+        Some(place) => out.message(2, |plain| {
             let query = place == "query";
             plain.message(if query { 3 } else { 4 }, |m| {
                 m.flag(1, &p["required"]);
@@ -99,7 +114,7 @@ fn parameters_item(out: &mut Message, p: &Value) {
             });
         }),
         None => {}
-    });
+    }
 }
 
 fn schema(out: &mut Message, s: &Value) {

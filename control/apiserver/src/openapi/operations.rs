@@ -1,6 +1,6 @@
 //! What can be done at which path: a table that both dialects render.
 
-use crate::discovery::{Group, Resource, Subresource, Version};
+use crate::discovery::{Resource, Subresource, Version};
 use machinery::object::{Gvk, format_api_version};
 use machinery::patch;
 
@@ -79,12 +79,6 @@ pub fn of_version(group: &str, version: &Version) -> Vec<Operation> {
         }
     }
     out
-}
-
-/// Every operation of all groups.
-#[must_use]
-pub fn all(groups: &[Group]) -> Vec<Operation> {
-    groups.iter().flat_map(|g| g.versions.iter().flat_map(|v| of_version(&g.name, v))).collect()
 }
 
 impl Operation {

@@ -1,32 +1,46 @@
-//! OpenAPI 2: everything in one document.
+//! OpenAPI 2: everything in one document, with what other servers describe.
 
 use super::definitions::{self, Definitions};
+use super::merge::{Added, merge};
 use super::operations::{self, Operation, parameter_type};
 use crate::discovery::{self, Catalog};
 use machinery::release;
 use machinery::schema::openapi::Dialect;
 use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 
-/// The document but for its definitions, and what those are.
-fn parts(catalog: &Catalog) -> (Value, Definitions<'_>) {
+/// The document but for its definitions, those of what is served here, and those that others add or take the place of.
+fn parts(catalog: &Catalog) -> (Value, Definitions<'_>, BTreeMap<String, Value>) {
     let groups = catalog.groups();
     let mut definitions = Definitions::new(catalog, Dialect::V2);
-    for group in &*groups {
-        for v in &group.versions {
-            for resource in &v.resources {
-                let api_version = machinery::object::format_api_version(&group.name, &v.name);
-                if definitions::of_kind(&api_version, &resource.kind).is_none() {
-                    definitions.add(&group.name, &v.name, resource);
-                }
+    let (mut own, mut others) = (Vec::new(), Vec::new());
+    for (group, v) in groups.iter().flat_map(|group| group.versions.iter().map(move |v| (group, v))) {
+        match catalog.described(&group.name, &v.name).v2 {
+            Some(document) => others.push(document),
+            None => own.push((group, v)),
+        }
+    }
+    for (group, v) in &own {
+        let api_version = machinery::object::format_api_version(&group.name, &v.name);
+        for resource in &v.resources {
+            if definitions::of_kind(&api_version, &resource.kind).is_none() {
+                definitions.add(&group.name, &v.name, resource);
             }
         }
     }
     let mut paths = Map::new();
-    for operation in operations::all(&groups) {
+    for operation in own.iter().flat_map(|(group, v)| operations::of_version(&group.name, v)) {
         let item = paths.entry(operation.path.clone()).or_insert_with(|| path_item(&operation.path));
         item[operation.method] = render(&operation, &definitions);
     }
-    let document = json!({
+    let mut added = Added::default();
+    for other in others {
+        match serde_json::from_slice(&other) {
+            Ok(other) => merge(other, &mut paths, &|name| definitions.get(name), &mut added),
+            Err(error) => tracing::warn!(%error, "read the OpenAPI 2 of an aggregated server"),
+        }
+    }
+    let mut document = json!({
         "swagger": "2.0",
         "info": {"title": "Kubernetes", "version": release::GIT_VERSION},
         "paths": paths,
@@ -34,15 +48,32 @@ fn parts(catalog: &Catalog) -> (Value, Definitions<'_>) {
             "type": "apiKey", "in": "header", "name": "authorization", "description": "Bearer Token authentication"}},
         "security": [{"BearerToken": []}],
     });
-    (document, definitions)
+    if !added.parameters.is_empty() {
+        document["parameters"] = added.parameters.into();
+    }
+    (document, definitions, added.definitions)
+}
+
+/// Every definition, one at a time.
+fn each_definition(
+    definitions: &Definitions<'_>,
+    mut added: BTreeMap<String, Value>,
+    mut see: impl FnMut(&str, Value),
+) {
+    for name in definitions.names() {
+        if let Some(schema) = added.remove(name).or_else(|| definitions.get(name)) {
+            see(name, schema);
+        }
+    }
+    added.into_iter().for_each(|(name, schema)| see(&name, schema));
 }
 
 /// The document as a value.
 #[must_use]
 pub fn document(catalog: &Catalog) -> Value {
-    let (mut document, definitions) = parts(catalog);
-    let all: Map<String, Value> =
-        definitions.names().filter_map(|name| Some((name.to_owned(), definitions.get(name)?))).collect();
+    let (mut document, definitions, added) = parts(catalog);
+    let mut all = Map::new();
+    each_definition(&definitions, added, |name, schema| drop(all.insert(name.to_owned(), schema)));
     document["definitions"] = all.into();
     document
 }
@@ -50,21 +81,20 @@ pub fn document(catalog: &Catalog) -> Value {
 /// The document as JSON. Definitions are written one at a time: of hundreds of custom resources, they are many times larger as values.
 #[must_use]
 pub fn json(catalog: &Catalog) -> Vec<u8> {
-    let (document, definitions) = parts(catalog);
+    let (document, definitions, added) = parts(catalog);
     let mut out = document.to_string().into_bytes();
     // It is an object with members: the definitions are its last.
     out.pop();
     out.extend_from_slice(b",\"definitions\":{");
     let mut first = true;
-    for name in definitions.names() {
-        let Some(schema) = definitions.get(name) else { continue };
+    each_definition(&definitions, added, |name, schema| {
         if !std::mem::take(&mut first) {
             out.push(b',');
         }
         out.extend_from_slice(Value::from(name).to_string().as_bytes());
         out.push(b':');
         out.extend_from_slice(schema.to_string().as_bytes());
-    }
+    });
     out.extend_from_slice(b"}}");
     out
 }

@@ -132,7 +132,7 @@ impl crate::discovery::Source for Custom {
             ..Resource::default()
         };
         let version = Version { name: "v1".into(), resources: vec![resource], stale: false };
-        vec![Group { name: "acme.com".into(), versions: vec![version] }]
+        vec![Group { name: "acme.com".into(), priority: 0, versions: vec![version] }]
     }
 }
 
@@ -355,4 +355,102 @@ async fn documents_are_small_in_memory_and_not_sent_twice() {
         ask(&openapi, "/openapi/v2", &[(http::header::ACCEPT, "text/html")]).await.unwrap().0.status(),
         406
     );
+}
+
+/// Another server, with documents of its own.
+struct Theirs;
+
+const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
+
+impl crate::discovery::Source for Theirs {
+    fn generation(&self) -> u64 {
+        1
+    }
+
+    fn groups(&self) -> Vec<crate::discovery::Group> {
+        use crate::discovery::{Group, Resource};
+        let resource = Resource {
+            plural: "things".into(),
+            kind: "Thing".into(),
+            verbs: vec!["get".into()],
+            ..Resource::default()
+        };
+        let version = Version { name: "v1".into(), resources: vec![resource], stale: false };
+        vec![Group { name: "theirs.io".into(), priority: 0, versions: vec![version] }]
+    }
+
+    fn described(&self, group: &str, version: &str) -> Option<crate::discovery::Described> {
+        let v2 = json!({
+            "paths": {"/apis/theirs.io/v1/things/{name}": {"get": {"operationId": "theirs", "parameters": [{"$ref": "#/parameters/pretty"}],
+                "responses": {"200": {"schema": {"$ref": "#/definitions/io.theirs.Thing"}}}}}},
+            "definitions": {
+                "io.theirs.Thing": {"type": "object", "properties": {"metadata": {"$ref": format!("#/definitions/{OBJECT_META}")}}},
+                OBJECT_META: {"type": "object", "description": "In their words."}},
+            "parameters": {"pretty": {"name": "pretty", "in": "query", "type": "string"}},
+        });
+        let v3 = json!({"openapi": "3.0.0", "paths": {}, "components": {"schemas": {"io.theirs.Thing": {}}}});
+        let bytes = |document: Value| Some(bytes::Bytes::from(document.to_string()));
+        ((group, version) == ("theirs.io", "v1"))
+            .then(|| crate::discovery::Described { v2: bytes(v2), v3: bytes(v3) })
+    }
+}
+
+#[tokio::test]
+async fn what_another_server_describes_is_described_in_its_words() {
+    let openapi = OpenApi::new(Arc::new(Catalog::new(vec![Arc::new(Theirs)])));
+    let read = async |url: &str| -> Value {
+        serde_json::from_slice(&ask(&openapi, url, &[]).await.unwrap().1).unwrap()
+    };
+    let v2 = read("/openapi/v2").await;
+    assert_eq!(v2["paths"]["/apis/theirs.io/v1/things/{name}"]["get"]["operationId"], "theirs");
+    assert_eq!(v2["parameters"]["pretty"]["in"], "query");
+    let thing = &v2["definitions"]["io.theirs.Thing"];
+    let renamed = format!("{OBJECT_META}_v2");
+    assert_eq!(thing["properties"]["metadata"]["$ref"], format!("#/definitions/{renamed}"));
+    assert_eq!(v2["definitions"][&renamed]["description"], "In their words.");
+    assert!(v2["definitions"][OBJECT_META]["properties"]["name"].is_object(), "ours stays as it is");
+    let listed = read("/openapi/v3").await;
+    let url = listed["paths"]["apis/theirs.io/v1"]["serverRelativeURL"].as_str().unwrap().to_owned();
+    assert_eq!(read(&url).await["components"]["schemas"], json!({"io.theirs.Thing": {}}));
+    let accept = [(http::header::ACCEPT, PROTOBUF[0])];
+    let protobuf = ask(&openapi, "/openapi/v2", &accept).await.unwrap().1;
+    let reference = b"#/parameters/pretty";
+    assert!(protobuf.windows(reference.len()).any(|part| part == reference));
+}
+
+/// Counts how often its kind is described.
+#[derive(Default)]
+struct Counting(std::sync::atomic::AtomicU32);
+
+impl crate::discovery::Source for Counting {
+    fn generation(&self) -> u64 {
+        1
+    }
+
+    fn groups(&self) -> Vec<crate::discovery::Group> {
+        crate::discovery::Source::groups(&Custom)
+    }
+
+    fn schema(&self, _: &str, _: &str, kind: &str, _: machinery::schema::openapi::Dialect) -> Option<Value> {
+        (kind == "Widget").then(|| {
+            self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            json!({"type": "object"})
+        })
+    }
+}
+
+#[test]
+fn the_whole_must_not_be_described_by_everybody_at_once() {
+    let counting = Arc::new(Counting::default());
+    let openapi = OpenApi::new(Arc::new(Catalog::new(vec![counting.clone()])));
+    let together = std::sync::Barrier::new(4);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                together.wait();
+                assert_eq!(openapi.v2(&HeaderMap::new()).status(), 200);
+            });
+        }
+    });
+    assert_eq!(counting.0.load(std::sync::atomic::Ordering::Relaxed), 1);
 }
