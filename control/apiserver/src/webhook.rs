@@ -113,6 +113,9 @@ impl Endpoint {
         review: &Value,
         time: Duration,
     ) -> Result<Value, String> {
+        if let Err(why) = &self.tls {
+            return Err(format!("could not get REST client: {why}"));
+        }
         let url = format!("https://{}{}?timeout={}s", self.authority, self.path, time.as_secs());
         let posting = |why: &str| format!("failed to call webhook: Post {}: {why}", go_quote(&url));
         let asked = tokio::time::timeout(time, self.post(services, credentials, review, time));
@@ -207,6 +210,22 @@ mod tests {
         let bare = Endpoint::parse(&json!({"url": "https://[::1]"}));
         assert!(matches!(bare.place, Place::Host { ref name, port: 443 } if name == "::1"));
         assert_eq!(bare.path, "/");
+    }
+
+    struct Nowhere;
+
+    impl Services for Nowhere {
+        fn reach<'a>(&'a self, _: &'a str, _: &'a str, _: u16) -> BoxFuture<'a, Result<Address, Status>> {
+            Box::pin(std::future::ready(Err(Status::internal_error("nowhere"))))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_bundle_that_cannot_be_read_must_not_pass_for_a_call_that_failed() {
+        let endpoint = Endpoint::parse(&json!({"url": "https://h.example", "caBundle": "IAog"}));
+        let asked = endpoint.ask(&Nowhere, None, &json!({}), Duration::from_secs(1)).await;
+        let unreadable = "unable to load root certificates: unable to parse bytes as PEM block";
+        assert_eq!(asked.unwrap_err(), format!("could not get REST client: {unreadable}"));
     }
 
     #[test]

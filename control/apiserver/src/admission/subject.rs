@@ -18,25 +18,41 @@ pub(super) struct Subject {
     namespace: Value,
 }
 
-/// Object and old object as `kind`'s version has them; null where there is none.
-pub(super) fn shown(a: &Attributes<'_>, kind: &Kind) -> (Value, Value) {
-    let show = |object: Option<&Value>| match (object, a.seen, &a.sent) {
-        (None, ..) => Value::Null,
-        (Some(object), Seen::As(view), _) => (view.of)(&a.kind, object),
-        (Some(object), _, Some(_)) => object.clone(),
-        (Some(object), ..) => {
-            let mut object = object.clone();
-            kind.to_client(&mut object);
-            object
-        }
-    };
-    (show(a.object.as_ref()), show(a.old.as_ref()))
+/// Object and old object as `kind`'s version has them; null where there is none. Custom objects may have to be converted by a webhook.
+pub(super) async fn shown(
+    registry: &Registry,
+    a: &Attributes<'_>,
+    kind: &Kind,
+) -> Result<(Value, Value), Status> {
+    let object = show(registry, a, kind, a.object.as_ref()).await?;
+    Ok((object, show(registry, a, kind, a.old.as_ref()).await?))
+}
+
+async fn show(
+    registry: &Registry,
+    a: &Attributes<'_>,
+    kind: &Kind,
+    object: Option<&Value>,
+) -> Result<Value, Status> {
+    let Some(object) = object else { return Ok(Value::Null) };
+    if let Seen::As(view) = a.seen {
+        return Ok((view.of)(&a.kind, object));
+    }
+    let mut object = object.clone();
+    if a.sent.is_some() {
+        return Ok(object);
+    }
+    if kind.is_converted() {
+        return registry.present(kind, object).await.map_err(|e| Status::internal_error(e.message));
+    }
+    kind.to_client(&mut object);
+    Ok(object)
 }
 
 impl Subject {
     /// Without the namespace's object.
-    pub(super) fn new(a: &Attributes<'_>, kind: &Kind) -> Self {
-        let (object, old) = shown(a, kind);
+    pub(super) async fn new(registry: &Registry, a: &Attributes<'_>, kind: &Kind) -> Result<Self, Status> {
+        let (object, old) = shown(registry, a, kind).await?;
         let mut review = review::request(a, kind, &Value::Null, &Value::Null, "v1", "");
         let mut request = review.get_mut("request").map(Value::take).unwrap_or_default();
         if let Some(request) = request.as_object_mut() {
@@ -44,12 +60,17 @@ impl Subject {
                 request.remove(hidden);
             }
         }
-        Subject { object, old, request, namespace: Value::Null }
+        Ok(Subject { object, old, request, namespace: Value::Null })
     }
 
     /// The same request after its object was changed.
-    pub(super) fn renewed(&self, a: &Attributes<'_>, kind: &Kind) -> Self {
-        Subject { namespace: self.namespace.clone(), ..Subject::new(a, kind) }
+    pub(super) async fn renewed(
+        &self,
+        registry: &Registry,
+        a: &Attributes<'_>,
+        kind: &Kind,
+    ) -> Result<Self, Status> {
+        Ok(Subject { namespace: self.namespace.clone(), ..Subject::new(registry, a, kind).await? })
     }
 
     /// With the namespace's object, which policies see.
@@ -58,7 +79,7 @@ impl Subject {
         a: &Attributes<'_>,
         kind: &Kind,
     ) -> Result<Self, Status> {
-        let mut subject = Subject::new(a, kind);
+        let mut subject = Subject::new(registry, a, kind).await?;
         if !a.namespace.is_empty()
             && let Some(namespaces) = Kind::of("", "namespaces")
         {

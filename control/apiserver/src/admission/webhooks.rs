@@ -99,7 +99,8 @@ async fn meant(registry: &Registry, a: &Attributes<'_>, hook: &Hook) -> Result<O
     if hook.conditions.is_empty() {
         return Ok(Some(kind));
     }
-    let mut evaluator = Subject::new(a, &kind).evaluator(registry, a);
+    let subject = Subject::new(registry, a, &kind).await?;
+    let mut evaluator = subject.evaluator(registry, a);
     match hook.conditions.hold(&mut evaluator, hook.ignores_failure) {
         Ok(true) => Ok(Some(kind)),
         Ok(false) => Ok(None),
@@ -198,7 +199,7 @@ async fn ask(
         )
     })?;
     let uid = uuid::Uuid::new_v4().to_string();
-    let (object, old) = shown(a, kind);
+    let (object, old) = shown(registry, a, kind).await.map_err(Failure::refused)?;
     let review = review::request(a, kind, &object, &old, version, &uid);
     let config = &registry.config;
     let credentials = if mutating { &config.mutating_webhooks } else { &config.validating_webhooks };
@@ -241,17 +242,18 @@ async fn change(
     if patch_type != "JSONPatch" {
         return Err(Failure::Calling(format!("unsupported patch type {}", go_quote(&patch_type))));
     }
-    let (before, _) = shown(a, kind);
+    let (before, _) = shown(registry, a, kind).await.map_err(Failure::refused)?;
     let mut after = before.clone();
     json_patch::patch(&mut after, &operations).map_err(|e| internal(e.to_string()))?;
-    let changed = take(a, kind, &before, after).map_err(internal)?;
+    let changed = take(registry, a, kind, &before, after).await.map_err(internal)?;
     annotate::patched(a.audit, hook, place, &operations);
     Ok(changed)
 }
 
 /// Makes `after`, changed from `before` as `kind`'s version has it, the object to be: read, defaulted, converted back.
 /// True if that changes anything.
-pub(super) fn take(
+pub(super) async fn take(
+    registry: &Registry,
     a: &mut Attributes<'_>,
     kind: &Kind,
     before: &Value,
@@ -268,17 +270,21 @@ pub(super) fn take(
     };
     machinery::object::set_gvk(&mut after, &gvk);
     let changed = after != *before;
-    match (a.seen, &a.sent) {
-        (Seen::As(view), _) => {
+    match a.seen {
+        Seen::As(view) => {
             if let Some(object) = &mut a.object {
                 (view.put_back)(&a.kind, object, &after);
             }
         }
-        (_, Some(_)) => a.object = Some(after),
+        _ if a.sent.is_some() => a.object = Some(after),
         _ => {
             kind.to_storage(&mut after);
             kind.default(&mut after);
-            a.kind.rules().to_flight(&mut after);
+            if kind.is_converted() {
+                after = registry.present(&a.kind, after).await.map_err(|e| e.message)?;
+            } else {
+                a.kind.rules().to_flight(&mut after);
+            }
             a.object = Some(after);
         }
     }

@@ -14,8 +14,10 @@ use store::Backend;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 mod admission;
+mod aggregated;
 mod applies;
 mod audit;
+mod conversions;
 mod custom;
 mod definitions;
 mod deletion;

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use machinery::custom::{Conversion, Definition, review};
 use machinery::object::{self, Gvk};
-use machinery::status::Status;
+use machinery::status::{Reason, Status};
 use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
@@ -102,7 +102,10 @@ impl Registry {
 
     async fn ask_webhook(&self, webhook: &Value, to: &str, objects: &[Value]) -> Result<Vec<Value>, Status> {
         let from = objects.first().and_then(Gvk::of).map(|g| g.to_string()).unwrap_or_default();
-        let failed = |why: String| Status::internal_error(format!("conversion webhook for {from}{why}"));
+        // Nothing makes a status of it upstream either: it has no reason.
+        let failed = |why: String| {
+            Status::failure(500, Reason::Unknown, format!("conversion webhook for {from}{why}"))
+        };
         let uid = uuid::Uuid::new_v4().to_string();
         let review = review::ask(webhook, &uid, to, objects)
             .ok_or_else(|| failed(" failed: no supported conversion review versions".to_owned()))?;

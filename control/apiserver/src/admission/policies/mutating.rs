@@ -96,7 +96,7 @@ async fn change(
     let mut outcome = Ok(());
     let mut changed = false;
     for mutation in &policy.mutations {
-        match mutate_once(registry, a, invocation, &subject, mutation) {
+        match mutate_once(registry, a, invocation, &subject, mutation).await {
             Ok(did) => changed |= did,
             Err(message) => outcome = outcome.and(Err(message)),
         }
@@ -111,7 +111,7 @@ async fn change(
     Ok(outcome)
 }
 
-fn mutate_once(
+async fn mutate_once(
     registry: &Registry,
     a: &mut Attributes<'_>,
     invocation: &Invocation<'_>,
@@ -119,7 +119,7 @@ fn mutate_once(
     mutation: &Mutation,
 ) -> Result<bool, String> {
     // Each mutation sees what the one before left.
-    let subject = first.renewed(a, &invocation.kind);
+    let subject = first.renewed(registry, a, &invocation.kind).await.map_err(|e| e.message)?;
     let value = {
         let mut evaluator = subject.evaluator(registry, a);
         evaluator.bind("params", &invocation.param);
@@ -134,7 +134,7 @@ fn mutate_once(
         Mutation::Apply(_) => applied(&before, value)?,
         Mutation::Patch(expression) => patched(&before, &value, expression)?,
     };
-    webhooks::take(a, &invocation.kind, &before, after)
+    webhooks::take(registry, a, &invocation.kind, &before, after).await
 }
 
 /// `live` with an evaluated `Object{...}` merged in.

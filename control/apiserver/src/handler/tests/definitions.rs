@@ -25,8 +25,8 @@ fn object(kind: &str, plural: &str, name: &str) -> Value {
     json!({"apiVersion": format!("{plural}.io/v1"), "kind": kind, "metadata": {"name": name}, "spec": {}})
 }
 
-async fn until(what: impl Fn() -> bool) {
-    for _ in 0..400 {
+pub(super) async fn until(what: impl Fn() -> bool) {
+    for _ in 0..1000 {
         if what() {
             return;
         }

@@ -111,6 +111,25 @@ fn config_map(name: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}})
 }
 
+/// A Service with a port of TLS.
+pub(super) async fn service(s: &Server, name: &str) {
+    let service = json!({"metadata": {"name": name}, "spec": {"ports": [{"port": 443, "name": "https"}]}});
+    s.ok("POST", "/api/v1/namespaces/default/services", service).await;
+}
+
+/// Puts a port of the loopback behind a Service: no address of this machine may be an endpoint, but for tests.
+pub(super) async fn endpoint(s: &Server, service: &str, port: u16) {
+    let mut slice = json!({"metadata": {"name": format!("{service}-1"), "labels": {"kubernetes.io/service-name": service}},
+        "addressType": "IPv4", "ports": [{"name": "https", "port": port}],
+        "endpoints": [{"addresses": ["127.0.0.1"]}]});
+    let kind = crate::registry::kind::Kind::of("discovery.k8s.io", "endpointslices").unwrap();
+    machinery::object::set_gvk(&mut slice, &kind.gvk());
+    machinery::object::set_namespace(&mut slice, "default");
+    let bytes = kind.encode(&slice).unwrap();
+    s.registry.write(&kind, &kind.key_of(&slice), bytes, store::Expect::Absent, None).await.unwrap();
+    s.get("/apis/discovery.k8s.io/v1/namespaces/default/endpointslices").await;
+}
+
 fn patch(operations: &Value) -> Value {
     use base64::Engine as _;
     let patch = base64::engine::general_purpose::STANDARD.encode(operations.to_string());
@@ -127,19 +146,8 @@ async fn a_webhook_behind_a_service_denies() {
         json!({"allowed": true, "warnings": ["fine"]})
     })
     .await;
-    let service = json!({"metadata": {"name": "hook"}, "spec": {"ports": [{"port": 443, "name": "https"}]}});
-    s.ok("POST", "/api/v1/namespaces/default/services", service).await;
-    let slice = json!({"metadata": {"name": "hook-1", "labels": {"kubernetes.io/service-name": "hook"}},
-        "addressType": "IPv4", "ports": [{"name": "https", "port": hook.port}],
-        "endpoints": [{"addresses": ["127.0.0.1"]}]});
-    // No address of this machine may be an endpoint, but for this test.
-    let kind = crate::registry::kind::Kind::of("discovery.k8s.io", "endpointslices").unwrap();
-    let mut slice = slice;
-    machinery::object::set_gvk(&mut slice, &kind.gvk());
-    machinery::object::set_namespace(&mut slice, "default");
-    let bytes = kind.encode(&slice).unwrap();
-    s.registry.write(&kind, &kind.key_of(&slice), bytes, store::Expect::Absent, None).await.unwrap();
-    s.get("/apis/discovery.k8s.io/v1/namespaces/default/endpointslices").await;
+    service(&s, "hook").await;
+    endpoint(&s, "hook", hook.port).await;
     let client = json!({"service": {"namespace": "default", "name": "hook", "path": "/deny"}, "caBundle": hook.bundle});
     configure(&s, false, "c", json!([webhook("deny", client, &json!(["configmaps"]))])).await;
     let refused = s.ask("POST", MAPS, config_map("bad")).await;
