@@ -1,20 +1,22 @@
 //! The APIService objects of what is served here: one for each version of each group, always available.
 //!
 //! Woken by changes of APIServices and of what definitions serve, and every minute. Makes what is missing, brings the spec of
-//! what it manages back, removes those of groups that no definition serves any more, and says that they are available.
+//! what it manages back, removes those of groups that no definition serves any more, and says that they are available. Servers see
+//! definitions come and go one after another: what one of them has not seen yet is read in the store before anything is made or removed.
 //! Upstream: `kube-aggregator/pkg/controllers/{autoregister,status/local}`, `pkg/controlplane/apiserver/aggregator.go`.
 
 use super::reconcile::{self, Read, Round};
 use crate::registry::Served;
 use crate::registry::kind::Kind;
+use crate::registry::storage::unready;
 use crate::write::Writer;
 use machinery::access::{Get as _, set_at};
-use machinery::custom::Outline;
+use machinery::custom::{Outline, Sketch};
 use machinery::object;
 use machinery::resources;
 use machinery::status::Status;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -113,7 +115,7 @@ pub(super) fn reads() -> Option<Vec<Read>> {
     Some(vec![reconcile::all(GROUP, "apiservices")?])
 }
 
-pub(super) fn reconcile(writer: Arc<Writer>) -> Round {
+pub(crate) fn reconcile(writer: Arc<Writer>) -> Round {
     Box::pin(async move {
         let Some(services) = Kind::of(GROUP, "apiservices") else { return Ok(()) };
         round(&writer, &services).await
@@ -134,9 +136,26 @@ async fn round(writer: &Writer, services: &Kind) -> Result<(), Status> {
         .into_iter()
         .map(|service| (object::name(&service).to_owned(), service))
         .collect();
+    let unserved = |name: &str, found: &Value| {
+        let known = || builtin(&Served::default()).any(|service| object::name(&service) == name);
+        object::label(found, MANAGED) == Some("onstart") && known()
+    };
+    let missing = wanted.iter().filter(|(name, _)| !present.contains_key(*name));
+    let unwanted = present.iter().filter(|(name, _)| !wanted.contains_key(*name));
+    // What follows a definition, and is to be made or to go.
+    let follows = |(_, service): &(&String, &Value)| object::label(service, MANAGED) == Some("true");
+    let groups = missing.clone().chain(unwanted.clone()).filter(follows);
+    let groups: BTreeSet<&str> = groups.map(|(_, service)| service.text("spec.group")).collect();
+    let stored = stored(writer, &groups).await?;
+    for (name, service) in missing {
+        // A definition that went is seen to go by one server after another.
+        if !follows(&(name, service)) || stored.contains(name) {
+            writer.ensure(services, service.clone()).await?;
+        }
+    }
     for (name, service) in &wanted {
         match present.get(name) {
-            None => writer.ensure(services, service.clone()).await?,
+            None => {}
             Some(found) if is_ours(found) && found.get("spec") != service.get("spec") => {
                 let change = |old: &Value| {
                     let mut new = old.clone();
@@ -149,16 +168,32 @@ async fn round(writer: &Writer, services: &Kind) -> Result<(), Status> {
             Some(found) => make_available(writer, services, found).await?,
         }
     }
-    for (name, found) in &present {
-        let unserved = || {
-            let known = builtin(&Served::default()).any(|service| object::name(&service) == name);
-            object::label(found, MANAGED) == Some("onstart") && known
-        };
-        if !wanted.contains_key(name) && (object::label(found, MANAGED) == Some("true") || unserved()) {
+    for (name, found) in unwanted {
+        // Another server may serve a definition that this one has not seen yet.
+        if (follows(&(name, found)) && !stored.contains(name)) || unserved(name, found) {
             writer.discard_seen(services, found).await?;
         }
     }
     Ok(())
+}
+
+/// The names of the APIServices of what is defined in `groups`, by all that is stored when this is called: what is served here may be older.
+async fn stored(writer: &Writer, groups: &BTreeSet<&str>) -> Result<BTreeSet<String>, Status> {
+    let mut names = BTreeSet::new();
+    let Some(kind) = Kind::of("apiextensions.k8s.io", "customresourcedefinitions") else { return Ok(names) };
+    if groups.is_empty() {
+        return Ok(names);
+    }
+    let newest = writer.registry.cache(&kind)?.newest().await;
+    let snapshot = newest.map_err(|error| unready(&kind, &error))?;
+    for object in snapshot.range(&kind.resource.key_prefix, None) {
+        let Some((_, group)) = object.name.split_once('.') else { continue };
+        let sketch = groups.contains(group).then(|| Sketch::read(&object.bytes));
+        let Some(Ok(sketch)) = sketch else { continue };
+        let served = sketch.crd.items("spec.versions").iter().filter(|version| version.flag("served"));
+        names.extend(served.map(|version| format!("{}.{group}", version.text("name"))));
+    }
+    Ok(names)
 }
 
 fn is_ours(service: &Value) -> bool {
@@ -181,7 +216,6 @@ async fn make_available(writer: &Writer, services: &Kind, service: &Value) -> Re
 #[cfg(test)]
 mod tests {
     use super::*;
-    use machinery::custom::Sketch;
 
     #[test]
     fn the_core_group_comes_first_and_stable_versions_before_others() {

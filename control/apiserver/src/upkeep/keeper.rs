@@ -20,6 +20,7 @@ use machinery::object;
 use parking_lot::Mutex;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 use store::cache::{Cached, Scope, Watcher};
@@ -124,6 +125,7 @@ impl Keeper {
             if let Some((mut watcher, all)) = begin.take() {
                 pauses.reset();
                 let mut due: BTreeSet<String> = all.into_iter().collect();
+                let mut last = String::new();
                 loop {
                     while let Some(change) = watcher.next().now_or_never().flatten() {
                         due.insert(change.object.name.to_string());
@@ -141,10 +143,11 @@ impl Keeper {
                         }
                         continue;
                     }
-                    let rest = due.iter().nth(AT_ONCE).cloned();
-                    let later = rest.map(|from| due.split_off(&from)).unwrap_or_default();
-                    let freed = self.look_at(std::mem::replace(&mut due, later)).await;
-                    due.extend(freed);
+                    let next = turn(&mut due, &last);
+                    if let Some(name) = next.last() {
+                        last.clone_from(name);
+                    }
+                    due.extend(self.look_at(next).await);
                 }
             }
             let Ok(cache) = self.writer.registry.cache(&self.kind) else { return };
@@ -157,7 +160,7 @@ impl Keeper {
     }
 
     /// Brings definitions to what they should say, and serves what they say. Gives those to look at for names that are free now.
-    async fn look_at(&mut self, due: BTreeSet<String>) -> Vec<String> {
+    async fn look_at(&mut self, due: Vec<String>) -> Vec<String> {
         let Ok(snapshot) = self.writer.registry.cache(&self.kind).and_then(|cache| {
             cache.snapshot().map_err(|e| crate::registry::storage::unready(&self.kind, &e))
         }) else {
@@ -266,7 +269,41 @@ impl Keeper {
     }
 }
 
+/// Takes out of `due` what is looked at next: a ring that goes on behind `last`, so that nothing waits for ever for what changes all the time.
+fn turn(due: &mut BTreeSet<String>, last: &str) -> Vec<String> {
+    let behind = due.range::<str, _>((Bound::Excluded(last), Bound::Unbounded));
+    let before = due.range::<str, _>((Bound::Unbounded, Bound::Included(last)));
+    let next: Vec<String> = behind.chain(before).take(AT_ONCE).cloned().collect();
+    for name in &next {
+        due.remove(name);
+    }
+    next
+}
+
 /// The state of a definition's schemas.
 fn seen(crd: &Value) -> (String, i64) {
     (object::uid(crd).to_owned(), object::generation(crd))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_definition_must_not_wait_for_others_that_are_fought_over() {
+        let name = |number: usize| format!("d{number:02}.acme.com");
+        let mut due: BTreeSet<String> = (0..2 * AT_ONCE + 1).map(name).collect();
+        let (mut seen, mut last) = (BTreeSet::new(), String::new());
+        for _ in 0..3 {
+            let next = turn(&mut due, &last);
+            assert!(next.len() <= AT_ONCE);
+            last.clone_from(next.last().unwrap());
+            seen.extend(next);
+            // Somebody changes the first of them again and again.
+            due.extend((0..AT_ONCE).map(name));
+        }
+        assert_eq!(seen.len(), 2 * AT_ONCE + 1, "everyone had a turn");
+        assert_eq!(turn(&mut BTreeSet::from([name(3)]), &name(3)), [name(3)], "one by itself is next");
+        assert!(turn(&mut BTreeSet::new(), &last).is_empty());
+    }
 }

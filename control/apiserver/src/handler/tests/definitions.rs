@@ -190,6 +190,57 @@ async fn a_definition_that_waits_for_a_name_must_not_wait_for_ever() {
     becomes(&s, &path, "/status/acceptedNames/shortNames", &json!(["x"])).await;
 }
 
+#[tokio::test]
+async fn the_api_service_of_a_definition_must_not_come_and_go_with_what_one_server_has_seen() {
+    let s = Server::start().await;
+    define(&s, "as", "A").await;
+    let path = "/apis/apiregistration.k8s.io/v1/apiservices/v1.as.io";
+    becomes(&s, &format!("{CRDS}/as.as.io"), "/status/storedVersions/0", &json!("v1")).await;
+    let code = async || s.ask("GET", path, Value::Null).await.code;
+    let look = async || crate::upkeep::api_services::reconcile(s.writer.clone()).await.unwrap();
+    look().await;
+    let uid = s.get(path).await["metadata"]["uid"].clone();
+    let seen = serving(&s, "as").unwrap();
+    // As a server that has not heard of the definition yet.
+    s.registry.custom.forget("as.as.io");
+    look().await;
+    assert_eq!(s.get(path).await["metadata"]["uid"], uid, "it is another server's");
+    let source = bytes::Bytes::from(s.get(&format!("{CRDS}/as.as.io")).await.to_string());
+    s.registry.custom.serve(seen.outline.clone(), source.clone());
+    s.ok("DELETE", &format!("{CRDS}/as.as.io"), Value::Null).await;
+    until(|| serving(&s, "as").is_none()).await;
+    look().await;
+    assert_eq!(code().await, 404, "nothing defines it");
+    // As a server that has not heard of the end yet.
+    s.registry.custom.serve(seen.outline.clone(), source);
+    look().await;
+    assert_eq!(code().await, 404, "it does not come back");
+}
+
+#[tokio::test]
+async fn a_watch_opened_while_its_definition_changes_must_not_be_deaf() {
+    let s = Server::start().await;
+    define(&s, "as", "A").await;
+    let field = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/size/default";
+    let (path, target) = (format!("{CRDS}/as.as.io"), format!("{}?watch=true", collection("as")));
+    for round in 0..20 {
+        let generation = s.registry.custom.generation();
+        let change = json!([{"op": "replace", "path": field, "value": round + 2}]);
+        let changing = s.patch(&path, "json-patch+json", change);
+        let (changed, mut watch) = tokio::join!(changing, super::watches::open(&s, &target, &[]));
+        assert_eq!(changed.code, 200);
+        until(|| s.registry.custom.generation() > generation).await;
+        let name = format!("o{round}");
+        s.ok("POST", &collection("as"), object("A", "as", &name)).await;
+        // It tells of what happens, or it has ended and its client opens another.
+        while let Some((_, object)) = watch.next().await {
+            if object["metadata"]["name"] == name {
+                break;
+            }
+        }
+    }
+}
+
 /// Waits until a field of an object has a value; as a rule, that is within milliseconds.
 async fn becomes(s: &Server, path: &str, field: &str, value: &Value) {
     for _ in 0..1000 {
