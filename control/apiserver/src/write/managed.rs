@@ -3,10 +3,12 @@
 use crate::registry::call::{Call, Seen};
 use crate::registry::kind::Kind;
 use crate::registry::metadata::time;
+use crate::registry::slot::Slot;
 use machinery::access::{Get as _, copy_at, remove_at, set_at};
 use machinery::apply::managed::{Managed, Manager};
 use machinery::apply::set::Set;
 use machinery::apply::{Applied, Write};
+use machinery::object::parse_api_version;
 use machinery::status::Status;
 use serde_json::{Value, json};
 
@@ -36,6 +38,7 @@ pub(crate) fn apply(
         let write = Write { manager: &before, now: &now, force: true, reset: &reset };
         present = rules.owners(&rules.zero(&bare), &bare, &present, &write).unwrap_or_default();
     }
+    forget_versions(kind, &mut present);
     let own = manager(call, true);
     let force = call.options.force.unwrap_or(false);
     let write = Write { manager: &own, now: &now, force, reset: &reset };
@@ -60,7 +63,7 @@ pub(super) fn track(call: &Call<'_>, old: Option<&Value>, new: &mut Value) {
         Some(old) => (in_version(without(old)), owners(old)),
         None => (rules.zero(written), Managed::default()),
     };
-    let present = match asked.filter(|_| call.subresource.is_empty()) {
+    let mut present = match asked.filter(|_| call.subresource.is_empty()) {
         Some(asked) => chosen(&asked).unwrap_or(noted),
         None => noted,
     };
@@ -68,6 +71,7 @@ pub(super) fn track(call: &Call<'_>, old: Option<&Value>, new: &mut Value) {
     if old.is_some() && present.entries().is_empty() {
         return;
     }
+    forget_versions(&call.kind, &mut present);
     let now = time(jiff::Timestamp::now());
     let own = manager(call, false);
     let reset = Set::of_fields(rules.reset_fields(call.subresource));
@@ -125,6 +129,21 @@ fn chosen(asked: &Value) -> Option<Managed> {
         return Some(Managed::default());
     }
     Managed::from_value(asked).filter(|managed| !managed.entries().is_empty())
+}
+
+/// Forgets owners that wrote through a version which their definition has no more: nothing can be compared in it (upstream:
+/// `IsMissingVersionError`).
+fn forget_versions(kind: &Kind, present: &mut Managed) {
+    let Some(serving) = kind.custom.and_then(Slot::serving) else { return };
+    let outline = &serving.outline;
+    let exists = |manager: &Manager| {
+        let version = parse_api_version(&manager.api_version);
+        version.is_some_and(|(group, version)| group == outline.group && outline.version(version).is_some())
+    };
+    let managers = present.entries().iter().map(|entry| entry.manager.clone());
+    let gone: Vec<Manager> = managers.filter(|manager| !exists(manager)).collect();
+    // Who owns nothing is no owner.
+    gone.into_iter().for_each(|manager| present.put(manager, Set::default(), None));
 }
 
 fn manager(call: &Call<'_>, applies: bool) -> Manager {

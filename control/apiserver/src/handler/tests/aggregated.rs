@@ -182,7 +182,7 @@ async fn an_api_service_says_what_its_server_lacks() {
     endpoint(&world.s, "things", world.theirs.address().port()).await;
     let passed = world.becomes("v1", "Passed").await;
     assert_eq!(passed, ("True".to_owned(), "all checks passed".to_owned()));
-    let port = json!([{"op": "replace", "path": "/spec/service/port", "value": 444}]);
+    let port = json!([{"op": "add", "path": "/spec/service/port", "value": 444}]);
     let path = format!("{API_SERVICES}/v1.{GROUP}");
     assert_eq!(world.s.patch(&path, "json-patch+json", port).await.code, 200);
     let missing = world.becomes("v1", "ServicePortError").await;

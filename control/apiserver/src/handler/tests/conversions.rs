@@ -211,4 +211,13 @@ async fn a_version_must_not_go_before_everything_stored_in_it_was_rewritten() {
     for (version, field) in [("v2", "/items/1/spec/width"), ("v3", "/items/1/spec/box/width")] {
         assert_eq!(s.get(&gadgets(version)).await.pointer(field), Some(&json!(2)), "{version}");
     }
+    let versions = |object: &Value| {
+        let owners = object["metadata"]["managedFields"].as_array().unwrap().iter();
+        owners.map(|owner| owner["apiVersion"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let item = format!("{}/a", gadgets("v2"));
+    assert!(versions(&s.get(&item).await).contains(&"acme.com/v1".to_owned()));
+    let wider = json!({"spec": {"width": 9}});
+    let changed = s.patch(&format!("{item}?fieldManager=other"), "merge-patch+json", wider).await.body;
+    assert_eq!(versions(&changed), ["acme.com/v2"], "who wrote through what is gone owns nothing");
 }
