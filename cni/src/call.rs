@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use crate::{
     Attachment, Command, Dns, Environment, Error, Version, environment::is_identifier, fields::Fields,
+    remarks::Remarks,
 };
 
 /// One call of a plugin.
@@ -18,6 +19,8 @@ pub struct Call {
     pub network: String,
     /// The configuration as it came, for delegated plugins.
     pub configuration: Value,
+    /// What was found in the configuration and is not acted on.
+    pub(crate) remarks: Remarks,
 }
 
 /// Who holds a resource: one interface of one container.
@@ -43,7 +46,7 @@ impl Call {
         let oldest = match environment.command {
             Command::Check => Version::V0_4_0,
             Command::Status | Command::Gc => Version::V1_1_0,
-            _ => Version::V0_3_0,
+            _ => Version::V0_1_0,
         };
         if version < oldest {
             return Err(Error::CommandTooNew {
@@ -61,7 +64,7 @@ impl Call {
                 format!("invalid characters found in network name {network:?}"),
             ));
         }
-        Ok(Self { environment, version, network, configuration })
+        Ok(Self { environment, version, network, configuration, remarks: Remarks::default() })
     }
 
     /// The container's interface this call is about.

@@ -1,11 +1,11 @@
-//! Strict reading of a configuration object, field by field, so that every complaint names its field.
+//! Reading a configuration object field by field, so that every complaint names its field.
 
 use std::{fmt::Display, str::FromStr};
 
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use crate::Error;
+use crate::{Error, remarks::Remarks};
 
 /// The fields of one JSON object that have not been read yet.
 #[derive(Debug)]
@@ -91,14 +91,24 @@ impl Fields {
         }
     }
 
-    /// Refuses what is left. The specification allows that, and a typo is then found where it was made.
+    /// Remarks on what is left. A key may be a typo, or one of a later version or of another's program: files with the latter work
+    /// with upstream's plugins, which ignore what they do not know.
     /// Keys with a slash belong to the runtime (`cni.dev/...`) or to a vendor.
-    pub(crate) fn finish(self) -> Result<(), Error> {
-        match self.map.iter().find(|(name, _)| !name.contains('/')) {
-            None => Ok(()),
-            Some((name, value)) => {
-                Err(Error::UnsupportedField { field: self.path_of(name), value: value.to_string() })
+    pub(crate) fn finish(self, remarks: &Remarks) {
+        for (name, value) in self.map.iter().filter(|(name, _)| !name.contains('/')) {
+            remarks.add(format!("unknown field in network configuration: {}: {value}", self.path_of(name)));
+        }
+    }
+
+    /// Takes the name of what is to keep a plugin's rules: here that is nftables, whichever of the two is asked for.
+    pub(crate) fn take_backend(&mut self, name: &str, remarks: &Remarks) -> Result<(), Error> {
+        match self.take_or_default::<String>(name)?.as_str() {
+            "" | "nftables" => Ok(()),
+            "iptables" => {
+                remarks.add(format!("{}: rules are kept in nftables, not iptables", self.path_of(name)));
+                Ok(())
             }
+            other => Err(Error::UnsupportedField { field: self.path_of(name), value: format!("{other:?}") }),
         }
     }
 }
@@ -111,5 +121,41 @@ fn kind(value: &Value) -> &'static str {
         Value::String(_) => "a string",
         Value::Array(_) => "an array",
         Value::Object(_) => "an object",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_key_of_a_later_version_must_not_fail_a_working_file() {
+        let mut fields =
+            Fields::of("ipam", json!({ "known": 1, "log_level": "debug", "cni.dev/x": 1 })).unwrap();
+        assert_eq!(fields.take::<u32>("known").unwrap(), Some(1));
+        let remarks = Remarks::default();
+        fields.finish(&remarks);
+        assert_eq!(remarks.list(), ["unknown field in network configuration: ipam.log_level: \"debug\""]);
+    }
+
+    #[test]
+    fn what_would_have_to_be_done_and_is_not_is_refused_all_the_same() {
+        let mut fields = Fields::of("", json!({ "a": ["!", "-d", "192.0.2.0/24"], "b": [] })).unwrap();
+        assert!(fields.refuse("a").is_err());
+        assert!(fields.refuse("b").is_ok());
+    }
+
+    #[test]
+    fn rules_asked_of_iptables_are_made_and_another_keeper_is_refused() {
+        let of = |backend: Value| {
+            let remarks = Remarks::default();
+            let mut fields = Fields::of("", json!({ "backend": backend })).unwrap();
+            (fields.take_backend("backend", &remarks).is_ok(), remarks.list().len())
+        };
+        assert_eq!(of(json!("iptables")), (true, 1));
+        assert_eq!(of(json!("nftables")), (true, 0));
+        assert_eq!(of(Value::Null), (true, 0));
+        assert_eq!(of(json!("ebtables")), (false, 0));
     }
 }

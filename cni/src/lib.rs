@@ -3,7 +3,7 @@
 //! | module | concern |
 //! |---|---|
 //! | `program` | which plugin is meant; reading the call, printing its result or error |
-//! | `environment`, `call`, `fields`, `version`, `result`, `error` | the CNI protocol |
+//! | `environment`, `call`, `fields`, `remarks`, `version`, `result`, `error` | the CNI protocol |
 //! | `bridge` | veth pairs on a bridge: `plan` is pure, `apply` carries it out, `check` compares |
 //! | `alias` | what an attachment is called in the kernel |
 //! | `ipam` | host-local: `range` orders addresses, `store` grants them by `files`, `lease` is a file's content |
@@ -28,6 +28,7 @@ mod masquerade;
 mod netns;
 mod portmap;
 mod program;
+mod remarks;
 mod result;
 mod ruleset;
 mod sysctl;

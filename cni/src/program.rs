@@ -117,7 +117,13 @@ fn answer<'a>(mut names: impl Iterator<Item = &'a str>, stdin: &[u8]) -> Result<
         let found = call.configuration.get("type").cloned().unwrap_or_default();
         Error::config("type", format!("{found} is none of the plugins in this program"))
     })?;
-    plugin.answer(&call)
+    let answer = plugin.answer(&call);
+    if call.environment.command == Command::Add {
+        for remark in call.remarks.list() {
+            eprintln!("{remark}");
+        }
+    }
+    answer
 }
 
 /// The version an error is to be in, as far as the configuration can be read at all.

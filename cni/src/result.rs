@@ -1,5 +1,7 @@
 //! The result of an ADD, in the shape of whichever version is asked for.
 
+mod old;
+
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -115,17 +117,21 @@ pub struct Dns {
 }
 
 impl Attachment {
-    /// Reads a `prevResult` or a delegated plugin's result. All versions spoken differ in added fields only.
+    /// Reads a `prevResult` or a delegated plugin's result. From 0.3.0 on versions differ in added fields only.
     ///
     /// # Errors
     /// Code 6 with the subject's name.
     pub fn parse(subject: &str, value: &Value) -> Result<Self, Error> {
-        Self::deserialize(value).map_err(|error| Error::decode(subject, &error))
+        let read = if old::is_old(value) { old::read(value) } else { Self::deserialize(value) };
+        read.map_err(|error| Error::decode(subject, &error))
     }
 
     /// The JSON a runtime of that version expects.
     #[must_use]
     pub fn to_json(&self, version: Version) -> Value {
+        if version < Version::V0_3_0 {
+            return old::write(self, version);
+        }
         let interfaces: Vec<Value> = self
             .interfaces
             .iter()
@@ -206,7 +212,11 @@ mod tests {
     fn a_result_reads_back_in_every_version() {
         for version in Version::ALL {
             let back = Attachment::parse("prevResult", &attachment().to_json(version)).unwrap();
-            assert_eq!(back.ips, attachment().ips);
+            let mut ips = attachment().ips;
+            if version < Version::V0_3_0 {
+                ips[0].interface = None;
+            }
+            assert_eq!(back.ips, ips, "{version:?}");
         }
     }
 }

@@ -5,6 +5,10 @@ use crate::Error;
 /// A version of the CNI specification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Version {
+    /// 0.1.0, what a configuration without a version is. As 0.2.0, which gave VERSION its answer.
+    V0_1_0,
+    /// 0.2.0: results hold one address a family.
+    V0_2_0,
     /// 0.3.0 and 0.3.1 differ in how plugins chain, which the runtime does, not in what a plugin reads or prints.
     V0_3_0,
     /// 0.3.1
@@ -19,12 +23,15 @@ pub enum Version {
 
 impl Version {
     /// Every version spoken, oldest first.
-    pub const ALL: [Self; 5] = [Self::V0_3_0, Self::V0_3_1, Self::V0_4_0, Self::V1_0_0, Self::V1_1_0];
+    pub const ALL: [Self; 7] =
+        [Self::V0_1_0, Self::V0_2_0, Self::V0_3_0, Self::V0_3_1, Self::V0_4_0, Self::V1_0_0, Self::V1_1_0];
 
     /// As the specification writes it.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::V0_1_0 => "0.1.0",
+            Self::V0_2_0 => "0.2.0",
             Self::V0_3_0 => "0.3.0",
             Self::V0_3_1 => "0.3.1",
             Self::V0_4_0 => "0.4.0",
@@ -36,7 +43,7 @@ impl Version {
     /// Reads a configuration's `cniVersion`.
     ///
     /// # Errors
-    /// A version that is not spoken here. A configuration without one is 0.1.0 by the specification, which is not.
+    /// A version that is not spoken here. A configuration without one is 0.1.0 by the specification.
     pub fn parse(text: &str) -> Result<Self, Error> {
         let text = if text.is_empty() { "0.1.0" } else { text };
         Self::ALL.into_iter().find(|version| version.as_str() == text).ok_or_else(|| {

@@ -57,16 +57,12 @@ impl Conf {
         }
         let mtu = read_mtu(&mut fields)?;
         let masquerade = fields.take_or_default("ipMasq")?;
-        if let Some(backend) = fields.take::<String>("ipMasqBackend")?
-            && !matches!(backend.as_str(), "" | "nftables")
-        {
-            return Err(Error::UnsupportedField {
-                field: "ipMasqBackend".into(),
-                value: format!("{backend:?} (only \"nftables\" is)"),
-            });
-        }
-        for name in ["vlan", "vlanTrunk", "macspoofchk", "disableContainerInterface", "enabledad"] {
+        fields.take_backend("ipMasqBackend", &call.remarks)?;
+        for name in ["vlan", "vlanTrunk", "macspoofchk", "disableContainerInterface"] {
             fields.refuse(name)?;
+        }
+        if fields.take_or_default("enabledad")? {
+            call.remarks.add("enabledad: addresses are granted, and not looked for at others");
         }
         // Says whether the port stays in the default VLAN beside its own; without VLANs there is nothing to say.
         fields.take::<bool>("preserveDefaultVlan")?;
@@ -81,7 +77,7 @@ impl Conf {
                 other => Ipam::Foreign(other.to_owned()),
             },
         };
-        fields.finish()?;
+        fields.finish(&call.remarks);
         Ok(Self {
             bridge,
             gateway,

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use serde_json::Value;
 
 use super::range::{Range, RangeSet};
-use crate::{Call, Error, fields::Fields, result::Route};
+use crate::{Call, Error, fields::Fields, remarks::Remarks, result::Route};
 
 /// The `ipam` object, checked, with what capabilities and arguments add to it.
 #[derive(Debug)]
@@ -31,12 +31,12 @@ impl Conf {
         let directory = ipam.take::<PathBuf>("dataDir")?.filter(|path| !path.as_os_str().is_empty());
         let directory = directory.unwrap_or_else(|| PathBuf::from("/var/lib/cni/networks"));
         let resolv_conf = ipam.take::<PathBuf>("resolvConf")?.filter(|path| !path.as_os_str().is_empty());
-        let routes = read_routes(&mut ipam)?;
+        let routes = read_routes(&mut ipam, &call.remarks)?;
 
         let mut runtime = fields.take_fields("runtimeConfig")?;
         let mut sets = Vec::new();
         if let Some(runtime) = runtime.as_mut() {
-            read_sets(runtime, "ipRanges", &mut sets)?;
+            read_sets(runtime, "ipRanges", &mut sets, &call.remarks)?;
         }
         if ipam.take::<Value>("subnet")?.is_some() {
             // Taken again below as part of the range; the object is read whole so that errors name its fields.
@@ -46,8 +46,8 @@ impl Conf {
             }
             sets.push(RangeSet::new("ipam", vec![Range::read(&mut whole)?])?);
         }
-        read_sets(&mut ipam, "ranges", &mut sets)?;
-        ipam.finish()?;
+        read_sets(&mut ipam, "ranges", &mut sets, &call.remarks)?;
+        ipam.finish(&call.remarks);
         if sets.is_empty() {
             return Err(Error::config("ipam.ranges", "no IP ranges specified"));
         }
@@ -61,7 +61,12 @@ impl Conf {
     }
 }
 
-fn read_sets(fields: &mut Fields, name: &str, sets: &mut Vec<RangeSet>) -> Result<(), Error> {
+fn read_sets(
+    fields: &mut Fields,
+    name: &str,
+    sets: &mut Vec<RangeSet>,
+    remarks: &Remarks,
+) -> Result<(), Error> {
     let path = fields.path_of(name);
     for (outer, set) in fields.take_or_default::<Vec<Vec<Value>>>(name)?.into_iter().enumerate() {
         let path = format!("{path}[{outer}]");
@@ -69,14 +74,14 @@ fn read_sets(fields: &mut Fields, name: &str, sets: &mut Vec<RangeSet>) -> Resul
         for (inner, range) in set.into_iter().enumerate() {
             let mut range = Fields::of(&format!("{path}[{inner}]"), range)?;
             ranges.push(Range::read(&mut range)?);
-            range.finish()?;
+            range.finish(remarks);
         }
         sets.push(RangeSet::new(&path, ranges)?);
     }
     Ok(())
 }
 
-fn read_routes(ipam: &mut Fields) -> Result<Vec<Route>, Error> {
+fn read_routes(ipam: &mut Fields, remarks: &Remarks) -> Result<Vec<Route>, Error> {
     let path = ipam.path_of("routes");
     let mut routes = Vec::new();
     for (index, route) in ipam.take_or_default::<Vec<Value>>("routes")?.into_iter().enumerate() {
@@ -96,7 +101,7 @@ fn read_routes(ipam: &mut Fields) -> Result<Vec<Route>, Error> {
             table: fields.take("table")?,
             scope: fields.take("scope")?,
         });
-        fields.finish()?;
+        fields.finish(remarks);
     }
     Ok(routes)
 }

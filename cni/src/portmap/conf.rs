@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde_json::Value;
 
-use crate::{Call, Error, fields::Fields};
+use crate::{Call, Error, fields::Fields, remarks::Remarks};
 
 /// A transport protocol with its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,20 +50,14 @@ impl Conf {
         let mut fields = call.fields()?;
         let snat = fields.take("snat")?.unwrap_or(true);
         let masquerade_all = fields.take_or_default("masqAll")?;
-        if let Some(backend) = fields.take::<String>("backend")?
-            && !matches!(backend.as_str(), "" | "nftables")
-        {
-            return Err(Error::UnsupportedField {
-                field: "backend".into(),
-                value: format!("{backend:?} (only \"nftables\" is)"),
-            });
-        }
-        // Conditions are iptables arguments; a chain that sets marks is an iptables chain.
-        for name in ["conditionsV4", "conditionsV6", "externalSetMarkChain"] {
+        fields.take_backend("backend", &call.remarks)?;
+        // Arguments of a program. Without them the port would be open to more than was asked for.
+        for name in ["conditionsV4", "conditionsV6"] {
             fields.refuse(name)?;
         }
-        // A bit of the packet's mark that upstream's iptables rules need, and these do not.
+        // A bit of the packet's mark, or a chain that sets one: upstream's iptables rules need either, and these do not.
         fields.take::<u32>("markMasqBit")?;
+        fields.take::<String>("externalSetMarkChain")?;
         fields.take::<Value>("args")?;
         let mut mappings = Vec::new();
         if let Some(mut runtime) = fields.take_fields("runtimeConfig")? {
@@ -71,15 +65,16 @@ impl Conf {
             for (index, mapping) in
                 runtime.take_or_default::<Vec<Value>>("portMappings")?.into_iter().enumerate()
             {
-                mappings.push(read_mapping(Fields::of(&format!("{path}[{index}]"), mapping)?)?);
+                mappings
+                    .push(read_mapping(Fields::of(&format!("{path}[{index}]"), mapping)?, &call.remarks)?);
             }
         }
-        fields.finish()?;
+        fields.finish(&call.remarks);
         Ok(Self { mappings, snat, masquerade_all })
     }
 }
 
-fn read_mapping(mut fields: Fields) -> Result<Mapping, Error> {
+fn read_mapping(mut fields: Fields, remarks: &Remarks) -> Result<Mapping, Error> {
     let host_port = read_port(&mut fields, "hostPort", "host")?;
     let container_port = read_port(&mut fields, "containerPort", "container")?;
     let text = fields.take_or_default::<String>("protocol")?;
@@ -87,7 +82,7 @@ fn read_mapping(mut fields: Fields) -> Result<Mapping, Error> {
     let protocol = Protocol::parse(text)
         .ok_or_else(|| Error::config(fields.path_of("protocol"), format!("unsupported protocol {text:?}")))?;
     let given: Option<IpAddr> = fields.take_parsed("hostIP")?;
-    fields.finish()?;
+    fields.finish(remarks);
     Ok(Mapping {
         host_port,
         container_port,

@@ -166,21 +166,29 @@ fn execute<'a>(
 pub(crate) struct Outcome {
     pub(crate) success: bool,
     pub(crate) printed: Value,
+    /// What it said beside that.
+    pub(crate) remarks: String,
 }
 
 impl Outcome {
     fn of(output: &Output) -> Self {
-        assert!(output.stderr.is_empty(), "stderr: {}", String::from_utf8_lossy(&output.stderr));
         let printed = if output.stdout.is_empty() {
             Value::Null
         } else {
             serde_json::from_slice(&output.stdout).unwrap()
         };
-        Self { success: output.status.success(), printed }
+        let remarks = String::from_utf8_lossy(&output.stderr).into_owned();
+        Self { success: output.status.success(), printed, remarks }
+    }
+
+    /// The result of a call that must succeed and has nothing else to say.
+    pub(crate) fn ok(self) -> Value {
+        assert!(self.remarks.is_empty(), "stderr: {}", self.remarks);
+        self.ok_with_remarks()
     }
 
     /// The result of a call that must succeed.
-    pub(crate) fn ok(self) -> Value {
+    pub(crate) fn ok_with_remarks(self) -> Value {
         assert!(self.success, "{}", self.printed);
         self.printed
     }
@@ -188,6 +196,7 @@ impl Outcome {
     /// Code and message of a call that must fail.
     pub(crate) fn error(self) -> (u64, String) {
         assert!(!self.success, "unexpectedly succeeded: {}", self.printed);
+        assert!(self.remarks.is_empty(), "stderr: {}", self.remarks);
         (self.printed["code"].as_u64().unwrap(), self.printed["msg"].as_str().unwrap().to_owned())
     }
 }
