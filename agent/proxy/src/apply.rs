@@ -7,8 +7,9 @@
 use crate::claims::Claims;
 use crate::conntrack::Stale;
 use crate::element::{Balancer, Difference, Element, Value, elements};
+use crate::groups::Groups;
 use crate::guard::guarded;
-use crate::model::{Front, NoLocal, Place, Rules, Target, model};
+use crate::model::{Front, NoLocal, Place, Rules, model};
 use crate::readback::Recovered;
 use crate::ruleset;
 pub use crate::service::ServiceName;
@@ -17,7 +18,6 @@ use crate::shape::Shape;
 use crate::sysctl::{self, Limits};
 use ipnet::IpNet;
 use netlink::nft::{Batch, Error, Kernel};
-use std::cell::LazyCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
@@ -46,6 +46,7 @@ pub struct Applier {
     /// Addresses whose port 53 this node answers itself.
     dns: Vec<IpAddr>,
     claims: Claims,
+    groups: Groups,
     applied: HashMap<ServiceName, Rules>,
     no_local: NoLocal,
     balancers: BTreeSet<Balancer>,
@@ -82,6 +83,7 @@ impl Applier {
             addresses: Vec::new(),
             dns: Vec::new(),
             claims: Claims::default(),
+            groups: Groups::default(),
             applied: HashMap::new(),
             no_local: NoLocal::default(),
             balancers: BTreeSet::new(),
@@ -137,7 +139,8 @@ impl Applier {
         for name in &affected {
             let empty = Rules::default();
             let old = self.applied.get(name).unwrap_or(&empty);
-            let new = self.rules(state, name, old);
+            let mut new = self.rules(state, name, old);
+            self.groups.number(name, &mut new, |_| None);
             if *old == new {
                 continue;
             }
@@ -210,13 +213,14 @@ impl Applier {
         let mut next = HashMap::new();
         let mut shared: HashMap<Element, u32> = HashMap::new();
         let mut wanted = Vec::new();
-        self.claims = Claims::default();
+        (self.claims, self.groups) = (Claims::default(), Groups::default());
         for (name, service) in &state.services {
             self.claims.set(name, Some(service));
         }
         for name in state.services.keys() {
             let old = self.applied.get(name).unwrap_or(&left.rules);
-            let rules = self.rules(state, name, old);
+            let mut rules = self.rules(state, name, old);
+            self.groups.number(name, &mut rules, |front| left.group(front));
             for element in elements(&rules) {
                 if element.value == Value::Member {
                     let count = shared.entry(element.clone()).or_default();
@@ -240,13 +244,7 @@ impl Applier {
         ruleset::service_cidrs(&mut batch, &self.service_cidrs);
         ruleset::balancers(&mut batch, &whole, &mut balancers);
         ruleset::elements(&mut batch, &whole);
-        let all = || next.values();
-        type Targets<'a> = HashMap<&'a Front, &'a Target>;
-        let outside = LazyCell::new(|| all().flat_map(|rules: &Rules| &rules.fronts).collect::<Targets<'_>>());
-        let inside = LazyCell::new(|| all().flat_map(|rules| &rules.inside).collect::<Targets<'_>>());
-        left.restore_clients(&mut batch, |front, from_inside| {
-            if from_inside { inside.get(front).copied() } else { outside.get(front).copied() }
-        });
+        left.restore_clients(&mut batch, next.values());
         self.kernel.commit(batch).await?;
         if started {
             sysctl::set(&self.limits);

@@ -1,6 +1,7 @@
 //! Rules as elements of nftables sets and maps, and the difference between two. Pure.
 
 use crate::model::{Endpoint, Front, Rules, Target};
+use crate::numbers::GROUPS;
 use ipnet::IpNet;
 use std::collections::BTreeSet;
 use std::fmt;
@@ -11,8 +12,6 @@ use std::net::IpAddr;
 pub(crate) const SLOTS: u32 = 0xfff0_0000;
 /// Added to the numbers of a front whose connections get the node's address as their source.
 pub(crate) const MASQUERADE: u32 = 0x1_0000;
-/// Added to the number of a sticky endpoint, to tell it from a slot.
-pub(crate) const STICKY: u32 = 0x2_0000;
 /// Added for a connection that comes from inside the cluster to a front whose policy is Local for others.
 pub(crate) const INSIDE: u32 = 0x4_0000;
 
@@ -66,7 +65,7 @@ pub enum Value {
     /// `drop`.
     Drop,
     Endpoint(Endpoint),
-    /// The number of a sticky endpoint.
+    /// The number of a sticky endpoint, or of a port with such ones.
     Number(u32),
 }
 
@@ -93,6 +92,10 @@ pub enum Set {
     Sticky,
     /// Front and slot to a sticky endpoint's number, by node port.
     PortSticky,
+    /// Front to the number of its service's port, by address.
+    Affinity,
+    /// Front to the number of its service's port, by node port.
+    PortAffinity,
     /// Front to refuse or drop, by address.
     Closed,
     /// Front to refuse or drop, by node port.
@@ -155,26 +158,30 @@ fn of_front(front: &Front, target: &Target, inside: bool, out: &mut BTreeSet<Ele
         out.insert(Element { ipv6: front.is_ipv6(), set, key, value });
     };
     let closed = pick(Set::Closed, Set::ClosedPorts);
-    let (masquerade, sticky, slots, ids) = match target {
-        Target::Balance { masquerade, sticky, slots, ids } => (*masquerade, *sticky, slots, ids),
+    let (masquerade, sticky, slots) = match target {
+        Target::Balance { masquerade, sticky, slots } => (*masquerade, sticky.as_ref(), slots),
         Target::Refuse => return put(closed, Key::Front(*front), Value::Refuse),
         Target::Drop => return put(closed, Key::Front(*front), Value::Drop),
     };
-    let balancer = Balancer { node_port, masquerade, inside, sticky, slots: slots.len() };
+    let seconds = sticky.map(|own| own.seconds);
+    let balancer = Balancer { node_port, masquerade, inside, sticky: seconds, slots: slots.len() };
     let fronts =
         if inside { pick(Set::Inside, Set::InsidePorts) } else { pick(Set::Services, Set::NodePorts) };
     put(fronts, Key::Front(*front), Value::Balance(balancer));
-    let base = balancer.base();
     let endpoints = pick(Set::Endpoints, Set::PortEndpoints);
-    for (slot, endpoint) in (base..).zip(slots) {
-        match ids.get(endpoint) {
-            None => put(endpoints, Key::Slot(*front, slot), Value::Endpoint(*endpoint)),
-            Some(id) => {
-                let number = base + STICKY + id;
-                put(pick(Set::Sticky, Set::PortSticky), Key::Slot(*front, slot), Value::Number(number));
-                put(endpoints, Key::Slot(*front, number), Value::Endpoint(*endpoint));
-            }
-        }
+    if let Some(own) = sticky {
+        let port = Value::Number(GROUPS.of(own.group, 0));
+        put(pick(Set::Affinity, Set::PortAffinity), Key::Front(*front), port);
+    }
+    for (slot, endpoint) in (balancer.base()..).zip(slots) {
+        let number = sticky.and_then(|own| Some(GROUPS.of(own.group, *own.ids.get(endpoint)?)));
+        let Some(number) = number else {
+            put(endpoints, Key::Slot(*front, slot), Value::Endpoint(*endpoint));
+            continue;
+        };
+        put(pick(Set::Sticky, Set::PortSticky), Key::Slot(*front, slot), Value::Number(number));
+        let looked_for = if inside { number | GROUPS.inside } else { number };
+        put(endpoints, Key::Slot(*front, looked_for), Value::Endpoint(*endpoint));
     }
 }
 

@@ -6,6 +6,8 @@
 //! - [`service`]: the few fields of Service and EndpointSlice that matter
 //! - [`model`]: one service and its slices to its [`model::Rules`]; pure
 //! - `claims`: whose a front is that several services ask for; pure
+//! - `groups`: which number a port has where clients stay with their endpoints; pure
+//! - `numbers`: such numbers, and those of their endpoints; pure
 //! - [`slots`]: which endpoint holds which slot, moving as few as possible; pure
 //! - `guard`: from where a load balancer's addresses may be reached; pure
 //! - [`element`]: rules as set elements, and the difference between two of them; pure
@@ -26,10 +28,12 @@ pub mod apply;
 mod claims;
 pub mod conntrack;
 mod element;
+mod groups;
 mod guard;
 mod health;
 mod metrics;
 pub mod model;
+mod numbers;
 mod readback;
 pub mod ruleset;
 mod run;

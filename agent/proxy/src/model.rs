@@ -3,10 +3,12 @@
 //! Which endpoints may take a connection, and when the source is rewritten, follow upstream's proxy
 //! (`pkg/proxy/topology.go`, KEP-1669 for terminating endpoints).
 
+use crate::numbers::GROUPS;
 pub use crate::service::Front;
 use crate::service::{Port, Protocol, Service, Slice, SliceEndpoint};
 use crate::slots::assign;
 use ipnet::IpNet;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -27,17 +29,29 @@ pub enum Target {
     Balance {
         /// Source rewritten to the node's, so that the answer comes back through this node.
         masquerade: bool,
-        /// Clients stay with an endpoint for this many seconds.
-        sticky: Option<u32>,
+        /// Clients stay with their endpoint.
+        sticky: Option<Sticky>,
         /// Endpoints by slot, each once, never empty.
         slots: Vec<Endpoint>,
-        /// With `sticky`: a number for each endpoint that stays the same while it lives.
-        ids: BTreeMap<Endpoint, u32>,
     },
     /// Refused: there is no endpoint at all.
     Refuse,
     /// Dropped: there are endpoints, but none here, and the policy is Local. A load balancer's health check keeps it away.
     Drop,
+}
+
+/// How clients of a service's port stay with their endpoints, by whichever of its fronts they come. Upstream: the sets of
+/// `affinityPolicy`'s endpoints, of a ServicePort each.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sticky {
+    /// Seconds a client stays after its last connection.
+    pub seconds: u32,
+    /// The service's port.
+    pub port: (Protocol, u16),
+    /// Its number among all such ports of the node.
+    pub group: u32,
+    /// A number from 1 for each of its endpoints, which stays the same while the endpoint lives.
+    pub ids: Arc<BTreeMap<Endpoint, u32>>,
 }
 
 /// Counts of ports without endpoints here, of IPv4 and IPv6.
@@ -117,7 +131,12 @@ pub fn model<'a>(
                 let fronts = service.fronts_of(port).into_keys().filter(|front| front.is_ipv6() == v6);
                 rules.serving.extend(fronts.map(|front| (front, serving.clone())));
             }
-            let sticky = service.affinity;
+            let sticky = service.affinity.map(|seconds| {
+                let known = known(service, port, v6, old);
+                let ids = Arc::new(number(&everywhere | &here, known));
+                Sticky { seconds, port: (port.protocol, port.port), group: 0, ids }
+            });
+            let sticky = sticky.as_ref();
             for ip in service.cluster_ips.iter().filter(|ip| ip.is_ipv6() == v6) {
                 let front = Front::Address(*ip, port.protocol, port.port);
                 let chosen = if service.internal_local { &here } else { &everywhere };
@@ -170,27 +189,41 @@ pub(crate) fn ready_here<'a>(slices: impl Iterator<Item = &'a Slice>, node: &str
 fn balance(
     chosen: &BTreeSet<Endpoint>,
     masquerade: bool,
-    sticky: Option<u32>,
+    sticky: Option<&Sticky>,
     old: Option<&Target>,
 ) -> Target {
-    let none = (Vec::new(), BTreeMap::new());
-    let (old_slots, old_ids) = match old {
-        Some(Target::Balance { slots, ids, .. }) => (slots, ids),
-        _ => (&none.0, &none.1),
+    let old = match old {
+        Some(Target::Balance { slots, .. }) => slots.as_slice(),
+        _ => &[],
     };
-    let ids = if sticky.is_some() { number(chosen, old_ids) } else { BTreeMap::new() };
-    Target::Balance { masquerade, sticky, slots: assign(old_slots, chosen), ids }
+    Target::Balance { masquerade, sticky: sticky.cloned(), slots: assign(old, chosen) }
 }
 
-/// Survivors keep their number, newcomers get the smallest free ones.
-fn number(chosen: &BTreeSet<Endpoint>, old: &BTreeMap<Endpoint, u32>) -> BTreeMap<Endpoint, u32> {
+/// The numbers that the endpoints behind any of a port's fronts had.
+fn known(service: &Service, port: &Port, v6: bool, old: &Rules) -> BTreeMap<Endpoint, u32> {
+    let fronts = service.fronts_of(port).into_keys().filter(|front| front.is_ipv6() == v6);
+    let targets = fronts.flat_map(|front| [old.fronts.get(&front), old.inside.get(&front)]).flatten();
+    let mut known = BTreeMap::new();
+    for target in targets {
+        if let Target::Balance { sticky: Some(before), .. } = target {
+            known.extend(before.ids.iter().map(|(endpoint, id)| (*endpoint, *id)));
+        }
+    }
+    known
+}
+
+/// Survivors keep their number, newcomers get the smallest free ones. Endpoints beyond the last number have none.
+fn number(endpoints: BTreeSet<Endpoint>, old: BTreeMap<Endpoint, u32>) -> BTreeMap<Endpoint, u32> {
+    let mut used = BTreeSet::new();
+    // Two fronts that were two services' may have had one number for two endpoints.
     let mut ids: BTreeMap<Endpoint, u32> =
-        old.iter().filter(|(e, _)| chosen.contains(e)).map(|(e, n)| (*e, *n)).collect();
-    let used: BTreeSet<u32> = ids.values().copied().collect();
-    let mut free = (0..).filter(|n| !used.contains(n));
-    for endpoint in chosen {
-        if !ids.contains_key(endpoint) {
-            ids.insert(*endpoint, free.next().unwrap_or(u32::MAX));
+        old.into_iter().filter(|(e, id)| endpoints.contains(e) && used.insert(*id)).collect();
+    let mut free = (1..GROUPS.inside).filter(|id| !used.contains(id));
+    for endpoint in endpoints {
+        if let Entry::Vacant(vacant) = ids.entry(endpoint)
+            && let Some(id) = free.next()
+        {
+            vacant.insert(id);
         }
     }
     ids

@@ -1,21 +1,23 @@
 //! What an earlier run of the agent left in the kernel, read back so that slots stay and sticky clients keep their endpoint. Pure but
 //! for [`Recovered::read`].
 
-use crate::element::{INSIDE, MASQUERADE, SLOTS, STICKY, base};
-use crate::model::{Endpoint, Front, Rules, Target};
-use crate::ruleset::{CLIENTS, front_bytes, table};
+use crate::element::{INSIDE, MASQUERADE};
+use crate::model::{Endpoint, Front, Rules, Sticky, Target};
+use crate::numbers::GROUPS;
+use crate::ruleset::{AFFINITY, CLIENTS, table};
 use crate::service::Protocol;
 use netlink::nft::{self, Batch, Bytes, Kernel};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 /// A client that stays with its endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Client {
-    front: Front,
-    inside: bool,
+    /// The number of the service's port.
+    group: u32,
     address: IpAddr,
-    /// The endpoint's number among those of its front.
+    /// The endpoint's number among those of the port.
     id: u32,
     /// Milliseconds it stays after its last connection, and has left.
     lifetime: (u64, u64),
@@ -25,13 +27,13 @@ struct Client {
 pub(crate) struct Recovered {
     /// Every front with endpoints, as if one service had them all.
     pub(crate) rules: Rules,
+    /// The number each front's port had.
+    groups: HashMap<Front, u32>,
     clients: Vec<Client>,
 }
 
 /// The maps of endpoints, then those of slots to sticky endpoints' numbers.
 const ENDPOINTS: &[&str] = &["endpoints", "port_endpoints", "sticky", "port_sticky"];
-/// Everything beside a slot's or endpoint's own number.
-const FLAGS: u32 = SLOTS | MASQUERADE | STICKY | INSIDE;
 /// Clients closer to their end than this are dropped, in milliseconds.
 const TOO_LATE: u64 = 10;
 
@@ -40,16 +42,23 @@ impl Recovered {
     pub(crate) async fn read(kernel: &mut Kernel, endpoints_known: bool) -> Result<Self, nft::Error> {
         let mut recovered = Self::default();
         for ipv6 in [false, true] {
+            let found = kernel.elements(table(ipv6), AFFINITY).await?;
+            for (elements, node_port) in found.iter().zip([false, true]) {
+                recovered.groups.extend(elements.iter().filter_map(|e| group(e, ipv6, node_port)));
+            }
             if !endpoints_known {
                 let found = kernel.elements(table(ipv6), ENDPOINTS).await?;
                 recovered.add_endpoints(ipv6, &found);
             }
-            let found = kernel.elements(table(ipv6), CLIENTS).await?;
-            for (elements, node_port) in found.iter().zip([false, true]) {
-                recovered.clients.extend(elements.iter().filter_map(|e| client(e, ipv6, node_port)));
-            }
+            let found = kernel.elements(table(ipv6), &[CLIENTS]).await?;
+            recovered.clients.extend(found.iter().flatten().filter_map(|e| client(e, ipv6)));
         }
         Ok(recovered)
+    }
+
+    /// The number a front's port had.
+    pub(crate) fn group(&self, front: &Front) -> Option<u32> {
+        self.groups.get(front).copied()
     }
 
     fn add_endpoints(&mut self, ipv6: bool, found: &[Vec<nft::Element>]) {
@@ -64,75 +73,96 @@ impl Recovered {
                 let Some((front, slot)) = front.and_then(|front| Some((front, key.mark()?))) else {
                     continue;
                 };
-                let side = (front, slot & INSIDE != 0);
+                let sticky = GROUPS.read(slot);
+                let side = (front, sticky.map_or(slot & INSIDE != 0, |(_, _, inside)| inside));
                 if index < 2 {
                     let Some(endpoint) = value.endpoint(ipv6) else { continue };
-                    endpoints.entry(side).or_default().insert(slot, endpoint);
+                    endpoints.entry(side).or_default().insert(slot & !inside_bit(slot), endpoint);
                 } else if let Some(mark) = value.mark() {
                     slots.entry(side).or_default().insert(slot, mark);
                 }
             }
         }
         for ((front, inside), by_mark) in endpoints {
-            let masquerade = by_mark.keys().any(|mark| mark & MASQUERADE != 0);
+            let numbers = slots.get(&(front, inside));
+            let drawn = numbers.into_iter().flatten().map(|(slot, _)| slot);
+            let masquerade = by_mark
+                .keys()
+                .filter(|mark| GROUPS.read(**mark).is_none())
+                .chain(drawn)
+                .any(|mark| mark & MASQUERADE != 0);
             let ids: BTreeMap<Endpoint, u32> = by_mark
                 .iter()
-                .filter(|(mark, _)| **mark & STICKY != 0)
-                .map(|(mark, endpoint)| (*endpoint, mark & !FLAGS))
+                .filter_map(|(mark, endpoint)| Some((*endpoint, GROUPS.read(*mark)?.1)))
                 .collect();
             // in the order of their slots
-            let slots: Vec<Endpoint> = match slots.get(&(front, inside)) {
+            let slots: Vec<Endpoint> = match numbers {
                 Some(slots) => slots.values().filter_map(|mark| by_mark.get(mark)).copied().collect(),
                 None => by_mark.values().copied().collect(),
             };
-            let sticky = (!ids.is_empty()).then_some(0);
+            let sticky = (!ids.is_empty()).then(|| Sticky {
+                seconds: 0,
+                port: front.port(),
+                group: self.groups.get(&front).copied().unwrap_or_default(),
+                ids: Arc::new(ids),
+            });
             let fronts = if inside { &mut self.rules.inside } else { &mut self.rules.fronts };
-            fronts.insert(front, Target::Balance { masquerade, sticky, slots, ids });
+            fronts.insert(front, Target::Balance { masquerade, sticky, slots });
         }
     }
 
     /// Writes the clients whose endpoint `rules` still have.
-    pub(crate) fn restore_clients<'a>(
-        &self,
-        batch: &mut Batch,
-        rules: impl Fn(&Front, bool) -> Option<&'a Target>,
-    ) {
-        let mut lists: BTreeMap<(bool, bool), Vec<nft::Element>> = BTreeMap::new();
+    pub(crate) fn restore_clients<'a>(&self, batch: &mut Batch, rules: impl Iterator<Item = &'a Rules>) {
+        let mut now: HashMap<(bool, u32), &Sticky> = HashMap::new();
+        for (front, target) in rules.flat_map(|rules| rules.fronts.iter().chain(&rules.inside)) {
+            if let Target::Balance { sticky: Some(sticky), .. } = target
+                && let Some(before) = self.groups.get(front)
+            {
+                now.insert((front.is_ipv6(), *before), sticky);
+            }
+        }
+        let mut lists: BTreeMap<bool, Vec<nft::Element>> = BTreeMap::new();
         for client in &self.clients {
-            let Some(Target::Balance { masquerade, sticky: Some(seconds), ids, .. }) =
-                rules(&client.front, client.inside)
-            else {
-                continue;
-            };
-            if !ids.values().any(|id| *id == client.id) {
+            let ipv6 = client.address.is_ipv6();
+            let Some(sticky) = now.get(&(ipv6, client.group)) else { continue };
+            if !sticky.ids.values().any(|id| *id == client.id) {
                 continue;
             }
-            let timeout = u64::from(*seconds) * 1000;
+            let timeout = u64::from(sticky.seconds) * 1000;
             let left = client.lifetime.1.min(timeout);
             if left < TOO_LATE {
                 continue;
             }
-            let mark = base(*masquerade, client.inside) + STICKY + client.id;
-            let node_port = matches!(client.front, Front::NodePort(..));
-            lists.entry((client.front.is_ipv6(), node_port)).or_default().push(nft::Element {
-                value: Some(nft::Value::Bytes(Bytes::default().mark(mark))),
+            let key = Bytes::default().mark(GROUPS.of(sticky.group, 0)).address(client.address);
+            lists.entry(ipv6).or_default().push(nft::Element {
+                value: Some(nft::Value::Bytes(Bytes::default().mark(GROUPS.of(sticky.group, client.id)))),
                 lifetime: Some((timeout, left)),
-                ..nft::Element::member(front_bytes(client.front).address(client.address))
+                ..nft::Element::member(key)
             });
         }
-        for ((ipv6, node_port), elements) in lists {
-            batch.add_elements(table(ipv6), CLIENTS[usize::from(node_port)], &elements);
+        for (ipv6, elements) in lists {
+            batch.add_elements(table(ipv6), CLIENTS, &elements);
         }
     }
 }
 
-fn client(element: &nft::Element, ipv6: bool, node_port: bool) -> Option<Client> {
+/// The bit of a sticky endpoint's number that says for whom it is looked for.
+fn inside_bit(number: u32) -> u32 {
+    if GROUPS.read(number).is_some() { GROUPS.inside } else { 0 }
+}
+
+fn group(element: &nft::Element, ipv6: bool, node_port: bool) -> Option<(Front, u32)> {
+    let front = Reader(&element.key.0).front(ipv6, node_port)?;
+    let (group, ..) = GROUPS.read(Reader(element.target()).mark()?)?;
+    Some((front, group))
+}
+
+fn client(element: &nft::Element, ipv6: bool) -> Option<Client> {
     let mut key = Reader(&element.key.0);
-    let front = key.front(ipv6, node_port)?;
+    let (group, ..) = GROUPS.read(key.mark()?)?;
     let address = key.address(ipv6)?;
-    let mark = Reader(element.target()).mark()?;
-    let inside = mark & INSIDE != 0;
-    Some(Client { front, inside, address, id: mark & !FLAGS, lifetime: element.lifetime? })
+    let (_, id, _) = GROUPS.read(Reader(element.target()).mark()?)?;
+    Some(Client { group, address, id, lifetime: element.lifetime? })
 }
 
 /// Reads a key from its beginning.

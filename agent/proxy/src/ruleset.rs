@@ -3,6 +3,7 @@
 
 use crate::element::{Balancer, Difference, Element, Key, Set, Value};
 use crate::model::Front;
+use crate::numbers::GROUPS;
 use crate::shape::{Pods, Shape};
 use ipnet::IpNet;
 use netlink::nft::expression::{Base, Conntrack, Expression as E, Is, Meta, Register, Reject};
@@ -15,10 +16,12 @@ pub(crate) const TABLE: &str = "windlass";
 /// Our tables, one for IPv4 and one for IPv6.
 pub const TABLES: &[Table] =
     &[Table { family: Family::Ip, name: TABLE }, Table { family: Family::Ip6, name: TABLE }];
-/// How many clients a sticky map remembers; the oldest time out.
+/// How many clients are remembered; the oldest time out.
 pub(crate) const STICKY_CLIENTS: u32 = 262_144;
-/// The maps of sticky clients, by address and by node port.
-pub(crate) const CLIENTS: &[&str] = &["clients", "port_clients"];
+/// The map of sticky clients: a port's number and an address to an endpoint's number.
+pub(crate) const CLIENTS: &str = "clients";
+/// The maps of fronts to the numbers of their services' ports, by address and by node port.
+pub(crate) const AFFINITY: &[&str] = &["affinity", "port_affinity"];
 
 /// The table of a family.
 #[must_use]
@@ -198,8 +201,9 @@ fn sets(batch: &mut Batch, ipv6: bool) {
         Set::new("port_endpoints", &with(&port, Field::Priority)).to(&endpoint),
         Set::new("sticky", &with(&front, Field::Priority)).to(&number),
         Set::new("port_sticky", &with(&port, Field::Priority)).to(&number),
-        Set::new(CLIENTS[0], &with(&front, a)).to(&number).dynamic(STICKY_CLIENTS),
-        Set::new(CLIENTS[1], &with(&port, a)).to(&number).dynamic(STICKY_CLIENTS),
+        Set::new(AFFINITY[0], &front).to(&number),
+        Set::new(AFFINITY[1], &port).to(&number),
+        Set::new(CLIENTS, &[Field::Priority, a]).to(&number).dynamic(STICKY_CLIENTS),
         Set::new("closed", &front).to_verdicts(),
         Set::new("closed_ports", &port).to_verdicts(),
         Set::new("guarded", &front),
@@ -336,11 +340,11 @@ pub fn balancers(batch: &mut Batch, difference: &Difference, known: &mut BTreeSe
 
 fn balancer_chains(batch: &mut Batch, ipv6: bool, balancer: Balancer) {
     let layout = Layout::of(ipv6);
-    let (endpoints, sticky, clients): (Cow<'static, str>, Cow<'static, str>, Cow<'static, str>) =
+    let (endpoints, sticky, affinity): (Cow<'static, str>, Cow<'static, str>, Cow<'static, str>) =
         if balancer.node_port {
-            ("port_endpoints".into(), "port_sticky".into(), CLIENTS[1].into())
+            ("port_endpoints".into(), "port_sticky".into(), AFFINITY[1].into())
         } else {
-            ("endpoints".into(), "sticky".into(), CLIENTS[0].into())
+            ("endpoints".into(), "sticky".into(), AFFINITY[0].into())
         };
     let (front, next) = layout.load_front(balancer.node_port);
     let by_number = |map: Cow<'static, str>| {
@@ -362,19 +366,31 @@ fn balancer_chains(batch: &mut Batch, ipv6: bool, balancer: Balancer) {
         rules.extend([draw, dnat]);
         return chain(batch, ipv6, &name, &rules);
     };
-    let client = [&front[..], &[layout.load_source(next)]].concat();
-    let value = Register(next + layout.words());
-    let remember =
-        E::Remember { map: clients.clone(), key: FIRST, value, timeout: u64::from(seconds) * 1000 };
-    let remember = [&client[..], &[E::Meta(value, Meta::Priority), remember]].concat();
+    let (priority, set_priority) = (E::Meta(FIRST, Meta::Priority), E::Set(Meta::Priority, FIRST));
+    let value = Register(1 + layout.words());
+    let timeout = u64::from(seconds) * 1000;
+    let remember = vec![
+        priority.clone(),
+        E::Mask(FIRST, GROUPS.mask.to_ne_bytes().to_vec()),
+        layout.load_source(1),
+        E::Meta(value, Meta::Priority),
+        E::Remember { map: CLIENTS.into(), key: FIRST, value, timeout },
+    ];
     let (known, fresh) = (format!("{name}-known"), format!("{name}-fresh"));
     let goto = |chain: &str| E::Verdict(Verdict::Goto(chain.to_owned().into()));
-    let numbered = [&by_number(sticky)[..], &[E::Set(Meta::Priority, FIRST)]].concat();
-    chain(batch, ipv6, &fresh, &[draw, numbered, remember.clone(), dnat.clone()]);
-    // a client whose endpoint is gone finds no endpoint for its number and goes on to a new draw
-    chain(batch, ipv6, &known, &[remember, dnat, vec![goto(&fresh)]]);
-    let recall = [E::Lookup(clients, FIRST, FIRST), E::Set(Meta::Priority, FIRST), goto(&known)];
-    rules.extend([[&client[..], &recall].concat(), vec![goto(&fresh)]]);
+    let mut to_endpoint = Vec::new();
+    if balancer.inside {
+        to_endpoint.push(vec![priority.clone(), E::SetBits(FIRST, GROUPS.inside), set_priority.clone()]);
+    }
+    to_endpoint.push(dnat);
+    let numbered = [&by_number(sticky)[..], std::slice::from_ref(&set_priority)].concat();
+    chain(batch, ipv6, &fresh, &[&[draw, numbered, remember.clone()][..], &to_endpoint].concat());
+    // a client whose endpoint is gone, or not behind this front, finds none for its number and goes on to a new draw
+    chain(batch, ipv6, &known, &[&[remember][..], &to_endpoint, &[vec![goto(&fresh)]]].concat());
+    let whose = [&front[..], &[E::Lookup(affinity, FIRST, FIRST), set_priority.clone()]].concat();
+    let lookup = E::Lookup(CLIENTS.into(), FIRST, FIRST);
+    let recall = vec![priority, layout.load_source(1), lookup, set_priority, goto(&known)];
+    rules.extend([whose, recall, vec![goto(&fresh)]]);
     chain(batch, ipv6, &name, &rules);
 }
 
@@ -475,6 +491,8 @@ impl Set {
             Self::PortEndpoints => "port_endpoints",
             Self::Sticky => "sticky",
             Self::PortSticky => "port_sticky",
+            Self::Affinity => AFFINITY[0],
+            Self::PortAffinity => AFFINITY[1],
             Self::Closed => "closed",
             Self::ClosedPorts => "closed_ports",
             Self::Guarded => "guarded",

@@ -3,6 +3,7 @@
 
 use crate::element::{Balancer, Difference, Element, Key, Value};
 use crate::model::Front;
+use crate::numbers::GROUPS;
 use crate::ruleset::{MASQUERADE_MARK, NODE_PORT_ADDRESSES, STICKY_CLIENTS, TABLE};
 use crate::shape::{Pods, Shape};
 use std::collections::BTreeSet;
@@ -85,8 +86,9 @@ fn table(out: &mut String, shape: &Shape, ipv6: bool) {
   map port_endpoints {{ type inet_proto . inet_service . classid : {a} . inet_service; }}
   map sticky {{ type {a} . inet_proto . inet_service . classid : classid; }}
   map port_sticky {{ type inet_proto . inet_service . classid : classid; }}
-  map clients {{ type {a} . inet_proto . inet_service . {a} : classid; size {STICKY_CLIENTS}; flags dynamic,timeout; }}
-  map port_clients {{ type inet_proto . inet_service . {a} : classid; size {STICKY_CLIENTS}; flags dynamic,timeout; }}
+  map affinity {{ type {a} . inet_proto . inet_service : classid; }}
+  map port_affinity {{ type inet_proto . inet_service : classid; }}
+  map clients {{ type classid . {a} : classid; size {STICKY_CLIENTS}; flags dynamic,timeout; }}
   map closed {{ type {a} . inet_proto . inet_service : verdict; }}
   map closed_ports {{ type inet_proto . inet_service : verdict; }}
   set guarded {{ type {a} . inet_proto . inet_service; }}
@@ -152,10 +154,10 @@ pub fn balancers(difference: &Difference, known: &mut BTreeSet<Balancer>) -> Str
 
 fn balancer_chain(out: &mut String, family: &Family, balancer: Balancer) {
     let Family { table, header: h, .. } = family;
-    let (front, endpoints, sticky, clients) = if balancer.node_port {
-        ("meta l4proto . th dport".to_owned(), "port_endpoints", "port_sticky", "port_clients")
+    let (front, endpoints, sticky, affinity) = if balancer.node_port {
+        ("meta l4proto . th dport".to_owned(), "port_endpoints", "port_sticky", "port_affinity")
     } else {
-        (format!("{h} daddr . meta l4proto . th dport"), "endpoints", "sticky", "clients")
+        (format!("{h} daddr . meta l4proto . th dport"), "endpoints", "sticky", "affinity")
     };
     let base = balancer.base();
     let dnat = format!("dnat {h} to {front} . meta priority map @{endpoints}");
@@ -172,24 +174,22 @@ fn balancer_chain(out: &mut String, family: &Family, balancer: Balancer) {
         rules.extend([draw, dnat]);
         return chain(out, table, &balancer.to_string(), &rules);
     };
-    // nft before 1.0.7 runs out of registers here for IPv6; the kernel has enough
-    let client = format!("{front} . {h} saddr");
-    let remember = format!("update @{clients} {{ {client} timeout {seconds}s : meta priority }}");
-    let (known, fresh) = (format!("{balancer}-known"), format!("{balancer}-fresh"));
-    chain(
-        out,
-        table,
-        &fresh,
-        &[
-            draw,
-            format!("meta priority set {front} . meta priority map @{sticky}"),
-            remember.clone(),
-            dnat.clone(),
-        ],
+    let (mask, within) = (number(GROUPS.mask), number(GROUPS.inside));
+    let remember = format!(
+        "update @clients {{ meta priority & {mask} . {h} saddr timeout {seconds}s : meta priority }}"
     );
-    // a client whose endpoint is gone finds no endpoint for its number and goes on to a new draw
-    chain(out, table, &known, &[remember, dnat, format!("goto {fresh}")]);
-    rules.push(format!("meta priority set {client} map @{clients} goto {known}"));
+    let (known, fresh) = (format!("{balancer}-known"), format!("{balancer}-fresh"));
+    let mut to_endpoint = Vec::new();
+    if balancer.inside {
+        to_endpoint.push(format!("meta priority set meta priority | {within}"));
+    }
+    to_endpoint.push(dnat);
+    let numbered = format!("meta priority set {front} . meta priority map @{sticky}");
+    chain(out, table, &fresh, &[&[draw, numbered, remember.clone()][..], &to_endpoint].concat());
+    // a client whose endpoint is gone, or not behind this front, finds none for its number and goes on to a new draw
+    chain(out, table, &known, &[&[remember][..], &to_endpoint, &[format!("goto {fresh}")]].concat());
+    rules.push(format!("meta priority set {front} map @{affinity}"));
+    rules.push(format!("meta priority set meta priority . {h} saddr map @clients goto {known}"));
     rules.push(format!("goto {fresh}"));
     chain(out, table, &balancer.to_string(), &rules);
 }

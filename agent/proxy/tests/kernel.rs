@@ -200,8 +200,11 @@ fn rules_of_every_shape_read_as_meant() {
 #[test]
 fn sticky_rules_read_as_meant_in_both_families() {
     in_namespace(|| async {
-        applier().apply(&state(&[(2, true, 2, 1)]), &BTreeSet::new()).await.unwrap();
-        let reference = reference(&state(&[(2, true, 2, 1)]), &BTreeMap::new());
+        // the second one has chains for connections from inside, too
+        let shape = &[(2, true, 2, 1), (3, true, 4, 3)];
+        applier().apply(&state(shape), &BTreeSet::new()).await.unwrap();
+        let reference = reference(&state(shape), &BTreeMap::new());
+        assert!(reference.contains("-inside-4-sticky-100-known"));
         for (family, words) in [("ip", "ip "), ("ip6", "ip6 ")] {
             let listed = run(&format!("nft list table {family} windlass"));
             let rules: Vec<&str> = reference

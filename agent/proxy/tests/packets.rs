@@ -188,6 +188,76 @@ fn a_sticky_client_stays_until_its_endpoint_goes() {
     });
 }
 
+/// One endpoint for a client that comes by each of these fronts in turn, many times.
+fn held_by_all(fronts: &[&str]) -> String {
+    let held = ask(fronts[0]).unwrap().0;
+    for front in fronts.iter().cycle().take(24) {
+        assert_eq!(ask(front).unwrap().0, held, "{front} of {fronts:?}");
+    }
+    held
+}
+
+#[test]
+fn a_client_must_not_get_another_endpoint_by_another_front_of_one_port() {
+    in_namespace(|| async {
+        ip("route add 198.51.100.0/24 dev lo");
+        for last in 2..=6 {
+            serve(&format!("10.244.0.{last}"));
+        }
+        let of = |external_local| Service {
+            affinity: Some(100),
+            external_ips: vec!["198.51.100.1".parse().unwrap()],
+            external_local,
+            ..service(30080)
+        };
+        let fronts = ["10.96.0.50:80", "192.168.7.1:30080", "198.51.100.1:80"];
+        let all = ["10.244.0.2", "10.244.0.3", "10.244.0.4", "10.244.0.5", "10.244.0.6"];
+        let mut applier = applier();
+        let mut state = state(of(false), slice(&all, Protocol::Tcp));
+        applier.apply(&state, &BTreeSet::new()).await.unwrap();
+        let held = held_by_all(&fronts);
+        // under another policy other chains are gone through, with the same clients
+        state.services.insert(name(), of(true));
+        applier.apply(&state, &BTreeSet::from([name()])).await.unwrap();
+        assert_eq!(held_by_all(&fronts), held);
+        let others: Vec<&str> = all.into_iter().filter(|one| *one != held).collect();
+        state.slices.insert(name(), slice(&others, Protocol::Tcp));
+        applier.apply(&state, &BTreeSet::from([name()])).await.unwrap();
+        assert_ne!(held_by_all(&fronts), held);
+    });
+}
+
+#[test]
+fn the_clients_of_one_port_must_not_be_taken_for_anothers() {
+    in_namespace(|| async {
+        for last in 2..=9 {
+            serve(&format!("10.244.0.{last}"));
+        }
+        let sticky = |cluster: &str| Service {
+            affinity: Some(100),
+            cluster_ips: vec![cluster.parse().unwrap()],
+            ..service(0)
+        };
+        let mut state = State::default();
+        for (index, first) in [(1, 2), (2, 4), (3, 6), (4, 8)] {
+            let endpoints = [format!("10.244.0.{first}"), format!("10.244.0.{}", first + 1)];
+            state.services.insert(of(&format!("s{index}")), sticky(&format!("10.96.0.{index}")));
+            state.slices.insert(
+                of(&format!("s{index}")),
+                slice(&endpoints.each_ref().map(String::as_str), Protocol::Tcp),
+            );
+        }
+        applier().apply(&state, &BTreeSet::new()).await.unwrap();
+        for (index, first) in [(1u8, 2u8), (2, 4), (3, 6), (4, 8)] {
+            let held = held_by_all(&[&format!("10.96.0.{index}:80")]);
+            assert!(
+                held == format!("10.244.0.{first}") || held == format!("10.244.0.{}", first + 1),
+                "{held}"
+            );
+        }
+    });
+}
+
 #[test]
 fn only_strangers_are_masqueraded() {
     in_namespace(|| async {

@@ -214,9 +214,12 @@ impl Source for Aggregator {
     }
 }
 
+/// A group's priority, and its versions with theirs.
+type Ranked = (i64, Vec<(i64, Version)>);
+
 /// Groups, each as far in front as its APIServices say, and so its versions (upstream: `SortedByGroupAndVersion`).
 fn ordered(discovered: &BTreeMap<Place, Said>, priorities: &BTreeMap<Place, (i64, i64)>) -> Vec<Group> {
-    let mut groups: BTreeMap<&str, (i64, Vec<(i64, Version)>)> = BTreeMap::new();
+    let mut groups: BTreeMap<&str, Ranked> = BTreeMap::new();
     for (place, Said { resources, stale }) in discovered {
         let (of_group, of_version) = priorities.get(place).copied().unwrap_or_default();
         let (group, name) = place;
@@ -225,7 +228,7 @@ fn ordered(discovered: &BTreeMap<Place, Said>, priorities: &BTreeMap<Place, (i64
         *priority = of_group.max(*priority);
         versions.push((of_version, version));
     }
-    let in_order = |(name, (priority, mut versions)): (&str, (i64, Vec<(i64, Version)>))| {
+    let in_order = |(name, (priority, mut versions)): (&str, Ranked)| {
         versions.sort_by(|(a, left), (b, right)| {
             b.cmp(a).then_with(|| compare_versions(&right.name, &left.name))
         });

@@ -133,3 +133,43 @@ fn an_endpoint_without_a_node_must_not_miss_its_own_answers() {
     assert_eq!(own, ["10.0.0.1", "10.0.0.3", "10.0.0.4"]);
     assert_eq!(ready_here([slice].iter(), "n1"), 1, "and yet only what is known to be here is");
 }
+
+#[test]
+fn an_endpoint_must_not_have_two_numbers_behind_two_fronts_of_one_port() {
+    let place = Place { node: "n1".into(), zone: String::new() };
+    let sticky = Service { affinity: Some(60), ..service(true, true) };
+    let of = |rules: &Rules| -> Vec<BTreeMap<Endpoint, u32>> {
+        let targets = rules.fronts.values().chain(rules.inside.values());
+        let sticky = targets.filter_map(|target| match target {
+            Target::Balance { sticky, .. } => sticky.as_ref(),
+            Target::Refuse | Target::Drop => None,
+        });
+        sticky.map(|own| own.ids.as_ref().clone()).collect()
+    };
+    let first = slice(&["10.244.0.1 n1 r", "10.244.1.2 n2 r", "10.244.1.3 n2 r"]);
+    let rules = model(&sticky, &[&first].into_iter(), &place, &Rules::default());
+    let all = of(&rules);
+    assert_eq!(
+        (all.len(), all[0].len()),
+        (5, 3),
+        "cluster IP, external IP, node port; the latter two from inside"
+    );
+    assert!(all.iter().all(|ids| *ids == all[0]));
+    // survivors keep theirs, and who comes gets what is free
+    let second = slice(&["10.244.0.1 n1 r", "10.244.1.3 n2 r", "10.244.0.9 n1 r"]);
+    let next = of(&model(&sticky, &[&second].into_iter(), &place, &rules));
+    for (endpoint, id) in &next[0] {
+        let before = all[0].get(endpoint);
+        assert!(before == Some(id) || before.is_none() && !next[0].keys().any(|e| all[0].get(e) == Some(id)));
+    }
+    assert_eq!(next[0].len(), 3);
+}
+
+#[test]
+fn numbers_that_two_services_gave_twice_must_not_stay_so() {
+    let endpoint = |last: u8| Endpoint { address: [10, 244, 0, last].into(), port: 80 };
+    let old = BTreeMap::from([(endpoint(1), 1), (endpoint(2), 1), (endpoint(3), 2)]);
+    let ids = number([1, 2, 3].map(endpoint).into(), old);
+    assert_eq!(ids.values().collect::<BTreeSet<_>>().len(), 3);
+    assert_eq!((ids[&endpoint(1)], ids[&endpoint(3)]), (1, 2));
+}

@@ -96,7 +96,9 @@ fn reference(section: &str, name: &str) -> String {
 /// Everything a document refers to.
 fn referred(document: &Value) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
-    each_reference(document, &mut |reference| drop(found.insert(reference.to_owned())));
+    each_reference(document, &mut |reference| {
+        found.insert(reference.to_owned());
+    });
     found
 }
 

@@ -227,7 +227,7 @@ async fn a_watch_opened_while_its_definition_changes_must_not_be_deaf() {
         let generation = s.registry.custom.generation();
         let change = json!([{"op": "replace", "path": field, "value": round + 2}]);
         let changing = s.patch(&path, "json-patch+json", change);
-        let (changed, mut watch) = tokio::join!(changing, super::watches::open(&s, &target, &[]));
+        let (changed, mut watch) = tokio::join!(changing, watches::open(&s, &target, &[]));
         assert_eq!(changed.code, 200);
         until(|| s.registry.custom.generation() > generation).await;
         let name = format!("o{round}");
