@@ -1,5 +1,6 @@
 //! A request to a response, or to "ask elsewhere". Pure.
 
+use crate::hosts::Found;
 use crate::zone::{Kind, RecordData, SERVER, Zone};
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::{A, AAAA, CNAME, NS, PTR, SOA, SRV, TXT};
@@ -9,7 +10,7 @@ use std::net::IpAddr;
 /// Seconds an answer may be kept; upstream's DNS add-on says 30.
 pub(crate) const TTL: u32 = 30;
 /// The largest datagram we send without being asked for more (RFC 1035).
-const PLAIN_PAYLOAD: u16 = 512;
+pub(crate) const PLAIN_PAYLOAD: u16 = 512;
 /// The largest datagram we send at all: what passes every link unfragmented.
 const LARGEST_PAYLOAD: u16 = 1232;
 /// An alias of an alias is followed so far, as CoreDNS does.
@@ -31,14 +32,7 @@ pub enum Decision {
 /// Decides about a request. `domain` is the cluster domain.
 #[must_use]
 pub fn decide(request: &Message, zone: &Zone, domain: &Name) -> Decision {
-    let mut response = Message::response(request.metadata.id, request.metadata.op_code);
-    response.metadata.recursion_desired = request.metadata.recursion_desired;
-    response.metadata.recursion_available = true;
-    if let Some(edns) = &request.edns {
-        let mut own = Edns::new();
-        own.set_max_payload(LARGEST_PAYLOAD).set_version(EDNS_VERSION).set_dnssec_ok(edns.flags().dnssec_ok);
-        response.set_edns(own);
-    }
+    let mut response = begin(request);
     let refuse = |mut response: Message, code| {
         response.metadata.response_code = code;
         Decision::Respond(Box::new(response))
@@ -63,6 +57,45 @@ pub fn decide(request: &Message, zone: &Zone, domain: &Name) -> Decision {
     }
     response.metadata.authoritative = true;
     in_domain(query, zone, domain, response)
+}
+
+/// The beginning of every response.
+fn begin(request: &Message) -> Message {
+    let mut response = Message::response(request.metadata.id, request.metadata.op_code);
+    response.metadata.recursion_desired = request.metadata.recursion_desired;
+    response.metadata.recursion_available = true;
+    if let Some(edns) = &request.edns {
+        let mut own = Edns::new();
+        own.set_max_payload(LARGEST_PAYLOAD).set_version(EDNS_VERSION).set_dnssec_ok(edns.flags().dnssec_ok);
+        response.set_edns(own);
+    }
+    response
+}
+
+/// The question of a request that has one, of the usual kind.
+pub(crate) fn plain(request: &Message) -> Option<&Query> {
+    let [query] = request.queries.as_slice() else { return None };
+    let usual = request.edns.as_ref().is_none_or(|edns| edns.version() == EDNS_VERSION)
+        && request.metadata.message_type == MessageType::Query
+        && request.metadata.op_code == OpCode::Query
+        && query.query_class() == DNSClass::IN;
+    usual.then_some(query)
+}
+
+/// The response that says what was found in a list of hosts.
+pub(crate) fn answer(request: &Message, query: &Query, found: Found, ttl: u32) -> Message {
+    let mut response = begin(request);
+    response.metadata.authoritative = true;
+    response.add_query(query.clone());
+    match found {
+        Found::Records(records) => {
+            for data in records {
+                response.add_answer(Record::from_rdata(query.name().clone(), ttl, data));
+            }
+        }
+        Found::NoSuchName => response.metadata.response_code = ResponseCode::NXDomain,
+    }
+    response
 }
 
 fn reverse(query: &Query, zone: &Zone, domain: &Name, mut response: Message) -> Decision {

@@ -1,22 +1,25 @@
 //! The address and the watches.
 //!
-//! Woken by: a change of a Service, EndpointSlice or Namespace, the audit period, shutdown. Reads: these watches. Writes: the cluster DNS address
+//! Woken by: a change of a Service, EndpointSlice or Namespace, or of the ConfigMaps that hold a Corefile, the audit period, shutdown. Reads: these watches. Writes: the cluster DNS address
 //! on `lo`, the tables `windlass-dns`, the zone. Promises: until the lists of services and slices are complete a name that is not known yet is a server failure, never "no such name" (clients keep that);
 //! other names are forwarded from the first moment; the address stays on `lo` at shutdown, a restart only pauses answers.
 
 use crate::listen::listen;
 use crate::monitor;
+use crate::plan::Plan;
 use crate::record::{read_service, read_slice};
 use crate::redirect::{Redirect, Server};
 use crate::serve::Answerer;
 use crate::upstream::read_resolv_conf;
 use client::{Event, Identity, Source, mirror};
 use futures::StreamExt;
+use futures::stream::select;
 use hickory_proto::rr::Name;
-use k8s_openapi::api::core::v1::{Namespace, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::Client;
+use kube::{Api, Client};
 use netlink::{Kernel, Protocol, Socket, address, nft};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -30,6 +33,11 @@ use tokio_util::sync::CancellationToken;
 const PORT: u16 = 53;
 /// How often the redirection is looked for; somebody's `nft flush ruleset` is mended within this time.
 const AUDIT_PERIOD: Duration = Duration::from_secs(15);
+
+/// Where the maps are.
+const SYSTEM: &str = "kube-system";
+/// The ConfigMaps whose Corefile is followed: kubeadm's, and the additions to it that AKS and k3s know.
+pub const CONFIG_MAPS: [&str; 2] = ["coredns", "coredns-custom"];
 
 /// Where and for what to answer.
 #[derive(Clone, Debug)]
@@ -103,6 +111,13 @@ pub async fn run(
     let mut services = mirror::<Service>(Source::all::<Service>(&client));
     let mut slices = mirror::<EndpointSlice>(Source::all::<EndpointSlice>(&client));
     let mut namespaces = mirror::<Namespace>(Source::all::<Namespace>(&client));
+    let map = |name: &str| {
+        let maps: Api<ConfigMap> = Api::namespaced(client.clone(), SYSTEM);
+        mirror::<ConfigMap>(Source::of(maps).named(name))
+    };
+    let [main, custom] = CONFIG_MAPS;
+    let mut maps = select(map(main), map(custom));
+    let mut texts: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
     let mut complete = (false, false);
     loop {
         tokio::select! {
@@ -143,9 +158,46 @@ pub async fn run(
                 Event::Synced => answerer.change(|zone| zone.know_namespaces()),
                 Event::Failed(_) => {}
             },
+            Some(event) = maps.next() => {
+                let known = match event {
+                    Event::Set(key, map) if CONFIG_MAPS.contains(&&*key.name) => {
+                        texts.insert(key.name.to_string(), map.data.unwrap_or_default());
+                        true
+                    }
+                    Event::Gone(gone) => texts.remove(&*gone.key.name).is_some(),
+                    Event::Set(..) | Event::Synced | Event::Unreadable(_) | Event::Failed(_) => false,
+                };
+                if known {
+                    follow(&texts, &answerer);
+                }
+            }
         }
         if complete == (true, true) {
             answerer.know_everything();
+        }
+    }
+}
+
+/// Follows what the maps say; what cannot be read changes nothing.
+fn follow(texts: &BTreeMap<String, BTreeMap<String, String>>, answerer: &Answerer) {
+    let [main, custom] = CONFIG_MAPS.map(|name| texts.get(name));
+    let ending = |end: &'static str| {
+        let all = custom.into_iter().flatten().filter(move |(key, _)| key.ends_with(end));
+        all.map(|(_, text)| text.as_str())
+    };
+    let corefile = main.and_then(|map| map.get("Corefile")).map(String::as_str);
+    match Plan::read(corefile, ending(".override"), ending(".server")) {
+        Ok(plan) => {
+            for remark in &plan.remarks {
+                tracing::warn!("Corefile: {remark}");
+            }
+            answerer.set_plan(plan);
+        }
+        Err(error) => {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "the Corefile cannot be read; nothing changes"
+            );
         }
     }
 }

@@ -1,8 +1,12 @@
 //! The sockets: a datagram or a stream's message in, [`decide`], the answer out. Requests in flight are bounded.
 
-use crate::answer::{Decision, decide, encode, rotate};
+use crate::answer::{Decision, PLAIN_PAYLOAD, decide, encode, rotate};
+use crate::cache::{Cache, Key};
 use crate::metrics::{By, Metrics};
-use crate::upstream::{self, Upstream};
+use crate::plan::Plan;
+use crate::rename::Renamed;
+use crate::resolvers::{Resolvers, Way};
+use crate::upstream;
 use crate::zone::Zone;
 use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::Name;
@@ -33,7 +37,8 @@ const STREAM_IDLE: Duration = Duration::from_secs(10);
 pub struct Answerer {
     zone: RwLock<Zone>,
     domain: Name,
-    upstream: Upstream,
+    resolvers: Resolvers,
+    cache: Cache,
     forwards: Arc<Semaphore>,
     forwarding: Work,
     streams: Work,
@@ -49,7 +54,8 @@ impl Answerer {
         Self {
             zone: RwLock::default(),
             domain,
-            upstream: Upstream::new(upstream),
+            resolvers: Resolvers::new(upstream),
+            cache: Cache::default(),
             forwards: Arc::new(Semaphore::new(FORWARDS)),
             forwarding: Work::new(supervisor, "dns/forward"),
             streams: Work::new(supervisor, "dns/stream"),
@@ -76,8 +82,17 @@ impl Answerer {
 
     /// Asks these for the rest from now on.
     pub(crate) fn set_upstream(&self, servers: Vec<SocketAddr>) {
-        if self.upstream.set(servers) {
+        if self.resolvers.set_node(servers) {
+            self.cache.clear();
             tracing::info!("other resolvers are asked from now on");
+        }
+    }
+
+    /// Follows this plan from now on.
+    pub(crate) fn set_plan(&self, plan: Plan) {
+        if self.resolvers.set_plan(plan) {
+            self.cache.clear();
+            tracing::info!("the cluster's Corefile is followed as it is now");
         }
     }
 
@@ -87,7 +102,11 @@ impl Answerer {
     }
 
     fn decide(&self, request: &Message) -> Decision {
-        let decision = decide(request, &self.zone.read(), &self.domain);
+        let decision = match self.resolvers.way(request, &self.domain) {
+            Way::Known(response) => return Decision::Respond(response),
+            Way::Elsewhere => return Decision::Forward,
+            Way::Cluster => decide(request, &self.zone.read(), &self.domain),
+        };
         match decision {
             Decision::Respond(mut response)
                 if response.metadata.response_code == ResponseCode::NXDomain && !self.knows_everything() =>
@@ -121,28 +140,35 @@ impl Answerer {
             };
             backoff.reset();
             let bytes = &buffer[..length];
-            let Ok(request) = Message::from_vec(bytes) else {
+            let Ok(mut request) = Message::from_vec(bytes) else {
                 if let Some(answer) = malformed(bytes) {
                     let _ = socket.send_to(&answer, from).await;
                 }
                 continue;
             };
             let began = Instant::now();
+            let renamed = self.resolvers.rename(&mut request);
             let decision = self.decide(&request);
-            if let Decision::Respond(response) = &decision {
-                self.count(&request, (true, from.ip()), response.metadata.response_code, began);
-                if let Ok(answer) = encode(response, &request, true) {
-                    let _ = socket.send_to(&answer, from).await;
+            let decision = match decision {
+                Decision::Respond(mut response) => {
+                    self.count(&request, (true, from.ip()), response.metadata.response_code, began);
+                    back(renamed.as_ref(), &mut response);
+                    if let Ok(answer) = encode(&response, &request, true) {
+                        let _ = socket.send_to(&answer, from).await;
+                    }
+                    continue;
                 }
-                continue;
-            }
+                decision => decision,
+            };
             let Ok(permit) = self.forwards.clone().try_acquire_owned() else {
-                let _ = socket.send_to(&failure(&request, ResponseCode::ServFail), from).await;
+                let mut failed = failure(&request, ResponseCode::ServFail);
+                back(renamed.as_ref(), &mut failed);
+                let _ = socket.send_to(&failed.to_vec().unwrap_or_default(), from).await;
                 continue;
             };
             let (this, socket, bytes) = (self.clone(), socket.clone(), bytes.to_vec());
             self.forwarding.spawn(async move {
-                let answer = this.elsewhere(&request, &bytes, decision, true).await;
+                let answer = this.elsewhere((&request, renamed.as_ref()), &bytes, decision, true).await;
                 this.count_elsewhere(&request, (true, from.ip()), &answer, began);
                 let _ = socket.send_to(&answer, from).await;
                 drop(permit);
@@ -165,16 +191,18 @@ impl Answerer {
             let length = timeout(STREAM_IDLE, stream.read_u16()).await??;
             let mut bytes = vec![0; usize::from(length)];
             timeout(STREAM_IDLE, stream.read_exact(&mut bytes)).await??;
-            let Ok(request) = Message::from_vec(&bytes) else { return Ok(()) };
+            let Ok(mut request) = Message::from_vec(&bytes) else { return Ok(()) };
             let began = Instant::now();
+            let renamed = self.resolvers.rename(&mut request);
             let decision = self.decide(&request);
             let answer = match decision {
-                Decision::Respond(response) => {
+                Decision::Respond(mut response) => {
                     self.count(&request, (false, from), response.metadata.response_code, began);
+                    back(renamed.as_ref(), &mut response);
                     encode(&response, &request, false).map_err(std::io::Error::other)?
                 }
                 other => {
-                    let answer = self.elsewhere(&request, &bytes, other, false).await;
+                    let answer = self.elsewhere((&request, renamed.as_ref()), &bytes, other, false).await;
                     self.count_elsewhere(&request, (false, from), &answer, began);
                     answer
                 }
@@ -194,15 +222,50 @@ impl Answerer {
         self.metrics.answered(request, &self.domain, from, (By::Upstream, code), began);
     }
 
-    async fn elsewhere(&self, request: &Message, bytes: &[u8], decision: Decision, udp: bool) -> Vec<u8> {
+    /// The answer of others to a request, which is `bytes` unless it was renamed.
+    async fn elsewhere(
+        &self,
+        (request, renamed): (&Message, Option<&Renamed>),
+        bytes: &[u8],
+        decision: Decision,
+        udp: bool,
+    ) -> Vec<u8> {
+        let instead = renamed.map(|_| request.to_vec().unwrap_or_default());
+        let bytes = instead.as_deref().unwrap_or(bytes);
         let asked = match decision {
             Decision::Chase(response, next) => self.chase(*response, next, request, udp).await,
-            _ => self.upstream.ask(bytes, udp, room(request)).await,
+            _ => self.ask(request, bytes, udp, room(request)).await,
         };
-        asked.unwrap_or_else(|error| {
+        let answer = asked.unwrap_or_else(|error| {
             tracing::debug!(error = &error as &dyn std::error::Error, "no answer from upstream");
-            failure(request, ResponseCode::ServFail)
-        })
+            failure(request, ResponseCode::ServFail).to_vec().unwrap_or_default()
+        });
+        let Some(renamed) = renamed else { return answer };
+        let Ok(mut response) = Message::from_vec(&answer) else { return answer };
+        renamed.back(&mut response);
+        encode(&response, request, udp).unwrap_or_default()
+    }
+
+    /// What whoever is asked about such names says, or said a moment ago.
+    async fn ask(
+        &self,
+        request: &Message,
+        bytes: &[u8],
+        udp: bool,
+        room: usize,
+    ) -> Result<Vec<u8>, upstream::Error> {
+        let key = Key::of(request);
+        let fits = if udp { payload(request) } else { usize::from(u16::MAX) };
+        if let Some(answer) = key.as_ref().and_then(|key| self.cache.get(key, bytes, fits, Instant::now())) {
+            return Ok(answer);
+        }
+        let name = request.queries.first().map(Query::name);
+        let pool = name.and_then(|name| self.resolvers.pool(name)).ok_or(upstream::Error::None)?;
+        let answer = pool.ask(bytes, udp, room).await?;
+        if let Some(key) = key {
+            self.cache.put(key, &answer, Instant::now());
+        }
+        Ok(answer)
     }
 
     /// The alias with whatever upstream says of its target.
@@ -217,7 +280,7 @@ impl Answerer {
         question.metadata.recursion_desired = true;
         question.add_query(next);
         let bytes = question.to_vec().unwrap_or_default();
-        match self.upstream.ask(&bytes, udp, USUAL_ROOM).await {
+        match self.ask(&question, &bytes, udp, USUAL_ROOM).await {
             Ok(answer) => {
                 if let Ok(answer) = Message::from_vec(&answer) {
                     response.metadata.truncation |= answer.metadata.truncation;
@@ -228,7 +291,8 @@ impl Answerer {
             Err(upstream::Error::None) => {}
             Err(error) => return Err(error),
         }
-        Ok(encode(&response, request, udp).unwrap_or_else(|_| failure(request, ResponseCode::ServFail)))
+        let encoded = encode(&response, request, udp);
+        Ok(encoded.or_else(|_| failure(request, ResponseCode::ServFail).to_vec()).unwrap_or_default())
     }
 }
 
@@ -238,13 +302,25 @@ fn room(request: &Message) -> usize {
     offered.max(USUAL_ROOM)
 }
 
-fn failure(request: &Message, code: ResponseCode) -> Vec<u8> {
+/// Bytes of a datagram that its client takes.
+fn payload(request: &Message) -> usize {
+    request.edns.as_ref().map_or(PLAIN_PAYLOAD, |edns| edns.max_payload().max(PLAIN_PAYLOAD)).into()
+}
+
+/// Gives a response the name that was asked for.
+fn back(renamed: Option<&Renamed>, response: &mut Message) {
+    if let Some(renamed) = renamed {
+        renamed.back(response);
+    }
+}
+
+fn failure(request: &Message, code: ResponseCode) -> Message {
     let mut response = Message::response(request.metadata.id, request.metadata.op_code);
     response.metadata.response_code = code;
     response.metadata.recursion_desired = request.metadata.recursion_desired;
     response.metadata.recursion_available = true;
     response.add_queries(request.queries.clone());
-    response.to_vec().unwrap_or_default()
+    response
 }
 
 /// "Format error", where at least the request's id can be read and it is no response.

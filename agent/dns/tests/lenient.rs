@@ -2,9 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
-use client::fake::services;
+use client::fake::{Fake, services};
 use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{Name, RecordType};
+use k8s_openapi::serde_json::{Value, json};
 use std::str::FromStr;
 use std::time::Duration;
 use supervise::Supervisor;
@@ -14,9 +15,13 @@ use tokio_util::sync::CancellationToken;
 const SERVER: &str = "10.96.0.10:53";
 
 async fn ask(name: &str) -> std::io::Result<(ResponseCode, Vec<String>)> {
+    ask_whole(&format!("{name}.n.svc.cluster.local.")).await
+}
+
+async fn ask_whole(name: &str) -> std::io::Result<(ResponseCode, Vec<String>)> {
     let mut message = Message::new(1, MessageType::Query, OpCode::Query);
-    let name = Name::from_str(&format!("{name}.n.svc.cluster.local.")).unwrap();
-    message.add_query(Query::query(name, RecordType::A));
+    message.metadata.recursion_desired = true;
+    message.add_query(Query::query(Name::from_str(name).unwrap(), RecordType::A));
     let socket = UdpSocket::bind("127.0.0.1:0").await?;
     socket.connect(SERVER).await?;
     socket.send(&message.to_vec().unwrap()).await?;
@@ -45,7 +50,11 @@ async fn answered(name: &str, expected: &[&str]) {
 
 /// Runs DNS beside `look`, and stops it.
 async fn beside(look: impl AsyncFnOnce()) {
-    let fake = services::server();
+    beside_of(&services::server(), look).await;
+}
+
+/// The same with another API server.
+async fn beside_of(fake: &Fake, look: impl AsyncFnOnce()) {
     let config = dns::Config {
         addresses: vec!["10.96.0.10".parse().unwrap()],
         domain: "cluster.local".to_owned(),
@@ -107,6 +116,57 @@ fn what_is_counted_of_questions_must_not_be_hidden() {
                 }
             };
             tokio::time::timeout(Duration::from_secs(20), ready).await.unwrap();
+        })
+        .await;
+    });
+}
+
+/// kubeadm's ConfigMap, with these lines beside the usual ones.
+fn corefile(lines: &str) -> Value {
+    let text = format!(
+        ".:53 {{\n  kubernetes cluster.local in-addr.arpa ip6.arpa\n  forward . /etc/resolv.conf\n  {lines}\n}}\n"
+    );
+    json!({
+        "kind": "ConfigMap",
+        "metadata": {"name": "coredns", "namespace": "kube-system", "uid": "m", "resourceVersion": "7"},
+        "data": {"Corefile": text},
+    })
+}
+
+/// Waits until a name has this address.
+async fn leads_to(name: &str, address: &str) {
+    let look = async {
+        while !ask_whole(name).await.is_ok_and(|(_, found)| found == [address]) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    assert!(
+        tokio::time::timeout(Duration::from_secs(20), look).await.is_ok(),
+        "{name}: {:?}",
+        ask_whole(name).await
+    );
+}
+
+#[test]
+fn what_the_clusters_corefile_says_must_not_be_ignored() {
+    services::in_network_namespace(|| async {
+        let fake = Fake::new(vec![corefile("hosts {\n 192.0.2.7 git.example\n fallthrough\n }")]);
+        beside_of(&fake, async || {
+            leads_to("git.example.", "192.0.2.7").await;
+            // one that cannot be read changes nothing, and the next one does
+            fake.send("MODIFIED", corefile("hosts {"));
+            let next = "hosts {\n 192.0.2.8 git.example db.internal\n fallthrough\n }\n rewrite name db.example db.internal";
+            leads_to("git.example.", "192.0.2.7").await;
+            fake.send("MODIFIED", corefile(next));
+            leads_to("git.example.", "192.0.2.8").await;
+            leads_to("db.example.", "192.0.2.8").await;
+            fake.send("DELETED", corefile(next));
+            let gone = async {
+                while ask_whole("git.example.").await.is_ok_and(|(_, found)| !found.is_empty()) {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(20), gone).await.unwrap();
         })
         .await;
     });

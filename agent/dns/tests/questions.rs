@@ -192,6 +192,42 @@ async fn other_names_are_asked_upstream_and_aliases_followed() {
 }
 
 #[tokio::test]
+async fn one_question_of_many_clients_must_not_be_asked_each_time() {
+    let resolver = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let upstream = resolver.local_addr().unwrap();
+    let asked = Arc::new(std::sync::atomic::AtomicU8::new(0));
+    let count = asked.clone();
+    tokio::spawn(async move {
+        let mut buffer = vec![0; 4096];
+        loop {
+            let (length, from) = resolver.recv_from(&mut buffer).await.unwrap();
+            let turn = count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            let request = Message::from_vec(&buffer[..length]).unwrap();
+            let mut response = Message::response(request.metadata.id, OpCode::Query);
+            response.add_queries(request.queries.clone());
+            let name = request.queries[0].name().clone();
+            // the first answer may be kept, those of other names may not
+            let time = if name.to_ascii().starts_with("kept") { 20 } else { 0 };
+            response.add_answer(Record::from_rdata(name, time, RData::A(A::new(192, 0, 2, turn))));
+            resolver.send_to(&response.to_vec().unwrap(), from).await.unwrap();
+        }
+    });
+    let (at, _) = server(vec![upstream]).await;
+    for spelling in ["kept.example.", "KEPT.example.", "kept.Example."] {
+        let answer = ask(at, spelling, RecordType::A).await;
+        assert_eq!(addresses(&answer), ["192.0.2.0"], "{spelling}");
+        assert_eq!(answer.queries[0].name().to_ascii(), spelling);
+    }
+    for turn in 1..3 {
+        assert_eq!(
+            addresses(&ask(at, "fleeting.example.", RecordType::A).await),
+            [format!("192.0.2.{turn}")]
+        );
+    }
+    assert_eq!(asked.load(std::sync::atomic::Ordering::Relaxed), 3);
+}
+
+#[tokio::test]
 async fn bad_input_costs_an_error_and_nothing_else() {
     let (at, answerer) = server(Vec::new()).await;
     answerer.know_everything();

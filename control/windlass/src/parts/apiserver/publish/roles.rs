@@ -35,8 +35,12 @@ pub(super) async fn write(client: &kube::Client) -> anyhow::Result<()> {
 fn wanted() -> Vec<Value> {
     let mut all: Vec<Value> = cluster_roles().into_iter().map(|role| whole("ClusterRole", role)).collect();
     all.extend(cluster_bindings().into_iter().map(|binding| whole("ClusterRoleBinding", binding)));
-    for (name, map, subjects) in readable_maps() {
-        let rules = [rule("", "configmaps", &["get"], Some(map))];
+    let readers = readable_maps()
+        .map(|(name, map, subjects)| (name, vec![rule("", "configmaps", &["get"], Some(map))], subjects));
+    // what the cluster's Corefile says, as CoreDNS' pods see it in a volume
+    let dns = NodePart::Dns.user();
+    let followed = dns::CONFIG_MAPS.map(|map| rule("", "configmaps", &["list", "watch"], Some(map)));
+    for (name, rules, subjects) in readers.into_iter().chain([(dns, followed.into(), vec![user(dns)])]) {
         let role = json!({"metadata": {"name": name, "namespace": SYSTEM}, "rules": rules});
         let mut binding = binding("Role", name, name, subjects);
         binding["metadata"]["namespace"] = SYSTEM.into();
@@ -202,6 +206,22 @@ mod tests {
             };
             assert!(rules.iter().any(approves), "{}", signer.name());
         }
+    }
+
+    #[test]
+    fn dns_must_not_read_other_maps_than_its_corefiles() {
+        let all = wanted();
+        let own = |kind: &str| {
+            all.iter().find(|o| o["kind"] == kind && o["metadata"]["name"] == "windlass:dns").unwrap().clone()
+        };
+        assert_eq!(own("Role")["metadata"]["namespace"], "kube-system");
+        for (rule, map) in own("Role")["rules"].as_array().unwrap().iter().zip(["coredns", "coredns-custom"])
+        {
+            assert_eq!((&rule["resources"], &rule["resourceNames"]), (&json!(["configmaps"]), &json!([map])));
+        }
+        assert_eq!(own("RoleBinding")["subjects"], json!([user("windlass:dns")]));
+        let cluster_wide = own("ClusterRole").to_string();
+        assert!(!cluster_wide.contains("configmaps"), "{cluster_wide}");
     }
 
     #[test]
