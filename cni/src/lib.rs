@@ -1,4 +1,4 @@
-//! The CNI plugins `bridge`, `host-local`, `loopback` and `portmap` in one small synchronous program. Netlink is spoken by the crate `netlink`.
+//! The CNI plugins `bandwidth`, `bridge`, `host-local`, `loopback` and `portmap` in one small synchronous program. Netlink is spoken by the crate `netlink`.
 //!
 //! | module | concern |
 //! |---|---|
@@ -9,6 +9,7 @@
 //! | `ipam` | host-local: `range` orders addresses, `store` grants them by `files`, `lease` is a file's content |
 //! | `loopback` | brings `lo` up |
 //! | `portmap` | host ports |
+//! | `bandwidth` | how much a container may send and receive |
 //! | `masquerade` | hiding containers behind the host's address |
 //! | `ruleset` | the nftables table that the last two keep their elements in |
 //! | `netns`, `sysctl`, `delegate` | namespaces, `/proc/sys/net`, other plugins |
@@ -16,6 +17,7 @@
 #![warn(unreachable_pub)]
 
 mod alias;
+mod bandwidth;
 mod bridge;
 mod call;
 mod delegate;

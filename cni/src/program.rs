@@ -9,11 +9,15 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::{Call, Command, Environment, Error, Version, bridge, error::IoContext, ipam, loopback, portmap};
+use crate::{
+    Call, Command, Environment, Error, Version, bandwidth, bridge, error::IoContext, ipam, loopback, portmap,
+};
 
 /// A plugin in this program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Plugin {
+    /// Holds a container's traffic to rates.
+    Bandwidth,
     /// Joins a container to a bridge.
     Bridge,
     /// IPAM plugin `host-local`.
@@ -25,7 +29,8 @@ pub enum Plugin {
 }
 
 impl Plugin {
-    const TABLE: [(&'static str, Self); 4] = [
+    const TABLE: [(&'static str, Self); 5] = [
+        ("bandwidth", Self::Bandwidth),
         ("bridge", Self::Bridge),
         ("host-local", Self::HostLocal),
         ("loopback", Self::Loopback),
@@ -49,6 +54,7 @@ impl Plugin {
     /// What is wrong with it.
     pub fn read(self, call: &Call) -> Result<(), Error> {
         match self {
+            Self::Bandwidth => bandwidth::read(call),
             Self::Bridge => bridge::read(call),
             Self::HostLocal => ipam::read(call),
             Self::Loopback => call.previous().map(drop),
@@ -62,6 +68,7 @@ impl Plugin {
     /// What the specification has the plugin print.
     pub fn answer(self, call: &Call) -> Result<Option<Value>, Error> {
         match self {
+            Self::Bandwidth => bandwidth::answer(call),
             Self::Bridge => bridge::answer(call),
             Self::HostLocal => ipam::answer(call),
             Self::Loopback => loopback::answer(call),
@@ -75,7 +82,7 @@ impl Plugin {
 pub fn run(arguments: &[impl AsRef<OsStr>]) -> ExitCode {
     if std::env::var_os("CNI_COMMAND").is_none_or(|command| command.is_empty()) {
         eprintln!(
-            "CNI plugins bridge, host-local, loopback and portmap (windlass-cni {})\nCNI protocol versions supported: {}",
+            "CNI plugins bandwidth, bridge, host-local, loopback and portmap (windlass-cni {})\nCNI protocol versions supported: {}",
             env!("CARGO_PKG_VERSION"),
             Version::supported().join(", ")
         );

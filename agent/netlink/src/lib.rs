@@ -3,6 +3,7 @@
 //! - [`socket`]: requests in one datagram, the answers of each, dumps
 //! - [`attribute`], [`message`]: messages written and read; pure
 //! - [`link`], [`address`], [`route`]: rtnetlink
+//! - [`traffic`]: what links may send
 //! - [`conntrack`]: flows listed and forgotten
 //! - [`nft`]: nftables transactions, and sets read back
 //! - [`kernel`]: a socket kept open for asynchronous tasks (feature `tokio`)
@@ -24,6 +25,7 @@ mod message;
 pub mod nft;
 pub mod route;
 pub mod socket;
+pub mod traffic;
 
 #[cfg(feature = "tokio")]
 pub use kernel::Kernel;

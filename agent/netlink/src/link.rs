@@ -13,6 +13,7 @@ const FIXED: usize = 16;
 const ADDRESS: u16 = 1;
 const NAME: u16 = 3;
 const MTU: u16 = 4;
+const PEER: u16 = 5;
 const CONTROLLER: u16 = 10;
 const OPERATIONAL_STATE: u16 = 16;
 const INFO: u16 = 18;
@@ -86,6 +87,8 @@ pub struct Link {
     pub promiscuous: bool,
     /// The bridge it is a port of.
     pub controller: Option<u32>,
+    /// Of a veth: the number its other end has in that one's namespace.
+    pub peer: Option<u32>,
     /// Free text kept with the link.
     pub alias: String,
 }
@@ -105,6 +108,7 @@ impl Link {
             operational: false,
             promiscuous: flags & PROMISCUOUS != 0,
             controller: None,
+            peer: None,
             alias: String::new(),
         };
         for (kind, value) in attributes(rest) {
@@ -114,6 +118,7 @@ impl Link {
                 MTU => link.mtu = read_native(value).unwrap_or(0),
                 OPERATIONAL_STATE => link.operational = value == [OPERATIONALLY_UP],
                 CONTROLLER => link.controller = read_native(value),
+                PEER => link.peer = read_native(value),
                 INFO => link.kind = find(value, INFO_KIND).map(read_text).unwrap_or_default(),
                 ALIAS => link.alias = read_text(value),
                 _ => {}
@@ -200,6 +205,21 @@ pub fn add_veth(veth: &Veth, bridge: u32, netns: std::os::fd::RawFd) -> Vec<Requ
     // What a link is created with excludes its alias and port settings; a second message in the same datagram
     // leaves no moment in which the link exists without them.
     vec![create, port]
+}
+
+/// Requests that make an intermediate device, by which traffic goes that is to be held back.
+#[must_use]
+pub fn add_intermediate(name: &str, mtu: u32, alias: &str) -> [Request; 2] {
+    let create = Request::new(NEW, CREATE | EXCL, &fixed(0, UP), |w| {
+        w.text(NAME, name);
+        w.native(MTU, mtu);
+        w.nested(INFO, |w| w.text(INFO_KIND, "ifb"));
+    });
+    let called = Request::new(NEW, 0, &fixed(0, 0), |w| {
+        w.text(NAME, name);
+        w.text(ALIAS, alias);
+    });
+    [create, called]
 }
 
 /// Brings a link up, and lets it receive everything if `promiscuous`.

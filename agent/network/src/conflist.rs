@@ -78,7 +78,12 @@ fn render(config: &Config, pod_cidrs: &[IpNet], masquerade: Masquerade) -> Value
         // The newest that containerd 1.6 speaks.
         "cniVersion": "1.0.0",
         "name": NETWORK,
-        "plugins": [bridge, { "type": "portmap", "capabilities": { "portMappings": true } }],
+        "plugins": [
+            bridge,
+            { "type": "portmap", "capabilities": { "portMappings": true } },
+            // of the annotations kubernetes.io/ingress-bandwidth and egress-bandwidth
+            { "type": "bandwidth", "capabilities": { "bandwidth": true } },
+        ],
     })
 }
 
@@ -104,7 +109,7 @@ fn put(config: &Config, pod_cidrs: &[IpNet], masquerade: Masquerade) -> Result<b
 
 fn link(plugins: &Plugins) -> Result<(), ConflistError> {
     fs::create_dir_all(&plugins.bin_dir).map_err(failed("create", &plugins.bin_dir))?;
-    for name in ["bridge", "host-local", "loopback", "portmap"] {
+    for name in ["bandwidth", "bridge", "host-local", "loopback", "portmap"] {
         let path = plugins.bin_dir.join(name);
         match std::os::unix::fs::symlink(&plugins.program, &path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => relink(plugins, &path)?,
@@ -194,7 +199,7 @@ mod tests {
         fs::write(directory.path().join("windlass-cni"), "ours").unwrap();
         write_static(&config, &cidrs(&["10.244.1.0/24"])).unwrap();
         assert_eq!(fs::read_to_string(bin.join("portmap")).unwrap(), "theirs");
-        for name in ["bridge", "host-local", "loopback"] {
+        for name in ["bandwidth", "bridge", "host-local", "loopback"] {
             assert_eq!(fs::read_to_string(bin.join(name)).unwrap(), "ours");
         }
     }

@@ -65,7 +65,7 @@ impl Lab {
         let state = TempDir::new().unwrap();
         let bin = state.path().join("bin");
         std::fs::create_dir(&bin).unwrap();
-        for name in ["bridge", "host-local", "loopback", "portmap"] {
+        for name in ["bandwidth", "bridge", "host-local", "loopback", "portmap"] {
             std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_windlass-cni"), bin.join(name)).unwrap();
         }
         Self { host: Netns::new(), state, bin }

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are not tests to clippy")]
 
+mod bandwidth;
 mod bridge;
 mod ipam;
 mod lab;

@@ -85,6 +85,7 @@ pub const TARGETS: &[Target] = &[
         read: node::cni,
         seeds: &[
             br#"{"cniVersion":"1.0.0","name":"n","type":"bridge","bridge":"b0","mtu":1400,"ipam":{"type":"host-local","ranges":[[{"subnet":"10.0.0.0/24"}]],"routes":[{"dst":"0.0.0.0/0"}]}}"#,
+            br#"{"cniVersion":"1.0.0","name":"n","type":"bandwidth","capabilities":{"bandwidth":true},"runtimeConfig":{"bandwidth":{"IngressRate":1000000,"IngressBurst":4294967295}},"prevResult":{"cniVersion":"1.0.0","ips":[]}}"#,
             br#"{"cniVersion":"1.1.0","name":"n","type":"portmap","capabilities":{"portMappings":true},"runtimeConfig":{"portMappings":[{"hostPort":80,"containerPort":8080,"protocol":"tcp"}]},"prevResult":{"cniVersion":"1.1.0","ips":[{"address":"10.0.0.2/24"}]}}"#,
         ],
     },

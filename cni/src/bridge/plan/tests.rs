@@ -41,6 +41,7 @@ fn bridge() -> Link {
         operational: true,
         promiscuous: false,
         controller: None,
+        peer: None,
         alias: String::new(),
     }
 }
