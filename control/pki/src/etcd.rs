@@ -6,7 +6,8 @@
 use crate::authority::{Authority, Issued, Leaf, Purpose};
 use crate::certificate::Certificate;
 use crate::cluster::{ClusterNames, authority, leaf};
-use crate::{Error, files};
+use crate::files::PUBLIC;
+use crate::{Error, files, rotation};
 use jiff::Timestamp;
 use std::path::{Path, PathBuf};
 
@@ -18,8 +19,10 @@ pub struct EtcdPki {
     leaves: [Issued; 4],
 }
 
-/// Files without their extensions, below the directory of all.
-const AUTHORITY: &str = "etcd/ca";
+/// The authority's files without their extensions, below the directory of all.
+pub const AUTHORITY: &str = "etcd/ca";
+/// Every authority that members and clients trust: etcd reads one file.
+pub const TRUSTED: &str = "etcd/ca-trusted";
 const SERVER: &str = "etcd/server";
 const PEER: &str = "etcd/peer";
 const HEALTH: &str = "etcd/healthcheck-client";
@@ -46,6 +49,11 @@ impl EtcdPki {
     ) -> Result<Self, Error> {
         files::create_private_dir(&dir.join("etcd"))?;
         let authority = authority(dir, AUTHORITY, "etcd-ca", now)?;
+        let trusted = rotation::trusted(dir, AUTHORITY, &authority, now)?;
+        let path = files::paths(dir, TRUSTED).0;
+        if files::read_optional(&path)?.as_ref() != Some(&trusted) {
+            files::write_atomic(&path, trusted.as_bytes(), PUBLIC)?;
+        }
         // A member is a client of other members by its peer certificate, and of itself by its server's.
         let mut member = Leaf::server(name, names.dns_names.clone(), names.ips.clone());
         member.purpose = Purpose::ServerAndClient;
@@ -70,10 +78,10 @@ impl EtcdPki {
         Ok(next)
     }
 
-    /// The authorities of members and clients.
+    /// The authorities of members and clients: the one that signs, and those of a rotation.
     #[must_use]
     pub fn authority_file(&self) -> PathBuf {
-        self.file(AUTHORITY, "crt")
+        self.file(TRUSTED, "crt")
     }
 
     /// Certificate and key that a member shows its clients.
@@ -102,6 +110,48 @@ impl EtcdPki {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rotation::{Step, rotate};
+
+    /// Members whose files are another authority's at each step, and one that is a step behind.
+    #[test]
+    fn a_member_a_step_behind_must_not_lose_the_others() {
+        let (ahead, behind) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let names = ClusterNames { dns_names: vec!["n1".into()], ips: vec!["192.0.2.1".parse().unwrap()] };
+        let load = |dir: &Path| EtcdPki::load_or_create(dir, "n1", &names, now).unwrap();
+        load(ahead.path());
+        let copy = |file: &str| {
+            std::fs::create_dir_all(behind.path().join("etcd")).unwrap();
+            std::fs::copy(ahead.path().join(file), behind.path().join(file)).unwrap();
+        };
+        ["etcd/ca.crt", "etcd/ca.key"].map(copy);
+        let read = |path: PathBuf| Certificate::list_from_pem(&files::read(&path).unwrap()).unwrap();
+        // each shows the other what it has, as a peer and as a client
+        let know_each_other = |one: &EtcdPki, other: &EtcdPki| {
+            let trusts = |who: &EtcdPki, whom: &EtcdPki| {
+                let authorities = read(who.authority_file());
+                [whom.peer_files(), whom.server_files(), whom.client_files()].into_iter().all(|(path, _)| {
+                    read(path).iter().all(|shown| authorities.iter().any(|by| shown.is_signed_by(by)))
+                })
+            };
+            trusts(one, other) && trusts(other, one)
+        };
+        let first = read(load(ahead.path()).peer_files().0);
+        for step in [Step::Prepare, Step::Switch, Step::Finish] {
+            rotate(ahead.path(), AUTHORITY, "etcd-ca", step, now).unwrap();
+            let before = load(behind.path());
+            assert!(know_each_other(&load(ahead.path()), &before), "{step:?}, one member");
+            if step == Step::Prepare {
+                ["etcd/ca-next.crt", "etcd/ca-next.key"].map(copy);
+            } else {
+                rotate(behind.path(), AUTHORITY, "etcd-ca", step, now).unwrap();
+            }
+            assert!(know_each_other(&load(ahead.path()), &load(behind.path())), "{step:?}, both");
+        }
+        let last = load(behind.path());
+        assert_eq!(read(last.authority_file()).len(), 1);
+        assert!(!first[0].is_signed_by(&read(last.authority_file())[0]), "the first authority is gone");
+    }
 
     #[test]
     fn members_know_each_other_by_one_authority_and_a_leaf_is_kept_while_it_is_good() {

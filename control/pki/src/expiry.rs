@@ -36,8 +36,17 @@ pub struct Expiries {
 }
 
 /// Names of authorities; the first signs.
-const AUTHORITIES: [&str; 7] =
-    ["ca", "ca-next", "ca-old", "front-proxy-ca", "front-proxy-ca-next", "front-proxy-ca-old", "etcd/ca"];
+const AUTHORITIES: [&str; 9] = [
+    "ca",
+    "ca-next",
+    "ca-old",
+    "front-proxy-ca",
+    "front-proxy-ca-next",
+    "front-proxy-ca-old",
+    "etcd/ca",
+    "etcd/ca-next",
+    "etcd/ca-old",
+];
 
 /// What kubeadm calls the certificate that is in a file `NAME.crt` of a server's directory.
 #[must_use]

@@ -149,17 +149,20 @@ fn renew_admin(data_dir: &Path, dir: &Path, now: Timestamp) -> anyhow::Result<()
 
 async fn rotate(flags: &CertsRotate, now: Timestamp) -> anyhow::Result<()> {
     let dir = pki_dir(&flags.place.data_dir);
+    // as `certs check` tells its files
+    let authority =
+        if flags.name == expiry::called(etcd::AUTHORITY) { etcd::AUTHORITY } else { flags.name.as_str() };
     let step = match flags.step {
         Some(RotationStep::Prepare) => Step::Prepare,
         Some(RotationStep::Switch) => Step::Switch,
         Some(RotationStep::Finish) => Step::Finish,
-        None => rotation::next_step(&dir, &flags.name),
+        None => rotation::next_step(&dir, authority),
     };
-    let held = pki::load_authority(&dir, &flags.name)?;
-    if !flags.force && step == rotation::next_step(&dir, &flags.name) {
+    let held = pki::load_authority(&dir, authority)?;
+    if !flags.force && step == rotation::next_step(&dir, authority) {
         let data_dir = &flags.place.data_dir;
         let here = expiry::inspect(&dir, &paths(data_dir), now)?.certificates;
-        let asked = Rotation { name: &flags.name, step, dir: &dir, data_dir };
+        let asked = Rotation { name: authority, step, dir: &dir, data_dir };
         let behind::Found { in_the_way, unseen } = asked.found(&here, now).await?;
         for what in unseen {
             tracing::warn!("cannot be seen from here: {what}");
@@ -168,9 +171,18 @@ async fn rotate(flags: &CertsRotate, now: Timestamp) -> anyhow::Result<()> {
             bail!("not everybody follows yet (--force does it all the same):\n  {}", in_the_way.join("\n  "));
         }
     }
-    rotation::rotate(&dir, &flags.name, &held.certificate().common_name, step, now)?;
+    rotation::rotate(&dir, authority, &held.certificate().common_name, step, now)?;
     // Without a server that runs, its next start does the rest.
+    let of_etcd = authority == etcd::AUTHORITY;
     let (name, then) = match step {
+        Step::Prepare if of_etcd => (
+            "prepare",
+            "the new authority is trusted beside the present one once etcd has started again, which servers have it do in turn; give other \
+             servers its files (etcd/ca-next.crt, etcd/ca-next.key). Then switch at each of them; members are asked first",
+        ),
+        Step::Switch if of_etcd => {
+            ("switch", "the new authority signs; when all servers have switched, finish at each of them")
+        }
         Step::Prepare => (
             "prepare",
             "the new authority is trusted beside the present one; give other servers its files (NAME-next.crt, NAME-next.key). When \

@@ -520,7 +520,7 @@ pub(crate) struct CertsRenew {
 #[derive(Debug, Args)]
 pub(crate) struct CertsRotate {
     /// Which authority
-    #[arg(default_value = "ca", value_parser = ["ca", "front-proxy-ca"])]
+    #[arg(default_value = "ca", value_parser = ["ca", "front-proxy-ca", "etcd-ca"])]
     pub(crate) name: String,
     /// The step to do [default: the next one]
     #[arg(long, value_enum)]

@@ -7,6 +7,7 @@
 
 mod shown;
 
+use crate::member::command;
 use crate::parts::kubeconfig;
 use crate::settings;
 use apiserver::trusted;
@@ -16,7 +17,8 @@ use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
-use pki::expiry::Expiry;
+use pki::etcd::AUTHORITY;
+use pki::expiry::{self, Expiry};
 use pki::rotation::{self, Step};
 use pki::{Certificate, files};
 use shown::{Said, Shown};
@@ -36,7 +38,7 @@ const SERVERS_LEARN: Duration = Duration::from_secs(60);
 
 /// A rotation that has a step before it.
 pub(super) struct Rotation<'r> {
-    /// `ca` or `front-proxy-ca`.
+    /// `ca`, `front-proxy-ca` or `etcd/ca`.
     pub(super) name: &'r str,
     pub(super) step: Step,
     /// The server's keys and certificates.
@@ -55,6 +57,11 @@ impl Rotation<'_> {
             Step::Finish => found.in_the_way.extend(of_the_old(self.name, held)),
         }
         let mut all_told = false;
+        if self.name == AUTHORITY {
+            let authorities = self.authorities(now)?;
+            self.members(&command::places(self.data_dir)?, &authorities, &mut found).await;
+            return Ok(found);
+        }
         match self.cluster().await {
             Ok((nodes, servers)) => {
                 let authorities = self.authorities(now)?;
@@ -118,6 +125,19 @@ impl Rotation<'_> {
                 (Some(place), _) => authorities.judge(shown(&place).await).map_or(Said::Believed, Said::Not),
             };
             (format!("node {}", node.name_any()), said)
+        });
+        let looked: Vec<_> = futures::stream::iter(looked).buffered(AT_ONCE).collect().await;
+        looked.into_iter().for_each(|(who, said)| found.add(&who, said));
+    }
+
+    /// Members of etcd, this server's own among them: etcd reads authorities at its start only.
+    async fn members(&self, places: &[String], authorities: &Authorities, found: &mut Found) {
+        let looked = places.iter().map(|place| async move {
+            let said = match &authorities.shown {
+                Some(certificate) if self.step == Step::Switch => certificate.to_member(place).await,
+                _ => authorities.judge(shown(place).await).map_or(Said::Believed, Said::Not),
+            };
+            (format!("member of etcd {place}"), said)
         });
         let looked: Vec<_> = futures::stream::iter(looked).buffered(AT_ONCE).collect().await;
         looked.into_iter().for_each(|(who, said)| found.add(&who, said));
@@ -216,7 +236,7 @@ impl Authorities {
 
 /// Certificates on this machine that the old authority signed.
 fn of_the_old(name: &str, held: &[Expiry]) -> Vec<String> {
-    let old = format!("{name}-old");
+    let old = format!("{}-old", expiry::called(name));
     let of_old = held.iter().filter(|entry| entry.ca_name == old);
     of_old.map(|entry| format!("{}: it is of the old authority", entry.name)).collect()
 }

@@ -34,10 +34,17 @@ fn connection(data_dir: &Path) -> anyhow::Result<Config> {
     }
     Ok(Config {
         endpoints,
-        authorities: Some(read("etcd/ca.crt")?),
+        // A server that has not begun since there is a file of all trusts the one that signs.
+        authorities: Some(read(&format!("{}.crt", pki::etcd::TRUSTED)).or_else(|_| read("etcd/ca.crt"))?),
         identity: Some((read("apiserver-etcd-client.crt")?, read("apiserver-etcd-client.key")?)),
         cluster: place.cluster()?,
     })
+}
+
+/// Where the members that this machine's server knows answer clients: `HOST:PORT`.
+pub(crate) fn places(data_dir: &Path) -> anyhow::Result<Vec<String>> {
+    let endpoints = connection(data_dir)?.endpoints.into_iter();
+    Ok(endpoints.map(|url| url.trim_start_matches("https://").to_owned()).collect())
 }
 
 /// A client of the members that this machine's server knows.

@@ -31,6 +31,7 @@ pub(crate) fn task(stacked: Arc<Stacked>, etcd: Client, api: kube::Client) -> Ta
             etcd: etcd.clone(),
             api: api.clone(),
             renewal: None,
+            known: String::new(),
             used: None,
             announced: false,
             named: Vec::new(),
@@ -56,6 +57,8 @@ struct Follower {
     api: kube::Client,
     /// When certificates are looked at next; at once where it is not known.
     renewal: Option<Timestamp>,
+    /// The authorities there were then.
+    known: String,
     /// What the store's client was told last.
     used: Option<Config>,
     /// The settings of this start are in the cluster.
@@ -68,9 +71,13 @@ struct Follower {
 
 impl Follower {
     async fn turn(&mut self) -> anyhow::Result<()> {
-        if self.renewal.is_none_or(|due| Timestamp::now() >= due) {
-            let next = self.stacked.renew(&self.stacked.dir().join("pki"));
+        let pki = self.stacked.dir().join("pki");
+        // A rotation of the authority is done on files.
+        let known = pki::rotation::known(&pki, pki::etcd::AUTHORITY)?;
+        if known != self.known || self.renewal.is_none_or(|due| Timestamp::now() >= due) {
+            let next = self.stacked.renew(&pki);
             self.renewal = Some(next.context("renew etcd's certificates")?);
+            self.known = known;
         }
         // The list itself may need them.
         self.tell_client()?;

@@ -40,7 +40,7 @@ const FILES: [(&str, &str); 6] = [
 /// With an etcd of the servers' own.
 const ETCD: [(&str, &str); 2] = [("etcd-ca.key", "pki/etcd/ca.key"), ("etcd-ca.crt", "pki/etcd/ca.crt")];
 /// Authorities of a rotation that is under way, and of those before it.
-const ROTATION: [(&str, &str); 8] = [
+const ROTATION: [(&str, &str); 12] = [
     ("ca-next.key", "pki/ca-next.key"),
     ("ca-next.crt", "pki/ca-next.crt"),
     ("ca-old.crt", "pki/ca-old.crt"),
@@ -49,6 +49,10 @@ const ROTATION: [(&str, &str); 8] = [
     ("front-proxy-ca-next.crt", "pki/front-proxy-ca-next.crt"),
     ("front-proxy-ca-old.crt", "pki/front-proxy-ca-old.crt"),
     ("front-proxy-ca-replaced.crt", "pki/front-proxy-ca-replaced.crt"),
+    ("etcd-ca-next.key", "pki/etcd/ca-next.key"),
+    ("etcd-ca-next.crt", "pki/etcd/ca-next.crt"),
+    ("etcd-ca-old.crt", "pki/etcd/ca-old.crt"),
+    ("etcd-ca-replaced.crt", "pki/etcd/ca-replaced.crt"),
 ];
 /// Files that a flag may name, and their places at a server that got them from another.
 const NAMED: [(&str, &str); 4] = [EXTERNAL[0], EXTERNAL[1], EXTERNAL[2], ENCRYPTION];
@@ -60,7 +64,7 @@ const EXTERNAL: [(&str, &str); 3] = [
 ];
 /// The same of the members beside servers, which are external to a control plane of kubeadm's.
 const OWN: [(&str, &str); 3] = [
-    (EXTERNAL[0].0, "pki/etcd/ca.crt"),
+    (EXTERNAL[0].0, "pki/etcd/ca-trusted.crt"),
     (EXTERNAL[1].0, "pki/apiserver-etcd-client.crt"),
     (EXTERNAL[2].0, "pki/apiserver-etcd-client.key"),
 ];

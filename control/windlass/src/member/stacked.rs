@@ -17,6 +17,7 @@ use etcd::{Client, Config};
 use jiff::Timestamp;
 use pki::Pki;
 use pki::etcd::EtcdPki;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -58,7 +59,7 @@ pub(crate) struct Stacked {
     /// How its etcd fares.
     life: Life,
     /// The authorities that etcd read at its start: it reads them once.
-    began_with: Mutex<Option<String>>,
+    began_with: Mutex<BTreeSet<String>>,
     again: Notify,
 }
 
@@ -298,8 +299,13 @@ impl Stacked {
         &self.life
     }
 
-    fn authorities(&self) -> anyhow::Result<Option<String>> {
-        Ok(pki::files::read_optional(&self.member.pki.authority_file())?)
+    /// Each of them, in no order: which one signs is nothing to whoever trusts.
+    fn authorities(&self) -> anyhow::Result<BTreeSet<String>> {
+        let text = pki::files::read_optional(&self.member.pki.authority_file())?.unwrap_or_default();
+        if text.is_empty() {
+            return Ok(BTreeSet::new());
+        }
+        Ok(pki::Certificate::list_from_pem(&text)?.iter().map(pki::Certificate::to_pem).collect())
     }
 
     /// Whether there are other authorities than those that etcd began with.

@@ -56,7 +56,30 @@ impl Shown {
         self.to(place, Method::POST, path, Bytes::from_static(REVIEW.as_bytes())).await
     }
 
+    /// Whether the member of etcd at `place` does: it speaks to nobody whose certificate it does not believe.
+    pub(super) async fn to_member(&self, place: &str) -> Said {
+        match self.asked(place, Method::GET, "/version", Bytes::new()).await {
+            Ok((200, _)) => Said::Believed,
+            Ok((code, _)) => Said::Unclear(format!("it answers {code}")),
+            Err(error) => Said::Not(format!("it does not believe the prepared authority yet: {error}")),
+        }
+    }
+
     async fn to(&self, place: &str, method: Method, path: &str, body: Bytes) -> Said {
+        match self.asked(place, method, path, body).await {
+            Ok((code, body)) => judge(code, &String::from_utf8_lossy(&body)),
+            Err(error) => Said::Not(error),
+        }
+    }
+
+    /// The answer's code and body.
+    async fn asked(
+        &self,
+        place: &str,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<(u16, Bytes), String> {
         let asked = async {
             let (host, port) = place.rsplit_once(':').ok_or("no port")?;
             let host = host.trim_matches(['[', ']']);
@@ -72,11 +95,9 @@ impl Shown {
             let stream = connect(host, port, host, self.0.clone()).await?;
             exchange(stream, question, LONGEST).await
         };
-        match tokio::time::timeout(PATIENCE, asked).await {
-            Ok(Ok((code, body))) => judge(code, &String::from_utf8_lossy(&body)),
-            Ok(Err(error)) => Said::Not(format!("it does not answer: {error}")),
-            Err(_) => Said::Not("no answer".to_owned()),
-        }
+        let answered: Result<_, String> =
+            tokio::time::timeout(PATIENCE, asked).await.map_err(|_| "no answer".to_owned())?;
+        answered.map_err(|error| format!("it does not answer: {error}"))
     }
 }
 
