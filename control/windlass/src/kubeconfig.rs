@@ -1,6 +1,7 @@
 //! `windlass kubeconfig`: the administrator's kubeconfig, for a copy of it elsewhere, or one for another user.
 
 use crate::cli::KubeconfigFlags;
+use crate::server::endpoint;
 use crate::{output, settings};
 use anyhow::{Context as _, bail};
 use jiff::{SignedDuration, Timestamp};
@@ -17,7 +18,9 @@ pub(crate) fn run(flags: &KubeconfigFlags) -> anyhow::Result<()> {
     if let Some(user) = &flags.user {
         kubeconfig = certified(flags, user, &kubeconfig, Timestamp::now())?;
     }
-    if let Some(server) = &flags.server {
+    // This server's own address is of use on this machine only.
+    let stable = endpoint::remembered(&settings::server_dir(&flags.data_dir))?;
+    if let Some(server) = flags.server.as_ref().or(stable.as_ref()) {
         node::cluster_info::parse_server(server)?;
         kubeconfig.clusters.iter_mut().for_each(|c| c.cluster.server.clone_from(server));
     }

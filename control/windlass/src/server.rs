@@ -5,6 +5,7 @@
 //! to join; scheduler and controllers; this machine's own agent, as a child.
 //! Each step waits for what it needs to be ready, and for nothing else. Shutdown goes the other way round.
 
+pub(crate) mod endpoint;
 mod identity;
 mod published;
 mod tasks;
@@ -25,6 +26,7 @@ use crate::signals::Signals;
 use crate::snapshot;
 use ::apiserver::health::Health;
 use anyhow::{Context as _, anyhow, bail};
+use endpoint::Endpoint;
 use jiff::Timestamp;
 use pki::bootstrap::BootstrapToken;
 use pki::{ClusterNames, Pki};
@@ -46,6 +48,8 @@ struct Plan {
     listen: SocketAddr,
     /// Where others reach it.
     advertise: IpAddr,
+    /// What others are told in its place.
+    endpoint: Option<Endpoint>,
     /// Names and addresses of its certificate.
     names: ClusterNames,
     /// A token that machines may join with.
@@ -73,7 +77,11 @@ impl Plan {
         let ranges = flags.node.service_cidrs();
         let first = ranges.first().context("no service range")?;
         let service_ip = nth_address(first, 1)?;
+        let port = flags.port.unwrap_or(6443);
+        let endpoint = flags.control_plane_endpoint.as_deref();
+        let endpoint = endpoint.map(|text| Endpoint::parse(text, port)).transpose()?;
         let mut extra: Vec<String> = flags.tls_san.clone();
+        extra.extend(endpoint.iter().map(|endpoint| endpoint.host.clone()));
         extra.extend(node.node_ips.iter().chain([&advertise]).map(ToString::to_string));
         extra.extend(ranges.iter().skip(1).filter_map(|r| nth_address(r, 1).ok()).map(|ip| ip.to_string()));
         extra.push(node.node_name.clone());
@@ -96,8 +104,9 @@ impl Plan {
         };
         Ok(Self {
             snapshots,
-            listen: SocketAddr::new(bind, flags.port.unwrap_or(6443)),
+            listen: SocketAddr::new(bind, port),
             advertise,
+            endpoint,
             names: ClusterNames::of(&flags.node.cluster_domain(), service_ip, &extra),
             token,
             join,
@@ -151,6 +160,9 @@ impl Plan {
 
     /// The API server as other machines reach it.
     fn public_url(&self) -> String {
+        if let Some(endpoint) = &self.endpoint {
+            return endpoint.to_string();
+        }
         format!("https://{}", SocketAddr::new(self.advertise, self.listen.port()))
     }
 
@@ -183,6 +195,7 @@ impl Plan {
         publish::Facts {
             server,
             several: etcd.is_some(),
+            chosen: self.endpoint.is_some(),
             gone: None,
             ca_pem,
             domain: &self.node.cluster_domain,
@@ -410,6 +423,25 @@ mod tests {
         }
         assert_eq!(plan.local_url(), "https://127.0.0.1:6443");
         assert_eq!(plan.public_url(), "https://192.0.2.1:6443");
+    }
+
+    #[test]
+    fn whoever_comes_by_the_endpoint_must_not_meet_a_certificate_without_its_name() {
+        let of = |endpoint: &str| {
+            Plan::new(ServerFlags { control_plane_endpoint: Some(endpoint.into()), ..flags() }).unwrap()
+        };
+        let plan = of("lb.example:443");
+        assert!(plan.names.dns_names.contains(&"lb.example".to_owned()));
+        assert_eq!(
+            (plan.public_url().as_str(), plan.local_url().as_str()),
+            ("https://lb.example:443", "https://127.0.0.1:6443")
+        );
+        let plan = of("192.0.2.100");
+        assert!(plan.names.ips.contains(&"192.0.2.100".parse().unwrap()));
+        assert_eq!(plan.public_url(), "https://192.0.2.100:6443");
+        assert_eq!(plan.advertise, IpAddr::from([192, 0, 2, 1]), "where this server itself is");
+        let wrong = ServerFlags { control_plane_endpoint: Some("no one".into()), ..flags() };
+        assert!(Plan::new(wrong).is_err());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! The machine that holds the authority's key needs no token and no request to certify its own node.
 
 use super::Plan;
+use super::endpoint::Endpoint;
 use crate::settings;
 use anyhow::Context as _;
 use jiff::Timestamp;
@@ -19,6 +20,7 @@ const ADMIN: &str = "kubernetes-admin";
 pub(super) fn write_admin(plan: &Plan, pki: &Pki) -> anyhow::Result<()> {
     let now = Timestamp::now();
     let path = settings::admin_kubeconfig(&plan.node.data_dir);
+    Endpoint::remember(plan.endpoint.as_ref(), &plan.dir)?;
     let url = plan.local_url();
     let kubeconfig = match current(&path, &url, pki, now) {
         Some(kubeconfig) => kubeconfig,
@@ -29,6 +31,10 @@ pub(super) fn write_admin(plan: &Plan, pki: &Pki) -> anyhow::Result<()> {
         }
     };
     if let Some(copy) = &plan.flags.write_kubeconfig {
+        let mut kubeconfig = kubeconfig;
+        if let Some(endpoint) = &plan.endpoint {
+            kubeconfig.clusters.iter_mut().for_each(|named| named.cluster.server = endpoint.to_string());
+        }
         kubeconfig.write(copy).context("write the copy of the kubeconfig")?;
     }
     Ok(())

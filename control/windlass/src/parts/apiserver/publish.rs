@@ -31,6 +31,8 @@ use std::net::{IpAddr, SocketAddr};
 const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
 const INFO_NAMESPACE: &str = "kube-public";
 const INFO: &str = "cluster-info";
+/// On it: the server that the operator has chosen for all.
+const CHOSEN: &str = "windlass.io/control-plane-endpoint";
 const RBAC: &str = "rbac.authorization.k8s.io";
 
 /// What joining machines read of a cluster.
@@ -40,6 +42,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) server: &'a str,
     /// With several servers, another one's address in `cluster-info` is as good as ours.
     pub(crate) several: bool,
+    /// The operator has chosen it for all servers.
+    pub(crate) chosen: bool,
     /// The one that is there no more, where `cluster-info` names such.
     pub(crate) gone: Option<&'a str>,
     /// The authorities of its certificate, as PEM.
@@ -81,11 +85,11 @@ pub(crate) async fn endpoint(client: &kube::Client, facts: Facts<'_>) -> anyhow:
     kubeadm::write(client, &Facts { server: &told, ..facts }).await
 }
 
-/// The server that `cluster-info` names.
+/// The server that `cluster-info` names, unless the operator has chosen it: then it is nobody's to look after.
 pub(crate) async fn told(client: &kube::Client) -> anyhow::Result<Option<String>> {
     let api: Api<ConfigMap> = Api::namespaced(client.clone(), INFO_NAMESPACE);
     let info = api.get_opt(INFO).await.context("read kube-public/cluster-info")?;
-    let text = info.and_then(|info| info.data?.remove("kubeconfig"));
+    let text = info.filter(|info| !is_chosen(info)).and_then(|info| info.data?.remove("kubeconfig"));
     Ok(text.and_then(|text| Some(Kubeconfig::parse(&text).ok()?.cluster().ok()?.server.clone())))
 }
 
@@ -125,25 +129,39 @@ pub(super) async fn namespaces(client: &kube::Client) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn is_chosen(info: &ConfigMap) -> bool {
+    info.metadata.annotations.as_ref().is_some_and(|all| all.contains_key(CHOSEN))
+}
+
 /// What a cluster says to machines that do not know it; gives the server it names.
 pub(crate) async fn cluster_info(client: &kube::Client, facts: &Facts<'_>) -> anyhow::Result<String> {
-    let Facts { server, ca_pem, several, gone, .. } = *facts;
-    let kubeconfig = Kubeconfig::new("", server, ca_pem, "", Credentials::Anonymous).to_yaml()?;
+    let Facts { server, ca_pem, several, chosen, gone, .. } = *facts;
+    let text = |server: &str| Kubeconfig::new("", server, ca_pem, "", Credentials::Anonymous).to_yaml();
     let api: Api<ConfigMap> = Api::namespaced(client.clone(), INFO_NAMESPACE);
-    let info = json!({"metadata": {"name": INFO}, "data": {"kubeconfig": kubeconfig}});
-    let stored = ensure(&api, info).await?;
+    let annotations = if chosen { json!({CHOSEN: server}) } else { json!({}) };
+    let metadata = json!({"name": INFO, "annotations": annotations});
+    let stored = ensure(&api, json!({"metadata": metadata, "data": {"kubeconfig": text(server)?}})).await?;
     let current = stored.data.as_ref().and_then(|data| data.get("kubeconfig"));
     let said = current.and_then(|text| Kubeconfig::parse(text).ok());
     let said = said.as_ref().and_then(|said| said.cluster().ok());
+    // What was chosen at one server is kept by those that say nothing.
+    let kept = said.filter(|_| several && !chosen && is_chosen(&stored));
+    let (server, chosen) = kept.map_or((server, chosen), |said| (said.server.as_str(), true));
+    let kubeconfig = text(server)?;
     let other = said.filter(|said| {
-        several && gone != Some(&said.server) && said.authority_pem().is_ok_and(|pem| pem == ca_pem)
+        let good = gone != Some(&said.server) && said.authority_pem().is_ok_and(|pem| pem == ca_pem);
+        several && !chosen && good
     });
-    if current != Some(&kubeconfig) && other.is_none() {
+    let moved = current != Some(&kubeconfig);
+    if (moved || is_chosen(&stored) != chosen) && other.is_none() {
         // Signatures of other tokens are of the old text: their holders must not take this one for genuine.
         let mut data = serde_json::Map::from_iter([("kubeconfig".to_owned(), Value::String(kubeconfig))]);
         let keys = stored.data.iter().flatten().map(|(key, _)| key);
-        data.extend(keys.filter(|k| k.starts_with("jws-kubeconfig-")).map(|k| (k.clone(), Value::Null)));
-        let patch = Patch::Merge(json!({ "data": data }));
+        data.extend(
+            keys.filter(|k| moved && k.starts_with("jws-kubeconfig-")).map(|k| (k.clone(), Value::Null)),
+        );
+        let note = if chosen { json!(server) } else { Value::Null };
+        let patch = Patch::Merge(json!({"metadata": {"annotations": {CHOSEN: note}}, "data": data}));
         api.patch(INFO, &PatchParams::default(), &patch).await.context("update kube-public/cluster-info")?;
     }
     let told = other.map_or_else(|| server.to_owned(), |said| said.server.clone());

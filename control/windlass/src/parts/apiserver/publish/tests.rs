@@ -96,6 +96,7 @@ fn facts(server: &str) -> Facts<'_> {
     Facts {
         server,
         several: false,
+        chosen: false,
         gone: None,
         ca_pem: "CA",
         domain: "cluster.local",
@@ -290,6 +291,41 @@ async fn a_control_plane_of_kubeadms_must_not_be_sent_to_members_that_are_gone()
     store.lock().unwrap().get_mut(&path).unwrap()["data"]["ClusterConfiguration"] = own.into();
     kubeadm::follow_etcd(&client, &now).await.unwrap();
     assert_eq!(store.lock().unwrap()[&path]["data"]["ClusterConfiguration"], own);
+}
+
+#[tokio::test]
+async fn what_the_operator_chose_must_not_give_way_to_a_servers_own_address() {
+    let store = Store::default();
+    let client = client(&store);
+    let (own, chosen, other) =
+        ("https://192.0.2.1:6443", "https://192.0.2.100:6443", "https://lb.example:443");
+    let several = |server: &'static str| Facts { several: true, ..facts(server) };
+    let named = || {
+        let store = store.lock().unwrap();
+        let text = store[INFO_PATH]["data"]["kubeconfig"].as_str().unwrap();
+        let info = Kubeconfig::parse(text).unwrap();
+        let config = store[&format!("{SYSTEM_MAPS}/kubeadm-config")]["data"]["ClusterConfiguration"]
+            .as_str()
+            .unwrap()
+            .to_owned();
+        (info.cluster().unwrap().server.clone(), info.cluster().unwrap().authority_pem().unwrap(), config)
+    };
+    publish(&client, several(own), None).await.unwrap();
+    assert_eq!(told(&client).await.unwrap().as_deref(), Some(own));
+    publish(&client, Facts { chosen: true, ..several(chosen) }, None).await.unwrap();
+    assert_eq!(told(&client).await.unwrap(), None, "nobody looks whether it is there");
+    // a server that says nothing of it, before and after a rotation of the authority
+    for pem in ["CA", "CA2"] {
+        publish(&client, Facts { ca_pem: pem, ..several(own) }, None).await.unwrap();
+        let (server, authority, config) = named();
+        assert_eq!((server.as_str(), authority.as_str()), (chosen, pem));
+        assert!(config.contains("192.0.2.100:6443") && !config.contains("192.0.2.1:"), "{config}");
+    }
+    // another choice, and none any more where there is one server
+    publish(&client, Facts { chosen: true, ..several(other) }, None).await.unwrap();
+    assert_eq!(named().0, other);
+    publish(&client, facts(own), None).await.unwrap();
+    assert_eq!((named().0.as_str(), told(&client).await.unwrap().as_deref()), (own, Some(own)));
 }
 
 #[tokio::test]
