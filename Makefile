@@ -5,7 +5,7 @@ export CARGO_TARGET_DIR
 RELEASE := $(CARGO_TARGET_DIR)/release
 LAB := $(RELEASE)/lab
 
-.PHONY: up down build packages dist test bench lint fuzz
+.PHONY: up down build packages dist test bench lint fuzz vagrant-up vagrant-down vagrant-test
 
 up: build ## a two-node cluster with the example workload; writes ./kubeconfig
 	$(LAB) up --kubeconfig $(CURDIR)/kubeconfig
@@ -37,3 +37,12 @@ lint: packages ## formatting, clippy, documentation, dependencies, spelling; wha
 
 fuzz: packages ## every fuzz target for a minute; FUZZ_SECONDS and FUZZ_TARGETS change that
 	tests/fuzz/run
+
+vagrant-up: ## virtual machines (1 server, 2 workers; SERVERS, WORKERS, SUITE, see vagrant/lab) with this commit's release, installed by install.sh
+	vagrant/lab up
+
+vagrant-down: ## ends them and leaves the box
+	vagrant/lab down
+
+vagrant-test: ## the suite on them over SSH, with each step's seconds; status 77 and "skipped" where there is nothing to run them on
+	vagrant/lab test
