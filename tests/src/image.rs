@@ -2,10 +2,11 @@
 
 use anyhow::{Context, Result, anyhow, ensure};
 use oci_spec::image::{
-    Arch, ConfigBuilder, Descriptor, ImageConfigurationBuilder, ImageManifestBuilder, MediaType, Os,
-    RootFsBuilder, Sha256Digest,
+    Arch, ConfigBuilder, Descriptor, ImageConfigurationBuilder, ImageIndexBuilder, ImageManifest,
+    ImageManifestBuilder, MediaType, Os, RootFsBuilder, Sha256Digest,
 };
 use sha2::{Digest, Sha256};
+use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -128,6 +129,42 @@ impl ImageStore {
         ensure!(!tag.contains('/'), "{tag:?} is no tag");
         fs::read_to_string(self.root.join("tags").join(repository).join(format!(":{tag}")))
             .with_context(|| format!("no image {repository}:{tag}"))
+    }
+
+    /// Writes an image as an OCI archive, which a runtime loads under `name`.
+    ///
+    /// # Errors
+    /// There is no such image, or the archive cannot be written.
+    pub fn archive(&self, repository: &str, tag: &str, name: &str, to: &Path) -> Result<()> {
+        let digest = self.resolve(repository, tag)?;
+        let manifest = self.blob(&digest)?;
+        let parts = ImageManifest::from_reader(manifest.as_slice()).context("read the manifest")?;
+        let mut descriptor = Descriptor::new(
+            MediaType::ImageManifest,
+            u64::try_from(manifest.len())?,
+            Sha256Digest::from_str(&digest)?,
+        );
+        let names = [("io.containerd.image.name", name), ("org.opencontainers.image.ref.name", tag)];
+        let names: HashMap<_, _> = names.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+        descriptor.set_annotations(Some(names));
+        let index = ImageIndexBuilder::default()
+            .schema_version(2u32)
+            .media_type(MediaType::ImageIndex)
+            .manifests(vec![descriptor])
+            .build()?
+            .to_string()?;
+        let mut files = vec![
+            ("oci-layout".to_owned(), 0o644, br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec()),
+            ("index.json".to_owned(), 0o644, index.into_bytes()),
+            (format!("blobs/sha256/{digest}"), 0o644, manifest.clone()),
+        ];
+        for part in parts.layers().iter().chain([parts.config()]) {
+            let digest = part.digest().digest();
+            files.push((format!("blobs/sha256/{digest}"), 0o644, self.blob(digest)?));
+        }
+        // an archive is made as a layer is
+        let bytes = layer(&Recipe { files, ..Recipe::default() })?;
+        fs::write(to, bytes).with_context(|| format!("write {}", to.display()))
     }
 }
 

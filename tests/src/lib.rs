@@ -13,6 +13,7 @@
 //! - [`up`]: bringing a cluster up and showing it
 //! - [`chaos`]: three servers, of which one after another is killed, frozen or cut off
 //! - [`restoring`]: a server's machine that is lost, and its snapshot on another; [`patience`]: waiting for what becomes true
+//! - [`vm`]: a machine of the other lab, that of virtual machines (`vagrant/lab`)
 //! - [`mod@bench`]: the figures of SPECIFICATION.md
 
 pub mod bench;
@@ -31,3 +32,4 @@ pub mod restoring;
 pub mod shell;
 pub mod supervisor;
 pub mod up;
+pub mod vm;

@@ -3,10 +3,10 @@
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
 use lab::control::{self, Ask};
-use lab::layout::Layout;
-use lab::{bench, chaos, init, machine, reap, restoring, supervisor, up};
+use lab::layout::{IMAGE_HOST, Layout};
+use lab::{bench, chaos, image, init, machine, reap, restoring, supervisor, up};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 #[derive(Parser)]
@@ -68,6 +68,8 @@ enum Action {
     },
     /// Loads an image archive (docker save, OCI) into every node's containerd
     Load { archive: PathBuf },
+    /// Writes the image of the lab's workloads as an OCI archive
+    Archive { archive: PathBuf },
     /// Runs a command inside a node's namespaces
     Exec {
         node: String,
@@ -179,6 +181,7 @@ fn main() -> Result<()> {
             control::ask_init(&layout, &node, &init::Ask::Start(service)).map(drop)
         }
         Action::Load { archive } => load(&layout, &archive),
+        Action::Archive { archive } => write_archive(&archive),
         Action::Exec { node, argv } => {
             Err(up::inside_node(&layout, &node, &argv[0])?.args(&argv[1..]).exec()).context("run nsenter")
         }
@@ -225,7 +228,7 @@ fn kill(layout: &Layout, node: &str, service: &str, signal: i32) -> Result<()> {
     Ok(())
 }
 
-fn load(layout: &Layout, archive: &std::path::Path) -> Result<()> {
+fn load(layout: &Layout, archive: &Path) -> Result<()> {
     let archive = archive.canonicalize().with_context(|| format!("find {}", archive.display()))?;
     for node in control::ask(layout, &Ask::Status)?.nodes.into_keys() {
         let file = std::fs::File::open(&archive).with_context(|| format!("open {}", archive.display()))?;
@@ -240,6 +243,14 @@ fn load(layout: &Layout, archive: &std::path::Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn write_archive(archive: &Path) -> Result<()> {
+    let store = archive.with_extension("images");
+    let images = image::ImageStore::open(&store)?;
+    image::build_standard(&images)?;
+    images.archive("echo", "1", &format!("{IMAGE_HOST}/echo:1"), archive)?;
+    std::fs::remove_dir_all(&store).with_context(|| format!("remove {}", store.display()))
 }
 
 fn net(layout: &Layout, node: Option<&str>, argv: &[String]) -> Result<()> {

@@ -9,6 +9,7 @@ mod harness;
 mod identities;
 mod kills;
 mod kubectl;
+mod machines;
 mod private_images;
 mod restoring;
 mod services;

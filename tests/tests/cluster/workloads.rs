@@ -1,6 +1,7 @@
 //! What a pod's spec asks for, seen from inside its containers.
 
 use crate::harness::{Namespace, cluster, eventually, on_node};
+use std::collections::BTreeSet;
 
 fn wait(namespace: &Namespace<'_>, pod: &str, condition: &str) {
     namespace.kubectl(&["wait", &format!("--for={condition}"), "--timeout=90s", &format!("pod/{pod}")]);
@@ -301,7 +302,10 @@ spec:
     assert_eq!(namespace.path("job/count", "{.status.succeeded}"), "3");
     namespace.kubectl(&["rollout", "status", "daemonset/everywhere", "--timeout=90s"]);
     let nodes = namespace.path("pods", "{.items[?(@.metadata.labels.app=='everywhere')].spec.nodeName}");
-    assert!(nodes.contains("n1") && nodes.contains("n2") && nodes.split(' ').count() == 2, "{nodes}");
+    let all = cluster().kubectl(&["get", "nodes", "-o", "jsonpath={.items[*].metadata.name}"]);
+    let sorted = |names: &str| names.split(' ').map(str::to_owned).collect::<BTreeSet<_>>();
+    assert_eq!(sorted(&nodes), sorted(&all));
+    assert!(nodes.split(' ').count() == all.split(' ').count() && all.contains("n1 n2"), "{nodes}");
     cluster().kubectl(&["delete", "namespace", &namespace.name, "--timeout=90s"]);
     assert!(!cluster().kubectl_output(&["get", "namespace", &namespace.name]).status.success());
 }

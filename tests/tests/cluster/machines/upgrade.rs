@@ -1,0 +1,105 @@
+//! Another release and back, under load: no container is restarted, no connection is lost.
+
+use super::{Machines, answers, of_pods, on_machines, spread};
+use crate::harness::{Namespace, cluster};
+use anyhow::{Result, ensure};
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// A release that is another one byte for byte, and works as the one it was made of.
+const OTHER: &str = "cd ~vagrant && rm -rf other && cp -a windlass other && cd other && for program in bin/*; do echo other >>$program; done && \
+    sed -i '/ bin\\//d' SHA256SUMS && sha256sum bin/* >>SHA256SUMS && cd .. && tar czf other.tar.gz other && tar czf this.tar.gz windlass";
+
+#[test]
+fn an_upgrade_and_a_downgrade_must_not_touch_pods_or_connections() {
+    on_machines("upgrade and downgrade under load", async |machines| {
+        let namespace = cluster().namespace("vm-upgrade");
+        let count = machines.all.len() * 2;
+        spread(&namespace, "web", u32::try_from(count)?);
+        let port = namespace.path("service/web", "{.spec.ports[0].nodePort}");
+        long_connection(&namespace, machines);
+        for vm in &machines.all {
+            vm.run(OTHER).await?;
+        }
+        let look = || (of_pods(&namespace, "web", CONTAINERS), of_pods(&namespace, "long", CONTAINERS));
+        let before = look();
+        let stop = CancellationToken::new();
+        let loads = machines.addresses.iter().map(|address| load(address, &port, &stop));
+        let upgrades = async {
+            let done = async {
+                for release in ["other", "this"] {
+                    for vm in &machines.all {
+                        let said =
+                            vm.run(&format!("windlass upgrade --dist ~vagrant/{release}.tar.gz")).await?;
+                        ensure!(said.contains(&machines.unit(vm)), "{}: {said}", vm.name);
+                    }
+                }
+                Ok(())
+            };
+            let done = done.await;
+            stop.cancel();
+            done
+        };
+        let (asked, done) = tokio::join!(futures::future::try_join_all(loads), upgrades);
+        done?;
+        println!("{} requests answered meanwhile", asked?.iter().sum::<u32>());
+        super::all_ready(120);
+        ensure!(look() == before, "containers are others: {before:?} and then {:?}", look());
+        let heard = || -> Result<usize> {
+            Ok(namespace.kubectl(&["exec", "talker", "--", "cat", "/tmp/heard"]).lines().count())
+        };
+        let (one, other) = (heard()?, {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            heard()?
+        });
+        ensure!(other > one, "the connection that was there before is cut: {one} lines, and then {other}");
+        Ok(())
+    });
+}
+
+const CONTAINERS: &str =
+    "{.metadata.name} {.status.containerStatuses[0].containerID} {.status.containerStatuses[0].restartCount}";
+
+/// One connection, through a Service and over two machines, that goes on for as long as its pods do.
+fn long_connection(namespace: &Namespace<'_>, machines: &Machines) {
+    let [listener, talker] = [&machines.workers()[0].name, &machines.victim().name];
+    namespace.apply(&format!(
+        "apiVersion: v1
+kind: Pod
+metadata: {{ name: listener, labels: {{ app: long, part: listener }} }}
+spec:
+  nodeName: {listener}
+  terminationGracePeriodSeconds: 1
+  containers: [{{ name: c, image: 'lab.local/echo:1', command: [nc, -lk, -p, '9000', -e, cat], readinessProbe: {{ tcpSocket: {{ port: 9000 }} }} }}]
+---
+apiVersion: v1
+kind: Service
+metadata: {{ name: long }}
+spec: {{ selector: {{ part: listener }}, ports: [{{ port: 9000 }}] }}
+"
+    ));
+    namespace.kubectl(&["wait", "--for=condition=Ready", "--timeout=120s", "pod/listener"]);
+    namespace.apply(&format!(
+        "apiVersion: v1
+kind: Pod
+metadata: {{ name: talker, labels: {{ app: long }} }}
+spec:
+  nodeName: {talker}
+  restartPolicy: Never
+  terminationGracePeriodSeconds: 1
+  containers: [{{ name: c, image: 'lab.local/echo:1', command: [sh, -c, 'sleep 3; (while :; do echo word; sleep 1; done) | nc long 9000 >/tmp/heard'] }}]
+"
+    ));
+    namespace.kubectl(&["wait", "--for=condition=Ready", "--timeout=120s", "pod/talker"]);
+}
+
+/// Asks by a node's address, over and over; how often.
+async fn load(address: &str, port: &str, stop: &CancellationToken) -> Result<u32> {
+    let mut asked = 0;
+    while !stop.is_cancelled() {
+        answers(address, port, 1).await?;
+        asked += 1;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    Ok(asked)
+}
