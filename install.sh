@@ -20,6 +20,7 @@ RECORD=$STATE/record
 BEFORE=$STATE/before
 PAUSE=localhost/windlass-pause:1
 CONTAINERD=/etc/containerd/config.toml
+IMPORT='imports = ["/etc/containerd/conf.d/*.toml"]'
 DROP_IN=/etc/containerd/conf.d/50-windlass.toml
 MODULES=(overlay br_netfilter nf_conntrack)
 # What the node needs, then what the running programs set themselves: those are written down, too.
@@ -181,10 +182,10 @@ containerd_sections() {
 }
 
 containerd_config() {
-    local import='imports = ["/etc/containerd/conf.d/*.toml"]' plain=$STATE/containerd.toml sections dump
+    local plain=$STATE/containerd.toml sections dump
     directory /etc/containerd
     : >"$plain"
-    [ ! -f "$CONTAINERD" ] || grep -vxF "$import" "$CONTAINERD" >"$plain" || true
+    [ ! -f "$CONTAINERD" ] || grep -vxF "$IMPORT" "$CONTAINERD" >"$plain" || true
     if grep -qE '^ *disabled_plugins *=.*"(cri|io\.containerd\.grpc\.v1\.cri)"' "$plain"; then
         die "containerd's CRI plugin is disabled in $CONTAINERD" "take \"cri\" out of disabled_plugins there, and run this again"
     fi
@@ -208,7 +209,7 @@ containerd_config() {
         sed -E 's|^imports *= *\[|&"/etc/containerd/conf.d/*.toml", |' "$plain" | put "$CONTAINERD" 644 containerd
     else
         # a key of the file itself stands before its first table
-        { echo "$import" && cat "$plain"; } | put "$CONTAINERD" 644 containerd
+        { echo "$IMPORT" && cat "$plain"; } | put "$CONTAINERD" 644 containerd
     fi
     dump=$(containerd --config "$CONTAINERD" config dump 2>&1) || die "containerd refuses its configuration: ${dump##*$'\n'}" "mend $CONTAINERD, and run this again"
     grep -q "$PAUSE" <<<"$dump" || die "containerd does not read $DROP_IN" "see \`imports\` in $CONTAINERD"
@@ -293,15 +294,38 @@ unmount() {
     awk -v below="$1" '$2 == below || index($2, below "/") == 1 {print $2}' /proc/mounts | tac | while read -r at; do umount -l "$at" || true; done
 }
 
+# theirs FILE: containerd's configuration without what of it is ours
+theirs() { grep -vxF "$IMPORT" "$1" 2>/dev/null | sed -E 's|^(imports *= *\[)"/etc/containerd/conf\.d/\*\.toml", |\1|' || true; }
+
+# edited FILE: the operator has changed containerd's configuration since it was installed; what they have of it is kept then, without ours
+edited() {
+    local file=$1 before=$BEFORE$1
+    [ "$file" = "$CONTAINERD" ] && [ -f "$file" ] || return 1
+    theirs "$file" >"$STATE/now"
+    theirs "$before" >"$STATE/was"
+    # A version where there was none is ours, too.
+    if ! grep -qE '^version *=' "$STATE/was"; then
+        grep -vE '^version *=' "$STATE/now" >"$STATE/plain" || true
+        ! cmp -s "$STATE/plain" "$STATE/was" || return 1
+    fi
+    ! cmp -s "$STATE/now" "$STATE/was" || return 1
+    say "$file was changed since the installation: it stays, without what of it is ours"
+    cp -a "$file" "$file.windlass-new"
+    cat "$STATE/now" >"$file.windlass-new"
+    mv -T "$file.windlass-new" "$file"
+}
+
 # undo KIND WHAT REST: what one line of the record stands for; twice is as good as once
 undo() {
     local kind=$1 what=$2 rest=$3
     case $kind in
     made)
+        ! edited "$what" || return 0
         rm -rf "$what" "$what.windlass-new"
         # what an upgrade leaves beside a program
         case $what in */bin/windlass*) rm -rf "$what.old" "$(dirname "$what")/.windlass-release" ;; esac ;;
     changed)
+        ! edited "$what" || return 0
         cp -a "$BEFORE$what" "$what.windlass-new"
         mv -T "$what.windlass-new" "$what" ;;
     dir) rmdir "$what" 2>/dev/null || true ;;

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _, UdpSocket};
+use std::time::Duration;
 
 /// Why no address was found.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +30,32 @@ pub enum Error {
 /// An address of documentation (RFC 5737): leads to the default route, and nothing is sent.
 const ANYWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)), 9);
 
+/// How often it is looked whether the machine has moved.
+const PERIOD: Duration = Duration::from_secs(30);
+
+/// Waits until the machine has moved: it has lost the address `had`, and there is another one towards the API server. Another route alone is no move.
+pub async fn moved(had: IpAddr, server: Option<http::Uri>) -> IpAddr {
+    loop {
+        tokio::time::sleep(PERIOD).await;
+        let server = server.clone();
+        // Names are resolved by the C library, which blocks.
+        let looked = tokio::task::spawn_blocking(move || {
+            if is_of_this_machine(had) { None } else { own(server.as_ref()).ok() }
+        });
+        match looked.await {
+            Ok(Some(now)) if now != had => return now,
+            // It has it still, or none: there is nothing to move to.
+            _ => {}
+        }
+    }
+}
+
+/// The machine has this address. What cannot be found out is as it was.
+fn is_of_this_machine(address: IpAddr) -> bool {
+    let bound = UdpSocket::bind((address, 0));
+    !matches!(bound, Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable)
+}
+
 /// The source address of packets to the API server, or of the default route without one.
 pub fn own(server: Option<&http::Uri>) -> Result<IpAddr, Error> {
     let towards = match server.and_then(|uri| uri.host().map(|host| (host, uri.port_u16().unwrap_or(443)))) {
@@ -54,6 +81,17 @@ fn source_address(towards: SocketAddr) -> io::Result<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_machine_that_moved_must_not_keep_an_address_that_it_has_no_more() {
+        let uri: http::Uri = "https://127.0.0.1:6443".parse().unwrap();
+        // Of documentation: nobody has it.
+        let gone = IpAddr::from([192, 0, 2, 7]);
+        assert_eq!(moved(gone, Some(uri.clone())).await, IpAddr::from([127, 0, 0, 1]));
+        // It has this one, though the way to the server is from another.
+        let stays = moved(IpAddr::from([127, 0, 0, 2]), Some(uri));
+        assert!(tokio::time::timeout(5 * PERIOD, stays).await.is_err());
+    }
 
     #[test]
     fn the_way_to_the_server_names_our_address() {

@@ -8,7 +8,8 @@ use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 use nix::unistd::getppid;
 use pki::bootstrap::{AuthorityHash, JoinToken};
-use supervise::Supervisor;
+use std::net::IpAddr;
+use supervise::{Supervisor, Task};
 use tokio_util::sync::CancellationToken;
 
 /// Set by a server for its child: the server's process id, with which the child dies.
@@ -18,7 +19,8 @@ pub(crate) const PARENT: &str = "WINDLASS_PARENT";
 pub(crate) async fn run(flags: AgentFlags) -> anyhow::Result<()> {
     let signals = Signals::take().context("take over signals")?;
     follow_parent(Signal::SIGTERM)?;
-    let config = config(&flags.normalised())?;
+    let flags = flags.normalised();
+    let config = config(&flags)?;
     let dir = config.agent_dir();
     std::fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
     let shutdown = CancellationToken::new();
@@ -28,10 +30,28 @@ pub(crate) async fn run(flags: AgentFlags) -> anyhow::Result<()> {
         let Some(_lock) = lock else { return Ok(()) };
         tracing::info!(node = config.node_name, ips = ?config.node_ips, server = config.server, "agent starts");
         let supervisor = Supervisor::default();
-        let beside = notify::task(&supervisor).into_iter().collect();
+        let mut beside: Vec<Task> = notify::task(&supervisor).into_iter().collect();
+        if flags.node.node_ip.is_empty() {
+            beside.extend(config.node_ips.first().map(|had| address(*had, &config, &shutdown)));
+        }
         Ok(Box::pin(node::run(config, &supervisor, beside, shutdown.clone())).await?)
     };
     signals.until_done(&shutdown, work).await
+}
+
+/// Ends the agent where the machine has moved to another address, which all of its parts are to have: whoever started it starts it again, and pods go on.
+fn address(had: IpAddr, config: &node::Config, shutdown: &CancellationToken) -> Task {
+    let server = config.server.as_deref().and_then(|server| node::cluster_info::parse_server(server).ok());
+    let shutdown = shutdown.clone();
+    Task::endless("address", move || {
+        let (server, shutdown) = (server.clone(), shutdown.clone());
+        async move {
+            let now = node::address::moved(had, server).await;
+            tracing::warn!(%had, %now, "this machine has another address; starting again with it");
+            shutdown.cancel();
+            std::future::pending().await
+        }
+    })
 }
 
 /// A server's child gets `signal` when the server dies, however it dies. (An agent's pods go on.)
