@@ -30,7 +30,9 @@ pub(crate) fn answer(call: &Call) -> Result<Option<Value>, Error> {
         Command::Del => remove(&mut open()?, &device_name(&call.network, &call.owner()))?,
         Command::Check => check(call)?,
         Command::Gc => gc(call)?,
-        Command::Status => drop(Conf::read(call)?),
+        Command::Status => {
+            Conf::read(call)?;
+        }
         Command::Version => {}
     }
     Ok(None)

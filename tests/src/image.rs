@@ -156,7 +156,7 @@ impl ImageStore {
         let mut files = vec![
             ("oci-layout".to_owned(), 0o644, br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec()),
             ("index.json".to_owned(), 0o644, index.into_bytes()),
-            (format!("blobs/sha256/{digest}"), 0o644, manifest.clone()),
+            (format!("blobs/sha256/{digest}"), 0o644, manifest),
         ];
         for part in parts.layers().iter().chain([parts.config()]) {
             let digest = part.digest().digest();

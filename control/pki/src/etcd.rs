@@ -124,7 +124,7 @@ mod tests {
             std::fs::create_dir_all(behind.path().join("etcd")).unwrap();
             std::fs::copy(ahead.path().join(file), behind.path().join(file)).unwrap();
         };
-        ["etcd/ca.crt", "etcd/ca.key"].map(copy);
+        ["etcd/ca.crt", "etcd/ca.key"].iter().for_each(|name| copy(name));
         let read = |path: PathBuf| Certificate::list_from_pem(&files::read(&path).unwrap()).unwrap();
         // each shows the other what it has, as a peer and as a client
         let know_each_other = |one: &EtcdPki, other: &EtcdPki| {
@@ -142,7 +142,7 @@ mod tests {
             let before = load(behind.path());
             assert!(know_each_other(&load(ahead.path()), &before), "{step:?}, one member");
             if step == Step::Prepare {
-                ["etcd/ca-next.crt", "etcd/ca-next.key"].map(copy);
+                ["etcd/ca-next.crt", "etcd/ca-next.key"].iter().for_each(|name| copy(name));
             } else {
                 rotate(behind.path(), AUTHORITY, "etcd-ca", step, now).unwrap();
             }
