@@ -90,7 +90,7 @@ impl Block {
 }
 
 impl Plan {
-    /// Reads a Corefile; `overrides` are more directives for its root section, `servers` more sections, as AKS and k3s have them in
+    /// Reads a Corefile; `overrides` are more directives for its root section, `servers` more sections, as Azure and k3s have them in
     /// `coredns-custom`.
     ///
     /// # Errors

@@ -36,7 +36,7 @@ const AUDIT_PERIOD: Duration = Duration::from_secs(15);
 
 /// Where the maps are.
 const SYSTEM: &str = "kube-system";
-/// The ConfigMaps whose Corefile is followed: kubeadm's, and the additions to it that AKS and k3s know.
+/// The ConfigMaps whose Corefile is followed: kubeadm's, and the additions to it that Azure and k3s know.
 pub const CONFIG_MAPS: [&str; 2] = ["coredns", "coredns-custom"];
 
 /// Where and for what to answer.

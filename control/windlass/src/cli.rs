@@ -90,7 +90,7 @@ pub(crate) struct ServerFlags {
     /// Address under which other machines and pods reach the API server [default: the first node IP]
     #[arg(long, env = "WINDLASS_ADVERTISE_ADDRESS")]
     pub(crate) advertise_address: Option<IpAddr>,
-    /// A stable name or address of all servers, HOST[:PORT], for machines that join and for kubeconfigs: a load balancer's; given to each server [default: this server's]
+    /// A stable name or address of all servers, `HOST[:PORT]`, for machines that join and for kubeconfigs: a load balancer's; given to each server [default: this server's]
     #[arg(long, env = "WINDLASS_CONTROL_PLANE_ENDPOINT", value_name = "HOST[:PORT]")]
     pub(crate) control_plane_endpoint: Option<String>,
     /// More names or addresses for the API server's certificate; may be repeated
