@@ -15,7 +15,7 @@ use crate::config::reserved::Reserved;
 use crate::config::{CgroupDriver, Config};
 use crate::dbus::SYSTEM_BUS;
 use crate::node::machine;
-use crate::node::resources::Resources;
+use crate::node::resources::{PIDS, Resources};
 use crate::pod::qos::{self, Class};
 
 pub(crate) mod limits;
@@ -121,10 +121,11 @@ impl Cgroups {
         let of = |name: &str| limit.get(name);
         let cpu = of("cpu").map_or(0, crate::quantity::milli);
         let memory = of("memory").map_or(0, crate::quantity::whole);
+        let pids = of(PIDS).map(crate::quantity::whole);
         blocking(move || {
             // systemd takes the controller away again that it was not told is needed. Upstream: `getCgroupConfig`.
             let cpus = inner.cpus.clone();
-            let all = Limits { cpu_milli: Some(cpu), memory: Some(memory), cpus, ..Limits::default() };
+            let all = Limits { cpu_milli: Some(cpu), memory: Some(memory), cpus, pids, ..Limits::default() };
             let names = inner.names(None, None);
             match inner.apply(&names, &all) {
                 Err(error @ Error::Write { .. }) => inner.not_yet(all, &error),
@@ -289,7 +290,7 @@ fn limits_of(amounts: &BTreeMap<String, String>, compressible: bool) -> Limits {
     Limits {
         cpu_milli: quantity("cpu").map(|amount| crate::quantity::milli(&amount)),
         memory: whole("memory").filter(|bytes| *bytes > 0),
-        pids: whole("pid").filter(|count| *count > 0),
+        pids: whole(PIDS).filter(|count| *count > 0),
         ..Limits::default()
     }
 }

@@ -8,7 +8,7 @@ use crate::cgroup::Cgroups;
 use crate::cgroup::tree::Tree;
 use crate::config::Config;
 use crate::node::machine;
-use crate::node::resources::{self, Reservation, Resources};
+use crate::node::resources::{self, PIDS, Reservation, Resources};
 use crate::pod::spec::resources::Swap;
 use crate::pressure::threshold::{Signal, Threshold};
 use crate::quantity::{milli, whole};
@@ -46,13 +46,19 @@ impl Machine {
             true => Reservation { eviction_memory: None, eviction_storage: None, ..reserved },
             false => none,
         };
+        let mut limit = resources::allocatable(&machine, pods, &kept);
+        // No resource of the node's, and limited all the same.
+        if let Some(most) = machine.pids {
+            let reserved = if config.enforcement.limits_pods() { sum(config, PIDS, whole) } else { 0 };
+            limit.insert(PIDS.to_owned(), Quantity(most.saturating_sub(reserved).to_string()));
+        }
         let unified = matches!(Tree::detect(), Tree::V2(_));
         let capacity = i64::try_from(machine.swap).unwrap_or(i64::MAX);
         let swap = Swap { counted: Cgroups::limit_swap(), unified, shared: config.limited_swap, capacity };
         Self {
             memory: i64::try_from(machine.memory).unwrap_or(i64::MAX),
             allocatable,
-            limit: Arc::new(resources::allocatable(&machine, pods, &kept)),
+            limit: Arc::new(limit),
             unified,
             page_sizes: machine::page_sizes().into(),
             swap,
@@ -60,17 +66,18 @@ impl Machine {
     }
 }
 
-/// `kubeReserved` and `systemReserved` added up.
+/// What is reserved of a resource: `kubeReserved` and `systemReserved` added up.
+fn sum(config: &Config, name: &str, read: fn(&Quantity) -> i64) -> u64 {
+    let maps = [&config.kube_reserved, &config.system_reserved];
+    let amounts = maps.into_iter().filter_map(|map| map.get(name));
+    amounts.map(|text| u64::try_from(read(&Quantity(text.clone()))).unwrap_or(0)).sum()
+}
+
 fn reservation(config: &Config) -> Reservation {
-    let sum = |name: &str, read: fn(&Quantity) -> i64| {
-        let maps = [&config.kube_reserved, &config.system_reserved];
-        let amounts = maps.into_iter().filter_map(|map| map.get(name));
-        amounts.map(|text| u64::try_from(read(&Quantity(text.clone()))).unwrap_or(0)).sum()
-    };
     Reservation {
-        cpu_millis: sum("cpu", milli),
-        memory: sum("memory", whole),
-        storage: sum("ephemeral-storage", whole),
+        cpu_millis: sum(config, "cpu", milli),
+        memory: sum(config, "memory", whole),
+        storage: sum(config, "ephemeral-storage", whole),
         eviction_memory: kept_free(config, Signal::MemoryAvailable),
         eviction_storage: kept_free(config, Signal::NodefsAvailable),
     }
@@ -91,6 +98,7 @@ mod tests {
             cpus: 4,
             memory: 8 << 30,
             storage: Some(100 << 30),
+            pids: Some(5000),
             ..machine::Machine::default()
         };
         let of = |body: &str| {
@@ -108,6 +116,11 @@ mod tests {
         );
         let isolated = of("localStorageCapacityIsolation: false");
         assert_eq!(amount(&isolated.allocatable, "ephemeral-storage"), None);
+        let pids = "kubeReserved: {pid: '1000'}\nsystemReserved: {pid: '500'}\n";
+        assert_eq!(amount(&of(pids).limit, "pid").as_deref(), Some("3500"));
+        assert_eq!(amount(&of(pids).allocatable, "pid"), None, "they are no resource of the node");
+        let unlimited = of(&format!("{pids}enforceNodeAllocatable: [none]"));
+        assert_eq!(amount(&unlimited.limit, "pid").as_deref(), Some("5000"));
         let reserved = "kubeReserved: {cpu: 500m}\n";
         assert_eq!(amount(&of(reserved).limit, "cpu").as_deref(), Some("3500m"));
         let free = of(&format!("{reserved}enforceNodeAllocatable: [none]"));

@@ -217,6 +217,15 @@ async fn systemd_must_not_be_left_without_the_limits_of_a_slice_that_was_made_ag
 }
 
 #[tokio::test]
+async fn pods_together_must_not_have_the_process_ids_that_are_reserved() {
+    let dir = tempfile::tempdir().unwrap();
+    let pids = file(dir.path(), "kubepods", "pids.max");
+    let limit = Resources::from([("pid".to_owned(), Quantity("3500".to_owned()))]);
+    cgroups(dir.path()).prepare(&limit).await.unwrap();
+    assert_eq!(std::fs::read_to_string(pids).unwrap(), "3500");
+}
+
+#[tokio::test]
 async fn pods_have_all_processors_by_the_unit_and_by_the_file() {
     let bus = fake::systemd(Jobs::Exists);
     let dir = tempfile::tempdir().unwrap();

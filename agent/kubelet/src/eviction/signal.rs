@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::node::machine::kibibytes;
+use crate::node::machine::{self, kibibytes};
 use crate::pressure::threshold::{Left, Observations, Signal};
 
 /// Observes everything: memory and process ids of the machine, the filesystem of `root`, those of `images`.
@@ -48,18 +48,11 @@ fn counter(stat: &str, name: &str) -> Option<u64> {
     stat.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
 }
 
-/// Process ids: the smaller of the kernel's two limits, and the threads there are.
+/// Process ids, and the threads there are.
 fn processes() -> Option<Left> {
-    let number = |path: &str| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
-    let limits = [number("/proc/sys/kernel/pid_max"), number("/proc/sys/kernel/threads-max")];
-    let capacity = limits.into_iter().flatten().min()?;
+    let capacity = machine::most_pids()?;
     let load = fs::read_to_string("/proc/loadavg").ok()?;
-    Some(Left { available: capacity.saturating_sub(threads(&load)?), capacity })
-}
-
-/// `total` of the fourth column, `runnable/total`.
-fn threads(loadavg: &str) -> Option<u64> {
-    loadavg.split_whitespace().nth(3)?.split_once('/')?.1.parse().ok()
+    Some(Left { available: capacity.saturating_sub(machine::threads(&load)?), capacity })
 }
 
 /// Bytes and inodes left for those who are not root. Some filesystems count no inodes.
@@ -83,8 +76,8 @@ mod tests {
 
     #[test]
     fn texts_of_the_kernel_are_read() {
-        assert_eq!(threads("11.25 12.24 8.30 11/742 16958\n"), Some(742));
-        assert_eq!(threads("nonsense"), None);
+        assert_eq!(machine::threads("11.25 12.24 8.30 11/742 16958\n"), Some(742));
+        assert_eq!(machine::threads("nonsense"), None);
         let stat = "inactive_file 5\ntotal_inactive_file 7\nanon 3\nfile x\n";
         assert_eq!(counter(stat, "total_inactive_file"), Some(7));
         assert_eq!(counter(stat, "inactive_file"), Some(5));

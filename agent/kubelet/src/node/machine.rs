@@ -14,6 +14,8 @@ pub struct Machine {
     pub swap: u64,
     /// Bytes of the filesystem that holds the kubelet's root; `None` when it cannot be asked.
     pub storage: Option<u64>,
+    /// How many processes and threads it takes; `None` when it does not say.
+    pub pids: Option<u64>,
     /// Reserved huge pages: page size in bytes to bytes reserved.
     pub huge_pages: BTreeMap<u64, u64>,
     /// `/etc/machine-id`.
@@ -48,6 +50,7 @@ pub fn read(root_dir: &Path) -> Machine {
         memory: kibibytes(&meminfo, "MemTotal:").unwrap_or(0),
         swap: kibibytes(&meminfo, "SwapTotal:").unwrap_or(0),
         storage: storage(root_dir),
+        pids: most_pids(),
         huge_pages: huge_pages(Path::new(HUGE_PAGES)),
         machine_id: first_line(&MACHINE_ID),
         system_uuid: first_line(&SYSTEM_UUID),
@@ -78,6 +81,17 @@ fn cpus() -> u64 {
         .flatten()
         .and_then(|n| u64::try_from(n).ok())
         .unwrap_or(0)
+}
+
+/// Most process ids: the smaller of the kernel's two limits. Upstream: `pidlimit.Stats`.
+pub(crate) fn most_pids() -> Option<u64> {
+    let number = |path: &str| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
+    ["/proc/sys/kernel/pid_max", "/proc/sys/kernel/threads-max"].into_iter().filter_map(number).min()
+}
+
+/// Threads there are, of `/proc/loadavg`: `total` of its fourth column, `runnable/total`.
+pub(crate) fn threads(loadavg: &str) -> Option<u64> {
+    loadavg.split_whitespace().nth(3)?.split_once('/')?.1.parse().ok()
 }
 
 /// The processors that are on, as the kernel lists them (`0-3,8`); empty where it does not say.

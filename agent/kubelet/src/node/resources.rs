@@ -33,6 +33,9 @@ impl Default for Reservation {
     }
 }
 
+/// Process ids, as reservations name them: no resource of a node, and kept from its pods all the same.
+pub(crate) const PIDS: &str = "pid";
+
 /// Amounts by resource name.
 pub type Resources = BTreeMap<String, Quantity>;
 

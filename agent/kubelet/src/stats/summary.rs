@@ -8,6 +8,7 @@ use super::disk::{Filesystem, Used};
 use super::network::{DEFAULT, Interface};
 use crate::cgroup::pressure::{Pressure, Stall};
 use crate::cgroup::usage::Usage;
+use crate::node::machine;
 
 /// The summary. With `brief`, only processor and memory (`?only_cpu_and_memory=true`).
 pub fn of(measured: &Measured, node: &str, memory_capacity: u64, brief: bool) -> Value {
@@ -180,12 +181,9 @@ fn interfaces(all: &[Interface], at: &str) -> Value {
 
 /// Process ids of the machine: how many there may be, how many threads there are.
 fn processes(at: &str) -> Value {
-    let number =
-        |path: &str| std::fs::read_to_string(path).ok().and_then(|text| text.trim().parse::<u64>().ok());
-    let most = [number("/proc/sys/kernel/pid_max"), number("/proc/sys/kernel/threads-max")];
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    let threads = load.split_whitespace().nth(3).and_then(|f| f.split_once('/')?.1.parse::<u64>().ok());
-    json!({"time": at, "maxpid": most.into_iter().flatten().min(), "curproc": threads})
+    let (most, threads) = (machine::most_pids(), machine::threads(&load));
+    json!({"time": at, "maxpid": most, "curproc": threads})
 }
 
 #[cfg(test)]
