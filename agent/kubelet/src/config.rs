@@ -326,6 +326,7 @@ impl Config {
         let healthz = file.healthz()?;
         file.shutdown().check()?;
         file.memory_swap.is_limited()?;
+        file.judge()?;
         let mut config = Self::from_file(file, node_name, node_ips, eviction);
         config.healthz = healthz;
         config.host.reserve_cpus(&mut config.kube_reserved, &mut config.system_reserved)?;
@@ -399,7 +400,10 @@ impl Config {
             address: file.address.unwrap_or(IpAddr::from([0, 0, 0, 0])),
             port: file.port.unwrap_or(10250),
             node_status_update_frequency: file.node_status_update_frequency.or(seconds(10)),
-            node_status_report_frequency: file.node_status_report_frequency.or(seconds(300)),
+            // Who asks for a look more or less often is told as often, unless he says otherwise.
+            node_status_report_frequency: file
+                .node_status_report_frequency
+                .or(file.node_status_update_frequency.or(seconds(300))),
             node_lease_duration_seconds: file.node_lease_duration_seconds.unwrap_or(40),
             register_node: file.register_node.unwrap_or(true),
             register_with_taints: file.register_with_taints,

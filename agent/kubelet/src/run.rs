@@ -11,6 +11,7 @@ use supervise::{Scope, Task};
 use tokio::sync::{Mutex, mpsc, watch};
 
 use crate::cgroup::Cgroups;
+use crate::config::check::GATES;
 use crate::config::manifest::ManifestUrl;
 use crate::config::{CgroupDriver, Config};
 use crate::csi::{self, Drivers};
@@ -92,7 +93,7 @@ impl Kubelet {
             tracing::warn!(fields = ?config.unsupported, "configuration fields that are not acted on");
         }
         let gates = config.feature_gates.iter().map(|(name, on)| (name.as_str(), *on));
-        for warning in machinery::gates::check(gates).unwrap_or_default() {
+        for warning in machinery::gates::check(gates, &GATES).unwrap_or_default() {
             tracing::warn!("{warning}");
         }
         // Upstream's modes.

@@ -1,5 +1,7 @@
-//! Feature gates of upstream's components: which there are, what they are by default, which cannot be changed. Features cannot be switched
-//! here: a gate that asks for another state than the default is named in a warning, or refused where upstream refuses it.
+//! Feature gates of upstream's components: which there are, what they are by default, which cannot be changed. A part says which of them
+//! it acts on; any other gate that asks for another state than the default is named in a warning, or refused where upstream refuses it.
+
+use std::collections::BTreeMap;
 
 const TABLE: &str = include_str!("../data/gates.txt");
 /// Gates that stand for those of a stage which nobody sets by name.
@@ -10,7 +12,7 @@ const GROUPS: [(&str, &str); 2] = [("AllAlpha", "alpha"), ("AllBeta", "beta")];
 pub struct Gate {
     /// Its name.
     pub name: &'static str,
-    /// Whether the feature is on, here always.
+    /// Whether the feature is on where nobody says anything else.
     pub default: bool,
     /// `alpha`, `beta`, `ga` or `deprecated`.
     stage: &'static str,
@@ -41,13 +43,29 @@ pub const METRIC: (&str, &str) = (
     "[BETA] This metric records the data about the stage and enablement of a k8s feature.",
 );
 
-/// The metric as text, for parts that write theirs by hand.
+/// Whether a feature is on where these gates are set: by its own name, else by its stage's, else by default.
+#[must_use]
+pub fn enabled(name: &str, set: &BTreeMap<String, bool>) -> bool {
+    let Some(gate) = all().find(|gate| gate.name == name) else { return false };
+    if gate.locked {
+        return gate.default;
+    }
+    let group = GROUPS.iter().find(|(_, stage)| *stage == gate.stage).map(|(group, _)| *group);
+    set.get(name).or_else(|| set.get(group?)).copied().unwrap_or(gate.default)
+}
+
+/// The metric as text, for parts that write theirs by hand and act on no gate.
 #[must_use]
 pub fn metrics() -> String {
+    metrics_where(|gate| gate.default)
+}
+
+/// The same for a part in which features are on as `on` says.
+pub fn metrics_where(on: impl Fn(&Gate) -> bool) -> String {
     let (name, help) = METRIC;
     let mut out = format!("# HELP {name} {help}\n# TYPE {name} gauge\n");
     for gate in all() {
-        let on = u8::from(gate.default);
+        let on = u8::from(on(&gate));
         out.push_str(&format!("{name}{{name={:?},stage={:?}}} {on}\n", gate.name, gate.stage()));
     }
     out
@@ -84,15 +102,27 @@ pub fn judge(name: &str, on: bool) -> Finding {
     }
 }
 
-/// Judges all that somebody sets: what to warn of.
+/// Judges all that somebody sets for a part that acts on some: what to warn of.
 ///
 /// # Errors
 /// The first that upstream refuses.
-pub fn check<'g>(gates: impl IntoIterator<Item = (&'g str, bool)>) -> Result<Vec<String>, String> {
+pub fn check<'g>(
+    gates: impl IntoIterator<Item = (&'g str, bool)>,
+    acted_on: &[&str],
+) -> Result<Vec<String>, String> {
     let mut warnings = Vec::new();
     for (name, on) in gates {
         match judge(name, on) {
             Finding::Default => {}
+            Finding::WithoutEffect if acted_on.contains(&name) => {}
+            Finding::WithoutEffect
+                if !acted_on.is_empty() && GROUPS.iter().any(|(group, _)| *group == name) =>
+            {
+                warnings.push(format!(
+                    "feature gate {name}={on} has an effect here on {} only",
+                    acted_on.join(", ")
+                ));
+            }
             Finding::WithoutEffect => warnings.push(format!("feature gate {name}={on} has no effect here")),
             Finding::Unknown => warnings.push(format!("unrecognized feature gate: {name}")),
             Finding::Locked(why) => return Err(why),
@@ -122,13 +152,39 @@ mod tests {
     }
 
     #[test]
+    fn a_gates_own_word_must_not_give_way_to_its_stages() {
+        let set = |pairs: &[(&str, bool)]| -> BTreeMap<String, bool> {
+            pairs.iter().map(|(name, on)| ((*name).to_owned(), *on)).collect()
+        };
+        let of = |name: &str, pairs: &[(&str, bool)]| enabled(name, &set(pairs));
+        assert!(of("ContainerCheckpoint", &[]) && !of("MemoryQoS", &[]));
+        assert!(!of("ContainerCheckpoint", &[("AllBeta", false)]));
+        assert!(of("ContainerCheckpoint", &[("AllBeta", false), ("ContainerCheckpoint", true)]));
+        assert!(of("MemoryQoS", &[("AllAlpha", true)]) && !of("MemoryQoS", &[("AllBeta", true)]));
+        assert!(of("APIServerTracing", &[("APIServerTracing", false)]), "it is locked");
+        assert!(!of("NoSuchGate", &[("NoSuchGate", true)]));
+        let off = metrics_where(|gate| enabled(gate.name, &set(&[("ContainerCheckpoint", false)])));
+        assert!(off.contains("kubernetes_feature_enabled{name=\"ContainerCheckpoint\",stage=\"BETA\"} 0"));
+    }
+
+    #[test]
     fn all_gates_are_judged_and_a_locked_one_is_refused() {
-        let warnings = check([("ContainerCheckpoint", true), ("MemoryQoS", true), ("Soon", true)]).unwrap();
+        let gates = [("ContainerCheckpoint", true), ("MemoryQoS", true), ("Soon", true)];
+        let warnings = check(gates, &[]).unwrap();
         assert_eq!(
             warnings,
             ["feature gate MemoryQoS=true has no effect here", "unrecognized feature gate: Soon"]
         );
-        assert!(check([("Soon", true), ("APIServerTracing", false)]).unwrap_err().contains("locked"));
+        assert!(check([("Soon", true), ("APIServerTracing", false)], &[]).unwrap_err().contains("locked"));
+        // a part that acts on one
+        let gates = [("ContainerCheckpoint", false), ("EnvFiles", false), ("AllBeta", false)];
+        assert_eq!(
+            check(gates, &["ContainerCheckpoint"]).unwrap(),
+            [
+                "feature gate EnvFiles=false has no effect here",
+                "feature gate AllBeta=false has an effect here on ContainerCheckpoint only"
+            ]
+        );
     }
 
     #[test]

@@ -174,7 +174,7 @@ pub fn qualified_name(value: &str) -> Vec<String> {
 
 /// A label's value, possibly empty.
 #[must_use]
-pub(crate) fn label_value(value: &str) -> Vec<String> {
+pub fn label_value(value: &str) -> Vec<String> {
     let mut errors = too_long(value, LABEL_MAX);
     if !value.is_empty() && !is_key(value) {
         errors.push(regex_error(VALUE_MSG, VALUE_FMT, &["MyValue", "my_value", "12345"]));

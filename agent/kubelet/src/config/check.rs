@@ -1,9 +1,19 @@
 //! What a configuration may not say. Upstream: `pkg/kubelet/apis/config/validation`.
 
 use super::{Config, Error, reserved, tls, user_namespaces};
+use machinery::goformat::go_quote;
 use serde_json::Value;
 use std::net::IpAddr;
 use std::time::Duration;
+
+/// Feature gates that this kubelet acts on.
+pub(crate) const GATES: [&str; 5] = [
+    "ContainerCheckpoint",
+    "GracefulNodeShutdown",
+    "GracefulNodeShutdownBasedOnPodPriority",
+    "KubeletCrashLoopBackOffMax",
+    "RotateKubeletServerCertificate",
+];
 
 /// Numbers and what they must be: the field, its flag where there is one, the least, the greatest, and the words for what is outside.
 const BOUNDS: &[(&str, &str, i64, i64, &str)] = &[
@@ -37,8 +47,48 @@ const BOUNDS: &[(&str, &str, i64, i64, &str)] = &[
 ];
 const NEGATIVE: &str = "must not be a negative number";
 
+/// Words of which one is to be said, of fields that are not acted on all the same: field, flag, words.
+const CHOICES: &[(&str, &str, &[&str])] = &[
+    ("hairpinMode", "hairpin-mode", &["none", "hairpin-veth", "promiscuous-bridge"]),
+    (
+        "imagePullCredentialsVerificationPolicy",
+        "",
+        &["NeverVerify", "NeverVerifyPreloadedImages", "NeverVerifyAllowlistedImages", "AlwaysVerify"],
+    ),
+    ("memoryReservationPolicy", "", &["None", "TieredReservation"]),
+    (
+        "topologyManagerPolicy",
+        "topology-manager-policy",
+        &["none", "best-effort", "restricted", "single-numa-node"],
+    ),
+    ("topologyManagerScope", "topology-manager-scope", &["container", "pod"]),
+];
+
+/// Judges such words.
+fn choices(document: &Value) -> Result<(), Error> {
+    for (field, flag, words) in CHOICES {
+        let Some(said) = document[*field].as_str().filter(|said| !said.is_empty()) else { continue };
+        if words.contains(&said) {
+            continue;
+        }
+        let flag = if flag.is_empty() { String::new() } else { format!(" (--{flag})") };
+        let quoted: Vec<String> = words.iter().map(|word| go_quote(word)).collect();
+        let (said, last) = (go_quote(said), quoted.last().map_or("", String::as_str));
+        let others = quoted[..quoted.len() - 1].join(", ");
+        return Err(Error::Bounds(match *field {
+            "topologyManagerPolicy" => {
+                format!("{field}{flag} {said} must be one of: [{}]", quoted.join(" "))
+            }
+            "topologyManagerScope" => format!("{field}{flag} {said} must be one of: {others}, or {last}"),
+            _ => format!("option {said} specified for {field}{flag}. Valid options are {others} or {last}"),
+        }));
+    }
+    Ok(())
+}
+
 /// Judges the numbers of a document, before they are read into types they may not fit.
 pub(super) fn bounds(document: &Value) -> Result<(), Error> {
+    choices(document)?;
     for (field, flag, least, greatest, words) in BOUNDS {
         let Some(value) = document[*field].as_i64() else { continue };
         if !(*least..=*greatest).contains(&value) {
@@ -58,6 +108,11 @@ pub(super) fn bounds(document: &Value) -> Result<(), Error> {
 }
 
 impl Config {
+    /// Whether a feature is on.
+    pub(crate) fn enabled(&self, gate: &str) -> bool {
+        machinery::gates::enabled(gate, &self.feature_gates)
+    }
+
     pub(super) fn check(&self) -> Result<(), Error> {
         let invalid = |field, reason: &str| Err(Error::Invalid { field, reason: reason.to_owned() });
         if self.cluster_dns.iter().any(|server| server.parse::<IpAddr>().is_err()) {
@@ -70,11 +125,19 @@ impl Config {
         if !(first..=last).contains(&self.max_container_restart_period) {
             return invalid("crashLoopBackOff.maxContainerRestartPeriod", "must be between 1s and 300s");
         }
-        if self.image_gc_high_percent > 100 || self.image_gc_low_percent >= self.image_gc_high_percent {
-            return invalid(
-                "imageGCLowThresholdPercent",
-                "must be less than imageGCHighThresholdPercent, which must be between 0 and 100",
-            );
+        let (low, high) = (self.image_gc_low_percent, self.image_gc_high_percent);
+        if low >= high {
+            return Err(Error::Bounds(format!(
+                "imageGCLowThresholdPercent (--image-gc-low-threshold) {low} must be less than \
+                 imageGCHighThresholdPercent (--image-gc-high-threshold) {high}"
+            )));
+        }
+        let period = self.cpu_cfs_quota_period;
+        if !(Duration::from_millis(1)..=Duration::from_secs(1)).contains(&period) {
+            let told = machinery::duration::format(i64::try_from(period.as_nanos()).unwrap_or(i64::MAX));
+            return Err(Error::Bounds(format!(
+                "cpuCFSQuotaPeriod (--cpu-cfs-quota-period) {told} must be between 1ms and 1sec, inclusive"
+            )));
         }
         if self.ids_per_pod == 0 || !self.ids_per_pod.is_multiple_of(user_namespaces::UNIT) {
             return invalid("userNamespaces.idsPerPod", "must be a multiple of 65536");
@@ -89,7 +152,7 @@ impl Config {
             return invalid("cgroupRoot", "must not contain '..'");
         }
         let gates = self.feature_gates.iter().map(|(name, on)| (name.as_str(), *on));
-        machinery::gates::check(gates).map_err(Error::Bounds)?;
+        machinery::gates::check(gates, &GATES).map_err(Error::Bounds)?;
         if self.container_log_monitor_interval < Duration::from_secs(3) {
             return Err(Error::Bounds(
                 "containerLogMonitorInterval must be a positive time duration greater than or equal to 3s"

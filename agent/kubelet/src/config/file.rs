@@ -7,12 +7,15 @@ use super::shutdown::{Period, Shutdown};
 use super::{API_VERSION, CgroupDriver, Error, user_namespaces};
 use crate::pressure::policy::Policy;
 use crate::pressure::threshold::{Signal, Thresholds, is_container_filesystem};
+use machinery::goformat::go_quote;
+use machinery::quantity::Quantity;
 use machinery::unset::says_nothing;
+use machinery::{gates, names};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// A Go duration (`1m30s`), zero when absent.
@@ -245,6 +248,61 @@ impl File {
         fields.map(|(field, _)| field.clone()).collect()
     }
 
+    /// What the file may not say, where that is seen in it only. Upstream: `ValidateKubeletConfiguration`.
+    pub(super) fn judge(&self) -> Result<(), Error> {
+        let refused = |words: String| Err(Error::Bounds(words));
+        let enabled = |gate: &str| gates::enabled(gate, &self.feature_gates);
+        if self.server_tls_bootstrap && !enabled("RotateKubeletServerCertificate") {
+            return refused(
+                "serverTLSBootstrap true requires feature gate RotateKubeletServerCertificate".to_owned(),
+            );
+        }
+        let shutdown = self.shutdown();
+        if !(shutdown.whole.is_zero() && shutdown.critical.is_zero() || enabled("GracefulNodeShutdown")) {
+            return refused(
+                "specifying shutdownGracePeriod or shutdownGracePeriodCriticalPods requires feature gate GracefulNodeShutdown"
+                    .to_owned(),
+            );
+        }
+        if !shutdown.by_priority.is_empty() && !enabled("GracefulNodeShutdownBasedOnPodPriority") {
+            return refused(
+                "Specifying shutdownGracePeriodByPodPriority requires feature gate GracefulNodeShutdownBasedOnPodPriority"
+                    .to_owned(),
+            );
+        }
+        let period = self.crash_loop_back_off.max_container_restart_period;
+        if !period.0.is_zero() && !enabled("KubeletCrashLoopBackOffMax") {
+            return refused(
+                "FeatureGate KubeletCrashLoopBackOffMax not enabled, CrashLoopBackOff.MaxContainerRestartPeriod must not be set"
+                    .to_owned(),
+            );
+        }
+        if self.system_cgroups.as_ref().is_some_and(|name| !name.is_empty()) && self.cgroup_root.is_empty() {
+            return refused(
+                "systemCgroups (--system-cgroups) was specified and cgroupRoot (--cgroup-root) was not specified"
+                    .to_owned(),
+            );
+        }
+        for taint in &self.register_with_taints {
+            let value = taint.value.as_deref().unwrap_or_default();
+            let good = names::qualified_name(&taint.key).is_empty()
+                && names::label_value(value).is_empty()
+                && ["NoSchedule", "PreferNoSchedule", "NoExecute", ""].contains(&taint.effect.as_str());
+            if !good {
+                return refused(format!("invalid taint: {{{} {value} {} <nil>}}", taint.key, taint.effect));
+            }
+            if taint.time_added.is_some() {
+                return refused("taint.TimeAdded is not nil".to_owned());
+            }
+        }
+        if let Some(size) = &self.container_log_max_size
+            && let Err(why) = Quantity::parse(size)
+        {
+            return refused(format!("failed to parse container log max size {}: {why}", go_quote(size)));
+        }
+        self.pod_logs_dir.as_deref().map_or(Ok(()), check_logs_dir)
+    }
+
     /// Where `/healthz` is answered; port 0: nowhere.
     pub(super) fn healthz(&self) -> Result<Option<SocketAddr>, Error> {
         let text = self.healthz_bind_address.as_deref().filter(|text| !text.is_empty());
@@ -327,6 +385,24 @@ impl File {
         let minimum_reclaim = reclaim.map_err(invalid("evictionMinimumReclaim"))?;
         Ok(Policy { soft, soft_grace, minimum_reclaim, ..policy })
     }
+}
+
+/// The directory of pods' logs, whose names collectors read.
+fn check_logs_dir(path: &Path) -> Result<(), Error> {
+    let text = path.to_string_lossy();
+    let quoted = go_quote(&text);
+    // Rust's own parts leave out what is empty or a dot.
+    let parts = text.strip_prefix('/').unwrap_or(&text).split('/');
+    let words = if !path.is_absolute() {
+        "must be absolute path"
+    } else if text != "/" && parts.into_iter().any(|part| matches!(part, "" | "." | "..")) {
+        "must be normalized"
+    } else if !text.is_ascii() {
+        "mut contains ASCII characters only"
+    } else {
+        return Ok(());
+    };
+    Err(Error::Bounds(format!("pod logs path {quoted} {words}")))
 }
 
 /// Upstream's fields this kubelet does not act on; anything else is unknown.

@@ -16,16 +16,41 @@ pub struct Sources {
     pub flags: Value,
 }
 
-/// Numbers that stand for "as by default" where a file has zero.
-const ZERO_IS_DEFAULT: [&str; 7] = [
+/// Numbers that stand for "as by default" where a file has zero. Upstream: `SetDefaults_KubeletConfiguration`.
+const ZERO_IS_DEFAULT: [&str; 8] = [
     "eventBurst",
     "kubeAPIBurst",
     "maxOpenFiles",
+    "maxPods",
     "nodeLeaseDurationSeconds",
     "port",
     "registryBurst",
     "containerLogMaxWorkers",
 ];
+
+/// Texts that stand for the same where a file has an empty one.
+const EMPTY_IS_DEFAULT: [&str; 8] = [
+    "address",
+    "cgroupDriver",
+    "containerLogMaxSize",
+    "containerRuntimeEndpoint",
+    "hairpinMode",
+    "podLogsDir",
+    "topologyManagerPolicy",
+    "topologyManagerScope",
+];
+
+/// Without what stands for defaults.
+fn without_defaults(mut document: Value) -> Value {
+    if let Value::Object(fields) = &mut document {
+        fields.retain(|name, value| {
+            let zero = *value == 0 && ZERO_IS_DEFAULT.contains(&name.as_str());
+            let empty = *value == "" && EMPTY_IS_DEFAULT.contains(&name.as_str());
+            !zero && !empty
+        });
+    }
+    document
+}
 
 impl Sources {
     /// One document of all.
@@ -41,9 +66,7 @@ impl Sources {
                 .map_err(|source| Error::DropIn { path: path.clone(), source: Box::new(source) })?;
             merge_patch(&mut all, over);
         }
-        if let Value::Object(fields) = &mut all {
-            fields.retain(|name, value| !(ZERO_IS_DEFAULT.contains(&name.as_str()) && *value == 0));
-        }
+        all = without_defaults(all);
         lay_flags(&mut all, &self.flags);
         Ok(without_nulls(all))
     }
@@ -79,7 +102,7 @@ fn read(path: &Path) -> Result<String, Error> {
 
 /// A file's text (YAML or JSON), with the thresholds it leaves to defaults.
 pub(super) fn document(text: &str) -> Result<Value, Error> {
-    mapping(text).map(|value| with_thresholds(without_nulls(value)))
+    mapping(text).map(|value| with_thresholds(without_defaults(without_nulls(value))))
 }
 
 fn mapping(text: &str) -> Result<Value, Error> {

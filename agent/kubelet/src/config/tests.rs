@@ -45,7 +45,7 @@ fn values_are_read_as_upstream_spells_them() {
 fn wrong_values_name_their_field() {
     for (body, field) in [
         ("clusterDNS: [dns]", "clusterDNS"),
-        ("maxPods: 0", "maxPods"),
+        ("maxPods: -1", "maxPods"),
         ("userNamespaces: {idsPerPod: 1000}", "userNamespaces.idsPerPod"),
         ("cgroupRoot: /a/../b", "cgroupRoot"),
         ("syncFrequency: 10", "duration"),
@@ -120,4 +120,86 @@ fn ports_and_what_they_are_for_are_as_configured() {
         parse("volumeStatsAggPeriod: 2m").unwrap().volume_stats_period,
         Some(Duration::from_secs(120))
     );
+}
+
+#[test]
+fn what_is_empty_or_zero_must_not_be_taken_for_a_value() {
+    let config = parse(
+        "address: ''\nport: 0\ncgroupDriver: ''\ncontainerLogMaxSize: ''\ncontainerRuntimeEndpoint: ''\npodLogsDir: ''\nmaxPods: 0\n",
+    )
+    .unwrap();
+    let usual = parse("").unwrap();
+    assert_eq!((config.address, config.port, config.max_pods), (usual.address, 10250, 110));
+    assert_eq!((config.cgroup_driver, &config.pod_logs_dir), (usual.cgroup_driver, &usual.pod_logs_dir));
+    assert_eq!(config.container_log_max_bytes, Some(10 << 20), "its logs would grow for ever");
+    assert_eq!(config.container_runtime_endpoint, usual.container_runtime_endpoint);
+}
+
+#[test]
+fn a_status_is_told_as_often_as_it_is_looked_at_unless_said_otherwise() {
+    let of = |body: &str| parse(body).unwrap().node_status_report_frequency.as_secs();
+    assert_eq!(of(""), 300);
+    assert_eq!(of("nodeStatusUpdateFrequency: 4s"), 4);
+    assert_eq!(of("nodeStatusUpdateFrequency: 4s\nnodeStatusReportFrequency: 1m"), 60);
+}
+
+#[test]
+fn what_upstream_refuses_must_not_be_taken_in_silence() {
+    for (body, words) in [
+        (
+            "cpuCFSQuotaPeriod: 2s",
+            "cpuCFSQuotaPeriod (--cpu-cfs-quota-period) 2s must be between 1ms and 1sec, inclusive",
+        ),
+        ("containerLogMaxSize: lots", "failed to parse container log max size \"lots\": "),
+        ("systemCgroups: /system", "systemCgroups (--system-cgroups) was specified and cgroupRoot"),
+        ("registerWithTaints: [{key: 'a b', effect: NoSchedule}]", "invalid taint: {a b  NoSchedule <nil>}"),
+        ("registerWithTaints: [{key: a, effect: Never}]", "invalid taint: {a  Never <nil>}"),
+        ("podLogsDir: logs", "pod logs path \"logs\" must be absolute path"),
+        ("podLogsDir: /var/log/../pods", "pod logs path \"/var/log/../pods\" must be normalized"),
+        ("podLogsDir: /var/log/", "must be normalized"),
+        ("podLogsDir: /var/lög", "ASCII characters only"),
+        (
+            "imageGCHighThresholdPercent: 80",
+            "imageGCLowThresholdPercent (--image-gc-low-threshold) 80 must be less than",
+        ),
+        (
+            "hairpinMode: often",
+            "option \"often\" specified for hairpinMode (--hairpin-mode). Valid options are \"none\", \"hairpin-veth\" or \"promiscuous-bridge\"",
+        ),
+        (
+            "topologyManagerScope: node",
+            "topologyManagerScope (--topology-manager-scope) \"node\" must be one of: \"container\", or \"pod\"",
+        ),
+        (
+            "topologyManagerPolicy: best",
+            "must be one of: [\"none\" \"best-effort\" \"restricted\" \"single-numa-node\"]",
+        ),
+    ] {
+        let error = parse(body).unwrap_err().to_string();
+        assert!(error.contains(words), "{body}: {error}");
+    }
+    parse("registerWithTaints: [{key: a.b/c, value: d, effect: NoExecute}]\npodLogsDir: /var/log/pods\n")
+        .unwrap();
+    parse("systemCgroups: /system\ncgroupRoot: /\ncpuCFSQuotaPeriod: 1ms").unwrap();
+}
+
+#[test]
+fn a_feature_that_is_off_must_not_be_configured() {
+    for (gate, body) in [
+        ("RotateKubeletServerCertificate", "serverTLSBootstrap: true"),
+        ("GracefulNodeShutdown", "shutdownGracePeriod: 30s"),
+        (
+            "GracefulNodeShutdownBasedOnPodPriority",
+            "shutdownGracePeriodByPodPriority: [{priority: 1, shutdownGracePeriodSeconds: 2}]",
+        ),
+        ("KubeletCrashLoopBackOffMax", "crashLoopBackOff: {maxContainerRestartPeriod: 60s}"),
+    ] {
+        parse(body).unwrap();
+        for gates in [format!("{gate}: false"), "AllBeta: false".to_owned()] {
+            let error = parse(&format!("{body}\nfeatureGates: {{{gates}}}")).unwrap_err().to_string();
+            assert!(error.contains(gate), "{gates}: {error}");
+            parse(&format!("featureGates: {{{gates}}}")).unwrap();
+        }
+        parse(&format!("{body}\nfeatureGates: {{AllBeta: false, {gate}: true}}")).unwrap();
+    }
 }

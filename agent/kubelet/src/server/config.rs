@@ -1,8 +1,10 @@
 //! What the port is told: `authentication` and `authorization` of a `KubeletConfiguration`, with upstream's defaults.
 
 use super::flags;
+use crate::config::check::GATES;
 use crate::config::tls;
 use crate::eviction::candidate::bytes;
+use machinery::gates;
 use pki::handshake::Agreed;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -36,6 +38,10 @@ pub struct Config {
     pub system_logs: Option<PathBuf>,
     /// `/logs/?query=` is answered (`enableSystemLogQuery`).
     pub log_query: bool,
+    /// `/checkpoint` is there (the feature `ContainerCheckpoint`).
+    pub checkpoints: bool,
+    /// Which features are on, as metrics.
+    pub gates: String,
 }
 
 impl Config {
@@ -61,6 +67,11 @@ impl Config {
             debugging: kubelet.debugging,
             system_logs: kubelet.system_logs.then(|| "/var/log".into()),
             log_query: kubelet.system_log_query,
+            checkpoints: kubelet.enabled("ContainerCheckpoint"),
+            gates: gates::metrics_where(|gate| match GATES.contains(&gate.name) {
+                true => kubelet.enabled(gate.name),
+                false => gate.default,
+            }),
         })
     }
 }

@@ -84,7 +84,8 @@ impl Handler {
     pub(super) fn new(config: Config, gate: Option<Gate>, parts: Parts) -> Self {
         let Parts { pods, runtime, stats, health, streams } = parts;
         let shutdown = health.scope.stop().clone();
-        let metrics = Metrics::new(if gate.is_some() { "readwrite" } else { "readonly" });
+        let metrics =
+            Metrics::new(if gate.is_some() { "readwrite" } else { "readonly" }, config.gates.clone());
         let (indicators, started) = (Indicators::default(), Timestamp::now());
         Self { config, gate, pods, runtime, metrics, indicators, started, stats, health, streams, shutdown }
     }
@@ -198,6 +199,9 @@ impl Handler {
             }
             Route::Container { action, target, container } => {
                 Box::pin(self.container(request, action, target, container, &query)).await
+            }
+            Route::Checkpoint { .. } if !self.config.checkpoints => {
+                answer::text(StatusCode::NOT_FOUND, "404: Page Not Found")
             }
             Route::Checkpoint { namespace, pod, container } => {
                 let (root, view) = (self.stats.root_dir(), self.pods.by_name(namespace, pod));

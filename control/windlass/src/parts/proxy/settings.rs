@@ -34,7 +34,7 @@ pub(super) struct Settings {
 pub(super) fn read(document: &Document, name: Option<&str>) -> anyhow::Result<(Settings, Vec<String>)> {
     let gates = document.0["featureGates"].as_object();
     let gates = gates.into_iter().flatten().map(|(gate, on)| (gate.as_str(), *on == Value::Bool(true)));
-    let mut warnings = machinery::gates::check(gates).map_err(|e| anyhow!(e))?;
+    let mut warnings = machinery::gates::check(gates, &[]).map_err(|e| anyhow!(e))?;
     let mode = document.text("/mode").unwrap_or_default();
     if !MODES.contains(&mode) {
         let known = "must be iptables, ipvs, nftables or blank (blank means the best-available proxy [currently iptables])";
