@@ -83,14 +83,16 @@ impl Cache {
         Some(answer)
     }
 
-    /// Keeps an answer, if it is one to be kept.
-    pub(crate) fn put(&self, key: Key, answer: &[u8], now: Instant) {
+    /// Keeps an answer to `request` (its bytes), if it is one to be kept.
+    pub(crate) fn put(&self, key: Key, request: &[u8], answer: &[u8], now: Instant) {
         let Some(Layout { question, times, keep }) = Layout::of(answer).filter(|_| answer.len() <= LARGEST)
         else {
             return;
         };
+        // One to another question would be everybody's for a while.
+        let asked = |bytes: &[u8]| bytes.get(HEADER..question).map(<[u8]>::to_ascii_lowercase);
         let keep = Duration::from_secs(keep.into()).min(LONGEST);
-        if keep.is_zero() {
+        if keep.is_zero() || asked(answer) != asked(request) {
             return;
         }
         let mut entries = self.0.lock();

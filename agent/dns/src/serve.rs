@@ -263,7 +263,7 @@ impl Answerer {
         let pool = name.and_then(|name| self.resolvers.pool(name)).ok_or(upstream::Error::None)?;
         let answer = pool.ask(bytes, udp, room).await?;
         if let Some(key) = key {
-            self.cache.put(key, &answer, Instant::now());
+            self.cache.put(key, bytes, &answer, Instant::now());
         }
         Ok(answer)
     }

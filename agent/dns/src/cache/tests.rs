@@ -33,8 +33,8 @@ fn no(request: &Message, time: u32, minimum: u32) -> Message {
 /// Keeps an answer; gives for how many seconds it is there.
 fn kept(response: &Message, request: &Message) -> u64 {
     let (cache, key, now) = (Cache::default(), Key::of(request).unwrap(), Instant::now());
-    cache.put(key.clone(), &response.to_vec().unwrap(), now);
     let bytes = request.to_vec().unwrap();
+    cache.put(key.clone(), &bytes, &response.to_vec().unwrap(), now);
     let there = |seconds: &u64| cache.get(&key, &bytes, 512, now + Duration::from_secs(*seconds)).is_some();
     (0..100).take_while(there).count() as u64
 }
@@ -68,7 +68,7 @@ fn an_answer_that_is_not_whole_or_a_failure_must_not_be_kept() {
 fn another_client_must_not_see_the_first_ones_id_spelling_or_time() {
     let first = question(1, "a.Example");
     let (cache, now) = (Cache::default(), Instant::now());
-    cache.put(Key::of(&first).unwrap(), &yes(&first, &[20]).to_vec().unwrap(), now);
+    cache.put(Key::of(&first).unwrap(), &first.to_vec().unwrap(), &yes(&first, &[20]).to_vec().unwrap(), now);
     let second = question(2, "A.eXample");
     let bytes = second.to_vec().unwrap();
     let key = Key::of(&second).unwrap();
@@ -104,10 +104,29 @@ fn the_cache_must_not_grow_without_bound() {
     let (cache, now) = (Cache::default(), Instant::now());
     for index in 0..MOST + 10 {
         let request = question(1, &format!("n{index}.example"));
-        cache.put(Key::of(&request).unwrap(), &yes(&request, &[20]).to_vec().unwrap(), now);
+        cache.put(
+            Key::of(&request).unwrap(),
+            &request.to_vec().unwrap(),
+            &yes(&request, &[20]).to_vec().unwrap(),
+            now,
+        );
     }
     assert_eq!(cache.0.lock().len(), MOST);
     let late = question(1, "late.example");
-    cache.put(Key::of(&late).unwrap(), &yes(&late, &[20]).to_vec().unwrap(), now + LONGEST);
+    cache.put(
+        Key::of(&late).unwrap(),
+        &late.to_vec().unwrap(),
+        &yes(&late, &[20]).to_vec().unwrap(),
+        now + LONGEST,
+    );
     assert_eq!(cache.0.lock().len(), 1, "what is over goes first");
+}
+
+#[test]
+fn an_answer_to_another_question_must_not_be_kept() {
+    let (request, other) = (question(1, "a.example"), question(1, "b.example"));
+    assert_eq!(kept(&yes(&other, &[20]), &request), 0);
+    let mut longer = question(1, "a.example");
+    longer.queries[0].set_name(name("a.a.example").unwrap());
+    assert_eq!(kept(&yes(&longer, &[20]), &request), 0);
 }
