@@ -392,10 +392,10 @@ fn check_logs_dir(path: &Path) -> Result<(), Error> {
     let text = path.to_string_lossy();
     let quoted = go_quote(&text);
     // Rust's own parts leave out what is empty or a dot.
-    let parts = text.strip_prefix('/').unwrap_or(&text).split('/');
+    let mut parts = text.strip_prefix('/').unwrap_or(&text).split('/');
     let words = if !path.is_absolute() {
         "must be absolute path"
-    } else if text != "/" && parts.into_iter().any(|part| matches!(part, "" | "." | "..")) {
+    } else if text != "/" && parts.any(|part| matches!(part, "" | "." | "..")) {
         "must be normalized"
     } else if !text.is_ascii() {
         "mut contains ASCII characters only"
