@@ -14,7 +14,7 @@ const COMMAND: &str = "WINDLASS_LAB";
 /// For how long a command may run.
 const PATIENCE: Duration = Duration::from_secs(300);
 /// From a machine's start to SSH, emulated.
-const BOOT: Duration = Duration::from_secs(240);
+const BOOT: Duration = Duration::from_secs(360);
 
 /// One machine.
 #[derive(Clone, Debug)]

@@ -23,7 +23,7 @@ spec:
 ",
         );
         let ended = ".status.containerStatuses[0].state.terminated";
-        let told = eventually("the container is killed", 120, || {
+        let told = eventually("the container is killed", 300, || {
             let told = namespace.path("pod/hog", &format!("{{{ended}.reason}} {{{ended}.exitCode}}"));
             if told.trim().is_empty() { Err("not yet".to_owned()) } else { Ok(told) }
         });
@@ -50,7 +50,7 @@ spec:
     resources: { limits: { cpu: 200m, memory: 32Mi }, requests: { cpu: 100m } }
 ",
         );
-        namespace.kubectl(&["wait", "--for=condition=Ready", "--timeout=120s", "pod/busy"]);
+        namespace.kubectl(&["wait", "--for=condition=Ready", "--timeout=300s", "pod/busy"]);
         let uid = namespace.path("pod/busy", "{.metadata.uid}").replace('-', "_");
         let node = namespace.path("pod/busy", "{.spec.nodeName}");
         let vm = machines.all.iter().find(|vm| vm.name == node).context("the pod's machine")?;

@@ -28,19 +28,19 @@ spec:
   containers:
   - name: c
     image: lab.local/echo:1
-    command: [sh, -c, 'trap \"date +%s >/ends/{name}; sync; exit 0\" TERM; while :; do sleep 1 & wait $!; done']
+    command: [sh, -c, 'trap \"date +%s >/ends/{name}; sync; exit 0\" TERM; sleep 1000 & wait']
     volumeMounts: [{{ name: ends, mountPath: /ends }}]
   volumes: [{{ name: ends, hostPath: {{ path: /var/lib/ends, type: DirectoryOrCreate }} }}]
 "
     ));
-    namespace.kubectl(&["wait", "--for=condition=Ready", "--timeout=120s", &format!("pod/{name}")]);
+    namespace.kubectl(&["wait", "--for=condition=Ready", "--timeout=300s", &format!("pod/{name}")]);
 }
 
 #[test]
 fn a_worker_that_shuts_down_ends_its_pods_in_order() {
     on_machines("graceful shutdown of a worker", async |machines| {
         let vm = machines.victim();
-        let settings = "shutdownGracePeriod: 20s\\nshutdownGracePeriodCriticalPods: 10s\\n";
+        let settings = "shutdownGracePeriod: 120s\\nshutdownGracePeriodCriticalPods: 60s\\n";
         vm.run(&format!(
             "rm -rf /var/lib/ends; grep -q shutdownGracePeriod: /etc/windlass/kubelet.yaml || printf '{settings}' >>/etc/windlass/kubelet.yaml; \
              systemctl restart windlass-agent"
@@ -55,16 +55,16 @@ fn a_worker_that_shuts_down_ends_its_pods_in_order() {
         lab::patience::eventually("an inhibitor of ours", patience, inhibits)
             .await
             .map_err(anyhow::Error::msg)?;
-        all_ready(120);
+        all_ready(300);
         let namespace = cluster().namespace("vm-shutdown");
-        ends_in_order(&namespace, "plain", &vm.name, "terminationGracePeriodSeconds: 5");
+        ends_in_order(&namespace, "plain", &vm.name, "terminationGracePeriodSeconds: 30");
         ends_in_order(&namespace, "critical", &vm.name, "priorityClassName: system-node-critical");
         let boot = vm.boot_id().await?;
         // what it says is cut off with the connection
         let _ = vm.output("systemctl poweroff").await;
         let message = "Pod was terminated in response to imminent node shutdown.";
         for pod in ["plain", "critical"] {
-            let told = eventually("the pod's end", 60, || {
+            let told = eventually("the pod's end", 150, || {
                 let path = "{.status.phase}|{.status.reason}|{.status.message}|{.status.conditions[?(@.type=='DisruptionTarget')].reason}";
                 let told = namespace.path(&format!("pod/{pod}"), path);
                 if told.starts_with("Running") { Err(told) } else { Ok(told) }
@@ -73,7 +73,7 @@ fn a_worker_that_shuts_down_ends_its_pods_in_order() {
         }
         vm.power_on().await?;
         vm.started_after(&boot).await?;
-        all_ready(180);
+        all_ready(300);
         let ends = vm.run("cat /var/lib/ends/plain /var/lib/ends/critical").await?;
         let times: Vec<u64> = ends.lines().filter_map(|line| line.parse().ok()).collect();
         ensure!(times.len() == 2 && times[0] <= times[1], "the critical one ends last: {ends}");
@@ -93,7 +93,7 @@ fn b_a_worker_that_is_cut_off_must_not_leave_duplicates() {
         let boot = vm.boot_id().await?;
         vm.power_off().await?;
         let cut = Instant::now();
-        eventually("others take over", 240, || {
+        eventually("others take over", 360, || {
             let path = "{.status.phase} {.status.conditions[?(@.type=='Ready')].status} {.metadata.deletionTimestamp}@{.spec.nodeName}";
             let pods = of_pods(&namespace, "web", path);
             let ready = pods
@@ -105,7 +105,7 @@ fn b_a_worker_that_is_cut_off_must_not_leave_duplicates() {
         machines.took("  from the power cut to its pods' replacement", cut)?;
         vm.power_on().await?;
         vm.started_after(&boot).await?;
-        all_ready(180);
+        all_ready(300);
         eventually("no pod twice", 120, || {
             let pods = of_pods(&namespace, "web", "{.metadata.name} {.status.phase}");
             if pods.len() == count && pods.iter().all(|pod| pod.ends_with(" Running")) {
@@ -148,7 +148,7 @@ fn c_a_server_that_is_cut_off_must_not_lose_what_it_acknowledged() {
         cut?;
         vm.power_on().await?;
         vm.started_after(&boot).await?;
-        all_ready(240);
+        all_ready(300);
         let names = namespace.kubectl(&["get", "configmaps", "-o", "jsonpath={.items[*].metadata.name}"]);
         let kept: BTreeSet<&str> = names.split(' ').collect();
         let written = written.into_inner().unwrap_or_else(PoisonError::into_inner);

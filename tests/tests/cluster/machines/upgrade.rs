@@ -43,7 +43,7 @@ fn an_upgrade_and_a_downgrade_must_not_touch_pods_or_connections() {
         let (asked, done) = tokio::join!(futures::future::try_join_all(loads), upgrades);
         done?;
         println!("{} requests answered meanwhile", asked?.iter().sum::<u32>());
-        super::all_ready(120);
+        super::all_ready(300);
         ensure!(look() == before, "containers are others: {before:?} and then {:?}", look());
         let heard = || -> Result<usize> {
             Ok(namespace.kubectl(&["exec", "talker", "--", "cat", "/tmp/heard"]).lines().count())
@@ -78,7 +78,7 @@ metadata: {{ name: long }}
 spec: {{ selector: {{ part: listener }}, ports: [{{ port: 9000 }}] }}
 "
     ));
-    namespace.kubectl(&["wait", "--for=condition=Ready", "--timeout=120s", "pod/listener"]);
+    namespace.kubectl(&["wait", "--for=condition=Ready", "--timeout=300s", "pod/listener"]);
     namespace.apply(&format!(
         "apiVersion: v1
 kind: Pod
@@ -90,7 +90,7 @@ spec:
   containers: [{{ name: c, image: 'lab.local/echo:1', command: [sh, -c, 'sleep 3; (while :; do echo word; sleep 1; done) | nc long 9000 >/tmp/heard'] }}]
 "
     ));
-    namespace.kubectl(&["wait", "--for=condition=Ready", "--timeout=120s", "pod/talker"]);
+    namespace.kubectl(&["wait", "--for=condition=Ready", "--timeout=300s", "pod/talker"]);
 }
 
 /// Asks by a node's address, over and over; how often.

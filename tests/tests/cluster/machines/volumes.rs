@@ -3,6 +3,7 @@
 use super::on_machines;
 use crate::harness::cluster;
 use anyhow::ensure;
+use std::time::Duration;
 
 #[test]
 fn a_claim_on_a_local_disk_outlives_its_pod() {
@@ -23,7 +24,7 @@ spec:
 "
             ));
             let succeeded = "--for=jsonpath={.status.phase}=Succeeded";
-            namespace.kubectl(&["wait", succeeded, "--timeout=120s", &format!("pod/{name}")]);
+            namespace.kubectl(&["wait", succeeded, "--timeout=300s", &format!("pod/{name}")]);
         };
         namespace.apply(&format!(
             "apiVersion: storage.k8s.io/v1
@@ -55,10 +56,16 @@ spec: {{ accessModes: [ReadWriteOnce], storageClassName: vm-local, resources: {{
         pod("reader", "cat /data/it");
         ensure!(namespace.kubectl(&["logs", "reader"]) == "kept\n", "what was written");
         ensure!(node.run("cat /var/lib/disk/it").await? == "kept\n", "it is on the disk");
-        cluster().kubectl(&["delete", "namespace", "vm-claim", "--timeout=120s"]);
+        cluster().kubectl(&["delete", "namespace", "vm-claim", "--timeout=300s"]);
         cluster().kubectl(&["delete", "pv/vm-disk", "storageclass/vm-local"]);
-        let mounts = node.run("grep -c local-volume /proc/mounts || true").await?;
-        ensure!(mounts.trim() == "0", "{mounts} mounts are left");
-        Ok(())
+        let unmounted = async || match node.run("grep local-volume /proc/mounts || true").await {
+            Ok(mounts) if mounts.is_empty() => Ok(()),
+            Ok(mounts) => Err(mounts),
+            Err(error) => Err(format!("{error:#}")),
+        };
+        let patience = Duration::from_secs(120);
+        lab::patience::eventually("the disk is unmounted", patience, unmounted)
+            .await
+            .map_err(anyhow::Error::msg)
     });
 }

@@ -48,12 +48,12 @@ fn certificates_renew_themselves_when_the_clock_moves() {
         let name = "vm-clock";
         kubectl(&["create", "namespace", name]).map_err(anyhow::Error::msg)?;
         eventually("a pod", 120, || kubectl(&["-n", name, "run", "p", "--image=lab.local/echo:1"]));
-        kubectl(&["-n", name, "wait", "--for=condition=Ready", "--timeout=120s", "pod/p"])
+        kubectl(&["-n", name, "wait", "--for=condition=Ready", "--timeout=300s", "pod/p"])
             .map_err(anyhow::Error::msg)?;
         // the API server trusts the kubelet's new certificate
         let said = eventually("exec", 60, || kubectl(&["-n", name, "exec", "p", "--", "echo", "works"]));
         ensure!(said == "works\n", "{said}");
-        kubectl(&["delete", "namespace", name, "--timeout=120s"])
+        kubectl(&["delete", "namespace", name, "--timeout=300s"])
             .map_err(anyhow::Error::msg)
             .context("delete")
             .map(drop)
