@@ -6,6 +6,7 @@
 //!
 //! It keeps everything in memory, and trusts only clients that show a certificate of the front proxy's authority.
 
+mod answers;
 pub mod documents;
 pub mod reviews;
 pub mod serve;

@@ -1,5 +1,6 @@
 //! Connections and requests: TLS, the front proxy's certificate, and the path of each thing that can be asked.
 
+use crate::answers::{Body, bytes, refusal, reply};
 use crate::things::Things;
 use crate::{documents, reviews};
 use anyhow::Context as _;
@@ -7,8 +8,7 @@ use base64::Engine as _;
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_TYPE, ETAG, IF_NONE_MATCH, UPGRADE};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
-use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use pki::{Authority, Leaf};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
-use serde_json::{Value, json};
+use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -31,8 +31,6 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// Connections at a time.
 const MOST: usize = 256;
-
-pub(crate) type Body = UnsyncBoxBody<Bytes, Infallible>;
 
 /// How it is set up.
 #[derive(Clone, Debug, Default)]
@@ -169,25 +167,6 @@ async fn connection(state: Arc<State>, acceptor: TlsAcceptor, stream: TcpStream)
         // Clients may go at any time.
         let _ = error;
     }
-}
-
-/// An answer of JSON.
-pub(crate) fn reply(code: StatusCode, value: &Value) -> Response<Body> {
-    bytes(code, "application/json", value.to_string())
-}
-
-pub(crate) fn bytes(code: StatusCode, media_type: &'static str, content: impl Into<Bytes>) -> Response<Body> {
-    let mut response = Response::new(Full::new(content.into()).boxed_unsync());
-    *response.status_mut() = code;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
-    response
-}
-
-/// A `Status` that says no.
-pub(crate) fn refusal(code: StatusCode, reason: &str, message: &str) -> Response<Body> {
-    let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": message,
-        "reason": reason, "code": code.as_u16()});
-    reply(code, &status)
 }
 
 async fn answer(state: &Arc<State>, is_front: bool, mut request: Request<Incoming>) -> Response<Body> {

@@ -1,6 +1,6 @@
 //! The resource `things`: kept in memory, by namespace and name; watches see every change.
 
-use crate::serve::{Body, refusal, reply};
+use crate::answers::{Body, refusal, reply};
 use crate::{GROUP, VERSIONS};
 use bytes::Bytes;
 use futures::stream;

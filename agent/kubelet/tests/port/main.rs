@@ -207,6 +207,8 @@ async fn port() -> Port {
         debugging: true,
         system_logs: Some(path("logs")),
         log_query: false,
+        checkpoints: true,
+        gates: String::new(),
     };
     let (api, stop) = (Api::default(), CancellationToken::new());
     let mut settings = kubelet::Config::new("node", Vec::new());
