@@ -105,8 +105,12 @@ impl Family {
             tracing::info!(%error, "no {program} on this machine: its chains for other programs are not made");
             return std::future::pending().await;
         }
+        // The canary may be an earlier kubelet's, and what it stands for gone: all is looked at until it is whole.
+        let mut whole = false;
         loop {
-            match self.round().await {
+            let round = if whole { self.round().await } else { self.make_all().await.map(|()| true) };
+            whole = round.is_ok();
+            match round {
                 Ok(true) => tracing::info!(%program, "made the chains for other programs"),
                 Ok(false) => {}
                 Err(error) => tracing::warn!(%error, "the chains for other programs are not whole"),
@@ -122,11 +126,15 @@ impl Family {
             Err(error @ Error::Run { .. }) => return Err(error),
             _ => {}
         }
+        self.make_all().await.map(|()| true)
+    }
+
+    async fn make_all(&self) -> Result<(), Error> {
         let rules: &[Wanted] = if self.ipv4 { &IPV4 } else { &[] };
         for wanted in BOTH.iter().chain(rules).chain(&CANARIES) {
             self.make(wanted).await?;
         }
-        Ok(true)
+        Ok(())
     }
 
     async fn make(&self, wanted: &Wanted) -> Result<(), Error> {

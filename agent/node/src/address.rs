@@ -35,6 +35,7 @@ const PERIOD: Duration = Duration::from_secs(30);
 
 /// Waits until the machine has moved: it has lost the address `had`, and there is another one towards the API server. Another route alone is no move.
 pub async fn moved(had: IpAddr, server: Option<http::Uri>) -> IpAddr {
+    let mut before = None;
     loop {
         tokio::time::sleep(PERIOD).await;
         let server = server.clone();
@@ -42,10 +43,12 @@ pub async fn moved(had: IpAddr, server: Option<http::Uri>) -> IpAddr {
         let looked = tokio::task::spawn_blocking(move || {
             if is_of_this_machine(had) { None } else { own(server.as_ref()).ok() }
         });
-        match looked.await {
-            Ok(Some(now)) if now != had => return now,
-            // It has it still, or none: there is nothing to move to.
-            _ => {}
+        // None where it has it still, or no other: there is nothing to move to.
+        let now = looked.await.ok().flatten().filter(|now| *now != had);
+        match now {
+            // Seen twice: a lease that is renewed, or a cable that is put back, is no move.
+            Some(now) if before == Some(now) => return now,
+            now => before = now,
         }
     }
 }

@@ -34,7 +34,7 @@ const DELAY: &str = "/etc/systemd/logind.conf.d/99-kubelet.conf";
 const DELAY_BEGINS: &str = "# Kubelet logind override";
 
 pub(crate) async fn run(flags: &ResetFlags, file: &Option<PathBuf>) -> anyhow::Result<()> {
-    let (flags_of_file, wrong) = settings::merge_leniently(AgentFlags::default(), file);
+    let (flags_of_file, wrong) = settings::merge_leniently(AgentFlags::default(), file)?;
     for error in wrong {
         tracing::warn!("passed over: {error:#}");
     }
@@ -70,6 +70,14 @@ pub(crate) async fn run(flags: &ResetFlags, file: &Option<PathBuf>) -> anyhow::R
     failed.of("remove routes", program("ip", &["-6", "route", "flush", "proto", PROTOCOL]).await);
     let mounts = unmount(&places, &mut failed);
     remove_cgroups(&mut failed).await;
+    for path in plan::own_files(&places.cni_conf_dir, &places.cni_bin_dir, &listing) {
+        failed.of("remove", gone(std::fs::remove_file(&path)).with_context(|| path.display().to_string()));
+    }
+    if failed.of("remove logind's setting", remove_delay(Path::new(DELAY))) == Some(true) {
+        // It reads its settings again; what it waits for is as before.
+        let again = program("systemctl", &["kill", "--signal=HUP", "systemd-logind.service"]).await;
+        failed.of("have logind read its settings", again);
+    }
     drop(locks);
     for dir in &places.directories {
         // What says that a node was here goes last, so that a second run goes on.
@@ -80,14 +88,6 @@ pub(crate) async fn run(flags: &ResetFlags, file: &Option<PathBuf>) -> anyhow::R
     }
     // Where nobody keeps anything else there.
     let _ = std::fs::remove_dir(&places.data_dir);
-    for path in plan::own_files(&places.cni_conf_dir, &places.cni_bin_dir, &listing) {
-        failed.of("remove", gone(std::fs::remove_file(&path)).with_context(|| path.display().to_string()));
-    }
-    if failed.of("remove logind's setting", remove_delay(Path::new(DELAY))) == Some(true) {
-        // It reads its settings again; what it waits for is as before.
-        let again = program("systemctl", &["kill", "--signal=HUP", "systemd-logind.service"]).await;
-        failed.of("have logind read its settings", again);
-    }
     let data = json!({"pods": pods, "tables": tables, "mounts": mounts, "failed": failed.0});
     let lines: String = failed.0.iter().map(|failure| format!("  {failure}\n")).collect();
     let text = format!("ended {pods} pods, removed {tables} nftables tables and {mounts} mounts\n{lines}");

@@ -23,21 +23,17 @@ pub(crate) fn merge<T: Serialize + DeserializeOwned>(flags: T, file: &Option<Pat
     merge_text(flags, &text).with_context(|| reading(&path))
 }
 
-/// The same of what can be read of the file, and what cannot be: for those who undo, whom no wrong word may keep from it.
-pub(crate) fn merge_leniently<T: Serialize + DeserializeOwned + Clone>(
+/// The same, and the settings that are wrong: for those who undo, whom no wrong word may keep from it.
+///
+/// # Errors
+/// The file cannot be read as settings at all: nobody knows then where the machine's things are.
+pub(crate) fn merge_leniently<T: Serialize + DeserializeOwned>(
     flags: T,
     file: &Option<PathBuf>,
-) -> (T, Vec<anyhow::Error>) {
-    let (path, text) = match read(file) {
-        Ok(Some(found)) => found,
-        Ok(None) => return (flags, Vec::new()),
-        Err(error) => return (flags, vec![error]),
-    };
-    let (merged, wrong) = match laid_over(flags.clone(), &text) {
-        Ok(done) => done,
-        Err(error) => (flags, vec![error]),
-    };
-    (merged, wrong.into_iter().map(|error| error.context(reading(&path))).collect())
+) -> anyhow::Result<(T, Vec<anyhow::Error>)> {
+    let Some((path, text)) = read(file)? else { return Ok((flags, Vec::new())) };
+    let (merged, wrong) = laid_over(flags, &text).with_context(|| reading(&path))?;
+    Ok((merged, wrong.into_iter().map(|error| error.context(reading(&path))).collect()))
 }
 
 fn reading(path: &Path) -> String {

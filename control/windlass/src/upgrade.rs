@@ -42,7 +42,9 @@ pub(crate) async fn run(flags: &UpgradeFlags) -> anyhow::Result<()> {
     let (before, after) = (version(&own).await?, version(&stage.join("windlass")).await);
     let after = after.context("the release's program does not run on this machine; nothing was changed")?;
     let mut units = Vec::new();
-    for unit in UNITS {
+    // Without systemd, whoever started them starts them again.
+    let by_systemd = Path::new("/run/systemd/system").is_dir();
+    for unit in UNITS.into_iter().filter(|_| by_systemd) {
         if is_running(&state(unit).await?) {
             units.push(unit);
         }
@@ -93,11 +95,11 @@ fn is_running(state: &str) -> bool {
 async fn systemctl(arguments: &[&str], patience: Duration) -> anyhow::Result<String> {
     let what = || format!("systemctl {}", arguments.join(" "));
     let mut command = Command::new("systemctl");
-    command.args(arguments).stdin(Stdio::null()).stderr(Stdio::inherit()).kill_on_drop(true);
+    command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
     let output = tokio::time::timeout(patience, command.output()).await.with_context(what)?;
     let output = output.with_context(what)?;
     if !output.status.success() {
-        bail!("{}: {}", what(), output.status);
+        bail!("{}: {}: {}", what(), output.status, String::from_utf8_lossy(&output.stderr).trim());
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

@@ -98,7 +98,8 @@ impl Tree {
 
     /// What tells a cgroup from another one that had its name before, or has it later: none where it is not there.
     pub fn identity(&self, path: &Path) -> Vec<u64> {
-        let found = self.all_roots().into_iter().filter_map(|root| std::fs::metadata(root.join(path)).ok());
+        // Of those we make alone: runtimes make the others' when they need them.
+        let found = self.roots().into_iter().filter_map(|root| std::fs::metadata(root.join(path)).ok());
         found.map(|directory| directory.ino()).collect()
     }
 

@@ -62,7 +62,7 @@ impl Sources {
         for path in self.drop_in_files()? {
             let over = mapping(&read(&path)?)?;
             // Each must be right by itself: what is wrong is named with its file.
-            File::of(without_nulls(over.clone()))
+            File::of(without_defaults(without_nulls(over.clone())))
                 .map_err(|source| Error::DropIn { path: path.clone(), source: Box::new(source) })?;
             merge_patch(&mut all, over);
         }

@@ -86,6 +86,8 @@ pub struct Reporter {
     /// The ranges of the node's pods, as the Node had them last, and as the runtime was told them.
     ranges: String,
     ranges_told: String,
+    /// The API server answered when it was asked for the Node last: what fails after that is no outage of its.
+    heard: bool,
     /// Whether the scheduler was kept from the node when it was looked at last.
     unschedulable: bool,
 }
@@ -110,6 +112,7 @@ impl Reporter {
             enforced_told: false,
             ranges: String::new(),
             ranges_told: String::new(),
+            heard: false,
             unschedulable: false,
         }
     }
@@ -128,7 +131,7 @@ impl Reporter {
                     return;
                 }
                 Err(error) => {
-                    away = error.is_unanswered();
+                    away = !self.heard && error.is_unanswered();
                     let cause = std::error::Error::source(&error).map(ToString::to_string);
                     tracing::warn!(error = %error, cause, "report node status; will try again");
                 }
@@ -176,7 +179,9 @@ impl Reporter {
     async fn report(&mut self, from_cache: bool) -> Result<(), Error> {
         let name = self.config.name.clone();
         // Resource version 0 allows the API server to answer from its cache; a retry asks for the truth.
+        self.heard = false;
         let mut found = self.read(from_cache).await?;
+        self.heard = true;
         self.tell_schedulable(&found);
         self.ranges = found
             .spec

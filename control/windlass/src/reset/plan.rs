@@ -58,7 +58,10 @@ pub(super) fn is_of_iptables(table: &Table) -> bool {
 /// Nothing is in a table but chains that let everything pass: without it all is the same.
 pub(super) fn is_empty(listed: &str) -> bool {
     let frame = |line: &str| {
-        let chain = line.starts_with("chain ") && line.ends_with('{');
+        // One of another name was made by somebody, who looks for it however empty it is.
+        let name = line.strip_prefix("chain ").and_then(|rest| rest.strip_suffix(" {"));
+        let chain = name
+            .is_some_and(|name| ["PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"].contains(&name));
         let hook = line.starts_with("type ") && line.ends_with("policy accept;");
         line.is_empty() || line == "}" || line.starts_with("table ") || line.starts_with('#') || chain || hook
     };
