@@ -175,7 +175,10 @@ impl Aggregator {
 
     /// Notes how a server describes its group version now.
     fn describe(&self, remote: &Remote, now: Description) {
-        if self.described.lock().insert(remote.place(), now.clone()).as_ref() != Some(&now) {
+        let said = now.said();
+        let before = self.described.lock().insert(remote.place(), now).as_ref().map(Description::said);
+        let before = before.unwrap_or_default();
+        if (&before.v2, &before.v3) != (&said.v2, &said.v3) {
             self.generation.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -184,9 +187,15 @@ impl Aggregator {
     fn retain(&self, remotes: &[Arc<Remote>]) {
         let now: BTreeMap<Place, _> = remotes.iter().map(|r| (r.place(), r.priorities)).collect();
         self.discovered.lock().retain(|place, _| now.contains_key(place));
-        self.described.lock().retain(|place, _| now.contains_key(place));
+        // An answer may have come when its APIService was gone.
+        let late = {
+            let mut described = self.described.lock();
+            let before = described.len();
+            described.retain(|place, _| now.contains_key(place));
+            described.len() != before
+        };
         let mut before = self.priorities.lock();
-        if *before != now {
+        if late || *before != now {
             *before = now;
             self.generation.fetch_add(1, Ordering::Relaxed);
         }

@@ -81,13 +81,15 @@ impl OpenApi {
             return answer::status(&Status::not_acceptable(&offered));
         };
         let catalog = &self.catalog;
-        let of = catalog.generation().to_string();
-        let document = if chosen == answer::JSON {
-            self.document("v2", &of, answer::JSON, headers, || swagger::json(catalog))
-        } else {
-            let make = || gnostic::encode(&swagger::document(catalog));
-            self.document("v2+protobuf", &of, PROTOBUF[0], headers, make)
-        };
+        let of = || catalog.generation().to_string();
+        let document = apart(|| {
+            if chosen == answer::JSON {
+                self.document("v2", of, answer::JSON, headers, || swagger::json(catalog))
+            } else {
+                let make = || gnostic::encode(&swagger::document(catalog));
+                self.document("v2+protobuf", of, PROTOBUF[0], headers, make)
+            }
+        });
         send(document, headers)
     }
 
@@ -134,12 +136,16 @@ impl OpenApi {
         if negotiate::choose(headers, &[answer::JSON]).is_none() {
             return Some(answer::status(&Status::not_acceptable(&[answer::JSON])));
         }
-        let document = self.document(path, &place.hash, answer::JSON, headers, || {
-            match self.catalog.described(&place.group, &place.version.name).v3 {
+        let document = self.document(
+            path,
+            || place.hash.clone(),
+            answer::JSON,
+            headers,
+            || match self.catalog.described(&place.group, &place.version.name).v3 {
                 Some(theirs) => theirs.to_vec(),
                 None => v3::document(&self.catalog, &place.group, &place.version).to_string().into_bytes(),
-            }
-        });
+            },
+        );
         let mut response = send(document, headers);
         if asked.is_some() {
             answer::set(&mut response, CACHE_CONTROL, "public, immutable");
@@ -151,7 +157,7 @@ impl OpenApi {
     fn document(
         &self,
         key: &str,
-        of: &str,
+        of: impl Fn() -> String,
         media_type: &'static str,
         headers: &HeaderMap,
         make: impl FnOnce() -> Vec<u8>,
@@ -159,21 +165,24 @@ impl OpenApi {
         let gzip = accepts_gzip(headers);
         // The whole of the API is large, and read by few: it is kept compressed only.
         let whole = key.starts_with("v2");
-        let known = || {
+        let mut state = of();
+        let known = |of: &str| {
             let mut kept = self.kept.lock();
             let exact = kept.get(key, of, gzip);
             let other = if exact.is_none() { kept.get(key, of, !gzip) } else { None };
             (exact, other)
         };
-        let mut found = known();
+        let mut found = known(&state);
         let making = match &found {
             (None, None) if whole => Some(self.making.lock()),
             _ => None,
         };
         if making.is_some() {
-            // Somebody else may have made it just now.
-            found = known();
+            // Somebody else may have made it just now, of what was new by then.
+            state = of();
+            found = known(&state);
         }
+        let of = state.as_str();
         let (exact, other) = found;
         if let Some(document) = exact {
             return Ok(document);
@@ -204,6 +213,15 @@ impl OpenApi {
             self.kept.lock().put(key, of, document.clone());
         }
         Ok(document)
+    }
+}
+
+/// Does work of a second, or waits for it, without keeping this thread's other tasks.
+fn apart<T>(work: impl FnOnce() -> T) -> T {
+    let runtime = tokio::runtime::Handle::try_current();
+    match runtime.is_ok_and(|r| r.runtime_flavor() == tokio::runtime::RuntimeFlavor::MultiThread) {
+        true => tokio::task::block_in_place(work),
+        false => work(),
     }
 }
 

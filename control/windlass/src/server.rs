@@ -50,6 +50,8 @@ struct Plan {
     advertise: IpAddr,
     /// What others are told in its place.
     endpoint: Option<Endpoint>,
+    /// What they were told by the last start, and are not any more.
+    withdrawn: Option<String>,
     /// Names and addresses of its certificate.
     names: ClusterNames,
     /// A token that machines may join with.
@@ -107,6 +109,7 @@ impl Plan {
             listen: SocketAddr::new(bind, port),
             advertise,
             endpoint,
+            withdrawn: None,
             names: ClusterNames::of(&flags.node.cluster_domain(), service_ip, &extra),
             token,
             join,
@@ -196,7 +199,7 @@ impl Plan {
             server,
             several: etcd.is_some(),
             chosen: self.endpoint.is_some(),
-            gone: None,
+            gone: self.withdrawn.as_deref(),
             ca_pem,
             domain: &self.node.cluster_domain,
             dns: &self.node.cluster_dns,
@@ -233,6 +236,7 @@ pub(crate) async fn run(flags: ServerFlags) -> anyhow::Result<()> {
 async fn serve(plan: &mut Plan, shutdown: &CancellationToken) -> anyhow::Result<()> {
     pki::files::create_private_dir(&plan.dir)?;
     let _lock = crate::lock::take(&plan.dir, "windlass server")?;
+    plan.withdrawn = endpoint::remembered(&plan.dir)?.filter(|_| plan.endpoint.is_none());
     let prepared = Box::pin(prepare(plan));
     let Some(prepared) = shutdown.run_until_cancelled(prepared).await else { return Ok(()) };
     let (pki, stacked) = prepared?;

@@ -24,29 +24,27 @@ pub(super) async fn shown(
     a: &Attributes<'_>,
     kind: &Kind,
 ) -> Result<(Value, Value), Status> {
-    let object = show(registry, a, kind, a.object.as_ref()).await?;
-    Ok((object, show(registry, a, kind, a.old.as_ref()).await?))
+    if !matches!(a.seen, Seen::As(_)) && a.sent.is_none() && kind.is_converted() {
+        // Both in one question.
+        let both = [&a.object, &a.old].into_iter().flatten().cloned().collect();
+        let shown = registry.present_many(kind, both).await;
+        let mut shown = shown.map_err(|e| Status::internal_error(e.message))?.into_iter();
+        let object = a.object.as_ref().and_then(|_| shown.next()).unwrap_or_default();
+        return Ok((object, shown.next().unwrap_or_default()));
+    }
+    Ok((show(a, kind, a.object.as_ref()), show(a, kind, a.old.as_ref())))
 }
 
-async fn show(
-    registry: &Registry,
-    a: &Attributes<'_>,
-    kind: &Kind,
-    object: Option<&Value>,
-) -> Result<Value, Status> {
-    let Some(object) = object else { return Ok(Value::Null) };
+fn show(a: &Attributes<'_>, kind: &Kind, object: Option<&Value>) -> Value {
+    let Some(object) = object else { return Value::Null };
     if let Seen::As(view) = a.seen {
-        return Ok((view.of)(&a.kind, object));
+        return (view.of)(&a.kind, object);
     }
     let mut object = object.clone();
-    if a.sent.is_some() {
-        return Ok(object);
+    if a.sent.is_none() {
+        kind.to_client(&mut object);
     }
-    if kind.is_converted() {
-        return registry.present(kind, object).await.map_err(|e| Status::internal_error(e.message));
-    }
-    kind.to_client(&mut object);
-    Ok(object)
+    object
 }
 
 impl Subject {

@@ -187,7 +187,7 @@ async fn ask(
     hook: &Hook,
     kind: &Kind,
     mutating: bool,
-) -> Result<review::Outcome, Failure> {
+) -> Result<(review::Outcome, Value), Failure> {
     if a.dry_run && !hook.takes_dry_run {
         let why = format!("admission webhook {} does not support dry run", go_quote(&hook.name));
         return Err(Failure::refused(Status::bad_request(why)));
@@ -213,7 +213,7 @@ async fn ask(
     }
     match &answer.refused {
         Some(result) => Err(Failure::refused(review::refusal(&hook.name, result))),
-        None => Ok(answer),
+        None => Ok((answer, object)),
     }
 }
 
@@ -225,7 +225,7 @@ async fn change(
     kind: &Kind,
     place: &str,
 ) -> Result<bool, Failure> {
-    let answer = ask(registry, a, hook, kind, true).await?;
+    let (answer, before) = ask(registry, a, hook, kind, true).await?;
     let Some((patch, patch_type)) = answer.patch else { return Ok(false) };
     let operations: json_patch::Patch = serde_json::from_slice(&patch)
         .map_err(|e| Failure::Calling(format!("received undecodable patch in webhook response: {e}")))?;
@@ -242,7 +242,6 @@ async fn change(
     if patch_type != "JSONPatch" {
         return Err(Failure::Calling(format!("unsupported patch type {}", go_quote(&patch_type))));
     }
-    let (before, _) = shown(registry, a, kind).await.map_err(Failure::refused)?;
     let mut after = before.clone();
     json_patch::patch(&mut after, &operations).map_err(|e| internal(e.to_string()))?;
     let changed = take(registry, a, kind, &before, after).await.map_err(internal)?;

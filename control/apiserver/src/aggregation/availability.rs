@@ -34,7 +34,11 @@ async fn check(aggregator: &Aggregator, remote: &Remote) -> Result<(), Status> {
     let (condition, said) = match endpoints(aggregator, remote).await {
         Err(condition) => (condition, None),
         Ok(host) => match discover(aggregator, remote, &host).await {
-            Ok(document) => (available("True", "Passed", "all checks passed"), Some(resources(&document))),
+            Ok(document) => {
+                // It answers; what is no document does not say that it has nothing.
+                let said = document.is_object().then(|| resources(&document));
+                (available("True", "Passed", "all checks passed"), said)
+            }
             Err(why) => (available("False", "FailedDiscoveryCheck", &why), None),
         },
     };

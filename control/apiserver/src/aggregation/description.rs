@@ -15,6 +15,7 @@ use futures::future::join_all;
 use machinery::access::Get as _;
 use serde::de::IgnoredAny;
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -38,6 +39,8 @@ pub(super) struct Description {
     /// Where the group version's OpenAPI 3 was read; as a rule, that changes with it.
     place: String,
     v3: Option<Bytes>,
+    /// What could not be read last, and why: that is told once.
+    failing: BTreeMap<&'static str, String>,
 }
 
 impl Description {
@@ -72,14 +75,17 @@ async fn read(aggregator: &Aggregator, remote: &Remote) {
     let from = (remote.namespace.clone(), remote.service.clone(), remote.port);
     let before = aggregator.description(remote).filter(|known| known.from == from);
     let mut now = before.unwrap_or(Description { from, ..Description::default() });
-    let failed = |what: &str, why: String| {
-        tracing::warn!(service = remote.name, why, "read the {what} of an aggregated server");
-    };
-    if let Err(why) = read_v2(aggregator, remote, &mut now).await {
-        failed("OpenAPI 2", why);
-    }
-    if let Err(why) = read_v3(aggregator, remote, &mut now).await {
-        failed("OpenAPI 3", why);
+    let v2 = read_v2(aggregator, remote, &mut now).await;
+    let v3 = read_v3(aggregator, remote, &mut now).await;
+    for (what, outcome) in [("OpenAPI 2", v2), ("OpenAPI 3", v3)] {
+        match outcome {
+            Ok(()) => drop(now.failing.remove(what)),
+            Err(why) if now.failing.get(what) == Some(&why) => {}
+            Err(why) => {
+                tracing::warn!(service = remote.name, why, "read the {what} of an aggregated server");
+                now.failing.insert(what, why);
+            }
+        }
     }
     aggregator.describe(remote, now);
 }

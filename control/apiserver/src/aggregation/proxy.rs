@@ -42,17 +42,22 @@ impl Trouble {
     }
 
     /// What a caller is told of it; upstream tells it as text.
-    fn answer(self) -> Response {
+    fn answer(self, upgrade: bool) -> Response {
         match self {
             Trouble::Nowhere(_) => unavailable("service unavailable"),
             Trouble::Unusable(why) => answer::text(StatusCode::INTERNAL_SERVER_ERROR, format!("{why}\n")),
-            Trouble::Failed(why) => unavailable(&why),
+            Trouble::Failed(why) => unreached(&why, upgrade),
         }
     }
 }
 
 fn unavailable(why: &str) -> Response {
     answer::text(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n"))
+}
+
+/// It was not reached, in the words of upstream's transport, without which a request that leaves HTTP goes.
+fn unreached(why: &str, upgrade: bool) -> Response {
+    if upgrade { unavailable(why) } else { unavailable(&format!("error trying to reach service: {why}")) }
 }
 
 /// A connection to some endpoint of the server.
@@ -185,12 +190,12 @@ pub(super) async fn carry(
     let client = upgrade.then(|| hyper::upgrade::on(&mut request));
     let mut sender = match connect(aggregator, remote).await {
         Ok(sender) => sender,
-        Err(trouble) => return trouble.answer(),
+        Err(trouble) => return trouble.answer(upgrade),
     };
     let (mut parts, body) = request.into_parts();
     rewrite::drop_hop_by_hop(&mut parts.headers, upgrade);
     if let Err(why) = introduce(&mut parts.headers, &context.user) {
-        return unavailable(&why);
+        return unreached(&why, upgrade);
     }
     if let Ok(host) = HeaderValue::from_str(&format!("{}:{}", remote.host(), remote.port)) {
         parts.headers.insert(HOST, host);
@@ -203,7 +208,8 @@ pub(super) async fn carry(
     let mut response = match sender.send_request(http::Request::from_parts(parts, body)).await {
         Ok(response) => response,
         Err(e) => {
-            return unavailable(&if e.is_incomplete_message() { "EOF".to_owned() } else { e.to_string() });
+            let why = if e.is_incomplete_message() { "EOF".to_owned() } else { e.to_string() };
+            return unreached(&why, upgrade);
         }
     };
     if let (StatusCode::SWITCHING_PROTOCOLS, Some(client)) = (response.status(), client) {

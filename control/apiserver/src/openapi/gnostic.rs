@@ -103,14 +103,19 @@ fn parameter(out: &mut Message, p: &Value) {
             body.message(5, |m| schema(m, &p["schema"]));
         }),
         Some(place) => out.message(2, |plain| {
-            let query = place == "query";
-            plain.message(if query { 3 } else { 4 }, |m| {
+            // Forms and queries have one field more before their type.
+            let (number, more) = match place {
+                "header" => (1, 0),
+                "formData" => (2, 1),
+                "query" => (3, 1),
+                _ => (4, 0),
+            };
+            plain.message(number, |m| {
                 m.flag(1, &p["required"]);
                 m.text(2, &p["in"]);
                 m.text(4, &p["name"]);
-                // The query's form has one field more before these.
-                m.text(if query { 6 } else { 5 }, &p["type"]);
-                m.flag(if query { 20 } else { 19 }, &p["uniqueItems"]);
+                m.text(5 + more, &p["type"]);
+                m.flag(19 + more, &p["uniqueItems"]);
             });
         }),
         None => {}

@@ -188,8 +188,9 @@ fn add_kinds(known: &mut Value, other: &Value) -> bool {
     let Some(others) = other.get(GVKS).and_then(Value::as_array) else { return false };
     let mut kinds = known.get(GVKS).and_then(Value::as_array).cloned().unwrap_or_default();
     let before = kinds.len();
+    let mut seen: BTreeSet<String> = kinds.iter().map(Value::to_string).collect();
     for kind in others {
-        if !kinds.contains(kind) {
+        if seen.insert(kind.to_string()) {
             kinds.push(kind.clone());
         }
     }

@@ -50,6 +50,12 @@ impl Registry {
         self.convert(kind, &definition, object, kind.version).await
     }
 
+    /// The same of several, for which a webhook is asked at once.
+    pub(crate) async fn present_many(&self, kind: &Kind, objects: Vec<Value>) -> Result<Vec<Value>, Status> {
+        let Some(definition) = definition(kind)? else { return Ok(objects) };
+        self.convert_all(kind, &definition, objects, kind.version).await
+    }
+
     /// Many objects of a watch cache, as their bytes, in the version `kind` speaks.
     pub(crate) async fn present_all(&self, kind: &Kind, bytes: &[Bytes]) -> Result<Vec<Value>, Status> {
         let definition = definition(kind)?.ok_or_else(gone)?;

@@ -31,7 +31,7 @@ impl Patch {
         let words: Vec<&str> = self.uri.path().trim_start_matches('/').split('/').collect();
         let after = if words.first() == Some(&"api") { 2 } else { 3 };
         let rest = words.get(after..).unwrap_or_default();
-        let rest = if rest.first() == Some(&"namespaces") && rest.len() > 2 { &rest[2..] } else { rest };
+        let rest = if rest.first() == Some(&"namespaces") && rest.len() > 3 { &rest[2..] } else { rest };
         let (resource, subresource) = (rest.first().unwrap_or(&""), rest.get(2).unwrap_or(&""));
         format!("{}/{resource}/{subresource}", words.get(1).unwrap_or(&""))
     }
@@ -39,7 +39,10 @@ impl Patch {
     /// Asks for the object, which a role may let one read whose parts it lets one write only.
     pub(super) fn read(&self) -> Option<Request<Body>> {
         let path = self.uri.path();
-        let whole = PARTS.iter().find_map(|part| path.strip_suffix(part)).unwrap_or(path);
+        // An object may be called what a part is.
+        let subject = self.subject();
+        let part = PARTS.iter().find(|part| subject.ends_with(**part));
+        let whole = part.and_then(|part| path.strip_suffix(part)).unwrap_or(path);
         Request::get(whole).body(Body::empty()).ok()
     }
 
@@ -99,6 +102,8 @@ mod tests {
         assert_eq!(read(&format!("{requests}/approval")), requests);
         assert_eq!(read(&format!("{requests}/status")), requests);
         assert_eq!(read("/api/v1/namespaces/n/finalize"), "/api/v1/namespaces/n");
+        let named_so = "/apis/apps/v1/namespaces/n/deployments/resize";
+        assert_eq!(read(named_so), named_so);
         let scale = "/apis/apps/v1/namespaces/n/deployments/d/scale";
         assert_eq!(read(scale), scale, "it is no Deployment");
     }

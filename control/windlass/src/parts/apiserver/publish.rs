@@ -32,7 +32,7 @@ const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-no
 const INFO_NAMESPACE: &str = "kube-public";
 const INFO: &str = "cluster-info";
 /// On it: the server that the operator has chosen for all.
-const CHOSEN: &str = "windlass.io/control-plane-endpoint";
+const CHOSEN: &str = "windlass.dev/control-plane-endpoint";
 const RBAC: &str = "rbac.authorization.k8s.io";
 
 /// What joining machines read of a cluster.
@@ -145,7 +145,9 @@ pub(crate) async fn cluster_info(client: &kube::Client, facts: &Facts<'_>) -> an
     let said = current.and_then(|text| Kubeconfig::parse(text).ok());
     let said = said.as_ref().and_then(|said| said.cluster().ok());
     // What was chosen at one server is kept by those that say nothing.
-    let kept = said.filter(|_| several && !chosen && is_chosen(&stored));
+    // But the one that withdraws it does not.
+    let kept =
+        said.filter(|said| several && !chosen && is_chosen(&stored) && gone != Some(said.server.as_str()));
     let (server, chosen) = kept.map_or((server, chosen), |said| (said.server.as_str(), true));
     let kubeconfig = text(server)?;
     let other = said.filter(|said| {
