@@ -111,6 +111,17 @@ impl Registry {
         namespace: &str,
         options: ListOptions,
     ) -> Result<Watch, Status> {
+        loop {
+            let replaced = kind.replaced();
+            tokio::select! {
+                opened = self.open_watch(kind, namespace, options.clone()) => return opened,
+                // What is waited for never comes to a cache that is fed no more: the next one has it.
+                () = replaced.cancelled() => {}
+            }
+        }
+    }
+
+    async fn open_watch(&self, kind: &Kind, namespace: &str, options: ListOptions) -> Result<Watch, Status> {
         // Before the cache is taken: where another takes its place meanwhile, the watch ends.
         let replaced = kind.replaced();
         let cache = self.filled(kind).await?;
