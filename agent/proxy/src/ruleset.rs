@@ -369,13 +369,15 @@ fn balancer_chains(batch: &mut Batch, ipv6: bool, balancer: Balancer) {
     let (priority, set_priority) = (E::Meta(FIRST, Meta::Priority), E::Set(Meta::Priority, FIRST));
     let value = Register(1 + layout.words());
     let timeout = u64::from(seconds) * 1000;
-    let remember = vec![
+    let client = [
         priority.clone(),
         E::Mask(FIRST, GROUPS.mask.to_ne_bytes().to_vec()),
         layout.load_source(1),
         E::Meta(value, Meta::Priority),
-        E::Remember { map: CLIENTS.into(), key: FIRST, value, timeout },
     ];
+    let with = |done: E| [&client[..], &[done]].concat();
+    let remember = with(E::Remember { map: CLIENTS.into(), key: FIRST, value, timeout });
+    let forget = with(E::Forget { map: CLIENTS.into(), key: FIRST, value });
     let (known, fresh) = (format!("{name}-known"), format!("{name}-fresh"));
     let goto = |chain: &str| E::Verdict(Verdict::Goto(chain.to_owned().into()));
     let mut to_endpoint = Vec::new();
@@ -385,8 +387,9 @@ fn balancer_chains(batch: &mut Batch, ipv6: bool, balancer: Balancer) {
     to_endpoint.push(dnat);
     let numbered = [&by_number(sticky)[..], std::slice::from_ref(&set_priority)].concat();
     chain(batch, ipv6, &fresh, &[&[draw, numbered, remember.clone()][..], &to_endpoint].concat());
-    // a client whose endpoint is gone, or not behind this front, finds none for its number and goes on to a new draw
-    chain(batch, ipv6, &known, &[&[remember][..], &to_endpoint, &[vec![goto(&fresh)]]].concat());
+    // a client whose endpoint is gone, or not behind this front, finds none for its number and goes on to a new draw, which is kept
+    // only if the old one is forgotten: the kernel renews an element's time and not its value
+    chain(batch, ipv6, &known, &[&[remember][..], &to_endpoint, &[forget, vec![goto(&fresh)]]].concat());
     let whose = [&front[..], &[E::Lookup(affinity, FIRST, FIRST), set_priority.clone()]].concat();
     let lookup = E::Lookup(CLIENTS.into(), FIRST, FIRST);
     let recall = vec![priority, layout.load_source(1), lookup, set_priority, goto(&known)];

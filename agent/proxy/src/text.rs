@@ -178,6 +178,7 @@ fn balancer_chain(out: &mut String, family: &Family, balancer: Balancer) {
     let remember = format!(
         "update @clients {{ meta priority & {mask} . {h} saddr timeout {seconds}s : meta priority }}"
     );
+    let forget = format!("delete @clients {{ meta priority & {mask} . {h} saddr : meta priority }}");
     let (known, fresh) = (format!("{balancer}-known"), format!("{balancer}-fresh"));
     let mut to_endpoint = Vec::new();
     if balancer.inside {
@@ -186,8 +187,9 @@ fn balancer_chain(out: &mut String, family: &Family, balancer: Balancer) {
     to_endpoint.push(dnat);
     let numbered = format!("meta priority set {front} . meta priority map @{sticky}");
     chain(out, table, &fresh, &[&[draw, numbered, remember.clone()][..], &to_endpoint].concat());
-    // a client whose endpoint is gone, or not behind this front, finds none for its number and goes on to a new draw
-    chain(out, table, &known, &[&[remember][..], &to_endpoint, &[format!("goto {fresh}")]].concat());
+    // a client whose endpoint is gone, or not behind this front, finds none for its number and goes on to a new draw, which is kept
+    // only if the old one is forgotten: the kernel renews an element's time and not its value
+    chain(out, table, &known, &[&[remember][..], &to_endpoint, &[forget, format!("goto {fresh}")]].concat());
     rules.push(format!("meta priority set {front} map @{affinity}"));
     rules.push(format!("meta priority set meta priority . {h} saddr map @clients goto {known}"));
     rules.push(format!("goto {fresh}"));

@@ -185,6 +185,13 @@ fn a_sticky_client_stays_until_its_endpoint_goes() {
         applier.apply(&state, &BTreeSet::from([name()])).await.unwrap();
         let got = shares("10.96.0.50:80", 20);
         assert!(got.len() == 1 && !got.contains_key(&held), "{got:?}");
+        // and one goes whose number no other takes over
+        let (held, _) = got.first_key_value().unwrap();
+        let left: Vec<&str> = others.into_iter().filter(|one| one != held).collect();
+        state.slices.insert(name(), slice(&left, Protocol::Tcp));
+        applier.apply(&state, &BTreeSet::from([name()])).await.unwrap();
+        let got = shares("10.96.0.50:80", 20);
+        assert!(got.len() == 1 && !got.contains_key(held), "{got:?}");
     });
 }
 

@@ -126,6 +126,15 @@ pub enum Expression {
         /// Milliseconds it stays.
         timeout: u64,
     },
+    /// Takes an element with a value away, which renewing leaves as it is.
+    Forget {
+        /// Name of the map.
+        map: Cow<'static, str>,
+        /// Where its key is.
+        key: Register,
+        /// Any value: maps ask for one.
+        value: Register,
+    },
     /// Sends the connection to an address and port in registers.
     Dnat {
         /// The address is IPv6.
@@ -159,7 +168,7 @@ impl Expression {
             Self::Mask(..) | Self::SetBits(..) | Self::FlipBits(..) => "bitwise",
             Self::Compare(..) => "cmp",
             Self::Member(..) | Self::Lookup(..) | Self::VerdictLookup(..) => "lookup",
-            Self::Remember { .. } => "dynset",
+            Self::Remember { .. } | Self::Forget { .. } => "dynset",
             Self::Dnat { .. } => "nat",
             Self::Masquerade | Self::MasqueradeFullyRandom => "masq",
             Self::Reject(..) => "reject",
@@ -248,6 +257,13 @@ impl Expression {
                 w.u32(4, key.number());
                 w.u32(5, value.number());
                 w.u64(6, *timeout);
+            }
+            Self::Forget { map, key, value } => {
+                w.text(1, map);
+                // delete
+                w.u32(3, 2);
+                w.u32(4, key.number());
+                w.u32(5, value.number());
             }
             Self::Dnat { ipv6, address, port } => {
                 w.u32(1, 1);
