@@ -117,10 +117,10 @@ async fn no_address_is_leaked(vm: &Vm) -> Result<()> {
         let script = "cd /var/lib/cni/networks/windlass && grep -l $(cat /proc/sys/kernel/random/boot_id) [0-9]* | wc -l";
         let leases = vm.run(script).await;
         let leases = leases.map_err(|error| format!("{error:#}"))?;
-        let path = "jsonpath={range .items[?(@.spec.hostNetwork!=true)]}{.status.podIP}{'\\n'}{end}";
+        let path = "jsonpath={range .items[*]}{.spec.hostNetwork}|{.status.podIP}{'\\n'}{end}";
         let selector = format!("spec.nodeName={},status.phase!=Succeeded,status.phase!=Failed", vm.name);
         let pods = cluster().kubectl(&["get", "pods", "-A", "--field-selector", &selector, "-o", path]);
-        let pods = pods.lines().filter(|line| !line.is_empty()).count();
+        let pods = pods.lines().filter(|line| line.starts_with('|') && line.len() > 1).count();
         if leases.trim() == pods.to_string() {
             Ok(())
         } else {

@@ -42,7 +42,7 @@ fn a_worker_that_shuts_down_ends_its_pods_in_order() {
         let vm = machines.victim();
         let settings = "shutdownGracePeriod: 120s\\nshutdownGracePeriodCriticalPods: 60s\\n";
         vm.run(&format!(
-            "rm -rf /var/lib/ends; grep -q shutdownGracePeriod: /etc/windlass/kubelet.yaml || printf '{settings}' >>/etc/windlass/kubelet.yaml; \
+            "rm -rf /var/lib/ends; sed -i /shutdownGracePeriod/d /etc/windlass/kubelet.yaml; printf '{settings}' >>/etc/windlass/kubelet.yaml; \
              systemctl restart windlass-agent"
         ))
         .await?;

@@ -70,7 +70,7 @@ metadata: {{ name: listener, labels: {{ app: long, part: listener }} }}
 spec:
   nodeName: {listener}
   terminationGracePeriodSeconds: 1
-  containers: [{{ name: c, image: 'lab.local/echo:1', command: [nc, -lk, -p, '9000', -e, cat], readinessProbe: {{ tcpSocket: {{ port: 9000 }} }} }}]
+  containers: [{{ name: c, image: 'lab.local/echo:1', command: [nc, -ll, -p, '9000', -e, cat], readinessProbe: {{ tcpSocket: {{ port: 9000 }} }} }}]
 ---
 apiVersion: v1
 kind: Service
