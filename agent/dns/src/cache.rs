@@ -158,7 +158,7 @@ impl Layout {
             }
         }
         let keep = match (code, yes, no) {
-            (0, Some(yes), _) => yes,
+            (0, Some(yes), None) => yes,
             (_, None, Some(no)) => no,
             (_, Some(yes), Some(no)) => yes.min(no),
             _ => return None,

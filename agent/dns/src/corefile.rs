@@ -52,6 +52,10 @@ pub(crate) fn sections(text: &str) -> Result<Vec<Section>, Unreadable> {
             if closes {
                 return Err(refuse("a brace closes what was not open"));
             }
+            // a file of another place; `coredns-custom` is read whether it is named or not
+            if zones.is_empty() && !opens && words.first().is_some_and(|word| word == "import") {
+                continue;
+            }
             zones.extend(words);
             if opens {
                 if zones.is_empty() {
@@ -69,7 +73,7 @@ pub(crate) fn sections(text: &str) -> Result<Vec<Section>, Unreadable> {
                     return Err(refuse("braces without a directive"));
                 }
                 if !words.is_empty() {
-                    section.directives.push(Directive { words, body: Vec::new() });
+                    section.directives.push(directive(words));
                 }
             }
             (false, _) => {
@@ -86,6 +90,19 @@ pub(crate) fn sections(text: &str) -> Result<Vec<Section>, Unreadable> {
         return Err(Unreadable { line: last, reason: "a section that does not end" });
     }
     Ok(all)
+}
+
+/// A directive's words; its braces may open and close on one line.
+fn directive(mut words: Vec<String>) -> Directive {
+    let mut body = Vec::new();
+    if let Some(at) = words.iter().position(|word| word == "{")
+        && words.last().is_some_and(|word| word == "}")
+    {
+        words.pop();
+        let line = words.split_off(at).split_off(1);
+        body.extend((!line.is_empty()).then_some(line));
+    }
+    Directive { words, body }
 }
 
 /// Directives that stand without a section, as additions to one.

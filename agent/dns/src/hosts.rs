@@ -72,18 +72,22 @@ impl Hosts {
         self.names.entry(address).or_default().push(name);
     }
 
+    /// There is a file with more names, which is not known here: others are asked about those.
+    pub(crate) fn know_in_part(&mut self) {
+        self.fallthrough = Some(Vec::new());
+    }
+
     /// What it says about a question; `None`: others are asked.
     pub(crate) fn find(&self, query: &Query) -> Option<Found> {
         let asked = query.name();
+        // as CoreDNS: whatever its zones are, and of addresses it does not know others are asked without leave, too
+        if query.query_type() == RecordType::PTR {
+            let net = asked.parse_arpa_name().ok().filter(|_| self.reverse)?;
+            let names = self.names.get(&net.addr())?;
+            return Some(Found::Records(names.iter().map(|name| RData::PTR(PTR(name.clone()))).collect()));
+        }
         if !self.zones.is_empty() && !self.zones.iter().any(|zone| zone.zone_of(asked)) {
             return None;
-        }
-        if query.query_type() == RecordType::PTR
-            && self.reverse
-            && let Ok(net) = asked.parse_arpa_name()
-            && let Some(names) = self.names.get(&net.addr())
-        {
-            return Some(Found::Records(names.iter().map(|name| RData::PTR(PTR(name.clone()))).collect()));
         }
         match self.addresses.get(&key(asked)) {
             Some(addresses) => {

@@ -60,6 +60,17 @@ pub(crate) struct Block {
     pub(crate) renames: Vec<Rule>,
 }
 
+/// Why a Corefile is not followed.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Unfit {
+    /// It cannot be read.
+    #[error(transparent)]
+    Unreadable(#[from] Unreadable),
+    /// CoreDNS refuses such a line, or what it stands for is not known here: nobody would be asked.
+    #[error("{0}: cannot be followed")]
+    Directive(String),
+}
+
 /// What a Corefile says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Plan {
@@ -94,12 +105,12 @@ impl Plan {
     /// `coredns-custom`.
     ///
     /// # Errors
-    /// Braces do not match: the whole is not to be believed.
+    /// Braces do not match, or somebody who is to be asked cannot be: the whole is not to be believed.
     pub(crate) fn read<'a>(
         corefile: Option<&str>,
         overrides: impl Iterator<Item = &'a str>,
         servers: impl Iterator<Item = &'a str>,
-    ) -> Result<Self, Unreadable> {
+    ) -> Result<Self, Unfit> {
         let mut all = sections(corefile.unwrap_or_default())?;
         let mut more = Vec::new();
         for text in overrides {
@@ -107,6 +118,11 @@ impl Plan {
         }
         for text in servers {
             all.extend(sections(text)?);
+        }
+        let written = all.iter().filter(|section| !section.zones[0].starts_with('('));
+        let mut written = written.flat_map(|section| &section.directives).chain(&more);
+        if let Some(unfit) = written.find(|directive| !fits(&directive.words)) {
+            return Err(Unfit::Directive(unfit.words.join(" ")));
         }
         let mut plan = Self { blocks: Vec::new(), remarks: Vec::new() };
         for section in all {
@@ -120,6 +136,17 @@ impl Plan {
             plan.blocks.push(root);
         }
         Ok(plan)
+    }
+
+    /// Takes out servers at these addresses, which are this one's own: it would ask itself again and again.
+    pub(crate) fn leave_out(&mut self, own: &[IpAddr]) {
+        for forward in self.blocks.iter_mut().flat_map(|block| &mut block.forwards) {
+            let count = forward.to.len();
+            forward.to.retain(|target| !matches!(target, Target::At(at) if own.contains(&at.ip())));
+            if forward.to.len() < count {
+                self.remarks.push(format!("forward {}: this server does not ask itself", forward.from));
+            }
+        }
     }
 
     /// The block that serves a name: the one of the longest zone, the first of several.
@@ -159,13 +186,14 @@ impl Plan {
         match kind.as_str() {
             "forward" => self.forward(block, arguments, &directive.body),
             "hosts" => {
-                let (files, zones): (Vec<&String>, Vec<&String>) =
-                    arguments.iter().partition(|word| word.contains('/'));
-                if let Some(file) = files.first() {
+                // the first word is a file whatever it looks like, the others are zones
+                let zones = arguments.get(1..).unwrap_or_default();
+                let zones = zones.iter().filter_map(|zone| name(zone)).collect();
+                let (mut hosts, unread) = Hosts::read(zones, &directive.body);
+                if let Some(file) = arguments.first() {
+                    hosts.know_in_part();
                     self.remarks.push(format!("hosts {file}: a file of another place is not read"));
                 }
-                let zones = zones.into_iter().filter_map(|zone| name(zone)).collect();
-                let (hosts, unread) = Hosts::read(zones, &directive.body);
                 self.remarks.extend(unread.into_iter().map(|line| format!("hosts: {line}: not understood")));
                 block.hosts.push(hosts);
             }
@@ -173,6 +201,8 @@ impl Plan {
                 Some(rule) => block.renames.push(rule),
                 None => self.remarks.push(format!("{}: not served", directive.words.join(" "))),
             },
+            // `coredns-custom` is read whether it is named or not
+            "import" if arguments.first().is_some_and(|file| file.ends_with(".override")) => {}
             known => {
                 block.kubernetes |= known == "kubernetes";
                 if !DONE_ANYWAY.contains(&known) {
@@ -223,6 +253,20 @@ impl Plan {
             self.remarks.push(format!("section {text}: not served"));
         }
         found
+    }
+}
+
+/// Whether a directive can be believed: CoreDNS refuses `forward` without a server, or to what is none; snippets are not known here.
+fn fits(words: &[String]) -> bool {
+    let server = |text: &String| {
+        let spoken_otherwise = text.contains("://") && !text.starts_with("dns://");
+        text.starts_with('/') || text.contains('%') || spoken_otherwise || target(text).is_some()
+    };
+    match words {
+        [kind, file] if kind == "import" => file.contains(['/', '*']),
+        [kind, _, servers @ ..] if kind == "forward" => !servers.is_empty() && servers.iter().all(server),
+        [kind] => kind != "forward",
+        _ => true,
     }
 }
 

@@ -158,19 +158,24 @@ pub async fn run(
                 Event::Synced => answerer.change(|zone| zone.know_namespaces()),
                 Event::Failed(_) => {}
             },
-            Some(event) = maps.next() => {
-                let known = match event {
-                    Event::Set(key, map) if CONFIG_MAPS.contains(&&*key.name) => {
-                        texts.insert(key.name.to_string(), map.data.unwrap_or_default());
-                        true
+            Some(event) = maps.next() => match event {
+                Event::Set(key, map) if CONFIG_MAPS.contains(&&*key.name) => {
+                    let before = texts.insert(key.name.to_string(), map.data.unwrap_or_default());
+                    // one that cannot be read must not keep the other one from being followed
+                    if !follow(&texts, &answerer, &config.addresses) {
+                        match before {
+                            Some(text) => texts.insert(key.name.to_string(), text),
+                            None => texts.remove(&*key.name),
+                        };
                     }
-                    Event::Gone(gone) => texts.remove(&*gone.key.name).is_some(),
-                    Event::Set(..) | Event::Synced | Event::Unreadable(_) | Event::Failed(_) => false,
-                };
-                if known {
-                    follow(&texts, &answerer);
                 }
-            }
+                Event::Gone(gone) => {
+                    if texts.remove(&*gone.key.name).is_some() {
+                        follow(&texts, &answerer, &config.addresses);
+                    }
+                }
+                Event::Set(..) | Event::Synced | Event::Unreadable(_) | Event::Failed(_) => {}
+            },
         }
         if complete == (true, true) {
             answerer.know_everything();
@@ -178,8 +183,8 @@ pub async fn run(
     }
 }
 
-/// Follows what the maps say; what cannot be read changes nothing.
-fn follow(texts: &BTreeMap<String, BTreeMap<String, String>>, answerer: &Answerer) {
+/// Follows what the maps say; false where that cannot be read, which changes nothing.
+fn follow(texts: &BTreeMap<String, BTreeMap<String, String>>, answerer: &Answerer, own: &[IpAddr]) -> bool {
     let [main, custom] = CONFIG_MAPS.map(|name| texts.get(name));
     let ending = |end: &'static str| {
         let all = custom.into_iter().flatten().filter(move |(key, _)| key.ends_with(end));
@@ -187,17 +192,20 @@ fn follow(texts: &BTreeMap<String, BTreeMap<String, String>>, answerer: &Answere
     };
     let corefile = main.and_then(|map| map.get("Corefile")).map(String::as_str);
     match Plan::read(corefile, ending(".override"), ending(".server")) {
-        Ok(plan) => {
+        Ok(mut plan) => {
+            plan.leave_out(own);
             for remark in &plan.remarks {
                 tracing::warn!("Corefile: {remark}");
             }
             answerer.set_plan(plan);
+            true
         }
         Err(error) => {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
                 "the Corefile cannot be read; nothing changes"
             );
+            false
         }
     }
 }

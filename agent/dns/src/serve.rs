@@ -160,6 +160,15 @@ impl Answerer {
                 }
                 decision => decision,
             };
+            // what is kept costs nobody's time, even while those who are asked are silent
+            if renamed.is_none()
+                && matches!(decision, Decision::Forward)
+                && let Some(answer) = self.kept(&request, bytes, true)
+            {
+                self.count_elsewhere(&request, (true, from.ip()), &answer, began);
+                let _ = socket.send_to(&answer, from).await;
+                continue;
+            }
             let Ok(permit) = self.forwards.clone().try_acquire_owned() else {
                 let mut failed = failure(&request, ResponseCode::ServFail);
                 back(renamed.as_ref(), &mut failed);
@@ -246,6 +255,12 @@ impl Answerer {
         encode(&response, request, udp).unwrap_or_default()
     }
 
+    /// What they said a moment ago.
+    fn kept(&self, request: &Message, bytes: &[u8], udp: bool) -> Option<Vec<u8>> {
+        let fits = if udp { payload(request) } else { usize::from(u16::MAX) };
+        self.cache.get(&Key::of(request)?, bytes, fits, Instant::now())
+    }
+
     /// What whoever is asked about such names says, or said a moment ago.
     async fn ask(
         &self,
@@ -254,15 +269,17 @@ impl Answerer {
         udp: bool,
         room: usize,
     ) -> Result<Vec<u8>, upstream::Error> {
-        let key = Key::of(request);
-        let fits = if udp { payload(request) } else { usize::from(u16::MAX) };
-        if let Some(answer) = key.as_ref().and_then(|key| self.cache.get(key, bytes, fits, Instant::now())) {
+        if let Some(answer) = self.kept(request, bytes, udp) {
             return Ok(answer);
         }
+        let key = Key::of(request);
         let name = request.queries.first().map(Query::name);
         let pool = name.and_then(|name| self.resolvers.pool(name)).ok_or(upstream::Error::None)?;
         let answer = pool.ask(bytes, udp, room).await?;
-        if let Some(key) = key {
+        // others may be asked by now, and what was kept was forgotten with the change
+        let now = name.and_then(|name| self.resolvers.pool(name));
+        let same = now.is_some_and(|now| Arc::ptr_eq(&now, &pool));
+        if let Some(key) = key.filter(|_| same) {
             self.cache.put(key, bytes, &answer, Instant::now());
         }
         Ok(answer)
@@ -280,7 +297,12 @@ impl Answerer {
         question.metadata.recursion_desired = true;
         question.add_query(next);
         let bytes = question.to_vec().unwrap_or_default();
-        match self.ask(&question, &bytes, udp, USUAL_ROOM).await {
+        let asked = match self.resolvers.way(&question, &self.domain) {
+            // a name that the Corefile itself knows
+            Way::Known(known) => Ok(known.to_vec().unwrap_or_default()),
+            Way::Elsewhere | Way::Cluster => self.ask(&question, &bytes, udp, USUAL_ROOM).await,
+        };
+        match asked {
             Ok(answer) => {
                 if let Ok(answer) = Message::from_vec(&answer) {
                     response.metadata.truncation |= answer.metadata.truncation;

@@ -7,7 +7,7 @@ use crate::numbers::GROUPS;
 use crate::ruleset::{AFFINITY, CLIENTS, table};
 use crate::service::Protocol;
 use netlink::nft::{self, Batch, Bytes, Kernel};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -122,6 +122,8 @@ impl Recovered {
             }
         }
         let mut lists: BTreeMap<bool, Vec<nft::Element>> = BTreeMap::new();
+        // What were two ports' fronts may be one's now, and one key with two values would fail the whole transaction.
+        let mut written = HashSet::new();
         for client in &self.clients {
             let ipv6 = client.address.is_ipv6();
             let Some(sticky) = now.get(&(ipv6, client.group)) else { continue };
@@ -130,7 +132,7 @@ impl Recovered {
             }
             let timeout = u64::from(sticky.seconds) * 1000;
             let left = client.lifetime.1.min(timeout);
-            if left < TOO_LATE {
+            if left < TOO_LATE || !written.insert((sticky.group, client.address)) {
                 continue;
             }
             let key = Bytes::default().mark(GROUPS.of(sticky.group, 0)).address(client.address);

@@ -33,6 +33,8 @@ fn limits(direction: &str) -> Value {
 fn takes(from: &Netns, to: &Netns, at: IpAddr) -> Duration {
     let listener = to.run(|| TcpListener::bind((at, 0))).unwrap();
     let target = listener.local_addr().unwrap();
+    // before anything is sent: this thread may come to take the stream late
+    let began = Instant::now();
     std::thread::scope(|scope| {
         scope.spawn(|| {
             from.run(|| {
@@ -41,7 +43,6 @@ fn takes(from: &Netns, to: &Netns, at: IpAddr) -> Duration {
             });
         });
         let (mut stream, _) = listener.accept().unwrap();
-        let began = Instant::now();
         let mut arrived = Vec::new();
         stream.read_to_end(&mut arrived).unwrap();
         assert_eq!(arrived.len(), SENT);
