@@ -10,6 +10,7 @@
 //! | `masquerade` | the nftables table `windlass-network`; pure |
 //! | `conflist` | the CNI configuration; rendering is pure |
 //! | `garbage` | what pods left behind that the runtime forgot |
+//! | `torn` | what a power cut left of libcni's results |
 //! | `sysctl` | forwarding, and bridged packets seen by nftables |
 
 #![warn(unreachable_pub)]
@@ -23,10 +24,12 @@ mod plan;
 mod routes;
 mod run;
 mod sysctl;
+mod torn;
 
 pub use self::{
     config::{Config, Plugins},
     conflist::{ConflistError, write_static},
     garbage::{Attached, GarbageError, collect_garbage, release_lost},
     run::run,
+    torn::{RESULTS, remove_torn},
 };

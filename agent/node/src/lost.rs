@@ -1,11 +1,12 @@
-//! Addresses and host ports of sandboxes that the container runtime forgot.
+//! Addresses and host ports of sandboxes that the container runtime forgot, and results of theirs that a power cut tore.
 //!
-//! Woken by the clock. Reads the leases of addresses and the runtime's list of sandboxes; has the CNI plugins detach what is on the first
-//! list for long and not on the second. Promises: a sandbox that is being made, or that the runtime lists in whatever state, keeps
+//! Woken by the clock, and at once. Reads the leases of addresses and the runtime's list of sandboxes; has the CNI plugins detach what is on the first
+//! list for long and not on the second. Removes torn results, which keep the runtime from stopping their sandboxes. Promises: a sandbox that is being made, or that the runtime lists in whatever state, keeps
 //! what it has.
 
 use cri_proto::client::{Deadlines, Runtime};
 use std::collections::HashMap;
+use std::path::Path;
 use std::time::Duration;
 use supervise::{Task, chain};
 use tokio::time::sleep;
@@ -20,6 +21,13 @@ pub(crate) fn task(endpoint: &str, network: &network::Config) -> Task {
         let (endpoint, network) = (endpoint.clone(), network.clone());
         async move {
             loop {
+                match network::remove_torn(Path::new(network::RESULTS)) {
+                    Ok(torn) if torn.is_empty() => {}
+                    Ok(torn) => {
+                        tracing::warn!(?torn, "a power cut tore these results of CNI plugins; removed");
+                    }
+                    Err(error) => tracing::warn!(%error, "look for torn results in {}", network::RESULTS),
+                }
                 match round(&endpoint, &network).await {
                     Ok(lost) if lost.is_empty() => {}
                     Ok(lost) => tracing::warn!(?lost, "the container runtime forgot these; detached"),
