@@ -132,6 +132,12 @@ programs() {
     done
 }
 
+# Directories that the running programs would make otherwise, so that they go again with the rest.
+places() {
+    local dir
+    for dir in /etc/cni/net.d /opt/cni/bin /var/lib/cni/networks /var/lib/cni/results /etc/systemd/logind.conf.d; do directory "$dir"; done
+}
+
 kernel() {
     local module setting key value now
     printf '%s\n' "# Written by Windlass' installer." "${MODULES[@]}" | put /etc/modules-load.d/windlass.conf 644
@@ -438,6 +444,7 @@ chmod 700 "$STATE"
 touch "$RECORD"
 packages
 programs
+places
 kernel
 was containerd.service
 containerd_config

@@ -26,6 +26,7 @@ const POD_UID: &str = "io.kubernetes.pod.uid";
 const AT_A_TIME: usize = 8;
 /// The longest that one call to the runtime, or one program, is waited for.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// What a kubelet that waits with the machine's shutdown has amended of logind's settings.
 /// The bridge of pods, and the protocol number of our routes.
 const BRIDGE: &str = "cni0";
 const PROTOCOL: &str = "87";
@@ -66,6 +67,7 @@ pub(crate) async fn run(flags: &ResetFlags, file: &Option<PathBuf>) -> anyhow::R
     let tables = failed.of("remove nftables tables", remove_tables().await).unwrap_or_default();
     failed.of("remove the pods' bridge", remove_bridge().await);
     failed.of("remove chains of iptables", remove_chains().await);
+    failed.of("remove the addresses of the cluster's DNS", remove_dns_addresses(&node).await);
     failed.of("remove routes", program("ip", &["route", "flush", "proto", PROTOCOL]).await);
     failed.of("remove routes", program("ip", &["-6", "route", "flush", "proto", PROTOCOL]).await);
     let mounts = unmount(&places, &mut failed);
@@ -217,6 +219,18 @@ fn remove_delay(path: &Path) -> anyhow::Result<bool> {
 async fn remove_bridge() -> anyhow::Result<()> {
     if Path::new("/sys/class/net").join(BRIDGE).exists() {
         program("ip", &["link", "delete", BRIDGE]).await?;
+    }
+    Ok(())
+}
+
+/// Takes the addresses that the node's DNS answers on from the loopback link.
+async fn remove_dns_addresses(node: &NodeFlags) -> anyhow::Result<()> {
+    let there = program("ip", &["-o", "address", "show", "dev", "lo"]).await?;
+    for address in node.cluster_dns()? {
+        let whole = format!("{address}/{}", if address.is_ipv4() { 32 } else { 128 });
+        if there.split_whitespace().any(|word| word == whole) {
+            program("ip", &["address", "delete", &whole, "dev", "lo"]).await?;
+        }
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use anyhow::ensure;
 const LOOK: &str = "ls -d /usr/local/bin/windlass* /etc/systemd/system/windlass* /etc/windlass /var/lib/windlass /var/lib/kubelet /etc/cni /opt/cni \
     /var/lib/cni /var/lib/containerd /etc/containerd /etc/sysctl.d/90-windlass.conf /etc/modules-load.d/windlass.conf /run/windlass \
     /etc/systemd/logind.conf.d/99-kubelet.conf 2>/dev/null; \
-    ip -o link | grep -E 'cni0|veth'; ip route show proto 87; command -v nft >/dev/null && nft list tables | grep windlass; \
+    ip -o link | grep -E 'cni0|veth'; ip route show proto 87; ip -o address show dev lo | grep -v -E ' (127.0.0.1/8|::1/128) '; command -v nft >/dev/null && nft list tables | grep windlass; \
     find /sys/fs/cgroup -name 'kubepods*'; grep -E 'kubelet|containerd|netns/cni' /proc/mounts; systemctl list-units --all --plain --no-legend 'kubepods*'; \
     ls /proc/*/exe -l 2>/dev/null | grep -E 'windlass|containerd'; dpkg -l containerd runc nftables 2>/dev/null | grep ^ii";
 
