@@ -26,7 +26,6 @@ const POD_UID: &str = "io.kubernetes.pod.uid";
 const AT_A_TIME: usize = 8;
 /// The longest that one call to the runtime, or one program, is waited for.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// What a kubelet that waits with the machine's shutdown has amended of logind's settings.
 /// The bridge of pods, and the protocol number of our routes.
 const BRIDGE: &str = "cni0";
 const PROTOCOL: &str = "87";
