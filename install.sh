@@ -132,7 +132,7 @@ programs() {
     done
 }
 
-# Directories that the running programs would make otherwise, so that they go again with the rest.
+# Directories that the running programs, containerd as soon as its package is there, would make otherwise, so that they go again with the rest.
 places() {
     local dir
     for dir in /etc/cni/net.d /opt/cni/bin /var/lib/cni/networks /var/lib/cni/results /etc/systemd/logind.conf.d; do directory "$dir"; done
@@ -442,9 +442,9 @@ OTHER=windlass-agent.service
 mkdir -p "$STATE"
 chmod 700 "$STATE"
 touch "$RECORD"
+places
 packages
 programs
-places
 kernel
 was containerd.service
 containerd_config
