@@ -2,7 +2,7 @@
 //! the machine's loopback from the network. Upstream: `kubelet_network_linux.go` and `Monitor` of `pkg/util/iptables`.
 //!
 //! Woken once at start, and every minute. Reads and writes the chains, by the programs `iptables` and `ip6tables`. Promises: what somebody flushed is
-//! back a minute later; where there is no such program, or it does not work, nothing is done and nothing fails.
+//! back a minute later, if mangle's canary went with it (or at the next start); where there is no such program, or it does not work, nothing is done and nothing fails.
 
 use std::io;
 use std::path::PathBuf;

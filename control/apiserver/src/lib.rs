@@ -21,6 +21,7 @@
 mod admission;
 mod aggregation;
 mod answer;
+mod apart;
 pub mod audit;
 mod authn;
 mod authz;

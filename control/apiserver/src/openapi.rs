@@ -19,6 +19,7 @@ pub(crate) mod upgrade;
 pub mod v3;
 
 use crate::answer;
+use crate::apart::apart;
 use crate::context::{Context, Response};
 use crate::discovery::{Catalog, Version};
 use crate::paths::Documents;
@@ -213,15 +214,6 @@ impl OpenApi {
             self.kept.lock().put(key, of, document.clone());
         }
         Ok(document)
-    }
-}
-
-/// Does work of a second, or waits for it, without keeping this thread's other tasks.
-fn apart<T>(work: impl FnOnce() -> T) -> T {
-    let runtime = tokio::runtime::Handle::try_current();
-    match runtime.is_ok_and(|r| r.runtime_flavor() == tokio::runtime::RuntimeFlavor::MultiThread) {
-        true => tokio::task::block_in_place(work),
-        false => work(),
     }
 }
 

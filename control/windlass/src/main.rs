@@ -26,6 +26,7 @@ mod memory;
 mod notify;
 mod output;
 mod parts;
+mod program;
 mod reset;
 mod server;
 mod settings;

@@ -15,9 +15,7 @@ use serde_json::json;
 use std::collections::HashMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::Duration;
-use tokio::process::Command;
 
 const RUNTIME: &str = "unix:///run/containerd/containerd.sock";
 /// What every sandbox of a kubelet is labelled with.
@@ -158,17 +156,9 @@ async fn end_pods(endpoint: &str) -> anyhow::Result<usize> {
     Ok(count)
 }
 
-/// Runs a program to its end.
+/// What a program prints.
 async fn program(name: &str, arguments: &[&str]) -> anyhow::Result<String> {
-    let what = || format!("{name} {}", arguments.join(" "));
-    let mut command = Command::new(name);
-    command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
-    let output = tokio::time::timeout(PATIENCE, command.output()).await.with_context(what)?;
-    let output = output.with_context(what)?;
-    if !output.status.success() {
-        bail!("{}: {}", what(), String::from_utf8_lossy(&output.stderr).trim());
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    crate::program::run(name, arguments, PATIENCE).await
 }
 
 async fn remove_tables() -> anyhow::Result<usize> {

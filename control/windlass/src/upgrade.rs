@@ -7,15 +7,13 @@
 mod release;
 
 use crate::cli::UpgradeFlags;
-use crate::output;
+use crate::{output, program};
 use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::Duration;
-use tokio::process::Command;
 
 const PROGRAMS: [&str; 2] = ["windlass-cni", "windlass"];
 const UNITS: [&str; 2] = ["windlass-server.service", "windlass-agent.service"];
@@ -51,7 +49,7 @@ pub(crate) async fn run(flags: &UpgradeFlags) -> anyhow::Result<()> {
     }
     let restart = async || {
         for unit in units.iter().copied() {
-            systemctl(&["restart", unit], flags.timeout).await?;
+            program::run("systemctl", &["restart", unit], flags.timeout).await?;
         }
         anyhow::Ok(())
     };
@@ -69,39 +67,20 @@ pub(crate) async fn run(flags: &UpgradeFlags) -> anyhow::Result<()> {
 
 /// What a program says of itself.
 async fn version(program: &Path) -> anyhow::Result<Value> {
-    let what = || format!("{} version", program.display());
-    let mut command = Command::new(program);
-    command.args(["version", "-o", "json"]).stdin(Stdio::null()).kill_on_drop(true);
-    let output = tokio::time::timeout(PATIENCE, command.output()).await.with_context(what)?;
-    let output = output.with_context(what)?;
-    if !output.status.success() {
-        bail!("{}: {}", what(), output.status);
-    }
-    serde_json::from_slice(&output.stdout).with_context(what)
+    let said = program::run(program, &["version", "-o", "json"], PATIENCE).await?;
+    serde_json::from_str(&said).with_context(|| format!("{} version", program.display()))
 }
 
 /// What systemd says of a unit: `active`.
 async fn state(unit: &str) -> anyhow::Result<String> {
-    let said = systemctl(&["show", "--property=ActiveState", "--value", unit], PATIENCE).await?;
+    let said =
+        program::run("systemctl", &["show", "--property=ActiveState", "--value", unit], PATIENCE).await?;
     Ok(said.trim().to_owned())
 }
 
 /// A unit that is at work, or on its way there: one that fails again and again is `activating` in between, and the new programs may be what mends it.
 fn is_running(state: &str) -> bool {
     ["active", "activating", "reloading", "refreshing", "deactivating"].contains(&state)
-}
-
-/// Runs it to its end; gives what it says.
-async fn systemctl(arguments: &[&str], patience: Duration) -> anyhow::Result<String> {
-    let what = || format!("systemctl {}", arguments.join(" "));
-    let mut command = Command::new("systemctl");
-    command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
-    let output = tokio::time::timeout(patience, command.output()).await.with_context(what)?;
-    let output = output.with_context(what)?;
-    if !output.status.success() {
-        bail!("{}: {}: {}", what(), output.status, String::from_utf8_lossy(&output.stderr).trim());
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// Puts the staged programs in the place of those in `dir` and restarts what runs; where that fails, the old ones are back.

@@ -10,9 +10,7 @@ use node::identity::Files;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::Duration;
-use tokio::process::Command;
 
 /// The longest that another program, or a server, is waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -83,10 +81,8 @@ fn installed(program: &str) -> bool {
 
 /// What a program prints, where it ends well and in time.
 async fn said(program: &str, arguments: &[&str]) -> Option<String> {
-    let mut command = Command::new(program);
-    command.args(arguments).stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
-    let output = tokio::time::timeout(PATIENCE, command.output()).await.ok()?.ok()?;
-    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    let said = crate::program::run(program, arguments, PATIENCE).await.ok()?;
+    Some(said.trim().to_owned())
 }
 
 async fn missing_modules() -> Vec<String> {

@@ -1,6 +1,7 @@
 //! The rules of built-in resources: `machinery`'s pure functions, by the resource's declaration.
 
 use super::{Rules, Scaling, Selects, signing_request, tls_pair};
+use crate::apart::apart;
 use jiff::Timestamp;
 use machinery::admission::kinds;
 use machinery::apply::managed::Managed;
@@ -35,15 +36,9 @@ impl Builtin {
 
 /// Does work whose time grows with the object in a way that other requests of this thread need not wait for it: a definition's rules are
 /// compiled, and their costs estimated, in some milliseconds.
-fn apart<T>(resource: &Resource, work: impl FnOnce() -> T) -> T {
-    let several = || {
-        let runtime = tokio::runtime::Handle::try_current();
-        runtime.is_ok_and(|r| r.runtime_flavor() == tokio::runtime::RuntimeFlavor::MultiThread)
-    };
+fn judged<T>(resource: &Resource, work: impl FnOnce() -> T) -> T {
     match (resource.group, resource.kind) {
-        ("apiextensions.k8s.io", "CustomResourceDefinition") if several() => {
-            tokio::task::block_in_place(work)
-        }
+        ("apiextensions.k8s.io", "CustomResourceDefinition") => apart(work),
         _ => work(),
     }
 }
@@ -123,7 +118,7 @@ impl Rules for Builtin {
     }
 
     fn validate_create(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = apart(self.resource, || validation::create(self.resource, object));
+        let mut errors = judged(self.resource, || validation::create(self.resource, object));
         if (self.resource.group, self.resource.kind) == ("certificates.k8s.io", "CertificateSigningRequest") {
             signing_request::insert(object, &mut errors);
         }
@@ -132,7 +127,7 @@ impl Rules for Builtin {
 
     fn validate_update(&self, subresource: &str, new: &Value, old: &Value) -> Vec<FieldError> {
         match subresource {
-            "" => apart(self.resource, || validation::update(self.resource, new, old)),
+            "" => judged(self.resource, || validation::update(self.resource, new, old)),
             sub => validation::subresource_update(self.resource, sub, new, old),
         }
     }
