@@ -85,7 +85,7 @@ pub(crate) fn plain(request: &Message) -> Option<&Query> {
 /// The response that says what was found in a list of hosts.
 pub(crate) fn answer(request: &Message, query: &Query, found: Found, ttl: u32) -> Message {
     let mut response = begin(request);
-    response.metadata.authoritative = true;
+    response.metadata.authoritative = found != Found::Failure;
     response.add_query(query.clone());
     match found {
         Found::Records(records) => {
@@ -93,7 +93,7 @@ pub(crate) fn answer(request: &Message, query: &Query, found: Found, ttl: u32) -
                 response.add_answer(Record::from_rdata(query.name().clone(), ttl, data));
             }
         }
-        Found::NoSuchName => response.metadata.response_code = ResponseCode::NXDomain,
+        Found::Failure => response.metadata.response_code = ResponseCode::ServFail,
     }
     response
 }

@@ -28,8 +28,8 @@ pub(crate) struct Hosts {
 pub(crate) enum Found {
     /// These; none of that type where there are none.
     Records(Vec<RData>),
-    /// There is no such name, and nobody else is to be asked.
-    NoSuchName,
+    /// It does not know the name, and nobody else is to be asked: SERVFAIL, as CoreDNS has no zone whose SOA record an NXDOMAIN could carry.
+    Failure,
 }
 
 impl Hosts {
@@ -100,7 +100,7 @@ impl Hosts {
             }
             None => {
                 let on = |zones: &Vec<Name>| zones.is_empty() || zones.iter().any(|zone| zone.zone_of(asked));
-                (!self.fallthrough.as_ref().is_some_and(on)).then_some(Found::NoSuchName)
+                (!self.fallthrough.as_ref().is_some_and(on)).then_some(Found::Failure)
             }
         }
     }
@@ -134,7 +134,7 @@ mod tests {
     fn ask(hosts: &Hosts, of: &str, kind: RecordType) -> Option<Vec<String>> {
         match hosts.find(&Query::query(name(of).unwrap(), kind))? {
             Found::Records(records) => Some(records.iter().map(ToString::to_string).collect()),
-            Found::NoSuchName => Some(vec!["no such name".into()]),
+            Found::Failure => Some(vec!["failure".into()]),
         }
     }
 
@@ -154,7 +154,7 @@ mod tests {
 
     #[test]
     fn a_name_that_is_not_there_must_not_be_asked_elsewhere_without_leave() {
-        let none = || Some(vec!["no such name".to_owned()]);
+        let none = || Some(vec!["failure".to_owned()]);
         assert_eq!(ask(&hosts("192.0.2.1 a.example"), "b.example", RecordType::A), none());
         let some = hosts("192.0.2.1 a.example\nfallthrough org");
         assert_eq!(ask(&some, "b.example", RecordType::A), none());

@@ -100,7 +100,7 @@ impl Resolvers {
         for hosts in &block.hosts {
             match hosts.find(query) {
                 // whatever is said of names nobody knows, the cluster's are known
-                Some(Found::NoSuchName) if block.kubernetes && domain.zone_of(query.name()) => {}
+                Some(Found::Failure) if block.kubernetes && domain.zone_of(query.name()) => {}
                 Some(found) => return Way::Known(Box::new(answer(request, query, found, hosts.ttl))),
                 None => {}
             }
@@ -164,7 +164,7 @@ mod tests {
 
     fn way(resolvers: &Resolvers, of: &str) -> String {
         match resolvers.way(&question(of), &name("cluster.local").unwrap()) {
-            Way::Known(response) if response.metadata.response_code == ResponseCode::NXDomain => {
+            Way::Known(response) if response.metadata.response_code == ResponseCode::ServFail => {
                 "nobody".into()
             }
             Way::Known(response) => response.answers[0].data.to_string(),

@@ -67,6 +67,7 @@ impl Sources {
             merge_patch(&mut all, over);
         }
         all = without_defaults(all);
+        settle_report_frequency(&mut all);
         lay_flags(&mut all, &self.flags);
         Ok(without_nulls(all))
     }
@@ -89,6 +90,17 @@ impl Sources {
         }
         files.sort();
         Ok(files)
+    }
+}
+
+/// What the files leave open of `nodeStatusReportFrequency` follows their `nodeStatusUpdateFrequency`, not the flag's: upstream sets the
+/// default before it reads flags.
+fn settle_report_frequency(document: &mut Value) {
+    if let Value::Object(fields) = document
+        && !fields.contains_key("nodeStatusReportFrequency")
+    {
+        let update = fields.get("nodeStatusUpdateFrequency").cloned();
+        fields.insert("nodeStatusReportFrequency".to_owned(), update.unwrap_or_else(|| json!("5m")));
     }
 }
 
