@@ -135,7 +135,7 @@ impl Writer {
 }
 
 impl Writes for Writer {
-    fn change<'a>(&'a self, call: &'a Call<'_>, change: &'a Change<'_>) -> BoxFuture<'a, Result<(), Status>> {
+    fn change<'a>(&'a self, call: &'a Call<'_>, change: &'a dyn Change) -> BoxFuture<'a, Result<(), Status>> {
         Box::pin(async move { self.update(call, change, None).await.map(drop) })
     }
 }

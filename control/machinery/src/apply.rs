@@ -5,15 +5,16 @@
 //! - [`structure`]: what merges how, from the field table (or deduced, where there is no schema).
 //! - `typed`: field set, comparison, merge and removal of a value by its structure.
 //! - [`managed`]: the owners, as `metadata.managedFields` has them.
+//! - [`versions`]: what those own who wrote through another version.
 //!
-//! The algorithm is structured-merge-diff's. Every set is taken to be of the version the object is in: owners that
-//! wrote through another version are not converted.
+//! The algorithm is structured-merge-diff's.
 
 pub mod managed;
 mod order;
 pub mod set;
 pub mod structure;
 mod typed;
+pub mod versions;
 
 use crate::goformat::go_quote;
 use crate::object;
@@ -22,6 +23,7 @@ use managed::{Managed, Manager};
 use serde_json::Value;
 use set::Set;
 use structure::Structure;
+use versions::{Halt, Versions, Views};
 
 pub(crate) use typed::field_set;
 use typed::{Comparison, compare};
@@ -79,44 +81,48 @@ fn unowned() -> Set {
     set
 }
 
-/// Applies `config` over `live`.
+/// Applies `config` over `live`, both in the version of the write.
 ///
 /// # Errors
-/// 409 naming every field whose value would change under another owner, unless the write is forced.
+/// 409 naming every field whose value would change under another owner, unless the write is forced; and what `versions` wants.
 pub fn apply<S: Structure>(
     structure: S,
     live: &Value,
     config: &Value,
     owners: &Managed,
     write: &Write<'_>,
-) -> Result<Applied, Status> {
+    versions: &dyn Versions<S>,
+) -> Result<Applied, Halt> {
     let manager = write.manager;
+    let views = Views { structure, own: &manager.api_version, versions };
     let applied = field_set(structure, config).difference(&unowned()).outside(write.reset);
-    let last = owners.get(manager).map(|e| e.fields.clone()).unwrap_or_default();
-    let mut managed = owners.clone();
+    let mut managed = views.settled(owners);
+    let last = managed.get(manager).cloned();
     managed.put(manager.clone(), applied.clone(), None);
     let mut object = merge(structure, live, config);
-    let kept = managed.entries().iter().fold(Set::default(), |all, entry| all.union(&entry.fields));
-    typed::remove(structure, &mut object, &last, &kept);
-    let comparison = compare(structure, live, &object).outside(write.reset);
-    let changed = comparison.modified.union(&comparison.added).difference(&unowned());
+    if let Some(last) = last {
+        object = views.without(object, &last, &managed)?;
+    }
+    let compared = views.compared(live, &object, &managed, write.reset)?;
     let conflicts: Vec<(Manager, Set)> = managed
         .entries()
         .iter()
         .filter(|e| e.manager != *manager)
-        .map(|e| (e.manager.clone(), e.fields.intersection(&changed)))
+        .filter_map(|e| Some((e.manager.clone(), e.fields.intersection(&changed(compared.of(&e.manager)?)))))
         .filter(|(_, set)| !set.is_empty())
         .collect();
     if !write.force && !conflicts.is_empty() {
         let refused = not_given_way(structure, live, manager, &conflicts);
         if !refused.is_empty() {
-            return Err(conflict_status(&refused));
+            return Err(conflict_status(&refused).into());
         }
     }
     for (other, lost) in &conflicts {
         managed.lose(other, lost);
     }
-    managed.lose_all(&comparison.removed, Some(manager));
+    managed.lose_each(|other| {
+        compared.of(other).filter(|_| other != manager).map(|comparison| &comparison.removed)
+    });
     // Who comes to own what is there already has changed nothing, and no time is noted.
     let differs = object != *live;
     managed.put(manager.clone(), applied, differs.then_some(write.now));
@@ -126,6 +132,11 @@ pub fn apply<S: Structure>(
     }
     let changed = managed != *owners || object != *live;
     Ok(Applied { object, managed, changed })
+}
+
+/// What has other values than before, or is new, and can be owned.
+fn changed(comparison: &Comparison) -> Set {
+    comparison.modified.union(&comparison.added).difference(&unowned())
 }
 
 /// The conflicts that are left when `manager` may have what its client-side apply once set and nobody changed since (upstream:
@@ -176,32 +187,37 @@ fn renew_last_applied(object: &mut Value, config: &Value) {
     }
 }
 
-/// The owners after `live` was changed into `new` by anything but apply. For a create, `live` is the type's zero value
-/// in canonical form.
+/// The owners after `live` was changed into `new` (both in the version of the write) by anything but apply. For a create, `live` is the
+/// type's zero value in canonical form.
+///
+/// # Errors
+/// What `versions` wants.
 pub fn update<S: Structure>(
     structure: S,
     live: &Value,
     new: &Value,
     owners: &Managed,
     write: &Write<'_>,
-) -> Managed {
+    versions: &dyn Versions<S>,
+) -> Result<Managed, Halt> {
     let manager = write.manager;
-    let comparison = compare(structure, live, new).outside(write.reset);
-    let changed = comparison.modified.union(&comparison.added).difference(&unowned());
-    let mut managed = owners.clone();
-    managed.lose_all(&comparison.removed, None);
+    let views = Views { structure, own: &manager.api_version, versions };
+    let mut managed = views.settled(owners);
+    let compared = views.compared(live, new, &managed, write.reset)?;
+    managed.lose_each(|other| compared.of(other).map(|comparison| &comparison.removed));
     let others: Vec<Manager> =
         managed.entries().iter().map(|e| e.manager.clone()).filter(|m| m != manager).collect();
     for other in others {
-        managed.lose(&other, &changed);
+        managed.lose(&other, &compared.of(&other).map(changed).unwrap_or_default());
     }
+    let changed = compared.of(manager).map(changed).unwrap_or_default();
     if !changed.is_empty() {
         let own = managed.get(manager).map(|e| e.fields.clone()).unwrap_or_default();
         managed.put(manager.clone(), own.union(&changed), Some(write.now));
     }
     managed.drop_empty();
     managed.cap();
-    managed
+    Ok(managed)
 }
 
 fn conflict_status(conflicts: &[(Manager, Set)]) -> Status {

@@ -6,7 +6,7 @@ use crate::context::{Body, Response};
 use crate::registry::call::Call;
 use crate::registry::kind::Kind;
 use crate::registry::options::FieldValidation;
-use crate::write::managed;
+use crate::write::managed::Configuration;
 use bytes::Bytes;
 use http::HeaderMap;
 use machinery::field::{FieldError, Path};
@@ -153,23 +153,6 @@ fn untyped(call: &Call<'_>, gvk: &Gvk, config: &Value, errors: &[String]) -> Sta
     Status::failure(500, Reason::Unknown, format!("failed to create typed patch object ({what}): {why}"))
 }
 
-/// What `config` makes of an object of the stored version, or of nothing.
-pub(super) fn applied(call: &Call<'_>, old: Option<&Value>, config: &Value) -> Result<Value, Status> {
-    let kind = &call.kind;
-    let live = old.map(|old| {
-        let mut live = old.clone();
-        kind.to_client(&mut live);
-        object::set_resource_version(&mut live, "");
-        live
-    });
-    let object = managed::apply(call, kind, live.as_ref(), config)?;
-    let (mut object, _) = kind.normalize(object).map_err(Status::bad_request)?;
-    object::set_gvk(&mut object, &kind.gvk());
-    kind.to_storage(&mut object);
-    kind.default(&mut object);
-    Ok(object)
-}
-
 /// A configuration to apply: of this version and kind, and without owners. Beside it, the fields it gave twice.
 pub(super) fn configuration(bytes: &Bytes, gvk: &Gvk) -> Result<(Value, Vec<String>), Status> {
     let decoded = machinery::codec::yaml::decode(bytes)
@@ -220,9 +203,9 @@ async fn apply(
     if x.kind.resource.namespaced && object::namespace(&config).is_empty() {
         object::set_namespace(&mut config, &call.namespace);
     }
-    let change = |old: &Value| applied(&call, Some(old), &config);
+    let change = Configuration { registry: x.registry, call: &call, config: &config };
     let fresh = match call.subresource {
-        "" => Some(applied(&call, None, &config)?),
+        "" => Some(change.over(None).await?),
         _ => None,
     };
     let updated = x.writer.update(&call, &change, fresh.as_ref()).await?;

@@ -44,7 +44,7 @@ async fn replace(x: &Exchange<'_>, body: Body) -> Result<Response, Status> {
     x.warn(warnings);
     x.audit(&object);
     update::check_names(&call, &object)?;
-    let updated = x.writer.update(&call, &|_| Ok(object.clone()), None).await?;
+    let updated = x.writer.update(&call, &|_: &Value| Ok(object.clone()), None).await?;
     Ok(respond::written(&accept, &x.kind, updated, Include::parse(x.context)))
 }
 

@@ -29,6 +29,7 @@ mod ground;
 mod lists;
 mod node_restriction;
 mod numbers;
+mod owners;
 mod pod_security;
 mod policies;
 mod servers;

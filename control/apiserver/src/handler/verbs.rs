@@ -75,7 +75,7 @@ pub(super) async fn update(x: &Exchange<'_>, body: Body) -> Result<Response, Sta
     update::check_names(&call, &object)?;
     let mut object = object;
     call.dedup_owners(&mut object, false);
-    let updated = x.writer.update(&call, &|_| Ok(object.clone()), Some(&object)).await?;
+    let updated = x.writer.update(&call, &|_: &Value| Ok(object.clone()), Some(&object)).await?;
     Ok(respond::written(&accept, &x.kind, updated, Include::parse(x.context)))
 }
 

@@ -13,8 +13,21 @@ use std::sync::Arc;
 /// What a client is told beside the answer.
 pub(crate) type Warnings = Arc<Mutex<Vec<String>>>;
 
-/// A change of an object of the stored version: from the stored state to the wanted one.
-pub(crate) type Change<'a> = dyn Fn(&Value) -> Result<Value, Status> + Send + Sync + 'a;
+/// A change of an object of the stored version: from the stored state to the wanted one. A function is one; what has to ask others first
+/// is another.
+pub(crate) trait Change: Send + Sync {
+    /// What it makes of the object as it is stored now.
+    fn of<'a>(&'a self, stored: &'a Value) -> BoxFuture<'a, Result<Value, Status>>;
+}
+
+impl<F> Change for F
+where
+    F: Fn(&Value) -> Result<Value, Status> + Send + Sync,
+{
+    fn of<'a>(&'a self, stored: &'a Value) -> BoxFuture<'a, Result<Value, Status>> {
+        Box::pin(std::future::ready(self(stored)))
+    }
+}
 
 /// A subresource whose clients send another kind than the object it changes, such as a Scale.
 #[derive(Debug)]
@@ -91,5 +104,5 @@ impl<'a> Call<'a> {
 /// Carries out writes, for admission: a quota is charged by one.
 pub(crate) trait Writes: Send + Sync {
     /// Changes the object `call` names.
-    fn change<'a>(&'a self, call: &'a Call<'_>, change: &'a Change<'_>) -> BoxFuture<'a, Result<(), Status>>;
+    fn change<'a>(&'a self, call: &'a Call<'_>, change: &'a dyn Change) -> BoxFuture<'a, Result<(), Status>>;
 }

@@ -56,6 +56,17 @@ impl Registry {
         self.convert_all(kind, &definition, objects, kind.version).await
     }
 
+    /// Objects in any version of their definition, whichever version the client speaks.
+    pub(crate) async fn in_version(
+        &self,
+        kind: &Kind,
+        objects: Vec<Value>,
+        version: &str,
+    ) -> Result<Vec<Value>, Status> {
+        let definition = definition(kind)?.ok_or_else(gone)?;
+        self.convert_all(kind, &definition, objects, version).await
+    }
+
     /// Many objects of a watch cache, as their bytes, in the version `kind` speaks.
     pub(crate) async fn present_all(&self, kind: &Kind, bytes: &[Bytes]) -> Result<Vec<Value>, Status> {
         let definition = definition(kind)?.ok_or_else(gone)?;

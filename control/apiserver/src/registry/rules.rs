@@ -6,16 +6,18 @@ mod builtin;
 mod custom;
 mod signing_request;
 mod tls_pair;
+mod versions;
 
 pub(crate) use builtin::Builtin;
 pub(crate) use custom::Custom;
+pub(crate) use versions::Answers;
 
 use jiff::Timestamp;
 use machinery::apply::managed::Managed;
+use machinery::apply::versions::Halt;
 use machinery::apply::{Applied, Write};
 use machinery::cel::Type;
 use machinery::field::FieldError;
-use machinery::status::Status;
 use serde_json::Value;
 
 /// Where an object says how many of it there are: paths of its fields.
@@ -119,14 +121,28 @@ pub(crate) trait Rules: Send + Sync {
     fn untypable(&self, config: &Value) -> Vec<String>;
 
     /// The owners after a write made `new` of `live`; none where the kind has no schema.
-    fn owners(&self, live: &Value, new: &Value, present: &Managed, write: &Write<'_>) -> Option<Managed>;
+    ///
+    /// # Errors
+    /// What `answers` do not say of other versions.
+    fn owners(
+        &self,
+        live: &Value,
+        new: &Value,
+        present: &Managed,
+        write: &Write<'_>,
+        answers: &Answers,
+    ) -> Result<Option<Managed>, Halt>;
 
     /// `config` applied over `live`.
+    ///
+    /// # Errors
+    /// 409 for what others own; what `answers` do not say of other versions.
     fn apply(
         &self,
         live: &Value,
         config: &Value,
         present: &Managed,
         write: &Write<'_>,
-    ) -> Result<Applied, Status>;
+        answers: &Answers,
+    ) -> Result<Applied, Halt>;
 }

@@ -80,7 +80,7 @@ impl Writer {
         }
         // Owners are noted before admission, as upstream notes them: what it adds is nobody's.
         if !options.applies {
-            managed::track(call, None, &mut object);
+            managed::track(&self.registry, call, None, &mut object).await;
         }
         let noted = managed::of(&object);
         let mut attributes = Attributes::new(&self.admission, call, Operation::Create, Some(object), None);

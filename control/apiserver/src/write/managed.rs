@@ -1,14 +1,17 @@
 //! `metadata.managedFields`: every write leaves who owns what behind it.
 
-use crate::registry::call::{Call, Seen};
+use crate::registry::Registry;
+use crate::registry::call::{Call, Change, Seen};
 use crate::registry::kind::Kind;
 use crate::registry::metadata::time;
-use crate::registry::slot::Slot;
+use crate::registry::rules::Answers;
+use futures::future::BoxFuture;
 use machinery::access::{Get as _, copy_at, remove_at, set_at};
 use machinery::apply::managed::{Managed, Manager};
 use machinery::apply::set::Set;
+use machinery::apply::versions::Halt;
 use machinery::apply::{Applied, Write};
-use machinery::object::parse_api_version;
+use machinery::object::{self, parse_api_version};
 use machinery::status::Status;
 use serde_json::{Value, json};
 
@@ -17,13 +20,46 @@ const OWN: &str = "kube-apiserver";
 /// The manager of all that was there before anybody's writes were noted.
 const BEFORE: &str = "before-first-apply";
 
+/// A configuration to apply to whatever is stored.
+pub(crate) struct Configuration<'a> {
+    pub registry: &'a Registry,
+    pub call: &'a Call<'a>,
+    pub config: &'a Value,
+}
+
+impl Configuration<'_> {
+    /// What it makes of an object of the stored version, or of nothing.
+    pub(crate) async fn over(&self, old: Option<&Value>) -> Result<Value, Status> {
+        let kind = &self.call.kind;
+        let live = old.map(|old| {
+            let mut live = old.clone();
+            kind.to_client(&mut live);
+            object::set_resource_version(&mut live, "");
+            live
+        });
+        let object = apply(self.registry, self.call, live.as_ref(), self.config).await?;
+        let (mut object, _) = kind.normalize(object).map_err(Status::bad_request)?;
+        object::set_gvk(&mut object, &kind.gvk());
+        kind.to_storage(&mut object);
+        kind.default(&mut object);
+        Ok(object)
+    }
+}
+
+impl Change for Configuration<'_> {
+    fn of<'a>(&'a self, stored: &'a Value) -> BoxFuture<'a, Result<Value, Status>> {
+        Box::pin(self.over(Some(stored)))
+    }
+}
+
 /// `config` applied over `live` (none: over nothing), both in the client's version: the object, its owners noted.
-pub(crate) fn apply(
+async fn apply(
+    registry: &Registry,
     call: &Call<'_>,
-    kind: &Kind,
     live: Option<&Value>,
     config: &Value,
 ) -> Result<Value, Status> {
+    let kind = &call.kind;
     let (gvk, rules) = (kind.gvk(), kind.rules());
     let now = time(jiff::Timestamp::now());
     let reset = Set::of_fields(rules.reset_fields(call.subresource));
@@ -36,19 +72,41 @@ pub(crate) fn apply(
         // Upstream: `skipNonAppliedManager`.
         let before = Manager { name: BEFORE.to_owned(), ..manager(call, false) };
         let write = Write { manager: &before, now: &now, force: true, reset: &reset };
-        present = rules.owners(&rules.zero(&bare), &bare, &present, &write).unwrap_or_default();
+        let noted = |answers: &Answers| rules.owners(&rules.zero(&bare), &bare, &present, &write, answers);
+        present = answered(registry, kind, noted).await?.unwrap_or_default();
     }
-    forget_versions(kind, &mut present);
     let own = manager(call, true);
     let force = call.options.force.unwrap_or(false);
     let write = Write { manager: &own, now: &now, force, reset: &reset };
-    let Applied { mut object, managed, .. } = rules.apply(&bare, config, &present, &write)?;
+    let merged = |answers: &Answers| rules.apply(&bare, config, &present, &write, answers);
+    let Applied { mut object, managed, .. } = answered(registry, kind, merged).await?;
     note(&mut object, &managed);
     Ok(object)
 }
 
-/// Notes in `new` who owns what after `call` made it of `old` (none: created it).
-pub(super) fn track(call: &Call<'_>, old: Option<&Value>, new: &mut Value) {
+/// What `step` comes to once it has every answer of the definition's webhook that it needs.
+async fn answered<T>(
+    registry: &Registry,
+    kind: &Kind,
+    step: impl Fn(&Answers) -> Result<T, Halt> + Send + Sync,
+) -> Result<T, Status> {
+    let mut answers = Answers::default();
+    loop {
+        // Each round gets further than the one before, and their number is bounded by that of the versions.
+        let (objects, api_version) = match step(&answers) {
+            Ok(done) => return Ok(done),
+            Err(Halt::Refused(status)) => return Err(status),
+            Err(Halt::Wants { objects, api_version }) => (objects, api_version),
+        };
+        let version = parse_api_version(&api_version).map(|(_, version)| version).unwrap_or_default();
+        let said = registry.in_version(kind, objects.clone(), version).await?;
+        answers.note(objects, &api_version, said);
+    }
+}
+
+/// Notes in `new` who owns what after `call` made it of `old` (none: created it). Where that cannot be told, as no webhook says what the
+/// object is in another owner's version, nobody owns anything any more (upstream: `UpdateNoErrors`).
+pub(super) async fn track(registry: &Registry, call: &Call<'_>, old: Option<&Value>, new: &mut Value) {
     let rules = call.kind.rules();
     let asked = new.present("metadata.managedFields").cloned();
     remove_at(new, "metadata.managedFields");
@@ -63,7 +121,7 @@ pub(super) fn track(call: &Call<'_>, old: Option<&Value>, new: &mut Value) {
         Some(old) => (in_version(without(old)), owners(old)),
         None => (rules.zero(written), Managed::default()),
     };
-    let mut present = match asked.filter(|_| call.subresource.is_empty()) {
+    let present = match asked.filter(|_| call.subresource.is_empty()) {
         Some(asked) => chosen(&asked).unwrap_or(noted),
         None => noted,
     };
@@ -71,14 +129,18 @@ pub(super) fn track(call: &Call<'_>, old: Option<&Value>, new: &mut Value) {
     if old.is_some() && present.entries().is_empty() {
         return;
     }
-    forget_versions(&call.kind, &mut present);
     let now = time(jiff::Timestamp::now());
     let own = manager(call, false);
     let reset = Set::of_fields(rules.reset_fields(call.subresource));
     let write = Write { manager: &own, now: &now, force: true, reset: &reset };
-    let managed = rules.owners(&live, written, &present, &write);
-    if let Some(managed) = managed {
-        note(new, &managed);
+    let noted = |answers: &Answers| rules.owners(&live, written, &present, &write, answers);
+    match answered(registry, &call.kind, noted).await {
+        Ok(Some(managed)) => note(new, &managed),
+        Ok(None) => {}
+        Err(error) => {
+            let (namespace, name) = (object::namespace(new), object::name(new));
+            tracing::warn!(%error, kind = %call.kind.gvk(), namespace, name, "who owns its fields is not known any more");
+        }
     }
 }
 
@@ -129,21 +191,6 @@ fn chosen(asked: &Value) -> Option<Managed> {
         return Some(Managed::default());
     }
     Managed::from_value(asked).filter(|managed| !managed.entries().is_empty())
-}
-
-/// Forgets owners that wrote through a version which their definition has no more: nothing can be compared in it (upstream:
-/// `IsMissingVersionError`).
-fn forget_versions(kind: &Kind, present: &mut Managed) {
-    let Some(serving) = kind.custom.and_then(Slot::serving) else { return };
-    let outline = &serving.outline;
-    let exists = |manager: &Manager| {
-        let version = parse_api_version(&manager.api_version);
-        version.is_some_and(|(group, version)| group == outline.group && outline.version(version).is_some())
-    };
-    let managers = present.entries().iter().map(|entry| entry.manager.clone());
-    let gone: Vec<Manager> = managers.filter(|manager| !exists(manager)).collect();
-    // Who owns nothing is no owner.
-    gone.into_iter().for_each(|manager| present.put(manager, Set::default(), None));
 }
 
 fn manager(call: &Call<'_>, applies: bool) -> Manager {

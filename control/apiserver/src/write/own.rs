@@ -45,7 +45,7 @@ impl Writer {
         namespace: &str,
         name: &str,
         subresource: &'static str,
-        change: &Change<'_>,
+        change: &dyn Change,
     ) -> Result<Value, Status> {
         let context = context();
         let mut call = Call::unseen(&context, kind, namespace, name);

@@ -42,7 +42,7 @@ impl Writer {
     pub(crate) async fn update(
         &self,
         call: &Call<'_>,
-        change: &Change<'_>,
+        change: &dyn Change,
         create_from: Option<&Value>,
     ) -> Result<Written, Status> {
         for _ in 0..TRIES {
@@ -79,12 +79,12 @@ impl Writer {
     async fn try_update(
         &self,
         call: &Call<'_>,
-        change: &Change<'_>,
+        change: &dyn Change,
         entry: Entry,
     ) -> Result<Option<Written>, Status> {
         let kind = &call.kind;
         let old = self.registry.decode(kind, &entry).await?;
-        let mut new = change(&old)?;
+        let mut new = change.of(&old).await?;
         check_identity(call, &old, &new)?;
         let asked = new.text("metadata.resourceVersion").to_owned();
         let held = !asked.is_empty() && asked != "0";
@@ -104,7 +104,7 @@ impl Writer {
         carry_over(&old, &mut new);
         // Owners are noted before admission, as upstream notes them: what it changes is nobody's.
         if !call.options.applies {
-            managed::track(call, Some(&old), &mut new);
+            managed::track(&self.registry, call, Some(&old), &mut new).await;
         }
         let noted = managed::of(&new);
         let mut attributes =

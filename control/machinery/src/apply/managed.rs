@@ -126,11 +126,13 @@ impl Managed {
         }
     }
 
-    /// Whether the same managers own the same, whenever they came to.
+    /// Whether the same managers own the same in the same versions, whenever they came to.
     #[must_use]
     pub fn same_but_times(&self, other: &Managed) -> bool {
-        let timeless = |managed: &Managed| -> Vec<Entry> {
-            managed.entries.iter().map(|e| Entry { time: String::new(), ..e.clone() }).collect()
+        let timeless = |managed: &Managed| -> Vec<(String, Entry)> {
+            let timeless =
+                |e: &Entry| (e.manager.api_version.clone(), Entry { time: String::new(), ..e.clone() });
+            managed.entries.iter().map(timeless).collect()
         };
         let (mine, theirs) = (timeless(self), timeless(other));
         mine.len() == theirs.len() && mine.iter().all(|entry| theirs.contains(entry))
@@ -143,11 +145,24 @@ impl Managed {
         }
     }
 
-    /// Takes fields that are gone from everybody, but for `except`.
-    pub(super) fn lose_all(&mut self, fields: &Set, except: Option<&Manager>) {
-        for entry in self.entries.iter_mut().filter(|e| Some(&e.manager) != except) {
-            entry.fields = entry.fields.difference(fields);
+    /// Takes from each what `gone` says.
+    pub(super) fn lose_each<'s>(&mut self, gone: impl Fn(&Manager) -> Option<&'s Set>) {
+        for entry in &mut self.entries {
+            if let Some(gone) = gone(&entry.manager) {
+                entry.fields = entry.fields.difference(gone);
+            }
         }
+    }
+
+    /// Puts others in the place of each one's fields; who gets none is forgotten.
+    pub(super) fn settle(&mut self, fields: impl Fn(&Entry) -> Option<Set>) {
+        self.entries.retain_mut(|entry| match fields(entry) {
+            Some(fields) => {
+                entry.fields = fields;
+                true
+            }
+            None => false,
+        });
     }
 
     /// Forgets who owns nothing.

@@ -53,6 +53,20 @@ impl Set {
         self.nodes.get(element).map(|n| &n.children)
     }
 
+    /// The same, with what `below` makes of what is below each element; where that is nothing, the element itself is in the set instead.
+    pub(super) fn map_nodes(&self, below: impl Fn(&str, &Set) -> Option<Set>) -> Set {
+        let mut out = Set::default();
+        for (element, node) in &self.nodes {
+            let node = match (node.children.is_empty(), below(element, &node.children)) {
+                (true, _) => node.clone(),
+                (false, Some(children)) => Node { member: node.member, children },
+                (false, None) => Node { member: true, children: Set::default() },
+            };
+            out.nodes.insert(element.clone(), node);
+        }
+        out
+    }
+
     /// The first elements of its paths.
     pub fn elements(&self) -> impl Iterator<Item = &str> {
         self.nodes.keys().map(String::as_str)

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 mod model;
+mod versions;
 
 const NOW: &str = "2024-01-01T00:00:00Z";
 
@@ -28,6 +29,35 @@ fn config(replicas: Option<i32>, image: &str) -> Value {
         out["spec"]["replicas"] = replicas.into();
     }
     out
+}
+
+/// [`super::apply`] of a kind of one version.
+fn apply<S: Structure>(
+    structure: S,
+    live: &Value,
+    config: &Value,
+    owners: &Managed,
+    write: &Write<'_>,
+) -> Result<Applied, Status> {
+    super::apply(structure, live, config, owners, write, &()).map_err(refusal)
+}
+
+/// [`super::update`] of a kind of one version.
+fn update<S: Structure>(
+    structure: S,
+    live: &Value,
+    new: &Value,
+    owners: &Managed,
+    write: &Write<'_>,
+) -> Managed {
+    super::update(structure, live, new, owners, write, &()).unwrap()
+}
+
+fn refusal(halt: Halt) -> Status {
+    match halt {
+        Halt::Refused(status) => status,
+        Halt::Wants { api_version, .. } => panic!("nobody says what it is in {api_version}"),
+    }
 }
 
 /// An unforced write at [`NOW`] that resets nothing.

@@ -116,6 +116,7 @@ mod tests {
     use super::*;
     use crate::apply::managed::{Managed, Manager};
     use crate::apply::set::Set;
+    use crate::apply::versions::Halt;
     use crate::apply::{self, Write};
     use crate::custom::schema::Schema;
     use serde_json::json;
@@ -151,6 +152,7 @@ mod tests {
             &config(json!([{"port": 80}]), json!(["a"])),
             &Managed::default(),
             &Write { manager: &manager("one"), ..write.clone() },
+            &(),
         )
         .unwrap();
         let two = apply::apply(
@@ -159,6 +161,7 @@ mod tests {
             &config(json!([{"port": 81}]), json!(["a"])),
             &one.managed,
             &Write { manager: &manager("two"), ..write.clone() },
+            &(),
         )
         .unwrap();
         assert_eq!(two.object["spec"]["ports"].as_array().unwrap().len(), 2);
@@ -168,8 +171,10 @@ mod tests {
             &config(json!([]), json!(["b"])),
             &two.managed,
             &Write { manager: &manager("two"), ..write.clone() },
+            &(),
         )
         .unwrap_err();
+        let Halt::Refused(refused) = refused else { panic!("{refused:?}") };
         assert_eq!(refused.message, "Apply failed with 1 conflict: conflict with \"one\": .spec.args");
     }
 

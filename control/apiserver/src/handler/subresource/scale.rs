@@ -8,6 +8,7 @@ use crate::context::{Body, Response};
 use crate::registry::call::Call;
 use crate::registry::kind::Kind;
 use crate::registry::rules::Selects;
+use crate::write::managed::Configuration;
 use crate::write::update::check_names;
 use http::StatusCode;
 use machinery::access::{Get as _, find, object_at, set_at};
@@ -138,7 +139,7 @@ pub(super) async fn update(x: &Exchange<'_>, request: Body) -> Result<Response, 
     x.warn(warnings);
     x.audit_as_is(&scale);
     check_names(&call, &scale)?;
-    let updated = x.writer.update(&call, &|old| scaled(&x.kind, old, &scale), None).await?;
+    let updated = x.writer.update(&call, &|old: &Value| scaled(&x.kind, old, &scale), None).await?;
     Ok(answer(x, &accept, of(&x.kind, &updated.object)))
 }
 
@@ -152,7 +153,8 @@ pub(super) async fn patch(x: &Exchange<'_>, request: Body) -> Result<Response, S
     if patch::applies(&x.headers) {
         call.options.applies = true;
         let config = configuration(x, &call, &bytes)?;
-        let updated = x.writer.update(&call, &|old| patch::applied(&call, Some(old), &config), None).await?;
+        let change = Configuration { registry: x.registry, call: &call, config: &config };
+        let updated = x.writer.update(&call, &change, None).await?;
         return Ok(answer(x, &accept, of(&x.kind, &updated.object)));
     }
     let patch = patch::Patch::parse(patch::content_type(&x.headers), &bytes, &gvk())?;

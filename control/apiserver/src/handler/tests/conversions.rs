@@ -221,3 +221,79 @@ async fn a_version_must_not_go_before_everything_stored_in_it_was_rewritten() {
     let changed = s.patch(&format!("{item}?fieldManager=other"), "merge-patch+json", wider).await.body;
     assert_eq!(versions(&changed), ["acme.com/v2"], "who wrote through what is gone owns nothing");
 }
+
+async fn apply(s: &Server, who: &str, version: &str, spec: &Value) -> Received {
+    let target = format!("{}/a?fieldManager={who}", gadgets(version));
+    s.patch(&target, "apply-patch+yaml", gadget(version, "a", spec)).await
+}
+
+/// Managers and the versions they wrote through.
+fn owners(object: &Value) -> Vec<(String, String)> {
+    let text = |owner: &Value, field: &str| owner[field].as_str().unwrap_or_default().to_owned();
+    let all = object["metadata"]["managedFields"].as_array().cloned().unwrap_or_default();
+    all.iter().map(|owner| (text(owner, "manager"), text(owner, "apiVersion"))).collect()
+}
+
+#[tokio::test]
+async fn owners_that_wrote_through_another_version_must_be_asked_in_their_own() {
+    let (s, _theirs) = world().await;
+    assert_eq!(apply(&s, "a", "v1", &json!({"size": "2x3"})).await.code, 201);
+    let same = apply(&s, "b", "v2", &json!({"width": 2, "height": 3})).await;
+    assert_eq!(same.code, 200, "{}", same.body);
+    let three = apply(&s, "c", "v3", &json!({"box": {"height": 3}})).await;
+    assert_eq!(three.code, 200, "{}", three.body);
+    let wider = json!({"size": "9x3"});
+    let refused = apply(&s, "d", "v1", &wider).await;
+    assert_eq!(
+        refused.body["message"],
+        "Apply failed with 2 conflicts: conflicts with \"a\":\n- .spec.size\nconflicts with \"b\":\n- .spec.width"
+    );
+    // Nobody who had it in any version has it any more.
+    let target = format!("{}/a?fieldManager=d&force=true", gadgets("v1"));
+    let forced = s.patch(&target, "apply-patch+yaml", gadget("v1", "a", &wider)).await.body;
+    let left = |who: &str| {
+        let all = forced["metadata"]["managedFields"].as_array().unwrap();
+        all.iter().find(|owner| owner["manager"] == who).map(|owner| owner["fieldsV1"].clone())
+    };
+    assert_eq!(left("a"), None);
+    assert_eq!(left("b"), Some(json!({"f:spec": {"f:height": {}}})));
+    assert_eq!(left("c"), Some(json!({"f:spec": {"f:box": {"f:height": {}}}})));
+}
+
+#[tokio::test]
+async fn what_one_gives_up_must_stay_while_another_has_it_in_another_version() {
+    let (s, _theirs) = world().await;
+    apply(&s, "a", "v1", &json!({"size": "2x3"})).await;
+    apply(&s, "b", "v3", &json!({"box": {"width": 2, "height": 3}})).await;
+    let less = apply(&s, "a", "v1", &json!({})).await.body;
+    assert_eq!(less["spec"], json!({"size": "2x3"}), "{less}");
+    let moved = apply(&s, "b", "v2", &json!({"width": 2, "height": 3})).await.body;
+    assert_eq!(moved["spec"], json!({"width": 2, "height": 3}));
+    assert_eq!(
+        owners(&moved),
+        [("a".into(), "acme.com/v1".into()), ("b".into(), "acme.com/v2".into())],
+        "a has an empty spec"
+    );
+}
+
+#[tokio::test]
+async fn an_update_in_the_stored_version_must_not_fail_while_nobody_converts() {
+    let (s, theirs) = world().await;
+    apply(&s, "a", "v2", &json!({"width": 2, "height": 3})).await;
+    theirs.set_healthy(false);
+    let patched = s
+        .patch(
+            &format!("{}/a", gadgets("v1")),
+            "merge-patch+json",
+            json!({"metadata": {"labels": {"k": "v"}}}),
+        )
+        .await;
+    assert_eq!(patched.code, 200, "{}", patched.body);
+    assert_eq!(owners(&patched.body), [], "who owned what cannot be told any more");
+    theirs.set_healthy(true);
+    let applied = apply(&s, "a", "v2", &json!({"width": 2, "height": 3})).await.body;
+    assert_eq!(
+        owners(&applied),
+        [("a".into(), "acme.com/v2".into()), ("before-first-apply".into(), "acme.com/v2".into())]
+    );
+}

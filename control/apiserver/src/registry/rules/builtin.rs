@@ -1,14 +1,16 @@
 //! The rules of built-in resources: `machinery`'s pure functions, by the resource's declaration.
 
+use super::versions::Answers;
 use super::{Rules, Scaling, Selects, signing_request, tls_pair};
 use crate::apart::apart;
 use jiff::Timestamp;
 use machinery::admission::kinds;
 use machinery::apply::managed::Managed;
+use machinery::apply::versions::{Halt, Versions};
 use machinery::apply::{self, Applied, Write};
 use machinery::cel::Type;
 use machinery::field::FieldError;
-use machinery::object::Gvk;
+use machinery::object::{self, Gvk, parse_api_version};
 use machinery::resources::{Resource, convert, defaults, strategy, table};
 use machinery::schema;
 use machinery::schema::node::Builtin as Structure;
@@ -184,8 +186,16 @@ impl Rules for Builtin {
         structure(config).map(|structure| apply::untypable(structure, config)).unwrap_or_default()
     }
 
-    fn owners(&self, live: &Value, new: &Value, present: &Managed, write: &Write<'_>) -> Option<Managed> {
-        structure(new).map(|structure| apply::update(structure, live, new, present, write))
+    fn owners(
+        &self,
+        live: &Value,
+        new: &Value,
+        present: &Managed,
+        write: &Write<'_>,
+        _: &Answers,
+    ) -> Result<Option<Managed>, Halt> {
+        let Some(structure) = structure(new) else { return Ok(None) };
+        apply::update(structure, live, new, present, write, &Others(self.resource)).map(Some)
     }
 
     fn apply(
@@ -194,10 +204,42 @@ impl Rules for Builtin {
         config: &Value,
         present: &Managed,
         write: &Write<'_>,
-    ) -> Result<Applied, Status> {
+        _: &Answers,
+    ) -> Result<Applied, Halt> {
         let structure = structure(config);
         let structure =
             structure.ok_or_else(|| Status::internal_error(format!("no schema of {}", self.gvk())))?;
-        apply::apply(structure, live, config, present, write)
+        apply::apply(structure, live, config, present, write, &Others(self.resource))
+    }
+}
+
+/// The versions in which a resource is served. What it was in another group, upstream does not compare either.
+struct Others(&'static Resource);
+
+impl Others {
+    fn version<'v>(&self, api_version: &'v str) -> Option<&'v str> {
+        let (group, version) = parse_api_version(api_version)?;
+        Some(version).filter(|version| group == self.0.group && self.0.versions.contains(version))
+    }
+}
+
+impl Versions<Structure<'static>> for Others {
+    fn structure(&self, api_version: &str) -> Option<Structure<'static>> {
+        let table = schema::builtin();
+        let gvk = Gvk::new(self.0.group, self.version(api_version)?, self.0.kind);
+        table.kind(&gvk).map(|id| Structure::new(table, id))
+    }
+
+    fn objects(&self, objects: &[&Value], api_version: &str) -> Result<Vec<Value>, Halt> {
+        let converted = |object: &&Value| {
+            let mut object = (*object).clone();
+            let from = object::api_version(&object).to_owned();
+            if let (Some(from), Some(to)) = (self.version(&from), self.version(api_version)) {
+                convert::to_storage(self.0, from, &mut object);
+                convert::from_storage(self.0, to, &mut object);
+            }
+            object
+        };
+        Ok(objects.iter().map(converted).collect())
     }
 }

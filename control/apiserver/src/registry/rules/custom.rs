@@ -1,17 +1,18 @@
 //! The rules of custom resources, by what their definition says now.
 
+use super::versions::Answers;
 use super::{Rules, Scaling, Selects};
 use crate::registry::serving::Serving;
 use jiff::Timestamp;
 use machinery::apply::managed::Managed;
+use machinery::apply::versions::{Halt, Versions};
 use machinery::apply::{self, Applied, Write};
 use machinery::cel::Type;
 use machinery::custom::node::Custom as Structure;
 use machinery::custom::outline::Listed;
-use machinery::custom::{Definition, Version, rules, strategy};
+use machinery::custom::{Conversion, Definition, Version, rules, strategy};
 use machinery::field::FieldError;
-use machinery::object::{self, Gvk};
-use machinery::status::Status;
+use machinery::object::{self, Gvk, parse_api_version};
 use serde_json::{Value, json};
 use std::sync::{Arc, OnceLock};
 
@@ -177,8 +178,16 @@ impl Rules for Custom {
         apply::untypable(structure, config)
     }
 
-    fn owners(&self, live: &Value, new: &Value, present: &Managed, write: &Write<'_>) -> Option<Managed> {
-        Some(apply::update(self.structure(), live, new, present, write))
+    fn owners(
+        &self,
+        live: &Value,
+        new: &Value,
+        present: &Managed,
+        write: &Write<'_>,
+        answers: &Answers,
+    ) -> Result<Option<Managed>, Halt> {
+        let versions = Others { custom: self, answers };
+        apply::update(self.structure(), live, new, present, write, &versions).map(Some)
     }
 
     fn apply(
@@ -187,7 +196,46 @@ impl Rules for Custom {
         config: &Value,
         present: &Managed,
         write: &Write<'_>,
-    ) -> Result<Applied, Status> {
-        apply::apply(self.structure(), live, config, present, write)
+        answers: &Answers,
+    ) -> Result<Applied, Halt> {
+        let versions = Others { custom: self, answers };
+        apply::apply(self.structure(), live, config, present, write, &versions)
+    }
+}
+
+/// All versions of a definition, served or not, and what its webhook said so far.
+struct Others<'a> {
+    custom: &'a Custom,
+    answers: &'a Answers,
+}
+
+impl<'a> Others<'a> {
+    fn version(&self, api_version: &str) -> Option<&'a Version> {
+        let definition = self.custom.definition();
+        let (group, version) = parse_api_version(api_version)?;
+        definition.version(version).filter(|_| group == definition.group)
+    }
+}
+
+impl<'a> Versions<Structure<'a>> for Others<'a> {
+    fn structure(&self, api_version: &str) -> Option<Structure<'a>> {
+        self.version(api_version).map(|version| Structure::Object(version.schema.as_ref()))
+    }
+
+    fn objects(&self, objects: &[&Value], api_version: &str) -> Result<Vec<Value>, Halt> {
+        let definition = self.custom.definition();
+        if let Conversion::Webhook(_) = definition.conversion {
+            return self.answers.of(objects, api_version);
+        }
+        let renamed = |object: &&Value| {
+            let mut object = (*object).clone();
+            let Some(version) = self.version(api_version) else { return object };
+            object::set_gvk(&mut object, &Gvk::new(definition.group, version.name, version.resource.kind));
+            if let Err(error) = definition.coerce(version, &mut object, true) {
+                tracing::debug!(error, api_version, "an owner's version of an object");
+            }
+            object
+        };
+        Ok(objects.iter().map(renamed).collect())
     }
 }
