@@ -195,8 +195,7 @@ async fn apply(
     }
     let warnings = body::judge(call.options.field_validation, duplicates).map_err(Status::bad_request)?;
     x.warn(warnings);
-    // What a schema takes and does not keep goes without a word, as it goes from what upstream decodes after the merge.
-    x.kind.rules().prune(&mut config).map_err(Status::bad_request)?;
+    // What a schema takes and does not keep goes when it is merged, without a word; yet who applies it owns it, as upstream has it.
     if object::name(&config).is_empty() {
         object::set_name(&mut config, &call.name);
     }

@@ -61,12 +61,6 @@ pub(crate) trait Rules: Send + Sync {
     /// For a value of the wrong type, in the words of Go's decoder.
     fn normalize(&self, object: Value) -> Result<(Value, Vec<String>), String>;
 
-    /// Takes the fields its schema does not have out of a configuration that is to be applied, and names them.
-    ///
-    /// # Errors
-    /// As [`Rules::normalize`].
-    fn prune(&self, config: &mut Value) -> Result<Vec<String>, String>;
-
     /// Why nothing new may be created now.
     fn closed(&self) -> Option<&'static str>;
 

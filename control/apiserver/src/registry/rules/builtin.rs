@@ -71,11 +71,6 @@ impl Rules for Builtin {
         Ok((normalized.value, normalized.unknown))
     }
 
-    fn prune(&self, config: &mut Value) -> Result<Vec<String>, String> {
-        let table = schema::builtin();
-        Ok(table.kind(&self.gvk()).map(|id| table.prune(id, config)).unwrap_or_default())
-    }
-
     fn closed(&self) -> Option<&'static str> {
         None
     }

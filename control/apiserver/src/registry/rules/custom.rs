@@ -85,10 +85,6 @@ impl Rules for Custom {
         Ok((object, unknown))
     }
 
-    fn prune(&self, config: &mut Value) -> Result<Vec<String>, String> {
-        self.definition().coerce(self.version(), config, false)
-    }
-
     fn closed(&self) -> Option<&'static str> {
         let why = "create not allowed while custom resource definition is terminating";
         self.serving.outline.terminating.then_some(why)
