@@ -149,6 +149,7 @@ fn canonical(resource: &'static Resource, object: &mut Value) -> Result<Value, S
         convert::to_storage(of, version, &mut object);
     }
     defaults::apply(resource, &mut object);
+    defaults::share(resource, &mut object);
     Ok(object)
 }
 

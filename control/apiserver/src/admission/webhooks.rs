@@ -279,6 +279,7 @@ pub(super) async fn take(
         _ => {
             kind.to_storage(&mut after);
             kind.default(&mut after);
+            kind.rules().share(&mut after);
             if kind.is_converted() {
                 after = registry.present(&a.kind, after).await.map_err(|e| e.message)?;
             } else {

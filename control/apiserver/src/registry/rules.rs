@@ -76,6 +76,9 @@ pub(crate) trait Rules: Send + Sync {
     /// Fills in what the client left out.
     fn default(&self, object: &mut Value);
 
+    /// Gives it what it shares with its template, where it has none of that; true where it does.
+    fn share(&self, object: &mut Value) -> bool;
+
     /// Makes a new object what objects of its kind start as; gives what its author is to know of what was brought into another form.
     fn prepare_create(&self, object: &mut Value) -> Vec<String>;
 

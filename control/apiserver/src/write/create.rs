@@ -78,19 +78,27 @@ impl Writer {
         if let Some(why) = kind.rules().closed() {
             return Err(Status::forbidden(&kind.gr(), object::name(&object), why));
         }
+        let shares = kind.rules().share(&mut object);
         // Owners are noted before admission, as upstream notes them: what it adds is nobody's.
         if !options.applies {
             managed::track(&self.registry, call, None, &mut object).await;
         }
         let noted = managed::of(&object);
+        let sent = shares.then(|| object.clone());
         let mut attributes = Attributes::new(&self.admission, call, Operation::Create, Some(object), None);
         admission::mutate(&self.registry, &mut attributes).await?;
         let mut object = attributes.object.take().unwrap_or_default();
+        let unchanged = sent.is_some_and(|sent| sent == object);
         let owners = managed::take(call, noted, &mut object);
         call.dedup_owners(&mut object, true);
         self.no_escalation(call, &object, None).await?;
         let rules = kind.rules();
         call.warn(rules.prepare_create(&mut object));
+        if unchanged {
+            // What the template got shows on both, as to upstream they are one map, unless a webhook made two of it.
+            remove_at(&mut object, "metadata.labels");
+            rules.share(&mut object);
+        }
         system::before_create(kind, context, &mut object);
         // Nothing is granted to what has no name; what else is wrong with it is said all the same.
         if object::name(&object).is_empty() && kind.resource.is_stored() {

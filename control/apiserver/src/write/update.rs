@@ -102,6 +102,7 @@ impl Writer {
             return Err(Status::invalid(&resource, &call.name, &[missing]));
         }
         carry_over(&old, &mut new);
+        kind.rules().share(&mut new);
         // Owners are noted before admission, as upstream notes them: what it changes is nobody's.
         if !call.options.applies {
             managed::track(&self.registry, call, Some(&old), &mut new).await;

@@ -16,6 +16,7 @@ mod workloads;
 use serde_json::Value;
 
 use super::Resource;
+pub(super) use batch::job_labels;
 
 /// Fills in an object's defaults. The object has the form of the version it is stored in.
 pub fn apply(resource: &Resource, object: &mut Value) {
@@ -25,6 +26,12 @@ pub fn apply(resource: &Resource, object: &mut Value) {
         return;
     };
     fill(object);
+}
+
+/// Gives an object what upstream has it share with its template, apart from [`apply`] since what is put into the template later shows on
+/// both: the labels of a job that has none of its own. True where it shares them now.
+pub fn share(resource: &Resource, object: &mut Value) -> bool {
+    (resource.group, resource.kind) == ("batch", "Job") && job_labels(object)
 }
 
 /// Fills in the defaults of a pod that no API server has seen.

@@ -484,3 +484,46 @@ async fn a_put_must_not_be_told_of_a_kind_or_a_version_that_is_not_its_own() {
     let (code, text) = s.refused("PUT", &format!("{MAPS}/m"), going).await;
     assert_eq!((code, text.contains("metadata.deletionTimestamp: Invalid value")), (422, true), "{text}");
 }
+
+#[tokio::test]
+async fn labels_a_job_has_of_its_template_must_not_lack_those_the_server_adds() {
+    let s = Server::start().await;
+    let jobs = "/apis/batch/v1/namespaces/default/jobs";
+    let job = |name: &str, own: Value, template: Value| {
+        json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name, "labels": own}, "spec": {"template": {
+            "metadata": {"labels": template},
+            "spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}}}})
+    };
+    let labels = |made: &Value| {
+        let all = made["metadata"]["labels"].as_object().cloned().unwrap_or_default();
+        all.keys().cloned().collect::<Vec<_>>()
+    };
+    let (own, template) = (json!({"o": "1"}), json!({"t": "1"}));
+    let added =
+        ["batch.kubernetes.io/controller-uid", "batch.kubernetes.io/job-name", "controller-uid", "job-name"];
+    let with_added = |name: &'static str| [&added[..], &[name]].concat();
+    let shared = s.ok("POST", jobs, job("shared", Value::Null, template.clone())).await;
+    assert_eq!(labels(&shared), with_added("t"));
+    assert_eq!(shared["spec"]["template"]["metadata"]["labels"], shared["metadata"]["labels"]);
+    let neither = s.ok("POST", jobs, job("neither", Value::Null, Value::Null)).await;
+    assert_eq!(labels(&neither), added);
+    let both = s.ok("POST", jobs, job("both", own.clone(), template.clone())).await;
+    assert_eq!(labels(&both), ["o"]);
+    assert_eq!(labels(&both["spec"]["template"]), with_added("t"));
+    let same = s.ok("POST", jobs, job("same", template.clone(), template.clone())).await;
+    assert_eq!(labels(&same), ["t"], "who says it twice has two of it");
+    let own = s.ok("POST", jobs, job("own", own, Value::Null)).await;
+    assert_eq!(labels(&own), ["o"]);
+    let mut manual = job("manual", Value::Null, template);
+    manual["spec"]["manualSelector"] = true.into();
+    manual["spec"]["selector"] = json!({"matchLabels": {"t": "1"}});
+    assert_eq!(labels(&s.ok("POST", jobs, manual).await), ["t"]);
+    let applied = job("applied", Value::Null, json!({"t": "1"}));
+    let target = format!("{jobs}/applied?fieldManager=me");
+    let made = s.patch(&target, "apply-patch+yaml", applied.clone()).await.body;
+    assert_eq!(labels(&made), with_added("t"), "{made}");
+    assert_eq!(s.patch(&target, "apply-patch+yaml", applied).await.body, made, "the same again was written");
+    let bare =
+        s.patch(&format!("{jobs}/shared"), "merge-patch+json", json!({"metadata": {"labels": null}})).await;
+    assert_eq!(labels(&bare.body), with_added("t"), "an update without labels has the template's");
+}

@@ -93,6 +93,10 @@ impl Rules for Builtin {
         defaults::apply(self.resource, object);
     }
 
+    fn share(&self, object: &mut Value) -> bool {
+        defaults::share(self.resource, object)
+    }
+
     fn prepare_create(&self, object: &mut Value) -> Vec<String> {
         let outdated = strategy::warnings_of_outdated(self.resource, object);
         strategy::prepare_for_create(self.resource, object);

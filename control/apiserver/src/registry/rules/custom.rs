@@ -111,6 +111,10 @@ impl Rules for Custom {
         self.definition().default(self.version(), object);
     }
 
+    fn share(&self, _: &mut Value) -> bool {
+        false
+    }
+
     fn prepare_create(&self, object: &mut Value) -> Vec<String> {
         strategy::prepare_create(self.version(), object);
         Vec::new()

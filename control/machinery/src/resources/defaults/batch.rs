@@ -3,13 +3,19 @@
 use serde_json::Value;
 
 use super::{pod::template, workloads::labels_where_none};
-use crate::access::{Get, default, default_text, entries, existing, object};
+use crate::access::{Fields, Get, default, default_text, entries, existing, object};
+
+/// Gives a job that has no labels those of its template; false where it has, or there are none.
+pub(in crate::resources) fn job_labels(job: &mut Value) -> bool {
+    let Some(labels) = job.fields("spec.template.metadata.labels").filter(|l| !l.is_empty()).cloned() else {
+        return false;
+    };
+    let has_none = job.fields("metadata.labels").is_none_or(Fields::is_empty);
+    labels_where_none(job, &labels);
+    has_none
+}
 
 pub(super) fn job(job: &mut Value) {
-    let labels = job.fields("spec.template.metadata.labels").filter(|l| !l.is_empty()).cloned();
-    if let Some(labels) = labels {
-        labels_where_none(job, &labels);
-    }
     let Some(spec) = object(job, "spec") else { return };
     if !spec.has("completions") && !spec.has("parallelism") {
         default(spec, "completions", 1);

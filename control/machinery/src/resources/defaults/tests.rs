@@ -3,7 +3,7 @@ use std::fs;
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
-use super::{apply, image::has_latest_tag};
+use super::{apply, image::has_latest_tag, share};
 use crate::resources::{all, by_group_resource};
 
 fn defaulted(group: &str, plural: &str, mut object: Value) -> Value {
@@ -101,9 +101,26 @@ fn a_service_is_filled_in_by_its_type() {
 }
 
 #[test]
+fn a_job_must_not_share_labels_where_it_has_its_own() {
+    let jobs = by_group_resource("batch", "jobs").unwrap();
+    let shared = |own: Value, template: Value| {
+        let mut job =
+            json!({"metadata": {"labels": own}, "spec": {"template": {"metadata": {"labels": template}}}});
+        let shares = share(jobs, &mut job);
+        (shares, job["metadata"]["labels"].clone())
+    };
+    assert_eq!(shared(Value::Null, json!({"a": "b"})), (true, json!({"a": "b"})));
+    assert_eq!(shared(json!({}), json!({"a": "b"})), (true, json!({"a": "b"})));
+    assert_eq!(shared(json!({"a": "b"}), json!({"a": "b"})), (false, json!({"a": "b"})));
+    assert_eq!(shared(Value::Null, Value::Null), (false, Value::Null));
+    let mut cron =
+        json!({"spec": {"jobTemplate": {"spec": {"template": {"metadata": {"labels": {"a": "b"}}}}}}});
+    assert!(!share(by_group_resource("batch", "cronjobs").unwrap(), &mut cron));
+}
+
+#[test]
 fn a_job_without_counts_runs_once() {
     let job = defaulted("batch", "jobs", json!({"spec": {"template": {"metadata": {"labels": {"a": "b"}}}}}));
-    assert_eq!(job["metadata"]["labels"], json!({"a": "b"}));
     let spec = &job["spec"];
     assert_eq!(
         (&spec["completions"], &spec["parallelism"], &spec["backoffLimit"]),

@@ -2,7 +2,8 @@
 
 use serde_json::Value;
 
-use crate::access::{Fields, Get, default, object, set};
+use crate::access::{Get, default, object};
+use crate::resources::defaults::job_labels as share_labels;
 
 const CONTROLLER_UID: &str = "batch.kubernetes.io/controller-uid";
 const JOB_NAME: &str = "batch.kubernetes.io/job-name";
@@ -27,10 +28,5 @@ pub(super) fn create(job: &mut Value) {
         default(matched, CONTROLLER_UID, uid);
     }
     // Upstream defaults again when it reads the job back, and finds these labels in the template.
-    if job.fields("metadata.labels").is_none_or(Fields::is_empty)
-        && let Some(labels) = job.fields("spec.template.metadata.labels").cloned()
-        && let Some(metadata) = object(job, "metadata")
-    {
-        set(metadata, "labels", labels);
-    }
+    share_labels(job);
 }
