@@ -35,3 +35,4 @@ pub(crate) mod validate;
 pub use definition::{Conversion, Definition, Version};
 pub use names::Register;
 pub use outline::{Outline, Sketch};
+pub use schema::sweep as sweep_schemas;

@@ -87,6 +87,7 @@ impl Table {
     /// Gives back what was compiled of definitions that nobody has used for so long.
     pub(crate) fn rest(&self, idle: Duration) {
         self.all().iter().for_each(|serving| serving.rest(idle));
+        machinery::custom::sweep_schemas();
     }
 
     /// How often a definition was compiled.

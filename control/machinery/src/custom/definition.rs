@@ -4,7 +4,7 @@ use super::columns::Columns;
 pub(crate) use super::declared::condition;
 pub use super::declared::{Conversion, Scale, Selectable, Unserved, is_true};
 use super::outline::Outline;
-use super::schema::Schema;
+use super::schema::{Schema, Shared};
 use crate::access::Get as _;
 use crate::goformat::go_type;
 use crate::object::{self, Gvk};
@@ -24,7 +24,7 @@ pub struct Version {
     /// The declaration, with this version's subresources and selectable fields.
     pub resource: &'static Resource,
     /// What objects look like; none keeps nothing but metadata.
-    pub schema: Option<Schema>,
+    pub schema: Option<Shared>,
     /// `/status` is served.
     pub status: bool,
     /// `/scale` is served.
@@ -64,7 +64,7 @@ impl Definition {
                 name: listed.name,
                 served: listed.served,
                 resource: listed.resource,
-                schema: Some(props).filter(|p| p.is_object()).map(Schema::from_props),
+                schema: Some(props).filter(|p| p.is_object()).map(|props| Schema::from_props(props).into()),
                 status: listed.status,
                 scale: listed.scale.clone(),
                 columns: Columns::new(of.items("additionalPrinterColumns")),
@@ -114,7 +114,7 @@ impl Definition {
             None => Vec::new(),
         };
         let empty = Schema::default();
-        let schema = version.schema.as_ref().unwrap_or(&empty);
+        let schema = version.schema.as_deref().unwrap_or(&empty);
         if !self.preserve_unknown {
             let gone = super::prune::prune(schema, object);
             unknown.extend(gone.iter().map(|path| format!("unknown field \"{path}\"")));

@@ -11,6 +11,12 @@ pub struct Expression {
     program: OnceLock<Option<Program>>,
 }
 
+impl PartialEq for Expression {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
 impl Expression {
     /// None where there is no text.
     pub(super) fn of(text: &str) -> Option<Self> {

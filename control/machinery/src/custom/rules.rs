@@ -96,15 +96,6 @@ fn too_dear(name: &str, cost: u64, limit: u64) -> String {
     )
 }
 
-/// Whether a schema has rules at any depth.
-#[must_use]
-pub(crate) fn any(schema: &Schema) -> bool {
-    !schema.rules.is_empty()
-        || schema.properties.values().any(any)
-        || schema.additional_schema().is_some_and(any)
-        || schema.items.as_deref().is_some_and(any)
-}
-
 /// Which rules an object (or a default, at `path`) breaks.
 #[must_use]
 pub(crate) fn check(schema: &Schema, new: &Value, old: Option<&Value>, path: &Path) -> Vec<FieldError> {
@@ -148,7 +139,7 @@ struct Walk {
 impl Walk {
     fn visit(&mut self, schema: &Schema, pair: Pair<'_>, path: &Path, root: bool) {
         let Pair { new, old, .. } = pair;
-        if self.ended || new.is_null() || !any(schema) {
+        if self.ended || new.is_null() || !schema.ruled {
             return;
         }
         if !schema.rules.is_empty() {

@@ -1,22 +1,29 @@
 //! A custom resource's schema: one node a value, read from the `JSONSchemaProps` of its definition.
 //!
 //! The node is what pruning, defaulting, validation, apply and rules walk; what they share with the field table of built-in types is
-//! [`crate::schema::node`]. It is made from a definition that was accepted, so what a structural schema may not have is not in it.
+//! [`crate::schema::node`]. It is made from a definition that was accepted, so what a structural schema may not have is not in it. What is
+//! below a node is [`Shared`] with all that say the same.
+
+mod shared;
+
+pub(crate) use shared::Shared;
+pub use shared::sweep;
 
 use super::expression::Expression;
 use crate::access::Get as _;
 use crate::re2::Regex;
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::hash::{Hash, Hasher};
 use std::sync::OnceLock;
 
 /// What a schema says of entries that are no property.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Additional {
     /// `additionalProperties: true` or `false`.
     Any(bool),
     /// Every value has this schema.
-    Schema(Box<Schema>),
+    Schema(Shared),
 }
 
 /// A regular expression, compiled when it is first asked for.
@@ -24,6 +31,12 @@ pub enum Additional {
 pub struct Pattern {
     pub text: String,
     regex: OnceLock<Option<Regex>>,
+}
+
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
 }
 
 impl Pattern {
@@ -41,7 +54,7 @@ pub struct Bound {
 }
 
 /// How items of a list are distinguished.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum ListKind {
     #[default]
     Atomic,
@@ -52,7 +65,7 @@ pub enum ListKind {
 }
 
 /// One `x-kubernetes-validations` entry.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Rule {
     pub rule: String,
     /// What is said where it is false.
@@ -79,7 +92,7 @@ impl Rule {
     }
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Schema {
     /// `object`, `array`, `string`, `integer`, `number`, `boolean`, or empty.
     pub kind: String,
@@ -87,10 +100,10 @@ pub struct Schema {
     pub nullable: bool,
     /// What stands in for an absent value.
     pub default: Option<Value>,
-    pub properties: BTreeMap<String, Schema>,
+    pub properties: BTreeMap<String, Shared>,
     pub additional: Option<Additional>,
     /// Items of a list.
-    pub items: Option<Box<Schema>>,
+    pub items: Option<Shared>,
     /// Fields nobody knows are kept.
     pub preserve: bool,
     /// The value is a whole object with metadata.
@@ -127,13 +140,49 @@ pub struct Schema {
     /// Fields that must be there.
     pub required: Vec<String>,
     pub choices: Vec<Value>,
-    pub all_of: Vec<Schema>,
+    pub all_of: Vec<Shared>,
     /// One at least must hold.
-    pub any_of: Vec<Schema>,
+    pub any_of: Vec<Shared>,
     /// Exactly one must hold.
-    pub one_of: Vec<Schema>,
-    pub not: Option<Box<Schema>>,
+    pub one_of: Vec<Shared>,
+    pub not: Option<Shared>,
     pub rules: Vec<Rule>,
+    /// There are rules here or at any depth below.
+    pub ruled: bool,
+}
+
+/// By all that tells schemas apart.
+impl Hash for Schema {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (&self.kind, &self.format, self.nullable, self.preserve, self.embedded, self.int_or_string)
+            .hash(state);
+        (self.list, self.list_given, &self.list_keys, self.map_atomic, &self.required).hash(state);
+        (self.max_length, self.min_length, self.max_items, self.min_items).hash(state);
+        (self.max_properties, self.min_properties, self.pattern.as_ref().map(|p| &p.text)).hash(state);
+        let bits = |bound: Option<Bound>| bound.map(|bound| (bound.value.to_bits(), bound.exclusive));
+        (bits(self.maximum), bits(self.minimum), self.multiple_of.map(f64::to_bits)).hash(state);
+        for (name, property) in &self.properties {
+            (name, property.address()).hash(state);
+        }
+        match &self.additional {
+            Some(Additional::Schema(schema)) => schema.address().hash(state),
+            Some(Additional::Any(any)) => any.hash(state),
+            None => {}
+        }
+        for one in [&self.items, &self.not] {
+            one.as_ref().map(Shared::address).hash(state);
+        }
+        for many in [&self.all_of, &self.any_of, &self.one_of] {
+            many.iter().map(Shared::address).collect::<Vec<_>>().hash(state);
+        }
+        for rule in &self.rules {
+            (&rule.rule, &rule.message, &rule.message_expression, &rule.reason).hash(state);
+            (&rule.field_path, rule.optional_old_self).hash(state);
+        }
+        for value in self.default.iter().chain(&self.choices) {
+            value.to_string().hash(state);
+        }
+    }
 }
 
 fn number(value: &Value, key: &str) -> Option<f64> {
@@ -148,8 +197,16 @@ fn texts(props: &Value, key: &str) -> Vec<String> {
     props.items(key).iter().filter_map(|v| v.as_str().map(str::to_owned)).collect()
 }
 
-fn all(props: &Value, key: &str) -> Vec<Schema> {
-    props.items(key).iter().map(Schema::from_props).collect()
+fn all(props: &Value, key: &str) -> Vec<Shared> {
+    props.items(key).iter().map(below).collect()
+}
+
+fn below(props: &Value) -> Shared {
+    Schema::from_props(props).into()
+}
+
+fn one(props: &Value, key: &str) -> Option<Shared> {
+    Some(props.at(key)).filter(|of| of.is_object()).map(below)
 }
 
 impl Schema {
@@ -160,20 +217,20 @@ impl Schema {
         let text = props.text("pattern");
         let additional = match props.at("additionalProperties") {
             Value::Bool(is) => Some(Additional::Any(*is)),
-            schema @ Value::Object(_) => Some(Additional::Schema(Box::new(Schema::from_props(schema)))),
+            schema @ Value::Object(_) => Some(Additional::Schema(below(schema))),
             _ => None,
         };
-        Schema {
+        let mut schema = Schema {
             nullable: props.flag("nullable"),
             default: Some(props.at("default").clone()).filter(|v| !v.is_null()),
             properties: props
                 .fields("properties")
                 .into_iter()
                 .flatten()
-                .map(|(name, of)| (name.clone(), Schema::from_props(of)))
+                .map(|(name, of)| (name.clone(), below(of)))
                 .collect(),
             additional,
-            items: Some(props.at("items")).filter(|v| v.is_object()).map(|v| Box::new(Schema::from_props(v))),
+            items: one(props, "items"),
             preserve: props.flag("x-kubernetes-preserve-unknown-fields"),
             embedded: props.flag("x-kubernetes-embedded-resource"),
             int_or_string: props.flag("x-kubernetes-int-or-string"),
@@ -204,16 +261,22 @@ impl Schema {
             all_of: all(props, "allOf"),
             any_of: all(props, "anyOf"),
             one_of: all(props, "oneOf"),
-            not: Some(props.at("not")).filter(|v| v.is_object()).map(|v| Box::new(Schema::from_props(v))),
+            not: one(props, "not"),
             rules: props.items("x-kubernetes-validations").iter().map(rule).collect(),
+            ruled: false,
             kind,
-        }
+        };
+        schema.ruled = !schema.rules.is_empty()
+            || schema.properties.values().any(|of| of.ruled)
+            || schema.additional_schema().is_some_and(|of| of.ruled)
+            || schema.items.as_ref().is_some_and(|of| of.ruled);
+        schema
     }
 
     /// The schema of a field: a property, or what all other fields have.
     #[must_use]
     pub fn field(&self, name: &str) -> Option<&Schema> {
-        self.properties.get(name).or_else(|| self.additional_schema())
+        self.properties.get(name).map(|property| &**property).or_else(|| self.additional_schema())
     }
 
     /// The schema of fields that are no property.
@@ -232,11 +295,8 @@ impl Schema {
             return None;
         }
         let key = |item: &Value| -> Vec<Value> {
-            let of = |k: &String| match (item.get(k), self.items.as_ref().and_then(|i| i.properties.get(k))) {
-                (Some(value), _) => value.clone(),
-                (None, Some(Schema { default: Some(default), .. })) => default.clone(),
-                _ => Value::Null,
-            };
+            let default = |k: &String| self.items.as_ref()?.properties.get(k)?.default.clone();
+            let of = |k: &String| item.get(k).cloned().or_else(|| default(k)).unwrap_or_default();
             self.list_keys.iter().map(of).collect()
         };
         let wanted = key(item);

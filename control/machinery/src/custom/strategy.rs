@@ -104,7 +104,7 @@ pub fn validate_status(version: &Version, new: &Value, old: &Value) -> Vec<Field
         return errors;
     }
     errors.extend(builtin::metadata(version.resource, new, Some(old)));
-    let schema = version.schema.as_ref();
+    let schema = version.schema.as_deref();
     if let (Some(schema), Some(status)) = (schema.and_then(|s| s.properties.get("status")), new.get("status"))
     {
         errors.extend(validate::check(schema, status, old.get("status"), &Path::new("status")));
@@ -130,7 +130,7 @@ fn unique(schema: &Schema, new: &Value, old: &Value, errors: &mut Vec<FieldError
 
 /// The rules, unless the object is so wrong that they cannot be asked.
 fn rules(schema: &Schema, new: &Value, old: Option<&Value>, errors: &mut Vec<FieldError>) {
-    if !super::rules::any(schema) {
+    if !schema.ruled {
         return;
     }
     let blocking = |e: &FieldError| {

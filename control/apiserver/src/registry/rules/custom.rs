@@ -51,7 +51,7 @@ impl Custom {
     }
 
     fn structure(&self) -> Structure<'_> {
-        Structure::Object(self.version().schema.as_ref())
+        Structure::Object(self.version().schema.as_deref())
     }
 }
 
@@ -100,7 +100,7 @@ impl Rules for Custom {
     }
 
     fn object_type(&self) -> Option<Type> {
-        Some(rules::object_type(self.version().schema.as_ref()))
+        Some(rules::object_type(self.version().schema.as_deref()))
     }
 
     fn has_protobuf(&self) -> bool {
@@ -219,7 +219,7 @@ impl<'a> Others<'a> {
 
 impl<'a> Versions<Structure<'a>> for Others<'a> {
     fn structure(&self, api_version: &str) -> Option<Structure<'a>> {
-        self.version(api_version).map(|version| Structure::Object(version.schema.as_ref()))
+        self.version(api_version).map(|version| Structure::Object(version.schema.as_deref()))
     }
 
     fn objects(&self, objects: &[&Value], api_version: &str) -> Result<Vec<Value>, Halt> {

@@ -35,7 +35,7 @@ fn says_meta(schema: &Schema) -> bool {
     is(schema, "apiVersion", "string")
         && is(schema, "kind", "string")
         && is(schema, "metadata", "object")
-        && schema.properties.get("metadata").is_some_and(named)
+        && schema.properties.get("metadata").is_some_and(|of| named(of))
 }
 
 /// How few bytes a value of the schema takes in a request. `root`: it is an object of a kind of its own.
