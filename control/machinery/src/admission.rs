@@ -48,7 +48,11 @@ pub fn compile(
     results: &[ResultType],
 ) -> Result<Expression, CompileError> {
     let variables = environment::variables(declarations);
-    compile_with(source, &Environment { variables: &variables, patches: declarations.patches }, results)
+    compile_with(
+        source,
+        &Environment { patches: declarations.patches, ..Environment::of(&variables) },
+        results,
+    )
 }
 
 /// Compiles an expression that may name just these variables.
@@ -57,7 +61,7 @@ pub(crate) fn compile_in(
     variables: &[(&str, Type)],
     results: &[ResultType],
 ) -> Result<Expression, CompileError> {
-    compile_with(source, &Environment { variables, patches: false }, results)
+    compile_with(source, &Environment::of(variables), results)
 }
 
 fn compile_with(

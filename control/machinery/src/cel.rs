@@ -103,6 +103,16 @@ pub struct Environment<'e> {
     pub variables: &'e [(&'e str, Type)],
     /// Whether there are `Object{...}`, `JSONPatch{...}` and `jsonpatch.escapeKey`.
     pub patches: bool,
+    /// Whether it is about a device (`device`): there is `cel.bind`, and attributes of any name and kind are bounded in size.
+    pub devices: bool,
+}
+
+impl<'e> Environment<'e> {
+    /// Of variables and the libraries that every expression has.
+    #[must_use]
+    pub fn of(variables: &'e [(&'e str, Type)]) -> Self {
+        Environment { variables, ..Environment::default() }
+    }
 }
 
 /// What checking says of an expression before it is evaluated.
@@ -117,7 +127,7 @@ pub struct Estimate {
 /// Whether an expression, as it is written, reads `operand.field`, `operand.?field` or `has(operand.field)` somewhere (upstream:
 /// `hasSelectExp` of `apiserver/pkg/apis/apiserver/validation`). One that does not parse reads nothing.
 pub(crate) fn selects(text: &str, operand: &str, field: &str) -> bool {
-    read(text).is_ok_and(|expr| selects_in(&expr, operand, field))
+    read(text, false).is_ok_and(|expr| selects_in(&expr, operand, field))
 }
 
 fn selects_in(expr: &ast::Expr, operand: &str, field: &str) -> bool {
@@ -136,7 +146,7 @@ impl Program {
     /// # Errors
     /// With where and why it is none.
     pub fn parse(text: &str) -> Result<Self, Problems> {
-        let mut expr = read(text)?;
+        let mut expr = read(text, false)?;
         // What cannot be made fails where it is evaluated.
         let _ = optimize::optimize(&mut expr);
         Ok(Program { expr })
@@ -147,7 +157,7 @@ impl Program {
     /// # Errors
     /// With every place that is wrong: a name, a field or a function that is not there, types that do not fit.
     pub fn compile(text: &str, environment: &Environment<'_>) -> Result<(Self, Estimate), Problems> {
-        let mut expr = read(text)?;
+        let mut expr = read(text, environment.devices)?;
         names::qualify(&mut expr, environment.variables);
         let estimate = check::check(&expr, environment).map_err(|problems| Problems::new(text, problems))?;
         optimize::optimize(&mut expr)
@@ -169,13 +179,14 @@ impl Program {
     }
 }
 
-fn read(text: &str) -> Result<ast::Expr, Problems> {
+/// The expression a text is, where `cel.bind` is a macro or a function that is not there.
+fn read(text: &str, binds: bool) -> Result<ast::Expr, Problems> {
     if text.len() > LONGEST {
         let text_of =
             format!("expression code point size exceeds limit: size: {}, limit {LONGEST}", text.len());
         return Err(Problems::new("", vec![Problem { at: 0, text: text_of }]));
     }
-    parser::parse(text)
+    parser::parse(text, binds)
 }
 
 #[cfg(test)]

@@ -35,7 +35,7 @@ impl Typed {
     }
 
     fn compile(&self, source: &str) -> Result<Type, String> {
-        let environment = Environment { variables: &self.variables, patches: false };
+        let environment = Environment::of(&self.variables);
         Program::compile(source, &environment)
             .map(|(_, estimate)| estimate.kind)
             .map_err(|problems| problems.to_string())

@@ -64,6 +64,14 @@ pub(crate) enum Kind {
         /// The body is an optional itself.
         flat: bool,
     },
+    /// `cel.bind`: a name for a value.
+    Let {
+        variable: String,
+        /// What the name stands for.
+        value: Box<Expr>,
+        /// Where it stands for it.
+        body: Box<Expr>,
+    },
 }
 
 /// `field: value` of a literal; `?field: value`.

@@ -21,7 +21,7 @@ use super::{Environment, Estimate, Problem};
 /// # Errors
 /// With every place that is wrong.
 pub(super) fn check(expr: &Expr, environment: &Environment<'_>) -> Result<Estimate, Vec<Problem>> {
-    let Environment { variables, patches } = *environment;
+    let Environment { variables, patches, devices } = *environment;
     let local = |(name, kind): &(&str, Type)| Local {
         name: (*name).to_owned(),
         kind: kind.clone(),
@@ -34,6 +34,7 @@ pub(super) fn check(expr: &Expr, environment: &Environment<'_>) -> Result<Estima
         root,
         names: variables.iter().map(local).collect(),
         patches,
+        devices,
         problems: Vec::new(),
         literals: Vec::new(),
         mixed: 0,
@@ -69,8 +70,8 @@ pub(crate) fn mentions(expr: &Expr, variable: &str) -> bool {
             let shadowed = own == variable || second.as_deref() == Some(variable);
             inside(range) || (!shadowed && (inside(body) || filter.as_ref().is_some_and(inside)))
         }
-        Kind::Bind { operand, variable: own, body, .. } => {
-            inside(operand) || (own != variable && inside(body))
+        Kind::Bind { operand: value, variable: own, body, .. } | Kind::Let { value, variable: own, body } => {
+            inside(value) || (own != variable && inside(body))
         }
     }
 }
@@ -90,6 +91,8 @@ struct Checker {
     names: Vec<Local>,
     /// Whether there are types of patches.
     patches: bool,
+    /// Whether the first variable is a device.
+    devices: bool,
     problems: Vec<Problem>,
     /// What is wrong with literals, which is told where nothing else is wrong.
     literals: Vec<Problem>,
@@ -102,7 +105,8 @@ struct Checker {
 /// How large a value of a declared type is.
 fn declared(kind: &Type) -> u64 {
     match kind {
-        Type::Text(most)
+        Type::Any(most)
+        | Type::Text(most)
         | Type::Bytes(most)
         | Type::Time(most)
         | Type::List(_, most)
@@ -119,9 +123,13 @@ impl Checker {
         Type::Dyn
     }
 
-    /// How large the value at a place is by its declaration. As upstream, whatever a place begins with is taken for `self`.
+    /// How large the value at a place is by its declaration. As upstream, whatever a place begins with is taken for `self`, though not for
+    /// a device.
     fn size_at(&self, steps: &[String]) -> Option<Size> {
-        let (_, steps) = steps.split_first()?;
+        let (first, steps) = steps.split_first()?;
+        if self.devices && self.names.first().is_none_or(|device| device.name != *first) {
+            return None;
+        }
         let mut here = self.root.as_ref()?;
         for step in steps {
             here = match (here, step.as_str()) {
@@ -129,10 +137,16 @@ impl Checker {
                 (Type::Map(_, value, _), "@values") => value,
                 (Type::Map(key, ..), "@keys") => key,
                 (Type::Object(object), field) => object.fields.get(field)?,
+                // Attributes are as large whatever their name.
+                (Type::Map(_, value, _), _) if matches!(**value, Type::Any(_)) => value,
                 _ => return None,
             };
         }
-        Some(Size { min: 0, max: declared(here) })
+        let max = match here {
+            Type::Bool if self.devices => 1,
+            declared_as => declared(declared_as),
+        };
+        Some(Size { min: 0, max })
     }
 
     /// A node whose size is known, where it can be: as it was computed, by its place, by its type, as the macro bound it. When this
@@ -188,6 +202,7 @@ impl Checker {
             Kind::Struct { name, fields } => self.literal_of(expr.at, name, fields),
             Kind::Fold(fold) => self.fold(expr.at, fold),
             Kind::Bind { operand, variable, body, flat } => self.bind(operand, variable, body, *flat),
+            Kind::Let { variable, value, body } => self.named(variable, value, body),
         }
     }
 
@@ -214,7 +229,7 @@ impl Checker {
         let (kind, step) = match &inner {
             Type::List(item, _) if by.kind.fits(&Type::Int) => ((**item).clone(), "@items"),
             Type::Map(key, value, _) if by.kind.fits(key) => ((**value).clone(), "@values"),
-            Type::Dyn | Type::Free => (Type::Dyn, "@values"),
+            Type::Dyn | Type::Any(_) | Type::Free => (Type::Dyn, "@values"),
             _ => {
                 let name = if optional { "_[?_]" } else { "_[_]" };
                 (self.no_overload(at, name, &[&of.kind, &by.kind], false), "@values")
@@ -248,7 +263,7 @@ impl Checker {
     fn unwrapped(&mut self, at: usize, kind: Type, optional: bool) -> Type {
         match kind {
             Type::Optional(inner) if optional => *inner,
-            kind if optional && !matches!(kind, Type::Dyn | Type::Free) => {
+            kind if optional && !matches!(kind, Type::Dyn | Type::Any(_) | Type::Free) => {
                 let text = format!("expected type 'optional_type({kind})' but found '{kind}'");
                 self.wrong(at, text);
                 kind
@@ -313,7 +328,7 @@ impl Checker {
             },
             Type::Map(_, value, _) => (**value).clone(),
             Type::Optional(inner) => optional_of(self.field(at, inner, field)),
-            Type::Dyn | Type::Free => Type::Dyn,
+            Type::Dyn | Type::Any(_) | Type::Free => Type::Dyn,
             // As upstream: they are objects of whose fields nobody knows.
             Type::Named(name) if !name.starts_with("net.") => {
                 self.wrong(at, format!("unexpected failed resolution of '{name}'"))

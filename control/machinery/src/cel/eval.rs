@@ -4,6 +4,7 @@ mod attribute;
 mod fold;
 
 use super::ast::{Expr, Kind};
+use super::check::mentions;
 use super::cost;
 use super::fault::{Error, Evaluated, fail, no_overload};
 use super::names::dotted;
@@ -107,6 +108,7 @@ impl Run<'_> {
             }
             Kind::Fold(fold) => self.fold(fold),
             Kind::Bind { operand, variable, body, flat } => self.bind(operand, variable, body, *flat),
+            Kind::Let { variable, value, body } => self.named(variable, value, body),
         }
     }
 
@@ -130,6 +132,18 @@ impl Run<'_> {
         let value = value?;
         self.pay(1)?;
         Ok(Value::Optional(Some(Arc::new(value))))
+    }
+
+    /// `cel.bind`; a value that nobody reads is not made.
+    fn named(&mut self, variable: &str, value: &Expr, body: &Expr) -> Evaluated {
+        if !mentions(body, variable) {
+            return self.eval(body);
+        }
+        let value = self.eval(value)?;
+        self.bound.push(Bound::new(variable, value));
+        let out = self.eval(body);
+        self.bound.pop();
+        out
     }
 
     fn call(&mut self, target: Option<&Expr>, function: &str, args: &[Expr]) -> Evaluated {

@@ -82,6 +82,7 @@ fn is_ordered(kind: &Type) -> bool {
                 | Type::Time(_)
                 | Type::Duration
                 | Type::Dyn
+                | Type::Any(_)
                 | Type::Free
         )
 }
@@ -98,7 +99,7 @@ impl Sig {
                 fits && bind(&mut bound[0], kind)
             }
             (Sig::B, kind) => bind(&mut bound[1], kind),
-            (_, Type::Dyn | Type::Free) | (Sig::Dyn, _) => true,
+            (_, Type::Dyn | Type::Any(_) | Type::Free) | (Sig::Dyn, _) => true,
             (Sig::Bool, Type::Bool)
             | (Sig::Int, Type::Int)
             | (Sig::Uint, Type::Uint)

@@ -10,13 +10,13 @@ use super::{Problem, Problems};
 /// How deep expressions may nest.
 const DEEPEST: usize = 100;
 
-/// Parses an expression.
+/// Parses an expression; `binds` says whether `cel.bind` is a macro.
 ///
 /// # Errors
 /// With where and why it is none.
-pub(crate) fn parse(text: &str) -> Result<Expr, Problems> {
+pub(crate) fn parse(text: &str, binds: bool) -> Result<Expr, Problems> {
     let tokens = lex(text).map_err(|problem| Problems::new(text, vec![problem]))?;
-    let mut parser = Parser { tokens, at: 0, depth: 0 };
+    let mut parser = Parser { tokens, at: 0, depth: 0, binds };
     let parsed = parser.expression().and_then(|expr| match parser.peek() {
         Token::End => Ok(expr),
         _ => Err(parser.unexpected("<EOF>")),
@@ -28,6 +28,8 @@ struct Parser {
     tokens: Vec<(usize, Token)>,
     at: usize,
     depth: usize,
+    /// `cel.bind` is a macro.
+    binds: bool,
 }
 
 type Parsed = Result<Expr, Problem>;
@@ -339,12 +341,13 @@ impl Parser {
                 kind: Kind::Bind { operand: Box::new(target), variable, body: Box::new(body), flat },
             });
         }
-        let Some(kind) = kind else {
-            return Ok(Expr {
-                at,
-                kind: Kind::Call { target: Some(Box::new(target)), function: name, args },
-            });
-        };
+        if self.binds && name == "bind" && matches!(&target.kind, Kind::Ident(space) if space == "cel") {
+            return match <[Expr; 3]>::try_from(args) {
+                Ok([variable, value, body]) => bound(at, &variable, value, body),
+                Err(args) => Ok(method_call(at, target, name, args)),
+            };
+        }
+        let Some(kind) = kind else { return Ok(method_call(at, target, name, args)) };
         let two = match kind {
             Macro::All | Macro::Exists | Macro::ExistsOne => args.len() == 3,
             Macro::TransformList | Macro::TransformMap | Macro::TransformMapEntry => true,
@@ -367,6 +370,24 @@ impl Parser {
         let filter = rest.pop();
         let fold = Fold { kind, range: target, variable: first, second, filter, body };
         Ok(Expr { at, kind: Kind::Fold(Box::new(fold)) })
+    }
+}
+
+fn method_call(at: usize, target: Expr, function: String, args: Vec<Expr>) -> Expr {
+    Expr { at, kind: Kind::Call { target: Some(Box::new(target)), function, args } }
+}
+
+/// `cel.bind(variable, value, body)`.
+fn bound(at: usize, variable: &Expr, value: Expr, body: Expr) -> Parsed {
+    match &variable.kind {
+        Kind::Ident(name) => {
+            let (value, body) = (Box::new(value), Box::new(body));
+            Ok(Expr { at, kind: Kind::Let { variable: name.clone(), value, body } })
+        }
+        _ => {
+            let text = "cel.bind() variable names must be simple identifiers".to_owned();
+            Err(Problem { at: variable.at, text })
+        }
     }
 }
 

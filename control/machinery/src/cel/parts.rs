@@ -17,6 +17,7 @@ pub(super) fn parts(expr: &Expr) -> Vec<&Expr> {
             [Some(range), filter.as_ref(), Some(body)].into_iter().flatten().collect()
         }
         Kind::Bind { operand, body, .. } => vec![operand, body],
+        Kind::Let { value, body, .. } => vec![value, body],
     }
 }
 
@@ -35,5 +36,6 @@ pub(super) fn parts_mut(expr: &mut Expr) -> Vec<&mut Expr> {
             [Some(range), filter.as_mut(), Some(body)].into_iter().flatten().collect()
         }
         Kind::Bind { operand, body, .. } => vec![operand, body],
+        Kind::Let { value, body, .. } => vec![value, body],
     }
 }

@@ -215,10 +215,7 @@ fn known() -> Type {
 
 #[test]
 fn types_are_checked_before_anything_is_evaluated() {
-    let compile = |text: &str| {
-        Program::compile(text, &Environment { variables: &[("self", known())], patches: false })
-            .map(|(_, k)| k)
-    };
+    let compile = |text: &str| Program::compile(text, &Environment::of(&[("self", known())])).map(|(_, k)| k);
     assert_eq!(compile("self.x > 1 && self.y == 'a'").unwrap().kind, Type::Bool);
     for (text, error) in [
         ("self.z == 100", "ERROR: <input>:1:5: undefined field 'z'\n | self.z == 100\n | ....^"),
@@ -247,12 +244,7 @@ fn types_are_checked_before_anything_is_evaluated() {
 
 #[test]
 fn what_it_costs_is_known_before_and_bounded_after() {
-    let cost = |text: &str| {
-        Program::compile(text, &Environment { variables: &[("self", known())], patches: false })
-            .unwrap()
-            .1
-            .cost
-    };
+    let cost = |text: &str| Program::compile(text, &Environment::of(&[("self", known())])).unwrap().1.cost;
     assert!(cost("self.list.all(x, x == 'a')") < 100);
     assert!(cost("self.free.all(x, x.all(y, y.all(z, z == 'a')))") > 10_000_000_000);
     let many = Value::list_of((0..1000).map(Value::Int).collect());
@@ -267,7 +259,7 @@ proptest! {
     #[test]
     fn no_text_panics(text in "[a-z0-9 .,()\\[\\]{}?:!&|=<>+*/%'\"\\\\_-]{0,40}") {
         if let Ok(program) = Program::parse(&text) {
-            let _ = check::check(&program.expr, &Environment { variables: &[("a", Type::Dyn)], patches: true });
+            let _ = check::check(&program.expr, &Environment { patches: true, ..Environment::of(&[("a", Type::Dyn)]) });
             let _ = program.eval(&|_: &str| Some(Value::Int(1)), 10_000);
         }
     }
@@ -357,7 +349,7 @@ fn a_call_that_fails_must_not_be_free() {
 }
 
 fn refused(text: &str) -> Problems {
-    Program::compile(text, &Environment { variables: &[("self", known())], patches: false }).unwrap_err()
+    Program::compile(text, &Environment::of(&[("self", known())])).unwrap_err()
 }
 
 #[test]
@@ -396,7 +388,7 @@ fn literals_of_several_types_must_not_be_accepted() {
     for text in
         ["[[], [1]].size() == 2", "'%d %s'.format([1, 'a']) == ''", "'%s'.format([[1, 'a'].map(x, x)]) == ''"]
     {
-        let found = Program::compile(text, &Environment { variables: &[("self", known())], patches: false });
+        let found = Program::compile(text, &Environment::of(&[("self", known())]));
         assert!(found.is_ok(), "{text}: {found:?}");
     }
 }
@@ -426,7 +418,8 @@ fn a_format_must_not_be_given_what_it_does_not_take() {
 #[test]
 fn a_type_must_not_be_lost_where_a_branch_is_empty() {
     let kind = |text: &str| {
-        let environment = Environment { variables: &[("self", known())], patches: false };
+        let variables = [("self", known())];
+        let environment = Environment::of(&variables);
         Program::compile(text, &environment).map(|(_, known)| known.kind).map_err(|e| e.to_string())
     };
     assert_eq!(kind("(self.x > 1 ? optional.of(true) : optional.none()).value()"), Ok(Type::Bool));
@@ -438,7 +431,8 @@ fn a_type_must_not_be_lost_where_a_branch_is_empty() {
 #[test]
 fn signs_that_cancel_must_not_cost() {
     let cost = |text: &str| {
-        let environment = Environment { variables: &[("self", known())], patches: false };
+        let variables = [("self", known())];
+        let environment = Environment::of(&variables);
         Program::compile(text, &environment).map(|(_, known)| known.cost).map_err(|e| e.to_string())
     };
     assert_eq!(cost("!!(self.x == 1)"), Ok(2), "cel-go drops them in pairs");

@@ -56,6 +56,8 @@ pub struct ObjectType {
 pub enum Type {
     /// `dyn`: anything.
     Dyn,
+    /// `any`: anything, of so many characters at most; a device's attribute.
+    Any(u64),
     /// What nothing has settled yet: the type of the items of `[]`.
     Free,
     /// `null`.
@@ -94,6 +96,7 @@ impl fmt::Display for Type {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Type::Dyn | Type::Free => f.write_str("dyn"),
+            Type::Any(_) => f.write_str("any"),
             Type::Null => f.write_str("null"),
             Type::Bool => f.write_str("bool"),
             Type::Int => f.write_str("int"),
@@ -142,7 +145,7 @@ impl Type {
     #[must_use]
     pub fn fits(&self, other: &Type) -> bool {
         match (self, other) {
-            (Type::Dyn | Type::Free, _) | (_, Type::Dyn | Type::Free) => true,
+            (Type::Dyn | Type::Any(_) | Type::Free, _) | (_, Type::Dyn | Type::Any(_) | Type::Free) => true,
             (Type::Text(_), Type::Text(_)) | (Type::Bytes(_), Type::Bytes(_)) => true,
             (Type::Time(_), Type::Time(_)) => true,
             (Type::List(a, _), Type::List(b, _)) => a.fits(b),
@@ -197,6 +200,7 @@ impl Type {
             (Type::Optional(a), Type::Optional(b)) => Type::Optional(Box::new(a.join(b))),
             (Type::Null, of) | (of, Type::Null) => of.clone(),
             (Type::Dyn, _) | (_, Type::Dyn) => Type::Dyn,
+            (Type::Any(most), _) | (_, Type::Any(most)) => Type::Any(*most),
             (a, b) => if a.size() >= b.size() { a } else { b }.clone(),
         }
     }
@@ -220,7 +224,11 @@ impl Type {
     pub fn size(&self) -> u64 {
         match self {
             Type::Dyn | Type::Free => UNBOUNDED,
-            Type::Text(size) | Type::Bytes(size) | Type::List(_, size) | Type::Map(_, _, size) => *size,
+            Type::Any(size)
+            | Type::Text(size)
+            | Type::Bytes(size)
+            | Type::List(_, size)
+            | Type::Map(_, _, size) => *size,
             Type::Object(object) => object.fields.len() as u64,
             Type::Optional(inner) => inner.size(),
             _ => 1,
@@ -229,7 +237,8 @@ impl Type {
 
     /// The type of a value that is of one or the other; `dyn` where they differ.
     pub(super) fn either(&self, other: &Type) -> Type {
-        if self.fits(other) && other.fits(self) && *self != Type::Dyn && *other != Type::Dyn {
+        let is_anything = |kind: &Type| matches!(kind, Type::Dyn | Type::Any(_));
+        if self.fits(other) && other.fits(self) && !is_anything(self) && !is_anything(other) {
             self.join(other)
         } else {
             Type::Dyn

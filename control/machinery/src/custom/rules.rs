@@ -372,7 +372,7 @@ pub(super) fn compile_all(
         let optional = rule.optional_old_self == Some(true);
         let old = if optional { Type::Optional(Box::new(own.clone())) } else { own.clone() };
         let names = [("self", own.clone()), ("oldSelf", old)];
-        let environment = Environment { variables: &names, patches: false };
+        let environment = Environment::of(&names);
         let mut invalid =
             |at: &str, why: String| errors.push(FieldError::invalid(&path.child(at), raw.clone(), why));
         let mut costs = Vec::new();

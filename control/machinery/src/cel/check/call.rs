@@ -127,6 +127,24 @@ impl Checker {
     }
 }
 
+impl Checker {
+    /// `cel.bind`: to upstream a loop over an empty list.
+    pub(super) fn named(&mut self, variable: &str, value: &Expr, body: &Expr) -> Node {
+        let of = self.value(value);
+        self.names.push(super::Local {
+            name: variable.to_owned(),
+            kind: of.kind,
+            place: Some(of.place),
+            size: of.size,
+            entry: of.entry,
+        });
+        let out = self.value(body);
+        self.names.pop();
+        let cost = of.cost.saturating_add(super::cost::LIST).saturating_add(out.cost);
+        Node { size: out.size, entry: out.entry, ..Node::new(out.kind, cost) }
+    }
+}
+
 pub(super) fn both(a: Option<(Size, Size)>, b: Option<(Size, Size)>) -> Option<(Size, Size)> {
     a.zip(b).map(|((ak, av), (bk, bv))| (ak.union(bk), av.union(bv)))
 }

@@ -25,7 +25,7 @@ pub(super) fn wrong(at: usize, text: &str, items: &[(Expr, bool)], kinds: &[Type
 
 fn takes(clause: Clause, kind: &Type) -> bool {
     match (clause, kind) {
-        (_, Type::Dyn | Type::Free)
+        (_, Type::Dyn | Type::Any(_) | Type::Free)
         | (Clause::Integer | Clause::Octal | Clause::Binary | Clause::Hex, Type::Int | Type::Uint)
         | (Clause::Fixed | Clause::Scientific, Type::Double | Type::Text(_))
         | (Clause::Binary, Type::Bool)

@@ -35,7 +35,7 @@ fn rules_are_estimated_and_refused_as_upstream_does() {
     for row in rows.lines() {
         let [outcome, figure, rule] = row.splitn(3, '\t').collect::<Vec<_>>()[..] else { panic!("{row}") };
         let names = [("self", own.clone()), ("oldSelf", own.clone())];
-        let compiled = Program::compile(rule, &Environment { variables: &names, patches: false });
+        let compiled = Program::compile(rule, &Environment::of(&names));
         let compiled = compiled.map_err(|e| e.to_string()).and_then(|(_, known)| match known.kind {
             Type::Bool => Ok(known.cost),
             other => Err(format!("gives {other}")),

@@ -129,7 +129,7 @@ fn the_order_of_sets_and_maps_must_not_matter() {
 fn estimate(properties: Value, rule: &str) -> u64 {
     let schema = Schema::from_props(&json!({"type": "object", "properties": properties}));
     let names = [("self", types::of(&schema, false).unwrap())];
-    Program::compile(rule, &Environment { variables: &names, patches: false }).unwrap().1.cost
+    Program::compile(rule, &Environment::of(&names)).unwrap().1.cost
 }
 
 /// Upstream keeps places as Go slices. `x`, an item of `self.list`, has room behind it: what is read of `x` later overwrites what
@@ -177,7 +177,7 @@ fn objects_at_two_places_must_not_be_of_one_type() {
         "b": {"type": "object", "properties": {"x": {"type": "string"}}}});
     let schema = Schema::from_props(&json!({"type": "object", "properties": properties}));
     let names = [("self", types::of(&schema, false).unwrap())];
-    let compile = |rule: &str| Program::compile(rule, &Environment { variables: &names, patches: false });
+    let compile = |rule: &str| Program::compile(rule, &Environment::of(&names));
     assert!(compile("self.a == self.a && self.a.x == self.b.x").is_ok());
     let found = compile("self.a == self.b").unwrap_err().to_string();
     assert!(
@@ -194,7 +194,7 @@ fn fields_named_like_reserved_words_must_not_be_out_of_reach() {
         words.iter().map(|word| ((*word).to_owned(), json!({"type": "string"}))).collect();
     let schema = Schema::from_props(&json!({"type": "object", "properties": properties}));
     let names = [("self", types::of(&schema, false).unwrap())];
-    let compile = |rule: &str| Program::compile(rule, &Environment { variables: &names, patches: false });
+    let compile = |rule: &str| Program::compile(rule, &Environment::of(&names));
     for field in [
         "namespace",
         "__namespace__",

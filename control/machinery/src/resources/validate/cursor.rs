@@ -352,6 +352,10 @@ impl<'v> Cursor<'v> {
         self.report(FieldError { bad_value: None, ..error });
     }
 
+    pub(super) fn internal(self, error: &dyn std::fmt::Display) {
+        self.report(FieldError::internal(&self.path(), error));
+    }
+
     pub(super) fn forbidden(self, detail: impl Into<String>) {
         self.report(FieldError::forbidden(&self.path(), detail));
     }

@@ -104,6 +104,9 @@ fn a_selector_that_cannot_be_read_must_not_be_stored() {
         "device.capacity['d.example.com'].memory.compareTo(quantity('10Gi')) >= 0",
         "device.allowMultipleAllocations",
         "cel.bind(dra, device.attributes['d.example.com'], dra.one && dra.other)",
+        "device.driver == 'a' ? device.attributes['d.example.com'].x : 'a'",
+        "'a' in device.attributes['d.example.com'].x",
+        "duration(device.attributes['d.example.com'].x) > duration('1s')",
     ] {
         assert_eq!(refused(fine), [""; 0], "{fine}");
     }
@@ -115,9 +118,28 @@ fn a_selector_that_cannot_be_read_must_not_be_stored() {
             "{said:?}"
         );
     }
+    let ten = "[1, 2, 3, 4, 5, 6, 7, 8, 9, 10]";
+    let loops =
+        |times: usize| (0..times).fold("true".to_owned(), |body, at| format!("{ten}.all(x{at}, {body})"));
+    assert_eq!(refused(&loops(3)), [""; 0]);
     assert_eq!(
-        refused("device.driver"),
-        [format!("{at} \"device.driver\": must evaluate to bool or the unknown type, not string")]
+        refused(&loops(7)),
+        [
+            "spec.devices.requests[0].exactly.selectors[0].cel.expression: Forbidden: too complex, exceeds cost limit"
+        ]
+    );
+    for (text, kind) in
+        [("device.driver", "string"), ("dyn(true)", "dyn"), ("device.attributes['d.example.com'].a.b", "dyn")]
+    {
+        let why = "must evaluate to bool or the unknown type, not";
+        assert_eq!(refused(text), [format!("{at} \"{text}\": {why} {kind}")]);
+    }
+    assert_eq!(
+        refused("matches('a', '[')"),
+        [
+            "spec.devices.requests[0].exactly.selectors[0].cel.expression: Internal error: program instantiation failed: \
+          error parsing regexp: missing closing ]: `[`"
+        ]
     );
     let class = |expression: &str| json!({"metadata": {"name": "c"}, "spec": {"selectors": [{"cel": {"expression": expression}}]}});
     let bad = created("resource.k8s.io", "deviceclasses", class("device."));
