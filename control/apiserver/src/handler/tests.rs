@@ -30,6 +30,7 @@ mod lists;
 mod node_restriction;
 mod numbers;
 mod owners;
+mod ownership;
 mod pod_security;
 mod policies;
 mod servers;

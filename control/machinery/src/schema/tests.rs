@@ -108,6 +108,22 @@ fn the_canonical_form_is_gos() {
 }
 
 #[test]
+fn a_null_in_a_map_or_a_list_must_not_be_stored_as_null() {
+    let of = |kind: &str, object: Value| {
+        let id = builtin().named("v1", kind).unwrap();
+        builtin().normalize(id, object).unwrap().value
+    };
+    assert_eq!(
+        of("Secret", json!({"data": {"a": null, "b": "Yg=="}}))["data"],
+        json!({"a": "", "b": "Yg=="})
+    );
+    assert_eq!(of("ConfigMap", json!({"binaryData": {"a": null}}))["binaryData"], json!({"a": ""}));
+    assert_eq!(of("ConfigMap", json!({"data": {"a": null}}))["data"], json!({"a": ""}));
+    let pod = json!({"spec": {"containers": [{"name": "c", "args": [null, "x"]}]}});
+    assert_eq!(of("Pod", pod)["spec"]["containers"][0]["args"], json!(["", "x"]));
+}
+
+#[test]
 fn unknown_fields_are_named_and_dropped() {
     let object = json!({"spec": {"containers": [{"name": "a"}, {"name": "b", "foo": 1}], "bar": {}}, "baz": 2,
         "metadata": {"labels": {"any": "thing"}}});
