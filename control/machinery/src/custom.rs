@@ -32,7 +32,7 @@ pub mod strategy;
 pub(crate) mod structural;
 pub(crate) mod validate;
 
-pub use definition::{Conversion, Definition, Version};
+pub use definition::{Conversion, Definition, Origin, Version};
 pub use names::Register;
 pub use outline::{Outline, Sketch};
 pub use schema::sweep as sweep_schemas;

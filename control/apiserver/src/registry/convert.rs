@@ -9,7 +9,7 @@ use super::{Registry, stored};
 use crate::webhook::Endpoint;
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use machinery::custom::{Conversion, Definition, review};
+use machinery::custom::{Conversion, Definition, Origin, review};
 use machinery::object::{self, Gvk};
 use machinery::status::{Reason, Status};
 use serde_json::Value;
@@ -112,7 +112,7 @@ impl Registry {
             }
         }
         for i in others {
-            definition.coerce(version, &mut objects[i], false).map_err(Status::internal_error)?;
+            definition.coerce(version, &mut objects[i], Origin::Sent).map_err(Status::internal_error)?;
         }
         Ok(objects)
     }

@@ -61,6 +61,12 @@ pub(crate) trait Rules: Send + Sync {
     /// For a value of the wrong type, in the words of Go's decoder.
     fn normalize(&self, object: Value) -> Result<(Value, Vec<String>), String>;
 
+    /// The canonical form of an object into which a configuration was merged: what is null in it and may not be is left to validation.
+    ///
+    /// # Errors
+    /// As [`Rules::normalize`].
+    fn normalize_applied(&self, object: Value) -> Result<Value, String>;
+
     /// Why nothing new may be created now.
     fn closed(&self) -> Option<&'static str>;
 

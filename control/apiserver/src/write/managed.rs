@@ -38,7 +38,7 @@ impl Configuration<'_> {
             live
         });
         let object = apply(self.registry, self.call, live.as_ref(), self.config).await?;
-        let (mut object, _) = kind.normalize(object).map_err(Status::bad_request)?;
+        let mut object = kind.rules().normalize_applied(object).map_err(Status::bad_request)?;
         object::set_gvk(&mut object, &kind.gvk());
         kind.to_storage(&mut object);
         kind.default(&mut object);

@@ -14,6 +14,17 @@ use serde_json::Value;
 /// What discovery lists while the definition is being deleted.
 pub const VERBS_TERMINATING: [&str; 5] = ["delete", "deletecollection", "get", "list", "watch"];
 
+/// Where an object comes from that is brought to its schema.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A client, or a webhook.
+    Sent,
+    /// A client's configuration that was merged into an object: a null that may not be stays, for validation to refuse it.
+    Applied,
+    /// The store: what is wrong with it is dropped.
+    Stored,
+}
+
 /// An entry of `spec.versions`, compiled.
 #[derive(Clone, Debug)]
 pub struct Version {
@@ -96,8 +107,9 @@ impl Definition {
         &self,
         version: &Version,
         object: &mut Value,
-        lenient: bool,
+        origin: Origin,
     ) -> Result<Vec<String>, String> {
+        let lenient = origin == Origin::Stored;
         for name in ["kind", "apiVersion"] {
             if let Some(other) = object.get(name).filter(|v| !v.is_string()) {
                 return Err(format!(
@@ -118,7 +130,7 @@ impl Definition {
         if !self.preserve_unknown {
             let gone = super::prune::prune(schema, object);
             unknown.extend(gone.iter().map(|path| format!("unknown field \"{path}\"")));
-            super::prune::drop_nulls(schema, object);
+            super::prune::drop_nulls(schema, object, origin == Origin::Applied);
         }
         let mut embedded = Vec::new();
         let root = crate::field::Path::root();
@@ -152,7 +164,7 @@ impl Definition {
         }
         let own = Gvk::of(object).map(|g| g.version).unwrap_or_default();
         let version = self.version(&own).unwrap_or(stored);
-        if let Err(error) = self.coerce(version, object, true) {
+        if let Err(error) = self.coerce(version, object, Origin::Stored) {
             // Lenient coercion only fails where an object is none; it is shown as it is stored.
             let _ = error;
         }

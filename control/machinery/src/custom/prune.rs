@@ -19,13 +19,17 @@ pub(crate) fn prune_value(schema: &Schema, value: &mut Value) -> Vec<String> {
     prune::prune(Custom::of(schema), value)
 }
 
-/// Drops entries that are null where null is no value and nothing stands in for it.
-pub(crate) fn drop_nulls(schema: &Schema, value: &mut Value) {
+/// Drops entries that are null where null is no value and nothing stands in for it; with `told`, only those that nobody would be told of,
+/// as any value may stand there.
+pub(crate) fn drop_nulls(schema: &Schema, value: &mut Value, told: bool) {
     if let Value::Object(fields) = value {
-        let meaningless = |schema: &Schema| !schema.nullable && schema.default.is_none();
+        let meaningless = |schema: &Schema| {
+            let typed = !schema.kind.is_empty() || schema.int_or_string;
+            !schema.nullable && schema.default.is_none() && !(told && typed)
+        };
         fields.retain(|name, value| !(value.is_null() && schema.field(name).is_some_and(meaningless)));
     }
-    parts_mut(schema, value).for_each(|(_, inner, part)| drop_nulls(inner, part));
+    parts_mut(schema, value).for_each(|(_, inner, part)| drop_nulls(inner, part, told));
 }
 
 /// Fills in what is absent (or null where null is no value) and has a default.
@@ -94,9 +98,15 @@ mod tests {
     #[test]
     fn nulls_and_defaults() {
         let mut object = json!({"spec": {"known": null, "nullable": null, "free": null}});
-        drop_nulls(&schema(), &mut object);
+        drop_nulls(&schema(), &mut object, false);
         fill(&schema(), &mut object);
         assert_eq!(object, json!({"spec": {"known": "d", "nullable": null}}));
+        let mut applied =
+            json!({"spec": {"known": null, "nullable": null, "list": null, "map": {"a": {"x": null}}}});
+        drop_nulls(&schema(), &mut applied, true);
+        fill(&schema(), &mut applied);
+        let told = json!({"known": "d", "nullable": null, "list": null, "map": {"a": {"x": null}}});
+        assert_eq!(applied, json!({"spec": told}), "validation tells of them");
         let mut absent = json!({});
         fill(&schema(), &mut absent);
         assert_eq!(absent, json!({}));
@@ -123,11 +133,11 @@ mod tests {
         #[test]
         fn what_was_pruned_and_filled_stays_as_it_is(mut value in json_values()) {
             prune(&schema(), &mut value);
-            drop_nulls(&schema(), &mut value);
+            drop_nulls(&schema(), &mut value, false);
             fill(&schema(), &mut value);
             let once = value.clone();
             prop_assert!(prune(&schema(), &mut value).is_empty());
-            drop_nulls(&schema(), &mut value);
+            drop_nulls(&schema(), &mut value, false);
             fill(&schema(), &mut value);
             prop_assert_eq!(value, once);
         }

@@ -71,6 +71,10 @@ impl Rules for Builtin {
         Ok((normalized.value, normalized.unknown))
     }
 
+    fn normalize_applied(&self, object: Value) -> Result<Value, String> {
+        self.normalize(object).map(|(object, _)| object)
+    }
+
     fn closed(&self) -> Option<&'static str> {
         None
     }

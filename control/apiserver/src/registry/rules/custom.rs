@@ -10,7 +10,7 @@ use machinery::apply::{self, Applied, Write};
 use machinery::cel::Type;
 use machinery::custom::node::Custom as Structure;
 use machinery::custom::outline::Listed;
-use machinery::custom::{Conversion, Definition, Version, rules, strategy};
+use machinery::custom::{Conversion, Definition, Origin, Version, rules, strategy};
 use machinery::field::FieldError;
 use machinery::object::{self, Gvk, parse_api_version};
 use serde_json::{Value, json};
@@ -67,7 +67,7 @@ impl Rules for Custom {
         if object::api_version(object) != gvk.api_version() {
             object::set_gvk(object, &gvk);
             // What is stored was brought to its schema; what this version's does not know goes now.
-            if let Err(error) = self.definition().coerce(self.version(), object, true) {
+            if let Err(error) = self.definition().coerce(self.version(), object, Origin::Stored) {
                 tracing::warn!(error, kind = %gvk, "convert an object");
             }
         }
@@ -81,8 +81,13 @@ impl Rules for Custom {
     }
 
     fn normalize(&self, mut object: Value) -> Result<(Value, Vec<String>), String> {
-        let unknown = self.definition().coerce(self.version(), &mut object, false)?;
+        let unknown = self.definition().coerce(self.version(), &mut object, Origin::Sent)?;
         Ok((object, unknown))
+    }
+
+    fn normalize_applied(&self, mut object: Value) -> Result<Value, String> {
+        self.definition().coerce(self.version(), &mut object, Origin::Applied)?;
+        Ok(object)
     }
 
     fn closed(&self) -> Option<&'static str> {
@@ -231,7 +236,7 @@ impl<'a> Versions<Structure<'a>> for Others<'a> {
             let mut object = (*object).clone();
             let Some(version) = self.version(api_version) else { return object };
             object::set_gvk(&mut object, &Gvk::new(definition.group, version.name, version.resource.kind));
-            if let Err(error) = definition.coerce(version, &mut object, true) {
+            if let Err(error) = definition.coerce(version, &mut object, Origin::Stored) {
                 tracing::debug!(error, api_version, "an owner's version of an object");
             }
             object

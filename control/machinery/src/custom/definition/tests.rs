@@ -47,7 +47,7 @@ fn objects_are_brought_to_their_schema() {
     let version = definition.version("v1").unwrap();
     let mut object = json!({"apiVersion": "acme.com/v1", "kind": "Widget", "extra": 1,
         "metadata": {"name": "x", "nonsense": 1}, "spec": {"color": null, "size": 2}});
-    let unknown = definition.coerce(version, &mut object, false).unwrap();
+    let unknown = definition.coerce(version, &mut object, Origin::Sent).unwrap();
     assert_eq!(
         unknown,
         ["unknown field \"metadata.nonsense\"", "unknown field \"extra\"", "unknown field \"spec.size\""]
@@ -56,6 +56,6 @@ fn objects_are_brought_to_their_schema() {
     assert_eq!(object["spec"], json!({"color": "red"}));
     assert_eq!(object["metadata"], json!({"name": "x"}));
     let mut wrong = json!({"metadata": {"labels": "no"}});
-    let error = definition.coerce(version, &mut wrong, false).unwrap_err();
+    let error = definition.coerce(version, &mut wrong, Origin::Sent).unwrap_err();
     assert!(error.contains("ObjectMeta.labels of type map[string]string"), "{error}");
 }
