@@ -4,7 +4,7 @@
 //! - [`object`]: `metadata` of a `serde_json::Value`, kinds and resources by name; [`access`]: values by dotted paths.
 //! - [`quantity`], [`intstr`], [`time`], [`duration`], [`cron`], [`names`], [`labels`], [`fields`], [`formats`]: the scalar languages of the API.
 //! - [`goformat`]: Go's `%q` and `%v`, for error texts; [`release`]: the version of Kubernetes this is, [`gates`]: its feature gates.
-//! - [`re2`]: regular expressions, as Go reads them.
+//! - [`re2`]: regular expressions, [`url`]: URLs, both as Go reads them.
 //! - [`unset`]: whether a value of a configuration says anything.
 //! - [`custom`]: custom resources: their definitions, schemas, rules and printing
 //! - [`schema`]: the field table, pruning and the canonical form; [`codec`]: JSON, YAML, protobuf.
@@ -51,4 +51,5 @@ pub mod taints;
 pub mod time;
 pub mod totals;
 pub mod unset;
+pub mod url;
 pub mod validation;

@@ -2,6 +2,7 @@
 
 use crate::formats;
 use crate::names;
+use crate::url::Url;
 
 const URL: u64 = 1103;
 const UUID: u64 = 70;
@@ -20,7 +21,7 @@ const FORMATS: [(&str, u64, Check); 13] = [
     ("dns1123SubdomainPrefix", 60, |text| names::dns1123_subdomain(&names::mask_trailing_dash(text))),
     ("dns1035LabelPrefix", 30, |text| names::dns1035_label(&names::mask_trailing_dash(text))),
     ("labelValue", 40, names::label_value),
-    ("uri", URL, |text| held("uri", text, &format!("parse {text:?}: invalid URI for request"))),
+    ("uri", URL, |text| Url::of_request(text).err().into_iter().collect()),
     ("uuid", UUID, |text| held("uuid", text, "does not match the UUID format")),
     ("byte", BASE64, |text| held("byte", text, "invalid base64")),
     ("date", DATE_TIME, |text| held("date", text, "invalid date")),

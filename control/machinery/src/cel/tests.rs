@@ -41,6 +41,7 @@ fn the_standard_library() {
         "'%s is %d, %.2f'.format(['x', 3, 1.5]) == 'x is 3, 1.50'",
         "[3, 1, 2].max() == 3 && [1, 2].sum() == 3 && [1, 2].isSorted() && ![2, 1].isSorted()",
         "quantity('1Gi').isGreaterThan(quantity('1G')) && quantity('1').add(1).compareTo(quantity('2')) == 0",
+        "!isURL('http://#%blah$#@') && !isURL('http://a b') && url('/p?a=1&a=2#f').getQuery() == {'a': ['1', '2']}",
         "isURL('https://example.com:80/a?b=c') && url('https://example.com:80/a?b=c').getPort() == '80'",
         "ip('10.0.0.1').family() == 4 && cidr('10.0.0.0/8').containsIP('10.1.2.3') && !isIP('::ffff:1.2.3.4')",
         "semver('1.2.3').isLessThan(semver('1.10.0')) && semver('1.0.0-rc.1').isLessThan(semver('1.0.0'))",

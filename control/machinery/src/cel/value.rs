@@ -5,6 +5,7 @@ pub(crate) mod list;
 use super::authorizer::Authorization;
 use crate::goformat::{go_float, go_quote};
 use crate::quantity::Quantity;
+use crate::url::Url;
 use jiff::Timestamp;
 use list::List;
 use std::collections::BTreeMap;
@@ -38,21 +39,6 @@ pub struct Semver {
     pub pre: Vec<String>,
     /// What is behind the plus; it does not compare.
     pub build: String,
-}
-
-/// A URL in parts.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Url {
-    /// As it was given.
-    pub text: String,
-    /// `https`.
-    pub scheme: String,
-    /// With the port.
-    pub host: String,
-    /// Escaped.
-    pub path: String,
-    /// Behind the question mark.
-    pub query: String,
 }
 
 /// A CEL value at run time.
