@@ -1,9 +1,11 @@
 //! `format` of a schema: which are known, and what they ask of a text.
 
-use crate::names;
+mod mail;
+
 use crate::re2::Regex;
-use base64::Engine as _;
-use std::net::{IpAddr, Ipv6Addr};
+use crate::resources::address;
+use crate::url::Url;
+use std::net::Ipv6Addr;
 use std::sync::LazyLock;
 
 /// Formats of texts this version knows; dashes do not count. Others are ignored.
@@ -69,11 +71,9 @@ static PATTERNS: LazyLock<Vec<(&'static str, Regex)>> = LazyLock::new(|| {
             r"^(?:4[0-9]{12}(?:[0-9]{3})?|5[1-5][0-9]{14}|6(?:011|5[0-9][0-9])[0-9]{12}|3[47][0-9]{13}|3(?:0[0-5]|[68][0-9])[0-9]{11}|(?:2131|1800|35\d{3})\d{11})$",
         ),
         ("date", r"^\d{4}-\d{2}-\d{2}$"),
-        (
-            "datetime",
-            r"^([0-9]{4})-([0-9]{2})-([0-9]{2})[Tt ]([0-9]{2}):([0-9]{2}):([0-9]{2})(\.[0-9]+)?([Zz]|[+-][0-9]{2}:?[0-9]{2})?$",
-        ),
-        ("email", r"^(?:[^<>@]*<)?[^\s<>@()\[\],;:\\]+@[^\s<>@()\[\],;:\\]+>?$"),
+        ("time of day", r"^([0-9]{2}):([0-9]{2}):([0-9]{2})(.[0-9]+)?(z|([+-][0-9]{2}:[0-9]{2}))$"),
+        ("byte", r"^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=|[A-Za-z0-9+/]{4})$"),
+        ("duration", r"\d+\s*([A-Za-zµ]+)"),
         ("k8sshortname", r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"),
         ("k8slongname", r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"),
     ];
@@ -85,7 +85,7 @@ fn matches(format: &str, text: &str) -> bool {
 }
 
 fn digits(text: &str) -> String {
-    text.chars().filter(|c| !matches!(c, '-' | ' ')).collect()
+    text.chars().filter(|c| !matches!(c, '-' | ' ' | '\t' | '\n' | '\u{c}' | '\r')).collect()
 }
 
 fn isbn10(text: &str) -> bool {
@@ -125,14 +125,6 @@ fn luhn(text: &str) -> bool {
     sum.is_multiple_of(10)
 }
 
-fn cidr(text: &str) -> bool {
-    text.split_once('/').is_some_and(|(ip, bits)| {
-        let Ok(ip) = ip.parse::<IpAddr>() else { return false };
-        let most = if ip.is_ipv4() { 32 } else { 128 };
-        !bits.starts_with('+') && bits.parse::<u8>().is_ok_and(|b| b <= most)
-    })
-}
-
 fn mac(text: &str) -> bool {
     let hex = |part: &str, len| part.len() == len && part.bytes().all(|b| b.is_ascii_hexdigit());
     [(':', 2), ('-', 2), ('.', 4)].into_iter().any(|(separator, len)| {
@@ -141,27 +133,18 @@ fn mac(text: &str) -> bool {
     })
 }
 
-/// An absolute URI or an absolute path, as a request line has it.
-fn uri(text: &str) -> bool {
-    let scheme = text.split_once(':').is_some_and(|(scheme, _)| {
-        scheme.starts_with(|c: char| c.is_ascii_alphabetic())
-            && scheme.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.'))
-    });
-    !text.is_empty()
-        && !text.contains(|c: char| c.is_control() || c == ' ')
-        && (scheme || text.starts_with('/'))
-}
-
 /// Whether a text is of a known format; of an unknown one every text is.
 #[must_use]
 pub(crate) fn holds(format: &str, text: &str) -> bool {
     let format = format.replace('-', "");
     match format.as_str() {
-        "ipv4" => text.contains('.') && text.parse::<IpAddr>().is_ok(),
+        "email" => mail::is_address(text),
+        "ssn" => text.len() == 11 && matches(&format, text),
+        "ipv4" => text.contains('.') && address::parse(text).is_some(),
         "ipv6" => text.contains(':') && text.parse::<Ipv6Addr>().is_ok(),
-        "cidr" => cidr(text),
+        "cidr" => address::parse_cidr(text).is_some(),
         "mac" => mac(text),
-        "uri" => uri(text),
+        "uri" => Url::of_request(text).is_ok(),
         "isbn" => isbn10(text) || isbn13(text),
         "isbn10" => isbn10(text),
         "isbn13" => isbn13(text),
@@ -169,56 +152,62 @@ pub(crate) fn holds(format: &str, text: &str) -> bool {
             let bare: String = text.chars().filter(char::is_ascii_digit).collect();
             matches(&format, &bare) && luhn(&bare)
         }
-        "byte" => !text.is_empty() && base64::engine::general_purpose::STANDARD.decode(text).is_ok(),
-        "date" => matches(&format, text) && text.parse::<jiff::civil::Date>().is_ok(),
-        "duration" => crate::duration::parse(text).is_ok() || scala_duration(text),
+        "date" => date(text),
+        "datetime" => date_time(text),
+        "duration" => crate::duration::parse(text).is_ok() || spoken_duration(text),
         "hostname" => {
             matches(&format, text) && text.len() <= 255 && text.split('.').all(|part| part.len() <= 63)
         }
         "k8sshortname" => text.len() <= 63 && matches(&format, text),
-        "k8slongname" => {
-            text.len() <= 253 && matches(&format, text) && names::dns1123_subdomain(text).is_empty()
-        }
+        "k8slongname" => text.len() <= 253 && matches(&format, text),
         other => !PATTERNS.iter().any(|(name, _)| *name == other) || matches(other, text),
     }
 }
 
-/// `22 ns`, `3 hours`.
-fn scala_duration(text: &str) -> bool {
-    const UNITS: [&str; 26] = [
-        "ns",
-        "nano",
-        "nanos",
-        "nanosecond",
-        "nanoseconds",
-        "us",
-        "micro",
-        "micros",
-        "microsecond",
-        "microseconds",
-        "ms",
-        "milli",
-        "millis",
-        "millisecond",
-        "milliseconds",
-        "s",
-        "sec",
-        "secs",
-        "second",
-        "seconds",
-        "m",
-        "min",
-        "minute",
-        "minutes",
-        "h",
-        "hour",
+fn date(text: &str) -> bool {
+    matches("date", text) && text.parse::<jiff::civil::Date>().is_ok()
+}
+
+/// A date, then a time behind the first `t`; a leap second is none, whatever stands behind a second `t`.
+fn date_time(text: &str) -> bool {
+    let text = text.to_lowercase();
+    let mut parts = text.split('t');
+    let (Some(day), Some(time)) = (parts.next(), parts.next()) else { return false };
+    let below = |at: usize, most: &str| time.get(at..at + 2).is_some_and(|part| part <= most);
+    text.len() >= 4
+        && date(day)
+        && matches("time of day", time)
+        && below(0, "23")
+        && below(3, "59")
+        && below(6, "59")
+}
+
+/// Numbers with units in words, anywhere in the text: `22 ns`, `3 hours`, `about 2weeks`.
+fn spoken_duration(text: &str) -> bool {
+    /// Names of a unit; what only starts with the last one is that unit too.
+    const UNITS: [&[&str]; 8] = [
+        &["ns", "nano"],
+        &["us", "µs", "micro"],
+        &["ms", "milli"],
+        &["s", "sec"],
+        &["m", "min"],
+        &["h", "hr", "hour"],
+        &["d", "day"],
+        &["w", "wk", "week"],
     ];
-    const LONG: [&str; 7] = ["hours", "hr", "d", "day", "days", "w", "week"];
-    let text = text.trim().to_lowercase();
-    let end = text.find(|c: char| !c.is_ascii_digit() && c != '-').unwrap_or(text.len());
-    let (count, unit) = text.split_at(end);
-    let unit = unit.trim();
-    count.parse::<i64>().is_ok() && (UNITS.contains(&unit) || LONG.contains(&unit) || unit == "weeks")
+    let named = |unit: &str| {
+        UNITS
+            .iter()
+            .any(|names| names.contains(&unit) || names.last().is_some_and(|last| unit.starts_with(last)))
+    };
+    let Some((_, regex)) = PATTERNS.iter().find(|(name, _)| *name == "duration") else { return false };
+    let counts = |found: &str| {
+        let end = found.find(|c: char| !c.is_ascii_digit()).unwrap_or(found.len());
+        let (count, unit) = found.split_at(end);
+        count.parse::<i64>().ok().map(|_| named(&unit.trim().to_lowercase()))
+    };
+    let found: Option<Vec<bool>> = regex.find_iter(text).map(|found| counts(found.as_str())).collect();
+    found.is_some_and(|units| units.contains(&true))
 }
 
 #[cfg(test)]
@@ -248,6 +237,44 @@ mod tests {
         ] {
             assert!(known("string", format), "{format}");
             assert!(holds(format, good), "{format} {good}");
+            assert!(!holds(format, bad), "{format} {bad}");
+        }
+        for (format, good) in [
+            ("date-time", "2014-12-15t19:30:20z"),
+            ("date-time", "2014-12-15T19:30:20+99:99"),
+            ("ipv4", "010.001.1.1"),
+            ("ipv4", "::ffff:1.2.3.4"),
+            ("cidr", "010.0.0.0/08"),
+            ("byte", "aGl="),
+            ("duration", "wait 3 hours"),
+            ("duration", "2weeksandmore"),
+            ("duration", "-1.5h"),
+            ("email", "A B <a@b>"),
+            ("uri", "https://a/b c"),
+            ("ssn", "123-45-6789"),
+        ] {
+            assert!(holds(format, good), "{format} {good}");
+        }
+        for (format, bad) in [
+            ("date-time", "2014-12-15 19:30:20Z"),
+            ("date-time", "2014-12-15T19:30:20"),
+            ("date-time", "2014-13-15T19:30:20Z"),
+            ("date-time", "2014-12-15T24:30:20Z"),
+            ("date-time", "2014-12-15T19:30:60Z"),
+            ("date-time", "2014-12-15T19:30:20+0100"),
+            ("date", "2014-02-30"),
+            ("ipv4", "1.2.3"),
+            ("ipv4", "1.2.3.256"),
+            ("cidr", "10.0.0.0/33"),
+            ("byte", ""),
+            ("byte", "aGk"),
+            ("duration", "3 fortnights"),
+            ("duration", "hours"),
+            ("email", "a@b, c@d"),
+            ("uri", "https://a b"),
+            ("uri", "#a"),
+            ("ssn", "123456789"),
+        ] {
             assert!(!holds(format, bad), "{format} {bad}");
         }
         assert!(!known("string", "no-such") && holds("no-such", "anything"));

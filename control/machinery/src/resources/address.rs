@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Reads an address in any spelling upstream's oldest parser took: octets may have leading zeros.
-pub(super) fn parse(value: &str) -> Option<IpAddr> {
+pub(crate) fn parse(value: &str) -> Option<IpAddr> {
     if let Ok(ip) = value.parse() {
         return Some(ip);
     }
@@ -28,7 +28,7 @@ fn octets(value: &str) -> Option<Ipv4Addr> {
 }
 
 /// A network: its address as written and the length of its prefix, in bits.
-pub(super) fn parse_cidr(value: &str) -> Option<(IpAddr, u8)> {
+pub(crate) fn parse_cidr(value: &str) -> Option<(IpAddr, u8)> {
     let (address, length) = value.split_once('/')?;
     let address = parse(address)?;
     if length.is_empty() || !length.bytes().all(|b| b.is_ascii_digit()) {
