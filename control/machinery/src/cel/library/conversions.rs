@@ -13,7 +13,7 @@ fn to_bool(args: &[Value]) -> Evaluated {
         [Value::Text(text)] => match &**text {
             "true" | "True" | "TRUE" | "t" | "1" => Ok(Value::Bool(true)),
             "false" | "False" | "FALSE" | "f" | "0" => Ok(Value::Bool(false)),
-            _ => fail("type conversion error from 'string' to 'bool'"),
+            _ => unconverted("bool"),
         },
         _ => no_overload(),
     }
@@ -38,12 +38,17 @@ fn to_bytes(args: &[Value]) -> Evaluated {
     }
 }
 
+/// A text that names no value of the type (cel-go: `String.ConvertToType`).
+fn unconverted(to: &str) -> Evaluated {
+    fail(format!("type conversion error from 'string' to '{to}'"))
+}
+
 fn to_duration(args: &[Value]) -> Evaluated {
     match args {
         [Value::Duration(nanos) | Value::Int(nanos)] => Ok(Value::Duration(*nanos)),
         [Value::Text(text)] => match crate::duration::parse(text) {
             Ok(nanos) => Ok(Value::Duration(nanos)),
-            Err(_) => fail(format!("time: invalid duration {:?}", &**text)),
+            Err(_) => unconverted("google.protobuf.Duration"),
         },
         _ => no_overload(),
     }
@@ -54,7 +59,7 @@ fn to_time(args: &[Value]) -> Evaluated {
         [Value::Time(time)] => Ok(Value::Time(*time)),
         [Value::Text(text)] => match text.parse::<Timestamp>() {
             Ok(time) => Ok(Value::Time(time)),
-            Err(_) => fail(format!("parsing time {:?} as \"2006-01-02T15:04:05Z07:00\"", &**text)),
+            Err(_) => unconverted("google.protobuf.Timestamp"),
         },
         [Value::Int(seconds)] => match Timestamp::from_second(*seconds) {
             Ok(time) => Ok(Value::Time(time)),
@@ -74,7 +79,7 @@ fn to_int(args: &[Value]) -> Evaluated {
         Value::Double(_) => fail("integer overflow"),
         Value::Text(text) => match text.parse() {
             Ok(n) => Ok(Value::Int(n)),
-            Err(_) => fail(format!("strconv.ParseInt: parsing {:?}: invalid syntax", &**text)),
+            Err(_) => unconverted("int"),
         },
         Value::Time(time) => Ok(Value::Int(time.as_second())),
         Value::Duration(nanos) => Ok(Value::Int(*nanos)),
@@ -91,7 +96,7 @@ fn to_uint(args: &[Value]) -> Evaluated {
         Value::Double(_) => fail("unsigned integer overflow"),
         Value::Text(text) => match text.parse() {
             Ok(n) => Ok(Value::Uint(n)),
-            Err(_) => fail(format!("strconv.ParseUint: parsing {:?}: invalid syntax", &**text)),
+            Err(_) => unconverted("uint"),
         },
         _ => no_overload(),
     }
@@ -105,7 +110,7 @@ fn to_double(args: &[Value]) -> Evaluated {
         Value::Uint(n) => Ok(Value::Double(*n as f64)),
         Value::Text(text) => match text.parse() {
             Ok(n) => Ok(Value::Double(n)),
-            Err(_) => fail(format!("strconv.ParseFloat: parsing {:?}: invalid syntax", &**text)),
+            Err(_) => unconverted("double"),
         },
         _ => no_overload(),
     }
